@@ -1,2 +1,11 @@
 #!/usr/bin/env node
-import "../dist/cli/main.js";
+import { existsSync } from "node:fs";
+
+const main = new URL("../dist/cli/main.js", import.meta.url);
+if (existsSync(main)) {
+  const { run } = await import(main.href);
+  process.exitCode = await run(process.argv.slice(2));
+} else {
+  process.stderr.write("miro is not built yet: run `npm run setup` in the repository first\n");
+  process.exitCode = 1;
+}

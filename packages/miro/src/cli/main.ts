@@ -1,0 +1,119 @@
+/**
+ * The `miro` command: finds the sub-command, loads its file alone, runs it, and turns whatever it throws into one line
+ * and an exit code: 0 done, 1 failed, 2 wrong usage, 130 interrupted.
+ */
+import { Command, CommanderError } from "commander";
+import { MiroError, systemReason } from "../errors.js";
+import type { CliContext, Register } from "./context.js";
+import { version } from "./version.js";
+
+/** Name → summary. Each command lives in `./<name>.js` and is imported only when it is called. */
+const COMMANDS: Record<string, string> = {
+  generate: "draw pictures from text",
+  info: "show the settings stored in a picture, or what a checkpoint holds",
+  doctor: "report what was found on this machine and how to fix what is missing",
+  train: "train a model by a recipe",
+};
+
+const EXAMPLES = `
+Examples:
+  miro generate "a red apple on a light blue background"
+  miro generate "a fox" --images 4 --seed 7 --reward aesthetic_score=0.3 --output pictures
+  miro info pictures/a-fox-seed7.png
+  miro doctor
+`;
+
+/**
+ * Runs one command line.
+ *
+ * @param args the arguments after `miro`
+ * @param overrides parts of the surroundings to replace (tests)
+ * @returns the exit code
+ */
+export async function run(args: readonly string[], overrides: Partial<CliContext> = {}): Promise<number> {
+  const interrupt = new AbortController();
+  const context: CliContext = {
+    stdout: (text) => void process.stdout.write(text),
+    stderr: (text) => void process.stderr.write(text),
+    interactive: Boolean(process.stderr.isTTY),
+    signal: interrupt.signal,
+    ...overrides,
+  };
+  // The first Ctrl-C lets the command stop at the next step and clean up; the second one does not wait.
+  const onSignal = () => {
+    if (interrupt.signal.aborted) process.exit(130);
+    interrupt.abort();
+  };
+  const owner = overrides.signal === undefined;
+  if (owner) {
+    process.on("SIGINT", onSignal);
+    process.on("SIGTERM", onSignal);
+  }
+  try {
+    await (await buildProgram(args, context)).parseAsync([...args], { from: "user" });
+    return 0;
+  } catch (error) {
+    return report(error, context);
+  } finally {
+    if (owner) {
+      process.off("SIGINT", onSignal);
+      process.off("SIGTERM", onSignal);
+    }
+  }
+}
+
+async function buildProgram(args: readonly string[], context: CliContext): Promise<Command> {
+  const wanted = args.find((arg) => !arg.startsWith("-"));
+  const program = new Command("miro")
+    .description("Text-to-image with the qualities you ask for: MIRO in TypeScript.")
+    .version(version(), "-V, --version", "print the version")
+    .helpOption("-h, --help", "print help")
+    .helpCommand("help [command]", "print help for a command")
+    .addHelpText("after", EXAMPLES);
+  configure(program, context);
+  for (const [name, summary] of Object.entries(COMMANDS)) {
+    const command = program.command(name).description(summary);
+    configure(command, context);
+    if (name === wanted || (wanted === "help" && args.includes(name))) {
+      const { register } = (await import(`./${name}.js`)) as { register: Register };
+      register(command, context);
+    }
+  }
+  return program;
+}
+
+function configure(command: Command, context: CliContext): void {
+  command
+    .exitOverride()
+    .showSuggestionAfterError(true)
+    .configureOutput({ writeOut: context.stdout, writeErr: context.stderr, outputError: () => {} })
+    .configureHelp({ helpWidth: 110 });
+}
+
+/** Prints what the user needs to know about `error` and returns the exit code. */
+function report(error: unknown, context: CliContext): number {
+  if (error instanceof CommanderError) {
+    if (error.exitCode === 0) return 0;
+    if (error.code === "commander.help") return 2;
+    context.stderr(`${error.message.replace(/\n\(/, " (").replace(/\s*\n\s*/g, " ")}\n`);
+    return 2;
+  }
+  if (context.signal.aborted) {
+    context.stderr("Interrupted.\n");
+    return 130;
+  }
+  if (error instanceof MiroError) {
+    context.stderr(`error: ${error.message}\n`);
+    return error.exitCode;
+  }
+  const failure = error as NodeJS.ErrnoException & { syscall?: string; path?: string };
+  if (failure?.name === "TorchError") context.stderr(`error: ${failure.message}\n`);
+  else if (failure?.code && failure.syscall) {
+    context.stderr(`error: ${failure.path ? `${failure.path}: ` : ""}${systemReason(failure)}\n`);
+  } else {
+    context.stderr(`error: ${failure instanceof Error ? failure.message : String(failure)}\n`);
+  }
+  // A stack trace is of no use to a user; whoever looks for the fault in the program asks for it.
+  if (process.env.MIRO_DEBUG && error instanceof Error) context.stderr(`${error.stack}\n`);
+  return 1;
+}

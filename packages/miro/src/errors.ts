@@ -1,0 +1,79 @@
+/**
+ * The two errors that a user is meant to read. Everything that this package throws on purpose is one of them (or the
+ * engine's `TorchError`): one line that says what happened, where, what was expected and what to do. The command line
+ * prints the line alone and ends with `exitCode`.
+ */
+
+/** Something failed that was not wrong usage: a file, the network, the device. Exit code 1. */
+export class MiroError extends Error {
+  /** The exit code of a command that ends with this error. */
+  readonly exitCode: number = 1;
+
+  constructor(message: string, options?: ErrorOptions) {
+    super(message, options);
+    this.name = new.target.name;
+  }
+}
+
+/** A wrong argument, option, or file content that the caller chose. Exit code 2. */
+export class InvalidInputError extends MiroError {
+  override readonly exitCode: number = 2;
+}
+
+/**
+ * Refuses an argument.
+ *
+ * @param parameter the argument's name as the caller wrote it (`steps`, `--reward`, `rewardTargets.clip_score`)
+ * @param expected what is accepted, in words (`an integer of at least 1`)
+ * @param received what came instead; long values are cut
+ * @throws InvalidInputError always
+ */
+export function invalid(parameter: string, expected: string, received: unknown): never {
+  throw new InvalidInputError(`${parameter}: expected ${expected}, received ${describe(received)}`);
+}
+
+/** A value in at most some eighty characters, on one line. */
+export function describe(value: unknown): string {
+  let text: string;
+  if (typeof value === "string") text = JSON.stringify(value);
+  else if (typeof value === "bigint") text = `${value}n`;
+  else if (value === null || typeof value !== "object") text = String(value);
+  else if (Array.isArray(value) || Object.getPrototypeOf(value) === Object.prototype) text = safeJson(value);
+  else text = `a ${value.constructor?.name ?? "value"}`;
+  text = text.replace(/\s+/g, " ");
+  return text.length > 80 ? `${text.slice(0, 77)}...` : text;
+}
+
+function safeJson(value: object): string {
+  try {
+    return JSON.stringify(value) ?? String(value);
+  } catch {
+    return Array.isArray(value) ? "an array" : "an object";
+  }
+}
+
+/** The part of a system error that a reader needs: `no such file or directory`, `no space left on device`, … */
+export function systemReason(error: unknown): string {
+  const code = (error as NodeJS.ErrnoException)?.code;
+  switch (code) {
+    case "ENOENT":
+      return "no such file or directory";
+    case "EACCES":
+    case "EPERM":
+      return "permission denied";
+    case "ENOSPC":
+      return "no space left on the disk; free some or choose another folder";
+    case "EDQUOT":
+      return "disk quota exceeded";
+    case "EISDIR":
+      return "it is a folder";
+    case "ENOTDIR":
+      return "a part of its path is not a folder";
+    case "EROFS":
+      return "the file system is read-only";
+    case "EEXIST":
+      return "it exists already";
+    default:
+      return error instanceof Error ? error.message.split("\n")[0]! : String(error);
+  }
+}

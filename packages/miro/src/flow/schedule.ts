@@ -1,0 +1,59 @@
+/**
+ * The signal level over time.
+ *
+ *   γ(t) = (end − start)·t + start,   t = 1 noise, t = 0 data
+ *   γ ← shift·γ / (1 + (shift − 1)·γ)          when shift > 1
+ *   γ ← max(γ, clipMin)
+ *
+ * Note the direction: upstream's shift acts on γ itself, so a shift above 1 spends more steps close to the data. With
+ * the defaults γ = 1 − t, and the noisy latent is y = γ·x₀ + (1 − γ)·n.
+ */
+import type { Tensor } from "@miro-t2i/torch";
+
+/** Arguments of {@link LinearSchedule}; the defaults are those of the published checkpoints. */
+export interface ScheduleOptions {
+  /** Constant of the line at t = 0, default 1. */
+  start?: number;
+  /** Value of the line at t = 1, default 0. */
+  end?: number;
+  /** Bends the line; values of at most 1 leave it straight. Default 1. */
+  shift?: number;
+  /** Lower bound of γ, default 1e-9. */
+  clipMin?: number;
+}
+
+/** The linear (optionally shifted) schedule of flow matching. */
+export class LinearSchedule {
+  readonly start: number;
+  readonly end: number;
+  readonly shift: number;
+  readonly clipMin: number;
+
+  constructor({ start = 1, end = 0, shift = 1, clipMin = 1e-9 }: ScheduleOptions = {}) {
+    this.start = start;
+    this.end = end;
+    this.shift = shift;
+    this.clipMin = clipMin;
+  }
+
+  /** γ of a tensor of times, any shape; the result belongs to the enclosing scope. */
+  gamma(t: Tensor): Tensor {
+    let gamma = t.mul(this.end - this.start).add(this.start);
+    if (this.shift > 1) gamma = gamma.mul(this.shift).div(gamma.mul(this.shift - 1).add(1));
+    return gamma.clamp(this.clipMin, null);
+  }
+
+  /** γ of one time, rounded to float32 after every operation as the tensor version does. */
+  gammaAt(t: number): number {
+    const f = Math.fround;
+    let gamma = f(f(f(t) * f(this.end - this.start)) + f(this.start));
+    if (this.shift > 1) gamma = f(f(gamma * f(this.shift)) / f(f(gamma * f(this.shift - 1)) + 1));
+    return Math.max(gamma, f(this.clipMin));
+  }
+
+  /** The sampling grid: γ at t = 1 − i/steps for i = 0 … steps, in float32. */
+  grid(steps: number): Float32Array {
+    const f = Math.fround;
+    return Float32Array.from({ length: steps + 1 }, (_, i) => this.gammaAt(f(1 - f(i / steps))));
+  }
+}
