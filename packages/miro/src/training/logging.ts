@@ -1,0 +1,105 @@
+/** What a training run tells: a JSON-lines file for programs, a progress line for people. */
+import { closeSync, existsSync, mkdirSync, openSync, readFileSync, renameSync, writeFileSync, writeSync } from "node:fs";
+import { dirname } from "node:path";
+
+/** One line of the log. */
+export interface LogRecord {
+  step: number;
+  [name: string]: number | string | boolean | null;
+}
+
+/**
+ * An append-only JSON-lines file. Opened at a step, it first drops every later line and a last line that was cut off, so that a
+ * resumed run's log reads like that of an undisturbed one.
+ */
+export class MetricsLog {
+  private readonly descriptor: number;
+
+  constructor(path: string, step: number) {
+    mkdirSync(dirname(path), { recursive: true });
+    if (existsSync(path)) {
+      const kept = readFileSync(path, "utf8")
+        .split("\n")
+        .filter((line) => (parse(line)?.step ?? Number.POSITIVE_INFINITY) <= step);
+      writeFileSync(`${path}.tmp`, kept.map((line) => `${line}\n`).join(""), { flush: true });
+      renameSync(`${path}.tmp`, path);
+    }
+    this.descriptor = openSync(path, "a");
+  }
+
+  write(record: LogRecord): void {
+    writeSync(this.descriptor, `${JSON.stringify(record)}\n`);
+  }
+
+  close(): void {
+    closeSync(this.descriptor);
+  }
+}
+
+function parse(line: string): LogRecord | null {
+  try {
+    return JSON.parse(line) as LogRecord;
+  } catch {
+    return null;
+  }
+}
+
+export interface Progress {
+  step: number;
+  totalSteps: number;
+  loss: number;
+  imagesPerSecond: number;
+  secondsLeft: number;
+}
+
+/** `step 1200/6000 · loss 0.4123 · 138 img/s · 57:20 left` */
+export function formatProgress({ step, totalSteps, loss, imagesPerSecond, secondsLeft }: Progress): string {
+  return [
+    `step ${step}/${totalSteps}`,
+    `loss ${loss.toFixed(4)}`,
+    `${imagesPerSecond < 10 ? imagesPerSecond.toFixed(1) : Math.round(imagesPerSecond)} img/s`,
+    `${formatDuration(secondsLeft)} left`,
+  ].join(" · ");
+}
+
+/** `57:20`, `1:02:03`. */
+export function formatDuration(seconds: number): string {
+  if (!Number.isFinite(seconds)) return "?";
+  const whole = Math.max(0, Math.round(seconds));
+  const [h, m, s] = [Math.floor(whole / 3600), Math.floor(whole / 60) % 60, whole % 60];
+  const two = (n: number) => String(n).padStart(2, "0");
+  return h > 0 ? `${h}:${two(m)}:${two(s)}` : `${m}:${two(s)}`;
+}
+
+/** Progress on stderr: one line that is rewritten on a terminal, else a new line at most every `everyMs`. */
+export class ProgressLine {
+  private last = Number.NEGATIVE_INFINITY;
+  private open = false;
+
+  constructor(
+    private readonly stream: { isTTY?: boolean; write(text: string): unknown } = process.stderr,
+    private readonly everyMs = 15_000,
+  ) {}
+
+  update(progress: Progress): void {
+    const now = performance.now();
+    if (this.stream.isTTY) {
+      this.stream.write(`\r\x1b[K${formatProgress(progress)}`);
+      this.open = true;
+    } else if (now - this.last >= this.everyMs) {
+      this.stream.write(`${formatProgress(progress)}\n`);
+      this.last = now;
+    }
+  }
+
+  /** A message on a line of its own. */
+  say(message: string): void {
+    this.end();
+    this.stream.write(`${message}\n`);
+  }
+
+  end(): void {
+    if (this.open) this.stream.write("\n");
+    this.open = false;
+  }
+}

@@ -1,0 +1,254 @@
+/**
+ * Training recipes: a YAML file and `key=value` overrides, checked as a whole before anything is allocated.
+ *
+ * Names are upstream's where upstream has them (`trainer.max_steps`, `loss.cond_drop_rate`, `network.num_latents`, …).
+ */
+import { readFileSync } from "node:fs";
+import { parse as parseYaml } from "yaml";
+import { z } from "zod";
+import { InvalidInputError, MiroError, systemReason } from "../errors.js";
+import { parsePrecondConfig, parseRinConfig, precondConfigToJson, rinConfigToJson } from "../networks/config.js";
+
+const count = z.int().positive();
+const probability = z.number().min(0).max(1);
+const object = z.record(z.string(), z.unknown());
+
+/** Scenes of emoji, rendered and encoded once into a cache of latents. */
+const emojiData = z.strictObject({
+  kind: z.literal("emoji"),
+  /** Distinct scenes; a longer run walks through them again, shuffled anew each time. */
+  samples: count,
+  /** Scenes in one file of the cache. */
+  shard_size: count.default(1024),
+  /** Side of the rendered picture in pixels. */
+  size: count,
+  /** Scenes to draw: vocabulary, layouts, backgrounds, degradations (see data/emoji). */
+  scenes: object.default({}),
+  seed: z.int().nonnegative().default(0),
+  /** Folder of the latent cache. */
+  cache: z.string(),
+  /** Threads that render and encode beside the training. */
+  workers: count.default(1),
+  /** Folder of the frozen autoencoder. */
+  autoencoder: z.string(),
+  /** Folder of the frozen text encoder with its tokenizer. */
+  text_encoder: z.string(),
+  /** Captions longer than this are cut. */
+  max_text_len: count,
+});
+
+/** Random latents, texts and rewards: for benchmarks and tests. */
+const randomData = z.strictObject({
+  kind: z.literal("random"),
+  text_len: count.default(8),
+});
+
+const recipeSchema = z.strictObject({
+  name: z.string().regex(/^[\w.-]+$/, "letters, digits, '.', '_' and '-'"),
+  seed: z.int().nonnegative().default(3407),
+  data: z.discriminatedUnion("kind", [emojiData, randomData]),
+  network: object,
+  preconditioning: object.default({}),
+  scheduler: z
+    .strictObject({
+      start: z.number().default(1),
+      end: z.number().default(0),
+      shift: z.number().positive().default(1),
+      clip_min: z.number().positive().default(1e-9),
+    })
+    .prefault({}),
+  loss: z
+    .strictObject({
+      /** Probability that a sample is trained with the latents of a first pass. */
+      self_cond_rate: probability.default(0.9),
+      /** Probability that a sample loses its text and its rewards. */
+      cond_drop_rate: probability.default(0),
+      /** Probability that a single reward becomes unknown. */
+      reward_drop_rate: probability.default(0),
+      /** t = sigmoid(mu_t + std_t·N(0,1)), t = 1 is noise; false: t is uniform. */
+      logit_normal_resample: z.boolean().default(true),
+      /** A positive value moves the training towards noisy inputs. */
+      mu_t: z.number().default(0),
+      std_t: z.number().positive().default(1),
+    })
+    .prefault({}),
+  optimizer: z.strictObject({
+    name: z.enum(["lamb", "adamw"]).default("lamb"),
+    lr: z.number().positive(),
+    betas: z.tuple([z.number().min(0).lt(1), z.number().min(0).lt(1)]).default([0.9, 0.999]),
+    eps: z.number().positive().default(1e-8),
+    weight_decay: z.number().min(0).default(0.01),
+    exclude_ln_and_biases_from_weight_decay: z.boolean().default(true),
+  }),
+  lr_scheduler: z.strictObject({
+    warmup_steps: z.int().nonnegative(),
+    /** Defaults to trainer.max_steps. */
+    total_steps: count.optional(),
+    /** Part of the half cosine that is walked until total_steps; 1 ends at zero. */
+    rate: z.number().min(0).default(1),
+    /** Upstream's behaviour: the first update ignores the schedule. */
+    first_update_at_full_rate: z.boolean().default(false),
+  }),
+  ema: z.strictObject({ decay: z.number().min(0).lt(1).default(0.9999), warmup: z.boolean().default(false) }).prefault({}),
+  trainer: z.strictObject({
+    max_steps: count,
+    batch_size: count,
+    device: z.string().default("cpu"),
+    /** `bf16-mixed`: matrix products in bfloat16, weights, sums and optimiser in float32. */
+    precision: z.enum(["32", "bf16-mixed"]).default("32"),
+    /** Threads of one tensor operation; 0 leaves the engine's choice. */
+    threads: z.int().nonnegative().default(0),
+    gradient_clip_val: z.number().positive().default(2),
+    log_every_n_steps: count.default(10),
+    checkpoint_every_n_steps: count.default(500),
+    keep_last: count.default(2),
+  }),
+  samples: z
+    .strictObject({
+      /** 0: never. */
+      every_n_steps: z.int().nonnegative().default(0),
+      prompts: z.array(z.string()).default([]),
+      steps: count.default(20),
+      guidance_scale: z.number().default(3),
+      seed: z.int().nonnegative().default(0),
+      columns: count.default(8),
+    })
+    .prefault({}),
+});
+
+/** A checked recipe with every default filled in. */
+export type Recipe = z.output<typeof recipeSchema>;
+
+/**
+ * Checks a recipe.
+ * @throws InvalidInputError with one line for each unknown key (and the nearest valid names), wrong type or value.
+ */
+export function parseRecipe(json: unknown, source = "recipe"): Recipe {
+  const result = recipeSchema.safeParse(json);
+  if (!result.success) throw new InvalidInputError(result.error.issues.flatMap((issue) => explain(issue, json)).map((line) => `${source}: ${line}`).join("\n"));
+  const recipe = result.data;
+  const unknown = Object.keys(recipe.network).filter((key) => !networkKeys.includes(key));
+  if (unknown.length > 0) throw new InvalidInputError(unknown.map((key) => `${source}: ${unknownKey(["network", key], networkKeys)}`).join("\n"));
+  const network = parseRinConfig(recipe.network);
+  recipe.network = rinConfigToJson(network);
+  recipe.preconditioning = precondConfigToJson(
+    parsePrecondConfig({ ...recipe.preconditioning, num_latents: network.numLatents, latents_dim: network.latentsDim }),
+  );
+  return recipe;
+}
+
+/** Reads a recipe file and applies `a.b.c=value` overrides; a value is read as YAML (`3`, `true`, `[a, b]`, `text`). */
+export function loadRecipe(path: string, overrides: readonly string[] = []): Recipe {
+  let text: string;
+  try {
+    text = readFileSync(path, "utf8");
+  } catch (error) {
+    throw new MiroError(`${path}: ${systemReason(error)}`);
+  }
+  let json: unknown;
+  try {
+    json = parseYaml(text);
+  } catch (error) {
+    throw new InvalidInputError(`${path}: not valid YAML: ${(error as Error).message.split("\n")[0]}`);
+  }
+  if (!isObject(json)) throw new InvalidInputError(`${path}: expected a mapping of sections`);
+  for (const override of overrides) applyOverride(json, override);
+  return parseRecipe(json, path);
+}
+
+function applyOverride(json: Record<string, unknown>, override: string): void {
+  const at = override.indexOf("=");
+  if (at < 1) throw new InvalidInputError(`${override}: expected key=value, for example trainer.max_steps=1000`);
+  const path = override.slice(0, at).split(".");
+  const last = path.pop()!;
+  let place = json;
+  for (const key of path) {
+    if (place[key] === undefined) place[key] = {};
+    if (!isObject(place[key])) throw new InvalidInputError(`${override}: ${key} is a value, it has no parts`);
+    place = place[key];
+  }
+  try {
+    place[last] = parseYaml(override.slice(at + 1));
+  } catch {
+    throw new InvalidInputError(`${override}: the value is not valid YAML`);
+  }
+}
+
+const networkKeys = Object.keys(
+  rinConfigToJson(
+    parseRinConfig({
+      data_size: 2,
+      num_input_channels: 1,
+      label_dim: 1,
+      num_cond_tokens: 1,
+      data_dim: 16,
+      num_latents: 8,
+      latents_dim: 16,
+      num_processing_layers: 1,
+      num_blocks: 1,
+      patch_size: 1,
+      coherence_keys: ["clip_score"],
+    }),
+  ),
+);
+
+function explain(issue: z.core.$ZodIssue, json: unknown): string[] {
+  const path = issue.path.map(String);
+  if (issue.code === "unrecognized_keys") return issue.keys.map((key) => unknownKey([...path, key], knownKeys(path, json)));
+  const value = path.reduce<unknown>((place, key) => (isObject(place) ? place[key] : undefined), json);
+  if (value === undefined) return [`${path.join(".")} is missing`];
+  return [`${path.join(".")}: ${issue.message} (received ${JSON.stringify(value)})`];
+}
+
+function unknownKey(path: string[], known: string[]): string {
+  const name = path.at(-1)!;
+  const near = nearest(name, known);
+  return `unknown key ${path.join(".")}${near.length > 0 ? `; did you mean ${near.join(" or ")}?` : `; valid here: ${known.join(", ")}`}`;
+}
+
+/** The keys that the schema knows at a place of the recipe. */
+function knownKeys(path: string[], json: unknown): string[] {
+  let schema: unknown = recipeSchema;
+  let value = json;
+  for (const key of [...path, null]) {
+    schema = unwrap(schema, value);
+    if (key === null) break;
+    schema = schema instanceof z.ZodObject ? schema.shape[key] : undefined;
+    value = isObject(value) ? value[key] : undefined;
+  }
+  return schema instanceof z.ZodObject ? Object.keys(schema.shape) : [];
+}
+
+/** The object schema behind defaults and unions (`data` is chosen by its `kind`). */
+function unwrap(schema: unknown, value: unknown): unknown {
+  if (schema instanceof z.ZodPrefault || schema instanceof z.ZodDefault || schema instanceof z.ZodOptional) return unwrap(schema.unwrap(), value);
+  if (schema instanceof z.ZodDiscriminatedUnion)
+    return schema.options.find((option) => option instanceof z.ZodObject && isObject(value) && option.shape.kind?.safeParse(value.kind).success);
+  return schema;
+}
+
+/** Names at most two edits (or a third of the length) away, nearest first. */
+export function nearest(name: string, known: readonly string[]): string[] {
+  const limit = Math.max(2, Math.floor(name.length / 3));
+  return known
+    .map((candidate) => ({ candidate, distance: candidate.includes(name) ? 1 : editDistance(name, candidate) }))
+    .filter(({ distance }) => distance <= limit)
+    .sort((a, b) => a.distance - b.distance)
+    .slice(0, 3)
+    .map(({ candidate }) => candidate);
+}
+
+/** Levenshtein's distance. */
+function editDistance(a: string, b: string): number {
+  let row = Array.from({ length: b.length + 1 }, (_, j) => j);
+  for (let i = 1; i <= a.length; i++) {
+    const next = [i];
+    for (let j = 1; j <= b.length; j++) next[j] = Math.min(row[j]! + 1, next[j - 1]! + 1, row[j - 1]! + (a[i - 1] === b[j - 1] ? 0 : 1));
+    row = next;
+  }
+  return row[b.length]!;
+}
+
+function isObject(value: unknown): value is Record<string, unknown> {
+  return typeof value === "object" && value !== null && !Array.isArray(value);
+}
