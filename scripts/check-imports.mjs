@@ -1,0 +1,115 @@
+#!/usr/bin/env node
+/**
+ * Imports go one way. Fails on an import that goes upward between rooms, on a cycle between files or rooms, and on a
+ * path that reaches into another package.
+ *
+ *   torch <- networks, text, autoencoder <- flow <- pipeline <- rewards, data <- training, evaluation <- studio, cli
+ *
+ * Rooms are the folders of packages/miro/src. Files that lie beside them (errors.ts, version.ts) are below every room,
+ * index.ts is above. Type-only imports count; test files are not looked at.
+ */
+import { existsSync, readFileSync } from "node:fs";
+import path from "node:path";
+import { fileURLToPath } from "node:url";
+import { listFiles } from "./setup/report.mjs";
+
+const levels = [
+  ["networks", "text", "autoencoder"],
+  ["flow"],
+  ["pipeline"],
+  ["rewards", "data"],
+  ["training", "evaluation"],
+  ["studio", "cli"],
+];
+
+/** The module specifiers that a source text imports or re-exports. */
+export function importedFrom(source) {
+  const code = source.replace(/\/\*[\s\S]*?\*\//g, "").replace(/^\s*\/\/.*$/gm, "");
+  const pattern =
+    /(?:^|[\s;}])(?:import|export)\s(?:[^"';]*?\sfrom\s*)?["']([^"']+)["']|\bimport\(\s*["']([^"']+)["']\s*\)/g;
+  return [...code.matchAll(pattern)].map((match) => match[1] ?? match[2]);
+}
+
+/** One cycle in a graph given as node -> neighbours, as the list of its nodes; null when there is none. */
+export function findCycle(graph) {
+  const state = new Map(); // 1: on the path, 2: done
+  const trail = [];
+  const visit = (node) => {
+    state.set(node, 1);
+    trail.push(node);
+    for (const next of graph.get(node) ?? []) {
+      if (state.get(next) === 1) return [...trail.slice(trail.indexOf(next)), next];
+      if (!state.has(next)) {
+        const cycle = visit(next);
+        if (cycle) return cycle;
+      }
+    }
+    trail.pop();
+    state.set(node, 2);
+    return null;
+  };
+  for (const node of graph.keys()) {
+    const cycle = state.has(node) ? null : visit(node);
+    if (cycle) return cycle;
+  }
+  return null;
+}
+
+/** Everything wrong with the imports below `root`, one message each. */
+export function checkImports(root) {
+  const problems = [];
+  const files = new Map();
+  const rooms = new Map();
+  const miro = path.join(root, "packages", "miro", "src");
+  const roomOf = (file) => {
+    const parts = path.relative(miro, file).split(path.sep);
+    if (parts[0] === "..") return null;
+    return parts.length > 1 ? parts[0] : parts[0] === "index.ts" ? "index" : "base";
+  };
+  const levelOf = (room) => {
+    if (room === "base") return -1;
+    if (room === "index") return levels.length;
+    return levels.findIndex((level) => level.includes(room));
+  };
+  const isTest = (file) => file.endsWith(".test.ts");
+  for (const name of ["torch", "miro"]) {
+    const home = path.join(root, "packages", name, "src");
+    for (const file of listFiles(home, (f) => f.endsWith(".ts") && !isTest(f))) {
+      const here = path.relative(root, file);
+      const room = roomOf(file);
+      if (room && levelOf(room) === -1 && room !== "base") problems.push(`${here}: "${room}" is not a known room`);
+      const targets = [];
+      for (const specifier of importedFrom(readFileSync(file, "utf8"))) {
+        if (name === "torch" && /^miro-t2i($|\/)/.test(specifier))
+          problems.push(`${here}: the engine imports "${specifier}"`);
+        if (/^@miro-t2i\/torch\//.test(specifier))
+          problems.push(`${here}: imports "${specifier}"; only "@miro-t2i/torch" is public`);
+        if (!specifier.startsWith(".")) continue;
+        const target = path.resolve(path.dirname(file), specifier.replace(/\.js$/, ".ts"));
+        if (!target.startsWith(home + path.sep)) {
+          if (target.endsWith(".ts")) problems.push(`${here}: "${specifier}" leaves the package`);
+          continue;
+        }
+        if (!target.endsWith(".ts") || !existsSync(target)) continue; // data files; the compiler reports missing ones
+        targets.push(target);
+        const other = roomOf(target);
+        if (!room || other === room) continue;
+        if (levelOf(other) > levelOf(room))
+          problems.push(`${here}: "${room}" imports upward from "${other}" (${specifier})`);
+        else rooms.set(room, (rooms.get(room) ?? new Set()).add(other));
+      }
+      files.set(file, targets);
+    }
+  }
+  const cycle = findCycle(files);
+  if (cycle) problems.push(`files import in a circle: ${cycle.map((file) => path.relative(root, file)).join(" -> ")}`);
+  const roomCycle = findCycle(rooms);
+  if (roomCycle) problems.push(`rooms import in a circle: ${roomCycle.join(" -> ")}`);
+  return problems;
+}
+
+if (process.argv[1] === fileURLToPath(import.meta.url)) {
+  const problems = checkImports(path.dirname(path.dirname(fileURLToPath(import.meta.url))));
+  for (const problem of problems) console.error(problem);
+  process.exitCode = problems.length > 0 ? 1 : 0;
+}

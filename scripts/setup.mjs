@@ -1,0 +1,55 @@
+#!/usr/bin/env node
+/**
+ * The installer: brings a fresh clone to a state where `miro` and the tests run.
+ *
+ *   1. dependencies   node_modules as package-lock.json says (npm, as configured)
+ *   2. libtorch       MIRO_LIBTORCH or LIBTORCH, else an installed Python torch, else a private copy (pip, as configured)
+ *   3. native addon   packages/torch/build/miro_torch.node (CMake)
+ *   4. TypeScript     dist folders of the packages (tsc -b)
+ *
+ * Plain Node, no dependencies. A step whose inputs have not changed is skipped; when all are skipped nothing is printed.
+ * Writes to stderr only. Exit code 0 or 1.
+ *
+ * Environment: MIRO_LIBTORCH or LIBTORCH (folder with libtorch's lib/ and include/), MIRO_CACHE (where the private copy
+ * of libtorch goes; default ${XDG_CACHE_HOME:-~/.cache}/miro-t2i), MIRO_PYTHON (default python3), CXX, CMAKE, MIRO_JOBS.
+ */
+import { mkdirSync } from "node:fs";
+import path from "node:path";
+import { fileURLToPath } from "node:url";
+import { dependenciesStep } from "./setup/dependencies.mjs";
+import { libtorchStep } from "./setup/libtorch.mjs";
+import { withLock } from "./setup/lock.mjs";
+import { nativeStep } from "./setup/native.mjs";
+import { requireNode, SetupError } from "./setup/report.mjs";
+import { typescriptStep } from "./setup/typescript.mjs";
+
+const root = path.dirname(path.dirname(fileURLToPath(import.meta.url)));
+const log = (text) => process.stderr.write(text);
+
+/** What every step is given: the clone's root, the environment and where to write. */
+const context = { root, env: process.env, log };
+
+const steps = [dependenciesStep, libtorchStep, nativeStep, typescriptStep];
+
+async function main() {
+  requireNode(process.versions.node);
+  if (steps.every((step) => step.isDone(context))) return;
+  mkdirSync(path.join(root, ".setup"), { recursive: true });
+  await withLock(path.join(root, ".setup", "lock"), log, async () => {
+    for (const step of steps) {
+      if (step.isDone(context)) continue;
+      const start = performance.now();
+      log(`setup: ${step.title(context)} ...\n`);
+      await step.run(context);
+      log(`setup: ${step.name} ready (${((performance.now() - start) / 1000).toFixed(1)} s)\n`);
+    }
+  });
+}
+
+try {
+  await main();
+} catch (error) {
+  if (!(error instanceof SetupError)) throw error;
+  log(`setup: ${error.message}\n`);
+  process.exitCode = 1;
+}

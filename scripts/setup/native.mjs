@@ -1,0 +1,135 @@
+/** Step 3: the addon, packages/torch/build/miro_torch.node, built by CMake against the chosen libtorch. */
+import { existsSync, mkdirSync, renameSync, rmSync } from "node:fs";
+import { cpus, totalmem } from "node:os";
+import path from "node:path";
+import { chosenLibtorch } from "./libtorch.mjs";
+import {
+  capture,
+  fingerprint,
+  listFiles,
+  missingTool,
+  readJson,
+  run,
+  SetupError,
+  which,
+  writeJson,
+} from "./report.mjs";
+
+const places = (root) => {
+  const build = path.join(root, "packages", "torch", "build");
+  return {
+    source: path.join(root, "packages", "torch", "native"),
+    addon: path.join(build, "miro_torch.node"),
+    record: path.join(build, "native.json"),
+    tree: path.join(build, "cmake"),
+    headers: path.join(root, "node_modules", "node-api-headers"),
+  };
+};
+
+/** What the addon is made from: its sources, the libtorch, the Node-API headers. */
+function inputs({ root, env }) {
+  const { source, headers } = places(root);
+  const torch = chosenLibtorch({ root, env });
+  if (!torch) return null;
+  const extra = JSON.stringify([
+    torch.folder,
+    torch.library,
+    readJson(path.join(headers, "package.json"))?.version,
+    env.CXX ?? "",
+  ]);
+  return {
+    torch,
+    hash: fingerprint(
+      source,
+      listFiles(source, () => true),
+      extra,
+    ),
+  };
+}
+
+function isDone(context) {
+  const { addon, record } = places(context.root);
+  return existsSync(addon) && readJson(record)?.hash === inputs(context)?.hash;
+}
+
+/** CMake, a generator with its program, and a compiler that takes C++20; an error names the first that is missing. */
+export async function buildTools(env) {
+  const cmake = which(env.CMAKE || "cmake", env);
+  if (!cmake) throw missingTool("CMake", "cmake", "to build the native addon", env);
+  const compiler = env.CXX
+    ? which(env.CXX.split(" ")[0], env)
+    : (which("c++", env) ?? which("g++", env) ?? which("clang++", env));
+  if (!compiler) throw missingTool("A C++20 compiler", "compiler", "to build the native addon", env);
+  const probe = await capture(
+    "/bin/sh",
+    ["-c", 'echo "#include <concepts>" | "$0" -std=c++20 -fsyntax-only -x c++ -', compiler],
+    { env },
+  );
+  if (probe.code !== 0) {
+    throw new SetupError(
+      `${compiler} does not compile C++20 (GCC 11 or Clang 14 is enough): ${probe.output.trim().split("\n")[0]}\nInstall a newer one and name it with CXX=...`,
+    );
+  }
+  const ninja = which("ninja", env) ?? which("ninja-build", env);
+  const make = which("make", env) ?? which("gmake", env);
+  if (!ninja && !make) throw missingTool("make (or ninja)", "make", "to build the native addon", env);
+  return { cmake, compiler, generator: ninja ? "Ninja" : "Unix Makefiles", program: ninja ?? make };
+}
+
+/** Parallel compilations: one a core, and 2 GiB of memory for each (ATen's headers are large). */
+const jobs = (env) => Number(env.MIRO_JOBS) || Math.max(1, Math.min(cpus().length, Math.floor(totalmem() / 2 ** 31)));
+
+async function build(context) {
+  const { root, env } = context;
+  const { source, addon, record, tree, headers } = places(root);
+  const tools = await buildTools(env);
+  const { torch, hash } = inputs(context);
+
+  // A tree made with other choices cannot be reused; one made with the same resumes after an interruption.
+  const choices = { torch: torch.folder, library: torch.library, source, ...tools };
+  const choicesFile = path.join(tree, "choices.json");
+  if (JSON.stringify(readJson(choicesFile)) !== JSON.stringify(choices)) rmSync(tree, { recursive: true, force: true });
+  mkdirSync(tree, { recursive: true });
+  writeJson(choicesFile, choices);
+
+  rmSync(record, { force: true });
+  const output = path.join(tree, "out");
+  rmSync(output, { recursive: true, force: true }); // a link that was killed may have left half a file
+  await run(
+    "Configuring the native addon",
+    tools.cmake,
+    [
+      "-S",
+      source,
+      "-B",
+      tree,
+      "-G",
+      tools.generator,
+      "-DCMAKE_BUILD_TYPE=Release",
+      `-DCMAKE_MAKE_PROGRAM=${tools.program}`,
+      `-DCMAKE_CXX_COMPILER=${tools.compiler}`,
+      `-DTORCH_DIR=${torch.folder}`,
+      `-DNAPI_INCLUDE=${path.join(headers, "include")}`,
+      `-DMIRO_OUTPUT=${output}`,
+    ],
+    { env },
+  );
+  await run("Building the native addon", tools.cmake, ["--build", tree, "--parallel", String(jobs(env))], { env });
+
+  const built = path.join(output, "miro_torch.node");
+  await run(
+    "Loading the native addon",
+    process.execPath,
+    ["-e", "process.dlopen({ exports: {} }, process.argv[1])", built],
+    { env },
+  );
+  renameSync(built, addon);
+  writeJson(record, { hash, torch: torch.folder, version: torch.version });
+}
+
+export const nativeStep = {
+  name: "native addon",
+  title: (context) => `native addon (CMake; the first time takes a minute or two on ${jobs(context.env)} cores)`,
+  isDone,
+  run: build,
+};
