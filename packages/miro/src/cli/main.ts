@@ -5,7 +5,7 @@
 import { Command, CommanderError } from "commander";
 import { MiroError, systemReason } from "../errors.js";
 import type { CliContext, Register } from "./context.js";
-import { version } from "./version.js";
+import { version } from "../version.js";
 
 /** Name → summary. Each command lives in `./<name>.js` and is imported only when it is called. */
 const COMMANDS: Record<string, string> = {

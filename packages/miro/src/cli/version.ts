@@ -1,7 +1,0 @@
-/** The version of this package, from its package.json (same depth from `src/cli` and `dist/cli`). */
-import { readFileSync } from "node:fs";
-
-export function version(): string {
-  const file = new URL("../../package.json", import.meta.url);
-  return (JSON.parse(readFileSync(file, "utf8")) as { version: string }).version;
-}
