@@ -1,0 +1,45 @@
+/**
+ * Options declared once: a zod object whose fields carry, besides their type, a line of help and the words of their
+ * error. The command line's help, its parsing errors and those of the TypeScript API come from the same declaration.
+ */
+import { z } from "zod";
+import { invalid } from "./errors.js";
+
+interface FieldMeta {
+  description: string;
+  expected: string;
+}
+
+/** Attaches a field's help and the words of its error (`expected WORDS, received …`). */
+export function field<T extends z.ZodType>(schema: T, expected: string, description: string): T {
+  return schema.meta({ description, expected } satisfies FieldMeta) as T;
+}
+
+/** The help of a field. */
+export function help(schema: z.ZodObject, name: string): string {
+  return (schema.shape[name]?.meta()?.description as string | undefined) ?? "";
+}
+
+/**
+ * Checks options.
+ *
+ * @param rename what the caller calls a field, where that differs (`{ steps: "--steps" }`)
+ * @throws InvalidInputError naming the first wrong option, what is accepted and what came
+ */
+export function parseOptions<T extends z.ZodObject>(
+  schema: T,
+  input: unknown,
+  rename: Readonly<Record<string, string>> = {},
+): z.output<T> {
+  const result = schema.safeParse(input);
+  if (result.success) return result.data;
+  const issue = result.error.issues[0]!;
+  if (issue.code === "unrecognized_keys" && issue.path.length === 0) {
+    invalid(issue.keys[0]!, `one of the options ${Object.keys(schema.shape).join(", ")}`, "an unknown option");
+  }
+  const path = issue.path.map(String);
+  const name = path[0] ?? "options";
+  const expected = (schema.shape[name]?.meta()?.expected as string | undefined) ?? issue.message;
+  const received = path.reduce<unknown>((value, key) => (value as Record<string, unknown> | undefined)?.[key], input);
+  return invalid([rename[name] ?? name, ...path.slice(1)].join("."), expected, received);
+}

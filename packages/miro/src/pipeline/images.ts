@@ -1,0 +1,63 @@
+/** Pixels: from the decoder's output to 8-bit RGB, and several pictures on one sheet. */
+import { scope, type Tensor } from "@miro-t2i/torch";
+
+/** 8-bit RGB, row-major, channels last. */
+export interface RgbImage {
+  width: number;
+  height: number;
+  data: Uint8Array;
+}
+
+/**
+ * Decoder output (B, 3, H, W), about [-1, 1], to bytes: x·0.5 + 0.5, clamped to [0, 1], times 255 and **truncated**, as
+ * the published pipeline does (rounding would be half a level brighter on average). Not-a-number becomes black.
+ */
+export function toRgb(decoded: Tensor): RgbImage[] {
+  const [batch, , height, width] = decoded.shape as [number, number, number, number];
+  const bytes = scope(
+    () =>
+      decoded
+        .float()
+        .mul(0.5)
+        .add(0.5)
+        .nanToNum(0, 1, 0)
+        .clamp(0, 1)
+        .mul(255)
+        .to("uint8")
+        .permute(0, 2, 3, 1)
+        .contiguous()
+        .data() as Uint8Array,
+  );
+  const size = height * width * 3;
+  return Array.from({ length: batch }, (_, i) => ({ width, height, data: bytes.slice(i * size, (i + 1) * size) }));
+}
+
+/** Options of {@link contactSheet}. */
+export interface SheetOptions {
+  /** Pictures in a row; default: as close to a square as can be. */
+  columns?: number;
+  /** Pixels between pictures and around them, default 4. */
+  gap?: number;
+  /** Grey level of what no picture covers, default 245. */
+  background?: number;
+}
+
+/** Pictures of any sizes on one sheet, row by row; each cell is as large as the largest picture. */
+export function contactSheet(images: readonly RgbImage[], options: SheetOptions = {}): RgbImage {
+  const { columns = Math.ceil(Math.sqrt(images.length)), gap = 4, background = 245 } = options;
+  const cellWidth = Math.max(...images.map((image) => image.width));
+  const cellHeight = Math.max(...images.map((image) => image.height));
+  const rows = Math.ceil(images.length / columns);
+  const width = columns * (cellWidth + gap) + gap;
+  const height = rows * (cellHeight + gap) + gap;
+  const data = new Uint8Array(width * height * 3).fill(background);
+  images.forEach((image, i) => {
+    const left = gap + (i % columns) * (cellWidth + gap);
+    const top = gap + Math.floor(i / columns) * (cellHeight + gap);
+    for (let y = 0; y < image.height; y++) {
+      const row = image.data.subarray(y * image.width * 3, (y + 1) * image.width * 3);
+      data.set(row, ((top + y) * width + left) * 3);
+    }
+  });
+  return { width, height, data };
+}
