@@ -1,0 +1,190 @@
+/**
+ * Multi-head attention and the pre-norm blocks around it.
+ *
+ * Shapes: B batch, Q receiving tokens, S source tokens, A attention width = heads · E, E head width.
+ * The head is the outer index of a feature: feature = head · E + e.
+ * With `qkNorm`, queries and keys are layer-normalised over E after the split (Dehghani et al. 2023), one set of
+ * parameters for all heads.
+ */
+import { full, nn, ones, rand, type Tensor } from "@miro-t2i/torch";
+import { GeluMlp, SwiGlu } from "./feed-forward.js";
+import { LayerNorm, RmsNorm } from "./norms.js";
+
+/** Keys and values of the source tokens, heads split and keys normalised: both (B, S, heads, E). */
+export interface KeyValue {
+  keys: Tensor;
+  values: Tensor;
+}
+
+/** True where a source token may be attended: (B, 1, 1, S). Null when every token may. */
+export type KeyMask = Tensor | null;
+
+/** (B, Q, heads · E) → (B, Q, heads, E) */
+function splitHeads(x_BQA: Tensor, heads: number): Tensor {
+  return x_BQA.unflatten(-1, [heads, x_BQA.size(-1) / heads]);
+}
+
+/** softmax(q kᵀ / √E) v over all heads: (B, Q, heads, E) → (B, Q, A). Only keys are ever masked. */
+function attend(q_BQHE: Tensor, { keys, values }: KeyValue, mask: KeyMask): Tensor {
+  const [q, k, v] = [q_BQHE, keys, values].map((x) => x.transpose(1, 2)) as [Tensor, Tensor, Tensor];
+  return nn.functional.scaledDotProductAttention(q, k, v, { mask }).transpose(1, 2).flatten(2);
+}
+
+/** Attention of receiving tokens to source tokens. */
+export class CrossAttention extends nn.Module {
+  readonly q: nn.Linear;
+  readonly kv: nn.Linear;
+  readonly out: nn.Linear;
+  readonly qNorm: LayerNorm;
+  readonly kNorm: LayerNorm;
+
+  constructor(dimTo: number, dimFrom: number, readonly heads: number) {
+    super();
+    const width = Math.min(dimTo, dimFrom);
+    this.q = this.register("q", new nn.Linear(dimTo, width, { bias: false }));
+    this.kv = this.register("kv", new nn.Linear(dimFrom, 2 * width, { bias: false }));
+    this.out = this.register("out", new nn.Linear(width, dimTo));
+    this.qNorm = this.register("q_norm", new LayerNorm(width / heads));
+    this.kNorm = this.register("k_norm", new LayerNorm(width / heads));
+  }
+
+  /** What the receiving tokens look up: (B, S, dimFrom) → keys and values. Depends on the source alone, so it can be kept. */
+  keyValue(from: Tensor): KeyValue {
+    const [k_BSA, v_BSA] = this.kv.forward(from).chunk(2, -1) as [Tensor, Tensor];
+    return { keys: this.kNorm.forward(splitHeads(k_BSA, this.heads)), values: splitHeads(v_BSA, this.heads) };
+  }
+
+  /** (B, Q, dimTo) → (B, Q, dimTo) */
+  forward(to: Tensor, source: KeyValue, mask: KeyMask): Tensor {
+    const q_BQHE = this.qNorm.forward(splitHeads(this.q.forward(to), this.heads));
+    return this.out.forward(attend(q_BQHE, source, mask));
+  }
+}
+
+/** Attention of tokens to each other. The conditioning transformer has biased projections and no norm of q and k. */
+export class SelfAttention extends nn.Module {
+  readonly qkv: nn.Linear;
+  readonly out: nn.Linear;
+  readonly qNorm: LayerNorm | null;
+  readonly kNorm: LayerNorm | null;
+
+  constructor(dim: number, readonly heads: number, { qkvBias, qkNorm }: { qkvBias: boolean; qkNorm: boolean }) {
+    super();
+    this.qkv = this.register("qkv", new nn.Linear(dim, 3 * dim, { bias: qkvBias }));
+    this.out = this.register("out", new nn.Linear(dim, dim));
+    this.qNorm = qkNorm ? this.register("q_norm", new LayerNorm(dim / heads)) : null;
+    this.kNorm = qkNorm ? this.register("k_norm", new LayerNorm(dim / heads)) : null;
+  }
+
+  /** (B, Q, dim) → (B, Q, dim) */
+  forward(x: Tensor, mask: KeyMask): Tensor {
+    const parts = this.qkv.forward(x).chunk(3, -1);
+    const [q, k, v] = parts.map((part) => splitHeads(part, this.heads)) as [Tensor, Tensor, Tensor];
+    const source = { keys: this.kNorm?.forward(k) ?? k, values: v };
+    return this.out.forward(attend(this.qNorm?.forward(q) ?? q, source, mask));
+  }
+}
+
+/**
+ * Drops a whole residual branch, per sample and in training only (Huang et al. 2016): the branch is multiplied by
+ * `floor(U[0,1) + survival) / survival`.
+ */
+export function stochasticDepth(branch: Tensor, dropRate: number, training: boolean): Tensor {
+  if (!training || dropRate === 0) return branch;
+  const survival = 1 - dropRate;
+  const shape = [branch.size(0), ...new Array<number>(branch.ndim - 1).fill(1)];
+  const keep = rand(shape, { device: branch.device }).add(survival).floor().div(survival);
+  return branch.mul(keep.to(branch.dtype));
+}
+
+/** `to ← to + CA(norm(to), from)`, `to ← to + SwiGLU(norm(to))`. The source is not normalised. */
+export class CrossAttentionBlock extends nn.Module {
+  readonly initialNorm: RmsNorm;
+  readonly ca: CrossAttention;
+  readonly middleNorm: RmsNorm;
+  readonly ffn: SwiGlu;
+
+  constructor(
+    dimTo: number,
+    dimFrom: number,
+    heads: number,
+    mlpMultiplier: number,
+    readonly dropRate: number,
+  ) {
+    super();
+    this.buffer("attention_mask_dummy", ones([1, 1], { dtype: "bool" }));
+    this.initialNorm = this.register("initial_to_ln", new RmsNorm(dimTo));
+    this.ca = this.register("ca", new CrossAttention(dimTo, dimFrom, heads));
+    this.middleNorm = this.register("middle_ln", new RmsNorm(dimTo));
+    this.ffn = this.register("ffn", new SwiGlu(dimTo, mlpMultiplier));
+  }
+
+  /** (B, Q, dimTo) → (B, Q, dimTo), given the source's {@link CrossAttention.keyValue}. */
+  forward(to: Tensor, source: KeyValue, mask: KeyMask = null): Tensor {
+    const read = this.ca.forward(this.initialNorm.forward(to), source, mask);
+    const h = to.add(stochasticDepth(read, this.dropRate, this.training));
+    const update = this.ffn.forward(this.middleNorm.forward(h));
+    return h.add(stochasticDepth(update, this.dropRate, this.training));
+  }
+}
+
+/** `x ← x + SA(norm(x))`, `x ← x + SwiGLU(norm(x))`: how the latents of a RIN block compute among themselves. */
+export class SelfAttentionBlock extends nn.Module {
+  readonly initialNorm: RmsNorm;
+  readonly sa: SelfAttention;
+  readonly middleNorm: RmsNorm;
+  readonly ffn: SwiGlu;
+
+  constructor(
+    dim: number,
+    heads: number,
+    mlpMultiplier: number,
+    dropout: number,
+    readonly dropRate: number,
+  ) {
+    super();
+    this.buffer("attention_mask_dummy", ones([1, 1], { dtype: "bool" }));
+    this.initialNorm = this.register("initial_ln", new RmsNorm(dim));
+    this.sa = this.register("sa", new SelfAttention(dim, heads, { qkvBias: false, qkNorm: true }));
+    this.middleNorm = this.register("middle_ln", new RmsNorm(dim));
+    this.ffn = this.register("ffn", new SwiGlu(dim, mlpMultiplier, dropout));
+  }
+
+  /** (B, Q, dim) → (B, Q, dim) */
+  forward(x: Tensor, mask: KeyMask = null): Tensor {
+    const mixed = this.sa.forward(this.initialNorm.forward(x), mask);
+    const h = x.add(stochasticDepth(mixed, this.dropRate, this.training));
+    const update = this.ffn.forward(this.middleNorm.forward(h));
+    return h.add(stochasticDepth(update, this.dropRate, this.training));
+  }
+}
+
+/**
+ * A layer of the conditioning transformer: `x ← x + s₁·SA(LN(x))`, `x ← x + s₂·MLP(LN(x))` with learned vectors s
+ * (layer scale, Touvron et al. 2021) that begin at 0.1.
+ */
+export class TransformerBlock extends nn.Module {
+  readonly scale1: Tensor;
+  readonly scale2: Tensor;
+  readonly initialNorm: LayerNorm;
+  readonly sa: SelfAttention;
+  readonly middleNorm: LayerNorm;
+  readonly ffn: GeluMlp;
+
+  constructor(dim: number, heads: number) {
+    super();
+    this.scale1 = this.parameter("layer_scale_1", full([dim], 0.1));
+    this.scale2 = this.parameter("layer_scale_2", full([dim], 0.1));
+    this.buffer("attention_mask_dummy", ones([1, 1], { dtype: "bool" }));
+    this.initialNorm = this.register("initial_ln", new LayerNorm(dim));
+    this.sa = this.register("sa", new SelfAttention(dim, heads, { qkvBias: true, qkNorm: false }));
+    this.middleNorm = this.register("middle_ln", new LayerNorm(dim));
+    this.ffn = this.register("ffn", new GeluMlp(dim));
+  }
+
+  /** (B, Q, dim) → (B, Q, dim) */
+  forward(x: Tensor, mask: KeyMask): Tensor {
+    const h = x.add(this.scale1.mul(this.sa.forward(this.initialNorm.forward(x), mask)));
+    return h.add(this.scale2.mul(this.ffn.forward(this.middleNorm.forward(h))));
+  }
+}

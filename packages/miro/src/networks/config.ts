@@ -1,0 +1,155 @@
+/**
+ * Constructor arguments of the network and of its preconditioning, as they stand in the `network` and `preconditioning`
+ * objects of a checkpoint's `config.json`: snake_case there, camelCase here. Unknown arguments are errors.
+ */
+import { z } from "zod";
+import { InvalidInputError } from "../errors.js";
+
+/** The seven rewards of the published main model, in the order that fixes the tokens and the rows of the reward positional embedding. */
+export const REWARD_KEYS = [
+  "clip_score",
+  "aesthetic_score",
+  "image_reward_score",
+  "pick_a_score_score",
+  "hpsv2_score",
+  "vqa_score",
+  "sciscore_score",
+] as const;
+
+const size = z.int().positive();
+const probability = z.number().min(0).max(1);
+/** A probability of dropping something that must sometimes stay. */
+const dropRate = z.number().min(0).lt(1);
+
+const rinConfigSchema = z
+  .strictObject({
+    /** Side of the latent picture. */
+    dataSize: size,
+    numInputChannels: size,
+    /** Width of the text encoder's states. */
+    labelDim: size,
+    /** Text length that the number of learned latents allows for; matters only with `concatCondTokenToLatents`. */
+    numCondTokens: size,
+    /** Width D of the data tokens. */
+    dataDim: size,
+    /** Number N of latent tokens. */
+    numLatents: size,
+    /** Width L of the latent tokens. */
+    latentsDim: size,
+    /** Self-attention layers in each block. */
+    numProcessingLayers: size,
+    numBlocks: size,
+    patchSize: size,
+    /** Heads of the cross-attentions between data, conditioning and latents. */
+    readWriteHeads: size.default(16),
+    /** Heads of the latents' self-attention. */
+    computeHeads: size.default(16),
+    latentMlpMultiplier: z.number().positive().default(4),
+    dataMlpMultiplier: z.number().positive().default(4),
+    /** Dropout inside the feed-forward layers of the self-attention blocks. */
+    computeDropout: probability.default(0),
+    /** Stochastic depth of the cross-attention blocks. */
+    rwStochasticDepth: dropRate.default(0),
+    /** Stochastic depth of the self-attention blocks. */
+    computeStochasticDepth: dropRate.default(0),
+    /** Each block begins with the latents reading the conditioning. */
+    useCondRinBlock: z.boolean().default(false),
+    /** The conditioning tokens are part of the latents. */
+    concatCondTokenToLatents: z.boolean().default(true),
+    /** The latents of an earlier forward pass are fed back. */
+    useSelfConditioning: z.boolean().default(false),
+    numTextRegisters: z.int().nonnegative().default(16),
+    /** The rewards, without the `_coherence` suffix that their tensors carry. */
+    coherenceKeys: z.array(z.string().regex(/^[^.]+$/, "must be a name without dots")).readonly().default([]),
+    /** Probability of hiding a reward in training. */
+    coherenceDropout: probability.default(0),
+    dropoutStrategy: z.enum(["binomial", "uniform", "none"]).default("binomial"),
+  })
+  .superRefine((c, ctx) => {
+    const refuse = (key: string, message: string) => ctx.addIssue({ code: "custom", path: [key], message });
+    const divides = (part: number, whole: number, key: string, of: string) => {
+      if (whole % part !== 0) refuse(key, `must divide ${of} (${whole})`);
+    };
+    divides(c.patchSize, c.dataSize, "patchSize", "data_size");
+    divides(c.readWriteHeads, Math.min(c.dataDim, c.latentsDim), "readWriteHeads", "the smaller of data_dim and latents_dim");
+    divides(c.readWriteHeads, c.latentsDim, "readWriteHeads", "latents_dim");
+    divides(c.computeHeads, c.latentsDim, "computeHeads", "latents_dim");
+    if (c.latentsDim % 16 !== 0) refuse("latentsDim", "must be a multiple of 16 (the heads of the conditioning transformer)");
+    if (c.coherenceKeys.length === 0) refuse("coherenceKeys", "must be a list of keys");
+    if (new Set(c.coherenceKeys).size !== c.coherenceKeys.length) refuse("coherenceKeys", "must not name a reward twice");
+    if (c.concatCondTokenToLatents && c.numLatents <= c.numCondTokens + 1) {
+      refuse("numLatents", `must exceed num_cond_tokens + 1 (${c.numCondTokens + 1}) when concat_cond_token_to_latents is true`);
+    }
+    if (c.concatCondTokenToLatents && c.useSelfConditioning) {
+      refuse("useSelfConditioning", "cannot be combined with concat_cond_token_to_latents: the latents' number then varies with the text");
+    }
+  });
+
+/** All constructor arguments of {@link Rin}, defaults filled in. */
+export type RinConfig = z.output<typeof rinConfigSchema>;
+
+const precondConfigSchema = z.strictObject({
+  numLatents: size.default(256),
+  latentsDim: size.default(512),
+  /** `"noise_driven"` or `true`: scale input and output; anything else: leave both alone. */
+  doNormalization: z.union([z.string(), z.boolean()]).default("noise_driven"),
+  /** Standard deviation of the data that the scaling assumes. */
+  sigmaData: z.number().positive().default(0.5),
+  doGradnormReweighting: z.boolean().default(true),
+  logvarChannels: size.default(128),
+  logvarMlpLayers: z.int().nonnegative().default(0),
+});
+
+/** All constructor arguments of {@link FlowPrecond}, defaults filled in. */
+export type FlowPrecondConfig = z.output<typeof precondConfigSchema>;
+
+/**
+ * Reads the `network` object of a `config.json`.
+ * @throws InvalidInputError naming every unknown, missing or impossible argument.
+ */
+export function parseRinConfig(json: unknown): RinConfig {
+  return parse("network", rinConfigSchema, json);
+}
+
+/** Reads the `preconditioning` object of a `config.json`. @throws InvalidInputError */
+export function parsePrecondConfig(json: unknown): FlowPrecondConfig {
+  return parse("preconditioning", precondConfigSchema, json);
+}
+
+/** The `network` object of a `config.json`: every argument, in snake_case. */
+export function rinConfigToJson(config: RinConfig): Record<string, unknown> {
+  return toSnakeCase(config);
+}
+
+/** The `preconditioning` object of a `config.json`. */
+export function precondConfigToJson(config: FlowPrecondConfig): Record<string, unknown> {
+  return toSnakeCase(config);
+}
+
+function parse<S extends z.ZodType>(name: string, schema: S, json: unknown): z.output<S> {
+  if (typeof json !== "object" || json === null || Array.isArray(json)) {
+    throw new InvalidInputError(`${name}: expected an object of constructor arguments, received ${JSON.stringify(json)}`);
+  }
+  const entries = Object.entries(json);
+  const misspelt = entries.map(([key]) => key).filter((key) => snakeCase(camelCase(key)) !== key);
+  const result = schema.safeParse(Object.fromEntries(entries.map(([key, value]) => [camelCase(key), value])));
+  if (result.success && misspelt.length === 0) return result.data;
+  const problems = misspelt.map((key) => `${name}.${key}: unknown argument`);
+  for (const issue of result.error?.issues ?? []) {
+    if (issue.code === "unrecognized_keys") problems.push(...issue.keys.map((key) => `${name}.${snakeCase(key)}: unknown argument`));
+    else problems.push(`${name}.${issue.path.map((p) => snakeCase(String(p))).join(".")}: ${issue.message}`);
+  }
+  throw new InvalidInputError([...new Set(problems)].join("\n"));
+}
+
+function toSnakeCase(config: object): Record<string, unknown> {
+  return Object.fromEntries(Object.entries(config).map(([key, value]) => [snakeCase(key), value]));
+}
+
+function camelCase(key: string): string {
+  return key.replace(/_([a-z0-9])/g, (_, letter: string) => letter.toUpperCase());
+}
+
+function snakeCase(key: string): string {
+  return key.replace(/[A-Z]/g, (letter) => `_${letter.toLowerCase()}`);
+}

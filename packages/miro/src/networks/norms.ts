@@ -1,0 +1,33 @@
+/**
+ * Normalisation over the last axis. Statistics are taken in float32 whatever the dtype of the input.
+ */
+import { aten, nn, ones, type Tensor } from "@miro-t2i/torch";
+
+/** The epsilon of every norm in the network. */
+export const EPS = 1e-6;
+
+/**
+ * Root-mean-square norm, `x / sqrt(mean(x²) + eps) · weight`: weight only, initialised to 1 (Zhang & Sennrich 2019).
+ * The quotient is rounded to the dtype of `x` before it meets the weight, as in the published model.
+ */
+export class RmsNorm extends nn.Module {
+  readonly weight: Tensor;
+
+  constructor(readonly dim: number) {
+    super();
+    this.weight = this.parameter("weight", ones([dim]));
+  }
+
+  /** (..., dim) → (..., dim), same dtype. */
+  forward(x: Tensor): Tensor {
+    if (x.dtype === "float32" || x.dtype === "float64") return aten.rms_norm(x, [this.dim], this.weight, EPS);
+    return aten.rms_norm(x.float(), [this.dim], null, EPS).to(x.dtype).mul(this.weight);
+  }
+}
+
+/** Layer norm with weight and bias and the network's epsilon. */
+export class LayerNorm extends nn.LayerNorm {
+  constructor(dim: number) {
+    super(dim, { eps: EPS });
+  }
+}

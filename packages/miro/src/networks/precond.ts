@@ -1,0 +1,78 @@
+/**
+ * Preconditioning of the network (Karras et al. 2022, adapted to flows), without a skip connection:
+ *
+ *   D(y; γ) = c_out · F(c_in(γ) · y; γ),    c_in = 1 / √((γσ)² + (1 − γ)²),    c_out = √(1 + σ²)
+ *
+ * D is the velocity noise − data: for y = γ·x₀ + (1 − γ)·n the target is n − x₀ = −dy/dγ.
+ */
+import { nn, type Tensor } from "@miro-t2i/torch";
+import { type FlowPrecondConfig, parsePrecondConfig } from "./config.js";
+import { FourierEmbedding } from "./embedders.js";
+import type { RinBatch, RinOutput } from "./rin.js";
+
+export type { FlowPrecondConfig } from "./config.js";
+
+/** Anything that predicts like {@link Rin}. */
+export interface Denoiser {
+  forward(batch: RinBatch): RinOutput;
+}
+
+export class FlowPrecond extends nn.Module {
+  readonly config: FlowPrecondConfig;
+  private readonly logvarLayers: LogVariance;
+  private readonly normalises: boolean;
+
+  constructor(config: Partial<FlowPrecondConfig> = {}) {
+    super();
+    this.config = { ...parsePrecondConfig({}), ...config };
+    this.normalises = this.config.doNormalization === true || this.config.doNormalization === "noise_driven";
+    this.logvarLayers = this.register("logvar_proj", new LogVariance(this.config.logvarChannels, this.config.logvarMlpLayers));
+  }
+
+  /** Scale of the input: (B,) → (B, 1, 1, 1). */
+  cIn(gamma: Tensor): Tensor {
+    const g = gamma.float().reshape(-1, 1, 1, 1);
+    if (!this.normalises) return g.mul(0).add(1);
+    const signal = g.mul(this.config.sigmaData).square();
+    return signal.add(g.neg().add(1).square()).rsqrt();
+  }
+
+  /** Scale of the output, the same at every γ. */
+  get cOut(): number {
+    return this.normalises ? Math.sqrt(1 + this.config.sigmaData ** 2) : 1;
+  }
+
+  /**
+   * The velocity D (shape and dtype of `y`) and the network's latents z.
+   * @param batch `y` is the noisy latent before scaling; the batch is not changed
+   */
+  apply(network: Denoiser, batch: RinBatch): { D: Tensor; z: Tensor } {
+    const { F, z } = network.forward({ ...batch, y: this.cIn(batch.gamma).mul(batch.y) });
+    return { D: F.mul(this.cOut), z };
+  }
+
+  /** Learned logarithm u(γ) of the loss's variance: (B,) → (B, 1, 1, 1). Only the training loss reads it. */
+  logvar(gamma: Tensor): Tensor {
+    return this.logvarLayers.forward(gamma).reshape(-1, 1, 1, 1);
+  }
+}
+
+/** Fourier features, `layers` times (linear, SiLU), and a linear layer to one value: (B,) → (B, 1). PyTorch's own initialisation. */
+class LogVariance extends nn.Module {
+  private readonly fourier: FourierEmbedding;
+  private readonly hidden: nn.Linear[];
+  private readonly output: nn.Linear;
+
+  constructor(channels: number, layers: number) {
+    super();
+    this.fourier = this.register("0", new FourierEmbedding(channels));
+    this.hidden = Array.from({ length: layers }, (_, i) => this.register(String(1 + 2 * i), new nn.Linear(channels, channels)));
+    this.output = this.register(String(1 + 2 * layers), new nn.Linear(channels, 1));
+  }
+
+  forward(gamma: Tensor): Tensor {
+    let h = this.fourier.forward(gamma).to(this.output.weight.dtype);
+    for (const linear of this.hidden) h = nn.functional.silu(linear.forward(h));
+    return this.output.forward(h);
+  }
+}

@@ -1,0 +1,323 @@
+/**
+ * The network of MIRO (arXiv 2510.25897): a recurrent interface network (Jabri et al. 2022) on latent pictures, told of
+ * text and of a vector of rewards. Module and tensor names in the state dict are those of the published checkpoints.
+ *
+ * Shapes
+ *   B batch            P patch side, p = P² · channels features of a patch
+ *   M data tokens      D their width
+ *   N latent tokens    L their width
+ *   T text tokens, K rewards, R text registers, C = K + R + T conditioning tokens (width L)
+ */
+import { cat, isGradEnabled, nn, ones, scope, Tensor, where, zeros, zerosLike } from "@miro-t2i/torch";
+import { invalid } from "../errors.js";
+import { type KeyMask, type KeyValue, TransformerBlock } from "./attention.js";
+import {
+  type Conditioning,
+  type ConditioningInput,
+  keyMask,
+  rewardKeepMask,
+  rewardMatrix,
+  trimText,
+} from "./conditioning.js";
+import type { RinConfig } from "./config.js";
+import { ScalarEmbedder } from "./embedders.js";
+import { GeluMlp } from "./feed-forward.js";
+import { LayerNorm, RmsNorm } from "./norms.js";
+import { RinBlock, type RinState } from "./rin-blocks.js";
+
+export type { Conditioning, ConditioningInput } from "./conditioning.js";
+export type { RinConfig } from "./config.js";
+
+/** Layers and heads of the conditioning transformer: the same in every configuration. */
+const CONDITIONING_LAYERS = 2;
+const CONDITIONING_HEADS = 16;
+
+/** The network's input. */
+export interface RinBatch extends ConditioningInput {
+  /** Noisy latent picture, already scaled by c_in: (B, channels, side, side). */
+  y: Tensor;
+  /** Signal level: 1 is clean data, 0 pure noise. (B,) float32 */
+  gamma: Tensor;
+  /** Latents z of an earlier pass (B, N, L) for self-conditioning; null or absent counts as zeros. */
+  previousLatents?: Tensor | null | undefined;
+  /** Result of {@link Rin.condition}; text and rewards are then not read. */
+  conditioning?: Conditioning | null | undefined;
+}
+
+/** The network's output. */
+export interface RinOutput {
+  /** Raw prediction of the velocity: the shape and dtype of `y`. */
+  F: Tensor;
+  /** Final latents (B, N, L), in the dtype of the network. */
+  z: Tensor;
+}
+
+/** Choices that a checkpoint does not record. */
+export interface RinOptions {
+  /**
+   * In training, take a NaN reward for a reward of 0.0, as the published code does. By default NaN means "nothing is known" in
+   * training as in evaluation: the sample's token for that reward is the positional embedding alone.
+   */
+  nanRewardAsZeroInTraining?: boolean;
+  /**
+   * With `concatCondTokenToLatents`, keep everything from attending padded text. Off by default, because networks of that
+   * kind which exist were trained with padding attended; turn it on for new ones.
+   */
+  maskPaddedText?: boolean;
+}
+
+export class Rin extends nn.Module {
+  readonly dataPositions: Tensor;
+  readonly latents: Tensor;
+  readonly rewardPositions: Tensor;
+  readonly textRegisters: Tensor;
+  readonly patchExtractor: nn.Linear;
+  readonly dataNorm: RmsNorm;
+  readonly timeEmbedder: ScalarEmbedder;
+  readonly transformer: nn.ModuleList<TransformerBlock>;
+  readonly rewardEmbedders: RewardEmbedders;
+  readonly mapTextTokens: nn.Linear;
+  readonly selfConditioning: SelfConditioning | null;
+  readonly blocks: nn.ModuleList<RinBlock>;
+  readonly toPatches: ToPatches;
+
+  constructor(
+    readonly config: RinConfig,
+    readonly options: RinOptions = {},
+  ) {
+    super();
+    const { latentsDim: L, dataDim: D, coherenceKeys, numTextRegisters: R } = config;
+    const K = coherenceKeys.length;
+    if (K === 0) throw invalid("coherenceKeys", "a list of at least one reward key", coherenceKeys);
+    const M = (config.dataSize / config.patchSize) ** 2;
+    const learned = config.concatCondTokenToLatents ? config.numLatents - config.numCondTokens - 1 : config.numLatents;
+    const patch = config.patchSize ** 2 * config.numInputChannels;
+    const truncatedNormal = (...shape: number[]) => nn.init.truncNormal_(zeros(shape), { std: 0.02, a: -0.04, b: 0.04 });
+
+    this.dataPositions = this.parameter("data_pos_embedding", truncatedNormal(M, D));
+    this.latents = this.parameter("latents", truncatedNormal(learned, L));
+    this.rewardPositions = this.parameter("coherence_positional_embedding", truncatedNormal(K, L));
+    this.textRegisters = this.parameter("text_registers", truncatedNormal(R, L));
+    // Constants that the published checkpoints hold; kept so that files agree in both directions.
+    this.buffer("registers_coherence_mask", ones([R + K], { dtype: "bool" }));
+    this.buffer("cond_mask", ones([R + K + 1], { dtype: "bool" }));
+
+    this.patchExtractor = this.register("patch_extractor", new nn.Linear(patch, D));
+    this.dataNorm = this.register("data_ln", new RmsNorm(D));
+    this.timeEmbedder = this.register("time_embedder", new ScalarEmbedder(L));
+    const layer = () => new TransformerBlock(L, CONDITIONING_HEADS);
+    this.transformer = this.register(
+      "transformers_blocks",
+      new nn.ModuleList(Array.from({ length: CONDITIONING_LAYERS }, layer)),
+    );
+    this.rewardEmbedders = this.register("coherence_embedder", new RewardEmbedders(coherenceKeys, L));
+    this.mapTextTokens = this.register("map_text_tokens", new nn.Linear(config.labelDim, L));
+    // These three stand at the top level of the state dict.
+    this.selfConditioning = config.useSelfConditioning
+      ? {
+          norm1: this.register("ln_previous_1", new LayerNorm(L)),
+          mlp: this.register("linear_previous", new GeluMlp(L)),
+          norm2: this.register("ln_previous_2", new LayerNorm(L)),
+        }
+      : null;
+    this.blocks = this.register(
+      "rin_blocks",
+      new nn.ModuleList(Array.from({ length: config.numBlocks }, () => new RinBlock(config))),
+    );
+    this.toPatches = this.register("map_tokens_to_patches", new ToPatches(D, patch));
+    this.initialise();
+  }
+
+  /** Every linear layer, the last one included: Xavier-uniform weight, zero bias. Self-conditioning begins as a no-op. */
+  private initialise(): void {
+    for (const [, module] of this.namedModules()) {
+      if (!(module instanceof nn.Linear)) continue;
+      nn.init.xavierUniform_(module.weight);
+      if (module.bias !== null) nn.init.zeros_(module.bias);
+    }
+    if (this.selfConditioning !== null) {
+      nn.init.zeros_(this.selfConditioning.norm2.weight);
+      nn.init.zeros_(this.selfConditioning.norm2.bias!);
+    }
+  }
+
+  /** One pass. The caller owns the result; call it inside a `scope()`. */
+  forward(batch: RinBatch): RinOutput {
+    return scope(() => {
+      const conditioning = batch.conditioning ?? this.condition(batch);
+      const time_BL = this.timeEmbedder.forward(batch.gamma);
+      let state: RinState = { z: this.initialLatents(time_BL, conditioning, batch.previousLatents), x: this.dataTokens(batch.y) };
+      const latentMask = this.latentMask(conditioning);
+      for (const [i, block] of this.blocks.items.entries()) {
+        // Each block's intermediates are freed before the next begins.
+        const next = scope(() => {
+          const source = block.retrieveCond && withTime(block.retrieveCond.ca.keyValue(time_BL.unsqueeze(1)), conditioning.keyValues[i]!);
+          return block.forward(state, source && { source, mask: conditioning.mask }, latentMask);
+        });
+        state.z.dispose();
+        state.x.dispose();
+        state = next;
+      }
+      return { F: this.picture(state.x).to(batch.y.dtype), z: state.z };
+    });
+  }
+
+  /**
+   * Everything that depends on text and rewards alone: the conditioning transformer and each block's keys and values of
+   * its tokens. Pass the result as `conditioning` to {@link forward} as often as it is needed; the output is the same.
+   *
+   * In training, hidden rewards (`coherenceDropout`) are drawn here, once for all passes that share the result.
+   */
+  condition(input: ConditioningInput): Conditioning {
+    return scope(() => {
+      const { rewards_BKL, text_BTL, textMask } = this.conditioningTokens(input);
+      const B = text_BTL.size(0);
+      const registers_BRL = this.textRegisters.expand(B, -1, -1);
+      const leading = this.config.coherenceKeys.length + this.config.numTextRegisters;
+
+      let tokens_BCL = cat([rewards_BKL, registers_BRL, text_BTL], 1);
+      const mask = textMask && keyMask(textMask, leading);
+      for (const layer of this.transformer.items) tokens_BCL = layer.forward(tokens_BCL, mask);
+
+      return {
+        tokens: this.config.concatCondTokenToLatents ? tokens_BCL : null,
+        keyValues: this.blocks.items.flatMap((block) => block.retrieveCond?.ca.keyValue(tokens_BCL) ?? []),
+        mask: textMask && keyMask(textMask, leading + 1),
+      };
+    });
+  }
+
+  private conditioningTokens(input: ConditioningInput): { rewards_BKL: Tensor; text_BTL: Tensor; textMask: Tensor | null } {
+    const { label, device, dtype } = { label: this.config.labelDim, device: this.latents.device, dtype: this.latents.dtype };
+    const { textEmbeddings, textMask } = input;
+    if (textEmbeddings.ndim !== 3 || textEmbeddings.size(2) !== label) {
+      throw invalid("textEmbeddings", `shape (batch, tokens, ${label})`, `(${textEmbeddings.shape.join(", ")})`);
+    }
+    // Padded text can be left out unless it is attended. Looking at the mask makes the host wait for the device, which
+    // would stall each training step on an accelerator.
+    const attended = this.config.concatCondTokenToLatents && this.options.maskPaddedText !== true;
+    const look = !attended && (device === "cpu" || !isGradEnabled());
+    const trimmed = look ? trimText(textEmbeddings, textMask) : { text: textEmbeddings, mask: textMask };
+    return {
+      rewards_BKL: this.rewardTokens(rewardMatrix(input.rewards, this.config.coherenceKeys, textEmbeddings, this.training)),
+      text_BTL: this.mapTextTokens.forward(trimmed.text.to(dtype)),
+      textMask: trimmed.mask,
+    };
+  }
+
+  /** (B, K) → (B, K, L). What is not known, or hidden in training, is the positional embedding alone. */
+  private rewardTokens(rewards_BK: Tensor): Tensor {
+    const known_BK = rewards_BK.isfinite();
+    const values_BK = where(known_BK, rewards_BK, zerosLike(rewards_BK));
+    const embedded_BKL = this.rewardEmbedders.forward(values_BK);
+    const asZero = this.training && this.options.nanRewardAsZeroInTraining === true;
+    let shown_BK = asZero ? null : known_BK.to(embedded_BKL.dtype);
+    const { coherenceDropout: p, dropoutStrategy } = this.config;
+    if (this.training && dropoutStrategy !== "none" && (p > 0 || dropoutStrategy === "uniform")) {
+      const [B, K] = rewards_BK.shape as [number, number];
+      const keep_BK = rewardKeepMask(B, K, dropoutStrategy, p, rewards_BK.device).to(embedded_BKL.dtype);
+      shown_BK = shown_BK?.mul(keep_BK) ?? keep_BK;
+    }
+    const shown_BKL = shown_BK === null ? embedded_BKL : embedded_BKL.mul(shown_BK.unsqueeze(-1));
+    return shown_BKL.add(this.rewardPositions);
+  }
+
+  /** Learned latents and time; then the conditioning tokens, or the latents of an earlier pass. (B, N, L) */
+  private initialLatents(time_BL: Tensor, conditioning: Conditioning, previous?: Tensor | null): Tensor {
+    const time_B1L = time_BL.unsqueeze(1);
+    if (this.config.concatCondTokenToLatents) {
+      return cat([this.latents.expand(time_BL.size(0), -1, -1), time_B1L, conditioning.tokens!], 1);
+    }
+    const z_BNL = this.latents.add(time_B1L);
+    if (this.selfConditioning === null) return z_BNL;
+    // Zeros are not neutral: the norm's bias makes them a learned constant, the same for all tokens.
+    const p = previous?.to(z_BNL.dtype) ?? zeros([1, 1, z_BNL.size(2)], { dtype: z_BNL.dtype, device: z_BNL.device });
+    const { norm1, mlp, norm2 } = this.selfConditioning;
+    return z_BNL.add(norm2.forward(p.add(mlp.forward(norm1.forward(p)))));
+  }
+
+  /** Key mask over the latents, for networks whose latents include padded text that is to be hidden. */
+  private latentMask(conditioning: Conditioning): KeyMask {
+    if (conditioning.tokens === null || conditioning.mask === null || this.options.maskPaddedText !== true) return null;
+    const [B] = conditioning.mask.shape as [number];
+    const learned = ones([B, 1, 1, this.latents.size(0)], { dtype: "bool", device: conditioning.mask.device });
+    return cat([learned, conditioning.mask], 3);
+  }
+
+  /** Patches in row-major order, features ordered (row, column, channel), to tokens: (B, channels, side, side) → (B, M, D). */
+  private dataTokens(y: Tensor): Tensor {
+    const { dataSize, numInputChannels: channels, patchSize: P } = this.config;
+    if (y.ndim !== 4 || y.size(1) !== channels || y.size(2) !== dataSize || y.size(3) !== dataSize) {
+      throw invalid("y", `shape (batch, ${channels}, ${dataSize}, ${dataSize})`, `(${y.shape.join(", ")})`);
+    }
+    const side = dataSize / P;
+    const patches_BMp = y
+      .to(this.patchExtractor.weight.dtype)
+      .reshape(y.size(0), channels, side, P, side, P)
+      .permute(0, 2, 4, 3, 5, 1)
+      .reshape(y.size(0), side * side, P * P * channels);
+    return this.dataNorm.forward(this.patchExtractor.forward(patches_BMp)).add(this.dataPositions);
+  }
+
+  /** The inverse of the patching: (B, M, D) → (B, channels, side, side). */
+  private picture(x_BMD: Tensor): Tensor {
+    const { dataSize, numInputChannels: channels, patchSize: P } = this.config;
+    const [B, side] = [x_BMD.size(0), dataSize / P];
+    return this.toPatches
+      .forward(x_BMD)
+      .reshape(B, side, side, P, P, channels)
+      .permute(0, 5, 1, 3, 2, 4)
+      .reshape(B, channels, dataSize, dataSize);
+  }
+}
+
+/** `z ← z + LN₂(p + MLP(LN₁(p)))` with p the latents of an earlier pass. */
+interface SelfConditioning {
+  norm1: LayerNorm;
+  mlp: GeluMlp;
+  norm2: LayerNorm;
+}
+
+/** One scalar embedder for each reward. (B, K) → (B, K, L) */
+class RewardEmbedders extends nn.Module {
+  private readonly embedders: ScalarEmbedder[];
+
+  constructor(keys: readonly string[], dim: number) {
+    super();
+    this.embedders = keys.map((key) => this.register(`${key}_coherence`, new ScalarEmbedder(dim)));
+  }
+
+  forward(rewards_BK: Tensor): Tensor {
+    const columns = rewards_BK.unbind(1);
+    return stackTokens(this.embedders.map((embedder, k) => embedder.forward(columns[k]!)));
+  }
+}
+
+/** Norm and projection of the data tokens to the features of their patches. */
+class ToPatches extends nn.Module {
+  private readonly norm: RmsNorm;
+  private readonly linear: nn.Linear;
+
+  constructor(dim: number, features: number) {
+    super();
+    this.norm = this.register("0", new RmsNorm(dim));
+    this.linear = this.register("1", new nn.Linear(dim, features));
+  }
+
+  forward(x: Tensor): Tensor {
+    return this.linear.forward(this.norm.forward(x));
+  }
+}
+
+/** K vectors (B, L) → (B, K, L). */
+function stackTokens(vectors: Tensor[]): Tensor {
+  return cat(
+    vectors.map((vector) => vector.unsqueeze(1)),
+    1,
+  );
+}
+
+/** The time token before the conditioning tokens. */
+function withTime(time: KeyValue, tokens: KeyValue): KeyValue {
+  return { keys: cat([time.keys, tokens.keys], 1), values: cat([time.values, tokens.values], 1) };
+}
