@@ -5,22 +5,17 @@
  * The features are angles of up to thousands of radians, so frequencies, phases and everything up to the first linear
  * layer stay in float32 whatever the dtype of the network.
  */
-import { type DType, nn, rand, randn, type Tensor } from "@miro-t2i/torch";
+import { nn, rand, randn, type Tensor } from "@miro-t2i/torch";
 
-/** `√2 · cos(x · freqs + phases)`: (B,) → (B, channels), float32. The frequencies are drawn once and stored. */
+/** `√2 · cos(x · freqs + phases)`: (B,) → (B, channels). The frequencies are drawn once, stored, and float32 for good. */
 export class FourierEmbedding extends nn.Module {
   readonly freqs: Tensor;
   readonly phases: Tensor;
 
   constructor(channels: number) {
     super();
-    this.freqs = this.buffer("freqs", randn([channels]).mul(2 * Math.PI));
-    this.phases = this.buffer("phases", rand([channels]).mul(2 * Math.PI));
-  }
-
-  /** Moves the module; its buffers remain float32. */
-  override to(options: { device?: string; dtype?: DType }): this {
-    return super.to(options.device === undefined ? {} : { device: options.device });
+    this.freqs = this.buffer("freqs", randn([channels]).mul(2 * Math.PI), { keepDtype: true });
+    this.phases = this.buffer("phases", rand([channels]).mul(2 * Math.PI), { keepDtype: true });
   }
 
   forward(x: Tensor): Tensor {

@@ -6,7 +6,7 @@
  * it, so that its latents are 59 times too large. A checkpoint stores both buffers, and loading it restores what its
  * network was trained with, that fault included.
  */
-import { type DType, nn, type Tensor, tensor } from "@miro-t2i/torch";
+import { nn, type Tensor, tensor } from "@miro-t2i/torch";
 import { invalid } from "../errors.js";
 
 const STATISTICS = {
@@ -38,13 +38,8 @@ export class LatentNormalisation extends nn.Module {
     const { scale, bias, plain } = STATISTICS[modelType as keyof typeof STATISTICS];
     const scales = scale.map((s) => (channelWise ? 0.5 / s : plain));
     const biases = bias.map((b, c) => (channelWise ? -b * scales[c]! : 0));
-    this.scale = this.buffer("scale", tensor(scales, { shape: [1, 4, 1, 1], dtype: "float32" }));
-    this.bias = this.buffer("bias", tensor(biases, { shape: [1, 4, 1, 1], dtype: "float32" }));
-  }
-
-  /** Moves the module; its buffers remain float32. */
-  override to(options: { device?: string; dtype?: DType }): this {
-    return super.to(options.device === undefined ? {} : { device: options.device });
+    this.scale = this.buffer("scale", tensor(scales, { shape: [1, 4, 1, 1], dtype: "float32" }), { keepDtype: true });
+    this.bias = this.buffer("bias", tensor(biases, { shape: [1, 4, 1, 1], dtype: "float32" }), { keepDtype: true });
   }
 
   /** Raw latents (B, 4, h, w) → the network's, float32. */
