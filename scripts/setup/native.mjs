@@ -49,7 +49,8 @@ function inputs({ root, env }) {
 
 function isDone(context) {
   const { addon, record } = places(context.root);
-  return existsSync(addon) && readJson(record)?.hash === inputs(context)?.hash;
+  const hash = inputs(context)?.hash;
+  return hash !== undefined && existsSync(addon) && readJson(record)?.hash === hash;
 }
 
 /** CMake, a generator with its program, and a compiler that takes C++20; an error names the first that is missing. */

@@ -1,0 +1,103 @@
+// The import check on made-up trees, and the count of test results.
+import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import path from "node:path";
+import { afterEach, beforeEach, describe, expect, test } from "vitest";
+import { checkImports, findCycle, importedFrom } from "./check-imports.mjs";
+import { countResults } from "./test-summary.mjs";
+
+describe("import check", () => {
+  let root: string;
+  beforeEach(() => {
+    root = mkdtempSync(path.join(tmpdir(), "imports-"));
+  });
+  afterEach(() => rmSync(root, { recursive: true, force: true }));
+  const tree = (files: Record<string, string>) => {
+    for (const [name, content] of Object.entries(files)) {
+      const file = path.join(root, "packages", name);
+      mkdirSync(path.dirname(file), { recursive: true });
+      writeFileSync(file, content);
+    }
+    return checkImports(root);
+  };
+
+  test("finds imports and re-exports in every form, not those in comments", () => {
+    const source = `import a from "a";\nimport "b";\nimport type { C } from "c";\nexport * from "d";\nimport {\n  e,\n} from "e";\n// import "no"\n/* import "no" */\nconst f = await import("f");\nexport const g = "g";`;
+    expect(importedFrom(source)).toEqual(["a", "b", "c", "d", "e", "f"]);
+  });
+
+  test("accepts the order of the rooms", () => {
+    const problems = tree({
+      "miro/src/errors.ts": "export {};",
+      "miro/src/networks/rin.ts": 'import "../errors.js"; import "@miro-t2i/torch";',
+      "miro/src/flow/loss.ts": 'import "../networks/rin.js";',
+      "miro/src/cli/main.ts": 'import "../flow/loss.js";',
+      "miro/src/index.ts": 'export * from "./flow/loss.js";',
+    });
+    expect(problems).toEqual([]);
+  });
+
+  test("refuses an upward import, tests aside", () => {
+    const files = {
+      "miro/src/pipeline/a.ts": "export {};",
+      "miro/src/networks/a.test.ts": 'import "../pipeline/a.js";',
+    };
+    expect(tree(files)).toEqual([]);
+    expect(tree({ ...files, "miro/src/networks/a.ts": 'import type { X } from "../pipeline/a.js";' })).toEqual([
+      'packages/miro/src/networks/a.ts: "networks" imports upward from "pipeline" (../pipeline/a.js)',
+    ]);
+  });
+
+  test("refuses cycles between files and between rooms of one level", () => {
+    expect(tree({ "torch/src/a.ts": 'import "./b.js";', "torch/src/b.ts": 'import "./a.js";' })[0]).toMatch(
+      /^files import in a circle/,
+    );
+    rmSync(path.join(root, "packages"), { recursive: true });
+    const problems = tree({
+      "miro/src/text/a.ts": 'import "../networks/b.js";',
+      "miro/src/networks/b.ts": "export {};",
+      "miro/src/networks/c.ts": 'import "../text/d.js";',
+      "miro/src/text/d.ts": "export {};",
+    });
+    expect(problems).toEqual(["rooms import in a circle: networks -> text -> networks"]);
+  });
+
+  test("refuses reaching past a package's surface", () => {
+    const problems = tree({
+      "torch/src/a.ts": 'import "miro-t2i";',
+      "miro/src/flow/a.ts": 'import "@miro-t2i/torch/dist/x.js"; import "../../../torch/src/a.js";',
+    });
+    expect(problems).toHaveLength(3);
+  });
+
+  test("a graph without a cycle has none", () => {
+    expect(
+      findCycle(
+        new Map([
+          ["a", ["b", "c"]],
+          ["b", ["c"]],
+          ["c", []],
+        ]),
+      ),
+    ).toBeNull();
+    expect(
+      findCycle(
+        new Map([
+          ["a", ["b"]],
+          ["b", ["b"]],
+        ]),
+      ),
+    ).toEqual(["b", "b"]);
+  });
+});
+
+test("a test file that did not load counts as a failure", () => {
+  const file = (status: string, ...tests: string[]) => ({
+    status,
+    assertionResults: tests.map((s) => ({ status: s })),
+  });
+  const report = {
+    testResults: [file("passed", "passed", "passed", "skipped"), file("failed", "passed", "failed"), file("failed")],
+  };
+  expect(countResults(report)).toEqual({ passed: 3, failed: 2 });
+});
