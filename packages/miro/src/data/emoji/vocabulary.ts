@@ -1,0 +1,272 @@
+/**
+ * The things that scenes show: Microsoft's Fluent emoji in the 3D style (npm `@lobehub/fluent-emoji-3d`, MIT) with the
+ * English names of CLDR (npm `emojibase-data`, MIT). Both are development dependencies: sampling needs neither.
+ */
+import { existsSync, readFileSync } from "node:fs";
+import { createRequire } from "node:module";
+import { dirname, join } from "node:path";
+import { invalid } from "../../errors.js";
+
+/** One thing that can be drawn and named. */
+export interface EmojiEntry {
+  /** File name of the picture without its ending: lower-case code points, `1f34e`. */
+  readonly code: string;
+  /** CLDR's English name, the word a caption normally uses. */
+  readonly label: string;
+  /** Other names used now and then in captions ("apple"); each belongs to this entry only. */
+  readonly aliases: readonly string[];
+  /** "a", "an", or "" for names that take none (plurals and materials: "cherries", "bread"). */
+  readonly article: "a" | "an" | "";
+  /** "red apples"; used by counts of two to five. Equal to the label where `article` is "". */
+  readonly plural: string;
+  readonly group: number;
+}
+
+/** Where a vocabulary comes from: a named list or explicit labels. */
+export type VocabularySelection = "everyday" | "animals" | "core" | readonly string[];
+
+/** Everyday things with outlines that differ at a glance; the vocabulary of the bundled model. Value: other names. */
+const EVERYDAY: Readonly<Record<string, readonly string[]>> = {
+  "red apple": ["apple"],
+  lemon: [],
+  banana: [],
+  pineapple: [],
+  grapes: [],
+  watermelon: ["slice of watermelon"],
+  strawberry: [],
+  cherries: [],
+  "kiwi fruit": ["kiwi"],
+  avocado: [],
+  eggplant: ["aubergine"],
+  carrot: [],
+  "ear of corn": ["corn on the cob", "corn"],
+  "hot pepper": ["chili pepper"],
+  broccoli: [],
+  mushroom: ["toadstool"],
+  croissant: [],
+  pretzel: [],
+  "cheese wedge": ["cheese"],
+  hamburger: ["burger"],
+  "french fries": ["fries"],
+  pizza: ["slice of pizza"],
+  "hot dog": [],
+  popcorn: [],
+  doughnut: ["donut"],
+  cookie: [],
+  "birthday cake": ["cake"],
+  cupcake: [],
+  "soft ice cream": ["ice cream cone", "ice cream"],
+  lollipop: [],
+  "beer mug": ["mug of beer"],
+  "dog face": ["dog"],
+  "cat face": ["cat"],
+  fox: [],
+  lion: [],
+  "tiger face": ["tiger"],
+  unicorn: [],
+  "cow face": ["cow"],
+  "pig face": ["pig"],
+  "rabbit face": ["rabbit", "bunny"],
+  bear: ["brown bear"],
+  panda: [],
+  koala: [],
+  "monkey face": ["monkey"],
+  frog: [],
+  elephant: [],
+  penguin: [],
+  owl: [],
+  turtle: ["tortoise"],
+  snake: [],
+  "spouting whale": ["whale"],
+  "tropical fish": ["fish"],
+  octopus: [],
+  crab: [],
+  snail: [],
+  butterfly: [],
+  honeybee: ["bee"],
+  "lady beetle": ["ladybug", "ladybird"],
+  spider: [],
+  flamingo: [],
+  cactus: [],
+  sunflower: [],
+  tulip: [],
+  "palm tree": [],
+  "four leaf clover": ["clover"],
+  "maple leaf": [],
+  automobile: ["car", "red car"],
+  bus: [],
+  sailboat: ["sailing boat"],
+  airplane: ["plane"],
+  rocket: [],
+  "flying saucer": ["ufo"],
+  house: [],
+  castle: [],
+  "crescent moon": ["moon"],
+  sun: [],
+  star: [],
+  cloud: [],
+  rainbow: [],
+  umbrella: [],
+  snowman: [],
+  fire: ["flame"],
+  droplet: ["drop of water"],
+  snowflake: [],
+  "high voltage": ["lightning bolt"],
+  "jack-o-lantern": ["pumpkin"],
+  "Christmas tree": [],
+  balloon: ["red balloon"],
+  "wrapped gift": ["gift", "present"],
+  trophy: [],
+  "soccer ball": [],
+  basketball: [],
+  bullseye: ["target", "dartboard"],
+  "pool 8 ball": ["8 ball"],
+  "game die": ["die"],
+  "artist palette": ["palette"],
+  crown: [],
+  "top hat": [],
+  "gem stone": ["diamond", "gem"],
+  bell: [],
+  guitar: ["electric guitar"],
+  camera: [],
+  television: ["tv"],
+  "light bulb": [],
+  key: [],
+  pencil: [],
+  scissors: [],
+  magnet: [],
+  anchor: [],
+  "t-shirt": ["shirt"],
+  ghost: [],
+  robot: [],
+  alien: [],
+  skull: [],
+  "red heart": ["heart"],
+  "grinning face": ["smiley face"],
+};
+
+/** CLDR groups of the core: smileys, animals and nature, food, travel and places, activities, objects. */
+const CORE_GROUPS = new Set([0, 3, 4, 5, 6, 7]);
+/** Clock faces: 24 pictures that differ by the hands. */
+const CLOCK_SUBGROUP = 58;
+
+/** Labels that take no article and no count: plurals and materials. */
+const WITHOUT_ARTICLE = new Set(
+  (
+    "grapes cherries blueberries peanuts beans bread bacon popcorn butter salt sushi pancakes french_fries glasses sunglasses goggles jeans " +
+    "shorts briefs gloves socks maracas scissors chopsticks skis bubbles soap spaghetti cooked_rice curry_rice " +
+    "broccoli garlic fireworks sparkles ice houses books chains paw_prints musical_notes nesting_dolls coral " +
+    "ballet_shoes shopping_bags linked_paperclips bowling tennis"
+  )
+    .split(" ")
+    .map((word) => word.replaceAll("_", " ")),
+);
+
+const IRREGULAR_PLURALS: Readonly<Record<string, string>> = {
+  wolf: "wolves",
+  fish: "fish",
+  sheep: "sheep",
+  mouse: "mice",
+  goose: "geese",
+  ox: "oxen",
+  deer: "deer",
+  leaf: "leaves",
+  die: "dice",
+  foot: "feet",
+  knife: "knives",
+  man: "men",
+  bison: "bison",
+};
+
+/** English plural of a name; the head word of "slice of pizza" is the one before "of". */
+export function pluralOf(name: string): string {
+  const at = name.indexOf(" of ");
+  if (at > 0) return pluralOf(name.slice(0, at)) + name.slice(at);
+  const words = name.split(" ");
+  const last = words[words.length - 1];
+  const plural =
+    IRREGULAR_PLURALS[last] ??
+    (/[^aeiou]y$/.test(last)
+      ? `${last.slice(0, -1)}ies`
+      : /(s|x|z|ch|sh)$/.test(last)
+        ? `${last}es`
+        : /(tomato|potato|volcano|mango)$/.test(last)
+          ? `${last}es`
+          : `${last}s`);
+  return [...words.slice(0, -1), plural].join(" ");
+}
+
+/** "a" or "an", by sound for the few words whose spelling misleads. */
+export function articleOf(name: string): "a" | "an" {
+  if (/^(uni|eu|one|use|uk|ufo)/i.test(name)) return "a";
+  if (/^(hour|x-ray|8)/i.test(name)) return "an";
+  return /^[aeiou]/i.test(name) ? "an" : "a";
+}
+
+interface EmojibaseRecord {
+  hexcode: string;
+  label: string;
+  tags?: string[];
+  group?: number;
+  subgroup?: number;
+}
+
+const require = createRequire(import.meta.url);
+
+function resolvePackage(name: string): string {
+  try {
+    return dirname(require.resolve(`${name}/package.json`));
+  } catch {
+    invalid("emoji data", `the development dependency ${name} (npm install)`, "not installed");
+  }
+}
+
+/** Folder with the pictures, one `<code>.webp` of 256 × 256 with alpha for each emoji. */
+export function spriteFolder(): string {
+  return join(resolvePackage("@lobehub/fluent-emoji-3d"), "assets");
+}
+
+/** Every CLDR emoji of the core groups that has a picture, in CLDR's order. 984 entries. */
+export function coreVocabulary(): EmojiEntry[] {
+  const folder = spriteFolder();
+  const records: EmojibaseRecord[] = JSON.parse(
+    readFileSync(join(resolvePackage("emojibase-data"), "en", "data.json"), "utf8"),
+  );
+  const core: { record: EmojibaseRecord; code: string }[] = [];
+  const tagUses = new Map<string, number>();
+  for (const record of records) {
+    if (!CORE_GROUPS.has(record.group ?? -1) || record.subgroup === CLOCK_SUBGROUP) continue;
+    const hex = record.hexcode.toLowerCase();
+    const code = [hex, hex.replaceAll("-fe0f", ""), `${hex}-fe0f`].find((c) => existsSync(join(folder, `${c}.webp`)));
+    if (code === undefined) continue;
+    core.push({ record, code });
+    for (const tag of new Set([...(record.tags ?? []), record.label])) tagUses.set(tag, (tagUses.get(tag) ?? 0) + 1);
+  }
+  return core.map(({ record, code }) => {
+    const { label } = record;
+    const bare = WITHOUT_ARTICLE.has(label);
+    const ownTags = (record.tags ?? []).filter((tag) => tag.length > 2 && tagUses.get(tag) === 1);
+    return {
+      code,
+      label,
+      aliases: EVERYDAY[label] ?? ownTags,
+      article: bare ? "" : articleOf(label),
+      plural: bare ? label : pluralOf(label),
+      group: record.group!,
+    };
+  });
+}
+
+/** The entries of a selection, in the selection's order (CLDR's for `animals` and `core`). */
+export function loadVocabulary(selection: VocabularySelection): EmojiEntry[] {
+  const core = coreVocabulary();
+  if (selection === "core") return core;
+  if (selection === "animals") return core.filter((entry) => entry.group === 3);
+  const labels = selection === "everyday" ? Object.keys(EVERYDAY) : selection;
+  const byLabel = new Map(core.map((entry) => [entry.label, entry]));
+  const missing = labels.filter((label) => !byLabel.has(label));
+  if (missing.length > 0) invalid("vocabulary", "labels of the core emoji", missing.join(", "));
+  const repeated = labels.find((label, i) => labels.indexOf(label) !== i);
+  if (repeated !== undefined) invalid("vocabulary", "each label once", `"${repeated}" twice`);
+  return labels.map((label) => byLabel.get(label)!);
+}
