@@ -48,6 +48,8 @@ export interface FlowMatchingLossOptions {
   selfCondRate?: number;
   /** Probability that a sample loses its text and all its rewards. */
   condDropRate?: number;
+  /** Probability that a sample loses its text and keeps its rewards: what the negative branch of guidance is asked for. */
+  textDropRate?: number;
   /** Probability, for each single reward of each sample, that it becomes unknown (NaN). */
   rewardDropRate?: number;
   /**
@@ -91,6 +93,7 @@ export class FlowMatchingLoss {
   readonly uncondEmbedding: Tensor;
   readonly selfCondRate: number;
   readonly condDropRate: number;
+  readonly textDropRate: number;
   readonly rewardDropRate: number;
   readonly logitNormal: { mean: number; std: number } | null;
   readonly doGradnormReweighting: boolean;
@@ -100,6 +103,7 @@ export class FlowMatchingLoss {
     this.uncondEmbedding = options.uncondEmbedding;
     this.selfCondRate = rate("selfCondRate", options.selfCondRate ?? 0.9);
     this.condDropRate = rate("condDropRate", options.condDropRate ?? 0);
+    this.textDropRate = rate("textDropRate", options.textDropRate ?? 0);
     this.rewardDropRate = rate("rewardDropRate", options.rewardDropRate ?? 0);
     this.logitNormal = options.logitNormal === undefined ? { mean: 0, std: 1 } : options.logitNormal;
     this.doGradnormReweighting = options.doGradnormReweighting ?? false;
@@ -169,12 +173,14 @@ export class FlowMatchingLoss {
     const keys = Object.keys(rewards);
     const unknown = (value: Tensor, drop: Tensor): Tensor => value.maskedFill(drop, Number.NaN);
 
-    if (this.condDropRate > 0) {
-      const drop = draw("textDrop", "uniform", [B]).lt(this.condDropRate);
+    if (this.condDropRate + this.textDropRate > 0) {
+      const u = draw("textDrop", "uniform", [B]);
+      const dropText = u.lt(this.condDropRate + this.textDropRate);
+      const dropAll = u.lt(this.condDropRate);
       const empty = this.emptyPrompt(T, textEmbeddings);
-      textEmbeddings = where(drop.view(B, 1, 1), empty.embeddings, textEmbeddings);
-      textMask = where(drop.view(B, 1), empty.mask, textMask);
-      rewards = Object.fromEntries(keys.map((key) => [key, unknown(rewards[key]!, drop)]));
+      textEmbeddings = where(dropText.view(B, 1, 1), empty.embeddings, textEmbeddings);
+      textMask = where(dropText.view(B, 1), empty.mask, textMask);
+      rewards = Object.fromEntries(keys.map((key) => [key, unknown(rewards[key]!, dropAll)]));
     }
     if (this.rewardDropRate > 0 && keys.length > 0) {
       const drop = draw("rewardDrop", "uniform", [B, keys.length]).lt(this.rewardDropRate);

@@ -1,12 +1,14 @@
 /**
  * Training recipes: a YAML file and `key=value` overrides, checked as a whole before anything is allocated.
  *
- * Names are upstream's where upstream has them (`trainer.max_steps`, `loss.cond_drop_rate`, `network.num_latents`, …).
+ * Names are upstream's where upstream has them (`trainer.max_steps`, `loss.cond_drop_rate`, `network.num_latents`, …): snake_case
+ * in the file, camelCase in the checked {@link Recipe}; the two network sections stay as `config.json` has them.
  */
 import { readFileSync } from "node:fs";
 import { parse as parseYaml } from "yaml";
 import { z } from "zod";
-import { InvalidInputError, MiroError, systemReason } from "../errors.js";
+import { emojiSceneOptionsSchema } from "../data/emoji/scenes.js";
+import { describe, InvalidInputError, MiroError, systemReason } from "../errors.js";
 import { parsePrecondConfig, parseRinConfig, precondConfigToJson, rinConfigToJson } from "../networks/config.js";
 
 const count = z.int().positive();
@@ -19,12 +21,9 @@ const emojiData = z.strictObject({
   /** Distinct scenes; a longer run walks through them again, shuffled anew each time. */
   samples: count,
   /** Scenes in one file of the cache. */
-  shard_size: count.default(1024),
-  /** Side of the rendered picture in pixels. */
-  size: count,
-  /** Scenes to draw: vocabulary, layouts, backgrounds, degradations (see data/emoji). */
-  scenes: object.default({}),
-  seed: z.int().nonnegative().default(0),
+  shardSize: count.default(1024),
+  /** Scenes to draw: vocabulary, side in pixels, layouts, backgrounds, degradations, seed. */
+  scenes: emojiSceneOptionsSchema.prefault({}),
   /** Folder of the latent cache. */
   cache: z.string(),
   /** Threads that render and encode beside the training. */
@@ -32,15 +31,15 @@ const emojiData = z.strictObject({
   /** Folder of the frozen autoencoder. */
   autoencoder: z.string(),
   /** Folder of the frozen text encoder with its tokenizer. */
-  text_encoder: z.string(),
+  textEncoder: z.string(),
   /** Captions longer than this are cut. */
-  max_text_len: count,
+  maxTextLen: count,
 });
 
 /** Random latents, texts and rewards: for benchmarks and tests. */
 const randomData = z.strictObject({
   kind: z.literal("random"),
-  text_len: count.default(8),
+  textLen: count.default(8),
 });
 
 const recipeSchema = z.strictObject({
@@ -54,22 +53,24 @@ const recipeSchema = z.strictObject({
       start: z.number().default(1),
       end: z.number().default(0),
       shift: z.number().positive().default(1),
-      clip_min: z.number().positive().default(1e-9),
+      clipMin: z.number().positive().default(1e-9),
     })
     .prefault({}),
   loss: z
     .strictObject({
       /** Probability that a sample is trained with the latents of a first pass. */
-      self_cond_rate: probability.default(0.9),
+      selfCondRate: probability.default(0.9),
       /** Probability that a sample loses its text and its rewards. */
-      cond_drop_rate: probability.default(0),
+      condDropRate: probability.default(0),
+      /** Probability that a sample loses its text and keeps its rewards. */
+      textDropRate: probability.default(0),
       /** Probability that a single reward becomes unknown. */
-      reward_drop_rate: probability.default(0),
+      rewardDropRate: probability.default(0),
       /** t = sigmoid(mu_t + std_t·N(0,1)), t = 1 is noise; false: t is uniform. */
-      logit_normal_resample: z.boolean().default(true),
+      logitNormalResample: z.boolean().default(true),
       /** A positive value moves the training towards noisy inputs. */
-      mu_t: z.number().default(0),
-      std_t: z.number().positive().default(1),
+      muT: z.number().default(0),
+      stdT: z.number().positive().default(1),
     })
     .prefault({}),
   optimizer: z.strictObject({
@@ -77,39 +78,41 @@ const recipeSchema = z.strictObject({
     lr: z.number().positive(),
     betas: z.tuple([z.number().min(0).lt(1), z.number().min(0).lt(1)]).default([0.9, 0.999]),
     eps: z.number().positive().default(1e-8),
-    weight_decay: z.number().min(0).default(0.01),
-    exclude_ln_and_biases_from_weight_decay: z.boolean().default(true),
+    weightDecay: z.number().min(0).default(0.01),
+    excludeLnAndBiasesFromWeightDecay: z.boolean().default(true),
   }),
-  lr_scheduler: z.strictObject({
-    warmup_steps: z.int().nonnegative(),
+  lrScheduler: z.strictObject({
+    warmupSteps: z.int().nonnegative(),
     /** Defaults to trainer.max_steps. */
-    total_steps: count.optional(),
+    totalSteps: count.optional(),
     /** Part of the half cosine that is walked until total_steps; 1 ends at zero. */
     rate: z.number().min(0).default(1),
     /** Upstream's behaviour: the first update ignores the schedule. */
-    first_update_at_full_rate: z.boolean().default(false),
+    firstUpdateAtFullRate: z.boolean().default(false),
   }),
   ema: z.strictObject({ decay: z.number().min(0).lt(1).default(0.9999), warmup: z.boolean().default(false) }).prefault({}),
   trainer: z.strictObject({
-    max_steps: count,
-    batch_size: count,
+    maxSteps: count,
+    batchSize: count,
     device: z.string().default("cpu"),
     /** `bf16-mixed`: matrix products in bfloat16, weights, sums and optimiser in float32. */
-    precision: z.enum(["32", "bf16-mixed"]).default("32"),
+    precision: z.enum(["32-true", "bf16-mixed"]).default("32-true"),
     /** Threads of one tensor operation; 0 leaves the engine's choice. */
     threads: z.int().nonnegative().default(0),
-    gradient_clip_val: z.number().positive().default(2),
-    log_every_n_steps: count.default(10),
-    checkpoint_every_n_steps: count.default(500),
-    keep_last: count.default(2),
+    gradientClipVal: z.number().positive().default(2),
+    logEveryNSteps: count.default(10),
+    checkpointEveryNSteps: count.default(500),
+    keepLast: count.default(2),
   }),
   samples: z
     .strictObject({
       /** 0: never. */
-      every_n_steps: z.int().nonnegative().default(0),
+      everyNSteps: z.int().nonnegative().default(0),
       prompts: z.array(z.string()).default([]),
       steps: count.default(20),
-      guidance_scale: z.number().default(3),
+      guidanceScale: z.number().default(3),
+      /** Reward targets; the negative branch of guidance gets 0. */
+      rewardTarget: z.number().default(1),
       seed: z.int().nonnegative().default(0),
       columns: count.default(8),
     })
@@ -120,21 +123,30 @@ const recipeSchema = z.strictObject({
 export type Recipe = z.output<typeof recipeSchema>;
 
 /**
- * Checks a recipe.
+ * Checks a recipe in the form of its file.
  * @throws InvalidInputError with one line for each unknown key (and the nearest valid names), wrong type or value.
  */
 export function parseRecipe(json: unknown, source = "recipe"): Recipe {
-  const result = recipeSchema.safeParse(json);
-  if (!result.success) throw new InvalidInputError(result.error.issues.flatMap((issue) => explain(issue, json)).map((line) => `${source}: ${line}`).join("\n"));
-  const recipe = result.data;
+  const camel = renameKeys(json, camelCase);
+  const result = recipeSchema.safeParse(camel);
+  const refuse = (lines: string[]) => {
+    throw new InvalidInputError(lines.map((line) => `${source}: ${line}`).join("\n"));
+  };
+  if (!result.success) refuse(result.error.issues.flatMap((issue) => explain(issue, camel)));
+  const recipe = result.data!;
   const unknown = Object.keys(recipe.network).filter((key) => !networkKeys.includes(key));
-  if (unknown.length > 0) throw new InvalidInputError(unknown.map((key) => `${source}: ${unknownKey(["network", key], networkKeys)}`).join("\n"));
+  if (unknown.length > 0) refuse(unknown.map((key) => unknownKey(["network", key], networkKeys)));
   const network = parseRinConfig(recipe.network);
   recipe.network = rinConfigToJson(network);
   recipe.preconditioning = precondConfigToJson(
     parsePrecondConfig({ ...recipe.preconditioning, num_latents: network.numLatents, latents_dim: network.latentsDim }),
   );
   return recipe;
+}
+
+/** The recipe as its file would state it, every value included. */
+export function recipeToJson(recipe: Recipe): unknown {
+  return renameKeys(recipe, snakeCase);
 }
 
 /** Reads a recipe file and applies `a.b.c=value` overrides; a value is read as YAML (`3`, `true`, `[a, b]`, `text`). */
@@ -195,15 +207,16 @@ const networkKeys = Object.keys(
 function explain(issue: z.core.$ZodIssue, json: unknown): string[] {
   const path = issue.path.map(String);
   if (issue.code === "unrecognized_keys") return issue.keys.map((key) => unknownKey([...path, key], knownKeys(path, json)));
-  const value = path.reduce<unknown>((place, key) => (isObject(place) ? place[key] : undefined), json);
-  if (value === undefined) return [`${path.join(".")} is missing`];
-  return [`${path.join(".")}: ${issue.message} (received ${JSON.stringify(value)})`];
+  const value = path.reduce<unknown>((place, key) => (isObject(place) || Array.isArray(place) ? Reflect.get(place, key) : undefined), json);
+  const name = path.map(snakeCase).join(".");
+  return [value === undefined ? `${name} is missing` : `${name}: ${issue.message} (received ${describe(value)})`];
 }
 
 function unknownKey(path: string[], known: string[]): string {
-  const name = path.at(-1)!;
-  const near = nearest(name, known);
-  return `unknown key ${path.join(".")}${near.length > 0 ? `; did you mean ${near.join(" or ")}?` : `; valid here: ${known.join(", ")}`}`;
+  const names = known.map(snakeCase);
+  const near = nearest(snakeCase(path.at(-1)!), names);
+  const hint = near.length > 0 ? `; did you mean ${near.join(" or ")}?` : `; valid here: ${names.join(", ")}`;
+  return `unknown key ${path.map(snakeCase).join(".")}${hint}`;
 }
 
 /** The keys that the schema knows at a place of the recipe. */
@@ -251,4 +264,20 @@ function editDistance(a: string, b: string): number {
 
 function isObject(value: unknown): value is Record<string, unknown> {
   return typeof value === "object" && value !== null && !Array.isArray(value);
+}
+
+/** Renames the keys of objects at every depth; `network` and `preconditioning` keep theirs. */
+function renameKeys(value: unknown, rename: (key: string) => string): unknown {
+  if (Array.isArray(value)) return value.map((item) => renameKeys(item, rename));
+  if (!isObject(value)) return value;
+  const kept = (key: string) => key === "network" || key === "preconditioning";
+  return Object.fromEntries(Object.entries(value).map(([key, item]) => [rename(key), kept(key) ? item : renameKeys(item, rename)]));
+}
+
+function camelCase(key: string): string {
+  return key.replace(/_([a-z0-9])/g, (_, letter: string) => letter.toUpperCase());
+}
+
+function snakeCase(key: string): string {
+  return key.replace(/[A-Z]/g, (letter) => `_${letter.toLowerCase()}`);
 }

@@ -1,0 +1,200 @@
+/**
+ * A training run as a folder:
+ *
+ *   RUN/recipe.yaml      the resolved recipe
+ *   RUN/log.jsonl        one JSON object a line, each with its step
+ *   RUN/checkpoints/     see checkpoint.ts
+ *   RUN/samples/         sheets by step
+ *   RUN/export/          the averaged network in the release layout, after the last step
+ */
+import { existsSync, mkdirSync } from "node:fs";
+import { join } from "node:path";
+import { AdamW, Lamb, manualSeed, scope, setNumThreads, zeros } from "@miro-t2i/torch";
+import { stringify } from "yaml";
+import { loadAutoencoder } from "../autoencoder/index.js";
+import { InvalidInputError, MiroError } from "../errors.js";
+import { FlowMatchingLoss } from "../flow/loss.js";
+import { LinearSchedule } from "../flow/schedule.js";
+import { parsePrecondConfig, parseRinConfig } from "../networks/config.js";
+import { FlowPrecond } from "../networks/precond.js";
+import { Rin } from "../networks/rin.js";
+import { writeFileAtomic } from "../pipeline/files.js";
+import { type BatchSource, mixSeed, RandomBatches } from "./batches.js";
+import { listCheckpoints, loadTrainingCheckpoint, saveTrainingCheckpoint } from "./checkpoint.js";
+import { Ema } from "./ema.js";
+import { EmojiBatches } from "./emoji-batches.js";
+import { exportRelease } from "./export.js";
+import { MetricsLog, type Progress } from "./logging.js";
+import { WarmupCosine } from "./lr-schedule.js";
+import { parameterGroups } from "./parameter-groups.js";
+import { type Recipe, recipeToJson } from "./recipe.js";
+import { drawSampleSheet } from "./sample-sheet.js";
+import { Trainer, type TrainingOptimizer } from "./trainer.js";
+
+export interface RunOptions {
+  recipe: Recipe;
+  /** Folder of the run. */
+  output: string;
+  /** Continue from the newest checkpoint in `output`; otherwise a folder that holds one is refused. */
+  resume?: boolean;
+  signal?: AbortSignal;
+  onProgress?: (progress: Progress) => void;
+  onMessage?: (message: string) => void;
+}
+
+export interface RunResult {
+  finished: boolean;
+  step: number;
+  /** Newest checkpoint. */
+  checkpoint: string | null;
+  /** Release folder, when the run is finished and its data know text encoder and autoencoder. */
+  exported: string | null;
+}
+
+/** Trains by a recipe. */
+export async function runTraining({ recipe, output, resume = false, signal, onProgress, onMessage = () => {} }: RunOptions): Promise<RunResult> {
+  const checkpoints = join(output, "checkpoints");
+  const newest = listCheckpoints(checkpoints).at(-1);
+  if (newest && !resume)
+    throw new InvalidInputError(`${output}: holds a run at step ${newest.step}; continue it with --resume, or name another --output`);
+  if (resume && !newest) onMessage(`${output}: no checkpoint yet, starting at step 0`);
+  mkdirSync(output, { recursive: true });
+  if (recipe.trainer.threads > 0) setNumThreads(recipe.trainer.threads);
+
+  const { trainer: settings } = recipe;
+  const device = settings.device;
+  onMessage("opening the data");
+  const source = await openSource(recipe, signal);
+  try {
+    manualSeed(mixSeed(recipe.seed, 0)); // initial weights
+    const config = parseRinConfig(recipe.network);
+    const network = new Rin(config).to({ device });
+    const preconditioning = new FlowPrecond(parsePrecondConfig(recipe.preconditioning)).to({ device });
+    const ema = new Ema(network, new Rin(config).to({ device }), recipe.ema);
+    network.train();
+    preconditioning.train();
+    const schedule = new LinearSchedule(recipe.scheduler);
+    const uncondEmbedding = source instanceof EmojiBatches ? source.uncondEmbedding : zeros([1, config.labelDim], { device });
+    const loss = new FlowMatchingLoss({
+      schedule,
+      uncondEmbedding,
+      ...recipe.loss,
+      logitNormal: recipe.loss.logitNormalResample ? { mean: recipe.loss.muT, std: recipe.loss.stdT } : null,
+      doGradnormReweighting: recipe.preconditioning.do_gradnorm_reweighting === true,
+    });
+    const optimizer = createOptimizer(recipe, network, preconditioning);
+    const { totalSteps = settings.maxSteps, ...warmupCosine } = recipe.lrScheduler;
+
+    let log: MetricsLog | null = null;
+    const trainer = new Trainer(
+      {
+        network,
+        preconditioning,
+        ema,
+        loss,
+        optimizer,
+        schedule: new WarmupCosine(optimizer, { ...warmupCosine, totalSteps }),
+        source,
+      },
+      {
+        seed: recipe.seed,
+        maxSteps: settings.maxSteps,
+        batchSize: settings.batchSize,
+        device,
+        precision: settings.precision,
+        gradientClip: settings.gradientClipVal,
+        logEvery: settings.logEveryNSteps,
+        checkpointEvery: settings.checkpointEveryNSteps,
+        sampleEvery: recipe.samples.prompts.length > 0 ? recipe.samples.everyNSteps : 0,
+      },
+      {
+        onLog: (record) => log?.write(record),
+        onProgress,
+        onWarning: (message) => {
+          onMessage(message);
+          log?.write({ step: trainer.step + 1, warning: message });
+        },
+        onCheckpoint: () => saveTrainingCheckpoint(checkpoints, trainer.checkpoint(recipeToJson(recipe)), settings.keepLast),
+        onSamples: async (step) => writeSheet(step),
+      },
+    );
+    const writeSheet = async (step: number): Promise<void> => {
+      if (!(source instanceof EmojiBatches)) return;
+      const { prompts, columns, steps, guidanceScale, rewardTarget, seed } = recipe.samples;
+      const data = recipe.data as Extract<Recipe["data"], { kind: "emoji" }>;
+      const autoencoder = loadAutoencoder(data.autoencoder, { device: "cpu", dtype: "float32" });
+      try {
+        const png = await drawSampleSheet({
+          network: ema.module,
+          preconditioning,
+          schedule,
+          tokenizer: source.tokenizer,
+          encoder: source.encoder,
+          autoencoder,
+          normalization: source.normalization,
+          uncondEmbedding: source.uncondEmbedding,
+          prompts,
+          maxTextLen: data.maxTextLen,
+          steps,
+          guidanceScale,
+          rewardTarget,
+          seed,
+          columns,
+          signal,
+        });
+        writeFileAtomic(join(output, "samples", `step-${String(step).padStart(8, "0")}.png`), png, { overwrite: true });
+      } catch (error) {
+        if (!signal?.aborted) throw error;
+      } finally {
+        autoencoder.dispose();
+      }
+    };
+
+    if (newest) {
+      scope(() => trainer.restore(loadTrainingCheckpoint(newest.path)));
+      onMessage(`resumed at step ${trainer.step} from ${newest.path}`);
+    }
+    writeFileAtomic(join(output, "recipe.yaml"), stringify(recipeToJson(recipe)), { overwrite: true });
+    log = new MetricsLog(join(output, "log.jsonl"), trainer.step);
+    const parameters = [...network.parameters()].reduce((sum, parameter) => sum + parameter.numel, 0);
+    onMessage(`network ${(parameters / 1e6).toFixed(2)}M parameters, ${settings.maxSteps} steps of ${settings.batchSize}, ${settings.precision}, ${device}`);
+    let finished: boolean;
+    try {
+      finished = await trainer.run(signal);
+    } finally {
+      log.close();
+    }
+    const exported =
+      finished && source instanceof EmojiBatches ? exportRelease({ recipe, output: join(output, "export"), trainer, source }) : null;
+    return { finished, step: trainer.step, checkpoint: listCheckpoints(checkpoints).at(-1)?.path ?? null, exported };
+  } finally {
+    await source.close();
+  }
+}
+
+async function openSource(recipe: Recipe, signal?: AbortSignal): Promise<BatchSource> {
+  const { data, network } = recipe;
+  const { batchSize, device } = recipe.trainer;
+  if (data.kind === "emoji") {
+    for (const [name, folder] of [["data.autoencoder", data.autoencoder], ["data.text_encoder", data.textEncoder]] as const)
+      if (!existsSync(folder)) throw new MiroError(`${name}: ${folder} is not there; train it first or name another folder`);
+    const sigmaData = recipe.preconditioning.sigma_data as number;
+    return EmojiBatches.open({ data, seed: recipe.seed, batchSize, device, sigmaData, signal });
+  }
+  const config = parseRinConfig(network);
+  return new RandomBatches({
+    seed: recipe.seed,
+    batchSize,
+    channels: config.numInputChannels,
+    size: config.dataSize,
+    textLength: data.textLen,
+    textWidth: config.labelDim,
+    rewardKeys: config.coherenceKeys,
+  });
+}
+
+function createOptimizer(recipe: Recipe, network: Rin, preconditioning: FlowPrecond): TrainingOptimizer {
+  const { name, excludeLnAndBiasesFromWeightDecay, ...settings } = recipe.optimizer;
+  const groups = parameterGroups(network, preconditioning, settings.weightDecay, excludeLnAndBiasesFromWeightDecay);
+  return name === "lamb" ? new Lamb(groups, { ...settings, decouple: false }) : new AdamW(groups, settings);
+}

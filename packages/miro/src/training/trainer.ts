@@ -1,0 +1,280 @@
+/**
+ * The training loop.
+ *
+ * One step: a batch → loss (two passes, the first without gradient) → backward → clip by global norm → skip if anything is not
+ * finite → optimiser → EMA. Everything random in step k is drawn from generators seeded by (seed, k), and the batch is a function
+ * of (seed, k) too, so a run that is resumed at any step computes bit for bit what the undisturbed run computes.
+ */
+import { setImmediate as nextTurn } from "node:timers/promises";
+import { autocast, clipGradNorm_, Generator, manualSeed, noGrad, scope, type Tensor } from "@miro-t2i/torch";
+import { MiroError } from "../errors.js";
+import type { FlowMatchingLoss, Precision } from "../flow/loss.js";
+import type { FlowPrecond } from "../networks/precond.js";
+import type { Rin } from "../networks/rin.js";
+import { type BatchSource, mixSeed } from "./batches.js";
+import type { NamedTensors, TrainingCheckpoint } from "./checkpoint.js";
+import type { Ema } from "./ema.js";
+import type { LogRecord, Progress } from "./logging.js";
+import type { WarmupCosine } from "./lr-schedule.js";
+
+/** What the loop needs of an optimiser. */
+export interface TrainingOptimizer {
+  paramGroups: { params: Tensor[]; lr: number }[];
+  step(): void;
+  zeroGrad(): void;
+  stateDict(): { step: number; tensors: Record<string, Tensor>; groups: unknown[] };
+  loadStateDict(state: { step: number; tensors: Record<string, Tensor>; groups: unknown[] }): void;
+}
+
+export interface TrainerParts {
+  network: Rin;
+  preconditioning: FlowPrecond;
+  ema: Ema<Rin>;
+  loss: FlowMatchingLoss;
+  optimizer: TrainingOptimizer;
+  schedule: WarmupCosine;
+  source: BatchSource;
+}
+
+export interface TrainerOptions {
+  seed: number;
+  maxSteps: number;
+  batchSize: number;
+  device: string;
+  precision: "32-true" | "bf16-mixed";
+  /** Largest global gradient norm. */
+  gradientClip: number;
+  logEvery: number;
+  checkpointEvery: number;
+  /** 0: never. */
+  sampleEvery: number;
+  /** Stop after this many consecutive steps whose gradients were not finite. */
+  maxSkippedInARow?: number;
+}
+
+/** What happens around the steps; all optional. */
+export interface TrainerHooks {
+  onLog?(record: LogRecord): void;
+  onProgress?(progress: Progress): void;
+  /** Asked to store `trainer.checkpoint()`. */
+  onCheckpoint?(): void;
+  onSamples?(step: number): Promise<void>;
+  onWarning?(message: string): void;
+}
+
+interface StepReport {
+  loss: number;
+  rawLoss: number;
+  logvar?: number;
+  gradNorm: number;
+}
+
+export class Trainer {
+  /** Optimiser steps done, skipped ones included. */
+  step = 0;
+  skippedSteps = 0;
+  /** Seconds of training, all sittings together. */
+  seconds = 0;
+  private skippedInARow = 0;
+  private readonly precision: Precision;
+
+  constructor(
+    readonly parts: TrainerParts,
+    readonly options: TrainerOptions,
+    private readonly hooks: TrainerHooks = {},
+  ) {
+    const device = options.device.startsWith("cuda") ? "cuda" : "cpu";
+    this.precision = options.precision === "32-true" ? (run) => run() : (run) => autocast({ device, dtype: "bfloat16" }, run);
+  }
+
+  /**
+   * Trains until `maxSteps` or until the signal is aborted, then stores a checkpoint.
+   * @returns whether all steps were done
+   */
+  async run(signal?: AbortSignal): Promise<boolean> {
+    const { options, hooks, parts } = this;
+    const meter = new Meter();
+    let stored = this.step;
+    while (this.step < options.maxSteps && !signal?.aborted) {
+      const waitingSince = performance.now();
+      try {
+        await parts.source.ready(this.step, signal);
+        await nextTurn(); // signals and worker messages are heard between steps
+      } catch (error) {
+        if (signal?.aborted) break;
+        throw error;
+      }
+      const startedAt = performance.now();
+      const report = this.update();
+      const now = performance.now();
+      this.seconds += (now - waitingSince) / 1000;
+      meter.add(report, startedAt - waitingSince, now - waitingSince);
+
+      const imagesPerSecond = meter.stepsPerSecond * options.batchSize;
+      hooks.onProgress?.({
+        step: this.step,
+        totalSteps: options.maxSteps,
+        loss: meter.smoothLoss,
+        imagesPerSecond,
+        secondsLeft: (options.maxSteps - this.step) / meter.stepsPerSecond,
+      });
+      if (this.step % options.logEvery === 0) {
+        hooks.onLog?.({
+          step: this.step,
+          images: this.step * options.batchSize,
+          ...meter.flush(),
+          lr: parts.optimizer.paramGroups[0]!.lr,
+          images_per_second: round(imagesPerSecond),
+          skipped_steps: this.skippedSteps,
+          seconds: round(this.seconds),
+        });
+      }
+      if (this.step % options.checkpointEvery === 0) {
+        hooks.onCheckpoint?.();
+        stored = this.step;
+      }
+      if (options.sampleEvery > 0 && this.step % options.sampleEvery === 0) await hooks.onSamples?.(this.step);
+    }
+    if (stored !== this.step) hooks.onCheckpoint?.();
+    return this.step >= options.maxSteps;
+  }
+
+  /** One optimiser step. */
+  private update(): StepReport {
+    const { network, preconditioning, loss, optimizer, schedule, ema, source } = this.parts;
+    const k = this.step + 1;
+    return scope(() => {
+      manualSeed(mixSeed(this.options.seed, 2, k)); // reward dropout and the like inside the network
+      const generator = new Generator().manualSeed(mixSeed(this.options.seed, 3, k));
+
+      const terms = loss.call(preconditioning, network, source.batch(this.step), { generator, precision: this.precision });
+      terms.loss.backward();
+      const gradNorm = clipGradNorm_(this.trainable(), this.options.gradientClip).item();
+
+      if (Number.isFinite(gradNorm)) {
+        schedule.apply(k);
+        optimizer.step();
+        ema.update();
+        this.skippedInARow = 0;
+      } else {
+        this.skip(k, terms.loss.item());
+      }
+      optimizer.zeroGrad();
+      this.step = k;
+      return { loss: terms.loss.item(), rawLoss: terms.rawLoss.item(), logvar: terms.logvar?.item(), gradNorm };
+    });
+  }
+
+  private trainable(): Tensor[] {
+    return this.parts.optimizer.paramGroups.flatMap((group) => group.params);
+  }
+
+  private skip(k: number, loss: number): void {
+    this.skippedSteps++;
+    this.skippedInARow++;
+    const culprit = this.firstBadGradient();
+    const what = `step ${k}: loss ${loss}, the gradient of ${culprit} is not finite; the step was skipped`;
+    if (this.skippedInARow >= (this.options.maxSkippedInARow ?? 5))
+      throw new MiroError(`${what}, ${this.skippedInARow} in a row: lower optimizer.lr, or resume from an earlier checkpoint`);
+    this.hooks.onWarning?.(what);
+  }
+
+  private firstBadGradient(): string {
+    for (const [prefix, module] of [["network", this.parts.network], ["preconditioning", this.parts.preconditioning]] as const)
+      for (const [name, parameter] of module.namedParameters(`${prefix}.`))
+        if (parameter.grad !== null && !Number.isFinite(parameter.grad.abs().max().item())) return name;
+    return "no single parameter (the norm overflowed)";
+  }
+
+  /** Everything that decides the rest of the run; the tensors are the live ones, not copies. */
+  checkpoint(recipe: unknown): TrainingCheckpoint {
+    const { network, preconditioning, ema, optimizer } = this.parts;
+    const { step, tensors, groups } = optimizer.stateDict();
+    return {
+      state: {
+        format: 1,
+        step: this.step,
+        emaUpdates: ema.updates,
+        skippedSteps: this.skippedSteps,
+        seconds: this.seconds,
+        optimizer: { step, groups },
+        recipe,
+      },
+      network: { ...prefixed("network.", network.stateDict()), ...prefixed("preconditioning.", preconditioning.stateDict()) },
+      ema: Object.fromEntries(ema.module.stateDict()),
+      optimizer: tensors,
+    };
+  }
+
+  /** Continues from a checkpoint; copies its tensors. */
+  restore(checkpoint: TrainingCheckpoint): void {
+    const { network, preconditioning, ema, optimizer } = this.parts;
+    const { state } = checkpoint;
+    noGrad(() => {
+      network.loadStateDict(withoutPrefix("network.", checkpoint.network));
+      preconditioning.loadStateDict(withoutPrefix("preconditioning.", checkpoint.network));
+      ema.module.loadStateDict(checkpoint.ema);
+      optimizer.loadStateDict({ ...state.optimizer, tensors: checkpoint.optimizer });
+    });
+    ema.updates = state.emaUpdates;
+    this.step = state.step;
+    this.skippedSteps = state.skippedSteps;
+    this.seconds = state.seconds;
+  }
+}
+
+function prefixed(prefix: string, tensors: Map<string, Tensor>): NamedTensors {
+  return Object.fromEntries([...tensors].map(([name, tensor]) => [prefix + name, tensor]));
+}
+
+function withoutPrefix(prefix: string, tensors: NamedTensors): NamedTensors {
+  const own = Object.entries(tensors).filter(([name]) => name.startsWith(prefix));
+  return Object.fromEntries(own.map(([name, tensor]) => [name.slice(prefix.length), tensor]));
+}
+
+/** Averages over the steps since the last log line, and the current speed. */
+class Meter {
+  /** Exponential means over about 20 steps. */
+  smoothLoss = Number.NaN;
+  private smoothMs = Number.NaN;
+  private sums = { loss: 0, raw_loss: 0, logvar: 0, grad_norm: 0, data_wait_ms: 0, step_ms: 0 };
+  private steps = 0;
+  private reweighted = false;
+
+  get stepsPerSecond(): number {
+    return 1000 / this.smoothMs;
+  }
+
+  add(report: StepReport, waitMs: number, totalMs: number): void {
+    this.steps++;
+    this.sums.loss += report.loss;
+    this.sums.raw_loss += report.rawLoss;
+    this.sums.grad_norm += report.gradNorm;
+    this.sums.data_wait_ms += waitMs;
+    this.sums.step_ms += totalMs;
+    this.reweighted = report.logvar !== undefined;
+    this.sums.logvar += report.logvar ?? 0;
+    const towards = (mean: number, value: number) => (Number.isFinite(mean) ? mean + 0.05 * (value - mean) : value);
+    this.smoothLoss = towards(this.smoothLoss, report.rawLoss);
+    this.smoothMs = towards(this.smoothMs, totalMs);
+  }
+
+  /** Means since the last call. */
+  flush(): Record<string, number | null> {
+    const { logvar, ...always } = this.sums;
+    const sums = this.reweighted ? { ...always, logvar } : always;
+    const means = Object.fromEntries(Object.entries(sums).map(([name, sum]) => [name, finite(sum / this.steps)]));
+    this.sums = { loss: 0, raw_loss: 0, logvar: 0, grad_norm: 0, data_wait_ms: 0, step_ms: 0 };
+    this.steps = 0;
+    return means;
+  }
+}
+
+/** JSON has no NaN. */
+function finite(value: number): number | null {
+  return Number.isFinite(value) ? Number(value.toPrecision(6)) : null;
+}
+
+function round(value: number): number {
+  return Math.round(value * 10) / 10;
+}
