@@ -1,0 +1,75 @@
+/**
+ * Writing a file so that its name never denotes anything half-written: a temporary file in the same folder, flushed to the
+ * disk, then renamed over the destination. Whatever interrupts this leaves the old file whole.
+ */
+import { randomBytes } from "node:crypto";
+import fs from "node:fs";
+import { basename, dirname, join } from "node:path";
+import { TorchError } from "../errors.js";
+
+/** Appends bytes to the file being written. */
+export type Sink = (bytes: Uint8Array) => void;
+
+/**
+ * Calls `produce` with a sink and puts what it wrote in the place of `path`. When anything fails, the temporary file is removed
+ * and `path` is as it was.
+ * @throws TorchError naming the path and the reason (no space, no permission, …).
+ */
+export function writeFileAtomically(path: string, produce: (write: Sink) => void): void {
+  const folder = dirname(path);
+  const temporary = join(folder, `.${basename(path)}.${process.pid}.${randomBytes(6).toString("hex")}.tmp`);
+  let written = 0;
+  try {
+    const descriptor = fs.openSync(temporary, "wx");
+    try {
+      produce((bytes) => {
+        for (let done = 0; done < bytes.length; ) {
+          const count = fs.writeSync(descriptor, bytes, done, bytes.length - done);
+          done += count;
+          written += count;
+        }
+      });
+      fs.fsyncSync(descriptor);
+    } finally {
+      fs.closeSync(descriptor);
+    }
+    fs.renameSync(temporary, path);
+  } catch (error) {
+    fs.rmSync(temporary, { force: true });
+    throw describe(path, error, written);
+  }
+  flushFolder(folder);
+}
+
+/** Makes the rename durable. Some file systems refuse to flush a folder; the file is in place all the same. */
+function flushFolder(folder: string): void {
+  let descriptor: number | undefined;
+  try {
+    descriptor = fs.openSync(folder, "r");
+    fs.fsyncSync(descriptor);
+  } catch (error) {
+    const code = (error as NodeJS.ErrnoException).code ?? "";
+    if (!["EINVAL", "EISDIR", "EPERM", "EACCES", "ENOTSUP"].includes(code)) throw describe(folder, error, 0);
+  } finally {
+    if (descriptor !== undefined) fs.closeSync(descriptor);
+  }
+}
+
+const REASONS: Record<string, string> = {
+  ENOSPC: "no space left on the device",
+  EDQUOT: "the disk quota is exhausted",
+  EFBIG: "the file would exceed the size limit",
+  EACCES: "permission denied",
+  EPERM: "permission denied",
+  EROFS: "the file system is read-only",
+  ENOENT: "the folder does not exist",
+  ENOTDIR: "its parent is not a folder",
+  EISDIR: "it is a folder",
+};
+
+function describe(path: string, error: unknown, written: number): unknown {
+  const code = (error as NodeJS.ErrnoException).code;
+  if (code === undefined || error instanceof TorchError) return error;
+  const progress = written > 0 ? ` after ${written} bytes` : "";
+  return new TorchError(`${path}: cannot be written${progress}: ${REASONS[code] ?? code}`, { cause: error });
+}

@@ -1,0 +1,307 @@
+/**
+ * The safetensors format: `u64 N | N bytes of JSON | data`, everything little-endian.
+ * Format and rules: https://github.com/huggingface/safetensors#format
+ *
+ * The reader maps the file and enforces every rule before it hands out a tensor; each broken rule has its own name in
+ * {@link FormatError.rule}. The writer is atomic and lays files out as the reference implementation does (wider dtypes first,
+ * then by name).
+ */
+import type { DType } from "../dtype.js";
+import { TorchError } from "../errors.js";
+import type { Tensor } from "../tensor.js";
+import { writeFileAtomically } from "./atomic-write.js";
+import { FormatError } from "./format-error.js";
+import { MappedFile } from "./mapped-file.js";
+import { parseStrictJson, type StrictJson, StrictJsonError } from "./strict-json.js";
+import { sizeInBytes, streamBytes } from "./tensor-bytes.js";
+
+/** The reference implementation's limit on the header. */
+const MAX_HEADER_BYTES = 100_000_000;
+const METADATA_KEY = "__metadata__";
+
+/** Every dtype of the format with its size in bits and ours, where the engine has it; in the order the writer sorts by. */
+const DTYPES: Record<string, { bits: number; dtype?: DType }> = {
+  BOOL: { bits: 8, dtype: "bool" },
+  F4: { bits: 4 },
+  F6_E2M3: { bits: 6 },
+  F6_E3M2: { bits: 6 },
+  U8: { bits: 8, dtype: "uint8" },
+  I8: { bits: 8, dtype: "int8" },
+  F8_E5M2: { bits: 8 },
+  F8_E4M3: { bits: 8 },
+  F8_E8M0: { bits: 8 },
+  F8_E4M3FNUZ: { bits: 8 },
+  F8_E5M2FNUZ: { bits: 8 },
+  I16: { bits: 16, dtype: "int16" },
+  U16: { bits: 16 },
+  F16: { bits: 16, dtype: "float16" },
+  BF16: { bits: 16, dtype: "bfloat16" },
+  I32: { bits: 32, dtype: "int32" },
+  U32: { bits: 32 },
+  F32: { bits: 32, dtype: "float32" },
+  C64: { bits: 64 },
+  F64: { bits: 64, dtype: "float64" },
+  I64: { bits: 64, dtype: "int64" },
+  U64: { bits: 64 },
+};
+const FORMAT_DTYPES = Object.keys(DTYPES);
+const FORMAT_DTYPE_OF = new Map(
+  Object.entries(DTYPES).flatMap(([name, { dtype }]) => (dtype ? [[dtype, name] as const] : [])),
+);
+
+export interface TensorInfo {
+  /** The format's name, e.g. `BF16`. */
+  formatDtype: string;
+  /** The engine's dtype, or null when it has none for it. */
+  dtype: DType | null;
+  shape: number[];
+  /** Position and length in the file, in bytes. */
+  byteOffset: number;
+  byteLength: number;
+}
+
+/** An open file. Tensors taken from it stay valid after {@link close}. */
+export class SafetensorsFile {
+  readonly path: string;
+  /** The free-form strings of `__metadata__`. */
+  readonly metadata: ReadonlyMap<string, string>;
+  readonly #file: MappedFile;
+  readonly #tensors: Map<string, TensorInfo>;
+  #open = true;
+
+  private constructor(file: MappedFile) {
+    this.path = file.path;
+    this.#file = file;
+    const header = readHeader(file);
+    this.metadata = header.metadata;
+    this.#tensors = header.tensors;
+  }
+
+  /**
+   * Maps the file and checks its whole header.
+   * @throws FormatError when a rule of the format is broken, TorchError when the file cannot be read.
+   */
+  static open(path: string): SafetensorsFile {
+    const file = MappedFile.open(path);
+    try {
+      return new SafetensorsFile(file);
+    } catch (error) {
+      file.close();
+      throw error;
+    }
+  }
+
+  /** Names in the order of their data. */
+  keys(): string[] {
+    return [...this.#tensors.keys()];
+  }
+
+  has(key: string): boolean {
+    return this.#tensors.has(key);
+  }
+
+  info(key: string): TensorInfo {
+    const info = this.#tensors.get(key);
+    if (info === undefined) throw new TorchError(`${this.path}: holds no tensor ${JSON.stringify(key)}`);
+    return info;
+  }
+
+  /**
+   * The tensor under a name, over the file's map (a copy when the file does not align it). The caller owns it; writing to it
+   * does not change the file.
+   */
+  get(key: string): Tensor {
+    const { dtype, formatDtype, shape, byteOffset } = this.info(key);
+    if (!this.#open) throw new TorchError(`${this.path}: is closed`);
+    if (dtype === null) {
+      const message = `dtype ${formatDtype} is not supported by the engine`;
+      throw new FormatError({ path: this.path, rule: "UnsupportedDtype", message, tensor: key, byteOffset });
+    }
+    const tensor = this.#file.tensor(byteOffset, dtype, shape);
+    if (dtype === "bool") this.#checkBooleans(key, tensor);
+    return tensor;
+  }
+
+  /** A boolean of any other byte than 0 and 1 is undefined behaviour in the operators that read it. */
+  #checkBooleans(key: string, tensor: Tensor): void {
+    const { byteOffset, byteLength } = this.info(key);
+    const bad = this.#file.read(byteOffset, byteLength).findIndex((byte) => byte > 1);
+    if (bad < 0) return;
+    tensor.dispose();
+    throw new FormatError({
+      path: this.path,
+      rule: "InvalidBoolean",
+      message: "a boolean is neither 0 nor 1",
+      tensor: key,
+      byteOffset: byteOffset + bad,
+    });
+  }
+
+  close(): void {
+    if (!this.#open) return;
+    this.#open = false;
+    this.#file.close();
+  }
+
+  [Symbol.dispose](): void {
+    this.close();
+  }
+}
+
+interface Header {
+  metadata: Map<string, string>;
+  tensors: Map<string, TensorInfo>;
+}
+
+function readHeader(file: MappedFile): Header {
+  const { path, sizeBytes } = file;
+  const fail = (rule: string, message: string, byteOffset: number, tensor?: string): never => {
+    throw new FormatError({ path, rule, message, byteOffset, tensor });
+  };
+  if (sizeBytes < 8) fail("FileTooShort", `the file has ${sizeBytes} bytes, the header length alone takes 8`, sizeBytes);
+  const prefix = file.read(0, 8);
+  const declared = new DataView(prefix.buffer, prefix.byteOffset).getBigUint64(0, true);
+  if (declared > MAX_HEADER_BYTES) {
+    fail("HeaderTooLarge", `the header length is ${declared}, at most ${MAX_HEADER_BYTES} is allowed`, 0);
+  }
+  const headerBytes = Number(declared);
+  const dataStart = 8 + headerBytes;
+  if (dataStart > sizeBytes) {
+    fail("HeaderOutOfBounds", `the header should end at byte ${dataStart}, the file ends at ${sizeBytes}`, sizeBytes);
+  }
+  const bytes = file.read(8, headerBytes);
+  if (bytes[0] !== 0x7b) fail("HeaderStart", "the header must begin with '{'", 8);
+  const json = parseHeader(path, bytes);
+  const metadata = new Map<string, string>();
+  const tensors: [string, TensorInfo][] = [];
+  for (const [key, value] of json) {
+    if (key !== METADATA_KEY) {
+      tensors.push([key, readInfo(path, key, value, dataStart)]);
+      continue;
+    }
+    if (!(value instanceof Map)) return fail("InvalidMetadata", `${METADATA_KEY} must be an object of strings`, 8);
+    for (const [name, text] of value) {
+      if (typeof text !== "string") {
+        return fail("InvalidMetadata", `${METADATA_KEY}: the value of ${JSON.stringify(name)} must be a string`, 8);
+      }
+      metadata.set(name, text);
+    }
+  }
+  tensors.sort(([, a], [, b]) => a.byteOffset - b.byteOffset || a.byteLength - b.byteLength);
+  let end = dataStart;
+  for (const [key, { byteOffset, byteLength }] of tensors) {
+    if (byteOffset > end) fail("Hole", `${byteOffset - end} bytes before it belong to no tensor`, end, key);
+    if (byteOffset < end) fail("Overlap", `it begins ${end - byteOffset} bytes before the end of another`, byteOffset, key);
+    end += byteLength;
+    if (end > sizeBytes) {
+      fail("DataOutOfBounds", `it should end at byte ${end}, the file ends at ${sizeBytes}`, byteOffset, key);
+    }
+  }
+  if (end < sizeBytes) fail("TrailingBytes", `${sizeBytes - end} bytes at the end belong to no tensor`, end);
+  return { metadata, tensors: new Map(tensors) };
+}
+
+function parseHeader(path: string, bytes: Uint8Array): Map<string, StrictJson> {
+  try {
+    const json = parseStrictJson(bytes);
+    if (json instanceof Map) return json;
+    throw new StrictJsonError("HeaderNotJson", "the header is not an object", 0);
+  } catch (error) {
+    if (!(error instanceof StrictJsonError)) throw error;
+    throw new FormatError({ path, rule: error.rule, message: error.message, byteOffset: 8 + error.byteOffset });
+  }
+}
+
+function readInfo(path: string, tensor: string, value: StrictJson, dataStart: number): TensorInfo {
+  const fail = (rule: string, message: string, byteOffset?: number): never => {
+    throw new FormatError({ path, rule, message, tensor, byteOffset });
+  };
+  if (!(value instanceof Map)) return fail("InvalidEntry", "its entry must be an object");
+  for (const field of ["dtype", "shape", "data_offsets"]) {
+    if (!value.has(field)) fail("InvalidEntry", `its entry lacks ${field}`);
+  }
+  if (value.size !== 3) fail("InvalidEntry", `its entry has fields other than dtype, shape and data_offsets`);
+  const formatDtype = value.get("dtype");
+  if (typeof formatDtype !== "string" || !Object.hasOwn(DTYPES, formatDtype)) {
+    return fail("UnknownDtype", `dtype ${JSON.stringify(formatDtype)} is not one of the format`);
+  }
+  const shape = value.get("shape");
+  if (!isIntegers(shape)) return fail("InvalidShape", "shape must be an array of non-negative integers");
+  const offsets = value.get("data_offsets");
+  if (!isIntegers(offsets) || offsets.length !== 2) {
+    return fail("InvalidOffsets", "data_offsets must be two non-negative integers");
+  }
+  const [begin, end] = offsets as [number, number];
+  const byteOffset = dataStart + begin;
+  if (begin > end) fail("InvalidOffsets", `data_offsets begin at ${begin}, behind their end at ${end}`, byteOffset);
+  const { bits, dtype } = DTYPES[formatDtype]!;
+  // In BigInt: a hostile shape must not overflow into a plausible size.
+  const sizeBits = shape.reduce((product, size) => product * BigInt(size), BigInt(bits));
+  if (sizeBits > 8n * BigInt(Number.MAX_SAFE_INTEGER)) fail("ShapeOverflow", `shape [${shape}] overflows`, byteOffset);
+  if (sizeBits % 8n !== 0n) fail("MisalignedSize", `shape [${shape}] of ${formatDtype} ends within a byte`, byteOffset);
+  if (sizeBits / 8n !== BigInt(end - begin)) {
+    const message = `shape [${shape}] of ${formatDtype} takes ${sizeBits / 8n} bytes, data_offsets span ${end - begin}`;
+    fail("SizeMismatch", message, byteOffset);
+  }
+  return { formatDtype, dtype: dtype ?? null, shape, byteOffset, byteLength: end - begin };
+}
+
+function isIntegers(value: StrictJson | undefined): value is number[] {
+  return Array.isArray(value) && value.every((item) => typeof item === "number");
+}
+
+/** Reads every tensor of a file, over its map. The caller owns them. */
+export function readSafetensors(path: string): Map<string, Tensor> {
+  using file = SafetensorsFile.open(path);
+  const tensors = new Map<string, Tensor>();
+  try {
+    for (const key of file.keys()) tensors.set(key, file.get(key));
+  } catch (error) {
+    for (const tensor of tensors.values()) tensor.dispose();
+    throw error;
+  }
+  return tensors;
+}
+
+/**
+ * Writes tensors under their names, atomically, a piece at a time. Tensors that share memory are written once for each name.
+ * @throws TorchError when a tensor or name cannot be stored or the disk refuses; `path` is then as it was.
+ */
+export function writeSafetensors(
+  path: string,
+  tensors: Map<string, Tensor> | Record<string, Tensor>,
+  metadata: Record<string, string> = {},
+): void {
+  const entries = [...(tensors instanceof Map ? tensors : Object.entries(tensors))].map(([name, tensor]) => {
+    const formatDtype = FORMAT_DTYPE_OF.get(tensor.dtype);
+    if (formatDtype === undefined) throw new TorchError(`${path}: ${name}: dtype ${tensor.dtype} cannot be stored`);
+    if (name === METADATA_KEY) throw new TorchError(`${path}: a tensor cannot be named ${METADATA_KEY}`);
+    if (/\p{Surrogate}/u.test(name)) throw new TorchError(`${path}: the name ${JSON.stringify(name)} is not valid Unicode`);
+    return { name, tensor, formatDtype, rank: FORMAT_DTYPES.indexOf(formatDtype) };
+  });
+  entries.sort((a, b) => b.rank - a.rank || Buffer.compare(Buffer.from(a.name), Buffer.from(b.name)));
+  const header: [string, unknown][] = [];
+  const metadataEntries = Object.entries(metadata);
+  for (const [key, value] of metadataEntries) {
+    if (typeof value !== "string") throw new TorchError(`${path}: metadata ${JSON.stringify(key)} must be a string`);
+  }
+  if (metadataEntries.length > 0) header.push([METADATA_KEY, metadata]);
+  let end = 0;
+  for (const { name, tensor, formatDtype } of entries) {
+    const begin = end;
+    end += sizeInBytes(tensor);
+    header.push([name, { dtype: formatDtype, shape: [...tensor.shape], data_offsets: [begin, end] }]);
+  }
+  // Joined by hand: an object would move integer-like names to the front.
+  const members = header.map(([key, value]) => `${JSON.stringify(key)}:${JSON.stringify(value)}`);
+  const json = Buffer.from(`{${members.join(",")}}`);
+  const padded = Math.ceil(json.length / 8) * 8;
+  if (padded > MAX_HEADER_BYTES) throw new TorchError(`${path}: the header would exceed ${MAX_HEADER_BYTES} bytes`);
+  const prefix = Buffer.alloc(8 + padded, " ");
+  prefix.writeBigUInt64LE(BigInt(padded), 0);
+  json.copy(prefix, 8);
+  writeFileAtomically(path, (write) => {
+    write(prefix);
+    for (const { tensor } of entries) streamBytes(tensor, write);
+  });
+}

@@ -1,0 +1,95 @@
+/** Two-dimensional convolution over (B, C, H, W), as `torch.nn.Conv2d` and `torch.nn.ConvTranspose2d`. */
+import { empty } from "../creation.js";
+import { TorchError } from "../errors.js";
+import type { Tensor } from "../tensor.js";
+import { conv2d, convTranspose2d, type Pair, pair } from "./functional.js";
+import { defaultWeightAndBias_ } from "./init.js";
+import type { FactoryOptions } from "./linear.js";
+import { Module } from "./module.js";
+
+export interface Conv2dOptions extends FactoryOptions {
+  stride?: Pair;
+  padding?: Pair;
+  dilation?: Pair;
+  groups?: number;
+  bias?: boolean;
+}
+
+function checkGroups(name: string, inChannels: number, outChannels: number, groups: number): void {
+  if (!Number.isInteger(groups) || groups < 1 || inChannels % groups !== 0 || outChannels % groups !== 0) {
+    throw new TorchError(`${name}: groups must divide ${inChannels} and ${outChannels} channels, got ${groups}`);
+  }
+}
+
+export class Conv2d extends Module {
+  /** (out, in / groups, kernel height, kernel width) */
+  readonly weight: Tensor;
+  /** (out) */
+  readonly bias: Tensor | null;
+  readonly stride: Pair;
+  readonly padding: Pair;
+  readonly dilation: Pair;
+  readonly groups: number;
+
+  constructor(
+    readonly inChannels: number,
+    readonly outChannels: number,
+    kernel: Pair,
+    { stride = 1, padding = 0, dilation = 1, groups = 1, bias = true, ...factory }: Conv2dOptions = {},
+  ) {
+    super();
+    checkGroups("Conv2d", inChannels, outChannels, groups);
+    this.stride = stride;
+    this.padding = padding;
+    this.dilation = dilation;
+    this.groups = groups;
+    this.weight = this.parameter("weight", empty([outChannels, inChannels / groups, ...pair(kernel)], factory));
+    this.bias = bias ? this.parameter("bias", empty([outChannels], factory)) : null;
+    defaultWeightAndBias_(this.weight, this.bias);
+  }
+
+  /** (B, in, H, W) → (B, out, H', W') */
+  forward(x: Tensor): Tensor {
+    const { stride, padding, dilation, groups } = this;
+    return conv2d(x, this.weight, this.bias, { stride, padding, dilation, groups });
+  }
+}
+
+export interface ConvTranspose2dOptions extends Conv2dOptions {
+  outputPadding?: Pair;
+}
+
+export class ConvTranspose2d extends Module {
+  /** (in, out / groups, kernel height, kernel width) */
+  readonly weight: Tensor;
+  /** (out) */
+  readonly bias: Tensor | null;
+  readonly #options: { stride: Pair; padding: Pair; outputPadding: Pair; dilation: Pair; groups: number };
+
+  constructor(
+    readonly inChannels: number,
+    readonly outChannels: number,
+    kernel: Pair,
+    {
+      stride = 1,
+      padding = 0,
+      outputPadding = 0,
+      dilation = 1,
+      groups = 1,
+      bias = true,
+      ...factory
+    }: ConvTranspose2dOptions = {},
+  ) {
+    super();
+    checkGroups("ConvTranspose2d", inChannels, outChannels, groups);
+    this.#options = { stride, padding, outputPadding, dilation, groups };
+    this.weight = this.parameter("weight", empty([inChannels, outChannels / groups, ...pair(kernel)], factory));
+    this.bias = bias ? this.parameter("bias", empty([outChannels], factory)) : null;
+    defaultWeightAndBias_(this.weight, this.bias);
+  }
+
+  /** (B, in, H, W) → (B, out, H', W') */
+  forward(x: Tensor): Tensor {
+    return convTranspose2d(x, this.weight, this.bias, this.#options);
+  }
+}

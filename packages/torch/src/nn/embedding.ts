@@ -1,0 +1,26 @@
+/** A table of vectors looked up by index, as `torch.nn.Embedding`. */
+import { empty } from "../creation.js";
+import type { Tensor } from "../tensor.js";
+import { embedding } from "./functional.js";
+import { normal_ } from "./init.js";
+import type { FactoryOptions } from "./linear.js";
+import { Module } from "./module.js";
+
+export class Embedding extends Module {
+  /** (entries, dim), drawn from N(0, 1) */
+  readonly weight: Tensor;
+
+  constructor(
+    readonly numEmbeddings: number,
+    readonly embeddingDim: number,
+    factory: FactoryOptions = {},
+  ) {
+    super();
+    this.weight = this.parameter("weight", normal_(empty([numEmbeddings, embeddingDim], factory)));
+  }
+
+  /** Integer indices (…) → (…, dim) */
+  forward(indices: Tensor): Tensor {
+    return embedding(indices, this.weight);
+  }
+}

@@ -1,0 +1,290 @@
+/**
+ * The base of every network: named parameters, buffers and sub-modules, and the state dict that names them.
+ *
+ * Registration is explicit. TypeScript fields are camelCase; the registered names are the keys of the state dict and keep
+ * the spelling of the checkpoints they come from (`layer_norm.weight`).
+ */
+import { noGrad } from "../autograd.js";
+import { type DType, isFloating } from "../dtype.js";
+import { TorchError } from "../errors.js";
+import type { Tensor } from "../tensor.js";
+
+export type StateDict = Map<string, Tensor>;
+
+export interface LoadStateDictOptions {
+  /** Refuse missing and unexpected keys (default true). Wrong shapes are refused in any case. */
+  strict?: boolean;
+  /** Take the given tensors themselves (their storage and dtype) instead of copying their values; they are consumed. */
+  assign?: boolean;
+}
+
+export interface LoadStateDictResult {
+  missing: string[];
+  unexpected: string[];
+}
+
+interface Buffer {
+  tensor: Tensor;
+  persistent: boolean;
+  keepDtype: boolean;
+}
+
+/** Joins a prefix and a name with a dot, as PyTorch's state dicts do. */
+const join = (prefix: string, name: string): string => (prefix === "" ? name : `${prefix}.${name}`);
+
+export abstract class Module {
+  /** Whether dropout and its like are active; set by {@link train} and {@link eval}. */
+  training = true;
+
+  readonly #modules = new Map<string, Module>();
+  readonly #parameters = new Map<string, Tensor>();
+  readonly #buffers = new Map<string, Buffer>();
+
+  /** Registers a sub-module under a name and returns it. */
+  protected register<M extends Module>(name: string, module: M): M {
+    this.#claim(name);
+    this.#modules.set(name, module);
+    return module;
+  }
+
+  /**
+   * Registers a tensor as a parameter and returns it. It survives the enclosing scope and, when floating, records gradients
+   * unless `requiresGrad` is false. Integer and boolean parameters are allowed; they are frozen.
+   */
+  protected parameter(name: string, tensor: Tensor, { requiresGrad = true }: { requiresGrad?: boolean } = {}): Tensor {
+    this.#claim(name);
+    tensor.keep();
+    if (isFloating(tensor.dtype)) tensor.requiresGrad_(requiresGrad);
+    this.#parameters.set(name, tensor);
+    return tensor;
+  }
+
+  /**
+   * Registers a tensor that is no parameter. A buffer that is not persistent stays out of the state dict; one with
+   * `keepDtype` is not cast when the module is, nor by loading values of another dtype.
+   */
+  protected buffer(
+    name: string,
+    tensor: Tensor,
+    { persistent = true, keepDtype = false }: { persistent?: boolean; keepDtype?: boolean } = {},
+  ): Tensor {
+    this.#claim(name);
+    tensor.keep();
+    this.#buffers.set(name, { tensor, persistent, keepDtype });
+    return tensor;
+  }
+
+  #claim(name: string): void {
+    const owner = this.constructor.name;
+    if (name === "" || name.includes(".")) {
+      throw new TorchError(`${owner}: a registered name must be non-empty and without dots, got ${JSON.stringify(name)}`);
+    }
+    if (this.#modules.has(name) || this.#parameters.has(name) || this.#buffers.has(name)) {
+      throw new TorchError(`${owner}: the name ${JSON.stringify(name)} is registered already`);
+    }
+  }
+
+  /** This module (named by `prefix`) and all below it, each once, in order of registration. */
+  *namedModules(prefix = "", seen: Set<Module> = new Set()): IterableIterator<[string, Module]> {
+    if (seen.has(this)) return;
+    seen.add(this);
+    yield [prefix, this];
+    for (const [name, module] of this.#modules) yield* module.namedModules(join(prefix, name), seen);
+  }
+
+  /** The direct sub-modules with their names. */
+  namedChildren(): IterableIterator<[string, Module]> {
+    return this.#modules.entries();
+  }
+
+  /** The direct sub-modules. */
+  children(): IterableIterator<Module> {
+    return this.#modules.values();
+  }
+
+  /** Every parameter of this module and of those below, each once (a shared one under its first name). */
+  *namedParameters(prefix = ""): IterableIterator<[string, Tensor]> {
+    const seen = new Set<Tensor>();
+    for (const [path, module] of this.namedModules(prefix)) {
+      for (const [name, tensor] of module.#parameters) {
+        if (seen.has(tensor)) continue;
+        seen.add(tensor);
+        yield [join(path, name), tensor];
+      }
+    }
+  }
+
+  *parameters(): IterableIterator<Tensor> {
+    for (const [, tensor] of this.namedParameters()) yield tensor;
+  }
+
+  /** Every buffer of this module and of those below, each once. */
+  *namedBuffers(prefix = ""): IterableIterator<[string, Tensor]> {
+    const seen = new Set<Tensor>();
+    for (const [path, module] of this.namedModules(prefix)) {
+      for (const [name, { tensor }] of module.#buffers) {
+        if (seen.has(tensor)) continue;
+        seen.add(tensor);
+        yield [join(path, name), tensor];
+      }
+    }
+  }
+
+  *buffers(): IterableIterator<Tensor> {
+    for (const [, tensor] of this.namedBuffers()) yield tensor;
+  }
+
+  /**
+   * Parameters and persistent buffers by name: this module's own first, then each sub-module's, in order of registration.
+   * The tensors are the module's own, not copies; a shared one appears under each of its names.
+   */
+  stateDict(prefix = ""): StateDict {
+    const state: StateDict = new Map();
+    this.#collect(prefix, state);
+    return state;
+  }
+
+  #collect(prefix: string, state: StateDict): void {
+    for (const [name, tensor] of this.#parameters) state.set(join(prefix, name), tensor);
+    for (const [name, { tensor, persistent }] of this.#buffers) {
+      if (persistent) state.set(join(prefix, name), tensor);
+    }
+    for (const [name, module] of this.#modules) module.#collect(join(prefix, name), state);
+  }
+
+  /**
+   * Loads values by name. Everything is checked before anything is changed.
+   * @throws TorchError that lists every missing, unexpected and wrongly shaped key.
+   */
+  loadStateDict(
+    state: Map<string, Tensor> | Record<string, Tensor>,
+    { strict = true, assign = false }: LoadStateDictOptions = {},
+  ): LoadStateDictResult {
+    const own = this.stateDict();
+    const given = state instanceof Map ? state : new Map(Object.entries(state));
+    const missing = [...own.keys()].filter((key) => !given.has(key));
+    const unexpected = [...given.keys()].filter((key) => !own.has(key));
+    const misshapen: string[] = [];
+    for (const [key, target] of own) {
+      const shape = given.get(key)?.shape;
+      if (shape && !sameShape(shape, target.shape)) {
+        misshapen.push(`${key}: expected [${target.shape}], got [${shape}]`);
+      }
+    }
+    const problems = [
+      ...(strict ? listed("missing", missing) : []),
+      ...(strict ? listed("unexpected", unexpected) : []),
+      ...listed("wrong shape", misshapen),
+    ];
+    if (problems.length > 0) {
+      throw new TorchError(`${this.constructor.name}: the state dict does not fit.\n${problems.join("\n")}`);
+    }
+    const fixed = this.#fixedDtypes();
+    noGrad(() => {
+      const loaded = new Set<Tensor>();
+      for (const [key, target] of own) {
+        const source = given.get(key);
+        if (source === undefined || loaded.has(target)) continue;
+        loaded.add(target);
+        if (source === target) continue;
+        if (assign && !fixed.has(target)) replace(target, source);
+        else target.copy_(source);
+      }
+    });
+    return { missing, unexpected };
+  }
+
+  /**
+   * Moves parameters and buffers to a device, and the floating ones to a dtype. The tensor objects stay the same, so
+   * optimisers and tied weights keep pointing at them.
+   */
+  to({ device, dtype }: { device?: string; dtype?: DType }): this {
+    if (dtype !== undefined && !isFloating(dtype)) {
+      throw new TorchError(`${this.constructor.name}.to: dtype must be a floating one, got ${dtype}`);
+    }
+    const fixed = this.#fixedDtypes();
+    noGrad(() => {
+      for (const tensor of this.#tensors()) {
+        convert(tensor, device, fixed.has(tensor) ? undefined : dtype);
+        const grad = tensor.requiresGrad ? tensor.grad : null;
+        if (grad !== null) tensor.grad = grad.to(targetOf(grad, device, dtype));
+      }
+    });
+    return this;
+  }
+
+  /** The buffers registered with `keepDtype`, here and below. */
+  #fixedDtypes(): Set<Tensor> {
+    const fixed = new Set<Tensor>();
+    for (const [, module] of this.namedModules()) {
+      for (const { tensor, keepDtype } of module.#buffers.values()) if (keepDtype) fixed.add(tensor);
+    }
+    return fixed;
+  }
+
+  *#tensors(): IterableIterator<Tensor> {
+    yield* this.parameters();
+    yield* this.buffers();
+  }
+
+  /** Switches training behaviour on (or off) here and in every sub-module. */
+  train(on = true): this {
+    for (const [, module] of this.namedModules()) module.training = on;
+    return this;
+  }
+
+  eval(): this {
+    return this.train(false);
+  }
+
+  /** Makes every floating parameter record gradients, or stop doing so. */
+  requiresGrad_(on = true): this {
+    for (const tensor of this.parameters()) {
+      if (isFloating(tensor.dtype)) tensor.requiresGrad_(on);
+    }
+    return this;
+  }
+
+  /** Drops the gradients of all parameters. */
+  zeroGrad(): this {
+    for (const tensor of this.parameters()) tensor.grad = null;
+    return this;
+  }
+
+  /** Frees every parameter and buffer; the module must not be used afterwards. */
+  dispose(): void {
+    for (const tensor of [...this.#tensors()]) tensor.dispose();
+  }
+
+  [Symbol.dispose](): void {
+    this.dispose();
+  }
+}
+
+function sameShape(a: readonly number[], b: readonly number[]): boolean {
+  return a.length === b.length && a.every((size, i) => size === b[i]);
+}
+
+function listed(what: string, items: string[]): string[] {
+  return items.length === 0 ? [] : [`  ${what} (${items.length}): ${items.join(", ")}`];
+}
+
+/** `target` denotes `source`'s storage from here on and keeps its own gradient flag. */
+function replace(target: Tensor, source: Tensor): void {
+  const requiresGrad = target.requiresGrad;
+  target.assign(source);
+  if (isFloating(target.dtype)) target.requiresGrad_(requiresGrad);
+}
+
+function targetOf(tensor: Tensor, device?: string, dtype?: DType): { device: string; dtype: DType } {
+  return {
+    device: device ?? tensor.device,
+    dtype: dtype !== undefined && isFloating(tensor.dtype) ? dtype : tensor.dtype,
+  };
+}
+
+function convert(tensor: Tensor, device?: string, dtype?: DType): void {
+  const target = targetOf(tensor, device, dtype);
+  if (target.dtype === tensor.dtype && target.device === tensor.device) return;
+  replace(tensor, tensor.detach().to(target));
+}

@@ -1,0 +1,5 @@
+/** Optimisers. */
+export { AdamW, type AdamWOptions } from "./adamw.js";
+export { clipGradNorm_ } from "./clip.js";
+export { Lamb, type LambOptions } from "./lamb.js";
+export type { AdamOptions, GroupInput, OptimizerState, ParamGroup } from "./optimizer.js";
