@@ -1,0 +1,120 @@
+/**
+ * The `normalizer` object of a `tokenizer.json`: what happens to the text before it is cut into words. Supported are the
+ * kinds that T5 tokenisers have had in any release of transformers (`Precompiled`, alone or in a `Sequence` with `Strip`
+ * and `Replace`) and the plain Unicode forms.
+ */
+import { z } from "zod";
+import { CharsMap } from "./charsmap.js";
+import { WHITE_SPACE } from "./whitespace.js";
+
+/** Rewrites well-formed text. */
+export type Normalizer = (text: string) => string;
+
+const FORMS = ["NFC", "NFD", "NFKC", "NFKD"] as const;
+
+const schema = z.discriminatedUnion("type", [
+  z.object({ type: z.literal("Sequence"), normalizers: z.array(z.unknown()).max(64) }),
+  z.object({ type: z.literal("Precompiled"), precompiled_charsmap: z.string() }),
+  z.object({ type: z.literal("Strip"), strip_left: z.boolean(), strip_right: z.boolean() }),
+  z.object({
+    type: z.literal("Replace"),
+    pattern: z.union([z.strictObject({ String: z.string().min(1) }), z.strictObject({ Regex: z.string() })]),
+    content: z.string(),
+  }),
+  z.object({ type: z.literal("Lowercase") }),
+  ...FORMS.map((form) => z.object({ type: z.literal(form) })),
+]);
+
+/** Refuses a part of the file; see `tokenizer-json.ts`. */
+export type Refuse = (path: string, expected: string, received: unknown) => never;
+
+/** Deeper nesting than this is no tokeniser but an attack. */
+const MAX_DEPTH = 8;
+
+/**
+ * Makes the function that a `normalizer` object describes.
+ *
+ * @param json the object, or null for none
+ * @param path where it stands in the file, for messages
+ */
+export function compileNormalizer(json: unknown, path: string, refuse: Refuse, depth = 0): Normalizer {
+  if (json === null || json === undefined) return (text) => text;
+  if (depth > MAX_DEPTH) refuse(path, `sequences nested at most ${MAX_DEPTH} deep`, "deeper ones");
+  const parsed = schema.safeParse(json);
+  if (!parsed.success) return refuseUnion(json, path, parsed.error, refuse);
+  const normalizer = parsed.data;
+  switch (normalizer.type) {
+    case "Sequence": {
+      const parts = normalizer.normalizers.map((part, i) =>
+        compileNormalizer(part, `${path}.normalizers[${i}]`, refuse, depth + 1),
+      );
+      return (text) => parts.reduce((value, part) => part(value), text);
+    }
+    case "Precompiled": {
+      const charsMap = readCharsMap(normalizer.precompiled_charsmap, `${path}.precompiled_charsmap`, refuse);
+      return (text) => charsMap.apply(text);
+    }
+    case "Strip": {
+      const left = new RegExp(`^[${WHITE_SPACE}]+`);
+      return (text) => {
+        const kept = normalizer.strip_left ? text.replace(left, "") : text;
+        return normalizer.strip_right ? stripEnd(kept) : kept;
+      };
+    }
+    case "Replace": {
+      const { pattern, content } = normalizer;
+      if ("String" in pattern) return (text) => text.replaceAll(pattern.String, () => content);
+      const expression = compilePattern(pattern.Regex, `${path}.pattern.Regex`, refuse);
+      if (content.includes("$")) refuse(`${path}.content`, "a text without references to groups", content);
+      return (text) => text.replace(expression, () => content);
+    }
+    case "Lowercase":
+      // Character by character, so that a final sigma is not treated specially.
+      return (text) => Array.from(text, (character) => character.toLowerCase()).join("");
+    default: {
+      const form = normalizer.type;
+      return (text) => text.normalize(form);
+    }
+  }
+}
+
+function readCharsMap(base64: string, path: string, refuse: Refuse): CharsMap {
+  if (base64.length % 4 !== 0 || !/^[A-Za-z0-9+/]*={0,2}$/.test(base64)) refuse(path, "base64", base64);
+  try {
+    return new CharsMap(Buffer.from(base64, "base64"));
+  } catch (error) {
+    if (!(error instanceof RangeError)) throw error;
+    return refuse(path, "a SentencePiece character map", `one that is broken: ${error.message}`);
+  }
+}
+
+/** A loop and no regular expression: `\s+$` takes quadratic time on long runs inside the text. */
+function stripEnd(text: string): string {
+  const space = new RegExp(`[${WHITE_SPACE}]`);
+  let end = text.length;
+  while (end > 0 && space.test(text[end - 1]!)) end--;
+  return text.slice(0, end);
+}
+
+/** One character or class with one quantifier (` {2,}` is what T5 has): anything freer could be made to run for ever. */
+function compilePattern(source: string, path: string, refuse: Refuse): RegExp {
+  const match = /^(\\s|\\[^\p{L}\d]|[^\\.^$|?*+()[\]{}])(\+|\{\d{1,3}(?:,\d{0,3})?\})?$/u.exec(source);
+  if (!match) refuse(path, "one character or \\s, perhaps repeated (+, {2,})", source);
+  const atom = match![1] === "\\s" ? `[${WHITE_SPACE}]` : match![1]!.length > 1 ? `[${match![1]}]` : match![1]!;
+  try {
+    return new RegExp(atom + (match![2] ?? ""), "gu");
+  } catch {
+    return refuse(path, "a regular expression", source);
+  }
+}
+
+/** Names the unknown kind, or the first wrong field of a known one. */
+export function refuseUnion(json: unknown, path: string, error: z.ZodError, refuse: Refuse): never {
+  const issue = error.issues[0]!;
+  if (issue.code === "invalid_union" && issue.path.at(-1) === "type")
+    return refuse(`${path}.type`, "a supported kind", (json as { type?: unknown } | null)?.type);
+  const where = issue.path.map((key) => (typeof key === "number" ? `[${key}]` : `.${String(key)}`)).join("");
+  let value: unknown = json;
+  for (const key of issue.path) value = (value as Record<PropertyKey, unknown> | undefined)?.[key];
+  return refuse(path + where, issue.message, value);
+}
