@@ -8,7 +8,7 @@
  *   N latent tokens    L their width
  *   T text tokens, K rewards, R text registers, C = K + R + T conditioning tokens (width L)
  */
-import { cat, isGradEnabled, nn, ones, scope, Tensor, where, zeros, zerosLike } from "@miro-t2i/torch";
+import { cat, isGradEnabled, nn, ones, scope, type Tensor, where, zeros, zerosLike } from "@miro-t2i/torch";
 import { invalid } from "../errors.js";
 import { type KeyMask, type KeyValue, TransformerBlock } from "./attention.js";
 import {
@@ -136,7 +136,7 @@ export class Rin extends nn.Module {
       if (module.bias !== null) nn.init.zeros_(module.bias);
     }
     if (this.selfConditioning !== null) {
-      nn.init.zeros_(this.selfConditioning.norm2.weight);
+      nn.init.zeros_(this.selfConditioning.norm2.weight!);
       nn.init.zeros_(this.selfConditioning.norm2.bias!);
     }
   }
