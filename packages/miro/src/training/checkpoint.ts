@@ -5,7 +5,7 @@
  *     network.safetensors     network.* and preconditioning.*, float32
  *     ema.safetensors         the averaged network
  *     optimizer.safetensors   moments, one tensor for each parameter
- *     state.json              step, EMA updates, recipe, optimiser groups
+ *     state.json              step, EMA updates, the resolved recipe
  *
  * A checkpoint is written into a temporary folder, flushed to the disk and renamed, so that a folder with a final name is whole
  * whenever the process is killed. Removal renames first, for the same reason.
@@ -25,7 +25,8 @@ export interface TrainingState {
   skippedSteps: number;
   /** Seconds of training so far, all sittings together. */
   seconds: number;
-  optimizer: { step: number; groups: unknown[] };
+  /** Updates that the optimiser has made: `step` without the skipped ones. */
+  optimizerStep: number;
   /** The resolved recipe of the run. */
   recipe: unknown;
 }

@@ -127,13 +127,8 @@ export type Recipe = z.output<typeof recipeSchema>;
  * @throws InvalidInputError with one line for each unknown key (and the nearest valid names), wrong type or value.
  */
 export function parseRecipe(json: unknown, source = "recipe"): Recipe {
-  const camel = renameKeys(json, camelCase);
-  const result = recipeSchema.safeParse(camel);
-  const refuse = (lines: string[]) => {
-    throw new InvalidInputError(lines.map((line) => `${source}: ${line}`).join("\n"));
-  };
-  if (!result.success) refuse(result.error.issues.flatMap((issue) => explain(issue, camel)));
-  const recipe = result.data!;
+  const recipe = checkRecipe(recipeSchema, json, source);
+  const refuse = (lines: string[]) => refuseRecipe(source, lines);
   const unknown = Object.keys(recipe.network).filter((key) => !networkKeys.includes(key));
   if (unknown.length > 0) refuse(unknown.map((key) => unknownKey(["network", key], networkKeys)));
   const network = parseRinConfig(recipe.network);
@@ -144,6 +139,21 @@ export function parseRecipe(json: unknown, source = "recipe"): Recipe {
   return recipe;
 }
 
+/**
+ * Checks a recipe against the schema of its kind; keys become camelCase.
+ * @throws InvalidInputError with one line for each unknown key, wrong type or value
+ */
+export function checkRecipe<S extends z.ZodType>(schema: S, json: unknown, source = "recipe"): z.output<S> {
+  const camel = renameKeys(json, camelCase);
+  const result = schema.safeParse(camel);
+  if (!result.success) refuseRecipe(source, result.error.issues.flatMap((issue) => explain(issue, camel, schema)));
+  return result.data as z.output<S>;
+}
+
+function refuseRecipe(source: string, lines: string[]): never {
+  throw new InvalidInputError(lines.map((line) => `${source}: ${line}`).join("\n"));
+}
+
 /** The recipe as its file would state it, every value included. */
 export function recipeToJson(recipe: Recipe): unknown {
   return renameKeys(recipe, snakeCase);
@@ -151,6 +161,11 @@ export function recipeToJson(recipe: Recipe): unknown {
 
 /** Reads a recipe file and applies `a.b.c=value` overrides; a value is read as YAML (`3`, `true`, `[a, b]`, `text`). */
 export function loadRecipe(path: string, overrides: readonly string[] = []): Recipe {
+  return parseRecipe(readRecipe(path, overrides), path);
+}
+
+/** A recipe file with its overrides, not checked yet. */
+export function readRecipe(path: string, overrides: readonly string[] = []): Record<string, unknown> {
   let text: string;
   try {
     text = readFileSync(path, "utf8");
@@ -165,7 +180,7 @@ export function loadRecipe(path: string, overrides: readonly string[] = []): Rec
   }
   if (!isObject(json)) throw new InvalidInputError(`${path}: expected a mapping of sections`);
   for (const override of overrides) applyOverride(json, override);
-  return parseRecipe(json, path);
+  return json;
 }
 
 function applyOverride(json: Record<string, unknown>, override: string): void {
@@ -204,9 +219,9 @@ const networkKeys = Object.keys(
   ),
 );
 
-function explain(issue: z.core.$ZodIssue, json: unknown): string[] {
+function explain(issue: z.core.$ZodIssue, json: unknown, schema: z.ZodType): string[] {
   const path = issue.path.map(String);
-  if (issue.code === "unrecognized_keys") return issue.keys.map((key) => unknownKey([...path, key], knownKeys(path, json)));
+  if (issue.code === "unrecognized_keys") return issue.keys.map((key) => unknownKey([...path, key], knownKeys(path, json, schema)));
   const value = path.reduce<unknown>((place, key) => (isObject(place) || Array.isArray(place) ? Reflect.get(place, key) : undefined), json);
   const name = path.map(snakeCase).join(".");
   return [value === undefined ? `${name} is missing` : `${name}: ${issue.message} (received ${describe(value)})`];
@@ -220,8 +235,8 @@ function unknownKey(path: string[], known: string[]): string {
 }
 
 /** The keys that the schema knows at a place of the recipe. */
-function knownKeys(path: string[], json: unknown): string[] {
-  let schema: unknown = recipeSchema;
+function knownKeys(path: string[], json: unknown, root: z.ZodType): string[] {
+  let schema: unknown = root;
   let value = json;
   for (const key of [...path, null]) {
     schema = unwrap(schema, value);

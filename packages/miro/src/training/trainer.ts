@@ -6,7 +6,7 @@
  * of (seed, k) too, so a run that is resumed at any step computes bit for bit what the undisturbed run computes.
  */
 import { setImmediate as nextTurn } from "node:timers/promises";
-import { autocast, clipGradNorm_, Generator, manualSeed, noGrad, scope, type Tensor } from "@miro-t2i/torch";
+import { autocast, clipGradNorm_, Generator, manualSeed, noGrad, type OptimizerState, scope, type Tensor } from "@miro-t2i/torch";
 import { MiroError } from "../errors.js";
 import type { FlowMatchingLoss, Precision } from "../flow/loss.js";
 import type { FlowPrecond } from "../networks/precond.js";
@@ -22,8 +22,8 @@ export interface TrainingOptimizer {
   paramGroups: { params: Tensor[]; lr: number }[];
   step(): void;
   zeroGrad(): void;
-  stateDict(): { step: number; tensors: Record<string, Tensor>; groups: unknown[] };
-  loadStateDict(state: { step: number; tensors: Record<string, Tensor>; groups: unknown[] }): void;
+  stateDict(): OptimizerState;
+  loadStateDict(state: OptimizerState): void;
 }
 
 export interface TrainerParts {
@@ -181,7 +181,7 @@ export class Trainer {
 
   private firstBadGradient(): string {
     for (const [prefix, module] of [["network", this.parts.network], ["preconditioning", this.parts.preconditioning]] as const)
-      for (const [name, parameter] of module.namedParameters(`${prefix}.`))
+      for (const [name, parameter] of module.namedParameters(prefix))
         if (parameter.grad !== null && !Number.isFinite(parameter.grad.abs().max().item())) return name;
     return "no single parameter (the norm overflowed)";
   }
@@ -189,7 +189,7 @@ export class Trainer {
   /** Everything that decides the rest of the run; the tensors are the live ones, not copies. */
   checkpoint(recipe: unknown): TrainingCheckpoint {
     const { network, preconditioning, ema, optimizer } = this.parts;
-    const { step, tensors, groups } = optimizer.stateDict();
+    const { step, tensors } = optimizer.stateDict();
     return {
       state: {
         format: 1,
@@ -197,10 +197,10 @@ export class Trainer {
         emaUpdates: ema.updates,
         skippedSteps: this.skippedSteps,
         seconds: this.seconds,
-        optimizer: { step, groups },
+        optimizerStep: step,
         recipe,
       },
-      network: { ...prefixed("network.", network.stateDict()), ...prefixed("preconditioning.", preconditioning.stateDict()) },
+      network: Object.fromEntries([...network.stateDict("network"), ...preconditioning.stateDict("preconditioning")]),
       ema: Object.fromEntries(ema.module.stateDict()),
       optimizer: tensors,
     };
@@ -214,17 +214,14 @@ export class Trainer {
       network.loadStateDict(withoutPrefix("network.", checkpoint.network));
       preconditioning.loadStateDict(withoutPrefix("preconditioning.", checkpoint.network));
       ema.module.loadStateDict(checkpoint.ema);
-      optimizer.loadStateDict({ ...state.optimizer, tensors: checkpoint.optimizer });
+      // Learning rates and the like are the recipe's: a changed recipe counts.
+      optimizer.loadStateDict({ step: state.optimizerStep, tensors: checkpoint.optimizer, groups: optimizer.stateDict().groups });
     });
     ema.updates = state.emaUpdates;
     this.step = state.step;
     this.skippedSteps = state.skippedSteps;
     this.seconds = state.seconds;
   }
-}
-
-function prefixed(prefix: string, tensors: Map<string, Tensor>): NamedTensors {
-  return Object.fromEntries([...tensors].map(([name, tensor]) => [prefix + name, tensor]));
 }
 
 function withoutPrefix(prefix: string, tensors: NamedTensors): NamedTensors {

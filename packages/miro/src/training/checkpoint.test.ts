@@ -1,0 +1,67 @@
+import { existsSync, mkdirSync, mkdtempSync, readdirSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { scope, tensor } from "@miro-t2i/torch";
+import { afterEach, beforeEach, describe, expect, it } from "vitest";
+import { listCheckpoints, loadTrainingCheckpoint, saveTrainingCheckpoint, type TrainingCheckpoint } from "./checkpoint.js";
+
+let folder: string;
+beforeEach(() => {
+  folder = mkdtempSync(join(tmpdir(), "miro-checkpoint-"));
+});
+afterEach(() => rmSync(folder, { recursive: true, force: true }));
+
+const at = (step: number): TrainingCheckpoint => ({
+  state: { format: 1, step, emaUpdates: step, skippedSteps: 0, seconds: 1.5, optimizerStep: step, recipe: { name: "x" } },
+  network: { w: tensor([step, 2]) },
+  ema: { w: tensor([3]) },
+  optimizer: { "0.exp_avg": tensor([4]) },
+});
+
+describe("training checkpoints", () => {
+  it("come back as they were, the newest few are kept", () => {
+    scope(() => {
+      for (const step of [1, 2, 30]) saveTrainingCheckpoint(folder, at(step), 2);
+      expect(listCheckpoints(folder).map(({ step }) => step)).toEqual([2, 30]);
+      const loaded = loadTrainingCheckpoint(listCheckpoints(folder).at(-1)!.path);
+      expect(loaded.state).toEqual(at(30).state);
+      expect(loaded.network.w!.toList()).toEqual([30, 2]);
+      expect(loaded.optimizer["0.exp_avg"]!.toList()).toEqual([4]);
+    });
+  });
+
+  it("are replaced when the same step is stored again", () => {
+    scope(() => {
+      saveTrainingCheckpoint(folder, at(5));
+      saveTrainingCheckpoint(folder, at(5));
+      expect(readdirSync(folder)).toEqual(["step-00000005"]);
+    });
+  });
+
+  it("ignore and clear what a killed process left", () => {
+    scope(() => {
+      mkdirSync(join(folder, ".writing-step-00000009"));
+      writeFileSync(join(folder, ".writing-step-00000009", "network.safetensors"), "half");
+      mkdirSync(join(folder, ".removing-step-00000001"));
+      expect(listCheckpoints(folder)).toEqual([]);
+      saveTrainingCheckpoint(folder, at(10));
+      expect(readdirSync(folder)).toEqual(["step-00000010"]);
+    });
+  });
+
+  it("say that earlier ones are intact when writing fails", () => {
+    scope(() => {
+      saveTrainingCheckpoint(folder, at(1));
+      const bad = { ...at(2), state: { ...at(2).state, recipe: 1n } };
+      expect(() => saveTrainingCheckpoint(folder, bad)).toThrow(/step-00000002: the checkpoint could not be written .* earlier ones are intact/);
+      expect(readdirSync(folder)).toEqual(["step-00000001"]);
+    });
+  });
+
+  it("refuse a broken state file by name", () => {
+    mkdirSync(join(folder, "step-00000001"));
+    writeFileSync(join(folder, "step-00000001", "state.json"), '{"format": 1, "st');
+    expect(() => loadTrainingCheckpoint(join(folder, "step-00000001"))).toThrow(/state\.json: not a readable training state/);
+    expect(existsSync(folder)).toBe(true);
+  });
+});

@@ -1,0 +1,53 @@
+import { nn, noGrad, scope, type Tensor, tensor } from "@miro-t2i/torch";
+import { describe, expect, it } from "vitest";
+import { Ema } from "./ema.js";
+
+class Toy extends nn.Module {
+  readonly weight: Tensor;
+  readonly constant: Tensor;
+  constructor(value: number) {
+    super();
+    this.weight = this.parameter("weight", tensor([value, 2 * value]));
+    this.constant = this.buffer("constant", tensor([value]));
+  }
+}
+
+describe("Ema", () => {
+  it("copies at the start, then follows e ← d·e + (1 − d)·p, buffers excepted", () => {
+    scope(() => {
+      const source = new Toy(1);
+      const ema = new Ema(source, new Toy(9), { decay: 0.75 });
+      expect(ema.module.weight.toList()).toEqual([1, 2]);
+      noGrad(() => {
+        source.weight.fill_(5);
+        source.constant.fill_(5);
+      });
+      ema.update();
+      ema.update();
+      const twice = (e: number) => 0.75 * (0.75 * e + 0.25 * 5) + 0.25 * 5;
+      expect(ema.module.weight.toList()).toEqual([1, 2].map((e) => expect.closeTo(twice(e), 6)));
+      expect(ema.module.constant.toList()).toEqual([1]);
+      expect(ema.module.weight.requiresGrad).toBe(false);
+      expect(ema.module.training).toBe(false);
+      expect(ema.updates).toBe(2);
+    });
+  });
+
+  it("lengthens its horizon with warm-up", () => {
+    scope(() => {
+      const ema = new Ema(new Toy(1), new Toy(1), { decay: 0.5, warmup: true });
+      const decays = Array.from({ length: 12 }, () => {
+        const decay = ema.nextDecay();
+        ema.update();
+        return decay;
+      });
+      expect(decays[0]).toBeCloseTo(1 / 10);
+      expect(decays[3]).toBeCloseTo(4 / 13);
+      expect(decays[11]).toBe(0.5);
+    });
+  });
+
+  it("refuses a decay that never forgets", () => {
+    expect(() => scope(() => new Ema(new Toy(1), new Toy(1), { decay: 1 }))).toThrow(/decay: expected a number in \[0, 1\)/);
+  });
+});
