@@ -16,6 +16,8 @@ export default defineConfig({
     // The native addon holds process-wide state (threads, allocator, global seed): one process a file.
     pool: "forks",
     maxWorkers: 2,
+    // Two processes with a thread for each core would wait for each other at every operator.
+    env: { OMP_NUM_THREADS: "1" },
     testTimeout: 60_000,
     hookTimeout: 120_000,
   },
