@@ -1,0 +1,129 @@
+// State of the addon in one JavaScript environment (the main thread or a worker), and helpers to talk to it.
+//
+// JavaScript names a tensor by a 31-bit integer: slot index in the low 22 bits, the slot's generation above them.
+// A freed slot's generation moves on, so a stale handle is recognised instead of reaching another tensor.
+#pragma once
+
+#include <node_api.h>
+
+#include <ATen/ATen.h>
+#include <ATen/core/Generator.h>
+#include <ATen/core/dispatch/Dispatcher.h>
+#include <c10/core/InferenceMode.h>
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+namespace miro {
+
+using Handle = int32_t;
+
+constexpr int kIndexBits = 22;
+constexpr uint32_t kIndexMask = (1u << kIndexBits) - 1;
+constexpr uint32_t kGenerations = 1u << (31 - kIndexBits);
+
+// A JavaScript exception is pending; unwinds to the callback's boundary.
+struct PendingException {};
+// Wrong use found before libtorch was called: becomes a TorchError with this message.
+struct UsageError {
+  std::string message;
+};
+
+struct Slot {
+  at::Tensor tensor;
+  uint32_t generation = 1;
+  bool used = false;
+  bool kept = false;             // survives the scope it was made in
+  napi_ref weak = nullptr;       // set for tensors outside of every scope: tells when JavaScript has forgotten them
+};
+
+enum class Kind : uint8_t {
+  Tensor, TensorList, OptionalTensorList, Int, Float, Bool, Scalar, String, IntList, FloatList, BoolList, ScalarList,
+  ScalarType, MemoryFormat, Layout, Device, Generator, Unsupported
+};
+
+struct ArgumentPlan {
+  std::string name;
+  Kind kind = Kind::Unsupported;
+  bool optional = false;
+  bool hasDefault = false;
+  int32_t fixedLength = 0;       // int[2]: one number stands for two
+  c10::IValue defaultValue;
+};
+
+struct OperatorPlan {
+  explicit OperatorPlan(c10::OperatorHandle handle) : handle(std::move(handle)) {}
+  c10::OperatorHandle handle;
+  std::string name;              // aten::add.Tensor
+  std::vector<ArgumentPlan> arguments;
+  bool writesOnly = false;       // every result aliases an argument that it writes: nothing to hand back
+};
+
+class Environment {
+ public:
+  explicit Environment(napi_env env) : env(env) {}
+  ~Environment();
+
+  Handle store(at::Tensor tensor);
+  Slot& slot(Handle handle);
+  const at::Tensor& tensor(Handle handle) { return slot(handle).tensor; }
+  bool valid(Handle handle) const;
+  void free(Handle handle);
+
+  void beginScope();
+  void endScope(const std::vector<Handle>& escaping);
+  void track(Handle handle, napi_value object);
+  size_t sweep();
+
+  napi_env env;
+  napi_ref errorClass = nullptr;
+  int32_t* flags = nullptr;      // shared with JavaScript; flags[0]: forgotten tensors may be worth collecting
+  int64_t budgetBytes = 256ll << 20;
+  int64_t newBytes = 0;          // allocated outside of scopes since the last sweep
+  int64_t newTracked = 0;
+  int64_t trackedBytesLeft = 0;  // alive after the last sweep
+  size_t liveSlots = 0;
+
+  std::vector<std::unique_ptr<OperatorPlan>> operators;
+  std::vector<at::Generator> generators;
+  std::vector<int32_t> freeGenerators;
+  std::vector<std::unique_ptr<c10::InferenceMode>> inferenceGuards;
+  c10::Stack stack;              // reused between calls
+  bool stackBusy = false;
+
+ private:
+  std::vector<Slot> slots_;
+  std::vector<uint32_t> freeSlots_;
+  std::vector<std::vector<Handle>> scopes_;
+  std::vector<Handle> tracked_;
+};
+
+// ---- talking to JavaScript -------------------------------------------------------------------------------------
+void check(Environment& e, napi_status status);
+Environment& environmentOf(napi_env env);
+[[noreturn]] void throwTorchError(Environment& e, const std::string& message);
+
+double toDouble(Environment& e, napi_value v, const char* what);
+int64_t toInt(Environment& e, napi_value v, const char* what);
+bool toBool(Environment& e, napi_value v, const char* what);
+std::string toString(Environment& e, napi_value v, const char* what);
+std::vector<Handle> toHandles(Environment& e, napi_value v, const char* what);
+napi_value makeNumber(Environment& e, double v);
+napi_value makeInt(Environment& e, int32_t v);
+napi_value makeString(Environment& e, const std::string& v);
+napi_value makeUndefined(Environment& e);
+napi_value makeHandles(Environment& e, const std::vector<Handle>& v);
+std::string describe(const at::Tensor& t);
+
+using Function = napi_value (*)(Environment&, napi_value* argv, size_t argc);
+napi_value guarded(napi_env env, napi_callback_info info);
+
+struct Binding {
+  const char* name;
+  Function function;
+};
+extern const std::vector<Binding> kOperatorBindings, kTensorBindings, kAutogradBindings, kRuntimeBindings;
+
+}  // namespace miro

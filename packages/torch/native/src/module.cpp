@@ -1,0 +1,300 @@
+// Start of the addon: one Environment per JavaScript environment, and the table of functions.
+#include "allocator.hpp"
+#include "environment.hpp"
+
+#include <c10/util/Exception.h>
+
+#include <cmath>
+
+namespace miro {
+
+Environment::~Environment() {
+  // References die with the environment; tensors are released here.
+  slots_.clear();
+}
+
+Handle Environment::store(at::Tensor tensor) {
+  uint32_t index;
+  if (!freeSlots_.empty()) {
+    index = freeSlots_.back();
+    freeSlots_.pop_back();
+  } else {
+    index = static_cast<uint32_t>(slots_.size());
+    if (index > kIndexMask) throw UsageError{"more than 4 million tensors are alive; free some with scope() or dispose()"};
+    slots_.emplace_back();
+  }
+  Slot& s = slots_[index];
+  if (scopes_.empty() && tensor.defined() && tensor.has_storage() && tensor.storage().use_count() == 1) {
+    newBytes += static_cast<int64_t>(tensor.storage().nbytes());
+  }
+  s.tensor = std::move(tensor);
+  s.used = true;
+  s.kept = false;
+  s.weak = nullptr;
+  ++liveSlots;
+  const Handle handle = static_cast<Handle>((s.generation << kIndexBits) | index);
+  if (!scopes_.empty()) scopes_.back().push_back(handle);
+  return handle;
+}
+
+bool Environment::valid(Handle handle) const {
+  const uint32_t h = static_cast<uint32_t>(handle), index = h & kIndexMask;
+  return handle > 0 && index < slots_.size() && slots_[index].used && slots_[index].generation == (h >> kIndexBits);
+}
+
+Slot& Environment::slot(Handle handle) {
+  if (!valid(handle)) throw UsageError{"this tensor was freed (disposed, or made in a scope that has ended)"};
+  return slots_[static_cast<uint32_t>(handle) & kIndexMask];
+}
+
+void Environment::free(Handle handle) {
+  if (!valid(handle)) return;
+  const uint32_t index = static_cast<uint32_t>(handle) & kIndexMask;
+  Slot& s = slots_[index];
+  if (s.weak != nullptr) napi_delete_reference(env, s.weak);
+  s.weak = nullptr;
+  s.used = false;
+  if (++s.generation >= kGenerations) s.generation = 1;
+  --liveSlots;
+  freeSlots_.push_back(index);
+  at::Tensor last = std::move(s.tensor);  // released after the slot is consistent again
+}
+
+void Environment::beginScope() { scopes_.emplace_back(); }
+
+void Environment::endScope(const std::vector<Handle>& escaping) {
+  if (scopes_.empty()) throw UsageError{"endScope without a scope"};
+  std::vector<Handle> made = std::move(scopes_.back());
+  scopes_.pop_back();
+  std::vector<bool> wasKept(escaping.size());
+  for (size_t i = 0; i < escaping.size(); ++i) {
+    if (!valid(escaping[i])) continue;
+    wasKept[i] = slot(escaping[i]).kept;
+    slot(escaping[i]).kept = true;
+  }
+  for (const Handle h : made) {
+    if (valid(h) && !slot(h).kept) free(h);
+  }
+  for (size_t i = 0; i < escaping.size(); ++i) {
+    if (!valid(escaping[i]) || wasKept[i]) continue;
+    slot(escaping[i]).kept = false;
+    if (!scopes_.empty()) scopes_.back().push_back(escaping[i]);
+  }
+}
+
+void Environment::track(Handle handle, napi_value object) {
+  Slot& s = slot(handle);
+  if (s.weak != nullptr) return;
+  check(*this, napi_create_reference(env, object, 0, &s.weak));
+  tracked_.push_back(handle);
+  if (++newTracked > 200'000 || newBytes > budgetBytes) {
+    if (flags != nullptr) flags[0] = 1;
+  }
+}
+
+size_t Environment::sweep() {
+  size_t freed = 0, kept = 0;
+  int64_t bytes = 0;
+  for (const Handle h : tracked_) {
+    if (!valid(h)) continue;
+    Slot& s = slot(h);
+    if (s.weak == nullptr) continue;
+    napi_value object = nullptr;
+    napi_get_reference_value(env, s.weak, &object);
+    if (object == nullptr) {
+      free(h);
+      ++freed;
+    } else {
+      if (s.tensor.defined() && s.tensor.has_storage()) bytes += static_cast<int64_t>(s.tensor.storage().nbytes());
+      tracked_[kept++] = h;
+    }
+  }
+  tracked_.resize(kept);
+  newBytes = 0;
+  newTracked = 0;
+  trackedBytesLeft = bytes;
+  if (flags != nullptr) flags[0] = 0;
+  return freed;
+}
+
+// ---- talking to JavaScript -------------------------------------------------------------------------------------
+void check(Environment& e, napi_status status) {
+  if (status == napi_ok) return;
+  bool pending = false;
+  napi_is_exception_pending(e.env, &pending);
+  if (pending) throw PendingException{};
+  const napi_extended_error_info* info = nullptr;
+  napi_get_last_error_info(e.env, &info);
+  throw UsageError{std::string("Node-API: ") + (info && info->error_message ? info->error_message : "unknown error")};
+}
+
+void throwTorchError(Environment& e, const std::string& message) {
+  napi_value text = nullptr, constructor = nullptr, error = nullptr;
+  napi_create_string_utf8(e.env, message.data(), message.size(), &text);
+  if (e.errorClass != nullptr) {
+    napi_get_reference_value(e.env, e.errorClass, &constructor);
+    napi_new_instance(e.env, constructor, 1, &text, &error);
+  } else {
+    napi_create_error(e.env, nullptr, text, &error);
+  }
+  napi_throw(e.env, error);
+  throw PendingException{};
+}
+
+double toDouble(Environment& e, napi_value v, const char* what) {
+  double result = 0;
+  if (napi_get_value_double(e.env, v, &result) != napi_ok) throw UsageError{std::string(what) + " must be a number"};
+  return result;
+}
+int64_t toInt(Environment& e, napi_value v, const char* what) {
+  double result = 0;
+  if (napi_get_value_double(e.env, v, &result) == napi_ok) {
+    if (result != std::floor(result) || std::abs(result) > 9007199254740992.0) {
+      throw UsageError{std::string(what) + " must be an integer, got " + std::to_string(result)};
+    }
+    return static_cast<int64_t>(result);
+  }
+  int64_t big = 0;
+  bool lossless = false;
+  if (napi_get_value_bigint_int64(e.env, v, &big, &lossless) == napi_ok && lossless) return big;
+  throw UsageError{std::string(what) + " must be an integer"};
+}
+bool toBool(Environment& e, napi_value v, const char* what) {
+  bool result = false;
+  if (napi_get_value_bool(e.env, v, &result) != napi_ok) throw UsageError{std::string(what) + " must be a boolean"};
+  return result;
+}
+std::string toString(Environment& e, napi_value v, const char* what) {
+  size_t length = 0;
+  if (napi_get_value_string_utf8(e.env, v, nullptr, 0, &length) != napi_ok) {
+    throw UsageError{std::string(what) + " must be a string"};
+  }
+  std::string result(length, '\0');
+  check(e, napi_get_value_string_utf8(e.env, v, result.data(), length + 1, &length));
+  return result;
+}
+std::vector<Handle> toHandles(Environment& e, napi_value v, const char* what) {
+  uint32_t length = 0;
+  if (napi_get_array_length(e.env, v, &length) != napi_ok) throw UsageError{std::string(what) + " must be an array"};
+  std::vector<Handle> result(length);
+  for (uint32_t i = 0; i < length; ++i) {
+    napi_value item;
+    check(e, napi_get_element(e.env, v, i, &item));
+    if (napi_get_value_int32(e.env, item, &result[i]) != napi_ok) throw UsageError{std::string(what) + " must hold tensors"};
+  }
+  return result;
+}
+napi_value makeNumber(Environment& e, double v) {
+  napi_value result;
+  check(e, napi_create_double(e.env, v, &result));
+  return result;
+}
+napi_value makeInt(Environment& e, int32_t v) {
+  napi_value result;
+  check(e, napi_create_int32(e.env, v, &result));
+  return result;
+}
+napi_value makeString(Environment& e, const std::string& v) {
+  napi_value result;
+  check(e, napi_create_string_utf8(e.env, v.data(), v.size(), &result));
+  return result;
+}
+napi_value makeUndefined(Environment& e) {
+  napi_value result;
+  check(e, napi_get_undefined(e.env, &result));
+  return result;
+}
+napi_value makeHandles(Environment& e, const std::vector<Handle>& v) {
+  napi_value result;
+  check(e, napi_create_array_with_length(e.env, v.size(), &result));
+  for (size_t i = 0; i < v.size(); ++i) check(e, napi_set_element(e.env, result, static_cast<uint32_t>(i), makeInt(e, v[i])));
+  return result;
+}
+std::string describe(const at::Tensor& t) {
+  if (!t.defined()) return "undefined";
+  std::string text = std::string(c10::toString(t.scalar_type())) + "[";
+  for (int64_t i = 0; i < t.dim(); ++i) text += (i ? ", " : "") + std::to_string(t.size(i));
+  return text + "]" + (t.is_cpu() ? "" : " on " + t.device().str());
+}
+
+// Every exported function runs in here: no C++ exception leaves the addon, libtorch's become TorchError.
+napi_value guarded(napi_env env, napi_callback_info info) {
+  constexpr size_t kMost = 40;
+  size_t argc = kMost;
+  napi_value argv[kMost];
+  void* data = nullptr;
+  Environment* e = nullptr;
+  if (napi_get_instance_data(env, reinterpret_cast<void**>(&e)) != napi_ok || e == nullptr) return nullptr;
+  if (napi_get_cb_info(env, info, &argc, argv, nullptr, &data) != napi_ok) return nullptr;
+  std::string message;
+  try {
+    return reinterpret_cast<Function>(data)(*e, argv, std::min(argc, kMost));
+  } catch (const PendingException&) {
+    return nullptr;
+  } catch (const UsageError& error) {
+    message = error.message;
+  } catch (const c10::Error& error) {
+    message = error.what_without_backtrace();
+  } catch (const std::exception& error) {
+    message = error.what();
+  } catch (...) {
+    message = "unknown error in native code";
+  }
+  try {
+    throwTorchError(*e, message);
+  } catch (const PendingException&) {
+  }
+  return nullptr;
+}
+
+namespace {
+
+// setup(TorchError, flags: Int32Array): what the addon needs from JavaScript.
+napi_value setup(Environment& e, napi_value* argv, size_t argc) {
+  if (argc < 2) throw UsageError{"setup(errorClass, flags)"};
+  if (e.errorClass == nullptr) check(e, napi_create_reference(e.env, argv[0], 1, &e.errorClass));
+  napi_typedarray_type type;
+  size_t length, offset;
+  void* data;
+  napi_value buffer;
+  check(e, napi_get_typedarray_info(e.env, argv[1], &type, &length, &data, &buffer, &offset));
+  if (type != napi_int32_array || length < 1) throw UsageError{"flags must be an Int32Array"};
+  napi_ref keep;  // lives as long as the environment: the address below must stay valid
+  check(e, napi_create_reference(e.env, argv[1], 1, &keep));
+  e.flags = static_cast<int32_t*>(data);
+  return makeUndefined(e);
+}
+
+void define(Environment& e, napi_value exports, const std::vector<Binding>& bindings) {
+  for (const Binding& b : bindings) {
+    napi_value function;
+    check(e, napi_create_function(e.env, b.name, NAPI_AUTO_LENGTH, guarded, reinterpret_cast<void*>(b.function), &function));
+    check(e, napi_set_named_property(e.env, exports, b.name, function));
+  }
+}
+
+}  // namespace
+
+napi_value initialise(napi_env env, napi_value exports) {
+  installCpuAllocator();
+  auto* e = new Environment(env);
+  if (napi_set_instance_data(env, e, [](napi_env, void* data, void*) { delete static_cast<Environment*>(data); }, nullptr) != napi_ok) {
+    delete e;
+    return nullptr;
+  }
+  try {
+    define(*e, exports, {{"setup", setup}});
+    define(*e, exports, kOperatorBindings);
+    define(*e, exports, kTensorBindings);
+    define(*e, exports, kAutogradBindings);
+    define(*e, exports, kRuntimeBindings);
+  } catch (...) {
+    napi_throw_error(env, nullptr, "could not register the addon's functions");
+    return nullptr;
+  }
+  return exports;
+}
+
+}  // namespace miro
+
+NAPI_MODULE_INIT() { return miro::initialise(env, exports); }

@@ -1,0 +1,198 @@
+// Random generators, threads, memory, devices, and what this build is.
+#include "allocator.hpp"
+#include "environment.hpp"
+
+#include <ATen/CPUGeneratorImpl.h>
+#include <ATen/Context.h>
+#include <ATen/Parallel.h>
+#include <c10/core/CachingDeviceAllocator.h>
+#include <torch/cuda.h>
+#include <torch/version.h>
+
+#include <dlfcn.h>
+#if defined(__x86_64__)
+#include <cpuid.h>
+#endif
+
+namespace miro {
+namespace {
+
+napi_value boolean(Environment& e, bool v) {
+  napi_value result;
+  check(e, napi_get_boolean(e.env, v, &result));
+  return result;
+}
+napi_value bigint(Environment& e, uint64_t v) {
+  napi_value result;
+  check(e, napi_create_bigint_uint64(e.env, v, &result));
+  return result;
+}
+
+// Seeds are 64-bit: a number or a bigint, negative ones wrap as in PyTorch.
+uint64_t seedAt(Environment& e, napi_value v) { return static_cast<uint64_t>(toInt(e, v, "seed")); }
+
+at::Generator& generatorAt(Environment& e, napi_value v) {
+  const int64_t id = toInt(e, v, "generator");
+  if (id < 0 || static_cast<size_t>(id) >= e.generators.size() || !e.generators[id].defined()) throw UsageError{"this Generator was freed"};
+  return e.generators[id];
+}
+int32_t storeGenerator(Environment& e, at::Generator g) {
+  if (!e.freeGenerators.empty()) {
+    const int32_t id = e.freeGenerators.back();
+    e.freeGenerators.pop_back();
+    e.generators[id] = std::move(g);
+    return id;
+  }
+  e.generators.push_back(std::move(g));
+  return static_cast<int32_t>(e.generators.size() - 1);
+}
+
+// generatorNew(device): a generator with PyTorch's default seed.
+napi_value generatorNew(Environment& e, napi_value* argv, size_t argc) {
+  if (argc < 1) throw UsageError{"generatorNew(device)"};
+  const c10::Device device(toString(e, argv[0], "device"));
+  if (device.is_cpu()) return makeInt(e, storeGenerator(e, at::make_generator<at::CPUGeneratorImpl>(c10::default_rng_seed_val)));
+  const auto& base = at::globalContext().defaultGenerator(device);
+  at::Generator own = base.clone();
+  own.set_current_seed(c10::default_rng_seed_val);
+  return makeInt(e, storeGenerator(e, std::move(own)));
+}
+napi_value generatorDefault(Environment& e, napi_value* argv, size_t argc) {
+  if (argc < 1) throw UsageError{"generatorDefault(device)"};
+  return makeInt(e, storeGenerator(e, at::globalContext().defaultGenerator(c10::Device(toString(e, argv[0], "device")))));
+}
+napi_value generatorFree(Environment& e, napi_value* argv, size_t argc) {
+  if (argc < 1) throw UsageError{"generatorFree(id)"};
+  generatorAt(e, argv[0]) = at::Generator();
+  e.freeGenerators.push_back(static_cast<int32_t>(toInt(e, argv[0], "generator")));
+  return makeUndefined(e);
+}
+napi_value generatorSeed(Environment& e, napi_value* argv, size_t argc) {
+  if (argc < 2) throw UsageError{"generatorSeed(id, seed)"};
+  at::Generator& g = generatorAt(e, argv[0]);
+  const uint64_t seed = seedAt(e, argv[1]);
+  std::lock_guard<std::mutex> lock(g.mutex());
+  g.set_current_seed(seed);
+  return makeUndefined(e);
+}
+napi_value generatorInitialSeed(Environment& e, napi_value* argv, size_t argc) {
+  if (argc < 1) throw UsageError{"generatorInitialSeed(id)"};
+  return bigint(e, generatorAt(e, argv[0]).current_seed());
+}
+napi_value generatorGetState(Environment& e, napi_value* argv, size_t argc) {
+  if (argc < 1) throw UsageError{"generatorGetState(id)"};
+  at::Generator& g = generatorAt(e, argv[0]);
+  std::lock_guard<std::mutex> lock(g.mutex());
+  return makeInt(e, e.store(g.get_state()));
+}
+napi_value generatorSetState(Environment& e, napi_value* argv, size_t argc) {
+  if (argc < 2) throw UsageError{"generatorSetState(id, state)"};
+  at::Generator& g = generatorAt(e, argv[0]);
+  const at::Tensor state = e.tensor(static_cast<Handle>(toInt(e, argv[1], "state")));
+  std::lock_guard<std::mutex> lock(g.mutex());
+  g.set_state(state);
+  return makeUndefined(e);
+}
+
+napi_value manualSeed(Environment& e, napi_value* argv, size_t argc) {
+  if (argc < 1) throw UsageError{"manualSeed(seed)"};
+  at::manual_seed(seedAt(e, argv[0]));
+  return makeUndefined(e);
+}
+
+napi_value setNumThreads(Environment& e, napi_value* argv, size_t argc) {
+  if (argc < 1) throw UsageError{"setNumThreads(n)"};
+  const int64_t n = toInt(e, argv[0], "n");
+  if (n < 1 || n > 4096) throw UsageError{"the number of threads must be between 1 and 4096, got " + std::to_string(n)};
+  at::set_num_threads(static_cast<int>(n));
+  return makeUndefined(e);
+}
+napi_value getNumThreads(Environment& e, napi_value*, size_t) { return makeInt(e, at::get_num_threads()); }
+
+// memoryStats() -> [live, peak, cached bytes on the CPU, live handles]
+napi_value memoryStats(Environment& e, napi_value*, size_t) {
+  const AllocatorStats s = cpuAllocatorStats();
+  const double values[] = {static_cast<double>(s.liveBytes), static_cast<double>(s.peakBytes), static_cast<double>(s.cachedBytes),
+                           static_cast<double>(e.liveSlots)};
+  napi_value result;
+  check(e, napi_create_array_with_length(e.env, 4, &result));
+  for (uint32_t i = 0; i < 4; ++i) check(e, napi_set_element(e.env, result, i, makeNumber(e, values[i])));
+  return result;
+}
+napi_value emptyCache(Environment& e, napi_value*, size_t) {
+  emptyCpuCache();
+  if (torch::cuda::is_available()) c10::getDeviceAllocator(c10::DeviceType::CUDA)->emptyCache();
+  return makeUndefined(e);
+}
+// cudaMemory(device) -> [allocated, reserved, peak allocated] bytes
+napi_value cudaMemory(Environment& e, napi_value* argv, size_t argc) {
+  if (!torch::cuda::is_available()) throw UsageError{"no CUDA device is available"};
+  const auto index = static_cast<c10::DeviceIndex>(argc > 0 ? toInt(e, argv[0], "device") : 0);
+  const auto stats = c10::getDeviceAllocator(c10::DeviceType::CUDA)->getDeviceStats(index);
+  const double values[] = {static_cast<double>(stats.allocated_bytes[0].current), static_cast<double>(stats.reserved_bytes[0].current),
+                           static_cast<double>(stats.allocated_bytes[0].peak)};
+  napi_value result;
+  check(e, napi_create_array_with_length(e.env, 3, &result));
+  for (uint32_t i = 0; i < 3; ++i) check(e, napi_set_element(e.env, result, i, makeNumber(e, values[i])));
+  return result;
+}
+
+napi_value cudaAvailable(Environment& e, napi_value*, size_t) { return boolean(e, torch::cuda::is_available()); }
+napi_value cudaDeviceCount(Environment& e, napi_value*, size_t) { return makeInt(e, torch::cuda::device_count()); }
+napi_value cudaSynchronize(Environment& e, napi_value* argv, size_t argc) {
+  torch::cuda::synchronize(argc > 0 ? toInt(e, argv[0], "device") : -1);
+  return makeUndefined(e);
+}
+
+std::vector<std::string> cpuCapabilities() {
+  std::vector<std::string> found;
+#if defined(__x86_64__)
+  __builtin_cpu_init();
+  if (__builtin_cpu_supports("avx2")) found.push_back("avx2");
+  if (__builtin_cpu_supports("avx512f")) found.push_back("avx512f");
+  if (__builtin_cpu_supports("avx512vnni")) found.push_back("avx512_vnni");
+  if (__builtin_cpu_supports("avx512bf16")) found.push_back("avx512_bf16");
+  unsigned a = 0, b = 0, c = 0, d = 0;
+  if (__get_cpuid_count(7, 0, &a, &b, &c, &d)) {
+    if (d & (1u << 24) && d & (1u << 22)) found.push_back("amx_bf16");
+    if (d & (1u << 24) && d & (1u << 25)) found.push_back("amx_int8");
+  }
+#endif
+  return found;
+}
+
+// buildInfo() -> what was compiled against, and what was found at load.
+napi_value buildInfo(Environment& e, napi_value*, size_t) {
+  napi_value result, list;
+  check(e, napi_create_object(e.env, &result));
+  const auto set = [&](const char* key, napi_value v) { check(e, napi_set_named_property(e.env, result, key, v)); };
+  set("torchVersion", makeString(e, TORCH_VERSION));
+#ifdef MIRO_WITH_CUDA
+  set("cuda", boolean(e, true));
+#else
+  set("cuda", boolean(e, false));
+#endif
+  const auto capabilities = cpuCapabilities();
+  check(e, napi_create_array_with_length(e.env, capabilities.size(), &list));
+  for (size_t i = 0; i < capabilities.size(); ++i) {
+    check(e, napi_set_element(e.env, list, static_cast<uint32_t>(i), makeString(e, capabilities[i])));
+  }
+  set("capabilities", list);
+  set("aten", makeString(e, at::get_cpu_capability()));
+  Dl_info where{};
+  const void* symbol = reinterpret_cast<const void*>(&at::get_num_threads);
+  set("libraryPath", makeString(e, dladdr(symbol, &where) != 0 && where.dli_fname ? where.dli_fname : ""));
+  return result;
+}
+
+}  // namespace
+
+const std::vector<Binding> kRuntimeBindings = {
+    {"generatorNew", generatorNew}, {"generatorDefault", generatorDefault}, {"generatorFree", generatorFree},
+    {"generatorSeed", generatorSeed}, {"generatorInitialSeed", generatorInitialSeed},
+    {"generatorGetState", generatorGetState}, {"generatorSetState", generatorSetState}, {"manualSeed", manualSeed},
+    {"setNumThreads", setNumThreads}, {"getNumThreads", getNumThreads}, {"memoryStats", memoryStats},
+    {"emptyCache", emptyCache}, {"cudaMemory", cudaMemory}, {"cudaAvailable", cudaAvailable},
+    {"cudaDeviceCount", cudaDeviceCount}, {"cudaSynchronize", cudaSynchronize}, {"buildInfo", buildInfo}};
+
+}  // namespace miro

@@ -1,0 +1,100 @@
+// Element types, by PyTorch's names.
+import { TorchError } from "./errors.js";
+
+export type DType =
+  | "uint8"
+  | "int8"
+  | "int16"
+  | "int32"
+  | "int64"
+  | "float16"
+  | "float32"
+  | "float64"
+  | "bool"
+  | "bfloat16";
+
+/** A device name: `cpu`, `cuda` (the current one) or `cuda:N`. */
+export type Device = string;
+
+/** c10::ScalarType numbers. */
+const CODES: Record<DType, number> = {
+  uint8: 0,
+  int8: 1,
+  int16: 2,
+  int32: 3,
+  int64: 4,
+  float16: 5,
+  float32: 6,
+  float64: 7,
+  bool: 11,
+  bfloat16: 15,
+};
+const NAMES = new Map(Object.entries(CODES).map(([name, code]) => [code, name as DType]));
+const WIDTHS: Record<DType, number> = {
+  uint8: 1,
+  int8: 1,
+  int16: 2,
+  int32: 4,
+  int64: 8,
+  float16: 2,
+  float32: 4,
+  float64: 8,
+  bool: 1,
+  bfloat16: 2,
+};
+
+export type HostData =
+  | Uint8Array
+  | Int8Array
+  | Int16Array
+  | Uint16Array
+  | Int32Array
+  | BigInt64Array
+  | Float32Array
+  | Float64Array;
+
+export function dtypeCode(dtype: DType): number {
+  const code = CODES[dtype];
+  if (code === undefined) {
+    throw new TorchError(`dtype must be one of ${Object.keys(CODES).join(", ")}, got ${String(dtype)}`);
+  }
+  return code;
+}
+
+export function dtypeName(code: number): DType {
+  const name = NAMES.get(code);
+  if (name === undefined) throw new TorchError(`tensors of dtype code ${code} cannot be described in JavaScript`);
+  return name;
+}
+
+/** Bytes of one element. */
+export function itemSize(dtype: DType): number {
+  return WIDTHS[dtype];
+}
+
+export function isFloatingPoint(dtype: DType): boolean {
+  return dtype === "float32" || dtype === "bfloat16" || dtype === "float16" || dtype === "float64";
+}
+
+/** An empty typed array for `length` elements; half-precision types come as raw bits in a Uint16Array. */
+export function hostArray(dtype: DType, length: number): HostData {
+  switch (dtype) {
+    case "float32":
+      return new Float32Array(length);
+    case "float64":
+      return new Float64Array(length);
+    case "int64":
+      return new BigInt64Array(length);
+    case "int32":
+      return new Int32Array(length);
+    case "int16":
+      return new Int16Array(length);
+    case "int8":
+      return new Int8Array(length);
+    case "float16":
+    case "bfloat16":
+      return new Uint16Array(length);
+    default:
+      return new Uint8Array(length);
+  }
+}

@@ -1,0 +1,113 @@
+// The native addon: where it lies, what it exports, and the state it shares with JavaScript.
+import { existsSync } from "node:fs";
+import { createRequire } from "node:module";
+import { dirname, join } from "node:path";
+import { fileURLToPath } from "node:url";
+import { TorchError } from "./errors.js";
+
+/** A tensor's name in native code: slot index and generation in one 31-bit integer. 0 is no tensor. */
+export type Handle = number;
+
+export interface BuildInfo {
+  /** Version of libtorch that the addon was compiled against. */
+  torchVersion: string;
+  /** Whether the addon was compiled against a libtorch with CUDA. */
+  cuda: boolean;
+  /** Processor features that matter here: `avx2`, `avx512f`, `avx512_vnni`, `avx512_bf16`, `amx_bf16`, `amx_int8`. */
+  capabilities: string[];
+  /** The instruction set that ATen's kernels were chosen for, such as `AVX512`. */
+  aten: string;
+  /** The loaded `libtorch_cpu` file. */
+  libraryPath: string;
+}
+
+type HostArray = ArrayBufferView | ArrayBuffer;
+
+export interface Native {
+  setup(errorClass: typeof TorchError, flags: Int32Array): void;
+  operator(name: string, overload: string): number;
+  // biome-ignore lint/suspicious/noExplicitAny: results follow the schema
+  call(operator: number, ...args: unknown[]): any;
+  schemas(): string[];
+  schema(name: string): string;
+  shape(t: Handle): number[];
+  strides(t: Handle): number[];
+  dtype(t: Handle): number;
+  device(t: Handle): string;
+  numel(t: Handle): number;
+  isContiguous(t: Handle): boolean;
+  storageBytes(t: Handle): number;
+  dataPointer(t: Handle): bigint;
+  copyToHost(t: Handle, target: HostArray): void;
+  fromHost(source: HostArray, shape: readonly number[], dtype: number): Handle;
+  item(t: Handle): number;
+  free(t: Handle): void;
+  isValid(t: Handle): boolean;
+  alias(t: Handle): Handle;
+  same(a: Handle, b: Handle): boolean;
+  beginScope(): void;
+  endScope(escaping: Handle[]): void;
+  keep(t: Handle): void;
+  track(t: Handle, object: object): void;
+  sweep(): [freed: number, heldBytes: number];
+  setBudget(bytes: number): void;
+  share(t: Handle): number;
+  receive(token: number): Handle;
+  backward(tensors: Handle[], gradients: Handle[], retainGraph: boolean, createGraph: boolean): void;
+  grad(
+    outputs: Handle[],
+    inputs: Handle[],
+    gradOutputs: Handle[],
+    retainGraph: boolean,
+    createGraph: boolean,
+    allowUnused: boolean,
+  ): Handle[];
+  requiresGrad(t: Handle): boolean;
+  setRequiresGrad(t: Handle, on: boolean): void;
+  isLeaf(t: Handle): boolean;
+  getGrad(t: Handle): Handle;
+  setGrad(t: Handle, gradient: Handle): void;
+  setGradMode(enabled?: boolean): boolean;
+  beginInference(): void;
+  endInference(): void;
+  beginAutocast(device: string, dtype: number, enabled: boolean, cache: boolean): number;
+  endAutocast(device: string, state: number): void;
+  generatorNew(device: string): number;
+  generatorDefault(device: string): number;
+  generatorFree(id: number): void;
+  generatorSeed(id: number, seed: number | bigint): void;
+  generatorInitialSeed(id: number): bigint;
+  generatorGetState(id: number): Handle;
+  generatorSetState(id: number, state: Handle): void;
+  manualSeed(seed: number | bigint): void;
+  setNumThreads(n: number): void;
+  getNumThreads(): number;
+  memoryStats(): [live: number, peak: number, cached: number, tensors: number];
+  emptyCache(): void;
+  cudaMemory(device: number): [allocated: number, reserved: number, peak: number];
+  cudaAvailable(): boolean;
+  cudaDeviceCount(): number;
+  cudaSynchronize(device?: number): void;
+  buildInfo(): BuildInfo;
+}
+
+/** flags[0] is raised by the addon when forgotten tensors may be worth collecting. */
+export const flags = new Int32Array(4);
+
+function load(): Native {
+  const file = join(dirname(fileURLToPath(import.meta.url)), "..", "build", "miro_torch.node");
+  if (!existsSync(file)) {
+    throw new TorchError(`the native addon is not built: ${file} is missing; run "node scripts/setup.mjs" in the clone`);
+  }
+  try {
+    const native = createRequire(import.meta.url)(file) as Native;
+    native.setup(TorchError, flags);
+    return native;
+  } catch (error) {
+    throw new TorchError(
+      `the native addon ${file} could not be loaded: ${(error as Error).message}; run "node scripts/setup.mjs" to build it for the libtorch that is installed`,
+    );
+  }
+}
+
+export const native: Native = load();
