@@ -1,0 +1,32 @@
+/** Devices and dtypes: what a name means on this machine. */
+import { buildInfo, cuda, type DType } from "@miro-t2i/torch";
+import { InvalidInputError } from "../errors.js";
+
+/** What a pipeline may compute in. */
+export const COMPUTE_DTYPES = ["auto", "float32", "bfloat16", "float16"] as const;
+export type ComputeDType = (typeof COMPUTE_DTYPES)[number];
+
+/** The devices that this machine and this build of libtorch offer. */
+export function availableDevices(): string[] {
+  const count = cuda.isAvailable() ? cuda.deviceCount() : 0;
+  return ["cpu", ...(count > 0 ? ["cuda"] : []), ...Array.from({ length: count }, (_, i) => `cuda:${i}`)];
+}
+
+/** Checks a device's name. @throws InvalidInputError naming the devices that there are */
+export function checkDevice(device: string, parameter = "device"): string {
+  const available = availableDevices();
+  if (available.includes(device)) return device;
+  const why = device.startsWith("cuda") && available.length === 1 ? " (no CUDA device, or a libtorch without CUDA)" : "";
+  throw new InvalidInputError(`${parameter}: ${JSON.stringify(device)} is not available${why}; available: ${available.join(", ")}`);
+}
+
+/** Whether this processor multiplies bfloat16 matrices in hardware. */
+export function hasFastBfloat16(): boolean {
+  return buildInfo().capabilities.some((name) => name === "avx512_bf16" || name === "amx_bf16");
+}
+
+/** `auto` is bfloat16 on CUDA and on processors with bfloat16 instructions, float32 elsewhere. */
+export function resolveDType(dtype: ComputeDType, device: string): Exclude<ComputeDType, "auto"> & DType {
+  if (dtype !== "auto") return dtype;
+  return device !== "cpu" || hasFastBfloat16() ? "bfloat16" : "float32";
+}

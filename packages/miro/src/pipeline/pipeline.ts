@@ -1,0 +1,520 @@
+/**
+ * From text to pictures: text encoder, network, sampler and decoder behind one call.
+ *
+ * Pictures are computed in batches of `batchSize` (1 on a CPU), each with its own generator. With the default on a CPU a
+ * picture is therefore bit for bit the same whatever else the call draws; larger batches change the order in which
+ * kernels add numbers up, and pixels by a level here and there.
+ */
+import { basename, resolve } from "node:path";
+import { buildInfo, cat, type DType, noGrad, nn, scope, type Tensor, tensor, zeros } from "@miro-t2i/torch";
+import type { Autoencoder } from "../autoencoder/index.js";
+import { loadAutoencoder } from "../autoencoder/index.js";
+import { InvalidInputError, invalid, MiroError } from "../errors.js";
+import { type Guidance, guidedDenoise, guidedSteps } from "../flow/guidance.js";
+import { release } from "../flow/release.js";
+import { SAMPLERS } from "../flow/samplers.js";
+import { LinearSchedule } from "../flow/schedule.js";
+import { REWARD_KEYS } from "../networks/config.js";
+import { type Conditioning, narrowConditioning } from "../networks/conditioning.js";
+import { parseOptions } from "../options.js";
+import { T5Encoder } from "../text/t5.js";
+import { Tokenizer } from "../text/tokenizer.js";
+import { version } from "../version.js";
+import { type Checkpoint, loadCheckpoint } from "./checkpoint.js";
+import { type ComputeDType, checkDevice, resolveDType } from "./device.js";
+import { type GenerateOptions, generateSchema } from "./generate-options.js";
+import { type DownloadProgress, type HubOptions, resolveModel } from "./hub.js";
+import { type RgbImage, toRgb } from "./images.js";
+import { initialNoise } from "./noise.js";
+import { denormalize } from "./normalization.js";
+import { choosePart, fetchCheckpoint, fetchTextEncoder, fetchVae, isLocal, variantPrefix } from "./sources.js";
+
+/** Where the text encoder and the autoencoder come from when nothing else is said. */
+export const DEFAULT_TEXT_ENCODER = "google/flan-t5-xl";
+export const DEFAULT_VAE = "stabilityai/sdxl-vae";
+
+/** Networks with fewer parameters stay in float32: they cost little, and the picture keeps its last bits. */
+const SMALL_NETWORK = 64e6;
+
+/** Options of {@link MiroPipeline.fromPretrained}. */
+export interface FromPretrainedOptions {
+  /** Sub-folder of the checkpoint, for repositories that hold several. */
+  variant?: string | undefined;
+  /** Branch, tag or commit of the checkpoint's repository, default `main`. */
+  revision?: string | undefined;
+  /** Cache of downloads; default as Python's `huggingface_hub`. */
+  cacheDir?: string | undefined;
+  /** `cpu`, `cuda`, `cuda:1`; default `cpu`. */
+  device?: string | undefined;
+  /** What the networks compute in; default `auto`: bfloat16 where the device is fast at it, else float32. */
+  dtype?: ComputeDType | undefined;
+  /** Folder or repository of the text encoder, instead of the checkpoint's. */
+  textEncoder?: string | undefined;
+  /** Folder or repository of the autoencoder, instead of the checkpoint's. */
+  vae?: string | undefined;
+  /** Reports downloads. */
+  onDownload?: ((progress: DownloadProgress) => void) | undefined;
+  signal?: AbortSignal | undefined;
+}
+
+/** Text encoder states of one prompt. */
+export interface TextStates {
+  /** (T, width) float32. */
+  embeddings: Tensor;
+  /** Number of real tokens, `</s>` included; the states behind them are of padding. */
+  length: number;
+}
+
+/** A tokenizer and its encoder. */
+export interface TextEncoder {
+  tokenizer: Tokenizer;
+  encoder: T5Encoder;
+}
+
+/** What a pipeline is made of, for callers that have the parts in memory. */
+export interface PipelineParts extends Checkpoint {
+  autoencoder: Autoencoder;
+  /** Loaded at the first call that needs it. */
+  loadTextEncoder: () => Promise<TextEncoder>;
+  device?: string;
+  dtype?: Exclude<ComputeDType, "auto">;
+  /** Name of the model in settings. */
+  name?: string;
+  variant?: string | undefined;
+}
+
+/** Everything that decides a picture, as stored in its file. */
+export interface ImageSettings {
+  prompt: string;
+  /** Null when the noise was given. */
+  seed: number | null;
+  steps: number;
+  guidanceScale: number;
+  guidanceType: "constant" | "linear";
+  guidanceWindow?: [number, number | null];
+  sampler: string;
+  shift: number;
+  rewardTargets: Record<string, number>;
+  negativeRewardTargets: Record<string, number>;
+  model: string;
+  variant?: string;
+  width: number;
+  height: number;
+  device: string;
+  dtype: string;
+  versions: { miro: string; torch: string };
+}
+
+/** A finished picture. */
+export interface GeneratedImage extends RgbImage {
+  prompt: string;
+  seed: number | null;
+  settings: ImageSettings;
+}
+
+/** What {@link MiroPipeline.generate} returns. */
+export interface GenerateResult {
+  /** Prompt 0's pictures, prompt 1's, … */
+  images: GeneratedImage[];
+  /** (B, C, r, r) float32 on the CPU, before decoding. The caller owns it. */
+  latents: Tensor;
+  /** What the caller should know, such as prompts that were cut. */
+  warnings: string[];
+}
+
+/** Text-to-image with reward targets. */
+export class MiroPipeline {
+  /** The rewards of the published main model. */
+  static readonly COHERENCE_KEYS: readonly string[] = REWARD_KEYS;
+
+  readonly network: Checkpoint["network"];
+  readonly preconditioning: Checkpoint["preconditioning"];
+  readonly autoencoder: Autoencoder;
+  readonly config: Checkpoint["config"];
+  readonly schedule: LinearSchedule;
+  readonly device: string;
+  readonly dtype: Exclude<ComputeDType, "auto">;
+  readonly name: string;
+  readonly variant: string | undefined;
+  readonly #parts: PipelineParts;
+  #textEncoder: Promise<TextEncoder> | null = null;
+
+  constructor(parts: PipelineParts) {
+    this.#parts = parts;
+    this.network = parts.network;
+    this.preconditioning = parts.preconditioning;
+    this.autoencoder = parts.autoencoder;
+    this.config = parts.config;
+    this.device = parts.device ?? "cpu";
+    this.dtype = parts.dtype ?? "float32";
+    this.name = parts.name ?? "unnamed";
+    this.variant = parts.variant;
+    const { start, end, shift, clip_min: clipMin } = parts.config.settings.scheduler ?? {};
+    this.schedule = new LinearSchedule({
+      ...(start !== undefined && { start }),
+      ...(end !== undefined && { end }),
+      ...(clipMin !== undefined && { clipMin }),
+      shift: parts.config.settings.sampler_defaults?.shift ?? shift ?? 1,
+    });
+    const channels = parts.config.network.numInputChannels;
+    if (parts.autoencoder.latentChannels !== channels) {
+      throw new InvalidInputError(
+        `vae: expected an autoencoder with ${channels} latent channels, received one with ${parts.autoencoder.latentChannels}`,
+      );
+    }
+  }
+
+  /**
+   * Loads a pipeline from a folder or a repository of the Hugging Face Hub. The text encoder is loaded at the first call
+   * of {@link generate}.
+   *
+   * @param model a folder in the release layout, or `owner/name`
+   * @throws InvalidInputError for what the caller chose wrongly (model, variant, device, …); MiroError for files that
+   *   are missing or broken and for a Hub that cannot be reached
+   */
+  static async fromPretrained(model: string, options: FromPretrainedOptions = {}): Promise<MiroPipeline> {
+    const device = checkDevice(options.device ?? "cpu");
+    const dtype = resolveDType(options.dtype ?? "auto", device);
+    const { revision, cacheDir, onDownload, signal, variant } = options;
+    const hub: HubOptions = { cacheDir, onDownload, signal };
+    const source = await resolveModel(model, "model", { ...hub, revision });
+    const prefix = variantPrefix(source, variant);
+    const folder = await fetchCheckpoint(source, prefix);
+    const checkpoint = loadCheckpoint(folder, { device, dtype });
+    let autoencoder: Autoencoder | null = null;
+    try {
+      const { text_encoder_repo: textRepo, vae_repo: vaeRepo } = checkpoint.config.settings;
+      const text = choosePart(source, `${prefix}text_encoder/`, "textEncoder", options.textEncoder, textRepo, DEFAULT_TEXT_ENCODER);
+      const vae = choosePart(source, `${prefix}vae/`, "vae", options.vae, vaeRepo, DEFAULT_VAE);
+      // A wrong folder is noticed now; a repository is asked when its files are needed.
+      if (isLocal(text)) await fetchTextEncoder(text, hub);
+      const vaeFolder = await fetchVae(vae, hub);
+      autoencoder = loadAutoencoder(vaeFolder, { dtype: "float32", device });
+      autoencoder.requiresGrad_(false).eval();
+      if (dtype === "bfloat16" && isLarge(autoencoder)) autoencoder.to({ dtype });
+      return new MiroPipeline({
+        ...checkpoint,
+        autoencoder,
+        loadTextEncoder: async () => loadTextEncoder(await fetchTextEncoder(text, hub), device, dtype, checkpoint.config.network.labelDim),
+        device,
+        dtype,
+        name: source.folder === model ? basename(resolve(model)) : model,
+        variant,
+      });
+    } catch (error) {
+      checkpoint.network.dispose();
+      checkpoint.preconditioning.dispose();
+      release([checkpoint.preprocessing, checkpoint.postprocessing, checkpoint.uncondEmbedding]);
+      autoencoder?.dispose();
+      throw error;
+    }
+  }
+
+  /** The rewards that this checkpoint was trained on: the names that targets may use. */
+  get coherenceKeys(): readonly string[] {
+    return this.config.coherenceKeys;
+  }
+
+  /** Steps used when a call gives none. */
+  get defaultSteps(): number {
+    return this.config.settings.sampler_defaults?.num_steps ?? 50;
+  }
+
+  /** Guidance scale used when a call gives none. */
+  get defaultGuidanceScale(): number {
+    return this.config.settings.sampler_defaults?.guidance_scale ?? 7;
+  }
+
+  /** Shape of one picture's latents: channels, height, width. */
+  get latentShape(): [number, number, number] {
+    const { numInputChannels, dataSize } = this.config.network;
+    return [numInputChannels, dataSize, dataSize];
+  }
+
+  /** The tokenizer and the text encoder, loaded at the first call. */
+  textEncoder(): Promise<TextEncoder> {
+    this.#textEncoder ??= this.#parts.loadTextEncoder().catch((error) => {
+      this.#textEncoder = null; // the next call may try again
+      throw error;
+    });
+    return this.#textEncoder;
+  }
+
+  /**
+   * Text encoder states of one prompt; the caller frees them. Without padding, except for networks that attend padded
+   * text (`concatCondTokenToLatents`). `cut` is what exceeded the checkpoint's limit, "" if nothing did.
+   */
+  async encodePrompt(prompt: string): Promise<TextStates & { cut: string }> {
+    const { tokenizer, encoder } = await this.textEncoder();
+    const padTo = this.config.network.concatCondTokenToLatents ? "maxLength" : "longest";
+    return scope(() =>
+      noGrad(() => {
+        const batch = tokenizer.encodeBatch([prompt], { maxLength: this.config.settings.max_text_len, padTo });
+        const states = encoder.forward(batch.ids.to({ device: this.device }), batch.mask.to({ device: this.device }));
+        return {
+          embeddings: states.select(0, 0).float(),
+          length: batch.mask.sum().item() as number,
+          cut: batch.overflow[0] ?? "",
+        };
+      }),
+    );
+  }
+
+  /**
+   * Draws pictures.
+   *
+   * @param prompt one text, or several
+   * @returns `imagesPerPrompt` pictures for each prompt, in order, with their latents
+   * @throws InvalidInputError for wrong options, before anything is computed; the signal's reason when it is aborted
+   */
+  async generate(prompt: string | readonly string[], options: GenerateOptions = {}): Promise<GenerateResult> {
+    const o = parseOptions(generateSchema, options);
+    const prompts = typeof prompt === "string" ? [prompt] : [...prompt];
+    if (prompts.length === 0) invalid("prompt", "a text or a list of texts", prompts);
+    for (const text of prompts) if (typeof text !== "string") invalid("prompt", "a text or a list of texts", text);
+    const count = prompts.length * o.imagesPerPrompt;
+    const wanted = this.#targets("rewardTargets", o.rewardTargets, 1, count);
+    const unwanted = this.#targets("negativeRewardTargets", o.negativeRewardTargets, 0, count);
+    const noise = this.#checkNoise(o.noise, count);
+    const seeds = noise ? null : seedsOf(o.seed, count);
+    const steps = o.steps ?? this.defaultSteps;
+    const guidance: Guidance = {
+      scale: o.guidanceScale ?? this.defaultGuidanceScale,
+      type: o.guidanceType,
+      start: o.guidanceWindow?.[0] ?? 0,
+      end: o.guidanceWindow?.[1] ?? null,
+    };
+    const schedule = o.shift === undefined ? this.schedule : new LinearSchedule({ ...this.schedule, shift: o.shift });
+    const batchSize = o.batchSize ?? (this.device === "cpu" ? 1 : 8);
+    o.signal?.throwIfAborted();
+
+    const images: GeneratedImage[] = [];
+    const latents: Tensor[] = [];
+    const warnings: string[] = [];
+    const texts = await this.#encode(prompts, o.promptEmbeddings, warnings);
+    try {
+      for (let first = 0; first < count; first += batchSize) {
+        const rows = Array.from({ length: Math.min(batchSize, count - first) }, (_, i) => first + i);
+        const conditionings = this.#condition(
+          rows.map((row) => texts[Math.floor(row / o.imagesPerPrompt)]!),
+          rows.map((row) => wanted[row]!),
+          rows.map((row) => unwanted[row]!),
+          guidedSteps(guidance, steps),
+        );
+        let result: Tensor;
+        const start = scope(() =>
+          (noise ? noise.narrow(0, first, rows.length) : initialNoise(seeds!.slice(first, first + rows.length), this.latentShape))
+            .to({ device: this.device, dtype: "float32" })
+            .clone(),
+        );
+        try {
+          const denoise = guidedDenoise<Conditioning>({
+            predict: (y, gamma, conditioning, previousLatents) =>
+              this.preconditioning.apply(this.network, {
+                y,
+                gamma,
+                conditioning,
+                previousLatents,
+              } as Parameters<typeof this.preconditioning.apply>[1]),
+            guidance,
+            ...conditionings,
+          });
+          result = await SAMPLERS[o.sampler](denoise, start, schedule.grid(steps), {
+            ...(o.signal && { signal: o.signal }),
+            ...(o.onStep && {
+              onStep: ({ step, gamma, x, denoised }) => o.onStep!({ step, steps, gamma, x, denoised, images: rows, imageCount: count }),
+            }),
+          });
+        } finally {
+          start.dispose();
+          release(conditionings);
+        }
+        try {
+          for (const [i, image] of this.decode(result).entries()) {
+            const row = rows[i]!;
+            const text = prompts[Math.floor(row / o.imagesPerPrompt)]!;
+            const settings: ImageSettings = {
+              prompt: text,
+              seed: seeds?.[row] ?? null,
+              steps,
+              guidanceScale: guidance.scale,
+              guidanceType: guidance.type,
+              ...(o.guidanceWindow && { guidanceWindow: o.guidanceWindow }),
+              sampler: o.sampler,
+              shift: schedule.shift,
+              rewardTargets: wanted[row]!,
+              negativeRewardTargets: unwanted[row]!,
+              model: this.name,
+              ...(this.variant && { variant: this.variant }),
+              width: image.width,
+              height: image.height,
+              device: this.device,
+              dtype: this.dtype,
+              versions: { miro: version(), torch: buildInfo().torchVersion },
+            };
+            images.push({ ...image, prompt: text, seed: settings.seed, settings });
+          }
+          latents.push(scope(() => result.to({ device: "cpu" }).clone()));
+        } finally {
+          result.dispose();
+        }
+        if (o.onImage) for (const row of rows) await o.onImage(images[row]!, row);
+      }
+      return { images, latents: scope(() => cat(latents, 0)), warnings };
+    } finally {
+      release(texts);
+      release(latents);
+    }
+  }
+
+  /**
+   * Latents of the network's space (B, C, r, r) to pictures, in chunks. The decoder runs in float32 or bfloat16, never in
+   * float16, in which the published autoencoder overflows.
+   * @throws MiroError when the latents hold values that are not finite
+   */
+  decode(latents: Tensor): RgbImage[] {
+    const chunk = this.device === "cpu" ? 1 : 16;
+    const images: RgbImage[] = [];
+    for (let first = 0; first < latents.shape[0]!; first += chunk) {
+      const part = scope(() =>
+        noGrad(() => {
+          const x = latents.narrow(0, first, Math.min(chunk, latents.shape[0]! - first)).to({ device: this.device });
+          if (!x.isfinite().all().item()) {
+            const hint = this.dtype === "float32" ? "the checkpoint may be damaged" : "try dtype float32";
+            throw new MiroError(`the network returned values that are not finite; ${hint}`);
+          }
+          return toRgb(this.autoencoder.decode(denormalize(x.float(), this.#parts.postprocessing)));
+        }),
+      );
+      images.push(...part);
+    }
+    return images;
+  }
+
+  /** Frees all weights; the pipeline must not be used afterwards. */
+  async dispose(): Promise<void> {
+    const text = await this.#textEncoder?.catch(() => null);
+    text?.encoder.dispose();
+    for (const module of [this.network, this.preconditioning, this.autoencoder]) module.dispose();
+    release([this.#parts.preprocessing, this.#parts.postprocessing, this.#parts.uncondEmbedding]);
+  }
+
+  /** One full map of targets for each picture; names are checked before anything is computed. */
+  #targets(
+    parameter: string,
+    given: Record<string, number> | Record<string, number>[] | undefined,
+    fallback: number,
+    count: number,
+  ): Record<string, number>[] {
+    const keys = this.coherenceKeys;
+    if (Array.isArray(given) && given.length !== count) {
+      invalid(parameter, `one set for all pictures or one for each of ${count}`, `${given.length} sets`);
+    }
+    return Array.from({ length: count }, (_, i) => {
+      const targets = (Array.isArray(given) ? given[i] : given) ?? {};
+      const unknown = Object.keys(targets).filter((key) => !keys.includes(key));
+      if (unknown.length > 0) {
+        throw new InvalidInputError(
+          `${parameter}: this checkpoint was not trained on ${unknown.join(", ")}; its rewards are ${keys.join(", ")}`,
+        );
+      }
+      return Object.fromEntries(keys.map((key) => [key, targets[key] ?? fallback]));
+    });
+  }
+
+  #checkNoise(noise: Tensor | undefined, count: number): Tensor | null {
+    if (!noise) return null;
+    const shape = [count, ...this.latentShape];
+    if (noise.shape.length !== 4 || noise.shape.some((size, i) => size !== shape[i])) {
+      invalid("noise", `shape (${shape.join(", ")})`, `(${noise.shape.join(", ")})`);
+    }
+    return noise;
+  }
+
+  /** States of each prompt; equal prompts are encoded once. The caller frees them. */
+  async #encode(prompts: readonly string[], given: Tensor[] | undefined, warnings: string[]): Promise<TextStates[]> {
+    const width = this.config.network.labelDim;
+    if (given) {
+      if (given.length !== prompts.length) {
+        invalid("promptEmbeddings", `one tensor for each of ${prompts.length} prompts`, `${given.length} tensors`);
+      }
+      for (const states of given) {
+        if (states.ndim !== 2 || states.size(1) !== width || states.size(0) === 0) {
+          invalid("promptEmbeddings", `shape (tokens, ${width})`, `(${states.shape.join(", ")})`);
+        }
+      }
+      return given.map((states) => ({
+        embeddings: scope(() => states.detach().to({ device: this.device, dtype: "float32" }).clone()),
+        length: states.size(0),
+      }));
+    }
+    const distinct = new Map<string, TextStates>();
+    for (const prompt of prompts) {
+      if (distinct.has(prompt)) continue;
+      const { cut, ...states } = await this.encodePrompt(prompt);
+      distinct.set(prompt, states);
+      if (cut) {
+        warnings.push(`the prompt is longer than ${this.config.settings.max_text_len} tokens; this was cut: ${JSON.stringify(cut)}`);
+      }
+    }
+    return prompts.map((prompt) => distinct.get(prompt)!);
+  }
+
+  /**
+   * Text and rewards of a batch, through everything that does not depend on the step: both branches as 2B rows, and the
+   * conditional one alone, as far as the run needs them.
+   */
+  #condition(
+    texts: readonly TextStates[],
+    wanted: readonly Record<string, number>[],
+    unwanted: readonly Record<string, number>[],
+    guided: { any: boolean; all: boolean },
+  ): { both: Conditioning | null; conditional: Conditioning | null } {
+    return scope(() =>
+      noGrad(() => {
+        const empty = { embeddings: this.#parts.uncondEmbedding, length: this.#parts.uncondEmbedding.size(0) };
+        const all = guided.any ? [...texts, ...texts.map(() => empty)] : texts;
+        const targets = guided.any ? [...wanted, ...unwanted] : wanted;
+        const length = Math.max(...all.map((text) => text.embeddings.size(0)));
+        const textEmbeddings = zeros([all.length, length, this.config.network.labelDim], { device: this.device });
+        const textMask = zeros([all.length, length], { dtype: "bool", device: this.device });
+        for (const [row, text] of all.entries()) {
+          textEmbeddings.select(0, row).narrow(0, 0, text.embeddings.size(0)).copy_(text.embeddings);
+          textMask.select(0, row).narrow(0, 0, text.length).fill_(true);
+        }
+        const rewards = Object.fromEntries(
+          this.coherenceKeys.map((key) => [key, tensor(targets.map((target) => target[key]!), { dtype: "float32", device: this.device })]),
+        );
+        const conditioning = this.network.condition({ textEmbeddings, textMask, rewards });
+        if (!guided.any) return { both: null, conditional: conditioning };
+        return { both: conditioning, conditional: guided.all ? null : narrowConditioning(conditioning, 0, texts.length) };
+      }),
+    );
+  }
+}
+
+/** The seed of each picture: consecutive from one, or as listed. */
+function seedsOf(seed: number | number[], count: number): number[] {
+  if (typeof seed === "number") return Array.from({ length: count }, (_, i) => seed + i);
+  if (seed.length !== count) invalid("seed", `one number, or one for each of ${count} pictures`, `${seed.length} numbers`);
+  return seed;
+}
+
+function isLarge(module: nn.Module): boolean {
+  let count = 0;
+  for (const parameter of module.parameters()) count += parameter.numel;
+  return count >= SMALL_NETWORK;
+}
+
+async function loadTextEncoder(folder: string, device: string, dtype: DType, width: number): Promise<TextEncoder> {
+  const tokenizer = await Tokenizer.fromFile(folder);
+  const encoder = await T5Encoder.fromPretrained(folder, { device, dtype: "float32" });
+  encoder.requiresGrad_(false).eval();
+  if (encoder.config.dModel !== width) {
+    encoder.dispose();
+    invalid("textEncoder", `an encoder of width ${width}, as the checkpoint was trained with`, encoder.config.dModel);
+  }
+  // float16 overflows in T5's feed-forward layers: half precision here always means bfloat16.
+  if (dtype !== "float32" && isLarge(encoder)) encoder.to({ dtype: "bfloat16" });
+  return { tokenizer, encoder };
+}
