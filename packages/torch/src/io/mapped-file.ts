@@ -9,7 +9,7 @@ import fs from "node:fs";
 import { empty } from "../creation.js";
 import { type DType, itemSize } from "../dtype.js";
 import { TorchError } from "../errors.js";
-import * as aten from "../ops.generated.js";
+import { aten } from "../ops.generated.js";
 import { scope } from "../scope.js";
 import type { Tensor } from "../tensor.js";
 

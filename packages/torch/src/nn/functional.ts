@@ -1,6 +1,6 @@
 /** Layers and losses as functions, under the names of `torch.nn.functional`. Each maps to one ATen operator or few. */
 import { TorchError } from "../errors.js";
-import * as aten from "../ops.generated.js";
+import { aten } from "../ops.generated.js";
 import type { Tensor } from "../tensor.js";
 
 /** One number for both spatial directions, or [vertical, horizontal]. */

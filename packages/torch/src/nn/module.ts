@@ -5,7 +5,7 @@
  * the spelling of the checkpoints they come from (`layer_norm.weight`).
  */
 import { noGrad } from "../autograd.js";
-import { type DType, isFloating } from "../dtype.js";
+import { type DType, isFloatingPoint } from "../dtype.js";
 import { TorchError } from "../errors.js";
 import type { Tensor } from "../tensor.js";
 
@@ -54,7 +54,7 @@ export abstract class Module {
   protected parameter(name: string, tensor: Tensor, { requiresGrad = true }: { requiresGrad?: boolean } = {}): Tensor {
     this.#claim(name);
     tensor.keep();
-    if (isFloating(tensor.dtype)) tensor.requiresGrad_(requiresGrad);
+    if (isFloatingPoint(tensor.dtype)) tensor.requiresGrad_(requiresGrad);
     this.#parameters.set(name, tensor);
     return tensor;
   }
@@ -199,7 +199,7 @@ export abstract class Module {
    * optimisers and tied weights keep pointing at them.
    */
   to({ device, dtype }: { device?: string; dtype?: DType }): this {
-    if (dtype !== undefined && !isFloating(dtype)) {
+    if (dtype !== undefined && !isFloatingPoint(dtype)) {
       throw new TorchError(`${this.constructor.name}.to: dtype must be a floating one, got ${dtype}`);
     }
     const fixed = this.#fixedDtypes();
@@ -240,7 +240,7 @@ export abstract class Module {
   /** Makes every floating parameter record gradients, or stop doing so. */
   requiresGrad_(on = true): this {
     for (const tensor of this.parameters()) {
-      if (isFloating(tensor.dtype)) tensor.requiresGrad_(on);
+      if (isFloatingPoint(tensor.dtype)) tensor.requiresGrad_(on);
     }
     return this;
   }
@@ -273,13 +273,13 @@ function listed(what: string, items: string[]): string[] {
 function replace(target: Tensor, source: Tensor): void {
   const requiresGrad = target.requiresGrad;
   target.assign(source);
-  if (isFloating(target.dtype)) target.requiresGrad_(requiresGrad);
+  if (isFloatingPoint(target.dtype)) target.requiresGrad_(requiresGrad);
 }
 
 function targetOf(tensor: Tensor, device?: string, dtype?: DType): { device: string; dtype: DType } {
   return {
     device: device ?? tensor.device,
-    dtype: dtype !== undefined && isFloating(tensor.dtype) ? dtype : tensor.dtype,
+    dtype: dtype !== undefined && isFloatingPoint(tensor.dtype) ? dtype : tensor.dtype,
   };
 }
 

@@ -1,5 +1,5 @@
 /** AdamW (Loshchilov and Hutter, 2019) as `torch.optim.AdamW`, one fused kernel call for each device and dtype. */
-import * as aten from "../ops.generated.js";
+import { aten } from "../ops.generated.js";
 import type { Tensor } from "../tensor.js";
 import { type AdamOptions, byKind, type Entry, type GroupInput, Optimizer, type ParamGroup } from "./optimizer.js";
 

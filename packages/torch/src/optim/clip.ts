@@ -1,7 +1,7 @@
 /** Clipping gradients by their global norm, as `torch.nn.utils.clip_grad_norm_`. */
 import { noGrad } from "../autograd.js";
 import { full, stack } from "../creation.js";
-import * as aten from "../ops.generated.js";
+import { aten } from "../ops.generated.js";
 import { scope } from "../scope.js";
 import type { Tensor } from "../tensor.js";
 
@@ -24,7 +24,7 @@ export function clipGradNorm_(params: Iterable<Tensor>, maxNorm: number): Tensor
       if (lists.size === 0) return full([], 0);
       const all = [...lists.values()];
       const device = all[0]![0]!.device;
-      const norms = all.flatMap((list) => aten._foreach_norm_Scalar(list, 2) as Tensor[]);
+      const norms = all.flatMap((list) => aten._foreach_norm_Scalar(list, 2));
       const total = aten.linalg_vector_norm(stack(norms.map((norm) => norm.to({ device }))), 2);
       const coefficient = total.add(1e-6).reciprocal().mul(maxNorm).clamp(null, 1);
       for (const list of all) aten._foreach_mul__Tensor(list, coefficient.to({ device: list[0]!.device }));

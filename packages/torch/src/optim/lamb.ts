@@ -11,7 +11,7 @@
  * Norms and ratios stay on the device: a step never waits for it.
  */
 import { where } from "../creation.js";
-import * as aten from "../ops.generated.js";
+import { aten } from "../ops.generated.js";
 import { scope } from "../scope.js";
 import { float, type Tensor } from "../tensor.js";
 import { type AdamOptions, byKind, type Entry, type GroupInput, Optimizer, type ParamGroup } from "./optimizer.js";
@@ -68,12 +68,12 @@ function updateBucket(group: ParamGroup<LambOptions>, bucket: Entry[]): void {
   // m̂/(√v̂ + ε) = s·m/(√v + ε·√c₂) with c₁ = 1−β₁ᵏ, c₂ = 1−β₂ᵏ, s = √c₂/c₁: both corrections without a pass of their own.
   const correction2 = Math.sqrt(1 - beta2 ** step);
   const scale = correction2 / (1 - beta1 ** step);
-  const denominators = aten._foreach_sqrt(seconds) as Tensor[];
+  const denominators = aten._foreach_sqrt(seconds);
   aten._foreach_add__Scalar(denominators, float(eps * correction2));
 
   const coupled = weightDecay !== 0 && !decouple;
   if (group.layerAdaptation ?? weightDecay > 0) {
-    const directions = aten._foreach_mul_Scalar(params, float(coupled ? weightDecay : 0)) as Tensor[];
+    const directions = aten._foreach_mul_Scalar(params, float(coupled ? weightDecay : 0));
     aten._foreach_addcdiv__Scalar(directions, firsts, denominators, float(scale));
     const ratios = trustRatios(params, directions);
     aten._foreach_addcmul__Scalar(params, directions, ratios, float(-lr));
@@ -86,8 +86,8 @@ function updateBucket(group: ParamGroup<LambOptions>, bucket: Entry[]): void {
 
 /** ‖p‖/‖r‖ for each pair as scalars on the device, 1 where either norm is 0. */
 function trustRatios(params: Tensor[], directions: Tensor[]): Tensor[] {
-  const weightNorms = aten.stack(aten._foreach_norm_Scalar(params, 2) as Tensor[]);
-  const directionNorms = aten.stack(aten._foreach_norm_Scalar(directions, 2) as Tensor[]);
+  const weightNorms = aten.stack(aten._foreach_norm_Scalar(params, 2));
+  const directionNorms = aten.stack(aten._foreach_norm_Scalar(directions, 2));
   const defined = weightNorms.ne(0).logicalAnd(directionNorms.ne(0));
   return where(defined, weightNorms.div(directionNorms), 1).unbind(0);
 }
