@@ -27,7 +27,7 @@ export function collectForgotten(): void {
   if (held > BUDGET_BYTES / 2) {
     collector()({ type: "major" });
     const [, left] = native.sweep();
-    native.setBudget(Math.max(BUDGET_BYTES, left / 2));
+    native.setBudget(Math.max(BUDGET_BYTES, Math.floor(left / 2)));
   } else {
     native.setBudget(BUDGET_BYTES);
   }
