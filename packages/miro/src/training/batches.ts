@@ -1,6 +1,18 @@
 /** Where training batches come from. */
-import { Generator, ones, rand, randn } from "@miro-t2i/torch";
+import { Generator, ones, rand, randn, type Tensor } from "@miro-t2i/torch";
 import type { LossBatch } from "../flow/loss.js";
+import type { LatentNormalization } from "../pipeline/normalization.js";
+import type { T5Encoder } from "../text/t5.js";
+import type { Tokenizer } from "../text/tokenizer.js";
+
+/** The frozen models that the data were prepared with; sample sheets and the release need them. */
+export interface FrozenModels {
+  tokenizer: Tokenizer;
+  encoder: T5Encoder;
+  normalization: LatentNormalization;
+  /** Text states of the empty prompt, (U, labelDim). */
+  uncondEmbedding: Tensor;
+}
 
 /**
  * A stream of batches that is a pure function of (seed, step), so that a run can start at any step and see what an undisturbed
@@ -11,6 +23,8 @@ export interface BatchSource {
   ready(step: number, signal?: AbortSignal): Promise<void>;
   /** The batch of a step, counted from 0. New tensors, owned by the caller's scope. */
   batch(step: number): LossBatch;
+  /** Absent where the data are made up. */
+  readonly frozen?: FrozenModels;
   /** Ends worker threads and frees what the source holds. */
   close(): Promise<void>;
 }

@@ -4,7 +4,7 @@ import type { LossBatch } from "../flow/loss.js";
 import { type LatentNormalization, normalize } from "../pipeline/normalization.js";
 import { T5Encoder } from "../text/t5.js";
 import { Tokenizer } from "../text/tokenizer.js";
-import { type BatchSource, mixSeed } from "./batches.js";
+import { type BatchSource, type FrozenModels, mixSeed } from "./batches.js";
 import { type EmojiData, LatentCache } from "./latent-cache.js";
 
 export interface EmojiBatchesOptions {
@@ -27,11 +27,7 @@ export class EmojiBatches implements BatchSource {
   private constructor(
     private readonly options: EmojiBatchesOptions,
     private readonly cache: LatentCache,
-    readonly encoder: T5Encoder,
-    readonly tokenizer: Tokenizer,
-    readonly normalization: LatentNormalization,
-    /** Text states of the empty prompt, (1, labelDim). */
-    readonly uncondEmbedding: Tensor,
+    readonly frozen: FrozenModels,
   ) {}
 
   static async open(options: EmojiBatchesOptions): Promise<EmojiBatches> {
@@ -40,14 +36,14 @@ export class EmojiBatches implements BatchSource {
     const encoder = await T5Encoder.fromPretrained(data.textEncoder, { device, dtype: "float32" });
     encoder.requiresGrad_(false).eval();
     const cache = await LatentCache.open(data, options.signal);
-    const { normalization, uncond } = scope(() => {
+    const { normalization, uncondEmbedding } = scope(() => {
       const { ids, mask } = tokenizer.encodeBatch([""], { maxLength: data.maxTextLen });
       return {
         normalization: normalizationOf(cache.latents.narrow(0, 0, Math.min(data.shardSize, data.samples)), sigmaData),
-        uncond: noGrad(() => encoder.forward(ids.to({ device }), mask.to({ device }))).select(0, 0).contiguous(),
+        uncondEmbedding: noGrad(() => encoder.forward(ids.to({ device }), mask.to({ device }))).select(0, 0).contiguous(),
       };
     });
-    return new EmojiBatches(options, cache, encoder, tokenizer, normalization, uncond);
+    return new EmojiBatches(options, cache, { tokenizer, encoder, normalization, uncondEmbedding });
   }
 
   async ready(step: number, signal?: AbortSignal): Promise<void> {
@@ -57,12 +53,12 @@ export class EmojiBatches implements BatchSource {
   batch(step: number): LossBatch {
     const { batchSize: B, device } = this.options;
     const rows = tensor(BigInt64Array.from({ length: B }, (_, row) => this.scene(step * B + row)), { dtype: "int64" });
-    const x0 = normalize(this.cache.latents.indexSelect(0, rows).float(), this.normalization);
+    const x0 = normalize(this.cache.latents.indexSelect(0, rows).float(), this.frozen.normalization);
     const ids = this.trimmed(this.cache.ids.indexSelect(0, rows)).long().to({ device });
     const textMask = ids.ne(0);
     return {
       x0: x0.to({ device }),
-      textEmbeddings: noGrad(() => this.encoder.forward(ids, textMask)),
+      textEmbeddings: noGrad(() => this.frozen.encoder.forward(ids, textMask)),
       textMask,
       rewards: Object.fromEntries(
         Object.entries(this.cache.rewards).map(([key, values]) => [key, values.indexSelect(0, rows).to({ device })]),
@@ -72,8 +68,9 @@ export class EmojiBatches implements BatchSource {
 
   async close(): Promise<void> {
     await this.cache.close();
-    this.encoder.dispose();
-    for (const tensor of [this.normalization.scale, this.normalization.bias, this.uncondEmbedding]) tensor.dispose();
+    const { encoder, normalization, uncondEmbedding } = this.frozen;
+    encoder.dispose();
+    for (const tensor of [normalization.scale, normalization.bias, uncondEmbedding]) tensor.dispose();
   }
 
   /** The scene at a position of the stream. */

@@ -7,7 +7,7 @@ import { join } from "node:path";
 import { readSafetensors, scope, writeSafetensors } from "@miro-t2i/torch";
 import { parsePrecondConfig } from "../networks/config.js";
 import { saveCheckpoint } from "../pipeline/checkpoint.js";
-import type { EmojiBatches } from "./emoji-batches.js";
+import type { FrozenModels } from "./batches.js";
 import type { Recipe } from "./recipe.js";
 import type { Trainer } from "./trainer.js";
 
@@ -16,11 +16,11 @@ export interface ExportOptions {
   /** Folder to write; files in it are replaced. */
   output: string;
   trainer: Trainer;
-  source: EmojiBatches;
+  frozen: FrozenModels;
 }
 
 /** Writes the release folder and returns its path. */
-export function exportRelease({ recipe, output, trainer, source }: ExportOptions): string {
+export function exportRelease({ recipe, output, trainer, frozen }: ExportOptions): string {
   if (recipe.data.kind !== "emoji") throw new TypeError("only emoji runs know their text encoder and autoencoder");
   const { ema, preconditioning } = trainer.parts;
   const { autoencoder, textEncoder, maxTextLen, scenes } = recipe.data;
@@ -45,8 +45,8 @@ export function exportRelease({ recipe, output, trainer, source }: ExportOptions
     },
     network,
     preconditioning,
-    postprocessing: source.normalization,
-    uncondEmbedding: source.uncondEmbedding,
+    postprocessing: frozen.normalization,
+    uncondEmbedding: frozen.uncondEmbedding,
     dtype: "float16",
   });
   copyHalved(textEncoder, join(output, "text_encoder"));

@@ -22,7 +22,6 @@ import { writeFileAtomic } from "../pipeline/files.js";
 import { type BatchSource, mixSeed, RandomBatches } from "./batches.js";
 import { listCheckpoints, loadTrainingCheckpoint, saveTrainingCheckpoint } from "./checkpoint.js";
 import { Ema } from "./ema.js";
-import { EmojiBatches } from "./emoji-batches.js";
 import { exportRelease } from "./export.js";
 import { MetricsLog, type Progress } from "./logging.js";
 import { WarmupCosine } from "./lr-schedule.js";
@@ -74,7 +73,7 @@ export async function runTraining({ recipe, output, resume = false, signal, onPr
     network.train();
     preconditioning.train();
     const schedule = new LinearSchedule(recipe.scheduler);
-    const uncondEmbedding = source instanceof EmojiBatches ? source.uncondEmbedding : zeros([1, config.labelDim], { device });
+    const uncondEmbedding = source.frozen?.uncondEmbedding ?? zeros([1, config.labelDim], { device });
     const loss = new FlowMatchingLoss({
       schedule,
       uncondEmbedding,
@@ -119,7 +118,8 @@ export async function runTraining({ recipe, output, resume = false, signal, onPr
       },
     );
     const writeSheet = async (step: number): Promise<void> => {
-      if (!(source instanceof EmojiBatches)) return;
+      const { frozen } = source;
+      if (frozen === undefined) return;
       const { prompts, columns, steps, guidanceScale, rewardTarget, seed } = recipe.samples;
       const data = recipe.data as Extract<Recipe["data"], { kind: "emoji" }>;
       const autoencoder = loadAutoencoder(data.autoencoder, { device: "cpu", dtype: "float32" });
@@ -128,11 +128,8 @@ export async function runTraining({ recipe, output, resume = false, signal, onPr
           network: ema.module,
           preconditioning,
           schedule,
-          tokenizer: source.tokenizer,
-          encoder: source.encoder,
+          frozen,
           autoencoder,
-          normalization: source.normalization,
-          uncondEmbedding: source.uncondEmbedding,
           prompts,
           maxTextLen: data.maxTextLen,
           steps,
@@ -165,7 +162,7 @@ export async function runTraining({ recipe, output, resume = false, signal, onPr
       log.close();
     }
     const exported =
-      finished && source instanceof EmojiBatches ? exportRelease({ recipe, output: join(output, "export"), trainer, source }) : null;
+      finished && source.frozen ? exportRelease({ recipe, output: join(output, "export"), trainer, frozen: source.frozen }) : null;
     return { finished, step: trainer.step, checkpoint: listCheckpoints(checkpoints).at(-1)?.path ?? null, exported };
   } finally {
     await source.close();
@@ -179,6 +176,7 @@ async function openSource(recipe: Recipe, signal?: AbortSignal): Promise<BatchSo
     for (const [name, folder] of [["data.autoencoder", data.autoencoder], ["data.text_encoder", data.textEncoder]] as const)
       if (!existsSync(folder)) throw new MiroError(`${name}: ${folder} is not there; train it first or name another folder`);
     const sigmaData = recipe.preconditioning.sigma_data as number;
+    const { EmojiBatches } = await import("./emoji-batches.js");
     return EmojiBatches.open({ data, seed: recipe.seed, batchSize, device, sigmaData, signal });
   }
   const config = parseRinConfig(network);

@@ -10,21 +10,16 @@ import type { FlowPrecond } from "../networks/precond.js";
 import type { Rin } from "../networks/rin.js";
 import { contactSheet, toRgb } from "../pipeline/images.js";
 import { initialNoise } from "../pipeline/noise.js";
-import { denormalize, type LatentNormalization } from "../pipeline/normalization.js";
+import { denormalize } from "../pipeline/normalization.js";
 import { encodePng } from "../pipeline/png.js";
-import type { T5Encoder } from "../text/t5.js";
-import type { Tokenizer } from "../text/tokenizer.js";
+import type { FrozenModels } from "./batches.js";
 
 export interface SampleSheetOptions {
   network: Rin;
   preconditioning: FlowPrecond;
   schedule: LinearSchedule;
-  tokenizer: Tokenizer;
-  encoder: T5Encoder;
+  frozen: FrozenModels;
   autoencoder: Autoencoder;
-  normalization: LatentNormalization;
-  /** (U, labelDim) */
-  uncondEmbedding: Tensor;
   prompts: readonly string[];
   maxTextLen: number;
   steps: number;
@@ -46,7 +41,7 @@ export async function drawSampleSheet(options: SampleSheetOptions): Promise<Uint
   network.eval();
   preconditioning.eval();
   const { both, conditional } = scope(() => noGrad(() => condition(options)));
-  const noise = initialNoise(seeds, [channels, side, side]).to({ device: options.uncondEmbedding.device });
+  const noise = initialNoise(seeds, [channels, side, side]).to({ device: options.frozen.uncondEmbedding.device });
   try {
     const latents = await euler(
       guidedDenoise<Conditioning>({
@@ -62,8 +57,8 @@ export async function drawSampleSheet(options: SampleSheetOptions): Promise<Uint
     );
     const images = scope(() =>
       noGrad(() => {
-        const { normalization, autoencoder } = options;
-        return toRgb(autoencoder.decode(denormalize(latents.to({ device: normalization.scale.device }), normalization)));
+        const { normalization } = options.frozen;
+        return toRgb(options.autoencoder.decode(denormalize(latents.to({ device: normalization.scale.device }), normalization)));
       }),
     );
     latents.dispose();
@@ -78,7 +73,8 @@ export async function drawSampleSheet(options: SampleSheetOptions): Promise<Uint
 
 /** The conditioning of all prompts, alone and followed by the unconditional one. */
 function condition(options: SampleSheetOptions): { both: Conditioning; conditional: Conditioning } {
-  const { network, tokenizer, encoder, uncondEmbedding, prompts, rewardTarget } = options;
+  const { network, prompts, rewardTarget } = options;
+  const { tokenizer, encoder, uncondEmbedding } = options.frozen;
   const device = uncondEmbedding.device;
   const B = prompts.length;
   const rewards = (value: number) =>

@@ -1,0 +1,143 @@
+import { mkdtempSync, readFileSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { memory, readSafetensors, scope } from "@miro-t2i/torch";
+import { afterAll, describe, expect, it } from "vitest";
+import { mixSeed } from "./batches.js";
+import { listCheckpoints } from "./checkpoint.js";
+import { parseRecipe, type Recipe } from "./recipe.js";
+import { runTraining } from "./run.js";
+
+const root = mkdtempSync(join(tmpdir(), "miro-train-"));
+afterAll(() => rmSync(root, { recursive: true, force: true }));
+
+function recipe(trainer: object = {}, rest: object = {}): Recipe {
+  return parseRecipe({
+    name: "tiny",
+    data: { kind: "random", text_len: 3 },
+    network: {
+      data_size: 4,
+      num_input_channels: 4,
+      label_dim: 6,
+      num_cond_tokens: 5,
+      data_dim: 16,
+      num_latents: 4,
+      latents_dim: 16,
+      num_processing_layers: 1,
+      num_blocks: 1,
+      patch_size: 2,
+      read_write_heads: 2,
+      compute_heads: 2,
+      use_cond_rin_block: true,
+      concat_cond_token_to_latents: false,
+      use_self_conditioning: true,
+      num_text_registers: 2,
+      coherence_keys: ["clip_score", "sharpness"],
+      coherence_dropout: 0.3, // drawn from the process-wide generator
+    },
+    preconditioning: { do_gradnorm_reweighting: true },
+    loss: { cond_drop_rate: 0.2, reward_drop_rate: 0.2, mu_t: 0.5 },
+    optimizer: { name: "lamb", lr: 0.01 },
+    lr_scheduler: { warmup_steps: 3, total_steps: 9 },
+    ema: { decay: 0.9, warmup: true },
+    trainer: { max_steps: 9, batch_size: 4, log_every_n_steps: 2, checkpoint_every_n_steps: 4, ...trainer },
+    ...rest,
+  });
+}
+
+/** Every value of the newest checkpoint, as bits. */
+function bits(output: string): Record<string, string> {
+  const { path } = listCheckpoints(join(output, "checkpoints")).at(-1)!;
+  return scope(() => {
+    const all: Record<string, string> = {};
+    for (const part of ["network", "ema", "optimizer"]) {
+      for (const [name, tensor] of readSafetensors(join(path, `${part}.safetensors`))) {
+        const data = tensor.data();
+        all[`${part} ${name}`] = Buffer.from(data.buffer, data.byteOffset, data.byteLength).toString("base64");
+      }
+    }
+    return all;
+  });
+}
+
+const withoutTimes = (log: string) =>
+  readFileSync(join(log, "log.jsonl"), "utf8").replace(/,"(data_wait_ms|step_ms|images_per_second|seconds)":[\d.]+/g, "");
+
+describe.each(["32-true", "bf16-mixed"])("training in %s", (precision) => {
+  it("is the same when it is interrupted and resumed, to the bit", async () => {
+    const whole = join(root, `whole-${precision}`);
+    const parts = join(root, `parts-${precision}`);
+    const options = { precision };
+    expect(await runTraining({ recipe: recipe(options), output: whole })).toMatchObject({ finished: true, step: 9 });
+
+    const stop = new AbortController();
+    const interrupted = await runTraining({
+      recipe: recipe(options),
+      output: parts,
+      signal: stop.signal,
+      onProgress: ({ step }) => step === 5 && stop.abort(),
+    });
+    expect(interrupted).toMatchObject({ finished: false, step: 5 });
+    expect(await runTraining({ recipe: recipe(options), output: parts, resume: true })).toMatchObject({ finished: true, step: 9 });
+
+    expect(bits(parts)).toEqual(bits(whole));
+    expect(withoutTimes(parts).split("\n").length).toBe(5);
+    expect(withoutTimes(parts).split("\n").slice(-2)).toEqual(withoutTimes(whole).split("\n").slice(-2));
+  });
+});
+
+describe("runTraining", () => {
+  it("refuses to start over a run that is there", async () => {
+    const output = join(root, "twice");
+    await runTraining({ recipe: recipe({ max_steps: 1 }), output });
+    await expect(runTraining({ recipe: recipe(), output })).rejects.toThrow(/holds a run at step 1; continue it with --resume/);
+  });
+
+  it("refuses to resume with another network", async () => {
+    const output = join(root, "other");
+    await runTraining({ recipe: recipe({ max_steps: 1 }), output });
+    const other = recipe();
+    other.network = { ...other.network, num_latents: 8 };
+    await expect(runTraining({ recipe: other, output, resume: true })).rejects.toThrow(/latents: expected \[8,16\], got \[4,16\]/);
+  });
+
+  it("learns: the error falls below 1.25, that of predicting nothing", async () => {
+    const output = join(root, "learns");
+    await runTraining({
+      recipe: recipe({ max_steps: 60, batch_size: 32, log_every_n_steps: 20 }, { optimizer: { name: "adamw", lr: 0.01 }, lr_scheduler: { warmup_steps: 5 } }),
+      output,
+    });
+    const lines = readFileSync(join(output, "log.jsonl"), "utf8").trim().split("\n").map((line) => JSON.parse(line));
+    expect(lines.map(({ step }) => step)).toEqual([20, 40, 60]);
+    expect(lines[2].raw_loss).toBeLessThan(lines[0].raw_loss);
+    expect(lines[2].raw_loss).toBeLessThan(1.2);
+  });
+
+  it("skips steps whose gradients are not finite, and gives up after five in a row, naming a tensor", async () => {
+    const messages: string[] = [];
+    const output = join(root, "nan");
+    const bad = recipe({}, { optimizer: { name: "adamw", lr: 1e30 } });
+    await expect(runTraining({ recipe: bad, output, onMessage: (m) => messages.push(m) })).rejects.toThrow(
+      /gradient of (network|preconditioning)\..* is not finite; the step was skipped, 5 in a row/,
+    );
+    expect(messages.filter((m) => m.includes("was skipped")).length).toBe(4);
+  });
+
+  it("holds no more memory after many steps than after few", async () => {
+    const live: number[] = [];
+    await runTraining({
+      recipe: recipe({ max_steps: 60, checkpoint_every_n_steps: 1000 }),
+      output: join(root, "memory"),
+      onProgress: ({ step }) => [10, 60].includes(step) && live.push(memory.stats().liveTensors),
+    });
+    expect(live[1]).toBe(live[0]);
+  });
+});
+
+describe("mixSeed", () => {
+  it("depends on every part and its place, and stays below 2^53", () => {
+    const seeds = [mixSeed(1, 2), mixSeed(2, 1), mixSeed(1), mixSeed(1, 2, 0), mixSeed(1, 3)];
+    expect(new Set(seeds).size).toBe(seeds.length);
+    for (const seed of seeds) expect(Number.isSafeInteger(seed) && seed >= 0).toBe(true);
+  });
+});
