@@ -9,7 +9,7 @@ import { flags, native } from "./native.js";
 
 type Collect = (options?: { type?: "minor" | "major" }) => void;
 
-const BUDGET_BYTES = 256 * 2 ** 20;
+const BUDGET_BYTES = 64 * 2 ** 20;
 let collect: Collect | undefined;
 
 function collector(): Collect {
@@ -20,17 +20,18 @@ function collector(): Collect {
   return collect;
 }
 
+let budgetBytes = BUDGET_BYTES;
+
 /** Collects forgotten tensors now: a young-generation collection first, a full one where that freed little. */
 export function collectForgotten(): void {
   collector()({ type: "minor" });
-  const [, held] = native.sweep();
-  if (held > BUDGET_BYTES / 2) {
+  let [, freedBytes, heldBytes] = native.sweep();
+  if (freedBytes < budgetBytes / 2) {
     collector()({ type: "major" });
-    const [, left] = native.sweep();
-    native.setBudget(Math.max(BUDGET_BYTES, Math.floor(left / 2)));
-  } else {
-    native.setBudget(BUDGET_BYTES);
+    [, freedBytes, heldBytes] = native.sweep();
   }
+  budgetBytes = Math.max(BUDGET_BYTES, heldBytes / 4);
+  native.setBudget(budgetBytes);
 }
 
 /** Called after each operation outside of scopes. */

@@ -15,6 +15,8 @@ export interface BuildInfo {
   cuda: boolean;
   /** Processor features that matter here: `avx2`, `avx512f`, `avx512_vnni`, `avx512_bf16`, `amx_bf16`, `amx_int8`. */
   capabilities: string[];
+  /** Whether bfloat16 matrix products are faster than float32 ones on this processor. */
+  fastBfloat16: boolean;
   /** The instruction set that ATen's kernels were chosen for, such as `AVX512`. */
   aten: string;
   /** The loaded `libtorch_cpu` file. */
@@ -49,7 +51,7 @@ export interface Native {
   endScope(escaping: Handle[]): void;
   keep(t: Handle): void;
   track(t: Handle, object: object): void;
-  sweep(): [freed: number, heldBytes: number];
+  sweep(): [freed: number, freedBytes: number, heldBytes: number];
   setBudget(bytes: number): void;
   share(t: Handle): number;
   receive(token: number): Handle;

@@ -75,15 +75,18 @@ class Environment {
   void beginScope();
   void endScope(const std::vector<Handle>& escaping);
   void track(Handle handle, napi_value object);
-  size_t sweep();
+  struct Swept {
+    size_t freed = 0;
+    int64_t freedBytes = 0, heldBytes = 0;
+  };
+  Swept sweep();
 
   napi_env env;
   napi_ref errorClass = nullptr;
   int32_t* flags = nullptr;      // shared with JavaScript; flags[0]: forgotten tensors may be worth collecting
-  int64_t budgetBytes = 256ll << 20;
+  int64_t budgetBytes = 64ll << 20;
   int64_t newBytes = 0;          // allocated outside of scopes since the last sweep
   int64_t newTracked = 0;
-  int64_t trackedBytesLeft = 0;  // alive after the last sweep
   size_t liveSlots = 0;
 
   std::vector<std::unique_ptr<OperatorPlan>> operators;

@@ -92,29 +92,31 @@ void Environment::track(Handle handle, napi_value object) {
   }
 }
 
-size_t Environment::sweep() {
-  size_t freed = 0, kept = 0;
-  int64_t bytes = 0;
+Environment::Swept Environment::sweep() {
+  Swept swept;
+  size_t kept = 0;
   for (const Handle h : tracked_) {
     if (!valid(h)) continue;
     Slot& s = slot(h);
     if (s.weak == nullptr) continue;
+    const bool stored = s.tensor.defined() && s.tensor.has_storage();
+    const int64_t bytes = stored ? static_cast<int64_t>(s.tensor.storage().nbytes()) : 0;
     napi_value object = nullptr;
     napi_get_reference_value(env, s.weak, &object);
     if (object == nullptr) {
+      if (stored && s.tensor.storage().use_count() == 1) swept.freedBytes += bytes;
       free(h);
-      ++freed;
+      ++swept.freed;
     } else {
-      if (s.tensor.defined() && s.tensor.has_storage()) bytes += static_cast<int64_t>(s.tensor.storage().nbytes());
+      swept.heldBytes += bytes;
       tracked_[kept++] = h;
     }
   }
   tracked_.resize(kept);
   newBytes = 0;
   newTracked = 0;
-  trackedBytesLeft = bytes;
   if (flags != nullptr) flags[0] = 0;
-  return freed;
+  return swept;
 }
 
 // ---- talking to JavaScript -------------------------------------------------------------------------------------

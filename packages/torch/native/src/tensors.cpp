@@ -148,13 +148,13 @@ napi_value track(Environment& e, napi_value* argv, size_t argc) {
   e.track(handleAt(e, argv, argc, 0), argv[1]);
   return makeUndefined(e);
 }
-// sweep(): frees tensors whose JavaScript objects were collected; gives [freed, bytes still held by tracked ones].
+// sweep(): frees tensors whose JavaScript objects were collected; gives [freed, freed bytes, bytes that tracked ones hold].
 napi_value sweep(Environment& e, napi_value*, size_t) {
-  const size_t freed = e.sweep();
+  const Environment::Swept swept = e.sweep();
+  const double values[] = {static_cast<double>(swept.freed), static_cast<double>(swept.freedBytes), static_cast<double>(swept.heldBytes)};
   napi_value result;
-  check(e, napi_create_array_with_length(e.env, 2, &result));
-  check(e, napi_set_element(e.env, result, 0, makeNumber(e, static_cast<double>(freed))));
-  check(e, napi_set_element(e.env, result, 1, makeNumber(e, static_cast<double>(e.trackedBytesLeft))));
+  check(e, napi_create_array_with_length(e.env, 3, &result));
+  for (uint32_t i = 0; i < 3; ++i) check(e, napi_set_element(e.env, result, i, makeNumber(e, values[i])));
   return result;
 }
 napi_value setBudget(Environment& e, napi_value* argv, size_t argc) {
