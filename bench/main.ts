@@ -1,1 +1,61 @@
-export {};
+/**
+ * `npm run bench -- NAME [--size full|tiny] [--rounds N] [--python PATH] [--name RESULT]`
+ *
+ * Runs one benchmark, prints its table and writes bench/results/RESULT.json. Measure on a quiet machine.
+ */
+import { parseArgs } from "node:util";
+import { generate } from "./generate.js";
+import { BenchError, type BenchOptions, referencePython } from "./harness.js";
+import { ops } from "./ops.js";
+import { sampling } from "./sampling.js";
+
+const BENCHMARKS: Record<
+  string,
+  { run: (options: BenchOptions) => void | Promise<void>; rounds: number; help: string }
+> = {
+  sampling: {
+    run: sampling,
+    rounds: 3,
+    help: "seconds per guided step, against the Python reference and the GEMM ceiling",
+  },
+  ops: { run: ops, rounds: 1, help: "host cost of one operation, against Python" },
+  generate: { run: generate, rounds: 5, help: "seconds from process start to a picture, bundled model" },
+};
+
+async function main(): Promise<number> {
+  const { values, positionals } = parseArgs({
+    allowPositionals: true,
+    options: {
+      size: { type: "string", default: "full" },
+      rounds: { type: "string" },
+      python: { type: "string" },
+      name: { type: "string" },
+    },
+  });
+  const benchmark = BENCHMARKS[positionals[0] ?? ""];
+  const rounds = Number(values.rounds ?? benchmark?.rounds);
+  if (!benchmark || (values.size !== "full" && values.size !== "tiny") || !(Number.isInteger(rounds) && rounds > 0)) {
+    console.error("npm run bench -- NAME [--size full|tiny] [--rounds N] [--python PATH] [--name RESULT]");
+    for (const [name, { help }] of Object.entries(BENCHMARKS)) console.error(`  ${name.padEnd(10)} ${help}`);
+    return 2;
+  }
+  await benchmark.run({
+    size: values.size,
+    rounds,
+    python: referencePython(values.python),
+    name: values.name ?? `${positionals[0]!}${values.size === "full" ? "" : `-${values.size}`}`,
+    command: `npm run bench -- ${process.argv
+      .slice(2)
+      .filter((arg, i, all) => arg !== "--python" && all[i - 1] !== "--python")
+      .join(" ")}`,
+  });
+  return 0;
+}
+
+try {
+  process.exitCode = await main();
+} catch (error) {
+  if (!(error instanceof BenchError)) throw error;
+  console.error(error.message);
+  process.exitCode = 1;
+}

@@ -6,32 +6,91 @@ import path from "node:path";
 import { fileURLToPath } from "node:url";
 import { readSafetensors, scope, type Tensor } from "@miro-t2i/torch";
 
-/** The committed recording, unless the environment variable `MIRO_REFERENCE` names another folder. */
-export const referenceFolder = process.env.MIRO_REFERENCE ?? fileURLToPath(new URL("./fixtures/tiny", import.meta.url));
+/** The root of the repository, found upward from here (this file's source or its output in dist/). */
+function repositoryRoot(): string {
+  let folder = path.dirname(fileURLToPath(import.meta.url));
+  while (!existsSync(path.join(folder, "package-lock.json"))) {
+    if (path.dirname(folder) === folder) throw new Error("not inside the repository");
+    folder = path.dirname(folder);
+  }
+  return folder;
+}
 
+/** Where a size's recording is looked for: the committed one for tiny, else what was recorded into .cache. */
+export function referenceFolder(size = "tiny"): string {
+  const base = size === "tiny" ? ["tests", "reference", "fixtures"] : [".cache", "reference"];
+  return path.join(repositoryRoot(), ...base, size);
+}
+
+/** What reference.json says of a training run. */
+export interface RecordedTraining {
+  reweighted: boolean;
+  steps: number;
+  self_cond_rate: number;
+  cond_drop_rate: number;
+  lr: number;
+  betas: [number, number];
+  eps: number;
+  weight_decay: number;
+  warmup_steps: number;
+  total_steps: number;
+  clip: number;
+  ema_decay: number;
+}
+
+/** What reference.json says of a call of the pipeline. */
+export interface RecordedRun {
+  seed: number;
+  steps: number;
+  guidance_scale: number;
+  num_images_per_prompt?: number;
+  reward_targets?: Record<string, number>;
+  negative_reward_targets?: Record<string, number>;
+}
+
+/** `reference.json` */
+export interface RecordedInfo {
+  size: string;
+  seed: number;
+  torch: string;
+  miro?: string;
+  prompts: string[];
+  parameters: number;
+  untruncated_ids: number[][];
+  runs: Record<string, RecordedRun>;
+  train?: RecordedTraining;
+  train_reweighted?: RecordedTraining;
+  /** How many values of each gradient and trained weight were kept; absent when all were. */
+  compact?: number;
+}
+
+/** A recording. Its tensors are mapped from the file and live until `close()`. */
 export interface Reference {
   folder: string;
-  /** `reference.json` */
-  // biome-ignore lint/suspicious/noExplicitAny: free-form
-  info: any;
+  info: RecordedInfo;
   tensors: Map<string, Tensor>;
   /** A tensor of the recording. @throws when it is missing */
   get(key: string): Tensor;
+  /** Everything recorded under a prefix, by the rest of its name. */
+  under(prefix: string): Map<string, Tensor>;
   /** The weights of the release checkpoint that begin with a prefix, without it. */
   checkpoint(prefix: string): Map<string, Tensor>;
   /** `config.json` of the release checkpoint. */
   config: Record<string, Record<string, unknown>>;
   /** Constructor arguments of a variant of the network, and its weights by the names of its state dict; null when not recorded. */
   variant(name: string): { config: unknown; weights(names: Iterable<string>): Map<string, Tensor> } | null;
+  close(): void;
 }
 
 const json = (file: string) => JSON.parse(readFileSync(file, "utf8"));
 
-export function loadReference(folder = referenceFolder): Reference {
+export function loadReference(folder = referenceFolder()): Reference {
   const tensors = readSafetensors(path.join(folder, "reference.safetensors"));
   const weights = readSafetensors(path.join(folder, "checkpoint", "model.safetensors"));
-  const checkpoint = (prefix: string) =>
-    new Map([...weights].filter(([key]) => key.startsWith(prefix)).map(([key, t]) => [key.slice(prefix.length), t]));
+  const variantWeights: Map<string, Tensor>[] = [];
+  const under = (all: Map<string, Tensor>, prefix: string) =>
+    new Map([...all].filter(([key]) => key.startsWith(prefix)).map(([key, t]) => [key.slice(prefix.length), t]));
+  const checkpoint = (prefix: string) => under(weights, prefix);
   return {
     folder,
     info: json(path.join(folder, "reference.json")),
@@ -41,6 +100,7 @@ export function loadReference(folder = referenceFolder): Reference {
       if (found === undefined) throw new Error(`${folder}: no tensor ${key}`);
       return found;
     },
+    under: (prefix) => under(tensors, prefix),
     checkpoint,
     config: json(path.join(folder, "checkpoint", "config.json")),
     variant(name) {
@@ -48,6 +108,7 @@ export function loadReference(folder = referenceFolder): Reference {
       if (!existsSync(at)) return null;
       // A compact recording stores what differs from the checkpoint in name or shape.
       const own = readSafetensors(path.join(at, "network.safetensors"));
+      variantWeights.push(own);
       const shared = checkpoint("network.");
       const find = (name: string) => own.get(name) ?? shared.get(name);
       return {
@@ -55,24 +116,33 @@ export function loadReference(folder = referenceFolder): Reference {
         weights: (names) => new Map([...names].flatMap((name) => (find(name) ? [[name, find(name)!] as const] : []))),
       };
     },
+    close() {
+      for (const all of [tensors, weights, ...variantWeights]) for (const t of all.values()) t.dispose();
+    },
   };
 }
 
-/** The largest difference relative to the largest magnitude: max |actual − expected| / max |expected|. NaN where only one has NaN. */
+/**
+ * max |actual − expected| / max |expected|: the largest error of a tensor as a part of its largest value. Elementwise relative
+ * error would divide by values that cancellation made nearly zero; a norm would hide one wrong value among many.
+ * Another shape, or a NaN in one of the two, is an infinite error.
+ */
 export function relativeError(actual: Tensor, expected: Tensor): number {
+  if (String(actual.shape) !== String(expected.shape)) return Number.POSITIVE_INFINITY;
   return scope(() => {
-    if (String(actual.shape) !== String(expected.shape)) return Number.NaN;
     const [a, e] = [actual.detach().double(), expected.double()];
     const scale = e.abs().max().item();
     const difference = a.sub(e).abs().max().item();
-    return scale === 0 ? difference : difference / scale;
+    if (Number.isNaN(difference)) return Number.POSITIVE_INFINITY;
+    return difference === 0 ? 0 : difference / scale;
   });
 }
 
-/** The values of a flattened tensor that a compact recording keeps of it. */
-export function thinned(full: Tensor, kept: Tensor): Tensor {
-  const flat = full.detach().flatten();
-  if (flat.numel === kept.numel) return flat;
-  const stride = Math.ceil(flat.numel / 128);
-  return flat.slice(0, 0, null, stride);
+/**
+ * The values of a tensor that a recording kept of it: all, or of a large one in a compact recording every k-th.
+ * @returns the shape of `kept`
+ */
+export function thinned(full: Tensor, kept: Tensor, info: RecordedInfo): Tensor {
+  if (info.compact === undefined || full.numel <= info.compact) return full.reshape(...kept.shape);
+  return full.flatten().slice(0, 0, null, Math.ceil(full.numel / info.compact));
 }

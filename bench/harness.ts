@@ -1,0 +1,152 @@
+/** What every benchmark shares: options, the machine, medians, running the Python reference, storing a result. */
+import { execFileSync, spawnSync } from "node:child_process";
+import { existsSync, mkdirSync, readFileSync, writeFileSync } from "node:fs";
+import { cpus, platform, release, totalmem } from "node:os";
+import { dirname, join } from "node:path";
+import { fileURLToPath } from "node:url";
+import { buildInfo, getNumThreads } from "@miro-t2i/torch";
+
+export interface BenchOptions {
+  /** `full` or `tiny`: which network is measured. */
+  size: "full" | "tiny";
+  /** Repetitions of whatever is repeated. */
+  rounds: number;
+  /** A Python with the reference implementation, null when there is none. */
+  python: string | null;
+  /** Name of the result file. */
+  name: string;
+  /** The command line, for the record. */
+  command: string;
+}
+
+export class BenchError extends Error {}
+
+/** The repository's root, from where this file runs (its source or dist/). */
+export function root(): string {
+  let folder = dirname(fileURLToPath(import.meta.url));
+  while (!existsSync(join(folder, "package-lock.json"))) {
+    if (dirname(folder) === folder) throw new BenchError("not inside the repository");
+    folder = dirname(folder);
+  }
+  return folder;
+}
+
+export interface Spread {
+  median: number;
+  min: number;
+  max: number;
+  samples: number;
+}
+
+export function spread(values: readonly number[]): Spread {
+  const sorted = [...values].sort((a, b) => a - b);
+  const middle = sorted.length >> 1;
+  const median = sorted.length % 2 === 1 ? sorted[middle]! : (sorted[middle - 1]! + sorted[middle]!) / 2;
+  return { median, min: sorted[0]!, max: sorted.at(-1)!, samples: sorted.length };
+}
+
+/** Seconds that one call takes: `repeats` calls after `warmup` unmeasured ones. */
+export function seconds(repeats: number, warmup: number, work: () => void): number[] {
+  for (let i = 0; i < warmup; i++) work();
+  return Array.from({ length: repeats }, () => {
+    const start = performance.now();
+    work();
+    return (performance.now() - start) / 1000;
+  });
+}
+
+/** Runs a script of bench/reference in the reference's Python; its last line of output is JSON. */
+export function runReference<T>(python: string, script: string, args: readonly string[]): T {
+  const result = spawnSync(python, [join(root(), "bench", "reference", script), ...args], {
+    encoding: "utf8",
+    maxBuffer: 2 ** 26,
+  });
+  if (result.status !== 0)
+    throw new BenchError(
+      `${python} ${script} failed:\n${result.stderr?.trim().split("\n").slice(-5).join("\n") ?? result.error?.message}`,
+    );
+  return JSON.parse(result.stdout.trim().split("\n").at(-1)!) as T;
+}
+
+/** The Python to measure the reference with: as given, as MIRO_BENCH_PYTHON says, or python3 when it has the reference. */
+export function referencePython(given: string | undefined): string | null {
+  const named = given ?? process.env.MIRO_BENCH_PYTHON;
+  if (named) return named;
+  const probe = spawnSync("python3", [
+    "-c",
+    "import importlib.util as u, sys; sys.exit(0 if u.find_spec('miro') and u.find_spec('torch') else 1)",
+  ]);
+  return probe.status === 0 ? "python3" : null;
+}
+
+export interface Machine {
+  cpu: string;
+  cores: number;
+  threads: number;
+  memoryGiB: number;
+  os: string;
+  capabilities: string[];
+}
+
+export function machine(): Machine {
+  return {
+    cpu: cpus()[0]?.model.trim() ?? "unknown",
+    cores: cpus().length,
+    threads: getNumThreads(),
+    memoryGiB: Math.round(totalmem() / 2 ** 30),
+    os: `${platform()} ${release()}`,
+    capabilities: buildInfo().capabilities,
+  };
+}
+
+function commit(): string {
+  try {
+    const git = (...args: string[]) =>
+      execFileSync("git", args, { cwd: root(), encoding: "utf8", stdio: ["ignore", "pipe", "ignore"] }).trim();
+    return (
+      git("rev-parse", "--short", "HEAD") +
+      (git("status", "--porcelain", "--untracked-files=no") === "" ? "" : " with changes")
+    );
+  } catch {
+    return "unknown";
+  }
+}
+
+/** Writes bench/results/NAME.json: hardware, configuration, versions, date, command, figures. */
+export function store(
+  options: BenchOptions,
+  config: unknown,
+  figures: object,
+  versions: Record<string, string> = {},
+): string {
+  const { version } = JSON.parse(readFileSync(join(root(), "packages", "miro", "package.json"), "utf8")) as {
+    version: string;
+  };
+  const file = join(root(), "bench", "results", `${options.name}.json`);
+  const record = {
+    benchmark: options.name,
+    command: options.command,
+    date: new Date().toISOString(),
+    machine: machine(),
+    versions: {
+      "miro-t2i": version,
+      commit: commit(),
+      node: process.versions.node,
+      libtorch: buildInfo().torchVersion,
+      ...versions,
+    },
+    config,
+    ...figures,
+  };
+  mkdirSync(dirname(file), { recursive: true });
+  writeFileSync(file, `${JSON.stringify(record, null, 2)}\n`);
+  return file;
+}
+
+/** Rows of cells as aligned text. */
+export function columns(rows: readonly (readonly string[])[]): string {
+  const widths = rows[0]!.map((_, i) => Math.max(...rows.map((row) => row[i]!.length)));
+  return rows
+    .map((row) => row.map((cell, i) => (i === 0 ? cell.padEnd(widths[i]!) : cell.padStart(widths[i]!))).join("  "))
+    .join("\n");
+}

@@ -1,0 +1,56 @@
+/** How far two sets of numbers are apart, and the table of it. */
+import type { Tensor } from "@miro-t2i/torch";
+import { relativeError } from "../reference/fixture.js";
+
+/** One line of the table: the worst of the tensors that it compares. */
+export interface Row {
+  check: string;
+  /** What was compared: how many tensors, ids or values. */
+  compared: number;
+  /** The measured figure, and what it is. */
+  figure: number;
+  measure: "relative" | "different" | "within one level";
+  bound: number;
+  /** Which tensor was the worst. */
+  worst: string;
+  ok: boolean;
+}
+
+/** The row of tensors that must agree within `bound`: by name, what came out and what was recorded. */
+export function agreement(
+  check: string,
+  bound: number,
+  pairs: Iterable<[name: string, actual: Tensor, expected: Tensor]>,
+): Row {
+  let [figure, worst, compared] = [0, "", 0];
+  for (const [name, actual, expected] of pairs) {
+    const error = relativeError(actual, expected);
+    compared++;
+    if (!(error <= figure) || worst === "") [figure, worst] = [error, name];
+  }
+  return { check, compared, figure, measure: "relative", bound, worst, ok: compared > 0 && figure <= bound };
+}
+
+/** Lines of text for people. */
+export function table(rows: readonly Row[]): string {
+  const cells = rows.map((row) => [
+    row.check,
+    String(row.compared),
+    row.measure === "within one level"
+      ? `${(100 * row.figure).toFixed(3)} %`
+      : row.figure.toExponential(1).replace("e+0", ""),
+    row.measure === "within one level" ? `>= ${100 * row.bound} %` : `<= ${row.bound}`,
+    row.ok ? "ok" : "FAIL",
+    row.worst,
+  ]);
+  const all = [["check", "compared", "error", "bound", "", "worst"], ...cells];
+  const widths = all[0]!.map((_, i) => Math.max(...all.map((line) => line[i]!.length)));
+  return all
+    .map((line) =>
+      line
+        .map((cell, i) => cell.padEnd(widths[i]!))
+        .join("  ")
+        .trimEnd(),
+    )
+    .join("\n");
+}
