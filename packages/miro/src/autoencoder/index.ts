@@ -2,14 +2,17 @@
 import { InvalidInputError } from "../errors.js";
 import type { Autoencoder, LoadAutoencoderOptions } from "./autoencoder.js";
 import { AutoencoderKL } from "./autoencoder-kl.js";
+import { PatchAutoencoder } from "./patch-autoencoder.js";
 import { readConfig } from "./weights.js";
 
 export type { Autoencoder, LatentDistribution, LoadAutoencoderOptions } from "./autoencoder.js";
 export { AutoencoderKL, type AutoencoderKLConfig, parseAutoencoderKLConfig } from "./autoencoder-kl.js";
+export { PatchAutoencoder, type PatchAutoencoderConfig, parsePatchAutoencoderConfig } from "./patch-autoencoder.js";
 
 /** The loaders by the `_class_name` of a folder's `config.json`. */
 const LOADERS: Record<string, (folder: string, options: LoadAutoencoderOptions) => Autoencoder> = {
   AutoencoderKL: (folder, options) => AutoencoderKL.fromPretrained(folder, options),
+  PatchAutoencoder: (folder, options) => PatchAutoencoder.fromPretrained(folder, options),
 };
 
 /**
@@ -21,7 +24,9 @@ export function loadAutoencoder(folder: string, options: LoadAutoencoderOptions 
   const load = typeof name === "string" && Object.hasOwn(LOADERS, name) ? LOADERS[name] : undefined;
   if (load === undefined) {
     const known = Object.keys(LOADERS).join(", ");
-    throw new InvalidInputError(`${folder}/config.json: _class_name: expected one of ${known}, received ${JSON.stringify(name)}`);
+    throw new InvalidInputError(
+      `${folder}/config.json: _class_name: expected one of ${known}, received ${JSON.stringify(name)}`,
+    );
   }
   return load(folder, options);
 }

@@ -1,7 +1,8 @@
 /** `miro train`: trains a model by a recipe. */
 import { join } from "node:path";
-import { ProgressLine } from "../training/logging.js";
-import { loadRecipe } from "../training/recipe.js";
+import { pretrainingOf } from "../training/emoji/recipes.js";
+import { type Progress, ProgressLine } from "../training/logging.js";
+import { parseRecipe, readRecipe } from "../training/recipe.js";
 import { runTraining } from "../training/run.js";
 import type { Register } from "./context.js";
 
@@ -23,22 +24,29 @@ export const register: Register = (command, context) => {
     .option("--resume", "continue from the newest checkpoint in the folder of the run")
     .option("--json", "print the result as JSON")
     .addHelpText("after", EXAMPLES)
-    .action(async (path: string, overrides: string[], options: { output?: string; resume?: boolean; json?: boolean }) => {
-      const recipe = loadRecipe(path, overrides);
-      const progress = new ProgressLine({ isTTY: context.interactive, write: context.stderr });
-      const result = await runTraining({
-        recipe,
-        output: options.output ?? join("runs", recipe.name),
-        resume: options.resume ?? false,
-        signal: context.signal,
-        onProgress: (now) => progress.update(now),
-        onMessage: (message) => progress.say(message),
-      }).finally(() => progress.end());
-      if (options.json) context.stdout(`${JSON.stringify(result)}\n`);
-      if (!result.finished) {
-        context.stderr(`stopped at step ${result.step}; continue with --resume\n`);
-        throw context.signal.reason;
-      }
-      if (!options.json) context.stderr(`done: ${result.exported ?? result.checkpoint}\n`);
-    });
+    .action(
+      async (path: string, overrides: string[], options: { output?: string; resume?: boolean; json?: boolean }) => {
+        const json = readRecipe(path, overrides);
+        const pretrain = pretrainingOf(json);
+        const recipe = pretrain === null ? parseRecipe(json, path) : null;
+        const progress = new ProgressLine({ isTTY: context.interactive, write: context.stderr });
+        const surroundings = {
+          output: options.output ?? join("runs", recipe?.name ?? String(json.name)),
+          resume: options.resume ?? false,
+          signal: context.signal,
+          onProgress: (now: Progress) => progress.update(now),
+          onMessage: (message: string) => progress.say(message),
+        };
+        const result = await (recipe === null
+          ? pretrain!(json, path, surroundings)
+          : runTraining({ recipe, ...surroundings })
+        ).finally(() => progress.end());
+        if (options.json) context.stdout(`${JSON.stringify(result)}\n`);
+        if (!result.finished) {
+          context.stderr(`stopped at step ${result.step}; continue with --resume\n`);
+          throw context.signal.reason;
+        }
+        if (!options.json) context.stderr(`done: ${result.exported ?? result.checkpoint}\n`);
+      },
+    );
 };

@@ -192,6 +192,21 @@ describe("damage", () => {
     for (const value of flat) expect(value).toBeCloseTo(77, 3);
   });
 
+  it("blurs with the standard deviation that the amount says", () => {
+    for (const amount of [0.3, 0.7]) {
+      const picture = new Float32Array(3 * size * size);
+      picture[(size / 2) * size + size / 2] = 1;
+      blur(picture, size, amount);
+      let [mass, spread] = [0, 0];
+      for (let i = 0; i < size * size; i++) {
+        mass += picture[i];
+        spread += picture[i] * ((i % size) - size / 2) ** 2;
+      }
+      expect(mass).toBeCloseTo(1, 4);
+      expect(Math.sqrt(spread)).toBeCloseTo(amount * 0.03 * size, 3);
+    }
+  });
+
   it("takes the colour out in proportion and keeps the luma", () => {
     const before = fresh();
     const after = before.slice();

@@ -48,6 +48,10 @@ export const emojiSceneOptionsSchema = z.strictObject({
   backgrounds: z
     .strictObject({ white: share.default(0), named: share.default(0), gradient: share.default(0) })
     .default({ white: 0.25, named: 0.6, gradient: 0.15 }),
+  /** Standard deviations of place (share of the side) and of size (share of the object's). */
+  jitter: z
+    .strictObject({ position: z.number().min(0).max(0.05), scale: z.number().min(0).max(0.1) })
+    .default({ position: 0.015, scale: 0.036 }),
   /** Share of white backgrounds that the caption mentions. */
   whiteMentioned: share.default(0.3),
   /** Probability that a sprite that can be re-tinted is. */
@@ -303,6 +307,7 @@ export class EmojiScenes {
 
   private place(content: SceneContent, indices: readonly number[], random: SceneRandom): PlacedObject[] {
     const { kind, count } = content;
+    const { jitter } = this.options;
     const side = { one: 0.82, small: 0.42, count: count === 5 ? 0.3 : 0.4, pair: 0.45 }[kind];
     const centres =
       kind === "count"
@@ -310,14 +315,14 @@ export class EmojiScenes {
         : kind === "pair"
           ? PAIR_LAYOUTS[content.relation!]
           : ([[0.5, 0.5]] as const);
-    const scale = Math.min(Math.max(1 + (0.03 / 0.82) * random.normal(), 0.9), 1.1);
+    const scale = Math.min(Math.max(1 + jitter.scale * random.normal(), 0.9), 1.1);
     return centres.map(([x, y], i) => {
       const at = kind === "pair" ? i : 0;
       return {
         entry: content.entries[at],
         entryIndex: indices[at],
-        x: x + 0.015 * clampNormal(random),
-        y: y + 0.015 * clampNormal(random),
+        x: x + jitter.position * clampNormal(random),
+        y: y + jitter.position * clampNormal(random),
         side: side * scale,
         tint: content.tints[at],
       };

@@ -1,0 +1,266 @@
+/**
+ * A small, fast autoencoder for pictures with smooth surfaces, made for training within minutes on a CPU.
+ *
+ * Patches instead of strided convolutions: pixel-unshuffle brings the picture to a `1 / patch_size` grid, residual blocks
+ * work there and once more at half of it, and the decoder mirrors this with pixel-shuffle. Norms are taken over the channels of
+ * each position alone: a group norm over the whole picture mixes object and background and gives wrong flat colours.
+ *
+ * Beside the two networks runs a linear path: the mean colour of each latent's cell enters the first three latent channels
+ * as opponent colours, and is read back from them, interpolated. It starts as the exact inverse, so that large areas have their
+ * colour before the first step of training and the networks only add what is inside the cells.
+ *
+ * Shapes: B batch, C channels, H and W sides of the picture, p `patch_size`; latents are (B, latent_channels, H/2p, W/2p).
+ */
+import { nn, noGrad, readSafetensors, scope, type Tensor, tensor } from "@miro-t2i/torch";
+import { z } from "zod";
+import { InvalidInputError, invalid, MiroError } from "../errors.js";
+import type { Autoencoder, LatentDistribution, LoadAutoencoderOptions } from "./autoencoder.js";
+import { readConfig, weightsFile } from "./weights.js";
+
+const { avgPool2d, conv2d, interpolate, layerNorm, pixelShuffle, pixelUnshuffle, silu } = nn.functional;
+const EPS = 1e-6;
+
+const count = z.int().nonnegative();
+const configSchema = z.object({
+  _class_name: z.literal("PatchAutoencoder").default("PatchAutoencoder"),
+  /** Pixels along a side of the finer grid's cells; the coarser grid, that of the latents, has cells twice as wide. */
+  patch_size: z.int().positive().default(8),
+  /** Channels on the finer and on the coarser grid. */
+  channels: z.tuple([z.int().positive(), z.int().positive()]).default([64, 128]),
+  latent_channels: z.int().min(3).default(4),
+  /** Residual blocks on the finer and on the coarser grid. */
+  encoder_blocks: z.tuple([count, count]).default([1, 1]),
+  decoder_blocks: z.tuple([count, count]).default([1, 2]),
+});
+
+/** `config.json` of a PatchAutoencoder. */
+export type PatchAutoencoderConfig = z.output<typeof configSchema>;
+
+/** @throws InvalidInputError naming every field that is wrong */
+export function parsePatchAutoencoderConfig(json: unknown): PatchAutoencoderConfig {
+  const result = configSchema.safeParse(json);
+  if (result.success) return result.data;
+  const problems = result.error.issues.map((issue) => `${issue.path.join(".") || "config"}: ${issue.message}`);
+  throw new InvalidInputError(`PatchAutoencoder: ${problems.join("; ")}`);
+}
+
+/** RGB → intensity, red against green, yellow against blue; scaled so that emoji give a standard deviation near 0.5. */
+const OPPONENT = [
+  [0.55, 0.55, 0.55],
+  [1.35, -1.35, 0],
+  [0.72, 0.72, -1.44],
+];
+/** The rows above are orthogonal: the inverse is the transpose with each row over its squared length. */
+const OPPONENT_INVERSE = [0, 1, 2].map((rgb) =>
+  OPPONENT.map((row) => row[rgb]! / row.reduce((sum, value) => sum + value * value, 0)),
+);
+/** Share of the usual size that the networks' last layers start with, so that the linear path leads at first. */
+const FIRST_SHARE = 0.1;
+
+export class PatchAutoencoder extends nn.Module implements Autoencoder {
+  readonly config: PatchAutoencoderConfig;
+  readonly latentChannels: number;
+  readonly downsampling: number;
+  private readonly encoder: Encoder;
+  private readonly decoder: Decoder;
+
+  /** @param config as in `config.json`; missing fields have the bundled model's values */
+  constructor(config: unknown = {}) {
+    super();
+    this.config = parsePatchAutoencoderConfig(config);
+    this.latentChannels = this.config.latent_channels;
+    this.downsampling = 2 * this.config.patch_size;
+    this.encoder = this.register("encoder", new Encoder(this.config));
+    this.decoder = this.register("decoder", new Decoder(this.config));
+  }
+
+  /**
+   * Loads a folder with `config.json` and weights, in evaluation mode.
+   * @throws MiroError or TorchError naming the file and what is wrong with it
+   */
+  static fromPretrained(
+    folder: string,
+    { dtype = "float32", device = "cpu" }: LoadAutoencoderOptions = {},
+  ): PatchAutoencoder {
+    const config = readConfig(folder);
+    const file = weightsFile(folder);
+    return scope(() => {
+      const model = nn.init.skipped(() => new PatchAutoencoder(config));
+      try {
+        model.loadStateDict(readSafetensors(file));
+      } catch (error) {
+        model.dispose();
+        throw new MiroError(`${file}: ${(error as Error).message}`, { cause: error });
+      }
+      return model.to({ dtype, device }).requiresGrad_(false).eval() as PatchAutoencoder;
+    });
+  }
+
+  /** Turns gradients on for the decoder and off for the encoder. */
+  trainDecoderOnly(): this {
+    this.encoder.requiresGrad_(false);
+    this.decoder.requiresGrad_(true);
+    return this;
+  }
+
+  /** The encoder is deterministic: the standard deviation is zero. */
+  encode(pictures: Tensor): LatentDistribution {
+    const [, C, H = 0, W = 0] = pictures.shape;
+    if (pictures.ndim !== 4 || C !== 3 || H % this.downsampling !== 0 || W % this.downsampling !== 0) {
+      throw invalid(
+        "pictures",
+        `shape (batch, 3, H, W), sides multiples of ${this.downsampling}`,
+        `(${pictures.shape.join(", ")})`,
+      );
+    }
+    return scope(() => {
+      const mean = this.encoder.forward(pictures.to(this.encoder.dtype)).float().contiguous();
+      return { mean, std: noGrad(() => mean.detach().mul(0)) };
+    });
+  }
+
+  decode(latents: Tensor): Tensor {
+    if (latents.ndim !== 4 || latents.shape[1] !== this.latentChannels) {
+      throw invalid("latents", `shape (batch, ${this.latentChannels}, h, w)`, `(${latents.shape.join(", ")})`);
+    }
+    return scope(() => this.decoder.forward(latents.to(this.decoder.dtype)).float().contiguous());
+  }
+}
+
+/** (B, 3, H, W) → (B, latent channels, H/2p, W/2p) */
+class Encoder extends nn.Module {
+  private readonly patchIn: nn.Conv2d;
+  private readonly fineBlocks: nn.ModuleList<ResidualBlock>;
+  private readonly merge: nn.Conv2d;
+  private readonly coarseBlocks: nn.ModuleList<ResidualBlock>;
+  private readonly normOut: ChannelNorm;
+  private readonly latentOut: nn.Conv2d;
+  private readonly colour: nn.Conv2d;
+
+  constructor(private readonly c: PatchAutoencoderConfig) {
+    super();
+    const [fine, coarse] = c.channels;
+    this.patchIn = this.register("patch_in", new nn.Conv2d(3 * c.patch_size ** 2, fine, 1));
+    this.fineBlocks = this.register("fine_blocks", residualBlocks(fine, c.encoder_blocks[0]));
+    this.merge = this.register("merge", new nn.Conv2d(4 * fine, coarse, 1));
+    this.coarseBlocks = this.register("coarse_blocks", residualBlocks(coarse, c.encoder_blocks[1]));
+    this.normOut = this.register("norm_out", new ChannelNorm(coarse));
+    this.latentOut = this.register("latent_out", new nn.Conv2d(coarse, c.latent_channels, 1));
+    this.colour = this.register("colour", new nn.Conv2d(3, c.latent_channels, 1));
+    noGrad(() =>
+      scope(() => {
+        this.latentOut.weight.narrow(0, 0, 3).mul_(FIRST_SHARE);
+        this.latentOut.bias!.zero_();
+        this.colour.weight.zero_();
+        this.colour.weight.narrow(0, 0, 3).copy_(tensor(OPPONENT).view(3, 3, 1, 1));
+        this.colour.bias!.zero_();
+      }),
+    );
+  }
+
+  get dtype() {
+    return this.patchIn.weight.dtype;
+  }
+
+  forward(x: Tensor): Tensor {
+    const p = this.c.patch_size;
+    let h = this.patchIn.forward(channelsLast(pixelUnshuffle(x, p)));
+    for (const block of this.fineBlocks.items) h = block.forward(h);
+    h = this.merge.forward(pixelUnshuffle(h, 2));
+    for (const block of this.coarseBlocks.items) h = block.forward(h);
+    return this.latentOut.forward(this.normOut.forward(h)).add(this.colour.forward(avgPool2d(x, 2 * p)));
+  }
+}
+
+/** (B, latent channels, h, w) → (B, 3, h·2p, w·2p) */
+class Decoder extends nn.Module {
+  private readonly latentIn: nn.Conv2d;
+  private readonly coarseBlocks: nn.ModuleList<ResidualBlock>;
+  private readonly coarseNorm: ChannelNorm;
+  private readonly split: nn.Conv2d;
+  private readonly fineBlocks: nn.ModuleList<ResidualBlock>;
+  private readonly fineNorm: ChannelNorm;
+  private readonly patchOut: nn.Conv2d;
+  private readonly colour: nn.Conv2d;
+
+  constructor(private readonly c: PatchAutoencoderConfig) {
+    super();
+    const [fine, coarse] = c.channels;
+    this.latentIn = this.register("latent_in", new nn.Conv2d(c.latent_channels, coarse, 3, { padding: 1 }));
+    this.coarseBlocks = this.register("coarse_blocks", residualBlocks(coarse, c.decoder_blocks[1]));
+    this.coarseNorm = this.register("coarse_norm", new ChannelNorm(coarse));
+    this.split = this.register("split", new nn.Conv2d(coarse, 4 * fine, 1));
+    this.fineBlocks = this.register("fine_blocks", residualBlocks(fine, c.decoder_blocks[0]));
+    this.fineNorm = this.register("fine_norm", new ChannelNorm(fine));
+    this.patchOut = this.register("patch_out", new nn.Conv2d(fine, 3 * c.patch_size ** 2, 1));
+    this.colour = this.register("colour", new nn.Conv2d(c.latent_channels, 3, 1));
+    noGrad(() =>
+      scope(() => {
+        this.patchOut.weight.mul_(FIRST_SHARE);
+        this.patchOut.bias!.zero_();
+        this.colour.weight.zero_();
+        this.colour.weight.narrow(1, 0, 3).copy_(tensor(OPPONENT_INVERSE).view(3, 3, 1, 1));
+        this.colour.bias!.zero_();
+      }),
+    );
+  }
+
+  get dtype() {
+    return this.patchOut.weight.dtype;
+  }
+
+  forward(latents: Tensor): Tensor {
+    const p = this.c.patch_size;
+    let h = this.latentIn.forward(channelsLast(latents));
+    for (const block of this.coarseBlocks.items) h = block.forward(h);
+    h = pixelShuffle(this.split.forward(this.coarseNorm.forward(h)), 2);
+    for (const block of this.fineBlocks.items) h = block.forward(h);
+    const detail = pixelShuffle(this.patchOut.forward(this.fineNorm.forward(h)), p);
+    const colour = conv2d(latents, this.colour.weight, this.colour.bias);
+    return detail.add(interpolate(colour, { scaleFactor: 2 * p, mode: "bilinear" }));
+  }
+}
+
+/** x + conv(SiLU(conv(norm(x)))), the second convolution starting at zero. */
+class ResidualBlock extends nn.Module {
+  private readonly norm: ChannelNorm;
+  private readonly conv1: nn.Conv2d;
+  private readonly conv2: nn.Conv2d;
+
+  constructor(channels: number) {
+    super();
+    this.norm = this.register("norm", new ChannelNorm(channels));
+    this.conv1 = this.register("conv1", new nn.Conv2d(channels, channels, 3, { padding: 1 }));
+    this.conv2 = this.register("conv2", new nn.Conv2d(channels, channels, 3, { padding: 1 }));
+    nn.init.zeros_(this.conv2.weight);
+  }
+
+  forward(x: Tensor): Tensor {
+    return x.add(this.conv2.forward(silu(this.conv1.forward(this.norm.forward(x)))));
+  }
+}
+
+/** Layer norm over the channels of each position of (B, C, H, W). */
+class ChannelNorm extends nn.Module {
+  private readonly weight: Tensor;
+  private readonly bias: Tensor;
+
+  constructor(private readonly channels: number) {
+    super();
+    this.weight = this.parameter("weight", tensor(new Float32Array(channels).fill(1)));
+    this.bias = this.parameter("bias", tensor(new Float32Array(channels)));
+  }
+
+  forward(x: Tensor): Tensor {
+    return layerNorm(x.permute(0, 2, 3, 1), [this.channels], this.weight, this.bias, EPS).permute(0, 3, 1, 2);
+  }
+}
+
+function residualBlocks(channels: number, blocks: number): nn.ModuleList<ResidualBlock> {
+  return new nn.ModuleList(Array.from({ length: blocks }, () => new ResidualBlock(channels)));
+}
+
+/** The same values with the channels of a position beside each other in memory: what convolution and norm work on fastest. */
+function channelsLast(x: Tensor): Tensor {
+  return x.permute(0, 2, 3, 1).contiguous().permute(0, 3, 1, 2);
+}

@@ -1,0 +1,85 @@
+/** Training of the judge of the retrieval test: cross entropy over single emoji on all backgrounds, some of them damaged. */
+import { writeFileSync } from "node:fs";
+import { join } from "node:path";
+import { nn, noGrad, rand, randnLike, scope, tensor } from "@miro-t2i/torch";
+import { z } from "zod";
+import { EmojiScenes, emojiSceneOptionsSchema, type Scene } from "../../data/emoji/index.js";
+import { CLASSIFIER_SIZE, EmojiClassifier } from "../../evaluation/emoji-classifier.js";
+import type { RunResult } from "../run.js";
+import { writeHalf } from "./autoencoder.js";
+import {
+  openRunFolder,
+  type PretrainingTask,
+  pretrainerSchema,
+  runPretraining,
+  seedInitialWeights,
+} from "./pretraining.js";
+import type { PretrainingContext } from "./recipes.js";
+
+export const classifierRecipeSchema = z.strictObject({
+  kind: z.literal("classifier"),
+  name: z.string(),
+  seed: z.int().nonnegative().default(3407),
+  scenes: emojiSceneOptionsSchema.prefault({ size: CLASSIFIER_SIZE, kinds: { one: 0.8, small: 0.2 }, tint: 0 }),
+  /** Largest standard deviation of pixel noise, for a tolerance of what generated pictures have and renders have not. */
+  noise: z.number().min(0).default(0.1),
+  labelSmoothing: z.number().min(0).lt(1).default(0.05),
+  trainer: pretrainerSchema,
+});
+
+export type ClassifierRecipe = z.output<typeof classifierRecipeSchema>;
+
+const UNSEEN = 2 ** 31;
+
+export async function trainClassifier(recipe: ClassifierRecipe, context: PretrainingContext): Promise<RunResult> {
+  const { trainer } = recipe;
+  openRunFolder(context.output, context.resume);
+  const scenes = await EmojiScenes.load(recipe.scenes);
+  const clean = await EmojiScenes.load({ ...recipe.scenes, degraded: 0, kinds: { one: 1 } });
+  seedInitialWeights(recipe.seed);
+  const labels = scenes.vocabulary.map((entry) => entry.label);
+  const network = new EmojiClassifier({ labels });
+
+  const batch = (source: EmojiScenes, start: number, count: number) => {
+    const { pixels, scenes: described } = source.batch(start, count);
+    return { x: tensor(pixels, { shape: [count, 3, scenes.size, scenes.size] }), target: described.map(classOf) };
+  };
+  const task: PretrainingTask = {
+    network,
+    loss(step) {
+      const B = trainer.batchSize;
+      const { x, target } = batch(scenes, step * B, B);
+      const noisy = x.add(randnLike(x).mul(rand([B, 1, 1, 1]).mul(recipe.noise)));
+      const logits = network.forward(noisy);
+      const classes = tensor(BigInt64Array.from(target, BigInt));
+      const loss = nn.functional.crossEntropy(logits, classes, { labelSmoothing: recipe.labelSmoothing });
+      return { loss, figures: { accuracy: logits.argmax(1).eq(classes).float().mean() } };
+    },
+    evaluate() {
+      const count = Math.max(512, 4 * labels.length);
+      let [first, five] = [0, 0];
+      for (let start = 0; start < count; start += 64) {
+        const found = noGrad(() =>
+          scope(() => {
+            const { x, target } = batch(clean, UNSEEN + start, 64);
+            return network.classify(x).map((classes, i) => classes.indexOf(target[i]!));
+          }),
+        );
+        first += found.filter((rank) => rank === 0).length;
+        five += found.filter((rank) => rank >= 0).length;
+      }
+      const total = Math.ceil(count / 64) * 64;
+      return { top1: first / total, top5: five / total };
+    },
+    export(folder, figures) {
+      writeFileSync(join(folder, "config.json"), `${JSON.stringify(network.config, null, 2)}\n`);
+      scope(() => writeHalf(join(folder, "model.safetensors"), network));
+      writeFileSync(join(folder, "training.json"), `${JSON.stringify({ recipe, figures }, null, 2)}\n`);
+    },
+  };
+  return runPretraining({ ...context, task, trainer, seed: recipe.seed, recipe });
+}
+
+function classOf(scene: Scene): number {
+  return scene.objects[0]!.entryIndex;
+}

@@ -1,0 +1,199 @@
+/**
+ * The loop that trains the small parts around the diffusion network: autoencoder, text encoder, classifier.
+ *
+ * One step: loss of batch k → backward → clip by global norm → AdamW under warm-up and cosine. The batch and every random number of
+ * step k follow from (seed, k), so that a resumed run computes what an undisturbed one would.
+ *
+ *   RUN/log.jsonl       one JSON object a line
+ *   RUN/checkpoints/    as in ../checkpoint.ts, without an average
+ *   RUN/export/         the finished part, loadable
+ */
+import { existsSync, mkdirSync, renameSync, rmSync } from "node:fs";
+import { join } from "node:path";
+import { setImmediate as nextTurn } from "node:timers/promises";
+import { AdamW, clipGradNorm_, manualSeed, type nn, scope, setNumThreads, type Tensor } from "@miro-t2i/torch";
+import { z } from "zod";
+import { InvalidInputError, MiroError } from "../../errors.js";
+import { mixSeed } from "../batches.js";
+import { listCheckpoints, loadTrainingCheckpoint, saveTrainingCheckpoint } from "../checkpoint.js";
+import { MetricsLog, type Progress } from "../logging.js";
+import { WarmupCosine } from "../lr-schedule.js";
+import type { RunResult } from "../run.js";
+
+const count = z.int().positive();
+
+/** The `trainer` section that the small recipes share. */
+export const pretrainerSchema = z.strictObject({
+  maxSteps: count,
+  batchSize: count,
+  lr: z.number().positive(),
+  betas: z.tuple([z.number().min(0).lt(1), z.number().min(0).lt(1)]).default([0.9, 0.99]),
+  weightDecay: z.number().min(0).default(0.01),
+  warmupSteps: z.int().nonnegative().default(50),
+  gradientClipVal: z.number().positive().default(1),
+  /** Threads of one tensor operation; 0 leaves the engine's choice. */
+  threads: z.int().nonnegative().default(0),
+  logEveryNSteps: count.default(20),
+  evaluateEveryNSteps: count.default(500),
+  checkpointEveryNSteps: count.default(500),
+});
+
+export type PretrainerOptions = z.output<typeof pretrainerSchema>;
+
+/** What is trained. */
+export interface PretrainingTask {
+  readonly network: nn.Module;
+  /** The loss of a batch, counted from 0, and figures for the log. Runs in a scope, with the global generator seeded. */
+  loss(step: number): { loss: Tensor; figures?: Record<string, Tensor> };
+  /** Measures on data that training never sees. Called with the network in evaluation mode. */
+  evaluate(step: number): Promise<Record<string, number>> | Record<string, number>;
+  /** Writes the finished part into an empty folder. */
+  export(folder: string, figures: Record<string, number>): void | Promise<void>;
+}
+
+export interface PretrainingRun {
+  task: PretrainingTask;
+  trainer: PretrainerOptions;
+  seed: number;
+  /** The recipe as data, stored with each checkpoint. */
+  recipe: unknown;
+  output: string;
+  resume: boolean;
+  signal?: AbortSignal;
+  onProgress?: (progress: Progress) => void;
+  onMessage?: (message: string) => void;
+}
+
+/** Seeds the global generator for initial weights; call before the task's network is made. */
+export function seedInitialWeights(seed: number): void {
+  manualSeed(mixSeed(seed, 0));
+}
+
+/** Refuses a folder that holds a run unless it is to be resumed. Call before anything slow. */
+export function openRunFolder(output: string, resume: boolean): void {
+  const newest = listCheckpoints(join(output, "checkpoints")).at(-1);
+  if (newest && !resume) {
+    throw new InvalidInputError(
+      `${output}: holds a run at step ${newest.step}; continue it with --resume, or name another --output`,
+    );
+  }
+  mkdirSync(output, { recursive: true });
+}
+
+/** Trains to the end, evaluates and exports; or stops at a signal with a checkpoint. */
+export async function runPretraining({
+  task,
+  trainer,
+  seed,
+  recipe,
+  output,
+  resume,
+  signal,
+  onProgress,
+  onMessage = () => {},
+}: PretrainingRun): Promise<RunResult> {
+  if (trainer.threads > 0) setNumThreads(trainer.threads);
+  const { network } = task;
+  const parameters = [...network.parameters()].filter((parameter) => parameter.requiresGrad);
+  const { lr, betas, weightDecay, warmupSteps, maxSteps } = trainer;
+  const optimizer = new AdamW(parameters, { lr, betas, weightDecay });
+  const schedule = new WarmupCosine(optimizer, { warmupSteps, totalSteps: maxSteps });
+  const checkpoints = join(output, "checkpoints");
+
+  let step = 0;
+  let trainedSeconds = 0;
+  const newest = listCheckpoints(checkpoints).at(-1);
+  if (resume && newest) {
+    scope(() => {
+      const stored = loadTrainingCheckpoint(newest.path);
+      network.loadStateDict(stored.network);
+      const groups = optimizer.stateDict().groups;
+      optimizer.loadStateDict({ step: stored.state.optimizerStep, tensors: stored.optimizer, groups });
+      step = stored.state.step;
+      trainedSeconds = stored.state.seconds;
+    });
+  }
+  const log = new MetricsLog(join(output, "log.jsonl"), step);
+  const startedAt = performance.now() - trainedSeconds * 1000;
+  const startStep = step;
+  const beganAt = performance.now();
+  const seconds = () => (performance.now() - startedAt) / 1000;
+  const save = () =>
+    saveTrainingCheckpoint(
+      checkpoints,
+      {
+        state: { format: 1, step, emaUpdates: 0, skippedSteps: 0, seconds: seconds(), optimizerStep: step, recipe },
+        network: Object.fromEntries(network.stateDict()),
+        ema: {},
+        optimizer: optimizer.stateDict().tensors,
+      },
+      1,
+    );
+  const evaluate = async () => {
+    network.eval();
+    const figures = await task.evaluate(step);
+    network.train();
+    log.write({ step, ...figures, seconds: Math.round(seconds()) });
+    const text = Object.entries(figures).map(([name, value]) => `${name} ${Number(value.toPrecision(4))}`);
+    onMessage(`step ${step}: ${text.join(", ")}`);
+    return figures;
+  };
+
+  try {
+    network.train();
+    let smoothLoss = Number.NaN;
+    while (step < maxSteps && !signal?.aborted) {
+      await nextTurn();
+      const figures = scope(() => {
+        manualSeed(mixSeed(seed, 1, step));
+        const terms = task.loss(step);
+        terms.loss.backward();
+        const gradientNorm = clipGradNorm_(parameters, trainer.gradientClipVal).item();
+        if (!Number.isFinite(gradientNorm))
+          throw new MiroError(`step ${step + 1}: the gradient is not finite; lower trainer.lr`);
+        schedule.apply(step + 1);
+        optimizer.step();
+        optimizer.zeroGrad();
+        const named = Object.entries(terms.figures ?? {}).map(([name, value]) => [name, round(value.item())]);
+        return { loss: terms.loss.item(), gradient_norm: round(gradientNorm), ...Object.fromEntries(named) };
+      });
+      step++;
+      smoothLoss = Number.isNaN(smoothLoss) ? figures.loss : smoothLoss + 0.05 * (figures.loss - smoothLoss);
+      const stepsPerSecond = ((step - startStep) * 1000) / (performance.now() - beganAt);
+      onProgress?.({
+        step,
+        totalSteps: maxSteps,
+        loss: smoothLoss,
+        imagesPerSecond: stepsPerSecond * trainer.batchSize,
+        secondsLeft: (maxSteps - step) / stepsPerSecond,
+      });
+      if (step % trainer.logEveryNSteps === 0) {
+        log.write({ step, ...figures, loss: round(smoothLoss), seconds: Math.round(seconds()) });
+      }
+      if (step % trainer.evaluateEveryNSteps === 0 && step < maxSteps) await evaluate();
+      if (step % trainer.checkpointEveryNSteps === 0) save();
+    }
+    if (step < maxSteps) return { finished: false, step, checkpoint: save(), exported: null };
+    const figures = await evaluate();
+    network.eval();
+    const exported = join(output, "export");
+    await replaceFolder(exported, (folder) => task.export(folder, figures));
+    return { finished: true, step, checkpoint: save(), exported };
+  } finally {
+    log.close();
+  }
+}
+
+/** Fills a new folder beside `path` and puts it in its place once it is complete. */
+async function replaceFolder(path: string, fill: (folder: string) => void | Promise<void>): Promise<void> {
+  const temporary = `${path}.tmp`;
+  rmSync(temporary, { recursive: true, force: true });
+  mkdirSync(temporary, { recursive: true });
+  await fill(temporary);
+  if (existsSync(path)) rmSync(path, { recursive: true, force: true });
+  renameSync(temporary, path);
+}
+
+function round(value: number): number {
+  return Number(value.toPrecision(5));
+}
