@@ -30,7 +30,15 @@ interface TensorSpec {
   t: number[];
   as?: string;
 }
-type ArgumentSpec = TensorSpec | { ts: number[][]; as?: string } | { f: number } | number | string | boolean | null | number[];
+type ArgumentSpec =
+  | TensorSpec
+  | { ts: number[][]; as?: string }
+  | { f: number }
+  | number
+  | string
+  | boolean
+  | null
+  | number[];
 interface Case {
   op: string;
   args: ArgumentSpec[];
@@ -77,7 +85,11 @@ function inputValues(kind: string, index: number, count: number): (number | bool
 }
 
 function makeInput(shape: number[], kind: string, index: number, dtype: DType, device: string): Tensor {
-  const values = inputValues(kind, index, shape.reduce((product, n) => product * n, 1));
+  const values = inputValues(
+    kind,
+    index,
+    shape.reduce((product, n) => product * n, 1),
+  );
   if (kind === "bool") return tensor(values as boolean[], { shape, dtype: "bool", device });
   if (kind.startsWith("index:")) return tensor(values as number[], { shape, dtype: "int64", device });
   return tensor(values as number[], { shape, dtype, device });
@@ -125,18 +137,21 @@ test("the recorded values belong to the table", () => {
 });
 
 describe.each(devices)("on %s", (device) => {
-  describe.each(table.map((line, i) => [`${i + 1}: ${line}`, JSON.parse(line) as Case, i] as const))("%s", (_, spec, i) => {
-    test.each(DTYPES[spec.dtypes ?? "float"]!)("values in %s", (dtype) => {
-      scope(() => {
-        const { args } = makeArguments(spec, dtype, device);
-        expectClose(outputsOf(call(spec.op, ...args)), recorded[i]!.outputs, dtype);
+  describe.each(table.map((line, i) => [`${i + 1}: ${line}`, JSON.parse(line) as Case, i] as const))(
+    "%s",
+    (_, spec, i) => {
+      test.each(DTYPES[spec.dtypes ?? "float"]!)("values in %s", (dtype) => {
+        scope(() => {
+          const { args } = makeArguments(spec, dtype, device);
+          expectClose(outputsOf(call(spec.op, ...args)), recorded[i]!.outputs, dtype);
+        });
       });
-    });
 
-    if (spec.grad !== 0) {
-      test("gradient against finite differences", () => scope(() => checkGradient(spec, device)));
-    }
-  });
+      if (spec.grad !== 0) {
+        test("gradient against finite differences", () => scope(() => checkGradient(spec, device)));
+      }
+    },
+  );
 });
 
 /** Compares d(Σ w·out)/d(input), with fixed weights w, with central differences in float64. */
@@ -270,7 +285,8 @@ const METHODS: Record<string, (...t: Tensor[]) => Tensor | Tensor[]> = {
   "aten::softmax.int 1": (a) => a!.softmax(1),
   "aten::log_softmax.int 1": (a) => a!.logSoftmax(-1),
   "aten::scaled_dot_product_attention 1": (q, k, v) => F.scaledDotProductAttention(q!, k!, v!),
-  "aten::scaled_dot_product_attention 2": (q, k, v, mask) => F.scaledDotProductAttention(q!, k!, v!, { mask: mask!, scale: 0.3 }),
+  "aten::scaled_dot_product_attention 2": (q, k, v, mask) =>
+    F.scaledDotProductAttention(q!, k!, v!, { mask: mask!, scale: 0.3 }),
   "aten::scaled_dot_product_attention 3": (q, k, v) => F.scaledDotProductAttention(q!, k!, v!, { isCausal: true }),
   "aten::mse_loss 1": (a, b) => F.mseLoss(a!, b!),
   "aten::l1_loss 1": (a, b) => F.l1Loss(a!, b!, { reduction: "sum" }),
@@ -317,7 +333,7 @@ const METHODS: Record<string, (...t: Tensor[]) => Tensor | Tensor[]> = {
 
 describe("methods and functional layers", () => {
   const seen = new Map<string, number>();
-  const indexOf = new Map(
+  const indexOf = new Map<string, number>(
     table.map((line, i) => {
       const { op } = JSON.parse(line) as Case;
       seen.set(op, (seen.get(op) ?? 0) + 1);

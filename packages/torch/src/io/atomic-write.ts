@@ -4,6 +4,7 @@
  */
 import { randomBytes } from "node:crypto";
 import fs from "node:fs";
+import { hostname } from "node:os";
 import { basename, dirname, join } from "node:path";
 import { TorchError } from "../errors.js";
 
@@ -17,8 +18,10 @@ export type Sink = (bytes: Uint8Array) => void;
  */
 export function writeFileAtomically(path: string, produce: (write: Sink) => void): void {
   const folder = dirname(path);
-  const temporary = join(folder, `.${basename(path)}.${process.pid}.${randomBytes(6).toString("hex")}.tmp`);
+  const prefix = `.${basename(path)}.${hostname()}.`;
+  const temporary = join(folder, `${prefix}${process.pid}.${randomBytes(6).toString("hex")}.tmp`);
   let written = 0;
+  removeLeftovers(folder, prefix);
   try {
     const descriptor = fs.openSync(temporary, "wx");
     try {
@@ -39,6 +42,30 @@ export function writeFileAtomically(path: string, produce: (write: Sink) => void
     throw describe(path, error, written);
   }
   flushFolder(folder);
+}
+
+/** Removes temporary files for the same destination whose process on this host was killed. */
+function removeLeftovers(folder: string, prefix: string): void {
+  let names: string[];
+  try {
+    names = fs.readdirSync(folder);
+  } catch {
+    return; // a folder that can be written but not listed
+  }
+  for (const name of names) {
+    if (!name.startsWith(prefix) || !name.endsWith(".tmp")) continue;
+    const pid = Number(name.slice(prefix.length).split(".")[0]);
+    if (Number.isSafeInteger(pid) && pid > 0 && !isRunning(pid)) fs.rmSync(join(folder, name), { force: true });
+  }
+}
+
+function isRunning(pid: number): boolean {
+  try {
+    process.kill(pid, 0);
+    return true;
+  } catch (error) {
+    return (error as NodeJS.ErrnoException).code !== "ESRCH";
+  }
 }
 
 /** Makes the rename durable. Some file systems refuse to flush a folder; the file is in place all the same. */

@@ -56,7 +56,10 @@ export function readNpy(path: string): Tensor {
       const stored = file.tensor(dataStart, dtype, fortranOrder ? [...shape].reverse() : shape);
       // `clone` keeps strides: only `contiguous` of the transposed view lays Fortran order out anew.
       return fortranOrder && shape.length > 1
-        ? stored.permute(...shape.map((_, i) => shape.length - 1 - i)).contiguous().clone()
+        ? stored
+            .permute(...shape.map((_, i) => shape.length - 1 - i))
+            .contiguous()
+            .clone()
         : stored.clone();
     });
   } finally {
@@ -69,15 +72,18 @@ function readHeader(file: MappedFile): NpyHeader {
   const fail = (rule: string, message: string, byteOffset: number): never => {
     throw new FormatError({ path, rule, message, byteOffset });
   };
-  if (sizeBytes < 10) fail("FileTooShort", `the file has ${sizeBytes} bytes, magic and lengths alone take 10`, sizeBytes);
+  if (sizeBytes < 10)
+    fail("FileTooShort", `the file has ${sizeBytes} bytes, magic and lengths alone take 10`, sizeBytes);
   const start = Buffer.from(file.read(0, Math.min(12, sizeBytes)));
   if (!start.subarray(0, 6).equals(MAGIC)) fail("BadMagic", "the file does not begin with \\x93NUMPY", 0);
   const [major, minor] = [start[6]!, start[7]!];
-  if (major < 1 || major > 3 || minor !== 0) fail("UnknownVersion", `version ${major}.${minor} is not 1.0, 2.0 or 3.0`, 6);
+  if (major < 1 || major > 3 || minor !== 0)
+    fail("UnknownVersion", `version ${major}.${minor} is not 1.0, 2.0 or 3.0`, 6);
   const headerStart = major === 1 ? 10 : 12;
   if (sizeBytes < headerStart) fail("FileTooShort", `the file ends within the header length`, sizeBytes);
   const length = major === 1 ? start.readUInt16LE(8) : start.readUInt32LE(8);
-  if (length > MAX_HEADER_BYTES) fail("HeaderTooLarge", `the header length is ${length}, at most ${MAX_HEADER_BYTES}`, 8);
+  if (length > MAX_HEADER_BYTES)
+    fail("HeaderTooLarge", `the header length is ${length}, at most ${MAX_HEADER_BYTES}`, 8);
   const dataStart = headerStart + length;
   if (dataStart > sizeBytes) {
     fail("HeaderOutOfBounds", `the header should end at byte ${dataStart}, the file ends at ${sizeBytes}`, sizeBytes);
@@ -85,8 +91,9 @@ function readHeader(file: MappedFile): NpyHeader {
   const bytes = Buffer.from(file.read(headerStart, length));
   if (bytes[length - 1] !== 0x0a) fail("HeaderEnd", "the header does not end in a newline", Math.max(dataStart - 1, 8));
   if (major < 3 && bytes.some((byte) => byte > 0x7f)) fail("HeaderNotAscii", "the header is not ASCII", headerStart);
-  const { descr, fortranOrder, shape } = parseDictionary(bytes.toString(major === 3 ? "utf8" : "latin1"), (message, at) =>
-    fail("HeaderSyntax", message, headerStart + at),
+  const { descr, fortranOrder, shape } = parseDictionary(
+    bytes.toString(major === 3 ? "utf8" : "latin1"),
+    (message, at) => fail("HeaderSyntax", message, headerStart + at),
   );
   const dtype = readDescriptor(descr, (message) => fail("UnsupportedDtype", message, headerStart));
   const count = shape.reduce((product, size) => product * BigInt(size), 1n);
@@ -159,7 +166,8 @@ function parseDictionary(
     const keyAt = at;
     const key = need(quoted, "a quoted key");
     need(/^:/, `':' after '${key}'`);
-    if (key === "descr" && descr === undefined) descr = need(quoted, "a quoted dtype (structured dtypes are not supported)");
+    if (key === "descr" && descr === undefined)
+      descr = need(quoted, "a quoted dtype (structured dtypes are not supported)");
     else if (key === "fortran_order" && fortranOrder === undefined) {
       fortranOrder = need(/^(?:True|False)(?![A-Za-z0-9_])/, "True or False") === "True";
     } else if (key === "shape" && shape === undefined) shape = readShape();

@@ -158,7 +158,8 @@ function readHeader(file: MappedFile): Header {
   const fail = (rule: string, message: string, byteOffset: number, tensor?: string): never => {
     throw new FormatError({ path, rule, message, byteOffset, tensor });
   };
-  if (sizeBytes < 8) fail("FileTooShort", `the file has ${sizeBytes} bytes, the header length alone takes 8`, sizeBytes);
+  if (sizeBytes < 8)
+    fail("FileTooShort", `the file has ${sizeBytes} bytes, the header length alone takes 8`, sizeBytes);
   const prefix = file.read(0, 8);
   const declared = new DataView(prefix.buffer, prefix.byteOffset).getBigUint64(0, true);
   if (declared > MAX_HEADER_BYTES) {
@@ -191,7 +192,8 @@ function readHeader(file: MappedFile): Header {
   let end = dataStart;
   for (const [key, { byteOffset, byteLength }] of tensors) {
     if (byteOffset > end) fail("Hole", `${byteOffset - end} bytes before it belong to no tensor`, end, key);
-    if (byteOffset < end) fail("Overlap", `it begins ${end - byteOffset} bytes before the end of another`, byteOffset, key);
+    if (byteOffset < end)
+      fail("Overlap", `it begins ${end - byteOffset} bytes before the end of another`, byteOffset, key);
     end += byteLength;
     if (end > sizeBytes) {
       fail("DataOutOfBounds", `it should end at byte ${end}, the file ends at ${sizeBytes}`, byteOffset, key);
@@ -276,7 +278,8 @@ export function writeSafetensors(
     const formatDtype = FORMAT_DTYPE_OF.get(tensor.dtype);
     if (formatDtype === undefined) throw new TorchError(`${path}: ${name}: dtype ${tensor.dtype} cannot be stored`);
     if (name === METADATA_KEY) throw new TorchError(`${path}: a tensor cannot be named ${METADATA_KEY}`);
-    if (/\p{Surrogate}/u.test(name)) throw new TorchError(`${path}: the name ${JSON.stringify(name)} is not valid Unicode`);
+    if (/\p{Surrogate}/u.test(name))
+      throw new TorchError(`${path}: the name ${JSON.stringify(name)} is not valid Unicode`);
     return { name, tensor, formatDtype, rank: FORMAT_DTYPES.indexOf(formatDtype) };
   });
   entries.sort((a, b) => b.rank - a.rank || Buffer.compare(Buffer.from(a.name), Buffer.from(b.name)));

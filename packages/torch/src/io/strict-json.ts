@@ -71,7 +71,8 @@ export function parseStrictJson(bytes: Uint8Array): StrictJson {
     while (isDigit(bytes[at])) at++;
     const next = bytes[at];
     const digits = String.fromCharCode(...bytes.subarray(start, Math.min(at, start + 24)));
-    if (next === 0x2e || next === 0x65 || next === 0x45) fail("NumberNotAnInteger", "a number is not an integer", start);
+    if (next === 0x2e || next === 0x65 || next === 0x45)
+      fail("NumberNotAnInteger", "a number is not an integer", start);
     if (digits.length > 1 && digits[0] === "0") fail("HeaderNotJson", "a number has a leading zero", start);
     const value = Number(digits);
     if (!Number.isSafeInteger(value)) fail("NumberOverflow", "a number exceeds 2^53 - 1", start);
@@ -119,7 +120,11 @@ export function parseStrictJson(bytes: Uint8Array): StrictJson {
     if (c === 0x2d) fail("NumberNotAnInteger", "a number is negative");
     if (c === 0x7b) return object(depth);
     if (c === 0x5b) return array(depth);
-    for (const [word, meaning] of [["true", true], ["false", false], ["null", null]] as const) {
+    for (const [word, meaning] of [
+      ["true", true],
+      ["false", false],
+      ["null", null],
+    ] as const) {
       if ([...word].every((letter, i) => bytes[at + i] === letter.charCodeAt(0))) {
         at += word.length;
         return meaning;

@@ -208,7 +208,11 @@ export interface PoolOptions {
   ceilMode?: boolean;
 }
 
-export function avgPool2d(x: Tensor, kernel: Pair, { stride, padding = 0, ceilMode = false }: PoolOptions = {}): Tensor {
+export function avgPool2d(
+  x: Tensor,
+  kernel: Pair,
+  { stride, padding = 0, ceilMode = false }: PoolOptions = {},
+): Tensor {
   return aten.avg_pool2d(x, pair(kernel), pair(stride ?? kernel), pair(padding), ceilMode);
 }
 
@@ -240,7 +244,10 @@ export function pad(
 }
 
 /** x / max(‖x‖_p, eps) along `dim`. */
-export function normalize(x: Tensor, { p = 2, dim = -1, eps = 1e-12 }: { p?: number; dim?: number; eps?: number } = {}): Tensor {
+export function normalize(
+  x: Tensor,
+  { p = 2, dim = -1, eps = 1e-12 }: { p?: number; dim?: number; eps?: number } = {},
+): Tensor {
   const norm = aten.linalg_vector_norm(x, p, [dim], true);
   return x.div(norm.clamp(eps, null));
 }

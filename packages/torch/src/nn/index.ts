@@ -1,5 +1,5 @@
 /** Networks: `nn.Linear`, `nn.functional`, `nn.init`, … */
-export { type Layer, Lambda, ModuleList, Sequential } from "./containers.js";
+export { Lambda, type Layer, ModuleList, Sequential } from "./containers.js";
 export { Conv2d, type Conv2dOptions, ConvTranspose2d, type ConvTranspose2dOptions } from "./conv.js";
 export { Dropout } from "./dropout.js";
 export { Embedding } from "./embedding.js";

@@ -119,7 +119,13 @@ function drawTruncNormal(tensor: Tensor, mean: number, std: number, a: number, b
 
 /** The standard normal distribution function, exact to float64. */
 function normalCdf(x: number): number {
-  return (1 + (full([], x / Math.SQRT2, { dtype: "float64" }).erf().item() as number)) / 2;
+  return (
+    (1 +
+      (full([], x / Math.SQRT2, { dtype: "float64" })
+        .erf()
+        .item() as number)) /
+    2
+  );
 }
 
 export interface XavierOptions extends InitOptions {

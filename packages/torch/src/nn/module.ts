@@ -77,7 +77,9 @@ export abstract class Module {
   #claim(name: string): void {
     const owner = this.constructor.name;
     if (name === "" || name.includes(".")) {
-      throw new TorchError(`${owner}: a registered name must be non-empty and without dots, got ${JSON.stringify(name)}`);
+      throw new TorchError(
+        `${owner}: a registered name must be non-empty and without dots, got ${JSON.stringify(name)}`,
+      );
     }
     if (this.#modules.has(name) || this.#parameters.has(name) || this.#buffers.has(name)) {
       throw new TorchError(`${owner}: the name ${JSON.stringify(name)} is registered already`);

@@ -168,7 +168,8 @@ export abstract class Optimizer<Options extends AdamOptions> {
         const value = tensors[key];
         if (value === undefined) continue;
         const expected = moment === "step" ? [] : param.shape;
-        if (String(value.shape) !== String(expected)) problems.push(`${key}: expected [${expected}], got [${value.shape}]`);
+        if (String(value.shape) !== String(expected))
+          problems.push(`${key}: expected [${expected}], got [${value.shape}]`);
         found[moment] = value;
       }
       const count = Object.keys(found).length;

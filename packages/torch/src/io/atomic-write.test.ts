@@ -1,0 +1,172 @@
+import { type ChildProcess, spawn, spawnSync } from "node:child_process";
+import fs from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { afterEach, beforeEach, describe, expect, test, vi } from "vitest";
+import {
+  full,
+  readSafetensors,
+  scope,
+  TorchError,
+  tensor,
+  writeFileAtomically,
+  writeSafetensors,
+  zeros,
+} from "../index.js";
+
+let folder: string;
+beforeEach(() => {
+  folder = fs.mkdtempSync(join(tmpdir(), "atomic-"));
+});
+afterEach(() => {
+  vi.restoreAllMocks();
+  fs.rmSync(folder, { recursive: true, force: true });
+});
+
+const path = (): string => join(folder, "model.safetensors");
+const valueIn = (file: string): number => scope(() => readSafetensors(file).get("x")!.amax().item());
+
+function systemError(code: string): NodeJS.ErrnoException {
+  return Object.assign(new Error(code), { code });
+}
+
+describe("a failing write", () => {
+  const failures: [string, () => void, RegExp][] = [
+    [
+      "a full disk",
+      () => failingWrite("ENOSPC"),
+      /model\.safetensors: cannot be written after \d+ bytes: no space left/,
+    ],
+    ["a full quota", () => failingWrite("EDQUOT"), /quota/],
+    [
+      "a failing flush",
+      () =>
+        void vi.spyOn(fs, "fsyncSync").mockImplementationOnce(() => {
+          throw systemError("EIO");
+        }),
+      /EIO/,
+    ],
+    [
+      "a failing rename",
+      () =>
+        void vi.spyOn(fs, "renameSync").mockImplementationOnce(() => {
+          throw systemError("EACCES");
+        }),
+      /permission denied/,
+    ],
+  ];
+  function failingWrite(code: string): void {
+    const write = fs.writeSync;
+    let calls = 0;
+    vi.spyOn(fs, "writeSync").mockImplementation(((...args: Parameters<typeof write>) => {
+      if (++calls === 2) throw systemError(code);
+      return write(...args);
+    }) as typeof write);
+  }
+
+  test.each(failures)("%s leaves the old file and nothing else", (_, breakIt, message) => {
+    scope(() => {
+      writeSafetensors(path(), { x: tensor([1]) });
+      breakIt();
+      expect(() => writeSafetensors(path(), { x: tensor([2]) })).toThrow(message);
+      vi.restoreAllMocks();
+      expect(fs.readdirSync(folder)).toEqual(["model.safetensors"]);
+      expect(valueIn(path())).toBe(1);
+    });
+  });
+
+  test("an error while the content is made does the same", () => {
+    const broken = (): void =>
+      writeFileAtomically(path(), (write) => {
+        write(new Uint8Array(10));
+        throw new RangeError("from the producer");
+      });
+    expect(broken).toThrow(RangeError);
+    expect(fs.readdirSync(folder)).toEqual([]);
+  });
+
+  test("a missing folder and a folder in the place of the file are named", () => {
+    const write = (file: string) => () => writeFileAtomically(file, (sink) => sink(new Uint8Array(1)));
+    expect(write(join(folder, "none", "x"))).toThrow(/none\/x: cannot be written: the folder does not exist/);
+    fs.mkdirSync(join(folder, "taken"));
+    expect(write(join(folder, "taken"))).toThrow(TorchError);
+    expect(fs.readdirSync(folder)).toEqual(["taken"]);
+  });
+
+  test("a short count from the system is continued", () => {
+    const write = fs.writeSync;
+    vi.spyOn(fs, "writeSync").mockImplementation(((
+      descriptor: number,
+      bytes: Uint8Array,
+      from: number,
+      length: number,
+    ) => write(descriptor, bytes, from, Math.min(length, 3))) as typeof write);
+    writeFileAtomically(path(), (sink) => sink(Buffer.from("a whole sentence")));
+    expect(fs.readFileSync(path(), "utf8")).toBe("a whole sentence");
+  });
+});
+
+test("a device without space is refused by the real system", (context) => {
+  const mount = join(folder, "small");
+  fs.mkdirSync(mount);
+  const mounted = spawnSync("mount", ["-t", "tmpfs", "-o", "size=1m", "tmpfs", mount]);
+  if (mounted.status !== 0) return context.skip("mounting needs privileges");
+  try {
+    const file = join(mount, "model.safetensors");
+    scope(() => {
+      writeSafetensors(file, { x: full([1000], 1) });
+      expect(() => writeSafetensors(file, { x: zeros([2 ** 19]) })).toThrow(/no space left on the device/);
+      expect(fs.readdirSync(mount)).toEqual(["model.safetensors"]);
+      expect(valueIn(file)).toBe(1);
+    });
+  } finally {
+    spawnSync("umount", ["-l", mount]);
+  }
+});
+
+describe("a killed writer", () => {
+  /** Writes {x: 4 MiB full of n} for n = 2, 3, … over `file` until it is killed; prints each n when it is in place. */
+  const program = `
+    import { scope, full, writeSafetensors } from ${JSON.stringify(new URL("../../dist/index.js", import.meta.url).href)};
+    for (let n = 2; ; n++) {
+      scope(() => writeSafetensors(process.argv[1], { x: full([2 ** 20], n) }));
+      process.stdout.write(n + "\\n");
+    }`;
+  const children: ChildProcess[] = [];
+  afterEach(() => {
+    for (const child of children.splice(0)) child.kill("SIGKILL");
+  });
+
+  test("leaves one whole file, the old or the new, at any moment", async () => {
+    const first = full([2 ** 20], 1);
+    const whole = new Set<number>();
+    for (let round = 0; round < 6; round++) {
+      writeSafetensors(path(), { x: first });
+      const child = spawn(process.execPath, ["--input-type=module", "-e", program, path()], {
+        stdio: ["ignore", "pipe", "inherit"],
+      });
+      children.push(child);
+      await new Promise<void>((resolve, reject) => {
+        child.stdout.once("data", () => resolve());
+        child.once("error", reject);
+        child.once("exit", (code) => reject(new Error(`the writer ended with ${code} before it wrote`)));
+      });
+      child.removeAllListeners("exit");
+      // Spreads the kills over the phases of a write (each takes a few ms).
+      await new Promise((resolve) => setTimeout(resolve, 1 + round * 2.3));
+      const ended = new Promise((resolve) => child.once("exit", resolve));
+      child.kill("SIGKILL");
+      await ended;
+      scope(() => {
+        const x = readSafetensors(path()).get("x")!;
+        expect(x.amin().item()).toBe(x.amax().item());
+        whole.add(x.amax().item());
+      });
+    }
+    expect([...whole].every((n) => n >= 2)).toBe(true);
+    // What a killed process leaves behind goes with the next write.
+    writeSafetensors(path(), { x: first });
+    expect(fs.readdirSync(folder)).toEqual(["model.safetensors"]);
+    first.dispose();
+  });
+});
