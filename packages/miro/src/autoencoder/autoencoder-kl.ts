@@ -36,10 +36,15 @@ const configSchema = z
   .superRefine((c, ctx) => {
     const levels = c.block_out_channels.length;
     for (const key of ["down_block_types", "up_block_types"] as const) {
-      if (c[key].length !== levels) ctx.addIssue({ code: "custom", path: [key], message: `must have ${levels} entries like block_out_channels` });
+      if (c[key].length !== levels)
+        ctx.addIssue({ code: "custom", path: [key], message: `must have ${levels} entries like block_out_channels` });
     }
     if (c.block_out_channels.some((channels) => channels % c.norm_num_groups !== 0)) {
-      ctx.addIssue({ code: "custom", path: ["norm_num_groups"], message: "must divide every entry of block_out_channels" });
+      ctx.addIssue({
+        code: "custom",
+        path: ["norm_num_groups"],
+        message: "must divide every entry of block_out_channels",
+      });
     }
   });
 
@@ -74,14 +79,19 @@ export class AutoencoderKL extends nn.Module implements Autoencoder {
     this.decoder = this.register("decoder", new Decoder(c));
     const latents = c.latent_channels;
     this.quantConv = c.use_quant_conv ? this.register("quant_conv", new nn.Conv2d(2 * latents, 2 * latents, 1)) : null;
-    this.postQuantConv = c.use_post_quant_conv ? this.register("post_quant_conv", new nn.Conv2d(latents, latents, 1)) : null;
+    this.postQuantConv = c.use_post_quant_conv
+      ? this.register("post_quant_conv", new nn.Conv2d(latents, latents, 1))
+      : null;
   }
 
   /**
    * Loads a folder with `config.json` and weights, in evaluation mode.
    * @throws MiroError or TorchError naming the file and what is wrong with it
    */
-  static fromPretrained(folder: string, { dtype = "float32", device = "cpu" }: LoadAutoencoderOptions = {}): AutoencoderKL {
+  static fromPretrained(
+    folder: string,
+    { dtype = "float32", device = "cpu" }: LoadAutoencoderOptions = {},
+  ): AutoencoderKL {
     const config = readConfig(folder);
     const file = weightsFile(folder);
     return scope(() => {
@@ -100,7 +110,11 @@ export class AutoencoderKL extends nn.Module implements Autoencoder {
     const { in_channels: channels } = this.config;
     const [, C, H = 0, W = 0] = pictures.shape;
     if (pictures.ndim !== 4 || C !== channels || H % this.downsampling !== 0 || W % this.downsampling !== 0) {
-      throw invalid("pictures", `shape (batch, ${channels}, H, W), sides multiples of ${this.downsampling}`, `(${pictures.shape.join(", ")})`);
+      throw invalid(
+        "pictures",
+        `shape (batch, ${channels}, H, W), sides multiples of ${this.downsampling}`,
+        `(${pictures.shape.join(", ")})`,
+      );
     }
     return scope(() => {
       const h = this.encoder.forward(pictures.to(this.encoder.dtype));
@@ -117,7 +131,12 @@ export class AutoencoderKL extends nn.Module implements Autoencoder {
     }
     const atOnce = Math.max(1, Math.floor(LATENT_PIXELS_AT_ONCE / (h * w)));
     if (B <= atOnce) return this.decodeChunk(latents);
-    return scope(() => cat(latents.split(atOnce, 0).map((chunk) => this.decodeChunk(chunk)), 0));
+    return scope(() =>
+      cat(
+        latents.split(atOnce, 0).map((chunk) => this.decodeChunk(chunk)),
+        0,
+      ),
+    );
   }
 
   private decodeChunk(latents: Tensor): Tensor {
@@ -243,7 +262,10 @@ class MidBlock extends nn.Module {
     super();
     this.attentions = new nn.ModuleList(c.mid_block_add_attention ? [new SpatialAttention(dim, c)] : []);
     this.register("attentions", this.attentions);
-    this.resnets = this.register("resnets", new nn.ModuleList([new ResnetBlock(dim, dim, c), new ResnetBlock(dim, dim, c)]));
+    this.resnets = this.register(
+      "resnets",
+      new nn.ModuleList([new ResnetBlock(dim, dim, c), new ResnetBlock(dim, dim, c)]),
+    );
   }
 
   forward(x: Tensor): Tensor {
@@ -295,8 +317,15 @@ class SpatialAttention extends nn.Module {
 
   forward(x: Tensor): Tensor {
     const [B, C, H, W] = x.shape as [number, number, number, number];
-    const tokens = this.norm.forward(x).reshape(B, C, H * W).transpose(1, 2);
-    const [q, k, v] = [this.q, this.k, this.v].map((linear) => linear.forward(tokens).unsqueeze(1)) as [Tensor, Tensor, Tensor];
+    const tokens = this.norm
+      .forward(x)
+      .reshape(B, C, H * W)
+      .transpose(1, 2);
+    const [q, k, v] = [this.q, this.k, this.v].map((linear) => linear.forward(tokens).unsqueeze(1)) as [
+      Tensor,
+      Tensor,
+      Tensor,
+    ];
     const mixed = nn.functional.scaledDotProductAttention(q, k, v).squeeze(1);
     return x.add(this.out.forward(mixed).transpose(1, 2).reshape(B, C, H, W));
   }
@@ -326,7 +355,10 @@ function currentNames(state: Map<string, Tensor>): Map<string, Tensor> {
   const names: Record<string, string> = { query: "to_q", key: "to_k", value: "to_v", proj_attn: "to_out.0" };
   return new Map(
     [...state].map(([key, tensor]) => {
-      const match = /^(.*\.mid_block\.attentions\.0\.)(query|key|value|proj_attn|to_q|to_k|to_v|to_out\.0)\.(weight|bias)$/.exec(key);
+      const match =
+        /^(.*\.mid_block\.attentions\.0\.)(query|key|value|proj_attn|to_q|to_k|to_v|to_out\.0)\.(weight|bias)$/.exec(
+          key,
+        );
       if (match === null) return [key, tensor];
       const [, prefix, name, kind] = match as unknown as [string, string, string, string];
       const flat = kind === "weight" && tensor.ndim === 4 ? noGrad(() => tensor.flatten(1)) : tensor;

@@ -4,7 +4,11 @@ import path from "node:path";
 import { MiroError, systemReason } from "../errors.js";
 
 const CONFIG = "config.json";
-const WEIGHTS = ["diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.fp16.safetensors", "model.safetensors"];
+const WEIGHTS = [
+  "diffusion_pytorch_model.safetensors",
+  "diffusion_pytorch_model.fp16.safetensors",
+  "model.safetensors",
+];
 
 /** The folder's `config.json`. @throws MiroError naming the file */
 export function readConfig(folder: string): Record<string, unknown> {

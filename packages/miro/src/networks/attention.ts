@@ -38,7 +38,11 @@ export class CrossAttention extends nn.Module {
   readonly qNorm: LayerNorm;
   readonly kNorm: LayerNorm;
 
-  constructor(dimTo: number, dimFrom: number, readonly heads: number) {
+  constructor(
+    dimTo: number,
+    dimFrom: number,
+    readonly heads: number,
+  ) {
     super();
     const width = Math.min(dimTo, dimFrom);
     this.q = this.register("q", new nn.Linear(dimTo, width, { bias: false }));
@@ -68,7 +72,11 @@ export class SelfAttention extends nn.Module {
   readonly qNorm: LayerNorm | null;
   readonly kNorm: LayerNorm | null;
 
-  constructor(dim: number, readonly heads: number, { qkvBias, qkNorm }: { qkvBias: boolean; qkNorm: boolean }) {
+  constructor(
+    dim: number,
+    readonly heads: number,
+    { qkvBias, qkNorm }: { qkvBias: boolean; qkNorm: boolean },
+  ) {
     super();
     this.qkv = this.register("qkv", new nn.Linear(dim, 3 * dim, { bias: qkvBias }));
     this.out = this.register("out", new nn.Linear(dim, dim));

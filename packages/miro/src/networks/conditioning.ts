@@ -54,12 +54,21 @@ export function keyMask(textMask: Tensor, leading: number): Tensor {
  * The rewards as one matrix (B, K) float32 in the order of `keys`.
  * @param required whether a missing reward is an error; otherwise it is NaN
  */
-export function rewardMatrix(rewards: ConditioningInput["rewards"], keys: readonly string[], like: Tensor, required: boolean): Tensor {
+export function rewardMatrix(
+  rewards: ConditioningInput["rewards"],
+  keys: readonly string[],
+  like: Tensor,
+  required: boolean,
+): Tensor {
   const missing = keys.filter((key) => rewards[key] === undefined);
-  if (required && missing.length > 0) throw new InvalidInputError(`rewards: training needs every reward, missing ${missing.join(", ")}`);
+  if (required && missing.length > 0)
+    throw new InvalidInputError(`rewards: training needs every reward, missing ${missing.join(", ")}`);
   const batch = like.size(0);
   const unknown = () => full([batch], Number.NaN, { dtype: "float32", device: like.device });
-  return stack(keys.map((key) => rewards[key]?.to({ dtype: "float32", device: like.device }) ?? unknown()), 1);
+  return stack(
+    keys.map((key) => rewards[key]?.to({ dtype: "float32", device: like.device }) ?? unknown()),
+    1,
+  );
 }
 
 /** How training hides rewards, see {@link rewardKeepMask}. */
@@ -72,7 +81,13 @@ export type DropoutStrategy = "binomial" | "uniform" | "none";
  * - `uniform`: the number hidden is uniform in 0 … K-1 for each sample, and which ones as well; p is not used.
  * - `none`: all are kept.
  */
-export function rewardKeepMask(batch: number, count: number, strategy: DropoutStrategy, p: number, device: string): Tensor {
+export function rewardKeepMask(
+  batch: number,
+  count: number,
+  strategy: DropoutStrategy,
+  p: number,
+  device: string,
+): Tensor {
   if (strategy === "none") return ones([batch, count], { device });
   if (strategy === "uniform") {
     const hidden = randint(0, count, [batch, 1], { device });
@@ -105,16 +120,28 @@ export function joinConditioning(parts: readonly Conditioning[]): Conditioning {
   const equal = lengths.every((length) => length === longest);
   const tokens = parts.flatMap((part) => part.tokens ?? []);
   if (tokens.length > 0 && !equal) {
-    throw new InvalidInputError(`conditioning: this network needs texts padded to one length, received ${lengths.join(" and ")} tokens`);
+    throw new InvalidInputError(
+      `conditioning: this network needs texts padded to one length, received ${lengths.join(" and ")} tokens`,
+    );
   }
-  const joined = (pick: (c: Conditioning) => Tensor) => cat(parts.map((part) => padTokens(pick(part), longest)), 0);
+  const joined = (pick: (c: Conditioning) => Tensor) =>
+    cat(
+      parts.map((part) => padTokens(pick(part), longest)),
+      0,
+    );
   return {
     tokens: tokens.length > 0 ? cat(tokens, 0) : null,
     keyValues: parts[0]!.keyValues.map((_, block) => ({
       keys: joined((c) => c.keyValues[block]!.keys),
       values: joined((c) => c.keyValues[block]!.values),
     })),
-    mask: equal && parts.every((part) => part.mask === null) ? null : cat(parts.map((part) => padMask(part, longest + 1)), 0),
+    mask:
+      equal && parts.every((part) => part.mask === null)
+        ? null
+        : cat(
+            parts.map((part) => padMask(part, longest + 1)),
+            0,
+          ),
   };
 }
 
@@ -139,5 +166,7 @@ function padMask(c: Conditioning, length: number): Tensor {
   const first = (c.tokens ?? c.keyValues[0]?.keys)!;
   const real = c.mask ?? full([first.size(0), 1, 1, first.size(1) + 1], true, { dtype: "bool", device: first.device });
   const [batch, , , width] = real.shape as [number, number, number, number];
-  return width === length ? real : cat([real, full([batch, 1, 1, length - width], false, { dtype: "bool", device: real.device })], 3);
+  return width === length
+    ? real
+    : cat([real, full([batch, 1, 1, length - width], false, { dtype: "bool", device: real.device })], 3);
 }

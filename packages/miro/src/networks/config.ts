@@ -60,7 +60,10 @@ const rinConfigSchema = z
     useSelfConditioning: z.boolean().default(false),
     numTextRegisters: z.int().nonnegative().default(16),
     /** The rewards, without the `_coherence` suffix that their tensors carry. */
-    coherenceKeys: z.array(z.string().regex(/^[^.]+$/, "must be a name without dots")).readonly().default([]),
+    coherenceKeys: z
+      .array(z.string().regex(/^[^.]+$/, "must be a name without dots"))
+      .readonly()
+      .default([]),
     /** Probability of hiding a reward in training. */
     coherenceDropout: probability.default(0),
     dropoutStrategy: z.enum(["binomial", "uniform", "none"]).default("binomial"),
@@ -71,17 +74,30 @@ const rinConfigSchema = z
       if (whole % part !== 0) refuse(key, `must divide ${of} (${whole})`);
     };
     divides(c.patchSize, c.dataSize, "patchSize", "data_size");
-    divides(c.readWriteHeads, Math.min(c.dataDim, c.latentsDim), "readWriteHeads", "the smaller of data_dim and latents_dim");
+    divides(
+      c.readWriteHeads,
+      Math.min(c.dataDim, c.latentsDim),
+      "readWriteHeads",
+      "the smaller of data_dim and latents_dim",
+    );
     divides(c.readWriteHeads, c.latentsDim, "readWriteHeads", "latents_dim");
     divides(c.computeHeads, c.latentsDim, "computeHeads", "latents_dim");
-    if (c.latentsDim % 16 !== 0) refuse("latentsDim", "must be a multiple of 16 (the heads of the conditioning transformer)");
+    if (c.latentsDim % 16 !== 0)
+      refuse("latentsDim", "must be a multiple of 16 (the heads of the conditioning transformer)");
     if (c.coherenceKeys.length === 0) refuse("coherenceKeys", "must be a list of keys");
-    if (new Set(c.coherenceKeys).size !== c.coherenceKeys.length) refuse("coherenceKeys", "must not name a reward twice");
+    if (new Set(c.coherenceKeys).size !== c.coherenceKeys.length)
+      refuse("coherenceKeys", "must not name a reward twice");
     if (c.concatCondTokenToLatents && c.numLatents <= c.numCondTokens + 1) {
-      refuse("numLatents", `must exceed num_cond_tokens + 1 (${c.numCondTokens + 1}) when concat_cond_token_to_latents is true`);
+      refuse(
+        "numLatents",
+        `must exceed num_cond_tokens + 1 (${c.numCondTokens + 1}) when concat_cond_token_to_latents is true`,
+      );
     }
     if (c.concatCondTokenToLatents && c.useSelfConditioning) {
-      refuse("useSelfConditioning", "cannot be combined with concat_cond_token_to_latents: the latents' number then varies with the text");
+      refuse(
+        "useSelfConditioning",
+        "cannot be combined with concat_cond_token_to_latents: the latents' number then varies with the text",
+      );
     }
   });
 
@@ -128,7 +144,9 @@ export function precondConfigToJson(config: FlowPrecondConfig): Record<string, u
 
 function parse<S extends z.ZodType>(name: string, schema: S, json: unknown): z.output<S> {
   if (typeof json !== "object" || json === null || Array.isArray(json)) {
-    throw new InvalidInputError(`${name}: expected an object of constructor arguments, received ${JSON.stringify(json)}`);
+    throw new InvalidInputError(
+      `${name}: expected an object of constructor arguments, received ${JSON.stringify(json)}`,
+    );
   }
   const entries = Object.entries(json);
   const misspelt = entries.map(([key]) => key).filter((key) => snakeCase(camelCase(key)) !== key);
@@ -136,7 +154,8 @@ function parse<S extends z.ZodType>(name: string, schema: S, json: unknown): z.o
   if (result.success && misspelt.length === 0) return result.data;
   const problems = misspelt.map((key) => `${name}.${key}: unknown argument`);
   for (const issue of result.error?.issues ?? []) {
-    if (issue.code === "unrecognized_keys") problems.push(...issue.keys.map((key) => `${name}.${snakeCase(key)}: unknown argument`));
+    if (issue.code === "unrecognized_keys")
+      problems.push(...issue.keys.map((key) => `${name}.${snakeCase(key)}: unknown argument`));
     else problems.push(`${name}.${issue.path.map((p) => snakeCase(String(p))).join(".")}: ${issue.message}`);
   }
   throw new InvalidInputError([...new Set(problems)].join("\n"));

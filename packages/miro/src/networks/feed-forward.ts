@@ -14,7 +14,11 @@ export class SwiGlu extends nn.Module {
   readonly packed: nn.Linear;
   readonly out: nn.Linear;
 
-  constructor(dim: number, multiplier: number, readonly dropout = 0) {
+  constructor(
+    dim: number,
+    multiplier: number,
+    readonly dropout = 0,
+  ) {
     super();
     const hidden = swiGluWidth(dim, multiplier);
     this.packed = this.register("linear_packed", new nn.Linear(dim, 2 * hidden));

@@ -26,7 +26,10 @@ export class FlowPrecond extends nn.Module {
     super();
     this.config = { ...parsePrecondConfig({}), ...config };
     this.normalises = this.config.doNormalization === true || this.config.doNormalization === "noise_driven";
-    this.logvarLayers = this.register("logvar_proj", new LogVariance(this.config.logvarChannels, this.config.logvarMlpLayers));
+    this.logvarLayers = this.register(
+      "logvar_proj",
+      new LogVariance(this.config.logvarChannels, this.config.logvarMlpLayers),
+    );
   }
 
   /** Scale of the input: (B,) → (B, 1, 1, 1). */
@@ -66,7 +69,9 @@ class LogVariance extends nn.Module {
   constructor(channels: number, layers: number) {
     super();
     this.fourier = this.register("0", new FourierEmbedding(channels));
-    this.hidden = Array.from({ length: layers }, (_, i) => this.register(String(1 + 2 * i), new nn.Linear(channels, channels)));
+    this.hidden = Array.from({ length: layers }, (_, i) =>
+      this.register(String(1 + 2 * i), new nn.Linear(channels, channels)),
+    );
     this.output = this.register(String(1 + 2 * layers), new nn.Linear(channels, 1));
   }
 

@@ -30,7 +30,10 @@ export class RinBlock extends nn.Module {
     const processer = () =>
       new SelfAttentionBlock(L, c.computeHeads, c.latentMlpMultiplier, c.computeDropout, c.computeStochasticDepth);
     this.retriever = this.register("retriever_ca", cross(L, D, c.latentMlpMultiplier));
-    this.processers = this.register("processer_sa", new nn.ModuleList(Array.from({ length: c.numProcessingLayers }, processer)));
+    this.processers = this.register(
+      "processer_sa",
+      new nn.ModuleList(Array.from({ length: c.numProcessingLayers }, processer)),
+    );
     this.writer = this.register("writer_ca", cross(D, L, c.dataMlpMultiplier));
     this.retrieveCond = c.useCondRinBlock ? this.register("retrieve_cond", cross(L, L, c.latentMlpMultiplier)) : null;
   }
@@ -40,7 +43,8 @@ export class RinBlock extends nn.Module {
    * @param latentMask which latents may be attended, null for all
    */
   forward({ z, x }: RinState, condition: { source: KeyValue; mask: KeyMask } | null, latentMask: KeyMask): RinState {
-    if (this.retrieveCond !== null && condition !== null) z = this.retrieveCond.forward(z, condition.source, condition.mask);
+    if (this.retrieveCond !== null && condition !== null)
+      z = this.retrieveCond.forward(z, condition.source, condition.mask);
     z = this.retriever.forward(z, this.retriever.ca.keyValue(x));
     for (const layer of this.processers.items) z = layer.forward(z, latentMask);
     x = this.writer.forward(x, this.writer.ca.keyValue(z), latentMask);

@@ -92,7 +92,8 @@ export class Rin extends nn.Module {
     const M = (config.dataSize / config.patchSize) ** 2;
     const learned = config.concatCondTokenToLatents ? config.numLatents - config.numCondTokens - 1 : config.numLatents;
     const patch = config.patchSize ** 2 * config.numInputChannels;
-    const truncatedNormal = (...shape: number[]) => nn.init.truncNormal_(zeros(shape), { std: 0.02, a: -0.04, b: 0.04 });
+    const truncatedNormal = (...shape: number[]) =>
+      nn.init.truncNormal_(zeros(shape), { std: 0.02, a: -0.04, b: 0.04 });
 
     this.dataPositions = this.parameter("data_pos_embedding", truncatedNormal(M, D));
     this.latents = this.parameter("latents", truncatedNormal(learned, L));
@@ -146,12 +147,17 @@ export class Rin extends nn.Module {
     return scope(() => {
       const conditioning = batch.conditioning ?? this.condition(batch);
       const time_BL = this.timeEmbedder.forward(batch.gamma);
-      let state: RinState = { z: this.initialLatents(time_BL, conditioning, batch.previousLatents), x: this.dataTokens(batch.y) };
+      let state: RinState = {
+        z: this.initialLatents(time_BL, conditioning, batch.previousLatents),
+        x: this.dataTokens(batch.y),
+      };
       const latentMask = this.latentMask(conditioning);
       for (const [i, block] of this.blocks.items.entries()) {
         // Each block's intermediates are freed before the next begins.
         const next = scope(() => {
-          const source = block.retrieveCond && withTime(block.retrieveCond.ca.keyValue(time_BL.unsqueeze(1)), conditioning.keyValues[i]!);
+          const source =
+            block.retrieveCond &&
+            withTime(block.retrieveCond.ca.keyValue(time_BL.unsqueeze(1)), conditioning.keyValues[i]!);
           return block.forward(state, source && { source, mask: conditioning.mask }, latentMask);
         });
         state.z.dispose();
@@ -187,8 +193,16 @@ export class Rin extends nn.Module {
     });
   }
 
-  private conditioningTokens(input: ConditioningInput): { rewards_BKL: Tensor; text_BTL: Tensor; textMask: Tensor | null } {
-    const { label, device, dtype } = { label: this.config.labelDim, device: this.latents.device, dtype: this.latents.dtype };
+  private conditioningTokens(input: ConditioningInput): {
+    rewards_BKL: Tensor;
+    text_BTL: Tensor;
+    textMask: Tensor | null;
+  } {
+    const { label, device, dtype } = {
+      label: this.config.labelDim,
+      device: this.latents.device,
+      dtype: this.latents.dtype,
+    };
     const { textEmbeddings, textMask } = input;
     if (textEmbeddings.ndim !== 3 || textEmbeddings.size(2) !== label) {
       throw invalid("textEmbeddings", `shape (batch, tokens, ${label})`, `(${textEmbeddings.shape.join(", ")})`);
@@ -199,7 +213,9 @@ export class Rin extends nn.Module {
     const look = !attended && (device === "cpu" || !isGradEnabled());
     const trimmed = look ? trimText(textEmbeddings, textMask) : { text: textEmbeddings, mask: textMask };
     return {
-      rewards_BKL: this.rewardTokens(rewardMatrix(input.rewards, this.config.coherenceKeys, textEmbeddings, this.training)),
+      rewards_BKL: this.rewardTokens(
+        rewardMatrix(input.rewards, this.config.coherenceKeys, textEmbeddings, this.training),
+      ),
       text_BTL: this.mapTextTokens.forward(trimmed.text.to(dtype)),
       textMask: trimmed.mask,
     };

@@ -1,0 +1,133 @@
+import { manualSeed, noGrad, randn, scope, type Tensor, tensor } from "@miro-t2i/torch";
+import { describe, expect, it } from "vitest";
+import { parsePrecondConfig, precondConfigToJson } from "./config.js";
+import { LatentNormalisation } from "./latent-normalisation.js";
+import { type Denoiser, FlowPrecond } from "./precond.js";
+
+const gamma = () => tensor([1e-9, 0.25, 1]);
+
+/** A network that returns its input, so that what is done to input and output can be seen. */
+const identity: Denoiser = { forward: ({ y }) => ({ F: y, z: y }) };
+
+const batch = () => ({
+  y: randn([3, 4, 2, 2]),
+  gamma: gamma(),
+  textEmbeddings: randn([3, 1, 2]),
+  textMask: tensor([[true], [true], [true]]),
+  rewards: {},
+});
+
+describe("FlowPrecond", () => {
+  it("scales by c_in and c_out", () => {
+    scope(() => {
+      const precond = new FlowPrecond();
+      const cIn = [1, 1 / Math.sqrt(0.125 ** 2 + 0.75 ** 2), 2];
+      const actual = precond.cIn(gamma());
+      expect(actual.shape).toEqual([3, 1, 1, 1]);
+      for (const [i, value] of (actual.flatten().toList() as number[]).entries()) expect(value).toBeCloseTo(cIn[i]!, 6);
+      expect(precond.cOut).toBeCloseTo(1.118033988749895, 12);
+
+      const b = batch();
+      const { D } = precond.apply(identity, b);
+      const expected = b.y.mul(actual).mul(Math.sqrt(1.25));
+      expect(D.sub(expected).abs().max().item()).toBeLessThan(1e-5);
+    });
+  });
+
+  it.each([
+    [true, true],
+    ["noise_driven", true],
+    [false, false],
+    ["none", false],
+  ])("do_normalization %s", (value, on) => {
+    scope(() => {
+      const precond = new FlowPrecond(parsePrecondConfig({ do_normalization: value }));
+      const b = batch();
+      const { D } = precond.apply(identity, b);
+      expect(D.sub(b.y).abs().max().item() === 0).toBe(!on);
+    });
+  });
+
+  it("has the published names, and PyTorch's initial values", () => {
+    manualSeed(3);
+    const names = (layers: number) => [...new FlowPrecond({ logvarMlpLayers: layers }).stateDict().keys()];
+    expect(names(0).sort()).toEqual([
+      "logvar_proj.0.freqs",
+      "logvar_proj.0.phases",
+      "logvar_proj.1.bias",
+      "logvar_proj.1.weight",
+    ]);
+    expect(
+      names(2)
+        .filter((name) => name.endsWith("weight"))
+        .sort(),
+    ).toEqual(["logvar_proj.1.weight", "logvar_proj.3.weight", "logvar_proj.5.weight"]);
+    const state = new FlowPrecond().stateDict();
+    expect(state.get("logvar_proj.1.weight")!.abs().max().item()).toBeLessThanOrEqual(1 / Math.sqrt(128));
+    expect(state.get("logvar_proj.1.bias")!.abs().max().item()).toBeGreaterThan(0);
+  });
+
+  it("gives the log-variance a gradient, and its frequencies none", () => {
+    scope(() => {
+      const precond = new FlowPrecond();
+      const u = precond.logvar(gamma());
+      expect(u.shape).toEqual([3, 1, 1, 1]);
+      u.sum().backward();
+      expect([...precond.namedParameters()].map(([name, p]) => [name, p.grad !== null])).toEqual([
+        ["logvar_proj.1.weight", true],
+        ["logvar_proj.1.bias", true],
+      ]);
+    });
+  });
+
+  it("reads and writes its configuration", () => {
+    const json = { ...precondConfigToJson(parsePrecondConfig({})), latents_dim: 1024, do_normalization: true };
+    expect(precondConfigToJson(parsePrecondConfig(json))).toEqual(json);
+    expect(() => parsePrecondConfig({ sigma: 1 })).toThrow("preconditioning.sigma: unknown argument");
+  });
+});
+
+describe("LatentNormalisation", () => {
+  const stats = (x: Tensor) => [x.mean().item(), x.std().item()];
+
+  it("brings SDXL's statistics to mean 0 and deviation 0.5, and back", () => {
+    scope(() =>
+      noGrad(() => {
+        const normalisation = new LatentNormalisation();
+        const latents = randn([64, 4, 16, 16])
+          .mul(tensor([7.8518, 5.8465, 6.8716, 5.314]).view(1, 4, 1, 1))
+          .add(tensor([-0.348, 0.3754, 0.0419, 2.4331]).view(1, 4, 1, 1));
+        const x = normalisation.normalise(latents);
+        for (let c = 0; c < 4; c++) {
+          const [mean, std] = stats(x.select(1, c)) as [number, number];
+          expect(mean).toBeCloseTo(0, 1.5);
+          expect(std).toBeCloseTo(0.5, 1.5);
+        }
+        expect(normalisation.denormalise(x).sub(latents).abs().max().item()).toBeLessThan(1e-4);
+      }),
+    );
+  });
+
+  it("multiplies by the autoencoder's factor in plain mode, and takes a checkpoint's own buffers", () => {
+    scope(() => {
+      const normalisation = new LatentNormalisation({ channelWise: false });
+      expect(
+        normalisation
+          .normalise(tensor([2]).view(1, 1, 1, 1).expand(1, 4, 1, 1))
+          .max()
+          .item(),
+      ).toBeCloseTo(0.2605, 6);
+      const inverted = tensor([1 / 0.13025])
+        .view(1, 1, 1, 1)
+        .expand(1, 4, 1, 1)
+        .contiguous();
+      normalisation.loadStateDict({ scale: inverted }, { strict: false });
+      expect(normalisation.scale.max().item()).toBeCloseTo(7.6775, 4);
+    });
+  });
+
+  it("stays in float32 when cast and refuses other autoencoders", () => {
+    expect(new LatentNormalisation().to({ dtype: "bfloat16" }).scale.dtype).toBe("float32");
+    expect(() => new LatentNormalisation({ modelType: "sd15" })).toThrow("modelType: expected one of sdxl");
+  });
+});

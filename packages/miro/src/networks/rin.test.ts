@@ -1,0 +1,472 @@
+import {
+  cat,
+  manualSeed,
+  memory,
+  nn,
+  noGrad,
+  ones,
+  rand,
+  randn,
+  scope,
+  type Tensor,
+  tensor,
+  zeros,
+} from "@miro-t2i/torch";
+import { beforeEach, describe, expect, it } from "vitest";
+import { stochasticDepth } from "./attention.js";
+import { expandConditioning, joinConditioning, narrowConditioning, rewardKeepMask } from "./conditioning.js";
+import { parseRinConfig, REWARD_KEYS, type RinConfig, rinConfigToJson } from "./config.js";
+import { Rin, type RinBatch } from "./rin.js";
+
+const KEYS = ["clip_score", "aesthetic_score", "vqa_score"];
+const base = {
+  data_size: 8,
+  num_input_channels: 4,
+  label_dim: 24,
+  num_cond_tokens: 6,
+  data_dim: 32,
+  num_latents: 12,
+  latents_dim: 64,
+  num_processing_layers: 1,
+  num_blocks: 2,
+  patch_size: 2,
+  read_write_heads: 2,
+  compute_heads: 4,
+  use_cond_rin_block: true,
+  concat_cond_token_to_latents: false,
+  use_self_conditioning: true,
+  coherence_keys: KEYS,
+};
+
+/** A network whose every weight acts: no constant is left at its initial value. */
+function network(changes: Record<string, unknown> = {}, options = {}): Rin {
+  const rin = new Rin(parseRinConfig({ ...base, ...changes }), options);
+  noGrad(() => {
+    for (const [name, p] of rin.namedParameters())
+      if (p.ndim < 2 || name.includes("previous")) p.add_(randn(p.shape).mul(0.2));
+  });
+  return rin.eval() as Rin;
+}
+
+function batch(B: number, T: number, lengths: number[] = []): RinBatch {
+  const mask = ones([B, T], { dtype: "bool" });
+  for (const [i, length] of lengths.entries())
+    mask
+      .select(0, i)
+      .narrow(0, length, T - length)
+      .fill_(false);
+  return {
+    y: randn([B, 4, 8, 8]),
+    gamma: rand([B]),
+    textEmbeddings: randn([B, T, 24]),
+    textMask: mask,
+    rewards: Object.fromEntries(KEYS.map((key) => [key, rand([B])])),
+    previousLatents: randn([B, 12, 64]),
+  };
+}
+
+function rows(b: RinBatch, start: number, length: number): RinBatch {
+  const cut = (t: Tensor) => t.narrow(0, start, length);
+  return {
+    y: cut(b.y),
+    gamma: cut(b.gamma),
+    textEmbeddings: cut(b.textEmbeddings),
+    textMask: cut(b.textMask),
+    rewards: Object.fromEntries(Object.entries(b.rewards).map(([key, t]) => [key, cut(t)])),
+    previousLatents: b.previousLatents ? cut(b.previousLatents) : null,
+  };
+}
+
+function difference(a: Tensor, b: Tensor): number {
+  expect(a.shape).toEqual(b.shape);
+  return a.sub(b).abs().max().item() / b.abs().max().item();
+}
+
+const evaluate = (test: () => void) => () => scope(() => noGrad(test));
+
+beforeEach(() => {
+  manualSeed(1);
+});
+
+describe("conditioning computed once", () => {
+  it.each([
+    ["nothing padded", [], {}],
+    ["padded text", [7, 3, 1], {}],
+    [
+      "concatenated latents",
+      [7, 3, 1],
+      { concat_cond_token_to_latents: true, use_self_conditioning: false, num_latents: 20 },
+    ],
+  ])("gives the same result as within the pass: %s", (_, lengths, changes) =>
+    evaluate(() => {
+      const rin = network(changes);
+      const b = batch(3, 9, lengths);
+      const conditioning = rin.condition(b);
+      for (const gamma of [0.1, 0.9]) {
+        const at = { ...b, gamma: b.gamma.mul(0).add(gamma) };
+        const { F, z } = rin.forward(at);
+        const again = rin.forward({ ...at, conditioning, textEmbeddings: zeros([3, 1, 24]), rewards: {} });
+        expect(difference(again.F, F)).toBe(0);
+        expect(difference(again.z, z)).toBe(0);
+      }
+    })(),
+  );
+
+  it(
+    "has no mask where nothing is padded and leaves out padding that all samples share",
+    evaluate(() => {
+      const rin = network();
+      expect(rin.condition(batch(2, 9)).mask).toBeNull();
+      const short = rin.condition(batch(2, 9, [4, 4]));
+      expect(short.mask).toBeNull();
+      expect(short.keyValues[0]!.keys.size(1)).toBe(KEYS.length + 16 + 4);
+      expect(rin.condition(batch(2, 9, [4, 2])).mask!.shape).toEqual([2, 1, 1, 1 + KEYS.length + 16 + 4]);
+    }),
+  );
+
+  it(
+    "is joined from parts of different lengths, cut, and repeated",
+    evaluate(() => {
+      const rin = network();
+      const [long, short] = [batch(2, 9, [9, 5]), batch(1, 2)];
+      const parts = [rin.condition(long), expandConditioning(rin.condition(short), 3)];
+      const joined = joinConditioning(parts);
+      const pictures = batch(5, 1);
+      const all = rin.forward({ ...pictures, conditioning: joined });
+      const first = rin.forward({ ...rows(pictures, 0, 2), conditioning: parts[0]! });
+      const rest = rin.forward({ ...rows(pictures, 2, 3), conditioning: parts[1]! });
+      expect(difference(cat([first.F, rest.F]), all.F)).toBeLessThan(1e-5);
+      const cut = rin.forward({ ...rows(pictures, 1, 3), conditioning: narrowConditioning(joined, 1, 3) });
+      expect(difference(cut.F, all.F.narrow(0, 1, 3))).toBeLessThan(1e-5);
+    }),
+  );
+});
+
+describe("a sample's result", () => {
+  it(
+    "does not depend on what else is in the batch",
+    evaluate(() => {
+      const rin = network();
+      const b = batch(4, 9, [9, 4, 1, 7]);
+      const all = rin.forward(b);
+      for (let i = 0; i < 4; i++) {
+        const alone = rin.forward(rows(b, i, 1));
+        expect(difference(alone.F, all.F.narrow(0, i, 1))).toBeLessThan(1e-5);
+        expect(difference(alone.z, all.z.narrow(0, i, 1))).toBeLessThan(1e-5);
+      }
+    }),
+  );
+
+  it(
+    "does not depend on masked text",
+    evaluate(() => {
+      const rin = network();
+      const b = batch(2, 9, [9, 4]);
+      const changed = b.textEmbeddings.clone();
+      changed.select(0, 1).narrow(0, 4, 5).fill_(1000);
+      expect(difference(rin.forward({ ...b, textEmbeddings: changed }).F, rin.forward(b).F)).toBe(0);
+    }),
+  );
+
+  it(
+    "depends on masked text in the concatenated variant unless that is asked to be masked",
+    evaluate(() => {
+      const changes = { concat_cond_token_to_latents: true, use_self_conditioning: false, num_latents: 20 };
+      const b = batch(2, 9, [9, 4]);
+      const changed = b.textEmbeddings.clone();
+      changed.select(0, 1).narrow(0, 4, 5).fill_(10);
+      const effect = (rin: Rin) => difference(rin.forward({ ...b, textEmbeddings: changed }).F, rin.forward(b).F);
+      expect(effect(network(changes))).toBeGreaterThan(1e-4);
+      expect(effect(network(changes, { maskPaddedText: true }))).toBeLessThan(1e-5);
+    }),
+  );
+
+  it(
+    "takes absent previous latents for zeros, and both matter",
+    evaluate(() => {
+      const rin = network();
+      const b = batch(2, 3);
+      const absent = rin.forward({ ...b, previousLatents: null });
+      expect(difference(absent.F, rin.forward({ ...b, previousLatents: zeros([2, 12, 64]) }).F)).toBeLessThan(1e-5);
+      expect(difference(absent.F, rin.forward(b).F)).toBeGreaterThan(1e-3);
+    }),
+  );
+});
+
+describe("rewards", () => {
+  it(
+    "that are NaN, infinite or missing are no information, in evaluation",
+    evaluate(() => {
+      const rin = network();
+      const b = batch(1, 3);
+      const result = (value: Tensor | undefined) => {
+        const { vqa_score: _, ...others } = b.rewards;
+        return rin.forward({ ...b, rewards: value ? { ...others, vqa_score: value } : others }).F;
+      };
+      const missing = result(undefined);
+      expect(difference(result(tensor([Number.NaN])), missing)).toBe(0);
+      expect(difference(result(tensor([Number.POSITIVE_INFINITY])), missing)).toBe(0);
+      expect(difference(result(tensor([0])), missing)).toBeGreaterThan(1e-4);
+    }),
+  );
+
+  it(
+    "that are NaN mean the same in training as in evaluation, or zero on request",
+    evaluate(() => {
+      const b = batch(2, 3);
+      const unknown = { ...b, rewards: { ...b.rewards, clip_score: tensor([Number.NaN, 0.5]) } };
+      const zero = { ...b, rewards: { ...b.rewards, clip_score: tensor([0, 0.5]) } };
+      const rin = network();
+      const expected = rin.forward(unknown).F;
+      rin.train();
+      expect(difference(rin.forward(unknown).F, expected)).toBe(0);
+      const upstream = new Rin(rin.config, { nanRewardAsZeroInTraining: true });
+      upstream.loadStateDict(rin.stateDict());
+      expect(difference(upstream.forward(unknown).F, upstream.forward(zero).F)).toBe(0);
+      upstream.eval();
+      expect(difference(upstream.forward(unknown).F, expected)).toBe(0);
+    }),
+  );
+
+  it("give finite gradients when they are NaN", () => {
+    scope(() => {
+      const rin = network().train() as Rin;
+      const b = batch(2, 3);
+      rin
+        .forward({ ...b, rewards: { ...b.rewards, clip_score: tensor([Number.NaN, 0.5]) } })
+        .F.square()
+        .sum()
+        .backward();
+      for (const [name, p] of rin.namedParameters()) expect(p.grad?.isfinite().all().item(), name).toBeTruthy();
+    });
+  });
+
+  it(
+    "must all be given in training",
+    evaluate(() => {
+      const rin = network().train() as Rin;
+      const { vqa_score: _, ...rewards } = batch(1, 3).rewards;
+      expect(() => rin.forward({ ...batch(1, 3), rewards })).toThrow("missing vqa_score");
+    }),
+  );
+});
+
+describe("rewardKeepMask", () => {
+  const counts = (mask: Tensor) => mask.sum(1).toList() as number[];
+  const share = (values: number[], wanted: number) => values.filter((value) => value === wanted).length / values.length;
+
+  it(
+    "binomial keeps each with probability 1 - p, and one where none is left",
+    evaluate(() => {
+      const [n, K, p] = [20_000, 3, 0.8];
+      const mask = rewardKeepMask(n, K, "binomial", p, "cpu");
+      const kept = counts(mask);
+      expect(Math.min(...kept)).toBe(1);
+      expect(share(kept, 3)).toBeCloseTo(0.2 ** 3, 2);
+      expect(share(kept, 2)).toBeCloseTo(3 * 0.2 ** 2 * 0.8, 2);
+      for (const column of mask.mean(0).toList() as number[]) expect(column).toBeCloseTo(0.2 + 0.8 ** 3 / 3, 1.5);
+      expect(counts(rewardKeepMask(100, 1, "binomial", 0.99, "cpu"))).toEqual(new Array(100).fill(1));
+    }),
+  );
+
+  it(
+    "uniform hides 0 … K-1, equally often",
+    evaluate(() => {
+      const kept = counts(rewardKeepMask(20_000, 4, "uniform", 0, "cpu"));
+      for (const wanted of [1, 2, 3, 4]) expect(share(kept, wanted)).toBeCloseTo(0.25, 1.5);
+      expect(share(kept, 0)).toBe(0);
+    }),
+  );
+
+  it("none keeps all", () => expect(counts(rewardKeepMask(5, 2, "none", 0.9, "cpu"))).toEqual([2, 2, 2, 2, 2]));
+});
+
+describe("training-time noise", () => {
+  it.each([
+    { compute_dropout: 0.5 },
+    { rw_stochastic_depth: 0.5 },
+    { compute_stochastic_depth: 0.5 },
+    { coherence_dropout: 0.5 },
+    { dropout_strategy: "uniform" },
+  ])("acts in training and not in evaluation: %o", (changes) =>
+    evaluate(() => {
+      const rin = network(changes);
+      const plain = network();
+      plain.loadStateDict(rin.stateDict());
+      const b = batch(4, 3);
+      expect(difference(rin.forward(b).F, plain.forward(b).F)).toBe(0);
+      rin.train();
+      expect(difference(rin.forward(b).F, plain.forward(b).F)).toBeGreaterThan(1e-4);
+    })(),
+  );
+
+  it(
+    "stochastic depth drops whole samples and keeps the mean of a branch",
+    evaluate(() => {
+      const dropped = stochasticDepth(ones([20_000, 3, 2]), 0.25, true);
+      const perSample = dropped.flatten(1);
+      expect(difference(perSample.amin(1), perSample.amax(1))).toBe(0);
+      expect(dropped.eq(0).float().mean().item()).toBeCloseTo(0.25, 1.5);
+      expect(dropped.mean().item()).toBeCloseTo(1, 1.5);
+      expect(dropped.max().item()).toBeCloseTo(4 / 3);
+    }),
+  );
+});
+
+describe("dtypes", () => {
+  it(
+    "keeps frequencies in float32 and stays close to float32 in bfloat16",
+    evaluate(() => {
+      const rin = network();
+      const b = batch(2, 5, [5, 2]);
+      const { F } = rin.forward(b);
+      rin.to({ dtype: "bfloat16" });
+      for (const [name, t] of rin.stateDict()) {
+        const expected = /freqs|phases/.test(name) ? "float32" : /mask/.test(name) ? "bool" : "bfloat16";
+        expect(t.dtype, name).toBe(expected);
+      }
+      const half = rin.forward(b);
+      expect(half.F.dtype).toBe("float32");
+      expect(half.z.dtype).toBe("bfloat16");
+      expect(difference(half.F, F)).toBeLessThan(0.05);
+    }),
+  );
+
+  it(
+    "loads half-precision weights into a float32 network",
+    evaluate(() => {
+      const rin = network();
+      const other = network();
+      const half = new Map([...rin.stateDict()].map(([name, t]) => [name, t.dtype === "bool" ? t : t.half()]));
+      other.loadStateDict(half);
+      const b = batch(1, 3);
+      expect(difference(other.forward(b).F, rin.forward(b).F)).toBeLessThan(0.02);
+      expect(other.latents.dtype).toBe("float32");
+    }),
+  );
+});
+
+describe("initialisation", () => {
+  it(
+    "follows the published scheme",
+    evaluate(() => {
+      const rin = new Rin(parseRinConfig(base));
+      for (const [name, module] of rin.namedModules()) {
+        if (module instanceof nn.Linear) {
+          const bound = Math.sqrt(6 / (module.inFeatures + module.outFeatures));
+          expect(module.weight.abs().max().item(), name).toBeLessThanOrEqual(bound * 1.0001);
+          expect(module.weight.abs().max().item(), name).toBeGreaterThan(bound * 0.9);
+          expect(module.bias?.abs().max().item() ?? 0, name).toBe(0);
+        }
+      }
+      const state = rin.stateDict();
+      for (const name of ["data_pos_embedding", "latents", "coherence_positional_embedding", "text_registers"]) {
+        expect(state.get(name)!.abs().max().item()).toBeLessThanOrEqual(0.04);
+        expect(state.get(name)!.std().item()).toBeCloseTo(0.0176, 2); // a normal of 0.02 cut at two deviations
+      }
+      expect(state.get("ln_previous_2.weight")!.abs().max().item()).toBe(0);
+      expect(state.get("ln_previous_1.weight")!.min().item()).toBe(1);
+      expect(state.get("transformers_blocks.1.layer_scale_2")!.mean().item()).toBeCloseTo(0.1);
+    }),
+  );
+
+  it(
+    "begins with self-conditioning as a no-op",
+    evaluate(() => {
+      const rin = new Rin(parseRinConfig(base)).eval() as Rin;
+      const b = batch(1, 3);
+      expect(difference(rin.forward(b).F, rin.forward({ ...b, previousLatents: null }).F)).toBe(0);
+    }),
+  );
+});
+
+describe("state dict at full size", () => {
+  const full = {
+    ...base,
+    data_size: 32,
+    label_dim: 2048,
+    num_cond_tokens: 77,
+    data_dim: 512,
+    num_latents: 256,
+    latents_dim: 1024,
+    num_processing_layers: 4,
+    num_blocks: 4,
+    read_write_heads: 16,
+    compute_heads: 32,
+  };
+  const single = {
+    ...full,
+    coherence_keys: ["clip_score"],
+    use_cond_rin_block: false,
+    concat_cond_token_to_latents: true,
+    use_self_conditioning: false,
+  };
+  const baseSizes = {
+    data_dim: 256,
+    num_latents: 128,
+    latents_dim: 512,
+    num_processing_layers: 2,
+    num_blocks: 3,
+    read_write_heads: 8,
+    compute_heads: 16,
+  };
+
+  it.each([
+    ["seven rewards", { ...full, coherence_keys: REWARD_KEYS }, 504, 360_411_664],
+    ["six rewards", { ...full, coherence_keys: REWARD_KEYS.slice(1) }, 498, 359_097_872],
+    ["one reward", { ...full, coherence_keys: ["clip_score"] }, 468, 352_528_912],
+    ["concatenated, as upstream's single-reward files", single, 400, 292_631_056],
+    ["base sizes", { ...single, ...baseSizes }, 230, 39_831_312],
+  ])("has the published number of entries and parameters: %s", (_, config, entries, parameters) => {
+    scope(() => {
+      using rin = nn.init.skipped(() => new Rin(parseRinConfig(config)));
+      expect(rin.stateDict().size).toBe(entries);
+      expect([...rin.parameters()].reduce((sum, p) => sum + p.numel, 0)).toBe(parameters);
+    });
+  });
+});
+
+describe("parseRinConfig", () => {
+  it("fills in defaults and refuses what it does not know", () => {
+    const c: RinConfig = parseRinConfig(base);
+    expect([c.latentMlpMultiplier, c.numTextRegisters, c.dropoutStrategy]).toEqual([4, 16, "binomial"]);
+    expect(() => parseRinConfig({ ...base, patch: 2, dataSize: 8 })).toThrow(
+      /network\.dataSize: unknown argument\nnetwork\.patch: unknown argument/,
+    );
+    expect(() => parseRinConfig({ ...base, coherence_keys: [] })).toThrow("coherence_keys");
+    expect(() => parseRinConfig({ ...base, dropout_strategy: "often" })).toThrow("dropout_strategy");
+    expect(() => parseRinConfig({ ...base, concat_cond_token_to_latents: true })).toThrow("use_self_conditioning");
+    expect(() => parseRinConfig({ ...base, read_write_heads: 5 })).toThrow("read_write_heads");
+    expect(() => parseRinConfig([])).toThrow("expected an object");
+    expect(parseRinConfig(rinConfigToJson(c))).toEqual(c);
+    expect(rinConfigToJson(c)).toMatchObject(base);
+  });
+
+  it(
+    "names a wrongly shaped input",
+    evaluate(() => {
+      const rin = network();
+      expect(() => rin.forward({ ...batch(1, 3), y: randn([1, 4, 16, 16]) })).toThrow(
+        "y: expected shape (batch, 4, 8, 8)",
+      );
+      expect(() => rin.forward({ ...batch(1, 3), textEmbeddings: randn([1, 3, 7]) })).toThrow("textEmbeddings");
+    }),
+  );
+});
+
+it("frees everything that it does not return", () => {
+  const rin = network();
+  const b = batch(2, 5, [5, 2]);
+  const pass = (count: () => number) =>
+    scope(() =>
+      noGrad(() => {
+        const before = count();
+        const conditioning = rin.condition(b);
+        const held = 2 * conditioning.keyValues.length + 1;
+        expect(count() - before).toBe(held);
+        rin.forward({ ...b, conditioning });
+        expect(count() - before).toBe(held + 2);
+      }),
+    );
+  pass(() => memory.stats().liveTensors);
+});
