@@ -30,7 +30,7 @@ export function collectForgotten(): void {
     collector()({ type: "major" });
     [, freedBytes, heldBytes] = native.sweep();
   }
-  budgetBytes = Math.max(BUDGET_BYTES, heldBytes / 4);
+  budgetBytes = Math.max(BUDGET_BYTES, Math.floor(heldBytes / 4));
   native.setBudget(budgetBytes);
 }
 
