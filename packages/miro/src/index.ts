@@ -1,3 +1,58 @@
 /** The public surface of `miro-t2i`. */
+export * from "./autoencoder/index.js";
 export { InvalidInputError, MiroError } from "./errors.js";
+export { combine, type Guidance, guidanceWeight } from "./flow/guidance.js";
+export {
+  type Draw,
+  type DrawPurpose,
+  drawFrom,
+  FlowMatchingLoss,
+  type FlowMatchingLossOptions,
+  type LossBatch,
+  type LossCallOptions,
+  type LossTerms,
+} from "./flow/loss.js";
+export { type Denoise, euler, SAMPLERS, type Sampler, type SamplerOptions, type StepReport } from "./flow/samplers.js";
 export { LinearSchedule, type ScheduleOptions } from "./flow/schedule.js";
+export {
+  type FlowPrecondConfig,
+  parsePrecondConfig,
+  parseRinConfig,
+  precondConfigToJson,
+  REWARD_KEYS,
+  type RinConfig,
+  rinConfigToJson,
+} from "./networks/config.js";
+export { type Denoiser, FlowPrecond } from "./networks/precond.js";
+export {
+  type Conditioning,
+  type ConditioningInput,
+  Rin,
+  type RinBatch,
+  type RinOptions,
+  type RinOutput,
+} from "./networks/rin.js";
+export {
+  type Checkpoint,
+  type LoadCheckpointOptions,
+  loadCheckpoint,
+  type ReleaseConfig,
+  readReleaseConfig,
+  type SaveCheckpointOptions,
+  saveCheckpoint,
+} from "./pipeline/checkpoint.js";
+export { availableDevices, type ComputeDType, resolveDType } from "./pipeline/device.js";
+export type { GenerateOptions, GenerateProgress } from "./pipeline/generate-options.js";
+export { contactSheet, type RgbImage } from "./pipeline/images.js";
+export {
+  type FromPretrainedOptions,
+  type GeneratedImage,
+  type GenerateResult,
+  type ImageSettings,
+  MiroPipeline,
+} from "./pipeline/pipeline.js";
+export { encodePng, readPng } from "./pipeline/png.js";
+export { T5Encoder } from "./text/t5.js";
+export { type EncodeBatchOptions, type EncodedBatch, Tokenizer } from "./text/tokenizer.js";
+export { Ema, type EmaOptions } from "./training/ema.js";
+export { WarmupCosine, type WarmupCosineOptions } from "./training/lr-schedule.js";

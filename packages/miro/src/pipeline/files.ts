@@ -31,7 +31,9 @@ export function writeFileAtomic(path: string, data: Uint8Array | string, { overw
     else claim(temporary, path);
     temporary = null;
   } catch (error) {
-    if ((error as NodeJS.ErrnoException).code === "EEXIST" && !overwrite) throw existing(path);
+    const { code, syscall } = error as NodeJS.ErrnoException;
+    if (code === "EEXIST" && syscall !== "mkdir") throw existing(path);
+    if (code === "EEXIST") throw new MiroError(`${path}: cannot be written: a part of its path is a file`, { cause: error });
     throw new MiroError(`${path}: cannot be written: ${systemReason(error)}`, { cause: error });
   } finally {
     if (temporary !== null) rmSync(temporary, { force: true });

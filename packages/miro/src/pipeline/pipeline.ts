@@ -5,7 +5,7 @@
  * picture is therefore bit for bit the same whatever else the call draws; larger batches change the order in which
  * kernels add numbers up, and pixels by a level here and there.
  */
-import { basename, resolve } from "node:path";
+import { basename, join, resolve } from "node:path";
 import { buildInfo, cat, type DType, noGrad, nn, scope, type Tensor, tensor, zeros } from "@miro-t2i/torch";
 import type { Autoencoder } from "../autoencoder/index.js";
 import { loadAutoencoder } from "../autoencoder/index.js";
@@ -18,10 +18,12 @@ import { REWARD_KEYS } from "../networks/config.js";
 import { type Conditioning, narrowConditioning } from "../networks/conditioning.js";
 import { parseOptions } from "../options.js";
 import { T5Encoder } from "../text/t5.js";
+import { countT5Parameters } from "../text/t5-config.js";
 import { Tokenizer } from "../text/tokenizer.js";
 import { version } from "../version.js";
 import { type Checkpoint, loadCheckpoint } from "./checkpoint.js";
 import { type ComputeDType, checkDevice, resolveDType } from "./device.js";
+import { readJson } from "./files.js";
 import { type GenerateOptions, generateSchema } from "./generate-options.js";
 import { type DownloadProgress, type HubOptions, resolveModel } from "./hub.js";
 import { type RgbImage, toRgb } from "./images.js";
@@ -506,15 +508,16 @@ function isLarge(module: nn.Module): boolean {
   return count >= SMALL_NETWORK;
 }
 
+/** Loads a tokenizer and its encoder; the width is compared before the weights are read. */
 async function loadTextEncoder(folder: string, device: string, dtype: DType, width: number): Promise<TextEncoder> {
-  const tokenizer = await Tokenizer.fromFile(folder);
-  const encoder = await T5Encoder.fromPretrained(folder, { device, dtype: "float32" });
-  encoder.requiresGrad_(false).eval();
-  if (encoder.config.dModel !== width) {
-    encoder.dispose();
-    invalid("textEncoder", `an encoder of width ${width}, as the checkpoint was trained with`, encoder.config.dModel);
+  const config = T5Encoder.configFromJson(readJson(join(folder, "config.json")), join(folder, "config.json"));
+  if (config.dModel !== width) {
+    invalid("textEncoder", `an encoder of width ${width}, as the checkpoint was trained with`, `${config.dModel} in ${folder}`);
   }
+  const tokenizer = await Tokenizer.fromFile(folder);
   // float16 overflows in T5's feed-forward layers: half precision here always means bfloat16.
-  if (dtype !== "float32" && isLarge(encoder)) encoder.to({ dtype: "bfloat16" });
+  const half = dtype !== "float32" && countT5Parameters(config) >= SMALL_NETWORK;
+  const encoder = await T5Encoder.fromPretrained(folder, { device, dtype: half ? "bfloat16" : "float32" });
+  encoder.requiresGrad_(false);
   return { tokenizer, encoder };
 }

@@ -1,0 +1,154 @@
+/** `miro doctor`: what was found on this machine, and how to fix what is missing. */
+import { existsSync, readdirSync, statfsSync } from "node:fs";
+import { availableParallelism, cpus, freemem, totalmem } from "node:os";
+import { dirname, resolve } from "node:path";
+import { MiroError } from "../errors.js";
+import { bundledModel } from "../pipeline/bundled.js";
+import { hubCache, hubEndpoint, hubOffline } from "../pipeline/hub.js";
+import { version } from "../version.js";
+import type { CliContext, Register } from "./context.js";
+
+const EXAMPLES = `
+Examples:
+  miro doctor
+  miro doctor --json
+
+Exit code 0 when pictures can be drawn here, 1 when something is missing.
+`;
+
+/** One finding. `fix` is there when something can be done about it. */
+interface Finding {
+  name: string;
+  value: string;
+  /** `ok`, `note` (works, could be better), `missing` (does not work). */
+  state: "ok" | "note" | "missing";
+  fix?: string;
+}
+
+export const register: Register = (command, context) => {
+  command
+    .option("--json", "print one JSON object on stdout")
+    .addHelpText("after", EXAMPLES)
+    .action(async ({ json }: { json?: boolean }) => {
+      const findings = await examine(context);
+      if (json) {
+        context.stdout(`${JSON.stringify({ ok: findings.every(({ state }) => state !== "missing"), findings })}\n`);
+      } else {
+        const width = Math.max(...findings.map(({ name }) => name.length));
+        for (const { name, value, state, fix } of findings) {
+          const mark = state === "ok" ? " " : state === "note" ? "!" : "x";
+          context.stdout(`${mark} ${name.padEnd(width)}  ${value}\n`);
+          if (fix) context.stdout(`  ${" ".repeat(width)}  -> ${fix}\n`);
+        }
+      }
+      const missing = findings.filter(({ state }) => state === "missing").map(({ name }) => name);
+      if (missing.length > 0) throw new MiroError(`missing: ${missing.join(", ")}`);
+    });
+};
+
+async function examine(context: CliContext): Promise<Finding[]> {
+  const ok = (name: string, value: string): Finding => ({ name, value, state: "ok" });
+  return [
+    ok("miro", `${version()}, Node ${process.versions.node}, ${process.platform} ${process.arch}`),
+    ok("processor", `${cpus()[0]?.model.trim() ?? "unknown"}, ${availableParallelism()} threads`),
+    memoryFinding(),
+    ...(await engine(context)),
+    bundled(),
+    ...cache(),
+  ];
+}
+
+function memoryFinding(): Finding {
+  const gib = (bytes: number) => `${(bytes / 2 ** 30).toFixed(1)} GiB`;
+  const value = `${gib(freemem())} free of ${gib(totalmem())}`;
+  if (totalmem() > 1.5 * 2 ** 30) return { name: "memory", value, state: "ok" };
+  return { name: "memory", value, state: "note", fix: "the bundled model needs about 1 GiB" };
+}
+
+async function engine(context: CliContext): Promise<Finding[]> {
+  let torch: typeof import("@miro-t2i/torch");
+  try {
+    torch = await import("@miro-t2i/torch");
+    torch.buildInfo();
+  } catch (error) {
+    const reason = (error instanceof Error ? error.message : String(error)).split("\n")[0]!;
+    const fix = "run `npm run setup` in the repository; it says what it lacks (a compiler, CMake, libtorch)";
+    return [{ name: "libtorch", value: reason, state: "missing", fix }];
+  }
+  const info = torch.buildInfo();
+  const { availableDevices, hasFastBfloat16 } = await import("../pipeline/device.js");
+  const devices = availableDevices();
+  const bfloat16 = hasFastBfloat16();
+  const speed = (dtype: "float32" | "bfloat16") => `${dtype} ${gemmSpeed(torch, dtype)} GFLOP/s`;
+  context.stderr(context.interactive ? "measuring matrix products...\r" : "");
+  const speeds = [speed("float32"), ...(bfloat16 ? [speed("bfloat16")] : [])];
+  context.stderr(context.interactive ? "\x1b[K" : "");
+  return [
+    { name: "libtorch", value: `${info.torchVersion}${info.cuda ? `, CUDA ${info.cuda}` : ", CPU"} (${info.libraryPath})`, state: "ok" },
+    { name: "instructions", value: info.capabilities.join(", ") || "none reported", state: "ok" },
+    {
+      name: "devices",
+      value: devices.join(", "),
+      state: "ok",
+      ...(info.cuda && devices.length === 1 && { state: "note" as const, fix: "libtorch has CUDA, but no device answers: check the driver (nvidia-smi)" }),
+    },
+    { name: "dtype auto", value: bfloat16 ? "bfloat16" : "float32 (this processor has no bfloat16 instructions)", state: "ok" },
+    { name: "threads", value: String(torch.getNumThreads()), state: "ok" },
+    { name: "matrix products", value: speeds.join(", "), state: "ok" },
+  ];
+}
+
+/** The best of a few 1024³ products, within about a third of a second. */
+function gemmSpeed(torch: typeof import("@miro-t2i/torch"), dtype: "float32" | "bfloat16"): number {
+  const n = 1024;
+  return torch.scope(() => {
+    const a = torch.randn([n, n]).to(dtype);
+    const b = torch.randn([n, n]).to(dtype);
+    let best = Number.POSITIVE_INFINITY;
+    for (const end = performance.now() + 300; performance.now() < end; ) {
+      const start = performance.now();
+      torch.scope(() => void a.matmul(b));
+      best = Math.min(best, performance.now() - start);
+    }
+    return Math.round((2 * n ** 3) / best / 1e6);
+  });
+}
+
+function bundled(): Finding {
+  const folder = bundledModel();
+  if (folder) return { name: "bundled model", value: folder, state: "ok" };
+  return {
+    name: "bundled model",
+    value: "not found",
+    state: "missing",
+    fix: "restore models/miro-emoji from the repository, or name a checkpoint with --model",
+  };
+}
+
+function cache(): Finding[] {
+  const folder = hubCache();
+  const models = existsSync(folder) ? readdirSync(folder).filter((name) => name.startsWith("models--")).length : 0;
+  const findings: Finding[] = [
+    { name: "model cache", value: `${folder} (${models} model${models === 1 ? "" : "s"})`, state: "ok" },
+    { name: "hub", value: `${hubEndpoint()}${hubOffline() ? ", offline" : ""}`, state: "ok" },
+  ];
+  const free = freeBytes(folder);
+  if (free !== null) {
+    const value = `${(free / 1e9).toFixed(1)} GB free for ${folder}`;
+    const fix = "published checkpoints with their text encoder take about 14 GB; set HF_HOME to a larger disk";
+    findings.push(free < 14e9 ? { name: "disk", value, state: "note", fix } : { name: "disk", value, state: "ok" });
+  }
+  return findings;
+}
+
+/** Free space of the disk that holds, or would hold, a folder. */
+function freeBytes(folder: string): number | null {
+  let at = resolve(folder);
+  while (!existsSync(at) && dirname(at) !== at) at = dirname(at);
+  try {
+    const { bavail, bsize } = statfsSync(at);
+    return bavail * bsize;
+  } catch {
+    return null;
+  }
+}

@@ -1,0 +1,139 @@
+/** `miro info`: the settings in a picture, or what a checkpoint, a text encoder, an autoencoder or a tensor file holds. */
+import { existsSync, statSync } from "node:fs";
+import { basename, join } from "node:path";
+import { InvalidInputError } from "../errors.js";
+import { readBytes, readJson } from "../pipeline/files.js";
+import { textToSettings } from "../pipeline/metadata.js";
+import { readPng } from "../pipeline/png.js";
+import type { Register } from "./context.js";
+
+const EXAMPLES = `
+Examples:
+  miro info pictures/a-fox-seed0.png       prompt, seed, rewards and everything else that made the picture
+  miro info models/miro-emoji              configuration, tensors and parameters of a checkpoint
+  miro info model.safetensors --json
+`;
+
+export const register: Register = (command, context) => {
+  command
+    .argument("<path>", "a PNG picture, a folder with config.json, a .safetensors or a .npy file")
+    .option("--json", "print one JSON object on stdout")
+    .addHelpText("after", EXAMPLES)
+    .action(async (path: string, { json }: { json?: boolean }) => {
+      const report = await inspect(path);
+      context.stdout(json ? `${JSON.stringify(report)}\n` : `${toLines(report).join("\n")}\n`);
+    });
+};
+
+type Report = Record<string, unknown>;
+
+async function inspect(path: string): Promise<Report> {
+  const stat = statSync(path, { throwIfNoEntry: false });
+  if (!stat) throw new InvalidInputError(`${path}: no such file or directory`);
+  if (stat.isDirectory()) return inspectFolder(path);
+  if (/\.safetensors$/i.test(path)) return { file: path, ...(await inspectTensors(path)) };
+  if (/\.npy$/i.test(path)) return inspectNpy(path);
+  return inspectPicture(path);
+}
+
+function inspectPicture(path: string): Report {
+  const bytes = readBytes(path);
+  if (bytes[0] !== 0x89 && !/\.png$/i.test(path)) {
+    throw new InvalidInputError(`${path}: expected a PNG picture, a checkpoint folder, a .safetensors or a .npy file`);
+  }
+  const png = readPng(bytes, path);
+  const settings = textToSettings(png.text);
+  const texts = Object.fromEntries(png.text.filter(({ keyword }) => keyword !== "miro").map(({ keyword, text }) => [keyword, text]));
+  return { file: path, width: png.width, height: png.height, ...(settings ? { settings } : { settings: null, texts }) };
+}
+
+async function inspectNpy(path: string): Promise<Report> {
+  const { readNpy } = await import("@miro-t2i/torch");
+  using tensor = readNpy(path);
+  return { file: path, dtype: tensor.dtype, shape: tensor.shape };
+}
+
+async function inspectFolder(folder: string): Promise<Report> {
+  const { listVariants, readReleaseConfig } = await import("../pipeline/checkpoint.js");
+  const variants = listVariants(folder);
+  const config = join(folder, "config.json");
+  if (!existsSync(config)) {
+    if (variants.length > 0) return { folder, variants };
+    throw new InvalidInputError(`${folder}: holds no config.json, so it is not a checkpoint`);
+  }
+  const weights = ["model.safetensors", "diffusion_pytorch_model.safetensors"].map((name) => join(folder, name)).find((file) => existsSync(file));
+  const json = readJson(config) as Report | null;
+  if (!json?.network) return { folder, config: json, ...(weights ? await inspectTensors(weights) : {}) };
+  const release = readReleaseConfig(folder);
+  const { sampler_defaults: sampler, ...settings } = release.settings;
+  return {
+    folder,
+    rewards: [...release.coherenceKeys],
+    resolution: settings.img_resolution ?? null,
+    latents: `${release.network.numInputChannels} x ${settings.data_resolution} x ${settings.data_resolution}`,
+    "text tokens": settings.max_text_len,
+    ...(sampler && { "sampler defaults": sampler }),
+    ...(settings.scheduler && { scheduler: settings.scheduler }),
+    network: release.network,
+    parts: ["text_encoder", "vae"].filter((part) => existsSync(join(folder, part, "config.json"))),
+    ...(weights ? await inspectTensors(weights, "network.") : { weights: "missing" }),
+    ...(variants.length > 0 && { variants }),
+  };
+}
+
+/** Tensors of a file by top-level module, dtypes, parameters. Only the header is read. */
+async function inspectTensors(path: string, counted = ""): Promise<Report> {
+  const { SafetensorsFile } = await import("@miro-t2i/torch");
+  const file = SafetensorsFile.open(path);
+  try {
+    const groups: Record<string, number> = {};
+    const dtypes: Record<string, number> = {};
+    let parameters = 0;
+    for (const key of file.keys()) {
+      const { dtype, shape } = file.info(key);
+      const group = key.split(".")[0]!;
+      groups[group] = (groups[group] ?? 0) + 1;
+      const kind = dtype ?? "other";
+      dtypes[kind] = (dtypes[kind] ?? 0) + 1;
+      if (kind.includes("float") && key.startsWith(counted)) parameters += shape.reduce((product, size) => product * size, 1);
+    }
+    return {
+      weights: basename(path),
+      bytes: statSync(path).size,
+      tensors: file.keys().length,
+      "tensors by module": groups,
+      dtypes,
+      parameters,
+      ...(file.metadata.size > 0 && { metadata: Object.fromEntries(file.metadata) }),
+    };
+  } finally {
+    file.close();
+  }
+}
+
+/** A report for people: one line a value, nested ones indented. Control characters are shown, not sent to the terminal. */
+function toLines(value: Report, indent = ""): string[] {
+  return Object.entries(value).flatMap(([key, item]) => {
+    const name = printable(key);
+    if (item !== null && typeof item === "object" && !Array.isArray(item)) {
+      return [`${indent}${name}:`, ...toLines(item as Report, `${indent}  `)];
+    }
+    const text = Array.isArray(item)
+      ? item.map((part) => (typeof part === "object" ? JSON.stringify(part) : String(part))).join(", ") || "none"
+      : typeof item === "number"
+        ? count(key, item)
+        : String(item ?? "none");
+    return [`${indent}${name}: ${printable(text).replaceAll("\n", `\n${indent}  `)}`];
+  });
+}
+
+function count(key: string, value: number): string {
+  if (key === "parameters") return `${value} (${(value / 1e6).toFixed(1)}M)`;
+  if (key === "bytes") return `${value} (${(value / 2 ** 20).toFixed(1)} MiB)`;
+  return String(value);
+}
+
+function printable(text: string): string {
+  // biome-ignore lint/suspicious/noControlCharactersInRegex: these are what must not reach the terminal
+  return text.replace(/[\x00-\x09\x0b-\x1f\x7f-\x9f]/g, (c) => `\\x${c.charCodeAt(0).toString(16).padStart(2, "0")}`);
+}

@@ -1,0 +1,34 @@
+import { describe, expect, it } from "vitest";
+import { z } from "zod";
+import { InvalidInputError } from "./errors.js";
+import { field, help, parseOptions } from "./options.js";
+
+const schema = z.strictObject({
+  steps: field(z.int().min(1).optional(), "an integer of at least 1", "sampling steps"),
+  targets: field(z.record(z.string(), z.number()).optional(), "numbers by name", "targets"),
+});
+
+describe("parseOptions", () => {
+  it("passes good options and fills in nothing that is absent", () => {
+    expect(parseOptions(schema, { steps: 3 })).toEqual({ steps: 3 });
+  });
+
+  it.each([
+    [{ steps: 0 }, "steps: expected an integer of at least 1, received 0"],
+    [{ steps: 1.5 }, "steps: expected an integer of at least 1, received 1.5"],
+    [{ steps: "9" }, 'steps: expected an integer of at least 1, received "9"'],
+    [{ targets: { clip: Number.NaN } }, "targets.clip: expected numbers by name, received NaN"],
+    [{ stepz: 1 }, "stepz: expected one of the options steps, targets, received"],
+  ])("refuses %o by name, with what is accepted and what came", (input, message) => {
+    expect(() => parseOptions(schema, input)).toThrow(InvalidInputError);
+    expect(() => parseOptions(schema, input)).toThrow(message);
+  });
+
+  it("speaks the caller's names", () => {
+    expect(() => parseOptions(schema, { steps: -1 }, { steps: "--steps" })).toThrow(/^--steps: /);
+  });
+
+  it("keeps a field's help", () => {
+    expect(help(schema, "steps")).toBe("sampling steps");
+  });
+});

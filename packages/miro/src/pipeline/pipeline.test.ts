@@ -1,0 +1,251 @@
+/** The whole pipeline against the published Python implementation, recorded with small random weights. */
+import { readFileSync } from "node:fs";
+import { fileURLToPath } from "node:url";
+import { memory, readSafetensors, type Tensor } from "@miro-t2i/torch";
+import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { InvalidInputError } from "../errors.js";
+import { type GenerateResult, MiroPipeline } from "./pipeline.js";
+
+const tiny = fileURLToPath(new URL("../../../../tests/reference/fixtures/tiny", import.meta.url));
+
+interface Run {
+  seed: number;
+  steps: number;
+  guidance_scale: number;
+  reward_targets?: Record<string, number>;
+  negative_reward_targets?: Record<string, number>;
+  num_images_per_prompt?: number;
+}
+
+const recorded = JSON.parse(readFileSync(`${tiny}/reference.json`, "utf8")) as { prompts: string[]; runs: Record<string, Run> };
+let pipe: MiroPipeline;
+let reference: Map<string, Tensor>;
+
+beforeAll(async () => {
+  pipe = await MiroPipeline.fromPretrained(`${tiny}/checkpoint`, {
+    dtype: "float32",
+    textEncoder: `${tiny}/text_encoder`,
+    vae: `${tiny}/vae`,
+  });
+  reference = readSafetensors(`${tiny}/reference.safetensors`);
+});
+afterAll(async () => {
+  await pipe.dispose();
+  for (const t of reference.values()) t.dispose();
+});
+
+const floats = (t: Tensor) => t.data() as Float32Array;
+
+/** Largest difference relative to the largest value of the reference. */
+function relative(actual: ArrayLike<number>, expected: ArrayLike<number>): number {
+  let difference = 0;
+  let scale = 0;
+  for (let i = 0; i < expected.length; i++) {
+    difference = Math.max(difference, Math.abs(actual[i]! - expected[i]!));
+    scale = Math.max(scale, Math.abs(expected[i]!));
+  }
+  return difference / scale;
+}
+
+/** Share of bytes that differ by at most one level. */
+function agreement(actual: ArrayLike<number>, expected: ArrayLike<number>): number {
+  let close = 0;
+  for (let i = 0; i < expected.length; i++) if (Math.abs(actual[i]! - expected[i]!) <= 1) close++;
+  return close / expected.length;
+}
+
+const pixels = (result: GenerateResult) => Buffer.concat(result.images.map((image) => image.data));
+
+describe("agreement with the recorded pipeline", () => {
+  it.each(Object.entries(recorded.runs))("%s", async (name, run) => {
+    const prompts = name === "unguided" ? recorded.prompts[0]! : recorded.prompts;
+    const result = await pipe.generate(prompts, {
+      noise: reference.get(`sample.${name}.noise`)!,
+      steps: run.steps,
+      guidanceScale: run.guidance_scale,
+      rewardTargets: run.reward_targets ?? {},
+      negativeRewardTargets: run.negative_reward_targets ?? {},
+      imagesPerPrompt: run.num_images_per_prompt ?? 1,
+    });
+    expect(relative(floats(result.latents), floats(reference.get(`sample.${name}.latents`)!))).toBeLessThanOrEqual(1e-4);
+    expect(agreement(pixels(result), reference.get(`sample.${name}.images`)!.data() as Uint8Array)).toBeGreaterThanOrEqual(0.999);
+    result.latents.dispose();
+  });
+
+  it("draws the same noise from the seed as the recorded generator", async () => {
+    const result = await pipe.generate(recorded.prompts[0]!, { seed: 1001, steps: 6, guidanceScale: 0 });
+    expect(relative(floats(result.latents), floats(reference.get("sample.unguided.latents")!))).toBeLessThanOrEqual(1e-4);
+    result.latents.dispose();
+  });
+
+  it("agrees in larger batches as well", async () => {
+    const result = await pipe.generate(recorded.prompts, {
+      noise: reference.get("sample.guided.noise")!,
+      steps: 6,
+      guidanceScale: 7,
+      batchSize: 4,
+    });
+    expect(relative(floats(result.latents), floats(reference.get("sample.guided.latents")!))).toBeLessThanOrEqual(1e-4);
+    result.latents.dispose();
+  });
+});
+
+describe("seeds", () => {
+  const options = { steps: 3, guidanceScale: 3 };
+
+  it("give the same bytes whatever else is drawn, and wherever", async () => {
+    const alone = await pipe.generate(recorded.prompts[1]!, { ...options, seed: 12 });
+    const together = await pipe.generate([recorded.prompts[2]!, recorded.prompts[1]!, recorded.prompts[0]!], { ...options, seed: 11 });
+    expect(together.images.map((image) => image.seed)).toEqual([11, 12, 13]);
+    expect(together.images[1]!.data).toEqual(alone.images[0]!.data);
+    const listed = await pipe.generate(recorded.prompts[1]!, { ...options, imagesPerPrompt: 2, seed: [99, 12] });
+    expect(listed.images[1]!.data).toEqual(alone.images[0]!.data);
+    for (const { latents } of [alone, together, listed]) latents.dispose();
+  });
+
+  it("order pictures by prompt, then by number", async () => {
+    const result = await pipe.generate(["a cat", "a fox"], { ...options, steps: 1, imagesPerPrompt: 2 });
+    expect(result.images.map(({ prompt, seed }) => [prompt, seed])).toEqual([
+      ["a cat", 0],
+      ["a cat", 1],
+      ["a fox", 2],
+      ["a fox", 3],
+    ]);
+    expect(result.latents.shape).toEqual([4, ...pipe.latentShape]);
+    result.latents.dispose();
+  });
+});
+
+describe("conditioning", () => {
+  it("is computed once a batch, and the result is that of computing it at every step", async () => {
+    const options = { steps: 5, guidanceScale: 4, seed: 5 };
+    const { network } = pipe;
+    const original = network.condition.bind(network);
+    const inputs: Parameters<typeof original>[0][] = [];
+    network.condition = (input) => {
+      const kept = { textEmbeddings: input.textEmbeddings.clone().keep(), textMask: input.textMask.clone().keep(), rewards: Object.fromEntries(Object.entries(input.rewards).map(([key, t]) => [key, t.clone().keep()])) };
+      inputs.push(kept);
+      return original(input);
+    };
+    try {
+      const once = await pipe.generate(recorded.prompts[0]!, options);
+      expect(inputs).toHaveLength(1);
+      // Now the network is given text and rewards at every step instead.
+      const apply = pipe.preconditioning.apply.bind(pipe.preconditioning);
+      pipe.preconditioning.apply = (target, batch) => apply(target, { ...batch, ...inputs[0]!, conditioning: null });
+      try {
+        const repeated = await pipe.generate(recorded.prompts[0]!, options);
+        expect(inputs.length).toBe(2 + 5);
+        expect(relative(floats(repeated.latents), floats(once.latents))).toBeLessThanOrEqual(1e-6);
+        repeated.latents.dispose();
+      } finally {
+        pipe.preconditioning.apply = apply;
+      }
+      once.latents.dispose();
+    } finally {
+      network.condition = original;
+      for (const { textEmbeddings, textMask, rewards } of inputs) for (const t of [textEmbeddings, textMask, ...Object.values(rewards)]) t.dispose();
+    }
+  });
+
+  it("takes one set of targets per picture", async () => {
+    const key = pipe.coherenceKeys[0]!;
+    const options = { steps: 2, guidanceScale: 2 };
+    const both = await pipe.generate("a cat", { ...options, seed: [3, 3], imagesPerPrompt: 2, rewardTargets: [{ [key]: 0.1 }, { [key]: 0.9 }] });
+    const low = await pipe.generate("a cat", { ...options, seed: 3, rewardTargets: { [key]: 0.1 } });
+    expect(both.images[0]!.data).toEqual(low.images[0]!.data);
+    expect(both.images[1]!.data).not.toEqual(low.images[0]!.data);
+    expect(both.images[1]!.settings.rewardTargets[key]).toBe(0.9);
+    for (const { latents } of [both, low]) latents.dispose();
+  });
+
+  it("takes prompt embeddings instead of text", async () => {
+    const options = { steps: 2, guidanceScale: 2, seed: 3 };
+    const { embeddings } = await pipe.encodePrompt("a cat");
+    const given = await pipe.generate("", { ...options, promptEmbeddings: [embeddings] });
+    const encoded = await pipe.generate("a cat", options);
+    expect(given.images[0]!.data).toEqual(encoded.images[0]!.data);
+    for (const t of [embeddings, given.latents, encoded.latents]) t.dispose();
+  });
+});
+
+describe("guidance", () => {
+  it("runs windows and linear guidance", async () => {
+    const plain = await pipe.generate("a cat", { steps: 4, guidanceScale: 3 });
+    const whole = await pipe.generate("a cat", { steps: 4, guidanceScale: 3, guidanceWindow: [0, 3] });
+    const part = await pipe.generate("a cat", { steps: 4, guidanceScale: 3, guidanceWindow: [1, 2] });
+    const linear = await pipe.generate("a cat", { steps: 4, guidanceScale: 3, guidanceType: "linear" });
+    const off = await pipe.generate("a cat", { steps: 4, guidanceScale: 3, guidanceWindow: [9, null] });
+    const none = await pipe.generate("a cat", { steps: 4, guidanceScale: 0 });
+    expect(whole.images[0]!.data).toEqual(plain.images[0]!.data);
+    expect(off.images[0]!.data).toEqual(none.images[0]!.data);
+    for (const other of [part, linear, none]) expect(other.images[0]!.data).not.toEqual(plain.images[0]!.data);
+    for (const { latents } of [plain, whole, part, linear, off, none]) latents.dispose();
+  });
+});
+
+describe("a call", () => {
+  it("reports steps and finished pictures, and warns of text that was cut", async () => {
+    const steps: string[] = [];
+    const finished: number[] = [];
+    const long = "an oil painting of a fox ".repeat(20);
+    const result = await pipe.generate(["a cat", long], {
+      steps: 2,
+      onStep: ({ step, images, imageCount, denoised }) => {
+        expect(denoised.shape).toEqual([1, ...pipe.latentShape]);
+        steps.push(`${step}:${images}/${imageCount}`);
+      },
+      onImage: (_image, index) => void finished.push(index),
+    });
+    expect(steps).toEqual(["0:0/2", "1:0/2", "0:1/2", "1:1/2"]);
+    expect(finished).toEqual([0, 1]);
+    expect(result.warnings).toEqual([expect.stringMatching(/longer than 40 tokens.*cut: ".*fox/)]);
+    result.latents.dispose();
+  });
+
+  it("stops within one step of the signal", async () => {
+    const abort = new AbortController();
+    let last = -1;
+    const run = pipe.generate("a cat", {
+      steps: 1000,
+      signal: abort.signal,
+      onStep: ({ step }) => {
+        last = step;
+        if (step === 3) setImmediate(() => abort.abort());
+      },
+    });
+    await expect(run).rejects.toThrow(expect.objectContaining({ name: "AbortError" }));
+    expect(last).toBeLessThanOrEqual(4);
+  });
+
+  it("leaves no tensor behind but its latents", async () => {
+    const call = async () => (await pipe.generate(["a cat", "a fox"], { steps: 2, imagesPerPrompt: 2, batchSize: 3 })).latents.dispose();
+    await call();
+    const before = memory.stats().liveTensors;
+    for (let i = 0; i < 3; i++) await call();
+    expect(memory.stats().liveTensors).toBe(before);
+  });
+
+  it.each([
+    ["an unknown reward", { rewardTargets: { beauty: 1 } }, /^rewardTargets: this checkpoint was not trained on beauty; its rewards are clip_score, aesthetic_score, image_reward_score$/],
+    ["an unknown negative reward", { negativeRewardTargets: { vqa_score: 1 } }, /^negativeRewardTargets: .* vqa_score/],
+    ["no steps", { steps: 0 }, /^steps: expected an integer of at least 1, received 0$/],
+    ["NaN guidance", { guidanceScale: Number.NaN }, /^guidanceScale: expected a finite number, received NaN$/],
+    ["infinite guidance", { guidanceScale: Number.POSITIVE_INFINITY }, /^guidanceScale: /],
+    ["a negative seed", { seed: -1 }, /^seed: expected an integer of at least 0/],
+    ["too few seeds", { seed: [1, 2], imagesPerPrompt: 3 }, /^seed: expected one number, or one for each of 3 pictures, received "2 numbers"/],
+    ["an unknown sampler", { sampler: "magic" as "euler" }, /^sampler: expected one of euler, received "magic"$/],
+    ["an unknown option", { guidance: 3 } as object, /^guidance: /],
+    ["too many targets", { rewardTargets: [{}, {}] }, /^rewardTargets: expected one set for all pictures or one for each of 1/],
+  ])("refuses %s before computing anything", async (_what, options, message) => {
+    const run = pipe.generate("a cat", options);
+    await expect(run).rejects.toThrow(message);
+    await expect(run).rejects.toBeInstanceOf(InvalidInputError);
+  });
+
+  it("refuses noise and embeddings of wrong shapes", async () => {
+    const noise = reference.get("sample.guided.noise")!;
+    await expect(pipe.generate("a cat", { noise })).rejects.toThrow("noise: expected shape (1, 4, 8, 8)");
+    await expect(pipe.generate("a cat", { promptEmbeddings: [noise] })).rejects.toThrow("promptEmbeddings: expected shape (tokens, 48)");
+  });
+});
