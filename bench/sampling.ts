@@ -27,7 +27,6 @@ interface ReferenceRun {
   steps: number[];
   threads: number;
   parameters: number;
-  flops: number;
   versions: Record<string, string>;
 }
 
@@ -125,7 +124,7 @@ export async function sampling(options: BenchOptions): Promise<void> {
     {
       results,
       ceilings: [...ceilings.values()],
-      ...(python && { parameters: python.parameters, referenceGflopPerForward: python.flops / 1e9 }),
+      ...(python && { parameters: python.parameters }),
     },
     python?.versions,
   );

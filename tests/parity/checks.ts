@@ -82,8 +82,8 @@ async function tokens(reference: Reference): Promise<Row[]> {
   });
 }
 
-function textEncoder(reference: Reference): Row[] {
-  const encoder = T5Encoder.fromPretrained(join(reference.folder, "text_encoder"), { dtype: "float32" });
+async function textEncoder(reference: Reference): Promise<Row[]> {
+  const encoder = await T5Encoder.fromPretrained(join(reference.folder, "text_encoder"), { dtype: "float32" });
   try {
     return scope(() =>
       noGrad(() => {
@@ -294,7 +294,7 @@ function training(reference: Reference, prefix: "train" | "train_reweighted"): R
     const parts: [string, nn.Module][] = info.reweighted
       ? [
           ["", network],
-          ["preconditioning.", precond],
+          ["preconditioning", precond],
         ]
       : [["", network]];
     const named = parts.flatMap(([part, module]) =>
