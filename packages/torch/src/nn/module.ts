@@ -7,6 +7,7 @@
 import { noGrad } from "../autograd.js";
 import { type DType, isFloatingPoint } from "../dtype.js";
 import { TorchError } from "../errors.js";
+import { scope } from "../scope.js";
 import type { Tensor } from "../tensor.js";
 
 export type StateDict = Map<string, Tensor>;
@@ -205,13 +206,7 @@ export abstract class Module {
       throw new TorchError(`${this.constructor.name}.to: dtype must be a floating one, got ${dtype}`);
     }
     const fixed = this.#fixedDtypes();
-    noGrad(() => {
-      for (const tensor of this.#tensors()) {
-        convert(tensor, device, fixed.has(tensor) ? undefined : dtype);
-        const grad = tensor.requiresGrad ? tensor.grad : null;
-        if (grad !== null) tensor.grad = grad.to(targetOf(grad, device, dtype));
-      }
-    });
+    for (const tensor of this.#tensors()) noGrad(() => scope(() => convert(tensor, device, dtype)));
     return this;
   }
 
@@ -278,15 +273,11 @@ function replace(target: Tensor, source: Tensor): void {
   if (isFloatingPoint(target.dtype)) target.requiresGrad_(requiresGrad);
 }
 
-function targetOf(tensor: Tensor, device?: string, dtype?: DType): { device: string; dtype: DType } {
-  return {
-    device: device ?? tensor.device,
-    dtype: dtype !== undefined && isFloatingPoint(tensor.dtype) ? dtype : tensor.dtype,
-  };
-}
-
-function convert(tensor: Tensor, device?: string, dtype?: DType): void {
-  const target = targetOf(tensor, device, dtype);
+/** Moves a tensor in place, its gradient with it. */
+function convert(tensor: Tensor, device = tensor.device, dtype = tensor.dtype): void {
+  const target = { device, dtype: isFloatingPoint(tensor.dtype) ? dtype : tensor.dtype };
   if (target.dtype === tensor.dtype && target.device === tensor.device) return;
+  const grad = tensor.requiresGrad ? tensor.grad : null;
   replace(tensor, tensor.detach().to(target));
+  if (grad !== null) tensor.grad = grad.to(target);
 }

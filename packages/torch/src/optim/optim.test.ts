@@ -1,0 +1,247 @@
+import { afterEach, describe, expect, test } from "vitest";
+import {
+  AdamW,
+  clipGradNorm_,
+  Lamb,
+  type LambOptions,
+  linspace,
+  scope,
+  type Tensor,
+  TorchError,
+  tensor,
+} from "../index.js";
+import { flat, reference, relativeError } from "../testing/reference.js";
+
+const kept: { dispose(): void }[] = [];
+const own = <T extends { dispose(): void }>(value: T): T => {
+  kept.push(value);
+  return value;
+};
+afterEach(() => {
+  for (const value of kept.splice(0)) value.dispose();
+});
+const parameter = (t: Tensor): Tensor => own(t.keep().requiresGrad_());
+const twoParameters = (): [Tensor, Tensor] =>
+  scope(() => [parameter(linspace(-1, 1, 6).reshape(2, 3)), parameter(linspace(0.5, 2, 4))]);
+
+/** Gradients of Σa² + k·Σb³. */
+function backward([a, b]: readonly Tensor[], k: number): void {
+  scope(() => a!.square().sum().add(b!.pow(3).sum().mul(k)).backward());
+}
+
+describe("AdamW", () => {
+  test("follows PyTorch's, with groups and clipping", () => {
+    const params = twoParameters();
+    const optimizer = own(
+      new AdamW(
+        [
+          { params: [params[0]], weightDecay: 0.1 },
+          { params: [params[1]], lr: 0.05 },
+        ],
+        { lr: 0.01, betas: [0.8, 0.95] },
+      ),
+    );
+    for (const [step, want] of reference.optim.adamw.entries()) {
+      optimizer.zeroGrad();
+      backward(params, step + 1);
+      const norm = scope(() => clipGradNorm_(params, 5).item());
+      optimizer.step();
+      expect(Math.abs(norm / want.norm - 1)).toBeLessThan(1e-6);
+      for (const [i, values] of want.params.entries())
+        expect(relativeError(flat(params[i]!), values)).toBeLessThan(1e-6);
+    }
+  });
+});
+
+/** The formula of the variant in float64, one parameter with its state. */
+class LambFormula {
+  readonly m: number[];
+  readonly v: number[];
+  k = 0;
+  constructor(
+    readonly p: number[],
+    readonly options: LambOptions,
+  ) {
+    this.m = p.map(() => 0);
+    this.v = p.map(() => 0);
+  }
+  step(g: number[]): void {
+    const { lr, eps, weightDecay, decouple, layerAdaptation } = this.options;
+    const [beta1, beta2] = this.options.betas;
+    this.k++;
+    const r = this.p.map((p, i) => {
+      this.m[i] = beta1 * this.m[i]! + (1 - beta1) * g[i]!;
+      this.v[i] = beta2 * this.v[i]! + (1 - beta2) * g[i]! ** 2;
+      const mHat = this.m[i]! / (1 - beta1 ** this.k);
+      const vHat = this.v[i]! / (1 - beta2 ** this.k);
+      return mHat / (Math.sqrt(vHat) + eps) + (decouple ? 0 : weightDecay * p);
+    });
+    const norms = [Math.hypot(...this.p), Math.hypot(...r)] as const;
+    const adapts = layerAdaptation ?? weightDecay > 0;
+    const ratio = adapts && norms[0] > 0 && norms[1] > 0 ? norms[0] / norms[1] : 1;
+    for (const [i, p] of this.p.entries()) {
+      this.p[i] = (p - lr * ratio * r[i]!) * (decouple ? 1 - weightDecay : 1);
+    }
+  }
+}
+
+describe("Lamb", () => {
+  const base: LambOptions = {
+    lr: 0.01,
+    betas: [0.9, 0.999],
+    eps: 1e-8,
+    weightDecay: 0.01,
+    decouple: false,
+    layerAdaptation: null,
+  };
+  const variants: [string, Partial<LambOptions>][] = [
+    ["coupled decay with adaptation, as trained", {}],
+    ["coupled decay without adaptation", { layerAdaptation: false }],
+    ["no decay: plain Adam", { weightDecay: 0 }],
+    ["no decay, with adaptation", { weightDecay: 0, layerAdaptation: true }],
+    ["decoupled decay", { decouple: true }],
+    ["decoupled decay without adaptation", { decouple: true, layerAdaptation: false }],
+    ["other constants", { lr: 0.2, betas: [0.5, 0.7], eps: 1e-3 }],
+  ];
+  test.each(variants)("equals the formula: %s", (_, changes) => {
+    const options = { ...base, ...changes };
+    const params = scope(() => [
+      parameter(linspace(-1, 1, 6, { dtype: "float64" }).reshape(2, 3)),
+      parameter(linspace(0.5, 2, 4, { dtype: "float64" })),
+    ]);
+    const formula = params.map((p) => new LambFormula(flat(p), options));
+    const optimizer = own(new Lamb(params, options));
+    for (let step = 1; step <= 6; step++) {
+      optimizer.zeroGrad();
+      backward(params, step);
+      for (const [i, p] of params.entries()) formula[i]!.step(scope(() => flat(p.grad!)));
+      optimizer.step();
+      for (const [i, p] of params.entries()) expect(relativeError(flat(p), formula[i]!.p)).toBeLessThan(1e-12);
+    }
+  });
+
+  test("a tensor without gradient keeps its own count of steps", () => {
+    const params = scope(() => twoParameters());
+    const formula = new LambFormula(flat(params[1]), base);
+    const optimizer = own(new Lamb(params, base));
+    for (let step = 1; step <= 4; step++) {
+      optimizer.zeroGrad();
+      if (step % 2 === 0) backward(params, step);
+      else scope(() => params[0].square().sum().backward());
+      if (step % 2 === 0) formula.step(scope(() => flat(params[1].grad!)));
+      optimizer.step();
+    }
+    expect(relativeError(flat(params[1]), formula.p)).toBeLessThan(1e-6);
+    expect(optimizer.stateDict().tensors["0.step"]!.item()).toBe(4);
+    expect(optimizer.stateDict().tensors["1.step"]!.item()).toBe(2);
+  });
+
+  test("the trust ratio is 1 where the weights are 0", () => {
+    const p = parameter(tensor([0, 0]));
+    const optimizer = own(new Lamb([p], base));
+    scope(() =>
+      p
+        .mul(tensor([2, -3]))
+        .sum()
+        .backward(),
+    );
+    optimizer.step();
+    expect(relativeError(flat(p), [-0.01, 0.01])).toBeLessThan(1e-6);
+  });
+
+  test("half-precision parameters move", () => {
+    const p = scope(() => parameter(linspace(0.5, 2, 4, { dtype: "bfloat16" })));
+    const before = flat(p);
+    const optimizer = own(new Lamb([p], { ...base, lr: 0.1 }));
+    scope(() => p.square().sum().backward());
+    optimizer.step();
+    expect(flat(p).every((value, i) => value < before[i]!)).toBe(true);
+  });
+});
+
+describe.each([
+  ["AdamW", (params: Tensor[]) => new AdamW(params, { lr: 0.05 })],
+  ["Lamb", (params: Tensor[]) => new Lamb(params, { lr: 0.05, weightDecay: 0.01 })],
+] as const)("%s", (name, build) => {
+  test("resumes exactly from its state", () => {
+    const straight = twoParameters();
+    const resumed = twoParameters();
+    const first = own(build(straight));
+    const second = own(build(resumed));
+    const run = (params: Tensor[], optimizer: AdamW | Lamb, from: number, to: number): void => {
+      for (let step = from; step <= to; step++) {
+        optimizer.zeroGrad();
+        backward(params, step);
+        optimizer.step();
+      }
+    };
+    run(straight, first, 1, 6);
+    run(resumed, second, 1, 3);
+    const third = own(build(resumed));
+    third.loadStateDict(second.stateDict());
+    expect(third.stepCount).toBe(3);
+    run(resumed, third, 4, 6);
+    expect(resumed.map(flat)).toEqual(straight.map(flat));
+  });
+
+  test("changes to a group count from the next step", () => {
+    const params = twoParameters();
+    const optimizer = own(build(params));
+    optimizer.paramGroups[0]!.lr = 0;
+    optimizer.paramGroups[0]!.weightDecay = 0;
+    const before = params.map(flat);
+    backward(params, 1);
+    optimizer.step();
+    expect(params.map(flat)).toEqual(before);
+  });
+
+  test("refuses options out of range, tensors given twice and states that do not fit", () => {
+    const params = twoParameters();
+    const Class = { AdamW, Lamb }[name];
+    for (const options of [
+      { lr: -1 },
+      { lr: Number.NaN },
+      { eps: -1 },
+      { betas: [1, 0.9] as const },
+      { betas: [0.9, -0.1] as const },
+    ]) {
+      expect(() => new Class(params, options)).toThrow(new RegExp(`${name}: expected`));
+    }
+    expect(() => new Class([])).toThrow(/no parameters/);
+    expect(() => new Class([params[0], params[0]])).toThrow(/twice/);
+    expect(() => new Class([params[0], { params: [params[1]] }])).toThrow(/not both/);
+    const optimizer = own(build(params));
+    scope(() => {
+      const state = { step: 1, groups: [{}, {}], tensors: { "0.exp_avg": tensor([1]), "9.exp_avg": tensor([1]) } };
+      let message = "";
+      try {
+        optimizer.loadStateDict(state);
+      } catch (error) {
+        expect(error).toBeInstanceOf(TorchError);
+        message = (error as Error).message;
+      }
+      expect(message).toContain("expected 1 groups, got 2");
+      expect(message).toContain("0.exp_avg: expected [2,3], got [1]");
+      expect(message).toContain("9.exp_avg: unexpected");
+      expect(message).toContain("0: only expAvg given");
+    });
+  });
+});
+
+describe("clipGradNorm_", () => {
+  test("scales gradients above the bound only", () => {
+    const p = parameter(tensor([3, 4]));
+    scope(() => {
+      p.square().sum().div(2).backward();
+      expect(clipGradNorm_([p], 10).item()).toBe(5);
+      expect(flat(p.grad!)).toEqual([3, 4]);
+      expect(clipGradNorm_([p], 1).item()).toBe(5);
+      expect(relativeError(flat(p.grad!), [0.6, 0.8])).toBeLessThan(1e-6);
+    });
+  });
+
+  test("nothing to clip has norm 0", () => {
+    const p = parameter(tensor([1]));
+    expect(scope(() => clipGradNorm_([p], 1).item())).toBe(0);
+  });
+});
