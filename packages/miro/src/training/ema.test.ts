@@ -47,6 +47,19 @@ describe("Ema", () => {
     });
   });
 
+  it("can make several updates at once", () => {
+    scope(() => {
+      const source = new Toy(1);
+      const ema = new Ema(source, new Toy(1), { decay: 0.9, everyNSteps: 3 });
+      noGrad(() => source.weight.fill_(5));
+      ema.update();
+      ema.update();
+      expect(ema.module.weight.toList()).toEqual([1, 2]);
+      ema.update();
+      expect(ema.module.weight.toList()).toEqual([1, 2].map((e) => expect.closeTo(0.9 ** 3 * e + (1 - 0.9 ** 3) * 5, 6)));
+    });
+  });
+
   it("refuses a decay that never forgets", () => {
     expect(() => scope(() => new Ema(new Toy(1), new Toy(1), { decay: 1 }))).toThrow(/decay: expected a number in \[0, 1\)/);
   });

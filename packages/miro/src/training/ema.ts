@@ -1,6 +1,8 @@
 /**
  * Exponential moving average of a network's weights:   ē ← ē + (1 − d)·(p − ē)   after every successful optimiser step.
  *
+ * With `everyNSteps` = k, k updates are made at once with decay dᵏ towards the newest weights.
+ *
  * With `warmup` the decay of update k (from 0) is min(d, (1 + k) / (10 + k)), so that a short run does not average in its random
  * initial weights. Only tensors that require gradients are averaged; buffers keep the values they were copied with.
  */
@@ -12,11 +14,14 @@ export interface EmaOptions {
   decay?: number;
   /** Start with a short horizon and lengthen it to `decay`. */
   warmup?: boolean;
+  /** Average at every k-th update only, with the decay of k of them. */
+  everyNSteps?: number;
 }
 
 export class Ema<M extends nn.Module = nn.Module> {
   readonly decay: number;
   readonly warmup: boolean;
+  readonly everyNSteps: number;
   /** Updates made so far. */
   updates = 0;
   private readonly averages: Tensor[] = [];
@@ -34,6 +39,7 @@ export class Ema<M extends nn.Module = nn.Module> {
   ) {
     this.decay = options.decay ?? 0.9999;
     this.warmup = options.warmup ?? false;
+    this.everyNSteps = options.everyNSteps ?? 1;
     if (!(this.decay >= 0 && this.decay < 1)) invalid("decay", "a number in [0, 1)", this.decay);
     const copies = new Map(module.namedParameters());
     module.loadStateDict(source.stateDict());
@@ -52,8 +58,8 @@ export class Ema<M extends nn.Module = nn.Module> {
 
   /** Moves the averages towards the source's weights. Call once after each successful optimiser step. */
   update(): void {
-    const weight = 1 - this.nextDecay();
-    noGrad(() => aten._foreach_lerp__Scalar(this.averages, this.sources, weight));
+    const weight = 1 - this.nextDecay() ** this.everyNSteps;
     this.updates++;
+    if (this.updates % this.everyNSteps === 0) noGrad(() => aten._foreach_lerp__Scalar(this.averages, this.sources, weight));
   }
 }

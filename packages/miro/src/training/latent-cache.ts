@@ -12,12 +12,12 @@
  * The folder's name holds a digest of everything that decides its content, so that changed options never meet old latents.
  */
 import { createHash } from "node:crypto";
-import { createReadStream, existsSync, mkdirSync, writeFileSync } from "node:fs";
+import { existsSync, mkdirSync, readdirSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
-import { pipeline } from "node:stream/promises";
 import { Worker } from "node:worker_threads";
 import { readSafetensors, scope, type Tensor, zeros } from "@miro-t2i/torch";
 import { MiroError } from "../errors.js";
+import { readBytes } from "../pipeline/files.js";
 import type { Recipe } from "./recipe.js";
 
 export type EmojiData = Extract<Recipe["data"], { kind: "emoji" }>;
@@ -57,8 +57,8 @@ export class LatentCache {
       scenes: data.scenes,
       shardSize: data.shardSize,
       maxTextLen: data.maxTextLen,
-      autoencoder: await digest(data.autoencoder, ["config.json", "diffusion_pytorch_model.safetensors", "model.safetensors"]),
-      tokenizer: await digest(data.textEncoder, ["tokenizer.json"]),
+      encoder: encoderDigest(data.autoencoder),
+      tokenizer: createHash("sha256").update(readBytes(join(data.textEncoder, "tokenizer.json"))).digest("hex"),
     };
     const hash = createHash("sha256").update(JSON.stringify(identity)).digest("hex").slice(0, 12);
     const folder = join(data.cache, `emoji-${data.scenes.size}-${hash}`);
@@ -155,15 +155,17 @@ export function shardPath(folder: string, shard: number): string {
   return join(folder, `shard-${String(shard).padStart(5, "0")}.safetensors`);
 }
 
-/** SHA-256 of those of the files that exist. */
-async function digest(folder: string, files: string[]): Promise<string> {
-  const hash = createHash("sha256");
-  let found = false;
-  for (const file of files.map((name) => join(folder, name))) {
-    if (!existsSync(file)) continue;
-    found = true;
-    await pipeline(createReadStream(file), hash, { end: false });
-  }
-  if (!found) throw new MiroError(`${folder}: no ${files.at(-1)} in this folder; make it first (see recipes/emoji.yaml) or name another`);
-  return hash.digest("hex");
+/** SHA-256 of the autoencoder's weights without its decoder, which may be trained further on the same latents. */
+function encoderDigest(folder: string): string {
+  const file = existsSync(folder) ? readdirSync(folder).find((name) => name.endsWith(".safetensors")) : undefined;
+  if (file === undefined) throw new MiroError(`${folder}: no autoencoder there; train it first (recipes/emoji-autoencoder.yaml)`);
+  return scope(() => {
+    const hash = createHash("sha256");
+    for (const [name, tensor] of [...readSafetensors(join(folder, file))].sort(([a], [b]) => (a < b ? -1 : 1))) {
+      if (name.startsWith("decoder.") || name.startsWith("post_quant_conv.")) continue;
+      const data = tensor.data();
+      hash.update(`${name} ${tensor.dtype} ${tensor.shape}\n`).update(new Uint8Array(data.buffer, data.byteOffset, data.byteLength));
+    }
+    return hash.digest("hex");
+  });
 }

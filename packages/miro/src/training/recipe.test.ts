@@ -48,6 +48,7 @@ describe("loadRecipe", () => {
     ["trainer.precision=fp8", /trainer\.precision: .*"32-true"\|"bf16-mixed"/],
     ["loss.cond_drop_rate=2", /loss\.cond_drop_rate: .*\(received 2\)/],
     ["network.read_write_heads=3", /network\.read_write_heads: must divide/],
+    ["lr_scheduler.warmup_steps=6", /lr_scheduler\.warmup_steps: expected fewer than the 6 steps/],
     ["optimizer.lr=fast", /optimizer\.lr: .*received "fast"/],
     ["trainer.max_steps", /expected key=value/],
     ["name.first=x", /name is a value/],

@@ -7,7 +7,7 @@
 import { readFileSync } from "node:fs";
 import { parse as parseYaml } from "yaml";
 import { z } from "zod";
-import { emojiSceneOptionsSchema } from "../data/emoji/scenes.js";
+import { EMOJI_REWARD_KEYS, emojiSceneOptionsSchema } from "../data/emoji/scenes.js";
 import { describe, InvalidInputError, MiroError, systemReason } from "../errors.js";
 import { parsePrecondConfig, parseRinConfig, precondConfigToJson, rinConfigToJson } from "../networks/config.js";
 
@@ -90,7 +90,15 @@ const recipeSchema = z.strictObject({
     /** Upstream's behaviour: the first update ignores the schedule. */
     firstUpdateAtFullRate: z.boolean().default(false),
   }),
-  ema: z.strictObject({ decay: z.number().min(0).lt(1).default(0.9999), warmup: z.boolean().default(false) }).prefault({}),
+  ema: z
+    .strictObject({
+      decay: z.number().min(0).lt(1).default(0.9999),
+      /** Begin with a short horizon: decay min(decay, (1 + k) / (10 + k)) at update k. */
+      warmup: z.boolean().default(false),
+      /** Updates that are made at once, with the decay of all of them: less memory traffic for small steps. */
+      everyNSteps: count.default(1),
+    })
+    .prefault({}),
   trainer: z.strictObject({
     maxSteps: count,
     batchSize: count,
@@ -131,7 +139,15 @@ export function parseRecipe(json: unknown, source = "recipe"): Recipe {
   const refuse = (lines: string[]) => refuseRecipe(source, lines);
   const unknown = Object.keys(recipe.network).filter((key) => !networkKeys.includes(key));
   if (unknown.length > 0) refuse(unknown.map((key) => unknownKey(["network", key], networkKeys)));
+  const { warmupSteps, totalSteps = recipe.trainer.maxSteps } = recipe.lrScheduler;
+  if (totalSteps <= warmupSteps)
+    refuse([`lr_scheduler.warmup_steps: expected fewer than the ${totalSteps} steps of the schedule (received ${warmupSteps})`]);
   const network = parseRinConfig(recipe.network);
+  if (recipe.data.kind === "emoji") {
+    const unknownRewards = network.coherenceKeys.filter((key) => !(EMOJI_REWARD_KEYS as readonly string[]).includes(key));
+    if (unknownRewards.length > 0)
+      refuse([`network.coherence_keys: emoji scenes have no ${unknownRewards.join(", ")}; they have ${EMOJI_REWARD_KEYS.join(", ")}`]);
+  }
   recipe.network = rinConfigToJson(network);
   recipe.preconditioning = precondConfigToJson(
     parsePrecondConfig({ ...recipe.preconditioning, num_latents: network.numLatents, latents_dim: network.latentsDim }),
