@@ -771,15 +771,21 @@ export function call(name: string, ...args: any[]): any {
     index = operator(name);
     operators.set(name, index);
   }
-  const plain = args.map((a) =>
-    a instanceof Tensor ? a.handle : Array.isArray(a) && a.some((i) => i instanceof Tensor) ? handlesOf(a) : generatorId(a),
-  );
-  const result = native.call(index(), ...plain);
+  const operatorIndex = index();
+  const { parameters, results } = signature(name);
+  const plain = args.map((a, i) => plainArgument(a, parameters[i] ?? ""));
+  const result = native.call(operatorIndex, ...plain);
   if (result === undefined) {
     const written = args.find((a): a is Tensor => a instanceof Tensor);
     return written?.changed();
   }
-  return wrapResults(result, resultKinds(name));
+  return wrapResults(result, results);
+}
+
+/** Handles are numbers too: only the schema tells where one is meant, so that a number is never taken for a tensor. */
+function plainArgument(value: unknown, type: string): unknown {
+  if (!type.startsWith("Tensor")) return generatorId(value);
+  return type.includes("[]") ? handlesOf(value as Tensor[]) : handleOf(value as Tensor);
 }
 
 function generatorId(value: unknown): unknown {
@@ -788,19 +794,33 @@ function generatorId(value: unknown): unknown {
     : value;
 }
 
-const kinds = new Map<string, string[]>();
+interface Signature {
+  /** Types of the parameters and of the results, such as `Tensor`, `Tensor?[]`, `int`, `str`. */
+  parameters: string[];
+  results: string[];
+}
+const signatures = new Map<string, Signature>();
 
-/** The types after the arrow of an operator's schema. */
-function resultKinds(name: string): string[] {
-  let found = kinds.get(name);
+/** What an operator's schema says: `aten::add.Tensor(Tensor self, Tensor other, *, Scalar alpha=1) -> Tensor`. */
+function signature(name: string): Signature {
+  let found = signatures.get(name);
   if (found === undefined) {
     const schema = native.schema(name);
-    const text = schema.slice(schema.lastIndexOf(" -> ") + 4);
-    const list = text.startsWith("(") ? text.slice(1, -1) : text;
-    found = list.split(", ").map((r) => (r.split(" ")[0] as string).replace(/\([^)]*\)/g, ""));
-    kinds.set(name, found);
+    const arrow = schema.lastIndexOf(" -> ");
+    const outcome = schema.slice(arrow + 4);
+    found = {
+      parameters: typesIn(schema.slice(schema.indexOf("(") + 1, arrow - 1)),
+      results: typesIn(outcome.startsWith("(") ? outcome.slice(1, -1) : outcome),
+    };
+    signatures.set(name, found);
   }
   return found;
+}
+
+/** The types of a comma-separated list of `type name=default`; alias marks such as `(a!)` are dropped. */
+function typesIn(list: string): string[] {
+  const items = list.replace(/\([^()]*\)/g, "").split(/, (?![^[]*\])/);
+  return items.map((item) => item.split(" ")[0] as string).filter((type) => type !== "*" && type !== "");
 }
 
 function wrapResults(result: unknown, types: string[]): unknown {
