@@ -160,7 +160,7 @@ export function parseRecipe(json: unknown, source = "recipe"): Recipe {
  * @throws InvalidInputError with one line for each unknown key, wrong type or value
  */
 export function checkRecipe<S extends z.ZodType>(schema: S, json: unknown, source = "recipe"): z.output<S> {
-  const camel = renameKeys(json, camelCase);
+  const camel = renameKeys(json, camelCase, openSections(schema));
   const result = schema.safeParse(camel);
   if (!result.success) refuseRecipe(source, result.error.issues.flatMap((issue) => explain(issue, camel, schema)));
   return result.data as z.output<S>;
@@ -172,7 +172,7 @@ function refuseRecipe(source: string, lines: string[]): never {
 
 /** The recipe as its file would state it, every value included. */
 export function recipeToJson(recipe: Recipe): unknown {
-  return renameKeys(recipe, snakeCase);
+  return renameKeys(recipe, snakeCase, openSections(recipeSchema));
 }
 
 /** Reads a recipe file and applies `a.b.c=value` overrides; a value is read as YAML (`3`, `true`, `[a, b]`, `text`). */
@@ -297,12 +297,19 @@ function isObject(value: unknown): value is Record<string, unknown> {
   return typeof value === "object" && value !== null && !Array.isArray(value);
 }
 
-/** Renames the keys of objects at every depth; `network` and `preconditioning` keep theirs. */
-function renameKeys(value: unknown, rename: (key: string) => string): unknown {
+/** Sections that hold whatever their reader knows; their keys stay as the file has them. */
+function openSections(schema: z.ZodType): string[] {
+  if (!(schema instanceof z.ZodObject)) return [];
+  return Object.keys(schema.shape).filter((key) => unwrap(schema.shape[key], undefined) instanceof z.ZodRecord);
+}
+
+/** Renames the keys of objects at every depth, except inside the `kept` sections. */
+function renameKeys(value: unknown, rename: (key: string) => string, kept: readonly string[] = []): unknown {
   if (Array.isArray(value)) return value.map((item) => renameKeys(item, rename));
   if (!isObject(value)) return value;
-  const kept = (key: string) => key === "network" || key === "preconditioning";
-  return Object.fromEntries(Object.entries(value).map(([key, item]) => [rename(key), kept(key) ? item : renameKeys(item, rename)]));
+  return Object.fromEntries(
+    Object.entries(value).map(([key, item]) => [rename(key), kept.includes(rename(key)) ? item : renameKeys(item, rename)]),
+  );
 }
 
 function camelCase(key: string): string {
