@@ -22,14 +22,13 @@ export interface EmojiClassifierConfig {
 }
 
 export class EmojiClassifier extends nn.Module {
-  private readonly stages: nn.ModuleList<Stage>;
+  private readonly tower: PictureTower;
   private readonly head: nn.Linear;
 
   constructor(readonly config: EmojiClassifierConfig) {
     super();
-    const stages = WIDTHS.map((width, i) => new Stage(i === 0 ? 3 : WIDTHS[i - 1]!, width));
-    this.stages = this.register("stages", new nn.ModuleList(stages));
-    this.head = this.register("head", new nn.Linear(WIDTHS.at(-1)!, config.labels.length));
+    this.tower = this.register("tower", new PictureTower());
+    this.head = this.register("head", new nn.Linear(this.tower.channels, config.labels.length));
   }
 
   /** @throws MiroError naming the file that is missing or broken */
@@ -48,9 +47,7 @@ export class EmojiClassifier extends nn.Module {
 
   /** (B, 3, 64, 64) in [-1, 1] → logits (B, labels) */
   forward(x: Tensor): Tensor {
-    let h = x;
-    for (const stage of this.stages.items) h = stage.forward(h);
-    return this.head.forward(h.mean([2, 3]));
+    return this.head.forward(this.tower.forward(x).mean([2, 3]));
   }
 
   /** Class indices of square pictures (B, 3, S, S) in [-1, 1], the five most likely first. */
@@ -65,6 +62,24 @@ export class EmojiClassifier extends nn.Module {
         return (indices.toList() as (number | bigint)[][]).map((row) => row.map(Number));
       }),
     );
+  }
+}
+
+/** (B, 3, S, S) in [-1, 1] → features (B, channels, S/16, S/16) */
+export class PictureTower extends nn.Module {
+  readonly channels = WIDTHS.at(-1)!;
+  private readonly stages: nn.ModuleList<Stage>;
+
+  constructor() {
+    super();
+    const stages = WIDTHS.map((width, i) => new Stage(i === 0 ? 3 : WIDTHS[i - 1]!, width));
+    this.stages = this.register("stages", new nn.ModuleList(stages));
+  }
+
+  forward(x: Tensor): Tensor {
+    let h = x;
+    for (const stage of this.stages.items) h = stage.forward(h);
+    return h;
   }
 }
 

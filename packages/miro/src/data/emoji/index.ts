@@ -11,4 +11,4 @@ export {
   type SceneBatch,
   toRgb8,
 } from "./scenes.js";
-export { type EmojiEntry, loadVocabulary, type VocabularySelection } from "./vocabulary.js";
+export { coreVocabulary, type EmojiEntry, loadVocabulary, type VocabularySelection } from "./vocabulary.js";

@@ -6,7 +6,7 @@
  *   |x̂ − x| + |pool₄ x̂ − pool₄ x| + 2 (x̂ − x)² + ⅕ Σ over three scales |∇x̂ − ∇x| + penalty · z²        (means)
  *
  * The pooled term holds flat colours, the gradients hold edges, the noise makes the decoder tolerant of what a sampler leaves, and the
- * penalty keeps the latents near the scale they start with.
+ * penalty keeps the learned latents small.
  */
 import { writeFileSync } from "node:fs";
 import { join } from "node:path";

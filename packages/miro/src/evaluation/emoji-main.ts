@@ -1,0 +1,65 @@
+/** `npm run evaluate:emoji -- [--model DIR] …`: the retrieval test as a command, until `miro evaluate` takes it in. */
+import { join } from "node:path";
+import { parseArgs } from "node:util";
+import { MiroError } from "../errors.js";
+import { bundledModel } from "../pipeline/bundled.js";
+import { writeFileAtomic } from "../pipeline/files.js";
+import { MiroPipeline } from "../pipeline/pipeline.js";
+import { encodePng } from "../pipeline/png.js";
+import { EmojiClassifier } from "./emoji-classifier.js";
+import { evaluateRetrieval } from "./emoji-retrieval.js";
+
+const HELP = `npm run evaluate:emoji -- [options]
+  --model DIR         the model to test (default: the bundled one)
+  --classifier DIR    the judge (default: runs/emoji-classifier/export; made by: miro train recipes/emoji-classifier.yaml)
+  --output DIR        where result.json and the two sheets go (default: runs/emoji-retrieval)
+  --steps N  --guidance W  --seed S
+  --reward-prompts N  prompts for each reward target (default 24; 0 leaves the reward axes out)
+  --limit N           only the first N names
+`;
+
+async function main(): Promise<void> {
+  const { values } = parseArgs({
+    options: {
+      model: { type: "string" },
+      classifier: { type: "string", default: join("runs", "emoji-classifier", "export") },
+      output: { type: "string", default: join("runs", "emoji-retrieval") },
+      steps: { type: "string" },
+      guidance: { type: "string" },
+      seed: { type: "string", default: "0" },
+      "reward-prompts": { type: "string", default: "24" },
+      limit: { type: "string" },
+      help: { type: "boolean", short: "h", default: false },
+    },
+  });
+  if (values.help) {
+    process.stdout.write(HELP);
+    return;
+  }
+  const model = values.model ?? bundledModel();
+  if (model === null) throw new MiroError("there is no bundled model; name one with --model DIR");
+  const classifier = EmojiClassifier.fromPretrained(values.classifier);
+  const pipeline = await MiroPipeline.fromPretrained(model);
+  const startedAt = performance.now();
+  const { sheets, ...figures } = await evaluateRetrieval(pipeline, classifier, {
+    seed: Number(values.seed),
+    rewardPrompts: Number(values["reward-prompts"]),
+    ...(values.steps && { steps: Number(values.steps) }),
+    ...(values.guidance && { guidanceScale: Number(values.guidance) }),
+    ...(values.limit && { labels: classifier.config.labels.slice(0, Number(values.limit)) }),
+    onProgress: (done, total) => process.stderr.write(`${done}/${total} pictures\n`),
+  });
+  const result = { model, seconds: Math.round((performance.now() - startedAt) / 1000), ...figures };
+  for (const [name, sheet] of Object.entries(sheets)) {
+    const png = encodePng(sheet.data, sheet.width, sheet.height);
+    writeFileAtomic(join(values.output, `${name}.png`), png, { overwrite: true });
+  }
+  const json = `${JSON.stringify(result, null, 2)}\n`;
+  writeFileAtomic(join(values.output, "result.json"), json, { overwrite: true });
+  process.stdout.write(json);
+}
+
+main().catch((error: unknown) => {
+  process.stderr.write(`error: ${(error as Error).message}\n`);
+  process.exitCode = error instanceof MiroError ? error.exitCode : 1;
+});

@@ -1,0 +1,184 @@
+/**
+ * Training of the bundled model's text encoder: a small T5 encoder that learns what captions mean by matching them with
+ * pictures (Radford et al. 2021, "Learning Transferable Visual Models From Natural Language Supervision").
+ *
+ * Each picture i of a batch has its caption Tᵢ and one caption Wᵢ that is wrong in a known way (another object, number, relation
+ * or background). With unit vectors I, T, W and a learned temperature τ the loss is the mean of
+ *
+ *   −log softmax over [T; W] of (I · [T; W]ᵀ / τ) at Tᵢ      and      −log softmax over I of (T · Iᵀ / τ) at Iᵢ
+ *
+ * The picture's tower is thrown away; the encoder is frozen from then on, as MIRO's is.
+ */
+import { mkdirSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
+import { cat, nn, noGrad, scope, type Tensor, tensor } from "@miro-t2i/torch";
+import { z } from "zod";
+import { coreVocabulary, EmojiScenes, emojiSceneOptionsSchema } from "../../data/emoji/index.js";
+import { PictureTower } from "../../evaluation/emoji-classifier.js";
+import { T5Encoder } from "../../text/t5.js";
+import { Tokenizer } from "../../text/tokenizer.js";
+import { trainUnigram } from "../../text/unigram-trainer.js";
+import type { RunResult } from "../run.js";
+import {
+  openRunFolder,
+  type PretrainingTask,
+  pretrainerSchema,
+  runPretraining,
+  seedInitialWeights,
+} from "./pretraining.js";
+import type { PretrainingContext } from "./recipes.js";
+
+const size = z.int().positive();
+
+export const textEncoderRecipeSchema = z.strictObject({
+  kind: z.literal("text-encoder"),
+  name: z.string(),
+  seed: z.int().nonnegative().default(3407),
+  scenes: emojiSceneOptionsSchema.prefault({ size: 64 }),
+  tokenizer: z.strictObject({ vocabSize: size.default(2048), captions: size.default(30_000) }).prefault({}),
+  network: z
+    .strictObject({
+      dModel: size.default(128),
+      dKv: size.default(32),
+      numHeads: size.default(4),
+      dFf: size.default(256),
+      numLayers: size.default(2),
+    })
+    .prefault({}),
+  /** Width of the common space of pictures and captions. */
+  sharedDim: size.default(128),
+  maxTextLen: size.default(32),
+  trainer: pretrainerSchema,
+});
+
+export type TextEncoderRecipe = z.output<typeof textEncoderRecipeSchema>;
+
+const UNSEEN = 2 ** 31;
+const EVALUATED = 512;
+
+export async function trainTextEncoder(recipe: TextEncoderRecipe, context: PretrainingContext): Promise<RunResult> {
+  const { trainer } = recipe;
+  openRunFolder(context.output, context.resume);
+  // Every caption is drawn twice: true, and wrong in some respect.
+  const scenes = await EmojiScenes.load({ ...recipe.scenes, wrongCaption: 1, rewardUnset: 0 });
+  context.onMessage?.("training the tokenizer");
+  const tokenizerJson = trainUnigram(corpus(scenes, recipe.tokenizer.captions), {
+    vocabSize: recipe.tokenizer.vocabSize,
+  });
+  const tokenizer = Tokenizer.fromJson(tokenizerJson);
+  seedInitialWeights(recipe.seed);
+  const network = new ContrastiveModel(
+    new T5Encoder({ ...recipe.network, vocabSize: tokenizer.vocabSize, dropoutRate: 0 }),
+    recipe.network.dModel,
+    recipe.sharedDim,
+    scenes.size,
+  );
+
+  const read = (start: number, count: number) => {
+    const batch = scenes.batch(start, count);
+    return {
+      pictures: tensor(batch.pixels, { shape: [count, 3, scenes.size, scenes.size] }),
+      captions: batch.scenes.map((scene) => scene.trueCaption),
+      wrong: batch.captions,
+    };
+  };
+  const embed = (captions: readonly string[]) => {
+    const { ids, mask } = tokenizer.encodeBatch(captions, { maxLength: recipe.maxTextLen, padTo: "longest" });
+    return network.embedTexts(ids, mask);
+  };
+  const task: PretrainingTask = {
+    network,
+    loss(step) {
+      const B = trainer.batchSize;
+      const { pictures, captions, wrong } = read(step * B, B);
+      const I = network.embedPictures(pictures);
+      const TW = embed([...captions, ...wrong]);
+      const scale = network.scale();
+      const own = tensor(BigInt64Array.from({ length: B }, (_, i) => BigInt(i)));
+      const byPicture = I.matmul(TW.t()).mul(scale);
+      const byText = TW.narrow(0, 0, B).matmul(I.t()).mul(scale);
+      const loss = nn.functional.crossEntropy(byPicture, own).add(nn.functional.crossEntropy(byText, own)).mul(0.5);
+      return { loss, figures: { accuracy: byPicture.argmax(1).eq(own).float().mean(), scale } };
+    },
+    evaluate() {
+      return noGrad(() =>
+        scope(() => {
+          const [pictures, texts, wrong]: Tensor[][] = [[], [], []];
+          for (let start = 0; start < EVALUATED; start += 64) {
+            const part = read(UNSEEN + start, 64);
+            pictures!.push(network.embedPictures(part.pictures));
+            texts!.push(embed(part.captions));
+            wrong!.push(embed(part.wrong));
+          }
+          const [I, T, W] = [cat(pictures!, 0), cat(texts!, 0), cat(wrong!, 0)];
+          const own = tensor(BigInt64Array.from({ length: EVALUATED }, (_, i) => BigInt(i)));
+          const retrieved = I.matmul(T.t()).argmax(1).eq(own).float().mean().item();
+          const told = I.mul(T).sum(1).gt(I.mul(W).sum(1)).float().mean().item();
+          return { retrieval_of_512: retrieved, wrong_caption_told: told };
+        }),
+      );
+    },
+    async export(folder, figures) {
+      mkdirSync(folder, { recursive: true });
+      await network.text.save(folder, { dtype: "float16" });
+      writeFileSync(join(folder, "tokenizer.json"), `${JSON.stringify(tokenizerJson)}\n`);
+      writeFileSync(join(folder, "training.json"), `${JSON.stringify({ recipe, figures }, null, 2)}\n`);
+    },
+  };
+  return runPretraining({ ...context, task, trainer, seed: recipe.seed, recipe });
+}
+
+/** Captions, true and wrong, with their counts; and every name of the core emoji, so that unseen words fall into sensible pieces. */
+function* corpus(scenes: EmojiScenes, captions: number): Iterable<[string, number]> {
+  const counts = new Map<string, number>();
+  const add = (text: string, weight: number) => counts.set(text, (counts.get(text) ?? 0) + weight);
+  for (let i = 0; i < captions; i++) {
+    const { caption, trueCaption } = scenes.describe(i);
+    add(trueCaption, 1);
+    add(caption, 1);
+  }
+  for (const { label, aliases, plural } of coreVocabulary())
+    for (const name of [label, plural, ...aliases]) add(name, 3);
+  yield* counts;
+}
+
+/** The text encoder with what trains it. */
+class ContrastiveModel extends nn.Module {
+  private readonly textProjection: nn.Linear;
+  private readonly tower: PictureTower;
+  private readonly pictureProjection: nn.Linear;
+  /** log 1/τ, a single value. */
+  private readonly logScale: Tensor;
+
+  constructor(
+    readonly text: T5Encoder,
+    textDim: number,
+    sharedDim: number,
+    pictureSize: number,
+  ) {
+    super();
+    this.register("text", text);
+    this.textProjection = this.register("text_projection", new nn.Linear(textDim, sharedDim, { bias: false }));
+    this.tower = this.register("tower", new PictureTower());
+    // All places are kept apart, so that left and right can be told.
+    const features = this.tower.channels * (pictureSize / 16) ** 2;
+    this.pictureProjection = this.register("picture_projection", new nn.Linear(features, sharedDim, { bias: false }));
+    this.logScale = this.parameter("log_scale", tensor([Math.log(1 / 0.07)]));
+  }
+
+  /** (B, 3, S, S) → unit vectors (B, shared) */
+  embedPictures(x: Tensor): Tensor {
+    return nn.functional.normalize(this.pictureProjection.forward(this.tower.forward(x).flatten(1)));
+  }
+
+  /** (B, T) → unit vectors (B, shared): the mean state of the tokens, projected. */
+  embedTexts(ids: Tensor, mask: Tensor): Tensor {
+    const weights = mask.float().unsqueeze(2);
+    const mean = this.text.forward(ids, mask).mul(weights).sum(1).div(weights.sum(1));
+    return nn.functional.normalize(this.textProjection.forward(mean));
+  }
+
+  scale(): Tensor {
+    return this.logScale.clamp(null, Math.log(100)).exp();
+  }
+}
