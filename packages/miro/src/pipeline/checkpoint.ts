@@ -20,6 +20,7 @@ import {
   type RinConfig,
   rinConfigToJson,
 } from "../networks/config.js";
+import { release } from "../flow/release.js";
 import { FlowPrecond } from "../networks/precond.js";
 import { Rin } from "../networks/rin.js";
 import { readJson, writeFileAtomic } from "./files.js";
@@ -150,29 +151,27 @@ export function loadCheckpoint(folder: string, { device = "cpu", dtype = "float3
   try {
     const groups = groupByModule(file);
     checkAgainstConfig(path, file, config);
-    const network = nn.init.skipped(() => new Rin(config.network));
-    const preconditioning = nn.init.skipped(() => new FlowPrecond(config.preconditioning));
+    const small = scope(() => ({
+      preprocessing: loadNormalization(file, "data_preprocessing", config.settings.data_preprocessing, device),
+      postprocessing: loadNormalization(file, "postprocessing", config.settings.postprocessing, device),
+      uncondEmbedding: loadUncondEmbedding(join(folder, "uncond_embedding.npy"), config.network.labelDim, device),
+    }));
+    const modules: nn.Module[] = [];
+    const load = <M extends nn.Module>(name: string, create: () => M): M => {
+      // Without the random draws of a fresh network: every value comes from the file.
+      const module = scope(() => nn.init.skipped(create));
+      modules.push(module);
+      const names = groups.get(name) ?? [];
+      inFile(path, () => scope(() => module.loadStateDict(new Map(names.map((key) => [key, file.get(`${name}.${key}`)])))));
+      return module.requiresGrad_(false).eval().to({ device, dtype });
+    };
     try {
-      for (const [name, module] of [
-        ["network", network],
-        ["preconditioning", preconditioning],
-      ] as const) {
-        inFile(path, () =>
-          scope(() => module.loadStateDict(new Map(groups.get(name)?.map((key) => [key, file.get(`${name}.${key}`)])))),
-        );
-        module.requiresGrad_(false).eval().to({ device, dtype });
-      }
-      return {
-        config,
-        network,
-        preconditioning,
-        preprocessing: loadNormalization(file, "data_preprocessing", config.settings.data_preprocessing, device),
-        postprocessing: loadNormalization(file, "postprocessing", config.settings.postprocessing, device),
-        uncondEmbedding: loadUncondEmbedding(join(folder, "uncond_embedding.npy"), config.network.labelDim, device),
-      };
+      const network = load("network", () => new Rin(config.network));
+      const preconditioning = load("preconditioning", () => new FlowPrecond(config.preconditioning));
+      return { config, network, preconditioning, ...small };
     } catch (error) {
-      network.dispose();
-      preconditioning.dispose();
+      for (const module of modules) module.dispose();
+      release(small);
       throw error;
     }
   } finally {
@@ -279,8 +278,8 @@ function loadNormalization(
     const bias = stored("bias");
     const fallback = scale && bias ? { scale, bias } : defaultNormalization(config ?? {});
     return {
-      scale: (scale ?? fallback.scale).to({ device }).keep(),
-      bias: (bias ?? fallback.bias).to({ device }).keep(),
+      scale: (scale ?? fallback.scale).to({ device }),
+      bias: (bias ?? fallback.bias).to({ device }),
     };
   });
 }
@@ -293,7 +292,7 @@ function loadUncondEmbedding(path: string, width: number, device: string): Tenso
     if (rows.ndim !== 2 || rows.size(1) !== width || rows.size(0) === 0) {
       throw new MiroError(`${path}: expected shape (${width},) or (n, ${width}), found (${stored.shape.join(", ")})`);
     }
-    return rows.to({ device, dtype: "float32" }).clone().keep();
+    return rows.to({ device, dtype: "float32" }).clone();
   });
 }
 

@@ -53,6 +53,8 @@ export interface ModelSource {
   fetch(paths: readonly string[]): Promise<void>;
 }
 
+const RETRY_DELAYS_MS = [500, 2_000, 8_000];
+
 const REPOSITORY = /^[\w.-]+\/[\w.-]+$/;
 
 /**
@@ -247,7 +249,7 @@ async function downloadBlob(
   const { name, options } = repository;
   const url = `${hubEndpoint()}/${name}/resolve/${sha}/${path.split("/").map(encodeURIComponent).join("/")}`;
   const partial = `${blob}.incomplete`;
-  const delays = options.retryDelaysMs ?? [500, 2_000, 8_000];
+  const delays = options.retryDelaysMs ?? RETRY_DELAYS_MS;
   await writable(blob, async () => mkdirSync(dirname(blob), { recursive: true }));
   for (let attempt = 0; ; attempt++) {
     options.signal?.throwIfAborted();
@@ -262,8 +264,7 @@ async function downloadBlob(
         const response = await hubCall(repository, () => hubFetch(options)(url, { headers: range }), path);
         if (!response.ok || !response.body) {
           await response.body?.cancel();
-          if (response.status !== 429 && response.status < 500) throw httpError(repository, response.status, path);
-          throw new Error(`HTTP status ${response.status}`);
+          throw httpError(repository, response.status, path);
         }
         const resumed = have > 0 && response.status === 206;
         let bytes = resumed ? have : 0;
@@ -332,14 +333,24 @@ async function writable(path: string, work: () => Promise<unknown>): Promise<voi
   }
 }
 
-/** `fetch` with the token (which a redirect to another host drops) and the signal. */
-function hubFetch({ signal }: HubOptions): typeof fetch {
-  return (input, init = {}) => {
+/**
+ * `fetch` with the token (which a redirect to another host drops), the signal, and another attempt when the Hub is busy
+ * (429) or in trouble (5xx).
+ */
+function hubFetch({ signal, retryDelaysMs = RETRY_DELAYS_MS }: HubOptions): typeof fetch {
+  return async (input, init = {}) => {
     const headers = new Headers(init.headers);
     const token = hubToken();
     if (token) headers.set("Authorization", `Bearer ${token}`);
     headers.set("User-Agent", "miro-t2i");
-    return fetch(input, { ...init, headers, ...(signal ? { signal } : {}) });
+    for (let attempt = 0; ; attempt++) {
+      const response = await fetch(input, { ...init, headers, ...(signal ? { signal } : {}) });
+      const delay = retryDelaysMs[attempt];
+      if ((response.status !== 429 && response.status < 500) || delay === undefined) return response;
+      await response.body?.cancel();
+      const asked = Number(response.headers.get("Retry-After"));
+      await pause(asked > 0 ? Math.min(asked * 1000, 60_000) : delay, signal);
+    }
   };
 }
 

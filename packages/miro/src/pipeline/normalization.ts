@@ -32,7 +32,7 @@ export function defaultNormalization(config: { channel_wise_normalisation?: bool
     const column = (values: number[]) => tensor(values, { dtype: "float32" }).view(1, 4, 1, 1);
     const scale = channelWise ? column(SDXL.scale).reciprocal().mul(0.5) : column(Array(4).fill(SDXL.plain)).reciprocal();
     const bias = channelWise ? column(SDXL.bias).neg().mul(scale) : scale.mul(0);
-    return { scale: scale.keep(), bias: bias.keep() };
+    return { scale, bias };
   });
 }
 

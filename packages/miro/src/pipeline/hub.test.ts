@@ -1,0 +1,179 @@
+import { randomBytes } from "node:crypto";
+import { existsSync, lstatSync, mkdtempSync, readdirSync, readFileSync, readlinkSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { fileURLToPath } from "node:url";
+import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
+import { InvalidInputError, MiroError } from "../errors.js";
+import { resolveModel } from "./hub.js";
+import { MiroPipeline } from "./pipeline.js";
+import { HubServer, type TestRepository } from "./testing/hub-server.js";
+
+const SHA = "0123456789abcdef0123456789abcdef01234567";
+let server: HubServer;
+let home: string;
+let repository: TestRepository;
+const retryDelaysMs = [1, 1];
+
+beforeEach(async () => {
+  home = mkdtempSync(join(tmpdir(), "miro-hub-"));
+  repository = { sha: SHA, files: { "config.json": Buffer.from("{}"), "v1/model.bin": randomBytes(50_000) } };
+  server = await new HubServer({ "someone/model": repository }).start();
+  for (const name of ["HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE", "HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "HF_TOKEN_PATH"]) {
+    vi.stubEnv(name, "");
+  }
+  vi.stubEnv("HF_HOME", home);
+  vi.stubEnv("HF_ENDPOINT", server.endpoint);
+});
+afterEach(async () => {
+  vi.unstubAllEnvs();
+  await server.stop();
+  rmSync(home, { recursive: true, force: true });
+});
+
+const open = () => resolveModel("someone/model", "model", { retryDelaysMs });
+const storage = () => join(home, "hub", "models--someone--model");
+
+describe("a repository", () => {
+  it("is fetched into the layout of Python's cache, once", async () => {
+    const source = await open();
+    expect([...source.files].sort()).toEqual(["config.json", "v1/model.bin"]);
+    await source.fetch(source.files);
+    expect(source.folder).toBe(join(storage(), "snapshots", SHA));
+    expect(readFileSync(join(storage(), "refs", "main"), "utf8")).toBe(SHA);
+    const link = join(source.folder, "v1", "model.bin");
+    expect(lstatSync(link).isSymbolicLink()).toBe(true);
+    expect(readlinkSync(link)).toMatch(/^\.\.\/\.\.\/\.\.\/blobs\/[0-9a-f]{64}$/);
+    expect(readFileSync(link)).toEqual(repository.files["v1/model.bin"]);
+    expect(readdirSync(join(storage(), "blobs")).every((name) => /^[0-9a-f]{40}([0-9a-f]{24})?$/.test(name))).toBe(true);
+    const before = server.downloads.length;
+    await (await open()).fetch(source.files);
+    expect(server.downloads.length).toBe(before);
+  });
+
+  it("fetches only what is asked for", async () => {
+    const source = await open();
+    await source.fetch(["config.json"]);
+    expect(existsSync(join(source.folder, "config.json"))).toBe(true);
+    expect(existsSync(join(source.folder, "v1"))).toBe(false);
+  });
+
+  it("sends the token to the Hub and to nobody else", async () => {
+    repository.token = "hf_secret";
+    vi.stubEnv("HF_TOKEN", "hf_secret");
+    await (await open()).fetch(["v1/model.bin"]);
+    const [large, others] = [server.requests.filter((r) => r.path.startsWith("/large/")), server.requests.filter((r) => !r.path.startsWith("/large/"))];
+    expect(others.every(({ authorization }) => authorization === "Bearer hf_secret")).toBe(true);
+    expect(large.length).toBeGreaterThan(0);
+    expect(large.every(({ authorization }) => authorization === undefined)).toBe(true);
+  });
+
+  it("is refused with what to do: 401, 404, an unknown revision", async () => {
+    repository.token = "hf_secret";
+    await expect(open()).rejects.toThrow(/^model: the Hub refuses access to someone\/model \(401\).*set HF_TOKEN/);
+    await expect(resolveModel("someone/nothing", "vae")).rejects.toThrow(/^vae: the Hub has no repository someone\/nothing/);
+    delete repository.token;
+    const other = resolveModel("someone/model", "model", { revision: "v9" });
+    await expect(other).rejects.toThrow("no repository someone/model with revision v9");
+    await expect(other).rejects.toBeInstanceOf(InvalidInputError);
+  });
+
+  it("resumes a connection that breaks, and shows progress", async () => {
+    server.cutAfter.push(20_000, 10_000);
+    const bytes: number[] = [];
+    const source = await resolveModel("someone/model", "model", { retryDelaysMs, onDownload: (p) => void bytes.push(p.bytes) });
+    await source.fetch(["v1/model.bin"]);
+    expect(readFileSync(join(source.folder, "v1/model.bin"))).toEqual(repository.files["v1/model.bin"]);
+    expect(server.downloads.filter(({ path }) => path.startsWith("/large/")).map(({ range }) => range)).toEqual([undefined, "bytes=20000-", "bytes=30000-"]);
+    expect(bytes.at(-1)).toBe(50_000);
+  });
+
+  it("keeps what it has when the connection breaks for good, and continues another time", async () => {
+    server.cutAfter.push(1_000, 1_000, 1_000);
+    const source = await open();
+    await expect(source.fetch(["v1/model.bin"])).rejects.toThrow(/download failed: .*3000 of 50000 bytes are kept, run again to continue/);
+    expect(existsSync(join(source.folder, "v1/model.bin"))).toBe(false);
+    await (await open()).fetch(["v1/model.bin"]);
+    expect(server.downloads.at(-1)!.range).toBe("bytes=3000-");
+    expect(readFileSync(join(source.folder, "v1/model.bin"))).toEqual(repository.files["v1/model.bin"]);
+  });
+
+  it("never takes contents with a wrong hash", async () => {
+    server.corrupt = randomBytes(50_000);
+    const source = await open();
+    await expect(source.fetch(["v1/model.bin"])).rejects.toThrow(/do not have the hash/);
+    expect(existsSync(join(source.folder, "v1/model.bin"))).toBe(false);
+    expect(readdirSync(join(storage(), "blobs"))).toEqual([]);
+  });
+
+  it("tries again when the Hub is busy", async () => {
+    server.failWith.push(503, 429);
+    const source = await open();
+    server.failWith.push(503);
+    await source.fetch(["v1/model.bin"]);
+    expect(existsSync(join(source.folder, "v1/model.bin"))).toBe(true);
+    server.failWith.push(500, 500, 500);
+    await expect(open()).rejects.toThrow(/HTTP status 500/);
+  });
+
+  it("refuses file names that leave the cache", async () => {
+    repository.files["../../evil"] = Buffer.from("x");
+    const source = await open();
+    expect(source.files).not.toContain("../../evil");
+    await expect(source.fetch(["../../evil"])).rejects.toThrow(MiroError);
+    expect(existsSync(join(home, "hub", "evil"))).toBe(false);
+  });
+});
+
+describe("without the Hub", () => {
+  it("uses the cache when offline is asked for or the Hub does not answer", async () => {
+    await (await open()).fetch(["config.json"]);
+    vi.stubEnv("HF_HUB_OFFLINE", "1");
+    const count = server.requests.length;
+    const offline = await open();
+    expect(offline.files).toEqual(["config.json"]);
+    await offline.fetch(["config.json"]);
+    await expect(offline.fetch(["v1/model.bin"])).rejects.toThrow(/v1\/model\.bin is not in the cache/);
+    expect(server.requests.length).toBe(count);
+    vi.stubEnv("HF_HUB_OFFLINE", "");
+    await server.stop();
+    expect((await open()).files).toEqual(["config.json"]);
+  });
+
+  it("says so when the cache has nothing", async () => {
+    vi.stubEnv("HF_HUB_OFFLINE", "1");
+    await expect(open()).rejects.toThrow(/HF_HUB_OFFLINE is set, and the cache has no copy/);
+    vi.stubEnv("HF_HUB_OFFLINE", "");
+    await server.stop();
+    await expect(open()).rejects.toThrow(/cannot be reached \(.*ECONNREFUSED.*\), and the cache has no copy/);
+  });
+
+  it("tells folders, repositories and neither apart", async () => {
+    await expect(resolveModel("./nowhere", "model")).rejects.toThrow('model: expected a folder or a repository owner/name, received "./nowhere"');
+    await expect(resolveModel("a/b/c", "model")).rejects.toThrow(InvalidInputError);
+    await expect(resolveModel(fileURLToPath(import.meta.url), "model")).rejects.toThrow(/a file/);
+  });
+});
+
+describe("a pipeline from the Hub", () => {
+  it("draws with a variant, its own text encoder and another repository's autoencoder", async () => {
+    const tiny = fileURLToPath(new URL("../../../../tests/reference/fixtures/tiny", import.meta.url));
+    const read = (folder: string, prefix: string) =>
+      Object.fromEntries(readdirSync(join(tiny, folder)).map((name) => [`${prefix}${name}`, readFileSync(join(tiny, folder, name))]));
+    server.repositories["someone/variants"] = {
+      sha: SHA,
+      files: { ...read("checkpoint", "small/"), ...read("text_encoder", "small/text_encoder/"), "README.md": Buffer.from("") },
+    };
+    server.repositories["someone/vae"] = { sha: SHA, files: read("vae", "") };
+    const load = (variant?: string) =>
+      MiroPipeline.fromPretrained("someone/variants", { variant, vae: "someone/vae", dtype: "float32" });
+    await expect(load()).rejects.toThrow(/not a checkpoint: .*choose one of its variants: small/);
+    await expect(load("../x")).rejects.toThrow(/has no variant "..\/x"; it has small/);
+    const pipe = await load("small");
+    const result = await pipe.generate("a cat", { steps: 1 });
+    expect(result.images[0]!.settings).toMatchObject({ model: "someone/variants", variant: "small" });
+    result.latents.dispose();
+    await pipe.dispose();
+    expect(server.downloads.some(({ path }) => path.endsWith("README.md"))).toBe(false);
+  });
+});
