@@ -71,9 +71,9 @@ export function t5ConfigFromJson(json: unknown, source = "config.json"): T5Confi
   return check(Object.fromEntries(FIELDS.map((name) => [name, file[snake(name)]])), source, snake);
 }
 
-/** The `config.json` that transformers' `T5EncoderModel` reads. */
-export function t5ConfigToJson(config: T5Config): Record<string, unknown> {
-  return {
+/** The text of a `config.json` that transformers' `T5EncoderModel` reads. */
+export function t5ConfigText(config: T5Config): string {
+  const json = {
     architectures: ["T5EncoderModel"],
     model_type: "t5",
     feed_forward_proj: "gated-gelu",
@@ -86,6 +86,9 @@ export function t5ConfigToJson(config: T5Config): Record<string, unknown> {
     eos_token_id: 1,
     ...Object.fromEntries(FIELDS.map((name) => [snake(name), config[name]])),
   };
+  // transformers insists on a decimal point in these.
+  const floats = /("(?:dropout_rate|initializer_factor)": \d+)(?=[,\n])/g;
+  return `${JSON.stringify(json, null, 2).replace(floats, "$1.0")}\n`;
 }
 
 /** Number of weights of an encoder, so that nothing is allocated before the weights' file is known to fit. */

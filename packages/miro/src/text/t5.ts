@@ -9,7 +9,7 @@
  * weights are.
  */
 import { existsSync, readFileSync } from "node:fs";
-import { mkdir, readFile, writeFile } from "node:fs/promises";
+import { mkdir, readFile } from "node:fs/promises";
 import { join } from "node:path";
 import {
   aten,
@@ -20,6 +20,7 @@ import {
   scope,
   type Tensor,
   tensor,
+  writeFileAtomically,
   writeSafetensors,
 } from "@miro-t2i/torch";
 import { InvalidInputError, invalid, systemReason } from "../errors.js";
@@ -29,7 +30,7 @@ import {
   type T5Config,
   type T5ConfigInput,
   t5ConfigFromJson,
-  t5ConfigToJson,
+  t5ConfigText,
 } from "./t5-config.js";
 import { parseJson } from "./tokenizer-json.js";
 
@@ -127,12 +128,12 @@ export class T5Encoder extends nn.Module {
   async save(folder: string, { dtype }: { dtype?: "float32" | "bfloat16" | "float16" } = {}): Promise<void> {
     await mkdir(folder, { recursive: true });
     scope(() => {
-      const tensors = new Map(
-        [...this.stateDict()].map(([key, t]) => [key, t.detach().to({ dtype: dtype ?? t.dtype, device: "cpu" })]),
-      );
+      const tensors = new Map<string, Tensor>();
+      for (const [key, weight] of this.stateDict())
+        tensors.set(key, weight.detach().to({ dtype: dtype ?? weight.dtype, device: "cpu" }));
       writeSafetensors(join(folder, "model.safetensors"), tensors, { format: "pt" });
     });
-    await writeFile(join(folder, "config.json"), `${JSON.stringify(t5ConfigToJson(this.config), null, 2)}\n`);
+    writeFileAtomically(join(folder, "config.json"), (write) => write(Buffer.from(t5ConfigText(this.config))));
   }
 
   /**
