@@ -17,7 +17,7 @@ import { coreVocabulary, EmojiScenes, emojiSceneOptionsSchema } from "../../data
 import { PictureTower } from "../../evaluation/emoji-classifier.js";
 import { T5Encoder } from "../../text/t5.js";
 import { Tokenizer } from "../../text/tokenizer.js";
-import { trainUnigram } from "../../text/unigram-trainer.js";
+import { saveTokenizer, trainUnigram } from "../../text/unigram-trainer.js";
 import type { RunResult } from "../run.js";
 import {
   openRunFolder,
@@ -121,7 +121,7 @@ export async function trainTextEncoder(recipe: TextEncoderRecipe, context: Pretr
     async export(folder, figures) {
       mkdirSync(folder, { recursive: true });
       await network.text.save(folder, { dtype: "float16" });
-      writeFileSync(join(folder, "tokenizer.json"), `${JSON.stringify(tokenizerJson)}\n`);
+      await saveTokenizer(folder, tokenizerJson);
       writeFileSync(join(folder, "training.json"), `${JSON.stringify({ recipe, figures }, null, 2)}\n`);
     },
   };
