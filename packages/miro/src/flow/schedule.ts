@@ -2,11 +2,12 @@
  * The signal level over time.
  *
  *   γ(t) = (end − start)·t + start,   t = 1 noise, t = 0 data
- *   γ ← shift·γ / (1 + (shift − 1)·γ)          when shift > 1
+ *   γ ← shift·γ / (1 + (shift − 1)·γ)
  *   γ ← max(γ, clipMin)
  *
- * Note the direction: upstream's shift acts on γ itself, so a shift above 1 spends more steps close to the data. With
- * the defaults γ = 1 − t, and the noisy latent is y = γ·x₀ + (1 − γ)·n.
+ * Note the direction: the shift acts on γ itself, so a shift above 1 spends more steps close to the data and one below 1
+ * more of them close to the noise (upstream ignores the latter; no published checkpoint has one). With the defaults
+ * γ = 1 − t, and the noisy latent is y = γ·x₀ + (1 − γ)·n.
  */
 import type { Tensor } from "@miro-t2i/torch";
 
@@ -16,7 +17,7 @@ export interface ScheduleOptions {
   start?: number;
   /** Value of the line at t = 1, default 0. */
   end?: number;
-  /** Bends the line; values of at most 1 leave it straight. Default 1. */
+  /** Bends the line, see above; 1 (the default) leaves it straight. */
   shift?: number;
   /** Lower bound of γ, default 1e-9. */
   clipMin?: number;
@@ -39,7 +40,7 @@ export class LinearSchedule {
   /** γ of a tensor of times, any shape; the result belongs to the enclosing scope. */
   gamma(t: Tensor): Tensor {
     let gamma = t.mul(this.end - this.start).add(this.start);
-    if (this.shift > 1) gamma = gamma.mul(this.shift).div(gamma.mul(this.shift - 1).add(1));
+    if (this.shift !== 1) gamma = gamma.mul(this.shift).div(gamma.mul(this.shift - 1).add(1));
     return gamma.clamp(this.clipMin, null);
   }
 
@@ -47,7 +48,7 @@ export class LinearSchedule {
   gammaAt(t: number): number {
     const f = Math.fround;
     let gamma = f(f(f(t) * f(this.end - this.start)) + f(this.start));
-    if (this.shift > 1) gamma = f(f(gamma * f(this.shift)) / f(f(gamma * f(this.shift - 1)) + 1));
+    if (this.shift !== 1) gamma = f(f(gamma * f(this.shift)) / f(f(gamma * f(this.shift - 1)) + 1));
     return Math.max(gamma, f(this.clipMin));
   }
 

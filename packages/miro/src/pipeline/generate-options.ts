@@ -54,7 +54,7 @@ export const generateSchema = z.strictObject({
   shift: field(
     z.number().positive().optional(),
     "a positive number",
-    "bend of the schedule; values above 1 spend more steps near the data; default: the checkpoint's",
+    "bend of the schedule: above 1 spends more steps near the data, below 1 near the noise; default: the checkpoint's",
   ),
   promptEmbeddings: field(
     z.array(isTensor).optional(),

@@ -37,7 +37,7 @@ export class EmojiBatches implements BatchSource {
     encoder.requiresGrad_(false).eval();
     const cache = await LatentCache.open(data, options.signal);
     const { normalization, uncondEmbedding } = scope(() => {
-      const { ids, mask } = tokenizer.encodeBatch([""], { maxLength: data.maxTextLen });
+      const { ids, mask } = tokenizer.encodeBatch([""], { maxLength: data.maxTextLen, padTo: "longest" });
       return {
         normalization: normalizationOf(cache.latents.narrow(0, 0, Math.min(data.shardSize, data.samples)), sigmaData),
         uncondEmbedding: noGrad(() => encoder.forward(ids.to({ device }), mask.to({ device }))).select(0, 0).contiguous(),
@@ -93,10 +93,14 @@ export class EmojiBatches implements BatchSource {
   }
 }
 
-/** Per channel, mean 0 and standard deviation sigmaData over the given latents (n, C, h, w). */
+/**
+ * Mean 0 in each channel and standard deviation sigmaData over all of them, for the given latents (n, C, h, w). One scale for all:
+ * channels that hold little detail keep their small variance, and with it their small part in the loss.
+ */
 function normalizationOf(latents: Tensor, sigmaData: number): LatentNormalization {
-  const channels = latents.float().transpose(0, 1).flatten(1);
-  const scale = channels.std(1).reciprocal().mul(sigmaData);
-  const bias = channels.mean(1).mul(scale).neg();
-  return { scale: scale.view(1, -1, 1, 1), bias: bias.view(1, -1, 1, 1) };
+  const channels_CN = latents.float().transpose(0, 1).flatten(1);
+  const mean_C = channels_CN.mean(1);
+  const scale = channels_CN.var(1).mean().rsqrt().mul(sigmaData);
+  const [C] = mean_C.shape as [number];
+  return { scale: scale.expand(C).contiguous().view(1, C, 1, 1), bias: mean_C.mul(scale).neg().view(1, C, 1, 1) };
 }

@@ -37,7 +37,11 @@ export function exportRelease({ recipe, output, trainer, frozen }: ExportOptions
           shift: recipe.scheduler.shift,
           clip_min: recipe.scheduler.clipMin,
         },
-        sampler_defaults: { num_steps: recipe.samples.steps, guidance_scale: recipe.samples.guidanceScale },
+        sampler_defaults: {
+          num_steps: recipe.samples.steps,
+          guidance_scale: recipe.samples.guidanceScale,
+          shift: recipe.samples.shift,
+        },
         data_resolution: network.config.dataSize,
         img_resolution: scenes.size,
         max_text_len: maxTextLen,

@@ -119,6 +119,8 @@ const recipeSchema = z.strictObject({
       prompts: z.array(z.string()).default([]),
       steps: count.default(20),
       guidanceScale: z.number().default(3),
+      /** Bend of the sampling grid; below 1 spends more steps near the noise. */
+      shift: z.number().positive().default(1),
       /** Reward targets; the negative branch of guidance gets 0. */
       rewardTarget: z.number().default(1),
       seed: z.int().nonnegative().default(0),

@@ -120,23 +120,18 @@ export async function runTraining({ recipe, output, resume = false, signal, onPr
     const writeSheet = async (step: number): Promise<void> => {
       const { frozen } = source;
       if (frozen === undefined) return;
-      const { prompts, columns, steps, guidanceScale, rewardTarget, seed } = recipe.samples;
+      const { everyNSteps: _, shift, ...settings } = recipe.samples;
       const data = recipe.data as Extract<Recipe["data"], { kind: "emoji" }>;
       const autoencoder = loadAutoencoder(data.autoencoder, { device: "cpu", dtype: "float32" });
       try {
         const png = await drawSampleSheet({
           network: ema.module,
           preconditioning,
-          schedule,
+          schedule: new LinearSchedule({ ...recipe.scheduler, shift }),
           frozen,
           autoencoder,
-          prompts,
           maxTextLen: data.maxTextLen,
-          steps,
-          guidanceScale,
-          rewardTarget,
-          seed,
-          columns,
+          ...settings,
           signal,
         });
         writeFileAtomic(join(output, "samples", `step-${String(step).padStart(8, "0")}.png`), png, { overwrite: true });

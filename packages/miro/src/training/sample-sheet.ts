@@ -79,7 +79,7 @@ function condition(options: SampleSheetOptions): { both: Conditioning; condition
   const B = prompts.length;
   const rewards = (value: number) =>
     Object.fromEntries(network.config.coherenceKeys.map((key) => [key, full([B], value, { dtype: "float32", device })]));
-  const { ids, mask } = tokenizer.encodeBatch([...prompts], { maxLength: options.maxTextLen });
+  const { ids, mask } = tokenizer.encodeBatch(prompts, { maxLength: options.maxTextLen, padTo: "longest" });
   const textMask = mask.to({ device });
   const conditional = network.condition({
     textEmbeddings: encoder.forward(ids.to({ device }), textMask),
