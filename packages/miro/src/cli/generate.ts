@@ -1,8 +1,8 @@
 /** `miro generate`: text to PNG files. Parses, calls {@link MiroPipeline}, writes, prints. */
-import { existsSync, statSync } from "node:fs";
-import { basename, join, resolve } from "node:path";
-import { readNpy, scope, setNumThreads, type Tensor, writeNpy } from "@miro-t2i/torch";
-import { InvalidInputError, invalid } from "../errors.js";
+import { existsSync, mkdirSync, statSync } from "node:fs";
+import { basename, dirname, join, resolve } from "node:path";
+import { readNpy, setNumThreads, type Tensor, writeNpy } from "@miro-t2i/torch";
+import { InvalidInputError, invalid, MiroError, systemReason } from "../errors.js";
 import { help, parseOptions } from "../options.js";
 import { bundledModel } from "../pipeline/bundled.js";
 import { existing, readText, writeFileAtomic } from "../pipeline/files.js";
@@ -227,7 +227,12 @@ function parseDType(text: string | undefined) {
 
 function saveLatents(path: string, latents: Tensor, overwrite: boolean): void {
   if (!overwrite && existsSync(path)) throw existing(path);
-  scope(() => writeNpy(path, latents));
+  try {
+    mkdirSync(dirname(path), { recursive: true });
+    writeNpy(path, latents);
+  } catch (error) {
+    throw new MiroError(`${path}: cannot be written: ${systemReason(error)}`, { cause: error });
+  }
 }
 
 /** Where pictures go, and under which names. */

@@ -7,12 +7,23 @@ import { MiroError, systemReason } from "../errors.js";
 import type { CliContext, Register } from "./context.js";
 import { version } from "../version.js";
 
-/** Name → summary. Each command lives in `./<name>.js` and is imported only when it is called. */
-const COMMANDS: Record<string, string> = {
-  generate: "draw pictures from text",
-  info: "show the settings stored in a picture, or what a checkpoint holds",
-  doctor: "report what was found on this machine and how to fix what is missing",
-  train: "train a model by a recipe",
+interface Entry {
+  summary: string;
+  /** Imports the command's file; called only when the command is. */
+  load: () => Promise<{ register: Register }>;
+}
+
+const COMMANDS: Record<string, Entry> = {
+  generate: { summary: "draw pictures from text", load: () => import("./generate.js") },
+  info: {
+    summary: "show the settings stored in a picture, or what a checkpoint holds",
+    load: () => import("./info.js"),
+  },
+  doctor: {
+    summary: "report what was found on this machine and how to fix what is missing",
+    load: () => import("./doctor.js"),
+  },
+  train: { summary: "train a model by a recipe", load: () => import("./train.js") },
 };
 
 const EXAMPLES = `
@@ -71,12 +82,11 @@ async function buildProgram(args: readonly string[], context: CliContext): Promi
     .helpCommand("help [command]", "print help for a command")
     .addHelpText("after", EXAMPLES);
   configure(program, context);
-  for (const [name, summary] of Object.entries(COMMANDS)) {
+  for (const [name, { summary, load }] of Object.entries(COMMANDS)) {
     const command = program.command(name).description(summary);
     configure(command, context);
     if (name === wanted || (wanted === "help" && args.includes(name))) {
-      const { register } = (await import(`./${name}.js`)) as { register: Register };
-      register(command, context);
+      (await load()).register(command, context);
     }
   }
   return program;
@@ -103,17 +113,18 @@ function report(error: unknown, context: CliContext): number {
     return 130;
   }
   if (error instanceof MiroError) {
-    context.stderr(`error: ${error.message}\n`);
+    context.stderr(`error: ${oneLine(error.message)}\n`);
     return error.exitCode;
   }
-  const failure = error as NodeJS.ErrnoException & { syscall?: string; path?: string };
-  if (failure?.name === "TorchError") context.stderr(`error: ${failure.message}\n`);
-  else if (failure?.code && failure.syscall) {
-    context.stderr(`error: ${failure.path ? `${failure.path}: ` : ""}${systemReason(failure)}\n`);
-  } else {
-    context.stderr(`error: ${failure instanceof Error ? failure.message : String(failure)}\n`);
-  }
+  const { code, syscall, path } = error as NodeJS.ErrnoException;
+  const message = error instanceof Error ? error.message : String(error);
+  if (code && syscall) context.stderr(`error: ${path ? `${path}: ` : ""}${systemReason(error)}\n`);
+  else context.stderr(`error: ${oneLine(message)}\n`);
   // A stack trace is of no use to a user; whoever looks for the fault in the program asks for it.
   if (process.env.MIRO_DEBUG && error instanceof Error) context.stderr(`${error.stack}\n`);
   return 1;
+}
+
+function oneLine(message: string): string {
+  return message.trim().replace(/\s*\n\s*/g, "; ");
 }

@@ -1,0 +1,208 @@
+/** The command line, run in this process on the recorded tiny checkpoint. */
+import { spawn } from "node:child_process";
+import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { fileURLToPath } from "node:url";
+import { readNpy, readSafetensors, scope, writeNpy } from "@miro-t2i/torch";
+import { afterEach, beforeEach, describe, expect, it } from "vitest";
+import { readPng } from "../pipeline/png.js";
+import { slug } from "./generate.js";
+import { run } from "./main.js";
+
+const tiny = fileURLToPath(new URL("../../../../tests/reference/fixtures/tiny", import.meta.url));
+const model = ["--model", `${tiny}/checkpoint`, "--text-encoder", `${tiny}/text_encoder`, "--vae", `${tiny}/vae`];
+let folder: string;
+
+beforeEach(() => {
+  folder = mkdtempSync(join(tmpdir(), "miro-cli-"));
+});
+afterEach(() => rmSync(folder, { recursive: true, force: true }));
+
+async function miro(args: string[], signal = new AbortController().signal) {
+  const out = { code: 0, stdout: "", stderr: "" };
+  out.code = await run(args, {
+    stdout: (text) => {
+      out.stdout += text;
+    },
+    stderr: (text) => {
+      out.stderr += text;
+    },
+    interactive: false,
+    signal,
+  });
+  return out;
+}
+
+const generate = (...args: string[]) => miro(["generate", ...model, "--steps", "2", "--dtype", "float32", "--output", folder, ...args]);
+
+describe("miro generate", () => {
+  it("writes pictures with their settings and prints JSON in order", async () => {
+    const { code, stdout, stderr } = await generate("a cat", "A Fox, please!", "--images", "2", "--seed", "5", "--reward", "clip_score=0.25", "--negative-reward", "aesthetic_score=0.5", "--guidance", "3", "--json");
+    expect([code, stderr]).toEqual([0, ""]);
+    const report = JSON.parse(stdout);
+    expect(report).toMatchObject({ device: "cpu", dtype: "float32", seconds: expect.any(Number) });
+    expect(report.images).toEqual(
+      [
+        ["a-cat-seed5", 5, "a cat"],
+        ["a-cat-seed6", 6, "a cat"],
+        ["a-fox-please-seed7", 7, "A Fox, please!"],
+        ["a-fox-please-seed8", 8, "A Fox, please!"],
+      ].map(([name, seed, prompt]) => ({ path: join(folder, `${name}.png`), seed, prompt, width: 16, height: 16 })),
+    );
+    const { text } = readPng(readFileSync(report.images[2].path), "picture");
+    const settings = JSON.parse(text.find(({ keyword }) => keyword === "miro")!.text);
+    expect(settings).toMatchObject({
+      prompt: "A Fox, please!",
+      seed: 7,
+      steps: 2,
+      guidanceScale: 3,
+      rewardTargets: { clip_score: 0.25, aesthetic_score: 1, image_reward_score: 1 },
+      negativeRewardTargets: { clip_score: 0, aesthetic_score: 0.5, image_reward_score: 0 },
+    });
+    expect(text.find(({ keyword }) => keyword === "parameters")!.text).toBe(
+      `A Fox, please!\nSteps: 2, Sampler: Euler, CFG scale: 4, Seed: 7, Size: 16x16, Model: checkpoint, Version: miro-t2i ${settings.versions.miro}`,
+    );
+    const info = await miro(["info", report.images[2].path, "--json"]);
+    expect(JSON.parse(info.stdout).settings).toEqual(settings);
+  });
+
+  it("is deterministic, and refuses to replace a picture unless told to", async () => {
+    const first = await generate("a cat");
+    expect(first).toMatchObject({ code: 0, stdout: `${join(folder, "a-cat-seed0.png")}\n` });
+    const bytes = readFileSync(join(folder, "a-cat-seed0.png"));
+    const again = await generate("a cat");
+    expect(again.code).toBe(2);
+    expect(again.stderr).toMatch(/^error: .*a-cat-seed0\.png: exists already; .*--overwrite.*\n$/);
+    expect((await generate("a cat", "--overwrite")).code).toBe(0);
+    expect(readFileSync(join(folder, "a-cat-seed0.png"))).toEqual(bytes);
+    expect(readdirSync(folder)).toEqual(["a-cat-seed0.png"]);
+  });
+
+  it("takes noise and gives latents as arrays, in agreement with the recorded pipeline", async () => {
+    const reference = readSafetensors(`${tiny}/reference.safetensors`);
+    const noise = join(folder, "noise.npy");
+    scope(() => writeNpy(noise, reference.get("sample.guided.noise")!.clone()));
+    const { prompts } = JSON.parse(readFileSync(`${tiny}/reference.json`, "utf8"));
+    const file = join(folder, "prompts.txt");
+    writeFileSync(file, `\ufeff${prompts.join("\r\n\n")}\n`);
+    const latents = join(folder, "out", "latents.npy");
+    const { code, stdout } = await generate("--prompts", file, "--init-noise", noise, "--save-latents", latents, "--steps", "6", "--guidance", "7", "--json");
+    expect(code).toBe(0);
+    expect(JSON.parse(stdout).images.map(({ seed, prompt }: { seed: null; prompt: string }) => [seed, prompt])).toEqual(prompts.map((prompt: string) => [null, prompt]));
+    const difference = scope(() => {
+      const expected = reference.get("sample.guided.latents")!;
+      const actual = readNpy(latents);
+      expect([actual.dtype, actual.shape]).toEqual(["float32", expected.shape]);
+      return (actual.sub(expected).abs().max().item() as number) / (expected.abs().max().item() as number);
+    });
+    expect(difference).toBeLessThanOrEqual(1e-4);
+    for (const t of reference.values()) t.dispose();
+  });
+
+  it("writes one picture to a named file", async () => {
+    const path = join(folder, "sub", "one.png");
+    expect(await generate("a cat", "--output", path)).toMatchObject({ code: 0, stdout: `${path}\n` });
+    expect(await generate("a cat", "--images", "2", "--output", join(folder, "two.png"))).toMatchObject({ code: 2, stderr: expect.stringContaining("one file cannot hold 2 pictures") });
+  });
+
+  it("draws a sheet when given no prompt", async () => {
+    const { code, stdout } = await generate("--steps", "1", "--json");
+    expect(code).toBe(0);
+    const report = JSON.parse(stdout);
+    expect(report.images.length).toBeGreaterThan(3);
+    const sheet = readPng(readFileSync(report.sheet), "sheet");
+    expect(sheet.width).toBeGreaterThan(16 * 2);
+    expect((await miro(["info", report.sheet])).stdout).toContain("a fox");
+  });
+
+  it("stops with 130 when interrupted and leaves no partial file", async () => {
+    const abort = new AbortController();
+    const running = miro(["generate", ...model, "a cat", "--steps", "100000", "--output", folder], abort.signal);
+    setTimeout(() => abort.abort(), 1500);
+    expect(await running).toEqual({ code: 130, stdout: "", stderr: "Interrupted.\n" });
+    expect(readdirSync(folder)).toEqual([]);
+  });
+});
+
+describe("wrong usage gives one line and exit code 2", () => {
+  it.each<[string, string[], RegExp]>([
+    ["an unknown reward", ["--reward", "beauty=1"], /^error: --reward: this checkpoint was not trained on beauty; its rewards are clip_score, aesthetic_score, image_reward_score$/],
+    ["an unknown negative reward", ["--negative-reward", "beauty=1"], /^error: --negative-reward: .* beauty/],
+    ["a reward without a value", ["--reward", "clip_score"], /^error: --reward: expected key=value, .* received "clip_score"$/],
+    ["a reward that is no number", ["--reward", "clip_score=high"], /^error: --reward clip_score: expected a number, received "high"$/],
+    ["no steps", ["--steps", "0"], /^error: --steps: expected an integer of at least 1, received 0$/],
+    ["half a step", ["--steps", "1.5"], /^error: --steps: /],
+    ["NaN guidance", ["--guidance", "nan"], /^error: --guidance: expected a number, received "nan"$/],
+    ["infinite guidance", ["--guidance", "Infinity"], /^error: --guidance: expected a finite number, received Infinity$/],
+    ["no pictures", ["--images", "0"], /^error: --images: /],
+    ["a negative seed", ["--seed", "-1"], /^error: --seed: expected an integer of at least 0/],
+    ["an unknown device", ["--device", "tpu"], /^error: --device: "tpu" is not available; available: cpu/],
+    ["an unknown dtype", ["--dtype", "float8"], /^error: --dtype: expected one of auto, float32, bfloat16, float16, received "float8"$/],
+    ["an unknown variant", ["--variant", "v2"], /^error: --variant: .* has no variant "v2"/],
+    ["a model that is not there", ["--model", "./nowhere"], /^error: --model: expected a folder or a repository owner\/name, received ".\/nowhere" \(neither\)$/],
+    ["a folder that is no checkpoint", ["--model", tiny], /^error: --model: .* is not a checkpoint: config\.json, model\.safetensors, uncond_embedding\.npy are missing; choose one of its variants: checkpoint$/],
+    ["a text encoder that is none", ["--text-encoder", `${tiny}/vae`], /^error: --text-encoder: tokenizer\.json not found in /],
+    ["an autoencoder that is none", ["--vae", `${tiny}/text_encoder`], /^error: .*_class_name: expected one of /],
+    ["a prompt file that is not there", ["--prompts", "nowhere.txt"], /^error: nowhere\.txt: cannot be read: no such file or directory$/],
+    ["noise of a wrong shape", ["--init-noise", `${tiny}/checkpoint/uncond_embedding.npy`], /^error: --init-noise: expected shape \(1, 4, 8, 8\), received "\(1, 48\)"$/],
+    ["an unknown flag", ["--stepps", "3"], /^error: unknown option '--stepps' \(Did you mean --steps\?\)$/],
+    ["a window that is none", ["--guidance-window", "3"], /^error: --guidance-window: expected FIRST:LAST/],
+    ["no threads", ["--threads", "0"], /^error: --threads: /],
+  ])("%s", async (what, args, message) => {
+    const { code, stdout, stderr } = await generate("a cat", ...args);
+    expect(stderr.trimEnd()).toMatch(message);
+    expect(code).toBe(what.startsWith("a prompt file") ? 1 : 2);
+    expect(stdout).toBe("");
+    expect(stderr.trimEnd()).not.toContain("\n");
+    expect(readdirSync(folder)).toEqual([]);
+  });
+
+  it("an empty prompt, an unknown command", async () => {
+    expect(await generate(" ")).toMatchObject({ code: 2, stderr: "error: PROMPT: expected a text, received \"an empty one\"\n" });
+    expect(await miro(["generte"])).toMatchObject({ code: 2, stderr: expect.stringMatching(/^error: unknown command 'generte'.*generate/) });
+  });
+});
+
+describe("help", () => {
+  it.each(["generate", "info", "doctor", "train"])("of %s has examples", async (command) => {
+    const { code, stdout } = await miro([command, "--help"]);
+    expect(code).toBe(0);
+    expect(stdout).toMatch(/Examples:\n {2}miro /);
+  });
+
+  it("of the program lists the commands", async () => {
+    expect((await miro(["--help"])).stdout).toMatch(/generate +draw pictures/);
+    expect((await miro(["--version"])).stdout).toMatch(/^\d+\.\d+\.\d+\n$/);
+  });
+});
+
+describe("slug", () => {
+  it.each([
+    ["A red apple, on a light-blue background!", "a-red-apple-on-a-light-blue-background"],
+    ["../../etc/passwd", "etc-passwd"],
+    ["日本の猫", "日本の猫"],
+    ["!!!", "picture"],
+    ["x".repeat(500), "x".repeat(60)],
+  ])("of %s", (prompt, name) => {
+    expect(slug(prompt)).toBe(name);
+  });
+});
+
+const bin = fileURLToPath(new URL("../../bin/miro.mjs", import.meta.url));
+const built = existsSync(new URL("../../dist/cli/main.js", import.meta.url));
+
+describe.skipIf(!built)("the process", () => {
+  it("ends with 130 on Ctrl-C and leaves no partial file", async () => {
+    const child = spawn(process.execPath, [bin, "generate", ...model, "a cat", "--steps", "100000", "--output", folder]);
+    let stderr = "";
+    child.stderr.on("data", (part) => {
+      stderr += part;
+    });
+    const timer = setTimeout(() => child.kill("SIGINT"), 6000);
+    const code = await new Promise((resolve) => child.on("close", resolve));
+    clearTimeout(timer);
+    expect([code, stderr]).toEqual([130, "Interrupted.\n"]);
+    expect(readdirSync(folder)).toEqual([]);
+  });
+});

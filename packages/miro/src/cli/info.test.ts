@@ -1,0 +1,69 @@
+import { mkdtempSync, rmSync, truncateSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { fileURLToPath } from "node:url";
+import { afterEach, beforeEach, describe, expect, it } from "vitest";
+import { encodePng } from "../pipeline/png.js";
+import { run } from "./main.js";
+
+const tiny = fileURLToPath(new URL("../../../../tests/reference/fixtures/tiny", import.meta.url));
+let folder: string;
+beforeEach(() => {
+  folder = mkdtempSync(join(tmpdir(), "miro-info-"));
+});
+afterEach(() => rmSync(folder, { recursive: true, force: true }));
+
+async function info(...args: string[]) {
+  let [stdout, stderr] = ["", ""];
+  const code = await run(["info", ...args], {
+    stdout: (text) => {
+      stdout += text;
+    },
+    stderr: (text) => {
+      stderr += text;
+    },
+    interactive: false,
+    signal: new AbortController().signal,
+  });
+  return { code, stdout, stderr };
+}
+
+describe("miro info", () => {
+  it("describes a checkpoint", async () => {
+    const { code, stdout } = await info(`${tiny}/checkpoint`, "--json");
+    expect(code).toBe(0);
+    expect(JSON.parse(stdout)).toMatchObject({
+      rewards: ["clip_score", "aesthetic_score", "image_reward_score"],
+      latents: "4 x 8 x 8",
+      network: { latentsDim: 64, coherenceDropout: 0 },
+      tensors: 202,
+      "tensors by module": { network: 194, preconditioning: 4, data_preprocessing: 2, postprocessing: 2 },
+      parameters: 601904,
+    });
+    expect((await info(`${tiny}/checkpoint`)).stdout).toContain("parameters: 601904 (0.6M)\n");
+  });
+
+  it("describes text encoders, tensor files and arrays", async () => {
+    expect((await info(`${tiny}/text_encoder`)).stdout).toMatch(/d_model: 48\n[^]*tensors: \d+/);
+    expect((await info(`${tiny}/vae/diffusion_pytorch_model.safetensors`)).stdout).toMatch(/tensors by module:\n[^]*decoder: \d+/);
+    expect((await info(`${tiny}/checkpoint/uncond_embedding.npy`)).stdout).toContain("shape: 1, 48\n");
+  });
+
+  it("shows what other programs stored, without sending control characters to the terminal", async () => {
+    const path = join(folder, "a.png");
+    writeFileSync(path, encodePng(new Uint8Array(3), 1, 1, [{ keyword: "parameters", text: "a fox\u009b31m \u001b[2Jred\nSteps: 3" }]));
+    const { stdout } = await info(path);
+    expect(stdout).toContain("parameters: a fox\\x9b31m \\x1b[2Jred\n    Steps: 3");
+  });
+
+  it("refuses in one line what it cannot read", async () => {
+    const cut = join(folder, "cut.png");
+    writeFileSync(cut, encodePng(new Uint8Array(300), 10, 10));
+    truncateSync(cut, 50);
+    expect(await info(cut)).toEqual({ code: 1, stdout: "", stderr: expect.stringMatching(/^error: .*cut\.png: not a valid PNG: .* at byte 33\n$/) });
+    expect(await info(join(folder, "none"))).toEqual({ code: 2, stdout: "", stderr: expect.stringMatching(/^error: .*none: no such file or directory\n$/) });
+    expect(await info(folder)).toMatchObject({ code: 2, stderr: expect.stringMatching(/holds no config\.json/) });
+    writeFileSync(join(folder, "x.txt"), "hello");
+    expect(await info(join(folder, "x.txt"))).toMatchObject({ code: 2, stderr: expect.stringMatching(/expected a PNG picture/) });
+  });
+});
