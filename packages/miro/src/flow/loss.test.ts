@@ -1,8 +1,19 @@
 import { join } from "node:path";
-import { clipGradNorm_, Generator, Lamb, ones, rand, randn, readSafetensors, scope, type Tensor, zeros } from "@miro-t2i/torch";
+import {
+  clipGradNorm_,
+  Generator,
+  Lamb,
+  ones,
+  rand,
+  randn,
+  readSafetensors,
+  scope,
+  type Tensor,
+  zeros,
+} from "@miro-t2i/torch";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
-import { FlowPrecond } from "../networks/precond.js";
 import { parseRinConfig, type RinConfig } from "../networks/config.js";
+import { FlowPrecond } from "../networks/precond.js";
 import { Rin } from "../networks/rin.js";
 import { loadCheckpoint } from "../pipeline/checkpoint.js";
 import { Ema } from "../training/ema.js";
@@ -63,7 +74,8 @@ describe.each(["train", "train_reweighted"])("recorded training steps: %s", (pre
       });
       const named = new Map([...network.namedParameters()].filter(([, p]) => p.requiresGrad));
       const plain = new Set([...named.values()].filter((p) => p.ndim < 2));
-      if (doGradnormReweighting) for (const [name, p] of preconditioning.namedParameters("preconditioning")) named.set(name, p);
+      if (doGradnormReweighting)
+        for (const [name, p] of preconditioning.namedParameters("preconditioning")) named.set(name, p);
       const parameters = [...named.values()];
       const optimizer = new Lamb(
         [
@@ -83,7 +95,9 @@ describe.each(["train", "train_reweighted"])("recorded training steps: %s", (pre
           rewards: Object.fromEntries(config.coherenceKeys.map((key) => [key, at(`in.${key}_coherence`)])),
         };
         const draw: Draw = (purpose) =>
-          at(`draw.${{ textDrop: "rand0", time: "normal0", noise: "randn0", keepLatents: "rand1", rewardDrop: "none" }[purpose]}`);
+          at(
+            `draw.${{ textDrop: "rand0", time: "normal0", noise: "randn0", keepLatents: "rand1", rewardDrop: "none" }[purpose]}`,
+          );
         const { loss: value } = loss.call(preconditioning, network, batch, { draw });
         value.backward();
         const norm = clipGradNorm_(parameters, 0.5);
@@ -100,8 +114,14 @@ describe.each(["train", "train_reweighted"])("recorded training steps: %s", (pre
         emaOfPrecond.update();
       }
 
-      const averages = new Map([...ema.module.namedParameters(), ...emaOfPrecond.module.namedParameters("preconditioning")]);
-      for (const [kind, tensors] of [["final", named], ["ema", averages]] as const) {
+      const averages = new Map([
+        ...ema.module.namedParameters(),
+        ...emaOfPrecond.module.namedParameters("preconditioning"),
+      ]);
+      for (const [kind, tensors] of [
+        ["final", named],
+        ["ema", averages],
+      ] as const) {
         for (const name of named.keys()) {
           if (rounding(name)) continue;
           const expected = values(`${prefix}.${kind}.${name}`);
@@ -152,7 +172,9 @@ describe("FlowMatchingLoss", () => {
     } as unknown as Rin;
     return { network, seen };
   }
-  const precond = { apply: (network: Rin, batch: any) => ({ D: network.forward(batch).F, z: zeros([1]) }) } as unknown as FlowPrecond;
+  const precond = {
+    apply: (network: Rin, batch: any) => ({ D: network.forward(batch).F, z: zeros([1]) }),
+  } as unknown as FlowPrecond;
 
   it("builds y = γx₀ + (1 − γ)n and compares with n − x₀", () => {
     scope(() => {
@@ -173,7 +195,11 @@ describe("FlowMatchingLoss", () => {
     scope(() => {
       const { network, seen } = spy();
       const batch = batchOf();
-      const before = JSON.stringify([batch.textEmbeddings.toList(), batch.textMask.toList(), batch.rewards.clip_score!.toList()]);
+      const before = JSON.stringify([
+        batch.textEmbeddings.toList(),
+        batch.textMask.toList(),
+        batch.rewards.clip_score!.toList(),
+      ]);
       const uncondEmbedding = ones([2, 6]).mul(7);
       const draw: Draw = (purpose, _kind, shape) => (purpose === "textDrop" ? rows(0.05, 0.2, 0.9) : zeros(shape));
       make({ condDropRate: 0.1, textDropRate: 0.2, uncondEmbedding }).call(precond, network, batch, { draw });
@@ -188,7 +214,9 @@ describe("FlowMatchingLoss", () => {
       const rewards = input.rewards.sharpness.toList();
       expect(rewards[0]).toBeNaN();
       expect(rewards.slice(1)).toEqual((batch.rewards.sharpness!.toList() as number[]).slice(1));
-      expect(JSON.stringify([batch.textEmbeddings.toList(), batch.textMask.toList(), batch.rewards.clip_score!.toList()])).toBe(before);
+      expect(
+        JSON.stringify([batch.textEmbeddings.toList(), batch.textMask.toList(), batch.rewards.clip_score!.toList()]),
+      ).toBe(before);
     });
   });
 
@@ -201,7 +229,9 @@ describe("FlowMatchingLoss", () => {
         return u;
       };
       make({ rewardDropRate: 0.5 }).call(precond, network, batchOf(), { draw });
-      const known = Object.values(seen.conditioned[0].rewards).map((r: any) => (r.toList() as number[]).map(Number.isFinite));
+      const known = Object.values(seen.conditioned[0].rewards).map((r: any) =>
+        (r.toList() as number[]).map(Number.isFinite),
+      );
       expect(known).toEqual([
         [true, false, true],
         [true, true, true],

@@ -3,7 +3,12 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { scope, tensor } from "@miro-t2i/torch";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
-import { listCheckpoints, loadTrainingCheckpoint, saveTrainingCheckpoint, type TrainingCheckpoint } from "./checkpoint.js";
+import {
+  listCheckpoints,
+  loadTrainingCheckpoint,
+  saveTrainingCheckpoint,
+  type TrainingCheckpoint,
+} from "./checkpoint.js";
 
 let folder: string;
 beforeEach(() => {
@@ -12,7 +17,15 @@ beforeEach(() => {
 afterEach(() => rmSync(folder, { recursive: true, force: true }));
 
 const at = (step: number): TrainingCheckpoint => ({
-  state: { format: 1, step, emaUpdates: step, skippedSteps: 0, seconds: 1.5, optimizerStep: step, recipe: { name: "x" } },
+  state: {
+    format: 1,
+    step,
+    emaUpdates: step,
+    skippedSteps: 0,
+    seconds: 1.5,
+    optimizerStep: step,
+    recipe: { name: "x" },
+  },
   network: { w: tensor([step, 2]) },
   ema: { w: tensor([3]) },
   optimizer: { "0.exp_avg": tensor([4]) },
@@ -53,7 +66,9 @@ describe("training checkpoints", () => {
     scope(() => {
       saveTrainingCheckpoint(folder, at(1));
       const bad = { ...at(2), state: { ...at(2).state, recipe: 1n } };
-      expect(() => saveTrainingCheckpoint(folder, bad)).toThrow(/step-00000002: the checkpoint could not be written .* earlier ones are intact/);
+      expect(() => saveTrainingCheckpoint(folder, bad)).toThrow(
+        /step-00000002: the checkpoint could not be written .* earlier ones are intact/,
+      );
       expect(readdirSync(folder)).toEqual(["step-00000001"]);
     });
   });
@@ -61,7 +76,9 @@ describe("training checkpoints", () => {
   it("refuse a broken state file by name", () => {
     mkdirSync(join(folder, "step-00000001"));
     writeFileSync(join(folder, "step-00000001", "state.json"), '{"format": 1, "st');
-    expect(() => loadTrainingCheckpoint(join(folder, "step-00000001"))).toThrow(/state\.json: not a readable training state/);
+    expect(() => loadTrainingCheckpoint(join(folder, "step-00000001"))).toThrow(
+      /state\.json: not a readable training state/,
+    );
     expect(existsSync(folder)).toBe(true);
   });
 });

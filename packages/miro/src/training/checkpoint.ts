@@ -10,7 +10,18 @@
  * A checkpoint is written into a temporary folder, flushed to the disk and renamed, so that a folder with a final name is whole
  * whenever the process is killed. Removal renames first, for the same reason.
  */
-import { closeSync, existsSync, fsyncSync, mkdirSync, openSync, readdirSync, readFileSync, renameSync, rmSync, writeFileSync } from "node:fs";
+import {
+  closeSync,
+  existsSync,
+  fsyncSync,
+  mkdirSync,
+  openSync,
+  readdirSync,
+  readFileSync,
+  renameSync,
+  rmSync,
+  writeFileSync,
+} from "node:fs";
 import { join } from "node:path";
 import { readSafetensors, type Tensor, writeSafetensors } from "@miro-t2i/torch";
 import { MiroError } from "../errors.js";
@@ -71,9 +82,12 @@ export function saveTrainingCheckpoint(folder: string, checkpoint: TrainingCheck
     flushFolder(folder);
   } catch (error) {
     rmSync(temporary, { recursive: true, force: true });
-    throw new MiroError(`${path}: the checkpoint could not be written (${(error as Error).message}); earlier ones are intact`);
+    throw new MiroError(
+      `${path}: the checkpoint could not be written (${(error as Error).message}); earlier ones are intact`,
+    );
   }
-  for (const old of listCheckpoints(folder).slice(0, -Math.max(1, keepLast))) removeFolder(folder, `step-${String(old.step).padStart(8, "0")}`);
+  for (const old of listCheckpoints(folder).slice(0, -Math.max(1, keepLast)))
+    removeFolder(folder, `step-${String(old.step).padStart(8, "0")}`);
   return path;
 }
 
@@ -89,7 +103,8 @@ export function loadTrainingCheckpoint(path: string): TrainingCheckpoint {
   } catch (error) {
     throw new MiroError(`${statePath}: not a readable training state (${(error as Error).message})`);
   }
-  if (state.format !== 1) throw new MiroError(`${statePath}: format ${String(state.format)}; this version reads format 1`);
+  if (state.format !== 1)
+    throw new MiroError(`${statePath}: format ${String(state.format)}; this version reads format 1`);
   const read = (part: string) => Object.fromEntries(readSafetensors(join(path, `${part}.safetensors`)));
   return { state, network: read("network"), ema: read("ema"), optimizer: read("optimizer") };
 }
@@ -97,7 +112,8 @@ export function loadTrainingCheckpoint(path: string): TrainingCheckpoint {
 /** Removes what an earlier process left half-written or half-removed. */
 function removeLeftovers(folder: string): void {
   for (const name of readdirSync(folder))
-    if (name.startsWith(".writing-") || name.startsWith(".removing-")) rmSync(join(folder, name), { recursive: true, force: true });
+    if (name.startsWith(".writing-") || name.startsWith(".removing-"))
+      rmSync(join(folder, name), { recursive: true, force: true });
 }
 
 function removeFolder(folder: string, name: string): void {

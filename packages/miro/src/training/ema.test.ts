@@ -56,11 +56,15 @@ describe("Ema", () => {
       ema.update();
       expect(ema.module.weight.toList()).toEqual([1, 2]);
       ema.update();
-      expect(ema.module.weight.toList()).toEqual([1, 2].map((e) => expect.closeTo(0.9 ** 3 * e + (1 - 0.9 ** 3) * 5, 6)));
+      expect(ema.module.weight.toList()).toEqual(
+        [1, 2].map((e) => expect.closeTo(0.9 ** 3 * e + (1 - 0.9 ** 3) * 5, 6)),
+      );
     });
   });
 
   it("refuses a decay that never forgets", () => {
-    expect(() => scope(() => new Ema(new Toy(1), new Toy(1), { decay: 1 }))).toThrow(/decay: expected a number in \[0, 1\)/);
+    expect(() => scope(() => new Ema(new Toy(1), new Toy(1), { decay: 1 }))).toThrow(
+      /decay: expected a number in \[0, 1\)/,
+    );
   });
 });

@@ -6,7 +6,7 @@
  * With `warmup` the decay of update k (from 0) is min(d, (1 + k) / (10 + k)), so that a short run does not average in its random
  * initial weights. Only tensors that require gradients are averaged; buffers keep the values they were copied with.
  */
-import { aten, noGrad, type nn, type Tensor } from "@miro-t2i/torch";
+import { aten, type nn, noGrad, type Tensor } from "@miro-t2i/torch";
 import { invalid } from "../errors.js";
 
 export interface EmaOptions {
@@ -60,6 +60,7 @@ export class Ema<M extends nn.Module = nn.Module> {
   update(): void {
     const weight = 1 - this.nextDecay() ** this.everyNSteps;
     this.updates++;
-    if (this.updates % this.everyNSteps === 0) noGrad(() => aten._foreach_lerp__Scalar(this.averages, this.sources, weight));
+    if (this.updates % this.everyNSteps === 0)
+      noGrad(() => aten._foreach_lerp__Scalar(this.averages, this.sources, weight));
   }
 }

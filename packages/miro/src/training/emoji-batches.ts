@@ -40,7 +40,9 @@ export class EmojiBatches implements BatchSource {
       const { ids, mask } = tokenizer.encodeBatch([""], { maxLength: data.maxTextLen, padTo: "longest" });
       return {
         normalization: normalizationOf(cache.latents.narrow(0, 0, Math.min(data.shardSize, data.samples)), sigmaData),
-        uncondEmbedding: noGrad(() => encoder.forward(ids.to({ device }), mask.to({ device }))).select(0, 0).contiguous(),
+        uncondEmbedding: noGrad(() => encoder.forward(ids.to({ device }), mask.to({ device })))
+          .select(0, 0)
+          .contiguous(),
       };
     });
     return new EmojiBatches(options, cache, { tokenizer, encoder, normalization, uncondEmbedding });
@@ -52,7 +54,10 @@ export class EmojiBatches implements BatchSource {
 
   batch(step: number): LossBatch {
     const { batchSize: B, device } = this.options;
-    const rows = tensor(BigInt64Array.from({ length: B }, (_, row) => this.scene(step * B + row)), { dtype: "int64" });
+    const rows = tensor(
+      BigInt64Array.from({ length: B }, (_, row) => this.scene(step * B + row)),
+      { dtype: "int64" },
+    );
     const x0 = normalize(this.cache.latents.indexSelect(0, rows).float(), this.frozen.normalization);
     const ids = this.trimmed(this.cache.ids.indexSelect(0, rows)).long().to({ device });
     const textMask = ids.ne(0);

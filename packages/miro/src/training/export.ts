@@ -68,7 +68,9 @@ function copyHalved(from: string, to: string): void {
     else
       scope(() => {
         const tensors = [...readSafetensors(source)];
-        writeSafetensors(target, new Map(tensors.map(([name, t]) => [name, t.dtype === "float32" ? t.half() : t])), { format: "pt" });
+        writeSafetensors(target, new Map(tensors.map(([name, t]) => [name, t.dtype === "float32" ? t.half() : t])), {
+          format: "pt",
+        });
       });
   }
 }

@@ -58,7 +58,9 @@ export class LatentCache {
       shardSize: data.shardSize,
       maxTextLen: data.maxTextLen,
       encoder: encoderDigest(data.autoencoder),
-      tokenizer: createHash("sha256").update(readBytes(join(data.textEncoder, "tokenizer.json"))).digest("hex"),
+      tokenizer: createHash("sha256")
+        .update(readBytes(join(data.textEncoder, "tokenizer.json")))
+        .digest("hex"),
     };
     const hash = createHash("sha256").update(JSON.stringify(identity)).digest("hex").slice(0, 12);
     const folder = join(data.cache, `emoji-${data.scenes.size}-${hash}`);
@@ -158,13 +160,16 @@ export function shardPath(folder: string, shard: number): string {
 /** SHA-256 of the autoencoder's weights without its decoder, which may be trained further on the same latents. */
 function encoderDigest(folder: string): string {
   const file = existsSync(folder) ? readdirSync(folder).find((name) => name.endsWith(".safetensors")) : undefined;
-  if (file === undefined) throw new MiroError(`${folder}: no autoencoder there; train it first (recipes/emoji-autoencoder.yaml)`);
+  if (file === undefined)
+    throw new MiroError(`${folder}: no autoencoder there; train it first (recipes/emoji-autoencoder.yaml)`);
   return scope(() => {
     const hash = createHash("sha256");
     for (const [name, tensor] of [...readSafetensors(join(folder, file))].sort(([a], [b]) => (a < b ? -1 : 1))) {
       if (name.startsWith("decoder.") || name.startsWith("post_quant_conv.")) continue;
       const data = tensor.data();
-      hash.update(`${name} ${tensor.dtype} ${tensor.shape}\n`).update(new Uint8Array(data.buffer, data.byteOffset, data.byteLength));
+      hash
+        .update(`${name} ${tensor.dtype} ${tensor.shape}\n`)
+        .update(new Uint8Array(data.buffer, data.byteOffset, data.byteLength));
     }
     return hash.digest("hex");
   });

@@ -42,7 +42,9 @@ function makeShard(shard: number): void {
     writeSafetensors(shardPath(folder, shard), {
       latents: cat(latents, 0),
       ids: tokenizer.encodeBatch(captions, { maxLength: data.maxTextLen, padTo: data.maxTextLen }).ids.to("int32"),
-      ...Object.fromEntries(Object.entries(rewards).map(([key, values]) => [`reward.${key}`, tensor(values, { dtype: "float32" })])),
+      ...Object.fromEntries(
+        Object.entries(rewards).map(([key, values]) => [`reward.${key}`, tensor(values, { dtype: "float32" })]),
+      ),
     });
   });
 }

@@ -24,7 +24,12 @@ export function parameterGroups(
   const plain = new Set<Tensor>();
   if (excludeNormsAndBiases) {
     for (const [, module] of network.namedModules())
-      if (module instanceof nn.LayerNorm || module instanceof nn.RMSNorm || module instanceof RmsNorm || module instanceof nn.Embedding)
+      if (
+        module instanceof nn.LayerNorm ||
+        module instanceof nn.RMSNorm ||
+        module instanceof RmsNorm ||
+        module instanceof nn.Embedding
+      )
         for (const parameter of module.parameters()) plain.add(parameter);
     for (const [name, parameter] of network.namedParameters()) if (name.includes("bias")) plain.add(parameter);
   }

@@ -27,7 +27,13 @@ function load(text: string, ...overrides: string[]) {
 
 describe("loadRecipe", () => {
   it("fills in defaults and reads overrides as YAML", () => {
-    const recipe = load(tiny, "trainer.max_steps=20", "optimizer.betas=[0.9, 0.99]", "network.num_latents=8", "samples.prompts=[a cat, a dog]");
+    const recipe = load(
+      tiny,
+      "trainer.max_steps=20",
+      "optimizer.betas=[0.9, 0.99]",
+      "network.num_latents=8",
+      "samples.prompts=[a cat, a dog]",
+    );
     expect(recipe.trainer).toMatchObject({ maxSteps: 20, batchSize: 4, precision: "32-true", gradientClipVal: 2 });
     expect(recipe.optimizer).toMatchObject({ betas: [0.9, 0.99], weightDecay: 0.01 });
     expect(recipe.samples.prompts).toEqual(["a cat", "a dog"]);

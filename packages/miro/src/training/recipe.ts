@@ -107,6 +107,8 @@ const recipeSchema = z.strictObject({
     precision: z.enum(["32-true", "bf16-mixed"]).default("32-true"),
     /** Threads of one tensor operation; 0 leaves the engine's choice. */
     threads: z.int().nonnegative().default(0),
+    /** Threads that divide each batch's rows among them; for networks whose operations are too small to divide. CPU only. */
+    replicas: count.default(1),
     gradientClipVal: z.number().positive().default(2),
     logEveryNSteps: count.default(10),
     checkpointEveryNSteps: count.default(500),
@@ -143,12 +145,22 @@ export function parseRecipe(json: unknown, source = "recipe"): Recipe {
   if (unknown.length > 0) refuse(unknown.map((key) => unknownKey(["network", key], networkKeys)));
   const { warmupSteps, totalSteps = recipe.trainer.maxSteps } = recipe.lrScheduler;
   if (totalSteps <= warmupSteps)
-    refuse([`lr_scheduler.warmup_steps: expected fewer than the ${totalSteps} steps of the schedule (received ${warmupSteps})`]);
+    refuse([
+      `lr_scheduler.warmup_steps: expected fewer than the ${totalSteps} steps of the schedule (received ${warmupSteps})`,
+    ]);
+  const { replicas, batchSize, device } = recipe.trainer;
+  if (replicas > batchSize)
+    refuse([`trainer.replicas: expected at most the batch_size (${batchSize}) (received ${replicas})`]);
+  if (replicas > 1 && device !== "cpu") refuse([`trainer.replicas: expected 1 on ${device} (received ${replicas})`]);
   const network = parseRinConfig(recipe.network);
   if (recipe.data.kind === "emoji") {
-    const unknownRewards = network.coherenceKeys.filter((key) => !(EMOJI_REWARD_KEYS as readonly string[]).includes(key));
+    const unknownRewards = network.coherenceKeys.filter(
+      (key) => !(EMOJI_REWARD_KEYS as readonly string[]).includes(key),
+    );
     if (unknownRewards.length > 0)
-      refuse([`network.coherence_keys: emoji scenes have no ${unknownRewards.join(", ")}; they have ${EMOJI_REWARD_KEYS.join(", ")}`]);
+      refuse([
+        `network.coherence_keys: emoji scenes have no ${unknownRewards.join(", ")}; they have ${EMOJI_REWARD_KEYS.join(", ")}`,
+      ]);
   }
   recipe.network = rinConfigToJson(network);
   recipe.preconditioning = precondConfigToJson(
@@ -164,7 +176,11 @@ export function parseRecipe(json: unknown, source = "recipe"): Recipe {
 export function checkRecipe<S extends z.ZodType>(schema: S, json: unknown, source = "recipe"): z.output<S> {
   const camel = renameKeys(json, camelCase, openSections(schema));
   const result = schema.safeParse(camel);
-  if (!result.success) refuseRecipe(source, result.error.issues.flatMap((issue) => explain(issue, camel, schema)));
+  if (!result.success)
+    refuseRecipe(
+      source,
+      result.error.issues.flatMap((issue) => explain(issue, camel, schema)),
+    );
   return result.data as z.output<S>;
 }
 
@@ -239,8 +255,12 @@ const networkKeys = Object.keys(
 
 function explain(issue: z.core.$ZodIssue, json: unknown, schema: z.ZodType): string[] {
   const path = issue.path.map(String);
-  if (issue.code === "unrecognized_keys") return issue.keys.map((key) => unknownKey([...path, key], knownKeys(path, json, schema)));
-  const value = path.reduce<unknown>((place, key) => (isObject(place) || Array.isArray(place) ? Reflect.get(place, key) : undefined), json);
+  if (issue.code === "unrecognized_keys")
+    return issue.keys.map((key) => unknownKey([...path, key], knownKeys(path, json, schema)));
+  const value = path.reduce<unknown>(
+    (place, key) => (isObject(place) || Array.isArray(place) ? Reflect.get(place, key) : undefined),
+    json,
+  );
   const name = path.map(snakeCase).join(".");
   return [value === undefined ? `${name} is missing` : `${name}: ${issue.message} (received ${describe(value)})`];
 }
@@ -267,9 +287,12 @@ function knownKeys(path: string[], json: unknown, root: z.ZodType): string[] {
 
 /** The object schema behind defaults and unions (`data` is chosen by its `kind`). */
 function unwrap(schema: unknown, value: unknown): unknown {
-  if (schema instanceof z.ZodPrefault || schema instanceof z.ZodDefault || schema instanceof z.ZodOptional) return unwrap(schema.unwrap(), value);
+  if (schema instanceof z.ZodPrefault || schema instanceof z.ZodDefault || schema instanceof z.ZodOptional)
+    return unwrap(schema.unwrap(), value);
   if (schema instanceof z.ZodDiscriminatedUnion)
-    return schema.options.find((option) => option instanceof z.ZodObject && isObject(value) && option.shape.kind?.safeParse(value.kind).success);
+    return schema.options.find(
+      (option) => option instanceof z.ZodObject && isObject(value) && option.shape.kind?.safeParse(value.kind).success,
+    );
   return schema;
 }
 
@@ -289,7 +312,8 @@ function editDistance(a: string, b: string): number {
   let row = Array.from({ length: b.length + 1 }, (_, j) => j);
   for (let i = 1; i <= a.length; i++) {
     const next = [i];
-    for (let j = 1; j <= b.length; j++) next[j] = Math.min(row[j]! + 1, next[j - 1]! + 1, row[j - 1]! + (a[i - 1] === b[j - 1] ? 0 : 1));
+    for (let j = 1; j <= b.length; j++)
+      next[j] = Math.min(row[j]! + 1, next[j - 1]! + 1, row[j - 1]! + (a[i - 1] === b[j - 1] ? 0 : 1));
     row = next;
   }
   return row[b.length]!;
@@ -310,7 +334,10 @@ function renameKeys(value: unknown, rename: (key: string) => string, kept: reado
   if (Array.isArray(value)) return value.map((item) => renameKeys(item, rename));
   if (!isObject(value)) return value;
   return Object.fromEntries(
-    Object.entries(value).map(([key, item]) => [rename(key), kept.includes(rename(key)) ? item : renameKeys(item, rename)]),
+    Object.entries(value).map(([key, item]) => [
+      rename(key),
+      kept.includes(rename(key)) ? item : renameKeys(item, rename),
+    ]),
   );
 }
 

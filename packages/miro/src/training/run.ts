@@ -13,10 +13,9 @@ import { AdamW, Lamb, manualSeed, scope, setNumThreads, zeros } from "@miro-t2i/
 import { stringify } from "yaml";
 import { loadAutoencoder } from "../autoencoder/index.js";
 import { InvalidInputError, MiroError } from "../errors.js";
-import { FlowMatchingLoss } from "../flow/loss.js";
 import { LinearSchedule } from "../flow/schedule.js";
-import { parsePrecondConfig, parseRinConfig } from "../networks/config.js";
-import { FlowPrecond } from "../networks/precond.js";
+import { parseRinConfig } from "../networks/config.js";
+import type { FlowPrecond } from "../networks/precond.js";
 import { Rin } from "../networks/rin.js";
 import { writeFileAtomic } from "../pipeline/files.js";
 import { type BatchSource, mixSeed, RandomBatches } from "./batches.js";
@@ -25,8 +24,10 @@ import { Ema } from "./ema.js";
 import { exportRelease } from "./export.js";
 import { MetricsLog, type Progress } from "./logging.js";
 import { WarmupCosine } from "./lr-schedule.js";
+import { createLoss, createNetworks } from "./model.js";
 import { parameterGroups } from "./parameter-groups.js";
 import { type Recipe, recipeToJson } from "./recipe.js";
+import { Replicas } from "./replicas.js";
 import { drawSampleSheet } from "./sample-sheet.js";
 import { Trainer, type TrainingOptimizer } from "./trainer.js";
 
@@ -51,11 +52,20 @@ export interface RunResult {
 }
 
 /** Trains by a recipe. */
-export async function runTraining({ recipe, output, resume = false, signal, onProgress, onMessage = () => {} }: RunOptions): Promise<RunResult> {
+export async function runTraining({
+  recipe,
+  output,
+  resume = false,
+  signal,
+  onProgress,
+  onMessage = () => {},
+}: RunOptions): Promise<RunResult> {
   const checkpoints = join(output, "checkpoints");
   const newest = listCheckpoints(checkpoints).at(-1);
   if (newest && !resume)
-    throw new InvalidInputError(`${output}: holds a run at step ${newest.step}; continue it with --resume, or name another --output`);
+    throw new InvalidInputError(
+      `${output}: holds a run at step ${newest.step}; continue it with --resume, or name another --output`,
+    );
   if (resume && !newest) onMessage(`${output}: no checkpoint yet, starting at step 0`);
   mkdirSync(output, { recursive: true });
   if (recipe.trainer.threads > 0) setNumThreads(recipe.trainer.threads);
@@ -64,26 +74,19 @@ export async function runTraining({ recipe, output, resume = false, signal, onPr
   const device = settings.device;
   onMessage("opening the data");
   const source = await openSource(recipe, signal);
+  let replicas: Replicas | null = null;
   try {
     manualSeed(mixSeed(recipe.seed, 0)); // initial weights
-    const config = parseRinConfig(recipe.network);
-    const network = new Rin(config).to({ device });
-    const preconditioning = new FlowPrecond(parsePrecondConfig(recipe.preconditioning)).to({ device });
-    const ema = new Ema(network, new Rin(config).to({ device }), recipe.ema);
-    network.train();
-    preconditioning.train();
-    const schedule = new LinearSchedule(recipe.scheduler);
-    const uncondEmbedding = source.frozen?.uncondEmbedding ?? zeros([1, config.labelDim], { device });
-    const loss = new FlowMatchingLoss({
-      schedule,
-      uncondEmbedding,
-      ...recipe.loss,
-      logitNormal: recipe.loss.logitNormalResample ? { mean: recipe.loss.muT, std: recipe.loss.stdT } : null,
-      doGradnormReweighting: recipe.preconditioning.do_gradnorm_reweighting === true,
-    });
+    const { network, preconditioning } = createNetworks(recipe);
+    network.to({ device });
+    preconditioning.to({ device });
+    const ema = new Ema(network, new Rin(network.config).to({ device }), recipe.ema);
+    const loss = createLoss(recipe, source.frozen?.uncondEmbedding ?? zeros([1, network.config.labelDim], { device }));
     const optimizer = createOptimizer(recipe, network, preconditioning);
     const { totalSteps = settings.maxSteps, ...warmupCosine } = recipe.lrScheduler;
 
+    replicas =
+      settings.replicas > 1 ? new Replicas(recipe, settings.replicas, { network, preconditioning, loss }) : null;
     let log: MetricsLog | null = null;
     const trainer = new Trainer(
       {
@@ -94,12 +97,12 @@ export async function runTraining({ recipe, output, resume = false, signal, onPr
         optimizer,
         schedule: new WarmupCosine(optimizer, { ...warmupCosine, totalSteps }),
         source,
+        replicas,
       },
       {
         seed: recipe.seed,
         maxSteps: settings.maxSteps,
         batchSize: settings.batchSize,
-        device,
         precision: settings.precision,
         gradientClip: settings.gradientClipVal,
         logEvery: settings.logEveryNSteps,
@@ -113,7 +116,8 @@ export async function runTraining({ recipe, output, resume = false, signal, onPr
           onMessage(message);
           log?.write({ step: trainer.step + 1, warning: message });
         },
-        onCheckpoint: () => saveTrainingCheckpoint(checkpoints, trainer.checkpoint(recipeToJson(recipe)), settings.keepLast),
+        onCheckpoint: () =>
+          saveTrainingCheckpoint(checkpoints, trainer.checkpoint(recipeToJson(recipe)), settings.keepLast),
         onSamples: async (step) => writeSheet(step),
       },
     );
@@ -149,7 +153,9 @@ export async function runTraining({ recipe, output, resume = false, signal, onPr
     writeFileAtomic(join(output, "recipe.yaml"), stringify(recipeToJson(recipe)), { overwrite: true });
     log = new MetricsLog(join(output, "log.jsonl"), trainer.step);
     const parameters = [...network.parameters()].reduce((sum, parameter) => sum + parameter.numel, 0);
-    onMessage(`network ${(parameters / 1e6).toFixed(2)}M parameters, ${settings.maxSteps} steps of ${settings.batchSize}, ${settings.precision}, ${device}`);
+    onMessage(
+      `network ${(parameters / 1e6).toFixed(2)}M parameters, ${settings.maxSteps} steps of ${settings.batchSize}, ${settings.precision}, ${device}`,
+    );
     let finished: boolean;
     try {
       finished = await trainer.run(signal);
@@ -157,9 +163,12 @@ export async function runTraining({ recipe, output, resume = false, signal, onPr
       log.close();
     }
     const exported =
-      finished && source.frozen ? exportRelease({ recipe, output: join(output, "export"), trainer, frozen: source.frozen }) : null;
+      finished && source.frozen
+        ? exportRelease({ recipe, output: join(output, "export"), trainer, frozen: source.frozen })
+        : null;
     return { finished, step: trainer.step, checkpoint: listCheckpoints(checkpoints).at(-1)?.path ?? null, exported };
   } finally {
+    await replicas?.close();
     await source.close();
   }
 }
@@ -168,8 +177,12 @@ async function openSource(recipe: Recipe, signal?: AbortSignal): Promise<BatchSo
   const { data, network } = recipe;
   const { batchSize, device } = recipe.trainer;
   if (data.kind === "emoji") {
-    for (const [name, folder] of [["data.autoencoder", data.autoencoder], ["data.text_encoder", data.textEncoder]] as const)
-      if (!existsSync(folder)) throw new MiroError(`${name}: ${folder} is not there; train it first or name another folder`);
+    for (const [name, folder] of [
+      ["data.autoencoder", data.autoencoder],
+      ["data.text_encoder", data.textEncoder],
+    ] as const)
+      if (!existsSync(folder))
+        throw new MiroError(`${name}: ${folder} is not there; train it first or name another folder`);
     const sigmaData = recipe.preconditioning.sigma_data as number;
     const { EmojiBatches } = await import("./emoji-batches.js");
     return EmojiBatches.open({ data, seed: recipe.seed, batchSize, device, sigmaData, signal });

@@ -58,7 +58,9 @@ export async function drawSampleSheet(options: SampleSheetOptions): Promise<Uint
     const images = scope(() =>
       noGrad(() => {
         const { normalization } = options.frozen;
-        return toRgb(options.autoencoder.decode(denormalize(latents.to({ device: normalization.scale.device }), normalization)));
+        return toRgb(
+          options.autoencoder.decode(denormalize(latents.to({ device: normalization.scale.device }), normalization)),
+        );
       }),
     );
     latents.dispose();
@@ -78,7 +80,9 @@ function condition(options: SampleSheetOptions): { both: Conditioning; condition
   const device = uncondEmbedding.device;
   const B = prompts.length;
   const rewards = (value: number) =>
-    Object.fromEntries(network.config.coherenceKeys.map((key) => [key, full([B], value, { dtype: "float32", device })]));
+    Object.fromEntries(
+      network.config.coherenceKeys.map((key) => [key, full([B], value, { dtype: "float32", device })]),
+    );
   const { ids, mask } = tokenizer.encodeBatch(prompts, { maxLength: options.maxTextLen, padTo: "longest" });
   const textMask = mask.to({ device });
   const conditional = network.condition({

@@ -60,8 +60,20 @@ function bits(output: string): Record<string, string> {
   });
 }
 
+/** Trained weights of the newest checkpoint. */
+function weights(output: string): Record<string, number[]> {
+  const { path } = listCheckpoints(join(output, "checkpoints")).at(-1)!;
+  return scope(() => {
+    const tensors = [...readSafetensors(join(path, "network.safetensors"))].filter(([, t]) => t.dtype === "float32");
+    return Object.fromEntries(tensors.map(([name, t]) => [name, t.flatten().toList() as number[]]));
+  });
+}
+
 const withoutTimes = (log: string) =>
-  readFileSync(join(log, "log.jsonl"), "utf8").replace(/,"(data_wait_ms|step_ms|images_per_second|seconds)":[\d.]+/g, "");
+  readFileSync(join(log, "log.jsonl"), "utf8").replace(
+    /,"(data_wait_ms|step_ms|images_per_second|seconds)":[\d.]+/g,
+    "",
+  );
 
 describe.each(["32-true", "bf16-mixed"])("training in %s", (precision) => {
   it("is the same when it is interrupted and resumed, to the bit", async () => {
@@ -78,7 +90,10 @@ describe.each(["32-true", "bf16-mixed"])("training in %s", (precision) => {
       onProgress: ({ step }) => step === 5 && stop.abort(),
     });
     expect(interrupted).toMatchObject({ finished: false, step: 5 });
-    expect(await runTraining({ recipe: recipe(options), output: parts, resume: true })).toMatchObject({ finished: true, step: 9 });
+    expect(await runTraining({ recipe: recipe(options), output: parts, resume: true })).toMatchObject({
+      finished: true,
+      step: 9,
+    });
 
     expect(bits(parts)).toEqual(bits(whole));
     expect(withoutTimes(parts).split("\n").length).toBe(5);
@@ -86,11 +101,37 @@ describe.each(["32-true", "bf16-mixed"])("training in %s", (precision) => {
   });
 });
 
+describe("replicas", () => {
+  it("compute what one thread computes, up to rounding, and resume to the bit", async () => {
+    const plain = { network: { ...recipe().network, coherence_dropout: 0 }, optimizer: { name: "adamw", lr: 0.001 } };
+    const one = join(root, "one-thread");
+    const three = join(root, "three-threads");
+    const again = join(root, "three-threads-again");
+    await runTraining({ recipe: recipe({ max_steps: 5, batch_size: 7 }, plain), output: one });
+    const divided = recipe({ max_steps: 5, batch_size: 7, replicas: 3 }, plain);
+    await runTraining({ recipe: divided, output: three });
+    const stop = new AbortController();
+    const abortAt2 = ({ step }: { step: number }) => void (step === 2 && stop.abort());
+    await runTraining({ recipe: divided, output: again, signal: stop.signal, onProgress: abortAt2 });
+    await runTraining({ recipe: divided, output: again, resume: true });
+    expect(bits(again)).toEqual(bits(three));
+
+    const [a, b] = [weights(one), weights(three)];
+    expect(Object.keys(b)).toEqual(Object.keys(a));
+    for (const name of Object.keys(a)) {
+      if (name.endsWith("k_norm.bias") || name.endsWith("qkv.bias")) continue; // gradients of rounding noise
+      a[name]!.forEach((value, i) => void expect(b[name]![i], name).toBeCloseTo(value, 4));
+    }
+  });
+});
+
 describe("runTraining", () => {
   it("refuses to start over a run that is there", async () => {
     const output = join(root, "twice");
     await runTraining({ recipe: recipe({ max_steps: 1 }), output });
-    await expect(runTraining({ recipe: recipe(), output })).rejects.toThrow(/holds a run at step 1; continue it with --resume/);
+    await expect(runTraining({ recipe: recipe(), output })).rejects.toThrow(
+      /holds a run at step 1; continue it with --resume/,
+    );
   });
 
   it("refuses to resume with another network", async () => {
@@ -98,16 +139,24 @@ describe("runTraining", () => {
     await runTraining({ recipe: recipe({ max_steps: 1 }), output });
     const other = recipe();
     other.network = { ...other.network, num_latents: 8 };
-    await expect(runTraining({ recipe: other, output, resume: true })).rejects.toThrow(/latents: expected \[8,16\], got \[4,16\]/);
+    await expect(runTraining({ recipe: other, output, resume: true })).rejects.toThrow(
+      /latents: expected \[8,16\], got \[4,16\]/,
+    );
   });
 
   it("learns: the error falls below 1.25, that of predicting nothing", async () => {
     const output = join(root, "learns");
     await runTraining({
-      recipe: recipe({ max_steps: 60, batch_size: 32, log_every_n_steps: 20 }, { optimizer: { name: "adamw", lr: 0.01 }, lr_scheduler: { warmup_steps: 5 } }),
+      recipe: recipe(
+        { max_steps: 60, batch_size: 32, log_every_n_steps: 20 },
+        { optimizer: { name: "adamw", lr: 0.01 }, lr_scheduler: { warmup_steps: 5 } },
+      ),
       output,
     });
-    const lines = readFileSync(join(output, "log.jsonl"), "utf8").trim().split("\n").map((line) => JSON.parse(line));
+    const lines = readFileSync(join(output, "log.jsonl"), "utf8")
+      .trim()
+      .split("\n")
+      .map((line) => JSON.parse(line));
     expect(lines.map(({ step }) => step)).toEqual([20, 40, 60]);
     expect(lines[2].raw_loss).toBeLessThan(lines[0].raw_loss);
     expect(lines[2].raw_loss).toBeLessThan(1.2);

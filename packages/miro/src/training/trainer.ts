@@ -6,16 +6,23 @@
  * of (seed, k) too, so a run that is resumed at any step computes bit for bit what the undisturbed run computes.
  */
 import { setImmediate as nextTurn } from "node:timers/promises";
-import { autocast, clipGradNorm_, Generator, manualSeed, noGrad, type OptimizerState, scope, type Tensor } from "@miro-t2i/torch";
+import { clipGradNorm_, noGrad, type OptimizerState, scope, type Tensor } from "@miro-t2i/torch";
 import { MiroError } from "../errors.js";
-import type { FlowMatchingLoss, Precision } from "../flow/loss.js";
-import type { FlowPrecond } from "../networks/precond.js";
 import type { Rin } from "../networks/rin.js";
-import { type BatchSource, mixSeed } from "./batches.js";
+import type { BatchSource } from "./batches.js";
 import type { NamedTensors, TrainingCheckpoint } from "./checkpoint.js";
 import type { Ema } from "./ema.js";
+import {
+  accumulateGradients,
+  combineTerms,
+  type Model,
+  type PrecisionName,
+  rowsOf,
+  type StepTerms,
+} from "./gradients.js";
 import type { LogRecord, Progress } from "./logging.js";
 import type { WarmupCosine } from "./lr-schedule.js";
+import type { Replicas } from "./replicas.js";
 
 /** What the loop needs of an optimiser. */
 export interface TrainingOptimizer {
@@ -26,22 +33,20 @@ export interface TrainingOptimizer {
   loadStateDict(state: OptimizerState): void;
 }
 
-export interface TrainerParts {
-  network: Rin;
-  preconditioning: FlowPrecond;
+export interface TrainerParts extends Model {
   ema: Ema<Rin>;
-  loss: FlowMatchingLoss;
   optimizer: TrainingOptimizer;
   schedule: WarmupCosine;
   source: BatchSource;
+  /** Threads that compute some rows of each batch; absent: this thread computes all. */
+  replicas?: Replicas | null;
 }
 
 export interface TrainerOptions {
   seed: number;
   maxSteps: number;
   batchSize: number;
-  device: string;
-  precision: "32-true" | "bf16-mixed";
+  precision: PrecisionName;
   /** Largest global gradient norm. */
   gradientClip: number;
   logEvery: number;
@@ -62,10 +67,7 @@ export interface TrainerHooks {
   onWarning?(message: string): void;
 }
 
-interface StepReport {
-  loss: number;
-  rawLoss: number;
-  logvar?: number;
+interface StepReport extends StepTerms {
   gradNorm: number;
 }
 
@@ -76,16 +78,12 @@ export class Trainer {
   /** Seconds of training, all sittings together. */
   seconds = 0;
   private skippedInARow = 0;
-  private readonly precision: Precision;
 
   constructor(
     readonly parts: TrainerParts,
     readonly options: TrainerOptions,
     private readonly hooks: TrainerHooks = {},
-  ) {
-    const device = options.device.startsWith("cuda") ? "cuda" : "cpu";
-    this.precision = options.precision === "32-true" ? (run) => run() : (run) => autocast({ device, dtype: "bfloat16" }, run);
-  }
+  ) {}
 
   /**
    * Trains until `maxSteps` or until the signal is aborted, then stores a checkpoint.
@@ -105,7 +103,7 @@ export class Trainer {
         throw error;
       }
       const startedAt = performance.now();
-      const report = this.update();
+      const report = await this.update();
       const now = performance.now();
       this.seconds += (now - waitingSince) / 1000;
       meter.add(report, startedAt - waitingSince, now - waitingSince);
@@ -140,29 +138,37 @@ export class Trainer {
   }
 
   /** One optimiser step. */
-  private update(): StepReport {
-    const { network, preconditioning, loss, optimizer, schedule, ema, source } = this.parts;
+  private async update(): Promise<StepReport> {
     const k = this.step + 1;
+    const terms = await this.gradients(k);
     return scope(() => {
-      manualSeed(mixSeed(this.options.seed, 2, k)); // reward dropout and the like inside the network
-      const generator = new Generator().manualSeed(mixSeed(this.options.seed, 3, k));
-
-      const terms = loss.call(preconditioning, network, source.batch(this.step), { generator, precision: this.precision });
-      terms.loss.backward();
+      const { optimizer, schedule, ema } = this.parts;
       const gradNorm = clipGradNorm_(this.trainable(), this.options.gradientClip).item();
-
       if (Number.isFinite(gradNorm)) {
         schedule.apply(k);
         optimizer.step();
         ema.update();
         this.skippedInARow = 0;
       } else {
-        this.skip(k, terms.loss.item());
+        this.skip(k, terms.loss);
       }
       optimizer.zeroGrad();
       this.step = k;
-      return { loss: terms.loss.item(), rawLoss: terms.rawLoss.item(), logvar: terms.logvar?.item(), gradNorm };
+      return { ...terms, gradNorm };
     });
+  }
+
+  /** Leaves the gradients of the batch's mean loss in the parameters. */
+  private async gradients(k: number): Promise<StepTerms> {
+    const { source, replicas } = this.parts;
+    const { seed, batchSize, precision } = this.options;
+    const rows = replicas?.ownRows ?? { start: 0, count: batchSize, batchSize };
+    const terms = scope(() => {
+      const batch = source.batch(this.step);
+      replicas?.start(k, batch);
+      return accumulateGradients(this.parts, rowsOf(batch, rows), { seed, k, rows, precision });
+    });
+    return combineTerms([{ terms, rows }, ...((await replicas?.collect()) ?? [])]);
   }
 
   private trainable(): Tensor[] {
@@ -175,12 +181,17 @@ export class Trainer {
     const culprit = this.firstBadGradient();
     const what = `step ${k}: loss ${loss}, the gradient of ${culprit} is not finite; the step was skipped`;
     if (this.skippedInARow >= (this.options.maxSkippedInARow ?? 5))
-      throw new MiroError(`${what}, ${this.skippedInARow} in a row: lower optimizer.lr, or resume from an earlier checkpoint`);
+      throw new MiroError(
+        `${what}, ${this.skippedInARow} in a row: lower optimizer.lr, or resume from an earlier checkpoint`,
+      );
     this.hooks.onWarning?.(what);
   }
 
   private firstBadGradient(): string {
-    for (const [prefix, module] of [["network", this.parts.network], ["preconditioning", this.parts.preconditioning]] as const)
+    for (const [prefix, module] of [
+      ["network", this.parts.network],
+      ["preconditioning", this.parts.preconditioning],
+    ] as const)
       for (const [name, parameter] of module.namedParameters(prefix))
         if (parameter.grad !== null && !Number.isFinite(parameter.grad.abs().max().item())) return name;
     return "no single parameter (the norm overflowed)";
@@ -215,7 +226,11 @@ export class Trainer {
       preconditioning.loadStateDict(withoutPrefix("preconditioning.", checkpoint.network));
       ema.module.loadStateDict(checkpoint.ema);
       // Learning rates and the like are the recipe's: a changed recipe counts.
-      optimizer.loadStateDict({ step: state.optimizerStep, tensors: checkpoint.optimizer, groups: optimizer.stateDict().groups });
+      optimizer.loadStateDict({
+        step: state.optimizerStep,
+        tensors: checkpoint.optimizer,
+        groups: optimizer.stateDict().groups,
+      });
     });
     ema.updates = state.emaUpdates;
     this.step = state.step;

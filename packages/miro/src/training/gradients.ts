@@ -1,0 +1,85 @@
+/**
+ * Gradients of one step, for all rows of the batch or for some of them.
+ *
+ * Everything random in step k is drawn from generators seeded by (seed, k), for the whole batch, and each replica takes its rows;
+ * so the batch's gradient does not depend, up to rounding, on how its rows are divided. (Reward dropout inside the network
+ * does: it is drawn from the process-wide generator, which is seeded by (seed, k, first row).)
+ */
+import { autocast, Generator, manualSeed, type Tensor } from "@miro-t2i/torch";
+import { type Draw, drawFrom, type FlowMatchingLoss, type LossBatch, type Precision } from "../flow/loss.js";
+import type { FlowPrecond } from "../networks/precond.js";
+import type { Rin } from "../networks/rin.js";
+import { mixSeed } from "./batches.js";
+
+export type PrecisionName = "32-true" | "bf16-mixed";
+
+/** Rows `start` … `start + count - 1` of a batch of `batchSize`. */
+export interface Rows {
+  start: number;
+  count: number;
+  batchSize: number;
+}
+
+/** Means over a replica's rows. */
+export interface StepTerms {
+  loss: number;
+  rawLoss: number;
+  logvar?: number;
+}
+
+export interface Model {
+  network: Rin;
+  preconditioning: FlowPrecond;
+  loss: FlowMatchingLoss;
+}
+
+/**
+ * Adds this replica's share of the gradient of the batch's mean loss to the parameters. Call it inside a `scope()`.
+ * @param batch the rows of this replica
+ * @param k the step, from 1
+ */
+export function accumulateGradients(
+  { network, preconditioning, loss }: Model,
+  batch: LossBatch,
+  { seed, k, rows, precision }: { seed: number; k: number; rows: Rows; precision: PrecisionName },
+): StepTerms {
+  manualSeed(mixSeed(seed, 2, k, rows.start));
+  const drawAll = drawFrom(new Generator().manualSeed(mixSeed(seed, 3, k)));
+  const draw: Draw = (purpose, kind, [, ...rest]) =>
+    drawAll(purpose, kind, [rows.batchSize, ...rest]).narrow(0, rows.start, rows.count);
+  const device = network.latents.device.startsWith("cuda") ? "cuda" : "cpu";
+  const run: Precision = precision === "32-true" ? (f) => f() : (f) => autocast({ device, dtype: "bfloat16" }, f);
+  const terms = loss.call(preconditioning, network, batch, { draw, precision: run });
+  terms.loss.mul(rows.count / rows.batchSize).backward();
+  return { loss: terms.loss.item(), rawLoss: terms.rawLoss.item(), logvar: terms.logvar?.item() };
+}
+
+/** The rows of a batch (views). */
+export function rowsOf(batch: LossBatch, { start, count }: Rows): LossBatch {
+  const narrow = (t: Tensor) => t.narrow(0, start, count);
+  return {
+    x0: narrow(batch.x0),
+    textEmbeddings: narrow(batch.textEmbeddings),
+    textMask: narrow(batch.textMask),
+    rewards: Object.fromEntries(Object.entries(batch.rewards).map(([key, value]) => [key, narrow(value)])),
+  };
+}
+
+/** `batchSize` rows divided as evenly as can be. */
+export function divideRows(batchSize: number, replicas: number): Rows[] {
+  return Array.from({ length: replicas }, (_, r) => {
+    const start = Math.floor((r * batchSize) / replicas);
+    return { start, count: Math.floor(((r + 1) * batchSize) / replicas) - start, batchSize };
+  });
+}
+
+/** Means over the whole batch from those of its parts. */
+export function combineTerms(parts: { terms: StepTerms; rows: Rows }[]): StepTerms {
+  const mean = (pick: (terms: StepTerms) => number) =>
+    parts.reduce((sum, { terms, rows }) => sum + (pick(terms) * rows.count) / rows.batchSize, 0);
+  return {
+    loss: mean((t) => t.loss),
+    rawLoss: mean((t) => t.rawLoss),
+    logvar: parts[0]!.terms.logvar === undefined ? undefined : mean((t) => t.logvar!),
+  };
+}
