@@ -1,4 +1,5 @@
 /** The public surface of `miro-t2i`. */
+export { Lamb } from "@miro-t2i/torch";
 export * from "./autoencoder/index.js";
 export { InvalidInputError, MiroError } from "./errors.js";
 export { combine, type Guidance, guidanceWeight } from "./flow/guidance.js";
@@ -44,15 +45,11 @@ export {
 export { availableDevices, type ComputeDType, resolveDType } from "./pipeline/device.js";
 export type { GenerateOptions, GenerateProgress } from "./pipeline/generate-options.js";
 export { contactSheet, type RgbImage } from "./pipeline/images.js";
-export {
-  type FromPretrainedOptions,
-  type GeneratedImage,
-  type GenerateResult,
-  type ImageSettings,
-  MiroPipeline,
-} from "./pipeline/pipeline.js";
-export { encodePng, readPng } from "./pipeline/png.js";
+export { type GeneratedImage, type ImageSettings, settingsToText, textToSettings } from "./pipeline/metadata.js";
+export { type FromPretrainedOptions, type GenerateResult, MiroPipeline } from "./pipeline/pipeline.js";
+export { encodePng, type PngInfo, type PngText, readPng } from "./pipeline/png.js";
 export { T5Encoder } from "./text/t5.js";
 export { type EncodeBatchOptions, type EncodedBatch, Tokenizer } from "./text/tokenizer.js";
 export { Ema, type EmaOptions } from "./training/ema.js";
 export { WarmupCosine, type WarmupCosineOptions } from "./training/lr-schedule.js";
+export { version } from "./version.js";

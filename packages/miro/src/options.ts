@@ -2,7 +2,7 @@
  * Options declared once: a zod object whose fields carry, besides their type, a line of help and the words of their
  * error. The command line's help, its parsing errors and those of the TypeScript API come from the same declaration.
  */
-import { z } from "zod";
+import type { z } from "zod";
 import { invalid } from "./errors.js";
 
 interface FieldMeta {

@@ -84,15 +84,27 @@ async function engine(context: CliContext): Promise<Finding[]> {
   const speeds = [speed("float32"), ...(bfloat16 ? [speed("bfloat16")] : [])];
   context.stderr(context.interactive ? "\x1b[K" : "");
   return [
-    { name: "libtorch", value: `${info.torchVersion}${info.cuda ? `, CUDA ${info.cuda}` : ", CPU"} (${info.libraryPath})`, state: "ok" },
+    {
+      name: "libtorch",
+      value: `${info.torchVersion}${info.cuda ? `, CUDA ${info.cuda}` : ", CPU"} (${info.libraryPath})`,
+      state: "ok",
+    },
     { name: "instructions", value: info.capabilities.join(", ") || "none reported", state: "ok" },
     {
       name: "devices",
       value: devices.join(", "),
       state: "ok",
-      ...(info.cuda && devices.length === 1 && { state: "note" as const, fix: "libtorch has CUDA, but no device answers: check the driver (nvidia-smi)" }),
+      ...(info.cuda &&
+        devices.length === 1 && {
+          state: "note" as const,
+          fix: "libtorch has CUDA, but no device answers: check the driver (nvidia-smi)",
+        }),
     },
-    { name: "dtype auto", value: bfloat16 ? "bfloat16" : "float32 (this processor has no bfloat16 instructions)", state: "ok" },
+    {
+      name: "dtype auto",
+      value: bfloat16 ? "bfloat16" : "float32 (this processor has no bfloat16 instructions)",
+      state: "ok",
+    },
     { name: "threads", value: String(torch.getNumThreads()), state: "ok" },
     { name: "matrix products", value: speeds.join(", "), state: "ok" },
   ];

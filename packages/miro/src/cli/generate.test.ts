@@ -34,11 +34,26 @@ async function miro(args: string[], signal = new AbortController().signal) {
   return out;
 }
 
-const generate = (...args: string[]) => miro(["generate", ...model, "--steps", "2", "--dtype", "float32", "--output", folder, ...args]);
+const generate = (...args: string[]) =>
+  miro(["generate", ...model, "--steps", "2", "--dtype", "float32", "--output", folder, ...args]);
 
 describe("miro generate", () => {
   it("writes pictures with their settings and prints JSON in order", async () => {
-    const { code, stdout, stderr } = await generate("a cat", "A Fox, please!", "--images", "2", "--seed", "5", "--reward", "clip_score=0.25", "--negative-reward", "aesthetic_score=0.5", "--guidance", "3", "--json");
+    const { code, stdout, stderr } = await generate(
+      "a cat",
+      "A Fox, please!",
+      "--images",
+      "2",
+      "--seed",
+      "5",
+      "--reward",
+      "clip_score=0.25",
+      "--negative-reward",
+      "aesthetic_score=0.5",
+      "--guidance",
+      "3",
+      "--json",
+    );
     expect([code, stderr]).toEqual([0, ""]);
     const report = JSON.parse(stdout);
     expect(report).toMatchObject({ device: "cpu", dtype: "float32", seconds: expect.any(Number) });
@@ -87,9 +102,23 @@ describe("miro generate", () => {
     const file = join(folder, "prompts.txt");
     writeFileSync(file, `\ufeff${prompts.join("\r\n\n")}\n`);
     const latents = join(folder, "out", "latents.npy");
-    const { code, stdout } = await generate("--prompts", file, "--init-noise", noise, "--save-latents", latents, "--steps", "6", "--guidance", "7", "--json");
+    const { code, stdout } = await generate(
+      "--prompts",
+      file,
+      "--init-noise",
+      noise,
+      "--save-latents",
+      latents,
+      "--steps",
+      "6",
+      "--guidance",
+      "7",
+      "--json",
+    );
     expect(code).toBe(0);
-    expect(JSON.parse(stdout).images.map(({ seed, prompt }: { seed: null; prompt: string }) => [seed, prompt])).toEqual(prompts.map((prompt: string) => [null, prompt]));
+    expect(JSON.parse(stdout).images.map(({ seed, prompt }: { seed: null; prompt: string }) => [seed, prompt])).toEqual(
+      prompts.map((prompt: string) => [null, prompt]),
+    );
     const difference = scope(() => {
       const expected = reference.get("sample.guided.latents")!;
       const actual = readNpy(latents);
@@ -103,7 +132,10 @@ describe("miro generate", () => {
   it("writes one picture to a named file", async () => {
     const path = join(folder, "sub", "one.png");
     expect(await generate("a cat", "--output", path)).toMatchObject({ code: 0, stdout: `${path}\n` });
-    expect(await generate("a cat", "--images", "2", "--output", join(folder, "two.png"))).toMatchObject({ code: 2, stderr: expect.stringContaining("one file cannot hold 2 pictures") });
+    expect(await generate("a cat", "--images", "2", "--output", join(folder, "two.png"))).toMatchObject({
+      code: 2,
+      stderr: expect.stringContaining("one file cannot hold 2 pictures"),
+    });
   });
 
   it("draws a sheet when given no prompt", async () => {
@@ -127,25 +159,65 @@ describe("miro generate", () => {
 
 describe("wrong usage gives one line and exit code 2", () => {
   it.each<[string, string[], RegExp]>([
-    ["an unknown reward", ["--reward", "beauty=1"], /^error: --reward: this checkpoint was not trained on beauty; its rewards are clip_score, aesthetic_score, image_reward_score$/],
+    [
+      "an unknown reward",
+      ["--reward", "beauty=1"],
+      /^error: --reward: this checkpoint was not trained on beauty; its rewards are clip_score, aesthetic_score, image_reward_score$/,
+    ],
     ["an unknown negative reward", ["--negative-reward", "beauty=1"], /^error: --negative-reward: .* beauty/],
-    ["a reward without a value", ["--reward", "clip_score"], /^error: --reward: expected key=value, .* received "clip_score"$/],
-    ["a reward that is no number", ["--reward", "clip_score=high"], /^error: --reward clip_score: expected a number, received "high"$/],
+    [
+      "a reward without a value",
+      ["--reward", "clip_score"],
+      /^error: --reward: expected key=value, .* received "clip_score"$/,
+    ],
+    [
+      "a reward that is no number",
+      ["--reward", "clip_score=high"],
+      /^error: --reward clip_score: expected a number, received "high"$/,
+    ],
     ["no steps", ["--steps", "0"], /^error: --steps: expected an integer of at least 1, received 0$/],
     ["half a step", ["--steps", "1.5"], /^error: --steps: /],
     ["NaN guidance", ["--guidance", "nan"], /^error: --guidance: expected a number, received "nan"$/],
-    ["infinite guidance", ["--guidance", "Infinity"], /^error: --guidance: expected a finite number, received Infinity$/],
+    [
+      "infinite guidance",
+      ["--guidance", "Infinity"],
+      /^error: --guidance: expected a finite number, received Infinity$/,
+    ],
     ["no pictures", ["--images", "0"], /^error: --images: /],
     ["a negative seed", ["--seed", "-1"], /^error: --seed: expected an integer of at least 0/],
     ["an unknown device", ["--device", "tpu"], /^error: --device: "tpu" is not available; available: cpu/],
-    ["an unknown dtype", ["--dtype", "float8"], /^error: --dtype: expected one of auto, float32, bfloat16, float16, received "float8"$/],
+    [
+      "an unknown dtype",
+      ["--dtype", "float8"],
+      /^error: --dtype: expected one of auto, float32, bfloat16, float16, received "float8"$/,
+    ],
     ["an unknown variant", ["--variant", "v2"], /^error: --variant: .* has no variant "v2"/],
-    ["a model that is not there", ["--model", "./nowhere"], /^error: --model: expected a folder or a repository owner\/name, received ".\/nowhere" \(neither\)$/],
-    ["a folder that is no checkpoint", ["--model", tiny], /^error: --model: .* is not a checkpoint: config\.json, model\.safetensors, uncond_embedding\.npy are missing; choose one of its variants: checkpoint$/],
-    ["a text encoder that is none", ["--text-encoder", `${tiny}/vae`], /^error: --text-encoder: tokenizer\.json not found in /],
+    [
+      "a model that is not there",
+      ["--model", "./nowhere"],
+      /^error: --model: expected a folder or a repository owner\/name, received ".\/nowhere" \(neither\)$/,
+    ],
+    [
+      "a folder that is no checkpoint",
+      ["--model", tiny],
+      /^error: --model: .* is not a checkpoint: config\.json, model\.safetensors, uncond_embedding\.npy are missing; choose one of its variants: checkpoint$/,
+    ],
+    [
+      "a text encoder that is none",
+      ["--text-encoder", `${tiny}/vae`],
+      /^error: --text-encoder: tokenizer\.json not found in /,
+    ],
     ["an autoencoder that is none", ["--vae", `${tiny}/text_encoder`], /^error: .*_class_name: expected one of /],
-    ["a prompt file that is not there", ["--prompts", "nowhere.txt"], /^error: nowhere\.txt: cannot be read: no such file or directory$/],
-    ["noise of a wrong shape", ["--init-noise", `${tiny}/checkpoint/uncond_embedding.npy`], /^error: --init-noise: expected shape \(1, 4, 8, 8\), received "\(1, 48\)"$/],
+    [
+      "a prompt file that is not there",
+      ["--prompts", "nowhere.txt"],
+      /^error: nowhere\.txt: cannot be read: no such file or directory$/,
+    ],
+    [
+      "noise of a wrong shape",
+      ["--init-noise", `${tiny}/checkpoint/uncond_embedding.npy`],
+      /^error: --init-noise: expected shape \(1, 4, 8, 8\), received "\(1, 48\)"$/,
+    ],
     ["an unknown flag", ["--stepps", "3"], /^error: unknown option '--stepps' \(Did you mean --steps\?\)$/],
     ["a window that is none", ["--guidance-window", "3"], /^error: --guidance-window: expected FIRST:LAST/],
     ["no threads", ["--threads", "0"], /^error: --threads: /],
@@ -159,8 +231,14 @@ describe("wrong usage gives one line and exit code 2", () => {
   });
 
   it("an empty prompt, an unknown command", async () => {
-    expect(await generate(" ")).toMatchObject({ code: 2, stderr: "error: PROMPT: expected a text, received \"an empty one\"\n" });
-    expect(await miro(["generte"])).toMatchObject({ code: 2, stderr: expect.stringMatching(/^error: unknown command 'generte'.*generate/) });
+    expect(await generate(" ")).toMatchObject({
+      code: 2,
+      stderr: 'error: PROMPT: expected a text, received "an empty one"\n',
+    });
+    expect(await miro(["generte"])).toMatchObject({
+      code: 2,
+      stderr: expect.stringMatching(/^error: unknown command 'generte'.*generate/),
+    });
   });
 });
 
@@ -194,7 +272,16 @@ const built = existsSync(new URL("../../dist/cli/main.js", import.meta.url));
 
 describe.skipIf(!built)("the process", () => {
   it("ends with 130 on Ctrl-C and leaves no partial file", async () => {
-    const child = spawn(process.execPath, [bin, "generate", ...model, "a cat", "--steps", "100000", "--output", folder]);
+    const child = spawn(process.execPath, [
+      bin,
+      "generate",
+      ...model,
+      "a cat",
+      "--steps",
+      "100000",
+      "--output",
+      folder,
+    ]);
     let stderr = "";
     child.stderr.on("data", (part) => {
       stderr += part;

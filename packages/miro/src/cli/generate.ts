@@ -8,8 +8,8 @@ import { bundledModel } from "../pipeline/bundled.js";
 import { existing, readText, writeFileAtomic } from "../pipeline/files.js";
 import { type GenerateOptions, generateSchema } from "../pipeline/generate-options.js";
 import { contactSheet } from "../pipeline/images.js";
-import { settingsToText } from "../pipeline/metadata.js";
-import { type GeneratedImage, MiroPipeline } from "../pipeline/pipeline.js";
+import { type GeneratedImage, settingsToText } from "../pipeline/metadata.js";
+import { MiroPipeline } from "../pipeline/pipeline.js";
 import { encodePng } from "../pipeline/png.js";
 import { toNumber, toTargets, toWindow } from "./arguments.js";
 import type { CliContext, Register } from "./context.js";
@@ -86,7 +86,10 @@ export const register: Register = (command, context) => {
   const h = (name: string) => help(generateSchema, name);
   command
     .argument("[prompt...]", "what to draw; none: a sheet of examples")
-    .option("--model <repo|dir>", "checkpoint: folder, or repository on the Hugging Face Hub (default: the bundled model)")
+    .option(
+      "--model <repo|dir>",
+      "checkpoint: folder, or repository on the Hugging Face Hub (default: the bundled model)",
+    )
     .option("--variant <name>", "sub-folder of the checkpoint")
     .option("--revision <name>", "branch, tag or commit of the checkpoint's repository")
     .option("--text-encoder <repo|dir>", "text encoder instead of the checkpoint's")
@@ -127,7 +130,8 @@ async function generate(given: readonly string[], flags: Flags, context: CliCont
     throw new InvalidInputError("--model: the bundled model is not in this copy; name a folder or a repository");
   }
   if (flags.threads !== undefined) {
-    if (!Number.isInteger(flags.threads) || flags.threads < 1) invalid("--threads", "an integer of at least 1", flags.threads);
+    if (!Number.isInteger(flags.threads) || flags.threads < 1)
+      invalid("--threads", "an integer of at least 1", flags.threads);
     setNumThreads(flags.threads);
   }
   const noise = flags.initNoise === undefined ? undefined : readNpy(flags.initNoise);
@@ -170,12 +174,20 @@ async function generate(given: readonly string[], flags: Flags, context: CliCont
     const sheetPath = sheet ? target.writeSheet(result.images) : null;
     const seconds = round((performance.now() - started) / 1000);
     if (flags.json) {
-      const report = { images: files, ...(sheetPath && { sheet: sheetPath }), seconds, device: pipe.device, dtype: pipe.dtype };
+      const report = {
+        images: files,
+        ...(sheetPath && { sheet: sheetPath }),
+        seconds,
+        device: pipe.device,
+        dtype: pipe.dtype,
+      };
       context.stdout(`${JSON.stringify(report)}\n`);
     } else {
       for (const { path } of files) context.stdout(`${path}\n`);
       if (sheetPath) context.stdout(`${sheetPath}\n`);
-      context.stderr(`${files.length} picture${files.length === 1 ? "" : "s"} in ${seconds} s (${pipe.device}, ${pipe.dtype})\n`);
+      context.stderr(
+        `${files.length} picture${files.length === 1 ? "" : "s"} in ${seconds} s (${pipe.device}, ${pipe.dtype})\n`,
+      );
     }
   } finally {
     progress.stop();
@@ -202,7 +214,11 @@ function givenOptions(flags: Flags, noise: Tensor | undefined): GenerateOptions 
 }
 
 /** Prompt and seed of each picture, in order. */
-function pictures(prompts: readonly string[], each: number, seed: number | null): { prompt: string; seed: number | null }[] {
+function pictures(
+  prompts: readonly string[],
+  each: number,
+  seed: number | null,
+): { prompt: string; seed: number | null }[] {
   return prompts.flatMap((prompt, p) =>
     Array.from({ length: each }, (_, i) => ({ prompt, seed: seed === null ? null : seed + p * each + i })),
   );
@@ -246,7 +262,8 @@ class Target {
   #paths: string[] = [];
 
   constructor({ output, overwrite = false, saveLatents: latents }: Flags) {
-    const isFile = output !== undefined && /\.png$/i.test(output) && !statSync(output, { throwIfNoEntry: false })?.isDirectory();
+    const isFile =
+      output !== undefined && /\.png$/i.test(output) && !statSync(output, { throwIfNoEntry: false })?.isDirectory();
     this.#file = isFile ? output : null;
     this.#folder = isFile ? resolve(output, "..") : (output ?? DEFAULT_OUTPUT);
     this.#overwrite = overwrite;

@@ -43,7 +43,9 @@ function inspectPicture(path: string): Report {
   }
   const png = readPng(bytes, path);
   const settings = textToSettings(png.text);
-  const texts = Object.fromEntries(png.text.filter(({ keyword }) => keyword !== "miro").map(({ keyword, text }) => [keyword, text]));
+  const texts = Object.fromEntries(
+    png.text.filter(({ keyword }) => keyword !== "miro").map(({ keyword, text }) => [keyword, text]),
+  );
   return { file: path, width: png.width, height: png.height, ...(settings ? { settings } : { settings: null, texts }) };
 }
 
@@ -61,7 +63,9 @@ async function inspectFolder(folder: string): Promise<Report> {
     if (variants.length > 0) return { folder, variants };
     throw new InvalidInputError(`${folder}: holds no config.json, so it is not a checkpoint`);
   }
-  const weights = ["model.safetensors", "diffusion_pytorch_model.safetensors"].map((name) => join(folder, name)).find((file) => existsSync(file));
+  const weights = ["model.safetensors", "diffusion_pytorch_model.safetensors"]
+    .map((name) => join(folder, name))
+    .find((file) => existsSync(file));
   const json = readJson(config) as Report | null;
   if (!json?.network) return { folder, config: json, ...(weights ? await inspectTensors(weights) : {}) };
   const release = readReleaseConfig(folder);
@@ -95,7 +99,8 @@ async function inspectTensors(path: string, counted = ""): Promise<Report> {
       groups[group] = (groups[group] ?? 0) + 1;
       const kind = dtype ?? "other";
       dtypes[kind] = (dtypes[kind] ?? 0) + 1;
-      if (kind.includes("float") && key.startsWith(counted)) parameters += shape.reduce((product, size) => product * size, 1);
+      if (kind.includes("float") && key.startsWith(counted))
+        parameters += shape.reduce((product, size) => product * size, 1);
     }
     return {
       weights: basename(path),

@@ -4,8 +4,8 @@
  */
 import { Command, CommanderError } from "commander";
 import { MiroError, systemReason } from "../errors.js";
-import type { CliContext, Register } from "./context.js";
 import { version } from "../version.js";
+import type { CliContext, Register } from "./context.js";
 
 interface Entry {
   summary: string;

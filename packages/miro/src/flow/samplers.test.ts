@@ -10,7 +10,10 @@ const values = (t: Tensor) => t.flatten().toList() as number[];
 
 describe("euler", () => {
   const live: Tensor[] = [];
-  const own = <T extends Tensor>(t: T): T => (live.push(t), t);
+  const own = (t: Tensor): Tensor => {
+    live.push(t);
+    return t;
+  };
   afterEach(() => {
     for (const t of live.splice(0)) t.dispose();
   });
@@ -32,7 +35,8 @@ describe("euler", () => {
     const seen: { gamma: number; x: number[]; denoised: number[] }[] = [];
     const result = own(
       await euler((x: Tensor, gamma) => ({ velocity: x.mul(gamma + 0.5), state: none }), x0, gammas, {
-        onStep: ({ gamma, x, denoised }: StepReport) => void seen.push({ gamma, x: values(x), denoised: values(denoised) }),
+        onStep: ({ gamma, x, denoised }: StepReport) =>
+          void seen.push({ gamma, x: values(x), denoised: values(denoised) }),
       }),
     );
     const after1 = [1, 2].map((v) => v - v * 0.5 * 0.3);
@@ -106,7 +110,8 @@ describe("guidance", () => {
   });
 
   it("is off at w ≤ 0 and outside an inclusive window; linear guidance has mean w·(S − 1)/S", () => {
-    const at = (guidance: Guidance, steps = 5) => Array.from({ length: steps }, (_, i) => guidanceWeight(guidance, i, steps));
+    const at = (guidance: Guidance, steps = 5) =>
+      Array.from({ length: steps }, (_, i) => guidanceWeight(guidance, i, steps));
     expect(at(constant)).toEqual([2, 2, 2, 2, 2]);
     expect(at({ ...constant, scale: 0 })).toEqual([0, 0, 0, 0, 0]);
     expect(at({ ...constant, scale: -3 })).toEqual([0, 0, 0, 0, 0]);

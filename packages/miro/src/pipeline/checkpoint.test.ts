@@ -63,7 +63,9 @@ describe("a published checkpoint", () => {
       }
     });
     expect(readReleaseConfig(copy)).toEqual(readReleaseConfig(folder));
-    expect(readFileSync(join(copy, "uncond_embedding.npy"))).toEqual(readFileSync(join(folder, "uncond_embedding.npy")));
+    expect(readFileSync(join(copy, "uncond_embedding.npy"))).toEqual(
+      readFileSync(join(folder, "uncond_embedding.npy")),
+    );
     dispose(checkpoint);
   });
 
@@ -71,7 +73,9 @@ describe("a published checkpoint", () => {
     const checkpoint = loadCheckpoint(folder);
     saveCheckpoint(folder, { ...checkpoint, dtype: "float16" });
     scope(() => {
-      const dtypes = new Map([...readSafetensors(join(folder, "model.safetensors"))].map(([name, t]) => [name, t.dtype]));
+      const dtypes = new Map(
+        [...readSafetensors(join(folder, "model.safetensors"))].map(([name, t]) => [name, t.dtype]),
+      );
       expect(dtypes.get("network.latents")).toBe("float16");
       expect(dtypes.get("network.time_embedder.encode_time.freqs")).toBe("float32");
       expect(dtypes.get("network.cond_mask")).toBe("bool");
@@ -96,7 +100,8 @@ describe("a published checkpoint", () => {
     writeNpy(join(folder, "uncond_embedding.npy"), flat);
     flat.dispose();
     edit((tensors) => {
-      for (const name of [...tensors.keys()]) if (/^(data_preprocessing|postprocessing)\./.test(name)) tensors.delete(name);
+      for (const name of [...tensors.keys()])
+        if (/^(data_preprocessing|postprocessing)\./.test(name)) tensors.delete(name);
       tensors.set("postprocessing.vae.whatever", zeros([3]));
     });
     const [checkpoint, original] = [loadCheckpoint(folder), loadCheckpoint(released)];
@@ -118,15 +123,47 @@ describe("a broken checkpoint is refused in one line that names the file", () =>
     ["an empty file", () => truncateSync(weights(), 0), () => /model\.safetensors.*byte 0/],
     ["no JSON", () => writeFileSync(config(), "{"), () => /config\.json: not valid JSON/],
     ["a list", () => writeFileSync(config(), "[]"), () => /config\.json: expected an object/],
-    ["an unknown argument", () => configure((c) => Object.assign(c.network, { wings: 2 })), () => /config\.json: network\.wings: unknown argument/],
+    [
+      "an unknown argument",
+      () => configure((c) => Object.assign(c.network, { wings: 2 })),
+      () => /config\.json: network\.wings: unknown argument/,
+    ],
     ["no resolution", () => configure((c) => delete c.data_resolution), () => /config\.json: data_resolution: /],
-    ["an absurd size", () => configure((c) => Object.assign(c.network, { num_latents: 1e12 })), () => /network\.latents: expected shape \[1000000000000,64\]/],
-    ["an absurd depth", () => configure((c) => Object.assign(c.network, { num_blocks: 1e9 })), () => /expected 1000000000 RIN blocks as config\.json says, found 2/],
-    ["other rewards", () => configure((c) => Object.assign(c, { coherence_keys: ["a"] })), () => /coherence_keys differ/],
-    ["a missing tensor", () => edit((t) => void t.delete("network.data_ln.weight")), () => /model\.safetensors: .*missing.*data_ln\.weight/],
-    ["an extra tensor", () => edit((t) => void t.set("network.more", zeros([1]))), () => /model\.safetensors: .*unexpected.*more/],
-    ["a wrong shape", () => edit((t) => void t.set("network.data_ln.weight", zeros([5]))), () => /model\.safetensors: .*data_ln\.weight: expected \[32\], got \[5\]/],
-    ["a wrong embedding", () => scope(() => writeNpy(join(folder, "uncond_embedding.npy"), zeros([2, 3]))), () => /uncond_embedding\.npy: expected shape \(48,\) or \(n, 48\), found \(2, 3\)/],
+    [
+      "an absurd size",
+      () => configure((c) => Object.assign(c.network, { num_latents: 1e12 })),
+      () => /network\.latents: expected shape \[1000000000000,64\]/,
+    ],
+    [
+      "an absurd depth",
+      () => configure((c) => Object.assign(c.network, { num_blocks: 1e9 })),
+      () => /expected 1000000000 RIN blocks as config\.json says, found 2/,
+    ],
+    [
+      "other rewards",
+      () => configure((c) => Object.assign(c, { coherence_keys: ["a"] })),
+      () => /coherence_keys differ/,
+    ],
+    [
+      "a missing tensor",
+      () => edit((t) => void t.delete("network.data_ln.weight")),
+      () => /model\.safetensors: .*missing.*data_ln\.weight/,
+    ],
+    [
+      "an extra tensor",
+      () => edit((t) => void t.set("network.more", zeros([1]))),
+      () => /model\.safetensors: .*unexpected.*more/,
+    ],
+    [
+      "a wrong shape",
+      () => edit((t) => void t.set("network.data_ln.weight", zeros([5]))),
+      () => /model\.safetensors: .*data_ln\.weight: expected \[32\], got \[5\]/,
+    ],
+    [
+      "a wrong embedding",
+      () => scope(() => writeNpy(join(folder, "uncond_embedding.npy"), zeros([2, 3]))),
+      () => /uncond_embedding\.npy: expected shape \(48,\) or \(n, 48\), found \(2, 3\)/,
+    ],
   ])("%s", (_what, damage, message) => {
     damage();
     const before = memory.stats().liveTensors;

@@ -9,9 +9,19 @@
  */
 import { existsSync, mkdirSync, readdirSync, statSync } from "node:fs";
 import { join } from "node:path";
-import { type DType, nn, readNpy, SafetensorsFile, scope, type Tensor, writeNpy, writeSafetensors } from "@miro-t2i/torch";
+import {
+  type DType,
+  nn,
+  readNpy,
+  SafetensorsFile,
+  scope,
+  type Tensor,
+  writeNpy,
+  writeSafetensors,
+} from "@miro-t2i/torch";
 import { z } from "zod";
 import { InvalidInputError, MiroError, systemReason } from "../errors.js";
+import { release } from "../flow/release.js";
 import {
   type FlowPrecondConfig,
   parsePrecondConfig,
@@ -20,7 +30,6 @@ import {
   type RinConfig,
   rinConfigToJson,
 } from "../networks/config.js";
-import { release } from "../flow/release.js";
 import { FlowPrecond } from "../networks/precond.js";
 import { Rin } from "../networks/rin.js";
 import { readJson, writeFileAtomic } from "./files.js";
@@ -95,7 +104,8 @@ export interface Checkpoint {
 export function readReleaseConfig(folder: string): ReleaseConfig {
   const path = join(folder, "config.json");
   const json = readJson(path);
-  if (typeof json !== "object" || json === null || Array.isArray(json)) throw new InvalidInputError(`${path}: expected an object`);
+  if (typeof json !== "object" || json === null || Array.isArray(json))
+    throw new InvalidInputError(`${path}: expected an object`);
   const { network: networkJson, preconditioning: precondJson, ...rest } = json as Record<string, unknown>;
   const result = settingsSchema.safeParse(rest);
   if (!result.success) {
@@ -143,7 +153,10 @@ export interface LoadCheckpointOptions {
  *
  * @throws MiroError naming the file and what is wrong with it
  */
-export function loadCheckpoint(folder: string, { device = "cpu", dtype = "float32" }: LoadCheckpointOptions = {}): Checkpoint {
+export function loadCheckpoint(
+  folder: string,
+  { device = "cpu", dtype = "float32" }: LoadCheckpointOptions = {},
+): Checkpoint {
   for (const name of CHECKPOINT_FILES) requireFile(folder, name);
   const config = readReleaseConfig(folder);
   const path = join(folder, "model.safetensors");
@@ -162,7 +175,9 @@ export function loadCheckpoint(folder: string, { device = "cpu", dtype = "float3
       const module = scope(() => nn.init.skipped(create));
       modules.push(module);
       const names = groups.get(name) ?? [];
-      inFile(path, () => scope(() => module.loadStateDict(new Map(names.map((key) => [key, file.get(`${name}.${key}`)])))));
+      inFile(path, () =>
+        scope(() => module.loadStateDict(new Map(names.map((key) => [key, file.get(`${name}.${key}`)])))),
+      );
       return module.requiresGrad_(false).eval().to({ device, dtype });
     };
     try {
@@ -189,7 +204,14 @@ export interface SaveCheckpointOptions extends Omit<Checkpoint, "preprocessing">
 
 /** Writes a release folder. Each file appears whole; `config.json`, the one that readers look for, comes last. */
 export function saveCheckpoint(folder: string, checkpoint: SaveCheckpointOptions): void {
-  const { config, network, preconditioning, postprocessing, preprocessing = postprocessing, dtype = "float32" } = checkpoint;
+  const {
+    config,
+    network,
+    preconditioning,
+    postprocessing,
+    preprocessing = postprocessing,
+    dtype = "float32",
+  } = checkpoint;
   try {
     mkdirSync(folder, { recursive: true });
   } catch (error) {
@@ -216,7 +238,9 @@ export function saveCheckpoint(folder: string, checkpoint: SaveCheckpointOptions
     writeSafetensors(join(folder, "model.safetensors"), tensors, { format: "pt" });
     writeNpy(join(folder, "uncond_embedding.npy"), hostCopy(checkpoint.uncondEmbedding, "float32"));
   });
-  writeFileAtomic(join(folder, "config.json"), `${JSON.stringify(releaseConfigToJson(config), null, 2)}\n`, { overwrite: true });
+  writeFileAtomic(join(folder, "config.json"), `${JSON.stringify(releaseConfigToJson(config), null, 2)}\n`, {
+    overwrite: true,
+  });
 }
 
 /** Floating tensors in `dtype`, others as they are; contiguous, on the host. */
@@ -327,6 +351,8 @@ function inFile<T>(path: string, work: () => T): T {
   } catch (error) {
     if (!(error instanceof Error) || error.message.includes(path)) throw error;
     const message = `${path}: ${error.message.replace(/\s*\n\s*/g, "; ")}`;
-    throw error instanceof InvalidInputError ? new InvalidInputError(message) : new MiroError(message, { cause: error });
+    throw error instanceof InvalidInputError
+      ? new InvalidInputError(message)
+      : new MiroError(message, { cause: error });
   }
 }

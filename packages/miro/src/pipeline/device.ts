@@ -16,8 +16,11 @@ export function availableDevices(): string[] {
 export function checkDevice(device: string, parameter = "device"): string {
   const available = availableDevices();
   if (available.includes(device)) return device;
-  const why = device.startsWith("cuda") && available.length === 1 ? " (no CUDA device, or a libtorch without CUDA)" : "";
-  throw new InvalidInputError(`${parameter}: ${JSON.stringify(device)} is not available${why}; available: ${available.join(", ")}`);
+  const why =
+    device.startsWith("cuda") && available.length === 1 ? " (no CUDA device, or a libtorch without CUDA)" : "";
+  throw new InvalidInputError(
+    `${parameter}: ${JSON.stringify(device)} is not available${why}; available: ${available.join(", ")}`,
+  );
 }
 
 /** Whether this processor multiplies bfloat16 matrices in hardware. */

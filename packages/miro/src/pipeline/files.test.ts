@@ -42,14 +42,13 @@ describe("writeFileAtomic", () => {
     expect(() => writeFileAtomic(join(folder, "x"), "x")).toThrow(/permission denied/);
     chmodSync(folder, 0o700);
   });
-
 });
 
 describe("reading", () => {
   it("names the file that is missing or no JSON", () => {
     const path = join(folder, "config.json");
     expect(() => readBytes(path)).toThrow(`${path}: cannot be read: no such file or directory`);
-    writeFileSync(path, "{\n  \"a\": 1,\n}");
+    writeFileSync(path, '{\n  "a": 1,\n}');
     expect(() => readJson(path)).toThrow(`${path}: not valid JSON: `);
   });
 });

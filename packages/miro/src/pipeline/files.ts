@@ -3,7 +3,17 @@
  * beside the target, synced, then given its name in one step.
  */
 import { randomBytes } from "node:crypto";
-import { closeSync, fsyncSync, linkSync, mkdirSync, openSync, readFileSync, renameSync, rmSync, writeSync } from "node:fs";
+import {
+  closeSync,
+  fsyncSync,
+  linkSync,
+  mkdirSync,
+  openSync,
+  readFileSync,
+  renameSync,
+  rmSync,
+  writeSync,
+} from "node:fs";
 import { basename, dirname, join } from "node:path";
 import { InvalidInputError, MiroError, systemReason } from "../errors.js";
 
@@ -33,7 +43,8 @@ export function writeFileAtomic(path: string, data: Uint8Array | string, { overw
   } catch (error) {
     const { code, syscall } = error as NodeJS.ErrnoException;
     if (code === "EEXIST" && syscall !== "mkdir") throw existing(path);
-    if (code === "EEXIST") throw new MiroError(`${path}: cannot be written: a part of its path is a file`, { cause: error });
+    if (code === "EEXIST")
+      throw new MiroError(`${path}: cannot be written: a part of its path is a file`, { cause: error });
     throw new MiroError(`${path}: cannot be written: ${systemReason(error)}`, { cause: error });
   } finally {
     if (temporary !== null) rmSync(temporary, { force: true });

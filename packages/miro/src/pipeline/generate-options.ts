@@ -4,7 +4,7 @@ import { z } from "zod";
 import type { Progress } from "../flow/samplers.js";
 import { SAMPLERS } from "../flow/samplers.js";
 import { field } from "../options.js";
-import type { GeneratedImage } from "./pipeline.js";
+import type { GeneratedImage } from "./metadata.js";
 
 const samplerNames = Object.keys(SAMPLERS) as [keyof typeof SAMPLERS];
 const rewards = z.record(z.string(), z.number());

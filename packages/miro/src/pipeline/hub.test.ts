@@ -19,7 +19,15 @@ beforeEach(async () => {
   home = mkdtempSync(join(tmpdir(), "miro-hub-"));
   repository = { sha: SHA, files: { "config.json": Buffer.from("{}"), "v1/model.bin": randomBytes(50_000) } };
   server = await new HubServer({ "someone/model": repository }).start();
-  for (const name of ["HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE", "HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "HF_TOKEN_PATH"]) {
+  for (const name of [
+    "HF_TOKEN",
+    "HUGGING_FACE_HUB_TOKEN",
+    "HF_HUB_CACHE",
+    "HUGGINGFACE_HUB_CACHE",
+    "HF_HUB_OFFLINE",
+    "TRANSFORMERS_OFFLINE",
+    "HF_TOKEN_PATH",
+  ]) {
     vi.stubEnv(name, "");
   }
   vi.stubEnv("HF_HOME", home);
@@ -45,7 +53,9 @@ describe("a repository", () => {
     expect(lstatSync(link).isSymbolicLink()).toBe(true);
     expect(readlinkSync(link)).toMatch(/^\.\.\/\.\.\/\.\.\/blobs\/[0-9a-f]{64}$/);
     expect(readFileSync(link)).toEqual(repository.files["v1/model.bin"]);
-    expect(readdirSync(join(storage(), "blobs")).every((name) => /^[0-9a-f]{40}([0-9a-f]{24})?$/.test(name))).toBe(true);
+    expect(readdirSync(join(storage(), "blobs")).every((name) => /^[0-9a-f]{40}([0-9a-f]{24})?$/.test(name))).toBe(
+      true,
+    );
     const before = server.downloads.length;
     await (await open()).fetch(source.files);
     expect(server.downloads.length).toBe(before);
@@ -62,7 +72,10 @@ describe("a repository", () => {
     repository.token = "hf_secret";
     vi.stubEnv("HF_TOKEN", "hf_secret");
     await (await open()).fetch(["v1/model.bin"]);
-    const [large, others] = [server.requests.filter((r) => r.path.startsWith("/large/")), server.requests.filter((r) => !r.path.startsWith("/large/"))];
+    const [large, others] = [
+      server.requests.filter((r) => r.path.startsWith("/large/")),
+      server.requests.filter((r) => !r.path.startsWith("/large/")),
+    ];
     expect(others.every(({ authorization }) => authorization === "Bearer hf_secret")).toBe(true);
     expect(large.length).toBeGreaterThan(0);
     expect(large.every(({ authorization }) => authorization === undefined)).toBe(true);
@@ -71,7 +84,9 @@ describe("a repository", () => {
   it("is refused with what to do: 401, 404, an unknown revision", async () => {
     repository.token = "hf_secret";
     await expect(open()).rejects.toThrow(/^model: the Hub refuses access to someone\/model \(401\).*set HF_TOKEN/);
-    await expect(resolveModel("someone/nothing", "vae")).rejects.toThrow(/^vae: the Hub has no repository someone\/nothing/);
+    await expect(resolveModel("someone/nothing", "vae")).rejects.toThrow(
+      /^vae: the Hub has no repository someone\/nothing/,
+    );
     delete repository.token;
     const other = resolveModel("someone/model", "model", { revision: "v9" });
     await expect(other).rejects.toThrow("no repository someone/model with revision v9");
@@ -81,17 +96,26 @@ describe("a repository", () => {
   it("resumes a connection that breaks, and shows progress", async () => {
     server.cutAfter.push(20_000, 10_000);
     const bytes: number[] = [];
-    const source = await resolveModel("someone/model", "model", { retryDelaysMs, onDownload: (p) => void bytes.push(p.bytes) });
+    const source = await resolveModel("someone/model", "model", {
+      retryDelaysMs,
+      onDownload: (p) => void bytes.push(p.bytes),
+    });
     await source.fetch(["v1/model.bin"]);
     expect(readFileSync(join(source.folder, "v1/model.bin"))).toEqual(repository.files["v1/model.bin"]);
-    expect(server.downloads.filter(({ path }) => path.startsWith("/large/")).map(({ range }) => range)).toEqual([undefined, "bytes=20000-", "bytes=30000-"]);
+    expect(server.downloads.filter(({ path }) => path.startsWith("/large/")).map(({ range }) => range)).toEqual([
+      undefined,
+      "bytes=20000-",
+      "bytes=30000-",
+    ]);
     expect(bytes.at(-1)).toBe(50_000);
   });
 
   it("keeps what it has when the connection breaks for good, and continues another time", async () => {
     server.cutAfter.push(1_000, 1_000, 1_000);
     const source = await open();
-    await expect(source.fetch(["v1/model.bin"])).rejects.toThrow(/download failed: .*3000 of 50000 bytes are kept, run again to continue/);
+    await expect(source.fetch(["v1/model.bin"])).rejects.toThrow(
+      /download failed: .*3000 of 50000 bytes are kept, run again to continue/,
+    );
     expect(existsSync(join(source.folder, "v1/model.bin"))).toBe(false);
     await (await open()).fetch(["v1/model.bin"]);
     expect(server.downloads.at(-1)!.range).toBe("bytes=3000-");
@@ -149,7 +173,9 @@ describe("without the Hub", () => {
   });
 
   it("tells folders, repositories and neither apart", async () => {
-    await expect(resolveModel("./nowhere", "model")).rejects.toThrow('model: expected a folder or a repository owner/name, received "./nowhere"');
+    await expect(resolveModel("./nowhere", "model")).rejects.toThrow(
+      'model: expected a folder or a repository owner/name, received "./nowhere"',
+    );
     await expect(resolveModel("a/b/c", "model")).rejects.toThrow(InvalidInputError);
     await expect(resolveModel(fileURLToPath(import.meta.url), "model")).rejects.toThrow(/a file/);
   });
@@ -159,10 +185,16 @@ describe("a pipeline from the Hub", () => {
   it("draws with a variant, its own text encoder and another repository's autoencoder", async () => {
     const tiny = fileURLToPath(new URL("../../../../tests/reference/fixtures/tiny", import.meta.url));
     const read = (folder: string, prefix: string) =>
-      Object.fromEntries(readdirSync(join(tiny, folder)).map((name) => [`${prefix}${name}`, readFileSync(join(tiny, folder, name))]));
+      Object.fromEntries(
+        readdirSync(join(tiny, folder)).map((name) => [`${prefix}${name}`, readFileSync(join(tiny, folder, name))]),
+      );
     server.repositories["someone/variants"] = {
       sha: SHA,
-      files: { ...read("checkpoint", "small/"), ...read("text_encoder", "small/text_encoder/"), "README.md": Buffer.from("") },
+      files: {
+        ...read("checkpoint", "small/"),
+        ...read("text_encoder", "small/text_encoder/"),
+        "README.md": Buffer.from(""),
+      },
     };
     server.repositories["someone/vae"] = { sha: SHA, files: read("vae", "") };
     const load = (variant?: string) =>

@@ -11,7 +11,15 @@
  * resumed where it broke off, retried, and compared with its hash before it gets its name.
  */
 import { createHash, type Hash } from "node:crypto";
-import { createReadStream, createWriteStream, existsSync, mkdirSync, readdirSync, readFileSync, statSync } from "node:fs";
+import {
+  createReadStream,
+  createWriteStream,
+  existsSync,
+  mkdirSync,
+  readdirSync,
+  readFileSync,
+  statSync,
+} from "node:fs";
 import { copyFile, rename, rm, symlink, truncate } from "node:fs/promises";
 import { homedir } from "node:os";
 import { dirname, join, relative } from "node:path";
@@ -131,7 +139,9 @@ async function openRepository(name: string, parameter: string, options: HubOptio
   } catch (error) {
     // An answer of the Hub is final; without one, an earlier download will do, as in Python.
     if (error instanceof MiroError || options.signal?.aborted) throw error;
-    return cached(repository) ?? offlineError(repository, `${hubEndpoint()} cannot be reached (${networkReason(error)})`);
+    return (
+      cached(repository) ?? offlineError(repository, `${hubEndpoint()} cannot be reached (${networkReason(error)})`)
+    );
   }
   if (revision !== info.sha) {
     const ref = join(storage, "refs", revision);
@@ -178,7 +188,9 @@ function cached({ name, storage, revision }: Repository): ModelSource | null {
     fetch: async (paths) => {
       const absent = paths.filter((path) => !existsSync(join(folder, path)));
       if (absent.length > 0) {
-        throw new MiroError(`${name}: ${absent.join(", ")} ${absent.length > 1 ? "are" : "is"} not in the cache (${folder}) and the Hub cannot be asked`);
+        throw new MiroError(
+          `${name}: ${absent.join(", ")} ${absent.length > 1 ? "are" : "is"} not in the cache (${folder}) and the Hub cannot be asked`,
+        );
       }
     },
   };
@@ -376,7 +388,9 @@ function httpError({ name, parameter, revision }: Repository, status: number, pa
     const what = path ? `no file ${path} in ${name}` : `no repository ${name} with revision ${revision}`;
     return new InvalidInputError(`${parameter}: the Hub has ${what}`);
   }
-  return new MiroError(`${name}: the Hub answers with HTTP status ${status}${status === 429 ? " (too many requests); wait a little" : ""}`);
+  return new MiroError(
+    `${name}: the Hub answers with HTTP status ${status}${status === 429 ? " (too many requests); wait a little" : ""}`,
+  );
 }
 
 /** The innermost cause of a failed request, in words. */

@@ -5,16 +5,7 @@ import { initialNoise } from "./noise.js";
 
 describe("toRgb", () => {
   it("maps [-1, 1] to bytes by truncation, clamps, and puts channels last", () => {
-    const picture = tensor(
-      [
-        [
-          [[-1, 1]],
-          [[0, 3]],
-          [[Number.NaN, -3]],
-        ],
-      ],
-      { dtype: "float32" },
-    );
+    const picture = tensor([[[[-1, 1]], [[0, 3]], [[Number.NaN, -3]]]], { dtype: "float32" });
     const [image] = toRgb(picture);
     // 0 → 0.5 · 255 = 127.5 → 127
     expect(image).toEqual({ width: 2, height: 1, data: Uint8Array.of(0, 127, 0, 255, 255, 0) });
@@ -30,7 +21,11 @@ describe("contactSheet", () => {
   });
 
   it("places pictures row by row with gaps, background elsewhere", () => {
-    const sheet = contactSheet([solid(2, 2, 10), solid(2, 2, 20), solid(2, 1, 30)], { gap: 1, background: 0, columns: 2 });
+    const sheet = contactSheet([solid(2, 2, 10), solid(2, 2, 20), solid(2, 1, 30)], {
+      gap: 1,
+      background: 0,
+      columns: 2,
+    });
     const rows = Array.from({ length: sheet.height }, (_, y) =>
       Array.from({ length: sheet.width }, (_, x) => sheet.data[(y * sheet.width + x) * 3]),
     );

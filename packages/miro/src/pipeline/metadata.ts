@@ -2,8 +2,37 @@
  * Settings inside pictures: the key `miro` holds them as JSON, and `parameters` as the line that other tools show and
  * read (prompt, then `Steps: …, Sampler: …, CFG scale: …`).
  */
+import type { RgbImage } from "./images.js";
 import type { PngText } from "./png.js";
-import type { ImageSettings } from "./pipeline.js";
+
+/** Everything that decides a picture, as stored in its file. */
+export interface ImageSettings {
+  prompt: string;
+  /** Null when the noise was given. */
+  seed: number | null;
+  steps: number;
+  guidanceScale: number;
+  guidanceType: "constant" | "linear";
+  guidanceWindow?: [number, number | null];
+  sampler: string;
+  shift: number;
+  rewardTargets: Record<string, number>;
+  negativeRewardTargets: Record<string, number>;
+  model: string;
+  variant?: string;
+  width: number;
+  height: number;
+  device: string;
+  dtype: string;
+  versions: { miro: string; torch: string };
+}
+
+/** A finished picture. */
+export interface GeneratedImage extends RgbImage {
+  prompt: string;
+  seed: number | null;
+  settings: ImageSettings;
+}
 
 /** The text chunks of a picture. */
 export function settingsToText(settings: ImageSettings): PngText[] {
@@ -31,7 +60,9 @@ export function textToSettings(text: readonly PngText[]): Record<string, unknown
   if (!found) return null;
   try {
     const value: unknown = JSON.parse(found.text);
-    return typeof value === "object" && value !== null && !Array.isArray(value) ? (value as Record<string, unknown>) : null;
+    return typeof value === "object" && value !== null && !Array.isArray(value)
+      ? (value as Record<string, unknown>)
+      : null;
   } catch {
     return null;
   }

@@ -23,14 +23,19 @@ export interface LatentNormalization {
  * Channel-wise: x = 0.5·(latent − b)/s, so that data has a standard deviation of about 0.5. Plain: latent / 0.13025,
  * as the published code computes it (the usual convention multiplies).
  */
-export function defaultNormalization(config: { channel_wise_normalisation?: boolean; model_type?: string }): LatentNormalization {
+export function defaultNormalization(config: {
+  channel_wise_normalisation?: boolean;
+  model_type?: string;
+}): LatentNormalization {
   const { channel_wise_normalisation: channelWise = false, model_type: type = "sdxl" } = config;
   if (type !== "sdxl") {
     throw new InvalidInputError(`model_type: expected one of sdxl, received ${JSON.stringify(type)}`);
   }
   return scope(() => {
     const column = (values: number[]) => tensor(values, { dtype: "float32" }).view(1, 4, 1, 1);
-    const scale = channelWise ? column(SDXL.scale).reciprocal().mul(0.5) : column(Array(4).fill(SDXL.plain)).reciprocal();
+    const scale = channelWise
+      ? column(SDXL.scale).reciprocal().mul(0.5)
+      : column(Array(4).fill(SDXL.plain)).reciprocal();
     const bias = channelWise ? column(SDXL.bias).neg().mul(scale) : scale.mul(0);
     return { scale, bias };
   });

@@ -17,7 +17,10 @@ interface Run {
   num_images_per_prompt?: number;
 }
 
-const recorded = JSON.parse(readFileSync(`${tiny}/reference.json`, "utf8")) as { prompts: string[]; runs: Record<string, Run> };
+const recorded = JSON.parse(readFileSync(`${tiny}/reference.json`, "utf8")) as {
+  prompts: string[];
+  runs: Record<string, Run>;
+};
 let pipe: MiroPipeline;
 let reference: Map<string, Tensor>;
 
@@ -67,14 +70,20 @@ describe("agreement with the recorded pipeline", () => {
       negativeRewardTargets: run.negative_reward_targets ?? {},
       imagesPerPrompt: run.num_images_per_prompt ?? 1,
     });
-    expect(relative(floats(result.latents), floats(reference.get(`sample.${name}.latents`)!))).toBeLessThanOrEqual(1e-4);
-    expect(agreement(pixels(result), reference.get(`sample.${name}.images`)!.data() as Uint8Array)).toBeGreaterThanOrEqual(0.999);
+    expect(relative(floats(result.latents), floats(reference.get(`sample.${name}.latents`)!))).toBeLessThanOrEqual(
+      1e-4,
+    );
+    expect(
+      agreement(pixels(result), reference.get(`sample.${name}.images`)!.data() as Uint8Array),
+    ).toBeGreaterThanOrEqual(0.999);
     result.latents.dispose();
   });
 
   it("draws the same noise from the seed as the recorded generator", async () => {
     const result = await pipe.generate(recorded.prompts[0]!, { seed: 1001, steps: 6, guidanceScale: 0 });
-    expect(relative(floats(result.latents), floats(reference.get("sample.unguided.latents")!))).toBeLessThanOrEqual(1e-4);
+    expect(relative(floats(result.latents), floats(reference.get("sample.unguided.latents")!))).toBeLessThanOrEqual(
+      1e-4,
+    );
     result.latents.dispose();
   });
 
@@ -95,7 +104,10 @@ describe("seeds", () => {
 
   it("give the same bytes whatever else is drawn, and wherever", async () => {
     const alone = await pipe.generate(recorded.prompts[1]!, { ...options, seed: 12 });
-    const together = await pipe.generate([recorded.prompts[2]!, recorded.prompts[1]!, recorded.prompts[0]!], { ...options, seed: 11 });
+    const together = await pipe.generate([recorded.prompts[2]!, recorded.prompts[1]!, recorded.prompts[0]!], {
+      ...options,
+      seed: 11,
+    });
     expect(together.images.map((image) => image.seed)).toEqual([11, 12, 13]);
     expect(together.images[1]!.data).toEqual(alone.images[0]!.data);
     const listed = await pipe.generate(recorded.prompts[1]!, { ...options, imagesPerPrompt: 2, seed: [99, 12] });
@@ -123,7 +135,11 @@ describe("conditioning", () => {
     const original = network.condition.bind(network);
     const inputs: Parameters<typeof original>[0][] = [];
     network.condition = (input) => {
-      const kept = { textEmbeddings: input.textEmbeddings.clone().keep(), textMask: input.textMask.clone().keep(), rewards: Object.fromEntries(Object.entries(input.rewards).map(([key, t]) => [key, t.clone().keep()])) };
+      const kept = {
+        textEmbeddings: input.textEmbeddings.clone().keep(),
+        textMask: input.textMask.clone().keep(),
+        rewards: Object.fromEntries(Object.entries(input.rewards).map(([key, t]) => [key, t.clone().keep()])),
+      };
       inputs.push(kept);
       return original(input);
     };
@@ -144,14 +160,20 @@ describe("conditioning", () => {
       once.latents.dispose();
     } finally {
       network.condition = original;
-      for (const { textEmbeddings, textMask, rewards } of inputs) for (const t of [textEmbeddings, textMask, ...Object.values(rewards)]) t.dispose();
+      for (const { textEmbeddings, textMask, rewards } of inputs)
+        for (const t of [textEmbeddings, textMask, ...Object.values(rewards)]) t.dispose();
     }
   });
 
   it("takes one set of targets per picture", async () => {
     const key = pipe.coherenceKeys[0]!;
     const options = { steps: 2, guidanceScale: 2 };
-    const both = await pipe.generate("a cat", { ...options, seed: [3, 3], imagesPerPrompt: 2, rewardTargets: [{ [key]: 0.1 }, { [key]: 0.9 }] });
+    const both = await pipe.generate("a cat", {
+      ...options,
+      seed: [3, 3],
+      imagesPerPrompt: 2,
+      rewardTargets: [{ [key]: 0.1 }, { [key]: 0.9 }],
+    });
     const low = await pipe.generate("a cat", { ...options, seed: 3, rewardTargets: { [key]: 0.1 } });
     expect(both.images[0]!.data).toEqual(low.images[0]!.data);
     expect(both.images[1]!.data).not.toEqual(low.images[0]!.data);
@@ -219,7 +241,8 @@ describe("a call", () => {
   });
 
   it("leaves no tensor behind but its latents", async () => {
-    const call = async () => (await pipe.generate(["a cat", "a fox"], { steps: 2, imagesPerPrompt: 2, batchSize: 3 })).latents.dispose();
+    const call = async () =>
+      (await pipe.generate(["a cat", "a fox"], { steps: 2, imagesPerPrompt: 2, batchSize: 3 })).latents.dispose();
     await call();
     const before = memory.stats().liveTensors;
     for (let i = 0; i < 3; i++) await call();
@@ -227,16 +250,28 @@ describe("a call", () => {
   });
 
   it.each([
-    ["an unknown reward", { rewardTargets: { beauty: 1 } }, /^rewardTargets: this checkpoint was not trained on beauty; its rewards are clip_score, aesthetic_score, image_reward_score$/],
+    [
+      "an unknown reward",
+      { rewardTargets: { beauty: 1 } },
+      /^rewardTargets: this checkpoint was not trained on beauty; its rewards are clip_score, aesthetic_score, image_reward_score$/,
+    ],
     ["an unknown negative reward", { negativeRewardTargets: { vqa_score: 1 } }, /^negativeRewardTargets: .* vqa_score/],
     ["no steps", { steps: 0 }, /^steps: expected an integer of at least 1, received 0$/],
     ["NaN guidance", { guidanceScale: Number.NaN }, /^guidanceScale: expected a finite number, received NaN$/],
     ["infinite guidance", { guidanceScale: Number.POSITIVE_INFINITY }, /^guidanceScale: /],
     ["a negative seed", { seed: -1 }, /^seed: expected an integer of at least 0/],
-    ["too few seeds", { seed: [1, 2], imagesPerPrompt: 3 }, /^seed: expected one number, or one for each of 3 pictures, received "2 numbers"/],
+    [
+      "too few seeds",
+      { seed: [1, 2], imagesPerPrompt: 3 },
+      /^seed: expected one number, or one for each of 3 pictures, received "2 numbers"/,
+    ],
     ["an unknown sampler", { sampler: "magic" as "euler" }, /^sampler: expected one of euler, received "magic"$/],
     ["an unknown option", { guidance: 3 } as object, /^guidance: /],
-    ["too many targets", { rewardTargets: [{}, {}] }, /^rewardTargets: expected one set for all pictures or one for each of 1/],
+    [
+      "too many targets",
+      { rewardTargets: [{}, {}] },
+      /^rewardTargets: expected one set for all pictures or one for each of 1/,
+    ],
   ])("refuses %s before computing anything", async (_what, options, message) => {
     const run = pipe.generate("a cat", options);
     await expect(run).rejects.toThrow(message);
@@ -246,6 +281,8 @@ describe("a call", () => {
   it("refuses noise and embeddings of wrong shapes", async () => {
     const noise = reference.get("sample.guided.noise")!;
     await expect(pipe.generate("a cat", { noise })).rejects.toThrow("noise: expected shape (1, 4, 8, 8)");
-    await expect(pipe.generate("a cat", { promptEmbeddings: [noise] })).rejects.toThrow("promptEmbeddings: expected shape (tokens, 48)");
+    await expect(pipe.generate("a cat", { promptEmbeddings: [noise] })).rejects.toThrow(
+      "promptEmbeddings: expected shape (tokens, 48)",
+    );
   });
 });

@@ -6,7 +6,7 @@
  * kernels add numbers up, and pixels by a level here and there.
  */
 import { basename, join, resolve } from "node:path";
-import { buildInfo, cat, type DType, noGrad, nn, scope, type Tensor, tensor, zeros } from "@miro-t2i/torch";
+import { buildInfo, cat, type DType, type nn, noGrad, scope, type Tensor, tensor, zeros } from "@miro-t2i/torch";
 import type { Autoencoder } from "../autoencoder/index.js";
 import { loadAutoencoder } from "../autoencoder/index.js";
 import { InvalidInputError, invalid, MiroError } from "../errors.js";
@@ -14,8 +14,8 @@ import { type Guidance, guidedDenoise, guidedSteps } from "../flow/guidance.js";
 import { release } from "../flow/release.js";
 import { SAMPLERS } from "../flow/samplers.js";
 import { LinearSchedule } from "../flow/schedule.js";
-import { REWARD_KEYS } from "../networks/config.js";
 import { type Conditioning, narrowConditioning } from "../networks/conditioning.js";
+import { REWARD_KEYS } from "../networks/config.js";
 import { parseOptions } from "../options.js";
 import { T5Encoder } from "../text/t5.js";
 import { countT5Parameters } from "../text/t5-config.js";
@@ -27,6 +27,7 @@ import { readJson } from "./files.js";
 import { type GenerateOptions, generateSchema } from "./generate-options.js";
 import { type DownloadProgress, type HubOptions, resolveModel } from "./hub.js";
 import { type RgbImage, toRgb } from "./images.js";
+import type { GeneratedImage, ImageSettings } from "./metadata.js";
 import { initialNoise } from "./noise.js";
 import { denormalize } from "./normalization.js";
 import { choosePart, fetchCheckpoint, fetchTextEncoder, fetchVae, isLocal, variantPrefix } from "./sources.js";
@@ -83,35 +84,6 @@ export interface PipelineParts extends Checkpoint {
   /** Name of the model in settings. */
   name?: string;
   variant?: string | undefined;
-}
-
-/** Everything that decides a picture, as stored in its file. */
-export interface ImageSettings {
-  prompt: string;
-  /** Null when the noise was given. */
-  seed: number | null;
-  steps: number;
-  guidanceScale: number;
-  guidanceType: "constant" | "linear";
-  guidanceWindow?: [number, number | null];
-  sampler: string;
-  shift: number;
-  rewardTargets: Record<string, number>;
-  negativeRewardTargets: Record<string, number>;
-  model: string;
-  variant?: string;
-  width: number;
-  height: number;
-  device: string;
-  dtype: string;
-  versions: { miro: string; torch: string };
-}
-
-/** A finished picture. */
-export interface GeneratedImage extends RgbImage {
-  prompt: string;
-  seed: number | null;
-  settings: ImageSettings;
 }
 
 /** What {@link MiroPipeline.generate} returns. */
@@ -186,7 +158,14 @@ export class MiroPipeline {
     let autoencoder: Autoencoder | null = null;
     try {
       const { text_encoder_repo: textRepo, vae_repo: vaeRepo } = checkpoint.config.settings;
-      const text = choosePart(source, `${prefix}text_encoder/`, "textEncoder", options.textEncoder, textRepo, DEFAULT_TEXT_ENCODER);
+      const text = choosePart(
+        source,
+        `${prefix}text_encoder/`,
+        "textEncoder",
+        options.textEncoder,
+        textRepo,
+        DEFAULT_TEXT_ENCODER,
+      );
       const vae = choosePart(source, `${prefix}vae/`, "vae", options.vae, vaeRepo, DEFAULT_VAE);
       // A wrong folder is noticed now; a repository is asked when its files are needed.
       if (isLocal(text)) await fetchTextEncoder(text, hub);
@@ -197,7 +176,8 @@ export class MiroPipeline {
       return new MiroPipeline({
         ...checkpoint,
         autoencoder,
-        loadTextEncoder: async () => loadTextEncoder(await fetchTextEncoder(text, hub), device, dtype, checkpoint.config.network.labelDim),
+        loadTextEncoder: async () =>
+          loadTextEncoder(await fetchTextEncoder(text, hub), device, dtype, checkpoint.config.network.labelDim),
         device,
         dtype,
         name: source.folder === model ? basename(resolve(model)) : model,
@@ -305,7 +285,10 @@ export class MiroPipeline {
         );
         let result: Tensor;
         const start = scope(() =>
-          (noise ? noise.narrow(0, first, rows.length) : initialNoise(seeds!.slice(first, first + rows.length), this.latentShape))
+          (noise
+            ? noise.narrow(0, first, rows.length)
+            : initialNoise(seeds!.slice(first, first + rows.length), this.latentShape)
+          )
             .to({ device: this.device, dtype: "float32" })
             .clone(),
         );
@@ -324,7 +307,8 @@ export class MiroPipeline {
           result = await SAMPLERS[o.sampler](denoise, start, schedule.grid(steps), {
             ...(o.signal && { signal: o.signal }),
             ...(o.onStep && {
-              onStep: ({ step, gamma, x, denoised }) => o.onStep!({ step, steps, gamma, x, denoised, images: rows, imageCount: count }),
+              onStep: ({ step, gamma, x, denoised }) =>
+                o.onStep!({ step, steps, gamma, x, denoised, images: rows, imageCount: count }),
             }),
           });
         } finally {
@@ -456,7 +440,9 @@ export class MiroPipeline {
       const { cut, ...states } = await this.encodePrompt(prompt);
       distinct.set(prompt, states);
       if (cut) {
-        warnings.push(`the prompt is longer than ${this.config.settings.max_text_len} tokens; this was cut: ${JSON.stringify(cut)}`);
+        warnings.push(
+          `the prompt is longer than ${this.config.settings.max_text_len} tokens; this was cut: ${JSON.stringify(cut)}`,
+        );
       }
     }
     return prompts.map((prompt) => distinct.get(prompt)!);
@@ -485,11 +471,20 @@ export class MiroPipeline {
           textMask.select(0, row).narrow(0, 0, text.length).fill_(true);
         }
         const rewards = Object.fromEntries(
-          this.coherenceKeys.map((key) => [key, tensor(targets.map((target) => target[key]!), { dtype: "float32", device: this.device })]),
+          this.coherenceKeys.map((key) => [
+            key,
+            tensor(
+              targets.map((target) => target[key]!),
+              { dtype: "float32", device: this.device },
+            ),
+          ]),
         );
         const conditioning = this.network.condition({ textEmbeddings, textMask, rewards });
         if (!guided.any) return { both: null, conditional: conditioning };
-        return { both: conditioning, conditional: guided.all ? null : narrowConditioning(conditioning, 0, texts.length) };
+        return {
+          both: conditioning,
+          conditional: guided.all ? null : narrowConditioning(conditioning, 0, texts.length),
+        };
       }),
     );
   }
@@ -498,7 +493,8 @@ export class MiroPipeline {
 /** The seed of each picture: consecutive from one, or as listed. */
 function seedsOf(seed: number | number[], count: number): number[] {
   if (typeof seed === "number") return Array.from({ length: count }, (_, i) => seed + i);
-  if (seed.length !== count) invalid("seed", `one number, or one for each of ${count} pictures`, `${seed.length} numbers`);
+  if (seed.length !== count)
+    invalid("seed", `one number, or one for each of ${count} pictures`, `${seed.length} numbers`);
   return seed;
 }
 
@@ -512,7 +508,11 @@ function isLarge(module: nn.Module): boolean {
 async function loadTextEncoder(folder: string, device: string, dtype: DType, width: number): Promise<TextEncoder> {
   const config = T5Encoder.configFromJson(readJson(join(folder, "config.json")), join(folder, "config.json"));
   if (config.dModel !== width) {
-    invalid("textEncoder", `an encoder of width ${width}, as the checkpoint was trained with`, `${config.dModel} in ${folder}`);
+    invalid(
+      "textEncoder",
+      `an encoder of width ${width}, as the checkpoint was trained with`,
+      `${config.dModel} in ${folder}`,
+    );
   }
   const tokenizer = await Tokenizer.fromFile(folder);
   // float16 overflows in T5's feed-forward layers: half precision here always means bfloat16.

@@ -6,17 +6,26 @@ import { MiroError } from "../errors.js";
 import { encodePng, readPng } from "./png.js";
 
 const pixels = (width: number, height: number, f: (x: number, y: number, c: number) => number) =>
-  Uint8Array.from({ length: width * height * 3 }, (_, i) => f(Math.floor(i / 3) % width, Math.floor(i / 3 / width), i % 3));
+  Uint8Array.from({ length: width * height * 3 }, (_, i) =>
+    f(Math.floor(i / 3) % width, Math.floor(i / 3 / width), i % 3),
+  );
 
 describe("encodePng", () => {
   it("is read back exactly by another decoder, for any pixels and sizes", async () => {
     await fc.assert(
-      fc.asyncProperty(fc.integer({ min: 1, max: 19 }), fc.integer({ min: 1, max: 19 }), fc.infiniteStream(fc.nat(255)), async (w, h, bytes) => {
-        const data = Uint8Array.from({ length: w * h * 3 }, () => bytes.next().value);
-        const { data: back, info } = await sharp(encodePng(data, w, h)).raw().toBuffer({ resolveWithObject: true });
-        expect([info.width, info.height, info.channels]).toEqual([w, h, 3]);
-        expect(new Uint8Array(back)).toEqual(data);
-      }),
+      fc.asyncProperty(
+        fc.integer({ min: 1, max: 19 }),
+        fc.integer({ min: 1, max: 19 }),
+        fc.infiniteStream(fc.nat(255)),
+        async (w, h, bytes) => {
+          const data = Uint8Array.from({ length: w * h * 3 }, () => bytes.next().value);
+          const { data: back, info } = await sharp(encodePng(data, w, h))
+            .raw()
+            .toBuffer({ resolveWithObject: true });
+          expect([info.width, info.height, info.channels]).toEqual([w, h, 3]);
+          expect(new Uint8Array(back)).toEqual(data);
+        },
+      ),
       { numRuns: 25 },
     );
   });
@@ -34,9 +43,14 @@ describe("encodePng", () => {
 describe("readPng", () => {
   const texts = [
     { keyword: "parameters", text: "a fox\nSteps: 20, Seed: 1" },
-    { keyword: "miro", text: JSON.stringify({ prompt: "Füchse 🦊 \"quoted\" \u2028" }) },
+    { keyword: "miro", text: JSON.stringify({ prompt: 'Füchse 🦊 "quoted" \u2028' }) },
   ];
-  const sample = encodePng(pixels(5, 4, (x, y) => x * y), 5, 4, texts);
+  const sample = encodePng(
+    pixels(5, 4, (x, y) => x * y),
+    5,
+    4,
+    texts,
+  );
 
   it("finds size and texts", () => {
     expect(readPng(sample, "a.png")).toEqual({ width: 5, height: 4, bitDepth: 8, colourType: 2, text: texts });
@@ -46,7 +60,9 @@ describe("readPng", () => {
     fc.assert(
       fc.property(fc.string({ unit: "grapheme", maxLength: 200 }), (raw) => {
         const text = raw.replaceAll("\0", "");
-        expect(readPng(encodePng(new Uint8Array(3), 1, 1, [{ keyword: "k", text }]), "a.png").text).toEqual([{ keyword: "k", text }]);
+        expect(readPng(encodePng(new Uint8Array(3), 1, 1, [{ keyword: "k", text }]), "a.png").text).toEqual([
+          { keyword: "k", text },
+        ]);
       }),
     );
     // sharp (libpng) must still take the file for a picture
@@ -61,7 +77,9 @@ describe("readPng", () => {
 
   it("notices any truncation, naming file and byte", () => {
     for (let length = 0; length < sample.length; length++) {
-      expect(() => readPng(sample.subarray(0, length), "cut.png")).toThrow(/^cut\.png: not a valid PNG: .* at byte \d+$/);
+      expect(() => readPng(sample.subarray(0, length), "cut.png")).toThrow(
+        /^cut\.png: not a valid PNG: .* at byte \d+$/,
+      );
     }
   });
 

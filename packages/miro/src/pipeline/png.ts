@@ -68,7 +68,8 @@ function filterRows(data: Uint8Array, stride: number, height: number): Uint8Arra
       const up = y > 0 ? data[row - stride + i]! : 0;
       const corner = i >= 3 && y > 0 ? data[row - stride + i - 3]! : 0;
       for (let f = 0; f < 5; f++) {
-        const guess = f === 0 ? 0 : f === 1 ? left : f === 2 ? up : f === 3 ? (left + up) >> 1 : paeth(left, up, corner);
+        const guess =
+          f === 0 ? 0 : f === 1 ? left : f === 2 ? up : f === 3 ? (left + up) >> 1 : paeth(left, up, corner);
         const difference = (value - guess) & 255;
         trial[f]![i] = difference;
         sums[f]! += difference < 128 ? difference : 256 - difference;
@@ -139,7 +140,13 @@ export function readPng(bytes: Uint8Array, file: string): PngInfo {
     if (info === null) {
       if (type !== "IHDR" || length !== 13) return fail(at, "no IHDR chunk");
       const header = new DataView(body.buffer, body.byteOffset, 13);
-      info = { width: header.getUint32(0), height: header.getUint32(4), bitDepth: body[8]!, colourType: body[9]!, text: [] };
+      info = {
+        width: header.getUint32(0),
+        height: header.getUint32(4),
+        bitDepth: body[8]!,
+        colourType: body[9]!,
+        text: [],
+      };
       if (info.width === 0 || info.height === 0) return fail(at, "a picture without pixels");
     } else if (type === "tEXt" || type === "zTXt" || type === "iTXt") {
       info.text.push(readText(type, body) ?? fail(at, `a malformed ${type} chunk`));

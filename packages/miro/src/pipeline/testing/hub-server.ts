@@ -59,7 +59,7 @@ export class HubServer {
     return this.requests.filter(({ path }) => path.includes("/resolve/") || path.startsWith("/large/"));
   }
 
-  #answer(request: IncomingMessage, response: ServerResponse): void {
+  #answer(request: IncomingMessage, response: ServerResponse): unknown {
     const url = new URL(request.url!, "http://x");
     const path = decodeURIComponent(url.pathname);
     const { authorization, range } = request.headers;
@@ -80,10 +80,18 @@ export class HubServer {
       return this.#json(response, 401, { error: "Invalid username or password." });
     }
     const [, name, action, revision, file] = match as unknown as [string, string, string, string, string];
-    if (revision !== "main" && revision !== repository.sha) return this.#json(response, 404, { error: "Invalid rev id" });
+    if (revision !== "main" && revision !== repository.sha)
+      return this.#json(response, 404, { error: "Invalid rev id" });
     if (action === "revision") {
       const siblings = Object.keys(repository.files).map((rfilename) => ({ rfilename }));
-      return this.#json(response, 200, { _id: "1", id: name, sha: repository.sha, siblings, private: false, gated: false });
+      return this.#json(response, 200, {
+        _id: "1",
+        id: name,
+        sha: repository.sha,
+        siblings,
+        private: false,
+        gated: false,
+      });
     }
     if (action === "paths-info") {
       let body = "";
