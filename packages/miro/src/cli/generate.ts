@@ -245,10 +245,10 @@ function saveLatents(path: string, latents: Tensor, overwrite: boolean): void {
   if (!overwrite && existsSync(path)) throw existing(path);
   try {
     mkdirSync(dirname(path), { recursive: true });
-    writeNpy(path, latents);
   } catch (error) {
-    throw new MiroError(`${path}: cannot be written: ${systemReason(error)}`, { cause: error });
+    throw new MiroError(`${dirname(path)}: cannot be created: ${systemReason(error)}`, { cause: error });
   }
+  writeNpy(path, latents);
 }
 
 /** Where pictures go, and under which names. */

@@ -86,6 +86,9 @@ export const generateSchema = z.strictObject({
 /** Options of `MiroPipeline.generate`. */
 export type GenerateOptions = z.input<typeof generateSchema>;
 
+/** The same after checking, with constant defaults filled in. */
+export type ResolvedGenerateOptions = z.output<typeof generateSchema>;
+
 /** Where a call is: step of the present batch, and which pictures it makes. */
 export interface GenerateProgress extends Progress {
   /** Signal level of the step, 0 noise, 1 data. */

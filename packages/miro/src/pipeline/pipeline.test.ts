@@ -2,7 +2,7 @@
 import { readFileSync } from "node:fs";
 import { fileURLToPath } from "node:url";
 import { memory, readSafetensors, type Tensor } from "@miro-t2i/torch";
-import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { afterAll, beforeAll, describe, expect, it, vi } from "vitest";
 import { InvalidInputError } from "../errors.js";
 import { type GenerateResult, MiroPipeline } from "./pipeline.js";
 
@@ -129,7 +129,16 @@ describe("seeds", () => {
 });
 
 describe("conditioning", () => {
-  it("is computed once a batch, and the result is that of computing it at every step", async () => {
+  it("is shared by the pictures of one prompt", async () => {
+    const { network } = pipe;
+    const condition = vi.spyOn(network, "condition");
+    const result = await pipe.generate(["a cat", "a cat", "a fox"], { steps: 2, guidanceScale: 2, imagesPerPrompt: 2 });
+    expect(condition).toHaveBeenCalledTimes(3);
+    condition.mockRestore();
+    result.latents.dispose();
+  });
+
+  it("is computed before the first step, and the result is that of computing it at every step", async () => {
     const options = { steps: 5, guidanceScale: 4, seed: 5 };
     const { network } = pipe;
     const original = network.condition.bind(network);

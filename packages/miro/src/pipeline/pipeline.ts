@@ -16,6 +16,7 @@ import { SAMPLERS } from "../flow/samplers.js";
 import { LinearSchedule } from "../flow/schedule.js";
 import { type Conditioning, narrowConditioning } from "../networks/conditioning.js";
 import { REWARD_KEYS } from "../networks/config.js";
+import type { RinBatch } from "../networks/rin.js";
 import { parseOptions } from "../options.js";
 import { T5Encoder } from "../text/t5.js";
 import { countT5Parameters } from "../text/t5-config.js";
@@ -24,7 +25,7 @@ import { version } from "../version.js";
 import { type Checkpoint, loadCheckpoint } from "./checkpoint.js";
 import { type ComputeDType, checkDevice, resolveDType } from "./device.js";
 import { readJson } from "./files.js";
-import { type GenerateOptions, generateSchema } from "./generate-options.js";
+import { type GenerateOptions, generateSchema, type ResolvedGenerateOptions } from "./generate-options.js";
 import { type DownloadProgress, type HubOptions, resolveModel } from "./hub.js";
 import { type RgbImage, toRgb } from "./images.js";
 import type { GeneratedImage, ImageSettings } from "./metadata.js";
@@ -94,6 +95,31 @@ export interface GenerateResult {
   latents: Tensor;
   /** What the caller should know, such as prompts that were cut. */
   warnings: string[];
+}
+
+/** The conditioning of both branches (2B rows, conditional half first) and of the conditional one, where a run needs them. */
+interface Branches {
+  both: Conditioning | null;
+  conditional: Conditioning | null;
+}
+
+/** A call of `generate` with everything decided. */
+interface Plan extends Omit<ResolvedGenerateOptions, "noise"> {
+  prompts: string[];
+  /** Number of pictures. */
+  count: number;
+  /** Index of a picture's prompt. */
+  promptOf: (row: number) => number;
+  /** Reward targets of each picture, for the two branches of guidance. */
+  wanted: Record<string, number>[];
+  unwanted: Record<string, number>[];
+  /** Initial noise of all pictures, or else their seeds. */
+  noise: Tensor | null;
+  seeds: number[] | null;
+  steps: number;
+  guidance: Guidance;
+  schedule: LinearSchedule;
+  batchSize: number;
 }
 
 /** Text-to-image with reward targets. */
@@ -250,106 +276,40 @@ export class MiroPipeline {
    * @throws InvalidInputError for wrong options, before anything is computed; the signal's reason when it is aborted
    */
   async generate(prompt: string | readonly string[], options: GenerateOptions = {}): Promise<GenerateResult> {
-    const o = parseOptions(generateSchema, options);
-    const prompts = typeof prompt === "string" ? [prompt] : [...prompt];
-    if (prompts.length === 0) invalid("prompt", "a text or a list of texts", prompts);
-    for (const text of prompts) if (typeof text !== "string") invalid("prompt", "a text or a list of texts", text);
-    const count = prompts.length * o.imagesPerPrompt;
-    const wanted = this.#targets("rewardTargets", o.rewardTargets, 1, count);
-    const unwanted = this.#targets("negativeRewardTargets", o.negativeRewardTargets, 0, count);
-    const noise = this.#checkNoise(o.noise, count);
-    const seeds = noise ? null : seedsOf(o.seed, count);
-    const steps = o.steps ?? this.defaultSteps;
-    const guidance: Guidance = {
-      scale: o.guidanceScale ?? this.defaultGuidanceScale,
-      type: o.guidanceType,
-      start: o.guidanceWindow?.[0] ?? 0,
-      end: o.guidanceWindow?.[1] ?? null,
-    };
-    const schedule = o.shift === undefined ? this.schedule : new LinearSchedule({ ...this.schedule, shift: o.shift });
-    const batchSize = o.batchSize ?? (this.device === "cpu" ? 1 : 8);
-    o.signal?.throwIfAborted();
-
+    const plan = this.#plan(prompt, options);
+    const { prompts, count, batchSize, signal, onImage } = plan;
+    signal?.throwIfAborted();
     const images: GeneratedImage[] = [];
     const latents: Tensor[] = [];
     const warnings: string[] = [];
-    const texts = await this.#encode(prompts, o.promptEmbeddings, warnings);
+    const texts = await this.#encode(prompts, plan.promptEmbeddings, warnings);
+    let conditioning: Branches | null = null;
+    let conditioned = "";
     try {
       for (let first = 0; first < count; first += batchSize) {
         const rows = Array.from({ length: Math.min(batchSize, count - first) }, (_, i) => first + i);
-        const conditionings = this.#condition(
-          rows.map((row) => texts[Math.floor(row / o.imagesPerPrompt)]!),
-          rows.map((row) => wanted[row]!),
-          rows.map((row) => unwanted[row]!),
-          guidedSteps(guidance, steps),
-        );
-        let result: Tensor;
-        const start = scope(() =>
-          (noise
-            ? noise.narrow(0, first, rows.length)
-            : initialNoise(seeds!.slice(first, first + rows.length), this.latentShape)
-          )
-            .to({ device: this.device, dtype: "float32" })
-            .clone(),
-        );
-        try {
-          const denoise = guidedDenoise<Conditioning>({
-            predict: (y, gamma, conditioning, previousLatents) =>
-              this.preconditioning.apply(this.network, {
-                y,
-                gamma,
-                conditioning,
-                previousLatents,
-              } as Parameters<typeof this.preconditioning.apply>[1]),
-            guidance,
-            ...conditionings,
-          });
-          result = await SAMPLERS[o.sampler](denoise, start, schedule.grid(steps), {
-            ...(o.signal && { signal: o.signal }),
-            ...(o.onStep && {
-              onStep: ({ step, gamma, x, denoised }) =>
-                o.onStep!({ step, steps, gamma, x, denoised, images: rows, imageCount: count }),
-            }),
-          });
-        } finally {
-          start.dispose();
-          release(conditionings);
+        // Pictures that differ in their seeds only share one conditioning.
+        const key = JSON.stringify(rows.map((row) => [plan.promptOf(row), plan.wanted[row], plan.unwanted[row]]));
+        if (conditioning === null || key !== conditioned) {
+          release(conditioning);
+          conditioning = this.#condition(plan, rows, texts);
+          conditioned = key;
         }
+        const result = await this.#sample(plan, rows, conditioning);
         try {
           for (const [i, image] of this.decode(result).entries()) {
-            const row = rows[i]!;
-            const text = prompts[Math.floor(row / o.imagesPerPrompt)]!;
-            const settings: ImageSettings = {
-              prompt: text,
-              seed: seeds?.[row] ?? null,
-              steps,
-              guidanceScale: guidance.scale,
-              guidanceType: guidance.type,
-              ...(o.guidanceWindow && { guidanceWindow: o.guidanceWindow }),
-              sampler: o.sampler,
-              shift: schedule.shift,
-              rewardTargets: wanted[row]!,
-              negativeRewardTargets: unwanted[row]!,
-              model: this.name,
-              ...(this.variant && { variant: this.variant }),
-              width: image.width,
-              height: image.height,
-              device: this.device,
-              dtype: this.dtype,
-              versions: { miro: version(), torch: buildInfo().torchVersion },
-            };
-            images.push({ ...image, prompt: text, seed: settings.seed, settings });
+            const settings = this.#settings(plan, rows[i]!, image);
+            images.push({ ...image, prompt: settings.prompt, seed: settings.seed, settings });
           }
           latents.push(scope(() => result.to({ device: "cpu" }).clone()));
         } finally {
           result.dispose();
         }
-        if (o.onImage) for (const row of rows) await o.onImage(images[row]!, row);
+        if (onImage) for (const row of rows) await onImage(images[row]!, row);
       }
       return { images, latents: scope(() => cat(latents, 0)), warnings };
     } finally {
-      release(texts);
-      release(latents);
+      release([texts, latents, conditioning]);
     }
   }
 
@@ -383,6 +343,87 @@ export class MiroPipeline {
     text?.encoder.dispose();
     for (const module of [this.network, this.preconditioning, this.autoencoder]) module.dispose();
     release([this.#parts.preprocessing, this.#parts.postprocessing, this.#parts.uncondEmbedding]);
+  }
+
+  /** Checks the options and fills in what they leave open. */
+  #plan(prompt: string | readonly string[], options: GenerateOptions): Plan {
+    const given = parseOptions(generateSchema, options);
+    const prompts = typeof prompt === "string" ? [prompt] : [...prompt];
+    if (prompts.length === 0) invalid("prompt", "a text or a list of texts", prompts);
+    for (const text of prompts) if (typeof text !== "string") invalid("prompt", "a text or a list of texts", text);
+    const count = prompts.length * given.imagesPerPrompt;
+    const noise = this.#checkNoise(given.noise, count);
+    return {
+      ...given,
+      prompts,
+      count,
+      promptOf: (row: number) => Math.floor(row / given.imagesPerPrompt),
+      wanted: this.#targets("rewardTargets", given.rewardTargets, 1, count),
+      unwanted: this.#targets("negativeRewardTargets", given.negativeRewardTargets, 0, count),
+      noise,
+      seeds: noise ? null : seedsOf(given.seed, count),
+      steps: given.steps ?? this.defaultSteps,
+      guidance: {
+        scale: given.guidanceScale ?? this.defaultGuidanceScale,
+        type: given.guidanceType,
+        start: given.guidanceWindow?.[0] ?? 0,
+        end: given.guidanceWindow?.[1] ?? null,
+      },
+      schedule:
+        given.shift === undefined ? this.schedule : new LinearSchedule({ ...this.schedule, shift: given.shift }),
+      batchSize: given.batchSize ?? (this.device === "cpu" ? 1 : 8),
+    };
+  }
+
+  /** Latents of the pictures `rows`, on the pipeline's device; the caller owns them. */
+  async #sample(plan: Plan, rows: readonly number[], conditioning: Branches): Promise<Tensor> {
+    const { noise, seeds, steps, guidance, schedule, signal, onStep, count } = plan;
+    const [first, last] = [rows[0]!, rows.at(-1)!];
+    const start = scope(() => {
+      const own = noise
+        ? noise.narrow(0, first, rows.length)
+        : initialNoise(seeds!.slice(first, last + 1), this.latentShape);
+      return own.to({ device: this.device, dtype: "float32" }).clone();
+    });
+    const denoise = guidedDenoise<Conditioning>({
+      predict: (y, gamma, conditioning, previousLatents) =>
+        this.preconditioning.apply(this.network, { y, gamma, conditioning, previousLatents } as RinBatch),
+      guidance,
+      ...conditioning,
+    });
+    try {
+      return await SAMPLERS[plan.sampler](denoise, start, schedule.grid(steps), {
+        ...(signal && { signal }),
+        ...(onStep && {
+          onStep: ({ step, gamma, x, denoised }) =>
+            onStep({ step, steps, gamma, x, denoised, images: rows, imageCount: count }),
+        }),
+      });
+    } finally {
+      start.dispose();
+    }
+  }
+
+  #settings(plan: Plan, row: number, { width, height }: RgbImage): ImageSettings {
+    return {
+      prompt: plan.prompts[plan.promptOf(row)]!,
+      seed: plan.seeds?.[row] ?? null,
+      steps: plan.steps,
+      guidanceScale: plan.guidance.scale,
+      guidanceType: plan.guidance.type,
+      ...(plan.guidanceWindow && { guidanceWindow: plan.guidanceWindow }),
+      sampler: plan.sampler,
+      shift: plan.schedule.shift,
+      rewardTargets: plan.wanted[row]!,
+      negativeRewardTargets: plan.unwanted[row]!,
+      model: this.name,
+      ...(this.variant && { variant: this.variant }),
+      width,
+      height,
+      device: this.device,
+      dtype: this.dtype,
+      versions: { miro: version(), torch: buildInfo().torchVersion },
+    };
   }
 
   /** One full map of targets for each picture; names are checked before anything is computed. */
@@ -452,12 +493,11 @@ export class MiroPipeline {
    * Text and rewards of a batch, through everything that does not depend on the step: both branches as 2B rows, and the
    * conditional one alone, as far as the run needs them.
    */
-  #condition(
-    texts: readonly TextStates[],
-    wanted: readonly Record<string, number>[],
-    unwanted: readonly Record<string, number>[],
-    guided: { any: boolean; all: boolean },
-  ): { both: Conditioning | null; conditional: Conditioning | null } {
+  #condition(plan: Plan, rows: readonly number[], states: readonly TextStates[]): Branches {
+    const guided = guidedSteps(plan.guidance, plan.steps);
+    const texts = rows.map((row) => states[plan.promptOf(row)]!);
+    const wanted = rows.map((row) => plan.wanted[row]!);
+    const unwanted = rows.map((row) => plan.unwanted[row]!);
     return scope(() =>
       noGrad(() => {
         const empty = { embeddings: this.#parts.uncondEmbedding, length: this.#parts.uncondEmbedding.size(0) };
