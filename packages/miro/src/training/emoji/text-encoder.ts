@@ -17,8 +17,9 @@ import { coreVocabulary, EmojiScenes, emojiSceneOptionsSchema } from "../../data
 import { PictureTower } from "../../evaluation/emoji-classifier.js";
 import { T5Encoder } from "../../text/t5.js";
 import { Tokenizer } from "../../text/tokenizer.js";
-import { saveTokenizer, trainUnigram } from "../../text/unigram-trainer.js";
+import { saveTokenizer } from "../../text/unigram-trainer.js";
 import type { RunResult } from "../run.js";
+import { trainCaptionTokenizer } from "./caption-tokenizer.js";
 import {
   openRunFolder,
   type PretrainingTask,
@@ -62,9 +63,7 @@ export async function trainTextEncoder(recipe: TextEncoderRecipe, context: Pretr
   // Every caption is drawn twice: true, and wrong in some respect.
   const scenes = await EmojiScenes.load({ ...recipe.scenes, wrongCaption: 1, rewardUnset: 0 });
   context.onMessage?.("training the tokenizer");
-  const tokenizerJson = trainUnigram(corpus(scenes, recipe.tokenizer.captions), {
-    vocabSize: recipe.tokenizer.vocabSize,
-  });
+  const tokenizerJson = trainCaptionTokenizer(corpus(scenes, recipe.tokenizer.captions), recipe.tokenizer.vocabSize);
   const tokenizer = Tokenizer.fromJson(tokenizerJson);
   seedInitialWeights(recipe.seed);
   const network = new ContrastiveModel(
