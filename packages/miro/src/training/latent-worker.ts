@@ -31,7 +31,7 @@ function makeShard(shard: number): void {
     for (let at = 0; at < count; at += CHUNK) {
       const batch = scenes.batch(start + at, Math.min(CHUNK, count - at));
       captions.push(...batch.captions);
-      for (const [key, values] of Object.entries(batch.rewards)) (rewards[key] ??= []).push(...values);
+      for (const [key, values] of Object.entries(batch.rewards)) rewards[key] = [...(rewards[key] ?? []), ...values];
       latents.push(
         scope(() => {
           const x = tensor(batch.pixels, { shape: [batch.captions.length, 3, scenes.size, scenes.size] });

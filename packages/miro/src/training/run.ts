@@ -114,7 +114,7 @@ export async function runTraining({
         onProgress,
         onWarning: (message) => {
           onMessage(message);
-          log?.write({ step: trainer.step + 1, warning: message });
+          log?.write({ step: trainer.step, warning: message });
         },
         onCheckpoint: () =>
           saveTrainingCheckpoint(checkpoints, trainer.checkpoint(recipeToJson(recipe)), settings.keepLast),
@@ -139,8 +139,6 @@ export async function runTraining({
           signal,
         });
         writeFileAtomic(join(output, "samples", `step-${String(step).padStart(8, "0")}.png`), png, { overwrite: true });
-      } catch (error) {
-        if (!signal?.aborted) throw error;
       } finally {
         autoencoder.dispose();
       }

@@ -64,6 +64,7 @@ export interface TrainerHooks {
   /** Asked to store `trainer.checkpoint()`. */
   onCheckpoint?(): void;
   onSamples?(step: number): Promise<void>;
+  /** Something went wrong that the run survives. */
   onWarning?(message: string): void;
 }
 
@@ -131,10 +132,19 @@ export class Trainer {
         hooks.onCheckpoint?.();
         stored = this.step;
       }
-      if (options.sampleEvery > 0 && this.step % options.sampleEvery === 0) await hooks.onSamples?.(this.step);
+      if (options.sampleEvery > 0 && this.step % options.sampleEvery === 0) await this.drawSamples(signal);
     }
     if (stored !== this.step) hooks.onCheckpoint?.();
     return this.step >= options.maxSteps;
+  }
+
+  /** A sheet that cannot be drawn is no reason to lose a run. */
+  private async drawSamples(signal?: AbortSignal): Promise<void> {
+    try {
+      await this.hooks.onSamples?.(this.step);
+    } catch (error) {
+      if (!signal?.aborted) this.hooks.onWarning?.(`step ${this.step}: no samples: ${(error as Error).message}`);
+    }
   }
 
   /** One optimiser step. */
