@@ -18,12 +18,12 @@ import { EmojiScenes, emojiSceneOptionsSchema } from "../../data/emoji/index.js"
 import type { RunResult } from "../run.js";
 import {
   openRunFolder,
+  type PretrainingContext,
   type PretrainingTask,
   pretrainerSchema,
   runPretraining,
   seedInitialWeights,
 } from "./pretraining.js";
-import type { PretrainingContext } from "./recipes.js";
 
 const { avgPool2d, l1Loss, mseLoss } = nn.functional;
 

@@ -9,12 +9,12 @@ import type { RunResult } from "../run.js";
 import { writeHalf } from "./autoencoder.js";
 import {
   openRunFolder,
+  type PretrainingContext,
   type PretrainingTask,
   pretrainerSchema,
   runPretraining,
   seedInitialWeights,
 } from "./pretraining.js";
-import type { PretrainingContext } from "./recipes.js";
 
 export const classifierRecipeSchema = z.strictObject({
   kind: z.literal("classifier"),

@@ -51,17 +51,23 @@ export interface PretrainingTask {
   export(folder: string, figures: Record<string, number>): void | Promise<void>;
 }
 
-export interface PretrainingRun {
+/** Where and how a recipe runs. */
+export interface PretrainingContext {
+  /** Folder of the run. */
+  output: string;
+  /** Continue from the checkpoint in `output`. */
+  resume: boolean;
+  signal?: AbortSignal;
+  onProgress?: (progress: Progress) => void;
+  onMessage?: (message: string) => void;
+}
+
+export interface PretrainingRun extends PretrainingContext {
   task: PretrainingTask;
   trainer: PretrainerOptions;
   seed: number;
   /** The recipe as data, stored with each checkpoint. */
   recipe: unknown;
-  output: string;
-  resume: boolean;
-  signal?: AbortSignal;
-  onProgress?: (progress: Progress) => void;
-  onMessage?: (message: string) => void;
 }
 
 /** Seeds the global generator for initial weights; call before the task's network is made. */

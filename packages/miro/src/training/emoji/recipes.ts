@@ -1,18 +1,7 @@
 /** The recipes of the parts around the diffusion network, told apart by their `kind`. */
-import type { Progress } from "../logging.js";
 import { checkRecipe } from "../recipe.js";
 import type { RunResult } from "../run.js";
-
-/** Where and how a recipe runs. */
-export interface PretrainingContext {
-  /** Folder of the run. */
-  output: string;
-  /** Continue from the checkpoint in `output`. */
-  resume: boolean;
-  signal?: AbortSignal;
-  onProgress?: (progress: Progress) => void;
-  onMessage?: (message: string) => void;
-}
+import type { PretrainingContext } from "./pretraining.js";
 
 type Train = (json: unknown, source: string, context: PretrainingContext) => Promise<RunResult>;
 

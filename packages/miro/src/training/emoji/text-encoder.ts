@@ -22,12 +22,12 @@ import type { RunResult } from "../run.js";
 import { trainCaptionTokenizer } from "./caption-tokenizer.js";
 import {
   openRunFolder,
+  type PretrainingContext,
   type PretrainingTask,
   pretrainerSchema,
   runPretraining,
   seedInitialWeights,
 } from "./pretraining.js";
-import type { PretrainingContext } from "./recipes.js";
 
 const size = z.int().positive();
 
