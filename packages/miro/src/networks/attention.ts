@@ -8,6 +8,7 @@
  */
 import { full, nn, ones, rand, type Tensor } from "@miro-t2i/torch";
 import { GeluMlp, SwiGlu } from "./feed-forward.js";
+import { type Epilogue, Linear } from "./linear.js";
 import { LayerNorm, RmsNorm } from "./norms.js";
 
 /** Keys and values of the source tokens, heads split and keys normalised: both (B, S, heads, E). */
@@ -32,9 +33,9 @@ function attend(q_BQHE: Tensor, { keys, values }: KeyValue, mask: KeyMask): Tens
 
 /** Attention of receiving tokens to source tokens. */
 export class CrossAttention extends nn.Module {
-  readonly q: nn.Linear;
-  readonly kv: nn.Linear;
-  readonly out: nn.Linear;
+  readonly q: Linear;
+  readonly kv: Linear;
+  readonly out: Linear;
   readonly qNorm: LayerNorm;
   readonly kNorm: LayerNorm;
 
@@ -45,9 +46,9 @@ export class CrossAttention extends nn.Module {
   ) {
     super();
     const width = Math.min(dimTo, dimFrom);
-    this.q = this.register("q", new nn.Linear(dimTo, width, { bias: false }));
-    this.kv = this.register("kv", new nn.Linear(dimFrom, 2 * width, { bias: false }));
-    this.out = this.register("out", new nn.Linear(width, dimTo));
+    this.q = this.register("q", new Linear(dimTo, width, { bias: false }));
+    this.kv = this.register("kv", new Linear(dimFrom, 2 * width, { bias: false }));
+    this.out = this.register("out", new Linear(width, dimTo));
     this.qNorm = this.register("q_norm", new LayerNorm(width / heads));
     this.kNorm = this.register("k_norm", new LayerNorm(width / heads));
   }
@@ -59,16 +60,16 @@ export class CrossAttention extends nn.Module {
   }
 
   /** (B, Q, dimTo) → (B, Q, dimTo) */
-  forward(to: Tensor, source: KeyValue, mask: KeyMask): Tensor {
+  forward(to: Tensor, source: KeyValue, mask: KeyMask, epilogue: Epilogue = "none"): Tensor {
     const q_BQHE = this.qNorm.forward(splitHeads(this.q.forward(to), this.heads));
-    return this.out.forward(attend(q_BQHE, source, mask));
+    return this.out.forward(attend(q_BQHE, source, mask), epilogue);
   }
 }
 
 /** Attention of tokens to each other. The conditioning transformer has biased projections and no norm of q and k. */
 export class SelfAttention extends nn.Module {
-  readonly qkv: nn.Linear;
-  readonly out: nn.Linear;
+  readonly qkv: Linear;
+  readonly out: Linear;
   readonly qNorm: LayerNorm | null;
   readonly kNorm: LayerNorm | null;
 
@@ -78,18 +79,18 @@ export class SelfAttention extends nn.Module {
     { qkvBias, qkNorm }: { qkvBias: boolean; qkNorm: boolean },
   ) {
     super();
-    this.qkv = this.register("qkv", new nn.Linear(dim, 3 * dim, { bias: qkvBias }));
-    this.out = this.register("out", new nn.Linear(dim, dim));
+    this.qkv = this.register("qkv", new Linear(dim, 3 * dim, { bias: qkvBias }));
+    this.out = this.register("out", new Linear(dim, dim));
     this.qNorm = qkNorm ? this.register("q_norm", new LayerNorm(dim / heads)) : null;
     this.kNorm = qkNorm ? this.register("k_norm", new LayerNorm(dim / heads)) : null;
   }
 
   /** (B, Q, dim) → (B, Q, dim) */
-  forward(x: Tensor, mask: KeyMask): Tensor {
+  forward(x: Tensor, mask: KeyMask, epilogue: Epilogue = "none"): Tensor {
     const parts = this.qkv.forward(x).chunk(3, -1);
     const [q, k, v] = parts.map((part) => splitHeads(part, this.heads)) as [Tensor, Tensor, Tensor];
     const source = { keys: this.kNorm?.forward(k) ?? k, values: v };
-    return this.out.forward(attend(this.qNorm?.forward(q) ?? q, source, mask));
+    return this.out.forward(attend(this.qNorm?.forward(q) ?? q, source, mask), epilogue);
   }
 }
 
@@ -103,6 +104,16 @@ export function stochasticDepth(branch: Tensor, dropRate: number, training: bool
   const shape = [branch.size(0), ...new Array<number>(branch.ndim - 1).fill(1)];
   const keep = rand(shape, { device: branch.device }).add(survival).floor().div(survival);
   return branch.mul(keep.to(branch.dtype));
+}
+
+/** x plus a branch, in the branch's last kernel where the whole branch always stays. */
+function addBranch(
+  x: Tensor,
+  { dropRate, training }: { dropRate: number; training: boolean },
+  branch: (then: Epilogue) => Tensor,
+): Tensor {
+  if (training && dropRate > 0) return x.add(stochasticDepth(branch("none"), dropRate, training));
+  return branch({ add: x });
 }
 
 /** `to ← to + CA(norm(to), from)`, `to ← to + SwiGLU(norm(to))`. The source is not normalised. */
@@ -129,10 +140,8 @@ export class CrossAttentionBlock extends nn.Module {
 
   /** (B, Q, dimTo) → (B, Q, dimTo), given the source's {@link CrossAttention.keyValue}. */
   forward(to: Tensor, source: KeyValue, mask: KeyMask = null): Tensor {
-    const read = this.ca.forward(this.initialNorm.forward(to), source, mask);
-    const h = to.add(stochasticDepth(read, this.dropRate, this.training));
-    const update = this.ffn.forward(this.middleNorm.forward(h));
-    return h.add(stochasticDepth(update, this.dropRate, this.training));
+    const h = addBranch(to, this, (then) => this.ca.forward(this.initialNorm.forward(to), source, mask, then));
+    return addBranch(h, this, (then) => this.ffn.forward(this.middleNorm.forward(h), then));
   }
 }
 
@@ -160,10 +169,8 @@ export class SelfAttentionBlock extends nn.Module {
 
   /** (B, Q, dim) → (B, Q, dim) */
   forward(x: Tensor, mask: KeyMask = null): Tensor {
-    const mixed = this.sa.forward(this.initialNorm.forward(x), mask);
-    const h = x.add(stochasticDepth(mixed, this.dropRate, this.training));
-    const update = this.ffn.forward(this.middleNorm.forward(h));
-    return h.add(stochasticDepth(update, this.dropRate, this.training));
+    const h = addBranch(x, this, (then) => this.sa.forward(this.initialNorm.forward(x), mask, then));
+    return addBranch(h, this, (then) => this.ffn.forward(this.middleNorm.forward(h), then));
   }
 }
 

@@ -6,6 +6,7 @@
  * layer stay in float32 whatever the dtype of the network.
  */
 import { nn, rand, randn, type Tensor } from "@miro-t2i/torch";
+import { Linear } from "./linear.js";
 
 /** `√2 · cos(x · freqs + phases)`: (B,) → (B, channels). The frequencies are drawn once, stored, and float32 for good. */
 export class FourierEmbedding extends nn.Module {
@@ -30,21 +31,20 @@ export class FourierEmbedding extends nn.Module {
  */
 export class ScalarEmbedder extends nn.Module {
   readonly fourier: FourierEmbedding;
-  readonly input: nn.Linear;
-  readonly output: nn.Linear;
+  readonly input: Linear;
+  readonly output: Linear;
 
   constructor(dim: number) {
     super();
     this.fourier = this.register("encode_time", new FourierEmbedding(dim / 4));
-    this.input = this.register("map_time_input", new nn.Linear(dim / 4, dim));
-    this.output = this.register("map_time_output", new nn.Linear(dim, dim));
+    this.input = this.register("map_time_input", new Linear(dim / 4, dim));
+    this.output = this.register("map_time_output", new Linear(dim, dim));
   }
 
   forward(x: Tensor): Tensor {
     const features = this.fourier.forward(x);
     const centred = features.sub(features.mean(-1, true));
     const standardised = centred.div(features.std(-1, { keepdim: true }));
-    const h = this.input.forward(standardised.to(this.input.weight.dtype));
-    return this.output.forward(nn.functional.silu(h));
+    return this.output.forward(this.input.forward(standardised.to(this.output.bias!.dtype), "silu"));
   }
 }

@@ -3,6 +3,7 @@
  * in the self-conditioning path.
  */
 import { nn, type Tensor } from "@miro-t2i/torch";
+import { type Epilogue, Linear } from "./linear.js";
 
 /** Hidden width of a {@link SwiGlu}: two thirds of `multiplier · dim`, rounded down, then up to a multiple of 256. */
 export function swiGluWidth(dim: number, multiplier: number): number {
@@ -11,8 +12,8 @@ export function swiGluWidth(dim: number, multiplier: number): number {
 
 /** `linear_out(dropout(value · SiLU(gate)))` where `[value, gate] = linear_packed(x)`. (..., dim) → (..., dim) */
 export class SwiGlu extends nn.Module {
-  readonly packed: nn.Linear;
-  readonly out: nn.Linear;
+  readonly packed: Linear;
+  readonly out: Linear;
 
   constructor(
     dim: number,
@@ -21,29 +22,34 @@ export class SwiGlu extends nn.Module {
   ) {
     super();
     const hidden = swiGluWidth(dim, multiplier);
-    this.packed = this.register("linear_packed", new nn.Linear(dim, 2 * hidden));
-    this.out = this.register("linear_out", new nn.Linear(hidden, dim));
+    this.packed = this.register("linear_packed", new Linear(dim, 2 * hidden, { parts: 2 }));
+    this.out = this.register("linear_out", new Linear(hidden, dim));
   }
 
-  forward(x: Tensor): Tensor {
+  /** @param epilogue what follows, such as the sum with the residual stream */
+  forward(x: Tensor, epilogue: Epilogue = "none"): Tensor {
+    return this.out.forward(nn.functional.dropout(this.hidden(x), this.dropout, this.training), epilogue);
+  }
+
+  private hidden(x: Tensor): Tensor {
+    if (this.packed.fuses(x)) return this.packed.part(0, x, { mul: this.packed.part(1, x, "silu") });
     const [value, gate] = this.packed.forward(x).chunk(2, -1) as [Tensor, Tensor];
-    const hidden = nn.functional.silu(gate).mul(value);
-    return this.out.forward(nn.functional.dropout(hidden, this.dropout, this.training));
+    return nn.functional.silu(gate).mul(value);
   }
 }
 
 /** `linear_2(GELU(linear_1(x)))`, hidden width 4 · dim, exact (erf) GELU. (..., dim) → (..., dim) */
 export class GeluMlp extends nn.Module {
-  readonly linear1: nn.Linear;
-  readonly linear2: nn.Linear;
+  readonly linear1: Linear;
+  readonly linear2: Linear;
 
   constructor(dim: number) {
     super();
-    this.linear1 = this.register("linear_1", new nn.Linear(dim, 4 * dim));
-    this.linear2 = this.register("linear_2", new nn.Linear(4 * dim, dim));
+    this.linear1 = this.register("linear_1", new Linear(dim, 4 * dim));
+    this.linear2 = this.register("linear_2", new Linear(4 * dim, dim));
   }
 
-  forward(x: Tensor): Tensor {
-    return this.linear2.forward(nn.functional.gelu(this.linear1.forward(x)));
+  forward(x: Tensor, epilogue: Epilogue = "none"): Tensor {
+    return this.linear2.forward(this.linear1.forward(x, "gelu"), epilogue);
   }
 }

@@ -22,6 +22,7 @@ import {
 import type { RinConfig } from "./config.js";
 import { ScalarEmbedder } from "./embedders.js";
 import { GeluMlp } from "./feed-forward.js";
+import { Linear } from "./linear.js";
 import { LayerNorm, RmsNorm } from "./norms.js";
 import { RinBlock, type RinState } from "./rin-blocks.js";
 
@@ -71,12 +72,12 @@ export class Rin extends nn.Module {
   readonly latents: Tensor;
   readonly rewardPositions: Tensor;
   readonly textRegisters: Tensor;
-  readonly patchExtractor: nn.Linear;
+  readonly patchExtractor: Linear;
   readonly dataNorm: RmsNorm;
   readonly timeEmbedder: ScalarEmbedder;
   readonly transformer: nn.ModuleList<TransformerBlock>;
   readonly rewardEmbedders: RewardEmbedders;
-  readonly mapTextTokens: nn.Linear;
+  readonly mapTextTokens: Linear;
   readonly selfConditioning: SelfConditioning | null;
   readonly blocks: nn.ModuleList<RinBlock>;
   readonly toPatches: ToPatches;
@@ -103,7 +104,7 @@ export class Rin extends nn.Module {
     this.buffer("registers_coherence_mask", ones([R + K], { dtype: "bool" }));
     this.buffer("cond_mask", ones([R + K + 1], { dtype: "bool" }));
 
-    this.patchExtractor = this.register("patch_extractor", new nn.Linear(patch, D));
+    this.patchExtractor = this.register("patch_extractor", new Linear(patch, D));
     this.dataNorm = this.register("data_ln", new RmsNorm(D));
     this.timeEmbedder = this.register("time_embedder", new ScalarEmbedder(L));
     const layer = () => new TransformerBlock(L, CONDITIONING_HEADS);
@@ -112,7 +113,7 @@ export class Rin extends nn.Module {
       new nn.ModuleList(Array.from({ length: CONDITIONING_LAYERS }, layer)),
     );
     this.rewardEmbedders = this.register("coherence_embedder", new RewardEmbedders(coherenceKeys, L));
-    this.mapTextTokens = this.register("map_text_tokens", new nn.Linear(config.labelDim, L));
+    this.mapTextTokens = this.register("map_text_tokens", new Linear(config.labelDim, L));
     // These three stand at the top level of the state dict.
     this.selfConditioning = config.useSelfConditioning
       ? {
@@ -132,7 +133,7 @@ export class Rin extends nn.Module {
   /** Every linear layer, the last one included: Xavier-uniform weight, zero bias. Self-conditioning begins as a no-op. */
   private initialise(): void {
     for (const [, module] of this.namedModules()) {
-      if (!(module instanceof nn.Linear)) continue;
+      if (!(module instanceof Linear)) continue;
       nn.init.xavierUniform_(module.weight);
       if (module.bias !== null) nn.init.zeros_(module.bias);
     }
@@ -140,6 +141,16 @@ export class Rin extends nn.Module {
       nn.init.zeros_(this.selfConditioning.norm2.weight!);
       nn.init.zeros_(this.selfConditioning.norm2.bias!);
     }
+  }
+
+  /**
+   * Prepares a network in bfloat16 on a CPU for evaluation only: see {@link Linear.pack}. The last thing to do to it; no
+   * effect on other dtypes and devices.
+   */
+  pack(): this {
+    if (this.latents.dtype !== "bfloat16") return this;
+    for (const [, module] of this.namedModules()) if (module instanceof Linear) module.pack();
+    return this;
   }
 
   /** One pass. The caller owns the result; call it inside a `scope()`. */
@@ -268,7 +279,7 @@ export class Rin extends nn.Module {
     }
     const side = dataSize / P;
     const patches_BMp = y
-      .to(this.patchExtractor.weight.dtype)
+      .to(this.latents.dtype)
       .reshape(y.size(0), channels, side, P, side, P)
       .permute(0, 2, 4, 3, 5, 1)
       .reshape(y.size(0), side * side, P * P * channels);
@@ -312,12 +323,12 @@ class RewardEmbedders extends nn.Module {
 /** Norm and projection of the data tokens to the features of their patches. */
 class ToPatches extends nn.Module {
   private readonly norm: RmsNorm;
-  private readonly linear: nn.Linear;
+  private readonly linear: Linear;
 
   constructor(dim: number, features: number) {
     super();
     this.norm = this.register("0", new RmsNorm(dim));
-    this.linear = this.register("1", new nn.Linear(dim, features));
+    this.linear = this.register("1", new Linear(dim, features));
   }
 
   forward(x: Tensor): Tensor {

@@ -40,7 +40,7 @@ struct Slot {
 };
 
 enum class Kind : uint8_t {
-  Tensor, TensorList, OptionalTensorList, Int, Float, Bool, Scalar, String, IntList, FloatList, BoolList, ScalarList,
+  Tensor, TensorList, OptionalTensorList, Int, Float, Bool, Scalar, String, IntList, FloatList, BoolList, ScalarList, OptionalScalarList,
   ScalarType, MemoryFormat, Layout, Device, Generator, Unsupported
 };
 

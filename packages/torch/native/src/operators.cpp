@@ -42,9 +42,11 @@ Kind kindOf(const c10::TypePtr& shown, const c10::TypePtr& real, bool* optional)
       switch (element->kind()) {
         case c10::TypeKind::TensorType: return Kind::TensorList;
         case c10::TypeKind::OptionalType:
-          return element->castRaw<c10::OptionalType>()->getElementType()->kind() == c10::TypeKind::TensorType
-                     ? Kind::OptionalTensorList
-                     : Kind::Unsupported;
+          switch (element->castRaw<c10::OptionalType>()->getElementType()->kind()) {
+            case c10::TypeKind::TensorType: return Kind::OptionalTensorList;
+            case c10::TypeKind::NumberType: return Kind::OptionalScalarList;
+            default: return Kind::Unsupported;
+          }
         case c10::TypeKind::IntType:
         case c10::TypeKind::SymIntType: return Kind::IntList;
         case c10::TypeKind::FloatType: return Kind::FloatList;
@@ -71,6 +73,7 @@ const char* kindName(Kind kind) {
     case Kind::FloatList: return "an array of numbers";
     case Kind::BoolList: return "an array of booleans";
     case Kind::ScalarList: return "an array of numbers";
+    case Kind::OptionalScalarList: return "an array of numbers or nulls";
     case Kind::ScalarType: return "a dtype name";
     case Kind::MemoryFormat: return "'contiguous_format', 'channels_last', 'channels_last_3d' or 'preserve_format'";
     case Kind::Layout: return "'strided'";
@@ -238,6 +241,18 @@ c10::IValue convert(Environment& e, napi_value v, const ArgumentPlan& a) {
     case Kind::ScalarList: {
       c10::impl::GenericList list(c10::NumberType::get());
       for (auto& s : readArray(e, v, a, [&](napi_value i) { return toScalar(e, i, a); })) list.push_back(std::move(s));
+      return list;
+    }
+    case Kind::OptionalScalarList: {
+      c10::impl::GenericList list(c10::OptionalType::create(c10::NumberType::get()));
+      for (auto& s : readArray(e, v, a, [&](napi_value i) -> c10::IValue {
+             napi_valuetype kind;
+             check(e, napi_typeof(e.env, i, &kind));
+             if (kind == napi_null || kind == napi_undefined) return c10::IValue();
+             return toScalar(e, i, a);
+           })) {
+        list.push_back(std::move(s));
+      }
       return list;
     }
     case Kind::ScalarType: {
