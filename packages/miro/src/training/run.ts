@@ -112,13 +112,13 @@ export async function runTraining({
       {
         onLog: (record) => log?.write(record),
         onProgress,
-        onWarning: (message) => {
+        onWarning: (step, message) => {
           onMessage(message);
-          log?.write({ step: trainer.step, warning: message });
+          log?.write({ step, warning: message });
         },
         onCheckpoint: () =>
           saveTrainingCheckpoint(checkpoints, trainer.checkpoint(recipeToJson(recipe)), settings.keepLast),
-        onSamples: async (step) => writeSheet(step),
+        onSamples: (step) => writeSheet(step),
       },
     );
     const writeSheet = async (step: number): Promise<void> => {

@@ -5,60 +5,11 @@ import { memory, readSafetensors, scope } from "@miro-t2i/torch";
 import { afterAll, describe, expect, it } from "vitest";
 import { mixSeed } from "./batches.js";
 import { listCheckpoints } from "./checkpoint.js";
-import { parseRecipe, type Recipe } from "./recipe.js";
 import { runTraining } from "./run.js";
+import { bits, tinyRecipe as recipe } from "./testing/tiny.js";
 
 const root = mkdtempSync(join(tmpdir(), "miro-train-"));
 afterAll(() => rmSync(root, { recursive: true, force: true }));
-
-function recipe(trainer: object = {}, rest: object = {}): Recipe {
-  return parseRecipe({
-    name: "tiny",
-    data: { kind: "random", text_len: 3 },
-    network: {
-      data_size: 4,
-      num_input_channels: 4,
-      label_dim: 6,
-      num_cond_tokens: 5,
-      data_dim: 16,
-      num_latents: 4,
-      latents_dim: 16,
-      num_processing_layers: 1,
-      num_blocks: 1,
-      patch_size: 2,
-      read_write_heads: 2,
-      compute_heads: 2,
-      use_cond_rin_block: true,
-      concat_cond_token_to_latents: false,
-      use_self_conditioning: true,
-      num_text_registers: 2,
-      coherence_keys: ["clip_score", "sharpness"],
-      coherence_dropout: 0.3, // drawn from the process-wide generator
-    },
-    preconditioning: { do_gradnorm_reweighting: true },
-    loss: { cond_drop_rate: 0.2, reward_drop_rate: 0.2, mu_t: 0.5 },
-    optimizer: { name: "lamb", lr: 0.01 },
-    lr_scheduler: { warmup_steps: 3, total_steps: 9 },
-    ema: { decay: 0.9, warmup: true },
-    trainer: { max_steps: 9, batch_size: 4, log_every_n_steps: 2, checkpoint_every_n_steps: 4, ...trainer },
-    ...rest,
-  });
-}
-
-/** Every value of the newest checkpoint, as bits. */
-function bits(output: string): Record<string, string> {
-  const { path } = listCheckpoints(join(output, "checkpoints")).at(-1)!;
-  return scope(() => {
-    const all: Record<string, string> = {};
-    for (const part of ["network", "ema", "optimizer"]) {
-      for (const [name, tensor] of readSafetensors(join(path, `${part}.safetensors`))) {
-        const data = tensor.data();
-        all[`${part} ${name}`] = Buffer.from(data.buffer, data.byteOffset, data.byteLength).toString("base64");
-      }
-    }
-    return all;
-  });
-}
 
 /** Trained weights of the newest checkpoint. */
 function weights(output: string): Record<string, number[]> {

@@ -65,7 +65,7 @@ export interface TrainerHooks {
   onCheckpoint?(): void;
   onSamples?(step: number): Promise<void>;
   /** Something went wrong that the run survives. */
-  onWarning?(message: string): void;
+  onWarning?(step: number, message: string): void;
 }
 
 interface StepReport extends StepTerms {
@@ -143,7 +143,8 @@ export class Trainer {
     try {
       await this.hooks.onSamples?.(this.step);
     } catch (error) {
-      if (!signal?.aborted) this.hooks.onWarning?.(`step ${this.step}: no samples: ${(error as Error).message}`);
+      if (!signal?.aborted)
+        this.hooks.onWarning?.(this.step, `step ${this.step}: no samples: ${(error as Error).message}`);
     }
   }
 
@@ -194,7 +195,7 @@ export class Trainer {
       throw new MiroError(
         `${what}, ${this.skippedInARow} in a row: lower optimizer.lr, or resume from an earlier checkpoint`,
       );
-    this.hooks.onWarning?.(what);
+    this.hooks.onWarning?.(k, what);
   }
 
   private firstBadGradient(): string {

@@ -1,0 +1,59 @@
+/** A network that trains in a second, for tests. */
+import { join } from "node:path";
+import { readSafetensors, scope } from "@miro-t2i/torch";
+import { listCheckpoints } from "../checkpoint.js";
+import { parseRecipe, type Recipe } from "../recipe.js";
+
+/** The recipe in the form of its file. */
+export function tinyRecipeJson(trainer: object = {}, rest: object = {}): Record<string, unknown> {
+  return {
+    name: "tiny",
+    data: { kind: "random", text_len: 3 },
+    network: {
+      data_size: 4,
+      num_input_channels: 4,
+      label_dim: 6,
+      num_cond_tokens: 5,
+      data_dim: 16,
+      num_latents: 4,
+      latents_dim: 16,
+      num_processing_layers: 1,
+      num_blocks: 1,
+      patch_size: 2,
+      read_write_heads: 2,
+      compute_heads: 2,
+      use_cond_rin_block: true,
+      concat_cond_token_to_latents: false,
+      use_self_conditioning: true,
+      num_text_registers: 2,
+      coherence_keys: ["clip_score", "sharpness"],
+      coherence_dropout: 0.3, // drawn from the process-wide generator
+    },
+    preconditioning: { do_gradnorm_reweighting: true },
+    loss: { cond_drop_rate: 0.2, reward_drop_rate: 0.2, mu_t: 0.5 },
+    optimizer: { name: "lamb", lr: 0.01 },
+    lr_scheduler: { warmup_steps: 3, total_steps: 9 },
+    ema: { decay: 0.9, warmup: true },
+    trainer: { max_steps: 9, batch_size: 4, log_every_n_steps: 2, checkpoint_every_n_steps: 4, ...trainer },
+    ...rest,
+  };
+}
+
+export function tinyRecipe(trainer: object = {}, rest: object = {}): Recipe {
+  return parseRecipe(tinyRecipeJson(trainer, rest));
+}
+
+/** Every value of the newest checkpoint, as bits. */
+export function bits(output: string): Record<string, string> {
+  const { path } = listCheckpoints(join(output, "checkpoints")).at(-1)!;
+  return scope(() => {
+    const all: Record<string, string> = {};
+    for (const part of ["network", "ema", "optimizer"]) {
+      for (const [name, tensor] of readSafetensors(join(path, `${part}.safetensors`))) {
+        const data = tensor.data();
+        all[`${part} ${name}`] = Buffer.from(data.buffer, data.byteOffset, data.byteLength).toString("base64");
+      }
+    }
+    return all;
+  });
+}
