@@ -26,9 +26,9 @@ export interface ConditioningInput {
  * `scope()`, be reused over steps, joined and repeated with the functions below. In training it is part of the graph.
  */
 export interface Conditioning {
-  /** The tokens after the conditioning transformer (B, C, L), for networks whose latents include them; otherwise null. */
+  /** The tokens after the conditioning transformer (B, C, L), for networks whose latents include them and in training; otherwise null. */
   tokens: Tensor | null;
-  /** Keys and values of the tokens in each block's `retrieve_cond`, (B, C, heads, E); empty for networks without it. */
+  /** Keys and values of the tokens in each block's `retrieve_cond`, (B, C, heads, E); empty for networks without it and in training. */
   keyValues: KeyValue[];
   /** Key mask (B, 1, 1, 1 + C) over the time token and the conditioning tokens; null when nothing is padded. */
   mask: KeyMask;

@@ -332,6 +332,16 @@ describe("dtypes", () => {
     }),
   );
 
+  it("gives the same with gradients as without", () => {
+    scope(() => {
+      const rin = network();
+      const b = batch(2, 5, [5, 2]);
+      const plain = rin.forward(b).F;
+      expect(plain.requiresGrad).toBe(true);
+      expect(difference(noGrad(() => rin.forward(b)).F, plain)).toBeLessThan(1e-5);
+    });
+  });
+
   it(
     "loads half-precision weights into a float32 network",
     evaluate(() => {

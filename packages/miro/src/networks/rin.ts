@@ -10,7 +10,7 @@
  */
 import { cat, isGradEnabled, nn, ones, scope, type Tensor, where, zeros, zerosLike } from "@miro-t2i/torch";
 import { invalid } from "../errors.js";
-import { type KeyMask, type KeyValue, TransformerBlock } from "./attention.js";
+import { type CrossAttentionBlock, type KeyMask, type KeyValue, TransformerBlock } from "./attention.js";
 import {
   type Conditioning,
   type ConditioningInput,
@@ -143,16 +143,6 @@ export class Rin extends nn.Module {
     }
   }
 
-  /**
-   * Prepares a network in bfloat16 on a CPU for evaluation only: see {@link Linear.pack}. The last thing to do to it; no
-   * effect on other dtypes and devices.
-   */
-  pack(): this {
-    if (this.latents.dtype !== "bfloat16") return this;
-    for (const [, module] of this.namedModules()) if (module instanceof Linear) module.pack();
-    return this;
-  }
-
   /** One pass. The caller owns the result; call it inside a `scope()`. */
   forward(batch: RinBatch): RinOutput {
     return scope(() => {
@@ -166,9 +156,7 @@ export class Rin extends nn.Module {
       for (const [i, block] of this.blocks.items.entries()) {
         // Each block's intermediates are freed before the next begins.
         const next = scope(() => {
-          const source =
-            block.retrieveCond &&
-            withTime(block.retrieveCond.ca.keyValue(time_BL.unsqueeze(1)), conditioning.keyValues[i]!);
+          const source = block.retrieveCond && keyValueOf(block.retrieveCond, time_BL.unsqueeze(1), conditioning, i);
           return block.forward(state, source && { source, mask: conditioning.mask }, latentMask);
         });
         state.z.dispose();
@@ -183,7 +171,8 @@ export class Rin extends nn.Module {
    * Everything that depends on text and rewards alone: the conditioning transformer and each block's keys and values of
    * its tokens. Pass the result as `conditioning` to {@link forward} as often as it is needed; the output is the same.
    *
-   * In training, hidden rewards (`coherenceDropout`) are drawn here, once for all passes that share the result.
+   * In training, hidden rewards (`coherenceDropout`) are drawn here, once for all passes that share the result, and the keys and
+   * values are left to the passes.
    */
   condition(input: ConditioningInput): Conditioning {
     return scope(() => {
@@ -197,8 +186,10 @@ export class Rin extends nn.Module {
       for (const layer of this.transformer.items) tokens_BCL = layer.forward(tokens_BCL, mask);
 
       return {
-        tokens: this.config.concatCondTokenToLatents ? tokens_BCL : null,
-        keyValues: this.blocks.items.flatMap((block) => block.retrieveCond?.ca.keyValue(tokens_BCL) ?? []),
+        tokens: this.config.concatCondTokenToLatents || this.training ? tokens_BCL : null,
+        keyValues: this.training
+          ? []
+          : this.blocks.items.flatMap((block) => block.retrieveCond?.ca.keyValue(tokens_BCL) ?? []),
         mask: textMask && keyMask(textMask, leading + 1),
       };
     });
@@ -258,14 +249,17 @@ export class Rin extends nn.Module {
     const z_BNL = this.latents.add(time_B1L);
     if (this.selfConditioning === null) return z_BNL;
     // Zeros are not neutral: the norm's bias makes them a learned constant, the same for all tokens.
-    const p = previous?.to(z_BNL.dtype) ?? zeros([1, 1, z_BNL.size(2)], { dtype: z_BNL.dtype, device: z_BNL.device });
+    // One row of them is enough, but rounds differently than all do; training keeps to the published code (see keyValueOf).
+    const absent = this.training ? z_BNL.shape : [1, 1, z_BNL.size(2)];
+    const p = previous?.to(z_BNL.dtype) ?? zeros(absent, { dtype: z_BNL.dtype, device: z_BNL.device });
     const { norm1, mlp, norm2 } = this.selfConditioning;
     return z_BNL.add(norm2.forward(p.add(mlp.forward(norm1.forward(p)))));
   }
 
   /** Key mask over the latents, for networks whose latents include padded text that is to be hidden. */
   private latentMask(conditioning: Conditioning): KeyMask {
-    if (conditioning.tokens === null || conditioning.mask === null || this.options.maskPaddedText !== true) return null;
+    if (!this.config.concatCondTokenToLatents || conditioning.mask === null || this.options.maskPaddedText !== true)
+      return null;
     const [B] = conditioning.mask.shape as [number];
     const learned = ones([B, 1, 1, this.latents.size(0)], { dtype: "bool", device: conditioning.mask.device });
     return cat([learned, conditioning.mask], 3);
@@ -344,7 +338,18 @@ function stackTokens(vectors: Tensor[]): Tensor {
   );
 }
 
-/** The time token before the conditioning tokens. */
-function withTime(time: KeyValue, tokens: KeyValue): KeyValue {
-  return { keys: cat([time.keys, tokens.keys], 1), values: cat([time.values, tokens.values], 1) };
+/**
+ * Keys and values of the time token and the conditioning tokens. In training they are one matrix product, as in the published
+ * code: two products round differently, and Adam makes whole steps of the difference where a gradient is nearly zero.
+ */
+function keyValueOf(
+  reader: CrossAttentionBlock,
+  time_B1L: Tensor,
+  { tokens, keyValues }: Conditioning,
+  block: number,
+): KeyValue {
+  const known = keyValues[block];
+  if (known === undefined) return reader.ca.keyValue(cat([time_B1L, tokens!], 1));
+  const time = reader.ca.keyValue(time_B1L);
+  return { keys: cat([time.keys, known.keys], 1), values: cat([time.values, known.values], 1) };
 }
