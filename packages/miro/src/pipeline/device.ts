@@ -23,13 +23,8 @@ export function checkDevice(device: string, parameter = "device"): string {
   );
 }
 
-/** Whether this processor multiplies bfloat16 matrices in hardware. */
-export function hasFastBfloat16(): boolean {
-  return buildInfo().capabilities.some((name) => name === "avx512_bf16" || name === "amx_bf16");
-}
-
-/** `auto` is bfloat16 on CUDA and on processors with bfloat16 instructions, float32 elsewhere. */
+/** `auto` is bfloat16 on CUDA and on processors whose bfloat16 products are faster than float32 ones, else float32. */
 export function resolveDType(dtype: ComputeDType, device: string): Exclude<ComputeDType, "auto"> & DType {
   if (dtype !== "auto") return dtype;
-  return device !== "cpu" || hasFastBfloat16() ? "bfloat16" : "float32";
+  return device !== "cpu" || buildInfo().fastBfloat16 ? "bfloat16" : "float32";
 }
