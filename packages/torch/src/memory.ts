@@ -7,7 +7,8 @@ import { setFlagsFromString } from "node:v8";
 import { runInNewContext } from "node:vm";
 import { flags, native } from "./native.js";
 
-type Collect = (options?: { type?: "minor" | "major" }) => void;
+/** Full without options. Node 20's V8 takes any options object, even `{ type: "major" }`, for a young collection. */
+type Collect = (options?: { type: "minor" }) => void;
 
 const BUDGET_BYTES = 64 * 2 ** 20;
 let collect: Collect | undefined;
@@ -20,18 +21,30 @@ function collector(): Collect {
   return collect;
 }
 
-let budgetBytes = BUDGET_BYTES;
+/** The least size since the last full collection. */
+let baseBytes = 0;
 
-/** Collects forgotten tensors now: a young-generation collection first, a full one where that freed little. */
+/**
+ * Collects forgotten tensors now: a young-generation collection, and a full one where memory has grown since the last full
+ * one all the same (each young collection lets a few dead objects grow old).
+ */
 export function collectForgotten(): void {
   collector()({ type: "minor" });
-  let [, freedBytes, heldBytes] = native.sweep();
-  if (freedBytes < budgetBytes / 2) {
-    collector()({ type: "major" });
-    [, freedBytes, heldBytes] = native.sweep();
+  let sizeBytes = sweptSize();
+  if (sizeBytes > baseBytes + Math.max(2 * BUDGET_BYTES, baseBytes / 2)) {
+    collector()();
+    sizeBytes = sweptSize();
+    baseBytes = sizeBytes;
   }
-  budgetBytes = Math.max(BUDGET_BYTES, Math.floor(heldBytes / 4));
-  native.setBudget(budgetBytes);
+  baseBytes = Math.min(baseBytes, sizeBytes);
+  native.setBudget(Math.max(BUDGET_BYTES, Math.floor(sizeBytes / 4)));
+}
+
+/** Frees the tensors whose objects are gone; the bytes left: those of followed tensors on any device, and all on the CPU. */
+function sweptSize(): number {
+  const [, , heldBytes] = native.sweep();
+  const [liveBytes] = native.memoryStats();
+  return Math.max(heldBytes, liveBytes);
 }
 
 /** Called after each operation outside of scopes. */

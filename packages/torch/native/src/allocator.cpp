@@ -23,10 +23,10 @@ namespace miro {
 namespace {
 
 constexpr size_t kHeader = 64;              // keeps the data 64-byte aligned
-constexpr size_t kSmallest = 128;           // header included
+constexpr size_t kSmallest = 64;
 constexpr size_t kHuge = 2u << 20;
 constexpr size_t kHugeFrom = 4u << 20;
-constexpr int kClasses = 8 * 36;            // up to 128 B << 36
+constexpr int kClasses = 8 * 36;            // up to 64 B << 36
 
 struct Header {
   size_t block;                             // size of the whole block
@@ -34,16 +34,18 @@ struct Header {
 };
 static_assert(sizeof(Header) <= kHeader);
 
+// The class of a request, and the size of its blocks. The header is not part of the class: sizes that are powers of two,
+// which are common, must not round up to the next step.
 int classOf(size_t bytes, size_t* block) {
   if (bytes <= kSmallest) {
-    *block = kSmallest;
+    *block = kSmallest + kHeader;
     return 0;
   }
   const int exponent = 63 - __builtin_clzll(bytes - 1);  // 2^exponent < bytes <= 2^(exponent + 1)
   const size_t base = size_t{1} << exponent, step = base / 8;
   const size_t steps = (bytes - base + step - 1) / step;  // 1 .. 8
-  *block = base + steps * step;
-  return (exponent - 7) * 8 + static_cast<int>(steps);
+  *block = base + steps * step + kHeader;
+  return (exponent - 6) * 8 + static_cast<int>(steps);
 }
 
 struct FreeList {
@@ -91,7 +93,7 @@ class CachingCpuAllocator final : public c10::Allocator {
   void* take(size_t bytes) {
     TORCH_CHECK(bytes < (size_t{1} << 42), "not enough memory: you tried to allocate ", bytes, " bytes");
     size_t block = 0;
-    const int index = classOf(bytes + kHeader, &block);
+    const int index = classOf(bytes, &block);
     void* raw = nullptr;
     {
       auto& list = lists_[index];
