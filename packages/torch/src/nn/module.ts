@@ -206,7 +206,8 @@ export abstract class Module {
       throw new TorchError(`${this.constructor.name}.to: dtype must be a floating one, got ${dtype}`);
     }
     const fixed = this.#fixedDtypes();
-    for (const tensor of this.#tensors()) noGrad(() => scope(() => convert(tensor, device, fixed.has(tensor) ? undefined : dtype)));
+    for (const tensor of this.#tensors())
+      noGrad(() => scope(() => convert(tensor, device, fixed.has(tensor) ? undefined : dtype)));
     return this;
   }
 
