@@ -79,6 +79,34 @@ function invoke(name: string, a?: unknown, b?: unknown, c?: unknown, d?: unknown
   return native.call(index(), a);
 }
 
+/** An operator that takes a tensor or a number at its right. */
+interface BinaryOperator {
+  tensor: () => number;
+  scalar: () => number;
+}
+const binaryOperator = (name: string): BinaryOperator => ({
+  tensor: operator(`aten::${name}.Tensor`),
+  scalar: operator(`aten::${name}.Scalar`),
+});
+const binary = {
+  add: binaryOperator("add"),
+  sub: binaryOperator("sub"),
+  mul: binaryOperator("mul"),
+  div: binaryOperator("div"),
+  rsub: binaryOperator("rsub"),
+  remainder: binaryOperator("remainder"),
+  eq: binaryOperator("eq"),
+  ne: binaryOperator("ne"),
+  lt: binaryOperator("lt"),
+  le: binaryOperator("le"),
+  gt: binaryOperator("gt"),
+  ge: binaryOperator("ge"),
+  add_: binaryOperator("add_"),
+  sub_: binaryOperator("sub_"),
+  mul_: binaryOperator("mul_"),
+  div_: binaryOperator("div_"),
+};
+
 function toDims(dim: number | readonly number[] | undefined | null): number[] | null {
   if (dim === undefined || dim === null) return null;
   return typeof dim === "number" ? [dim] : [...dim];
@@ -263,8 +291,18 @@ export class Tensor implements Disposable {
 
   /** Another dtype and/or device. The same object when nothing changes. */
   to(options: ToOptions | DType): Tensor {
-    const { dtype, device, copy = false, nonBlocking = false } = typeof options === "string" ? ({ dtype: options } as ToOptions) : options;
-    if (!copy && (dtype === undefined || dtype === this.dtype) && (device === undefined || sameDevice(device, this.device))) return this;
+    const {
+      dtype,
+      device,
+      copy = false,
+      nonBlocking = false,
+    } = typeof options === "string" ? ({ dtype: options } as ToOptions) : options;
+    if (
+      !copy &&
+      (dtype === undefined || dtype === this.dtype) &&
+      (device === undefined || sameDevice(device, this.device))
+    )
+      return this;
     return run(
       "_to_copy",
       this.#handle,
@@ -305,14 +343,16 @@ export class Tensor implements Disposable {
 
   // ---- arithmetic with broadcasting ------------------------------------------------------------------------------
 
-  #binary(name: string, other: Tensor | Scalar): Tensor {
-    return other instanceof Tensor
-      ? wrap(invoke(`${name}.Tensor`, this.#handle, other.#handle))
-      : wrap(invoke(`${name}.Scalar`, this.#handle, other));
+  #binary(op: BinaryOperator, other: Tensor | Scalar): Tensor {
+    return wrap(
+      other instanceof Tensor
+        ? native.call(op.tensor(), this.#handle, other.#handle)
+        : native.call(op.scalar(), this.#handle, other),
+    );
   }
-  #binary_(name: string, other: Tensor | Scalar): this {
-    if (other instanceof Tensor) invoke(`${name}.Tensor`, this.#handle, other.#handle);
-    else invoke(`${name}.Scalar`, this.#handle, other);
+  #binary_(op: BinaryOperator, other: Tensor | Scalar): this {
+    if (other instanceof Tensor) native.call(op.tensor(), this.#handle, other.#handle);
+    else native.call(op.scalar(), this.#handle, other);
     return this;
   }
   #inPlace(name: string, a?: unknown, b?: unknown, c?: unknown): this {
@@ -322,27 +362,31 @@ export class Tensor implements Disposable {
 
   /** this + alpha · other */
   add(other: Tensor | Scalar, alpha?: Scalar): Tensor {
-    if (alpha === undefined) return this.#binary("add", other);
-    return other instanceof Tensor ? run("add.Tensor", this.#handle, other.#handle, alpha) : run("add.Scalar", this.#handle, other, alpha);
+    if (alpha === undefined) return this.#binary(binary.add, other);
+    return other instanceof Tensor
+      ? run("add.Tensor", this.#handle, other.#handle, alpha)
+      : run("add.Scalar", this.#handle, other, alpha);
   }
   sub(other: Tensor | Scalar): Tensor {
-    return this.#binary("sub", other);
+    return this.#binary(binary.sub, other);
   }
   mul(other: Tensor | Scalar): Tensor {
-    return this.#binary("mul", other);
+    return this.#binary(binary.mul, other);
   }
   div(other: Tensor | Scalar): Tensor {
-    return this.#binary("div", other);
+    return this.#binary(binary.div, other);
   }
   /** other − this */
   rsub(other: Tensor | Scalar): Tensor {
-    return this.#binary("rsub", other);
+    return this.#binary(binary.rsub, other);
   }
   remainder(other: Tensor | Scalar): Tensor {
-    return this.#binary("remainder", other);
+    return this.#binary(binary.remainder, other);
   }
   floorDivide(other: Tensor | Scalar): Tensor {
-    return other instanceof Tensor ? run("floor_divide", this.#handle, other.#handle) : run("floor_divide.Scalar", this.#handle, other);
+    return other instanceof Tensor
+      ? run("floor_divide", this.#handle, other.#handle)
+      : run("floor_divide.Scalar", this.#handle, other);
   }
   pow(exponent: Tensor | Scalar): Tensor {
     return exponent instanceof Tensor
@@ -443,22 +487,22 @@ export class Tensor implements Disposable {
     return run("isfinite", this.#handle);
   }
   eq(other: Tensor | Scalar): Tensor {
-    return this.#binary("eq", other);
+    return this.#binary(binary.eq, other);
   }
   ne(other: Tensor | Scalar): Tensor {
-    return this.#binary("ne", other);
+    return this.#binary(binary.ne, other);
   }
   lt(other: Tensor | Scalar): Tensor {
-    return this.#binary("lt", other);
+    return this.#binary(binary.lt, other);
   }
   le(other: Tensor | Scalar): Tensor {
-    return this.#binary("le", other);
+    return this.#binary(binary.le, other);
   }
   gt(other: Tensor | Scalar): Tensor {
-    return this.#binary("gt", other);
+    return this.#binary(binary.gt, other);
   }
   ge(other: Tensor | Scalar): Tensor {
-    return this.#binary("ge", other);
+    return this.#binary(binary.ge, other);
   }
   logicalAnd(other: Tensor): Tensor {
     return run("logical_and", this.#handle, handleOf(other));
@@ -476,18 +520,23 @@ export class Tensor implements Disposable {
   // ---- in place --------------------------------------------------------------------------------------------------
 
   add_(other: Tensor | Scalar, alpha?: Scalar): this {
-    if (alpha === undefined) return this.#binary_("add_", other);
-    invoke(other instanceof Tensor ? "add_.Tensor" : "add_.Scalar", this.#handle, other instanceof Tensor ? other.#handle : other, alpha);
+    if (alpha === undefined) return this.#binary_(binary.add_, other);
+    invoke(
+      other instanceof Tensor ? "add_.Tensor" : "add_.Scalar",
+      this.#handle,
+      other instanceof Tensor ? other.#handle : other,
+      alpha,
+    );
     return this;
   }
   sub_(other: Tensor | Scalar): this {
-    return this.#binary_("sub_", other);
+    return this.#binary_(binary.sub_, other);
   }
   mul_(other: Tensor | Scalar): this {
-    return this.#binary_("mul_", other);
+    return this.#binary_(binary.mul_, other);
   }
   div_(other: Tensor | Scalar): this {
-    return this.#binary_("div_", other);
+    return this.#binary_(binary.div_, other);
   }
   addcmul_(a: Tensor, b: Tensor, value: Scalar = 1): this {
     return this.#inPlace("addcmul_", handleOf(a), handleOf(b), value);
@@ -830,5 +879,7 @@ function wrapResults(result: unknown, types: string[]): unknown {
     if (type.startsWith("Tensor")) return (value as Handle[]).map(wrap);
     return value;
   };
-  return types.length === 1 ? one(result, types[0] as string) : (result as unknown[]).map((v, i) => one(v, types[i] as string));
+  return types.length === 1
+    ? one(result, types[0] as string)
+    : (result as unknown[]).map((v, i) => one(v, types[i] as string));
 }

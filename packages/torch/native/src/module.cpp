@@ -221,13 +221,18 @@ std::string describe(const at::Tensor& t) {
 
 // Every exported function runs in here: no C++ exception leaves the addon, libtorch's become TorchError.
 napi_value guarded(napi_env env, napi_callback_info info) {
-  constexpr size_t kMost = 40;
-  size_t argc = kMost;
+  // Node-API fills every place it is given, so the many calls with few arguments ask for few.
+  constexpr size_t kFew = 10, kMost = 40;
+  size_t argc = kFew;
   napi_value argv[kMost];
   void* data = nullptr;
   Environment* e = nullptr;
   if (napi_get_instance_data(env, reinterpret_cast<void**>(&e)) != napi_ok || e == nullptr) return nullptr;
   if (napi_get_cb_info(env, info, &argc, argv, nullptr, &data) != napi_ok) return nullptr;
+  if (argc > kFew) {
+    argc = kMost;
+    if (napi_get_cb_info(env, info, &argc, argv, nullptr, &data) != napi_ok) return nullptr;
+  }
   std::string message;
   try {
     return reinterpret_cast<Function>(data)(*e, argv, std::min(argc, kMost));

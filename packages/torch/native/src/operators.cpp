@@ -448,7 +448,10 @@ napi_value callOperator(Environment& e, napi_value* argv, size_t argc) {
     throw UsageError{plan.name + ": " + message + (summary.empty() ? "" : " (" + summary + ")")};
   }
   if (plan.writesOnly || stack.empty()) return makeUndefined(e);
-  if (stack.size() == 1) return toJavaScript(e, stack[0]);
+  if (stack.size() == 1) {
+    if (stack[0].isTensor() && stack[0].toTensor().defined()) return makeInt(e, e.store(std::move(stack[0]).toTensor()));
+    return toJavaScript(e, stack[0]);
+  }
   napi_value result;
   check(e, napi_create_array_with_length(e.env, stack.size(), &result));
   for (size_t i = 0; i < stack.size(); ++i) {
