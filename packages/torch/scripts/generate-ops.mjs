@@ -19,7 +19,11 @@ if (!version.startsWith(PINNED)) {
   process.exit(0);
 }
 
-const RESERVED = new Set("arguments await break case catch class const continue default delete do else enum eval export extends false finally for function if implements import in interface let new null package private protected public return static super switch this throw true try typeof var void while with yield".split(" "));
+const RESERVED = new Set(
+  "arguments await break case catch class const continue default delete do else enum eval export extends false finally for function if implements import in interface let new null package private protected public return static super switch this throw true try typeof var void while with yield".split(
+    " ",
+  ),
+);
 const SCALARS = {
   int: "number",
   SymInt: "number",
@@ -100,7 +104,8 @@ function parse(schema) {
     else if (RESERVED.has(id)) id = `${id}_`;
     parameters.push({ id, type, hasDefault: equals >= 0 });
   }
-  if (overload === "out" || overload.endsWith("_out") || parameters.some((p) => p.type.write && p.id === "out")) return null;
+  if (overload === "out" || overload.endsWith("_out") || parameters.some((p) => p.type.write && p.id === "out"))
+    return null;
   const results = (returns.startsWith("(") ? splitTop(returns.slice(1, -1)) : [returns]).map((r) => {
     const space = r.indexOf(" ");
     return parseType((space < 0 ? r : r.slice(0, space)).trim());
@@ -113,7 +118,8 @@ function parse(schema) {
 function argumentType({ base, list, fixed, itemOptional, optional }) {
   const item = base === "Tensor" ? "Tensor" : SCALARS[base];
   let type = item;
-  if (list) type = `readonly ${itemOptional ? `(${item} | null)` : item === "Scalar" ? "Scalar" : item}[]${fixed ? ` | ${item}` : ""}`;
+  if (list)
+    type = `readonly ${itemOptional ? `(${item} | null)` : item === "Scalar" ? "Scalar" : item}[]${fixed ? ` | ${item}` : ""}`;
   return optional ? `${type} | null` : type;
 }
 function passed({ id, type }) {
@@ -146,7 +152,11 @@ for (const op of native.schemas().map(parse)) {
     if (!p.hasDefault) lastRequired = i;
   });
   const signature = op.parameters
-    .map((p, i) => (i > lastRequired ? `${p.id}?: ${argumentType(p.type)}` : `${p.id}: ${argumentType(p.type)}${p.hasDefault ? " | undefined" : ""}`))
+    .map((p, i) =>
+      i > lastRequired
+        ? `${p.id}?: ${argumentType(p.type)}`
+        : `${p.id}: ${argumentType(p.type)}${p.hasDefault ? " | undefined" : ""}`,
+    )
     .join(", ");
   const call = `c(${[`id(${index})`, ...op.parameters.map(passed)].join(", ")})`;
   const writesOnly = op.results.length > 0 && op.results.every((r) => r.write);
@@ -158,8 +168,16 @@ for (const op of native.schemas().map(parse)) {
     body = `${call};`;
   } else if (writesOnly) {
     const targets = written.slice(0, op.results.length).map((p) => p.id);
-    result = targets.length === 1 ? (written[0].type.list ? "readonly Tensor[]" : "Tensor") : `[${targets.map(() => "Tensor").join(", ")}]`;
-    const changed = written.filter((p) => !p.type.list).map((p) => `${p.id}.changed();`).join(" ");
+    result =
+      targets.length === 1
+        ? written[0].type.list
+          ? "readonly Tensor[]"
+          : "Tensor"
+        : `[${targets.map(() => "Tensor").join(", ")}]`;
+    const changed = written
+      .filter((p) => !p.type.list)
+      .map((p) => `${p.id}.changed();`)
+      .join(" ");
     body = `${call}; ${changed} return ${targets.length === 1 ? targets[0] : `[${targets.join(", ")}]`};`;
   } else if (op.results.length === 1) {
     result = resultType(op.results[0]);
@@ -192,7 +210,6 @@ function id(i: number): number {
 }
 const c = native.call;
 const g = (generator: GeneratorLike | null | undefined) => generator?.generatorHandle;
-// biome-ignore lint/suspicious/noExplicitAny: null stands for a tensor that an operator did not compute
 const w = (handle: number | null): any => (handle === null ? null : wrap(handle));
 const ws = (handles: (number | null)[]): Tensor[] => handles.map(w);
 

@@ -10,7 +10,11 @@ export interface BackwardOptions {
 }
 
 /** Accumulates the gradients of `tensors` (weighted by `gradients`, which scalars may leave out) into the leaves. */
-export function backward(tensors: readonly Tensor[], gradients: readonly (Tensor | null)[] = [], options: BackwardOptions = {}): void {
+export function backward(
+  tensors: readonly Tensor[],
+  gradients: readonly (Tensor | null)[] = [],
+  options: BackwardOptions = {},
+): void {
   const { createGraph = false, retainGraph = createGraph } = options;
   native.backward(
     tensors.map((t) => t.handle),
@@ -27,7 +31,11 @@ export interface GradOptions extends BackwardOptions {
 }
 
 /** Gradients of `outputs` with respect to `inputs`, without accumulating anything. */
-export function grad(outputs: readonly Tensor[], inputs: readonly Tensor[], options: GradOptions = {}): (Tensor | null)[] {
+export function grad(
+  outputs: readonly Tensor[],
+  inputs: readonly Tensor[],
+  options: GradOptions = {},
+): (Tensor | null)[] {
   const { createGraph = false, retainGraph = createGraph, allowUnused = false, gradOutputs = [] } = options;
   return native
     .grad(
@@ -42,7 +50,8 @@ export function grad(outputs: readonly Tensor[], inputs: readonly Tensor[], opti
 }
 
 function refusePromise<T>(result: T, name: string): T {
-  if (result instanceof Promise) throw new TorchError(`${name}() needs a synchronous function, got one that returns a promise`);
+  if (result instanceof Promise)
+    throw new TorchError(`${name}() needs a synchronous function, got one that returns a promise`);
   return result;
 }
 

@@ -85,11 +85,15 @@ export function tensor(data: Nested | HostData | Uint8ClampedArray, options: Fro
     shape = options.shape ?? [view.length];
   } else {
     const sizes: number[] = [];
-    for (let level: Nested = data as Nested; Array.isArray(level); level = (level as readonly Nested[])[0] as Nested) sizes.push(level.length);
+    for (let level: Nested = data as Nested; Array.isArray(level); level = (level as readonly Nested[])[0] as Nested)
+      sizes.push(level.length);
     const flat: (number | bigint | boolean)[] = [];
     const collect = (value: Nested, dim: number): void => {
       if (Array.isArray(value)) {
-        if (value.length !== sizes[dim]) throw new TorchError(`tensor: ragged data, expected ${sizes[dim]} items at depth ${dim}, got ${value.length}`);
+        if (value.length !== sizes[dim])
+          throw new TorchError(
+            `tensor: ragged data, expected ${sizes[dim]} items at depth ${dim}, got ${value.length}`,
+          );
         for (const item of value) collect(item, dim + 1);
       } else {
         if (dim !== sizes.length) throw new TorchError(`tensor: ragged data, expected an array at depth ${dim}`);
@@ -117,7 +121,10 @@ export function tensor(data: Nested | HostData | Uint8ClampedArray, options: Fro
     shape = options.shape ?? sizes;
   }
   let result = wrap(native.fromHost(source, shape, dtypeCode(dtype)));
-  if ((options.dtype !== undefined && options.dtype !== dtype) || (options.device !== undefined && options.device !== "cpu")) {
+  if (
+    (options.dtype !== undefined && options.dtype !== dtype) ||
+    (options.device !== undefined && options.device !== "cpu")
+  ) {
     const moved = result.to({ dtype: options.dtype, device: options.device });
     if (moved !== result) result.dispose();
     result = moved;
@@ -140,7 +147,8 @@ export function full(shape: Shape, value: Scalar, options: TensorOptions = {}): 
 /** `arange(end)` or `arange(start, end, step)`; int64 unless a dtype is given or a bound is fractional. */
 export function arange(start: number, end?: number | null, step = 1, options: TensorOptions = {}): Tensor {
   const [from, to] = end === undefined || end === null ? [0, start] : [start, end];
-  const dtype = options.dtype ?? (Number.isInteger(from) && Number.isInteger(to) && Number.isInteger(step) ? "int64" : "float32");
+  const dtype =
+    options.dtype ?? (Number.isInteger(from) && Number.isInteger(to) && Number.isInteger(step) ? "int64" : "float32");
   return made(native.call(ops.arange(), from, to, step, dtypeCode(dtype), null, deviceOf(options)), options);
 }
 export function linspace(start: number, end: number, steps: number, options: TensorOptions = {}): Tensor {
@@ -161,21 +169,39 @@ export function rand(shape: Shape, options: RandomTensorOptions = {}): Tensor {
 /** Integers in [low, high); int64 unless a dtype is given. */
 export function randint(low: number, high: number, shape: Shape, options: RandomTensorOptions = {}): Tensor {
   const dtype = dtypeCode(options.dtype ?? "int64");
-  return made(native.call(ops.randint(), low, high, shape, generatorOf(options), dtype, null, deviceOf(options)), options);
+  return made(
+    native.call(ops.randint(), low, high, shape, generatorOf(options), dtype, null, deviceOf(options)),
+    options,
+  );
 }
 /** A random order of 0 … n−1 (int64). */
 export function randperm(n: number, options: RandomTensorOptions = {}): Tensor {
-  return made(native.call(ops.randperm(), n, generatorOf(options), dtypeCode(options.dtype ?? "int64"), null, deviceOf(options)), options);
+  return made(
+    native.call(ops.randperm(), n, generatorOf(options), dtypeCode(options.dtype ?? "int64"), null, deviceOf(options)),
+    options,
+  );
 }
 /** Normal values of the given mean and standard deviation. */
 export function normal(mean: number, std: number, shape: Shape, options: RandomTensorOptions = {}): Tensor {
-  const t = empty(shape, { dtype: options.dtype, device: options.device }).normal_(mean, std, { generator: options.generator });
+  const t = empty(shape, { dtype: options.dtype, device: options.device }).normal_(mean, std, {
+    generator: options.generator,
+  });
   return options.requiresGrad ? t.requiresGrad_() : t;
 }
 
 type LikeOptions = Pick<TensorOptions, "dtype" | "device">;
-const like = (op: () => number) => (t: Tensor, options: LikeOptions = {}) =>
-  wrap(native.call(op(), handleOf(t), options.dtype === undefined ? null : dtypeCode(options.dtype), null, options.device ?? null));
+const like =
+  (op: () => number) =>
+  (t: Tensor, options: LikeOptions = {}) =>
+    wrap(
+      native.call(
+        op(),
+        handleOf(t),
+        options.dtype === undefined ? null : dtypeCode(options.dtype),
+        null,
+        options.device ?? null,
+      ),
+    );
 export const zerosLike = like(ops.zerosLike);
 export const onesLike = like(ops.onesLike);
 export const emptyLike = like(ops.emptyLike);
@@ -201,10 +227,14 @@ export function where(condition: Tensor, a: Tensor | Scalar, b: Tensor | Scalar)
   const c = handleOf(condition);
   if (a instanceof Tensor) {
     return wrap(
-      b instanceof Tensor ? native.call(ops.where(), c, a.handle, b.handle) : native.call(whereOps.scalarOther(), c, a.handle, b),
+      b instanceof Tensor
+        ? native.call(ops.where(), c, a.handle, b.handle)
+        : native.call(whereOps.scalarOther(), c, a.handle, b),
     );
   }
-  return wrap(b instanceof Tensor ? native.call(whereOps.scalarSelf(), c, a, b.handle) : native.call(whereOps.scalar(), c, a, b));
+  return wrap(
+    b instanceof Tensor ? native.call(whereOps.scalarSelf(), c, a, b.handle) : native.call(whereOps.scalar(), c, a, b),
+  );
 }
 export function einsum(equation: string, tensors: readonly Tensor[]): Tensor {
   return wrap(native.call(ops.einsum(), equation, handlesOf(tensors)));

@@ -28,7 +28,6 @@ type HostArray = ArrayBufferView | ArrayBuffer;
 export interface Native {
   setup(errorClass: typeof TorchError, flags: Int32Array): void;
   operator(name: string, overload: string): number;
-  // biome-ignore lint/suspicious/noExplicitAny: results follow the schema
   call(operator: number, ...args: unknown[]): any;
   schemas(): string[];
   schema(name: string): string;
@@ -109,7 +108,9 @@ function shortenSpinning(): void {
 function load(): Native {
   const file = join(dirname(fileURLToPath(import.meta.url)), "..", "build", "miro_torch.node");
   if (!existsSync(file)) {
-    throw new TorchError(`the native addon is not built: ${file} is missing; run "node scripts/setup.mjs" in the clone`);
+    throw new TorchError(
+      `the native addon is not built: ${file} is missing; run "node scripts/setup.mjs" in the clone`,
+    );
   }
   shortenSpinning();
   try {

@@ -19,7 +19,6 @@ function id(i: number): number {
 }
 const c = native.call;
 const g = (generator: GeneratorLike | null | undefined) => generator?.generatorHandle;
-// biome-ignore lint/suspicious/noExplicitAny: null stands for a tensor that an operator did not compute
 const w = (handle: number | null): any => (handle === null ? null : wrap(handle));
 const ws = (handles: (number | null)[]): Tensor[] => handles.map(w);
 

@@ -15,7 +15,8 @@ export function scope<T>(body: () => T): T {
   let result: T;
   try {
     result = body();
-    if (result instanceof Promise) throw new TorchError("scope() needs a synchronous function, got one that returns a promise");
+    if (result instanceof Promise)
+      throw new TorchError("scope() needs a synchronous function, got one that returns a promise");
     escaping = tensorsIn(result);
   } finally {
     leaveScope(escaping.map((t) => t.handle));

@@ -64,7 +64,6 @@ function run(name: string, a?: unknown, b?: unknown, c?: unknown, d?: unknown, e
   return wrap(invoke(name, a, b, c, d, e, f));
 }
 
-// biome-ignore lint/suspicious/noExplicitAny: results follow the schema
 function invoke(name: string, a?: unknown, b?: unknown, c?: unknown, d?: unknown, e?: unknown, f?: unknown): any {
   let index = operators.get(name);
   if (index === undefined) {
@@ -234,7 +233,6 @@ export class Tensor implements Disposable {
     return out;
   }
   /** The elements as nested arrays of numbers. */
-  // biome-ignore lint/suspicious/noExplicitAny: depth depends on the rank
   toList(): any {
     const shape = this.shape;
     const dtype = this.dtype;
@@ -813,7 +811,6 @@ function sameDevice(asked: Device, present: Device): boolean {
  * the schema's order; trailing ones may be left out where the schema has defaults. Tensors come back as {@link Tensor};
  * an operator that writes into an argument gives that argument back.
  */
-// biome-ignore lint/suspicious/noExplicitAny: arguments and results follow the schema
 export function call(name: string, ...args: any[]): any {
   let index = operators.get(name);
   if (index === undefined) {
