@@ -194,6 +194,19 @@ export function loadCheckpoint(
   }
 }
 
+/** Number of the network's floating values in a release folder, from the header of its tensor file. */
+export function countParameters(folder: string): number {
+  const file = SafetensorsFile.open(join(folder, "model.safetensors"));
+  try {
+    return file
+      .keys()
+      .filter((key) => key.startsWith("network.") && file.info(key).dtype !== "bool")
+      .reduce((sum, key) => sum + file.info(key).shape.reduce((product, size) => product * size, 1), 0);
+  } finally {
+    file.close();
+  }
+}
+
 /** What {@link saveCheckpoint} writes. */
 export interface SaveCheckpointOptions extends Omit<Checkpoint, "preprocessing"> {
   /** Default: the same map as `postprocessing`. */

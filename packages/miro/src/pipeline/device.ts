@@ -23,8 +23,21 @@ export function checkDevice(device: string, parameter = "device"): string {
   );
 }
 
-/** `auto` is bfloat16 on CUDA and on processors whose bfloat16 products are faster than float32 ones, else float32. */
-export function resolveDType(dtype: ComputeDType, device: string): Exclude<ComputeDType, "auto"> & DType {
+/**
+ * Networks with fewer parameters stay in float32 on a CPU, and so do decoders and text encoders everywhere: the rounding
+ * between operators costs them as much as the faster products save, and the picture keeps its last bits.
+ */
+export const SMALL_NETWORK = 64e6;
+
+/**
+ * `auto` is bfloat16 on CUDA, and on processors whose bfloat16 products are faster than float32 ones for networks that are
+ * not small; else float32.
+ */
+export function resolveDType(
+  dtype: ComputeDType,
+  device: string,
+  parameters = Number.POSITIVE_INFINITY,
+): Exclude<ComputeDType, "auto"> & DType {
   if (dtype !== "auto") return dtype;
-  return device !== "cpu" || buildInfo().fastBfloat16 ? "bfloat16" : "float32";
+  return device !== "cpu" || (buildInfo().fastBfloat16 && parameters >= SMALL_NETWORK) ? "bfloat16" : "float32";
 }

@@ -22,8 +22,8 @@ import { T5Encoder } from "../text/t5.js";
 import { countT5Parameters } from "../text/t5-config.js";
 import { Tokenizer } from "../text/tokenizer.js";
 import { version } from "../version.js";
-import { type Checkpoint, loadCheckpoint } from "./checkpoint.js";
-import { type ComputeDType, checkDevice, resolveDType } from "./device.js";
+import { type Checkpoint, countParameters, loadCheckpoint } from "./checkpoint.js";
+import { type ComputeDType, checkDevice, resolveDType, SMALL_NETWORK } from "./device.js";
 import { readJson } from "./files.js";
 import { type GenerateOptions, generateSchema, type ResolvedGenerateOptions } from "./generate-options.js";
 import { type DownloadProgress, type HubOptions, resolveModel } from "./hub.js";
@@ -36,9 +36,6 @@ import { choosePart, fetchCheckpoint, fetchTextEncoder, fetchVae, isLocal, varia
 /** Where the text encoder and the autoencoder come from when nothing else is said. */
 export const DEFAULT_TEXT_ENCODER = "google/flan-t5-xl";
 export const DEFAULT_VAE = "stabilityai/sdxl-vae";
-
-/** Networks with fewer parameters stay in float32: they cost little, and the picture keeps its last bits. */
-const SMALL_NETWORK = 64e6;
 
 /** Options of {@link MiroPipeline.fromPretrained}. */
 export interface FromPretrainedOptions {
@@ -174,12 +171,12 @@ export class MiroPipeline {
    */
   static async fromPretrained(model: string, options: FromPretrainedOptions = {}): Promise<MiroPipeline> {
     const device = checkDevice(options.device ?? "cpu");
-    const dtype = resolveDType(options.dtype ?? "auto", device);
     const { revision, cacheDir, onDownload, signal, variant } = options;
     const hub: HubOptions = { cacheDir, onDownload, signal };
     const source = await resolveModel(model, "model", { ...hub, revision });
     const prefix = variantPrefix(source, variant);
     const folder = await fetchCheckpoint(source, prefix);
+    const dtype = resolveDType(options.dtype ?? "auto", device, countParameters(folder));
     const checkpoint = loadCheckpoint(folder, { device, dtype });
     let autoencoder: Autoencoder | null = null;
     try {
