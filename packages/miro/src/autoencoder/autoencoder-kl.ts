@@ -2,7 +2,8 @@
  * AutoencoderKL in diffusers' layout: the convolutional autoencoder of latent diffusion (Rombach et al. 2022) that SDXL uses.
  *
  * Shapes: B batch, C channels, H and W the sides at the resolution of the layer. Picture 3 channels, latents usually 4.
- * All norms are group norms with epsilon 1e-6, the activation is SiLU.
+ * All norms are group norms with epsilon 1e-6, the activation is SiLU. Channels come first in memory: with channels last
+ * oneDNN's float32 convolutions are up to 40 % faster, but ten times less exact.
  */
 import { cat, nn, noGrad, readSafetensors, scope, type Tensor } from "@miro-t2i/torch";
 import { z } from "zod";
