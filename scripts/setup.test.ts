@@ -138,6 +138,32 @@ describe("dependencies", () => {
     rmSync(path.join(root, "node_modules/a"), { recursive: true });
     expect(dependenciesStep.isDone(context({}))).toBe(false);
   });
+  test("the committed lock file is complete, so that npm ci accepts it on every platform", () => {
+    const file = path.resolve(import.meta.dirname, "../package-lock.json");
+    const { packages } = JSON.parse(readFileSync(file, "utf8")) as {
+      packages: Record<string, { resolved?: string; optionalDependencies?: Record<string, string> }>;
+    };
+    for (const [name, entry] of Object.entries(packages)) {
+      for (const dependency of Object.keys(entry.optionalDependencies ?? {})) {
+        const places = [`${name}/node_modules/${dependency}`, `node_modules/${dependency}`];
+        expect(
+          places.some((place) => packages[place] !== undefined),
+          `${name} -> ${dependency}`,
+        ).toBe(true);
+      }
+      if (entry.resolved) expect(entry.resolved).toMatch(/^(packages\/|https:\/\/registry\.npmjs\.org\/)/);
+    }
+  });
+  test("what npm complains about is shown, without its help", async () => {
+    const npm = program(
+      "bin/npm",
+      "echo 'npm error code EUSAGE' >&2; echo 'npm error Missing: x' >&2; echo 'npm error Clean install a project' >&2; echo 'npm error Usage:' >&2; exit 1",
+    );
+    const message = await failure(() => dependenciesStep.run(context({ PATH: `${path.dirname(npm)}:/usr/bin:/bin` })));
+    expect(message).toBe(
+      "installing the dependencies failed (npm ci, exit code 1):\nnpm error code EUSAGE\nnpm error Missing: x",
+    );
+  });
   test("a nested npm keeps the user's configuration and loses the outer command's own", () => {
     const env = {
       npm_config_https_proxy: "http://p:1",

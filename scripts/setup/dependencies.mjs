@@ -1,7 +1,7 @@
 /** Step 1: node_modules holds what package-lock.json names, in those versions. */
 import { existsSync } from "node:fs";
 import path from "node:path";
-import { readJson, run, SetupError, which } from "./report.mjs";
+import { capture, readJson, SetupError, which } from "./report.mjs";
 
 /**
  * Does node_modules match the lock file? npm writes node_modules/.package-lock.json at the end of a successful
@@ -22,7 +22,7 @@ function isDone({ root }) {
       if (entry.optional) continue; // built for another platform
       return false;
     }
-    if (has.version !== entry.version || has.integrity !== entry.integrity) return false;
+    if (has.version !== entry.version || (entry.integrity && has.integrity !== entry.integrity)) return false;
   }
   const { devDependencies = {} } = wanted[""];
   return Object.keys(devDependencies).every((name) =>
@@ -42,10 +42,21 @@ async function install({ root, env }) {
   const npm = script ? process.execPath : which("npm", env);
   if (!npm) throw new SetupError("npm is missing; it comes with Node: https://nodejs.org");
   const args = ["ci", "--include=dev", "--include=optional", "--no-audit", "--no-fund"];
-  await run("Installing the dependencies", npm, script ? [script, ...args] : args, {
+  const { code, output } = await capture(npm, script ? [script, ...args] : args, {
     cwd: root,
     env: npmEnvironment(env),
   });
+  if (code === 0) return;
+  // Of npm's output, what it says before it explains its own usage.
+  const lines = output.split("\n").filter((line) => /^npm (error|ERR!)/.test(line));
+  const usage = lines.findIndex((line) => /Clean install a project|A complete log/.test(line));
+  const message = lines
+    .slice(0, usage < 0 ? 20 : usage)
+    .join("\n")
+    .trim();
+  throw new SetupError(
+    `installing the dependencies failed (npm ci, exit code ${code}):\n${message || output.trim().slice(-2000)}`,
+  );
 }
 
 export const dependenciesStep = { name: "dependencies", title: () => "dependencies (npm ci)", isDone, run: install };
