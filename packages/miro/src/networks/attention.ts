@@ -3,10 +3,12 @@
  *
  * Shapes: B batch, Q receiving tokens, S source tokens, A attention width = heads · E, E head width.
  * The head is the outer index of a feature: feature = head · E + e.
+ * Each block frees its intermediates, so that memory does not grow with depth where no gradients are recorded.
+ *
  * With `qkNorm`, queries and keys are layer-normalised over E after the split (Dehghani et al. 2023), one set of
  * parameters for all heads.
  */
-import { full, nn, ones, rand, type Tensor } from "@miro-t2i/torch";
+import { full, nn, ones, rand, scope, type Tensor } from "@miro-t2i/torch";
 import { GeluMlp, SwiGlu } from "./feed-forward.js";
 import { type Epilogue, Linear } from "./linear.js";
 import { LayerNorm, RmsNorm } from "./norms.js";
@@ -140,8 +142,10 @@ export class CrossAttentionBlock extends nn.Module {
 
   /** (B, Q, dimTo) → (B, Q, dimTo), given the source's {@link CrossAttention.keyValue}. */
   forward(to: Tensor, source: KeyValue, mask: KeyMask = null): Tensor {
-    const h = addBranch(to, this, (then) => this.ca.forward(this.initialNorm.forward(to), source, mask, then));
-    return addBranch(h, this, (then) => this.ffn.forward(this.middleNorm.forward(h), then));
+    return scope(() => {
+      const h = addBranch(to, this, (then) => this.ca.forward(this.initialNorm.forward(to), source, mask, then));
+      return addBranch(h, this, (then) => this.ffn.forward(this.middleNorm.forward(h), then));
+    });
   }
 }
 
@@ -169,8 +173,10 @@ export class SelfAttentionBlock extends nn.Module {
 
   /** (B, Q, dim) → (B, Q, dim) */
   forward(x: Tensor, mask: KeyMask = null): Tensor {
-    const h = addBranch(x, this, (then) => this.sa.forward(this.initialNorm.forward(x), mask, then));
-    return addBranch(h, this, (then) => this.ffn.forward(this.middleNorm.forward(h), then));
+    return scope(() => {
+      const h = addBranch(x, this, (then) => this.sa.forward(this.initialNorm.forward(x), mask, then));
+      return addBranch(h, this, (then) => this.ffn.forward(this.middleNorm.forward(h), then));
+    });
   }
 }
 
@@ -199,7 +205,9 @@ export class TransformerBlock extends nn.Module {
 
   /** (B, Q, dim) → (B, Q, dim) */
   forward(x: Tensor, mask: KeyMask): Tensor {
-    const h = x.add(this.scale1.mul(this.sa.forward(this.initialNorm.forward(x), mask)));
-    return h.add(this.scale2.mul(this.ffn.forward(this.middleNorm.forward(h))));
+    return scope(() => {
+      const h = x.add(this.scale1.mul(this.sa.forward(this.initialNorm.forward(x), mask)));
+      return h.add(this.scale2.mul(this.ffn.forward(this.middleNorm.forward(h))));
+    });
   }
 }

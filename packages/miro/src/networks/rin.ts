@@ -149,7 +149,7 @@ export class Rin extends nn.Module {
       const conditioning = batch.conditioning ?? this.condition(batch);
       const time_BL = this.timeEmbedder.forward(batch.gamma);
       let state: RinState = {
-        z: this.initialLatents(time_BL, conditioning, batch.previousLatents),
+        z: scope(() => this.initialLatents(time_BL, conditioning, batch.previousLatents)),
         x: this.dataTokens(batch.y),
       };
       const latentMask = this.latentMask(conditioning);
