@@ -1,4 +1,5 @@
 import { spawnSync } from "node:child_process";
+import { fileURLToPath } from "node:url";
 import { describe, expect, test } from "vitest";
 import { aten, call, memory, nn, ones, randn, scope, type Tensor, TorchError, tensor, zeros } from "./index.js";
 
@@ -98,4 +99,14 @@ test("an uncaught engine error ends a process as any JavaScript error does, not 
   });
   expect([status, signal]).toEqual([1, null]);
   expect(stderr).toContain("TorchError: aten::matmul");
+});
+
+test("random arguments to every public operator end in a result or a TorchError", { timeout: 180_000 }, () => {
+  const program = fileURLToPath(new URL("../dist/testing/fuzz-operators.js", import.meta.url));
+  const { status, signal, stdout, stderr } = spawnSync(process.execPath, [program, "7", "4"], { encoding: "utf8" });
+  expect([status, signal], stderr.slice(-2000)).toEqual([0, null]);
+  const { returned, refused, others } = JSON.parse(stdout) as { returned: number; refused: number; others: string[] };
+  expect(others).toEqual([]);
+  expect(returned).toBeGreaterThan(100);
+  expect(refused).toBeGreaterThan(1000);
 });
