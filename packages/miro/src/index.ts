@@ -45,8 +45,9 @@ export {
 export { availableDevices, type ComputeDType, resolveDType } from "./pipeline/device.js";
 export type { GenerateOptions, GenerateProgress } from "./pipeline/generate-options.js";
 export { contactSheet, type RgbImage } from "./pipeline/images.js";
+export type { FromPretrainedOptions } from "./pipeline/load-options.js";
 export { type GeneratedImage, type ImageSettings, settingsToText, textToSettings } from "./pipeline/metadata.js";
-export { type FromPretrainedOptions, type GenerateResult, MiroPipeline } from "./pipeline/pipeline.js";
+export { type GenerateResult, MiroPipeline } from "./pipeline/pipeline.js";
 export { encodePng, type PngInfo, type PngText, readPng } from "./pipeline/png.js";
 export { T5Encoder } from "./text/t5.js";
 export { type EncodeBatchOptions, type EncodedBatch, Tokenizer } from "./text/tokenizer.js";

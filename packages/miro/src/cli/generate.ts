@@ -8,6 +8,7 @@ import { bundledModel } from "../pipeline/bundled.js";
 import { existing, readText, writeFileAtomic } from "../pipeline/files.js";
 import { type GenerateOptions, generateSchema } from "../pipeline/generate-options.js";
 import { contactSheet } from "../pipeline/images.js";
+import { loadSchema } from "../pipeline/load-options.js";
 import { type GeneratedImage, settingsToText } from "../pipeline/metadata.js";
 import { MiroPipeline } from "../pipeline/pipeline.js";
 import { encodePng } from "../pipeline/png.js";
@@ -66,6 +67,9 @@ const NAMES: Record<string, string> = {
   model: "--model",
   variant: "--variant",
   device: "--device",
+  dtype: "--dtype",
+  revision: "--revision",
+  cacheDir: "--cache-dir",
   textEncoder: "--text-encoder",
   vae: "--vae",
   rewardTargets: "--reward",
@@ -83,17 +87,17 @@ const NAMES: Record<string, string> = {
 };
 
 export const register: Register = (command, context) => {
-  const h = (name: string) => help(generateSchema, name);
+  const h = (name: string) => help(generateSchema, name) || help(loadSchema, name);
   command
     .argument("[prompt...]", "what to draw; none: a sheet of examples")
     .option(
       "--model <repo|dir>",
       "checkpoint: folder, or repository on the Hugging Face Hub (default: the bundled model)",
     )
-    .option("--variant <name>", "sub-folder of the checkpoint")
-    .option("--revision <name>", "branch, tag or commit of the checkpoint's repository")
-    .option("--text-encoder <repo|dir>", "text encoder instead of the checkpoint's")
-    .option("--vae <repo|dir>", "autoencoder instead of the checkpoint's")
+    .option("--variant <name>", h("variant"))
+    .option("--revision <name>", h("revision"))
+    .option("--text-encoder <repo|dir>", h("textEncoder"))
+    .option("--vae <repo|dir>", h("vae"))
     .option("--reward <key=value>", h("rewardTargets"), toTargets("--reward"))
     .option("--negative-reward <key=value>", h("negativeRewardTargets"), toTargets("--negative-reward"))
     .option("--steps <n>", h("steps"), toNumber("--steps"))
@@ -106,14 +110,14 @@ export const register: Register = (command, context) => {
     .option("--images <n>", `${h("imagesPerPrompt")}; default 1`, toNumber("--images"))
     .option("--batch-size <n>", h("batchSize"), toNumber("--batch-size"))
     .option("--prompts <file>", "text file with one prompt a line")
-    .option("--device <name>", "cpu, cuda, cuda:1, …; default cpu")
-    .option("--dtype <name>", "auto, float32, bfloat16 or float16; default auto: bfloat16 where it is fast")
+    .option("--device <name>", h("device"))
+    .option("--dtype <name>", h("dtype"))
     .option("--threads <n>", "processor threads", toNumber("--threads"))
     .option("--output <dir>", `folder of the pictures, or the .png file of one (default: ./${DEFAULT_OUTPUT})`)
     .option("--overwrite", "replace files that exist")
     .option("--init-noise <file.npy>", "initial noise (pictures, channels, r, r) float32 instead of seeds")
     .option("--save-latents <file.npy>", "store the latents (pictures, channels, r, r) float32")
-    .option("--cache-dir <dir>", "cache of downloads (default: as Python's huggingface_hub)")
+    .option("--cache-dir <dir>", h("cacheDir"))
     .option("--json", "print one JSON object on stdout")
     .addHelpText("after", EXAMPLES)
     .action(async (prompts: string[], flags: Flags) => {
@@ -148,7 +152,7 @@ async function generate(given: readonly string[], flags: Flags, context: CliCont
       revision: flags.revision,
       cacheDir: flags.cacheDir,
       device: flags.device,
-      dtype: parseDType(flags.dtype),
+      dtype: flags.dtype as "auto" | undefined,
       textEncoder: flags.textEncoder,
       vae: flags.vae,
       signal: context.signal,
@@ -233,12 +237,6 @@ function readPrompts(path: string): string[] {
     .filter((line) => line !== "");
   if (prompts.length === 0) throw new InvalidInputError(`--prompts: ${path} holds no prompt`);
   return prompts;
-}
-
-function parseDType(text: string | undefined) {
-  const names = ["auto", "float32", "bfloat16", "float16"] as const;
-  const found = names.find((name) => name === (text ?? "auto"));
-  return found ?? invalid("--dtype", `one of ${names.join(", ")}`, text);
 }
 
 function saveLatents(path: string, latents: Tensor, overwrite: boolean): void {

@@ -286,7 +286,12 @@ async function downloadBlob(
           options.onDownload?.({ repo: name, file: path, bytes, totalBytes: size });
         });
         const sink = createWriteStream(partial, { flags: resumed ? "a" : "w" });
-        await pipeline(body, sink, options.signal ? { signal: options.signal } : {});
+        const closed = new Promise((resolve) => sink.once("close", resolve));
+        try {
+          await pipeline(body, sink, options.signal ? { signal: options.signal } : {});
+        } finally {
+          await closed; // a write may be under way; the next attempt must see it
+        }
       }
       const received = statSync(partial).size;
       if (received < size) throw new Error(`the connection ended at byte ${received} of ${size}`);
