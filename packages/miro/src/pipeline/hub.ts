@@ -286,7 +286,7 @@ async function downloadBlob(
           options.onDownload?.({ repo: name, file: path, bytes, totalBytes: size });
         });
         const sink = createWriteStream(partial, { flags: resumed ? "a" : "w" });
-        const closed = new Promise((resolve) => sink.once("close", resolve));
+        const closed = new Promise<void>((resolve) => sink.once("close", () => resolve()));
         try {
           await pipeline(body, sink, options.signal ? { signal: options.signal } : {});
         } finally {
