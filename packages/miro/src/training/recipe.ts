@@ -73,6 +73,12 @@ const recipeSchema = z.strictObject({
       stdT: z.number().positive().default(1),
     })
     .prefault({}),
+  initialization: z
+    .strictObject({
+      /** Learned latents and data positions start far apart instead of nearly alike. */
+      distinctTokens: z.boolean().default(false),
+    })
+    .prefault({}),
   optimizer: z.strictObject({
     name: z.enum(["lamb", "adamw"]).default("lamb"),
     lr: z.number().positive(),
