@@ -164,11 +164,13 @@ function network(reference: Reference): Row[] {
           const batch = batchOf(reference, name);
           const { F, z } = network.forward(batch);
           const cached = network.forward({ ...batch, conditioning: network.condition(batch) });
+          const absent = name === "no_previous" ? network.forward({ ...batch, previousLatents: null }) : null;
           return agreement(`network, ${name.replace("_", " ")}`, NETWORK, [
             ["F", F, reference.get(`net.${name}.F`)],
             ["z", z, reference.get(`net.${name}.z`)],
             ["F, conditioning cached", cached.F, reference.get(`net.${name}.F`)],
             ["z, conditioning cached", cached.z, reference.get(`net.${name}.z`)],
+            ...(absent ? ([["F, previous latents absent", absent.F, reference.get(`net.${name}.F`)]] as const) : []),
           ]);
         }),
       ),
@@ -254,21 +256,24 @@ function* recordedPairs(
   }
 }
 
-/** d(mean F² + mean z²) for every parameter of the network in training mode. */
+/** d(mean F² + mean z²) for every parameter of the network in training mode, conditioning computed on the way and beforehand. */
 function gradients(reference: Reference): Row[] {
-  return withCheckpoint(reference, ({ network }) => {
-    network.requiresGrad_(true).train();
-    const { F, z } = network.forward(batchOf(reference, "grad"));
-    F.square().mean().add(z.square().mean()).backward();
-    const all = [...network.namedParameters()].map(([name, p]): [string, Tensor | null] => [name, p.grad]);
-    return [
-      agreement("network in training mode", NETWORK, [
-        ["F", F, reference.get("net.grad.F")],
-        ["z", z, reference.get("net.grad.z")],
-      ]),
-      agreement("gradients", NETWORK, recordedPairs(reference, "net.grad.", all)),
-    ];
-  });
+  return ["", ", conditioning apart"].flatMap((how) =>
+    withCheckpoint(reference, ({ network }) => {
+      network.requiresGrad_(true).train();
+      const batch = batchOf(reference, "grad");
+      const { F, z } = network.forward({ ...batch, conditioning: how === "" ? null : network.condition(batch) });
+      F.square().mean().add(z.square().mean()).backward();
+      const all = [...network.namedParameters()].map(([name, p]): [string, Tensor | null] => [name, p.grad]);
+      return [
+        agreement(`network in training mode${how}`, NETWORK, [
+          ["F", F, reference.get("net.grad.F")],
+          ["z", z, reference.get("net.grad.z")],
+        ]),
+        agreement(`gradients${how}`, NETWORK, recordedPairs(reference, "net.grad.", all)),
+      ];
+    }),
+  );
 }
 
 /** Recorded names of the loss's draws. */

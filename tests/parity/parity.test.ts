@@ -2,6 +2,7 @@
 
 import { randn, scope, tensor } from "@miro-t2i/torch";
 import { afterAll, describe, expect, test } from "vitest";
+import { defaultNormalization } from "../../packages/miro/src/pipeline/normalization.js";
 import { loadReference, relativeError } from "../reference/fixture.js";
 import { CHECKS } from "./checks.js";
 import { agreement, table } from "./report.js";
@@ -18,6 +19,17 @@ describe("parity with the Python reference", () => {
       rows.every((row) => row.ok),
       `\n${table(rows)}`,
     ).toBe(true);
+  });
+});
+
+test("a checkpoint without normalisation constants gets the published ones", () => {
+  scope(() => {
+    const constants = defaultNormalization({ channel_wise_normalisation: true });
+    for (const prefix of ["data_preprocessing.", "postprocessing."]) {
+      const recorded = reference.checkpoint(prefix);
+      expect(relativeError(constants.scale, recorded.get("scale")!)).toBeLessThan(1e-7);
+      expect(relativeError(constants.bias, recorded.get("bias")!)).toBeLessThan(1e-7);
+    }
   });
 });
 

@@ -20,7 +20,7 @@ export interface Row {
 export function agreement(
   check: string,
   bound: number,
-  pairs: Iterable<[name: string, actual: Tensor, expected: Tensor]>,
+  pairs: Iterable<readonly [name: string, actual: Tensor, expected: Tensor]>,
 ): Row {
   let [figure, worst, compared] = [0, "", 0];
   for (const [name, actual, expected] of pairs) {
