@@ -1,7 +1,18 @@
+import { statSync } from "node:fs";
 import { fileURLToPath } from "node:url";
 import { defineConfig } from "vitest/config";
+import { BaseSequencer, type TestSpecification } from "vitest/node";
 
 const source = (path: string) => fileURLToPath(new URL(path, import.meta.url));
+
+/** Short files first, those that cross rooms last: a mistake shows early. */
+class ShortFirst extends BaseSequencer {
+  override async sort(files: TestSpecification[]): Promise<TestSpecification[]> {
+    const cost = ({ moduleId }: TestSpecification) =>
+      statSync(moduleId).size + (moduleId.includes("/tests/") ? 1e9 : 0);
+    return [...files].sort((a, b) => cost(a) - cost(b));
+  }
+}
 
 export default defineConfig({
   resolve: {
@@ -16,6 +27,7 @@ export default defineConfig({
     // The native addon holds process-wide state (threads, allocator, global seed): one process a file.
     pool: "forks",
     maxWorkers: 2,
+    sequence: { sequencer: ShortFirst },
     // Two processes with a thread for each core would wait for each other at every operator.
     env: { OMP_NUM_THREADS: "1" },
     testTimeout: 60_000,
