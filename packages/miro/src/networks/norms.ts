@@ -1,7 +1,7 @@
 /**
  * Normalisation over the last axis. Statistics are taken in float32 whatever the dtype of the input.
  */
-import { nn, ones, type Tensor } from "@miro-t2i/torch";
+import { aten, nn, ones, type Tensor } from "@miro-t2i/torch";
 
 /** The epsilon of every norm in the network. */
 export const EPS = 1e-6;
@@ -20,8 +20,10 @@ export class RmsNorm extends nn.Module {
 
   /** (..., dim) → (..., dim), same dtype. */
   forward(x: Tensor): Tensor {
-    // By the vector norm, which is one pass over x: half the time of ATen's own rms_norm on a CPU.
     const x32 = x.float();
+    // In training as the published code does it, to the last bit: Adam makes whole steps of differences in tiny gradients.
+    if (this.training) return aten.rms_norm(x32, [this.dim], null, EPS).to(x.dtype).mul(this.weight);
+    // By the vector norm, which is one pass over x: half the time of ATen's rms_norm on a CPU.
     const inverse = x32.norm(-1, true).square().div(this.dim).add(EPS).rsqrt();
     return x32.mul(inverse).to(x.dtype).mul(this.weight);
   }

@@ -1,4 +1,5 @@
 import {
+  autocast,
   cat,
   manualSeed,
   memory,
@@ -339,6 +340,21 @@ describe("dtypes", () => {
       const plain = rin.forward(b).F;
       expect(plain.requiresGrad).toBe(true);
       expect(difference(noGrad(() => rin.forward(b)).F, plain)).toBeLessThan(1e-5);
+    });
+  });
+
+  it("trains under autocast to bfloat16", () => {
+    scope(() => {
+      const rin = network().train() as Rin;
+      const b = batch(2, 5, [5, 2]);
+      const plain = rin.forward(b).F;
+      const half = autocast({ device: "cpu", dtype: "bfloat16" }, () => rin.forward(b).F);
+      expect(difference(half, plain)).toBeLessThan(0.05);
+      half.square().mean().backward();
+      for (const [name, p] of rin.namedParameters()) {
+        expect(p.grad?.isfinite().all().item(), name).toBeTruthy();
+        expect(p.grad!.dtype, name).toBe("float32");
+      }
     });
   });
 
