@@ -32,6 +32,7 @@ export {
   type RinBatch,
   type RinOptions,
   type RinOutput,
+  type UpstreamBatch,
 } from "./networks/rin.js";
 export {
   type Checkpoint,

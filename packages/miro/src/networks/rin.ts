@@ -11,6 +11,7 @@
 import { cat, isGradEnabled, nn, ones, scope, type Tensor, where, zeros, zerosLike } from "@miro-t2i/torch";
 import { invalid } from "../errors.js";
 import { type CrossAttentionBlock, type KeyMask, type KeyValue, TransformerBlock } from "./attention.js";
+import { type RinBatch, rinBatch, type UpstreamBatch } from "./batch.js";
 import {
   type Conditioning,
   type ConditioningInput,
@@ -26,24 +27,13 @@ import { Linear } from "./linear.js";
 import { LayerNorm, RmsNorm } from "./norms.js";
 import { RinBlock, type RinState } from "./rin-blocks.js";
 
+export type { RinBatch, UpstreamBatch } from "./batch.js";
 export type { Conditioning, ConditioningInput } from "./conditioning.js";
 export type { RinConfig } from "./config.js";
 
 /** Layers and heads of the conditioning transformer: the same in every configuration. */
 const CONDITIONING_LAYERS = 2;
 const CONDITIONING_HEADS = 16;
-
-/** The network's input. */
-export interface RinBatch extends ConditioningInput {
-  /** Noisy latent picture, already scaled by c_in: (B, channels, side, side). */
-  y: Tensor;
-  /** Signal level: 1 is clean data, 0 pure noise. (B,) float32 */
-  gamma: Tensor;
-  /** Latents z of an earlier pass (B, N, L) for self-conditioning; null or absent counts as zeros. */
-  previousLatents?: Tensor | null | undefined;
-  /** Result of {@link Rin.condition}; text and rewards are then not read. */
-  conditioning?: Conditioning | null | undefined;
-}
 
 /** The network's output. */
 export interface RinOutput {
@@ -144,7 +134,8 @@ export class Rin extends nn.Module {
   }
 
   /** One pass. The caller owns the result; call it inside a `scope()`. */
-  forward(batch: RinBatch): RinOutput {
+  forward(input: RinBatch | UpstreamBatch): RinOutput {
+    const batch = rinBatch(input);
     return scope(() => {
       const conditioning = batch.conditioning ?? this.condition(batch);
       const time_BL = this.timeEmbedder.forward(batch.gamma);
