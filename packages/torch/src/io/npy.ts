@@ -11,7 +11,7 @@ import type { Tensor } from "../tensor.js";
 import { writeFileAtomically } from "./atomic-write.js";
 import { FormatError } from "./format-error.js";
 import { MappedFile } from "./mapped-file.js";
-import { streamBytes } from "./tensor-bytes.js";
+import { pieceBuffer, streamBytes } from "./tensor-bytes.js";
 
 const MAGIC = Buffer.from("\x93NUMPY", "latin1");
 /** NumPy's own limit on headers it will parse. */
@@ -206,6 +206,6 @@ export function writeNpy(path: string, tensor: Tensor): void {
   header.write("\n", header.length - 1, "latin1");
   writeFileAtomically(path, (write) => {
     write(header);
-    streamBytes(tensor, write);
+    streamBytes(tensor, pieceBuffer(), write);
   });
 }

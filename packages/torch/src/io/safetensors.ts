@@ -13,7 +13,7 @@ import { writeFileAtomically } from "./atomic-write.js";
 import { FormatError } from "./format-error.js";
 import { MappedFile } from "./mapped-file.js";
 import { parseStrictJson, type StrictJson, StrictJsonError } from "./strict-json.js";
-import { sizeInBytes, streamBytes } from "./tensor-bytes.js";
+import { pieceBuffer, sizeInBytes, streamBytes } from "./tensor-bytes.js";
 
 /** The reference implementation's limit on the header. */
 const MAX_HEADER_BYTES = 100_000_000;
@@ -305,6 +305,7 @@ export function writeSafetensors(
   json.copy(prefix, 8);
   writeFileAtomically(path, (write) => {
     write(prefix);
-    for (const { tensor } of entries) streamBytes(tensor, write);
+    const buffer = pieceBuffer();
+    for (const { tensor } of entries) streamBytes(tensor, buffer, write);
   });
 }
