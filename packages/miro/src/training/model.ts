@@ -1,10 +1,12 @@
 /** The networks and the loss of a recipe. */
 import { arange, noGrad, rand, randn, scope, stack, type Tensor } from "@miro-t2i/torch";
 import { FlowMatchingLoss } from "../flow/loss.js";
+import { release } from "../flow/release.js";
 import { LinearSchedule } from "../flow/schedule.js";
 import { parsePrecondConfig, parseRinConfig } from "../networks/config.js";
 import { FlowPrecond } from "../networks/precond.js";
 import { Rin } from "../networks/rin.js";
+import { loadCheckpoint } from "../pipeline/checkpoint.js";
 import type { Recipe } from "./recipe.js";
 
 /** Network and preconditioning on the CPU, in training mode, with weights drawn from the global generator. */
@@ -15,6 +17,24 @@ export function createNetworks(recipe: Recipe): { network: Rin; preconditioning:
   network.train();
   preconditioning.train();
   return { network, preconditioning };
+}
+
+/**
+ * Copies the weights of a release folder, such as an earlier export, into fresh networks.
+ * @throws TorchError that lists every tensor in which they differ
+ */
+export function startFrom(folder: string, network: Rin, preconditioning: FlowPrecond): void {
+  const checkpoint = loadCheckpoint(folder);
+  try {
+    noGrad(() => {
+      network.loadStateDict(checkpoint.network.stateDict());
+      preconditioning.loadStateDict(checkpoint.preconditioning.stateDict());
+    });
+  } finally {
+    checkpoint.network.dispose();
+    checkpoint.preconditioning.dispose();
+    release([checkpoint.preprocessing, checkpoint.postprocessing, checkpoint.uncondEmbedding]);
+  }
 }
 
 /** Standard deviation of the spatial frequencies, in waves a picture: neighbours in an 8 × 8 grid begin correlated by a half. */

@@ -77,6 +77,8 @@ const recipeSchema = z.strictObject({
     .strictObject({
       /** Learned latents and data positions start far apart instead of nearly alike. */
       distinctTokens: z.boolean().default(false),
+      /** Release folder whose weights the run starts with; its network must have the recipe's sizes. */
+      from: z.string().optional(),
     })
     .prefault({}),
   optimizer: z.strictObject({

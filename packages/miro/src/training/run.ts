@@ -24,7 +24,7 @@ import { Ema } from "./ema.js";
 import { exportRelease } from "./export.js";
 import { MetricsLog, type Progress } from "./logging.js";
 import { WarmupCosine } from "./lr-schedule.js";
-import { createLoss, createNetworks } from "./model.js";
+import { createLoss, createNetworks, startFrom } from "./model.js";
 import { parameterGroups } from "./parameter-groups.js";
 import { type Recipe, recipeToJson } from "./recipe.js";
 import { Replicas } from "./replicas.js";
@@ -78,6 +78,7 @@ export async function runTraining({
   try {
     manualSeed(mixSeed(recipe.seed, 0)); // initial weights
     const { network, preconditioning } = createNetworks(recipe);
+    if (recipe.initialization.from !== undefined) startFrom(recipe.initialization.from, network, preconditioning);
     network.to({ device });
     preconditioning.to({ device });
     const ema = new Ema(network, new Rin(network.config).to({ device }), recipe.ema);
