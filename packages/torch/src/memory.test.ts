@@ -19,7 +19,7 @@ import {
 // Tiny tensors: waking a second thread costs more than the work.
 setNumThreads(1);
 
-test("live bytes and tensors stay constant over 10,000 training steps", () => {
+test("live bytes and tensors stay constant over 10,000 training steps", { timeout: 240_000 }, () => {
   const model = scope(
     () =>
       new nn.Sequential(

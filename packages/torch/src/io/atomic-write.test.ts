@@ -137,7 +137,7 @@ describe("a killed writer", () => {
     for (const child of children.splice(0)) child.kill("SIGKILL");
   });
 
-  test("leaves one whole file, the old or the new, at any moment", async () => {
+  test("leaves one whole file, the old or the new, at any moment", { timeout: 180_000 }, async () => {
     const first = full([2 ** 20], 1);
     const whole = new Set<number>();
     for (let round = 0; round < 6; round++) {
