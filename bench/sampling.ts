@@ -17,7 +17,7 @@ import {
   resolveDType,
 } from "miro-t2i";
 import { forwardFlops, NETWORKS } from "./configurations.js";
-import { type GemmCeiling, gemmCeiling } from "./gemm.js";
+import { gemmCeiling } from "./gemm.js";
 import { type BenchOptions, columns, runReference, type Spread, spread, store } from "./harness.js";
 
 const TEXT_TOKENS = 77;
@@ -44,31 +44,37 @@ interface Result {
 
 export async function sampling(options: BenchOptions): Promise<void> {
   const args = NETWORKS[options.size];
-  const fast = resolveDType("auto", "cpu");
-  const [ours32, oursFast, reference]: number[][] = [[], [], []];
+  const chosen = resolveDType("auto", "cpu");
+  const dtypes = ["float32", "bfloat16"] as const;
+  const ours = new Map(dtypes.map((dtype) => [dtype, [] as number[]]));
+  const reference: number[] = [];
   let python: ReferenceRun | null = null;
-
-  const ceilings = new Map<string, GemmCeiling>();
-  for (const dtype of new Set(["float32", "bfloat16"] as const)) ceilings.set(dtype, gemmCeiling(dtype));
+  const ceilings = new Map(dtypes.map((dtype) => [dtype, gemmCeiling(dtype)]));
 
   // Alternating, so that a change of the machine's speed in between meets all of them.
   for (let round = 0; round < options.rounds; round++) {
-    ours32!.push(...(await ourSteps(options, "float32")));
-    if (fast !== "float32") oursFast!.push(...(await ourSteps(options, fast)));
+    for (const dtype of dtypes) ours.get(dtype)!.push(...(await ourSteps(options, dtype)));
     if (options.python) {
+      const network = JSON.stringify(args);
       python = runReference<ReferenceRun>(options.python, "sampling.py", [
-        JSON.stringify(args),
+        network,
         String(TEXT_TOKENS),
         String(GUIDANCE),
       ]);
-      reference!.push(...python.steps);
+      reference.push(...python.steps);
     }
     console.error(`round ${round + 1} of ${options.rounds} done`);
   }
 
   const cached = forwardFlops(args, 2, TEXT_TOKENS, false);
   const whole = forwardFlops(args, 2, TEXT_TOKENS, true);
-  const result = (name: string, dtype: string, threads: number, steps: number[], flops: number): Result => {
+  const result = (
+    name: string,
+    dtype: (typeof dtypes)[number],
+    threads: number,
+    steps: number[],
+    flops: number,
+  ): Result => {
     const secondsPerStep = spread(steps);
     const gflops = flops / secondsPerStep.median / 1e9;
     return {
@@ -81,9 +87,16 @@ export async function sampling(options: BenchOptions): Promise<void> {
       shareOfCeiling: gflops / ceilings.get(dtype)!.gflops,
     };
   };
-  const results = [result("miro, float32", "float32", getNumThreads(), ours32!, cached)];
-  if (fast !== "float32") results.push(result(`miro, default (${fast})`, fast, getNumThreads(), oursFast!, cached));
-  if (python) results.push(result("Python reference, default (float32)", "float32", python.threads, reference!, whole));
+  const results = dtypes.map((dtype) =>
+    result(
+      `miro, ${dtype}${dtype === chosen ? " (default here)" : ""}`,
+      dtype,
+      getNumThreads(),
+      ours.get(dtype)!,
+      cached,
+    ),
+  );
+  if (python) results.push(result("Python reference, float32 (default)", "float32", python.threads, reference, whole));
 
   const base = python && results.at(-1)!.secondsPerStep.median;
   console.log(
@@ -132,7 +145,7 @@ export async function sampling(options: BenchOptions): Promise<void> {
 }
 
 /** Seconds of each step but the first, of one call of the pipeline. */
-async function ourSteps(options: BenchOptions, dtype: "float32" | "bfloat16" | "float16"): Promise<number[]> {
+async function ourSteps(options: BenchOptions, dtype: "float32" | "bfloat16"): Promise<number[]> {
   const pipe = randomPipeline(NETWORKS[options.size], dtype);
   const embeddings = randn([TEXT_TOKENS, NETWORKS[options.size].label_dim], {
     generator: new Generator().manualSeed(1),
@@ -160,7 +173,7 @@ async function ourSteps(options: BenchOptions, dtype: "float32" | "bfloat16" | "
 }
 
 /** A pipeline of a given configuration with seeded random weights and a decoder that costs nothing. */
-function randomPipeline(args: (typeof NETWORKS)["full"], dtype: "float32" | "bfloat16" | "float16"): MiroPipeline {
+function randomPipeline(args: (typeof NETWORKS)["full"], dtype: "float32" | "bfloat16"): MiroPipeline {
   manualSeed(0);
   const network = new Rin(parseRinConfig(args));
   const preconditioning = new FlowPrecond(
