@@ -330,14 +330,12 @@ describe("native addon and TypeScript", () => {
     expect(typescriptStep.isDone(context({}))).toBe(false);
   });
 
-  test("checking this clone takes less than 300 ms", () => {
+  test("checking this clone takes less than 300 ms of processor time", () => {
     const here = { root: path.resolve(import.meta.dirname, ".."), env: process.env, log: () => {} };
-    const times = Array.from({ length: 3 }, () => {
-      const start = performance.now();
-      for (const step of [dependenciesStep, libtorchStep, nativeStep, typescriptStep]) step.isDone(here);
-      return performance.now() - start;
-    });
-    expect(Math.min(...times)).toBeLessThan(300);
+    const before = process.cpuUsage();
+    for (const step of [dependenciesStep, libtorchStep, nativeStep, typescriptStep]) step.isDone(here);
+    const { user, system } = process.cpuUsage(before);
+    expect((user + system) / 1000).toBeLessThan(300);
   });
 });
 
