@@ -2,7 +2,7 @@
  * The signal level over time.
  *
  *   γ(t) = (end − start)·t + start,   t = 1 noise, t = 0 data
- *   γ ← shift·γ / (1 + (shift − 1)·γ)
+ *   γ ← γ / (γ + (1 − γ)/shift)             = shift·γ / (1 + (shift − 1)·γ), and exact at both ends
  *   γ ← max(γ, clipMin)
  *
  * Note the direction: the shift acts on γ itself, so a shift above 1 spends more steps close to the data and one below 1
@@ -40,7 +40,7 @@ export class LinearSchedule {
   /** γ of a tensor of times, any shape; the result belongs to the enclosing scope. */
   gamma(t: Tensor): Tensor {
     let gamma = t.mul(this.end - this.start).add(this.start);
-    if (this.shift !== 1) gamma = gamma.mul(this.shift).div(gamma.mul(this.shift - 1).add(1));
+    if (this.shift !== 1) gamma = gamma.div(gamma.neg().add(1).div(this.shift).add(gamma));
     return gamma.clamp(this.clipMin, null);
   }
 
@@ -48,7 +48,7 @@ export class LinearSchedule {
   gammaAt(t: number): number {
     const f = Math.fround;
     let gamma = f(f(f(t) * f(this.end - this.start)) + f(this.start));
-    if (this.shift !== 1) gamma = f(f(gamma * f(this.shift)) / f(f(gamma * f(this.shift - 1)) + 1));
+    if (this.shift !== 1) gamma = f(gamma / f(f(f(1 - gamma) / f(this.shift)) + gamma));
     return Math.max(gamma, f(this.clipMin));
   }
 

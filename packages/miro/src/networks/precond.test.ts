@@ -1,7 +1,6 @@
-import { manualSeed, noGrad, randn, scope, type Tensor, tensor } from "@miro-t2i/torch";
+import { manualSeed, randn, scope, tensor } from "@miro-t2i/torch";
 import { describe, expect, it } from "vitest";
 import { parsePrecondConfig, precondConfigToJson } from "./config.js";
-import { LatentNormalisation } from "./latent-normalisation.js";
 import { type Denoiser, FlowPrecond } from "./precond.js";
 
 const gamma = () => tensor([1e-9, 0.25, 1]);
@@ -84,50 +83,5 @@ describe("FlowPrecond", () => {
     const json = { ...precondConfigToJson(parsePrecondConfig({})), latents_dim: 1024, do_normalization: true };
     expect(precondConfigToJson(parsePrecondConfig(json))).toEqual(json);
     expect(() => parsePrecondConfig({ sigma: 1 })).toThrow("preconditioning.sigma: unknown argument");
-  });
-});
-
-describe("LatentNormalisation", () => {
-  const stats = (x: Tensor) => [x.mean().item(), x.std().item()];
-
-  it("brings SDXL's statistics to mean 0 and deviation 0.5, and back", () => {
-    scope(() =>
-      noGrad(() => {
-        const normalisation = new LatentNormalisation();
-        const latents = randn([64, 4, 16, 16])
-          .mul(tensor([7.8518, 5.8465, 6.8716, 5.314]).view(1, 4, 1, 1))
-          .add(tensor([-0.348, 0.3754, 0.0419, 2.4331]).view(1, 4, 1, 1));
-        const x = normalisation.normalise(latents);
-        for (let c = 0; c < 4; c++) {
-          const [mean, std] = stats(x.select(1, c)) as [number, number];
-          expect(mean).toBeCloseTo(0, 1.5);
-          expect(std).toBeCloseTo(0.5, 1.5);
-        }
-        expect(normalisation.denormalise(x).sub(latents).abs().max().item()).toBeLessThan(1e-4);
-      }),
-    );
-  });
-
-  it("multiplies by the autoencoder's factor in plain mode, and takes a checkpoint's own buffers", () => {
-    scope(() => {
-      const normalisation = new LatentNormalisation({ channelWise: false });
-      expect(
-        normalisation
-          .normalise(tensor([2]).view(1, 1, 1, 1).expand(1, 4, 1, 1))
-          .max()
-          .item(),
-      ).toBeCloseTo(0.2605, 6);
-      const inverted = tensor([1 / 0.13025])
-        .view(1, 1, 1, 1)
-        .expand(1, 4, 1, 1)
-        .contiguous();
-      normalisation.loadStateDict({ scale: inverted }, { strict: false });
-      expect(normalisation.scale.max().item()).toBeCloseTo(7.6775, 4);
-    });
-  });
-
-  it("stays in float32 when cast and refuses other autoencoders", () => {
-    expect(new LatentNormalisation().to({ dtype: "bfloat16" }).scale.dtype).toBe("float32");
-    expect(() => new LatentNormalisation({ modelType: "sd15" })).toThrow("modelType: expected one of sdxl");
   });
 });

@@ -20,8 +20,9 @@ export interface LatentNormalization {
 /**
  * The constants of a `data_preprocessing` or `postprocessing` object of a `config.json`.
  *
- * Channel-wise: x = 0.5·(latent − b)/s, so that data has a standard deviation of about 0.5. Plain: latent / 0.13025,
- * as the published code computes it (the usual convention multiplies).
+ * Channel-wise (what every published model uses): x = 0.5·(latent − b)/s, so that data has a standard deviation of about
+ * 0.5. Plain: x = 0.13025·latent. The published code divides there, so that its latents are 59 times too large; a
+ * checkpoint that was trained so says it in its own buffers, which win.
  */
 export function defaultNormalization(config: {
   channel_wise_normalisation?: boolean;
@@ -33,9 +34,7 @@ export function defaultNormalization(config: {
   }
   return scope(() => {
     const column = (values: number[]) => tensor(values, { dtype: "float32" }).view(1, 4, 1, 1);
-    const scale = channelWise
-      ? column(SDXL.scale).reciprocal().mul(0.5)
-      : column(Array(4).fill(SDXL.plain)).reciprocal();
+    const scale = channelWise ? column(SDXL.scale).reciprocal().mul(0.5) : column(Array(4).fill(SDXL.plain));
     const bias = channelWise ? column(SDXL.bias).neg().mul(scale) : scale.mul(0);
     return { scale, bias };
   });

@@ -100,7 +100,8 @@ Environment::Swept Environment::sweep() {
     Slot& s = slot(h);
     if (s.weak == nullptr) continue;
     const bool stored = s.tensor.defined() && s.tensor.has_storage();
-    const int64_t bytes = stored ? static_cast<int64_t>(s.tensor.storage().nbytes()) : 0;
+    // Of the tensor, not of its storage: views of one mapped file would count the file each.
+    const int64_t bytes = stored ? static_cast<int64_t>(s.tensor.nbytes()) : 0;
     napi_value object = nullptr;
     napi_get_reference_value(env, s.weak, &object);
     if (object == nullptr) {
