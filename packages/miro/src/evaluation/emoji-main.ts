@@ -11,7 +11,7 @@ import { evaluateRetrieval } from "./emoji-retrieval.js";
 
 const HELP = `npm run evaluate:emoji -- [options]
   --model DIR         the model to test (default: the bundled one)
-  --classifier DIR    the judge (default: runs/emoji-classifier/export; made by: miro train recipes/emoji-classifier.yaml)
+  --classifier DIR    the judge (default: models/emoji-classifier; made by: miro train recipes/emoji-classifier.yaml)
   --output DIR        where result.json and the two sheets go (default: runs/emoji-retrieval)
   --steps N  --guidance W  --seed S
   --reward-prompts N  prompts for each reward target (default 24; 0 leaves the reward axes out)
@@ -22,7 +22,7 @@ async function main(): Promise<void> {
   const { values } = parseArgs({
     options: {
       model: { type: "string" },
-      classifier: { type: "string", default: join("runs", "emoji-classifier", "export") },
+      classifier: { type: "string", default: join("models", "emoji-classifier") },
       output: { type: "string", default: join("runs", "emoji-retrieval") },
       steps: { type: "string" },
       guidance: { type: "string" },
