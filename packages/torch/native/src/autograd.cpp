@@ -9,22 +9,10 @@ namespace {
 
 using torch::autograd::variable_list;
 
-Handle handleAt(Environment& e, napi_value* argv, size_t argc, size_t i) {
-  Handle h = 0;
-  if (i >= argc || napi_get_value_int32(e.env, argv[i], &h) != napi_ok) throw UsageError{"a Tensor is expected"};
-  return h;
-}
-
 // Handles to tensors; 0 stands for "none".
 variable_list variables(Environment& e, napi_value v, const char* what) {
   variable_list result;
   for (const Handle h : toHandles(e, v, what)) result.push_back(h == 0 ? at::Tensor() : e.tensor(h));
-  return result;
-}
-
-napi_value boolean(Environment& e, bool v) {
-  napi_value result;
-  check(e, napi_get_boolean(e.env, v, &result));
   return result;
 }
 
@@ -48,7 +36,7 @@ napi_value grad(Environment& e, napi_value* argv, size_t argc) {
 }
 
 napi_value requiresGrad(Environment& e, napi_value* argv, size_t argc) {
-  return boolean(e, e.tensor(handleAt(e, argv, argc, 0)).requires_grad());
+  return makeBool(e, e.tensor(handleAt(e, argv, argc, 0)).requires_grad());
 }
 napi_value setRequiresGrad(Environment& e, napi_value* argv, size_t argc) {
   const at::Tensor t = e.tensor(handleAt(e, argv, argc, 0));
@@ -57,7 +45,7 @@ napi_value setRequiresGrad(Environment& e, napi_value* argv, size_t argc) {
   return makeUndefined(e);
 }
 napi_value isLeaf(Environment& e, napi_value* argv, size_t argc) {
-  return boolean(e, e.tensor(handleAt(e, argv, argc, 0)).is_leaf());
+  return makeBool(e, e.tensor(handleAt(e, argv, argc, 0)).is_leaf());
 }
 napi_value getGrad(Environment& e, napi_value* argv, size_t argc) {
   const at::Tensor g = e.tensor(handleAt(e, argv, argc, 0)).grad();
@@ -77,7 +65,7 @@ napi_value setGrad(Environment& e, napi_value* argv, size_t argc) {
 napi_value setGradMode(Environment& e, napi_value* argv, size_t argc) {
   const bool before = at::GradMode::is_enabled();
   if (argc > 0) at::GradMode::set_enabled(toBool(e, argv[0], "enabled"));
-  return boolean(e, before);
+  return makeBool(e, before);
 }
 napi_value beginInference(Environment& e, napi_value*, size_t) {
   e.inferenceGuards.push_back(std::make_unique<c10::InferenceMode>(true));

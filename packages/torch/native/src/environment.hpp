@@ -115,9 +115,12 @@ std::string toString(Environment& e, napi_value v, const char* what);
 std::vector<Handle> toHandles(Environment& e, napi_value v, const char* what);
 napi_value makeNumber(Environment& e, double v);
 napi_value makeInt(Environment& e, int32_t v);
+napi_value makeBool(Environment& e, bool v);
 napi_value makeString(Environment& e, const std::string& v);
 napi_value makeUndefined(Environment& e);
 napi_value makeHandles(Environment& e, const std::vector<Handle>& v);
+// Argument i of a call, which must be there and be a handle (0 included).
+Handle handleAt(Environment& e, napi_value* argv, size_t argc, size_t i);
 std::string describe(const at::Tensor& t);
 
 using Function = napi_value (*)(Environment&, napi_value* argv, size_t argc);

@@ -197,6 +197,11 @@ napi_value makeInt(Environment& e, int32_t v) {
   check(e, napi_create_int32(e.env, v, &result));
   return result;
 }
+napi_value makeBool(Environment& e, bool v) {
+  napi_value result;
+  check(e, napi_get_boolean(e.env, v, &result));
+  return result;
+}
 napi_value makeString(Environment& e, const std::string& v) {
   napi_value result;
   check(e, napi_create_string_utf8(e.env, v.data(), v.size(), &result));
@@ -212,6 +217,11 @@ napi_value makeHandles(Environment& e, const std::vector<Handle>& v) {
   check(e, napi_create_array_with_length(e.env, v.size(), &result));
   for (size_t i = 0; i < v.size(); ++i) check(e, napi_set_element(e.env, result, static_cast<uint32_t>(i), makeInt(e, v[i])));
   return result;
+}
+Handle handleAt(Environment& e, napi_value* argv, size_t argc, size_t i) {
+  Handle handle = 0;
+  if (i >= argc || napi_get_value_int32(e.env, argv[i], &handle) != napi_ok) throw UsageError{"a Tensor is expected"};
+  return handle;
 }
 std::string describe(const at::Tensor& t) {
   if (!t.defined()) return "undefined";

@@ -19,11 +19,6 @@
 namespace miro {
 namespace {
 
-napi_value boolean(Environment& e, bool v) {
-  napi_value result;
-  check(e, napi_get_boolean(e.env, v, &result));
-  return result;
-}
 napi_value bigint(Environment& e, uint64_t v) {
   napi_value result;
   check(e, napi_create_bigint_uint64(e.env, v, &result));
@@ -139,7 +134,7 @@ napi_value cudaMemory(Environment& e, napi_value* argv, size_t argc) {
   return result;
 }
 
-napi_value cudaAvailable(Environment& e, napi_value*, size_t) { return boolean(e, torch::cuda::is_available()); }
+napi_value cudaAvailable(Environment& e, napi_value*, size_t) { return makeBool(e, torch::cuda::is_available()); }
 napi_value cudaDeviceCount(Environment& e, napi_value*, size_t) { return makeInt(e, torch::cuda::device_count()); }
 napi_value cudaSynchronize(Environment& e, napi_value* argv, size_t argc) {
   torch::cuda::synchronize(argc > 0 ? toInt(e, argv[0], "device") : -1);
@@ -182,9 +177,9 @@ napi_value buildInfo(Environment& e, napi_value*, size_t) {
   const auto set = [&](const char* key, napi_value v) { check(e, napi_set_named_property(e.env, result, key, v)); };
   set("torchVersion", makeString(e, TORCH_VERSION));
 #ifdef MIRO_WITH_CUDA
-  set("cuda", boolean(e, true));
+  set("cuda", makeBool(e, true));
 #else
-  set("cuda", boolean(e, false));
+  set("cuda", makeBool(e, false));
 #endif
   const auto capabilities = cpuCapabilities();
   check(e, napi_create_array_with_length(e.env, capabilities.size(), &list));
@@ -192,7 +187,7 @@ napi_value buildInfo(Environment& e, napi_value*, size_t) {
     check(e, napi_set_element(e.env, list, static_cast<uint32_t>(i), makeString(e, capabilities[i])));
   }
   set("capabilities", list);
-  set("fastBfloat16", boolean(e, fastBfloat16()));
+  set("fastBfloat16", makeBool(e, fastBfloat16()));
   set("aten", makeString(e, at::get_cpu_capability()));
   Dl_info where{};
   const void* symbol = reinterpret_cast<const void*>(&at::get_num_threads);

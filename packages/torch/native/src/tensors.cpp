@@ -9,11 +9,6 @@
 namespace miro {
 namespace {
 
-Handle handleAt(Environment& e, napi_value* argv, size_t argc, size_t i) {
-  Handle h = 0;
-  if (i >= argc || napi_get_value_int32(e.env, argv[i], &h) != napi_ok) throw UsageError{"a Tensor is expected"};
-  return h;
-}
 const at::Tensor& tensorAt(Environment& e, napi_value* argv, size_t argc, size_t i) { return e.tensor(handleAt(e, argv, argc, i)); }
 
 napi_value intArray(Environment& e, c10::IntArrayRef values) {
@@ -24,12 +19,6 @@ napi_value intArray(Environment& e, c10::IntArrayRef values) {
   }
   return result;
 }
-napi_value boolean(Environment& e, bool v) {
-  napi_value result;
-  check(e, napi_get_boolean(e.env, v, &result));
-  return result;
-}
-
 napi_value shape(Environment& e, napi_value* argv, size_t argc) { return intArray(e, tensorAt(e, argv, argc, 0).sizes()); }
 napi_value strides(Environment& e, napi_value* argv, size_t argc) { return intArray(e, tensorAt(e, argv, argc, 0).strides()); }
 napi_value dtype(Environment& e, napi_value* argv, size_t argc) {
@@ -40,7 +29,7 @@ napi_value numel(Environment& e, napi_value* argv, size_t argc) {
   return makeNumber(e, static_cast<double>(tensorAt(e, argv, argc, 0).numel()));
 }
 napi_value isContiguous(Environment& e, napi_value* argv, size_t argc) {
-  return boolean(e, tensorAt(e, argv, argc, 0).is_contiguous());
+  return makeBool(e, tensorAt(e, argv, argc, 0).is_contiguous());
 }
 napi_value storageBytes(Environment& e, napi_value* argv, size_t argc) {
   return makeNumber(e, static_cast<double>(tensorAt(e, argv, argc, 0).storage().nbytes()));
@@ -123,12 +112,12 @@ napi_value release(Environment& e, napi_value* argv, size_t argc) {
   e.free(handleAt(e, argv, argc, 0));
   return makeUndefined(e);
 }
-napi_value isValid(Environment& e, napi_value* argv, size_t argc) { return boolean(e, e.valid(handleAt(e, argv, argc, 0))); }
+napi_value isValid(Environment& e, napi_value* argv, size_t argc) { return makeBool(e, e.valid(handleAt(e, argv, argc, 0))); }
 napi_value alias(Environment& e, napi_value* argv, size_t argc) { return makeInt(e, e.store(tensorAt(e, argv, argc, 0))); }
 
 // same(a, b): whether both handles denote one tensor (not merely equal values).
 napi_value same(Environment& e, napi_value* argv, size_t argc) {
-  return boolean(e, tensorAt(e, argv, argc, 0).is_same(tensorAt(e, argv, argc, 1)));
+  return makeBool(e, tensorAt(e, argv, argc, 0).is_same(tensorAt(e, argv, argc, 1)));
 }
 
 napi_value beginScope(Environment& e, napi_value*, size_t) {
