@@ -1,4 +1,5 @@
 /** The networks that are measured, and how many floating-point operations one pass of them is. */
+import { REWARD_KEYS } from "miro-t2i";
 
 /** Constructor arguments, as in a checkpoint's config.json. */
 export interface NetworkArguments {
@@ -20,15 +21,6 @@ export interface NetworkArguments {
   coherence_keys: string[];
 }
 
-const REWARDS = [
-  "clip_score",
-  "aesthetic_score",
-  "image_reward_score",
-  "pick_a_score_score",
-  "hpsv2_score",
-  "vqa_score",
-  "sciscore_score",
-];
 const shared = {
   num_input_channels: 4,
   num_cond_tokens: 77,
@@ -36,7 +28,7 @@ const shared = {
   use_cond_rin_block: true,
   concat_cond_token_to_latents: false,
   use_self_conditioning: true,
-  coherence_keys: REWARDS,
+  coherence_keys: [...REWARD_KEYS],
 };
 
 export const NETWORKS: Record<"full" | "tiny", NetworkArguments> = {

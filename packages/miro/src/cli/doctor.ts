@@ -85,7 +85,7 @@ async function engine(context: CliContext): Promise<Finding[]> {
   return [
     {
       name: "libtorch",
-      value: `${info.torchVersion}${info.cuda ? `, CUDA ${info.cuda}` : ", CPU"} (${info.libraryPath})`,
+      value: `${info.torchVersion}${info.cuda ? ", CUDA" : ", CPU"} (${info.libraryPath})`,
       state: "ok",
     },
     { name: "instructions", value: info.capabilities.join(", ") || "none reported", state: "ok" },
