@@ -50,6 +50,15 @@ export type { FromPretrainedOptions } from "./pipeline/load-options.js";
 export { type GeneratedImage, type ImageSettings, settingsToText, textToSettings } from "./pipeline/metadata.js";
 export { type GenerateResult, MiroPipeline } from "./pipeline/pipeline.js";
 export { encodePng, type PngInfo, type PngText, readPng } from "./pipeline/png.js";
+export {
+  type LoadScorerOptions,
+  loadScorer,
+  registerScorer,
+  type Scorer,
+  type ScorerModel,
+  type ScorerSpec,
+  scorerSpecs,
+} from "./rewards/index.js";
 export { T5Encoder } from "./text/t5.js";
 export { type EncodeBatchOptions, type EncodedBatch, Tokenizer } from "./text/tokenizer.js";
 export { Ema, type EmaOptions } from "./training/ema.js";

@@ -1,45 +1,19 @@
 import { manualSeed, randn, scope } from "@miro-t2i/torch";
 import { describe, expect, it } from "vitest";
 import { COLOUR_NAMES, NAMED_COLOURS } from "../data/emoji/captions.js";
-import { blur, desaturate } from "../data/emoji/degrade.js";
 import { EmojiScenes, toRgb8 } from "../data/emoji/index.js";
 import type { RgbImage } from "../pipeline/images.js";
+import { backgroundColour, nearestColour } from "./backgrounds.js";
 import { EmojiClassifier } from "./emoji-classifier.js";
 import { score } from "./emoji-retrieval.js";
-import { backgroundColour, colourfulness, nearestColour, sharpness } from "./picture-measures.js";
 
 const size = 64;
 const scenes = await EmojiScenes.load({ size, kinds: { one: 1 }, tint: 0, degraded: 0, backgrounds: { named: 1 } });
 const { pixels, scenes: described } = scenes.batch(0, 12);
 const image = (values: Float32Array): RgbImage => ({ width: size, height: size, data: toRgb8(values, size) });
 const pictures = described.map((_, i) => pixels.slice(i * 3 * size * size, (i + 1) * 3 * size * size));
-/** A picture after damage that works on values in [0, 255]. */
-const damaged = (picture: Float32Array, damage: (p: Float32Array) => void) => {
-  const levels = picture.map((value) => (value + 1) * 127.5);
-  damage(levels);
-  return image(levels.map((value) => value / 127.5 - 1));
-};
-
-describe("picture measures", () => {
-  it("fall as the damage that they are to notice grows", () => {
-    for (const picture of pictures) {
-      const blurred = [0, 0.3, 0.6, 1].map((a) => sharpness(damaged(picture, (p) => blur(p, size, a))));
-      const washed = [0, 0.3, 0.6, 1].map((a) => colourfulness(damaged(picture, (p) => desaturate(p, size, a))));
-      for (let i = 1; i < 4; i++) {
-        expect(blurred[i]).toBeLessThan(blurred[i - 1]!);
-        expect(washed[i]).toBeLessThan(washed[i - 1]!);
-      }
-      expect(washed[3]).toBeLessThan(1);
-    }
-  });
-
-  it("give a flat picture no sharpness, and a grey one no colour", () => {
-    const flat = { width: 8, height: 8, data: new Uint8Array(192).fill(90) };
-    expect(sharpness(flat)).toBe(0);
-    expect(colourfulness(flat)).toBe(0);
-  });
-
-  it("find the background that the scene was drawn on", () => {
+describe("backgrounds", () => {
+  it("are found as the scene was drawn", () => {
     described.forEach(({ background }, i) => {
       const found = nearestColour(backgroundColour(image(pictures[i]!)));
       expect(found).toBe(background.kind === "named" ? background.colour : "white");

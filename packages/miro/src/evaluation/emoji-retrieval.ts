@@ -13,8 +13,9 @@ import { type EmojiEntry, loadVocabulary } from "../data/emoji/vocabulary.js";
 import { invalid } from "../errors.js";
 import { contactSheet, type RgbImage } from "../pipeline/images.js";
 import type { MiroPipeline } from "../pipeline/pipeline.js";
+import { colourfulness, laplacianEnergy } from "../rewards/measured.js";
+import { backgroundColour, distance, nearestColour } from "./backgrounds.js";
 import type { EmojiClassifier } from "./emoji-classifier.js";
-import { backgroundColour, colourfulness, distance, nearestColour, sharpness } from "./picture-measures.js";
 
 export interface RetrievalOptions {
   /** Sampling steps and guidance; default: the checkpoint's. */
@@ -139,7 +140,7 @@ const average = (images: RgbImage[], measure: (image: RgbImage) => number) =>
 /** What each reward is held against. */
 const MEASURES: Record<string, (images: RgbImage[], asked: readonly Asked[], classifier: EmojiClassifier) => number> = {
   clip_score: (images, asked, classifier) => score(images, asked, classifier).top1,
-  sharpness: (images) => average(images, sharpness),
+  sharpness: (images) => average(images, laplacianEnergy),
   colorfulness: (images) => average(images, colourfulness),
 };
 

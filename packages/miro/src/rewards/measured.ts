@@ -1,0 +1,96 @@
+/**
+ * Rewards that are measured, not judged: how sharp a picture is and how colourful.
+ *
+ * The raw measures have no upper end. As scores they are bent into [0, 1) by 1 − 2^(−m / m½), which keeps their order: 0 for a flat (grey)
+ * picture, ½ at m½, towards 1 beyond. The bundled model's rewards of the same names have the same ends, 0 for the strongest damage and
+ * 1 for none; clean emoji scenes score about 0.8.
+ *
+ * | score          | m                                                                                 | m½ |
+ * |----------------|-----------------------------------------------------------------------------------|----|
+ * | `sharpness`    | root of the Laplacian energy, times the shorter side over 256                     | 3  |
+ * | `colorfulness` | Hasler and Süsstrunk's colourfulness, where 45 is "averagely colourful" for them  | 45 |
+ *
+ * The side is a factor because steps from pixel to pixel grow as a picture shrinks; it evens sizes out roughly, not exactly.
+ */
+import type { RgbImage } from "../pipeline/images.js";
+import type { ScorerSpec } from "./scorer.js";
+
+const SHARPNESS_HALF = 3;
+const COLOURFULNESS_HALF = 45;
+/** Side at which the sharpness measure is not rescaled. */
+const REFERENCE_SIDE = 256;
+
+/**
+ * Mean square of the four-neighbour Laplacian of the luma (BT.601, 0 to 255) over all inner pixels; 0 where there are none. Blur lowers it.
+ */
+export function laplacianEnergy({ width, height, data }: RgbImage): number {
+  if (width < 3 || height < 3) return 0;
+  const luma = new Float64Array(width * height);
+  for (let i = 0; i < luma.length; i++)
+    luma[i] = 0.299 * data[3 * i]! + 0.587 * data[3 * i + 1]! + 0.114 * data[3 * i + 2]!;
+  let sum = 0;
+  for (let y = 1; y < height - 1; y++) {
+    for (let x = 1; x < width - 1; x++) {
+      const i = y * width + x;
+      sum += (4 * luma[i]! - luma[i - 1]! - luma[i + 1]! - luma[i - width]! - luma[i + width]!) ** 2;
+    }
+  }
+  return sum / ((width - 2) * (height - 2));
+}
+
+/** Hasler and Süsstrunk, "Measuring colourfulness in natural images" (2003): √(σ²rg + σ²yb) + 0.3 √(μ²rg + μ²yb). */
+export function colourfulness({ width, height, data }: RgbImage): number {
+  const n = width * height;
+  let [rg, yb, rgSquares, ybSquares] = [0, 0, 0, 0];
+  for (let i = 0; i < n; i++) {
+    const [red, green, blue] = [data[3 * i]!, data[3 * i + 1]!, data[3 * i + 2]!];
+    const a = red - green;
+    const b = (red + green) / 2 - blue;
+    rg += a;
+    yb += b;
+    rgSquares += a * a;
+    ybSquares += b * b;
+  }
+  const variance = (rgSquares + ybSquares) / n - (rg / n) ** 2 - (yb / n) ** 2;
+  return Math.sqrt(Math.max(variance, 0)) + 0.3 * Math.hypot(rg / n, yb / n);
+}
+
+/** The score `sharpness`, in [0, 1). */
+export function sharpnessScore(image: RgbImage): number {
+  const side = Math.min(image.width, image.height);
+  return bend((Math.sqrt(laplacianEnergy(image)) * side) / REFERENCE_SIDE, SHARPNESS_HALF);
+}
+
+/** The score `colorfulness`, in [0, 1). */
+export function colorfulnessScore(image: RgbImage): number {
+  return bend(colourfulness(image), COLOURFULNESS_HALF);
+}
+
+function bend(measure: number, half: number): number {
+  return 1 - 2 ** (-measure / half);
+}
+
+export const sharpnessSpec = measured(
+  "sharpness",
+  "Laplacian energy",
+  "how sharp, 0 flat to 1 (Laplacian energy)",
+  sharpnessScore,
+);
+
+export const colorfulnessSpec = measured(
+  "colorfulness",
+  "Hasler and Süsstrunk 2003",
+  "how colourful, 0 grey to 1 (Hasler and Süsstrunk)",
+  colorfulnessScore,
+);
+
+function measured(key: string, name: string, description: string, measure: (image: RgbImage) => number): ScorerSpec {
+  return {
+    key,
+    name,
+    description,
+    stage: "rewards",
+    usesText: false,
+    load: async () => ({ name, batchSize: 16, score: (images) => images.map(measure), dispose: () => {} }),
+  };
+}

@@ -1,0 +1,73 @@
+/** The scorers that exist, by key. */
+import { z } from "zod";
+import { InvalidInputError, invalid } from "../errors.js";
+import { field, parseOptions } from "../options.js";
+import { checkDevice } from "../pipeline/device.js";
+import { colorfulnessSpec, sharpnessSpec } from "./measured.js";
+import { checkedScorer, type LoadScorerOptions, type Scorer, type ScorerSpec } from "./scorer.js";
+
+const specs = new Map<string, ScorerSpec>();
+
+/** Options of {@link loadScorer}. */
+export const loadScorerSchema = z.strictObject({
+  device: field(z.string().min(1).default("cpu"), "a device such as cpu, cuda or cuda:1", "cpu, cuda, …; default cpu"),
+  model: field(z.string().min(1).optional(), "a folder", "folder of the scorer's model instead of the included one"),
+  signal: field(
+    z.custom<AbortSignal>((value) => value instanceof AbortSignal).optional(),
+    "an AbortSignal",
+    "stops loading",
+  ),
+});
+
+/**
+ * Makes a scorer known.
+ * @throws InvalidInputError when the key is taken or could not be a column's name
+ */
+export function registerScorer(spec: ScorerSpec): void {
+  if (!/^[a-z][a-z0-9_]*$/.test(spec.key)) invalid("key", "lower-case letters, digits and _", spec.key);
+  if (specs.has(spec.key)) invalid("key", "one that no scorer has", spec.key);
+  specs.set(spec.key, spec);
+}
+
+/** All scorers, in the order in which they were registered. */
+export function scorerSpecs(): readonly ScorerSpec[] {
+  return [...specs.values()];
+}
+
+/** The spec of a key. @throws InvalidInputError naming the keys that there are, the nearest first */
+export function scorerSpec(key: string): ScorerSpec {
+  const spec = specs.get(key);
+  if (spec) return spec;
+  const byDistance = [...specs.keys()]
+    .map((name) => ({ name, distance: editDistance(key, name) }))
+    .sort((a, b) => a.distance - b.distance);
+  throw new InvalidInputError(
+    `scorer: ${JSON.stringify(key)} is not known; there are ${byDistance.map(({ name }) => name).join(", ")}`,
+  );
+}
+
+/**
+ * Loads a scorer. The caller disposes of it.
+ *
+ * @throws InvalidInputError for an unknown key or device; MiroError naming the file that is missing or broken
+ */
+export async function loadScorer(key: string, options: LoadScorerOptions = {}): Promise<Scorer> {
+  const spec = scorerSpec(key);
+  const { device, model, signal } = parseOptions(loadScorerSchema, options);
+  signal?.throwIfAborted();
+  return checkedScorer(spec, await spec.load({ device: checkDevice(device), model, signal }));
+}
+
+/** Least number of characters to insert, remove or replace (Levenshtein). */
+function editDistance(a: string, b: string): number {
+  let row = Array.from({ length: b.length + 1 }, (_, j) => j);
+  for (let i = 1; i <= a.length; i++) {
+    const next = [i];
+    for (let j = 1; j <= b.length; j++)
+      next.push(Math.min(row[j]! + 1, next[j - 1]! + 1, row[j - 1]! + (a[i - 1] === b[j - 1] ? 0 : 1)));
+    row = next;
+  }
+  return row[b.length]!;
+}
+
+for (const spec of [sharpnessSpec, colorfulnessSpec]) registerScorer(spec);
