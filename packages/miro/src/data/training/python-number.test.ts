@@ -1,0 +1,29 @@
+import { describe, expect, it } from "vitest";
+import { pythonFloat } from "./python-number.js";
+
+describe("a float in Python's spelling", () => {
+  it.each([
+    // Each pair printed by CPython 3.11: print(repr(x))
+    [0, "0.0"],
+    [-0, "-0.0"],
+    [0.5, "0.5"],
+    [1, "1.0"],
+    [-2, "-2.0"],
+    [0.1 + 0.2, "0.30000000000000004"],
+    [Math.fround(0.18), "0.18000000715255737"],
+    [0.0001, "0.0001"],
+    [0.00001234, "1.234e-05"],
+    [-1e-7, "-1e-07"],
+    [123456, "123456.0"],
+    [1e15, "1000000000000000.0"],
+    [1e16, "1e+16"],
+    [1.5e16, "1.5e+16"],
+    [1e100, "1e+100"],
+    [5e-324, "5e-324"],
+    [1.7976931348623157e308, "1.7976931348623157e+308"],
+    [Number.NaN, "nan"],
+    [-Infinity, "-inf"],
+  ])("%d is %s", (value, text) => {
+    expect(pythonFloat(value)).toBe(text);
+  });
+});
