@@ -1,6 +1,7 @@
 /** The public surface of `miro-t2i`. */
 export { Lamb } from "@miro-t2i/torch";
 export * from "./autoencoder/index.js";
+export * from "./data/shards/index.js";
 export { InvalidInputError, MiroError } from "./errors.js";
 export { combine, type Guidance, guidanceWeight } from "./flow/guidance.js";
 export {

@@ -17,11 +17,8 @@ export type Sink = (bytes: Uint8Array) => void;
  * @throws TorchError naming the path and the reason (no space, no permission, …).
  */
 export function writeFileAtomically(path: string, produce: (write: Sink) => void): void {
-  const folder = dirname(path);
-  const prefix = `.${basename(path)}.${hostname()}.`;
-  const temporary = join(folder, `${prefix}${process.pid}.${randomBytes(6).toString("hex")}.tmp`);
+  const temporary = beginFile(path);
   let written = 0;
-  removeLeftovers(folder, prefix);
   try {
     const descriptor = fs.openSync(temporary, "wx");
     try {
@@ -41,7 +38,31 @@ export function writeFileAtomically(path: string, produce: (write: Sink) => void
     fs.rmSync(temporary, { force: true });
     throw describe(path, error, written);
   }
-  flushFolder(folder);
+  flushFolder(dirname(path));
+}
+
+/**
+ * For writers that cannot use {@link writeFileAtomically} because they take their time: the temporary name to write `path`
+ * under. Temporary files for the same destination whose process on this host was killed are removed.
+ */
+export function beginFile(path: string): string {
+  const folder = dirname(path);
+  const prefix = `.${basename(path)}.${hostname()}.`;
+  removeLeftovers(folder, prefix);
+  return join(folder, `${prefix}${process.pid}.${randomBytes(6).toString("hex")}.tmp`);
+}
+
+/**
+ * Puts a file that is written, flushed and closed in the place of `path`, durably.
+ * @throws TorchError naming the path and the reason
+ */
+export function publishFile(temporary: string, path: string): void {
+  try {
+    fs.renameSync(temporary, path);
+  } catch (error) {
+    throw describe(path, error, 0);
+  }
+  flushFolder(dirname(path));
 }
 
 /** Removes temporary files for the same destination whose process on this host was killed. */

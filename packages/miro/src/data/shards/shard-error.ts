@@ -1,0 +1,42 @@
+/** The one error of the shard readers: which file, which rule it breaks, and where. */
+import { MiroError } from "../../errors.js";
+
+/** What is wrong with a shard, a member or a sample, and where. */
+export interface ShardProblem {
+  /** The file. */
+  path: string;
+  /** Stable name of the broken rule, e.g. `HeaderChecksum`. */
+  rule: string;
+  /** What is wrong, as a sentence fragment. */
+  message: string;
+  /** Position in the file, in bytes from its start. */
+  byteOffset?: number;
+  /** Name of the tar member concerned, where there is one. */
+  member?: string;
+}
+
+/** A shard, an index or a sample that cannot be used as it is. Exit code 1. */
+export class ShardError extends MiroError implements ShardProblem {
+  readonly path: string;
+  readonly rule: string;
+  readonly byteOffset?: number;
+  readonly member?: string;
+
+  constructor(problem: ShardProblem, options?: ErrorOptions) {
+    super(problemText(problem), options);
+    this.path = problem.path;
+    this.rule = problem.rule;
+    this.byteOffset = problem.byteOffset;
+    this.member = problem.member;
+  }
+}
+
+/** A problem on one line: `a.tar, member "1.jpg", byte 512: … (HeaderChecksum)`. */
+export function problemText({ path, rule, message, byteOffset, member }: ShardProblem): string {
+  const where = [
+    path,
+    member === undefined ? "" : `member ${JSON.stringify(member)}`,
+    byteOffset === undefined ? "" : `byte ${byteOffset}`,
+  ];
+  return `${where.filter(Boolean).join(", ")}: ${message} (${rule})`;
+}
