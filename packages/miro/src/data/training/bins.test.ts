@@ -1,3 +1,4 @@
+import { readFileSync } from "node:fs";
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
 import { binLevels, binValue, computeBins, nominalBins } from "./bins.js";
@@ -85,6 +86,40 @@ describe("bin edges", () => {
     );
     expect(() => computeBins([1, 2], { numBins: 4, refineLastNBins: 4 })).toThrow(/^refineLastNBins: expected/);
   });
+});
+
+/** What record_shards.py made its values of. */
+const MADE: Record<string, number[]> = {
+  lattice: Array.from({ length: 4000 }, (_, i) => Math.round(150 + ((i * i) % 211)) / 1000),
+  skewed: Array.from({ length: 5000 }, (_, i) => (((i * 7919) % 10007) / 10007) ** 4),
+  wide: Array.from({ length: 3000 }, (_, i) => (((i * 104729) % 9973) / 9973) * 3 - 1),
+  few: [0.25, 0.5, 0.5, 0.75],
+  constant: Array<number>(10).fill(0.5),
+};
+
+describe("published bin edges", () => {
+  const path = "../../../../../tests/reference/fixtures/shards/recorded/recorded.json";
+  const { bins } = JSON.parse(readFileSync(new URL(path, import.meta.url), "utf8"));
+
+  it.each(bins as Record<string, never>[])(
+    "of $values values, $strategy $num_bins/$refine_last_n_bins/$refine_factor, come out to the bit",
+    (recorded) => {
+      const {
+        num_bins: numBins,
+        strategy,
+        refine_last_n_bins: refineLastNBins,
+        refine_factor: refineFactor,
+      } = recorded;
+      const edges = computeBins(MADE[recorded.values!]!, {
+        numBins,
+        strategy,
+        refineLastNBins,
+        refineFactor,
+        distinct: true,
+      });
+      expect(edges && [...edges]).toEqual(recorded.edges);
+    },
+  );
 });
 
 describe("the level of a value", () => {

@@ -1,0 +1,247 @@
+/**
+ * Orders of samples: which sample comes at which position of an epoch. Every order is a pure function of (seed, epoch, position), the
+ * same in every process and whatever was read before, so a run can begin at any position and any rank can compute its own share.
+ *
+ * In one epoch every sample comes exactly once (with weights: as often as its data set's weight says).
+ */
+import { invalid } from "../../errors.js";
+import { drawAt, PURPOSE, uniformAt } from "./counter-random.js";
+
+/** Which sample comes at which position. */
+export interface SampleOrder {
+  /** Positions of an epoch. */
+  readonly length: number;
+  /** The samples at positions `start` … `start + count - 1` of an epoch, all of them below `length`. */
+  indices(epoch: number, start: number, count: number): number[];
+}
+
+/** What a data set of several archives looks like to an order: samples 0 … N-1, those of the first block first. */
+export interface BlockOrderOptions {
+  /** Samples of each block. */
+  blockLengths: readonly number[];
+  seed: number;
+  /** False keeps blocks and samples in their order. */
+  shuffle?: boolean;
+  /**
+   * Readers that each stay within blocks of their own: batch i of the epoch comes from stream i mod `streams`. With R ranks of W
+   * workers and R · W streams, rank r takes the batches r, r + R, r + 2R, …, and each of its workers reads few blocks at a time.
+   */
+  streams?: number;
+  /** Samples of a batch, needed with several streams. */
+  batchSize?: number;
+}
+
+/**
+ * Blocks in an order drawn anew in each epoch, samples shuffled within their block. With blocks that are shards, reading stays local.
+ *
+ * Streams get equal numbers of samples: the shuffled sequence of blocks is cut into equal parts, so that neighbouring streams may share
+ * a block. When the streams run out of whole batches, what they have left is put together into further batches.
+ */
+export class BlockOrder implements SampleOrder {
+  readonly length: number;
+  private readonly starts: readonly number[];
+  private epoch: { number: number; blocks: number[]; ends: number[] } | null = null;
+  private readonly shuffled = new Map<number, Uint32Array>();
+
+  constructor(private readonly options: BlockOrderOptions) {
+    const { blockLengths, streams = 1, batchSize } = options;
+    if (streams > 1 && !(batchSize !== undefined && batchSize >= 1))
+      invalid("batchSize", "at least 1 where there are several streams", batchSize);
+    this.starts = startsOf(blockLengths);
+    this.length = this.starts.at(-1)!;
+  }
+
+  indices(epoch: number, start: number, count: number): number[] {
+    checkRange(start, count, this.length);
+    this.enter(epoch);
+    return Array.from({ length: count }, (_, i) => this.sampleAt(this.sequencePosition(start + i)));
+  }
+
+  /** Where in the sequence of blocks a position of the epoch lies. */
+  private sequencePosition(position: number): number {
+    const { streams = 1, batchSize = 1 } = this.options;
+    if (streams === 1) return position;
+    const cut = (stream: number) => Math.floor((stream * this.length) / streams);
+    const rounds = Math.floor(Math.floor(this.length / streams) / batchSize);
+    const whole = rounds * streams * batchSize;
+    if (position < whole) {
+      const batch = Math.floor(position / batchSize);
+      return cut(batch % streams) + Math.floor(batch / streams) * batchSize + (position % batchSize);
+    }
+    let rest = position - whole;
+    for (let stream = 0; ; stream++) {
+      const left = cut(stream + 1) - cut(stream) - rounds * batchSize;
+      if (rest < left) return cut(stream) + rounds * batchSize + rest;
+      rest -= left;
+    }
+  }
+
+  private sampleAt(place: number): number {
+    const { blocks, ends } = this.epoch!;
+    const at = upperBound(ends, place);
+    const block = blocks[at]!;
+    const within = place - (at === 0 ? 0 : ends[at - 1]!);
+    return this.starts[block]! + (this.options.shuffle === false ? within : this.within(block)[within]!);
+  }
+
+  /** Draws the order of the blocks. */
+  private enter(epoch: number): void {
+    if (this.epoch?.number === epoch) return;
+    const { blockLengths, seed, shuffle } = this.options;
+    const count = blockLengths.length;
+    const key = { seed, epoch, purpose: PURPOSE.shuffle };
+    const blocks =
+      shuffle === false
+        ? Array.from({ length: count }, (_, i) => i)
+        : [...permutation(count, { ...key, sample: count })];
+    this.epoch = { number: epoch, blocks, ends: startsOf(blocks.map((block) => blockLengths[block]!)).slice(1) };
+    this.shuffled.clear();
+  }
+
+  /** The order within a block; a few are kept, as many as streams read at a time. */
+  private within(block: number): Uint32Array {
+    let order = this.shuffled.get(block);
+    if (order === undefined) {
+      const { blockLengths, seed, streams = 1 } = this.options;
+      const sample = 2 ** 40 + block; // apart from the key of the blocks' order
+      order = permutation(blockLengths[block]!, { seed, epoch: this.epoch!.number, sample, purpose: PURPOSE.shuffle });
+      if (this.shuffled.size > 2 * streams) this.shuffled.delete(this.shuffled.keys().next().value!);
+      this.shuffled.set(block, order);
+    }
+    return order;
+  }
+}
+
+/** The published chunked sampler's idea without its faults: chunks of consecutive samples, in an order drawn anew in each epoch. */
+export function chunkedOrder({
+  count,
+  chunkSize,
+  seed,
+}: {
+  count: number;
+  chunkSize: number;
+  seed: number;
+}): BlockOrder {
+  const blockLengths = Array.from({ length: Math.ceil(count / chunkSize) }, (_, i) =>
+    Math.min(chunkSize, count - i * chunkSize),
+  );
+  return new BlockOrder({ blockLengths, seed });
+}
+
+/**
+ * The contiguous share of a rank, for validation: shares differ by at most one sample and together hold each sample once.
+ * @returns first sample and the one after the last
+ */
+export function localRange(count: number, ranks: number, rank: number): [number, number] {
+  return [Math.floor((rank * count) / ranks), Math.floor(((rank + 1) * count) / ranks)];
+}
+
+export interface WeightedOrderOptions {
+  /** Data sets, one after another in the numbering of samples. */
+  parts: readonly { order: SampleOrder; weight: number }[];
+  seed: number;
+  /** Positions of an epoch; by default the number of samples of all data sets. */
+  length?: number;
+}
+
+/** Positions that are dealt out at a time. */
+const DEAL = 1024;
+
+/**
+ * Several data sets mixed by weight: of each 1,024 consecutive positions (in which order, is drawn) every data set gets its share to
+ * within one. A data set that comes to its end begins its next epoch, so that each is walked evenly whatever its weight.
+ *
+ * Here epochs follow one another without a seam: position p of epoch e is position e · length + p of one endless mixture.
+ */
+export class WeightedOrder implements SampleOrder {
+  readonly length: number;
+  private readonly offsets: number[];
+  private readonly shares: number[];
+  private deal: { number: number; parts: Uint8Array } | null = null;
+
+  constructor(private readonly options: WeightedOrderOptions) {
+    const { parts } = options;
+    const total = parts.reduce((sum, { weight }) => sum + weight, 0);
+    for (const { weight, order } of parts)
+      if (!(weight >= 0) || (weight > 0 && order.length === 0) || !(total > 0) || !Number.isFinite(total))
+        invalid("weight", "numbers of at least 0, not all 0, and 0 for an empty data set", weight);
+    if (parts.length > 255) invalid("parts", "at most 255 data sets", parts.length);
+    this.offsets = startsOf(parts.map(({ order }) => order.length));
+    this.length = options.length ?? this.offsets.at(-1)!;
+    this.shares = parts.map(({ weight }) => weight / total);
+  }
+
+  indices(epoch: number, start: number, count: number): number[] {
+    checkRange(start, count, this.length);
+    return Array.from({ length: count }, (_, i) => this.at(epoch * this.length + start + i));
+  }
+
+  private at(position: number): number {
+    const deal = Math.floor(position / DEAL);
+    if (this.deal?.number !== deal) this.deal = { number: deal, parts: this.dealt(deal) };
+    const { parts } = this.deal;
+    const part = parts[position % DEAL]!;
+    let drawn = this.before(part, deal);
+    for (let i = 0; i < position % DEAL; i++) if (parts[i] === part) drawn++;
+    const { order } = this.options.parts[part]!;
+    return this.offsets[part]! + order.indices(Math.floor(drawn / order.length), drawn % order.length, 1)[0]!;
+  }
+
+  /** Positions that a data set has had before a deal: the rounded cumulative shares, whose differences sum to the deal. */
+  private before(part: number, deal: number): number {
+    const cumulative = (last: number) =>
+      Math.round(deal * DEAL * this.shares.slice(0, last).reduce((sum, share) => sum + share, 0));
+    const end = part === this.shares.length - 1 ? deal * DEAL : cumulative(part + 1);
+    return end - cumulative(part);
+  }
+
+  private dealt(deal: number): Uint8Array {
+    const parts = new Uint8Array(DEAL);
+    let at = 0;
+    for (let part = 0; part < this.shares.length; part++) {
+      const count = this.before(part, deal + 1) - this.before(part, deal);
+      parts.fill(part, at, at + count);
+      at += count;
+    }
+    const places = permutation(DEAL, { seed: this.options.seed, epoch: 0, sample: deal, purpose: PURPOSE.mixture });
+    return parts.map((_, i) => parts[places[i]!]!);
+  }
+}
+
+/** A permutation of 0 … n-1 that belongs to the key (Fisher and Yates's shuffle). */
+export function permutation(
+  n: number,
+  key: { seed: number; epoch: number; sample: number; purpose: number },
+): Uint32Array {
+  const order = Uint32Array.from({ length: n }, (_, i) => i);
+  // One draw of the key seeds a stream of its own: draw i of the shuffle is uniform at (that seed, i).
+  const [high, low] = drawAt(key);
+  const seed = (high >>> 11) * 2 ** 32 + low;
+  for (let i = n - 1; i > 0; i--) {
+    const j = Math.floor(uniformAt({ seed, epoch: key.epoch, sample: i, purpose: key.purpose }) * (i + 1));
+    [order[i], order[j]] = [order[j]!, order[i]!];
+  }
+  return order;
+}
+
+function startsOf(lengths: readonly number[]): number[] {
+  const starts = [0];
+  for (const length of lengths) starts.push(starts.at(-1)! + length);
+  return starts;
+}
+
+/** The first place whose end is greater than the position. */
+function upperBound(ends: readonly number[], position: number): number {
+  let [low, high] = [0, ends.length];
+  while (low < high) {
+    const middle = (low + high) >>> 1;
+    if (ends[middle]! <= position) low = middle + 1;
+    else high = middle;
+  }
+  return low;
+}
+
+function checkRange(start: number, count: number, length: number): void {
+  if (!(start >= 0 && count >= 0 && start + count <= length))
+    invalid("start", `positions of an epoch of ${length} samples`, `${start} … ${start + count}`);
+}
