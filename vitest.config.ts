@@ -17,6 +17,7 @@ class ShortFirst extends BaseSequencer {
 export default defineConfig({
   resolve: {
     alias: {
+      "@miro-t2i/torch/atomic-write": source("./packages/torch/src/io/atomic-write.ts"),
       "@miro-t2i/torch": source("./packages/torch/src/index.ts"),
       "miro-t2i": source("./packages/miro/src/index.ts"),
     },

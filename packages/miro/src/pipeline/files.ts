@@ -1,21 +1,13 @@
 /**
- * Files that are whole or absent. Everything this package writes for a user goes through here: into a temporary file
- * beside the target, synced, then given its name in one step.
+ * Files that are whole or absent. Everything this package writes for a user goes through here: the engine's atomic writer
+ * with errors in the words of this package, and a refusal to replace what is there.
  */
-import { randomBytes } from "node:crypto";
-import {
-  closeSync,
-  fsyncSync,
-  linkSync,
-  mkdirSync,
-  openSync,
-  readFileSync,
-  renameSync,
-  rmSync,
-  writeSync,
-} from "node:fs";
-import { basename, dirname, join } from "node:path";
+import { mkdirSync, readFileSync } from "node:fs";
+import { dirname } from "node:path";
+import { writeFileAtomically } from "@miro-t2i/torch/atomic-write"; // without loading libtorch
 import { InvalidInputError, MiroError, systemReason } from "../errors.js";
+
+export { removeKilledWrites } from "@miro-t2i/torch/atomic-write";
 
 /**
  * Writes a file atomically, creating its folder.
@@ -25,44 +17,24 @@ import { InvalidInputError, MiroError, systemReason } from "../errors.js";
  * @throws InvalidInputError when the file exists; MiroError naming the file when the disk refuses
  */
 export function writeFileAtomic(path: string, data: Uint8Array | string, { overwrite = false } = {}): void {
-  let temporary: string | null = null;
+  createFolder(dirname(path), path);
   try {
-    mkdirSync(dirname(path), { recursive: true });
-    temporary = join(dirname(path), `.${basename(path).slice(0, 100)}.${randomBytes(6).toString("hex")}.tmp`);
-    const file = openSync(temporary, "wx", 0o666);
-    try {
-      const bytes = typeof data === "string" ? Buffer.from(data) : data;
-      for (let at = 0; at < bytes.length; ) at += writeSync(file, bytes, at);
-      fsyncSync(file);
-    } finally {
-      closeSync(file);
-    }
-    if (overwrite) renameSync(temporary, path);
-    else claim(temporary, path);
-    temporary = null;
+    writeFileAtomically(path, (write) => write(typeof data === "string" ? Buffer.from(data) : data), { overwrite });
   } catch (error) {
-    const { code, syscall } = error as NodeJS.ErrnoException;
-    if (code === "EEXIST" && syscall !== "mkdir") throw existing(path);
-    if (code === "EEXIST")
-      throw new MiroError(`${path}: cannot be written: a part of its path is a file`, { cause: error });
-    throw new MiroError(`${path}: cannot be written: ${systemReason(error)}`, { cause: error });
-  } finally {
-    if (temporary !== null) rmSync(temporary, { force: true });
+    const reason = (error as Error).cause ?? error;
+    if ((reason as NodeJS.ErrnoException).code === "EEXIST") throw existing(path);
+    throw new MiroError(`${path}: cannot be written: ${systemReason(reason)}`, { cause: error });
   }
 }
 
-/** Gives the finished file its name unless the name is taken. */
-function claim(temporary: string, path: string): void {
+function createFolder(folder: string, path: string): void {
   try {
-    linkSync(temporary, path);
+    mkdirSync(folder, { recursive: true });
   } catch (error) {
-    if ((error as NodeJS.ErrnoException).code === "EEXIST") throw error;
-    // File systems without hard links: reserve the name, then replace the reservation.
-    closeSync(openSync(path, "wx"));
-    renameSync(temporary, path);
-    return;
+    const code = (error as NodeJS.ErrnoException).code;
+    const reason = code === "EEXIST" ? "a part of its path is a file" : systemReason(error);
+    throw new MiroError(`${path}: cannot be written: ${reason}`, { cause: error });
   }
-  rmSync(temporary);
 }
 
 /** The error for a file that is in the way. */

@@ -1,11 +1,12 @@
 import { type ChildProcess, spawn, spawnSync } from "node:child_process";
 import fs from "node:fs";
-import { tmpdir } from "node:os";
+import { hostname, tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterEach, beforeEach, describe, expect, test, vi } from "vitest";
 import {
   full,
   readSafetensors,
+  removeKilledWrites,
   scope,
   TorchError,
   tensor,
@@ -104,6 +105,52 @@ describe("a failing write", () => {
     writeFileAtomically(path(), (sink) => sink(Buffer.from("a whole sentence")));
     expect(fs.readFileSync(path(), "utf8")).toBe("a whole sentence");
   });
+});
+
+describe("without overwrite", () => {
+  const put = (name: string, text: string) => () =>
+    writeFileAtomically(join(folder, name), (write) => write(Buffer.from(text)), { overwrite: false });
+
+  test("a file that exists stays, also one that appears during the writing", () => {
+    put("x", "old")();
+    expect(put("x", "new")).toThrow(/x: cannot be written.*EEXIST/);
+    const racing = (): void =>
+      writeFileAtomically(join(folder, "y"), () => fs.writeFileSync(join(folder, "y"), "first"), { overwrite: false });
+    expect(racing).toThrow(TorchError);
+    expect([fs.readFileSync(join(folder, "x"), "utf8"), fs.readFileSync(join(folder, "y"), "utf8")]).toEqual([
+      "old",
+      "first",
+    ]);
+    expect(fs.readdirSync(folder)).toEqual(["x", "y"]);
+  });
+
+  test("file systems without hard links are written to as well", () => {
+    vi.spyOn(fs, "linkSync").mockImplementation(() => {
+      throw systemError("EPERM");
+    });
+    put("x", "old")();
+    expect(put("x", "new")).toThrow(TorchError);
+    expect(fs.readFileSync(join(folder, "x"), "utf8")).toBe("old");
+    expect(fs.readdirSync(folder)).toEqual(["x"]);
+  });
+});
+
+test("names as long as the file system allows are written", () => {
+  for (const name of ["n".repeat(255), "日".repeat(85)]) {
+    writeFileAtomically(join(folder, name), (write) => write(Buffer.from("text")));
+    expect(fs.readFileSync(join(folder, name), "utf8")).toBe("text");
+  }
+  expect(fs.readdirSync(folder).length).toBe(2);
+});
+
+test("what killed processes left is removed for a whole folder, and nothing else", () => {
+  const dead = spawnSync(process.execPath, ["-e", ""]).pid;
+  const name = (pid: number, host = hostname()) => `.picture.png.${host}.${pid}.0123456789ab.tmp`;
+  const others = [name(process.pid), name(dead, "elsewhere"), ".picture.png.tmp", "notes.tmp", "picture.png"];
+  for (const file of [name(dead), ...others]) fs.writeFileSync(join(folder, file), "");
+  expect(removeKilledWrites(folder)).toEqual([name(dead)]);
+  expect(fs.readdirSync(folder).sort()).toEqual([...others].sort());
+  expect(removeKilledWrites(join(folder, "none"))).toEqual([]);
 });
 
 test("a device without space is refused by the real system", (context) => {

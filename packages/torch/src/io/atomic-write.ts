@@ -2,7 +2,7 @@
  * Writing a file so that its name never denotes anything half-written: a temporary file in the same folder, flushed to the
  * disk, then renamed over the destination. Whatever interrupts this leaves the old file whole.
  */
-import { randomBytes } from "node:crypto";
+import { createHash, randomBytes } from "node:crypto";
 import fs from "node:fs";
 import { hostname } from "node:os";
 import { basename, dirname, join } from "node:path";
@@ -11,12 +11,23 @@ import { TorchError } from "../errors.js";
 /** Appends bytes to the file being written. */
 export type Sink = (bytes: Uint8Array) => void;
 
+/** How {@link writeFileAtomically} treats a file that is there. */
+export interface AtomicWriteOptions {
+  /** Whether it may be replaced (default true). */
+  overwrite?: boolean;
+}
+
 /**
  * Calls `produce` with a sink and puts what it wrote in the place of `path`. When anything fails, the temporary file is removed
  * and `path` is as it was.
- * @throws TorchError naming the path and the reason (no space, no permission, …).
+ * @throws TorchError naming the path and the reason (no space, no permission, …), with the system's error as its `cause`;
+ *   without `overwrite` also when the file exists (code `EEXIST`), even if it appeared during the writing
  */
-export function writeFileAtomically(path: string, produce: (write: Sink) => void): void {
+export function writeFileAtomically(
+  path: string,
+  produce: (write: Sink) => void,
+  { overwrite = true }: AtomicWriteOptions = {},
+): void {
   const temporary = beginFile(path);
   let written = 0;
   try {
@@ -33,12 +44,27 @@ export function writeFileAtomically(path: string, produce: (write: Sink) => void
     } finally {
       fs.closeSync(descriptor);
     }
-    fs.renameSync(temporary, path);
+    if (overwrite) fs.renameSync(temporary, path);
+    else claim(temporary, path);
   } catch (error) {
     fs.rmSync(temporary, { force: true });
     throw describe(path, error, written);
   }
   flushFolder(dirname(path));
+}
+
+/** Gives the finished file its name unless the name is taken. */
+function claim(temporary: string, path: string): void {
+  try {
+    fs.linkSync(temporary, path);
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code === "EEXIST") throw error;
+    // File systems without hard links: reserve the name, then replace the reservation.
+    fs.closeSync(fs.openSync(path, "wx"));
+    fs.renameSync(temporary, path);
+    return;
+  }
+  fs.rmSync(temporary);
 }
 
 /**
@@ -47,9 +73,30 @@ export function writeFileAtomically(path: string, produce: (write: Sink) => void
  */
 export function beginFile(path: string): string {
   const folder = dirname(path);
-  const prefix = `.${basename(path)}.${hostname()}.`;
+  const prefix = `.${shortName(basename(path))}.${hostname()}.`;
   removeLeftovers(folder, prefix);
   return join(folder, `${prefix}${process.pid}.${randomBytes(6).toString("hex")}.tmp`);
+}
+
+/** A destination's part in its temporary name: long ones are cut and told apart by a digest, as a file name has 255 bytes. */
+function shortName(name: string): string {
+  if (Buffer.byteLength(name) <= 100) return name;
+  const digest = createHash("sha256").update(name).digest("hex").slice(0, 12);
+  return `${[...name].slice(0, 20).join("")}-${digest}`;
+}
+
+/**
+ * Removes all temporary files in a folder whose process on this host was killed, whatever they were to become. A command calls
+ * this for the folder that it is going to write to.
+ * @returns the names of what was removed
+ */
+export function removeKilledWrites(folder: string): string[] {
+  const own = new RegExp(`^\\..+\\.${escape(hostname())}\\.(\\d+)\\.[0-9a-f]{12}\\.tmp$`, "s");
+  return removeDead(folder, (name) => own.exec(name)?.[1]);
+}
+
+function escape(text: string): string {
+  return text.replace(/[.*+?^${}()|[\]\\]/g, "\\$&");
 }
 
 /**
@@ -67,17 +114,25 @@ export function publishFile(temporary: string, path: string): void {
 
 /** Removes temporary files for the same destination whose process on this host was killed. */
 function removeLeftovers(folder: string, prefix: string): void {
+  removeDead(folder, (name) =>
+    name.startsWith(prefix) && name.endsWith(".tmp") ? name.slice(prefix.length).split(".")[0] : undefined,
+  );
+}
+
+/** Removes the files for which `writer` names a process of this host that is no more. */
+function removeDead(folder: string, writer: (name: string) => string | undefined): string[] {
   let names: string[];
   try {
     names = fs.readdirSync(folder);
   } catch {
-    return; // a folder that can be written but not listed
+    return []; // a folder that is not there, or can be written but not listed
   }
-  for (const name of names) {
-    if (!name.startsWith(prefix) || !name.endsWith(".tmp")) continue;
-    const pid = Number(name.slice(prefix.length).split(".")[0]);
-    if (Number.isSafeInteger(pid) && pid > 0 && !isRunning(pid)) fs.rmSync(join(folder, name), { force: true });
-  }
+  return names.filter((name) => {
+    const pid = Number(writer(name));
+    if (!Number.isSafeInteger(pid) || pid <= 0 || isRunning(pid)) return false;
+    fs.rmSync(join(folder, name), { force: true });
+    return true;
+  });
 }
 
 function isRunning(pid: number): boolean {

@@ -1,5 +1,12 @@
 /** Tensor files: safetensors and `.npy`. */
-export { beginFile, publishFile, type Sink, writeFileAtomically } from "./atomic-write.js";
+export {
+  type AtomicWriteOptions,
+  beginFile,
+  publishFile,
+  removeKilledWrites,
+  type Sink,
+  writeFileAtomically,
+} from "./atomic-write.js";
 export { FormatError, type FormatErrorDetails } from "./format-error.js";
 export { readNpy, writeNpy } from "./npy.js";
 export { readSafetensors, SafetensorsFile, type TensorInfo, writeSafetensors } from "./safetensors.js";
