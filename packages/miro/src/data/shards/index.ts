@@ -1,4 +1,12 @@
 /** Shards: tar archives of samples, their index, and reading from them. */
+export {
+  Permutation,
+  type Sampler as SampleOrder,
+  SequentialOrder,
+  ShuffledOrder,
+  type ShuffledOrderOptions,
+  stepPosition,
+} from "./order.js";
 export type { FileFingerprint } from "./positional-file.js";
 export { groupSamples, type Sample, splitMemberName, type TarMember } from "./sample-key.js";
 export { problemText, ShardError, type ShardProblem } from "./shard-error.js";

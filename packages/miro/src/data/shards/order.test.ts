@@ -1,0 +1,124 @@
+import fc from "fast-check";
+import { describe, expect, test } from "vitest";
+import { Permutation, type Sampler, SequentialOrder, ShuffledOrder, stepPosition } from "./order.js";
+
+const range = (n: number): number[] => Array.from({ length: n }, (_, i) => i);
+const epochOf = (order: Sampler, epoch: number): number[] => range(order.length).map((i) => order.index(epoch, i));
+const sizes = fc.array(fc.nat(40), { minLength: 1, maxLength: 30 });
+const window = fc.oneof(fc.constant("all" as const), fc.integer({ min: 1, max: 8 }));
+
+describe("Permutation", () => {
+  test("visits every number once", () => {
+    fc.assert(
+      fc.property(fc.integer({ min: 1, max: 5000 }), fc.array(fc.maxSafeNat(), { maxLength: 3 }), (n, key) => {
+        const permutation = new Permutation(n, key);
+        expect(new Set(range(n).map((i) => permutation.at(i))).size).toBe(n);
+        expect(range(n).every((i) => permutation.at(i) < n)).toBe(true);
+      }),
+    );
+  });
+
+  test("holds for sets that no list could hold", () => {
+    const n = 2 ** 50 - 27;
+    const permutation = new Permutation(n, [1]);
+    const seen = range(2000).map((i) => permutation.at(n - 1 - i));
+    expect(new Set(seen).size).toBe(2000);
+    expect(seen.every((value) => Number.isSafeInteger(value) && value >= 0 && value < n)).toBe(true);
+  });
+
+  test("looks random: places and steps are spread evenly", () => {
+    // Chi-squared over 100 cells; 99 degrees of freedom exceed 160 with a probability below 1e-4.
+    const n = 100_000;
+    for (const key of range(5)) {
+      const permutation = new Permutation(n, [key]);
+      const places = new Array<number>(100).fill(0);
+      const steps = new Array<number>(100).fill(0);
+      for (let i = 0; i + 1 < 20_000; i++) {
+        const here = permutation.at(i);
+        places[Math.floor((here * 100) / n)]!++;
+        steps[Math.floor((((permutation.at(i + 1) - here + n) % n) * 100) / n)]!++;
+      }
+      for (const counts of [places, steps]) {
+        const expected = counts.reduce((a, b) => a + b) / 100;
+        expect(counts.reduce((sum, c) => sum + (c - expected) ** 2 / expected, 0)).toBeLessThan(160);
+      }
+    }
+  });
+});
+
+describe("ShuffledOrder", () => {
+  test("visits each sample exactly once an epoch, whatever the shards and windows", () => {
+    fc.assert(
+      fc.property(sizes, window, fc.nat(), fc.nat(100), (shardSizes, windowShards, seed, epoch) => {
+        const order = new ShuffledOrder({ shardSizes, seed, windowShards });
+        expect(epochOf(order, epoch).sort((a, b) => a - b)).toEqual(range(order.length));
+      }),
+    );
+  });
+
+  test("depends on seed, epoch and position alone: asking in any order, of any instance, gives the same", () => {
+    fc.assert(
+      fc.property(
+        sizes,
+        window,
+        fc.nat(),
+        fc.array(fc.tuple(fc.nat(3), fc.nat()), { maxLength: 50 }),
+        (shardSizes, windowShards, seed, asked) => {
+          const options = { shardSizes, seed, windowShards };
+          const order = new ShuffledOrder(options);
+          fc.pre(order.length > 0);
+          for (const [epoch, at] of asked) {
+            const position = at % order.length;
+            expect(order.index(epoch, position)).toBe(new ShuffledOrder(options).index(epoch, position));
+          }
+        },
+      ),
+    );
+  });
+
+  test("ranks, workers and accumulation divide the positions of a step among them and change nothing", () => {
+    const order = new ShuffledOrder({ shardSizes: [100, 37, 64], seed: 3, windowShards: 2 });
+    const step = (n: number, ranks: number, micro: number) => {
+      const { epoch, position } = stepPosition(n, 24, order.length);
+      const part = 24 / ranks / micro;
+      return range(micro).flatMap((m) =>
+        range(ranks).flatMap((r) => range(part).map((i) => order.index(epoch, position + (m * ranks + r) * part + i))),
+      );
+    };
+    for (const n of [0, 5, 8, 9, 100]) expect(step(n, 4, 3)).toEqual(step(n, 1, 1));
+  });
+
+  test("differs between epochs and seeds", () => {
+    const of = (seed: number, epoch: number) => epochOf(new ShuffledOrder({ shardSizes: [500, 500], seed }), epoch);
+    const fixed = (a: number[], b: number[]) => a.filter((value, i) => value === b[i]).length;
+    // Two random permutations agree in one place on average.
+    expect(fixed(of(0, 0), of(0, 1))).toBeLessThan(10);
+    expect(fixed(of(0, 0), of(1, 0))).toBeLessThan(10);
+    expect(fixed(of(0, 1), of(1, 0))).toBeLessThan(10);
+  });
+
+  test("with windows, so many shards at a time", () => {
+    const order = new ShuffledOrder({ shardSizes: range(12).map(() => 50), windowShards: 3 });
+    const visited = epochOf(order, 1);
+    for (let at = 0; at < visited.length; at += 150) {
+      expect(new Set(visited.slice(at, at + 150).map((i) => Math.floor(i / 50))).size).toBe(3);
+    }
+  });
+
+  test("refuses positions outside the epoch", () => {
+    const order = new ShuffledOrder({ shardSizes: [3] });
+    for (const position of [-1, 3, 0.5, Number.NaN]) expect(() => order.index(0, position)).toThrow(/position/);
+    expect(() => new SequentialOrder(3).index(0, 3)).toThrow(/position/);
+  });
+});
+
+test("stepPosition goes through epochs of whole batches", () => {
+  expect([0, 1, 2, 3, 4].map((step) => stepPosition(step, 4, 11))).toEqual([
+    { epoch: 0, position: 0 },
+    { epoch: 0, position: 4 },
+    { epoch: 1, position: 0 },
+    { epoch: 1, position: 4 },
+    { epoch: 2, position: 0 },
+  ]);
+  expect(() => stepPosition(0, 12, 11)).toThrow(/batchSize/);
+});
