@@ -52,12 +52,21 @@ export { type GeneratedImage, type ImageSettings, settingsToText, textToSettings
 export { type GenerateResult, MiroPipeline } from "./pipeline/pipeline.js";
 export { encodePng, type PngInfo, type PngText, readPng } from "./pipeline/png.js";
 export {
+  type BestOf,
+  type BestOfOptions,
+  type BestOfResult,
+  bestOf,
   type LoadScorerOptions,
   loadScorer,
+  type RankedImage,
   registerScorer,
+  type ScoredFile,
+  type ScoreFilesOptions,
+  type ScoreProgress,
   type Scorer,
   type ScorerModel,
   type ScorerSpec,
+  scoreFiles,
   scorerSpecs,
 } from "./rewards/index.js";
 export { T5Encoder } from "./text/t5.js";

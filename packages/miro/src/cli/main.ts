@@ -19,6 +19,7 @@ const COMMANDS: Record<string, Entry> = {
     summary: "show the settings stored in a picture, or what a checkpoint holds",
     load: () => import("./info.js"),
   },
+  score: { summary: "score picture files", load: () => import("./score.js") },
   doctor: {
     summary: "report what was found on this machine and how to fix what is missing",
     load: () => import("./doctor.js"),

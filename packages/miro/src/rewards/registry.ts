@@ -3,6 +3,7 @@ import { z } from "zod";
 import { InvalidInputError, invalid } from "../errors.js";
 import { field, parseOptions } from "../options.js";
 import { checkDevice } from "../pipeline/device.js";
+import { clipScoreSpec } from "./clip-score.js";
 import { colorfulnessSpec, sharpnessSpec } from "./measured.js";
 import { checkedScorer, type LoadScorerOptions, type Scorer, type ScorerSpec } from "./scorer.js";
 
@@ -70,4 +71,4 @@ function editDistance(a: string, b: string): number {
   return row[b.length]!;
 }
 
-for (const spec of [sharpnessSpec, colorfulnessSpec]) registerScorer(spec);
+for (const spec of [clipScoreSpec, sharpnessSpec, colorfulnessSpec]) registerScorer(spec);

@@ -10,5 +10,7 @@ export {
   type Scene,
   type SceneBatch,
   toRgb8,
+  WRONG_WAYS,
+  type WrongWay,
 } from "./scenes.js";
 export { coreVocabulary, type EmojiEntry, loadVocabulary, type VocabularySelection } from "./vocabulary.js";

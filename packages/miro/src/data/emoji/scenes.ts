@@ -161,9 +161,23 @@ const PAIR_LAYOUTS: Readonly<Record<Relation, readonly (readonly [number, number
 /** `clip_score` of captions that are wrong in one respect (1 is a true caption, 0 that of another scene). */
 const WRONG_SCORES = { scene: 0, objectOfOne: 0.25, objectOfTwo: 0.5, background: 0.6, count: 0.6, relation: 0.6 };
 
+const OPPOSITE: Readonly<Record<Relation, Relation>> = {
+  left: "right",
+  right: "left",
+  above: "below",
+  below: "above",
+  and: "and",
+};
+
 const GEOMETRY_STREAM = 0;
 const CAPTION_STREAM = 1;
 const DAMAGE_STREAM = 2;
+/** The first of one stream for each way to be wrong. */
+const WRONG_STREAM = 3;
+
+/** Respects in which a caption can be wrong about a scene. */
+export const WRONG_WAYS = ["scene", "object", "background", "size", "count", "relation"] as const;
+export type WrongWay = (typeof WRONG_WAYS)[number];
 
 export class EmojiScenes {
   readonly options: ResolvedOptions;
@@ -348,45 +362,61 @@ export class EmojiScenes {
     if (content.background.mentioned) ways.push("background");
     if (content.kind === "count") ways.push("count");
     if (content.relation !== null && content.relation !== "and") ways.push("relation");
-    const way = random.pick(ways);
-    const score = WRONG_SCORES[way];
-    const opposite: Record<Relation, Relation> = {
-      left: "right",
-      right: "left",
-      above: "below",
-      below: "above",
-      and: "and",
-    };
+    const drawn = random.pick(ways);
+    const way = drawn === "objectOfOne" || drawn === "objectOfTwo" ? "object" : drawn;
+    return { content: this.alter(content, way, random), score: WRONG_SCORES[drawn] };
+  }
+
+  /** The ways in which a caption can be wrong about this scene and say as much as a true one. */
+  wrongWays({ kind, relation }: SceneContent): WrongWay[] {
+    const ways: WrongWay[] = ["scene", "object", "background"];
+    if (kind === "one" || kind === "small") ways.push("size");
+    if (kind === "count") ways.push("count");
+    if (relation !== null && relation !== "and") ways.push("relation");
+    return ways;
+  }
+
+  /**
+   * A caption that is wrong about a scene in one way; depends on the options, the scene and the way only.
+   * @param way one of {@link wrongWays}
+   */
+  wrongCaption(scene: Scene, way: WrongWay): string {
+    const random = new SceneRandom(this.options.seed, scene.index, WRONG_STREAM + WRONG_WAYS.indexOf(way));
+    return describeScene(this.alter(scene, way, random), random, this.options);
+  }
+
+  /** Content that differs from `content` in one way. */
+  private alter(content: SceneContent, way: WrongWay, random: SceneRandom): SceneContent {
     switch (way) {
       case "scene": {
         let other = this.drawContent(random).content;
         while (other.entries.some((entry) => content.entries.includes(entry))) {
           other = this.drawContent(random).content;
         }
-        return { content: other, score };
+        return other;
       }
-      case "objectOfOne":
-      case "objectOfTwo": {
+      case "object": {
         const at = random.below(content.entries.length);
         const others = this.vocabulary.filter(
           (entry) => !content.entries.includes(entry) && (content.kind !== "count" || entry.article !== ""),
         );
         const other = random.pick(others);
-        return { content: { ...content, entries: content.entries.map((e, i) => (i === at ? other : e)) }, score };
+        return { ...content, entries: content.entries.map((e, i) => (i === at ? other : e)) };
       }
       case "background": {
         const told = (b: Background) =>
           b.kind === "named" ? [b.colour] : b.kind === "gradient" ? [b.top, b.bottom] : [];
         const others = COLOUR_NAMES.filter((name) => !told(content.background).includes(name));
-        const background: Background = { kind: "named", colour: random.pick(others), mentioned: true };
-        return { content: { ...content, background }, score };
+        return { ...content, background: { kind: "named", colour: random.pick(others), mentioned: true } };
       }
+      case "size":
+        return { ...content, kind: content.kind === "small" ? "one" : "small" };
       case "count": {
         const counts = [2, 3, 4, 5].filter((n) => n !== content.count);
-        return { content: { ...content, count: random.pick(counts) }, score };
+        return { ...content, count: random.pick(counts) };
       }
       case "relation":
-        return { content: { ...content, relation: opposite[content.relation!] }, score };
+        return { ...content, relation: OPPOSITE[content.relation!] };
     }
   }
 

@@ -15,6 +15,10 @@ const KINDS: Record<string, Train> = {
     const { textEncoderRecipeSchema, trainTextEncoder } = await import("./text-encoder.js");
     return trainTextEncoder(checkRecipe(textEncoderRecipeSchema, json, source), context);
   },
+  clip: async (json, source, context) => {
+    const { clipRecipeSchema, trainClip } = await import("./clip.js");
+    return trainClip(checkRecipe(clipRecipeSchema, json, source), context);
+  },
   classifier: async (json, source, context) => {
     const { classifierRecipeSchema, trainClassifier } = await import("./classifier.js");
     return trainClassifier(checkRecipe(classifierRecipeSchema, json, source), context);

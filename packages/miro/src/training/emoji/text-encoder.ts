@@ -14,7 +14,7 @@ import { join } from "node:path";
 import { cat, nn, noGrad, scope, type Tensor, tensor } from "@miro-t2i/torch";
 import { z } from "zod";
 import { coreVocabulary, EmojiScenes, emojiSceneOptionsSchema } from "../../data/emoji/index.js";
-import { PictureTower } from "../../evaluation/emoji-classifier.js";
+import { PictureTower } from "../../rewards/picture-tower.js";
 import { T5Encoder } from "../../text/t5.js";
 import { Tokenizer } from "../../text/tokenizer.js";
 import { saveTokenizer } from "../../text/unigram-trainer.js";

@@ -1,0 +1,75 @@
+/** `miro score`: scores of picture files. Parses, calls {@link scoreFiles}, prints. */
+import { invalid } from "../errors.js";
+import { help, parseOptions } from "../options.js";
+import { type ScoredFile, scorerSpecs } from "../rewards/index.js";
+import { scoreFiles, scoreFilesSchema } from "../rewards/score-files.js";
+import type { CliContext, Register } from "./context.js";
+import { Progress } from "./progress.js";
+
+const EXAMPLES = `
+Scorers:
+${scorerSpecs()
+  .map(({ key, description }) => `  ${key.padEnd(14)} ${description}`)
+  .join("\n")}
+
+Examples:
+  miro score pictures/*.png                             how well each picture shows the prompt that is stored in it
+  miro score photo.jpg --prompt "a red apple"
+  miro score pictures/*.png --by clip_score --by sharpness --json
+`;
+
+interface Flags {
+  by?: string[];
+  prompt?: string;
+  model?: string;
+  device?: string;
+  json?: boolean;
+}
+
+export const register: Register = (command, context) => {
+  const h = (name: string) => help(scoreFilesSchema, name);
+  command
+    .argument("<images...>", "picture files: PNG, JPEG, WebP")
+    .option("--by <scorer>", h("by"), (key: string, earlier: string[] = []) => [...earlier, key])
+    .option("--prompt <text>", h("prompt"))
+    .option("--model <dir>", h("model"))
+    .option("--device <name>", h("device"))
+    .option("--json", "print one JSON object on stdout")
+    .addHelpText("after", EXAMPLES)
+    .action(async (images: string[], flags: Flags) => {
+      await score(images, flags, context);
+    });
+};
+
+async function score(images: readonly string[], { json, ...given }: Flags, context: CliContext): Promise<void> {
+  const rename = { by: "--by", prompt: "--prompt", model: "--model", device: "--device" };
+  const options = parseOptions(scoreFilesSchema, given, rename);
+  if (options.model !== undefined && new Set(options.by).size > 1)
+    invalid("--model", "one scorer, since it is the folder of that scorer's model", options.by);
+  const progress = await Progress.for(context);
+  let rows: ScoredFile[];
+  try {
+    rows = await scoreFiles(images, {
+      ...given,
+      signal: context.signal,
+      onProgress: (done, total) => progress.update("scoring", done, total),
+    });
+  } finally {
+    progress.stop();
+  }
+  const keys = Object.keys(rows[0]!.scores);
+  const means = Object.fromEntries(
+    keys.map((key) => [key, rows.reduce((sum, { scores }) => sum + scores[key]!, 0) / rows.length]),
+  );
+  if (json) {
+    const names = new Map(scorerSpecs().map(({ key, name }) => [key, name]));
+    const scorers = keys.map((key) => ({ key, name: names.get(key) }));
+    context.stdout(`${JSON.stringify({ images: rows, means, scorers })}\n`);
+    return;
+  }
+  const line = (scores: Record<string, number>, name: string) =>
+    `${keys.map((key) => scores[key]!.toFixed(4).padStart(Math.max(key.length, 7))).join("  ")}  ${name}\n`;
+  context.stdout(`${keys.map((key) => key.padStart(7)).join("  ")}\n`);
+  for (const { path, scores } of rows) context.stdout(line(scores, path));
+  if (rows.length > 1) context.stdout(line(means, "mean"));
+}

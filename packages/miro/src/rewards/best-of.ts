@@ -1,0 +1,136 @@
+/**
+ * Best of N: more pictures are drawn than are wanted, a scorer judges them, the best is kept (Stiennon et al. 2020 call it rejection
+ * sampling; upstream reports its rewards so). Seeds are those of `generate` with N pictures for each prompt.
+ */
+import type { Tensor } from "@miro-t2i/torch";
+import { z } from "zod";
+import { invalid } from "../errors.js";
+import { field, parseOptions } from "../options.js";
+import type { GenerateOptions } from "../pipeline/generate-options.js";
+import type { GeneratedImage } from "../pipeline/metadata.js";
+import type { MiroPipeline } from "../pipeline/pipeline.js";
+import { loadScorer } from "./registry.js";
+import type { Scorer } from "./scorer.js";
+
+const isScorer = z.custom<Scorer>((value) => typeof (value as Scorer | null)?.score === "function");
+const one = z.union([z.string().min(1), isScorer]);
+
+export const bestOfSchema = z.strictObject({
+  n: field(z.int().min(1).max(100_000).default(4), "an integer of at least 1", "pictures to draw for each prompt"),
+  scorer: field(
+    z.union([one, z.array(one).min(1)]).default("clip_score"),
+    "the key of a scorer, a loaded scorer, or a list of such",
+    "what decides; of several the first decides and the others are recorded",
+  ),
+  onScore: field(
+    z.custom<(progress: ScoreProgress) => void>((value) => typeof value === "function").optional(),
+    "a function",
+    "called after each prompt's pictures are scored",
+  ),
+});
+
+/** Where scoring is. */
+export interface ScoreProgress {
+  /** Pictures that have all their scores, and pictures in all. */
+  scored: number;
+  imageCount: number;
+}
+
+/** Options of {@link bestOf}: its own and those of `MiroPipeline.generate`, without `imagesPerPrompt`, which `n` stands for. */
+export type BestOfOptions = z.input<typeof bestOfSchema> & Omit<GenerateOptions, "imagesPerPrompt">;
+
+/** A picture with its scores. */
+export interface RankedImage {
+  image: GeneratedImage;
+  /** The score that decides. */
+  score: number;
+  /** All scores by key, that one included. */
+  scores: Record<string, number>;
+  /** Index of the picture among those of its prompt, in the order in which they were drawn. */
+  index: number;
+}
+
+/** The pictures of one prompt. */
+export interface BestOf {
+  prompt: string;
+  best: GeneratedImage;
+  /** All of them, best first; equal scores in the order in which they were drawn. */
+  ranked: RankedImage[];
+}
+
+export interface BestOfResult {
+  /** One for each prompt, in order. */
+  prompts: BestOf[];
+  /** (prompts · n, C, r, r) float32 on the CPU, in the order in which they were drawn. The caller owns it. */
+  latents: Tensor;
+  /** What the caller should know, as `generate` reports it. */
+  warnings: string[];
+}
+
+/**
+ * Draws `n` pictures for each prompt and ranks them.
+ *
+ * @throws InvalidInputError for wrong options, before anything is drawn; the signal's reason when it is aborted
+ */
+export async function bestOf(
+  pipe: MiroPipeline,
+  prompt: string | readonly string[],
+  { n: givenN, scorer: givenScorer, onScore: givenOnScore, ...generate }: BestOfOptions = {},
+): Promise<BestOfResult> {
+  const own = Object.entries({ n: givenN, scorer: givenScorer, onScore: givenOnScore });
+  const { n, scorer, onScore } = parseOptions(
+    bestOfSchema,
+    Object.fromEntries(own.filter(([, value]) => value !== undefined)),
+  );
+  if ("imagesPerPrompt" in generate)
+    invalid("imagesPerPrompt", "no value, n says how many are drawn", generate.imagesPerPrompt);
+  const { signal } = generate;
+  const prompts = typeof prompt === "string" ? [prompt] : [...prompt];
+  const scorers: Scorer[] = [];
+  const loaded: Scorer[] = [];
+  try {
+    for (const one of Array.isArray(scorer) ? scorer : [scorer]) {
+      const ready = typeof one === "string" ? await loadScorer(one, { device: pipe.device, signal }) : one;
+      if (ready !== one) loaded.push(ready);
+      if (scorers.some(({ key }) => key === ready.key)) invalid("scorer", "each scorer once", ready.key);
+      scorers.push(ready);
+    }
+    const { images, latents, warnings } = await pipe.generate(prompts, { ...generate, imagesPerPrompt: n });
+    try {
+      const results: BestOf[] = [];
+      for (const [p, text] of prompts.entries()) {
+        const drawn = images.slice(p * n, (p + 1) * n);
+        results.push(await rank(drawn, text, scorers, signal));
+        onScore?.({ scored: (p + 1) * n, imageCount: images.length });
+      }
+      return { prompts: results, latents, warnings };
+    } catch (error) {
+      latents.dispose();
+      throw error;
+    }
+  } finally {
+    for (const one of loaded) one.dispose();
+  }
+}
+
+async function rank(
+  images: readonly GeneratedImage[],
+  prompt: string,
+  scorers: readonly Scorer[],
+  signal: AbortSignal | undefined,
+): Promise<BestOf> {
+  const captions = images.map(() => prompt);
+  const columns: number[][] = [];
+  for (const scorer of scorers) columns.push(await scorer.score(images, captions, { signal }));
+  const ranked = images
+    .map(
+      (image, index): RankedImage => ({
+        image,
+        score: columns[0]![index]!,
+        scores: Object.fromEntries(scorers.map(({ key }, s) => [key, columns[s]![index]!])),
+        index,
+      }),
+    )
+    .sort((a, b) => b.score - a.score || a.index - b.index);
+  return { prompt, best: ranked[0]!.image, ranked };
+}

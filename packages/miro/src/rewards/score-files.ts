@@ -1,0 +1,118 @@
+/**
+ * Scores of picture files, with the prompts that are stored in them.
+ *
+ * Pixels are what a viewer shows: turned as EXIF says, transparency over white, 8-bit sRGB, the first frame of an animation.
+ */
+import sharp from "sharp";
+import { z } from "zod";
+import { InvalidInputError, invalid, MiroError } from "../errors.js";
+import { field, parseOptions } from "../options.js";
+import { readBytes } from "../pipeline/files.js";
+import type { RgbImage } from "../pipeline/images.js";
+import { textToSettings } from "../pipeline/metadata.js";
+import { readPng } from "../pipeline/png.js";
+import { loadScorer, loadScorerSchema } from "./registry.js";
+import type { Scorer } from "./scorer.js";
+
+/** Larger pictures are refused before they are decoded: 400 MB as RGB bytes. */
+const MAX_PIXELS = 2 ** 27;
+/** Pictures that are in memory together. */
+const CHUNK = 16;
+const PNG_SIGNATURE = Buffer.of(0x89, 0x50, 0x4e, 0x47);
+
+export const scoreFilesSchema = loadScorerSchema.extend({
+  by: field(
+    z.array(z.string().min(1)).min(1).default(["clip_score"]),
+    "keys of scorers",
+    "scorer to use; may be given several times; default clip_score",
+  ),
+  prompt: field(
+    z.string().optional(),
+    "a text",
+    "what the pictures should show; default: the prompt that is stored in each",
+  ),
+  onProgress: field(
+    z.custom<(done: number, total: number) => void>((value) => typeof value === "function").optional(),
+    "a function",
+    "called with the number of pictures done and in all",
+  ),
+});
+
+/** Options of {@link scoreFiles}. */
+export type ScoreFilesOptions = z.input<typeof scoreFilesSchema>;
+
+/** One picture's scores. */
+export interface ScoredFile {
+  path: string;
+  /** The text that the picture was compared with; null where none was needed and none is stored. */
+  prompt: string | null;
+  /** By scorer key. */
+  scores: Record<string, number>;
+}
+
+/**
+ * Scores picture files (PNG, JPEG, WebP and whatever else sharp decodes), in order.
+ *
+ * @throws InvalidInputError for a file that is no picture, and for one without a prompt where a scorer needs it
+ */
+export async function scoreFiles(paths: readonly string[], options: ScoreFilesOptions = {}): Promise<ScoredFile[]> {
+  const { by, prompt, onProgress, signal, ...load } = parseOptions(scoreFilesSchema, options);
+  if (paths.length === 0) invalid("images", "at least one picture", paths);
+  const scorers: Scorer[] = [];
+  try {
+    for (const key of new Set(by)) scorers.push(await loadScorer(key, { ...load, signal }));
+    const reader = scorers.find(({ usesText }) => usesText);
+    const rows: ScoredFile[] = [];
+    for (let start = 0; start < paths.length; start += CHUNK) {
+      const images: RgbImage[] = [];
+      const part: ScoredFile[] = [];
+      for (const path of paths.slice(start, start + CHUNK)) {
+        signal?.throwIfAborted();
+        const bytes = readBytes(path);
+        const text = prompt ?? storedPrompt(bytes, path);
+        if (reader && text === null)
+          throw new InvalidInputError(
+            `${path}: holds no prompt, which ${reader.key} needs; give one with --prompt TEXT`,
+          );
+        images.push(await decode(bytes, path));
+        part.push({ path, prompt: text, scores: {} });
+      }
+      const captions = part.map((row) => row.prompt ?? "");
+      for (const scorer of scorers) {
+        const values = await scorer.score(images, captions, { signal });
+        part.forEach((row, i) => {
+          row.scores[scorer.key] = values[i]!;
+        });
+      }
+      rows.push(...part);
+      onProgress?.(rows.length, paths.length);
+    }
+    return rows;
+  } finally {
+    for (const scorer of scorers) scorer.dispose();
+  }
+}
+
+/** The prompt among the settings that this program stores in PNG files. */
+function storedPrompt(bytes: Buffer, path: string): string | null {
+  if (!bytes.subarray(0, 4).equals(PNG_SIGNATURE)) return null;
+  const prompt = textToSettings(readPng(bytes, path).text)?.prompt;
+  return typeof prompt === "string" ? prompt : null;
+}
+
+async function decode(bytes: Buffer, path: string): Promise<RgbImage> {
+  try {
+    const { data, info } = await sharp(bytes, { limitInputPixels: MAX_PIXELS, failOn: "truncated" })
+      .autoOrient()
+      .flatten({ background: "white" })
+      .toColourspace("srgb")
+      .raw({ depth: "uchar" })
+      .toBuffer({ resolveWithObject: true });
+    if (info.channels !== 3) throw new MiroError(`decoded to ${info.channels} channels`);
+    return { width: info.width, height: info.height, data };
+  } catch (error) {
+    throw new InvalidInputError(`${path}: cannot be read as a picture: ${(error as Error).message.split("\n")[0]}`, {
+      cause: error,
+    });
+  }
+}

@@ -1,0 +1,234 @@
+/**
+ * Training of the small CLIP that judges whether a picture shows what its caption says (rewards/emoji-clip.ts).
+ *
+ * The text encoder is the bundled model's, frozen. Each picture i of a batch has its caption Tᵢ and N captions Wᵢ that are wrong about it
+ * in one way each: another object always, and something else (background, size, number, relation). With unit vectors I, T, W and a
+ * learned temperature τ the loss is the mean of
+ *
+ *   −log softmax over [T; W] of (I · [T; W]ᵀ / τ) at Tᵢ      and      −log softmax over I of (T · Iᵀ / τ) at Iᵢ
+ *
+ * Pictures get noise of a random strength, for a tolerance of what generated pictures have and renders have not.
+ */
+import { writeFileSync } from "node:fs";
+import { join } from "node:path";
+import { cat, nn, noGrad, rand, randnLike, scope, type Tensor, tensor } from "@miro-t2i/torch";
+import { z } from "zod";
+import { EmojiScenes, emojiSceneOptionsSchema, type Scene, WRONG_WAYS, type WrongWay } from "../../data/emoji/index.js";
+import { SceneRandom } from "../../data/emoji/random.js";
+import { InvalidInputError } from "../../errors.js";
+import { EmojiClip, textEncoderHash } from "../../rewards/emoji-clip.js";
+import { T5Encoder } from "../../text/t5.js";
+import { Tokenizer } from "../../text/tokenizer.js";
+import type { RunResult } from "../run.js";
+import { writeHalf } from "./autoencoder.js";
+import {
+  openRunFolder,
+  type PretrainingContext,
+  type PretrainingTask,
+  pretrainerSchema,
+  runPretraining,
+  seedInitialWeights,
+} from "./pretraining.js";
+
+const size = z.int().positive();
+
+export const clipRecipeSchema = z.strictObject({
+  kind: z.literal("clip"),
+  name: z.string(),
+  seed: z.int().nonnegative().default(3407),
+  scenes: emojiSceneOptionsSchema.prefault({ size: 64 }),
+  /** Folder of the frozen text encoder. */
+  textEncoder: z.string(),
+  network: z
+    .strictObject({
+      towerWidths: z.array(size.multipleOf(8)).length(4).default([32, 64, 128, 128]),
+      textHeads: size.default(4),
+      textHidden: size.default(64),
+      sharedDim: size.default(128),
+    })
+    .prefault({}),
+  maxTextLen: size.default(32),
+  /** Largest standard deviation of pixel noise. */
+  noise: z.number().min(0).default(0.1),
+  trainer: pretrainerSchema,
+});
+
+export type ClipRecipe = z.output<typeof clipRecipeSchema>;
+
+/** Index of the first scene that is kept for evaluation; training starts at 0. */
+const UNSEEN = 2 ** 31;
+const EVALUATED = 512;
+const CHUNK = 64;
+
+export async function trainClip(recipe: ClipRecipe, context: PretrainingContext): Promise<RunResult> {
+  const { trainer, textEncoder } = recipe;
+  openRunFolder(context.output, context.resume);
+  const scenes = await EmojiScenes.load({ ...recipe.scenes, wrongCaption: 0, rewardUnset: 0 });
+  if (scenes.size % 16 !== 0)
+    throw new InvalidInputError(`scenes.size: expected a multiple of 16, received ${scenes.size}`);
+  const tokenizer = await Tokenizer.fromFile(textEncoder);
+  const text = await T5Encoder.fromPretrained(textEncoder);
+  text.requiresGrad_(false).eval();
+  seedInitialWeights(recipe.seed);
+  const network = new ContrastiveClip(
+    new EmojiClip({
+      image_size: scenes.size,
+      tower_widths: recipe.network.towerWidths,
+      text_dim: text.config.dModel,
+      text_heads: recipe.network.textHeads,
+      text_hidden: recipe.network.textHidden,
+      shared_dim: recipe.network.sharedDim,
+      max_text_len: recipe.maxTextLen,
+      text_encoder_sha256: textEncoderHash(textEncoder),
+    }),
+  );
+  const { clip } = network;
+
+  const read = (start: number, count: number) => {
+    const { pixels, scenes: described } = scenes.batch(start, count);
+    return { pictures: tensor(pixels, { shape: [count, 3, scenes.size, scenes.size] }), described };
+  };
+  const embed = (captions: readonly string[]) => {
+    const { ids, mask } = tokenizer.encodeBatch(captions, { maxLength: recipe.maxTextLen, padTo: "longest" });
+    return clip.embedTexts(
+      noGrad(() => text.forward(ids, mask)),
+      mask,
+    );
+  };
+  const task: PretrainingTask = {
+    network,
+    loss(step) {
+      const B = trainer.batchSize;
+      const { pictures, described } = read(step * B, B);
+      const noisy = pictures.add(randnLike(pictures).mul(rand([B, 1, 1, 1]).mul(recipe.noise)));
+      const I = clip.embedPictures(noisy);
+      const TW = embed([
+        ...described.map((scene) => scene.trueCaption),
+        ...described.map((scene) => scenes.wrongCaption(scene, "object")),
+        ...described.map((scene) => scenes.wrongCaption(scene, secondWay(scenes, scene, recipe.seed))),
+      ]);
+      const scale = network.scale();
+      const own = tensor(BigInt64Array.from({ length: B }, (_, i) => BigInt(i)));
+      const byPicture = I.matmul(TW.t()).mul(scale);
+      const byText = TW.narrow(0, 0, B).matmul(I.t()).mul(scale);
+      const loss = nn.functional.crossEntropy(byPicture, own).add(nn.functional.crossEntropy(byText, own)).mul(0.5);
+      return { loss, figures: { accuracy: byPicture.argmax(1).eq(own).float().mean(), scale } };
+    },
+    evaluate: () => measureClip(scenes, EVALUATED, (pixels) => clip.embedPictures(pixels), embed),
+    export(folder, figures) {
+      const config = {
+        ...clip.config,
+        cosine_of_other: round(figures.cosine_of_other!),
+        cosine_of_true: round(figures.cosine_of_true!),
+      };
+      writeFileSync(join(folder, "config.json"), `${JSON.stringify(config, null, 2)}\n`);
+      const parameters = scope(() => writeHalf(join(folder, "model.safetensors"), clip));
+      writeFileSync(join(folder, "training.json"), `${JSON.stringify({ recipe, figures, parameters }, null, 2)}\n`);
+    },
+  };
+  try {
+    return await runPretraining({ ...context, task, trainer, seed: recipe.seed, recipe });
+  } finally {
+    text.dispose();
+  }
+}
+
+/** Any way to be wrong but another object: the second wrong caption of a scene. */
+function secondWay(scenes: EmojiScenes, scene: Scene, seed: number): WrongWay {
+  const ways = scenes.wrongWays(scene).filter((way) => way !== "object" && way !== "scene");
+  return new SceneRandom(seed, scene.index, WRONG_WAYS.length).pick(ways);
+}
+
+/**
+ * Figures over scenes that training never sees: how often a picture finds its caption among all of them; for each way to be wrong how
+ * often the true caption scores higher, and the area under the ROC curve of all true against all wrong captions; the mean cosines
+ * of true captions and of captions of other scenes.
+ *
+ * @param embedPictures (B, 3, S, S) in [-1, 1] → unit vectors
+ */
+export function measureClip(
+  scenes: EmojiScenes,
+  count: number,
+  embedPictures: (pixels: Tensor) => Tensor,
+  embedTexts: (captions: readonly string[]) => Tensor,
+): Record<string, number> {
+  const S = scenes.size;
+  return noGrad(() =>
+    scope(() => {
+      const pictures: Tensor[] = [];
+      const described: Scene[] = [];
+      for (let start = 0; start < count; start += CHUNK) {
+        const n = Math.min(CHUNK, count - start);
+        const part = scenes.batch(UNSEEN + start, n);
+        pictures.push(embedPictures(tensor(part.pixels, { shape: [n, 3, S, S] })));
+        described.push(...part.scenes);
+      }
+      const embedAll = (captions: readonly string[]) =>
+        cat(
+          Array.from({ length: Math.ceil(captions.length / CHUNK) }, (_, i) =>
+            embedTexts(captions.slice(i * CHUNK, (i + 1) * CHUNK)),
+          ),
+          0,
+        );
+      const I = cat(pictures, 0);
+      const T = embedAll(described.map((scene) => scene.trueCaption));
+      const own = tensor(BigInt64Array.from({ length: count }, (_, i) => BigInt(i)));
+      const right = I.mul(T).sum(1).toList() as number[];
+      const figures: Record<string, number> = {
+        [`retrieval_of_${count}`]: I.matmul(T.t()).argmax(1).eq(own).float().mean().item(),
+        cosine_of_true: right.reduce((a, b) => a + b, 0) / count,
+      };
+      const wrongs: number[] = [];
+      for (const way of WRONG_WAYS) {
+        const rows = described.flatMap((scene, i) => (scenes.wrongWays(scene).includes(way) ? [i] : []));
+        if (rows.length === 0) continue;
+        const texts = embedAll(rows.map((i) => scenes.wrongCaption(described[i]!, way)));
+        const cosines = I.indexSelect(0, tensor(BigInt64Array.from(rows, BigInt)))
+          .mul(texts)
+          .sum(1)
+          .toList() as number[];
+        figures[`${way}_told`] = rows.filter((i, k) => right[i]! > cosines[k]!).length / rows.length;
+        if (way === "scene") figures.cosine_of_other = cosines.reduce((a, b) => a + b, 0) / rows.length;
+        wrongs.push(...cosines);
+      }
+      figures.auc = areaUnderCurve(right, wrongs);
+      return figures;
+    }),
+  );
+}
+
+/** Probability that a positive exceeds a negative, ties counting half (Mann-Whitney). */
+export function areaUnderCurve(positives: readonly number[], negatives: readonly number[]): number {
+  const sorted = [...negatives].sort((a, b) => a - b);
+  const below = (value: number, orEqual: boolean) => {
+    let [low, high] = [0, sorted.length];
+    while (low < high) {
+      const middle = (low + high) >> 1;
+      if (sorted[middle]! < value || (orEqual && sorted[middle] === value)) low = middle + 1;
+      else high = middle;
+    }
+    return low;
+  };
+  const wins = positives.reduce((sum, value) => sum + (below(value, false) + below(value, true)) / 2, 0);
+  return wins / (positives.length * negatives.length);
+}
+
+function round(value: number): number {
+  return Number(value.toPrecision(6));
+}
+
+/** The CLIP with what only training needs. */
+class ContrastiveClip extends nn.Module {
+  /** log 1/τ, a single value. */
+  private readonly logScale: Tensor;
+
+  constructor(readonly clip: EmojiClip) {
+    super();
+    this.register("clip", clip);
+    this.logScale = this.parameter("log_scale", tensor([Math.log(1 / 0.07)]));
+  }
+
+  scale(): Tensor {
+    return this.logScale.clamp(null, Math.log(100)).exp();
+  }
+}
