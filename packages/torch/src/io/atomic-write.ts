@@ -91,11 +91,11 @@ function shortName(name: string): string {
  * @returns the names of what was removed
  */
 export function removeKilledWrites(folder: string): string[] {
-  const own = new RegExp(`^\\..+\\.${escape(hostname())}\\.(\\d+)\\.[0-9a-f]{12}\\.tmp$`, "s");
+  const own = new RegExp(`^\\..+\\.${literally(hostname())}\\.(\\d+)\\.[0-9a-f]{12}\\.tmp$`, "s");
   return removeDead(folder, (name) => own.exec(name)?.[1]);
 }
 
-function escape(text: string): string {
+function literally(text: string): string {
   return text.replace(/[.*+?^${}()|[\]\\]/g, "\\$&");
 }
 
