@@ -90,6 +90,7 @@ export interface Native {
   cudaDeviceCount(): number;
   cudaSynchronize(device?: number): void;
   buildInfo(): BuildInfo;
+  readRows(t: Handle, descriptors: Int32Array, places: Float64Array, cancelled: Int32Array): Promise<Uint8Array>;
 }
 
 /** flags[0] is raised by the addon when forgotten tensors may be worth collecting. */

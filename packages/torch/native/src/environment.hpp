@@ -130,6 +130,6 @@ struct Binding {
   const char* name;
   Function function;
 };
-extern const std::vector<Binding> kOperatorBindings, kTensorBindings, kAutogradBindings, kRuntimeBindings;
+extern const std::vector<Binding> kOperatorBindings, kTensorBindings, kAutogradBindings, kRuntimeBindings, kFileBindings;
 
 }  // namespace miro

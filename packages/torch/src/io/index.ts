@@ -9,4 +9,5 @@ export {
 } from "./atomic-write.js";
 export { FormatError, type FormatErrorDetails } from "./format-error.js";
 export { readNpy, writeNpy } from "./npy.js";
+export { type ReadRowsOptions, ROW_STATUS, readRows } from "./read-rows.js";
 export { readSafetensors, SafetensorsFile, type TensorInfo, writeSafetensors } from "./safetensors.js";
