@@ -24,6 +24,7 @@ const COMMANDS: Record<string, Entry> = {
     summary: "report what was found on this machine and how to fix what is missing",
     load: () => import("./doctor.js"),
   },
+  render: { summary: "render emoji scenes as raw tar shards", load: () => import("./render.js") },
   train: { summary: "train a model by a recipe", load: () => import("./train.js") },
 };
 
