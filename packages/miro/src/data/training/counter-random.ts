@@ -36,7 +36,7 @@ export function philox4x32(
 }
 
 /** What a random number of a sample decides; each purpose has a stream of its own. */
-export const PURPOSE = { caption: 1, latent: 2, mixture: 3, shuffle: 4 } as const;
+export const PURPOSE = { caption: 1, latent: 2 } as const;
 
 /** Where a draw belongs: all are non-negative integers, seed and sample up to 2⁵³, epoch and purpose up to 2³². */
 export interface DrawKey {

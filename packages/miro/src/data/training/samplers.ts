@@ -5,15 +5,7 @@
  * In one epoch every sample comes exactly once (with weights: as often as its data set's weight says).
  */
 import { invalid } from "../../errors.js";
-import { drawAt, PURPOSE, uniformAt } from "./counter-random.js";
-
-/** Which sample comes at which position. */
-export interface SampleOrder {
-  /** Positions of an epoch. */
-  readonly length: number;
-  /** The samples at positions `start` … `start + count - 1` of an epoch, all of them below `length`. */
-  indices(epoch: number, start: number, count: number): number[];
-}
+import { Permutation, type SampleOrder } from "../shards/index.js";
 
 /** What a data set of several archives looks like to an order: samples 0 … N-1, those of the first block first. */
 export interface BlockOrderOptions {
@@ -40,8 +32,7 @@ export interface BlockOrderOptions {
 export class BlockOrder implements SampleOrder {
   readonly length: number;
   private readonly starts: readonly number[];
-  private epoch: { number: number; blocks: number[]; ends: number[] } | null = null;
-  private readonly shuffled = new Map<number, Uint32Array>();
+  private epoch: { number: number; blocks: number[]; ends: number[]; within: Permutation[] } | null = null;
 
   constructor(private readonly options: BlockOrderOptions) {
     const { blockLengths, streams = 1, batchSize } = options;
@@ -51,10 +42,10 @@ export class BlockOrder implements SampleOrder {
     this.length = this.starts.at(-1)!;
   }
 
-  indices(epoch: number, start: number, count: number): number[] {
-    checkRange(start, count, this.length);
-    this.enter(epoch);
-    return Array.from({ length: count }, (_, i) => this.sampleAt(this.sequencePosition(start + i)));
+  index(epoch: number, position: number): number {
+    checkPosition(position, this.length);
+    if (this.epoch?.number !== epoch) this.epoch = this.drawn(epoch);
+    return this.sampleAt(this.epoch, this.sequencePosition(position));
   }
 
   /** Where in the sequence of blocks a position of the epoch lies. */
@@ -76,39 +67,21 @@ export class BlockOrder implements SampleOrder {
     }
   }
 
-  private sampleAt(place: number): number {
-    const { blocks, ends } = this.epoch!;
+  private sampleAt({ number, blocks, ends, within }: NonNullable<typeof this.epoch>, place: number): number {
     const at = upperBound(ends, place);
     const block = blocks[at]!;
-    const within = place - (at === 0 ? 0 : ends[at - 1]!);
-    return this.starts[block]! + (this.options.shuffle === false ? within : this.within(block)[within]!);
+    const i = place - (at === 0 ? 0 : ends[at - 1]!);
+    if (this.options.shuffle === false) return this.starts[block]! + i;
+    within[block] ??= new Permutation(this.options.blockLengths[block]!, [this.options.seed, number, block, 12]);
+    return this.starts[block]! + within[block].at(i);
   }
 
-  /** Draws the order of the blocks. */
-  private enter(epoch: number): void {
-    if (this.epoch?.number === epoch) return;
+  /** The order of the blocks in an epoch. */
+  private drawn(epoch: number): NonNullable<typeof this.epoch> {
     const { blockLengths, seed, shuffle } = this.options;
-    const count = blockLengths.length;
-    const key = { seed, epoch, purpose: PURPOSE.shuffle };
-    const blocks =
-      shuffle === false
-        ? Array.from({ length: count }, (_, i) => i)
-        : [...permutation(count, { ...key, sample: count })];
-    this.epoch = { number: epoch, blocks, ends: startsOf(blocks.map((block) => blockLengths[block]!)).slice(1) };
-    this.shuffled.clear();
-  }
-
-  /** The order within a block; a few are kept, as many as streams read at a time. */
-  private within(block: number): Uint32Array {
-    let order = this.shuffled.get(block);
-    if (order === undefined) {
-      const { blockLengths, seed, streams = 1 } = this.options;
-      const sample = 2 ** 40 + block; // apart from the key of the blocks' order
-      order = permutation(blockLengths[block]!, { seed, epoch: this.epoch!.number, sample, purpose: PURPOSE.shuffle });
-      if (this.shuffled.size > 2 * streams) this.shuffled.delete(this.shuffled.keys().next().value!);
-      this.shuffled.set(block, order);
-    }
-    return order;
+    const order = new Permutation(blockLengths.length, [seed, epoch, 0, 11]);
+    const blocks = blockLengths.map((_, i) => (shuffle === false ? i : order.at(i)));
+    return { number: epoch, blocks, ends: startsOf(blocks.map((block) => blockLengths[block]!)).slice(1), within: [] };
   }
 }
 
@@ -171,20 +144,17 @@ export class WeightedOrder implements SampleOrder {
     this.shares = parts.map(({ weight }) => weight / total);
   }
 
-  indices(epoch: number, start: number, count: number): number[] {
-    checkRange(start, count, this.length);
-    return Array.from({ length: count }, (_, i) => this.at(epoch * this.length + start + i));
-  }
-
-  private at(position: number): number {
-    const deal = Math.floor(position / DEAL);
+  index(epoch: number, position: number): number {
+    checkPosition(position, this.length);
+    const at = epoch * this.length + position;
+    const deal = Math.floor(at / DEAL);
     if (this.deal?.number !== deal) this.deal = { number: deal, parts: this.dealt(deal) };
     const { parts } = this.deal;
-    const part = parts[position % DEAL]!;
+    const part = parts[at % DEAL]!;
     let drawn = this.before(part, deal);
-    for (let i = 0; i < position % DEAL; i++) if (parts[i] === part) drawn++;
+    for (let i = 0; i < at % DEAL; i++) if (parts[i] === part) drawn++;
     const { order } = this.options.parts[part]!;
-    return this.offsets[part]! + order.indices(Math.floor(drawn / order.length), drawn % order.length, 1)[0]!;
+    return this.offsets[part]! + order.index(Math.floor(drawn / order.length), drawn % order.length);
   }
 
   /** Positions that a data set has had before a deal: the rounded cumulative shares, whose differences sum to the deal. */
@@ -203,25 +173,9 @@ export class WeightedOrder implements SampleOrder {
       parts.fill(part, at, at + count);
       at += count;
     }
-    const places = permutation(DEAL, { seed: this.options.seed, epoch: 0, sample: deal, purpose: PURPOSE.mixture });
-    return parts.map((_, i) => parts[places[i]!]!);
+    const places = new Permutation(DEAL, [this.options.seed, 0, deal, 13]);
+    return parts.map((_, i) => parts[places.at(i)]!);
   }
-}
-
-/** A permutation of 0 … n-1 that belongs to the key (Fisher and Yates's shuffle). */
-export function permutation(
-  n: number,
-  key: { seed: number; epoch: number; sample: number; purpose: number },
-): Uint32Array {
-  const order = Uint32Array.from({ length: n }, (_, i) => i);
-  // One draw of the key seeds a stream of its own: draw i of the shuffle is uniform at (that seed, i).
-  const [high, low] = drawAt(key);
-  const seed = (high >>> 11) * 2 ** 32 + low;
-  for (let i = n - 1; i > 0; i--) {
-    const j = Math.floor(uniformAt({ seed, epoch: key.epoch, sample: i, purpose: key.purpose }) * (i + 1));
-    [order[i], order[j]] = [order[j]!, order[i]!];
-  }
-  return order;
 }
 
 function startsOf(lengths: readonly number[]): number[] {
@@ -241,7 +195,7 @@ function upperBound(ends: readonly number[], position: number): number {
   return low;
 }
 
-function checkRange(start: number, count: number, length: number): void {
-  if (!(start >= 0 && count >= 0 && start + count <= length))
-    invalid("start", `positions of an epoch of ${length} samples`, `${start} … ${start + count}`);
+function checkPosition(position: number, length: number): void {
+  if (!(Number.isInteger(position) && position >= 0 && position < length))
+    invalid("position", `an integer from 0 to ${length - 1}`, position);
 }

@@ -1,0 +1,146 @@
+/**
+ * What the scores of a data set look like: exact count, mean, deviation, extremes of every score over all samples, and a sample of
+ * samples for quantiles and bin edges. Shards are looked at one after another, so memory does not grow with their number.
+ *
+ * The sample: all samples where there are at most `maxSamples`; otherwise that many different ones, the very samples that the
+ * published code draws in a single process (Python's `random.Random(seed).sample`), grouped by shard.
+ */
+
+import { canBeSynthetic, type ScoreMode, syntheticName } from "./caption-source.js";
+import { type DrawKey, PURPOSE, uniformAt } from "./counter-random.js";
+import { PythonRandom } from "./python-random.js";
+import { FLAG, type ScoreTable } from "./score-table.js";
+
+/** One score over all samples that have it. */
+export class ScoreSummary {
+  count = 0;
+  /** Samples without the score, or with one that is not finite. */
+  missing = 0;
+  min = Number.POSITIVE_INFINITY;
+  max = Number.NEGATIVE_INFINITY;
+  mean = 0;
+  private squares = 0;
+
+  /** Takes in a value (Welford's update). */
+  add(value: number): void {
+    if (!Number.isFinite(value)) {
+      this.missing++;
+      return;
+    }
+    this.count++;
+    const off = value - this.mean;
+    this.mean += off / this.count;
+    this.squares += off * (value - this.mean);
+    if (value < this.min) this.min = value;
+    if (value > this.max) this.max = value;
+  }
+
+  /** Standard deviation, unbiased; NaN for fewer than two values. */
+  get std(): number {
+    return this.count > 1 ? Math.sqrt(this.squares / (this.count - 1)) : Number.NaN;
+  }
+
+  /** For a JSON file: null for what has no value. */
+  toJSON(): {
+    count: number;
+    missing: number;
+    mean: number | null;
+    std: number | null;
+    min: number | null;
+    max: number | null;
+  } {
+    const some = (value: number) => (this.count > 0 && Number.isFinite(value) ? value : null);
+    const { count, missing } = this;
+    return { count, missing, mean: some(this.mean), std: some(this.std), min: some(this.min), max: some(this.max) };
+  }
+}
+
+/** What to gather. */
+export interface StatisticsOptions {
+  /** Scores, in the order wanted. */
+  scores: readonly string[];
+  /** Probability that a sampled sample counts with its synthetic scores. */
+  syntheticProb: number;
+  scoreMode: ScoreMode;
+  /** Samples that the sample holds at most. */
+  maxSamples: number;
+  seed: number;
+}
+
+/** What was gathered. */
+export interface Statistics {
+  /** Samples looked at. */
+  samples: number;
+  /** By field name: each score, and its synthetic one where any sample has it. */
+  summaries: Map<string, ScoreSummary>;
+  /** Finite values of the sampled samples, float32, by score. */
+  values: Map<string, Float32Array>;
+}
+
+/**
+ * Gathers statistics.
+ *
+ * @param counts samples of each shard
+ * @param table the scores of a shard; called once for each, in order
+ */
+export function gatherStatistics(
+  counts: readonly number[],
+  table: (shard: number) => ScoreTable,
+  options: StatisticsOptions,
+): Statistics {
+  const { scores, syntheticProb, scoreMode, maxSamples, seed } = options;
+  const total = counts.reduce((sum, count) => sum + count, 0);
+  const drawn = total > maxSamples ? Float64Array.from(new PythonRandom(seed).sample(total, maxSamples)).sort() : null;
+  const summaries = new Map<string, ScoreSummary>();
+  const values = scores.map(() => new Float32Array(Math.min(total, maxSamples)));
+  const filled = scores.map(() => 0);
+
+  let first = 0;
+  let next = 0;
+  counts.forEach((count, shard) => {
+    const columns = table(shard);
+    const named = (name: string) => columns.scores.get(name) ?? new Float64Array(count).fill(Number.NaN);
+    const original = scores.map(named);
+    const synthetic = scores.map((name) => named(syntheticName(name)));
+    scores.forEach((name, s) => {
+      summarise(summaries, name, original[s]!);
+      summarise(summaries, syntheticName(name), synthetic[s]!);
+    });
+    const take = (local: number) => {
+      const key: DrawKey = { seed, epoch: 0, sample: first + local, purpose: PURPOSE.caption };
+      const pair = {
+        original: original.map((c) => c[local]!),
+        synthetic: synthetic.map((c) => c[local]!),
+        hasSyntheticText: true,
+      };
+      const swap =
+        scoreMode === "paired" &&
+        syntheticProb > 0 &&
+        uniformAt(key) < syntheticProb &&
+        canBeSynthetic(pair, scoreMode);
+      (swap ? pair.synthetic : pair.original).forEach((value, s) => {
+        if (Number.isFinite(value)) values[s]![filled[s]!++] = value;
+      });
+    };
+    if (drawn === null) for (let local = 0; local < count; local++) take(local);
+    else for (; next < drawn.length && drawn[next]! < first + count; next++) take(drawn[next]! - first);
+    first += count;
+  });
+  for (const name of scores) if (summaries.get(syntheticName(name))!.count === 0) summaries.delete(syntheticName(name));
+  return {
+    samples: total,
+    summaries,
+    values: new Map(scores.map((name, s) => [name, values[s]!.subarray(0, filled[s])])),
+  };
+}
+
+function summarise(summaries: Map<string, ScoreSummary>, name: string, values: Float64Array): void {
+  const summary = summaries.get(name) ?? new ScoreSummary();
+  for (const value of values) summary.add(value);
+  summaries.set(name, summary);
+}
+
+/** Samples of a table that nothing but a filter may leave out: metadata that can be read (or none), a picture and a caption. */
+export function isComplete(flags: number): boolean {
+  return (flags & FLAG.UNREADABLE) === 0 && (flags & FLAG.IMAGE) !== 0 && (flags & FLAG.CAPTION) !== 0;
+}
