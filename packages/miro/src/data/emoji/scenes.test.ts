@@ -72,6 +72,13 @@ describe("vocabulary", () => {
   });
 });
 
+/** The named colour that a caption gives the background, of several that fit the longest ("dark blue", not "blue"). */
+const backgroundIn = (caption: string) =>
+  COLOUR_NAMES.filter((name) => caption.includes(` ${name} background`)).sort((a, b) => b.length - a.length)[0];
+/** The number before the name of what is counted, not that of "four leaf clovers". */
+const counted = ({ entries }: Scene, number: string) => new RegExp(`\\b(${number}) (\\w+ )?${entries[0].plural}`);
+const numberWord = (count: number) => ["", "one", "two", "three", "four", "five"][count];
+
 describe("scenes", () => {
   it("are the same for the same index, whatever was drawn before", async () => {
     const again = await EmojiScenes.load({ size: 64 });
@@ -118,6 +125,31 @@ describe("scenes", () => {
         const value = scene.rewards[key];
         if (!Number.isNaN(value)) expect(value >= 0 && value <= 1).toBe(true);
       }
+    }
+  });
+
+  it("give captions that are wrong in the way that was asked for, and in that alone", () => {
+    const sizeWord = /\b(small|little|tiny)\b/;
+    const without = (content: Scene) => ({ ...content, tints: content.tints.map(() => null) });
+    for (const scene of described.slice(0, 1500).map(without)) {
+      const names = scene.entries.map((entry) => [entry.label, entry.plural, ...entry.aliases]);
+      const named = (caption: string) => names.map((options) => options.some((name) => caption.includes(name)));
+      const own = scene.background.kind === "named" ? scene.background.colour : undefined;
+      const ways = scenes.wrongWays(scene);
+      expect(ways).toEqual(expect.arrayContaining(["scene", "object", "background"]));
+      for (const way of ways) {
+        const caption = scenes.wrongCaption(scene, way);
+        expect(scenes.wrongCaption(scene, way)).toBe(caption);
+        if (way === "scene" || way === "object") continue;
+        expect(named(caption), caption).not.toContain(false);
+        if (way === "background") expect(backgroundIn(caption)).not.toBe(own);
+        else if (scene.background.kind !== "gradient") expect(backgroundIn(caption)).toBe(own);
+        if (way === "size") expect(sizeWord.test(caption)).toBe(scene.kind === "one");
+        if (way === "count") expect(caption).not.toMatch(counted(scene, `${numberWord(scene.count)}|${scene.count}`));
+      }
+      const other = scenes.wrongCaption(scene, "object");
+      const kept = names.filter((options) => options.some((name) => new RegExp(`\\b${name}\\b`).test(other)));
+      expect(kept.length).toBeLessThan(names.length);
     }
   });
 

@@ -50,6 +50,8 @@ export const clipRecipeSchema = z.strictObject({
   maxTextLen: size.default(32),
   /** Largest standard deviation of pixel noise. */
   noise: z.number().min(0).default(0.1),
+  /** Scenes that the figures are taken over. */
+  evaluatedScenes: z.int().min(2).default(512),
   trainer: pretrainerSchema,
 });
 
@@ -57,7 +59,6 @@ export type ClipRecipe = z.output<typeof clipRecipeSchema>;
 
 /** Index of the first scene that is kept for evaluation; training starts at 0. */
 const UNSEEN = 2 ** 31;
-const EVALUATED = 512;
 const CHUNK = 64;
 
 export async function trainClip(recipe: ClipRecipe, context: PretrainingContext): Promise<RunResult> {
@@ -114,7 +115,7 @@ export async function trainClip(recipe: ClipRecipe, context: PretrainingContext)
       const loss = nn.functional.crossEntropy(byPicture, own).add(nn.functional.crossEntropy(byText, own)).mul(0.5);
       return { loss, figures: { accuracy: byPicture.argmax(1).eq(own).float().mean(), scale } };
     },
-    evaluate: () => measureClip(scenes, EVALUATED, (pixels) => clip.embedPictures(pixels), embed),
+    evaluate: () => measureClip(scenes, recipe.evaluatedScenes, (pixels) => clip.embedPictures(pixels), embed),
     export(folder, figures) {
       const config = {
         ...clip.config,
