@@ -6,7 +6,7 @@
 import { existsSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 import { nn, noGrad, readSafetensors, scope, type Tensor } from "@miro-t2i/torch";
-import { MiroError } from "../errors.js";
+import { invalid, MiroError } from "../errors.js";
 import { PictureTower } from "../rewards/picture-tower.js";
 
 const { interpolate } = nn.functional;
@@ -53,13 +53,32 @@ export class EmojiClassifier extends nn.Module {
   classify(pictures: Tensor): number[][] {
     return noGrad(() =>
       scope(() => {
-        const small =
-          pictures.shape[2] === CLASSIFIER_SIZE
-            ? pictures
-            : interpolate(pictures, { size: CLASSIFIER_SIZE, mode: "bilinear", antialias: true });
-        const { indices } = this.forward(small.clamp(-1, 1)).topk(5, 1);
+        const { indices } = this.look(pictures).topk(5, 1);
         return (indices.toList() as (number | bigint)[][]).map((row) => row.map(Number));
       }),
     );
+  }
+
+  /** How likely each of square pictures (B, 3, S, S) in [-1, 1] shows `label`, and whether nothing is likelier. */
+  judge(pictures: Tensor, label: string): { probability: number; first: boolean }[] {
+    const index = this.config.labels.indexOf(label);
+    if (index < 0) invalid("label", "one that the classifier knows", label);
+    return noGrad(() =>
+      scope(() => {
+        const probabilities = nn.functional.softmax(this.look(pictures), 1);
+        const first = (probabilities.argmax(1).toList() as (number | bigint)[]).map(Number);
+        const asked = probabilities.select(1, index).toList() as number[];
+        return asked.map((probability, i) => ({ probability, first: first[i] === index }));
+      }),
+    );
+  }
+
+  /** Logits of pictures of any side. */
+  private look(pictures: Tensor): Tensor {
+    const small =
+      pictures.shape[2] === CLASSIFIER_SIZE
+        ? pictures
+        : interpolate(pictures, { size: CLASSIFIER_SIZE, mode: "bilinear", antialias: true });
+    return this.forward(small.clamp(-1, 1));
   }
 }

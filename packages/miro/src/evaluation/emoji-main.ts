@@ -6,6 +6,8 @@ import { bundledModel } from "../pipeline/bundled.js";
 import { writeFileAtomic } from "../pipeline/files.js";
 import { MiroPipeline } from "../pipeline/pipeline.js";
 import { encodePng } from "../pipeline/png.js";
+import { loadScorer } from "../rewards/index.js";
+import { evaluateBestOf } from "./emoji-best-of.js";
 import { EmojiClassifier } from "./emoji-classifier.js";
 import { evaluateRetrieval } from "./emoji-retrieval.js";
 
@@ -15,6 +17,8 @@ const HELP = `npm run evaluate:emoji -- [options]
   --output DIR        where result.json and the two sheets go (default: runs/emoji-retrieval)
   --steps N  --guidance W  --seed S
   --reward-prompts N  prompts for each reward target (default 24; 0 leaves the reward axes out)
+  --best-of N         instead of all that: draw N pictures a name, and see whether the best by a scorer is the better one
+  --by SCORER         the scorer of --best-of (default: clip_score)
   --limit N           only the first N names
 `;
 
@@ -28,6 +32,8 @@ async function main(): Promise<void> {
       guidance: { type: "string" },
       seed: { type: "string", default: "0" },
       "reward-prompts": { type: "string", default: "24" },
+      "best-of": { type: "string" },
+      by: { type: "string", default: "clip_score" },
       limit: { type: "string" },
       help: { type: "boolean", short: "h", default: false },
     },
@@ -41,19 +47,28 @@ async function main(): Promise<void> {
   const classifier = EmojiClassifier.fromPretrained(values.classifier);
   const pipeline = await MiroPipeline.fromPretrained(model);
   const startedAt = performance.now();
-  const { sheets, ...figures } = await evaluateRetrieval(pipeline, classifier, {
+  const options = {
     seed: Number(values.seed),
-    rewardPrompts: Number(values["reward-prompts"]),
     ...(values.steps && { steps: Number(values.steps) }),
     ...(values.guidance && { guidanceScale: Number(values.guidance) }),
     ...(values.limit && { labels: classifier.config.labels.slice(0, Number(values.limit)) }),
-    onProgress: (done, total) => process.stderr.write(`${done}/${total} pictures\n`),
-  });
-  const result = { model, seconds: Math.round((performance.now() - startedAt) / 1000), ...figures };
-  for (const [name, sheet] of Object.entries(sheets)) {
-    const png = encodePng(sheet.data, sheet.width, sheet.height);
-    writeFileAtomic(join(values.output, `${name}.png`), png, { overwrite: true });
+    onProgress: (done: number, total: number) => void process.stderr.write(`${done}/${total} pictures\n`),
+  };
+  let figures: object;
+  if (values["best-of"] !== undefined) {
+    const scorer = await loadScorer(values.by);
+    figures = await evaluateBestOf(pipeline, classifier, scorer, { ...options, n: Number(values["best-of"]) });
+    scorer.dispose();
+  } else {
+    const rewardPrompts = Number(values["reward-prompts"]);
+    const { sheets, ...rest } = await evaluateRetrieval(pipeline, classifier, { ...options, rewardPrompts });
+    figures = rest;
+    for (const [name, sheet] of Object.entries(sheets)) {
+      const png = encodePng(sheet.data, sheet.width, sheet.height);
+      writeFileAtomic(join(values.output, `${name}.png`), png, { overwrite: true });
+    }
   }
+  const result = { model, seconds: Math.round((performance.now() - startedAt) / 1000), ...figures };
   const json = `${JSON.stringify(result, null, 2)}\n`;
   writeFileAtomic(join(values.output, "result.json"), json, { overwrite: true });
   process.stdout.write(json);

@@ -7,9 +7,9 @@
  * 3. Prompts and seeds are kept and one reward target moves through 0, ¼, ½, ¾, 1 (the others stay 1): sharpness (Laplacian
  *    energy), colourfulness (Hasler and Süsstrunk) and alignment (share of top-1) must each rise with their own target.
  */
-import { stack, tensor } from "@miro-t2i/torch";
+import { scope, stack, type Tensor, tensor } from "@miro-t2i/torch";
 import { COLOUR_NAMES, type ColourName, NAMED_COLOURS, simplePrompt, WHITE } from "../data/emoji/captions.js";
-import { type EmojiEntry, loadVocabulary } from "../data/emoji/vocabulary.js";
+import { loadVocabulary } from "../data/emoji/vocabulary.js";
 import { invalid } from "../errors.js";
 import { contactSheet, type RgbImage } from "../pipeline/images.js";
 import type { MiroPipeline } from "../pipeline/pipeline.js";
@@ -63,7 +63,8 @@ const TARGETS = [0, 0.25, 0.5, 0.75, 1];
 const CHUNK = 16;
 const SHEET_COLUMNS = 12;
 
-interface Asked {
+/** What a prompt asks for. */
+export interface Asked {
   prompt: string;
   label: string;
   colour: ColourName | "white";
@@ -76,11 +77,8 @@ export async function evaluateRetrieval(
   options: RetrievalOptions = {},
 ): Promise<RetrievalResult> {
   const { labels = classifier.config.labels, rewardPrompts = 24 } = options;
-  const entries = loadVocabulary(labels);
-  const plainPrompts = entries.map(
-    (entry): Asked => ({ prompt: simplePrompt(entry), label: entry.label, colour: "white" }),
-  );
-  const colouredPrompts = entries.map((entry, i) => askOnColour(entry, COLOUR_NAMES[(7 * i) % COLOUR_NAMES.length]!));
+  const plainPrompts = askedPlainly(labels);
+  const colouredPrompts = askedOnColours(labels);
   const rewardKeys = pipeline.coherenceKeys.filter((key) => key in MEASURES);
   const asked = rewardPrompts > 0 ? colouredPrompts.slice(0, rewardPrompts) : [];
   const total = plainPrompts.length + colouredPrompts.length + rewardKeys.length * TARGETS.length * asked.length;
@@ -130,8 +128,21 @@ export async function evaluateRetrieval(
   };
 }
 
-function askOnColour(entry: EmojiEntry, colour: ColourName): Asked {
-  return { prompt: simplePrompt(entry, colour), label: entry.label, colour };
+/** "a fox" for each name: white is behind what says nothing of its background. */
+export function askedPlainly(labels: readonly string[]): Asked[] {
+  return loadVocabulary(labels).map((entry) => ({
+    prompt: simplePrompt(entry),
+    label: entry.label,
+    colour: "white",
+  }));
+}
+
+/** "a fox on a red background" for each name, with the colours in turn. */
+export function askedOnColours(labels: readonly string[]): Asked[] {
+  return loadVocabulary(labels).map((entry, i) => {
+    const colour = COLOUR_NAMES[(7 * i) % COLOUR_NAMES.length]!;
+    return { prompt: simplePrompt(entry, colour), label: entry.label, colour };
+  });
 }
 
 const average = (images: RgbImage[], measure: (image: RgbImage) => number) =>
@@ -180,11 +191,18 @@ export function score(
 }
 
 function classifyImages(images: readonly RgbImage[], classifier: EmojiClassifier): number[][] {
-  const pixels = images.map(({ data, width, height }) => tensor(data, { shape: [height, width, 3] }));
-  const batch = stack(pixels, 0).permute(0, 3, 1, 2).float().div(127.5).sub(1);
+  const batch = toBatch(images);
   try {
     return classifier.classify(batch);
   } finally {
-    for (const t of [...pixels, batch]) t.dispose();
+    batch.dispose();
   }
+}
+
+/** Pictures of one size as (B, 3, H, W) in [-1, 1]; the caller owns the tensor. */
+export function toBatch(images: readonly RgbImage[]): Tensor {
+  return scope(() => {
+    const pixels = images.map(({ data, width, height }) => tensor(data, { shape: [height, width, 3] }));
+    return stack(pixels, 0).permute(0, 3, 1, 2).float().div(127.5).sub(1);
+  });
 }

@@ -8,7 +8,7 @@ import { EmojiScenes } from "../../data/emoji/index.js";
 import { EmojiClip } from "../../rewards/emoji-clip.js";
 import { loadScorer } from "../../rewards/registry.js";
 import { bits } from "../testing/tiny.js";
-import { areaUnderCurve, clipRecipeSchema, measureClip, trainClip } from "./clip.js";
+import { clipRecipeSchema, measureClip, trainClip } from "./clip.js";
 
 const root = mkdtempSync(join(tmpdir(), "miro-clip-"));
 afterAll(() => rmSync(root, { recursive: true, force: true }));
@@ -71,16 +71,6 @@ describe("measureClip", () => {
       (texts) => noise(texts.length),
     );
     expect(Math.abs(blind.auc! - 0.5)).toBeLessThan(0.2);
-  });
-});
-
-describe("areaUnderCurve", () => {
-  it("is the share of pairs in order, ties counting half", () => {
-    const positives = [3, 1, 2, 2, 5, -1];
-    const negatives = [2, 0, 4, 2, 1];
-    let wins = 0;
-    for (const p of positives) for (const n of negatives) wins += p > n ? 1 : p === n ? 0.5 : 0;
-    expect(areaUnderCurve(positives, negatives)).toBeCloseTo(wins / 30, 12);
   });
 });
 

@@ -16,6 +16,7 @@ import { z } from "zod";
 import { EmojiScenes, emojiSceneOptionsSchema, type Scene, WRONG_WAYS, type WrongWay } from "../../data/emoji/index.js";
 import { SceneRandom } from "../../data/emoji/random.js";
 import { InvalidInputError } from "../../errors.js";
+import { areaUnderCurve } from "../../evaluation/statistics.js";
 import { EmojiClip, textEncoderHash } from "../../rewards/emoji-clip.js";
 import { T5Encoder } from "../../text/t5.js";
 import { Tokenizer } from "../../text/tokenizer.js";
@@ -196,22 +197,6 @@ export function measureClip(
       return figures;
     }),
   );
-}
-
-/** Probability that a positive exceeds a negative, ties counting half (Mann-Whitney). */
-export function areaUnderCurve(positives: readonly number[], negatives: readonly number[]): number {
-  const sorted = [...negatives].sort((a, b) => a - b);
-  const below = (value: number, orEqual: boolean) => {
-    let [low, high] = [0, sorted.length];
-    while (low < high) {
-      const middle = (low + high) >> 1;
-      if (sorted[middle]! < value || (orEqual && sorted[middle] === value)) low = middle + 1;
-      else high = middle;
-    }
-    return low;
-  };
-  const wins = positives.reduce((sum, value) => sum + (below(value, false) + below(value, true)) / 2, 0);
-  return wins / (positives.length * negatives.length);
 }
 
 function round(value: number): number {
