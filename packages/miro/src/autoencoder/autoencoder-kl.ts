@@ -5,30 +5,31 @@
  * All norms are group norms with epsilon 1e-6, the activation is SiLU. Channels come first in memory: with channels last
  * oneDNN's float32 convolutions are up to 40 % faster, but ten times less exact.
  */
-import { cat, nn, noGrad, readSafetensors, scope, type Tensor } from "@miro-t2i/torch";
+import { cat, nn, scope, type Tensor } from "@miro-t2i/torch";
 import { z } from "zod";
-import { InvalidInputError, invalid, MiroError } from "../errors.js";
+import { InvalidInputError, invalid } from "../errors.js";
 import type { Autoencoder, LatentDistribution, LoadAutoencoderOptions } from "./autoencoder.js";
-import { readConfig, weightsFile } from "./weights.js";
+import { loadWeights, readConfig } from "./weights.js";
 
 const { silu } = nn.functional;
 const EPS = 1e-6;
 /** Latent pixels decoded at once: bounds the memory of the widest activations whatever the batch. */
 const LATENT_PIXELS_AT_ONCE = 8 * 32 * 32;
 
-const size = z.int().positive();
+/** Bounds that no real autoencoder comes near. */
+const size = z.int().positive().max(65_536);
 const configSchema = z
   .object({
     _class_name: z.literal("AutoencoderKL").optional(),
     in_channels: size.default(3),
     out_channels: size.default(3),
     latent_channels: size.default(4),
-    block_out_channels: z.array(size).min(1),
-    layers_per_block: size.default(1),
+    block_out_channels: z.array(size).min(1).max(16),
+    layers_per_block: size.max(64).default(1),
     norm_num_groups: size.default(32),
     act_fn: z.literal("silu").default("silu"),
-    down_block_types: z.array(z.literal("DownEncoderBlock2D")).min(1),
-    up_block_types: z.array(z.literal("UpDecoderBlock2D")).min(1),
+    down_block_types: z.array(z.literal("DownEncoderBlock2D")).min(1).max(16),
+    up_block_types: z.array(z.literal("UpDecoderBlock2D")).min(1).max(16),
     mid_block_add_attention: z.boolean().default(true),
     use_quant_conv: z.boolean().default(true),
     use_post_quant_conv: z.boolean().default(true),
@@ -93,18 +94,18 @@ export class AutoencoderKL extends nn.Module implements Autoencoder {
     folder: string,
     { dtype = "float32", device = "cpu" }: LoadAutoencoderOptions = {},
   ): AutoencoderKL {
-    const config = readConfig(folder);
-    const file = weightsFile(folder);
-    return scope(() => {
-      const model = nn.init.skipped(() => new AutoencoderKL(config));
-      try {
-        model.loadStateDict(currentNames(readSafetensors(file)));
-      } catch (error) {
-        model.dispose();
-        throw new MiroError(`${file}: ${(error as Error).message}`, { cause: error });
-      }
-      return model.to({ dtype, device }).requiresGrad_(false).eval() as AutoencoderKL;
-    });
+    const config = parseAutoencoderKLConfig(readConfig(folder));
+    const widths = config.block_out_channels;
+    return loadWeights(
+      folder,
+      {
+        // The convolutions of the residual blocks that keep their width, in encoder and decoder.
+        leastWeights: 2 * widths.reduce((sum, width) => sum + config.layers_per_block * 9 * width ** 2, 0),
+        create: () => new AutoencoderKL(config),
+        rename: currentName,
+      },
+      { dtype, device },
+    );
   }
 
   encode(pictures: Tensor): LatentDistribution {
@@ -352,18 +353,13 @@ function inTurn(layers: Iterable<{ forward(x: Tensor): Tensor }>, x: Tensor): Te
 }
 
 /** Files written before diffusers 0.18 call the projections of the attention otherwise and may hold them as 1 × 1 convolutions. */
-function currentNames(state: Map<string, Tensor>): Map<string, Tensor> {
+function currentName(key: string, shape: readonly number[]): { name: string; shape?: readonly number[] } {
   const names: Record<string, string> = { query: "to_q", key: "to_k", value: "to_v", proj_attn: "to_out.0" };
-  return new Map(
-    [...state].map(([key, tensor]) => {
-      const match =
-        /^(.*\.mid_block\.attentions\.0\.)(query|key|value|proj_attn|to_q|to_k|to_v|to_out\.0)\.(weight|bias)$/.exec(
-          key,
-        );
-      if (match === null) return [key, tensor];
-      const [, prefix, name, kind] = match as unknown as [string, string, string, string];
-      const flat = kind === "weight" && tensor.ndim === 4 ? noGrad(() => tensor.flatten(1)) : tensor;
-      return [`${prefix}${names[name] ?? name}.${kind}`, flat];
-    }),
-  );
+  const match =
+    /^(.*\.mid_block\.attentions\.0\.)(query|key|value|proj_attn|to_q|to_k|to_v|to_out\.0)\.(weight|bias)$/.exec(key);
+  if (match === null) return { name: key };
+  const [, prefix, name, kind] = match as unknown as [string, string, string, string];
+  const [rows, columns, ...rest] = shape;
+  const flat = kind === "weight" && shape.length === 4 && rest.every((size) => size === 1);
+  return { name: `${prefix}${names[name] ?? name}.${kind}`, ...(flat && { shape: [rows!, columns!] }) };
 }

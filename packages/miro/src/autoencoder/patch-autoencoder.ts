@@ -12,23 +12,25 @@
  *
  * Shapes: B batch, C channels, H and W sides of the picture, p `patch_size`; latents are (B, latent_channels, H/2p, W/2p).
  */
-import { cat, nn, noGrad, readSafetensors, scope, type Tensor, tensor } from "@miro-t2i/torch";
+import { cat, nn, noGrad, scope, type Tensor, tensor } from "@miro-t2i/torch";
 import { z } from "zod";
-import { InvalidInputError, invalid, MiroError } from "../errors.js";
+import { InvalidInputError, invalid } from "../errors.js";
 import type { Autoencoder, LatentDistribution, LoadAutoencoderOptions } from "./autoencoder.js";
-import { readConfig, weightsFile } from "./weights.js";
+import { loadWeights, readConfig } from "./weights.js";
 
 const { avgPool2d, conv2d, interpolate, layerNorm, pixelShuffle, pixelUnshuffle, silu } = nn.functional;
 const EPS = 1e-6;
 
-const count = z.int().nonnegative();
+/** Bounds that no real autoencoder comes near. */
+const count = z.int().nonnegative().max(256);
+const width = z.int().positive().max(16_384);
 const configSchema = z.object({
   _class_name: z.literal("PatchAutoencoder").default("PatchAutoencoder"),
   /** Pixels along a side of the finer grid's cells; the coarser grid, that of the latents, has cells twice as wide. */
-  patch_size: z.int().positive().default(4),
+  patch_size: z.int().positive().max(64).default(4),
   /** Channels on the finer and on the coarser grid. */
-  channels: z.tuple([z.int().positive(), z.int().positive()]).default([32, 64]),
-  latent_channels: z.int().min(4).default(4),
+  channels: z.tuple([width, width]).default([32, 64]),
+  latent_channels: z.int().min(4).max(1024).default(4),
   /** Residual blocks on the finer and on the coarser grid. */
   encoder_blocks: z.tuple([count, count]).default([0, 1]),
   decoder_blocks: z.tuple([count, count]).default([1, 2]),
@@ -80,18 +82,14 @@ export class PatchAutoencoder extends nn.Module implements Autoencoder {
     folder: string,
     { dtype = "float32", device = "cpu" }: LoadAutoencoderOptions = {},
   ): PatchAutoencoder {
-    const config = readConfig(folder);
-    const file = weightsFile(folder);
-    return scope(() => {
-      const model = nn.init.skipped(() => new PatchAutoencoder(config));
-      try {
-        model.loadStateDict(readSafetensors(file));
-      } catch (error) {
-        model.dispose();
-        throw new MiroError(`${file}: ${(error as Error).message}`, { cause: error });
-      }
-      return model.to({ dtype, device }).requiresGrad_(false).eval() as PatchAutoencoder;
-    });
+    const config = parsePatchAutoencoderConfig(readConfig(folder));
+    const { channels, encoder_blocks, decoder_blocks } = config;
+    // Two convolutions in each residual block.
+    const leastWeights = channels.reduce(
+      (sum, width, i) => sum + (encoder_blocks[i]! + decoder_blocks[i]!) * 2 * 9 * width ** 2,
+      0,
+    );
+    return loadWeights(folder, { leastWeights, create: () => new PatchAutoencoder(config) }, { dtype, device });
   }
 
   /** Turns gradients on for the decoder and off for the encoder. */

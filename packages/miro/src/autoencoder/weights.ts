@@ -1,7 +1,10 @@
 /** The two files of an autoencoder's folder: `config.json` and its weights. */
-import { existsSync, readFileSync } from "node:fs";
+import { existsSync } from "node:fs";
 import path from "node:path";
-import { MiroError, systemReason } from "../errors.js";
+import { loadModule, nn, SafetensorsFile, type StoredTensor, scope } from "@miro-t2i/torch";
+import { MiroError } from "../errors.js";
+import { readJson } from "../json-file.js";
+import type { LoadAutoencoderOptions } from "./autoencoder.js";
 
 const CONFIG = "config.json";
 const WEIGHTS = [
@@ -13,18 +16,7 @@ const WEIGHTS = [
 /** The folder's `config.json`. @throws MiroError naming the file */
 export function readConfig(folder: string): Record<string, unknown> {
   const file = path.join(folder, CONFIG);
-  let text: string;
-  try {
-    text = readFileSync(file, "utf8");
-  } catch (error) {
-    throw new MiroError(`${file}: cannot be read: ${systemReason(error)}`, { cause: error });
-  }
-  let json: unknown;
-  try {
-    json = JSON.parse(text);
-  } catch (error) {
-    throw new MiroError(`${file}: not valid JSON: ${(error as Error).message}`, { cause: error });
-  }
+  const json = readJson(file);
   if (typeof json !== "object" || json === null || Array.isArray(json)) {
     throw new MiroError(`${file}: expected a JSON object`);
   }
@@ -32,8 +24,52 @@ export function readConfig(folder: string): Record<string, unknown> {
 }
 
 /** The folder's file of weights. @throws MiroError that lists the names it may have */
-export function weightsFile(folder: string): string {
+function weightsFile(folder: string): string {
   const found = WEIGHTS.map((name) => path.join(folder, name)).find((file) => existsSync(file));
   if (found === undefined) throw new MiroError(`${folder}: no weights found, expected one of ${WEIGHTS.join(", ")}`);
   return found;
+}
+
+/** How to make the autoencoder that a `config.json` describes. */
+export interface Plan<M extends nn.Module> {
+  /** Weights that it has at least: a file that holds fewer is refused before anything is allocated. */
+  leastWeights: number;
+  create: () => M;
+  /** What a stored tensor is called now, and the shape to see it in. */
+  rename?: (key: string, shape: readonly number[]) => { name: string; shape?: readonly number[] };
+}
+
+/**
+ * The autoencoder of a folder, in evaluation mode and without gradients.
+ * @throws MiroError or TorchError naming the file and what is wrong with it
+ */
+export function loadWeights<M extends nn.Module>(
+  folder: string,
+  { leastWeights, create, rename = (name) => ({ name }) }: Plan<M>,
+  options: LoadAutoencoderOptions,
+): M {
+  const weights = weightsFile(folder);
+  using file = SafetensorsFile.open(weights);
+  const stored = new Map<string, StoredTensor>();
+  let held = 0;
+  for (const key of file.keys()) {
+    const shapeInFile = file.info(key).shape;
+    held += shapeInFile.reduce((product, size) => product * size, 1);
+    const { name, ...shape } = rename(key, shapeInFile);
+    stored.set(name, { file, key, ...shape });
+  }
+  if (leastWeights > held) {
+    throw new MiroError(
+      `${path.join(folder, CONFIG)}: describes at least ${leastWeights} weights, ${weights} holds ${held}`,
+    );
+  }
+  const model = scope(() => nn.init.skipped(create));
+  try {
+    loadModule(model, stored, options);
+  } catch (error) {
+    model.dispose();
+    if ((error as Error).message.includes(weights)) throw error;
+    throw new MiroError(`${weights}: ${(error as Error).message}`, { cause: error });
+  }
+  return model.requiresGrad_(false).eval();
 }

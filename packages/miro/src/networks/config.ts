@@ -17,6 +17,8 @@ export const REWARD_KEYS = [
 ] as const;
 
 const size = z.int().positive();
+/** Width of a feed-forward layer over that of its input. */
+const multiplier = z.number().positive().max(64);
 const probability = z.number().min(0).max(1);
 /** A probability of dropping something that must sometimes stay. */
 const dropRate = z.number().min(0).lt(1);
@@ -44,8 +46,8 @@ const rinConfigSchema = z
     readWriteHeads: size.default(16),
     /** Heads of the latents' self-attention. */
     computeHeads: size.default(16),
-    latentMlpMultiplier: z.number().positive().default(4),
-    dataMlpMultiplier: z.number().positive().default(4),
+    latentMlpMultiplier: multiplier.default(4),
+    dataMlpMultiplier: multiplier.default(4),
     /** Dropout inside the feed-forward layers of the self-attention blocks. */
     computeDropout: probability.default(0),
     /** Stochastic depth of the cross-attention blocks. */
@@ -113,7 +115,7 @@ const precondConfigSchema = z.strictObject({
   sigmaData: z.number().positive().default(0.5),
   doGradnormReweighting: z.boolean().default(true),
   logvarChannels: size.default(128),
-  logvarMlpLayers: z.int().nonnegative().default(0),
+  logvarMlpLayers: z.int().nonnegative().max(64).default(0),
 });
 
 /** All constructor arguments of {@link FlowPrecond}, defaults filled in. */

@@ -11,9 +11,13 @@ import { existsSync, mkdirSync, readdirSync, statSync } from "node:fs";
 import { join } from "node:path";
 import {
   type DType,
+  empty,
+  isFloatingPoint,
+  loadModule,
   nn,
   readNpy,
   SafetensorsFile,
+  type StoredTensor,
   scope,
   type Tensor,
   writeNpy,
@@ -44,6 +48,8 @@ const latentProcessing = z.looseObject({
 });
 
 const finite = z.number();
+/** More steps than anyone draws with; a configuration that asks for more is damaged. */
+const MAX_STEPS = 10_000;
 
 const settingsSchema = z.looseObject({
   data_preprocessing: latentProcessing.optional(),
@@ -59,7 +65,7 @@ const settingsSchema = z.looseObject({
   coherence_keys: z.array(z.string()).optional(),
   sampler_defaults: z
     .looseObject({
-      num_steps: z.int().min(1).optional(),
+      num_steps: z.int().min(1).max(MAX_STEPS).optional(),
       guidance_scale: finite.optional(),
       shift: finite.positive().optional(),
     })
@@ -146,51 +152,80 @@ export interface LoadCheckpointOptions {
   dtype?: DType;
 }
 
+/** A release folder whose files were found to fit each other; all of it is in memory but the network. */
+export interface OpenedCheckpoint extends Omit<Checkpoint, "network"> {
+  /** Reads the network, each time anew; the caller owns it. @throws MiroError or TorchError naming the file */
+  loadNetwork(): Rin;
+}
+
 /**
- * Loads a release folder. Names, shapes and dtypes are checked against `config.json` before anything large is allocated.
- * `network.` and `preconditioning.` load strictly; missing normalisation constants take their defaults;
- * `postprocessing.vae.*` is ignored.
+ * Opens a release folder. What `config.json` describes is compared with what the tensor file holds before anything is
+ * allocated. `network.` and `preconditioning.` load strictly; missing normalisation constants take their defaults; other
+ * tensors, such as `postprocessing.vae.*`, are ignored. Values that are not finite are refused.
  *
  * @throws MiroError naming the file and what is wrong with it
  */
-export function loadCheckpoint(
+export function openCheckpoint(
   folder: string,
   { device = "cpu", dtype = "float32" }: LoadCheckpointOptions = {},
-): Checkpoint {
+): OpenedCheckpoint {
   for (const name of CHECKPOINT_FILES) requireFile(folder, name);
   const config = readReleaseConfig(folder);
   const path = join(folder, "model.safetensors");
-  const file = SafetensorsFile.open(path);
-  try {
-    const groups = groupByModule(file);
-    checkAgainstConfig(path, file, config);
-    const small = scope(() => ({
-      preprocessing: loadNormalization(file, "data_preprocessing", config.settings.data_preprocessing, device),
-      postprocessing: loadNormalization(file, "postprocessing", config.settings.postprocessing, device),
-      uncondEmbedding: loadUncondEmbedding(join(folder, "uncond_embedding.npy"), config.network.labelDim, device),
-    }));
-    const modules: nn.Module[] = [];
-    const load = <M extends nn.Module>(name: string, create: () => M): M => {
-      // Without the random draws of a fresh network: every value comes from the file.
-      const module = scope(() => nn.init.skipped(create));
-      modules.push(module);
-      const names = groups.get(name) ?? [];
-      inFile(path, () =>
-        scope(() => module.loadStateDict(new Map(names.map((key) => [key, file.get(`${name}.${key}`)])))),
-      );
-      return module.requiresGrad_(false).eval().to({ device, dtype });
-    };
+  const load = <M extends nn.Module>(file: SafetensorsFile, name: string, create: () => M): M => {
+    // Without the random draws of a fresh network: every value comes from the file.
+    const module = scope(() => nn.init.skipped(create));
     try {
-      const network = load("network", () => new Rin(config.network));
-      const preconditioning = load("preconditioning", () => new FlowPrecond(config.preconditioning));
-      return { config, network, preconditioning, ...small };
+      inFile(path, () => loadModule(module, tensorsOf(file, name), { device, dtype }));
     } catch (error) {
-      for (const module of modules) module.dispose();
-      release(small);
+      module.dispose();
       throw error;
     }
-  } finally {
-    file.close();
+    return module.requiresGrad_(false).eval();
+  };
+  using file = SafetensorsFile.open(path);
+  checkAgainstConfig(path, file, config);
+  const { numInputChannels: channels, labelDim } = config.network;
+  const owned: { dispose(): void }[] = [];
+  const own = <T extends { dispose(): void }>(value: T): T => {
+    owned.push(value);
+    return value;
+  };
+  try {
+    const normalization = (name: "data_preprocessing" | "postprocessing") => {
+      const loaded = loadNormalization(file, name, config.settings[name], channels, device);
+      own(loaded.scale);
+      own(loaded.bias);
+      return loaded;
+    };
+    return {
+      config,
+      preprocessing: normalization("data_preprocessing"),
+      postprocessing: normalization("postprocessing"),
+      uncondEmbedding: own(
+        loadUncondEmbedding(join(folder, "uncond_embedding.npy"), labelDim, config.settings.max_text_len, device),
+      ),
+      preconditioning: own(load(file, "preconditioning", () => new FlowPrecond(config.preconditioning))),
+      loadNetwork: () => {
+        using again = SafetensorsFile.open(path);
+        return load(again, "network", () => new Rin(config.network));
+      },
+    };
+  } catch (error) {
+    for (const value of owned) value.dispose();
+    throw error;
+  }
+}
+
+/** Loads a release folder; see {@link openCheckpoint}. @throws MiroError naming the file and what is wrong with it */
+export function loadCheckpoint(folder: string, options: LoadCheckpointOptions = {}): Checkpoint {
+  const { loadNetwork, ...rest } = openCheckpoint(folder, options);
+  try {
+    return { ...rest, network: loadNetwork() };
+  } catch (error) {
+    rest.preconditioning.dispose();
+    release([rest.preprocessing, rest.postprocessing, rest.uncondEmbedding]);
+    throw error;
   }
 }
 
@@ -259,46 +294,48 @@ export function saveCheckpoint(folder: string, checkpoint: SaveCheckpointOptions
 /** Floating tensors in `dtype`, others as they are; contiguous, on the host. */
 function hostCopy(tensor: Tensor, dtype: DType): Tensor {
   const host = tensor.detach().to({ device: "cpu" });
-  const floating = host.dtype.startsWith("float") || host.dtype === "bfloat16";
-  return (floating ? host.to(dtype) : host).contiguous();
+  return (isFloatingPoint(host.dtype) ? host.to(dtype) : host).contiguous();
 }
 
-/** Tensor names by the module that they belong to, without the prefix. */
-function groupByModule(file: SafetensorsFile): Map<string, string[]> {
-  const groups = new Map<string, string[]>();
-  for (const key of file.keys()) {
-    const dot = key.indexOf(".");
-    if (dot < 0) continue;
-    const prefix = key.slice(0, dot);
-    groups.set(prefix, [...(groups.get(prefix) ?? []), key.slice(dot + 1)]);
-  }
-  return groups;
+/** The tensors of one module, without its prefix. */
+function tensorsOf(file: SafetensorsFile, module: string): Map<string, StoredTensor> {
+  const prefix = `${module}.`;
+  const keys = file.keys().filter((key) => key.startsWith(prefix));
+  return new Map(keys.map((key) => [key.slice(prefix.length), { file, key }]));
 }
 
 /**
  * Compares the sizes that `config.json` states with the tensors that they decide, before the network is allocated: a
  * configuration may state any size, the file is as large as it is.
  */
-function checkAgainstConfig(path: string, file: SafetensorsFile, { network: c }: ReleaseConfig): void {
+function checkAgainstConfig(path: string, file: SafetensorsFile, config: ReleaseConfig): void {
+  const { network: c, preconditioning: p } = config;
   const learned = c.concatCondTokenToLatents ? c.numLatents - c.numCondTokens - 1 : c.numLatents;
   const expected: Record<string, number[]> = {
-    latents: [learned, c.latentsDim],
-    data_pos_embedding: [(c.dataSize / c.patchSize) ** 2, c.dataDim],
-    text_registers: [c.numTextRegisters, c.latentsDim],
-    map_text_tokens: [c.latentsDim, c.labelDim],
-    patch_extractor: [c.dataDim, c.patchSize ** 2 * c.numInputChannels],
+    "network.latents": [learned, c.latentsDim],
+    "network.data_pos_embedding": [(c.dataSize / c.patchSize) ** 2, c.dataDim],
+    "network.text_registers": [c.numTextRegisters, c.latentsDim],
+    "network.map_text_tokens.weight": [c.latentsDim, c.labelDim],
+    "network.patch_extractor.weight": [c.dataDim, c.patchSize ** 2 * c.numInputChannels],
+    "network.coherence_positional_embedding": [c.coherenceKeys.length, c.latentsDim],
+    "preconditioning.logvar_proj.0.freqs": [p.logvarChannels],
   };
-  for (const [name, shape] of Object.entries(expected)) {
-    const key = `network.${name}${name.startsWith("map") || name.startsWith("patch") ? ".weight" : ""}`;
+  for (const [key, shape] of Object.entries(expected)) {
     if (!file.has(key)) throw new MiroError(`${path}: the tensor ${key} is missing`);
     const found = file.info(key).shape;
     if (found.length !== shape.length || found.some((size, i) => size !== shape[i])) {
       throw new MiroError(`${path}: tensor ${key}: expected shape [${shape}] as config.json says, found [${found}]`);
     }
   }
-  const blocks = new Set(file.keys().flatMap((key) => /^network\.rin_blocks\.(\d+)\./.exec(key)?.[1] ?? []));
-  if (blocks.size !== c.numBlocks) {
-    throw new MiroError(`${path}: expected ${c.numBlocks} RIN blocks as config.json says, found ${blocks.size}`);
+  const count = (pattern: RegExp) => new Set(file.keys().flatMap((key) => pattern.exec(key)?.[1] ?? [])).size;
+  const layers: [what: string, described: number, found: number][] = [
+    ["RIN blocks", c.numBlocks, count(/^network\.rin_blocks\.(\d+)\./)],
+    ["processing layers", c.numProcessingLayers, count(/^network\.rin_blocks\.0\.processer_sa\.(\d+)\./)],
+  ];
+  for (const [what, described, found] of layers) {
+    if (found !== described) {
+      throw new MiroError(`${path}: expected ${described} ${what} as config.json says, found ${found}`);
+    }
   }
 }
 
@@ -306,11 +343,22 @@ function loadNormalization(
   file: SafetensorsFile,
   prefix: string,
   config: z.output<typeof latentProcessing> | undefined,
+  channels: number,
   device: string,
 ): LatentNormalization {
   return scope(() => {
-    const stored = (name: string) =>
-      file.has(`${prefix}.${name}`) ? file.get(`${prefix}.${name}`).to("float32").clone() : undefined;
+    const stored = (name: string) => {
+      const key = `${prefix}.${name}`;
+      if (!file.has(key)) return undefined;
+      const shape = [1, channels, 1, 1];
+      const found = file.info(key).shape;
+      if (found.length !== 4 || found.some((size, i) => size !== shape[i])) {
+        throw new MiroError(`${file.path}: tensor ${key}: expected shape [${shape}], found [${found}]`);
+      }
+      const values = empty(shape);
+      file.copyTo(key, values);
+      return values;
+    };
     const scale = stored("scale");
     const bias = stored("bias");
     const fallback = scale && bias ? { scale, bias } : defaultNormalization(config ?? {});
@@ -322,13 +370,18 @@ function loadNormalization(
 }
 
 /** (d,) or (n, d), any floating dtype → (n, d) float32. */
-function loadUncondEmbedding(path: string, width: number, device: string): Tensor {
+function loadUncondEmbedding(path: string, width: number, maxRows: number, device: string): Tensor {
+  const { size } = statSync(path);
+  const most = Math.max(maxRows, 1024) * width * 8 + 16_384;
+  if (size > most) throw new MiroError(`${path}: ${size} bytes are too many for rows of ${width} values`);
   return scope(() => {
     const stored = readNpy(path);
     const rows = stored.ndim === 1 ? stored.unsqueeze(0) : stored;
     if (rows.ndim !== 2 || rows.size(1) !== width || rows.size(0) === 0) {
       throw new MiroError(`${path}: expected shape (${width},) or (n, ${width}), found (${stored.shape.join(", ")})`);
     }
+    if (!isFloatingPoint(rows.dtype)) throw new MiroError(`${path}: expected floating values, found ${rows.dtype}`);
+    if (!rows.isfinite().all().item()) throw new MiroError(`${path}: holds values that are not finite`);
     return rows.to({ device, dtype: "float32" }).clone();
   });
 }

@@ -8,6 +8,7 @@ import { writeFileAtomically } from "@miro-t2i/torch/atomic-write"; // without l
 import { InvalidInputError, MiroError, systemReason } from "../errors.js";
 
 export { removeKilledWrites } from "@miro-t2i/torch/atomic-write";
+export { readJson } from "../json-file.js";
 
 /**
  * Writes a file atomically, creating its folder.
@@ -53,15 +54,5 @@ export function readBytes(path: string): Buffer {
     return readFileSync(path);
   } catch (error) {
     throw new MiroError(`${path}: cannot be read: ${systemReason(error)}`, { cause: error });
-  }
-}
-
-/** Reads a JSON file; a syntax error names the file and the place. */
-export function readJson(path: string): unknown {
-  const text = readText(path);
-  try {
-    return JSON.parse(text);
-  } catch (error) {
-    throw new MiroError(`${path}: not valid JSON: ${(error as Error).message.split("\n")[0]}`, { cause: error });
   }
 }

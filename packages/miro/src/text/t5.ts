@@ -8,22 +8,25 @@
  * States, norms, softmax and attention are float32 whatever the dtype of the weights; in bfloat16 only the products with
  * weights are.
  */
-import { existsSync, readFileSync } from "node:fs";
+import { existsSync, readdirSync, readFileSync } from "node:fs";
 import { mkdir, readFile } from "node:fs/promises";
 import { join } from "node:path";
 import {
   aten,
   F,
   isGradEnabled,
+  loadModule,
   nn,
   SafetensorsFile,
+  type StoredTensor,
   scope,
   type Tensor,
   tensor,
   writeFileAtomically,
   writeSafetensors,
 } from "@miro-t2i/torch";
-import { InvalidInputError, invalid, systemReason } from "../errors.js";
+import { InvalidInputError, invalid, MiroError, systemReason } from "../errors.js";
+import { checkJsonSize } from "../json-file.js";
 import {
   checkT5Config,
   countT5Parameters,
@@ -71,10 +74,10 @@ export class T5Encoder extends nn.Module {
 
   /**
    * Loads a folder in Hugging Face layout: `config.json` and `model.safetensors`, or shards with
-   * `model.safetensors.index.json`. A decoder and output head are left out. In evaluation mode; the weights record gradients
+   * `model.safetensors.index.json`. A decoder and output head are never read. In evaluation mode; the weights record gradients
    * until `requiresGrad_(false)`.
    *
-   * @throws InvalidInputError (files, config) or TorchError (weights) that names the file and what is wrong
+   * @throws InvalidInputError (files, config), MiroError or TorchError (weights) that names the file and what is wrong
    */
   static async fromPretrained(
     folder: string,
@@ -84,6 +87,7 @@ export class T5Encoder extends nn.Module {
       invalid("dtype", '"float32" or "bfloat16" for a T5 encoder', dtype);
     const file = join(folder, "config.json");
     let text: string;
+    checkJsonSize(file);
     try {
       text = await readFile(file, "utf8");
     } catch (error) {
@@ -92,32 +96,34 @@ export class T5Encoder extends nn.Module {
       });
     }
     const config = t5ConfigFromJson(parseJson(text, file), file);
-    const shards = findWeights(folder);
-    return scope(() => {
-      const state = new Map<string, Tensor>();
+    const files: SafetensorsFile[] = [];
+    try {
+      const stored = new Map<string, StoredTensor>();
       let held = 0;
-      for (const [path, wanted] of shards) {
-        using shard = SafetensorsFile.open(path);
+      for (const [path, wanted] of findWeights(folder)) {
+        const shard = SafetensorsFile.open(path);
+        files.push(shard);
         for (const name of wanted ?? shard.keys()) {
           const key = encoderKey(name);
-          if (key === null || state.has(key)) continue;
-          const weight = shard.get(name);
-          held += weight.numel;
-          state.set(key, weight.to({ dtype, device }));
+          if (key === null || stored.has(key)) continue;
+          stored.set(key, { file: shard, key: name });
+          held += shard.info(name).shape.reduce((product, size) => product * size, 1);
         }
       }
       const described = countT5Parameters(config);
       if (described > 2 * held)
         throw new InvalidInputError(`${file}: describes ${described} weights, ${folder} holds ${held} of an encoder`);
-      const model = nn.init.skipped(() => new T5Encoder(config));
+      const model = scope(() => nn.init.skipped(() => new T5Encoder(config)));
       try {
-        model.loadStateDict(state, { assign: true });
+        loadModule(model, stored, { dtype, device });
       } catch (error) {
         model.dispose();
-        throw error;
+        throw naming(folder, error);
       }
       return model.eval();
-    });
+    } finally {
+      for (const shard of files) shard.close();
+    }
   }
 
   /**
@@ -384,13 +390,26 @@ function encoderKey(name: string): string | null {
   return name.startsWith("decoder.") || name === "lm_head.weight" ? null : name;
 }
 
+/** What is the matter with a folder that has no safetensors. */
+function noWeights(files: readonly string[]): string {
+  const pickled = files.filter((name) => /^pytorch_model.*\.bin(\.index\.json)?$/.test(name));
+  if (pickled.length === 0) return "neither model.safetensors nor model.safetensors.index.json is there";
+  return `holds its weights as ${pickled[0]} only, which can run code when it is read; convert them to model.safetensors, or take a revision that has it`;
+}
+
+/** An error about a folder's weights that says which folder. */
+function naming(folder: string, error: unknown): unknown {
+  if (!(error instanceof Error) || error.message.includes(folder)) return error;
+  return new MiroError(`${folder}: ${error.message}`, { cause: error });
+}
+
 /** The weights' files, each with the tensors to take from it (null: all). */
 function findWeights(folder: string): Map<string, string[] | null> {
   const single = join(folder, "model.safetensors");
   if (existsSync(single)) return new Map([[single, null]]);
   const index = join(folder, "model.safetensors.index.json");
-  if (!existsSync(index))
-    throw new InvalidInputError(`${folder}: neither model.safetensors nor model.safetensors.index.json is there`);
+  if (!existsSync(index)) throw new InvalidInputError(`${folder}: ${noWeights(readdirSync(folder))}`);
+  checkJsonSize(index);
   const json = parseJson(readFileSync(index, "utf8"), index);
   const map = (json as { weight_map?: unknown } | null)?.weight_map;
   if (typeof map !== "object" || map === null || Array.isArray(map))

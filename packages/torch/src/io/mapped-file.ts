@@ -5,13 +5,12 @@
  * A file that another process cuts short while it is mapped faults on the missing pages, as with every memory map; replace
  * files by renaming, as this package's writers do.
  */
-import fs from "node:fs";
 import { empty } from "../creation.js";
 import { type DType, itemSize } from "../dtype.js";
-import { TorchError } from "../errors.js";
 import { aten } from "../ops.generated.js";
 import { scope } from "../scope.js";
 import type { Tensor } from "../tensor.js";
+import { RegularFile } from "./regular-file.js";
 
 export class MappedFile {
   readonly #bytes: Tensor;
@@ -26,19 +25,9 @@ export class MappedFile {
 
   /** @throws TorchError naming the path when it is missing, unreadable or no regular file. */
   static open(path: string): MappedFile {
-    let sizeBytes: number;
-    try {
-      const descriptor = fs.openSync(path, fs.constants.O_RDONLY | fs.constants.O_NONBLOCK);
-      try {
-        const stat = fs.fstatSync(descriptor);
-        if (!stat.isFile()) throw new TorchError(`${path}: not a regular file`);
-        sizeBytes = stat.size;
-      } finally {
-        fs.closeSync(descriptor);
-      }
-    } catch (error) {
-      throw error instanceof TorchError ? error : cannotRead(path, error);
-    }
+    const file = RegularFile.open(path);
+    const { sizeBytes } = file;
+    file.close();
     const bytes = scope(() =>
       sizeBytes === 0 ? empty([0], { dtype: "uint8" }) : aten.from_file(path, false, sizeBytes, "uint8"),
     );
@@ -67,10 +56,4 @@ export class MappedFile {
   close(): void {
     this.#bytes.dispose();
   }
-}
-
-function cannotRead(path: string, error: unknown): TorchError {
-  const code = (error as NodeJS.ErrnoException).code ?? String(error);
-  const reason = { ENOENT: "no such file", EACCES: "permission denied", EISDIR: "is a folder" }[code] ?? code;
-  return new TorchError(`${path}: cannot be read: ${reason}`);
 }

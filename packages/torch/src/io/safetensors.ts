@@ -2,22 +2,28 @@
  * The safetensors format: `u64 N | N bytes of JSON | data`, everything little-endian.
  * Format and rules: https://github.com/huggingface/safetensors#format
  *
- * The reader maps the file and enforces every rule before it hands out a tensor; each broken rule has its own name in
- * {@link FormatError.rule}. The writer is atomic and lays files out as the reference implementation does (wider dtypes first,
+ * The reader enforces every rule before it hands out a tensor; each broken rule has its own name in {@link FormatError.rule}. A
+ * tensor is either a view of the mapped file (`get`) or copied from it into memory of the caller's (`copyTo`). The writer is atomic and lays files out as the reference implementation does (wider dtypes first,
  * then by name).
  */
-import type { DType } from "../dtype.js";
+import { noGrad } from "../autograd.js";
+import { type DType, dtypeCode, isFloatingPoint, itemSize } from "../dtype.js";
 import { TorchError } from "../errors.js";
-import type { Tensor } from "../tensor.js";
+import { native } from "../native.js";
+import { scope } from "../scope.js";
+import { type Tensor, wrap } from "../tensor.js";
 import { writeFileAtomically } from "./atomic-write.js";
 import { FormatError } from "./format-error.js";
 import { MappedFile } from "./mapped-file.js";
+import { RegularFile } from "./regular-file.js";
 import { parseStrictJson, type StrictJson, StrictJsonError } from "./strict-json.js";
 import { pieceBuffer, sizeInBytes, streamBytes } from "./tensor-bytes.js";
 
 /** The reference implementation's limit on the header. */
 const MAX_HEADER_BYTES = 100_000_000;
 const METADATA_KEY = "__metadata__";
+/** Bytes copied at once: they stay in the processor's cache until they are where they belong. */
+const COPY_BYTES = 2 ** 20;
 
 /** Every dtype of the format with its size in bits and ours, where the engine has it; in the order the writer sorts by. */
 const DTYPES: Record<string, { bits: number; dtype?: DType }> = {
@@ -65,11 +71,13 @@ export class SafetensorsFile {
   readonly path: string;
   /** The free-form strings of `__metadata__`. */
   readonly metadata: ReadonlyMap<string, string>;
-  readonly #file: MappedFile;
+  readonly #file: RegularFile;
   readonly #tensors: Map<string, TensorInfo>;
+  /** Made with the first tensor that is a view of it. */
+  #map: MappedFile | null = null;
   #open = true;
 
-  private constructor(file: MappedFile) {
+  private constructor(file: RegularFile) {
     this.path = file.path;
     this.#file = file;
     const header = readHeader(file);
@@ -78,11 +86,11 @@ export class SafetensorsFile {
   }
 
   /**
-   * Maps the file and checks its whole header.
+   * Opens the file and checks its whole header.
    * @throws FormatError when a rule of the format is broken, TorchError when the file cannot be read.
    */
   static open(path: string): SafetensorsFile {
-    const file = MappedFile.open(path);
+    const file = RegularFile.open(path);
     try {
       return new SafetensorsFile(file);
     } catch (error) {
@@ -111,36 +119,111 @@ export class SafetensorsFile {
    * does not change the file.
    */
   get(key: string): Tensor {
-    const { dtype, formatDtype, shape, byteOffset } = this.info(key);
-    if (!this.#open) throw new TorchError(`${this.path}: is closed`);
-    if (dtype === null) {
-      const message = `dtype ${formatDtype} is not supported by the engine`;
-      throw new FormatError({ path: this.path, rule: "UnsupportedDtype", message, tensor: key, byteOffset });
+    const { shape, byteOffset } = this.info(key);
+    const dtype = this.#dtypeOf(key);
+    const tensor = this.#mapped().tensor(byteOffset, dtype, shape);
+    if (dtype === "bool") {
+      try {
+        const { byteLength } = this.info(key);
+        this.#checkBooleans(key, this.#file.read(byteOffset, byteLength), 0);
+      } catch (error) {
+        tensor.dispose();
+        throw error;
+      }
     }
-    const tensor = this.#file.tensor(byteOffset, dtype, shape);
-    if (dtype === "bool") this.#checkBooleans(key, tensor);
     return tensor;
   }
 
+  /**
+   * Copies the values under a name into a tensor of the same number of elements, converting them to its dtype and device, a
+   * piece at a time: nothing is held twice. A file that is cut short meanwhile is an error.
+   *
+   * @param target contiguous; what it holds after an error is undefined
+   * @throws FormatError when a floating value is NaN or infinite, in the file or in the target's dtype
+   */
+  copyTo(key: string, target: Tensor): void {
+    const { shape, byteOffset } = this.info(key);
+    const dtype = this.#dtypeOf(key);
+    const count = shape.reduce((product, size) => product * size, 1);
+    if (count !== target.numel || !target.isContiguous) {
+      throw new TorchError(
+        `${this.path}: tensor ${JSON.stringify(key)} of shape [${shape}] does not fit a tensor of shape [${target.shape}]`,
+      );
+    }
+    const width = itemSize(dtype);
+    const step = COPY_BYTES / width;
+    const buffer = new Uint8Array(Math.min(count, step) * width);
+    noGrad(() =>
+      scope(() => {
+        const flat = target.detach().view(-1);
+        for (let start = 0; start < count; start += step) {
+          const length = Math.min(step, count - start);
+          const bytes = buffer.subarray(0, length * width);
+          this.#file.readInto(bytes, byteOffset + start * width);
+          if (dtype === "bool") this.#checkBooleans(key, bytes, start);
+          scope(() => {
+            const piece = wrap(native.fromHost(bytes, [length], dtypeCode(dtype)));
+            const place = flat.narrow(0, start, length).copy_(piece);
+            if (isFloatingPoint(dtype)) this.#checkFinite(key, piece, place, start);
+          });
+        }
+      }),
+    );
+  }
+
+  #dtypeOf(key: string): DType {
+    const { dtype, formatDtype, byteOffset } = this.info(key);
+    if (!this.#open) throw new TorchError(`${this.path}: is closed`);
+    if (dtype !== null) return dtype;
+    const message = `dtype ${formatDtype} is not supported by the engine`;
+    throw new FormatError({ path: this.path, rule: "UnsupportedDtype", message, tensor: key, byteOffset });
+  }
+
+  #mapped(): MappedFile {
+    if (this.#map === null) {
+      const map = MappedFile.open(this.path);
+      if (map.sizeBytes !== this.#file.sizeBytes) {
+        map.close();
+        throw new TorchError(`${this.path}: changed while it was read`);
+      }
+      this.#map = map;
+    }
+    return this.#map;
+  }
+
   /** A boolean of any other byte than 0 and 1 is undefined behaviour in the operators that read it. */
-  #checkBooleans(key: string, tensor: Tensor): void {
-    const { byteOffset, byteLength } = this.info(key);
-    const bad = this.#file.read(byteOffset, byteLength).findIndex((byte) => byte > 1);
+  #checkBooleans(key: string, bytes: Uint8Array, start: number): void {
+    const bad = bytes.findIndex((byte) => byte > 1);
     if (bad < 0) return;
-    tensor.dispose();
     throw new FormatError({
       path: this.path,
       rule: "InvalidBoolean",
       message: "a boolean is neither 0 nor 1",
       tensor: key,
-      byteOffset: byteOffset + bad,
+      byteOffset: this.info(key).byteOffset + start + bad,
     });
+  }
+
+  /** `stored` and what became of it: a sum is cheap, and tells whether one must look closer. */
+  #checkFinite(key: string, stored: Tensor, converted: Tensor, start: number): void {
+    if (Number.isFinite(converted.sum().item())) return;
+    for (const values of [stored, converted]) {
+      const finite = values.isfinite();
+      if (finite.all().item()) continue;
+      const index = start + (finite.logicalNot().to("uint8").argmax().item() as number);
+      const message =
+        values === stored
+          ? `element ${index} is not finite (${values.select(0, index - start).item()}): the file is damaged`
+          : `element ${index} does not fit dtype ${converted.dtype}`;
+      throw new FormatError({ path: this.path, rule: "NotFinite", message, tensor: key });
+    }
   }
 
   close(): void {
     if (!this.#open) return;
     this.#open = false;
     this.#file.close();
+    this.#map?.close();
   }
 
   [Symbol.dispose](): void {
@@ -153,7 +236,7 @@ interface Header {
   tensors: Map<string, TensorInfo>;
 }
 
-function readHeader(file: MappedFile): Header {
+function readHeader(file: RegularFile): Header {
   const { path, sizeBytes } = file;
   const fail = (rule: string, message: string, byteOffset: number, tensor?: string): never => {
     throw new FormatError({ path, rule, message, byteOffset, tensor });

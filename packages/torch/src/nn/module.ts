@@ -182,7 +182,7 @@ export abstract class Module {
     if (problems.length > 0) {
       throw new TorchError(`${this.constructor.name}: the state dict does not fit.\n${problems.join("\n")}`);
     }
-    const fixed = this.#fixedDtypes();
+    const fixed = this.keptDtypes();
     noGrad(() => {
       const loaded = new Set<Tensor>();
       for (const [key, target] of own) {
@@ -205,14 +205,14 @@ export abstract class Module {
     if (dtype !== undefined && !isFloatingPoint(dtype)) {
       throw new TorchError(`${this.constructor.name}.to: dtype must be a floating one, got ${dtype}`);
     }
-    const fixed = this.#fixedDtypes();
+    const fixed = this.keptDtypes();
     for (const tensor of this.#tensors())
       noGrad(() => scope(() => convert(tensor, device, fixed.has(tensor) ? undefined : dtype)));
     return this;
   }
 
-  /** The buffers registered with `keepDtype`, here and below. */
-  #fixedDtypes(): Set<Tensor> {
+  /** The buffers registered with `keepDtype`, here and below: neither a cast nor loading changes their dtype. */
+  keptDtypes(): Set<Tensor> {
     const fixed = new Set<Tensor>();
     for (const [, module] of this.namedModules()) {
       for (const { tensor, keepDtype } of module.#buffers.values()) if (keepDtype) fixed.add(tensor);
