@@ -8,6 +8,7 @@ import { readConfig } from "./weights.js";
 export type { Autoencoder, LatentDistribution, LoadAutoencoderOptions } from "./autoencoder.js";
 export { AutoencoderKL, type AutoencoderKLConfig, parseAutoencoderKLConfig } from "./autoencoder-kl.js";
 export { PatchAutoencoder, type PatchAutoencoderConfig, parsePatchAutoencoderConfig } from "./patch-autoencoder.js";
+export { countStoredWeights } from "./weights.js";
 
 /** The loaders by the `_class_name` of a folder's `config.json`. */
 const LOADERS: Record<string, (folder: string, options: LoadAutoencoderOptions) => Autoencoder> = {

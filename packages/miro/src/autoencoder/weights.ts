@@ -30,6 +30,12 @@ function weightsFile(folder: string): string {
   return found;
 }
 
+/** Number of values in the folder's file of weights, from its header. @throws MiroError or TorchError naming the file */
+export function countStoredWeights(folder: string): number {
+  using file = SafetensorsFile.open(weightsFile(folder));
+  return file.keys().reduce((sum, key) => sum + file.info(key).shape.reduce((product, size) => product * size, 1), 0);
+}
+
 /** How to make the autoencoder that a `config.json` describes. */
 export interface Plan<M extends nn.Module> {
   /** Weights that it has at least: a file that holds fewer is refused before anything is allocated. */

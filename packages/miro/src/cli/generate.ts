@@ -54,6 +54,8 @@ interface Flags {
   device?: string;
   dtype?: string;
   threads?: number;
+  textEncoderDtype?: string;
+  lowMemory?: boolean;
   output?: string;
   overwrite?: boolean;
   initNoise?: string;
@@ -72,6 +74,8 @@ const NAMES: Record<string, string> = {
   cacheDir: "--cache-dir",
   textEncoder: "--text-encoder",
   vae: "--vae",
+  textEncoderDtype: "--text-encoder-dtype",
+  lowMemory: "--low-memory",
   rewardTargets: "--reward",
   negativeRewardTargets: "--negative-reward",
   steps: "--steps",
@@ -112,6 +116,8 @@ export const register: Register = (command, context) => {
     .option("--prompts <file>", "text file with one prompt a line")
     .option("--device <name>", h("device"))
     .option("--dtype <name>", h("dtype"))
+    .option("--text-encoder-dtype <name>", h("textEncoderDtype"))
+    .option("--low-memory", h("lowMemory"))
     .option("--threads <n>", "processor threads", toNumber("--threads"))
     .option("--output <dir>", `folder of the pictures, or the .png file of one (default: ./${DEFAULT_OUTPUT})`)
     .option("--overwrite", "replace files that exist")
@@ -155,6 +161,8 @@ async function generate(given: readonly string[], flags: Flags, context: CliCont
       dtype: flags.dtype as "auto" | undefined,
       textEncoder: flags.textEncoder,
       vae: flags.vae,
+      textEncoderDtype: flags.textEncoderDtype as "auto" | undefined,
+      lowMemory: flags.lowMemory,
       signal: context.signal,
       onDownload: ({ file, bytes, totalBytes }) =>
         progress.update(`downloading ${basename(file)}`, Math.round(bytes / 1e6), Math.round(totalBytes / 1e6), " MB"),

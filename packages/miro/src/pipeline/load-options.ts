@@ -16,6 +16,16 @@ export const loadSchema = z.strictObject({
     `one of ${COMPUTE_DTYPES.join(", ")}`,
     `${COMPUTE_DTYPES.join(", ")}; default auto: bfloat16 where it is faster`,
   ),
+  textEncoderDtype: field(
+    z.enum(["auto", "float32", "bfloat16"]).default("auto"),
+    "one of auto, float32, bfloat16",
+    "auto, float32, bfloat16; default auto: bfloat16 for a large text encoder, unless dtype is float32",
+  ),
+  lowMemory: field(
+    z.boolean().default(false),
+    "true or false",
+    "text encoder, network and decoder take turns in memory: slower, with the peak of the largest alone",
+  ),
   textEncoder: field(name.optional(), "a folder or a repository", "text encoder instead of the checkpoint's"),
   vae: field(name.optional(), "a folder or a repository", "autoencoder instead of the checkpoint's"),
   onDownload: field(
@@ -32,3 +42,6 @@ export const loadSchema = z.strictObject({
 
 /** Options of `MiroPipeline.fromPretrained`. */
 export type FromPretrainedOptions = z.input<typeof loadSchema>;
+
+/** The same with defaults filled in. */
+export type LoadOptions = z.output<typeof loadSchema>;

@@ -5,10 +5,8 @@
  * picture is therefore bit for bit the same whatever else the call draws; larger batches change the order in which
  * kernels add numbers up (four at a time change 5 of 196,608 values by one level: see pipeline.test.ts).
  */
-import { basename, join, resolve } from "node:path";
-import { buildInfo, cat, type DType, type nn, noGrad, scope, type Tensor, tensor, zeros } from "@miro-t2i/torch";
+import { buildInfo, cat, memory, noGrad, scope, type Tensor, tensor, zeros } from "@miro-t2i/torch";
 import type { Autoencoder } from "../autoencoder/index.js";
-import { loadAutoencoder } from "../autoencoder/index.js";
 import { InvalidInputError, invalid, MiroError } from "../errors.js";
 import { type Guidance, guidedDenoise, guidedSteps } from "../flow/guidance.js";
 import { release } from "../flow/release.js";
@@ -18,25 +16,18 @@ import { type Conditioning, narrowConditioning } from "../networks/conditioning.
 import { REWARD_KEYS } from "../networks/config.js";
 import type { RinBatch } from "../networks/rin.js";
 import { parseOptions } from "../options.js";
-import { T5Encoder } from "../text/t5.js";
-import { countT5Parameters } from "../text/t5-config.js";
-import { Tokenizer } from "../text/tokenizer.js";
 import { version } from "../version.js";
-import { type Checkpoint, countParameters, loadCheckpoint } from "./checkpoint.js";
-import { type ComputeDType, checkDevice, resolveDType, SMALL_NETWORK } from "./device.js";
-import { readJson } from "./files.js";
+import type { Checkpoint } from "./checkpoint.js";
+import type { ComputeDType } from "./device.js";
 import { type GenerateOptions, generateSchema, type ResolvedGenerateOptions } from "./generate-options.js";
-import { type HubOptions, resolveModel } from "./hub.js";
 import { type RgbImage, toRgb } from "./images.js";
 import { type FromPretrainedOptions, loadSchema } from "./load-options.js";
 import type { GeneratedImage, ImageSettings } from "./metadata.js";
 import { initialNoise } from "./noise.js";
 import { denormalize } from "./normalization.js";
-import { choosePart, fetchCheckpoint, fetchTextEncoder, fetchVae, isLocal, variantPrefix } from "./sources.js";
+import { checkChannels, loadParts, Part, type PipelineParts, type TextEncoder } from "./parts.js";
 
-/** Where the text encoder and the autoencoder come from when nothing else is said. */
-export const DEFAULT_TEXT_ENCODER = "google/flan-t5-xl";
-export const DEFAULT_VAE = "stabilityai/sdxl-vae";
+export { DEFAULT_TEXT_ENCODER, DEFAULT_VAE, type PipelineParts, type TextEncoder } from "./parts.js";
 
 /** Text encoder states of one prompt. */
 export interface TextStates {
@@ -44,24 +35,6 @@ export interface TextStates {
   embeddings: Tensor;
   /** Number of real tokens, `</s>` included; the states behind them are of padding. */
   length: number;
-}
-
-/** A tokenizer and its encoder. */
-export interface TextEncoder {
-  tokenizer: Tokenizer;
-  encoder: T5Encoder;
-}
-
-/** What a pipeline is made of, for callers that have the parts in memory. */
-export interface PipelineParts extends Checkpoint {
-  autoencoder: Autoencoder;
-  /** Loaded at the first call that needs it. */
-  loadTextEncoder: () => Promise<TextEncoder>;
-  device?: string;
-  dtype?: Exclude<ComputeDType, "auto">;
-  /** Name of the model in settings. */
-  name?: string;
-  variant?: string | undefined;
 }
 
 /** What {@link MiroPipeline.generate} returns. */
@@ -104,9 +77,7 @@ export class MiroPipeline {
   /** The rewards of the published main model. */
   static readonly COHERENCE_KEYS: readonly string[] = REWARD_KEYS;
 
-  readonly network: Checkpoint["network"];
   readonly preconditioning: Checkpoint["preconditioning"];
-  readonly autoencoder: Autoencoder;
   readonly config: Checkpoint["config"];
   readonly schedule: LinearSchedule;
   readonly device: string;
@@ -115,12 +86,14 @@ export class MiroPipeline {
   readonly variant: string | undefined;
   readonly #parts: PipelineParts;
   #textEncoder: Promise<TextEncoder> | null = null;
+  /** What `#textEncoder` became, until it is freed. */
+  #loadedTextEncoder: TextEncoder | null = null;
+  /** Ends with the last call of `generate` that has the memory to itself. */
+  #turn: Promise<unknown> = Promise.resolve();
 
   constructor(parts: PipelineParts) {
     this.#parts = parts;
-    this.network = parts.network;
     this.preconditioning = parts.preconditioning;
-    this.autoencoder = parts.autoencoder;
     this.config = parts.config;
     this.device = parts.device ?? "cpu";
     this.dtype = parts.dtype ?? "float32";
@@ -133,12 +106,19 @@ export class MiroPipeline {
       ...(clipMin !== undefined && { clipMin }),
       shift: parts.config.settings.sampler_defaults?.shift ?? shift ?? 1,
     });
-    const channels = parts.config.network.numInputChannels;
-    if (parts.autoencoder.latentChannels !== channels) {
-      throw new InvalidInputError(
-        `vae: expected an autoencoder with ${channels} latent channels, received one with ${parts.autoencoder.latentChannels}`,
-      );
-    }
+    if (!(parts.autoencoder instanceof Part)) checkChannels(parts.autoencoder, parts.config.network.numInputChannels);
+  }
+
+  /** The network. With `lowMemory` it is read when it is not in memory, and the next call of {@link generate} frees it. */
+  get network(): Checkpoint["network"] {
+    const { network } = this.#parts;
+    return network instanceof Part ? network.module : network;
+  }
+
+  /** The autoencoder; in memory as the network is. */
+  get autoencoder(): Autoencoder {
+    const { autoencoder } = this.#parts;
+    return autoencoder instanceof Part ? autoencoder.module : autoencoder;
   }
 
   /**
@@ -150,49 +130,7 @@ export class MiroPipeline {
    *   are missing or broken and for a Hub that cannot be reached
    */
   static async fromPretrained(model: string, options: FromPretrainedOptions = {}): Promise<MiroPipeline> {
-    const { revision, cacheDir, onDownload, signal, variant, ...given } = parseOptions(loadSchema, options);
-    const device = checkDevice(given.device);
-    const hub: HubOptions = { cacheDir, onDownload, signal };
-    const source = await resolveModel(model, "model", { ...hub, revision });
-    const prefix = variantPrefix(source, variant);
-    const folder = await fetchCheckpoint(source, prefix);
-    const dtype = resolveDType(given.dtype, device, countParameters(folder));
-    const checkpoint = loadCheckpoint(folder, { device, dtype });
-    let autoencoder: Autoencoder | null = null;
-    try {
-      const { text_encoder_repo: textRepo, vae_repo: vaeRepo } = checkpoint.config.settings;
-      const text = choosePart(
-        source,
-        `${prefix}text_encoder/`,
-        "textEncoder",
-        given.textEncoder,
-        textRepo,
-        DEFAULT_TEXT_ENCODER,
-      );
-      const vae = choosePart(source, `${prefix}vae/`, "vae", given.vae, vaeRepo, DEFAULT_VAE);
-      // A wrong folder is noticed now; a repository is asked when its files are needed.
-      if (isLocal(text)) await fetchTextEncoder(text, hub);
-      const vaeFolder = await fetchVae(vae, hub);
-      autoencoder = loadAutoencoder(vaeFolder, { dtype: "float32", device });
-      autoencoder.requiresGrad_(false).eval();
-      if (dtype === "bfloat16" && isLarge(autoencoder)) autoencoder.to({ dtype });
-      return new MiroPipeline({
-        ...checkpoint,
-        autoencoder,
-        loadTextEncoder: async () =>
-          loadTextEncoder(await fetchTextEncoder(text, hub), device, dtype, checkpoint.config.network.labelDim),
-        device,
-        dtype,
-        name: source.folder === model ? basename(resolve(model)) : model,
-        variant,
-      });
-    } catch (error) {
-      checkpoint.network.dispose();
-      checkpoint.preconditioning.dispose();
-      release([checkpoint.preprocessing, checkpoint.postprocessing, checkpoint.uncondEmbedding]);
-      autoencoder?.dispose();
-      throw error;
-    }
+    return new MiroPipeline(await loadParts(model, parseOptions(loadSchema, options)));
   }
 
   /** The rewards that this checkpoint was trained on: the names that targets may use. */
@@ -216,13 +154,28 @@ export class MiroPipeline {
     return [numInputChannels, dataSize, dataSize];
   }
 
-  /** The tokenizer and the text encoder, loaded at the first call. */
+  /** The tokenizer and the text encoder, loaded at the first call and again after {@link freeTextEncoder}. */
   textEncoder(): Promise<TextEncoder> {
-    this.#textEncoder ??= this.#parts.loadTextEncoder().catch((error) => {
-      this.#textEncoder = null; // the next call may try again
-      throw error;
-    });
+    this.#textEncoder ??= this.#parts.loadTextEncoder().then(
+      (loaded) => {
+        this.#loadedTextEncoder = loaded;
+        return loaded;
+      },
+      (error) => {
+        this.#textEncoder = null; // the next call may try again
+        throw error;
+      },
+    );
     return this.#textEncoder;
+  }
+
+  /** Frees the text encoder, the largest part of the published models; a later call that has text to encode reads it again. */
+  async freeTextEncoder(): Promise<void> {
+    await this.#textEncoder?.catch(() => null);
+    this.#loadedTextEncoder?.encoder.dispose();
+    this.#loadedTextEncoder = null;
+    this.#textEncoder = null;
+    memory.emptyCache();
   }
 
   /**
@@ -230,7 +183,9 @@ export class MiroPipeline {
    * text (`concatCondTokenToLatents`). `cut` is what exceeded the checkpoint's limit, "" if nothing did.
    */
   async encodePrompt(prompt: string): Promise<TextStates & { cut: string }> {
-    const { tokenizer, encoder } = await this.textEncoder();
+    let loaded = await this.textEncoder();
+    while (loaded !== this.#loadedTextEncoder) loaded = await this.textEncoder(); // freed meanwhile
+    const { tokenizer, encoder } = loaded;
     const padTo = this.config.network.concatCondTokenToLatents ? "maxLength" : "longest";
     return scope(() =>
       noGrad(() => {
@@ -254,17 +209,38 @@ export class MiroPipeline {
    */
   async generate(prompt: string | readonly string[], options: GenerateOptions = {}): Promise<GenerateResult> {
     const plan = this.#plan(prompt, options);
+    if (!this.#parts.lowMemory) return this.#draw(plan);
+    // One call after another: a second one would bring a second part into memory.
+    const turn = this.#turn.then(() => this.#draw(plan));
+    this.#turn = turn.catch(() => {});
+    return turn;
+  }
+
+  async #draw(plan: Plan): Promise<GenerateResult> {
     const { prompts, count, batchSize, signal, onImage } = plan;
+    const { lowMemory } = this.#parts;
     signal?.throwIfAborted();
     const images: GeneratedImage[] = [];
     const latents: Tensor[] = [];
     const warnings: string[] = [];
-    const texts = await this.#encode(prompts, plan.promptEmbeddings, warnings);
+    let texts: TextStates[] = [];
     let conditioning: Branches | null = null;
     let conditioned = "";
+    const finish = async (rows: readonly number[], result: Tensor) => {
+      for (const [i, image] of this.decode(result).entries()) {
+        const settings = this.#settings(plan, rows[i]!, image);
+        images.push({ ...image, prompt: settings.prompt, seed: settings.seed, settings });
+      }
+      if (onImage) for (const row of rows) await onImage(images[row]!, row);
+    };
+    const batches: number[][] = [];
+    for (let first = 0; first < count; first += batchSize) {
+      batches.push(Array.from({ length: Math.min(batchSize, count - first) }, (_, i) => first + i));
+    }
     try {
-      for (let first = 0; first < count; first += batchSize) {
-        const rows = Array.from({ length: Math.min(batchSize, count - first) }, (_, i) => first + i);
+      texts = await this.#encode(prompts, plan.promptEmbeddings, warnings);
+      if (lowMemory) await this.freeTextEncoder();
+      for (const rows of batches) {
         // Pictures that differ in their seeds only share one conditioning.
         const key = JSON.stringify(rows.map((row) => [plan.promptOf(row), plan.wanted[row], plan.unwanted[row]]));
         if (conditioning === null || key !== conditioned) {
@@ -274,19 +250,29 @@ export class MiroPipeline {
         }
         const result = await this.#sample(plan, rows, conditioning);
         try {
-          for (const [i, image] of this.decode(result).entries()) {
-            const settings = this.#settings(plan, rows[i]!, image);
-            images.push({ ...image, prompt: settings.prompt, seed: settings.seed, settings });
-          }
           latents.push(scope(() => result.to({ device: "cpu" }).clone()));
+          if (!lowMemory) await finish(rows, result);
         } finally {
           result.dispose();
         }
-        if (onImage) for (const row of rows) await onImage(images[row]!, row);
+      }
+      if (lowMemory) {
+        release(conditioning);
+        conditioning = null;
+        freePart(this.#parts.network);
+        for (const [i, rows] of batches.entries()) {
+          signal?.throwIfAborted();
+          await finish(rows, latents[i]!);
+        }
       }
       return { images, latents: scope(() => cat(latents, 0)), warnings };
     } finally {
       release([texts, latents, conditioning]);
+      if (lowMemory) {
+        await this.freeTextEncoder();
+        freePart(this.#parts.network);
+        freePart(this.#parts.autoencoder);
+      }
     }
   }
 
@@ -316,9 +302,12 @@ export class MiroPipeline {
 
   /** Frees all weights; the pipeline must not be used afterwards. */
   async dispose(): Promise<void> {
-    const text = await this.#textEncoder?.catch(() => null);
-    text?.encoder.dispose();
-    for (const module of [this.network, this.preconditioning, this.autoencoder]) module.dispose();
+    await this.freeTextEncoder();
+    this.preconditioning.dispose();
+    for (const part of [this.#parts.network, this.#parts.autoencoder]) {
+      if (part instanceof Part) part.free();
+      else part.dispose();
+    }
     release([this.#parts.preprocessing, this.#parts.postprocessing, this.#parts.uncondEmbedding]);
   }
 
@@ -515,26 +504,6 @@ function seedsOf(seed: number | number[], count: number): number[] {
   return seed;
 }
 
-function isLarge(module: nn.Module): boolean {
-  let count = 0;
-  for (const parameter of module.parameters()) count += parameter.numel;
-  return count >= SMALL_NETWORK;
-}
-
-/** Loads a tokenizer and its encoder; the width is compared before the weights are read. */
-async function loadTextEncoder(folder: string, device: string, dtype: DType, width: number): Promise<TextEncoder> {
-  const config = T5Encoder.configFromJson(readJson(join(folder, "config.json")), join(folder, "config.json"));
-  if (config.dModel !== width) {
-    invalid(
-      "textEncoder",
-      `an encoder of width ${width}, as the checkpoint was trained with`,
-      `${config.dModel} in ${folder}`,
-    );
-  }
-  const tokenizer = await Tokenizer.fromFile(folder);
-  // float16 overflows in T5's feed-forward layers: half precision here always means bfloat16.
-  const half = dtype !== "float32" && countT5Parameters(config) >= SMALL_NETWORK;
-  const encoder = await T5Encoder.fromPretrained(folder, { device, dtype: half ? "bfloat16" : "float32" });
-  encoder.requiresGrad_(false);
-  return { tokenizer, encoder };
+function freePart(part: unknown): void {
+  if (part instanceof Part) part.free();
 }

@@ -55,7 +55,8 @@ export function loadModule(
       device: device ?? target.device,
       dtype: isFloatingPoint(target.dtype) && !kept.has(target) ? (dtype ?? target.dtype) : target.dtype,
     };
-    if ((wanted.dtype === target.dtype && wanted.device === target.device) || kept.has(target)) file.copyTo(key, target);
+    if ((wanted.dtype === target.dtype && wanted.device === target.device) || kept.has(target))
+      file.copyTo(key, target);
     else
       scope(() => {
         const values = empty(target.shape, wanted);
