@@ -14,7 +14,22 @@ export {
   type LossCallOptions,
   type LossTerms,
 } from "./flow/loss.js";
-export { type Denoise, euler, SAMPLERS, type Sampler, type SamplerOptions, type StepReport } from "./flow/samplers.js";
+export {
+  ab2,
+  type Denoise,
+  type Denoised,
+  type Evaluation,
+  euler,
+  evaluationsOf,
+  heun,
+  midpoint,
+  SAMPLERS,
+  type Sampler,
+  type SamplerName,
+  type SamplerOptions,
+  type StepReport,
+  stepsWithin,
+} from "./flow/samplers.js";
 export { LinearSchedule, type ScheduleOptions } from "./flow/schedule.js";
 export {
   type FlowPrecondConfig,

@@ -9,6 +9,9 @@
  * A RIN carries latents from step to step, each branch its own. They are kept explicitly here, so that guidance may
  * begin or end between two steps: entering, the unconditional branch starts from a copy of the conditional latents;
  * leaving, the conditional half goes on.
+ *
+ * Within a step of several evaluations w is that of the place where the model is evaluated: linear guidance rises along the step, and
+ * a step is inside the window or outside it as a whole, so that the velocity never jumps in the middle of one.
  */
 import { cat, full, type Tensor } from "@miro-t2i/torch";
 import type { Denoise } from "./samplers.js";
@@ -17,7 +20,7 @@ import type { Denoise } from "./samplers.js";
 export interface Guidance {
   /** w; 0 and below disable guidance. */
   scale: number;
-  /** `constant`: w at every step; `linear`: 2·w·i/S, with mean w over the steps. */
+  /** `constant`: w at every step; `linear`: 2·w·i/S at the beginning of step i, rising evenly to 2·w at the end of the last. */
   type: "constant" | "linear";
   /** First guided step, counted from 0. */
   start: number;
@@ -25,19 +28,32 @@ export interface Guidance {
   end: number | null;
 }
 
-/** w of step `step` (from 0) of `steps`; 0 where the conditional branch runs alone. */
-export function guidanceWeight(guidance: Guidance, step: number, steps: number): number {
-  if (guidance.scale <= 0 || step < guidance.start || (guidance.end !== null && step > guidance.end)) return 0;
-  return guidance.type === "constant" ? guidance.scale : 2 * guidance.scale * (step / steps);
+/** Whether a step is guided, wherever in it w may still be 0. */
+function isGuided({ scale, start, end }: Guidance, step: number): boolean {
+  return scale > 0 && step >= start && (end === null || step <= end);
 }
 
-/** Whether any step, and whether every step, of a run is guided: tells which conditionings are needed. */
+/**
+ * w at `fraction` of the way through step `step` (from 0) of `steps`; 0 where the conditional branch runs alone.
+ */
+export function guidanceWeight(guidance: Guidance, step: number, steps: number, fraction = 0): number {
+  if (!isGuided(guidance, step)) return 0;
+  return guidance.type === "constant" ? guidance.scale : 2 * guidance.scale * ((step + fraction) / steps);
+}
+
+/** Whether the velocity jumps between the end of the step before and the beginning of this one: w does. */
+function jumps(guidance: Guidance, step: number, steps: number): boolean {
+  if (step === 0 || isGuided(guidance, step) === isGuided(guidance, step - 1)) return false;
+  return guidanceWeight(guidance, step, steps) !== guidanceWeight(guidance, step - 1, steps, 1);
+}
+
+/** Whether any evaluation, and whether every one, of a run is guided: tells which conditionings are needed. */
 export function guidedSteps(guidance: Guidance, steps: number): { any: boolean; all: boolean } {
   let any = false;
   let all = true;
   for (let step = 0; step < steps; step++) {
-    if (guidanceWeight(guidance, step, steps) > 0) any = true;
-    else all = false;
+    if (isGuided(guidance, step)) any = true;
+    if (guidanceWeight(guidance, step, steps) === 0) all = false;
   }
   return { any, all };
 }
@@ -81,8 +97,9 @@ export function guidedDenoise<Conditioning>({
   both,
   conditional,
 }: GuidedDenoiseOptions<Conditioning>): Denoise<BranchState> {
-  return (x, gamma, { step, steps }, state) => {
-    const weight = guidanceWeight(guidance, step, steps);
+  return (x, gamma, { step, steps, fraction }, state) => {
+    const weight = guidanceWeight(guidance, step, steps, fraction);
+    const restart = fraction === 0 && jumps(guidance, step, steps);
     const rows = x.shape[0]!;
     const last = state?.latents ?? null;
     if (weight > 0) {
@@ -90,11 +107,11 @@ export function guidedDenoise<Conditioning>({
       const levels = full([2 * rows], gamma, { dtype: "float32", device: x.device });
       const { D, z } = predict(cat([x, x]), levels, both!, previous);
       const [wanted, unwanted] = D.float().chunk(2, 0);
-      return { velocity: combine(wanted!, unwanted!, weight), state: { latents: z, guided: true } };
+      return { velocity: combine(wanted!, unwanted!, weight), state: { latents: z, guided: true }, restart };
     }
     const previous = last !== null && state!.guided ? last.narrow(0, 0, rows) : last;
     const levels = full([rows], gamma, { dtype: "float32", device: x.device });
     const { D, z } = predict(x, levels, conditional!, previous);
-    return { velocity: D.float(), state: { latents: z, guided: false } };
+    return { velocity: D.float(), state: { latents: z, guided: false }, restart };
   };
 }

@@ -50,7 +50,11 @@ export const generateSchema = z.strictObject({
     "the first and the last guided step, counted from 0 (null: the last of all)",
     "first and last guided step, counted from 0; other steps run unguided",
   ),
-  sampler: field(z.enum(samplerNames).default("euler"), `one of ${samplerNames.join(", ")}`, "integration method"),
+  sampler: field(
+    z.enum(samplerNames).default("euler"),
+    `one of ${samplerNames.join(", ")}`,
+    "integration method: heun and midpoint evaluate the network twice a step, euler and ab2 once",
+  ),
   shift: field(
     z.number().positive().optional(),
     "a positive number",

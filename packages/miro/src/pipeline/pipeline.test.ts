@@ -274,7 +274,11 @@ describe("a call", () => {
       { seed: [1, 2], imagesPerPrompt: 3 },
       /^seed: expected one number, or one for each of 3 pictures, received "2 numbers"/,
     ],
-    ["an unknown sampler", { sampler: "magic" as "euler" }, /^sampler: expected one of euler, received "magic"$/],
+    [
+      "an unknown sampler",
+      { sampler: "magic" as "euler" },
+      /^sampler: expected one of euler, heun, midpoint, ab2, received "magic"$/,
+    ],
     ["an unknown option", { guidance: 3 } as object, /^guidance: /],
     [
       "too many targets",
