@@ -3,7 +3,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import fc from "fast-check";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
-import { type DType, FormatError, readNpy, scope, tensor, writeNpy } from "../index.js";
+import { type DType, encodeNpy, FormatError, readNpy, scope, tensor, writeNpy } from "../index.js";
 
 let folder: string;
 beforeAll(() => {
@@ -158,6 +158,7 @@ describe("the writer", () => {
             { shape },
           ).to({ dtype });
           writeNpy(path(), want);
+          expect(Buffer.compare(encodeNpy(want), fs.readFileSync(path()))).toBe(0);
           const got = readNpy(path());
           expect([got.dtype, got.shape, got.toList()]).toEqual([want.dtype, want.shape, want.toList()]);
         });

@@ -11,7 +11,7 @@ import type { Tensor } from "../tensor.js";
 import { writeFileAtomically } from "./atomic-write.js";
 import { FormatError } from "./format-error.js";
 import { MappedFile } from "./mapped-file.js";
-import { pieceBuffer, streamBytes } from "./tensor-bytes.js";
+import { pieceBuffer, sizeInBytes, streamBytes } from "./tensor-bytes.js";
 
 const MAGIC = Buffer.from("\x93NUMPY", "latin1");
 /** NumPy's own limit on headers it will parse. */
@@ -36,11 +36,22 @@ const DESCRIPTOR_OF = new Map(
   Object.entries(DTYPE_OF).map(([code, dtype]) => [dtype, `${itemSize(dtype) === 1 ? "|" : "<"}${code}`]),
 );
 
-interface NpyHeader {
+/** What the header of an array says. */
+export interface NpyHeader {
   dtype: DType;
+  /** Whether the first index is the one that runs fastest. */
   fortranOrder: boolean;
   shape: number[];
+  /** Where the values begin, in bytes from the start of the array's file. */
   dataStart: number;
+}
+
+/** Bytes that hold an array: a file, or a part of one. */
+export interface NpySource {
+  /** For errors. */
+  readonly path: string;
+  readonly sizeBytes: number;
+  read(offset: number, length: number): Uint8Array;
 }
 
 /**
@@ -50,7 +61,7 @@ interface NpyHeader {
 export function readNpy(path: string): Tensor {
   const file = MappedFile.open(path);
   try {
-    const { dtype, fortranOrder, shape, dataStart } = readHeader(file);
+    const { dtype, fortranOrder, shape, dataStart } = readNpyHeader(file);
     if (dtype === "bool") checkBooleans(file, dataStart);
     return scope(() => {
       const stored = file.tensor(dataStart, dtype, fortranOrder ? [...shape].reverse() : shape);
@@ -67,7 +78,11 @@ export function readNpy(path: string): Tensor {
   }
 }
 
-function readHeader(file: MappedFile): NpyHeader {
+/**
+ * Reads and checks an array's header.
+ * @throws FormatError when it breaks the format, holds what the engine has no dtype for, or the values take another size
+ */
+export function readNpyHeader(file: NpySource): NpyHeader {
   const { path, sizeBytes } = file;
   const fail = (rule: string, message: string, byteOffset: number): never => {
     throw new FormatError({ path, rule, message, byteOffset });
@@ -187,11 +202,33 @@ function parseDictionary(
  * @throws TorchError when the dtype has no NumPy equivalent (bfloat16: convert to float32 first) or the disk refuses.
  */
 export function writeNpy(path: string, tensor: Tensor): void {
-  const descr = DESCRIPTOR_OF.get(tensor.dtype);
-  if (descr === undefined) {
-    throw new TorchError(`${path}: NumPy has no dtype ${tensor.dtype}; convert the tensor first, e.g. to float32`);
-  }
-  const { shape } = tensor;
+  const header = encodeHeader(path, tensor);
+  writeFileAtomically(path, (write) => {
+    write(header);
+    streamBytes(tensor, pieceBuffer(), write);
+  });
+}
+
+/**
+ * The bytes that {@link writeNpy} writes, for arrays inside of archives.
+ * @throws TorchError when the dtype has no NumPy equivalent
+ */
+export function encodeNpy(tensor: Tensor): Uint8Array {
+  const header = encodeHeader("array", tensor);
+  const bytes = new Uint8Array(header.length + sizeInBytes(tensor));
+  bytes.set(header);
+  let at = header.length;
+  streamBytes(tensor, new Uint8Array(Math.max(8, Math.min(bytes.length - at, 2 ** 20))), (piece) => {
+    bytes.set(piece, at);
+    at += piece.length;
+  });
+  return bytes;
+}
+
+function encodeHeader(path: string, { dtype, shape }: Tensor): Buffer {
+  const descr = DESCRIPTOR_OF.get(dtype);
+  if (descr === undefined)
+    throw new TorchError(`${path}: NumPy has no dtype ${dtype}; convert the tensor first, e.g. to float32`);
   const tuple = shape.length === 1 ? `(${shape[0]},)` : `(${shape.join(", ")})`;
   const growth = shape.length === 0 ? "" : " ".repeat(GROWTH_DIGITS - String(shape[0]).length);
   const dictionary = `{'descr': '${descr}', 'fortran_order': False, 'shape': ${tuple}, }${growth}`;
@@ -204,8 +241,5 @@ export function writeNpy(path: string, tensor: Tensor): void {
   header.writeUInt16LE(header.length - 10, 8);
   header.write(dictionary, 10, "latin1");
   header.write("\n", header.length - 1, "latin1");
-  writeFileAtomically(path, (write) => {
-    write(header);
-    streamBytes(tensor, pieceBuffer(), write);
-  });
+  return header;
 }

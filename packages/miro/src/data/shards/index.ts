@@ -1,4 +1,11 @@
-/** Shards: tar archives of samples, their index, and reading from them. */
+/** Shards: tar archives of samples, their index, their order, and reading batches from them. */
+export {
+  type LoaderStats,
+  type RowRequest,
+  type ShardBatch,
+  ShardLoader,
+  type ShardLoaderOptions,
+} from "./loader.js";
 export {
   Permutation,
   type Sampler as SampleOrder,
@@ -10,5 +17,24 @@ export {
 export type { FileFingerprint } from "./positional-file.js";
 export { groupSamples, type Sample, splitMemberName, type TarMember } from "./sample-key.js";
 export { problemText, ShardError, type ShardProblem } from "./shard-error.js";
+export {
+  type BadSamplePolicy,
+  Selection,
+  type SelectOptions,
+  type ShardInfo,
+  ShardSet,
+  type ShardSetOptions,
+  tarsIn,
+} from "./shard-set.js";
+export { type ArrayPlace, ShardTable, type TableProblem, tablePath } from "./shard-table.js";
 export { TarFile, type TarFileOptions } from "./tar-file.js";
 export { type TarSummary, TarWriter, type TarWriterOptions } from "./tar-writer.js";
+export {
+  checkWidsIndex,
+  type IndexedShard,
+  readWidsIndex,
+  WIDS_INDEX_NAME,
+  type WidsIndex,
+  type WriteWidsIndexOptions,
+  writeWidsIndex,
+} from "./wids-index.js";

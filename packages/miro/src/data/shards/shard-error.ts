@@ -21,9 +21,12 @@ export class ShardError extends MiroError implements ShardProblem {
   readonly rule: string;
   readonly byteOffset?: number;
   readonly member?: string;
+  /** What the message says, in parts. */
+  readonly problem: ShardProblem;
 
   constructor(problem: ShardProblem, options?: ErrorOptions) {
     super(problemText(problem), options);
+    this.problem = problem;
     this.path = problem.path;
     this.rule = problem.rule;
     this.byteOffset = problem.byteOffset;

@@ -88,6 +88,11 @@ export class TarFile {
     return this.file.read(member.offset, member.size);
   }
 
+  /** A copy of the first bytes of a member's content, all of it when it has fewer. */
+  readStart(member: TarMember, length: number): Buffer {
+    return Buffer.from(this.file.peek(member.offset, Math.min(length, member.size)));
+  }
+
   /** The members as samples. */
   samples(): Sample[] {
     return groupSamples(this.members);
