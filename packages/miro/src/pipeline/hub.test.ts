@@ -1,13 +1,30 @@
-import { randomBytes } from "node:crypto";
-import { existsSync, lstatSync, mkdtempSync, readdirSync, readFileSync, readlinkSync, rmSync, statSync } from "node:fs";
-import { tmpdir } from "node:os";
+import { spawnSync } from "node:child_process";
+import { createHash, randomBytes } from "node:crypto";
+import {
+  existsSync,
+  lstatSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  readlinkSync,
+  renameSync,
+  rmSync,
+  statSync,
+  symlinkSync,
+  writeFileSync,
+} from "node:fs";
+import { hostname, tmpdir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
 import { InvalidInputError, MiroError } from "../errors.js";
-import { resolveModel } from "./hub.js";
+import { REWARD_KEYS } from "../networks/config.js";
+import { type DownloadProgress, resolveModel } from "./hub.js";
 import { MiroPipeline } from "./pipeline.js";
+import { ABLATIONS_REPOSITORY, MAIN_REPOSITORY, RELEASES } from "./releases.js";
 import { HubServer, type TestRepository } from "./testing/hub-server.js";
+import { writeTinyRelease } from "./testing/tiny-release.js";
 
 const SHA = "0123456789abcdef0123456789abcdef01234567";
 let server: HubServer;
@@ -91,7 +108,7 @@ describe("a repository", () => {
     );
     delete repository.token;
     const other = resolveModel("someone/model", "model", { revision: "v9" });
-    await expect(other).rejects.toThrow("no repository someone/model with revision v9");
+    await expect(other).rejects.toThrow("no revision v9 of someone/model");
     await expect(other).rejects.toBeInstanceOf(InvalidInputError);
   });
 
@@ -145,12 +162,108 @@ describe("a repository", () => {
     await expect(open()).rejects.toThrow(/HTTP status 500/);
   });
 
+  it("starts again when the storage ignores ranges", async () => {
+    server.cutAfter.push(20_000);
+    server.ignoresRange = true;
+    const source = await open();
+    await source.fetch(["v1/model.bin"]);
+    expect(readFileSync(join(source.folder, "v1/model.bin"))).toEqual(repository.files["v1/model.bin"]);
+  });
+
+  it("stops at once when more arrives than the Hub states", async () => {
+    server.corrupt = randomBytes(5_000_000);
+    const source = await open();
+    await expect(source.fetch(["v1/model.bin"])).rejects.toThrow(
+      /more than the 50000 bytes arrive that the Hub states/,
+    );
+    expect(readdirSync(join(storage(), "blobs"))).toEqual([]);
+  });
+
+  it("says when it keeps getting less", async () => {
+    server.corrupt = randomBytes(40_000);
+    const source = await open();
+    await expect(source.fetch(["v1/model.bin"])).rejects.toThrow(/does not continue|ended at byte|hash/);
+    expect(existsSync(join(source.folder, "v1/model.bin"))).toBe(false);
+  });
+
+  it("waits as long as a busy Hub asks", async () => {
+    server.failWith.push(429, 429);
+    server.failureHeaders = { "Retry-After": "1" };
+    const start = performance.now();
+    await open();
+    expect(performance.now() - start).toBeGreaterThan(1_900);
+    server.failWith.push(429, 429);
+    server.failureHeaders = { "Retry-After": new Date(Date.now() - 1000).toUTCString() };
+    await open();
+    server.failWith.push(429, 429, 429);
+    await expect(open()).rejects.toThrow(/HTTP status 429 \(too many requests\); wait a little, or set HF_TOKEN/);
+  });
+
+  it("that is gated names its page and HF_TOKEN", async () => {
+    repository.gated = true;
+    await expect(open()).rejects.toThrow(
+      /^model: the Hub refuses access to someone\/model \(403\): its owner lets in only .*someone\/model, then set HF_TOKEN/,
+    );
+    vi.stubEnv("HF_TOKEN", "hf_other");
+    await expect(open()).rejects.toThrow(/with the account of your token/);
+  });
+
+  it("counts files that are fetched together", async () => {
+    const seen: DownloadProgress[] = [];
+    const source = await resolveModel("someone/model", "model", {
+      retryDelaysMs,
+      onDownload: (p) => void seen.push(p),
+    });
+    await source.fetch(source.files);
+    const total = Object.values(repository.files).reduce((sum, body) => sum + body.length, 0);
+    expect(seen.at(-1)).toMatchObject({ allBytes: total, allTotalBytes: total, fileNumber: 2, fileCount: 2 });
+    expect(seen.map(({ allBytes }) => allBytes)).toEqual(seen.map(({ allBytes }) => allBytes).sort((a, b) => a - b));
+  });
+
   it("refuses file names that leave the cache", async () => {
     repository.files["../../evil"] = Buffer.from("x");
     const source = await open();
     expect(source.files).not.toContain("../../evil");
     await expect(source.fetch(["../../evil"])).rejects.toThrow(MiroError);
     expect(existsSync(join(home, "hub", "evil"))).toBe(false);
+  });
+});
+
+describe("two downloads of one file", () => {
+  const inBlobs = () => readdirSync(join(storage(), "blobs"));
+
+  it("in one process send one request", async () => {
+    const [a, b] = [await open(), await open()];
+    await Promise.all([a.fetch(["v1/model.bin"]), b.fetch(["v1/model.bin"])]);
+    expect(server.downloads.filter(({ path }) => path.startsWith("/large/"))).toHaveLength(1);
+    expect(inBlobs()).toHaveLength(1);
+  });
+
+  it("continue what a killed process left, and leave what a live one writes", async () => {
+    const source = await open();
+    const body = repository.files["v1/model.bin"]!;
+    const hash = createHash("sha256").update(body).digest("hex");
+    const host = createHash("sha1").update(hostname()).digest("hex").slice(0, 8);
+    mkdirSync(join(storage(), "blobs"), { recursive: true });
+    const { pid } = spawnSync(process.execPath, ["-e", ""]);
+    const left = join(storage(), "blobs", `${hash}.miro-${pid}-${host}-0123abcd.incomplete`);
+    writeFileSync(left, body.subarray(0, 30_000));
+    await source.fetch(["v1/model.bin"]);
+    expect(server.downloads.filter(({ path }) => path.startsWith("/large/")).map(startOf)).toEqual([30_000]);
+    expect(inBlobs()).toEqual([hash]);
+
+    rmSync(join(storage(), "blobs", hash));
+    rmSync(join(source.folder, "v1/model.bin"));
+    const live = join(storage(), "blobs", `${hash}.miro-${process.pid}-${host}-0123abcd.incomplete`);
+    writeFileSync(live, body.subarray(0, 30_000));
+    const count = server.downloads.length;
+    const waiting = source.fetch(["v1/model.bin"]);
+    await vi.waitFor(() => expect(existsSync(live)).toBe(true));
+    writeFileSync(live, body);
+    renameSync(live, join(storage(), "blobs", hash));
+    await waiting;
+    expect(server.downloads.length).toBe(count);
+    expect(readFileSync(join(source.folder, "v1/model.bin"))).toEqual(body);
   });
 });
 
@@ -186,7 +299,89 @@ describe("without the Hub", () => {
   });
 });
 
+describe("a cache that Python filled", () => {
+  it("is read offline: refs, blobs, links by either route, notes of files that do not exist", async () => {
+    // As huggingface_hub 2.4 leaves it, where a blob may itself be a link into the store that repositories share.
+    const body = randomBytes(100);
+    const at = (...path: string[]) => join(storage(), ...path);
+    for (const folder of [`snapshots/${SHA}`, "blobs", "refs", `.no_exist/${SHA}`])
+      mkdirSync(at(folder), { recursive: true });
+    mkdirSync(join(home, "hub", "blobs", "ab"), { recursive: true });
+    mkdirSync(join(home, "hub", ".locks", "models--someone--model"), { recursive: true });
+    writeFileSync(join(home, "hub", "CACHEDIR.TAG"), "Signature: 8a477f597d28d172789f06886806bc55\n");
+    writeFileSync(at("refs", "main"), SHA);
+    writeFileSync(at(".no_exist", SHA, "model.safetensors"), "");
+    writeFileSync(join(home, "hub", "blobs", "ab", "abcd"), body);
+    symlinkSync("../../blobs/ab/abcd", at("blobs", "1234"));
+    symlinkSync("../../blobs/1234", at("snapshots", SHA, "config.json"));
+    vi.stubEnv("HF_HUB_OFFLINE", "1");
+    const source = await open();
+    expect(source.files).toEqual(["config.json"]);
+    await source.fetch(["config.json"]);
+    expect(readFileSync(join(source.folder, "config.json"))).toEqual(body);
+    // The same snapshot as a plain folder.
+    const folder = await resolveModel(source.folder, "model");
+    await folder.fetch(["config.json"]);
+    expect(existsSync(at(".no_exist", SHA, "model.safetensors"))).toBe(true);
+  });
+});
+
+describe("a folder", () => {
+  it("must not link to files outside of it", async () => {
+    const folder = join(home, "checkpoint");
+    mkdirSync(folder);
+    writeFileSync(join(home, "secret"), "s");
+    symlinkSync("../secret", join(folder, "config.json"));
+    mkdirSync(join(folder, "real"));
+    writeFileSync(join(folder, "real", "a"), "a");
+    symlinkSync("real/a", join(folder, "inside"));
+    symlinkSync(home, join(folder, "vae"));
+    const source = await resolveModel(folder, "model");
+    await source.fetch(["inside", "real/a"]);
+    await expect(source.fetch(["config.json"])).rejects.toThrow(
+      /^model: .*config\.json is a link out of the folder, to .*secret/,
+    );
+    await expect(source.fetch(["vae/secret"])).rejects.toThrow(/link out of the folder/);
+    // A link to the folder itself is the user's own.
+    symlinkSync(folder, join(home, "alias"));
+    await (await resolveModel(join(home, "alias"), "model")).fetch(["inside"]);
+  });
+});
+
 describe("a pipeline from the Hub", () => {
+  it("offers upstream's main model and fifteen ablations, with their rewards, and fetches the one that is asked for", async () => {
+    const files: Record<string, Record<string, Buffer>> = { [MAIN_REPOSITORY]: {}, [ABLATIONS_REPOSITORY]: {} };
+    for (const { repository: name, variant, rewards } of RELEASES) {
+      const folder = join(home, `made-${rewards.join("-")}`);
+      if (!existsSync(folder)) writeTinyRelease(folder, rewards);
+      const prefix = variant ? `${variant}/` : "";
+      for (const file of readdirSync(folder)) files[name]![prefix + file] = readFileSync(join(folder, file));
+      files[name]![`${prefix}teaser.jpg`] = files[name]![`${prefix}README.md`] = Buffer.from("");
+    }
+    for (const [name, own] of Object.entries(files)) server.repositories[name] = { sha: SHA, files: own };
+    const tiny = fileURLToPath(new URL("../../../../tests/reference/fixtures/tiny", import.meta.url));
+    const local = { textEncoder: join(tiny, "text_encoder"), vae: join(tiny, "vae"), dtype: "float32" as const };
+    const variants = RELEASES.flatMap(({ variant }) => variant ?? []);
+    expect(variants).toHaveLength(15);
+    await expect(MiroPipeline.fromPretrained(ABLATIONS_REPOSITORY, local)).rejects.toThrow(
+      `choose one of its variants: ${[...variants].sort().join(", ")}`,
+    );
+    for (const { repository: name, variant, rewards } of RELEASES) {
+      const pipe = await MiroPipeline.fromPretrained(name, { ...local, variant });
+      expect(pipe.coherenceKeys).toEqual(rewards);
+      const lacks = REWARD_KEYS.find((key) => !rewards.includes(key));
+      if (lacks) {
+        await expect(pipe.generate("a cat", { steps: 1, rewardTargets: { [lacks]: 1 } })).rejects.toThrow(
+          `rewardTargets: this checkpoint was not trained on ${lacks}; its rewards are ${rewards.join(", ")}`,
+        );
+      }
+      await pipe.dispose();
+    }
+    const fetched = server.downloads.filter(({ path }) => path.includes("/resolve/")).map(({ path }) => path);
+    expect(fetched).toHaveLength(3 * RELEASES.length);
+    expect(fetched.some((path) => /teaser|README/.test(path))).toBe(false);
+  });
+
   it("draws with a variant, its own text encoder and another repository's autoencoder", async () => {
     const tiny = fileURLToPath(new URL("../../../../tests/reference/fixtures/tiny", import.meta.url));
     const read = (folder: string, prefix: string) =>

@@ -1,6 +1,7 @@
 /**
  * A small server that speaks the Hub's protocol, for tests: repository information, path information, files with ranges,
- * large files behind a redirect to another host, access by token, and connections that break.
+ * large files behind a redirect to another host, the headers of LFS and Xet storage, access by token, and connections that
+ * break. Python's `huggingface_hub` downloads from it too (HF_ENDPOINT, HF_HUB_DISABLE_XET=1).
  */
 import { createHash } from "node:crypto";
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from "node:http";
@@ -12,6 +13,8 @@ export interface TestRepository {
   files: Record<string, Buffer>;
   /** Token without which it answers 401. */
   token?: string;
+  /** Answers 403 as for a repository whose conditions have not been accepted. */
+  gated?: boolean;
 }
 
 /** What a request was. */
@@ -31,8 +34,12 @@ export class HubServer {
   readonly cutAfter: number[] = [];
   /** Answers with these statuses, once for each entry, before anything else. */
   readonly failWith: number[] = [];
+  /** Headers of those answers. */
+  failureHeaders: Record<string, string> = {};
   /** Sends this instead of a large file's contents. */
   corrupt: Buffer | null = null;
+  /** The storage sends whole files whatever range is asked for. */
+  ignoresRange = false;
   #server: Server | null = null;
   #port = 0;
 
@@ -65,7 +72,10 @@ export class HubServer {
     const { authorization, range } = request.headers;
     this.requests.push({ method: request.method!, path, authorization, range });
     const failure = this.failWith.shift();
-    if (failure !== undefined) return this.#json(response, failure, { error: "not now" });
+    if (failure !== undefined) {
+      for (const [name, value] of Object.entries(this.failureHeaders)) response.setHeader(name, value);
+      return this.#json(response, failure, { error: "not now" });
+    }
     const large = /^\/large\/([0-9a-f]{64})$/.exec(path);
     if (large) {
       const file = Object.values(this.repositories)
@@ -75,13 +85,13 @@ export class HubServer {
     }
     const match = /^\/(?:api\/models\/)?([^/]+\/[^/]+)\/(revision|paths-info|resolve)\/([^/]+)(?:\/(.+))?$/.exec(path);
     const repository = match && this.repositories[match[1]!];
-    if (!match || !repository) return this.#json(response, 404, { error: "Repository not found" });
+    if (!match || !repository) return this.#refuse(response, 404, "RepoNotFound");
     if (repository.token && authorization !== `Bearer ${repository.token}`) {
-      return this.#json(response, 401, { error: "Invalid username or password." });
+      return this.#refuse(response, 401, "RepoNotFound");
     }
+    if (repository.gated) return this.#refuse(response, 403, "GatedRepo");
     const [, name, action, revision, file] = match as unknown as [string, string, string, string, string];
-    if (revision !== "main" && revision !== repository.sha)
-      return this.#json(response, 404, { error: "Invalid rev id" });
+    if (revision !== "main" && revision !== repository.sha) return this.#refuse(response, 404, "RevisionNotFound");
     if (action === "revision") {
       const siblings = Object.keys(repository.files).map((rfilename) => ({ rfilename }));
       return this.#json(response, 200, {
@@ -110,24 +120,41 @@ export class HubServer {
       return;
     }
     const body = repository.files[file];
-    if (!body) return this.#json(response, 404, { error: "Entry not found" });
-    if (body.length < LARGE) return this.#send(request, response, body);
+    response.setHeader("X-Repo-Commit", repository.sha);
+    if (!body) return this.#refuse(response, 404, "EntryNotFound");
+    if (body.length < LARGE) return this.#send(request, response, body, `"${gitId(body)}"`);
     // Another host, as the Hub's storage is: the token must not travel there.
-    response.writeHead(302, { Location: `http://localhost:${this.#port}/large/${sha256(body)}` }).end();
+    response
+      .writeHead(302, {
+        Location: `http://localhost:${this.#port}/large/${sha256(body)}`,
+        "X-Linked-Size": body.length,
+        "X-Linked-ETag": `"${sha256(body)}"`,
+        "X-Xet-Hash": sha256(body).split("").reverse().join(""),
+        Link: `<${this.endpoint}/api/models/${name}/xet-read-token/${repository.sha}>; rel="xet-auth"`,
+      })
+      .end();
   }
 
-  #send(request: IncomingMessage, response: ServerResponse, body: Buffer): void {
-    const start = Number(/^bytes=(\d+)-$/.exec(request.headers.range ?? "")?.[1] ?? 0);
+  #send(request: IncomingMessage, response: ServerResponse, body: Buffer, etag = `"${sha256(body)}"`): void {
+    const range = this.ignoresRange ? undefined : /^bytes=(\d+)-$/.exec(request.headers.range ?? "")?.[1];
+    const start = Number(range ?? 0);
     const part = body.subarray(start);
-    const status = request.headers.range ? 206 : 200;
-    response.writeHead(status, {
+    response.writeHead(range === undefined ? 200 : 206, {
       "Content-Length": part.length,
-      "Content-Range": `bytes ${start}-${body.length - 1}/${body.length}`,
-      ETag: `"${sha256(body)}"`,
+      ...(range !== undefined && { "Content-Range": `bytes ${start}-${body.length - 1}/${body.length}` }),
+      "Accept-Ranges": "bytes",
+      ETag: etag,
     });
+    if (request.method === "HEAD") return void response.end();
     const cut = body.length >= LARGE ? this.cutAfter.shift() : undefined;
     if (cut === undefined) response.end(part);
     else response.write(part.subarray(0, cut), () => setTimeout(() => response.destroy(), 20));
+  }
+
+  /** An error as the Hub words it for programs. */
+  #refuse(response: ServerResponse, status: number, code: string): void {
+    response.setHeader("X-Error-Code", code);
+    this.#json(response, status, { error: code });
   }
 
   #json(response: ServerResponse, status: number, body: unknown): void {
@@ -136,9 +163,22 @@ export class HubServer {
 }
 
 function describe(path: string, body: Buffer) {
-  const oid = createHash("sha1").update(`blob ${body.length}\0`).update(body).digest("hex");
-  const lfs = body.length < LARGE ? {} : { lfs: { oid: sha256(body), size: body.length, pointerSize: 130 } };
-  return { type: "file", path, oid, size: body.length, ...lfs };
+  if (body.length < LARGE) return { type: "file", path, oid: gitId(body), size: body.length };
+  const pointer = Buffer.from(
+    `version https://git-lfs.github.com/spec/v1\noid sha256:${sha256(body)}\nsize ${body.length}\n`,
+  );
+  return {
+    type: "file",
+    path,
+    oid: gitId(pointer),
+    size: body.length,
+    lfs: { oid: sha256(body), size: body.length, pointerSize: pointer.length },
+    xetHash: sha256(body).split("").reverse().join(""),
+  };
+}
+
+function gitId(body: Buffer): string {
+  return createHash("sha1").update(`blob ${body.length}\0`).update(body).digest("hex");
 }
 
 function sha256(body: Buffer): string {
