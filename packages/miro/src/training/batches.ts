@@ -5,13 +5,17 @@ import type { LatentNormalization } from "../pipeline/normalization.js";
 import type { T5Encoder } from "../text/t5.js";
 import type { Tokenizer } from "../text/tokenizer.js";
 
-/** The frozen models that the data were prepared with; sample sheets and the release need them. */
-export interface FrozenModels {
-  tokenizer: Tokenizer;
-  encoder: T5Encoder;
+/** What a release says of the data besides the network. */
+export interface DataConstants {
   normalization: LatentNormalization;
   /** Text states of the empty prompt, (U, labelDim). */
   uncondEmbedding: Tensor;
+}
+
+/** The frozen models that the data were prepared with; sample sheets need them. */
+export interface FrozenModels extends DataConstants {
+  tokenizer: Tokenizer;
+  encoder: T5Encoder;
 }
 
 /**
@@ -23,7 +27,9 @@ export interface BatchSource {
   ready(step: number, signal?: AbortSignal): Promise<void>;
   /** The batch of a step, counted from 0. New tensors, owned by the caller's scope. */
   batch(step: number): LossBatch;
-  /** Absent where the data are made up. */
+  /** Absent where the data are made up, or nothing is known of the empty prompt. */
+  readonly constants?: DataConstants;
+  /** Absent where the models are not at hand. */
   readonly frozen?: FrozenModels;
   /** Ends worker threads and frees what the source holds. */
   close(): Promise<void>;

@@ -1,11 +1,12 @@
 /** Training batches from cached latents and the frozen text encoder. */
 import { Generator, noGrad, randperm, scope, type Tensor, tensor } from "@miro-t2i/torch";
 import type { LossBatch } from "../flow/loss.js";
-import { type LatentNormalization, normalize } from "../pipeline/normalization.js";
+import { normalize } from "../pipeline/normalization.js";
 import { T5Encoder } from "../text/t5.js";
 import { Tokenizer } from "../text/tokenizer.js";
-import { type BatchSource, type FrozenModels, mixSeed } from "./batches.js";
+import { type BatchSource, type DataConstants, type FrozenModels, mixSeed } from "./batches.js";
 import { type EmojiData, LatentCache } from "./latent-cache.js";
+import { normalizationOf } from "./latent-statistics.js";
 
 export interface EmojiBatchesOptions {
   data: EmojiData;
@@ -46,6 +47,10 @@ export class EmojiBatches implements BatchSource {
       };
     });
     return new EmojiBatches(options, cache, { tokenizer, encoder, normalization, uncondEmbedding });
+  }
+
+  get constants(): DataConstants {
+    return this.frozen;
   }
 
   async ready(step: number, signal?: AbortSignal): Promise<void> {
@@ -96,16 +101,4 @@ export class EmojiBatches implements BatchSource {
     const used = (ids.ne(0).any(0).toList() as unknown[]).map(Boolean).lastIndexOf(true) + 1;
     return ids.narrow(1, 0, used);
   }
-}
-
-/**
- * Mean 0 in each channel and standard deviation sigmaData over all of them, for the given latents (n, C, h, w). One scale for all:
- * channels that hold little detail keep their small variance, and with it their small part in the loss.
- */
-function normalizationOf(latents: Tensor, sigmaData: number): LatentNormalization {
-  const channels_CN = latents.float().transpose(0, 1).flatten(1);
-  const mean_C = channels_CN.mean(1);
-  const scale = channels_CN.var(1).mean().rsqrt().mul(sigmaData);
-  const [C] = mean_C.shape as [number];
-  return { scale: scale.expand(C).contiguous().view(1, C, 1, 1), bias: mean_C.mul(scale).neg().view(1, C, 1, 1) };
 }

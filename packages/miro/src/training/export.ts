@@ -1,13 +1,13 @@
 /**
  * A trained model as a release folder in half precision: the averaged network, and copies of the frozen text encoder and
- * autoencoder beside it, so that the folder needs nothing else.
+ * autoencoder beside it where the recipe names them, so that the folder needs nothing else.
  */
 import { copyFileSync, mkdirSync, readdirSync } from "node:fs";
 import { join } from "node:path";
 import { readSafetensors, scope, writeSafetensors } from "@miro-t2i/torch";
 import { parsePrecondConfig } from "../networks/config.js";
 import { saveCheckpoint } from "../pipeline/checkpoint.js";
-import type { FrozenModels } from "./batches.js";
+import type { DataConstants } from "./batches.js";
 import type { Recipe } from "./recipe.js";
 import type { Trainer } from "./trainer.js";
 
@@ -16,15 +16,17 @@ export interface ExportOptions {
   /** Folder to write; files in it are replaced. */
   output: string;
   trainer: Trainer;
-  frozen: FrozenModels;
+  constants: DataConstants;
 }
 
 /** Writes the release folder and returns its path. */
-export function exportRelease({ recipe, output, trainer, frozen }: ExportOptions): string {
-  if (recipe.data.kind !== "emoji") throw new TypeError("only emoji runs know their text encoder and autoencoder");
+export function exportRelease({ recipe, output, trainer, constants }: ExportOptions): string {
+  const { data } = recipe;
+  if (data.kind === "random") throw new TypeError("random data have no release");
   const { ema, preconditioning } = trainer.parts;
-  const { autoencoder, textEncoder, maxTextLen, scenes } = recipe.data;
+  const { autoencoder, textEncoder, maxTextLen } = data;
   const network = ema.module;
+  const imgResolution = data.kind === "emoji" ? data.scenes.size : (data.imgResolution ?? 8 * network.config.dataSize);
   saveCheckpoint(output, {
     config: {
       network: network.config,
@@ -43,18 +45,18 @@ export function exportRelease({ recipe, output, trainer, frozen }: ExportOptions
           shift: recipe.samples.shift,
         },
         data_resolution: network.config.dataSize,
-        img_resolution: scenes.size,
+        img_resolution: imgResolution,
         max_text_len: maxTextLen,
       },
     },
     network,
     preconditioning,
-    postprocessing: frozen.normalization,
-    uncondEmbedding: frozen.uncondEmbedding,
+    postprocessing: constants.normalization,
+    uncondEmbedding: constants.uncondEmbedding,
     dtype: "float16",
   });
-  copyHalved(textEncoder, join(output, "text_encoder"));
-  copyHalved(autoencoder, join(output, "vae"));
+  if (textEncoder !== undefined) copyHalved(textEncoder, join(output, "text_encoder"));
+  if (autoencoder !== undefined) copyHalved(autoencoder, join(output, "vae"));
   return output;
 }
 

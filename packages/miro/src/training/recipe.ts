@@ -8,6 +8,8 @@ import { readFileSync } from "node:fs";
 import { parse as parseYaml } from "yaml";
 import { z } from "zod";
 import { EMOJI_REWARD_KEYS, emojiSceneOptionsSchema } from "../data/emoji/scenes.js";
+import { LATENT_DTYPES } from "../data/training/latents.js";
+import { trainingSetOptionsSchema } from "../data/training/training-set.js";
 import { describe, InvalidInputError, MiroError, systemReason } from "../errors.js";
 import { parsePrecondConfig, parseRinConfig, precondConfigToJson, rinConfigToJson } from "../networks/config.js";
 
@@ -36,6 +38,35 @@ const emojiData = z.strictObject({
   maxTextLen: count,
 });
 
+/** Enriched shards, as the published preparation and `miro preprocess` write them. */
+const shardData = z.strictObject({
+  kind: z.literal("shards"),
+  ...trainingSetOptionsSchema.shape,
+  /** Draw latents as mean + std·noise; false trains on the mean. */
+  vaeSample: z.boolean().default(true),
+  /** `stored` rounds every step of the draw to the dtype of the files, as the published code does. */
+  latentDtype: z.enum(LATENT_DTYPES).default("float32"),
+  /**
+   * How latents become x: with the statistics of the SDXL autoencoder (`sdxl`: by channel, what every published model uses; `sdxl_plain`: one
+   * factor), or with those of the first samples of the shards (`data`), for any other autoencoder.
+   */
+  latentNormalization: z.enum(["sdxl", "sdxl_plain", "data"]).default("sdxl"),
+  /** Texts longer than this are cut. */
+  maxTextLen: count.default(256),
+  /** `longest`: pad each batch to its longest text; `fixed`: always to max_text_len, as the published code does. */
+  textPadding: z.enum(["longest", "fixed"]).default("longest"),
+  /** Batches that are read ahead. */
+  prefetchFactor: z.int().positive().max(256).default(4),
+  /** Text states of the empty prompt, an .npy file (tokens, label_dim) or (1, tokens, label_dim); the text encoder's where one is named. */
+  uncondEmbedding: z.string().min(1).optional(),
+  /** Folder of the frozen text encoder with its tokenizer: for sample sheets and the release. */
+  textEncoder: z.string().min(1).optional(),
+  /** Folder of the frozen autoencoder: for sample sheets and the release. */
+  autoencoder: z.string().min(1).optional(),
+  /** Side of the pictures in pixels, as the release states it; by default 8 for each latent. */
+  imgResolution: count.optional(),
+});
+
 /** Random latents, texts and rewards: for benchmarks and tests. */
 const randomData = z.strictObject({
   kind: z.literal("random"),
@@ -45,7 +76,7 @@ const randomData = z.strictObject({
 const recipeSchema = z.strictObject({
   name: z.string().regex(/^[\w.-]+$/, "letters, digits, '.', '_' and '-'"),
   seed: z.int().nonnegative().default(3407),
-  data: z.discriminatedUnion("kind", [emojiData, randomData]),
+  data: z.discriminatedUnion("kind", [emojiData, shardData, randomData]),
   network: object,
   preconditioning: object.default({}),
   scheduler: z
@@ -148,7 +179,9 @@ export type Recipe = z.output<typeof recipeSchema>;
  */
 export function parseRecipe(json: unknown, source = "recipe"): Recipe {
   const recipe = checkRecipe(recipeSchema, json, source);
-  const refuse = (lines: string[]) => refuseRecipe(source, lines);
+  const refuse = (lines: string[]) => {
+    if (lines.length > 0) refuseRecipe(source, lines);
+  };
   const unknown = Object.keys(recipe.network).filter((key) => !networkKeys.includes(key));
   if (unknown.length > 0) refuse(unknown.map((key) => unknownKey(["network", key], networkKeys)));
   const { warmupSteps, totalSteps = recipe.trainer.maxSteps } = recipe.lrScheduler;
@@ -170,11 +203,34 @@ export function parseRecipe(json: unknown, source = "recipe"): Recipe {
         `network.coherence_keys: emoji scenes have no ${unknownRewards.join(", ")}; they have ${EMOJI_REWARD_KEYS.join(", ")}`,
       ]);
   }
+  if (recipe.data.kind === "shards") refuse(shardFaults(recipe.data, network.coherenceKeys, recipe.loss));
   recipe.network = rinConfigToJson(network);
   recipe.preconditioning = precondConfigToJson(
     parsePrecondConfig({ ...recipe.preconditioning, num_latents: network.numLatents, latents_dim: network.latentsDim }),
   );
   return recipe;
+}
+
+/** What in a recipe's shards does not fit the rest of it, one line each. */
+function shardFaults(
+  data: z.output<typeof shardData>,
+  keys: readonly string[],
+  { condDropRate, textDropRate }: { condDropRate: number; textDropRate: number },
+): string[] {
+  const lines: string[] = [];
+  const unknown = keys.filter((key) => data.coherenceScores !== undefined && !data.coherenceScores.includes(key));
+  if (unknown.length > 0) lines.push(`data.coherence_scores: lacks ${unknown.join(", ")} of network.coherence_keys`);
+  if (condDropRate + textDropRate > 0 && data.uncondEmbedding === undefined && data.textEncoder === undefined)
+    lines.push(
+      "data.uncond_embedding: dropping texts (loss.cond_drop_rate, loss.text_drop_rate) needs the empty prompt; name its file, or data.text_encoder",
+    );
+  if (data.vaeSample && data.vaeEmbeddingNameStd === null)
+    lines.push("data.vae_sample: expected false without data.vae_embedding_name_std (received true)");
+  if (data.binStrategy === "refined_quantile" && data.refineLastNBins >= data.numBins)
+    lines.push(
+      `data.refine_last_n_bins: expected fewer than the ${data.numBins} bins (received ${data.refineLastNBins})`,
+    );
+  return lines;
 }
 
 /**

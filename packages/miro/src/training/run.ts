@@ -47,7 +47,7 @@ export interface RunResult {
   step: number;
   /** Newest checkpoint. */
   checkpoint: string | null;
-  /** Release folder, when the run is finished and its data know text encoder and autoencoder. */
+  /** Release folder, when the run is finished and its data know the empty prompt. */
   exported: string | null;
 }
 
@@ -73,7 +73,7 @@ export async function runTraining({
   const { trainer: settings } = recipe;
   const device = settings.device;
   onMessage("opening the data");
-  const source = await openSource(recipe, signal);
+  const source = await openSource(recipe, { signal, onMessage });
   let replicas: Replicas | null = null;
   try {
     manualSeed(mixSeed(recipe.seed, 0)); // initial weights
@@ -82,7 +82,10 @@ export async function runTraining({
     network.to({ device });
     preconditioning.to({ device });
     const ema = new Ema(network, new Rin(network.config).to({ device }), recipe.ema);
-    const loss = createLoss(recipe, source.frozen?.uncondEmbedding ?? zeros([1, network.config.labelDim], { device }));
+    const loss = createLoss(
+      recipe,
+      source.constants?.uncondEmbedding ?? zeros([1, network.config.labelDim], { device }),
+    );
     const optimizer = createOptimizer(recipe, network, preconditioning);
     const { totalSteps = settings.maxSteps, ...warmupCosine } = recipe.lrScheduler;
 
@@ -124,9 +127,9 @@ export async function runTraining({
     );
     const writeSheet = async (step: number): Promise<void> => {
       const { frozen } = source;
-      if (frozen === undefined) return;
+      const { data } = recipe;
+      if (frozen === undefined || data.kind === "random" || data.autoencoder === undefined) return;
       const { everyNSteps: _, shift, ...settings } = recipe.samples;
-      const data = recipe.data as Extract<Recipe["data"], { kind: "emoji" }>;
       const autoencoder = loadAutoencoder(data.autoencoder, { device: "cpu", dtype: "float32" });
       try {
         const png = await drawSampleSheet({
@@ -162,8 +165,8 @@ export async function runTraining({
       log.close();
     }
     const exported =
-      finished && source.frozen
-        ? exportRelease({ recipe, output: join(output, "export"), trainer, frozen: source.frozen })
+      finished && source.constants
+        ? exportRelease({ recipe, output: join(output, "export"), trainer, constants: source.constants })
         : null;
     return { finished, step: trainer.step, checkpoint: listCheckpoints(checkpoints).at(-1)?.path ?? null, exported };
   } finally {
@@ -172,7 +175,10 @@ export async function runTraining({
   }
 }
 
-async function openSource(recipe: Recipe, signal?: AbortSignal): Promise<BatchSource> {
+async function openSource(
+  recipe: Recipe,
+  { signal, onMessage }: { signal?: AbortSignal | undefined; onMessage: (message: string) => void },
+): Promise<BatchSource> {
   const { data, network } = recipe;
   const { batchSize, device } = recipe.trainer;
   if (data.kind === "emoji") {
@@ -187,6 +193,20 @@ async function openSource(recipe: Recipe, signal?: AbortSignal): Promise<BatchSo
     return EmojiBatches.open({ data, seed: recipe.seed, batchSize, device, sigmaData, signal });
   }
   const config = parseRinConfig(network);
+  if (data.kind === "shards") {
+    const sigmaData = recipe.preconditioning.sigma_data as number;
+    const { ShardBatches } = await import("./shard-batches.js");
+    return ShardBatches.open({
+      data,
+      network: config,
+      seed: recipe.seed,
+      batchSize,
+      device,
+      sigmaData,
+      signal,
+      onMessage,
+    });
+  }
   return new RandomBatches({
     seed: recipe.seed,
     batchSize,

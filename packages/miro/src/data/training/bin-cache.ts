@@ -53,7 +53,10 @@ export function binCacheName({
  * @returns null where there is no file, or it belongs to other data or options; `foreign` where nothing says what it belongs to
  * @throws MiroError naming the file when its content is not what such a file holds
  */
-export function readBinCache(folder: string, identity: BinIdentity): { edges: BinEdges; foreign: boolean } | null {
+export function readBinCache(
+  folder: string,
+  identity: BinIdentity,
+): { edges: BinEdges; file: string; foreign: boolean } | null {
   const path = join(folder, binCacheName(identity));
   if (!existsSync(path)) return null;
   const beside = identityPath(path);
@@ -79,7 +82,7 @@ export function readBinCache(folder: string, identity: BinIdentity): { edges: Bi
     if (values.some((edge, i) => i > 0 && !(edge > values[i - 1]!))) return fail(`${name}: the edges do not ascend`);
     edges.set(name, values);
   }
-  return { edges, foreign };
+  return { edges, file: path, foreign };
 }
 
 /** Keeps edges and what they belong to. Scores are written in the order of the identity. */

@@ -17,7 +17,7 @@ export function syntheticName(score: string): string {
   return `synthetic_${score}`;
 }
 
-/** A sample's scores, NaN where it has none, in the order of the configured names. */
+/** A sample's scores, not finite where it has none, in the order of the configured names. */
 export interface SampleScores {
   original: ArrayLike<number>;
   synthetic: ArrayLike<number>;
@@ -29,7 +29,7 @@ export function canBeSynthetic({ original, synthetic, hasSyntheticText }: Sample
   if (!hasSyntheticText) return false;
   if (mode === "original") return true;
   for (let i = 0; i < original.length; i++)
-    if (Number.isNaN(synthetic[i]!) && !Number.isNaN(original[i]!)) return false;
+    if (!Number.isFinite(synthetic[i]) && Number.isFinite(original[i])) return false;
   return true;
 }
 

@@ -5,11 +5,9 @@
  * The sample: all samples where there are at most `maxSamples`; otherwise that many different ones, the very samples that the
  * published code draws in a single process (Python's `random.Random(seed).sample`), grouped by shard.
  */
-
-import { canBeSynthetic, type ScoreMode, syntheticName } from "./caption-source.js";
-import { type DrawKey, PURPOSE, uniformAt } from "./counter-random.js";
+import type { ShardTable } from "../shards/index.js";
+import { canBeSynthetic, drawsSynthetic, type ScoreMode, syntheticName } from "./caption-source.js";
 import { PythonRandom } from "./python-random.js";
-import { FLAG, type ScoreTable } from "./score-table.js";
 
 /** One score over all samples that have it. */
 export class ScoreSummary {
@@ -61,10 +59,23 @@ export interface StatisticsOptions {
   scores: readonly string[];
   /** Probability that a sampled sample counts with its synthetic scores. */
   syntheticProb: number;
+  /** Extension of the synthetic caption's text states: samples without it keep their original scores. */
+  syntheticText: string;
   scoreMode: ScoreMode;
   /** Samples that the sample holds at most. */
   maxSamples: number;
   seed: number;
+  signal?: AbortSignal;
+  /** Called for each shard that is done. */
+  onShard?: (done: number, all: number) => void;
+}
+
+/** A shard as statistics see it. */
+export interface CountedShard {
+  /** Samples. */
+  readonly count: number;
+  /** The numbers of the samples' metadata, and which members they have. */
+  table(): Pick<ShardTable, "columns" | "has">;
 }
 
 /** What was gathered. */
@@ -80,16 +91,14 @@ export interface Statistics {
 /**
  * Gathers statistics.
  *
- * @param counts samples of each shard
- * @param table the scores of a shard; called once for each, in order
+ * @param shards their number is not limited: each one's numbers are read once, in order
  */
-export function gatherStatistics(
-  counts: readonly number[],
-  table: (shard: number) => ScoreTable,
+export async function gatherStatistics(
+  shards: readonly CountedShard[],
   options: StatisticsOptions,
-): Statistics {
-  const { scores, syntheticProb, scoreMode, maxSamples, seed } = options;
-  const total = counts.reduce((sum, count) => sum + count, 0);
+): Promise<Statistics> {
+  const { scores, syntheticProb, syntheticText, scoreMode, maxSamples, seed } = options;
+  const total = shards.reduce((sum, { count }) => sum + count, 0);
   const drawn = total > maxSamples ? Float64Array.from(new PythonRandom(seed).sample(total, maxSamples)).sort() : null;
   const summaries = new Map<string, ScoreSummary>();
   const values = scores.map(() => new Float32Array(Math.min(total, maxSamples)));
@@ -97,9 +106,10 @@ export function gatherStatistics(
 
   let first = 0;
   let next = 0;
-  counts.forEach((count, shard) => {
-    const columns = table(shard);
-    const named = (name: string) => columns.scores.get(name) ?? new Float64Array(count).fill(Number.NaN);
+  for (const [shard, { count, table: read }] of shards.entries()) {
+    options.signal?.throwIfAborted();
+    const table = read();
+    const named = (name: string) => table.columns.get(name) ?? new Float64Array(count).fill(Number.NaN);
     const original = scores.map(named);
     const synthetic = scores.map((name) => named(syntheticName(name)));
     scores.forEach((name, s) => {
@@ -107,25 +117,25 @@ export function gatherStatistics(
       summarise(summaries, syntheticName(name), synthetic[s]!);
     });
     const take = (local: number) => {
-      const key: DrawKey = { seed, epoch: 0, sample: first + local, purpose: PURPOSE.caption };
       const pair = {
         original: original.map((c) => c[local]!),
         synthetic: synthetic.map((c) => c[local]!),
-        hasSyntheticText: true,
+        hasSyntheticText: table.has(local, syntheticText),
       };
-      const swap =
+      const synthetically =
         scoreMode === "paired" &&
-        syntheticProb > 0 &&
-        uniformAt(key) < syntheticProb &&
+        drawsSynthetic(syntheticProb, seed, 0, first + local) &&
         canBeSynthetic(pair, scoreMode);
-      (swap ? pair.synthetic : pair.original).forEach((value, s) => {
+      (synthetically ? pair.synthetic : pair.original).forEach((value, s) => {
         if (Number.isFinite(value)) values[s]![filled[s]!++] = value;
       });
     };
     if (drawn === null) for (let local = 0; local < count; local++) take(local);
     else for (; next < drawn.length && drawn[next]! < first + count; next++) take(drawn[next]! - first);
     first += count;
-  });
+    options.onShard?.(shard + 1, shards.length);
+    if (shard % 16 === 15) await new Promise((resolve) => setImmediate(resolve));
+  }
   for (const name of scores) if (summaries.get(syntheticName(name))!.count === 0) summaries.delete(syntheticName(name));
   return {
     samples: total,
@@ -138,9 +148,4 @@ function summarise(summaries: Map<string, ScoreSummary>, name: string, values: F
   const summary = summaries.get(name) ?? new ScoreSummary();
   for (const value of values) summary.add(value);
   summaries.set(name, summary);
-}
-
-/** Samples of a table that nothing but a filter may leave out: metadata that can be read (or none), a picture and a caption. */
-export function isComplete(flags: number): boolean {
-  return (flags & FLAG.UNREADABLE) === 0 && (flags & FLAG.IMAGE) !== 0 && (flags & FLAG.CAPTION) !== 0;
 }
