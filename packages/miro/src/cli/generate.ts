@@ -1,6 +1,6 @@
 /** `miro generate`: text to PNG files. Parses, calls {@link MiroPipeline}, writes, prints. */
 import { existsSync, mkdirSync, statSync } from "node:fs";
-import { basename, dirname, join, resolve } from "node:path";
+import { dirname, join, resolve } from "node:path";
 import { readNpy, setNumThreads, type Tensor, writeNpy } from "@miro-t2i/torch";
 import { InvalidInputError, invalid, MiroError, systemReason } from "../errors.js";
 import { help, parseOptions } from "../options.js";
@@ -164,8 +164,7 @@ async function generate(given: readonly string[], flags: Flags, context: CliCont
       textEncoderDtype: flags.textEncoderDtype as "auto" | undefined,
       lowMemory: flags.lowMemory,
       signal: context.signal,
-      onDownload: ({ file, bytes, totalBytes }) =>
-        progress.update(`downloading ${basename(file)}`, Math.round(bytes / 1e6), Math.round(totalBytes / 1e6), " MB"),
+      onDownload: (now) => progress.download(now),
     });
     const files: { path: string; seed: number | null; prompt: string; width: number; height: number }[] = [];
     const result = await pipe.generate(prompts, {
