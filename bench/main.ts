@@ -6,6 +6,7 @@
 import { parseArgs } from "node:util";
 import { generate } from "./generate.js";
 import { BenchError, type BenchOptions, referencePython } from "./harness.js";
+import { loader } from "./loader.js";
 import { ops } from "./ops.js";
 import { sampling } from "./sampling.js";
 
@@ -19,6 +20,7 @@ const BENCHMARKS: Record<
     help: "seconds per guided step, against the Python reference and the GEMM ceiling",
   },
   ops: { run: ops, rounds: 1, help: "host cost of one operation, against Python" },
+  loader: { run: loader, rounds: 3, help: "samples a second out of shards, against Python's wids and webdataset" },
   generate: { run: generate, rounds: 5, help: "seconds from process start to a picture, bundled model" },
 };
 
