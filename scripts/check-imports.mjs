@@ -55,6 +55,12 @@ export function findCycle(graph) {
   return null;
 }
 
+/** What other packages may import of the engine: the `exports` of its package.json. */
+function entryPoints(manifest) {
+  const { name, exports } = JSON.parse(readFileSync(manifest, "utf8"));
+  return new Set(Object.keys(exports).map((entry) => path.posix.join(name, entry)));
+}
+
 /** Everything wrong with the imports below `root`, one message each. */
 export function checkImports(root) {
   const problems = [];
@@ -71,8 +77,7 @@ export function checkImports(root) {
     if (room === "index") return levels.length;
     return levels.findIndex((level) => level.includes(room));
   };
-  const engine = JSON.parse(readFileSync(path.join(root, "packages", "torch", "package.json"), "utf8"));
-  const open = new Set(Object.keys(engine.exports ?? {}).map((name) => path.posix.join("@miro-t2i/torch", name)));
+  const open = entryPoints(path.join(root, "packages", "torch", "package.json"));
   const isTest = (file) => file.endsWith(".test.ts");
   for (const name of ["torch", "miro"]) {
     const home = path.join(root, "packages", name, "src");

@@ -13,7 +13,8 @@ describe("import check", () => {
   });
   afterEach(() => rmSync(root, { recursive: true, force: true }));
   const tree = (files: Record<string, string>) => {
-    for (const [name, content] of Object.entries(files)) {
+    const manifest = JSON.stringify({ name: "@miro-t2i/torch", exports: { ".": {}, "./files": {} } });
+    for (const [name, content] of Object.entries({ "torch/package.json": manifest, ...files })) {
       const file = path.join(root, "packages", name);
       mkdirSync(path.dirname(file), { recursive: true });
       writeFileSync(file, content);
@@ -29,7 +30,7 @@ describe("import check", () => {
   test("accepts the order of the rooms", () => {
     const problems = tree({
       "miro/src/errors.ts": "export {};",
-      "miro/src/networks/rin.ts": 'import "../errors.js"; import "@miro-t2i/torch";',
+      "miro/src/networks/rin.ts": 'import "../errors.js"; import "@miro-t2i/torch"; import "@miro-t2i/torch/files";',
       "miro/src/flow/loss.ts": 'import "../networks/rin.js";',
       "miro/src/cli/main.ts": 'import "../flow/loss.js";',
       "miro/src/index.ts": 'export * from "./flow/loss.js";',

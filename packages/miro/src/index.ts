@@ -61,20 +61,27 @@ export {
 } from "./pipeline/checkpoint.js";
 export { availableDevices, type ComputeDType, resolveDType } from "./pipeline/device.js";
 export type { GenerateOptions, GenerateProgress } from "./pipeline/generate-options.js";
-export type { DownloadProgress } from "./pipeline/hub.js";
+export type { WeightsIdentity } from "./pipeline/identity.js";
+export {
+  encodeImage,
+  IMAGE_FORMATS,
+  type ImageFile,
+  type ImageFileOptions,
+  type ImageFormat,
+  readImageFile,
+} from "./pipeline/image-files.js";
 export { contactSheet, type RgbImage } from "./pipeline/images.js";
 export type { FromPretrainedOptions } from "./pipeline/load-options.js";
-export { type GeneratedImage, type ImageSettings, settingsToText, textToSettings } from "./pipeline/metadata.js";
 export {
-  type CachedRepository,
-  type CachedRevision,
-  type ListedRelease,
-  listModels,
-  type ModelList,
-} from "./pipeline/model-list.js";
+  type GeneratedImage,
+  type ImageSettings,
+  readSettings,
+  settingsToText,
+  textToSettings,
+} from "./pipeline/metadata.js";
 export { type GenerateResult, MiroPipeline } from "./pipeline/pipeline.js";
 export { encodePng, type PngInfo, type PngText, readPng } from "./pipeline/png.js";
-export { RELEASES, type Release } from "./pipeline/releases.js";
+export { type PromptRequest, readPromptFile } from "./pipeline/prompt-file.js";
 export {
   type BestOf,
   type BestOfOptions,

@@ -7,7 +7,6 @@ import { fileURLToPath } from "node:url";
 import { readNpy, readSafetensors, scope, writeNpy } from "@miro-t2i/torch";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
 import { readPng } from "../pipeline/png.js";
-import { slug } from "./generate.js";
 import { run } from "./main.js";
 
 const tiny = fileURLToPath(new URL("../../../../tests/reference/fixtures/tiny", import.meta.url));
@@ -76,7 +75,7 @@ describe("miro generate", () => {
       negativeRewardTargets: { clip_score: 0, aesthetic_score: 0.5, image_reward_score: 0 },
     });
     expect(text.find(({ keyword }) => keyword === "parameters")!.text).toBe(
-      `A Fox, please!\nSteps: 2, Sampler: Euler, CFG scale: 4, Seed: 7, Size: 16x16, Model: checkpoint, Version: miro-t2i ${settings.versions.miro}`,
+      `A Fox, please!\nSteps: 2, Sampler: Euler, CFG scale: 4, Seed: 7, Size: 16x16, Model hash: ${settings.weights.checkpoint.sha256.slice(0, 10)}, Model: checkpoint, VAE hash: ${settings.weights.autoencoder.sha256.slice(0, 10)}, Rewards: clip_score=0.25, Version: miro-t2i ${settings.versions.miro}`,
     );
     const info = await miro(["info", report.images[2].path, "--json"]);
     expect(JSON.parse(info.stdout).settings).toEqual(settings);
@@ -252,18 +251,6 @@ describe("help", () => {
   it("of the program lists the commands", async () => {
     expect((await miro(["--help"])).stdout).toMatch(/generate +draw pictures/);
     expect((await miro(["--version"])).stdout).toMatch(/^\d+\.\d+\.\d+\n$/);
-  });
-});
-
-describe("slug", () => {
-  it.each([
-    ["A red apple, on a light-blue background!", "a-red-apple-on-a-light-blue-background"],
-    ["../../etc/passwd", "etc-passwd"],
-    ["日本の猫", "日本の猫"],
-    ["!!!", "picture"],
-    ["x".repeat(500), "x".repeat(60)],
-  ])("of %s", (prompt, name) => {
-    expect(slug(prompt)).toBe(name);
   });
 });
 

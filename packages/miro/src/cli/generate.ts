@@ -1,36 +1,58 @@
-/** `miro generate`: text to PNG files. Parses, calls {@link MiroPipeline}, writes, prints. */
-import { existsSync, mkdirSync, statSync } from "node:fs";
-import { dirname, join, resolve } from "node:path";
+/** `miro generate`: text to picture files. Parses, plans, calls {@link MiroPipeline}, prints. */
+import { existsSync, mkdirSync } from "node:fs";
+import { basename, dirname } from "node:path";
 import { readNpy, setNumThreads, type Tensor, writeNpy } from "@miro-t2i/torch";
 import { InvalidInputError, invalid, MiroError, systemReason } from "../errors.js";
 import { help, parseOptions } from "../options.js";
+import {
+  describePictures,
+  drawPictures,
+  mergeOptions,
+  type PlannedPicture,
+  planPictures,
+  randomSeed,
+} from "../pipeline/batch.js";
 import { bundledModel } from "../pipeline/bundled.js";
-import { existing, readText, writeFileAtomic } from "../pipeline/files.js";
-import { type GenerateOptions, generateSchema } from "../pipeline/generate-options.js";
+import { NAME_FIELDS } from "../pipeline/file-names.js";
+import { existing } from "../pipeline/files.js";
+import { generateSchema } from "../pipeline/generate-options.js";
 import { contactSheet } from "../pipeline/images.js";
 import { loadSchema } from "../pipeline/load-options.js";
-import { type GeneratedImage, settingsToText } from "../pipeline/metadata.js";
+import type { GeneratedImage, ImageSettings } from "../pipeline/metadata.js";
+import { DEFAULT_OUTPUT, PictureFiles, pictureFilesSchema } from "../pipeline/picture-files.js";
 import { MiroPipeline } from "../pipeline/pipeline.js";
-import { encodePng } from "../pipeline/png.js";
+import { type PromptOptions, type PromptRequest, readPromptFile } from "../pipeline/prompt-file.js";
+import { compareOrigin, readRedrawing } from "../pipeline/redraw.js";
+import { bestOfSchema } from "../rewards/best-of.js";
+import { drawBestOf } from "../rewards/best-of-files.js";
+import { scorerSpec } from "../rewards/registry.js";
 import { toNumber, toTargets, toWindow } from "./arguments.js";
 import type { CliContext, Register } from "./context.js";
 import { sheetPrompts } from "./default-sheet.js";
 import { Progress } from "./progress.js";
-
-const DEFAULT_OUTPUT = "pictures";
 
 const EXAMPLES = `
 Examples:
   miro generate                                          a sheet of example pictures
   miro generate "a red apple on a light blue background"
   miro generate "a fox" "a cat" --images 4 --seed 7      eight pictures, seeds 7 to 14
-  miro generate "a fox" --reward sharpness=0.2 --guidance 3 --steps 30
+  miro generate "a fox" --seed random --reward sharpness=0.2 --guidance 3 --steps 30
+  miro generate "a fox" --best-of 8 --by clip_score      the best of eight
   miro generate "a steampunk robot" --model nicolas-dufour/miro --device cuda
-  miro generate --prompts prompts.txt --output pictures --json
+  miro generate --from pictures/a-fox-seed7.png          the same picture again
+  miro generate "a cat" --from pictures/a-fox-seed7.png --steps 100
+  miro generate --prompts prompts.jsonl --output pictures --resume --json
+  miro generate "a fox" --images 9 --name "{model}/{index}-{reward.sharpness}" --format webp
 
-Pictures are named PROMPT-seedSEED.png and hold their settings (see: miro info PICTURE). Without --output they go
-to ./${DEFAULT_OUTPUT}, numbered where a name is taken; in a folder given with --output nothing is replaced unless --overwrite
-is given. --output may also name the .png file of a single picture.
+Pictures are named {prompt}-seed{seed} and hold their settings (see: miro info PICTURE). Without --output they go to
+./${DEFAULT_OUTPUT}, numbered where a name is taken; in a folder given with --output nothing is replaced unless --overwrite
+is given. --output may also name the file of a single picture: .png, .webp, .jpg.
+
+Prompt files: a text file has one prompt a line, a .jsonl file one JSON object a line ({"prompt": "a fox", "seed": 7,
+"reward": {"sharpness": 0.2}}), a .csv file a header row (prompt,seed,reward.sharpness). Settings have the names of the
+flags, with _ for -; those of a line go before those of the command.
+
+Fields of --name: ${NAME_FIELDS.map((name) => `{${name}}`).join(" ")}
 `;
 
 interface Flags {
@@ -47,17 +69,25 @@ interface Flags {
   guidanceWindow?: [number, number | null];
   sampler?: string;
   shift?: number;
-  seed?: number;
+  seed?: number | "random";
   images?: number;
   batchSize?: number;
   prompts?: string;
+  from?: string;
+  bestOf?: number;
+  by?: string;
+  keepAll?: boolean;
   device?: string;
   dtype?: string;
   threads?: number;
   textEncoderDtype?: string;
   lowMemory?: boolean;
   output?: string;
+  name?: string;
+  format?: string;
+  quality?: number;
   overwrite?: boolean;
+  resume?: boolean;
   initNoise?: string;
   saveLatents?: string;
   cacheDir?: string;
@@ -88,10 +118,19 @@ const NAMES: Record<string, string> = {
   seed: "--seed",
   noise: "--init-noise",
   batchSize: "--batch-size",
+  output: "--output",
+  name: "--name",
+  format: "--format",
+  quality: "--quality",
+  overwrite: "--overwrite",
+  resume: "--resume",
+  n: "--best-of",
+  scorer: "--by",
 };
 
 export const register: Register = (command, context) => {
-  const h = (name: string) => help(generateSchema, name) || help(loadSchema, name);
+  const h = (name: string) =>
+    help(generateSchema, name) || help(loadSchema, name) || help(pictureFilesSchema, name) || help(bestOfSchema, name);
   command
     .argument("[prompt...]", "what to draw; none: a sheet of examples")
     .option(
@@ -101,7 +140,9 @@ export const register: Register = (command, context) => {
     .option("--variant <name>", h("variant"))
     .option("--revision <name>", h("revision"))
     .option("--text-encoder <repo|dir>", h("textEncoder"))
+    .option("--text-encoder-dtype <name>", h("textEncoderDtype"))
     .option("--vae <repo|dir>", h("vae"))
+    .option("--low-memory", h("lowMemory"))
     .option("--reward <key=value>", h("rewardTargets"), toTargets("--reward"))
     .option("--negative-reward <key=value>", h("negativeRewardTargets"), toTargets("--negative-reward"))
     .option("--steps <n>", h("steps"), toNumber("--steps"))
@@ -110,17 +151,23 @@ export const register: Register = (command, context) => {
     .option("--guidance-window <first:last>", h("guidanceWindow"), toWindow("--guidance-window"))
     .option("--sampler <name>", h("sampler"))
     .option("--shift <s>", h("shift"), toNumber("--shift"))
-    .option("--seed <n>", `${h("seed")}; default 0`, toNumber("--seed"))
+    .option("--seed <n|random>", `${h("seed")}; random: one that nobody chose; default 0`, toSeed)
     .option("--images <n>", `${h("imagesPerPrompt")}; default 1`, toNumber("--images"))
     .option("--batch-size <n>", h("batchSize"), toNumber("--batch-size"))
-    .option("--prompts <file>", "text file with one prompt a line")
+    .option("--best-of <n>", `${h("n")}; the best is written`, toNumber("--best-of"))
+    .option("--by <scorer>", "scorer that decides which is best (see: miro score --help); default clip_score")
+    .option("--keep-all", "with --best-of: write the others too, as NAME-rank2 and so on")
+    .option("--prompts <file>", "prompts with settings of their own: text, .jsonl or .csv")
+    .option("--from <picture>", "settings of a stored picture; flags and prompts go before them")
     .option("--device <name>", h("device"))
     .option("--dtype <name>", h("dtype"))
-    .option("--text-encoder-dtype <name>", h("textEncoderDtype"))
-    .option("--low-memory", h("lowMemory"))
     .option("--threads <n>", "processor threads", toNumber("--threads"))
-    .option("--output <dir>", `folder of the pictures, or the .png file of one (default: ./${DEFAULT_OUTPUT})`)
-    .option("--overwrite", "replace files that exist")
+    .option("--output <dir>", h("output"))
+    .option("--name <template>", "file names: text with fields in braces, / makes folders (below)")
+    .option("--format <name>", `${h("format")}; default png, or as --output ends`)
+    .option("--quality <n>", h("quality"), toNumber("--quality"))
+    .option("--overwrite", h("overwrite"))
+    .option("--resume", h("resume"))
     .option("--init-noise <file.npy>", "initial noise (pictures, channels, r, r) float32 instead of seeds")
     .option("--save-latents <file.npy>", "store the latents (pictures, channels, r, r) float32")
     .option("--cache-dir <dir>", h("cacheDir"))
@@ -131,73 +178,140 @@ export const register: Register = (command, context) => {
     });
 };
 
+/** An entry of `--json`. */
+interface Entry {
+  path: string;
+  seed: number | null;
+  prompt: string;
+  width: number;
+  height: number;
+  /** It was there already. */
+  skipped?: true;
+  score?: number;
+  /** With --best-of, best first. */
+  candidates?: { seed: number | null; scores: Record<string, number>; rank: number; path?: string }[];
+}
+
 async function generate(given: readonly string[], flags: Flags, context: CliContext): Promise<void> {
   const started = performance.now();
-  const prompts = flags.prompts === undefined ? [...given] : [...given, ...readPrompts(flags.prompts)];
-  if (prompts.some((prompt) => prompt.trim() === "")) invalid("PROMPT", "a text", "an empty one");
-  const model = flags.model ?? bundledModel();
+  checkFlags(flags);
+  const from = flags.from === undefined ? null : await readRedrawing(flags.from, flags);
+  const model = flags.model ?? from?.model ?? bundledModel();
   if (model === null) {
     throw new InvalidInputError("--model: the bundled model is not in this copy; name a folder or a repository");
   }
-  if (flags.threads !== undefined) {
-    if (!Number.isInteger(flags.threads) || flags.threads < 1)
-      invalid("--threads", "an integer of at least 1", flags.threads);
-    setNumThreads(flags.threads);
-  }
+  const requests: PromptRequest[] = given.map((prompt) => ({ prompt, options: {} }));
+  if (flags.prompts !== undefined) requests.push(...readPromptFile(flags.prompts));
+  if (requests.length === 0 && from) requests.push({ prompt: from.request.prompt, options: {} });
+  const sheet = requests.length === 0;
+  if (sheet) requests.push(...sheetPrompts(model).map((prompt) => ({ prompt, options: {} })));
+  if (requests.some(({ prompt }) => prompt.trim() === "")) invalid("PROMPT", "a text", "an empty one");
+
   const noise = flags.initNoise === undefined ? undefined : readNpy(flags.initNoise);
-  const options = parseOptions(generateSchema, givenOptions(flags, noise));
-  const sheet = prompts.length === 0;
-  if (sheet) prompts.push(...sheetPrompts(model));
-  const target = new Target(flags);
+  const count = flags.bestOf ?? 1;
+  const options = givenOptions(flags);
+  parseOptions(generateSchema, { ...options, ...(flags.batchSize !== undefined && { batchSize: flags.batchSize }) });
+  const seed = noise ? null : chooseSeed(flags, from?.request.seed as number | undefined, flags.from, context);
+  if (seed !== null) parseOptions(generateSchema, { seed });
+  const pictures = planPictures(requests, {
+    options: mergeOptions(from?.request.options ?? {}, options),
+    seed,
+    candidates: count,
+  });
+  const files = new PictureFiles(fileOptions(flags));
+  const claim = { suffix: flags.bestOf ? `-best-of-${count}` : "", ranks: flags.keepAll ? count : 1 };
   // What is in the way is found before the work, not after it.
-  target.claim(pictures(prompts, options.imagesPerPrompt, noise ? null : (flags.seed ?? 0)));
+  const early = !files.needsSettings(pictures);
+  if (early) files.claim(pictures, { settings: null, rewards: null, ...claim });
+  if (flags.saveLatents !== undefined && !flags.overwrite && existsSync(flags.saveLatents)) {
+    throw existing(flags.saveLatents);
+  }
+
   const progress = await Progress.for(context);
   try {
     const pipe = await MiroPipeline.fromPretrained(model, {
-      variant: flags.variant,
-      revision: flags.revision,
+      variant: flags.variant ?? from?.load.variant,
+      revision: flags.revision ?? from?.load.revision,
       cacheDir: flags.cacheDir,
-      device: flags.device,
-      dtype: flags.dtype as "auto" | undefined,
-      textEncoder: flags.textEncoder,
-      vae: flags.vae,
-      textEncoderDtype: flags.textEncoderDtype as "auto" | undefined,
+      device: flags.device ?? from?.load.device,
+      dtype: (flags.dtype ?? from?.load.dtype) as "auto" | undefined,
+      textEncoderDtype: (flags.textEncoderDtype ?? from?.load.textEncoderDtype) as "auto" | undefined,
       lowMemory: flags.lowMemory,
+      textEncoder: flags.textEncoder ?? from?.load.textEncoder,
+      vae: flags.vae ?? from?.load.vae,
       signal: context.signal,
-      onDownload: (now) => progress.download(now),
+      onDownload: ({ file, bytes, totalBytes }) =>
+        progress.update(`downloading ${basename(file)}`, Math.round(bytes / 1e6), Math.round(totalBytes / 1e6), " MB"),
     });
-    const files: { path: string; seed: number | null; prompt: string; width: number; height: number }[] = [];
-    const result = await pipe.generate(prompts, {
-      ...givenOptions(flags, noise),
+    const rows = pictures.length * count;
+    if (
+      noise &&
+      (noise.ndim !== 4 || noise.size(0) !== rows || pipe.latentShape.some((n, i) => noise.size(i + 1) !== n))
+    )
+      invalid("noise", `shape (${[rows, ...pipe.latentShape].join(", ")})`, `(${noise.shape.join(", ")})`);
+    const settings = (await describePictures(pipe, pictures)).map((one) => candidate(one, flags));
+    if (from) {
+      for (const warning of compareOrigin(flags.from!, from.settings, settings[0]!, flags))
+        context.stderr(`warning: ${warning}\n`);
+    }
+    if (!early) files.claim(pictures, { settings, rewards: pipe.coherenceKeys, ...claim });
+    const finished = await files.finished(pictures, settings);
+    const entries: Entry[] = [];
+    for (const [index, { path, settings: stored }] of finished) {
+      const { seed, prompt, width, height } = stored;
+      entries[index] = { path, seed, prompt, width, height, skipped: true };
+    }
+    const todo = pictures.filter(({ index }) => !finished.has(index));
+    const images: GeneratedImage[] = [];
+    const shared = {
+      noise,
+      batchSize: flags.batchSize,
+      keepLatents: flags.saveLatents !== undefined,
       signal: context.signal,
-      onStep: ({ step, steps, images, imageCount }) => {
-        const label = imageCount === 1 ? "drawing" : `drawing ${images.at(-1)! + 1}/${imageCount}`;
-        progress.update(label, step + 1, steps);
-      },
-      onImage: (image, i) => {
-        const { prompt, seed, width, height } = image;
-        files.push({ path: target.write(i, image), seed, prompt, width, height });
-      },
-    });
+      onStep: ({ step, steps, images: rows }: { step: number; steps: number; images: readonly number[] }) =>
+        progress.update(
+          pictures.length === 1 ? "drawing" : `drawing ${rows.at(-1)! + 1}/${pictures.length}`,
+          step + 1,
+          steps,
+        ),
+    };
+    const result = flags.bestOf
+      ? await drawBestOf(pipe, todo, {
+          ...shared,
+          count,
+          scorer: flags.by ?? "clip_score",
+          onRanked: async (ranked, picture) => {
+            entries[picture.index] = await writeRanked(files, ranked, picture, flags.keepAll ?? false);
+          },
+        })
+      : await drawPictures(pipe, todo, {
+          ...shared,
+          onImage: async (image, picture) => {
+            entries[picture.index] = entry(await files.write(picture, image), image);
+            if (sheet) images.push(image);
+          },
+        });
     progress.stop();
     for (const warning of result.warnings) context.stderr(`warning: ${warning}\n`);
-    if (flags.saveLatents !== undefined) saveLatents(flags.saveLatents, result.latents, flags.overwrite ?? false);
-    const sheetPath = sheet ? target.writeSheet(result.images) : null;
+    if (result.latents) saveLatents(flags.saveLatents!, result.latents, flags.overwrite ?? false);
+    const sheetPath = sheet ? await writeSheet(files, images) : null;
     const seconds = round((performance.now() - started) / 1000);
     if (flags.json) {
       const report = {
-        images: files,
+        images: entries,
         ...(sheetPath && { sheet: sheetPath }),
+        ...(flags.resume && { skipped: finished.size }),
         seconds,
         device: pipe.device,
         dtype: pipe.dtype,
       };
       context.stdout(`${JSON.stringify(report)}\n`);
     } else {
-      for (const { path } of files) context.stdout(`${path}\n`);
+      for (const { path } of entries) context.stdout(`${path}\n`);
       if (sheetPath) context.stdout(`${sheetPath}\n`);
+      const skipped = flags.resume ? `, ${finished.size} skipped as they were there` : "";
       context.stderr(
-        `${files.length} picture${files.length === 1 ? "" : "s"} in ${seconds} s (${pipe.device}, ${pipe.dtype})\n`,
+        `${todo.length} picture${todo.length === 1 ? "" : "s"} in ${seconds} s (${pipe.device}, ${pipe.dtype})${skipped}\n`,
       );
     }
   } finally {
@@ -205,8 +319,45 @@ async function generate(given: readonly string[], flags: Flags, context: CliCont
   }
 }
 
+/** Refuses flags that contradict each other, and sets the number of threads. */
+function checkFlags(flags: Flags): void {
+  const { threads, resume, bestOf: n } = flags;
+  if (threads !== undefined) {
+    if (!Number.isInteger(threads) || threads < 1) invalid("--threads", "an integer of at least 1", threads);
+    setNumThreads(threads);
+  }
+  if (n !== undefined) parseOptions(bestOfSchema, { n });
+  else if (flags.by !== undefined || flags.keepAll)
+    invalid(flags.keepAll ? "--keep-all" : "--by", "--best-of with it", "none");
+  if (n !== undefined && flags.by !== undefined) scorerSpec(flags.by);
+  if (!resume) return;
+  for (const [name, given] of [
+    ["--init-noise", flags.initNoise],
+    ["--save-latents", flags.saveLatents],
+    ["--seed random", flags.seed === "random" || undefined],
+  ] as const) {
+    if (given !== undefined)
+      invalid("--resume", `no ${name} with it, as the pictures that are there cannot be compared`, given);
+  }
+}
+
+/** The seed of the first picture. */
+function chooseSeed(flags: Flags, stored: number | undefined, from: string | undefined, context: CliContext): number {
+  if (flags.seed === "random") {
+    const seed = randomSeed();
+    context.stderr(`seed ${seed}\n`);
+    return seed;
+  }
+  if (flags.seed === undefined && from !== undefined && stored === undefined) {
+    throw new InvalidInputError(
+      `${from}: was drawn from given noise; give it with --init-noise, or a --seed for another picture`,
+    );
+  }
+  return flags.seed ?? stored ?? 0;
+}
+
 /** The options that flags give; what no flag gives has its default elsewhere. */
-function givenOptions(flags: Flags, noise: Tensor | undefined): GenerateOptions {
+function givenOptions(flags: Flags): PromptOptions {
   const options = {
     rewardTargets: flags.reward,
     negativeRewardTargets: flags.negativeReward,
@@ -217,33 +368,54 @@ function givenOptions(flags: Flags, noise: Tensor | undefined): GenerateOptions 
     sampler: flags.sampler,
     shift: flags.shift,
     imagesPerPrompt: flags.images,
-    seed: flags.seed,
-    batchSize: flags.batchSize,
-    noise,
   };
-  return Object.fromEntries(Object.entries(options).filter(([, value]) => value !== undefined)) as GenerateOptions;
+  return Object.fromEntries(Object.entries(options).filter(([, value]) => value !== undefined));
 }
 
-/** Prompt and seed of each picture, in order. */
-function pictures(
-  prompts: readonly string[],
-  each: number,
-  seed: number | null,
-): { prompt: string; seed: number | null }[] {
-  return prompts.flatMap((prompt, p) =>
-    Array.from({ length: each }, (_, i) => ({ prompt, seed: seed === null ? null : seed + p * each + i })),
-  );
+function fileOptions({ output, name, format, quality, overwrite, resume }: Flags) {
+  const options = { output, name, format: format as "png" | undefined, quality, overwrite, resume };
+  return Object.fromEntries(Object.entries(options).filter(([, value]) => value !== undefined));
 }
 
-/** One prompt a line; empty lines are left out. */
-function readPrompts(path: string): string[] {
-  const prompts = readText(path)
-    .replace(/^\ufeff/, "")
-    .split(/\r?\n/)
-    .map((line) => line.trim())
-    .filter((line) => line !== "");
-  if (prompts.length === 0) throw new InvalidInputError(`--prompts: ${path} holds no prompt`);
-  return prompts;
+/** The settings that a picture will have, as far as they are known before its candidates are scored. */
+function candidate(settings: ImageSettings, { bestOf: count, by: scorer = "clip_score" }: Flags): ImageSettings {
+  if (count === undefined) return settings;
+  return { ...settings, bestOf: { count, seed: settings.seed, scorer, scores: {}, rank: 1 } };
+}
+
+function entry(path: string, { seed, prompt, width, height }: GeneratedImage): Entry {
+  return { path, seed, prompt, width, height };
+}
+
+/** Stores the best of several, and the others where they are wanted. */
+async function writeRanked(
+  files: PictureFiles,
+  ranked: readonly GeneratedImage[],
+  picture: PlannedPicture,
+  keepAll: boolean,
+): Promise<Entry> {
+  const paths: string[] = [];
+  for (const [rank, image] of ranked.slice(0, keepAll ? undefined : 1).entries()) {
+    paths.push(await files.write(picture, image, rank));
+  }
+  const candidates = ranked.map(({ seed, settings: { bestOf } }, i) => ({
+    seed,
+    scores: bestOf!.scores,
+    rank: bestOf!.rank,
+    ...(paths[i] && { path: paths[i] }),
+  }));
+  const { scorer, scores } = ranked[0]!.settings.bestOf!;
+  return { ...entry(paths[0]!, ranked[0]!), score: scores[scorer]!, candidates };
+}
+
+async function writeSheet(files: PictureFiles, images: readonly GeneratedImage[]): Promise<string> {
+  const prompts = images.map(({ prompt, seed }) => ({ prompt, seed }));
+  const text = JSON.stringify({ sheet: prompts, settings: images[0]!.settings });
+  return files.writeExtra("sheet", contactSheet(images), [{ keyword: "miro", text }]);
+}
+
+function toSeed(text: string): number | "random" {
+  return text.trim() === "random" ? "random" : toNumber("--seed")(text);
 }
 
 function saveLatents(path: string, latents: Tensor, overwrite: boolean): void {
@@ -254,78 +426,7 @@ function saveLatents(path: string, latents: Tensor, overwrite: boolean): void {
     throw new MiroError(`${dirname(path)}: cannot be created: ${systemReason(error)}`, { cause: error });
   }
   writeNpy(path, latents);
-}
-
-/** Where pictures go, and under which names. */
-class Target {
-  readonly #folder: string;
-  /** Set when --output names a file. */
-  readonly #file: string | null;
-  readonly #overwrite: boolean;
-  /** Names that are taken get a number instead of an error: nobody chose the folder. */
-  readonly #numbered: boolean;
-  #paths: string[] = [];
-
-  constructor({ output, overwrite = false, saveLatents: latents }: Flags) {
-    const isFile =
-      output !== undefined && /\.png$/i.test(output) && !statSync(output, { throwIfNoEntry: false })?.isDirectory();
-    this.#file = isFile ? output : null;
-    this.#folder = isFile ? resolve(output, "..") : (output ?? DEFAULT_OUTPUT);
-    this.#overwrite = overwrite;
-    this.#numbered = output === undefined && !overwrite;
-    if (statSync(this.#folder, { throwIfNoEntry: false })?.isDirectory() === false) {
-      throw new InvalidInputError(`--output: ${this.#folder} is a file, not a folder`);
-    }
-    for (const file of [this.#file, latents]) if (file && !overwrite && existsSync(file)) throw existing(file);
-  }
-
-  /** Decides the names of all pictures. */
-  claim(pictures: readonly { prompt: string; seed: number | null }[]): void {
-    if (this.#file !== null && pictures.length > 1) {
-      throw new InvalidInputError(`--output: one file cannot hold ${pictures.length} pictures; name a folder`);
-    }
-    const taken = new Set<string>();
-    this.#paths = pictures.map(({ prompt, seed }, i) => {
-      const stem = `${slug(prompt)}-${seed === null ? `noise${i}` : `seed${seed}`}`;
-      const path = this.#file ?? this.#free(stem, taken);
-      if (!this.#overwrite && existsSync(path)) throw existing(path);
-      taken.add(path);
-      return path;
-    });
-  }
-
-  write(index: number, image: GeneratedImage): string {
-    const path = this.#paths[index]!;
-    const png = encodePng(image.data, image.width, image.height, settingsToText(image.settings));
-    writeFileAtomic(path, png, { overwrite: this.#overwrite });
-    return path;
-  }
-
-  writeSheet(images: readonly GeneratedImage[]): string {
-    const sheet = contactSheet(images);
-    const path = this.#free("sheet", new Set());
-    const prompts = images.map(({ prompt, seed }) => ({ prompt, seed }));
-    const text = [{ keyword: "miro", text: JSON.stringify({ sheet: prompts, settings: images[0]!.settings }) }];
-    writeFileAtomic(path, encodePng(sheet.data, sheet.width, sheet.height, text), { overwrite: this.#overwrite });
-    return path;
-  }
-
-  #free(stem: string, taken: ReadonlySet<string>): string {
-    for (let n = 1; ; n++) {
-      const path = join(this.#folder, n === 1 ? `${stem}.png` : `${stem}-${n}.png`);
-      if (!taken.has(path) && (!this.#numbered || !existsSync(path))) return path;
-    }
-  }
-}
-
-/** A prompt as a file name: letters and digits of any script, at most 60 characters. */
-export function slug(prompt: string): string {
-  const words = prompt
-    .normalize("NFKC")
-    .toLowerCase()
-    .replace(/[^\p{L}\p{M}\p{N}]+/gu, "-")
-    .replace(/^-+|-+$/g, "");
-  return [...words].slice(0, 60).join("").replace(/-+$/, "") || "picture";
+  latents.dispose();
 }
 
 /** Lets errors speak of flags instead of options: `steps: expected …` → `--steps: expected …`. */

@@ -79,7 +79,7 @@ describe("miro info", () => {
     writeFileSync(join(folder, "x.txt"), "hello");
     expect(await info(join(folder, "x.txt"))).toMatchObject({
       code: 2,
-      stderr: expect.stringMatching(/expected a PNG picture/),
+      stderr: expect.stringMatching(/expected a PNG, WebP or JPEG picture/),
     });
   });
 });

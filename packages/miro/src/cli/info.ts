@@ -2,9 +2,9 @@
 import { existsSync, statSync } from "node:fs";
 import { basename, join } from "node:path";
 import { InvalidInputError } from "../errors.js";
-import { readBytes, readJson } from "../pipeline/files.js";
+import { readJson } from "../pipeline/files.js";
+import { readImageFile } from "../pipeline/image-files.js";
 import { textToSettings } from "../pipeline/metadata.js";
-import { readPng } from "../pipeline/png.js";
 import type { Register } from "./context.js";
 
 const EXAMPLES = `
@@ -16,7 +16,7 @@ Examples:
 
 export const register: Register = (command, context) => {
   command
-    .argument("<path>", "a PNG picture, a folder with config.json, a .safetensors or a .npy file")
+    .argument("<path>", "a PNG, WebP or JPEG picture, a folder with config.json, a .safetensors or a .npy file")
     .option("--json", "print one JSON object on stdout")
     .addHelpText("after", EXAMPLES)
     .action(async (path: string, { json }: { json?: boolean }) => {
@@ -36,17 +36,13 @@ async function inspect(path: string): Promise<Report> {
   return inspectPicture(path);
 }
 
-function inspectPicture(path: string): Report {
-  const bytes = readBytes(path);
-  if (bytes[0] !== 0x89 && !/\.png$/i.test(path)) {
-    throw new InvalidInputError(`${path}: expected a PNG picture, a checkpoint folder, a .safetensors or a .npy file`);
-  }
-  const png = readPng(bytes, path);
-  const settings = textToSettings(png.text);
+async function inspectPicture(path: string): Promise<Report> {
+  const { format, width, height, text } = await readImageFile(path);
+  const settings = textToSettings(text);
   const texts = Object.fromEntries(
-    png.text.filter(({ keyword }) => keyword !== "miro").map(({ keyword, text }) => [keyword, text]),
+    text.filter(({ keyword }) => keyword !== "miro").map(({ keyword, text }) => [keyword, text]),
   );
-  return { file: path, width: png.width, height: png.height, ...(settings ? { settings } : { settings: null, texts }) };
+  return { file: path, format, width, height, ...(settings ? { settings } : { settings: null, texts }) };
 }
 
 async function inspectNpy(path: string): Promise<Report> {

@@ -3,7 +3,7 @@
  * network and the decoder take turns: each is read when its turn comes and freed after it.
  */
 import { basename, join, resolve } from "node:path";
-import { type DType, memory, type nn } from "@miro-t2i/torch";
+import { memory, type nn } from "@miro-t2i/torch";
 import { type Autoencoder, countStoredWeights, loadAutoencoder } from "../autoencoder/index.js";
 import { InvalidInputError, invalid } from "../errors.js";
 import { release } from "../flow/release.js";
@@ -15,8 +15,19 @@ import { type Checkpoint, countParameters, openCheckpoint } from "./checkpoint.j
 import { type ComputeDType, checkDevice, resolveDType, SMALL_NETWORK } from "./device.js";
 import { readJson } from "./files.js";
 import { type HubOptions, resolveModel } from "./hub.js";
+import { identifyWeights, type PendingIdentity } from "./identity.js";
 import type { LoadOptions } from "./load-options.js";
-import { choosePart, fetchCheckpoint, fetchTextEncoder, fetchVae, isLocal, variantPrefix } from "./sources.js";
+import {
+  choosePart,
+  fetchCheckpoint,
+  fetchTextEncoder,
+  fetchVae,
+  isLocal,
+  type PartSource,
+  textEncoderWeights,
+  vaeWeights,
+  variantPrefix,
+} from "./sources.js";
 
 /** Where the text encoder and the autoencoder come from when nothing else is said. */
 export const DEFAULT_TEXT_ENCODER = "google/flan-t5-xl";
@@ -50,6 +61,14 @@ export class Part<M extends nn.Module> {
   }
 }
 
+/** Which weights a pipeline draws with; hashes may still be on their way. */
+export interface PipelineOrigin {
+  checkpoint: PendingIdentity;
+  autoencoder: PendingIdentity;
+  /** Makes the text encoder's files present, without loading them. */
+  textEncoder: () => Promise<{ weights: PendingIdentity; dtype: "float32" | "bfloat16" }>;
+}
+
 /** What a pipeline is made of, for callers that have the parts in memory. */
 export interface PipelineParts extends Omit<Checkpoint, "network"> {
   network: Rin | Part<Rin>;
@@ -60,6 +79,8 @@ export interface PipelineParts extends Omit<Checkpoint, "network"> {
   lowMemory?: boolean;
   device?: string;
   dtype?: Exclude<ComputeDType, "auto">;
+  /** Set where the parts come from files. */
+  origin?: PipelineOrigin;
   /** Name of the model in settings. */
   name?: string;
   variant?: string | undefined;
@@ -92,20 +113,33 @@ export async function loadParts(model: string, options: LoadOptions): Promise<Pi
     // A wrong folder is noticed now; a repository is asked when its files are needed.
     if (isLocal(text)) await fetchTextEncoder(text, hub);
     const vaeFolder = await fetchVae(vae, hub);
+    // Whoever asks for float32 by name wants the reference's numbers.
+    const textDType =
+      given.textEncoderDtype === "auto" ? (given.dtype === "float32" ? "float32" : "auto") : given.textEncoderDtype;
+    // Hashing goes on beside loading and drawing.
+    const origin: PipelineOrigin = {
+      checkpoint: identifyWeights({ name: model }, folder, ["model.safetensors"]),
+      autoencoder: identifyWeights(sourceOf(vae), vaeFolder, vaeWeights(vaeFolder)),
+      textEncoder: once(async () => {
+        const textFolder = await fetchTextEncoder(text, hub);
+        const weights = identifyWeights(sourceOf(text), textFolder, textEncoderWeights(textFolder));
+        return { weights, dtype: textEncoderDType(textFolder, textDType) };
+      }),
+    };
     const vaeDType = dtype === "bfloat16" && countStoredWeights(vaeFolder) >= SMALL_NETWORK ? dtype : "float32";
     autoencoder = new Part(() => loadAutoencoder(vaeFolder, { dtype: vaeDType, device }));
     checkChannels(autoencoder.module, config.numInputChannels);
     if (lowMemory) autoencoder.free();
     else void network.module;
-    // Whoever asks for float32 by name wants the reference's numbers.
-    const textDType =
-      given.textEncoderDtype === "auto" ? (given.dtype === "float32" ? "float32" : "auto") : given.textEncoderDtype;
     return {
       ...checkpoint,
       network: lowMemory ? network : network.module,
       autoencoder: lowMemory ? autoencoder : autoencoder.module,
-      loadTextEncoder: async () =>
-        loadTextEncoder(await fetchTextEncoder(text, hub), device, textDType, config.labelDim),
+      loadTextEncoder: async () => {
+        const { dtype } = await origin.textEncoder();
+        return loadTextEncoder(await fetchTextEncoder(text, hub), device, dtype, config.labelDim);
+      },
+      origin,
       lowMemory,
       device,
       dtype,
@@ -121,6 +155,29 @@ export async function loadParts(model: string, options: LoadOptions): Promise<Pi
   }
 }
 
+function sourceOf(part: PartSource): "checkpoint" | { name: string } {
+  return part.source === null ? { name: part.name } : "checkpoint";
+}
+
+/** Calls `make` at the first call only, and again after a failure. */
+function once<T>(make: () => Promise<T>): () => Promise<T> {
+  let made: Promise<T> | null = null;
+  return () => {
+    made ??= make().catch((error) => {
+      made = null;
+      throw error;
+    });
+    return made;
+  };
+}
+
+/** The dtype of a text encoder, without reading its weights. */
+function textEncoderDType(folder: string, asked: "auto" | "float32" | "bfloat16"): "float32" | "bfloat16" {
+  if (asked !== "auto") return asked;
+  const path = join(folder, "config.json");
+  return countT5Parameters(T5Encoder.configFromJson(readJson(path), path)) >= SMALL_NETWORK ? "bfloat16" : "float32";
+}
+
 /** Refuses an autoencoder that does not fit the network. @throws InvalidInputError */
 export function checkChannels(autoencoder: Autoencoder, channels: number): void {
   if (autoencoder.latentChannels === channels) return;
@@ -133,7 +190,7 @@ export function checkChannels(autoencoder: Autoencoder, channels: number): void 
 async function loadTextEncoder(
   folder: string,
   device: string,
-  dtype: "auto" | Extract<DType, "float32" | "bfloat16">,
+  dtype: "float32" | "bfloat16",
   width: number,
 ): Promise<TextEncoder> {
   const config = T5Encoder.configFromJson(readJson(join(folder, "config.json")), join(folder, "config.json"));
@@ -145,11 +202,7 @@ async function loadTextEncoder(
     );
   }
   const tokenizer = await Tokenizer.fromFile(folder);
-  const large = countT5Parameters(config) >= SMALL_NETWORK;
-  const encoder = await T5Encoder.fromPretrained(folder, {
-    device,
-    dtype: dtype === "auto" ? (large ? "bfloat16" : "float32") : dtype,
-  });
+  const encoder = await T5Encoder.fromPretrained(folder, { device, dtype });
   encoder.requiresGrad_(false);
   return { tokenizer, encoder };
 }

@@ -53,6 +53,9 @@ interface Branches {
   conditional: Conditioning | null;
 }
 
+type Origin = Pick<ImageSettings, "weights" | "textEncoderDtype">;
+type Size = Pick<RgbImage, "width" | "height">;
+
 /** A call of `generate` with everything decided. */
 interface Plan extends Omit<ResolvedGenerateOptions, "noise"> {
   prompts: string[];
@@ -88,6 +91,8 @@ export class MiroPipeline {
   #textEncoder: Promise<TextEncoder> | null = null;
   /** What `#textEncoder` became, until it is freed. */
   #loadedTextEncoder: TextEncoder | null = null;
+  /** Pixels for one latent along a side, once it was asked for. */
+  #downsampling: number | null = null;
   /** Ends with the last call of `generate` that has the memory to itself. */
   #turn: Promise<unknown> = Promise.resolve();
 
@@ -216,6 +221,20 @@ export class MiroPipeline {
     return turn;
   }
 
+  /**
+   * The settings that the pictures of a call will hold, without drawing them: what {@link generate} would do, defaults
+   * filled in.
+   *
+   * @throws InvalidInputError as {@link generate}; MiroError when the text encoder's files cannot be had
+   */
+  async describe(prompt: string | readonly string[], options: GenerateOptions = {}): Promise<ImageSettings[]> {
+    const plan = this.#plan(prompt, options);
+    const origin = await this.#originOf(plan);
+    this.#downsampling ??= this.autoencoder.downsampling;
+    const [, height, width] = this.latentShape.map((side) => side * this.#downsampling!) as [number, number, number];
+    return Array.from({ length: plan.count }, (_, row) => this.#settings(plan, row, { width, height }, origin));
+  }
+
   async #draw(plan: Plan): Promise<GenerateResult> {
     const { prompts, count, batchSize, signal, onImage } = plan;
     const { lowMemory } = this.#parts;
@@ -227,11 +246,16 @@ export class MiroPipeline {
     let conditioning: Branches | null = null;
     let conditioned = "";
     const finish = async (rows: readonly number[], result: Tensor) => {
+      const origin = await this.#originOf(plan);
       for (const [i, image] of this.decode(result).entries()) {
-        const settings = this.#settings(plan, rows[i]!, image);
+        const settings = this.#settings(plan, rows[i]!, image, origin);
         images.push({ ...image, prompt: settings.prompt, seed: settings.seed, settings });
       }
       if (onImage) for (const row of rows) await onImage(images[row]!, row);
+    };
+    const textOf = (row: number) => {
+      const prompt = plan.promptOf(row);
+      return plan.promptEmbeddings ? prompt : prompts[prompt];
     };
     const batches: number[][] = [];
     for (let first = 0; first < count; first += batchSize) {
@@ -242,7 +266,7 @@ export class MiroPipeline {
       if (lowMemory) await this.freeTextEncoder();
       for (const rows of batches) {
         // Pictures that differ in their seeds only share one conditioning.
-        const key = JSON.stringify(rows.map((row) => [plan.promptOf(row), plan.wanted[row], plan.unwanted[row]]));
+        const key = JSON.stringify(rows.map((row) => [textOf(row), plan.wanted[row], plan.unwanted[row]]));
         if (conditioning === null || key !== conditioned) {
           release(conditioning);
           conditioning = this.#condition(plan, rows, texts);
@@ -370,7 +394,22 @@ export class MiroPipeline {
     }
   }
 
-  #settings(plan: Plan, row: number, { width, height }: RgbImage): ImageSettings {
+  /** What a picture of `plan` stores about the weights. */
+  async #originOf(plan: Plan): Promise<Origin> {
+    const { origin } = this.#parts;
+    if (!origin) return {};
+    const text = plan.promptEmbeddings ? null : await origin.textEncoder();
+    return {
+      weights: {
+        checkpoint: await origin.checkpoint.get(),
+        ...(text && { textEncoder: await text.weights.get() }),
+        autoencoder: await origin.autoencoder.get(),
+      },
+      ...(text && { textEncoderDtype: text.dtype }),
+    };
+  }
+
+  #settings(plan: Plan, row: number, { width, height }: Size, origin: Origin): ImageSettings {
     return {
       prompt: plan.prompts[plan.promptOf(row)]!,
       seed: plan.seeds?.[row] ?? null,
@@ -384,6 +423,7 @@ export class MiroPipeline {
       negativeRewardTargets: plan.unwanted[row]!,
       model: this.name,
       ...(this.variant && { variant: this.variant }),
+      ...origin,
       width,
       height,
       device: this.device,

@@ -89,6 +89,19 @@ export async function fetchTextEncoder(part: PartSource, hub: HubOptions): Promi
   return folder;
 }
 
+/** Names of the files that hold a fetched text encoder's weights. */
+export function textEncoderWeights(folder: string): string[] {
+  const single = "model.safetensors";
+  return existsSync(join(folder, single)) ? [single] : encoderShards(join(folder, `${single}.index.json`));
+}
+
+/** Names of the file that holds a fetched autoencoder's weights. */
+export function vaeWeights(folder: string): string[] {
+  return VAE_WEIGHTS.filter((name) => existsSync(join(folder, name))).slice(0, 1);
+}
+
+const VAE_WEIGHTS = ["diffusion_pytorch_model.safetensors", "model.safetensors"];
+
 /** The shards that hold tensors of the encoder. */
 function encoderShards(indexPath: string): string[] {
   const index = readJson(indexPath) as { weight_map?: Record<string, string> } | null;
@@ -106,10 +119,9 @@ function encoderShards(indexPath: string): string[] {
 export async function fetchVae(part: PartSource, hub: HubOptions): Promise<string> {
   const source = part.source ?? (await resolveModel(part.name, part.parameter, hub));
   const has = (name: string) => source.files.includes(part.prefix + name);
-  const weights = ["diffusion_pytorch_model.safetensors", "model.safetensors"];
   require(part, source, ["config.json"], has);
-  const found = weights.find(has);
-  if (found === undefined) require(part, source, [weights[0]!], has);
+  const found = VAE_WEIGHTS.find(has);
+  if (found === undefined) require(part, source, [VAE_WEIGHTS[0]!], has);
   await source.fetch(["config.json", found!].map((name) => part.prefix + name));
   return join(source.folder, part.prefix);
 }
