@@ -3,7 +3,9 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
-import { encodePng } from "../pipeline/png.js";
+import { TarWriter } from "../data/shards/tar-writer.js";
+import { readBytes } from "../pipeline/files.js";
+import { encodePng, readPng } from "../pipeline/png.js";
 import { run } from "./main.js";
 
 const tiny = fileURLToPath(new URL("../../../../tests/reference/fixtures/tiny", import.meta.url));
@@ -59,6 +61,28 @@ describe("miro info", () => {
     );
     const { stdout } = await info(path);
     expect(stdout).toContain("parameters: a fox\\x9b31m \\x1b[2Jred\n    Steps: 3");
+  });
+
+  it("tells what shards hold, in words and pictures, and draws nothing where there are none", async () => {
+    const writer = await TarWriter.create(join(folder, "a.tar"));
+    for (const i of [0, 1, 2]) {
+      await writer.addSample(`00${i}`, {
+        png: encodePng(new Uint8Array(12), 2, 2),
+        txt: Buffer.from("a fox"),
+        json: Buffer.from(JSON.stringify({ clip_score: i / 2 })),
+      });
+    }
+    await writer.finish();
+    const [plot, svg, sheet] = ["plot.png", "plot.svg", "sheet.png"].map((name) => join(folder, name));
+    const report = JSON.parse((await info(folder, "--json", "--plot", plot!, "--sheet", sheet!)).stdout);
+    expect(report).toMatchObject({ shards: 1, samples: 3, members: { txt: { count: 3, bytes: 15 } } });
+    expect(report.fields.clip_score).toMatchObject({ min: 0, max: 1, mean: 0.5 });
+    for (const file of [plot!, sheet!]) expect(readPng(readBytes(file), file).width).toBeGreaterThan(100);
+    const text = await info(join(folder, "a.tar"), "--plot", svg!);
+    expect(text.stdout).toMatch(/3 samples in 1 shard[^]*\n  png +3 /);
+    expect(readBytes(svg!).toString()).toContain(">clip_score</text>");
+    const wrong = await info(`${tiny}/checkpoint`, "--plot", plot!);
+    expect(wrong).toMatchObject({ code: 2, stderr: expect.stringMatching(/^error: --plot: only shards have it.*\n$/) });
   });
 
   it("refuses in one line what it cannot read", async () => {

@@ -1,4 +1,4 @@
-/** `miro info`: the settings in a picture, or what a checkpoint, a text encoder, an autoencoder or a tensor file holds. */
+/** `miro info`: the settings in a picture, or what a checkpoint, a text encoder, an autoencoder, a tensor file or shards hold. */
 import { existsSync, statSync } from "node:fs";
 import { basename, join } from "node:path";
 import { InvalidInputError } from "../errors.js";
@@ -6,20 +6,36 @@ import { readJson } from "../pipeline/files.js";
 import { readImageFile } from "../pipeline/image-files.js";
 import { textToSettings } from "../pipeline/metadata.js";
 import type { Register } from "./context.js";
+import { holdsShards, type ShardPictures, shardInfo, shardLines } from "./info-shards.js";
 
 const EXAMPLES = `
 Examples:
   miro info pictures/a-fox-seed0.png       prompt, seed, rewards and everything else that made the picture
   miro info models/miro-emoji              configuration, tensors and parameters of a checkpoint
   miro info model.safetensors --json
+  miro info data/emoji/train --plot scores.png --sheet samples.png     what shards hold, in words and pictures
 `;
 
 export const register: Register = (command, context) => {
   command
-    .argument("<path>", "a PNG, WebP or JPEG picture, a folder with config.json, a .safetensors or a .npy file")
+    .argument(
+      "<path>",
+      "a PNG, WebP or JPEG picture, a folder with config.json, a .safetensors or a .npy file, a tar shard or a folder of shards",
+    )
+    .option("--plot <file>", "of shards: histograms of the numbers in their metadata, as .png or .svg")
+    .option("--sheet <file.png>", "of shards: pictures with their captions and scores")
     .option("--json", "print one JSON object on stdout")
     .addHelpText("after", EXAMPLES)
-    .action(async (path: string, { json }: { json?: boolean }) => {
+    .action(async (path: string, { json, ...pictures }: { json?: boolean } & ShardPictures) => {
+      const isFolder = statSync(path, { throwIfNoEntry: false })?.isDirectory();
+      if (isFolder !== undefined && holdsShards(path, isFolder)) {
+        const report = await shardInfo(path, pictures, context);
+        context.stdout(json ? `${JSON.stringify(report)}\n` : `${shardLines(report).join("\n")}\n`);
+        return;
+      }
+      for (const [name, file] of Object.entries(pictures)) {
+        if (file !== undefined) throw new InvalidInputError(`--${name}: only shards have it; ${path} holds none`);
+      }
       const report = await inspect(path);
       context.stdout(json ? `${JSON.stringify(report)}\n` : `${toLines(report).join("\n")}\n`);
     });

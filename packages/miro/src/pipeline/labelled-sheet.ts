@@ -1,13 +1,10 @@
 /**
  * Pictures in a table with a title, labels for its columns and rows, and a line under each picture.
- *
- * Text is set by Pango with the DejaVu fonts that the package brings, so that a sheet looks the same on a server that
- * has no fonts; what DejaVu lacks (emoji, Chinese, …) is taken from the system's fonts where there are any.
  */
-import { createRequire } from "node:module";
 import sharp, { type OverlayOptions } from "sharp";
 import { invalid } from "../errors.js";
 import type { RgbImage } from "./images.js";
+import { type TextImage, type TextStyle, textImage } from "./text-image.js";
 
 /** One place of a {@link labelledSheet}. */
 export interface SheetCell {
@@ -40,25 +37,11 @@ const ROW_LABEL_WIDTH = 180;
 /** Longest side of a sheet: larger pictures cannot be opened by many viewers. */
 const MAX_SIDE = 30_000;
 
-interface Style {
-  size: number;
-  bold?: boolean;
-  colour?: string;
-  align?: "left" | "centre" | "right";
-}
-
-const TITLE: Style = { size: 17, bold: true };
-const AXIS: Style = { size: 13, bold: true, colour: "#444444" };
-const LABEL: Style = { size: 13 };
-const CELL: Style = { size: 11, colour: "#333333" };
-const FOOTER: Style = { size: 11, colour: "#666666" };
-
-/** A picture of text, with the alpha of its letters. */
-interface TextImage {
-  data: Buffer;
-  width: number;
-  height: number;
-}
+const TITLE: TextStyle = { size: 17, bold: true };
+const AXIS: TextStyle = { size: 13, bold: true, colour: "#444444" };
+const LABEL: TextStyle = { size: 13 };
+const CELL: TextStyle = { size: 11, colour: "#333333" };
+const FOOTER: TextStyle = { size: 11, colour: "#666666" };
 
 /**
  * Draws a table of pictures.
@@ -84,15 +67,15 @@ export async function labelledSheet(options: LabelledSheetOptions): Promise<RgbI
   const cell = options.cellSize ?? Math.min(256, largest);
   const gridWidth = columns * (cell + GAP) - GAP;
 
-  const title = await text(options.title, TITLE, Math.max(gridWidth, 320));
-  const columnTitle = await text(options.columnTitle, { ...AXIS, align: "centre" }, gridWidth);
-  const rowTitle = await text(options.rowTitle, { ...AXIS, align: "right" }, ROW_LABEL_WIDTH);
+  const title = await textImage(options.title, TITLE, Math.max(gridWidth, 320));
+  const columnTitle = await textImage(options.columnTitle, { ...AXIS, align: "centre" }, gridWidth);
+  const rowTitle = await textImage(options.rowTitle, { ...AXIS, align: "right" }, ROW_LABEL_WIDTH);
   const columnTexts = await each(columnLabels, { ...LABEL, align: "centre" }, cell);
   const rowTexts = await each(rowLabels, { ...LABEL, align: "right" }, ROW_LABEL_WIDTH);
   const cellTexts = await Promise.all(
-    cells.map((row) => Promise.all(row.map(({ label }) => text(label, { ...CELL, align: "centre" }, cell)))),
+    cells.map((row) => Promise.all(row.map(({ label }) => textImage(label, { ...CELL, align: "centre" }, cell)))),
   );
-  const footer = await text(options.footer, FOOTER, Math.max(gridWidth, 320));
+  const footer = await textImage(options.footer, FOOTER, Math.max(gridWidth, 320));
 
   const left = MARGIN + gutter([rowTitle, ...rowTexts].map((t) => t?.width ?? 0));
   const titleBottom = MARGIN + gutter([title?.height ?? 0]);
@@ -180,40 +163,6 @@ async function fit(image: RgbImage, side: number): Promise<RgbImage> {
   return { width: info.width, height: info.height, data };
 }
 
-function each(labels: readonly string[] | undefined, style: Style, width: number): Promise<(TextImage | null)[]> {
-  return Promise.all((labels ?? []).map((label) => text(label, style, width)));
-}
-
-const fonts = createRequire(import.meta.url);
-
-async function text(value: string | undefined, style: Style, width: number): Promise<TextImage | null> {
-  if (value === undefined || value.trim() === "") return null;
-  const { size, bold = false, colour = "#111111", align = "left" } = style;
-  const { data, info } = await sharp({
-    text: {
-      text: `<span foreground="${colour}">${toMarkup(value)}</span>`,
-      font: `DejaVu Sans ${bold ? "Bold " : ""}${size}`,
-      fontfile: fonts.resolve(`dejavu-fonts-ttf/ttf/DejaVuSans${bold ? "-Bold" : ""}.ttf`),
-      rgba: true,
-      dpi: 72,
-      width: Math.max(16, Math.floor(width)),
-      wrap: "word-char",
-      align,
-    },
-  })
-    .raw()
-    .toBuffer({ resolveWithObject: true });
-  return { data, width: info.width, height: info.height };
-}
-
-/** Text as Pango markup; control characters other than line breaks are left out. */
-function toMarkup(value: string): string {
-  return (
-    value
-      // biome-ignore lint/suspicious/noControlCharactersInRegex: these are what markup cannot hold
-      .replace(/[\x00-\x09\x0b-\x1f\x7f]/g, " ")
-      .replaceAll("&", "&amp;")
-      .replaceAll("<", "&lt;")
-      .replaceAll(">", "&gt;")
-  );
+function each(labels: readonly string[] | undefined, style: TextStyle, width: number): Promise<(TextImage | null)[]> {
+  return Promise.all((labels ?? []).map((label) => textImage(label, style, width)));
 }

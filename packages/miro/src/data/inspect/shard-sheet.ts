@@ -1,0 +1,108 @@
+/** A contact sheet of shards: pictures spread evenly over all samples, each with its caption and its scores. */
+import sharp from "sharp";
+import { MiroError } from "../../errors.js";
+import type { RgbImage } from "../../pipeline/images.js";
+import { labelledSheet, type SheetCell } from "../../pipeline/labelled-sheet.js";
+import { PositionalFile } from "../shards/positional-file.js";
+import { ShardSet } from "../shards/shard-set.js";
+import { ShardTable } from "../shards/shard-table.js";
+
+/** Options of {@link shardSheet}. */
+export interface ShardSheetOptions {
+  /** Pictures, default 24. */
+  count?: number;
+  /** Pictures in a row, default 6. */
+  columns?: number;
+  /** Side of a picture on the sheet, default 192 pixels. */
+  cellSize?: number;
+  signal?: AbortSignal;
+}
+
+const IMAGES = ["jpg", "jpeg", "png", "webp"];
+/** Pictures with more pixels are not opened for a sheet. */
+const MAX_PIXELS = 2 ** 27;
+const CAPTION_LENGTH = 90;
+
+/**
+ * Draws a sheet.
+ *
+ * @param sources tar files, folders of tar files, index files
+ * @throws MiroError when no sample has a picture
+ */
+export async function shardSheet(
+  sources: string | readonly string[],
+  { count = 24, columns = 6, cellSize = 192, signal }: ShardSheetOptions = {},
+): Promise<RgbImage> {
+  const set = await ShardSet.open({
+    sources,
+    onBadSample: "skip",
+    maxBadRate: 1,
+    ...(signal && { signal }),
+  });
+  const cells: SheetCell[] = [];
+  try {
+    const total = set.shards.reduce((sum, shard) => sum + shard.count, 0);
+    const shown = Math.min(count, total);
+    let first = 0;
+    let next = 0;
+    for (const { path, count: samples } of set.shards) {
+      const wanted: number[] = [];
+      // The middle of each of `shown` equal parts.
+      for (; next < shown; next++) {
+        const at = Math.floor(((next + 0.5) * total) / shown) - first;
+        if (at >= samples) break;
+        wanted.push(at);
+      }
+      first += samples;
+      if (wanted.length === 0) continue;
+      signal?.throwIfAborted();
+      const table = ShardTable.load(path);
+      const file = PositionalFile.open(path);
+      try {
+        for (const sample of wanted) cells.push(await cellOf(table, file, sample, cellSize));
+      } finally {
+        file.close();
+      }
+    }
+  } finally {
+    set.close();
+  }
+  if (!cells.some(({ image }) => image !== null)) {
+    throw new MiroError(`${[sources].flat().join(", ")}: no sample has a picture that can be shown`);
+  }
+  const rows = Array.from({ length: Math.ceil(cells.length / columns) }, (_, r) =>
+    Array.from({ length: Math.min(columns, cells.length) }, (_, c) => cells[r * columns + c] ?? { image: null }),
+  );
+  return labelledSheet({ cells: rows, cellSize });
+}
+
+async function cellOf(table: ShardTable, file: PositionalFile, sample: number, side: number): Promise<SheetCell> {
+  const read = (extension: string) => {
+    const member = table.member(sample, extension);
+    return member && file.read(member.offset, member.size);
+  };
+  const caption = read("txt")?.toString("utf8").replace(/\s+/g, " ").trim() ?? "";
+  const scores = [...table.columns.keys()]
+    .filter((name) => name.endsWith("_score") || name === "sharpness" || name === "colorfulness")
+    .map((name) => [name, table.value(sample, name)] as const)
+    .filter(([, value]) => !Number.isNaN(value))
+    .map(([name, value]) => `${name} ${value.toPrecision(3)}`);
+  const text = caption.length > CAPTION_LENGTH ? `${caption.slice(0, CAPTION_LENGTH - 1)}…` : caption;
+  const bytes = IMAGES.map(read).find((found) => found !== null && found !== undefined);
+  return { image: bytes ? await thumbnail(bytes, side) : null, label: [text, ...scores].filter(Boolean).join("\n") };
+}
+
+/** A picture made to fit, or null when it cannot be read: a sheet shows what is there. */
+async function thumbnail(bytes: Uint8Array, side: number): Promise<RgbImage | null> {
+  try {
+    const { data, info } = await sharp(bytes, { limitInputPixels: MAX_PIXELS })
+      .resize(side, side, { fit: "inside", withoutEnlargement: true })
+      .toColourspace("srgb")
+      .removeAlpha()
+      .raw()
+      .toBuffer({ resolveWithObject: true });
+    return { width: info.width, height: info.height, data };
+  } catch {
+    return null;
+  }
+}
