@@ -3,7 +3,7 @@
  * objects of a checkpoint's `config.json`: snake_case there, camelCase here. Unknown arguments are errors.
  */
 import { z } from "zod";
-import { InvalidInputError } from "../errors.js";
+import { describe, InvalidInputError } from "../errors.js";
 
 /** The seven rewards of the published main model, in the order that fixes the tokens and the rows of the reward positional embedding. */
 export const REWARD_KEYS = [
@@ -146,9 +146,7 @@ export function precondConfigToJson(config: FlowPrecondConfig): Record<string, u
 
 function parse<S extends z.ZodType>(name: string, schema: S, json: unknown): z.output<S> {
   if (typeof json !== "object" || json === null || Array.isArray(json)) {
-    throw new InvalidInputError(
-      `${name}: expected an object of constructor arguments, received ${JSON.stringify(json)}`,
-    );
+    throw new InvalidInputError(`${name}: expected an object of constructor arguments, received ${describe(json)}`);
   }
   const entries = Object.entries(json);
   const misspelt = entries.map(([key]) => key).filter((key) => snakeCase(camelCase(key)) !== key);

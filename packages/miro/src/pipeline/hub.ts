@@ -102,6 +102,7 @@ export async function resolveModel(name: string, parameter: string, options: Hub
 function listFolder(folder: string, depth = 2): string[] {
   return readdirSync(folder, { withFileTypes: true }).flatMap((entry) => {
     const path = join(folder, entry.name);
+    if (entry.isSymbolicLink() && !existsSync(path)) return []; // it leads nowhere, or in a circle
     if (!statSync(path, { throwIfNoEntry: false })?.isDirectory()) return [entry.name];
     return depth > 0 ? listFolder(path, depth - 1).map((file) => `${entry.name}/${file}`) : [];
   });

@@ -4,7 +4,7 @@
  */
 import { existsSync, statSync } from "node:fs";
 import { join } from "node:path";
-import { InvalidInputError } from "../errors.js";
+import { describe, InvalidInputError } from "../errors.js";
 import { CHECKPOINT_FILES } from "./checkpoint.js";
 import { readJson } from "./files.js";
 import { type HubOptions, type ModelSource, resolveModel } from "./hub.js";
@@ -81,7 +81,7 @@ export async function fetchTextEncoder(part: PartSource, hub: HubOptions): Promi
   const wanted = ["config.json", "tokenizer.json"];
   if (has("model.safetensors")) wanted.push("model.safetensors");
   else {
-    require(part, source, ["model.safetensors"], (name) => has(name) || has("model.safetensors.index.json"));
+    if (!has("model.safetensors.index.json")) noSafetensors(part, source);
     await source.fetch([`${part.prefix}model.safetensors.index.json`]);
     wanted.push(...encoderShards(join(folder, "model.safetensors.index.json")));
   }
@@ -102,17 +102,32 @@ export function vaeWeights(folder: string): string[] {
 
 const VAE_WEIGHTS = ["diffusion_pytorch_model.safetensors", "model.safetensors"];
 
+/** Refuses a text encoder whose weights are not there, or only as pickled files, which can run code when they are read. */
+function noSafetensors(part: PartSource, source: ModelSource): never {
+  const pickled = source.files.find(
+    (file) => file.startsWith(`${part.prefix}pytorch_model`) && /\.bin(\.index\.json)?$/.test(file),
+  );
+  if (pickled === undefined) return require(part, source, ["model.safetensors"], () => false) as never;
+  throw new InvalidInputError(
+    `${part.parameter}: ${part.name} holds its weights as ${pickled} only, which can run code when it is read; take a revision or another repository that has model.safetensors`,
+  );
+}
+
 /** The shards that hold tensors of the encoder. */
 function encoderShards(indexPath: string): string[] {
-  const index = readJson(indexPath) as { weight_map?: Record<string, string> } | null;
-  const entries = Object.entries(index?.weight_map ?? {});
+  const map = (readJson(indexPath) as { weight_map?: unknown } | null)?.weight_map;
+  if (typeof map !== "object" || map === null || Array.isArray(map)) {
+    throw new InvalidInputError(`${indexPath}: weight_map: expected an object from tensor names to file names`);
+  }
+  const entries = Object.entries(map as Record<string, unknown>);
   const shards = new Set(entries.filter(([key]) => /^(encoder|shared)\./.test(key)).map(([, shard]) => shard));
   for (const shard of shards) {
     if (typeof shard !== "string" || !/^[\w.-]+$/.test(shard)) {
-      throw new InvalidInputError(`${indexPath}: ${JSON.stringify(shard)} is not the name of a file beside it`);
+      throw new InvalidInputError(`${indexPath}: ${describe(shard)} is not the name of a file beside it`);
     }
   }
-  return [...shards];
+  if (shards.size === 0) throw new InvalidInputError(`${indexPath}: names no tensor of an encoder`);
+  return [...shards] as string[];
 }
 
 /** Makes the files of an autoencoder present and returns their folder. */

@@ -63,7 +63,9 @@ export class Tokenizer {
     let text: string;
     try {
       if ((await stat(path)).isDirectory()) file = join(path, "tokenizer.json");
-      const { size } = await stat(file);
+      const found = await stat(file);
+      if (!found.isFile()) throw new InvalidInputError(`${file}: not a regular file`);
+      const { size } = found;
       if (size > MAX_FILE_BYTES)
         throw new InvalidInputError(
           `${file}: ${size} bytes are too many for a tokenizer.json (at most ${MAX_FILE_BYTES})`,
