@@ -2,6 +2,7 @@
 export { Lamb } from "@miro-t2i/torch";
 export * from "./autoencoder/index.js";
 export * from "./data/shards/index.js";
+export * from "./data/training/index.js";
 export { InvalidInputError, MiroError } from "./errors.js";
 export { combine, type Guidance, guidanceWeight } from "./flow/guidance.js";
 export {

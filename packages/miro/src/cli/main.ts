@@ -25,6 +25,10 @@ const COMMANDS: Record<string, Entry> = {
     load: () => import("./doctor.js"),
   },
   render: { summary: "render emoji scenes as raw tar shards", load: () => import("./render.js") },
+  index: {
+    summary: "index folders of shards for training; compute bin edges of their scores",
+    load: () => import("./index-command.js"),
+  },
   train: { summary: "train a model by a recipe", load: () => import("./train.js") },
 };
 

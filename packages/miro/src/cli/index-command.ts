@@ -1,0 +1,111 @@
+/** `miro index`: indexes and bin edges of shards. Parses, calls {@link indexShards}, prints. */
+
+import { problemText } from "../data/shards/index.js";
+import { type IndexOptions, type IndexResult, indexOptionsSchema, indexShards } from "../data/training/index-shards.js";
+import { MiroError } from "../errors.js";
+import { help, parseOptions } from "../options.js";
+import { toNumber } from "./arguments.js";
+import type { CliContext, Register } from "./context.js";
+import { Progress } from "./progress.js";
+
+const EXAMPLES = `
+Examples:
+  miro index data/cc12m data/laion                      wids-index.json in each folder, tables beside the shards
+  miro index data/cc12m data/laion --bins --synthetic-prob 0.5
+  miro index data/cc12m --bins --scores clip_score,aesthetic_score --num-bins 32 --json
+  miro index data/cc12m --check                         does the index still fit the shards?
+
+Bin edges are kept in the first folder under the published name and are found there by training with the same options.
+`;
+
+interface Flags extends Omit<IndexOptions, "folders"> {
+  json?: boolean;
+}
+
+const NAMES = {
+  folders: "DIR",
+  scores: "--scores",
+  syntheticProb: "--synthetic-prob",
+  scoreMode: "--score-mode",
+  numBins: "--num-bins",
+  strategy: "--strategy",
+  refineLastNBins: "--refine-last-n-bins",
+  refineFactor: "--refine-factor",
+  maxSamples: "--max-samples",
+  seed: "--seed",
+  textEmbeddingName: "--text-embedding-name",
+};
+
+export const register: Register = (command, context) => {
+  const h = (name: string) => help(indexOptionsSchema, name);
+  const number = (flag: string) => toNumber(flag.split(" ")[0]!);
+  command
+    .argument("<dir...>", h("folders"))
+    .option("--absolute", h("absolute"))
+    .option("--check", h("check"))
+    .option("--bins", h("bins"))
+    .option("--scores <names>", `${h("scores")} (comma-separated)`, (text) =>
+      text.split(",").map((name) => name.trim()),
+    )
+    .option("--synthetic-prob <p>", h("syntheticProb"), number("--synthetic-prob"))
+    .option("--score-mode <mode>", h("scoreMode"))
+    .option("--num-bins <n>", `${h("numBins")} (default: 64)`, number("--num-bins"))
+    .option("--strategy <name>", `${h("strategy")} (default: quantile)`)
+    .option("--refine-last-n-bins <n>", h("refineLastNBins"), number("--refine-last-n-bins"))
+    .option("--refine-factor <n>", h("refineFactor"), number("--refine-factor"))
+    .option("--distinct", h("distinct"))
+    .option("--max-samples <n>", `${h("maxSamples")} (default: 100000)`, number("--max-samples"))
+    .option("--seed <n>", `${h("seed")} (default: 42)`, number("--seed"))
+    .option("--text-embedding-name <name>", `${h("textEmbeddingName")} (default: flan_t5_xl)`)
+    .option("--json", "print one JSON object on stdout")
+    .addHelpText("after", EXAMPLES)
+    .action(async (folders: string[], flags: Flags) => {
+      await index(folders, flags, context);
+    });
+};
+
+async function index(folders: string[], { json, ...given }: Flags, context: CliContext): Promise<void> {
+  parseOptions(indexOptionsSchema, { ...given, folders }, NAMES);
+  const progress = await Progress.for(context);
+  let result: IndexResult;
+  try {
+    result = await indexShards(
+      { ...given, folders },
+      {
+        signal: context.signal,
+        onProgress: (what, done, all) => progress.update(what, done, all),
+        onMessage: (message) => context.stderr(`${message}\n`),
+      },
+    );
+  } finally {
+    progress.stop();
+  }
+  const problems = result.folders.flatMap((folder) => folder.problems);
+  for (const problem of problems.slice(0, 20)) context.stderr(`warning: ${problemText(problem)}\n`);
+  if (problems.length > 20) context.stderr(`warning: ${problems.length - 20} more\n`);
+  if (json) context.stdout(`${JSON.stringify(result)}\n`);
+  else {
+    for (const { index, shards, samples } of result.folders)
+      context.stdout(`${index}: ${shards} ${shards === 1 ? "shard" : "shards"}, ${samples} samples\n`);
+    if (result.bins !== null) printBins(result.bins, context);
+  }
+  if (given.check && problems.length > 0)
+    throw new MiroError(`${problems.length} of the indexed shards no longer fit; run miro index without --check`);
+  const damaged = new Set(problems.filter((problem) => !("extension" in problem)).map(({ path }) => path)).size;
+  if (damaged > 0)
+    throw new MiroError(
+      `${damaged} ${damaged === 1 ? "shard is" : "shards are"} damaged or unfinished; only what could be read of them was indexed`,
+    );
+}
+
+function printBins({ file, edges, scores }: NonNullable<IndexResult["bins"]>, { stdout }: CliContext): void {
+  const width = Math.max(...Object.keys(edges).map((name) => name.length));
+  const number = (value: number | null | undefined) => (value == null ? "-" : value.toFixed(4)).padStart(8);
+  for (const [name, list] of Object.entries(edges)) {
+    const summary = scores?.[name];
+    const about = summary && `  mean ${number(summary.mean)}  std ${number(summary.std)}  missing ${summary.missing}`;
+    const bins = `${list.length - 1} bins`.padStart(8);
+    stdout(`${name.padEnd(width)} ${bins}  inner edges ${number(list[1])} … ${number(list.at(-2))}${about ?? ""}\n`);
+  }
+  if (file !== null) stdout(`${file}\n`);
+}
