@@ -79,7 +79,7 @@ describe("miro info", () => {
     expect(report.fields.clip_score).toMatchObject({ min: 0, max: 1, mean: 0.5 });
     for (const file of [plot!, sheet!]) expect(readPng(readBytes(file), file).width).toBeGreaterThan(100);
     const text = await info(join(folder, "a.tar"), "--plot", svg!);
-    expect(text.stdout).toMatch(/3 samples in 1 shard[^]*\n  png +3 /);
+    expect(text.stdout).toMatch(/3 samples in 1 shard[\s\S]*\n {2}png +3 /);
     expect(readBytes(svg!).toString()).toContain(">clip_score</text>");
     const wrong = await info(`${tiny}/checkpoint`, "--plot", plot!);
     expect(wrong).toMatchObject({ code: 2, stderr: expect.stringMatching(/^error: --plot: only shards have it.*\n$/) });
