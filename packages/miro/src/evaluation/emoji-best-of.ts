@@ -20,6 +20,8 @@ export interface EvaluateBestOfOptions {
   /** Sampling steps and guidance; default: the checkpoint's. */
   steps?: number;
   guidanceScale?: number;
+  /** What the rewards are asked to be; a low `clip_score` makes pictures that do not show their prompts. */
+  rewardTargets?: Record<string, number>;
   onProgress?: (done: number, total: number) => void;
   signal?: AbortSignal;
 }

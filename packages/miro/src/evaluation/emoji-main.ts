@@ -19,6 +19,7 @@ const HELP = `npm run evaluate:emoji -- [options]
   --reward-prompts N  prompts for each reward target (default 24; 0 leaves the reward axes out)
   --best-of N         instead of all that: draw N pictures a name, and see whether the best by a scorer is the better one
   --by SCORER         the scorer of --best-of (default: clip_score)
+  --clip-target T     with --best-of: the clip_score that is asked for (default 1); below ½ many pictures show something else
   --limit N           only the first N names
 `;
 
@@ -34,6 +35,7 @@ async function main(): Promise<void> {
       "reward-prompts": { type: "string", default: "24" },
       "best-of": { type: "string" },
       by: { type: "string", default: "clip_score" },
+      "clip-target": { type: "string" },
       limit: { type: "string" },
       help: { type: "boolean", short: "h", default: false },
     },
@@ -57,7 +59,12 @@ async function main(): Promise<void> {
   let figures: object;
   if (values["best-of"] !== undefined) {
     const scorer = await loadScorer(values.by);
-    figures = await evaluateBestOf(pipeline, classifier, scorer, { ...options, n: Number(values["best-of"]) });
+    const target = values["clip-target"];
+    figures = await evaluateBestOf(pipeline, classifier, scorer, {
+      ...options,
+      n: Number(values["best-of"]),
+      ...(target && { rewardTargets: { clip_score: Number(target) } }),
+    });
     scorer.dispose();
   } else {
     const rewardPrompts = Number(values["reward-prompts"]);
