@@ -12,6 +12,7 @@
 #include <c10/core/InferenceMode.h>
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <string>
 #include <vector>
@@ -53,11 +54,16 @@ struct ArgumentPlan {
   c10::IValue defaultValue;
 };
 
+// Calls an operator with its tensors, its scalars and its sizes; an undefined tensor where it only writes.
+using DirectCall = std::function<at::Tensor(at::Tensor* const*, const at::Scalar*, c10::SymIntArrayRef)>;
+
 struct OperatorPlan {
   explicit OperatorPlan(c10::OperatorHandle handle) : handle(std::move(handle)) {}
   c10::OperatorHandle handle;
   std::string name;              // aten::add.Tensor
   std::vector<ArgumentPlan> arguments;
+  DirectCall direct;             // how to call it without the stack; empty where its schema does not allow that
+  std::vector<at::Scalar> defaultScalars;
   bool writesOnly = false;       // every result aliases an argument that it writes: nothing to hand back
 };
 

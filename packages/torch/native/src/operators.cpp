@@ -92,6 +92,16 @@ const std::unordered_map<std::string, at::ScalarType> kDtypes = {
   throw UsageError{"argument '" + a.name + "' must be " + kindName(a.kind) + (a.optional ? " or null" : "") + ", got " + found};
 }
 
+[[noreturn]] void missing(const ArgumentPlan& a) {
+  throw UsageError{"argument '" + a.name + "' is missing: it must be " + kindName(a.kind)};
+}
+
+bool isUndefined(Environment& e, napi_value v) {
+  napi_valuetype type;
+  check(e, napi_typeof(e.env, v, &type));
+  return type == napi_undefined;
+}
+
 std::string foundType(Environment& e, napi_value v) {
   napi_valuetype type;
   check(e, napi_typeof(e.env, v, &type));
@@ -112,7 +122,7 @@ std::string foundType(Environment& e, napi_value v) {
 }
 
 // A number that is integral is an integer Scalar; an object { float: x } (made by float(x)) forces a double.
-c10::IValue toScalar(Environment& e, napi_value v, const ArgumentPlan& a) {
+at::Scalar toScalar(Environment& e, napi_value v, const ArgumentPlan& a) {
   napi_valuetype type;
   check(e, napi_typeof(e.env, v, &type));
   if (type == napi_number) {
@@ -149,13 +159,21 @@ auto readArray(Environment& e, napi_value v, const ArgumentPlan& a, Read read) {
   return result;
 }
 
-at::Tensor readTensor(Environment& e, napi_value v, const ArgumentPlan& a) {
-  Handle handle = 0;
-  if (napi_get_value_int32(e.env, v, &handle) != napi_ok) refuse(a, foundType(e, v));
+// The tensor in its slot: valid until JavaScript runs again.
+at::Tensor& tensorOf(Environment& e, Handle handle, const ArgumentPlan& a) {
   if (!e.valid(handle)) {
     throw UsageError{"argument '" + a.name + "': this tensor was freed (disposed, or made in a scope that has ended)"};
   }
-  return e.tensor(handle);
+  return e.slot(handle).tensor;
+}
+
+at::Tensor& readTensor(Environment& e, napi_value v, const ArgumentPlan& a) {
+  Handle handle = 0;
+  if (napi_get_value_int32(e.env, v, &handle) != napi_ok) {
+    if (isUndefined(e, v)) missing(a);
+    refuse(a, foundType(e, v));
+  }
+  return tensorOf(e, handle, a);
 }
 
 int64_t readInt(Environment& e, napi_value v, const ArgumentPlan& a) {
@@ -180,21 +198,21 @@ std::string readString(Environment& e, napi_value v, const ArgumentPlan& a) {
 c10::IValue convert(Environment& e, napi_value v, const ArgumentPlan& a) {
   if (a.kind == Kind::Tensor) {  // by far the most frequent: no type query before
     Handle handle = 0;
-    if (napi_get_value_int32(e.env, v, &handle) == napi_ok) return readTensor(e, v, a);
+    if (napi_get_value_int32(e.env, v, &handle) == napi_ok) return tensorOf(e, handle, a);
   }
   napi_valuetype type;
   check(e, napi_typeof(e.env, v, &type));
   if (type == napi_undefined && a.hasDefault) return a.defaultValue;
   if (type == napi_undefined || type == napi_null) {
     if (a.optional) return c10::IValue();
-    if (type == napi_undefined) throw UsageError{"argument '" + a.name + "' is missing: it must be " + kindName(a.kind)};
+    if (type == napi_undefined) missing(a);
     refuse(a, "null");
   }
   switch (a.kind) {
     case Kind::Tensor: return readTensor(e, v, a);
     case Kind::TensorList: {
       c10::List<at::Tensor> list;
-      for (auto& t : readArray(e, v, a, [&](napi_value i) { return readTensor(e, i, a); })) list.push_back(std::move(t));
+      for (auto& t : readArray(e, v, a, [&](napi_value i) -> at::Tensor { return readTensor(e, i, a); })) list.push_back(std::move(t));
       return list;
     }
     case Kind::OptionalTensorList: {
@@ -351,6 +369,80 @@ std::string argumentSummary(const OperatorPlan& plan, const c10::Stack& argument
   return text;
 }
 
+// ---- calling without the stack ---------------------------------------------------------------------------------
+// Most calls are of operators that take tensors, then scalars (or one list of sizes), and give a tensor. The C++ signature
+// of such an operator follows from its schema, so that it can be called as C++ does: no boxing, no copies of the arguments.
+
+constexpr size_t kDirectTensors = 3, kDirectScalars = 2;
+
+template <typename Type, size_t>
+using Repeat = Type;
+
+template <size_t... T, size_t... S>
+DirectCall direct(const c10::OperatorHandle& handle, bool writes, std::index_sequence<T...>, std::index_sequence<S...>) {
+  if (!writes) {
+    const auto typed = handle.typed<at::Tensor(Repeat<const at::Tensor&, T>..., Repeat<const at::Scalar&, S>...)>();
+    return [typed](at::Tensor* const* tensors, const at::Scalar* scalars, c10::SymIntArrayRef) {
+      return typed.call(*tensors[T]..., scalars[S]...);
+    };
+  }
+  return [&]<size_t... R>(std::index_sequence<R...>) -> DirectCall {
+    const auto typed = handle.typed<at::Tensor&(at::Tensor&, Repeat<const at::Tensor&, R>..., Repeat<const at::Scalar&, S>...)>();
+    return [typed](at::Tensor* const* tensors, const at::Scalar* scalars, c10::SymIntArrayRef) {
+      typed.call(*tensors[0], *tensors[R + 1]..., scalars[S]...);
+      return at::Tensor();
+    };
+  }(std::make_index_sequence<sizeof...(T) - 1>());
+}
+
+template <size_t T>
+DirectCall direct(const c10::OperatorHandle& handle, bool writes, size_t scalars) {
+  constexpr auto tensors = std::make_index_sequence<T>();
+  if (scalars == 0) return direct(handle, writes, tensors, std::make_index_sequence<0>());
+  if (scalars == 1) return direct(handle, writes, tensors, std::make_index_sequence<1>());
+  return direct(handle, writes, tensors, std::make_index_sequence<2>());
+}
+
+// Fills in how `plan` can be called without the stack, if it can.
+void planDirect(OperatorPlan& plan) {
+  const auto& schema = plan.handle.schema();
+  if (schema.returns().size() != 1 || schema.returns()[0].type()->kind() != c10::TypeKind::TensorType) return;
+  size_t tensors = 0, scalars = 0, sizes = 0;
+  for (size_t i = 0; i < plan.arguments.size(); ++i) {
+    const ArgumentPlan& a = plan.arguments[i];
+    const auto* alias = schema.arguments()[i].alias_info();
+    const bool written = alias != nullptr && alias->isWrite();
+    if (a.optional || (written && i > 0) || (i == 0 && written != plan.writesOnly)) return;
+    if (a.kind == Kind::Tensor && scalars + sizes == 0) {
+      ++tensors;
+    } else if (a.kind == Kind::Scalar && sizes == 0) {
+      ++scalars;
+      plan.defaultScalars.push_back(a.hasDefault ? a.defaultValue.toScalar() : at::Scalar());
+    } else if (a.kind == Kind::IntList && scalars + sizes == 0 && schema.arguments()[i].real_type()->str() == "SymInt[]" &&
+               a.fixedLength == 0 && !a.hasDefault) {
+      ++sizes;
+    } else {
+      return;
+    }
+  }
+  if (tensors == 0 || tensors > kDirectTensors || scalars > kDirectScalars) return;
+  try {
+    if (sizes > 0) {
+      if (tensors != 1 || plan.writesOnly) return;
+      const auto typed = plan.handle.typed<at::Tensor(const at::Tensor&, c10::SymIntArrayRef)>();
+      plan.direct = [typed](at::Tensor* const* given, const at::Scalar*, c10::SymIntArrayRef list) { return typed.call(*given[0], list); };
+    } else if (tensors == 1) {
+      plan.direct = direct<1>(plan.handle, plan.writesOnly, scalars);
+    } else if (tensors == 2) {
+      plan.direct = direct<2>(plan.handle, plan.writesOnly, scalars);
+    } else {
+      plan.direct = direct<3>(plan.handle, plan.writesOnly, scalars);
+    }
+  } catch (const std::exception&) {
+    plan.direct = nullptr;  // registered with another signature: called boxed
+  }
+}
+
 // operator(name, overload) -> index for call(). Throws for unknown names and for types that JavaScript cannot express.
 napi_value lookUp(Environment& e, napi_value* argv, size_t argc) {
   if (argc < 2) throw UsageError{"operator(name, overload)"};
@@ -376,6 +468,7 @@ napi_value lookUp(Environment& e, napi_value* argv, size_t argc) {
   for (const auto& r : schema.returns()) {
     if (r.alias_info() == nullptr || !r.alias_info()->isWrite()) plan->writesOnly = false;
   }
+  planDirect(*plan);
   e.operators.push_back(std::move(plan));
   return makeInt(e, static_cast<int32_t>(e.operators.size() - 1));
 }
@@ -398,6 +491,66 @@ class StackLease {
   c10::Stack local_;
 };
 
+// The error of a call that libtorch refused: its message with the tensors that were given.
+[[noreturn]] void refused(Environment& e, const OperatorPlan& plan, std::string message, napi_value* given, size_t count) {
+  message = message.substr(0, message.find('\n'));
+  c10::Stack arguments;
+  try {
+    for (size_t i = 0; i < count; ++i) arguments.push_back(convert(e, given[i], plan.arguments[i]));
+  } catch (...) {
+  }
+  const std::string summary = argumentSummary(plan, arguments);
+  throw UsageError{plan.name + ": " + message + (summary.empty() ? "" : " (" + summary + ")")};
+}
+
+napi_value callDirect(Environment& e, OperatorPlan& plan, napi_value* given, size_t count) {
+  at::Tensor* tensors[kDirectTensors];
+  at::Scalar scalars[kDirectScalars];
+  c10::SmallVector<c10::SymInt, 8> sizes;
+  const size_t wanted = plan.arguments.size();
+  const size_t before = wanted - plan.defaultScalars.size();  // arguments that are no scalars
+  try {
+    // Tensors last: reading the others may run JavaScript, which may move or free tensors.
+    for (size_t i = before; i < wanted; ++i) {
+      const ArgumentPlan& a = plan.arguments[i];
+      const bool absent = i >= count || isUndefined(e, given[i]);
+      if (absent && !a.hasDefault) missing(a);
+      scalars[i - before] = absent ? plan.defaultScalars[i - before] : toScalar(e, given[i], a);
+    }
+    for (size_t i = before; i-- > 0;) {
+      const ArgumentPlan& a = plan.arguments[i];
+      if (i >= count) missing(a);
+      if (a.kind == Kind::Tensor) {
+        tensors[i] = &readTensor(e, given[i], a);
+        continue;
+      }
+      uint32_t length = 0;
+      if (napi_get_array_length(e.env, given[i], &length) != napi_ok) {
+        if (isUndefined(e, given[i])) missing(a);
+        refuse(a, foundType(e, given[i]));
+      }
+      for (uint32_t k = 0; k < length; ++k) {
+        napi_value item;
+        check(e, napi_get_element(e.env, given[i], k, &item));
+        sizes.emplace_back(readInt(e, item, a));
+      }
+    }
+  } catch (UsageError& error) {
+    throw UsageError{plan.name + ": " + error.message};
+  }
+  std::string message;
+  try {
+    at::Tensor result = plan.direct(tensors, scalars, sizes);
+    if (plan.writesOnly) return makeUndefined(e);
+    return result.defined() ? makeInt(e, e.store(std::move(result))) : toJavaScript(e, result);
+  } catch (const c10::Error& error) {
+    message = error.what_without_backtrace();
+  } catch (const std::exception& error) {
+    message = error.what();
+  }
+  refused(e, plan, std::move(message), given, count);
+}
+
 // call(index, ...arguments) -> results. Tensors are handles; an operator that only writes into its arguments gives undefined.
 napi_value callOperator(Environment& e, napi_value* argv, size_t argc) {
   int32_t index = -1;
@@ -406,12 +559,13 @@ napi_value callOperator(Environment& e, napi_value* argv, size_t argc) {
     throw UsageError{"call: unknown operator index"};
   }
   OperatorPlan& plan = *e.operators[index];
-  StackLease lease(e);
-  c10::Stack& stack = lease.get();
   const size_t given = argc - 1, wanted = plan.arguments.size();
   if (given > wanted) {
     throw UsageError{plan.name + ": takes " + std::to_string(wanted) + " arguments, got " + std::to_string(given)};
   }
+  if (plan.direct) return callDirect(e, plan, argv + 1, given);
+  StackLease lease(e);
+  c10::Stack& stack = lease.get();
   try {
     for (size_t i = 0; i < wanted; ++i) {
       const ArgumentPlan& a = plan.arguments[i];
@@ -422,7 +576,7 @@ napi_value callOperator(Environment& e, napi_value* argv, size_t argc) {
       } else if (a.optional) {
         stack.emplace_back();
       } else {
-        throw UsageError{"argument '" + a.name + "' is missing: it must be " + kindName(a.kind)};
+        missing(a);
       }
     }
   } catch (UsageError& error) {
@@ -437,16 +591,7 @@ napi_value callOperator(Environment& e, napi_value* argv, size_t argc) {
   } catch (const std::exception& error) {
     message = error.what();
   }
-  if (!message.empty()) {
-    message = message.substr(0, message.find('\n'));
-    c10::Stack again;
-    try {
-      for (size_t i = 0; i < given; ++i) again.push_back(convert(e, argv[i + 1], plan.arguments[i]));
-    } catch (...) {
-    }
-    const std::string summary = argumentSummary(plan, again);
-    throw UsageError{plan.name + ": " + message + (summary.empty() ? "" : " (" + summary + ")")};
-  }
+  if (!message.empty()) refused(e, plan, std::move(message), argv + 1, given);
   if (plan.writesOnly || stack.empty()) return makeUndefined(e);
   if (stack.size() == 1) {
     if (stack[0].isTensor() && stack[0].toTensor().defined()) return makeInt(e, e.store(std::move(stack[0]).toTensor()));
