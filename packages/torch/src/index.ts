@@ -1,6 +1,7 @@
 // The whole public surface of @miro-t2i/torch.
 export * from "./autograd.js";
 export * from "./creation.js";
+export * from "./cuda-graph.js";
 export { type Device, type DType, type HostData, isFloatingPoint, itemSize } from "./dtype.js";
 export { TorchError } from "./errors.js";
 export * from "./io/index.js";

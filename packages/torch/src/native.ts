@@ -89,6 +89,13 @@ export interface Native {
   cudaAvailable(): boolean;
   cudaDeviceCount(): number;
   cudaSynchronize(device?: number): void;
+  graphNew(device: number): number;
+  graphEnter(graph: number): void;
+  graphLeave(graph: number): void;
+  graphBegin(graph: number): void;
+  graphEnd(graph: number): void;
+  graphReplay(graph: number): void;
+  graphFree(graph: number): void;
   buildInfo(): BuildInfo;
   readRows(t: Handle, descriptors: Int32Array, places: Float64Array, cancelled: Int32Array): Promise<Uint8Array>;
 }

@@ -99,6 +99,7 @@ class Environment {
   std::vector<at::Generator> generators;
   std::vector<int32_t> freeGenerators;
   std::vector<std::unique_ptr<c10::InferenceMode>> inferenceGuards;
+  std::vector<std::shared_ptr<void>> graphs;  // CUDA graphs by id, null when freed
   c10::Stack stack;              // reused between calls
   bool stackBusy = false;
 
@@ -136,6 +137,7 @@ struct Binding {
   const char* name;
   Function function;
 };
-extern const std::vector<Binding> kOperatorBindings, kTensorBindings, kAutogradBindings, kRuntimeBindings, kFileBindings;
+extern const std::vector<Binding> kOperatorBindings, kTensorBindings, kAutogradBindings, kRuntimeBindings, kFileBindings,
+    kCudaGraphBindings;
 
 }  // namespace miro

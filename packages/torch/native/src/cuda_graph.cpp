@@ -1,0 +1,89 @@
+// CUDA graphs: work is queued once under capture and replayed afterwards with one launch, on the same memory. Capture runs on
+// a stream of its own, because the default stream cannot be captured. Without CUDA the functions are there and refuse.
+#include "environment.hpp"
+
+#ifdef MIRO_WITH_CUDA_GRAPHS
+#include <ATen/cuda/CUDAGraph.h>
+#include <c10/cuda/CUDAFunctions.h>
+#include <c10/cuda/CUDAStream.h>
+#endif
+
+namespace miro {
+namespace {
+
+#ifdef MIRO_WITH_CUDA_GRAPHS
+
+struct Captured {
+  at::cuda::CUDAGraph graph;
+  c10::cuda::CUDAStream stream;
+  c10::cuda::CUDAStream before;  // the stream and the device that were current when this one was entered
+  c10::DeviceIndex deviceBefore;
+  explicit Captured(c10::DeviceIndex device)
+      : stream(c10::cuda::getStreamFromPool(false, device)), before(c10::cuda::getCurrentCUDAStream(device)),
+        deviceBefore(device) {}
+};
+
+Captured& graphAt(Environment& e, napi_value* argv, size_t argc) {
+  const int64_t id = argc > 0 ? toInt(e, argv[0], "graph") : -1;
+  if (id < 0 || static_cast<size_t>(id) >= e.graphs.size() || !e.graphs[id]) throw UsageError{"this CUDA graph was freed"};
+  return *static_cast<Captured*>(e.graphs[id].get());  // only this file puts anything into the table
+}
+
+// graphNew(device index) -> id
+napi_value graphNew(Environment& e, napi_value* argv, size_t argc) {
+  const auto device = static_cast<c10::DeviceIndex>(argc > 0 ? toInt(e, argv[0], "device") : 0);
+  e.graphs.push_back(std::make_shared<Captured>(device));
+  return makeInt(e, static_cast<int32_t>(e.graphs.size() - 1));
+}
+// graphEnter(id): work is queued on the graph's stream until graphLeave, for warming up and for capture.
+napi_value graphEnter(Environment& e, napi_value* argv, size_t argc) {
+  Captured& g = graphAt(e, argv, argc);
+  g.before = c10::cuda::getCurrentCUDAStream(g.stream.device_index());
+  g.deviceBefore = c10::cuda::current_device();
+  c10::cuda::set_device(g.stream.device_index());
+  c10::cuda::device_synchronize();
+  c10::cuda::setCurrentCUDAStream(g.stream);
+  return makeUndefined(e);
+}
+napi_value graphLeave(Environment& e, napi_value* argv, size_t argc) {
+  Captured& g = graphAt(e, argv, argc);
+  c10::cuda::setCurrentCUDAStream(g.before);
+  c10::cuda::device_synchronize();
+  c10::cuda::set_device(g.deviceBefore);
+  return makeUndefined(e);
+}
+napi_value graphBegin(Environment& e, napi_value* argv, size_t argc) {
+  // Other threads of the process may go on using the device.
+  graphAt(e, argv, argc).graph.capture_begin({0, 0}, cudaStreamCaptureModeThreadLocal);
+  return makeUndefined(e);
+}
+napi_value graphEnd(Environment& e, napi_value* argv, size_t argc) {
+  graphAt(e, argv, argc).graph.capture_end();
+  return makeUndefined(e);
+}
+// graphReplay(id): queued on the current stream; returns at once.
+napi_value graphReplay(Environment& e, napi_value* argv, size_t argc) {
+  graphAt(e, argv, argc).graph.replay();
+  return makeUndefined(e);
+}
+napi_value graphFree(Environment& e, napi_value* argv, size_t argc) {
+  graphAt(e, argv, argc);
+  e.graphs[toInt(e, argv[0], "graph")].reset();
+  return makeUndefined(e);
+}
+
+#else
+
+napi_value refuse(Environment&, napi_value*, size_t) { throw UsageError{"CUDA graphs need a libtorch with CUDA"}; }
+constexpr Function graphNew = refuse, graphEnter = refuse, graphLeave = refuse, graphBegin = refuse, graphEnd = refuse,
+                   graphReplay = refuse, graphFree = refuse;
+
+#endif
+
+}  // namespace
+
+const std::vector<Binding> kCudaGraphBindings = {
+    {"graphNew", graphNew}, {"graphEnter", graphEnter}, {"graphLeave", graphLeave}, {"graphBegin", graphBegin},
+    {"graphEnd", graphEnd}, {"graphReplay", graphReplay}, {"graphFree", graphFree}};
+
+}  // namespace miro

@@ -1,0 +1,57 @@
+// CUDA graphs: a sequence of operators queued once and replayed with a single launch on the same tensors.
+import { native } from "./native.js";
+import { scope } from "./scope.js";
+import { Tensor } from "./tensor.js";
+
+/** Work that can be done again. */
+export interface Replayable<T> {
+  /** What the work makes; each replay writes new values into these tensors. They live until `dispose()`. */
+  readonly outputs: T;
+  /** Does the work once more, on the present values of the tensors that it reads. Returns before the device is done. */
+  replay(): void;
+  /** Frees the outputs and what the replays need. */
+  dispose(): void;
+}
+
+/**
+ * Captures `body` as a CUDA graph. It runs `warmUps` times first, so that libraries have made their choices, then once
+ * under capture. It must read and write the same tensors at every run, give plain objects of tensors, never look at a value
+ * (`item`, `data`) and never copy from the host. The outputs hold nothing before the first replay.
+ *
+ * @param device index of the CUDA device
+ * @throws TorchError where the engine was built without CUDA, or when `body` does what cannot be captured
+ */
+export function captureGraph<T extends object>(body: () => T, { device = 0, warmUps = 2 } = {}): Replayable<T> {
+  const graph = native.graphNew(device);
+  try {
+    native.graphEnter(graph);
+    let outputs: T;
+    try {
+      for (let i = 0; i < warmUps; i++) scope(() => void body());
+      native.graphBegin(graph);
+      try {
+        outputs = scope(() => keepTensors(body()));
+      } finally {
+        native.graphEnd(graph);
+      }
+    } finally {
+      native.graphLeave(graph);
+    }
+    return {
+      outputs,
+      replay: () => native.graphReplay(graph),
+      dispose() {
+        for (const value of Object.values(outputs)) if (value instanceof Tensor) value.dispose();
+        native.graphFree(graph);
+      },
+    };
+  } catch (error) {
+    native.graphFree(graph);
+    throw error;
+  }
+}
+
+function keepTensors<T extends object>(value: T): T {
+  for (const item of Object.values(value)) if (item instanceof Tensor) item.keep();
+  return value;
+}
