@@ -13,6 +13,21 @@ export interface Replayable<T> {
   dispose(): void;
 }
 
+let supported: boolean | undefined;
+
+/** Whether {@link captureGraph} is there: libtorch has CUDA, a device is available, and CUDA's headers were found at set-up. */
+export function hasCudaGraphs(): boolean {
+  if (supported === undefined) {
+    try {
+      native.graphFree(native.graphNew(0));
+      supported = true;
+    } catch {
+      supported = false;
+    }
+  }
+  return supported;
+}
+
 /**
  * Captures `body` as a CUDA graph. It runs `warmUps` times first, so that libraries have made their choices, then once
  * under capture. It must read and write the same tensors at every run, give plain objects of tensors, never look at a value

@@ -79,6 +79,7 @@ interface Flags {
   keepAll?: boolean;
   device?: string;
   dtype?: string;
+  quantize?: string;
   threads?: number;
   textEncoderDtype?: string;
   lowMemory?: boolean;
@@ -105,6 +106,7 @@ const NAMES: Record<string, string> = {
   textEncoder: "--text-encoder",
   vae: "--vae",
   textEncoderDtype: "--text-encoder-dtype",
+  quantization: "--quantize",
   lowMemory: "--low-memory",
   rewardTargets: "--reward",
   negativeRewardTargets: "--negative-reward",
@@ -161,6 +163,7 @@ export const register: Register = (command, context) => {
     .option("--from <picture>", "settings of a stored picture; flags and prompts go before them")
     .option("--device <name>", h("device"))
     .option("--dtype <name>", h("dtype"))
+    .option("--quantize <type>", h("quantization"))
     .option("--threads <n>", "processor threads", toNumber("--threads"))
     .option("--output <dir>", h("output"))
     .option("--name <template>", "file names: text with fields in braces, / makes folders (below)")
@@ -236,6 +239,7 @@ async function generate(given: readonly string[], flags: Flags, context: CliCont
       device: flags.device ?? from?.load.device,
       dtype: (flags.dtype ?? from?.load.dtype) as "auto" | undefined,
       textEncoderDtype: (flags.textEncoderDtype ?? from?.load.textEncoderDtype) as "auto" | undefined,
+      quantization: (flags.quantize ?? from?.load.quantization) as "int8" | undefined,
       lowMemory: flags.lowMemory,
       textEncoder: flags.textEncoder ?? from?.load.textEncoder,
       vae: flags.vae ?? from?.load.vae,

@@ -32,7 +32,10 @@ export class SwiGlu extends nn.Module {
   }
 
   private hidden(x: Tensor): Tensor {
-    if (this.packed.fuses(x)) return this.packed.part(0, x, { mul: this.packed.part(1, x, "silu") });
+    if (this.packed.fuses(x)) {
+      const input = this.packed.input(x);
+      return this.packed.part(0, input, { mul: this.packed.part(1, input, "silu") });
+    }
     const [value, gate] = this.packed.forward(x).chunk(2, -1) as [Tensor, Tensor];
     return nn.functional.silu(gate).mul(value);
   }

@@ -2,7 +2,8 @@
  * The affine map, with what follows it in the same kernel where that is possible: on a CPU, in evaluation and without
  * gradients, oneDNN applies an activation, a product or a sum while a tile of the result is still in cache.
  */
-import { call, isGradEnabled, nn, noGrad, scope, type Tensor, zeros } from "@miro-t2i/torch";
+import { call, isGradEnabled, nn, noGrad, scope, Tensor, TorchError, zeros } from "@miro-t2i/torch";
+import { type Int8Input, Int8Weight, int8Input } from "./int8.js";
 
 /** What is done to x Wᵀ + b: an activation, or a product or a sum with a tensor of the result's shape. */
 export type Epilogue = "none" | "silu" | "gelu" | { mul: Tensor } | { add: Tensor };
@@ -18,15 +19,25 @@ export class Linear extends nn.Linear {
     this.parts = parts;
   }
   private readonly parts: number;
+  /** One for each part, once {@link quantize} was called. */
+  private int8: Int8Weight[] = [];
 
   /** (…, in) → (…, out) */
   override forward(x: Tensor, epilogue: Epilogue = "none"): Tensor {
+    if (this.int8.length === 1) return this.part(0, this.input(x), epilogue);
+    if (this.int8.length > 1) throw new TorchError("Linear: quantised in parts, so it computes only part by part");
     if (this.parts === 1 && this.fuses(x)) return fused(x, this.weight, this.bias, epilogue);
     return apply(super.forward(x), epilogue);
   }
 
+  /** What {@link part} takes: x, or x in int8 where the weight is; made once for all parts. */
+  input(x: Tensor): Tensor | Int8Input {
+    return this.int8.length > 0 ? int8Input(x) : x;
+  }
+
   /** Slice `i` of the output alone: (…, in) → (…, out / parts). Only where {@link fuses}. */
-  part(i: number, x: Tensor, epilogue: Epilogue): Tensor {
+  part(i: number, x: Tensor | Int8Input, epilogue: Epilogue): Tensor {
+    if (!(x instanceof Tensor)) return this.int8[i]!.product(x, epilogue);
     const size = this.outFeatures / this.parts;
     const weight = this.weight.narrow(0, i * size, size);
     return fused(x, weight, this.bias?.narrow(0, i * size, size) ?? null, epilogue);
@@ -34,7 +45,20 @@ export class Linear extends nn.Linear {
 
   /** Whether the fused kernels can be used on this input. They have no gradients. */
   fuses(x: Tensor): boolean {
-    return !this.training && !isGradEnabled() && canFuse(x);
+    return this.int8.length > 0 || (!this.training && !isGradEnabled() && canFuse(x));
+  }
+
+  /** Replaces the weight by one in int8 and frees it: from here on the layer can only be evaluated, on a CPU. */
+  quantize(): void {
+    if (this.int8.length > 0) return;
+    const size = this.outFeatures / this.parts;
+    this.int8 = Array.from({ length: this.parts }, (_, i) =>
+      this.register(
+        `int8_${i}`,
+        new Int8Weight(this.weight.narrow(0, i * size, size), this.bias?.narrow(0, i * size, size) ?? null),
+      ),
+    );
+    this.weight.dispose();
   }
 }
 

@@ -8,7 +8,7 @@
  *   N latent tokens    L their width
  *   T text tokens, K rewards, R text registers, C = K + R + T conditioning tokens (width L)
  */
-import { cat, isGradEnabled, nn, ones, scope, type Tensor, where, zeros, zerosLike } from "@miro-t2i/torch";
+import { cat, isGradEnabled, nn, noGrad, ones, scope, type Tensor, where, zeros, zerosLike } from "@miro-t2i/torch";
 import { invalid } from "../errors.js";
 import { type CrossAttentionBlock, type KeyMask, type KeyValue, TransformerBlock } from "./attention.js";
 import { type RinBatch, rinBatch, type UpstreamBatch } from "./batch.js";
@@ -131,6 +131,17 @@ export class Rin extends nn.Module {
       nn.init.zeros_(this.selfConditioning.norm2.weight!);
       nn.init.zeros_(this.selfConditioning.norm2.bias!);
     }
+  }
+
+  /**
+   * Turns the weights of the blocks, nearly all of the network's arithmetic, into int8 (see int8.ts). The network can then only be
+   * evaluated, on a CPU; its own weights are gone.
+   */
+  quantize(): this {
+    for (const [, module] of this.blocks.namedModules()) {
+      if (module instanceof Linear) noGrad(() => scope(() => module.quantize()));
+    }
+    return this;
   }
 
   /** One pass. The caller owns the result; call it inside a `scope()`. */

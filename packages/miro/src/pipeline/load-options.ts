@@ -16,6 +16,11 @@ export const loadSchema = z.strictObject({
     `one of ${COMPUTE_DTYPES.join(", ")}`,
     `${COMPUTE_DTYPES.join(", ")}; default auto: bfloat16 where it is faster`,
   ),
+  quantization: field(
+    z.enum(["none", "int8"]).default("none"),
+    "none or int8",
+    "none, or int8: the network's blocks in 8 bits, on a CPU faster and smaller, less exact; default none",
+  ),
   textEncoderDtype: field(
     z.enum(["auto", "float32", "bfloat16"]).default("auto"),
     "one of auto, float32, bfloat16",

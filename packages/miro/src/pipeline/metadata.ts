@@ -57,6 +57,8 @@ export const imageSettingsSchema = z.strictObject({
   device: shortText,
   dtype: z.enum(["float32", "bfloat16", "float16"]),
   textEncoderDtype: z.enum(["float32", "bfloat16"]).optional(),
+  /** How the network's weights were rounded further. */
+  quantization: z.enum(["int8"]).optional(),
   versions: z.strictObject({ miro: shortText, torch: shortText }),
 });
 

@@ -81,6 +81,8 @@ export interface PipelineParts extends Omit<Checkpoint, "network"> {
   dtype?: Exclude<ComputeDType, "auto">;
   /** Set where the parts come from files. */
   origin?: PipelineOrigin;
+  /** How the network's weights were rounded when they were loaded; recorded in settings. */
+  quantization?: "none" | "int8";
   /** Name of the model in settings. */
   name?: string;
   variant?: string | undefined;
@@ -98,7 +100,10 @@ export async function loadParts(model: string, options: LoadOptions): Promise<Pi
   const { loadNetwork, ...checkpoint } = openCheckpoint(folder, { device, dtype });
   const { settings, network: config } = checkpoint.config;
   const { text_encoder_repo: textRepo, vae_repo: vaeRepo } = settings;
-  const network = new Part(loadNetwork);
+  if (given.quantization === "int8" && device !== "cpu") {
+    throw new InvalidInputError(`quantization: int8 is for device cpu, received ${device}; leave it out`);
+  }
+  const network = new Part(() => (given.quantization === "int8" ? loadNetwork().quantize() : loadNetwork()));
   let autoencoder: Part<Autoencoder> | null = null;
   try {
     const text = choosePart(
@@ -143,6 +148,7 @@ export async function loadParts(model: string, options: LoadOptions): Promise<Pi
       lowMemory,
       device,
       dtype,
+      quantization: given.quantization,
       name: source.folder === model ? basename(resolve(model)) : model,
       variant,
     };

@@ -5,11 +5,23 @@
  * picture is therefore bit for bit the same whatever else the call draws; larger batches change the order in which
  * kernels add numbers up (four at a time change 5 of 196,608 values by one level: see pipeline.test.ts).
  */
-import { buildInfo, cat, memory, noGrad, scope, type Tensor, tensor, zeros } from "@miro-t2i/torch";
+import {
+  buildInfo,
+  captureGraph,
+  cat,
+  hasCudaGraphs,
+  memory,
+  noGrad,
+  scope,
+  type Tensor,
+  tensor,
+  zeros,
+} from "@miro-t2i/torch";
 import type { Autoencoder } from "../autoencoder/index.js";
 import { InvalidInputError, invalid, MiroError } from "../errors.js";
-import { type Guidance, guidedDenoise, guidedSteps } from "../flow/guidance.js";
+import { type Guidance, guidedDenoise, guidedSteps, type Predict } from "../flow/guidance.js";
 import { release } from "../flow/release.js";
+import { ReplayedPredict } from "../flow/replay.js";
 import { SAMPLERS } from "../flow/samplers.js";
 import { LinearSchedule } from "../flow/schedule.js";
 import { type Conditioning, narrowConditioning } from "../networks/conditioning.js";
@@ -88,6 +100,8 @@ export class MiroPipeline {
   readonly name: string;
   readonly variant: string | undefined;
   readonly #parts: PipelineParts;
+  /** On CUDA the network's evaluations are recorded and replayed. */
+  readonly #replayed: ReplayedPredict<Conditioning> | null;
   #textEncoder: Promise<TextEncoder> | null = null;
   /** What `#textEncoder` became, until it is freed. */
   #loadedTextEncoder: TextEncoder | null = null;
@@ -102,6 +116,12 @@ export class MiroPipeline {
     this.config = parts.config;
     this.device = parts.device ?? "cpu";
     this.dtype = parts.dtype ?? "float32";
+    this.#replayed =
+      this.device.startsWith("cuda") && hasCudaGraphs()
+        ? new ReplayedPredict(this.#predict, (body) =>
+            captureGraph(body, { device: Number(this.device.split(":")[1] ?? 0) }),
+          )
+        : null;
     this.name = parts.name ?? "unnamed";
     this.variant = parts.variant;
     const { start, end, shift, clip_min: clipMin } = parts.config.settings.scheduler ?? {};
@@ -283,7 +303,7 @@ export class MiroPipeline {
       if (lowMemory) {
         release(conditioning);
         conditioning = null;
-        freePart(this.#parts.network);
+        this.#freeNetwork();
         for (const [i, rows] of batches.entries()) {
           signal?.throwIfAborted();
           await finish(rows, latents[i]!);
@@ -294,7 +314,7 @@ export class MiroPipeline {
       release([texts, latents, conditioning]);
       if (lowMemory) {
         await this.freeTextEncoder();
-        freePart(this.#parts.network);
+        this.#freeNetwork();
         freePart(this.#parts.autoencoder);
       }
     }
@@ -327,6 +347,7 @@ export class MiroPipeline {
   /** Frees all weights; the pipeline must not be used afterwards. */
   async dispose(): Promise<void> {
     await this.freeTextEncoder();
+    this.#replayed?.dispose();
     this.preconditioning.dispose();
     for (const part of [this.#parts.network, this.#parts.autoencoder]) {
       if (part instanceof Part) part.free();
@@ -365,6 +386,15 @@ export class MiroPipeline {
     };
   }
 
+  /** Recordings read the network's own memory. */
+  #freeNetwork(): void {
+    this.#replayed?.dispose();
+    freePart(this.#parts.network);
+  }
+
+  readonly #predict: Predict<Conditioning> = (y, gamma, conditioning, previousLatents) =>
+    this.preconditioning.apply(this.network, { y, gamma, conditioning, previousLatents } as RinBatch);
+
   /** Latents of the pictures `rows`, on the pipeline's device; the caller owns them. */
   async #sample(plan: Plan, rows: readonly number[], conditioning: Branches): Promise<Tensor> {
     const { noise, seeds, steps, guidance, schedule, signal, onStep, count } = plan;
@@ -376,8 +406,7 @@ export class MiroPipeline {
       return own.to({ device: this.device, dtype: "float32" }).clone();
     });
     const denoise = guidedDenoise<Conditioning>({
-      predict: (y, gamma, conditioning, previousLatents) =>
-        this.preconditioning.apply(this.network, { y, gamma, conditioning, previousLatents } as RinBatch),
+      predict: this.#replayed?.predict ?? this.#predict,
       guidance,
       ...conditioning,
     });
@@ -428,6 +457,7 @@ export class MiroPipeline {
       height,
       device: this.device,
       dtype: this.dtype,
+      ...(this.#parts.quantization === "int8" && { quantization: "int8" as const }),
       versions: { miro: version(), torch: buildInfo().torchVersion },
     };
   }

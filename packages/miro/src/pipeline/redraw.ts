@@ -32,7 +32,7 @@ export interface Redrawing {
   model: string;
   load: Pick<
     FromPretrainedOptions,
-    "variant" | "revision" | "device" | "dtype" | "textEncoderDtype" | "textEncoder" | "vae"
+    "variant" | "revision" | "device" | "dtype" | "quantization" | "textEncoderDtype" | "textEncoder" | "vae"
   >;
   request: PromptRequest;
 }
@@ -45,7 +45,7 @@ export interface Redrawing {
  */
 export async function readRedrawing(path: string, chosen: ChosenParts = {}): Promise<Redrawing> {
   const settings = readSettings((await readImageFile(path)).text, path);
-  const { weights, variant, prompt, seed, device, dtype, textEncoderDtype } = settings;
+  const { weights, variant, prompt, seed, device, dtype, quantization, textEncoderDtype } = settings;
   if (weights === undefined && chosen.model === undefined) {
     throw new InvalidInputError(`${path}: does not say which weights drew it; name them with --model`);
   }
@@ -59,6 +59,7 @@ export async function readRedrawing(path: string, chosen: ChosenParts = {}): Pro
     load: {
       device,
       dtype,
+      ...(quantization && { quantization }),
       ...(textEncoderDtype && { textEncoderDtype }),
       ...(own?.revision && { revision: own.revision }),
       ...(own && variant !== undefined && { variant }),

@@ -1,0 +1,127 @@
+import { memory, noGrad, ones, type Replayable, rand, randn, scope, Tensor } from "@miro-t2i/torch";
+import { expect, test } from "vitest";
+import type { Conditioning } from "../networks/conditioning.js";
+import { parsePrecondConfig, parseRinConfig } from "../networks/config.js";
+import { FlowPrecond } from "../networks/precond.js";
+import { Rin, type RinBatch } from "../networks/rin.js";
+import { guidedDenoise, type Predict } from "./guidance.js";
+import { ReplayedPredict } from "./replay.js";
+import { SAMPLERS } from "./samplers.js";
+import { LinearSchedule } from "./schedule.js";
+
+const KEYS = ["a", "b"];
+
+/** Stands for a CUDA graph: the same work again, into the tensors of the first time. Looks nothing up, captures no values. */
+function rerun<T extends object>(body: () => T): Replayable<T> {
+  captures++;
+  const outputs = scope(() => {
+    const made = body();
+    for (const value of Object.values(made)) if (value instanceof Tensor) value.fill_(Number.NaN).keep();
+    return made;
+  });
+  return {
+    outputs,
+    replay: () =>
+      scope(() => {
+        for (const [key, value] of Object.entries(body()))
+          if (value instanceof Tensor) (outputs as Record<string, Tensor>)[key]!.copy_(value);
+      }),
+    dispose: () => {
+      for (const value of Object.values(outputs)) if (value instanceof Tensor) value.dispose();
+    },
+  };
+}
+let captures = 0;
+
+function network() {
+  const rin = new Rin(
+    parseRinConfig({
+      data_size: 8,
+      num_input_channels: 4,
+      label_dim: 12,
+      num_cond_tokens: 5,
+      data_dim: 32,
+      num_latents: 8,
+      latents_dim: 64,
+      num_processing_layers: 1,
+      num_blocks: 2,
+      patch_size: 2,
+      read_write_heads: 2,
+      compute_heads: 4,
+      use_cond_rin_block: true,
+      concat_cond_token_to_latents: false,
+      use_self_conditioning: true,
+      coherence_keys: KEYS,
+    }),
+  );
+  const precond = new FlowPrecond(parsePrecondConfig({ num_latents: 8, latents_dim: 64 }));
+  for (const module of [rin, precond]) module.requiresGrad_(false).eval();
+  const predict: Predict<Conditioning> = (y, gamma, conditioning, previousLatents) =>
+    precond.apply(rin, { y, gamma, conditioning, previousLatents } as RinBatch);
+  const condition = (rows: number, tokens: number) =>
+    rin.condition({
+      textEmbeddings: randn([rows, tokens, 12]),
+      textMask: ones([rows, tokens], { dtype: "bool" }),
+      rewards: Object.fromEntries(KEYS.map((key) => [key, rand([rows])])),
+    });
+  return { predict, condition, dispose: () => [rin, precond].forEach((module) => void module.dispose()) };
+}
+
+async function draw(predict: Predict<Conditioning>, both: Conditioning, x: Tensor, sampler: keyof typeof SAMPLERS) {
+  const conditional = both && {
+    ...both,
+    keyValues: both.keyValues.map(({ keys, values }) => ({
+      keys: keys.narrow(0, 0, 1),
+      values: values.narrow(0, 0, 1),
+    })),
+  };
+  const guidance = { scale: 3, type: "constant", start: 0, end: 3 } as const;
+  const denoise = guidedDenoise({ predict, guidance, both, conditional });
+  const result = await SAMPLERS[sampler](denoise, x, new LinearSchedule().grid(6));
+  const bytes = Buffer.from((result.data() as Float32Array).buffer);
+  result.dispose();
+  return bytes;
+}
+
+test("recorded evaluations give the bytes of ordinary ones, for every sampler, window and conditioning", async () => {
+  const { predict, condition, dispose } = network();
+  const replayed = new ReplayedPredict(predict, rerun);
+  const inputs = noGrad(() =>
+    scope(() => [
+      { both: condition(2, 5), x: randn([1, 4, 8, 8]) },
+      { both: condition(2, 5), x: randn([1, 4, 8, 8]) },
+      { both: condition(2, 3), x: randn([1, 4, 8, 8]) },
+    ]),
+  );
+  for (const sampler of Object.keys(SAMPLERS) as (keyof typeof SAMPLERS)[]) {
+    for (const { both, x } of inputs) {
+      const recorded = await draw(replayed.predict, both, x, sampler);
+      expect(recorded.equals(await draw(predict, both, x, sampler)), sampler).toBe(true);
+    }
+  }
+  replayed.dispose();
+  dispose();
+});
+
+test("a recording is made once for each number of rows, and again only for other shapes; nothing stays behind", async () => {
+  const { predict, condition, dispose } = network();
+  const live = memory.stats().liveTensors;
+  const replayed = new ReplayedPredict(predict, rerun);
+  const run = async (tokens: number) => {
+    const { both, x } = noGrad(() => scope(() => ({ both: condition(2, tokens), x: randn([1, 4, 8, 8]) })));
+    await draw(replayed.predict, both, x, "euler");
+    for (const { keys, values } of both.keyValues) for (const t of [keys, values]) t.dispose();
+    x.dispose();
+  };
+  captures = 0;
+  await run(5);
+  expect(captures).toBe(2); // guided steps, and those after the window
+  await run(5);
+  expect(captures).toBe(2);
+  await run(4);
+  expect(captures).toBe(4);
+  replayed.dispose();
+  memory.collect();
+  expect(memory.stats().liveTensors).toBe(live);
+  dispose();
+});

@@ -1,0 +1,99 @@
+/**
+ * Linear layers in 8 bits: weights with one scale for each output, inputs with one scale for the whole tensor, measured at each
+ * call (dynamic quantisation). oneDNN multiplies unsigned by signed bytes (AVX-512 VNNI, AMX), sums in int32, and scales,
+ * adds the bias and applies what follows in the same kernel:
+ *
+ *   x ≈ s·(u − 128), u in 0 … 255;   W ≈ diag(t)·V, V in −127 … 127;   x Wᵀ + b ≈ s·(u − 128) Vᵀ·diag(t) + b
+ */
+import { aten, call, nn, scope, type Tensor, tensor, zeros } from "@miro-t2i/torch";
+import type { Epilogue } from "./linear.js";
+
+/** The byte that stands for zero. Signed inputs would need none, but fall back to oneDNN's slow reference kernel. */
+const ZERO = 128;
+/** Below this, an input is all zeros. */
+const SMALLEST = 1e-12;
+
+/** A quantised input: bytes (…, in) uint8, the value of one step, and the dtype that results are to have. */
+export interface Int8Input {
+  bytes: Tensor;
+  step: Tensor;
+  dtype: "float32" | "bfloat16";
+}
+
+/** Rounds to 255 levels around zero, the largest magnitude to the outermost. */
+export function int8Input(x: Tensor): Int8Input {
+  const { dtype } = x;
+  const x32 = x.float();
+  const largest = aten.linalg_vector_norm(x32, Number.POSITIVE_INFINITY).clamp(SMALLEST, null);
+  // The conversion to bytes cuts off: half a step more rounds.
+  const bytes = aten.addcmul(tensor(ZERO + 0.5), x32, largest.reciprocal().mul(127)).to("uint8");
+  return { bytes, step: largest.div(127), dtype: dtype === "bfloat16" ? dtype : "float32" };
+}
+
+/** A weight (out, in) in int8, in oneDNN's own layout, with its bias. */
+export class Int8Weight extends nn.Module {
+  private readonly packed: Tensor;
+  private readonly scales: Tensor;
+  private readonly zeroPoints: Tensor;
+  private readonly bias: Tensor | null;
+
+  constructor(weight: Tensor, bias: Tensor | null) {
+    super();
+    const constant = (name: string, value: () => Tensor) =>
+      this.buffer(name, scope(value), { persistent: false, keepDtype: true });
+    const w = () => weight.detach().float();
+    this.scales = constant("scales", () => w().abs().amax(1).clamp(SMALLEST, null).div(127));
+    this.packed = constant("packed", () =>
+      call("onednn::qlinear_prepack", w().div(this.scales.unsqueeze(1)).round().to("int8").contiguous(), null),
+    );
+    this.zeroPoints = constant("zero_points", () => zeros([weight.size(0)], { dtype: "int64" }));
+    this.bias = bias && constant("bias", () => bias.detach().float().clone());
+  }
+
+  /** (…, in) → (…, out) in the dtype of the input before it was quantised. */
+  product({ bytes, step, dtype }: Int8Input, epilogue: Epilogue): Tensor {
+    const { packed, scales, zeroPoints, bias } = this;
+    const zero = tensor(ZERO, { dtype: "int32" });
+    if (typeof epilogue === "object" && "add" in epilogue) {
+      return call(
+        "onednn::qlinear_pointwise.binary_tensor",
+        bytes,
+        step,
+        zero,
+        packed,
+        scales,
+        zeroPoints,
+        epilogue.add,
+        bias,
+        1,
+        0,
+        dtype,
+        1,
+        0,
+        "add",
+        1,
+        "none",
+        [],
+        "",
+      );
+    }
+    const activation = typeof epilogue === "string" ? { none: "none", silu: "swish", gelu: "gelu" }[epilogue] : "none";
+    const y: Tensor = call(
+      "onednn::qlinear_pointwise.tensor",
+      bytes,
+      step,
+      zero,
+      packed,
+      scales,
+      zeroPoints,
+      bias,
+      1,
+      0,
+      dtype,
+      activation,
+      [],
+      activation === "gelu" ? "none" : "",
+    );
+    return typeof epilogue === "object" && "mul" in epilogue ? y.mul_(epilogue.mul) : y;
+  }
+}
