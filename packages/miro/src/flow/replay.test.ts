@@ -105,6 +105,7 @@ test("recorded evaluations give the bytes of ordinary ones, for every sampler, w
 
 test("a recording is made once for each number of rows, and again only for other shapes; nothing stays behind", async () => {
   const { predict, condition, dispose } = network();
+  memory.collect();
   const live = memory.stats().liveTensors;
   const replayed = new ReplayedPredict(predict, rerun);
   const run = async (tokens: number) => {
