@@ -6,7 +6,7 @@
  *   x ≈ s·(u − 128), u in 0 … 255;   W ≈ diag(t)·V, V in −127 … 127;   x Wᵀ + b ≈ s·(u − 128) Vᵀ·diag(t) + b
  */
 import { aten, call, nn, scope, type Tensor, tensor, zeros } from "@miro-t2i/torch";
-import type { Epilogue } from "./linear.js";
+import type { Epilogue } from "./epilogue.js";
 
 /** The byte that stands for zero. Signed inputs would need none, but fall back to oneDNN's slow reference kernel. */
 const ZERO = 128;

@@ -3,10 +3,10 @@
  * gradients, oneDNN applies an activation, a product or a sum while a tile of the result is still in cache.
  */
 import { call, isGradEnabled, nn, noGrad, scope, Tensor, TorchError, zeros } from "@miro-t2i/torch";
+import type { Epilogue } from "./epilogue.js";
 import { type Int8Input, Int8Weight, int8Input } from "./int8.js";
 
-/** What is done to x Wᵀ + b: an activation, or a product or a sum with a tensor of the result's shape. */
-export type Epilogue = "none" | "silu" | "gelu" | { mul: Tensor } | { add: Tensor };
+export type { Epilogue } from "./epilogue.js";
 
 export class Linear extends nn.Linear {
   /** @param parts number of equal slices of the output that {@link part} can compute on their own */
