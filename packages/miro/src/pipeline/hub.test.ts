@@ -17,6 +17,7 @@ import {
 import { hostname, tmpdir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
+import { full, readSafetensors, scope, writeSafetensors } from "@miro-t2i/torch";
 import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
 import { InvalidInputError, MiroError } from "../errors.js";
 import { REWARD_KEYS } from "../networks/config.js";
@@ -380,6 +381,61 @@ describe("a pipeline from the Hub", () => {
     const fetched = server.downloads.filter(({ path }) => path.includes("/resolve/")).map(({ path }) => path);
     expect(fetched).toHaveLength(3 * RELEASES.length);
     expect(fetched.some((path) => /teaser|README/.test(path))).toBe(false);
+  });
+
+  it("takes a text encoder in FLAN-T5's published layout: only shards with tensors of the encoder, of them only those", async () => {
+    const tiny = fileURLToPath(new URL("../../../../tests/reference/fixtures/tiny", import.meta.url));
+    const made = join(home, "flan");
+    mkdirSync(made);
+    const shards = [1, 2, 3].map((i) => `model-0000${i}-of-00003.safetensors`);
+    const weight_map: Record<string, string> = {};
+    scope(() => {
+      const encoder = [...readSafetensors(join(tiny, "text_encoder", "model.safetensors"))];
+      // A decoder of NaN: whoever reads it notices.
+      const decoder = ["layer.0.SelfAttention.q", "layer.1.EncDecAttention.k", "layer.2.DenseReluDense.wo"].map(
+        (name) => [`decoder.block.0.${name}.weight`, full([48, 48], Number.NaN)] as const,
+      );
+      const parts = [
+        encoder.slice(0, 9),
+        [...encoder.slice(9), decoder[0]!],
+        [...decoder.slice(1), ["lm_head.weight", decoder[0]![1]] as const],
+      ];
+      for (const [i, part] of parts.entries()) {
+        writeSafetensors(join(made, shards[i]!), new Map(part), { format: "pt" });
+        for (const [name] of part) weight_map[name] = shards[i]!;
+      }
+    });
+    const files = Object.fromEntries(readdirSync(made).map((name) => [name, readFileSync(join(made, name))]));
+    for (const name of ["config.json", "tokenizer.json"]) files[name] = readFileSync(join(tiny, "text_encoder", name));
+    files["model.safetensors.index.json"] = Buffer.from(JSON.stringify({ metadata: { total_size: 1 }, weight_map }));
+    files["pytorch_model.bin.index.json"] = files["tf_model.h5"] = files["README.md"] = Buffer.from("");
+    server.repositories["someone/flan"] = { sha: SHA, files };
+    const load = (textEncoder: string) =>
+      MiroPipeline.fromPretrained(join(tiny, "checkpoint"), { dtype: "float32", textEncoder, vae: join(tiny, "vae") });
+    const [local, remote] = [await load(join(tiny, "text_encoder")), await load("someone/flan")];
+    expect(server.downloads).toEqual([]); // asked for when a text is to be encoded
+    const [a, b] = [await local.encodePrompt("a red fox"), await remote.encodePrompt("a red fox")];
+    expect(b.embeddings.toList()).toEqual(a.embeddings.toList());
+    for (const { embeddings } of [a, b]) embeddings.dispose();
+    await Promise.all([local.dispose(), remote.dispose()]);
+    const fetched = server.downloads.map(({ path }) => path).filter((path) => path.includes("/resolve/"));
+    expect(fetched.map((path) => path.split("/").at(-1)).sort()).toEqual(
+      ["config.json", "model.safetensors.index.json", "tokenizer.json", ...shards.slice(0, 2)].sort(),
+    );
+
+    server.repositories["someone/pickled"] = {
+      sha: SHA,
+      files: {
+        "config.json": files["config.json"]!,
+        "tokenizer.json": files["tokenizer.json"]!,
+        "pytorch_model.bin": Buffer.from("x"),
+      },
+    };
+    const pickled = await load("someone/pickled");
+    await expect(pickled.encodePrompt("a fox")).rejects.toThrow(
+      /^textEncoder: someone\/pickled holds its weights as pytorch_model\.bin only, which can run code/,
+    );
+    await pickled.dispose();
   });
 
   it("draws with a variant, its own text encoder and another repository's autoencoder", async () => {
