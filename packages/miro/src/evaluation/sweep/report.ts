@@ -1,0 +1,85 @@
+/** A finished sweep for people and for programs: one labelled sheet, and one JSON object with every setting and score. */
+import type { RgbImage } from "../../pipeline/images.js";
+import { labelledSheet } from "../../pipeline/labelled-sheet.js";
+import type { Axis } from "./axis.js";
+import type { SweepCell, SweepResult } from "./run.js";
+
+/** Mean scores along one side of a sweep. */
+export interface AxisSummary {
+  value: string | number;
+  /** By scorer; the mean over the whole row or column. */
+  scores: Record<string, number>;
+}
+
+/** Options of {@link sweepSheet}. */
+export interface SweepSheetOptions {
+  title?: string;
+  footer?: string;
+  /** Side of a picture on the sheet, pixels. */
+  cellSize?: number;
+}
+
+/** The pictures of a sweep in a table with its axes; under each the mean of its scores. */
+export function sweepSheet({ x, y, cells }: SweepResult, options: SweepSheetOptions = {}): Promise<RgbImage> {
+  return labelledSheet({
+    ...options,
+    cells: cells.map((row) => row.map((cell) => ({ image: cell.images[0] ?? null, ...withLabel(cell) }))),
+    columnTitle: axisTitle(x),
+    columnLabels: x.points.map(({ label }) => label),
+    rowTitle: axisTitle(y),
+    rowLabels: y.points.map(({ label }) => label),
+  });
+}
+
+/** Everything about a sweep but its pixels. Scores are `null` where a scorer had none. */
+export function sweepToJson(result: SweepResult, pathOf: (cell: SweepCell, index: number) => string | null): unknown {
+  const axis = ({ name, points }: Axis) => ({ name, values: points.map(({ value }) => value) });
+  return {
+    x: axis(result.x),
+    y: axis(result.y),
+    cells: result.cells.flat().map((cell) => ({
+      row: cell.row,
+      column: cell.column,
+      x: result.x.points[cell.column]!.value,
+      y: result.y.points[cell.row]!.value,
+      scores: Object.fromEntries(Object.entries(cell.scores).map(([key, values]) => [key, mean(values)])),
+      ...(cell.ignoredRewards.length > 0 && { ignoredRewards: cell.ignoredRewards }),
+      images: cell.images.map((image, i) => ({
+        path: pathOf(cell, i),
+        seed: image.seed,
+        scores: Object.fromEntries(Object.entries(cell.scores).map(([key, values]) => [key, values[i] ?? null])),
+        settings: image.settings,
+      })),
+    })),
+    means: { x: summarize(result, "column"), y: summarize(result, "row") },
+  };
+}
+
+/** Mean scores of each column, or of each row. */
+export function summarize(result: SweepResult, side: "column" | "row"): AxisSummary[] {
+  const { points } = side === "column" ? result.x : result.y;
+  return points.map(({ value }, i) => {
+    const along = result.cells.flat().filter((cell) => cell[side] === i);
+    const keys = new Set(along.flatMap((cell) => Object.keys(cell.scores)));
+    const scores = [...keys].map((key) => [key, mean(along.flatMap((cell) => cell.scores[key] ?? []))] as const);
+    return { value, scores: Object.fromEntries(scores) };
+  });
+}
+
+function axisTitle({ name }: Axis): string {
+  const [kind, a, b] = name.split(".");
+  if (kind === "tradeoff") return `negative target, ${a} : ${b}`;
+  if (kind === "reward") return `${a}, target`;
+  if (kind === "negative") return `${a}, negative target`;
+  return name;
+}
+
+function withLabel({ scores, images }: SweepCell): { label?: string } {
+  const lines = Object.entries(scores).map(([key, values]) => `${key} ${mean(values).toPrecision(3)}`);
+  if (lines.length > 0 && images.length > 1) lines.push(`mean of ${images.length}`);
+  return lines.length > 0 ? { label: lines.join("\n") } : {};
+}
+
+function mean(values: readonly number[]): number {
+  return values.reduce((sum, value) => sum + value, 0) / values.length;
+}

@@ -1,0 +1,162 @@
+import { fileURLToPath } from "node:url";
+import { describe, expect, it } from "vitest";
+import type { GenerateOptions } from "../../pipeline/generate-options.js";
+import type { GeneratedImage } from "../../pipeline/metadata.js";
+import { MiroPipeline } from "../../pipeline/pipeline.js";
+import type { Scorer } from "../../rewards/scorer.js";
+import { parseAxis } from "./axis.js";
+import { summarize, sweepSheet, sweepToJson } from "./report.js";
+import { type Place, runSweep, type SweepOptions } from "./run.js";
+
+const tiny = fileURLToPath(new URL("../../../../../tests/reference/fixtures/tiny", import.meta.url));
+const load = () =>
+  MiroPipeline.fromPretrained(`${tiny}/checkpoint`, {
+    dtype: "float32",
+    textEncoder: `${tiny}/text_encoder`,
+    vae: `${tiny}/vae`,
+  });
+const prompts = ["a cat", "two dogs on a sofa"];
+const axis = (text: string) => parseAxis(text, "axis", prompts);
+const settings = { steps: 2, guidanceScale: 1 };
+const base: Omit<SweepOptions, "x"> = { prompts: ["a cat"], model: "tiny", load, settings };
+
+/** The mean of all bytes: a judge that needs no weights. */
+const brightness: Scorer = {
+  key: "brightness",
+  name: "mean of all bytes",
+  usesText: false,
+  score: async (images) => images.map(({ data }) => data.reduce((sum, value) => sum + value, 0) / data.length),
+  dispose: () => {},
+};
+
+async function draw(prompt: string, options: GenerateOptions): Promise<Uint8Array> {
+  const pipe = await load();
+  try {
+    const { images, latents } = await pipe.generate(prompt, options);
+    latents.dispose();
+    return images[0]!.data;
+  } finally {
+    await pipe.dispose();
+  }
+}
+
+describe("runSweep", () => {
+  it("draws in every place what a call with that place's settings draws", async () => {
+    const [a] = (await import("../../index.js")).REWARD_KEYS;
+    const { cells } = await runSweep({
+      ...base,
+      prompts,
+      x: axis(`reward.${a}=0,1`),
+      y: axis("prompt"),
+      settings: { ...settings, rewardTargets: { aesthetic_score: 0.25 } },
+      seed: 5,
+    });
+    for (const [row, prompt] of prompts.entries()) {
+      for (const [column, target] of [0, 1].entries()) {
+        const expected = await draw(prompt, {
+          ...settings,
+          seed: 5,
+          rewardTargets: { aesthetic_score: 0.25, [a!]: target },
+        });
+        expect(Buffer.compare(cells[row]![column]!.images[0]!.data, expected)).toBe(0);
+      }
+    }
+  });
+
+  it("changes what the axis names, and nothing else", async () => {
+    const { cells } = await runSweep({ ...base, x: axis("guidance=0,2"), y: axis("seed=3,4"), imagesPerCell: 2 });
+    const settingsOf = (row: number, column: number, i: number) => cells[row]![column]!.images[i]!.settings;
+    expect(cells.flat().map(({ images }) => images.map(({ seed }) => seed))).toEqual([
+      [3, 4],
+      [3, 4],
+      [4, 5],
+      [4, 5],
+    ]);
+    expect([settingsOf(0, 0, 0).guidanceScale, settingsOf(0, 1, 0).guidanceScale]).toEqual([0, 2]);
+    expect({ ...settingsOf(0, 0, 0), guidanceScale: 2 }).toEqual(settingsOf(0, 1, 0));
+    expect(Buffer.compare(cells[0]![1]!.images[1]!.data, cells[1]![1]!.images[0]!.data)).toBe(0);
+  });
+
+  it("sets both negative targets of a trade-off", async () => {
+    const { cells } = await runSweep({ ...base, x: axis("tradeoff.clip_score.aesthetic_score=0,0.25") });
+    expect(cells[0]!.map(({ images }) => images[0]!.settings.negativeRewardTargets)).toMatchObject([
+      { clip_score: 0, aesthetic_score: 1 },
+      { clip_score: 0.25, aesthetic_score: 0.75 },
+    ]);
+  });
+
+  it("leaves out targets that a checkpoint of a comparison lacks, and says so", async () => {
+    const known = await runSweep({
+      ...base,
+      x: axis("model=one,two"),
+      settings: { ...settings, rewardTargets: { sharpness: 0.5, clip_score: 0.5 } },
+    });
+    expect(known.cells[0]!.map(({ ignoredRewards }) => ignoredRewards)).toEqual([["sharpness"], ["sharpness"]]);
+    expect(known.cells[0]![0]!.images[0]!.settings.rewardTargets.clip_score).toBe(0.5);
+    await expect(
+      runSweep({ ...base, x: axis("seed=0"), settings: { ...settings, rewardTargets: { sharpness: 0.5 } } }),
+    ).rejects.toThrow(/not trained on sharpness/);
+  });
+
+  it("goes on where an earlier run stopped, with the same pictures", async () => {
+    const kept = new Map<string, GeneratedImage>();
+    const name = ({ row, column, index }: Place) => `${row}-${column}-${index}`;
+    const stop = new AbortController();
+    const store = {
+      find: async (place: Place) => kept.get(name(place)) ?? null,
+      keep: async (place: Place, image: GeneratedImage) => {
+        kept.set(name(place), image);
+        if (kept.size === 2) stop.abort();
+      },
+    };
+    const options = { ...base, x: axis("seed=0:3"), store };
+    await expect(runSweep({ ...options, signal: stop.signal })).rejects.toThrow(/abort/i);
+    expect(kept.size).toBe(2);
+    const drawn: string[] = [];
+    const result = await runSweep({
+      ...options,
+      store: { ...store, keep: async (place: Place) => void drawn.push(name(place)) },
+    });
+    expect(drawn).toEqual(["0-2-0", "0-3-0"]);
+    const whole = await runSweep({ ...base, x: axis("seed=0:3") });
+    result.cells[0]!.forEach((cell, i) => {
+      expect(Buffer.compare(cell.images[0]!.data, whole.cells[0]![i]!.images[0]!.data)).toBe(0);
+    });
+  });
+
+  it("reports the scores of every picture and their means along both sides", async () => {
+    const result = await runSweep({
+      ...base,
+      x: axis("seed=0,1"),
+      y: axis("guidance=0,3"),
+      imagesPerCell: 2,
+      scorers: [brightness],
+    });
+    const expected = await Promise.all(
+      result.cells.flat().map(async ({ images }) =>
+        brightness.score(
+          images,
+          images.map(() => ""),
+        ),
+      ),
+    );
+    expect(result.cells.flat().map(({ scores }) => scores.brightness)).toEqual(expected);
+    const mean = (values: number[]) => values.reduce((sum, value) => sum + value, 0) / values.length;
+    const columns = summarize(result, "column").map(({ scores }) => scores.brightness!);
+    expect(columns[0]).toBeCloseTo(mean([...expected[0]!, ...expected[2]!]), 10);
+    expect(columns[1]).toBeCloseTo(mean([...expected[1]!, ...expected[3]!]), 10);
+    const json = JSON.parse(JSON.stringify(sweepToJson(result, () => "p.png")));
+    expect(json.cells).toHaveLength(4);
+    expect(json.cells[3].images[1].scores.brightness).toBe(expected[3]![1]);
+    const sheet = await sweepSheet(result, { title: "t" });
+    expect(sheet.data.length).toBe(sheet.width * sheet.height * 3);
+  });
+
+  it.each([
+    ["the same axis twice", { x: "seed=0", y: "seed=1" }, /change the same thing/],
+    ["steps against evaluations", { x: "steps=1", y: "evaluations=1" }, /change the same thing/],
+    ["prompts without a side", { x: "seed=0", y: "guidance=0" }, /axis prompt/],
+  ])("refuses %s", async (_, { x, y }, message) => {
+    await expect(runSweep({ ...base, prompts, x: axis(x), y: axis(y) })).rejects.toThrow(message);
+  });
+});
