@@ -15,6 +15,10 @@ interface Entry {
 
 const COMMANDS: Record<string, Entry> = {
   generate: { summary: "draw pictures from text", load: () => import("./generate.js") },
+  sweep: {
+    summary: "draw a table of pictures over two settings",
+    load: () => import("./sweep.js"),
+  },
   info: {
     summary: "show the settings stored in a picture, or what a checkpoint holds",
     load: () => import("./info.js"),

@@ -31,8 +31,8 @@ export function sweepSheet({ x, y, cells }: SweepResult, options: SweepSheetOpti
   });
 }
 
-/** Everything about a sweep but its pixels. Scores are `null` where a scorer had none. */
-export function sweepToJson(result: SweepResult, pathOf: (cell: SweepCell, index: number) => string | null): unknown {
+/** Everything about a sweep but its pixels. */
+export function sweepToJson(result: SweepResult): Record<string, unknown> {
   const axis = ({ name, points }: Axis) => ({ name, values: points.map(({ value }) => value) });
   return {
     x: axis(result.x),
@@ -42,14 +42,9 @@ export function sweepToJson(result: SweepResult, pathOf: (cell: SweepCell, index
       column: cell.column,
       x: result.x.points[cell.column]!.value,
       y: result.y.points[cell.row]!.value,
-      scores: Object.fromEntries(Object.entries(cell.scores).map(([key, values]) => [key, mean(values)])),
+      scores: meanScores([cell]),
       ...(cell.ignoredRewards.length > 0 && { ignoredRewards: cell.ignoredRewards }),
-      images: cell.images.map((image, i) => ({
-        path: pathOf(cell, i),
-        seed: image.seed,
-        scores: Object.fromEntries(Object.entries(cell.scores).map(([key, values]) => [key, values[i] ?? null])),
-        settings: image.settings,
-      })),
+      images: cell.images.map(({ path, seed, scores, settings }) => ({ path, seed, scores, settings })),
     })),
     means: { x: summarize(result, "column"), y: summarize(result, "row") },
   };
@@ -58,12 +53,19 @@ export function sweepToJson(result: SweepResult, pathOf: (cell: SweepCell, index
 /** Mean scores of each column, or of each row. */
 export function summarize(result: SweepResult, side: "column" | "row"): AxisSummary[] {
   const { points } = side === "column" ? result.x : result.y;
-  return points.map(({ value }, i) => {
-    const along = result.cells.flat().filter((cell) => cell[side] === i);
-    const keys = new Set(along.flatMap((cell) => Object.keys(cell.scores)));
-    const scores = [...keys].map((key) => [key, mean(along.flatMap((cell) => cell.scores[key] ?? []))] as const);
-    return { value, scores: Object.fromEntries(scores) };
-  });
+  return points.map(({ value }, i) => ({
+    value,
+    scores: meanScores(result.cells.flat().filter((cell) => cell[side] === i)),
+  }));
+}
+
+/** By scorer, the mean over all pictures of some cells. */
+function meanScores(cells: readonly SweepCell[]): Record<string, number> {
+  const images = cells.flatMap((cell) => cell.images);
+  const keys = Object.keys(images[0]?.scores ?? {});
+  return Object.fromEntries(
+    keys.map((key) => [key, images.reduce((sum, { scores }) => sum + scores[key]!, 0) / images.length]),
+  );
 }
 
 function axisTitle({ name }: Axis): string {
@@ -74,12 +76,8 @@ function axisTitle({ name }: Axis): string {
   return name;
 }
 
-function withLabel({ scores, images }: SweepCell): { label?: string } {
-  const lines = Object.entries(scores).map(([key, values]) => `${key} ${mean(values).toPrecision(3)}`);
-  if (lines.length > 0 && images.length > 1) lines.push(`mean of ${images.length}`);
+function withLabel(cell: SweepCell): { label?: string } {
+  const lines = Object.entries(meanScores([cell])).map(([key, value]) => `${key} ${value.toPrecision(3)}`);
+  if (lines.length > 0 && cell.images.length > 1) lines.push(`mean of ${cell.images.length}`);
   return lines.length > 0 ? { label: lines.join("\n") } : {};
-}
-
-function mean(values: readonly number[]): number {
-  return values.reduce((sum, value) => sum + value, 0) / values.length;
 }

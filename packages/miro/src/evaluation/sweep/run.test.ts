@@ -1,12 +1,15 @@
+import { mkdtempSync, readdirSync, rmSync, statSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { describe, expect, it } from "vitest";
 import type { GenerateOptions } from "../../pipeline/generate-options.js";
-import type { GeneratedImage } from "../../pipeline/metadata.js";
+import { PictureFiles } from "../../pipeline/picture-files.js";
 import { MiroPipeline } from "../../pipeline/pipeline.js";
 import type { Scorer } from "../../rewards/scorer.js";
 import { parseAxis } from "./axis.js";
 import { summarize, sweepSheet, sweepToJson } from "./report.js";
-import { type Place, runSweep, type SweepOptions } from "./run.js";
+import { runSweep, type SweepOptions } from "./run.js";
 
 const tiny = fileURLToPath(new URL("../../../../../tests/reference/fixtures/tiny", import.meta.url));
 const load = () =>
@@ -99,29 +102,34 @@ describe("runSweep", () => {
   });
 
   it("goes on where an earlier run stopped, with the same pictures", async () => {
-    const kept = new Map<string, GeneratedImage>();
-    const name = ({ row, column, index }: Place) => `${row}-${column}-${index}`;
-    const stop = new AbortController();
-    const store = {
-      find: async (place: Place) => kept.get(name(place)) ?? null,
-      keep: async (place: Place, image: GeneratedImage) => {
-        kept.set(name(place), image);
-        if (kept.size === 2) stop.abort();
-      },
-    };
-    const options = { ...base, x: axis("seed=0:3"), store };
-    await expect(runSweep({ ...options, signal: stop.signal })).rejects.toThrow(/abort/i);
-    expect(kept.size).toBe(2);
-    const drawn: string[] = [];
-    const result = await runSweep({
-      ...options,
-      store: { ...store, keep: async (place: Place) => void drawn.push(name(place)) },
-    });
-    expect(drawn).toEqual(["0-2-0", "0-3-0"]);
-    const whole = await runSweep({ ...base, x: axis("seed=0:3") });
-    result.cells[0]!.forEach((cell, i) => {
-      expect(Buffer.compare(cell.images[0]!.data, whole.cells[0]![i]!.images[0]!.data)).toBe(0);
-    });
+    const folder = mkdtempSync(join(tmpdir(), "miro-sweep-"));
+    try {
+      const options = { ...base, x: axis("seed=0:3"), scorers: [brightness] };
+      const files = () => new PictureFiles({ output: folder, resume: true });
+      const stop = new AbortController();
+      const interrupted = runSweep({
+        ...options,
+        files: files(),
+        signal: stop.signal,
+        onProgress: ({ done }) => done === 2 && stop.abort(),
+      });
+      await expect(interrupted).rejects.toThrow(/abort/i);
+      expect(readdirSync(folder).sort()).toEqual(["r1-c1.png", "r1-c2.png"]);
+      const before = statSync(join(folder, "r1-c1.png")).mtimeMs;
+      const resumed = await runSweep({ ...options, files: files() });
+      expect(statSync(join(folder, "r1-c1.png")).mtimeMs).toBe(before);
+      const whole = await runSweep(options);
+      resumed.cells[0]!.forEach(({ images: [image] }, i) => {
+        const expected = whole.cells[0]![i]!.images[0]!;
+        expect(Buffer.compare(image!.data, expected.data)).toBe(0);
+        expect(image!.scores).toEqual(expected.scores);
+      });
+      await expect(runSweep({ ...options, settings: { steps: 3 }, files: files() })).rejects.toThrow(
+        /r1-c1\.png: .*steps/,
+      );
+    } finally {
+      rmSync(folder, { recursive: true, force: true });
+    }
   });
 
   it("reports the scores of every picture and their means along both sides", async () => {
@@ -140,12 +148,12 @@ describe("runSweep", () => {
         ),
       ),
     );
-    expect(result.cells.flat().map(({ scores }) => scores.brightness)).toEqual(expected);
+    expect(result.cells.flat().map(({ images }) => images.map(({ scores }) => scores.brightness))).toEqual(expected);
     const mean = (values: number[]) => values.reduce((sum, value) => sum + value, 0) / values.length;
     const columns = summarize(result, "column").map(({ scores }) => scores.brightness!);
     expect(columns[0]).toBeCloseTo(mean([...expected[0]!, ...expected[2]!]), 10);
     expect(columns[1]).toBeCloseTo(mean([...expected[1]!, ...expected[3]!]), 10);
-    const json = JSON.parse(JSON.stringify(sweepToJson(result, () => "p.png")));
+    const json = JSON.parse(JSON.stringify(sweepToJson(result)));
     expect(json.cells).toHaveLength(4);
     expect(json.cells[3].images[1].scores.brightness).toBe(expected[3]![1]);
     const sheet = await sweepSheet(result, { title: "t" });

@@ -3,29 +3,17 @@
  * else being equal, seeds included. Pictures of one checkpoint that differ in prompt, seed and rewards only are drawn in
  * one call; checkpoints are loaded one after another.
  */
-import { InvalidInputError, invalid } from "../../errors.js";
+import sharp from "sharp";
+import { InvalidInputError, invalid, MiroError } from "../../errors.js";
 import { type SamplerName, stepsWithin } from "../../flow/samplers.js";
-import type { GenerateOptions } from "../../pipeline/generate-options.js";
-import type { GeneratedImage } from "../../pipeline/metadata.js";
+import { describePictures, drawPictures, mergeOptions, type PlannedPicture } from "../../pipeline/batch.js";
+import type { RgbImage } from "../../pipeline/images.js";
+import type { ImageSettings } from "../../pipeline/metadata.js";
+import type { PictureFiles } from "../../pipeline/picture-files.js";
 import type { MiroPipeline } from "../../pipeline/pipeline.js";
+import type { PromptOptions } from "../../pipeline/prompt-file.js";
 import type { Scorer } from "../../rewards/scorer.js";
 import type { Axis, CellChange } from "./axis.js";
-
-/** Settings that all places of a sweep share; what an axis changes comes before them. */
-export type SharedSettings = Pick<
-  GenerateOptions,
-  | "rewardTargets"
-  | "negativeRewardTargets"
-  | "steps"
-  | "guidanceScale"
-  | "guidanceType"
-  | "guidanceWindow"
-  | "sampler"
-  | "shift"
-> & {
-  rewardTargets?: Record<string, number>;
-  negativeRewardTargets?: Record<string, number>;
-};
 
 /** Options of {@link runSweep}. */
 export interface SweepOptions {
@@ -38,25 +26,19 @@ export interface SweepOptions {
   seed?: number;
   /** Pictures of each place, with consecutive seeds; the sheet shows the first, scores are of all. Default 1. */
   imagesPerCell?: number;
-  settings?: SharedSettings;
+  /** Settings that all places share; what an axis changes comes before them. */
+  settings?: PromptOptions;
   /** The checkpoint where no axis names another. */
   model: string;
-  variant?: string;
+  variant?: string | undefined;
   /** Loads a checkpoint; the sweep disposes of it. */
   load(model: string, variant: string | undefined): Promise<MiroPipeline>;
   /** Judges of every picture. */
   scorers?: readonly Scorer[];
-  /** Pictures of an earlier, interrupted sweep, and where new ones are kept. */
-  store?: CellStore;
+  /** Where each picture is kept; those that are there with the same settings are not drawn again. */
+  files?: PictureFiles;
   onProgress?: (progress: SweepProgress) => void;
   signal?: AbortSignal;
-}
-
-/** Keeps pictures between runs. */
-export interface CellStore {
-  /** The picture of a place if it is there and was made with these settings. */
-  find(place: Place, pipe: MiroPipeline): Promise<GeneratedImage | null>;
-  keep(place: Place, image: GeneratedImage): Promise<void>;
 }
 
 /** Where a sweep is. */
@@ -66,29 +48,21 @@ export interface SweepProgress {
   label: string;
 }
 
-/** One picture of a sweep, before it is drawn. */
-export interface Place {
-  row: number;
-  column: number;
-  /** Index among the pictures of its cell. */
-  index: number;
-  prompt: string;
+/** One picture of a sweep. */
+export interface SweepImage extends RgbImage {
   seed: number;
-  model: string;
-  variant: string | undefined;
-  rewardTargets: Record<string, number>;
-  negativeRewardTargets: Record<string, number>;
-  /** What has to be equal for two pictures to be drawn in one call. */
-  call: Omit<SharedSettings, "rewardTargets" | "negativeRewardTargets">;
+  settings: ImageSettings;
+  /** Its file, where pictures are kept. */
+  path: string | null;
+  /** By scorer. */
+  scores: Record<string, number>;
 }
 
-/** One cell of the table. */
+/** One place of the table. */
 export interface SweepCell {
   row: number;
   column: number;
-  images: GeneratedImage[];
-  /** By scorer, one for each of the images. */
-  scores: Record<string, number[]>;
+  images: SweepImage[];
   /** Targets that the cell's checkpoint was not trained on, which were left out. */
   ignoredRewards: string[];
 }
@@ -98,69 +72,82 @@ export interface SweepResult {
   x: Axis;
   y: Axis;
   cells: SweepCell[][];
+  warnings: string[];
+}
+
+/** One picture before it is drawn: its place in the table and the checkpoint that draws it. */
+interface Place extends PlannedPicture {
+  row: number;
+  column: number;
+  /** Index among the pictures of its cell. */
+  nth: number;
+  seed: number;
+  model: string;
+  variant: string | undefined;
 }
 
 /**
  * Draws a sweep.
  *
- * @throws InvalidInputError when both axes change the same thing, or several prompts have no axis
+ * @throws InvalidInputError when both axes change the same thing, or several prompts have no axis; what
+ *   `MiroPipeline.generate` throws
  */
 export async function runSweep(options: SweepOptions): Promise<SweepResult> {
-  const { x, prompts, model, variant, signal, store, scorers = [], onProgress } = options;
+  const { x, prompts, signal, files, scorers = [], onProgress } = options;
   const y = options.y ?? promptAxis(prompts);
   const places = layOut({ ...options, y });
+  files?.claim(places, { settings: null, rewards: null });
   const cells: SweepCell[][] = y.points.map((_, row) =>
-    x.points.map((_, column) => ({ row, column, images: [], scores: {}, ignoredRewards: [] })),
+    x.points.map((_, column) => ({ row, column, images: [], ignoredRewards: [] })),
   );
+  const warnings = new Set<string>();
   let done = 0;
-  const take = async (place: Place, image: GeneratedImage): Promise<void> => {
-    const cell = cells[place.row]![place.column]!;
-    cell.images[place.index] = image;
+  const take = async (place: Place, image: RgbImage, settings: ImageSettings): Promise<void> => {
+    const scores: Record<string, number> = {};
     for (const scorer of scorers) {
       const [score] = await scorer.score([image], [place.prompt], { ...(signal && { signal }) });
-      cell.scores[scorer.key] ??= [];
-      cell.scores[scorer.key]![place.index] = score!;
+      scores[scorer.key] = score!;
     }
-    onProgress?.({
-      done: ++done,
-      total: places.length,
-      label: `${place.model}${place.variant ? `/${place.variant}` : ""}`,
-    });
+    const { width, height, data } = image;
+    const path = files?.path(place) ?? null;
+    cells[place.row]![place.column]!.images[place.nth] = {
+      width,
+      height,
+      data,
+      seed: place.seed,
+      settings,
+      path,
+      scores,
+    };
+    onProgress?.({ done: ++done, total: places.length, label: checkpointName(place) });
   };
-  const several = new Set(places.map((place) => checkpointOf(place))).size > 1;
-  for (const group of groupBy(places, checkpointOf)) {
+  const groups = groupBy(places, checkpointName);
+  for (const group of groups) {
     signal?.throwIfAborted();
-    const pipe = await options.load(group[0]!.model ?? model, group[0]!.variant ?? variant);
+    const { model, variant } = group[0]!;
+    const pipe = await options.load(model, variant);
     try {
-      if (several) for (const place of group) restrict(place, pipe.coherenceKeys, cells);
-      const absent: Place[] = [];
+      if (groups.length > 1) for (const place of group) leaveOutUnknown(place, pipe, cells[place.row]![place.column]!);
+      const kept = files ? await files.finished(group, await describePictures(pipe, group)) : new Map();
       for (const place of group) {
-        const kept = await store?.find(place, pipe);
-        if (kept) await take(place, kept);
-        else absent.push(place);
+        const found = kept.get(place.index);
+        if (found) await take(place, await readPixels(found.path), found.settings);
       }
-      for (const call of groupBy(absent, ({ call }) => JSON.stringify(call))) {
-        const result = await pipe.generate(
-          call.map(({ prompt }) => prompt),
-          {
-            ...call[0]!.call,
-            seed: call.map(({ seed }) => seed),
-            rewardTargets: call.map(({ rewardTargets }) => rewardTargets),
-            negativeRewardTargets: call.map(({ negativeRewardTargets }) => negativeRewardTargets),
-            onImage: async (image, i) => {
-              await store?.keep(call[i]!, image);
-              await take(call[i]!, image);
-            },
-            ...(signal && { signal }),
-          },
-        );
-        result.latents.dispose();
-      }
+      const absent = group.filter(({ index }) => !kept.has(index));
+      const result = await drawPictures(pipe, absent, {
+        signal,
+        onImage: async (image, planned) => {
+          const place = planned as Place;
+          await files?.write(place, image);
+          await take(place, image, image.settings);
+        },
+      });
+      for (const warning of result.warnings) warnings.add(warning);
     } finally {
       await pipe.dispose();
     }
   }
-  return { x, y, cells };
+  return { x, y, cells, warnings: [...warnings] };
 }
 
 /** The prompts as rows: what a sweep has when no second axis is given. */
@@ -181,56 +168,72 @@ function layOut(options: SweepOptions & { y: Axis }): Place[] {
       `prompts: expected one prompt, or the axis prompt for several; received ${prompts.length} prompts with the axes ${x.name} and ${y.name}`,
     );
   }
-  const { rewardTargets, negativeRewardTargets, ...shared } = settings;
-  return y.points.flatMap((yPoint, row) =>
-    x.points.flatMap((xPoint, column) =>
-      Array.from({ length: imagesPerCell }, (_, index) => {
-        const changes = [xPoint.change, yPoint.change];
-        const chosen: CellChange = Object.assign({}, ...changes);
-        const { steps, evaluations, guidanceScale, sampler } = chosen;
-        const method: SamplerName = sampler ?? shared.sampler ?? "euler";
-        return {
+  const places: Place[] = [];
+  for (const [row, { change: down }] of y.points.entries()) {
+    for (const [column, { change: across }] of x.points.entries()) {
+      const chosen: CellChange = { ...across, ...down };
+      for (let nth = 0; nth < imagesPerCell; nth++) {
+        places.push({
+          index: places.length,
           row,
           column,
-          index,
+          nth,
           prompt: chosen.prompt ?? prompts[0]!,
-          seed: (chosen.seed ?? seed) + index,
+          seed: (chosen.seed ?? seed) + nth,
           model: chosen.model ?? options.model,
           variant: (chosen.variant ?? options.variant) || undefined,
-          rewardTargets: Object.assign({}, rewardTargets, ...changes.map((change) => change.rewardTargets)),
-          negativeRewardTargets: Object.assign(
-            {},
-            negativeRewardTargets,
-            ...changes.map((change) => change.negativeRewardTargets),
-          ),
-          call: {
-            ...shared,
-            ...(guidanceScale !== undefined && { guidanceScale }),
-            ...(sampler !== undefined && { sampler }),
-            ...(steps !== undefined && { steps }),
-            ...(evaluations !== undefined && {
-              steps: stepsWithin(method, evaluations),
-            }),
-          },
-        };
-      }),
-    ),
-  );
+          options: [across, down].map(optionsOf).reduce(mergeOptions, settings),
+          name: `r${row + 1}-c${column + 1}${imagesPerCell > 1 ? `-${nth + 1}` : ""}`,
+        });
+      }
+    }
+  }
+  // Steps follow from evaluations only when the sampler is known, which may be the other axis' choice.
+  for (const place of places) {
+    const evaluations = y.points[place.row]!.change.evaluations ?? x.points[place.column]!.change.evaluations;
+    if (evaluations === undefined) continue;
+    const sampler = (place.options.sampler ?? "euler") as SamplerName;
+    place.options = { ...place.options, steps: stepsWithin(sampler, evaluations) };
+  }
+  return places;
+}
+
+/** The options of `generate` among the changes of an axis. */
+function optionsOf({ steps, guidanceScale, sampler, rewardTargets, negativeRewardTargets }: CellChange): PromptOptions {
+  return {
+    ...(steps !== undefined && { steps }),
+    ...(guidanceScale !== undefined && { guidanceScale }),
+    ...(sampler !== undefined && { sampler }),
+    ...(rewardTargets && { rewardTargets }),
+    ...(negativeRewardTargets && { negativeRewardTargets }),
+  };
 }
 
 /** Leaves out the targets that a checkpoint does not know, which in a comparison of checkpoints is no mistake. */
-function restrict(place: Place, known: readonly string[], cells: SweepCell[][]): void {
-  const cell = cells[place.row]![place.column]!;
-  for (const targets of [place.rewardTargets, place.negativeRewardTargets]) {
-    for (const key of Object.keys(targets).filter((name) => !known.includes(name))) {
-      delete targets[key];
-      if (!cell.ignoredRewards.includes(key)) cell.ignoredRewards.push(key);
+function leaveOutUnknown(place: Place, { coherenceKeys }: MiroPipeline, cell: SweepCell): void {
+  const options: PromptOptions = { ...place.options };
+  for (const field of ["rewardTargets", "negativeRewardTargets"] as const) {
+    if (!options[field]) continue;
+    const known = Object.entries(options[field]).filter(([key]) => coherenceKeys.includes(key));
+    for (const key of Object.keys(options[field])) {
+      if (!coherenceKeys.includes(key) && !cell.ignoredRewards.includes(key)) cell.ignoredRewards.push(key);
     }
+    options[field] = Object.fromEntries(known);
+  }
+  place.options = options;
+}
+
+async function readPixels(path: string): Promise<RgbImage> {
+  try {
+    const { data, info } = await sharp(path).removeAlpha().raw().toBuffer({ resolveWithObject: true });
+    return { width: info.width, height: info.height, data };
+  } catch (error) {
+    throw new MiroError(`${path}: cannot be read as a picture; remove it to have it drawn again`, { cause: error });
   }
 }
 
-function checkpointOf({ model, variant }: Place): string {
-  return JSON.stringify([model, variant]);
+function checkpointName({ model, variant }: Place): string {
+  return variant === undefined ? model : `${model}/${variant}`;
 }
 
 /** Items with equal keys together, in order of first appearance. */

@@ -1,0 +1,152 @@
+/** The flags that name a checkpoint and say how it samples: the same for every command that draws. */
+import { basename } from "node:path";
+import type { Command } from "commander";
+import { InvalidInputError } from "../errors.js";
+import { help } from "../options.js";
+import { bundledModel } from "../pipeline/bundled.js";
+import { generateSchema } from "../pipeline/generate-options.js";
+import { loadSchema } from "../pipeline/load-options.js";
+import { MiroPipeline } from "../pipeline/pipeline.js";
+import type { PromptOptions } from "../pipeline/prompt-file.js";
+import { toNumber, toTargets, toWindow } from "./arguments.js";
+import type { CliContext } from "./context.js";
+import type { Progress } from "./progress.js";
+
+/** What the flags of {@link addModelFlags} give. */
+export interface ModelFlags {
+  model?: string;
+  variant?: string;
+  revision?: string;
+  textEncoder?: string;
+  textEncoderDtype?: string;
+  vae?: string;
+  lowMemory?: boolean;
+  device?: string;
+  dtype?: string;
+  cacheDir?: string;
+}
+
+/** What the flags of {@link addSamplingFlags} give. */
+export interface SamplingFlags {
+  reward?: Record<string, number>;
+  negativeReward?: Record<string, number>;
+  steps?: number;
+  guidance?: number;
+  guidanceType?: string;
+  guidanceWindow?: [number, number | null];
+  sampler?: string;
+  shift?: number;
+}
+
+/** What the command line calls the fields of the options. */
+const NAMES: Record<string, string> = {
+  model: "--model",
+  variant: "--variant",
+  device: "--device",
+  dtype: "--dtype",
+  revision: "--revision",
+  cacheDir: "--cache-dir",
+  textEncoder: "--text-encoder",
+  vae: "--vae",
+  textEncoderDtype: "--text-encoder-dtype",
+  lowMemory: "--low-memory",
+  rewardTargets: "--reward",
+  negativeRewardTargets: "--negative-reward",
+  steps: "--steps",
+  guidanceScale: "--guidance",
+  guidanceType: "--guidance-type",
+  guidanceWindow: "--guidance-window",
+  sampler: "--sampler",
+  shift: "--shift",
+};
+
+const h = (name: string) => help(generateSchema, name) || help(loadSchema, name);
+
+/** Which checkpoint, with which parts, on which device. */
+export function addModelFlags(command: Command): Command {
+  return command
+    .option(
+      "--model <repo|dir>",
+      "checkpoint: folder, or repository on the Hugging Face Hub (default: the bundled model)",
+    )
+    .option("--variant <name>", h("variant"))
+    .option("--revision <name>", h("revision"))
+    .option("--text-encoder <repo|dir>", h("textEncoder"))
+    .option("--text-encoder-dtype <name>", h("textEncoderDtype"))
+    .option("--vae <repo|dir>", h("vae"))
+    .option("--low-memory", h("lowMemory"))
+    .option("--device <name>", h("device"))
+    .option("--dtype <name>", h("dtype"))
+    .option("--cache-dir <dir>", h("cacheDir"));
+}
+
+/** What is asked of the pictures, and how they are computed. */
+export function addSamplingFlags(command: Command): Command {
+  return command
+    .option("--reward <key=value>", h("rewardTargets"), toTargets("--reward"))
+    .option("--negative-reward <key=value>", h("negativeRewardTargets"), toTargets("--negative-reward"))
+    .option("--steps <n>", h("steps"), toNumber("--steps"))
+    .option("--guidance <w>", h("guidanceScale"), toNumber("--guidance"))
+    .option("--guidance-type <type>", h("guidanceType"))
+    .option("--guidance-window <first:last>", h("guidanceWindow"), toWindow("--guidance-window"))
+    .option("--sampler <name>", h("sampler"))
+    .option("--shift <s>", h("shift"), toNumber("--shift"));
+}
+
+/** The options of `generate` that flags give; what no flag gives has its default elsewhere. */
+export function samplingOptions(flags: SamplingFlags): PromptOptions {
+  const { reward, negativeReward, guidance, steps, guidanceType, guidanceWindow, sampler, shift } = flags;
+  return defined({
+    rewardTargets: reward,
+    negativeRewardTargets: negativeReward,
+    steps,
+    guidanceScale: guidance,
+    guidanceType,
+    guidanceWindow,
+    sampler,
+    shift,
+  });
+}
+
+/** The checkpoint that is meant. @throws InvalidInputError when none is named and the bundled one is not there */
+export function chosenModel(model: string | undefined): string {
+  const chosen = model ?? bundledModel();
+  if (chosen !== null) return chosen;
+  throw new InvalidInputError("--model: the bundled model is not in this copy; name a folder or a repository");
+}
+
+/** Loads a checkpoint as the flags say, with its downloads shown. */
+export function loadPipeline(
+  model: string,
+  flags: ModelFlags,
+  { signal }: CliContext,
+  progress: Progress,
+): Promise<MiroPipeline> {
+  const { variant, revision, textEncoder, textEncoderDtype, vae, lowMemory, device, dtype, cacheDir } = flags;
+  const named = { variant, revision, textEncoder, vae, lowMemory, device, cacheDir };
+  return MiroPipeline.fromPretrained(model, {
+    ...named,
+    dtype: dtype as "auto" | undefined,
+    textEncoderDtype: textEncoderDtype as "auto" | undefined,
+    signal,
+    onDownload: ({ file, bytes, totalBytes }) =>
+      progress.update(`downloading ${basename(file)}`, Math.round(bytes / 1e6), Math.round(totalBytes / 1e6), " MB"),
+  });
+}
+
+/** Lets errors speak of flags instead of options: `steps: expected …` → `--steps: expected …`. */
+export async function withFlagNames<T>(names: Readonly<Record<string, string>>, work: () => Promise<T>): Promise<T> {
+  try {
+    return await work();
+  } catch (error) {
+    if (!(error instanceof InvalidInputError)) throw error;
+    const all = { ...NAMES, ...names };
+    const renamed = error.message.replace(/^[A-Za-z]+(?=[:.])/, (name) => all[name] ?? name);
+    throw new InvalidInputError(renamed, { cause: error });
+  }
+}
+
+/** The entries that are there. */
+function defined<T extends object>(options: T): { [K in keyof T]?: Exclude<T[K], undefined> } {
+  return Object.fromEntries(Object.entries(options).filter(([, value]) => value !== undefined)) as T;
+}
