@@ -1,0 +1,4 @@
+/** Pictures as the published data preparation sees them: decoding, resizing, cropping. */
+export { type CropRounding, centreSquare, cropCentre, cropOffset, resizeThenCrop } from "./crop.js";
+export { type DecodeOptions, decodeImage, ImageError, type ImageProblem, imageFormat, MAX_PIXELS } from "./decode.js";
+export { type ResizeFilter, resize } from "./resize.js";
