@@ -1,6 +1,8 @@
 /** The public surface of `miro-t2i`. */
 export { Lamb } from "@miro-t2i/torch";
 export * from "./autoencoder/index.js";
+export * from "./data/images/index.js";
+export * from "./data/preprocess/index.js";
 export * from "./data/shards/index.js";
 export * from "./data/training/index.js";
 export { InvalidInputError, MiroError } from "./errors.js";

@@ -29,6 +29,10 @@ const COMMANDS: Record<string, Entry> = {
     load: () => import("./doctor.js"),
   },
   render: { summary: "render emoji scenes as raw tar shards", load: () => import("./render.js") },
+  preprocess: {
+    summary: "raw pictures with captions to scores, latents and text embeddings",
+    load: () => import("./preprocess.js"),
+  },
   index: {
     summary: "index folders of shards for training; compute bin edges of their scores",
     load: () => import("./index-command.js"),

@@ -11,7 +11,7 @@
  * JPEG, PNG, WebP and GIF are told by their content, whatever the file is called. Nothing is allocated for a picture before its header
  * was compared with the limit.
  */
-import sharp from "sharp";
+import sharp, { type OutputInfo, type Sharp } from "sharp";
 import { MiroError } from "../../errors.js";
 import type { RgbImage } from "../../pipeline/images.js";
 
@@ -79,9 +79,9 @@ export async function decodeImage(
   }
 }
 
-type Raw = { data: Buffer; info: sharp.OutputInfo };
+type Raw = { data: Buffer; info: OutputInfo };
 
-function raw(pipeline: sharp.Sharp, depth: "uchar" | "ushort" = "uchar"): Promise<Raw> {
+function raw(pipeline: Sharp, depth: "uchar" | "ushort" = "uchar"): Promise<Raw> {
   return pipeline.raw({ depth }).toBuffer({ resolveWithObject: true });
 }
 

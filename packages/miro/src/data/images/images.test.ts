@@ -121,9 +121,7 @@ it("never throws anything but ImageError, whatever the bytes", async () => {
 
 describe("crops", () => {
   it("begin at half the difference, rounded to the even neighbour", () => {
-    expect([0, 1, 2, 3, 4, 5, 6, 7, 8, 9].map((d) => cropOffset(100 + d, 100))).toEqual([
-      0, 0, 1, 2, 2, 2, 3, 4, 4, 4,
-    ]);
+    expect([0, 1, 2, 3, 4, 5, 6, 7, 8, 9].map((d) => cropOffset(100 + d, 100))).toEqual([0, 0, 1, 2, 2, 2, 3, 4, 4, 4]);
     expect([0, 1, 2, 3].map((d) => cropOffset(100 + d, 100, "down"))).toEqual([0, 0, 1, 1]);
   });
 

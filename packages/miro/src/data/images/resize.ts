@@ -81,14 +81,9 @@ function weights(sizeIn: number, sizeOut: number, name: ResizeFilter): Weights {
   return { first, values, taps };
 }
 
-/** Fixed point to 8 bits: the half that rounds was added before. */
-function clip(sum: number): number {
-  const value = sum >> PRECISION_BITS;
-  return value < 0 ? 0 : value > 255 ? 255 : value;
-}
-
 function resizeRows({ width, height, data }: RgbImage, out: number, { first, values, taps }: Weights): RgbImage {
-  const result = new Uint8Array(out * height * 3);
+  // Clips to 8 bits by itself; the half that rounds is added at the start of each sum.
+  const result = new Uint8ClampedArray(out * height * 3);
   let to = 0;
   for (let y = 0; y < height; y++) {
     const row = y * width * 3;
@@ -104,18 +99,18 @@ function resizeRows({ width, height, data }: RgbImage, out: number, { first, val
         g = (g + data[from + 1]! * weight) | 0;
         b = (b + data[from + 2]! * weight) | 0;
       }
-      result[to] = clip(r);
-      result[to + 1] = clip(g);
-      result[to + 2] = clip(b);
+      result[to] = r >> PRECISION_BITS;
+      result[to + 1] = g >> PRECISION_BITS;
+      result[to + 2] = b >> PRECISION_BITS;
       to += 3;
     }
   }
-  return { width: out, height, data: result };
+  return { width: out, height, data: new Uint8Array(result.buffer) };
 }
 
 function resizeColumns({ width, data }: RgbImage, out: number, { first, values, taps }: Weights): RgbImage {
   const stride = width * 3;
-  const result = new Uint8Array(stride * out);
+  const result = new Uint8ClampedArray(stride * out);
   const sums = new Int32Array(stride);
   for (let y = 0; y < out; y++) {
     sums.fill(HALF);
@@ -126,7 +121,7 @@ function resizeColumns({ width, data }: RgbImage, out: number, { first, values, 
       for (let i = 0; i < stride; i++) sums[i] = sums[i]! + data[from + i]! * weight;
     }
     const to = y * stride;
-    for (let i = 0; i < stride; i++) result[to + i] = clip(sums[i]!);
+    for (let i = 0; i < stride; i++) result[to + i] = sums[i]! >> PRECISION_BITS;
   }
-  return { width, height: out, data: result };
+  return { width, height: out, data: new Uint8Array(result.buffer) };
 }

@@ -1,0 +1,188 @@
+import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import fc from "fast-check";
+import { afterAll, describe, expect, it } from "vitest";
+import { float16Npy } from "./npy-bytes.js";
+import { JsonInteger, type PythonJson, parsePythonJson, writePythonJson } from "./python-json.js";
+import { formatScores, mergeScores, parseScores, type ScoreTable } from "./scores-csv.js";
+import { captionsOfJson, captionsOfRow, SyntheticTable } from "./synthetic-captions.js";
+
+const folder = mkdtempSync(join(tmpdir(), "miro-formats-"));
+afterAll(() => rmSync(folder, { recursive: true, force: true }));
+
+describe("JSON as Python writes it", () => {
+  it("keeps the kind of numbers, the order of fields and large integers", () => {
+    const text =
+      '{"b": 1.0, "10": 2, "a": [1e-07, 1e+22, 123456789012345678901234567890, -0.0, true, null], "\\u00e9": "\\ud83d\\ude00"}';
+    expect(writePythonJson(parsePythonJson(text))).toBe(text);
+  });
+
+  it("reads NaN and Infinity and writes null for them, counted", () => {
+    let count = 0;
+    const value = parsePythonJson('{"a": NaN, "b": [Infinity, -Infinity], "c": 1}');
+    expect(writePythonJson(value, () => count++)).toBe('{"a": null, "b": [null, null], "c": 1}');
+    expect(count).toBe(3);
+  });
+
+  it("agrees with JSON.parse on everything that JSON.stringify writes", () => {
+    const plain = (value: PythonJson): unknown => {
+      if (value instanceof JsonInteger) return Number(value.digits);
+      if (Array.isArray(value)) return value.map(plain);
+      if (value instanceof Map) return Object.fromEntries([...value].map(([name, item]) => [name, plain(item)]));
+      return value;
+    };
+    fc.assert(
+      fc.property(fc.jsonValue(), (value) => {
+        const text = JSON.stringify(value);
+        const parsed = parsePythonJson(text);
+        expect(plain(parsed)).toEqual(JSON.parse(text));
+        const written = writePythonJson(parsed);
+        expect(/^[\x20-\x7f]*$/.test(written)).toBe(true);
+        expect(JSON.parse(written)).toEqual(JSON.parse(text));
+      }),
+    );
+  });
+
+  it.each(["", "{", '{"a" 1}', "[1,]", '"\\x"', '"a\nb"', "01", "1.", "tru", "{} x", '{"a": 1,}', "'a'"])(
+    "refuses %j with the place",
+    (text) => {
+      expect(() => parsePythonJson(text)).toThrow(/at character \d+$/);
+    },
+  );
+
+  it("refuses nesting that would exhaust the stack", () => {
+    expect(() => parsePythonJson("[".repeat(100_000))).toThrow(/nested too deep/);
+  });
+});
+
+describe("score files", () => {
+  const table: ScoreTable = new Map([
+    [
+      "b",
+      new Map<string, number | string>([
+        ["clip_score", 0.1],
+        ["synthetic_caption", 'say "hi", twice\nor not'],
+      ]),
+    ],
+    [
+      "a",
+      new Map<string, number | string>([
+        ["clip_score", 1],
+        ["aesthetic_score", 1e-7],
+        ["synthetic_caption", "42"],
+      ]),
+    ],
+    ["ä", new Map<string, number | string>([["clip_score", Number.NaN]])],
+  ]);
+
+  it("are written as Python's csv.DictWriter writes them", () => {
+    expect(formatScores(table)).toBe(
+      "key,aesthetic_score,clip_score,synthetic_caption\r\n" +
+        "a,1e-07,1.0,42\r\n" +
+        'b,,0.1,"say ""hi"", twice\nor not"\r\n' +
+        "ä,,,\r\n",
+    );
+  });
+
+  it("come back as they were: captions that look like numbers stay captions", () => {
+    const back = parseScores(formatScores(table), "a.csv");
+    expect(back.get("a")!.get("synthetic_caption")).toBe("42");
+    expect([...back.keys()].sort()).toEqual(["a", "b", "ä"]);
+    expect(back.get("b")).toEqual(new Map(table.get("b")!));
+    expect(back.get("ä")).toEqual(new Map());
+  });
+
+  it("come back as they were for any captions and finite numbers", () => {
+    const row = fc.record({
+      clip_score: fc.double({ noNaN: true, noDefaultInfinity: true }),
+      caption: fc.string({ minLength: 1 }),
+    });
+    fc.assert(
+      fc.property(fc.dictionary(fc.string({ minLength: 1 }), row), (rows) => {
+        const given: ScoreTable = new Map(
+          Object.entries(rows).map(([key, values]) => [key, new Map(Object.entries(values))]),
+        );
+        expect(parseScores(formatScores(given), "x.csv")).toEqual(given);
+      }),
+    );
+  });
+
+  it("read nan and inf, as upstream writes them, and tell where a number is none", () => {
+    const read = parseScores("key,a,b\r\nx,nan,-inf\r\ny,inf,1e-5\r\n", "s.csv");
+    expect([...read.get("x")!.values()]).toEqual([Number.NaN, Number.NEGATIVE_INFINITY]);
+    expect([...read.get("y")!.values()]).toEqual([Number.POSITIVE_INFINITY, 1e-5]);
+    expect(() => parseScores("key,a\r\nx,1\r\ny,0x10\r\n", "s.csv")).toThrow(
+      's.csv, line 3, column a: expected a number, received "0x10"',
+    );
+    expect(() => parseScores("key,a\r\nx,1,2\r\n", "s.csv")).toThrow(/line 2: expected 2 cells, received 3/);
+    expect(() => parseScores("name,a\r\n", "s.csv")).toThrow(/"key" first/);
+    expect(() => parseScores("key,a\r\nx,1\r\nx,2\r\n", "s.csv")).toThrow(/"x" twice/);
+  });
+
+  it("merge by key and column, new values over old ones", () => {
+    const old = parseScores("key,a,b\r\nx,1,2\r\ny,3,\r\n", "s.csv");
+    const merged = mergeScores(old, parseScores("key,b,c\r\nx,5,6\r\nz,7,8\r\n", "s.csv"));
+    expect(formatScores(merged)).toBe("key,a,b,c\r\nx,1.0,5.0,6.0\r\ny,3.0,,\r\nz,,7.0,8.0\r\n");
+    expect(old.get("x")!.get("b")).toBe(2);
+  });
+});
+
+describe("synthetic captions", () => {
+  const write = (text: string) => {
+    const path = join(folder, "captions.tsv");
+    writeFileSync(path, text);
+    return SyntheticTable.open(path);
+  };
+
+  it("are read without types, quotes or words that mean missing", async () => {
+    const table = write(
+      '\ufeff000.jpg\tNA\tnan\r\n1\t"quoted\t"long"\r\nb.tar.jpg\tshort\tmiddle\tlong\n2.jpg\tonly\n',
+    );
+    const rows = await table.forKeys(["000", "x/1", "2", "b", "nothing"]);
+    expect(rows.get("000")).toEqual({ short: "NA", long: "nan" });
+    expect(rows.get("x/1")).toEqual({ short: '"quoted', long: '"long"' });
+    expect(rows.get("2")).toEqual({ short: "only", long: "only" });
+    expect(rows.has("b")).toBe(false);
+    expect(rows.has("nothing")).toBe(false);
+  });
+
+  it("are ambiguous where rows of one name differ, and refused without a tab", async () => {
+    const rows = await write("a.jpg\ts\tl\nb.jpg\ts\tl\na.png\ts\tother\nb.jpg\ts\tl\n").forKeys(["a", "b"]);
+    expect(rows.get("a")).toBe("ambiguous");
+    expect(rows.get("b")).toEqual({ short: "s", long: "l" });
+    await expect(write("a.jpg\ts\tl\nno tab\n").forKeys(["a"])).rejects.toThrow(/line 2: expected a file name/);
+  });
+
+  it("lose <PERSON>, and are none where there is no long text", () => {
+    expect(captionsOfRow({ short: "<PERSON> s", long: "a <PERSON> and <PERSON>" })).toEqual({
+      short: " s",
+      long: "a  and ",
+    });
+    expect(captionsOfRow({ short: "s", long: "<PERSON>" })).toBeNull();
+    const json = (value: object) => parsePythonJson(JSON.stringify(value)) as Map<string, PythonJson>;
+    expect(captionsOfJson(json({ caption: "c" }))).toBeNull();
+    expect(captionsOfJson(json({ synthetic_caption: "l", caption: "c" }))).toEqual({ long: "l", short: "c" });
+    expect(captionsOfJson(json({ synthetic_caption: "l", short_synthetic_caption: "s", caption: "c" }))).toEqual({
+      long: "l",
+      short: "s",
+    });
+    expect(captionsOfJson(json({ synthetic_caption: 5, short_synthetic_caption: "s" }))).toBeNull();
+    expect(captionsOfJson(json({ synthetic_caption: "l", short_synthetic_caption: 5 }))).toEqual({
+      long: "l",
+      short: "l",
+    });
+  });
+});
+
+describe("float16 arrays", () => {
+  it("have NumPy's header: 128 bytes, data at a multiple of 64", () => {
+    const file = Buffer.from(float16Npy([4, 32, 32], new Uint16Array(4096)));
+    expect(file).toHaveLength(8320);
+    expect(file.subarray(0, 10)).toEqual(Buffer.from("\x93NUMPY\x01\x00\x76\x00", "latin1"));
+    const header = file.subarray(10, 128).toString("latin1");
+    expect(header.trimEnd()).toBe("{'descr': '<f2', 'fortran_order': False, 'shape': (4, 32, 32), }");
+    expect(header.endsWith(" \n")).toBe(true);
+    expect(() => float16Npy([2], new Uint16Array(3))).toThrow(/2 values, not 3/);
+  });
+});

@@ -1,0 +1,204 @@
+/** The two networks of the latents stage, and what they make of pictures and captions: float16 arrays as bytes of `.npy` files. */
+import { closeSync, openSync, readdirSync, readFileSync, readSync, statSync } from "node:fs";
+import { join } from "node:path";
+import { noGrad, scope, type Tensor, tensor } from "@miro-t2i/torch";
+import { type Autoencoder, loadAutoencoder } from "../../autoencoder/index.js";
+import { InvalidInputError } from "../../errors.js";
+import { checkDevice } from "../../pipeline/device.js";
+import { readJson } from "../../pipeline/files.js";
+import { type HubOptions, resolveModel } from "../../pipeline/hub.js";
+import { DEFAULT_TEXT_ENCODER, DEFAULT_VAE } from "../../pipeline/parts.js";
+import { choosePart, fetchTextEncoder, fetchVae } from "../../pipeline/sources.js";
+import { T5Encoder } from "../../text/t5.js";
+import { Tokenizer } from "../../text/tokenizer.js";
+import { sha256 } from "./manifest.js";
+import { float16Npy } from "./npy-bytes.js";
+import type { ResolvedOptions } from "./options.js";
+
+/** Bytes at the beginning and at the end of a file of weights that stand for it. */
+const ENDS_BYTES = 2 ** 20;
+
+/** Folders of the two networks; null for what is not asked for. */
+export interface LatentFolders {
+  textEncoder: string | null;
+  vae: string | null;
+}
+
+/** Makes the files of both networks present, without loading them. @throws InvalidInputError for what is missing */
+export async function locateModels(options: ResolvedOptions): Promise<LatentFolders> {
+  const hub: HubOptions = { cacheDir: options.cacheDir, signal: options.signal };
+  const source =
+    options.model === undefined
+      ? { name: "", folder: "", files: [], fetch: async () => {} }
+      : await resolveModel(options.model, "--model", hub);
+  const config = source.files.includes("config.json")
+    ? await source.fetch(["config.json"]).then(() => readJson(join(source.folder, "config.json")))
+    : {};
+  const named = (field: string): string | undefined => {
+    const value = (config as Record<string, unknown> | null)?.[field];
+    return typeof value === "string" ? value : undefined;
+  };
+  const part = (parameter: string, folder: string, given: string | undefined, field: string, fallback: string) =>
+    choosePart(source, folder, parameter, given, named(field), fallback);
+  const text = part("--text-encoder", "text_encoder/", options.textEncoder, "text_encoder_repo", DEFAULT_TEXT_ENCODER);
+  const vae = part("--vae", "vae/", options.vae, "vae_repo", DEFAULT_VAE);
+  return {
+    textEncoder: options.textEmbeddings ? await fetchTextEncoder(text, hub) : null,
+    vae: options.vae256 || options.vae512 ? await fetchVae(vae, hub) : null,
+  };
+}
+
+/** A digest of a folder's models: configurations and tokenizers whole, of each file of weights its size and both ends. */
+export function modelFingerprint(folder: string): string {
+  const parts: unknown[] = [];
+  for (const name of readdirSync(folder).sort()) {
+    const path = join(folder, name);
+    const size = statSync(path).size;
+    if (/^(config|tokenizer)\.json$/.test(name)) parts.push([name, sha256(readFileSync(path))]);
+    else if (name.endsWith(".safetensors")) parts.push([name, size, sha256(ends(path, size))]);
+  }
+  return sha256(JSON.stringify(parts));
+}
+
+function ends(path: string, size: number): Uint8Array {
+  const length = Math.min(ENDS_BYTES, size);
+  const bytes = Buffer.alloc(2 * length);
+  const descriptor = openSync(path, "r");
+  try {
+    readSync(descriptor, bytes, 0, length, 0);
+    readSync(descriptor, bytes, length, length, size - length);
+  } finally {
+    closeSync(descriptor);
+  }
+  return bytes;
+}
+
+/** A value that float16 cannot hold came out. */
+export class NotFiniteError extends Error {}
+
+/** Mean and standard deviation of a picture's latents, as `.npy` files. */
+export interface EncodedPicture {
+  mean: Uint8Array;
+  std: Uint8Array;
+}
+
+/**
+ * Both networks in memory.
+ *
+ * On a processor every picture and every text goes through alone: a row's last bits would otherwise depend on its neighbours, and
+ * nothing is gained by batches there. On a GPU they go in the batches given.
+ */
+export class LatentModels {
+  /** Captions that were longer than the limit. */
+  cutCaptions = 0;
+
+  private constructor(
+    private readonly vae: Autoencoder | null,
+    private readonly text: { tokenizer: Tokenizer; encoder: T5Encoder } | null,
+    private readonly device: string,
+    private readonly maxLength: number,
+  ) {}
+
+  /** Loads what is located. The caller disposes of it. */
+  static async load(folders: LatentFolders, options: ResolvedOptions): Promise<LatentModels> {
+    const device = checkDevice(options.device, "--device");
+    const dtype = options.dtype === "auto" ? (device === "cpu" ? "float32" : "bfloat16") : options.dtype;
+    const vae = folders.vae === null ? null : loadAutoencoder(folders.vae, { device, dtype });
+    try {
+      vae?.requiresGrad_(false).eval();
+      for (const side of sidesOf(options))
+        if (vae !== null && side % vae.downsampling !== 0)
+          throw new InvalidInputError(
+            `--vae: ${folders.vae}: ${side} is no multiple of its factor ${vae.downsampling}`,
+          );
+      if (folders.textEncoder === null) return new LatentModels(vae, null, device, options.textMaxLength);
+      const tokenizer = await Tokenizer.fromFile(folders.textEncoder);
+      const encoder = await T5Encoder.fromPretrained(folders.textEncoder, { device, dtype });
+      encoder.requiresGrad_(false).eval();
+      return new LatentModels(vae, { tokenizer, encoder }, device, options.textMaxLength);
+    } catch (error) {
+      vae?.dispose();
+      throw error;
+    }
+  }
+
+  /** Samples of one pass. */
+  batchSize(configured: number): number {
+    return this.device === "cpu" ? 1 : configured;
+  }
+
+  /**
+   * Encodes square pictures of one side.
+   * @param pixels 8-bit RGB of each
+   * @returns for each mean and standard deviation (C, h, w) float16, or the error of one whose values float16 cannot hold
+   */
+  encodePictures(pixels: readonly Uint8Array[], side: number): (EncodedPicture | NotFiniteError)[] {
+    const vae = this.vae!;
+    return scope(() =>
+      noGrad(() => {
+        const joined = new Uint8Array(pixels.length * side * side * 3);
+        pixels.forEach((picture, i) => {
+          joined.set(picture, i * picture.length);
+        });
+        const x = tensor(joined, { shape: [pixels.length, side, side, 3] })
+          .to({ device: this.device })
+          .permute(0, 3, 1, 2)
+          .float()
+          .div(255)
+          .sub(0.5)
+          .div(0.5)
+          .contiguous();
+        const { mean, std } = vae.encode(x);
+        return pixels.map((_, i) => {
+          try {
+            return { mean: npyOf(mean.select(0, i)), std: npyOf(std.select(0, i)) };
+          } catch (error) {
+            if (error instanceof NotFiniteError) return error;
+            throw error;
+          }
+        });
+      }),
+    );
+  }
+
+  /**
+   * Encodes captions.
+   * @returns for each the states (tokens, width) float16 without padding, or the error of one whose values float16 cannot hold
+   */
+  encodeTexts(texts: readonly string[]): (Uint8Array | NotFiniteError)[] {
+    const { tokenizer, encoder } = this.text!;
+    return scope(() =>
+      noGrad(() => {
+        const { ids, mask, overflow } = tokenizer.encodeBatch(texts, { maxLength: this.maxLength, padTo: "longest" });
+        this.cutCaptions += overflow.filter((rest) => rest !== "").length;
+        const lengths = mask.long().sum(1).toList() as number[];
+        const states = encoder.forward(ids.to({ device: this.device }), mask.to({ device: this.device }));
+        return texts.map((_, i) => {
+          try {
+            return npyOf(states.select(0, i).narrow(0, 0, lengths[i]!));
+          } catch (error) {
+            if (error instanceof NotFiniteError) return error;
+            throw error;
+          }
+        });
+      }),
+    );
+  }
+
+  dispose(): void {
+    this.vae?.dispose();
+    this.text?.encoder.dispose();
+  }
+}
+
+/** The sides of the pictures that are encoded. */
+export function sidesOf({ vae256, vae512 }: Pick<ResolvedOptions, "vae256" | "vae512">): number[] {
+  return [...(vae256 ? [256] : []), ...(vae512 ? [512] : [])];
+}
+
+function npyOf(values: Tensor): Uint8Array {
+  const bits = values.half().contiguous().data() as Uint16Array;
+  const bad = bits.findIndex((value) => (value & 0x7c00) === 0x7c00);
+  if (bad >= 0) throw new NotFiniteError(`value ${bad} of shape (${values.shape.join(", ")}) does not fit float16`);
+  return float16Npy(values.shape, bits);
+}

@@ -1,0 +1,230 @@
+/**
+ * Stage `vae`: latents of the pictures at 256 and 512, states of the captions, and the scores of earlier stages, in tars with upstream's
+ * member names, dtypes and order:
+ *
+ *   <name>.npy, synthetic_<name>.npy        (tokens, width) float16, name = flan_t5_xl_embeddings
+ *   vae_embeddings_{mean,std}_{256,512}.npy (C, side/8, side/8) float16, not scaled
+ *   jpg (or jpeg, png, webp), txt           the source's bytes; the caption uncleaned
+ *   json                                    the source's fields, then the scores in order of their names
+ */
+import { join } from "node:path";
+import { MiroError } from "../../errors.js";
+import { TarWriter } from "../shards/tar-writer.js";
+import { resolveCaptions, type SampleCaptions } from "./captions.js";
+import type { DecodedImage } from "./decode-pool.js";
+import { type EncodedPicture, type LatentModels, NotFiniteError, sidesOf } from "./latent-models.js";
+import { countReasons, type Outcome } from "./manifest.js";
+import type { ResolvedOptions } from "./options.js";
+import { type PythonJson, writePythonJson } from "./python-json.js";
+import { isTextColumn, type ScoreRow, type ScoreTable } from "./scores-csv.js";
+import { breathe, inSeconds, noTimings, SkipList, scoresPath, timed, type Workplace } from "./shard-work.js";
+import type { RawSample, Skipped, SourceShard } from "./sources.js";
+
+/** Keys listed in the error about missing scores. */
+const LISTED_KEYS = 5;
+
+/** A sample whose picture is decoded. */
+interface Ready {
+  sample: RawSample;
+  image: DecodedImage;
+}
+
+/**
+ * Makes a shard's enriched tar.
+ *
+ * @param scores of the earlier stages; empty when there are none
+ * @param mayPublish asked right before the tar gets its name
+ */
+export async function latentShard(
+  shard: SourceShard,
+  output: string,
+  {
+    place,
+    models,
+    scores,
+    mayPublish,
+  }: { place: Workplace; models: LatentModels; scores: ScoreTable; mayPublish: () => void },
+): Promise<{ outcome: Outcome; skipped: Skipped[] }> {
+  const { options, pool, table, csvDir, onSample } = place;
+  const timings = noTimings();
+  const started = performance.now();
+  const skips = new SkipList(shard.label, options.strict);
+  const content = await timed(timings, "read", () => shard.read());
+  skips.add(...content.skipped);
+  const samples = withScores(content.samples, scores, { shard, csvDir, options, skips });
+  const { captions, counts } = await resolveCaptions(samples, {
+    table,
+    stored: scores,
+    scoresPath: scoresPath(csvDir, shard),
+    use: options.synthetic,
+  });
+  const cutBefore = models.cutCaptions;
+  let notFinite = 0;
+  let written = 0;
+  let done = 0;
+  const writer = await TarWriter.create(output);
+  try {
+    const write = async (batch: Ready[]): Promise<void> => {
+      const encoded = await timed(timings, "compute", () => encode(batch, captions, models, options));
+      await timed(timings, "write", async () => {
+        for (const [i, { sample, image }] of batch.entries()) {
+          const fields = encoded[i]!;
+          if (fields instanceof NotFiniteError) {
+            skips.add({ key: sample.key, reason: "not-finite", message: fields.message });
+            continue;
+          }
+          const json = mergeScores(sample.metadata, scores.get(sample.key), () => notFinite++);
+          await writer.addSample(sample.key, {
+            ...fields,
+            [sample.extension]: image.bytes!,
+            txt: Buffer.from(sample.caption),
+            json: Buffer.from(json, "latin1"),
+          });
+          written++;
+        }
+      });
+    };
+    const size = models.batchSize(options.batchSize);
+    let batch: Ready[] = [];
+    const job = ({ image }: RawSample) => ({
+      image,
+      sides: sidesOf(options),
+      keepBytes: true,
+      keepPixels: false,
+      maxPixels: options.maxPixels,
+      orient: options.exifOrientation,
+    });
+    for await (const { item, result, waitedMs } of pool.inOrder(samples, job, {
+      ahead: pool.capacity + size,
+      signal: options.signal,
+    })) {
+      timings.wait += waitedMs;
+      if ("reason" in result) skips.add({ key: item.key, ...result });
+      else {
+        timings.read += result.readMs;
+        timings.decode += result.decodeMs;
+        batch.push({ sample: item, image: result });
+      }
+      if (batch.length === size) {
+        await write(batch);
+        batch = [];
+        await breathe();
+      }
+      onSample(++done, samples.length);
+    }
+    await write(batch);
+    mayPublish();
+    const { bytes, sha256 } = await timed(timings, "write", () => writer.finish());
+    timings.total = performance.now() - started;
+    return {
+      skipped: skips.entries,
+      outcome: {
+        output: { file: output, bytes, sha256 },
+        samples: {
+          seen: content.samples.length + new Set(content.skipped.map(({ key }) => key)).size,
+          written,
+          skipped: countReasons(skips.entries),
+        },
+        details: {
+          ...captionDetails(counts.sources),
+          ambiguousSyntheticCaptions: counts.ambiguous,
+          cutCaptions: models.cutCaptions - cutBefore,
+          notFiniteNumbers: notFinite,
+        },
+        seconds: inSeconds(timings),
+      },
+    };
+  } finally {
+    await writer.abort();
+  }
+}
+
+/** Counts of synthetic captions by source, named for the manifest. */
+export function captionDetails(sources: Record<string, number>): Record<string, number> {
+  return Object.fromEntries(Object.entries(sources).map(([name, count]) => [`syntheticFrom.${name}`, count]));
+}
+
+/** The samples that are to be written, as to their scores. */
+function withScores(
+  samples: readonly RawSample[],
+  scores: ScoreTable,
+  { shard, csvDir, options, skips }: { shard: SourceShard; csvDir: string; options: ResolvedOptions; skips: SkipList },
+): RawSample[] {
+  const missing = samples.filter(({ key }) => !scores.has(key));
+  if (missing.length === 0 || options.missingScores === "allow") return [...samples];
+  if (options.missingScores === "error") {
+    const keys = missing.slice(0, LISTED_KEYS).map(({ key }) => key);
+    throw new MiroError(
+      `${scoresPath(csvDir, shard)}: no scores for ${missing.length} of ${samples.length} samples (${keys.join(", ")}` +
+        `${missing.length > LISTED_KEYS ? ", …" : ""}); run --stage rewards first, or choose --missing-scores skip or allow`,
+    );
+  }
+  for (const { key } of missing) skips.add({ key, reason: "no-scores", message: "no row in the score file" });
+  return samples.filter(({ key }) => scores.has(key));
+}
+
+/** Latents and states of a batch: the members of each sample that are computed, or why there are none. */
+function encode(
+  batch: readonly Ready[],
+  captions: ReadonlyMap<string, SampleCaptions>,
+  models: LatentModels,
+  options: ResolvedOptions,
+): (Record<string, Uint8Array> | NotFiniteError)[] {
+  const results: (Record<string, Uint8Array> | NotFiniteError)[] = batch.map(() => ({}));
+  if (batch.length === 0) return results;
+  const put = (i: number, name: string, value: Uint8Array | NotFiniteError): void => {
+    if (results[i] instanceof NotFiniteError) return;
+    if (value instanceof NotFiniteError) results[i] = new NotFiniteError(`${name}: ${value.message}`);
+    else results[i]![`${name}.npy` as never] = value as never;
+  };
+  for (const [s, side] of sidesOf(options).entries()) {
+    const pictures = models.encodePictures(
+      batch.map(({ image }) => image.squares[s]!),
+      side,
+    );
+    pictures.forEach((picture: EncodedPicture | NotFiniteError, i) => {
+      if (picture instanceof NotFiniteError) put(i, `vae_embeddings_${side}`, picture);
+      else {
+        put(i, `vae_embeddings_mean_${side}`, picture.mean);
+        put(i, `vae_embeddings_std_${side}`, picture.std);
+      }
+    });
+  }
+  if (!options.textEmbeddings) return results;
+  const texts = batch.map(({ sample }) => captions.get(sample.key)!);
+  const originals = models.encodeTexts(texts.map(({ original }) => original));
+  originals.forEach((states, i) => {
+    put(i, options.embeddingsName, states);
+  });
+  const name = `synthetic_${options.embeddingsName}`;
+  const others = texts.flatMap(({ original, synthetic }, i) => {
+    if (synthetic === null) return [];
+    if (synthetic.long !== original) return [{ i, text: synthetic.long }];
+    put(i, name, originals[i]!);
+    return [];
+  });
+  if (others.length > 0)
+    models.encodeTexts(others.map(({ text }) => text)).forEach((states, row) => {
+      put(others[row]!.i, name, states);
+    });
+  return results;
+}
+
+/** The sample's JSON with its scores: overwritten in place, new ones at the end in order of their names. */
+function mergeScores(
+  metadata: ReadonlyMap<string, PythonJson>,
+  scores: ScoreRow | undefined,
+  onNotFinite: () => void,
+): string {
+  const merged = new Map(metadata);
+  for (const name of [...(scores?.keys() ?? [])].sort()) {
+    const value = scores!.get(name)!;
+    merged.set(name, isTextColumn(name) ? value : Number(value));
+  }
+  return writePythonJson(merged, onNotFinite);
+}
+
+/** Path of a shard's tar. */
+export function tarPath(dest: string, { stem }: Pick<SourceShard, "stem">): string {
+  return join(dest, `${stem}.tar`);
+}

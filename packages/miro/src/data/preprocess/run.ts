@@ -1,0 +1,402 @@
+/**
+ * Data preparation from raw samples to enriched tars: chooses shards, runs the stages over them, skips what is finished.
+ *
+ * Beside each output lies a manifest (`<stem>.manifest.json`; for scores `<stem>_scores.<stage>.manifest.json`) and, when samples were left
+ * out, a report (`….skipped.jsonl`). A shard is worked on under a lock. What a killed process leaves is a temporary file and a manifest that
+ * says `writing`; the next run removes the one and does the shard again.
+ */
+import { existsSync, mkdirSync, realpathSync, statSync } from "node:fs";
+import { availableParallelism } from "node:os";
+import { basename, dirname, join } from "node:path";
+import { getNumThreads, setNumThreads } from "@miro-t2i/torch";
+import { InvalidInputError, invalid, MiroError, systemReason } from "../../errors.js";
+import { parseOptions } from "../../options.js";
+import { checkDevice } from "../../pipeline/device.js";
+import { readBytes, removeKilledWrites } from "../../pipeline/files.js";
+import { loadScorer, scorerSpec, scorerSpecs } from "../../rewards/registry.js";
+import type { Scorer, ScorerSpec } from "../../rewards/scorer.js";
+import { DecodePool } from "./decode-pool.js";
+import { type LatentFolders, LatentModels, locateModels, modelFingerprint, sidesOf } from "./latent-models.js";
+import { latentShard, tarPath } from "./latent-stage.js";
+import {
+  beginManifest,
+  completeManifest,
+  differences,
+  type Manifest,
+  type Outcome,
+  type Plan,
+  readManifest,
+  sha256,
+  standing,
+  writeReport,
+} from "./manifest.js";
+import {
+  OPTION_NAMES,
+  type PreprocessOptions,
+  type PreprocessProgress,
+  preprocessSchema,
+  type ResolvedOptions,
+  type Stage,
+  selectShards,
+} from "./options.js";
+import { judgedText, scoreShard } from "./score-stage.js";
+import { readScores, type ScoreTable } from "./scores-csv.js";
+import { ownerText, ShardLock } from "./shard-lock.js";
+import { type ShardReport, scoresPath, type Workplace } from "./shard-work.js";
+import { listShards, type Skipped, type SourceShard } from "./sources.js";
+import { SyntheticTable } from "./synthetic-captions.js";
+
+/** What {@link preprocess} did. */
+export interface PreprocessResult {
+  /** Stage by stage, shard by shard. */
+  shards: ShardReport[];
+  /** Number of shards by status. */
+  counts: Record<ShardReport["status"], number>;
+  seconds: number;
+}
+
+/** What is decided before anything is computed. */
+interface Prepared {
+  options: ResolvedOptions;
+  stages: Stage[];
+  shards: SourceShard[];
+  csvDir: string;
+  table: SyntheticTable | null;
+  scorers: Record<"rewards" | "vqa", readonly ScorerSpec[]>;
+  folders: LatentFolders | null;
+}
+
+/**
+ * Prepares data. Shards that fail do not stop the others (except with `strict`): they are in the result with their message.
+ *
+ * @throws InvalidInputError for wrong options, before any model is loaded; the signal's reason when it is aborted
+ */
+export async function preprocess(given: PreprocessOptions): Promise<PreprocessResult> {
+  const started = performance.now();
+  const prepared = await prepare(parseOptions(preprocessSchema, given, OPTION_NAMES));
+  const { options, stages } = prepared;
+  const reports: ShardReport[] = [];
+  const threads = getNumThreads();
+  if (options.threads !== undefined) setNumThreads(options.threads);
+  const pool = new DecodePool(options.workers ?? Math.min(8, availableParallelism()));
+  try {
+    for (const [i, stage] of stages.entries()) {
+      const meter = new Meter(stage, i, stages.length, prepared.shards.length, options.onProgress);
+      reports.push(...(await (stage === "vae" ? latentStage : scoreStage)(prepared, stage, pool, meter)));
+    }
+  } finally {
+    await pool.close();
+    if (options.threads !== undefined) setNumThreads(threads);
+  }
+  const counts = { done: 0, skipped: 0, locked: 0, failed: 0 };
+  for (const { status } of reports) counts[status]++;
+  return { shards: reports, counts, seconds: Math.round(performance.now() - started) / 1000 };
+}
+
+async function prepare(options: ResolvedOptions): Promise<Prepared> {
+  const { stage, src, dest, signal } = options;
+  const stages: Stage[] = stage === "all" ? ["rewards", "vqa", "vae"] : [stage];
+  if (stages.includes("vae")) {
+    if (dest === undefined) invalid("--dest", `a folder for the enriched tars of --stage ${stage}`, undefined);
+    if (sidesOf(options).length === 0 && !options.textEmbeddings)
+      throw new InvalidInputError(
+        "--no-vae-256, --no-vae-512 and --no-text-embeddings together leave nothing to compute",
+      );
+  }
+  checkDevice(options.device, "--device");
+  const all = await listShards(src, options);
+  const shards = selectShards(
+    all.map(({ stem }) => stem),
+    options,
+  ).map((i) => all[i]!);
+  const csvDir = options.csvDir ?? join(statSync(src).isDirectory() ? src : dirname(src), "scores");
+  makeFolder("--csv-dir", csvDir);
+  if (dest !== undefined && stages.includes("vae")) {
+    makeFolder("--dest", dest);
+    if (realpathSync(dest) === realpathSync(src))
+      throw new InvalidInputError("--dest: is the folder of --src; the enriched tars would replace the raw ones");
+  }
+  const table = options.syntheticCaptions === undefined ? null : SyntheticTable.open(options.syntheticCaptions);
+  if (table !== null && !options.synthetic)
+    throw new InvalidInputError("--synthetic-captions and --no-synthetic exclude one another");
+  const scorers = { rewards: scorersOf("rewards", options), vqa: scorersOf("vqa", options) };
+  if (stage === "all") {
+    if (scorers.vqa.length === 0) stages.splice(stages.indexOf("vqa"), 1);
+    if (scorers.rewards.length === 0) stages.splice(stages.indexOf("rewards"), 1);
+  }
+  const folders = stages.includes("vae") ? await locateModels(options) : null;
+  signal?.throwIfAborted();
+  return { options, stages, shards, csvDir, table, scorers, folders };
+}
+
+/** The scorers of a stage, or those of them that are asked for. @throws InvalidInputError when a stage that was asked for has none */
+function scorersOf(stage: "rewards" | "vqa", { scorers, stage: asked }: ResolvedOptions): readonly ScorerSpec[] {
+  const known = scorerSpecs().filter((spec) => spec.stage === stage);
+  const chosen =
+    scorers === undefined ? known : scorers.map((key) => scorerSpec(key)).filter((spec) => spec.stage === stage);
+  if (asked === stage && chosen.length === 0) {
+    const list = scorerSpecs().map((spec) => `${spec.key} (${spec.stage})`);
+    throw new InvalidInputError(
+      `--stage ${stage}: no scorer of this stage ${scorers === undefined ? "exists" : "is among --scorers"}; there are ${list.join(", ")}`,
+    );
+  }
+  return [...new Set(chosen)];
+}
+
+function makeFolder(option: string, folder: string): void {
+  try {
+    mkdirSync(folder, { recursive: true });
+  } catch (error) {
+    throw new InvalidInputError(`${option}: ${folder}: cannot be made: ${systemReason(error)}`, { cause: error });
+  }
+  removeKilledWrites(folder);
+}
+
+async function latentStage(prepared: Prepared, stage: Stage, pool: DecodePool, meter: Meter): Promise<ShardReport[]> {
+  const { options, csvDir, folders, table } = prepared;
+  const settings = latentSettings(options, folders!, table);
+  const loaded: LatentModels[] = [];
+  try {
+    return await eachShard(prepared, stage, meter, options.dest!, async (shard, report, holds) => {
+      const output = tarPath(options.dest!, shard);
+      const manifest = join(options.dest!, `${shard.stem}.manifest.json`);
+      report.output = output;
+      const csv = scoresPath(csvDir, shard);
+      const scores: ScoreTable = readScores(csv);
+      const plan: Plan = {
+        stage,
+        settings,
+        input: { source: shard.fingerprint(), scores: existsSync(csv) ? sha256(readBytes(csv)) : "none" },
+      };
+      const state = standing(manifest, output, plan);
+      if (!options.overwrite) {
+        if (state.kind === "complete") return finished(report, state.manifest);
+        if (state.kind === "different") {
+          throw new InvalidInputError(
+            `${output}: was made with other settings (${state.settings.join(", ")}); choose another --dest, or --overwrite`,
+          );
+        }
+        if (state.kind === "foreign") {
+          throw new InvalidInputError(
+            `${output}: is there, but not made by this program; choose another --dest, or --overwrite`,
+          );
+        }
+      }
+      if (state.kind === "outdated") options.onMessage?.(`${output}: is made again: ${state.reason}`);
+      if (loaded.length === 0) loaded.push(await forAll(LatentModels.load(folders!, options)));
+      beginManifest(manifest, plan);
+      const place: Workplace = { options, csvDir, pool, table, onSample: (done, total) => meter.sample(done, total) };
+      const { outcome, skipped } = await latentShard(shard, output, {
+        place,
+        models: loaded[0]!,
+        scores,
+        mayPublish: holds,
+      });
+      close(manifest, join(options.dest!, `${shard.stem}.skipped.jsonl`), { plan, outcome, skipped, report });
+    });
+  } finally {
+    for (const models of loaded) models.dispose();
+  }
+}
+
+async function scoreStage(prepared: Prepared, stage: Stage, pool: DecodePool, meter: Meter): Promise<ShardReport[]> {
+  const { options, csvDir, table } = prepared;
+  const specs = prepared.scorers[stage as "rewards" | "vqa"];
+  const settings = scoreSettings(options, specs, table);
+  const scorers: Scorer[] = [];
+  try {
+    return await eachShard(prepared, stage, meter, csvDir, async (shard, report, holds) => {
+      const output = scoresPath(csvDir, shard);
+      const base = join(csvDir, `${shard.stem}_scores.${stage}`);
+      report.output = output;
+      const plan: Plan = { stage, settings, input: { source: shard.fingerprint() } };
+      const manifest = readManifest(`${base}.manifest.json`);
+      if (!options.overwrite && manifest !== null && isScored(manifest, plan, output, specs))
+        return finished(report, manifest);
+      if (scorers.length === 0) await forAll(loadScorers(specs, options, scorers));
+      beginManifest(`${base}.manifest.json`, plan);
+      const place: Workplace = { options, csvDir, pool, table, onSample: (done, total) => meter.sample(done, total) };
+      const { outcome, skipped } = await scoreShard(shard, { place, scorers, mayPublish: holds });
+      close(`${base}.manifest.json`, `${base}.skipped.jsonl`, { plan, outcome, skipped, report });
+    });
+  } finally {
+    for (const scorer of scorers) scorer.dispose();
+  }
+}
+
+/** Whether a score file still has what a finished stage wrote. Later stages may have added columns. */
+function isScored(manifest: Manifest, plan: Plan, path: string, specs: readonly ScorerSpec[]): boolean {
+  if (manifest.state !== "complete") return false;
+  if (differences(manifest.settings, plan.settings).length > 0) return false;
+  if (differences(manifest.input, plan.input).length > 0) return false;
+  if (manifest.samples!.written === 0) return true;
+  const table = readScores(path);
+  let scored = 0;
+  for (const row of table.values()) if (specs.every(({ key }) => row.has(key))) scored++;
+  return scored >= manifest.samples!.written;
+}
+
+/** Loads into `scorers`, which the caller frees also when one of them cannot be loaded. */
+async function loadScorers(
+  specs: readonly ScorerSpec[],
+  { device, signal }: ResolvedOptions,
+  scorers: Scorer[],
+): Promise<void> {
+  for (const { key } of specs) scorers.push(await loadScorer(key, { device, signal }));
+}
+
+function finished(report: ShardReport, { samples, seconds }: Manifest): void {
+  report.status = "skipped";
+  report.message = "finished already";
+  Object.assign(report, { ...samples!, seconds });
+}
+
+/** Ends a shard: the report of what was left out first, the manifest last. */
+function close(
+  manifest: string,
+  list: string,
+  { plan, outcome, skipped, report }: { plan: Plan; outcome: Outcome; skipped: Skipped[]; report: ShardReport },
+): void {
+  writeReport(list, skipped);
+  completeManifest(manifest, plan, {
+    ...outcome,
+    output: { ...outcome.output!, file: basename(outcome.output!.file) },
+  });
+  Object.assign(report, { ...outcome.samples!, seconds: outcome.seconds });
+}
+
+/** Works on one shard after another, each under its lock. */
+async function eachShard(
+  { options, shards }: Prepared,
+  stage: Stage,
+  meter: Meter,
+  folder: string,
+  work: (shard: SourceShard, report: ShardReport, holds: () => void) => Promise<void>,
+): Promise<ShardReport[]> {
+  const reports: ShardReport[] = [];
+  for (const [index, shard] of shards.entries()) {
+    options.signal?.throwIfAborted();
+    meter.begin(shard.stem, index);
+    const report: ShardReport = {
+      stage,
+      shard: shard.stem,
+      status: "done",
+      output: "",
+      seen: 0,
+      written: 0,
+      skipped: {},
+      seconds: {},
+    };
+    reports.push(report);
+    const lock = ShardLock.acquire(folder, stage === "vae" ? shard.stem : `${shard.stem}_scores`);
+    if (!(lock instanceof ShardLock)) {
+      report.status = "locked";
+      report.message = `${ownerText(lock)} works on it`;
+      options.onMessage?.(`${shard.label}: left to ${ownerText(lock)}, which works on it`);
+      continue;
+    }
+    try {
+      await work(shard, report, () => {
+        options.signal?.throwIfAborted();
+        if (!lock.isHeld()) throw new MiroError(`${shard.label}: another process has taken over the lock ${lock.path}`);
+      });
+    } catch (error) {
+      if (error instanceof ForAll) throw error.cause;
+      if (options.signal?.aborted || options.strict || !isExpected(error)) throw error;
+      report.status = "failed";
+      report.message = (error as Error).message;
+      options.onMessage?.(`${shard.label}: failed: ${report.message}`);
+    } finally {
+      lock.release();
+    }
+  }
+  return reports;
+}
+
+/** A failure that no shard can do without: a model that cannot be loaded. */
+class ForAll extends Error {}
+
+function forAll<T>(work: Promise<T>): Promise<T> {
+  return work.catch((cause: unknown) => {
+    throw new ForAll("", { cause });
+  });
+}
+
+/** Failures that concern one shard; anything else is a fault of the program. */
+function isExpected(error: unknown): boolean {
+  return error instanceof MiroError || (error as Error).name === "TorchError";
+}
+
+function latentSettings(options: ResolvedOptions, folders: LatentFolders, table: SyntheticTable | null) {
+  const { textMaxLength, embeddingsName, missingScores, device, dtype, batchSize } = options;
+  return {
+    sides: sidesOf(options),
+    vae: folders.vae === null ? null : modelFingerprint(folders.vae),
+    textEncoder: folders.textEncoder === null ? null : modelFingerprint(folders.textEncoder),
+    ...(folders.textEncoder === null ? {} : { textMaxLength, embeddingsName }),
+    ...captionSettings(options, table),
+    missingScores,
+    // The last bits of what is computed depend on these.
+    device: device.replace(/:\d+$/, ""),
+    dtype,
+    ...(device === "cpu" ? {} : { batchSize }),
+  };
+}
+
+function scoreSettings(options: ResolvedOptions, specs: readonly ScorerSpec[], table: SyntheticTable | null) {
+  return {
+    scorers: Object.fromEntries(
+      specs.map(({ key, name, usesText }) => [
+        key,
+        { name, ...(usesText && options.synthetic ? { synthetic: judgedText(key, options.syntheticText) } : {}) },
+      ]),
+    ),
+    ...captionSettings(options, table),
+    device: options.device.replace(/:\d+$/, ""),
+  };
+}
+
+function captionSettings({ synthetic, maxPixels, exifOrientation }: ResolvedOptions, table: SyntheticTable | null) {
+  return { synthetic: synthetic ? (table?.fingerprint() ?? "json") : "none", maxPixels, exifOrientation };
+}
+
+/** Turns counts into rates and remaining times. */
+class Meter {
+  #shard = "";
+  #index = 0;
+  #begun = performance.now();
+  readonly #started = performance.now();
+
+  constructor(
+    private readonly stage: Stage,
+    private readonly stageIndex: number,
+    private readonly stageCount: number,
+    private readonly shardCount: number,
+    private readonly report: ((progress: PreprocessProgress) => void) | undefined,
+  ) {}
+
+  begin(shard: string, index: number): void {
+    this.#shard = shard;
+    this.#index = index;
+    this.#begun = performance.now();
+  }
+
+  sample(done: number, total: number): void {
+    if (!this.report) return;
+    const seconds = (performance.now() - this.#begun) / 1000;
+    const all = (performance.now() - this.#started) / 1000;
+    const part = (this.#index + done / total) / this.shardCount;
+    this.report({
+      stage: this.stage,
+      shard: this.#shard,
+      shardIndex: this.#index,
+      shardCount: this.shardCount,
+      done,
+      total,
+      rate: done / Math.max(seconds, 1e-3),
+      shardSeconds: (seconds / done) * (total - done),
+      // Stages that are still to come are not known; they are taken to be as long as this one.
+      totalSeconds: (all / part) * (1 - part + (this.stageCount - this.stageIndex - 1)),
+    });
+  }
+}

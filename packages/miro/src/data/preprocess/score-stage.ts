@@ -1,0 +1,200 @@
+/**
+ * Stages `rewards` and `vqa`: scorers judge pictures and captions, and their values go to the shard's score file.
+ *
+ * A scorer fills the column of its key with the judgement of the original caption and, for samples with a synthetic caption, `synthetic_<key>`
+ * with that of the synthetic one; which of the two synthetic captions is upstream's choice: the short one for some scorers, the
+ * long one (the one that is embedded) for the others. Scorers that do not read captions give both columns the same value.
+ */
+import { MiroError } from "../../errors.js";
+import type { RgbImage } from "../../pipeline/images.js";
+import type { Scorer } from "../../rewards/scorer.js";
+import { LONG_COLUMN, resolveCaptions, type SampleCaptions, SHORT_COLUMN } from "./captions.js";
+import { captionDetails } from "./latent-stage.js";
+import { countReasons, type Outcome, sha256 } from "./manifest.js";
+import { mergeScores, readScores, type ScoreRow, type ScoreTable, writeScores } from "./scores-csv.js";
+import { breathe, inSeconds, noTimings, SkipList, scoresPath, timed, type Workplace } from "./shard-work.js";
+import type { RawSample, Skipped, SourceShard } from "./sources.js";
+
+/** Columns whose `synthetic_` values judge the short synthetic caption, as published; all others judge the long one. */
+const JUDGES_SHORT = new Set(["image_reward_score", "pick_a_score_score", "hpsv2_score", "sciscore_score"]);
+/** Pixels of one call of the scorers, in bytes: large pictures go in smaller batches. */
+const MAX_BATCH_BYTES = 128 * 2 ** 20;
+
+/** Which synthetic caption a scorer is given. */
+export function judgedText(key: string, mode: "published" | "long"): "short" | "long" {
+  return mode === "published" && JUDGES_SHORT.has(key) ? "short" : "long";
+}
+
+interface Ready {
+  sample: RawSample;
+  image: RgbImage;
+}
+
+/**
+ * Scores a shard and merges the values into its score file.
+ * @param mayPublish asked right before the file is replaced
+ */
+export async function scoreShard(
+  shard: SourceShard,
+  { place, scorers, mayPublish }: { place: Workplace; scorers: readonly Scorer[]; mayPublish: () => void },
+): Promise<{ outcome: Outcome; skipped: Skipped[] }> {
+  const { options, pool, table, csvDir, onSample } = place;
+  const timings = noTimings();
+  const started = performance.now();
+  const path = scoresPath(csvDir, shard);
+  const skips = new SkipList(shard.label, options.strict);
+  const content = await timed(timings, "read", () => shard.read());
+  skips.add(...content.skipped);
+  // The stage that comes first decides on the captions; later ones take what it has stored.
+  const stored = readScores(path);
+  const { captions, counts } = await resolveCaptions(content.samples, {
+    table,
+    stored: options.stage === "vqa" || table === null ? stored : new Map(),
+    scoresPath: path,
+    use: options.synthetic,
+  });
+  const results: ScoreTable = new Map();
+  let batch: Ready[] = [];
+  let batchBytes = 0;
+  let done = 0;
+  const flush = async (): Promise<void> => {
+    await timed(timings, "compute", () => score(batch, { captions, scorers, results, skips, place }));
+    batch = [];
+    batchBytes = 0;
+    await breathe();
+  };
+  const job = ({ image }: RawSample) => ({
+    image,
+    sides: [],
+    keepBytes: false,
+    keepPixels: true,
+    maxPixels: options.maxPixels,
+    orient: options.exifOrientation,
+  });
+  for await (const { item, result, waitedMs } of pool.inOrder(content.samples, job, {
+    ahead: pool.capacity + options.batchSize,
+    signal: options.signal,
+  })) {
+    timings.wait += waitedMs;
+    if ("reason" in result) skips.add({ key: item.key, ...result });
+    else {
+      timings.read += result.readMs;
+      timings.decode += result.decodeMs;
+      batch.push({ sample: item, image: { width: result.width, height: result.height, data: result.pixels! } });
+      batchBytes += result.pixels!.length;
+      if (batch.length >= options.batchSize || batchBytes >= MAX_BATCH_BYTES) await flush();
+    }
+    onSample(++done, content.samples.length);
+  }
+  await flush();
+  mayPublish();
+  const text = await timed(timings, "write", () => writeScores(path, mergeScores(readScores(path), results)));
+  timings.total = performance.now() - started;
+  return {
+    skipped: skips.entries,
+    outcome: {
+      output: { file: path, bytes: Buffer.byteLength(text), sha256: sha256(text) },
+      samples: {
+        seen: content.samples.length + new Set(content.skipped.map(({ key }) => key)).size,
+        written: results.size,
+        skipped: countReasons(skips.entries),
+      },
+      details: { ...captionDetails(counts.sources), ambiguousSyntheticCaptions: counts.ambiguous },
+      seconds: inSeconds(timings),
+    },
+  };
+}
+
+interface ScoreContext {
+  captions: ReadonlyMap<string, SampleCaptions>;
+  scorers: readonly Scorer[];
+  results: ScoreTable;
+  skips: SkipList;
+  place: Workplace;
+}
+
+async function score(batch: readonly Ready[], context: ScoreContext): Promise<void> {
+  if (batch.length === 0) return;
+  const { captions, scorers, results, skips, place } = context;
+  const rows = batch.map(({ sample }): ScoreRow => {
+    const { synthetic } = captions.get(sample.key)!;
+    return new Map(
+      synthetic === null
+        ? []
+        : [
+            [LONG_COLUMN, synthetic.long],
+            [SHORT_COLUMN, synthetic.short],
+          ],
+    );
+  });
+  const failed = new Map<number, string>();
+  for (const scorer of scorers) {
+    const judged = judgedText(scorer.key, place.options.syntheticText);
+    const texts = batch.map(({ sample }) => captions.get(sample.key)!);
+    const values = await scoreEach(
+      scorer,
+      batch,
+      texts.map(({ original }) => original),
+      failed,
+      place,
+    );
+    const others = texts.flatMap(({ original, synthetic }, i) =>
+      synthetic !== null && scorer.usesText && synthetic[judged] !== original ? [{ i, text: synthetic[judged] }] : [],
+    );
+    const otherValues = await scoreEach(
+      scorer,
+      others.map(({ i }) => batch[i]!),
+      others.map(({ text }) => text),
+      failed,
+      place,
+      others.map(({ i }) => i),
+    );
+    const synthetic = new Map(others.map(({ i }, row) => [i, otherValues[row]]));
+    rows.forEach((row, i) => {
+      const value = values[i];
+      if (value !== undefined) row.set(scorer.key, value);
+      if (texts[i]!.synthetic === null) return;
+      const other = synthetic.has(i) ? synthetic.get(i) : value;
+      if (other !== undefined) row.set(`synthetic_${scorer.key}`, other);
+    });
+  }
+  rows.forEach((row, i) => {
+    const { key } = batch[i]!.sample;
+    const message = failed.get(i);
+    if (message === undefined) results.set(key, row);
+    else skips.add({ key, reason: "score-failed", message });
+  });
+}
+
+/**
+ * The values of a batch. When the scorer fails for the batch, its samples are tried one by one, so that one of them does not spoil
+ * the others; what fails alone is noted in `failed` under its place.
+ */
+async function scoreEach(
+  scorer: Scorer,
+  batch: readonly Ready[],
+  texts: readonly string[],
+  failed: Map<number, string>,
+  { options: { signal } }: Workplace,
+  places: readonly number[] = batch.map((_, i) => i),
+): Promise<(number | undefined)[]> {
+  if (batch.length === 0) return [];
+  const images = batch.map(({ image }) => image);
+  try {
+    return await scorer.score(images, texts, { signal });
+  } catch (error) {
+    signal?.throwIfAborted();
+    if (!(error instanceof MiroError) && (error as Error).name !== "TorchError") throw error;
+    const values: (number | undefined)[] = [];
+    for (const [i, image] of images.entries()) {
+      try {
+        values.push((await scorer.score([image], [texts[i]!], { signal }))[0]);
+      } catch (single) {
+        signal?.throwIfAborted();
+        failed.set(places[i]!, `${scorer.key}: ${(single as Error).message}`);
+        values.push(undefined);
+      }
+    }
+    return values;
+  }
+}

@@ -1,0 +1,93 @@
+/** What the stages share: a shard under work, its timings, its progress, and the names of the files beside its output. */
+import { join } from "node:path";
+import { MiroError } from "../../errors.js";
+import type { DecodePool } from "./decode-pool.js";
+import type { ResolvedOptions, Stage } from "./options.js";
+import type { Skipped, SourceShard } from "./sources.js";
+import type { SyntheticTable } from "./synthetic-captions.js";
+
+/** Milliseconds by part of the work. `wait` is the time that the computation stood still for want of a decoded picture. */
+export interface Timings {
+  read: number;
+  decode: number;
+  wait: number;
+  compute: number;
+  write: number;
+  total: number;
+}
+
+/** What a finished shard reports. */
+export interface ShardReport {
+  stage: Stage;
+  shard: string;
+  status: "done" | "skipped" | "locked" | "failed";
+  /** Path of the tar or the CSV file. */
+  output: string;
+  /** Samples found, written, and left out by reason. */
+  seen: number;
+  written: number;
+  skipped: Record<string, number>;
+  seconds: Record<string, number>;
+  /** Why it failed, or why nothing was done. */
+  message?: string;
+}
+
+/** Everything that a stage works with. */
+export interface Workplace {
+  options: ResolvedOptions;
+  csvDir: string;
+  pool: DecodePool;
+  table: SyntheticTable | null;
+  /** Called after each sample with the number of samples done and in all. */
+  onSample: (done: number, total: number) => void;
+}
+
+/** The score file of a shard. */
+export function scoresPath(csvDir: string, { stem }: Pick<SourceShard, "stem">): string {
+  return join(csvDir, `${stem}_scores.csv`);
+}
+
+/** Fresh timings, all zero. */
+export function noTimings(): Timings {
+  return { read: 0, decode: 0, wait: 0, compute: 0, write: 0, total: 0 };
+}
+
+/** Timings as seconds of three decimals. */
+export function inSeconds(timings: Timings): Record<string, number> {
+  return Object.fromEntries(Object.entries(timings).map(([name, ms]) => [name, Math.round(ms) / 1000]));
+}
+
+/** Adds the time that `work` takes. */
+export async function timed<T>(timings: Timings, part: keyof Timings, work: () => T | Promise<T>): Promise<T> {
+  const started = performance.now();
+  try {
+    return await work();
+  } finally {
+    timings[part] += performance.now() - started;
+  }
+}
+
+/** Notes what is left out; with `strict` that is an error. */
+export class SkipList {
+  readonly entries: Skipped[] = [];
+
+  constructor(
+    private readonly label: string,
+    private readonly strict: boolean,
+  ) {}
+
+  add(...entries: Skipped[]): void {
+    for (const entry of entries) {
+      if (this.strict) {
+        const where = entry.key === "" ? this.label : `${this.label}, sample ${entry.key}`;
+        throw new MiroError(`${where}: ${entry.message} (${entry.reason}); without --strict it is left out`);
+      }
+      this.entries.push(entry);
+    }
+  }
+}
+
+/** Lets messages of threads and signals in between two pieces of computation. */
+export function breathe(): Promise<void> {
+  return new Promise((resolve) => setImmediate(resolve));
+}

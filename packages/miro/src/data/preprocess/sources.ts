@@ -1,0 +1,354 @@
+/**
+ * Where raw samples come from: tar shards (picture + txt + json), a folder of pictures with captions beside them, or a table of
+ * captions (CSV, TSV, JSONL, Parquet) with a column of picture files. All of them become shards of located samples; nothing
+ * of a picture is read here.
+ *
+ * In a tar a sample needs all three members, as in the published preparation. In a folder the caption is `name.txt`, or the field `caption` or
+ * `text` of `name.json`. In a table it is a column, and the other columns become the sample's JSON.
+ */
+import { createHash } from "node:crypto";
+import { readdirSync, statSync } from "node:fs";
+import { basename, dirname, extname, join, relative, resolve } from "node:path";
+import { InvalidInputError, MiroError, systemReason } from "../../errors.js";
+import { readBytes } from "../../pipeline/files.js";
+import { fingerprintOf } from "../shards/positional-file.js";
+import { groupSamples, splitMemberName } from "../shards/sample-key.js";
+import { problemText } from "../shards/shard-error.js";
+import { TarFile } from "../shards/tar-file.js";
+import { readCaptionTable } from "./caption-table.js";
+import { type PythonJson, parsePythonJson } from "./python-json.js";
+
+/** Extensions of pictures, the preferred one first. */
+export const IMAGE_EXTENSIONS = ["jpg", "jpeg", "png", "webp"] as const;
+/** A caption or JSON larger than this is no such thing. */
+const MAX_TEXT_BYTES = 16 * 2 ** 20;
+
+/** Why a sample was left out. */
+export type SkipReason =
+  | "archive"
+  | "missing-image"
+  | "missing-caption"
+  | "missing-json"
+  | "bad-caption"
+  | "bad-json"
+  | "bad-name"
+  | "duplicate-member"
+  | "duplicate-key"
+  | "unreadable"
+  | "unsupported-image"
+  | "image-too-large"
+  | "bad-image"
+  | "score-failed"
+  | "not-finite"
+  | "no-scores";
+
+/** A sample, or part of an archive, that was left out. */
+export interface Skipped {
+  /** The sample's key, or "" for what belongs to none. */
+  key: string;
+  reason: SkipReason;
+  message: string;
+}
+
+/** Bytes somewhere in a file. */
+export interface Piece {
+  path: string;
+  offset: number;
+  /** Bytes; null for the whole file. */
+  size: number | null;
+}
+
+/** A sample whose texts are read and whose picture is not. */
+export interface RawSample {
+  key: string;
+  /** The picture's extension, one of {@link IMAGE_EXTENSIONS}. */
+  extension: string;
+  image: Piece;
+  /** The original caption, as it is. */
+  caption: string;
+  metadata: Map<string, PythonJson>;
+}
+
+/** A shard's samples in order, and what is left out. */
+export interface ShardContent {
+  samples: RawSample[];
+  skipped: Skipped[];
+}
+
+/** A shard before anything of it is read. */
+export interface SourceShard {
+  /** Name of the enriched tar without its extension, and stem of the CSV. */
+  stem: string;
+  /** Path or name, for messages. */
+  label: string;
+  /** Changes with the content: sizes and times of the files. */
+  fingerprint(): string;
+  /** Reads captions and JSON. @throws MiroError when there is nothing to read from */
+  read(): ShardContent;
+}
+
+/** How samples are found. */
+export interface SourceOptions {
+  /** Pictures of one shard, where the source is not cut into shards already. */
+  shardSize: number;
+  /** Column of a table that names the picture; default: the first known name. */
+  imageColumn?: string | undefined;
+  captionColumn?: string | undefined;
+}
+
+/**
+ * The shards of a source, in order of their names.
+ * @param source a folder of `*.tar`, a folder of pictures, or a table of captions
+ * @throws InvalidInputError when it is none of these or holds nothing
+ */
+export async function listShards(source: string, options: SourceOptions): Promise<SourceShard[]> {
+  let isFolder: boolean;
+  try {
+    isFolder = statSync(source).isDirectory();
+  } catch (error) {
+    throw new InvalidInputError(`${source}: cannot be read: ${systemReason(error)}`, { cause: error });
+  }
+  if (!isFolder) return tableShards(source, options);
+  const names = readdirSync(source);
+  const tars = names.filter((name) => name.endsWith(".tar") && !name.startsWith(".")).sort(byCodePoint);
+  if (tars.length > 0) return tars.map((name) => tarShard(join(source, name)));
+  return folderShards(source, options);
+}
+
+/** Order of code points, as Python sorts. */
+export function byCodePoint(a: string, b: string): number {
+  return Buffer.compare(Buffer.from(a), Buffer.from(b));
+}
+
+function tarShard(path: string): SourceShard {
+  return {
+    stem: basename(path, ".tar"),
+    label: path,
+    fingerprint: () => stamp([path], dirname(path)),
+    read: () => readTar(path),
+  };
+}
+
+function readTar(path: string): ShardContent {
+  const tar = TarFile.open(path, { policy: "skip" });
+  try {
+    const content: ShardContent = {
+      samples: [],
+      skipped: tar.problems.map((problem) => ({
+        key: problem.member === undefined ? "" : (splitMemberName(problem.member)?.key ?? ""),
+        reason: "archive",
+        message: problemText(problem),
+      })),
+    };
+    for (const { key, members, duplicates } of groupSamples(tar.members)) {
+      for (const { name } of duplicates)
+        content.skipped.push({ key, reason: "duplicate-member", message: `${name} again; the first one counts` });
+      const extension = IMAGE_EXTENSIONS.find((name) => members.has(name));
+      const text = members.get("txt");
+      const json = members.get("json");
+      take(content, key, () => {
+        if (extension === undefined) skip("missing-image", `none of ${IMAGE_EXTENSIONS.join(", ")}`);
+        if (text === undefined) skip("missing-caption", "no txt");
+        if (json === undefined) skip("missing-json", "no json");
+        const image = members.get(extension!)!;
+        return {
+          key,
+          extension: extension!,
+          image: { path, offset: image.offset, size: image.size },
+          caption: decodeText(
+            limited(text!.size, () => tar.read(text!)),
+            "bad-caption",
+          ),
+          metadata: decodeJson(limited(json!.size, () => tar.read(json!))),
+        };
+      });
+    }
+    return content;
+  } finally {
+    tar.close();
+  }
+}
+
+function limited(size: number, read: () => Uint8Array): Uint8Array {
+  if (size > MAX_TEXT_BYTES) skip("bad-json", `a text of ${size} bytes; at most ${MAX_TEXT_BYTES} are read`);
+  return read();
+}
+
+function folderShards(source: string, { shardSize }: SourceOptions): SourceShard[] {
+  const pictures = readdirSync(source, { recursive: true, withFileTypes: true })
+    .filter((entry) => entry.isFile() && isImageName(entry.name) && !entry.name.startsWith("."))
+    .map((entry) => relative(source, join(entry.parentPath, entry.name)))
+    .sort(byCodePoint);
+  if (pictures.length === 0)
+    throw new InvalidInputError(
+      `${source}: holds no *.tar and no pictures (${IMAGE_EXTENSIONS.map((name) => `*.${name}`).join(", ")})`,
+    );
+  return chunks(pictures, shardSize).map((part, i) => {
+    const beside = (path: string, extension: string) => join(source, path.slice(0, -extname(path).length) + extension);
+    return {
+      stem: shardStem(i),
+      label: `${source}, pictures ${i * shardSize} to ${i * shardSize + part.length - 1}`,
+      fingerprint: () =>
+        stamp(
+          part.flatMap((path) => [join(source, path), beside(path, ".txt"), beside(path, ".json")]),
+          source,
+        ),
+      read: () => {
+        const content: ShardContent = { samples: [], skipped: [] };
+        const keys = new Set<string>();
+        for (const path of part) {
+          const key = keyOf(path);
+          take(content, key, () => {
+            claimKey(keys, key, path);
+            const text = readBeside(beside(path, ".txt"));
+            const json = readBeside(beside(path, ".json"));
+            const metadata = json === null ? new Map<string, PythonJson>() : decodeJson(json);
+            return {
+              key,
+              extension: imageExtension(path),
+              image: { path: join(source, path), offset: 0, size: null },
+              caption: text === null ? captionField(metadata) : decodeText(text, "bad-caption"),
+              metadata,
+            };
+          });
+        }
+        return content;
+      },
+    };
+  });
+}
+
+async function tableShards(
+  path: string,
+  { shardSize, imageColumn, captionColumn }: SourceOptions,
+): Promise<SourceShard[]> {
+  const rows = await readCaptionTable(path, { imageColumn, captionColumn });
+  const folder = dirname(path);
+  return chunks(rows, shardSize).map((part, i) => ({
+    stem: shardStem(i),
+    label: `${path}, rows ${i * shardSize + 1} to ${i * shardSize + part.length}`,
+    fingerprint: () => stamp([path, ...part.map(({ image }) => resolve(folder, image))], folder),
+    read: () => {
+      const content: ShardContent = { samples: [], skipped: [] };
+      const keys = new Set<string>();
+      for (const { image, caption, metadata } of part) {
+        const key = keyOf(image);
+        take(content, key, () => {
+          claimKey(keys, key, image);
+          if (!isImageName(image)) skip("missing-image", `${image} is not called ${IMAGE_EXTENSIONS.join(", ")}`);
+          if (caption === null) skip("missing-caption", "the cell is empty");
+          const file = resolve(folder, image);
+          if (statSync(file, { throwIfNoEntry: false })?.isFile() !== true) skip("missing-image", `no file ${file}`);
+          return {
+            key,
+            extension: imageExtension(image),
+            image: { path: file, offset: 0, size: null },
+            caption: caption!,
+            metadata,
+          };
+        });
+      }
+      return content;
+    },
+  }));
+}
+
+/** Ends a sample's reading with a reason. */
+class SkipError extends Error {
+  constructor(
+    readonly reason: SkipReason,
+    message: string,
+  ) {
+    super(message);
+  }
+}
+
+function skip(reason: SkipReason, message: string): never {
+  throw new SkipError(reason, message);
+}
+
+/** Adds the sample that `make` makes, or the reason why there is none. */
+function take(content: ShardContent, key: string, make: () => RawSample): void {
+  try {
+    content.samples.push(make());
+  } catch (error) {
+    const reason = error instanceof SkipError ? error.reason : "unreadable";
+    if (!(error instanceof SkipError || error instanceof MiroError)) throw error;
+    content.skipped.push({ key, reason, message: (error as Error).message });
+  }
+}
+
+function decodeText(bytes: Uint8Array, reason: SkipReason): string {
+  try {
+    return new TextDecoder("utf-8", { fatal: true, ignoreBOM: true }).decode(bytes);
+  } catch {
+    return skip(reason, "not valid UTF-8");
+  }
+}
+
+function decodeJson(bytes: Uint8Array): Map<string, PythonJson> {
+  let value: PythonJson;
+  try {
+    value = parsePythonJson(decodeText(bytes, "bad-json"));
+  } catch (error) {
+    if (error instanceof SkipError) throw error;
+    return skip("bad-json", (error as Error).message);
+  }
+  return value instanceof Map ? value : skip("bad-json", "not an object");
+}
+
+function captionField(metadata: ReadonlyMap<string, PythonJson>): string {
+  for (const name of ["caption", "text"]) {
+    const value = metadata.get(name);
+    if (typeof value === "string") return value;
+  }
+  return skip("missing-caption", "no .txt beside it, and no field caption or text in a .json");
+}
+
+function readBeside(path: string): Uint8Array | null {
+  const stats = statSync(path, { throwIfNoEntry: false });
+  if (stats?.isFile() !== true) return null;
+  return limited(stats.size, () => readBytes(path));
+}
+
+/** The key of a picture's path: without its extension; what cannot be in a key becomes `_`. */
+function keyOf(path: string): string {
+  const parts = path.slice(0, path.length - extname(path).length).split(/[\\/]/);
+  return (
+    parts
+      .filter((part) => part !== "" && part !== "." && part !== "..")
+      .join("/")
+      .replaceAll(".", "_") || "_"
+  );
+}
+
+function claimKey(keys: Set<string>, key: string, path: string): void {
+  if (keys.has(key)) skip("duplicate-key", `${path} has the key of an earlier picture`);
+  keys.add(key);
+}
+
+function imageExtension(path: string): string {
+  return extname(path).slice(1).toLowerCase();
+}
+
+function isImageName(path: string): boolean {
+  return (IMAGE_EXTENSIONS as readonly string[]).includes(imageExtension(path));
+}
+
+function shardStem(index: number): string {
+  return String(index).padStart(5, "0");
+}
+
+function chunks<T>(items: readonly T[], size: number): T[][] {
+  return Array.from({ length: Math.ceil(items.length / size) }, (_, i) => items.slice(i * size, (i + 1) * size));
+}
+
+/** A digest of names, sizes and times of files; those that are not there count too. */
+function stamp(paths: readonly string[], base: string): string {
+  const hash = createHash("sha256");
+  for (const path of paths) {
+    const stats = statSync(path, { throwIfNoEntry: false });
+    hash.update(JSON.stringify([relative(base, path), stats === undefined ? null : fingerprintOf(stats)]));
+  }
+  return hash.digest("hex");
+}

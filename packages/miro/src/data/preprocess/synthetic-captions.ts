@@ -1,0 +1,131 @@
+/**
+ * Synthetic captions: which texts a sample has besides its original one, and where they come from.
+ *
+ * A table (tab-separated, no header: file name, short caption, long caption) is read as it stands: no quotes, no types, no words
+ * that mean "missing". A file name loses its last extension; it is looked up by the last component of a sample's key. Where no table is
+ * given, the fields `synthetic_caption` (long), `short_synthetic_caption` and `caption` of the sample's JSON are taken.
+ */
+import { createReadStream, statSync } from "node:fs";
+import { createInterface } from "node:readline";
+import { InvalidInputError, MiroError, systemReason } from "../../errors.js";
+import { fingerprintOf } from "../shards/positional-file.js";
+import { cleanCaption } from "../training/captions.js";
+import type { PythonJson } from "./python-json.js";
+
+/** Where a sample's synthetic captions come from. */
+export type SyntheticSource = "table" | "json" | "scores" | "none";
+
+/** A sample's synthetic captions, cleaned; the short one is the long one where there is no other. */
+export interface SyntheticCaptions {
+  long: string;
+  short: string;
+}
+
+/** What a table says about a name: two different rows are no answer. */
+export type TableEntry = SyntheticCaptions | "ambiguous";
+
+/** Tables of at most this size are kept in memory; larger ones are read once for each shard. */
+const MAX_KEPT_BYTES = 256 * 2 ** 20;
+
+export class SyntheticTable {
+  #all: Promise<Map<string, TableEntry>> | null = null;
+
+  private constructor(
+    readonly path: string,
+    private readonly isSmall: boolean,
+  ) {}
+
+  /** @throws InvalidInputError when the file cannot be read */
+  static open(path: string): SyntheticTable {
+    try {
+      const stats = statSync(path);
+      if (!stats.isFile()) throw new InvalidInputError(`${path}: expected a file of tab-separated captions`);
+      return new SyntheticTable(path, stats.size <= MAX_KEPT_BYTES);
+    } catch (error) {
+      if (error instanceof MiroError) throw error;
+      throw new InvalidInputError(`${path}: cannot be read: ${systemReason(error)}`, { cause: error });
+    }
+  }
+
+  /** Changes with the content. */
+  fingerprint(): string {
+    return JSON.stringify(fingerprintOf(statSync(this.path)));
+  }
+
+  /** The rows of the given sample keys, by key. @throws InvalidInputError naming the line that has no two columns */
+  async forKeys(keys: Iterable<string>): Promise<Map<string, TableEntry>> {
+    const names = new Map([...keys].map((key) => [key, tableName(key)]));
+    if (this.isSmall) this.#all ??= this.read(null);
+    const rows = await (this.#all ?? this.read(new Set(names.values())));
+    const found = new Map<string, TableEntry>();
+    for (const [key, name] of names) {
+      const row = rows.get(name);
+      if (row !== undefined) found.set(key, row);
+    }
+    return found;
+  }
+
+  private async read(wanted: ReadonlySet<string> | null): Promise<Map<string, TableEntry>> {
+    const rows = new Map<string, TableEntry>();
+    const stream = createReadStream(this.path);
+    let number = 0;
+    try {
+      for await (const line of createInterface({ input: stream, crlfDelay: Number.POSITIVE_INFINITY })) {
+        number++;
+        if (line === "") continue;
+        const cells = line.split("\t");
+        if (cells.length < 2) {
+          throw new InvalidInputError(
+            `${this.path}, line ${number}: expected a file name and captions, separated by tabs`,
+          );
+        }
+        const name = withoutExtension(number === 1 ? cells[0]!.replace(/^\ufeff/, "") : cells[0]!);
+        if (wanted !== null && !wanted.has(name)) continue;
+        const row = { short: cells[1]!, long: cells.at(-1)! };
+        const earlier = rows.get(name);
+        const same =
+          earlier === undefined ||
+          (earlier !== "ambiguous" && earlier.short === row.short && earlier.long === row.long);
+        rows.set(name, same ? row : "ambiguous");
+      }
+    } catch (error) {
+      if (error instanceof MiroError) throw error;
+      throw new MiroError(`${this.path}: cannot be read: ${systemReason(error)}`, { cause: error });
+    } finally {
+      stream.destroy();
+    }
+    return rows;
+  }
+}
+
+/** The name under which a table has a sample. */
+export function tableName(key: string): string {
+  return withoutExtension(key.slice(key.lastIndexOf("/") + 1));
+}
+
+/** A path without the last extension of its last component; a leading dot begins none. */
+function withoutExtension(path: string): string {
+  const base = path.lastIndexOf("/") + 1;
+  const dot = path.lastIndexOf(".");
+  return dot > base ? path.slice(0, dot) : path;
+}
+
+/** The captions of a table's row, null when it has no long one. */
+export function captionsOfRow(row: SyntheticCaptions): SyntheticCaptions | null {
+  return captions(row.long, row.short);
+}
+
+/** The captions in a sample's JSON, null when there is no long one. */
+export function captionsOfJson(metadata: ReadonlyMap<string, PythonJson>): SyntheticCaptions | null {
+  const text = (name: string): string => {
+    const value = metadata.get(name);
+    return typeof value === "string" ? value : "";
+  };
+  return captions(text("synthetic_caption"), text("short_synthetic_caption") || text("caption"));
+}
+
+function captions(long: string, short: string): SyntheticCaptions | null {
+  const cleaned = cleanCaption(long);
+  if (cleaned === "") return null;
+  return { long: cleaned, short: cleanCaption(short) || cleaned };
+}
