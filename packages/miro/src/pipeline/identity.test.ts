@@ -1,5 +1,6 @@
 import { createHash } from "node:crypto";
-import { mkdirSync, mkdtempSync, readFileSync, rmSync, symlinkSync, utimesSync, writeFileSync } from "node:fs";
+import { spawnSync } from "node:child_process";
+import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, symlinkSync, truncateSync, utimesSync, writeFileSync } from "node:fs";
 import { homedir, tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
@@ -38,6 +39,23 @@ describe("hashFile", () => {
     expect(await hashFile(large)).toBe(sha256(content));
     writeFileSync(cache, "{ damaged");
     expect(await hashFile(large)).toBe(sha256(content));
+  });
+
+  it("of a large file in the background lets the process end, unless it is waited for", () => {
+    const large = join(folder, "large");
+    writeFileSync(large, "");
+    truncateSync(large, 4e9); // sparse: seconds to hash
+    const program = (wait: boolean) => `
+      import { identifyWeights } from ${JSON.stringify(new URL("../../dist/pipeline/identity.js", import.meta.url).href)};
+      const weights = identifyWeights("checkpoint", ${JSON.stringify(folder)}, ["large"]);
+      ${wait ? "console.log((await weights.get()).sha256.length);" : ""}`;
+    const run = (wait: boolean) => {
+      const { stdout, status } = spawnSync(process.execPath, ["--input-type=module", "-e", program(wait)]);
+      return [status, stdout.toString().trim(), existsSync(join(folder, "cache", "sha256.json"))];
+    };
+    expect(run(false)).toEqual([0, "", false]);
+    truncateSync(large, 64 << 20);
+    expect(run(true)).toEqual([0, "64", true]);
   });
 
   it("takes the name of a blob of the Hub's cache", async () => {

@@ -57,15 +57,25 @@ export function identifyWeights(
   folder: string,
   files: readonly string[],
 ): PendingIdentity {
-  const hashes = Promise.all(files.map((file) => hashFile(join(folder, file))));
+  const hashes = Promise.all(files.map((file) => hashFile(join(folder, file), { background: true })));
   hashes.catch(() => {}); // reported to whoever asks
   return {
     get: async () => {
-      const all = await hashes;
+      const all = await awake(hashes);
       const sha256 = all.length === 1 ? all[0]! : combined(files, all);
       return { ...(source === "checkpoint" ? { source } : origin(source.name, folder)), sha256 };
     },
   };
+}
+
+/** Waits for background work, which alone does not keep the process alive. */
+async function awake<T>(work: Promise<T>): Promise<T> {
+  const timer = setInterval(() => {}, 60_000);
+  try {
+    return await work;
+  } finally {
+    clearInterval(timer);
+  }
 }
 
 /** Where a folder or a repository comes from. */
@@ -104,9 +114,11 @@ const SMALL_FILE_BYTES = 32 << 20;
 
 /**
  * SHA-256 of a file, in hexadecimal.
+ *
+ * @param background whether the process may end while a large file is hashed, as after Ctrl-C (default false)
  * @throws MiroError naming the file when it cannot be read
  */
-export async function hashFile(path: string): Promise<string> {
+export async function hashFile(path: string, { background = false } = {}): Promise<string> {
   const file = unreadable(path, () => realpathSync(path));
   if (basename(dirname(file)) === "blobs" && /^[0-9a-f]{64}$/.test(basename(file))) return basename(file);
   const stat = unreadable(path, () => statSync(file, { bigint: true }));
@@ -114,7 +126,7 @@ export async function hashFile(path: string): Promise<string> {
   const state = fingerprint(stat);
   const known = readCache()[file];
   if (known?.state === state) return known.sha256;
-  const sha256 = await hashInWorker(file);
+  const sha256 = await hashInWorker(file, background);
   if (fingerprint(unreadable(path, () => statSync(file, { bigint: true }))) === state)
     remember(file, { state, sha256 });
   return sha256;
@@ -144,9 +156,10 @@ const buffer = Buffer.allocUnsafe(4 << 20);
 for (let count; (count = readSync(file, buffer)) > 0; ) hash.update(buffer.subarray(0, count));
 parentPort.postMessage(hash.digest("hex"));`;
 
-function hashInWorker(file: string): Promise<string> {
+function hashInWorker(file: string, background: boolean): Promise<string> {
   return new Promise((resolve, reject) => {
     const worker = new Worker(WORKER, { eval: true, workerData: file });
+    if (background) worker.unref();
     worker.once("message", resolve);
     worker.once("error", (error) =>
       reject(new MiroError(`${file}: cannot be read: ${systemReason(error)}`, { cause: error })),
