@@ -158,12 +158,12 @@ parentPort.postMessage(hash.digest("hex"));`;
 
 function hashInWorker(file: string, background: boolean): Promise<string> {
   return new Promise((resolve, reject) => {
-    const worker = new Worker(WORKER, { eval: true, workerData: file });
-    if (background) worker.unref();
+    const worker = new Worker(WORKER, { eval: true, execArgv: [], workerData: file });
     worker.once("message", resolve);
     worker.once("error", (error) =>
       reject(new MiroError(`${file}: cannot be read: ${systemReason(error)}`, { cause: error })),
     );
+    if (background) worker.unref(); // after the listeners, which would take it back
   });
 }
 
