@@ -1,5 +1,5 @@
 /** The machine's ceiling: the fastest matrix product that libtorch does here. */
-import { type DType, noGrad, randn, scope } from "@miro-t2i/torch";
+import { cuda, type DType, noGrad, randn, scope } from "@miro-t2i/torch";
 import { seconds } from "./harness.js";
 
 export interface GemmCeiling {
@@ -17,15 +17,22 @@ const SHAPES: [number, number, number][] = [
   [4096, 2048, 2048],
 ];
 
-export function gemmCeiling(dtype: Extract<DType, "float32" | "bfloat16">): GemmCeiling {
+/** What an accelerator needs to be busy. */
+const LARGE: [number, number, number] = [8192, 8192, 8192];
+
+export function gemmCeiling(dtype: Extract<DType, "float32" | "bfloat16" | "float16">, device = "cpu"): GemmCeiling {
   let best: GemmCeiling = { dtype, gflops: 0, shape: SHAPES[0]! };
-  for (const shape of SHAPES) {
+  for (const shape of device === "cpu" ? SHAPES : [...SHAPES, LARGE]) {
     const [m, k, n] = shape;
     scope(() =>
       noGrad(() => {
-        const a = randn([m, k]).to(dtype);
-        const b = randn([n, k]).to(dtype).t();
-        const times = seconds(8, 2, () => scope(() => void a.matmul(b)));
+        const a = randn([m, k]).to({ dtype, device });
+        const b = randn([n, k]).to({ dtype, device }).t();
+        const product = () => {
+          scope(() => void a.matmul(b));
+          if (device !== "cpu") cuda.synchronize();
+        };
+        const times = seconds(8, 2, product);
         const gflops = (2 * m * k * n) / Math.min(...times) / 1e9;
         if (gflops > best.gflops) best = { dtype, gflops, shape };
       }),

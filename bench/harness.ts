@@ -13,6 +13,10 @@ export interface BenchOptions {
   rounds: number;
   /** A Python with the reference implementation, null when there is none. */
   python: string | null;
+  /** Where to measure: `cpu`, `cuda`, … */
+  device: string;
+  /** Pictures at a time, one measurement for each. */
+  batches: number[];
   /** Name of the result file. */
   name: string;
   /** The command line, for the record. */

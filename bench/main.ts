@@ -1,5 +1,5 @@
 /**
- * `npm run bench -- NAME [--size full|tiny] [--rounds N] [--python PATH] [--name RESULT]`
+ * `npm run bench -- NAME [--size full|tiny] [--rounds N] [--python PATH] [--device cpu|cuda] [--batch 1,8,32] [--name RESULT]`
  *
  * Runs one benchmark, prints its table and writes bench/results/RESULT.json. Measure on a quiet machine.
  */
@@ -8,6 +8,7 @@ import { generate } from "./generate.js";
 import { BenchError, type BenchOptions, referencePython } from "./harness.js";
 import { loader } from "./loader.js";
 import { ops } from "./ops.js";
+import { pipeline } from "./pipeline.js";
 import { sampling } from "./sampling.js";
 
 const BENCHMARKS: Record<
@@ -19,9 +20,18 @@ const BENCHMARKS: Record<
     rounds: 3,
     help: "seconds per guided step, against the Python reference and the GEMM ceiling",
   },
+  pipeline: {
+    run: pipeline,
+    rounds: 3,
+    help: "seconds of each part of one picture at the published size, against Python",
+  },
   ops: { run: ops, rounds: 1, help: "host cost of one operation, against Python" },
   loader: { run: loader, rounds: 3, help: "samples a second out of shards, against Python's wids and webdataset" },
-  generate: { run: generate, rounds: 5, help: "seconds from process start to a picture, bundled model" },
+  generate: {
+    run: generate,
+    rounds: 5,
+    help: "seconds from process start to a picture, and of the next ones, bundled model",
+  },
 };
 
 async function main(): Promise<number> {
@@ -32,18 +42,26 @@ async function main(): Promise<number> {
       rounds: { type: "string" },
       python: { type: "string" },
       name: { type: "string" },
+      device: { type: "string", default: "cpu" },
+      batch: { type: "string", default: "1" },
     },
   });
   const benchmark = BENCHMARKS[positionals[0] ?? ""];
+  const batches = values.batch.split(",").map(Number);
   const rounds = Number(values.rounds ?? benchmark?.rounds);
-  if (!benchmark || (values.size !== "full" && values.size !== "tiny") || !(Number.isInteger(rounds) && rounds > 0)) {
-    console.error("npm run bench -- NAME [--size full|tiny] [--rounds N] [--python PATH] [--name RESULT]");
+  const whole = [rounds, ...batches].every((n) => Number.isInteger(n) && n > 0);
+  if (!benchmark || (values.size !== "full" && values.size !== "tiny") || !whole) {
+    console.error(
+      "npm run bench -- NAME [--size full|tiny] [--rounds N] [--python PATH] [--device cpu|cuda] [--batch 1,8,32] [--name RESULT]",
+    );
     for (const [name, { help }] of Object.entries(BENCHMARKS)) console.error(`  ${name.padEnd(10)} ${help}`);
     return 2;
   }
   await benchmark.run({
     size: values.size,
     rounds,
+    device: values.device,
+    batches,
     python: referencePython(values.python),
     name: values.name ?? `${positionals[0]!}${values.size === "full" ? "" : `-${values.size}`}`,
     command: `npm run bench -- ${process.argv

@@ -1,11 +1,12 @@
 /**
- * `npm run bench -- sampling`: seconds for one guided step of the sampler (one picture, so two rows; 77 text tokens), this
- * implementation and the Python reference in the same run, and the share of the matrix-product ceiling that each reaches.
+ * `npm run bench -- sampling [--device cuda --batch 1,8,32]`: seconds for one guided step of the sampler (two rows a picture; 77
+ * text tokens), this implementation and the Python reference in the same run, and the share of the matrix-product ceiling that
+ * each reaches; int8 is held against the ceiling of the dtype around it.
  *
  * Weights are random: the time does not depend on them. Ours runs the pipeline itself, conditioning computed before the first
- * step; the reference runs its own sampler. A step is the time from one report to the next; the first step is not counted.
+ * step; the reference runs its own sampler. A step is the time from one report to the next; the first two are not counted.
  */
-import { Generator, getNumThreads, manualSeed, type nn, randn, scope, type Tensor, zeros } from "@miro-t2i/torch";
+import { cuda, Generator, getNumThreads, manualSeed, type nn, randn, scope, type Tensor, zeros } from "@miro-t2i/torch";
 import {
   AutoencoderKL,
   FlowPrecond,
@@ -20,8 +21,12 @@ import { forwardFlops, NETWORKS } from "./configurations.js";
 import { gemmCeiling } from "./gemm.js";
 import { type BenchOptions, columns, runReference, type Spread, spread, store } from "./harness.js";
 
-const TEXT_TOKENS = 77;
-const GUIDANCE = 7;
+export const TEXT_TOKENS = 77;
+export const GUIDANCE = 7;
+/** Steps of a picture. */
+export const STEPS = 50;
+/** What the reference computes in on a device. */
+const REFERENCE_DTYPE = { cpu: "float32", cuda: "bfloat16" } as const;
 
 interface ReferenceRun {
   steps: number[];
@@ -33,6 +38,9 @@ interface ReferenceRun {
 interface Result {
   name: string;
   dtype: string;
+  quantization?: "int8";
+  /** Pictures at a time. */
+  batch: number;
   threads: number;
   secondsPerStep: Spread;
   /** Floating-point operations that this implementation does in one step. */
@@ -40,86 +48,122 @@ interface Result {
   gflops: number;
   /** Part of the measured matrix-product ceiling at the same dtype. */
   shareOfCeiling: number;
+  /** All steps of one picture, without text encoder and decoder. */
+  secondsPerImage: number;
+}
+
+/** What is measured on a device: precision, and pictures drawn at a time. */
+interface Case {
+  dtype: "float32" | "bfloat16" | "float16";
+  quantization: "none" | "int8";
+  batch: number;
 }
 
 export async function sampling(options: BenchOptions): Promise<void> {
   const args = NETWORKS[options.size];
-  const chosen = resolveDType("auto", "cpu");
-  const dtypes = ["float32", "bfloat16"] as const;
-  const ours = new Map(dtypes.map((dtype) => [dtype, [] as number[]]));
-  const reference: number[] = [];
+  const { device, batches } = options;
+  const chosen = resolveDType("auto", device);
+  const kinds: Omit<Case, "batch">[] =
+    device === "cpu"
+      ? [
+          { dtype: "float32", quantization: "none" },
+          { dtype: "bfloat16", quantization: "none" },
+          { dtype: chosen === "float32" ? "float32" : "bfloat16", quantization: "int8" },
+        ]
+      : [
+          { dtype: "bfloat16", quantization: "none" },
+          { dtype: "float16", quantization: "none" },
+        ];
+  const cases = batches.flatMap((batch) => kinds.map((kind) => ({ ...kind, batch })));
+  const times = cases.map(() => [] as number[]);
+  const reference = batches.map(() => [] as number[]);
   let python: ReferenceRun | null = null;
-  const ceilings = new Map(dtypes.map((dtype) => [dtype, gemmCeiling(dtype)]));
+  const dtypes = [...new Set(["float32", ...kinds.map(({ dtype }) => dtype)])] as Case["dtype"][];
+  const ceilings = new Map(dtypes.map((dtype) => [dtype, gemmCeiling(dtype, device)]));
 
   // Alternating, so that a change of the machine's speed in between meets all of them.
   for (let round = 0; round < options.rounds; round++) {
-    for (const dtype of dtypes) ours.get(dtype)!.push(...(await ourSteps(options, dtype)));
-    if (options.python) {
-      const network = JSON.stringify(args);
-      python = runReference<ReferenceRun>(options.python, "sampling.py", [
-        network,
-        String(TEXT_TOKENS),
-        String(GUIDANCE),
-      ]);
-      reference.push(...python.steps);
+    for (const [i, one] of cases.entries()) times[i]!.push(...(await ourSteps(options, one)));
+    for (const [i, batch] of batches.entries()) {
+      if (!options.python) continue;
+      const given = [
+        JSON.stringify(args),
+        TEXT_TOKENS,
+        GUIDANCE,
+        5,
+        device,
+        batch,
+        REFERENCE_DTYPE[deviceType(device)],
+      ];
+      python = runReference<ReferenceRun>(options.python, "sampling.py", given.map(String));
+      reference[i]!.push(...python.steps);
     }
     console.error(`round ${round + 1} of ${options.rounds} done`);
   }
 
-  const cached = forwardFlops(args, 2, TEXT_TOKENS, false);
-  const whole = forwardFlops(args, 2, TEXT_TOKENS, true);
   const result = (
     name: string,
-    dtype: (typeof dtypes)[number],
+    { dtype, quantization, batch }: Case,
     threads: number,
     steps: number[],
-    flops: number,
+    whole: boolean,
   ): Result => {
     const secondsPerStep = spread(steps);
+    const flops = forwardFlops(args, 2 * batch, TEXT_TOKENS, whole);
     const gflops = flops / secondsPerStep.median / 1e9;
     return {
       name,
       dtype,
+      ...(quantization === "int8" && { quantization }),
+      batch,
       threads,
       secondsPerStep,
       gflopPerStep: flops / 1e9,
       gflops,
       shareOfCeiling: gflops / ceilings.get(dtype)!.gflops,
+      secondsPerImage: (secondsPerStep.median * STEPS) / batch,
     };
   };
-  const results = dtypes.map((dtype) =>
-    result(
-      `miro, ${dtype}${dtype === chosen ? " (default here)" : ""}`,
-      dtype,
-      getNumThreads(),
-      ours.get(dtype)!,
-      cached,
-    ),
-  );
-  if (python) results.push(result("Python reference, float32 (default)", "float32", python.threads, reference, whole));
+  const results = cases.map((one, i) => {
+    const kind = one.quantization === "int8" ? `int8 (rest ${one.dtype})` : one.dtype;
+    const byDefault = one.quantization === "none" && one.dtype === chosen ? " (default here)" : "";
+    return result(`miro, ${kind}${byDefault}`, one, getNumThreads(), times[i]!, false);
+  });
+  if (python) {
+    const dtype = REFERENCE_DTYPE[deviceType(device)];
+    for (const [i, batch] of batches.entries()) {
+      const name = `Python reference, ${dtype}${device === "cpu" ? " (its default)" : " autocast"}`;
+      results.push(result(name, { dtype, quantization: "none", batch }, python.threads, reference[i]!, true));
+    }
+  }
 
-  const base = python && results.at(-1)!.secondsPerStep.median;
+  const base = (batch: number) => results.find((r) => r.name.startsWith("Python") && r.batch === batch);
   console.log(
     columns([
-      ["one guided step (1 picture, 2 rows)", "seconds", "min - max", "GFLOP/s", "of ceiling", "speed"],
+      [`one guided step, ${device}`, "pictures", "seconds", "min - max", "GFLOP/s", "of ceiling", "s/picture", "speed"],
       ...results.map((r) => [
         r.name,
-        r.secondsPerStep.median.toFixed(3),
-        `${r.secondsPerStep.min.toFixed(3)} - ${r.secondsPerStep.max.toFixed(3)}`,
+        String(r.batch),
+        r.secondsPerStep.median.toFixed(4),
+        `${r.secondsPerStep.min.toFixed(4)} - ${r.secondsPerStep.max.toFixed(4)}`,
         r.gflops.toFixed(0),
         `${(100 * r.shareOfCeiling).toFixed(0)} %`,
-        base ? `${(base / r.secondsPerStep.median).toFixed(2)}x` : "",
+        r.secondsPerImage.toFixed(3),
+        base(r.batch) ? `${(base(r.batch)!.secondsPerImage / r.secondsPerImage).toFixed(2)}x` : "",
       ]),
       ...[...ceilings.values()].map((c) => [
         `matrix product ${c.shape.join(" x ")}, ${c.dtype}`,
         "",
         "",
+        "",
         c.gflops.toFixed(0),
         "100 %",
+        "",
         "",
       ]),
     ]),
   );
+  console.log(`s/picture: ${STEPS} steps at the measured speed, without text encoder and decoder`);
   if (!python)
     console.log(
       "The reference was not measured: name a Python that has it with --python (see tests/reference/README.md).",
@@ -129,9 +173,10 @@ export async function sampling(options: BenchOptions): Promise<void> {
     {
       size: options.size,
       network: args,
-      rows: 2,
+      device,
       textTokens: TEXT_TOKENS,
       guidanceScale: GUIDANCE,
+      steps: STEPS,
       rounds: options.rounds,
     },
     {
@@ -144,24 +189,27 @@ export async function sampling(options: BenchOptions): Promise<void> {
   console.log(`written: ${file}`);
 }
 
-/** Seconds of each step but the first, of one call of the pipeline. */
-async function ourSteps(options: BenchOptions, dtype: "float32" | "bfloat16"): Promise<number[]> {
-  const pipe = randomPipeline(NETWORKS[options.size], dtype);
+const deviceType = (device: string): "cpu" | "cuda" => (device === "cpu" ? "cpu" : "cuda");
+
+/** Seconds of each step but the first two (on CUDA the second one is captured), of one call of the pipeline. */
+export async function ourSteps(options: BenchOptions, { dtype, quantization, batch }: Case): Promise<number[]> {
+  const { device } = options;
+  const pipe = randomPipeline(NETWORKS[options.size], dtype, quantization, device);
   const embeddings = randn([TEXT_TOKENS, NETWORKS[options.size].label_dim], {
     generator: new Generator().manualSeed(1),
   });
-  const times: number[] = [];
+  const marks: number[] = [];
   try {
-    let last = 0;
     const { latents } = await pipe.generate("benchmark", {
       promptEmbeddings: [embeddings],
-      steps: 5,
+      imagesPerPrompt: batch,
+      batchSize: batch,
+      steps: 6,
       guidanceScale: GUIDANCE,
       seed: 0,
       onStep: () => {
-        const now = performance.now();
-        if (last > 0) times.push((now - last) / 1000);
-        last = now;
+        if (device !== "cpu") cuda.synchronize();
+        marks.push(performance.now());
       },
     });
     latents.dispose();
@@ -169,11 +217,16 @@ async function ourSteps(options: BenchOptions, dtype: "float32" | "bfloat16"): P
     embeddings.dispose();
     await pipe.dispose();
   }
-  return times;
+  return marks.slice(2).map((mark, i) => (mark - marks[i + 1]!) / 1000);
 }
 
 /** A pipeline of a given configuration with seeded random weights and a decoder that costs nothing. */
-function randomPipeline(args: (typeof NETWORKS)["full"], dtype: "float32" | "bfloat16"): MiroPipeline {
+function randomPipeline(
+  args: (typeof NETWORKS)["full"],
+  dtype: Case["dtype"],
+  quantization: Case["quantization"],
+  device: string,
+): MiroPipeline {
   manualSeed(0);
   const network = new Rin(parseRinConfig(args));
   const preconditioning = new FlowPrecond(
@@ -191,8 +244,10 @@ function randomPipeline(args: (typeof NETWORKS)["full"], dtype: "float32" | "bfl
     }),
   );
   for (const module of [network, preconditioning, autoencoder] as nn.Module[]) module.requiresGrad_(false).eval();
-  for (const module of [network, preconditioning]) module.to({ dtype });
-  const kept = (make: () => Tensor) => scope(() => make().keep());
+  for (const module of [network, preconditioning]) module.to({ dtype, device });
+  autoencoder.to({ device });
+  if (quantization === "int8") network.quantize();
+  const kept = (make: () => Tensor) => scope(() => make().to({ device }).keep());
   const identity = () => ({ scale: kept(() => zeros([1, 1, 1, 1]).add(1)), bias: kept(() => zeros([1, 1, 1, 1])) });
   return new MiroPipeline({
     config: {
@@ -209,5 +264,6 @@ function randomPipeline(args: (typeof NETWORKS)["full"], dtype: "float32" | "bfl
     autoencoder,
     loadTextEncoder: () => Promise.reject(new Error("embeddings are given")),
     dtype,
+    device,
   });
 }
