@@ -9,6 +9,7 @@ import { BenchError, type BenchOptions, referencePython } from "./harness.js";
 import { loader } from "./loader.js";
 import { ops } from "./ops.js";
 import { pipeline } from "./pipeline.js";
+import { quantization } from "./quantization.js";
 import { sampling } from "./sampling.js";
 
 const BENCHMARKS: Record<
@@ -25,6 +26,7 @@ const BENCHMARKS: Record<
     rounds: 3,
     help: "seconds of each part of one picture at the published size, against Python",
   },
+  quantization: { run: quantization, rounds: 1, help: "what int8 does to pictures of the bundled model" },
   ops: { run: ops, rounds: 1, help: "host cost of one operation, against Python" },
   loader: { run: loader, rounds: 3, help: "samples a second out of shards, against Python's wids and webdataset" },
   generate: {
