@@ -33,7 +33,7 @@ export {
   type StepReport,
   stepsWithin,
 } from "./flow/samplers.js";
-export { LinearSchedule, type ScheduleOptions } from "./flow/schedule.js";
+export { dynamicShift, LinearSchedule, type ScheduleOptions } from "./flow/schedule.js";
 export {
   type FlowPrecondConfig,
   parsePrecondConfig,
@@ -62,6 +62,7 @@ export {
   type SaveCheckpointOptions,
   saveCheckpoint,
 } from "./pipeline/checkpoint.js";
+export type { PromptEmbedding, TextStates } from "./pipeline/conditioning.js";
 export { availableDevices, type ComputeDType, resolveDType } from "./pipeline/device.js";
 export type { GenerateOptions, GenerateProgress } from "./pipeline/generate-options.js";
 export type { WeightsIdentity } from "./pipeline/identity.js";

@@ -10,6 +10,11 @@ export function toNumber(option: string): (text: string) => number {
   };
 }
 
+/** A number, or one of some words. */
+export function toNumberOr<W extends string>(option: string, words: readonly W[]): (text: string) => number | W {
+  return (text) => words.find((word) => word === text) ?? toNumber(option)(text);
+}
+
 /** Collects `key=number` arguments. */
 export function toTargets(option: string): (text: string, earlier?: Record<string, number>) => Record<string, number> {
   return (text, earlier = {}) => {

@@ -26,7 +26,7 @@ import { compareOrigin, readRedrawing } from "../pipeline/redraw.js";
 import { bestOfSchema } from "../rewards/best-of.js";
 import { drawBestOf } from "../rewards/best-of-files.js";
 import { scorerSpec } from "../rewards/registry.js";
-import { toNumber, toTargets, toWindow } from "./arguments.js";
+import { toNumber, toNumberOr, toTargets, toWindow } from "./arguments.js";
 import type { CliContext, Register } from "./context.js";
 import { sheetPrompts } from "./default-sheet.js";
 import { Progress } from "./progress.js";
@@ -68,7 +68,9 @@ interface Flags {
   guidanceType?: string;
   guidanceWindow?: [number, number | null];
   sampler?: string;
-  shift?: number;
+  shift?: number | "dynamic";
+  negativePrompt?: string;
+  deterministic?: boolean;
   seed?: number | "random";
   images?: number;
   batchSize?: number;
@@ -116,6 +118,8 @@ const NAMES: Record<string, string> = {
   guidanceWindow: "--guidance-window",
   sampler: "--sampler",
   shift: "--shift",
+  negativePrompt: "--negative-prompt",
+  deterministic: "--deterministic",
   imagesPerPrompt: "--images",
   seed: "--seed",
   noise: "--init-noise",
@@ -152,10 +156,12 @@ export const register: Register = (command, context) => {
     .option("--guidance-type <type>", h("guidanceType"))
     .option("--guidance-window <first:last>", h("guidanceWindow"), toWindow("--guidance-window"))
     .option("--sampler <name>", h("sampler"))
-    .option("--shift <s>", h("shift"), toNumber("--shift"))
+    .option("--shift <s>", h("shift"), toNumberOr("--shift", ["dynamic"]))
+    .option("--negative-prompt <text>", h("negativePrompt"))
     .option("--seed <n|random>", `${h("seed")}; random: one that nobody chose; default 0`, toSeed)
     .option("--images <n>", `${h("imagesPerPrompt")}; default 1`, toNumber("--images"))
     .option("--batch-size <n>", h("batchSize"), toNumber("--batch-size"))
+    .option("--deterministic", h("deterministic"))
     .option("--best-of <n>", `${h("n")}; the best is written`, toNumber("--best-of"))
     .option("--by <scorer>", "scorer that decides which is best (see: miro score --help); default clip_score")
     .option("--keep-all", "with --best-of: write the others too, as NAME-rank2 and so on")
@@ -308,6 +314,7 @@ async function generate(given: readonly string[], flags: Flags, context: CliCont
         seconds,
         device: pipe.device,
         dtype: pipe.dtype,
+        ...(result.warnings.length > 0 && { warnings: result.warnings }),
       };
       context.stdout(`${JSON.stringify(report)}\n`);
     } else {
@@ -371,6 +378,8 @@ function givenOptions(flags: Flags): PromptOptions {
     guidanceWindow: flags.guidanceWindow,
     sampler: flags.sampler,
     shift: flags.shift,
+    negativePrompt: flags.negativePrompt,
+    deterministic: flags.deterministic,
     imagesPerPrompt: flags.images,
   };
   return Object.fromEntries(Object.entries(options).filter(([, value]) => value !== undefined));

@@ -1,7 +1,7 @@
 import { scope, tensor } from "@miro-t2i/torch";
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
-import { LinearSchedule } from "./schedule.js";
+import { dynamicShift, LinearSchedule } from "./schedule.js";
 
 describe("LinearSchedule", () => {
   it("gives γ = 1 − t, never below clipMin, uniformly over the grid", () => {
@@ -41,5 +41,26 @@ describe("LinearSchedule", () => {
         for (let i = 0; i < steps; i++) expect(grid[i + 1]!).toBeGreaterThan(grid[i]!);
       }),
     );
+  });
+});
+
+describe("dynamicShift", () => {
+  it("gives the noise levels of FLUX.1's scheduler", () => {
+    // FlowMatchEulerDiscreteScheduler(use_dynamic_shifting) of diffusers 0.42.1: set_timesteps(sigmas=linspace(1, 1/8, 8), mu), with
+    // mu = 0.5 (256 tokens) and 1.15 (4096 tokens), followed by its final 0.
+    const recorded: [number, number[]][] = [
+      [32, [1, 0.9202618, 0.8318243, 0.7331817, 0.6224594, 0.4972936, 0.3546612, 0.1906318, 0]],
+      [128, [1, 0.9567237, 0.9045308, 0.8403488, 0.7595109, 0.6545668, 0.5128441, 0.3109011, 0]],
+    ];
+    for (const [side, sigmas] of recorded) {
+      const grid = new LinearSchedule({ shift: dynamicShift(side, side) }).grid(8);
+      for (const [i, sigma] of sigmas.entries()) expect(1 - grid[i]!).toBeCloseTo(sigma, 5);
+    }
+  });
+
+  it("is e^-0.5 for 32 x 32 latents and falls with the size", () => {
+    expect(dynamicShift(32, 32)).toBeCloseTo(Math.exp(-0.5), 12);
+    expect(dynamicShift(128, 128)).toBeCloseTo(Math.exp(-1.15), 12);
+    expect(dynamicShift(32, 128)).toBeLessThan(dynamicShift(32, 32));
   });
 });

@@ -4,6 +4,7 @@ import { z } from "zod";
 import type { Progress } from "../flow/samplers.js";
 import { SAMPLERS } from "../flow/samplers.js";
 import { field } from "../options.js";
+import type { RgbImage } from "./images.js";
 import type { GeneratedImage } from "./metadata.js";
 
 const samplerNames = Object.keys(SAMPLERS) as [keyof typeof SAMPLERS];
@@ -11,6 +12,11 @@ const rewards = z.record(z.string(), z.number());
 const seed = z.int().min(0);
 const callback = <F>() => z.custom<F>((value) => typeof value === "function");
 const isTensor = z.custom<Tensor>((value) => value instanceof Tensor);
+const statesSchema = z.object({
+  embeddings: isTensor,
+  length: z.int().optional(),
+  mask: isTensor.optional(),
+});
 
 export const generateSchema = z.strictObject({
   rewardTargets: field(
@@ -34,6 +40,11 @@ export const generateSchema = z.strictObject({
     "guidance scale w of (1 + w)·cond − w·uncond; 0 turns guidance off; default: the checkpoint's, else 7",
   ),
   imagesPerPrompt: field(z.int().min(1).max(100_000).default(1), "an integer of at least 1", "pictures per prompt"),
+  negativePrompt: field(
+    z.union([z.string(), z.array(z.string())]).optional(),
+    "a text, or a list of texts, one per prompt",
+    "text that guidance leads away from, instead of the checkpoint's empty one; without effect where guidance is off",
+  ),
   seed: field(
     z.union([seed, z.array(seed)]).default(0),
     "an integer of at least 0, or a list of such, one per picture",
@@ -56,29 +67,49 @@ export const generateSchema = z.strictObject({
     "integration method: heun and midpoint evaluate the network twice a step, euler and ab2 once",
   ),
   shift: field(
-    z.number().positive().optional(),
-    "a positive number",
-    "bend of the schedule: above 1 spends more steps near the data, below 1 near the noise; default: the checkpoint's",
+    z.union([z.number().positive(), z.literal("dynamic")]).optional(),
+    "a positive number, or dynamic",
+    "bend of the schedule: above 1 spends more steps near the data, below 1 near the noise; dynamic: by the size of the picture, as FLUX.1 does; default: the checkpoint's",
   ),
   promptEmbeddings: field(
-    z.array(isTensor).optional(),
-    "a list of tensors (tokens, width), one per prompt",
-    "text encoder states instead of encoding the prompts",
+    z.array(z.union([isTensor, statesSchema])).optional(),
+    "a list of tensors (tokens, width), one per prompt, or of { embeddings, length or mask }",
+    "text encoder states instead of encoding the prompts; with length or mask where some are of padding",
   ),
   batchSize: field(
     z.int().min(1).max(4096).optional(),
     "an integer of at least 1",
     "pictures computed together; default 1 on a CPU, 8 on CUDA",
   ),
+  deterministic: field(
+    z.boolean().default(false),
+    "true or false",
+    "compute and decode every picture by itself, so that its bytes depend neither on the others of the call nor on its place among them; the default on a CPU already does (batch size 1), and batchSize then has no effect",
+  ),
   onStep: field(
-    callback<(progress: GenerateProgress) => void>().optional(),
+    callback<(progress: GenerateProgress) => void | Promise<void>>().optional(),
     "a function",
-    "called after each step of each batch",
+    "called after each step of each batch, and waited for",
+  ),
+  previewEvery: field(
+    z.int().min(1).optional(),
+    "an integer of at least 1",
+    "give onStep pictures of what is being drawn at every n-th step",
+  ),
+  preview: field(
+    z.enum(["linear", "decoder"]).default("linear"),
+    "linear or decoder",
+    "linear: one pixel for each latent, almost free; decoder: the picture itself, for the price of decoding it",
   ),
   onImage: field(
     callback<(image: GeneratedImage, index: number) => void | Promise<void>>().optional(),
     "a function",
     "called with each picture as soon as it is finished",
+  ),
+  onWarning: field(
+    callback<(warning: string) => void>().optional(),
+    "a function",
+    "called with each warning, such as that of a prompt that was cut, as soon as it is known",
   ),
   signal: field(
     z.custom<AbortSignal>((value) => value instanceof AbortSignal).optional(),
@@ -97,11 +128,15 @@ export type ResolvedGenerateOptions = z.output<typeof generateSchema>;
 export interface GenerateProgress extends Progress {
   /** Signal level of the step, 0 noise, 1 data. */
   gamma: number;
-  /** Indices of the pictures of the present batch within the call. */
+  /** Index of the first picture of the present batch within the call. */
+  image: number;
+  /** Indices of all pictures of the batch. */
   images: readonly number[];
   /** Number of pictures of the call. */
   imageCount: number;
   /** The state after the step and the model's idea of the finished latents, (b, C, r, r); valid during the callback. */
   x: Tensor;
   denoised: Tensor;
+  /** `denoised` as pictures, one for each of `images`, at the steps that `previewEvery` chooses. */
+  previews?: RgbImage[];
 }

@@ -22,6 +22,11 @@ const targets = z.record(z.string().max(100), z.number());
  */
 export const imageSettingsSchema = z.strictObject({
   prompt: z.string().max(1 << 20),
+  /** Absent when the unconditional text is the checkpoint's own. */
+  negativePrompt: z
+    .string()
+    .max(1 << 20)
+    .optional(),
   /** Null when the noise was given. */
   seed: z.int().min(0).nullable(),
   steps: z.int().min(1).max(100_000),
@@ -83,7 +88,8 @@ export function settingsToText(settings: ImageSettings): PngText[] {
 }
 
 function parameters(settings: ImageSettings, software: string): string {
-  const { prompt, steps, sampler, guidanceScale, seed, width, height, model, variant, weights } = settings;
+  const { prompt, negativePrompt, steps, sampler, guidanceScale, seed, width, height, model, variant, weights } =
+    settings;
   const asked = Object.entries(settings.rewardTargets).filter(([, target]) => target !== 1);
   const fields: [string, string | number | null | undefined][] = [
     ["Steps", steps],
@@ -101,7 +107,8 @@ function parameters(settings: ImageSettings, software: string): string {
   const line = fields
     .filter(([, value]) => value !== null && value !== undefined)
     .map(([name, value]) => `${name}: ${quoted(String(value))}`);
-  return [prompt, line.join(", ")].join("\n");
+  const negative = negativePrompt === undefined ? [] : [`Negative prompt: ${negativePrompt}`];
+  return [prompt, ...negative, line.join(", ")].join("\n");
 }
 
 function quoted(value: string): string {

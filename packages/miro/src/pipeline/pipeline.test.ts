@@ -1,9 +1,10 @@
 /** The whole pipeline against the published Python implementation, recorded with small random weights. */
 import { readFileSync } from "node:fs";
 import { fileURLToPath } from "node:url";
-import { memory, readSafetensors, type Tensor } from "@miro-t2i/torch";
+import { cat, memory, ones, randn, readSafetensors, scope, type Tensor, zeros } from "@miro-t2i/torch";
 import { afterAll, beforeAll, describe, expect, it, vi } from "vitest";
 import { InvalidInputError } from "../errors.js";
+import { dynamicShift } from "../flow/schedule.js";
 import { type GenerateResult, MiroPipeline } from "./pipeline.js";
 
 const tiny = fileURLToPath(new URL("../../../../tests/reference/fixtures/tiny", import.meta.url));
@@ -128,6 +129,101 @@ describe("seeds", () => {
   });
 });
 
+describe("deterministic", () => {
+  const options = { steps: 3, guidanceScale: 3, deterministic: true };
+
+  it("gives the same bytes in every batch and at every place of it", async () => {
+    const target = { prompt: recorded.prompts[1]!, seed: 12 };
+    const alone = await pipe.generate(target.prompt, { ...options, seed: target.seed });
+    const plain = await pipe.generate(target.prompt, { ...options, deterministic: false, seed: target.seed });
+    expect(plain.images[0]!.data).toEqual(alone.images[0]!.data);
+    for (const batchSize of [1, 2, 3, 4]) {
+      for (const place of [0, 1, 3]) {
+        const prompts = [recorded.prompts[0]!, recorded.prompts[2]!, recorded.prompts[0]!, "a cat"];
+        const seed = [1, 2, 3, 4];
+        prompts[place] = target.prompt;
+        seed[place] = target.seed;
+        const together = await pipe.generate(prompts, { ...options, batchSize, seed });
+        expect(together.images[place]!.data, `batch ${batchSize}, place ${place}`).toEqual(alone.images[0]!.data);
+        together.latents.dispose();
+      }
+    }
+    alone.latents.dispose();
+    plain.latents.dispose();
+  });
+});
+
+describe("negative prompts", () => {
+  const options = { steps: 3, guidanceScale: 3 };
+  const draw = async (prompt: string | string[], more: object = {}) => {
+    const { images, latents } = await pipe.generate(prompt, { ...options, ...more });
+    latents.dispose();
+    return images;
+  };
+
+  it("take the place of the empty text, one for all prompts or one for each", async () => {
+    const [plain] = await draw("a cat");
+    const [negative] = await draw("a cat", { negativePrompt: "a fox" });
+    expect(negative!.data).not.toEqual(plain!.data);
+    expect(negative!.settings.negativePrompt).toBe("a fox");
+    expect(plain!.settings).not.toHaveProperty("negativePrompt");
+    const listed = await draw(["a dog", "a cat"], { seed: [1, 0], negativePrompt: ["blurry", "a fox"] });
+    expect(listed[1]!.data).toEqual(negative!.data);
+    const [unguided] = await draw("a cat", { guidanceScale: 0 });
+    const [without] = await draw("a cat", { guidanceScale: 0, negativePrompt: "a fox" });
+    expect(without!.data).toEqual(unguided!.data);
+  });
+
+  it("cancel guidance where text and rewards are those of the prompt", async () => {
+    const same = { rewardTargets: { clip_score: 0.5 }, negativeRewardTargets: { clip_score: 0.5 } };
+    const keys = pipe.coherenceKeys;
+    const all = (value: number) => Object.fromEntries(keys.map((key) => [key, value]));
+    const cancelled = await pipe.generate("a cat", {
+      ...options,
+      negativePrompt: "a cat",
+      rewardTargets: { ...all(0.5), ...same.rewardTargets },
+      negativeRewardTargets: { ...all(0.5), ...same.negativeRewardTargets },
+    });
+    const unguided = await pipe.generate("a cat", { steps: 3, guidanceScale: 0, rewardTargets: all(0.5) });
+    expect(relative(floats(cancelled.latents), floats(unguided.latents))).toBeLessThanOrEqual(1e-4);
+    cancelled.latents.dispose();
+    unguided.latents.dispose();
+  });
+});
+
+describe("streams", () => {
+  it("deliver each picture before the next is begun, the same as a call does", async () => {
+    const prompts = ["a cat", "a fox", "a dog"];
+    const whole = await pipe.generate(prompts, { steps: 2 });
+    const events: string[] = [];
+    const pictures = [];
+    for await (const image of pipe.stream(prompts, {
+      steps: 2,
+      onStep: ({ image, step }) => void events.push(`step ${step} of ${image}`),
+    })) {
+      events.push(`got ${image.prompt}`);
+      pictures.push(image.data);
+    }
+    expect(events).toEqual(prompts.flatMap((prompt, i) => [`step 0 of ${i}`, `step 1 of ${i}`, `got ${prompt}`]));
+    expect(pictures).toEqual(whole.images.map(({ data }) => data));
+    whole.latents.dispose();
+  });
+
+  it("stop when the loop is left, and leave nothing behind", async () => {
+    const before = memory.stats().liveTensors;
+    const steps: number[] = [];
+    for await (const _ of pipe.stream("a cat", {
+      steps: 1,
+      imagesPerPrompt: 50,
+      onStep: ({ image }) => void steps.push(image),
+    })) {
+      if (steps.length === 2) break;
+    }
+    expect(steps).toEqual([0, 1]);
+    expect(memory.stats().liveTensors).toBe(before);
+  });
+});
+
 describe("conditioning", () => {
   it("is shared by the pictures of one prompt", async () => {
     const { network } = pipe;
@@ -190,6 +286,47 @@ describe("conditioning", () => {
     for (const { latents } of [both, low]) latents.dispose();
   });
 
+  it("takes negative targets for each picture, and mixes lists with one for all", async () => {
+    const key = pipe.coherenceKeys[0]!;
+    const options = { steps: 2, guidanceScale: 2 };
+    const mixed = await pipe.generate("a cat", {
+      ...options,
+      seed: [3, 3],
+      imagesPerPrompt: 2,
+      rewardTargets: { [key]: 0.7 },
+      negativeRewardTargets: [{ [key]: 0.2 }, {}],
+    });
+    for (const [i, negative] of [0.2, 0].entries()) {
+      const alone = await pipe.generate("a cat", {
+        ...options,
+        seed: 3,
+        rewardTargets: { [key]: 0.7 },
+        negativeRewardTargets: { [key]: negative },
+      });
+      expect(mixed.images[i]!.data).toEqual(alone.images[0]!.data);
+      alone.latents.dispose();
+    }
+    expect(mixed.images[0]!.data).not.toEqual(mixed.images[1]!.data);
+    mixed.latents.dispose();
+  });
+
+  it("takes embeddings with padding that is marked as such, by length or by mask", async () => {
+    const options = { steps: 2, guidanceScale: 2, seed: 3 };
+    const states = await pipe.encodePrompt("a cat");
+    const encoded = await pipe.generate("a cat", options);
+    const [T, width] = states.embeddings.shape as [number, number];
+    const embeddings = scope(() => cat([states.embeddings, randn([3, width])], 0));
+    const mask = scope(() => cat([ones([T], { dtype: "bool" }), zeros([3], { dtype: "bool" })], 0));
+    for (const given of [states, { embeddings, length: T }, { embeddings, mask }]) {
+      const result = await pipe.generate("", { ...options, promptEmbeddings: [given] });
+      expect(relative(floats(result.latents), floats(encoded.latents))).toBeLessThanOrEqual(1e-6);
+      result.latents.dispose();
+    }
+    const unmarked = await pipe.generate("", { ...options, promptEmbeddings: [embeddings] });
+    expect(relative(floats(unmarked.latents), floats(encoded.latents))).toBeGreaterThan(1e-3);
+    for (const t of [states.embeddings, embeddings, mask, unmarked.latents, encoded.latents]) t.dispose();
+  });
+
   it("takes prompt embeddings instead of text", async () => {
     const options = { steps: 2, guidanceScale: 2, seed: 3 };
     const { embeddings } = await pipe.encodePrompt("a cat");
@@ -215,10 +352,24 @@ describe("guidance", () => {
   });
 });
 
+describe("the dynamic shift", () => {
+  it("is that of the picture's size", async () => {
+    const options = { steps: 3, guidanceScale: 0 };
+    const dynamic = await pipe.generate("a cat", { ...options, shift: "dynamic" });
+    const shift = dynamicShift(...(pipe.latentShape.slice(1) as [number, number]));
+    const number = await pipe.generate("a cat", { ...options, shift });
+    expect(dynamic.images[0]!.settings.shift).toBe(shift);
+    expect(dynamic.images[0]!.data).toEqual(number.images[0]!.data);
+    dynamic.latents.dispose();
+    number.latents.dispose();
+  });
+});
+
 describe("a call", () => {
   it("reports steps and finished pictures, and warns of text that was cut", async () => {
     const steps: string[] = [];
     const finished: number[] = [];
+    const heard: string[] = [];
     const long = "an oil painting of a fox ".repeat(20);
     const result = await pipe.generate(["a cat", long], {
       steps: 2,
@@ -227,10 +378,25 @@ describe("a call", () => {
         steps.push(`${step}:${images}/${imageCount}`);
       },
       onImage: (_image, index) => void finished.push(index),
+      onWarning: (warning) => void heard.push(warning),
     });
     expect(steps).toEqual(["0:0/2", "1:0/2", "0:1/2", "1:1/2"]);
     expect(finished).toEqual([0, 1]);
-    expect(result.warnings).toEqual([expect.stringMatching(/longer than 40 tokens.*cut: ".*fox/)]);
+    expect(result.warnings).toEqual([
+      expect.stringMatching(
+        /^the prompt "an oil painting of a fox .*…" is longer than 40 tokens; these words were cut: "/,
+      ),
+    ]);
+    expect(heard).toEqual(result.warnings);
+    // What was kept and what was cut are the prompt, split between two words.
+    const cut = JSON.parse(/cut: (".*")$/.exec(result.warnings[0]!)![1]!) as string;
+    const words = long.trim();
+    expect(words.endsWith(cut)).toBe(true);
+    const { tokenizer } = await pipe.textEncoder();
+    expect(tokenizer.encode(words.slice(0, -cut.length).trim()).length).toBeLessThanOrEqual(40);
+    expect(tokenizer.encode(words.slice(0, words.indexOf(" ", words.length - cut.length) + 1)).length).toBeGreaterThan(
+      40,
+    );
     result.latents.dispose();
   });
 
@@ -247,6 +413,32 @@ describe("a call", () => {
     });
     await expect(run).rejects.toThrow(expect.objectContaining({ name: "AbortError" }));
     expect(last).toBeLessThanOrEqual(4);
+  });
+
+  it("stops between two pictures, two texts and before decoding", async () => {
+    const before = memory.stats().liveTensors;
+    const abort = new AbortController();
+    const decode = vi.spyOn(pipe.autoencoder, "decode");
+    const run = pipe.generate(["a cat", "a fox"], {
+      steps: 2,
+      signal: abort.signal,
+      onStep: ({ step }) => {
+        if (step === 1) abort.abort();
+      },
+    });
+    await expect(run).rejects.toThrow(expect.objectContaining({ name: "AbortError" }));
+    expect(decode).not.toHaveBeenCalled();
+    decode.mockRestore();
+    const texts = new AbortController();
+    const encode = vi.spyOn(pipe, "encodePrompt").mockImplementation(async function (this: MiroPipeline, prompt) {
+      texts.abort();
+      return MiroPipeline.prototype.encodePrompt.call(pipe, prompt);
+    });
+    const encoding = pipe.generate(["a cat", "a fox"], { steps: 2, signal: texts.signal });
+    await expect(encoding).rejects.toThrow(expect.objectContaining({ name: "AbortError" }));
+    expect(encode).toHaveBeenCalledTimes(1);
+    encode.mockRestore();
+    expect(memory.stats().liveTensors).toBe(before);
   });
 
   it("leaves no tensor behind but its latents", async () => {
@@ -278,6 +470,12 @@ describe("a call", () => {
       "an unknown sampler",
       { sampler: "magic" as "euler" },
       /^sampler: expected one of euler, heun, midpoint, ab2, received "magic"$/,
+    ],
+    ["a shift of no use", { shift: 0 }, /^shift: expected a positive number, or dynamic, received 0$/],
+    [
+      "too few negative prompts",
+      { negativePrompt: ["a", "b"] },
+      /^negativePrompt: expected one text for all prompts or one for each of 1, received "2 texts"$/,
     ],
     ["an unknown option", { guidance: 3 } as object, /^guidance: /],
     [

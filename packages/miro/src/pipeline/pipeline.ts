@@ -1,53 +1,37 @@
 /**
  * From text to pictures: text encoder, network, sampler and decoder behind one call.
  *
- * Pictures are computed in batches of `batchSize` (1 on a CPU), each with its own generator. With the default on a CPU a
- * picture is therefore bit for bit the same whatever else the call draws; larger batches change the order in which
- * kernels add numbers up (four at a time change 5 of 196,608 values by one level: see pipeline.test.ts).
+ * Pictures are computed in batches of `batchSize` (1 on a CPU), each with its own generator. With the default on a CPU, and with
+ * `deterministic` everywhere, a picture is therefore bit for bit the same whatever else the call draws; larger batches change the
+ * order in which kernels add numbers up (four at a time change 5 of 196,608 values by one level: see pipeline.test.ts).
  */
-import {
-  buildInfo,
-  captureGraph,
-  cat,
-  hasCudaGraphs,
-  memory,
-  noGrad,
-  scope,
-  type Tensor,
-  tensor,
-  zeros,
-} from "@miro-t2i/torch";
+import { buildInfo, captureGraph, cat, hasCudaGraphs, memory, noGrad, scope, type Tensor } from "@miro-t2i/torch";
 import type { Autoencoder } from "../autoencoder/index.js";
-import { InvalidInputError, invalid, MiroError } from "../errors.js";
-import { type Guidance, guidedDenoise, guidedSteps, type Predict } from "../flow/guidance.js";
+import { MiroError } from "../errors.js";
+import { guidedDenoise, type Predict } from "../flow/guidance.js";
 import { release } from "../flow/release.js";
 import { ReplayedPredict } from "../flow/replay.js";
 import { SAMPLERS } from "../flow/samplers.js";
 import { LinearSchedule } from "../flow/schedule.js";
-import { type Conditioning, narrowConditioning } from "../networks/conditioning.js";
+import type { Conditioning } from "../networks/conditioning.js";
 import { REWARD_KEYS } from "../networks/config.js";
 import type { RinBatch } from "../networks/rin.js";
 import { parseOptions } from "../options.js";
 import { version } from "../version.js";
 import type { Checkpoint } from "./checkpoint.js";
+import { type Branches, condition, copyStates, type TextStates } from "./conditioning.js";
 import type { ComputeDType } from "./device.js";
-import { type GenerateOptions, generateSchema, type ResolvedGenerateOptions } from "./generate-options.js";
+import type { GenerateOptions, GenerateProgress } from "./generate-options.js";
 import { type RgbImage, toRgb } from "./images.js";
 import { type FromPretrainedOptions, loadSchema } from "./load-options.js";
 import type { GeneratedImage, ImageSettings } from "./metadata.js";
 import { initialNoise } from "./noise.js";
 import { denormalize } from "./normalization.js";
 import { checkChannels, loadParts, Part, type PipelineParts, type TextEncoder } from "./parts.js";
+import { makePlan, type Plan } from "./plan.js";
+import { fitLatentToRgb, type LatentToRgb, latentsToRgb } from "./preview.js";
 
 export { DEFAULT_TEXT_ENCODER, DEFAULT_VAE, type PipelineParts, type TextEncoder } from "./parts.js";
-
-/** Text encoder states of one prompt. */
-export interface TextStates {
-  /** (T, width) float32. */
-  embeddings: Tensor;
-  /** Number of real tokens, `</s>` included; the states behind them are of padding. */
-  length: number;
-}
 
 /** What {@link MiroPipeline.generate} returns. */
 export interface GenerateResult {
@@ -59,32 +43,13 @@ export interface GenerateResult {
   warnings: string[];
 }
 
-/** The conditioning of both branches (2B rows, conditional half first) and of the conditional one, where a run needs them. */
-interface Branches {
-  both: Conditioning | null;
-  conditional: Conditioning | null;
-}
-
 type Origin = Pick<ImageSettings, "weights" | "textEncoderDtype">;
 type Size = Pick<RgbImage, "width" | "height">;
 
-/** A call of `generate` with everything decided. */
-interface Plan extends Omit<ResolvedGenerateOptions, "noise"> {
-  prompts: string[];
-  /** Number of pictures. */
-  count: number;
-  /** Index of a picture's prompt. */
-  promptOf: (row: number) => number;
-  /** Reward targets of each picture, for the two branches of guidance. */
-  wanted: Record<string, number>[];
-  unwanted: Record<string, number>[];
-  /** Initial noise of all pictures, or else their seeds. */
-  noise: Tensor | null;
-  seeds: number[] | null;
-  steps: number;
-  guidance: Guidance;
-  schedule: LinearSchedule;
-  batchSize: number;
+/** A finished picture on its way to the caller, with its latents (1, C, r, r) float32 on the CPU. */
+interface Drawn {
+  image: GeneratedImage;
+  latents: Tensor;
 }
 
 /** Text-to-image with reward targets. */
@@ -109,6 +74,7 @@ export class MiroPipeline {
   #downsampling: number | null = null;
   /** Ends with the last call of `generate` that has the memory to itself. */
   #turn: Promise<unknown> = Promise.resolve();
+  #preview: LatentToRgb | null = null;
 
   constructor(parts: PipelineParts) {
     this.#parts = parts;
@@ -207,7 +173,7 @@ export class MiroPipeline {
    * Text encoder states of one prompt; the caller frees them. Without padding, except for networks that attend padded
    * text (`concatCondTokenToLatents`). `cut` is what exceeded the checkpoint's limit, "" if nothing did.
    */
-  async encodePrompt(prompt: string): Promise<TextStates & { cut: string }> {
+  async encodePrompt(prompt: string): Promise<{ embeddings: Tensor; length: number; cut: string }> {
     let loaded = await this.textEncoder();
     while (loaded !== this.#loadedTextEncoder) loaded = await this.textEncoder(); // freed meanwhile
     const { tokenizer, encoder } = loaded;
@@ -234,11 +200,35 @@ export class MiroPipeline {
    */
   async generate(prompt: string | readonly string[], options: GenerateOptions = {}): Promise<GenerateResult> {
     const plan = this.#plan(prompt, options);
-    if (!this.#parts.lowMemory) return this.#draw(plan);
-    // One call after another: a second one would bring a second part into memory.
-    const turn = this.#turn.then(() => this.#draw(plan));
-    this.#turn = turn.catch(() => {});
-    return turn;
+    const images: GeneratedImage[] = [];
+    const latents: Tensor[] = [];
+    const warnings: string[] = [];
+    try {
+      for await (const drawn of this.#run(plan, warnings)) {
+        images.push(drawn.image);
+        latents.push(drawn.latents);
+      }
+      return { images, latents: scope(() => cat(latents, 0)), warnings };
+    } finally {
+      release(latents);
+    }
+  }
+
+  /**
+   * Draws pictures as they are asked for: each comes as soon as it is finished, and nothing is computed while the caller works
+   * on one. Leaving the loop (`break`, an error) ends the work. Takes the options of {@link generate}; `onWarning` tells
+   * what its `warnings` hold.
+   *
+   * @throws InvalidInputError for wrong options, with the first picture that is asked for
+   */
+  async *stream(
+    prompt: string | readonly string[],
+    options: GenerateOptions = {},
+  ): AsyncGenerator<GeneratedImage, void, void> {
+    for await (const { image, latents } of this.#run(this.#plan(prompt, options), [])) {
+      latents.dispose();
+      yield image;
+    }
   }
 
   /**
@@ -255,67 +245,123 @@ export class MiroPipeline {
     return Array.from({ length: plan.count }, (_, row) => this.#settings(plan, row, { width, height }, origin));
   }
 
-  async #draw(plan: Plan): Promise<GenerateResult> {
-    const { prompts, count, batchSize, signal, onImage } = plan;
+  #plan(prompt: string | readonly string[], options: GenerateOptions): Plan {
+    const { labelDim, concatCondTokenToLatents } = this.config.network;
+    return makePlan(prompt, options, {
+      coherenceKeys: this.coherenceKeys,
+      latentShape: this.latentShape,
+      defaultSteps: this.defaultSteps,
+      defaultGuidanceScale: this.defaultGuidanceScale,
+      schedule: this.schedule,
+      batchSize: this.device === "cpu" ? 1 : 8,
+      labelDim,
+      paddedTokens: concatCondTokenToLatents ? this.config.settings.max_text_len : null,
+    });
+  }
+
+  /** Draws the pictures of a plan in order. Where memory is low, one call after another: a second one would bring a second part in. */
+  async *#run(plan: Plan, warnings: string[]): AsyncGenerator<Drawn, void, void> {
+    if (!this.#parts.lowMemory) {
+      yield* this.#draw(plan, warnings);
+      return;
+    }
+    const before = this.#turn;
+    let done: () => void = () => {};
+    this.#turn = new Promise<void>((resolve) => {
+      done = resolve;
+    });
+    try {
+      await before;
+      yield* this.#draw(plan, warnings);
+    } finally {
+      done();
+    }
+  }
+
+  async *#draw(plan: Plan, warnings: string[]): AsyncGenerator<Drawn, void, void> {
+    const { count, batchSize, signal } = plan;
     const { lowMemory } = this.#parts;
     signal?.throwIfAborted();
-    const images: GeneratedImage[] = [];
-    const latents: Tensor[] = [];
-    const warnings: string[] = [];
-    let texts: TextStates[] = [];
-    let conditioning: Branches | null = null;
-    let conditioned = "";
-    const finish = async (rows: readonly number[], result: Tensor) => {
-      const origin = await this.#originOf(plan);
-      for (const [i, image] of this.decode(result).entries()) {
-        const settings = this.#settings(plan, rows[i]!, image, origin);
-        images.push({ ...image, prompt: settings.prompt, seed: settings.seed, settings });
-      }
-      if (onImage) for (const row of rows) await onImage(images[row]!, row);
-    };
-    const textOf = (row: number) => {
-      const prompt = plan.promptOf(row);
-      return plan.promptEmbeddings ? prompt : prompts[prompt];
-    };
     const batches: number[][] = [];
     for (let first = 0; first < count; first += batchSize) {
       batches.push(Array.from({ length: Math.min(batchSize, count - first) }, (_, i) => first + i));
     }
+    /** What tells the texts of a picture from those of others. */
+    const textsOf = (row: number) => {
+      const prompt = plan.promptOf(row);
+      return [plan.promptEmbeddings ? prompt : plan.prompts[prompt], plan.negativePrompts?.[prompt]];
+    };
+    /** Latents of batches that wait for the decoder, where it has its turn after the network. */
+    const waiting: Tensor[] = [];
+    let texts: EncodedTexts | null = null;
+    let conditioning: Branches | null = null;
+    let conditioned = "";
     try {
-      texts = await this.#encode(prompts, plan.promptEmbeddings, warnings);
+      if (plan.previewEvery !== undefined && plan.preview === "linear") {
+        this.#preview ??= this.#fitPreview();
+        if (lowMemory) freePart(this.#parts.autoencoder);
+      }
+      texts = await this.#encode(plan, warnings);
       if (lowMemory) await this.freeTextEncoder();
       for (const rows of batches) {
+        await served(signal);
         // Pictures that differ in their seeds only share one conditioning.
-        const key = JSON.stringify(rows.map((row) => [textOf(row), plan.wanted[row], plan.unwanted[row]]));
+        const key = JSON.stringify(rows.map((row) => [textsOf(row), plan.wanted[row], plan.unwanted[row]]));
         if (conditioning === null || key !== conditioned) {
           release(conditioning);
+          conditioning = null;
           conditioning = this.#condition(plan, rows, texts);
           conditioned = key;
         }
-        const result = await this.#sample(plan, rows, conditioning);
+        const latents = await this.#sample(plan, rows, conditioning);
+        if (lowMemory) {
+          waiting.push(scope(() => latents.to({ device: "cpu" }).clone()));
+          latents.dispose();
+          continue;
+        }
         try {
-          latents.push(scope(() => result.to({ device: "cpu" }).clone()));
-          if (!lowMemory) await finish(rows, result);
+          yield* this.#finish(plan, rows, latents);
         } finally {
-          result.dispose();
+          latents.dispose();
         }
       }
       if (lowMemory) {
         release(conditioning);
         conditioning = null;
         this.#freeNetwork();
-        for (const [i, rows] of batches.entries()) {
-          signal?.throwIfAborted();
-          await finish(rows, latents[i]!);
-        }
+        for (const [i, rows] of batches.entries()) yield* this.#finish(plan, rows, waiting[i]!);
       }
-      return { images, latents: scope(() => cat(latents, 0)), warnings };
     } finally {
-      release([texts, latents, conditioning]);
+      release([texts, waiting, conditioning]);
       if (lowMemory) {
         await this.freeTextEncoder();
         this.#freeNetwork();
         freePart(this.#parts.autoencoder);
+      }
+    }
+  }
+
+  /** Decodes the pictures `rows` and delivers each as it is finished. */
+  async *#finish(plan: Plan, rows: readonly number[], latents: Tensor): AsyncGenerator<Drawn, void, void> {
+    const chunk = plan.deterministic ? 1 : this.#decodedTogether;
+    const origin = await this.#originOf(plan);
+    for (let first = 0; first < rows.length; first += chunk) {
+      await served(plan.signal);
+      const own = rows.slice(first, first + chunk);
+      const decoded = this.#decodeChunk(latents, first, own.length);
+      for (const [i, row] of own.entries()) {
+        const settings = this.#settings(plan, row, decoded[i]!, origin);
+        const image = { ...decoded[i]!, prompt: settings.prompt, seed: settings.seed, settings };
+        await plan.onImage?.(image, row);
+        yield {
+          image,
+          latents: scope(() =>
+            latents
+              .narrow(0, first + i, 1)
+              .to({ device: "cpu" })
+              .clone(),
+          ),
+        };
       }
     }
   }
@@ -326,22 +372,46 @@ export class MiroPipeline {
    * @throws MiroError when the latents hold values that are not finite
    */
   decode(latents: Tensor): RgbImage[] {
-    const chunk = this.device === "cpu" ? 1 : 16;
     const images: RgbImage[] = [];
-    for (let first = 0; first < latents.shape[0]!; first += chunk) {
-      const part = scope(() =>
-        noGrad(() => {
-          const x = latents.narrow(0, first, Math.min(chunk, latents.shape[0]! - first)).to({ device: this.device });
-          if (!x.isfinite().all().item()) {
-            const hint = this.dtype === "float32" ? "the checkpoint may be damaged" : "try dtype float32";
-            throw new MiroError(`the network returned values that are not finite; ${hint}`);
-          }
-          return toRgb(this.autoencoder.decode(denormalize(x.float(), this.#parts.postprocessing)));
-        }),
-      );
-      images.push(...part);
+    const B = latents.shape[0]!;
+    for (let first = 0; first < B; first += this.#decodedTogether) {
+      images.push(...this.#decodeChunk(latents, first, Math.min(this.#decodedTogether, B - first)));
     }
     return images;
+  }
+
+  get #decodedTogether(): number {
+    return this.device === "cpu" ? 1 : 16;
+  }
+
+  #decodeChunk(latents: Tensor, first: number, length: number): RgbImage[] {
+    return scope(() =>
+      noGrad(() => {
+        const x = latents.narrow(0, first, length).to({ device: this.device });
+        if (!x.isfinite().all().item()) {
+          const hint = this.dtype === "float32" ? "the checkpoint may be damaged" : "try dtype float32";
+          throw new MiroError(`the network returned values that are not finite; ${hint}`);
+        }
+        return toRgb(this.autoencoder.decode(denormalize(x.float(), this.#parts.postprocessing)));
+      }),
+    );
+  }
+
+  /**
+   * Latents of the network's space (B, C, r, r) to small pictures, one pixel for each latent, by a linear map that is fitted to the
+   * autoencoder at the first call (see preview.ts): for showing what becomes of a picture while it is drawn.
+   */
+  preview(latents: Tensor): RgbImage[] {
+    this.#preview ??= this.#fitPreview();
+    return latentsToRgb(latents, this.#preview, this.#parts.postprocessing);
+  }
+
+  #fitPreview(): LatentToRgb {
+    return fitLatentToRgb({
+      autoencoder: this.autoencoder,
+      normalization: this.#parts.postprocessing,
+      device: this.device,
+    });
   }
 
   /** Frees all weights; the pipeline must not be used afterwards. */
@@ -354,36 +424,6 @@ export class MiroPipeline {
       else part.dispose();
     }
     release([this.#parts.preprocessing, this.#parts.postprocessing, this.#parts.uncondEmbedding]);
-  }
-
-  /** Checks the options and fills in what they leave open. */
-  #plan(prompt: string | readonly string[], options: GenerateOptions): Plan {
-    const given = parseOptions(generateSchema, options);
-    const prompts = typeof prompt === "string" ? [prompt] : [...prompt];
-    if (prompts.length === 0) invalid("prompt", "a text or a list of texts", prompts);
-    for (const text of prompts) if (typeof text !== "string") invalid("prompt", "a text or a list of texts", text);
-    const count = prompts.length * given.imagesPerPrompt;
-    const noise = this.#checkNoise(given.noise, count);
-    return {
-      ...given,
-      prompts,
-      count,
-      promptOf: (row: number) => Math.floor(row / given.imagesPerPrompt),
-      wanted: this.#targets("rewardTargets", given.rewardTargets, 1, count),
-      unwanted: this.#targets("negativeRewardTargets", given.negativeRewardTargets, 0, count),
-      noise,
-      seeds: noise ? null : seedsOf(given.seed, count),
-      steps: given.steps ?? this.defaultSteps,
-      guidance: {
-        scale: given.guidanceScale ?? this.defaultGuidanceScale,
-        type: given.guidanceType,
-        start: given.guidanceWindow?.[0] ?? 0,
-        end: given.guidanceWindow?.[1] ?? null,
-      },
-      schedule:
-        given.shift === undefined ? this.schedule : new LinearSchedule({ ...this.schedule, shift: given.shift }),
-      batchSize: given.batchSize ?? (this.device === "cpu" ? 1 : 8),
-    };
   }
 
   /** Recordings read the network's own memory. */
@@ -414,8 +454,16 @@ export class MiroPipeline {
       return await SAMPLERS[plan.sampler](denoise, start, schedule.grid(steps), {
         ...(signal && { signal }),
         ...(onStep && {
-          onStep: ({ step, gamma, x, denoised }) =>
-            onStep({ step, steps, gamma, x, denoised, images: rows, imageCount: count }),
+          onStep: ({ step, gamma, x, denoised }) => {
+            const progress: GenerateProgress = {
+              ...{ step, steps, gamma, x, denoised },
+              ...{ image: first, images: rows, imageCount: count },
+            };
+            if (plan.previewEvery !== undefined && (step + 1) % plan.previewEvery === 0) {
+              progress.previews = plan.preview === "linear" ? this.preview(denoised) : this.decode(denoised);
+            }
+            return onStep(progress);
+          },
         }),
       });
     } finally {
@@ -427,7 +475,7 @@ export class MiroPipeline {
   async #originOf(plan: Plan): Promise<Origin> {
     const { origin } = this.#parts;
     if (!origin) return {};
-    const text = plan.promptEmbeddings ? null : await origin.textEncoder();
+    const text = plan.promptEmbeddings && !plan.negativePrompts ? null : await origin.textEncoder();
     return {
       weights: {
         checkpoint: await origin.checkpoint.get(),
@@ -439,8 +487,10 @@ export class MiroPipeline {
   }
 
   #settings(plan: Plan, row: number, { width, height }: Size, origin: Origin): ImageSettings {
+    const negativePrompt = plan.negativePrompts?.[plan.promptOf(row)];
     return {
       prompt: plan.prompts[plan.promptOf(row)]!,
+      ...(negativePrompt !== undefined && { negativePrompt }),
       seed: plan.seeds?.[row] ?? null,
       steps: plan.steps,
       guidanceScale: plan.guidance.scale,
@@ -462,116 +512,69 @@ export class MiroPipeline {
     };
   }
 
-  /** One full map of targets for each picture; names are checked before anything is computed. */
-  #targets(
-    parameter: string,
-    given: Record<string, number> | Record<string, number>[] | undefined,
-    fallback: number,
-    count: number,
-  ): Record<string, number>[] {
-    const keys = this.coherenceKeys;
-    if (Array.isArray(given) && given.length !== count) {
-      invalid(parameter, `one set for all pictures or one for each of ${count}`, `${given.length} sets`);
-    }
-    return Array.from({ length: count }, (_, i) => {
-      const targets = (Array.isArray(given) ? given[i] : given) ?? {};
-      const unknown = Object.keys(targets).filter((key) => !keys.includes(key));
-      if (unknown.length > 0) {
-        throw new InvalidInputError(
-          `${parameter}: this checkpoint was not trained on ${unknown.join(", ")}; its rewards are ${keys.join(", ")}`,
-        );
-      }
-      return Object.fromEntries(keys.map((key) => [key, targets[key] ?? fallback]));
-    });
-  }
-
-  #checkNoise(noise: Tensor | undefined, count: number): Tensor | null {
-    if (!noise) return null;
-    const shape = [count, ...this.latentShape];
-    if (noise.shape.length !== 4 || noise.shape.some((size, i) => size !== shape[i])) {
-      invalid("noise", `shape (${shape.join(", ")})`, `(${noise.shape.join(", ")})`);
-    }
-    return noise;
-  }
-
-  /** States of each prompt; equal prompts are encoded once. The caller frees them. */
-  async #encode(prompts: readonly string[], given: Tensor[] | undefined, warnings: string[]): Promise<TextStates[]> {
-    const width = this.config.network.labelDim;
-    if (given) {
-      if (given.length !== prompts.length) {
-        invalid("promptEmbeddings", `one tensor for each of ${prompts.length} prompts`, `${given.length} tensors`);
-      }
-      for (const states of given) {
-        if (states.ndim !== 2 || states.size(1) !== width || states.size(0) === 0) {
-          invalid("promptEmbeddings", `shape (tokens, ${width})`, `(${states.shape.join(", ")})`);
-        }
-      }
-      return given.map((states) => ({
-        embeddings: scope(() => states.detach().to({ device: this.device, dtype: "float32" }).clone()),
-        length: states.size(0),
-      }));
-    }
+  /** States of the plan's texts; equal ones are encoded once. The caller frees them. */
+  async #encode(plan: Plan, warnings: string[]): Promise<EncodedTexts> {
     const distinct = new Map<string, TextStates>();
-    for (const prompt of prompts) {
-      if (distinct.has(prompt)) continue;
-      const { cut, ...states } = await this.encodePrompt(prompt);
-      distinct.set(prompt, states);
+    const encode = async (text: string, what: string): Promise<TextStates> => {
+      const known = distinct.get(text);
+      if (known) return known;
+      await served(plan.signal);
+      const { cut, ...states } = await this.encodePrompt(text);
+      distinct.set(text, states);
       if (cut) {
-        warnings.push(
-          `the prompt is longer than ${this.config.settings.max_text_len} tokens; this was cut: ${JSON.stringify(cut)}`,
-        );
+        const limit = this.config.settings.max_text_len;
+        const warning = `the ${what} ${JSON.stringify(shortened(text))} is longer than ${limit} tokens; these words were cut: ${JSON.stringify(cut)}`;
+        warnings.push(warning);
+        plan.onWarning?.(warning);
       }
+      return states;
+    };
+    const { prompts, negativePrompts, promptEmbeddings } = plan;
+    const copies: TextStates[] = [];
+    try {
+      for (const given of promptEmbeddings ?? []) copies.push(copyStates(given, this.device));
+      const wanted = [...copies];
+      if (!promptEmbeddings) {
+        for (const text of prompts) wanted.push(await encode(text, "prompt"));
+      }
+      const unwanted: TextStates[] = [];
+      for (const text of negativePrompts ?? []) unwanted.push(await encode(text, "negative prompt"));
+      return { wanted, unwanted: negativePrompts && unwanted };
+    } catch (error) {
+      release([copies, distinct]);
+      throw error;
     }
-    return prompts.map((prompt) => distinct.get(prompt)!);
   }
 
-  /**
-   * Text and rewards of a batch, through everything that does not depend on the step: both branches as 2B rows, and the
-   * conditional one alone, as far as the run needs them.
-   */
-  #condition(plan: Plan, rows: readonly number[], states: readonly TextStates[]): Branches {
-    const guided = guidedSteps(plan.guidance, plan.steps);
-    const texts = rows.map((row) => states[plan.promptOf(row)]!);
-    const wanted = rows.map((row) => plan.wanted[row]!);
-    const unwanted = rows.map((row) => plan.unwanted[row]!);
-    return scope(() =>
-      noGrad(() => {
-        const empty = { embeddings: this.#parts.uncondEmbedding, length: this.#parts.uncondEmbedding.size(0) };
-        const all = guided.any ? [...texts, ...texts.map(() => empty)] : texts;
-        const targets = guided.any ? [...wanted, ...unwanted] : wanted;
-        const length = Math.max(...all.map((text) => text.embeddings.size(0)));
-        const textEmbeddings = zeros([all.length, length, this.config.network.labelDim], { device: this.device });
-        const textMask = zeros([all.length, length], { dtype: "bool", device: this.device });
-        for (const [row, text] of all.entries()) {
-          textEmbeddings.select(0, row).narrow(0, 0, text.embeddings.size(0)).copy_(text.embeddings);
-          textMask.select(0, row).narrow(0, 0, text.length).fill_(true);
-        }
-        const rewards = Object.fromEntries(
-          this.coherenceKeys.map((key) => [
-            key,
-            tensor(
-              targets.map((target) => target[key]!),
-              { dtype: "float32", device: this.device },
-            ),
-          ]),
-        );
-        const conditioning = this.network.condition({ textEmbeddings, textMask, rewards });
-        if (!guided.any) return { both: null, conditional: conditioning };
-        return {
-          both: conditioning,
-          conditional: guided.all ? null : narrowConditioning(conditioning, 0, texts.length),
-        };
-      }),
-    );
+  #condition(plan: Plan, rows: readonly number[], { wanted, unwanted }: EncodedTexts): Branches {
+    const empty = { embeddings: this.#parts.uncondEmbedding };
+    return condition({
+      network: this.network,
+      texts: rows.map((row) => wanted[plan.promptOf(row)]!),
+      wanted: rows.map((row) => plan.wanted[row]!),
+      unwantedTexts: rows.map((row) => unwanted?.[plan.promptOf(row)] ?? empty),
+      unwanted: rows.map((row) => plan.unwanted[row]!),
+      guided: plan.guided,
+      device: this.device,
+    });
   }
 }
 
-/** The seed of each picture: consecutive from one, or as listed. */
-function seedsOf(seed: number | number[], count: number): number[] {
-  if (typeof seed === "number") return Array.from({ length: count }, (_, i) => seed + i);
-  if (seed.length !== count)
-    invalid("seed", `one number, or one for each of ${count} pictures`, `${seed.length} numbers`);
-  return seed;
+/** Text states by prompt, of both branches; null where the checkpoint's empty text is the unconditional one. */
+interface EncodedTexts {
+  wanted: TextStates[];
+  unwanted: TextStates[] | null;
+}
+
+/** Hands the event loop a turn, so that an abort can arrive. @throws the signal's reason when it has */
+async function served(signal: AbortSignal | undefined): Promise<void> {
+  await new Promise<void>((resolve) => setImmediate(resolve));
+  signal?.throwIfAborted();
+}
+
+/** The beginning of a text, for messages. */
+function shortened(text: string): string {
+  return text.length <= 60 ? text : `${[...text].slice(0, 57).join("")}…`;
 }
 
 function freePart(part: unknown): void {

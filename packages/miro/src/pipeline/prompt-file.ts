@@ -37,6 +37,11 @@ export const lineSchema = z.strictObject({
   guidance_window: shape.guidanceWindow,
   sampler: optional("sampler"),
   shift: shape.shift,
+  negative_prompt: field(
+    z.string().optional(),
+    "a text",
+    "text that guidance leads away from, instead of the checkpoint's empty one",
+  ),
 });
 
 /** A field of `generate` without its default: what a line leaves open, the command decides. */
@@ -52,6 +57,7 @@ const OPTION_NAMES: Record<string, string> = {
   guidance: "guidanceScale",
   reward: "rewardTargets",
   negative_reward: "negativeRewardTargets",
+  negative_prompt: "negativePrompt",
 };
 
 /** One prompt and what is asked of its pictures. */

@@ -1,0 +1,136 @@
+/** What a call of `generate` will do: its options checked against the checkpoint, with everything decided. */
+import type { Tensor } from "@miro-t2i/torch";
+import { InvalidInputError, invalid } from "../errors.js";
+import { type Guidance, guidedSteps } from "../flow/guidance.js";
+import { dynamicShift, LinearSchedule } from "../flow/schedule.js";
+import { parseOptions } from "../options.js";
+import { checkEmbeddings } from "./conditioning.js";
+import { type GenerateOptions, generateSchema, type ResolvedGenerateOptions } from "./generate-options.js";
+
+/** What a plan needs to know of the pipeline. */
+export interface PlanDefaults {
+  coherenceKeys: readonly string[];
+  latentShape: [number, number, number];
+  defaultSteps: number;
+  defaultGuidanceScale: number;
+  schedule: LinearSchedule;
+  /** Pictures computed together when nothing else is said. */
+  batchSize: number;
+  /** Width of the text encoder's states, and their number where padding is attended (else null). */
+  labelDim: number;
+  paddedTokens: number | null;
+}
+
+/** A call of `generate` with everything decided. */
+export interface Plan extends Omit<ResolvedGenerateOptions, "noise" | "negativePrompt"> {
+  prompts: string[];
+  /** One for each prompt; null for the checkpoint's own empty text, and when nothing is guided. */
+  negativePrompts: string[] | null;
+  /** Number of pictures. */
+  count: number;
+  /** Index of a picture's prompt. */
+  promptOf: (row: number) => number;
+  /** Reward targets of each picture, for the two branches of guidance. */
+  wanted: Record<string, number>[];
+  unwanted: Record<string, number>[];
+  /** Initial noise of all pictures, or else their seeds. */
+  noise: Tensor | null;
+  seeds: number[] | null;
+  steps: number;
+  guidance: Guidance;
+  /** Which branches the run needs. */
+  guided: { any: boolean; all: boolean };
+  schedule: LinearSchedule;
+  batchSize: number;
+}
+
+/** Checks the options and fills in what they leave open. @throws InvalidInputError naming the option */
+export function makePlan(prompt: string | readonly string[], options: GenerateOptions, about: PlanDefaults): Plan {
+  const { noise: givenNoise, negativePrompt, ...given } = parseOptions(generateSchema, options);
+  const prompts = texts("prompt", prompt);
+  const count = prompts.length * given.imagesPerPrompt;
+  const noise = givenNoise ? checkNoise(givenNoise, [count, ...about.latentShape]) : null;
+  if (given.promptEmbeddings) {
+    checkEmbeddings("promptEmbeddings", given.promptEmbeddings, prompts.length, about.labelDim, about.paddedTokens);
+  }
+  const steps = given.steps ?? about.defaultSteps;
+  const guidance: Guidance = {
+    scale: given.guidanceScale ?? about.defaultGuidanceScale,
+    type: given.guidanceType,
+    start: given.guidanceWindow?.[0] ?? 0,
+    end: given.guidanceWindow?.[1] ?? null,
+  };
+  const guided = guidedSteps(guidance, steps);
+  const [, height, width] = about.latentShape;
+  const shift = given.shift === "dynamic" ? dynamicShift(height, width) : given.shift;
+  return {
+    ...given,
+    prompts,
+    negativePrompts: negatives(negativePrompt, prompts.length, guided.any),
+    count,
+    promptOf: (row: number) => Math.floor(row / given.imagesPerPrompt),
+    wanted: targets("rewardTargets", given.rewardTargets, 1, count, about.coherenceKeys),
+    unwanted: targets("negativeRewardTargets", given.negativeRewardTargets, 0, count, about.coherenceKeys),
+    noise,
+    seeds: noise ? null : seedsOf(given.seed, count),
+    steps,
+    guidance,
+    guided,
+    schedule: shift === undefined ? about.schedule : new LinearSchedule({ ...about.schedule, shift }),
+    batchSize: given.deterministic ? 1 : (given.batchSize ?? about.batchSize),
+  };
+}
+
+function texts(parameter: string, given: string | readonly string[]): string[] {
+  const list = typeof given === "string" ? [given] : [...given];
+  if (list.length === 0) invalid(parameter, "a text or a list of texts", list);
+  for (const text of list) if (typeof text !== "string") invalid(parameter, "a text or a list of texts", text);
+  return list;
+}
+
+function negatives(given: string | string[] | undefined, prompts: number, needed: boolean): string[] | null {
+  if (given === undefined) return null;
+  if (Array.isArray(given) && given.length !== prompts) {
+    invalid("negativePrompt", `one text for all prompts or one for each of ${prompts}`, `${given.length} texts`);
+  }
+  if (!needed) return null;
+  return Array.isArray(given) ? given : Array.from({ length: prompts }, () => given);
+}
+
+/** The seed of each picture: consecutive from one, or as listed. */
+function seedsOf(seed: number | number[], count: number): number[] {
+  if (typeof seed === "number") return Array.from({ length: count }, (_, i) => seed + i);
+  if (seed.length !== count)
+    invalid("seed", `one number, or one for each of ${count} pictures`, `${seed.length} numbers`);
+  return seed;
+}
+
+/** One full map of targets for each picture. */
+function targets(
+  parameter: string,
+  given: Record<string, number> | Record<string, number>[] | undefined,
+  fallback: number,
+  count: number,
+  keys: readonly string[],
+): Record<string, number>[] {
+  if (Array.isArray(given) && given.length !== count) {
+    invalid(parameter, `one set for all pictures or one for each of ${count}`, `${given.length} sets`);
+  }
+  return Array.from({ length: count }, (_, i) => {
+    const own = (Array.isArray(given) ? given[i] : given) ?? {};
+    const unknown = Object.keys(own).filter((key) => !keys.includes(key));
+    if (unknown.length > 0) {
+      throw new InvalidInputError(
+        `${parameter}: this checkpoint was not trained on ${unknown.join(", ")}; its rewards are ${keys.join(", ")}`,
+      );
+    }
+    return Object.fromEntries(keys.map((key) => [key, own[key] ?? fallback]));
+  });
+}
+
+function checkNoise(noise: Tensor, shape: number[]): Tensor {
+  if (noise.shape.length !== 4 || noise.shape.some((size, i) => size !== shape[i])) {
+    invalid("noise", `shape (${shape.join(", ")})`, `(${noise.shape.join(", ")})`);
+  }
+  return noise;
+}
