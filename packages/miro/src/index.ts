@@ -6,6 +6,11 @@ export * from "./data/preprocess/index.js";
 export * from "./data/shards/index.js";
 export * from "./data/training/index.js";
 export { InvalidInputError, MiroError } from "./errors.js";
+export {
+  compareSamplers,
+  type SamplerComparisonOptions,
+  type SamplerComparisonRow,
+} from "./evaluation/sampler-comparison.js";
 export { combine, type Guidance, guidanceWeight } from "./flow/guidance.js";
 export {
   type Draw,
