@@ -1,4 +1,4 @@
-import { appendFileSync, readFileSync, rmSync, truncateSync } from "node:fs";
+import { appendFileSync, existsSync, readFileSync, rmSync, truncateSync } from "node:fs";
 import { join } from "node:path";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
 import { copyPublished, PUBLISHED, recorded } from "../data/training/testing/published.js";
@@ -71,6 +71,27 @@ describe("miro index", () => {
       (await index("--bins", "--num-bins", "8", "--distinct", "--score-mode", "original", "--json")).stdout,
     );
     expect(again.bins).toEqual({ ...bins, scores: null });
+  });
+
+  it("counts what passes a filter and keeps it under the published name", async () => {
+    const { stdout } = await index(
+      "--sizes",
+      "--clip-filter-threshold",
+      "0.3",
+      "--aesthetic-threshold",
+      "0.5",
+      "--json",
+    );
+    const { folders } = JSON.parse(stdout);
+    const { passing } = recorded().batches.strict!; // sample 26 lacks a caption, which the filter does not look at
+    expect(folders[0].passing).toBe(passing.filter((sample) => sample < 24).length);
+    expect(folders[0].sizeFile).toBe(join(copy.path, "cc12m", "total_size_256_0_3_0_5.json"));
+    expect(existsSync(join(PUBLISHED, "recorded", "total_size_256_0_3_0_5.json"))).toBe(true);
+    expect(JSON.parse(readFileSync(folders[0].sizeFile, "utf8"))).toEqual({ total_size: folders[0].passing });
+    expect(JSON.parse((await index("--sizes", "--json")).stdout).folders).toMatchObject([
+      { passing: 23, sizeFile: join(copy.path, "cc12m", "total_size_256_0_0_0_0.json") },
+      { passing: 8 },
+    ]);
   });
 
   it("prints a line for each folder and score", async () => {

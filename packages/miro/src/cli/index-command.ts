@@ -34,11 +34,13 @@ const NAMES = {
   maxSamples: "--max-samples",
   seed: "--seed",
   textEmbeddingName: "--text-embedding-name",
+  minImageSize: "--min-image-size",
+  clipFilterThreshold: "--clip-filter-threshold",
+  aestheticThreshold: "--aesthetic-threshold",
 };
 
 export const register: Register = (command, context) => {
   const h = (name: string) => help(indexOptionsSchema, name);
-  const number = (flag: string) => toNumber(flag.split(" ")[0]!);
   command
     .argument("<dir...>", h("folders"))
     .option("--absolute", h("absolute"))
@@ -47,16 +49,20 @@ export const register: Register = (command, context) => {
     .option("--scores <names>", `${h("scores")} (comma-separated)`, (text) =>
       text.split(",").map((name) => name.trim()),
     )
-    .option("--synthetic-prob <p>", h("syntheticProb"), number("--synthetic-prob"))
+    .option("--synthetic-prob <p>", h("syntheticProb"), toNumber("--synthetic-prob"))
     .option("--score-mode <mode>", h("scoreMode"))
-    .option("--num-bins <n>", `${h("numBins")} (default: 64)`, number("--num-bins"))
+    .option("--num-bins <n>", `${h("numBins")} (default: 64)`, toNumber("--num-bins"))
     .option("--strategy <name>", `${h("strategy")} (default: quantile)`)
-    .option("--refine-last-n-bins <n>", h("refineLastNBins"), number("--refine-last-n-bins"))
-    .option("--refine-factor <n>", h("refineFactor"), number("--refine-factor"))
+    .option("--refine-last-n-bins <n>", h("refineLastNBins"), toNumber("--refine-last-n-bins"))
+    .option("--refine-factor <n>", h("refineFactor"), toNumber("--refine-factor"))
     .option("--distinct", h("distinct"))
-    .option("--max-samples <n>", `${h("maxSamples")} (default: 100000)`, number("--max-samples"))
-    .option("--seed <n>", `${h("seed")} (default: 42)`, number("--seed"))
+    .option("--max-samples <n>", `${h("maxSamples")} (default: 100000)`, toNumber("--max-samples"))
+    .option("--seed <n>", `${h("seed")} (default: 42)`, toNumber("--seed"))
     .option("--text-embedding-name <name>", `${h("textEmbeddingName")} (default: flan_t5_xl)`)
+    .option("--sizes", h("sizes"))
+    .option("--min-image-size <n>", `${h("minImageSize")} (default: 256)`, toNumber("--min-image-size"))
+    .option("--clip-filter-threshold <n>", h("clipFilterThreshold"), toNumber("--clip-filter-threshold"))
+    .option("--aesthetic-threshold <n>", h("aestheticThreshold"), toNumber("--aesthetic-threshold"))
     .option("--json", "print one JSON object on stdout")
     .addHelpText("after", EXAMPLES)
     .action(async (folders: string[], flags: Flags) => {
@@ -85,8 +91,10 @@ async function index(folders: string[], { json, ...given }: Flags, context: CliC
   if (problems.length > 20) context.stderr(`warning: ${problems.length - 20} more\n`);
   if (json) context.stdout(`${JSON.stringify(result)}\n`);
   else {
-    for (const { index, shards, samples } of result.folders)
-      context.stdout(`${index}: ${shards} ${shards === 1 ? "shard" : "shards"}, ${samples} samples\n`);
+    for (const { index, shards, samples, passing } of result.folders) {
+      const count = `${shards} ${shards === 1 ? "shard" : "shards"}, ${samples} samples`;
+      context.stdout(`${index}: ${count}${passing === undefined ? "" : `, ${passing} pass`}\n`);
+    }
     if (result.bins !== null) printBins(result.bins, context);
   }
   if (given.check && problems.length > 0)

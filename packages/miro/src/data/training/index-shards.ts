@@ -16,6 +16,8 @@ import {
   writeWidsIndex,
 } from "../shards/index.js";
 import { syntheticName } from "./caption-source.js";
+import type { FilterOptions } from "./filters.js";
+import { passesIn, writeSizeCache } from "./size-cache.js";
 import type { ScoreSummary } from "./statistics.js";
 import { binsOf, type OpenHooks, trainingSetOptionsSchema } from "./training-set.js";
 
@@ -50,6 +52,14 @@ export const indexOptionsSchema = z.strictObject({
   maxSamples: training.maxSamplesBinEstimation,
   seed: training.binSeed,
   textEmbeddingName: training.textEmbeddingName,
+  sizes: field(
+    z.boolean().default(false),
+    "true or false",
+    "also count what passes a filter, and keep the number for the published code",
+  ),
+  minImageSize: training.minImageSize,
+  clipFilterThreshold: training.clipFilterThreshold,
+  aestheticThreshold: training.aestheticThreshold,
 });
 
 /** Options of {@link indexShards}, defaults left out. */
@@ -57,7 +67,16 @@ export type IndexOptions = z.input<typeof indexOptionsSchema>;
 
 /** What {@link indexShards} did. */
 export interface IndexResult {
-  folders: { folder: string; index: string; shards: number; samples: number; problems: ShardProblem[] }[];
+  folders: {
+    folder: string;
+    index: string;
+    shards: number;
+    samples: number;
+    /** Samples that pass the filter, and the file that says so; only with `sizes`. */
+    passing?: number;
+    sizeFile?: string;
+    problems: ShardProblem[];
+  }[];
   /** Null without bins. */
   bins: {
     /** The file; null where it could not be written. */
@@ -91,9 +110,20 @@ export async function indexShards(input: IndexOptions, hooks: OpenHooks = {}): P
       onShard: (done, all) => hooks.onProgress?.(`indexing ${folder}`, done, all),
     });
     const samples = index.shards.reduce((sum, { nsamples }) => sum + nsamples, 0);
-    folders.push({ folder, index: path, shards: index.shards.length, samples, problems });
+    const counted = options.sizes ? await countPassing(folder, options) : {};
+    folders.push({ folder, index: path, shards: index.shards.length, samples, ...counted, problems });
   }
   return { folders, bins: options.bins && !options.check ? await computeAndKeep(options, hooks) : null };
+}
+
+async function countPassing(folder: string, options: FilterOptions): Promise<{ passing: number; sizeFile: string }> {
+  const shards = await ShardSet.open({ sources: [folder], onBadSample: "skip", maxBadRate: 1 });
+  try {
+    const passing = shards.select({ where: (table, sample) => passesIn(table, sample, options) }).length;
+    return { passing, sizeFile: writeSizeCache(folder, options, passing) };
+  } finally {
+    shards.close();
+  }
 }
 
 async function computeAndKeep(

@@ -9,8 +9,9 @@ import { type SampleOrder, type Selection, ShardSet, type ShardTable, ShuffledOr
 import { type BinEdges, type BinIdentity, readBinCache, writeBinCache } from "./bin-cache.js";
 import { BIN_STRATEGIES, type BinOptions, binValue, computeBins, nominalBins, parseBinOptions } from "./bins.js";
 import { canBeSynthetic, drawsSynthetic, SCORE_MODES, syntheticName } from "./caption-source.js";
-import { filterOptionsSchema, hasFilter, passesFilter } from "./filters.js";
+import { filterOptionsSchema, hasFilter } from "./filters.js";
 import { BlockOrder, chunkedOrder, WeightedOrder } from "./samplers.js";
+import { passesIn } from "./size-cache.js";
 import { type CountedShard, gatherStatistics, type Statistics } from "./statistics.js";
 
 const probability = z.number().min(0).max(1);
@@ -112,7 +113,7 @@ export const trainingSetOptionsSchema = z.strictObject({
     "with chunked: consecutive samples that are shuffled among themselves",
   ),
   windowShards: field(
-    z.union([z.int().positive(), z.literal("all")]).default("all"),
+    z.union([z.int().positive(), z.literal("all")]).default(256),
     'a positive integer or "all"',
     "with shuffled: shards that are mixed at a time; fewer keep reading local",
   ),
@@ -389,13 +390,7 @@ function filterOf(options: TrainingSetOptions): ((table: ShardTable, sample: num
   return (table, i) => {
     if (options.requirePictureAndCaption && !(table.has(i, "txt") && PICTURES.some((name) => table.has(i, name))))
       return false;
-    const sample = {
-      width: table.value(i, "width"),
-      height: table.value(i, "height"),
-      clipScore: table.value(i, "clip_score"),
-      aestheticScore: table.value(i, "aesthetic_score"),
-    };
-    return passesFilter(sample, options);
+    return passesIn(table, i, options);
   };
 }
 

@@ -3,6 +3,7 @@ import { describe, expect, it } from "vitest";
 import { canBeSynthetic, drawsSynthetic } from "./caption-source.js";
 import { cleanCaption } from "./captions.js";
 import { hasFilter, passesFilter } from "./filters.js";
+import { sizeCacheName } from "./size-cache.js";
 
 describe("a cleaned caption", () => {
   it("lacks <PERSON> and nothing else", () => {
@@ -27,6 +28,13 @@ describe("the filter", () => {
     expect(passesFilter(without, options)).toBe(false);
     expect(passesFilter(without, { ...options, clipFilterThreshold: 0 })).toBe(true);
     expect(passesFilter({ ...without, height: Number.NaN }, options)).toBe(true);
+  });
+
+  it("names the file of its count as the published code does", () => {
+    expect(sizeCacheName({ minImageSize: 256, clipFilterThreshold: 0, aestheticThreshold: 0 })).toBe(
+      "total_size_256_0_0_0_0.json",
+    );
+    expect(sizeCacheName({ ...options, aestheticThreshold: 5.5 })).toBe("total_size_256_0_25_5_5.json");
   });
 
   it("is said to be absent exactly when no sample can fail", () => {
