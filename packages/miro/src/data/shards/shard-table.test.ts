@@ -168,6 +168,38 @@ describe("ShardTable", () => {
     expect(table.value(4, "clip_score")).toBe(0.5);
   });
 
+  test("of an archive changed anywhere points inside the file, or says what is wrong with it", async () => {
+    const path = await shard(4);
+    const whole = readFileSync(path);
+    const broken = join(folder, "broken.tar");
+    const change = fc.tuple(fc.nat(whole.length - 1), fc.uint8Array({ minLength: 1, maxLength: 12 }));
+    fc.assert(
+      fc.property(fc.array(change, { minLength: 1, maxLength: 6 }), (changes) => {
+        const bytes = Buffer.from(whole);
+        for (const [at, values] of changes) bytes.set(values.subarray(0, bytes.length - at), at);
+        writeFileSync(broken, bytes);
+        const table = ShardTable.build(broken);
+        for (let i = 0; i < table.count; i++) {
+          for (const extension of table.extensions) {
+            const member = table.member(i, extension);
+            const array = table.array(i, extension);
+            if (member === null) continue;
+            expect(member.offset >= 512 && member.offset + member.size <= bytes.length).toBe(true);
+            if (array === null) continue;
+            expect(array.offset >= member.offset && array.offset + array.sizeBytes <= member.offset + member.size).toBe(
+              true,
+            );
+            const width = { float16: 2, float32: 4, float64: 8 }[array.dtype as "float16"] ?? 1;
+            expect(array.shape.every(Number.isInteger)).toBe(true);
+            if (array.dtype.startsWith("float"))
+              expect(array.shape.reduce((a, b) => a * b, width)).toBe(array.sizeBytes);
+          }
+        }
+      }),
+      { numRuns: 100 },
+    );
+  });
+
   test("reports a repeated member and takes the first", async () => {
     const path = join(folder, "twice.tar");
     const { TarWriter } = await import("./tar-writer.js");
