@@ -41,7 +41,7 @@ export async function loader(options: BenchOptions): Promise<void> {
     await writeWidsIndex(join(folder, "wids-index.json"), { shards: tars });
     const indexSeconds = (performance.now() - indexing) / 1000;
     const samples = shards * perShard;
-    const epochs = 2;
+    const epochs = 1;
     const { python } = options;
 
     // Ours is over in a second where Python takes ten: more epochs, for runs of similar length.
@@ -51,7 +51,7 @@ export async function loader(options: BenchOptions): Promise<void> {
         run({
           folder,
           batch: BATCH,
-          steps: (samples / BATCH) * epochs * 6,
+          steps: (samples / BATCH) * epochs * 8,
           prefetch: 4,
           windowShards: "all",
           ...changes,

@@ -15,6 +15,7 @@ export {
   stepPosition,
 } from "./order.js";
 export type { FileFingerprint } from "./positional-file.js";
+export { type PrepareTablesOptions, prepareTables } from "./prepare-tables.js";
 export { groupSamples, type Sample, splitMemberName, type TarMember } from "./sample-key.js";
 export { problemText, ShardError, type ShardProblem } from "./shard-error.js";
 export {

@@ -9,6 +9,7 @@ import { describe, InvalidInputError, systemReason } from "../../errors.js";
 import { field, parseOptions } from "../../options.js";
 import { sums, upperBound } from "./order.js";
 import { PositionalFile, sameFingerprint } from "./positional-file.js";
+import { prepareTables } from "./prepare-tables.js";
 import { problemText, ShardError, type ShardProblem } from "./shard-error.js";
 import { ShardTable, type TableHeader, type TableProblem } from "./shard-table.js";
 import { readWidsIndex } from "./wids-index.js";
@@ -77,10 +78,10 @@ export class ShardSet {
   }
 
   /**
-   * Opens shards. Those that have no table yet are read through once, which takes about a second per 10,000 samples; the event
-   * loop runs on between shards.
+   * Opens shards. Those that have no table yet are read through once, many of them in worker threads; the event loop runs on between
+   * shards.
    *
-   * @param onShard called for each shard that is done
+   * @param onShard called for each shard that is done: first those whose table is made in threads, then all
    * @throws ShardError for the first bad shard, and with the policy `skip` when more than `maxBadRate` of all are bad
    */
   static async open(
@@ -92,6 +93,10 @@ export class ShardSet {
     const shards: ShardInfo[] = [];
     const sources = typeof checked.sources === "string" ? [checked.sources] : checked.sources;
     const listed = sources.flatMap(shardsOf);
+    await prepareTables(
+      listed.map(({ path }) => path),
+      { signal, onTable: onShard },
+    );
     let bad = 0;
     const give = (problem: ShardProblem): void => {
       if (checked.onBadSample === "error") throw new ShardError(problem);

@@ -15,6 +15,7 @@ import { encodeNpy, scope, tensor } from "@miro-t2i/torch";
 import fc from "fast-check";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { copyPublished, SHARDS } from "../training/testing/published.js";
+import { prepareTables } from "./prepare-tables.js";
 import { ShardTable, tablePath } from "./shard-table.js";
 import { TarFile } from "./tar-file.js";
 import { MEAN, sampleFields, TEXT, tokensOf, WIDTH, writeShard } from "./testing/make-shards.js";
@@ -198,6 +199,26 @@ describe("ShardTable", () => {
       }),
       { numRuns: 100 },
     );
+  });
+
+  test("made in threads is the same, bad shards are left to their reader, and the signal stops it", async () => {
+    const home = mkdtempSync(join(folder, "many-"));
+    const paths = Array.from({ length: 10 }, (_, i) => join(home, `${i}.tar`));
+    for (const [i, path] of paths.entries()) await writeShard(path, i, 3);
+    writeFileSync(paths[4]!, "no tar");
+    const stop = new AbortController();
+    stop.abort();
+    await expect(prepareTables(paths, { jobs: 2, signal: stop.signal })).rejects.toThrow(/abort/i);
+    const told: number[] = [];
+    await prepareTables(paths, { jobs: 2, onTable: (done, missing) => told.push(done / missing) });
+    expect(told.at(-1)).toBe(1);
+    for (const [i, path] of paths.entries()) {
+      expect(ShardTable.isStored(path)).toBe(i !== 4);
+      if (i === 4) continue;
+      const inThread = readFileSync(tablePath(path));
+      ShardTable.build(path);
+      expect(Buffer.compare(readFileSync(tablePath(path)), inThread)).toBe(0);
+    }
   });
 
   test("reports a repeated member and takes the first", async () => {

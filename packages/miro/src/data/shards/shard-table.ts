@@ -134,6 +134,22 @@ export class ShardTable {
     }
   }
 
+  /** Whether a shard has a table beside it that belongs to this very file. */
+  static isStored(path: string): boolean {
+    let file: PositionalFile;
+    try {
+      file = PositionalFile.open(path);
+    } catch (error) {
+      if (error instanceof ShardError) return false;
+      throw error;
+    }
+    try {
+      return readHeader(path, file) !== null;
+    } finally {
+      file.close();
+    }
+  }
+
   /** Makes the table from the shard and puts it beside it where the folder allows. */
   static build(path: string): ShardTable {
     const tar = TarFile.open(path, { policy: "skip" });

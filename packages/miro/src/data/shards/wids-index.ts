@@ -14,6 +14,7 @@ import { z } from "zod";
 import { systemReason } from "../../errors.js";
 import { field, parseOptions } from "../../options.js";
 import { type FileFingerprint, PositionalFile, sameFingerprint } from "./positional-file.js";
+import { prepareTables } from "./prepare-tables.js";
 import { ShardError, type ShardProblem } from "./shard-error.js";
 import { ShardTable } from "./shard-table.js";
 
@@ -167,7 +168,7 @@ const fingerprintsSchema = z.object({
  * Counts the samples of shards, makes their tables where they are missing, and writes the index with its fingerprints.
  *
  * @param path where to; by custom `wids-index.json` in the shards' folder
- * @param onShard called for each shard that is done
+ * @param onShard called for each shard that is done: first those whose table is made in threads, then all
  * @returns what was written, and everything found wrong with the shards
  * @throws ShardError when a shard cannot be read at all
  */
@@ -177,6 +178,7 @@ export async function writeWidsIndex(
 ): Promise<{ index: WidsIndex; problems: ShardProblem[] }> {
   const { signal, onShard, ...rest } = options;
   const { shards, name, paths } = parseOptions(writeOptions, rest);
+  await prepareTables(shards, { signal, onTable: onShard });
   const problems: ShardProblem[] = [];
   const entries: { url: string; nsamples: number }[] = [];
   const fingerprints: ({ url: string } & FileFingerprint)[] = [];
