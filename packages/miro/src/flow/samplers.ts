@@ -15,7 +15,9 @@
  * A model may carry something from evaluation to evaluation (a RIN its latents). It is always what the evaluation just
  * before returned, within a step and over its end, whatever became of its velocity: in training the latents come from a
  * pass over the very same input, and the last evaluation is the one nearest to it (Heun's second one even has the next step's
- * γ). Handing every evaluation of a step the latents of the step's beginning instead leaves them a whole step behind.
+ * γ). Handing every evaluation of a step the latents of the step's beginning instead leaves them a whole step behind:
+ * with the self-conditioned network of the test recordings that is twice as far from the solution, at 5, 10 and 20 steps, for both
+ * methods. Carried latents lag behind the state by about a step either way, so with them every method converges with order 1.
  *
  * The state `x` is float32 throughout. Every step runs inside its own `scope()` without recording gradients, and hands
  * the event loop a turn before the next, so that a signal, a progress bar or a server is served between two steps.
