@@ -27,6 +27,8 @@ export interface BatchSource {
   ready(step: number, signal?: AbortSignal): Promise<void>;
   /** The batch of a step, counted from 0. New tensors, owned by the caller's scope. */
   batch(step: number): LossBatch;
+  /** A digest of the data: while it stays the same, so does every batch. Absent where the recipe alone decides. */
+  readonly identity?: string;
   /** Absent where the data are made up, or nothing is known of the empty prompt. */
   readonly constants?: DataConstants;
   /** Absent where the models are not at hand. */

@@ -2,6 +2,7 @@
  * A training run as a folder:
  *
  *   RUN/recipe.yaml      the resolved recipe
+ *   RUN/data.json        digest of the data, where the recipe alone does not decide them
  *   RUN/log.jsonl        one JSON object a line, each with its step
  *   RUN/checkpoints/     see checkpoint.ts
  *   RUN/samples/         sheets by step
@@ -17,7 +18,7 @@ import { LinearSchedule } from "../flow/schedule.js";
 import { parseRinConfig } from "../networks/config.js";
 import type { FlowPrecond } from "../networks/precond.js";
 import { Rin } from "../networks/rin.js";
-import { writeFileAtomic } from "../pipeline/files.js";
+import { readJson, writeFileAtomic } from "../pipeline/files.js";
 import { type BatchSource, mixSeed, RandomBatches } from "./batches.js";
 import { listCheckpoints, loadTrainingCheckpoint, saveTrainingCheckpoint } from "./checkpoint.js";
 import { Ema } from "./ema.js";
@@ -76,6 +77,8 @@ export async function runTraining({
   const source = await openSource(recipe, { signal, onMessage });
   let replicas: Replicas | null = null;
   try {
+    if (source.identity !== undefined)
+      noteData(join(output, "data.json"), source.identity, newest?.step ?? 0, onMessage);
     manualSeed(mixSeed(recipe.seed, 0)); // initial weights
     const { network, preconditioning } = createNetworks(recipe);
     if (recipe.initialization.from !== undefined) startFrom(recipe.initialization.from, network, preconditioning);
@@ -175,6 +178,30 @@ export async function runTraining({
   }
 }
 
+/** Keeps which data the run is made from; a run that goes on with other data says so, in a message and in the file. */
+function noteData(path: string, identity: string, step: number, onMessage: (message: string) => void): void {
+  const earlier =
+    existsSync(path) && step > 0 ? (readJson(path) as { since: { step: number; identity: string }[] }).since : [];
+  if (earlier.at(-1)?.identity === identity) return;
+  if (earlier.length > 0)
+    onMessage(
+      `the data are not those of the run so far; from step ${step} on it sees other samples than it would have seen`,
+    );
+  writeFileAtomic(path, `${JSON.stringify({ since: [...earlier, { step, identity }] }, null, 2)}\n`, {
+    overwrite: true,
+  });
+}
+
+/** Calls a function at most every five seconds, and first after five. */
+function sparsely(say: (message: string) => void): (message: string) => void {
+  let last = performance.now();
+  return (message) => {
+    if (performance.now() - last < 5000) return;
+    last = performance.now();
+    say(message);
+  };
+}
+
 async function openSource(
   recipe: Recipe,
   { signal, onMessage }: { signal?: AbortSignal | undefined; onMessage: (message: string) => void },
@@ -196,6 +223,8 @@ async function openSource(
   if (data.kind === "shards") {
     const sigmaData = recipe.preconditioning.sigma_data as number;
     const { ShardBatches } = await import("./shard-batches.js");
+    const say = sparsely(onMessage);
+    const onProgress = (what: string, done: number, all: number) => say(`${what}: ${done} of ${all} shards`);
     return ShardBatches.open({
       data,
       network: config,
@@ -205,6 +234,7 @@ async function openSource(
       sigmaData,
       signal,
       onMessage,
+      onProgress,
     });
   }
   return new RandomBatches({

@@ -318,6 +318,29 @@ describe("training from shards", { timeout: 180_000 }, () => {
     expect(bits(folder)).toEqual(bits(whole));
   });
 
+  it("says so when it goes on with other data", async () => {
+    const copy = copyPublished();
+    const root = ["cc12m", "laion"].map((name) => join(copy.path, name));
+    const folder = join(output, "moved");
+    const messages: string[] = [];
+    const train = (data: object, max_steps: number) =>
+      runTraining({
+        recipe: parseRecipe(recipeJson({ ...data, num_bins: 8 }, { max_steps, batch_size: 4 })),
+        output: folder,
+        resume: max_steps > 1,
+        onMessage: (message) => messages.push(message),
+      });
+    const said = () => messages.filter((message) => message.includes("other samples than")).length;
+    await train({ root: roots }, 1);
+    await train({ root }, 2); // copied elsewhere: the same data
+    expect(said()).toBe(0);
+    await train({ root, clip_filter_threshold: 0.3 }, 3);
+    expect(said()).toBe(1);
+    const { since } = JSON.parse(readFileSync(join(folder, "data.json"), "utf8"));
+    expect(since.map(({ step }: { step: number }) => step)).toEqual([0, 2]);
+    copy.remove();
+  });
+
   it("exports a release where the empty prompt is known", async () => {
     const empty = join(output, "empty.npy");
     scope(() => writeNpy(empty, zeros([1, 1, 16])));

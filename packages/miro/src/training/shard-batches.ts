@@ -4,6 +4,8 @@
  * Which samples a step has, which captions, which noise: all of it follows from (seed, step), so a run can start at any step. The text
  * encoder and the autoencoder take no part; where the recipe names them they serve sample sheets and the release.
  */
+import { createHash } from "node:crypto";
+import { basename } from "node:path";
 import { noGrad, readNpy, scope, type Tensor, tensor } from "@miro-t2i/torch";
 import { Permutation, type RowRequest, ShardLoader, stepPosition } from "../data/shards/index.js";
 import { latentNoise, sampleLatents } from "../data/training/latents.js";
@@ -128,6 +130,22 @@ export class ShardBatches implements BatchSource {
       samples: rows.map(({ sample }) => sample),
       synthetic: rows.map(({ variant }) => variant === 1),
     };
+  }
+
+  /** Which shards, which of their samples pass, and in which bins their rewards are; not where they lie. */
+  get identity(): string {
+    const { shards, selection, bins } = this.set;
+    const described = {
+      shards: shards.shards.map(({ path, count, header }) => [
+        basename(path),
+        count,
+        header.fingerprint.sizeBytes,
+        header.probe,
+      ]),
+      selected: selection.shardSizes,
+      bins: bins && [...bins].map(([name, edges]) => [name, [...edges]]),
+    };
+    return createHash("sha256").update(JSON.stringify(described)).digest("hex");
   }
 
   /** What was read so far, bad samples and cut texts counted. */
