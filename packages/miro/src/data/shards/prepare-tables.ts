@@ -37,31 +37,34 @@ export async function prepareTables(
   const workers: Worker[] = [];
   let next = 0;
   let done = 0;
+  let running = Math.min(jobs, missing.length);
+  let stop = (): void => {};
   try {
     await new Promise<void>((resolve, reject) => {
-      const stop = (): void => reject(signal!.reason);
+      stop = () => reject(signal!.reason);
       signal?.addEventListener("abort", stop, { once: true });
-      for (let i = 0; i < Math.min(jobs, missing.length); i++) {
+      for (let i = running; i > 0; i--) {
         const worker = new Worker(script);
         workers.push(worker);
         const give = (): void => worker.postMessage(missing[next++] ?? null);
         worker.on("message", () => {
-          onTable?.(++done, missing.length);
+          done++;
+          onTable?.(done, missing.length);
           give();
         });
         worker.on("error", (error) =>
           reject(new MiroError(`making tables of shards failed: ${(error as Error).message}`)),
         );
-        worker.on("exit", () => {
-          if (done === missing.length) {
-            signal?.removeEventListener("abort", stop);
-            resolve();
-          }
+        worker.on("exit", (code) => {
+          if (code !== 0) reject(new MiroError(`making tables of shards failed: a thread ended with code ${code}`));
+          running--;
+          if (running === 0) resolve();
         });
         give();
       }
     });
   } finally {
+    signal?.removeEventListener("abort", stop);
     await Promise.all(workers.map((worker) => worker.terminate()));
   }
 }
