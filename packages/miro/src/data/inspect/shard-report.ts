@@ -32,7 +32,7 @@ export interface FieldReport {
   std: number | null;
   min: number | null;
   max: number | null;
-  /** Equal bins from min to max, the last one closed. */
+  /** Equal bins from min to max, the last one closed; the middle one where all are equal. */
   histogram: number[];
 }
 
@@ -185,7 +185,7 @@ function countInto(histogram: number[], values: Float64Array, { min, max }: Scor
   const width = (max - min) / histogram.length;
   for (const value of values) {
     if (!Number.isFinite(value)) continue;
-    const bin = width > 0 ? Math.min(Math.floor((value - min) / width), histogram.length - 1) : 0;
+    const bin = width > 0 ? Math.min(Math.floor((value - min) / width), histogram.length - 1) : histogram.length >> 1;
     histogram[bin] = histogram[bin]! + 1;
   }
 }
