@@ -1,7 +1,7 @@
 /** `miro generate`: text to picture files. Parses, plans, calls {@link MiroPipeline}, prints. */
 import { existsSync, mkdirSync } from "node:fs";
-import { basename, dirname } from "node:path";
-import { readNpy, setNumThreads, type Tensor, writeNpy } from "@miro-t2i/torch";
+import { dirname } from "node:path";
+import { readNpy, type Tensor, writeNpy } from "@miro-t2i/torch";
 import { InvalidInputError, invalid, MiroError, systemReason } from "../errors.js";
 import { help, parseOptions } from "../options.js";
 import {
@@ -12,24 +12,32 @@ import {
   planPictures,
   randomSeed,
 } from "../pipeline/batch.js";
-import { bundledModel } from "../pipeline/bundled.js";
 import { NAME_FIELDS } from "../pipeline/file-names.js";
 import { existing } from "../pipeline/files.js";
 import { generateSchema } from "../pipeline/generate-options.js";
 import { contactSheet } from "../pipeline/images.js";
-import { loadSchema } from "../pipeline/load-options.js";
 import type { GeneratedImage, ImageSettings } from "../pipeline/metadata.js";
 import { DEFAULT_OUTPUT, PictureFiles, pictureFilesSchema } from "../pipeline/picture-files.js";
-import { MiroPipeline } from "../pipeline/pipeline.js";
 import { type PromptOptions, type PromptRequest, readPromptFile } from "../pipeline/prompt-file.js";
 import { compareOrigin, readRedrawing } from "../pipeline/redraw.js";
 import { bestOfSchema } from "../rewards/best-of.js";
 import { drawBestOf } from "../rewards/best-of-files.js";
 import { scorerSpec } from "../rewards/registry.js";
-import { toNumber, toNumberOr, toTargets, toWindow } from "./arguments.js";
+import { toNumber } from "./arguments.js";
 import type { CliContext, Register } from "./context.js";
 import { sheetPrompts } from "./default-sheet.js";
 import { Progress } from "./progress.js";
+import {
+  addModelFlags,
+  addSamplingFlags,
+  checkThreads,
+  chosenModel,
+  loadPipeline,
+  type ModelFlags,
+  type SamplingFlags,
+  samplingOptions,
+  withFlagNames,
+} from "./sampling-flags.js";
 
 const EXAMPLES = `
 Examples:
@@ -55,21 +63,7 @@ flags, with _ for -; those of a line go before those of the command.
 Fields of --name: ${NAME_FIELDS.map((name) => `{${name}}`).join(" ")}
 `;
 
-interface Flags {
-  model?: string;
-  variant?: string;
-  revision?: string;
-  textEncoder?: string;
-  vae?: string;
-  reward?: Record<string, number>;
-  negativeReward?: Record<string, number>;
-  steps?: number;
-  guidance?: number;
-  guidanceType?: string;
-  guidanceWindow?: [number, number | null];
-  sampler?: string;
-  shift?: number | "dynamic";
-  negativePrompt?: string;
+interface Flags extends ModelFlags, SamplingFlags {
   deterministic?: boolean;
   seed?: number | "random";
   images?: number;
@@ -79,12 +73,6 @@ interface Flags {
   bestOf?: number;
   by?: string;
   keepAll?: boolean;
-  device?: string;
-  dtype?: string;
-  quantize?: string;
-  threads?: number;
-  textEncoderDtype?: string;
-  lowMemory?: boolean;
   output?: string;
   name?: string;
   format?: string;
@@ -93,32 +81,11 @@ interface Flags {
   resume?: boolean;
   initNoise?: string;
   saveLatents?: string;
-  cacheDir?: string;
   json?: boolean;
 }
 
-/** What the command line calls the fields of the options. */
+/** What the command line calls the fields of the options, besides those of sampling-flags.ts. */
 const NAMES: Record<string, string> = {
-  model: "--model",
-  variant: "--variant",
-  device: "--device",
-  dtype: "--dtype",
-  revision: "--revision",
-  cacheDir: "--cache-dir",
-  textEncoder: "--text-encoder",
-  vae: "--vae",
-  textEncoderDtype: "--text-encoder-dtype",
-  quantization: "--quantize",
-  lowMemory: "--low-memory",
-  rewardTargets: "--reward",
-  negativeRewardTargets: "--negative-reward",
-  steps: "--steps",
-  guidanceScale: "--guidance",
-  guidanceType: "--guidance-type",
-  guidanceWindow: "--guidance-window",
-  sampler: "--sampler",
-  shift: "--shift",
-  negativePrompt: "--negative-prompt",
   deterministic: "--deterministic",
   imagesPerPrompt: "--images",
   seed: "--seed",
@@ -135,29 +102,9 @@ const NAMES: Record<string, string> = {
 };
 
 export const register: Register = (command, context) => {
-  const h = (name: string) =>
-    help(generateSchema, name) || help(loadSchema, name) || help(pictureFilesSchema, name) || help(bestOfSchema, name);
-  command
-    .argument("[prompt...]", "what to draw; none: a sheet of examples")
-    .option(
-      "--model <repo|dir>",
-      "checkpoint: folder, or repository on the Hugging Face Hub (default: the bundled model)",
-    )
-    .option("--variant <name>", h("variant"))
-    .option("--revision <name>", h("revision"))
-    .option("--text-encoder <repo|dir>", h("textEncoder"))
-    .option("--text-encoder-dtype <name>", h("textEncoderDtype"))
-    .option("--vae <repo|dir>", h("vae"))
-    .option("--low-memory", h("lowMemory"))
-    .option("--reward <key=value>", h("rewardTargets"), toTargets("--reward"))
-    .option("--negative-reward <key=value>", h("negativeRewardTargets"), toTargets("--negative-reward"))
-    .option("--steps <n>", h("steps"), toNumber("--steps"))
-    .option("--guidance <w>", h("guidanceScale"), toNumber("--guidance"))
-    .option("--guidance-type <type>", h("guidanceType"))
-    .option("--guidance-window <first:last>", h("guidanceWindow"), toWindow("--guidance-window"))
-    .option("--sampler <name>", h("sampler"))
-    .option("--shift <s>", h("shift"), toNumberOr("--shift", ["dynamic"]))
-    .option("--negative-prompt <text>", h("negativePrompt"))
+  const h = (name: string) => help(generateSchema, name) || help(pictureFilesSchema, name) || help(bestOfSchema, name);
+  command.argument("[prompt...]", "what to draw; none: a sheet of examples");
+  addSamplingFlags(addModelFlags(command))
     .option("--seed <n|random>", `${h("seed")}; random: one that nobody chose; default 0`, toSeed)
     .option("--images <n>", `${h("imagesPerPrompt")}; default 1`, toNumber("--images"))
     .option("--batch-size <n>", h("batchSize"), toNumber("--batch-size"))
@@ -167,10 +114,6 @@ export const register: Register = (command, context) => {
     .option("--keep-all", "with --best-of: write the others too, as NAME-rank2 and so on")
     .option("--prompts <file>", "prompts with settings of their own: text, .jsonl or .csv")
     .option("--from <picture>", "settings of a stored picture; flags and prompts go before them")
-    .option("--device <name>", h("device"))
-    .option("--dtype <name>", h("dtype"))
-    .option("--quantize <type>", h("quantization"))
-    .option("--threads <n>", "processor threads", toNumber("--threads"))
     .option("--output <dir>", h("output"))
     .option("--name <template>", "file names: text with fields in braces, / makes folders (below)")
     .option("--format <name>", `${h("format")}; default png, or as --output ends`)
@@ -179,11 +122,10 @@ export const register: Register = (command, context) => {
     .option("--resume", h("resume"))
     .option("--init-noise <file.npy>", "initial noise (pictures, channels, r, r) float32 instead of seeds")
     .option("--save-latents <file.npy>", "store the latents (pictures, channels, r, r) float32")
-    .option("--cache-dir <dir>", h("cacheDir"))
     .option("--json", "print one JSON object on stdout")
     .addHelpText("after", EXAMPLES)
     .action(async (prompts: string[], flags: Flags) => {
-      await withFlagNames(() => generate(prompts, flags, context));
+      await withFlagNames(NAMES, () => generate(prompts, flags, context));
     });
 };
 
@@ -205,10 +147,7 @@ async function generate(given: readonly string[], flags: Flags, context: CliCont
   const started = performance.now();
   checkFlags(flags);
   const from = flags.from === undefined ? null : await readRedrawing(flags.from, flags);
-  const model = flags.model ?? from?.model ?? bundledModel();
-  if (model === null) {
-    throw new InvalidInputError("--model: the bundled model is not in this copy; name a folder or a repository");
-  }
+  const model = chosenModel(flags.model ?? from?.model);
   const requests: PromptRequest[] = given.map((prompt) => ({ prompt, options: {} }));
   if (flags.prompts !== undefined) requests.push(...readPromptFile(flags.prompts));
   if (requests.length === 0 && from) requests.push({ prompt: from.request.prompt, options: {} });
@@ -238,21 +177,8 @@ async function generate(given: readonly string[], flags: Flags, context: CliCont
 
   const progress = await Progress.for(context);
   try {
-    const pipe = await MiroPipeline.fromPretrained(model, {
-      variant: flags.variant ?? from?.load.variant,
-      revision: flags.revision ?? from?.load.revision,
-      cacheDir: flags.cacheDir,
-      device: flags.device ?? from?.load.device,
-      dtype: (flags.dtype ?? from?.load.dtype) as "auto" | undefined,
-      textEncoderDtype: (flags.textEncoderDtype ?? from?.load.textEncoderDtype) as "auto" | undefined,
-      quantization: (flags.quantize ?? from?.load.quantization) as "int8" | undefined,
-      lowMemory: flags.lowMemory,
-      textEncoder: flags.textEncoder ?? from?.load.textEncoder,
-      vae: flags.vae ?? from?.load.vae,
-      signal: context.signal,
-      onDownload: ({ file, bytes, totalBytes }) =>
-        progress.update(`downloading ${basename(file)}`, Math.round(bytes / 1e6), Math.round(totalBytes / 1e6), " MB"),
-    });
+    const stored = from && { ...from.load, ...(from.load.quantization && { quantize: from.load.quantization }) };
+    const pipe = await loadPipeline(model, { ...stored, ...flags }, context, progress);
     const rows = pictures.length * count;
     if (
       noise &&
@@ -330,13 +256,10 @@ async function generate(given: readonly string[], flags: Flags, context: CliCont
   }
 }
 
-/** Refuses flags that contradict each other, and sets the number of threads. */
+/** Refuses flags that contradict each other. */
 function checkFlags(flags: Flags): void {
-  const { threads, resume, bestOf: n } = flags;
-  if (threads !== undefined) {
-    if (!Number.isInteger(threads) || threads < 1) invalid("--threads", "an integer of at least 1", threads);
-    setNumThreads(threads);
-  }
+  const { resume, bestOf: n } = flags;
+  checkThreads(flags);
   if (n !== undefined) parseOptions(bestOfSchema, { n });
   else if (flags.by !== undefined || flags.keepAll)
     invalid(flags.keepAll ? "--keep-all" : "--by", "--best-of with it", "none");
@@ -369,20 +292,12 @@ function chooseSeed(flags: Flags, stored: number | undefined, from: string | und
 
 /** The options that flags give; what no flag gives has its default elsewhere. */
 function givenOptions(flags: Flags): PromptOptions {
-  const options = {
-    rewardTargets: flags.reward,
-    negativeRewardTargets: flags.negativeReward,
-    steps: flags.steps,
-    guidanceScale: flags.guidance,
-    guidanceType: flags.guidanceType,
-    guidanceWindow: flags.guidanceWindow,
-    sampler: flags.sampler,
-    shift: flags.shift,
-    negativePrompt: flags.negativePrompt,
-    deterministic: flags.deterministic,
-    imagesPerPrompt: flags.images,
+  const { deterministic, images } = flags;
+  return {
+    ...samplingOptions(flags),
+    ...(deterministic !== undefined && { deterministic }),
+    ...(images !== undefined && { imagesPerPrompt: images }),
   };
-  return Object.fromEntries(Object.entries(options).filter(([, value]) => value !== undefined));
 }
 
 function fileOptions({ output, name, format, quality, overwrite, resume }: Flags) {
@@ -440,17 +355,6 @@ function saveLatents(path: string, latents: Tensor, overwrite: boolean): void {
   }
   writeNpy(path, latents);
   latents.dispose();
-}
-
-/** Lets errors speak of flags instead of options: `steps: expected …` → `--steps: expected …`. */
-async function withFlagNames(work: () => Promise<void>): Promise<void> {
-  try {
-    await work();
-  } catch (error) {
-    if (!(error instanceof InvalidInputError)) throw error;
-    const renamed = error.message.replace(/^[A-Za-z]+(?=[:.])/, (name) => NAMES[name] ?? name);
-    throw new InvalidInputError(renamed, { cause: error });
-  }
 }
 
 function round(seconds: number): number {

@@ -1,14 +1,15 @@
 /** The flags that name a checkpoint and say how it samples: the same for every command that draws. */
 import { basename } from "node:path";
+import { setNumThreads } from "@miro-t2i/torch";
 import type { Command } from "commander";
-import { InvalidInputError } from "../errors.js";
+import { InvalidInputError, invalid } from "../errors.js";
 import { help } from "../options.js";
 import { bundledModel } from "../pipeline/bundled.js";
 import { generateSchema } from "../pipeline/generate-options.js";
 import { loadSchema } from "../pipeline/load-options.js";
 import { MiroPipeline } from "../pipeline/pipeline.js";
 import type { PromptOptions } from "../pipeline/prompt-file.js";
-import { toNumber, toTargets, toWindow } from "./arguments.js";
+import { toNumber, toNumberOr, toTargets, toWindow } from "./arguments.js";
 import type { CliContext } from "./context.js";
 import type { Progress } from "./progress.js";
 
@@ -23,6 +24,8 @@ export interface ModelFlags {
   lowMemory?: boolean;
   device?: string;
   dtype?: string;
+  quantize?: string;
+  threads?: number;
   cacheDir?: string;
 }
 
@@ -35,7 +38,8 @@ export interface SamplingFlags {
   guidanceType?: string;
   guidanceWindow?: [number, number | null];
   sampler?: string;
-  shift?: number;
+  shift?: number | "dynamic";
+  negativePrompt?: string;
 }
 
 /** What the command line calls the fields of the options. */
@@ -49,6 +53,7 @@ const NAMES: Record<string, string> = {
   textEncoder: "--text-encoder",
   vae: "--vae",
   textEncoderDtype: "--text-encoder-dtype",
+  quantization: "--quantize",
   lowMemory: "--low-memory",
   rewardTargets: "--reward",
   negativeRewardTargets: "--negative-reward",
@@ -58,6 +63,7 @@ const NAMES: Record<string, string> = {
   guidanceWindow: "--guidance-window",
   sampler: "--sampler",
   shift: "--shift",
+  negativePrompt: "--negative-prompt",
 };
 
 const h = (name: string) => help(generateSchema, name) || help(loadSchema, name);
@@ -77,6 +83,8 @@ export function addModelFlags(command: Command): Command {
     .option("--low-memory", h("lowMemory"))
     .option("--device <name>", h("device"))
     .option("--dtype <name>", h("dtype"))
+    .option("--quantize <type>", h("quantization"))
+    .option("--threads <n>", "processor threads", toNumber("--threads"))
     .option("--cache-dir <dir>", h("cacheDir"));
 }
 
@@ -90,12 +98,14 @@ export function addSamplingFlags(command: Command): Command {
     .option("--guidance-type <type>", h("guidanceType"))
     .option("--guidance-window <first:last>", h("guidanceWindow"), toWindow("--guidance-window"))
     .option("--sampler <name>", h("sampler"))
-    .option("--shift <s>", h("shift"), toNumber("--shift"));
+    .option("--shift <s>", h("shift"), toNumberOr("--shift", ["dynamic"]))
+    .option("--negative-prompt <text>", h("negativePrompt"));
 }
 
 /** The options of `generate` that flags give; what no flag gives has its default elsewhere. */
 export function samplingOptions(flags: SamplingFlags): PromptOptions {
-  const { reward, negativeReward, guidance, steps, guidanceType, guidanceWindow, sampler, shift } = flags;
+  const { reward, negativeReward, guidance, steps, guidanceType, guidanceWindow, sampler, shift, negativePrompt } =
+    flags;
   return defined({
     rewardTargets: reward,
     negativeRewardTargets: negativeReward,
@@ -105,6 +115,7 @@ export function samplingOptions(flags: SamplingFlags): PromptOptions {
     guidanceWindow,
     sampler,
     shift,
+    negativePrompt,
   });
 }
 
@@ -115,6 +126,12 @@ export function chosenModel(model: string | undefined): string {
   throw new InvalidInputError("--model: the bundled model is not in this copy; name a folder or a repository");
 }
 
+/** Refuses a number of threads that cannot be. */
+export function checkThreads({ threads }: ModelFlags): void {
+  if (threads !== undefined && (!Number.isInteger(threads) || threads < 1))
+    invalid("--threads", "an integer of at least 1", threads);
+}
+
 /** Loads a checkpoint as the flags say, with its downloads shown. */
 export function loadPipeline(
   model: string,
@@ -122,12 +139,15 @@ export function loadPipeline(
   { signal }: CliContext,
   progress: Progress,
 ): Promise<MiroPipeline> {
-  const { variant, revision, textEncoder, textEncoderDtype, vae, lowMemory, device, dtype, cacheDir } = flags;
-  const named = { variant, revision, textEncoder, vae, lowMemory, device, cacheDir };
+  const { variant, revision, textEncoder, vae, lowMemory, device, cacheDir } = flags;
+  if (flags.threads !== undefined) setNumThreads(flags.threads);
   return MiroPipeline.fromPretrained(model, {
-    ...named,
-    dtype: dtype as "auto" | undefined,
-    textEncoderDtype: textEncoderDtype as "auto" | undefined,
+    ...defined({ variant, revision, textEncoder, vae, lowMemory, device, cacheDir }),
+    ...defined({
+      dtype: flags.dtype as "auto" | undefined,
+      textEncoderDtype: flags.textEncoderDtype as "auto" | undefined,
+      quantization: flags.quantize as "none" | undefined,
+    }),
     signal,
     onDownload: ({ file, bytes, totalBytes }) =>
       progress.update(`downloading ${basename(file)}`, Math.round(bytes / 1e6), Math.round(totalBytes / 1e6), " MB"),

@@ -1,7 +1,6 @@
 /** `miro sweep`: a table of pictures over two settings, as one labelled sheet and one JSON file. */
 import { mkdirSync } from "node:fs";
 import { join } from "node:path";
-import { setNumThreads } from "@miro-t2i/torch";
 import { invalid, MiroError, systemReason } from "../errors.js";
 import { AXIS_NAMES, type Axis, parseAxis } from "../evaluation/sweep/axis.js";
 import { summarize, sweepSheet, sweepToJson } from "../evaluation/sweep/report.js";
@@ -17,6 +16,7 @@ import { Progress } from "./progress.js";
 import {
   addModelFlags,
   addSamplingFlags,
+  checkThreads,
   chosenModel,
   loadPipeline,
   type ModelFlags,
@@ -51,7 +51,6 @@ interface Flags extends ModelFlags, SamplingFlags {
   by?: string[];
   title?: string;
   cellSize?: number;
-  threads?: number;
   output: string;
   overwrite?: boolean;
   json?: boolean;
@@ -76,7 +75,6 @@ export const register: Register = (command, context) => {
     )
     .option("--title <text>", "title of the sheet; default: the prompt")
     .option("--cell-size <n>", "side of a picture on the sheet, pixels; default 256 at most", toNumber("--cell-size"))
-    .option("--threads <n>", "processor threads", toNumber("--threads"))
     .option("--output <dir>", "folder of the sheet, the JSON file and the pictures", "sweep")
     .option("--overwrite", "draw again what is there, and replace pictures of other settings")
     .option("--json", "print the contents of sweep.json on stdout")
@@ -88,18 +86,18 @@ export const register: Register = (command, context) => {
 
 async function sweep(prompts: readonly string[], flags: Flags, context: CliContext): Promise<void> {
   const started = performance.now();
-  for (const name of ["images", "threads", "cellSize"] as const) {
+  for (const name of ["images", "cellSize"] as const) {
     const value = flags[name];
-    const option = { images: "--images", threads: "--threads", cellSize: "--cell-size" }[name];
+    const option = { images: "--images", cellSize: "--cell-size" }[name];
     if (value !== undefined && (!Number.isInteger(value) || value < 1))
       invalid(option, "an integer of at least 1", value);
   }
   const { seed = 0, images = 1, output, overwrite = false } = flags;
   if (!Number.isInteger(seed) || seed < 0) invalid("--seed", "an integer of at least 0", seed);
+  checkThreads(flags);
   const x = parseAxis(flags.x, "--x", prompts);
   const y = flags.y === undefined ? undefined : parseAxis(flags.y, "--y", prompts);
   const model = chosenModel(flags.model);
-  if (flags.threads !== undefined) setNumThreads(flags.threads);
   try {
     mkdirSync(output, { recursive: true });
   } catch (error) {

@@ -35,6 +35,8 @@ export const imageSettingsSchema = z.strictObject({
   guidanceWindow: z.tuple([z.int().min(0), z.int().min(0).nullable()]).optional(),
   sampler: shortText,
   shift: z.number().positive(),
+  /** Present where it was asked for: shapes then do not follow the batch, which on CUDA decides the last bits. */
+  deterministic: z.literal(true).optional(),
   rewardTargets: targets,
   negativeRewardTargets: targets,
   /** Name for people: the last part of a folder, or a repository. */

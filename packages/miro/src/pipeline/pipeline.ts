@@ -498,6 +498,7 @@ export class MiroPipeline {
       ...(plan.guidanceWindow && { guidanceWindow: plan.guidanceWindow }),
       sampler: plan.sampler,
       shift: plan.schedule.shift,
+      ...(plan.deterministic && { deterministic: true as const }),
       rewardTargets: plan.wanted[row]!,
       negativeRewardTargets: plan.unwanted[row]!,
       model: this.name,
