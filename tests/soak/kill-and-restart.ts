@@ -1,0 +1,65 @@
+/** Kills a command at some moment, starts it again and compares the files it leaves with those of an undisturbed run. */
+import { type ChildProcess, spawn } from "node:child_process";
+import { createHash } from "node:crypto";
+import { readdirSync, readFileSync } from "node:fs";
+import { join } from "node:path";
+import { fileURLToPath } from "node:url";
+
+const MIRO = fileURLToPath(new URL("../../packages/miro/bin/miro.mjs", import.meta.url.replace("/dist/", "/")));
+
+/** How a process ended. */
+export interface Ending {
+  code: number | null;
+  signal: NodeJS.Signals | null;
+  stdout: string;
+  stderr: string;
+  ms: number;
+}
+
+/**
+ * Runs `miro` with arguments.
+ * @param kill a signal and the milliseconds after which it is sent, unless the process has ended by then
+ */
+export function runMiro(args: readonly string[], kill?: { signal: NodeJS.Signals; afterMs: number }): Promise<Ending> {
+  const started = performance.now();
+  const child: ChildProcess = spawn(process.execPath, [MIRO, ...args], { stdio: ["ignore", "pipe", "pipe"] });
+  const text = { stdout: "", stderr: "" };
+  for (const name of ["stdout", "stderr"] as const)
+    child[name]!.on("data", (bytes: Buffer) => {
+      text[name] += bytes;
+    });
+  const timer = kill && setTimeout(() => child.kill(kill.signal), kill.afterMs);
+  return new Promise((resolve, reject) => {
+    child.on("error", reject);
+    child.on("close", (code, signal) => {
+      clearTimeout(timer);
+      resolve({ code, signal, ...text, ms: performance.now() - started });
+    });
+  });
+}
+
+/**
+ * What is in folders, by path: a digest of each file's bytes. Of manifests the times, which no two runs share, are left out. Hidden
+ * files are included: a finished run leaves none.
+ */
+export function contents(...folders: string[]): Record<string, string> {
+  const found: Record<string, string> = {};
+  for (const [i, folder] of folders.entries()) {
+    for (const entry of readdirSync(folder, { recursive: true, withFileTypes: true })) {
+      if (!entry.isFile()) continue;
+      const path = join(entry.parentPath, entry.name);
+      let bytes: Uint8Array = readFileSync(path);
+      if (path.endsWith(".manifest.json")) {
+        const { seconds: _, ...rest } = JSON.parse(bytes.toString()) as Record<string, unknown>;
+        bytes = Buffer.from(JSON.stringify(rest));
+      }
+      found[`${i}:${path.slice(folder.length)}`] = createHash("sha256").update(bytes).digest("hex");
+    }
+  }
+  return found;
+}
+
+/** Names of files that two runs have differently. */
+export function differences(a: Record<string, string>, b: Record<string, string>): string[] {
+  return [...new Set([...Object.keys(a), ...Object.keys(b)])].filter((name) => a[name] !== b[name]).sort();
+}
