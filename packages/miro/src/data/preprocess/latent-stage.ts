@@ -11,9 +11,9 @@ import { join } from "node:path";
 import { MiroError } from "../../errors.js";
 import { TarWriter } from "../shards/tar-writer.js";
 import { resolveCaptions, type SampleCaptions } from "./captions.js";
-import type { DecodedImage } from "./decode-pool.js";
+import type { DecodedImage, DecodeJob } from "./decode-pool.js";
 import { type EncodedPicture, type LatentModels, NotFiniteError, sidesOf } from "./latent-models.js";
-import { countReasons, type Outcome } from "./manifest.js";
+import { countReasons, type Outcome, readReport } from "./manifest.js";
 import type { ResolvedOptions } from "./options.js";
 import { type PythonJson, writePythonJson } from "./python-json.js";
 import { isTextColumn, type ScoreRow, type ScoreTable } from "./scores-csv.js";
@@ -51,7 +51,15 @@ export async function latentShard(
   const skips = new SkipList(shard.label, options.strict);
   const content = await timed(timings, "read", () => shard.read());
   skips.add(...content.skipped);
-  const samples = withScores(content.samples, scores, { shard, csvDir, options, skips });
+  const job = ({ image }: RawSample): DecodeJob => ({
+    image,
+    sides: sidesOf(options),
+    keepBytes: true,
+    keepPixels: false,
+    maxPixels: options.maxPixels,
+    orient: options.exifOrientation,
+  });
+  const samples = await withScores(content.samples, scores, { shard, place, skips, job });
   const { captions, counts } = await resolveCaptions(samples, {
     table,
     stored: scores,
@@ -86,14 +94,6 @@ export async function latentShard(
     };
     const size = models.batchSize(options.batchSize);
     let batch: Ready[] = [];
-    const job = ({ image }: RawSample) => ({
-      image,
-      sides: sidesOf(options),
-      keepBytes: true,
-      keepPixels: false,
-      maxPixels: options.maxPixels,
-      orient: options.exifOrientation,
-    });
     for await (const { item, result, waitedMs } of pool.inOrder(samples, job, {
       ahead: pool.capacity + size,
       signal: options.signal,
@@ -144,23 +144,51 @@ export function captionDetails(sources: Record<string, number>): Record<string, 
   return Object.fromEntries(Object.entries(sources).map(([name, count]) => [`syntheticFrom.${name}`, count]));
 }
 
-/** The samples that are to be written, as to their scores. */
-function withScores(
+/**
+ * The samples that are to be written, as to their scores. What the score stages have left out is left out here for the same reason, what
+ * cannot be decoded will be; of anything else without a row the options decide.
+ */
+async function withScores(
   samples: readonly RawSample[],
   scores: ScoreTable,
-  { shard, csvDir, options, skips }: { shard: SourceShard; csvDir: string; options: ResolvedOptions; skips: SkipList },
-): RawSample[] {
+  {
+    shard,
+    place,
+    skips,
+    job,
+  }: { shard: SourceShard; place: Workplace; skips: SkipList; job: (sample: RawSample) => DecodeJob },
+): Promise<RawSample[]> {
+  const { csvDir, options, pool } = place;
   const missing = samples.filter(({ key }) => !scores.has(key));
   if (missing.length === 0 || options.missingScores === "allow") return [...samples];
-  if (options.missingScores === "error") {
-    const keys = missing.slice(0, LISTED_KEYS).map(({ key }) => key);
-    throw new MiroError(
-      `${scoresPath(csvDir, shard)}: no scores for ${missing.length} of ${samples.length} samples (${keys.join(", ")}` +
-        `${missing.length > LISTED_KEYS ? ", …" : ""}); run --stage rewards first, or choose --missing-scores skip or allow`,
-    );
+  const path = scoresPath(csvDir, shard);
+  const known = new Map(
+    ["rewards", "vqa"]
+      .flatMap((stage) => readReport(path.replace(/\.csv$/, `.${stage}.skipped.jsonl`)))
+      .map((entry) => [entry.key, entry]),
+  );
+  const leaveOut = (key: string): false => {
+    const message = "no row in the score file";
+    skips.add(known.get(key) ?? { key, reason: "no-scores", message });
+    return false;
+  };
+  const unscored = missing.filter(({ key }) => !known.has(key));
+  if (options.missingScores === "error" && unscored.length > 0) {
+    const complain = (keys: string[]): never => {
+      const listed = `${keys.slice(0, LISTED_KEYS).join(", ")}${keys.length > LISTED_KEYS ? ", …" : ""}`;
+      throw new MiroError(
+        `${path}: no scores for ${keys.length} of ${samples.length} samples (${listed}); run --stage rewards first, or choose --missing-scores skip or allow`,
+      );
+    };
+    if (scores.size === 0) complain(unscored.map(({ key }) => key));
+    const decodable: string[] = [];
+    for await (const { item, result } of pool.inOrder(unscored, job, { ahead: pool.capacity, signal: options.signal }))
+      if (!("reason" in result)) decodable.push(item.key);
+    if (decodable.length > 0) complain(decodable);
+    const bad = new Set(unscored.map(({ key }) => key));
+    return samples.filter(({ key }) => scores.has(key) || bad.has(key) || leaveOut(key));
   }
-  for (const { key } of missing) skips.add({ key, reason: "no-scores", message: "no row in the score file" });
-  return samples.filter(({ key }) => scores.has(key));
+  return samples.filter(({ key }) => scores.has(key) || leaveOut(key));
 }
 
 /** Latents and states of a batch: the members of each sample that are computed, or why there are none. */

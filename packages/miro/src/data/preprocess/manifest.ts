@@ -5,7 +5,7 @@
 import { createHash } from "node:crypto";
 import { existsSync, rmSync, statSync } from "node:fs";
 import { z } from "zod";
-import { readJson, writeFileAtomic } from "../../pipeline/files.js";
+import { readJson, readText, writeFileAtomic } from "../../pipeline/files.js";
 import { version } from "../../version.js";
 import type { Skipped, SkipReason } from "./sources.js";
 
@@ -111,6 +111,15 @@ export function countReasons(skipped: readonly Skipped[]): Record<string, number
 export function writeReport(path: string, skipped: readonly Skipped[]): void {
   if (skipped.length === 0) rmSync(path, { force: true });
   else writeFileAtomic(path, skipped.map((entry) => `${JSON.stringify(entry)}\n`).join(""), { overwrite: true });
+}
+
+/** What a report lists; nothing when there is no report. */
+export function readReport(path: string): Skipped[] {
+  if (!existsSync(path)) return [];
+  return readText(path)
+    .split("\n")
+    .filter((line) => line !== "")
+    .map((line) => JSON.parse(line) as Skipped);
 }
 
 /** SHA-256, hexadecimal. */

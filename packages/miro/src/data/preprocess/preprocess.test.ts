@@ -1,0 +1,543 @@
+import { existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { dirname, join } from "node:path";
+import { noGrad, readNpy, scope, setNumThreads, tensor } from "@miro-t2i/torch";
+import sharp, { type Sharp } from "sharp";
+import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { loadAutoencoder } from "../../autoencoder/index.js";
+import { run as miro } from "../../cli/main.js";
+import { bundledFolder } from "../../pipeline/bundled.js";
+import { registerScorer } from "../../rewards/registry.js";
+import { T5Encoder } from "../../text/t5.js";
+import { Tokenizer } from "../../text/tokenizer.js";
+import { TarFile } from "../shards/tar-file.js";
+import { TarWriter } from "../shards/tar-writer.js";
+import { type PreprocessOptions, type PreprocessResult, preprocess, readScores } from "./index.js";
+import { ShardLock } from "./shard-lock.js";
+
+setNumThreads(1);
+const model = bundledFolder("miro-emoji")!;
+const folder = mkdtempSync(join(tmpdir(), "miro-preprocess-"));
+afterAll(() => rmSync(folder, { recursive: true, force: true }));
+
+/** A picture of two colours with a gradient. */
+function picture(i: number, { width = 40, height = 30 } = {}): Sharp {
+  const data = Buffer.from(
+    Array.from({ length: width * height * 3 }, (_, n) => {
+      const [x, y] = [Math.floor(n / 3) % width, Math.floor(n / 3 / width)];
+      return (x * 5 * (i + 1) + y * 3 + (n % 3) * 80) % 256;
+    }),
+  );
+  return sharp(data, { raw: { width, height, channels: 3 } });
+}
+
+interface Given {
+  key: string;
+  txt?: string | Buffer;
+  json?: string;
+  image?: Buffer;
+  extension?: string;
+}
+
+async function writeTar(path: string, samples: readonly Given[]): Promise<void> {
+  mkdirSync(dirname(path), { recursive: true });
+  const writer = await TarWriter.create(path);
+  for (const [i, { key, txt = `caption ${key}`, json = "{}", image, extension = "jpg" }] of samples.entries()) {
+    const bytes =
+      image ??
+      (await picture(i)
+        .toFormat(extension === "png" ? "png" : "jpeg")
+        .toBuffer());
+    await writer.add(`${key}.${extension}`, bytes);
+    await writer.add(`${key}.txt`, Buffer.from(txt));
+    await writer.add(`${key}.json`, Buffer.from(json));
+  }
+  await writer.finish();
+}
+
+function members(path: string): Map<string, Buffer> {
+  const tar = TarFile.open(path);
+  const found = new Map(tar.members.map((member) => [member.name, Buffer.from(tar.read(member))]));
+  tar.close();
+  return found;
+}
+
+const raw = join(folder, "raw");
+const samples: Given[] = [
+  {
+    key: "000",
+    txt: "a red <PERSON> apple",
+    json: '{"width": 40, "height": 30, "url": "é", "score": 1.0, "synthetic_caption": "a shiny red apple", "short_synthetic_caption": "apple"}',
+  },
+  { key: "001", json: '{"clip_score": 5, "synthetic_caption": "caption 001"}' },
+  { key: "002", extension: "png" },
+  { key: "dir.x/003", json: '{"similarity": NaN}' },
+];
+
+beforeAll(async () => {
+  await writeTar(join(raw, "b.tar"), samples);
+  await writeTar(join(raw, "a.tar"), [{ key: "100" }]);
+});
+
+let outputs = 0;
+interface Places {
+  csvDir: string;
+  dest: string;
+}
+function places(): Places {
+  const place = join(folder, `out-${outputs++}`);
+  return { csvDir: join(place, "scores"), dest: join(place, "shards") };
+}
+
+type Changes = Partial<PreprocessOptions>;
+const run = (where: Places, changes: Changes = {}): Promise<PreprocessResult> =>
+  preprocess({
+    ...{ stage: "all", src: raw, model, vae512: false, scorers: ["sharpness", "colorfulness"], workers: 1, ...where },
+    ...changes,
+  } as PreprocessOptions);
+
+describe("a prepared shard", () => {
+  const where = places();
+  beforeAll(async () => {
+    const { counts } = await run(where, { vae512: true });
+    expect(counts).toEqual({ done: 4, skipped: 0, locked: 0, failed: 0 });
+  });
+
+  it("has the published members in the published order", () => {
+    const names = [...members(join(where.dest, "b.tar")).keys()];
+    const of = (key: string, extension: string, synthetic: boolean) =>
+      [
+        "flan_t5_xl_embeddings.npy",
+        extension,
+        "json",
+        ...(synthetic ? ["synthetic_flan_t5_xl_embeddings.npy"] : []),
+        "txt",
+        "vae_embeddings_mean_256.npy",
+        "vae_embeddings_mean_512.npy",
+        "vae_embeddings_std_256.npy",
+        "vae_embeddings_std_512.npy",
+      ]
+        .sort()
+        .map((name) => `${key}.${name}`);
+    expect(names).toEqual([
+      ...of("000", "jpg", true),
+      ...of("001", "jpg", true),
+      ...of("002", "png", false),
+      ...of("dir.x/003", "jpg", false),
+    ]);
+  });
+
+  it("keeps the picture's bytes and the caption, and adds scores to the JSON", () => {
+    const [before, after] = [members(join(raw, "b.tar")), members(join(where.dest, "b.tar"))];
+    for (const name of ["000.jpg", "000.txt", "002.png", "dir.x/003.txt"])
+      expect(after.get(name)).toEqual(before.get(name));
+    const scores = readScores(join(where.csvDir, "b_scores.csv"));
+    const row = scores.get("000")!;
+    expect(after.get("000.json")!.toString()).toBe(
+      `{"width": 40, "height": 30, "url": "\\u00e9", "score": 1.0, "synthetic_caption": "a shiny red apple", "short_synthetic_caption": "apple", ` +
+        `"colorfulness": ${row.get("colorfulness")}, "sharpness": ${row.get("sharpness")}, ` +
+        `"synthetic_colorfulness": ${row.get("colorfulness")}, "synthetic_sharpness": ${row.get("sharpness")}}`,
+    );
+    expect(JSON.parse(after.get("dir.x/003.json")!.toString())).toEqual({
+      similarity: null,
+      ...Object.fromEntries(scores.get("dir.x/003")!),
+    });
+  });
+
+  it("holds what autoencoder and text encoder make of picture and caption", async () => {
+    const found = members(join(where.dest, "b.tar"));
+    const npy = (name: string) => {
+      const path = join(folder, "one.npy");
+      writeFileSync(path, found.get(name)!);
+      return readNpy(path);
+    };
+    const vae = loadAutoencoder(join(model, "vae"));
+    const encoder = await T5Encoder.fromPretrained(join(model, "text_encoder"));
+    const tokenizer = await Tokenizer.fromFile(join(model, "text_encoder"));
+    // A 30 x 30 square begins 5 pixels from the left; libvips resizes with other weights, so colours agree roughly.
+    const { data } = await sharp(found.get("002.png")!)
+      .extract({ left: 5, top: 0, width: 30, height: 30 })
+      .resize(256, 256, { kernel: "linear" })
+      .raw()
+      .toBuffer({ resolveWithObject: true });
+    scope(() =>
+      noGrad(() => {
+        const x = tensor(new Uint8Array(data), { shape: [1, 256, 256, 3] })
+          .permute(0, 3, 1, 2)
+          .float()
+          .div(127.5)
+          .sub(1);
+        const { mean } = vae.encode(x);
+        const stored = npy("002.vae_embeddings_mean_256.npy");
+        expect([stored.dtype, stored.shape]).toEqual(["float16", [4, 32, 32]]);
+        const error = stored.float().sub(mean.select(0, 0)).abs().mean().item();
+        expect(error).toBeLessThan(0.1 * mean.std().item());
+        expect(npy("002.vae_embeddings_std_512.npy").shape).toEqual([4, 64, 64]);
+
+        for (const [name, text] of [
+          ["000.flan_t5_xl_embeddings.npy", "a red  apple"],
+          ["000.synthetic_flan_t5_xl_embeddings.npy", "a shiny red apple"],
+        ] as const) {
+          const { ids, mask } = tokenizer.encodeBatch([text], { maxLength: 64 });
+          const length = mask.sum().item() as number;
+          const states = encoder.forward(ids, mask).select(0, 0).narrow(0, 0, length);
+          const embedded = npy(name);
+          expect(embedded.shape).toEqual([length, encoder.config.dModel]);
+          // float16 has 11 bits.
+          expect(embedded.float().sub(states).abs().max().item()).toBeLessThan(states.abs().max().item() / 1000);
+        }
+      }),
+    );
+    vae.dispose();
+    encoder.dispose();
+  });
+
+  it("has the same bytes whatever the workers, the batch and the run", async () => {
+    const other = places();
+    await run(other, { vae512: true, workers: 3, batchSize: 2 });
+    for (const name of ["a.tar", "b.tar"])
+      expect(readFileSync(join(other.dest, name)).equals(readFileSync(join(where.dest, name)))).toBe(true);
+    expect(readFileSync(join(other.csvDir, "b_scores.csv"), "utf8")).toBe(
+      readFileSync(join(where.csvDir, "b_scores.csv"), "utf8"),
+    );
+  });
+
+  it("leaves neither locks nor temporary files", () => {
+    for (const place of [where.dest, where.csvDir])
+      expect(readdirSync(place).filter((name) => name.startsWith("."))).toEqual([]);
+  });
+});
+
+describe("a restart", () => {
+  it("skips what is finished and makes again what is gone, cut or older than its input", async () => {
+    const where = places();
+    const src = join(folder, "raw-restart");
+    await writeTar(join(src, "a.tar"), [{ key: "1" }]);
+    await writeTar(join(src, "b.tar"), [{ key: "2" }]);
+    const go = () => run(where, { src });
+    await go();
+    const whole = readFileSync(join(where.dest, "a.tar"));
+    expect((await go()).counts).toMatchObject({ done: 0, skipped: 4 });
+    writeFileSync(join(where.dest, "a.tar"), whole.subarray(0, 5000));
+    expect((await go()).counts).toMatchObject({ done: 1, skipped: 3 });
+    expect(readFileSync(join(where.dest, "a.tar")).equals(whole)).toBe(true);
+    rmSync(join(where.csvDir, "a_scores.csv"));
+    expect((await go()).counts).toMatchObject({ done: 1, skipped: 3 });
+    await writeTar(join(src, "b.tar"), [{ key: "2", txt: "another caption" }]);
+    const { shards } = await go();
+    expect(shards.filter(({ status }) => status === "done").map(({ shard }) => shard)).toContain("b");
+    expect(members(join(where.dest, "b.tar")).get("2.txt")!.toString()).toBe("another caption");
+  });
+
+  it("does not replace tars of other settings or other makers without --overwrite", async () => {
+    const where = places();
+    await run(where, { shardId: 0 });
+    const other = await run(where, { shardId: 0, textMaxLength: 3 });
+    expect(other.shards.at(-1)).toMatchObject({
+      status: "failed",
+      message: expect.stringMatching(/other settings \(textMaxLength\)/),
+    });
+    writeFileSync(join(where.dest, "b.tar"), "precious");
+    const foreign = await run(where, { shards: ["b.tar"] });
+    expect(foreign.shards.at(-1)).toMatchObject({
+      status: "failed",
+      message: expect.stringMatching(/not made by this program/),
+    });
+    expect(readFileSync(join(where.dest, "b.tar"), "utf8")).toBe("precious");
+    expect((await run(where, { shards: ["b"], overwrite: true })).counts.failed).toBe(0);
+  });
+});
+
+describe("bad samples", () => {
+  const src = join(folder, "raw-bad");
+  beforeAll(async () => {
+    const jpeg = await picture(0).jpeg().toBuffer();
+    await writeTar(join(src, "bad.tar"), [
+      { key: "good" },
+      { key: "cut", image: jpeg.subarray(0, jpeg.length / 2) },
+      { key: "text", image: Buffer.from("no picture") },
+      { key: "utf8", txt: Buffer.from([0xff, 0xfe]) },
+      { key: "json", json: "{" },
+      { key: "list", json: "[1]" },
+      { key: "large", image: await picture(0, { width: 300, height: 200 }).jpeg().toBuffer() },
+      { key: "last" },
+    ]);
+    const writer = await TarWriter.create(join(src, "alone.tar"));
+    await writer.add("1.jpg", jpeg);
+    await writer.add("1.txt", Buffer.from("no json"));
+    await writer.add("2.txt", Buffer.from("no picture"));
+    await writer.add("2.json", Buffer.from("{}"));
+    await writer.finish();
+  });
+
+  it("are left out, counted and listed with their reason", async () => {
+    const where = places();
+    const { shards } = await run(where, { src, maxPixels: 10_000 });
+    const expected = { "bad-image": 1, "unsupported-image": 1, "bad-caption": 1, "bad-json": 2, "image-too-large": 1 };
+    const bad = shards.filter(({ shard }) => shard === "bad");
+    expect(bad.map(({ seen, written, skipped }) => ({ seen, written, skipped }))).toEqual([
+      { seen: 8, written: 2, skipped: expected },
+      { seen: 8, written: 2, skipped: expected },
+    ]);
+    const report = readFileSync(join(where.dest, "bad.skipped.jsonl"), "utf8").trim().split("\n");
+    const keys = report.map((line) => (JSON.parse(line) as { key: string }).key);
+    expect(keys.sort()).toEqual(["cut", "json", "large", "list", "text", "utf8"]);
+    expect([...members(join(where.dest, "bad.tar")).keys()].filter((name) => name.endsWith(".jpg"))).toEqual([
+      "good.jpg",
+      "last.jpg",
+    ]);
+    expect(shards.find(({ shard }) => shard === "alone")!.skipped).toEqual({ "missing-json": 1, "missing-image": 1 });
+    const manifest = JSON.parse(readFileSync(join(where.dest, "bad.manifest.json"), "utf8")) as Record<string, unknown>;
+    expect(manifest.samples).toEqual({ seen: 8, written: 2, skipped: expected });
+  });
+
+  it("that have a picture but no scores fail the shard, or are left out, or written, as one likes", async () => {
+    const where = places();
+    await run(where, { shards: ["b"], stage: "rewards" });
+    const csv = join(where.csvDir, "b_scores.csv");
+    const lines = readFileSync(csv, "utf8").split("\r\n");
+    writeFileSync(csv, lines.filter((line) => !line.startsWith("001,")).join("\r\n"));
+    const missing = async (missingScores: "error" | "skip" | "allow") => {
+      const changes: Changes = { shards: ["b"], stage: "vae", vae256: false, missingScores };
+      return (await run({ ...where, dest: `${where.dest}-${missingScores}` }, changes)).shards[0]!;
+    };
+    expect(await missing("error")).toMatchObject({
+      status: "failed",
+      message: expect.stringMatching(/no scores for 1 of 4 samples \(001\)/),
+    });
+    expect(await missing("skip")).toMatchObject({ status: "done", written: 3, skipped: { "no-scores": 1 } });
+    expect(await missing("allow")).toMatchObject({ status: "done", written: 4, skipped: {} });
+  });
+
+  it("stop everything with strict, and nothing half-made stays", async () => {
+    const where = places();
+    await expect(run(where, { src, shards: ["bad"], strict: true })).rejects.toThrow(
+      /bad\.tar, sample \w+: .*without --strict/,
+    );
+    expect(readdirSync(where.csvDir).filter((name) => !name.endsWith(".manifest.json"))).toEqual([]);
+  });
+});
+
+describe("captions", () => {
+  it("of a table are scored, stored, and embedded by the later stage without the table", async () => {
+    const where = places();
+    const tsv = join(folder, "captions.tsv");
+    writeFileSync(tsv, "000.jpg\tshort\tlong <PERSON> text\n002.png\tNA\tnan\n");
+    const given = { shards: ["b"], syntheticCaptions: tsv };
+    await run(where, { ...given, stage: "rewards" });
+    const scores = readScores(join(where.csvDir, "b_scores.csv"));
+    expect(scores.get("000")!.get("synthetic_caption")).toBe("long  text");
+    expect(scores.get("002")!.get("synthetic_caption")).toBe("nan");
+    expect(scores.get("001")!.has("synthetic_caption")).toBe(false);
+    await run(where, { shards: ["b"], stage: "vae" });
+    const withoutTable = members(join(where.dest, "b.tar"));
+    const again = { ...where, dest: `${where.dest}-2` };
+    await run(again, { ...given, stage: "vae" });
+    const name = "000.synthetic_flan_t5_xl_embeddings.npy";
+    expect(members(join(again.dest, "b.tar")).get(name)).toEqual(withoutTable.get(name));
+    // 001 has a caption in its JSON, which a table overrules; what was not scored is not embedded either.
+    expect(members(join(again.dest, "b.tar")).has("001.synthetic_flan_t5_xl_embeddings.npy")).toBe(false);
+    writeFileSync(tsv, "000.jpg\tshort\tsomething else\n");
+    const other = await run({ ...where, dest: `${where.dest}-3` }, { ...given, stage: "vae" });
+    expect(other.shards[0]).toMatchObject({
+      status: "failed",
+      message: expect.stringMatching(/key 000: synthetic_caption was scored as/),
+    });
+  });
+
+  it("reach scorers as published: the short one for some, the long one for the others", async () => {
+    const length = (key: string, stage: "rewards" | "vqa") =>
+      registerScorer({
+        ...{ key, name: key, description: "length of the caption", stage, usesText: true },
+        load: async () => ({
+          name: key,
+          batchSize: 4,
+          score: (_, captions) => captions.map(({ length }) => length),
+          dispose() {},
+        }),
+      });
+    const where = places();
+    await expect(run(where, { stage: "vqa", scorers: undefined })).rejects.toThrow(
+      /no scorer of this stage exists; there are clip_score/,
+    );
+    for (const key of ["pick_a_score_score", "test_score"]) length(key, "rewards");
+    length("vqa_score", "vqa");
+    await run(where, { stage: "rewards", scorers: ["pick_a_score_score", "test_score"] });
+    await run(where, { stage: "vqa", scorers: undefined });
+    const row = readScores(join(where.csvDir, "b_scores.csv")).get("000")!;
+    expect(Object.fromEntries(row)).toEqual({
+      short_synthetic_caption: "apple",
+      synthetic_caption: "a shiny red apple",
+      pick_a_score_score: "a red  apple".length,
+      synthetic_pick_a_score_score: "apple".length,
+      test_score: "a red  apple".length,
+      synthetic_test_score: "a shiny red apple".length,
+      vqa_score: "a red  apple".length,
+      synthetic_vqa_score: "a shiny red apple".length,
+    });
+    await run(where, { stage: "rewards", scorers: ["pick_a_score_score"], syntheticText: "long" });
+    const after = readScores(join(where.csvDir, "b_scores.csv")).get("000")!;
+    expect(after.get("synthetic_pick_a_score_score")).toBe("a shiny red apple".length);
+    expect(after.get("synthetic_vqa_score")).toBe("a shiny red apple".length);
+  });
+});
+
+describe("a sample that a scorer cannot judge", () => {
+  it("is left out; the others of its batch are not", async () => {
+    registerScorer({
+      ...{ key: "moody_score", name: "moody", description: "fails for one caption", stage: "rewards", usesText: true },
+      load: async () => ({
+        ...{ name: "moody", batchSize: 8, dispose() {} },
+        score: (_, captions) => captions.map((caption) => (caption === "caption 001" ? Number.NaN : 1)),
+      }),
+    });
+    const where = places();
+    const { shards } = await run(where, { stage: "rewards", shards: ["b"], scorers: ["moody_score"] });
+    expect(shards[0]).toMatchObject({ written: 3, skipped: { "score-failed": 1 } });
+    const report = readFileSync(join(where.csvDir, "b_scores.rewards.skipped.jsonl"), "utf8");
+    expect(JSON.parse(report)).toMatchObject({ key: "001", message: expect.stringMatching(/moody_score: .*NaN/) });
+    const later = await run(where, { stage: "vae", shards: ["b"], vae256: false });
+    expect(later.shards[0]).toMatchObject({ status: "done", written: 3, skipped: { "score-failed": 1 } });
+  });
+});
+
+describe("other sources", () => {
+  const pictures = join(folder, "pictures");
+  beforeAll(async () => {
+    mkdirSync(join(pictures, "sub"), { recursive: true });
+    for (const [i, name] of ["b.jpg", "a.png", "sub/c.v2.JPG", "none.jpg"].entries())
+      writeFileSync(
+        join(pictures, name),
+        await picture(i)
+          .toFormat(name.endsWith("png") ? "png" : "jpeg")
+          .toBuffer(),
+      );
+    writeFileSync(join(pictures, "a.txt"), "from text");
+    writeFileSync(join(pictures, "b.json"), '{"caption": "from json", "n": 1.0}');
+    writeFileSync(join(pictures, "sub/c.v2.txt"), "below");
+  });
+  const texts = (dest: string, shard: string) =>
+    Object.fromEntries(
+      [...members(join(dest, shard))]
+        .filter(([name]) => name.endsWith(".txt"))
+        .map(([name, bytes]) => [name, bytes.toString()]),
+    );
+  const bare: Changes = { stage: "vae", missingScores: "allow", vae256: false, vae512: false };
+
+  it("are folders of pictures with captions beside them, cut into shards", async () => {
+    const where = places();
+    const { shards } = await run(where, { ...bare, src: pictures, shardSize: 3 });
+    expect(shards.map(({ shard, written }) => [shard, written])).toEqual([
+      ["00000", 2],
+      ["00001", 1],
+    ]);
+    expect(shards[0]!.skipped).toEqual({ "missing-caption": 1 });
+    expect(texts(where.dest, "00000.tar")).toEqual({ "a.txt": "from text", "b.txt": "from json" });
+    expect(texts(where.dest, "00001.tar")).toEqual({ "sub/c_v2.txt": "below" });
+    expect(members(join(where.dest, "00000.tar")).get("b.json")!.toString()).toBe('{"caption": "from json", "n": 1.0}');
+  });
+
+  it.each([
+    ["captions.csv", 'image,caption,n\r\na.png,"one, two",1\r\nmissing.jpg,x,\r\nb.jpg,three,2\r\n'],
+    ["captions.tsv", "image\tcaption\tn\na.png\tone, two\t1\nmissing.jpg\tx\t\nb.jpg\tthree\t2\n"],
+    [
+      "captions.jsonl",
+      '{"image": "a.png", "caption": "one, two", "n": "1"}\n{"image": "missing.jpg", "caption": "x"}\n{"image": "b.jpg", "caption": "three", "n": "2"}\n',
+    ],
+  ])("are tables: %s", async (name, text) => {
+    const where = places();
+    writeFileSync(join(pictures, name), text);
+    const { shards } = await run(where, { ...bare, src: join(pictures, name) });
+    expect(shards[0]).toMatchObject({ shard: "00000", written: 2, skipped: { "missing-image": 1 } });
+    expect(texts(where.dest, "00000.tar")).toEqual({ "a.txt": "one, two", "b.txt": "three" });
+    expect(members(join(where.dest, "00000.tar")).get("a.json")!.toString()).toBe('{"n": "1"}');
+    await expect(run(where, { ...bare, src: join(pictures, name), captionColumn: "text" })).rejects.toThrow(
+      /caption column: expected "text"; the table has image, caption, n/,
+    );
+  });
+});
+
+describe("locks", () => {
+  it("keep a shard to one process, and are taken over from a dead one", async () => {
+    const where = places();
+    mkdirSync(where.dest, { recursive: true });
+    const lock = ShardLock.acquire(where.dest, "a") as ShardLock;
+    expect(ShardLock.acquire(where.dest, "a")).toMatchObject({ pid: process.pid });
+    const { shards } = await run(where, { shards: ["a"], stage: "vae", missingScores: "allow" });
+    expect(shards[0]).toMatchObject({ status: "locked" });
+    expect(existsSync(join(where.dest, "a.tar"))).toBe(false);
+    // The same lock, of a process that ended long ago: its number is another one's now, or nobody's.
+    writeFileSync(lock.path, readFileSync(lock.path, "utf8").replace(/"started":"\d*"/, '"started":"1"'));
+    expect(lock.isHeld()).toBe(true);
+    const heir = ShardLock.acquire(where.dest, "a") as ShardLock;
+    expect(heir).toBeInstanceOf(ShardLock);
+    expect([lock.isHeld(), heir.isHeld()]).toEqual([false, true]);
+    lock.release();
+    expect(heir.isHeld()).toBe(true);
+    heir.release();
+    expect(readdirSync(where.dest)).toEqual([]);
+  });
+});
+
+describe("miro preprocess", () => {
+  const output = () => {
+    const text = { out: "", err: "" };
+    const context = {
+      stdout: (part: string) => {
+        text.out += part;
+      },
+      stderr: (part: string) => {
+        text.err += part;
+      },
+      interactive: false,
+      signal: new AbortController().signal,
+    };
+    return { text, context };
+  };
+
+  it.each([
+    [["--stage", "vae", "--src", raw], /--dest: expected a folder/],
+    [["--stage", "vae", "--src", raw, "--dest", raw], /--dest: is the folder of --src/],
+    [["--stage", "rewards", "--src", join(folder, "nothing")], /nothing: cannot be read: no such file/],
+    [
+      ["--stage", "rewards", "--src", raw, "--shard-id", "2"],
+      /--shard-id: expected a position from 0 to 1 \(2 shards\)/,
+    ],
+    [["--stage", "rewards", "--src", raw, "--shard-ids", "0,x"], /--shard-ids: expected a position/],
+    [["--stage", "rewards", "--src", raw, "--shard-range", "1-0"], /--shard-range: expected FIRST-LAST/],
+    [["--stage", "rewards", "--src", raw, "--shard", "c"], /--shard: "c" is not there; there are a, b/],
+    [["--stage", "rewards", "--src", raw, "--scorers", "clip"], /"clip" is not known; there are clip_score/],
+    [["--stage", "rewards", "--src", raw, "--synthetic-captions", join(folder, "no.tsv")], /no\.tsv: cannot be read/],
+    [
+      ["--stage", "vae", "--src", raw, "--dest", join(folder, "x"), "--model", join(folder, "no-model")],
+      /--model: expected a folder/,
+    ],
+    [["--stage", "speak", "--src", raw], /--stage: expected one of rewards, vqa, vae, all/],
+    [["--stage", "rewards", "--src", raw, "--batch-size", "0"], /--batch-size: expected a positive integer/],
+  ])("refuses %j before any model is loaded", async (args, message) => {
+    const { text, context } = output();
+    const started = performance.now();
+    expect(await miro(["preprocess", ...args], context)).toBe(2);
+    expect(text.err).toMatch(message);
+    expect(text.err.trim().split("\n")).toHaveLength(1);
+    expect(performance.now() - started).toBeLessThan(5000);
+  });
+
+  it("prints one JSON object, and ends with 1 when a shard failed and the others are complete", async () => {
+    const src = join(folder, "raw-cli");
+    await writeTar(join(src, "a.tar"), [{ key: "1" }]);
+    await writeTar(join(src, "c.tar"), [{ key: "2" }]);
+    mkdirSync(join(src, "b.tar"));
+    const { text, context } = output();
+    const args = ["preprocess", "--stage", "rewards", "--src", src, "--scorers", "sharpness", "--json"];
+    expect(await miro(args, context)).toBe(1);
+    const { shards, counts } = JSON.parse(text.out) as PreprocessResult;
+    expect(counts).toMatchObject({ done: 2, failed: 1 });
+    expect(shards.map(({ shard, status }) => [shard, status])).toEqual([
+      ["a", "done"],
+      ["b", "failed"],
+      ["c", "done"],
+    ]);
+    expect(text.err).toMatch(/1 of 3 shards failed/);
+  });
+});
