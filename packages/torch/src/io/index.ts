@@ -1,4 +1,4 @@
-/** Tensor files: safetensors and `.npy`. */
+/** Tensor files: safetensors, `.npy` and PyTorch checkpoints. */
 export {
   type AtomicWriteOptions,
   beginFile,
@@ -10,5 +10,8 @@ export {
 export { FormatError, type FormatErrorDetails } from "./format-error.js";
 export { type LoadModuleOptions, loadModule, type StoredTensor } from "./load-module.js";
 export { encodeNpy, type NpyHeader, type NpySource, readNpy, readNpyHeader, writeNpy } from "./npy.js";
+export { Opaque, PickleLeaf, type PickleValue } from "./pickle.js";
 export { type ReadRowsOptions, ROW_STATUS, readRows } from "./read-rows.js";
 export { readSafetensors, SafetensorsFile, type TensorInfo, writeSafetensors } from "./safetensors.js";
+export type { StoredTensorInfo, TensorFile } from "./tensor-file.js";
+export { OPAQUE_KEYS, TorchCheckpoint, type TorchCheckpointOptions, TorchTensor } from "./torch-checkpoint.js";

@@ -9,11 +9,11 @@ import { memory } from "../memory.js";
 import type { Module } from "../nn/module.js";
 import { scope } from "../scope.js";
 import type { Tensor } from "../tensor.js";
-import type { SafetensorsFile } from "./safetensors.js";
+import type { TensorFile } from "./tensor-file.js";
 
 /** Where a module's tensor is stored. */
 export interface StoredTensor {
-  file: SafetensorsFile;
+  file: TensorFile;
   key: string;
   /** Another shape to see it in, of as many elements. */
   shape?: readonly number[];

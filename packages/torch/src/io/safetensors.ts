@@ -6,24 +6,21 @@
  * tensor is either a view of the mapped file (`get`) or copied from it into memory of the caller's (`copyTo`). The writer is atomic and lays files out as the reference implementation does (wider dtypes first,
  * then by name).
  */
-import { noGrad } from "../autograd.js";
-import { type DType, dtypeCode, isFloatingPoint, itemSize } from "../dtype.js";
+import type { DType } from "../dtype.js";
 import { TorchError } from "../errors.js";
-import { native } from "../native.js";
-import { scope } from "../scope.js";
-import { type Tensor, wrap } from "../tensor.js";
+import type { Tensor } from "../tensor.js";
 import { writeFileAtomically } from "./atomic-write.js";
+import { checkBooleans, copyValues } from "./copy-values.js";
 import { FormatError } from "./format-error.js";
 import { MappedFile } from "./mapped-file.js";
 import { RegularFile } from "./regular-file.js";
 import { parseStrictJson, type StrictJson, StrictJsonError } from "./strict-json.js";
 import { pieceBuffer, sizeInBytes, streamBytes } from "./tensor-bytes.js";
+import type { StoredTensorInfo, TensorFile } from "./tensor-file.js";
 
 /** The reference implementation's limit on the header. */
 const MAX_HEADER_BYTES = 100_000_000;
 const METADATA_KEY = "__metadata__";
-/** Bytes copied at once: they stay in the processor's cache until they are where they belong. */
-const COPY_BYTES = 2 ** 20;
 
 /** Every dtype of the format with its size in bits and ours, where the engine has it; in the order the writer sorts by. */
 const DTYPES: Record<string, { bits: number; dtype?: DType }> = {
@@ -55,11 +52,7 @@ const FORMAT_DTYPE_OF = new Map(
   Object.entries(DTYPES).flatMap(([name, { dtype }]) => (dtype ? [[dtype, name] as const] : [])),
 );
 
-export interface TensorInfo {
-  /** The format's name, e.g. `BF16`. */
-  formatDtype: string;
-  /** The engine's dtype, or null when it has none for it. */
-  dtype: DType | null;
+export interface TensorInfo extends StoredTensorInfo {
   shape: number[];
   /** Position and length in the file, in bytes. */
   byteOffset: number;
@@ -67,7 +60,7 @@ export interface TensorInfo {
 }
 
 /** An open file. Tensors taken from it stay valid after {@link close}. */
-export class SafetensorsFile {
+export class SafetensorsFile implements TensorFile {
   readonly path: string;
   /** The free-form strings of `__metadata__`. */
   readonly metadata: ReadonlyMap<string, string>;
@@ -125,7 +118,7 @@ export class SafetensorsFile {
     if (dtype === "bool") {
       try {
         const { byteLength } = this.info(key);
-        this.#checkBooleans(key, this.#file.read(byteOffset, byteLength), 0);
+        checkBooleans(this.#file.read(byteOffset, byteLength), { path: this.path, key, byteOffset });
       } catch (error) {
         tensor.dispose();
         throw error;
@@ -144,31 +137,8 @@ export class SafetensorsFile {
   copyTo(key: string, target: Tensor): void {
     const { shape, byteOffset } = this.info(key);
     const dtype = this.#dtypeOf(key);
-    const count = shape.reduce((product, size) => product * size, 1);
-    if (count !== target.numel || !target.isContiguous) {
-      throw new TorchError(
-        `${this.path}: tensor ${JSON.stringify(key)} of shape [${shape}] does not fit a tensor of shape [${target.shape}]`,
-      );
-    }
-    const width = itemSize(dtype);
-    const step = COPY_BYTES / width;
-    const buffer = new Uint8Array(Math.min(count, step) * width);
-    noGrad(() =>
-      scope(() => {
-        const flat = target.detach().view(-1);
-        for (let start = 0; start < count; start += step) {
-          const length = Math.min(step, count - start);
-          const bytes = buffer.subarray(0, length * width);
-          this.#file.readInto(bytes, byteOffset + start * width);
-          if (dtype === "bool") this.#checkBooleans(key, bytes, start);
-          scope(() => {
-            const piece = wrap(native.fromHost(bytes, [length], dtypeCode(dtype)));
-            const place = flat.narrow(0, start, length).copy_(piece);
-            if (isFloatingPoint(dtype)) this.#checkFinite(key, piece, place, start);
-          });
-        }
-      }),
-    );
+    const readInto = (bytes: Uint8Array, at: number) => this.#file.readInto(bytes, at);
+    copyValues({ path: this.path, key, byteOffset, dtype, shape, readInto }, target);
   }
 
   #dtypeOf(key: string): DType {
@@ -189,34 +159,6 @@ export class SafetensorsFile {
       this.#map = map;
     }
     return this.#map;
-  }
-
-  /** A boolean of any other byte than 0 and 1 is undefined behaviour in the operators that read it. */
-  #checkBooleans(key: string, bytes: Uint8Array, start: number): void {
-    const bad = bytes.findIndex((byte) => byte > 1);
-    if (bad < 0) return;
-    throw new FormatError({
-      path: this.path,
-      rule: "InvalidBoolean",
-      message: "a boolean is neither 0 nor 1",
-      tensor: key,
-      byteOffset: this.info(key).byteOffset + start + bad,
-    });
-  }
-
-  /** `stored` and what became of it: a sum is cheap, and tells whether one must look closer. */
-  #checkFinite(key: string, stored: Tensor, converted: Tensor, start: number): void {
-    if (Number.isFinite(converted.sum().item())) return;
-    for (const values of [stored, converted]) {
-      const finite = values.isfinite();
-      if (finite.all().item()) continue;
-      const index = start + (finite.logicalNot().to("uint8").argmax().item() as number);
-      const message =
-        values === stored
-          ? `element ${index} is not finite (${values.select(0, index - start).item()}): the file is damaged`
-          : `element ${index} does not fit dtype ${converted.dtype}`;
-      throw new FormatError({ path: this.path, rule: "NotFinite", message, tensor: key });
-    }
   }
 
   close(): void {
