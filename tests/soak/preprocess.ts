@@ -34,7 +34,7 @@ export async function soakPreprocess(args: readonly string[]): Promise<number> {
     ...["--csv-dir", join(folder, name, "scores"), "--dest", join(folder, name, "shards")],
   ];
   const files = (name: string) => contents(join(folder, name, "scores"), join(folder, name, "shards"));
-  const render = ["render", root("recipes/emoji-data.yaml"), "samples=160", "samples_per_shard=20", "--output", raw];
+  const render = ["render", root("recipes/emoji-data.yaml"), "samples=64", "samples_per_shard=8", "--output", raw];
   const rendered = await runMiro(render);
   const whole = await runMiro(command("whole"));
   if (rendered.code !== 0 || whole.code !== 0) {

@@ -13,15 +13,16 @@ Scorers that exist:
 ${scorerSpecs()
   .map(({ key, stage, description }) => `  ${key.padEnd(14)} (${stage}) ${description}`)
   .join("\n")}
-
+${scorerSpecs().some(({ stage }) => stage === "vqa") ? "" : "  None is of stage vqa: that stage ends with an error, and --stage all leaves it out.\n"}
 Examples:
   miro preprocess --stage all --src raw --dest shards --model models/miro-emoji --no-vae-512
   miro preprocess --stage rewards --src raw --synthetic-captions captions.tsv
   miro preprocess --stage vae --src raw --dest shards --device cuda --shard-range 0-99
   miro preprocess --stage vae --src captions.parquet --dest shards --missing-scores allow
-  miro preprocess --stage all --src raw --dest shards --shard-id $SLURM_ARRAY_TASK_ID     one shard a SLURM array task
-  sbatch --array=0-99 ... --shard-range $((SLURM_ARRAY_TASK_ID * 10))-$((SLURM_ARRAY_TASK_ID * 10 + 9))     ten a task
+  miro preprocess --stage all --src raw --dest shards --shard-id $SLURM_ARRAY_TASK_ID
+  miro preprocess --stage all --src raw --dest shards --shard-range $((SLURM_ARRAY_TASK_ID * 10))-$((SLURM_ARRAY_TASK_ID * 10 + 9))
 
+The last two are what a task of a SLURM array runs: one shard each (sbatch --array=0-99), or ten.
 Finished shards are skipped, interrupted ones made again; Ctrl-C stops between two samples. What is left out is listed in
 *.skipped.jsonl beside the output. Exit code 1 when a shard failed; the others are complete.
 `;

@@ -1,4 +1,13 @@
-import { existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import {
+  copyFileSync,
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  writeFileSync,
+} from "node:fs";
 import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
 import { noGrad, readNpy, scope, setNumThreads, tensor } from "@miro-t2i/torch";
@@ -454,6 +463,18 @@ describe("other sources", () => {
     await expect(run(where, { ...bare, src: join(pictures, name), captionColumn: "text" })).rejects.toThrow(
       /caption column: expected "text"; the table has image, caption, n/,
     );
+  });
+
+  it("are Parquet files, as pyarrow writes them", async () => {
+    const where = places();
+    const src = join(pictures, "captions.parquet");
+    copyFileSync(new URL("./fixtures/captions.parquet", import.meta.url), src);
+    const { shards } = await run(where, { ...bare, src });
+    expect(shards[0]).toMatchObject({ written: 2, skipped: { "missing-image": 1 } });
+    expect(texts(where.dest, "00000.tar")).toEqual({ "a.txt": "one, two", "b.txt": "three" });
+    expect(members(join(where.dest, "00000.tar")).get("b.json")!.toString()).toBe('{"n": 2, "score": 2.25}');
+    writeFileSync(src, readFileSync(src).subarray(0, 700));
+    await expect(run(where, { ...bare, src })).rejects.toThrow(/captions\.parquet: cannot be read as Parquet/);
   });
 });
 
