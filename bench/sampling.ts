@@ -10,6 +10,7 @@ import { cuda, Generator, getNumThreads, manualSeed, type nn, randn, scope, type
 import {
   AutoencoderKL,
   FlowPrecond,
+  forwardFlops,
   MiroPipeline,
   parseAutoencoderKLConfig,
   parsePrecondConfig,
@@ -17,7 +18,7 @@ import {
   Rin,
   resolveDType,
 } from "miro-t2i";
-import { forwardFlops, NETWORKS } from "./configurations.js";
+import { NETWORKS } from "./configurations.js";
 import { gemmCeiling } from "./gemm.js";
 import { type BenchOptions, columns, runReference, type Spread, spread, store } from "./harness.js";
 
@@ -109,7 +110,7 @@ export async function sampling(options: BenchOptions): Promise<void> {
     whole: boolean,
   ): Result => {
     const secondsPerStep = spread(steps);
-    const flops = forwardFlops(args, 2 * batch, TEXT_TOKENS, whole);
+    const flops = 2 * batch * forwardFlops(parseRinConfig(args), TEXT_TOKENS, { conditioning: whole });
     const gflops = flops / secondsPerStep.median / 1e9;
     return {
       name,

@@ -48,6 +48,7 @@ export {
   type RinConfig,
   rinConfigToJson,
 } from "./networks/config.js";
+export { type ForwardWork, forwardFlops, forwardWork, trainingFlops } from "./networks/flops.js";
 export { type Denoiser, FlowPrecond } from "./networks/precond.js";
 export {
   type Conditioning,

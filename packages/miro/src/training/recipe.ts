@@ -153,6 +153,14 @@ const recipeSchema = z.strictObject({
     checkpointEveryNSteps: count.default(500),
     keepLast: count.default(2),
   }),
+  logger: z
+    .strictObject({
+      /** Event files for TensorBoard in RUN/tensorboard/, beside log.jsonl. */
+      tensorboard: z.boolean().default(true),
+      /** 10¹² operations a second that speed/mfu is a share of; by default the largest that matrix products reach when the run begins. */
+      peakTflops: z.number().positive().optional(),
+    })
+    .prefault({}),
   samples: z
     .strictObject({
       /** 0: never. */

@@ -4,6 +4,7 @@
  *   RUN/recipe.yaml      the resolved recipe
  *   RUN/data.json        digest of the data, where the recipe alone does not decide them
  *   RUN/log.jsonl        one JSON object a line, each with its step
+ *   RUN/tensorboard/     the same figures and the sheets, as event files
  *   RUN/checkpoints/     see checkpoint.ts
  *   RUN/samples/         sheets by step
  *   RUN/export/          the averaged network in the release layout, after the last step
@@ -16,9 +17,11 @@ import { loadAutoencoder } from "../autoencoder/index.js";
 import { InvalidInputError, MiroError } from "../errors.js";
 import { LinearSchedule } from "../flow/schedule.js";
 import { parseRinConfig } from "../networks/config.js";
+import { trainingFlops } from "../networks/flops.js";
 import type { FlowPrecond } from "../networks/precond.js";
 import { Rin } from "../networks/rin.js";
 import { readJson, writeFileAtomic } from "../pipeline/files.js";
+import { readPng } from "../pipeline/png.js";
 import { type BatchSource, mixSeed, RandomBatches } from "./batches.js";
 import { listCheckpoints, loadTrainingCheckpoint, saveTrainingCheckpoint } from "./checkpoint.js";
 import { Ema } from "./ema.js";
@@ -27,9 +30,11 @@ import { MetricsLog, type Progress } from "./logging.js";
 import { WarmupCosine } from "./lr-schedule.js";
 import { createLoss, createNetworks, startFrom } from "./model.js";
 import { parameterGroups } from "./parameter-groups.js";
+import { measurePeakFlops } from "./peak-flops.js";
 import { type Recipe, recipeToJson } from "./recipe.js";
 import { Replicas } from "./replicas.js";
 import { drawSampleSheet } from "./sample-sheet.js";
+import { EventWriter } from "./tensorboard.js";
 import { Trainer, type TrainingOptimizer } from "./trainer.js";
 
 export interface RunOptions {
@@ -94,7 +99,9 @@ export async function runTraining({
 
     replicas =
       settings.replicas > 1 ? new Replicas(recipe, settings.replicas, { network, preconditioning, loss }) : null;
+    const selfConditioning = network.config.useSelfConditioning && recipe.loss.selfCondRate > 0;
     let log: MetricsLog | null = null;
+    let events: EventWriter | null = null;
     const trainer = new Trainer(
       {
         network,
@@ -115,9 +122,16 @@ export async function runTraining({
         logEvery: settings.logEveryNSteps,
         checkpointEvery: settings.checkpointEveryNSteps,
         sampleEvery: recipe.samples.prompts.length > 0 ? recipe.samples.everyNSteps : 0,
+        work: {
+          flopsPerImage: (textTokens) => trainingFlops(network.config, textTokens, selfConditioning),
+          peakFlops: peakFlops(recipe),
+        },
       },
       {
-        onLog: (record) => log?.write(record),
+        onLog: ({ step, ...figures }) => {
+          log?.write({ step, ...figures });
+          events?.scalars(step, figures);
+        },
         onProgress,
         onWarning: (step, message) => {
           onMessage(message);
@@ -145,7 +159,9 @@ export async function runTraining({
           ...settings,
           signal,
         });
-        writeFileAtomic(join(output, "samples", `step-${String(step).padStart(8, "0")}.png`), png, { overwrite: true });
+        const path = join(output, "samples", `step-${String(step).padStart(8, "0")}.png`);
+        writeFileAtomic(path, png, { overwrite: true });
+        events?.image(step, "samples/sheet", { ...readPng(png, path), encoded: png });
       } finally {
         autoencoder.dispose();
       }
@@ -157,6 +173,11 @@ export async function runTraining({
     }
     writeFileAtomic(join(output, "recipe.yaml"), stringify(recipeToJson(recipe)), { overwrite: true });
     log = new MetricsLog(join(output, "log.jsonl"), trainer.step);
+    if (recipe.logger.tensorboard)
+      events = new EventWriter({
+        folder: join(output, "tensorboard"),
+        firstStep: trainer.step === 0 ? 0 : trainer.step + 1,
+      });
     const parameters = [...network.parameters()].reduce((sum, parameter) => sum + parameter.numel, 0);
     onMessage(
       `network ${(parameters / 1e6).toFixed(2)}M parameters, ${settings.maxSteps} steps of ${settings.batchSize}, ${settings.precision}, ${device}`,
@@ -166,6 +187,7 @@ export async function runTraining({
       finished = await trainer.run(signal);
     } finally {
       log.close();
+      events?.close();
     }
     const exported =
       finished && source.constants
@@ -190,6 +212,14 @@ function noteData(path: string, identity: string, step: number, onMessage: (mess
   writeFileAtomic(path, `${JSON.stringify({ since: [...earlier, { step, identity }] }, null, 2)}\n`, {
     overwrite: true,
   });
+}
+
+/** What the machine can do at the recipe's precision, as it says itself or as it is measured. */
+function peakFlops({ logger, trainer }: Recipe): number {
+  if (logger.peakTflops !== undefined) return logger.peakTflops * 1e12;
+  const dtype = trainer.precision === "32-true" ? "float32" : "bfloat16";
+  // Replicas compute beside each other, each with as many threads.
+  return trainer.replicas * measurePeakFlops({ device: trainer.device, dtype });
 }
 
 /** Calls a function at most every five seconds, and first after five. */

@@ -22,6 +22,7 @@ import {
 } from "./gradients.js";
 import type { LogRecord, Progress } from "./logging.js";
 import type { WarmupCosine } from "./lr-schedule.js";
+import { groupGradientNorms, learningRates, Meter, memoryFigures, type StepReport } from "./meter.js";
 import type { Replicas } from "./replicas.js";
 
 /** What the loop needs of an optimiser. */
@@ -55,6 +56,13 @@ export interface TrainerOptions {
   sampleEvery: number;
   /** Stop after this many consecutive steps whose gradients were not finite. */
   maxSkippedInARow?: number;
+  /** What the log's use of the machine is reckoned from. */
+  work?: {
+    /** Floating-point operations of one sample with so many text tokens. */
+    flopsPerImage: (textTokens: number) => number;
+    /** Operations a second that the machine can do. */
+    peakFlops: number | null;
+  };
 }
 
 /** What happens around the steps; all optional. */
@@ -68,10 +76,6 @@ export interface TrainerHooks {
   onWarning?(step: number, message: string): void;
 }
 
-interface StepReport extends StepTerms {
-  gradNorm: number;
-}
-
 export class Trainer {
   /** Optimiser steps done, skipped ones included. */
   step = 0;
@@ -79,6 +83,8 @@ export class Trainer {
   /** Seconds of training, all sittings together. */
   seconds = 0;
   private skippedInARow = 0;
+  /** Of the last batch, padding included. */
+  private textTokens = 0;
 
   constructor(
     readonly parts: TrainerParts,
@@ -92,7 +98,7 @@ export class Trainer {
    */
   async run(signal?: AbortSignal): Promise<boolean> {
     const { options, hooks, parts } = this;
-    const meter = new Meter();
+    const meter = new Meter(options.work?.peakFlops ?? null);
     let stored = this.step;
     while (this.step < options.maxSteps && !signal?.aborted) {
       const waitingSince = performance.now();
@@ -107,14 +113,18 @@ export class Trainer {
       const report = await this.update();
       const now = performance.now();
       this.seconds += (now - waitingSince) / 1000;
-      meter.add(report, startedAt - waitingSince, now - waitingSince);
+      meter.add(report, {
+        waitMs: startedAt - waitingSince,
+        totalMs: now - waitingSince,
+        images: options.batchSize,
+        flops: options.work && options.batchSize * options.work.flopsPerImage(this.textTokens),
+      });
 
-      const imagesPerSecond = meter.stepsPerSecond * options.batchSize;
       hooks.onProgress?.({
         step: this.step,
         totalSteps: options.maxSteps,
         loss: meter.smoothLoss,
-        imagesPerSecond,
+        imagesPerSecond: meter.stepsPerSecond * options.batchSize,
         secondsLeft: (options.maxSteps - this.step) / meter.stepsPerSecond,
       });
       if (this.step % options.logEvery === 0) {
@@ -122,9 +132,9 @@ export class Trainer {
           step: this.step,
           images: this.step * options.batchSize,
           ...meter.flush(),
-          lr: parts.optimizer.paramGroups[0]!.lr,
-          images_per_second: round(imagesPerSecond),
-          skipped_steps: this.skippedSteps,
+          ...learningRates(parts.optimizer),
+          "train/skipped_steps": this.skippedSteps,
+          ...memoryFigures(parts.network.latents.device),
           seconds: round(this.seconds),
         });
       }
@@ -154,6 +164,7 @@ export class Trainer {
     const terms = await this.gradients(k);
     return scope(() => {
       const { optimizer, schedule, ema } = this.parts;
+      const groupNorms = k % this.options.logEvery === 0 ? groupGradientNorms(optimizer.paramGroups) : undefined;
       const gradNorm = clipGradNorm_(this.trainable(), this.options.gradientClip).item();
       if (Number.isFinite(gradNorm)) {
         schedule.apply(k);
@@ -165,7 +176,7 @@ export class Trainer {
       }
       optimizer.zeroGrad();
       this.step = k;
-      return { ...terms, gradNorm };
+      return { ...terms, gradNorm, ...(groupNorms && { groupNorms }) };
     });
   }
 
@@ -176,6 +187,7 @@ export class Trainer {
     const rows = replicas?.ownRows ?? { start: 0, count: batchSize, batchSize };
     const terms = scope(() => {
       const batch = source.batch(this.step);
+      this.textTokens = batch.textEmbeddings.size(1);
       replicas?.start(k, batch);
       return accumulateGradients(this.parts, rowsOf(batch, rows), { seed, k, rows, precision });
     });
@@ -253,49 +265,6 @@ export class Trainer {
 function withoutPrefix(prefix: string, tensors: NamedTensors): NamedTensors {
   const own = Object.entries(tensors).filter(([name]) => name.startsWith(prefix));
   return Object.fromEntries(own.map(([name, tensor]) => [name.slice(prefix.length), tensor]));
-}
-
-/** Averages over the steps since the last log line, and the current speed. */
-class Meter {
-  /** Exponential means over about 20 steps. */
-  smoothLoss = Number.NaN;
-  private smoothMs = Number.NaN;
-  private sums = { loss: 0, raw_loss: 0, logvar: 0, grad_norm: 0, data_wait_ms: 0, step_ms: 0 };
-  private steps = 0;
-  private reweighted = false;
-
-  get stepsPerSecond(): number {
-    return 1000 / this.smoothMs;
-  }
-
-  add(report: StepReport, waitMs: number, totalMs: number): void {
-    this.steps++;
-    this.sums.loss += report.loss;
-    this.sums.raw_loss += report.rawLoss;
-    this.sums.grad_norm += report.gradNorm;
-    this.sums.data_wait_ms += waitMs;
-    this.sums.step_ms += totalMs;
-    this.reweighted = report.logvar !== undefined;
-    this.sums.logvar += report.logvar ?? 0;
-    const towards = (mean: number, value: number) => (Number.isFinite(mean) ? mean + 0.05 * (value - mean) : value);
-    this.smoothLoss = towards(this.smoothLoss, report.rawLoss);
-    this.smoothMs = towards(this.smoothMs, totalMs);
-  }
-
-  /** Means since the last call. */
-  flush(): Record<string, number | null> {
-    const { logvar, ...always } = this.sums;
-    const sums = this.reweighted ? { ...always, logvar } : always;
-    const means = Object.fromEntries(Object.entries(sums).map(([name, sum]) => [name, finite(sum / this.steps)]));
-    this.sums = { loss: 0, raw_loss: 0, logvar: 0, grad_norm: 0, data_wait_ms: 0, step_ms: 0 };
-    this.steps = 0;
-    return means;
-  }
-}
-
-/** JSON has no NaN. */
-function finite(value: number): number | null {
-  return Number.isFinite(value) ? Number(value.toPrecision(6)) : null;
 }
 
 function round(value: number): number {
