@@ -34,7 +34,7 @@ prompts of the call, and are the rows where --y is not given; the variant main i
 Examples:
   miro sweep "a fox" --x reward.sharpness=0:1:0.25 --y reward.colorfulness=0:1:0.5
   miro sweep "a fox" "a rocket" "a cactus" --x guidance=0,0.25,1,3
-  miro sweep "a fox" --x evaluations=5,10,20,40 --y sampler=euler,heun,midpoint,ab2 --by clip_score
+  miro sweep "a fox" --x evaluations=5,10,20,40 --y sampler=euler,heun,midpoint,ab2 --images 4 --by clip_score --distance
   miro sweep "a fox" --x tradeoff.sharpness.clip_score=0:1:0.25 --y seed=0:3 --guidance 1
   miro sweep "a fox in the snow" --model nicolas-dufour/miro --x guidance=0,7 --y seed=0:3
   miro sweep "a fox in the snow" --model nicolas-dufour/miro-ablations --x variant=miro-clip,miro-aesthetic
@@ -49,6 +49,7 @@ interface Flags extends ModelFlags, SamplingFlags {
   seed?: number;
   images?: number;
   by?: string[];
+  distance?: boolean;
   title?: string;
   cellSize?: number;
   output: string;
@@ -72,6 +73,10 @@ export const register: Register = (command, context) => {
       "--by <scorer>",
       `score every picture: ${scorers.join(", ")}; repeatable`,
       (key: string, earlier: string[] = []) => [...earlier, key],
+    )
+    .option(
+      "--distance",
+      "score every picture by its distance from the one that its steps lead to (RMS, levels of 255)",
     )
     .option("--title <text>", "title of the sheet; default: the prompt")
     .option("--cell-size <n>", "side of a picture on the sheet, pixels; default 256 at most", toNumber("--cell-size"))
@@ -119,6 +124,7 @@ async function sweep(prompts: readonly string[], flags: Flags, context: CliConte
       variant: flags.variant,
       load: (name, variant) => loadPipeline(name, { ...flags, variant }, context, progress),
       scorers,
+      distance: flags.distance ?? false,
       files,
       onProgress: ({ done, total }) => progress.update("drawing", done, total),
       signal: context.signal,

@@ -160,6 +160,26 @@ describe("runSweep", () => {
     expect(sheet.data.length).toBe(sheet.width * sheet.height * 3);
   });
 
+  it("measures how far pictures are from where their steps lead", async () => {
+    const settings = { guidanceScale: 1 };
+    const { cells } = await runSweep({
+      ...base,
+      settings,
+      x: axis("steps=2,100"),
+      y: axis("sampler=euler,heun"),
+      distance: true,
+    });
+    const [[few, many], [, limit]] = cells.map((row) => row.map(({ images }) => images[0]!.scores.distance!)) as [
+      [number, number],
+      [number, number],
+    ];
+    expect(limit).toBe(0);
+    expect(many).toBeLessThan(few);
+    const [drawn, converged] = [cells[0]![0]!, cells[1]![1]!].map(({ images }) => images[0]!.data);
+    const square = drawn!.reduce((sum, value, i) => sum + (value - converged![i]!) ** 2, 0);
+    expect(few).toBeCloseTo(Math.sqrt(square / drawn!.length), 10);
+  });
+
   it.each([
     ["the same axis twice", { x: "seed=0", y: "seed=1" }, /change the same thing/],
     ["steps against evaluations", { x: "steps=1", y: "evaluations=1" }, /change the same thing/],

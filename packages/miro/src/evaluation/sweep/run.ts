@@ -35,6 +35,11 @@ export interface SweepOptions {
   load(model: string, variant: string | undefined): Promise<MiroPipeline>;
   /** Judges of every picture. */
   scorers?: readonly Scorer[];
+  /**
+   * Give every picture a score `distance`: how far it is from the picture that the same noise and the same settings converge
+   * to (Heun's method with 200 evaluations), root mean square over all values, in levels of 255. Tells what is lost to few steps.
+   */
+  distance?: boolean;
   /** Where each picture is kept; those that are there with the same settings are not drawn again. */
   files?: PictureFiles;
   onProgress?: (progress: SweepProgress) => void;
@@ -102,12 +107,15 @@ export async function runSweep(options: SweepOptions): Promise<SweepResult> {
   );
   const warnings = new Set<string>();
   let done = 0;
+  let converged = new Map<string, RgbImage>();
   const take = async (place: Place, image: RgbImage, settings: ImageSettings): Promise<void> => {
     const scores: Record<string, number> = {};
     for (const scorer of scorers) {
       const [score] = await scorer.score([image], [place.prompt], { ...(signal && { signal }) });
       scores[scorer.key] = score!;
     }
+    const limit = converged.get(limitKey(place));
+    if (limit) scores.distance = rmsDifference(image, limit);
     const { width, height, data } = image;
     const path = files?.path(place) ?? null;
     cells[place.row]![place.column]!.images[place.nth] = {
@@ -128,6 +136,7 @@ export async function runSweep(options: SweepOptions): Promise<SweepResult> {
     const pipe = await options.load(model, variant);
     try {
       if (groups.length > 1) for (const place of group) leaveOutUnknown(place, pipe, cells[place.row]![place.column]!);
+      if (options.distance) converged = await drawConverged(pipe, group, signal);
       const kept = files ? await files.finished(group, await describePictures(pipe, group)) : new Map();
       for (const place of group) {
         const found = kept.get(place.index);
@@ -221,6 +230,39 @@ function leaveOutUnknown(place: Place, { coherenceKeys }: MiroPipeline, cell: Sw
     options[field] = Object.fromEntries(known);
   }
   place.options = options;
+}
+
+/** Evaluations of Heun's method after which a picture does not change visibly any more. */
+const CONVERGED_STEPS = 100;
+
+/** What decides the picture that a place converges to: everything but the sampler and its steps. */
+function limitKey({ prompt, seed, options: { sampler, steps, ...rest } }: Place): string {
+  return JSON.stringify([prompt, seed, Object.entries(rest).sort(([a], [b]) => (a < b ? -1 : 1))]);
+}
+
+async function drawConverged(
+  pipe: MiroPipeline,
+  places: readonly Place[],
+  signal: AbortSignal | undefined,
+): Promise<Map<string, RgbImage>> {
+  const limits = new Map<string, RgbImage>();
+  const distinct = [...new Map(places.map((place) => [limitKey(place), place])).values()];
+  const slow = distinct.map((place) => ({
+    ...place,
+    options: { ...place.options, sampler: "heun", steps: CONVERGED_STEPS },
+  }));
+  await drawPictures(pipe, slow, {
+    signal,
+    onImage: ({ width, height, data }, place) => void limits.set(limitKey(place as Place), { width, height, data }),
+  });
+  return limits;
+}
+
+/** Root mean square difference of two pictures of one size, in levels. */
+function rmsDifference(a: RgbImage, b: RgbImage): number {
+  let sum = 0;
+  for (let i = 0; i < a.data.length; i++) sum += (a.data[i]! - b.data[i]!) ** 2;
+  return Math.sqrt(sum / a.data.length);
 }
 
 async function readPixels(path: string): Promise<RgbImage> {
