@@ -11,6 +11,9 @@ export {
   type SamplerComparisonOptions,
   type SamplerComparisonRow,
 } from "./evaluation/sampler-comparison.js";
+export { type Axis, parseAxis } from "./evaluation/sweep/axis.js";
+export { sweepSheet, sweepToJson } from "./evaluation/sweep/report.js";
+export { runSweep, type SweepOptions, type SweepResult } from "./evaluation/sweep/run.js";
 export { combine, type Guidance, guidanceWeight } from "./flow/guidance.js";
 export {
   type Draw,
@@ -71,6 +74,7 @@ export {
 export type { PromptEmbedding, TextStates } from "./pipeline/conditioning.js";
 export { availableDevices, type ComputeDType, resolveDType } from "./pipeline/device.js";
 export type { GenerateOptions, GenerateProgress } from "./pipeline/generate-options.js";
+export type { DownloadProgress } from "./pipeline/hub.js";
 export type { WeightsIdentity } from "./pipeline/identity.js";
 export {
   encodeImage,
@@ -81,6 +85,7 @@ export {
   readImageFile,
 } from "./pipeline/image-files.js";
 export { contactSheet, type RgbImage } from "./pipeline/images.js";
+export { type LabelledSheetOptions, labelledSheet, type SheetCell } from "./pipeline/labelled-sheet.js";
 export type { FromPretrainedOptions } from "./pipeline/load-options.js";
 export {
   type GeneratedImage,
@@ -89,9 +94,17 @@ export {
   settingsToText,
   textToSettings,
 } from "./pipeline/metadata.js";
+export {
+  type CachedRepository,
+  type CachedRevision,
+  type ListedRelease,
+  listModels,
+  type ModelList,
+} from "./pipeline/model-list.js";
 export { type GenerateResult, MiroPipeline } from "./pipeline/pipeline.js";
 export { encodePng, type PngInfo, type PngText, readPng } from "./pipeline/png.js";
 export { type PromptRequest, readPromptFile } from "./pipeline/prompt-file.js";
+export { RELEASES, type Release } from "./pipeline/releases.js";
 export {
   type BestOf,
   type BestOfOptions,

@@ -1,10 +1,10 @@
 /** `miro doctor`: what was found on this machine, and how to fix what is missing. */
-import { existsSync, readdirSync, statfsSync } from "node:fs";
+import { existsSync, readdirSync } from "node:fs";
 import { availableParallelism, cpus, freemem, totalmem } from "node:os";
-import { dirname, resolve } from "node:path";
 import { MiroError } from "../errors.js";
 import { bundledModel } from "../pipeline/bundled.js";
 import { hubCache, hubEndpoint, hubOffline } from "../pipeline/hub.js";
+import { freeBytes } from "../pipeline/model-list.js";
 import { version } from "../version.js";
 import type { CliContext, Register } from "./context.js";
 
@@ -150,16 +150,4 @@ function cache(): Finding[] {
     findings.push(free < 14e9 ? { name: "disk", value, state: "note", fix } : { name: "disk", value, state: "ok" });
   }
   return findings;
-}
-
-/** Free space of the disk that holds, or would hold, a folder. */
-function freeBytes(folder: string): number | null {
-  let at = resolve(folder);
-  while (!existsSync(at) && dirname(at) !== at) at = dirname(at);
-  try {
-    const { bavail, bsize } = statfsSync(at);
-    return bavail * bsize;
-  } catch {
-    return null;
-  }
 }

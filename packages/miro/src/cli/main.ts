@@ -24,6 +24,10 @@ const COMMANDS: Record<string, Entry> = {
     load: () => import("./info.js"),
   },
   score: { summary: "score picture files", load: () => import("./score.js") },
+  models: {
+    summary: "list the models that can be loaded, and what is in the cache",
+    load: () => import("./models.js"),
+  },
   doctor: {
     summary: "report what was found on this machine and how to fix what is missing",
     load: () => import("./doctor.js"),

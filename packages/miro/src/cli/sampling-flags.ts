@@ -1,5 +1,4 @@
 /** The flags that name a checkpoint and say how it samples: the same for every command that draws. */
-import { basename } from "node:path";
 import { setNumThreads } from "@miro-t2i/torch";
 import type { Command } from "commander";
 import { InvalidInputError, invalid } from "../errors.js";
@@ -149,8 +148,7 @@ export function loadPipeline(
       quantization: flags.quantize as "none" | undefined,
     }),
     signal,
-    onDownload: ({ file, bytes, totalBytes }) =>
-      progress.update(`downloading ${basename(file)}`, Math.round(bytes / 1e6), Math.round(totalBytes / 1e6), " MB"),
+    onDownload: (now) => progress.download(now),
   });
 }
 
