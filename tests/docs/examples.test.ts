@@ -1,0 +1,67 @@
+/** Every example of the documentation does what its page says: it is run, as a reader would, and ends without an error. */
+import { spawn } from "node:child_process";
+import { mkdtempSync, readdirSync, readFileSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { fileURLToPath } from "node:url";
+import { transformWithOxc } from "vite";
+import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { type Example, examplesOf } from "./examples.js";
+
+const root = fileURLToPath(new URL("../../", import.meta.url));
+const pages = readdirSync(join(root, "docs")).filter((name) => name.endsWith(".md"));
+const miro = join(root, "packages/miro/bin/miro.mjs");
+
+describe.each(pages)("docs/%s", (page) => {
+  const examples = examplesOf(readFileSync(join(root, "docs", page), "utf8"));
+  let folder: string;
+  // The blocks of a page build on each other: one folder for all, in which the clone's own folders are found.
+  beforeAll(() => {
+    folder = mkdtempSync(join(tmpdir(), "miro-docs-"));
+    for (const name of ["models", "recipes", "node_modules", "package.json", "tests"])
+      symlinkSync(join(root, name), join(folder, name));
+  });
+  afterAll(() => rmSync(folder, { recursive: true, force: true }));
+
+  it("has examples", () => {
+    expect(examples.filter(({ notRun }) => notRun === null).length).toBeGreaterThan(0);
+  });
+
+  it.each(examples.filter(({ notRun }) => notRun === null).map((example) => [example.line, example] as const))(
+    "line %i",
+    async (_, example) => {
+      const { code, output } = await runExample(example, folder);
+      expect(code, output).toBe(0);
+    },
+    300_000,
+  );
+});
+
+/** Runs a block in a folder; `npx miro` and `miro` mean this clone's. */
+async function runExample(
+  { language, code, line }: Example,
+  folder: string,
+): Promise<{ code: number; output: string }> {
+  if (language === "sh") {
+    const prelude = `npx() { [ "$1" = miro ] && shift; node "${miro}" "$@"; }; miro() { node "${miro}" "$@"; }\n`;
+    return run("bash", ["-euo", "pipefail", "-c", prelude + code], folder);
+  }
+  const file = join(folder, `example-${line}.mjs`);
+  const { code: js } = await transformWithOxc(code, `example-${line}.ts`, { target: "node20" });
+  writeFileSync(file, js);
+  return run(process.execPath, [file], folder);
+}
+
+function run(command: string, args: readonly string[], cwd: string): Promise<{ code: number; output: string }> {
+  return new Promise((resolve, reject) => {
+    const child = spawn(command, args, { cwd, env: { ...process.env, CI: "true" }, stdio: ["ignore", "pipe", "pipe"] });
+    let output = "";
+    for (const stream of [child.stdout, child.stderr]) {
+      stream.on("data", (part: Buffer) => {
+        output += part;
+      });
+    }
+    child.on("error", reject);
+    child.on("close", (code) => resolve({ code: code ?? -1, output }));
+  });
+}
