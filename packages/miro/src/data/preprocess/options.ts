@@ -97,11 +97,7 @@ export const preprocessSchema = z.strictObject({
     "error, skip or allow",
     "samples without a row in the score file: error fails the shard, skip leaves them out, allow writes them without scores",
   ),
-  batchSize: field(
-    count.default(64),
-    "a positive integer",
-    "samples of one pass on a GPU, and of one call of a scorer; default 64",
-  ),
+  batchSize: field(count.default(64), "a positive integer", "samples of one pass on a GPU; default 64"),
   device: field(name.default("cpu"), "a device such as cpu, cuda or cuda:1", "cpu, cuda, cuda:1, …; default cpu"),
   dtype: field(
     z.enum(["auto", "float32", "bfloat16"]).default("auto"),

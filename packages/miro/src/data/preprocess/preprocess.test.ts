@@ -354,6 +354,24 @@ describe("captions", () => {
     });
   });
 
+  it("that change take their scores with them: none stays beside another text", async () => {
+    const where = places();
+    const tsv = join(folder, "changing.tsv");
+    const given: Changes = { stage: "rewards", shards: ["b"], syntheticCaptions: tsv };
+    writeFileSync(tsv, "000.jpg\ts\tfirst\n002.png\ts\tother\n");
+    await run(where, given);
+    writeFileSync(tsv, "000.jpg\ts\tsecond text\n");
+    const partly = await run(where, { ...given, scorers: ["sharpness"] });
+    expect(partly.shards[0]).toMatchObject({
+      status: "failed",
+      message: expect.stringMatching(/synthetic_colorfulness judges "first"/),
+    });
+    expect((await run(where, given)).counts.done).toBe(1);
+    const scores = readScores(join(where.csvDir, "b_scores.csv"));
+    expect(scores.get("000")!.get("synthetic_caption")).toBe("second text");
+    expect([...scores.get("002")!.keys()].sort()).toEqual(["colorfulness", "sharpness"]);
+  });
+
   it("reach scorers as published: the short one for some, the long one for the others", async () => {
     const length = (key: string, stage: "rewards" | "vqa") =>
       registerScorer({

@@ -216,7 +216,7 @@ async function scoreStage(prepared: Prepared, stage: Stage, pool: DecodePool, me
       if (scorers.length === 0) await forAll(loadScorers(specs, options, scorers));
       beginManifest(`${base}.manifest.json`, plan);
       const place: Workplace = { options, csvDir, pool, table, onSample: (done, total) => meter.sample(done, total) };
-      const { outcome, skipped } = await scoreShard(shard, { place, scorers, mayPublish: holds });
+      const { outcome, skipped } = await scoreShard(shard, { place, stage, scorers, mayPublish: holds });
       close(`${base}.manifest.json`, `${base}.skipped.jsonl`, { plan, outcome, skipped, report });
     });
   } finally {

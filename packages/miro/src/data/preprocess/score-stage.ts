@@ -11,7 +11,8 @@ import type { Scorer } from "../../rewards/scorer.js";
 import { LONG_COLUMN, resolveCaptions, type SampleCaptions, SHORT_COLUMN } from "./captions.js";
 import { captionDetails } from "./latent-stage.js";
 import { countReasons, type Outcome, sha256 } from "./manifest.js";
-import { mergeScores, readScores, type ScoreRow, type ScoreTable, writeScores } from "./scores-csv.js";
+import type { Stage } from "./options.js";
+import { isTextColumn, mergeScores, readScores, type ScoreRow, type ScoreTable, writeScores } from "./scores-csv.js";
 import { breathe, inSeconds, noTimings, SkipList, scoresPath, timed, type Workplace } from "./shard-work.js";
 import type { RawSample, Skipped, SourceShard } from "./sources.js";
 
@@ -19,6 +20,8 @@ import type { RawSample, Skipped, SourceShard } from "./sources.js";
 const JUDGES_SHORT = new Set(["image_reward_score", "pick_a_score_score", "hpsv2_score", "sciscore_score"]);
 /** Pixels of one call of the scorers, in bytes: large pictures go in smaller batches. */
 const MAX_BATCH_BYTES = 128 * 2 ** 20;
+/** Samples of one call on a processor: larger batches save nothing there, but are waited for. */
+const CPU_BATCH = 8;
 
 /** Which synthetic caption a scorer is given. */
 export function judgedText(key: string, mode: "published" | "long"): "short" | "long" {
@@ -36,7 +39,12 @@ interface Ready {
  */
 export async function scoreShard(
   shard: SourceShard,
-  { place, scorers, mayPublish }: { place: Workplace; scorers: readonly Scorer[]; mayPublish: () => void },
+  {
+    place,
+    stage,
+    scorers,
+    mayPublish,
+  }: { place: Workplace; stage: Stage; scorers: readonly Scorer[]; mayPublish: () => void },
 ): Promise<{ outcome: Outcome; skipped: Skipped[] }> {
   const { options, pool, table, csvDir, onSample } = place;
   const timings = noTimings();
@@ -45,15 +53,16 @@ export async function scoreShard(
   const skips = new SkipList(shard.label, options.strict);
   const content = await timed(timings, "read", () => shard.read());
   skips.add(...content.skipped);
-  // The stage that comes first decides on the captions; later ones take what it has stored.
-  const stored = readScores(path);
+  // The stage that comes first decides on the captions; the later one takes what it has stored.
   const { captions, counts } = await resolveCaptions(content.samples, {
     table,
-    stored: options.stage === "vqa" || table === null ? stored : new Map(),
+    stored: stage === "vqa" ? readScores(path) : new Map(),
     scoresPath: path,
     use: options.synthetic,
   });
+  if (stage === "rewards" && !options.overwrite) refuseOtherCaptions(path, captions, scorers);
   const results: ScoreTable = new Map();
+  const size = options.device === "cpu" ? Math.min(CPU_BATCH, options.batchSize) : options.batchSize;
   let batch: Ready[] = [];
   let batchBytes = 0;
   let done = 0;
@@ -72,7 +81,7 @@ export async function scoreShard(
     orient: options.exifOrientation,
   });
   for await (const { item, result, waitedMs } of pool.inOrder(content.samples, job, {
-    ahead: pool.capacity + options.batchSize,
+    ahead: pool.capacity + size,
     signal: options.signal,
   })) {
     timings.wait += waitedMs;
@@ -82,13 +91,15 @@ export async function scoreShard(
       timings.decode += result.decodeMs;
       batch.push({ sample: item, image: { width: result.width, height: result.height, data: result.pixels! } });
       batchBytes += result.pixels!.length;
-      if (batch.length >= options.batchSize || batchBytes >= MAX_BATCH_BYTES) await flush();
+      if (batch.length >= size || batchBytes >= MAX_BATCH_BYTES) await flush();
     }
     onSample(++done, content.samples.length);
   }
   await flush();
   mayPublish();
-  const text = await timed(timings, "write", () => writeScores(path, mergeScores(readScores(path), results)));
+  const text = await timed(timings, "write", () =>
+    writeScores(path, mergeScores(withoutOldCaptions(readScores(path), results), results)),
+  );
   timings.total = performance.now() - started;
   return {
     skipped: skips.entries,
@@ -103,6 +114,43 @@ export async function scoreShard(
       seconds: inSeconds(timings),
     },
   };
+}
+
+/** Scores of synthetic captions that are to be replaced would stay beside new texts: only their scorers can bring them up to date. */
+function refuseOtherCaptions(
+  path: string,
+  captions: ReadonlyMap<string, SampleCaptions>,
+  scorers: readonly Scorer[],
+): void {
+  const renewed = new Set(scorers.map(({ key }) => `synthetic_${key}`));
+  for (const [key, row] of readScores(path)) {
+    const now = captions.get(key);
+    if (now === undefined || row.get(LONG_COLUMN) === now.synthetic?.long) continue;
+    const stale = [...row.keys()].find((name) => isSyntheticScore(name) && !renewed.has(name));
+    if (stale === undefined) continue;
+    throw new MiroError(
+      `${path}, key ${key}: ${stale} judges ${JSON.stringify(row.get(LONG_COLUMN) ?? "another caption")}, which is no longer the sample's ` +
+        `synthetic caption; run its scorer too, or drop such scores with --overwrite`,
+    );
+  }
+}
+
+/** The old rows without what belongs to synthetic captions that are replaced or gone. */
+function withoutOldCaptions(old: ScoreTable, results: ScoreTable): ScoreTable {
+  return new Map(
+    [...old].map(([key, row]) => {
+      const now = results.get(key);
+      if (now === undefined || now.get(LONG_COLUMN) === row.get(LONG_COLUMN)) return [key, row];
+      const kept = [...row].filter(
+        ([name]) => name !== LONG_COLUMN && name !== SHORT_COLUMN && !isSyntheticScore(name),
+      );
+      return [key, new Map(kept)];
+    }),
+  );
+}
+
+function isSyntheticScore(name: string): boolean {
+  return name.startsWith("synthetic_") && !isTextColumn(name);
 }
 
 interface ScoreContext {
