@@ -1,52 +1,80 @@
-/** `miro train`: trains a model by a recipe. */
+/** `miro train`: trains a model by a recipe, or shows what the recipe is. */
 import { join } from "node:path";
+import { InvalidInputError } from "../errors.js";
 import { pretrainingOf } from "../training/emoji/recipes.js";
 import { type Progress, ProgressLine } from "../training/logging.js";
-import { parseRecipe, readRecipe } from "../training/recipe.js";
+import { parseRecipe } from "../training/recipe.js";
+import { type ComposedRecipe, composeRecipe } from "../training/recipe-source.js";
+import { resolvedValues, resolvedYaml } from "../training/resolved-recipe.js";
 import { runTraining } from "../training/run.js";
-import type { Register } from "./context.js";
+import type { CliContext, Register } from "./context.js";
 
 const EXAMPLES = `
 Examples:
-  miro train recipes/emoji.yaml
+  miro train emoji
   miro train recipes/emoji.yaml trainer.batch_size=64 optimizer.lr=1e-3 --output runs/try-2
-  miro train recipes/emoji.yaml --output runs/try-2 --resume
+  miro train emoji --output runs/try-2 --resume
+  miro train multi_cad_synth data.dir=/data --print         every value, and where it comes from
+  miro train clip_score_cad extends=base/as_upstream        another recipe on top
 
-Ctrl-C stores a checkpoint and stops; --resume continues from it exactly. A second Ctrl-C stops at once; the last stored
-checkpoint stays. The run's folder holds recipe.yaml, log.jsonl, samples/, checkpoints/ and, at the end, export/.
+A recipe is a path, or the name of a file in the folder recipes. Ctrl-C stores a checkpoint and stops; --resume continues from it
+exactly. A second Ctrl-C stops at once; the last stored checkpoint stays. The run's folder holds recipe.yaml, log.jsonl, samples/,
+checkpoints/ and, at the end, export/. docs/training.md tells more.
 `;
+
+interface Flags {
+  output?: string;
+  resume?: boolean;
+  print?: boolean;
+  json?: boolean;
+}
 
 export const register: Register = (command, context) => {
   command
-    .argument("<recipe>", "YAML file of the recipe")
+    .argument("<recipe>", "name or file of the recipe")
     .argument("[key=value...]", "values that replace those of the recipe")
     .option("--output <dir>", "folder of the run (default: runs/NAME)")
     .option("--resume", "continue from the newest checkpoint in the folder of the run")
+    .option("--print", "print the whole recipe with the origin of every value, and do nothing else")
     .option("--json", "print the result as JSON")
     .addHelpText("after", EXAMPLES)
-    .action(
-      async (path: string, overrides: string[], options: { output?: string; resume?: boolean; json?: boolean }) => {
-        const json = readRecipe(path, overrides);
-        const pretrain = pretrainingOf(json);
-        const recipe = pretrain === null ? parseRecipe(json, path) : null;
-        const progress = new ProgressLine({ isTTY: context.interactive, write: context.stderr });
-        const surroundings = {
-          output: options.output ?? join("runs", recipe?.name ?? String(json.name)),
-          resume: options.resume ?? false,
-          signal: context.signal,
-          onProgress: (now: Progress) => progress.update(now),
-          onMessage: (message: string) => progress.say(message),
-        };
-        const result = await (recipe === null
-          ? pretrain!(json, path, surroundings)
-          : runTraining({ recipe, ...surroundings })
-        ).finally(() => progress.end());
-        if (options.json) context.stdout(`${JSON.stringify(result)}\n`);
-        if (!result.finished) {
-          context.stderr(`stopped at step ${result.step}; continue with --resume\n`);
-          throw context.signal.reason;
-        }
-        if (!options.json) context.stderr(`done: ${result.exported ?? result.checkpoint}\n`);
-      },
-    );
+    .action(async (name: string, overrides: string[], flags: Flags) => {
+      const composed = composeRecipe(name, overrides);
+      if (flags.print) print(composed, flags, context);
+      else await train(composed, flags, context);
+    });
 };
+
+function print({ json, path, origins }: ComposedRecipe, flags: Flags, { stdout }: CliContext): void {
+  if (pretrainingOf(json) !== null)
+    throw new InvalidInputError(`${path}: --print is for recipes of the diffusion network`);
+  const recipe = parseRecipe(json, path, origins);
+  stdout(
+    flags.json
+      ? `${JSON.stringify({ recipe: path, values: resolvedValues(recipe, origins) })}\n`
+      : resolvedYaml(recipe, origins),
+  );
+}
+
+async function train({ json, path, origins }: ComposedRecipe, flags: Flags, context: CliContext): Promise<void> {
+  const pretrain = pretrainingOf(json);
+  const recipe = pretrain === null ? parseRecipe(json, path, origins) : null;
+  const progress = new ProgressLine({ isTTY: context.interactive, write: context.stderr });
+  const surroundings = {
+    output: flags.output ?? join("runs", recipe?.name ?? String(json.name)),
+    resume: flags.resume ?? false,
+    signal: context.signal,
+    onProgress: (now: Progress) => progress.update(now),
+    onMessage: (message: string) => progress.say(message),
+  };
+  const result = await (recipe === null
+    ? pretrain!(json, path, surroundings)
+    : runTraining({ recipe, ...surroundings })
+  ).finally(() => progress.end());
+  if (flags.json) context.stdout(`${JSON.stringify(result)}\n`);
+  if (!result.finished) {
+    context.stderr(`stopped at step ${result.step}; continue with --resume\n`);
+    throw context.signal.reason;
+  }
+  if (!flags.json) context.stderr(`done: ${result.exported ?? result.checkpoint}\n`);
+}

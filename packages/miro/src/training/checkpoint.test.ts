@@ -27,7 +27,7 @@ const at = (step: number): TrainingCheckpoint => ({
     recipe: { name: "x" },
   },
   network: { w: tensor([step, 2]) },
-  ema: { w: tensor([3]) },
+  emas: { ema_network: { w: tensor([3]) }, ema_network_0_999: { w: tensor([step]) } },
   optimizer: { "0.exp_avg": tensor([4]) },
 });
 
@@ -39,6 +39,8 @@ describe("training checkpoints", () => {
       const loaded = loadTrainingCheckpoint(listCheckpoints(folder).at(-1)!.path);
       expect(loaded.state).toEqual(at(30).state);
       expect(loaded.network.w!.toList()).toEqual([30, 2]);
+      expect(loaded.emas.ema_network!.w!.toList()).toEqual([3]);
+      expect(loaded.emas.ema_network_0_999!.w!.toList()).toEqual([30]);
       expect(loaded.optimizer["0.exp_avg"]!.toList()).toEqual([4]);
     });
   });

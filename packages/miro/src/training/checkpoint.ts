@@ -3,7 +3,7 @@
  *
  *   RUN/checkpoints/step-00001000/
  *     network.safetensors     network.* and preconditioning.*, float32
- *     ema.safetensors         the averaged network
+ *     ema.safetensors         the averaged network; a further average of decay 0.999 is ema_0_999.safetensors
  *     optimizer.safetensors   moments, one tensor for each parameter
  *     state.json              step, EMA updates, the resolved recipe
  *
@@ -23,7 +23,7 @@ import {
   writeFileSync,
 } from "node:fs";
 import { join } from "node:path";
-import { readSafetensors, type Tensor, writeSafetensors } from "@miro-t2i/torch";
+import { type GradScalerState, readSafetensors, type Tensor, writeSafetensors } from "@miro-t2i/torch";
 import { MiroError } from "../errors.js";
 
 /** The plain part of a checkpoint, `state.json`. */
@@ -38,6 +38,8 @@ export interface TrainingState {
   seconds: number;
   /** Updates that the optimiser has made: `step` without the skipped ones. */
   optimizerStep: number;
+  /** With `16-mixed`. */
+  scaler?: GradScalerState;
   /** The resolved recipe of the run. */
   recipe: unknown;
 }
@@ -47,11 +49,14 @@ export type NamedTensors = Record<string, Tensor>;
 export interface TrainingCheckpoint {
   state: TrainingState;
   network: NamedTensors;
-  ema: NamedTensors;
+  /** The averaged networks by their published names, `ema_network` and `ema_network_0_999`. */
+  emas: Record<string, NamedTensors>;
   optimizer: NamedTensors;
 }
 
-const parts = ["network", "ema", "optimizer"] as const;
+/** The file of an average. */
+const emaFile = (name: string) => `${name.replace(/^ema_network/, "ema")}.safetensors`;
+const emaFilePattern = /^ema(_[\w-]+)?\.safetensors$/;
 const finalName = /^step-(\d{8,})$/;
 
 /** Complete checkpoints below `folder`, oldest first. */
@@ -74,7 +79,10 @@ export function saveTrainingCheckpoint(folder: string, checkpoint: TrainingCheck
   removeLeftovers(folder);
   try {
     mkdirSync(temporary);
-    for (const part of parts) writeSafetensors(join(temporary, `${part}.safetensors`), checkpoint[part]);
+    writeSafetensors(join(temporary, "network.safetensors"), checkpoint.network);
+    for (const [name, average] of Object.entries(checkpoint.emas))
+      writeSafetensors(join(temporary, emaFile(name)), average);
+    writeSafetensors(join(temporary, "optimizer.safetensors"), checkpoint.optimizer);
     writeFileSync(join(temporary, "state.json"), `${JSON.stringify(checkpoint.state, null, 2)}\n`, { flush: true });
     flushFolder(temporary);
     if (existsSync(path)) removeFolder(folder, name);
@@ -105,8 +113,17 @@ export function loadTrainingCheckpoint(path: string): TrainingCheckpoint {
   }
   if (state.format !== 1)
     throw new MiroError(`${statePath}: format ${String(state.format)}; this version reads format 1`);
-  const read = (part: string) => Object.fromEntries(readSafetensors(join(path, `${part}.safetensors`)));
-  return { state, network: read("network"), ema: read("ema"), optimizer: read("optimizer") };
+  const read = (file: string) => Object.fromEntries(readSafetensors(join(path, file)));
+  const averages = readdirSync(path).flatMap((file) => {
+    const suffix = emaFilePattern.exec(file);
+    return suffix === null ? [] : [[`ema_network${suffix[1] ?? ""}`, read(file)] as const];
+  });
+  return {
+    state,
+    network: read("network.safetensors"),
+    emas: Object.fromEntries(averages),
+    optimizer: read("optimizer.safetensors"),
+  };
 }
 
 /** Removes what an earlier process left half-written or half-removed. */

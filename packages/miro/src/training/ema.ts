@@ -7,6 +7,7 @@
  * initial weights. Only tensors that require gradients are averaged; buffers keep the values they were copied with.
  */
 import { aten, type nn, noGrad, type Tensor } from "@miro-t2i/torch";
+import { pythonFloat } from "../data/training/python-number.js";
 import { invalid } from "../errors.js";
 
 export interface EmaOptions {
@@ -16,6 +17,11 @@ export interface EmaOptions {
   warmup?: boolean;
   /** Average at every k-th update only, with the decay of k of them. */
   everyNSteps?: number;
+}
+
+/** The published name of the average number `index`: `ema_network`, then `ema_network_0_999`. */
+export function emaName(decay: number, index: number): string {
+  return index === 0 ? "ema_network" : `ema_network_${pythonFloat(decay).replaceAll(".", "_")}`;
 }
 
 export class Ema<M extends nn.Module = nn.Module> {

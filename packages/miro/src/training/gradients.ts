@@ -5,13 +5,15 @@
  * so the batch's gradient does not depend, up to rounding, on how its rows are divided. (Reward dropout inside the network
  * does: it is drawn from the process-wide generator, which is seeded by (seed, k, first row).)
  */
-import { autocast, Generator, manualSeed, type Tensor } from "@miro-t2i/torch";
+import { autocast, Generator, manualSeed, scope, type Tensor } from "@miro-t2i/torch";
 import { type Draw, drawFrom, type FlowMatchingLoss, type LossBatch, type Precision } from "../flow/loss.js";
 import type { FlowPrecond } from "../networks/precond.js";
 import type { Rin } from "../networks/rin.js";
 import { mixSeed } from "./batches.js";
 
-export type PrecisionName = "32-true" | "bf16-mixed";
+/** Names of the precisions, as upstream has them. */
+export const PRECISIONS = ["32-true", "bf16-mixed", "16-mixed"] as const;
+export type PrecisionName = (typeof PRECISIONS)[number];
 
 /** Rows `start` … `start + count - 1` of a batch of `batchSize`. */
 export interface Rows {
@@ -33,24 +35,55 @@ export interface Model {
   loss: FlowMatchingLoss;
 }
 
+export interface GradientOptions {
+  seed: number;
+  /** The step, from 1. */
+  k: number;
+  /** Which rows of the whole batch these are. */
+  rows: Rows;
+  precision: PrecisionName;
+  /** The gradients are to be divided by it; by default 1. */
+  lossScale?: number;
+}
+
+/**
+ * Adds the gradients of some rows in `turns` of equally many, each of which needs the memory of its rows only. Each turn is freed
+ * before the next begins.
+ */
+export function accumulateInTurns(
+  model: Model,
+  batch: LossBatch,
+  { turns, ...options }: GradientOptions & { turns: number },
+): StepTerms {
+  const { rows } = options;
+  const parts = divideRows(rows.count, turns).map(({ start, count }) => {
+    const some = { start: rows.start + start, count, batchSize: rows.batchSize };
+    const terms = scope(() =>
+      accumulateGradients(model, rowsOf(batch, { start, count, batchSize: rows.count }), { ...options, rows: some }),
+    );
+    return { terms, rows: { start, count, batchSize: rows.count } };
+  });
+  return combineTerms(parts);
+}
+
 /**
  * Adds this replica's share of the gradient of the batch's mean loss to the parameters. Call it inside a `scope()`.
  * @param batch the rows of this replica
- * @param k the step, from 1
  */
 export function accumulateGradients(
   { network, preconditioning, loss }: Model,
   batch: LossBatch,
-  { seed, k, rows, precision }: { seed: number; k: number; rows: Rows; precision: PrecisionName },
+  { seed, k, rows, precision, lossScale = 1 }: GradientOptions,
 ): StepTerms {
   manualSeed(mixSeed(seed, 2, k, rows.start));
   const drawAll = drawFrom(new Generator().manualSeed(mixSeed(seed, 3, k)));
   const draw: Draw = (purpose, kind, [, ...rest]) =>
     drawAll(purpose, kind, [rows.batchSize, ...rest]).narrow(0, rows.start, rows.count);
   const device = network.latents.device.startsWith("cuda") ? "cuda" : "cpu";
-  const run: Precision = precision === "32-true" ? (f) => f() : (f) => autocast({ device, dtype: "bfloat16" }, f);
+  const dtype = precision === "16-mixed" ? "float16" : "bfloat16";
+  const run: Precision = precision === "32-true" ? (f) => f() : (f) => autocast({ device, dtype }, f);
   const terms = loss.call(preconditioning, network, batch, { draw, precision: run });
-  terms.loss.mul(rows.count / rows.batchSize).backward();
+  terms.loss.mul((lossScale * rows.count) / rows.batchSize).backward();
   return { loss: terms.loss.item(), rawLoss: terms.rawLoss.item(), logvar: terms.logvar?.item() };
 }
 

@@ -9,9 +9,14 @@ import { Rin } from "../networks/rin.js";
 import { loadCheckpoint } from "../pipeline/checkpoint.js";
 import type { Recipe } from "./recipe.js";
 
+/** The network alone. */
+export function createNetwork(recipe: Recipe): Rin {
+  return new Rin(parseRinConfig(recipe.network), { nanRewardAsZeroInTraining: recipe.loss.nanRewardAsZero });
+}
+
 /** Network and preconditioning on the CPU, in training mode, with weights drawn from the global generator. */
 export function createNetworks(recipe: Recipe): { network: Rin; preconditioning: FlowPrecond } {
-  const network = new Rin(parseRinConfig(recipe.network));
+  const network = createNetwork(recipe);
   if (recipe.initialization.distinctTokens) distinguishTokens(network);
   const preconditioning = new FlowPrecond(parsePrecondConfig(recipe.preconditioning));
   network.train();

@@ -1,8 +1,13 @@
-import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
-import { join } from "node:path";
+import { dirname, join } from "node:path";
 import { afterAll, describe, expect, it } from "vitest";
-import { loadRecipe, nearest, parseRecipe, recipeToJson } from "./recipe.js";
+import { parse as parseYaml } from "yaml";
+import { readEnvironment, siteSettings } from "./environment.js";
+import { nearest } from "./nearest.js";
+import { loadRecipe, parseRecipe, recipeToJson } from "./recipe.js";
+import { composeRecipe } from "./recipe-source.js";
+import { resolvedYaml } from "./resolved-recipe.js";
 
 const folder = mkdtempSync(join(tmpdir(), "miro-recipe-"));
 afterAll(() => rmSync(folder, { recursive: true, force: true }));
@@ -75,5 +80,114 @@ describe("nearest", () => {
   it("finds misspelt names and no far ones", () => {
     expect(nearest("batchsize", ["batch_size", "max_steps"])).toEqual(["batch_size"]);
     expect(nearest("zzz", ["batch_size", "max_steps"])).toEqual([]);
+  });
+});
+
+describe("recipes made of parts", () => {
+  const write = (name: string, text: string) => {
+    const path = join(folder, name);
+    mkdirSync(dirname(path), { recursive: true });
+    writeFileSync(path, text);
+    return path;
+  };
+  const none = () => undefined;
+
+  it("merge mappings key by key, replace lists, and remember the line of each value", () => {
+    write("parts/one.yaml", "a: { x: 1, y: 2 }\nlist: [1, 2]\n");
+    write("parts/two.yaml", "a:\n  y: 3\n  z: 4\n");
+    const path = write("whole.yaml", "extends: [parts/one, parts/two.yaml]\nlist: [5]\na:\n  w: 6\n");
+    const { json, origins } = composeRecipe(path, ["a.x=7", "b.c=[8]"], none);
+    expect(json).toEqual({ a: { x: 7, y: 3, z: 4, w: 6 }, list: [5], b: { c: [8] } });
+    const short = Object.fromEntries([...origins].map(([place, origin]) => [place, origin.replace(`${folder}/`, "")]));
+    expect(short).toEqual({
+      "a.x": "command line",
+      "a.y": "parts/two.yaml:2",
+      "a.z": "parts/two.yaml:3",
+      "a.w": "whole.yaml:4",
+      list: "whole.yaml:2",
+      "b.c": "command line",
+    });
+  });
+
+  it("are put on top by extends=, below the other overrides", () => {
+    const top = write("top.yaml", "a: { x: 1, y: 2 }\n");
+    const path = write("below.yaml", "a: { x: 0, y: 0, z: 0 }\n");
+    expect(composeRecipe(path, ["a.x=9", `extends=${top}`], none).json).toEqual({ a: { x: 9, y: 2, z: 0 } });
+  });
+
+  it("are refused in a circle", () => {
+    write("c1.yaml", "extends: c2\n");
+    const path = write("c2.yaml", "extends: c1\n");
+    expect(() => composeRecipe(path, [], none)).toThrow(/c2\.yaml: extends itself/);
+  });
+
+  it("take variables from the environment, unless a value replaces them", () => {
+    // biome-ignore lint/suspicious/noTemplateCurlyInString: the recipe's own syntax
+    const path = write("env.yaml", "a: { dir: '${SITE_DIR}/x', other: '${SITE_OTHER:-there}' }\n");
+    const environment = (name: string) => (name === "SITE_DIR" ? { value: "/d", origin: ".env:3" } : undefined);
+    const { json, origins } = composeRecipe(path, [], environment);
+    expect(json).toEqual({ a: { dir: "/d/x", other: "there" } });
+    expect(origins.get("a.dir")).toBe(".env:3 SITE_DIR");
+    expect(origins.get("a.other")).toMatch(/env\.yaml:1$/);
+    expect(() => composeRecipe(path, [], none)).toThrow(/env\.yaml:1: a\.dir needs the variable SITE_DIR/);
+    expect(composeRecipe(path, ["a.dir=/own"], none).json).toMatchObject({ a: { dir: "/own" } });
+  });
+
+  it("say in errors where the wrong value stands", () => {
+    const path = write("wrong.yaml", `${tiny}ema: { decay: 1.5 }\nloss:\n  cond_drop: 1\n`);
+    expect(() => loadRecipe(path)).toThrow(/wrong\.yaml:11: ema\.decay: /);
+    expect(() => loadRecipe(path, ["ema.decay=0.9"])).toThrow(
+      /wrong\.yaml:13: unknown key loss\.cond_drop; did you mean cond_drop_rate/,
+    );
+    expect(() => load(tiny, "trainer.device_batch_size=3")).toThrow(
+      /^command line: trainer\.device_batch_size: .* a divisor of 4 /,
+    );
+  });
+
+  it("are found by name, and a misspelt name gets the nearest", () => {
+    expect(loadRecipe("multi_cad").name).toBe("multi_cad");
+    expect(() => loadRecipe("multi_cad_sinth")).toThrow(/no recipe of this name; did you mean multi_cad_synth/);
+  });
+
+  it("are printed whole: what is printed is the same recipe without other files", () => {
+    const { json, path, origins } = composeRecipe("multi_cad_synth", ["trainer.devices=8", "data.dir=/data"], none);
+    const recipe = parseRecipe(json, path, origins);
+    const text = resolvedYaml(recipe, origins);
+    expect(parseRecipe(parseYaml(text))).toEqual(recipe);
+    expect(text).toMatch(/devices: 8 # command line/);
+    expect(text).toMatch(/synthetic_embedding_prob: 0\.5 # recipes\/multi_cad_synth\.yaml:\d+/);
+    expect(text).toMatch(/max_steps: 500000 # recipes\/base\/released\.yaml:\d+/);
+    expect(text).toMatch(/keep_last: 2 # default/);
+    expect(text).toMatch(/latents_dim: 1024 # from network\.latents_dim/);
+    expect(text.split("\n").filter((line) => /: \S/.test(line) && !line.includes(" # "))).toEqual([]);
+  });
+});
+
+describe("site settings", () => {
+  const env = (text: string, variables = {}) => {
+    const path = join(folder, "site.env");
+    writeFileSync(path, text);
+    return readEnvironment(path, variables);
+  };
+
+  it("come from the process, then from .env", () => {
+    const text = "# site\nexport MIRO_DATA_DIR=/data\nMIRO_SLURM_PARTITION='gpu 1' # note\n\nMIRO_SLURM_OUTPUT_DIR=\n";
+    expect(siteSettings(env(text))).toEqual({
+      dataDir: "/data",
+      slurmPartition: "gpu 1",
+      slurmOutputDir: "./slurm-logs",
+    });
+    expect(siteSettings(env(text, { MIRO_DATA_DIR: "/other" })).dataDir).toBe("/other");
+    expect(env(text)("MIRO_DATA_DIR")).toMatchObject({ origin: expect.stringMatching(/site\.env:2$/) });
+    expect(siteSettings(readEnvironment(join(folder, "absent.env"), {})).dataDir).toBeUndefined();
+  });
+
+  it.each([
+    ["MIRO_DATA_DIR", /site\.env:1: expected NAME=value/],
+    ["A=1\nMIRO_DATA_DIR=/a b", /site\.env:2: MIRO_DATA_DIR: put the value in single quotes/],
+    ["MIRO_DATA_DIR=$HOME/data", /put the value in single quotes/],
+    ['MIRO_DATA_DIR="$HOME/data"', /put the value in single quotes/],
+  ])("refuse %j, which a shell would read otherwise", (text, message) => {
+    expect(() => env(text)).toThrow(message);
   });
 });

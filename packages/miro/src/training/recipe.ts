@@ -4,18 +4,27 @@
  * Names are upstream's where upstream has them (`trainer.max_steps`, `loss.cond_drop_rate`, `network.num_latents`, …): snake_case
  * in the file, camelCase in the checked {@link Recipe}; the two network sections stay as `config.json` has them.
  */
-import { readFileSync } from "node:fs";
-import { parse as parseYaml } from "yaml";
 import { z } from "zod";
 import { EMOJI_REWARD_KEYS, emojiSceneOptionsSchema } from "../data/emoji/scenes.js";
 import { LATENT_DTYPES } from "../data/training/latents.js";
 import { trainingSetOptionsSchema } from "../data/training/training-set.js";
-import { describe, InvalidInputError, MiroError, systemReason } from "../errors.js";
-import { parsePrecondConfig, parseRinConfig, precondConfigToJson, rinConfigToJson } from "../networks/config.js";
+import { describe, InvalidInputError } from "../errors.js";
+import {
+  parsePrecondConfig,
+  parseRinConfig,
+  precondConfigToJson,
+  type RinConfig,
+  rinConfigToJson,
+} from "../networks/config.js";
+import { batchPlan } from "./batch-plan.js";
+import { PRECISIONS } from "./gradients.js";
+import { nearest } from "./nearest.js";
+import { composeRecipe, type Origins } from "./recipe-source.js";
 
 const count = z.int().positive();
 const probability = z.number().min(0).max(1);
 const object = z.record(z.string(), z.unknown());
+const decay = z.number().min(0).lt(1);
 
 /** Scenes of emoji, rendered and encoded once into a cache of latents. */
 const emojiData = z.strictObject({
@@ -41,6 +50,8 @@ const emojiData = z.strictObject({
 /** Enriched shards, as the published preparation and `miro preprocess` write them. */
 const shardData = z.strictObject({
   kind: z.literal("shards"),
+  /** Folder that relative roots lie in; by default the working directory. */
+  dir: z.string().min(1).optional(),
   ...trainingSetOptionsSchema.shape,
   /** Draw latents as mean + std·noise; false trains on the mean. */
   vaeSample: z.boolean().default(true),
@@ -102,6 +113,8 @@ const recipeSchema = z.strictObject({
       /** A positive value moves the training towards noisy inputs. */
       muT: z.number().default(0),
       stdT: z.number().positive().default(1),
+      /** Upstream's fault: in training an unknown reward is the reward 0, in sampling it is unknown. */
+      nanRewardAsZero: z.boolean().default(false),
     })
     .prefault({}),
   initialization: z
@@ -131,19 +144,42 @@ const recipeSchema = z.strictObject({
   }),
   ema: z
     .strictObject({
-      decay: z.number().min(0).lt(1).default(0.9999),
+      /** One average, or several. The first is `ema_network`, a later one of decay 0.999 is `ema_network_0_999`. */
+      decay: z.union([decay, z.array(decay).min(1)]).default(0.9999),
+      /** Which of them draws the samples and is released, from 0. */
+      defaultIndex: z.int().nonnegative().default(0),
       /** Begin with a short horizon: decay min(decay, (1 + k) / (10 + k)) at update k. */
       warmup: z.boolean().default(false),
       /** Updates that are made at once, with the decay of all of them: less memory traffic for small steps. */
       everyNSteps: count.default(1),
+      /** Upstream's fault: steps that were skipped for their gradients move the averages too. */
+      updateOnSkippedSteps: z.boolean().default(false),
     })
     .prefault({}),
   trainer: z.strictObject({
     maxSteps: count,
+    /** Samples of one optimiser step, all devices together. */
     batchSize: count,
+    /** Processes, one for each device, on each of the nodes. */
+    devices: count.default(1),
+    numNodes: count.default(1),
+    /** Samples that a device computes at once; the rest of its share follows, before the optimiser's step. By default all of it. */
+    deviceBatchSize: count.optional(),
+    /** The same stated as the number of turns. */
+    accumulateGradBatches: count.optional(),
     device: z.string().default("cpu"),
-    /** `bf16-mixed`: matrix products in bfloat16, weights, sums and optimiser in float32. */
-    precision: z.enum(["32-true", "bf16-mixed"]).default("32-true"),
+    /** `bf16-mixed`, `16-mixed`: matrix products in half precision, weights, sums and optimiser in float32. */
+    precision: z.enum(PRECISIONS).default("32-true"),
+    /** With `16-mixed`, what the loss is multiplied by so that small gradients do not vanish. */
+    lossScale: z
+      .strictObject({
+        init: z.number().positive().default(65536),
+        /** Doubled after so many steps without an overflow; halved by an overflow. */
+        growthInterval: count.default(2000),
+      })
+      .prefault({}),
+    /** Upstream's repair: gradients that are not finite become 0 and the step is made (`16-mixed` skips it all the same). */
+    zeroNonFiniteGradients: z.boolean().default(false),
     /** Threads of one tensor operation; 0 leaves the engine's choice. */
     threads: z.int().nonnegative().default(0),
     /** Threads that divide each batch's rows among them; for networks whose operations are too small to divide. CPU only. */
@@ -183,12 +219,13 @@ export type Recipe = z.output<typeof recipeSchema>;
 
 /**
  * Checks a recipe in the form of its file.
+ * @param origins where values come from: the errors then say so
  * @throws InvalidInputError with one line for each unknown key (and the nearest valid names), wrong type or value.
  */
-export function parseRecipe(json: unknown, source = "recipe"): Recipe {
-  const recipe = checkRecipe(recipeSchema, json, source);
+export function parseRecipe(json: unknown, source = "recipe", origins?: Origins): Recipe {
+  const recipe = checkRecipe(recipeSchema, json, source, origins);
   const refuse = (lines: string[]) => {
-    if (lines.length > 0) refuseRecipe(source, lines);
+    if (lines.length > 0) refuseRecipe(source, lines, origins);
   };
   const unknown = Object.keys(recipe.network).filter((key) => !networkKeys.includes(key));
   if (unknown.length > 0) refuse(unknown.map((key) => unknownKey(["network", key], networkKeys)));
@@ -197,11 +234,16 @@ export function parseRecipe(json: unknown, source = "recipe"): Recipe {
     refuse([
       `lr_scheduler.warmup_steps: expected fewer than the ${totalSteps} steps of the schedule (received ${warmupSteps})`,
     ]);
-  const { replicas, batchSize, device } = recipe.trainer;
-  if (replicas > batchSize)
-    refuse([`trainer.replicas: expected at most the batch_size (${batchSize}) (received ${replicas})`]);
+  const { replicas, device } = recipe.trainer;
+  const plan = batchPlan(recipe.trainer);
+  if (typeof plan === "string") refuse([plan]);
+  else if (replicas > plan.deviceBatchSize)
+    refuse([
+      `trainer.replicas: expected at most the ${plan.deviceBatchSize} samples that are computed at once (received ${replicas})`,
+    ]);
   if (replicas > 1 && device !== "cpu") refuse([`trainer.replicas: expected 1 on ${device} (received ${replicas})`]);
-  const network = parseRinConfig(recipe.network);
+  refuse(emaFaults(recipe.ema));
+  const network = parseNetwork(recipe.network, refuse);
   if (recipe.data.kind === "emoji") {
     const unknownRewards = network.coherenceKeys.filter(
       (key) => !(EMOJI_REWARD_KEYS as readonly string[]).includes(key),
@@ -217,6 +259,29 @@ export function parseRecipe(json: unknown, source = "recipe"): Recipe {
     parsePrecondConfig({ ...recipe.preconditioning, num_latents: network.numLatents, latents_dim: network.latentsDim }),
   );
   return recipe;
+}
+
+/** The network's arguments; its errors in the words of a recipe. */
+function parseNetwork(network: Record<string, unknown>, refuse: (lines: string[]) => void): RinConfig {
+  try {
+    return parseRinConfig(network);
+  } catch (error) {
+    if (error instanceof InvalidInputError) refuse(error.message.split("\n"));
+    throw error;
+  }
+}
+
+/** What in a recipe's averages does not fit together, one line each. */
+function emaFaults({ decay, defaultIndex }: Recipe["ema"]): string[] {
+  const decays = [decay].flat();
+  const lines: string[] = [];
+  if (new Set(decays).size < decays.length)
+    lines.push(`ema.decay: expected different values (received ${decays.join(", ")})`);
+  if (defaultIndex >= decays.length)
+    lines.push(
+      `ema.default_index: expected at most ${decays.length - 1}, the last of ema.decay (received ${defaultIndex})`,
+    );
+  return lines;
 }
 
 /** What in a recipe's shards does not fit the rest of it, one line each. */
@@ -245,19 +310,32 @@ function shardFaults(
  * Checks a recipe against the schema of its kind; keys become camelCase.
  * @throws InvalidInputError with one line for each unknown key, wrong type or value
  */
-export function checkRecipe<S extends z.ZodType>(schema: S, json: unknown, source = "recipe"): z.output<S> {
+export function checkRecipe<S extends z.ZodType>(
+  schema: S,
+  json: unknown,
+  source = "recipe",
+  origins?: Origins,
+): z.output<S> {
   const camel = renameKeys(json, camelCase, openSections(schema));
   const result = schema.safeParse(camel);
   if (!result.success)
     refuseRecipe(
       source,
       result.error.issues.flatMap((issue) => explain(issue, camel, schema)),
+      origins,
     );
   return result.data as z.output<S>;
 }
 
-function refuseRecipe(source: string, lines: string[]): never {
-  throw new InvalidInputError(lines.map((line) => `${source}: ${line}`).join("\n"));
+function refuseRecipe(source: string, lines: string[], origins?: Origins): never {
+  throw new InvalidInputError(lines.map((line) => `${originOf(line, origins) ?? source}: ${line}`).join("\n"));
+}
+
+/** Where the value comes from that an error's line is about. */
+function originOf(line: string, origins?: Origins): string | undefined {
+  const place = /^(?:unknown key )?([\w.-]*\w)/.exec(line)?.[1];
+  if (place === undefined || origins === undefined) return undefined;
+  return origins.get(place) ?? [...origins].find(([known]) => known.startsWith(`${place}.`))?.[1];
 }
 
 /** The recipe as its file would state it, every value included. */
@@ -265,46 +343,15 @@ export function recipeToJson(recipe: Recipe): unknown {
   return renameKeys(recipe, snakeCase, openSections(recipeSchema));
 }
 
-/** Reads a recipe file and applies `a.b.c=value` overrides; a value is read as YAML (`3`, `true`, `[a, b]`, `text`). */
-export function loadRecipe(path: string, overrides: readonly string[] = []): Recipe {
-  return parseRecipe(readRecipe(path, overrides), path);
+/** Reads a recipe with overrides and checks it; see recipe-source.ts for names, parts and overrides. */
+export function loadRecipe(name: string, overrides: readonly string[] = []): Recipe {
+  const composed = composeRecipe(name, overrides);
+  return parseRecipe(composed.json, composed.path, composed.origins);
 }
 
-/** A recipe file with its overrides, not checked yet. */
-export function readRecipe(path: string, overrides: readonly string[] = []): Record<string, unknown> {
-  let text: string;
-  try {
-    text = readFileSync(path, "utf8");
-  } catch (error) {
-    throw new MiroError(`${path}: ${systemReason(error)}`);
-  }
-  let json: unknown;
-  try {
-    json = parseYaml(text);
-  } catch (error) {
-    throw new InvalidInputError(`${path}: not valid YAML: ${(error as Error).message.split("\n")[0]}`);
-  }
-  if (!isObject(json)) throw new InvalidInputError(`${path}: expected a mapping of sections`);
-  for (const override of overrides) applyOverride(json, override);
-  return json;
-}
-
-function applyOverride(json: Record<string, unknown>, override: string): void {
-  const at = override.indexOf("=");
-  if (at < 1) throw new InvalidInputError(`${override}: expected key=value, for example trainer.max_steps=1000`);
-  const path = override.slice(0, at).split(".");
-  const last = path.pop()!;
-  let place = json;
-  for (const key of path) {
-    if (place[key] === undefined) place[key] = {};
-    if (!isObject(place[key])) throw new InvalidInputError(`${override}: ${key} is a value, it has no parts`);
-    place = place[key];
-  }
-  try {
-    place[last] = parseYaml(override.slice(at + 1));
-  } catch {
-    throw new InvalidInputError(`${override}: the value is not valid YAML`);
-  }
+/** A recipe with its overrides, not checked yet. */
+export function readRecipe(name: string, overrides: readonly string[] = []): Record<string, unknown> {
+  return composeRecipe(name, overrides).json;
 }
 
 const networkKeys = Object.keys(
@@ -366,29 +413,6 @@ function unwrap(schema: unknown, value: unknown): unknown {
       (option) => option instanceof z.ZodObject && isObject(value) && option.shape.kind?.safeParse(value.kind).success,
     );
   return schema;
-}
-
-/** Names at most two edits (or a third of the length) away, nearest first. */
-export function nearest(name: string, known: readonly string[]): string[] {
-  const limit = Math.max(2, Math.floor(name.length / 3));
-  return known
-    .map((candidate) => ({ candidate, distance: candidate.includes(name) ? 1 : editDistance(name, candidate) }))
-    .filter(({ distance }) => distance <= limit)
-    .sort((a, b) => a.distance - b.distance)
-    .slice(0, 3)
-    .map(({ candidate }) => candidate);
-}
-
-/** Levenshtein's distance. */
-function editDistance(a: string, b: string): number {
-  let row = Array.from({ length: b.length + 1 }, (_, j) => j);
-  for (let i = 1; i <= a.length; i++) {
-    const next = [i];
-    for (let j = 1; j <= b.length; j++)
-      next[j] = Math.min(row[j]! + 1, next[j - 1]! + 1, row[j - 1]! + (a[i - 1] === b[j - 1] ? 0 : 1));
-    row = next;
-  }
-  return row[b.length]!;
 }
 
 function isObject(value: unknown): value is Record<string, unknown> {

@@ -1,7 +1,8 @@
 /** Worker thread of a replica (see replicas.ts): receives rows, answers with gradients. */
 import { parentPort, workerData } from "node:worker_threads";
 import { nn, receive, scope, setNumThreads, share } from "@miro-t2i/torch";
-import { accumulateGradients } from "./gradients.js";
+import { planOf } from "./batch-plan.js";
+import { accumulateInTurns } from "./gradients.js";
 import { createLoss, createNetworks } from "./model.js";
 import { parseRecipe } from "./recipe.js";
 import { type ReplicaAnswer, type ReplicaSetup, type ReplicaTask, trainableParameters } from "./replicas.js";
@@ -24,6 +25,7 @@ const model = { network, preconditioning, loss: createLoss(recipe, receive(uncon
 const parameters = trainableParameters(model);
 const { seed } = recipe;
 const { precision } = recipe.trainer;
+const turns = planOf(recipe.trainer).accumulateGradBatches;
 
 parentPort!.on("message", (task: ReplicaTask) => {
   const answer = scope((): ReplicaAnswer => {
@@ -33,7 +35,14 @@ parentPort!.on("message", (task: ReplicaTask) => {
       textMask: receive(task.textMask),
       rewards: Object.fromEntries(Object.entries(task.rewards).map(([key, message]) => [key, receive(message)])),
     };
-    const terms = accumulateGradients(model, batch, { seed, k: task.k, rows, precision });
+    const terms = accumulateInTurns(model, batch, {
+      seed,
+      k: task.k,
+      rows,
+      precision,
+      lossScale: task.lossScale,
+      turns,
+    });
     const gradients = parameters.map((parameter) => {
       const { grad } = parameter;
       parameter.grad = null;

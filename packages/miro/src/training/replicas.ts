@@ -21,6 +21,8 @@ export interface ReplicaSetup {
 /** One step's work for a replica. */
 export interface ReplicaTask {
   k: number;
+  /** What the loss is multiplied by; the gradients come back so scaled. */
+  lossScale: number;
   x0: SharedTensor;
   textEmbeddings: SharedTensor;
   textMask: SharedTensor;
@@ -71,11 +73,12 @@ export class Replicas {
   }
 
   /** Hands the other threads their rows of a batch; call `collect` after the own rows are done. */
-  start(k: number, batch: LossBatch): void {
+  start(k: number, batch: LossBatch, lossScale = 1): void {
     for (const { worker, rows } of this.others) {
       const { x0, textEmbeddings, textMask, rewards } = rowsOf(batch, rows);
       const task: ReplicaTask = {
         k,
+        lossScale,
         x0: share(x0),
         textEmbeddings: share(textEmbeddings),
         textMask: share(textMask),

@@ -11,7 +11,7 @@
  */
 import { existsSync, mkdirSync } from "node:fs";
 import { join } from "node:path";
-import { AdamW, Lamb, manualSeed, scope, setNumThreads, zeros } from "@miro-t2i/torch";
+import { AdamW, GradScaler, Lamb, manualSeed, nn, scope, setNumThreads, zeros } from "@miro-t2i/torch";
 import { stringify } from "yaml";
 import { loadAutoencoder } from "../autoencoder/index.js";
 import { InvalidInputError, MiroError } from "../errors.js";
@@ -19,16 +19,17 @@ import { LinearSchedule } from "../flow/schedule.js";
 import { parseRinConfig } from "../networks/config.js";
 import { trainingFlops } from "../networks/flops.js";
 import type { FlowPrecond } from "../networks/precond.js";
-import { Rin } from "../networks/rin.js";
+import type { Rin } from "../networks/rin.js";
 import { readJson, writeFileAtomic } from "../pipeline/files.js";
 import { readPng } from "../pipeline/png.js";
+import { planOf } from "./batch-plan.js";
 import { type BatchSource, mixSeed, RandomBatches } from "./batches.js";
 import { listCheckpoints, loadTrainingCheckpoint, saveTrainingCheckpoint } from "./checkpoint.js";
-import { Ema } from "./ema.js";
+import { Ema, emaName } from "./ema.js";
 import { exportRelease } from "./export.js";
 import { MetricsLog, type Progress } from "./logging.js";
 import { WarmupCosine } from "./lr-schedule.js";
-import { createLoss, createNetworks, startFrom } from "./model.js";
+import { createLoss, createNetwork, createNetworks, startFrom } from "./model.js";
 import { parameterGroups } from "./parameter-groups.js";
 import { measurePeakFlops } from "./peak-flops.js";
 import { type Recipe, recipeToJson } from "./recipe.js";
@@ -68,6 +69,11 @@ export async function runTraining({
 }: RunOptions): Promise<RunResult> {
   const checkpoints = join(output, "checkpoints");
   const newest = listCheckpoints(checkpoints).at(-1);
+  const { worldSize } = planOf(recipe.trainer);
+  if (worldSize > 1)
+    throw new InvalidInputError(
+      `trainer.devices, trainer.num_nodes: training runs in one process, on one device (received ${worldSize}); --dry-run plans for more`,
+    );
   if (newest && !resume)
     throw new InvalidInputError(
       `${output}: holds a run at step ${newest.step}; continue it with --resume, or name another --output`,
@@ -89,7 +95,8 @@ export async function runTraining({
     if (recipe.initialization.from !== undefined) startFrom(recipe.initialization.from, network, preconditioning);
     network.to({ device });
     preconditioning.to({ device });
-    const ema = new Ema(network, new Rin(network.config).to({ device }), recipe.ema);
+    const emas = createAverages(recipe, network);
+    const ema = [...emas.values()][recipe.ema.defaultIndex]!;
     const loss = createLoss(
       recipe,
       source.constants?.uncondEmbedding ?? zeros([1, network.config.labelDim], { device }),
@@ -107,6 +114,11 @@ export async function runTraining({
         network,
         preconditioning,
         ema,
+        emas,
+        scaler:
+          settings.precision === "16-mixed"
+            ? new GradScaler({ initScale: settings.lossScale.init, growthInterval: settings.lossScale.growthInterval })
+            : null,
         loss,
         optimizer,
         schedule: new WarmupCosine(optimizer, { ...warmupCosine, totalSteps }),
@@ -118,6 +130,9 @@ export async function runTraining({
         maxSteps: settings.maxSteps,
         batchSize: settings.batchSize,
         precision: settings.precision,
+        turns: planOf(settings).accumulateGradBatches,
+        zeroNonFiniteGradients: settings.zeroNonFiniteGradients,
+        averageSkippedSteps: recipe.ema.updateOnSkippedSteps,
         gradientClip: settings.gradientClipVal,
         logEvery: settings.logEveryNSteps,
         checkpointEvery: settings.checkpointEveryNSteps,
@@ -276,6 +291,17 @@ async function openSource(
     textWidth: config.labelDim,
     rewardKeys: config.coherenceKeys,
   });
+}
+
+/** The averages by their published names, on the device of the network. */
+function createAverages(recipe: Recipe, network: Rin): Map<string, Ema<Rin>> {
+  const { decay, warmup, everyNSteps } = recipe.ema;
+  return new Map(
+    [decay].flat().map((decay, i) => {
+      const copy = nn.init.skipped(() => createNetwork(recipe)).to({ device: recipe.trainer.device });
+      return [emaName(decay, i), new Ema(network, copy, { decay, warmup, everyNSteps })];
+    }),
+  );
 }
 
 function createOptimizer(recipe: Recipe, network: Rin, preconditioning: FlowPrecond): TrainingOptimizer {

@@ -5,7 +5,7 @@
  * encoder and the autoencoder take no part; where the recipe names them they serve sample sheets and the release.
  */
 import { createHash } from "node:crypto";
-import { basename } from "node:path";
+import { basename, isAbsolute, join } from "node:path";
 import { noGrad, readNpy, scope, type Tensor, tensor } from "@miro-t2i/torch";
 import { Permutation, type RowRequest, ShardLoader, stepPosition } from "../data/shards/index.js";
 import { latentNoise, sampleLatents } from "../data/training/latents.js";
@@ -78,7 +78,7 @@ export class ShardBatches implements BatchSource {
     const { data, network, seed, batchSize } = options;
     const own = Object.keys(trainingSetOptionsSchema.shape);
     const set = await TrainingSet.open(
-      Object.fromEntries(Object.entries(data).filter(([key]) => own.includes(key))) as { root: string },
+      { ...Object.fromEntries(Object.entries(data).filter(([key]) => own.includes(key))), root: rootsOf(data) },
       { scores: network.coherenceKeys, seed, batchSize },
       options,
     );
@@ -183,6 +183,11 @@ export class ShardBatches implements BatchSource {
     const other = new Permutation(selection.length, [this.options.seed, sample, attempt, 21]).at(0);
     return this.row(epoch, this.set.planned(epoch, selection.at(other)));
   }
+}
+
+/** The folders, files or indexes of a recipe's shards, those in `data.dir` with their whole path. */
+export function rootsOf({ dir, root }: Pick<ShardData, "dir" | "root">): string[] {
+  return [root].flat().map((path) => (dir === undefined || isAbsolute(path) ? path : join(dir, path)));
 }
 
 function fieldsOf(data: ShardData): ConstructorParameters<typeof ShardLoader>[1]["fields"] {

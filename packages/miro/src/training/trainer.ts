@@ -6,14 +6,14 @@
  * of (seed, k) too, so a run that is resumed at any step computes bit for bit what the undisturbed run computes.
  */
 import { setImmediate as nextTurn } from "node:timers/promises";
-import { clipGradNorm_, noGrad, type OptimizerState, scope, type Tensor } from "@miro-t2i/torch";
+import { aten, clipGradNorm_, type GradScaler, noGrad, type OptimizerState, scope, type Tensor } from "@miro-t2i/torch";
 import { MiroError } from "../errors.js";
 import type { Rin } from "../networks/rin.js";
 import type { BatchSource } from "./batches.js";
 import type { NamedTensors, TrainingCheckpoint } from "./checkpoint.js";
 import type { Ema } from "./ema.js";
 import {
-  accumulateGradients,
+  accumulateInTurns,
   combineTerms,
   type Model,
   type PrecisionName,
@@ -35,7 +35,12 @@ export interface TrainingOptimizer {
 }
 
 export interface TrainerParts extends Model {
+  /** The average that draws samples and is released. */
   ema: Ema<Rin>;
+  /** All averages by their published names, `ema` among them; by default it alone. */
+  emas?: ReadonlyMap<string, Ema<Rin>>;
+  /** With `16-mixed`. */
+  scaler?: GradScaler | null;
   optimizer: TrainingOptimizer;
   schedule: WarmupCosine;
   source: BatchSource;
@@ -48,6 +53,12 @@ export interface TrainerOptions {
   maxSteps: number;
   batchSize: number;
   precision: PrecisionName;
+  /** Turns in which each replica computes its rows; the gradient is that of the whole batch. */
+  turns?: number;
+  /** Gradients that are not finite become 0 and the step is made. */
+  zeroNonFiniteGradients?: boolean;
+  /** Steps that are skipped move the averages too. */
+  averageSkippedSteps?: boolean;
   /** Largest global gradient norm. */
   gradientClip: number;
   logEvery: number;
@@ -163,17 +174,21 @@ export class Trainer {
     const k = this.step + 1;
     const terms = await this.gradients(k);
     return scope(() => {
-      const { optimizer, schedule, ema } = this.parts;
+      const { optimizer, schedule, scaler } = this.parts;
+      const overflow = scaler?.unscale(this.trainable()) === false;
+      if (this.options.zeroNonFiniteGradients) this.zeroBadGradients();
       const groupNorms = k % this.options.logEvery === 0 ? groupGradientNorms(optimizer.paramGroups) : undefined;
       const gradNorm = clipGradNorm_(this.trainable(), this.options.gradientClip).item();
-      if (Number.isFinite(gradNorm)) {
+      const made = !overflow && Number.isFinite(gradNorm);
+      if (made) {
         schedule.apply(k);
         optimizer.step();
-        ema.update();
         this.skippedInARow = 0;
       } else {
-        this.skip(k, terms.loss);
+        this.skip(k, terms.loss, overflow);
       }
+      scaler?.update();
+      if (made || this.options.averageSkippedSteps) for (const ema of this.emas().values()) ema.update();
       optimizer.zeroGrad();
       this.step = k;
       return { ...terms, gradNorm, ...(groupNorms && { groupNorms }) };
@@ -183,13 +198,14 @@ export class Trainer {
   /** Leaves the gradients of the batch's mean loss in the parameters. */
   private async gradients(k: number): Promise<StepTerms> {
     const { source, replicas } = this.parts;
-    const { seed, batchSize, precision } = this.options;
+    const { seed, batchSize, precision, turns = 1 } = this.options;
+    const lossScale = this.parts.scaler?.scale;
     const rows = replicas?.ownRows ?? { start: 0, count: batchSize, batchSize };
     const terms = scope(() => {
       const batch = source.batch(this.step);
       this.textTokens = batch.textEmbeddings.size(1);
-      replicas?.start(k, batch);
-      return accumulateGradients(this.parts, rowsOf(batch, rows), { seed, k, rows, precision });
+      replicas?.start(k, batch, lossScale);
+      return accumulateInTurns(this.parts, rowsOf(batch, rows), { seed, k, rows, precision, lossScale, turns });
     });
     return combineTerms([{ terms, rows }, ...((await replicas?.collect()) ?? [])]);
   }
@@ -198,8 +214,26 @@ export class Trainer {
     return this.parts.optimizer.paramGroups.flatMap((group) => group.params);
   }
 
-  private skip(k: number, loss: number): void {
+  private emas(): ReadonlyMap<string, Ema<Rin>> {
+    return this.parts.emas ?? new Map([[DEFAULT_EMA, this.parts.ema]]);
+  }
+
+  private zeroBadGradients(): void {
+    noGrad(() => {
+      for (const { grad } of this.trainable()) if (grad !== null) aten.nan_to_num_(grad, 0, 0, 0);
+    });
+  }
+
+  private skip(k: number, loss: number, overflow: boolean): void {
     this.skippedSteps++;
+    // While the search for a scale goes on, overflows are part of it.
+    if (overflow && Number.isFinite(loss) && this.parts.scaler!.scale > 1) {
+      this.hooks.onWarning?.(
+        k,
+        `step ${k}: overflow at the loss scale ${this.parts.scaler!.scale}; the step was skipped`,
+      );
+      return;
+    }
     this.skippedInARow++;
     const culprit = this.firstBadGradient();
     const what = `step ${k}: loss ${loss}, the gradient of ${culprit} is not finite; the step was skipped`;
@@ -222,32 +256,44 @@ export class Trainer {
 
   /** Everything that decides the rest of the run; the tensors are the live ones, not copies. */
   checkpoint(recipe: unknown): TrainingCheckpoint {
-    const { network, preconditioning, ema, optimizer } = this.parts;
+    const { network, preconditioning, optimizer, scaler } = this.parts;
     const { step, tensors } = optimizer.stateDict();
+    const averages = [...this.emas()].map(
+      ([name, { module }]) => [name, Object.fromEntries(module.stateDict())] as const,
+    );
     return {
       state: {
         format: 1,
         step: this.step,
-        emaUpdates: ema.updates,
+        emaUpdates: [...this.emas().values()][0]!.updates,
         skippedSteps: this.skippedSteps,
         seconds: this.seconds,
         optimizerStep: step,
+        ...(scaler ? { scaler: scaler.stateDict() } : {}),
         recipe,
       },
       network: Object.fromEntries([...network.stateDict("network"), ...preconditioning.stateDict("preconditioning")]),
-      ema: Object.fromEntries(ema.module.stateDict()),
+      emas: Object.fromEntries(averages),
       optimizer: tensors,
     };
   }
 
   /** Continues from a checkpoint; copies its tensors. */
   restore(checkpoint: TrainingCheckpoint): void {
-    const { network, preconditioning, ema, optimizer } = this.parts;
+    const { network, preconditioning, optimizer, scaler } = this.parts;
     const { state } = checkpoint;
     noGrad(() => {
       network.loadStateDict(withoutPrefix("network.", checkpoint.network));
       preconditioning.loadStateDict(withoutPrefix("preconditioning.", checkpoint.network));
-      ema.module.loadStateDict(checkpoint.ema);
+      for (const [name, ema] of this.emas()) {
+        const average = checkpoint.emas[name];
+        if (average === undefined)
+          throw new MiroError(
+            `the checkpoint has no average ${name}, only ${Object.keys(checkpoint.emas).join(", ")}; ema.decay is not that of the run`,
+          );
+        ema.module.loadStateDict(average);
+        ema.updates = state.emaUpdates;
+      }
       // Learning rates and the like are the recipe's: a changed recipe counts.
       optimizer.loadStateDict({
         step: state.optimizerStep,
@@ -255,12 +301,15 @@ export class Trainer {
         groups: optimizer.stateDict().groups,
       });
     });
-    ema.updates = state.emaUpdates;
+    if (state.scaler) scaler?.loadStateDict(state.scaler);
     this.step = state.step;
     this.skippedSteps = state.skippedSteps;
     this.seconds = state.seconds;
   }
 }
+
+/** Name of the first average. */
+const DEFAULT_EMA = "ema_network";
 
 function withoutPrefix(prefix: string, tensors: NamedTensors): NamedTensors {
   const own = Object.entries(tensors).filter(([name]) => name.startsWith(prefix));

@@ -1,5 +1,6 @@
 /** Optimisers. */
 export { AdamW, type AdamWOptions } from "./adamw.js";
 export { clipGradNorm_ } from "./clip.js";
+export { GradScaler, type GradScalerOptions, type GradScalerState } from "./grad-scaler.js";
 export { Lamb, type LambOptions } from "./lamb.js";
 export type { AdamOptions, GroupInput, OptimizerState, ParamGroup } from "./optimizer.js";

@@ -130,7 +130,7 @@ export async function runPretraining({
       {
         state: { format: 1, step, emaUpdates: 0, skippedSteps: 0, seconds: seconds(), optimizerStep: step, recipe },
         network: Object.fromEntries(network.stateDict()),
-        ema: {},
+        emas: {},
         optimizer: optimizer.stateDict().tensors,
       },
       1,

@@ -1,0 +1,58 @@
+/**
+ * How the samples of one optimiser step are divided:
+ *
+ *   trainer.batch_size = device_batch_size × devices × num_nodes × accumulate_grad_batches
+ *
+ * exactly. Two of the three on the right that a recipe may leave open follow from the others; what does not come out even is refused.
+ */
+
+/** The part of a recipe that decides it. */
+export interface BatchSettings {
+  /** Samples of one optimiser step. */
+  batchSize: number;
+  /** Processes on each node. */
+  devices: number;
+  numNodes: number;
+  /** Samples that a device computes at once. */
+  deviceBatchSize?: number | undefined;
+  /** Turns in which a device computes its share. */
+  accumulateGradBatches?: number | undefined;
+}
+
+/** The same, complete. */
+export interface BatchPlan {
+  batchSize: number;
+  /** Processes in all. */
+  worldSize: number;
+  /** Samples that a device computes at once. */
+  deviceBatchSize: number;
+  accumulateGradBatches: number;
+}
+
+/** The division of a batch, or one line that says why there is none. */
+export function batchPlan(settings: BatchSettings): BatchPlan | string {
+  const { batchSize, devices, numNodes, deviceBatchSize, accumulateGradBatches } = settings;
+  const worldSize = devices * numNodes;
+  const share = batchSize / worldSize;
+  const processes = `${devices} devices × ${numNodes} ${numNodes === 1 ? "node" : "nodes"}`;
+  if (!Number.isInteger(share))
+    return `trainer.batch_size: expected a multiple of the ${worldSize} processes (${processes}) (received ${batchSize})`;
+  const turns = accumulateGradBatches ?? (deviceBatchSize === undefined ? 1 : share / deviceBatchSize);
+  const atOnce = deviceBatchSize ?? share / turns;
+  if (!Number.isInteger(turns) || !Number.isInteger(atOnce) || atOnce * turns !== share) {
+    const open = deviceBatchSize === undefined ? "accumulate_grad_batches" : "device_batch_size";
+    return `trainer.${open}: ${batchSize} samples are ${share} for each of the ${worldSize} processes (${processes}); expected ${
+      deviceBatchSize === undefined || accumulateGradBatches === undefined
+        ? `a divisor of ${share}`
+        : `device_batch_size × accumulate_grad_batches = ${share}`
+    } (received ${deviceBatchSize === undefined || accumulateGradBatches === undefined ? (deviceBatchSize ?? turns) : `${deviceBatchSize} × ${accumulateGradBatches}`})`;
+  }
+  return { batchSize, worldSize, deviceBatchSize: atOnce, accumulateGradBatches: turns };
+}
+
+/** The division of a checked recipe's batch. */
+export function planOf(settings: BatchSettings): BatchPlan {
+  const plan = batchPlan(settings);
+  if (typeof plan === "string") throw new TypeError(plan); // parseRecipe has refused it
+  return plan;
+}
