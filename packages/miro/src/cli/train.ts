@@ -25,6 +25,7 @@ checkpoints/ and, at the end, export/. docs/training.md tells more.
 interface Flags {
   output?: string;
   resume?: boolean;
+  allowChanges?: boolean;
   print?: boolean;
   json?: boolean;
 }
@@ -35,6 +36,10 @@ export const register: Register = (command, context) => {
     .argument("[key=value...]", "values that replace those of the recipe")
     .option("--output <dir>", "folder of the run (default: runs/NAME)")
     .option("--resume", "continue from the newest checkpoint in the folder of the run")
+    .option(
+      "--allow-changes",
+      "continue even though the recipe has changed in values that decide what the run computes",
+    )
     .option("--print", "print the whole recipe with the origin of every value, and do nothing else")
     .option("--json", "print the result as JSON")
     .addHelpText("after", EXAMPLES)
@@ -63,6 +68,7 @@ async function train({ json, path, origins }: ComposedRecipe, flags: Flags, cont
   const surroundings = {
     output: flags.output ?? join("runs", recipe?.name ?? String(json.name)),
     resume: flags.resume ?? false,
+    allowChanges: flags.allowChanges ?? false,
     signal: context.signal,
     onProgress: (now: Progress) => progress.update(now),
     onMessage: (message: string) => progress.say(message),

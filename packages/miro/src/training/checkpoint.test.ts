@@ -34,7 +34,7 @@ const at = (step: number): TrainingCheckpoint => ({
 describe("training checkpoints", () => {
   it("come back as they were, the newest few are kept", () => {
     scope(() => {
-      for (const step of [1, 2, 30]) saveTrainingCheckpoint(folder, at(step), 2);
+      for (const step of [1, 2, 30]) saveTrainingCheckpoint(folder, at(step), { keepLast: 2 });
       expect(listCheckpoints(folder).map(({ step }) => step)).toEqual([2, 30]);
       const loaded = loadTrainingCheckpoint(listCheckpoints(folder).at(-1)!.path);
       expect(loaded.state).toEqual(at(30).state);

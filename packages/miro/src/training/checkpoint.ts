@@ -5,10 +5,15 @@
  *     network.safetensors     network.* and preconditioning.*, float32
  *     ema.safetensors         the averaged network; a further average of decay 0.999 is ema_0_999.safetensors
  *     optimizer.safetensors   moments, one tensor for each parameter
- *     state.json              step, EMA updates, the resolved recipe
+ *     state.json              step, EMA updates, samples seen, the resolved recipe, versions
+ *   RUN/checkpoints/last      a link to the newest of them
+ *
+ * Randomness and the position in the data have no files: both are functions of the recipe's seed, the step and the global batch, whatever
+ * the number of processes.
  *
  * A checkpoint is written into a temporary folder, flushed to the disk and renamed, so that a folder with a final name is whole
- * whenever the process is killed. Removal renames first, for the same reason.
+ * whenever the process is killed. Removal renames first, for the same reason. The link is replaced by renaming too, after the folder is
+ * in place and before older ones go; who resumes takes the newest folder and needs no link.
  */
 import {
   closeSync,
@@ -20,11 +25,12 @@ import {
   readFileSync,
   renameSync,
   rmSync,
+  symlinkSync,
   writeFileSync,
 } from "node:fs";
-import { join } from "node:path";
+import { basename, join } from "node:path";
 import { type GradScalerState, readSafetensors, type Tensor, writeSafetensors } from "@miro-t2i/torch";
-import { MiroError } from "../errors.js";
+import { describe, MiroError, systemReason } from "../errors.js";
 
 /** The plain part of a checkpoint, `state.json`. */
 export interface TrainingState {
@@ -42,6 +48,20 @@ export interface TrainingState {
   scaler?: GradScalerState;
   /** The resolved recipe of the run. */
   recipe: unknown;
+  /** What is known beside of the run that wrote it; checkpoints of early versions lack it. */
+  origin?: CheckpointOrigin;
+}
+
+/** Who wrote a checkpoint, and where in the data it stands. */
+export interface CheckpointOrigin {
+  /** Samples of one optimiser step, all processes together. */
+  globalBatch: number;
+  /** Samples that the run has been trained on: the position in the stream of data. */
+  samplesSeen: number;
+  /** Processes that shared the batch. */
+  processes: number;
+  /** Versions of this package and of libtorch. */
+  code: { miro: string; torch: string };
 }
 
 export type NamedTensors = Record<string, Tensor>;
@@ -57,6 +77,16 @@ export interface TrainingCheckpoint {
 /** The file of an average. */
 const emaFile = (name: string) => `${name.replace(/^ema_network/, "ema")}.safetensors`;
 const emaFilePattern = /^ema(_[\w-]+)?\.safetensors$/;
+
+/** Which checkpoints stay when a new one is written. */
+export interface RetentionOptions {
+  /** The newest so many stay, default 2. */
+  keepLast?: number;
+  /** So do those whose step is a multiple of this; 0 (default): none. */
+  keepEveryNSteps?: number;
+}
+
+const LAST = "last";
 const finalName = /^step-(\d{8,})$/;
 
 /** Complete checkpoints below `folder`, oldest first. */
@@ -70,14 +100,22 @@ export function listCheckpoints(folder: string): { step: number; path: string }[
     .sort((a, b) => a.step - b.step);
 }
 
-/** Writes one checkpoint and removes all but the newest `keepLast`. Returns its path. */
-export function saveTrainingCheckpoint(folder: string, checkpoint: TrainingCheckpoint, keepLast = 2): string {
+/**
+ * Writes one checkpoint, points `last` at it and removes older ones.
+ * @returns its path
+ * @throws MiroError naming it and the reason; the folder then holds the checkpoints that it held before
+ */
+export function saveTrainingCheckpoint(
+  folder: string,
+  checkpoint: TrainingCheckpoint,
+  { keepLast = 2, keepEveryNSteps = 0 }: RetentionOptions = {},
+): string {
   const name = `step-${String(checkpoint.state.step).padStart(8, "0")}`;
   const path = join(folder, name);
   const temporary = join(folder, `.writing-${name}`);
-  mkdirSync(folder, { recursive: true });
-  removeLeftovers(folder);
   try {
+    mkdirSync(folder, { recursive: true });
+    removeLeftovers(folder);
     mkdirSync(temporary);
     writeSafetensors(join(temporary, "network.safetensors"), checkpoint.network);
     for (const [name, average] of Object.entries(checkpoint.emas))
@@ -88,14 +126,18 @@ export function saveTrainingCheckpoint(folder: string, checkpoint: TrainingCheck
     if (existsSync(path)) removeFolder(folder, name);
     renameSync(temporary, path);
     flushFolder(folder);
+    pointTo(folder, name);
   } catch (error) {
     rmSync(temporary, { recursive: true, force: true });
+    const reason = (error as Error).cause ?? error;
     throw new MiroError(
-      `${path}: the checkpoint could not be written (${(error as Error).message}); earlier ones are intact`,
+      `${path}: the checkpoint could not be written: ${systemReason(reason)}; earlier ones are intact, --resume continues from the newest`,
+      { cause: error },
     );
   }
-  for (const old of listCheckpoints(folder).slice(0, -Math.max(1, keepLast)))
-    removeFolder(folder, `step-${String(old.step).padStart(8, "0")}`);
+  const stored = listCheckpoints(folder);
+  for (const old of stored.slice(0, -Math.max(1, keepLast)))
+    if (keepEveryNSteps === 0 || old.step % keepEveryNSteps !== 0) removeFolder(folder, basename(old.path));
   return path;
 }
 
@@ -113,6 +155,9 @@ export function loadTrainingCheckpoint(path: string): TrainingCheckpoint {
   }
   if (state.format !== 1)
     throw new MiroError(`${statePath}: format ${String(state.format)}; this version reads format 1`);
+  for (const key of ["step", "emaUpdates", "skippedSteps", "seconds", "optimizerStep"] as const)
+    if (typeof state[key] !== "number" || !(state[key] >= 0))
+      throw new MiroError(`${statePath}: ${key}: expected a number of 0 or more, found ${describe(state[key])}`);
   const read = (file: string) => Object.fromEntries(readSafetensors(join(path, file)));
   const averages = readdirSync(path).flatMap((file) => {
     const suffix = emaFilePattern.exec(file);
@@ -137,6 +182,19 @@ function removeFolder(folder: string, name: string): void {
   const doomed = join(folder, `.removing-${name}`);
   renameSync(join(folder, name), doomed);
   rmSync(doomed, { recursive: true, force: true });
+}
+
+/** Replaces the link `last`. Some file systems know no links: there is none then. */
+function pointTo(folder: string, name: string): void {
+  const temporary = join(folder, ".writing-last");
+  try {
+    symlinkSync(name, temporary);
+    renameSync(temporary, join(folder, LAST));
+  } catch (error) {
+    rmSync(temporary, { force: true });
+    if (!["EPERM", "ENOTSUP", "ENOSYS"].includes((error as NodeJS.ErrnoException).code ?? "")) throw error;
+  }
+  flushFolder(folder);
 }
 
 function flushFolder(path: string): void {

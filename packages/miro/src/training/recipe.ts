@@ -188,6 +188,8 @@ const recipeSchema = z.strictObject({
     logEveryNSteps: count.default(10),
     checkpointEveryNSteps: count.default(500),
     keepLast: count.default(2),
+    /** Checkpoints whose step is a multiple of this stay; 0: only the newest do. */
+    keepEveryNSteps: z.int().nonnegative().default(0),
   }),
   logger: z
     .strictObject({

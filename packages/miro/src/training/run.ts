@@ -11,7 +11,7 @@
  */
 import { existsSync, mkdirSync } from "node:fs";
 import { join } from "node:path";
-import { AdamW, GradScaler, Lamb, manualSeed, nn, scope, setNumThreads, zeros } from "@miro-t2i/torch";
+import { AdamW, buildInfo, GradScaler, Lamb, manualSeed, nn, scope, setNumThreads, zeros } from "@miro-t2i/torch";
 import { stringify } from "yaml";
 import { loadAutoencoder } from "../autoencoder/index.js";
 import { InvalidInputError, MiroError } from "../errors.js";
@@ -22,9 +22,11 @@ import type { FlowPrecond } from "../networks/precond.js";
 import type { Rin } from "../networks/rin.js";
 import { readJson, writeFileAtomic } from "../pipeline/files.js";
 import { readPng } from "../pipeline/png.js";
+import { version } from "../version.js";
 import { planOf } from "./batch-plan.js";
 import { type BatchSource, mixSeed, RandomBatches } from "./batches.js";
-import { listCheckpoints, loadTrainingCheckpoint, saveTrainingCheckpoint } from "./checkpoint.js";
+import { listCheckpoints, loadTrainingCheckpoint, type TrainingCheckpoint } from "./checkpoint.js";
+import { CheckpointWriter } from "./checkpoint-writer.js";
 import { Ema, emaName } from "./ema.js";
 import { exportRelease } from "./export.js";
 import { MetricsLog, type Progress } from "./logging.js";
@@ -33,6 +35,7 @@ import { createLoss, createNetwork, createNetworks, startFrom } from "./model.js
 import { parameterGroups } from "./parameter-groups.js";
 import { measurePeakFlops } from "./peak-flops.js";
 import { type Recipe, recipeToJson } from "./recipe.js";
+import { recipeChanges, refuseRecipeChanges } from "./recipe-changes.js";
 import { Replicas } from "./replicas.js";
 import { drawSampleSheet } from "./sample-sheet.js";
 import { EventWriter } from "./tensorboard.js";
@@ -44,6 +47,8 @@ export interface RunOptions {
   output: string;
   /** Continue from the newest checkpoint in `output`; otherwise a folder that holds one is refused. */
   resume?: boolean;
+  /** Continue even if values of the recipe differ that decide what the run computes. */
+  allowChanges?: boolean;
   signal?: AbortSignal;
   onProgress?: (progress: Progress) => void;
   onMessage?: (message: string) => void;
@@ -63,6 +68,7 @@ export async function runTraining({
   recipe,
   output,
   resume = false,
+  allowChanges = false,
   signal,
   onProgress,
   onMessage = () => {},
@@ -87,6 +93,8 @@ export async function runTraining({
   onMessage("opening the data");
   const source = await openSource(recipe, { signal, onMessage });
   let replicas: Replicas | null = null;
+  const { keepLast, keepEveryNSteps } = settings;
+  const writer = new CheckpointWriter(checkpoints, { keepLast, keepEveryNSteps });
   try {
     if (source.identity !== undefined)
       noteData(join(output, "data.json"), source.identity, newest?.step ?? 0, onMessage);
@@ -147,13 +155,15 @@ export async function runTraining({
           log?.write({ step, ...figures });
           events?.scalars(step, figures);
         },
-        onProgress,
+        onProgress: (progress) => {
+          writer.check();
+          onProgress?.(progress);
+        },
         onWarning: (step, message) => {
           onMessage(message);
           log?.write({ step, warning: message });
         },
-        onCheckpoint: () =>
-          saveTrainingCheckpoint(checkpoints, trainer.checkpoint(recipeToJson(recipe)), settings.keepLast),
+        onCheckpoint: () => writer.save(withOrigin(trainer.checkpoint(recipeToJson(recipe)), recipe)),
         onSamples: (step) => writeSheet(step),
       },
     );
@@ -183,7 +193,11 @@ export async function runTraining({
     };
 
     if (newest) {
-      scope(() => trainer.restore(loadTrainingCheckpoint(newest.path)));
+      scope(() => {
+        const stored = loadTrainingCheckpoint(newest.path);
+        if (!allowChanges) refuseRecipeChanges(newest.path, recipeChanges(stored.state.recipe, recipeToJson(recipe)));
+        trainer.restore(stored);
+      });
       onMessage(`resumed at step ${trainer.step} from ${newest.path}`);
     }
     writeFileAtomic(join(output, "recipe.yaml"), stringify(recipeToJson(recipe)), { overwrite: true });
@@ -200,6 +214,7 @@ export async function runTraining({
     let finished: boolean;
     try {
       finished = await trainer.run(signal);
+      await writer.settled();
     } finally {
       log.close();
       events?.close();
@@ -210,6 +225,7 @@ export async function runTraining({
         : null;
     return { finished, step: trainer.step, checkpoint: listCheckpoints(checkpoints).at(-1)?.path ?? null, exported };
   } finally {
+    await writer.close();
     await replicas?.close();
     await source.close();
   }
@@ -245,6 +261,18 @@ function sparsely(say: (message: string) => void): (message: string) => void {
     last = performance.now();
     say(message);
   };
+}
+
+/** Adds what is known beside of the run. */
+function withOrigin(checkpoint: TrainingCheckpoint, { trainer: { batchSize } }: Recipe): TrainingCheckpoint {
+  const { state } = checkpoint;
+  const origin = {
+    globalBatch: batchSize,
+    samplesSeen: state.step * batchSize,
+    processes: 1,
+    code: { miro: version(), torch: buildInfo().torchVersion },
+  };
+  return { ...checkpoint, state: { ...state, origin } };
 }
 
 async function openSource(

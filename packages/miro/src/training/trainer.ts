@@ -80,8 +80,8 @@ export interface TrainerOptions {
 export interface TrainerHooks {
   onLog?(record: LogRecord): void;
   onProgress?(progress: Progress): void;
-  /** Asked to store `trainer.checkpoint()`. */
-  onCheckpoint?(): void;
+  /** Asked to store `trainer.checkpoint()`; the tensors may change as soon as it has resolved. */
+  onCheckpoint?(): void | Promise<void>;
   onSamples?(step: number): Promise<void>;
   /** Something went wrong that the run survives. */
   onWarning?(step: number, message: string): void;
@@ -150,12 +150,12 @@ export class Trainer {
         });
       }
       if (this.step % options.checkpointEvery === 0) {
-        hooks.onCheckpoint?.();
+        await hooks.onCheckpoint?.();
         stored = this.step;
       }
       if (options.sampleEvery > 0 && this.step % options.sampleEvery === 0) await this.drawSamples(signal);
     }
-    if (stored !== this.step) hooks.onCheckpoint?.();
+    if (stored !== this.step) await hooks.onCheckpoint?.();
     return this.step >= options.maxSteps;
   }
 

@@ -133,7 +133,7 @@ export async function runPretraining({
         emas: {},
         optimizer: optimizer.stateDict().tensors,
       },
-      1,
+      { keepLast: 1 },
     );
   const evaluate = async () => {
     network.eval();

@@ -1,0 +1,27 @@
+/** Worker thread of the checkpoint writer (see checkpoint-writer.ts): receives copies, writes them, answers with the path. */
+import { parentPort } from "node:worker_threads";
+import { receive, scope, setNumThreads } from "@miro-t2i/torch";
+import { saveTrainingCheckpoint, type TrainingCheckpoint } from "./checkpoint.js";
+import type { WriteAnswer, WriteJob } from "./checkpoint-writer.js";
+
+setNumThreads(1);
+
+parentPort!.on("message", ({ folder, state, tensors, retention }: WriteJob) => {
+  parentPort!.postMessage(
+    scope((): WriteAnswer => {
+      const named = Object.fromEntries(
+        Object.entries(tensors).map(([part, messages]) => [
+          part,
+          Object.fromEntries(Object.entries(messages).map(([name, message]) => [name, receive(message)])),
+        ]),
+      );
+      const { network, optimizer, ...emas } = named;
+      const checkpoint = { state, network, optimizer, emas } as TrainingCheckpoint;
+      try {
+        return { path: saveTrainingCheckpoint(folder, checkpoint, retention) };
+      } catch (error) {
+        return { error: (error as Error).message };
+      }
+    }),
+  );
+});
