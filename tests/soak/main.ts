@@ -3,10 +3,12 @@
  *
  *   npm run soak -- generate [--pictures N] [--steps N] [--model DIR]     memory over thousands of pictures
  *   npm run soak -- preprocess [--kills N] [--seed N] [--keep]            data preparation killed at random moments
+ *   npm run soak -- training-kill [--kills N] [--seed N] [--keep]         a training killed at random moments, resumed each time
  */
 const RUNS: Record<string, () => Promise<(args: readonly string[]) => Promise<number>>> = {
   generate: async () => (await import("./generate.js")).soakGenerate,
   preprocess: async () => (await import("./preprocess.js")).soakPreprocess,
+  "training-kill": async () => (await import("./training-kill.js")).soakTraining,
 };
 
 const [name = "", ...args] = process.argv.slice(2);

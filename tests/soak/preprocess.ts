@@ -7,7 +7,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { parseArgs } from "node:util";
-import { contents, differences, runMiro } from "./kill-and-restart.js";
+import { contents, differences, generator, runMiro } from "./kill-and-restart.js";
 
 const root = (path: string) => fileURLToPath(new URL(`../../../${path}`, import.meta.url));
 
@@ -73,15 +73,4 @@ export async function soakPreprocess(args: readonly string[]): Promise<number> {
   if (unequal === 0 && !values.keep) rmSync(folder, { recursive: true, force: true });
   else console.log(folder);
   return unequal === 0 ? 0 : 1;
-}
-
-/** Numbers in [0, 1) from a seed (mulberry32). */
-function generator(seed: number): () => number {
-  let state = seed >>> 0;
-  return () => {
-    state = (state + 0x6d2b79f5) >>> 0;
-    let t = Math.imul(state ^ (state >>> 15), state | 1);
-    t ^= t + Math.imul(t ^ (t >>> 7), t | 61);
-    return ((t ^ (t >>> 14)) >>> 0) / 2 ** 32;
-  };
 }

@@ -125,6 +125,12 @@ export {
 } from "./rewards/index.js";
 export { T5Encoder } from "./text/t5.js";
 export { type EncodeBatchOptions, type EncodedBatch, Tokenizer } from "./text/tokenizer.js";
+export {
+  listCheckpoints,
+  loadTrainingCheckpoint,
+  type TrainingCheckpoint,
+  type TrainingState,
+} from "./training/checkpoint.js";
 export { Ema, type EmaOptions } from "./training/ema.js";
 export { WarmupCosine, type WarmupCosineOptions } from "./training/lr-schedule.js";
 export { version } from "./version.js";

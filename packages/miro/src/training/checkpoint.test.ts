@@ -45,11 +45,38 @@ describe("training checkpoints", () => {
     });
   });
 
+  it("stay where their step is a multiple of the one to keep", () => {
+    scope(() => {
+      for (const step of [5, 10, 15, 20, 25, 30])
+        saveTrainingCheckpoint(folder, at(step), { keepLast: 1, keepEveryNSteps: 10 });
+      expect(listCheckpoints(folder).map(({ step }) => step)).toEqual([10, 20, 30]);
+    });
+  });
+
+  it("are pointed at by a link, the newest one", () => {
+    scope(() => {
+      for (const step of [1, 2, 3]) {
+        saveTrainingCheckpoint(folder, at(step));
+        expect(loadTrainingCheckpoint(join(folder, "last")).state.step).toBe(step);
+      }
+    });
+  });
+
+  it("hold any number of averages", () => {
+    scope(() => {
+      const furtherEmas = { ema_0_99: { w: tensor([5]) }, ema_0_999: { w: tensor([6]) } };
+      saveTrainingCheckpoint(folder, { ...at(1), furtherEmas });
+      const loaded = loadTrainingCheckpoint(join(folder, "last"));
+      expect(Object.keys(loaded.furtherEmas!).sort()).toEqual(["ema_0_99", "ema_0_999"]);
+      expect(loaded.furtherEmas!.ema_0_999!.w!.toList()).toEqual([6]);
+    });
+  });
+
   it("are replaced when the same step is stored again", () => {
     scope(() => {
       saveTrainingCheckpoint(folder, at(5));
       saveTrainingCheckpoint(folder, at(5));
-      expect(readdirSync(folder)).toEqual(["step-00000005"]);
+      expect(readdirSync(folder)).toEqual(["last", "step-00000005"]);
     });
   });
 
@@ -60,7 +87,7 @@ describe("training checkpoints", () => {
       mkdirSync(join(folder, ".removing-step-00000001"));
       expect(listCheckpoints(folder)).toEqual([]);
       saveTrainingCheckpoint(folder, at(10));
-      expect(readdirSync(folder)).toEqual(["step-00000010"]);
+      expect(readdirSync(folder)).toEqual(["last", "step-00000010"]);
     });
   });
 
@@ -69,10 +96,16 @@ describe("training checkpoints", () => {
       saveTrainingCheckpoint(folder, at(1));
       const bad = { ...at(2), state: { ...at(2).state, recipe: 1n } };
       expect(() => saveTrainingCheckpoint(folder, bad)).toThrow(
-        /step-00000002: the checkpoint could not be written .* earlier ones are intact/,
+        /step-00000002: the checkpoint could not be written: .* earlier ones are intact/,
       );
-      expect(readdirSync(folder)).toEqual(["step-00000001"]);
+      expect(readdirSync(folder)).toEqual(["last", "step-00000001"]);
     });
+  });
+
+  it("refuse a state without its counts", () => {
+    mkdirSync(join(folder, "step-00000001"));
+    writeFileSync(join(folder, "step-00000001", "state.json"), '{"format": 1, "step": -1}');
+    expect(() => loadTrainingCheckpoint(join(folder, "step-00000001"))).toThrow(/state\.json: step: .*found -1/);
   });
 
   it("refuse a broken state file by name", () => {

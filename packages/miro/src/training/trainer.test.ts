@@ -94,7 +94,7 @@ describe("runTraining", () => {
     await runTraining({ recipe: recipe({ max_steps: 1 }), output });
     const other = recipe();
     other.network = { ...other.network, num_latents: 8 };
-    await expect(runTraining({ recipe: other, output, resume: true })).rejects.toThrow(
+    await expect(runTraining({ recipe: other, output, resume: true, allowChanges: true })).rejects.toThrow(
       /latents: expected \[8,16\], got \[4,16\]/,
     );
   });
