@@ -64,11 +64,11 @@ describe("training checkpoints", () => {
 
   it("hold any number of averages", () => {
     scope(() => {
-      const furtherEmas = { ema_0_99: { w: tensor([5]) }, ema_0_999: { w: tensor([6]) } };
-      saveTrainingCheckpoint(folder, { ...at(1), furtherEmas });
+      const emas = { ema_network: { w: tensor([3]) }, ema_network_0_999: { w: tensor([6]) } };
+      saveTrainingCheckpoint(folder, { ...at(1), emas });
       const loaded = loadTrainingCheckpoint(join(folder, "last"));
-      expect(Object.keys(loaded.furtherEmas!).sort()).toEqual(["ema_0_99", "ema_0_999"]);
-      expect(loaded.furtherEmas!.ema_0_999!.w!.toList()).toEqual([6]);
+      expect(Object.keys(loaded.emas).sort()).toEqual(["ema_network", "ema_network_0_999"]);
+      expect(loaded.emas.ema_network_0_999!.w!.toList()).toEqual([6]);
     });
   });
 
