@@ -133,4 +133,12 @@ export {
 } from "./training/checkpoint.js";
 export { Ema, type EmaOptions } from "./training/ema.js";
 export { WarmupCosine, type WarmupCosineOptions } from "./training/lr-schedule.js";
+export {
+  type CurveSummary,
+  type RunChart,
+  type RunChartOptions,
+  runChart,
+} from "./training/run-chart.js";
+export { type RunLog, readRunLog, type Series, smooth } from "./training/run-log.js";
+export { type EventImage, EventWriter, type EventWriterOptions } from "./training/tensorboard.js";
 export { version } from "./version.js";

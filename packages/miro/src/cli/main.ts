@@ -42,6 +42,7 @@ const COMMANDS: Record<string, Entry> = {
     load: () => import("./index-command.js"),
   },
   train: { summary: "train a model by a recipe", load: () => import("./train.js") },
+  plot: { summary: "draw loss curves and whatever else runs have logged", load: () => import("./plot.js") },
 };
 
 const EXAMPLES = `

@@ -56,5 +56,6 @@ describe("ticks", () => {
     expect(ticks(-3, 12, 3)).toEqual([0, 5, 10]);
     expect(ticks(0.31, 0.38, 4)).toEqual([0.32, 0.34, 0.36, 0.38]);
     expect(ticks(5, 5, 4)).toEqual([5]);
+    expect(ticks(0.001, 0.001 + 2 ** -62, 4)).toEqual([0.001]); // differ by rounding alone
   });
 });

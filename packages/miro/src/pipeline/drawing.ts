@@ -96,7 +96,8 @@ export class Drawing {
 
 /** Round numbers for about `count` ticks between two values. */
 export function ticks(from: number, to: number, count: number): number[] {
-  if (!(to > from)) return [from];
+  // Values that differ by rounding alone: counting them up in such steps would not move.
+  if (!(to - from > 1e-9 * Math.max(Math.abs(from), Math.abs(to)))) return [from];
   const rough = (to - from) / count;
   const power = 10 ** Math.floor(Math.log10(rough));
   const step = power * ([1, 2, 5, 10].find((factor) => factor * power >= rough * 0.999) ?? 10);
