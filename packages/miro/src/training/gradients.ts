@@ -6,7 +6,14 @@
  * does: it is drawn from the process-wide generator, which is seeded by (seed, k, first row).)
  */
 import { autocast, Generator, manualSeed, scope, type Tensor } from "@miro-t2i/torch";
-import { type Draw, drawFrom, type FlowMatchingLoss, type LossBatch, type Precision } from "../flow/loss.js";
+import {
+  type Draw,
+  drawFrom,
+  type FlowMatchingLoss,
+  type LossBatch,
+  type LossTerms,
+  type Precision,
+} from "../flow/loss.js";
 import type { FlowPrecond } from "../networks/precond.js";
 import type { Rin } from "../networks/rin.js";
 import { mixSeed } from "./batches.js";
@@ -56,12 +63,10 @@ export function accumulateInTurns(
   { turns, ...options }: GradientOptions & { turns: number },
 ): StepTerms {
   const { rows } = options;
-  const parts = divideRows(rows.count, turns).map(({ start, count }) => {
-    const some = { start: rows.start + start, count, batchSize: rows.batchSize };
-    const terms = scope(() =>
-      accumulateGradients(model, rowsOf(batch, { start, count, batchSize: rows.count }), { ...options, rows: some }),
-    );
-    return { terms, rows: { start, count, batchSize: rows.count } };
+  const parts = partsOf(rows, turns).map((some) => {
+    const own = { start: some.start - rows.start, count: some.count, batchSize: rows.count };
+    const terms = scope(() => accumulateGradients(model, rowsOf(batch, own), { ...options, rows: some }));
+    return { terms, rows: own };
   });
   return combineTerms(parts);
 }
@@ -70,11 +75,19 @@ export function accumulateInTurns(
  * Adds this replica's share of the gradient of the batch's mean loss to the parameters. Call it inside a `scope()`.
  * @param batch the rows of this replica
  */
-export function accumulateGradients(
+export function accumulateGradients(model: Model, batch: LossBatch, options: GradientOptions): StepTerms {
+  const { rows, lossScale = 1 } = options;
+  const terms = lossOf(model, batch, options);
+  terms.loss.mul((lossScale * rows.count) / rows.batchSize).backward();
+  return { loss: terms.loss.item(), rawLoss: terms.rawLoss.item(), logvar: terms.logvar?.item() };
+}
+
+/** The mean loss of some rows with the draws of a step: the same as often as it is called. Call it inside a `scope()`. */
+export function lossOf(
   { network, preconditioning, loss }: Model,
   batch: LossBatch,
-  { seed, k, rows, precision, lossScale = 1 }: GradientOptions,
-): StepTerms {
+  { seed, k, rows, precision }: Omit<GradientOptions, "lossScale">,
+): LossTerms {
   manualSeed(mixSeed(seed, 2, k, rows.start));
   const drawAll = drawFrom(new Generator().manualSeed(mixSeed(seed, 3, k)));
   const draw: Draw = (purpose, kind, [, ...rest]) =>
@@ -82,9 +95,7 @@ export function accumulateGradients(
   const device = network.latents.device.startsWith("cuda") ? "cuda" : "cpu";
   const dtype = precision === "16-mixed" ? "float16" : "bfloat16";
   const run: Precision = precision === "32-true" ? (f) => f() : (f) => autocast({ device, dtype }, f);
-  const terms = loss.call(preconditioning, network, batch, { draw, precision: run });
-  terms.loss.mul((lossScale * rows.count) / rows.batchSize).backward();
-  return { loss: terms.loss.item(), rawLoss: terms.rawLoss.item(), logvar: terms.logvar?.item() };
+  return loss.call(preconditioning, network, batch, { draw, precision: run });
 }
 
 /** The rows of a batch (views). */
@@ -104,6 +115,15 @@ export function divideRows(batchSize: number, replicas: number): Rows[] {
     const start = Math.floor((r * batchSize) / replicas);
     return { start, count: Math.floor(((r + 1) * batchSize) / replicas) - start, batchSize };
   });
+}
+
+/** Some rows of a batch in equally many at a time. */
+export function partsOf(rows: Rows, turns: number): Rows[] {
+  return divideRows(rows.count, turns).map(({ start, count }) => ({
+    start: rows.start + start,
+    count,
+    batchSize: rows.batchSize,
+  }));
 }
 
 /** Means over the whole batch from those of its parts. */

@@ -185,6 +185,8 @@ const recipeSchema = z.strictObject({
     /** Threads that divide each batch's rows among them; for networks whose operations are too small to divide. CPU only. */
     replicas: count.default(1),
     gradientClipVal: z.number().positive().default(2),
+    /** A step whose loss or gradients are not finite is skipped, with the name of the first such tensor; after so many in a row the run ends. */
+    maxSkippedInARow: count.default(5),
     logEveryNSteps: count.default(10),
     checkpointEveryNSteps: count.default(500),
     keepLast: count.default(2),

@@ -41,6 +41,8 @@ export function trainableParameters({ network, preconditioning }: Omit<Model, "l
 }
 
 export class Replicas {
+  /** The rows of each thread, the trainer's own first. */
+  readonly rows: readonly Rows[];
   /** The rows that are left to the trainer's own thread. */
   readonly ownRows: Rows;
   private readonly others: { worker: Worker; rows: Rows }[];
@@ -50,7 +52,8 @@ export class Replicas {
 
   /** @param count threads in all, the caller's included */
   constructor(recipe: Recipe, count: number, model: Model) {
-    const [own, ...rest] = divideRows(recipe.trainer.batchSize, count);
+    this.rows = divideRows(recipe.trainer.batchSize, count);
+    const [own, ...rest] = this.rows;
     this.ownRows = own!;
     this.parameters = trainableParameters(model);
     const script = new URL("./replica-worker.js", import.meta.url.replace(/\/src\/(training\/[^/]*)$/, "/dist/$1"));

@@ -3,7 +3,7 @@ import { z } from "zod";
 import { invalid } from "../errors.js";
 import { field, parseOptions } from "../options.js";
 import { Drawing, ticks } from "../pipeline/drawing.js";
-import { nearest } from "./recipe.js";
+import { nearest } from "./nearest.js";
 import { type RunLog, type Series, smooth } from "./run-log.js";
 
 /** What a chart may be told; the command's flags have the same help. */

@@ -142,6 +142,7 @@ export async function runTraining({
         zeroNonFiniteGradients: settings.zeroNonFiniteGradients,
         averageSkippedSteps: recipe.ema.updateOnSkippedSteps,
         gradientClip: settings.gradientClipVal,
+        maxSkippedInARow: settings.maxSkippedInARow,
         logEvery: settings.logEveryNSteps,
         checkpointEvery: settings.checkpointEveryNSteps,
         sampleEvery: recipe.samples.prompts.length > 0 ? recipe.samples.everyNSteps : 0,
@@ -248,7 +249,7 @@ function noteData(path: string, identity: string, step: number, onMessage: (mess
 /** What the machine can do at the recipe's precision, as it says itself or as it is measured. */
 function peakFlops({ logger, trainer }: Recipe): number {
   if (logger.peakTflops !== undefined) return logger.peakTflops * 1e12;
-  const dtype = trainer.precision === "32-true" ? "float32" : "bfloat16";
+  const dtype = ({ "32-true": "float32", "bf16-mixed": "bfloat16", "16-mixed": "float16" } as const)[trainer.precision];
   // Replicas compute beside each other, each with as many threads.
   return trainer.replicas * measurePeakFlops({ device: trainer.device, dtype });
 }

@@ -15,14 +15,17 @@ import type { Ema } from "./ema.js";
 import {
   accumulateInTurns,
   combineTerms,
+  lossOf,
   type Model,
   type PrecisionName,
+  partsOf,
   rowsOf,
   type StepTerms,
 } from "./gradients.js";
 import type { LogRecord, Progress } from "./logging.js";
 import type { WarmupCosine } from "./lr-schedule.js";
 import { groupGradientNorms, learningRates, Meter, memoryFigures, type StepReport } from "./meter.js";
+import { findNonFinite, nonFiniteGradients } from "./non-finite.js";
 import type { Replicas } from "./replicas.js";
 
 /** What the loop needs of an optimiser. */
@@ -65,7 +68,7 @@ export interface TrainerOptions {
   checkpointEvery: number;
   /** 0: never. */
   sampleEvery: number;
-  /** Stop after this many consecutive steps whose gradients were not finite. */
+  /** Stop after this many consecutive steps whose loss or gradients were not finite. */
   maxSkippedInARow?: number;
   /** What the log's use of the machine is reckoned from. */
   work?: {
@@ -93,7 +96,7 @@ export class Trainer {
   skippedSteps = 0;
   /** Seconds of training, all sittings together. */
   seconds = 0;
-  private skippedInARow = 0;
+  private badInARow = 0;
   /** Of the last batch, padding included. */
   private textTokens = 0;
 
@@ -171,28 +174,35 @@ export class Trainer {
 
   /** One optimiser step. */
   private async update(): Promise<StepReport> {
+    const { optimizer, schedule, scaler } = this.parts;
+    const { logEvery, gradientClip, zeroNonFiniteGradients = false, averageSkippedSteps } = this.options;
     const k = this.step + 1;
     const terms = await this.gradients(k);
-    return scope(() => {
-      const { optimizer, schedule, scaler } = this.parts;
-      const overflow = scaler?.unscale(this.trainable()) === false;
-      if (this.options.zeroNonFiniteGradients) this.zeroBadGradients();
-      const groupNorms = k % this.options.logEvery === 0 ? groupGradientNorms(optimizer.paramGroups) : undefined;
-      const gradNorm = clipGradNorm_(this.trainable(), this.options.gradientClip).item();
-      const made = !overflow && Number.isFinite(gradNorm);
+    const overflow = scope(() => scaler?.unscale(this.trainable()) === false);
+    const groupNorms =
+      k % logEvery === 0 || zeroNonFiniteGradients ? groupGradientNorms(optimizer.paramGroups) : undefined;
+    const clip = () => scope(() => clipGradNorm_(this.trainable(), gradientClip).item());
+    let gradNorm = zeroNonFiniteGradients ? Math.hypot(...groupNorms!) : clip();
+    // All gradients and the loss are looked at through these two numbers.
+    const finite = !overflow && Number.isFinite(terms.loss) && Number.isFinite(gradNorm);
+    const made = finite || (zeroNonFiniteGradients && !overflow);
+    if (finite) this.badInARow = 0;
+    else await this.report(k, { loss: terms.loss, gradNorm, overflow, made });
+    if (zeroNonFiniteGradients) {
+      if (!finite) this.zeroBadGradients();
+      gradNorm = clip();
+    }
+    scope(() => {
       if (made) {
         schedule.apply(k);
         optimizer.step();
-        this.skippedInARow = 0;
-      } else {
-        this.skip(k, terms.loss, overflow);
       }
       scaler?.update();
-      if (made || this.options.averageSkippedSteps) for (const ema of this.emas().values()) ema.update();
+      if (made || averageSkippedSteps) for (const ema of this.emas().values()) ema.update();
       optimizer.zeroGrad();
-      this.step = k;
-      return { ...terms, gradNorm, ...(groupNorms && { groupNorms }) };
     });
+    this.step = k;
+    return { ...terms, gradNorm, ...(groupNorms && { groupNorms }) };
   }
 
   /** Leaves the gradients of the batch's mean loss in the parameters. */
@@ -224,8 +234,12 @@ export class Trainer {
     });
   }
 
-  private skip(k: number, loss: number, overflow: boolean): void {
-    this.skippedSteps++;
+  /** Says what is wrong with a step, and ends a run in which nothing has been right for a while. */
+  private async report(
+    k: number,
+    { loss, gradNorm, overflow, made }: { loss: number; gradNorm: number; overflow: boolean; made: boolean },
+  ): Promise<void> {
+    if (!made) this.skippedSteps++;
     // While the search for a scale goes on, overflows are part of it.
     if (overflow && Number.isFinite(loss) && this.parts.scaler!.scale > 1) {
       this.hooks.onWarning?.(
@@ -234,24 +248,34 @@ export class Trainer {
       );
       return;
     }
-    this.skippedInARow++;
-    const culprit = this.firstBadGradient();
-    const what = `step ${k}: loss ${loss}, the gradient of ${culprit} is not finite; the step was skipped`;
-    if (this.skippedInARow >= (this.options.maxSkippedInARow ?? 5))
+    this.badInARow++;
+    const what = `step ${k}: loss ${loss}, gradient norm ${gradNorm}; ${await this.culprit(k)}; the step was ${made ? "made with zeros in place of such gradients" : "skipped"}`;
+    if (this.badInARow >= (this.options.maxSkippedInARow ?? 5))
       throw new MiroError(
-        `${what}, ${this.skippedInARow} in a row: lower optimizer.lr, or resume from an earlier checkpoint`,
+        `${what}, ${this.badInARow} in a row: lower optimizer.lr, or resume from an earlier checkpoint`,
       );
     this.hooks.onWarning?.(k, what);
   }
 
-  private firstBadGradient(): string {
-    for (const [prefix, module] of [
-      ["network", this.parts.network],
-      ["preconditioning", this.parts.preconditioning],
-    ] as const)
-      for (const [name, parameter] of module.namedParameters(prefix))
-        if (parameter.grad !== null && !Number.isFinite(parameter.grad.abs().max().item())) return name;
-    return "no single parameter (the norm overflowed)";
+  /** The first tensor of step k that is not finite, in words. The step's gradients must still be there. */
+  private async culprit(k: number): Promise<string> {
+    const { source, replicas } = this.parts;
+    const { seed, batchSize, precision, turns = 1 } = this.options;
+    await source.ready(this.step); // sources can go back to a batch that has been taken
+    return scope(() => {
+      const batch = source.batch(this.step);
+      const all = replicas?.rows ?? [{ start: 0, count: batchSize, batchSize }];
+      const forward = () => {
+        for (const rows of all.flatMap((some) => partsOf(some, turns)))
+          scope(() => void lossOf(this.parts, rowsOf(batch, rows), { seed, k, rows, precision }));
+      };
+      const [gradient, ...others] = nonFiniteGradients(this.parts, forward);
+      const where = findNonFinite({ model: this.parts, batch, forward });
+      const more = others.length > 0 ? ` and of ${others.length} others` : "";
+      const gradients = gradient === undefined ? "" : `the gradient of ${gradient}${more} is not finite`;
+      if (where !== null) return `first ${where}${gradients && `; ${gradients}`}`;
+      return gradients || "no single tensor is to blame: the norm overflowed";
+    });
   }
 
   /** Everything that decides the rest of the run; the tensors are the live ones, not copies. */

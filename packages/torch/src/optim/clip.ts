@@ -6,7 +6,8 @@ import { scope } from "../scope.js";
 import type { Tensor } from "../tensor.js";
 
 /**
- * Scales all gradients by min(1, maxNorm / (‖all gradients‖₂ + 1e-6)), in place and without waiting for the device.
+ * Scales all gradients by min(1, maxNorm / (‖all gradients‖₂ + 1e-6)), in place and without waiting for the device. Where the norm is
+ * NaN they stay as they are (PyTorch makes all of them NaN), so that it can still be seen which ones were to blame.
  * @returns the norm before clipping, a scalar that the caller owns (0 when nothing has a gradient).
  */
 export function clipGradNorm_(params: Iterable<Tensor>, maxNorm: number): Tensor {
@@ -26,7 +27,7 @@ export function clipGradNorm_(params: Iterable<Tensor>, maxNorm: number): Tensor
       const device = all[0]![0]!.device;
       const norms = all.flatMap((list) => aten._foreach_norm_Scalar(list, 2));
       const total = aten.linalg_vector_norm(stack(norms.map((norm) => norm.to({ device }))), 2);
-      const coefficient = total.add(1e-6).reciprocal().mul(maxNorm).clamp(null, 1);
+      const coefficient = total.add(1e-6).reciprocal().mul(maxNorm).clamp(null, 1).nanToNum(1);
       for (const list of all) aten._foreach_mul__Tensor(list, coefficient.to({ device: list[0]!.device }));
       return total;
     }),

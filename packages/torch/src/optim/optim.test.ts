@@ -240,6 +240,17 @@ describe("clipGradNorm_", () => {
     });
   });
 
+  test("a NaN among the gradients makes the norm NaN and leaves the others as they are", () => {
+    const [p, q] = [parameter(tensor([3, 4])), parameter(tensor([1]))];
+    scope(() => {
+      p.grad = tensor([3, 4]);
+      q.grad = tensor([Number.NaN]);
+      expect(clipGradNorm_([p, q], 1).item()).toBe(Number.NaN);
+      expect(flat(p.grad!)).toEqual([3, 4]);
+      expect(flat(q.grad!)).toEqual([Number.NaN]);
+    });
+  });
+
   test("nothing to clip has norm 0", () => {
     const p = parameter(tensor([1]));
     expect(scope(() => clipGradNorm_([p], 1).item())).toBe(0);
