@@ -79,7 +79,7 @@ export const generateSchema = z.strictObject({
   batchSize: field(
     z.int().min(1).max(4096).optional(),
     "an integer of at least 1",
-    "pictures computed together; default 1 on a CPU, 8 on CUDA",
+    "pictures computed together; default 1 on a CPU, 32 on CUDA, fewer where those do not fit in memory",
   ),
   deterministic: field(
     z.boolean().default(false),

@@ -1,7 +1,7 @@
 /** The whole pipeline against the published Python implementation, recorded with small random weights. */
 import { readFileSync } from "node:fs";
 import { fileURLToPath } from "node:url";
-import { cat, memory, ones, randn, readSafetensors, scope, type Tensor, zeros } from "@miro-t2i/torch";
+import { cat, memory, ones, randn, readSafetensors, scope, type Tensor, TorchError, zeros } from "@miro-t2i/torch";
 import { afterAll, beforeAll, describe, expect, it, vi } from "vitest";
 import { InvalidInputError } from "../errors.js";
 import { dynamicShift } from "../flow/schedule.js";
@@ -495,5 +495,42 @@ describe("a call", () => {
     await expect(pipe.generate("a cat", { promptEmbeddings: [noise] })).rejects.toThrow(
       "promptEmbeddings: expected shape (tokens, 48)",
     );
+  });
+});
+
+describe("batches that do not fit in memory", () => {
+  it("are halved until they do, without losing a picture or its place", async () => {
+    const own = await MiroPipeline.fromPretrained(`${tiny}/checkpoint`, {
+      dtype: "float32",
+      textEncoder: `${tiny}/text_encoder`,
+      vae: `${tiny}/vae`,
+    });
+    const options = { imagesPerPrompt: 5, steps: 2, guidanceScale: 1 };
+    const expected = await own.generate("a cat", { ...options, batchSize: 2 });
+    const apply = own.preconditioning.apply.bind(own.preconditioning);
+    const tried: number[] = [];
+    const limit = vi.spyOn(own.preconditioning, "apply").mockImplementation((network, batch) => {
+      const rows = (batch.y as Tensor).shape[0]! / 2;
+      tried.push(rows);
+      if (rows > 2) throw new TorchError("CUDA out of memory. Tried to allocate 2.00 GiB");
+      return apply(network, batch);
+    });
+    const result = await own.generate("a cat", { ...options, batchSize: 5 });
+    expect(tried.filter((rows) => rows > 2)).toEqual([5, 3]);
+    expect(pixels(result).equals(pixels(expected))).toBe(true);
+    expect(result.images.map(({ seed }) => seed)).toEqual([0, 1, 2, 3, 4]);
+    expect(result.warnings).toEqual([
+      "5 pictures at a time do not fit in memory; drawing 3 at a time",
+      "3 pictures at a time do not fit in memory; drawing 2 at a time",
+    ]);
+    tried.length = 0;
+    const again = await own.generate("a cat", { ...options, batchSize: 5 });
+    expect(Math.max(...tried)).toBe(2); // what was found out is remembered
+    limit.mockImplementation(() => {
+      throw new TorchError("CUDA out of memory.");
+    });
+    await expect(own.generate("a cat", { ...options, batchSize: 1 })).rejects.toThrow(/out of memory/);
+    for (const { latents } of [expected, result, again]) latents.dispose();
+    await own.dispose();
   });
 });

@@ -5,7 +5,17 @@
  * `deterministic` everywhere, a picture is therefore bit for bit the same whatever else the call draws; larger batches change the
  * order in which kernels add numbers up (four at a time change 5 of 196,608 values by one level: see pipeline.test.ts).
  */
-import { buildInfo, captureGraph, cat, hasCudaGraphs, memory, noGrad, scope, type Tensor } from "@miro-t2i/torch";
+import {
+  buildInfo,
+  captureGraph,
+  cat,
+  hasCudaGraphs,
+  memory,
+  noGrad,
+  scope,
+  type Tensor,
+  TorchError,
+} from "@miro-t2i/torch";
 import type { Autoencoder } from "../autoencoder/index.js";
 import { MiroError } from "../errors.js";
 import { guidedDenoise, type Predict } from "../flow/guidance.js";
@@ -75,6 +85,8 @@ export class MiroPipeline {
   /** Ends with the last call of `generate` that has the memory to itself. */
   #turn: Promise<unknown> = Promise.resolve();
   #preview: LatentToRgb | null = null;
+  /** Pictures that fit in memory together, as far as that has been found out. */
+  #fits = Number.POSITIVE_INFINITY;
 
   constructor(parts: PipelineParts) {
     this.#parts = parts;
@@ -253,7 +265,7 @@ export class MiroPipeline {
       defaultSteps: this.defaultSteps,
       defaultGuidanceScale: this.defaultGuidanceScale,
       schedule: this.schedule,
-      batchSize: this.device === "cpu" ? 1 : 8,
+      batchSize: this.device === "cpu" ? 1 : 32,
       labelDim,
       paddedTokens: concatCondTokenToLatents ? this.config.settings.max_text_len : null,
     });
@@ -282,17 +294,15 @@ export class MiroPipeline {
     const { count, batchSize, signal } = plan;
     const { lowMemory } = this.#parts;
     signal?.throwIfAborted();
-    const batches: number[][] = [];
-    for (let first = 0; first < count; first += batchSize) {
-      batches.push(Array.from({ length: Math.min(batchSize, count - first) }, (_, i) => first + i));
-    }
+    let left = Array.from({ length: count }, (_, i) => i);
+    let size = Math.min(batchSize, this.#fits);
     /** What tells the texts of a picture from those of others. */
     const textsOf = (row: number) => {
       const prompt = plan.promptOf(row);
       return [plan.promptEmbeddings ? prompt : plan.prompts[prompt], plan.negativePrompts?.[prompt]];
     };
-    /** Latents of batches that wait for the decoder, where it has its turn after the network. */
-    const waiting: Tensor[] = [];
+    /** Batches that wait for the decoder, where it has its turn after the network. */
+    const waiting: { rows: number[]; latents: Tensor }[] = [];
     let texts: EncodedTexts | null = null;
     let conditioning: Branches | null = null;
     let conditioned = "";
@@ -303,8 +313,9 @@ export class MiroPipeline {
       }
       texts = await this.#encode(plan, warnings);
       if (lowMemory) await this.freeTextEncoder();
-      for (const rows of batches) {
+      while (left.length > 0) {
         await served(signal);
+        const rows = left.slice(0, size);
         // Pictures that differ in their seeds only share one conditioning.
         const key = JSON.stringify(rows.map((row) => [textsOf(row), plan.wanted[row], plan.unwanted[row]]));
         if (conditioning === null || key !== conditioned) {
@@ -313,9 +324,24 @@ export class MiroPipeline {
           conditioning = this.#condition(plan, rows, texts);
           conditioned = key;
         }
-        const latents = await this.#sample(plan, rows, conditioning);
+        let latents: Tensor;
+        try {
+          latents = await this.#sample(plan, rows, conditioning);
+        } catch (error) {
+          if (!isOutOfMemory(error) || rows.length === 1) throw error;
+          // Half as many, now and in later calls.
+          size = this.#fits = Math.ceil(rows.length / 2);
+          release(conditioning);
+          conditioning = null;
+          memory.emptyCache();
+          const warning = `${rows.length} pictures at a time do not fit in memory; drawing ${size} at a time`;
+          warnings.push(warning);
+          plan.onWarning?.(warning);
+          continue;
+        }
+        left = left.slice(rows.length);
         if (lowMemory) {
-          waiting.push(scope(() => latents.to({ device: "cpu" }).clone()));
+          waiting.push({ rows, latents: scope(() => latents.to({ device: "cpu" }).clone()) });
           latents.dispose();
           continue;
         }
@@ -329,10 +355,10 @@ export class MiroPipeline {
         release(conditioning);
         conditioning = null;
         this.#freeNetwork();
-        for (const [i, rows] of batches.entries()) yield* this.#finish(plan, rows, waiting[i]!);
+        for (const { rows, latents } of waiting) yield* this.#finish(plan, rows, latents);
       }
     } finally {
-      release([texts, waiting, conditioning]);
+      release([texts, waiting.map(({ latents }) => latents), conditioning]);
       if (lowMemory) {
         await this.freeTextEncoder();
         this.#freeNetwork();
@@ -580,4 +606,9 @@ function shortened(text: string): string {
 
 function freePart(part: unknown): void {
   if (part instanceof Part) part.free();
+}
+
+/** Whether an operator failed for lack of memory on its device. */
+function isOutOfMemory(error: unknown): boolean {
+  return error instanceof TorchError && /out of memory/i.test(error.message);
 }
