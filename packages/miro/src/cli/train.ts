@@ -1,6 +1,7 @@
 /** `miro train`: trains a model by a recipe, or shows what the recipe is. */
 import { join } from "node:path";
-import { InvalidInputError } from "../errors.js";
+import { InvalidInputError, MiroError } from "../errors.js";
+import { dryRun } from "../training/dry-run.js";
 import { pretrainingOf } from "../training/emoji/recipes.js";
 import { type Progress, ProgressLine } from "../training/logging.js";
 import { parseRecipe } from "../training/recipe.js";
@@ -8,6 +9,7 @@ import { type ComposedRecipe, composeRecipe } from "../training/recipe-source.js
 import { resolvedValues, resolvedYaml } from "../training/resolved-recipe.js";
 import { runTraining } from "../training/run.js";
 import type { CliContext, Register } from "./context.js";
+import { dryRunText } from "./dry-run-text.js";
 
 const EXAMPLES = `
 Examples:
@@ -15,6 +17,7 @@ Examples:
   miro train recipes/emoji.yaml trainer.batch_size=64 optimizer.lr=1e-3 --output runs/try-2
   miro train emoji --output runs/try-2 --resume
   miro train multi_cad_synth data.dir=/data --print         every value, and where it comes from
+  miro train multi_cad_synth trainer.devices=8 --dry-run    parameters, memory, FLOPs; are the data there?
   miro train clip_score_cad extends=base/as_upstream        another recipe on top
 
 A recipe is a path, or the name of a file in the folder recipes. Ctrl-C stores a checkpoint and stops; --resume continues from it
@@ -27,6 +30,7 @@ interface Flags {
   resume?: boolean;
   allowChanges?: boolean;
   print?: boolean;
+  dryRun?: boolean;
   json?: boolean;
 }
 
@@ -41,11 +45,13 @@ export const register: Register = (command, context) => {
       "continue even though the recipe has changed in values that decide what the run computes",
     )
     .option("--print", "print the whole recipe with the origin of every value, and do nothing else")
+    .option("--dry-run", "count parameters, memory and arithmetic, check the data, and do nothing else")
     .option("--json", "print the result as JSON")
     .addHelpText("after", EXAMPLES)
     .action(async (name: string, overrides: string[], flags: Flags) => {
       const composed = composeRecipe(name, overrides);
       if (flags.print) print(composed, flags, context);
+      else if (flags.dryRun) await plan(composed, flags, context);
       else await train(composed, flags, context);
     });
 };
@@ -59,6 +65,16 @@ function print({ json, path, origins }: ComposedRecipe, flags: Flags, { stdout }
       ? `${JSON.stringify({ recipe: path, values: resolvedValues(recipe, origins) })}\n`
       : resolvedYaml(recipe, origins),
   );
+}
+
+async function plan({ json, path, origins }: ComposedRecipe, flags: Flags, { stdout }: CliContext): Promise<void> {
+  if (pretrainingOf(json) !== null)
+    throw new InvalidInputError(`${path}: --dry-run is for recipes of the diffusion network`);
+  const report = await dryRun(parseRecipe(json, path, origins));
+  stdout(flags.json ? `${JSON.stringify(report)}\n` : dryRunText(report));
+  const missing = report.data.checks.filter(({ status }) => status === "missing").length;
+  if (missing > 0)
+    throw new MiroError(`the data are not ready: ${missing} ${missing === 1 ? "thing is" : "things are"} missing`);
 }
 
 async function train({ json, path, origins }: ComposedRecipe, flags: Flags, context: CliContext): Promise<void> {

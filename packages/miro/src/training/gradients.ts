@@ -8,6 +8,7 @@
 import { autocast, Generator, manualSeed, scope, type Tensor } from "@miro-t2i/torch";
 import {
   type Draw,
+  type DrawPurpose,
   drawFrom,
   type FlowMatchingLoss,
   type LossBatch,
@@ -51,6 +52,8 @@ export interface GradientOptions {
   precision: PrecisionName;
   /** The gradients are to be divided by it; by default 1. */
   lossScale?: number;
+  /** Draws for the whole batch that are made already; new ones are added, and the caller disposes of them. */
+  drawn?: Map<DrawPurpose, Tensor>;
 }
 
 /**
@@ -63,12 +66,17 @@ export function accumulateInTurns(
   { turns, ...options }: GradientOptions & { turns: number },
 ): StepTerms {
   const { rows } = options;
-  const parts = partsOf(rows, turns).map((some) => {
-    const own = { start: some.start - rows.start, count: some.count, batchSize: rows.count };
-    const terms = scope(() => accumulateGradients(model, rowsOf(batch, own), { ...options, rows: some }));
-    return { terms, rows: own };
-  });
-  return combineTerms(parts);
+  const drawn = new Map<DrawPurpose, Tensor>();
+  try {
+    const parts = partsOf(rows, turns).map((some) => {
+      const own = { start: some.start - rows.start, count: some.count, batchSize: rows.count };
+      const terms = scope(() => accumulateGradients(model, rowsOf(batch, own), { ...options, rows: some, drawn }));
+      return { terms, rows: own };
+    });
+    return combineTerms(parts);
+  } finally {
+    for (const tensor of drawn.values()) tensor.dispose();
+  }
 }
 
 /**
@@ -86,12 +94,15 @@ export function accumulateGradients(model: Model, batch: LossBatch, options: Gra
 export function lossOf(
   { network, preconditioning, loss }: Model,
   batch: LossBatch,
-  { seed, k, rows, precision }: Omit<GradientOptions, "lossScale">,
+  { seed, k, rows, precision, drawn }: Omit<GradientOptions, "lossScale">,
 ): LossTerms {
   manualSeed(mixSeed(seed, 2, k, rows.start));
   const drawAll = drawFrom(new Generator().manualSeed(mixSeed(seed, 3, k)));
-  const draw: Draw = (purpose, kind, [, ...rest]) =>
-    drawAll(purpose, kind, [rows.batchSize, ...rest]).narrow(0, rows.start, rows.count);
+  const draw: Draw = (purpose, kind, [, ...rest]) => {
+    const all = drawn?.get(purpose) ?? drawAll(purpose, kind, [rows.batchSize, ...rest]);
+    if (drawn?.has(purpose) === false) drawn.set(purpose, all.keep());
+    return all.narrow(0, rows.start, rows.count);
+  };
   const device = network.latents.device.startsWith("cuda") ? "cuda" : "cpu";
   const dtype = precision === "16-mixed" ? "float16" : "bfloat16";
   const run: Precision = precision === "32-true" ? (f) => f() : (f) => autocast({ device, dtype }, f);

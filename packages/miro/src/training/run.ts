@@ -34,7 +34,7 @@ import { WarmupCosine } from "./lr-schedule.js";
 import { createLoss, createNetwork, createNetworks, startFrom } from "./model.js";
 import { parameterGroups } from "./parameter-groups.js";
 import { measurePeakFlops } from "./peak-flops.js";
-import { type Recipe, recipeToJson } from "./recipe.js";
+import { parseRecipe, type Recipe, recipeToJson } from "./recipe.js";
 import { recipeChanges, refuseRecipeChanges } from "./recipe-changes.js";
 import { Replicas } from "./replicas.js";
 import { drawSampleSheet } from "./sample-sheet.js";
@@ -196,7 +196,8 @@ export async function runTraining({
     if (newest) {
       scope(() => {
         const stored = loadTrainingCheckpoint(newest.path);
-        if (!allowChanges) refuseRecipeChanges(newest.path, recipeChanges(stored.state.recipe, recipeToJson(recipe)));
+        if (!allowChanges)
+          refuseRecipeChanges(newest.path, recipeChanges(withDefaults(stored.state.recipe), recipeToJson(recipe)));
         trainer.restore(stored);
       });
       onMessage(`resumed at step ${trainer.step} from ${newest.path}`);
@@ -320,6 +321,15 @@ async function openSource(
     textWidth: config.labelDim,
     rewardKeys: config.coherenceKeys,
   });
+}
+
+/** A stored recipe with the settings that have come since, at their defaults; as it is where it is no longer a valid one. */
+function withDefaults(stored: unknown): unknown {
+  try {
+    return recipeToJson(parseRecipe(stored));
+  } catch {
+    return stored;
+  }
 }
 
 /** The averages by their published names, on the device of the network. */

@@ -294,27 +294,10 @@ export async function binsOf(
   hooks: OpenHooks = {},
   recompute = false,
 ): Promise<BinsResult> {
-  const {
-    scores,
-    syntheticEmbeddingProb: syntheticProb,
-    scoreMode,
-    maxSamplesBinEstimation: maxSamples,
-    binSeed: seed,
-  } = options;
+  const { scores } = options;
+  const identity = binIdentity(shards, options);
+  const { syntheticProb, scoreMode, maxSamples, seed } = identity;
   const folder = folderOf(shards);
-  const identity: BinIdentity = {
-    scores,
-    syntheticProb,
-    scoreMode,
-    bins: parseBinOptions(binOptions(options)),
-    maxSamples,
-    seed,
-    shards: shards.shards.map(({ path, count, header }) => ({
-      name: path.split("/").slice(-2).join("/"),
-      samples: count,
-      ...header.fingerprint,
-    })),
-  };
   const kept = recompute ? null : readBinCache(folder, identity);
   if (kept !== null) {
     if (kept.foreign)
@@ -348,6 +331,27 @@ export async function binsOf(
     hooks.onMessage?.(`${(error as Error).message}; the bin edges will be computed again next time`);
     return { edges, file: null, statistics };
   }
+}
+
+/** The kept bin edges of a set of shards, or null where they are still to be computed. @throws MiroError naming a broken file */
+export function keptBins(shards: ShardSet, options: BinsOfOptions): { file: string; foreign: boolean } | null {
+  return readBinCache(folderOf(shards), binIdentity(shards, options));
+}
+
+function binIdentity(shards: ShardSet, options: BinsOfOptions): BinIdentity {
+  return {
+    scores: options.scores,
+    syntheticProb: options.syntheticEmbeddingProb,
+    scoreMode: options.scoreMode,
+    bins: parseBinOptions(binOptions(options)),
+    maxSamples: options.maxSamplesBinEstimation,
+    seed: options.binSeed,
+    shards: shards.shards.map(({ path, count, header }) => ({
+      name: path.split("/").slice(-2).join("/"),
+      samples: count,
+      ...header.fingerprint,
+    })),
+  };
 }
 
 function binOptions(options: Omit<BinsOfOptions, "scores">): BinOptions {

@@ -1,4 +1,5 @@
 /** A network that trains in a second, for tests. */
+import { readdirSync } from "node:fs";
 import { join } from "node:path";
 import { readSafetensors, scope } from "@miro-t2i/torch";
 import { listCheckpoints } from "../checkpoint.js";
@@ -48,8 +49,8 @@ export function bits(output: string): Record<string, string> {
   const { path } = listCheckpoints(join(output, "checkpoints")).at(-1)!;
   return scope(() => {
     const all: Record<string, string> = {};
-    for (const part of ["network", "ema", "optimizer"]) {
-      for (const [name, tensor] of readSafetensors(join(path, `${part}.safetensors`))) {
+    for (const part of readdirSync(path).filter((name) => name.endsWith(".safetensors"))) {
+      for (const [name, tensor] of readSafetensors(join(path, part))) {
         const data = tensor.data();
         all[`${part} ${name}`] = Buffer.from(data.buffer, data.byteOffset, data.byteLength).toString("base64");
       }

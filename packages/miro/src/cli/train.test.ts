@@ -1,0 +1,53 @@
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { describe, expect, it } from "vitest";
+import { run } from "./main.js";
+
+describe("miro train", () => {
+  const call = async (...args: string[]) => {
+    const [out, err]: [string[], string[]] = [[], []];
+    const code = await run(["train", ...args], {
+      stdout: (text) => void out.push(text),
+      stderr: (text) => void err.push(text),
+      interactive: false,
+    });
+    return { code, out: out.join(""), err: err.join("") };
+  };
+
+  it("--dry-run ends with 1 and says what is missing, also as JSON", async () => {
+    const { code, out, err } = await call("multi_cad", "data.dir=/nowhere", "--dry-run", "--json");
+    expect(code).toBe(1);
+    expect(err).toMatch(/the data are not ready: 2 things are missing/);
+    expect(JSON.parse(out)).toMatchObject({ name: "multi_cad", data: { ready: false }, release: false });
+    expect((await call("multi_cad", "data.dir=/nowhere", "--dry-run")).out).toMatch(/360,411,664 trainable/);
+  });
+
+  it("--print shows each value with its origin", async () => {
+    const { code, out } = await call("multi_cad", "trainer.devices=8", "data.dir=/data", "--print", "--json");
+    expect(code).toBe(0);
+    const values = Object.fromEntries(JSON.parse(out).values.map((item: { path: string }) => [item.path, item]));
+    expect(values["trainer.devices"]).toMatchObject({ value: 8, origin: "command line" });
+    expect(values["optimizer.name"].origin).toMatch(/^recipes\/base\/released\.yaml:\d+$/);
+    expect(values["trainer.keep_last"].origin).toBe("default");
+  });
+
+  it.each([
+    [["multi_cad", "trainer.devices=7"], /trainer\.batch_size: expected a multiple of the 7 processes .*received 1024/],
+    [
+      ["multi_cad", "trainer.presicion=32-true"],
+      /command line: unknown key trainer\.presicion; did you mean precision/,
+    ],
+    [["multi_cad", "ema.decay=[0.9, 0.9]"], /ema\.decay: expected different values/],
+    [["multi_cat"], /no recipe of this name; did you mean multi_cad/],
+  ])("refuses %j with 2", async (args, message) => {
+    const { code, err } = await call(...args, "--dry-run");
+    expect(code).toBe(2);
+    expect(err).toMatch(message);
+  });
+
+  it("refuses to train on more devices than it can", async () => {
+    const { code, err } = await call("multi_cad", "trainer.devices=8", "--output", join(tmpdir(), "miro-never"));
+    expect(code).toBe(2);
+    expect(err).toMatch(/training runs in one process, on one device \(received 8\)/);
+  });
+});
