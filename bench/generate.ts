@@ -1,6 +1,6 @@
 /**
  * `npm run bench -- generate`: seconds from the start of a process to a finished picture, `miro generate` with the bundled model
- * and its defaults, and of each further picture of one process.
+ * and its defaults, of each further picture of one process, and of pictures drawn four at a time: together, and with `deterministic`.
  */
 import { spawnSync } from "node:child_process";
 import { mkdtempSync, rmSync } from "node:fs";
@@ -35,9 +35,17 @@ export async function generate(options: BenchOptions): Promise<void> {
   console.log(
     `each picture after the first in a process: ${later.median.toFixed(2)} s (${later.min.toFixed(2)} - ${later.max.toFixed(2)}, ${later.samples} pictures)`,
   );
+  const together = spread(await fourAtATime(options.rounds, false));
+  const alone = spread(await fourAtATime(options.rounds, true));
   console.log(
-    `written: ${store(options, { command: `miro ${args.join(" ")} DIR` }, { secondsPerPicture: seconds, secondsPerLaterPicture: later })}`,
+    `each of four in a call: ${together.median.toFixed(2)} s with batchSize 4, ${alone.median.toFixed(2)} s with deterministic (${together.samples} calls each)`,
   );
+  const results = {
+    secondsPerPicture: seconds,
+    secondsPerLaterPicture: later,
+    secondsPerPictureOfFour: { batchSize4: together, deterministic: alone },
+  };
+  console.log(`written: ${store(options, { command: `miro ${args.join(" ")} DIR` }, results)}`);
 }
 
 /** Pictures of different texts from one pipeline, the first one not counted. */
@@ -53,6 +61,23 @@ async function laterPictures(count: number): Promise<number[]> {
       const { latents } = await pipe.generate(text, { seed: 0 });
       latents.dispose();
       times.push((performance.now() - start) / 1000);
+    }
+  } finally {
+    await pipe.dispose();
+  }
+  return times.slice(1);
+}
+
+/** Seconds for each picture of calls of four, the first call not counted. */
+async function fourAtATime(count: number, deterministic: boolean): Promise<number[]> {
+  const pipe = await MiroPipeline.fromPretrained(join(root(), "models", "miro-emoji"));
+  const times: number[] = [];
+  try {
+    for (let i = 0; i <= count; i++) {
+      const start = performance.now();
+      const { latents } = await pipe.generate("a fox", { imagesPerPrompt: 4, batchSize: 4, deterministic });
+      latents.dispose();
+      times.push((performance.now() - start) / 4000);
     }
   } finally {
     await pipe.dispose();
