@@ -131,8 +131,21 @@ export {
   type TrainingCheckpoint,
   type TrainingState,
 } from "./training/checkpoint.js";
-export { Ema, type EmaOptions } from "./training/ema.js";
+export type { DataCheck, DataReport } from "./training/data-check.js";
+export { type DryRunReport, dryRun } from "./training/dry-run.js";
+export { Ema, type EmaOptions, emaName } from "./training/ema.js";
+export {
+  type Environment,
+  readEnvironment,
+  type SiteSettings,
+  siteSettings,
+  type Variable,
+} from "./training/environment.js";
 export { WarmupCosine, type WarmupCosineOptions } from "./training/lr-schedule.js";
+export { loadRecipe, parseRecipe, type Recipe, recipeToJson } from "./training/recipe.js";
+export { type ComposedRecipe, composeRecipe, type Origins, recipeNames } from "./training/recipe-source.js";
+export { type ResolvedValue, resolvedValues, resolvedYaml } from "./training/resolved-recipe.js";
+export { type RunOptions, type RunResult, runTraining } from "./training/run.js";
 export {
   type CurveSummary,
   type RunChart,
