@@ -42,6 +42,10 @@ const COMMANDS: Record<string, Entry> = {
     load: () => import("./index-command.js"),
   },
   train: { summary: "train a model by a recipe", load: () => import("./train.js") },
+  testbed: {
+    summary: "check the prompts that runs draw for comparison, and compute their embeddings",
+    load: () => import("./testbed.js"),
+  },
   plot: { summary: "draw loss curves and whatever else runs have logged", load: () => import("./plot.js") },
 };
 

@@ -25,7 +25,12 @@ export interface LatentFolders {
 }
 
 /** Makes the files of both networks present, without loading them. @throws InvalidInputError for what is missing */
-export async function locateModels(options: ResolvedOptions): Promise<LatentFolders> {
+export async function locateModels(
+  options: Pick<
+    ResolvedOptions,
+    "model" | "textEncoder" | "vae" | "cacheDir" | "signal" | "textEmbeddings" | "vae256" | "vae512"
+  >,
+): Promise<LatentFolders> {
   const hub: HubOptions = { cacheDir: options.cacheDir, signal: options.signal };
   const source =
     options.model === undefined
