@@ -154,4 +154,13 @@ export {
 } from "./training/run-chart.js";
 export { type RunLog, readRunLog, type Series, smooth } from "./training/run-log.js";
 export { type EventImage, EventWriter, type EventWriterOptions } from "./training/tensorboard.js";
+export {
+  type EmbeddedPrompt,
+  prepareTestbed,
+  readEmbeddedTestbed,
+  readTestbed,
+  type TestbedOptions,
+  type TestbedPrompt,
+  type TestbedResult,
+} from "./training/testbed.js";
 export { version } from "./version.js";

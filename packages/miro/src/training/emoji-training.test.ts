@@ -23,6 +23,7 @@ import { writeHalf } from "./emoji/autoencoder.js";
 import { EmojiBatches } from "./emoji-batches.js";
 import { parseRecipe, type Recipe } from "./recipe.js";
 import { runTraining } from "./run.js";
+import { prepareTestbed } from "./testbed.js";
 import { tinyRecipeJson } from "./testing/tiny.js";
 
 const root = mkdtempSync(join(tmpdir(), "miro-emoji-"));
@@ -172,5 +173,35 @@ describe("training on emoji", { timeout: 120_000 }, () => {
       return [list(weights.float()), list(ema.half().float())];
     });
     expect(exported).toEqual(averaged);
+  });
+
+  it("draws the prompt testbed as grids at upstream's steps, to its folder and for TensorBoard", async () => {
+    const testbed = join(root, "testbed");
+    mkdirSync(testbed);
+    writeFileSync(
+      join(testbed, "metadata.csv"),
+      "file_name,text\n00-apple,a red apple\n01-fox.npy,a fox\n02-bell,a bell\n",
+    );
+    await prepareTestbed({ folder: testbed, textEncoder, embeddingsName: "tiny", count: 3 });
+    const output = join(root, "testbed-run");
+    const samples = {
+      every_n_steps: 2,
+      offset: 1,
+      testbed,
+      testbed_count: 3,
+      embeddings_name: "tiny",
+      steps: 2,
+      columns: 2,
+    };
+    await runTraining({ recipe: recipe({}, { samples }), output });
+    expect(readdirSync(join(output, "samples"))).toEqual(["step-00000001.png", "step-00000003.png"]);
+    const [file] = readdirSync(join(output, "tensorboard"));
+    const events = readFileSync(join(output, "tensorboard", file!)).toString("latin1");
+    for (const tag of ["val/Images/00-apple", "val/Images/01-fox", "val/Images/02-bell", "samples/sheet"])
+      expect(events.split(tag).length - 1, tag).toBe(2);
+    expect(readFileSync(join(output, "log.jsonl"), "utf8")).not.toContain("warning");
+    await expect(
+      runTraining({ recipe: recipe({}, { samples: { ...samples, embeddings_name: "other" } }), output: `${output}-2` }),
+    ).rejects.toThrow(/other_embeddings\/00-apple\.npy: is not there; run miro testbed/);
   });
 });

@@ -8,6 +8,7 @@ import { describe, InvalidInputError } from "../errors.js";
 const FREE = [
   "name",
   "initialization",
+  "logger",
   "samples",
   "data.dir",
   "data.root",
@@ -26,6 +27,7 @@ const FREE = [
   "trainer.accumulate_grad_batches",
   "trainer.threads",
   "trainer.replicas",
+  "trainer.max_skipped_in_a_row",
   "trainer.log_every_n_steps",
   "trainer.checkpoint_every_n_steps",
   "trainer.keep_last",

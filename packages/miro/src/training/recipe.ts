@@ -205,7 +205,19 @@ const recipeSchema = z.strictObject({
     .strictObject({
       /** 0: never. */
       everyNSteps: z.int().nonnegative().default(0),
+      /** Steps after a multiple of every_n_steps: 1 draws at steps 1, n + 1, …, as upstream does. */
+      offset: z.int().nonnegative().default(0),
       prompts: z.array(z.string()).default([]),
+      /** Folder of a prompt testbed whose embeddings `miro testbed` has computed; drawn in place of the prompts. */
+      testbed: z.string().min(1).optional(),
+      /** Prompts that the testbed must have; null for any number. */
+      testbedCount: count.nullable().default(80),
+      /** The embeddings are in NAME_embeddings/. */
+      embeddingsName: z.string().default("flan_t5_xl"),
+      /** Samples of each prompt of the testbed, shown as a square. */
+      samplesPerPrompt: count.refine((n) => Number.isInteger(Math.sqrt(n)), "expected a square: 1, 4, 9, …").default(4),
+      /** Samples of the testbed that are drawn at a time. */
+      batchSize: count.default(64),
       steps: count.default(20),
       guidanceScale: z.number().default(3),
       /** Bend of the sampling grid; below 1 spends more steps near the noise. */

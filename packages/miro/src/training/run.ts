@@ -13,15 +13,12 @@ import { existsSync, mkdirSync } from "node:fs";
 import { join } from "node:path";
 import { AdamW, buildInfo, GradScaler, Lamb, manualSeed, nn, scope, setNumThreads, zeros } from "@miro-t2i/torch";
 import { stringify } from "yaml";
-import { loadAutoencoder } from "../autoencoder/index.js";
 import { InvalidInputError, MiroError } from "../errors.js";
-import { LinearSchedule } from "../flow/schedule.js";
 import { parseRinConfig } from "../networks/config.js";
 import { trainingFlops } from "../networks/flops.js";
 import type { FlowPrecond } from "../networks/precond.js";
 import type { Rin } from "../networks/rin.js";
 import { readJson, writeFileAtomic } from "../pipeline/files.js";
-import { readPng } from "../pipeline/png.js";
 import { version } from "../version.js";
 import { planOf } from "./batch-plan.js";
 import { type BatchSource, mixSeed, RandomBatches } from "./batches.js";
@@ -37,7 +34,7 @@ import { measurePeakFlops } from "./peak-flops.js";
 import { parseRecipe, type Recipe, recipeToJson } from "./recipe.js";
 import { recipeChanges, refuseRecipeChanges } from "./recipe-changes.js";
 import { Replicas } from "./replicas.js";
-import { drawSampleSheet } from "./sample-sheet.js";
+import { openRunSamples, type RunSamples } from "./run-samples.js";
 import { EventWriter } from "./tensorboard.js";
 import { Trainer, type TrainingOptimizer } from "./trainer.js";
 
@@ -93,6 +90,7 @@ export async function runTraining({
   onMessage("opening the data");
   const source = await openSource(recipe, { signal, onMessage });
   let replicas: Replicas | null = null;
+  let samples: RunSamples | null = null;
   const { keepLast, keepEveryNSteps } = settings;
   const writer = new CheckpointWriter(checkpoints, { keepLast, keepEveryNSteps });
   try {
@@ -114,6 +112,15 @@ export async function runTraining({
 
     replicas =
       settings.replicas > 1 ? new Replicas(recipe, settings.replicas, { network, preconditioning, loss }) : null;
+    samples = openRunSamples({
+      recipe,
+      source,
+      network: ema.module,
+      preconditioning,
+      output,
+      events: () => events,
+      signal,
+    });
     const selfConditioning = network.config.useSelfConditioning && recipe.loss.selfCondRate > 0;
     let log: MetricsLog | null = null;
     let events: EventWriter | null = null;
@@ -145,7 +152,8 @@ export async function runTraining({
         maxSkippedInARow: settings.maxSkippedInARow,
         logEvery: settings.logEveryNSteps,
         checkpointEvery: settings.checkpointEveryNSteps,
-        sampleEvery: recipe.samples.prompts.length > 0 ? recipe.samples.everyNSteps : 0,
+        sampleEvery: samples === null ? 0 : recipe.samples.everyNSteps,
+        sampleOffset: recipe.samples.offset,
         work: {
           flopsPerImage: (textTokens) => trainingFlops(network.config, textTokens, selfConditioning),
           peakFlops: peakFlops(recipe),
@@ -165,34 +173,9 @@ export async function runTraining({
           log?.write({ step, warning: message });
         },
         onCheckpoint: () => writer.save(withOrigin(trainer.checkpoint(recipeToJson(recipe)), recipe)),
-        onSamples: (step) => writeSheet(step),
+        onSamples: (step) => samples?.draw(step) ?? Promise.resolve(),
       },
     );
-    const writeSheet = async (step: number): Promise<void> => {
-      const { frozen } = source;
-      const { data } = recipe;
-      if (frozen === undefined || data.kind === "random" || data.autoencoder === undefined) return;
-      const { everyNSteps: _, shift, ...settings } = recipe.samples;
-      const autoencoder = loadAutoencoder(data.autoencoder, { device: "cpu", dtype: "float32" });
-      try {
-        const png = await drawSampleSheet({
-          network: ema.module,
-          preconditioning,
-          schedule: new LinearSchedule({ ...recipe.scheduler, shift }),
-          frozen,
-          autoencoder,
-          maxTextLen: data.maxTextLen,
-          ...settings,
-          signal,
-        });
-        const path = join(output, "samples", `step-${String(step).padStart(8, "0")}.png`);
-        writeFileAtomic(path, png, { overwrite: true });
-        events?.image(step, "samples/sheet", { ...readPng(png, path), encoded: png });
-      } finally {
-        autoencoder.dispose();
-      }
-    };
-
     if (newest) {
       scope(() => {
         const stored = loadTrainingCheckpoint(newest.path);
@@ -228,6 +211,7 @@ export async function runTraining({
     return { finished, step: trainer.step, checkpoint: listCheckpoints(checkpoints).at(-1)?.path ?? null, exported };
   } finally {
     await writer.close();
+    samples?.dispose();
     await replicas?.close();
     await source.close();
   }

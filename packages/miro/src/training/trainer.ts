@@ -68,6 +68,8 @@ export interface TrainerOptions {
   checkpointEvery: number;
   /** 0: never. */
   sampleEvery: number;
+  /** How many steps after a multiple of `sampleEvery`; 0 by default. */
+  sampleOffset?: number;
   /** Stop after this many consecutive steps whose loss or gradients were not finite. */
   maxSkippedInARow?: number;
   /** What the log's use of the machine is reckoned from. */
@@ -156,7 +158,11 @@ export class Trainer {
         await hooks.onCheckpoint?.();
         stored = this.step;
       }
-      if (options.sampleEvery > 0 && this.step % options.sampleEvery === 0) await this.drawSamples(signal);
+      if (
+        options.sampleEvery > 0 &&
+        this.step % options.sampleEvery === (options.sampleOffset ?? 0) % options.sampleEvery
+      )
+        await this.drawSamples(signal);
     }
     if (stored !== this.step) await hooks.onCheckpoint?.();
     return this.step >= options.maxSteps;
