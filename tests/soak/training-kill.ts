@@ -3,7 +3,7 @@
  * with that of a run that nobody disturbed. After every kill each checkpoint that has its final name is read whole. The run is small and
  * stores a checkpoint after every step, so that most moments fall into a write. Exit code 0: all equal; 1: something differed.
  */
-import { existsSync, mkdtempSync, readFileSync, readlinkSync, rmSync, writeFileSync } from "node:fs";
+import { existsSync, mkdtempSync, readdirSync, readFileSync, readlinkSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { parseArgs } from "node:util";
@@ -105,26 +105,32 @@ export async function soakTraining(args: readonly string[]): Promise<number> {
     return 1;
   }
   const expected = outcome(join(folder, "whole"));
+  const idle = await runMiro(command("whole")); // finished already: what a process takes apart from its steps
   let killed = 0;
   let faults = 0;
   let runs = 0;
   let finished = 0;
-  let longest = whole.ms;
+  let inWrites = 0;
   while (killed < kills || finished < runs) {
     const name = `run-${finished}`;
     const output = join(folder, name);
     runs = finished + 1;
     // Once all kills are done the last run may end in peace.
-    const kill = { signal: "SIGKILL", afterMs: (0.2 + 0.8 * random()) * longest } as const;
+    const afterMs = 0.5 * idle.ms + random() * (whole.ms - 0.5 * idle.ms);
+    const kill = { signal: "SIGKILL", afterMs } as const;
     const ending = await runMiro(command(name), killed < kills ? kill : undefined);
     const wrong = unusable(output);
-    const step = listCheckpoints(join(output, "checkpoints")).at(-1)?.step ?? 0;
+    const checkpoints = join(output, "checkpoints");
+    const step = listCheckpoints(checkpoints).at(-1)?.step ?? 0;
     if (ending.signal === "SIGKILL") {
       killed++;
-      console.log(`${String(killed).padStart(3)} killed after ${Math.round(ending.ms)} ms, step ${step} is whole`);
+      const half = existsSync(checkpoints) && readdirSync(checkpoints).some((entry) => entry.startsWith("."));
+      if (half) inWrites++;
+      console.log(
+        `${String(killed).padStart(3)} killed after ${Math.round(ending.ms)} ms${half ? " in a write" : ""}, step ${step} is whole`,
+      );
     } else {
       finished++;
-      if (killed < kills) longest = Math.min(longest, ending.ms); // faster than the moment drawn
       if (ending.code !== 0) wrong.push(ending.stderr);
       else wrong.push(...differences(expected, outcome(output)).map((file) => `${file} differs`));
       console.log(`    finished at step ${step}: ${wrong.length === 0 ? "equal to the undisturbed run" : "NOT EQUAL"}`);
@@ -134,7 +140,7 @@ export async function soakTraining(args: readonly string[]): Promise<number> {
     if (ending.signal !== "SIGKILL" && ending.code !== 0) break;
   }
   console.log(
-    `${killed} kills over ${finished} runs of ${RECIPE.trainer.max_steps} steps (${Math.round(whole.ms)} ms undisturbed): ${faults} faults`,
+    `${killed} kills (${inWrites} in the middle of a write) over ${finished} runs of ${RECIPE.trainer.max_steps} steps (${Math.round(whole.ms)} ms undisturbed): ${faults} faults`,
   );
   if (faults === 0 && !values.keep) rmSync(folder, { recursive: true, force: true });
   else console.log(folder);
