@@ -14,7 +14,7 @@ import torch
 
 from make_reference import allow_missing_torchvision
 
-NETWORK = dict(data_size=4, num_input_channels=4, label_dim=6, num_cond_tokens=5, data_dim=8, num_latents=4, latents_dim=8,
+NETWORK = dict(data_size=4, num_input_channels=4, label_dim=6, num_cond_tokens=5, data_dim=8, num_latents=4, latents_dim=16,
                num_processing_layers=1, num_blocks=1, patch_size=2, read_write_heads=2, compute_heads=2, use_cond_rin_block=True,
                concat_cond_token_to_latents=False, use_self_conditioning=True, num_text_registers=2,
                coherence_keys=["clip_score", "sharpness"], coherence_dropout=0.0)
@@ -75,7 +75,7 @@ def main():
     }, os.path.join(folder, f"epoch=0-step={STEPS}.ckpt"))
 
     compiled = collections.OrderedDict()
-    for name, module in [("network", net), ("ema_network", averages["ema_network"])]:
+    for name, module in [("network", net)]:
         compiled.update({f"{name}._orig_mod.{k}": v for k, v in module.state_dict().items()})
         compiled[f"{name}._orig_mod.output_scaling"] = torch.ones(4)
     compiled.update({f"preconditioning.{k}": v for k, v in pre.state_dict().items()})

@@ -1,4 +1,4 @@
-/** `miro info`: the settings in a picture, or what a checkpoint, a text encoder, an autoencoder, a tensor file or shards hold. */
+/** `miro info`: the settings in a picture, or what a checkpoint, a text encoder, an autoencoder, a tensor file, a training checkpoint or shards hold. */
 import { existsSync, statSync } from "node:fs";
 import { basename, join } from "node:path";
 import { InvalidInputError } from "../errors.js";
@@ -13,6 +13,7 @@ Examples:
   miro info pictures/a-fox-seed0.png       prompt, seed, rewards and everything else that made the picture
   miro info models/miro-emoji              configuration, tensors and parameters of a checkpoint
   miro info model.safetensors --json
+  miro info epoch=14-step=250000.ckpt      what a training checkpoint of the published code holds; nothing in it is executed
   miro info data/emoji/train --plot scores.png --sheet samples.png     what shards hold, in words and pictures
 `;
 
@@ -20,7 +21,7 @@ export const register: Register = (command, context) => {
   command
     .argument(
       "<path>",
-      "a PNG, WebP or JPEG picture, a folder with config.json, a .safetensors or a .npy file, a tar shard or a folder of shards",
+      "a PNG, WebP or JPEG picture, a folder with config.json, a .safetensors, .npy or .ckpt file, a tar shard or a folder of shards",
     )
     .option("--plot <file>", "of shards: histograms of the numbers in their metadata, as .png or .svg")
     .option("--sheet <file.png>", "of shards: pictures with their captions and scores")
@@ -49,6 +50,10 @@ async function inspect(path: string): Promise<Report> {
   if (stat.isDirectory()) return inspectFolder(path);
   if (/\.safetensors$/i.test(path)) return { file: path, ...(await inspectTensors(path)) };
   if (/\.npy$/i.test(path)) return inspectNpy(path);
+  if (/\.(ckpt|pt|pth|bin)$/i.test(path)) {
+    const { describeTorchFile } = await import("../training/published-checkpoint.js");
+    return describeTorchFile(path);
+  }
   return inspectPicture(path);
 }
 

@@ -128,7 +128,11 @@ export function saveTrainingCheckpoint(
     flushFolder(folder);
     pointTo(folder, name);
   } catch (error) {
-    rmSync(temporary, { recursive: true, force: true });
+    try {
+      rmSync(temporary, { recursive: true, force: true });
+    } catch {
+      // what kept the checkpoint from being written may keep this too; the next one removes it
+    }
     const reason = (error as Error).cause ?? error;
     throw new MiroError(
       `${path}: the checkpoint could not be written: ${systemReason(reason)}; earlier ones are intact, --resume continues from the newest`,

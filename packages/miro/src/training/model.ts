@@ -7,6 +7,7 @@ import { parsePrecondConfig, parseRinConfig } from "../networks/config.js";
 import { FlowPrecond } from "../networks/precond.js";
 import { Rin } from "../networks/rin.js";
 import { loadCheckpoint } from "../pipeline/checkpoint.js";
+import { PublishedCheckpoint, TORCH_FILE } from "./published-checkpoint.js";
 import type { Recipe } from "./recipe.js";
 
 /** The network alone. */
@@ -25,11 +26,18 @@ export function createNetworks(recipe: Recipe): { network: Rin; preconditioning:
 }
 
 /**
- * Copies the weights of a release folder, such as an earlier export, into fresh networks.
- * @throws TorchError that lists every tensor in which they differ
+ * Copies weights into fresh networks: of a release folder, such as an earlier export, or of a training checkpoint of the published code.
+ * @param average of a training checkpoint: the average whose values the network gets; by default the network's own
+ * @throws TorchError or MiroError that lists every tensor in which they differ
  */
-export function startFrom(folder: string, network: Rin, preconditioning: FlowPrecond): void {
-  const checkpoint = loadCheckpoint(folder);
+export function startFrom(from: string, network: Rin, preconditioning: FlowPrecond, average = "network"): void {
+  if (TORCH_FILE.test(from)) {
+    using checkpoint = PublishedCheckpoint.open(from);
+    checkpoint.load(average, network);
+    checkpoint.load("preconditioning", preconditioning);
+    return;
+  }
+  const checkpoint = loadCheckpoint(from);
   try {
     noGrad(() => {
       network.loadStateDict(checkpoint.network.stateDict());

@@ -17,13 +17,16 @@ import {
   type OptimizerState,
   type PickleValue,
   type StoredTensor,
+  scope,
   type Tensor,
   TorchCheckpoint,
-  type TorchTensor,
+  TorchTensor,
 } from "@miro-t2i/torch";
 import { MiroError } from "../errors.js";
 import type { FlowPrecond } from "../networks/precond.js";
 import type { Rin } from "../networks/rin.js";
+import type { Recipe } from "./recipe.js";
+import type { Trainer } from "./trainer.js";
 
 /** Endings of files that `torch.save` writes. */
 export const TORCH_FILE = /\.(ckpt|pt|pth|bin)$/i;
@@ -201,7 +204,43 @@ function readMoments(value: PickleValue | undefined): Moments | null {
 }
 
 function isTensor(value: PickleValue | undefined): value is TorchTensor {
-  return typeof value === "object" && value !== null && "storageOffset" in value;
+  return value instanceof TorchTensor;
+}
+
+/**
+ * Continues where a published run stopped: its averages, optimiser, loss scale and step. The weights are the network's already.
+ * The learning rate follows the recipe's schedule.
+ * @returns what differs from the recipe, in words
+ * @throws MiroError when a part is missing or does not fit
+ */
+export function continuePublished(checkpoint: PublishedCheckpoint, trainer: Trainer, recipe: Recipe): string[] {
+  const { path, step, schedule, scaler } = checkpoint;
+  const { network, preconditioning, optimizer, scaler: ownScaler } = trainer.parts;
+  if (step === null) throw new MiroError(`${path}: holds no global_step, so a run cannot continue from it`);
+  for (const [name, ema] of trainer.emas()) {
+    checkpoint.load(name, ema.module);
+    ema.updates = step;
+  }
+  const names = new Map<Tensor, string>();
+  for (const [prefix, module] of [
+    ["network", network],
+    ["preconditioning", preconditioning],
+  ] as const)
+    for (const [name, parameter] of module.namedParameters(prefix)) names.set(parameter, name);
+  const groups = optimizer.paramGroups.map(({ params }) => params.map((param) => ({ name: names.get(param)!, param })));
+  scope(() => {
+    const state = checkpoint.optimizerState(groups);
+    optimizer.loadStateDict({ ...state, groups: optimizer.stateDict().groups });
+  });
+  if (scaler) ownScaler?.loadStateDict(scaler);
+  trainer.step = step;
+  const { warmupSteps, rate, totalSteps = recipe.trainer.maxSteps } = recipe.lrScheduler;
+  return Object.entries({ warmupSteps, totalSteps, rate }).flatMap(([key, value]) => {
+    const theirs = schedule?.[key as keyof PublishedSchedule];
+    return theirs === undefined || theirs === value
+      ? []
+      : [`lr_scheduler.${key.replace(/[A-Z]/g, (c) => `_${c.toLowerCase()}`)}: ${theirs} in ${path}, ${value} now`];
+  });
 }
 
 /**
@@ -218,7 +257,7 @@ export function describeTorchFile(path: string): Record<string, unknown> {
     : Object.fromEntries(
         [...root].map(([key, value]): [string, unknown] => {
           if (value instanceof Map && [...value.values()].some(isTensor)) return [String(key), describeTensors(value)];
-          if (key === "optimizer_states" && Array.isArray(value)) return [key, value.map(describeOptimizer)];
+          if (key === "optimizer_states" && Array.isArray(value)) return [String(key), value.map(describeOptimizer)];
           return [String(key), summary(value)];
         }),
       );

@@ -121,8 +121,15 @@ const recipeSchema = z.strictObject({
     .strictObject({
       /** Learned latents and data positions start far apart instead of nearly alike. */
       distinctTokens: z.boolean().default(false),
-      /** Release folder whose weights the run starts with; its network must have the recipe's sizes. */
+      /**
+       * Release folder, or training checkpoint of the published code (FILE.ckpt), whose weights the run starts with; its network must have
+       * the recipe's sizes.
+       */
       from: z.string().optional(),
+      /** Of a training checkpoint: the average (`ema_network`, `ema_network_0_999`) whose values the network starts with; by default its own. */
+      average: z.string().optional(),
+      /** Of a training checkpoint: take over averages, optimiser, loss scale and step too, and go on from there. */
+      continue: z.boolean().default(false),
     })
     .prefault({}),
   optimizer: z.strictObject({
@@ -245,6 +252,7 @@ export function parseRecipe(json: unknown, source = "recipe", origins?: Origins)
   };
   const unknown = Object.keys(recipe.network).filter((key) => !networkKeys.includes(key));
   if (unknown.length > 0) refuse(unknown.map((key) => unknownKey(["network", key], networkKeys)));
+  refuse(initializationFaults(recipe.initialization));
   const { warmupSteps, totalSteps = recipe.trainer.maxSteps } = recipe.lrScheduler;
   if (totalSteps <= warmupSteps)
     refuse([
@@ -298,6 +306,24 @@ function emaFaults({ decay, defaultIndex }: Recipe["ema"]): string[] {
       `ema.default_index: expected at most ${decays.length - 1}, the last of ema.decay (received ${defaultIndex})`,
     );
   return lines;
+}
+
+/** Settings that need a training checkpoint to start from, or exclude each other. */
+function initializationFaults({
+  from,
+  average,
+  continue: goOn,
+}: z.output<typeof recipeSchema>["initialization"]): string[] {
+  const ofCheckpoint = from !== undefined && /\.ckpt$/i.test(from);
+  if (goOn && average !== undefined)
+    return [
+      "initialization.average: a run that continues takes the network as it was; leave one of average and continue out",
+    ];
+  if ((goOn || average !== undefined) && !ofCheckpoint)
+    return [
+      `initialization.${goOn ? "continue" : "average"}: needs a training checkpoint (FILE.ckpt) as initialization.from (received ${describe(from ?? null)})`,
+    ];
+  return [];
 }
 
 /** What in a recipe's shards does not fit the rest of it, one line each. */

@@ -31,6 +31,7 @@ import { WarmupCosine } from "./lr-schedule.js";
 import { createLoss, createNetwork, createNetworks, startFrom } from "./model.js";
 import { parameterGroups } from "./parameter-groups.js";
 import { measurePeakFlops } from "./peak-flops.js";
+import { continuePublished, PublishedCheckpoint } from "./published-checkpoint.js";
 import { parseRecipe, type Recipe, recipeToJson } from "./recipe.js";
 import { recipeChanges, refuseRecipeChanges } from "./recipe-changes.js";
 import { Replicas } from "./replicas.js";
@@ -98,7 +99,8 @@ export async function runTraining({
       noteData(join(output, "data.json"), source.identity, newest?.step ?? 0, onMessage);
     manualSeed(mixSeed(recipe.seed, 0)); // initial weights
     const { network, preconditioning } = createNetworks(recipe);
-    if (recipe.initialization.from !== undefined) startFrom(recipe.initialization.from, network, preconditioning);
+    const { from, average, continue: goOn } = recipe.initialization;
+    if (from !== undefined && !newest) startFrom(from, network, preconditioning, average);
     network.to({ device });
     preconditioning.to({ device });
     const emas = createAverages(recipe, network);
@@ -184,6 +186,10 @@ export async function runTraining({
         trainer.restore(stored);
       });
       onMessage(`resumed at step ${trainer.step} from ${newest.path}`);
+    } else if (from !== undefined && goOn) {
+      using published = PublishedCheckpoint.open(from);
+      for (const difference of continuePublished(published, trainer, recipe)) onMessage(difference);
+      onMessage(`continues at step ${trainer.step} from ${from}`);
     }
     writeFileAtomic(join(output, "recipe.yaml"), stringify(recipeToJson(recipe)), { overwrite: true });
     log = new MetricsLog(join(output, "log.jsonl"), trainer.step);
@@ -250,12 +256,12 @@ function sparsely(say: (message: string) => void): (message: string) => void {
 }
 
 /** Adds what is known beside of the run. */
-function withOrigin(checkpoint: TrainingCheckpoint, { trainer: { batchSize } }: Recipe): TrainingCheckpoint {
+function withOrigin(checkpoint: TrainingCheckpoint, { trainer }: Recipe): TrainingCheckpoint {
   const { state } = checkpoint;
   const origin = {
-    globalBatch: batchSize,
-    samplesSeen: state.step * batchSize,
-    processes: 1,
+    globalBatch: trainer.batchSize,
+    samplesSeen: state.step * trainer.batchSize,
+    processes: planOf(trainer).worldSize,
     code: { miro: version(), torch: buildInfo().torchVersion },
   };
   return { ...checkpoint, state: { ...state, origin } };

@@ -230,7 +230,7 @@ export class Trainer {
     return this.parts.optimizer.paramGroups.flatMap((group) => group.params);
   }
 
-  private emas(): ReadonlyMap<string, Ema<Rin>> {
+  emas(): ReadonlyMap<string, Ema<Rin>> {
     return this.parts.emas ?? new Map([[DEFAULT_EMA, this.parts.ema]]);
   }
 
