@@ -29,6 +29,8 @@ export interface BatchSource {
   batch(step: number): LossBatch;
   /** A digest of the data: while it stays the same, so does every batch. Absent where the recipe alone decides. */
   readonly identity?: string;
+  /** Samples of each file that the batches come from, by a name that says which is missing. */
+  readonly shards?: Readonly<Record<string, number>>;
   /** Absent where the data are made up, or nothing is known of the empty prompt. */
   readonly constants?: DataConstants;
   /** Absent where the models are not at hand. */

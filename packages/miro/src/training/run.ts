@@ -95,8 +95,7 @@ export async function runTraining({
   const { keepLast, keepEveryNSteps } = settings;
   const writer = new CheckpointWriter(checkpoints, { keepLast, keepEveryNSteps });
   try {
-    if (source.identity !== undefined)
-      noteData(join(output, "data.json"), source.identity, newest?.step ?? 0, onMessage);
+    noteData(join(output, "data.json"), source, { step: newest?.step ?? 0, allowChanges, onMessage });
     manualSeed(mixSeed(recipe.seed, 0)); // initial weights
     const { network, preconditioning } = createNetworks(recipe);
     const { from, average, continue: goOn } = recipe.initialization;
@@ -223,18 +222,39 @@ export async function runTraining({
   }
 }
 
-/** Keeps which data the run is made from; a run that goes on with other data says so, in a message and in the file. */
-function noteData(path: string, identity: string, step: number, onMessage: (message: string) => void): void {
-  const earlier =
-    existsSync(path) && step > 0 ? (readJson(path) as { since: { step: number; identity: string }[] }).since : [];
-  if (earlier.at(-1)?.identity === identity) return;
-  if (earlier.length > 0)
-    onMessage(
-      `the data are not those of the run so far; from step ${step} on it sees other samples than it would have seen`,
-    );
-  writeFileAtomic(path, `${JSON.stringify({ since: [...earlier, { step, identity }] }, null, 2)}\n`, {
-    overwrite: true,
-  });
+/** `data.json`: which data the run was made from, from which step on. */
+interface DataNote {
+  since: { step: number; identity: string }[];
+  /** Samples of each of the newest data's shards. */
+  shards?: Record<string, number>;
+}
+
+/**
+ * Keeps which data the run is made from.
+ * @throws InvalidInputError when a run would go on with other data and that is not allowed; else the difference is a message and kept
+ */
+function noteData(
+  path: string,
+  { identity, shards = {} }: BatchSource,
+  { step, allowChanges, onMessage }: { step: number; allowChanges: boolean; onMessage: (message: string) => void },
+): void {
+  const earlier: DataNote = existsSync(path) && step > 0 ? (readJson(path) as DataNote) : { since: [] };
+  if (identity === undefined || earlier.since.at(-1)?.identity === identity) return;
+  if (earlier.since.length > 0) {
+    const missing = Object.keys(earlier.shards ?? {}).filter((name) => !Object.hasOwn(shards, name));
+    const what =
+      missing.length > 0
+        ? `${missing.length} of the run's ${Object.keys(earlier.shards!).length} shards are missing: ${missing.slice(0, 5).join(", ")}${missing.length > 5 ? ", …" : ""}`
+        : "the data are not those of the run so far";
+    const then = `from step ${step} on it would see other samples than it would have seen`;
+    if (!allowChanges)
+      throw new InvalidInputError(
+        `${what}; ${then}. Put the data back, or insist with --allow-changes; the checkpoints are as they were`,
+      );
+    onMessage(`${what}; ${then}`);
+  }
+  const note: DataNote = { since: [...earlier.since, { step, identity }], shards };
+  writeFileAtomic(path, `${JSON.stringify(note, null, 2)}\n`, { overwrite: true });
 }
 
 /** What the machine can do at the recipe's precision, as it says itself or as it is measured. */

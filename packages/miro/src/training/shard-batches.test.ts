@@ -1,5 +1,15 @@
 import { type ChildProcess, spawn } from "node:child_process";
-import { existsSync, mkdtempSync, readFileSync, rmSync, statSync, truncateSync, writeFileSync } from "node:fs";
+import {
+  existsSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  renameSync,
+  rmSync,
+  statSync,
+  truncateSync,
+  writeFileSync,
+} from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { scope, type Tensor, tensor, writeNpy, zeros } from "@miro-t2i/torch";
@@ -323,8 +333,9 @@ describe("training from shards", { timeout: 180_000 }, () => {
     const root = ["cc12m", "laion"].map((name) => join(copy.path, name));
     const folder = join(output, "moved");
     const messages: string[] = [];
-    const train = (data: object, max_steps: number) =>
+    const train = (data: object, max_steps: number, allowChanges = false) =>
       runTraining({
+        allowChanges,
         recipe: parseRecipe(recipeJson({ ...data, num_bins: 8 }, { max_steps, batch_size: 4 })),
         output: folder,
         resume: max_steps > 1,
@@ -334,10 +345,40 @@ describe("training from shards", { timeout: 180_000 }, () => {
     await train({ root: roots }, 1);
     await train({ root }, 2); // copied elsewhere: the same data
     expect(said()).toBe(0);
-    await train({ root, clip_filter_threshold: 0.3 }, 3);
+    await expect(train({ root, clip_filter_threshold: 0.3 }, 3)).rejects.toThrow(
+      /the data are not those of the run so far; from step 2 on .* --allow-changes/,
+    );
+    await train({ root, clip_filter_threshold: 0.3 }, 3, true);
     expect(said()).toBe(1);
     const { since } = JSON.parse(readFileSync(join(folder, "data.json"), "utf8"));
     expect(since.map(({ step }: { step: number }) => step)).toEqual([0, 2]);
+    copy.remove();
+  });
+
+  it("refuses to go on without a shard, names it, and goes on when it is back", async () => {
+    const copy = copyPublished();
+    const root = ["cc12m", "laion"].map((name) => join(copy.path, name));
+    const folder = join(output, "incomplete");
+    const train = (resume: boolean, signal?: AbortSignal, onProgress?: (progress: { step: number }) => void) =>
+      runTraining({
+        recipe: parseRecipe({ ...json, data: { ...(json.data as object), root } }),
+        output: folder,
+        resume,
+        signal,
+        onProgress,
+      });
+    const stop = new AbortController();
+    await train(false, stop.signal, ({ step }) => step === 7 && stop.abort());
+    const stored = bits(folder);
+    const shard = readdirSync(root[0]!).find((name) => name.endsWith(".tar"))!;
+    renameSync(join(root[0]!, shard), join(copy.path, "away.tar"));
+    await expect(train(true)).rejects.toThrow(
+      `1 of the run's ${COUNTS.length} shards are missing: cc12m/${shard}; from step 7 on it would see other samples`,
+    );
+    expect(bits(folder)).toEqual(stored);
+    renameSync(join(copy.path, "away.tar"), join(root[0]!, shard));
+    expect(await train(true)).toMatchObject({ finished: true, step: 20 });
+    expect(bits(folder)).toEqual(bits(whole));
     copy.remove();
   });
 

@@ -5,7 +5,7 @@
  * encoder and the autoencoder take no part; where the recipe names them they serve sample sheets and the release.
  */
 import { createHash } from "node:crypto";
-import { basename, isAbsolute, join } from "node:path";
+import { basename, dirname, isAbsolute, join } from "node:path";
 import { noGrad, readNpy, scope, type Tensor, tensor } from "@miro-t2i/torch";
 import { Permutation, type RowRequest, ShardLoader, stepPosition } from "../data/shards/index.js";
 import { latentNoise, sampleLatents } from "../data/training/latents.js";
@@ -146,6 +146,13 @@ export class ShardBatches implements BatchSource {
       bins: bins && [...bins].map(([name, edges]) => [name, [...edges]]),
     };
     return createHash("sha256").update(JSON.stringify(described)).digest("hex");
+  }
+
+  /** Samples of each shard, by folder and name. */
+  get shards(): Record<string, number> {
+    return Object.fromEntries(
+      this.set.shards.shards.map(({ path, count }) => [join(basename(dirname(path)), basename(path)), count]),
+    );
   }
 
   /** What was read so far, bad samples and cut texts counted. */
