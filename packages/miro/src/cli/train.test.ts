@@ -17,7 +17,7 @@ describe("miro train", () => {
   it("--dry-run ends with 1 and says what is missing, also as JSON", async () => {
     const { code, out, err } = await call("multi_cad", "data.dir=/nowhere", "--dry-run", "--json");
     expect(code).toBe(1);
-    expect(err).toMatch(/the data are not ready: 2 things are missing/);
+    expect(err).toMatch(/the data are not ready: 3 things are missing/);
     expect(JSON.parse(out)).toMatchObject({ name: "multi_cad", data: { ready: false }, release: false });
     expect((await call("multi_cad", "data.dir=/nowhere", "--dry-run")).out).toMatch(/360,411,664 trainable/);
   });

@@ -50,7 +50,10 @@ export async function checkData(recipe: Recipe): Promise<DataReport> {
     checks.push(folderCheck("data.text_encoder", data.textEncoder, "emoji-text"));
     samples = data.samples;
   }
-  if (data.kind === "shards") samples = await checkShards(recipe, data, checks);
+  if (data.kind === "shards") {
+    samples = await checkShards(recipe, data, checks);
+    if (recipe.validation.everyNSteps > 0) checkValidation(recipe, data, checks);
+  }
   return { ready: checks.every(({ status }) => status !== "missing"), samples, checks };
 }
 
@@ -89,10 +92,25 @@ async function checkShards(recipe: Recipe, data: ShardData, checks: DataCheck[])
   return samples;
 }
 
+/** The validation shards: their members, not their scores, which are not read. */
+function checkValidation({ validation, network }: Recipe, data: ShardData, checks: DataCheck[]): void {
+  const found = rootsOf({ ...data, root: validation.root! }).map((root) =>
+    shardsIn(root, checks, "validation.root, or validation.every_n_steps=0, says where they are"),
+  );
+  const first = found.flatMap((paths) => paths.slice(0, 1));
+  const config = { ...parseRinConfig(network), coherenceKeys: [] };
+  if (first.length > 0)
+    checkMembers(first, { ...data, syntheticEmbeddingProb: 0, coherenceScores: [] }, config, checks);
+}
+
 /** The shards of a root; says what is wrong with it. */
-function shardsIn(root: string, checks: DataCheck[]): string[] {
+function shardsIn(
+  root: string,
+  checks: DataCheck[],
+  setting = "data.dir and data.root (MIRO_DATA_DIR) say where they are",
+): string[] {
   const missing = (finding: string) => {
-    const remedy = "miro preprocess makes shards; data.dir and data.root (MIRO_DATA_DIR) say where they are";
+    const remedy = `miro preprocess makes shards; ${setting}`;
     checks.push({ status: "missing", subject: root, finding, remedy });
     return [];
   };

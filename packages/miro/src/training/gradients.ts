@@ -103,10 +103,18 @@ export function lossOf(
     if (drawn?.has(purpose) === false) drawn.set(purpose, all.keep());
     return all.narrow(0, rows.start, rows.count);
   };
-  const device = network.latents.device.startsWith("cuda") ? "cuda" : "cpu";
+  return loss.call(preconditioning, network, batch, {
+    draw,
+    precision: inPrecision(precision, network.latents.device),
+  });
+}
+
+/** How a network on a device is run in a precision. */
+export function inPrecision(precision: PrecisionName, on: string): Precision {
+  if (precision === "32-true") return (run) => run();
+  const device = on.startsWith("cuda") ? "cuda" : "cpu";
   const dtype = precision === "16-mixed" ? "float16" : "bfloat16";
-  const run: Precision = precision === "32-true" ? (f) => f() : (f) => autocast({ device, dtype }, f);
-  return loss.call(preconditioning, network, batch, { draw, precision: run });
+  return (run) => autocast({ device, dtype }, run);
 }
 
 /** The rows of a batch (views). */

@@ -10,6 +10,7 @@ const FREE = [
   "initialization",
   "logger",
   "samples",
+  "validation",
   "data.dir",
   "data.root",
   "data.cache",

@@ -208,6 +208,18 @@ const recipeSchema = z.strictObject({
       peakTflops: z.number().positive().optional(),
     })
     .prefault({}),
+  validation: z
+    .strictObject({
+      /** 0: never. */
+      everyNSteps: z.int().nonnegative().default(0),
+      /** Folders of shards, tar files or index files, below data.dir like those of data.root. */
+      root: z.union([z.string().min(1), z.array(z.string().min(1)).min(1)]).optional(),
+      /** Batches that are looked at; all there are where they are fewer. */
+      batches: count.default(16),
+      /** Samples of a batch; by default as many as a device computes at once. */
+      batchSize: count.optional(),
+    })
+    .prefault({}),
   samples: z
     .strictObject({
       /** 0: never. */
@@ -267,6 +279,10 @@ export function parseRecipe(json: unknown, source = "recipe", origins?: Origins)
     ]);
   if (replicas > 1 && device !== "cpu") refuse([`trainer.replicas: expected 1 on ${device} (received ${replicas})`]);
   refuse(emaFaults(recipe.ema));
+  if (recipe.validation.everyNSteps > 0 && recipe.validation.root === undefined)
+    refuse(["validation.root: expected the folder of the validation shards, or validation.every_n_steps: 0"]);
+  if (recipe.validation.everyNSteps > 0 && recipe.data.kind !== "shards")
+    refuse([`validation.every_n_steps: expected 0 with data.kind ${recipe.data.kind}; only shards are validated with`]);
   const network = parseNetwork(recipe.network, refuse);
   if (recipe.data.kind === "emoji") {
     const unknownRewards = network.coherenceKeys.filter(

@@ -36,8 +36,10 @@ import { parseRecipe, type Recipe, recipeToJson } from "./recipe.js";
 import { recipeChanges, refuseRecipeChanges } from "./recipe-changes.js";
 import { Replicas } from "./replicas.js";
 import { openRunSamples, type RunSamples } from "./run-samples.js";
+import type { ShardBatches as ShardSource } from "./shard-batches.js";
 import { EventWriter } from "./tensorboard.js";
 import { Trainer, type TrainingOptimizer } from "./trainer.js";
+import { Validation } from "./validation.js";
 
 export interface RunOptions {
   recipe: Recipe;
@@ -91,11 +93,13 @@ export async function runTraining({
   onMessage("opening the data");
   const source = await openSource(recipe, { signal, onMessage });
   let replicas: Replicas | null = null;
+  let validation: Validation | null = null;
   let samples: RunSamples | null = null;
   const { keepLast, keepEveryNSteps } = settings;
   const writer = new CheckpointWriter(checkpoints, { keepLast, keepEveryNSteps });
   try {
     noteData(join(output, "data.json"), source, { step: newest?.step ?? 0, allowChanges, onMessage });
+    validation = await openValidation(recipe, source, { signal, onMessage });
     manualSeed(mixSeed(recipe.seed, 0)); // initial weights
     const { network, preconditioning } = createNetworks(recipe);
     const { from, average, continue: goOn } = recipe.initialization;
@@ -153,6 +157,7 @@ export async function runTraining({
         maxSkippedInARow: settings.maxSkippedInARow,
         logEvery: settings.logEveryNSteps,
         checkpointEvery: settings.checkpointEveryNSteps,
+        validateEvery: recipe.validation.everyNSteps,
         sampleEvery: samples === null ? 0 : recipe.samples.everyNSteps,
         sampleOffset: recipe.samples.offset,
         work: {
@@ -175,6 +180,11 @@ export async function runTraining({
         },
         onCheckpoint: () => writer.save(withOrigin(trainer.checkpoint(recipeToJson(recipe)), recipe)),
         onSamples: (step) => samples?.draw(step) ?? Promise.resolve(),
+        onValidate: async (step) => {
+          const figures = await validation!.measure({ network, average: ema.module, preconditioning }, signal);
+          log?.write({ step, ...figures });
+          events?.scalars(step, figures);
+        },
       },
     );
     if (newest) {
@@ -218,6 +228,7 @@ export async function runTraining({
     await writer.close();
     samples?.dispose();
     await replicas?.close();
+    await validation?.close();
     await source.close();
   }
 }
@@ -351,6 +362,42 @@ function createAverages(recipe: Recipe, network: Rin): Map<string, Ema<Rin>> {
       return [emaName(decay, i), new Ema(network, copy, { decay, warmup, everyNSteps })];
     }),
   );
+}
+
+/** The validation of a recipe, or null where there is none. Its latents are normalised as those of the training data. */
+async function openValidation(
+  recipe: Recipe,
+  training: BatchSource,
+  { signal, onMessage }: { signal?: AbortSignal | undefined; onMessage: (message: string) => void },
+): Promise<Validation | null> {
+  const { data, validation, trainer, seed } = recipe;
+  if (validation.everyNSteps === 0 || validation.root === undefined || data.kind !== "shards") return null;
+  const { ShardBatches } = await import("./shard-batches.js");
+  const batchSize = validation.batchSize ?? planOf(trainer).deviceBatchSize;
+  const config = parseRinConfig(recipe.network);
+  const { uncondEmbedding: _u, textEncoder: _t, autoencoder: _a, weights: _w, ...read } = data;
+  const source = await ShardBatches.open({
+    data: {
+      ...read,
+      root: validation.root,
+      syntheticEmbeddingProb: 0,
+      binCoherence: false,
+      sampler: "sequential",
+      minImageSize: 0,
+      clipFilterThreshold: 0,
+      aestheticThreshold: 0,
+    },
+    network: config,
+    seed,
+    batchSize,
+    device: trainer.device,
+    sigmaData: recipe.preconditioning.sigma_data as number,
+    normalization: (training as ShardSource).normalization,
+    signal,
+    onMessage,
+  });
+  const batches = Math.min(validation.batches, Math.floor(source.set.length / batchSize));
+  return new Validation({ recipe, source, batches, batchSize });
 }
 
 function createOptimizer(recipe: Recipe, network: Rin, preconditioning: FlowPrecond): TrainingOptimizer {

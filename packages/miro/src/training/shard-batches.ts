@@ -32,6 +32,8 @@ export interface ShardBatchesOptions extends OpenHooks {
   device: string;
   /** Standard deviation that latents get with `latent_normalization: data`. */
   sigmaData: number;
+  /** Latents become x with these statistics, whatever the data say: those of the training data, for validation. */
+  normalization?: LatentNormalization;
 }
 
 /** A batch from shards. */
@@ -58,7 +60,8 @@ export class ShardBatches implements BatchSource {
   private constructor(
     private readonly options: ShardBatchesOptions,
     readonly set: TrainingSet,
-    private readonly normalization: LatentNormalization,
+    /** How latents become x. */
+    readonly normalization: LatentNormalization,
     readonly constants: DataConstants | undefined,
     readonly frozen: FrozenModels | undefined,
   ) {
@@ -233,7 +236,8 @@ function checkFit({ shards, selection }: TrainingSet, { data, network }: ShardBa
 }
 
 async function normalizationFor(set: TrainingSet, options: ShardBatchesOptions): Promise<LatentNormalization> {
-  const { data, network, sigmaData, signal } = options;
+  const { data, network, sigmaData, signal, normalization: given } = options;
+  if (given !== undefined) return { scale: given.scale.clone().keep(), bias: given.bias.clone().keep() };
   if (data.latentNormalization !== "data") {
     if (network.numInputChannels !== 4)
       throw new InvalidInputError(

@@ -70,6 +70,8 @@ export interface TrainerOptions {
   sampleEvery: number;
   /** How many steps after a multiple of `sampleEvery`; 0 by default. */
   sampleOffset?: number;
+  /** Steps between two validations; 0 or absent: never. */
+  validateEvery?: number;
   /** Stop after this many consecutive steps whose loss or gradients were not finite. */
   maxSkippedInARow?: number;
   /** What the log's use of the machine is reckoned from. */
@@ -88,6 +90,7 @@ export interface TrainerHooks {
   /** Asked to store `trainer.checkpoint()`; the tensors may change as soon as it has resolved. */
   onCheckpoint?(): void | Promise<void>;
   onSamples?(step: number): Promise<void>;
+  onValidate?(step: number): Promise<void>;
   /** Something went wrong that the run survives. */
   onWarning?(step: number, message: string): void;
 }
@@ -157,6 +160,14 @@ export class Trainer {
       if (this.step % options.checkpointEvery === 0) {
         await hooks.onCheckpoint?.();
         stored = this.step;
+      }
+      if (options.validateEvery && this.step % options.validateEvery === 0) {
+        try {
+          await hooks.onValidate?.(this.step);
+        } catch (error) {
+          if (signal?.aborted) break;
+          throw error;
+        }
       }
       if (
         options.sampleEvery > 0 &&
