@@ -95,12 +95,12 @@ async function checkShards(recipe: Recipe, data: ShardData, checks: DataCheck[])
 /** The validation shards: their members, not their scores, which are not read. */
 function checkValidation({ validation, network }: Recipe, data: ShardData, checks: DataCheck[]): void {
   const found = rootsOf({ ...data, root: validation.root! }).map((root) =>
-    shardsIn(root, checks, "validation.root, or validation.every_n_steps=0, says where they are"),
+    shardsIn(root, checks, "validation.root says where they are, validation.every_n_steps=0 does without"),
   );
   const first = found.flatMap((paths) => paths.slice(0, 1));
   const config = { ...parseRinConfig(network), coherenceKeys: [] };
   if (first.length > 0)
-    checkMembers(first, { ...data, syntheticEmbeddingProb: 0, coherenceScores: [] }, config, checks);
+    checkMembers(first, { ...data, syntheticEmbeddingProb: 0, coherenceScores: [] }, config, checks, "validation ");
 }
 
 /** The shards of a root; says what is wrong with it. */
@@ -139,7 +139,13 @@ function shardsIn(
 }
 
 /** Compares what the shards hold with what the recipe reads; returns the samples that were looked at. */
-function checkMembers(paths: readonly string[], data: ShardData, config: RinConfig, checks: DataCheck[]): number {
+function checkMembers(
+  paths: readonly string[],
+  data: ShardData,
+  config: RinConfig,
+  checks: DataCheck[],
+  prefix = "",
+): number {
   const { vaeEmbeddingNameMean: mean, vaeEmbeddingNameStd: std, syntheticEmbeddingProb: p } = data;
   const square = [config.numInputChannels, config.dataSize, config.dataSize];
   const wanted: { member: string; shape: (number | null)[]; optional: boolean }[] = [
@@ -204,7 +210,7 @@ function checkMembers(paths: readonly string[], data: ShardData, config: RinConf
       });
   };
   for (const { member, optional } of wanted)
-    report(`.${member}`, present.get(member) ?? 0, optional, "miro preprocess --stage vae");
+    report(`${prefix}.${member}`, present.get(member) ?? 0, optional, "miro preprocess --stage vae");
   const needed = data.binCoherence;
   for (const name of scores)
     report(`score ${name}`, present.get(`score ${name}`) ?? 0, !needed, `miro preprocess --stage ${stageOf(name)}`);
