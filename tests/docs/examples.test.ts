@@ -18,7 +18,7 @@ describe.each(pages)("docs/%s", (page) => {
   // The blocks of a page build on each other: one folder for all, in which the clone's own folders are found.
   beforeAll(() => {
     folder = mkdtempSync(join(tmpdir(), "miro-docs-"));
-    for (const name of ["models", "recipes", "node_modules", "package.json", "tests"])
+    for (const name of ["models", "recipes", "datasets", "node_modules", "package.json", "tests"])
       symlinkSync(join(root, name), join(folder, name));
   });
   afterAll(() => rmSync(folder, { recursive: true, force: true }));
