@@ -97,10 +97,20 @@ export interface AutocastOptions {
 /** Runs `body` with matrix products and convolutions in `dtype`, and what needs range in float32 (PyTorch's op lists). */
 export function autocast<T>(options: AutocastOptions, body: () => T): T {
   const device = options.device.split(":")[0] as string;
+  const outside = autocasting;
+  autocasting = options.enabled ?? true;
   const state = native.beginAutocast(device, dtypeCode(options.dtype), options.enabled ?? true, options.cache ?? true);
   try {
     return refusePromise(body(), "autocast");
   } finally {
     native.endAutocast(device, state);
+    autocasting = outside;
   }
+}
+
+let autocasting = false;
+
+/** Whether this is inside {@link autocast}: operators outside of PyTorch's lists then see inputs of different dtypes. */
+export function isAutocastEnabled(): boolean {
+  return autocasting;
 }

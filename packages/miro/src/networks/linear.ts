@@ -2,7 +2,7 @@
  * The affine map, with what follows it in the same kernel where that is possible: on a CPU, in evaluation and without
  * gradients, oneDNN applies an activation, a product or a sum while a tile of the result is still in cache.
  */
-import { call, isGradEnabled, nn, noGrad, scope, Tensor, TorchError, zeros } from "@miro-t2i/torch";
+import { call, isAutocastEnabled, isGradEnabled, nn, noGrad, scope, Tensor, TorchError, zeros } from "@miro-t2i/torch";
 import type { Epilogue } from "./epilogue.js";
 import { type Int8Input, Int8Weight, int8Input } from "./int8.js";
 
@@ -43,9 +43,9 @@ export class Linear extends nn.Linear {
     return fused(x, weight, this.bias?.narrow(0, i * size, size) ?? null, epilogue);
   }
 
-  /** Whether the fused kernels can be used on this input. They have no gradients. */
+  /** Whether the fused kernels can be used on this input. They have no gradients, and autocast does not know them. */
   fuses(x: Tensor): boolean {
-    return this.int8.length > 0 || (!this.training && !isGradEnabled() && canFuse(x));
+    return this.int8.length > 0 || (!this.training && !isGradEnabled() && !isAutocastEnabled() && canFuse(x));
   }
 
   /** Replaces the weight by one in int8 and frees it: from here on the layer can only be evaluated, on a CPU. */

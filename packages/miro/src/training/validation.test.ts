@@ -71,6 +71,13 @@ describe("validation", () => {
     expect(first!["val/raw_loss"]).toBeGreaterThan(0.5);
   });
 
+  it.each(["bf16-mixed", "16-mixed"])("is measured in %s as the training is", async (precision) => {
+    const output = join(root, precision);
+    const settings = { max_steps: 1, batch_size: 2, precision, loss_scale: { init: 256 } };
+    await runTraining({ recipe: recipe({ ...every2, every_n_steps: 1 }, { trainer: settings }), output });
+    expect(figures(output).get(1)!["val/raw_loss"]).toBeGreaterThan(0.5);
+  });
+
   it("is refused without data", () => {
     expect(() => recipe({ every_n_steps: 2 })).toThrow(/validation\.root: expected the folder/);
     const random = tinyRecipeJson({}, { validation: { every_n_steps: 2, root: "x" } });
