@@ -2,6 +2,7 @@
 export * from "./autograd.js";
 export * from "./creation.js";
 export * from "./cuda-graph.js";
+export * from "./distributed/index.js";
 export { type Device, type DType, type HostData, isFloatingPoint, itemSize } from "./dtype.js";
 export { TorchError } from "./errors.js";
 export * from "./io/index.js";

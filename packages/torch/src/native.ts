@@ -96,6 +96,29 @@ export interface Native {
   graphEnd(graph: number): void;
   graphReplay(graph: number): void;
   graphFree(graph: number): void;
+  storeTcp(host: string, port: number, serves: boolean, timeoutMs: number): Promise<number>;
+  storeFile(path: string, worldSize: number, timeoutMs: number): Promise<number>;
+  storePort(store: number): number;
+  storeFree(store: number): void;
+  groupNew(store: number, backend: string, rank: number, worldSize: number, timeoutMs: number): Promise<number>;
+  groupFree(group: number): Promise<void>;
+  groupAllReduce(group: number, t: Handle, operation: string): Promise<void>;
+  groupBroadcast(group: number, t: Handle, root: number): Promise<void>;
+  groupAllGather(group: number, t: Handle): Promise<Handle[]>;
+  groupBarrier(group: number): Promise<void>;
+  reducerNew(
+    group: number,
+    parameters: Handle[],
+    names: string[],
+    bucketBytes: number,
+    firstBucketBytes: number,
+    findUnused: boolean,
+  ): Promise<number>;
+  reducerFree(reducer: number): void;
+  reducerForward(reducer: number): boolean;
+  reducerBackward(reducer: number, outputs: Handle[]): void;
+  reducerFinalize(reducer: number): void;
+  reducerStatistics(reducer: number): number[];
   buildInfo(): BuildInfo;
   readRows(t: Handle, descriptors: Int32Array, places: Float64Array, cancelled: Int32Array): Promise<Uint8Array>;
 }

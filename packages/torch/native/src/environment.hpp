@@ -67,6 +67,8 @@ struct OperatorPlan {
   bool writesOnly = false;       // every result aliases an argument that it writes: nothing to hand back
 };
 
+struct DistributedObject;  // distributed.cpp
+
 class Environment {
  public:
   explicit Environment(napi_env env) : env(env) {}
@@ -100,6 +102,7 @@ class Environment {
   std::vector<int32_t> freeGenerators;
   std::vector<std::unique_ptr<c10::InferenceMode>> inferenceGuards;
   std::vector<std::shared_ptr<void>> graphs;  // CUDA graphs by id, null when freed
+  std::vector<std::shared_ptr<DistributedObject>> distributed;  // stores, process groups and reducers by id, null when freed
   c10::Stack stack;              // reused between calls
   bool stackBusy = false;
 
@@ -138,6 +141,6 @@ struct Binding {
   Function function;
 };
 extern const std::vector<Binding> kOperatorBindings, kTensorBindings, kAutogradBindings, kRuntimeBindings, kFileBindings,
-    kCudaGraphBindings;
+    kCudaGraphBindings, kDistributedBindings;
 
 }  // namespace miro

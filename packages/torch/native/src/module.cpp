@@ -308,6 +308,7 @@ napi_value initialise(napi_env env, napi_value exports) {
     define(*e, exports, kRuntimeBindings);
     define(*e, exports, kFileBindings);
     define(*e, exports, kCudaGraphBindings);
+    define(*e, exports, kDistributedBindings);
   } catch (...) {
     napi_throw_error(env, nullptr, "could not register the addon's functions");
     return nullptr;

@@ -1,0 +1,466 @@
+// Collectives between processes: c10d's stores, process groups and gradient reducer.
+//
+// A collective is queued by the calling thread, so that every process issues the same ones in the same order, and awaited by
+// a thread of its own, which settles a promise. libuv's pool is no place to wait: it has four threads, and a process cannot
+// exit before they are done.
+#include "environment.hpp"
+
+#include "gloo.hpp"
+
+#include <torch/csrc/distributed/c10d/FileStore.hpp>
+#include <torch/csrc/distributed/c10d/PrefixStore.hpp>
+#include <torch/csrc/distributed/c10d/ProcessGroup.hpp>
+#include <torch/csrc/distributed/c10d/TCPStore.hpp>
+#include <torch/csrc/distributed/c10d/comm.hpp>
+#include <torch/csrc/distributed/c10d/logger.hpp>
+#include <torch/csrc/distributed/c10d/reducer.hpp>
+
+#ifdef MIRO_WITH_NCCL
+#include "nccl.hpp"
+#endif
+
+#include <algorithm>
+#include <chrono>
+#include <thread>
+#include <type_traits>
+
+namespace miro {
+
+struct DistributedObject {
+  virtual ~DistributedObject() = default;
+};
+
+namespace {
+
+using std::chrono::milliseconds;
+
+struct Store : DistributedObject {
+  c10::intrusive_ptr<c10d::Store> store;
+  int port = 0;
+};
+
+struct Group : DistributedObject {
+  c10::intrusive_ptr<c10d::Store> store;
+  c10::intrusive_ptr<c10d::Backend> backend;      // for the collectives of this file
+  c10::intrusive_ptr<c10d::ProcessGroup> group;   // the same for the reducer
+  c10::DeviceType device = c10::DeviceType::CPU;  // where its tensors lie
+  c10::DeviceIndex cudaDevice = 0;                // the device that was current when the group was made
+  int rank = 0, size = 1;
+  milliseconds timeout{0};
+  // A group that nobody destroyed outlives its environment: its destructor waits for what is still under way, and a
+  // process must be able to exit while its peers are gone.
+  std::shared_ptr<Group>* keptAlive = nullptr;
+};
+
+struct GradientReducer : DistributedObject {
+  std::shared_ptr<Group> group;
+  std::shared_ptr<c10d::Reducer> reducer;
+  std::shared_ptr<c10d::Logger> logger;
+};
+
+int32_t storeObject(Environment& e, std::shared_ptr<DistributedObject> object) {
+  const auto empty = std::find(e.distributed.begin(), e.distributed.end(), nullptr);
+  const auto id = static_cast<int32_t>(empty - e.distributed.begin());
+  if (empty == e.distributed.end()) e.distributed.push_back(std::move(object));
+  else *empty = std::move(object);
+  return id;
+}
+
+template <typename T>
+std::shared_ptr<T> objectAt(Environment& e, napi_value* argv, size_t argc, const char* what) {
+  const int64_t id = argc > 0 ? toInt(e, argv[0], what) : -1;
+  std::shared_ptr<T> found;
+  if (id >= 0 && static_cast<size_t>(id) < e.distributed.size()) found = std::dynamic_pointer_cast<T>(e.distributed[id]);
+  if (!found) throw UsageError{std::string("this ") + what + " was destroyed"};
+  return found;
+}
+
+// ---- promises settled by a thread ---------------------------------------------------------------------------------
+struct Job {
+  std::function<void()> run;                        // on the job's thread
+  std::function<napi_value(Environment&)> result;   // back on JavaScript's
+  std::string error;
+  napi_deferred deferred = nullptr;
+  napi_threadsafe_function settle = nullptr;
+};
+
+std::string messageOf(std::exception_ptr failure) {
+  try {
+    std::rethrow_exception(failure);
+  } catch (const UsageError& error) {
+    return error.message;
+  } catch (const c10::Error& error) {
+    return error.what_without_backtrace();
+  } catch (const std::exception& error) {
+    return error.what();
+  } catch (...) {
+    return "unknown error in native code";
+  }
+}
+
+void settle(napi_env env, napi_value, void*, void* data) {
+  std::unique_ptr<Job> job(static_cast<Job*>(data));
+  if (env == nullptr) return;  // the environment ends: nobody waits any more
+  Environment* e = nullptr;
+  if (napi_get_instance_data(env, reinterpret_cast<void**>(&e)) != napi_ok || e == nullptr) return;
+  napi_value value = nullptr;
+  if (job->error.empty()) {
+    try {
+      value = job->result ? job->result(*e) : makeUndefined(*e);
+    } catch (...) {
+      job->error = messageOf(std::current_exception());
+    }
+  }
+  if (job->error.empty()) {
+    napi_resolve_deferred(env, job->deferred, value);
+    return;
+  }
+  napi_value text, constructor, error = nullptr;
+  if (napi_create_string_utf8(env, job->error.data(), job->error.size(), &text) != napi_ok) return;
+  if (e->errorClass == nullptr || napi_get_reference_value(env, e->errorClass, &constructor) != napi_ok ||
+      napi_new_instance(env, constructor, 1, &text, &error) != napi_ok) {
+    napi_create_error(env, nullptr, text, &error);
+  }
+  napi_reject_deferred(env, job->deferred, error);
+}
+
+// A promise of result(), made on JavaScript's thread after run() has returned on one of its own.
+napi_value promiseOf(Environment& e, std::function<void()> run, std::function<napi_value(Environment&)> result = {}) {
+  auto job = std::make_unique<Job>();
+  job->run = std::move(run);
+  job->result = std::move(result);
+  napi_value promise, name;
+  check(e, napi_create_string_utf8(e.env, "collective", NAPI_AUTO_LENGTH, &name));
+  check(e, napi_create_threadsafe_function(e.env, nullptr, nullptr, name, 0, 1, nullptr, nullptr, nullptr, settle, &job->settle));
+  check(e, napi_create_promise(e.env, &job->deferred, &promise));
+  std::thread([owned = std::move(job)]() mutable {
+    Job* job = owned.release();
+    try {
+      job->run();
+    } catch (...) {
+      job->error = messageOf(std::current_exception());
+      if (job->error.empty()) job->error = "unknown error in native code";
+    }
+    job->run = {};  // lets go of its tensors here
+    const napi_threadsafe_function function = job->settle;
+    if (napi_call_threadsafe_function(function, job, napi_tsfn_blocking) == napi_ok) {
+      napi_release_threadsafe_function(function, napi_tsfn_release);
+    } else {
+      delete job;  // the environment has ended, and the function with it
+    }
+  }).detach();
+  return promise;
+}
+
+milliseconds timeoutAt(Environment& e, napi_value v) {
+  const int64_t timeout = toInt(e, v, "timeoutMs");
+  if (timeout < 1) throw UsageError{"timeoutMs must be at least 1, got " + std::to_string(timeout)};
+  return milliseconds(timeout);
+}
+
+// ---- stores --------------------------------------------------------------------------------------------------------
+// storeTcp(host, port, serves, timeoutMs): Promise<id>. The server does not wait for the others to come.
+napi_value storeTcp(Environment& e, napi_value* argv, size_t argc) {
+  if (argc < 4) throw UsageError{"storeTcp(host, port, serves, timeoutMs)"};
+  c10d::TCPStoreOptions options;
+  const int64_t port = toInt(e, argv[1], "port");
+  if (port < 0 || port > 65535) throw UsageError{"the port must be between 0 and 65535, got " + std::to_string(port)};
+  options.port = static_cast<std::uint16_t>(port);
+  options.isServer = toBool(e, argv[2], "serves");
+  options.waitWorkers = false;
+  options.timeout = timeoutAt(e, argv[3]);
+  auto store = std::make_shared<Store>();
+  return promiseOf(
+      e,
+      [store, options, host = toString(e, argv[0], "host")] {
+        auto tcp = c10::make_intrusive<c10d::TCPStore>(host, options);
+        store->port = tcp->getPort();
+        store->store = std::move(tcp);
+      },
+      [store](Environment& e) { return makeInt(e, storeObject(e, store)); });
+}
+// storeFile(path, processes, timeoutMs): Promise<id>
+napi_value storeFile(Environment& e, napi_value* argv, size_t argc) {
+  if (argc < 3) throw UsageError{"storeFile(path, processes, timeoutMs)"};
+  auto store = std::make_shared<Store>();
+  return promiseOf(
+      e,
+      [store, path = toString(e, argv[0], "path"), processes = toInt(e, argv[1], "worldSize"), timeout = timeoutAt(e, argv[2])] {
+        store->store = c10::make_intrusive<c10d::FileStore>(path, static_cast<int>(processes));
+        store->store->setTimeout(timeout);
+      },
+      [store](Environment& e) { return makeInt(e, storeObject(e, store)); });
+}
+napi_value storePort(Environment& e, napi_value* argv, size_t argc) {
+  return makeInt(e, objectAt<Store>(e, argv, argc, "store")->port);
+}
+napi_value storeFree(Environment& e, napi_value* argv, size_t argc) {
+  objectAt<Store>(e, argv, argc, "store");
+  e.distributed[toInt(e, argv[0], "store")].reset();
+  return makeUndefined(e);
+}
+
+// ---- process groups ------------------------------------------------------------------------------------------------
+// groupNew(store, backend, rank, size, timeoutMs): Promise<id>. Meets the other processes.
+napi_value groupNew(Environment& e, napi_value* argv, size_t argc) {
+  if (argc < 5) throw UsageError{"groupNew(store, backend, rank, size, timeoutMs)"};
+  const auto store = objectAt<Store>(e, argv, argc, "store");
+  const bool nccl = toString(e, argv[1], "backend") == "nccl";
+#ifndef MIRO_WITH_NCCL
+  if (nccl) throw UsageError{"the nccl backend needs a libtorch with CUDA and nccl.h at set-up; use gloo here"};
+#endif
+  auto group = std::make_shared<Group>();
+  group->rank = static_cast<int>(toInt(e, argv[2], "rank"));
+  group->size = static_cast<int>(toInt(e, argv[3], "worldSize"));
+  group->timeout = timeoutAt(e, argv[4]);
+  group->device = nccl ? c10::DeviceType::CUDA : c10::DeviceType::CPU;
+#ifdef MIRO_WITH_NCCL
+  if (nccl) group->cudaDevice = currentCudaDevice();
+#endif
+  return promiseOf(
+      e,
+      [store, group, nccl] {
+        Group& g = *group;
+        g.store = c10::make_intrusive<c10d::PrefixStore>("miro", store->store);
+        g.store->setTimeout(g.timeout);
+        using Type = c10d::ProcessGroup::BackendType;
+        const Type type = nccl ? Type::NCCL : Type::GLOO;
+#ifdef MIRO_WITH_NCCL
+        if (nccl) g.backend = ncclBackend(g.store, g.rank, g.size, g.timeout);
+#endif
+        if (!nccl) {
+          g.backend = c10::make_intrusive<c10d::ProcessGroupGloo>(g.store, g.rank, g.size,
+                                                                  c10d::ProcessGroupGloo::Options::create_default(g.timeout));
+        }
+        g.group = c10::make_intrusive<c10d::ProcessGroup>(g.store, g.rank, g.size);
+        g.group->setDefaultBackend(type);
+        g.group->setBackend(g.device, type, g.backend);
+        g.keptAlive = new std::shared_ptr<Group>(group);
+      },
+      [group](Environment& e) { return makeInt(e, storeObject(e, group)); });
+}
+
+// groupFree(group): Promise<void>. Waits for what is under way, which ends within the timeout.
+napi_value groupFree(Environment& e, napi_value* argv, size_t argc) {
+  auto group = objectAt<Group>(e, argv, argc, "process group");
+  e.distributed[toInt(e, argv[0], "process group")].reset();
+  return promiseOf(e, [group = std::move(group)]() mutable {
+    delete std::exchange(group->keptAlive, nullptr);
+    group.reset();
+  });
+}
+
+void await(const Group& g, const c10::intrusive_ptr<c10d::Work>& work) {
+  work->wait(g.timeout);
+#ifdef MIRO_WITH_NCCL
+  // NCCL's wait() only orders this thread's stream behind the collective.
+  if (g.device == c10::DeviceType::CUDA) waitForCurrentStream(g.cudaDevice);
+#endif
+}
+
+at::Tensor collectiveTensor(Environment& e, const Group& g, napi_value* argv, size_t argc) {
+  const at::Tensor t = e.tensor(handleAt(e, argv, argc, 1)).detach();
+  if (t.layout() != at::kStrided || t.device().type() != g.device) {
+    throw UsageError{"a collective of " + g.backend->getBackendName() + " needs a dense tensor on " +
+                     c10::DeviceTypeName(g.device, true) + ", got " + describe(t)};
+  }
+  return t;
+}
+
+// Collectives want contiguous memory: others go through a copy.
+struct Contiguous {
+  at::Tensor original, dense;
+  explicit Contiguous(at::Tensor t) : original(std::move(t)), dense(original.contiguous()) {}
+  void copyBack() const {
+    if (!dense.is_same(original)) original.copy_(dense);
+  }
+};
+
+// groupAllReduce(group, tensor, "sum" | "avg" | "max" | "min"): Promise<void>, in place
+napi_value groupAllReduce(Environment& e, napi_value* argv, size_t argc) {
+  if (argc < 3) throw UsageError{"groupAllReduce(group, tensor, operation)"};
+  const auto group = objectAt<Group>(e, argv, argc, "process group");
+  const Contiguous t(collectiveTensor(e, *group, argv, argc));
+  const std::string name = toString(e, argv[2], "operation");
+  const bool average = name == "avg";
+  if (average && !at::isFloatingType(t.original.scalar_type())) {
+    throw UsageError{"allReduce: an average needs a floating tensor, got " + describe(t.original)};
+  }
+  c10d::AllreduceOptions options;
+  options.reduceOp = name == "max" ? c10d::ReduceOp::MAX : name == "min" ? c10d::ReduceOp::MIN : c10d::ReduceOp::SUM;
+  options.timeout = group->timeout;
+  std::vector<at::Tensor> tensors{t.dense};
+  const auto work = group->backend->allreduce(tensors, options);
+  return promiseOf(e, [group, work, t, average] {
+    await(*group, work);
+    if (average) t.dense.div_(group->size);  // Gloo cannot average
+    t.copyBack();
+  });
+}
+
+// groupBroadcast(group, tensor, root): Promise<void>, in place
+napi_value groupBroadcast(Environment& e, napi_value* argv, size_t argc) {
+  if (argc < 3) throw UsageError{"groupBroadcast(group, tensor, root)"};
+  const auto group = objectAt<Group>(e, argv, argc, "process group");
+  const Contiguous t(collectiveTensor(e, *group, argv, argc));
+  c10d::BroadcastOptions options;
+  options.rootRank = toInt(e, argv[2], "root");
+  options.timeout = group->timeout;
+  std::vector<at::Tensor> tensors{t.dense};
+  const auto work = group->backend->broadcast(tensors, options);
+  return promiseOf(e, [group, work, t] {
+    await(*group, work);
+    t.copyBack();
+  });
+}
+
+// groupAllGather(group, tensor): Promise<handles>, one a rank
+napi_value groupAllGather(Environment& e, napi_value* argv, size_t argc) {
+  const auto group = objectAt<Group>(e, argv, argc, "process group");
+  std::vector<at::Tensor> inputs{collectiveTensor(e, *group, argv, argc).contiguous()};
+  auto outputs = std::make_shared<std::vector<std::vector<at::Tensor>>>(1);
+  for (int i = 0; i < group->size; ++i) outputs->front().push_back(at::empty_like(inputs[0]));
+  c10d::AllgatherOptions options;
+  options.timeout = group->timeout;
+  const auto work = group->backend->allgather(*outputs, inputs, options);
+  return promiseOf(
+      e, [group, work] { await(*group, work); },
+      [outputs](Environment& e) {
+        std::vector<Handle> handles;
+        for (const at::Tensor& t : outputs->front()) handles.push_back(e.store(t));
+        return makeHandles(e, handles);
+      });
+}
+
+// groupBarrier(group): Promise<void>
+napi_value groupBarrier(Environment& e, napi_value* argv, size_t argc) {
+  const auto group = objectAt<Group>(e, argv, argc, "process group");
+  c10d::BarrierOptions options;
+  options.timeout = group->timeout;
+#ifdef MIRO_WITH_NCCL
+  if (group->device == c10::DeviceType::CUDA) options.device = c10::Device(c10::DeviceType::CUDA, group->cudaDevice);
+#endif
+  const auto work = group->backend->barrier(options);
+  return promiseOf(e, [group, work] { await(*group, work); });
+}
+
+// ---- gradients -----------------------------------------------------------------------------------------------------
+struct ReducerArguments {
+  std::vector<at::Tensor> parameters;
+  std::vector<std::vector<size_t>> buckets;
+  c10::intrusive_ptr<c10d::ProcessGroup> group;
+  std::unordered_map<size_t, std::string> names;
+  int64_t bucketBytes, firstBucketBytes;
+  bool findUnused;
+};
+
+// The constructor has grown from version to version: its last arguments are given where they exist.
+template <typename R>
+std::shared_ptr<R> makeReducer(const ReducerArguments& a) {
+  const std::vector<bool> sparse(a.parameters.size(), false);
+  const std::vector<int64_t> caps;  // none: firstBucketBytes, then bucketBytes
+  using Vb = std::vector<bool>;
+  using Names = std::unordered_map<size_t, std::string>;
+  using Base = std::vector<at::Tensor>;
+  using Pg = c10::intrusive_ptr<c10d::ProcessGroup>;
+  using Buckets = std::vector<std::vector<size_t>>;
+  if constexpr (std::is_constructible_v<R, Base, Buckets, Pg, Vb, int64_t, bool, bool, Names, int64_t, bool, bool, std::vector<int64_t>, bool>) {
+    return std::make_shared<R>(a.parameters, a.buckets, a.group, sparse, a.bucketBytes, a.findUnused, false, a.names,
+                               a.firstBucketBytes, false, false, caps, false);
+  } else if constexpr (std::is_constructible_v<R, Base, Buckets, Pg, Vb, int64_t, bool, bool, Names, int64_t, bool, bool, std::vector<int64_t>>) {
+    return std::make_shared<R>(a.parameters, a.buckets, a.group, sparse, a.bucketBytes, a.findUnused, false, a.names,
+                               a.firstBucketBytes, false, false, caps);
+  } else {
+    return std::make_shared<R>(a.parameters, a.buckets, a.group, sparse, a.bucketBytes, a.findUnused, false, a.names,
+                               a.firstBucketBytes, false, false);
+  }
+}
+
+// reducerNew(group, parameters, names, bucketBytes, firstBucketBytes, findUnused): Promise<id>.
+// Compares the parameters of all processes and gives every one rank 0's values.
+napi_value reducerNew(Environment& e, napi_value* argv, size_t argc) {
+  if (argc < 6) throw UsageError{"reducerNew(group, parameters, names, bucketBytes, firstBucketBytes, findUnused)"};
+  auto made = std::make_shared<GradientReducer>();
+  made->group = objectAt<Group>(e, argv, argc, "process group");
+  ReducerArguments a;
+  for (const Handle h : toHandles(e, argv[1], "parameters")) a.parameters.push_back(e.tensor(h));
+  for (size_t i = 0; i < a.parameters.size(); ++i) {
+    napi_value name;
+    check(e, napi_get_element(e.env, argv[2], static_cast<uint32_t>(i), &name));
+    a.names[i] = toString(e, name, "names");
+  }
+  a.bucketBytes = toInt(e, argv[3], "bucketBytes");
+  a.firstBucketBytes = toInt(e, argv[4], "firstBucketBytes");
+  a.findUnused = toBool(e, argv[5], "findUnused");
+  return promiseOf(
+      e,
+      [made, a = std::move(a)]() mutable {
+        a.group = made->group->group;
+        c10d::verify_params_across_processes(a.group, a.parameters, std::nullopt);
+        std::vector<at::Tensor> values;
+        for (const at::Tensor& p : a.parameters) values.push_back(p.detach());
+        c10d::broadcast_coalesced(a.group, values, 250 * 1024 * 1024, 0);
+        const std::vector<size_t> limits{static_cast<size_t>(a.firstBucketBytes), static_cast<size_t>(a.bucketBytes)};
+        a.buckets = std::get<0>(c10d::compute_bucket_assignment_by_size(a.parameters, limits));
+        std::reverse(a.buckets.begin(), a.buckets.end());  // backward comes to the last parameters first
+        made->reducer = makeReducer<c10d::Reducer>(a);
+        made->logger = std::make_shared<c10d::Logger>(made->reducer);
+        made->reducer->set_logger(made->logger);
+        made->logger->set_construction_data_and_log("Module", {}, -1, false, false, false);
+      },
+      [made](Environment& e) { return makeInt(e, storeObject(e, made)); });
+}
+napi_value reducerFree(Environment& e, napi_value* argv, size_t argc) {
+  objectAt<GradientReducer>(e, argv, argc, "reducer");
+  e.distributed[toInt(e, argv[0], "reducer")].reset();
+  return makeUndefined(e);
+}
+// reducerForward(reducer): after the first step, orders the buckets as the gradients came.
+napi_value reducerForward(Environment& e, napi_value* argv, size_t argc) {
+  const auto r = objectAt<GradientReducer>(e, argv, argc, "reducer");
+  r->logger->set_runtime_stats_and_log();
+  r->reducer->prepare_for_forward();
+  return makeBool(e, r->reducer->rebuild_buckets());
+}
+// reducerBackward(reducer, outputs): the next backward reduces. Outputs are looked at only to find unused parameters.
+napi_value reducerBackward(Environment& e, napi_value* argv, size_t argc) {
+  const auto r = objectAt<GradientReducer>(e, argv, argc, "reducer");
+  if (argc < 2) throw UsageError{"reducerBackward(reducer, outputs)"};
+  std::vector<at::Tensor> outputs;
+  for (const Handle h : toHandles(e, argv[1], "outputs")) outputs.push_back(e.tensor(h));
+  r->reducer->prepare_for_backward(outputs);
+  return makeUndefined(e);
+}
+// reducerFinalize(reducer): throws when a parameter has got no gradient.
+napi_value reducerFinalize(Environment& e, napi_value* argv, size_t argc) {
+  objectAt<GradientReducer>(e, argv, argc, "reducer")->reducer->check_finalized();
+  return makeUndefined(e);
+}
+// reducerStatistics(reducer): [backward, communication, overlap in ns, bytes of each bucket...]
+napi_value reducerStatistics(Environment& e, napi_value* argv, size_t argc) {
+  const auto r = objectAt<GradientReducer>(e, argv, argc, "reducer");
+  const auto data = r->logger->get_ddp_logging_data();
+  std::vector<double> values;
+  for (const char* key : {"avg_backward_compute_time", "avg_backward_comm_time", "avg_backward_compute_comm_overlap_time"}) {
+    const auto found = data.ints_map.find(key);
+    values.push_back(found == data.ints_map.end() ? 0.0 : static_cast<double>(found->second));
+  }
+  for (const int64_t bytes : r->logger->get_bucket_sizes()) values.push_back(static_cast<double>(bytes));
+  napi_value result;
+  check(e, napi_create_array_with_length(e.env, values.size(), &result));
+  for (size_t i = 0; i < values.size(); ++i) {
+    check(e, napi_set_element(e.env, result, static_cast<uint32_t>(i), makeNumber(e, values[i])));
+  }
+  return result;
+}
+
+}  // namespace
+
+const std::vector<Binding> kDistributedBindings = {
+    {"storeTcp", storeTcp}, {"storeFile", storeFile}, {"storePort", storePort}, {"storeFree", storeFree},
+    {"groupNew", groupNew}, {"groupFree", groupFree}, {"groupAllReduce", groupAllReduce},
+    {"groupBroadcast", groupBroadcast}, {"groupAllGather", groupAllGather}, {"groupBarrier", groupBarrier},
+    {"reducerNew", reducerNew}, {"reducerFree", reducerFree}, {"reducerForward", reducerForward},
+    {"reducerBackward", reducerBackward}, {"reducerFinalize", reducerFinalize}, {"reducerStatistics", reducerStatistics}};
+
+}  // namespace miro

@@ -1,0 +1,193 @@
+// Collectives between real processes against values worked out by hand, and data-parallel gradients against the whole batch.
+import { type ChildProcess, spawn } from "node:child_process";
+import { existsSync, mkdtempSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { afterAll, describe, expect, test } from "vitest";
+import { initProcessGroup, RendezvousStore } from "../index.js";
+
+// The ranks run what tsc made of testing/rank.ts.
+const program = join(import.meta.dirname, "../../dist/distributed/testing/rank.js");
+const root = mkdtempSync(join(tmpdir(), "collectives-"));
+const children = new Set<ChildProcess>();
+afterAll(() => {
+  for (const child of children) child.kill("SIGKILL");
+  rmSync(root, { recursive: true, force: true });
+});
+
+interface Ended {
+  code: number | null;
+  signal: string | null;
+  result: any;
+  stderr: string;
+  endedAtMs: number;
+}
+
+function startRank(name: string, place: string, rank: number, worldSize: number, timeoutMs: number): Promise<Ended> {
+  const child = spawn(process.execPath, [program, name, place, String(rank), String(worldSize), String(timeoutMs)], {
+    env: { ...process.env, GLOO_SOCKET_IFNAME: "lo", OMP_NUM_THREADS: "1" },
+    stdio: ["ignore", "pipe", "pipe"],
+  });
+  children.add(child);
+  let stdout = "";
+  let stderr = "";
+  child.stdout!.on("data", (data) => {
+    stdout += data;
+  });
+  child.stderr!.on("data", (data) => {
+    stderr += data;
+  });
+  return new Promise((resolve) => {
+    child.on("close", (code, signal) => {
+      children.delete(child);
+      resolve({
+        code,
+        signal,
+        stderr,
+        endedAtMs: performance.now(),
+        result: stdout === "" ? undefined : JSON.parse(stdout),
+      });
+    });
+  });
+}
+
+let files = 0;
+const file = (): string => join(root, `store-${files++}`);
+
+/** All ranks of a case, meeting in a file unless a place is given. */
+function runRanks(name: string, worldSize: number, { timeoutMs = 30_000, place = file() } = {}): Promise<Ended[]> {
+  return Promise.all(
+    Array.from({ length: worldSize }, (_, rank) => startRank(name, place, rank, worldSize, timeoutMs)),
+  );
+}
+
+describe.each([1, 2, 3])("%i ranks", (worldSize) => {
+  test("agree with sums by hand, and their gradients with those of the whole batch", async () => {
+    // Two meet at a TCP store that this process serves on a free port, the others in a file.
+    const store = worldSize === 2 ? await RendezvousStore.tcp({ host: "127.0.0.1", port: 0, serves: true }) : undefined;
+    const ended = await runRanks("works", worldSize, store ? { place: `127.0.0.1:${store.port}` } : {});
+    store?.close();
+    const ranks = Array.from({ length: worldSize }, (_, rank) => rank);
+    const values = ranks.map((r) => [r + 1, 10 * (r + 1), 0 - r, 0.5]);
+    const square = ([a, b, c, d]: number[]) => [
+      [a, b],
+      [c, d],
+    ];
+    const over = (combine: (column: number[]) => number) =>
+      square([0, 1, 2, 3].map((i) => combine(values.map((row) => row[i]!))));
+    const sum = (column: number[]) => column.reduce((a, b) => a + b, 0);
+    const [[a, b], [c, d]] = over(sum) as [[number, number], [number, number]];
+    for (const { code, result, stderr } of ended) {
+      expect({ code, stderr, error: result?.error }).toEqual({ code: 0, stderr: "", error: undefined });
+      expect(result).toMatchObject({
+        sum: over(sum),
+        avg: over((column) => Math.fround(sum(column) / worldSize)),
+        max: over((column) => Math.max(...column)),
+        min: over((column) => Math.min(...column)),
+        transposed: [
+          [a, c],
+          [b, d],
+        ],
+        counts: [sum(ranks), worldSize],
+        broadcast: square(values.at(-1)!),
+        gathered: values.map(square),
+        many: Array.from({ length: 20 }, (_, i) => sum(ranks.map((r) => i + r))),
+        turned: true,
+      });
+      expect(result.largestGradient).toBeGreaterThan(1e-3);
+      expect(result.differences.whole).toBeLessThan(1e-6);
+      expect(result.differences.accumulated).toBeLessThan(1e-6);
+      // More than one bucket, before and after they were put in the order of the gradients, and all of every parameter.
+      expect(Math.min(...result.buckets)).toBeGreaterThan(1);
+      expect(result.bytes).toBe(result.parameterBytes);
+      expect(result.leaked).toEqual([0, 0]);
+      expect(result.unused).toEqual([[1, 1].map(() => (worldSize + 1) / 2), null]);
+    }
+  });
+});
+
+test("ranks with different parameters all learn which one differs", async () => {
+  for (const { code, result } of await runRanks("mismatch", 2)) {
+    expect(code).toBe(0);
+    expect(result.error).toBe(
+      "DistributedReducer: parameter 2 is 1.weight float32 [2, 4] on rank 0 but 1.weight float32 [3, 4] on rank 1; start all ranks with the same model",
+    );
+  }
+});
+
+test("a parameter that the loss does not depend on is named", async () => {
+  for (const { result } of await runRanks("unused", 2)) {
+    expect(result.error).toMatch(
+      /^backward failed on rank [01] of 2 \(gloo\): .*does not depend on these parameters: b \(/,
+    );
+  }
+});
+
+describe.concurrent("a rank that is lost", () => {
+  test.each([
+    ["exits", "allReduce", /another rank has ended/],
+    ["lostInBackward", "backward", /another rank has ended/],
+    ["hangs", "allReduce", /did not answer within 1000 ms/],
+  ])("%s: the other fails within the timeout and says so", async (name, operation, reason) => {
+    const timeoutMs = name === "hangs" ? 1000 : 30_000;
+    const [alive] = await runRanks(name, 2);
+    expect(alive).toMatchObject({ code: 0, signal: null });
+    const { error, afterMs } = alive!.result;
+    expect(error).toMatch(new RegExp(`^${operation} failed on rank 0 of 2 \\(gloo\\): `));
+    expect(error).toMatch(reason);
+    expect(error).toMatch(/start all of them again$/);
+    expect(error).not.toContain("\n");
+    expect(afterMs).toBeLessThan(timeoutMs + 10_000);
+  });
+
+  test("a process exits at once although it waits for another", async () => {
+    const [leaving, awaited] = await runRanks("exitsWhileWaiting", 2);
+    expect(leaving).toMatchObject({ code: 4, signal: null, stderr: "", result: { left: true } });
+    expect(leaving!.endedAtMs).toBeLessThan(awaited!.endedAtMs);
+  });
+
+  test("never comes: joining ends within the timeout", async () => {
+    const ended = await startRank("works", file(), 0, 2, 700);
+    expect(ended).toMatchObject({ code: 0, signal: null });
+    expect(ended.result.error).toMatch(
+      /^initProcessGroup failed on rank 0 of 2 \(gloo\): the other ranks did not answer/,
+    );
+  });
+});
+
+describe("what is asked for is checked before anything is opened", () => {
+  const path = join(root, "never");
+  const initMethod = `file://${path}`;
+  test.each([
+    [{ initMethod, rank: 2, worldSize: 2 }, /rank must be between 0 and worldSize − 1 = 1, got 2/],
+    [{ initMethod, rank: 0, worldSize: 0 }, /worldSize must be a whole number from 1, got 0/],
+    [{ initMethod: "udp://here:1", rank: 0, worldSize: 1 }, /initMethod must be tcp:\/\/host:port/],
+    [{ initMethod, rank: 0, worldSize: 1, timeoutMs: 0.5 }, /timeoutMs/],
+    [{ initMethod, rank: 0, worldSize: 1, backend: "mpi" as "gloo" }, /backend must be "gloo" or "nccl", got "mpi"/],
+  ])("%j", async (options, message) => {
+    await expect(initProcessGroup(options)).rejects.toThrow(message);
+    expect(existsSync(path)).toBe(false);
+  });
+
+  test("the environment gives what the options leave out", async () => {
+    const names = ["RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT", "GLOO_SOCKET_IFNAME"] as const;
+    const before = names.map((name) => process.env[name]);
+    try {
+      for (const name of names) delete process.env[name];
+      await expect(initProcessGroup({ rank: 0 })).rejects.toThrow(/worldSize nor the variable WORLD_SIZE is set/);
+      Object.assign(process.env, { RANK: "0", WORLD_SIZE: "1", MASTER_ADDR: "127.0.0.1", GLOO_SOCKET_IFNAME: "lo" });
+      await expect(initProcessGroup()).rejects.toThrow(/MASTER_PORT is set/);
+      process.env.MASTER_PORT = "0"; // any free one: a single rank needs to be found by nobody
+      const group = await initProcessGroup();
+      expect([group.rank, group.worldSize, group.backend]).toEqual([0, 1, "gloo"]);
+      await group.barrier();
+      await group.destroy();
+      await expect(group.barrier()).rejects.toThrow(/was destroyed/);
+    } finally {
+      for (const [i, name] of names.entries()) {
+        if (before[i] === undefined) delete process.env[name];
+        else process.env[name] = before[i];
+      }
+    }
+  });
+});

@@ -1,0 +1,192 @@
+// Process groups: a number of processes (ranks 0 … worldSize−1) that all call the same collectives in the same order.
+// The work is c10d's, by Gloo between processors and NCCL between GPUs, and needs no Python.
+import { TorchError } from "../errors.js";
+import { type Handle, native } from "../native.js";
+import { type Tensor, wrap } from "../tensor.js";
+import { DEFAULT_TIMEOUT_MS, firstLine, RendezvousStore } from "./store.js";
+
+/** `gloo` for tensors on the processor; `nccl` for CUDA tensors, where the engine was built with it. */
+export type ProcessGroupBackend = "gloo" | "nccl";
+export type ReduceOperation = "sum" | "avg" | "max" | "min";
+
+export interface InitProcessGroupOptions {
+  /** `gloo` by default. */
+  backend?: ProcessGroupBackend;
+  /**
+   * Where the ranks meet: `tcp://host:port` (served by rank 0), `file:///path` (a file that does not exist yet), or
+   * `env://`, the default: `MASTER_ADDR` and `MASTER_PORT`.
+   */
+  initMethod?: string;
+  /** A store made beforehand, instead of `initMethod`. The caller closes it. */
+  store?: RendezvousStore;
+  /** This process's number; `RANK` by default. */
+  rank?: number;
+  /** The number of processes; `WORLD_SIZE` by default. */
+  worldSize?: number;
+  /** How long to wait for the other ranks, at the start and in each collective; ten minutes by default. */
+  timeoutMs?: number;
+}
+
+/**
+ * Joins the processes of a group; resolves when all of them have come.
+ *
+ * On one machine set `GLOO_SOCKET_IFNAME=lo` where its host name leads to no usable address.
+ * @throws TorchError for wrong or missing options, and when the ranks do not meet within the timeout
+ */
+export async function initProcessGroup(options: InitProcessGroupOptions = {}): Promise<ProcessGroup> {
+  const { backend = "gloo", timeoutMs = DEFAULT_TIMEOUT_MS } = options;
+  if (backend !== "gloo" && backend !== "nccl")
+    throw new TorchError(`initProcessGroup: backend must be "gloo" or "nccl", got ${JSON.stringify(backend)}`);
+  const worldSize = options.worldSize ?? fromEnvironment("WORLD_SIZE", "worldSize");
+  const rank = options.rank ?? fromEnvironment("RANK", "rank");
+  if (!Number.isInteger(worldSize) || worldSize < 1)
+    throw new TorchError(`initProcessGroup: worldSize must be a whole number from 1, got ${worldSize}`);
+  if (!Number.isInteger(rank) || rank < 0 || rank >= worldSize)
+    throw new TorchError(`initProcessGroup: rank must be between 0 and worldSize − 1 = ${worldSize - 1}, got ${rank}`);
+  if (!Number.isInteger(timeoutMs) || timeoutMs < 1)
+    throw new TorchError(`initProcessGroup: timeoutMs must be a whole number from 1, got ${timeoutMs}`);
+  if (options.store !== undefined && options.initMethod !== undefined)
+    throw new TorchError("initProcessGroup: give either store or initMethod, not both");
+
+  const own = options.store === undefined;
+  const store = options.store ?? (await openStore(options.initMethod ?? "env://", rank, worldSize, timeoutMs));
+  try {
+    const id = await native.groupNew(store.id, backend, rank, worldSize, timeoutMs);
+    return new ProcessGroup(id, { backend, rank, worldSize, timeoutMs });
+  } catch (error) {
+    throw collectiveError({ backend, rank, worldSize, timeoutMs }, "initProcessGroup", error);
+  } finally {
+    if (own) store.close(); // the group holds what it needs of it
+  }
+}
+
+function fromEnvironment(name: string, option: string): number {
+  const text = process.env[name];
+  if (text === undefined || text === "")
+    throw new TorchError(`initProcessGroup: neither the option ${option} nor the variable ${name} is set`);
+  if (!/^\d+$/.test(text)) throw new TorchError(`initProcessGroup: ${name} must be a whole number, got "${text}"`);
+  return Number(text);
+}
+
+async function openStore(method: string, rank: number, worldSize: number, timeoutMs: number): Promise<RendezvousStore> {
+  if (method === "env://") {
+    const host = process.env.MASTER_ADDR;
+    if (!host)
+      throw new TorchError("initProcessGroup: neither the option initMethod nor the variable MASTER_ADDR is set");
+    const port = fromEnvironment("MASTER_PORT", "initMethod");
+    return RendezvousStore.tcp({ host, port, serves: rank === 0, timeoutMs });
+  }
+  const tcp = /^tcp:\/\/(\[[^\]]+\]|[^:/[\]]+):(\d{1,5})$/.exec(method);
+  if (tcp !== null) {
+    const host = tcp[1]!.replace(/^\[|\]$/g, "");
+    return RendezvousStore.tcp({ host, port: Number(tcp[2]), serves: rank === 0, timeoutMs });
+  }
+  const file = /^file:\/\/(\/.+)$/.exec(method);
+  if (file !== null) return RendezvousStore.file(file[1]!, worldSize, timeoutMs);
+  throw new TorchError(
+    `initProcessGroup: initMethod must be tcp://host:port, file:///path or env://, got ${JSON.stringify(method)}`,
+  );
+}
+
+interface Membership {
+  readonly backend: ProcessGroupBackend;
+  readonly rank: number;
+  readonly worldSize: number;
+  readonly timeoutMs: number;
+}
+
+/** One line about a failed operation between processes: the rank, the operation, what happened, what to do. */
+export function collectiveError(group: Membership, operation: string, error: unknown): TorchError {
+  const reason = firstLine(error);
+  let what = reason;
+  if (/tim(ed|e) ?out/i.test(reason)) what = `the other ranks did not answer within ${group.timeoutMs} ms (${reason})`;
+  else if (/closed|reset by peer|refused|broken pipe/i.test(reason)) what = `another rank has ended (${reason})`;
+  return new TorchError(
+    `${operation} failed on rank ${group.rank} of ${group.worldSize} (${group.backend}): ${what}; see what the other ranks reported and start all of them again`,
+    { cause: error },
+  );
+}
+
+/**
+ * Processes that compute together. Every rank must make the same calls in the same order with tensors of the same shape and
+ * dtype. Calls return promises and may overlap; a tensor must not be used before its promise is settled. After a failed call the
+ * connections are unusable and every further call fails at once.
+ */
+export class ProcessGroup implements Membership {
+  readonly backend: ProcessGroupBackend;
+  readonly rank: number;
+  readonly worldSize: number;
+  readonly timeoutMs: number;
+  #id: number | undefined;
+  #failure: TorchError | undefined;
+
+  /** @internal */
+  constructor(id: number, membership: Membership) {
+    this.#id = id;
+    this.backend = membership.backend;
+    this.rank = membership.rank;
+    this.worldSize = membership.worldSize;
+    this.timeoutMs = membership.timeoutMs;
+  }
+
+  /** @internal */
+  get id(): number {
+    if (this.#id === undefined) throw new TorchError("this process group was destroyed");
+    return this.#id;
+  }
+
+  /**
+   * Runs one operation of the group, and remembers its failure.
+   * @internal
+   */
+  async run<T>(operation: string, body: (id: number) => T | Promise<T>): Promise<T> {
+    if (this.#failure !== undefined) throw this.#failure;
+    const id = this.id;
+    try {
+      return await body(id);
+    } catch (error) {
+      throw this.fail(operation, error);
+    }
+  }
+
+  /** @internal */
+  fail(operation: string, error: unknown): TorchError {
+    this.#failure = collectiveError(this, operation, error);
+    return this.#failure;
+  }
+
+  /** Replaces the values of `t` on every rank by their sum, mean (floating tensors), maximum or minimum over the ranks. */
+  async allReduce(t: Tensor, operation: ReduceOperation = "sum"): Promise<void> {
+    if (!["sum", "avg", "max", "min"].includes(operation))
+      throw new TorchError(`allReduce: the operation must be sum, avg, max or min, got ${JSON.stringify(operation)}`);
+    if (operation === "avg" && !["float32", "float64", "float16", "bfloat16"].includes(t.dtype))
+      throw new TorchError(`allReduce: an average needs a floating tensor, got ${t.dtype}`);
+    await this.run("allReduce", (id) => native.groupAllReduce(id, t.handle, operation));
+  }
+
+  /** Replaces the values of `t` on every rank by those of rank `root`. */
+  async broadcast(t: Tensor, root = 0): Promise<void> {
+    if (!Number.isInteger(root) || root < 0 || root >= this.worldSize)
+      throw new TorchError(`broadcast: root must be between 0 and ${this.worldSize - 1}, got ${root}`);
+    await this.run("broadcast", (id) => native.groupBroadcast(id, t.handle, root));
+  }
+
+  /** New tensors with the values that each rank has in its `t`, by rank. The caller owns them. */
+  async allGather(t: Tensor): Promise<Tensor[]> {
+    const handles = await this.run<Handle[]>("allGather", (id) => native.groupAllGather(id, t.handle));
+    return handles.map((handle) => wrap(handle));
+  }
+
+  /** Resolves when every rank has come here. */
+  async barrier(): Promise<void> {
+    await this.run("barrier", (id) => native.groupBarrier(id));
+  }
+
+  /** Leaves the group; waits for operations that are under way, at most as long as their timeout. */
+  async destroy(): Promise<void> {
+    if (this.#id === undefined) return;
+    const id = this.#id;
+    this.#id = undefined;
+    await native.groupFree(id);
+  }
+}

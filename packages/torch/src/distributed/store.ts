@@ -1,0 +1,67 @@
+// Where processes meet: c10d's TCPStore and FileStore, small key-value stores that hold the addresses of the ranks.
+import { TorchError } from "../errors.js";
+import { native } from "../native.js";
+
+export interface TcpStoreOptions {
+  /** Name or address of the machine that serves the store. */
+  host: string;
+  /** Its port; 0 lets the serving process choose a free one (see {@link RendezvousStore.port}). */
+  port: number;
+  /** Whether this process serves the store: exactly one must, a rank or the process that starts the ranks. */
+  serves: boolean;
+  /** How long to try to reach the server, and what the ranks wait for each other, in milliseconds. */
+  timeoutMs?: number;
+}
+
+/** How long an operation between processes may take when nothing else is said: ten minutes. */
+export const DEFAULT_TIMEOUT_MS = 600_000;
+
+/** A meeting point of processes. The serving process must keep it until all groups that use it are destroyed. */
+export class RendezvousStore {
+  #id: number | undefined;
+  /** The port of a TCP store (the chosen one, if 0 was asked for); 0 for a file. */
+  readonly port: number;
+
+  private constructor(id: number) {
+    this.#id = id;
+    this.port = native.storePort(id);
+  }
+
+  /**
+   * A store that one process serves over TCP.
+   * @throws TorchError when the port is taken, or the server is not reached within the timeout
+   */
+  static async tcp({ host, port, serves, timeoutMs = DEFAULT_TIMEOUT_MS }: TcpStoreOptions): Promise<RendezvousStore> {
+    try {
+      return new RendezvousStore(await native.storeTcp(host, port, serves, timeoutMs));
+    } catch (error) {
+      const what = serves ? "could not be served" : `was not reached within ${timeoutMs} ms`;
+      const todo = serves ? "choose another port, or 0" : "check that the first rank runs and that the port is open";
+      throw new TorchError(`the store at ${host}:${port} ${what}: ${firstLine(error)}; ${todo}`, { cause: error });
+    }
+  }
+
+  /**
+   * A store in a file that every process can reach and that no earlier group has used.
+   * @param worldSize number of processes that will use it; the last one to leave removes the file
+   */
+  static async file(path: string, worldSize: number, timeoutMs = DEFAULT_TIMEOUT_MS): Promise<RendezvousStore> {
+    return new RendezvousStore(await native.storeFile(path, worldSize, timeoutMs));
+  }
+
+  /** @internal */
+  get id(): number {
+    if (this.#id === undefined) throw new TorchError("this store was closed");
+    return this.#id;
+  }
+
+  /** Lets go of the store; a served one ends with the last group that uses it. */
+  close(): void {
+    if (this.#id !== undefined) native.storeFree(this.#id);
+    this.#id = undefined;
+  }
+}
+
+export function firstLine(error: unknown): string {
+  return (error instanceof Error ? error.message : String(error)).split("\n", 1)[0]!.trim();
+}
