@@ -4,6 +4,7 @@
  * Runs one benchmark, prints its table and writes bench/results/RESULT.json. Measure on a quiet machine.
  */
 import { parseArgs } from "node:util";
+import { checkpoint } from "./checkpoint.js";
 import { generate } from "./generate.js";
 import { BenchError, type BenchOptions, referencePython } from "./harness.js";
 import { loader } from "./loader.js";
@@ -27,6 +28,7 @@ const BENCHMARKS: Record<
     help: "seconds of each part of one picture at the published size, against Python",
   },
   quantization: { run: quantization, rounds: 1, help: "what int8 does to pictures of the bundled model" },
+  checkpoint: { run: checkpoint, rounds: 3, help: "how long storing a training checkpoint keeps the training waiting" },
   ops: { run: ops, rounds: 1, help: "host cost of one operation, against Python" },
   loader: { run: loader, rounds: 3, help: "samples a second out of shards, against Python's wids and webdataset" },
   generate: {

@@ -128,9 +128,11 @@ export { type EncodeBatchOptions, type EncodedBatch, Tokenizer } from "./text/to
 export {
   listCheckpoints,
   loadTrainingCheckpoint,
+  saveTrainingCheckpoint,
   type TrainingCheckpoint,
   type TrainingState,
 } from "./training/checkpoint.js";
+export { CheckpointWriter } from "./training/checkpoint-writer.js";
 export type { DataCheck, DataReport } from "./training/data-check.js";
 export { type DryRunReport, dryRun } from "./training/dry-run.js";
 export { Ema, type EmaOptions, emaName } from "./training/ema.js";

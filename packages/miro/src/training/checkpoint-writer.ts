@@ -4,7 +4,7 @@
  */
 import { once } from "node:events";
 import { Worker } from "node:worker_threads";
-import { noGrad, type SharedTensor, scope, share } from "@miro-t2i/torch";
+import { empty, noGrad, type SharedTensor, scope, share, type Tensor } from "@miro-t2i/torch";
 import { MiroError } from "../errors.js";
 import type { NamedTensors, RetentionOptions, TrainingCheckpoint, TrainingState } from "./checkpoint.js";
 
@@ -23,6 +23,8 @@ export type WriteAnswer = { path: string } | { error: string };
 export class CheckpointWriter {
   readonly #folder: string;
   readonly #retention: RetentionOptions;
+  /** Memory of the copies, kept from one checkpoint to the next: new memory costs many times what the copy does. */
+  readonly #copies = new Map<string, Tensor>();
   #worker: Worker | null = null;
   #pending: Promise<void> | null = null;
   #failure: Error | null = null;
@@ -42,10 +44,8 @@ export class CheckpointWriter {
     await this.settled();
     const { state, network, optimizer, emas } = checkpoint;
     const tensors = noGrad(() =>
-      scope(() =>
-        Object.fromEntries(
-          Object.entries({ network, optimizer, ...emas }).map(([part, named]) => [part, copied(named)]),
-        ),
+      Object.fromEntries(
+        Object.entries({ network, optimizer, ...emas }).map(([part, named]) => [part, this.#copied(part, named)]),
       ),
     );
     const job: WriteJob = { folder: this.#folder, state, tensors, retention: this.#retention };
@@ -74,6 +74,26 @@ export class CheckpointWriter {
     await this.#pending;
     await this.#worker?.terminate();
     this.#worker = null;
+    for (const copy of this.#copies.values()) copy.dispose();
+    this.#copies.clear();
+  }
+
+  /** Copies in memory, as messages. */
+  #copied(part: string, named: NamedTensors): Record<string, SharedTensor> {
+    return Object.fromEntries(
+      Object.entries(named).map(([name, tensor]) => {
+        const key = `${part} ${name}`;
+        let copy = this.#copies.get(key);
+        if (copy === undefined || copy.dtype !== tensor.dtype || String(copy.shape) !== String(tensor.shape)) {
+          copy?.dispose();
+          copy = scope(() => empty(tensor.shape, { dtype: tensor.dtype }).keep());
+          this.#copies.set(key, copy);
+        }
+        const values = copy;
+        scope(() => values.copy_(tensor.detach()));
+        return [name, share(copy)];
+      }),
+    );
   }
 
   async #write(job: WriteJob): Promise<void> {
@@ -99,14 +119,4 @@ export class CheckpointWriter {
       gone.abort();
     }
   }
-}
-
-/** Copies in memory, as messages. From another device `to` makes the copy, on the CPU `clone` does. */
-function copied(named: NamedTensors): Record<string, SharedTensor> {
-  return Object.fromEntries(
-    Object.entries(named).map(([name, tensor]) => {
-      const own = tensor.detach();
-      return [name, share(own.device === "cpu" ? own.clone() : own.to({ device: "cpu" }))];
-    }),
-  );
 }

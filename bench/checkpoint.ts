@@ -1,0 +1,101 @@
+/**
+ * `npm run bench -- checkpoint [--size full|tiny]`: storing a training checkpoint of the published network (weights, one average, both
+ * moments, float32): how long the training waits when the write goes on beside it, how long the write takes, how long a write takes
+ * that is waited for, and what a matrix product takes meanwhile. Needs twice the checkpoint's size in memory.
+ */
+import { mkdtempSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { nn, randn, scope, type Tensor } from "@miro-t2i/torch";
+import { CheckpointWriter, parseRinConfig, Rin, saveTrainingCheckpoint, type TrainingCheckpoint } from "miro-t2i";
+import { NETWORKS } from "./configurations.js";
+import { type BenchOptions, columns, spread, store } from "./harness.js";
+
+const SIDE = 1024;
+
+export async function checkpoint(options: BenchOptions): Promise<void> {
+  const folder = mkdtempSync(join(tmpdir(), "miro-bench-checkpoint-"));
+  const network = nn.init.skipped(() => new Rin(parseRinConfig(NETWORKS[options.size as "full" | "tiny"])));
+  const kept: Tensor[] = [];
+  const like = (suffix: string) =>
+    Object.fromEntries(
+      [...network.stateDict()].map(([name, t]) => {
+        const copy = scope(() => (t.dtype === "float32" ? randn(t.shape).mul(0.02) : t.clone()).keep());
+        kept.push(copy);
+        return [`${name}${suffix}`, copy];
+      }),
+    );
+  const parts = {
+    network: like(""),
+    emas: { ema_network: like("") },
+    optimizer: { ...like(".exp_avg"), ...like(".exp_avg_sq") },
+  };
+  const bytes = kept.reduce((sum, t) => sum + t.numel * (t.dtype === "float32" ? 4 : 1), 0);
+  const at = (step: number): TrainingCheckpoint => ({
+    state: { format: 1, step, emaUpdates: step, skippedSteps: 0, seconds: 0, optimizerStep: step, recipe: {} },
+    ...parts,
+  });
+  const [a, b] = scope(() => [randn([SIDE, SIDE]).keep(), randn([SIDE, SIDE]).keep()]) as [Tensor, Tensor];
+  const product = () => {
+    const start = performance.now();
+    scope(() => a.matmul(b).sum().item());
+    return performance.now() - start;
+  };
+  const nextTurn = () => new Promise((resolve) => setImmediate(resolve));
+
+  const writer = new CheckpointWriter(folder, { keepLast: 1 });
+  await writer.save({ ...at(0), network: {}, emas: {}, optimizer: {} }); // starts the thread
+  await writer.settled();
+  const alone = Array.from({ length: 50 }, product);
+  const waits: number[] = [];
+  const writes: number[] = [];
+  const beside: number[] = [];
+  const blocking: number[] = [];
+  for (let round = 1; round <= options.rounds; round++) {
+    const start = performance.now();
+    await writer.save(at(2 * round - 1));
+    waits.push((performance.now() - start) / 1000);
+    let written = false;
+    const done = writer.settled().then(() => {
+      written = true;
+    });
+    while (!written) {
+      beside.push(product());
+      await nextTurn();
+    }
+    await done;
+    writes.push((performance.now() - start) / 1000 - waits.at(-1)!);
+    const again = performance.now();
+    saveTrainingCheckpoint(folder, at(2 * round), { keepLast: 1 });
+    blocking.push((performance.now() - again) / 1000);
+  }
+  await writer.close();
+  for (const tensor of [...kept, a, b]) tensor.dispose();
+  rmSync(folder, { recursive: true });
+
+  const rows = {
+    gigabytes: bytes / 1e9,
+    waitSeconds: spread(waits),
+    writeBesideSeconds: spread(writes),
+    writeWaitedForSeconds: spread(blocking),
+    productAloneMs: spread(alone),
+    productBesideMs: spread(beside),
+  };
+  const line = (name: string, { median, min, max }: { median: number; min: number; max: number }) => [
+    name,
+    median.toFixed(2),
+    min.toFixed(2),
+    max.toFixed(2),
+  ];
+  console.log(
+    columns([
+      [`checkpoint of ${rows.gigabytes.toFixed(2)} GB`, "median", "min", "max"],
+      line("the training waits, s", rows.waitSeconds),
+      line("the write beside it, s", rows.writeBesideSeconds),
+      line("a write that is waited for, s", rows.writeWaitedForSeconds),
+      line(`product of ${SIDE} x ${SIDE} matrices, alone, ms`, rows.productAloneMs),
+      line("the same beside a write, ms", rows.productBesideMs),
+    ]),
+  );
+  console.log(`written: ${store(options, { network: options.size, rounds: options.rounds }, rows)}`);
+}
