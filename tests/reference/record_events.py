@@ -1,4 +1,4 @@
-"""Records an event file as TensorBoard's own record writer and protobufs make it, for packages/miro/src/training/tensorboard.test.ts.
+"""Records an event file as TensorBoard's own record writer and protobufs make it, for packages/miro/src/training/logging/tensorboard.test.ts.
 
     pip install tensorboard
     python tests/reference/record_events.py packages/miro/src/training/fixtures/reference.tfevents

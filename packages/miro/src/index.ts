@@ -62,6 +62,9 @@ export {
   type RinOutput,
   type UpstreamBatch,
 } from "./networks/rin.js";
+export type { PromptEmbedding, TextStates } from "./pipeline/conditioning.js";
+export { availableDevices, type ComputeDType, resolveDType } from "./pipeline/device.js";
+export type { GenerateOptions, GenerateProgress } from "./pipeline/generate-options.js";
 export {
   type Checkpoint,
   type LoadCheckpointOptions,
@@ -70,12 +73,18 @@ export {
   readReleaseConfig,
   type SaveCheckpointOptions,
   saveCheckpoint,
-} from "./pipeline/checkpoint.js";
-export type { PromptEmbedding, TextStates } from "./pipeline/conditioning.js";
-export { availableDevices, type ComputeDType, resolveDType } from "./pipeline/device.js";
-export type { GenerateOptions, GenerateProgress } from "./pipeline/generate-options.js";
-export type { DownloadProgress } from "./pipeline/hub.js";
-export type { WeightsIdentity } from "./pipeline/identity.js";
+} from "./pipeline/loading/checkpoint.js";
+export type { DownloadProgress } from "./pipeline/loading/hub.js";
+export type { WeightsIdentity } from "./pipeline/loading/identity.js";
+export type { FromPretrainedOptions } from "./pipeline/loading/load-options.js";
+export {
+  type CachedRepository,
+  type CachedRevision,
+  type ListedRelease,
+  listModels,
+  type ModelList,
+} from "./pipeline/loading/model-list.js";
+export { RELEASES, type Release } from "./pipeline/loading/releases.js";
 export {
   encodeImage,
   IMAGE_FORMATS,
@@ -83,28 +92,19 @@ export {
   type ImageFileOptions,
   type ImageFormat,
   readImageFile,
-} from "./pipeline/image-files.js";
-export { contactSheet, type RgbImage } from "./pipeline/images.js";
-export { type LabelledSheetOptions, labelledSheet, type SheetCell } from "./pipeline/labelled-sheet.js";
-export type { FromPretrainedOptions } from "./pipeline/load-options.js";
+} from "./pipeline/pictures/image-files.js";
+export { contactSheet, type RgbImage } from "./pipeline/pictures/images.js";
+export { type LabelledSheetOptions, labelledSheet, type SheetCell } from "./pipeline/pictures/labelled-sheet.js";
 export {
   type GeneratedImage,
   type ImageSettings,
   readSettings,
   settingsToText,
   textToSettings,
-} from "./pipeline/metadata.js";
-export {
-  type CachedRepository,
-  type CachedRevision,
-  type ListedRelease,
-  listModels,
-  type ModelList,
-} from "./pipeline/model-list.js";
+} from "./pipeline/pictures/metadata.js";
+export { encodePng, type PngInfo, type PngText, readPng } from "./pipeline/pictures/png.js";
+export { type PromptRequest, readPromptFile } from "./pipeline/pictures/prompt-file.js";
 export { type GenerateResult, MiroPipeline } from "./pipeline/pipeline.js";
-export { encodePng, type PngInfo, type PngText, readPng } from "./pipeline/png.js";
-export { type PromptRequest, readPromptFile } from "./pipeline/prompt-file.js";
-export { RELEASES, type Release } from "./pipeline/releases.js";
 export {
   type BestOf,
   type BestOfOptions,
@@ -125,37 +125,29 @@ export {
 } from "./rewards/index.js";
 export { T5Encoder } from "./text/t5.js";
 export { type EncodeBatchOptions, type EncodedBatch, Tokenizer } from "./text/tokenizer.js";
-export {
-  listCheckpoints,
-  loadTrainingCheckpoint,
-  saveTrainingCheckpoint,
-  type TrainingCheckpoint,
-  type TrainingState,
-} from "./training/checkpoint.js";
-export { CheckpointWriter } from "./training/checkpoint-writer.js";
-export type { DataCheck, DataReport } from "./training/data-check.js";
-export { type DryRunReport, dryRun } from "./training/dry-run.js";
 export { Ema, type EmaOptions, emaName } from "./training/ema.js";
+export {
+  type CurveSummary,
+  type RunChart,
+  type RunChartOptions,
+  runChart,
+} from "./training/logging/run-chart.js";
+export { type RunLog, readRunLog, type Series, smooth } from "./training/logging/run-log.js";
+export { type EventImage, EventWriter, type EventWriterOptions } from "./training/logging/tensorboard.js";
+export { WarmupCosine, type WarmupCosineOptions } from "./training/lr-schedule.js";
+export type { DataCheck, DataReport } from "./training/recipes/data-check.js";
+export { type DryRunReport, dryRun } from "./training/recipes/dry-run.js";
 export {
   type Environment,
   readEnvironment,
   type SiteSettings,
   siteSettings,
   type Variable,
-} from "./training/environment.js";
-export { WarmupCosine, type WarmupCosineOptions } from "./training/lr-schedule.js";
-export { loadRecipe, parseRecipe, type Recipe, recipeToJson } from "./training/recipe.js";
-export { type ComposedRecipe, composeRecipe, type Origins, recipeNames } from "./training/recipe-source.js";
-export { type ResolvedValue, resolvedValues, resolvedYaml } from "./training/resolved-recipe.js";
+} from "./training/recipes/environment.js";
+export { loadRecipe, parseRecipe, type Recipe, recipeToJson } from "./training/recipes/recipe.js";
+export { type ComposedRecipe, composeRecipe, type Origins, recipeNames } from "./training/recipes/recipe-source.js";
+export { type ResolvedValue, resolvedValues, resolvedYaml } from "./training/recipes/resolved-recipe.js";
 export { type RunOptions, type RunResult, runTraining } from "./training/run.js";
-export {
-  type CurveSummary,
-  type RunChart,
-  type RunChartOptions,
-  runChart,
-} from "./training/run-chart.js";
-export { type RunLog, readRunLog, type Series, smooth } from "./training/run-log.js";
-export { type EventImage, EventWriter, type EventWriterOptions } from "./training/tensorboard.js";
 export {
   type EmbeddedPrompt,
   prepareTestbed,
@@ -164,5 +156,13 @@ export {
   type TestbedOptions,
   type TestbedPrompt,
   type TestbedResult,
-} from "./training/testbed.js";
+} from "./training/samples/testbed.js";
+export {
+  listCheckpoints,
+  loadTrainingCheckpoint,
+  saveTrainingCheckpoint,
+  type TrainingCheckpoint,
+  type TrainingState,
+} from "./training/state/checkpoint.js";
+export { CheckpointWriter } from "./training/state/checkpoint-writer.js";
 export { version } from "./version.js";

@@ -3,8 +3,8 @@ import { existsSync, readdirSync } from "node:fs";
 import { availableParallelism, cpus, freemem, totalmem } from "node:os";
 import { MiroError } from "../errors.js";
 import { bundledModel } from "../pipeline/bundled.js";
-import { hubCache, hubEndpoint, hubOffline } from "../pipeline/hub.js";
-import { freeBytes } from "../pipeline/model-list.js";
+import { hubCache, hubEndpoint, hubOffline } from "../pipeline/loading/hub.js";
+import { freeBytes } from "../pipeline/loading/model-list.js";
 import { version } from "../version.js";
 import type { CliContext, Register } from "./context.js";
 

@@ -4,6 +4,8 @@ import { dirname } from "node:path";
 import { readNpy, type Tensor, writeNpy } from "@miro-t2i/torch";
 import { InvalidInputError, invalid, MiroError, systemReason } from "../errors.js";
 import { help, parseOptions } from "../options.js";
+import { existing } from "../pipeline/files.js";
+import { generateSchema } from "../pipeline/generate-options.js";
 import {
   describePictures,
   drawPictures,
@@ -11,15 +13,13 @@ import {
   type PlannedPicture,
   planPictures,
   randomSeed,
-} from "../pipeline/batch.js";
-import { NAME_FIELDS } from "../pipeline/file-names.js";
-import { existing } from "../pipeline/files.js";
-import { generateSchema } from "../pipeline/generate-options.js";
-import { contactSheet } from "../pipeline/images.js";
-import type { GeneratedImage, ImageSettings } from "../pipeline/metadata.js";
-import { DEFAULT_OUTPUT, PictureFiles, pictureFilesSchema } from "../pipeline/picture-files.js";
-import { type PromptOptions, type PromptRequest, readPromptFile } from "../pipeline/prompt-file.js";
-import { compareOrigin, readRedrawing } from "../pipeline/redraw.js";
+} from "../pipeline/pictures/batch.js";
+import { NAME_FIELDS } from "../pipeline/pictures/file-names.js";
+import { contactSheet } from "../pipeline/pictures/images.js";
+import type { GeneratedImage, ImageSettings } from "../pipeline/pictures/metadata.js";
+import { DEFAULT_OUTPUT, PictureFiles, pictureFilesSchema } from "../pipeline/pictures/picture-files.js";
+import { type PromptOptions, type PromptRequest, readPromptFile } from "../pipeline/pictures/prompt-file.js";
+import { compareOrigin, readRedrawing } from "../pipeline/pictures/redraw.js";
 import { bestOfSchema } from "../rewards/best-of.js";
 import { drawBestOf } from "../rewards/best-of-files.js";
 import { scorerSpec } from "../rewards/registry.js";

@@ -5,7 +5,7 @@ import { fileURLToPath } from "node:url";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
 import { TarWriter } from "../data/shards/tar-writer.js";
 import { readBytes } from "../pipeline/files.js";
-import { encodePng, readPng } from "../pipeline/png.js";
+import { encodePng, readPng } from "../pipeline/pictures/png.js";
 import { run } from "./main.js";
 
 const tiny = fileURLToPath(new URL("../../../../tests/reference/fixtures/tiny", import.meta.url));

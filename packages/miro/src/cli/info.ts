@@ -3,8 +3,8 @@ import { existsSync, statSync } from "node:fs";
 import { basename, join } from "node:path";
 import { InvalidInputError } from "../errors.js";
 import { readJson } from "../pipeline/files.js";
-import { readImageFile } from "../pipeline/image-files.js";
-import { textToSettings } from "../pipeline/metadata.js";
+import { readImageFile } from "../pipeline/pictures/image-files.js";
+import { textToSettings } from "../pipeline/pictures/metadata.js";
 import type { Register } from "./context.js";
 import { holdsShards, type ShardPictures, shardInfo, shardLines } from "./info-shards.js";
 
@@ -51,7 +51,7 @@ async function inspect(path: string): Promise<Report> {
   if (/\.safetensors$/i.test(path)) return { file: path, ...(await inspectTensors(path)) };
   if (/\.npy$/i.test(path)) return inspectNpy(path);
   if (/\.(ckpt|pt|pth|bin)$/i.test(path)) {
-    const { describeTorchFile } = await import("../training/published-checkpoint.js");
+    const { describeTorchFile } = await import("../training/state/published-checkpoint.js");
     return describeTorchFile(path);
   }
   return inspectPicture(path);
@@ -73,7 +73,7 @@ async function inspectNpy(path: string): Promise<Report> {
 }
 
 async function inspectFolder(folder: string): Promise<Report> {
-  const { listVariants, readReleaseConfig } = await import("../pipeline/checkpoint.js");
+  const { listVariants, readReleaseConfig } = await import("../pipeline/loading/checkpoint.js");
   const variants = listVariants(folder);
   const config = join(folder, "config.json");
   if (!existsSync(config)) {

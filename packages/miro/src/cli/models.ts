@@ -1,7 +1,7 @@
 /** `miro models`: what can be loaded, what is in the cache, and the disk that it takes. Works offline. */
 import { help } from "../options.js";
-import { loadSchema } from "../pipeline/load-options.js";
-import { listModels, type ModelList } from "../pipeline/model-list.js";
+import { loadSchema } from "../pipeline/loading/load-options.js";
+import { listModels, type ModelList } from "../pipeline/loading/model-list.js";
 import type { Register } from "./context.js";
 
 const EXAMPLES = `

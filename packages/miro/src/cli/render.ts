@@ -1,7 +1,7 @@
 /** `miro render`: emoji scenes as raw tar shards. */
 import { join } from "node:path";
 import { rawShardsRecipeSchema, renderRawShards } from "../data/emoji/raw-shards.js";
-import { checkRecipe, readRecipe } from "../training/recipe.js";
+import { checkRecipe, readRecipe } from "../training/recipes/recipe.js";
 import type { Register } from "./context.js";
 import { Progress } from "./progress.js";
 

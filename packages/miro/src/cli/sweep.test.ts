@@ -4,7 +4,7 @@ import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
 import { readBytes, readJson } from "../pipeline/files.js";
-import { readPng } from "../pipeline/png.js";
+import { readPng } from "../pipeline/pictures/png.js";
 import { run } from "./main.js";
 
 const tiny = fileURLToPath(new URL("../../../../tests/reference/fixtures/tiny", import.meta.url));

@@ -1,7 +1,7 @@
 /** `miro testbed`: checks the prompts that runs draw for comparison and computes their embeddings. */
 import { setNumThreads } from "@miro-t2i/torch";
 import { help } from "../options.js";
-import { prepareTestbed, readTestbed, TESTBED_PROMPTS, testbedOptionsSchema } from "../training/testbed.js";
+import { prepareTestbed, readTestbed, TESTBED_PROMPTS, testbedOptionsSchema } from "../training/samples/testbed.js";
 import { toNumber } from "./arguments.js";
 import type { Register } from "./context.js";
 import { Progress } from "./progress.js";

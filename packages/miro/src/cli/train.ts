@@ -1,12 +1,12 @@
 /** `miro train`: trains a model by a recipe, or shows what the recipe is. */
 import { join } from "node:path";
 import { InvalidInputError, MiroError } from "../errors.js";
-import { dryRun } from "../training/dry-run.js";
 import { pretrainingOf } from "../training/emoji/recipes.js";
-import { type Progress, ProgressLine } from "../training/logging.js";
-import { parseRecipe } from "../training/recipe.js";
-import { type ComposedRecipe, composeRecipe } from "../training/recipe-source.js";
-import { resolvedValues, resolvedYaml } from "../training/resolved-recipe.js";
+import { type Progress, ProgressLine } from "../training/logging/logging.js";
+import { dryRun } from "../training/recipes/dry-run.js";
+import { parseRecipe } from "../training/recipes/recipe.js";
+import { type ComposedRecipe, composeRecipe } from "../training/recipes/recipe-source.js";
+import { resolvedValues, resolvedYaml } from "../training/recipes/resolved-recipe.js";
 import { runTraining } from "../training/run.js";
 import type { CliContext, Register } from "./context.js";
 import { dryRunText } from "./dry-run-text.js";

@@ -11,7 +11,7 @@ import { scope, stack, type Tensor, tensor } from "@miro-t2i/torch";
 import { COLOUR_NAMES, type ColourName, NAMED_COLOURS, simplePrompt, WHITE } from "../data/emoji/captions.js";
 import { loadVocabulary } from "../data/emoji/vocabulary.js";
 import { invalid } from "../errors.js";
-import { contactSheet, type RgbImage } from "../pipeline/images.js";
+import { contactSheet, type RgbImage } from "../pipeline/pictures/images.js";
 import type { MiroPipeline } from "../pipeline/pipeline.js";
 import { colourfulness, laplacianEnergy } from "../rewards/measured.js";
 import { backgroundColour, distance, nearestColour } from "./backgrounds.js";

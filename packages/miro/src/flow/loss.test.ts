@@ -15,7 +15,7 @@ import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { parseRinConfig, type RinConfig } from "../networks/config.js";
 import { FlowPrecond } from "../networks/precond.js";
 import { Rin } from "../networks/rin.js";
-import { loadCheckpoint } from "../pipeline/checkpoint.js";
+import { loadCheckpoint } from "../pipeline/loading/checkpoint.js";
 import { Ema } from "../training/ema.js";
 import { WarmupCosine } from "../training/lr-schedule.js";
 import { type Draw, FlowMatchingLoss, type LossBatch } from "./loss.js";

@@ -28,20 +28,20 @@ import { REWARD_KEYS } from "../networks/config.js";
 import type { RinBatch } from "../networks/rin.js";
 import { parseOptions } from "../options.js";
 import { version } from "../version.js";
-import type { Checkpoint } from "./checkpoint.js";
 import { type Branches, condition, copyStates, type TextStates } from "./conditioning.js";
 import type { ComputeDType } from "./device.js";
 import type { GenerateOptions, GenerateProgress } from "./generate-options.js";
-import { type RgbImage, toRgb } from "./images.js";
-import { type FromPretrainedOptions, loadSchema } from "./load-options.js";
-import type { GeneratedImage, ImageSettings } from "./metadata.js";
+import type { Checkpoint } from "./loading/checkpoint.js";
+import { type FromPretrainedOptions, loadSchema } from "./loading/load-options.js";
+import { checkChannels, loadParts, Part, type PipelineParts, type TextEncoder } from "./loading/parts.js";
 import { initialNoise } from "./noise.js";
 import { denormalize } from "./normalization.js";
-import { checkChannels, loadParts, Part, type PipelineParts, type TextEncoder } from "./parts.js";
+import { type RgbImage, toRgb } from "./pictures/images.js";
+import type { GeneratedImage, ImageSettings } from "./pictures/metadata.js";
 import { makePlan, type Plan } from "./plan.js";
 import { fitLatentToRgb, type LatentToRgb, latentsToRgb } from "./preview.js";
 
-export { DEFAULT_TEXT_ENCODER, DEFAULT_VAE, type PipelineParts, type TextEncoder } from "./parts.js";
+export { DEFAULT_TEXT_ENCODER, DEFAULT_VAE, type PipelineParts, type TextEncoder } from "./loading/parts.js";
 
 /** What {@link MiroPipeline.generate} returns. */
 export interface GenerateResult {

@@ -8,9 +8,9 @@ import { z } from "zod";
 import { InvalidInputError, invalid, MiroError } from "../errors.js";
 import { field, parseOptions } from "../options.js";
 import { readBytes } from "../pipeline/files.js";
-import type { RgbImage } from "../pipeline/images.js";
-import { textToSettings } from "../pipeline/metadata.js";
-import { readPng } from "../pipeline/png.js";
+import type { RgbImage } from "../pipeline/pictures/images.js";
+import { textToSettings } from "../pipeline/pictures/metadata.js";
+import { readPng } from "../pipeline/pictures/png.js";
 import { loadScorer, loadScorerSchema } from "./registry.js";
 import type { Scorer } from "./scorer.js";
 

@@ -4,10 +4,10 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { ones, scope } from "@miro-t2i/torch";
 import { afterAll, afterEach, beforeAll, describe, expect, it } from "vitest";
-import { listCheckpoints, loadTrainingCheckpoint, type TrainingCheckpoint } from "./checkpoint.js";
-import { CheckpointWriter } from "./checkpoint-writer.js";
-import { recipeChanges } from "./recipe-changes.js";
+import { recipeChanges } from "./recipes/recipe-changes.js";
 import { type RunOptions, runTraining } from "./run.js";
+import { listCheckpoints, loadTrainingCheckpoint, type TrainingCheckpoint } from "./state/checkpoint.js";
+import { CheckpointWriter } from "./state/checkpoint-writer.js";
 import { bits, tinyRecipe } from "./testing/tiny.js";
 
 const root = mkdtempSync(join(tmpdir(), "miro-faults-"));

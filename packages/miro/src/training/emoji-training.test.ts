@@ -19,11 +19,11 @@ import { EmojiScenes } from "../data/emoji/index.js";
 import { MiroPipeline } from "../pipeline/pipeline.js";
 import { T5Encoder } from "../text/t5.js";
 import { saveTokenizer, trainUnigram } from "../text/unigram-trainer.js";
+import { EmojiBatches } from "./data/emoji-batches.js";
 import { writeHalf } from "./emoji/autoencoder.js";
-import { EmojiBatches } from "./emoji-batches.js";
-import { parseRecipe, type Recipe } from "./recipe.js";
+import { parseRecipe, type Recipe } from "./recipes/recipe.js";
 import { runTraining } from "./run.js";
-import { prepareTestbed } from "./testbed.js";
+import { prepareTestbed } from "./samples/testbed.js";
 import { tinyRecipeJson } from "./testing/tiny.js";
 
 const root = mkdtempSync(join(tmpdir(), "miro-emoji-"));

@@ -17,7 +17,7 @@ import {
 } from "../flow/loss.js";
 import type { FlowPrecond } from "../networks/precond.js";
 import type { Rin } from "../networks/rin.js";
-import { mixSeed } from "./batches.js";
+import { mixSeed } from "./data/batches.js";
 
 /** Names of the precisions, as upstream has them. */
 export const PRECISIONS = ["32-true", "bf16-mixed", "16-mixed"] as const;

@@ -3,9 +3,9 @@ import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "no
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
-import { listCheckpoints } from "./checkpoint.js";
-import { parseRecipe } from "./recipe.js";
+import { parseRecipe } from "./recipes/recipe.js";
 import { runTraining } from "./run.js";
+import { listCheckpoints } from "./state/checkpoint.js";
 import { bits, tinyRecipeJson } from "./testing/tiny.js";
 
 const root = mkdtempSync(join(tmpdir(), "miro-interrupt-"));

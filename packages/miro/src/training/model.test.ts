@@ -3,7 +3,7 @@ import { fileURLToPath } from "node:url";
 import { aten, manualSeed, readSafetensors, scope, type Tensor } from "@miro-t2i/torch";
 import { describe, expect, it } from "vitest";
 import { createNetworks, startFrom } from "./model.js";
-import { parseRecipe, recipeToJson } from "./recipe.js";
+import { parseRecipe, recipeToJson } from "./recipes/recipe.js";
 import { tinyRecipe } from "./testing/tiny.js";
 
 const checkpoint = fileURLToPath(new URL("../../../../tests/reference/fixtures/tiny/checkpoint", import.meta.url));

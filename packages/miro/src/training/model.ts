@@ -6,9 +6,9 @@ import { LinearSchedule } from "../flow/schedule.js";
 import { parsePrecondConfig, parseRinConfig } from "../networks/config.js";
 import { FlowPrecond } from "../networks/precond.js";
 import { Rin } from "../networks/rin.js";
-import { loadCheckpoint } from "../pipeline/checkpoint.js";
-import { PublishedCheckpoint, TORCH_FILE } from "./published-checkpoint.js";
-import type { Recipe } from "./recipe.js";
+import { loadCheckpoint } from "../pipeline/loading/checkpoint.js";
+import type { Recipe } from "./recipes/recipe.js";
+import { PublishedCheckpoint, TORCH_FILE } from "./state/published-checkpoint.js";
 
 /** The network alone. */
 export function createNetwork(recipe: Recipe): Rin {

@@ -1,10 +1,10 @@
 /** Worker thread of a replica (see replicas.ts): receives rows, answers with gradients. */
 import { parentPort, workerData } from "node:worker_threads";
 import { nn, receive, scope, setNumThreads, share } from "@miro-t2i/torch";
-import { planOf } from "./batch-plan.js";
 import { accumulateInTurns } from "./gradients.js";
 import { createLoss, createNetworks } from "./model.js";
-import { parseRecipe } from "./recipe.js";
+import { planOf } from "./recipes/batch-plan.js";
+import { parseRecipe } from "./recipes/recipe.js";
 import { type ReplicaAnswer, type ReplicaSetup, type ReplicaTask, trainableParameters } from "./replicas.js";
 
 const { recipe: json, rows, tensors, uncondEmbedding } = workerData as ReplicaSetup;

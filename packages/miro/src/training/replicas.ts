@@ -8,7 +8,7 @@ import { aten, noGrad, receive, type SharedTensor, scope, share, type Tensor } f
 import { MiroError } from "../errors.js";
 import type { LossBatch } from "../flow/loss.js";
 import { divideRows, type Model, type Rows, rowsOf, type StepTerms } from "./gradients.js";
-import { type Recipe, recipeToJson } from "./recipe.js";
+import { type Recipe, recipeToJson } from "./recipes/recipe.js";
 
 /** What a replica is started with. */
 export interface ReplicaSetup {

@@ -20,24 +20,24 @@ import type { FlowPrecond } from "../networks/precond.js";
 import type { Rin } from "../networks/rin.js";
 import { readJson, writeFileAtomic } from "../pipeline/files.js";
 import { version } from "../version.js";
-import { planOf } from "./batch-plan.js";
-import { type BatchSource, mixSeed, RandomBatches } from "./batches.js";
-import { listCheckpoints, loadTrainingCheckpoint, type TrainingCheckpoint } from "./checkpoint.js";
-import { CheckpointWriter } from "./checkpoint-writer.js";
+import { type BatchSource, mixSeed, RandomBatches } from "./data/batches.js";
+import type { ShardBatches as ShardSource } from "./data/shard-batches.js";
 import { Ema, emaName } from "./ema.js";
-import { exportRelease } from "./export.js";
-import { MetricsLog, type Progress } from "./logging.js";
+import { MetricsLog, type Progress } from "./logging/logging.js";
+import { EventWriter } from "./logging/tensorboard.js";
 import { WarmupCosine } from "./lr-schedule.js";
 import { createLoss, createNetwork, createNetworks, startFrom } from "./model.js";
 import { parameterGroups } from "./parameter-groups.js";
-import { measurePeakFlops } from "./peak-flops.js";
-import { continuePublished, PublishedCheckpoint } from "./published-checkpoint.js";
-import { parseRecipe, type Recipe, recipeToJson } from "./recipe.js";
-import { recipeChanges, refuseRecipeChanges } from "./recipe-changes.js";
+import { planOf } from "./recipes/batch-plan.js";
+import { measurePeakFlops } from "./recipes/peak-flops.js";
+import { parseRecipe, type Recipe, recipeToJson } from "./recipes/recipe.js";
+import { recipeChanges, refuseRecipeChanges } from "./recipes/recipe-changes.js";
 import { Replicas } from "./replicas.js";
-import { openRunSamples, type RunSamples } from "./run-samples.js";
-import type { ShardBatches as ShardSource } from "./shard-batches.js";
-import { EventWriter } from "./tensorboard.js";
+import { openRunSamples, type RunSamples } from "./samples/run-samples.js";
+import { listCheckpoints, loadTrainingCheckpoint, type TrainingCheckpoint } from "./state/checkpoint.js";
+import { CheckpointWriter } from "./state/checkpoint-writer.js";
+import { exportRelease } from "./state/export.js";
+import { continuePublished, PublishedCheckpoint } from "./state/published-checkpoint.js";
 import { Trainer, type TrainingOptimizer } from "./trainer.js";
 import { Validation } from "./validation.js";
 
@@ -312,13 +312,13 @@ async function openSource(
       if (!existsSync(folder))
         throw new MiroError(`${name}: ${folder} is not there; train it first or name another folder`);
     const sigmaData = recipe.preconditioning.sigma_data as number;
-    const { EmojiBatches } = await import("./emoji-batches.js");
+    const { EmojiBatches } = await import("./data/emoji-batches.js");
     return EmojiBatches.open({ data, seed: recipe.seed, batchSize, device, sigmaData, signal });
   }
   const config = parseRinConfig(network);
   if (data.kind === "shards") {
     const sigmaData = recipe.preconditioning.sigma_data as number;
-    const { ShardBatches } = await import("./shard-batches.js");
+    const { ShardBatches } = await import("./data/shard-batches.js");
     const say = sparsely(onMessage);
     const onProgress = (what: string, done: number, all: number) => say(`${what}: ${done} of ${all} shards`);
     return ShardBatches.open({
@@ -372,7 +372,7 @@ async function openValidation(
 ): Promise<Validation | null> {
   const { data, validation, trainer, seed } = recipe;
   if (validation.everyNSteps === 0 || validation.root === undefined || data.kind !== "shards") return null;
-  const { ShardBatches } = await import("./shard-batches.js");
+  const { ShardBatches } = await import("./data/shard-batches.js");
   const batchSize = validation.batchSize ?? planOf(trainer).deviceBatchSize;
   const config = parseRinConfig(recipe.network);
   const { uncondEmbedding: _u, textEncoder: _t, autoencoder: _a, weights: _w, ...read } = data;

@@ -3,10 +3,10 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { memory, readSafetensors, scope } from "@miro-t2i/torch";
 import { afterAll, describe, expect, it } from "vitest";
-import { mixSeed } from "./batches.js";
-import { listCheckpoints } from "./checkpoint.js";
-import { VARYING_METRICS } from "./meter.js";
+import { mixSeed } from "./data/batches.js";
+import { VARYING_METRICS } from "./logging/meter.js";
 import { runTraining } from "./run.js";
+import { listCheckpoints } from "./state/checkpoint.js";
 import { bits, tinyRecipe as recipe } from "./testing/tiny.js";
 
 const root = mkdtempSync(join(tmpdir(), "miro-train-"));

@@ -9,8 +9,7 @@ import { setImmediate as nextTurn } from "node:timers/promises";
 import { aten, clipGradNorm_, type GradScaler, noGrad, type OptimizerState, scope, type Tensor } from "@miro-t2i/torch";
 import { MiroError } from "../errors.js";
 import type { Rin } from "../networks/rin.js";
-import type { BatchSource } from "./batches.js";
-import type { NamedTensors, TrainingCheckpoint } from "./checkpoint.js";
+import type { BatchSource } from "./data/batches.js";
 import type { Ema } from "./ema.js";
 import {
   accumulateInTurns,
@@ -22,11 +21,12 @@ import {
   rowsOf,
   type StepTerms,
 } from "./gradients.js";
-import type { LogRecord, Progress } from "./logging.js";
+import type { LogRecord, Progress } from "./logging/logging.js";
+import { groupGradientNorms, learningRates, Meter, memoryFigures, type StepReport } from "./logging/meter.js";
+import { findNonFinite, nonFiniteGradients } from "./logging/non-finite.js";
 import type { WarmupCosine } from "./lr-schedule.js";
-import { groupGradientNorms, learningRates, Meter, memoryFigures, type StepReport } from "./meter.js";
-import { findNonFinite, nonFiniteGradients } from "./non-finite.js";
 import type { Replicas } from "./replicas.js";
+import type { NamedTensors, TrainingCheckpoint } from "./state/checkpoint.js";
 
 /** What the loop needs of an optimiser. */
 export interface TrainingOptimizer {

@@ -3,7 +3,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, describe, expect, it } from "vitest";
 import { copyPublished, recorded } from "../data/training/testing/published.js";
-import { parseRecipe } from "./recipe.js";
+import { parseRecipe } from "./recipes/recipe.js";
 import { runTraining } from "./run.js";
 import { bits, tinyRecipeJson } from "./testing/tiny.js";
 

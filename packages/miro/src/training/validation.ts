@@ -9,10 +9,10 @@ import { Generator, noGrad, ones, scope, type Tensor, zeros } from "@miro-t2i/to
 import { drawFrom, type FlowMatchingLoss } from "../flow/loss.js";
 import type { FlowPrecond } from "../networks/precond.js";
 import type { Rin } from "../networks/rin.js";
-import { type BatchSource, mixSeed } from "./batches.js";
+import { type BatchSource, mixSeed } from "./data/batches.js";
 import { inPrecision } from "./gradients.js";
 import { createLoss } from "./model.js";
-import type { Recipe } from "./recipe.js";
+import type { Recipe } from "./recipes/recipe.js";
 
 /** What {@link Validation} needs. */
 export interface ValidationOptions {

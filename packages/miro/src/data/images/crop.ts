@@ -1,6 +1,6 @@
 /** Centre crops with the offsets of torchvision and of transformers, which round an odd remainder differently. */
 import { invalid } from "../../errors.js";
-import type { RgbImage } from "../../pipeline/images.js";
+import type { RgbImage } from "../../pipeline/pictures/images.js";
 import { type ResizeFilter, resize } from "./resize.js";
 
 /** How half a pixel of an offset is rounded: to the even neighbour (torchvision) or down (transformers). */

@@ -13,7 +13,7 @@
  */
 import sharp, { type OutputInfo, type Sharp } from "sharp";
 import { MiroError } from "../../errors.js";
-import type { RgbImage } from "../../pipeline/images.js";
+import type { RgbImage } from "../../pipeline/pictures/images.js";
 
 /** Pixels above which Pillow refuses a picture as a decompression bomb. */
 export const MAX_PIXELS = 178_956_970;

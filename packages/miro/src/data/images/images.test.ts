@@ -4,7 +4,7 @@ import { gunzipSync } from "node:zlib";
 import fc from "fast-check";
 import sharp from "sharp";
 import { describe, expect, it } from "vitest";
-import type { RgbImage } from "../../pipeline/images.js";
+import type { RgbImage } from "../../pipeline/pictures/images.js";
 import { centreSquare, cropCentre, cropOffset, resizeThenCrop } from "./crop.js";
 import { decodeImage, ImageError } from "./decode.js";
 import { type ResizeFilter, resize } from "./resize.js";

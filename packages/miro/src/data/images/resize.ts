@@ -6,7 +6,7 @@
  * factor of reduction (antialiasing), in fixed point with 22 fractional bits, rounded and clipped to 8 bits after each pass. A
  * pass that would not change its side is left out.
  */
-import type { RgbImage } from "../../pipeline/images.js";
+import type { RgbImage } from "../../pipeline/pictures/images.js";
 
 /** Bits behind the point: 8 bits of value and 2 of head room are left of the 32. */
 const PRECISION_BITS = 22;

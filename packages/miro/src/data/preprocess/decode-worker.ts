@@ -2,7 +2,7 @@
 import { type FileHandle, open } from "node:fs/promises";
 import { parentPort } from "node:worker_threads";
 import { systemReason } from "../../errors.js";
-import type { RgbImage } from "../../pipeline/images.js";
+import type { RgbImage } from "../../pipeline/pictures/images.js";
 import { centreSquare } from "../images/crop.js";
 import { decodeImage, ImageError } from "../images/decode.js";
 import type { DecodeJob, DecodeReply, DecodeResult } from "./decode-pool.js";

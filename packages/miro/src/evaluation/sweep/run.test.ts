@@ -4,7 +4,7 @@ import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { describe, expect, it } from "vitest";
 import type { GenerateOptions } from "../../pipeline/generate-options.js";
-import { PictureFiles } from "../../pipeline/picture-files.js";
+import { PictureFiles } from "../../pipeline/pictures/picture-files.js";
 import { MiroPipeline } from "../../pipeline/pipeline.js";
 import type { Scorer } from "../../rewards/scorer.js";
 import { parseAxis } from "./axis.js";

@@ -14,11 +14,11 @@ import { setImmediate as nextTurn } from "node:timers/promises";
 import { AdamW, clipGradNorm_, manualSeed, type nn, scope, setNumThreads, type Tensor } from "@miro-t2i/torch";
 import { z } from "zod";
 import { InvalidInputError, MiroError } from "../../errors.js";
-import { mixSeed } from "../batches.js";
-import { listCheckpoints, loadTrainingCheckpoint, saveTrainingCheckpoint } from "../checkpoint.js";
-import { MetricsLog, type Progress } from "../logging.js";
+import { mixSeed } from "../data/batches.js";
+import { MetricsLog, type Progress } from "../logging/logging.js";
 import { WarmupCosine } from "../lr-schedule.js";
 import type { RunResult } from "../run.js";
+import { listCheckpoints, loadTrainingCheckpoint, saveTrainingCheckpoint } from "../state/checkpoint.js";
 
 const count = z.int().positive();
 

@@ -1,5 +1,5 @@
 /** The recipes of the parts around the diffusion network, told apart by their `kind`. */
-import { checkRecipe } from "../recipe.js";
+import { checkRecipe } from "../recipes/recipe.js";
 import type { RunResult } from "../run.js";
 import type { PretrainingContext } from "./pretraining.js";
 

@@ -2,8 +2,8 @@
 import { readdirSync } from "node:fs";
 import { join } from "node:path";
 import { readSafetensors, scope } from "@miro-t2i/torch";
-import { listCheckpoints } from "../checkpoint.js";
-import { parseRecipe, type Recipe } from "../recipe.js";
+import { parseRecipe, type Recipe } from "../recipes/recipe.js";
+import { listCheckpoints } from "../state/checkpoint.js";
 
 /** The recipe in the form of its file. */
 export function tinyRecipeJson(trainer: object = {}, rest: object = {}): Record<string, unknown> {

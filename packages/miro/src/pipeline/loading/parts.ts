@@ -1,0 +1,214 @@
+/**
+ * What a pipeline is made of, and how it comes into memory from a folder or the Hub. With `lowMemory` the text encoder, the
+ * network and the decoder take turns: each is read when its turn comes and freed after it.
+ */
+import { basename, join, resolve } from "node:path";
+import { memory, type nn } from "@miro-t2i/torch";
+import { type Autoencoder, countStoredWeights, loadAutoencoder } from "../../autoencoder/index.js";
+import { InvalidInputError, invalid } from "../../errors.js";
+import { release } from "../../flow/release.js";
+import type { Rin } from "../../networks/rin.js";
+import { T5Encoder } from "../../text/t5.js";
+import { countT5Parameters } from "../../text/t5-config.js";
+import { Tokenizer } from "../../text/tokenizer.js";
+import { type ComputeDType, checkDevice, resolveDType, SMALL_NETWORK } from "../device.js";
+import { readJson } from "../files.js";
+import { type Checkpoint, countParameters, openCheckpoint } from "./checkpoint.js";
+import { type HubOptions, resolveModel } from "./hub.js";
+import { identifyWeights, type PendingIdentity } from "./identity.js";
+import type { LoadOptions } from "./load-options.js";
+import {
+  choosePart,
+  fetchCheckpoint,
+  fetchTextEncoder,
+  fetchVae,
+  isLocal,
+  type PartSource,
+  textEncoderWeights,
+  vaeWeights,
+  variantPrefix,
+} from "./sources.js";
+
+/** Where the text encoder and the autoencoder come from when nothing else is said. */
+export const DEFAULT_TEXT_ENCODER = "google/flan-t5-xl";
+export const DEFAULT_VAE = "stabilityai/sdxl-vae";
+
+/** A tokenizer and its encoder. */
+export interface TextEncoder {
+  tokenizer: Tokenizer;
+  encoder: T5Encoder;
+}
+
+/** A module that is read when it is used, and again after it was freed. */
+export class Part<M extends nn.Module> {
+  readonly #load: () => M;
+  #module: M | null = null;
+
+  constructor(load: () => M) {
+    this.#load = load;
+  }
+
+  get module(): M {
+    this.#module ??= this.#load();
+    return this.#module;
+  }
+
+  /** Gives the memory back to the system. */
+  free(): void {
+    this.#module?.dispose();
+    this.#module = null;
+    memory.emptyCache();
+  }
+}
+
+/** Which weights a pipeline draws with; hashes may still be on their way. */
+export interface PipelineOrigin {
+  checkpoint: PendingIdentity;
+  autoencoder: PendingIdentity;
+  /** Makes the text encoder's files present, without loading them. */
+  textEncoder: () => Promise<{ weights: PendingIdentity; dtype: "float32" | "bfloat16" }>;
+}
+
+/** What a pipeline is made of, for callers that have the parts in memory. */
+export interface PipelineParts extends Omit<Checkpoint, "network"> {
+  network: Rin | Part<Rin>;
+  autoencoder: Autoencoder | Part<Autoencoder>;
+  /** Loaded at the first call that needs it. */
+  loadTextEncoder: () => Promise<TextEncoder>;
+  /** The parts take turns in memory; network and autoencoder are {@link Part}s then. */
+  lowMemory?: boolean;
+  device?: string;
+  dtype?: Exclude<ComputeDType, "auto">;
+  /** Set where the parts come from files. */
+  origin?: PipelineOrigin;
+  /** How the network's weights were rounded when they were loaded; recorded in settings. */
+  quantization?: "none" | "int8";
+  /** Name of the model in settings. */
+  name?: string;
+  variant?: string | undefined;
+}
+
+/** The parts of `MiroPipeline.fromPretrained`; see there. */
+export async function loadParts(model: string, options: LoadOptions): Promise<PipelineParts> {
+  const { revision, cacheDir, onDownload, signal, variant, lowMemory, ...given } = options;
+  const device = checkDevice(given.device);
+  const hub: HubOptions = { cacheDir, onDownload, signal };
+  const source = await resolveModel(model, "model", { ...hub, revision });
+  const prefix = variantPrefix(source, variant);
+  const folder = await fetchCheckpoint(source, prefix);
+  const dtype = resolveDType(given.dtype, device, countParameters(folder));
+  const { loadNetwork, ...checkpoint } = openCheckpoint(folder, { device, dtype });
+  const { settings, network: config } = checkpoint.config;
+  const { text_encoder_repo: textRepo, vae_repo: vaeRepo } = settings;
+  if (given.quantization === "int8" && device !== "cpu") {
+    throw new InvalidInputError(`quantization: int8 is for device cpu, received ${device}; leave it out`);
+  }
+  const network = new Part(() => (given.quantization === "int8" ? loadNetwork().quantize() : loadNetwork()));
+  let autoencoder: Part<Autoencoder> | null = null;
+  try {
+    const text = choosePart(
+      source,
+      `${prefix}text_encoder/`,
+      "textEncoder",
+      given.textEncoder,
+      textRepo,
+      DEFAULT_TEXT_ENCODER,
+    );
+    const vae = choosePart(source, `${prefix}vae/`, "vae", given.vae, vaeRepo, DEFAULT_VAE);
+    // A wrong folder is noticed now; a repository is asked when its files are needed.
+    if (isLocal(text)) await fetchTextEncoder(text, hub);
+    const vaeFolder = await fetchVae(vae, hub);
+    // Whoever asks for float32 by name wants the reference's numbers.
+    const textDType =
+      given.textEncoderDtype === "auto" ? (given.dtype === "float32" ? "float32" : "auto") : given.textEncoderDtype;
+    // Hashing goes on beside loading and drawing.
+    const origin: PipelineOrigin = {
+      checkpoint: identifyWeights({ name: model }, folder, ["model.safetensors"]),
+      autoencoder: identifyWeights(sourceOf(vae), vaeFolder, vaeWeights(vaeFolder)),
+      textEncoder: once(async () => {
+        const textFolder = await fetchTextEncoder(text, hub);
+        const weights = identifyWeights(sourceOf(text), textFolder, textEncoderWeights(textFolder));
+        return { weights, dtype: textEncoderDType(textFolder, textDType) };
+      }),
+    };
+    const vaeDType = dtype === "bfloat16" && countStoredWeights(vaeFolder) >= SMALL_NETWORK ? dtype : "float32";
+    autoencoder = new Part(() => loadAutoencoder(vaeFolder, { dtype: vaeDType, device }));
+    checkChannels(autoencoder.module, config.numInputChannels);
+    if (lowMemory) autoencoder.free();
+    else void network.module;
+    return {
+      ...checkpoint,
+      network: lowMemory ? network : network.module,
+      autoencoder: lowMemory ? autoencoder : autoencoder.module,
+      loadTextEncoder: async () => {
+        const { dtype } = await origin.textEncoder();
+        return loadTextEncoder(await fetchTextEncoder(text, hub), device, dtype, config.labelDim);
+      },
+      origin,
+      lowMemory,
+      device,
+      dtype,
+      quantization: given.quantization,
+      name: source.folder === model ? basename(resolve(model)) : model,
+      variant,
+    };
+  } catch (error) {
+    network.free();
+    autoencoder?.free();
+    checkpoint.preconditioning.dispose();
+    release([checkpoint.preprocessing, checkpoint.postprocessing, checkpoint.uncondEmbedding]);
+    throw error;
+  }
+}
+
+function sourceOf(part: PartSource): "checkpoint" | { name: string } {
+  return part.source === null ? { name: part.name } : "checkpoint";
+}
+
+/** Calls `make` at the first call only, and again after a failure. */
+function once<T>(make: () => Promise<T>): () => Promise<T> {
+  let made: Promise<T> | null = null;
+  return () => {
+    made ??= make().catch((error) => {
+      made = null;
+      throw error;
+    });
+    return made;
+  };
+}
+
+/** The dtype of a text encoder, without reading its weights. */
+function textEncoderDType(folder: string, asked: "auto" | "float32" | "bfloat16"): "float32" | "bfloat16" {
+  if (asked !== "auto") return asked;
+  const path = join(folder, "config.json");
+  return countT5Parameters(T5Encoder.configFromJson(readJson(path), path)) >= SMALL_NETWORK ? "bfloat16" : "float32";
+}
+
+/** Refuses an autoencoder that does not fit the network. @throws InvalidInputError */
+export function checkChannels(autoencoder: Autoencoder, channels: number): void {
+  if (autoencoder.latentChannels === channels) return;
+  throw new InvalidInputError(
+    `vae: expected an autoencoder with ${channels} latent channels, received one with ${autoencoder.latentChannels}`,
+  );
+}
+
+/** Loads a tokenizer and its encoder; the width is compared before the weights are read. */
+async function loadTextEncoder(
+  folder: string,
+  device: string,
+  dtype: "float32" | "bfloat16",
+  width: number,
+): Promise<TextEncoder> {
+  const config = T5Encoder.configFromJson(readJson(join(folder, "config.json")), join(folder, "config.json"));
+  if (config.dModel !== width) {
+    invalid(
+      "textEncoder",
+      `an encoder of width ${width}, as the checkpoint was trained with`,
+      `${config.dModel} in ${folder}`,
+    );
+  }
+  const tokenizer = await Tokenizer.fromFile(folder);
+  const encoder = await T5Encoder.fromPretrained(folder, { device, dtype });
+  encoder.requiresGrad_(false);
+  return { tokenizer, encoder };
+}

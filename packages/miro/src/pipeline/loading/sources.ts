@@ -1,0 +1,150 @@
+/**
+ * Which files a pipeline is read from: the checkpoint, and the text encoder and the autoencoder that the caller, the
+ * checkpoint's own folder, its `config.json` or upstream's defaults name, in this order.
+ */
+import { existsSync, statSync } from "node:fs";
+import { join } from "node:path";
+import { describe, InvalidInputError } from "../../errors.js";
+import { readJson } from "../files.js";
+import { CHECKPOINT_FILES } from "./checkpoint.js";
+import { type HubOptions, type ModelSource, resolveModel } from "./hub.js";
+
+/** A text encoder or an autoencoder: inside the checkpoint's source, or by a name still to be resolved. */
+export interface PartSource {
+  name: string;
+  /** The option that names it, for errors. */
+  parameter: string;
+  /** Set when the part lies beside the checkpoint. */
+  source: ModelSource | null;
+  /** Folder within the source, with a slash at its end, or "". */
+  prefix: string;
+}
+
+/** The folder of a variant within its source, with a slash at its end; "" for none. */
+export function variantPrefix(source: ModelSource, variant: string | undefined): string {
+  if (variant === undefined || variant === "") return "";
+  const variants = variantsOf(source);
+  if (variants.includes(variant)) return `${variant}/`;
+  const known = variants.length > 0 ? `; it has ${variants.join(", ")}` : ", and no others";
+  throw new InvalidInputError(`variant: ${source.name} has no variant ${JSON.stringify(variant)}${known}`);
+}
+
+/** Sub-folders of a source that hold a checkpoint. */
+export function variantsOf(source: ModelSource): string[] {
+  const present = new Set(source.files);
+  return source.files
+    .filter((file) => file.endsWith("/config.json"))
+    .map((file) => file.slice(0, -"/config.json".length))
+    .filter((folder) => CHECKPOINT_FILES.every((name) => present.has(`${folder}/${name}`)))
+    .sort();
+}
+
+/** Makes a checkpoint's files present and returns their folder. */
+export async function fetchCheckpoint(source: ModelSource, prefix: string): Promise<string> {
+  const missing = CHECKPOINT_FILES.filter((name) => !source.files.includes(prefix + name));
+  if (missing.length > 0) {
+    const variants = variantsOf(source);
+    const hint = variants.length > 0 ? `; choose one of its variants: ${variants.join(", ")}` : "";
+    throw new InvalidInputError(
+      `model: ${join(source.name, prefix)} is not a checkpoint: ${missing.join(", ")} ${missing.length > 1 ? "are" : "is"} missing${hint}`,
+    );
+  }
+  await source.fetch(CHECKPOINT_FILES.map((name) => prefix + name));
+  return join(source.folder, prefix);
+}
+
+/** Decides where a part comes from. */
+export function choosePart(
+  source: ModelSource,
+  prefix: string,
+  parameter: string,
+  given: string | undefined,
+  configured: string | undefined,
+  fallback: string,
+): PartSource {
+  if (given !== undefined) return { name: given, parameter, source: null, prefix: "" };
+  if (source.files.includes(`${prefix}config.json`)) return { name: source.name, parameter, source, prefix };
+  return { name: configured ?? fallback, parameter, source: null, prefix: "" };
+}
+
+/** Whether the part can be looked at without asking the Hub. */
+export function isLocal(part: PartSource): boolean {
+  return part.source !== null || Boolean(statSync(part.name, { throwIfNoEntry: false })?.isDirectory());
+}
+
+/** Makes the files of a text encoder present and returns their folder: of a sharded model only what the encoder needs. */
+export async function fetchTextEncoder(part: PartSource, hub: HubOptions): Promise<string> {
+  const source = part.source ?? (await resolveModel(part.name, part.parameter, hub));
+  const has = (name: string) => source.files.includes(part.prefix + name);
+  require(part, source, ["config.json", "tokenizer.json"], has);
+  const folder = join(source.folder, part.prefix);
+  const wanted = ["config.json", "tokenizer.json"];
+  if (has("model.safetensors")) wanted.push("model.safetensors");
+  else {
+    if (!has("model.safetensors.index.json")) noSafetensors(part, source);
+    await source.fetch([`${part.prefix}model.safetensors.index.json`]);
+    wanted.push(...encoderShards(join(folder, "model.safetensors.index.json")));
+  }
+  await source.fetch(wanted.map((name) => part.prefix + name));
+  return folder;
+}
+
+/** Names of the files that hold a fetched text encoder's weights. */
+export function textEncoderWeights(folder: string): string[] {
+  const single = "model.safetensors";
+  return existsSync(join(folder, single)) ? [single] : encoderShards(join(folder, `${single}.index.json`));
+}
+
+/** Names of the file that holds a fetched autoencoder's weights. */
+export function vaeWeights(folder: string): string[] {
+  return VAE_WEIGHTS.filter((name) => existsSync(join(folder, name))).slice(0, 1);
+}
+
+const VAE_WEIGHTS = ["diffusion_pytorch_model.safetensors", "model.safetensors"];
+
+/** Refuses a text encoder whose weights are not there, or only as pickled files, which can run code when they are read. */
+function noSafetensors(part: PartSource, source: ModelSource): never {
+  const pickled = source.files.find(
+    (file) => file.startsWith(`${part.prefix}pytorch_model`) && /\.bin(\.index\.json)?$/.test(file),
+  );
+  if (pickled === undefined) return require(part, source, ["model.safetensors"], () => false) as never;
+  throw new InvalidInputError(
+    `${part.parameter}: ${part.name} holds its weights as ${pickled} only, which can run code when it is read; take a revision or another repository that has model.safetensors`,
+  );
+}
+
+/** The shards that hold tensors of the encoder. */
+function encoderShards(indexPath: string): string[] {
+  const map = (readJson(indexPath) as { weight_map?: unknown } | null)?.weight_map;
+  if (typeof map !== "object" || map === null || Array.isArray(map)) {
+    throw new InvalidInputError(`${indexPath}: weight_map: expected an object from tensor names to file names`);
+  }
+  const entries = Object.entries(map as Record<string, unknown>);
+  const shards = new Set(entries.filter(([key]) => /^(encoder|shared)\./.test(key)).map(([, shard]) => shard));
+  for (const shard of shards) {
+    if (typeof shard !== "string" || !/^[\w.-]+$/.test(shard)) {
+      throw new InvalidInputError(`${indexPath}: ${describe(shard)} is not the name of a file beside it`);
+    }
+  }
+  if (shards.size === 0) throw new InvalidInputError(`${indexPath}: names no tensor of an encoder`);
+  return [...shards] as string[];
+}
+
+/** Makes the files of an autoencoder present and returns their folder. */
+export async function fetchVae(part: PartSource, hub: HubOptions): Promise<string> {
+  const source = part.source ?? (await resolveModel(part.name, part.parameter, hub));
+  const has = (name: string) => source.files.includes(part.prefix + name);
+  require(part, source, ["config.json"], has);
+  const found = VAE_WEIGHTS.find(has);
+  if (found === undefined) require(part, source, [VAE_WEIGHTS[0]!], has);
+  await source.fetch(["config.json", found!].map((name) => part.prefix + name));
+  return join(source.folder, part.prefix);
+}
+
+function require(part: PartSource, source: ModelSource, names: string[], has: (name: string) => boolean): void {
+  const missing = names.filter((name) => !has(name));
+  if (missing.length > 0) {
+    const place = existsSync(source.folder) ? join(source.folder, part.prefix) : source.name;
+    throw new InvalidInputError(`${part.parameter}: ${missing.join(", ")} not found in ${place}`);
+  }
+}

@@ -1,0 +1,129 @@
+/**
+ * The figures of a training run between two lines of its log: means of the loss, speed, use of the machine, memory. The names are the published
+ * code's where it has them (`train/loss`, `train/raw_loss`, `train/loss_gradnorm_reweighted`, `train/logvar`, `lr-Lamb/pg1`).
+ */
+import { aten, cuda, memory, noGrad, scope, stack, type Tensor } from "@miro-t2i/torch";
+import type { StepTerms } from "../gradients.js";
+
+/** What a step has found. */
+export interface StepReport extends StepTerms {
+  /** Norm of all gradients before clipping; NaN or infinite in a step that was skipped. */
+  gradNorm: number;
+  /** The same for each group of the optimiser; only of steps that are logged. */
+  groupNorms?: number[];
+}
+
+/** How long a step took. */
+export interface StepTimes {
+  /** Milliseconds that it waited for its batch. */
+  waitMs: number;
+  /** Milliseconds in all. */
+  totalMs: number;
+  /** Samples of the step. */
+  images: number;
+  /** Floating-point operations that the step's samples need, see `trainingFlops`. */
+  flops?: number | undefined;
+}
+
+/** Names that say how fast a run was, not what it computed: two runs of the same recipe agree in all others. */
+export const VARYING_METRICS = /^(speed\/|memory\/|seconds$)/;
+
+/** Means over the steps since the last log line, and the current speed. */
+export class Meter {
+  /** Exponential mean of the raw loss over about 20 steps. */
+  smoothLoss = Number.NaN;
+  private smoothMs = Number.NaN;
+  private reports: StepReport[] = [];
+  private times: StepTimes[] = [];
+
+  /** @param peakFlops operations a second that the machine can do; without it there is no `speed/mfu` */
+  constructor(private readonly peakFlops: number | null = null) {}
+
+  /** Of late. */
+  get stepsPerSecond(): number {
+    return 1000 / this.smoothMs;
+  }
+
+  add(report: StepReport, times: StepTimes): void {
+    this.reports.push(report);
+    this.times.push(times);
+    const towards = (mean: number, value: number) => (Number.isFinite(mean) ? mean + 0.05 * (value - mean) : value);
+    this.smoothLoss = Number.isFinite(report.rawLoss) ? towards(this.smoothLoss, report.rawLoss) : this.smoothLoss;
+    this.smoothMs = towards(this.smoothMs, times.totalMs);
+  }
+
+  /** Figures since the last call. Means leave out what is not finite; null where nothing was. */
+  flush(): Record<string, number | null> {
+    const { reports, times } = this;
+    this.reports = [];
+    this.times = [];
+    const mean = (pick: (report: StepReport) => number) => {
+      const values = reports.map(pick).filter(Number.isFinite);
+      return significant(values.reduce((sum, value) => sum + value, 0) / values.length);
+    };
+    const sum = (pick: (times: StepTimes) => number) => times.reduce((total, time) => total + pick(time), 0);
+    const ms = sum(({ totalMs }) => totalMs);
+    const waitMs = sum(({ waitMs }) => waitMs);
+    const flops = times.every((time) => time.flops !== undefined) ? sum((time) => time.flops!) / (ms / 1000) : null;
+    const reweighted = reports.some(({ logvar }) => logvar !== undefined);
+    return {
+      "train/loss": mean(({ loss }) => loss),
+      "train/raw_loss": mean(({ rawLoss }) => rawLoss),
+      ...(reweighted && {
+        "train/loss_gradnorm_reweighted": mean(({ loss }) => loss),
+        "train/logvar": mean(({ logvar = Number.NaN }) => logvar),
+      }),
+      "train/grad_norm": mean(({ gradNorm }) => gradNorm),
+      ...Object.fromEntries(
+        (reports.at(-1)?.groupNorms ?? []).map((norm, i) => [`train/grad_norm_pg${i + 1}`, significant(norm)]),
+      ),
+      "speed/images_per_second": significant(sum(({ images }) => images) / (ms / 1000)),
+      "speed/step_ms": significant(ms / times.length),
+      "speed/data_wait_ms": significant(waitMs / times.length),
+      "speed/data_wait_share": significant(waitMs / ms),
+      ...(flops !== null && { "speed/tflops": significant(flops / 1e12) }),
+      ...(flops !== null && this.peakFlops !== null && { "speed/mfu": significant(flops / this.peakFlops) }),
+    };
+  }
+}
+
+/** `lr-Lamb/pg1`, …: the learning rate of each group of an optimiser, as Lightning's monitor names them. */
+export function learningRates(optimizer: { paramGroups: readonly { lr: number }[] }): Record<string, number> {
+  const name = optimizer.constructor.name;
+  return Object.fromEntries(optimizer.paramGroups.map(({ lr }, i) => [`lr-${name}/pg${i + 1}`, lr]));
+}
+
+/** Bytes in use: of the process, of tensors on the CPU, and of the CUDA device that a run is on. */
+export function memoryFigures(device: string): Record<string, number> {
+  const { liveBytes, peakBytes } = memory.stats();
+  const index = /^cuda(?::(\d+))?$/.exec(device);
+  const onDevice = index === null ? null : cuda.memory(Number(index[1] ?? 0));
+  return {
+    "memory/rss_bytes": process.memoryUsage.rss(),
+    "memory/tensor_bytes": liveBytes,
+    "memory/peak_tensor_bytes": peakBytes,
+    ...(onDevice && {
+      "memory/cuda_bytes": onDevice.allocatedBytes,
+      "memory/cuda_reserved_bytes": onDevice.reservedBytes,
+      "memory/peak_cuda_bytes": onDevice.peakBytes,
+    }),
+  };
+}
+
+/** The norm of the gradients of each group; 0 for a group without. */
+export function groupGradientNorms(groups: readonly { params: readonly Tensor[] }[]): number[] {
+  return noGrad(() =>
+    scope(() =>
+      groups.map(({ params }) => {
+        const gradients = params.flatMap(({ grad }) => grad ?? []);
+        if (gradients.length === 0) return 0;
+        return aten.linalg_vector_norm(stack(aten._foreach_norm_Scalar(gradients, 2)), 2).item();
+      }),
+    ),
+  );
+}
+
+/** Six digits; JSON has no NaN. */
+function significant(value: number): number | null {
+  return Number.isFinite(value) ? Number(value.toPrecision(6)) : null;
+}

@@ -1,0 +1,119 @@
+/**
+ * Reads what runs have logged: `log.jsonl`, one JSON object a line, each with a `step` and any numbers (see logging.ts).
+ *
+ * A log may come from a run that still writes, was killed or was resumed. A last line that is cut off, and lines that are no records, are
+ * counted and left out. A record whose step lies before that of an earlier one begins a new sitting: it makes what was logged after its step
+ * void, because the run went back there.
+ */
+import { statSync } from "node:fs";
+import { basename, dirname, join, resolve } from "node:path";
+import { MiroError, systemReason } from "../../errors.js";
+import { readText } from "../../pipeline/files.js";
+
+/** The values of one name over the steps of a run, in the order of the steps. */
+export interface Series {
+  steps: number[];
+  /** NaN where the run logged that a value was not finite. */
+  values: number[];
+}
+
+/** A run's log. */
+export interface RunLog {
+  /** What the run is called: its folder, or its log file where that is no `log.jsonl`. */
+  name: string;
+  /** The log file. */
+  path: string;
+  /** Every number that was logged, by name; `step` is left out. */
+  series: ReadonlyMap<string, Series>;
+  /** Messages by step. */
+  warnings: { step: number; message: string }[];
+  /** Lines that are no records. */
+  badLines: number;
+  /** Times that the run went back to an earlier step. */
+  restarts: number;
+}
+
+/**
+ * Reads the log of a run.
+ * @param path the run's folder, or a log file
+ * @throws MiroError when there is no log, or no record in it
+ */
+export function readRunLog(path: string): RunLog {
+  const file = logFile(path);
+  const values = new Map<string, Map<number, number>>();
+  let warnings: RunLog["warnings"] = [];
+  let badLines = 0;
+  let restarts = 0;
+  let last = Number.NEGATIVE_INFINITY;
+  for (const line of readText(file).split("\n")) {
+    if (line.trim() === "") continue;
+    const record = parseRecord(line);
+    if (record === null) {
+      badLines++;
+      continue;
+    }
+    const { step, ...figures } = record;
+    if (step < last) {
+      restarts++;
+      for (const points of values.values()) for (const at of points.keys()) if (at > step) points.delete(at);
+      warnings = warnings.filter((warning) => warning.step <= step);
+    }
+    last = step;
+    for (const [name, value] of Object.entries(figures)) {
+      if (name === "warning" && typeof value === "string") warnings.push({ step, message: value });
+      if (typeof value !== "number" && value !== null) continue;
+      const points = values.get(name) ?? new Map<number, number>();
+      values.set(name, points.set(step, value ?? Number.NaN));
+    }
+  }
+  const series = new Map<string, Series>();
+  for (const [name, points] of values) {
+    const sorted = [...points].sort(([a], [b]) => a - b);
+    // A name that has never had a value, such as one that was null throughout, is no series.
+    if (sorted.some(([, value]) => !Number.isNaN(value)))
+      series.set(name, { steps: sorted.map(([step]) => step), values: sorted.map(([, value]) => value) });
+  }
+  if (series.size === 0) throw new MiroError(`${file}: no numbers have been logged yet`);
+  return { name: runName(file), path: file, series, warnings, badLines, restarts };
+}
+
+function logFile(path: string): string {
+  try {
+    if (!statSync(path).isDirectory()) return path;
+    const file = join(path, "log.jsonl");
+    statSync(file);
+    return file;
+  } catch (error) {
+    throw new MiroError(`${path}: no log of a run: ${systemReason(error)}; name the folder of a run or its log.jsonl`);
+  }
+}
+
+function runName(file: string): string {
+  return basename(file) === "log.jsonl" ? basename(dirname(resolve(file))) : basename(file);
+}
+
+function parseRecord(line: string): { step: number; [name: string]: unknown } | null {
+  try {
+    const record = JSON.parse(line) as unknown;
+    const valid = typeof record === "object" && record !== null && "step" in record && Number.isFinite(record.step);
+    return valid ? (record as { step: number }) : null;
+  } catch {
+    return null;
+  }
+}
+
+/**
+ * An exponential mean that is not biased towards its beginning: `s ← w·s + (1 − w)·v`, divided by `1 − wⁿ` after n values (as TensorBoard
+ * smooths). What is not finite is passed over and stays a gap.
+ * @param weight of the past, in [0, 1); 0 smooths nothing
+ */
+export function smooth(values: readonly number[], weight: number): number[] {
+  let mean = 0;
+  let n = 0;
+  return values.map((value) => {
+    if (!Number.isFinite(value)) return Number.NaN;
+    mean = weight * mean + (1 - weight) * value;
+    n++;
+    return mean / (1 - weight ** n);
+  });
+}

@@ -1,0 +1,92 @@
+/**
+ * What a run that is resumed may change in its recipe. Settings that decide neither the weights nor the order of the data may change
+ * freely; others are refused, with their names, unless the caller insists.
+ */
+import { describe, InvalidInputError } from "../../errors.js";
+
+/** Keys (and everything below them) that a resumed run may change: where things lie, how fast they go, what is written when. */
+const FREE = [
+  "name",
+  "initialization",
+  "logger",
+  "samples",
+  "validation",
+  "data.dir",
+  "data.root",
+  "data.cache",
+  "data.workers",
+  "data.prefetch_factor",
+  "data.text_encoder",
+  "data.autoencoder",
+  "data.img_resolution",
+  "ema.default_index",
+  "trainer.max_steps",
+  "trainer.device",
+  "trainer.devices",
+  "trainer.num_nodes",
+  "trainer.device_batch_size",
+  "trainer.accumulate_grad_batches",
+  "trainer.threads",
+  "trainer.replicas",
+  "trainer.max_skipped_in_a_row",
+  "trainer.log_every_n_steps",
+  "trainer.checkpoint_every_n_steps",
+  "trainer.keep_last",
+  "trainer.keep_every_n_steps",
+];
+
+/** A value that differs, by its key in the file. */
+export interface RecipeChange {
+  key: string;
+  before: unknown;
+  now: unknown;
+}
+
+/** Every value in which two recipes differ that decides what a run computes. */
+export function recipeChanges(before: unknown, now: unknown): RecipeChange[] {
+  return differences(effective(before), effective(now), "").filter(
+    ({ key }) => !FREE.some((free) => key === free || key.startsWith(`${free}.`)),
+  );
+}
+
+/**
+ * Refuses to continue a run by another recipe.
+ * @param where the checkpoint, for the error
+ * @throws InvalidInputError with a line for each value that differs, and what to do
+ */
+export function refuseRecipeChanges(where: string, changes: readonly RecipeChange[]): void {
+  if (changes.length === 0) return;
+  const lines = changes.map(
+    ({ key, before, now }) => `  ${key}: ${shown(before)} in the checkpoint, ${shown(now)} now`,
+  );
+  throw new InvalidInputError(
+    [
+      `${where}: the run was made by another recipe:`,
+      ...lines,
+      "give the recipe it was made with, insist with --allow-changes, or start a new run from its weights with initialization.from",
+    ].join("\n"),
+  );
+}
+
+/** The recipe with the values that others depend on written out: the schedule's length is the run's where it is not stated. */
+function effective(recipe: unknown): unknown {
+  if (!isObject(recipe) || !isObject(recipe.lr_scheduler) || !isObject(recipe.trainer)) return recipe;
+  const total = recipe.lr_scheduler.total_steps ?? recipe.trainer.max_steps;
+  return { ...recipe, lr_scheduler: { ...recipe.lr_scheduler, total_steps: total } };
+}
+
+function differences(before: unknown, now: unknown, path: string): RecipeChange[] {
+  if (isObject(before) && isObject(now)) {
+    const keys = [...new Set([...Object.keys(before), ...Object.keys(now)])];
+    return keys.flatMap((key) => differences(before[key], now[key], path === "" ? key : `${path}.${key}`));
+  }
+  return JSON.stringify(before) === JSON.stringify(now) ? [] : [{ key: path, before, now }];
+}
+
+function isObject(value: unknown): value is Record<string, unknown> {
+  return typeof value === "object" && value !== null && !Array.isArray(value);
+}
+
+function shown(value: unknown): string {
+  return value === undefined ? "not set" : describe(value);
+}

@@ -1,0 +1,229 @@
+/**
+ * Reads a recipe from its files, the command line and the environment, and remembers where every value comes from.
+ *
+ *   extends: [base/data, base/released]    other recipes, applied in order before this file
+ *   dir: ${MIRO_DATA_DIR:-datasets}        a variable of the environment or of .env, with a value for when it is not set
+ *
+ * Mappings are merged key by key; anything else, lists included, replaces what was there. A recipe is named by its path, or by its name:
+ * `NAME.yaml` beside the file that names it (on the command line: in the working directory), else in the folder `recipes` of the
+ * working directory, else among those that come with the program. Overrides `a.b.c=value` come last; a value is read as YAML (`3`,
+ * `true`, `[a, b]`, `text`). `extends=NAME` as an override applies another recipe on top, before the other overrides.
+ */
+import { existsSync, readdirSync, readFileSync, realpathSync } from "node:fs";
+import { dirname, join, relative, resolve } from "node:path";
+import { fileURLToPath } from "node:url";
+import { isMap, isScalar, LineCounter, parseDocument, parse as parseYaml } from "yaml";
+import { InvalidInputError, MiroError, systemReason } from "../../errors.js";
+import { type Environment, readEnvironment } from "./environment.js";
+import { nearest } from "./nearest.js";
+
+/** Where values come from by their path (`trainer.max_steps`): `FILE:LINE`, `command line`, `environment NAME`. */
+export type Origins = ReadonlyMap<string, string>;
+
+/** A recipe put together from its parts, not checked yet. */
+export interface ComposedRecipe {
+  json: Record<string, unknown>;
+  origins: Origins;
+  /** The file that was asked for. */
+  path: string;
+}
+
+type Json = Record<string, unknown>;
+
+/** Extension that recipe files have. */
+const extension = /\.ya?ml$/;
+
+/** The recipes that come with the program, or null when they are not there. */
+export function bundledRecipes(): string | null {
+  for (const candidate of ["../../../recipes", "../../../../../recipes"]) {
+    const folder = fileURLToPath(new URL(candidate, import.meta.url));
+    if (existsSync(join(folder, "base"))) return folder;
+  }
+  return null;
+}
+
+/**
+ * Puts a recipe together.
+ * @throws InvalidInputError naming file and line, or the override, that is wrong; MiroError for a file that cannot be read
+ */
+export function composeRecipe(
+  name: string,
+  overrides: readonly string[] = [],
+  environment: Environment = readEnvironment(),
+): ComposedRecipe {
+  const composer = new Composer();
+  const path = composer.apply(name, ".", []);
+  const pairs = overrides.map(parseOverride);
+  for (const { path: place, value, text } of pairs)
+    if (place === "extends") for (const part of extended(value, text)) composer.apply(part, ".", []);
+  for (const { path: place, value, text } of pairs) if (place !== "extends") composer.override(place, value, text);
+  composer.fill(environment);
+  return { json: composer.json, origins: composer.origins, path };
+}
+
+class Composer {
+  readonly json: Json = {};
+  readonly origins = new Map<string, string>();
+
+  /** Merges a file, after what it extends. Returns its path. */
+  apply(name: string, folder: string, parents: readonly string[]): string {
+    const path = locate(name, folder);
+    const real = existsSync(path) ? realpathSync(path) : path;
+    if (parents.includes(real))
+      throw new InvalidInputError(`${shown(path)}: extends itself (by way of ${parents.map(shown).join(", ")})`);
+    const { json, lines } = readYaml(path);
+    const { extends: parts, ...own } = json;
+    for (const part of parts === undefined ? [] : extended(parts, `${shown(path)}:${lines.get("extends") ?? 1}`))
+      this.apply(part, dirname(path), [...parents, real]);
+    this.merge(this.json, own, "", (place) => `${shown(path)}:${lines.get(place) ?? 1}`);
+    return path;
+  }
+
+  override(place: string, value: unknown, text: string): void {
+    const path = place.split(".");
+    const last = path.pop()!;
+    let inside = this.json;
+    for (const key of path) {
+      if (inside[key] === undefined) inside[key] = {};
+      if (!isObject(inside[key])) throw new InvalidInputError(`${text}: ${key} is a value, it has no parts`);
+      inside = inside[key];
+    }
+    this.forget(place);
+    inside[last] = undefined;
+    this.merge(inside, { [last]: value }, path.map((key) => `${key}.`).join(""), () => "command line");
+  }
+
+  /** Puts variables in their places. */
+  fill(environment: Environment): void {
+    const filled = (value: unknown, place: string): unknown => {
+      if (Array.isArray(value)) return value.map((item) => filled(item, place));
+      if (isObject(value)) {
+        for (const [key, item] of Object.entries(value))
+          value[key] = filled(item, place === "" ? key : `${place}.${key}`);
+        return value;
+      }
+      if (typeof value !== "string") return value;
+      return value.replace(/\$\{([A-Z][A-Z0-9_]*)(?::-([^}]*))?\}/g, (_, name: string, otherwise?: string) => {
+        const variable = environment(name);
+        if (variable === undefined && otherwise === undefined)
+          throw new InvalidInputError(
+            `${this.origins.get(place)}: ${place} needs the variable ${name}; set it in the environment or in .env, or give ${place}=VALUE`,
+          );
+        if (variable !== undefined) this.origins.set(place, `${variable.origin} ${name}`);
+        return variable?.value ?? otherwise!;
+      });
+    };
+    filled(this.json, "");
+  }
+
+  private merge(into: Json, from: Json, prefix: string, origin: (place: string) => string): void {
+    for (const [key, value] of Object.entries(from)) {
+      const place = `${prefix}${key}`;
+      const before = into[key];
+      if (isObject(value) && Object.keys(value).length > 0) {
+        if (!isObject(before)) {
+          this.forget(place);
+          into[key] = {};
+        }
+        this.merge(into[key] as Json, value, `${place}.`, origin);
+      } else {
+        if (isObject(value) && isObject(before)) continue; // nothing to add
+        this.forget(place);
+        into[key] = value;
+        this.origins.set(place, origin(place));
+      }
+    }
+  }
+
+  private forget(place: string): void {
+    for (const known of this.origins.keys())
+      if (known === place || known.startsWith(`${place}.`)) this.origins.delete(known);
+  }
+}
+
+/** The file of a recipe; see the top. */
+function locate(name: string, folder: string): string {
+  const beside = resolve(folder, extension.test(name) ? name : `${name}.yaml`);
+  if (existsSync(beside)) return beside;
+  const libraries = ["recipes", bundledRecipes()].filter((library) => library !== null);
+  const found = libraries
+    .map((library) => join(library, `${name.replace(extension, "")}.yaml`))
+    .find((path) => existsSync(path));
+  if (found !== undefined) return found;
+  if (extension.test(name)) throw new MiroError(`${name}: no such file or directory`);
+  const near = nearest(name, recipeNames());
+  const hint = near.length > 0 ? `did you mean ${near.join(" or ")}?` : `there are ${recipeNames().join(", ")}`;
+  throw new InvalidInputError(`${name}: no recipe of this name; ${hint}`);
+}
+
+/** Names of the recipes that `miro train NAME` finds without a path. */
+export function recipeNames(): string[] {
+  const libraries = ["recipes", bundledRecipes()].filter((library) => library !== null && existsSync(library));
+  const names = libraries.flatMap((library) => readdirSync(library!).filter((name) => extension.test(name)));
+  return [...new Set(names.map((name) => name.replace(extension, "")))].sort();
+}
+
+function extended(value: unknown, where: string): string[] {
+  const names = Array.isArray(value) ? value : [value];
+  if (names.every((name): name is string => typeof name === "string" && name !== "")) return names;
+  throw new InvalidInputError(`${where}: extends: expected the name of a recipe or a list of names`);
+}
+
+function parseOverride(text: string): { path: string; value: unknown; text: string } {
+  const at = text.indexOf("=");
+  const path = text.slice(0, at);
+  if (at < 1) throw new InvalidInputError(`${text}: expected key=value, for example trainer.max_steps=1000`);
+  if (path.split(".").some((key) => key === "" || key === "__proto__"))
+    throw new InvalidInputError(`${text}: ${path} is not the path of a value`);
+  try {
+    return { path, value: parseYaml(text.slice(at + 1)), text };
+  } catch {
+    throw new InvalidInputError(`${text}: the value is not valid YAML`);
+  }
+}
+
+/** A YAML file, and the line of every key by its path. */
+function readYaml(path: string): { json: Json; lines: Map<string, number> } {
+  let text: string;
+  try {
+    text = readFileSync(path, "utf8");
+  } catch (error) {
+    throw new MiroError(`${path}: ${systemReason(error)}`);
+  }
+  const counter = new LineCounter();
+  const document = parseDocument(text, { lineCounter: counter });
+  const fault = document.errors[0];
+  if (fault !== undefined)
+    throw new InvalidInputError(
+      `${shown(path)}:${fault.linePos?.[0].line ?? 1}: not valid YAML: ${fault.message.split("\n")[0]!.replace(/ at line .*$/, "")}`,
+    );
+  let json: unknown;
+  try {
+    json = document.toJS();
+  } catch (error) {
+    throw new InvalidInputError(`${shown(path)}: not valid YAML: ${(error as Error).message.split("\n")[0]}`);
+  }
+  if (!isObject(json)) throw new InvalidInputError(`${shown(path)}: expected a mapping of sections`);
+  const lines = new Map<string, number>();
+  const walk = (node: unknown, prefix: string): void => {
+    if (!isMap(node)) return;
+    for (const { key, value } of node.items) {
+      if (!isScalar(key)) continue;
+      const place = `${prefix}${String(key.value)}`;
+      lines.set(place, counter.linePos(key.range?.[0] ?? 0).line);
+      walk(value, `${place}.`);
+    }
+  };
+  walk(document.contents, "");
+  return { json, lines };
+}
+
+/** A path as a reader of the working directory would write it. */
+function shown(path: string): string {
+  const short = relative(".", path);
+  return short.startsWith("..") ? path : short;
+}
+
+function isObject(value: unknown): value is Json {
+  return typeof value === "object" && value !== null && !Array.isArray(value);
+}

@@ -1,0 +1,118 @@
+/** The pictures that a run draws on its way: a sheet of the recipe's prompts, or grids of a prompt testbed. */
+import { join } from "node:path";
+import sharp from "sharp";
+import { loadAutoencoder } from "../../autoencoder/index.js";
+import { InvalidInputError } from "../../errors.js";
+import { LinearSchedule } from "../../flow/schedule.js";
+import type { FlowPrecond } from "../../networks/precond.js";
+import type { Rin } from "../../networks/rin.js";
+import { writeFileAtomic } from "../../pipeline/files.js";
+import { encodePng, readPng } from "../../pipeline/pictures/png.js";
+import type { BatchSource } from "../data/batches.js";
+import type { EventWriter } from "../logging/tensorboard.js";
+import type { Recipe } from "../recipes/recipe.js";
+import type { SamplingParts } from "./draw-samples.js";
+import { drawSampleSheet } from "./sample-sheet.js";
+import { readEmbeddedTestbed } from "./testbed.js";
+import { drawTestbed, testbedSheet } from "./testbed-grids.js";
+
+/** What {@link openRunSamples} needs. */
+export interface RunSamplesOptions {
+  recipe: Recipe;
+  source: BatchSource;
+  /** The averaged network. */
+  network: Rin;
+  preconditioning: FlowPrecond;
+  /** Folder of the run. */
+  output: string;
+  /** Where pictures go besides the folder. */
+  events: () => EventWriter | null;
+  signal?: AbortSignal | undefined;
+}
+
+/** Draws on demand. */
+export interface RunSamples {
+  /** Draws for a step and writes `samples/step-….png`. */
+  draw(step: number): Promise<void>;
+  dispose(): void;
+}
+
+/**
+ * Prepares what a recipe wants to be drawn.
+ * @returns null when it wants nothing, or the data do not come with what a sheet needs
+ * @throws InvalidInputError when a testbed is asked for and it, the autoencoder or the empty prompt is not there
+ */
+export function openRunSamples(options: RunSamplesOptions): RunSamples | null {
+  const { recipe, source, network, output, events } = options;
+  const { data, samples } = recipe;
+  if (samples.everyNSteps === 0) return null;
+  const { prompts, testbed, columns, seed } = samples;
+  if (testbed === undefined && prompts.length === 0) return null;
+  const folder = data.kind === "random" ? undefined : data.autoencoder;
+  const { constants, frozen } = source;
+  if (testbed !== undefined && (data.kind === "random" || folder === undefined || constants === undefined))
+    throw new InvalidInputError(
+      "samples.testbed: drawing needs data.autoencoder, and data.text_encoder or data.uncond_embedding",
+    );
+  if (data.kind === "random" || folder === undefined || constants === undefined) return null;
+
+  /** Runs with the autoencoder, which is in memory only meanwhile. */
+  const withParts = async (draw: (parts: SamplingParts) => Promise<Uint8Array>, step: number): Promise<void> => {
+    const autoencoder = loadAutoencoder(folder, { device: "cpu", dtype: "float32" });
+    try {
+      const png = await draw({
+        network,
+        preconditioning: options.preconditioning,
+        schedule: new LinearSchedule({ ...recipe.scheduler, shift: samples.shift }),
+        ...constants,
+        autoencoder,
+        steps: samples.steps,
+        guidanceScale: samples.guidanceScale,
+        rewardTarget: samples.rewardTarget,
+        signal: options.signal,
+      });
+      const path = join(output, "samples", `step-${String(step).padStart(8, "0")}.png`);
+      writeFileAtomic(path, png, { overwrite: true });
+      events()?.image(step, "samples/sheet", { ...readPng(png, path), encoded: png });
+    } finally {
+      autoencoder.dispose();
+    }
+  };
+
+  if (testbed === undefined) {
+    if (frozen === undefined) return null;
+    const { maxTextLen } = data;
+    return {
+      draw: (step) =>
+        withParts((parts) => drawSampleSheet({ ...frozen, ...parts, prompts, maxTextLen, seed, columns }), step),
+      dispose() {},
+    };
+  }
+
+  const embedded = readEmbeddedTestbed(testbed, {
+    embeddingsName: samples.embeddingsName,
+    width: network.config.labelDim,
+    count: samples.testbedCount,
+  });
+  const draw = async (parts: SamplingParts, step: number): Promise<Uint8Array> => {
+    const { samplesPerPrompt, batchSize } = samples;
+    const { maxTextLen } = data;
+    const grids = await drawTestbed({ ...parts, prompts: embedded, samplesPerPrompt, seed, maxTextLen, batchSize });
+    const writer = events();
+    if (writer !== null)
+      for (const { file, image } of grids) {
+        const raw = { width: image.width, height: image.height, channels: 3 } as const;
+        const encoded = await sharp(image.data, { raw }).jpeg({ quality: 90 }).toBuffer();
+        // The number in front of the name keeps prompts apart that begin alike.
+        writer.image(step, `val/Images/${file.replace(/\.npy$/, "")}`, { ...raw, encoded });
+      }
+    const sheet = await testbedSheet(grids, { columns, title: `${recipe.name}, step ${step}` });
+    return encodePng(sheet.data, sheet.width, sheet.height);
+  };
+  return {
+    draw: (step) => withParts((parts) => draw(parts, step), step),
+    dispose() {
+      for (const { embeddings } of embedded) embeddings.dispose();
+    },
+  };
+}

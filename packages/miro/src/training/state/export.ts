@@ -1,0 +1,78 @@
+/**
+ * A trained model as a release folder in half precision: the averaged network, and copies of the frozen text encoder and
+ * autoencoder beside it where the recipe names them, so that the folder needs nothing else.
+ */
+import { copyFileSync, mkdirSync, readdirSync } from "node:fs";
+import { join } from "node:path";
+import { readSafetensors, scope, writeSafetensors } from "@miro-t2i/torch";
+import { parsePrecondConfig } from "../../networks/config.js";
+import { saveCheckpoint } from "../../pipeline/loading/checkpoint.js";
+import type { DataConstants } from "../data/batches.js";
+import type { Recipe } from "../recipes/recipe.js";
+import type { Trainer } from "../trainer.js";
+
+export interface ExportOptions {
+  recipe: Recipe;
+  /** Folder to write; files in it are replaced. */
+  output: string;
+  trainer: Trainer;
+  constants: DataConstants;
+}
+
+/** Writes the release folder and returns its path. */
+export function exportRelease({ recipe, output, trainer, constants }: ExportOptions): string {
+  const { data } = recipe;
+  if (data.kind === "random") throw new TypeError("random data have no release");
+  const { ema, preconditioning } = trainer.parts;
+  const { autoencoder, textEncoder, maxTextLen } = data;
+  const network = ema.module;
+  const imgResolution = data.kind === "emoji" ? data.scenes.size : (data.imgResolution ?? 8 * network.config.dataSize);
+  saveCheckpoint(output, {
+    config: {
+      network: network.config,
+      preconditioning: parsePrecondConfig(recipe.preconditioning),
+      coherenceKeys: network.config.coherenceKeys,
+      settings: {
+        scheduler: {
+          start: recipe.scheduler.start,
+          end: recipe.scheduler.end,
+          shift: recipe.scheduler.shift,
+          clip_min: recipe.scheduler.clipMin,
+        },
+        sampler_defaults: {
+          num_steps: recipe.samples.steps,
+          guidance_scale: recipe.samples.guidanceScale,
+          shift: recipe.samples.shift,
+        },
+        data_resolution: network.config.dataSize,
+        img_resolution: imgResolution,
+        max_text_len: maxTextLen,
+      },
+    },
+    network,
+    preconditioning,
+    postprocessing: constants.normalization,
+    uncondEmbedding: constants.uncondEmbedding,
+    dtype: "float16",
+  });
+  if (textEncoder !== undefined) copyHalved(textEncoder, join(output, "text_encoder"));
+  if (autoencoder !== undefined) copyHalved(autoencoder, join(output, "vae"));
+  return output;
+}
+
+/** Copies a folder's files; float32 tensors become float16. */
+function copyHalved(from: string, to: string): void {
+  mkdirSync(to, { recursive: true });
+  for (const entry of readdirSync(from, { withFileTypes: true })) {
+    if (!entry.isFile()) continue;
+    const [source, target] = [join(from, entry.name), join(to, entry.name)];
+    if (!entry.name.endsWith(".safetensors")) copyFileSync(source, target);
+    else
+      scope(() => {
+        const tensors = [...readSafetensors(source)];
+        writeSafetensors(target, new Map(tensors.map(([name, t]) => [name, t.dtype === "float32" ? t.half() : t])), {
+          format: "pt",
+        });
+      });
+  }
+}

@@ -1,0 +1,321 @@
+/**
+ * Training checkpoints of the published code (PyTorch Lightning's `.ckpt`): weights, averages, optimiser, schedule and step, read
+ * by the restricted reader of @miro-t2i/torch.
+ *
+ *   state_dict         network.*, ema_network.*, ema_network_0_999.*, preconditioning.*, data_preprocessing.*, postprocessing.* (with the
+ *                      whole autoencoder below postprocessing.vae.), uncond_conditioning
+ *   optimizer_states   one optimiser; its parameters are numbered over both groups, in the order of the network's state dict, those of
+ *                      the preconditioning at the end of the first group
+ *
+ * Names may hold `_orig_mod.` of a compiled wrapper, and old networks an identity vector `output_scaling`, which is left out.
+ */
+import { basename } from "node:path";
+import {
+  full,
+  loadModule,
+  Opaque,
+  type OptimizerState,
+  type PickleValue,
+  type StoredTensor,
+  scope,
+  type Tensor,
+  TorchCheckpoint,
+  TorchTensor,
+} from "@miro-t2i/torch";
+import { MiroError } from "../../errors.js";
+import type { FlowPrecond } from "../../networks/precond.js";
+import type { Rin } from "../../networks/rin.js";
+import type { Recipe } from "../recipes/recipe.js";
+import type { Trainer } from "../trainer.js";
+
+/** Endings of files that `torch.save` writes. */
+export const TORCH_FILE = /\.(ckpt|pt|pth|bin)$/i;
+const LEGACY_SCALING = /^output_scaling(\.|$)/;
+const AVERAGE = /^ema_network(_[\w-]+)?$/;
+
+type Dictionary = Map<PickleValue, PickleValue>;
+
+/** State of one parameter of the optimiser, in the file. */
+interface Moments {
+  step: number;
+  expAvg: TorchTensor;
+  expAvgSq: TorchTensor;
+}
+
+/** Values that the schedule was saved with. */
+export interface PublishedSchedule {
+  warmupSteps: number;
+  totalSteps: number;
+  rate: number;
+}
+
+export class PublishedCheckpoint {
+  readonly path: string;
+  /** Optimiser steps done; null where the file does not say. */
+  readonly step: number | null;
+  readonly #file: TorchCheckpoint;
+  /** By top-level module, tensors by the names they have below it, in the file's order. */
+  readonly #modules = new Map<string, Map<string, StoredTensor>>();
+
+  private constructor(path: string) {
+    this.path = path;
+    this.#file = TorchCheckpoint.open(path);
+    const file = this.#file.stateDict();
+    for (const key of file.keys()) {
+      const [module = "", ...rest] = key.split(".").filter((part) => part !== "_orig_mod");
+      const tensors = this.#modules.get(module) ?? new Map<string, StoredTensor>();
+      tensors.set(rest.join("."), { file, key });
+      this.#modules.set(module, tensors);
+    }
+    const step = this.#entry("global_step");
+    this.step = typeof step === "number" ? step : null;
+  }
+
+  /** @throws FormatError or TorchError naming the file and what is wrong with it */
+  static open(path: string): PublishedCheckpoint {
+    return new PublishedCheckpoint(path);
+  }
+
+  /** Names of the averaged networks, the first of them `ema_network`. */
+  get averages(): string[] {
+    return [...this.#modules.keys()].filter((name) => AVERAGE.test(name));
+  }
+
+  /**
+   * Copies a network's values into a module.
+   * @param name `network`, one of {@link averages}, or `preconditioning`
+   * @throws MiroError or TorchError listing what is missing, unexpected or of another shape
+   */
+  load(name: string, module: Rin | FlowPrecond): void {
+    const stored = this.#modules.get(name);
+    if (stored === undefined)
+      throw new MiroError(
+        `${this.path}: holds no ${name}; it holds ${[...this.#modules.keys()].join(", ") || "nothing"}`,
+      );
+    const own = new Map([...stored].filter(([key]) => !LEGACY_SCALING.test(key)));
+    try {
+      loadModule(module, own);
+    } catch (error) {
+      throw new MiroError(`${this.path}: ${name}: ${(error as Error).message}`, { cause: error });
+    }
+  }
+
+  /**
+   * The optimiser's state in the form that an optimiser over `params` takes, in its order. The caller owns the tensors.
+   * @param params names (`network.…`, `preconditioning.…`) of the trained parameters, by the groups of the published configuration
+   * @throws MiroError when there is none, or it belongs to other parameters
+   */
+  optimizerState(groups: readonly (readonly { name: string; param: Tensor }[])[]): Omit<OptimizerState, "groups"> {
+    const states = this.#entry("optimizer_states");
+    const [state] = Array.isArray(states) ? states : [];
+    const fail = (message: string): never => {
+      throw new MiroError(
+        `${this.path}: the optimiser's state does not fit: ${message}; start with its weights alone (initialization.continue=false)`,
+      );
+    };
+    if (!(state instanceof Map)) return fail("the file holds none");
+    const stored = state.get("param_groups");
+    const moments = state.get("state");
+    if (!Array.isArray(stored) || !(moments instanceof Map)) return fail("it is no optimiser of PyTorch");
+    if (stored.length !== groups.length) return fail(`it has ${stored.length} groups, this recipe ${groups.length}`);
+    const tensors: Record<string, Tensor> = {};
+    let index = 0;
+    let steps = 0;
+    for (const [i, group] of groups.entries()) {
+      const numbers = (stored[i] as Dictionary).get?.("params");
+      if (!Array.isArray(numbers)) return fail(`group ${i + 1} names no parameters`);
+      // Tensors that were never trained are listed without a state.
+      const trained = numbers.filter((number) => moments.has(number));
+      const names = this.#order(
+        group.map(({ name }) => name),
+        i === 0,
+      );
+      if (trained.length !== names.length)
+        return fail(`group ${i + 1} has ${trained.length} trained tensors, this recipe ${names.length}`);
+      const byName = new Map(names.map((name, at) => [name, readMoments(moments.get(trained[at]!))]));
+      for (const { name, param } of group) {
+        const found = byName.get(name);
+        if (!found) return fail(`${name} has no moments`);
+        for (const [part, tensor] of [
+          ["exp_avg", found.expAvg],
+          ["exp_avg_sq", found.expAvgSq],
+        ] as const) {
+          if (String(tensor.shape) !== String(param.shape))
+            return fail(`${name}: ${part} of shape [${tensor.shape}], expected [${param.shape}]`);
+          tensors[`${index}.${part}`] = this.#file.read(tensor, `${part} of ${name}`);
+        }
+        tensors[`${index}.step`] = full([], found.step, { dtype: "float32" });
+        steps = Math.max(steps, found.step);
+        index++;
+      }
+    }
+    return { step: steps, tensors };
+  }
+
+  /** The trained names of a group in the file's order; what is not in the recipe's network (`output_scaling`) included. */
+  #order(names: readonly string[], first: boolean): string[] {
+    const wanted = new Set(names);
+    const ordered: string[] = [];
+    for (const module of ["network", "preconditioning"])
+      for (const key of this.#modules.get(module)?.keys() ?? []) {
+        const name = `${module}.${key}`;
+        if (wanted.has(name) || (first && module === "network" && LEGACY_SCALING.test(key))) ordered.push(name);
+      }
+    return ordered;
+  }
+
+  /** The schedule it was trained with, null where the file does not say. */
+  get schedule(): PublishedSchedule | null {
+    const schedules = this.#entry("lr_schedulers");
+    const [state] = Array.isArray(schedules) ? schedules : [];
+    if (!(state instanceof Map)) return null;
+    const [warmupSteps, totalSteps, rate] = ["warmup_steps", "total_steps", "rate"].map((key) => state.get(key));
+    if (typeof warmupSteps !== "number" || typeof totalSteps !== "number" || typeof rate !== "number") return null;
+    return { warmupSteps, totalSteps, rate };
+  }
+
+  /** State of the loss scaling of `16-mixed`, null where there is none. */
+  get scaler(): { scale: number; growthTracker: number } | null {
+    const state = this.#entry("MixedPrecision");
+    if (!(state instanceof Map)) return null;
+    const [scale, growthTracker] = [state.get("scale"), state.get("_growth_tracker")];
+    return typeof scale === "number" && typeof growthTracker === "number" ? { scale, growthTracker } : null;
+  }
+
+  #entry(key: string): PickleValue | undefined {
+    const { root } = this.#file;
+    return root instanceof Map ? root.get(key) : undefined;
+  }
+
+  close(): void {
+    this.#file.close();
+  }
+
+  [Symbol.dispose](): void {
+    this.close();
+  }
+}
+
+function readMoments(value: PickleValue | undefined): Moments | null {
+  if (!(value instanceof Map)) return null;
+  const [step, expAvg, expAvgSq] = ["step", "exp_avg", "exp_avg_sq"].map((key) => value.get(key));
+  if (typeof step !== "number" || !isTensor(expAvg) || !isTensor(expAvgSq)) return null;
+  return { step, expAvg, expAvgSq };
+}
+
+function isTensor(value: PickleValue | undefined): value is TorchTensor {
+  return value instanceof TorchTensor;
+}
+
+/**
+ * Continues where a published run stopped: its averages, optimiser, loss scale and step. The weights are the network's already.
+ * The learning rate follows the recipe's schedule.
+ * @returns what differs from the recipe, in words
+ * @throws MiroError when a part is missing or does not fit
+ */
+export function continuePublished(checkpoint: PublishedCheckpoint, trainer: Trainer, recipe: Recipe): string[] {
+  const { path, step, schedule, scaler } = checkpoint;
+  const { network, preconditioning, optimizer, scaler: ownScaler } = trainer.parts;
+  if (step === null) throw new MiroError(`${path}: holds no global_step, so a run cannot continue from it`);
+  for (const [name, ema] of trainer.emas()) {
+    checkpoint.load(name, ema.module);
+    ema.updates = step;
+  }
+  const names = new Map<Tensor, string>();
+  for (const [prefix, module] of [
+    ["network", network],
+    ["preconditioning", preconditioning],
+  ] as const)
+    for (const [name, parameter] of module.namedParameters(prefix)) names.set(parameter, name);
+  const groups = optimizer.paramGroups.map(({ params }) => params.map((param) => ({ name: names.get(param)!, param })));
+  scope(() => {
+    const state = checkpoint.optimizerState(groups);
+    optimizer.loadStateDict({ ...state, groups: optimizer.stateDict().groups });
+  });
+  if (scaler) ownScaler?.loadStateDict(scaler);
+  trainer.step = step;
+  const { warmupSteps, rate, totalSteps = recipe.trainer.maxSteps } = recipe.lrScheduler;
+  return Object.entries({ warmupSteps, totalSteps, rate }).flatMap(([key, value]) => {
+    const theirs = schedule?.[key as keyof PublishedSchedule];
+    return theirs === undefined || theirs === value
+      ? []
+      : [`lr_scheduler.${key.replace(/[A-Z]/g, (c) => `_${c.toLowerCase()}`)}: ${theirs} in ${path}, ${value} now`];
+  });
+}
+
+/**
+ * What a file of `torch.save` holds, for people: plain values as they are, of dictionaries of tensors their modules, dtypes and
+ * parameters, of the optimiser its groups. Values are not read.
+ */
+export function describeTorchFile(path: string): Record<string, unknown> {
+  using checkpoint = TorchCheckpoint.open(path);
+  const { root } = checkpoint;
+  if (!(root instanceof Map)) return { file: basename(path), value: summary(root) };
+  const isState = [...root.values()].some(isTensor);
+  const entries = isState
+    ? { tensors: describeTensors(root) }
+    : Object.fromEntries(
+        [...root].map(([key, value]): [string, unknown] => {
+          if (value instanceof Map && [...value.values()].some(isTensor)) return [String(key), describeTensors(value)];
+          if (key === "optimizer_states" && Array.isArray(value)) return [String(key), value.map(describeOptimizer)];
+          return [String(key), summary(value)];
+        }),
+      );
+  return { file: basename(path), ...entries };
+}
+
+function describeTensors(dictionary: Dictionary): Record<string, unknown> {
+  const modules: Record<string, { tensors: number; parameters: number }> = {};
+  const dtypes: Record<string, number> = {};
+  for (const [key, value] of dictionary) {
+    if (!isTensor(value)) continue;
+    const parts = String(key)
+      .split(".")
+      .filter((part) => part !== "_orig_mod");
+    const name = parts[0] === "postprocessing" && parts[1] === "vae" ? "postprocessing.vae" : parts[0]!;
+    const module = modules[name] ?? { tensors: 0, parameters: 0 };
+    modules[name] = module;
+    module.tensors++;
+    if (value.formatDtype.includes("float")) module.parameters += value.numel;
+    dtypes[value.formatDtype] = (dtypes[value.formatDtype] ?? 0) + 1;
+  }
+  return { modules, dtypes };
+}
+
+function describeOptimizer(value: PickleValue): unknown {
+  if (!(value instanceof Map)) return summary(value);
+  const [groups, state] = [value.get("param_groups"), value.get("state")];
+  if (!Array.isArray(groups)) return summary(value);
+  const steps = state instanceof Map ? [...state.values()].map((entry) => readMoments(entry)?.step ?? 0) : [];
+  return {
+    steps: steps.reduce((most, step) => Math.max(most, step), 0),
+    "tensors with moments": steps.length,
+    groups: groups.map((group) =>
+      group instanceof Map
+        ? Object.fromEntries(
+            [...group].map(([key, item]) => [
+              String(key),
+              key === "params" && Array.isArray(item) ? item.length : summary(item),
+            ]),
+          )
+        : summary(group),
+    ),
+  };
+}
+
+/** A value in JSON, cut where it becomes long. */
+function summary(value: PickleValue | undefined, depth = 0): unknown {
+  if (value === undefined || value === null || typeof value === "boolean" || typeof value === "number")
+    return value ?? null;
+  if (typeof value === "string") return value.length > 200 ? `${value.slice(0, 200)}…` : value;
+  if (typeof value === "bigint") return String(value);
+  if (isTensor(value)) return `tensor (${value.shape.join(", ")}) ${value.formatDtype}`;
+  if (value instanceof Opaque) return `an object of ${value.name}, not read`;
+  if (Array.isArray(value))
+    return depth > 2 || value.length > 20 ? `${value.length} values` : value.map((item) => summary(item, depth + 1));
+  if (value instanceof Map)
+    return depth > 2 || value.size > 20
+      ? `${value.size} entries`
+      : Object.fromEntries([...value].map(([key, item]) => [String(key), summary(item, depth + 1)]));
+  return "a value of its own kind";
+}
