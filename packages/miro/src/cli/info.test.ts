@@ -6,7 +6,7 @@ import { afterEach, beforeEach, describe, expect, it } from "vitest";
 import { TarWriter } from "../data/shards/tar-writer.js";
 import { readBytes } from "../pipeline/files.js";
 import { encodePng, readPng } from "../pipeline/pictures/png.js";
-import { run } from "./main.js";
+import { type Captured, runCaptured } from "./testing/run-captured.js";
 
 const tiny = fileURLToPath(new URL("../../../../tests/reference/fixtures/tiny", import.meta.url));
 let folder: string;
@@ -15,19 +15,8 @@ beforeEach(() => {
 });
 afterEach(() => rmSync(folder, { recursive: true, force: true }));
 
-async function info(...args: string[]) {
-  let [stdout, stderr] = ["", ""];
-  const code = await run(["info", ...args], {
-    stdout: (text) => {
-      stdout += text;
-    },
-    stderr: (text) => {
-      stderr += text;
-    },
-    interactive: false,
-    signal: new AbortController().signal,
-  });
-  return { code, stdout, stderr };
+function info(...args: string[]): Promise<Captured> {
+  return runCaptured("info", ...args);
 }
 
 describe("miro info", () => {

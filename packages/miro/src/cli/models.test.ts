@@ -2,7 +2,7 @@ import { mkdirSync, mkdtempSync, rmSync, symlinkSync, writeFileSync } from "node
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
-import { run } from "./main.js";
+import { runCaptured } from "./testing/run-captured.js";
 
 const COMMIT = "0123456789abcdef0123456789abcdef01234567";
 let cache: string;
@@ -12,15 +12,7 @@ beforeEach(() => {
 afterEach(() => rmSync(cache, { recursive: true, force: true }));
 
 async function models(...args: string[]) {
-  let stdout = "";
-  const code = await run(["models", "--cache-dir", cache, ...args], {
-    stdout: (text) => {
-      stdout += text;
-    },
-    stderr: () => {},
-    interactive: false,
-    signal: new AbortController().signal,
-  });
+  const { code, stdout } = await runCaptured("models", "--cache-dir", cache, ...args);
   expect(code).toBe(0);
   return stdout;
 }

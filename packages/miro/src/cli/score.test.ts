@@ -5,24 +5,13 @@ import sharp from "sharp";
 import { afterAll, describe, expect, it } from "vitest";
 import { encodePng } from "../pipeline/pictures/png.js";
 import { colorfulnessScore, laplacianEnergy, scorerSpecs } from "../rewards/index.js";
-import { run } from "./main.js";
+import { type Captured, runCaptured } from "./testing/run-captured.js";
 
 const folder = mkdtempSync(join(tmpdir(), "miro-score-"));
 afterAll(() => rmSync(folder, { recursive: true, force: true }));
 
-async function score(...args: string[]) {
-  let [stdout, stderr] = ["", ""];
-  const code = await run(["score", ...args], {
-    stdout: (text) => {
-      stdout += text;
-    },
-    stderr: (text) => {
-      stderr += text;
-    },
-    interactive: false,
-    signal: new AbortController().signal,
-  });
-  return { code, stdout, stderr };
+function score(...args: string[]): Promise<Captured> {
+  return runCaptured("score", ...args);
 }
 
 /** A picture of coloured stripes. */

@@ -5,7 +5,7 @@ import { fileURLToPath } from "node:url";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
 import { readBytes, readJson } from "../pipeline/files.js";
 import { readPng } from "../pipeline/pictures/png.js";
-import { run } from "./main.js";
+import { type Captured, runCaptured } from "./testing/run-captured.js";
 
 const tiny = fileURLToPath(new URL("../../../../tests/reference/fixtures/tiny", import.meta.url));
 const model = ["--model", `${tiny}/checkpoint`, "--text-encoder", `${tiny}/text_encoder`, "--vae", `${tiny}/vae`];
@@ -15,19 +15,8 @@ beforeEach(() => {
 });
 afterEach(() => rmSync(folder, { recursive: true, force: true }));
 
-async function sweep(...args: string[]) {
-  let [stdout, stderr] = ["", ""];
-  const code = await run(["sweep", ...args, ...model, "--steps", "2", "--output", folder], {
-    stdout: (text) => {
-      stdout += text;
-    },
-    stderr: (text) => {
-      stderr += text;
-    },
-    interactive: false,
-    signal: new AbortController().signal,
-  });
-  return { code, stdout, stderr };
+function sweep(...args: string[]): Promise<Captured> {
+  return runCaptured("sweep", ...args, ...model, "--steps", "2", "--output", folder);
 }
 
 describe("miro sweep", () => {
