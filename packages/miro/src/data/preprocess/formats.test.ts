@@ -1,9 +1,9 @@
 import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { encodeNpy, scope, tensor, zeros } from "@miro-t2i/torch";
 import fc from "fast-check";
 import { afterAll, describe, expect, it } from "vitest";
-import { float16Npy } from "./npy-bytes.js";
 import { JsonInteger, type PythonJson, parsePythonJson, writePythonJson } from "./python-json.js";
 import { formatScores, mergeScores, parseScores, type ScoreTable } from "./scores-csv.js";
 import { captionsOfJson, captionsOfRow, SyntheticTable } from "./synthetic-captions.js";
@@ -177,12 +177,12 @@ describe("synthetic captions", () => {
 
 describe("float16 arrays", () => {
   it("have NumPy's header: 128 bytes, data at a multiple of 64", () => {
-    const file = Buffer.from(float16Npy([4, 32, 32], new Uint16Array(4096)));
+    const file = Buffer.from(scope(() => encodeNpy(zeros([4, 32, 32], { dtype: "float16" }))));
     expect(file).toHaveLength(8320);
     expect(file.subarray(0, 10)).toEqual(Buffer.from("\x93NUMPY\x01\x00\x76\x00", "latin1"));
     const header = file.subarray(10, 128).toString("latin1");
     expect(header.trimEnd()).toBe("{'descr': '<f2', 'fortran_order': False, 'shape': (4, 32, 32), }");
     expect(header.endsWith(" \n")).toBe(true);
-    expect(() => float16Npy([2], new Uint16Array(3))).toThrow(/2 values, not 3/);
+    expect(() => scope(() => void encodeNpy(tensor(new Float32Array(3), { shape: [2] })))).toThrow(/need 8 bytes/);
   });
 });

@@ -1,7 +1,7 @@
 /** The two networks of the latents stage, and what they make of pictures and captions: float16 arrays as bytes of `.npy` files. */
 import { closeSync, openSync, readdirSync, readFileSync, readSync, statSync } from "node:fs";
 import { join } from "node:path";
-import { noGrad, scope, type Tensor, tensor } from "@miro-t2i/torch";
+import { encodeNpy, noGrad, scope, type Tensor, tensor } from "@miro-t2i/torch";
 import { type Autoencoder, loadAutoencoder } from "../../autoencoder/index.js";
 import { InvalidInputError } from "../../errors.js";
 import { checkDevice } from "../../pipeline/device.js";
@@ -12,7 +12,6 @@ import { choosePart, fetchTextEncoder, fetchVae } from "../../pipeline/loading/s
 import { T5Encoder } from "../../text/t5.js";
 import { Tokenizer } from "../../text/tokenizer.js";
 import { sha256 } from "./manifest.js";
-import { float16Npy } from "./npy-bytes.js";
 import type { ResolvedOptions } from "./options.js";
 
 /** Bytes at the beginning and at the end of a file of weights that stand for it. */
@@ -202,8 +201,9 @@ export function sidesOf({ vae256, vae512 }: Pick<ResolvedOptions, "vae256" | "va
 }
 
 function npyOf(values: Tensor): Uint8Array {
-  const bits = values.half().contiguous().data() as Uint16Array;
+  const half = values.half().contiguous();
+  const bits = half.data() as Uint16Array;
   const bad = bits.findIndex((value) => (value & 0x7c00) === 0x7c00);
   if (bad >= 0) throw new NotFiniteError(`value ${bad} of shape (${values.shape.join(", ")}) does not fit float16`);
-  return float16Npy(values.shape, bits);
+  return encodeNpy(half);
 }
