@@ -23,8 +23,11 @@ import { MiroPipeline } from "../pipeline.js";
 
 const tiny = fileURLToPath(new URL("../../../../../tests/reference/fixtures/tiny", import.meta.url));
 const HUGE = 1e12;
-/** MiB that an attempt may add to the process's largest resident size. */
-const ALLOWED_MIB = 96;
+/**
+ * MiB that an attempt may add to the process's largest resident size: room for the garbage of a parser (JSON nested 10⁶ deep leaves
+ * 60 to 100 before it is collected), far below what the files above claim to hold (gigabytes).
+ */
+const ALLOWED_MIB = 256;
 
 let home: string;
 let folder: string;
