@@ -78,10 +78,13 @@ export async function run(args: readonly string[], overrides: Partial<CliContext
     if (interrupt.signal.aborted) process.exit(130);
     interrupt.abort();
   };
+  // What a cluster sends some time before its limit: like one Ctrl-C, however often it comes.
+  const onWarning = () => interrupt.abort();
   const owner = overrides.signal === undefined;
   if (owner) {
     process.on("SIGINT", onSignal);
     process.on("SIGTERM", onSignal);
+    process.on("SIGUSR1", onWarning);
   }
   try {
     await (await buildProgram(args, context)).parseAsync([...args], { from: "user" });
@@ -92,6 +95,7 @@ export async function run(args: readonly string[], overrides: Partial<CliContext
     if (owner) {
       process.off("SIGINT", onSignal);
       process.off("SIGTERM", onSignal);
+      process.off("SIGUSR1", onWarning);
     }
   }
 }

@@ -16,6 +16,7 @@ Examples:
   miro train emoji
   miro train recipes/emoji.yaml trainer.batch_size=64 optimizer.lr=1e-3 --output runs/try-2
   miro train emoji --output runs/try-2 --resume
+  miro train emoji --devices 2 trainer.replicas=1           two processes share each batch
   miro train multi_cad_synth data.dir=/data --print         every value, and where it comes from
   miro train multi_cad_synth trainer.devices=8 --dry-run    parameters, memory, FLOPs; are the data there?
   miro train clip_score_cad extends=base/as_upstream        another recipe on top
@@ -28,6 +29,7 @@ checkpoints/ and, at the end, export/. docs/training.md tells more.
 interface Flags {
   output?: string;
   resume?: boolean;
+  devices?: string;
   allowChanges?: boolean;
   print?: boolean;
   dryRun?: boolean;
@@ -39,6 +41,7 @@ export const register: Register = (command, context) => {
     .argument("<recipe>", "name or file of the recipe")
     .argument("[key=value...]", "values that replace those of the recipe")
     .option("--output <dir>", "folder of the run (default: runs/NAME)")
+    .option("--devices <n>", "processes, one for each device, that share each batch: short for trainer.devices=N")
     .option("--resume", "continue from the newest checkpoint in the folder of the run")
     .option(
       "--allow-changes",
@@ -49,7 +52,8 @@ export const register: Register = (command, context) => {
     .option("--json", "print the result as JSON")
     .addHelpText("after", EXAMPLES)
     .action(async (name: string, overrides: string[], flags: Flags) => {
-      const composed = composeRecipe(name, overrides);
+      const devices = flags.devices === undefined ? [] : [`trainer.devices=${flags.devices}`];
+      const composed = composeRecipe(name, [...overrides, ...devices]);
       if (flags.print) print(composed, flags, context);
       else if (flags.dryRun) await plan(composed, flags, context);
       else await train(composed, flags, context);

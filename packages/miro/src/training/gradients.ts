@@ -1,11 +1,21 @@
 /**
  * Gradients of one step, for all rows of the batch or for some of them.
  *
- * Everything random in step k is drawn from generators seeded by (seed, k), for the whole batch, and each replica takes its rows;
- * so the batch's gradient does not depend, up to rounding, on how its rows are divided. (Reward dropout inside the network
- * does: it is drawn from the process-wide generator, which is seeded by (seed, k, first row).)
+ * Everything random in step k is drawn from generators seeded by (seed, k), for the whole batch, and each thread or process takes its
+ * rows; the noise, which is most of it, from a generator for each row, so that nobody draws that of others. So the batch's gradient does
+ * not depend, up to rounding, on how its rows are divided. (Reward dropout inside the network does: it is drawn from the process-wide
+ * generator, which is seeded by (seed, k, first row).)
  */
-import { autocast, Generator, manualSeed, scope, type Tensor } from "@miro-t2i/torch";
+import {
+  autocast,
+  type DistributedReducer,
+  Generator,
+  manualSeed,
+  randn,
+  scope,
+  stack,
+  type Tensor,
+} from "@miro-t2i/torch";
 import {
   type Draw,
   type DrawPurpose,
@@ -18,19 +28,13 @@ import {
 import type { FlowPrecond } from "../networks/precond.js";
 import type { Rin } from "../networks/rin.js";
 import { mixSeed } from "./data/batches.js";
+import { partsOf, type Rows, rowsOf } from "./rows.js";
 
 /** Names of the precisions, as upstream has them. */
 export const PRECISIONS = ["32-true", "bf16-mixed", "16-mixed"] as const;
 export type PrecisionName = (typeof PRECISIONS)[number];
 
-/** Rows `start` … `start + count - 1` of a batch of `batchSize`. */
-export interface Rows {
-  start: number;
-  count: number;
-  batchSize: number;
-}
-
-/** Means over a replica's rows. */
+/** Means over some rows. */
 export interface StepTerms {
   loss: number;
   rawLoss: number;
@@ -54,6 +58,8 @@ export interface GradientOptions {
   lossScale?: number;
   /** Draws for the whole batch that are made already; new ones are added, and the caller disposes of them. */
   drawn?: Map<DrawPurpose, Tensor>;
+  /** Averages the gradients over the processes, once for all turns; then they are those of the whole batch on each of them. */
+  reducer?: DistributedReducer | undefined;
 }
 
 /**
@@ -63,15 +69,17 @@ export interface GradientOptions {
 export function accumulateInTurns(
   model: Model,
   batch: LossBatch,
-  { turns, ...options }: GradientOptions & { turns: number },
+  { turns, reducer, ...options }: GradientOptions & { turns: number },
 ): StepTerms {
   const { rows } = options;
   const drawn = new Map<DrawPurpose, Tensor>();
   try {
-    const parts = partsOf(rows, turns).map((some) => {
+    const parts = partsOf(rows, turns).map((some, turn) => {
       const own = { start: some.start - rows.start, count: some.count, batchSize: rows.count };
-      const terms = scope(() => accumulateGradients(model, rowsOf(batch, own), { ...options, rows: some, drawn }));
-      return { terms, rows: own };
+      const add = () =>
+        scope(() => accumulateGradients(model, rowsOf(batch, own), { ...options, rows: some, drawn, reducer }));
+      const last = turn === turns - 1;
+      return { terms: reducer === undefined || last ? add() : reducer.noSync(add), rows: own };
     });
     return combineTerms(parts);
   } finally {
@@ -80,13 +88,18 @@ export function accumulateInTurns(
 }
 
 /**
- * Adds this replica's share of the gradient of the batch's mean loss to the parameters. Call it inside a `scope()`.
- * @param batch the rows of this replica
+ * Adds these rows' share of the gradient of the batch's mean loss to the parameters. Call it inside a `scope()`.
+ * @param batch the rows
  */
 export function accumulateGradients(model: Model, batch: LossBatch, options: GradientOptions): StepTerms {
-  const { rows, lossScale = 1 } = options;
+  const { rows, lossScale = 1, reducer } = options;
+  reducer?.prepareForForward();
   const terms = lossOf(model, batch, options);
-  terms.loss.mul((lossScale * rows.count) / rows.batchSize).backward();
+  // The reducer's mean over the processes becomes the sum of their shares.
+  const processes = reducer?.group.worldSize ?? 1;
+  const share = terms.loss.mul((processes * lossScale * rows.count) / rows.batchSize);
+  if (reducer === undefined) share.backward();
+  else reducer.backward(share);
   return { loss: terms.loss.item(), rawLoss: terms.rawLoss.item(), logvar: terms.logvar?.item() };
 }
 
@@ -99,6 +112,7 @@ export function lossOf(
   manualSeed(mixSeed(seed, 2, k, rows.start));
   const drawAll = drawFrom(new Generator().manualSeed(mixSeed(seed, 3, k)));
   const draw: Draw = (purpose, kind, [, ...rest]) => {
+    if (purpose === "noise") return noiseOf(rows, rest, seed, k);
     const all = drawn?.get(purpose) ?? drawAll(purpose, kind, [rows.batchSize, ...rest]);
     if (drawn?.has(purpose) === false) drawn.set(purpose, all.keep());
     return all.narrow(0, rows.start, rows.count);
@@ -109,40 +123,21 @@ export function lossOf(
   });
 }
 
+/** Normal noise (rows, …shape) of step k: each row's is its own. */
+function noiseOf(rows: Rows, shape: readonly number[], seed: number, k: number): Tensor {
+  const generator = new Generator();
+  const noise = Array.from({ length: rows.count }, (_, i) =>
+    randn([...shape], { generator: generator.manualSeed(mixSeed(seed, 6, k, rows.start + i)) }),
+  );
+  return stack(noise, 0);
+}
+
 /** How a network on a device is run in a precision. */
 export function inPrecision(precision: PrecisionName, on: string): Precision {
   if (precision === "32-true") return (run) => run();
   const device = on.startsWith("cuda") ? "cuda" : "cpu";
   const dtype = precision === "16-mixed" ? "float16" : "bfloat16";
   return (run) => autocast({ device, dtype }, run);
-}
-
-/** The rows of a batch (views). */
-export function rowsOf(batch: LossBatch, { start, count }: Rows): LossBatch {
-  const narrow = (t: Tensor) => t.narrow(0, start, count);
-  return {
-    x0: narrow(batch.x0),
-    textEmbeddings: narrow(batch.textEmbeddings),
-    textMask: narrow(batch.textMask),
-    rewards: Object.fromEntries(Object.entries(batch.rewards).map(([key, value]) => [key, narrow(value)])),
-  };
-}
-
-/** `batchSize` rows divided as evenly as can be. */
-export function divideRows(batchSize: number, replicas: number): Rows[] {
-  return Array.from({ length: replicas }, (_, r) => {
-    const start = Math.floor((r * batchSize) / replicas);
-    return { start, count: Math.floor(((r + 1) * batchSize) / replicas) - start, batchSize };
-  });
-}
-
-/** Some rows of a batch in equally many at a time. */
-export function partsOf(rows: Rows, turns: number): Rows[] {
-  return divideRows(rows.count, turns).map(({ start, count }) => ({
-    start: rows.start + start,
-    count,
-    batchSize: rows.batchSize,
-  }));
 }
 
 /** Means over the whole batch from those of its parts. */

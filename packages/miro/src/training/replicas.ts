@@ -7,8 +7,9 @@ import { Worker } from "node:worker_threads";
 import { aten, noGrad, receive, type SharedTensor, scope, share, type Tensor } from "@miro-t2i/torch";
 import { MiroError } from "../errors.js";
 import type { LossBatch } from "../flow/loss.js";
-import { divideRows, type Model, type Rows, rowsOf, type StepTerms } from "./gradients.js";
+import type { Model, StepTerms } from "./gradients.js";
 import { type Recipe, recipeToJson } from "./recipes/recipe.js";
+import { divideRows, type Rows, rowsOf } from "./rows.js";
 
 /** What a replica is started with. */
 export interface ReplicaSetup {

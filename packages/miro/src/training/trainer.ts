@@ -4,12 +4,16 @@
  * One step: a batch → loss (two passes, the first without gradient) → backward → clip by global norm → skip if anything is not
  * finite → optimiser → EMA. Everything random in step k is drawn from generators seeded by (seed, k), and the batch is a function
  * of (seed, k) too, so a run that is resumed at any step computes bit for bit what the undisturbed run computes.
+ *
+ * Several processes each compute their rows of the batch and average the gradients; from there on all of them do the same. What they decide by
+ * (the loss, a wish to stop) is summed over them first.
  */
 import { setImmediate as nextTurn } from "node:timers/promises";
 import { aten, clipGradNorm_, type GradScaler, noGrad, type OptimizerState, scope, type Tensor } from "@miro-t2i/torch";
 import { MiroError } from "../errors.js";
 import type { Rin } from "../networks/rin.js";
 import type { BatchSource } from "./data/batches.js";
+import type { World } from "./distributed/world.js";
 import type { Ema } from "./ema.js";
 import {
   accumulateInTurns,
@@ -17,8 +21,6 @@ import {
   lossOf,
   type Model,
   type PrecisionName,
-  partsOf,
-  rowsOf,
   type StepTerms,
 } from "./gradients.js";
 import type { LogRecord, Progress } from "./logging/logging.js";
@@ -26,6 +28,7 @@ import { groupGradientNorms, learningRates, Meter, memoryFigures, type StepRepor
 import { findNonFinite, nonFiniteGradients } from "./logging/non-finite.js";
 import type { WarmupCosine } from "./lr-schedule.js";
 import type { Replicas } from "./replicas.js";
+import { partsOf, type Rows, rowsOf } from "./rows.js";
 import type { NamedTensors, TrainingCheckpoint } from "./state/checkpoint.js";
 
 /** What the loop needs of an optimiser. */
@@ -49,6 +52,8 @@ export interface TrainerParts extends Model {
   source: BatchSource;
   /** Threads that compute some rows of each batch; absent: this thread computes all. */
   replicas?: Replicas | null;
+  /** The processes that share each batch; absent: this one computes all of it. Its source gives this process's rows only. */
+  world?: World | null;
 }
 
 export interface TrainerOptions {
@@ -104,6 +109,8 @@ export class Trainer {
   private badInARow = 0;
   /** Of the last batch, padding included. */
   private textTokens = 0;
+  /** Any of several processes has been asked to stop. */
+  private stopAgreed = false;
 
   constructor(
     readonly parts: TrainerParts,
@@ -112,24 +119,28 @@ export class Trainer {
   ) {}
 
   /**
-   * Trains until `maxSteps` or until the signal is aborted, then stores a checkpoint.
+   * Trains until `maxSteps` or until the signal is aborted, then stores a checkpoint. Of several processes, all stop after the same step.
    * @returns whether all steps were done
    */
   async run(signal?: AbortSignal): Promise<boolean> {
     const { options, hooks, parts } = this;
     const meter = new Meter(options.work?.peakFlops ?? null);
     let stored = this.step;
-    while (this.step < options.maxSteps && !signal?.aborted) {
+    const stop = () => (parts.world ? this.stopAgreed : signal?.aborted === true);
+    // What several processes do together, none of them may leave.
+    const alone = parts.world ? undefined : signal;
+    if (this.step < options.maxSteps) await this.settleReduction();
+    while (this.step < options.maxSteps && !stop()) {
       const waitingSince = performance.now();
       try {
-        await parts.source.ready(this.step, signal);
+        await parts.source.ready(this.step, alone);
         await nextTurn(); // signals and worker messages are heard between steps
       } catch (error) {
-        if (signal?.aborted) break;
+        if (alone?.aborted) break;
         throw error;
       }
       const startedAt = performance.now();
-      const report = await this.update();
+      const report = await this.update(signal);
       const now = performance.now();
       this.seconds += (now - waitingSince) / 1000;
       meter.add(report, {
@@ -154,6 +165,7 @@ export class Trainer {
           ...learningRates(parts.optimizer),
           "train/skipped_steps": this.skippedSteps,
           ...memoryFigures(parts.network.latents.device),
+          ...parts.world?.communicationFigures(),
           seconds: round(this.seconds),
         });
       }
@@ -165,7 +177,7 @@ export class Trainer {
         try {
           await hooks.onValidate?.(this.step);
         } catch (error) {
-          if (signal?.aborted) break;
+          if (alone?.aborted) break;
           throw error;
         }
       }
@@ -189,12 +201,44 @@ export class Trainer {
     }
   }
 
+  /**
+   * Has the reducer put its buckets in the order in which gradients come, which it learns from one backward pass: sums of three or more
+   * processes depend on the buckets, and a resumed run must begin with those that the undisturbed run has by then.
+   */
+  private async settleReduction(): Promise<void> {
+    const { source, world, optimizer } = this.parts;
+    if (!world) return;
+    const { seed, precision, turns = 1 } = this.options;
+    await source.ready(this.step); // sources can go back to a batch that has been taken
+    scope(() => {
+      const own = this.rows();
+      const rows = partsOf(own, turns)[0]!;
+      const part = { start: 0, count: rows.count, batchSize: own.count };
+      const batch = rowsOf(source.batch(this.step), part);
+      accumulateInTurns(this.parts, batch, {
+        seed,
+        k: this.step + 1,
+        rows,
+        precision,
+        turns: 1,
+        reducer: world.reducer,
+      });
+      optimizer.zeroGrad();
+    });
+  }
+
+  /** The rows of each batch that this process computes. */
+  private rows(): Rows {
+    const { batchSize } = this.options;
+    return this.parts.world?.rowsOf(batchSize) ?? { start: 0, count: batchSize, batchSize };
+  }
+
   /** One optimiser step. */
-  private async update(): Promise<StepReport> {
+  private async update(signal?: AbortSignal): Promise<StepReport> {
     const { optimizer, schedule, scaler } = this.parts;
     const { logEvery, gradientClip, zeroNonFiniteGradients = false, averageSkippedSteps } = this.options;
     const k = this.step + 1;
-    const terms = await this.gradients(k);
+    const terms = await this.agreed(await this.gradients(k), signal?.aborted === true);
     const overflow = scope(() => scaler?.unscale(this.trainable()) === false);
     const groupNorms =
       k % logEvery === 0 || zeroNonFiniteGradients ? groupGradientNorms(optimizer.paramGroups) : undefined;
@@ -224,17 +268,33 @@ export class Trainer {
 
   /** Leaves the gradients of the batch's mean loss in the parameters. */
   private async gradients(k: number): Promise<StepTerms> {
-    const { source, replicas } = this.parts;
-    const { seed, batchSize, precision, turns = 1 } = this.options;
+    const { source, replicas, world } = this.parts;
+    const { seed, precision, turns = 1 } = this.options;
     const lossScale = this.parts.scaler?.scale;
-    const rows = replicas?.ownRows ?? { start: 0, count: batchSize, batchSize };
+    const rows = replicas?.ownRows ?? this.rows();
+    const reducer = world?.reducer;
     const terms = scope(() => {
       const batch = source.batch(this.step);
       this.textTokens = batch.textEmbeddings.size(1);
       replicas?.start(k, batch, lossScale);
-      return accumulateInTurns(this.parts, rowsOf(batch, rows), { seed, k, rows, precision, lossScale, turns });
+      const own = replicas ? rowsOf(batch, rows) : batch;
+      return accumulateInTurns(this.parts, own, { seed, k, rows, precision, lossScale, turns, reducer });
     });
     return combineTerms([{ terms, rows }, ...((await replicas?.collect()) ?? [])]);
+  }
+
+  /** The terms of the whole batch, from this process's share of them; and whether any process has been asked to stop. */
+  private async agreed(terms: StepTerms, stop: boolean): Promise<StepTerms> {
+    const { world } = this.parts;
+    if (!world) return terms;
+    const [loss, rawLoss, logvar, stops] = await world.sum([
+      terms.loss,
+      terms.rawLoss,
+      terms.logvar ?? 0,
+      Number(stop),
+    ]);
+    this.stopAgreed = stops! > 0;
+    return { loss: loss!, rawLoss: rawLoss!, ...(terms.logvar !== undefined && { logvar: logvar! }) };
   }
 
   private trainable(): Tensor[] {
@@ -277,14 +337,16 @@ export class Trainer {
   /** The first tensor of step k that is not finite, in words. The step's gradients must still be there. */
   private async culprit(k: number): Promise<string> {
     const { source, replicas } = this.parts;
-    const { seed, batchSize, precision, turns = 1 } = this.options;
+    const { seed, precision, turns = 1 } = this.options;
     await source.ready(this.step); // sources can go back to a batch that has been taken
     return scope(() => {
       const batch = source.batch(this.step);
-      const all = replicas?.rows ?? [{ start: 0, count: batchSize, batchSize }];
+      const own = this.rows();
       const forward = () => {
-        for (const rows of all.flatMap((some) => partsOf(some, turns)))
-          scope(() => void lossOf(this.parts, rowsOf(batch, rows), { seed, k, rows, precision }));
+        for (const rows of (replicas?.rows ?? [own]).flatMap((some) => partsOf(some, turns))) {
+          const part = { ...rows, start: rows.start - own.start };
+          scope(() => void lossOf(this.parts, rowsOf(batch, part), { seed, k, rows, precision }));
+        }
       };
       const [gradient, ...others] = nonFiniteGradients(this.parts, forward);
       const where = findNonFinite({ model: this.parts, batch, forward });

@@ -10,6 +10,7 @@ import { drawFrom, type FlowMatchingLoss } from "../flow/loss.js";
 import type { FlowPrecond } from "../networks/precond.js";
 import type { Rin } from "../networks/rin.js";
 import { type BatchSource, mixSeed } from "./data/batches.js";
+import type { World } from "./distributed/world.js";
 import { inPrecision } from "./gradients.js";
 import { createLoss } from "./model.js";
 import type { Recipe } from "./recipes/recipe.js";
@@ -22,6 +23,8 @@ export interface ValidationOptions {
   /** How many of its batches are looked at. */
   batches: number;
   batchSize: number;
+  /** The processes that divide the batches among them. */
+  world?: World | null;
 }
 
 export class Validation {
@@ -43,21 +46,28 @@ export class Validation {
     { network, average, preconditioning }: { network: Rin; average: Rin; preconditioning: FlowPrecond },
     signal?: AbortSignal,
   ): Promise<Record<string, number>> {
-    const { source, batches } = this.options;
-    const sums: Record<string, number> = {};
+    const { source, batches, world } = this.options;
+    const names = [
+      "loss",
+      "raw_loss",
+      ...(this.loss.doGradnormReweighting ? ["loss_gradnorm_reweighted", "logvar"] : []),
+    ];
+    const sums = Object.fromEntries(["", "_ema"].flatMap((suffix) => names.map((name) => [`val/${name}${suffix}`, 0])));
     network.eval();
     preconditioning.eval();
     try {
-      for (let i = 0; i < batches; i++) {
+      for (let i = world?.rank ?? 0; i < batches; i += world?.worldSize ?? 1) {
         await source.ready(i, signal);
         for (const [name, value] of Object.entries(this.terms({ "": network, _ema: average }, preconditioning, i)))
-          sums[name] = (sums[name] ?? 0) + value / batches;
+          sums[name]! += value / batches;
       }
     } finally {
       network.train();
       preconditioning.train();
     }
-    return sums;
+    if (!world) return sums;
+    const totals = await world.sum(Object.values(sums));
+    return Object.fromEntries(Object.keys(sums).map((name, i) => [name, totals[i]!]));
   }
 
   /** The losses of the networks, by the suffix of their names, on one batch. */

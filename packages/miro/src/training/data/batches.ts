@@ -4,6 +4,7 @@ import type { LossBatch } from "../../flow/loss.js";
 import type { LatentNormalization } from "../../pipeline/normalization.js";
 import type { T5Encoder } from "../../text/t5.js";
 import type { Tokenizer } from "../../text/tokenizer.js";
+import { type Rows, rowsOf } from "../rows.js";
 
 /** What a release says of the data besides the network. */
 export interface DataConstants {
@@ -25,7 +26,7 @@ export interface FrozenModels extends DataConstants {
 export interface BatchSource {
   /** Resolves as soon as `batch(step)` can be made without waiting. */
   ready(step: number, signal?: AbortSignal): Promise<void>;
-  /** The batch of a step, counted from 0. New tensors, owned by the caller's scope. */
+  /** The batch of a step, counted from 0, or the rows of it that the source was opened for. New tensors, owned by the caller's scope. */
   batch(step: number): LossBatch;
   /** A digest of the data: while it stays the same, so does every batch. Absent where the recipe alone decides. */
   readonly identity?: string;
@@ -54,6 +55,8 @@ export function mixSeed(...parts: (number | bigint)[]): number {
 export interface RandomBatchesOptions {
   seed: number;
   batchSize: number;
+  /** Rows of each batch that are given; by default all. */
+  rows?: Rows | undefined;
   channels: number;
   /** Side of the latents. */
   size: number;
@@ -69,14 +72,15 @@ export class RandomBatches implements BatchSource {
   async ready(): Promise<void> {}
 
   batch(step: number): LossBatch {
-    const { seed, batchSize: B, channels, size, textLength, textWidth, rewardKeys } = this.options;
+    const { seed, batchSize: B, rows, channels, size, textLength, textWidth, rewardKeys } = this.options;
     const generator = new Generator().manualSeed(mixSeed(seed, 1, step));
-    return {
+    const batch = {
       x0: randn([B, channels, size, size], { generator }).mul(0.5),
       textEmbeddings: randn([B, textLength, textWidth], { generator }),
       textMask: ones([B, textLength], { dtype: "bool" }),
       rewards: Object.fromEntries(rewardKeys.map((key) => [key, rand([B], { generator })])),
     };
+    return rows === undefined ? batch : rowsOf(batch, rows);
   }
 
   async close(): Promise<void> {}

@@ -4,6 +4,7 @@ import type { LossBatch } from "../../flow/loss.js";
 import { normalize } from "../../pipeline/normalization.js";
 import { T5Encoder } from "../../text/t5.js";
 import { Tokenizer } from "../../text/tokenizer.js";
+import type { Rows } from "../rows.js";
 import { type BatchSource, type DataConstants, type FrozenModels, mixSeed } from "./batches.js";
 import { type EmojiData, LatentCache } from "./latent-cache.js";
 import { normalizationOf } from "./latent-statistics.js";
@@ -12,10 +13,14 @@ export interface EmojiBatchesOptions {
   data: EmojiData;
   seed: number;
   batchSize: number;
+  /** Rows of each batch that are given; by default all. */
+  rows?: Rows | undefined;
   device: string;
   /** Standard deviation that the normalised latents get. */
   sigmaData: number;
-  signal?: AbortSignal;
+  signal?: AbortSignal | undefined;
+  /** Make the scenes that are missing (default); otherwise another process does, and they are waited for. */
+  makesScenes?: boolean;
 }
 
 /**
@@ -32,11 +37,11 @@ export class EmojiBatches implements BatchSource {
   ) {}
 
   static async open(options: EmojiBatchesOptions): Promise<EmojiBatches> {
-    const { data, device, sigmaData } = options;
+    const { data, device, sigmaData, makesScenes = true, signal } = options;
     const tokenizer = await Tokenizer.fromFile(data.textEncoder);
     const encoder = await T5Encoder.fromPretrained(data.textEncoder, { device, dtype: "float32" });
     encoder.requiresGrad_(false).eval();
-    const cache = await LatentCache.open(data, options.signal);
+    const cache = await LatentCache.open(data, { makes: makesScenes, signal });
     const { normalization, uncondEmbedding } = scope(() => {
       const { ids, mask } = tokenizer.encodeBatch([""], { maxLength: data.maxTextLen, padTo: "longest" });
       return {
@@ -58,9 +63,9 @@ export class EmojiBatches implements BatchSource {
   }
 
   batch(step: number): LossBatch {
-    const { batchSize: B, device } = this.options;
+    const { batchSize: B, rows: own = { start: 0, count: B }, device } = this.options;
     const rows = tensor(
-      BigInt64Array.from({ length: B }, (_, row) => this.scene(step * B + row)),
+      BigInt64Array.from({ length: own.count }, (_, row) => this.scene(step * B + own.start + row)),
       { dtype: "int64" },
     );
     const x0 = normalize(this.cache.latents.indexSelect(0, rows).float(), this.frozen.normalization);

@@ -43,6 +43,8 @@ export class LatentCache {
   private readonly workers: Worker[] = [];
   private readonly waiting: (() => void)[] = [];
   private failure: Error | null = null;
+  /** Looks for shards that another process makes. */
+  private watch: NodeJS.Timeout | null = null;
 
   private constructor(
     readonly folder: string,
@@ -51,8 +53,14 @@ export class LatentCache {
     this.present = Array.from({ length: this.shardCount }, () => false);
   }
 
-  /** Opens the cache of these options, loads what it holds and starts making the rest. Resolves when the first shard is there. */
-  static async open(data: EmojiData, signal?: AbortSignal): Promise<LatentCache> {
+  /**
+   * Opens the cache of these options, loads what it holds and starts making the rest. Resolves when the first shard is there.
+   * @param makes false: another process makes what is missing, it is loaded as it comes
+   */
+  static async open(
+    data: EmojiData,
+    { makes = true, signal }: { makes?: boolean; signal?: AbortSignal | undefined } = {},
+  ): Promise<LatentCache> {
     const identity = {
       scenes: data.scenes,
       shardSize: data.shardSize,
@@ -65,12 +73,13 @@ export class LatentCache {
     const hash = createHash("sha256").update(JSON.stringify(identity)).digest("hex").slice(0, 12);
     const folder = join(data.cache, `emoji-${data.scenes.size}-${hash}`);
     mkdirSync(folder, { recursive: true });
-    writeFileSync(join(folder, "dataset.json"), `${JSON.stringify(identity, null, 2)}\n`);
+    if (makes) writeFileSync(join(folder, "dataset.json"), `${JSON.stringify(identity, null, 2)}\n`);
 
     const cache = new LatentCache(folder, data);
     const missing = cache.present.flatMap((_, shard) => (existsSync(shardPath(folder, shard)) ? [] : [shard]));
     for (let shard = 0; shard < cache.shardCount; shard++) if (!missing.includes(shard)) cache.load(shard);
-    if (missing.length > 0) cache.startWorkers(missing);
+    if (missing.length > 0 && makes) cache.startWorkers(missing);
+    else if (missing.length > 0) cache.awaitShards(missing);
     await cache.until(Math.min(data.shardSize, data.samples), signal);
     return cache;
   }
@@ -92,6 +101,7 @@ export class LatentCache {
   }
 
   async close(): Promise<void> {
+    if (this.watch !== null) clearInterval(this.watch);
     await Promise.all(this.workers.map((worker) => worker.terminate()));
     for (const tensor of [this.latents, this.ids, ...Object.values(this.rewards)]) tensor?.dispose();
   }
@@ -108,6 +118,14 @@ export class LatentCache {
       worker.on("exit", () => this.wake());
       this.workers.push(worker);
     }
+  }
+
+  /** Loads shards that appear, in their order. */
+  private awaitShards(missing: number[]): void {
+    this.watch = setInterval(() => {
+      while (missing.length > 0 && existsSync(shardPath(this.folder, missing[0]!))) this.load(missing.shift()!);
+      if (missing.length === 0) clearInterval(this.watch!);
+    }, 250);
   }
 
   private load(shard: number): void {

@@ -17,6 +17,7 @@ import { defaultNormalization, type LatentNormalization, normalize } from "../..
 import { T5Encoder } from "../../text/t5.js";
 import { Tokenizer } from "../../text/tokenizer.js";
 import type { Recipe } from "../recipes/recipe.js";
+import type { Rows } from "../rows.js";
 import type { BatchSource, DataConstants, FrozenModels } from "./batches.js";
 import { normalizationOf } from "./latent-statistics.js";
 
@@ -29,6 +30,8 @@ export interface ShardBatchesOptions extends OpenHooks {
   network: Pick<RinConfig, "numInputChannels" | "dataSize" | "labelDim" | "coherenceKeys">;
   seed: number;
   batchSize: number;
+  /** Rows of each batch that are read and given; by default all. */
+  rows?: Rows | undefined;
   device: string;
   /** Standard deviation that latents get with `latent_normalization: data`. */
   sigmaData: number;
@@ -178,9 +181,9 @@ export class ShardBatches implements BatchSource {
   }
 
   private plan(step: number): Row[] {
-    const { batchSize } = this.options;
+    const { batchSize, rows: { start, count } = { start: 0, count: batchSize } } = this.options;
     const { epoch, position } = stepPosition(step, batchSize, this.set.length);
-    return Array.from({ length: batchSize }, (_, row) => this.row(epoch, this.set.at(epoch, position + row)));
+    return Array.from({ length: count }, (_, row) => this.row(epoch, this.set.at(epoch, position + start + row)));
   }
 
   private row(epoch: number, { sample, synthetic }: { sample: number; synthetic: boolean }): Row {

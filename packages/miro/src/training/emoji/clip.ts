@@ -20,7 +20,7 @@ import { areaUnderCurve } from "../../evaluation/statistics.js";
 import { EmojiClip, textEncoderHash } from "../../rewards/emoji-clip.js";
 import { T5Encoder } from "../../text/t5.js";
 import { Tokenizer } from "../../text/tokenizer.js";
-import type { RunResult } from "../run.js";
+import type { RunResult } from "../run-options.js";
 import { writeHalf } from "./autoencoder.js";
 import {
   openRunFolder,

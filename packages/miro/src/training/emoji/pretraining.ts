@@ -17,7 +17,7 @@ import { InvalidInputError, MiroError } from "../../errors.js";
 import { mixSeed } from "../data/batches.js";
 import { MetricsLog, type Progress } from "../logging/logging.js";
 import { WarmupCosine } from "../lr-schedule.js";
-import type { RunResult } from "../run.js";
+import type { RunResult } from "../run-options.js";
 import { listCheckpoints, loadTrainingCheckpoint, saveTrainingCheckpoint } from "../state/checkpoint.js";
 
 const count = z.int().positive();

@@ -1,6 +1,6 @@
 /** The recipes of the parts around the diffusion network, told apart by their `kind`. */
 import { checkRecipe } from "../recipes/recipe.js";
-import type { RunResult } from "../run.js";
+import type { RunResult } from "../run-options.js";
 import type { PretrainingContext } from "./pretraining.js";
 
 type Train = (json: unknown, source: string, context: PretrainingContext) => Promise<RunResult>;

@@ -18,7 +18,7 @@ import { PictureTower } from "../../rewards/picture-tower.js";
 import { T5Encoder } from "../../text/t5.js";
 import { Tokenizer } from "../../text/tokenizer.js";
 import { saveTokenizer } from "../../text/unigram-trainer.js";
-import type { RunResult } from "../run.js";
+import type { RunResult } from "../run-options.js";
 import { trainCaptionTokenizer } from "./caption-tokenizer.js";
 import {
   openRunFolder,

@@ -41,7 +41,7 @@ export function memoryPlan(recipe: Recipe, size: ModelSize, textTokens: number):
   const stored = recipe.data.kind === "shards" ? HALF : FLOAT; // text states as the shards hold them
   const parts = {
     weights,
-    gradients: FLOAT * trainable,
+    gradients: FLOAT * trainable * (worldSize > 1 ? 2 : 1), // and their parcels on the way to other processes
     optimizer: 2 * FLOAT * trainable,
     averages: [recipe.ema.decay].flat().length * FLOAT * (size.network.trainable + size.network.buffers),
     castWeights: mixed ? HALF * size.network.trainable : 0,

@@ -24,6 +24,7 @@ const FREE = [
   "trainer.device",
   "trainer.devices",
   "trainer.num_nodes",
+  "trainer.strategy",
   "trainer.device_batch_size",
   "trainer.accumulate_grad_batches",
   "trainer.threads",

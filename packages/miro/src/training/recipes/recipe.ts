@@ -175,6 +175,17 @@ const recipeSchema = z.strictObject({
     /** The same stated as the number of turns. */
     accumulateGradBatches: count.optional(),
     device: z.string().default("cpu"),
+    /** How several processes work together. */
+    strategy: z
+      .strictObject({
+        /** Gradients are averaged in parcels of so many MiB, the first ones while others are still computed. */
+        bucketCapMb: z.number().positive().max(65536).default(25),
+        /** Look in every step for parameters that the loss does not depend on. */
+        findUnusedParameters: z.boolean().default(false),
+        /** How long a process waits for the others before it gives up. */
+        timeoutSeconds: z.int().positive().default(1800),
+      })
+      .prefault({}),
     /** `bf16-mixed`, `16-mixed`: matrix products in half precision, weights, sums and optimiser in float32. */
     precision: z.enum(PRECISIONS).default("32-true"),
     /** With `16-mixed`, what the loss is multiplied by so that small gradients do not vanish. */
@@ -270,7 +281,7 @@ export function parseRecipe(json: unknown, source = "recipe", origins?: Origins)
     refuse([
       `lr_scheduler.warmup_steps: expected fewer than the ${totalSteps} steps of the schedule (received ${warmupSteps})`,
     ]);
-  const { replicas, device } = recipe.trainer;
+  const { replicas, device, devices, numNodes } = recipe.trainer;
   const plan = batchPlan(recipe.trainer);
   if (typeof plan === "string") refuse([plan]);
   else if (replicas > plan.deviceBatchSize)
@@ -278,6 +289,15 @@ export function parseRecipe(json: unknown, source = "recipe", origins?: Origins)
       `trainer.replicas: expected at most the ${plan.deviceBatchSize} samples that are computed at once (received ${replicas})`,
     ]);
   if (replicas > 1 && device !== "cpu") refuse([`trainer.replicas: expected 1 on ${device} (received ${replicas})`]);
+  const processes = devices * numNodes;
+  if (processes > 1 && replicas > 1)
+    refuse([
+      `trainer.replicas: expected 1 with ${processes} processes, which divide the batch already (received ${replicas})`,
+    ]);
+  if (processes > 1 && /^cuda:/.test(device))
+    refuse([
+      `trainer.device: expected cuda with ${processes} processes; each takes a GPU of its own (received ${device})`,
+    ]);
   refuse(emaFaults(recipe.ema));
   if (recipe.validation.everyNSteps > 0 && recipe.validation.root === undefined)
     refuse(["validation.root: expected the folder of the validation shards, or validation.every_n_steps: 0"]);

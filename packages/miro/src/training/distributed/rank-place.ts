@@ -1,0 +1,99 @@
+/**
+ * Which of several processes this one is. Whoever starts the processes tells it by variables of the environment:
+ *
+ *   RANK, LOCAL_RANK, WORLD_SIZE                           torchrun and its like
+ *   SLURM_PROCID, SLURM_LOCALID, SLURM_STEP_NUM_TASKS      srun
+ *
+ * and where they meet by MASTER_ADDR and MASTER_PORT; under srun both have defaults: the first host of the step, and a port that follows
+ * from the job's number.
+ */
+import { InvalidInputError } from "../../errors.js";
+
+/** A process among those that train together. */
+export interface RankPlace {
+  /** From 0. */
+  rank: number;
+  /** The same among the processes on its machine. */
+  localRank: number;
+  worldSize: number;
+  /** Whether all of them are on this machine. */
+  oneMachine: boolean;
+  /** Where they meet, and whether this process serves the meeting point. */
+  host: string;
+  port: number;
+  serves: boolean;
+}
+
+/**
+ * The place that the environment gives this process.
+ * @returns null where it was started alone
+ * @throws InvalidInputError naming the variable that is missing or wrong
+ */
+export function rankPlaceOf(environment: NodeJS.ProcessEnv): RankPlace | null {
+  if (environment.RANK && Number(environment.WORLD_SIZE ?? 1) !== 1) return fromTorchrun(environment);
+  // The batch script of a job has SLURM_PROCID too; only a step has a number.
+  if (environment.SLURM_STEP_ID && Number(environment.SLURM_STEP_NUM_TASKS ?? 1) !== 1) return fromSlurm(environment);
+  return null;
+}
+
+function fromTorchrun(environment: NodeJS.ProcessEnv): RankPlace {
+  const number = numberOf(environment);
+  const worldSize = number("WORLD_SIZE", 1);
+  const rank = number("RANK", 0, worldSize - 1);
+  const localRank = environment.LOCAL_RANK ? number("LOCAL_RANK", 0) : rank;
+  if (!environment.MASTER_ADDR)
+    throw new InvalidInputError(
+      "MASTER_ADDR: RANK and WORLD_SIZE are set, so it must name the machine of rank 0 (MASTER_PORT a free port there); unset RANK to train in one process",
+    );
+  return {
+    rank,
+    localRank,
+    worldSize,
+    oneMachine:
+      Number(environment.LOCAL_WORLD_SIZE ?? (isLoopback(environment.MASTER_ADDR) ? worldSize : 0)) === worldSize,
+    host: environment.MASTER_ADDR,
+    port: number("MASTER_PORT", 1, 65535),
+    serves: rank === 0,
+  };
+}
+
+function fromSlurm(environment: NodeJS.ProcessEnv): RankPlace {
+  const number = numberOf(environment);
+  const worldSize = number("SLURM_STEP_NUM_TASKS", 1);
+  const rank = number("SLURM_PROCID", 0, worldSize - 1);
+  const nodes = environment.SLURM_STEP_NODELIST ?? environment.SLURM_JOB_NODELIST ?? "";
+  const host = environment.MASTER_ADDR || firstHost(nodes);
+  if (host === "")
+    throw new InvalidInputError("MASTER_ADDR: expected the machine of rank 0; SLURM_STEP_NODELIST names none either");
+  return {
+    rank,
+    localRank: number("SLURM_LOCALID", 0),
+    worldSize,
+    oneMachine: Number(environment.SLURM_STEP_NUM_NODES ?? environment.SLURM_NNODES) === 1,
+    host,
+    port: environment.MASTER_PORT ? number("MASTER_PORT", 1, 65535) : 29500 + (number("SLURM_JOB_ID", 0) % 1000),
+    serves: rank === 0,
+  };
+}
+
+function numberOf(environment: NodeJS.ProcessEnv) {
+  return (name: string, least: number, most = Number.MAX_SAFE_INTEGER): number => {
+    const text = environment[name] ?? "";
+    const value = Number(text);
+    if (!/^\d+$/.test(text) || value < least || value > most)
+      throw new InvalidInputError(
+        `${name}: expected a whole number from ${least}${most < Number.MAX_SAFE_INTEGER ? ` to ${most}` : ""}, found ${text === "" ? "nothing" : JSON.stringify(text)}`,
+      );
+    return value;
+  };
+}
+
+function isLoopback(host: string): boolean {
+  return host === "localhost" || host === "::1" || /^127\./.test(host);
+}
+
+/** The first host of SLURM's short form of a list: `gpu[03-05,09],cpu1` begins with `gpu03`. */
+export function firstHost(list: string): string {
+  const [, name = "", first = "", suffix = ""] = /^([^[,]+)(?:\[(\d+)[^\]]*\]([^,]*))?/.exec(list) ?? [];
+  return `${name}${first}${suffix}`;
+}
