@@ -1,5 +1,5 @@
 /**
- * The two errors that a user is meant to read. Everything that this package throws on purpose is one of them (or the
+ * The errors that a user is meant to read. Everything that this package throws on purpose is one of them (or the
  * engine's `TorchError`): one line that says what happened, where, what was expected and what to do. The command line
  * prints the line alone and ends with `exitCode`.
  */
@@ -18,6 +18,11 @@ export class MiroError extends Error {
 /** A wrong argument, option, or file content that the caller chose. Exit code 2. */
 export class InvalidInputError extends MiroError {
   override readonly exitCode: number = 2;
+}
+
+/** Long work was stopped on request, with what was done so far stored. Exit code 130. */
+export class InterruptedError extends MiroError {
+  override readonly exitCode: number = 130;
 }
 
 /**

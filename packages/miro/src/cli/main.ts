@@ -3,7 +3,7 @@
  * and an exit code: 0 done, 1 failed, 2 wrong usage, 130 interrupted.
  */
 import { Command, CommanderError } from "commander";
-import { MiroError, systemReason } from "../errors.js";
+import { InterruptedError, MiroError, systemReason } from "../errors.js";
 import { version } from "../version.js";
 import type { CliContext, Register } from "./context.js";
 
@@ -135,7 +135,7 @@ function report(error: unknown, context: CliContext): number {
     context.stderr(`${error.message.replace(/\n\(/, " (").replace(/\s*\n\s*/g, " ")}\n`);
     return 2;
   }
-  if (context.signal.aborted) {
+  if (context.signal.aborted || error instanceof InterruptedError) {
     context.stderr("Interrupted.\n");
     return 130;
   }

@@ -1,6 +1,6 @@
 /** `miro train`: trains a model by a recipe, or shows what the recipe is. */
 import { join } from "node:path";
-import { InvalidInputError, MiroError } from "../errors.js";
+import { InterruptedError, InvalidInputError, MiroError } from "../errors.js";
 import { pretrainingOf } from "../training/emoji/recipes.js";
 import { type Progress, ProgressLine } from "../training/logging/logging.js";
 import { dryRun } from "../training/recipes/dry-run.js";
@@ -100,7 +100,8 @@ async function train({ json, path, origins }: ComposedRecipe, flags: Flags, cont
   if (flags.json) context.stdout(`${JSON.stringify(result)}\n`);
   if (!result.finished) {
     context.stderr(`stopped at step ${result.step}; continue with --resume\n`);
-    throw context.signal.reason;
+    // Of several processes any may have been asked, not only this one.
+    throw new InterruptedError(`stopped at step ${result.step}`);
   }
   if (!flags.json) context.stderr(`done: ${result.exported ?? result.checkpoint}\n`);
 }
