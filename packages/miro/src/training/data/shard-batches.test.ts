@@ -19,6 +19,7 @@ import { COUNTS, copyPublished, recorded, recordedTensors, SHARDS } from "../../
 import { parseRinConfig } from "../../networks/config.js";
 import { defaultNormalization, normalize } from "../../pipeline/normalization.js";
 import { parseRecipe, type Recipe } from "../recipes/recipe.js";
+import { divideRows, type Rows } from "../rows.js";
 import { runTraining } from "../run.js";
 import { bits, tinyRecipeJson } from "../testing/tiny.js";
 import { ShardBatches, type ShardTrainingBatch } from "./shard-batches.js";
@@ -46,6 +47,7 @@ async function open(
   batchSize: number,
   seed = 7,
   onMessage?: (message: string) => void,
+  rows?: Rows,
 ): Promise<ShardBatches> {
   const recipe = parseRecipe(recipeJson(data));
   return ShardBatches.open({
@@ -53,6 +55,7 @@ async function open(
     network: parseRinConfig(recipe.network),
     seed,
     batchSize,
+    rows,
     device: "cpu",
     sigmaData: 0.5,
     onMessage,
@@ -187,6 +190,23 @@ describe("batches from shards", () => {
       return found;
     };
     expect(await rows(8)).toEqual(await rows(3));
+  });
+
+  it("are divided among processes without a gap and without a sample twice", async () => {
+    const read = async (world: number) => {
+      const parts = divideRows(12, world);
+      const sources = await Promise.all(parts.map((rows) => open({ ...data }, 12, 7, undefined, rows)));
+      const steps: number[][] = [];
+      for (const step of [0, 1, 5]) {
+        await Promise.all(sources.map((source) => source.ready(step)));
+        steps.push(scope(() => sources.flatMap((source) => source.batch(step).samples)));
+      }
+      await Promise.all(sources.map((source) => source.close()));
+      return steps;
+    };
+    const whole = await read(1);
+    expect(whole.map((samples) => samples.length)).toEqual([12, 12, 12]);
+    for (const world of [2, 3, 5]) expect(await read(world)).toEqual(whole);
   });
 
   it("have the scores of the caption that they have", async () => {
