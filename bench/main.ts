@@ -12,6 +12,7 @@ import { ops } from "./ops.js";
 import { pipeline } from "./pipeline.js";
 import { quantization } from "./quantization.js";
 import { sampling } from "./sampling.js";
+import { scaling } from "./scaling.js";
 
 const BENCHMARKS: Record<
   string,
@@ -28,6 +29,7 @@ const BENCHMARKS: Record<
     help: "seconds of each part of one picture at the published size, against Python",
   },
   quantization: { run: quantization, rounds: 1, help: "what int8 does to pictures of the bundled model" },
+  scaling: { run: scaling, rounds: 3, help: "training in two processes, against one and against two apart" },
   checkpoint: { run: checkpoint, rounds: 3, help: "how long storing a training checkpoint keeps the training waiting" },
   ops: { run: ops, rounds: 1, help: "host cost of one operation, against Python" },
   loader: { run: loader, rounds: 3, help: "samples a second out of shards, against Python's wids and webdataset" },
