@@ -22,6 +22,7 @@ import { saveTokenizer, trainUnigram } from "../text/unigram-trainer.js";
 import { EmojiBatches } from "./data/emoji-batches.js";
 import { writeHalf } from "./emoji/autoencoder.js";
 import { parseRecipe, type Recipe } from "./recipes/recipe.js";
+import { divideRows } from "./rows.js";
 import { runTraining } from "./run.js";
 import { prepareTestbed } from "./samples/testbed.js";
 import { tinyRecipeJson } from "./testing/tiny.js";
@@ -91,6 +92,24 @@ async function take<T>(
 const list = (t: Tensor) => t.flatten().toList() as number[];
 
 describe("EmojiBatches", { timeout: 120_000 }, () => {
+  it("are divided among processes, of which one makes the scenes", async () => {
+    const { data } = recipe({ cache: join(root, "shared-cache") });
+    if (data.kind !== "emoji") throw new Error("not emoji");
+    const common = { data, seed: 1, batchSize: 8, device: "cpu", sigmaData: 0.5 };
+    const [first, second] = divideRows(8, 2);
+    const [maker, other] = await Promise.all([
+      EmojiBatches.open({ ...common, rows: first }),
+      EmojiBatches.open({ ...common, rows: second, makesScenes: false }),
+    ]);
+    const parts: number[][] = [];
+    for (const source of [maker, other]) {
+      await source.ready(1);
+      parts.push(scope(() => list(source.batch(1).x0)));
+      await source.close();
+    }
+    await take(data, 1, (batch) => expect(parts.flat()).toEqual(list(batch.x0)));
+  });
+
   it("gives the scenes in order, encoded, normalised, with their rewards and the states of their captions", async () => {
     const all = await EmojiScenes.load(scenes);
     const expected = all.batch(8, 8);
