@@ -2,7 +2,7 @@ import { describe, expect, it } from "vitest";
 import type { RgbImage } from "../pipeline/pictures/images.js";
 import { type ScoredGroup, summarise } from "./emoji-best-of.js";
 import type { EmojiClassifier } from "./emoji-classifier.js";
-import { toBatch } from "./emoji-retrieval.js";
+import { toBatch } from "./picture-batch.js";
 
 const image = (value: number): RgbImage => ({ width: 2, height: 2, data: new Uint8Array(12).fill(value) });
 

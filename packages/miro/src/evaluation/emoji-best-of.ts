@@ -8,7 +8,8 @@ import type { RgbImage } from "../pipeline/pictures/images.js";
 import type { MiroPipeline } from "../pipeline/pipeline.js";
 import { bestOf, type Scorer } from "../rewards/index.js";
 import type { EmojiClassifier } from "./emoji-classifier.js";
-import { type Asked, askedOnColours, askedPlainly, toBatch } from "./emoji-retrieval.js";
+import { type Asked, askedOnColours, askedPlainly } from "./emoji-retrieval.js";
+import { toBatch } from "./picture-batch.js";
 import { rankCorrelation } from "./statistics.js";
 
 export interface EvaluateBestOfOptions {

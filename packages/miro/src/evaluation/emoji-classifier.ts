@@ -73,6 +73,17 @@ export class EmojiClassifier extends nn.Module {
     );
   }
 
+  /** Logarithms of the probabilities of all labels for each of square pictures (B, 3, S, S) in [-1, 1]. */
+  logProbabilities(pictures: Tensor): Float32Array[] {
+    return noGrad(() =>
+      scope(() => {
+        const values = nn.functional.logSoftmax(this.look(pictures), 1).data() as Float32Array;
+        const n = this.config.labels.length;
+        return Array.from({ length: values.length / n }, (_, i) => values.slice(i * n, (i + 1) * n));
+      }),
+    );
+  }
+
   /** Logits of pictures of any side. */
   private look(pictures: Tensor): Tensor {
     const small =

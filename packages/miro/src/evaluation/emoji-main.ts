@@ -1,87 +1,194 @@
-/** `npm run evaluate:emoji -- [--model DIR] …`: the retrieval test as a command, until `miro evaluate` takes it in. */
+/** `npm run evaluate:emoji -- [--model DIR] …`: the measurement of the bundled model as a command, until `miro evaluate` takes it in. */
 import { join } from "node:path";
 import { parseArgs } from "node:util";
-import { MiroError } from "../errors.js";
+import { setNumThreads } from "@miro-t2i/torch";
+import type { VocabularySelection } from "../data/emoji/index.js";
+import { loadVocabulary } from "../data/emoji/index.js";
+import { InvalidInputError, invalid, MiroError } from "../errors.js";
 import { bundledModel } from "../pipeline/bundled.js";
 import { writeFileAtomic } from "../pipeline/files.js";
+import type { RgbImage } from "../pipeline/pictures/images.js";
 import { encodePng } from "../pipeline/pictures/png.js";
 import { MiroPipeline } from "../pipeline/pipeline.js";
 import { loadScorer } from "../rewards/index.js";
+import { checkDetector } from "./detector-check.js";
 import { evaluateBestOf } from "./emoji-best-of.js";
 import { EmojiClassifier } from "./emoji-classifier.js";
-import { evaluateRetrieval } from "./emoji-retrieval.js";
+import { EVALUATION_PARTS, type EvaluationPart, evaluateEmoji } from "./emoji-evaluation.js";
+import { sampleEvenly } from "./sampling.js";
 
 const HELP = `npm run evaluate:emoji -- [options]
   --model DIR         the model to test (default: the bundled one)
   --classifier DIR    the judge (default: models/emoji-classifier; made by: miro train recipes/emoji-classifier.yaml)
-  --output DIR        where result.json and the two sheets go (default: runs/emoji-retrieval)
-  --steps N  --guidance W  --seed S
-  --reward-prompts N  prompts for each reward target (default 24; 0 leaves the reward axes out)
+  --output DIR        where result.json and the sheets go (default: runs/emoji-evaluation); written after each part
+  --parts LIST        of ${EVALUATION_PARTS.join(",")} (default: all)
+  --names LIST        names to draw: everyday, animals, core (default: all that the judge knows)
+  --limit N           at most N names in each part, chosen by the seed from all over the list
+  --steps N  --guidance W  --seed S  --threads N
+  --reward-prompts N  prompts for each reward target (default 24)
+  --check-detector    instead of all that: what the judge counts and finds in true renders, the most that a model can get
+  --pictures N        renders of each kind for --check-detector (default 300)
   --best-of N         instead of all that: draw N pictures a name, and see whether the best by a scorer is the better one
   --by SCORER         the scorer of --best-of (default: clip_score)
   --clip-target T     with --best-of: the clip_score that is asked for (default 1); below ½ many pictures show something else
-  --limit N           only the first N names
 `;
 
-async function main(): Promise<void> {
-  const { values } = parseArgs({
-    options: {
-      model: { type: "string" },
-      classifier: { type: "string", default: join("models", "emoji-classifier") },
-      output: { type: "string", default: join("runs", "emoji-retrieval") },
-      steps: { type: "string" },
-      guidance: { type: "string" },
-      seed: { type: "string", default: "0" },
-      "reward-prompts": { type: "string", default: "24" },
-      "best-of": { type: "string" },
-      by: { type: "string", default: "clip_score" },
-      "clip-target": { type: "string" },
-      limit: { type: "string" },
-      help: { type: "boolean", short: "h", default: false },
-    },
-  });
+/** Seconds between two lines of progress where they cannot be written over each other. */
+const PROGRESS_SECONDS = 30;
+
+async function main(signal: AbortSignal): Promise<void> {
+  const values = parse();
   if (values.help) {
     process.stdout.write(HELP);
     return;
   }
+  const number = (name: keyof typeof values & string, least: number, whole = true): number | undefined => {
+    const text = values[name];
+    if (typeof text !== "string") return undefined;
+    const value = Number(text);
+    const fits = text.trim() !== "" && value >= least && (!whole || Number.isSafeInteger(value));
+    return fits ? value : invalid(`--${name}`, `${whole ? "an integer" : "a number"} of at least ${least}`, text);
+  };
+  const seed = number("seed", 0) ?? 0;
+  const limit = number("limit", 1);
+  const steps = number("steps", 1);
+  const guidanceScale = number("guidance", 0, false);
+  const rewardPrompts = number("reward-prompts", 1);
+  const pictures = number("pictures", 1);
+  const bestOf = number("best-of", 1);
+  const clipTarget = number("clip-target", 0, false);
+  const threads = number("threads", 1);
+  const parts = values.parts?.split(",").map(partNamed);
+  if (threads !== undefined) setNumThreads(threads);
+
+  const classifier = EmojiClassifier.fromPretrained(values.classifier);
+  const startedAt = performance.now();
+  const figures: Record<string, unknown> = { classifier: values.classifier, seed };
+  const save = (): string => {
+    figures.seconds = Math.round((performance.now() - startedAt) / 1000);
+    const json = `${JSON.stringify(figures, null, 2)}\n`;
+    writeFileAtomic(join(values.output, "result.json"), json, { overwrite: true });
+    return json;
+  };
+  const onProgress = progressLine();
+  const common = { seed, onProgress, signal };
+  if (values["check-detector"]) {
+    Object.assign(figures, await checkDetector(classifier, { ...common, ...(pictures && { pictures }) }));
+    process.stdout.write(save());
+    return;
+  }
+
   const model = values.model ?? bundledModel();
   if (model === null) throw new MiroError("there is no bundled model; name one with --model DIR");
-  const classifier = EmojiClassifier.fromPretrained(values.classifier);
   const pipeline = await MiroPipeline.fromPretrained(model);
-  const startedAt = performance.now();
-  const options = {
-    seed: Number(values.seed),
-    ...(values.steps && { steps: Number(values.steps) }),
-    ...(values.guidance && { guidanceScale: Number(values.guidance) }),
-    ...(values.limit && { labels: classifier.config.labels.slice(0, Number(values.limit)) }),
-    onProgress: (done: number, total: number) => void process.stderr.write(`${done}/${total} pictures\n`),
+  figures.model = model;
+  figures.steps = steps ?? pipeline.defaultSteps;
+  figures.guidanceScale = guidanceScale ?? pipeline.defaultGuidanceScale;
+  const { names } = values;
+  const labels =
+    names === undefined ? classifier.config.labels : loadVocabulary(listNamed(names)).map(({ label }) => label);
+  const generate = {
+    ...common,
+    ...(steps !== undefined && { steps }),
+    ...(guidanceScale !== undefined && { guidanceScale }),
   };
-  let figures: object;
-  if (values["best-of"] !== undefined) {
+  if (bestOf !== undefined) {
     const scorer = await loadScorer(values.by);
-    const target = values["clip-target"];
-    figures = await evaluateBestOf(pipeline, classifier, scorer, {
-      ...options,
-      n: Number(values["best-of"]),
-      ...(target && { rewardTargets: { clip_score: Number(target) } }),
+    const result = await evaluateBestOf(pipeline, classifier, scorer, {
+      ...generate,
+      n: bestOf,
+      labels: sampleEvenly(labels, limit ?? labels.length, seed),
+      ...(clipTarget !== undefined && { rewardTargets: { clip_score: clipTarget } }),
     });
     scorer.dispose();
+    Object.assign(figures, result);
   } else {
-    const rewardPrompts = Number(values["reward-prompts"]);
-    const { sheets, ...rest } = await evaluateRetrieval(pipeline, classifier, { ...options, rewardPrompts });
-    figures = rest;
-    for (const [name, sheet] of Object.entries(sheets)) {
-      const png = encodePng(sheet.data, sheet.width, sheet.height);
-      writeFileAtomic(join(values.output, `${name}.png`), png, { overwrite: true });
+    const options = {
+      ...generate,
+      labels,
+      ...(parts && { parts }),
+      ...(limit !== undefined && { limit }),
+      ...(rewardPrompts !== undefined && { rewardPrompts }),
+    };
+    for await (const { part, figures: found, sheets } of evaluateEmoji(pipeline, classifier, options)) {
+      figures[part] = found;
+      for (const [name, sheet] of Object.entries(sheets)) writePng(join(values.output, `${name}.png`), sheet);
+      save();
     }
   }
-  const result = { model, seconds: Math.round((performance.now() - startedAt) / 1000), ...figures };
-  const json = `${JSON.stringify(result, null, 2)}\n`;
-  writeFileAtomic(join(values.output, "result.json"), json, { overwrite: true });
-  process.stdout.write(json);
+  process.stdout.write(save());
 }
 
-main().catch((error: unknown) => {
-  process.stderr.write(`error: ${(error as Error).message}\n`);
+function parse() {
+  try {
+    return parseArgs({
+      options: {
+        model: { type: "string" },
+        classifier: { type: "string", default: join("models", "emoji-classifier") },
+        output: { type: "string", default: join("runs", "emoji-evaluation") },
+        parts: { type: "string" },
+        names: { type: "string" },
+        limit: { type: "string" },
+        steps: { type: "string" },
+        guidance: { type: "string" },
+        seed: { type: "string" },
+        threads: { type: "string" },
+        "reward-prompts": { type: "string" },
+        "check-detector": { type: "boolean", default: false },
+        pictures: { type: "string" },
+        "best-of": { type: "string" },
+        by: { type: "string", default: "clip_score" },
+        "clip-target": { type: "string" },
+        help: { type: "boolean", short: "h", default: false },
+      },
+    }).values;
+  } catch (error) {
+    throw new InvalidInputError((error as Error).message);
+  }
+}
+
+function partNamed(name: string): EvaluationPart {
+  const part = EVALUATION_PARTS.find((known) => known === name.trim());
+  return part ?? invalid("--parts", `some of ${EVALUATION_PARTS.join(", ")}, with commas between them`, name);
+}
+
+function listNamed(name: string): VocabularySelection {
+  if (name !== "everyday" && name !== "animals" && name !== "core")
+    invalid("--names", "everyday, animals or core", name);
+  return name;
+}
+
+function writePng(path: string, { data, width, height }: RgbImage): void {
+  writeFileAtomic(path, encodePng(data, width, height), { overwrite: true });
+}
+
+/** One line on a terminal that is written over; elsewhere a line now and then. */
+function progressLine(): (done: number, total: number) => void {
+  const startedAt = performance.now();
+  let shownAt = startedAt;
+  return (done, total) => {
+    const now = performance.now();
+    const last = done === total;
+    if (!process.stderr.isTTY && !last && now - shownAt < PROGRESS_SECONDS * 1000) return;
+    shownAt = now;
+    const left = Math.round(((now - startedAt) / 1000 / done) * (total - done));
+    const line = `${done}/${total} pictures, ${Math.floor(left / 60)} min ${left % 60} s left`;
+    process.stderr.write(process.stderr.isTTY ? `\r${line}  ${last ? "\n" : ""}` : `${line}\n`);
+  };
+}
+
+const interrupt = new AbortController();
+// The first Ctrl-C stops at the next step and leaves the parts that are done; the second one does not wait.
+process.on("SIGINT", () => {
+  if (interrupt.signal.aborted) process.exit(130);
+  interrupt.abort();
+});
+main(interrupt.signal).catch((error: unknown) => {
+  if (interrupt.signal.aborted) {
+    process.stderr.write("\nInterrupted.\n");
+    process.exitCode = 130;
+    return;
+  }
+  process.stderr.write(`error: ${(error as Error).message.replace(/\s*\n\s*/g, " ")}\n`);
   process.exitCode = error instanceof MiroError ? error.exitCode : 1;
 });

@@ -5,7 +5,7 @@ import { EmojiScenes, toRgb8 } from "../data/emoji/index.js";
 import type { RgbImage } from "../pipeline/pictures/images.js";
 import { backgroundColour, nearestColour } from "./backgrounds.js";
 import { EmojiClassifier } from "./emoji-classifier.js";
-import { score } from "./emoji-retrieval.js";
+import { askedByAlias, askedInSentences, judge, summariseRetrieval } from "./emoji-retrieval.js";
 
 const size = 64;
 const scenes = await EmojiScenes.load({ size, kinds: { one: 1 }, tint: 0, degraded: 0, backgrounds: { named: 1 } });
@@ -23,28 +23,46 @@ describe("backgrounds", () => {
   });
 });
 
-describe("score", () => {
-  it("counts first and fifth places and names confusions", () => {
-    const labels = ["a", "b", "c", "d", "e", "f"];
+describe("retrieval", () => {
+  it("counts first and fifth places, by groups too, and names confusions", () => {
+    const labels = ["fox", "carrot", "house", "key", "lion", "pizza"];
     const ranks = [
       [0, 1, 2, 3, 4],
       [1, 0, 2, 3, 4],
       [5, 1, 2, 3, 4],
     ];
-    const judge = { config: { labels }, classify: () => ranks } as unknown as EmojiClassifier;
-    const asked = ranks.map((_, i) => {
+    const judged = ranks.map((rank, i) => {
       const { background } = described[i]!;
-      return { prompt: "", label: "a", colour: background.kind === "named" ? background.colour : ("white" as const) };
+      const colour = background.kind === "named" ? background.colour : ("white" as const);
+      const classifier = { config: { labels }, classify: () => [rank] } as unknown as EmojiClassifier;
+      return judge(image(pictures[i]!), { prompt: "", label: i === 2 ? "carrot" : "fox", colour }, classifier);
     });
-    const result = score(pictures.slice(0, 3).map(image), asked, judge);
+    const result = summariseRetrieval(judged);
     expect(result).toMatchObject({
       pictures: 3,
       top1: 1 / 3,
-      top5: 2 / 3,
+      top5: 1,
       background: 1,
-      confusions: ["a → b", "a → f"],
+      groups: {
+        "animals and nature": { pictures: 2, top1: 1 / 2, top5: 1 },
+        food: { pictures: 1, top1: 0, top5: 1 },
+        everyday: { pictures: 3, top1: 1 / 3, top5: 1 },
+      },
+      confusions: ["fox → carrot", "carrot → pizza"],
     });
     expect(result.backgroundDistance).toBeLessThan(20);
+  });
+
+  it("asks in other words for the same things", () => {
+    const labels = ["red apple", "fox", "french fries", "grapes"];
+    const aliases = askedByAlias(labels, 0);
+    expect(aliases.map(({ label }) => label)).toEqual(["red apple", "french fries"]);
+    expect(aliases.map(({ prompt }) => prompt)).toEqual(["an apple", "fries"]);
+    for (const [i, { prompt, label, colour }] of askedInSentences(labels, 0).entries()) {
+      expect(label).toBe(labels[i]);
+      expect(prompt).toContain(label);
+      expect(prompt).toContain(`${colour} background`);
+    }
   });
 });
 

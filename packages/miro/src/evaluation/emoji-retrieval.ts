@@ -1,67 +1,25 @@
 /**
- * Does a model draw what it is asked for? The retrieval test of the bundled model.
+ * Does a model draw what it is asked for? A classifier that was trained on renders alone (`emoji-classifier.ts`) names what it sees, top-1
+ * and top-5, and the corners' colour must be nearest to the colour that was asked for, among all named colours and white.
  *
- * 1. Each name of the vocabulary is drawn once ("a fox"), and once on a named background; a classifier that was trained on renders
- *    alone (`emoji-classifier.ts`) names what it sees: top-1 and top-5.
- * 2. The corners' colour must be nearest to the colour that was asked for, among all named colours and white.
- * 3. Prompts and seeds are kept and one reward target moves through 0, ¼, ½, ¾, 1 (the others stay 1): sharpness (Laplacian
- *    energy), colourfulness (Hasler and Süsstrunk) and alignment (share of top-1) must each rise with their own target.
+ * Each name is asked for in the plain form ("a fox") and on a named background; other forms are other names of the same things
+ * ("an apple" for the red one) and the sentences of the training ("an icon of a fox against a red background").
  */
-import { scope, stack, type Tensor, tensor } from "@miro-t2i/torch";
-import { COLOUR_NAMES, type ColourName, NAMED_COLOURS, simplePrompt, WHITE } from "../data/emoji/captions.js";
-import { loadVocabulary } from "../data/emoji/vocabulary.js";
-import { invalid } from "../errors.js";
-import { contactSheet, type RgbImage } from "../pipeline/pictures/images.js";
-import type { MiroPipeline } from "../pipeline/pipeline.js";
-import { colourfulness, laplacianEnergy } from "../rewards/measured.js";
+import {
+  aliasPrompt,
+  COLOUR_NAMES,
+  type ColourName,
+  describeScene,
+  NAMED_COLOURS,
+  simplePrompt,
+  WHITE,
+} from "../data/emoji/captions.js";
+import { SceneRandom } from "../data/emoji/random.js";
+import { type EmojiEntry, loadVocabulary } from "../data/emoji/vocabulary.js";
+import type { RgbImage } from "../pipeline/pictures/images.js";
 import { backgroundColour, distance, nearestColour } from "./backgrounds.js";
 import type { EmojiClassifier } from "./emoji-classifier.js";
-
-export interface RetrievalOptions {
-  /** Sampling steps and guidance; default: the checkpoint's. */
-  steps?: number;
-  guidanceScale?: number;
-  seed?: number;
-  /** Prompts for each reward target; 0 leaves the reward axes out. */
-  rewardPrompts?: number;
-  /** Names to draw; default: all that the classifier knows. */
-  labels?: readonly string[];
-  onProgress?: (done: number, total: number) => void;
-  signal?: AbortSignal;
-}
-
-export interface RetrievalScore {
-  pictures: number;
-  top1: number;
-  top5: number;
-  /** Share of pictures whose background is nearest to the colour that was asked for. */
-  background: number;
-  /** Mean distance between the background and that colour, in levels of 8-bit sRGB. */
-  backgroundDistance: number;
-  /** What was taken for something else: "fox → cat face". */
-  confusions: string[];
-}
-
-export interface RewardAxis {
-  targets: number[];
-  /** The measure at each target, averaged over prompts. */
-  values: number[];
-  /** Whether the measure at 1 exceeds that at 0. */
-  rises: boolean;
-}
-
-export interface RetrievalResult {
-  plain: RetrievalScore;
-  coloured: RetrievalScore;
-  /** By reward key. */
-  rewards: Record<string, RewardAxis>;
-  sheets: { plain: RgbImage; coloured: RgbImage };
-}
-
-const TARGETS = [0, 0.25, 0.5, 0.75, 1];
-/** Pictures drawn in one call. */
-const CHUNK = 16;
-const SHEET_COLUMNS = 12;
+import { toBatch } from "./picture-batch.js";
 
 /** What a prompt asks for. */
 export interface Asked {
@@ -70,63 +28,47 @@ export interface Asked {
   colour: ColourName | "white";
 }
 
-/** Runs the three parts. */
-export async function evaluateRetrieval(
-  pipeline: MiroPipeline,
-  classifier: EmojiClassifier,
-  options: RetrievalOptions = {},
-): Promise<RetrievalResult> {
-  const { labels = classifier.config.labels, rewardPrompts = 24 } = options;
-  const plainPrompts = askedPlainly(labels);
-  const colouredPrompts = askedOnColours(labels);
-  const rewardKeys = pipeline.coherenceKeys.filter((key) => key in MEASURES);
-  const asked = rewardPrompts > 0 ? colouredPrompts.slice(0, rewardPrompts) : [];
-  const total = plainPrompts.length + colouredPrompts.length + rewardKeys.length * TARGETS.length * asked.length;
-  let done = 0;
-
-  const draw = async (prompts: readonly Asked[], rewardTargets?: Record<string, number>): Promise<RgbImage[]> => {
-    const images: RgbImage[] = [];
-    for (let start = 0; start < prompts.length; start += CHUNK) {
-      const part = prompts.slice(start, start + CHUNK);
-      const { images: drawn, latents } = await pipeline.generate(
-        part.map(({ prompt }) => prompt),
-        {
-          seed: (options.seed ?? 0) + start,
-          ...(options.steps !== undefined && { steps: options.steps }),
-          ...(options.guidanceScale !== undefined && { guidanceScale: options.guidanceScale }),
-          ...(rewardTargets && { rewardTargets }),
-          ...(options.signal && { signal: options.signal }),
-        },
-      );
-      latents.dispose();
-      images.push(...drawn);
-      done += part.length;
-      options.onProgress?.(done, total);
-    }
-    return images;
-  };
-
-  const plain = await draw(plainPrompts);
-  const coloured = await draw(colouredPrompts);
-  const rewards: Record<string, RewardAxis> = {};
-  if (asked.length > 0) {
-    for (const key of rewardKeys) {
-      const values: number[] = [];
-      for (const target of TARGETS)
-        values.push(MEASURES[key]!(await draw(asked, { [key]: target }), asked, classifier));
-      rewards[key] = { targets: TARGETS, values, rises: values.at(-1)! > values[0]! };
-    }
-  }
-  return {
-    plain: score(plain, plainPrompts, classifier),
-    coloured: score(coloured, colouredPrompts, classifier),
-    rewards,
-    sheets: {
-      plain: contactSheet(plain, { columns: SHEET_COLUMNS }),
-      coloured: contactSheet(coloured, { columns: SHEET_COLUMNS }),
-    },
-  };
+/** Shares of pictures whose thing the classifier names. */
+export interface NamedShares {
+  pictures: number;
+  top1: number;
+  top5: number;
 }
+
+export interface RetrievalScore extends NamedShares {
+  /** Share of pictures whose background is nearest to the colour that was asked for. */
+  background: number;
+  /** Mean distance between the background and that colour, in levels of 8-bit sRGB. */
+  backgroundDistance: number;
+  /** By CLDR's groups, and of the everyday things. */
+  groups: Record<string, NamedShares>;
+  /** What was taken for something else: "fox → cat face". */
+  confusions: string[];
+}
+
+/** What the classifier and the corners say of one picture. */
+export interface Judged {
+  label: string;
+  /** The five likeliest names. */
+  named: readonly string[];
+  /** Distance of the background from the colour that was asked for, in levels of 8-bit sRGB. */
+  distance: number;
+  /** Whether the background is that which was asked for. */
+  rightBackground: boolean;
+}
+
+const GROUPS: Readonly<Record<number, string>> = {
+  0: "smileys",
+  3: "animals and nature",
+  4: "food",
+  5: "travel and places",
+  6: "activities",
+  7: "objects",
+};
+
+/** Streams of random numbers, so that drawing one thing leaves the others as they are. */
+const ALIAS_STREAM = 20;
+const SENTENCE_STREAM = 21;
 
 /** "a fox" for each name: white is behind what says nothing of its background. */
 export function askedPlainly(labels: readonly string[]): Asked[] {
@@ -140,69 +82,87 @@ export function askedPlainly(labels: readonly string[]): Asked[] {
 /** "a fox on a red background" for each name, with the colours in turn. */
 export function askedOnColours(labels: readonly string[]): Asked[] {
   return loadVocabulary(labels).map((entry, i) => {
-    const colour = COLOUR_NAMES[(7 * i) % COLOUR_NAMES.length]!;
+    const colour = colourInTurn(i);
     return { prompt: simplePrompt(entry, colour), label: entry.label, colour };
   });
 }
 
-const average = (images: RgbImage[], measure: (image: RgbImage) => number) =>
-  images.reduce((sum, image) => sum + measure(image), 0) / images.length;
+/** "an apple" for each name that has others, one of them. */
+export function askedByAlias(labels: readonly string[], seed: number): Asked[] {
+  return loadVocabulary(labels).flatMap(({ label, aliases }, i) =>
+    aliases.length === 0
+      ? []
+      : [
+          {
+            prompt: aliasPrompt(new SceneRandom(seed, i, ALIAS_STREAM).pick(aliases)),
+            label,
+            colour: "white" as const,
+          },
+        ],
+  );
+}
 
-/** What each reward is held against. */
-const MEASURES: Record<string, (images: RgbImage[], asked: readonly Asked[], classifier: EmojiClassifier) => number> = {
-  clip_score: (images, asked, classifier) => score(images, asked, classifier).top1,
-  sharpness: (images) => average(images, laplacianEnergy),
-  colorfulness: (images) => average(images, colourfulness),
-};
+/** Each name in a sentence of the training, on a named background: "an icon of a fox against a red background". */
+export function askedInSentences(labels: readonly string[], seed: number): Asked[] {
+  return loadVocabulary(labels).map((entry, i) => {
+    const colour = colourInTurn(i);
+    const background = { kind: "named", colour, mentioned: true } as const;
+    const content = { kind: "one", entries: [entry], tints: [null], count: 1, relation: null, background } as const;
+    const random = new SceneRandom(seed, i, SENTENCE_STREAM);
+    return { prompt: describeScene(content, random, { aliasShare: 0 }), label: entry.label, colour };
+  });
+}
 
-/** Names what the pictures show and compares. */
-export function score(
-  images: readonly RgbImage[],
-  asked: readonly Asked[],
-  classifier: EmojiClassifier,
-): RetrievalScore {
-  if (images.length !== asked.length) invalid("images", `${asked.length} pictures, one for each prompt`, images.length);
-  const { labels } = classifier.config;
-  let [top1, top5, background, away] = [0, 0, 0, 0];
-  const confusions: string[] = [];
-  for (let start = 0; start < images.length; start += 64) {
-    const part = images.slice(start, start + 64);
-    const guesses = classifyImages(part, classifier);
-    part.forEach((image, i) => {
-      const { label, colour } = asked[start + i]!;
-      const named = guesses[i]!.map((index) => labels[index]!);
-      if (named[0] === label) top1++;
-      else confusions.push(`${label} → ${named[0]}`);
-      if (named.includes(label)) top5++;
-      const found = backgroundColour(image);
-      if (nearestColour(found) === colour) background++;
-      away += distance(found, colour === "white" ? WHITE : NAMED_COLOURS[colour]);
-    });
-  }
-  const n = images.length;
+/** A named colour for the i-th thing: neighbours get different ones, and every colour its turn. */
+export function colourInTurn(i: number): ColourName {
+  return COLOUR_NAMES[(7 * i) % COLOUR_NAMES.length]!;
+}
+
+/** Names what a picture shows. */
+export function judge(image: RgbImage, { label, colour }: Asked, classifier: EmojiClassifier): Judged {
+  const batch = toBatch([image]);
+  const [guesses] = classifier.classify(batch) as [number[]];
+  batch.dispose();
+  const found = backgroundColour(image);
   return {
-    pictures: n,
-    top1: top1 / n,
-    top5: top5 / n,
-    background: background / n,
-    backgroundDistance: away / n,
-    confusions,
+    label,
+    named: guesses.map((index) => classifier.config.labels[index]!),
+    distance: distance(found, colour === "white" ? WHITE : NAMED_COLOURS[colour]),
+    rightBackground: nearestColour(found) === colour,
   };
 }
 
-function classifyImages(images: readonly RgbImage[], classifier: EmojiClassifier): number[][] {
-  const batch = toBatch(images);
-  try {
-    return classifier.classify(batch);
-  } finally {
-    batch.dispose();
+/** Figures of pictures that were judged. */
+export function summariseRetrieval(judged: readonly Judged[]): RetrievalScore {
+  const entries = new Map(loadVocabulary("core").map((entry) => [entry.label, entry]));
+  const everyday = new Set(loadVocabulary("everyday").map(({ label }) => label));
+  const groups = new Map<string, Judged[]>();
+  for (const one of judged) {
+    for (const name of groupsOf(entries.get(one.label), everyday)) groups.set(name, [...(groups.get(name) ?? []), one]);
   }
+  return {
+    ...namedShares(judged),
+    background: shareOf(judged, ({ rightBackground }) => rightBackground),
+    backgroundDistance: judged.reduce((sum, { distance }) => sum + distance, 0) / judged.length,
+    groups: Object.fromEntries([...groups].map(([name, list]) => [name, namedShares(list)])),
+    confusions: judged.flatMap(({ label, named }) => (named[0] === label ? [] : [`${label} → ${named[0]}`])),
+  };
 }
 
-/** Pictures of one size as (B, 3, H, W) in [-1, 1]; the caller owns the tensor. */
-export function toBatch(images: readonly RgbImage[]): Tensor {
-  return scope(() => {
-    const pixels = images.map(({ data, width, height }) => tensor(data, { shape: [height, width, 3] }));
-    return stack(pixels, 0).permute(0, 3, 1, 2).float().div(127.5).sub(1);
-  });
+function groupsOf(entry: EmojiEntry | undefined, everyday: ReadonlySet<string>): string[] {
+  if (entry === undefined) return [];
+  return [GROUPS[entry.group]!, ...(everyday.has(entry.label) ? ["everyday"] : [])];
+}
+
+function namedShares(judged: readonly Judged[]): NamedShares {
+  return {
+    pictures: judged.length,
+    top1: shareOf(judged, ({ label, named }) => named[0] === label),
+    top5: shareOf(judged, ({ label, named }) => named.includes(label)),
+  };
+}
+
+/** Share of a list that passes; NaN of an empty one. */
+export function shareOf<T>(list: readonly T[], test: (item: T) => boolean): number {
+  return list.filter(test).length / list.length;
 }

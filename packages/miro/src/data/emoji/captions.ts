@@ -53,7 +53,9 @@ export type Background =
   | { readonly kind: "named"; readonly colour: ColourName; readonly mentioned: true }
   | { readonly kind: "gradient"; readonly top: ColourName; readonly bottom: ColourName; readonly mentioned: true };
 
-export type Relation = "left" | "right" | "above" | "below" | "and";
+/** How the objects of a pair may stand; "and" says nothing of their places. */
+export const RELATIONS = ["left", "right", "above", "below", "and"] as const;
+export type Relation = (typeof RELATIONS)[number];
 
 /** What a caption says: the content of a scene without its geometry. */
 export interface SceneContent {
@@ -119,7 +121,12 @@ function objectPhrase(
   }
   const name = useAlias ? entry.aliases[Math.floor(alias * entry.aliases.length)] : entry.label;
   const words = [...adjectives, name].join(" ");
-  return bareName || (entry.article === "" && !useAlias) || name === "fries" ? words : `${articleOf(words)} ${words}`;
+  return bareName || (entry.article === "" && !useAlias) || isPlural(name) ? words : `${articleOf(words)} ${words}`;
+}
+
+/** Of the aliases, which bring no article with them as entries do, one is a plural. */
+function isPlural(alias: string): boolean {
+  return alias === "fries";
 }
 
 function backgroundPhrase(background: Background, random: SceneRandom): string {
@@ -148,6 +155,32 @@ function backgroundPhrase(background: Background, random: SceneRandom): string {
 
 /** The plain sentence of the retrieval test and of default sheets: "a red apple on a light blue background". */
 export function simplePrompt(entry: EmojiEntry, colour?: ColourName | "white"): string {
-  const name = entry.article === "" ? entry.label : `${entry.article} ${entry.label}`;
-  return colour === undefined ? name : `${name} on ${articleOf(colour)} ${colour} background`;
+  return nameOf(entry) + onColour(colour);
+}
+
+/** One thing by another of its names: "an apple". */
+export function aliasPrompt(alias: string): string {
+  return isPlural(alias) ? alias : `${articleOf(alias)} ${alias}`;
+}
+
+/** "three red apples on a light blue background"; with a count of 1 the plain sentence. */
+export function countPrompt(entry: EmojiEntry, count: number, colour?: ColourName | "white"): string {
+  return count === 1 ? simplePrompt(entry, colour) : `${NUMBER_WORDS[count]} ${entry.plural}${onColour(colour)}`;
+}
+
+/** "a fox to the left of cherries on a light blue background" */
+export function pairPrompt(
+  [first, second]: readonly [EmojiEntry, EmojiEntry],
+  relation: Relation,
+  colour?: ColourName | "white",
+): string {
+  return `${nameOf(first)} ${RELATION_PHRASES[relation][0]} ${nameOf(second)}${onColour(colour)}`;
+}
+
+function nameOf({ article, label }: EmojiEntry): string {
+  return article === "" ? label : `${article} ${label}`;
+}
+
+function onColour(colour: ColourName | "white" | undefined): string {
+  return colour === undefined ? "" : ` on ${articleOf(colour)} ${colour} background`;
 }

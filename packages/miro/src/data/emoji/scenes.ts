@@ -20,6 +20,7 @@ import {
   COLOUR_NAMES,
   describeScene,
   NAMED_COLOURS,
+  RELATIONS,
   type Relation,
   type Rgb,
   type SceneContent,
@@ -295,7 +296,7 @@ export class EmojiScenes {
       return random.chance(options.tint) && sprites[i].tintable ? tint : null;
     });
     const count = 2 + random.below(4);
-    const relation = random.pick(["left", "right", "above", "below", "and"] as const);
+    const relation = random.pick(RELATIONS);
     return {
       indices,
       content: {
