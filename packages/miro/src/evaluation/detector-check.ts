@@ -1,9 +1,11 @@
 /**
  * What the judges say of true renders: the ceiling of every figure that a model can get, and how often they say yes to what is not there.
  */
+import { noGrad, scope, tensor } from "@miro-t2i/torch";
+import type { Autoencoder } from "../autoencoder/index.js";
 import { EmojiScenes, type Scene, toRgb8 } from "../data/emoji/index.js";
 import { SceneRandom } from "../data/emoji/random.js";
-import type { RgbImage } from "../pipeline/pictures/images.js";
+import { type RgbImage, toRgb } from "../pipeline/pictures/images.js";
 import type { EmojiClassifier } from "./emoji-classifier.js";
 import { countObjects, isRightCount, isRightPair, locatePair, observe } from "./emoji-detector.js";
 import {
@@ -22,6 +24,8 @@ export interface DetectorCheckOptions {
   /** Side of the pictures; default 256, the bundled model's. */
   size?: number;
   seed?: number;
+  /** What the pictures go through before they are judged, for the ceiling of models that draw with it. */
+  autoencoder?: Autoencoder;
   onProgress?: (done: number, total: number) => void;
   signal?: AbortSignal;
 }
@@ -45,7 +49,7 @@ const OTHER_STREAM = 24;
 /** Counts and locates in renders of scenes on all backgrounds, undamaged, with true names. */
 export async function checkDetector(
   classifier: EmojiClassifier,
-  { pictures = 300, size = 256, seed = 0, onProgress, signal }: DetectorCheckOptions = {},
+  { pictures = 300, size = 256, seed = 0, autoencoder, onProgress, signal }: DetectorCheckOptions = {},
 ): Promise<DetectorCheck> {
   const { labels } = classifier.config;
   const load = (kinds: Record<string, number>) =>
@@ -76,7 +80,7 @@ export async function checkDetector(
   const several = await load({ one: 0.2, count: 0.8 });
   for (let i = 0; i < pictures; i++) {
     const scene = several.describe(i);
-    const observation = observe(draw(several, scene), classifier);
+    const observation = observe(draw(several, scene, autoencoder), classifier);
     const { label } = scene.entries[0]!;
     counts.push({ prompt: scene.caption, label, count: scene.count, counted: countObjects(observation, label) });
     if (isRightCount(countObjects(observation, other(scene)), scene.count)) otherCounted++;
@@ -87,7 +91,7 @@ export async function checkDetector(
   const two = await load({ pair: 1 });
   for (let i = 0; i < pictures; i++) {
     const scene = two.describe(i);
-    const observation = observe(draw(two, scene), classifier);
+    const observation = observe(draw(two, scene, autoencoder), classifier);
     const [first, second] = scene.entries.map(({ label }) => label) as [string, string];
     const relation = scene.relation!;
     const isRight = (a: string, b: string) => isRightPair(locatePair(observation, [a, b]), relation);
@@ -112,9 +116,15 @@ export async function checkDetector(
   };
 }
 
-function draw(scenes: EmojiScenes, scene: Scene): RgbImage {
+function draw(scenes: EmojiScenes, scene: Scene, autoencoder: Autoencoder | undefined): RgbImage {
   const { size } = scenes;
   const pixels = new Float32Array(3 * size * size);
   scenes.render(scene, pixels);
-  return { width: size, height: size, data: toRgb8(pixels, size) };
+  if (autoencoder === undefined) return { width: size, height: size, data: toRgb8(pixels, size) };
+  return noGrad(() =>
+    scope(() => {
+      const { mean } = autoencoder.encode(tensor(pixels, { shape: [1, 3, size, size] }));
+      return toRgb(autoencoder.decode(mean))[0]!;
+    }),
+  );
 }

@@ -2,8 +2,8 @@
 import { join } from "node:path";
 import { parseArgs } from "node:util";
 import { setNumThreads } from "@miro-t2i/torch";
-import type { VocabularySelection } from "../data/emoji/index.js";
-import { loadVocabulary } from "../data/emoji/index.js";
+import { loadAutoencoder } from "../autoencoder/index.js";
+import { loadVocabulary, type VocabularySelection } from "../data/emoji/index.js";
 import { InvalidInputError, invalid, MiroError } from "../errors.js";
 import { bundledModel } from "../pipeline/bundled.js";
 import { writeFileAtomic } from "../pipeline/files.js";
@@ -28,6 +28,7 @@ const HELP = `npm run evaluate:emoji -- [options]
   --reward-prompts N  prompts for each reward target (default 24)
   --check-detector    instead of all that: what the judge counts and finds in true renders, the most that a model can get
   --pictures N        renders of each kind for --check-detector (default 300)
+  --autoencoder DIR   with --check-detector: what the renders go through first (a model's: models/miro-emoji/vae)
   --best-of N         instead of all that: draw N pictures a name, and see whether the best by a scorer is the better one
   --by SCORER         the scorer of --best-of (default: clip_score)
   --clip-target T     with --best-of: the clip_score that is asked for (default 1); below ½ many pictures show something else
@@ -73,7 +74,13 @@ async function main(signal: AbortSignal): Promise<void> {
   const onProgress = progressLine();
   const common = { seed, onProgress, signal };
   if (values["check-detector"]) {
-    Object.assign(figures, await checkDetector(classifier, { ...common, ...(pictures && { pictures }) }));
+    const { autoencoder } = values;
+    const options = {
+      ...common,
+      ...(pictures !== undefined && { pictures }),
+      ...(autoencoder !== undefined && { autoencoder: loadAutoencoder(autoencoder) }),
+    };
+    Object.assign(figures, { autoencoder }, await checkDetector(classifier, options));
     process.stdout.write(save());
     return;
   }
@@ -136,6 +143,7 @@ function parse() {
         "reward-prompts": { type: "string" },
         "check-detector": { type: "boolean", default: false },
         pictures: { type: "string" },
+        autoencoder: { type: "string" },
         "best-of": { type: "string" },
         by: { type: "string", default: "clip_score" },
         "clip-target": { type: "string" },

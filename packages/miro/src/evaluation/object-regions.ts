@@ -28,6 +28,8 @@ export interface Segmented {
   image: RgbImage;
   /** Background colour of each row, RGB. */
   background: Float32Array;
+  /** Euclidean distance of each pixel from its background in 8-bit sRGB. */
+  contrast: Float32Array;
   /** 1 where something stands before the background. */
   mask: Uint8Array;
 }
@@ -35,9 +37,11 @@ export interface Segmented {
 /** Share of the side, at the left and the right edge, where the background of a row is looked up: no layout reaches there. */
 const EDGE = 0.03;
 /** A row's background is the median of rows within this share of the side, so that an object that touches the edge does not count. */
-const ROWS = 0.06;
-/** Euclidean distance in 8-bit sRGB from which a pixel is foreground. */
-const CONTRAST = 16;
+const ROWS = 0.1;
+/** Contrast from which a pixel is foreground. */
+const FAINT = 16;
+/** Contrast that a narrow gap does not reach that an autoencoder has blurred. */
+const STRONG = 64;
 /** Levels of the signed distance, shares of the side. */
 const LEVELS = [-0.03, -0.02, -0.012, -0.006, 0, 0.006, 0.012, 0.018, 0.024, 0.03, 0.04, 0.05];
 /** A piece whose longer edge is less than this share of the largest one's is a part of the object nearest to it. */
@@ -51,16 +55,22 @@ const CUT = [0.35, 0.65] as const;
 export function segment(image: RgbImage): Segmented {
   const { width, height, data } = image;
   const background = rowColours(image);
-  const mask = new Uint8Array(width * height);
+  const contrast = new Float32Array(width * height);
   for (let y = 0; y < height; y++) {
     for (let x = 0; x < width; x++) {
       const at = y * width + x;
       let squares = 0;
       for (let c = 0; c < 3; c++) squares += (data[3 * at + c]! - background[3 * y + c]!) ** 2;
-      if (squares > CONTRAST ** 2) mask[at] = 1;
+      contrast[at] = Math.sqrt(squares);
     }
   }
-  return { image, background, mask };
+  return { image, background, contrast, mask: above(contrast, FAINT) };
+}
+
+function above(contrast: Float32Array, threshold: number): Uint8Array {
+  const mask = new Uint8Array(contrast.length);
+  for (let at = 0; at < mask.length; at++) mask[at] = contrast[at]! > threshold ? 1 : 0;
+  return mask;
 }
 
 /** Background of each row: medians over the edges' pixels, then over the rows around it. */
@@ -94,23 +104,25 @@ function median(values: number[]): number {
   return values.length % 2 === 1 ? values[middle]! : (values[middle - 1]! + values[middle]!) / 2;
 }
 
-/** The different divisions of the family, finest first; none for an empty picture. */
-export function divisions({ image, mask }: Segmented): Division[] {
+/** The different divisions of the family; none for an empty picture. */
+export function divisions({ image, contrast, mask }: Segmented): Division[] {
   const { width, height } = image;
-  const signed = signedDistance(mask, width, height);
   const inside = new Uint8Array(width * height);
   const found: Division[] = [];
   const seen = new Set<string>();
-  for (const level of LEVELS) {
-    for (let at = 0; at < signed.length; at++) inside[at] = signed[at]! <= level * width ? 1 : 0;
-    const { owner, pieces } = components(inside, width, height);
-    const largest = Math.max(...pieces.map(longerEdge));
-    const kept = pieces.flatMap((piece, i) => (longerEdge(piece) >= PART * largest ? [i] : []));
-    if (kept.length === 0 || kept.length > MOST) continue;
-    const key = kept.map((i) => centre(pieces[i]!).map((value) => Math.round((value / width) * 16))).join(" ");
-    if (seen.has(key)) continue;
-    seen.add(key);
-    found.push(divide(mask, spread(owner, kept, width, height), kept.length, width));
+  for (const foreground of [mask, above(contrast, STRONG)]) {
+    const signed = signedDistance(foreground, width, height);
+    for (const level of LEVELS) {
+      for (let at = 0; at < signed.length; at++) inside[at] = signed[at]! <= level * width ? 1 : 0;
+      const { owner, pieces } = components(inside, width, height);
+      const largest = Math.max(...pieces.map(longerEdge));
+      const kept = pieces.flatMap((piece, i) => (longerEdge(piece) >= PART * largest ? [i] : []));
+      if (kept.length === 0 || kept.length > MOST) continue;
+      const key = kept.map((i) => centre(pieces[i]!).map((value) => Math.round((value / width) * 16))).join(" ");
+      if (seen.has(key)) continue;
+      seen.add(key);
+      found.push(divide(mask, spread(owner, kept, width, height), kept.length, width));
+    }
   }
   return found.filter(({ regions }) => regions.every((region) => region.right > region.left));
 }

@@ -30,13 +30,13 @@ interface Measure {
   of: (images: readonly RgbImage[], asked: readonly Asked[], classifier: EmojiClassifier) => number;
 }
 
-/** What each reward is held against. */
+/** What each reward is held against. Captions that are wrong in part have a part of `clip_score`, a wrong background too. */
 export const REWARD_MEASURES: Readonly<Record<string, Measure>> = {
   clip_score: {
-    name: "top-1 share",
+    name: "thing and background right",
     of: (images, asked, classifier) => {
       const judged = asked.map((one, i) => judge(images[i]!, one, classifier));
-      return shareOf(judged, ({ label, named }) => named[0] === label);
+      return shareOf(judged, ({ label, named, rightBackground }) => named[0] === label && rightBackground);
     },
   },
   sharpness: { name: "Laplacian energy", of: (images) => average(images, laplacianEnergy) },
@@ -86,7 +86,7 @@ function drawPanel(drawing: Drawing, left: number, reward: string, { measure, ta
   const up = (value: number) => y0 - (value / most) * (y0 - y1);
   drawing.words(reward, (x0 + x1) / 2, 14, { size: 13, bold: true, align: "centre" });
   drawing.words(measure, (x0 + x1) / 2, 32, { size: 11, colour: AXIS_COLOUR, align: "centre" });
-  for (const value of ticks(0, most, 4)) {
+  for (const value of ticks(0, most, 5)) {
     drawing.line(
       [
         [x0, up(value)],
