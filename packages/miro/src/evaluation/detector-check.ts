@@ -19,6 +19,8 @@ import {
 import { shareOf } from "./emoji-retrieval.js";
 
 export interface DetectorCheckOptions {
+  /** Names to show; default: all that the classifier knows. */
+  labels?: readonly string[];
   /** Scenes of one to five of a thing, and as many of pairs; default 300. */
   pictures?: number;
   /** Side of the pictures; default 256, the bundled model's. */
@@ -49,9 +51,16 @@ const OTHER_STREAM = 24;
 /** Counts and locates in renders of scenes on all backgrounds, undamaged, with true names. */
 export async function checkDetector(
   classifier: EmojiClassifier,
-  { pictures = 300, size = 256, seed = 0, autoencoder, onProgress, signal }: DetectorCheckOptions = {},
+  {
+    labels = classifier.config.labels,
+    pictures = 300,
+    size = 256,
+    seed = 0,
+    autoencoder,
+    onProgress,
+    signal,
+  }: DetectorCheckOptions = {},
 ): Promise<DetectorCheck> {
-  const { labels } = classifier.config;
   const load = (kinds: Record<string, number>) =>
     EmojiScenes.load({
       vocabulary: [...labels],

@@ -1,5 +1,6 @@
 import { dirname, join } from "node:path";
 import { describe, expect, it } from "vitest";
+import { loadVocabulary } from "../data/emoji/index.js";
 import { bundledModel } from "../pipeline/bundled.js";
 import type { RgbImage } from "../pipeline/pictures/images.js";
 import { checkDetector } from "./detector-check.js";
@@ -12,6 +13,7 @@ describe("the detector on true renders", () => {
   it("counts and finds what is there, and not what is not", async () => {
     const reports: number[] = [];
     const { counts, relations } = await checkDetector(classifier, {
+      labels: loadVocabulary("everyday").map(({ label }) => label),
       pictures: 20,
       size: 128,
       onProgress: (done) => reports.push(done),

@@ -20,7 +20,8 @@ import { sampleEvenly } from "./sampling.js";
 const HELP = `npm run evaluate:emoji -- [options]
   --model DIR         the model to test (default: the bundled one)
   --classifier DIR    the judge (default: models/emoji-classifier; made by: miro train recipes/emoji-classifier.yaml)
-  --output DIR        where result.json and the sheets go (default: runs/emoji-evaluation); written after each part
+  --output DIR        where result.json and the sheets go (default: runs/emoji-evaluation); written after each part;
+                      the other two modes write detector.json and best-of.json
   --parts LIST        of ${EVALUATION_PARTS.join(",")} (default: all)
   --names LIST        names to draw: everyday, animals, core (default: all that the judge knows)
   --limit N           at most N names in each part, chosen by the seed from all over the list
@@ -63,12 +64,16 @@ async function main(signal: AbortSignal): Promise<void> {
   if (threads !== undefined) setNumThreads(threads);
 
   const classifier = EmojiClassifier.fromPretrained(values.classifier);
+  const { names } = values;
+  const labels =
+    names === undefined ? classifier.config.labels : loadVocabulary(listNamed(names)).map(({ label }) => label);
   const startedAt = performance.now();
   const figures: Record<string, unknown> = { classifier: values.classifier, seed };
+  const file = values["check-detector"] ? "detector.json" : bestOf === undefined ? "result.json" : "best-of.json";
   const save = (): string => {
     figures.seconds = Math.round((performance.now() - startedAt) / 1000);
     const json = `${JSON.stringify(figures, null, 2)}\n`;
-    writeFileAtomic(join(values.output, "result.json"), json, { overwrite: true });
+    writeFileAtomic(join(values.output, file), json, { overwrite: true });
     return json;
   };
   const onProgress = progressLine();
@@ -77,6 +82,7 @@ async function main(signal: AbortSignal): Promise<void> {
     const { autoencoder } = values;
     const options = {
       ...common,
+      labels,
       ...(pictures !== undefined && { pictures }),
       ...(autoencoder !== undefined && { autoencoder: loadAutoencoder(autoencoder) }),
     };
@@ -91,9 +97,6 @@ async function main(signal: AbortSignal): Promise<void> {
   figures.model = model;
   figures.steps = steps ?? pipeline.defaultSteps;
   figures.guidanceScale = guidanceScale ?? pipeline.defaultGuidanceScale;
-  const { names } = values;
-  const labels =
-    names === undefined ? classifier.config.labels : loadVocabulary(listNamed(names)).map(({ label }) => label);
   const generate = {
     ...common,
     ...(steps !== undefined && { steps }),
