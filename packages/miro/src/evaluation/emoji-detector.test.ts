@@ -14,17 +14,17 @@ describe("the detector on true renders", () => {
     const reports: number[] = [];
     const { counts, relations } = await checkDetector(classifier, {
       labels: loadVocabulary("everyday").map(({ label }) => label),
-      pictures: 20,
+      pictures: 16,
       size: 128,
       onProgress: (done) => reports.push(done),
     });
-    expect(counts.counted).toBeGreaterThanOrEqual(0.9);
+    expect(counts.counted).toBeGreaterThanOrEqual(0.87);
     expect(counts.right).toBeGreaterThanOrEqual(0.85);
-    expect(counts.otherThing).toBeLessThanOrEqual(0.05);
+    expect(counts.otherThing).toBeLessThanOrEqual(0.1);
     expect(relations.right).toBeGreaterThanOrEqual(0.85);
     expect(relations.exchanged).toBe(0);
-    expect(relations.otherThing).toBeLessThanOrEqual(0.05);
-    expect(reports.at(-1)).toBe(40);
+    expect(relations.otherThing).toBeLessThanOrEqual(0.1);
+    expect(reports.at(-1)).toBe(32);
   });
 
   it("finds nothing in an empty picture", () => {
