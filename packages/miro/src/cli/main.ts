@@ -42,6 +42,7 @@ const COMMANDS: Record<string, Entry> = {
     load: () => import("./index-command.js"),
   },
   train: { summary: "train a model by a recipe", load: () => import("./train.js") },
+  launch: { summary: "submit a training to a SLURM cluster", load: () => import("./launch.js") },
   testbed: {
     summary: "check the prompts that runs draw for comparison, and compute their embeddings",
     load: () => import("./testbed.js"),

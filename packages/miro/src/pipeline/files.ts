@@ -15,12 +15,20 @@ export { readJson } from "../json-file.js";
  *
  * @param overwrite whether an existing file may be replaced; otherwise it is an error, also when the file appears
  *   while this one is being written
+ * @param mode who may read and write the file, by default what the umask leaves
  * @throws InvalidInputError when the file exists; MiroError naming the file when the disk refuses
  */
-export function writeFileAtomic(path: string, data: Uint8Array | string, { overwrite = false } = {}): void {
+export function writeFileAtomic(
+  path: string,
+  data: Uint8Array | string,
+  { overwrite = false, mode }: { overwrite?: boolean; mode?: number } = {},
+): void {
   createFolder(dirname(path), path);
   try {
-    writeFileAtomically(path, (write) => write(typeof data === "string" ? Buffer.from(data) : data), { overwrite });
+    writeFileAtomically(path, (write) => write(typeof data === "string" ? Buffer.from(data) : data), {
+      overwrite,
+      mode,
+    });
   } catch (error) {
     const reason = (error as Error).cause ?? error;
     if ((reason as NodeJS.ErrnoException).code === "EEXIST") throw existing(path);

@@ -15,6 +15,8 @@ export type Sink = (bytes: Uint8Array) => void;
 export interface AtomicWriteOptions {
   /** Whether it may be replaced (default true). */
   overwrite?: boolean;
+  /** Who may read and write it, as for `fs.open` (default 0o666, less the umask). */
+  mode?: number;
 }
 
 /**
@@ -26,12 +28,12 @@ export interface AtomicWriteOptions {
 export function writeFileAtomically(
   path: string,
   produce: (write: Sink) => void,
-  { overwrite = true }: AtomicWriteOptions = {},
+  { overwrite = true, mode }: AtomicWriteOptions = {},
 ): void {
   const temporary = beginFile(path);
   let written = 0;
   try {
-    const descriptor = fs.openSync(temporary, "wx");
+    const descriptor = fs.openSync(temporary, "wx", mode);
     try {
       produce((bytes) => {
         for (let done = 0; done < bytes.length; ) {

@@ -32,6 +32,24 @@ export function readEnvironment(path = ".env", processVariables: NodeJS.ProcessE
   };
 }
 
+/**
+ * What a job on another machine takes along: the variables of a `.env` file, those of the process whose names begin with `MIRO_`, and
+ * `LIBTORCH`. Those of the process win. So a job that begins again later does so with the settings it was submitted with.
+ */
+export function jobVariables(path = ".env", processVariables: NodeJS.ProcessEnv = process.env): Map<string, string> {
+  const environment = readEnvironment(path, processVariables);
+  const names = [
+    ...readEnvFile(path).keys(),
+    ...Object.keys(processVariables).filter((name) => /^MIRO_\w+$|^LIBTORCH$/.test(name)),
+  ];
+  return new Map(
+    [...new Set(names)].sort().flatMap((name) => {
+      const variable = environment(name);
+      return variable === undefined ? [] : [[name, variable.value]];
+    }),
+  );
+}
+
 /** What is known of the machines at a site. */
 export interface SiteSettings {
   /** `MIRO_DATA_DIR`: folder with `cc12m/train`, `cc12m/val` and `laion_aesthetics_6.0`. */

@@ -3,7 +3,7 @@ import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
 import { afterAll, describe, expect, it } from "vitest";
 import { parse as parseYaml } from "yaml";
-import { readEnvironment, siteSettings } from "./environment.js";
+import { jobVariables, readEnvironment, siteSettings } from "./environment.js";
 import { nearest } from "./nearest.js";
 import { loadRecipe, parseRecipe, recipeToJson } from "./recipe.js";
 import { composeRecipe } from "./recipe-source.js";
@@ -180,6 +180,23 @@ describe("site settings", () => {
     expect(siteSettings(env(text, { MIRO_DATA_DIR: "/other" })).dataDir).toBe("/other");
     expect(env(text)("MIRO_DATA_DIR")).toMatchObject({ origin: expect.stringMatching(/site\.env:2$/) });
     expect(siteSettings(readEnvironment(join(folder, "absent.env"), {})).dataDir).toBeUndefined();
+  });
+
+  it("go with a job as they are when it is submitted, and nothing else of the environment does", () => {
+    const path = join(folder, "job.env");
+    writeFileSync(path, "MIRO_DATA_DIR=/data\nHF_HOME=/cache\nMIRO_SLURM_PARTITION=\n");
+    const variables = jobVariables(path, {
+      MIRO_DATA_DIR: "/other",
+      LIBTORCH: "/torch",
+      HOME: "/home",
+      MIRO_CACHE: "/c",
+    });
+    expect(Object.fromEntries(variables)).toEqual({
+      HF_HOME: "/cache",
+      LIBTORCH: "/torch",
+      MIRO_CACHE: "/c",
+      MIRO_DATA_DIR: "/other",
+    });
   });
 
   it.each([

@@ -1,0 +1,158 @@
+/**
+ * What `miro launch` submits: the recipe is put together and checked as `miro train` does it, for every task of an array, and all paths are made
+ * absolute, before anything is written.
+ */
+import { join, resolve } from "node:path";
+import { fileURLToPath } from "node:url";
+import { z } from "zod";
+import { InvalidInputError, invalid } from "../../errors.js";
+import { field, parseOptions } from "../../options.js";
+import { pretrainingOf } from "../emoji/recipes.js";
+import { type Environment, readEnvironment, siteSettings } from "../recipes/environment.js";
+import { parseRecipe, type Recipe } from "../recipes/recipe.js";
+import { composeRecipe } from "../recipes/recipe-source.js";
+import { arrayTasks } from "./array.js";
+import type { Job } from "./job-script.js";
+import { limitSeconds } from "./time-limit.js";
+
+const count = z.int().positive();
+
+/** Options of {@link planJob}. */
+export const launchOptionsSchema = z.strictObject({
+  recipe: field(z.string().min(1), "the name or file of a recipe", "name or file of the recipe"),
+  overrides: field(z.array(z.string()).default([]), "key=value", "values that replace those of the recipe"),
+  output: field(z.string().min(1).optional(), "a path", "folder of the run (default: runs/NAME)"),
+  partition: field(
+    z.string().min(1).optional(),
+    "the name of a partition",
+    "partition to submit to (default: MIRO_SLURM_PARTITION)",
+  ),
+  time: field(
+    z
+      .string()
+      .refine((text) => limitSeconds(text) !== null)
+      .optional(),
+    "a time above 0 as minutes, H:M:S or D-H:M:S",
+    "time limit of the job, as minutes, H:M:S or D-H:M:S (default: the partition's)",
+  ),
+  signalBefore: field(
+    count.max(65535).default(180),
+    "seconds from 1 to 65535",
+    "seconds before the limit at which the run stores a checkpoint and stops",
+  ),
+  cpusPerTask: field(count.default(8), "an integer of at least 1", "CPUs, and threads, of each process"),
+  array: field(
+    z.array(z.string()).default([]),
+    "key=value,value,…",
+    "an array with one task for each value; repeat it for all combinations",
+  ),
+  maxSimultaneous: field(count.optional(), "an integer of at least 1", "tasks of the array that run at the same time"),
+  dependency: field(z.string().min(1).optional(), "a dependency of sbatch", "what to wait for, as afterok:JOB"),
+  sbatch: field(
+    z.array(z.string().regex(/^-[^\r\n]*$/)).default([]),
+    "an option of sbatch, as --account=x",
+    "another option of sbatch; repeat it for more",
+  ),
+  allowChanges: field(
+    z.boolean().default(false),
+    "true or false",
+    "continue even though the recipe has changed in values that decide what the run computes",
+  ),
+});
+
+/** Options of {@link planJob}, defaults left out. */
+export type LaunchOptions = z.input<typeof launchOptionsSchema>;
+
+/** What a user calls the options. */
+export const LAUNCH_OPTION_NAMES = {
+  recipe: "RECIPE",
+  output: "--output",
+  partition: "--partition",
+  time: "--time",
+  signalBefore: "--signal-before",
+  cpusPerTask: "--cpus-per-task",
+  array: "--array",
+  maxSimultaneous: "--max-simultaneous",
+  dependency: "--dependency",
+  sbatch: "--sbatch",
+};
+
+/** A job, and the folder that its script is kept in. */
+export interface JobPlan {
+  job: Job;
+  folder: string;
+}
+
+/**
+ * Checks everything and decides what is submitted; writes nothing.
+ * @throws InvalidInputError naming the option, or the place in the recipe, that is wrong
+ */
+export function planJob(input: LaunchOptions, environment: Environment = readEnvironment()): JobPlan {
+  const options = parseOptions(launchOptionsSchema, input, LAUNCH_OPTION_NAMES);
+  const { signalBefore, time, array, maxSimultaneous, overrides } = options;
+  const limit = time === undefined ? null : limitSeconds(time);
+  if (limit !== null && signalBefore >= limit)
+    invalid("--signal-before", `less than the ${limit} seconds of --time`, signalBefore);
+  if (maxSimultaneous !== undefined && array.length === 0)
+    throw new InvalidInputError("--max-simultaneous: needs --array");
+
+  const tasks = arrayTasks(array).map((task) => {
+    const words = [...overrides, ...task.overrides];
+    return { ...task, words, ...readRecipe(options.recipe, words, environment) };
+  });
+  const { recipe, path } = tasks[0]!;
+  const size = sizeOf(recipe);
+  const other = tasks.find((task) => sizeOf(task.recipe) !== size);
+  if (other !== undefined)
+    throw new InvalidInputError(
+      `--array: all tasks of an array get the same machines; ${tasks[0]!.words.join(" ")} asks for ${size}, ${other.words.join(" ")} for ${sizeOf(other.recipe)}`,
+    );
+
+  const site = siteSettings(environment);
+  const partition = options.partition ?? site.slurmPartition;
+  if (partition === undefined)
+    throw new InvalidInputError(
+      "--partition: missing; name one, or set MIRO_SLURM_PARTITION in the environment or .env",
+    );
+  const output = resolve(options.output ?? join("runs", recipe.name));
+  const folder = join(output, "slurm");
+  const { devices, numNodes, device } = recipe.trainer;
+  return {
+    folder,
+    job: {
+      name: recipe.name,
+      partition,
+      nodes: numNodes,
+      tasksPerNode: devices,
+      cpusPerTask: options.cpusPerTask,
+      gpusPerNode: device.startsWith("cuda") ? devices : 0,
+      time,
+      signalBefore,
+      dependency: options.dependency,
+      sbatch: options.sbatch,
+      maxSimultaneous,
+      logs: resolve(site.slurmOutputDir),
+      workingDirectory: resolve("."),
+      environmentFile: join(folder, "environment.sh"),
+      node: process.execPath,
+      miro: fileURLToPath(new URL("../../../bin/miro.mjs", import.meta.url)),
+      isArray: array.length > 0,
+      runs: tasks.map((task) => ({
+        output: join(output, task.folder),
+        arguments: [resolve(path), ...task.words, ...(options.allowChanges ? ["--allow-changes"] : [])],
+      })),
+    },
+  };
+}
+
+function readRecipe(name: string, overrides: readonly string[], environment: Environment) {
+  const { json, path, origins } = composeRecipe(name, overrides, environment);
+  if (pretrainingOf(json) !== null)
+    throw new InvalidInputError(`${path}: miro launch is for recipes of the diffusion network`);
+  return { recipe: parseRecipe(json, path, origins), path };
+}
+
+/** What a recipe asks of a cluster. */
+function sizeOf({ trainer: { devices, numNodes, device } }: Recipe): string {
+  return `${numNodes} × ${devices} of ${device.replace(/:.*/, "")}`;
+}
