@@ -1,0 +1,242 @@
+import { execFileSync, spawn } from "node:child_process";
+import {
+  chmodSync,
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readFileSync,
+  rmSync,
+  symlinkSync,
+  writeFileSync,
+} from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { setTimeout as sleep } from "node:timers/promises";
+import fc from "fast-check";
+import { afterAll, describe, expect, it } from "vitest";
+import { type Job, jobScript } from "./job-script.js";
+import { directiveValue, shellWord } from "./quoting.js";
+
+const root = mkdtempSync(join(tmpdir(), "miro job's $HOME "));
+afterAll(() => rmSync(root, { recursive: true, force: true }));
+
+const HOSTILE = [
+  "name=it's",
+  'name="quoted"',
+  "name=$HOME `id` $(id)",
+  "name=a\nexit 3\r\n#SBATCH --time=1",
+  "name=\\ \\n \\'",
+  "name=!! *?[a] ~ {a,b}; & | > <",
+  "",
+  "ünï-名\u{1f98a}\t\x07",
+];
+
+/** A folder with `srun` and `scontrol` that note how they were called, and a job that finds them. */
+function fakeCluster(name: string, change: Partial<Job> = {}) {
+  const folder = join(root, name);
+  const bin = join(folder, "bin");
+  const output = join(folder, "run");
+  mkdirSync(bin, { recursive: true });
+  mkdirSync(join(output, "checkpoints"), { recursive: true });
+  const command = (file: string, body: string) => {
+    writeFileSync(join(bin, file), `#!/bin/bash\n${body}`);
+    chmodSync(join(bin, file), 0o755);
+  };
+  // Ends with $ENDS at once, or waits for the signal and then ends so; $STORES names the checkpoint that it leaves.
+  command(
+    "srun",
+    `printf '%s\\0' "$@" > "$NOTES/srun"
+env > "$NOTES/environment"
+stop() { [ -z "$STORES" ] || ln -sfn "$STORES" "$NOTES/run/checkpoints/last"; exit "$ENDS"; }
+[ -z "$WAITS" ] && stop
+trap stop USR1
+touch "$NOTES/waiting"
+for _ in {1..1000}; do sleep 0.01; done`,
+  );
+  command("scontrol", 'if [ "$1" = show ]; then printf "node7\\nnode8\\n"; else echo "$@" >> "$NOTES/scontrol"; fi');
+  const environmentFile = join(folder, "environment.sh");
+  writeFileSync(environmentFile, `SETTING=${shellWord("a 'b' $c")}\n`);
+  const job: Job = {
+    name: "tiny",
+    partition: "gpu",
+    nodes: 2,
+    tasksPerNode: 4,
+    cpusPerTask: 3,
+    gpusPerNode: 4,
+    signalBefore: 180,
+    sbatch: [],
+    logs: folder,
+    workingDirectory: folder,
+    environmentFile,
+    node: "/usr/bin/node",
+    miro: "/opt/miro.mjs",
+    isArray: false,
+    runs: [{ output, arguments: ["/recipes/tiny.yaml", ...HOSTILE] }],
+    ...change,
+  };
+  const script = join(folder, "job.sh");
+  writeFileSync(script, jobScript(job));
+  const read = (file: string) => (existsSync(join(folder, file)) ? readFileSync(join(folder, file), "utf8") : "");
+  return { folder, bin, output, script, read };
+}
+
+interface Course {
+  /** Exit code of srun. */
+  ends: number;
+  /** Whether SLURM's warning comes, and srun waits for it. */
+  warned?: boolean;
+  /** The checkpoint that the ranks leave. */
+  stores?: string;
+  env?: NodeJS.ProcessEnv;
+}
+
+async function runJob(cluster: ReturnType<typeof fakeCluster>, { ends, warned = false, stores = "", env }: Course) {
+  const child = spawn("bash", [cluster.script], {
+    stdio: ["ignore", "pipe", "pipe"],
+    env: {
+      PATH: `${cluster.bin}:${process.env.PATH}`,
+      NOTES: cluster.folder,
+      ENDS: String(ends),
+      STORES: stores,
+      WAITS: warned ? "1" : "",
+      SLURM_JOB_ID: "1234",
+      SLURM_JOB_NODELIST: "node[7-8]",
+      ...env,
+    },
+  });
+  let stderr = "";
+  child.stderr.on("data", (data) => {
+    stderr += data;
+  });
+  const ended = new Promise<number | null>((done) => child.on("close", done));
+  if (warned) {
+    while (!existsSync(join(cluster.folder, "waiting"))) await sleep(10);
+    child.kill("SIGUSR1");
+  }
+  const code = await ended;
+  return { code, stderr, requeued: cluster.read("scontrol").trim() };
+}
+
+describe("the words of a job script", () => {
+  it("mean for bash what they were, whatever is in them", () => {
+    const text = fc.string({ unit: "binary-ascii", maxLength: 20 }).map((s) => s.replaceAll("\0", ""));
+    const words = [...HOSTILE, ...fc.sample(text, 300), ..."'\"\\$`!*?[]{}()<>|&;#~ \t\n\r\x7f%=-"];
+    const said = execFileSync("bash", ["--norc", "-c", `printf '%s\\0' ${words.map(shellWord).join(" ")}`], {
+      env: {},
+    });
+    expect(said.toString().split("\0").slice(0, -1)).toEqual(words);
+  });
+
+  it("stand on one line each", () => {
+    for (const word of HOSTILE) expect(shellWord(word)).not.toMatch(/[\n\r]/);
+  });
+
+  it("refuses a line break where SLURM reads, which could begin another directive", () => {
+    expect(() => directiveValue("gpu\n#SBATCH --uid=0", "--partition")).toThrow(/--partition: expected a text without/);
+  });
+});
+
+describe("a job script", () => {
+  it("is valid bash with any values", () => {
+    const runs = HOSTILE.map((word, i) => ({ output: join(root, String(i), word), arguments: [word] }));
+    for (const change of [{}, { isArray: true, runs, maxSimultaneous: 2 }]) {
+      const { script } = fakeCluster("syntax", change);
+      expect(execFileSync("bash", ["-n", script]).toString()).toBe("");
+    }
+  });
+
+  it("has its directives before its first command, with SLURM's placeholders only where it means them", () => {
+    const directives = (change: Partial<Job>) => {
+      const text = readFileSync(fakeCluster("directives", { logs: '/logs/100% "x"', ...change }).script, "utf8");
+      const lines = text.split("\n");
+      expect(lines.slice(1, lines.indexOf("")).every((line) => line.startsWith("#SBATCH "))).toBe(true);
+      return lines.filter((line) => line.startsWith("#SBATCH ")).map((line) => line.slice("#SBATCH --".length));
+    };
+    const once = directives({ time: "1-0", dependency: "afterok:7", sbatch: ["--account=x"] });
+    expect(once).toEqual([
+      ...["job-name=tiny", "partition=gpu", "nodes=2", "ntasks-per-node=4", "cpus-per-task=3", "gres=gpu:4"],
+      ...["time=1-0", "signal=B:USR1@180", "requeue", "open-mode=append", 'output="/logs/100%% \\"x\\"/tiny-%j.log"'],
+      ...["dependency=afterok:7", "account=x"],
+    ]);
+    const runs = [1, 2, 3].map((i) => ({ output: `/runs/${i}`, arguments: [] }));
+    const array = directives({ gpusPerNode: 0, isArray: true, runs, maxSimultaneous: 2 });
+    expect(array).toContain("array=0-2%2");
+    expect(array).toContain('output="/logs/100%% \\"x\\"/tiny-%A_%a.log"');
+    expect(array.filter((text) => /^(gres|time|dependency)/.test(text))).toEqual([]);
+  });
+
+  it("starts the ranks with the arguments as they were given, the settings, and a place to meet", async () => {
+    const cluster = fakeCluster("starts");
+    expect(await runJob(cluster, { ends: 0 })).toEqual({ code: 0, stderr: "", requeued: "" });
+    const words = cluster.read("srun").split("\0").slice(0, -1);
+    expect(words).toEqual([
+      ...["--kill-on-bad-exit=1", "--cpus-per-task=3", "--export=ALL", "/usr/bin/node", "/opt/miro.mjs", "train"],
+      ...["/recipes/tiny.yaml", ...HOSTILE, "--output", cluster.output, "--resume"],
+    ]);
+    const environment = cluster.read("environment").split("\n");
+    expect(environment).toEqual(
+      expect.arrayContaining(["MASTER_ADDR=node7", "OMP_NUM_THREADS=3", "SETTING=a 'b' $c", `PWD=${cluster.folder}`]),
+    );
+  });
+
+  it("meets at another port in the next job, and when it begins again", async () => {
+    const cluster = fakeCluster("port");
+    const ports = [];
+    for (const [job, restart] of [
+      ["1234", "0"],
+      ["1234", "1"],
+      ["1235", "0"],
+      ["4294901760", "2"],
+    ]) {
+      await runJob(cluster, { ends: 0, env: { SLURM_JOB_ID: job, SLURM_RESTART_COUNT: restart } });
+      ports.push(Number(/^MASTER_PORT=(\d+)$/m.exec(cluster.read("environment"))?.[1]));
+    }
+    expect(new Set(ports).size).toBe(ports.length);
+    for (const port of ports) expect(port >= 10000 && port < 30000).toBe(true);
+  });
+
+  it("goes back into the queue when it was warned and has stored something new", async () => {
+    const cluster = fakeCluster("requeue");
+    symlinkSync("step_00000001", join(cluster.output, "checkpoints/last"));
+    const course = { ends: 130, warned: true, stores: "step_00000002" };
+    expect(await runJob(cluster, course)).toMatchObject({ code: 130, requeued: "requeue 1234" });
+  });
+
+  it("puts only its own task of an array back", async () => {
+    const runs = ["a", "b"].map((name) => ({ output: join(root, "array", "run"), arguments: [name] }));
+    const cluster = fakeCluster("array", { isArray: true, runs });
+    const env = { SLURM_ARRAY_JOB_ID: "1234", SLURM_ARRAY_TASK_ID: "1" };
+    const { requeued } = await runJob(cluster, { ends: 130, warned: true, stores: "step_00000002", env });
+    expect(requeued).toBe("requeue 1234_1");
+    expect(cluster.read("srun").split("\0")).toContain("b");
+  });
+
+  it("does not go back when a whole time limit brought no new checkpoint", async () => {
+    const cluster = fakeCluster("no-progress");
+    symlinkSync("step_00000001", join(cluster.output, "checkpoints/last"));
+    const { code, stderr, requeued } = await runJob(cluster, { ends: 130, warned: true, stores: "step_00000001" });
+    expect({ code, requeued }).toEqual({ code: 1, requeued: "" });
+    expect(stderr).toMatch(/no step was done within the time limit; give the job more --time/);
+  });
+
+  it.each([
+    ["failed", { ends: 1 }, 1],
+    ["refused", { ends: 2 }, 2],
+    // What srun makes of one rank that fails and another that is then told to stop.
+    ["stopped without a warning", { ends: 130, stores: "step_00000002" }, 130],
+    ["failed while it stopped", { ends: 1, warned: true, stores: "step_00000002" }, 1],
+    ["finished although it was warned", { ends: 0, warned: true, stores: "step_00000002" }, 0],
+  ])("passes the exit code on and stays out of the queue when the training %s", async (name, course, code) => {
+    expect(await runJob(fakeCluster(name), course)).toMatchObject({ code, requeued: "" });
+  });
+
+  it("trains nothing when its settings are gone", async () => {
+    const cluster = fakeCluster("gone");
+    rmSync(join(cluster.folder, "environment.sh"));
+    expect(await runJob(cluster, { ends: 0 })).toMatchObject({
+      code: 1,
+      stderr: expect.stringMatching(/environment\.sh/),
+    });
+    expect(cluster.read("srun")).toBe("");
+  });
+});
