@@ -210,6 +210,8 @@ export async function trainProcess(
       first && finished && source.constants
         ? exportRelease({ recipe, output: join(output, "export"), trainer, constants: source.constants })
         : null;
+    // Whoever has started the processes may end all of them some time after the first has gone; so none goes before rank 0 has stored all.
+    await world?.meet();
     return { finished, step: trainer.step, checkpoint: listCheckpoints(checkpoints).at(-1)?.path ?? null, exported };
   } finally {
     await writer.close();

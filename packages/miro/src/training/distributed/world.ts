@@ -79,6 +79,11 @@ export class World {
       throw new InvalidInputError(`${what} on rank ${this.rank} of ${this.worldSize} is not that of every other rank`);
   }
 
+  /** Waits until all processes have come here. */
+  async meet(): Promise<void> {
+    await this.group.barrier();
+  }
+
   /** Rank 0 first, then the others: what it makes, they find. */
   async firstRankFirst<T>(body: () => Promise<T>): Promise<T> {
     if (this.rank !== 0) await this.group.barrier();
