@@ -125,6 +125,9 @@ export {
 } from "./rewards/index.js";
 export { T5Encoder } from "./text/t5.js";
 export { type EncodeBatchOptions, type EncodedBatch, Tokenizer } from "./text/tokenizer.js";
+export { type Job, type JobRun, jobScript } from "./training/cluster/job-script.js";
+export { type JobPlan, type LaunchOptions, planJob } from "./training/cluster/plan.js";
+export { type SubmittedJob, submitJob } from "./training/cluster/submission.js";
 export { Ema, type EmaOptions, emaName } from "./training/ema.js";
 export {
   type CurveSummary,

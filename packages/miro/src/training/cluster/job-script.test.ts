@@ -170,7 +170,15 @@ describe("a job script", () => {
     expect(await runJob(cluster, { ends: 0 })).toEqual({ code: 0, stderr: "", requeued: "" });
     const words = cluster.read("srun").split("\0").slice(0, -1);
     expect(words).toEqual([
-      ...["--kill-on-bad-exit=1", "--cpus-per-task=3", "--export=ALL", "/usr/bin/node", "/opt/miro.mjs", "train"],
+      ...[
+        "--kill-on-bad-exit=0",
+        "--wait=60",
+        "--cpus-per-task=3",
+        "--export=ALL",
+        "/usr/bin/node",
+        "/opt/miro.mjs",
+        "train",
+      ],
       ...["/recipes/tiny.yaml", ...HOSTILE, "--output", cluster.output, "--resume"],
     ]);
     const environment = cluster.read("environment").split("\n");
@@ -222,7 +230,6 @@ describe("a job script", () => {
   it.each([
     ["failed", { ends: 1 }, 1],
     ["refused", { ends: 2 }, 2],
-    // What srun makes of one rank that fails and another that is then told to stop.
     ["stopped without a warning", { ends: 130, stores: "step_00000002" }, 130],
     ["failed while it stopped", { ends: 1, warned: true, stores: "step_00000002" }, 1],
     ["finished although it was warned", { ends: 0, warned: true, stores: "step_00000002" }, 0],

@@ -4,7 +4,11 @@
  *
  * Before its time limit SLURM sends SIGUSR1 to the script, which hands it to the processes (by way of `srun`); they store a checkpoint and
  * end with 130, and the job goes back into the queue. The script gets the signal, not the processes directly, because it must know
- * why they have ended: 130 is also what is left of the others when one of them fails or when the job is cancelled.
+ * why they have ended: 130 is also how they end when the job is cancelled.
+ *
+ * The processes end at slightly different times. When one fails, the others notice; what hangs is ended by `srun` a minute after the first has
+ * gone (`--wait`). `--kill-on-bad-exit` would take the first that has stored and ended with 130 for a failure and kill the rest, so
+ * that neither their exit codes nor that of a failure could be told from the kill.
  */
 import { directiveValue, patternPath, shellWord } from "./quoting.js";
 
@@ -70,7 +74,7 @@ export MASTER_ADDR MASTER_PORT OMP_NUM_THREADS=${job.cpusPerTask}
 newest() { readlink -- "$run/checkpoints/last"; }
 before=$(newest)
 
-srun --kill-on-bad-exit=1 --cpus-per-task=${job.cpusPerTask} --export=ALL \\
+srun --kill-on-bad-exit=0 --wait=60 --cpus-per-task=${job.cpusPerTask} --export=ALL \\
   ${shellWord(job.node)} ${shellWord(job.miro)} train "$@" --output "$run" --resume &
 step=$!
 warned=0
