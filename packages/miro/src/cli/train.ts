@@ -1,6 +1,7 @@
 /** `miro train`: trains a model by a recipe, or shows what the recipe is. */
 import { join } from "node:path";
 import { InterruptedError, InvalidInputError, MiroError } from "../errors.js";
+import { rankPlaceOf } from "../training/distributed/rank-place.js";
 import { pretrainingOf } from "../training/emoji/recipes.js";
 import { type Progress, ProgressLine } from "../training/logging/logging.js";
 import { dryRun } from "../training/recipes/dry-run.js";
@@ -84,24 +85,26 @@ async function plan({ json, path, origins }: ComposedRecipe, flags: Flags, { std
 async function train({ json, path, origins }: ComposedRecipe, flags: Flags, context: CliContext): Promise<void> {
   const pretrain = pretrainingOf(json);
   const recipe = pretrain === null ? parseRecipe(json, path, origins) : null;
+  // Of processes that a launcher has started, the first tells how it goes; all tell what is wrong.
+  const first = (rankPlaceOf(process.env)?.rank ?? 0) === 0;
   const progress = new ProgressLine({ isTTY: context.interactive, write: context.stderr });
   const surroundings = {
     output: flags.output ?? join("runs", recipe?.name ?? String(json.name)),
     resume: flags.resume ?? false,
     allowChanges: flags.allowChanges ?? false,
     signal: context.signal,
-    onProgress: (now: Progress) => progress.update(now),
+    ...(first && { onProgress: (now: Progress) => progress.update(now) }),
     onMessage: (message: string) => progress.say(message),
   };
   const result = await (recipe === null
     ? pretrain!(json, path, surroundings)
     : runTraining({ recipe, ...surroundings })
   ).finally(() => progress.end());
-  if (flags.json) context.stdout(`${JSON.stringify(result)}\n`);
+  if (flags.json && first) context.stdout(`${JSON.stringify(result)}\n`);
   if (!result.finished) {
-    context.stderr(`stopped at step ${result.step}; continue with --resume\n`);
+    if (first) context.stderr(`stopped at step ${result.step}; continue with --resume\n`);
     // Of several processes any may have been asked, not only this one.
     throw new InterruptedError(`stopped at step ${result.step}`);
   }
-  if (!flags.json) context.stderr(`done: ${result.exported ?? result.checkpoint}\n`);
+  if (!flags.json && first) context.stderr(`done: ${result.exported ?? result.checkpoint}\n`);
 }
