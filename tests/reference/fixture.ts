@@ -142,7 +142,7 @@ export function relativeError(actual: Tensor, expected: Tensor): number {
  * The values of a tensor that a recording kept of it: all, or of a large one in a compact recording every k-th.
  * @returns the shape of `kept`
  */
-export function thinned(full: Tensor, kept: Tensor, info: RecordedInfo): Tensor {
-  if (info.compact === undefined || full.numel <= info.compact) return full.reshape(...kept.shape);
-  return full.flatten().slice(0, 0, null, Math.ceil(full.numel / info.compact));
+export function thinned(full: Tensor, kept: Tensor, { compact }: Pick<RecordedInfo, "compact">): Tensor {
+  if (compact === undefined || full.numel <= compact) return full.reshape(...kept.shape);
+  return full.flatten().slice(0, 0, null, Math.ceil(full.numel / compact));
 }

@@ -58,14 +58,17 @@ CORPUS = PROMPTS + [
 ]
 
 
+def thinned(v, count):
+    """At most `count` values of a tensor at even distances; a smaller tensor as it is."""
+    return v.flatten()[::-(-v.numel() // count)] if v.numel() > count else v
+
+
 def compacted(rec):
     """The recording with the tensors that are as large as the network thinned out."""
     prefixes = ("net.grad.", "train.final.", "train.ema.", "train_reweighted.final.", "train_reweighted.ema.")
     inputs = tuple(f"net.grad.{k}" for k in ("y", "gamma", "embeddings", "mask", "previous", "reward.", "F", "z"))
 
-    def thin(v):
-        return v.flatten()[::-(-v.numel() // COMPACT_VALUES)] if v.numel() > COMPACT_VALUES else v
-    return {k: thin(v) if k.startswith(prefixes) and not k.startswith(inputs) else v for k, v in rec.items()}
+    return {k: thinned(v, COMPACT_VALUES) if k.startswith(prefixes) and not k.startswith(inputs) else v for k, v in rec.items()}
 
 
 def allow_missing_torchvision():
@@ -77,6 +80,16 @@ def allow_missing_torchvision():
         stub = types.ModuleType("torchvision")
         stub.__spec__ = importlib.machinery.ModuleSpec("torchvision", None)
         sys.modules["torchvision"] = stub
+
+
+def parameter_groups(net, pre, weight_decay):
+    """The optimiser's groups of the published configuration: norms, embeddings and biases of the network in the second one."""
+    from miro.models.networks.rin import RMSNorm
+    plain = {f"{m}.{p}" if m else p for m, module in net.named_modules() if isinstance(module, (torch.nn.LayerNorm, torch.nn.Embedding, RMSNorm))
+             for p, _ in module.named_parameters(recurse=False)}
+    plain |= {k for k, _ in net.named_parameters() if "bias" in k}
+    return [{"params": [p for k, p in net.named_parameters() if k not in plain] + list(pre.parameters()), "weight_decay": weight_decay, "layer_adaptation": True},
+            {"params": [p for k, p in net.named_parameters() if k in plain], "weight_decay": 0.0, "layer_adaptation": False}]
 
 
 def build_tokenizer(out: Path):

@@ -12,7 +12,7 @@ import argparse, collections, copy, hashlib, json, os
 
 import torch
 
-from make_reference import allow_missing_torchvision
+from make_reference import allow_missing_torchvision, parameter_groups
 
 NETWORK = dict(data_size=4, num_input_channels=4, label_dim=6, num_cond_tokens=5, data_dim=8, num_latents=4, latents_dim=16,
                num_processing_layers=1, num_blocks=1, patch_size=2, read_write_heads=2, compute_heads=2, use_cond_rin_block=True,
@@ -28,7 +28,7 @@ def main():
     folder = ap.parse_args().folder
     os.makedirs(folder, exist_ok=True)
     allow_missing_torchvision()
-    from miro.models.networks.rin import CADRINTextCond, RMSNorm
+    from miro.models.networks.rin import CADRINTextCond
     from miro.models.preconditioning import FlowPrecond
     from miro.utils.lr_scheduler import WarmupCosineDecayLR
     from miro.utils.optimizers import Lamb
@@ -38,12 +38,7 @@ def main():
     pre = FlowPrecond(num_latents=NETWORK["num_latents"], latents_dim=NETWORK["latents_dim"], sigma_data=0.5)
     averages = {("ema_network" if i == 0 else "ema_network_" + str(d).replace(".", "_")): copy.deepcopy(net).requires_grad_(False) for i, d in enumerate(DECAYS)}
 
-    # The groups of the published configuration: norms, embeddings and biases of the network in the second one.
-    plain = {f"{m}.{p}" if m else p for m, module in net.named_modules() if isinstance(module, (torch.nn.LayerNorm, torch.nn.Embedding, RMSNorm))
-             for p, _ in module.named_parameters(recurse=False)}
-    plain |= {k for k, _ in net.named_parameters() if "bias" in k}
-    groups = [{"params": [p for k, p in net.named_parameters() if k not in plain] + list(pre.parameters()), "weight_decay": 0.01, "layer_adaptation": True},
-              {"params": [p for k, p in net.named_parameters() if k in plain], "weight_decay": 0.0, "layer_adaptation": False}]
+    groups = parameter_groups(net, pre, weight_decay=0.01)
     opt = Lamb(groups, lr=1e-3, betas=(0.9, 0.999), weight_decay=0.01, eps=1e-8, decouple=False)
     sched = WarmupCosineDecayLR(opt, warmup_steps=5, total_steps=100, rate=0.8)
     trained = {f"network.{k}": p for k, p in net.named_parameters() if p.requires_grad}
