@@ -5,6 +5,7 @@ import { cpus, platform, release, totalmem } from "node:os";
 import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { buildInfo, getNumThreads } from "@miro-t2i/torch";
+import type { PrecisionName } from "miro-t2i";
 
 export interface BenchOptions {
   /** `full` or `tiny`: which network is measured. */
@@ -17,6 +18,10 @@ export interface BenchOptions {
   device: string;
   /** Pictures at a time, one measurement for each. */
   batches: number[];
+  /** Measured steps of each training. */
+  steps: number;
+  /** What is trained in. */
+  precision: PrecisionName;
   /** Name of the result file. */
   name: string;
   /** The command line, for the record. */

@@ -128,7 +128,9 @@ export { type EncodeBatchOptions, type EncodedBatch, Tokenizer } from "./text/to
 export { type Job, type JobRun, jobScript } from "./training/cluster/job-script.js";
 export { type JobPlan, type LaunchOptions, planJob } from "./training/cluster/plan.js";
 export { type SubmittedJob, submitJob } from "./training/cluster/submission.js";
+export { type BatchSource, RandomBatches, type RandomBatchesOptions } from "./training/data/batches.js";
 export { Ema, type EmaOptions, emaName } from "./training/ema.js";
+export { inPrecision, PRECISIONS, type PrecisionName } from "./training/gradients.js";
 export {
   type CurveSummary,
   type RunChart,
@@ -138,6 +140,8 @@ export {
 export { type RunLog, readRunLog, type Series, smooth } from "./training/logging/run-log.js";
 export { type EventImage, EventWriter, type EventWriterOptions } from "./training/logging/tensorboard.js";
 export { WarmupCosine, type WarmupCosineOptions } from "./training/lr-schedule.js";
+export { createLoss, createNetworks } from "./training/model.js";
+export { type ParameterGroup, parameterGroups } from "./training/parameter-groups.js";
 export type { DataCheck, DataReport } from "./training/recipes/data-check.js";
 export { type DryRunReport, dryRun } from "./training/recipes/dry-run.js";
 export {
