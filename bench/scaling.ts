@@ -11,7 +11,7 @@ import { join } from "node:path";
 import { NETWORKS } from "./configurations.js";
 import { BenchError, type BenchOptions, columns, root, spread, store } from "./harness.js";
 
-/** The network of the bundled model: small steps, where communication weighs most. */
+/** The network of the bundled model. */
 const BUNDLED = {
   ...NETWORKS.tiny,
   data_size: 32,
@@ -30,8 +30,9 @@ const BUNDLED = {
 };
 
 const SIZES = {
-  full: { network: NETWORKS.full, text: 77, perProcess: 2, steps: 3, warmup: 1 },
-  tiny: { network: BUNDLED, text: 16, perProcess: 16, steps: 40, warmup: 10 },
+  full: { network: NETWORKS.full, text: 77, perProcess: 8, atOnce: 2, steps: 2, warmup: 1 },
+  // As many samples a process as the recipes of the paper have.
+  tiny: { network: BUNDLED, text: 16, perProcess: 64, atOnce: 16, steps: 8, warmup: 2 },
 };
 
 interface Figures {
@@ -87,7 +88,13 @@ export async function scaling(options: BenchOptions): Promise<void> {
   console.log(`gradients under way ${communicationMs} ms a step, ${hiddenMs} ms of it while others were computed`);
   const file = store(
     options,
-    { network: size.network, samplesPerProcess: size.perProcess, textTokens: size.text, measuredSteps: size.steps },
+    {
+      network: size.network,
+      samplesPerProcess: size.perProcess,
+      atOnce: size.atOnce,
+      textTokens: size.text,
+      measuredSteps: size.steps,
+    },
     {
       samplesPerSecond: { alone: rate("alone"), together: rate("together"), apart: rate("apart") },
       efficiency,
@@ -112,6 +119,7 @@ async function train(output: string, size: (typeof SIZES)["full"], processes: nu
     trainer: {
       max_steps: steps,
       batch_size: size.perProcess * processes,
+      device_batch_size: size.atOnce,
       devices: processes,
       threads: 1,
       log_every_n_steps: 1,

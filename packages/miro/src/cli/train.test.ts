@@ -1,3 +1,4 @@
+import { existsSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { describe, expect, it } from "vitest";
@@ -45,9 +46,14 @@ describe("miro train", () => {
     expect(err).toMatch(message);
   });
 
-  it("refuses to train on more devices than it can", async () => {
-    const { code, err } = await call("multi_cad", "trainer.devices=8", "--output", join(tmpdir(), "miro-never"));
+  it.each([
+    [["trainer.devices=16"], /trainer\.devices: expected at most the \d+ GPUs of this machine \(received 16\)/],
+    [["trainer.num_nodes=2"], /trainer\.num_nodes: 2 machines need a process for each device/],
+  ])("refuses to train on more than it can reach: %j", async (args, message) => {
+    const output = join(tmpdir(), "miro-never");
+    const { code, err } = await call("multi_cad", ...args, "--output", output);
     expect(code).toBe(2);
-    expect(err).toMatch(/training runs in one process, on one device \(received 8\)/);
+    expect(err).toMatch(message);
+    expect(existsSync(output)).toBe(false);
   });
 });

@@ -4,12 +4,18 @@
  * adds the bias and applies what follows in the same kernel:
  *
  *   x ≈ s·(u − 128), u in 0 … 255;   W ≈ diag(t)·V, V in −127 … 127;   x Wᵀ + b ≈ s·(u − 128) Vᵀ·diag(t) + b
+ *
+ * Processors without VNNI add pairs of products in 16 bits, which two large ones leave: there x has half as many levels, u in 1 … 127 around 64.
  */
-import { aten, call, nn, scope, type Tensor, tensor, zeros } from "@miro-t2i/torch";
+import { aten, buildInfo, call, nn, scope, type Tensor, tensor, zeros } from "@miro-t2i/torch";
 import type { Epilogue } from "./epilogue.js";
 
+/** Levels of an input on each side of zero. */
+export const INPUT_LEVELS = buildInfo().capabilities.some((name) => /vnni|amx/.test(name)) ? 127 : 63;
+/** Whether oneDNN writes results in bfloat16 on this processor; it does with AVX-512. */
+const WRITES_BFLOAT16 = buildInfo().capabilities.includes("avx512f");
 /** The byte that stands for zero. Signed inputs would need none, but fall back to oneDNN's slow reference kernel. */
-const ZERO = 128;
+const ZERO = INPUT_LEVELS + 1;
 /** Below this, an input is all zeros. */
 const SMALLEST = 1e-12;
 
@@ -20,14 +26,14 @@ export interface Int8Input {
   dtype: "float32" | "bfloat16";
 }
 
-/** Rounds to 255 levels around zero, the largest magnitude to the outermost. */
+/** Rounds to levels around zero, the largest magnitude to the outermost. */
 export function int8Input(x: Tensor): Int8Input {
   const { dtype } = x;
   const x32 = x.float();
   const largest = aten.linalg_vector_norm(x32, Number.POSITIVE_INFINITY).clamp(SMALLEST, null);
   // The conversion to bytes cuts off: half a step more rounds.
-  const bytes = aten.addcmul(tensor(ZERO + 0.5), x32, largest.reciprocal().mul(127)).to("uint8");
-  return { bytes, step: largest.div(127), dtype: dtype === "bfloat16" ? dtype : "float32" };
+  const bytes = aten.addcmul(tensor(ZERO + 0.5), x32, largest.reciprocal().mul(INPUT_LEVELS)).to("uint8");
+  return { bytes, step: largest.div(INPUT_LEVELS), dtype: dtype === "bfloat16" ? dtype : "float32" };
 }
 
 /** A weight (out, in) in int8, in oneDNN's own layout, with its bias. */
@@ -51,7 +57,18 @@ export class Int8Weight extends nn.Module {
   }
 
   /** (…, in) → (…, out) in the dtype of the input before it was quantised. */
-  product({ bytes, step, dtype }: Int8Input, epilogue: Epilogue): Tensor {
+  product(input: Int8Input, epilogue: Epilogue): Tensor {
+    if (input.dtype === "float32" || WRITES_BFLOAT16) return this.compute(input, epilogue);
+    const widened: Epilogue =
+      typeof epilogue === "string"
+        ? epilogue
+        : "mul" in epilogue
+          ? { mul: epilogue.mul.float() }
+          : { add: epilogue.add.float() };
+    return this.compute({ ...input, dtype: "float32" }, widened).to(input.dtype);
+  }
+
+  private compute({ bytes, step, dtype }: Int8Input, epilogue: Epilogue): Tensor {
     const { packed, scales, zeroPoints, bias } = this;
     const zero = tensor(ZERO, { dtype: "int32" });
     if (typeof epilogue === "object" && "add" in epilogue) {

@@ -2,7 +2,18 @@
  * The affine map, with what follows it in the same kernel where that is possible: on a CPU, in evaluation and without
  * gradients, oneDNN applies an activation, a product or a sum while a tile of the result is still in cache.
  */
-import { call, isAutocastEnabled, isGradEnabled, nn, noGrad, scope, Tensor, TorchError, zeros } from "@miro-t2i/torch";
+import {
+  call,
+  type DType,
+  isAutocastEnabled,
+  isGradEnabled,
+  nn,
+  noGrad,
+  scope,
+  Tensor,
+  TorchError,
+  zeros,
+} from "@miro-t2i/torch";
 import type { Epilogue } from "./epilogue.js";
 import { type Int8Input, Int8Weight, int8Input } from "./int8.js";
 
@@ -81,20 +92,27 @@ function fused(x: Tensor, weight: Tensor, bias: Tensor | null, epilogue: Epilogu
 
 function canFuse(x: Tensor): boolean {
   const { dtype } = x;
-  return (dtype === "float32" || dtype === "bfloat16") && x.device === "cpu" && hasOneDnn();
+  return (dtype === "float32" || dtype === "bfloat16") && x.device === "cpu" && hasKernel(dtype);
 }
 
-let oneDnn: boolean | undefined;
+const kernels = new Map<DType, boolean>();
 
-/** Whether libtorch was built with oneDNN. */
-function hasOneDnn(): boolean {
-  if (oneDnn === undefined) {
+/** Whether libtorch was built with oneDNN, and oneDNN has kernels of a dtype for this processor: bfloat16 needs AVX-512. */
+function hasKernel(dtype: DType): boolean {
+  let has = kernels.get(dtype);
+  if (has === undefined) {
     try {
-      noGrad(() => scope(() => void fused(zeros([1, 1]), zeros([1, 1]), null, { add: zeros([1, 1]) })));
-      oneDnn = true;
+      noGrad(() =>
+        scope(() => {
+          const one = zeros([1, 1], { dtype });
+          fused(one, one, null, { add: one });
+        }),
+      );
+      has = true;
     } catch {
-      oneDnn = false;
+      has = false;
     }
+    kernels.set(dtype, has);
   }
-  return oneDnn;
+  return has;
 }

@@ -2,6 +2,7 @@
  * A training: in this process alone, as one of several processes that somebody else has started (srun, torchrun), or in processes of its own, one
  * for each device of the recipe. What a process does is in train-process.ts.
  */
+import { cuda } from "@miro-t2i/torch";
 import { InvalidInputError } from "../errors.js";
 import { type RankPlace, rankPlaceOf } from "./distributed/rank-place.js";
 import { runRanks } from "./distributed/ranks.js";
@@ -27,9 +28,10 @@ export async function runTraining(options: RunOptions): Promise<RunResult> {
   }
 }
 
-/** Compares the processes that there are with those that the recipe speaks of. */
-function checkProcesses({ devices, numNodes, ...trainer }: Recipe["trainer"], place: RankPlace | null): void {
-  const { worldSize } = planOf({ devices, numNodes, ...trainer });
+/** Compares the processes and GPUs that there are with those that the recipe speaks of. */
+function checkProcesses(trainer: Recipe["trainer"], place: RankPlace | null): void {
+  const { devices, numNodes, device } = trainer;
+  const { worldSize } = planOf(trainer);
   if (place !== null && place.worldSize !== worldSize)
     throw new InvalidInputError(
       `trainer.devices × trainer.num_nodes: ${worldSize}, but the environment starts ${place.worldSize} processes (SLURM_STEP_NUM_TASKS or WORLD_SIZE); make them agree`,
@@ -37,5 +39,11 @@ function checkProcesses({ devices, numNodes, ...trainer }: Recipe["trainer"], pl
   if (place === null && numNodes > 1)
     throw new InvalidInputError(
       `trainer.num_nodes: ${numNodes} machines need a process for each device that somebody starts there, as srun or torchrun do; --dry-run plans without`,
+    );
+  if (place !== null || device === "cpu") return;
+  const gpus = cuda.isAvailable() ? cuda.deviceCount() : 0;
+  if (devices > gpus)
+    throw new InvalidInputError(
+      `trainer.devices: expected at most the ${gpus} GPUs of this machine (received ${devices}); trainer.device=cpu trains without${gpus === 0 ? ", miro doctor says why none was found" : ""}`,
     );
 }
