@@ -3,7 +3,7 @@ import { tmpdir } from "node:os";
 import { delimiter, join, resolve } from "node:path";
 import { afterAll, afterEach, describe, expect, it, vi } from "vitest";
 import { tinyRecipeJson } from "../training/testing/tiny.js";
-import { run } from "./main.js";
+import { runCaptured } from "./testing/run-captured.js";
 
 const folder = mkdtempSync(join(tmpdir(), "miro-launch-"));
 afterAll(() => rmSync(folder, { recursive: true, force: true }));
@@ -14,13 +14,8 @@ writeFileSync(recipe, JSON.stringify(tinyRecipeJson()));
 const output = join(folder, "runs/tiny");
 
 async function call(...args: string[]) {
-  const [out, err]: [string[], string[]] = [[], []];
-  const code = await run(["launch", ...args], {
-    stdout: (text) => void out.push(text),
-    stderr: (text) => void err.push(text),
-    interactive: false,
-  });
-  return { code, out: out.join(""), err: err.join("") };
+  const { code, stdout: out, stderr: err } = await runCaptured("launch", ...args);
+  return { code, out, err };
 }
 
 /** Puts an `sbatch` on the path that answers with some text and notes what it was given. */

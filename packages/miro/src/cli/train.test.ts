@@ -2,17 +2,12 @@ import { existsSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { describe, expect, it } from "vitest";
-import { run } from "./main.js";
+import { runCaptured } from "./testing/run-captured.js";
 
 describe("miro train", () => {
   const call = async (...args: string[]) => {
-    const [out, err]: [string[], string[]] = [[], []];
-    const code = await run(["train", ...args], {
-      stdout: (text) => void out.push(text),
-      stderr: (text) => void err.push(text),
-      interactive: false,
-    });
-    return { code, out: out.join(""), err: err.join("") };
+    const { code, stdout: out, stderr: err } = await runCaptured("train", ...args);
+    return { code, out, err };
   };
 
   it("--dry-run ends with 1 and says what is missing, also as JSON", async () => {

@@ -3,8 +3,10 @@
  * gradient of some rows of the batch, and the trainer adds the gradients up. For networks whose operations are too small to be
  * worth dividing among threads.
  */
+
 import { Worker } from "node:worker_threads";
 import { aten, noGrad, receive, type SharedTensor, scope, share, type Tensor } from "@miro-t2i/torch";
+import { compiledModule } from "../compiled-module.js";
 import { MiroError } from "../errors.js";
 import type { LossBatch } from "../flow/loss.js";
 import type { Model, StepTerms } from "./gradients.js";
@@ -57,7 +59,7 @@ export class Replicas {
     const [own, ...rest] = this.rows;
     this.ownRows = own!;
     this.parameters = trainableParameters(model);
-    const script = new URL("./replica-worker.js", import.meta.url.replace(/\/src\/(training\/[^/]*)$/, "/dist/$1"));
+    const script = compiledModule("training/replica-worker.js");
     this.others = rest.map((rows) => {
       const setup = scope((): ReplicaSetup => {
         const tensors = [...model.network.stateDict("network"), ...model.preconditioning.stateDict("preconditioning")];

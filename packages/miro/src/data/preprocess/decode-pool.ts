@@ -2,7 +2,9 @@
  * Threads that read and decode pictures while the main thread computes. Jobs are handed out in order, results come back in
  * the order of the jobs ({@link DecodePool.inOrder}), and no more pictures are under way than a budget of bytes allows.
  */
+
 import { Worker } from "node:worker_threads";
+import { compiledModule } from "../../compiled-module.js";
 import { MiroError } from "../../errors.js";
 import type { Piece, SkipReason } from "./sources.js";
 
@@ -61,11 +63,7 @@ export class DecodePool {
 
   /** @param workers number of threads, at least 1 */
   constructor(workers: number) {
-    // The workers are compiled modules, also when this file is run from its source.
-    const script = new URL(
-      "./decode-worker.js",
-      import.meta.url.replace(/\/src\/(data\/preprocess\/[^/]*)$/, "/dist/$1"),
-    );
+    const script = compiledModule("data/preprocess/decode-worker.js");
     this.#load = Array.from({ length: workers }, () => 0);
     this.#workers = this.#load.map(() => {
       const worker = new Worker(script);

@@ -2,10 +2,12 @@
  * Makes the missing tables of many shards in worker threads. It is a matter of reading headers, some 5,000 samples a second and core;
  * a data set of ten million samples takes half an hour on one core.
  */
+
 import { accessSync, constants } from "node:fs";
 import { availableParallelism } from "node:os";
 import { dirname } from "node:path";
 import { Worker } from "node:worker_threads";
+import { compiledModule } from "../../compiled-module.js";
 import { MiroError } from "../../errors.js";
 import { ShardTable } from "./shard-table.js";
 
@@ -32,8 +34,7 @@ export async function prepareTables(
   signal?.throwIfAborted();
   const missing = shards.filter((path) => isWritable(dirname(path)) && !ShardTable.isStored(path));
   if (missing.length < WORTH_THREADS || jobs < 2) return; // made one by one when they are needed
-  // The workers are compiled modules, also when this file is run from its source.
-  const script = new URL("./table-worker.js", import.meta.url.replace(/\/src\/(data\/shards\/[^/]*)$/, "/dist/$1"));
+  const script = compiledModule("data/shards/table-worker.js");
   const workers: Worker[] = [];
   let next = 0;
   let done = 0;

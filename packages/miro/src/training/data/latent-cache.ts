@@ -11,11 +11,13 @@
  *
  * The folder's name holds a digest of everything that decides its content, so that changed options never meet old latents.
  */
+
 import { createHash } from "node:crypto";
 import { existsSync, mkdirSync, readdirSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { Worker } from "node:worker_threads";
 import { readSafetensors, scope, type Tensor, zeros } from "@miro-t2i/torch";
+import { compiledModule } from "../../compiled-module.js";
 import { MiroError } from "../../errors.js";
 import { readBytes } from "../../pipeline/files.js";
 import type { Recipe } from "../recipes/recipe.js";
@@ -108,8 +110,7 @@ export class LatentCache {
 
   private startWorkers(missing: number[]): void {
     const count = Math.min(this.data.workers, missing.length);
-    // The workers are compiled modules, also when this file is run from its source.
-    const script = new URL("./latent-worker.js", import.meta.url.replace(/\/src\/(training\/.*)$/, "/dist/$1"));
+    const script = compiledModule("training/data/latent-worker.js");
     for (let w = 0; w < count; w++) {
       const job: ShardJob = { data: this.data, folder: this.folder, shards: missing.filter((_, i) => i % count === w) };
       const worker = new Worker(script, { workerData: job });

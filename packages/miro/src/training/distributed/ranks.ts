@@ -5,11 +5,13 @@
  * `trainer.strategy.timeout_seconds`. Whatever is left a little later is killed. The error that is reported is that of the process
  * which failed by itself, not of those that missed it.
  */
+
 import { type ChildProcess, fork } from "node:child_process";
 import { once } from "node:events";
 import { availableParallelism } from "node:os";
 import { setTimeout as delay } from "node:timers/promises";
 import { RendezvousStore } from "@miro-t2i/torch";
+import { compiledModule } from "../../compiled-module.js";
 import { InvalidInputError, MiroError } from "../../errors.js";
 import { planOf } from "../recipes/batch-plan.js";
 import { recipeToJson } from "../recipes/recipe.js";
@@ -94,7 +96,7 @@ class Rank {
     start: ToRank,
     { recipe, onProgress, onMessage }: RunOptions,
   ) {
-    const script = new URL("./rank-process.js", import.meta.url.replace(/\/src\/(training\/.*)$/, "/dist/$1"));
+    const script = compiledModule("training/distributed/rank-process.js");
     const { device, devices } = recipe.trainer;
     const threads = Math.max(1, Math.floor(availableParallelism() / devices));
     this.#child = fork(script, {

@@ -123,8 +123,7 @@ export class World {
   }
 
   private async reduced(values: readonly number[], operation: "sum" | "max"): Promise<number[]> {
-    const device = this.device.startsWith("cuda") ? this.device : "cpu";
-    const shared = scope(() => tensor(Float64Array.from(values), { device }).keep());
+    const shared = scope(() => tensor(Float64Array.from(values), { device: this.device }).keep());
     try {
       await this.group.allReduce(shared, operation);
       return shared.toList() as number[];

@@ -2,9 +2,11 @@
  * Checkpoints written beside the training: a step waits for a copy of the tensors in memory, a worker thread brings the copy to the
  * disk as checkpoint.ts does. At most one is on its way; the next one waits for it.
  */
+
 import { once } from "node:events";
 import { Worker } from "node:worker_threads";
 import { empty, noGrad, type SharedTensor, scope, share, type Tensor } from "@miro-t2i/torch";
+import { compiledModule } from "../../compiled-module.js";
 import { MiroError } from "../../errors.js";
 import type { NamedTensors, RetentionOptions, TrainingCheckpoint, TrainingState } from "./checkpoint.js";
 
@@ -97,10 +99,7 @@ export class CheckpointWriter {
   }
 
   async #write(job: WriteJob): Promise<void> {
-    const script = new URL(
-      "./checkpoint-writer-worker.js",
-      import.meta.url.replace(/\/src\/(training\/.*)$/, "/dist/$1"),
-    );
+    const script = compiledModule("training/state/checkpoint-writer-worker.js");
     this.#worker ??= new Worker(script);
     const worker = this.#worker;
     const gone = new AbortController();
