@@ -2,6 +2,7 @@ import { chmodSync, existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, st
 import { tmpdir } from "node:os";
 import { delimiter, join, resolve } from "node:path";
 import { afterAll, afterEach, describe, expect, it, vi } from "vitest";
+import { parse } from "yaml";
 import { tinyRecipeJson } from "../training/testing/tiny.js";
 import { runCaptured } from "./testing/run-captured.js";
 
@@ -96,6 +97,20 @@ describe("miro launch", () => {
     expect(statSync(join(folder, "logs")).isDirectory()).toBe(true);
   });
 
+  it("trains what the recipe was when it was submitted, whatever is submitted or edited later", async () => {
+    fakeSbatch("echo 5");
+    const args = [recipe, "--partition", "cpu", "--output", join(folder, "runs/frozen"), "--json"];
+    const submitted = async (...overrides: string[]) => {
+      const { script } = JSON.parse((await call(...args, ...overrides)).out) as { script: string };
+      return /^set -- (.*)$/m.exec(readFileSync(script, "utf8"))![1]!;
+    };
+    const [first, second] = [await submitted("seed=1"), await submitted("seed=2")];
+    expect([first, second].map((path) => parse(readFileSync(path, "utf8")).seed)).toEqual([1, 2]);
+    const { code, stdout } = await runCaptured("train", first, "--print");
+    expect(code).toBe(0);
+    expect(stdout).toMatch(/^seed: 1 /m);
+  });
+
   it("gives each combination of an array's values a folder, and reports them as JSON", async () => {
     fakeSbatch("echo 5");
     const array = ["--array", "optimizer.lr=1e-3,2e-3", "--array", "ema.decay=[0.9, 0.99],0.5"];
@@ -108,7 +123,12 @@ describe("miro launch", () => {
       "optimizer.lr=2e-3,ema.decay=_0.9_0.99_",
       "optimizer.lr=2e-3,ema.decay=0.5",
     ]);
-    expect(readFileSync(script, "utf8")).toMatch(/^ {2}2\) .* optimizer\.lr=2e-3 'ema\.decay=\[0\.9, 0\.99\]' ;;$/m);
+    const third = /^ {2}2\) run=(.*); set -- (.*) ;;$/m.exec(readFileSync(script, "utf8"))!;
+    expect(third[1]).toContain("optimizer.lr=2e-3,ema.decay=_0.9_0.99_");
+    expect(parse(readFileSync(third[2]!, "utf8"))).toMatchObject({
+      optimizer: { lr: 2e-3 },
+      ema: { decay: [0.9, 0.99] },
+    });
   });
 
   it("says in one line what sbatch says, and what to do where there is none", async () => {

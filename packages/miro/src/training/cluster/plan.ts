@@ -2,14 +2,16 @@
  * What `miro launch` submits: the recipe is put together and checked as `miro train` does it, for every task of an array, and all paths are made
  * absolute, before anything is written.
  */
+import { createHash } from "node:crypto";
 import { join, resolve } from "node:path";
 import { fileURLToPath } from "node:url";
+import { stringify } from "yaml";
 import { z } from "zod";
 import { InvalidInputError, invalid } from "../../errors.js";
 import { field, parseOptions } from "../../options.js";
 import { pretrainingOf } from "../emoji/recipes.js";
 import { type Environment, readEnvironment, siteSettings } from "../recipes/environment.js";
-import { parseRecipe, type Recipe } from "../recipes/recipe.js";
+import { parseRecipe, type Recipe, recipeToJson } from "../recipes/recipe.js";
 import { composeRecipe } from "../recipes/recipe-source.js";
 import { arrayTasks } from "./array.js";
 import type { Job } from "./job-script.js";
@@ -77,10 +79,13 @@ export const LAUNCH_OPTION_NAMES = {
   sbatch: "--sbatch",
 };
 
-/** A job, and the folder that its script is kept in. */
+/** A job, and the files that it needs. */
 export interface JobPlan {
   job: Job;
+  /** The folder that its script is kept in. */
   folder: string;
+  /** The recipe of each task as it is now: what is edited while the job waits or runs does not reach it. Path → YAML. */
+  recipes: ReadonlyMap<string, string>;
 }
 
 /**
@@ -100,7 +105,7 @@ export function planJob(input: LaunchOptions, environment: Environment = readEnv
     const words = [...overrides, ...task.overrides];
     return { ...task, words, ...readRecipe(options.recipe, words, environment) };
   });
-  const { recipe, path } = tasks[0]!;
+  const { recipe } = tasks[0]!;
   const size = sizeOf(recipe);
   const other = tasks.find((task) => sizeOf(task.recipe) !== size);
   if (other !== undefined)
@@ -117,8 +122,10 @@ export function planJob(input: LaunchOptions, environment: Environment = readEnv
   const output = resolve(options.output ?? join("runs", recipe.name));
   const folder = join(output, "slurm");
   const { devices, numNodes, device } = recipe.trainer;
+  const recipes = tasks.map((task) => frozenRecipe(folder, task.recipe));
   return {
     folder,
+    recipes: new Map(recipes.map(({ path, text }) => [path, text])),
     job: {
       name: recipe.name,
       partition,
@@ -137,9 +144,9 @@ export function planJob(input: LaunchOptions, environment: Environment = readEnv
       node: process.execPath,
       miro: fileURLToPath(new URL("../../../bin/miro.mjs", import.meta.url)),
       isArray: array.length > 0,
-      runs: tasks.map((task) => ({
+      runs: tasks.map((task, i) => ({
         output: join(output, task.folder),
-        arguments: [resolve(path), ...task.words, ...(options.allowChanges ? ["--allow-changes"] : [])],
+        arguments: [recipes[i]!.path, ...(options.allowChanges ? ["--allow-changes"] : [])],
       })),
     },
   };
@@ -149,7 +156,14 @@ function readRecipe(name: string, overrides: readonly string[], environment: Env
   const { json, path, origins } = composeRecipe(name, overrides, environment);
   if (pretrainingOf(json) !== null)
     throw new InvalidInputError(`${path}: miro launch is for recipes of the diffusion network`);
-  return { recipe: parseRecipe(json, path, origins), path };
+  return { recipe: parseRecipe(json, path, origins) };
+}
+
+/** A recipe with all its values, in a file named after its content, so that no later job replaces that of a waiting one. */
+function frozenRecipe(folder: string, recipe: Recipe): { path: string; text: string } {
+  const text = stringify(recipeToJson(recipe));
+  const digest = createHash("sha256").update(text).digest("hex").slice(0, 12);
+  return { path: join(folder, `recipe-${digest}.yaml`), text };
 }
 
 /** What a recipe asks of a cluster. */

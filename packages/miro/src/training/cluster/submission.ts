@@ -26,11 +26,12 @@ export interface SubmittedJob {
  * Submits a job.
  * @throws MiroError with what sbatch says
  */
-export async function submitJob({ job, folder }: JobPlan, variables = jobVariables()): Promise<SubmittedJob> {
+export async function submitJob({ job, folder, recipes }: JobPlan, variables = jobVariables()): Promise<SubmittedJob> {
   const script = join(folder, "job.sh");
   makeFolder(job.logs);
   // Variables may be secrets.
   writeFileAtomic(job.environmentFile, environmentText(variables), { overwrite: true, mode: 0o600 });
+  for (const [path, text] of recipes) writeFileAtomic(path, text, { overwrite: true });
   writeFileAtomic(script, jobScript(job), { overwrite: true });
   return {
     job: await sbatch(script),
