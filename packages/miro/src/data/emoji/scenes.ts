@@ -170,6 +170,9 @@ const OPPOSITE: Readonly<Record<Relation, Relation>> = {
   and: "and",
 };
 
+/** Side of a thing in its portrait, share of the picture's: the largest size that sprites are kept at. */
+const PORTRAIT_SIDE = 0.92;
+
 const GEOMETRY_STREAM = 0;
 const CAPTION_STREAM = 1;
 const DAMAGE_STREAM = 2;
@@ -195,7 +198,7 @@ export class EmojiScenes {
   static async load(options: EmojiSceneOptions = {}): Promise<EmojiScenes> {
     const resolved = emojiSceneOptionsSchema.parse(options);
     const vocabulary = loadVocabulary(resolved.vocabulary);
-    return new EmojiScenes(resolved, vocabulary, await loadSprites(vocabulary, resolved.size * 0.92));
+    return new EmojiScenes(resolved, vocabulary, await loadSprites(vocabulary, resolved.size * PORTRAIT_SIDE));
   }
 
   get size(): number {
@@ -260,6 +263,13 @@ export class EmojiScenes {
       ({ blur, blocks: blockCode, desaturate })[kind](picture, size, amount);
     }
     for (let i = 0; i < picture.length; i++) picture[i] = Math.min(Math.max(picture[i] * (2 / 255) - 1, -1), 1);
+  }
+
+  /** Draws one thing alone, as large as fits, on mid grey: three planes of size × size values in [-1, 1]. */
+  renderPortrait(entryIndex: number, tint: TintName | null, out: Float32Array): void {
+    out.fill(127.5);
+    this.compose({ entry: this.vocabulary[entryIndex], entryIndex, x: 0.5, y: 0.5, side: PORTRAIT_SIDE, tint }, out);
+    for (let i = 0; i < out.length; i++) out[i] = out[i] * (2 / 255) - 1;
   }
 
   /** Scenes `start … start + count − 1`, described and drawn. */

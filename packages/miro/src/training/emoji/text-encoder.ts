@@ -7,18 +7,21 @@
  *
  *   −log softmax over [T; W] of (I · [T; W]ᵀ / τ) at Tᵢ      and      −log softmax over I of (T · Iᵀ / τ) at Iᵢ
  *
- * The picture's tower is thrown away; the encoder is frozen from then on, as MIRO's is.
+ * To it comes, weighted, the error in predicting what the named things look like (appearance.ts).
+ *
+ * The picture's tower and the predictor are thrown away; the encoder is frozen from then on, as MIRO's is.
  */
 import { mkdirSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { cat, nn, noGrad, scope, type Tensor, tensor } from "@miro-t2i/torch";
 import { z } from "zod";
-import { coreVocabulary, EmojiScenes, emojiSceneOptionsSchema } from "../../data/emoji/index.js";
+import { coreVocabulary, EmojiScenes, emojiSceneOptionsSchema, type Scene } from "../../data/emoji/index.js";
 import { PictureTower } from "../../rewards/picture-tower.js";
 import { T5Encoder } from "../../text/t5.js";
 import { Tokenizer } from "../../text/tokenizer.js";
 import { saveTokenizer } from "../../text/unigram-trainer.js";
 import type { RunResult } from "../run-options.js";
+import { AppearanceHead, Portraits } from "./appearance.js";
 import { trainCaptionTokenizer } from "./caption-tokenizer.js";
 import {
   openRunFolder,
@@ -49,11 +52,18 @@ export const textEncoderRecipeSchema = z.strictObject({
   /** Width of the common space of pictures and captions. */
   sharedDim: size.default(128),
   maxTextLen: size.default(32),
+  /** Prediction of what the named things look like, see appearance.ts: its weight in the loss, and how many captions
+   * without pictures each step reads for it besides those of the pictures. */
+  appearance: z
+    .strictObject({ weight: z.number().positive().default(10), captions: z.int().nonnegative().default(192) })
+    .prefault({}),
   trainer: pretrainerSchema,
 });
 
 export type TextEncoderRecipe = z.output<typeof textEncoderRecipeSchema>;
 
+/** Indices of scenes that only their captions are read of, and of those that training never sees. */
+const WITHOUT_PICTURE = 2 ** 30;
 const UNSEEN = 2 ** 31;
 const EVALUATED = 512;
 
@@ -72,32 +82,47 @@ export async function trainTextEncoder(recipe: TextEncoderRecipe, context: Pretr
     recipe.sharedDim,
     scenes.size,
   );
+  const portraits = await Portraits.load(recipe.scenes.vocabulary);
 
   const read = (start: number, count: number) => {
     const batch = scenes.batch(start, count);
     return {
+      scenes: batch.scenes,
       pictures: tensor(batch.pixels, { shape: [count, 3, scenes.size, scenes.size] }),
       captions: batch.scenes.map((scene) => scene.trueCaption),
       wrong: batch.captions,
     };
   };
-  const embed = (captions: readonly string[]) => {
+  const encode = (captions: readonly string[]) => {
     const { ids, mask } = tokenizer.encodeBatch(captions, { maxLength: recipe.maxTextLen, padTo: "longest" });
-    return network.embedTexts(ids, mask);
+    return { states: network.text.forward(ids, mask), mask };
+  };
+  const embed = (captions: readonly string[]) => {
+    const { states, mask } = encode(captions);
+    return network.embedStates(states, mask);
+  };
+  /** Share of the looks of the things in `of` that their captions do not tell. */
+  const unexplained = (of: readonly Scene[]) => {
+    const { states, mask } = encode(of.map((scene) => scene.trueCaption));
+    return portraits.unexplained(network.appearance.forward(states, mask), of);
   };
   const task: PretrainingTask = {
     network,
     loss(step) {
       const B = trainer.batchSize;
-      const { pictures, captions, wrong } = read(step * B, B);
+      const { scenes: pictured, pictures, captions, wrong } = read(step * B, B);
       const I = network.embedPictures(pictures);
       const TW = embed([...captions, ...wrong]);
       const scale = network.scale();
       const own = tensor(BigInt64Array.from({ length: B }, (_, i) => BigInt(i)));
       const byPicture = I.matmul(TW.t()).mul(scale);
       const byText = TW.narrow(0, 0, B).matmul(I.t()).mul(scale);
-      const loss = nn.functional.crossEntropy(byPicture, own).add(nn.functional.crossEntropy(byText, own)).mul(0.5);
-      return { loss, figures: { accuracy: byPicture.argmax(1).eq(own).float().mean(), scale } };
+      const matching = nn.functional.crossEntropy(byPicture, own).add(nn.functional.crossEntropy(byText, own)).mul(0.5);
+      const { weight, captions: more } = recipe.appearance;
+      const described = Array.from({ length: more }, (_, i) => scenes.describe(WITHOUT_PICTURE + step * more + i));
+      const appearance = unexplained([...pictured, ...described]);
+      const accuracy = byPicture.argmax(1).eq(own).float().mean();
+      return { loss: matching.add(appearance.mul(weight)), figures: { accuracy, scale, matching, appearance } };
     },
     evaluate() {
       return noGrad(() =>
@@ -113,7 +138,9 @@ export async function trainTextEncoder(recipe: TextEncoderRecipe, context: Pretr
           const own = tensor(BigInt64Array.from({ length: EVALUATED }, (_, i) => BigInt(i)));
           const retrieved = I.matmul(T.t()).argmax(1).eq(own).float().mean().item();
           const told = I.mul(T).sum(1).gt(I.mul(W).sum(1)).float().mean().item();
-          return { retrieval_of_512: retrieved, wrong_caption_told: told };
+          const unseen = Array.from({ length: EVALUATED }, (_, i) => scenes.describe(UNSEEN + i));
+          const explained = 1 - unexplained(unseen).item();
+          return { retrieval_of_512: retrieved, wrong_caption_told: told, appearance_explained: explained };
         }),
       );
     },
@@ -146,6 +173,7 @@ class ContrastiveModel extends nn.Module {
   private readonly textProjection: nn.Linear;
   private readonly tower: PictureTower;
   private readonly pictureProjection: nn.Linear;
+  readonly appearance: AppearanceHead;
   /** log 1/τ, a single value. */
   private readonly logScale: Tensor;
 
@@ -162,6 +190,7 @@ class ContrastiveModel extends nn.Module {
     // All places are kept apart, so that left and right can be told.
     const features = this.tower.channels * (pictureSize / 16) ** 2;
     this.pictureProjection = this.register("picture_projection", new nn.Linear(features, sharedDim, { bias: false }));
+    this.appearance = this.register("appearance", new AppearanceHead(textDim));
     this.logScale = this.parameter("log_scale", tensor([Math.log(1 / 0.07)]));
   }
 
@@ -170,10 +199,10 @@ class ContrastiveModel extends nn.Module {
     return nn.functional.normalize(this.pictureProjection.forward(this.tower.forward(x).flatten(1)));
   }
 
-  /** (B, T) → unit vectors (B, shared): the mean state of the tokens, projected. */
-  embedTexts(ids: Tensor, mask: Tensor): Tensor {
+  /** States (B, T, D) of tokens under a mask (B, T) → unit vectors (B, shared): their mean, projected. */
+  embedStates(states: Tensor, mask: Tensor): Tensor {
     const weights = mask.float().unsqueeze(2);
-    const mean = this.text.forward(ids, mask).mul(weights).sum(1).div(weights.sum(1));
+    const mean = states.mul(weights).sum(1).div(weights.sum(1));
     return nn.functional.normalize(this.textProjection.forward(mean));
   }
 
