@@ -1,11 +1,8 @@
 /**
  * Training of the small CLIP that judges whether a picture shows what its caption says (rewards/emoji-clip.ts).
  *
- * The text encoder is the bundled model's, frozen. Each picture i of a batch has its caption Tᵢ and N captions Wᵢ that are wrong about it
- * in one way each: another object always, and something else (background, size, number, relation). With unit vectors I, T, W and a
- * learned temperature τ the loss is the mean of
- *
- *   −log softmax over [T; W] of (I · [T; W]ᵀ / τ) at Tᵢ      and      −log softmax over I of (T · Iᵀ / τ) at Iᵢ
+ * The text encoder is the bundled model's, frozen. Each picture of a batch has its caption and two captions that are wrong about it in one
+ * way each: another object always, and something else (background, size, number, relation). The loss is that of matching.ts.
  *
  * Pictures get noise of a random strength, for a tolerance of what generated pictures have and renders have not.
  */
@@ -22,6 +19,7 @@ import { T5Encoder } from "../../text/t5.js";
 import { Tokenizer } from "../../text/tokenizer.js";
 import type { RunResult } from "../run-options.js";
 import { writeHalf } from "./autoencoder.js";
+import { MatchingLoss } from "./matching.js";
 import {
   openRunFolder,
   type PretrainingContext,
@@ -103,18 +101,12 @@ export async function trainClip(recipe: ClipRecipe, context: PretrainingContext)
       const B = trainer.batchSize;
       const { pictures, described } = read(step * B, B);
       const noisy = pictures.add(randnLike(pictures).mul(rand([B, 1, 1, 1]).mul(recipe.noise)));
-      const I = clip.embedPictures(noisy);
-      const TW = embed([
+      const captions = embed([
         ...described.map((scene) => scene.trueCaption),
         ...described.map((scene) => scenes.wrongCaption(scene, "object")),
         ...described.map((scene) => scenes.wrongCaption(scene, secondWay(scenes, scene, recipe.seed))),
       ]);
-      const scale = network.scale();
-      const own = tensor(BigInt64Array.from({ length: B }, (_, i) => BigInt(i)));
-      const byPicture = I.matmul(TW.t()).mul(scale);
-      const byText = TW.narrow(0, 0, B).matmul(I.t()).mul(scale);
-      const loss = nn.functional.crossEntropy(byPicture, own).add(nn.functional.crossEntropy(byText, own)).mul(0.5);
-      return { loss, figures: { accuracy: byPicture.argmax(1).eq(own).float().mean(), scale } };
+      return network.matching.forward(clip.embedPictures(noisy), captions);
     },
     evaluate: () => measureClip(scenes, recipe.evaluatedScenes, (pixels) => clip.embedPictures(pixels), embed),
     export(folder, figures) {
@@ -205,16 +197,11 @@ function round(value: number): number {
 
 /** The CLIP with what only training needs. */
 class ContrastiveClip extends nn.Module {
-  /** log 1/τ, a single value. */
-  private readonly logScale: Tensor;
+  readonly matching: MatchingLoss;
 
   constructor(readonly clip: EmojiClip) {
     super();
     this.register("clip", clip);
-    this.logScale = this.parameter("log_scale", tensor([Math.log(1 / 0.07)]));
-  }
-
-  scale(): Tensor {
-    return this.logScale.clamp(null, Math.log(100)).exp();
+    this.matching = this.register("matching", new MatchingLoss());
   }
 }

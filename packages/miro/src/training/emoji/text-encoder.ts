@@ -1,13 +1,8 @@
 /**
  * Training of the bundled model's text encoder: a small T5 encoder that learns what captions mean by matching them with
- * pictures (Radford et al. 2021, "Learning Transferable Visual Models From Natural Language Supervision").
- *
- * Each picture i of a batch has its caption Tᵢ and one caption Wᵢ that is wrong in a known way (another object, number, relation
- * or background). With unit vectors I, T, W and a learned temperature τ the loss is the mean of
- *
- *   −log softmax over [T; W] of (I · [T; W]ᵀ / τ) at Tᵢ      and      −log softmax over I of (T · Iᵀ / τ) at Iᵢ
- *
- * To it comes, weighted, the error in predicting what the named things look like (appearance.ts).
+ * pictures (matching.ts) and by telling what the named things look like (appearance.ts). Beside its true caption each picture has one
+ * that is wrong in a known way (another object, number, relation or background). The loss is that of matching plus, weighted, the
+ * unexplained share of the looks.
  *
  * The picture's tower and the predictor are thrown away; the encoder is frozen from then on, as MIRO's is.
  */
@@ -23,6 +18,7 @@ import { saveTokenizer } from "../../text/unigram-trainer.js";
 import type { RunResult } from "../run-options.js";
 import { AppearanceHead, Portraits } from "./appearance.js";
 import { trainCaptionTokenizer } from "./caption-tokenizer.js";
+import { MatchingLoss } from "./matching.js";
 import {
   openRunFolder,
   type PretrainingContext,
@@ -111,18 +107,14 @@ export async function trainTextEncoder(recipe: TextEncoderRecipe, context: Pretr
     loss(step) {
       const B = trainer.batchSize;
       const { scenes: pictured, pictures, captions, wrong } = read(step * B, B);
-      const I = network.embedPictures(pictures);
-      const TW = embed([...captions, ...wrong]);
-      const scale = network.scale();
-      const own = tensor(BigInt64Array.from({ length: B }, (_, i) => BigInt(i)));
-      const byPicture = I.matmul(TW.t()).mul(scale);
-      const byText = TW.narrow(0, 0, B).matmul(I.t()).mul(scale);
-      const matching = nn.functional.crossEntropy(byPicture, own).add(nn.functional.crossEntropy(byText, own)).mul(0.5);
+      const matching = network.matching.forward(network.embedPictures(pictures), embed([...captions, ...wrong]));
       const { weight, captions: more } = recipe.appearance;
       const described = Array.from({ length: more }, (_, i) => scenes.describe(WITHOUT_PICTURE + step * more + i));
       const appearance = unexplained([...pictured, ...described]);
-      const accuracy = byPicture.argmax(1).eq(own).float().mean();
-      return { loss: matching.add(appearance.mul(weight)), figures: { accuracy, scale, matching, appearance } };
+      return {
+        loss: matching.loss.add(appearance.mul(weight)),
+        figures: { ...matching.figures, matching: matching.loss, appearance },
+      };
     },
     evaluate() {
       return noGrad(() =>
@@ -174,8 +166,7 @@ class ContrastiveModel extends nn.Module {
   private readonly tower: PictureTower;
   private readonly pictureProjection: nn.Linear;
   readonly appearance: AppearanceHead;
-  /** log 1/τ, a single value. */
-  private readonly logScale: Tensor;
+  readonly matching: MatchingLoss;
 
   constructor(
     readonly text: T5Encoder,
@@ -191,7 +182,7 @@ class ContrastiveModel extends nn.Module {
     const features = this.tower.channels * (pictureSize / 16) ** 2;
     this.pictureProjection = this.register("picture_projection", new nn.Linear(features, sharedDim, { bias: false }));
     this.appearance = this.register("appearance", new AppearanceHead(textDim));
-    this.logScale = this.parameter("log_scale", tensor([Math.log(1 / 0.07)]));
+    this.matching = this.register("matching", new MatchingLoss());
   }
 
   /** (B, 3, S, S) → unit vectors (B, shared) */
@@ -204,9 +195,5 @@ class ContrastiveModel extends nn.Module {
     const weights = mask.float().unsqueeze(2);
     const mean = states.mul(weights).sum(1).div(weights.sum(1));
     return nn.functional.normalize(this.textProjection.forward(mean));
-  }
-
-  scale(): Tensor {
-    return this.logScale.clamp(null, Math.log(100)).exp();
   }
 }
