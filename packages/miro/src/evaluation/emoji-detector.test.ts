@@ -5,7 +5,15 @@ import { bundledModel } from "../pipeline/bundled.js";
 import type { RgbImage } from "../pipeline/pictures/images.js";
 import { checkDetector } from "./detector-check.js";
 import { EmojiClassifier } from "./emoji-classifier.js";
-import { countObjects, isRightCount, isRightPair, type Located, locatePair, observe } from "./emoji-detector.js";
+import {
+  countObjects,
+  isPlacedPair,
+  isRightCount,
+  isRightPair,
+  type Located,
+  locatePair,
+  observe,
+} from "./emoji-detector.js";
 
 const classifier = EmojiClassifier.fromPretrained(join(dirname(bundledModel()!), "emoji-classifier"));
 
@@ -51,5 +59,9 @@ describe("verdicts", () => {
     for (const relation of ["right", "above", "below"] as const) expect(isRightPair(located, relation)).toBe(false);
     expect(isRightPair({ ...located, ranks: [0, 5] }, "and")).toBe(false);
     expect(isRightPair(null, "and")).toBe(false);
+    // What cannot be told for what it is may still stand where it should.
+    expect(isPlacedPair({ ...located, ranks: [5, 5] }, "left")).toBe(true);
+    for (const relation of ["right", "above", "below"] as const) expect(isPlacedPair(located, relation)).toBe(false);
+    expect(isPlacedPair(null, "and")).toBe(false);
   });
 });

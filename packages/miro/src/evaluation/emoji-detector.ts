@@ -142,7 +142,12 @@ export function bothFound(located: Located | null): boolean {
 
 /** Whether both things were found and stand as asked; "and" leaves their places open. */
 export function isRightPair(located: Located | null, relation: Relation): boolean {
-  return bothFound(located) && (relation === "and" || located!.relation === relation);
+  return bothFound(located) && isPlacedPair(located, relation);
+}
+
+/** Whether the two, however poor their likeness, are more like what was asked for as they stand than in any other places. */
+export function isPlacedPair(located: Located | null, relation: Relation): boolean {
+  return located !== null && (relation === "and" || located.relation === relation);
 }
 
 /** Where `a` stands, seen from `b`: the direction in which their middles are further apart. */

@@ -5,7 +5,15 @@
 import { type ColourName, countPrompt, pairPrompt, RELATIONS, type Relation } from "../data/emoji/captions.js";
 import { SceneRandom } from "../data/emoji/random.js";
 import { loadVocabulary } from "../data/emoji/vocabulary.js";
-import { bothFound, type Counted, isFound, isRightCount, isRightPair, type Located } from "./emoji-detector.js";
+import {
+  bothFound,
+  type Counted,
+  isFound,
+  isPlacedPair,
+  isRightCount,
+  isRightPair,
+  type Located,
+} from "./emoji-detector.js";
 import { colourInTurn, shareOf } from "./emoji-retrieval.js";
 
 /** How many of a thing are asked for. */
@@ -48,6 +56,8 @@ export interface PairShares {
   pictures: number;
   /** Both things are found (top-5) and stand as asked. */
   right: number;
+  /** Two objects stand so that each is more like the thing asked for there than in any other places, found or not. */
+  placed: number;
   /** Both are found, wherever they stand. */
   both: number;
   /** Both are the likeliest names of their objects. */
@@ -123,6 +133,7 @@ export function summarisePairs(verdicts: readonly PairVerdict[]): PairScore {
   const shares = (list: readonly PairVerdict[]): PairShares => ({
     pictures: list.length,
     right: shareOf(list, isRight),
+    placed: shareOf(list, ({ located, relation }) => isPlacedPair(located, relation)),
     both: shareOf(list, ({ located }) => bothFound(located)),
     bothTop1: shareOf(list, ({ located }) => located?.ranks.every((rank) => rank === 0) ?? false),
   });

@@ -23,7 +23,7 @@ const HELP = `npm run evaluate:emoji -- [options]
   --output DIR        where result.json and the sheets go (default: runs/emoji-evaluation); written after each part;
                       the other two modes write detector.json and best-of.json
   --parts LIST        of ${EVALUATION_PARTS.join(",")} (default: all)
-  --names LIST        names to draw: everyday, animals, core (default: everyday, what the bundled model knows)
+  --names LIST        names to draw: everyday, animals, core (default: core, what the bundled model knows)
   --limit N           at most N names in each part, chosen by the seed from all over the list
   --steps N  --guidance W  --seed S  --threads N
   --reward-prompts N  prompts for each reward target (default 24)
@@ -135,7 +135,7 @@ function parse() {
         classifier: { type: "string", default: join("models", "emoji-classifier") },
         output: { type: "string", default: join("runs", "emoji-evaluation") },
         parts: { type: "string" },
-        names: { type: "string", default: "everyday" },
+        names: { type: "string", default: "core" },
         limit: { type: "string" },
         steps: { type: "string" },
         guidance: { type: "string" },

@@ -1,3 +1,4 @@
+import { readFileSync } from "node:fs";
 import { describe, expect, it } from "vitest";
 import { COLOUR_NAMES, NAMED_COLOURS } from "./captions.js";
 import { blockCode, blur, desaturate } from "./degrade.js";
@@ -46,6 +47,15 @@ describe("vocabulary", () => {
     expect(core).toHaveLength(984);
     expect(new Set(core.map((entry) => entry.code)).size).toBe(984);
     expect(loadVocabulary("animals")).toHaveLength(157);
+  });
+
+  it("is what the bundled model's list of names says", () => {
+    const list = readFileSync(new URL("../../../../../models/miro-emoji/NAMES.md", import.meta.url), "utf8");
+    const listed = list
+      .split(/^## .*$/m)
+      .slice(1)
+      .flatMap((group) => group.replaceAll("\n", " ").trim().split(", "));
+    expect(listed).toEqual(loadVocabulary("core").map(({ label }) => label));
   });
 
   it("gives every everyday name and alias to one thing only", () => {

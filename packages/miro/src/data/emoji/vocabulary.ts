@@ -25,7 +25,7 @@ export interface EmojiEntry {
 /** Where a vocabulary comes from: a named list or explicit labels. */
 export type VocabularySelection = "everyday" | "animals" | "core" | readonly string[];
 
-/** Everyday things with outlines that differ at a glance; the vocabulary of the bundled model. Value: other names. */
+/** Everyday things with outlines that differ at a glance. Value: other names. */
 const EVERYDAY: Readonly<Record<string, readonly string[]>> = {
   "red apple": ["apple"],
   lemon: [],
