@@ -15,8 +15,8 @@ Examples:
   miro launch emoji --dependency afterok:1234 --sbatch --account=vision --sbatch --mem=64G
 
 The job has one process for each of trainer.devices on each of trainer.num_nodes. Before its time limit the run stores a checkpoint and
-the job goes back into the queue, until all steps are done; a run that fails, or that scancel ends, does not. The script and the recipe as it is now are kept in
-RUN/slurm/, logs are in MIRO_SLURM_OUTPUT_DIR. docs/training.md tells more.
+the job goes back into the queue, until all steps are done; a run that fails, or that scancel ends, does not. The script, and the recipe as
+it is now, are kept in RUN/slurm/, logs are in MIRO_SLURM_OUTPUT_DIR. docs/training.md tells more.
 `;
 
 interface Flags extends Omit<LaunchOptions, "recipe" | "overrides"> {
