@@ -3,7 +3,6 @@
  * gradient of some rows of the batch, and the trainer adds the gradients up. For networks whose operations are too small to be
  * worth dividing among threads.
  */
-
 import { Worker } from "node:worker_threads";
 import { aten, noGrad, receive, type SharedTensor, scope, share, type Tensor } from "@miro-t2i/torch";
 import { compiledModule } from "../compiled-module.js";

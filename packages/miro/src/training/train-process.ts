@@ -12,7 +12,6 @@
 import { existsSync, mkdirSync } from "node:fs";
 import { join } from "node:path";
 import { AdamW, buildInfo, GradScaler, Lamb, manualSeed, nn, scope, setNumThreads, zeros } from "@miro-t2i/torch";
-import { stringify } from "yaml";
 import { InvalidInputError, MiroError } from "../errors.js";
 import { parseRinConfig } from "../networks/config.js";
 import { trainingFlops } from "../networks/flops.js";
@@ -31,7 +30,7 @@ import { createLoss, createNetwork, createNetworks, startFrom } from "./model.js
 import { parameterGroups } from "./parameter-groups.js";
 import { planOf } from "./recipes/batch-plan.js";
 import { measurePeakFlops } from "./recipes/peak-flops.js";
-import { parseRecipe, type Recipe, recipeToJson } from "./recipes/recipe.js";
+import { parseRecipe, type Recipe, recipeToJson, recipeToYaml } from "./recipes/recipe.js";
 import { recipeChanges, refuseRecipeChanges } from "./recipes/recipe-changes.js";
 import { Replicas } from "./replicas.js";
 import type { RunOptions, RunResult } from "./run-options.js";
@@ -186,7 +185,7 @@ export async function trainProcess(
     }
     await world?.share({ network, preconditioning });
     if (first) {
-      writeFileAtomic(join(output, "recipe.yaml"), stringify(recipeToJson(recipe)), { overwrite: true });
+      writeFileAtomic(join(output, "recipe.yaml"), recipeToYaml(recipe), { overwrite: true });
       log = new MetricsLog(join(output, "log.jsonl"), trainer.step);
     }
     if (first && recipe.logger.tensorboard)

@@ -262,14 +262,14 @@ export class EmojiScenes {
       const { kind, amount } = scene.degradation;
       ({ blur, blocks: blockCode, desaturate })[kind](picture, size, amount);
     }
-    for (let i = 0; i < picture.length; i++) picture[i] = Math.min(Math.max(picture[i] * (2 / 255) - 1, -1), 1);
+    toUnitRange(picture);
   }
 
   /** Draws one thing alone, as large as fits, on mid grey: three planes of size × size values in [-1, 1]. */
   renderPortrait(entryIndex: number, tint: TintName | null, out: Float32Array): void {
     out.fill(127.5);
     this.compose({ entry: this.vocabulary[entryIndex], entryIndex, x: 0.5, y: 0.5, side: PORTRAIT_SIDE, tint }, out);
-    for (let i = 0; i < out.length; i++) out[i] = out[i] * (2 / 255) - 1;
+    toUnitRange(out);
   }
 
   /** Scenes `start … start + count − 1`, described and drawn. */
@@ -496,6 +496,11 @@ function chooseLevel(levels: readonly SpriteLevel[], target: number): SpriteLeve
   let chosen = levels[0];
   for (const level of levels) if (Math.max(level.width, level.height) >= target * 0.97) chosen = level;
   return chosen;
+}
+
+/** Values in [0, 255] to [-1, 1], in place; what lies outside is cut off. */
+function toUnitRange(picture: Float32Array): void {
+  for (let i = 0; i < picture.length; i++) picture[i] = Math.min(Math.max(picture[i] * (2 / 255) - 1, -1), 1);
 }
 
 function clampNormal(random: SceneRandom): number {

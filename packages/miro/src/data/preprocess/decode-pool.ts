@@ -2,7 +2,6 @@
  * Threads that read and decode pictures while the main thread computes. Jobs are handed out in order, results come back in
  * the order of the jobs ({@link DecodePool.inOrder}), and no more pictures are under way than a budget of bytes allows.
  */
-
 import { Worker } from "node:worker_threads";
 import { compiledModule } from "../../compiled-module.js";
 import { MiroError } from "../../errors.js";

@@ -5,13 +5,12 @@
 import { createHash } from "node:crypto";
 import { join, resolve } from "node:path";
 import { fileURLToPath } from "node:url";
-import { stringify } from "yaml";
 import { z } from "zod";
 import { InvalidInputError, invalid } from "../../errors.js";
 import { field, parseOptions } from "../../options.js";
 import { pretrainingOf } from "../emoji/recipes.js";
 import { type Environment, readEnvironment, siteSettings } from "../recipes/environment.js";
-import { parseRecipe, type Recipe, recipeToJson } from "../recipes/recipe.js";
+import { parseRecipe, type Recipe, recipeToYaml } from "../recipes/recipe.js";
 import { composeRecipe } from "../recipes/recipe-source.js";
 import { arrayTasks } from "./array.js";
 import type { Job } from "./job-script.js";
@@ -103,7 +102,7 @@ export function planJob(input: LaunchOptions, environment: Environment = readEnv
 
   const tasks = arrayTasks(array).map((task) => {
     const words = [...overrides, ...task.overrides];
-    return { ...task, words, ...readRecipe(options.recipe, words, environment) };
+    return { ...task, words, recipe: readRecipe(options.recipe, words, environment) };
   });
   const { recipe } = tasks[0]!;
   const size = sizeOf(recipe);
@@ -152,16 +151,16 @@ export function planJob(input: LaunchOptions, environment: Environment = readEnv
   };
 }
 
-function readRecipe(name: string, overrides: readonly string[], environment: Environment) {
+function readRecipe(name: string, overrides: readonly string[], environment: Environment): Recipe {
   const { json, path, origins } = composeRecipe(name, overrides, environment);
   if (pretrainingOf(json) !== null)
     throw new InvalidInputError(`${path}: miro launch is for recipes of the diffusion network`);
-  return { recipe: parseRecipe(json, path, origins) };
+  return parseRecipe(json, path, origins);
 }
 
 /** A recipe with all its values, in a file named after its content, so that no later job replaces that of a waiting one. */
 function frozenRecipe(folder: string, recipe: Recipe): { path: string; text: string } {
-  const text = stringify(recipeToJson(recipe));
+  const text = recipeToYaml(recipe);
   const digest = createHash("sha256").update(text).digest("hex").slice(0, 12);
   return { path: join(folder, `recipe-${digest}.yaml`), text };
 }

@@ -11,7 +11,6 @@
  *
  * The folder's name holds a digest of everything that decides its content, so that changed options never meet old latents.
  */
-
 import { createHash } from "node:crypto";
 import { existsSync, mkdirSync, readdirSync, writeFileSync } from "node:fs";
 import { join } from "node:path";

@@ -75,15 +75,15 @@ export class Portraits {
   unexplained(predicted: Tensor, scenes: readonly Scene[]): Tensor {
     const named = scenes.map(({ kind, objects }) => (kind === "pair" ? objects.slice(0, THINGS) : objects.slice(0, 1)));
     const errors = Array.from({ length: THINGS }, (_, s) => {
-      const rows = named.flatMap((things, row) => (s < things.length ? [BigInt(row)] : []));
+      const rows = named.flatMap((things, row) => (s < things.length ? [row] : []));
       if (rows.length === 0) return null;
       const target = new Float32Array(rows.length * VALUES);
       rows.forEach((row, i) => {
-        target.set(this.of(named[Number(row)]![s]!), i * VALUES);
+        target.set(this.of(named[row]![s]!), i * VALUES);
       });
       const difference = predicted
         .select(1, s)
-        .indexSelect(0, tensor(BigInt64Array.from(rows)))
+        .indexSelect(0, tensor(BigInt64Array.from(rows, BigInt)))
         .sub(tensor(target, { shape: [rows.length, VALUES] }));
       return difference.square().mean(1);
     });

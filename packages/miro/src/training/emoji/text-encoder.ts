@@ -93,24 +93,19 @@ export async function trainTextEncoder(recipe: TextEncoderRecipe, context: Pretr
     const { ids, mask } = tokenizer.encodeBatch(captions, { maxLength: recipe.maxTextLen, padTo: "longest" });
     return { states: network.text.forward(ids, mask), mask };
   };
-  const embed = (captions: readonly string[]) => {
-    const { states, mask } = encode(captions);
-    return network.embedStates(states, mask);
-  };
-  /** Share of the looks of the things in `of` that their captions do not tell. */
-  const unexplained = (of: readonly Scene[]) => {
-    const { states, mask } = encode(of.map((scene) => scene.trueCaption));
-    return portraits.unexplained(network.appearance.forward(states, mask), of);
-  };
   const task: PretrainingTask = {
     network,
     loss(step) {
       const B = trainer.batchSize;
       const { scenes: pictured, pictures, captions, wrong } = read(step * B, B);
-      const matching = network.matching.forward(network.embedPictures(pictures), embed([...captions, ...wrong]));
       const { weight, captions: more } = recipe.appearance;
       const described = Array.from({ length: more }, (_, i) => scenes.describe(WITHOUT_PICTURE + step * more + i));
-      const appearance = unexplained([...pictured, ...described]);
+      // The true captions of the pictures, in the middle, serve both terms of the loss.
+      const { states, mask } = encode([...described.map((scene) => scene.trueCaption), ...captions, ...wrong]);
+      const embedded = network.embedStates(states.narrow(0, more, 2 * B), mask.narrow(0, more, 2 * B));
+      const matching = network.matching.forward(network.embedPictures(pictures), embedded);
+      const looks = network.appearance.forward(states.narrow(0, 0, more + B), mask.narrow(0, 0, more + B));
+      const appearance = portraits.unexplained(looks, [...described, ...pictured]);
       return {
         loss: matching.loss.add(appearance.mul(weight)),
         figures: { ...matching.figures, matching: matching.loss, appearance },
@@ -119,19 +114,22 @@ export async function trainTextEncoder(recipe: TextEncoderRecipe, context: Pretr
     evaluate() {
       return noGrad(() =>
         scope(() => {
-          const [pictures, texts, wrong]: Tensor[][] = [[], [], []];
+          const [pictures, texts, wrong, looks]: Tensor[][] = [[], [], [], []];
+          const unseen: Scene[] = [];
           for (let start = 0; start < EVALUATED; start += 64) {
             const part = read(UNSEEN + start, 64);
+            const [right, other] = [encode(part.captions), encode(part.wrong)];
             pictures!.push(network.embedPictures(part.pictures));
-            texts!.push(embed(part.captions));
-            wrong!.push(embed(part.wrong));
+            texts!.push(network.embedStates(right.states, right.mask));
+            wrong!.push(network.embedStates(other.states, other.mask));
+            looks!.push(network.appearance.forward(right.states, right.mask));
+            unseen.push(...part.scenes);
           }
           const [I, T, W] = [cat(pictures!, 0), cat(texts!, 0), cat(wrong!, 0)];
           const own = tensor(BigInt64Array.from({ length: EVALUATED }, (_, i) => BigInt(i)));
           const retrieved = I.matmul(T.t()).argmax(1).eq(own).float().mean().item();
           const told = I.mul(T).sum(1).gt(I.mul(W).sum(1)).float().mean().item();
-          const unseen = Array.from({ length: EVALUATED }, (_, i) => scenes.describe(UNSEEN + i));
-          const explained = 1 - unexplained(unseen).item();
+          const explained = 1 - portraits.unexplained(cat(looks!, 0), unseen).item();
           return { retrieval_of_512: retrieved, wrong_caption_told: told, appearance_explained: explained };
         }),
       );

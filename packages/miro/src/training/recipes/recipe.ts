@@ -4,6 +4,7 @@
  * Names are upstream's where upstream has them (`trainer.max_steps`, `loss.cond_drop_rate`, `network.num_latents`, …): snake_case
  * in the file, camelCase in the checked {@link Recipe}; the two network sections stay as `config.json` has them.
  */
+import { stringify } from "yaml";
 import { z } from "zod";
 import { EMOJI_REWARD_KEYS, emojiSceneOptionsSchema } from "../../data/emoji/scenes.js";
 import { LATENT_DTYPES } from "../../data/training/latents.js";
@@ -419,6 +420,11 @@ function originOf(line: string, origins?: Origins): string | undefined {
 /** The recipe as its file would state it, every value included. */
 export function recipeToJson(recipe: Recipe): unknown {
   return renameKeys(recipe, snakeCase, openSections(recipeSchema));
+}
+
+/** The text of such a file. */
+export function recipeToYaml(recipe: Recipe): string {
+  return stringify(recipeToJson(recipe));
 }
 
 /** Reads a recipe with overrides and checks it; see recipe-source.ts for names, parts and overrides. */

@@ -2,7 +2,6 @@
  * Checkpoints written beside the training: a step waits for a copy of the tensors in memory, a worker thread brings the copy to the
  * disk as checkpoint.ts does. At most one is on its way; the next one waits for it.
  */
-
 import { once } from "node:events";
 import { Worker } from "node:worker_threads";
 import { empty, noGrad, type SharedTensor, scope, share, type Tensor } from "@miro-t2i/torch";
