@@ -15,7 +15,7 @@ import {
   WHITE,
 } from "../data/emoji/captions.js";
 import { SceneRandom } from "../data/emoji/random.js";
-import { type EmojiEntry, loadVocabulary } from "../data/emoji/vocabulary.js";
+import { type EmojiEntry, isEveryday, loadVocabulary } from "../data/emoji/vocabulary.js";
 import type { RgbImage } from "../pipeline/pictures/images.js";
 import { backgroundColour, distance, nearestColour } from "./backgrounds.js";
 import type { EmojiClassifier } from "./emoji-classifier.js";
@@ -135,10 +135,9 @@ export function judge(image: RgbImage, { label, colour }: Asked, classifier: Emo
 /** Figures of pictures that were judged. */
 export function summariseRetrieval(judged: readonly Judged[]): RetrievalScore {
   const entries = new Map(loadVocabulary("core").map((entry) => [entry.label, entry]));
-  const everyday = new Set(loadVocabulary("everyday").map(({ label }) => label));
   const groups = new Map<string, Judged[]>();
   for (const one of judged) {
-    for (const name of groupsOf(entries.get(one.label), everyday)) groups.set(name, [...(groups.get(name) ?? []), one]);
+    for (const name of groupsOf(entries.get(one.label))) groups.set(name, [...(groups.get(name) ?? []), one]);
   }
   return {
     ...namedShares(judged),
@@ -149,9 +148,9 @@ export function summariseRetrieval(judged: readonly Judged[]): RetrievalScore {
   };
 }
 
-function groupsOf(entry: EmojiEntry | undefined, everyday: ReadonlySet<string>): string[] {
+function groupsOf(entry: EmojiEntry | undefined): string[] {
   if (entry === undefined) return [];
-  return [GROUPS[entry.group]!, ...(everyday.has(entry.label) ? ["everyday"] : [])];
+  return [GROUPS[entry.group]!, ...(isEveryday(entry.label) ? ["everyday"] : [])];
 }
 
 function namedShares(judged: readonly Judged[]): NamedShares {

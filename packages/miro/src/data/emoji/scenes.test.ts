@@ -4,7 +4,7 @@ import { COLOUR_NAMES, NAMED_COLOURS } from "./captions.js";
 import { blockCode, blur, desaturate } from "./degrade.js";
 import { SceneRandom } from "./random.js";
 import { EMOJI_REWARD_KEYS, EmojiScenes, type Scene } from "./scenes.js";
-import { articleOf, loadVocabulary, pluralOf } from "./vocabulary.js";
+import { articleOf, isEveryday, loadVocabulary, pluralOf } from "./vocabulary.js";
 
 const scenes = await EmojiScenes.load({ size: 64 });
 const described = Array.from({ length: 4000 }, (_, i) => scenes.describe(i));
@@ -111,6 +111,24 @@ describe("scenes", () => {
     for (const key of EMOJI_REWARD_KEYS) {
       expect(Math.abs(shareOf((s) => Number.isNaN(s.rewards[key])) - 0.05)).toBeLessThan(0.02);
     }
+  });
+
+  it("draw everyday things more often where asked to, never one twice in a pair", async () => {
+    const options = { vocabulary: "core", size: 32, kinds: { one: 0.5, pair: 0.5 } } as const;
+    const everydayShare = async (everyday: number) => {
+      const drawn = await EmojiScenes.load({ ...options, everyday });
+      const things = Array.from({ length: 3000 }, (_, i) => drawn.describe(i).entries).map((entries) => {
+        expect(new Set(entries).size).toBe(entries.length);
+        return entries.map(({ label }) => isEveryday(label));
+      });
+      return things.flat().filter(Boolean).length / things.flat().length;
+    };
+    const natural = 116 / 984;
+    expect(Math.abs((await everydayShare(0)) - natural)).toBeLessThan(0.02);
+    expect(Math.abs((await everydayShare(0.4)) - (0.4 + 0.6 * natural))).toBeLessThan(0.03);
+    const animals = loadVocabulary("animals").map(({ label }) => label);
+    const rare = animals.filter((label) => !isEveryday(label)).slice(0, 12);
+    await expect(EmojiScenes.load({ vocabulary: rare, size: 32, everyday: 0.1 })).rejects.toThrow(/scenes\.everyday/);
   });
 
   it("tell the truth in true captions, and only there score 1", () => {

@@ -15,6 +15,7 @@
  * that is not; `sharpness` and `colorfulness` are 1 minus the damage done (`degrade.ts`). NaN means "not told".
  */
 import { z } from "zod";
+import { invalid } from "../../errors.js";
 import {
   type Background,
   COLOUR_NAMES,
@@ -32,7 +33,7 @@ import {
 import { blockCode, blur, desaturate } from "./degrade.js";
 import { SceneRandom } from "./random.js";
 import { loadSprites, type Sprite, type SpriteLevel } from "./sprites.js";
-import { type EmojiEntry, loadVocabulary } from "./vocabulary.js";
+import { type EmojiEntry, isEveryday, loadVocabulary } from "./vocabulary.js";
 
 const share = z.number().min(0).max(1);
 
@@ -40,6 +41,8 @@ const share = z.number().min(0).max(1);
 export const emojiSceneOptionsSchema = z.strictObject({
   /** A named list or explicit CLDR labels. */
   vocabulary: z.union([z.enum(["everyday", "animals", "core"]), z.array(z.string()).min(8)]).default("everyday"),
+  /** Share of the things that are drawn from the vocabulary's everyday names alone, which then come up more often than the others. */
+  everyday: share.default(0),
   /** Side of the square pictures in pixels. */
   size: z.number().int().min(32).max(256).multipleOf(8).default(128),
   seed: z.number().int().default(0),
@@ -187,11 +190,17 @@ export class EmojiScenes {
   readonly options: ResolvedOptions;
   readonly vocabulary: readonly EmojiEntry[];
   private readonly sprites: readonly Sprite[];
+  /** Indices in the vocabulary of the everyday names it has. */
+  private readonly everyday: readonly number[];
 
   private constructor(options: ResolvedOptions, vocabulary: readonly EmojiEntry[], sprites: readonly Sprite[]) {
     this.options = options;
     this.vocabulary = vocabulary;
     this.sprites = sprites;
+    this.everyday = vocabulary.flatMap(({ label }, index) => (isEveryday(label) ? [index] : []));
+    if (options.everyday > 0 && this.everyday.length < 2) {
+      invalid("scenes.everyday", "0 where the vocabulary has fewer than two everyday names", options.everyday);
+    }
   }
 
   /** Loads names and sprites (a second on the first call for a vocabulary, then from the cache). */
@@ -296,8 +305,9 @@ export class EmojiScenes {
   private drawContent(random: SceneRandom): { content: SceneContent; indices: number[] } {
     const { options, vocabulary, sprites } = this;
     const drawnKind = random.weighted(options.kinds);
-    const first = random.below(vocabulary.length);
-    const second = (first + 1 + random.below(vocabulary.length - 1)) % vocabulary.length;
+    const first = this.drawEveryday(random) ?? random.below(vocabulary.length);
+    const second =
+      this.drawEveryday(random, first) ?? (first + 1 + random.below(vocabulary.length - 1)) % vocabulary.length;
     // Names without a number ("two bread") are shown once.
     const kind = drawnKind === "count" && vocabulary[first].article === "" ? "one" : drawnKind;
     const indices = kind === "pair" ? [first, second] : [first];
@@ -318,6 +328,14 @@ export class EmojiScenes {
         background: this.drawBackground(random),
       },
     };
+  }
+
+  /** An everyday thing, in the share of cases that the options ask for, other than `taken`. */
+  private drawEveryday(random: SceneRandom, taken?: number): number | null {
+    const { everyday } = this.options;
+    // Without the option no draw is spent: the scenes of a seed stay what they are.
+    if (everyday === 0 || !random.chance(everyday)) return null;
+    return random.pick(this.everyday.filter((index) => index !== taken));
   }
 
   private drawBackground(random: SceneRandom): Background {

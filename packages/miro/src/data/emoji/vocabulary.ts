@@ -145,6 +145,9 @@ const EVERYDAY: Readonly<Record<string, readonly string[]>> = {
   "grinning face": ["smiley face"],
 };
 
+/** Whether a label is one of the everyday names. */
+export const isEveryday = (label: string): boolean => Object.hasOwn(EVERYDAY, label);
+
 /** CLDR groups of the core: smileys, animals and nature, food, travel and places, activities, objects. */
 const CORE_GROUPS = new Set([0, 3, 4, 5, 6, 7]);
 /** Clock faces: 24 pictures that differ by the hands. */
