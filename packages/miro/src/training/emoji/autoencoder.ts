@@ -91,7 +91,7 @@ export async function trainAutoencoder(recipe: AutoencoderRecipe, context: Pretr
       writeFileSync(join(folder, "training.json"), `${JSON.stringify({ recipe, figures, tensors }, null, 2)}\n`);
     },
   };
-  return runPretraining({ ...context, task, trainer, seed: recipe.seed, recipe });
+  return runPretraining({ ...context, task, trainer, seed: recipe.seed, recipe, schema: autoencoderRecipeSchema });
 }
 
 /** The loss above. x̂, x (B, 3, S, S); z (B, C, h, w). */

@@ -77,7 +77,7 @@ export async function trainClassifier(recipe: ClassifierRecipe, context: Pretrai
       writeFileSync(join(folder, "training.json"), `${JSON.stringify({ recipe, figures }, null, 2)}\n`);
     },
   };
-  return runPretraining({ ...context, task, trainer, seed: recipe.seed, recipe });
+  return runPretraining({ ...context, task, trainer, seed: recipe.seed, recipe, schema: classifierRecipeSchema });
 }
 
 function classOf(scene: Scene): number {

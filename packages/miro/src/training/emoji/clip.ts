@@ -121,7 +121,7 @@ export async function trainClip(recipe: ClipRecipe, context: PretrainingContext)
     },
   };
   try {
-    return await runPretraining({ ...context, task, trainer, seed: recipe.seed, recipe });
+    return await runPretraining({ ...context, task, trainer, seed: recipe.seed, recipe, schema: clipRecipeSchema });
   } finally {
     text.dispose();
   }

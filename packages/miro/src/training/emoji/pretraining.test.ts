@@ -3,8 +3,10 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { nn, randn, type Tensor } from "@miro-t2i/torch";
 import { afterAll, describe, expect, it } from "vitest";
+import { z } from "zod";
 import {
   openRunFolder,
+  type PretrainingRun,
   type PretrainingTask,
   pretrainerSchema,
   runPretraining,
@@ -45,10 +47,17 @@ function task(onStep: (step: number) => void = () => {}): PretrainingTask & { ne
 
 const values = (t: Tensor) => Array.from(t.detach().data() as Float32Array);
 
-async function run(name: string, what = task(), options: { resume?: boolean; signal?: AbortSignal } = {}) {
+const schema = z.object({ name: z.string().default("double"), widthOfInput: z.number().default(3) });
+
+async function run(
+  name: string,
+  what = task(),
+  options: Partial<Pick<PretrainingRun, "resume" | "allowChanges" | "signal" | "recipe">> = {},
+) {
   const output = join(root, name);
   openRunFolder(output, options.resume ?? false);
-  return runPretraining({ task: what, trainer, seed: 1, recipe: {}, output, resume: false, ...options });
+  const recipe = schema.parse({});
+  return runPretraining({ task: what, trainer, seed: 1, recipe, schema, output, resume: false, ...options });
 }
 
 describe("runPretraining", () => {
@@ -81,6 +90,17 @@ describe("runPretraining", () => {
     await run("stopped", second, { resume: true });
     expect(values(second.network.weight)).toEqual(values(undisturbed.network.weight));
     expect(values(second.network.bias!)).toEqual(values(undisturbed.network.bias!));
+  });
+
+  it("refuses to go on by another recipe, unless that is insisted on", async () => {
+    await run("changed", task(), { recipe: {} }); // as stored before the recipes had these keys
+    const other = { name: "another", widthOfInput: 4 };
+    await expect(run("changed", task(), { resume: true, recipe: other })).rejects.toThrow(
+      /step-00000012: the run was made by another recipe:\n {2}width_of_input: 3 in the checkpoint, 4 now\n.*--allow-changes/,
+    );
+    expect((await run("changed", task(), { resume: true, recipe: other, allowChanges: true })).step).toBe(12);
+    // From now on the new recipe is the run's; a name decides nothing.
+    expect((await run("changed", task(), { resume: true, recipe: { ...other, name: "third" } })).step).toBe(12);
   });
 
   it("does not touch an earlier run unless asked to", async () => {

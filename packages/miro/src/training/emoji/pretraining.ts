@@ -17,6 +17,8 @@ import { InvalidInputError, MiroError } from "../../errors.js";
 import { mixSeed } from "../data/batches.js";
 import { MetricsLog, type Progress } from "../logging/logging.js";
 import { WarmupCosine } from "../lr-schedule.js";
+import { recipeToJson } from "../recipes/recipe.js";
+import { recipeChanges, refuseRecipeChanges } from "../recipes/recipe-changes.js";
 import type { RunResult } from "../run-options.js";
 import { listCheckpoints, loadTrainingCheckpoint, saveTrainingCheckpoint } from "../state/checkpoint.js";
 
@@ -57,6 +59,8 @@ export interface PretrainingContext {
   output: string;
   /** Continue from the checkpoint in `output`. */
   resume: boolean;
+  /** Continue even if values of the recipe differ that decide what the run computes. */
+  allowChanges?: boolean;
   signal?: AbortSignal;
   onProgress?: (progress: Progress) => void;
   onMessage?: (message: string) => void;
@@ -66,9 +70,20 @@ export interface PretrainingRun extends PretrainingContext {
   task: PretrainingTask;
   trainer: PretrainerOptions;
   seed: number;
-  /** The recipe as data, stored with each checkpoint. */
-  recipe: unknown;
+  /** The recipe, stored with each checkpoint, and what recipes of its kind are. */
+  recipe: object;
+  schema: z.ZodType<object>;
 }
+
+/** What a resumed run may change in its recipe; the rest decides what is computed. */
+const FREE = [
+  "name",
+  "evaluated_scenes",
+  "trainer.threads",
+  "trainer.log_every_n_steps",
+  "trainer.evaluate_every_n_steps",
+  "trainer.checkpoint_every_n_steps",
+];
 
 /** Seeds the global generator for initial weights; call before the task's network is made. */
 export function seedInitialWeights(seed: number): void {
@@ -92,8 +107,10 @@ export async function runPretraining({
   trainer,
   seed,
   recipe,
+  schema,
   output,
   resume,
+  allowChanges = false,
   signal,
   onProgress,
   onMessage = () => {},
@@ -112,6 +129,14 @@ export async function runPretraining({
   if (resume && newest) {
     scope(() => {
       const stored = loadTrainingCheckpoint(newest.path);
+      if (!allowChanges) {
+        const before = schema.safeParse(stored.state.recipe); // with the defaults of what is newer than the run
+        const asFile = (of: unknown) => recipeToJson(of as object, schema);
+        refuseRecipeChanges(
+          newest.path,
+          recipeChanges(asFile(before.data ?? stored.state.recipe), asFile(recipe), FREE),
+        );
+      }
       network.loadStateDict(stored.network);
       const groups = optimizer.stateDict().groups;
       optimizer.loadStateDict({ step: stored.state.optimizerStep, tensors: stored.optimizer, groups });

@@ -6,15 +6,16 @@
  *
  * The picture's tower and the predictor are thrown away; the encoder is frozen from then on, as MIRO's is.
  */
-import { mkdirSync, writeFileSync } from "node:fs";
+import { existsSync, mkdirSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { cat, nn, noGrad, scope, type Tensor, tensor } from "@miro-t2i/torch";
 import { z } from "zod";
 import { coreVocabulary, EmojiScenes, emojiSceneOptionsSchema, type Scene } from "../../data/emoji/index.js";
+import { readJson, writeFileAtomic } from "../../pipeline/files.js";
 import { PictureTower } from "../../rewards/picture-tower.js";
 import { T5Encoder } from "../../text/t5.js";
 import { Tokenizer } from "../../text/tokenizer.js";
-import { saveTokenizer } from "../../text/unigram-trainer.js";
+import { saveTokenizer, type UnigramTokenizerJson } from "../../text/unigram-trainer.js";
 import type { RunResult } from "../run-options.js";
 import { AppearanceHead, Portraits } from "./appearance.js";
 import { trainCaptionTokenizer } from "./caption-tokenizer.js";
@@ -68,8 +69,9 @@ export async function trainTextEncoder(recipe: TextEncoderRecipe, context: Pretr
   openRunFolder(context.output, context.resume);
   // Every caption is drawn twice: true, and wrong in some respect.
   const scenes = await EmojiScenes.load({ ...recipe.scenes, wrongCaption: 1, rewardUnset: 0 });
-  context.onMessage?.("training the tokenizer");
-  const tokenizerJson = trainCaptionTokenizer(corpus(scenes, recipe.tokenizer.captions), recipe.tokenizer.vocabSize);
+  const tokenizerJson = runTokenizer(context, () =>
+    trainCaptionTokenizer(corpus(scenes, recipe.tokenizer.captions), recipe.tokenizer.vocabSize),
+  );
   const tokenizer = Tokenizer.fromJson(tokenizerJson);
   seedInitialWeights(recipe.seed);
   const network = new ContrastiveModel(
@@ -141,7 +143,20 @@ export async function trainTextEncoder(recipe: TextEncoderRecipe, context: Pretr
       writeFileSync(join(folder, "training.json"), `${JSON.stringify({ recipe, figures }, null, 2)}\n`);
     },
   };
-  return runPretraining({ ...context, task, trainer, seed: recipe.seed, recipe });
+  return runPretraining({ ...context, task, trainer, seed: recipe.seed, recipe, schema: textEncoderRecipeSchema });
+}
+
+/** The tokenizer that a run began with, or a new one: a resumed run may read other scenes, but not give words other numbers. */
+function runTokenizer(
+  { output, onMessage }: PretrainingContext,
+  train: () => UnigramTokenizerJson,
+): UnigramTokenizerJson {
+  const path = join(output, "tokenizer.json");
+  if (existsSync(path)) return readJson(path) as UnigramTokenizerJson;
+  onMessage?.("training the tokenizer");
+  const trained = train();
+  writeFileAtomic(path, `${JSON.stringify(trained)}\n`, { overwrite: true });
+  return trained;
 }
 
 /** Captions, true and wrong, with their counts; and every name of the core emoji, so that unseen words fall into sensible pieces. */

@@ -43,10 +43,13 @@ export interface RecipeChange {
   now: unknown;
 }
 
-/** Every value in which two recipes differ that decides what a run computes. */
-export function recipeChanges(before: unknown, now: unknown): RecipeChange[] {
+/**
+ * Every value in which two recipes differ that decides what a run computes.
+ * @param freeKeys what may differ; by default that of the diffusion network's recipes
+ */
+export function recipeChanges(before: unknown, now: unknown, freeKeys: readonly string[] = FREE): RecipeChange[] {
   return differences(effective(before), effective(now), "").filter(
-    ({ key }) => !FREE.some((free) => key === free || key.startsWith(`${free}.`)),
+    ({ key }) => !freeKeys.some((free) => key === free || key.startsWith(`${free}.`)),
   );
 }
 
@@ -64,7 +67,7 @@ export function refuseRecipeChanges(where: string, changes: readonly RecipeChang
     [
       `${where}: the run was made by another recipe:`,
       ...lines,
-      "give the recipe it was made with, insist with --allow-changes, or start a new run from its weights with initialization.from",
+      "give the recipe it was made with, insist with --allow-changes, or start a new run",
     ].join("\n"),
   );
 }

@@ -417,9 +417,9 @@ function originOf(line: string, origins?: Origins): string | undefined {
   return origins.get(place) ?? [...origins].find(([known]) => known.startsWith(`${place}.`))?.[1];
 }
 
-/** The recipe as its file would state it, every value included. */
-export function recipeToJson(recipe: Recipe): unknown {
-  return renameKeys(recipe, snakeCase, openSections(recipeSchema));
+/** A recipe as its file would state it, every value included; by default one of the diffusion network. */
+export function recipeToJson(recipe: object, schema: z.ZodType = recipeSchema): unknown {
+  return renameKeys(recipe, snakeCase, openSections(schema));
 }
 
 /** The text of such a file. */
