@@ -87,20 +87,22 @@ describe("clip_score", () => {
     expect(Number.isFinite(point)).toBe(true);
   });
 
-  it("reads the text encoder beside it first, and refuses one that it was not trained with", async () => {
-    const model = join(root, "with-encoder");
+  it("is complete in its folder, and refuses a text encoder that it was not trained with", async () => {
+    const model = join(root, "copy");
     cpSync(join(models, "emoji-clip"), model, { recursive: true });
-    cpSync(join(models, "miro-emoji", "text_encoder"), join(model, "text_encoder"), { recursive: true });
     const own = await loadScorer("clip_score", { model });
     expect(await own.score([images[3]!], [captions[3]!])).toEqual([right[3]]);
     own.dispose();
+    rmSync(join(model, "text_encoder"), { recursive: true });
+    await expect(loadScorer("clip_score", { model })).rejects.toThrow(/text_encoder: not there; it is a part/);
 
     const other = join(root, "other");
     mkdirSync(other);
     cpSync(join(models, "emoji-clip", "model.safetensors"), join(other, "model.safetensors"));
     await expect(loadScorer("clip_score", { model: other })).rejects.toThrow(/config\.json: no such file/);
     writeFileSync(join(other, "config.json"), JSON.stringify({ text_encoder_sha256: "0".repeat(64) }));
-    await expect(loadScorer("clip_score", { model: other })).rejects.toThrow(/trained with another text encoder than/);
+    cpSync(join(models, "emoji-clip", "text_encoder"), join(other, "text_encoder"), { recursive: true });
+    await expect(loadScorer("clip_score", { model: other })).rejects.toThrow(/is another text encoder than the scorer/);
     writeFileSync(join(other, "config.json"), JSON.stringify({ text_encoder_sha256: "x", shared_dim: 1e9 }));
     await expect(loadScorer("clip_score", { model: other })).rejects.toThrow(/config\.json: shared_dim/);
   });

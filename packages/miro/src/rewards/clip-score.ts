@@ -11,7 +11,7 @@ import { existsSync } from "node:fs";
 import { join } from "node:path";
 import { cat, nn, noGrad, scope, type Tensor, tensor } from "@miro-t2i/torch";
 import { InvalidInputError, MiroError } from "../errors.js";
-import { BUNDLED_MODEL, bundledFolder } from "../pipeline/bundled.js";
+import { bundledFolder } from "../pipeline/bundled.js";
 import type { RgbImage } from "../pipeline/pictures/images.js";
 import { T5Encoder } from "../text/t5.js";
 import { Tokenizer } from "../text/tokenizer.js";
@@ -39,7 +39,7 @@ async function loadClipScore({ device = "cpu", model }: LoadScorerOptions): Prom
     );
   const clip = EmojiClip.fromPretrained(folder, device);
   try {
-    const textFolder = findTextEncoder(folder, clip.config.text_encoder_sha256);
+    const textFolder = ownTextEncoder(folder, clip.config.text_encoder_sha256);
     const tokenizer = await Tokenizer.fromFile(textFolder);
     const text = await T5Encoder.fromPretrained(textFolder, { device });
     text.requiresGrad_(false).eval();
@@ -54,18 +54,14 @@ async function loadClipScore({ device = "cpu", model }: LoadScorerOptions): Prom
   }
 }
 
-/** The text encoder that the CLIP was trained with: beside its own files, or the bundled model's. */
-function findTextEncoder(folder: string, hash: string): string {
+/** The text encoder that the CLIP was trained with. */
+function ownTextEncoder(folder: string, hash: string): string {
   const own = join(folder, "text_encoder");
-  const bundled = bundledFolder(BUNDLED_MODEL);
-  const candidates = [own, ...(bundled === null ? [] : [join(bundled, "text_encoder")])];
-  const present = candidates.filter((candidate) => existsSync(join(candidate, "model.safetensors")));
-  const found = present.find((candidate) => textEncoderHash(candidate) === hash);
-  if (found !== undefined) return found;
-  throw new MiroError(
-    `${folder}: was trained with another text encoder than ${present.join(" or ") || "any that is here"}; ` +
-      `put its own into ${own}, or train again: miro train recipes/emoji-clip.yaml`,
-  );
+  if (!existsSync(join(own, "model.safetensors")))
+    throw new MiroError(`${own}: not there; it is a part of the scorer: copy it with the rest`);
+  if (textEncoderHash(own) !== hash)
+    throw new MiroError(`${own}: is another text encoder than the scorer was trained with; put its own back`);
+  return own;
 }
 
 class ClipScore implements ScorerModel {

@@ -2,11 +2,11 @@
  * A small CLIP (Radford et al. 2021) for the bundled model's world: pictures and captions as unit vectors of one space.
  *
  *   picture (3, S, S) → PictureTower → all places, flattened → linear → I / ‖I‖
- *   caption → the bundled model's frozen text encoder → states (T, D)
+ *   caption → a frozen text encoder → states (T, D)
  *           → a = softmax over tokens of (A·LN(states)), H heads;  v = gelu(V·LN(states));  linear(Σ a v) → T / ‖T‖
  *
- * The text encoder is the one that the diffusion network reads, so both are told the same about a caption. It lies in the bundled model's
- * folder, not in this one; `text_encoder_sha256` makes sure that it is the one that the projection was trained for.
+ * The text encoder lies beside the weights, in `text_encoder/`; `text_encoder_sha256` makes sure that it is the one that the projection was
+ * trained for.
  *
  * Shapes: B pictures or captions, T tokens, D width of the text states, H heads, E shared width.
  */

@@ -1,12 +1,13 @@
 /**
  * Training of the small CLIP that judges whether a picture shows what its caption says (rewards/emoji-clip.ts).
  *
- * The text encoder is the bundled model's, frozen. Each picture of a batch has its caption and two captions that are wrong about it in one
+ * The text encoder is the bundled model's, frozen; the export has a copy of it, so that the judge stays what it is when the model gets
+ * another. Each picture of a batch has its caption and two captions that are wrong about it in one
  * way each: another object always, and something else (background, size, number, relation). The loss is that of matching.ts.
  *
  * Pictures get noise of a random strength, for a tolerance of what generated pictures have and renders have not.
  */
-import { writeFileSync } from "node:fs";
+import { cpSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { cat, nn, noGrad, rand, randnLike, scope, type Tensor, tensor } from "@miro-t2i/torch";
 import { z } from "zod";
@@ -116,6 +117,7 @@ export async function trainClip(recipe: ClipRecipe, context: PretrainingContext)
         cosine_of_true: round(figures.cosine_of_true!),
       };
       writeFileSync(join(folder, "config.json"), `${JSON.stringify(config, null, 2)}\n`);
+      cpSync(textEncoder, join(folder, "text_encoder"), { recursive: true });
       const parameters = scope(() => writeHalf(join(folder, "model.safetensors"), clip));
       writeFileSync(join(folder, "training.json"), `${JSON.stringify({ recipe, figures, parameters }, null, 2)}\n`);
     },
