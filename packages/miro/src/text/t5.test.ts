@@ -2,7 +2,7 @@ import { copyFile, mkdir, mkdtemp, readFile, rm, writeFile } from "node:fs/promi
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
-import { manualSeed, noGrad, readSafetensors, type Tensor, tensor, writeSafetensors } from "@miro-t2i/torch";
+import { AdamW, manualSeed, noGrad, readSafetensors, type Tensor, tensor, writeSafetensors } from "@miro-t2i/torch";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { relativeBuckets, T5Encoder } from "./t5.js";
 import { Tokenizer } from "./tokenizer.js";
@@ -74,6 +74,7 @@ describe("T5Encoder", () => {
 
   it("follows the weights: the kept bias is dropped when its table changes", async () => {
     const encoder = await T5Encoder.fromPretrained(FOLDER);
+    encoder.requiresGrad_(false);
     const states = () => noGrad(() => encoder.forward(...inputs()));
     const before = states();
     const table = encoder.stateDict().get("encoder.block.0.layer.0.SelfAttention.relative_attention_bias.weight")!;
@@ -82,6 +83,21 @@ describe("T5Encoder", () => {
     expect(relativeError(changed, before)).toBeGreaterThan(1e-3);
     encoder.loadStateDict(readSafetensors(join(FOLDER, "model.safetensors")), { assign: true });
     expect(states().toList()).toEqual(before.toList());
+  });
+
+  it("gives the states of its present weights between steps of training", () => {
+    manualSeed(0);
+    const encoder = new T5Encoder(SMALL).eval();
+    const ids = tensor([[3, 4, 5, 1]], { dtype: "int64" });
+    const mask = ids.ne(0);
+    const states = (of: T5Encoder) => noGrad(() => of.forward(ids, mask)).toList();
+    states(encoder);
+    const optimizer = new AdamW(encoder.parameters(), { lr: 0.1 });
+    encoder.forward(ids, mask).square().mean().backward();
+    optimizer.step();
+    const copy = new T5Encoder(SMALL).eval();
+    copy.loadStateDict(Object.fromEntries(encoder.stateDict()));
+    expect(states(encoder)).toEqual(states(copy));
   });
 
   it("gives every weight a gradient and learns", () => {

@@ -177,7 +177,7 @@ class Stack extends nn.Module {
   private readonly block: nn.ModuleList<Block>;
   private readonly norm: Norm;
   private readonly config: T5Config;
-  /** Bias (1, H, T, T) by length, device and state of its table; only of use while no gradients are recorded. */
+  /** Bias (1, H, T, T) by length, device and state of its table, of a frozen encoder: fused optimisers change a table unseen. */
   private readonly biases = new Map<string, Tensor>();
 
   constructor(config: T5Config) {
@@ -208,7 +208,7 @@ class Stack extends nn.Module {
       });
       return F.embedding(indices, table).float().permute(2, 0, 1).unsqueeze(0).contiguous();
     };
-    if (isGradEnabled()) return compute();
+    if (table.requiresGrad || isGradEnabled()) return compute();
     const key = `${length} ${table.device} ${table.dtype} ${aten._version(table)}`;
     let bias = this.biases.get(key);
     if (!bias) {

@@ -1,4 +1,4 @@
-import { manualSeed, ones, randn, scope, type Tensor, tensor, zeros } from "@miro-t2i/torch";
+import { manualSeed, ones, randn, scope, stack, type Tensor, tensor, zeros } from "@miro-t2i/torch";
 import { describe, expect, it } from "vitest";
 import { EmojiScenes, type Scene } from "../../data/emoji/index.js";
 import { AppearanceHead, Portraits } from "./appearance.js";
@@ -34,6 +34,25 @@ describe("Portraits", () => {
     expect(error(pair, zero, one)).toBeCloseTo((error(alone(0), zero, zero) + error(alone(1), one, zero)) / 2, 5);
     expect(error(alone(0), zero, one)).toBe(error(alone(0), zero, zero));
     expect(error(await sceneOf("count"), zero, one)).toBe(error(await sceneOf("count"), zero, zero));
+  });
+
+  it("finds a thing by its own portrait, and counts the places of a pair apart", async () => {
+    const portraits = await Portraits.load(vocabulary);
+    const [one, pair] = [await sceneOf("one"), await sceneOf("pair")];
+    const [first, second] = pair.objects.map(({ entryIndex }) => entryIndex) as [number, number];
+    const third = vocabulary.findIndex((_, i) => i !== first && i !== second);
+    // As a linear map would give it from a few steps of descent: the error's gradient at zero points to the portrait.
+    const portrait = (entryIndex: number) => {
+      const looks = zeros([1, 2, VALUES]).requiresGrad_(true);
+      portraits.unexplained(looks, [{ ...one, objects: [{ ...one.objects[0]!, entryIndex, tint: null }] }]).backward();
+      return looks.grad!.select(1, 0).mul(-VALUES / 2);
+    };
+    const looks = (...of: number[]) => stack(of.map(portrait), 1);
+    const found = (...of: number[]) => portraits.found(looks(...of), [pair]);
+    expect(found(first, second)).toMatchObject({ first_found: 1, second_found: 1 });
+    expect(found(second, first)).toMatchObject({ first_found: 0, second_found: 0 });
+    expect(found(first, third)).toMatchObject({ first_found: 1, second_found: 0 });
+    expect(portraits.found(looks(one.objects[0]!.entryIndex, third), [one]).one_found).toBe(1);
   });
 });
 

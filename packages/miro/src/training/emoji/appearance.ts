@@ -6,7 +6,7 @@
  *   a[s,r,t] = softmax over tokens t of (q[s,r] · h[t])      s: first or second thing named, r: one of R reads
  *   looks[s] = W · concat over r of Σt a[s,r,t] h[t] + b
  */
-import { cat, nn, randn, type Tensor, tensor } from "@miro-t2i/torch";
+import { cat, nn, randn, scope, type Tensor, tensor } from "@miro-t2i/torch";
 import { EmojiScenes, type PlacedObject, type Scene } from "../../data/emoji/index.js";
 
 /** Side of a portrait in pixels. */
@@ -73,7 +73,7 @@ export class Portraits {
    * @param scenes the B scenes that the captions describe
    */
   unexplained(predicted: Tensor, scenes: readonly Scene[]): Tensor {
-    const named = scenes.map(({ kind, objects }) => (kind === "pair" ? objects.slice(0, THINGS) : objects.slice(0, 1)));
+    const named = scenes.map(thingsNamed);
     const errors = Array.from({ length: THINGS }, (_, s) => {
       const rows = named.flatMap((things, row) => (s < things.length ? [row] : []));
       if (rows.length === 0) return null;
@@ -93,8 +93,37 @@ export class Portraits {
     ).mean();
   }
 
+  /**
+   * How often a predicted portrait is nearest to the right one of all things of the vocabulary, which a look at the mean error does not
+   * tell: of captions that name one thing, and of the first and the second of two. Tinted things are passed over.
+   * @param predicted (B, 2, 3 · 32 · 32), see {@link AppearanceHead}
+   * @param scenes the B scenes that the captions describe
+   */
+  found(predicted: Tensor, scenes: readonly Scene[]): Record<"one_found" | "first_found" | "second_found", number> {
+    const kinds = this.scenes.vocabulary.length;
+    const all = new Float32Array(kinds * VALUES);
+    for (let entryIndex = 0; entryIndex < kinds; entryIndex++)
+      all.set(this.of({ entryIndex, tint: null }), entryIndex * VALUES);
+    const nearest = scope(() => {
+      const portraits = tensor(all, { shape: [kinds, VALUES] });
+      // ‖p − t‖² without ‖p‖², which is the same for all.
+      const distance = portraits.square().sum(1).sub(predicted.matmul(portraits.t()).mul(2));
+      return distance.argmin(-1).toList() as number[][];
+    });
+    const [one, first, second]: boolean[][] = [[], [], []];
+    scenes.forEach((scene, row) => {
+      thingsNamed(scene).forEach(({ entryIndex, tint }, s) => {
+        if (tint !== null) return;
+        const right = Number(nearest[row]![s]) === entryIndex;
+        (scene.kind !== "pair" ? one! : s === 0 ? first! : second!).push(right);
+      });
+    });
+    const share = (found: boolean[]) => found.filter(Boolean).length / found.length;
+    return { one_found: share(one!), first_found: share(first!), second_found: share(second!) };
+  }
+
   /** The normalised portrait of a thing as the caption names it: its own colours, or tinted. */
-  private of({ entryIndex, tint }: PlacedObject): Float32Array {
+  private of({ entryIndex, tint }: Pick<PlacedObject, "entryIndex" | "tint">): Float32Array {
     const key = `${entryIndex} ${tint}`;
     let portrait = this.kept.get(key);
     if (portrait === undefined) {
@@ -109,4 +138,9 @@ export class Portraits {
     this.scenes.renderPortrait(entryIndex, tint, out);
     return out;
   }
+}
+
+/** The things that a caption names, in its order. */
+function thingsNamed({ kind, objects }: Scene): readonly PlacedObject[] {
+  return objects.slice(0, kind === "pair" ? THINGS : 1);
 }

@@ -131,8 +131,13 @@ export async function trainTextEncoder(recipe: TextEncoderRecipe, context: Pretr
           const own = tensor(BigInt64Array.from({ length: EVALUATED }, (_, i) => BigInt(i)));
           const retrieved = I.matmul(T.t()).argmax(1).eq(own).float().mean().item();
           const told = I.mul(T).sum(1).gt(I.mul(W).sum(1)).float().mean().item();
-          const explained = 1 - portraits.unexplained(cat(looks!, 0), unseen).item();
-          return { retrieval_of_512: retrieved, wrong_caption_told: told, appearance_explained: explained };
+          const portrayed = cat(looks!, 0);
+          return {
+            retrieval_of_512: retrieved,
+            wrong_caption_told: told,
+            appearance_explained: 1 - portraits.unexplained(portrayed, unseen).item(),
+            ...portraits.found(portrayed, unseen),
+          };
         }),
       );
     },
