@@ -135,6 +135,7 @@ export async function runPretraining({
         refuseRecipeChanges(
           newest.path,
           recipeChanges(asFile(before.data ?? stored.state.recipe), asFile(recipe), FREE),
+          "start a new run",
         );
       }
       network.loadStateDict(stored.network);

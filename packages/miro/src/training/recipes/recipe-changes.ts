@@ -56,9 +56,14 @@ export function recipeChanges(before: unknown, now: unknown, freeKeys: readonly 
 /**
  * Refuses to continue a run by another recipe.
  * @param where the checkpoint, for the error
+ * @param newRun how to begin anew with the changed recipe, in words
  * @throws InvalidInputError with a line for each value that differs, and what to do
  */
-export function refuseRecipeChanges(where: string, changes: readonly RecipeChange[]): void {
+export function refuseRecipeChanges(
+  where: string,
+  changes: readonly RecipeChange[],
+  newRun = "start a new run from its weights with initialization.from",
+): void {
   if (changes.length === 0) return;
   const lines = changes.map(
     ({ key, before, now }) => `  ${key}: ${shown(before)} in the checkpoint, ${shown(now)} now`,
@@ -67,7 +72,7 @@ export function refuseRecipeChanges(where: string, changes: readonly RecipeChang
     [
       `${where}: the run was made by another recipe:`,
       ...lines,
-      "give the recipe it was made with, insist with --allow-changes, or start a new run",
+      `give the recipe it was made with, insist with --allow-changes, or ${newRun}`,
     ].join("\n"),
   );
 }
