@@ -13,4 +13,4 @@ export {
   WRONG_WAYS,
   type WrongWay,
 } from "./scenes.js";
-export { coreVocabulary, type EmojiEntry, isEveryday, loadVocabulary, type VocabularySelection } from "./vocabulary.js";
+export { coreVocabulary, type EmojiEntry, loadVocabulary, type VocabularySelection } from "./vocabulary.js";

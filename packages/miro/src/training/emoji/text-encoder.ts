@@ -4,6 +4,8 @@
  * that is wrong in a known way (another object, number, relation or background). The loss is that of matching plus, weighted, the
  * unexplained share of the looks.
  *
+ * RUN/tokenizer.json is the tokenizer that the run began with.
+ *
  * The picture's tower and the predictor are thrown away; the encoder is frozen from then on, as MIRO's is.
  */
 import { existsSync, mkdirSync, writeFileSync } from "node:fs";
