@@ -74,7 +74,7 @@ export {
   type SaveCheckpointOptions,
   saveCheckpoint,
 } from "./pipeline/loading/checkpoint.js";
-export type { DownloadProgress } from "./pipeline/loading/hub.js";
+export type { DownloadProgress } from "./pipeline/loading/hub-repository.js";
 export type { WeightsIdentity } from "./pipeline/loading/identity.js";
 export type { FromPretrainedOptions } from "./pipeline/loading/load-options.js";
 export {

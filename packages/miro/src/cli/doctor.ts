@@ -3,7 +3,7 @@ import { existsSync, readdirSync } from "node:fs";
 import { availableParallelism, cpus, freemem, totalmem } from "node:os";
 import { MiroError } from "../errors.js";
 import { bundledModel } from "../pipeline/bundled.js";
-import { hubCache, hubEndpoint, hubOffline } from "../pipeline/loading/hub.js";
+import { hubCache, hubEndpoint, hubOffline } from "../pipeline/loading/hub-environment.js";
 import { freeBytes } from "../pipeline/loading/model-list.js";
 import { version } from "../version.js";
 import type { CliContext, Register } from "./context.js";

@@ -3,7 +3,7 @@
  * the first line only.
  */
 import type { SingleBar } from "cli-progress";
-import type { DownloadProgress } from "../pipeline/loading/hub.js";
+import type { DownloadProgress } from "../pipeline/loading/hub-repository.js";
 import type { CliContext } from "./context.js";
 
 export class Progress {

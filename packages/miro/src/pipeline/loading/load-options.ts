@@ -2,7 +2,7 @@
 import { z } from "zod";
 import { field } from "../../options.js";
 import { COMPUTE_DTYPES } from "../device.js";
-import type { DownloadProgress } from "./hub.js";
+import type { DownloadProgress } from "./hub-repository.js";
 
 const name = z.string().min(1);
 

@@ -3,7 +3,7 @@ import { existsSync, readdirSync, readFileSync, statfsSync, statSync } from "nod
 import { dirname, join, resolve } from "node:path";
 import { BUNDLED_MODEL, bundledModel } from "../bundled.js";
 import { CHECKPOINT_FILES, readReleaseConfig } from "./checkpoint.js";
-import { hubCache } from "./hub.js";
+import { hubCache } from "./hub-environment.js";
 import { RELEASES, type Release } from "./releases.js";
 
 /** One commit of a repository in the cache. */

@@ -14,7 +14,8 @@ import { Tokenizer } from "../../text/tokenizer.js";
 import { type ComputeDType, checkDevice, resolveDType, SMALL_NETWORK } from "../device.js";
 import { readJson } from "../files.js";
 import { type Checkpoint, countParameters, openCheckpoint } from "./checkpoint.js";
-import { type HubOptions, resolveModel } from "./hub.js";
+import { resolveModel } from "./hub.js";
+import type { HubOptions } from "./hub-repository.js";
 import { identifyWeights, type PendingIdentity } from "./identity.js";
 import type { LoadOptions } from "./load-options.js";
 import {

@@ -7,7 +7,8 @@ import { join } from "node:path";
 import { describe, InvalidInputError } from "../../errors.js";
 import { readJson } from "../files.js";
 import { CHECKPOINT_FILES } from "./checkpoint.js";
-import { type HubOptions, type ModelSource, resolveModel } from "./hub.js";
+import { type ModelSource, resolveModel } from "./hub.js";
+import type { HubOptions } from "./hub-repository.js";
 
 /** A text encoder or an autoencoder: inside the checkpoint's source, or by a name still to be resolved. */
 export interface PartSource {

@@ -1,0 +1,83 @@
+/**
+ * The cache folder, in the layout of Python's `huggingface_hub`, so that both share their files:
+ *
+ *   HUB_CACHE/models--OWNER--NAME/refs/REVISION                 commit that the revision meant when last asked
+ *                                 /blobs/HASH                   contents, by SHA-256 (large files) or git object id
+ *                                 /snapshots/COMMIT/PATH        links to the blobs
+ */
+import { existsSync, mkdirSync, readdirSync, realpathSync, statSync, writeFileSync } from "node:fs";
+import { copyFile, rename, rm, symlink } from "node:fs/promises";
+import { dirname, join, relative, sep } from "node:path";
+import { InvalidInputError, MiroError, systemReason } from "../../errors.js";
+
+/** Files below a folder, two levels deep: a checkpoint, its parts, its variants. */
+export function listFolder(folder: string, depth = 2): string[] {
+  return readdirSync(folder, { withFileTypes: true }).flatMap((entry) => {
+    const path = join(folder, entry.name);
+    if (entry.isSymbolicLink() && !existsSync(path)) return []; // it leads nowhere, or in a circle
+    if (!statSync(path, { throwIfNoEntry: false })?.isDirectory()) return [entry.name];
+    return depth > 0 ? listFolder(path, depth - 1).map((file) => `${entry.name}/${file}`) : [];
+  });
+}
+
+/**
+ * Refuses links that lead out of a model's folder: a folder from elsewhere must not choose which of this machine's files are
+ * read. In a snapshot of the cache, links lead to its blobs.
+ */
+export function checkLinks(folder: string, paths: readonly string[], parameter: string): void {
+  const inside = realpathSync(folder);
+  const cache = /^(.*)[/\\]models--[^/\\]+[/\\]snapshots[/\\]/.exec(inside)?.[1];
+  const below = (path: string, root: string) => path.startsWith(root.endsWith(sep) ? root : root + sep);
+  for (const path of paths) {
+    const file = join(folder, path);
+    if (!existsSync(file)) continue; // whoever reads it says so
+    const target = realpathSync(file);
+    if (below(target, inside) || (cache !== undefined && below(target, cache))) continue;
+    throw new InvalidInputError(
+      `${parameter}: ${file} is a link out of the folder, to ${target}; copy the file there, or name the folder that has it`,
+    );
+  }
+}
+
+/** A relative path that stays below its folder, by the rules of every system. */
+export function safePath(path: string): boolean {
+  return !/^[/\\]|^[A-Za-z]:|\\|\0/.test(path) && path !== "" && !path.split("/").includes("..");
+}
+
+/** Tells backup programs, as Python does, that the cache need not be kept (https://bford.info/cachedir/). */
+export function tagCache(cache: string): void {
+  const text = `Signature: 8a477f597d28d172789f06886806bc55
+# This file is a cache directory tag created by huggingface_hub.
+# For information about cache directory tags, see:
+#\thttps://bford.info/cachedir/
+`;
+  try {
+    writeFileSync(join(cache, "CACHEDIR.TAG"), text, { flag: "wx" });
+  } catch {
+    // There already, or not to be: nothing depends on it.
+  }
+}
+
+/** A relative link, or a copy where the file system has no links. */
+export async function link(blob: string, path: string): Promise<void> {
+  await writable(path, async () => {
+    mkdirSync(dirname(path), { recursive: true });
+    await rm(path, { force: true });
+    try {
+      await symlink(relative(dirname(path), blob), path);
+    } catch (error) {
+      if ((error as NodeJS.ErrnoException).code === "EEXIST") return; // another process was faster
+      await copyFile(blob, `${path}.copy`);
+      await rename(`${path}.copy`, path);
+    }
+  });
+}
+
+export async function writable(path: string, work: () => Promise<unknown>): Promise<void> {
+  try {
+    await work();
+  } catch (error) {
+    if (error instanceof MiroError) throw error;
+    throw new MiroError(`${path}: cannot be written: ${systemReason(error)}`, { cause: error });
+  }
+}

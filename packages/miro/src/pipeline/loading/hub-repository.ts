@@ -1,0 +1,37 @@
+/** A repository of the Hub as it is asked for. */
+
+/** Options of {@link resolveModel}. */
+export interface HubOptions {
+  /** Branch, tag or commit, default `main`. */
+  revision?: string | undefined;
+  /** Cache folder, default as Python's. */
+  cacheDir?: string | undefined;
+  signal?: AbortSignal | undefined;
+  /** Reports downloads: bytes of the file so far and in all. */
+  onDownload?: ((progress: DownloadProgress) => void) | undefined;
+  /** Waits between attempts, in milliseconds; one entry for each retry. */
+  retryDelaysMs?: readonly number[] | undefined;
+}
+
+/** How far a download is. Files that are fetched together are counted together. */
+export interface DownloadProgress {
+  repo: string;
+  file: string;
+  /** Of the file. */
+  bytes: number;
+  totalBytes: number;
+  /** Of all files that are fetched together. */
+  allBytes: number;
+  allTotalBytes: number;
+  /** The file's number, from 1, and how many there are. */
+  fileNumber: number;
+  fileCount: number;
+}
+
+export interface Repository {
+  name: string;
+  parameter: string;
+  revision: string;
+  storage: string;
+  options: HubOptions;
+}
