@@ -6,7 +6,7 @@
  * The table is kept beside the shard as `.NAME.tar.idx` and used as long as the shard has the size and time that it was made
  * from; where the folder cannot be written it lives in memory. The file is a cache of this package, little-endian:
  *
- *   "MIROIDX1", length of the header (uint32), 4 zero bytes, SHA-256 of all that follows, header (JSON, padded to 8 with spaces),
+ *   "MIROIDX2", length of the header (uint32), 4 zero bytes, SHA-256 of all that follows, header (JSON, padded to 8 with spaces),
  *   then for each extension: blocks (uint32 × n), sizes (uint32 × n), layouts (uint8 × n); keys: ends (uint32 × n), bytes (UTF-8);
  *   columns (float64 × n each); each part padded to 8 bytes
  */
@@ -22,7 +22,7 @@ import { ShardError, type ShardProblem } from "./shard-error.js";
 import { TarFile } from "./tar-file.js";
 import { BLOCK_BYTES } from "./tar-header.js";
 
-const MAGIC = "MIROIDX1";
+const MAGIC = "MIROIDX2";
 const PREAMBLE_BYTES = 8 + 4 + 4 + 32;
 /** Metadata of a sample are some kilobytes; more is an attack on the reader's memory. */
 const MAX_JSON_BYTES = 16 * 2 ** 20;

@@ -113,11 +113,17 @@ interface Pending {
   path?: string;
   size?: number;
   sparse?: boolean;
+  /** An extended header could not be read: what it would have said of the member is not known. */
+  unreadable?: boolean;
 }
 
+const EXTENSIONS = "xgLK";
+/** Links, devices, folders and pipes have no content. What their size field holds is the writer's own business (POSIX, pax: ustar). */
+const WITHOUT_CONTENT = "123456";
+
 /**
- * Goes from header to header. A member that is refused is reported and stepped over; behind a header that cannot be believed
- * nothing can be found again, so there the walk ends.
+ * Goes from header to header. What is refused is reported, and costs one member: behind a header that cannot be believed the walk goes on
+ * with the next block that is one.
  */
 function walk(file: PositionalFile, report: (problem: ShardProblem) => void): TarMember[] {
   const { path, sizeBytes } = file;
@@ -126,6 +132,12 @@ function walk(file: PositionalFile, report: (problem: ShardProblem) => void): Ta
   let at = 0;
   const problem = (rule: string, message: string, byteOffset = at, member?: string): void =>
     report({ path, rule, message, byteOffset, ...(member === undefined ? {} : { member }) });
+  /** Goes on at the next header from a byte on; false where there is none. */
+  const findNext = (from: number): boolean => {
+    pending = {};
+    at = nextHeader(file, from);
+    return at < sizeBytes;
+  };
 
   for (;;) {
     if (at === sizeBytes) {
@@ -146,31 +158,34 @@ function walk(file: PositionalFile, report: (problem: ShardProblem) => void): Ta
       return members;
     }
     let header: TarHeader;
-    let extended: Buffer | null = null;
     try {
       header = decodeHeader(block);
-      const start = at + BLOCK_BYTES;
-      const isExtension = "xgLK".includes(header.type);
-      if (isExtension && header.size > MAX_EXTENDED_BYTES)
-        throw new TarFormatError("ExtendedTooLarge", `an extended header of ${header.size} bytes`, 124);
-      const size = isExtension ? header.size : (pending.size ?? header.size);
-      if (start + size > sizeBytes) {
-        problem("TruncatedMember", `${size} bytes from ${start} on are needed, the file ends at ${sizeBytes}`);
-        return members;
-      }
-      header.size = size;
-      if (isExtension && header.type !== "K") {
-        extended = file.read(start, size);
-        readExtension(header.type, extended, pending);
-      }
     } catch (error) {
       if (!(error instanceof TarFormatError)) throw error;
-      problem(error.rule, error.message, at + (extended === null ? 0 : BLOCK_BYTES) + error.byteOffset);
-      return members;
+      problem(error.rule, error.message, at + error.byteOffset);
+      if (!findNext(at + BLOCK_BYTES)) return members;
+      continue;
     }
     const offset = at + BLOCK_BYTES;
-    if (!"xgLK".includes(header.type)) {
-      const found = memberOf(header, pending, offset);
+    const isExtension = EXTENSIONS.includes(header.type);
+    if (!isExtension) header.size = contentSize(file, header, pending, offset);
+    if (offset + header.size > sizeBytes) {
+      problem("TruncatedMember", `${header.size} bytes from ${offset} on are needed, the file ends at ${sizeBytes}`);
+      if (!findNext(offset)) return members;
+      continue;
+    }
+    if (isExtension) {
+      try {
+        if (header.size > MAX_EXTENDED_BYTES)
+          throw new TarFormatError("ExtendedTooLarge", `an extended header of ${header.size} bytes`, 124 - BLOCK_BYTES);
+        if (header.type !== "K") readExtension(header.type, file.read(offset, header.size), pending);
+      } catch (error) {
+        if (!(error instanceof TarFormatError)) throw error;
+        pending.unreadable = header.type !== "g"; // a global header is no member's own
+        problem(error.rule, error.message, offset + error.byteOffset);
+      }
+    } else {
+      const found = pending.unreadable ? null : memberOf(header, pending, offset);
       pending = {};
       if (found !== null && "rule" in found) problem(found.rule, found.message, at, found.member);
       else if (found !== null) members.push(found);
@@ -179,12 +194,44 @@ function walk(file: PositionalFile, report: (problem: ShardProblem) => void): Ta
         return members.slice(0, MAX_MEMBERS);
       }
     }
-    at = offset + blocksOf(header.size);
-    if (at > sizeBytes) at = sizeBytes; // the last content may lack its padding
+    at = Math.min(offset + blocksOf(header.size), sizeBytes); // the last content may lack its padding
   }
 }
 
-/** Takes in what an extended header says. */
+/**
+ * Bytes of content behind a member's header. Where there should be none but the header gives a size, the block behind it decides: if it
+ * is a header or the archive's end, the size is no content's.
+ */
+function contentSize(file: PositionalFile, header: TarHeader, pending: Pending, offset: number): number {
+  const size = pending.size ?? header.size;
+  // Before ustar a folder was a file whose name ends in a slash.
+  const isFolder = header.type === "\0" && (pending.path ?? header.name.toString("latin1")).endsWith("/");
+  if (size === 0 || !(isFolder || WITHOUT_CONTENT.includes(header.type))) return size;
+  if (offset === file.sizeBytes) return 0;
+  const next = file.peek(offset, BLOCK_BYTES);
+  return next.length === BLOCK_BYTES && (isZeroBlock(next) || isHeader(next)) ? 0 : size;
+}
+
+/** The next byte at which a header of ustar or GNU tar begins, in steps of blocks; the file's end where there is none. */
+function nextHeader(file: PositionalFile, from: number): number {
+  for (let at = from; at + BLOCK_BYTES <= file.sizeBytes; at += BLOCK_BYTES) {
+    const block = file.peek(at, BLOCK_BYTES);
+    if (block.toString("latin1", 257, 262) === "ustar" && isHeader(block)) return at;
+  }
+  return file.sizeBytes;
+}
+
+function isHeader(block: Buffer): boolean {
+  try {
+    decodeHeader(block);
+    return true;
+  } catch (error) {
+    if (error instanceof TarFormatError) return false;
+    throw error;
+  }
+}
+
+/** Takes in what an extended header says; of a broken one as much as can be read. */
 function readExtension(type: string, content: Buffer, pending: Pending): void {
   if (type === "L") {
     const name = utf8(cString(content, 0, content.length));
@@ -192,9 +239,10 @@ function readExtension(type: string, content: Buffer, pending: Pending): void {
     pending.path = name;
     return;
   }
-  const records = decodePax(content);
+  const { records, fault } = decodePax(content);
   const sparse = [...records.keys()].some((key) => key.startsWith("GNU.sparse."));
   if (type === "g") {
+    if (fault !== null) throw fault;
     if (records.has("path") || records.has("size") || sparse)
       throw new TarFormatError("GlobalPath", "a global header gives all members one path, size or sparse map");
     return;
@@ -202,10 +250,12 @@ function readExtension(type: string, content: Buffer, pending: Pending): void {
   pending.path = records.get("path") ?? pending.path;
   pending.sparse = sparse || pending.sparse;
   const size = records.get("size");
-  if (size === undefined) return;
-  if (!/^(?:0|[1-9][0-9]{0,15})$/.test(size) || !Number.isSafeInteger(Number(size)))
-    throw new TarFormatError("BadNumber", `the size ${describe(size)} of an extended header is no number`);
-  pending.size = Number(size);
+  if (size !== undefined) {
+    if (!/^(?:0|[1-9][0-9]{0,15})$/.test(size) || !Number.isSafeInteger(Number(size)))
+      throw new TarFormatError("BadNumber", `the size ${describe(size)} of an extended header is no number`);
+    pending.size = Number(size);
+  }
+  if (fault !== null) throw fault;
 }
 
 /** The member that a header describes, why it is refused, or null for a folder. */

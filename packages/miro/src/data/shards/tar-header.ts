@@ -185,31 +185,30 @@ function octalField(block: Buffer, start: number, length: number, what: string):
   return Number.parseInt(digits, 8); // twelve digits at most: below 2^36
 }
 
-/**
- * Reads the records of an extended header.
- * @throws TarFormatError when a record breaks the format
- */
-export function decodePax(content: Buffer): Map<string, string> {
+/** The records of an extended header, and the first fault in it: with that the records are those that can be read all the same. */
+export function decodePax(content: Buffer): { records: Map<string, string>; fault: TarFormatError | null } {
   const records = new Map<string, string>();
+  let fault: TarFormatError | null = null;
   for (let at = 0; at < content.length; ) {
-    const fail = (message: string): never => {
-      throw new TarFormatError("PaxRecord", message, at);
-    };
+    const broken = (message: string) => ({ records, fault: new TarFormatError("PaxRecord", message, at) });
     const space = content.indexOf(0x20, at);
     const digits = space < 0 || space - at > 10 ? "" : content.toString("latin1", at, space);
-    if (!/^[1-9][0-9]*$/.test(digits)) fail("an extended record does not begin with its length");
+    if (!/^[1-9][0-9]*$/.test(digits)) return broken("an extended record does not begin with its length");
     const end = at + Number(digits);
-    if (end > content.length || end <= space + 1) fail(`an extended record of ${digits} bytes leaves its header`);
-    if (content[end - 1] !== 0x0a) fail("an extended record does not end in a newline");
+    if (end > content.length || end <= space + 1)
+      return broken(`an extended record of ${digits} bytes leaves its header`);
+    if (content[end - 1] !== 0x0a) return broken("an extended record does not end in a newline");
     const equals = content.indexOf(0x3d, space + 1);
-    if (equals < 0 || equals >= end) fail("an extended record has no '='");
+    if (equals < 0 || equals >= end) return broken("an extended record has no '='");
     const value = utf8(content.subarray(equals + 1, end - 1));
     const key = utf8(content.subarray(space + 1, equals));
     // Values of other keys (extended attributes) may be binary.
-    if (key !== null && (value !== null || key === "path")) records.set(key, value ?? fail("the path is not UTF-8"));
+    if (key === "path" && value === null)
+      fault ??= new TarFormatError("NameNotUtf8", "an extended path is not UTF-8", at);
+    else if (key !== null && value !== null) records.set(key, value);
     at = end;
   }
-  return records;
+  return { records, fault };
 }
 
 const DECODER = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true });

@@ -236,6 +236,87 @@ describe("what is refused", () => {
   });
 });
 
+describe("what cannot be read costs itself alone", () => {
+  const extended = (type: string, content: Buffer | string): Buffer[] => {
+    const bytes = Buffer.from(content as string);
+    return [header("././@LongLink", bytes.length, { 156: type }), padded(bytes)];
+  };
+  const binaryPath = Buffer.from("15 path=a\xff.txt\n", "latin1");
+  const member = [header("b.txt", 3), padded("lost")];
+  const cases: [string, Buffer[], rule: string][] = [
+    [
+      "a long name that is not UTF-8",
+      [...extended("L", Buffer.from("caf\xe9.txt\0", "latin1")), ...member],
+      "NameNotUtf8",
+    ],
+    ["an extended path that is not UTF-8", [...extended("x", binaryPath), ...member], "NameNotUtf8"],
+    ["an extended header that is malformed", [...extended("x", "path=x\n"), ...member], "PaxRecord"],
+    ["an extended size that is no number", [...extended("x", "11 size=-5\n"), ...member], "BadNumber"],
+    [
+      "an extended header that is too large",
+      [...extended("x", Buffer.alloc(2 ** 20 + 1)), ...member],
+      "ExtendedTooLarge",
+    ],
+    ["a damaged checksum", [header("b.txt", 3, { 0: "c" }, false), padded("lost")], "HeaderChecksum"],
+    ["a size that is no number", [header("b.txt", 3, { 124: "x" }), padded("lost")], "BadNumber"],
+    ["a size beyond the file", [header("b.txt", 2 ** 30), padded("lost")], "TruncatedMember"],
+    [
+      "a damaged header of a name that follows",
+      [header("x", 9, { 0: "c", 156: "L" }, false), padded("long.txt"), ...member],
+      "HeaderChecksum",
+    ],
+  ];
+  test.each(cases)("%s", (name, parts, rule) => {
+    const path = tar(header("a.txt", 1), padded("a"), ...parts, header("z.txt", 1), padded("z"));
+    const { members, problems } = read(path, "skip");
+    const names = members.map((found) => found.name);
+    expect(names.filter((found) => found !== "b.txt")).toEqual(["a.txt", "z.txt"]);
+    expect(names).toHaveLength(name.endsWith("a name that follows") ? 3 : 2);
+    expect(problems.map((p) => p.rule)).toEqual([rule]);
+  });
+
+  test("a broken record does not hide the size that stands behind it", () => {
+    const records = Buffer.concat([binaryPath, Buffer.from("12 size=600\n")]);
+    const path = tar(
+      ...extended("x", records),
+      header("b.txt", 0),
+      Buffer.alloc(1024, "b"),
+      header("z.txt", 1),
+      padded("z"),
+    );
+    expect(read(path, "skip").members.map(({ name }) => name)).toEqual(["z.txt"]);
+  });
+
+  test("a header for all members that cannot be read costs no member", () => {
+    const { members, problems } = read(tar(...extended("g", "10 path=x\n"), header("z.txt", 1), padded("z")), "skip");
+    expect(members.map(({ name }) => name)).toEqual(["z.txt"]);
+    expect(problems.map((p) => p.rule)).toEqual(["GlobalPath"]);
+  });
+});
+
+describe("members without content", () => {
+  // Python's tarfile ignores these sizes; other writers have put content behind them.
+  test.each([
+    ["a folder", "5", "f/"],
+    ["a folder of before ustar", "\0", "f/"],
+    ["a hard link", "1", "f"],
+    ["a symbolic link", "2", "f"],
+    ["a character device", "3", "f"],
+    ["a pipe", "6", "f"],
+  ])(
+    "%s with a size does not swallow what follows, and its content is stepped over where there is some",
+    (_, type, name) => {
+      const entry = header(name, 1024, { 156: type });
+      for (const content of [Buffer.alloc(0), Buffer.alloc(1024, "c")]) {
+        const path = tar(entry, content, header("a.txt", 1), padded("a"), header("z.txt", 1), padded("z"));
+        expect(read(path, "skip").members.map((member) => member.name)).toEqual(["a.txt", "z.txt"]);
+      }
+      expect(read(fileOf(Buffer.concat([header("a.txt", 0), entry, END])), "skip").members).toHaveLength(1);
+      expect(read(fileOf(Buffer.concat([header("a.txt", 0), entry])), "skip").members).toHaveLength(1);
+    },
+  );
+});
+
 describe("a file that changes while it is open", () => {
   test("cut short: an error with the byte, and the process lives on", () => {
     const path = tar(header("a.txt", 100_000), Buffer.alloc(100_352, "x"));
