@@ -2,7 +2,7 @@
 
 import { randn, scope, tensor } from "@miro-t2i/torch";
 import { afterAll, describe, expect, test } from "vitest";
-import { defaultNormalization } from "../../packages/miro/src/pipeline/normalization.js";
+import { defaultNormalization } from "../../packages/miro/src/autoencoder/normalization.js";
 import { loadReference, relativeError } from "../reference/fixture.js";
 import { CHECKS } from "./checks.js";
 import { agreement, table } from "./report.js";

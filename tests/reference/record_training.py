@@ -28,7 +28,7 @@ FINAL_VALUES = 32
 
 
 def mix_seed(*parts):
-    """splitmix64 over the parts, its highest 53 bits: `mixSeed` of packages/miro/src/training/data/batches.ts."""
+    """splitmix64 over the parts, its highest 53 bits: `mixSeed` of packages/miro/src/training/batches/batches.ts."""
     mask, state = 2 ** 64 - 1, 0x9E3779B97F4A7C15
     for part in parts:
         state = (state + part * 0xBF58476D1CE4E5B9 + 0x9E3779B97F4A7C15) & mask

@@ -2,7 +2,7 @@
  * The compiled form of a module of this package, for worker threads and processes: they run what tsc made, also when whoever starts them runs
  * from its source.
  *
- * @param path from the package's source folder, with the ending of the compiled file: `training/replica-worker.js`
+ * @param path from the package's source folder, with the ending of the compiled file: `training/loop/replica-worker.js`
  */
 export function compiledModule(path: string): URL {
   return new URL(`../dist/${path}`, import.meta.url);

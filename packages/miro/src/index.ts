@@ -1,10 +1,9 @@
 /** The public surface of `miro-t2i`. */
 export { Lamb } from "@miro-t2i/torch";
 export * from "./autoencoder/index.js";
-export * from "./data/images/index.js";
+export * from "./data/dataset/index.js";
 export * from "./data/preprocess/index.js";
 export * from "./data/shards/index.js";
-export * from "./data/training/index.js";
 export { InvalidInputError, MiroError } from "./errors.js";
 export {
   compareSamplers,
@@ -62,6 +61,18 @@ export {
   type RinOutput,
   type UpstreamBatch,
 } from "./networks/rin.js";
+export {
+  encodeImage,
+  IMAGE_FORMATS,
+  type ImageFile,
+  type ImageFileOptions,
+  type ImageFormat,
+  readImageFile,
+} from "./pictures/image-files.js";
+export * from "./pictures/index.js";
+export { type LabelledSheetOptions, labelledSheet, type SheetCell } from "./pictures/labelled-sheet.js";
+export { encodePng, type PngInfo, type PngText, readPng } from "./pictures/png.js";
+export { contactSheet, type RgbImage } from "./pictures/rgb.js";
 export type { PromptEmbedding, TextStates } from "./pipeline/conditioning.js";
 export { availableDevices, type ComputeDType, resolveDType } from "./pipeline/device.js";
 export type { GenerateOptions, GenerateProgress } from "./pipeline/generate-options.js";
@@ -85,26 +96,15 @@ export {
   type ModelList,
 } from "./pipeline/loading/model-list.js";
 export { RELEASES, type Release } from "./pipeline/loading/releases.js";
-export {
-  encodeImage,
-  IMAGE_FORMATS,
-  type ImageFile,
-  type ImageFileOptions,
-  type ImageFormat,
-  readImageFile,
-} from "./pipeline/pictures/image-files.js";
-export { contactSheet, type RgbImage } from "./pipeline/pictures/images.js";
-export { type LabelledSheetOptions, labelledSheet, type SheetCell } from "./pipeline/pictures/labelled-sheet.js";
+export { type GenerateResult, MiroPipeline } from "./pipeline/pipeline.js";
+export { type PromptRequest, readPromptFile } from "./pipeline/requests/prompt-file.js";
 export {
   type GeneratedImage,
   type ImageSettings,
   readSettings,
   settingsToText,
   textToSettings,
-} from "./pipeline/pictures/metadata.js";
-export { encodePng, type PngInfo, type PngText, readPng } from "./pipeline/pictures/png.js";
-export { type PromptRequest, readPromptFile } from "./pipeline/pictures/prompt-file.js";
-export { type GenerateResult, MiroPipeline } from "./pipeline/pipeline.js";
+} from "./pipeline/settings.js";
 export {
   type BestOf,
   type BestOfOptions,
@@ -125,12 +125,10 @@ export {
 } from "./rewards/index.js";
 export { T5Encoder } from "./text/t5.js";
 export { type EncodeBatchOptions, type EncodedBatch, Tokenizer } from "./text/tokenizer.js";
+export { type BatchSource, RandomBatches, type RandomBatchesOptions } from "./training/batches/batches.js";
 export { type Job, type JobRun, jobScript } from "./training/cluster/job-script.js";
 export { type JobPlan, type LaunchOptions, planJob } from "./training/cluster/plan.js";
 export { type SubmittedJob, submitJob } from "./training/cluster/submission.js";
-export { type BatchSource, RandomBatches, type RandomBatchesOptions } from "./training/data/batches.js";
-export { Ema, type EmaOptions, emaName } from "./training/ema.js";
-export { inPrecision, PRECISIONS, type PrecisionName } from "./training/gradients.js";
 export {
   type CurveSummary,
   type RunChart,
@@ -139,11 +137,14 @@ export {
 } from "./training/logging/run-chart.js";
 export { type RunLog, readRunLog, type Series, smooth } from "./training/logging/run-log.js";
 export { type EventImage, EventWriter, type EventWriterOptions } from "./training/logging/tensorboard.js";
-export { WarmupCosine, type WarmupCosineOptions } from "./training/lr-schedule.js";
-export { createLoss, createNetworks } from "./training/model.js";
-export { type ParameterGroup, parameterGroups } from "./training/parameter-groups.js";
-export type { DataCheck, DataReport } from "./training/recipes/data-check.js";
-export { type DryRunReport, dryRun } from "./training/recipes/dry-run.js";
+export { Ema, type EmaOptions, emaName } from "./training/loop/ema.js";
+export { inPrecision, PRECISIONS, type PrecisionName } from "./training/loop/gradients.js";
+export { WarmupCosine, type WarmupCosineOptions } from "./training/loop/lr-schedule.js";
+export { createLoss, createNetworks } from "./training/loop/model.js";
+export { type ParameterGroup, parameterGroups } from "./training/loop/parameter-groups.js";
+export { type RunOptions, type RunResult, runTraining } from "./training/loop/run.js";
+export type { DataCheck, DataReport } from "./training/planning/data-check.js";
+export { type DryRunReport, dryRun } from "./training/planning/dry-run.js";
 export {
   type Environment,
   readEnvironment,
@@ -154,7 +155,6 @@ export {
 export { loadRecipe, parseRecipe, type Recipe, recipeToJson } from "./training/recipes/recipe.js";
 export { type ComposedRecipe, composeRecipe, type Origins, recipeNames } from "./training/recipes/recipe-source.js";
 export { type ResolvedValue, resolvedValues, resolvedYaml } from "./training/recipes/resolved-recipe.js";
-export { type RunOptions, type RunResult, runTraining } from "./training/run.js";
 export {
   type EmbeddedPrompt,
   prepareTestbed,

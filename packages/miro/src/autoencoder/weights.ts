@@ -3,7 +3,7 @@ import { existsSync } from "node:fs";
 import path from "node:path";
 import { loadModule, nn, SafetensorsFile, type StoredTensor, scope } from "@miro-t2i/torch";
 import { MiroError } from "../errors.js";
-import { readJson } from "../json-file.js";
+import { readJson } from "../files/json-file.js";
 import type { LoadAutoencoderOptions } from "./autoencoder.js";
 
 const CONFIG = "config.json";

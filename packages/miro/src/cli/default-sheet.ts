@@ -1,7 +1,7 @@
 /** What `miro generate` draws when it is given no prompt. */
 import { existsSync } from "node:fs";
 import { join } from "node:path";
-import { readText } from "../pipeline/files.js";
+import { readText } from "../files/files.js";
 
 /** For checkpoints that bring no examples of their own. */
 const PROMPTS = [

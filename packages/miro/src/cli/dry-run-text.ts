@@ -1,5 +1,5 @@
 /** A dry run's report for people. */
-import type { DryRunReport } from "../training/recipes/dry-run.js";
+import type { DryRunReport } from "../training/planning/dry-run.js";
 
 const MARKS = { ok: "ok     ", note: "note   ", missing: "MISSING" };
 

@@ -5,9 +5,9 @@ import { hostname, tmpdir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
-import { readImageFile } from "../pipeline/pictures/image-files.js";
-import { type ImageSettings, readSettings } from "../pipeline/pictures/metadata.js";
-import { encodePng } from "../pipeline/pictures/png.js";
+import { readImageFile } from "../pictures/image-files.js";
+import { encodePng } from "../pictures/png.js";
+import { type ImageSettings, readSettings } from "../pipeline/settings.js";
 import { run } from "./main.js";
 
 const tiny = fileURLToPath(new URL("../../../../tests/reference/fixtures/tiny", import.meta.url));

@@ -6,7 +6,7 @@ import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { readNpy, readSafetensors, scope, writeNpy } from "@miro-t2i/torch";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
-import { readPng } from "../pipeline/pictures/png.js";
+import { readPng } from "../pictures/png.js";
 import { run } from "./main.js";
 
 const tiny = fileURLToPath(new URL("../../../../tests/reference/fixtures/tiny", import.meta.url));

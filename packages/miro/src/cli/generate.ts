@@ -3,8 +3,9 @@ import { existsSync, mkdirSync } from "node:fs";
 import { dirname } from "node:path";
 import { readNpy, type Tensor, writeNpy } from "@miro-t2i/torch";
 import { InvalidInputError, invalid, MiroError, systemReason } from "../errors.js";
+import { existing } from "../files/files.js";
 import { help, parseOptions } from "../options.js";
-import { existing } from "../pipeline/files.js";
+import { contactSheet } from "../pictures/rgb.js";
 import { generateSchema } from "../pipeline/generate-options.js";
 import {
   describePictures,
@@ -13,13 +14,12 @@ import {
   type PlannedPicture,
   planPictures,
   randomSeed,
-} from "../pipeline/pictures/batch.js";
-import { NAME_FIELDS } from "../pipeline/pictures/file-names.js";
-import { contactSheet } from "../pipeline/pictures/images.js";
-import type { GeneratedImage, ImageSettings } from "../pipeline/pictures/metadata.js";
-import { DEFAULT_OUTPUT, PictureFiles, pictureFilesSchema } from "../pipeline/pictures/picture-files.js";
-import { type PromptOptions, type PromptRequest, readPromptFile } from "../pipeline/pictures/prompt-file.js";
-import { compareOrigin, readRedrawing } from "../pipeline/pictures/redraw.js";
+} from "../pipeline/requests/draw-pictures.js";
+import { NAME_FIELDS } from "../pipeline/requests/file-names.js";
+import { DEFAULT_OUTPUT, PictureFiles, pictureFilesSchema } from "../pipeline/requests/picture-files.js";
+import { type PromptOptions, type PromptRequest, readPromptFile } from "../pipeline/requests/prompt-file.js";
+import { compareOrigin, readRedrawing } from "../pipeline/requests/redraw.js";
+import type { GeneratedImage, ImageSettings } from "../pipeline/settings.js";
 import { bestOfSchema } from "../rewards/best-of.js";
 import { drawBestOf } from "../rewards/best-of-files.js";
 import { scorerSpec } from "../rewards/registry.js";

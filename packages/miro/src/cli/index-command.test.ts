@@ -1,7 +1,7 @@
 import { appendFileSync, existsSync, readFileSync, rmSync, truncateSync } from "node:fs";
 import { join } from "node:path";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
-import { copyPublished, PUBLISHED, recorded } from "../data/training/testing/published.js";
+import { copyPublished, PUBLISHED, recorded } from "../data/dataset/testing/published.js";
 import { run } from "./main.js";
 
 let copy: ReturnType<typeof copyPublished>;

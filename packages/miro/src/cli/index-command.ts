@@ -1,7 +1,7 @@
 /** `miro index`: indexes and bin edges of shards. Parses, calls {@link indexShards}, prints. */
 
+import { type IndexOptions, type IndexResult, indexOptionsSchema, indexShards } from "../data/dataset/index-shards.js";
 import { problemText } from "../data/shards/index.js";
-import { type IndexOptions, type IndexResult, indexOptionsSchema, indexShards } from "../data/training/index-shards.js";
 import { MiroError } from "../errors.js";
 import { help, parseOptions } from "../options.js";
 import { toNumber } from "./arguments.js";

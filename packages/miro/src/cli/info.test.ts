@@ -4,8 +4,8 @@ import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
 import { TarWriter } from "../data/shards/tar-writer.js";
-import { readBytes } from "../pipeline/files.js";
-import { encodePng, readPng } from "../pipeline/pictures/png.js";
+import { readBytes } from "../files/files.js";
+import { encodePng, readPng } from "../pictures/png.js";
 import { type Captured, runCaptured } from "./testing/run-captured.js";
 
 const tiny = fileURLToPath(new URL("../../../../tests/reference/fixtures/tiny", import.meta.url));

@@ -2,9 +2,9 @@
 import { existsSync, statSync } from "node:fs";
 import { basename, join } from "node:path";
 import { InvalidInputError } from "../errors.js";
-import { readJson } from "../pipeline/files.js";
-import { readImageFile } from "../pipeline/pictures/image-files.js";
-import { textToSettings } from "../pipeline/pictures/metadata.js";
+import { readJson } from "../files/files.js";
+import { readImageFile } from "../pictures/image-files.js";
+import { textToSettings } from "../pipeline/settings.js";
 import type { Register } from "./context.js";
 import { holdsShards, type ShardPictures, shardInfo, shardLines } from "./info-shards.js";
 

@@ -2,9 +2,9 @@
 import { statSync } from "node:fs";
 import { join } from "node:path";
 import { invalid } from "../errors.js";
+import { writeFileAtomic } from "../files/files.js";
 import { help } from "../options.js";
-import { writeFileAtomic } from "../pipeline/files.js";
-import { encodePng } from "../pipeline/pictures/png.js";
+import { encodePng } from "../pictures/png.js";
 import { runChart, runChartOptionsSchema } from "../training/logging/run-chart.js";
 import { readRunLog } from "../training/logging/run-log.js";
 import { toNumber } from "./arguments.js";

@@ -3,7 +3,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import sharp from "sharp";
 import { afterAll, describe, expect, it } from "vitest";
-import { encodePng } from "../pipeline/pictures/png.js";
+import { encodePng } from "../pictures/png.js";
 import { colorfulnessScore, laplacianEnergy, scorerSpecs } from "../rewards/index.js";
 import { type Captured, runCaptured } from "./testing/run-captured.js";
 

@@ -3,8 +3,8 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
-import { readBytes, readJson } from "../pipeline/files.js";
-import { readPng } from "../pipeline/pictures/png.js";
+import { readBytes, readJson } from "../files/files.js";
+import { readPng } from "../pictures/png.js";
 import { type Captured, runCaptured } from "./testing/run-captured.js";
 
 const tiny = fileURLToPath(new URL("../../../../tests/reference/fixtures/tiny", import.meta.url));

@@ -1,14 +1,14 @@
 /** `miro train`: trains a model by a recipe, or shows what the recipe is. */
 import { join } from "node:path";
 import { InterruptedError, InvalidInputError, MiroError } from "../errors.js";
-import { rankPlaceOf } from "../training/distributed/rank-place.js";
 import { pretrainingOf } from "../training/emoji/recipes.js";
 import { type Progress, ProgressLine } from "../training/logging/logging.js";
-import { dryRun } from "../training/recipes/dry-run.js";
+import { runTraining } from "../training/loop/run.js";
+import { dryRun } from "../training/planning/dry-run.js";
+import { rankPlaceOf } from "../training/process-group/launch-environment.js";
 import { parseRecipe } from "../training/recipes/recipe.js";
 import { type ComposedRecipe, composeRecipe } from "../training/recipes/recipe-source.js";
 import { resolvedValues, resolvedYaml } from "../training/recipes/resolved-recipe.js";
-import { runTraining } from "../training/run.js";
 import type { CliContext, Register } from "./context.js";
 import { dryRunText } from "./dry-run-text.js";
 

@@ -5,7 +5,7 @@ import { noGrad, scope, tensor } from "@miro-t2i/torch";
 import type { Autoencoder } from "../autoencoder/index.js";
 import { EmojiScenes, type Scene, toRgb8 } from "../data/emoji/index.js";
 import { SceneRandom } from "../data/emoji/random.js";
-import { type RgbImage, toRgb } from "../pipeline/pictures/images.js";
+import { type RgbImage, toRgb } from "../pictures/rgb.js";
 import type { EmojiClassifier } from "./emoji-classifier.js";
 import { countObjects, isRightCount, isRightPair, locatePair, observe } from "./emoji-detector.js";
 import {

@@ -1,5 +1,5 @@
 import { describe, expect, it } from "vitest";
-import type { RgbImage } from "../pipeline/pictures/images.js";
+import type { RgbImage } from "../pictures/rgb.js";
 import { type ScoredGroup, summarise } from "./emoji-best-of.js";
 import type { EmojiClassifier } from "./emoji-classifier.js";
 import { toBatch } from "./picture-batch.js";

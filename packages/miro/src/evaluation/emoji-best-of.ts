@@ -4,7 +4,7 @@
  * ranks first is recognised more often than the first drawn.
  */
 
-import type { RgbImage } from "../pipeline/pictures/images.js";
+import type { RgbImage } from "../pictures/rgb.js";
 import type { MiroPipeline } from "../pipeline/pipeline.js";
 import { bestOf, type Scorer } from "../rewards/index.js";
 import type { EmojiClassifier } from "./emoji-classifier.js";

@@ -1,8 +1,8 @@
 import { dirname, join } from "node:path";
 import { describe, expect, it } from "vitest";
 import { loadVocabulary } from "../data/emoji/index.js";
+import type { RgbImage } from "../pictures/rgb.js";
 import { bundledModel } from "../pipeline/bundled.js";
-import type { RgbImage } from "../pipeline/pictures/images.js";
 import { checkDetector } from "./detector-check.js";
 import { EmojiClassifier } from "./emoji-classifier.js";
 import {

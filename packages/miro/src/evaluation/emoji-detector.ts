@@ -9,7 +9,7 @@
 import { cat, nn, scope } from "@miro-t2i/torch";
 import type { Relation } from "../data/emoji/captions.js";
 import { invalid } from "../errors.js";
-import type { RgbImage } from "../pipeline/pictures/images.js";
+import type { RgbImage } from "../pictures/rgb.js";
 import { CLASSIFIER_SIZE, type EmojiClassifier } from "./emoji-classifier.js";
 import {
   centre,

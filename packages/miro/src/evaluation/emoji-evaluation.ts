@@ -13,8 +13,8 @@
  */
 import { RELATIONS } from "../data/emoji/captions.js";
 import { invalid } from "../errors.js";
-import type { RgbImage } from "../pipeline/pictures/images.js";
-import { labelledSheet, type SheetCell } from "../pipeline/pictures/labelled-sheet.js";
+import { labelledSheet, type SheetCell } from "../pictures/labelled-sheet.js";
+import type { RgbImage } from "../pictures/rgb.js";
 import type { MiroPipeline } from "../pipeline/pipeline.js";
 import type { EmojiClassifier } from "./emoji-classifier.js";
 import { countObjects, isRightCount, isRightPair, locatePair, observe } from "./emoji-detector.js";

@@ -2,7 +2,7 @@ import { manualSeed, randn, scope } from "@miro-t2i/torch";
 import { describe, expect, it } from "vitest";
 import { COLOUR_NAMES, NAMED_COLOURS } from "../data/emoji/captions.js";
 import { EmojiScenes, toRgb8 } from "../data/emoji/index.js";
-import type { RgbImage } from "../pipeline/pictures/images.js";
+import type { RgbImage } from "../pictures/rgb.js";
 import { backgroundColour, nearestColour } from "./backgrounds.js";
 import { EmojiClassifier } from "./emoji-classifier.js";
 import { askedByAlias, askedInSentences, judge, summariseRetrieval } from "./emoji-retrieval.js";

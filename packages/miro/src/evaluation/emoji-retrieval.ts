@@ -16,7 +16,7 @@ import {
 } from "../data/emoji/captions.js";
 import { SceneRandom } from "../data/emoji/random.js";
 import { type EmojiEntry, isEveryday, loadVocabulary } from "../data/emoji/vocabulary.js";
-import type { RgbImage } from "../pipeline/pictures/images.js";
+import type { RgbImage } from "../pictures/rgb.js";
 import { backgroundColour, distance, nearestColour } from "./backgrounds.js";
 import type { EmojiClassifier } from "./emoji-classifier.js";
 import { toBatch } from "./picture-batch.js";

@@ -1,5 +1,5 @@
 import { describe, expect, it } from "vitest";
-import type { RgbImage } from "../pipeline/pictures/images.js";
+import type { RgbImage } from "../pictures/rgb.js";
 import { centre, cropOf, divisions, halves, longerEdge, segment } from "./object-regions.js";
 
 const SIDE = 128;

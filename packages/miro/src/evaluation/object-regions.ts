@@ -6,7 +6,7 @@
  * what touches, to one that joins what lies within a few percent of the side. Whoever knows what the objects should be picks the division
  * that fits best (`emoji-detector.ts`).
  */
-import type { RgbImage } from "../pipeline/pictures/images.js";
+import type { RgbImage } from "../pictures/rgb.js";
 
 /** Bounds of an object in pixels, the right and lower ones exclusive. */
 export interface Region {

@@ -1,6 +1,6 @@
 /** From bytes to what the networks of the evaluation look at. */
 import { scope, stack, type Tensor, tensor } from "@miro-t2i/torch";
-import type { RgbImage } from "../pipeline/pictures/images.js";
+import type { RgbImage } from "../pictures/rgb.js";
 
 /** Pictures of one size as (B, 3, H, W) in [-1, 1]; the caller owns the tensor. */
 export function toBatch(images: readonly RgbImage[]): Tensor {

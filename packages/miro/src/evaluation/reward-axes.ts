@@ -2,8 +2,8 @@
  * Does a picture follow its reward targets? Prompts and seeds are kept and one target moves through 0, ¼, ½, ¾, 1 while the others stay 1;
  * what the reward stands for is measured in the pictures and must rise with it.
  */
-import { Drawing, ticks } from "../pipeline/pictures/drawing.js";
-import type { RgbImage } from "../pipeline/pictures/images.js";
+import { Drawing, ticks } from "../pictures/chart.js";
+import type { RgbImage } from "../pictures/rgb.js";
 import { colourfulness, laplacianEnergy } from "../rewards/measured.js";
 import type { EmojiClassifier } from "./emoji-classifier.js";
 import { type Asked, judge, shareOf } from "./emoji-retrieval.js";

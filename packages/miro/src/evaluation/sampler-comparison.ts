@@ -8,8 +8,8 @@
 import { scope, type Tensor } from "@miro-t2i/torch";
 import { evaluationsOf, SAMPLERS, type SamplerName, stepsWithin } from "../flow/samplers.js";
 import type { GenerateOptions } from "../pipeline/generate-options.js";
-import type { GeneratedImage } from "../pipeline/pictures/metadata.js";
 import type { MiroPipeline } from "../pipeline/pipeline.js";
+import type { GeneratedImage } from "../pipeline/settings.js";
 
 /** Options of {@link compareSamplers}. */
 export interface SamplerComparisonOptions {

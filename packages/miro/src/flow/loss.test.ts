@@ -16,8 +16,8 @@ import { parseRinConfig, type RinConfig } from "../networks/config.js";
 import { FlowPrecond } from "../networks/precond.js";
 import { Rin } from "../networks/rin.js";
 import { loadCheckpoint } from "../pipeline/loading/checkpoint.js";
-import { Ema } from "../training/ema.js";
-import { WarmupCosine } from "../training/lr-schedule.js";
+import { Ema } from "../training/loop/ema.js";
+import { WarmupCosine } from "../training/loop/lr-schedule.js";
 import { type Draw, FlowMatchingLoss, type LossBatch } from "./loss.js";
 import { LinearSchedule } from "./schedule.js";
 

@@ -4,8 +4,8 @@ import { z } from "zod";
 import type { Progress } from "../flow/samplers.js";
 import { SAMPLERS } from "../flow/samplers.js";
 import { field } from "../options.js";
-import type { RgbImage } from "./pictures/images.js";
-import type { GeneratedImage } from "./pictures/metadata.js";
+import type { RgbImage } from "../pictures/rgb.js";
+import type { GeneratedImage } from "./settings.js";
 
 const samplerNames = Object.keys(SAMPLERS) as [keyof typeof SAMPLERS];
 const rewards = z.record(z.string(), z.number());

@@ -17,6 +17,7 @@ import {
   TorchError,
 } from "@miro-t2i/torch";
 import type { Autoencoder } from "../autoencoder/index.js";
+import { denormalize } from "../autoencoder/normalization.js";
 import { MiroError } from "../errors.js";
 import { guidedDenoise, type Predict } from "../flow/guidance.js";
 import { release } from "../flow/release.js";
@@ -27,6 +28,7 @@ import type { Conditioning } from "../networks/conditioning.js";
 import { REWARD_KEYS } from "../networks/config.js";
 import type { RinBatch } from "../networks/rin.js";
 import { parseOptions } from "../options.js";
+import { type RgbImage, toRgb } from "../pictures/rgb.js";
 import { version } from "../version.js";
 import { type Branches, condition, copyStates, type TextStates } from "./conditioning.js";
 import type { ComputeDType } from "./device.js";
@@ -35,11 +37,9 @@ import type { Checkpoint } from "./loading/checkpoint.js";
 import { type FromPretrainedOptions, loadSchema } from "./loading/load-options.js";
 import { checkChannels, loadParts, Part, type PipelineParts, type TextEncoder } from "./loading/parts.js";
 import { initialNoise } from "./noise.js";
-import { denormalize } from "./normalization.js";
-import { type RgbImage, toRgb } from "./pictures/images.js";
-import type { GeneratedImage, ImageSettings } from "./pictures/metadata.js";
 import { makePlan, type Plan } from "./plan.js";
 import { fitLatentToRgb, type LatentToRgb, latentsToRgb } from "./preview.js";
+import type { GeneratedImage, ImageSettings } from "./settings.js";
 
 export { DEFAULT_TEXT_ENCODER, DEFAULT_VAE, type PipelineParts, type TextEncoder } from "./loading/parts.js";
 

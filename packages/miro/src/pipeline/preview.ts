@@ -10,8 +10,8 @@
  */
 import { Generator, nn, noGrad, randn, scope, type Tensor, tensor } from "@miro-t2i/torch";
 import type { Autoencoder } from "../autoencoder/index.js";
-import { denormalize, type LatentNormalization } from "./normalization.js";
-import { type RgbImage, toRgb } from "./pictures/images.js";
+import { denormalize, type LatentNormalization } from "../autoencoder/normalization.js";
+import { type RgbImage, toRgb } from "../pictures/rgb.js";
 
 const { avgPool2d, conv2d, interpolate } = nn.functional;
 

@@ -1,8 +1,8 @@
 /** The best of several for each picture of a plan, one picture after another, so that each is stored as soon as it is chosen. */
 import { cat, scope, type Tensor } from "@miro-t2i/torch";
-import type { DrawOptions, DrawResult, PlannedPicture } from "../pipeline/pictures/batch.js";
-import type { GeneratedImage, ImageSettings } from "../pipeline/pictures/metadata.js";
 import type { MiroPipeline } from "../pipeline/pipeline.js";
+import type { DrawOptions, DrawResult, PlannedPicture } from "../pipeline/requests/draw-pictures.js";
+import type { GeneratedImage, ImageSettings } from "../pipeline/settings.js";
 import { bestOf } from "./best-of.js";
 import { loadScorer } from "./registry.js";
 

@@ -1,6 +1,6 @@
 import { fileURLToPath } from "node:url";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
-import type { RgbImage } from "../pipeline/pictures/images.js";
+import type { RgbImage } from "../pictures/rgb.js";
 import { MiroPipeline } from "../pipeline/pipeline.js";
 import { bestOf } from "./best-of.js";
 import { checkedScorer, type Scorer } from "./scorer.js";

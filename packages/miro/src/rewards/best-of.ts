@@ -7,8 +7,8 @@ import { z } from "zod";
 import { invalid } from "../errors.js";
 import { field, parseOptions } from "../options.js";
 import type { GenerateOptions } from "../pipeline/generate-options.js";
-import type { GeneratedImage } from "../pipeline/pictures/metadata.js";
 import type { MiroPipeline } from "../pipeline/pipeline.js";
+import type { GeneratedImage } from "../pipeline/settings.js";
 import { loadScorer } from "./registry.js";
 import type { Scorer } from "./scorer.js";
 

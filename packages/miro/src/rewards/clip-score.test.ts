@@ -4,7 +4,7 @@ import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { EmojiScenes, type Scene, toRgb8, type WrongWay } from "../data/emoji/index.js";
-import type { RgbImage } from "../pipeline/pictures/images.js";
+import type { RgbImage } from "../pictures/rgb.js";
 import { loadScorer } from "./registry.js";
 import type { Scorer } from "./scorer.js";
 

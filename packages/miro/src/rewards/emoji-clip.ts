@@ -16,7 +16,7 @@ import { join } from "node:path";
 import { nn, readSafetensors, scope, type Tensor } from "@miro-t2i/torch";
 import { z } from "zod";
 import { MiroError } from "../errors.js";
-import { readBytes, readJson } from "../pipeline/files.js";
+import { readBytes, readJson } from "../files/files.js";
 import { PictureTower } from "./picture-tower.js";
 
 const { gelu, layerNorm, normalize, softmax } = nn.functional;

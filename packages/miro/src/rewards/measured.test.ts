@@ -1,7 +1,7 @@
 import { describe, expect, it } from "vitest";
 import { blur, desaturate } from "../data/emoji/degrade.js";
 import { EmojiScenes, toRgb8 } from "../data/emoji/index.js";
-import type { RgbImage } from "../pipeline/pictures/images.js";
+import type { RgbImage } from "../pictures/rgb.js";
 import { colorfulnessScore, colourfulness, laplacianEnergy, sharpnessScore } from "./measured.js";
 
 /** A picture from a colour for each place. */

@@ -12,7 +12,7 @@
  *
  * The side is a factor because steps from pixel to pixel grow as a picture shrinks; it evens sizes out roughly, not exactly.
  */
-import type { RgbImage } from "../pipeline/pictures/images.js";
+import type { RgbImage } from "../pictures/rgb.js";
 import type { ScorerSpec } from "./scorer.js";
 
 const SHARPNESS_HALF = 3;

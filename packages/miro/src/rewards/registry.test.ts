@@ -1,5 +1,5 @@
 import { afterAll, describe, expect, it } from "vitest";
-import type { RgbImage } from "../pipeline/pictures/images.js";
+import type { RgbImage } from "../pictures/rgb.js";
 import { loadScorer, registerScorer, scorerSpecs } from "./registry.js";
 
 const flat = (value: number, side = 4): RgbImage => ({

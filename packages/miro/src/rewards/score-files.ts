@@ -6,11 +6,11 @@
 import sharp from "sharp";
 import { z } from "zod";
 import { InvalidInputError, invalid, MiroError } from "../errors.js";
+import { readBytes } from "../files/files.js";
 import { field, parseOptions } from "../options.js";
-import { readBytes } from "../pipeline/files.js";
-import type { RgbImage } from "../pipeline/pictures/images.js";
-import { textToSettings } from "../pipeline/pictures/metadata.js";
-import { readPng } from "../pipeline/pictures/png.js";
+import { readPng } from "../pictures/png.js";
+import type { RgbImage } from "../pictures/rgb.js";
+import { textToSettings } from "../pipeline/settings.js";
 import { loadScorer, loadScorerSchema } from "./registry.js";
 import type { Scorer } from "./scorer.js";
 

@@ -8,7 +8,7 @@
  * error instead of a score.
  */
 import { invalid, MiroError } from "../errors.js";
-import type { RgbImage } from "../pipeline/pictures/images.js";
+import type { RgbImage } from "../pictures/rgb.js";
 
 /** A loaded scorer. */
 export interface Scorer {

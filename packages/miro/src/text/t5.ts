@@ -26,7 +26,7 @@ import {
   writeSafetensors,
 } from "@miro-t2i/torch";
 import { InvalidInputError, invalid, MiroError, systemReason } from "../errors.js";
-import { checkJsonSize } from "../json-file.js";
+import { checkJsonSize } from "../files/json-file.js";
 import {
   checkT5Config,
   countT5Parameters,

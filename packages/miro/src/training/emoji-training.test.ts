@@ -19,11 +19,11 @@ import { EmojiScenes } from "../data/emoji/index.js";
 import { MiroPipeline } from "../pipeline/pipeline.js";
 import { T5Encoder } from "../text/t5.js";
 import { saveTokenizer, trainUnigram } from "../text/unigram-trainer.js";
-import { EmojiBatches } from "./data/emoji-batches.js";
+import { EmojiBatches } from "./batches/emoji-batches.js";
 import { writeHalf } from "./emoji/autoencoder.js";
+import { divideRows } from "./loop/batch-slices.js";
+import { runTraining } from "./loop/run.js";
 import { parseRecipe, type Recipe } from "./recipes/recipe.js";
-import { divideRows } from "./rows.js";
-import { runTraining } from "./run.js";
 import { prepareTestbed } from "./samples/testbed.js";
 import { tinyRecipeJson } from "./testing/tiny.js";
 

@@ -1,6 +1,6 @@
 /** Histograms as a picture, one for each field, and as a line of text. */
-import { Drawing, ticks } from "../../pipeline/pictures/drawing.js";
-import type { RgbImage } from "../../pipeline/pictures/images.js";
+import { Drawing, ticks } from "../../pictures/chart.js";
+import type { RgbImage } from "../../pictures/rgb.js";
 import type { FieldReport } from "./shard-report.js";
 
 const PANEL = { width: 340, height: 210 };

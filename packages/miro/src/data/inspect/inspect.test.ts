@@ -4,7 +4,7 @@ import { join } from "node:path";
 import { scope, tensor, writeNpy } from "@miro-t2i/torch";
 import sharp from "sharp";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
-import { readBytes } from "../../pipeline/files.js";
+import { readBytes } from "../../files/files.js";
 import { TarWriter } from "../shards/tar-writer.js";
 import { histogramImage, histogramLine } from "./histogram-chart.js";
 import { reportShards } from "./shard-report.js";

@@ -3,10 +3,10 @@
  * wrong. Works from the tables beside the shards (which it makes where they are missing), one shard after another.
  */
 import { statSync } from "node:fs";
+import { ScoreSummary } from "../dataset/statistics.js";
 import { problemText } from "../shards/shard-error.js";
 import { type ShardInfo, ShardSet } from "../shards/shard-set.js";
 import { ShardTable } from "../shards/shard-table.js";
-import { ScoreSummary } from "../training/statistics.js";
 
 /** Members with one extension. */
 export interface MemberReport {

@@ -1,8 +1,8 @@
 /** A contact sheet of shards: pictures spread evenly over all samples, each with its caption and its scores. */
 import sharp from "sharp";
 import { MiroError } from "../../errors.js";
-import type { RgbImage } from "../../pipeline/pictures/images.js";
-import { labelledSheet, type SheetCell } from "../../pipeline/pictures/labelled-sheet.js";
+import { labelledSheet, type SheetCell } from "../../pictures/labelled-sheet.js";
+import type { RgbImage } from "../../pictures/rgb.js";
 import { PositionalFile } from "../shards/positional-file.js";
 import { ShardSet } from "../shards/shard-set.js";
 import { ShardTable } from "../shards/shard-table.js";

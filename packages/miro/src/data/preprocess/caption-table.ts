@@ -3,7 +3,7 @@ import { closeSync, openSync, readSync, statSync } from "node:fs";
 import { extname } from "node:path";
 import { parse } from "csv-parse/sync";
 import { InvalidInputError, MiroError } from "../../errors.js";
-import { readText } from "../../pipeline/files.js";
+import { readText } from "../../files/files.js";
 import { JsonInteger, type PythonJson, parsePythonJson } from "./python-json.js";
 
 /** Names of the two columns where none is given, the preferred one first. */

@@ -2,9 +2,9 @@
 import { type FileHandle, open } from "node:fs/promises";
 import { parentPort } from "node:worker_threads";
 import { systemReason } from "../../errors.js";
-import type { RgbImage } from "../../pipeline/pictures/images.js";
-import { centreSquare } from "../images/crop.js";
-import { decodeImage, ImageError } from "../images/decode.js";
+import { centreSquare } from "../../pictures/crop.js";
+import { decodeImage, ImageError } from "../../pictures/decode.js";
+import type { RgbImage } from "../../pictures/rgb.js";
 import type { DecodeJob, DecodeReply, DecodeResult } from "./decode-pool.js";
 
 /** The file that was read last: most pictures of a shard lie in one. */

@@ -2,7 +2,7 @@
 import { z } from "zod";
 import { InvalidInputError, invalid } from "../../errors.js";
 import { field } from "../../options.js";
-import { MAX_PIXELS } from "../images/decode.js";
+import { MAX_PIXELS } from "../../pictures/decode.js";
 
 const name = z.string().min(1);
 const count = z.int().positive();

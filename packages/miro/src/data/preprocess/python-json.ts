@@ -5,7 +5,7 @@
  *
  * `JSON.parse` cannot serve: it refuses `NaN`, makes 1 of 1.0, and moves fields with numeric names to the front.
  */
-import { pythonFloat } from "../training/python-number.js";
+import { pythonFloat } from "../dataset/python-number.js";
 
 /** An integer of any size, as it was written. */
 export class JsonInteger {

@@ -6,7 +6,7 @@
  * long one (the one that is embedded) for the others. Scorers that do not read captions give both columns the same value.
  */
 import { MiroError } from "../../errors.js";
-import type { RgbImage } from "../../pipeline/pictures/images.js";
+import type { RgbImage } from "../../pictures/rgb.js";
 import type { Scorer } from "../../rewards/scorer.js";
 import { LONG_COLUMN, resolveCaptions, type SampleCaptions, SHORT_COLUMN } from "./captions.js";
 import { captionDetails } from "./latent-stage.js";

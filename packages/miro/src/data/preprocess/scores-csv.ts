@@ -8,8 +8,8 @@
 import { existsSync } from "node:fs";
 import { parse } from "csv-parse/sync";
 import { InvalidInputError, MiroError } from "../../errors.js";
-import { readText, writeFileAtomic } from "../../pipeline/files.js";
-import { pythonFloat } from "../training/python-number.js";
+import { readText, writeFileAtomic } from "../../files/files.js";
+import { pythonFloat } from "../dataset/python-number.js";
 
 /** One row without its key: numbers, and texts in the columns that {@link isTextColumn} tells. */
 export type ScoreRow = Map<string, number | string>;

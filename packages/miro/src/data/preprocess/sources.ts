@@ -10,7 +10,7 @@ import { createHash } from "node:crypto";
 import { readdirSync, statSync } from "node:fs";
 import { basename, dirname, extname, join, relative, resolve } from "node:path";
 import { InvalidInputError, MiroError, systemReason } from "../../errors.js";
-import { readBytes } from "../../pipeline/files.js";
+import { readBytes } from "../../files/files.js";
 import { fingerprintOf } from "../shards/positional-file.js";
 import { groupSamples, splitMemberName } from "../shards/sample-key.js";
 import { problemText } from "../shards/shard-error.js";

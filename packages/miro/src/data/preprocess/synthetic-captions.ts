@@ -8,8 +8,8 @@
 import { createReadStream, statSync } from "node:fs";
 import { createInterface } from "node:readline";
 import { InvalidInputError, MiroError, systemReason } from "../../errors.js";
+import { cleanCaption } from "../dataset/captions.js";
 import { fingerprintOf } from "../shards/positional-file.js";
-import { cleanCaption } from "../training/captions.js";
 import type { PythonJson } from "./python-json.js";
 
 /** Where a sample's synthetic captions come from. */

@@ -14,7 +14,7 @@ import { join } from "node:path";
 import { encodeNpy, scope, tensor } from "@miro-t2i/torch";
 import fc from "fast-check";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
-import { copyPublished, SHARDS } from "../training/testing/published.js";
+import { copyPublished, SHARDS } from "../dataset/testing/published.js";
 import { prepareTables } from "./prepare-tables.js";
 import { ShardTable, tablePath } from "./shard-table.js";
 import { TarFile } from "./tar-file.js";

@@ -15,7 +15,7 @@ import { closeSync, fstatSync, openSync, readFileSync, readSync } from "node:fs"
 import { basename, dirname, join } from "node:path";
 import { type DType, FormatError, itemSize, readNpyHeader, TorchError, writeFileAtomically } from "@miro-t2i/torch";
 import { z } from "zod";
-import { numberField, parseMetadata } from "../training/metadata.js";
+import { numberField, parseMetadata } from "./metadata.js";
 import { type FileFingerprint, PositionalFile, sameFingerprint } from "./positional-file.js";
 import type { TarMember } from "./sample-key.js";
 import { ShardError, type ShardProblem } from "./shard-error.js";

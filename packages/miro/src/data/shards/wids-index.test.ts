@@ -2,7 +2,7 @@ import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "nod
 import { tmpdir } from "node:os";
 import { join, relative } from "node:path";
 import { afterEach, beforeEach, describe, expect, test } from "vitest";
-import { PUBLISHED } from "../training/testing/published.js";
+import { PUBLISHED } from "../dataset/testing/published.js";
 import { writeShard } from "./testing/make-shards.js";
 import { checkWidsIndex, readWidsIndex, WIDS_INDEX_NAME, writeWidsIndex } from "./wids-index.js";
 

@@ -1,6 +1,7 @@
 /** A finished sweep for people and for programs: one labelled sheet, and one JSON object with every setting and score. */
-import type { RgbImage } from "../../pipeline/pictures/images.js";
-import { labelledSheet } from "../../pipeline/pictures/labelled-sheet.js";
+
+import { labelledSheet } from "../../pictures/labelled-sheet.js";
+import type { RgbImage } from "../../pictures/rgb.js";
 import type { Axis } from "./axis.js";
 import type { SweepCell, SweepResult } from "./run.js";
 

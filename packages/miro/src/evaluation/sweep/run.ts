@@ -6,12 +6,17 @@
 import sharp from "sharp";
 import { InvalidInputError, invalid, MiroError } from "../../errors.js";
 import { type SamplerName, stepsWithin } from "../../flow/samplers.js";
-import { describePictures, drawPictures, mergeOptions, type PlannedPicture } from "../../pipeline/pictures/batch.js";
-import type { RgbImage } from "../../pipeline/pictures/images.js";
-import type { ImageSettings } from "../../pipeline/pictures/metadata.js";
-import type { PictureFiles } from "../../pipeline/pictures/picture-files.js";
-import type { PromptOptions } from "../../pipeline/pictures/prompt-file.js";
+import type { RgbImage } from "../../pictures/rgb.js";
 import type { MiroPipeline } from "../../pipeline/pipeline.js";
+import {
+  describePictures,
+  drawPictures,
+  mergeOptions,
+  type PlannedPicture,
+} from "../../pipeline/requests/draw-pictures.js";
+import type { PictureFiles } from "../../pipeline/requests/picture-files.js";
+import type { PromptOptions } from "../../pipeline/requests/prompt-file.js";
+import type { ImageSettings } from "../../pipeline/settings.js";
 import type { Scorer } from "../../rewards/scorer.js";
 import type { Axis, CellChange } from "./axis.js";
 

@@ -24,7 +24,9 @@ import {
   writeSafetensors,
 } from "@miro-t2i/torch";
 import { z } from "zod";
+import { defaultNormalization, type LatentNormalization } from "../../autoencoder/normalization.js";
 import { InvalidInputError, MiroError, systemReason } from "../../errors.js";
+import { readJson, writeFileAtomic } from "../../files/files.js";
 import { release } from "../../flow/release.js";
 import {
   type FlowPrecondConfig,
@@ -36,8 +38,6 @@ import {
 } from "../../networks/config.js";
 import { FlowPrecond } from "../../networks/precond.js";
 import { Rin } from "../../networks/rin.js";
-import { readJson, writeFileAtomic } from "../files.js";
-import { defaultNormalization, type LatentNormalization } from "../normalization.js";
 
 /** The files every checkpoint has. */
 export const CHECKPOINT_FILES = ["config.json", "model.safetensors", "uncond_embedding.npy"] as const;

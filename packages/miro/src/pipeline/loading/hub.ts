@@ -70,7 +70,7 @@ async function openRepository(name: string, parameter: string, options: HubOptio
     const ref = join(storage, "refs", revision);
     await writable(ref, async () => {
       mkdirSync(dirname(ref), { recursive: true });
-      const { writeFileAtomic } = await import("../files.js");
+      const { writeFileAtomic } = await import("../../files/files.js");
       writeFileAtomic(ref, info.sha, { overwrite: true });
     });
   }

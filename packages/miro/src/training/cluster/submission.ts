@@ -4,7 +4,7 @@ import { mkdirSync } from "node:fs";
 import { join } from "node:path";
 import { promisify } from "node:util";
 import { MiroError, systemReason } from "../../errors.js";
-import { writeFileAtomic } from "../../pipeline/files.js";
+import { writeFileAtomic } from "../../files/files.js";
 import { jobVariables } from "../recipes/environment.js";
 import { jobScript } from "./job-script.js";
 import type { JobPlan } from "./plan.js";

@@ -15,7 +15,7 @@ import sharp from "sharp";
 import { z } from "zod";
 import { PatchAutoencoder } from "../../autoencoder/patch-autoencoder.js";
 import { EmojiScenes, emojiSceneOptionsSchema } from "../../data/emoji/index.js";
-import type { RunResult } from "../run-options.js";
+import type { RunResult } from "../loop/run-options.js";
 import {
   openRunFolder,
   type PretrainingContext,

@@ -5,7 +5,7 @@ import { nn, noGrad, rand, randnLike, scope, tensor } from "@miro-t2i/torch";
 import { z } from "zod";
 import { EmojiScenes, emojiSceneOptionsSchema, type Scene } from "../../data/emoji/index.js";
 import { CLASSIFIER_SIZE, EmojiClassifier } from "../../evaluation/emoji-classifier.js";
-import type { RunResult } from "../run-options.js";
+import type { RunResult } from "../loop/run-options.js";
 import { writeHalf } from "./autoencoder.js";
 import {
   openRunFolder,

@@ -18,7 +18,7 @@ import { areaUnderCurve } from "../../evaluation/statistics.js";
 import { EmojiClip, textEncoderHash } from "../../rewards/emoji-clip.js";
 import { T5Encoder } from "../../text/t5.js";
 import { Tokenizer } from "../../text/tokenizer.js";
-import type { RunResult } from "../run-options.js";
+import type { RunResult } from "../loop/run-options.js";
 import { writeHalf } from "./autoencoder.js";
 import { MatchingLoss } from "./matching.js";
 import {

@@ -14,12 +14,12 @@ import { setImmediate as nextTurn } from "node:timers/promises";
 import { AdamW, clipGradNorm_, manualSeed, type nn, scope, setNumThreads, type Tensor } from "@miro-t2i/torch";
 import { z } from "zod";
 import { InvalidInputError, MiroError } from "../../errors.js";
-import { mixSeed } from "../data/batches.js";
+import { mixSeed } from "../batches/batches.js";
 import { MetricsLog, type Progress } from "../logging/logging.js";
-import { WarmupCosine } from "../lr-schedule.js";
+import { WarmupCosine } from "../loop/lr-schedule.js";
+import type { RunResult } from "../loop/run-options.js";
 import { recipeToJson } from "../recipes/recipe.js";
 import { recipeChanges, refuseRecipeChanges } from "../recipes/recipe-changes.js";
-import type { RunResult } from "../run-options.js";
 import { listCheckpoints, loadTrainingCheckpoint, saveTrainingCheckpoint } from "../state/checkpoint.js";
 
 const count = z.int().positive();

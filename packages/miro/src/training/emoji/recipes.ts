@@ -1,6 +1,7 @@
 /** The recipes of the parts around the diffusion network, told apart by their `kind`. */
+
+import type { RunResult } from "../loop/run-options.js";
 import { checkRecipe } from "../recipes/recipe.js";
-import type { RunResult } from "../run-options.js";
 import type { PretrainingContext } from "./pretraining.js";
 
 type Train = (json: unknown, source: string, context: PretrainingContext) => Promise<RunResult>;

@@ -1,6 +1,6 @@
 import { full, scope } from "@miro-t2i/torch";
 import { describe, expect, it } from "vitest";
-import { measurePeakFlops } from "../recipes/peak-flops.js";
+import { measurePeakFlops } from "../planning/peak-flops.js";
 import { groupGradientNorms, learningRates, Meter, memoryFigures } from "./meter.js";
 
 const times = { waitMs: 100, totalMs: 500, images: 8, flops: 4e12 };

@@ -3,7 +3,7 @@
  * code's where it has them (`train/loss`, `train/raw_loss`, `train/loss_gradnorm_reweighted`, `train/logvar`, `lr-Lamb/pg1`).
  */
 import { aten, cuda, memory, noGrad, scope, stack, type Tensor } from "@miro-t2i/torch";
-import type { StepTerms } from "../gradients.js";
+import type { StepTerms } from "../loop/gradients.js";
 
 /** What a step has found. */
 export interface StepReport extends StepTerms {

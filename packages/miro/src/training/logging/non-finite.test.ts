@@ -1,9 +1,9 @@
 import { manualSeed, noGrad, scope, zeros } from "@miro-t2i/torch";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import type { LossBatch } from "../../flow/loss.js";
-import { RandomBatches } from "../data/batches.js";
-import { accumulateGradients, type Model } from "../gradients.js";
-import { createLoss, createNetworks } from "../model.js";
+import { RandomBatches } from "../batches/batches.js";
+import { accumulateGradients, type Model } from "../loop/gradients.js";
+import { createLoss, createNetworks } from "../loop/model.js";
 import { tinyRecipe } from "../testing/tiny.js";
 import { findNonFinite, nonFiniteGradients } from "./non-finite.js";
 

@@ -5,7 +5,7 @@
  */
 import { isFloatingPoint, type nn, noGrad, scope, Tensor } from "@miro-t2i/torch";
 import type { LossBatch } from "../../flow/loss.js";
-import type { Model } from "../gradients.js";
+import type { Model } from "../loop/gradients.js";
 
 /** A tensor with its name. */
 type Named = readonly [name: string, tensor: Tensor];

@@ -2,7 +2,7 @@
 import { z } from "zod";
 import { invalid } from "../../errors.js";
 import { field, parseOptions } from "../../options.js";
-import { Drawing, ticks } from "../../pipeline/pictures/drawing.js";
+import { Drawing, ticks } from "../../pictures/chart.js";
 import { nearest } from "../recipes/nearest.js";
 import { type RunLog, type Series, smooth } from "./run-log.js";
 

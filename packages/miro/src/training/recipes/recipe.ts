@@ -6,9 +6,9 @@
  */
 import { stringify } from "yaml";
 import { z } from "zod";
+import { LATENT_DTYPES } from "../../data/dataset/latents.js";
+import { trainingSetOptionsSchema } from "../../data/dataset/training-set.js";
 import { EMOJI_REWARD_KEYS, emojiSceneOptionsSchema } from "../../data/emoji/scenes.js";
-import { LATENT_DTYPES } from "../../data/training/latents.js";
-import { trainingSetOptionsSchema } from "../../data/training/training-set.js";
 import { describe, InvalidInputError } from "../../errors.js";
 import {
   parsePrecondConfig,
@@ -17,8 +17,8 @@ import {
   type RinConfig,
   rinConfigToJson,
 } from "../../networks/config.js";
-import { PRECISIONS } from "../gradients.js";
-import { batchPlan } from "./batch-plan.js";
+import { PRECISIONS } from "../loop/gradients.js";
+import { batchPlan } from "../planning/batch-plan.js";
 import { nearest } from "./nearest.js";
 import { composeRecipe, type Origins } from "./recipe-source.js";
 

@@ -1,6 +1,7 @@
 /** Pictures from a network in training, for whatever conditioning and noise is given. */
 import { full, noGrad, scope, type Tensor } from "@miro-t2i/torch";
 import type { Autoencoder } from "../../autoencoder/index.js";
+import { denormalize } from "../../autoencoder/normalization.js";
 import { guidedDenoise } from "../../flow/guidance.js";
 import { release } from "../../flow/release.js";
 import { euler } from "../../flow/samplers.js";
@@ -8,9 +9,8 @@ import type { LinearSchedule } from "../../flow/schedule.js";
 import { type Conditioning, joinConditioning } from "../../networks/conditioning.js";
 import type { FlowPrecond } from "../../networks/precond.js";
 import type { Rin } from "../../networks/rin.js";
-import { denormalize } from "../../pipeline/normalization.js";
-import { type RgbImage, toRgb } from "../../pipeline/pictures/images.js";
-import type { DataConstants } from "../data/batches.js";
+import { type RgbImage, toRgb } from "../../pictures/rgb.js";
+import type { DataConstants } from "../batches/batches.js";
 
 /** What samples are drawn with, whatever the prompts. */
 export interface SamplingParts extends DataConstants {

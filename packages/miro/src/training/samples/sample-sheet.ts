@@ -1,9 +1,9 @@
 /** Pictures of fixed prompts and seeds from the averaged network, so that the sheets of a run can be compared. */
 import { noGrad, scope } from "@miro-t2i/torch";
+import { encodePng } from "../../pictures/png.js";
+import { contactSheet } from "../../pictures/rgb.js";
 import { initialNoise } from "../../pipeline/noise.js";
-import { contactSheet } from "../../pipeline/pictures/images.js";
-import { encodePng } from "../../pipeline/pictures/png.js";
-import type { FrozenModels } from "../data/batches.js";
+import type { FrozenModels } from "../batches/batches.js";
 import { drawSamples, type SamplingParts } from "./draw-samples.js";
 
 export interface SampleSheetOptions extends SamplingParts, FrozenModels {

@@ -4,8 +4,8 @@
  */
 import { Generator, randn, scope, stack, tensor, zeros } from "@miro-t2i/torch";
 import { invalid } from "../../errors.js";
-import { contactSheet, type RgbImage } from "../../pipeline/pictures/images.js";
-import { labelledSheet } from "../../pipeline/pictures/labelled-sheet.js";
+import { labelledSheet } from "../../pictures/labelled-sheet.js";
+import { contactSheet, type RgbImage } from "../../pictures/rgb.js";
 import { drawSamples, type SamplingParts } from "./draw-samples.js";
 import type { EmbeddedPrompt } from "./testbed.js";
 

@@ -16,9 +16,9 @@ import { parse } from "csv-parse/sync";
 import { z } from "zod";
 import { locateModels, modelFingerprint } from "../../data/preprocess/latent-models.js";
 import { InvalidInputError, invalid, MiroError } from "../../errors.js";
+import { readJson, readText, writeFileAtomic } from "../../files/files.js";
 import { field, parseOptions } from "../../options.js";
 import { checkDevice } from "../../pipeline/device.js";
-import { readJson, readText, writeFileAtomic } from "../../pipeline/files.js";
 import { T5Encoder } from "../../text/t5.js";
 import { Tokenizer } from "../../text/tokenizer.js";
 

@@ -7,9 +7,9 @@ import { join } from "node:path";
 import { readSafetensors, scope, writeSafetensors } from "@miro-t2i/torch";
 import { parsePrecondConfig } from "../../networks/config.js";
 import { saveCheckpoint } from "../../pipeline/loading/checkpoint.js";
-import type { DataConstants } from "../data/batches.js";
+import type { DataConstants } from "../batches/batches.js";
+import type { Trainer } from "../loop/trainer.js";
 import type { Recipe } from "../recipes/recipe.js";
-import type { Trainer } from "../trainer.js";
 
 export interface ExportOptions {
   recipe: Recipe;

@@ -25,8 +25,8 @@ import {
 import { MiroError } from "../../errors.js";
 import type { FlowPrecond } from "../../networks/precond.js";
 import type { Rin } from "../../networks/rin.js";
+import type { Trainer } from "../loop/trainer.js";
 import type { Recipe } from "../recipes/recipe.js";
-import type { Trainer } from "../trainer.js";
 
 /** Endings of files that `torch.save` writes. */
 export const TORCH_FILE = /\.(ckpt|pt|pth|bin)$/i;

@@ -1,0 +1,59 @@
+/** Centre crops with the offsets of torchvision and of transformers, which round an odd remainder differently. */
+import { invalid } from "../errors.js";
+import { type ResizeFilter, resize } from "./resize.js";
+import type { RgbImage } from "./rgb.js";
+
+/** How half a pixel of an offset is rounded: to the even neighbour (torchvision) or down (transformers). */
+export type CropRounding = "even" | "down";
+
+/** Where a centred window of `size` begins in a side of `length` pixels. */
+export function cropOffset(length: number, size: number, rounding: CropRounding = "even"): number {
+  const half = (length - size) / 2;
+  const below = Math.floor(half);
+  if (half === below || rounding === "down") return below;
+  return below % 2 === 0 ? below : below + 1;
+}
+
+/** The middle of a picture. @throws InvalidInputError when the window is larger than the picture */
+export function cropCentre(
+  { width, height, data }: RgbImage,
+  size: { width: number; height: number },
+  rounding: CropRounding = "even",
+): RgbImage {
+  if (size.width > width || size.height > height)
+    invalid("size", `at most ${width} x ${height}`, `${size.width} x ${size.height}`);
+  const left = cropOffset(width, size.width, rounding);
+  const top = cropOffset(height, size.height, rounding);
+  const stride = size.width * 3;
+  const result = new Uint8Array(stride * size.height);
+  for (let y = 0; y < size.height; y++) {
+    const from = ((top + y) * width + left) * 3;
+    result.set(data.subarray(from, from + stride), y * stride);
+  }
+  return { ...size, data: result };
+}
+
+/** The largest centred square, resized bilinearly: what the autoencoder encodes. @param side in pixels */
+export function centreSquare(image: RgbImage, side: number): RgbImage {
+  const least = Math.min(image.width, image.height);
+  const square = image.width === image.height ? image : cropCentre(image, { width: least, height: least });
+  return resize(square, { width: side, height: side }, "bilinear");
+}
+
+/**
+ * The shorter side resized to `side`, then the middle cropped to a square: what the published scorers look at. The longer side
+ * is rounded down.
+ */
+export function resizeThenCrop(
+  image: RgbImage,
+  side: number,
+  filter: ResizeFilter,
+  rounding: CropRounding = "even",
+): RgbImage {
+  const { width, height } = image;
+  const size =
+    width <= height
+      ? { width: side, height: Math.trunc((side * height) / width) }
+      : { width: Math.trunc((side * width) / height), height: side };
+  return cropCentre(resize(image, size, filter), { width: side, height: side }, rounding);
+}

@@ -1,0 +1,123 @@
+/**
+ * Pictures as files: PNG, WebP or JPEG, with the settings inside, and back. PNG is lossless and keeps the settings in text
+ * chunks (png.ts); the other two keep them in EXIF and XMP (exif.ts), pixels through sharp.
+ */
+import { extname } from "node:path";
+import { z } from "zod";
+import { InvalidInputError, invalid, MiroError } from "../errors.js";
+import { readBytes } from "../files/files.js";
+import { field } from "../options.js";
+import { insertIntoJpeg, insertIntoWebp, makeExif, makeXmp, readUserComment, readXmp } from "./exif.js";
+import { encodePng, type PngText, readPng } from "./png.js";
+import type { RgbImage } from "./rgb.js";
+
+/** File formats of pictures. */
+export const IMAGE_FORMATS = ["png", "webp", "jpeg"] as const;
+
+/** One of {@link IMAGE_FORMATS}. */
+export type ImageFormat = (typeof IMAGE_FORMATS)[number];
+
+/** Options of {@link encodeImage}, declared once for the API and the command line. */
+export const imageFormatSchema = z.strictObject({
+  format: field(
+    z.enum(IMAGE_FORMATS).default("png"),
+    `one of ${IMAGE_FORMATS.join(", ")}`,
+    `${IMAGE_FORMATS.join(", ")}; only png keeps every pixel`,
+  ),
+  quality: field(
+    z.int().min(1).max(100).optional(),
+    "an integer from 1 to 100",
+    "of webp and jpeg, 1 to 100; default 90",
+  ),
+});
+
+/** Format and quality of a picture's file. */
+export type ImageFileOptions = z.input<typeof imageFormatSchema>;
+
+const DEFAULT_QUALITY = 90;
+
+/** The end of the file name of a format, with its dot. */
+export function extension(format: ImageFormat): string {
+  return format === "jpeg" ? ".jpg" : `.${format}`;
+}
+
+/** The format that a file's name asks for, or null. */
+export function formatOf(path: string): ImageFormat | null {
+  const end = extname(path).slice(1).toLowerCase();
+  if (end === "jpg") return "jpeg";
+  return IMAGE_FORMATS.find((format) => format === end) ?? null;
+}
+
+/**
+ * A picture as the bytes of a file. The same pixels and texts give the same bytes (PNG on every machine, the others with
+ * the same version of sharp).
+ *
+ * @param text as `settingsToText` gives it. WebP and JPEG keep the texts `Software`, `parameters` and `miro`.
+ * @throws InvalidInputError for a quality of PNG, which has none
+ */
+export async function encodeImage(
+  image: RgbImage,
+  text: readonly PngText[],
+  { format = "png", quality }: ImageFileOptions = {},
+): Promise<Uint8Array> {
+  if (format === "png") {
+    if (quality !== undefined) invalid("quality", "nothing with png, which keeps every pixel", quality);
+    return encodePng(image.data, image.width, image.height, text);
+  }
+  const { default: sharp } = await import("sharp");
+  const find = (wanted: string) => text.find(({ keyword }) => keyword === wanted)?.text ?? "";
+  const raw = { width: image.width, height: image.height, channels: 3 as const };
+  const pixels = sharp(image.data, { raw }).withXmp(makeXmp(find("miro"), find("Software")));
+  const exif = makeExif(find("Software"), find("parameters"));
+  const options = { quality: quality ?? DEFAULT_QUALITY };
+  if (format === "webp") {
+    return insertIntoWebp(await pixels.webp({ ...options, smartSubsample: true }).toBuffer(), exif);
+  }
+  return insertIntoJpeg(await pixels.jpeg({ ...options, chromaSubsampling: "4:4:4" }).toBuffer(), exif);
+}
+
+/** What {@link readImageFile} finds. */
+export interface ImageFile {
+  format: ImageFormat;
+  width: number;
+  height: number;
+  /** As {@link encodeImage} got them, and whatever else a PNG holds. */
+  text: PngText[];
+}
+
+/**
+ * Reads the size and the texts of a picture, and checks that the file is complete.
+ *
+ * @throws MiroError naming the file when it cannot be read or is damaged; InvalidInputError when it is no such picture
+ */
+export async function readImageFile(path: string): Promise<ImageFile> {
+  const bytes = readBytes(path);
+  if (bytes[0] === 0x89) {
+    const { width, height, text } = readPng(bytes, path);
+    return { format: "png", width, height, text };
+  }
+  const format = bytes[0] === 0xff && bytes[1] === 0xd8 ? "jpeg" : isWebp(bytes) ? "webp" : null;
+  if (format === null) {
+    if (formatOf(path) === "png") readPng(bytes, path); // says at which byte it stops being one
+    throw new InvalidInputError(`${path}: expected a PNG, WebP or JPEG picture`);
+  }
+  const { default: sharp } = await import("sharp");
+  try {
+    const { width, height, exif, xmp } = await sharp(bytes).metadata();
+    await sharp(bytes, { failOn: "truncated" }).stats(); // decodes every pixel
+    const comment = exif && readUserComment(exif);
+    const json = xmp && readXmp(xmp.toString("utf8"));
+    const text = [
+      ...(comment ? [{ keyword: "parameters", text: comment }] : []),
+      ...(json ? [{ keyword: "miro", text: json }] : []),
+    ];
+    return { format, width, height, text };
+  } catch (error) {
+    const reason = (error as Error).message.split("\n")[0]!.replace(/^Input buffer has corrupt header: /, "");
+    throw new MiroError(`${path}: not a valid ${format === "jpeg" ? "JPEG" : "WebP"}: ${reason}`, { cause: error });
+  }
+}
+
+function isWebp(bytes: Buffer): boolean {
+  return bytes.toString("latin1", 0, 4) === "RIFF" && bytes.toString("latin1", 8, 12) === "WEBP";
+}

@@ -1,0 +1,156 @@
+import { createHash } from "node:crypto";
+import { readFileSync } from "node:fs";
+import { gunzipSync } from "node:zlib";
+import fc from "fast-check";
+import sharp from "sharp";
+import { describe, expect, it } from "vitest";
+import { centreSquare, cropCentre, cropOffset, resizeThenCrop } from "./crop.js";
+import { decodeImage, ImageError } from "./decode.js";
+import { type ResizeFilter, resize } from "./resize.js";
+import type { RgbImage } from "./rgb.js";
+
+type Kind = "gradient" | "checker" | "noise";
+
+/** Recorded by tests/reference/record_images.py with Pillow. */
+interface Recorded {
+  resized: [Kind, number, number, ResizeFilter, number, number, string, number[]][];
+  decoded: Record<
+    string,
+    { bytes: string; error?: string; width: number; height: number; sha256: string; sample: number[] }
+  >;
+}
+
+const fixture = new URL("../../../../tests/reference/fixtures/images.json.gz", import.meta.url);
+const recorded = JSON.parse(gunzipSync(readFileSync(fixture)).toString()) as Recorded;
+
+/** The same integers as the recorder's function of this name. */
+function picture(kind: Kind, width: number, height: number): RgbImage {
+  const data = new Uint8Array(width * height * 3);
+  const noise = (n: number): number => {
+    let h = Math.imul(n, 2654435761) >>> 0;
+    h = Math.imul(h ^ (h >>> 15), 2246822519) >>> 0;
+    return (h ^ (h >>> 13)) & 255;
+  };
+  for (let y = 0; y < height; y++) {
+    for (let x = 0; x < width; x++) {
+      const i = (y * width + x) * 3;
+      const on = ((Math.floor(x / 3) + Math.floor(y / 3)) % 2) * 255;
+      const values = {
+        gradient: [
+          Math.floor((x * 255) / Math.max(1, width - 1)),
+          Math.floor((y * 255) / Math.max(1, height - 1)),
+          Math.floor(((x + y) * 255) / (width + height - 2)),
+        ],
+        checker: [on, 255 - on, on],
+        noise: [noise(i + 1), noise(i + 2), noise(i + 3)],
+      }[kind];
+      data.set(values, i);
+    }
+  }
+  return { width, height, data };
+}
+
+const sha256 = (image: RgbImage): string => createHash("sha256").update(image.data).digest("hex");
+const sampled = ({ data }: RgbImage): number[] => {
+  const step = Math.max(1, Math.floor(data.length / 64));
+  return Array.from({ length: 64 }, (_, i) => data[i * step]!);
+};
+
+describe("resize gives Pillow's pixels", () => {
+  const pictures = new Map<string, RgbImage>();
+  it.each(recorded.resized)("%s %d x %d, %s to %d x %d", (kind, width, height, filter, w, h, hash, some) => {
+    const name = `${kind} ${width} ${height}`;
+    if (!pictures.has(name)) pictures.set(name, picture(kind, width, height));
+    const result = resize(pictures.get(name)!, { width: w, height: h }, filter);
+    expect(sampled(result)).toEqual(some);
+    expect(sha256(result)).toBe(hash);
+  });
+});
+
+describe("decodeImage gives Pillow's pixels and refuses what it refuses", () => {
+  it.each(Object.entries(recorded.decoded))("%s", async (_, expected) => {
+    const bytes = Buffer.from(expected.bytes, "base64");
+    if (expected.error) {
+      await expect(decodeImage(bytes)).rejects.toBeInstanceOf(ImageError);
+      return;
+    }
+    const result = await decodeImage(bytes);
+    expect([result.width, result.height]).toEqual([expected.width, expected.height]);
+    expect(sampled(result)).toEqual(expected.sample);
+    expect(sha256(result)).toBe(expected.sha256);
+  });
+});
+
+const bytesOf = (name: string) => Buffer.from(recorded.decoded[name]!.bytes, "base64");
+
+it("turns a picture as EXIF says only when asked to", async () => {
+  const bytes = bytesOf("exif-orientation-6.jpg");
+  const asStored = await decodeImage(bytes);
+  const turned = await decodeImage(bytes, { orient: true });
+  expect([turned.width, turned.height]).toEqual([asStored.height, asStored.width]);
+  const reference = await sharp(bytes).autoOrient().removeAlpha().raw().toBuffer();
+  expect(Buffer.from(turned.data)).toEqual(reference);
+});
+
+it("refuses a picture above the limit of pixels by its header alone", async () => {
+  const { width, height } = recorded.decoded["rgb.png"]!;
+  await expect(decodeImage(bytesOf("rgb.png"), { maxPixels: width * height - 1 })).rejects.toMatchObject({
+    reason: "image-too-large",
+  });
+  await expect(decodeImage(bytesOf("rgb.png"), { maxPixels: width * height })).resolves.toMatchObject({ width });
+  // 30,000 x 30,000 pixels in a header of 33 bytes; nothing behind it.
+  const bomb = Buffer.from(bytesOf("rgb.png"));
+  bomb.writeUInt32BE(30_000, 16);
+  bomb.writeUInt32BE(30_000, 20);
+  await expect(decodeImage(bomb)).rejects.toBeInstanceOf(ImageError);
+});
+
+it("never throws anything but ImageError, whatever the bytes", async () => {
+  const files = ["420.jpg", "rgb.png", "lossy.webp", "animated.gif"].map(bytesOf);
+  await fc.assert(
+    fc.asyncProperty(fc.constantFrom(...files), fc.nat(), fc.nat(255), fc.nat(), async (file, at, value, cut) => {
+      const bytes = Buffer.from(file.subarray(0, 1 + (cut % (2 * file.length))));
+      bytes[at % bytes.length] = value;
+      const result = await decodeImage(bytes, { maxPixels: 10 ** 6 }).catch((error: unknown) => error);
+      if (result instanceof Error) expect(result).toBeInstanceOf(ImageError);
+      else expect((result as RgbImage).data).toHaveLength((result as RgbImage).width * (result as RgbImage).height * 3);
+    }),
+    { numRuns: 60 },
+  );
+});
+
+describe("crops", () => {
+  it("begin at half the difference, rounded to the even neighbour", () => {
+    expect([0, 1, 2, 3, 4, 5, 6, 7, 8, 9].map((d) => cropOffset(100 + d, 100))).toEqual([0, 0, 1, 2, 2, 2, 3, 4, 4, 4]);
+    expect([0, 1, 2, 3].map((d) => cropOffset(100 + d, 100, "down"))).toEqual([0, 0, 1, 1]);
+  });
+
+  it("take the pixels of the middle", () => {
+    const image = picture("noise", 11, 6);
+    const { data } = cropCentre(image, { width: 6, height: 3 });
+    // (11 - 6) / 2 rounds to 2, (6 - 3) / 2 to 2.
+    for (let y = 0; y < 3; y++)
+      for (let i = 0; i < 18; i++) expect(data[y * 18 + i]).toBe(image.data[((y + 2) * 11 + 2) * 3 + i]);
+    expect(() => cropCentre(image, { width: 12, height: 1 })).toThrow(/at most 11 x 6/);
+  });
+
+  it("give squares of the asked side for any size", () => {
+    const side = fc.integer({ min: 1, max: 40 });
+    fc.assert(
+      fc.property(side, side, fc.integer({ min: 1, max: 30 }), (width, height, n) => {
+        const image = picture("noise", width, height);
+        for (const result of [centreSquare(image, n), resizeThenCrop(image, n, "bicubic")]) {
+          expect([result.width, result.height, result.data.length]).toEqual([n, n, n * n * 3]);
+        }
+      }),
+    );
+  });
+
+  it("keep a picture of one colour", () => {
+    const data = Uint8Array.from({ length: 37 * 21 * 3 }, (_, i) => [7, 130, 255][i % 3]!);
+    for (const filter of ["bilinear", "bicubic"] as const) {
+      const result = resizeThenCrop({ width: 37, height: 21, data }, 16, filter);
+      expect(result.data.every((value, i) => value === [7, 130, 255][i % 3])).toBe(true);
+    }
+  });
+});

@@ -1,0 +1,168 @@
+/**
+ * Pictures in a table with a title, labels for its columns and rows, and a line under each picture.
+ */
+import sharp, { type OverlayOptions } from "sharp";
+import { invalid } from "../errors.js";
+import type { RgbImage } from "./rgb.js";
+import { type TextImage, type TextStyle, textImage } from "./text.js";
+
+/** One place of a {@link labelledSheet}. */
+export interface SheetCell {
+  /** Null leaves the place empty. */
+  image: RgbImage | null;
+  /** Shown under the picture; may have several lines. */
+  label?: string;
+}
+
+/** What {@link labelledSheet} draws. All rows have the same number of cells. */
+export interface LabelledSheetOptions {
+  cells: readonly (readonly SheetCell[])[];
+  title?: string;
+  /** Name of what changes from column to column, above their labels. */
+  columnTitle?: string;
+  columnLabels?: readonly string[];
+  /** Name of what changes from row to row. */
+  rowTitle?: string;
+  rowLabels?: readonly string[];
+  /** Small print at the foot. */
+  footer?: string;
+  /** Side of the square that each picture is fitted into, pixels; default: the longest side of all, at most 256. */
+  cellSize?: number;
+}
+
+const GAP = 6;
+const MARGIN = 14;
+const BACKGROUND = { r: 250, g: 250, b: 250 };
+const ROW_LABEL_WIDTH = 180;
+/** Longest side of a sheet: larger pictures cannot be opened by many viewers. */
+const MAX_SIDE = 30_000;
+
+const TITLE: TextStyle = { size: 17, bold: true };
+const AXIS: TextStyle = { size: 13, bold: true, colour: "#444444" };
+const LABEL: TextStyle = { size: 13 };
+const CELL: TextStyle = { size: 11, colour: "#333333" };
+const FOOTER: TextStyle = { size: 11, colour: "#666666" };
+
+/**
+ * Draws a table of pictures.
+ *
+ * @returns 8-bit RGB
+ * @throws InvalidInputError when rows differ in length, labels do not fit them, or the sheet would be larger than
+ *   30,000 pixels on a side
+ */
+export async function labelledSheet(options: LabelledSheetOptions): Promise<RgbImage> {
+  const { cells, columnLabels, rowLabels } = options;
+  const rows = cells.length;
+  const columns = cells[0]?.length ?? 0;
+  if (columns === 0) invalid("cells", "at least one row with one cell", cells);
+  if (cells.some((row) => row.length !== columns))
+    invalid("cells", `rows of ${columns} cells`, "rows of several lengths");
+  if (columnLabels && columnLabels.length !== columns)
+    invalid("columnLabels", `one for each of ${columns} columns`, `${columnLabels.length}`);
+  if (rowLabels && rowLabels.length !== rows)
+    invalid("rowLabels", `one for each of ${rows} rows`, `${rowLabels.length}`);
+
+  const images = cells.flat().flatMap(({ image }) => image ?? []);
+  const largest = Math.max(1, ...images.flatMap(({ width, height }) => [width, height]));
+  const cell = options.cellSize ?? Math.min(256, largest);
+  const gridWidth = columns * (cell + GAP) - GAP;
+
+  const title = await textImage(options.title, TITLE, Math.max(gridWidth, 320));
+  const columnTitle = await textImage(options.columnTitle, { ...AXIS, align: "centre" }, gridWidth);
+  const rowTitle = await textImage(options.rowTitle, { ...AXIS, align: "right" }, ROW_LABEL_WIDTH);
+  const columnTexts = await each(columnLabels, { ...LABEL, align: "centre" }, cell);
+  const rowTexts = await each(rowLabels, { ...LABEL, align: "right" }, ROW_LABEL_WIDTH);
+  const cellTexts = await Promise.all(
+    cells.map((row) => Promise.all(row.map(({ label }) => textImage(label, { ...CELL, align: "centre" }, cell)))),
+  );
+  const footer = await textImage(options.footer, FOOTER, Math.max(gridWidth, 320));
+
+  const left = MARGIN + gutter([rowTitle, ...rowTexts].map((t) => t?.width ?? 0));
+  const titleBottom = MARGIN + gutter([title?.height ?? 0]);
+  const columnTitleBottom = titleBottom + gutter([columnTitle?.height ?? 0]);
+  const columnsBottom = columnTitleBottom + gutter(columnTexts.map((t) => t?.height ?? 0));
+  const rowHeights = cellTexts.map((row) => cell + inside(row.map((t) => t?.height ?? 0)));
+  const rowTops: number[] = [];
+  let bottom = columnsBottom;
+  for (const height of rowHeights) {
+    rowTops.push(bottom);
+    bottom += height + GAP;
+  }
+  const width = left + Math.max(gridWidth, (title?.width ?? 0) - left, (footer?.width ?? 0) - left, 0) + MARGIN;
+  const height = bottom + gutter([footer?.height ?? 0]) + MARGIN - GAP;
+  if (width > MAX_SIDE || height > MAX_SIDE) {
+    invalid(
+      "cells",
+      `a sheet of at most ${MAX_SIDE} pixels on a side; use fewer or smaller cells`,
+      `${width} x ${height}`,
+    );
+  }
+
+  const layers: OverlayOptions[] = [];
+  const put = (t: TextImage | null, x: number, y: number): void => {
+    if (t) layers.push({ ...raw(t, 4), left: Math.round(x), top: Math.round(y) });
+  };
+  put(title, MARGIN, MARGIN);
+  put(columnTitle, left + (gridWidth - (columnTitle?.width ?? 0)) / 2, titleBottom);
+  put(rowTitle, left - GAP - (rowTitle?.width ?? 0), columnsBottom - GAP - (rowTitle?.height ?? 0));
+  columnTexts.forEach((t, i) => {
+    if (t) put(t, left + i * (cell + GAP) + (cell - t.width) / 2, columnsBottom - GAP - t.height);
+  });
+  rowTexts.forEach((t, i) => {
+    if (t) put(t, left - GAP - t.width, rowTops[i]! + (cell - t.height) / 2);
+  });
+  for (const [r, row] of cells.entries()) {
+    for (const [c, { image }] of row.entries()) {
+      const x = left + c * (cell + GAP);
+      const y = rowTops[r]!;
+      if (image) {
+        const fitted = await fit(image, cell);
+        layers.push({
+          ...raw(fitted, 3),
+          left: x + Math.floor((cell - fitted.width) / 2),
+          top: y + Math.floor((cell - fitted.height) / 2),
+        });
+      }
+      const label = cellTexts[r]![c]!;
+      if (label) put(label, x + (cell - label.width) / 2, y + cell + 2);
+    }
+  }
+  put(footer, MARGIN, bottom);
+
+  const data = await sharp({ create: { width, height, channels: 3, background: BACKGROUND } })
+    .composite(layers)
+    .removeAlpha()
+    .raw()
+    .toBuffer();
+  return { width, height, data: new Uint8Array(data.buffer, data.byteOffset, data.length) };
+}
+
+/** The widest of what stands in a margin, with the gap to what follows; 0 when nothing does. */
+function gutter(sizes: readonly number[]): number {
+  const most = Math.max(0, ...sizes);
+  return most === 0 ? 0 : most + GAP;
+}
+
+/** The height of the tallest line under the pictures of a row, with the gap above it. */
+function inside(sizes: readonly number[]): number {
+  const most = Math.max(0, ...sizes);
+  return most === 0 ? 0 : most + 4;
+}
+
+function raw(image: { data: Uint8Array; width: number; height: number }, channels: 3 | 4): OverlayOptions {
+  return { input: Buffer.from(image.data), raw: { width: image.width, height: image.height, channels } };
+}
+
+/** A picture made to fit a square; never enlarged. */
+async function fit(image: RgbImage, side: number): Promise<RgbImage> {
+  if (image.width <= side && image.height <= side) return image;
+  const { data, info } = await sharp(image.data, { raw: { width: image.width, height: image.height, channels: 3 } })
+    .resize(side, side, { fit: "inside" })
+    .raw()
+    .toBuffer({ resolveWithObject: true });
+  return { width: info.width, height: info.height, data };
+}
+
+function each(labels: readonly string[] | undefined, style: TextStyle, width: number): Promise<(TextImage | null)[]> {
+  return Promise.all((labels ?? []).map((label) => textImage(label, style, width)));
+}

@@ -1,0 +1,131 @@
+import { deflateSync } from "node:zlib";
+import fc from "fast-check";
+import sharp from "sharp";
+import { describe, expect, it } from "vitest";
+import { MiroError } from "../errors.js";
+import { encodePng, readPng } from "./png.js";
+
+const pixels = (width: number, height: number, f: (x: number, y: number, c: number) => number) =>
+  Uint8Array.from({ length: width * height * 3 }, (_, i) =>
+    f(Math.floor(i / 3) % width, Math.floor(i / 3 / width), i % 3),
+  );
+
+describe("encodePng", () => {
+  it("is read back exactly by another decoder, for any pixels and sizes", async () => {
+    await fc.assert(
+      fc.asyncProperty(
+        fc.integer({ min: 1, max: 19 }),
+        fc.integer({ min: 1, max: 19 }),
+        fc.infiniteStream(fc.nat(255)),
+        async (w, h, bytes) => {
+          const data = Uint8Array.from({ length: w * h * 3 }, () => bytes.next().value);
+          const { data: back, info } = await sharp(encodePng(data, w, h))
+            .raw()
+            .toBuffer({ resolveWithObject: true });
+          expect([info.width, info.height, info.channels]).toEqual([w, h, 3]);
+          expect(new Uint8Array(back)).toEqual(data);
+        },
+      ),
+      { numRuns: 25 },
+    );
+  });
+
+  it("compresses smooth pictures well below their raw size", () => {
+    const smooth = pixels(128, 128, (x, y, c) => x + y / 2 + 20 * c);
+    expect(encodePng(smooth, 128, 128).length).toBeLessThan(smooth.length / 20);
+  });
+
+  it("refuses a buffer of the wrong size", () => {
+    expect(() => encodePng(new Uint8Array(10), 2, 2)).toThrow(MiroError);
+  });
+});
+
+describe("readPng", () => {
+  const texts = [
+    { keyword: "parameters", text: "a fox\nSteps: 20, Seed: 1" },
+    { keyword: "miro", text: JSON.stringify({ prompt: 'Füchse 🦊 "quoted" \u2028' }) },
+  ];
+  const sample = encodePng(
+    pixels(5, 4, (x, y) => x * y),
+    5,
+    4,
+    texts,
+  );
+
+  it("finds size and texts", () => {
+    expect(readPng(sample, "a.png")).toEqual({ width: 5, height: 4, bitDepth: 8, colourType: 2, text: texts });
+  });
+
+  it("keeps any printable text, in tEXt where Latin-1 can, else in iTXt", async () => {
+    fc.assert(
+      fc.property(fc.string({ unit: "grapheme", maxLength: 200 }), (raw) => {
+        const text = raw.replaceAll("\0", "");
+        expect(readPng(encodePng(new Uint8Array(3), 1, 1, [{ keyword: "k", text }]), "a.png").text).toEqual([
+          { keyword: "k", text },
+        ]);
+      }),
+    );
+    // sharp (libpng) must still take the file for a picture
+    expect((await sharp(sample).metadata()).width).toBe(5);
+  });
+
+  it("refuses keywords that the format forbids", () => {
+    for (const keyword of ["", " a", "a ", "é", "x".repeat(80), "a\0b"]) {
+      expect(() => encodePng(new Uint8Array(3), 1, 1, [{ keyword, text: "" }])).toThrow(/keyword/);
+    }
+  });
+
+  it("notices any truncation, naming file and byte", () => {
+    for (let length = 0; length < sample.length; length++) {
+      expect(() => readPng(sample.subarray(0, length), "cut.png")).toThrow(
+        /^cut\.png: not a valid PNG: .* at byte \d+$/,
+      );
+    }
+  });
+
+  it("notices any changed byte", () => {
+    for (let i = 0; i < sample.length; i++) {
+      const copy = sample.slice();
+      copy[i]! ^= 0x11;
+      expect(() => readPng(copy, "bad.png")).toThrow(/bad\.png: not a valid PNG/);
+    }
+  });
+
+  it("never throws anything but its own error on arbitrary bytes", () => {
+    fc.assert(
+      fc.property(fc.uint8Array({ maxLength: 200 }), fc.boolean(), (bytes, signed) => {
+        const input = signed ? Buffer.concat([sample.subarray(0, 8), bytes]) : bytes;
+        expect(() => readPng(input, "x.png")).toThrow(MiroError);
+      }),
+    );
+  });
+
+  it("reads compressed texts of other programs and refuses bombs", () => {
+    const itxt = (body: Uint8Array) => {
+      // between IHDR (which ends at byte 33) and the pixels
+      const plain = encodePng(new Uint8Array(3), 1, 1);
+      const type = Buffer.from("iTXt");
+      const chunk = Buffer.alloc(12 + body.length);
+      chunk.writeUInt32BE(body.length, 0);
+      chunk.set(type, 4);
+      chunk.set(body, 8);
+      chunk.writeUInt32BE(crc(chunk.subarray(4, 8 + body.length)), 8 + body.length);
+      return Buffer.concat([plain.subarray(0, 33), chunk, plain.subarray(33)]);
+    };
+    const head = Buffer.from("prompt\0\x01\0en\0Eingabe\0", "latin1");
+    const good = itxt(Buffer.concat([head, deflateSync(Buffer.from("ein Fuchs 🦊"))]));
+    expect(readPng(good, "a.png").text).toEqual([{ keyword: "prompt", text: "ein Fuchs 🦊" }]);
+    const bomb = itxt(Buffer.concat([head, deflateSync(Buffer.alloc(64 << 20))]));
+    expect(() => readPng(bomb, "a.png")).toThrow(/malformed iTXt/);
+  });
+});
+
+/** CRC-32 bit by bit, independent of the table in the program. */
+function crc(data: Uint8Array): number {
+  let c = 0xffffffff;
+  for (const byte of data) {
+    c ^= byte;
+    for (let k = 0; k < 8; k++) c = c & 1 ? (c >>> 1) ^ 0xedb88320 : c >>> 1;
+  }
+  return ~c >>> 0;
+}

@@ -1,0 +1,204 @@
+/**
+ * PNG, as far as pictures with their settings inside need it (W3C PNG, third edition): an encoder for 8-bit RGB, text
+ * chunks in and out. Written here because the encoder is a page, needs no native library at start-up, and gives the
+ * same bytes on every machine; and because a reader of text chunks must not trust its input.
+ *
+ * Text goes into `tEXt` where Latin-1 can carry it and into uncompressed `iTXt` (UTF-8) where it cannot. The reader
+ * also takes compressed `zTXt` and `iTXt` from other programs, with a bound on what they may inflate to.
+ */
+import { deflateSync, inflateSync } from "node:zlib";
+import { MiroError } from "../errors.js";
+
+const SIGNATURE = Uint8Array.of(0x89, 0x50, 0x4e, 0x47, 0x0d, 0x0a, 0x1a, 0x0a);
+/** No text that this reader returns may be longer. */
+const MAX_TEXT_BYTES = 4 << 20;
+
+/** A keyword (1 to 79 Latin-1 characters) and its text. */
+export interface PngText {
+  keyword: string;
+  text: string;
+}
+
+/** What {@link readPng} finds without decoding the pixels. */
+export interface PngInfo {
+  width: number;
+  height: number;
+  bitDepth: number;
+  /** 0 grey, 2 RGB, 3 palette, 4 grey with alpha, 6 RGB with alpha. */
+  colourType: number;
+  text: PngText[];
+}
+
+/**
+ * Encodes 8-bit RGB.
+ *
+ * @param data `height × width × 3` bytes, row-major, channels last
+ * @param text stored before the pixels, in this order
+ */
+export function encodePng(data: Uint8Array, width: number, height: number, text: readonly PngText[] = []): Uint8Array {
+  if (!(width > 0 && height > 0) || data.length !== width * height * 3) {
+    throw new MiroError(`encodePng: ${data.length} bytes are not ${width} x ${height} RGB pixels`);
+  }
+  const header = Buffer.alloc(13);
+  header.writeUInt32BE(width, 0);
+  header.writeUInt32BE(height, 4);
+  header.set([8, 2, 0, 0, 0], 8); // 8 bits a sample, RGB, deflate, adaptive filters, not interlaced
+  return Buffer.concat([
+    SIGNATURE,
+    chunk("IHDR", header),
+    ...text.map(textChunk),
+    chunk("IDAT", deflateSync(filterRows(data, width * 3, height), { level: 9 })),
+    chunk("IEND", new Uint8Array(0)),
+  ]);
+}
+
+/**
+ * Filters each row by the one of the five filters with the least sum of absolute differences (PNG 12.7), and puts the
+ * filter's number in front of it.
+ */
+function filterRows(data: Uint8Array, stride: number, height: number): Uint8Array {
+  const out = new Uint8Array((stride + 1) * height);
+  const trial = [0, 1, 2, 3, 4].map(() => new Uint8Array(stride));
+  for (let y = 0; y < height; y++) {
+    const row = y * stride;
+    const sums = [0, 0, 0, 0, 0];
+    for (let i = 0; i < stride; i++) {
+      const value = data[row + i]!;
+      const left = i >= 3 ? data[row + i - 3]! : 0;
+      const up = y > 0 ? data[row - stride + i]! : 0;
+      const corner = i >= 3 && y > 0 ? data[row - stride + i - 3]! : 0;
+      for (let f = 0; f < 5; f++) {
+        const guess =
+          f === 0 ? 0 : f === 1 ? left : f === 2 ? up : f === 3 ? (left + up) >> 1 : paeth(left, up, corner);
+        const difference = (value - guess) & 255;
+        trial[f]![i] = difference;
+        sums[f]! += difference < 128 ? difference : 256 - difference;
+      }
+    }
+    const best = sums.indexOf(Math.min(...sums));
+    out[y * (stride + 1)] = best;
+    out.set(trial[best]!, y * (stride + 1) + 1);
+  }
+  return out;
+}
+
+function paeth(left: number, up: number, corner: number): number {
+  const toLeft = Math.abs(up - corner);
+  const toUp = Math.abs(left - corner);
+  const toCorner = Math.abs(left + up - 2 * corner);
+  return toLeft <= toUp && toLeft <= toCorner ? left : toUp <= toCorner ? up : corner;
+}
+
+function textChunk({ keyword, text }: PngText): Uint8Array {
+  if (!/^[\x21-\x7e](?:[\x20-\x7e]{0,77}[\x21-\x7e])?$/.test(keyword)) {
+    throw new MiroError(`PNG text keyword ${JSON.stringify(keyword)}: expected 1 to 79 printable ASCII characters`);
+  }
+  const key = Buffer.from(keyword, "latin1");
+  // Latin-1 text may hold printable characters and line feeds, and never a zero byte.
+  if (/^[\n\x20-\x7e\xa1-\xff]*$/.test(text)) {
+    return chunk("tEXt", Buffer.concat([key, Uint8Array.of(0), Buffer.from(text, "latin1")]));
+  }
+  const body = Buffer.from(text.replaceAll("\0", ""), "utf8");
+  return chunk("iTXt", Buffer.concat([key, Uint8Array.of(0, 0, 0, 0, 0), body])); // uncompressed, no language, no translation
+}
+
+function chunk(type: string, body: Uint8Array): Uint8Array {
+  const out = Buffer.alloc(body.length + 12);
+  out.writeUInt32BE(body.length, 0);
+  out.write(type, 4, "latin1");
+  out.set(body, 8);
+  out.writeUInt32BE(crc32(out.subarray(4, body.length + 8)), body.length + 8);
+  return out;
+}
+
+/**
+ * Reads the size and the texts of a PNG. Pixels are not decoded, but every chunk's length, type and checksum is
+ * checked, so that a truncated or altered file is noticed.
+ *
+ * @param file name for error messages
+ * @throws MiroError naming `file` and the byte at which it stops being a PNG
+ */
+export function readPng(bytes: Uint8Array, file: string): PngInfo {
+  const fail = (at: number, what: string): never => {
+    throw new MiroError(`${file}: not a valid PNG: ${what} at byte ${at}`);
+  };
+  if (bytes.length < 8 || SIGNATURE.some((byte, i) => bytes[i] !== byte)) fail(0, "no PNG signature");
+  const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
+  let info: PngInfo | null = null;
+  let pixels = false;
+  let at = 8;
+  for (;;) {
+    if (at + 12 > bytes.length) return fail(at, "the file ends within a chunk");
+    const length = view.getUint32(at);
+    const type = Buffer.from(bytes.subarray(at + 4, at + 8)).toString("latin1");
+    if (!/^[A-Za-z]{4}$/.test(type)) return fail(at, "a chunk type that is not four letters");
+    if (length > bytes.length - at - 12) return fail(at, `the file ends within the ${type} chunk`);
+    const body = bytes.subarray(at + 8, at + 8 + length);
+    if (crc32(bytes.subarray(at + 4, at + 8 + length)) !== view.getUint32(at + 8 + length)) {
+      return fail(at, `wrong checksum of the ${type} chunk`);
+    }
+    if (info === null) {
+      if (type !== "IHDR" || length !== 13) return fail(at, "no IHDR chunk");
+      const header = new DataView(body.buffer, body.byteOffset, 13);
+      info = {
+        width: header.getUint32(0),
+        height: header.getUint32(4),
+        bitDepth: body[8]!,
+        colourType: body[9]!,
+        text: [],
+      };
+      if (info.width === 0 || info.height === 0) return fail(at, "a picture without pixels");
+    } else if (type === "tEXt" || type === "zTXt" || type === "iTXt") {
+      info.text.push(readText(type, body) ?? fail(at, `a malformed ${type} chunk`));
+    } else if (type === "IDAT") pixels = true;
+    else if (type === "IEND") {
+      if (!pixels) return fail(at, "no IDAT chunk before IEND");
+      return info;
+    }
+    at += length + 12;
+  }
+}
+
+/** One text chunk, or null when it does not follow the format. */
+function readText(type: string, body: Uint8Array): PngText | null {
+  const end = body.indexOf(0);
+  if (end < 1 || end > 79) return null;
+  const keyword = Buffer.from(body.subarray(0, end)).toString("latin1");
+  if (type === "tEXt") return { keyword, text: Buffer.from(body.subarray(end + 1)).toString("latin1") };
+  if (type === "zTXt") {
+    const text = body[end + 1] === 0 ? inflateText(body.subarray(end + 2)) : null;
+    return text && { keyword, text: text.toString("latin1") };
+  }
+  const compressed = body[end + 1];
+  const language = body.indexOf(0, end + 3);
+  const translation = language < 0 ? -1 : body.indexOf(0, language + 1);
+  if (translation < 0 || compressed === undefined || compressed > 1 || body[end + 2] !== 0) return null;
+  const rest = body.subarray(translation + 1);
+  const text = compressed ? inflateText(rest) : rest;
+  try {
+    return text && { keyword, text: new TextDecoder("utf-8", { fatal: true }).decode(text) };
+  } catch {
+    return null;
+  }
+}
+
+function inflateText(data: Uint8Array): Buffer | null {
+  try {
+    return inflateSync(data, { maxOutputLength: MAX_TEXT_BYTES });
+  } catch {
+    return null;
+  }
+}
+
+/** CRC-32 of ISO 3309, as PNG annex D. */
+function crc32(data: Uint8Array): number {
+  let crc = 0xffffffff;
+  for (let i = 0; i < data.length; i++) crc = TABLE[(crc ^ data[i]!) & 255]! ^ (crc >>> 8);
+  return (crc ^ 0xffffffff) >>> 0;
+}
+
+const TABLE = Uint32Array.from({ length: 256 }, (_, n) => {
+  let c = n;
+  for (let k = 0; k < 8; k++) c = c & 1 ? 0xedb88320 ^ (c >>> 1) : c >>> 1;
+  return c >>> 0;
+});

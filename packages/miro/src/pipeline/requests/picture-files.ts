@@ -1,0 +1,262 @@
+/**
+ * Where the pictures of a command go: names, formats, what is in the way, and what need not be drawn again. Everything is decided
+ * before the first picture is drawn; each file appears whole or not at all.
+ */
+import { existsSync, statSync } from "node:fs";
+import { dirname } from "node:path";
+import { z } from "zod";
+import { describe, InvalidInputError } from "../../errors.js";
+import { existing, removeKilledWrites, writeFileAtomic } from "../../files/files.js";
+import { field, parseOptions } from "../../options.js";
+import {
+  encodeImage,
+  extension,
+  formatOf,
+  IMAGE_FORMATS,
+  type ImageFormat,
+  imageFormatSchema,
+  readImageFile,
+} from "../../pictures/image-files.js";
+import type { PngText } from "../../pictures/png.js";
+import type { RgbImage } from "../../pictures/rgb.js";
+import {
+  type GeneratedImage,
+  type ImageSettings,
+  readSettings,
+  settingsDifference,
+  settingsToText,
+} from "../settings.js";
+import type { PlannedPicture } from "./draw-pictures.js";
+import { NAME_FIELDS, NameAllocator, NameTemplate, type NameValues } from "./file-names.js";
+
+/** Where pictures go when nothing is said. */
+export const DEFAULT_OUTPUT = "pictures";
+
+const flag = z.boolean().default(false);
+
+export const pictureFilesSchema = z.strictObject({
+  output: field(
+    z.string().min(1).optional(),
+    "a folder, or the file of one picture",
+    `folder of the pictures, or the file of one (default: ./${DEFAULT_OUTPUT})`,
+  ),
+  name: field(
+    z.string().optional(),
+    "a template such as {prompt}-{seed}",
+    `file names: text with ${NAME_FIELDS.map((name) => `{${name}}`).join(" ")}; / makes folders`,
+  ),
+  format: field(imageFormatSchema.shape.format.unwrap().optional(), ...words("format")),
+  quality: imageFormatSchema.shape.quality,
+  overwrite: field(flag, "true or false", "replace files that exist"),
+  resume: field(flag, "true or false", "skip pictures that exist with the same settings; one that differs is an error"),
+});
+
+function words(name: "format"): [string, string] {
+  const { expected, description } = imageFormatSchema.shape[name].meta() as { expected: string; description: string };
+  return [expected, description];
+}
+
+/** Options of {@link PictureFiles}. */
+export type PictureFilesOptions = z.input<typeof pictureFilesSchema>;
+
+/** What the pictures are, as far as names and files depend on it. */
+export interface ClaimOptions {
+  /** Of each picture, when the checkpoint is known. */
+  settings: readonly ImageSettings[] | null;
+  /** Rewards of the checkpoint, when it is known. */
+  rewards: readonly string[] | null;
+  /** The part of a name that tells the best of several from a single picture, `-best-of-4`. */
+  suffix?: string;
+  /** Files for each picture beside the first, told apart by `-rank2`, `-rank3`, … */
+  ranks?: number;
+}
+
+/** A picture that is there already. */
+export interface ExistingPicture {
+  path: string;
+  settings: ImageSettings;
+}
+
+/** The files of one command. */
+export class PictureFiles {
+  readonly format: ImageFormat;
+  readonly #folder: string;
+  /** Set when `output` names a file. */
+  readonly #file: string | null;
+  readonly #options: z.output<typeof pictureFilesSchema>;
+  /** Names that are taken get a number instead of an error: nobody chose the folder. */
+  readonly #numbered: boolean;
+  readonly #began = new Date();
+  #paths: string[][] = [];
+  /** Files of a set of candidates that was left incomplete: it is drawn again as a whole. */
+  readonly #incomplete = new Set<string>();
+
+  /** @throws InvalidInputError when the options contradict each other or `output` cannot be what it has to be */
+  constructor(options: PictureFilesOptions = {}) {
+    const checked = parseOptions(pictureFilesSchema, options);
+    const { output, overwrite, resume, name } = checked;
+    const isFolder = statSync(output ?? "", { throwIfNoEntry: false })?.isDirectory() ?? false;
+    const named = output === undefined || isFolder ? null : formatOf(output);
+    if (named && checked.format && named !== checked.format) {
+      throw new InvalidInputError(`format: ${checked.format} contradicts the output ${output}`);
+    }
+    if (named && name !== undefined) throw new InvalidInputError(`name: the output ${output} is a file and has one`);
+    this.format = named ?? checked.format ?? "png";
+    if (checked.quality !== undefined && this.format === "png") {
+      throw new InvalidInputError(
+        `quality: png keeps every pixel; choose ${IMAGE_FORMATS.slice(1).join(" or ")} for smaller files`,
+      );
+    }
+    this.#options = checked;
+    this.#file = named ? output! : null;
+    this.#folder = named ? dirname(output!) : (output ?? DEFAULT_OUTPUT);
+    this.#numbered = output === undefined && !overwrite && !resume;
+    if (statSync(this.#folder, { throwIfNoEntry: false })?.isDirectory() === false) {
+      throw new InvalidInputError(`output: ${this.#folder} is a file, not a folder`);
+    }
+    if (this.#file !== null) this.#refuseExisting(this.#file);
+    removeKilledWrites(this.#folder);
+  }
+
+  /** Whether the names of these pictures depend on the checkpoint, so that they can only be claimed when it is known. */
+  needsSettings(pictures: readonly PlannedPicture[]): boolean {
+    return pictures.some((picture) => this.#template(picture, null).needsSettings);
+  }
+
+  /**
+   * Decides the names of all pictures.
+   * @throws InvalidInputError when a file is in the way, or one file cannot hold what is asked for
+   */
+  claim(pictures: readonly PlannedPicture[], { settings, rewards, suffix = "", ranks = 1 }: ClaimOptions): void {
+    if (this.#file !== null && pictures.length * ranks > 1) {
+      throw new InvalidInputError(`output: one file cannot hold ${pictures.length * ranks} pictures; name a folder`);
+    }
+    const free = (path: string) => !this.#numbered || !existsSync(path);
+    const names = new NameAllocator(this.#folder, free);
+    this.#paths = pictures.map((picture, i) => {
+      if (this.#file !== null) return [this.#file];
+      const values = nameValues(picture, pictures.length, settings?.[i], this.#began);
+      const stem = this.#template(picture, rewards, suffix).fill(values);
+      return Array.from({ length: ranks }, (_, rank) =>
+        names.take(rank === 0 ? stem : `${stem}-rank${rank + 1}`, extension(this.format)),
+      );
+    });
+    for (const path of this.#paths.flat()) this.#refuseExisting(path);
+  }
+
+  #refuseExisting(path: string): void {
+    if (!this.#options.overwrite && !this.#options.resume && existsSync(path)) throw existing(path);
+  }
+
+  #template(picture: PlannedPicture, rewards: readonly string[] | null, suffix = ""): NameTemplate {
+    const { seed, name, where } = picture;
+    const given = name ?? this.#options.name;
+    const text = given ?? `{prompt}-${seed === null ? "noise{index}" : "seed{seed}"}${suffix}`;
+    try {
+      return new NameTemplate(formatOf(text) === this.format ? text.replace(/\.[^.]*$/, "") : text, rewards);
+    } catch (error) {
+      if (where === undefined || name === undefined || !(error instanceof InvalidInputError)) throw error;
+      throw new InvalidInputError(`${where}: ${error.message}`, { cause: error });
+    }
+  }
+
+  /** The path of a picture, or of the one of a rank (from 0) among its candidates. */
+  path(picture: PlannedPicture, rank = 0): string {
+    return this.#paths[picture.index]![rank]!;
+  }
+
+  /**
+   * The pictures that are there with the settings that they would get, by their place; they need not be drawn. With
+   * `overwrite`, those that differ are drawn again.
+   * @throws InvalidInputError naming the file and the setting when one is there that differs
+   */
+  async finished(
+    pictures: readonly PlannedPicture[],
+    settings: readonly ImageSettings[],
+  ): Promise<Map<number, ExistingPicture>> {
+    const found = new Map<number, ExistingPicture>();
+    if (!this.#options.resume) return found;
+    for (const [i, picture] of pictures.entries()) {
+      const paths = this.#paths[picture.index]!;
+      const present = paths.filter((path) => existsSync(path));
+      try {
+        let same = present.length === paths.length;
+        for (const path of present) same = (await this.#compare(path, settings[i]!)) && same;
+        if (same) found.set(picture.index, { path: paths[0]!, settings: await readStored(paths[0]!) });
+        else for (const path of present) this.#incomplete.add(path);
+      } catch (error) {
+        if (!this.#options.overwrite) throw error;
+      }
+    }
+    return found;
+  }
+
+  /** Whether a file is the picture that is asked for. @throws InvalidInputError when it is another */
+  async #compare(path: string, wanted: ImageSettings): Promise<boolean> {
+    let stored: ImageSettings;
+    try {
+      stored = await readStored(path);
+    } catch (error) {
+      throw new InvalidInputError(`${(error as Error).message}; move it away, or --overwrite to replace it`, {
+        cause: error,
+      });
+    }
+    const difference = settingsDifference(stored, wanted);
+    if (!difference) return true;
+    const { name, stored: was, wanted: is } = difference;
+    throw new InvalidInputError(
+      `${path}: is another picture: ${name} is ${describe(was)} there and ${describe(is)} here; choose another name or --output, or --overwrite to replace it`,
+    );
+  }
+
+  /** Writes a picture and returns its path. */
+  async write(picture: PlannedPicture, image: GeneratedImage, rank = 0): Promise<string> {
+    const path = this.path(picture, rank);
+    await this.#store(path, image, settingsToText(image.settings));
+    return path;
+  }
+
+  /** Writes a picture that stands for several, such as a sheet, beside the others. */
+  async writeExtra(name: string, image: RgbImage, text: readonly PngText[]): Promise<string> {
+    const taken = new Set(this.#paths.flat());
+    const path = new NameAllocator(
+      this.#folder,
+      (candidate) => !taken.has(candidate) && (!this.#numbered || !existsSync(candidate)),
+    ).take(name, extension(this.format));
+    await this.#store(path, image, text);
+    return path;
+  }
+
+  async #store(path: string, image: RgbImage, text: readonly PngText[]): Promise<void> {
+    const { quality, overwrite } = this.#options;
+    const bytes = await encodeImage(image, text, { format: this.format, ...(quality !== undefined && { quality }) });
+    writeFileAtomic(path, bytes, { overwrite: overwrite || this.#incomplete.has(path) });
+  }
+}
+
+async function readStored(path: string): Promise<ImageSettings> {
+  return readSettings((await readImageFile(path)).text, path);
+}
+
+function nameValues(
+  { prompt, seed, index }: PlannedPicture,
+  count: number,
+  settings: ImageSettings | undefined,
+  began: Date,
+): NameValues {
+  return {
+    prompt,
+    seed,
+    index,
+    count,
+    began,
+    steps: settings?.steps ?? Number.NaN,
+    guidance: settings?.guidanceScale ?? Number.NaN,
+    sampler: settings?.sampler ?? "",
+    shift: settings?.shift ?? Number.NaN,
+    model: settings?.model ?? "",
+    variant: settings?.variant ?? "",
+    reward: settings?.rewardTargets ?? {},
+    negativeReward: settings?.negativeRewardTargets ?? {},
+  };
+}

@@ -1,0 +1,195 @@
+/**
+ * Settings inside pictures: the key `miro` holds them as JSON, and `parameters` as the lines that other tools show and
+ * read (the convention of AUTOMATIC1111's web UI: prompt, `Negative prompt: …`, then `Steps: …, Sampler: …, CFG scale: …`,
+ * where a value with a comma, a colon or a line feed is quoted as JSON).
+ */
+import { z } from "zod";
+import { describe, InvalidInputError } from "../errors.js";
+import type { PngText } from "../pictures/png.js";
+import type { RgbImage } from "../pictures/rgb.js";
+import { weightsSchema } from "./loading/identity.js";
+
+const shortText = z.string().min(1).max(4096);
+const side = z
+  .int()
+  .min(1)
+  .max(1 << 16);
+const targets = z.record(z.string().max(100), z.number());
+
+/**
+ * Everything that decides a picture, as stored in its file. A setting has the name of its option in `generate`; what a
+ * picture does not hold had no influence.
+ */
+export const imageSettingsSchema = z.strictObject({
+  prompt: z.string().max(1 << 20),
+  /** Absent when the unconditional text is the checkpoint's own. */
+  negativePrompt: z
+    .string()
+    .max(1 << 20)
+    .optional(),
+  /** Null when the noise was given. */
+  seed: z.int().min(0).nullable(),
+  steps: z.int().min(1).max(100_000),
+  guidanceScale: z.number(),
+  guidanceType: z.enum(["constant", "linear"]),
+  guidanceWindow: z.tuple([z.int().min(0), z.int().min(0).nullable()]).optional(),
+  sampler: shortText,
+  shift: z.number().positive(),
+  /** Present where it was asked for: shapes then do not follow the batch, which on CUDA decides the last bits. */
+  deterministic: z.literal(true).optional(),
+  rewardTargets: targets,
+  negativeRewardTargets: targets,
+  /** Name for people: the last part of a folder, or a repository. */
+  model: shortText,
+  variant: shortText.optional(),
+  /** The weights, where the pipeline was loaded from files. `textEncoder` is absent when its states were given. */
+  weights: z
+    .strictObject({ checkpoint: weightsSchema, textEncoder: weightsSchema.optional(), autoencoder: weightsSchema })
+    .optional(),
+  /** How the picture was chosen among others; of no influence on its pixels. */
+  bestOf: z
+    .strictObject({
+      /** Number of candidates, and the seed of the first. */
+      count: z.int().min(1),
+      seed: z.int().min(0).nullable(),
+      /** The scorer that decided, and the scores by scorer. */
+      scorer: shortText,
+      scores: targets,
+      /** From 1, the best. */
+      rank: z.int().min(1),
+    })
+    .optional(),
+  width: side,
+  height: side,
+  device: shortText,
+  dtype: z.enum(["float32", "bfloat16", "float16"]),
+  textEncoderDtype: z.enum(["float32", "bfloat16"]).optional(),
+  /** How the network's weights were rounded further. */
+  quantization: z.enum(["int8"]).optional(),
+  versions: z.strictObject({ miro: shortText, torch: shortText }),
+});
+
+/** Everything that decides a picture, as stored in its file. */
+export type ImageSettings = z.output<typeof imageSettingsSchema>;
+
+/** A finished picture. */
+export interface GeneratedImage extends RgbImage {
+  prompt: string;
+  seed: number | null;
+  settings: ImageSettings;
+}
+
+/** The text chunks of a picture. */
+export function settingsToText(settings: ImageSettings): PngText[] {
+  const software = `miro-t2i ${settings.versions.miro}`;
+  return [
+    { keyword: "Software", text: software },
+    { keyword: "parameters", text: parameters(settings, software) },
+    { keyword: "miro", text: JSON.stringify(settings) },
+  ];
+}
+
+function parameters(settings: ImageSettings, software: string): string {
+  const { prompt, negativePrompt, steps, sampler, guidanceScale, seed, width, height, model, variant, weights } =
+    settings;
+  const asked = Object.entries(settings.rewardTargets).filter(([, target]) => target !== 1);
+  const fields: [string, string | number | null | undefined][] = [
+    ["Steps", steps],
+    ["Sampler", `${sampler[0]!.toUpperCase()}${sampler.slice(1)}`],
+    // What others call the scale is one more than w.
+    ["CFG scale", Math.max(0, guidanceScale) + 1],
+    ["Seed", seed],
+    ["Size", `${width}x${height}`],
+    ["Model hash", weights?.checkpoint.sha256.slice(0, 10)],
+    ["Model", `${model}${variant ? `/${variant}` : ""}`],
+    ["VAE hash", weights?.autoencoder.sha256.slice(0, 10)],
+    ["Rewards", asked.map(([key, target]) => `${key}=${target}`).join(" ") || null],
+    ["Version", software],
+  ];
+  const line = fields
+    .filter(([, value]) => value !== null && value !== undefined)
+    .map(([name, value]) => `${name}: ${quoted(String(value))}`);
+  const negative = negativePrompt === undefined ? [] : [`Negative prompt: ${negativePrompt}`];
+  return [prompt, ...negative, line.join(", ")].join("\n");
+}
+
+function quoted(value: string): string {
+  return /[,:\n]/.test(value) ? JSON.stringify(value) : value;
+}
+
+/** The settings among the texts of a picture, unchecked, or null when they are not there or are not JSON. */
+export function textToSettings(text: readonly PngText[]): Record<string, unknown> | null {
+  const found = text.find(({ keyword }) => keyword === "miro");
+  if (!found) return null;
+  try {
+    const value: unknown = JSON.parse(found.text);
+    return typeof value === "object" && value !== null && !Array.isArray(value)
+      ? (value as Record<string, unknown>)
+      : null;
+  } catch {
+    return null;
+  }
+}
+
+/**
+ * The settings among the texts of a picture, checked: whatever a file holds, what this returns can be trusted in form.
+ *
+ * @param file name for error messages
+ * @throws InvalidInputError when there are none, or one is unknown or out of its range
+ */
+export function readSettings(text: readonly PngText[], file: string): ImageSettings {
+  const found = textToSettings(text);
+  if (!found) {
+    throw new InvalidInputError(
+      `${file}: holds no settings of miro; pictures that were edited or resized often lose them`,
+    );
+  }
+  if ("sheet" in found) throw new InvalidInputError(`${file}: is a sheet of several pictures; name one of them`);
+  const result = imageSettingsSchema.safeParse(found);
+  if (result.success) return result.data;
+  const issue = result.error.issues[0]!;
+  const path = [...issue.path, ...(issue.code === "unrecognized_keys" ? [issue.keys[0]!] : [])].map(String);
+  const what =
+    issue.code === "unrecognized_keys"
+      ? "is not known to this version"
+      : `${issue.message.toLowerCase()}, received ${describe(path.reduce<unknown>((value, key) => (value as Record<string, unknown> | undefined)?.[key], found))}`;
+  const versions = found.versions as { miro?: unknown } | undefined;
+  const writer = typeof versions?.miro === "string" ? ` (written by miro-t2i ${describe(versions.miro)})` : "";
+  throw new InvalidInputError(`${file}: the stored setting ${describe(path.join("."))} ${what}${writer}`);
+}
+
+/** What may differ between two drawings of one picture, or is known only afterwards. */
+const INCIDENTAL = ["versions", "device", "bestOf"];
+
+/**
+ * The first setting in which a stored picture differs from one that is asked for, or null: then they are the same picture, up to the
+ * versions and the device that drew it. Of the best of several the number of candidates, their first seed and the scorer
+ * count, not the seed that won.
+ */
+export function settingsDifference(
+  stored: ImageSettings,
+  wanted: ImageSettings,
+): { name: string; stored: unknown; wanted: unknown } | null {
+  const [a, b] = [flatten(stored), flatten(wanted)];
+  for (const name of new Set([...Object.keys(a), ...Object.keys(b)])) {
+    if (a[name] !== b[name]) return { name, stored: a[name], wanted: b[name] };
+  }
+  return null;
+}
+
+/** Settings as dotted names and plain values. */
+function flatten(settings: ImageSettings): Record<string, unknown> {
+  const flat: Record<string, unknown> = {};
+  const visit = (value: unknown, path: string) => {
+    if (typeof value === "object" && value !== null) {
+      for (const [key, item] of Object.entries(value)) visit(item, path ? `${path}.${key}` : key);
+    } else if (value !== undefined) flat[path] = value;
+  };
+  visit(Object.fromEntries(Object.entries(settings).filter(([key]) => !INCIDENTAL.includes(key))), "");
+  const { bestOf } = settings;
+  if (bestOf) {
+    const { count, seed, scorer } = bestOf;
+    Object.assign(flat, { seed, "bestOf.count": count, "bestOf.scorer": scorer });
+  }
+  return flat;
+}

@@ -1,0 +1,87 @@
+/** Where training batches come from. */
+import { Generator, ones, rand, randn, type Tensor } from "@miro-t2i/torch";
+import type { LatentNormalization } from "../../autoencoder/normalization.js";
+import type { LossBatch } from "../../flow/loss.js";
+import type { T5Encoder } from "../../text/t5.js";
+import type { Tokenizer } from "../../text/tokenizer.js";
+import { type Rows, rowsOf } from "../loop/batch-slices.js";
+
+/** What a release says of the data besides the network. */
+export interface DataConstants {
+  normalization: LatentNormalization;
+  /** Text states of the empty prompt, (U, labelDim). */
+  uncondEmbedding: Tensor;
+}
+
+/** The frozen models that the data were prepared with; sample sheets need them. */
+export interface FrozenModels extends DataConstants {
+  tokenizer: Tokenizer;
+  encoder: T5Encoder;
+}
+
+/**
+ * A stream of batches that is a pure function of (seed, step), so that a run can start at any step and see what an undisturbed
+ * run would have seen.
+ */
+export interface BatchSource {
+  /** Resolves as soon as `batch(step)` can be made without waiting. */
+  ready(step: number, signal?: AbortSignal): Promise<void>;
+  /** The batch of a step, counted from 0, or the rows of it that the source was opened for. New tensors, owned by the caller's scope. */
+  batch(step: number): LossBatch;
+  /** A digest of the data: while it stays the same, so does every batch. Absent where the recipe alone decides. */
+  readonly identity?: string;
+  /** Samples of each file that the batches come from, by a name that says which is missing. */
+  readonly shards?: Readonly<Record<string, number>>;
+  /** Absent where the data are made up, or nothing is known of the empty prompt. */
+  readonly constants?: DataConstants;
+  /** Absent where the models are not at hand. */
+  readonly frozen?: FrozenModels;
+  /** Ends worker threads and frees what the source holds. */
+  close(): Promise<void>;
+}
+
+/** A seed that depends on everything it is given (splitmix64's mixing function); below 2⁵³. */
+export function mixSeed(...parts: (number | bigint)[]): number {
+  let state = 0x9e3779b97f4a7c15n;
+  for (const part of parts) {
+    state = BigInt.asUintN(64, state + BigInt(part) * 0xbf58476d1ce4e5b9n + 0x9e3779b97f4a7c15n);
+    state = BigInt.asUintN(64, (state ^ (state >> 30n)) * 0xbf58476d1ce4e5b9n);
+    state = BigInt.asUintN(64, (state ^ (state >> 27n)) * 0x94d049bb133111ebn);
+    state ^= state >> 31n;
+  }
+  return Number(state >> 11n);
+}
+
+export interface RandomBatchesOptions {
+  seed: number;
+  batchSize: number;
+  /** Rows of each batch that are given; by default all. */
+  rows?: Rows | undefined;
+  channels: number;
+  /** Side of the latents. */
+  size: number;
+  textLength: number;
+  textWidth: number;
+  rewardKeys: readonly string[];
+}
+
+/** Random latents, texts and rewards: for benchmarks and tests. */
+export class RandomBatches implements BatchSource {
+  constructor(private readonly options: RandomBatchesOptions) {}
+
+  async ready(): Promise<void> {}
+
+  batch(step: number): LossBatch {
+    const { seed, batchSize: B, rows, channels, size, textLength, textWidth, rewardKeys } = this.options;
+    const generator = new Generator().manualSeed(mixSeed(seed, 1, step));
+    const batch = {
+      x0: randn([B, channels, size, size], { generator }).mul(0.5),
+      textEmbeddings: randn([B, textLength, textWidth], { generator }),
+      textMask: ones([B, textLength], { dtype: "bool" }),
+      rewards: Object.fromEntries(rewardKeys.map((key) => [key, rand([B], { generator })])),
+    };
+    return rows === undefined ? batch : rowsOf(batch, rows);
+  }
+
+  async close(): Promise<void> {}
+}

@@ -1,0 +1,109 @@
+/** Training batches from cached latents and the frozen text encoder. */
+import { Generator, noGrad, randperm, scope, type Tensor, tensor } from "@miro-t2i/torch";
+import { normalize } from "../../autoencoder/normalization.js";
+import type { LossBatch } from "../../flow/loss.js";
+import { T5Encoder } from "../../text/t5.js";
+import { Tokenizer } from "../../text/tokenizer.js";
+import type { Rows } from "../loop/batch-slices.js";
+import { type BatchSource, type DataConstants, type FrozenModels, mixSeed } from "./batches.js";
+import { type EmojiData, LatentCache } from "./latent-cache.js";
+import { normalizationOf } from "./latent-statistics.js";
+
+export interface EmojiBatchesOptions {
+  data: EmojiData;
+  seed: number;
+  batchSize: number;
+  /** Rows of each batch that are given; by default all. */
+  rows?: Rows | undefined;
+  device: string;
+  /** Standard deviation that the normalised latents get. */
+  sigmaData: number;
+  signal?: AbortSignal | undefined;
+  /** Make the scenes that are missing (default); otherwise another process does, and they are waited for. */
+  makesScenes?: boolean;
+}
+
+/**
+ * Sample i of the stream (step · batchSize + row) is scene i in the first pass over the data, so that training can begin while
+ * later scenes are still being made; every later pass has an order of its own, drawn from (seed, pass).
+ */
+export class EmojiBatches implements BatchSource {
+  private order: { pass: number; indices: BigInt64Array } | null = null;
+
+  private constructor(
+    private readonly options: EmojiBatchesOptions,
+    private readonly cache: LatentCache,
+    readonly frozen: FrozenModels,
+  ) {}
+
+  static async open(options: EmojiBatchesOptions): Promise<EmojiBatches> {
+    const { data, device, sigmaData, makesScenes = true, signal } = options;
+    const tokenizer = await Tokenizer.fromFile(data.textEncoder);
+    const encoder = await T5Encoder.fromPretrained(data.textEncoder, { device, dtype: "float32" });
+    encoder.requiresGrad_(false).eval();
+    const cache = await LatentCache.open(data, { makes: makesScenes, signal });
+    const { normalization, uncondEmbedding } = scope(() => {
+      const { ids, mask } = tokenizer.encodeBatch([""], { maxLength: data.maxTextLen, padTo: "longest" });
+      return {
+        normalization: normalizationOf(cache.latents.narrow(0, 0, Math.min(data.shardSize, data.samples)), sigmaData),
+        uncondEmbedding: noGrad(() => encoder.forward(ids.to({ device }), mask.to({ device })))
+          .select(0, 0)
+          .contiguous(),
+      };
+    });
+    return new EmojiBatches(options, cache, { tokenizer, encoder, normalization, uncondEmbedding });
+  }
+
+  get constants(): DataConstants {
+    return this.frozen;
+  }
+
+  async ready(step: number, signal?: AbortSignal): Promise<void> {
+    await this.cache.until((step + 1) * this.options.batchSize, signal);
+  }
+
+  batch(step: number): LossBatch {
+    const { batchSize: B, rows: own = { start: 0, count: B }, device } = this.options;
+    const rows = tensor(
+      BigInt64Array.from({ length: own.count }, (_, row) => this.scene(step * B + own.start + row)),
+      { dtype: "int64" },
+    );
+    const x0 = normalize(this.cache.latents.indexSelect(0, rows).float(), this.frozen.normalization);
+    const ids = this.trimmed(this.cache.ids.indexSelect(0, rows)).long().to({ device });
+    const textMask = ids.ne(0);
+    return {
+      x0: x0.to({ device }),
+      textEmbeddings: noGrad(() => this.frozen.encoder.forward(ids, textMask)),
+      textMask,
+      rewards: Object.fromEntries(
+        Object.entries(this.cache.rewards).map(([key, values]) => [key, values.indexSelect(0, rows).to({ device })]),
+      ),
+    };
+  }
+
+  async close(): Promise<void> {
+    await this.cache.close();
+    const { encoder, normalization, uncondEmbedding } = this.frozen;
+    encoder.dispose();
+    for (const tensor of [normalization.scale, normalization.bias, uncondEmbedding]) tensor.dispose();
+  }
+
+  /** The scene at a position of the stream. */
+  private scene(position: number): bigint {
+    const { samples } = this.options.data;
+    const pass = Math.floor(position / samples);
+    const index = position % samples;
+    if (pass === 0) return BigInt(index);
+    if (this.order?.pass !== pass) {
+      const generator = new Generator().manualSeed(mixSeed(this.options.seed, 4, pass));
+      this.order = { pass, indices: randperm(samples, { generator }).data() as BigInt64Array };
+    }
+    return this.order.indices[index]!;
+  }
+
+  /** Without the columns that hold padding only. */
+  private trimmed(ids: Tensor): Tensor {
+    const used = (ids.ne(0).any(0).toList() as unknown[]).map(Boolean).lastIndexOf(true) + 1;
+    return ids.narrow(1, 0, used);
+  }
+}

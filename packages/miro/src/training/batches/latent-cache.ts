@@ -1,0 +1,194 @@
+/**
+ * Scenes as the network sees them, made once: latents of the frozen autoencoder, token ids of the captions, rewards.
+ *
+ * Encoding a picture costs as much as training on it, so it is done once and kept in shards on the disk (2 KB a sample at
+ * 4 × 16 × 16). Worker threads make the missing shards in order while the training already runs on the first ones. A shard
+ * is a safetensors file that appears under its name only when it is complete:
+ *
+ *   latents           (S, C, h, w) float16    the encoder's mean, not normalised
+ *   ids               (S, T) int32            token ids, padded with 0
+ *   reward.<key>      (S,) float32            NaN where unknown
+ *
+ * The folder's name holds a digest of everything that decides its content, so that changed options never meet old latents.
+ */
+import { createHash } from "node:crypto";
+import { existsSync, mkdirSync, readdirSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
+import { Worker } from "node:worker_threads";
+import { readSafetensors, scope, type Tensor, zeros } from "@miro-t2i/torch";
+import { compiledModule } from "../../compiled-module.js";
+import { MiroError } from "../../errors.js";
+import { readBytes } from "../../files/files.js";
+import type { Recipe } from "../recipes/recipe.js";
+
+export type EmojiData = Extract<Recipe["data"], { kind: "emoji" }>;
+
+/** What a worker is started with. */
+export interface ShardJob {
+  data: EmojiData;
+  folder: string;
+  /** Shards to make, in this order. */
+  shards: number[];
+}
+
+export class LatentCache {
+  /** (N, C, h, w) float16 on the host; rows of shards that are not there yet are zero. */
+  latents!: Tensor;
+  /** (N, T) int32. */
+  ids!: Tensor;
+  /** (N,) float32 each. */
+  rewards: Record<string, Tensor> = {};
+  /** Samples from the first on that are there. */
+  available = 0;
+  private readonly present: boolean[];
+  private readonly workers: Worker[] = [];
+  private readonly waiting: (() => void)[] = [];
+  private failure: Error | null = null;
+  /** Looks for shards that another process makes. */
+  private watch: NodeJS.Timeout | null = null;
+
+  private constructor(
+    readonly folder: string,
+    private readonly data: EmojiData,
+  ) {
+    this.present = Array.from({ length: this.shardCount }, () => false);
+  }
+
+  /**
+   * Opens the cache of these options, loads what it holds and starts making the rest. Resolves when the first shard is there.
+   * @param makes false: another process makes what is missing, it is loaded as it comes
+   */
+  static async open(
+    data: EmojiData,
+    { makes = true, signal }: { makes?: boolean; signal?: AbortSignal | undefined } = {},
+  ): Promise<LatentCache> {
+    const identity = {
+      scenes: data.scenes,
+      shardSize: data.shardSize,
+      maxTextLen: data.maxTextLen,
+      encoder: encoderDigest(data.autoencoder),
+      tokenizer: createHash("sha256")
+        .update(readBytes(join(data.textEncoder, "tokenizer.json")))
+        .digest("hex"),
+    };
+    const hash = createHash("sha256").update(JSON.stringify(identity)).digest("hex").slice(0, 12);
+    const folder = join(data.cache, `emoji-${data.scenes.size}-${hash}`);
+    mkdirSync(folder, { recursive: true });
+    if (makes) writeFileSync(join(folder, "dataset.json"), `${JSON.stringify(identity, null, 2)}\n`);
+
+    const cache = new LatentCache(folder, data);
+    const missing = cache.present.flatMap((_, shard) => (existsSync(shardPath(folder, shard)) ? [] : [shard]));
+    for (let shard = 0; shard < cache.shardCount; shard++) if (!missing.includes(shard)) cache.load(shard);
+    if (missing.length > 0 && makes) cache.startWorkers(missing);
+    else if (missing.length > 0) cache.awaitShards(missing);
+    await cache.until(Math.min(data.shardSize, data.samples), signal);
+    return cache;
+  }
+
+  get shardCount(): number {
+    return Math.ceil(this.data.samples / this.data.shardSize);
+  }
+
+  /** Resolves when the first `count` samples are there. */
+  async until(count: number, signal?: AbortSignal): Promise<void> {
+    while (this.available < Math.min(count, this.data.samples)) {
+      if (this.failure) throw this.failure;
+      signal?.throwIfAborted();
+      await new Promise<void>((resolve) => {
+        this.waiting.push(resolve);
+        signal?.addEventListener("abort", () => resolve(), { once: true });
+      });
+    }
+  }
+
+  async close(): Promise<void> {
+    if (this.watch !== null) clearInterval(this.watch);
+    await Promise.all(this.workers.map((worker) => worker.terminate()));
+    for (const tensor of [this.latents, this.ids, ...Object.values(this.rewards)]) tensor?.dispose();
+  }
+
+  private startWorkers(missing: number[]): void {
+    const count = Math.min(this.data.workers, missing.length);
+    const script = compiledModule("training/batches/latent-worker.js");
+    for (let w = 0; w < count; w++) {
+      const job: ShardJob = { data: this.data, folder: this.folder, shards: missing.filter((_, i) => i % count === w) };
+      const worker = new Worker(script, { workerData: job });
+      worker.on("message", (shard: number) => this.load(shard));
+      worker.on("error", (error) => this.fail(error));
+      worker.on("exit", () => this.wake());
+      this.workers.push(worker);
+    }
+  }
+
+  /** Loads shards that appear, in their order. */
+  private awaitShards(missing: number[]): void {
+    this.watch = setInterval(() => {
+      while (missing.length > 0 && existsSync(shardPath(this.folder, missing[0]!))) this.load(missing.shift()!);
+      if (missing.length === 0) clearInterval(this.watch!);
+    }, 250);
+  }
+
+  private load(shard: number): void {
+    try {
+      scope(() => this.copy(shard));
+    } catch (error) {
+      this.fail(error as Error);
+      return;
+    }
+    this.present[shard] = true;
+    const complete = this.present.indexOf(false);
+    this.available = Math.min(this.data.samples, (complete < 0 ? this.shardCount : complete) * this.data.shardSize);
+    this.wake();
+  }
+
+  /** Copies a shard's rows to their place; the first shard decides the shapes. */
+  private copy(shard: number): void {
+    const { samples, shardSize } = this.data;
+    const start = shard * shardSize;
+    const rows = Math.min(shardSize, samples - start);
+    const into = (whole: Tensor | undefined, part: Tensor): Tensor => {
+      const all = whole ?? zeros([samples, ...part.shape.slice(1)], { dtype: part.dtype }).keep();
+      all.narrow(0, start, rows).copy_(part.narrow(0, 0, rows));
+      return all;
+    };
+    for (const [name, tensor] of readSafetensors(shardPath(this.folder, shard))) {
+      if (name === "latents") this.latents = into(this.latents, tensor);
+      else if (name === "ids") this.ids = into(this.ids, tensor);
+      else {
+        const key = name.slice("reward.".length);
+        this.rewards[key] = into(this.rewards[key], tensor);
+      }
+    }
+  }
+
+  private fail(error: Error): void {
+    this.failure = new MiroError(`${this.folder}: making latents failed: ${error.message}`);
+    this.wake();
+  }
+
+  private wake(): void {
+    for (const resolve of this.waiting.splice(0)) resolve();
+  }
+}
+
+export function shardPath(folder: string, shard: number): string {
+  return join(folder, `shard-${String(shard).padStart(5, "0")}.safetensors`);
+}
+
+/** SHA-256 of the autoencoder's weights without its decoder, which may be trained further on the same latents. */
+function encoderDigest(folder: string): string {
+  const file = existsSync(folder) ? readdirSync(folder).find((name) => name.endsWith(".safetensors")) : undefined;
+  if (file === undefined)
+    throw new MiroError(`${folder}: no autoencoder there; train it first (recipes/emoji-autoencoder.yaml)`);
+  return scope(() => {
+    const hash = createHash("sha256");
+    for (const [name, tensor] of [...readSafetensors(join(folder, file))].sort(([a], [b]) => (a < b ? -1 : 1))) {
+      if (name.startsWith("decoder.") || name.startsWith("post_quant_conv.")) continue;
+      const data = tensor.data();
+      hash
+        .update(`${name} ${tensor.dtype} ${tensor.shape}\n`)
+        .update(new Uint8Array(data.buffer, data.byteOffset, data.byteLength));
+    }
+    return hash.digest("hex");
+  });
+}

@@ -1,0 +1,436 @@
+import { type ChildProcess, spawn } from "node:child_process";
+import {
+  existsSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  renameSync,
+  rmSync,
+  statSync,
+  truncateSync,
+  writeFileSync,
+} from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { scope, type Tensor, tensor, writeNpy, zeros } from "@miro-t2i/torch";
+import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { defaultNormalization, normalize } from "../../autoencoder/normalization.js";
+import { sampleLatents } from "../../data/dataset/latents.js";
+import { COUNTS, copyPublished, recorded, recordedTensors, SHARDS } from "../../data/dataset/testing/published.js";
+import { parseRinConfig } from "../../networks/config.js";
+import { divideRows, type Rows } from "../loop/batch-slices.js";
+import { runTraining } from "../loop/run.js";
+import { parseRecipe, type Recipe } from "../recipes/recipe.js";
+import { bits, tinyRecipeJson } from "../testing/tiny.js";
+import { ShardBatches, type ShardTrainingBatch } from "./shard-batches.js";
+
+const published = copyPublished();
+const roots = ["cc12m", "laion"].map((name) => join(published.path, name));
+const output = mkdtempSync(join(tmpdir(), "miro-shard-run-"));
+const { scores, batches, keys } = recorded();
+const tensors = recordedTensors();
+afterAll(() => {
+  published.remove();
+  rmSync(output, { recursive: true, force: true });
+  for (const tensor of tensors.values()) tensor.dispose();
+});
+
+/** A recipe whose network fits the recorded shards. */
+function recipeJson(data: object, trainer: object = {}, network: object = {}): Record<string, unknown> {
+  const json = tinyRecipeJson(trainer, { data: { kind: "shards", root: roots, max_bad_rate: 0.1, ...data } });
+  const sizes = { data_size: 8, label_dim: 16, num_cond_tokens: 20, coherence_keys: scores };
+  return { ...json, network: { ...(json.network as object), ...sizes, ...network }, loss: {} };
+}
+
+async function open(
+  data: object,
+  batchSize: number,
+  seed = 7,
+  onMessage?: (message: string) => void,
+  rows?: Rows,
+): Promise<ShardBatches> {
+  const recipe = parseRecipe(recipeJson(data));
+  return ShardBatches.open({
+    data: recipe.data as Extract<Recipe["data"], { kind: "shards" }>,
+    network: parseRinConfig(recipe.network),
+    seed,
+    batchSize,
+    rows,
+    device: "cpu",
+    sigmaData: 0.5,
+    onMessage,
+  });
+}
+
+const values = (t: Tensor) => {
+  const data = t.contiguous().data();
+  return `${t.dtype} (${t.shape}) ${Buffer.from(data.buffer, data.byteOffset, data.byteLength).toString("base64")}`;
+};
+
+/** What a batch holds, as text. */
+const dump = (batch: ShardTrainingBatch) => ({
+  x0: values(batch.x0),
+  text: values(batch.textEmbeddings),
+  mask: values(batch.textMask),
+  rewards: Object.values(batch.rewards).map(values),
+  samples: batch.samples,
+  synthetic: batch.synthetic,
+});
+
+async function dumpOf(source: ShardBatches, step: number) {
+  await source.ready(step);
+  return scope(() => dump(source.batch(step)));
+}
+
+describe("batches from published shards", () => {
+  it.each(Object.keys(batches))("%s hold what the published code reads, to the bit", async (name) => {
+    const { options: o, max_length, indices, passing, bins } = batches[name]!;
+    const source = await open(
+      {
+        ...o,
+        bin_coherence: o.bin_coherence ?? false,
+        distinct: true,
+        upstream_levels: true,
+        score_mode: "original",
+        require_picture_and_caption: true,
+        sampler: "sequential",
+        max_text_len: max_length,
+        text_padding: "fixed",
+        vae_sample: false,
+      },
+      passing.length,
+    );
+    try {
+      await source.ready(0);
+      scope(() => {
+        const batch = source.batch(0);
+        expect(batch.samples).toEqual(passing);
+        const rows = tensor(BigInt64Array.from(indices.map((i) => BigInt(passing.indexOf(i)))), { dtype: "int64" });
+        const same = (mine: Tensor, key: string) =>
+          expect(values(mine.indexSelect(0, rows))).toBe(values(tensors.get(`${name}/${key}`)!));
+        same(batch.textEmbeddings, "flan_t5_xl_embeddings");
+        same(batch.textMask, "flan_t5_xl_mask");
+        for (const score of scores) same(batch.rewards[score]!, `${score}_coherence`);
+        const mean = tensors.get(`${name}/vae_embeddings_mean_256`)!;
+        const expected = name === "plain" ? tensors.get("x_0/mean")! : normalize(mean.float(), sdxl());
+        expect(values(batch.x0.indexSelect(0, rows))).toBe(values(expected));
+      });
+      for (const [score, edges] of Object.entries(bins)) expect([...source.set.bins!.get(score)!]).toEqual(edges);
+    } finally {
+      await source.close();
+    }
+  });
+
+  const sdxl = () => defaultNormalization({ channel_wise_normalisation: true });
+
+  it("number samples as Python's wids does", async () => {
+    const source = await open({ min_image_size: 0 }, 4);
+    const { shards } = source.set;
+    expect(
+      Array.from({ length: shards.length }, (_, i) => {
+        const { shard, local } = shards.locate(i);
+        return shards.table(shard).key(local);
+      }),
+    ).toEqual(keys);
+    await source.close();
+  });
+
+  it("draw latents as the published preprocessing does, given its noise", () => {
+    scope(() => {
+      const [mean, std, noise] = ["plain/vae_embeddings_mean_256", "plain/vae_embeddings_std_256", "x_0/noise"].map(
+        (key) => tensors.get(key)!,
+      );
+      expect(values(normalize(sampleLatents(mean!, std!, noise!, "stored"), sdxl()))).toBe(
+        values(tensors.get("x_0/sample")!),
+      );
+      const exact = mean!.double().add(std!.double().mul(noise!.double()));
+      const error = (dtype: "float32" | "stored") =>
+        sampleLatents(mean!, std!, noise!, dtype).double().sub(exact).abs().max().item();
+      expect(error("float32")).toBeLessThan(1e-5);
+      expect(error("stored")).toBeGreaterThan(1e-4);
+    });
+  });
+});
+
+describe("batches from shards", () => {
+  const data = { synthetic_embedding_prob: 0.5, num_bins: 8 };
+
+  it("are a function of seed and step, wherever the run begins", async () => {
+    const all = await open(data, 5);
+    const steps = 3 * Math.floor(all.set.length / 5);
+    const dumps: Awaited<ReturnType<typeof dumpOf>>[] = [];
+    for (let step = 0; step < steps; step++) dumps.push(await dumpOf(all, step));
+    await all.close();
+    const later = await open({ ...data, prefetch_factor: 1 }, 5);
+    for (const step of [7, 8, 2, steps - 1]) expect(await dumpOf(later, step)).toEqual(dumps[step]);
+    await later.close();
+    const other = await open(data, 5, 8);
+    expect(await dumpOf(other, 0)).not.toEqual(dumps[0]);
+    await other.close();
+    const epochs = [0, 1, 2].map((e) =>
+      dumps.slice((e * steps) / 3, ((e + 1) * steps) / 3).flatMap(({ samples }) => samples),
+    );
+    for (const epoch of epochs) expect(new Set(epoch).size).toBe(epoch.length);
+    expect(epochs[0]).not.toEqual(epochs[1]);
+  });
+
+  it("do not depend, sample by sample, on the size of the batch", async () => {
+    const rows = async (batchSize: number) => {
+      const source = await open({ ...data, text_padding: "fixed", max_text_len: 40 }, batchSize);
+      const found: string[] = [];
+      for (let step = 0; step * batchSize < 24; step++) {
+        await source.ready(step);
+        scope(() => {
+          const { x0, textEmbeddings, rewards } = source.batch(step);
+          for (let i = 0; i < batchSize; i++)
+            found.push([x0, textEmbeddings, ...Object.values(rewards)].map((t) => values(t.select(0, i))).join());
+        });
+      }
+      await source.close();
+      return found;
+    };
+    expect(await rows(8)).toEqual(await rows(3));
+  });
+
+  it("are divided among processes without a gap and without a sample twice", async () => {
+    const read = async (world: number) => {
+      const parts = divideRows(12, world);
+      const sources = await Promise.all(parts.map((rows) => open({ ...data }, 12, 7, undefined, rows)));
+      const steps: number[][] = [];
+      for (const step of [0, 1, 5]) {
+        await Promise.all(sources.map((source) => source.ready(step)));
+        steps.push(scope(() => sources.flatMap((source) => source.batch(step).samples)));
+      }
+      await Promise.all(sources.map((source) => source.close()));
+      return steps;
+    };
+    const whole = await read(1);
+    expect(whole.map((samples) => samples.length)).toEqual([12, 12, 12]);
+    for (const world of [2, 3, 5]) expect(await read(world)).toEqual(whole);
+  });
+
+  it("have the scores of the caption that they have", async () => {
+    const source = await open({ ...data, bin_coherence: false }, 28);
+    const { shards } = source.set;
+    await source.ready(0);
+    scope(() => {
+      const batch = source.batch(0);
+      expect(new Set(batch.synthetic)).toEqual(new Set([true, false]));
+      batch.samples.forEach((sample, row) => {
+        const { shard, local } = shards.locate(sample);
+        for (const score of scores) {
+          const value = shards.table(shard).value(local, batch.synthetic[row] ? `synthetic_${score}` : score);
+          expect(batch.rewards[score]!.select(0, row).item()).toBe(Math.fround(value));
+          expect(Boolean(batch.present[score]!.select(0, row).item())).toBe(!Number.isNaN(value));
+        }
+      });
+      expect(Object.values(batch.rewards).some((t) => Number.isNaN(t.sum().item()))).toBe(true);
+    });
+    await source.close();
+  });
+
+  it("are padded to the batch's longest text and cut at the limit", async () => {
+    const source = await open({ max_text_len: 9 }, 6);
+    await source.ready(0);
+    scope(() => {
+      const { textEmbeddings, textMask } = source.batch(0);
+      const lengths = (textMask.sum(1).toList() as unknown[]).map(Number);
+      expect(textEmbeddings.shape).toEqual([6, Math.max(...lengths), 16]);
+      expect(Math.max(...lengths)).toBe(9);
+      expect(textEmbeddings.mul(textMask.logicalNot().unsqueeze(2)).abs().sum().item()).toBe(0);
+    });
+    expect(source.stats.truncated.text).toBeGreaterThan(0);
+    await source.close();
+  });
+
+  it("are brought to the wanted deviation by their own statistics", async () => {
+    const source = await open({ latent_normalization: "data", vae_sample: false }, 28);
+    await source.ready(0);
+    scope(() => {
+      const { x0 } = source.batch(0);
+      expect(x0.std().item()).toBeCloseTo(0.5, 1);
+      expect(Math.max(...(x0.mean([0, 2, 3]).abs().toList() as number[]))).toBeLessThan(0.02);
+    });
+    await source.close();
+  });
+
+  it.each(["chunked", "shard_exclusive"])("come in the order %s, each sample once an epoch", async (sampler) => {
+    const source = await open({ sampler, sampler_chunksize: 6, streams: 2 }, 4);
+    const seen: number[] = [];
+    for (let step = 0; step < Math.floor(source.set.length / 4); step++)
+      seen.push(...(await dumpOf(source, step)).samples);
+    expect(new Set(seen).size).toBe(seen.length);
+    expect(seen).not.toEqual([...seen].sort((a, b) => a - b));
+    await source.close();
+  });
+
+  it("come from each root by its weight", async () => {
+    const source = await open({ weights: [1, 3] }, 8);
+    const seen: number[] = [];
+    for (let step = 0; step < 90; step++) seen.push(...(await dumpOf(source, step)).samples);
+    const laion = seen.filter((sample) => sample >= COUNTS[0]! + COUNTS[1]!).length / seen.length;
+    expect(Math.abs(laion - 0.75)).toBeLessThan(0.05);
+    await source.close();
+  });
+
+  it("that do not fit the network are refused with the member's name", async () => {
+    const refused = (network: object, message: RegExp) =>
+      expect(
+        runTraining({ recipe: parseRecipe(recipeJson({}, {}, network)), output: join(output, "none") }),
+      ).rejects.toThrow(message);
+    await refused(
+      { data_size: 4 },
+      /vae_embeddings_mean_256\.npy": expected the shape \(4, 4, 4\) of network\.num_input.*found \(4, 8, 8\)/,
+    );
+    await refused(
+      { label_dim: 12 },
+      /flan_t5_xl_embeddings\.npy": expected the shape \(tokens, 12\) of network\.label_dim, found \(\d+, 16\)/,
+    );
+    await refused({ coherence_keys: ["beauty_score"] }, /beauty_score: no bins can be made, no sample has one/);
+    await expect(open({ min_image_size: 5000 }, 2)).rejects.toThrow(/batchSize: expected at most 1,/); // one sample has no size
+    await expect(open({ min_image_size: 5000, root: roots[1] }, 2)).rejects.toThrow(
+      /none of the 8 samples passes the filters/,
+    );
+    await expect(open({ root: join(published.path, "none") }, 2)).rejects.toThrow(/none: no such file or directory/);
+    await expect(open({}, 33)).rejects.toThrow(/batchSize: expected at most 31/);
+  });
+
+  it("replace samples of a shard that went bad and say so; by policy they end", async () => {
+    const copy = copyPublished();
+    const root = ["cc12m", "laion"].map((name) => join(copy.path, name));
+    const messages: string[] = [];
+    const patient = await open({ root }, 8, 7, (message) => messages.push(message));
+    const strict = await open({ root, on_bad_sample: "error" }, 8);
+    const shard = join(copy.path, SHARDS[2]!);
+    truncateSync(shard, statSync(shard).size / 2);
+    const samples: number[] = [];
+    for (let step = 0; step < 3; step++) samples.push(...(await dumpOf(patient, step)).samples);
+    expect(samples).toHaveLength(24);
+    expect(Math.max(...samples)).toBeLessThan(COUNTS[0]! + COUNTS[1]!);
+    await expect(
+      (async () => {
+        for (let step = 0; step < 3; step++) await dumpOf(strict, step);
+      })(),
+    ).rejects.toThrow(/00002\.tar.*changed/);
+    await Promise.all([patient.close(), strict.close()]);
+    expect(messages.join()).toMatch(/^\d+ samples could not be read and were replaced$/);
+    copy.remove();
+  });
+});
+
+describe("training from shards", { timeout: 180_000 }, () => {
+  const json = recipeJson(
+    { synthetic_embedding_prob: 0.5, num_bins: 8 },
+    { max_steps: 20, batch_size: 6, checkpoint_every_n_steps: 3, log_every_n_steps: 1, threads: 1 },
+  );
+  const recipe = join(output, "recipe.yaml");
+  const whole = join(output, "whole");
+  beforeAll(async () => {
+    writeFileSync(recipe, JSON.stringify(json));
+    expect(await runTraining({ recipe: parseRecipe(json), output: whole })).toMatchObject({ finished: true, step: 20 });
+  });
+
+  it("ends with the same weights after kill -9 in mid-epoch", async () => {
+    const miro = join(import.meta.dirname, "../../../bin/miro.mjs");
+    const folder = join(output, "killed");
+    const log = join(folder, "log.jsonl");
+    const train = (...args: string[]): ChildProcess =>
+      spawn(process.execPath, [miro, "train", recipe, "--output", folder, ...args], { stdio: "ignore" });
+    const killed = train();
+    const ended = new Promise<string | null>((resolve) => killed.on("close", (_, signal) => resolve(signal)));
+    const watch = setInterval(() => {
+      if (existsSync(log) && readFileSync(log, "utf8").split("\n").length > 7) killed.kill("SIGKILL");
+    }, 2);
+    expect(await ended).toBe("SIGKILL");
+    clearInterval(watch);
+    const code = await new Promise((resolve) => train("--resume").on("close", resolve));
+    expect(code).toBe(0);
+    expect(bits(folder)).toEqual(bits(whole));
+  });
+
+  it("says so when it goes on with other data", async () => {
+    const copy = copyPublished();
+    const root = ["cc12m", "laion"].map((name) => join(copy.path, name));
+    const folder = join(output, "moved");
+    const messages: string[] = [];
+    const train = (data: object, max_steps: number, allowChanges = false) =>
+      runTraining({
+        allowChanges,
+        recipe: parseRecipe(recipeJson({ ...data, num_bins: 8 }, { max_steps, batch_size: 4 })),
+        output: folder,
+        resume: max_steps > 1,
+        onMessage: (message) => messages.push(message),
+      });
+    const said = () => messages.filter((message) => message.includes("other samples than")).length;
+    await train({ root: roots }, 1);
+    await train({ root }, 2); // copied elsewhere: the same data
+    expect(said()).toBe(0);
+    await expect(train({ root, clip_filter_threshold: 0.3 }, 3)).rejects.toThrow(
+      /the data are not those of the run so far; from step 2 on .* --allow-changes/,
+    );
+    await train({ root, clip_filter_threshold: 0.3 }, 3, true);
+    expect(said()).toBe(1);
+    const { since } = JSON.parse(readFileSync(join(folder, "data.json"), "utf8"));
+    expect(since.map(({ step }: { step: number }) => step)).toEqual([0, 2]);
+    copy.remove();
+  });
+
+  it("refuses to go on without a shard, names it, and goes on when it is back", async () => {
+    const copy = copyPublished();
+    const root = ["cc12m", "laion"].map((name) => join(copy.path, name));
+    const folder = join(output, "incomplete");
+    const train = (resume: boolean, signal?: AbortSignal, onProgress?: (progress: { step: number }) => void) =>
+      runTraining({
+        recipe: parseRecipe({ ...json, data: { ...(json.data as object), root } }),
+        output: folder,
+        resume,
+        signal,
+        onProgress,
+      });
+    const stop = new AbortController();
+    await train(false, stop.signal, ({ step }) => step === 7 && stop.abort());
+    const stored = bits(folder);
+    const shard = readdirSync(root[0]!).find((name) => name.endsWith(".tar"))!;
+    renameSync(join(root[0]!, shard), join(copy.path, "away.tar"));
+    await expect(train(true)).rejects.toThrow(
+      `1 of the run's ${COUNTS.length} shards are missing: cc12m/${shard}; from step 7 on it would see other samples`,
+    );
+    expect(bits(folder)).toEqual(stored);
+    renameSync(join(copy.path, "away.tar"), join(root[0]!, shard));
+    expect(await train(true)).toMatchObject({ finished: true, step: 20 });
+    expect(bits(folder)).toEqual(bits(whole));
+    copy.remove();
+  });
+
+  it("exports a release where the empty prompt is known", async () => {
+    const empty = join(output, "empty.npy");
+    scope(() => writeNpy(empty, zeros([1, 1, 16])));
+    const withEmpty = recipeJson({ uncond_embedding: empty, num_bins: 8 }, { max_steps: 1, batch_size: 2 });
+    const result = await runTraining({ recipe: parseRecipe(withEmpty), output: join(output, "exported") });
+    expect(result.exported).toBe(join(output, "exported", "export"));
+    const config = JSON.parse(readFileSync(join(result.exported!, "config.json"), "utf8"));
+    expect(JSON.stringify(config)).toContain('"img_resolution":64');
+    expect(existsSync(join(result.exported!, "text_encoder"))).toBe(false);
+  });
+});
+
+describe("a recipe of shards", () => {
+  const refuses = (data: object, loss: object, message: RegExp) =>
+    expect(() => parseRecipe({ ...recipeJson(data), loss })).toThrow(message);
+
+  it("is checked as a whole", () => {
+    refuses({ num_bin: 3 }, {}, /unknown key data\.num_bin; did you mean num_bins/);
+    refuses(
+      { coherence_scores: ["clip_score"] },
+      {},
+      /data\.coherence_scores: lacks aesthetic_score, .* of network\.coherence_keys/,
+    );
+    refuses({}, { cond_drop_rate: 0.1 }, /data\.uncond_embedding: dropping texts .* needs the empty prompt/);
+    refuses({ vae_embedding_name_std: null }, {}, /data\.vae_sample: expected false/);
+    refuses(
+      { bin_strategy: "refined_quantile", num_bins: 4, refine_last_n_bins: 4 },
+      {},
+      /refine_last_n_bins: expected fewer than the 4 bins/,
+    );
+  });
+});

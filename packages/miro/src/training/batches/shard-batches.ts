@@ -1,0 +1,305 @@
+/**
+ * Training batches from enriched shards: latents drawn from the stored mean and deviation, stored text states, rewards as levels.
+ *
+ * Which samples a step has, which captions, which noise: all of it follows from (seed, step), so a run can start at any step. The text
+ * encoder and the autoencoder take no part; where the recipe names them they serve sample sheets and the release.
+ */
+import { createHash } from "node:crypto";
+import { basename, dirname, isAbsolute, join } from "node:path";
+import { noGrad, readNpy, scope, type Tensor, tensor } from "@miro-t2i/torch";
+import { defaultNormalization, type LatentNormalization, normalize } from "../../autoencoder/normalization.js";
+import { latentNoise, sampleLatents } from "../../data/dataset/latents.js";
+import { type OpenHooks, TrainingSet, textMember, trainingSetOptionsSchema } from "../../data/dataset/training-set.js";
+import { Permutation, type RowRequest, ShardLoader, stepPosition } from "../../data/shards/index.js";
+import { InvalidInputError, MiroError } from "../../errors.js";
+import type { LossBatch } from "../../flow/loss.js";
+import type { RinConfig } from "../../networks/config.js";
+import { T5Encoder } from "../../text/t5.js";
+import { Tokenizer } from "../../text/tokenizer.js";
+import type { Rows } from "../loop/batch-slices.js";
+import type { Recipe } from "../recipes/recipe.js";
+import type { BatchSource, DataConstants, FrozenModels } from "./batches.js";
+import { normalizationOf } from "./latent-statistics.js";
+
+export type ShardData = Extract<Recipe["data"], { kind: "shards" }>;
+
+/** What {@link ShardBatches.open} needs. */
+export interface ShardBatchesOptions extends OpenHooks {
+  data: ShardData;
+  /** The network's sizes and rewards, which the shards must fit. */
+  network: Pick<RinConfig, "numInputChannels" | "dataSize" | "labelDim" | "coherenceKeys">;
+  seed: number;
+  batchSize: number;
+  /** Rows of each batch that are read and given; by default all. */
+  rows?: Rows | undefined;
+  device: string;
+  /** Standard deviation that latents get with `latent_normalization: data`. */
+  sigmaData: number;
+  /** Latents become x with these statistics, whatever the data say: those of the training data, for validation. */
+  normalization?: LatentNormalization;
+}
+
+/** A batch from shards. */
+export interface ShardTrainingBatch extends LossBatch {
+  /** Which samples have which reward, (B,) bool each; where false, the reward is NaN. */
+  present: Record<string, Tensor>;
+  /** Number of each row's sample in the set of all shards. */
+  samples: readonly number[];
+  /** Which rows have the synthetic caption. */
+  synthetic: readonly boolean[];
+}
+
+/** A row on its way through the loader. */
+interface Row extends RowRequest {
+  epoch: number;
+}
+
+/** Samples that `latent_normalization: data` looks at. */
+const NORMALIZATION_SAMPLES = 1024;
+
+export class ShardBatches implements BatchSource {
+  private readonly loader: ShardLoader;
+
+  private constructor(
+    private readonly options: ShardBatchesOptions,
+    readonly set: TrainingSet,
+    /** How latents become x. */
+    readonly normalization: LatentNormalization,
+    readonly constants: DataConstants | undefined,
+    readonly frozen: FrozenModels | undefined,
+  ) {
+    this.loader = new ShardLoader(set.shards, {
+      fields: fieldsOf(options.data),
+      prefetch: options.data.prefetchFactor,
+      plan: (step) => this.plan(step),
+      replace: (row, attempt) => this.replacement(row as Row, attempt),
+    });
+  }
+
+  /**
+   * Opens the shards; makes their tables and bin edges where they are missing.
+   * @throws InvalidInputError naming what does not fit the network; ShardError naming a bad shard
+   */
+  static async open(options: ShardBatchesOptions): Promise<ShardBatches> {
+    const { data, network, seed, batchSize } = options;
+    const own = Object.keys(trainingSetOptionsSchema.shape);
+    const set = await TrainingSet.open(
+      { ...Object.fromEntries(Object.entries(data).filter(([key]) => own.includes(key))), root: rootsOf(data) },
+      { scores: network.coherenceKeys, seed, batchSize },
+      options,
+    );
+    try {
+      checkFit(set, options);
+      stepPosition(0, batchSize, set.length);
+      const normalization = await normalizationFor(set, options);
+      const frozen = await frozenModels(options, normalization);
+      const given = uncondFrom(options);
+      if (given !== undefined) frozen?.uncondEmbedding.dispose();
+      const uncondEmbedding = given ?? frozen?.uncondEmbedding;
+      const constants = uncondEmbedding && { normalization, uncondEmbedding };
+      return new ShardBatches(options, set, normalization, constants, frozen && { ...frozen, ...constants });
+    } catch (error) {
+      set.close();
+      throw error;
+    }
+  }
+
+  async ready(step: number, signal?: AbortSignal): Promise<void> {
+    await this.loader.ready(step, signal);
+  }
+
+  batch(step: number): ShardTrainingBatch {
+    const { data, seed, device, network } = this.options;
+    const { rows, tensors, masks } = this.loader.take(step);
+    const { mean, std, text } = tensors as { mean: Tensor; std?: Tensor; text: Tensor };
+    const latents =
+      std === undefined
+        ? mean.float()
+        : sampleLatents(mean, std, latentNoise(rows as Row[], seed, mean.shape.slice(1)), data.latentDtype);
+    const planned = rows.map((row) => this.set.planned((row as Row).epoch, row.sample));
+    const column = (key: string) => {
+      const s = this.set.scores.indexOf(key);
+      return tensor(
+        Float32Array.from(planned, ({ rewards }) => rewards[s]!),
+        { dtype: "float32" },
+      );
+    };
+    const rewards = Object.fromEntries(network.coherenceKeys.map((key) => [key, column(key)]));
+    const there = (tensors: Record<string, Tensor>) =>
+      Object.fromEntries(Object.entries(tensors).map(([key, value]) => [key, value.to({ device })]));
+    return {
+      x0: normalize(latents.float(), this.normalization).to({ device }),
+      textEmbeddings: text.to({ device }),
+      textMask: masks.text!.to({ device }),
+      rewards: there(rewards),
+      present: there(Object.fromEntries(Object.entries(rewards).map(([key, value]) => [key, value.eq(value)]))),
+      samples: rows.map(({ sample }) => sample),
+      synthetic: rows.map(({ variant }) => variant === 1),
+    };
+  }
+
+  /** Which shards, which of their samples pass, and in which bins their rewards are; not where they lie. */
+  get identity(): string {
+    const { shards, selection, bins } = this.set;
+    const described = {
+      shards: shards.shards.map(({ path, count, header }) => [
+        basename(path),
+        count,
+        header.fingerprint.sizeBytes,
+        header.probe,
+      ]),
+      selected: selection.shardSizes,
+      bins: bins && [...bins].map(([name, edges]) => [name, [...edges]]),
+    };
+    return createHash("sha256").update(JSON.stringify(described)).digest("hex");
+  }
+
+  /** Samples of each shard, by folder and name. */
+  get shards(): Record<string, number> {
+    return Object.fromEntries(
+      this.set.shards.shards.map(({ path, count }) => [join(basename(dirname(path)), basename(path)), count]),
+    );
+  }
+
+  /** What was read so far, bad samples and cut texts counted. */
+  get stats() {
+    return this.loader.stats;
+  }
+
+  async close(): Promise<void> {
+    const { samples, bad, truncated } = this.stats;
+    if (bad > 0) this.options.onMessage?.(`${bad} samples could not be read and were replaced`);
+    if (truncated.text! > 0)
+      this.options.onMessage?.(
+        `${truncated.text} of ${samples} texts were longer than data.max_text_len (${this.options.data.maxTextLen}) and were cut`,
+      );
+    await this.loader.close();
+    this.set.close();
+    this.frozen?.encoder.dispose();
+    for (const tensor of [this.normalization.scale, this.normalization.bias, this.constants?.uncondEmbedding])
+      tensor?.dispose();
+  }
+
+  private plan(step: number): Row[] {
+    const { batchSize, rows: { start, count } = { start: 0, count: batchSize } } = this.options;
+    const { epoch, position } = stepPosition(step, batchSize, this.set.length);
+    return Array.from({ length: count }, (_, row) => this.row(epoch, this.set.at(epoch, position + start + row)));
+  }
+
+  private row(epoch: number, { sample, synthetic }: { sample: number; synthetic: boolean }): Row {
+    return { sample, variant: synthetic ? 1 : 0, epoch };
+  }
+
+  /** A passing sample in the place of one that cannot be read; which, follows from the unreadable one. */
+  private replacement({ sample, epoch }: Row, attempt: number): Row {
+    const { selection } = this.set;
+    const other = new Permutation(selection.length, [this.options.seed, sample, attempt, 21]).at(0);
+    return this.row(epoch, this.set.planned(epoch, selection.at(other)));
+  }
+}
+
+/** The folders, files or indexes of a recipe's shards, those in `data.dir` with their whole path. */
+export function rootsOf({ dir, root }: Pick<ShardData, "dir" | "root">): string[] {
+  return [root].flat().map((path) => (dir === undefined || isAbsolute(path) ? path : join(dir, path)));
+}
+
+function fieldsOf(data: ShardData): ConstructorParameters<typeof ShardLoader>[1]["fields"] {
+  const sampled = data.vaeSample && data.vaeEmbeddingNameStd !== null;
+  return {
+    mean: { kind: "array", member: `${data.vaeEmbeddingNameMean}.npy` },
+    ...(sampled ? { std: { kind: "array", member: `${data.vaeEmbeddingNameStd}.npy` } as const } : {}),
+    text: {
+      kind: "sequence",
+      member: [textMember(data, false), textMember(data, true)],
+      maxLength: data.maxTextLen,
+      padTo: data.textPadding === "fixed" ? data.maxTextLen : "longest",
+    },
+  };
+}
+
+/** Compares the shapes in the shards with those that the network takes. */
+function checkFit({ shards, selection }: TrainingSet, { data, network }: ShardBatchesOptions): void {
+  const { shard, local } = shards.locate(selection.at(0));
+  const table = shards.table(shard);
+  const expect = (member: string, shape: (number | null)[], names: string) => {
+    const found = table.array(local, member)?.shape;
+    if (
+      found === undefined ||
+      (found.length === shape.length && shape.every((size, i) => size === null || size === found[i]))
+    )
+      return;
+    throw new InvalidInputError(
+      `${table.path}, member "${table.key(local)}.${member}": expected the shape (${shape.map((size) => size ?? "tokens").join(", ")}) of ${names}, found (${found.join(", ")})`,
+    );
+  };
+  const { numInputChannels: C, dataSize: side, labelDim } = network;
+  for (const name of [data.vaeEmbeddingNameMean, data.vaeEmbeddingNameStd])
+    if (name !== null) expect(`${name}.npy`, [C, side, side], "network.num_input_channels and network.data_size");
+  expect(textMember(data, false), [null, labelDim], "network.label_dim");
+}
+
+async function normalizationFor(set: TrainingSet, options: ShardBatchesOptions): Promise<LatentNormalization> {
+  const { data, network, sigmaData, signal, normalization: given } = options;
+  if (given !== undefined) return { scale: given.scale.clone().keep(), bias: given.bias.clone().keep() };
+  if (data.latentNormalization !== "data") {
+    if (network.numInputChannels !== 4)
+      throw new InvalidInputError(
+        `data.latent_normalization: the SDXL statistics are of 4 channels, network.num_input_channels is ${network.numInputChannels}; use data`,
+      );
+    const normalization = defaultNormalization({ channel_wise_normalisation: data.latentNormalization === "sdxl" });
+    return keep(normalization);
+  }
+  const count = Math.min(NORMALIZATION_SAMPLES, set.selection.length);
+  const loader = new ShardLoader(set.shards, {
+    fields: { mean: { kind: "array", member: `${data.vaeEmbeddingNameMean}.npy` } },
+    prefetch: 1,
+    plan: () => Array.from({ length: count }, (_, i) => ({ sample: set.selection.at(i) })),
+  });
+  try {
+    await loader.ready(0, signal);
+    return scope(() => keep(normalizationOf(loader.take(0).tensors.mean!, sigmaData)));
+  } finally {
+    await loader.close();
+  }
+}
+
+function keep(normalization: LatentNormalization): LatentNormalization {
+  return { scale: normalization.scale.keep(), bias: normalization.bias.keep() };
+}
+
+/** Text states of the empty prompt from their file. */
+function uncondFrom({ data, network, device }: ShardBatchesOptions): Tensor | undefined {
+  const { uncondEmbedding: path } = data;
+  if (path === undefined) return undefined;
+  return scope(() => {
+    const stored = readNpy(path).float();
+    const states = stored.ndim === 3 && stored.size(0) === 1 ? stored.select(0, 0) : stored;
+    if (states.ndim !== 2 || states.size(1) !== network.labelDim)
+      throw new InvalidInputError(
+        `data.uncond_embedding: ${path}: expected the shape (tokens, ${network.labelDim}), found (${stored.shape.join(", ")})`,
+      );
+    return states.to({ device }).contiguous().keep();
+  });
+}
+
+/** The text encoder with its tokenizer, where the recipe names one. */
+async function frozenModels(
+  options: ShardBatchesOptions,
+  normalization: LatentNormalization,
+): Promise<FrozenModels | undefined> {
+  const { data, network, device } = options;
+  if (data.textEncoder === undefined) return undefined;
+  const tokenizer = await Tokenizer.fromFile(data.textEncoder);
+  const encoder = await T5Encoder.fromPretrained(data.textEncoder, { device, dtype: "float32" });
+  encoder.requiresGrad_(false).eval();
+  const uncondEmbedding = scope(() => {
+    const { ids, mask } = tokenizer.encodeBatch([""], { maxLength: data.maxTextLen, padTo: "longest" });
+    const states = noGrad(() => encoder.forward(ids.to({ device }), mask.to({ device })));
+    return states.select(0, 0).contiguous().keep();
+  });
+  if (uncondEmbedding.size(1) !== network.labelDim)
+    throw new MiroError(
+      `data.text_encoder: its states are ${uncondEmbedding.size(1)} wide, network.label_dim is ${network.labelDim}`,
+    );
+  return { tokenizer, encoder, normalization, uncondEmbedding };
+}

@@ -1,0 +1,72 @@
+/**
+ * Exponential moving average of a network's weights:   ē ← ē + (1 − d)·(p − ē)   after every successful optimiser step.
+ *
+ * With `everyNSteps` = k, k updates are made at once with decay dᵏ towards the newest weights.
+ *
+ * With `warmup` the decay of update k (from 0) is min(d, (1 + k) / (10 + k)), so that a short run does not average in its random
+ * initial weights. Only tensors that require gradients are averaged; buffers keep the values they were copied with.
+ */
+import { aten, type nn, noGrad, type Tensor } from "@miro-t2i/torch";
+import { pythonFloat } from "../../data/dataset/python-number.js";
+import { invalid } from "../../errors.js";
+
+export interface EmaOptions {
+  /** d, in [0, 1). */
+  decay?: number;
+  /** Start with a short horizon and lengthen it to `decay`. */
+  warmup?: boolean;
+  /** Average at every k-th update only, with the decay of k of them. */
+  everyNSteps?: number;
+}
+
+/** The published name of the average number `index`: `ema_network`, then `ema_network_0_999`. */
+export function emaName(decay: number, index: number): string {
+  return index === 0 ? "ema_network" : `ema_network_${pythonFloat(decay).replaceAll(".", "_")}`;
+}
+
+export class Ema<M extends nn.Module = nn.Module> {
+  readonly decay: number;
+  readonly warmup: boolean;
+  readonly everyNSteps: number;
+  /** Updates made so far. */
+  updates = 0;
+  private readonly averages: Tensor[] = [];
+  private readonly sources: Tensor[] = [];
+
+  /**
+   * @param source the network that is being trained
+   * @param module a second network of the same construction; it receives the source's weights and buffers, is frozen and put in
+   *   eval mode, and holds the averages from then on
+   */
+  constructor(
+    source: nn.Module,
+    readonly module: M,
+    options: EmaOptions = {},
+  ) {
+    this.decay = options.decay ?? 0.9999;
+    this.warmup = options.warmup ?? false;
+    this.everyNSteps = options.everyNSteps ?? 1;
+    if (!(this.decay >= 0 && this.decay < 1)) invalid("decay", "a number in [0, 1)", this.decay);
+    const copies = new Map(module.namedParameters());
+    module.loadStateDict(source.stateDict());
+    for (const [name, parameter] of source.namedParameters()) {
+      if (!parameter.requiresGrad) continue;
+      this.sources.push(parameter);
+      this.averages.push(copies.get(name)!);
+    }
+    module.requiresGrad_(false).eval();
+  }
+
+  /** The decay that the next update uses. */
+  nextDecay(): number {
+    return this.warmup ? Math.min(this.decay, (1 + this.updates) / (10 + this.updates)) : this.decay;
+  }
+
+  /** Moves the averages towards the source's weights. Call once after each successful optimiser step. */
+  update(): void {
+    const weight = 1 - this.nextDecay() ** this.everyNSteps;
+    this.updates++;
+    if (this.updates % this.everyNSteps === 0)
+      noGrad(() => aten._foreach_lerp__Scalar(this.averages, this.sources, weight));
+  }
+}

@@ -1,0 +1,56 @@
+/**
+ * Warm-up and cosine decay of the learning rate (MIRO's training configuration):
+ *
+ *   η(s) = η₀ · s / W                                          s < W
+ *   η(s) = ½ η₀ (1 + cos(ρ π (s − W) / (S − W)))               otherwise
+ *
+ * With ρ < 1 the rate ends above zero. Beyond S the cosine continues. Update k = 1, 2, … uses η(k).
+ *
+ * Upstream applies the schedule after each update and never before the first, so that its update 1 runs at the full base rate and
+ * update k at η(k − 1); `firstUpdateAtFullRate` does the same.
+ */
+import { invalid } from "../../errors.js";
+
+export interface WarmupCosineOptions {
+  /** W, in optimiser steps. */
+  warmupSteps: number;
+  /** S, in optimiser steps. */
+  totalSteps: number;
+  /** ρ: which part of the half cosine is walked until S. */
+  rate?: number;
+  firstUpdateAtFullRate?: boolean;
+}
+
+/** η(s) / η₀. */
+export function warmupCosine(s: number, { warmupSteps: W, totalSteps: S, rate = 1 }: WarmupCosineOptions): number {
+  if (s < W) return s / W;
+  return 0.5 * (1 + Math.cos((rate * Math.PI * (s - W)) / (S - W)));
+}
+
+/** Sets the learning rates of an optimiser's groups; the base rates are those it has when this is constructed. */
+export class WarmupCosine {
+  private readonly baseRates: number[];
+
+  constructor(
+    private readonly optimizer: { paramGroups: { lr: number }[] },
+    readonly options: WarmupCosineOptions,
+  ) {
+    if (!(options.warmupSteps >= 0)) invalid("warmup_steps", "0 or more", options.warmupSteps);
+    if (!(options.totalSteps > options.warmupSteps))
+      invalid("total_steps", `more than warmup_steps (${options.warmupSteps})`, options.totalSteps);
+    this.baseRates = optimizer.paramGroups.map((group) => group.lr);
+  }
+
+  /** Sets the rates for update `k` (from 1); call it before that update. */
+  apply(k: number): void {
+    const factor = this.factor(k);
+    this.optimizer.paramGroups.forEach((group, i) => {
+      group.lr = this.baseRates[i]! * factor;
+    });
+  }
+
+  private factor(k: number): number {
+    if (!this.options.firstUpdateAtFullRate) return warmupCosine(k, this.options);
+    return k === 1 ? 1 : warmupCosine(k - 1, this.options);
+  }
+}

@@ -1,0 +1,25 @@
+/** What a training is asked for, and what it answers. */
+import type { Progress } from "../logging/logging.js";
+import type { Recipe } from "../recipes/recipe.js";
+
+export interface RunOptions {
+  recipe: Recipe;
+  /** Folder of the run. */
+  output: string;
+  /** Continue from the newest checkpoint in `output`; otherwise a folder that holds one is refused. */
+  resume?: boolean;
+  /** Continue even if values of the recipe differ that decide what the run computes. */
+  allowChanges?: boolean;
+  signal?: AbortSignal;
+  onProgress?: (progress: Progress) => void;
+  onMessage?: (message: string) => void;
+}
+
+export interface RunResult {
+  finished: boolean;
+  step: number;
+  /** Newest checkpoint. */
+  checkpoint: string | null;
+  /** Release folder, when the run is finished and its data know the empty prompt. */
+  exported: string | null;
+}

@@ -1,0 +1,49 @@
+/**
+ * A training: in this process alone, as one of several processes that somebody else has started (srun, torchrun), or in processes of its own, one
+ * for each device of the recipe. What a process does is in train-process.ts.
+ */
+import { cuda } from "@miro-t2i/torch";
+import { InvalidInputError } from "../../errors.js";
+import { planOf } from "../planning/batch-plan.js";
+import { type RankPlace, rankPlaceOf } from "../process-group/launch-environment.js";
+import { World } from "../process-group/process-group.js";
+import { runRanks } from "../process-group/spawn-ranks.js";
+import type { Recipe } from "../recipes/recipe.js";
+import type { RunOptions, RunResult } from "./run-options.js";
+import { trainProcess } from "./train-process.js";
+
+export type { RunOptions, RunResult } from "./run-options.js";
+
+/** Trains by a recipe. */
+export async function runTraining(options: RunOptions): Promise<RunResult> {
+  const { trainer } = options.recipe;
+  const place = rankPlaceOf(process.env);
+  checkProcesses(trainer, place);
+  if (place === null) return planOf(trainer).worldSize > 1 ? runRanks(options) : trainProcess(options, null);
+  const world = await World.join(place, trainer);
+  try {
+    return await trainProcess(options, world);
+  } finally {
+    await world.leave();
+  }
+}
+
+/** Compares the processes and GPUs that there are with those that the recipe speaks of. */
+function checkProcesses(trainer: Recipe["trainer"], place: RankPlace | null): void {
+  const { devices, numNodes, device } = trainer;
+  const { worldSize } = planOf(trainer);
+  if (place !== null && place.worldSize !== worldSize)
+    throw new InvalidInputError(
+      `trainer.devices × trainer.num_nodes: ${worldSize}, but the environment starts ${place.worldSize} processes (SLURM_STEP_NUM_TASKS or WORLD_SIZE); make them agree`,
+    );
+  if (place === null && numNodes > 1)
+    throw new InvalidInputError(
+      `trainer.num_nodes: ${numNodes} machines need a process for each device that somebody starts there, as srun or torchrun do; --dry-run plans without`,
+    );
+  if (place !== null || device === "cpu") return;
+  const gpus = cuda.isAvailable() ? cuda.deviceCount() : 0;
+  if (devices > gpus)
+    throw new InvalidInputError(
+      `trainer.devices: expected at most the ${gpus} GPUs of this machine (received ${devices}); trainer.device=cpu trains without${gpus === 0 ? ", miro doctor says why none was found" : ""}`,
+    );
+}

@@ -1,0 +1,432 @@
+/**
+ * A training run as a folder:
+ *
+ *   RUN/recipe.yaml      the resolved recipe
+ *   RUN/data.json        digest of the data, where the recipe alone does not decide them
+ *   RUN/log.jsonl        one JSON object a line, each with its step
+ *   RUN/tensorboard/     the same figures and the sheets, as event files
+ *   RUN/checkpoints/     see checkpoint.ts
+ *   RUN/samples/         sheets by step
+ *   RUN/export/          the averaged network in the release layout, after the last step
+ */
+import { existsSync, mkdirSync } from "node:fs";
+import { join } from "node:path";
+import { AdamW, buildInfo, GradScaler, Lamb, manualSeed, nn, scope, setNumThreads, zeros } from "@miro-t2i/torch";
+import { InvalidInputError, MiroError } from "../../errors.js";
+import { readJson, writeFileAtomic } from "../../files/files.js";
+import { parseRinConfig } from "../../networks/config.js";
+import { trainingFlops } from "../../networks/flops.js";
+import type { FlowPrecond } from "../../networks/precond.js";
+import type { Rin } from "../../networks/rin.js";
+import { version } from "../../version.js";
+import { type BatchSource, mixSeed, RandomBatches } from "../batches/batches.js";
+import type { ShardBatches as ShardSource } from "../batches/shard-batches.js";
+import { MetricsLog } from "../logging/logging.js";
+import { EventWriter } from "../logging/tensorboard.js";
+import { planOf } from "../planning/batch-plan.js";
+import { measurePeakFlops } from "../planning/peak-flops.js";
+import type { World } from "../process-group/process-group.js";
+import { parseRecipe, type Recipe, recipeToJson, recipeToYaml } from "../recipes/recipe.js";
+import { recipeChanges, refuseRecipeChanges } from "../recipes/recipe-changes.js";
+import { openRunSamples, type RunSamples } from "../samples/run-samples.js";
+import { listCheckpoints, loadTrainingCheckpoint, type TrainingCheckpoint } from "../state/checkpoint.js";
+import { CheckpointWriter } from "../state/checkpoint-writer.js";
+import { exportRelease } from "../state/export.js";
+import { continuePublished, PublishedCheckpoint } from "../state/published-checkpoint.js";
+import { Ema, emaName } from "./ema.js";
+import { WarmupCosine } from "./lr-schedule.js";
+import { createLoss, createNetwork, createNetworks, startFrom } from "./model.js";
+import { parameterGroups } from "./parameter-groups.js";
+import type { RunOptions, RunResult } from "./run-options.js";
+import { Replicas } from "./thread-replicas.js";
+import { Trainer, type TrainingOptimizer } from "./trainer.js";
+import { Validation } from "./validation.js";
+
+/**
+ * Trains by a recipe, in one process.
+ * @param world the processes that share the work; the first of them alone writes to the folder of the run
+ */
+export async function trainProcess(
+  { recipe, output, resume = false, allowChanges = false, signal, onProgress, onMessage: say = () => {} }: RunOptions,
+  world: World | null,
+): Promise<RunResult> {
+  const checkpoints = join(output, "checkpoints");
+  const first = world === null || world.rank === 0;
+  const onMessage = first ? say : () => {};
+  /** Says what must not get lost, whoever says it. */
+  const warn = first ? say : (message: string) => say(`rank ${world.rank}: ${message}`);
+  const newest = await newestCheckpoint(checkpoints, world);
+  if (newest && !resume)
+    throw new InvalidInputError(
+      `${output}: holds a run at step ${newest.step}; continue it with --resume, or name another --output`,
+    );
+  if (resume && !newest) onMessage(`${output}: no checkpoint yet, starting at step 0`);
+  mkdirSync(output, { recursive: true });
+  if (recipe.trainer.threads > 0) setNumThreads(recipe.trainer.threads);
+
+  const { trainer: settings } = recipe;
+  const device = settings.device;
+  onMessage("opening the data");
+  await world?.agree("the recipe", JSON.stringify(recipeToJson(recipe)));
+  const source = await firstRankFirst(world, () => openSource(recipe, world, { signal, onMessage, warn }));
+  let replicas: Replicas | null = null;
+  let validation: Validation | null = null;
+  let samples: RunSamples | null = null;
+  const { keepLast, keepEveryNSteps } = settings;
+  const writer = new CheckpointWriter(checkpoints, { keepLast, keepEveryNSteps });
+  try {
+    await world?.agree("the data", source.identity ?? "");
+    if (first) noteData(join(output, "data.json"), source, { step: newest?.step ?? 0, allowChanges, onMessage });
+    validation = await firstRankFirst(world, () => openValidation(recipe, source, world, { signal, onMessage }));
+    manualSeed(mixSeed(recipe.seed, 0)); // initial weights
+    const { network, preconditioning } = createNetworks(recipe);
+    const { from, average, continue: goOn } = recipe.initialization;
+    if (from !== undefined && !newest) startFrom(from, network, preconditioning, average);
+    network.to({ device });
+    preconditioning.to({ device });
+    const emas = createAverages(recipe, network);
+    const ema = [...emas.values()][recipe.ema.defaultIndex]!;
+    const loss = createLoss(
+      recipe,
+      source.constants?.uncondEmbedding ?? zeros([1, network.config.labelDim], { device }),
+    );
+    const optimizer = createOptimizer(recipe, network, preconditioning);
+    const { totalSteps = settings.maxSteps, ...warmupCosine } = recipe.lrScheduler;
+
+    replicas =
+      settings.replicas > 1 ? new Replicas(recipe, settings.replicas, { network, preconditioning, loss }) : null;
+    samples = first
+      ? openRunSamples({
+          recipe,
+          source,
+          network: ema.module,
+          preconditioning,
+          output,
+          events: () => events,
+          signal,
+        })
+      : null;
+    const selfConditioning = network.config.useSelfConditioning && recipe.loss.selfCondRate > 0;
+    let log: MetricsLog | null = null;
+    let events: EventWriter | null = null;
+    const trainer = new Trainer(
+      {
+        network,
+        preconditioning,
+        ema,
+        emas,
+        scaler:
+          settings.precision === "16-mixed"
+            ? new GradScaler({ initScale: settings.lossScale.init, growthInterval: settings.lossScale.growthInterval })
+            : null,
+        loss,
+        optimizer,
+        schedule: new WarmupCosine(optimizer, { ...warmupCosine, totalSteps }),
+        source,
+        replicas,
+        world,
+      },
+      {
+        seed: recipe.seed,
+        maxSteps: settings.maxSteps,
+        batchSize: settings.batchSize,
+        precision: settings.precision,
+        turns: planOf(settings).accumulateGradBatches,
+        zeroNonFiniteGradients: settings.zeroNonFiniteGradients,
+        averageSkippedSteps: recipe.ema.updateOnSkippedSteps,
+        gradientClip: settings.gradientClipVal,
+        maxSkippedInARow: settings.maxSkippedInARow,
+        logEvery: settings.logEveryNSteps,
+        checkpointEvery: settings.checkpointEveryNSteps,
+        validateEvery: recipe.validation.everyNSteps,
+        sampleEvery: samples === null ? 0 : recipe.samples.everyNSteps,
+        sampleOffset: recipe.samples.offset,
+        work: {
+          flopsPerImage: (textTokens) => trainingFlops(network.config, textTokens, selfConditioning),
+          peakFlops: peakFlops(recipe, world),
+        },
+      },
+      {
+        onLog: ({ step, ...figures }) => {
+          log?.write({ step, ...figures });
+          events?.scalars(step, figures);
+        },
+        onProgress: (progress) => {
+          writer.check();
+          onProgress?.(progress);
+        },
+        onWarning: (step, message) => {
+          warn(message);
+          log?.write({ step, warning: message });
+        },
+        onCheckpoint: () =>
+          first ? writer.save(withOrigin(trainer.checkpoint(recipeToJson(recipe)), recipe)) : undefined,
+        onSamples: (step) => samples?.draw(step) ?? Promise.resolve(),
+        onValidate: async (step) => {
+          const networks = { network, average: ema.module, preconditioning };
+          const figures = await validation!.measure(networks, world ? undefined : signal);
+          log?.write({ step, ...figures });
+          events?.scalars(step, figures);
+        },
+      },
+    );
+    if (newest) {
+      scope(() => {
+        const stored = loadTrainingCheckpoint(newest.path);
+        if (!allowChanges)
+          refuseRecipeChanges(newest.path, recipeChanges(withDefaults(stored.state.recipe), recipeToJson(recipe)));
+        trainer.restore(stored);
+      });
+      onMessage(`resumed at step ${trainer.step} from ${newest.path}`);
+    } else if (from !== undefined && goOn) {
+      using published = PublishedCheckpoint.open(from);
+      for (const difference of continuePublished(published, trainer, recipe)) onMessage(difference);
+      onMessage(`continues at step ${trainer.step} from ${from}`);
+    }
+    await world?.share({ network, preconditioning });
+    if (first) {
+      writeFileAtomic(join(output, "recipe.yaml"), recipeToYaml(recipe), { overwrite: true });
+      log = new MetricsLog(join(output, "log.jsonl"), trainer.step);
+    }
+    if (first && recipe.logger.tensorboard)
+      events = new EventWriter({
+        folder: join(output, "tensorboard"),
+        firstStep: trainer.step === 0 ? 0 : trainer.step + 1,
+      });
+    const parameters = [...network.parameters()].reduce((sum, parameter) => sum + parameter.numel, 0);
+    onMessage(
+      `network ${(parameters / 1e6).toFixed(2)}M parameters, ${settings.maxSteps} steps of ${settings.batchSize}, ${settings.precision}, ${device}${world ? ` × ${world.worldSize}` : ""}`,
+    );
+    let finished: boolean;
+    try {
+      finished = await trainer.run(signal);
+      await writer.settled();
+    } finally {
+      log?.close();
+      events?.close();
+    }
+    const exported =
+      first && finished && source.constants
+        ? exportRelease({ recipe, output: join(output, "export"), trainer, constants: source.constants })
+        : null;
+    // Whoever has started the processes may end all of them some time after the first has gone; so none goes before rank 0 has stored all.
+    await world?.meet();
+    return { finished, step: trainer.step, checkpoint: listCheckpoints(checkpoints).at(-1)?.path ?? null, exported };
+  } finally {
+    await writer.close();
+    samples?.dispose();
+    await replicas?.close();
+    await validation?.close();
+    await source.close();
+  }
+}
+
+/** The newest checkpoint of a run, the same for all processes. */
+async function newestCheckpoint(
+  folder: string,
+  world: World | null,
+): Promise<{ step: number; path: string } | undefined> {
+  const found = listCheckpoints(folder);
+  if (world === null) return found.at(-1);
+  const newest = found.at(-1)?.step ?? -1;
+  const [step] = await world.sum([world.rank === 0 ? newest : 0]);
+  if (step === -1) return undefined;
+  const same = found.find((checkpoint) => checkpoint.step === step);
+  if (same !== undefined) return same;
+  throw new MiroError(
+    `${folder}: rank 0 sees a checkpoint of step ${step}, rank ${world.rank} does not; the folder of the run must be one that all machines share`,
+  );
+}
+
+/** What the first process makes, the others find. */
+function firstRankFirst<T>(world: World | null, body: () => Promise<T>): Promise<T> {
+  return world === null ? body() : world.firstRankFirst(body);
+}
+
+/** `data.json`: which data the run was made from, from which step on. */
+interface DataNote {
+  since: { step: number; identity: string }[];
+  /** Samples of each of the newest data's shards. */
+  shards?: Record<string, number>;
+}
+
+/**
+ * Keeps which data the run is made from.
+ * @throws InvalidInputError when a run would go on with other data and that is not allowed; else the difference is a message and kept
+ */
+function noteData(
+  path: string,
+  { identity, shards = {} }: BatchSource,
+  { step, allowChanges, onMessage }: { step: number; allowChanges: boolean; onMessage: (message: string) => void },
+): void {
+  const earlier: DataNote = existsSync(path) && step > 0 ? (readJson(path) as DataNote) : { since: [] };
+  if (identity === undefined || earlier.since.at(-1)?.identity === identity) return;
+  if (earlier.since.length > 0) {
+    const missing = Object.keys(earlier.shards ?? {}).filter((name) => !Object.hasOwn(shards, name));
+    const what =
+      missing.length > 0
+        ? `${missing.length} of the run's ${Object.keys(earlier.shards!).length} shards are missing: ${missing.slice(0, 5).join(", ")}${missing.length > 5 ? ", …" : ""}`
+        : "the data are not those of the run so far";
+    const then = `from step ${step} on it would see other samples than it would have seen`;
+    if (!allowChanges)
+      throw new InvalidInputError(
+        `${what}; ${then}. Put the data back, or insist with --allow-changes; the checkpoints are as they were`,
+      );
+    onMessage(`${what}; ${then}`);
+  }
+  const note: DataNote = { since: [...earlier.since, { step, identity }], shards };
+  writeFileAtomic(path, `${JSON.stringify(note, null, 2)}\n`, { overwrite: true });
+}
+
+/** What the machine can do at the recipe's precision, as it says itself or as it is measured. */
+function peakFlops({ logger, trainer }: Recipe, world: World | null): number {
+  if (logger.peakTflops !== undefined) return logger.peakTflops * 1e12;
+  const dtype = ({ "32-true": "float32", "bf16-mixed": "bfloat16", "16-mixed": "float16" } as const)[trainer.precision];
+  // Replicas and processes compute beside each other, each with as many threads.
+  return trainer.replicas * (world?.worldSize ?? 1) * measurePeakFlops({ device: trainer.device, dtype });
+}
+
+/** Calls a function at most every five seconds, and first after five. */
+function sparsely(say: (message: string) => void): (message: string) => void {
+  let last = performance.now();
+  return (message) => {
+    if (performance.now() - last < 5000) return;
+    last = performance.now();
+    say(message);
+  };
+}
+
+/** Adds what is known beside of the run. */
+function withOrigin(checkpoint: TrainingCheckpoint, { trainer }: Recipe): TrainingCheckpoint {
+  const { state } = checkpoint;
+  const origin = {
+    globalBatch: trainer.batchSize,
+    samplesSeen: state.step * trainer.batchSize,
+    processes: planOf(trainer).worldSize,
+    code: { miro: version(), torch: buildInfo().torchVersion },
+  };
+  return { ...checkpoint, state: { ...state, origin } };
+}
+
+/** The data, of which a process gets its rows of each batch. */
+async function openSource(
+  recipe: Recipe,
+  world: World | null,
+  {
+    signal,
+    onMessage,
+    warn,
+  }: {
+    signal?: AbortSignal | undefined;
+    onMessage: (message: string) => void;
+    warn: (message: string) => void;
+  },
+): Promise<BatchSource> {
+  const { data, network } = recipe;
+  const { batchSize, device } = recipe.trainer;
+  const rows = world?.rowsOf(batchSize);
+  if (data.kind === "emoji") {
+    for (const [name, folder] of [
+      ["data.autoencoder", data.autoencoder],
+      ["data.text_encoder", data.textEncoder],
+    ] as const)
+      if (!existsSync(folder))
+        throw new MiroError(`${name}: ${folder} is not there; train it first or name another folder`);
+    const sigmaData = recipe.preconditioning.sigma_data as number;
+    const { EmojiBatches } = await import("../batches/emoji-batches.js");
+    const makesScenes = world === null || world.rank === 0;
+    return EmojiBatches.open({ data, seed: recipe.seed, batchSize, rows, device, sigmaData, signal, makesScenes });
+  }
+  const config = parseRinConfig(network);
+  if (data.kind === "shards") {
+    const sigmaData = recipe.preconditioning.sigma_data as number;
+    const { ShardBatches } = await import("../batches/shard-batches.js");
+    const say = sparsely(onMessage);
+    const onProgress = (what: string, done: number, all: number) => say(`${what}: ${done} of ${all} shards`);
+    return ShardBatches.open({
+      data,
+      network: config,
+      seed: recipe.seed,
+      batchSize,
+      rows,
+      device,
+      sigmaData,
+      signal,
+      onMessage: warn,
+      onProgress,
+    });
+  }
+  return new RandomBatches({
+    seed: recipe.seed,
+    batchSize,
+    rows,
+    channels: config.numInputChannels,
+    size: config.dataSize,
+    textLength: data.textLen,
+    textWidth: config.labelDim,
+    rewardKeys: config.coherenceKeys,
+  });
+}
+
+/** A stored recipe with the settings that have come since, at their defaults; as it is where it is no longer a valid one. */
+function withDefaults(stored: unknown): unknown {
+  try {
+    return recipeToJson(parseRecipe(stored));
+  } catch {
+    return stored;
+  }
+}
+
+/** The averages by their published names, on the device of the network. */
+function createAverages(recipe: Recipe, network: Rin): Map<string, Ema<Rin>> {
+  const { decay, warmup, everyNSteps } = recipe.ema;
+  return new Map(
+    [decay].flat().map((decay, i) => {
+      const copy = nn.init.skipped(() => createNetwork(recipe)).to({ device: recipe.trainer.device });
+      return [emaName(decay, i), new Ema(network, copy, { decay, warmup, everyNSteps })];
+    }),
+  );
+}
+
+/** The validation of a recipe, or null where there is none. Its latents are normalised as those of the training data. */
+async function openValidation(
+  recipe: Recipe,
+  training: BatchSource,
+  world: World | null,
+  { signal, onMessage }: { signal?: AbortSignal | undefined; onMessage: (message: string) => void },
+): Promise<Validation | null> {
+  const { data, validation, trainer, seed } = recipe;
+  if (validation.everyNSteps === 0 || validation.root === undefined || data.kind !== "shards") return null;
+  const { ShardBatches } = await import("../batches/shard-batches.js");
+  const batchSize = validation.batchSize ?? planOf(trainer).deviceBatchSize;
+  const config = parseRinConfig(recipe.network);
+  const { uncondEmbedding: _u, textEncoder: _t, autoencoder: _a, weights: _w, ...read } = data;
+  const source = await ShardBatches.open({
+    data: {
+      ...read,
+      root: validation.root,
+      syntheticEmbeddingProb: 0,
+      binCoherence: false,
+      sampler: "sequential",
+      minImageSize: 0,
+      clipFilterThreshold: 0,
+      aestheticThreshold: 0,
+    },
+    network: config,
+    seed,
+    batchSize,
+    device: trainer.device,
+    sigmaData: recipe.preconditioning.sigma_data as number,
+    normalization: (training as ShardSource).normalization,
+    signal,
+    onMessage,
+  });
+  const batches = Math.min(validation.batches, Math.floor(source.set.length / batchSize));
+  return new Validation({ recipe, source, batches, batchSize, world });
+}
+
+function createOptimizer(recipe: Recipe, network: Rin, preconditioning: FlowPrecond): TrainingOptimizer {
+  const { name, excludeLnAndBiasesFromWeightDecay, ...settings } = recipe.optimizer;
+  const groups = parameterGroups(network, preconditioning, settings.weightDecay, excludeLnAndBiasesFromWeightDecay);
+  return name === "lamb" ? new Lamb(groups, { ...settings, decouple: false }) : new AdamW(groups, settings);
+}

@@ -1,0 +1,424 @@
+/**
+ * The training loop.
+ *
+ * One step: a batch → loss (two passes, the first without gradient) → backward → clip by global norm → skip if anything is not
+ * finite → optimiser → EMA. Everything random in step k is drawn from generators seeded by (seed, k), and the batch is a function
+ * of (seed, k) too, so a run that is resumed at any step computes bit for bit what the undisturbed run computes.
+ *
+ * Several processes each compute their rows of the batch and average the gradients; from there on all of them do the same. What they decide by
+ * (the loss, a wish to stop) is summed over them first.
+ */
+import { setImmediate as nextTurn } from "node:timers/promises";
+import { aten, clipGradNorm_, type GradScaler, noGrad, type OptimizerState, scope, type Tensor } from "@miro-t2i/torch";
+import { MiroError } from "../../errors.js";
+import type { Rin } from "../../networks/rin.js";
+import type { BatchSource } from "../batches/batches.js";
+import type { LogRecord, Progress } from "../logging/logging.js";
+import { groupGradientNorms, learningRates, Meter, memoryFigures, type StepReport } from "../logging/meter.js";
+import { findNonFinite, nonFiniteGradients } from "../logging/non-finite.js";
+import type { World } from "../process-group/process-group.js";
+import type { NamedTensors, TrainingCheckpoint } from "../state/checkpoint.js";
+import { partsOf, type Rows, rowsOf } from "./batch-slices.js";
+import type { Ema } from "./ema.js";
+import {
+  accumulateInTurns,
+  combineTerms,
+  lossOf,
+  type Model,
+  type PrecisionName,
+  type StepTerms,
+} from "./gradients.js";
+import type { WarmupCosine } from "./lr-schedule.js";
+import type { Replicas } from "./thread-replicas.js";
+
+/** What the loop needs of an optimiser. */
+export interface TrainingOptimizer {
+  paramGroups: { params: Tensor[]; lr: number }[];
+  step(): void;
+  zeroGrad(): void;
+  stateDict(): OptimizerState;
+  loadStateDict(state: OptimizerState): void;
+}
+
+export interface TrainerParts extends Model {
+  /** The average that draws samples and is released. */
+  ema: Ema<Rin>;
+  /** All averages by their published names, `ema` among them; by default it alone. */
+  emas?: ReadonlyMap<string, Ema<Rin>>;
+  /** With `16-mixed`. */
+  scaler?: GradScaler | null;
+  optimizer: TrainingOptimizer;
+  schedule: WarmupCosine;
+  source: BatchSource;
+  /** Threads that compute some rows of each batch; absent: this thread computes all. */
+  replicas?: Replicas | null;
+  /** The processes that share each batch; absent: this one computes all of it. Its source gives this process's rows only. */
+  world?: World | null;
+}
+
+export interface TrainerOptions {
+  seed: number;
+  maxSteps: number;
+  batchSize: number;
+  precision: PrecisionName;
+  /** Turns in which each replica computes its rows; the gradient is that of the whole batch. */
+  turns?: number;
+  /** Gradients that are not finite become 0 and the step is made. */
+  zeroNonFiniteGradients?: boolean;
+  /** Steps that are skipped move the averages too. */
+  averageSkippedSteps?: boolean;
+  /** Largest global gradient norm. */
+  gradientClip: number;
+  logEvery: number;
+  checkpointEvery: number;
+  /** 0: never. */
+  sampleEvery: number;
+  /** How many steps after a multiple of `sampleEvery`; 0 by default. */
+  sampleOffset?: number;
+  /** Steps between two validations; 0 or absent: never. */
+  validateEvery?: number;
+  /** Stop after this many consecutive steps whose loss or gradients were not finite. */
+  maxSkippedInARow?: number;
+  /** What the log's use of the machine is reckoned from. */
+  work?: {
+    /** Floating-point operations of one sample with so many text tokens. */
+    flopsPerImage: (textTokens: number) => number;
+    /** Operations a second that the machine can do. */
+    peakFlops: number | null;
+  };
+}
+
+/** What happens around the steps; all optional. */
+export interface TrainerHooks {
+  onLog?(record: LogRecord): void;
+  onProgress?(progress: Progress): void;
+  /** Asked to store `trainer.checkpoint()`; the tensors may change as soon as it has resolved. */
+  onCheckpoint?(): void | Promise<void>;
+  onSamples?(step: number): Promise<void>;
+  onValidate?(step: number): Promise<void>;
+  /** Something went wrong that the run survives. */
+  onWarning?(step: number, message: string): void;
+}
+
+export class Trainer {
+  /** Optimiser steps done, skipped ones included. */
+  step = 0;
+  skippedSteps = 0;
+  /** Seconds of training, all sittings together. */
+  seconds = 0;
+  private badInARow = 0;
+  /** Of the last batch, padding included. */
+  private textTokens = 0;
+  /** Any of several processes has been asked to stop. */
+  private stopAgreed = false;
+
+  constructor(
+    readonly parts: TrainerParts,
+    readonly options: TrainerOptions,
+    private readonly hooks: TrainerHooks = {},
+  ) {}
+
+  /**
+   * Trains until `maxSteps` or until the signal is aborted, then stores a checkpoint. Of several processes, all stop after the same step.
+   * @returns whether all steps were done
+   */
+  async run(signal?: AbortSignal): Promise<boolean> {
+    const { options, hooks, parts } = this;
+    const meter = new Meter(options.work?.peakFlops ?? null);
+    let stored = this.step;
+    const stop = () => (parts.world ? this.stopAgreed : signal?.aborted === true);
+    // What several processes do together, none of them may leave.
+    const alone = parts.world ? undefined : signal;
+    if (this.step < options.maxSteps) await this.settleReduction();
+    while (this.step < options.maxSteps && !stop()) {
+      const waitingSince = performance.now();
+      try {
+        await parts.source.ready(this.step, alone);
+        await nextTurn(); // signals and worker messages are heard between steps
+      } catch (error) {
+        if (alone?.aborted) break;
+        throw error;
+      }
+      const startedAt = performance.now();
+      const report = await this.update(signal);
+      const now = performance.now();
+      this.seconds += (now - waitingSince) / 1000;
+      meter.add(report, {
+        waitMs: startedAt - waitingSince,
+        totalMs: now - waitingSince,
+        images: options.batchSize,
+        flops: options.work && options.batchSize * options.work.flopsPerImage(this.textTokens),
+      });
+
+      hooks.onProgress?.({
+        step: this.step,
+        totalSteps: options.maxSteps,
+        loss: meter.smoothLoss,
+        imagesPerSecond: meter.stepsPerSecond * options.batchSize,
+        secondsLeft: (options.maxSteps - this.step) / meter.stepsPerSecond,
+      });
+      if (this.step % options.logEvery === 0) {
+        hooks.onLog?.({
+          step: this.step,
+          images: this.step * options.batchSize,
+          ...meter.flush(),
+          ...learningRates(parts.optimizer),
+          "train/skipped_steps": this.skippedSteps,
+          ...memoryFigures(parts.network.latents.device),
+          ...parts.world?.communicationFigures(),
+          seconds: round(this.seconds),
+        });
+      }
+      if (this.step % options.checkpointEvery === 0) {
+        await hooks.onCheckpoint?.();
+        stored = this.step;
+      }
+      if (options.validateEvery && this.step % options.validateEvery === 0) {
+        try {
+          await hooks.onValidate?.(this.step);
+        } catch (error) {
+          if (alone?.aborted) break;
+          throw error;
+        }
+      }
+      if (
+        options.sampleEvery > 0 &&
+        this.step % options.sampleEvery === (options.sampleOffset ?? 0) % options.sampleEvery
+      )
+        await this.drawSamples(signal);
+    }
+    if (stored !== this.step) await hooks.onCheckpoint?.();
+    return this.step >= options.maxSteps;
+  }
+
+  /** A sheet that cannot be drawn is no reason to lose a run. */
+  private async drawSamples(signal?: AbortSignal): Promise<void> {
+    try {
+      await this.hooks.onSamples?.(this.step);
+    } catch (error) {
+      if (!signal?.aborted)
+        this.hooks.onWarning?.(this.step, `step ${this.step}: no samples: ${(error as Error).message}`);
+    }
+  }
+
+  /**
+   * Has the reducer put its buckets in the order in which gradients come, which it learns from one backward pass: sums of three or more
+   * processes depend on the buckets, and a resumed run must begin with those that the undisturbed run has by then.
+   */
+  private async settleReduction(): Promise<void> {
+    const { source, world, optimizer } = this.parts;
+    if (!world) return;
+    const { seed, precision, turns = 1 } = this.options;
+    await source.ready(this.step); // sources can go back to a batch that has been taken
+    scope(() => {
+      const own = this.rows();
+      const rows = partsOf(own, turns)[0]!;
+      const part = { start: 0, count: rows.count, batchSize: own.count };
+      const batch = rowsOf(source.batch(this.step), part);
+      accumulateInTurns(this.parts, batch, {
+        seed,
+        k: this.step + 1,
+        rows,
+        precision,
+        turns: 1,
+        reducer: world.reducer,
+      });
+      optimizer.zeroGrad();
+    });
+  }
+
+  /** The rows of each batch that this process computes. */
+  private rows(): Rows {
+    const { batchSize } = this.options;
+    return this.parts.world?.rowsOf(batchSize) ?? { start: 0, count: batchSize, batchSize };
+  }
+
+  /** One optimiser step. */
+  private async update(signal?: AbortSignal): Promise<StepReport> {
+    const { optimizer, schedule, scaler } = this.parts;
+    const { logEvery, gradientClip, zeroNonFiniteGradients = false, averageSkippedSteps } = this.options;
+    const k = this.step + 1;
+    const terms = await this.agreed(await this.gradients(k), signal?.aborted === true);
+    const overflow = scope(() => scaler?.unscale(this.trainable()) === false);
+    const groupNorms =
+      k % logEvery === 0 || zeroNonFiniteGradients ? groupGradientNorms(optimizer.paramGroups) : undefined;
+    const clip = () => scope(() => clipGradNorm_(this.trainable(), gradientClip).item());
+    let gradNorm = zeroNonFiniteGradients ? Math.hypot(...groupNorms!) : clip();
+    // All gradients and the loss are looked at through these two numbers.
+    const finite = !overflow && Number.isFinite(terms.loss) && Number.isFinite(gradNorm);
+    const made = finite || (zeroNonFiniteGradients && !overflow);
+    if (finite) this.badInARow = 0;
+    else await this.report(k, { loss: terms.loss, gradNorm, overflow, made });
+    if (zeroNonFiniteGradients) {
+      if (!finite) this.zeroBadGradients();
+      gradNorm = clip();
+    }
+    scope(() => {
+      if (made) {
+        schedule.apply(k);
+        optimizer.step();
+      }
+      scaler?.update();
+      if (made || averageSkippedSteps) for (const ema of this.emas().values()) ema.update();
+      optimizer.zeroGrad();
+    });
+    this.step = k;
+    return { ...terms, gradNorm, ...(groupNorms && { groupNorms }) };
+  }
+
+  /** Leaves the gradients of the batch's mean loss in the parameters. */
+  private async gradients(k: number): Promise<StepTerms> {
+    const { source, replicas, world } = this.parts;
+    const { seed, precision, turns = 1 } = this.options;
+    const lossScale = this.parts.scaler?.scale;
+    const rows = replicas?.ownRows ?? this.rows();
+    const reducer = world?.reducer;
+    const terms = scope(() => {
+      const batch = source.batch(this.step);
+      this.textTokens = batch.textEmbeddings.size(1);
+      replicas?.start(k, batch, lossScale);
+      const own = replicas ? rowsOf(batch, rows) : batch;
+      return accumulateInTurns(this.parts, own, { seed, k, rows, precision, lossScale, turns, reducer });
+    });
+    return combineTerms([{ terms, rows }, ...((await replicas?.collect()) ?? [])]);
+  }
+
+  /** The terms of the whole batch, from this process's share of them; and whether any process has been asked to stop. */
+  private async agreed(terms: StepTerms, stop: boolean): Promise<StepTerms> {
+    const { world } = this.parts;
+    if (!world) return terms;
+    const [loss, rawLoss, logvar, stops] = await world.sum([
+      terms.loss,
+      terms.rawLoss,
+      terms.logvar ?? 0,
+      Number(stop),
+    ]);
+    this.stopAgreed = stops! > 0;
+    return { loss: loss!, rawLoss: rawLoss!, ...(terms.logvar !== undefined && { logvar: logvar! }) };
+  }
+
+  private trainable(): Tensor[] {
+    return this.parts.optimizer.paramGroups.flatMap((group) => group.params);
+  }
+
+  emas(): ReadonlyMap<string, Ema<Rin>> {
+    return this.parts.emas ?? new Map([[DEFAULT_EMA, this.parts.ema]]);
+  }
+
+  private zeroBadGradients(): void {
+    noGrad(() => {
+      for (const { grad } of this.trainable()) if (grad !== null) aten.nan_to_num_(grad, 0, 0, 0);
+    });
+  }
+
+  /** Says what is wrong with a step, and ends a run in which nothing has been right for a while. */
+  private async report(
+    k: number,
+    { loss, gradNorm, overflow, made }: { loss: number; gradNorm: number; overflow: boolean; made: boolean },
+  ): Promise<void> {
+    if (!made) this.skippedSteps++;
+    // While the search for a scale goes on, overflows are part of it.
+    if (overflow && Number.isFinite(loss) && this.parts.scaler!.scale > 1) {
+      this.hooks.onWarning?.(
+        k,
+        `step ${k}: overflow at the loss scale ${this.parts.scaler!.scale}; the step was skipped`,
+      );
+      return;
+    }
+    this.badInARow++;
+    const what = `step ${k}: loss ${loss}, gradient norm ${gradNorm}; ${await this.culprit(k)}; the step was ${made ? "made with zeros in place of such gradients" : "skipped"}`;
+    if (this.badInARow >= (this.options.maxSkippedInARow ?? 5))
+      throw new MiroError(
+        `${what}, ${this.badInARow} in a row: lower optimizer.lr, or resume from an earlier checkpoint`,
+      );
+    this.hooks.onWarning?.(k, what);
+  }
+
+  /** The first tensor of step k that is not finite, in words. The step's gradients must still be there. */
+  private async culprit(k: number): Promise<string> {
+    const { source, replicas } = this.parts;
+    const { seed, precision, turns = 1 } = this.options;
+    await source.ready(this.step); // sources can go back to a batch that has been taken
+    return scope(() => {
+      const batch = source.batch(this.step);
+      const own = this.rows();
+      const forward = () => {
+        for (const rows of (replicas?.rows ?? [own]).flatMap((some) => partsOf(some, turns))) {
+          const part = { ...rows, start: rows.start - own.start };
+          scope(() => void lossOf(this.parts, rowsOf(batch, part), { seed, k, rows, precision }));
+        }
+      };
+      const [gradient, ...others] = nonFiniteGradients(this.parts, forward);
+      const where = findNonFinite({ model: this.parts, batch, forward });
+      const more = others.length > 0 ? ` and of ${others.length} others` : "";
+      const gradients = gradient === undefined ? "" : `the gradient of ${gradient}${more} is not finite`;
+      if (where !== null) return `first ${where}${gradients && `; ${gradients}`}`;
+      return gradients || "no single tensor is to blame: the norm overflowed";
+    });
+  }
+
+  /** Everything that decides the rest of the run; the tensors are the live ones, not copies. */
+  checkpoint(recipe: unknown): TrainingCheckpoint {
+    const { network, preconditioning, optimizer, scaler } = this.parts;
+    const { step, tensors } = optimizer.stateDict();
+    const averages = [...this.emas()].map(
+      ([name, { module }]) => [name, Object.fromEntries(module.stateDict())] as const,
+    );
+    return {
+      state: {
+        format: 1,
+        step: this.step,
+        emaUpdates: [...this.emas().values()][0]!.updates,
+        skippedSteps: this.skippedSteps,
+        seconds: this.seconds,
+        optimizerStep: step,
+        ...(scaler ? { scaler: scaler.stateDict() } : {}),
+        recipe,
+      },
+      network: Object.fromEntries([...network.stateDict("network"), ...preconditioning.stateDict("preconditioning")]),
+      emas: Object.fromEntries(averages),
+      optimizer: tensors,
+    };
+  }
+
+  /** Continues from a checkpoint; copies its tensors. */
+  restore(checkpoint: TrainingCheckpoint): void {
+    const { network, preconditioning, optimizer, scaler } = this.parts;
+    const { state } = checkpoint;
+    noGrad(() => {
+      network.loadStateDict(withoutPrefix("network.", checkpoint.network));
+      preconditioning.loadStateDict(withoutPrefix("preconditioning.", checkpoint.network));
+      for (const [name, ema] of this.emas()) {
+        const average = checkpoint.emas[name];
+        if (average === undefined)
+          throw new MiroError(
+            `the checkpoint has no average ${name}, only ${Object.keys(checkpoint.emas).join(", ")}; ema.decay is not that of the run`,
+          );
+        ema.module.loadStateDict(average);
+        ema.updates = state.emaUpdates;
+      }
+      // Learning rates and the like are the recipe's: a changed recipe counts.
+      optimizer.loadStateDict({
+        step: state.optimizerStep,
+        tensors: checkpoint.optimizer,
+        groups: optimizer.stateDict().groups,
+      });
+    });
+    if (state.scaler) scaler?.loadStateDict(state.scaler);
+    this.step = state.step;
+    this.skippedSteps = state.skippedSteps;
+    this.seconds = state.seconds;
+  }
+}
+
+/** Name of the first average. */
+const DEFAULT_EMA = "ema_network";
+
+function withoutPrefix(prefix: string, tensors: NamedTensors): NamedTensors {
+  const own = Object.entries(tensors).filter(([name]) => name.startsWith(prefix));
+  return Object.fromEntries(own.map(([name, tensor]) => [name.slice(prefix.length), tensor]));
+}
+
+function round(value: number): number {
+  return Math.round(value * 10) / 10;
+}

@@ -1,0 +1,106 @@
+/**
+ * The loss on samples that are not trained with, of the network and of its average.
+ *
+ * As upstream measures it: the training loss without any dropping, every reward at 1, the same noise, times and latents at each validation.
+ * Different from it: latents are drawn from fixed seeds, too, and the two networks see the very same inputs, so that the two losses, and those
+ * of different steps, can be compared.
+ */
+import { Generator, noGrad, ones, scope, type Tensor, zeros } from "@miro-t2i/torch";
+import { drawFrom, type FlowMatchingLoss } from "../../flow/loss.js";
+import type { FlowPrecond } from "../../networks/precond.js";
+import type { Rin } from "../../networks/rin.js";
+import { type BatchSource, mixSeed } from "../batches/batches.js";
+import type { World } from "../process-group/process-group.js";
+import type { Recipe } from "../recipes/recipe.js";
+import { inPrecision } from "./gradients.js";
+import { createLoss } from "./model.js";
+
+/** What {@link Validation} needs. */
+export interface ValidationOptions {
+  recipe: Recipe;
+  /** Batches of the validation data, the same ones whenever they are asked for. */
+  source: BatchSource;
+  /** How many of its batches are looked at. */
+  batches: number;
+  batchSize: number;
+  /** The processes that divide the batches among them. */
+  world?: World | null;
+}
+
+export class Validation {
+  private readonly loss: FlowMatchingLoss;
+  private readonly none: Tensor;
+
+  constructor(private readonly options: ValidationOptions) {
+    const { recipe } = options;
+    this.none = zeros([1, recipe.network.label_dim as number]).keep();
+    const loss = { ...recipe.loss, condDropRate: 0, textDropRate: 0, rewardDropRate: 0 };
+    this.loss = createLoss({ ...recipe, loss }, this.none);
+  }
+
+  /**
+   * Figures by upstream's names: `val/loss`, `val/raw_loss`, `val/loss_gradnorm_reweighted`, `val/logvar`, and the same with `_ema` for the
+   * average.
+   */
+  async measure(
+    { network, average, preconditioning }: { network: Rin; average: Rin; preconditioning: FlowPrecond },
+    signal?: AbortSignal,
+  ): Promise<Record<string, number>> {
+    const { source, batches, world } = this.options;
+    const names = [
+      "loss",
+      "raw_loss",
+      ...(this.loss.doGradnormReweighting ? ["loss_gradnorm_reweighted", "logvar"] : []),
+    ];
+    const sums = Object.fromEntries(["", "_ema"].flatMap((suffix) => names.map((name) => [`val/${name}${suffix}`, 0])));
+    network.eval();
+    preconditioning.eval();
+    try {
+      for (let i = world?.rank ?? 0; i < batches; i += world?.worldSize ?? 1) {
+        await source.ready(i, signal);
+        for (const [name, value] of Object.entries(this.terms({ "": network, _ema: average }, preconditioning, i)))
+          sums[name]! += value / batches;
+      }
+    } finally {
+      network.train();
+      preconditioning.train();
+    }
+    if (!world) return sums;
+    const totals = await world.sum(Object.values(sums));
+    return Object.fromEntries(Object.keys(sums).map((name, i) => [name, totals[i]!]));
+  }
+
+  /** The losses of the networks, by the suffix of their names, on one batch. */
+  private terms(networks: Record<string, Rin>, preconditioning: FlowPrecond, i: number): Record<string, number> {
+    const { source, recipe, batchSize } = this.options;
+    return noGrad(() =>
+      scope(() => {
+        const batch = source.batch(i);
+        const figures: Record<string, number> = {};
+        for (const [suffix, network] of Object.entries(networks)) {
+          const { device } = network.latents;
+          const keys = network.config.coherenceKeys;
+          const rewards = Object.fromEntries(keys.map((key) => [key, ones([batchSize], { device })]));
+          const draw = drawFrom(new Generator().manualSeed(mixSeed(recipe.seed, 5, i)));
+          const precision = inPrecision(recipe.trainer.precision, device);
+          const terms = scope(() =>
+            this.loss.call(preconditioning, network, { ...batch, rewards }, { draw, precision }),
+          );
+          const add = (name: string, value: Tensor | undefined) => {
+            if (value !== undefined) figures[`val/${name}${suffix}`] = value.item();
+          };
+          add("loss", terms.loss);
+          add("raw_loss", terms.rawLoss);
+          add("loss_gradnorm_reweighted", terms.reweightedLoss);
+          add("logvar", terms.logvar);
+        }
+        return figures;
+      }),
+    );
+  }
+
+  async close(): Promise<void> {
+    this.none.dispose();
+    await this.options.source.close();
+  }
+}

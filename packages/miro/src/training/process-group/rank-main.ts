@@ -1,0 +1,46 @@
+/** A rank that ranks.ts has started: trains as it is told, and tells how it goes. Without its parent it ends. */
+import { MiroError } from "../../errors.js";
+import { trainProcess } from "../loop/train-process.js";
+import { parseRecipe } from "../recipes/recipe.js";
+import { isLostRank, World } from "./process-group.js";
+import type { FromRank, ToRank } from "./rank-messages.js";
+
+const stop = new AbortController();
+const orphaned = () => process.exit(1);
+process.on("disconnect", orphaned);
+process.on("message", (message: ToRank) => {
+  if (message.type === "stop") stop.abort();
+  else void train(message).then((code) => process.exit(code));
+});
+
+async function train({ place, recipe: json, ...options }: Extract<ToRank, { type: "start" }>): Promise<number> {
+  let world: World | null = null;
+  try {
+    const recipe = parseRecipe(json);
+    world = await World.join(place, recipe.trainer);
+    const result = await trainProcess(
+      {
+        recipe,
+        ...options,
+        signal: stop.signal,
+        onMessage: (text) => void tell({ type: "message", text }),
+        ...(place.rank === 0 && { onProgress: (progress) => void tell({ type: "progress", progress }) }),
+      },
+      world,
+    );
+    await tell({ type: "result", result });
+    await world.leave();
+    return 0;
+  } catch (error) {
+    const { message } = error as Error;
+    const exitCode = error instanceof MiroError ? error.exitCode : 1;
+    await tell({ type: "error", error: { message, exitCode, lostRank: isLostRank(error) } });
+    return 1;
+  }
+}
+
+function tell(message: FromRank): Promise<void> {
+  return new Promise((resolve) => {
+    process.send!(message, undefined, undefined, () => resolve());
+  });
+}

@@ -1,0 +1,34 @@
+/** What the process that starts ranks and the ranks tell each other, over the channel between parent and child. */
+import type { Progress } from "../logging/logging.js";
+import type { RunResult } from "../loop/run-options.js";
+import type { RankPlace } from "./launch-environment.js";
+
+/** To a rank. */
+export type ToRank =
+  | {
+      type: "start";
+      place: RankPlace;
+      /** The recipe in the form of its file. */
+      recipe: unknown;
+      output: string;
+      resume: boolean;
+      allowChanges: boolean;
+    }
+  /** Stop after this step, as Ctrl-C does. */
+  | { type: "stop" };
+
+/** Why a rank ended. */
+export interface RankError {
+  message: string;
+  /** Exit code of a command that ends with it. */
+  exitCode: number;
+  /** It only says that other ranks failed. */
+  lostRank: boolean;
+}
+
+/** From a rank. */
+export type FromRank =
+  | { type: "progress"; progress: Progress }
+  | { type: "message"; text: string }
+  | { type: "result"; result: RunResult }
+  | { type: "error"; error: RankError };

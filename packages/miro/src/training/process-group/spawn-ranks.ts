@@ -1,0 +1,176 @@
+/**
+ * Trains in processes of its own on this machine, one for each device of the recipe, and ends all of them when one fails.
+ *
+ * A process that dies closes its connections, so that the others fail in their next operation together; one that hangs makes them fail after
+ * `trainer.strategy.timeout_seconds`. Whatever is left a little later is killed. The error that is reported is that of the process
+ * which failed by itself, not of those that missed it.
+ */
+import { type ChildProcess, fork } from "node:child_process";
+import { once } from "node:events";
+import { availableParallelism } from "node:os";
+import { setTimeout as delay } from "node:timers/promises";
+import { RendezvousStore } from "@miro-t2i/torch";
+import { compiledModule } from "../../compiled-module.js";
+import { InvalidInputError, MiroError } from "../../errors.js";
+import type { RunOptions, RunResult } from "../loop/run-options.js";
+import { planOf } from "../planning/batch-plan.js";
+import { recipeToJson } from "../recipes/recipe.js";
+import type { FromRank, RankError, ToRank } from "./rank-messages.js";
+
+/** How long the others may take to notice that one has failed. */
+const GRACE_MS = 10_000;
+/** What is kept of a rank's output, in characters. */
+const LAST_WORDS = 2000;
+
+/** A rank that has ended. */
+interface Ending {
+  rank: number;
+  code: number | null;
+  signal: NodeJS.Signals | null;
+  /** It was ended by this process because others had failed. */
+  killed: boolean;
+  result: RunResult | null;
+  error: RankError | null;
+  /** The end of what it has written itself. */
+  output: string;
+}
+
+/** See the top. @returns what rank 0 answers */
+export async function runRanks(options: RunOptions): Promise<RunResult> {
+  const { recipe, output, resume = false, allowChanges = false, signal, onMessage = () => {} } = options;
+  const { worldSize } = planOf(recipe.trainer);
+  const store = await RendezvousStore.tcp({ host: "127.0.0.1", port: 0, serves: true });
+  const ranks = Array.from({ length: worldSize }, (_, rank) => {
+    const place = {
+      rank,
+      localRank: rank,
+      worldSize,
+      oneMachine: true,
+      host: "127.0.0.1",
+      port: store.port,
+      serves: false,
+    };
+    return new Rank(
+      rank,
+      { type: "start", place, recipe: recipeToJson(recipe), output, resume, allowChanges },
+      options,
+    );
+  });
+  onMessage(`${worldSize} processes: ${ranks.map(({ pid }) => pid).join(", ")}`);
+  const stop = () => {
+    for (const rank of ranks) rank.stop();
+  };
+  if (signal?.aborted) stop();
+  signal?.addEventListener("abort", stop, { once: true });
+  try {
+    const firstFailure = Promise.race(
+      ranks.map(({ ended }) => ended.then((ending) => (isFailure(ending) ? ending : new Promise<never>(() => {})))),
+    );
+    const all = Promise.all(ranks.map(({ ended }) => ended));
+    const failed = await Promise.race([firstFailure, all.then(() => null)]);
+    if (failed !== null) {
+      await Promise.race([all, delay(GRACE_MS, undefined, { ref: false })]);
+      for (const rank of ranks) rank.kill();
+    }
+    const endings = await all;
+    if (endings.some(isFailure)) throw failureOf(endings, failed);
+    return endings[0]!.result!;
+  } finally {
+    signal?.removeEventListener("abort", stop);
+    for (const rank of ranks) rank.kill();
+    store.close();
+  }
+}
+
+class Rank {
+  readonly ended: Promise<Ending>;
+  readonly #child: ChildProcess;
+  #killed = false;
+  #result: RunResult | null = null;
+  #error: RankError | null = null;
+  #output = "";
+
+  constructor(
+    private readonly rank: number,
+    start: ToRank,
+    { recipe, onProgress, onMessage }: RunOptions,
+  ) {
+    const script = compiledModule("training/process-group/rank-main.js");
+    const { device, devices } = recipe.trainer;
+    const threads = Math.max(1, Math.floor(availableParallelism() / devices));
+    this.#child = fork(script, {
+      // Ctrl-C in a terminal reaches this process alone, which passes it on once.
+      detached: true,
+      execArgv: [],
+      stdio: ["ignore", "pipe", "pipe", "ipc"],
+      env: { ...(device === "cpu" && { OMP_NUM_THREADS: String(threads) }), ...process.env },
+    });
+    for (const stream of [this.#child.stdout!, this.#child.stderr!])
+      stream.setEncoding("utf8").on("data", (text: string) => {
+        this.#output = (this.#output + text).slice(-LAST_WORDS);
+      });
+    this.#child.on("message", (message: FromRank) => {
+      if (message.type === "progress") onProgress?.(message.progress);
+      else if (message.type === "message") onMessage?.(message.text);
+      else if (message.type === "result") this.#result = message.result;
+      else this.#error = message.error;
+    });
+    this.ended = this.#end();
+    this.#child.send(start);
+  }
+
+  get pid(): number | undefined {
+    return this.#child.pid;
+  }
+
+  stop(): void {
+    if (this.#child.connected) this.#child.send({ type: "stop" } satisfies ToRank);
+  }
+
+  /** Ends the process if it has not ended. */
+  kill(): void {
+    if (this.#child.exitCode !== null || this.#child.signalCode !== null) return;
+    this.#killed = true;
+    this.#child.kill("SIGKILL");
+  }
+
+  async #end(): Promise<Ending> {
+    const [code, signal] = (await once(this.#child, "close")) as [number | null, NodeJS.Signals | null];
+    return {
+      rank: this.rank,
+      code,
+      signal,
+      killed: this.#killed,
+      result: this.#result,
+      error: this.#error,
+      output: this.#output,
+    };
+  }
+}
+
+function isFailure({ code, result }: Ending): boolean {
+  return code !== 0 || result === null;
+}
+
+/** The error of the rank that failed by itself, and what became of the others. */
+function failureOf(endings: readonly Ending[], first: Ending | null): Error {
+  const own = endings.filter(({ killed, result, error }) => !killed && result === null && error?.lostRank !== true);
+  const { rank, signal, code, error, output } = own[0] ?? first ?? endings.find(isFailure)!;
+  // What all of them say alike is no matter of one.
+  if (error !== null && own.length === endings.length && own.every((other) => other.error?.message === error.message))
+    return errorOf(error.exitCode, error.message);
+  const words = output.trim().split("\n").slice(-3).join("; ");
+  const what =
+    error?.message ??
+    `ended ${signal === null ? `with exit code ${code}` : `by ${signal}${signal === "SIGKILL" ? " (was the memory full?)" : ""}`}${words && `: ${words}`}`;
+  const hung = endings.filter(({ killed }) => killed).map((ending) => ending.rank);
+  const others =
+    hung.length > 0
+      ? `; ${hung.length === 1 ? "rank" : "ranks"} ${hung.join(", ")} did not end and had to be killed`
+      : "";
+  return errorOf(error?.exitCode ?? 1, `rank ${rank} of ${endings.length}: ${what}${others}`);
+}
+
+function errorOf(exitCode: number, message: string): Error {
+  return exitCode === 2 ? new InvalidInputError(message) : new MiroError(message);
+}
