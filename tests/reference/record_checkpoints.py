@@ -6,11 +6,14 @@ Records small checkpoint files of `torch.save` and what they hold, for the reade
   values.pt     every dtype; views with offsets, strides, shared storages, repeated values; parameters; plain values of every kind
   plain.pt      the same in the layout before torch 1.6
   objects.pt    a training checkpoint with objects of other classes below hyper_parameters, callbacks and optimizer_states
+  odd-N.pt      pickle protocol N = 2, 4, 5: objects of any class beside a state dict of tensors that are put together in rare ways
+  odd-plain.pt  the same in the layout before torch 1.6
+  adamw.ckpt    two steps of AdamW, whose steps are tensors, with NumPy's numbers and an object beside it
   evil.pt       a state dict with an object that runs a command when Python loads it
   script.pt     a TorchScript archive
-  values.json   dtype, shape and bytes (base64, C order) of each tensor in values.pt and plain.pt
+  values.json   dtype, shape and bytes (base64, C order) of each tensor in values.pt and plain.pt; of those in odd-*.pt under "odd"
 """
-import argparse, base64, collections, json, os, sys, types
+import argparse, base64, collections, datetime, decimal, fractions, json, os, pathlib, sys, types, uuid
 
 import numpy as np
 import torch
@@ -47,6 +50,103 @@ class Command:
         return (os.system, ("echo this ran",))
 
 
+class Config(dict):
+    """As OmegaConf's: a dictionary with a state, whose parts know their parent."""
+
+    def __init__(self, parent, **items):
+        super().__init__(**items)
+        self.__dict__["_parent"] = parent
+
+
+class Named:
+    """Made with keyword arguments."""
+
+    def __new__(cls, *, value):
+        self = super().__new__(cls)
+        self.value = value
+        return self
+
+    def __getnewargs_ex__(self):
+        return (), {"value": self.value}
+
+
+class Tagged(torch.Tensor):
+    pass
+
+
+def odd(plain):
+    """(tensors, what stands beside them)"""
+    g = torch.Generator().manual_seed(7)
+    rand = lambda *shape: torch.randn(*shape, generator=g)
+    attributed, parameter = rand(3), torch.nn.Parameter(rand(2))
+    attributed.note, parameter.note = "an attribute", "another"
+    whole = rand(10)
+    tensors = {
+        "negative": torch.complex(rand(4), rand(4)).conj().imag,
+        "negative.strided": torch.complex(rand(3, 4), rand(3, 4)).conj().imag.t()[1:, ::2],
+        "attributed": attributed,
+        "parameter": parameter,
+        "buffer": torch.nn.Buffer(rand(2)),
+        "trained": rand(2).requires_grad_(),
+        "shared.first": whole[:5],
+        "shared.second": whole[5:],
+        "shared.whole": whole,
+        "empty": torch.zeros(0, 4),
+        "scalar": torch.tensor(3.0),
+        "expanded": torch.ones(1).expand(3),
+    }
+    if not plain:
+        tensors["float8"] = rand(2).to(torch.float8_e4m3fn)
+    among = {
+        "tagged": rand(2).as_subclass(Tagged), "sparse": torch.eye(2).to_sparse(), "none": None, "number": 100,
+        "quantized": torch.quantize_per_tensor(rand(2), 0.1, 0, torch.qint8), "meta": torch.empty(2, device="meta"),
+        "conjugate": torch.complex(rand(2), rand(2)).conj(),
+    }
+    parent = Config(None, a=1)
+    parent["child"] = Config(parent, b=2)
+    loop = []
+    loop.append((loop, {"loop": loop}))
+    tuple_loop = ([],)
+    tuple_loop[0].append(tuple_loop)
+    deep = []
+    for _ in range(300):
+        deep = [deep]
+    beside = {
+        "global_step": np.int64(5), "best_loss": np.float64(0.5), "float32": np.float32(1.5), "bool": np.bool_(True),
+        "uint8": np.uint8(200), "int16": np.int16(-2), "big_endian": np.dtype(">i4").type(70000).astype(">i4"),
+        "float16": np.float16(1.0), "datetime64": np.datetime64("2024-01-01"), "array": np.arange(200.0),
+        "objects": np.array([{}, None], dtype=object), "config": parent, "named": Named(value=1),
+        "path": pathlib.PosixPath("/x/y"), "set": {"a"}, "frozenset": frozenset([1, 2]), "bytes": b"ab\xff", "no_bytes": b"",
+        "many_bytes": b"x" * 2000, "bytearray": bytearray(b"abc"), "complex": 1 + 2j, "range": range(3), "slice": slice(1, 2),
+        "date": datetime.datetime(2024, 1, 2), "delta": datetime.timedelta(1), "decimal": decimal.Decimal("1.5"),
+        "fraction": fractions.Fraction(1, 3), "uuid": uuid.UUID(int=1), "defaultdict": collections.defaultdict(int, a=1),
+        "ordered": collections.OrderedDict([("b", 1), ("a", 2)]), "counter": collections.Counter("aab"),
+        "deque": collections.deque([1, 2], maxlen=3), "namespace": argparse.Namespace(lr=1), "class": argparse.Namespace,
+        "function": os.path.join, "builtin": len, "device": torch.device("cuda:0"), "rng_state": torch.zeros(3, dtype=torch.uint8),
+        "loop": loop, "tuple_loop": tuple_loop, "deep": deep, "huge": 1 << 5000,
+        "surrogate": "caf\udce9", "module": torch.nn.Linear(1, 1), "ellipsis": ..., "not_implemented": NotImplemented,
+        "exception": ValueError("x"), "storage": rand(2).untyped_storage(), "dtype": torch.float8_e5m2,
+        "layout": torch.strided, "generic": list[int], "type": int,
+    }
+    return tensors, among, beside
+
+
+def record_odd(path, describe):
+    # The classes above must be importable by a name of their own.
+    sys.modules["somebody"] = types.ModuleType("somebody")
+    for cls in (Config, Named, Tagged):
+        cls.__module__ = "somebody"
+        setattr(sys.modules["somebody"], cls.__name__, cls)
+    for name, protocol in (("2", 2), ("4", 4), ("5", 5), ("plain", 2)):
+        tensors, among, beside = odd(name == "plain")
+        if name == "plain":
+            del beside["storage"], among["meta"]
+        torch.save({"state_dict": {**tensors, **among}, **beside}, path(f"odd-{name}.pt"), pickle_protocol=protocol,
+                   _use_new_zipfile_serialization=name != "plain")
+    tensors, _, _ = odd(False)
+    return {key: describe(tensor) for key, tensor in tensors.items()}
+
+
 def main():
     folder = argparse.ArgumentParser()
     folder.add_argument("folder")
@@ -70,16 +170,30 @@ def main():
         "callbacks": {"ModelCheckpoint": {"best_model_score": torch.tensor(1.0), "path": types.SimpleNamespace(a=1)}},
         "optimizer_states": [{"state": collections.defaultdict(dict, {0: {"step": 3, "exp_avg": torch.ones(2)}}), "note": np.float64(1)}],
     }, path("objects.pt"))
+    linear = torch.nn.Linear(2, 2)
+    with torch.no_grad():
+        linear.weight.copy_(torch.tensor([[1.0, 2.0], [3.0, 4.0]]))
+        linear.bias.copy_(torch.tensor([0.5, 0.25]))
+    optimizer = torch.optim.AdamW(linear.parameters(), lr=0.01)
+    for _ in range(2):
+        optimizer.zero_grad()
+        linear(torch.tensor([[1.0, -1.0]])).sum().backward()
+        optimizer.step()
+    torch.save({
+        "state_dict": {**{f"network.{k}": v for k, v in linear.state_dict().items()}, "network.extra": datetime.date(2024, 1, 2)},
+        "optimizer_states": [optimizer.state_dict()], "global_step": np.int64(2), "best": np.float64(0.5), "cfg": argparse.Namespace(a=1),
+    }, path("adamw.ckpt"))
     torch.save({"state_dict": collections.OrderedDict(weight=torch.ones(2), other=Command())}, path("evil.pt"))
     torch.jit.save(torch.jit.script(torch.nn.Linear(2, 2)), path("script.pt"))
 
     def describe(t):
-        t = t.detach().contiguous()
+        t = t.detach().resolve_neg().contiguous()
         raw = t.view(torch.uint8) if t.ndim > 0 else t.reshape(1).view(torch.uint8)
         return {"dtype": str(t.dtype)[6:], "shape": list(t.shape), "base64": base64.b64encode(raw.numpy().tobytes()).decode()}
 
     with open(path("values.json"), "w") as f:
-        json.dump({"torch": torch.__version__, "tensors": {k: describe(v) for k, v in state.items()}}, f, indent=1)
+        json.dump({"torch": torch.__version__, "tensors": {k: describe(v) for k, v in state.items()},
+                   "odd": record_odd(path, describe)}, f, indent=1)
         f.write("\n")
 
 

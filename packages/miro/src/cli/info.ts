@@ -107,13 +107,13 @@ async function inspectTensors(path: string, counted = ""): Promise<Report> {
   const { SafetensorsFile } = await import("@miro-t2i/torch");
   const file = SafetensorsFile.open(path);
   try {
-    const groups: Record<string, number> = {};
+    const groups = new Map<string, number>();
     const dtypes: Record<string, number> = {};
     let parameters = 0;
     for (const key of file.keys()) {
       const { dtype, shape } = file.info(key);
       const group = key.split(".")[0]!;
-      groups[group] = (groups[group] ?? 0) + 1;
+      groups.set(group, (groups.get(group) ?? 0) + 1);
       const kind = dtype ?? "other";
       dtypes[kind] = (dtypes[kind] ?? 0) + 1;
       if (kind.includes("float") && key.startsWith(counted))
@@ -123,7 +123,7 @@ async function inspectTensors(path: string, counted = ""): Promise<Report> {
       weights: basename(path),
       bytes: statSync(path).size,
       tensors: file.keys().length,
-      "tensors by module": groups,
+      "tensors by module": Object.fromEntries(groups),
       dtypes,
       parameters,
       ...(file.metadata.size > 0 && { metadata: Object.fromEntries(file.metadata) }),

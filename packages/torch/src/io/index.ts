@@ -10,8 +10,8 @@ export {
 export { FormatError, type FormatErrorDetails } from "./format-error.js";
 export { type LoadModuleOptions, loadModule, type StoredTensor } from "./load-module.js";
 export { encodeNpy, type NpyHeader, type NpySource, readNpy, readNpyHeader, writeNpy } from "./npy.js";
-export { Opaque, PickleLeaf, type PickleValue } from "./pickle.js";
+export { Opaque, PickledBytes, PickleLeaf, type PickleValue } from "./pickle.js";
 export { type ReadRowsOptions, ROW_STATUS, readRows } from "./read-rows.js";
 export { readSafetensors, SafetensorsFile, type TensorInfo, writeSafetensors } from "./safetensors.js";
 export type { StoredTensorInfo, TensorFile } from "./tensor-file.js";
-export { OPAQUE_KEYS, TorchCheckpoint, type TorchCheckpointOptions, TorchTensor } from "./torch-checkpoint.js";
+export { TorchCheckpoint, type TorchStateDict, TorchTensor } from "./torch-checkpoint.js";

@@ -4,12 +4,13 @@
  *   zip archive (torch 1.6 and later)     NAME/data.pkl, NAME/data/0, NAME/data/1, …, NAME/byteorder
  *   plain file (before)                   five pickles, then each storage: count (int64), values
  *
- * The pickle is read by the machine of pickle.ts, which knows ordered dictionaries, sizes, dtypes, storages and the functions that put
- * a tensor together from its storage, offset, shape and strides. Objects of other classes are refused by name, except below
- * keys whose values are not needed ({@link OPAQUE_KEYS}). Every size is compared with the file before anything is allocated;
- * values are read when a tensor is asked for.
+ * The pickle is read by the machine of pickle.ts, which knows ordered dictionaries, sets, sizes, dtypes, storages, the functions that
+ * put a tensor together from its storage, offset, shape and strides, and NumPy's scalars. Objects of other classes come as
+ * `Opaque`: their names, nothing else. Every size is compared with the file before anything is allocated; values are read when a
+ * tensor is asked for.
  * Layout: https://docs.pytorch.org/docs/stable/notes/serialization.html
  */
+import { noGrad } from "../autograd.js";
 import { empty } from "../creation.js";
 import type { DType } from "../dtype.js";
 import { TorchError } from "../errors.js";
@@ -18,33 +19,10 @@ import { scope } from "../scope.js";
 import type { Tensor } from "../tensor.js";
 import { checkTarget, copyValues, type ValueSource } from "./copy-values.js";
 import { FormatError } from "./format-error.js";
-import { checkPlain, Known, PickleLeaf, type PickleValue, readPickle } from "./pickle.js";
+import { containEntries, Known, Opaque, PickledBytes, PickleLeaf, type PickleValue, readPickle } from "./pickle.js";
 import { RegularFile } from "./regular-file.js";
 import type { StoredTensorInfo, TensorFile } from "./tensor-file.js";
 import { ZipFile } from "./zip-file.js";
-
-/**
- * Top-level keys of training checkpoints whose values may hold objects of any class; those come as `Opaque`, without content.
- * They are the keys of PyTorch Lightning's checkpoints and of open_clip's.
- */
-export const OPAQUE_KEYS: readonly string[] = [
-  "callbacks",
-  "loops",
-  "hyper_parameters",
-  "hparams_name",
-  "hparams_type",
-  "datamodule_hyper_parameters",
-  "lr_schedulers",
-  "optimizer_states",
-  "MixedPrecision",
-  "optimizer",
-  "scheduler",
-  "args",
-  "config",
-  "meta",
-  "epoch",
-  "name",
-];
 
 /** Storage classes and dtypes: bytes of an element, and the engine's dtype where it has one. */
 const ELEMENTS: readonly [storage: string | null, dtype: string, bytes: number, engine: DType | null][] = [
@@ -60,18 +38,33 @@ const ELEMENTS: readonly [storage: string | null, dtype: string, bytes: number, 
   ["BoolStorage", "bool", 1, "bool"],
   ["ComplexFloatStorage", "complex64", 8, null],
   ["ComplexDoubleStorage", "complex128", 16, null],
+  ["ComplexHalfStorage", "complex32", 4, null],
+  ["QInt8Storage", "qint8", 1, null],
+  ["QUInt8Storage", "quint8", 1, null],
+  ["QInt32Storage", "qint32", 4, null],
+  ["QUInt4x2Storage", "quint4x2", 1, null],
+  ["QUInt2x4Storage", "quint2x4", 1, null],
   [null, "uint16", 2, null],
   [null, "uint32", 4, null],
   [null, "uint64", 8, null],
   [null, "float8_e4m3fn", 1, null],
+  [null, "float8_e4m3fnuz", 1, null],
   [null, "float8_e5m2", 1, null],
+  [null, "float8_e5m2fnuz", 1, null],
+  [null, "float8_e8m0fnu", 1, null],
+  [null, "float4_e2m1fn_x2", 1, null],
 ];
 
 /** What `torch.save` begins a plain file with. */
 const LEGACY_MAGIC = 0x1950a86a20f9469cfc6cn;
 const LEGACY_PROTOCOL = 1001;
-/** The pickle of that number: PROTO 2, LONG1 of 10 bytes. */
-const LEGACY_START = [0x80, 0x02, 0x8a, 0x0a, 0x6c, 0xfc];
+/** The pickle of that number: PROTO, from protocol 4 on FRAME, LONG1 of 10 bytes; in hexadecimal. */
+const LEGACY_START = /^800[2-5](95.{16})?8a0a6cfc/;
+const LEGACY_START_BYTES = 15;
+/** Fields of what names a storage, in an archive and in a plain file. */
+const ARCHIVE_ID_FIELDS = 5;
+const PLAIN_ID_FIELDS = 6;
+const KEY = /^[0-9]{1,20}$/;
 const MAX_DIMENSIONS = 64;
 /** A tensor that repeats its storage's values (strides of 0) may have this many elements. */
 const MAX_EXPANDED = 2 ** 20;
@@ -97,6 +90,8 @@ class TorchStorage extends PickleLeaf {
     /** Null: bytes, which the tensor interprets. */
     readonly dtype: TorchDtype | null,
     readonly sizeBytes: number,
+    /** Files before torch 1.6 hold storages that are a part of another, from a byte of it on. */
+    readonly part: { of: TorchStorage; fromByte: number } | null = null,
   ) {
     super();
   }
@@ -117,6 +112,8 @@ export class TorchTensor extends PickleLeaf implements StoredTensorInfo {
     readonly storageOffset: number,
     /** Bytes of an element. */
     readonly itemBytes: number,
+    /** Bits that a view carries: the values are the stored ones negated, or their conjugates. */
+    readonly lazy: { negated: boolean; conjugated: boolean } = { negated: false, conjugated: false },
   ) {
     super();
   }
@@ -144,37 +141,174 @@ class DtypeName extends Known {
   }
 }
 
+/** NumPy's description of an element, which its scalars are read by. */
+class NumpyDtype extends PickleLeaf {
+  #littleEndian = true;
+
+  constructor(readonly code: string) {
+    super();
+  }
+
+  /** (version, byte order, …) */
+  override setState(state: PickleValue): void {
+    if (Array.isArray(state)) this.#littleEndian = state[1] !== ">";
+  }
+
+  /** The value of a scalar, or null where it is none of a plain kind or has another size. */
+  read(bytes: Uint8Array): number | bigint | boolean | null {
+    const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
+    const little = this.#littleEndian;
+    const size = Number(this.code.slice(1));
+    if (bytes.byteLength !== size) return null;
+    const safe = (value: bigint) => (BigInt(Number(value)) === value ? Number(value) : value);
+    switch (this.code) {
+      case "b1":
+        return bytes[0] !== 0;
+      case "i1":
+        return view.getInt8(0);
+      case "u1":
+        return view.getUint8(0);
+      case "i2":
+        return view.getInt16(0, little);
+      case "u2":
+        return view.getUint16(0, little);
+      case "i4":
+        return view.getInt32(0, little);
+      case "u4":
+        return view.getUint32(0, little);
+      case "i8":
+        return safe(view.getBigInt64(0, little));
+      case "u8":
+        return safe(view.getBigUint64(0, little));
+      case "f4":
+        return view.getFloat32(0, little);
+      case "f8":
+        return view.getFloat64(0, little);
+      default:
+        return null;
+    }
+  }
+}
+
+/** Classes that a tensor may be of without being something else. */
+const PLAIN_TENSORS = new Set(["torch.Tensor", "torch.nn.parameter.Parameter", "torch.nn.parameter.Buffer"]);
+const UNTYPED_STORAGES = ["torch", "torch.storage"].flatMap((module) =>
+  ["UntypedStorage", "_UntypedStorage"].map((name) => `${module}.${name}`),
+);
+
+/** What a function that puts a tensor together makes. `Opaque` where the storage or dtype is not known. */
+type Rebuild = (args: PickleValue[]) => PickleValue;
+
+const rebuildTyped =
+  (least: number, most: number): Rebuild =>
+  (args) => {
+    if (args.length < least || args.length > most)
+      throw new Error(`expected ${least} to ${most} arguments, found ${args.length}`);
+    const [storage, , , , , , metadata] = args;
+    if (storage instanceof Opaque) return new Opaque(`torch.Tensor of ${storage.name}`);
+    if (!(storage instanceof TorchStorage) || storage.dtype === null) throw new Error("expected a typed storage");
+    return tensorOf(storage, storage.dtype, args, metadata);
+  };
+
+const rebuildUntyped: Rebuild = (args) => {
+  if (args.length < 7 || args.length > 8) throw new Error(`expected 7 or 8 arguments, found ${args.length}`);
+  const [storage, , , , , , dtype, metadata] = args;
+  for (const part of [storage, dtype]) if (part instanceof Opaque) return new Opaque(`torch.Tensor of ${part.name}`);
+  if (!(storage instanceof TorchStorage)) throw new Error("expected a storage");
+  if (!(dtype instanceof DtypeName)) throw new Error("expected a dtype");
+  return tensorOf(storage, dtype.dtype, args, metadata);
+};
+
+/** A parameter is its tensor; attributes that somebody gave it are left out. */
+const rebuildParameter =
+  (least: number, most: number): Rebuild =>
+  ([tensor, ...rest]) => {
+    if (rest.length < least || rest.length > most) throw new Error("expected a tensor, a flag and hooks");
+    if (tensor instanceof Opaque || tensor instanceof TorchTensor) return tensor;
+    throw new Error("expected a tensor");
+  };
+
+/** A tensor with attributes, (function, class, arguments, state): of a class of its own it is not read. */
+const rebuildFromType: Rebuild = ([rebuild, type, args, ...rest]) => {
+  if (rest.length !== 1) throw new Error(`expected 4 arguments, found ${rest.length + 3}`);
+  const name = type instanceof Opaque || type instanceof Known ? type.name : "no class";
+  if (!(rebuild instanceof Known) || rebuild.call === null || !PLAIN_TENSORS.has(name) || !Array.isArray(args))
+    return new Opaque(name);
+  return rebuild.call(args);
+};
+
+/** A set, or a frozen one, of a list. */
+const makeSet: Rebuild = ([items = [], ...rest]) => {
+  if (rest.length > 0) throw new Error("expected one argument");
+  return Array.isArray(items) || items instanceof Set ? new Set(items) : new Opaque("set");
+};
+
+/** An ordered dictionary; Python 2 gives the items as pairs. */
+const makeDictionary = (items: PickleValue): PickleValue => {
+  if (items instanceof Opaque) return items;
+  if (items instanceof Map) return new Map(items);
+  if (!Array.isArray(items)) throw new Error("expected pairs");
+  return new Map(
+    items.map((pair): [PickleValue, PickleValue] => {
+      if (!Array.isArray(pair) || pair.length !== 2) throw new Error("expected pairs");
+      return [pair[0]!, pair[1]!];
+    }),
+  );
+};
+
+/** Protocols before 3 have no bytes: they are a text of the same numbers, and a function that takes it apart. */
+const encodeText: Rebuild = ([text, encoding]) => {
+  if (typeof text !== "string" || text.length > 1024 || encoding !== "latin1" || /[^\0-\xff]/.test(text))
+    return new Opaque("bytes");
+  return new PickledBytes(Buffer.from(text, "latin1"));
+};
+
+const numpyScalar: Rebuild = ([dtype, bytes]) => {
+  const value = dtype instanceof NumpyDtype && bytes instanceof PickledBytes ? dtype.read(bytes.bytes) : null;
+  return value ?? new Opaque(`a scalar of numpy${dtype instanceof NumpyDtype ? ` (${dtype.code})` : ""}`, "words");
+};
+
+const FUNCTIONS: Record<string, Rebuild> = {
+  "collections.OrderedDict": ([items = [], ...rest]) => {
+    if (rest.length > 0) throw new Error("expected at most one argument");
+    return makeDictionary(items);
+  },
+  "collections.defaultdict": ([, items = []]) => makeDictionary(items),
+  "builtins.set": makeSet,
+  "builtins.frozenset": makeSet,
+  "__builtin__.set": makeSet,
+  "__builtin__.frozenset": makeSet,
+  "_codecs.encode": encodeText,
+  "builtins.bytes": (args) => (args.length === 0 ? new PickledBytes(new Uint8Array(0)) : new Opaque("bytes")),
+  "__builtin__.bytes": (args) => (args.length === 0 ? new PickledBytes(new Uint8Array(0)) : new Opaque("bytes")),
+  "numpy.dtype": ([code]) =>
+    typeof code === "string" ? new NumpyDtype(code.replace(/^[<=|]/, "")) : new Opaque("numpy.dtype"),
+  "numpy.core.multiarray.scalar": numpyScalar,
+  "numpy._core.multiarray.scalar": numpyScalar,
+  "torch.Size": ([sizes, ...rest]) => {
+    if (rest.length > 0) throw new Error("expected one argument");
+    return [...counts(sizes, "the sizes")];
+  },
+  "torch._utils._rebuild_tensor": rebuildTyped(4, 4),
+  "torch._utils._rebuild_tensor_v2": rebuildTyped(6, 7),
+  "torch._utils._rebuild_tensor_v3": rebuildUntyped,
+  "torch._utils._rebuild_parameter": rebuildParameter(2, 2),
+  "torch._utils._rebuild_parameter_with_state": rebuildParameter(3, 3),
+  "torch.nn.parameter.Parameter": rebuildParameter(0, 1),
+  "torch._tensor._rebuild_from_type": rebuildFromType,
+  "torch._tensor._rebuild_from_type_v2": rebuildFromType,
+  // The module's name before torch 1.9.
+  "torch.tensor._rebuild_from_type": rebuildFromType,
+};
+
 const KNOWN: ReadonlyMap<string, Known> = new Map(
   [
-    new Known("collections.OrderedDict", (args) => {
-      if (args.length > 0) throw new Error("expected no arguments");
-      return new Map();
-    }),
-    new Known("torch.Size", ([sizes, ...rest]) => {
-      if (rest.length > 0) throw new Error("expected one argument");
-      return [...counts(sizes, "the sizes")];
-    }),
-    new Known("torch._utils._rebuild_tensor_v2", (args) => {
-      if (args.length < 6 || args.length > 7) throw new Error(`expected 6 or 7 arguments, found ${args.length}`);
-      const [storage] = args;
-      if (!(storage instanceof TorchStorage) || storage.dtype === null) throw new Error("expected a typed storage");
-      return tensorOf(storage, storage.dtype, args);
-    }),
-    new Known("torch._utils._rebuild_tensor_v3", (args) => {
-      if (args.length < 7 || args.length > 8) throw new Error(`expected 7 or 8 arguments, found ${args.length}`);
-      const [storage, , , , , , dtype] = args;
-      if (!(storage instanceof TorchStorage)) throw new Error("expected a storage");
-      if (!(dtype instanceof DtypeName)) throw new Error("expected a dtype");
-      return tensorOf(storage, dtype.dtype, args);
-    }),
-    new Known("torch._utils._rebuild_parameter", ([tensor, ...rest]) => {
-      if (!(tensor instanceof TorchTensor) || rest.length !== 2) throw new Error("expected a tensor, a flag and hooks");
-      return tensor;
-    }),
-    new StorageClass("torch.storage.UntypedStorage", null),
-    new StorageClass("torch.UntypedStorage", null),
+    ...Object.entries(FUNCTIONS).map(([name, call]) => new Known(name, call)),
+    ...UNTYPED_STORAGES.map((name) => new StorageClass(name, null)),
     ...ELEMENTS.flatMap(([storage, dtype]) =>
-      storage === null ? [] : [new StorageClass(`torch.${storage}`, DTYPES.get(dtype)!)],
+      storage === null
+        ? []
+        : ["torch", "torch.cuda"].map((module) => new StorageClass(`${module}.${storage}`, DTYPES.get(dtype)!)),
     ),
     ...[...DTYPES.values()].map((dtype) => new DtypeName(dtype)),
   ].map((known) => [known.name, known]),
@@ -188,8 +322,16 @@ function counts(value: PickleValue | undefined, what: string): number[] {
   return value as number[];
 }
 
-/** Puts a tensor together from (storage, offset, shape, strides, …); nothing may reach beyond the storage. */
-function tensorOf(storage: TorchStorage, dtype: TorchDtype, [, offset, sizes, steps]: PickleValue[]): TorchTensor {
+/**
+ * Puts a tensor together from (storage, offset, shape, strides, …); nothing may reach beyond the storage.
+ * @param metadata names of bits that are set; PyTorch looks at the names alone
+ */
+function tensorOf(
+  storage: TorchStorage,
+  dtype: TorchDtype,
+  [, offset, sizes, steps]: PickleValue[],
+  metadata: PickleValue = null,
+): TorchTensor {
   const shape = [...counts(sizes, "the shape")];
   const strides = [...counts(steps, "the strides")];
   const [start] = counts([offset ?? null], "the offset");
@@ -202,13 +344,17 @@ function tensorOf(storage: TorchStorage, dtype: TorchDtype, [, offset, sizes, st
     throw new Error(`shape [${shape}] with strides [${strides}] reaches beyond its storage of ${available} elements`);
   if (numel > available && numel > BigInt(MAX_EXPANDED))
     throw new Error(`shape [${shape}] repeats the ${available} elements of its storage too often`);
-  return new TorchTensor(dtype.name, dtype.engine, shape, strides, storage, start!, dtype.itemBytes);
+  if (metadata !== null && !(metadata instanceof Map)) throw new Error("the metadata: expected a dictionary");
+  const lazy = { negated: metadata?.has("neg") ?? false, conjugated: metadata?.has("conj") ?? false };
+  if (lazy.negated && dtype.name === "bool") throw new Error("a negative bit on bool");
+  if (lazy.conjugated && !dtype.name.startsWith("complex")) throw new Error(`a conjugate bit on ${dtype.name}`);
+  return new TorchTensor(dtype.name, dtype.engine, shape, strides, storage, start!, dtype.itemBytes, lazy);
 }
 
-/** Options of {@link TorchCheckpoint.open}. */
-export interface TorchCheckpointOptions {
-  /** Top-level keys below which objects of unknown classes are tolerated, default {@link OPAQUE_KEYS}. */
-  opaqueKeys?: readonly string[];
+/** A state dict: its tensors, and what else stands among them. */
+export interface TorchStateDict extends TensorFile {
+  /** Entries that are no tensors, by name, each with what it is; nobody can read them. */
+  readonly others: ReadonlyMap<string, string>;
 }
 
 /** An open checkpoint. Tensors read from it are copies and stay valid after {@link close}. */
@@ -221,24 +367,24 @@ export class TorchCheckpoint {
   /** Where a storage's values lie; checks that the file holds all of them. */
   readonly #locate: (storage: TorchStorage) => number;
 
-  private constructor(file: RegularFile, { opaqueKeys = OPAQUE_KEYS }: TorchCheckpointOptions) {
+  private constructor(file: RegularFile) {
     this.#file = file;
     this.path = file.path;
     const { root, locate } = ZipFile.detect(file) ? this.#readArchive() : this.#readPlain();
     this.root = root;
     this.#locate = locate;
-    checkPlain(this.path, root, new Set(opaqueKeys));
+    containEntries(this.path, root);
     for (const storage of this.#storages.values()) this.#place(storage);
   }
 
   /**
    * Opens a file and checks its structure; values are not read.
-   * @throws FormatError naming the class, opcode or rule that is not allowed; TorchError when the file cannot be read
+   * @throws FormatError naming the opcode or rule that is not allowed; TorchError when the file cannot be read
    */
-  static open(path: string, options: TorchCheckpointOptions = {}): TorchCheckpoint {
+  static open(path: string): TorchCheckpoint {
     const file = RegularFile.open(path);
     try {
-      return new TorchCheckpoint(file, options);
+      return new TorchCheckpoint(file);
     } catch (error) {
       file.close();
       throw error;
@@ -260,29 +406,47 @@ export class TorchCheckpoint {
    * @param key where it is in the file; default: under `state_dict` if there is one, else the whole file
    * @throws FormatError when there is no dictionary of tensors
    */
-  stateDict(key?: string): TensorFile {
+  stateDict(key?: string): TorchStateDict {
     const { root, path } = this;
     const fail = (message: string): never => {
       throw new FormatError({ path, rule: "NotAStateDict", message });
     };
-    if (!(root instanceof Map)) return fail("the file holds no dictionary");
+    if (!(root instanceof Map))
+      return fail(`the file holds ${describeValue(root)}, no dictionary; save a module's state_dict() instead`);
     const name = key ?? (root.has("state_dict") ? "state_dict" : undefined);
     const dictionary = name === undefined ? root : root.get(name);
-    if (!(dictionary instanceof Map)) return fail(`there is no dictionary under ${JSON.stringify(name)}`);
+    if (!(dictionary instanceof Map))
+      return fail(
+        dictionary === undefined
+          ? `there is no dictionary under ${JSON.stringify(name)}`
+          : `${JSON.stringify(name)} is ${describeValue(dictionary)}, no dictionary of tensors`,
+      );
     const tensors = new Map<string, TorchTensor>();
-    for (const [entry, value] of dictionary) {
-      if (typeof entry !== "string" || !(value instanceof TorchTensor))
-        return fail(`${name === undefined ? "" : `${name}.`}${String(entry).slice(0, 100)} is no tensor`);
-      tensors.set(entry, value);
-    }
-    return this.tensors(tensors);
+    const others = new Map<string, string>();
+    for (const [entry, value] of dictionary)
+      if (typeof entry === "string" && value instanceof TorchTensor) tensors.set(entry, value);
+      else others.set(String(entry), describeValue(value));
+    const [other] = others;
+    if (tensors.size === 0 && other !== undefined)
+      return fail(
+        `${name === undefined ? "the file" : name} holds no tensor: ${other[0].slice(0, 100)} is ${other[1]}; it holds ` +
+          `${others.size} such ${others.size === 1 ? "entry" : "entries"}`,
+      );
+    return { ...this.tensors(tensors, others), others };
   }
 
-  /** Tensors of this checkpoint as a file of their own, under names of the caller's choice. */
-  tensors(tensors: ReadonlyMap<string, TorchTensor>): TensorFile {
+  /**
+   * Tensors of this checkpoint as a file of their own, under names of the caller's choice.
+   * @param others what stands under further names, for errors
+   */
+  tensors(tensors: ReadonlyMap<string, TorchTensor>, others?: ReadonlyMap<string, string>): TensorFile {
     const find = (key: string): TorchTensor => {
       const tensor = tensors.get(key);
-      if (tensor === undefined) throw new TorchError(`${this.path}: holds no tensor ${JSON.stringify(key)}`);
+      if (tensor === undefined) {
+        const other = others?.get(key);
+        const found = other === undefined ? "" : `: it is ${other}`;
+        throw new TorchError(`${this.path}: holds no tensor ${JSON.stringify(key)}${found}`);
+      }
       return tensor;
     };
     return {
@@ -324,7 +488,14 @@ export class TorchCheckpoint {
       readInto: (bytes, at) => this.#file.readInto(bytes, at),
     };
     checkTarget(source, target);
-    if (tensor.numel === 0 || isContiguous(shape, strides)) {
+    if (tensor.numel === 0) return;
+    this.#copyStored(source, strides, target, onlyFinite);
+    if (tensor.lazy.negated) noGrad(() => scope(() => void target.detach().neg_()));
+  }
+
+  #copyStored(source: ValueSource, strides: readonly number[], target: Tensor, onlyFinite: boolean): void {
+    const shape = source.shape as number[];
+    if (isContiguous(shape, strides)) {
       copyValues(source, target, { onlyFinite });
       return;
     }
@@ -333,12 +504,13 @@ export class TorchCheckpoint {
     scope(() => {
       const part = empty([length], { dtype: source.dtype });
       copyValues({ ...source, shape: [length] }, part, { onlyFinite });
-      target.detach().copy_(aten.as_strided(part, shape, strides, 0).reshape(...target.shape));
+      target.detach().copy_(aten.as_strided(part, shape, strides as number[], 0).reshape(...target.shape));
     });
   }
 
   #place(storage: TorchStorage): number {
-    storage.place ??= this.#locate(storage);
+    const { part } = storage;
+    storage.place ??= part === null ? this.#locate(storage) : this.#place(part.of) + part.fromByte;
     return storage.place;
   }
 
@@ -346,24 +518,47 @@ export class TorchCheckpoint {
     throw new FormatError({ path: this.path, rule, message, byteOffset });
   }
 
+  /** ("storage", class, key, device, count), with a part of a storage behind that in files before torch 1.6. */
   #persistent(id: PickleValue, fields: number): PickleValue {
-    if (!Array.isArray(id) || id.length !== fields) throw new Error(`expected ${fields} fields`);
-    const [what, storageClass, key, , count] = id;
+    if (!Array.isArray(id)) throw new Error(`expected ${fields} fields`);
+    // A class of modules that was saved with its source.
+    if (id[0] === "module" && id[1] instanceof Opaque) return id[1];
+    if (id.length !== fields) throw new Error(`expected ${fields} fields`);
+    const [what, storageClass, key, , count, part] = id;
     if (what !== "storage") throw new Error("expected a storage");
+    if (storageClass instanceof Opaque) return this.#unknownStorage(storageClass, fields);
     if (!(storageClass instanceof StorageClass)) throw new Error("expected a storage class");
-    if (typeof key !== "string" || !/^[0-9]{1,20}$/.test(key)) throw new Error("expected digits as the storage's key");
+    if (typeof key !== "string" || !KEY.test(key)) throw new Error("expected digits as the storage's key");
     const [elements] = counts([count ?? null], "the size of a storage");
-    const sizeBytes = elements! * (storageClass.dtype?.itemBytes ?? 1);
+    const width = storageClass.dtype?.itemBytes ?? 1;
+    const sizeBytes = elements! * width;
     if (!Number.isSafeInteger(sizeBytes)) throw new Error("the size of a storage overflows");
+    const whole = this.#storage(key, storageClass.dtype, sizeBytes);
+    if (part === undefined || part === null) return whole;
+    if (!Array.isArray(part) || part.length !== 3) throw new Error("a part of a storage: expected 3 fields");
+    const [partKey, ...places] = part;
+    if (typeof partKey !== "string" || !KEY.test(partKey)) throw new Error("expected digits as the part's key");
+    const [from, length] = counts(places, "a part of a storage");
+    if (from! + length! > elements!) throw new Error("a part of a storage reaches beyond it");
+    return new TorchStorage(partKey, whole.dtype, length! * width, { of: whole, fromByte: from! * width });
+  }
+
+  #storage(key: string, dtype: TorchDtype | null, sizeBytes: number): TorchStorage {
     const known = this.#storages.get(key);
     if (known !== undefined) {
-      if (known.sizeBytes !== sizeBytes || known.dtype !== storageClass.dtype)
+      if (known.sizeBytes !== sizeBytes || known.dtype !== dtype)
         throw new Error(`storage ${key} is described in two ways`);
       return known;
     }
-    const storage = new TorchStorage(key, storageClass.dtype, sizeBytes);
+    const storage = new TorchStorage(key, dtype, sizeBytes);
     this.#storages.set(key, storage);
     return storage;
+  }
+
+  /** In an archive each storage has its member; in a plain file those behind one of unknown size cannot be found. */
+  #unknownStorage({ name }: Opaque, fields: number): Opaque {
+    if (fields !== ARCHIVE_ID_FIELDS) throw new Error(`the size of a value of ${name} is not known`);
+    return new Opaque(name);
   }
 
   #readArchive(): { root: PickleValue; locate: (storage: TorchStorage) => number } {
@@ -388,7 +583,7 @@ export class TorchCheckpoint {
       start: pickle.offset,
       end,
       known: KNOWN,
-      persistent: (id) => this.#persistent(id, 5),
+      persistent: (id) => this.#persistent(id, ARCHIVE_ID_FIELDS),
     });
     const locate = ({ key, sizeBytes }: TorchStorage): number => {
       const member = zip.member(`${folder}/data/${key}`);
@@ -423,7 +618,7 @@ export class TorchCheckpoint {
     const system = next();
     if (!(system instanceof Map) || system.get("little_endian") !== true)
       this.#fail("ByteOrder", "values are not little-endian", at);
-    const root = next(6);
+    const root = next(PLAIN_ID_FIELDS);
     const keysAt = at;
     const keys = next();
     if (!Array.isArray(keys)) return this.#fail("BadKeys", "the list of storages is missing", keysAt);
@@ -461,8 +656,21 @@ export class TorchCheckpoint {
 }
 
 function isPlain(file: RegularFile): boolean {
-  if (file.sizeBytes < LEGACY_START.length) return false;
-  return file.read(0, LEGACY_START.length).every((byte, i) => byte === LEGACY_START[i]);
+  const start = file.read(0, Math.min(file.sizeBytes, LEGACY_START_BYTES));
+  return LEGACY_START.test(Buffer.from(start).toString("hex"));
+}
+
+/** What a value is that is no tensor, for errors. */
+function describeValue(value: PickleValue): string {
+  if (value instanceof Opaque) return value.description;
+  if (value instanceof Known) return `an object of ${value.name}`;
+  if (value instanceof TorchTensor) return "a tensor";
+  if (value instanceof Map) return "a dictionary";
+  if (value instanceof Set) return "a set";
+  if (value instanceof PickledBytes) return "bytes";
+  if (Array.isArray(value)) return "a list";
+  if (typeof value === "string") return "a text";
+  return value === null ? "None" : typeof value === "boolean" ? "a boolean" : "a number";
 }
 
 function engineDtype(path: string, { dtype, formatDtype }: TorchTensor, tensor: string): DType {

@@ -2,7 +2,7 @@ import { createHash } from "node:crypto";
 import { mkdtempSync, readFileSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { Lamb, scope, type Tensor } from "@miro-t2i/torch";
+import { Lamb, scope, type Tensor, zeros } from "@miro-t2i/torch";
 import { afterAll, describe, expect, it } from "vitest";
 import { createNetworks, startFrom } from "../loop/model.js";
 import { parameterGroups } from "../loop/parameter-groups.js";
@@ -87,6 +87,33 @@ describe("a published training checkpoint", () => {
       );
     });
     optimizer.dispose();
+  });
+
+  it("of AdamW gives each parameter its moments and the step that a tensor holds, whatever stands beside", () => {
+    const adamw = join(import.meta.dirname, "../../../../torch/src/io/fixtures/adamw.ckpt");
+    using checkpoint = PublishedCheckpoint.open(adamw);
+    expect(checkpoint.step).toBe(2);
+    scope(() => {
+      const shapes = { "network.weight": [2, 2], "network.bias": [2] };
+      const groups = [Object.entries(shapes).map(([name, shape]) => ({ name, param: zeros(shape) }))];
+      const { step, tensors } = checkpoint.optimizerState(groups);
+      expect([step, tensors["0.step"]!.item(), tensors["1.step"]!.item()]).toEqual([2, 2, 2]);
+      // Gradients are the input, ±1, twice: 0.1 of it, then 0.1 more of what is missing.
+      const moments = tensors["0.exp_avg"]!.toList() as number[][];
+      for (const [a, b] of moments) expect([a, b]).toEqual([expect.closeTo(0.19, 6), expect.closeTo(-0.19, 6)]);
+      expect(tensors["1.exp_avg_sq"]!.toList()).toEqual([expect.closeTo(0.001999, 8), expect.closeTo(0.001999, 8)]);
+    });
+    expect(describeTorchFile(adamw)).toMatchObject({
+      state_dict: { modules: { network: { tensors: 2, parameters: 6 } }, "not tensors": 1 },
+      optimizer_states: [{ steps: 2, "tensors with moments": 2 }],
+      global_step: 2,
+      best: 0.5,
+      cfg: "an object of argparse.Namespace, not read",
+    });
+    const { network } = createNetworks(recipe());
+    expect(() => checkpoint.load("network", network)).toThrow(
+      /not read, since they are no tensors \(1\): network\.extra, an object of datetime\.date$/,
+    );
   });
 
   it("says the step, the schedule and the loss scale", () => {

@@ -15,11 +15,13 @@ import {
   loadModule,
   Opaque,
   type OptimizerState,
+  PickledBytes,
   type PickleValue,
   type StoredTensor,
   scope,
   type Tensor,
   TorchCheckpoint,
+  type TorchStateDict,
   TorchTensor,
 } from "@miro-t2i/torch";
 import { MiroError } from "../../errors.js";
@@ -54,13 +56,16 @@ export class PublishedCheckpoint {
   /** Optimiser steps done; null where the file does not say. */
   readonly step: number | null;
   readonly #file: TorchCheckpoint;
+  /** Entries of the state dict that are no tensors, each with what it is. */
+  readonly #others: ReadonlyMap<string, string>;
   /** By top-level module, tensors by the names they have below it, in the file's order. */
   readonly #modules = new Map<string, Map<string, StoredTensor>>();
 
   private constructor(path: string) {
     this.path = path;
     this.#file = TorchCheckpoint.open(path);
-    const file = this.#file.stateDict();
+    const file = this.#stateDict();
+    this.#others = file.others;
     for (const key of file.keys()) {
       const [module = "", ...rest] = key.split(".").filter((part) => part !== "_orig_mod");
       const tensors = this.#modules.get(module) ?? new Map<string, StoredTensor>();
@@ -69,6 +74,15 @@ export class PublishedCheckpoint {
     }
     const step = this.#entry("global_step");
     this.step = typeof step === "number" ? step : null;
+  }
+
+  #stateDict(): TorchStateDict {
+    try {
+      return this.#file.stateDict();
+    } catch (error) {
+      this.#file.close();
+      throw error;
+    }
   }
 
   /** @throws FormatError or TorchError naming the file and what is wrong with it */
@@ -96,7 +110,11 @@ export class PublishedCheckpoint {
     try {
       loadModule(module, own);
     } catch (error) {
-      throw new MiroError(`${this.path}: ${name}: ${(error as Error).message}`, { cause: error });
+      const unread = [...this.#others].filter(([key]) => key.split(".")[0] === name);
+      const [first] = unread;
+      const note =
+        first === undefined ? "" : `; not read, since they are no tensors (${unread.length}): ${first[0]}, ${first[1]}`;
+      throw new MiroError(`${this.path}: ${name}: ${(error as Error).message}${note}`, { cause: error });
     }
   }
 
@@ -132,7 +150,7 @@ export class PublishedCheckpoint {
       );
       if (trained.length !== names.length)
         return fail(`group ${i + 1} has ${trained.length} trained tensors, this recipe ${names.length}`);
-      const byName = new Map(names.map((name, at) => [name, readMoments(moments.get(trained[at]!))]));
+      const byName = new Map(names.map((name, at) => [name, readMoments(this.#file, moments.get(trained[at]!))]));
       for (const { name, param } of group) {
         const found = byName.get(name);
         if (!found) return fail(`${name} has no moments`);
@@ -196,11 +214,20 @@ export class PublishedCheckpoint {
   }
 }
 
-function readMoments(value: PickleValue | undefined): Moments | null {
+function readMoments(file: TorchCheckpoint, value: PickleValue | undefined): Moments | null {
   if (!(value instanceof Map)) return null;
   const [step, expAvg, expAvgSq] = ["step", "exp_avg", "exp_avg_sq"].map((key) => value.get(key));
-  if (typeof step !== "number" || !isTensor(expAvg) || !isTensor(expAvgSq)) return null;
-  return { step, expAvg, expAvgSq };
+  const steps = readStep(file, step);
+  if (steps === null || !isTensor(expAvg) || !isTensor(expAvgSq)) return null;
+  return { step: steps, expAvg, expAvgSq };
+}
+
+/** The step of a parameter: a number, or, since PyTorch 1.12, a tensor of one. */
+function readStep(file: TorchCheckpoint, value: PickleValue | undefined): number | null {
+  if (!isTensor(value)) return typeof value === "number" ? value : null;
+  if (value.numel !== 1 || value.dtype === null) return null;
+  const step = Number(scope(() => file.read(value, "step").item()));
+  return Number.isSafeInteger(step) && step >= 0 ? step : null;
 }
 
 function isTensor(value: PickleValue | undefined): value is TorchTensor {
@@ -251,13 +278,14 @@ export function describeTorchFile(path: string): Record<string, unknown> {
   using checkpoint = TorchCheckpoint.open(path);
   const { root } = checkpoint;
   if (!(root instanceof Map)) return { file: basename(path), value: summary(root) };
-  const isState = [...root.values()].some(isTensor);
+  const isState = !(root.get("state_dict") instanceof Map) && [...root.values()].some(isTensor);
   const entries = isState
     ? { tensors: describeTensors(root) }
     : Object.fromEntries(
         [...root].map(([key, value]): [string, unknown] => {
           if (value instanceof Map && [...value.values()].some(isTensor)) return [String(key), describeTensors(value)];
-          if (key === "optimizer_states" && Array.isArray(value)) return [String(key), value.map(describeOptimizer)];
+          if (key === "optimizer_states" && Array.isArray(value))
+            return [String(key), value.map((state) => describeOptimizer(checkpoint, state))];
           return [String(key), summary(value)];
         }),
       );
@@ -265,28 +293,32 @@ export function describeTorchFile(path: string): Record<string, unknown> {
 }
 
 function describeTensors(dictionary: Dictionary): Record<string, unknown> {
-  const modules: Record<string, { tensors: number; parameters: number }> = {};
+  const modules = new Map<string, { tensors: number; parameters: number }>();
   const dtypes: Record<string, number> = {};
+  let others = 0;
   for (const [key, value] of dictionary) {
-    if (!isTensor(value)) continue;
+    if (!isTensor(value)) {
+      others++;
+      continue;
+    }
     const parts = String(key)
       .split(".")
       .filter((part) => part !== "_orig_mod");
     const name = parts[0] === "postprocessing" && parts[1] === "vae" ? "postprocessing.vae" : parts[0]!;
-    const module = modules[name] ?? { tensors: 0, parameters: 0 };
-    modules[name] = module;
+    const module = modules.get(name) ?? { tensors: 0, parameters: 0 };
+    modules.set(name, module);
     module.tensors++;
     if (value.formatDtype.includes("float")) module.parameters += value.numel;
     dtypes[value.formatDtype] = (dtypes[value.formatDtype] ?? 0) + 1;
   }
-  return { modules, dtypes };
+  return { modules: Object.fromEntries(modules), dtypes, ...(others > 0 && { "not tensors": others }) };
 }
 
-function describeOptimizer(value: PickleValue): unknown {
+function describeOptimizer(file: TorchCheckpoint, value: PickleValue): unknown {
   if (!(value instanceof Map)) return summary(value);
   const [groups, state] = [value.get("param_groups"), value.get("state")];
   if (!Array.isArray(groups)) return summary(value);
-  const steps = state instanceof Map ? [...state.values()].map((entry) => readMoments(entry)?.step ?? 0) : [];
+  const steps = state instanceof Map ? [...state.values()].map((entry) => readMoments(file, entry)?.step ?? 0) : [];
   return {
     steps: steps.reduce((most, step) => Math.max(most, step), 0),
     "tensors with moments": steps.length,
@@ -308,9 +340,11 @@ function summary(value: PickleValue | undefined, depth = 0): unknown {
   if (value === undefined || value === null || typeof value === "boolean" || typeof value === "number")
     return value ?? null;
   if (typeof value === "string") return value.length > 200 ? `${value.slice(0, 200)}…` : value;
-  if (typeof value === "bigint") return String(value);
+  if (typeof value === "bigint") return summary(String(value));
   if (isTensor(value)) return `tensor (${value.shape.join(", ")}) ${value.formatDtype}`;
-  if (value instanceof Opaque) return `an object of ${value.name}, not read`;
+  if (value instanceof Opaque) return `${value.description}, not read`;
+  if (value instanceof PickledBytes) return `${value.bytes.length} bytes`;
+  if (value instanceof Set) return `a set of ${value.size}`;
   if (Array.isArray(value))
     return depth > 2 || value.length > 20 ? `${value.length} values` : value.map((item) => summary(item, depth + 1));
   if (value instanceof Map)
