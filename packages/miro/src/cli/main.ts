@@ -2,8 +2,10 @@
  * The `miro` command: finds the sub-command, loads its file alone, runs it, and turns whatever it throws into one line
  * and an exit code: 0 done, 1 failed, 2 wrong usage, 130 interrupted.
  */
+import { setImmediate } from "node:timers/promises";
 import { Command, CommanderError } from "commander";
 import { InterruptedError, MiroError, systemReason } from "../errors.js";
+import { onStop, surviveLostOutput, writeSafely } from "../surroundings.js";
 import { version } from "../version.js";
 import type { CliContext, Register } from "./context.js";
 
@@ -67,38 +69,36 @@ Examples:
  */
 export async function run(args: readonly string[], overrides: Partial<CliContext> = {}): Promise<number> {
   const interrupt = new AbortController();
+  const owner = overrides.signal === undefined;
   const context: CliContext = {
-    stdout: (text) => void process.stdout.write(text),
-    stderr: (text) => void process.stderr.write(text),
+    stdout: (text) => writeSafely(process.stdout, text),
+    stderr: (text) => writeSafely(process.stderr, text),
     interactive: Boolean(process.stderr.isTTY),
     signal: interrupt.signal,
     ...overrides,
   };
   // The first Ctrl-C lets the command stop at the next step and clean up; the second one does not wait.
-  const onSignal = () => {
-    if (interrupt.signal.aborted) process.exit(130);
-    interrupt.abort();
-  };
-  // What a cluster sends some time before its limit: like one Ctrl-C, however often it comes.
-  const onWarning = () => interrupt.abort();
-  const owner = overrides.signal === undefined;
-  if (owner) {
-    process.on("SIGINT", onSignal);
-    process.on("SIGTERM", onSignal);
-    process.on("SIGUSR1", onWarning);
-  }
+  const unlisten = owner
+    ? onStop({ stop: () => interrupt.abort(), stopAtOnce: () => process.exit(130) })
+    : () => undefined;
   try {
     await (await buildProgram(args, context)).parseAsync([...args], { from: "user" });
     return 0;
   } catch (error) {
     return report(error, context);
   } finally {
-    if (owner) {
-      process.off("SIGINT", onSignal);
-      process.off("SIGTERM", onSignal);
-      process.off("SIGUSR1", onWarning);
-    }
+    unlisten();
   }
+}
+
+/** Runs the command line of this process, and sets its exit code. */
+export async function main(): Promise<void> {
+  const lostOutput = surviveLostOutput();
+  const code = await run(process.argv.slice(2));
+  await setImmediate(); // failures of what was written last
+  const lost = lostOutput();
+  if (lost !== null) writeSafely(process.stderr, `error: standard output cannot be written: ${systemReason(lost)}\n`);
+  process.exitCode = code === 0 && lost !== null ? 1 : code;
 }
 
 async function buildProgram(args: readonly string[], context: CliContext): Promise<Command> {

@@ -11,6 +11,7 @@ import type { RgbImage } from "../pictures/rgb.js";
 import { bundledModel } from "../pipeline/bundled.js";
 import { MiroPipeline } from "../pipeline/pipeline.js";
 import { loadScorer } from "../rewards/index.js";
+import { onStop, surviveLostOutput } from "../surroundings.js";
 import { checkDetector } from "./detector-check.js";
 import { evaluateBestOf } from "./emoji-best-of.js";
 import { EmojiClassifier } from "./emoji-classifier.js";
@@ -187,11 +188,9 @@ function progressLine(): (done: number, total: number) => void {
 }
 
 const interrupt = new AbortController();
+surviveLostOutput();
 // The first Ctrl-C stops at the next step and leaves the parts that are done; the second one does not wait.
-process.on("SIGINT", () => {
-  if (interrupt.signal.aborted) process.exit(130);
-  interrupt.abort();
-});
+onStop({ stop: () => interrupt.abort(), stopAtOnce: () => process.exit(130) });
 main(interrupt.signal).catch((error: unknown) => {
   if (interrupt.signal.aborted) {
     process.stderr.write("\nInterrupted.\n");

@@ -1,6 +1,6 @@
 import { type ChildProcess, spawn, spawnSync } from "node:child_process";
 import fs from "node:fs";
-import { hostname, tmpdir } from "node:os";
+import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterEach, beforeEach, describe, expect, test, vi } from "vitest";
 import {
@@ -14,6 +14,7 @@ import {
   writeSafetensors,
   zeros,
 } from "../index.js";
+import { lifeOf, processIdentity } from "./process-identity.js";
 
 let folder: string;
 beforeEach(() => {
@@ -143,14 +144,48 @@ test("names as long as the file system allows are written", () => {
   expect(fs.readdirSync(folder).length).toBe(2);
 });
 
-test("what killed processes left is removed for a whole folder, and nothing else", () => {
-  const dead = spawnSync(process.execPath, ["-e", ""]).pid;
-  const name = (pid: number, host = hostname()) => `.picture.png.${host}.${pid}.0123456789ab.tmp`;
-  const others = [name(process.pid), name(dead, "elsewhere"), ".picture.png.tmp", "notes.tmp", "picture.png"];
-  for (const file of [name(dead), ...others]) fs.writeFileSync(join(folder, file), "");
-  expect(removeKilledWrites(folder)).toEqual([name(dead)]);
-  expect(fs.readdirSync(folder).sort()).toEqual([...others].sort());
-  expect(removeKilledWrites(join(folder, "none"))).toEqual([]);
+describe("what others left unfinished in a folder", () => {
+  const own = processIdentity();
+  const name = (owner: string) => `.picture.png.${owner}.0123456789ab.tmp`;
+  /** Other processes that this text could be taken for. */
+  const dead = own.replace(/\d+$/, "1"); // the same id, of a process that began at another time
+  const otherBoot = own.replace(/^[0-9a-f]{12}/, "0123456789ab");
+  const otherPlaces = [otherBoot, "0".repeat(12) + own.slice(12)];
+
+  test("goes when its process is dead, files and folders; everything else stays", () => {
+    const others = [...[own, ...otherPlaces].map(name), ".picture.png.tmp", "notes.tmp", "picture.png"];
+    for (const file of [name(dead), ...others]) fs.writeFileSync(join(folder, file), "");
+    const half = `.step.${dead}.ba9876543210.tmp`;
+    fs.mkdirSync(join(folder, half));
+    fs.writeFileSync(join(folder, half, "x"), "");
+    expect(removeKilledWrites(folder).sort()).toEqual([name(dead), half].sort());
+    expect(fs.readdirSync(folder).sort()).toEqual([...others].sort());
+    expect(removeKilledWrites(join(folder, "none"))).toEqual([]);
+  });
+
+  test("goes by its age where nothing can be known of its process", () => {
+    const files = [own, ...otherPlaces].map(name);
+    const before = new Date(Date.now() - 25 * 3600_000);
+    for (const file of files) {
+      fs.writeFileSync(join(folder, file), "");
+      fs.utimesSync(join(folder, file), before, before);
+    }
+    expect(removeKilledWrites(folder).sort()).toEqual(files.slice(1).sort());
+  });
+
+  test("is told apart across PID namespaces, where all have the same small ids", (context) => {
+    const write = `process.stdout.write(m.processIdentity() + " " + m.lifeOf(process.argv[1]))`;
+    const program = `import(${JSON.stringify(new URL("../../dist/io/atomic-write.js", import.meta.url).href)}).then((m) => { ${write} })`;
+    const unshare = ["--pid", "--fork", "--mount-proc", process.execPath, "-e", program, own];
+    const { status, stdout } = spawnSync("unshare", unshare, { encoding: "utf8" });
+    if (status !== 0) return context.skip("namespaces need privileges");
+    const [theirs, life] = stdout.split(" ") as [string, string];
+    expect(theirs.split("-")[3]).toBe("1");
+    expect(theirs.split("-")[1]).not.toBe(own.split("-")[1]);
+    expect(life).toBe("unknown"); // a process that lives, and cannot be seen from there
+    expect(lifeOf(theirs)).not.toBe("alive");
+    expect(lifeOf(theirs.replace(/^([^-]+)-\d+/, `$1-${own.split("-")[1]}`))).toBe("dead"); // our process 1 is another
+  });
 });
 
 test("a device without space is refused by the real system", (context) => {

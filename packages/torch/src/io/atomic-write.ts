@@ -4,9 +4,11 @@
  */
 import { createHash, randomBytes } from "node:crypto";
 import fs from "node:fs";
-import { hostname } from "node:os";
 import { basename, dirname, join } from "node:path";
 import { TorchError } from "../errors.js";
+import { IDENTITY_PATTERN, lifeOf, processIdentity } from "./process-identity.js";
+
+export { IDENTITY_PATTERN, type Life, lifeOf, processIdentity } from "./process-identity.js";
 
 /** Appends bytes to the file being written. */
 export type Sink = (bytes: Uint8Array) => void;
@@ -60,24 +62,28 @@ function claim(temporary: string, path: string): void {
   try {
     fs.linkSync(temporary, path);
   } catch (error) {
-    if ((error as NodeJS.ErrnoException).code === "EEXIST") throw error;
-    // File systems without hard links: reserve the name, then replace the reservation.
-    fs.closeSync(fs.openSync(path, "wx"));
-    fs.renameSync(temporary, path);
-    return;
+    if ((error as NodeJS.ErrnoException).code !== "EEXIST") {
+      // File systems without hard links: reserve the name, then replace the reservation.
+      fs.closeSync(fs.openSync(path, "wx"));
+      fs.renameSync(temporary, path);
+      return;
+    }
+    // A network file system may repeat a request whose answer was lost: then the name is taken by this very file.
+    if (fs.statSync(temporary).nlink !== 2) throw error;
   }
   fs.rmSync(temporary);
 }
 
 /**
- * For writers that cannot use {@link writeFileAtomically} because they take their time: the temporary name to write `path`
- * under. Temporary files for the same destination whose process on this host was killed are removed.
+ * The one way in which unfinished files and folders are named, so that it can be told whose they are: `.NAME.OWNER.RANDOM.tmp`
+ * (the owner as in process-identity.ts). For writers that cannot use {@link writeFileAtomically} because they take their time.
+ * What others left unfinished for the same destination is removed.
  */
 export function beginFile(path: string): string {
   const folder = dirname(path);
-  const prefix = `.${shortName(basename(path))}.${hostname()}.`;
-  removeLeftovers(folder, prefix);
-  return join(folder, `${prefix}${process.pid}.${randomBytes(6).toString("hex")}.tmp`);
+  const prefix = `.${shortName(basename(path))}.`;
+  removeUnfinished(folder, (name) => name.startsWith(prefix));
+  return join(folder, `${prefix}${processIdentity()}.${randomBytes(6).toString("hex")}.tmp`);
 }
 
 /** A destination's part in its temporary name: long ones are cut and told apart by a digest, as a file name has 255 bytes. */
@@ -88,17 +94,44 @@ function shortName(name: string): string {
 }
 
 /**
- * Removes all temporary files in a folder whose process on this host was killed, whatever they were to become. A command calls
- * this for the folder that it is going to write to.
+ * Removes everything unfinished in a folder whose process was killed, whatever it was to become. A command calls this for the folder
+ * that it is going to write to.
  * @returns the names of what was removed
  */
 export function removeKilledWrites(folder: string): string[] {
-  const own = new RegExp(`^\\..+\\.${literally(hostname())}\\.(\\d+)\\.[0-9a-f]{12}\\.tmp$`, "s");
-  return removeDead(folder, (name) => own.exec(name)?.[1]);
+  return removeUnfinished(folder, () => true);
 }
 
-function literally(text: string): string {
-  return text.replace(/[.*+?^${}()|[\]\\]/g, "\\$&");
+const UNFINISHED = new RegExp(`^\\..+\\.(${IDENTITY_PATTERN})\\.[0-9a-f]{12}\\.tmp$`, "s");
+
+/** Writers grow their files all the time: one whose process cannot be looked at and that has rested for so long has lost it. */
+const ABANDONED_MS = 24 * 3600_000;
+
+function removeUnfinished(folder: string, isMeant: (name: string) => boolean): string[] {
+  let names: string[];
+  try {
+    names = fs.readdirSync(folder);
+  } catch {
+    return []; // a folder that is not there, or can be written but not listed
+  }
+  return names.filter((name) => {
+    const owner = isMeant(name) ? UNFINISHED.exec(name)?.[1] : undefined;
+    if (owner === undefined) return false;
+    const path = join(folder, name);
+    const life = lifeOf(owner);
+    if (life === "alive" || (life === "unknown" && !isAbandoned(path))) return false;
+    try {
+      fs.rmSync(path, { recursive: true, force: true });
+      return true;
+    } catch {
+      return false; // another user's, or on a file system that has become read-only: nothing depends on it
+    }
+  });
+}
+
+function isAbandoned(path: string): boolean {
+  const touched = fs.statSync(path, { throwIfNoEntry: false })?.mtimeMs;
+  return touched !== undefined && Date.now() - touched > ABANDONED_MS;
 }
 
 /**
@@ -114,40 +147,8 @@ export function publishFile(temporary: string, path: string): void {
   flushFolder(dirname(path));
 }
 
-/** Removes temporary files for the same destination whose process on this host was killed. */
-function removeLeftovers(folder: string, prefix: string): void {
-  removeDead(folder, (name) =>
-    name.startsWith(prefix) && name.endsWith(".tmp") ? name.slice(prefix.length).split(".")[0] : undefined,
-  );
-}
-
-/** Removes the files for which `writer` names a process of this host that is no more. */
-function removeDead(folder: string, writer: (name: string) => string | undefined): string[] {
-  let names: string[];
-  try {
-    names = fs.readdirSync(folder);
-  } catch {
-    return []; // a folder that is not there, or can be written but not listed
-  }
-  return names.filter((name) => {
-    const pid = Number(writer(name));
-    if (!Number.isSafeInteger(pid) || pid <= 0 || isRunning(pid)) return false;
-    fs.rmSync(join(folder, name), { force: true });
-    return true;
-  });
-}
-
-function isRunning(pid: number): boolean {
-  try {
-    process.kill(pid, 0);
-    return true;
-  } catch (error) {
-    return (error as NodeJS.ErrnoException).code !== "ESRCH";
-  }
-}
-
-/** Makes the rename durable. Some file systems refuse to flush a folder; the file is in place all the same. */
-function flushFolder(folder: string): void {
+/** Makes a rename in a folder durable. Some file systems refuse to flush a folder; the file is in place all the same. */
+export function flushFolder(folder: string): void {
   let descriptor: number | undefined;
   try {
     descriptor = fs.openSync(folder, "r");

@@ -8,9 +8,10 @@
  * File: "MIROEMO1", u32 header length, JSON header, then the levels' bytes one after the other.
  */
 import { createHash } from "node:crypto";
-import { mkdirSync, readFileSync, renameSync, rmSync, writeFileSync } from "node:fs";
+import { mkdirSync, readFileSync } from "node:fs";
 import { homedir } from "node:os";
 import { join } from "node:path";
+import { writeFileAtomically } from "@miro-t2i/torch/atomic-write";
 import sharp from "sharp";
 import { type EmojiEntry, spriteFolder } from "./vocabulary.js";
 
@@ -138,14 +139,13 @@ function writeCache(path: string, sprites: readonly Sprite[]): void {
   const length = Buffer.alloc(4);
   length.writeUInt32LE(json.length);
   const parts = sprites.flatMap((sprite) => sprite.levels.map((level) => level.data));
-  const temporary = `${path}.${process.pid}.tmp`;
   try {
     mkdirSync(spriteCacheFolder(), { recursive: true });
-    writeFileSync(temporary, Buffer.concat([Buffer.from(MAGIC), length, json, ...parts]));
-    renameSync(temporary, path);
+    writeFileAtomically(path, (write) => {
+      for (const part of [Buffer.from(MAGIC), length, json, ...parts]) write(part);
+    });
   } catch {
     // A cache that cannot be written (read-only home, full disk) only costs the time of decoding again.
-    rmSync(temporary, { force: true });
   }
 }
 

@@ -10,6 +10,7 @@ import { availableParallelism } from "node:os";
 import { basename, dirname, join } from "node:path";
 import { getNumThreads, setNumThreads } from "@miro-t2i/torch";
 import { InvalidInputError, invalid, MiroError, systemReason } from "../../errors.js";
+import { FileLock } from "../../file-lock.js";
 import { readBytes, removeKilledWrites } from "../../files/files.js";
 import { parseOptions } from "../../options.js";
 import { checkDevice } from "../../pipeline/device.js";
@@ -41,7 +42,6 @@ import {
 } from "./options.js";
 import { judgedText, scoreShard } from "./score-stage.js";
 import { readScores, type ScoreTable } from "./scores-csv.js";
-import { ownerText, ShardLock } from "./shard-lock.js";
 import { type ShardReport, scoresPath, type Workplace } from "./shard-work.js";
 import { listShards, type Skipped, type SourceShard } from "./sources.js";
 import { SyntheticTable } from "./synthetic-captions.js";
@@ -288,11 +288,11 @@ async function eachShard(
       seconds: {},
     };
     reports.push(report);
-    const lock = ShardLock.acquire(folder, stage === "vae" ? shard.stem : `${shard.stem}_scores`);
-    if (!(lock instanceof ShardLock)) {
+    const lock = FileLock.acquire(folder, stage === "vae" ? shard.stem : `${shard.stem}_scores`);
+    if (!(lock instanceof FileLock)) {
       report.status = "locked";
-      report.message = `${ownerText(lock)} works on it`;
-      options.onMessage?.(`${shard.label}: left to ${ownerText(lock)}, which works on it`);
+      report.message = `${lock.text} works on it`;
+      options.onMessage?.(`${shard.label}: left to ${lock.text}, which works on it`);
       continue;
     }
     try {

@@ -12,13 +12,13 @@
  * The folder's name holds a digest of everything that decides its content, so that changed options never meet old latents.
  */
 import { createHash } from "node:crypto";
-import { existsSync, mkdirSync, readdirSync, writeFileSync } from "node:fs";
+import { existsSync, mkdirSync, readdirSync } from "node:fs";
 import { join } from "node:path";
 import { Worker } from "node:worker_threads";
 import { readSafetensors, scope, type Tensor, zeros } from "@miro-t2i/torch";
 import { compiledModule } from "../../compiled-module.js";
 import { MiroError } from "../../errors.js";
-import { readBytes } from "../../files/files.js";
+import { readBytes, writeFileAtomic } from "../../files/files.js";
 import type { Recipe } from "../recipes/recipe.js";
 
 export type EmojiData = Extract<Recipe["data"], { kind: "emoji" }>;
@@ -74,7 +74,8 @@ export class LatentCache {
     const hash = createHash("sha256").update(JSON.stringify(identity)).digest("hex").slice(0, 12);
     const folder = join(data.cache, `emoji-${data.scenes.size}-${hash}`);
     mkdirSync(folder, { recursive: true });
-    if (makes) writeFileSync(join(folder, "dataset.json"), `${JSON.stringify(identity, null, 2)}\n`);
+    if (makes)
+      writeFileAtomic(join(folder, "dataset.json"), `${JSON.stringify(identity, null, 2)}\n`, { overwrite: true });
 
     const cache = new LatentCache(folder, data);
     const missing = cache.present.flatMap((_, shard) => (existsSync(shardPath(folder, shard)) ? [] : [shard]));

@@ -12,6 +12,7 @@ import { existsSync, mkdirSync, renameSync, rmSync } from "node:fs";
 import { join } from "node:path";
 import { setImmediate as nextTurn } from "node:timers/promises";
 import { AdamW, clipGradNorm_, manualSeed, type nn, scope, setNumThreads, type Tensor } from "@miro-t2i/torch";
+import { beginFile } from "@miro-t2i/torch/atomic-write";
 import { z } from "zod";
 import { InvalidInputError, MiroError } from "../../errors.js";
 import { mixSeed } from "../batches/batches.js";
@@ -21,6 +22,7 @@ import type { RunResult } from "../loop/run-options.js";
 import { recipeToJson } from "../recipes/recipe.js";
 import { recipeChanges, refuseRecipeChanges } from "../recipes/recipe-changes.js";
 import { listCheckpoints, loadTrainingCheckpoint, saveTrainingCheckpoint } from "../state/checkpoint.js";
+import type { RunLock } from "../state/run-lock.js";
 
 const count = z.int().positive();
 
@@ -61,6 +63,8 @@ export interface PretrainingContext {
   resume: boolean;
   /** Continue even if values of the recipe differ that decide what the run computes. */
   allowChanges?: boolean;
+  /** The lock of `output`. */
+  lock?: RunLock;
   signal?: AbortSignal;
   onProgress?: (progress: Progress) => void;
   onMessage?: (message: string) => void;
@@ -111,6 +115,7 @@ export async function runPretraining({
   output,
   resume,
   allowChanges = false,
+  lock,
   signal,
   onProgress,
   onMessage = () => {},
@@ -145,13 +150,14 @@ export async function runPretraining({
       trainedSeconds = stored.state.seconds;
     });
   }
-  const log = new MetricsLog(join(output, "log.jsonl"), step);
+  const log = new MetricsLog(join(output, "log.jsonl"), step, onMessage);
   const startedAt = performance.now() - trainedSeconds * 1000;
   const startStep = step;
   const beganAt = performance.now();
   const seconds = () => (performance.now() - startedAt) / 1000;
-  const save = () =>
-    saveTrainingCheckpoint(
+  const save = () => {
+    lock?.check();
+    return saveTrainingCheckpoint(
       checkpoints,
       {
         state: { format: 1, step, emaUpdates: 0, skippedSteps: 0, seconds: seconds(), optimizerStep: step, recipe },
@@ -161,6 +167,7 @@ export async function runPretraining({
       },
       { keepLast: 1 },
     );
+  };
   const evaluate = async () => {
     network.eval();
     const figures = await task.evaluate(step);
@@ -218,10 +225,14 @@ export async function runPretraining({
 
 /** Fills a new folder beside `path` and puts it in its place once it is complete. */
 async function replaceFolder(path: string, fill: (folder: string) => void | Promise<void>): Promise<void> {
-  const temporary = `${path}.tmp`;
-  rmSync(temporary, { recursive: true, force: true });
+  const temporary = beginFile(path);
   mkdirSync(temporary, { recursive: true });
-  await fill(temporary);
+  try {
+    await fill(temporary);
+  } catch (error) {
+    rmSync(temporary, { recursive: true, force: true });
+    throw error;
+  }
   if (existsSync(path)) rmSync(path, { recursive: true, force: true });
   renameSync(temporary, path);
 }

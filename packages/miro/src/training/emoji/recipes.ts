@@ -2,6 +2,7 @@
 
 import type { RunResult } from "../loop/run-options.js";
 import { checkRecipe } from "../recipes/recipe.js";
+import { RunLock } from "../state/run-lock.js";
 import type { PretrainingContext } from "./pretraining.js";
 
 type Train = (json: unknown, source: string, context: PretrainingContext) => Promise<RunResult>;
@@ -26,7 +27,16 @@ const KINDS: Record<string, Train> = {
   },
 };
 
-/** The trainer of a recipe's `kind`, or null for a recipe of the diffusion network. */
+/** The trainer of a recipe's `kind`, which takes the folder of the run for itself, or null for a recipe of the diffusion network. */
 export function pretrainingOf(recipe: Record<string, unknown>): Train | null {
-  return typeof recipe.kind === "string" && Object.hasOwn(KINDS, recipe.kind) ? KINDS[recipe.kind]! : null;
+  if (typeof recipe.kind !== "string" || !Object.hasOwn(KINDS, recipe.kind)) return null;
+  const train = KINDS[recipe.kind]!;
+  return async (json, source, context) => {
+    const lock = await RunLock.acquire(context.output, context);
+    try {
+      return await train(json, source, { ...context, lock });
+    } finally {
+      lock.release();
+    }
+  };
 }

@@ -1,15 +1,8 @@
 /** What a training run tells: a JSON-lines file for programs, a progress line for people. */
-import {
-  closeSync,
-  existsSync,
-  mkdirSync,
-  openSync,
-  readFileSync,
-  renameSync,
-  writeFileSync,
-  writeSync,
-} from "node:fs";
+import { existsSync, mkdirSync, openSync, readFileSync } from "node:fs";
 import { dirname } from "node:path";
+import { writeFileAtomic } from "../../files/files.js";
+import { LogFile } from "./log-file.js";
 
 /** One line of the log. */
 export interface LogRecord {
@@ -22,26 +15,26 @@ export interface LogRecord {
  * resumed run's log reads like that of an undisturbed one.
  */
 export class MetricsLog {
-  private readonly descriptor: number;
+  private readonly file: LogFile;
 
-  constructor(path: string, step: number) {
+  /** @param onTrouble told when the file cannot be written, which does not end a run */
+  constructor(path: string, step: number, onTrouble?: (message: string) => void) {
     mkdirSync(dirname(path), { recursive: true });
     if (existsSync(path)) {
       const kept = readFileSync(path, "utf8")
         .split("\n")
         .filter((line) => (parse(line)?.step ?? Number.POSITIVE_INFINITY) <= step);
-      writeFileSync(`${path}.tmp`, kept.map((line) => `${line}\n`).join(""), { flush: true });
-      renameSync(`${path}.tmp`, path);
+      writeFileAtomic(path, kept.map((line) => `${line}\n`).join(""), { overwrite: true });
     }
-    this.descriptor = openSync(path, "a");
+    this.file = new LogFile(path, openSync(path, "a"), onTrouble);
   }
 
   write(record: LogRecord): void {
-    writeSync(this.descriptor, `${JSON.stringify(record)}\n`);
+    this.file.append(Buffer.from(`${JSON.stringify(record)}\n`));
   }
 
   close(): void {
-    closeSync(this.descriptor);
+    this.file.close();
   }
 }
 

@@ -17,10 +17,11 @@
  * Every sitting of a run writes a file of its own, because a reader never goes past a record that a killed process cut off. A sitting that
  * begins after step 0 says so with SessionLog.START, upon which TensorBoard forgets what earlier files hold from that step on.
  */
-import { closeSync, fsyncSync, mkdirSync, openSync, writeSync } from "node:fs";
+import { mkdirSync, openSync } from "node:fs";
 import { hostname } from "node:os";
 import { join } from "node:path";
 import { MiroError, systemReason } from "../../errors.js";
+import { LogFile } from "./log-file.js";
 
 /** A picture for {@link EventWriter.image}. */
 export interface EventImage {
@@ -40,17 +41,19 @@ export interface EventWriterOptions {
   firstStep: number;
   /** The clock, in seconds since 1970. */
   now?: () => number;
+  /** Told when the file cannot be written, which does not end a run. */
+  onTrouble?: ((message: string) => void) | undefined;
 }
 
 /** An event file that is being written; what has been written is on the disk's side of the process. */
 export class EventWriter {
   /** The file. */
   readonly path: string;
-  private readonly descriptor: number;
+  private readonly file: LogFile;
   private readonly now: () => number;
 
   /** @throws MiroError when the file cannot be created */
-  constructor({ folder, firstStep, now = () => Date.now() / 1000 }: EventWriterOptions) {
+  constructor({ folder, firstStep, now = () => Date.now() / 1000, onTrouble }: EventWriterOptions) {
     this.now = now;
     const seconds = String(Math.floor(now())).padStart(10, "0");
     // TensorBoard reads the files of a folder in the order of their names.
@@ -58,7 +61,7 @@ export class EventWriter {
     this.path = join(folder, `events.out.tfevents.${seconds}.${hostname()}.${process.pid}.${counter}`);
     try {
       mkdirSync(folder, { recursive: true });
-      this.descriptor = openSync(this.path, "ax");
+      this.file = new LogFile(this.path, openSync(this.path, "ax"), onTrouble);
     } catch (error) {
       throw new MiroError(`${this.path}: cannot be created: ${systemReason(error)}`, { cause: error });
     }
@@ -81,18 +84,13 @@ export class EventWriter {
   }
 
   close(): void {
-    fsyncSync(this.descriptor);
-    closeSync(this.descriptor);
+    this.file.close();
   }
 
   private write(step: number, what: Buffer): void {
-    const record = frameRecord(Buffer.concat([double(1, this.now()), ...(step === 0 ? [] : [varint(2, step)]), what]));
-    try {
-      // One call for a record: a killed process leaves whole records, or one that is cut off at the end.
-      writeSync(this.descriptor, record);
-    } catch (error) {
-      throw new MiroError(`${this.path}: cannot be written: ${systemReason(error)}`, { cause: error });
-    }
+    this.file.append(
+      frameRecord(Buffer.concat([double(1, this.now()), ...(step === 0 ? [] : [varint(2, step)]), what])),
+    );
   }
 }
 

@@ -9,7 +9,7 @@
  *   RUN/samples/         sheets by step
  *   RUN/export/          the averaged network in the release layout, after the last step
  */
-import { existsSync, mkdirSync } from "node:fs";
+import { existsSync } from "node:fs";
 import { join } from "node:path";
 import { AdamW, buildInfo, GradScaler, Lamb, manualSeed, nn, scope, setNumThreads, zeros } from "@miro-t2i/torch";
 import { InvalidInputError, MiroError } from "../../errors.js";
@@ -33,6 +33,7 @@ import { listCheckpoints, loadTrainingCheckpoint, type TrainingCheckpoint } from
 import { CheckpointWriter } from "../state/checkpoint-writer.js";
 import { exportRelease } from "../state/export.js";
 import { continuePublished, PublishedCheckpoint } from "../state/published-checkpoint.js";
+import { RunLock } from "../state/run-lock.js";
 import { Ema, emaName } from "./ema.js";
 import { WarmupCosine } from "./lr-schedule.js";
 import { createLoss, createNetwork, createNetworks, startFrom } from "./model.js";
@@ -46,9 +47,21 @@ import { Validation } from "./validation.js";
  * Trains by a recipe, in one process.
  * @param world the processes that share the work; the first of them alone writes to the folder of the run
  */
-export async function trainProcess(
+export async function trainProcess(options: RunOptions, world: World | null): Promise<RunResult> {
+  if (world !== null && world.rank > 0) return trainAlone(options, world, null);
+  const lock = await RunLock.acquire(options.output, options);
+  try {
+    return await trainAlone(options, world, lock);
+  } finally {
+    lock.release();
+  }
+}
+
+/** @param lock of the run's folder, which the process that writes there holds */
+async function trainAlone(
   { recipe, output, resume = false, allowChanges = false, signal, onProgress, onMessage: say = () => {} }: RunOptions,
   world: World | null,
+  lock: RunLock | null,
 ): Promise<RunResult> {
   const checkpoints = join(output, "checkpoints");
   const first = world === null || world.rank === 0;
@@ -61,7 +74,6 @@ export async function trainProcess(
       `${output}: holds a run at step ${newest.step}; continue it with --resume, or name another --output`,
     );
   if (resume && !newest) onMessage(`${output}: no checkpoint yet, starting at step 0`);
-  mkdirSync(output, { recursive: true });
   if (recipe.trainer.threads > 0) setNumThreads(recipe.trainer.threads);
 
   const { trainer: settings } = recipe;
@@ -103,6 +115,7 @@ export async function trainProcess(
           preconditioning,
           output,
           events: () => events,
+          onTrouble: warn,
           signal,
         })
       : null;
@@ -159,8 +172,10 @@ export async function trainProcess(
           warn(message);
           log?.write({ step, warning: message });
         },
-        onCheckpoint: () =>
-          first ? writer.save(withOrigin(trainer.checkpoint(recipeToJson(recipe)), recipe)) : undefined,
+        onCheckpoint: () => {
+          lock?.check();
+          return first ? writer.save(withOrigin(trainer.checkpoint(recipeToJson(recipe)), recipe)) : undefined;
+        },
         onSamples: (step) => samples?.draw(step) ?? Promise.resolve(),
         onValidate: async (step) => {
           const networks = { network, average: ema.module, preconditioning };
@@ -186,12 +201,13 @@ export async function trainProcess(
     await world?.share({ network, preconditioning });
     if (first) {
       writeFileAtomic(join(output, "recipe.yaml"), recipeToYaml(recipe), { overwrite: true });
-      log = new MetricsLog(join(output, "log.jsonl"), trainer.step);
+      log = new MetricsLog(join(output, "log.jsonl"), trainer.step, warn);
     }
     if (first && recipe.logger.tensorboard)
       events = new EventWriter({
         folder: join(output, "tensorboard"),
         firstStep: trainer.step === 0 ? 0 : trainer.step + 1,
+        onTrouble: warn,
       });
     const parameters = [...network.parameters()].reduce((sum, parameter) => sum + parameter.numel, 0);
     onMessage(

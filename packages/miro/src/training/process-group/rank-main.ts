@@ -1,11 +1,15 @@
 /** A rank that ranks.ts has started: trains as it is told, and tells how it goes. Without its parent it ends. */
 import { MiroError } from "../../errors.js";
+import { surviveLostOutput } from "../../surroundings.js";
 import { trainProcess } from "../loop/train-process.js";
 import { parseRecipe } from "../recipes/recipe.js";
 import { isLostRank, World } from "./process-group.js";
 import type { FromRank, ToRank } from "./rank-messages.js";
 
+surviveLostOutput();
 const stop = new AbortController();
+// Whoever ends a whole session or job asks every process of it; one is enough for all of them to stop after the same step.
+for (const signal of ["SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1"]) process.on(signal, () => stop.abort());
 const orphaned = () => process.exit(1);
 process.on("disconnect", orphaned);
 process.on("message", (message: ToRank) => {

@@ -27,6 +27,8 @@ export interface RunSamplesOptions {
   output: string;
   /** Where pictures go besides the folder. */
   events: () => EventWriter | null;
+  /** Told when a picture cannot be written, which does not end a run. */
+  onTrouble: (message: string) => void;
   signal?: AbortSignal | undefined;
 }
 
@@ -43,7 +45,7 @@ export interface RunSamples {
  * @throws InvalidInputError when a testbed is asked for and it, the autoencoder or the empty prompt is not there
  */
 export function openRunSamples(options: RunSamplesOptions): RunSamples | null {
-  const { recipe, source, network, output, events } = options;
+  const { recipe, source, network, output, events, onTrouble } = options;
   const { data, samples } = recipe;
   if (samples.everyNSteps === 0) return null;
   const { prompts, testbed, columns, seed } = samples;
@@ -72,7 +74,11 @@ export function openRunSamples(options: RunSamplesOptions): RunSamples | null {
         signal: options.signal,
       });
       const path = join(output, "samples", `step-${String(step).padStart(8, "0")}.png`);
-      writeFileAtomic(path, png, { overwrite: true });
+      try {
+        writeFileAtomic(path, png, { overwrite: true });
+      } catch (error) {
+        onTrouble((error as Error).message); // a run does not end for a picture
+      }
       events()?.image(step, "samples/sheet", { ...readPng(png, path), encoded: png });
     } finally {
       autoencoder.dispose();

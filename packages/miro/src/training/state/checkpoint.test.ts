@@ -2,6 +2,7 @@ import { existsSync, mkdirSync, mkdtempSync, readdirSync, rmSync, writeFileSync 
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { scope, tensor } from "@miro-t2i/torch";
+import { processIdentity } from "@miro-t2i/torch/atomic-write";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
 import {
   listCheckpoints,
@@ -82,12 +83,24 @@ describe("training checkpoints", () => {
 
   it("ignore and clear what a killed process left", () => {
     scope(() => {
-      mkdirSync(join(folder, ".writing-step-00000009"));
-      writeFileSync(join(folder, ".writing-step-00000009", "network.safetensors"), "half");
-      mkdirSync(join(folder, ".removing-step-00000001"));
+      const dead = processIdentity().replace(/\d+$/, "1"); // this process' id, of a time before
+      const half = join(folder, `.step-00000009.${dead}.0123456789ab.tmp`);
+      mkdirSync(half);
+      writeFileSync(join(half, "network.safetensors"), "half");
+      mkdirSync(join(folder, `.step-00000001.${dead}.0123456789ab.tmp`));
       expect(listCheckpoints(folder)).toEqual([]);
       saveTrainingCheckpoint(folder, at(10));
       expect(readdirSync(folder)).toEqual(["last", "step-00000010"]);
+    });
+  });
+
+  it("leave alone what a living process writes, or one of which nothing is known", () => {
+    scope(() => {
+      const elsewhere = processIdentity().replace(/^[0-9a-f]{12}/, "0123456789ab");
+      const others = [processIdentity(), elsewhere].map((owner) => `.step-00000009.${owner}.0123456789ab.tmp`);
+      for (const name of others) mkdirSync(join(folder, name));
+      saveTrainingCheckpoint(folder, at(10));
+      expect(readdirSync(folder).sort()).toEqual([...others, "last", "step-00000010"].sort());
     });
   });
 

@@ -16,11 +16,8 @@
  * in place and before older ones go; who resumes takes the newest folder and needs no link.
  */
 import {
-  closeSync,
   existsSync,
-  fsyncSync,
   mkdirSync,
-  openSync,
   readdirSync,
   readFileSync,
   renameSync,
@@ -30,6 +27,7 @@ import {
 } from "node:fs";
 import { basename, join } from "node:path";
 import { type GradScalerState, readSafetensors, type Tensor, writeSafetensors } from "@miro-t2i/torch";
+import { beginFile, flushFolder, removeKilledWrites } from "@miro-t2i/torch/atomic-write";
 import { describe, MiroError, systemReason } from "../../errors.js";
 
 /** The plain part of a checkpoint, `state.json`. */
@@ -112,10 +110,10 @@ export function saveTrainingCheckpoint(
 ): string {
   const name = `step-${String(checkpoint.state.step).padStart(8, "0")}`;
   const path = join(folder, name);
-  const temporary = join(folder, `.writing-${name}`);
+  const temporary = beginFile(path);
   try {
     mkdirSync(folder, { recursive: true });
-    removeLeftovers(folder);
+    removeKilledWrites(folder);
     mkdirSync(temporary);
     writeSafetensors(join(temporary, "network.safetensors"), checkpoint.network);
     for (const [name, average] of Object.entries(checkpoint.emas))
@@ -175,22 +173,15 @@ export function loadTrainingCheckpoint(path: string): TrainingCheckpoint {
   };
 }
 
-/** Removes what an earlier process left half-written or half-removed. */
-function removeLeftovers(folder: string): void {
-  for (const name of readdirSync(folder))
-    if (name.startsWith(".writing-") || name.startsWith(".removing-"))
-      rmSync(join(folder, name), { recursive: true, force: true });
-}
-
 function removeFolder(folder: string, name: string): void {
-  const doomed = join(folder, `.removing-${name}`);
+  const doomed = beginFile(join(folder, name));
   renameSync(join(folder, name), doomed);
   rmSync(doomed, { recursive: true, force: true });
 }
 
 /** Replaces the link `last`. Some file systems know no links: there is none then. */
 function pointTo(folder: string, name: string): void {
-  const temporary = join(folder, ".writing-last");
+  const temporary = beginFile(join(folder, LAST));
   try {
     symlinkSync(name, temporary);
     renameSync(temporary, join(folder, LAST));
@@ -199,13 +190,4 @@ function pointTo(folder: string, name: string): void {
     if (!["EPERM", "ENOTSUP", "ENOSYS"].includes((error as NodeJS.ErrnoException).code ?? "")) throw error;
   }
   flushFolder(folder);
-}
-
-function flushFolder(path: string): void {
-  const descriptor = openSync(path, "r");
-  try {
-    fsyncSync(descriptor);
-  } finally {
-    closeSync(descriptor);
-  }
 }

@@ -1,0 +1,123 @@
+import fs, { mkdtempSync, readdirSync, readFileSync, rmSync, utimesSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
+import { InvalidInputError } from "./errors.js";
+import { FileLock, type LockOwner, SILENT_MS } from "./file-lock.js";
+import { RunLock } from "./training/state/run-lock.js";
+
+let folder: string;
+beforeEach(() => {
+  folder = mkdtempSync(join(tmpdir(), "miro-lock-"));
+});
+afterEach(() => {
+  vi.restoreAllMocks();
+  rmSync(folder, { recursive: true, force: true });
+});
+
+const acquire = () => FileLock.acquire(folder, "a");
+/** Makes a lock another process' by changing its owner's identity. */
+function give(lock: FileLock, pattern: RegExp, to: string): void {
+  writeFileSync(lock.path, readFileSync(lock.path, "utf8").replace(pattern, to));
+}
+const BOOT = /(?<="identity":")[0-9a-f]{12}/;
+const STARTED = /(?<="identity":"[^"]*-)\d+(?=")/;
+/** Sets back the last sign of life. */
+function silence(path: string, ms: number): void {
+  const before = new Date(Date.now() - ms);
+  utimesSync(path, before, before);
+}
+
+describe("a lock", () => {
+  it("is held by one, and leaves nothing", () => {
+    const lock = acquire() as FileLock;
+    expect(lock).toBeInstanceOf(FileLock);
+    expect(acquire()).toMatchObject({ text: expect.stringContaining(`process ${process.pid} on`), isKnown: true });
+    expect(FileLock.acquire(folder, "b")).toBeInstanceOf(FileLock);
+    lock.release();
+    const next = acquire() as FileLock;
+    expect(next).toBeInstanceOf(FileLock);
+    next.release();
+    expect(readdirSync(folder)).toEqual([".b.lock.1"]);
+  });
+
+  it("of a dead process is taken over at once, though its number is another one's now", () => {
+    const lock = acquire() as FileLock;
+    give(lock, STARTED, "1");
+    expect(lock.isHeld()).toBe(true);
+    const heir = acquire() as FileLock;
+    expect(heir).toBeInstanceOf(FileLock);
+    expect([lock.isHeld(), heir.isHeld()]).toEqual([false, true]);
+    lock.release();
+    expect(heir.isHeld()).toBe(true);
+    heir.release();
+    expect(readdirSync(folder)).toEqual([]);
+  });
+
+  it.each([
+    ["of another boot or machine", (lock: FileLock) => give(lock, BOOT, "0123456789ab")],
+    ["that is not written yet", (lock: FileLock) => writeFileSync(lock.path, "")],
+  ])("%s stands until its owner is silent for long", (_, change) => {
+    const lock = acquire() as FileLock;
+    change(lock);
+    silence(lock.path, SILENT_MS - 5000);
+    expect(acquire()).toMatchObject({ isKnown: false, text: expect.stringMatching(/last heard of 11\d s ago/) });
+    silence(lock.path, SILENT_MS + 5000);
+    expect(acquire()).toBeInstanceOf(FileLock);
+  });
+
+  it("works on file systems without hard links", () => {
+    vi.spyOn(fs, "linkSync").mockImplementation(() => {
+      throw Object.assign(new Error("EPERM"), { code: "EPERM" });
+    });
+    const lock = acquire() as FileLock;
+    expect(lock).toBeInstanceOf(FileLock);
+    expect((acquire() as LockOwner).isKnown).toBe(true);
+    lock.release();
+    expect(readdirSync(folder)).toEqual([]);
+  });
+
+  it("says what is wrong with its folder", () => {
+    expect(() => FileLock.acquire(join(folder, "none"), "a")).toThrow(/none: cannot be read: no such file/);
+  });
+});
+
+describe("the folder of a run", () => {
+  const output = () => join(folder, "runs/one");
+
+  it("refuses a second training by name, and takes the next one when the first has ended", async () => {
+    const first = await RunLock.acquire(output());
+    const second = RunLock.acquire(output());
+    await expect(second).rejects.toThrow(/runs\/one: process \d+ on .* trains here; wait for its end/);
+    await expect(second).rejects.toThrow(InvalidInputError);
+    first.check();
+    first.release();
+    (await RunLock.acquire(output())).release();
+    expect(readdirSync(output())).toEqual([]);
+  });
+
+  it("whose owner cannot be looked at is waited for aloud, until it is heard of or silent for long", async () => {
+    const lock = await RunLock.acquire(output());
+    const path = join(output(), ".run.lock.1");
+    const elsewhere = () => {
+      writeFileSync(path, readFileSync(path, "utf8").replace(BOOT, "0123456789ab"));
+      silence(path, SILENT_MS - 60_000);
+    };
+    elsewhere();
+    const heard = (onMessage: () => void) => RunLock.acquire(output(), { onMessage });
+    await expect(heard(() => utimesSync(path, new Date(), new Date()))).rejects.toThrow(/trains here/);
+    elsewhere();
+    const said: string[] = [];
+    const heir = await RunLock.acquire(output(), {
+      onMessage(message) {
+        said.push(message);
+        silence(path, SILENT_MS + 1000);
+      },
+    });
+    expect(said).toEqual([
+      expect.stringMatching(/waiting for a sign of life of process \d+ on .*, which trained here$/),
+    ]);
+    expect(() => lock.check()).toThrow(/another process has taken over this run/);
+    heir.release();
+  });
+});

@@ -1,0 +1,159 @@
+/**
+ * A lock between processes on one machine, in containers on it, or on several machines that share a file system: who holds it
+ * alone works on a shard, trains in a run's folder, or decides names in a folder of pictures.
+ *
+ * A lock is a file `.<name>.lock.<n>` that says who its owner is; it appears whole, and only where no file has the name. A lock whose
+ * owner is dead is taken over by creating the next number: of several that try only one can. Whether the owner lives is asked
+ * of the system where it can tell (see process-identity.ts in the engine). Where it cannot, as for another machine, the owner is dead when
+ * the file has not been touched for some time, by the clock of the file system; owners touch theirs from a thread of its own,
+ * which no long computation holds up.
+ */
+import { randomBytes } from "node:crypto";
+import { closeSync, openSync, readdirSync, readFileSync, rmSync, statSync } from "node:fs";
+import { hostname } from "node:os";
+import { join } from "node:path";
+import { lifeOf, processIdentity, writeFileAtomically } from "@miro-t2i/torch/atomic-write";
+import { z } from "zod";
+import { MiroError, systemReason } from "./errors.js";
+import { keepTouching, stopTouching } from "./heartbeat.js";
+
+/** An owner that cannot be looked at and was silent for this long is taken for dead. */
+export const SILENT_MS = 120_000;
+
+const ownerSchema = z.object({ host: z.string(), pid: z.int(), identity: z.string(), token: z.string() });
+
+/** Who holds a lock. */
+export interface LockOwner {
+  /** For people: `process 123 on host`, and what is known of it. */
+  text: string;
+  /** Whether it is known to live; else it may have been killed, and is taken for dead when it stays silent. */
+  isKnown: boolean;
+  /** Milliseconds since it last gave a sign of life. */
+  silentMs: number;
+}
+
+export class FileLock {
+  private constructor(
+    readonly path: string,
+    private readonly token: string,
+  ) {
+    keepTouching(path);
+  }
+
+  /**
+   * Takes a lock. The folder must be there.
+   * @returns the lock, or its owner when another process has it
+   * @throws MiroError when the folder cannot be written
+   */
+  static acquire(folder: string, name: string): FileLock | LockOwner {
+    const prefix = `.${name}.lock.`;
+    for (;;) {
+      const newest = lockNumbers(folder, prefix).at(-1);
+      if (newest !== undefined) {
+        const owner = ownerOf(join(folder, prefix + newest));
+        if (owner === "gone") continue; // released in this moment
+        if (owner !== "dead") return owner;
+      }
+      const number = (newest ?? 0) + 1;
+      const path = join(folder, prefix + number);
+      const token = randomBytes(16).toString("hex");
+      if (!create(path, token)) continue; // somebody was faster: look at them
+      // Whoever sees a higher number than its own was late, and gives way.
+      const all = lockNumbers(folder, prefix);
+      if (all.some((other) => other > number)) {
+        rmSync(path, { force: true });
+        continue;
+      }
+      for (const other of all) if (other < number) rmSync(join(folder, prefix + other), { force: true });
+      return new FileLock(path, token);
+    }
+  }
+
+  /** Whether the lock is still this one's: a process that slept for long may have been taken for dead. */
+  isHeld(): boolean {
+    const owner = readOwner(this.path);
+    return typeof owner === "object" && owner.token === this.token;
+  }
+
+  release(): void {
+    stopTouching(this.path);
+    if (this.isHeld()) rmSync(this.path, { force: true });
+  }
+}
+
+function lockNumbers(folder: string, prefix: string): number[] {
+  let names: string[];
+  try {
+    names = readdirSync(folder);
+  } catch (error) {
+    throw new MiroError(`${folder}: cannot be read: ${systemReason(error)}`, { cause: error });
+  }
+  return names
+    .filter((name) => name.startsWith(prefix))
+    .map((name) => name.slice(prefix.length))
+    .filter((number) => /^[1-9]\d{0,14}$/.test(number))
+    .map(Number)
+    .sort((a, b) => a - b);
+}
+
+/** Creates the lock with its content, unless it is there. */
+function create(path: string, token: string): boolean {
+  const owner = { host: hostname(), pid: process.pid, identity: processIdentity(), token };
+  try {
+    writeFileAtomically(path, (write) => write(Buffer.from(JSON.stringify(owner))), { overwrite: false });
+    return true;
+  } catch (error) {
+    const reason = (error as Error).cause ?? error;
+    if ((reason as NodeJS.ErrnoException).code === "EEXIST") return false;
+    throw new MiroError(`${path}: cannot be written: ${systemReason(reason)}`, { cause: error });
+  }
+}
+
+function readOwner(path: string): z.output<typeof ownerSchema> | "unknown" | "gone" {
+  let text: string;
+  try {
+    text = readFileSync(path, "utf8");
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code === "ENOENT") return "gone";
+    throw new MiroError(`${path}: cannot be read: ${systemReason(error)}`, { cause: error });
+  }
+  try {
+    const parsed = ownerSchema.safeParse(JSON.parse(text));
+    return parsed.success ? parsed.data : "unknown";
+  } catch {
+    return "unknown"; // not written yet, or not by this program
+  }
+}
+
+function ownerOf(path: string): LockOwner | "gone" | "dead" {
+  const owner = readOwner(path);
+  if (owner === "gone") return owner;
+  const silentMs = silenceOf(path);
+  if (silentMs === null) return "gone";
+  const name = owner === "unknown" ? "another process" : `process ${owner.pid} on ${owner.host}`;
+  const life = owner === "unknown" ? "unknown" : lifeOf(owner.identity);
+  if (life === "dead" || (life === "unknown" && silentMs > SILENT_MS)) return "dead";
+  if (life === "alive") return { text: name, isKnown: true, silentMs };
+  const seconds = Math.round(silentMs / 1000);
+  const text = `${name} (last heard of ${seconds} s ago; after ${SILENT_MS / 1000} s of silence it is taken for dead)`;
+  return { text, isKnown: false, silentMs };
+}
+
+/** How long ago a file was touched by the clock of its file system; null when it is gone. */
+export function silenceOf(path: string): number | null {
+  const touched = statSync(path, { throwIfNoEntry: false })?.mtimeMs;
+  return touched === undefined ? null : Math.max(0, now(path) - touched);
+}
+
+/** The time by the clock of the file system that a file is on. */
+function now(path: string): number {
+  const probe = `${path}.${randomBytes(6).toString("hex")}.probe`;
+  try {
+    closeSync(openSync(probe, "wx"));
+    return statSync(probe).mtimeMs;
+  } catch {
+    return Date.now();
+  } finally {
+    rmSync(probe, { force: true });
+  }
+}

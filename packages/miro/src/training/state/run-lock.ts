@@ -1,0 +1,56 @@
+/** One training in a run's folder: two that write there would remove each other's checkpoints. */
+import { mkdirSync } from "node:fs";
+import { setTimeout as sleep } from "node:timers/promises";
+import { InvalidInputError, MiroError, systemReason } from "../../errors.js";
+import { FileLock } from "../../file-lock.js";
+
+const POLL_MS = 1000;
+
+export interface RunLockOptions {
+  signal?: AbortSignal | undefined;
+  onMessage?: ((message: string) => void) | undefined;
+}
+
+export class RunLock {
+  private constructor(
+    private readonly output: string,
+    private readonly lock: FileLock,
+  ) {}
+
+  /**
+   * Makes the folder of a run and takes it. Where nothing is known of the owner of its lock, waits for a sign of life of it, which
+   * refuses this training, or for a silence that shows that it was killed.
+   * @throws InvalidInputError when another training is at work there
+   */
+  static async acquire(output: string, { signal, onMessage }: RunLockOptions = {}): Promise<RunLock> {
+    try {
+      mkdirSync(output, { recursive: true });
+    } catch (error) {
+      throw new MiroError(`${output}: cannot be created: ${systemReason(error)}`, { cause: error });
+    }
+    let silentMs: number | null = null;
+    for (;;) {
+      signal?.throwIfAborted();
+      const found = FileLock.acquire(output, "run");
+      if (found instanceof FileLock) return new RunLock(output, found);
+      // Less silence than a moment ago: it was heard of.
+      if (found.isKnown || (silentMs !== null && found.silentMs < silentMs))
+        throw new InvalidInputError(`${output}: ${found.text} trains here; wait for its end, or name another --output`);
+      if (silentMs === null) onMessage?.(`${output}: waiting for a sign of life of ${found.text}, which trained here`);
+      silentMs = found.silentMs;
+      await sleep(POLL_MS, undefined, signal ? { signal } : {});
+    }
+  }
+
+  /** @throws MiroError when another process has taken the run over, as it may from one that was stopped for long */
+  check(): void {
+    if (this.lock.isHeld()) return;
+    throw new MiroError(
+      `${this.output}: another process has taken over this run, as nothing was heard of this one; it stops without a checkpoint`,
+    );
+  }
+
+  release(): void {
+    this.lock.release();
+  }
+}
