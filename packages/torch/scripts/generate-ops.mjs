@@ -1,15 +1,17 @@
-// Generates src/ops.generated.ts: one typed wrapper for each aten operator of the dispatcher.
-//   node packages/torch/scripts/generate-ops.mjs           writes the file
-//   node packages/torch/scripts/generate-ops.mjs --check   exits 1 when the committed file is not current
-// Needs the built addon. The committed file is made from libtorch 2.13.0 (CPU); --check is skipped on other versions.
+// Generates src/ops.generated.ts (a typed wrapper for each aten operator of the dispatcher) and src/tensor.generated.ts (the
+// class Tensor with a method for each line of tensor-methods.mjs).
+//   node packages/torch/scripts/generate-ops.mjs           writes the files
+//   node packages/torch/scripts/generate-ops.mjs --check   exits 1 when a committed file is not current
+// Needs the built addon. The committed files are made from libtorch 2.13.0 (CPU); --check is skipped on other versions.
 import { readFileSync, writeFileSync } from "node:fs";
 import { createRequire } from "node:module";
 import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
+import { tensorText } from "./generate-tensor.mjs";
+import { parseOperator, SCALARS } from "./schemas.mjs";
 
 const PINNED = "2.13.0";
 const here = dirname(fileURLToPath(import.meta.url));
-const target = join(here, "..", "src", "ops.generated.ts");
 const native = createRequire(import.meta.url)(join(here, "..", "build", "miro_torch.node"));
 native.setup(Error, new Int32Array(4));
 
@@ -19,102 +21,6 @@ if (!version.startsWith(PINNED)) {
   process.exit(0);
 }
 
-const RESERVED = new Set(
-  "arguments await break case catch class const continue default delete do else enum eval export extends false finally for function if implements import in interface let new null package private protected public return static super switch this throw true try typeof var void while with yield".split(
-    " ",
-  ),
-);
-const SCALARS = {
-  int: "number",
-  SymInt: "number",
-  float: "number",
-  SymFloat: "number",
-  bool: "boolean",
-  SymBool: "boolean",
-  str: "string",
-  Scalar: "Scalar",
-  ScalarType: "DType",
-  Layout: '"strided"',
-  Device: "Device",
-  DeviceIndex: "number",
-  MemoryFormat: "MemoryFormat",
-  Generator: "GeneratorLike",
-};
-
-/** Splits at commas outside of brackets. */
-function splitTop(text) {
-  const parts = [];
-  let depth = 0;
-  let start = 0;
-  for (let i = 0; i < text.length; i++) {
-    if ("([".includes(text[i])) depth++;
-    else if (")]".includes(text[i])) depth--;
-    else if (text[i] === "," && depth === 0) {
-      parts.push(text.slice(start, i).trim());
-      start = i + 1;
-    }
-  }
-  const last = text.slice(start).trim();
-  if (last) parts.push(last);
-  return parts;
-}
-
-/** "Tensor(a!)?" and the like -> { base, list, listOptional, optional, write } or null where JavaScript has no counterpart. */
-function parseType(text) {
-  const write = text.includes("!");
-  let type = text.replace(/\([^)]*\)/g, "");
-  let optional = false;
-  if (type.endsWith("?")) {
-    optional = true;
-    type = type.slice(0, -1);
-  }
-  let list = false;
-  let itemOptional = false;
-  const brackets = /\[(\d*)\]$/.exec(type);
-  let fixed = false;
-  if (brackets) {
-    list = true;
-    fixed = brackets[1] !== "";
-    type = type.slice(0, -brackets[0].length);
-    if (type.endsWith("?")) {
-      itemOptional = true;
-      type = type.slice(0, -1);
-    }
-  }
-  if (type !== "Tensor" && !(type in SCALARS)) return null;
-  if (list && !["Tensor", "int", "SymInt", "float", "bool", "Scalar"].includes(type)) return null;
-  return { base: type, list, fixed, itemOptional, optional, write };
-}
-
-function parse(schema) {
-  const match = /^aten::([A-Za-z0-9_]+)(?:\.([A-Za-z0-9_]+))?\((.*)\) -> (.*)$/s.exec(schema);
-  if (!match) return null;
-  const [, name, overload = "", args, returns] = match;
-  if (name.startsWith("__") && name.endsWith("__")) return null;
-  const parameters = [];
-  for (const part of splitTop(args)) {
-    if (part === "*") continue;
-    const equals = part.indexOf("=");
-    const declared = equals < 0 ? part : part.slice(0, equals);
-    const space = declared.lastIndexOf(" ");
-    const type = parseType(declared.slice(0, space).trim());
-    if (type === null) return null;
-    let id = declared.slice(space + 1).replace(/_([a-z0-9])/g, (_, c) => c.toUpperCase());
-    if (id === "self") id = "self";
-    else if (RESERVED.has(id)) id = `${id}_`;
-    parameters.push({ id, type, hasDefault: equals >= 0 });
-  }
-  if (overload === "out" || overload.endsWith("_out") || parameters.some((p) => p.type.write && p.id === "out"))
-    return null;
-  const results = (returns.startsWith("(") ? splitTop(returns.slice(1, -1)) : [returns]).map((r) => {
-    const space = r.indexOf(" ");
-    return parseType((space < 0 ? r : r.slice(0, space)).trim());
-  });
-  if (results.some((r) => r === null)) return null;
-  if (name.endsWith("_out") || parameters.length > 38) return null;
-  return { name, overload, parameters, results, schema };
-}
-
 function argumentType({ base, list, fixed, itemOptional, optional }) {
   const item = base === "Tensor" ? "Tensor" : SCALARS[base];
   let type = item;
@@ -122,9 +28,10 @@ function argumentType({ base, list, fixed, itemOptional, optional }) {
     type = `readonly ${itemOptional ? `(${item} | null)` : item === "Scalar" ? "Scalar" : item}[]${fixed ? ` | ${item}` : ""}`;
   return optional ? `${type} | null` : type;
 }
-function passed({ id, type }) {
-  if (type.base === "Tensor") return type.list ? `hs(${id})` : `h(${id})`;
-  if (type.base === "Generator") return `g(${id})`;
+function passed({ id, type }, index) {
+  if (type.base === "Tensor") return `${type.list ? "$hs" : "$h"}(${id}, ${index}, "${id}")`;
+  if (type.base === "Generator") return `$g(${id})`;
+  if (type.base === "ScalarType") return `$d(${id})`;
   return id;
 }
 function resultType(r) {
@@ -134,14 +41,17 @@ function resultType(r) {
 }
 function converted(r, value) {
   if (r.base !== "Tensor") return value;
-  return r.list ? `ws(${value})` : `w(${value})`;
+  return r.list ? `$ws(${value})` : `$w(${value})`;
 }
 
 const seen = new Set();
 const lines = [];
 const table = [];
-for (const op of native.schemas().map(parse)) {
-  if (op === null) continue;
+const operators = native
+  .schemas()
+  .map(parseOperator)
+  .filter((operator) => operator !== null);
+for (const op of operators) {
   const key = op.overload === "" ? op.name : `${op.name}_${op.overload}`;
   if (seen.has(key)) continue;
   seen.add(key);
@@ -158,7 +68,7 @@ for (const op of native.schemas().map(parse)) {
         : `${p.id}: ${argumentType(p.type)}${p.hasDefault ? " | undefined" : ""}`,
     )
     .join(", ");
-  const call = `c(${[`id(${index})`, ...op.parameters.map(passed)].join(", ")})`;
+  const call = `native.call(${[`$id(${index})`, ...op.parameters.map((p) => passed(p, index))].join(", ")})`;
   const writesOnly = op.results.length > 0 && op.results.every((r) => r.write);
   const written = op.parameters.filter((p) => p.type.write);
   let result;
@@ -191,27 +101,19 @@ for (const op of native.schemas().map(parse)) {
 
 const text = `// Generated by scripts/generate-ops.mjs from libtorch ${PINNED}'s schemas. Do not edit.
 // ${lines.length} operators: \`aten.<name>_<overload>\`, positional arguments in schema order, trailing defaults optional.
-import type { Device, DType } from "./dtype.js";
+import { type GeneratorLike, generatorId as $g, handleOf, handlesOf, optionalDtype as $d } from "./arguments.js";
+import type { Device, DType, MemoryFormat } from "./dtype.js";
 import { native } from "./native.js";
-import { handleOf as h, handlesOf as hs, type Scalar, type Tensor, wrap } from "./tensor.js";
+import { operators } from "./operators.js";
+import type { Scalar } from "./scalar.js";
+import { type Tensor, wrap } from "./tensor.generated.js";
 
-type MemoryFormat = "contiguous_format" | "preserve_format" | "channels_last" | "channels_last_3d";
-type GeneratorLike = { readonly generatorHandle: number };
-
-const NAMES = ${JSON.stringify(table.join(" "))}.split(" ");
-const ids = new Int32Array(NAMES.length).fill(-1);
-function id(i: number): number {
-  const known = ids[i] as number;
-  if (known >= 0) return known;
-  const [name, overload = ""] = (NAMES[i] as string).split(".");
-  const found = native.operator(\`aten::\${name}\`, overload);
-  ids[i] = found;
-  return found;
-}
-const c = native.call;
-const g = (generator: GeneratorLike | null | undefined) => generator?.generatorHandle;
-const w = (handle: number | null): any => (handle === null ? null : wrap(handle));
-const ws = (handles: (number | null)[]): Tensor[] => handles.map(w);
+const { id: $id, name: $name } = operators(${JSON.stringify(table.join(" "))});
+// A dollar sign keeps the names of the helpers apart from those of parameters.
+const $h = (value: unknown, index: number, argument: string) => handleOf(value, $name, index, argument);
+const $hs = (values: unknown, index: number, argument: string) => handlesOf(values, $name, index, argument);
+const $w = (handle: number | null): any => (handle === null ? null : wrap(handle));
+const $ws = (handles: (number | null)[]): Tensor[] => handles.map($w);
 
 /** Every aten operator by its schema name and overload: \`aten.add_Tensor(a, b)\`, \`aten.conv2d(x, weight)\`. */
 export const aten = {
@@ -219,13 +121,19 @@ ${lines.join("\n")}
 };
 `;
 
-if (process.argv.includes("--check")) {
-  if (readFileSync(target, "utf8") !== text) {
-    console.error("generate-ops: src/ops.generated.ts is not current; run npm run generate:ops");
-    process.exit(1);
+const files = [
+  ["ops.generated.ts", text, `${lines.length} wrappers`],
+  ["tensor.generated.ts", tensorText(operators, PINNED), "the methods of Tensor"],
+];
+for (const [name, wanted, what] of files) {
+  const target = join(here, "..", "src", name);
+  if (!process.argv.includes("--check")) {
+    writeFileSync(target, wanted);
+    console.error(`generate-ops: wrote ${what}`);
+  } else if (readFileSync(target, "utf8") !== wanted) {
+    console.error(`generate-ops: src/${name} is not current; run npm run generate:ops`);
+    process.exitCode = 1;
+  } else {
+    console.error(`generate-ops: ${what} are current`);
   }
-  console.error(`generate-ops: ${lines.length} wrappers are current`);
-} else {
-  writeFileSync(target, text);
-  console.error(`generate-ops: wrote ${lines.length} wrappers`);
 }

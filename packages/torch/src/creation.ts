@@ -2,7 +2,8 @@
 import { type Device, type DType, dtypeCode, type HostData } from "./dtype.js";
 import { TorchError } from "./errors.js";
 import { native } from "./native.js";
-import { handleOf, handlesOf, operator, type Scalar, Tensor, wrap } from "./tensor.js";
+import { aten } from "./ops.generated.js";
+import { type Scalar, Tensor, wrap } from "./tensor.js";
 
 export interface TensorOptions {
   dtype?: DType;
@@ -15,37 +16,11 @@ export interface RandomTensorOptions extends TensorOptions {
 type Shape = readonly number[];
 type Nested = number | bigint | boolean | readonly Nested[];
 
-const ops = {
-  empty: operator("aten::empty.memory_format"),
-  full: operator("aten::full"),
-  zeros: operator("aten::zeros"),
-  ones: operator("aten::ones"),
-  arange: operator("aten::arange.start_step"),
-  linspace: operator("aten::linspace"),
-  eye: operator("aten::eye.m"),
-  randn: operator("aten::randn.generator"),
-  rand: operator("aten::rand.generator"),
-  randint: operator("aten::randint.low_generator"),
-  randperm: operator("aten::randperm.generator"),
-  zerosLike: operator("aten::zeros_like"),
-  onesLike: operator("aten::ones_like"),
-  emptyLike: operator("aten::empty_like"),
-  randnLike: operator("aten::randn_like"),
-  fullLike: operator("aten::full_like"),
-  cat: operator("aten::cat"),
-  stack: operator("aten::stack"),
-  where: operator("aten::where.self"),
-  einsum: operator("aten::einsum"),
-  outer: operator("aten::outer"),
-};
-
-function made(handle: number, options: TensorOptions): Tensor {
-  const t = wrap(handle);
+/** Marks a new tensor as a parameter where the options ask for it. */
+function made(t: Tensor, options: TensorOptions): Tensor {
   return options.requiresGrad ? t.requiresGrad_() : t;
 }
-const typeOf = (o: TensorOptions) => dtypeCode(o.dtype ?? "float32");
-const deviceOf = (o: TensorOptions) => o.device ?? "cpu";
-const generatorOf = (o: RandomTensorOptions) => o.generator?.generatorHandle ?? null;
+const generatorOf = (o: RandomTensorOptions) => o.generator ?? null;
 
 const TYPED: [new (n: number) => HostData, DType][] = [
   [Float32Array, "float32"],
@@ -132,113 +107,189 @@ export function tensor(data: Nested | HostData | Uint8ClampedArray, options: Fro
   return options.requiresGrad ? result.requiresGrad_() : result;
 }
 
-export function empty(shape: Shape, options: TensorOptions = {}): Tensor {
-  return made(native.call(ops.empty(), shape, typeOf(options), null, deviceOf(options)), options);
-}
-export function zeros(shape: Shape, options: TensorOptions = {}): Tensor {
-  return made(native.call(ops.zeros(), shape, typeOf(options), null, deviceOf(options)), options);
-}
-export function ones(shape: Shape, options: TensorOptions = {}): Tensor {
-  return made(native.call(ops.ones(), shape, typeOf(options), null, deviceOf(options)), options);
-}
-export function full(shape: Shape, value: Scalar, options: TensorOptions = {}): Tensor {
-  return made(native.call(ops.full(), shape, value, typeOf(options), null, deviceOf(options)), options);
-}
-/** `arange(end)` or `arange(start, end, step)`; int64 unless a dtype is given or a bound is fractional. */
-export function arange(start: number, end?: number | null, step = 1, options: TensorOptions = {}): Tensor {
-  const [from, to] = end === undefined || end === null ? [0, start] : [start, end];
-  const dtype =
-    options.dtype ?? (Number.isInteger(from) && Number.isInteger(to) && Number.isInteger(step) ? "int64" : "float32");
-  return made(native.call(ops.arange(), from, to, step, dtypeCode(dtype), null, deviceOf(options)), options);
-}
-export function linspace(start: number, end: number, steps: number, options: TensorOptions = {}): Tensor {
-  return made(native.call(ops.linspace(), start, end, steps, typeOf(options), null, deviceOf(options)), options);
-}
-export function eye(n: number, m = n, options: TensorOptions = {}): Tensor {
-  return made(native.call(ops.eye(), n, m, typeOf(options), null, deviceOf(options)), options);
+/** Memory of this shape with whatever it held before. */
+export function empty(shape: Shape, { dtype = "float32", device = "cpu", ...options }: TensorOptions = {}): Tensor {
+  return made(aten.empty_memory_format(shape, dtype, null, device), options);
 }
 
-/** Standard normal values. */
-export function randn(shape: Shape, options: RandomTensorOptions = {}): Tensor {
-  return made(native.call(ops.randn(), shape, generatorOf(options), typeOf(options), null, deviceOf(options)), options);
+/**
+ * A tensor of zeros, float32 on the CPU unless the options say otherwise.
+ *
+ * @example
+ * ```ts
+ * zeros([2, 3], { dtype: "int64" });
+ * ```
+ */
+export function zeros(shape: Shape, { dtype = "float32", device = "cpu", ...options }: TensorOptions = {}): Tensor {
+  return made(aten.zeros(shape, dtype, null, device), options);
 }
+
+/** A tensor of ones, float32 on the CPU unless the options say otherwise. */
+export function ones(shape: Shape, { dtype = "float32", device = "cpu", ...options }: TensorOptions = {}): Tensor {
+  return made(aten.ones(shape, dtype, null, device), options);
+}
+
+/** A tensor in which every element is `value`; float32 unless a dtype is given. */
+export function full(
+  shape: Shape,
+  value: Scalar,
+  { dtype = "float32", device = "cpu", ...options }: TensorOptions = {},
+): Tensor {
+  return made(aten.full(shape, value, dtype, null, device), options);
+}
+
+/** 0, 1, … below `end`; int64 unless a dtype is given or `end` is fractional. */
+export function arange(end: number, options?: TensorOptions): Tensor;
+/** `start`, `start + 1`, … below `end`; int64 unless a dtype is given or a bound is fractional. */
+export function arange(start: number, end: number, options?: TensorOptions): Tensor;
+/**
+ * `start`, `start + step`, … up to but without `end`; int64 unless a dtype is given or a number is fractional.
+ *
+ * @example
+ * ```ts
+ * arange(3).toList(); // [0, 1, 2]
+ * arange(1, 2, 0.25).toList(); // [1, 1.25, 1.5, 1.75]
+ * arange(4, { dtype: "float32", device: "cuda" });
+ * ```
+ */
+export function arange(start: number, end: number, step: number, options?: TensorOptions): Tensor;
+export function arange(...args: (number | TensorOptions | undefined)[]): Tensor {
+  const numbers = args.filter((value) => typeof value === "number");
+  const rest = args.slice(numbers.length).filter((value) => value !== undefined);
+  const [options = {}] = rest;
+  if (numbers.length === 0 || numbers.length > 3 || rest.length > 1 || typeof options !== "object") {
+    throw new TorchError("arange: expected (end), (start, end) or (start, end, step), and options after them");
+  }
+  const [start, end, step = 1] = numbers.length === 1 ? [0, ...numbers] : numbers;
+  const { device = "cpu", dtype = numbers.every(Number.isInteger) ? "int64" : "float32" } = options;
+  return made(aten.arange_start_step(start!, end!, step, dtype, null, device), options);
+}
+
+/** `steps` numbers at equal distances from `start` to `end`, both included. */
+export function linspace(
+  start: number,
+  end: number,
+  steps: number,
+  { dtype = "float32", device = "cpu", ...options }: TensorOptions = {},
+): Tensor {
+  return made(aten.linspace(start, end, steps, dtype, null, device), options);
+}
+
+/** The n × n matrix with ones on the diagonal. */
+export function eye(n: number, options?: TensorOptions): Tensor;
+/** The n × m matrix with ones on the diagonal. */
+export function eye(n: number, m: number, options?: TensorOptions): Tensor;
+export function eye(n: number, second?: number | TensorOptions, third: TensorOptions = {}): Tensor {
+  const [m, options] = typeof second === "object" ? [n, second] : [second ?? n, third];
+  return made(aten.eye_m(n, m, options.dtype ?? "float32", null, options.device ?? "cpu"), options);
+}
+
+/**
+ * Standard normal values, equal to PyTorch's of the same seed and device.
+ *
+ * @example
+ * ```ts
+ * randn([1, 4, 64, 64], { generator: new Generator().manualSeed(42) });
+ * ```
+ */
+export function randn(shape: Shape, options: RandomTensorOptions = {}): Tensor {
+  const { dtype = "float32", device = "cpu" } = options;
+  return made(aten.randn_generator(shape, generatorOf(options), dtype, null, device), options);
+}
+
 /** Uniform values in [0, 1). */
 export function rand(shape: Shape, options: RandomTensorOptions = {}): Tensor {
-  return made(native.call(ops.rand(), shape, generatorOf(options), typeOf(options), null, deviceOf(options)), options);
+  const { dtype = "float32", device = "cpu" } = options;
+  return made(aten.rand_generator(shape, generatorOf(options), dtype, null, device), options);
 }
+
 /** Integers in [low, high); int64 unless a dtype is given. */
 export function randint(low: number, high: number, shape: Shape, options: RandomTensorOptions = {}): Tensor {
-  const dtype = dtypeCode(options.dtype ?? "int64");
-  return made(
-    native.call(ops.randint(), low, high, shape, generatorOf(options), dtype, null, deviceOf(options)),
-    options,
-  );
+  const { dtype = "int64", device = "cpu" } = options;
+  return made(aten.randint_low_generator(low, high, shape, generatorOf(options), dtype, null, device), options);
 }
+
 /** A random order of 0 … n−1 (int64). */
 export function randperm(n: number, options: RandomTensorOptions = {}): Tensor {
-  return made(
-    native.call(ops.randperm(), n, generatorOf(options), dtypeCode(options.dtype ?? "int64"), null, deviceOf(options)),
-    options,
-  );
+  const { dtype = "int64", device = "cpu" } = options;
+  return made(aten.randperm_generator(n, generatorOf(options), dtype, null, device), options);
 }
+
 /** Normal values of the given mean and standard deviation. */
 export function normal(mean: number, std: number, shape: Shape, options: RandomTensorOptions = {}): Tensor {
-  const t = empty(shape, { dtype: options.dtype, device: options.device }).normal_(mean, std, {
-    generator: options.generator,
-  });
-  return options.requiresGrad ? t.requiresGrad_() : t;
+  const { dtype, device, generator } = options;
+  return made(empty(shape, { dtype, device }).normal_(mean, std, generator), options);
 }
 
-type LikeOptions = Pick<TensorOptions, "dtype" | "device">;
-const like =
-  (op: () => number) =>
-  (t: Tensor, options: LikeOptions = {}) =>
-    wrap(
-      native.call(
-        op(),
-        handleOf(t),
-        options.dtype === undefined ? null : dtypeCode(options.dtype),
-        null,
-        options.device ?? null,
-      ),
-    );
-export const zerosLike = like(ops.zerosLike);
-export const onesLike = like(ops.onesLike);
-export const emptyLike = like(ops.emptyLike);
+/** What a tensor in the shape of another one has of its own. */
+export interface LikeOptions {
+  dtype?: DType | null;
+  device?: Device | null;
+}
+
+/** Zeros in the shape of `t`, and in its dtype and device unless others are given. */
+export function zerosLike(t: Tensor, { dtype = null, device = null }: LikeOptions = {}): Tensor {
+  return aten.zeros_like(t, dtype, null, device);
+}
+
+/** Ones in the shape of `t`, and in its dtype and device unless others are given. */
+export function onesLike(t: Tensor, { dtype = null, device = null }: LikeOptions = {}): Tensor {
+  return aten.ones_like(t, dtype, null, device);
+}
+
+/** Memory in the shape of `t`, and in its dtype and device unless others are given; it holds whatever it held before. */
+export function emptyLike(t: Tensor, { dtype = null, device = null }: LikeOptions = {}): Tensor {
+  return aten.empty_like(t, dtype, null, device);
+}
+
 /** Standard normal values from the global generator, in the shape, dtype and device of another tensor. */
-export const randnLike = like(ops.randnLike);
-export function fullLike(t: Tensor, value: Scalar): Tensor {
-  return wrap(native.call(ops.fullLike(), handleOf(t), value));
+export function randnLike(t: Tensor, { dtype = null, device = null }: LikeOptions = {}): Tensor {
+  return aten.randn_like(t, dtype, null, device);
 }
 
+/** A tensor like `t` in which every element is `value`. */
+export function fullLike(t: Tensor, value: Scalar): Tensor {
+  return aten.full_like(t, value);
+}
+
+/**
+ * Tensors of the same other sizes, one after the other along `dim`.
+ *
+ * @example
+ * ```ts
+ * cat([ones([2, 3]), zeros([1, 3])]).shape; // [3, 3]
+ * ```
+ */
 export function cat(tensors: readonly Tensor[], dim = 0): Tensor {
-  return wrap(native.call(ops.cat(), handlesOf(tensors), dim));
+  return aten.cat(tensors, dim);
 }
+
+/** Tensors of one shape along a new dimension `dim`. */
 export function stack(tensors: readonly Tensor[], dim = 0): Tensor {
-  return wrap(native.call(ops.stack(), handlesOf(tensors), dim));
+  return aten.stack(tensors, dim);
 }
-const whereOps = {
-  scalarSelf: operator("aten::where.ScalarSelf"),
-  scalarOther: operator("aten::where.ScalarOther"),
-  scalar: operator("aten::where.Scalar"),
-};
-/** Elements of `a` where the condition holds, else of `b`. */
+
+/** Elements of `a` where the bool tensor `condition` holds, else of `b`; shapes are broadcast. */
 export function where(condition: Tensor, a: Tensor | Scalar, b: Tensor | Scalar): Tensor {
-  const c = handleOf(condition);
   if (a instanceof Tensor) {
-    return wrap(
-      b instanceof Tensor
-        ? native.call(ops.where(), c, a.handle, b.handle)
-        : native.call(whereOps.scalarOther(), c, a.handle, b),
-    );
+    return b instanceof Tensor ? aten.where_self(condition, a, b) : aten.where_ScalarOther(condition, a, b);
   }
-  return wrap(
-    b instanceof Tensor ? native.call(whereOps.scalarSelf(), c, a, b.handle) : native.call(whereOps.scalar(), c, a, b),
-  );
+  return b instanceof Tensor ? aten.where_ScalarSelf(condition, a, b) : aten.where_Scalar(condition, a, b);
 }
+
+/**
+ * Sums of products in Einstein's notation.
+ *
+ * @example
+ * ```ts
+ * einsum("bhid,bhjd->bhij", [q, k]); // q kᵀ for each head
+ * ```
+ */
 export function einsum(equation: string, tensors: readonly Tensor[]): Tensor {
-  return wrap(native.call(ops.einsum(), equation, handlesOf(tensors)));
+  return aten.einsum(equation, tensors);
 }
+
+/** All products of two vectors: (n), (m) → (n, m). */
 export function outer(a: Tensor, b: Tensor): Tensor {
-  return wrap(native.call(ops.outer(), handleOf(a), handleOf(b)));
+  return aten.outer(a, b);
 }

@@ -13,6 +13,9 @@ export type DType =
   | "bool"
   | "bfloat16";
 
+/** How elements lie in memory; `preserve_format` keeps the layout of the input. */
+export type MemoryFormat = "contiguous_format" | "preserve_format" | "channels_last" | "channels_last_3d";
+
 /** A device name: `cpu`, `cuda` (the current one) or `cuda:N`. */
 export type Device = string;
 
@@ -54,7 +57,7 @@ export type HostData =
   | Float64Array;
 
 export function dtypeCode(dtype: DType): number {
-  const code = CODES[dtype];
+  const code = Object.hasOwn(CODES, dtype) ? CODES[dtype] : undefined;
   if (code === undefined) {
     throw new TorchError(`dtype must be one of ${Object.keys(CODES).join(", ")}, got ${String(dtype)}`);
   }

@@ -145,9 +145,9 @@ function load(): Native {
   }
   shortenSpinning();
   try {
-    const native = createRequire(import.meta.url)(file) as Native;
-    native.setup(TorchError, flags);
-    return native;
+    const addon = createRequire(import.meta.url)(file) as Native;
+    addon.setup(TorchError, flags);
+    return addon;
   } catch (error) {
     throw new TorchError(
       `the native addon ${file} could not be loaded: ${(error as Error).message}; run "node scripts/setup.mjs" to build it for the libtorch that is installed`,
@@ -155,4 +155,13 @@ function load(): Native {
   }
 }
 
-export const native: Native = load();
+/**
+ * The addon's functions. The first access loads the addon and libtorch: importing the package alone loads no native code.
+ * Never copied into a constant at the top of a module, which would load them too.
+ */
+export let native: Native = new Proxy({} as Native, {
+  get(_, name: keyof Native) {
+    native = load();
+    return native[name];
+  },
+});

@@ -7,7 +7,7 @@ const freed = new FinalizationRegistry<number>((id) => native.generatorFree(id))
 
 /** A stream of random numbers, equal to `torch.Generator` of the same device and seed. */
 export class Generator {
-  /** @internal */
+  /** The engine's number of this stream. */
   readonly generatorHandle: number;
   readonly device: Device;
 

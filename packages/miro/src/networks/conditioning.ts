@@ -96,7 +96,7 @@ export function rewardKeepMask(
     return rank.ge(hidden).float();
   }
   const keep = rand([batch, count], { device }).ge(p);
-  const one = arange(count, undefined, 1, { device }).eq(randint(0, count, [batch, 1], { device }));
+  const one = arange(count, { device }).eq(randint(0, count, [batch, 1], { device }));
   return where(keep.any(1, true), keep, one).float();
 }
 

@@ -34,14 +34,14 @@ export function skipped<T>(build: () => T): T {
 /** U(low, high). */
 export function uniform_(tensor: Tensor, low = 0, high = 1, options: InitOptions = {}): Tensor {
   if (skipping) return tensor;
-  noGrad(() => tensor.uniform_(low, high, options));
+  noGrad(() => tensor.uniform_(low, high, options.generator));
   return tensor;
 }
 
 /** N(mean, std²). */
 export function normal_(tensor: Tensor, mean = 0, std = 1, options: InitOptions = {}): Tensor {
   if (skipping) return tensor;
-  noGrad(() => tensor.normal_(mean, std, options));
+  noGrad(() => tensor.normal_(mean, std, options.generator));
   return tensor;
 }
 
@@ -88,11 +88,11 @@ function drawTruncNormal(tensor: Tensor, mean: number, std: number, a: number, b
     // The bounds as the tensor's dtype holds them, so that the mask agrees with representable values.
     const low = full([], a, { dtype: tensor.dtype }).item();
     const high = full([], b, { dtype: tensor.dtype }).item();
-    let result = tensor.normal_(mean, std, options);
+    let result = tensor.normal_(mean, std, options.generator);
     for (;;) {
       const outside = result.lt(low).logicalOr(result.gt(high));
       if (!outside.any().item()) break;
-      result = where(outside, emptyLike(result).normal_(mean, std, options), result);
+      result = where(outside, emptyLike(result).normal_(mean, std, options.generator), result);
     }
     if (result !== tensor) tensor.copy_(result);
     return;
@@ -104,13 +104,13 @@ function drawTruncNormal(tensor: Tensor, mean: number, std: number, a: number, b
   /** Whether a uniform draw lies above the density of the candidates, relative to its peak. */
   const rejected = (): Tensor => {
     const logDensity = candidates.sub(mean).div(std).square().mul(-0.5).sub(logPeak);
-    return accept.uniform_(0, 1, options).log().gt(logDensity);
+    return accept.uniform_(0, 1, options.generator).log().gt(logDensity);
   };
-  candidates.copy_(tensor.uniform_(a, b, options));
+  candidates.copy_(tensor.uniform_(a, b, options.generator));
   let result = tensor;
   let pending = rejected();
   while (pending.any().item()) {
-    candidates.uniform_(a, b, options);
+    candidates.uniform_(a, b, options.generator);
     result = where(pending, candidates, result);
     pending = rejected().logicalAnd(pending);
   }

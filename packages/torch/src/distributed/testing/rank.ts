@@ -64,7 +64,7 @@ async function collectives(group: ProcessGroup): Promise<object> {
   // Several under way at once.
   const many = Array.from({ length: 20 }, (_, i) => tensor([i + rank]));
   await Promise.all(many.map((t) => group.allReduce(t)));
-  result.many = many.map((t) => t.toList()[0]);
+  result.many = many.map((t) => t.item());
   for (const t of many) t.dispose();
 
   // The event loop turns while the others are waited for: the last rank comes late.
