@@ -6,9 +6,10 @@
  *                                 /snapshots/COMMIT/PATH        links to the blobs
  */
 import { existsSync, mkdirSync, readdirSync, realpathSync, statSync, writeFileSync } from "node:fs";
-import { copyFile, rename, rm, symlink } from "node:fs/promises";
+import { copyFile, link as hardLink, mkdir, readFile, rename, rm, symlink } from "node:fs/promises";
 import { dirname, join, relative, sep } from "node:path";
 import { InvalidInputError, MiroError, systemReason } from "../../errors.js";
+import { symlinksDisabled } from "./hub-environment.js";
 
 /** Files below a folder, two levels deep: a checkpoint, its parts, its variants. */
 export function listFolder(folder: string, depth = 2): string[] {
@@ -58,13 +59,14 @@ export function tagCache(cache: string): void {
   }
 }
 
-/** A relative link, or a copy where the file system has no links. */
+/** A relative link; a file of its own where the file system has no links, or the user wants none. */
 export async function link(blob: string, path: string): Promise<void> {
   await writable(path, async () => {
     mkdirSync(dirname(path), { recursive: true });
     await rm(path, { force: true });
     try {
-      await symlink(relative(dirname(path), blob), path);
+      if (symlinksDisabled()) await hardLink(realpathSync(blob), path);
+      else await symlink(relative(dirname(path), blob), path);
     } catch (error) {
       if ((error as NodeJS.ErrnoException).code === "EEXIST") return; // another process was faster
       await copyFile(blob, `${path}.copy`);
@@ -73,11 +75,39 @@ export async function link(blob: string, path: string): Promise<void> {
   });
 }
 
+/** The commit that a revision meant when the Hub was last asked, or null. */
+export async function knownCommit(storage: string, revision: string): Promise<string | null> {
+  try {
+    return (await readFile(join(storage, "refs", revision), "utf8")).trim();
+  } catch {
+    return null; // the revision is a commit, or was never fetched
+  }
+}
+
+/** Notes the commit of a revision, where the cache can be written: one that is only read serves as well, as in Python. */
+export async function noteCommit(storage: string, revision: string, commit: string): Promise<void> {
+  if (revision === commit || (await knownCommit(storage, revision)) === commit) return;
+  const ref = join(storage, "refs", revision);
+  try {
+    await mkdir(dirname(ref), { recursive: true });
+    const { writeFileAtomic } = await import("../../files/files.js");
+    writeFileAtomic(ref, commit, { overwrite: true });
+  } catch {
+    // Without it the Hub has to be asked next time.
+  }
+}
+
 export async function writable(path: string, work: () => Promise<unknown>): Promise<void> {
   try {
     await work();
   } catch (error) {
     if (error instanceof MiroError) throw error;
-    throw new MiroError(`${path}: cannot be written: ${systemReason(error)}`, { cause: error });
+    throw cannotWrite(path, error);
   }
+}
+
+export function cannotWrite(path: string, error: unknown): MiroError {
+  const { code } = error as NodeJS.ErrnoException;
+  const then = /^(EROFS|EACCES|EPERM)$/.test(code ?? "") ? "; set HF_HUB_CACHE to a folder that can be written" : "";
+  return new MiroError(`${path}: cannot be written: ${systemReason(error)}${then}`, { cause: error });
 }

@@ -3,53 +3,41 @@
  * hash before it gets its name (see partial-file.ts). Files that the Hub keeps in Xet storage come by the same addresses as
  * others: it bridges them, and their SHA-256 is that of the contents.
  */
-import { createHash, type Hash } from "node:crypto";
-import { createReadStream, createWriteStream, existsSync, mkdirSync, statfsSync } from "node:fs";
-import { rename, truncate } from "node:fs/promises";
+import { createHash } from "node:crypto";
+import { createReadStream, createWriteStream, mkdirSync, statfsSync, statSync } from "node:fs";
+import { rename, rm, truncate } from "node:fs/promises";
 import { dirname, join } from "node:path";
-import { Readable } from "node:stream";
 import { pipeline } from "node:stream/promises";
-import type { ReadableStream } from "node:stream/web";
-import { InvalidInputError, MiroError, systemReason } from "../../errors.js";
-import { link, safePath, tagCache, writable } from "./hub-cache.js";
-import { hubEndpoint } from "./hub-environment.js";
-import { httpError, hubFetch, networkReason, pause, RETRY_DELAYS_MS } from "./hub-http.js";
+import { MiroError } from "../../errors.js";
+import { cannotWrite, link, tagCache, writable } from "./hub-cache.js";
+import { describeFiles, type RemoteFile } from "./hub-describe.js";
+import { hubContents, networkReason, pause, retryDelays, Unreachable } from "./hub-http.js";
 import type { Repository } from "./hub-repository.js";
 import { PartialFile } from "./partial-file.js";
 
-/** A file to fetch: what the Hub says about it. */
-interface RemoteFile {
-  path: string;
-  hash: string;
-  sizeBytes: number;
+/** A file on its way into the cache. */
+interface IncomingFile extends RemoteFile {
   blob: string;
 }
 
+/** Makes files of a commit present in its snapshot. */
 export async function download(
   repository: Repository,
   sha: string,
   folder: string,
   paths: readonly string[],
 ): Promise<void> {
-  const { pathsInfo } = await import("@huggingface/hub");
-  const entries = await pathsInfo({
-    repo: { type: "model", name: repository.name },
-    paths: [...paths],
-    revision: sha,
-    hubUrl: hubEndpoint(),
-    fetch: hubFetch(repository),
-  });
-  const files = paths.map((path): RemoteFile => {
-    const entry = entries.find((candidate) => candidate.path === path && candidate.type === "file");
-    if (!entry || !safePath(path)) throw new InvalidInputError(`${repository.name}: has no file ${path}`);
-    const hash = entry.lfs ? entry.lfs.oid.replace(/^sha256:/, "") : entry.oid;
-    const sizeBytes = entry.lfs?.size ?? entry.size;
-    if (!hash || !/^[0-9a-f]{40}([0-9a-f]{24})?$/.test(hash) || !Number.isSafeInteger(sizeBytes) || sizeBytes < 0) {
-      throw new MiroError(`${repository.name}: the Hub gives no hash and size for ${path}`);
-    }
-    return { path, hash, sizeBytes, blob: join(repository.storage, "blobs", hash) };
-  });
-  const absent = files.filter(({ blob }) => !existsSync(blob));
+  const files = (await describeFiles(repository, sha, paths)).map(
+    (file): IncomingFile => ({ ...file, blob: join(repository.storage, "blobs", file.etag) }),
+  );
+  const absent: IncomingFile[] = [];
+  for (const file of files) {
+    const size = statSync(file.blob, { throwIfNoEntry: false })?.size;
+    if (size === file.sizeBytes) continue;
+    // A blob of another size is damaged: nobody writes to one that has its name.
+    if (size !== undefined) await writable(file.blob, () => rm(file.blob));
+    absent.push(file);
+  }
   const allTotalBytes = absent.reduce((sum, { sizeBytes }) => sum + sizeBytes, 0);
   if (absent.length > 0) {
     await writable(absent[0]!.blob, async () => mkdirSync(join(repository.storage, "blobs"), { recursive: true }));
@@ -69,14 +57,14 @@ export async function download(
         fileNumber: i + 1,
         fileCount: absent.length,
       });
-    await downloadBlob(repository, sha, file, report);
+    await downloadBlob(repository, file, report);
     before += file.sizeBytes;
   }
   for (const { blob, path } of files) await link(blob, join(folder, path));
 }
 
 /** What an earlier attempt has already counts as there. */
-function checkSpace({ name, storage }: Repository, neededBytes: number, files: readonly RemoteFile[]): void {
+function checkSpace({ name, storage }: Repository, neededBytes: number, files: readonly IncomingFile[]): void {
   const kept = files.reduce((sum, { blob }) => sum + PartialFile.keptBytes(blob), 0);
   const { bavail, bsize } = statfsSync(storage);
   if (neededBytes - kept <= bavail * bsize) return;
@@ -89,39 +77,41 @@ function checkSpace({ name, storage }: Repository, neededBytes: number, files: r
 /** Downloads one file: resumed after a broken connection, checked against its hash, named only when right. */
 async function downloadBlob(
   repository: Repository,
-  sha: string,
-  { path, hash, sizeBytes: size, blob }: RemoteFile,
+  { path, url, hash, sizeBytes: size, blob }: IncomingFile,
   report: (bytes: number) => void,
 ): Promise<void> {
   const { name, options } = repository;
-  const url = `${hubEndpoint()}/${name}/resolve/${sha}/${path.split("/").map(encodeURIComponent).join("/")}`;
-  const delays = options.retryDelaysMs ?? RETRY_DELAYS_MS;
+  const delays = retryDelays(repository);
   const partial = await PartialFile.claim(blob, { report, signal: options.signal });
   if (partial === null) return; // another process brought it
   try {
     for (let attempt = 0; ; attempt++) {
       options.signal?.throwIfAborted();
+      const before = partial.sizeBytes();
       try {
         await receive(repository, url, path, partial, size, report);
         const received = partial.sizeBytes();
         if (received < size) throw new Error(`the connection ended at byte ${received} of ${size}`);
         if (received > size) throw new Damaged(`more than the ${size} bytes arrived that the Hub states`);
-        if ((await digest(partial.path, hash, received)) !== hash) {
+        if (hash !== null && !(await hasHash(partial.path, hash, received))) {
           throw new Damaged(`the contents do not have the hash that the Hub states (${hash.slice(0, 12)}…)`);
         }
         await rename(partial.path, blob);
         return;
       } catch (error) {
         if (error instanceof Damaged) await truncate(partial.path, 0);
-        if (error instanceof MiroError || options.signal?.aborted) throw error;
+        if (options.signal?.aborted || (error instanceof MiroError && !(error instanceof Unreachable))) throw error;
         const { syscall } = error as NodeJS.ErrnoException;
         if (syscall === "write" || syscall === "open" || syscall === "rename") {
-          throw new MiroError(`${blob}: cannot be written: ${systemReason(error)}`, { cause: error });
+          throw cannotWrite(blob, error);
         }
+        // A connection that breaks often and still gets on is no reason to give up.
+        if (partial.sizeBytes() > before) attempt = 0;
         const delay = delays[attempt];
         if (delay === undefined) {
+          const reason = error instanceof Unreachable ? error.message : networkReason(error);
           throw new MiroError(
-            `${name}/${path}: download failed: ${networkReason(error)}; ${partial.sizeBytes()} of ${size} bytes are kept, run again to continue`,
+            `${name}/${path}: download failed: ${reason}; ${partial.sizeBytes()} of ${size} bytes are kept, run again to continue`,
             { cause: error },
           );
         }
@@ -152,43 +142,39 @@ async function receive(
     have = 0;
   }
   if (have === size) return;
-  const range: Record<string, string> = have > 0 ? { Range: `bytes=${have}-` } : {};
-  const response = await hubFetch(repository, path)(url, { headers: { ...range, "Accept-Encoding": "identity" } });
-  const body = response.body;
-  if (response.status === 416 || (have > 0 && response.status === 206 && startOf(response) !== have)) {
-    await body?.cancel();
+  const { status, headers, body } = await hubContents(repository, url, path, have);
+  if (status === 416 || (have > 0 && status === 206 && startOf(headers) !== have)) {
     throw new Damaged("the server does not continue where it was asked to");
   }
-  if (!response.ok || body === null) {
-    await body?.cancel();
-    throw httpError(repository, response, path);
-  }
   // A server that does not know ranges sends everything again.
-  const resumed = have > 0 && response.status === 206;
+  const resumed = have > 0 && status === 206;
   let bytes = resumed ? have : 0;
-  const stream = Readable.fromWeb(body as ReadableStream);
-  stream.on("data", (part: Buffer) => {
-    bytes += part.length;
-    if (bytes > size) stream.destroy(new Damaged(`more than the ${size} bytes arrive that the Hub states`));
-    else report(bytes);
-  });
+  const counted = async function* () {
+    for await (const part of body) {
+      bytes += part.length;
+      if (bytes > size) throw new Damaged(`more than the ${size} bytes arrive that the Hub states`);
+      report(bytes);
+      yield part;
+    }
+  };
   const sink = createWriteStream(partial.path, { flags: resumed ? "a" : "w" });
   const closed = new Promise<void>((resolve) => sink.once("close", () => resolve()));
   try {
-    await pipeline(stream, sink, signal ? { signal } : {});
+    await pipeline(counted, sink, signal ? { signal } : {});
   } finally {
     await closed; // a write may be under way; the next attempt must see it
   }
 }
 
 /** First byte of a partial answer. */
-function startOf(response: Response): number {
-  return Number(/^bytes (\d+)-/.exec(response.headers.get("Content-Range") ?? "")?.[1] ?? Number.NaN);
+function startOf(headers: Headers): number {
+  return Number(/^bytes (\d+)-/.exec(headers.get("Content-Range") ?? "")?.[1] ?? Number.NaN);
 }
 
-/** SHA-256 for large files, the git object id (SHA-1 of `blob SIZE\0` and the contents) for small ones. */
-async function digest(path: string, expected: string, size: number): Promise<string> {
-  const hash: Hash = expected.length === 64 ? createHash("sha256") : createHash("sha1").update(`blob ${size}\0`);
-  await pipeline(createReadStream(path), hash);
-  return hash.digest("hex");
+/** SHA-256 for large files; for small ones the git object id (SHA-1 of `blob SIZE\0` and the contents), or a mirror's plain SHA-1. */
+async function hasHash(path: string, expected: string, size: number): Promise<boolean> {
+  const hashes =
+    expected.length === 64 ? [createHash("sha256")] : [createHash("sha1").update(`blob ${size}\0`), createHash("sha1")];
+  for await (const part of createReadStream(path)) for (const hash of hashes) hash.update(part);
+  return hashes.some((hash) => hash.digest("hex") === expected);
 }

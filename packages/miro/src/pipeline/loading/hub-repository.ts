@@ -1,4 +1,5 @@
 /** A repository of the Hub as it is asked for. */
+import type { Dispatcher } from "undici";
 
 /** Options of {@link resolveModel}. */
 export interface HubOptions {
@@ -28,10 +29,15 @@ export interface DownloadProgress {
   fileCount: number;
 }
 
+/** A repository at a revision. */
 export interface Repository {
   name: string;
+  /** The option that names it, for errors. */
   parameter: string;
   revision: string;
+  /** Its folder in the cache. */
   storage: string;
   options: HubOptions;
+  /** Open connections to the Hub, if there are any. */
+  connections?: Dispatcher | undefined;
 }

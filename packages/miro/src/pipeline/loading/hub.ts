@@ -1,16 +1,17 @@
 /**
  * Models by name: a folder on this machine, or a repository of the Hugging Face Hub.
  *
- * The Hub is asked what a revision means (hub-http.ts), its files are fetched (hub-download.ts) into the cache that Python's
+ * The Hub is asked what a revision means (hub-describe.ts), its files are fetched (hub-download.ts) into the cache that Python's
  * `huggingface_hub` uses (hub-cache.ts), as its environment variables say (hub-environment.ts).
  */
-import { existsSync, mkdirSync, readFileSync, statSync } from "node:fs";
-import { dirname, join } from "node:path";
+import { existsSync, statSync } from "node:fs";
+import { join } from "node:path";
 import { InvalidInputError, MiroError } from "../../errors.js";
-import { checkLinks, listFolder, safePath, writable } from "./hub-cache.js";
+import { checkLinks, knownCommit, listFolder, noteCommit } from "./hub-cache.js";
+import { describeRepository } from "./hub-describe.js";
 import { download } from "./hub-download.js";
-import { hubCache, hubEndpoint, hubOffline } from "./hub-environment.js";
-import { hubFetch, networkReason } from "./hub-http.js";
+import { hubCache, hubOffline } from "./hub-environment.js";
+import { cacheMayHelp, retryDelays, Unreachable } from "./hub-http.js";
 import type { HubOptions, Repository } from "./hub-repository.js";
 
 /** A place that holds model files: a folder, or a repository that is fetched into the cache as needed. */
@@ -21,6 +22,8 @@ export interface ModelSource {
   folder: string;
   /** Paths of all files that can be had, with forward slashes. */
   files: readonly string[];
+  /** Why `files` may lack some that the repository has: it is what the cache holds, and the Hub could not be asked. */
+  incomplete?: string | undefined;
   /** Makes files present. */
   fetch(paths: readonly string[]): Promise<void>;
 }
@@ -54,25 +57,19 @@ async function openRepository(name: string, parameter: string, options: HubOptio
     throw new InvalidInputError(`revision: expected a branch, tag or commit, received ${JSON.stringify(revision)}`);
   }
   const storage = join(options.cacheDir ?? hubCache(), `models--${name.replace("/", "--")}`);
-  const repository = { name, parameter, revision, storage, options };
-  if (hubOffline()) return cached(repository) ?? offlineError(repository, "HF_HUB_OFFLINE is set");
+  const repository: Repository = { name, parameter, revision, storage, options };
+  const offline = hubOffline();
+  if (offline) return (await cached(repository, `${offline} is set`)) ?? nothingCached(repository, `${offline} is set`);
+  // What the cache has is not waited for, as in Python: only without it trouble that passes is worth another attempt.
+  const hasCopy = (await cached(repository, "")) !== null;
   let info: { sha: string; files: string[] };
   try {
-    info = await describeRepository(repository);
+    info = await describeRepository(repository, hasCopy ? [] : retryDelays(repository));
   } catch (error) {
-    // An answer of the Hub is final; without one, an earlier download will do, as in Python.
-    if (error instanceof MiroError || options.signal?.aborted) throw error;
-    return (
-      cached(repository) ?? offlineError(repository, `${hubEndpoint()} cannot be reached (${networkReason(error)})`)
-    );
-  }
-  if (revision !== info.sha) {
-    const ref = join(storage, "refs", revision);
-    await writable(ref, async () => {
-      mkdirSync(dirname(ref), { recursive: true });
-      const { writeFileAtomic } = await import("../../files/files.js");
-      writeFileAtomic(ref, info.sha, { overwrite: true });
-    });
+    if (!cacheMayHelp(error)) throw error;
+    const copy = await cached(repository, error.message);
+    if (copy !== null) return copy;
+    throw error instanceof Unreachable ? nothingCached(repository, error.message) : error;
   }
   const folder = join(storage, "snapshots", info.sha);
   return {
@@ -82,55 +79,32 @@ async function openRepository(name: string, parameter: string, options: HubOptio
     fetch: async (paths) => {
       const absent = paths.filter((path) => !existsSync(join(folder, path)));
       if (absent.length > 0) await download(repository, info.sha, folder, absent);
+      await noteCommit(storage, revision, info.sha);
     },
   };
 }
 
 /** What an earlier download left, or null. */
-function cached({ name, storage, revision }: Repository): ModelSource | null {
-  let commit = revision;
-  try {
-    commit = readFileSync(join(storage, "refs", revision), "utf8").trim();
-  } catch {
-    // The revision is a commit, or was never fetched.
-  }
+async function cached({ name, storage, revision }: Repository, why: string): Promise<ModelSource | null> {
+  const commit = (await knownCommit(storage, revision)) ?? revision;
   const folder = join(storage, "snapshots", commit);
-  if (!/^[\w.-]+$/.test(commit) || !existsSync(folder)) return null;
+  if (!/^[\w.-]+$/.test(commit) || !statSync(folder, { throwIfNoEntry: false })?.isDirectory()) return null;
   return {
     name,
     folder,
     files: listFolder(folder),
+    incomplete: `the Hub cannot be asked: ${why}`,
     fetch: async (paths) => {
       const absent = paths.filter((path) => !existsSync(join(folder, path)));
       if (absent.length > 0) {
         throw new MiroError(
-          `${name}: ${absent.join(", ")} ${absent.length > 1 ? "are" : "is"} not in the cache (${folder}) and the Hub cannot be asked`,
+          `${name}: ${absent.join(", ")} ${absent.length > 1 ? "are" : "is"} not in the cache (${folder}), and the Hub cannot be asked: ${why}`,
         );
       }
     },
   };
 }
 
-function offlineError({ name, storage }: Repository, why: string): never {
+function nothingCached({ name, storage }: Repository, why: string): never {
   throw new MiroError(`${name}: ${why}, and the cache has no copy (${storage}); give a folder, or go online once`);
-}
-
-/** The commit of a revision and the names of its files. */
-async function describeRepository(repository: Repository): Promise<{ sha: string; files: string[] }> {
-  const { modelInfo } = await import("@huggingface/hub");
-  const info = await modelInfo({
-    name: repository.name,
-    revision: repository.revision,
-    hubUrl: hubEndpoint(),
-    fetch: hubFetch(repository),
-    additionalFields: ["sha", "filePaths"],
-  });
-  const { sha, filePaths } = info as { sha?: string; filePaths?: string[] };
-  if (!sha || !/^[0-9a-f]{40}$/.test(sha) || !Array.isArray(filePaths)) throw notTheHub(repository);
-  const files = filePaths.filter((path) => typeof path === "string" && safePath(path));
-  return { sha, files };
-}
-
-function notTheHub({ name }: Repository): MiroError {
-  return new MiroError(`${name}: ${hubEndpoint()} did not answer as the Hub does; check HF_ENDPOINT and the proxy`);
 }

@@ -4,7 +4,7 @@
  */
 import { existsSync, statSync } from "node:fs";
 import { join } from "node:path";
-import { describe, InvalidInputError } from "../../errors.js";
+import { describe, InvalidInputError, MiroError } from "../../errors.js";
 import { readJson } from "../../files/files.js";
 import { CHECKPOINT_FILES } from "./checkpoint.js";
 import { type ModelSource, resolveModel } from "./hub.js";
@@ -26,6 +26,7 @@ export function variantPrefix(source: ModelSource, variant: string | undefined):
   if (variant === undefined || variant === "") return "";
   const variants = variantsOf(source);
   if (variants.includes(variant)) return `${variant}/`;
+  if (source.incomplete) notCached("variant", source, [`${variant}/`]);
   const known = variants.length > 0 ? `; it has ${variants.join(", ")}` : ", and no others";
   throw new InvalidInputError(`variant: ${source.name} has no variant ${JSON.stringify(variant)}${known}`);
 }
@@ -44,6 +45,12 @@ export function variantsOf(source: ModelSource): string[] {
 export async function fetchCheckpoint(source: ModelSource, prefix: string): Promise<string> {
   const missing = CHECKPOINT_FILES.filter((name) => !source.files.includes(prefix + name));
   if (missing.length > 0) {
+    if (source.incomplete)
+      notCached(
+        "model",
+        source,
+        missing.map((name) => prefix + name),
+      );
     const variants = variantsOf(source);
     const hint = variants.length > 0 ? `; choose one of its variants: ${variants.join(", ")}` : "";
     throw new InvalidInputError(
@@ -145,7 +152,20 @@ export async function fetchVae(part: PartSource, hub: HubOptions): Promise<strin
 function require(part: PartSource, source: ModelSource, names: string[], has: (name: string) => boolean): void {
   const missing = names.filter((name) => !has(name));
   if (missing.length > 0) {
+    if (source.incomplete)
+      notCached(
+        part.parameter,
+        source,
+        missing.map((name) => part.prefix + name),
+      );
     const place = existsSync(source.folder) ? join(source.folder, part.prefix) : source.name;
     throw new InvalidInputError(`${part.parameter}: ${missing.join(", ")} not found in ${place}`);
   }
+}
+
+/** The Hub may have what the cache lacks. */
+function notCached(parameter: string, source: ModelSource, missing: readonly string[]): never {
+  throw new MiroError(
+    `${parameter}: ${source.name}: ${missing.join(", ")} not in the cache (${source.folder}), and ${source.incomplete}`,
+  );
 }
