@@ -1,7 +1,8 @@
 /** What `miro generate` draws when it is given no prompt. */
 import { existsSync } from "node:fs";
 import { join } from "node:path";
-import { readText } from "../files/files.js";
+import { filledLines } from "../table-file.js";
+import { readTextFile } from "../text-file.js";
 
 /** For checkpoints that bring no examples of their own. */
 const PROMPTS = [
@@ -20,9 +21,6 @@ const PROMPTS = [
 export function sheetPrompts(model: string): string[] {
   const file = join(model, "examples.txt");
   if (!existsSync(file)) return PROMPTS;
-  const lines = readText(file)
-    .split(/\r?\n/)
-    .map((line) => line.trim())
-    .filter(Boolean);
+  const lines = filledLines(readTextFile(file)).map(({ text }) => text.trim());
   return lines.length > 0 ? lines.slice(0, 64) : PROMPTS;
 }

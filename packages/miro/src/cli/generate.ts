@@ -57,7 +57,7 @@ Pictures are named {prompt}-seed{seed} and hold their settings (see: miro info P
 is given. --output may also name the file of a single picture: .png, .webp, .jpg.
 
 Prompt files: a text file has one prompt a line, a .jsonl file one JSON object a line ({"prompt": "a fox", "seed": 7,
-"reward": {"sharpness": 0.2}}), a .csv file a header row (prompt,seed,reward.sharpness). Settings have the names of the
+"reward": {"sharpness": 0.2}}), a .csv or .tsv file a header row (prompt,seed,reward.sharpness). Settings have the names of the
 flags, with _ for -; those of a line go before those of the command.
 
 Fields of --name: ${NAME_FIELDS.map((name) => `{${name}}`).join(" ")}
@@ -112,7 +112,7 @@ export const register: Register = (command, context) => {
     .option("--best-of <n>", `${h("n")}; the best is written`, toNumber("--best-of"))
     .option("--by <scorer>", "scorer that decides which is best (see: miro score --help); default clip_score")
     .option("--keep-all", "with --best-of: write the others too, as NAME-rank2 and so on")
-    .option("--prompts <file>", "prompts with settings of their own: text, .jsonl or .csv")
+    .option("--prompts <file>", "prompts with settings of their own: text, .jsonl, .csv or .tsv")
     .option("--from <picture>", "settings of a stored picture; flags and prompts go before them")
     .option("--output <dir>", h("output"))
     .option("--name <template>", "file names: text with fields in braces, / makes folders (below)")

@@ -1,10 +1,10 @@
 /** Captions in a table: CSV or TSV with a header, JSON lines, or Parquet; a column names the picture of each row. */
 import { closeSync, openSync, readSync, statSync } from "node:fs";
 import { extname } from "node:path";
-import { parse } from "csv-parse/sync";
 import { InvalidInputError, MiroError } from "../../errors.js";
-import { readText } from "../../files/files.js";
-import { JsonInteger, type PythonJson, parsePythonJson } from "./python-json.js";
+import { filledLines, parseTable } from "../../table-file.js";
+import { readTextFile } from "../../text-file.js";
+import { JsonInteger, type PythonJson, parsePythonJson, writePythonJson } from "./python-json.js";
 
 /** Names of the two columns where none is given, the preferred one first. */
 const IMAGE_COLUMNS = ["image", "image_path", "file_name", "filename", "path", "file"];
@@ -42,19 +42,26 @@ export async function readCaptionTable(path: string, columns: CaptionColumns = {
   if (rows.length === 0) throw new InvalidInputError(`${path}: holds no rows`);
   const image = chooseColumn(path, rows, "image column", columns.imageColumn, IMAGE_COLUMNS);
   const caption = chooseColumn(path, rows, "caption column", columns.captionColumn, CAPTION_COLUMNS);
+  if (read === readDelimited) readNumbers(rows, [image, caption]);
   return rows.map((row, i) => {
     const picture = row.get(image);
     if (typeof picture !== "string" || picture === "")
       throw new InvalidInputError(`${path}, row ${i + 1}, column ${image}: expected the path of a picture`);
-    const text = row.get(caption);
+    const text = textOf(row.get(caption));
     const metadata = new Map([...row].filter(([name]) => name !== image && name !== caption));
-    return { image: picture, caption: typeof text === "string" && text !== "" ? text : null, metadata };
+    return { image: picture, caption: text === "" ? null : text, metadata };
   });
 }
 
+/** A caption as a text, also one that happens to be a number; null for what is none. */
+function textOf(value: PythonJson | undefined): string | null {
+  if (typeof value === "string") return value;
+  return typeof value === "number" || value instanceof JsonInteger ? writePythonJson(value) : null;
+}
+
 const READERS: Record<string, (path: string) => Row[] | Promise<Row[]>> = {
-  ".csv": (path) => readDelimited(path, ","),
-  ".tsv": (path) => readDelimited(path, "\t"),
+  ".csv": readDelimited,
+  ".tsv": readDelimited,
   ".jsonl": readJsonLines,
   ".ndjson": readJsonLines,
   ".parquet": readParquet,
@@ -74,31 +81,45 @@ function chooseColumn(
   throw new InvalidInputError(`${path}: ${what}: expected ${wanted}; the table has ${[...present].join(", ")}`);
 }
 
-function readDelimited(path: string, delimiter: string): Row[] {
-  let records: Record<string, string>[];
-  try {
-    records = parse(readText(path), { columns: true, bom: true, delimiter, skip_empty_lines: true });
-  } catch (error) {
-    if (error instanceof MiroError) throw error;
-    throw new InvalidInputError(`${path}: ${(error as Error).message}`, { cause: error });
+function readDelimited(path: string): Row[] {
+  const { columns, rows } = parseTable(readTextFile(path), path);
+  return rows.map(({ cells }) => new Map(columns.map((column, i) => [column, cells[i]!] as const).filter(filled)));
+}
+
+const filled = ([, cell]: readonly [string, string]): boolean => cell !== "";
+
+/** Numbers as JSON writes them, which leaves names such as `007` and `+1` texts. */
+const NUMBER = /^-?(?:0|[1-9]\d*)(?:\.\d+)?(?:[eE][-+]?\d+)?$/;
+/** What programs write into a column of numbers where there is none. */
+const NO_NUMBER = /^(?:nan|null|none|n\/a)$/i;
+
+/** Makes numbers of the cells of each column that holds numbers alone. Columns of texts stay as they are, whatever single cells look like. */
+function readNumbers(rows: readonly Row[], texts: readonly string[]): void {
+  for (const column of new Set(rows.flatMap((row) => [...row.keys()]))) {
+    if (texts.includes(column)) continue;
+    const cells = rows.flatMap((row) => row.get(column) ?? []) as string[];
+    if (!cells.some((cell) => NUMBER.test(cell)) || !cells.every((cell) => NUMBER.test(cell) || NO_NUMBER.test(cell)))
+      continue;
+    for (const row of rows) {
+      const cell = row.get(column) as string | undefined;
+      if (cell === undefined) continue;
+      if (NUMBER.test(cell)) row.set(column, parsePythonJson(cell));
+      else row.delete(column);
+    }
   }
-  return records.map((record) => new Map(Object.entries(record).filter(([, value]) => value !== "")));
 }
 
 function readJsonLines(path: string): Row[] {
-  const rows: Row[] = [];
-  for (const [i, line] of readText(path).split(/\r?\n/).entries()) {
-    if (line.trim() === "") continue;
+  return filledLines(readTextFile(path)).map(({ text, number }) => {
     let value: PythonJson;
     try {
-      value = parsePythonJson(line);
+      value = parsePythonJson(text);
     } catch (error) {
-      throw new InvalidInputError(`${path}, line ${i + 1}: ${(error as Error).message}`, { cause: error });
+      throw new InvalidInputError(`${path}:${number}: ${(error as Error).message}`, { cause: error });
     }
-    if (!(value instanceof Map)) throw new InvalidInputError(`${path}, line ${i + 1}: expected an object`);
-    rows.push(value);
-  }
-  return rows;
+    if (!(value instanceof Map)) throw new InvalidInputError(`${path}:${number}: expected an object`);
+    return value;
+  });
 }
 
 async function readParquet(path: string): Promise<Row[]> {

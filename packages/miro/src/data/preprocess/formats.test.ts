@@ -113,9 +113,11 @@ describe("score files", () => {
     expect([...read.get("x")!.values()]).toEqual([Number.NaN, Number.NEGATIVE_INFINITY]);
     expect([...read.get("y")!.values()]).toEqual([Number.POSITIVE_INFINITY, 1e-5]);
     expect(() => parseScores("key,a\r\nx,1\r\ny,0x10\r\n", "s.csv")).toThrow(
-      's.csv, line 3, column a: expected a number, received "0x10"',
+      's.csv:3, column a: expected a number, received "0x10"',
     );
-    expect(() => parseScores("key,a\r\nx,1,2\r\n", "s.csv")).toThrow(/line 2: expected 2 cells, received 3/);
+    expect(() => parseScores("key,a\r\nx,1,2\r\n", "s.csv")).toThrow(
+      /s\.csv:2: expected 2 cells as in the header, found 3/,
+    );
     expect(() => parseScores("name,a\r\n", "s.csv")).toThrow(/"key" first/);
     expect(() => parseScores("key,a\r\nx,1\r\nx,2\r\n", "s.csv")).toThrow(/"x" twice/);
   });
@@ -147,11 +149,21 @@ describe("synthetic captions", () => {
     expect(rows.has("nothing")).toBe(false);
   });
 
+  it("end their lines where Python's text files do, whatever Node's version takes for line ends", async () => {
+    const table = write("a.jpg\ta fox\u2028red\tA fox.\u2029It runs.\rb.jpg\ts\u0085\tl\fl\r\nc.jpg\ts\tl");
+    const rows = await table.forKeys(["a", "b", "c"]);
+    expect(rows.get("a")).toEqual({ short: "a fox\u2028red", long: "A fox.\u2029It runs." });
+    expect(rows.get("b")).toEqual({ short: "s\u0085", long: "l\fl" });
+    expect(rows.get("c")).toEqual({ short: "s", long: "l" });
+  });
+
   it("are ambiguous where rows of one name differ, and refused without a tab", async () => {
     const rows = await write("a.jpg\ts\tl\nb.jpg\ts\tl\na.png\ts\tother\nb.jpg\ts\tl\n").forKeys(["a", "b"]);
     expect(rows.get("a")).toBe("ambiguous");
     expect(rows.get("b")).toEqual({ short: "s", long: "l" });
-    await expect(write("a.jpg\ts\tl\nno tab\n").forKeys(["a"])).rejects.toThrow(/line 2: expected a file name/);
+    await expect(write("a.jpg\ts\tl\nno tab\n").forKeys(["a"])).rejects.toThrow(
+      /captions\.tsv:2: expected a file name/,
+    );
   });
 
   it("lose <PERSON>, and are none where there is no long text", () => {

@@ -18,7 +18,7 @@ import type { ResolvedOptions } from "./options.js";
 import { type PythonJson, writePythonJson } from "./python-json.js";
 import { isTextColumn, type ScoreRow, type ScoreTable } from "./scores-csv.js";
 import { breathe, inSeconds, noTimings, SkipList, scoresPath, timed, type Workplace } from "./shard-work.js";
-import type { RawSample, Skipped, SourceShard } from "./sources.js";
+import { type RawSample, type Skipped, type SourceShard, seenSamples } from "./sources.js";
 
 /** Keys listed in the error about missing scores. */
 const LISTED_KEYS = 5;
@@ -121,7 +121,7 @@ export async function latentShard(
       outcome: {
         output: { file: output, bytes, sha256 },
         samples: {
-          seen: content.samples.length + new Set(content.skipped.map(({ key }) => key)).size,
+          seen: seenSamples(content),
           written,
           skipped: countReasons(skips.entries),
         },

@@ -14,7 +14,7 @@ import { countReasons, type Outcome, sha256 } from "./manifest.js";
 import type { Stage } from "./options.js";
 import { isTextColumn, mergeScores, readScores, type ScoreRow, type ScoreTable, writeScores } from "./scores-csv.js";
 import { breathe, inSeconds, noTimings, SkipList, scoresPath, timed, type Workplace } from "./shard-work.js";
-import type { RawSample, Skipped, SourceShard } from "./sources.js";
+import { type RawSample, type Skipped, type SourceShard, seenSamples } from "./sources.js";
 
 /** Columns whose `synthetic_` values judge the short synthetic caption, as published; all others judge the long one. */
 const JUDGES_SHORT = new Set(["image_reward_score", "pick_a_score_score", "hpsv2_score", "sciscore_score"]);
@@ -106,7 +106,7 @@ export async function scoreShard(
     outcome: {
       output: { file: path, bytes: Buffer.byteLength(text), sha256: sha256(text) },
       samples: {
-        seen: content.samples.length + new Set(content.skipped.map(({ key }) => key)).size,
+        seen: seenSamples(content),
         written: results.size,
         skipped: countReasons(skips.entries),
       },

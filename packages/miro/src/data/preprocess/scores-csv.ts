@@ -6,9 +6,10 @@
  * Unlike upstream's reader this one knows which columns are texts (those with `caption` in their name) and tells where a number is none.
  */
 import { existsSync } from "node:fs";
-import { parse } from "csv-parse/sync";
 import { InvalidInputError, MiroError } from "../../errors.js";
-import { readText, writeFileAtomic } from "../../files/files.js";
+import { writeFileAtomic } from "../../files/files.js";
+import { parseTable } from "../../table-file.js";
+import { readTextFile } from "../../text-file.js";
 import { pythonFloat } from "../dataset/python-number.js";
 
 /** One row without its key: numbers, and texts in the columns that {@link isTextColumn} tells. */
@@ -29,7 +30,7 @@ export function scoreColumns(table: ScoreTable): string[] {
   return [...names].sort(byCodePoint);
 }
 
-const NUMBER = /^[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?$/;
+const NUMBER = /^[-+]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][-+]?\d+)?$/;
 const NOT_FINITE: Record<string, number> = {
   nan: Number.NaN,
   inf: Number.POSITIVE_INFINITY,
@@ -41,28 +42,18 @@ const NOT_FINITE: Record<string, number> = {
  * @throws InvalidInputError naming file, line and column of what cannot be read
  */
 export function readScores(path: string): ScoreTable {
-  return existsSync(path) ? parseScores(readText(path), path) : new Map();
+  return existsSync(path) ? parseScores(readTextFile(path), path) : new Map();
 }
 
 /** Parses a file's text. @param path for errors */
 export function parseScores(text: string, path: string): ScoreTable {
-  let records: { record: string[]; info: { lines: number } }[];
-  try {
-    records = parse(text, { bom: true, info: true, skip_empty_lines: true, relax_column_count: true }) as never;
-  } catch (error) {
-    throw new InvalidInputError(`${path}: ${(error as Error).message}`, { cause: error });
-  }
-  const header = records[0]?.record;
-  if (header === undefined) throw new InvalidInputError(`${path}: is empty; expected a header that begins with "key"`);
+  const { columns: header, line, rows } = parseTable(text, path);
+  if (header.length === 0) throw new InvalidInputError(`${path}: is empty; expected a header that begins with "key"`);
   if (header[0] !== "key")
-    throw new InvalidInputError(`${path}, line 1: expected "key" first, received ${JSON.stringify(header[0])}`);
-  const twice = header.find((name, i) => header.indexOf(name) !== i);
-  if (twice !== undefined) throw new InvalidInputError(`${path}, line 1: the column ${JSON.stringify(twice)} twice`);
+    throw new InvalidInputError(`${path}:${line}: expected "key" first, received ${JSON.stringify(header[0])}`);
   const table: ScoreTable = new Map();
-  for (const { record, info } of records.slice(1)) {
-    const where = `${path}, line ${info.lines}`;
-    if (record.length !== header.length)
-      throw new InvalidInputError(`${where}: expected ${header.length} cells, received ${record.length}`);
+  for (const { cells: record, line } of rows) {
+    const where = `${path}:${line}`;
     const key = record[0]!;
     if (table.has(key)) throw new InvalidInputError(`${where}: the key ${JSON.stringify(key)} twice`);
     const row: ScoreRow = new Map();

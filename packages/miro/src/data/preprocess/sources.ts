@@ -11,11 +11,13 @@ import { readdirSync, statSync } from "node:fs";
 import { basename, dirname, extname, join, relative, resolve } from "node:path";
 import { InvalidInputError, MiroError, systemReason } from "../../errors.js";
 import { readBytes } from "../../files/files.js";
+import { decodeText as decode } from "../../text-file.js";
 import { fingerprintOf } from "../shards/positional-file.js";
 import { groupSamples, splitMemberName } from "../shards/sample-key.js";
 import { problemText } from "../shards/shard-error.js";
 import { TarFile } from "../shards/tar-file.js";
 import { readCaptionTable } from "./caption-table.js";
+import { findPictures, type LeftOut, statsOf } from "./picture-folder.js";
 import { type PythonJson, parsePythonJson } from "./python-json.js";
 
 /** Extensions of pictures, the preferred one first. */
@@ -26,6 +28,7 @@ const MAX_TEXT_BYTES = 16 * 2 ** 20;
 /** Why a sample was left out. */
 export type SkipReason =
   | "archive"
+  | "hidden"
   | "missing-image"
   | "missing-caption"
   | "missing-json"
@@ -87,6 +90,11 @@ export interface SourceShard {
   read(): ShardContent;
 }
 
+/** The number of samples that a shard holds, those that are left out included. */
+export function seenSamples({ samples, skipped }: ShardContent): number {
+  return samples.length + new Set(skipped.filter(({ reason }) => reason !== "hidden").map(({ key }) => key)).size;
+}
+
 /** How samples are found. */
 export interface SourceOptions {
   /** Pictures of one shard, where the source is not cut into shards already. */
@@ -109,10 +117,18 @@ export async function listShards(source: string, options: SourceOptions): Promis
     throw new InvalidInputError(`${source}: cannot be read: ${systemReason(error)}`, { cause: error });
   }
   if (!isFolder) return tableShards(source, options);
-  const names = readdirSync(source);
+  const names = listFolder(source);
   const tars = names.filter((name) => name.endsWith(".tar") && !name.startsWith(".")).sort(byCodePoint);
   if (tars.length > 0) return tars.map((name) => tarShard(join(source, name)));
   return folderShards(source, options);
+}
+
+function listFolder(folder: string): string[] {
+  try {
+    return readdirSync(folder);
+  } catch (error) {
+    throw new InvalidInputError(`${folder}: cannot be read: ${systemReason(error)}`, { cause: error });
+  }
 }
 
 /** Order of code points, as Python sorts. */
@@ -175,14 +191,13 @@ function limited(size: number, read: () => Uint8Array): Uint8Array {
 }
 
 function folderShards(source: string, { shardSize }: SourceOptions): SourceShard[] {
-  const pictures = readdirSync(source, { recursive: true, withFileTypes: true })
-    .filter((entry) => entry.isFile() && isImageName(entry.name) && !entry.name.startsWith("."))
-    .map((entry) => relative(source, join(entry.parentPath, entry.name)))
-    .sort(byCodePoint);
-  if (pictures.length === 0)
-    throw new InvalidInputError(
-      `${source}: holds no *.tar and no pictures (${IMAGE_EXTENSIONS.map((name) => `*.${name}`).join(", ")})`,
-    );
+  const { pictures, leftOut } = findPictures(source, isImageName);
+  pictures.sort(byCodePoint);
+  if (pictures.length === 0) {
+    const kinds = IMAGE_EXTENSIONS.map((name) => `*.${name}`).join(", ");
+    const others = leftOut.length > 0 ? `; left out: ${leftOut[0]!.message}` : "";
+    throw new InvalidInputError(`${source}: holds no *.tar and no pictures (${kinds})${others}`);
+  }
   return chunks(pictures, shardSize).map((part, i) => {
     const beside = (path: string, extension: string) => join(source, path.slice(0, -extname(path).length) + extension);
     return {
@@ -194,7 +209,7 @@ function folderShards(source: string, { shardSize }: SourceOptions): SourceShard
           source,
         ),
       read: () => {
-        const content: ShardContent = { samples: [], skipped: [] };
+        const content: ShardContent = { samples: [], skipped: i === 0 ? leftOut.map(skippedOf) : [] };
         const keys = new Set<string>();
         for (const path of part) {
           const key = keyOf(path);
@@ -218,6 +233,11 @@ function folderShards(source: string, { shardSize }: SourceOptions): SourceShard
   });
 }
 
+/** Belongs to no sample: what is left out before there are samples is counted with the first shard. */
+function skippedOf({ reason, message }: LeftOut): Skipped {
+  return { key: "", reason, message };
+}
+
 async function tableShards(
   path: string,
   { shardSize, imageColumn, captionColumn }: SourceOptions,
@@ -238,7 +258,7 @@ async function tableShards(
           if (!isImageName(image)) skip("missing-image", `${image} is not called ${IMAGE_EXTENSIONS.join(", ")}`);
           if (caption === null) skip("missing-caption", "the cell is empty");
           const file = resolve(folder, image);
-          if (statSync(file, { throwIfNoEntry: false })?.isFile() !== true) skip("missing-image", `no file ${file}`);
+          if (statsOf(file)?.isFile() !== true) skip("missing-image", `no file ${file}`);
           return {
             key,
             extension: imageExtension(image),
@@ -280,9 +300,9 @@ function take(content: ShardContent, key: string, make: () => RawSample): void {
 
 function decodeText(bytes: Uint8Array, reason: SkipReason): string {
   try {
-    return new TextDecoder("utf-8", { fatal: true, ignoreBOM: true }).decode(bytes);
-  } catch {
-    return skip(reason, "not valid UTF-8");
+    return decode(bytes, "the text");
+  } catch (error) {
+    return skip(reason, (error as Error).message);
   }
 }
 
@@ -306,7 +326,7 @@ function captionField(metadata: ReadonlyMap<string, PythonJson>): string {
 }
 
 function readBeside(path: string): Uint8Array | null {
-  const stats = statSync(path, { throwIfNoEntry: false });
+  const stats = statsOf(path);
   if (stats?.isFile() !== true) return null;
   return limited(stats.size, () => readBytes(path));
 }
@@ -347,7 +367,7 @@ function chunks<T>(items: readonly T[], size: number): T[][] {
 function stamp(paths: readonly string[], base: string): string {
   const hash = createHash("sha256");
   for (const path of paths) {
-    const stats = statSync(path, { throwIfNoEntry: false });
+    const stats = statsOf(path);
     hash.update(JSON.stringify([relative(base, path), stats === undefined ? null : fingerprintOf(stats)]));
   }
   return hash.digest("hex");

@@ -5,9 +5,9 @@
  * that mean "missing". A file name loses its last extension; it is looked up by the last component of a sample's key. Where no table is
  * given, the fields `synthetic_caption` (long), `short_synthetic_caption` and `caption` of the sample's JSON are taken.
  */
-import { createReadStream, statSync } from "node:fs";
-import { createInterface } from "node:readline";
+import { statSync } from "node:fs";
 import { InvalidInputError, MiroError, systemReason } from "../../errors.js";
+import { readLines } from "../../text-file.js";
 import { cleanCaption } from "../dataset/captions.js";
 import { fingerprintOf } from "../shards/positional-file.js";
 import type { PythonJson } from "./python-json.js";
@@ -67,32 +67,19 @@ export class SyntheticTable {
 
   private async read(wanted: ReadonlySet<string> | null): Promise<Map<string, TableEntry>> {
     const rows = new Map<string, TableEntry>();
-    const stream = createReadStream(this.path);
-    let number = 0;
-    try {
-      for await (const line of createInterface({ input: stream, crlfDelay: Number.POSITIVE_INFINITY })) {
-        number++;
-        if (line === "") continue;
-        const cells = line.split("\t");
-        if (cells.length < 2) {
-          throw new InvalidInputError(
-            `${this.path}, line ${number}: expected a file name and captions, separated by tabs`,
-          );
-        }
-        const name = withoutExtension(number === 1 ? cells[0]!.replace(/^\ufeff/, "") : cells[0]!);
-        if (wanted !== null && !wanted.has(name)) continue;
-        const row = { short: cells[1]!, long: cells.at(-1)! };
-        const earlier = rows.get(name);
-        const same =
-          earlier === undefined ||
-          (earlier !== "ambiguous" && earlier.short === row.short && earlier.long === row.long);
-        rows.set(name, same ? row : "ambiguous");
+    for await (const { text, number } of readLines(this.path)) {
+      if (text === "") continue;
+      const cells = text.split("\t");
+      if (cells.length < 2) {
+        throw new InvalidInputError(`${this.path}:${number}: expected a file name and captions, separated by tabs`);
       }
-    } catch (error) {
-      if (error instanceof MiroError) throw error;
-      throw new MiroError(`${this.path}: cannot be read: ${systemReason(error)}`, { cause: error });
-    } finally {
-      stream.destroy();
+      const name = withoutExtension(cells[0]!);
+      if (wanted !== null && !wanted.has(name)) continue;
+      const row = { short: cells[1]!, long: cells.at(-1)! };
+      const earlier = rows.get(name);
+      const same =
+        earlier === undefined || (earlier !== "ambiguous" && earlier.short === row.short && earlier.long === row.long);
+      rows.set(name, same ? row : "ambiguous");
     }
     return rows;
   }

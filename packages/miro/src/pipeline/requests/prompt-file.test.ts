@@ -71,6 +71,31 @@ it("JSON lines and CSV give the same settings", () => {
   expect(without(csv)).toEqual(without(lines));
 });
 
+it.each([
+  ["a.tsv", 'prompt\tsteps\n"Hello" in 12" type\t7\n'],
+  ["semicolons.csv", 'prompt;steps\r\n"""Hello"" in 12"" type";7\r\n;\r\n'],
+  ["announced.csv", 'sep=;\r\nprompt;steps\r\n"""Hello"" in 12"" type";7\r\n'],
+  ["mixed-ends.csv", 'prompt,steps\n"""Hello"" in 12"" type",7\r\n'],
+])("the same settings come from %s", (name, text) => {
+  expect(without(read(name, text))).toEqual([
+    { prompt: '"Hello" in 12" type', options: { steps: 7 }, where: undefined },
+  ]);
+});
+
+it.each(["utf16le", "utf8"] as const)("the same prompts come from %s with a byte order mark", (encoding) => {
+  const bytes = Buffer.from("\ufeffun café\r\nein Füchslein\u2028im Wald\r\n", encoding);
+  const prompts = [{ prompt: "un café" }, { prompt: "ein Füchslein\u2028im Wald" }];
+  expect(read("a.txt", bytes)).toMatchObject(prompts);
+  if (encoding === "utf16le") expect(read("b.txt", bytes.swap16())).toMatchObject(prompts);
+});
+
+it("text in brackets is a prompt, not JSON", () => {
+  expect(read("a.txt", "[a fox] in a box\n{red} cat")).toMatchObject([
+    { prompt: "[a fox] in a box" },
+    { prompt: "{red} cat" },
+  ]);
+});
+
 describe("errors name file and line", () => {
   it.each<[string, string, string | Uint8Array, RegExp]>([
     [
@@ -107,7 +132,7 @@ describe("errors name file and line", () => {
       "a row too short, after a prompt of two lines",
       "a.csv",
       'prompt,seed\n"a\nb",3\nc\n',
-      /a\.csv:4: not valid CSV: Invalid Record Length: expect 2, got 1/,
+      /a\.csv:4: expected 2 cells as in the header, found 1/,
     ],
     [
       "a wrong cell",
@@ -124,7 +149,22 @@ describe("errors name file and line", () => {
     ["an open quote", "a.csv", 'prompt\n"a', /a\.csv:\d: not valid CSV/],
     ["nothing", "a.txt", " \n\n", /a\.txt holds no prompt$/],
     ["an empty table", "a.csv", "prompt\n", /a\.csv holds no prompt$/],
-    ["another encoding", "a.txt", Uint8Array.of(0x66, 0xfc, 0x63), /a\.txt: is not UTF-8/],
+    ["another encoding", "a.txt", Uint8Array.of(0x66, 0xfc, 0x63), /a\.txt: is not UTF-8 text: 0xfc at byte 1; /],
+    ["a setting twice", "a.jsonl", '{"prompt":"a","steps":5,"steps":50}', /a\.jsonl:1: .*"steps" stands twice/],
+    ["a number that is no decimal one", "a.csv", "prompt,seed\na,0x10", /a\.csv:2: seed: expected .*received "0x10"/],
+    [
+      "a file of another kind",
+      "package.json",
+      '{"name": "x"}',
+      /package\.json: \.json is no list of prompts; expected \.txt/,
+    ],
+    ["a picture", "a.png", Uint8Array.of(0x89, 0x50), /a\.png: \.png is no list of prompts/],
+    ["a picture called text", "a.txt", Uint8Array.of(0x89, 0x50), /a\.txt: is not UTF-8 text: 0x89 at byte 0/],
+    ["binary data in ASCII", "a.txt", "GIF89a\0\x01", /a\.txt: is not UTF-8 text: a NUL at byte 6/],
+    ["JSON called text", "a.txt", '{\n  "name": "x"\n}\n', /a\.txt: is JSON, expected one prompt a line/],
+    ["JSON lines called text", "a.txt", '{"prompt": "a"}\n{"prompt": "b"}\n', /a\.txt: is JSON.* called \.jsonl$/],
+    ["a page called text", "a.txt", "<!DOCTYPE html>\n<p>a fox</p>\n", /a\.txt: is HTML or XML/],
+    ["a pointer of Git LFS", "a.txt", "version https://git-lfs.github.com/spec/v1\noid sha256:0\n", /git lfs pull/],
   ])("%s", (_, name, content, message) => {
     expect(() => read(name, content)).toThrow(message);
     expect(() => read(name, content)).toThrow(InvalidInputError);

@@ -2,18 +2,20 @@
  * Prompt files: what to draw, one picture or several a line, with settings of their own.
  *
  * * `.jsonl`, `.ndjson`: one JSON object a line, `{"prompt": "a fox", "seed": 7, "reward": {"sharpness": 0.2}}`.
- * * `.csv` (RFC 4180): a header row, one column a setting; a reward is a column `reward.KEY`; an empty cell is no setting.
- * * anything else: text, one prompt a line.
+ * * `.csv` (RFC 4180), `.tsv` (no quoting): a header row, one column a setting; a reward is a column `reward.KEY`; an empty cell is no
+ *   setting.
+ * * `.txt` and names like it: text, one prompt a line.
  *
- * A setting is called as the flag of `miro generate`, with `_` in place of `-`. Everything is checked before anything is
- * drawn; an error names the file and the line.
+ * Anything else is no list of prompts and is refused: by its name, or because what it holds is another format under such a name. A setting
+ * is called as the flag of `miro generate`, with `_` in place of `-`. Everything is checked before anything is drawn; an error names the file
+ * and the line.
  */
 import { extname } from "node:path";
-import { type CsvError, parse } from "csv-parse/sync";
 import { z } from "zod";
-import { InvalidInputError, MiroError } from "../../errors.js";
-import { readBytes } from "../../files/files.js";
+import { InvalidInputError } from "../../errors.js";
 import { field, parseOptions } from "../../options.js";
+import { filledLines, parseJsonLine, parseTable } from "../../table-file.js";
+import { readTextFile } from "../../text-file.js";
 import { generateSchema } from "../generate-options.js";
 
 const { shape } = generateSchema;
@@ -85,69 +87,80 @@ export interface PromptOptions {
  * @throws InvalidInputError naming file and line of what is wrong; MiroError when the file cannot be read
  */
 export function readPromptFile(path: string): PromptRequest[] {
-  const text = decode(path);
-  const kind = extname(path).toLowerCase();
-  const requests =
-    kind === ".jsonl" || kind === ".ndjson"
-      ? fromJsonLines(text, path)
-      : kind === ".csv"
-        ? fromCsv(text, path)
-        : fromText(text);
+  const read = READERS[extname(path).toLowerCase()];
+  if (read === undefined) {
+    throw new InvalidInputError(
+      `--prompts: ${path}: ${extname(path)} is no list of prompts; expected .txt (one prompt a line), .jsonl, .csv or .tsv`,
+    );
+  }
+  const requests = read(readTextFile(path), path);
   if (requests.length === 0) throw new InvalidInputError(`--prompts: ${path} holds no prompt`);
   return requests;
 }
 
-function decode(path: string): string {
-  try {
-    return new TextDecoder("utf-8", { fatal: true }).decode(readBytes(path)); // drops a byte order mark
-  } catch (error) {
-    if (error instanceof MiroError) throw error;
-    throw new InvalidInputError(`${path}: is not UTF-8 text; convert it, for example with iconv`);
+const READERS: Record<string, (text: string, path: string) => PromptRequest[]> = {
+  ".jsonl": fromJsonLines,
+  ".ndjson": fromJsonLines,
+  ".csv": fromTable,
+  ".tsv": fromTable,
+  ...Object.fromEntries(["", ".txt", ".text", ".list", ".lst", ".prompt", ".prompts"].map((name) => [name, fromText])),
+};
+
+/** How texts of other kinds begin, whatever they are called. */
+const OTHER_KINDS: readonly (readonly [RegExp, string])[] = [
+  [/^%PDF-/, "a PDF document"],
+  [/^\{\\rtf/, "a document in RTF"],
+  [/^<(?:!doctype|html|svg|\?xml|!--)/i, "HTML or XML"],
+  [/^#!/, "a script"],
+  [/^version https:\/\/git-lfs/, "a Git LFS pointer (run git lfs pull)"],
+];
+
+function fromText(text: string, path: string): PromptRequest[] {
+  const lines = filledLines(text).map(({ text }) => text.trim());
+  const start = lines[0] ?? "";
+  const kind = OTHER_KINDS.find(([pattern]) => pattern.test(start))?.[1] ?? (isJson(text, start) ? "JSON" : undefined);
+  if (kind !== undefined) {
+    const instead = kind === "JSON" ? "; JSON lines are read from a file called .jsonl" : "";
+    throw new InvalidInputError(`--prompts: ${path}: is ${kind}, expected one prompt a line${instead}`);
   }
+  return lines.map((prompt) => ({ prompt, options: {} }));
 }
 
-function fromText(text: string): PromptRequest[] {
-  return text
-    .split(/\r?\n/)
-    .map((line) => line.trim())
-    .filter((line) => line !== "")
-    .map((prompt) => ({ prompt, options: {} }));
-}
-
-function fromJsonLines(text: string, path: string): PromptRequest[] {
-  return text.split(/\r?\n/).flatMap((line, i) => {
-    if (line.trim() === "") return [];
-    const where = `${path}:${i + 1}`;
-    let value: unknown;
+/** Whether a text, or its first line, is an object or a list of JSON. */
+function isJson(text: string, firstLine: string): boolean {
+  if (!/^[{[]/.test(firstLine)) return false;
+  if (firstLine.length === 1) return true;
+  return [text, firstLine].some((json) => {
     try {
-      value = JSON.parse(line);
-    } catch (error) {
-      throw new InvalidInputError(`${where}: not valid JSON: ${(error as Error).message.split("\n")[0]}`);
+      return typeof JSON.parse(json) === "object";
+    } catch {
+      return false;
     }
-    if (typeof value !== "object" || value === null || Array.isArray(value)) {
-      throw new InvalidInputError(`${where}: expected a JSON object such as {"prompt": "a fox"}`);
-    }
-    return [request(value as Record<string, unknown>, where)];
   });
 }
 
-function fromCsv(text: string, path: string): PromptRequest[] {
-  let rows: { record: string[]; info: { lines: number } }[];
-  try {
-    rows = parse(text, { info: true, skip_empty_lines: true }) as unknown as typeof rows;
-  } catch (error) {
-    const { lines, message } = error as CsvError & { lines?: number };
-    throw new InvalidInputError(`${path}:${lines ?? 1}: not valid CSV: ${message.split("\n")[0]}`);
-  }
-  const [header, ...body] = rows;
-  if (!header) return [];
-  const columns = header.record.map((name) => name.trim());
-  checkColumns(columns, `${path}:${header.info.lines}`);
-  return body.map(({ record, info }) => {
-    const where = `${path}:${info.lines}`;
+function fromJsonLines(text: string, path: string): PromptRequest[] {
+  return filledLines(text).map(({ text: line, number }) => {
+    const where = `${path}:${number}`;
+    let value: Record<string, unknown>;
+    try {
+      value = parseJsonLine(line);
+    } catch (error) {
+      throw new InvalidInputError(`${where}: ${(error as Error).message}; expected a line such as {"prompt": "a fox"}`);
+    }
+    return request(value, where);
+  });
+}
+
+function fromTable(text: string, path: string): PromptRequest[] {
+  const { columns, line, rows } = parseTable(text, path);
+  if (columns.length === 0) return [];
+  checkColumns(columns, `${path}:${line}`);
+  return rows.map(({ cells, line }) => {
+    const where = `${path}:${line}`;
     const values: Record<string, unknown> = {};
     for (const [i, column] of columns.entries()) {
-      const cell = record[i]!;
+      const cell = cells[i]!;
       if (cell.trim() === "") continue;
       const reward = /^((?:negative_)?reward)\.(.+)$/.exec(column);
       if (!reward) values[column] = cellValue(column, cell);
@@ -159,8 +172,7 @@ function fromCsv(text: string, path: string): PromptRequest[] {
 
 function checkColumns(columns: readonly string[], where: string): void {
   const known = Object.keys(lineSchema.shape).flatMap((name) => (/reward$/.test(name) ? [`${name}.KEY`] : [name]));
-  for (const [i, column] of columns.entries()) {
-    if (columns.indexOf(column) !== i) throw new InvalidInputError(`${where}: two columns ${JSON.stringify(column)}`);
+  for (const column of columns) {
     const pattern = column.replace(/^((?:negative_)?reward)\..+$/, "$1.KEY");
     if (!known.includes(pattern)) {
       throw new InvalidInputError(`${where}: unknown column ${JSON.stringify(column)}; there are ${known.join(", ")}`);
@@ -184,10 +196,9 @@ function cellValue(column: string, cell: string): unknown {
   return fits ?? text;
 }
 
-/** The number that a text is, else the text, which the schema then refuses. */
+/** The decimal number that a text is, else the text, which the schema then refuses. */
 function toNumber(text: string): number | string {
-  const value = Number(text);
-  return text.trim() === "" || Number.isNaN(value) ? text : value;
+  return /^[-+]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][-+]?\d+)?$/.test(text.trim()) ? Number(text) : text;
 }
 
 function request(values: Record<string, unknown>, where: string): PromptRequest {

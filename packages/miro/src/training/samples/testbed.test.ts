@@ -39,7 +39,12 @@ describe("readTestbed", () => {
 
   it.each([
     ["another number", THREE, undefined, /metadata\.csv: expected 80 prompts, found 3; .*--count 3/],
-    ["columns that are not there", "name,text\na,b\n", undefined, /line 1: expected the columns file_name,text/],
+    [
+      "columns that are not there",
+      "name,text\na,b\n",
+      undefined,
+      /metadata\.csv:1: expected the columns file_name,text/,
+    ],
     [
       "a name that leaves the folder",
       "file_name,text\n../a.npy,b\n",
@@ -50,7 +55,7 @@ describe("readTestbed", () => {
     ["a text twice", "file_name,text\na,x\nb,x\n", undefined, /prompt 2: has the text "x" of prompt 1/],
     ["a name twice", "file_name,text\na,x\na.npy,y\n", undefined, /prompt 2: has the file name a\.npy of prompt 1/],
     ["no text", 'file_name,text\na,"  "\n', undefined, /prompt 1: has no text/],
-    ["broken quotes", 'file_name,text\na,"x\n', undefined, /metadata\.csv: /],
+    ["broken quotes", 'file_name,text\na,"x\n', undefined, /metadata\.csv:2: not valid CSV: /],
     [
       "another list",
       THREE,

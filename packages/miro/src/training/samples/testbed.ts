@@ -12,15 +12,16 @@ import { createHash } from "node:crypto";
 import { existsSync, rmSync } from "node:fs";
 import { join } from "node:path";
 import { memory, noGrad, readNpy, scope, type Tensor, writeNpy } from "@miro-t2i/torch";
-import { parse } from "csv-parse/sync";
 import { z } from "zod";
 import { locateModels, modelFingerprint } from "../../data/preprocess/latent-models.js";
 import { InvalidInputError, invalid, MiroError } from "../../errors.js";
-import { readJson, readText, writeFileAtomic } from "../../files/files.js";
+import { readJson, writeFileAtomic } from "../../files/files.js";
 import { field, parseOptions } from "../../options.js";
 import { checkDevice } from "../../pipeline/device.js";
+import { parseTable } from "../../table-file.js";
 import { T5Encoder } from "../../text/t5.js";
 import { Tokenizer } from "../../text/tokenizer.js";
+import { linesOf, readTextFile } from "../../text-file.js";
 
 /** Prompts that a testbed has unless it is said otherwise. */
 export const TESTBED_PROMPTS = 80;
@@ -47,21 +48,14 @@ export function readTestbed(
   const fail = (what: string): never => {
     throw new InvalidInputError(what);
   };
-  let rows: string[][];
-  try {
-    rows = parse(readText(path), { bom: true, relax_column_count: true, skip_empty_lines: true }) as string[][];
-  } catch (error) {
-    if (error instanceof MiroError) throw error;
-    return fail(`${path}: ${(error as Error).message}`);
-  }
-  const header = rows[0] ?? [];
-  const [nameColumn, textColumn] = [header.indexOf("file_name"), header.indexOf("text")];
+  const { columns, line, rows } = parseTable(readTextFile(path), path);
+  const [nameColumn, textColumn] = [columns.indexOf("file_name"), columns.indexOf("text")];
   if (nameColumn < 0 || textColumn < 0)
-    fail(`${path}, line 1: expected the columns file_name,text, found ${JSON.stringify(header.join(","))}`);
+    fail(`${path}:${line}: expected the columns file_name,text, found ${JSON.stringify(columns.join(","))}`);
   const prompts: TestbedPrompt[] = [];
   const seen = new Map<string, number>();
-  for (const [i, row] of rows.slice(1).entries()) {
-    const [name = "", text = ""] = [row[nameColumn], row[textColumn]];
+  for (const [i, { cells }] of rows.entries()) {
+    const [name, text] = [cells[nameColumn]!, cells[textColumn]!];
     const where = `${path}, prompt ${i + 1}`;
     if (!/^[^/\\\0]+$/.test(name) || name.startsWith("."))
       fail(`${where}: expected a file name, found ${JSON.stringify(name)}`);
@@ -80,9 +74,7 @@ export function readTestbed(
     );
   const listPath = join(folder, "prompts.txt");
   if (existsSync(listPath)) {
-    const lines = readText(listPath)
-      .replace(/\r?\n$/, "")
-      .split(/\r?\n/);
+    const lines = linesOf(readTextFile(listPath));
     const at = Array.from({ length: Math.max(lines.length, prompts.length) }).findIndex(
       (_, i) => lines[i] !== prompts[i]?.text,
     );
