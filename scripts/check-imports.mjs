@@ -3,7 +3,7 @@
  * Imports go one way. Fails on an import that goes upward between rooms, on a cycle between files or rooms, and on a
  * path that reaches into another package.
  *
- *   torch <- files, pictures <- networks, text, autoencoder <- flow <- pipeline <- rewards, data <- training, evaluation <- studio, cli
+ *   torch <- files, pictures, random <- networks, text, autoencoder <- flow <- pipeline <- rewards, data <- training, evaluation <- studio, cli
  *
  * Rooms are the folders of packages/miro/src. Files that lie beside them (errors.ts, version.ts) are below every room,
  * index.ts is above. Type-only imports count; test files are not looked at.
@@ -14,7 +14,7 @@ import { fileURLToPath } from "node:url";
 import { listFiles } from "./setup/report.mjs";
 
 const levels = [
-  ["files", "pictures"],
+  ["files", "pictures", "random"],
   ["networks", "text", "autoencoder"],
   ["flow"],
   ["pipeline"],

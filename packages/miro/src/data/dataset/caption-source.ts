@@ -6,7 +6,7 @@
  *   original    the published code: the embedding is exchanged, the scores stay those of the original caption
  *               (it looks the synthetic ones up under names that no file has)
  */
-import { PURPOSE, uniformAt } from "./counter-random.js";
+import { uniformAt } from "../../random/philox.js";
 
 /** Which scores go with a synthetic caption. */
 export const SCORE_MODES = ["paired", "original"] as const;
@@ -39,5 +39,5 @@ export function canBeSynthetic({ original, synthetic, hasSyntheticText }: Sample
  */
 export function drawsSynthetic(probability: number, seed: number, epoch: number, sample: number): boolean {
   if (probability <= 0) return false;
-  return uniformAt({ seed, epoch, sample, purpose: PURPOSE.caption }) < probability;
+  return uniformAt({ seed, epoch, sample, purpose: "caption" }) < probability;
 }

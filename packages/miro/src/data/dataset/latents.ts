@@ -1,6 +1,6 @@
 /** Latents of a training sample from the mean and standard deviation that the autoencoder's posterior has. */
 import { Generator, randn, scope, stack, type Tensor } from "@miro-t2i/torch";
-import { PURPOSE, seedAt } from "./counter-random.js";
+import { seedAt } from "../../random/philox.js";
 
 /** In which dtype latents are drawn. */
 export const LATENT_DTYPES = ["float32", "stored"] as const;
@@ -24,7 +24,7 @@ export function latentNoise(
   return scope(() =>
     stack(
       rows.map(({ epoch, sample }) => {
-        const generator = new Generator().manualSeed(seedAt({ seed, epoch, sample, purpose: PURPOSE.latent }));
+        const generator = new Generator().manualSeed(seedAt({ seed, epoch, sample, purpose: "latent" }));
         return randn([...shape], { generator });
       }),
       0,

@@ -5,7 +5,8 @@
  * In one epoch every sample comes exactly once (with weights: as often as its data set's weight says).
  */
 import { invalid } from "../../errors.js";
-import { Permutation, type SampleOrder } from "../shards/index.js";
+import { Permutation } from "../../random/permutation.js";
+import { type SampleOrder, sums, upperBound } from "../shards/order.js";
 
 /** What a data set of several archives looks like to an order: samples 0 … N-1, those of the first block first. */
 export interface BlockOrderOptions {
@@ -31,14 +32,14 @@ export interface BlockOrderOptions {
  */
 export class BlockOrder implements SampleOrder {
   readonly length: number;
-  private readonly starts: readonly number[];
-  private epoch: { number: number; blocks: number[]; ends: number[]; within: Permutation[] } | null = null;
+  private readonly starts: Float64Array;
+  private epoch: { number: number; blocks: number[]; starts: Float64Array; within: Permutation[] } | null = null;
 
   constructor(private readonly options: BlockOrderOptions) {
     const { blockLengths, streams = 1, batchSize } = options;
     if (streams > 1 && !(batchSize !== undefined && batchSize >= 1))
       invalid("batchSize", "at least 1 where there are several streams", batchSize);
-    this.starts = startsOf(blockLengths);
+    this.starts = sums(blockLengths);
     this.length = this.starts.at(-1)!;
   }
 
@@ -67,21 +68,25 @@ export class BlockOrder implements SampleOrder {
     }
   }
 
-  private sampleAt({ number, blocks, ends, within }: NonNullable<typeof this.epoch>, place: number): number {
-    const at = upperBound(ends, place);
+  private sampleAt({ number, blocks, starts, within }: NonNullable<typeof this.epoch>, place: number): number {
+    const at = upperBound(starts, place);
     const block = blocks[at]!;
-    const i = place - (at === 0 ? 0 : ends[at - 1]!);
+    const i = place - starts[at]!;
     if (this.options.shuffle === false) return this.starts[block]! + i;
-    within[block] ??= new Permutation(this.options.blockLengths[block]!, [this.options.seed, number, block, 12]);
+    within[block] ??= new Permutation(this.options.blockLengths[block]!, "blockSamples", [
+      this.options.seed,
+      number,
+      block,
+    ]);
     return this.starts[block]! + within[block].at(i);
   }
 
   /** The order of the blocks in an epoch. */
   private drawn(epoch: number): NonNullable<typeof this.epoch> {
     const { blockLengths, seed, shuffle } = this.options;
-    const order = new Permutation(blockLengths.length, [seed, epoch, 0, 11]);
+    const order = new Permutation(blockLengths.length, "epochBlocks", [seed, epoch, 0]);
     const blocks = blockLengths.map((_, i) => (shuffle === false ? i : order.at(i)));
-    return { number: epoch, blocks, ends: startsOf(blocks.map((block) => blockLengths[block]!)).slice(1), within: [] };
+    return { number: epoch, blocks, starts: sums(blocks.map((block) => blockLengths[block]!)), within: [] };
   }
 }
 
@@ -128,7 +133,7 @@ const DEAL = 1024;
  */
 export class WeightedOrder implements SampleOrder {
   readonly length: number;
-  private readonly offsets: number[];
+  private readonly offsets: Float64Array;
   private readonly shares: number[];
   private deal: { number: number; parts: Uint8Array } | null = null;
 
@@ -139,7 +144,7 @@ export class WeightedOrder implements SampleOrder {
       if (!(weight >= 0) || (weight > 0 && order.length === 0) || !(total > 0) || !Number.isFinite(total))
         invalid("weight", "numbers of at least 0, not all 0, and 0 for an empty data set", weight);
     if (parts.length > 255) invalid("parts", "at most 255 data sets", parts.length);
-    this.offsets = startsOf(parts.map(({ order }) => order.length));
+    this.offsets = sums(parts.map(({ order }) => order.length));
     this.length = options.length ?? this.offsets.at(-1)!;
     this.shares = parts.map(({ weight }) => weight / total);
   }
@@ -173,26 +178,9 @@ export class WeightedOrder implements SampleOrder {
       parts.fill(part, at, at + count);
       at += count;
     }
-    const places = new Permutation(DEAL, [this.options.seed, 0, deal, 13]);
+    const places = new Permutation(DEAL, "mixture", [this.options.seed, 0, deal]);
     return parts.map((_, i) => parts[places.at(i)]!);
   }
-}
-
-function startsOf(lengths: readonly number[]): number[] {
-  const starts = [0];
-  for (const length of lengths) starts.push(starts.at(-1)! + length);
-  return starts;
-}
-
-/** The first place whose end is greater than the position. */
-function upperBound(ends: readonly number[], position: number): number {
-  let [low, high] = [0, ends.length];
-  while (low < high) {
-    const middle = (low + high) >>> 1;
-    if (ends[middle]! <= position) low = middle + 1;
-    else high = middle;
-  }
-  return low;
 }
 
 function checkPosition(position: number, length: number): void {

@@ -7,9 +7,7 @@ export {
   type ShardLoaderOptions,
 } from "./loader.js";
 export {
-  Permutation,
-  type Sampler as SampleOrder,
-  SequentialOrder,
+  type SampleOrder,
   ShuffledOrder,
   type ShuffledOrderOptions,
   stepPosition,

@@ -22,7 +22,7 @@ import {
 import { z } from "zod";
 import { InvalidInputError, invalid } from "../../errors.js";
 import { field, parseOptions } from "../../options.js";
-import { Permutation } from "./order.js";
+import { Permutation } from "../../random/permutation.js";
 import { problemText, ShardError, type ShardProblem } from "./shard-error.js";
 import type { ShardLease, ShardSet } from "./shard-set.js";
 import type { ArrayPlace } from "./shard-table.js";
@@ -418,7 +418,7 @@ export class ShardLoader {
 
   /** A sample of the set with the members that the row needs, chosen by the row alone. */
   private anotherSample({ sample, variant = 0 }: RowRequest, attempt: number): RowRequest {
-    const order = new Permutation(this.set.length, [sample, attempt, 4]);
+    const order = new Permutation(this.set.length, "unreadableSample", [sample, attempt]);
     for (let i = 0; i < Math.min(1000, this.set.length); i++) {
       const other = order.at(i);
       const { shard, local } = this.set.locate(other);

@@ -1,50 +1,11 @@
 import fc from "fast-check";
 import { describe, expect, test } from "vitest";
-import { Permutation, type Sampler, SequentialOrder, ShuffledOrder, stepPosition } from "./order.js";
+import { type SampleOrder, ShuffledOrder, stepPosition } from "./order.js";
 
 const range = (n: number): number[] => Array.from({ length: n }, (_, i) => i);
-const epochOf = (order: Sampler, epoch: number): number[] => range(order.length).map((i) => order.index(epoch, i));
+const epochOf = (order: SampleOrder, epoch: number): number[] => range(order.length).map((i) => order.index(epoch, i));
 const sizes = fc.array(fc.nat(40), { minLength: 1, maxLength: 30 });
 const window = fc.oneof(fc.constant("all" as const), fc.integer({ min: 1, max: 8 }));
-
-describe("Permutation", () => {
-  test("visits every number once", () => {
-    fc.assert(
-      fc.property(fc.integer({ min: 1, max: 5000 }), fc.array(fc.maxSafeNat(), { maxLength: 3 }), (n, key) => {
-        const permutation = new Permutation(n, key);
-        expect(new Set(range(n).map((i) => permutation.at(i))).size).toBe(n);
-        expect(range(n).every((i) => permutation.at(i) < n)).toBe(true);
-      }),
-    );
-  });
-
-  test("holds for sets that no list could hold", () => {
-    const n = 2 ** 50 - 27;
-    const permutation = new Permutation(n, [1]);
-    const seen = range(2000).map((i) => permutation.at(n - 1 - i));
-    expect(new Set(seen).size).toBe(2000);
-    expect(seen.every((value) => Number.isSafeInteger(value) && value >= 0 && value < n)).toBe(true);
-  });
-
-  test("looks random: places and steps are spread evenly", () => {
-    // Chi-squared over 100 cells; 99 degrees of freedom exceed 160 with a probability below 1e-4.
-    const n = 100_000;
-    for (const key of range(5)) {
-      const permutation = new Permutation(n, [key]);
-      const places = new Array<number>(100).fill(0);
-      const steps = new Array<number>(100).fill(0);
-      for (let i = 0; i + 1 < 20_000; i++) {
-        const here = permutation.at(i);
-        places[Math.floor((here * 100) / n)]!++;
-        steps[Math.floor((((permutation.at(i + 1) - here + n) % n) * 100) / n)]!++;
-      }
-      for (const counts of [places, steps]) {
-        const expected = counts.reduce((a, b) => a + b) / 100;
-        expect(counts.reduce((sum, c) => sum + (c - expected) ** 2 / expected, 0)).toBeLessThan(160);
-      }
-    }
-  });
-});
 
 describe("ShuffledOrder", () => {
   test("visits each sample exactly once an epoch, whatever the shards and windows", () => {
@@ -108,7 +69,6 @@ describe("ShuffledOrder", () => {
   test("refuses positions outside the epoch", () => {
     const order = new ShuffledOrder({ shardSizes: [3] });
     for (const position of [-1, 3, 0.5, Number.NaN]) expect(() => order.index(0, position)).toThrow(/position/);
-    expect(() => new SequentialOrder(3).index(0, 3)).toThrow(/position/);
   });
 });
 

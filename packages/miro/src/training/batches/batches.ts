@@ -2,6 +2,7 @@
 import { Generator, ones, rand, randn, type Tensor } from "@miro-t2i/torch";
 import type { LatentNormalization } from "../../autoencoder/normalization.js";
 import type { LossBatch } from "../../flow/loss.js";
+import { streamSeed } from "../../random/streams.js";
 import type { T5Encoder } from "../../text/t5.js";
 import type { Tokenizer } from "../../text/tokenizer.js";
 import { type Rows, rowsOf } from "../loop/batch-slices.js";
@@ -40,18 +41,6 @@ export interface BatchSource {
   close(): Promise<void>;
 }
 
-/** A seed that depends on everything it is given (splitmix64's mixing function); below 2⁵³. */
-export function mixSeed(...parts: (number | bigint)[]): number {
-  let state = 0x9e3779b97f4a7c15n;
-  for (const part of parts) {
-    state = BigInt.asUintN(64, state + BigInt(part) * 0xbf58476d1ce4e5b9n + 0x9e3779b97f4a7c15n);
-    state = BigInt.asUintN(64, (state ^ (state >> 30n)) * 0xbf58476d1ce4e5b9n);
-    state = BigInt.asUintN(64, (state ^ (state >> 27n)) * 0x94d049bb133111ebn);
-    state ^= state >> 31n;
-  }
-  return Number(state >> 11n);
-}
-
 export interface RandomBatchesOptions {
   seed: number;
   batchSize: number;
@@ -73,7 +62,7 @@ export class RandomBatches implements BatchSource {
 
   batch(step: number): LossBatch {
     const { seed, batchSize: B, rows, channels, size, textLength, textWidth, rewardKeys } = this.options;
-    const generator = new Generator().manualSeed(mixSeed(seed, 1, step));
+    const generator = new Generator().manualSeed(streamSeed(seed, "randomBatch", step));
     const batch = {
       x0: randn([B, channels, size, size], { generator }).mul(0.5),
       textEmbeddings: randn([B, textLength, textWidth], { generator }),

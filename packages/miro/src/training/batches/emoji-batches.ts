@@ -2,10 +2,11 @@
 import { Generator, noGrad, randperm, scope, type Tensor, tensor } from "@miro-t2i/torch";
 import { normalize } from "../../autoencoder/normalization.js";
 import type { LossBatch } from "../../flow/loss.js";
+import { streamSeed } from "../../random/streams.js";
 import { T5Encoder } from "../../text/t5.js";
 import { Tokenizer } from "../../text/tokenizer.js";
 import type { Rows } from "../loop/batch-slices.js";
-import { type BatchSource, type DataConstants, type FrozenModels, mixSeed } from "./batches.js";
+import type { BatchSource, DataConstants, FrozenModels } from "./batches.js";
 import { type EmojiData, LatentCache } from "./latent-cache.js";
 import { normalizationOf } from "./latent-statistics.js";
 
@@ -95,7 +96,7 @@ export class EmojiBatches implements BatchSource {
     const index = position % samples;
     if (pass === 0) return BigInt(index);
     if (this.order?.pass !== pass) {
-      const generator = new Generator().manualSeed(mixSeed(this.options.seed, 4, pass));
+      const generator = new Generator().manualSeed(streamSeed(this.options.seed, "latentOrder", pass));
       this.order = { pass, indices: randperm(samples, { generator }).data() as BigInt64Array };
     }
     return this.order.indices[index]!;

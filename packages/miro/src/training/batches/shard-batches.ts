@@ -10,10 +10,11 @@ import { noGrad, readNpy, scope, type Tensor, tensor } from "@miro-t2i/torch";
 import { defaultNormalization, type LatentNormalization, normalize } from "../../autoencoder/normalization.js";
 import { latentNoise, sampleLatents } from "../../data/dataset/latents.js";
 import { type OpenHooks, TrainingSet, textMember, trainingSetOptionsSchema } from "../../data/dataset/training-set.js";
-import { Permutation, type RowRequest, ShardLoader, stepPosition } from "../../data/shards/index.js";
+import { type RowRequest, ShardLoader, stepPosition } from "../../data/shards/index.js";
 import { InvalidInputError, MiroError } from "../../errors.js";
 import type { LossBatch } from "../../flow/loss.js";
 import type { RinConfig } from "../../networks/config.js";
+import { Permutation } from "../../random/permutation.js";
 import { T5Encoder } from "../../text/t5.js";
 import { Tokenizer } from "../../text/tokenizer.js";
 import type { Rows } from "../loop/batch-slices.js";
@@ -193,7 +194,7 @@ export class ShardBatches implements BatchSource {
   /** A passing sample in the place of one that cannot be read; which, follows from the unreadable one. */
   private replacement({ sample, epoch }: Row, attempt: number): Row {
     const { selection } = this.set;
-    const other = new Permutation(selection.length, [this.options.seed, sample, attempt, 21]).at(0);
+    const other = new Permutation(selection.length, "unreadableRow", [this.options.seed, sample, attempt]).at(0);
     return this.row(epoch, this.set.planned(epoch, selection.at(other)));
   }
 }

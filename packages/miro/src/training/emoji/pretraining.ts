@@ -15,7 +15,7 @@ import { AdamW, clipGradNorm_, manualSeed, type nn, scope, setNumThreads, type T
 import { beginFile } from "@miro-t2i/torch/atomic-write";
 import { z } from "zod";
 import { InvalidInputError, MiroError } from "../../errors.js";
-import { mixSeed } from "../batches/batches.js";
+import { streamSeed } from "../../random/streams.js";
 import { MetricsLog, type Progress } from "../logging/logging.js";
 import { WarmupCosine } from "../loop/lr-schedule.js";
 import type { RunResult } from "../loop/run-options.js";
@@ -91,7 +91,7 @@ const FREE = [
 
 /** Seeds the global generator for initial weights; call before the task's network is made. */
 export function seedInitialWeights(seed: number): void {
-  manualSeed(mixSeed(seed, 0));
+  manualSeed(streamSeed(seed, "initialWeights"));
 }
 
 /** Refuses a folder that holds a run unless it is to be resumed. Call before anything slow. */
@@ -184,7 +184,7 @@ export async function runPretraining({
     while (step < maxSteps && !signal?.aborted) {
       await nextTurn();
       const figures = scope(() => {
-        manualSeed(mixSeed(seed, 1, step));
+        manualSeed(streamSeed(seed, "partStep", step));
         const terms = task.loss(step);
         terms.loss.backward();
         const gradientNorm = clipGradNorm_(parameters, trainer.gradientClipVal).item();

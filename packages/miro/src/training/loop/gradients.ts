@@ -27,7 +27,7 @@ import {
 } from "../../flow/loss.js";
 import type { FlowPrecond } from "../../networks/precond.js";
 import type { Rin } from "../../networks/rin.js";
-import { mixSeed } from "../batches/batches.js";
+import { streamSeed } from "../../random/streams.js";
 import { partsOf, type Rows, rowsOf } from "./batch-slices.js";
 
 /** Names of the precisions, as upstream has them. */
@@ -109,8 +109,8 @@ export function lossOf(
   batch: LossBatch,
   { seed, k, rows, precision, drawn }: Omit<GradientOptions, "lossScale">,
 ): LossTerms {
-  manualSeed(mixSeed(seed, 2, k, rows.start));
-  const drawAll = drawFrom(new Generator().manualSeed(mixSeed(seed, 3, k)));
+  manualSeed(streamSeed(seed, "networkDropout", k, rows.start));
+  const drawAll = drawFrom(new Generator().manualSeed(streamSeed(seed, "lossBatch", k)));
   const draw: Draw = (purpose, kind, [, ...rest]) => {
     if (purpose === "noise") return noiseOf(rows, rest, seed, k);
     const all = drawn?.get(purpose) ?? drawAll(purpose, kind, [rows.batchSize, ...rest]);
@@ -127,7 +127,7 @@ export function lossOf(
 function noiseOf(rows: Rows, shape: readonly number[], seed: number, k: number): Tensor {
   const generator = new Generator();
   const noise = Array.from({ length: rows.count }, (_, i) =>
-    randn([...shape], { generator: generator.manualSeed(mixSeed(seed, 6, k, rows.start + i)) }),
+    randn([...shape], { generator: generator.manualSeed(streamSeed(seed, "rowNoise", k, rows.start + i)) }),
   );
   return stack(noise, 0);
 }

@@ -18,8 +18,9 @@ import { parseRinConfig } from "../../networks/config.js";
 import { trainingFlops } from "../../networks/flops.js";
 import type { FlowPrecond } from "../../networks/precond.js";
 import type { Rin } from "../../networks/rin.js";
+import { streamSeed } from "../../random/streams.js";
 import { version } from "../../version.js";
-import { type BatchSource, mixSeed, RandomBatches } from "../batches/batches.js";
+import { type BatchSource, RandomBatches } from "../batches/batches.js";
 import type { ShardBatches as ShardSource } from "../batches/shard-batches.js";
 import { MetricsLog } from "../logging/logging.js";
 import { EventWriter } from "../logging/tensorboard.js";
@@ -90,7 +91,7 @@ async function trainAlone(
     await world?.agree("the data", source.identity ?? "");
     if (first) noteData(join(output, "data.json"), source, { step: newest?.step ?? 0, allowChanges, onMessage });
     validation = await firstRankFirst(world, () => openValidation(recipe, source, world, { signal, onMessage }));
-    manualSeed(mixSeed(recipe.seed, 0)); // initial weights
+    manualSeed(streamSeed(recipe.seed, "initialWeights")); // initial weights
     const { network, preconditioning } = createNetworks(recipe);
     const { from, average, continue: goOn } = recipe.initialization;
     if (from !== undefined && !newest) startFrom(from, network, preconditioning, average);

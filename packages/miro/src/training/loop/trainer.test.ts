@@ -3,7 +3,6 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { memory, readSafetensors, scope } from "@miro-t2i/torch";
 import { afterAll, describe, expect, it } from "vitest";
-import { mixSeed } from "../batches/batches.js";
 import { VARYING_METRICS } from "../logging/meter.js";
 import { listCheckpoints } from "../state/checkpoint.js";
 import { bits, tinyRecipe as recipe } from "../testing/tiny.js";
@@ -289,13 +288,5 @@ describe("runTraining", () => {
       expect(tensors).toBe(first!.tensors);
       expect(bytes).toBeLessThanOrEqual(first!.bytes * 1.1); // another thread may still hold its rows
     }
-  });
-});
-
-describe("mixSeed", () => {
-  it("depends on every part and its place, and stays below 2^53", () => {
-    const seeds = [mixSeed(1, 2), mixSeed(2, 1), mixSeed(1), mixSeed(1, 2, 0), mixSeed(1, 3)];
-    expect(new Set(seeds).size).toBe(seeds.length);
-    for (const seed of seeds) expect(Number.isSafeInteger(seed) && seed >= 0).toBe(true);
   });
 });

@@ -9,7 +9,8 @@ import { Generator, noGrad, ones, scope, type Tensor, zeros } from "@miro-t2i/to
 import { drawFrom, type FlowMatchingLoss } from "../../flow/loss.js";
 import type { FlowPrecond } from "../../networks/precond.js";
 import type { Rin } from "../../networks/rin.js";
-import { type BatchSource, mixSeed } from "../batches/batches.js";
+import { streamSeed } from "../../random/streams.js";
+import type { BatchSource } from "../batches/batches.js";
 import type { World } from "../process-group/process-group.js";
 import type { Recipe } from "../recipes/recipe.js";
 import { inPrecision } from "./gradients.js";
@@ -81,7 +82,7 @@ export class Validation {
           const { device } = network.latents;
           const keys = network.config.coherenceKeys;
           const rewards = Object.fromEntries(keys.map((key) => [key, ones([batchSize], { device })]));
-          const draw = drawFrom(new Generator().manualSeed(mixSeed(recipe.seed, 5, i)));
+          const draw = drawFrom(new Generator().manualSeed(streamSeed(recipe.seed, "validation", i)));
           const precision = inPrecision(recipe.trainer.precision, device);
           const terms = scope(() =>
             this.loss.call(preconditioning, network, { ...batch, rewards }, { draw, precision }),

@@ -4,6 +4,7 @@
  *
  * Philox4x32-10: Salmon, Moraes, Dror, Shaw, "Parallel random numbers: as easy as 1, 2, 3", SC 2011.
  */
+import { SAMPLE_DRAWS, type SampleDraw } from "./streams.js";
 
 const MULTIPLIERS = [0xd2511f53, 0xcd9e8d57] as const;
 const WEYL = [0x9e3779b9, 0xbb67ae85] as const;
@@ -35,20 +36,18 @@ export function philox4x32(
   return [c0, c1, c2, c3];
 }
 
-/** What a random number of a sample decides; each purpose has a stream of its own. */
-export const PURPOSE = { caption: 1, latent: 2 } as const;
-
-/** Where a draw belongs: all are non-negative integers, seed and sample up to 2⁵³, epoch and purpose up to 2³². */
+/** Where a draw belongs: seed, epoch and sample are non-negative integers, seed and sample up to 2⁵³, epoch up to 2³². */
 export interface DrawKey {
   seed: number;
   epoch: number;
   sample: number;
-  purpose: number;
+  purpose: SampleDraw;
 }
 
 /** Four unsigned 32-bit numbers that belong to the key. */
 export function drawAt({ seed, epoch, sample, purpose }: DrawKey): [number, number, number, number] {
-  return philox4x32([sample, Math.floor(sample / 2 ** 32), epoch, purpose], [seed, Math.floor(seed / 2 ** 32)]);
+  const counter = [sample, Math.floor(sample / 2 ** 32), epoch, SAMPLE_DRAWS[purpose]] as const;
+  return philox4x32(counter, [seed, Math.floor(seed / 2 ** 32)]);
 }
 
 /** Uniform in [0, 1), a multiple of 2⁻⁵³. */
