@@ -135,7 +135,7 @@ export function checkThreads({ threads }: ModelFlags): void {
 export function loadPipeline(
   model: string,
   flags: ModelFlags,
-  { signal }: CliContext,
+  { signal, stderr }: CliContext,
   progress: Progress,
 ): Promise<MiroPipeline> {
   const { variant, revision, textEncoder, vae, lowMemory, device, cacheDir } = flags;
@@ -149,6 +149,10 @@ export function loadPipeline(
     }),
     signal,
     onDownload: (now) => progress.download(now),
+    onMessage: (message) => {
+      progress.stop();
+      stderr(`${message}\n`);
+    },
   });
 }
 

@@ -6,7 +6,7 @@ import sharp, { type Sharp } from "sharp";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { loadAutoencoder } from "../../autoencoder/index.js";
 import { run as miro } from "../../cli/main.js";
-import { FileLock } from "../../file-lock.js";
+import { FileLock } from "../../files/file-lock.js";
 import { bundledFolder } from "../../pipeline/bundled.js";
 import { registerScorer } from "../../rewards/registry.js";
 import { T5Encoder } from "../../text/t5.js";

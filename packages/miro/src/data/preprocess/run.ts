@@ -10,7 +10,7 @@ import { availableParallelism } from "node:os";
 import { basename, dirname, join } from "node:path";
 import { getNumThreads, setNumThreads } from "@miro-t2i/torch";
 import { InvalidInputError, invalid, MiroError, systemReason } from "../../errors.js";
-import { FileLock } from "../../file-lock.js";
+import { FileLock } from "../../files/file-lock.js";
 import { readBytes, removeKilledWrites } from "../../files/files.js";
 import { parseOptions } from "../../options.js";
 import { checkDevice } from "../../pipeline/device.js";

@@ -82,7 +82,7 @@ async function downloadBlob(
 ): Promise<void> {
   const { name, options } = repository;
   const delays = retryDelays(repository);
-  const partial = await PartialFile.claim(blob, { report, signal: options.signal });
+  const partial = await PartialFile.claim(blob, { report, onWait: options.onMessage, signal: options.signal });
   if (partial === null) return; // another process brought it
   try {
     for (let attempt = 0; ; attempt++) {

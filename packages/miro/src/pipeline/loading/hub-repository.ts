@@ -10,6 +10,8 @@ export interface HubOptions {
   signal?: AbortSignal | undefined;
   /** Reports downloads: bytes of the file so far and in all. */
   onDownload?: ((progress: DownloadProgress) => void) | undefined;
+  /** Told what a download waits for; a warning of the process by default. */
+  onMessage?: ((message: string) => void) | undefined;
   /** Waits between attempts, in milliseconds; one entry for each retry. */
   retryDelaysMs?: readonly number[] | undefined;
 }

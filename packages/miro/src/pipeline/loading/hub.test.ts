@@ -1,4 +1,3 @@
-import { spawnSync } from "node:child_process";
 import { createHash, randomBytes } from "node:crypto";
 import {
   existsSync,
@@ -14,10 +13,11 @@ import {
   symlinkSync,
   writeFileSync,
 } from "node:fs";
-import { hostname, tmpdir } from "node:os";
+import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { full, readSafetensors, scope, writeSafetensors } from "@miro-t2i/torch";
+import { processIdentity } from "@miro-t2i/torch/atomic-write";
 import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
 import { InvalidInputError, MiroError } from "../../errors.js";
 import { REWARD_KEYS } from "../../networks/config.js";
@@ -249,10 +249,9 @@ describe("two downloads of one file", () => {
     const source = await open();
     const body = repository.files["v1/model.bin"]!;
     const hash = createHash("sha256").update(body).digest("hex");
-    const host = createHash("sha1").update(hostname()).digest("hex").slice(0, 8);
     mkdirSync(join(storage(), "blobs"), { recursive: true });
-    const { pid } = spawnSync(process.execPath, ["-e", ""]);
-    const left = join(storage(), "blobs", `${hash}.miro-${pid}-${host}-0123abcd.incomplete`);
+    const dead = processIdentity().replace(/\d+$/, "1");
+    const left = join(storage(), "blobs", `${hash}.miro-${dead}-0123abcd.incomplete`);
     writeFileSync(left, body.subarray(0, 30_000));
     await source.fetch(["v1/model.bin"]);
     expect(server.downloads.filter(({ path }) => path.startsWith("/large/")).map(startOf)).toEqual([30_000]);
@@ -260,7 +259,7 @@ describe("two downloads of one file", () => {
 
     rmSync(join(storage(), "blobs", hash));
     rmSync(join(source.folder, "v1/model.bin"));
-    const live = join(storage(), "blobs", `${hash}.miro-${process.pid}-${host}-0123abcd.incomplete`);
+    const live = join(storage(), "blobs", `${hash}.miro-${processIdentity()}-0123abcd.incomplete`);
     writeFileSync(live, body.subarray(0, 30_000));
     const count = server.downloads.length;
     const waiting = source.fetch(["v1/model.bin"]);

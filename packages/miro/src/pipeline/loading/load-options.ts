@@ -38,6 +38,11 @@ export const loadSchema = z.strictObject({
     "a function",
     "reports downloads",
   ),
+  onMessage: field(
+    z.custom<(message: string) => void>((value) => typeof value === "function").optional(),
+    "a function",
+    "told what a download waits for",
+  ),
   signal: field(
     z.custom<AbortSignal>((value) => value instanceof AbortSignal).optional(),
     "an AbortSignal",

@@ -3,27 +3,33 @@
  * one takes over by renaming it, which only one can:
  *
  *   HASH.miro.incomplete                 left by an attempt that ended; to be continued
- *   HASH.miro-PID-HOST-N.incomplete      being written by that process, or left by it when it was killed
+ *   HASH.miro-OWNER-N.incomplete         being written by that process, or left by it when it was killed
+ *
+ * (the owner as in the engine's process-identity.ts). Where the system cannot tell whether an owner lives, as in another container,
+ * a file that grows has one.
  *
  * Python's partial files are of its own making and end in `.incomplete` too: its tools know what to do with ours. Whoever
  * finishes first gives the blob its name, and every owner checks the hash before: two processes that download the same file
  * at once, whoever they are, cost bandwidth and nothing else.
  */
-import { createHash, randomBytes } from "node:crypto";
+import { randomBytes } from "node:crypto";
 import { closeSync, existsSync, openSync, readdirSync, renameSync, rmSync, statSync } from "node:fs";
-import { hostname } from "node:os";
 import { basename, dirname, join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
+import { IDENTITY_PATTERN, type Life, lifeOf, processIdentity } from "@miro-t2i/torch/atomic-write";
 import { MiroError, systemReason } from "../../errors.js";
 
-const HOST = createHash("sha1").update(hostname()).digest("hex").slice(0, 8);
-/** An owner elsewhere that has written nothing for so long is gone: connections time out sooner. */
+/** A file that nobody was seen to write for so long is taken over: connections time out sooner. */
 const ABANDONED_MS = 600_000;
+/** A file that does not grow while it is watched for so long is not waited for: another download costs bandwidth and nothing else. */
+const STILL_MS = 15_000;
 const POLL_MS = 200;
 
 export interface ClaimOptions {
   /** Told how far the process is that is waited for. */
   report?: (bytes: number) => void;
+  /** Told once that another process is waited for. */
+  onWait?: ((message: string) => void) | undefined;
   signal?: AbortSignal | undefined;
 }
 
@@ -39,21 +45,31 @@ export class PartialFile {
    * @returns null when the blob came to be meanwhile
    * @throws MiroError when the folder cannot be written
    */
-  static async claim(blob: string, { report, signal }: ClaimOptions = {}): Promise<PartialFile | null> {
+  static async claim(
+    blob: string,
+    { report, onWait = (text) => process.emitWarning(text), signal }: ClaimOptions = {},
+  ): Promise<PartialFile | null> {
+    let seen = -1;
+    let grewAt = 0;
     for (;;) {
       signal?.throwIfAborted();
       if (existsSync(blob)) return null;
-      const busy = partsOf(blob).find((name) => isOwned(name, blob));
-      if (busy === undefined) return PartialFile.take(blob);
-      report?.(sizeOf(join(dirname(blob), busy)));
+      const owned = partsOf(blob).filter((name) => lifeOfPart(name, blob) !== "dead");
+      if (owned.length === 0) return PartialFile.take(blob);
+      const bytes = owned.reduce((sum, name) => sum + sizeOf(join(dirname(blob), name)), 0);
+      if (seen < 0) onWait(`waiting for another process that downloads ${blob}`);
+      if (bytes !== seen) [seen, grewAt] = [bytes, performance.now()];
+      const isStill = performance.now() - grewAt > STILL_MS;
+      if (isStill && owned.every((name) => lifeOfPart(name, blob) === "unknown")) return PartialFile.take(blob);
+      report?.(bytes);
       await sleep(POLL_MS, undefined, signal ? { signal } : {});
     }
   }
 
   private static take(blob: string): PartialFile {
-    const mine = `${blob}.miro-${process.pid}-${HOST}-${randomBytes(4).toString("hex")}.incomplete`;
+    const mine = `${blob}.miro-${processIdentity()}-${randomBytes(4).toString("hex")}.incomplete`;
     for (const name of partsOf(blob)) {
-      if (isOwned(name, blob)) continue;
+      if (lifeOfPart(name, blob) !== "dead") continue;
       try {
         renameSync(join(dirname(blob), name), mine);
         return new PartialFile(mine, blob);
@@ -104,20 +120,16 @@ function partsOf(blob: string): string[] {
   }
 }
 
-/** Whether a process is at work on it: on this machine it lives, elsewhere it wrote lately. */
-function isOwned(name: string, blob: string): boolean {
-  const [, pid, host] = /\.miro-(\d+)-([0-9a-f]{8})-[0-9a-f]+\.incomplete$/.exec(name) ?? [];
-  if (pid === undefined) return false;
+/** Whether a process is at work on it: "dead" where it may be taken over. */
+function lifeOfPart(name: string, blob: string): Life {
+  if (name === `${basename(blob)}.miro.incomplete`) return "dead"; // parked
+  const life = lifeOf(OWNED.exec(name)?.[1] ?? "");
+  if (life !== "unknown") return life;
   const age = Date.now() - (statSync(join(dirname(blob), name), { throwIfNoEntry: false })?.mtimeMs ?? 0);
-  if (age > ABANDONED_MS) return false;
-  if (host !== HOST) return true;
-  try {
-    process.kill(Number(pid), 0);
-    return true;
-  } catch (error) {
-    return (error as NodeJS.ErrnoException).code === "EPERM";
-  }
+  return age > ABANDONED_MS ? "dead" : "unknown";
 }
+
+const OWNED = new RegExp(`\\.miro-(${IDENTITY_PATTERN})-[0-9a-f]+\\.incomplete$`);
 
 function sizeOf(path: string): number {
   return statSync(path, { throwIfNoEntry: false })?.size ?? 0;

@@ -91,9 +91,9 @@ export interface PipelineParts extends Omit<Checkpoint, "network"> {
 
 /** The parts of `MiroPipeline.fromPretrained`; see there. */
 export async function loadParts(model: string, options: LoadOptions): Promise<PipelineParts> {
-  const { revision, cacheDir, onDownload, signal, variant, lowMemory, ...given } = options;
+  const { revision, cacheDir, onDownload, onMessage, signal, variant, lowMemory, ...given } = options;
   const device = checkDevice(given.device);
-  const hub: HubOptions = { cacheDir, onDownload, signal };
+  const hub: HubOptions = { cacheDir, onDownload, onMessage, signal };
   const source = await resolveModel(model, "model", { ...hub, revision });
   const prefix = variantPrefix(source, variant);
   const folder = await fetchCheckpoint(source, prefix);

@@ -2,7 +2,7 @@
 import { mkdirSync } from "node:fs";
 import { setTimeout as sleep } from "node:timers/promises";
 import { InvalidInputError, MiroError, systemReason } from "../../errors.js";
-import { FileLock } from "../../file-lock.js";
+import { FileLock } from "../../files/file-lock.js";
 
 const POLL_MS = 1000;
 

@@ -2,9 +2,9 @@ import fs, { mkdtempSync, readdirSync, readFileSync, rmSync, utimesSync, writeFi
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
-import { InvalidInputError } from "./errors.js";
+import { InvalidInputError } from "../errors.js";
+import { RunLock } from "../training/state/run-lock.js";
 import { FileLock, type LockOwner, SILENT_MS } from "./file-lock.js";
-import { RunLock } from "./training/state/run-lock.js";
 
 let folder: string;
 beforeEach(() => {

@@ -14,7 +14,7 @@ import { hostname } from "node:os";
 import { join } from "node:path";
 import { lifeOf, processIdentity, writeFileAtomically } from "@miro-t2i/torch/atomic-write";
 import { z } from "zod";
-import { MiroError, systemReason } from "./errors.js";
+import { MiroError, systemReason } from "../errors.js";
 import { keepTouching, stopTouching } from "./heartbeat.js";
 
 /** An owner that cannot be looked at and was silent for this long is taken for dead. */
