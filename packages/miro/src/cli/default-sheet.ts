@@ -1,8 +1,8 @@
 /** What `miro generate` draws when it is given no prompt. */
 import { existsSync } from "node:fs";
 import { join } from "node:path";
-import { filledLines } from "../table-file.js";
-import { readTextFile } from "../text-file.js";
+import { filledLines } from "../files/table-file.js";
+import { readTextFile } from "../files/text-file.js";
 
 /** For checkpoints that bring no examples of their own. */
 const PROMPTS = [

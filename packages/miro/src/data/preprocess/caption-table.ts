@@ -2,8 +2,8 @@
 import { closeSync, openSync, readSync, statSync } from "node:fs";
 import { extname } from "node:path";
 import { InvalidInputError, MiroError } from "../../errors.js";
-import { filledLines, parseTable } from "../../table-file.js";
-import { readTextFile } from "../../text-file.js";
+import { filledLines, parseTable } from "../../files/table-file.js";
+import { readTextFile } from "../../files/text-file.js";
 import { JsonInteger, type PythonJson, parsePythonJson, writePythonJson } from "./python-json.js";
 
 /** Names of the two columns where none is given, the preferred one first. */

@@ -8,8 +8,8 @@
 import { existsSync } from "node:fs";
 import { InvalidInputError, MiroError } from "../../errors.js";
 import { writeFileAtomic } from "../../files/files.js";
-import { parseTable } from "../../table-file.js";
-import { readTextFile } from "../../text-file.js";
+import { parseTable } from "../../files/table-file.js";
+import { readTextFile } from "../../files/text-file.js";
 import { pythonFloat } from "../dataset/python-number.js";
 
 /** One row without its key: numbers, and texts in the columns that {@link isTextColumn} tells. */

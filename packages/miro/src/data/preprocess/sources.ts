@@ -11,7 +11,7 @@ import { readdirSync, statSync } from "node:fs";
 import { basename, dirname, extname, join, relative, resolve } from "node:path";
 import { InvalidInputError, MiroError, systemReason } from "../../errors.js";
 import { readBytes } from "../../files/files.js";
-import { decodeText as decode } from "../../text-file.js";
+import { decodeText as decode } from "../../files/text-file.js";
 import { fingerprintOf } from "../shards/positional-file.js";
 import { groupSamples, splitMemberName } from "../shards/sample-key.js";
 import { problemText } from "../shards/shard-error.js";

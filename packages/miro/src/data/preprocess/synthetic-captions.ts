@@ -7,7 +7,7 @@
  */
 import { statSync } from "node:fs";
 import { InvalidInputError, MiroError, systemReason } from "../../errors.js";
-import { readLines } from "../../text-file.js";
+import { readLines } from "../../files/text-file.js";
 import { cleanCaption } from "../dataset/captions.js";
 import { fingerprintOf } from "../shards/positional-file.js";
 import type { PythonJson } from "./python-json.js";

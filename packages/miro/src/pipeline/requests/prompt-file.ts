@@ -13,9 +13,9 @@
 import { extname } from "node:path";
 import { z } from "zod";
 import { InvalidInputError } from "../../errors.js";
+import { filledLines, parseJsonLine, parseTable } from "../../files/table-file.js";
+import { readTextFile } from "../../files/text-file.js";
 import { field, parseOptions } from "../../options.js";
-import { filledLines, parseJsonLine, parseTable } from "../../table-file.js";
-import { readTextFile } from "../../text-file.js";
 import { generateSchema } from "../generate-options.js";
 
 const { shape } = generateSchema;

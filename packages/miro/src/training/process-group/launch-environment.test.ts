@@ -71,6 +71,17 @@ it.each([
   ["a,b", "a"],
   ["gpu[03-05,09],cpu1", "gpu03"],
   ["rack[1,3]-n,x", "rack1-n"],
+  ["rack[1-2]node[3-4]", "rack1node3"],
+  ["tux[0-2]x[0-3],tux9", "tux0x0"],
+  ["gpu-[01,03]-ib0,x", "gpu-01-ib0"],
+  ["a-b[0010-0012]", "a-b0010"],
+  ["r[1]i[0]n[07-09]-[2,4]", "r1i0n07-2"],
+  ["[1-3]", "1"],
+  ["bg[000x133]", "bg000"],
+  ["c[A0-A9]", "cA0"],
+  ["node1.cluster.local,node2", "node1.cluster.local"],
+  ["gpu[03", ""],
+  ["gpu[]", ""],
   ["", ""],
 ])("the first host of %j is %j", (list, host) => {
   expect(firstHost(list)).toBe(host);

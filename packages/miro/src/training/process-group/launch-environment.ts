@@ -92,8 +92,22 @@ function isLoopback(host: string): boolean {
   return host === "localhost" || host === "::1" || /^127\./.test(host);
 }
 
-/** The first host of SLURM's short form of a list: `gpu[03-05,09],cpu1` begins with `gpu03`. */
+/**
+ * The first host of SLURM's short form of a list, in which any part of a name may be a list of numbers in brackets:
+ * `gpu[03-05,09],cpu1` begins with `gpu03`, `rack[1-2]node[3-4]` with `rack1node3`. Empty where the list is none.
+ */
 export function firstHost(list: string): string {
-  const [, name = "", first = "", suffix = ""] = /^([^[,]+)(?:\[(\d+)[^\]]*\]([^,]*))?/.exec(list) ?? [];
-  return `${name}${first}${suffix}`;
+  let host = "";
+  for (let at = 0; at < list.length && list[at] !== ","; at++) {
+    if (list[at] !== "[") {
+      host += list[at];
+      continue;
+    }
+    const close = list.indexOf("]", at);
+    const first = close < 0 ? null : /^[0-9A-Z]+/.exec(list.slice(at + 1, close)); // SLURM counts in base 36 too
+    if (first === null) return "";
+    host += first[0];
+    at = close;
+  }
+  return host.trim();
 }

@@ -4,9 +4,12 @@
  *
  * `.env` holds lines `NAME=value`, which a shell can source as well: comments, empty lines and `export` are allowed, a value with anything
  * but letters, digits and `_ . , : / + @ % = ~ -` stands in quotes. What a shell would expand is refused, so that both read the same.
+ *
+ * The file may be another program's too, which reads it by rules of its own: only the lines whose names are asked for are checked.
  */
-import { readFileSync } from "node:fs";
-import { InvalidInputError, MiroError, systemReason } from "../../errors.js";
+import { existsSync } from "node:fs";
+import { InvalidInputError } from "../../errors.js";
+import { linesOf, readTextFile } from "../../files/text-file.js";
 
 /** A variable and where it was set: `environment` or `.env:LINE`. */
 export interface Variable {
@@ -20,14 +23,14 @@ export type Environment = (name: string) => Variable | undefined;
 /**
  * The variables of the process and of a `.env` file; those of the process win. Variables that are set to nothing count as not set.
  * @param path the file; it need not exist
- * @throws InvalidInputError naming the line that is not understood
+ * @throws InvalidInputError, when a variable is asked for, naming the line of it that is not understood
  */
 export function readEnvironment(path = ".env", processVariables: NodeJS.ProcessEnv = process.env): Environment {
   const own = readEnvFile(path);
   return (name) => {
     const value = processVariables[name];
     if (value) return { value, origin: "environment" };
-    const line = own.get(name);
+    const line = own.get(name)?.();
     return line?.value ? line : undefined;
   };
 }
@@ -38,13 +41,17 @@ export function readEnvironment(path = ".env", processVariables: NodeJS.ProcessE
  */
 export function jobVariables(path = ".env", processVariables: NodeJS.ProcessEnv = process.env): Map<string, string> {
   const environment = readEnvironment(path, processVariables);
-  const names = [
-    ...readEnvFile(path).keys(),
-    ...Object.keys(processVariables).filter((name) => /^MIRO_\w+$|^LIBTORCH$/.test(name)),
-  ];
+  const isOurs = (name: string): boolean => /^MIRO_\w+$|^LIBTORCH$/.test(name);
+  const names = [...readEnvFile(path).keys(), ...Object.keys(processVariables).filter(isOurs)];
   return new Map(
     [...new Set(names)].sort().flatMap((name) => {
-      const variable = environment(name);
+      let variable: Variable | undefined;
+      try {
+        variable = environment(name);
+      } catch (error) {
+        // Another program's line, by that program's rules: no job of ours needs it.
+        if (!(error instanceof InvalidInputError) || isOurs(name)) throw error;
+      }
       return variable === undefined ? [] : [[name, variable.value]];
     }),
   );
@@ -69,36 +76,39 @@ export function siteSettings(environment: Environment = readEnvironment()): Site
   };
 }
 
-const assignment = /^(?:export\s+)?([A-Za-z_][A-Za-z0-9_]*)=(.*)$/;
+const start = /^\s*(?:export\s+)?([A-Za-z_][A-Za-z0-9_]*)/;
 const plain = /^[\w.,:/+@%=~-]*$/;
 
-function readEnvFile(path: string): Map<string, Variable> {
-  let text: string;
-  try {
-    text = readFileSync(path, "utf8");
-  } catch (error) {
-    if ((error as NodeJS.ErrnoException).code === "ENOENT") return new Map();
-    throw new MiroError(`${path}: ${systemReason(error)}`);
-  }
-  const variables = new Map<string, Variable>();
-  text.split(/\r?\n/).forEach((raw, i) => {
-    const line = raw.trim();
-    if (line === "" || line.startsWith("#")) return;
+/** The variables of a file by name; each is read, and refused, when it is asked for. */
+function readEnvFile(path: string): Map<string, () => Variable> {
+  const variables = new Map<string, () => Variable>();
+  if (!existsSync(path)) return variables;
+  const lines = linesOf(readTextFile(path));
+  for (let i = 0; i < lines.length; i++) {
+    const line = lines[i]!;
+    const [head, name] = start.exec(line) ?? [];
+    if (head === undefined || name === undefined) continue;
     const origin = `${path}:${i + 1}`;
-    const [, name, written] = assignment.exec(line) ?? [];
-    if (name === undefined || written === undefined)
-      throw new InvalidInputError(`${origin}: expected NAME=value or a comment`);
-    variables.set(name, { value: unquoted(written, `${origin}: ${name}`), origin });
-  });
+    const rest = line.slice(head.length);
+    variables.set(name, () => {
+      if (!rest.startsWith("="))
+        throw new InvalidInputError(`${origin}: expected NAME=value for ${name}, without spaces`);
+      return { value: unquoted(rest.slice(1), `${origin}: ${name}`), origin };
+    });
+    // A value in quotes may go on over several lines, which are no variables of their own.
+    const open = /^\s*=\s*(["'`])/.exec(rest);
+    if (open === null || rest.indexOf(open[1]!, open[0].length) >= 0) continue;
+    const end = lines.findIndex((later, j) => j > i && later.includes(open[1]!));
+    if (end > 0) i = end;
+  }
   return variables;
 }
 
 function unquoted(written: string, where: string): string {
-  const text = written.replace(/\s+#.*$/, "").trim();
-  const single = /^'([^']*)'$/.exec(text)?.[1];
-  if (single !== undefined) return single;
-  const double = /^"([^"$`\\]*)"$/.exec(text)?.[1];
-  if (double !== undefined) return double;
+  const quoted = /^\s*(?:'([^']*)'|"([^"$`\\]*)")(?:\s+#|\s*$)/.exec(written);
+  if (quoted !== null) return quoted[1] ?? quoted[2]!;
+  const comment = written.search(/\s#/);
+  const text = (comment < 0 ? written : written.slice(0, comment)).trim();
   if (plain.test(text)) return text;
   throw new InvalidInputError(`${where}: put the value in single quotes; nothing is expanded in it`);
 }

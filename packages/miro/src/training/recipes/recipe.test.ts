@@ -205,6 +205,38 @@ describe("site settings", () => {
     ["MIRO_DATA_DIR=$HOME/data", /put the value in single quotes/],
     ['MIRO_DATA_DIR="$HOME/data"', /put the value in single quotes/],
   ])("refuse %j, which a shell would read otherwise", (text, message) => {
-    expect(() => env(text)).toThrow(message);
+    expect(() => env(text)("MIRO_DATA_DIR")).toThrow(message);
+  });
+
+  it.each([
+    "DB='p@ss word #2'",
+    "DB_PASSWORD=p@ss$w0rd!",
+    "A = b",
+    'KEY="-----BEGIN KEY-----\nMIRO_DATA_DIR=/inside\n-----END KEY-----"',
+    "URL=`date`",
+    "lines that are\n--- nothing at all",
+    'UNCLOSED="abc',
+  ])("of other programs do not matter: %j", (foreign) => {
+    const environment = env(`${foreign}\nMIRO_DATA_DIR=/data\n`);
+    expect(environment("MIRO_DATA_DIR")?.value).toBe("/data");
+    expect(Object.fromEntries(jobVariables(join(folder, "site.env"), {}))).toMatchObject({ MIRO_DATA_DIR: "/data" });
+  });
+
+  it.each([
+    ["MIRO_DATA_DIR='/my data #2' # note", "/my data #2"],
+    ['  export MIRO_DATA_DIR="/my data" ', "/my data"],
+    ["MIRO_DATA_DIR=/data#2\t# note", null],
+    ["MIRO_DATA_DIR=/data\t# note", "/data"],
+    ["\ufeffMIRO_DATA_DIR=/data\r\n", "/data"],
+  ])("are read as a shell reads %j", (text, value) => {
+    if (value === null) expect(() => env(text)("MIRO_DATA_DIR")).toThrow(/put the value in single quotes/);
+    else expect(env(text)("MIRO_DATA_DIR")?.value).toBe(value);
+  });
+
+  it("of which a used one is wrong stop a job", () => {
+    env("MIRO_DATA_DIR = /data\n");
+    expect(() => jobVariables(join(folder, "site.env"), {})).toThrow(
+      /site\.env:1: expected NAME=value for MIRO_DATA_DIR/,
+    );
   });
 });

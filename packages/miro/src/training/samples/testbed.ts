@@ -16,12 +16,12 @@ import { z } from "zod";
 import { locateModels, modelFingerprint } from "../../data/preprocess/latent-models.js";
 import { InvalidInputError, invalid, MiroError } from "../../errors.js";
 import { readJson, writeFileAtomic } from "../../files/files.js";
+import { parseTable } from "../../files/table-file.js";
+import { linesOf, readTextFile } from "../../files/text-file.js";
 import { field, parseOptions } from "../../options.js";
 import { checkDevice } from "../../pipeline/device.js";
-import { parseTable } from "../../table-file.js";
 import { T5Encoder } from "../../text/t5.js";
 import { Tokenizer } from "../../text/tokenizer.js";
-import { linesOf, readTextFile } from "../../text-file.js";
 
 /** Prompts that a testbed has unless it is said otherwise. */
 export const TESTBED_PROMPTS = 80;

@@ -7,7 +7,7 @@
  */
 import { isUtf8 } from "node:buffer";
 import { createReadStream, readFileSync, statSync } from "node:fs";
-import { InvalidInputError, MiroError, systemReason } from "./errors.js";
+import { InvalidInputError, MiroError, systemReason } from "../errors.js";
 
 /** No list or table that is read whole comes near this. */
 const MAX_TEXT_BYTES = 256 * 2 ** 20;

@@ -6,7 +6,7 @@
  * of. A line `sep=;` in front of it, as spreadsheets write it, decides.
  */
 import { type CsvError, parse } from "csv-parse/sync";
-import { InvalidInputError } from "./errors.js";
+import { InvalidInputError } from "../errors.js";
 import { type Line, linesOf } from "./text-file.js";
 
 /** Cells of one row, and its line in the file, from 1. */

@@ -3,7 +3,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import fc from "fast-check";
 import { afterAll, describe, expect, it } from "vitest";
-import { InvalidInputError } from "./errors.js";
+import { InvalidInputError } from "../errors.js";
 import { decodeText, linesOf, readLines, readTextFile } from "./text-file.js";
 
 const folder = mkdtempSync(join(tmpdir(), "miro-text-"));
