@@ -64,8 +64,13 @@ export class AddedTokenFinder {
         if (WORD_END.test(text.slice(Math.max(0, start - 2), start)) || WORD_START.test(text.slice(end, end + 2)))
           continue;
       }
-      if (token.lstrip) while (start > position && SPACE.test(text[start - 1]!)) start--;
+      if (token.lstrip) {
+        while (start > position && SPACE.test(text[start - 1]!)) start--;
+        start = Math.max(start, position);
+      }
       if (token.rstrip) while (end < text.length && SPACE.test(text[end]!)) end++;
+      // All of it lies in the white space that the token before took along.
+      if (start >= end) continue;
       upTo(start);
       segments.push({ token });
       position = end;

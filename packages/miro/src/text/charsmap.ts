@@ -16,6 +16,9 @@ import { graphemeEnd } from "./graphemes.js";
 /** A cluster of at least this many UTF-8 bytes is looked up character by character. */
 const LONG_CLUSTER = 6;
 
+/** A text would become longer than it may. */
+export class TooLong extends Error {}
+
 /** The rewriting of a `precompiled_charsmap`. */
 export class CharsMap {
   /** Double-array units: bits 0-7 and 31 label, bit 8 has a leaf, bit 9 widens the offset, bits 10-30 offset. */
@@ -52,10 +55,13 @@ export class CharsMap {
    * Rewrites a text.
    *
    * @param text well-formed text (no lone surrogates)
+   * @param most how long the result may be
+   * @throws TooLong where it would be longer
    */
-  apply(text: string): string {
+  apply(text: string, most = Number.POSITIVE_INFINITY): string {
     let result = "";
     for (let start = 0; start < text.length; ) {
+      if (result.length > most) throw new TooLong();
       const code = text.charCodeAt(start);
       // An ASCII character before another one is a cluster of its own, CR LF excepted.
       if (code < 0x80 && code !== 0x0d && !(text.charCodeAt(start + 1) >= 0x80)) {
@@ -70,6 +76,7 @@ export class CharsMap {
       else for (const character of cluster) result += this.#lookup(character) ?? character;
       start = end;
     }
+    if (result.length > most) throw new TooLong();
     return result;
   }
 

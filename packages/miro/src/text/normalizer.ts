@@ -4,11 +4,14 @@
  * and `Replace`) and the plain Unicode forms.
  */
 import { z } from "zod";
-import { CharsMap } from "./charsmap.js";
+import { CharsMap, TooLong } from "./charsmap.js";
 import { WHITE_SPACE } from "./whitespace.js";
 
-/** Rewrites well-formed text. */
+/** Rewrites well-formed text. @throws InvalidInputError where the text would grow beyond {@link MAX_GROWTH} */
 export type Normalizer = (text: string) => string;
+
+/** One step: `most` is how long its result may be. It throws {@link TooLong} before it makes a longer one. */
+type Step = (text: string, most: number) => string;
 
 const FORMS = ["NFC", "NFD", "NFKC", "NFKD"] as const;
 
@@ -28,8 +31,12 @@ const schema = z.discriminatedUnion("type", [
 /** Refuses a part of the file; see `tokenizer-json.ts`. */
 export type Refuse = (path: string, expected: string, received: unknown) => never;
 
-/** Deeper nesting than this is no tokeniser but an attack. */
+/** Deeper nesting, or more steps, than this is no tokeniser but an attack. */
 const MAX_DEPTH = 8;
+const MAX_STEPS = 64;
+/** How many times as long as a text its rewriting may be, and what any text may become. NFKC, the most, makes 18 of 1. */
+const MAX_GROWTH = 32;
+const ALWAYS_ALLOWED = 1024;
 
 /**
  * Makes the function that a `normalizer` object describes.
@@ -37,22 +44,50 @@ const MAX_DEPTH = 8;
  * @param json the object, or null for none
  * @param path where it stands in the file, for messages
  */
-export function compileNormalizer(json: unknown, path: string, refuse: Refuse, depth = 0): Normalizer {
+export function compileNormalizer(json: unknown, path: string, refuse: Refuse): Normalizer {
   if (json === null || json === undefined) return (text) => text;
+  const steps: Step[] = [];
+  collectSteps(json, path, refuse, steps, 0);
+  return (text) => {
+    const most = ALWAYS_ALLOWED + MAX_GROWTH * text.length;
+    try {
+      return steps.reduce((value, step) => {
+        const result = step(value, most);
+        if (result.length > most) throw new TooLong();
+        return result;
+      }, text);
+    } catch (error) {
+      if (!(error instanceof TooLong)) throw error;
+      return refuse(path, `rules that make at most ${most} characters of ${text.length}`, "rules that make more");
+    }
+  };
+}
+
+/** Adds the steps of an object, those of sequences one after the other. */
+function collectSteps(json: unknown, path: string, refuse: Refuse, steps: Step[], depth: number): void {
+  if (json === null || json === undefined) return;
   if (depth > MAX_DEPTH) refuse(path, `sequences nested at most ${MAX_DEPTH} deep`, "deeper ones");
   const parsed = schema.safeParse(json);
-  if (!parsed.success) return refuseUnion(json, path, parsed.error, refuse);
-  const normalizer = parsed.data;
+  if (!parsed.success) refuseUnion(json, path, parsed.error, refuse);
+  const normalizer = parsed.data!;
+  if (normalizer.type !== "Sequence") {
+    if (steps.length >= MAX_STEPS) refuse(path, `at most ${MAX_STEPS} rules in all sequences together`, "more");
+    steps.push(compileStep(normalizer, path, refuse));
+    return;
+  }
+  for (const [i, part] of normalizer.normalizers.entries())
+    collectSteps(part, `${path}.normalizers[${i}]`, refuse, steps, depth + 1);
+}
+
+function compileStep(
+  normalizer: Exclude<z.infer<typeof schema>, { type: "Sequence" }>,
+  path: string,
+  refuse: Refuse,
+): Step {
   switch (normalizer.type) {
-    case "Sequence": {
-      const parts = normalizer.normalizers.map((part, i) =>
-        compileNormalizer(part, `${path}.normalizers[${i}]`, refuse, depth + 1),
-      );
-      return (text) => parts.reduce((value, part) => part(value), text);
-    }
     case "Precompiled": {
       const charsMap = readCharsMap(normalizer.precompiled_charsmap, `${path}.precompiled_charsmap`, refuse);
-      return (text) => charsMap.apply(text);
+      return (text, most) => charsMap.apply(text, most);
     }
     case "Strip": {
       const left = new RegExp(`^[${WHITE_SPACE}]+`);
@@ -63,10 +98,10 @@ export function compileNormalizer(json: unknown, path: string, refuse: Refuse, d
     }
     case "Replace": {
       const { pattern, content } = normalizer;
-      if ("String" in pattern) return (text) => text.replaceAll(pattern.String, () => content);
+      if ("String" in pattern) return (text, most) => text.replaceAll(pattern.String, bounded(text, content, most));
       const expression = compilePattern(pattern.Regex, `${path}.pattern.Regex`, refuse);
       if (content.includes("$")) refuse(`${path}.content`, "a text without references to groups", content);
-      return (text) => text.replace(expression, () => content);
+      return (text, most) => text.replace(expression, bounded(text, content, most));
     }
     case "Lowercase":
       // Character by character, so that a final sigma is not treated specially.
@@ -76,6 +111,16 @@ export function compileNormalizer(json: unknown, path: string, refuse: Refuse, d
       return (text) => text.normalize(form);
     }
   }
+}
+
+/** Puts `content` in the place of a match, as long as the whole does not grow beyond `most`. */
+function bounded(text: string, content: string, most: number): (match: string) => string {
+  let length = text.length;
+  return (match) => {
+    length += content.length - match.length;
+    if (length > most) throw new TooLong();
+    return content;
+  };
 }
 
 function readCharsMap(base64: string, path: string, refuse: Refuse): CharsMap {

@@ -92,6 +92,39 @@ describe("Tokenizer", () => {
     expect(tokenizer.encode(`x${" ".repeat(200_000)}y`)).toEqual(tokenizer.encode("x y"));
   });
 
+  describe("added tokens that take white space along", () => {
+    const token = (id: number, content: string, flags: object) => ({
+      ...{ id, content, single_word: false, lstrip: false, rstrip: false, normalized: false, special: true },
+      ...flags,
+    });
+    /** Ids that tokenizers 0.23.3 gives. */
+    it.each<[string, object[], number[]]>([
+      ["b\n\n<a>", [token(4, "\n", { lstrip: true, rstrip: true })], [1, 3, 4, 1, 0, 2, 0]],
+      ["x\n  x", [token(4, " ", { lstrip: true, rstrip: true })], [1, 0, 4, 1, 0]],
+      ["  a", [token(4, " ", { lstrip: true, rstrip: true })], [4, 1, 2]],
+      ["  a", [token(4, " ", { rstrip: true })], [4, 4, 1, 2]],
+      ["<s> \n a", [token(4, "<s>", { rstrip: true }), token(5, "\n", {})], [4, 5, 1, 2]],
+      ["<s> \n a", [token(4, "<s>", { rstrip: true }), token(5, "\n", { lstrip: true, rstrip: true })], [4, 1, 2]],
+    ])("%j: what was taken is not taken again", (text, added_tokens, ids) => {
+      const small = Tokenizer.fromJson({
+        ...{ version: "1.0", added_tokens, normalizer: null, post_processor: null },
+        pre_tokenizer: { type: "Metaspace", replacement: "▁", prepend_scheme: "always", split: true },
+        decoder: { type: "Metaspace", replacement: "▁", prepend_scheme: "always", split: true },
+        model: {
+          type: "Unigram",
+          unk_id: 0,
+          vocab: [
+            ["<unk>", 0],
+            ["▁", -1],
+            ["a", -1.5],
+            ["b", -1.6],
+          ],
+        },
+      });
+      expect(small.encode(text)).toEqual(ids);
+    });
+  });
+
   describe("encodeBatch", () => {
     const texts = ["a photo of a cat", "", "two grinning faces with umbrellas in the rain"];
 
@@ -161,6 +194,50 @@ describe("Tokenizer", () => {
       const path = join(folder, "cut.json");
       await writeFile(path, JSON.stringify(file).slice(0, 1000));
       await expect(Tokenizer.fromFile(path)).rejects.toThrow(/cut\.json: not JSON: .*position/);
+    });
+
+    it.each(['{"version":"1.0","model":{"a":1},"model":{}}', '{"x":[{"a\\"":1,"b":{"a":2},"a\\u0022":"}"}]}'])(
+      "refuses a key that stands twice: %s",
+      async (text) => {
+        const path = join(folder, "twice.json");
+        await writeFile(path, text);
+        await expect(Tokenizer.fromFile(path)).rejects.toThrow(/twice\.json: the key "(model|a\\")" stands twice/);
+      },
+    );
+
+    const replace = (from: string, content: string) => ({ type: "Replace", pattern: { String: from }, content });
+    it.each([
+      ["doubles 60 times", { type: "Sequence", normalizers: Array(60).fill(replace("a", "aa")) }],
+      ["takes turns in nested sequences", nested(replace("a", "bbbb"), replace("b", "aaaa"))],
+      ["writes a long text once", replace("a", "x".repeat(100_000))],
+      ["writes a long text for a class", { type: "Replace", pattern: { Regex: "\\s" }, content: "x".repeat(5_000) }],
+    ])("ends a normaliser that %s in one line, before the memory does", (_, normalizer) => {
+      const hostile = Tokenizer.fromJson({ ...file, normalizer }, "folder/tokenizer.json");
+      expect(() => hostile.encode("a ".repeat(40))).toThrow(
+        /^folder\/tokenizer\.json: normalizer: expected rules that make at most 3584 characters of 80, received/,
+      );
+    });
+
+    function nested(...parts: object[]): object {
+      let inner: object = { type: "Sequence", normalizers: parts };
+      for (let depth = 0; depth < 5; depth++) inner = { type: "Sequence", normalizers: [inner, inner] };
+      return inner;
+    }
+
+    it("refuses more normalisers than any tokeniser has, and takes those that rewrite much", () => {
+      const many = {
+        type: "Sequence",
+        normalizers: Array(5).fill({ type: "Sequence", normalizers: Array(20).fill({ type: "NFC" }) }),
+      };
+      expect(() => Tokenizer.fromJson({ ...file, normalizer: many })).toThrow(/normalizers\[3\].*at most 64 rules/);
+      const widest = "\ufdfa".repeat(200);
+      const nfkc = Tokenizer.fromJson({ ...file, normalizer: { type: "NFKC" } });
+      expect(
+        nfkc
+          .pieces(widest)
+          .map(({ text }) => text)
+          .join("").length,
+      ).toBeGreaterThan(17 * widest.length);
     });
 
     /** What is put where (dots separate keys), and the message it must give. */
