@@ -4,7 +4,7 @@
  */
 import { parseArgs } from "node:util";
 import { memory } from "@miro-t2i/torch";
-import { MiroPipeline, SAMPLERS, type SamplerName } from "miro-t2i";
+import { MiroPipeline, samplerNames } from "miro-t2i";
 
 const MIB = 2 ** 20;
 const ALLOWED_GROWTH_MIB = 32;
@@ -19,7 +19,7 @@ interface Sample {
 
 async function generate(pictures: number, steps: number, model: string): Promise<number> {
   const pipe = await MiroPipeline.fromPretrained(model);
-  const samplers = Object.keys(SAMPLERS) as SamplerName[];
+  const samplers = samplerNames();
   const marks = [0.05, 0.25, 0.5, 0.75, 1].map((share) => Math.ceil(share * pictures));
   const samples: Sample[] = [];
   for (let i = 0; i < pictures; i++) {

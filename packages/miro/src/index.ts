@@ -5,11 +5,6 @@ export * from "./data/dataset/index.js";
 export * from "./data/preprocess/index.js";
 export * from "./data/shards/index.js";
 export { InvalidInputError, MiroError } from "./errors.js";
-export {
-  compareSamplers,
-  type SamplerComparisonOptions,
-  type SamplerComparisonRow,
-} from "./evaluation/sampler-comparison.js";
 export { type Axis, parseAxis } from "./evaluation/sweep/axis.js";
 export { sweepSheet, sweepToJson } from "./evaluation/sweep/report.js";
 export { runSweep, type SweepOptions, type SweepResult } from "./evaluation/sweep/run.js";
@@ -25,21 +20,25 @@ export {
   type LossTerms,
 } from "./flow/loss.js";
 export {
-  ab2,
-  type Denoise,
-  type Denoised,
-  type Evaluation,
-  euler,
   evaluationsOf,
-  heun,
-  midpoint,
-  SAMPLERS,
-  type Sampler,
-  type SamplerName,
-  type SamplerOptions,
-  type StepReport,
+  registerSampler,
+  type SamplerOption,
+  type SamplerOptionValue,
+  samplerMethod,
+  samplerNames,
+  samplerOptionsOfAll,
   stepsWithin,
-} from "./flow/samplers.js";
+} from "./flow/samplers/index.js";
+export {
+  type Evaluation,
+  type Method,
+  type SampleOptions,
+  type Step,
+  type StepReport,
+  sample,
+  type VelocityModel,
+  type VelocityOutput,
+} from "./flow/sampling.js";
 export { dynamicShift, LinearSchedule, type ScheduleOptions } from "./flow/schedule.js";
 export {
   type FlowPrecondConfig,
@@ -51,12 +50,12 @@ export {
   rinConfigToJson,
 } from "./networks/config.js";
 export { type ForwardWork, forwardFlops, forwardWork, trainingFlops } from "./networks/flops.js";
-export { type Denoiser, FlowPrecond } from "./networks/precond.js";
+export { FlowPrecond, type Network } from "./networks/precond.js";
 export {
   type Conditioning,
   type ConditioningInput,
   Rin,
-  type RinBatch,
+  type RinInput,
   type RinOptions,
   type RinOutput,
   type UpstreamBatch,

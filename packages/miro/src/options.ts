@@ -5,19 +5,26 @@
 import type { z } from "zod";
 import { invalid } from "./errors.js";
 
+/** Words, or what gives them when they are needed: lists of what is registered grow after the declaration. */
+export type Words = string | (() => string);
+
 interface FieldMeta {
-  description: string;
-  expected: string;
+  description: Words;
+  expected: Words;
+}
+
+function words(given: unknown): string | undefined {
+  return typeof given === "function" ? (given as () => string)() : (given as string | undefined);
 }
 
 /** Attaches a field's help and the words of its error (`expected WORDS, received …`). */
-export function field<T extends z.ZodType>(schema: T, expected: string, description: string): T {
-  return schema.meta({ description, expected } satisfies FieldMeta) as T;
+export function field<T extends z.ZodType>(schema: T, expected: Words, description: Words): T {
+  return schema.meta({ description, expected } as FieldMeta as unknown as z.GlobalMeta) as T;
 }
 
 /** The help of a field. */
 export function help(schema: z.ZodObject, name: string): string {
-  return (schema.shape[name]?.meta()?.description as string | undefined) ?? "";
+  return words(schema.shape[name]?.meta()?.description) ?? "";
 }
 
 /**
@@ -39,7 +46,7 @@ export function parseOptions<T extends z.ZodObject>(
   }
   const path = issue.path.map(String);
   const name = path[0] ?? "options";
-  const expected = (schema.shape[name]?.meta()?.expected as string | undefined) ?? issue.message;
+  const expected = words(schema.shape[name]?.meta()?.expected) ?? issue.message;
   const received = path.reduce<unknown>((value, key) => (value as Record<string, unknown> | undefined)?.[key], input);
   return invalid([rename[name] ?? name, ...path.slice(1)].join("."), expected, received);
 }

@@ -2,6 +2,7 @@
 import { setNumThreads } from "@miro-t2i/torch";
 import type { Command } from "commander";
 import { InvalidInputError, invalid } from "../errors.js";
+import { type SamplerOptionValue, samplerOptionsOfAll } from "../flow/samplers/index.js";
 import { help } from "../options.js";
 import { bundledModel } from "../pipeline/bundled.js";
 import { generateSchema } from "../pipeline/generate-options.js";
@@ -39,6 +40,8 @@ export interface SamplingFlags {
   sampler?: string;
   shift?: number | "dynamic";
   negativePrompt?: string;
+  /** The options that samplers have of their own, such as `eta`. */
+  [samplerOption: string]: unknown;
 }
 
 /** What the command line calls the fields of the options. */
@@ -89,7 +92,7 @@ export function addModelFlags(command: Command): Command {
 
 /** What is asked of the pictures, and how they are computed. */
 export function addSamplingFlags(command: Command): Command {
-  return command
+  command
     .option("--reward <key=value>", h("rewardTargets"), toTargets("--reward"))
     .option("--negative-reward <key=value>", h("negativeRewardTargets"), toTargets("--negative-reward"))
     .option("--steps <n>", h("steps"), toNumber("--steps"))
@@ -99,12 +102,27 @@ export function addSamplingFlags(command: Command): Command {
     .option("--sampler <name>", h("sampler"))
     .option("--shift <s>", h("shift"), toNumberOr("--shift", ["dynamic"]))
     .option("--negative-prompt <text>", h("negativePrompt"));
+  for (const { key, description, samplers } of samplerOptionsOfAll())
+    command.option(`--${kebabCase(key)} <value>`, `${description} (${samplers.join(", ")})`, toValue);
+  return command;
+}
+
+/** A value of a sampler's option: a number or a truth value where the text is one. Its sampler checks it. */
+function toValue(text: string): SamplerOptionValue {
+  if (text === "true" || text === "false") return text === "true";
+  return text.trim() === "" || Number.isNaN(Number(text)) ? text : Number(text);
+}
+
+function kebabCase(key: string): string {
+  return key.replace(/[A-Z]/g, (letter) => `-${letter.toLowerCase()}`);
 }
 
 /** The options of `generate` that flags give; what no flag gives has its default elsewhere. */
 export function samplingOptions(flags: SamplingFlags): PromptOptions {
   const { reward, negativeReward, guidance, steps, guidanceType, guidanceWindow, sampler, shift, negativePrompt } =
     flags;
+  const given = samplerOptionsOfAll().filter(({ key }) => flags[key] !== undefined);
+  const samplerOptions = Object.fromEntries(given.map(({ key }) => [key, flags[key] as SamplerOptionValue]));
   return defined({
     rewardTargets: reward,
     negativeRewardTargets: negativeReward,
@@ -113,6 +131,7 @@ export function samplingOptions(flags: SamplingFlags): PromptOptions {
     guidanceType,
     guidanceWindow,
     sampler,
+    samplerOptions: given.length > 0 ? samplerOptions : undefined,
     shift,
     negativePrompt,
   });
@@ -163,7 +182,8 @@ export async function withFlagNames<T>(names: Readonly<Record<string, string>>, 
   } catch (error) {
     if (!(error instanceof InvalidInputError)) throw error;
     const all = { ...NAMES, ...names };
-    const renamed = error.message.replace(/^[A-Za-z]+(?=[:.])/, (name) => all[name] ?? name);
+    const message = error.message.replace(/^samplerOptions\.(\w+)/, (_, key: string) => `--${kebabCase(key)}`);
+    const renamed = message.replace(/^[A-Za-z]+(?=[:.])/, (name) => all[name] ?? name);
     throw new InvalidInputError(renamed, { cause: error });
   }
 }

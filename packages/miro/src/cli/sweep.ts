@@ -2,7 +2,7 @@
 import { mkdirSync } from "node:fs";
 import { join } from "node:path";
 import { invalid, MiroError, systemReason } from "../errors.js";
-import { AXIS_NAMES, type Axis, parseAxis } from "../evaluation/sweep/axis.js";
+import { type Axis, axisNames, parseAxis } from "../evaluation/sweep/axis.js";
 import { summarize, sweepSheet, sweepToJson } from "../evaluation/sweep/report.js";
 import { runSweep, type SweepResult } from "../evaluation/sweep/run.js";
 import { writeFileAtomic } from "../files/files.js";
@@ -26,7 +26,7 @@ import {
 } from "./sampling-flags.js";
 
 const EXAMPLES = `
-Axes: ${AXIS_NAMES.join(", ")}.
+Axes: ${axisNames().join(", ")}.
 Values are separated by commas; numbers may be given as FIRST:LAST:STEP. tradeoff.A.B sets the negative targets of two
 rewards to t and 1 - t; evaluations gives every sampler as many evaluations of the network; the values of prompt are the
 prompts of the call, and are the rows where --y is not given; the variant main is the checkpoint itself.

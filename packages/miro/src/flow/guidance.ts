@@ -14,7 +14,7 @@
  * a step is inside the window or outside it as a whole, so that the velocity never jumps in the middle of one.
  */
 import { cat, full, type Tensor } from "@miro-t2i/torch";
-import type { Denoise } from "./samplers.js";
+import type { VelocityModel } from "./sampling.js";
 
 /** How strongly, and at which steps, the unconditional branch is pushed away from. */
 export interface Guidance {
@@ -80,8 +80,8 @@ export type Predict<Conditioning> = (
   previousLatents: Tensor | null,
 ) => { D: Tensor; z: Tensor | null };
 
-/** What {@link guidedDenoise} is made of. */
-export interface GuidedDenoiseOptions<Conditioning> {
+/** What {@link guidedVelocity} is made of. */
+export interface GuidedVelocityOptions<Conditioning> {
   predict: Predict<Conditioning>;
   guidance: Guidance;
   /** Conditioning of 2B rows, conditional half first; may be null when no step is guided. */
@@ -90,13 +90,13 @@ export interface GuidedDenoiseOptions<Conditioning> {
   conditional: Conditioning | null;
 }
 
-/** The denoiser that the samplers call: chooses the branches of a step, carries their latents, combines them. */
-export function guidedDenoise<Conditioning>({
+/** The model that samplers follow: chooses the branches of a step, carries their latents, combines them. */
+export function guidedVelocity<Conditioning>({
   predict,
   guidance,
   both,
   conditional,
-}: GuidedDenoiseOptions<Conditioning>): Denoise<BranchState> {
+}: GuidedVelocityOptions<Conditioning>): VelocityModel<BranchState> {
   return (x, gamma, { step, steps, fraction }, state) => {
     const weight = guidanceWeight(guidance, step, steps, fraction);
     const restart = fraction === 0 && jumps(guidance, step, steps);

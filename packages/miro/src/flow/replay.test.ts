@@ -1,12 +1,15 @@
 import { memory, noGrad, ones, type Replayable, rand, randn, scope, Tensor } from "@miro-t2i/torch";
 import { expect, test } from "vitest";
-import type { Conditioning } from "../networks/conditioning.js";
-import { parsePrecondConfig, parseRinConfig } from "../networks/config.js";
+import { type Conditioning, narrowConditioning } from "../networks/conditioning.js";
+import { parsePrecondConfig } from "../networks/config.js";
 import { FlowPrecond } from "../networks/precond.js";
-import { Rin, type RinBatch } from "../networks/rin.js";
-import { guidedDenoise, type Predict } from "./guidance.js";
+import { Rin } from "../networks/rin.js";
+import { tinyConfig } from "../networks/testing/tiny-config.js";
+import { guidedVelocity, type Predict } from "./guidance.js";
+import { release } from "./release.js";
 import { ReplayedPredict } from "./replay.js";
-import { SAMPLERS } from "./samplers.js";
+import { samplerMethod, samplerNames, withOptionsOf } from "./samplers/index.js";
+import { sample } from "./sampling.js";
 import { LinearSchedule } from "./schedule.js";
 
 const KEYS = ["a", "b"];
@@ -34,52 +37,29 @@ function rerun<T extends object>(body: () => T): Replayable<T> {
 let captures = 0;
 
 function network() {
-  const rin = new Rin(
-    parseRinConfig({
-      data_size: 8,
-      num_input_channels: 4,
-      label_dim: 12,
-      num_cond_tokens: 5,
-      data_dim: 32,
-      num_latents: 8,
-      latents_dim: 64,
-      num_processing_layers: 1,
-      num_blocks: 2,
-      patch_size: 2,
-      read_write_heads: 2,
-      compute_heads: 4,
-      use_cond_rin_block: true,
-      concat_cond_token_to_latents: false,
-      use_self_conditioning: true,
-      coherence_keys: KEYS,
-    }),
-  );
-  const precond = new FlowPrecond(parsePrecondConfig({ num_latents: 8, latents_dim: 64 }));
+  const rin = new Rin(tinyConfig({ coherence_keys: KEYS }));
+  const precond = new FlowPrecond(parsePrecondConfig({ num_latents: 12, latents_dim: 64 }));
   for (const module of [rin, precond]) module.requiresGrad_(false).eval();
   const predict: Predict<Conditioning> = (y, gamma, conditioning, previousLatents) =>
-    precond.apply(rin, { y, gamma, conditioning, previousLatents } as RinBatch);
+    precond.apply(rin, { y, gamma, conditioning, previousLatents });
   const condition = (rows: number, tokens: number) =>
     rin.condition({
-      textEmbeddings: randn([rows, tokens, 12]),
+      textEmbeddings: randn([rows, tokens, 24]),
       textMask: ones([rows, tokens], { dtype: "bool" }),
       rewards: Object.fromEntries(KEYS.map((key) => [key, rand([rows])])),
     });
   return { predict, condition, dispose: () => [rin, precond].forEach((module) => void module.dispose()) };
 }
 
-async function draw(predict: Predict<Conditioning>, both: Conditioning, x: Tensor, sampler: keyof typeof SAMPLERS) {
-  const conditional = both && {
-    ...both,
-    keyValues: both.keyValues.map(({ keys, values }) => ({
-      keys: keys.narrow(0, 0, 1),
-      values: values.narrow(0, 0, 1),
-    })),
-  };
+async function draw(predict: Predict<Conditioning>, both: Conditioning, x: Tensor, sampler: string) {
+  const conditional = scope(() => narrowConditioning(both, 0, 1));
   const guidance = { scale: 3, type: "constant", start: 0, end: 3 } as const;
-  const denoise = guidedDenoise({ predict, guidance, both, conditional });
-  const result = await SAMPLERS[sampler](denoise, x, new LinearSchedule().grid(6));
+  const model = guidedVelocity({ predict, guidance, both, conditional });
+  const result = await sample(samplerMethod(sampler), model, x, new LinearSchedule().grid(6), {
+    options: withOptionsOf(sampler, { eta: 0 }) ?? {},
+  });
   const bytes = Buffer.from((result.data() as Float32Array).buffer);
-  result.dispose();
+  release([result, conditional]);
   return bytes;
 }
 
@@ -93,7 +73,7 @@ test("recorded evaluations give the bytes of ordinary ones, for every sampler, w
       { both: condition(2, 3), x: randn([1, 4, 8, 8]) },
     ]),
   );
-  for (const sampler of Object.keys(SAMPLERS) as (keyof typeof SAMPLERS)[]) {
+  for (const sampler of samplerNames()) {
     for (const { both, x } of inputs) {
       const recorded = await draw(replayed.predict, both, x, sampler);
       expect(recorded.equals(await draw(predict, both, x, sampler)), sampler).toBe(true);

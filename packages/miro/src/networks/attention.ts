@@ -3,14 +3,14 @@
  *
  * Shapes: B batch, Q receiving tokens, S source tokens, A attention width = heads · E, E head width.
  * The head is the outer index of a feature: feature = head · E + e.
- * Each block frees its intermediates, so that memory does not grow with depth where no gradients are recorded.
  *
  * With `qkNorm`, queries and keys are layer-normalised over E after the split (Dehghani et al. 2023), one set of
  * parameters for all heads.
  */
-import { full, nn, ones, rand, scope, type Tensor } from "@miro-t2i/torch";
+import { full, nn, ones, scope, type Tensor } from "@miro-t2i/torch";
 import { GeluMlp, SwiGlu } from "./feed-forward.js";
-import { type Epilogue, Linear } from "./linear.js";
+import { residual } from "./fused.js";
+import { Linear } from "./linear.js";
 import { LayerNorm, RmsNorm } from "./norms.js";
 
 /** Keys and values of the source tokens, heads split and keys normalised: both (B, S, heads, E). */
@@ -62,9 +62,14 @@ export class CrossAttention extends nn.Module {
   }
 
   /** (B, Q, dimTo) → (B, Q, dimTo) */
-  forward(to: Tensor, source: KeyValue, mask: KeyMask, epilogue: Epilogue = "none"): Tensor {
+  forward(to: Tensor, source: KeyValue, mask: KeyMask): Tensor {
+    return this.out.forward(this.hidden(to, source, mask));
+  }
+
+  /** The heads' results side by side: (B, Q, dimTo) → (B, Q, A) */
+  hidden(to: Tensor, source: KeyValue, mask: KeyMask): Tensor {
     const q_BQHE = this.qNorm.forward(splitHeads(this.q.forward(to), this.heads));
-    return this.out.forward(attend(q_BQHE, source, mask), epilogue);
+    return attend(q_BQHE, source, mask);
   }
 }
 
@@ -88,34 +93,17 @@ export class SelfAttention extends nn.Module {
   }
 
   /** (B, Q, dim) → (B, Q, dim) */
-  forward(x: Tensor, mask: KeyMask, epilogue: Epilogue = "none"): Tensor {
+  forward(x: Tensor, mask: KeyMask): Tensor {
+    return this.out.forward(this.hidden(x, mask));
+  }
+
+  /** The heads' results side by side: (B, Q, dim) → (B, Q, dim) */
+  hidden(x: Tensor, mask: KeyMask): Tensor {
     const parts = this.qkv.forward(x).chunk(3, -1);
     const [q, k, v] = parts.map((part) => splitHeads(part, this.heads)) as [Tensor, Tensor, Tensor];
     const source = { keys: this.kNorm?.forward(k) ?? k, values: v };
-    return this.out.forward(attend(this.qNorm?.forward(q) ?? q, source, mask), epilogue);
+    return attend(this.qNorm?.forward(q) ?? q, source, mask);
   }
-}
-
-/**
- * Drops a whole residual branch, per sample and in training only (Huang et al. 2016): the branch is multiplied by
- * `floor(U[0,1) + survival) / survival`.
- */
-export function stochasticDepth(branch: Tensor, dropRate: number, training: boolean): Tensor {
-  if (!training || dropRate === 0) return branch;
-  const survival = 1 - dropRate;
-  const shape = [branch.size(0), ...new Array<number>(branch.ndim - 1).fill(1)];
-  const keep = rand(shape, { device: branch.device }).add(survival).floor().div(survival);
-  return branch.mul(keep.to(branch.dtype));
-}
-
-/** x plus a branch, in the branch's last kernel where the whole branch always stays. */
-function addBranch(
-  x: Tensor,
-  { dropRate, training }: { dropRate: number; training: boolean },
-  branch: (then: Epilogue) => Tensor,
-): Tensor {
-  if (training && dropRate > 0) return x.add(stochasticDepth(branch("none"), dropRate, training));
-  return branch({ add: x });
 }
 
 /** `to ← to + CA(norm(to), from)`, `to ← to + SwiGLU(norm(to))`. The source is not normalised. */
@@ -142,10 +130,8 @@ export class CrossAttentionBlock extends nn.Module {
 
   /** (B, Q, dimTo) → (B, Q, dimTo), given the source's {@link CrossAttention.keyValue}. */
   forward(to: Tensor, source: KeyValue, mask: KeyMask = null): Tensor {
-    return scope(() => {
-      const h = addBranch(to, this, (then) => this.ca.forward(this.initialNorm.forward(to), source, mask, then));
-      return addBranch(h, this, (then) => this.ffn.forward(this.middleNorm.forward(h), then));
-    });
+    const h = residual(this, to, this.initialNorm, this.ca, source, mask);
+    return residual(this, h, this.middleNorm, this.ffn);
   }
 }
 
@@ -173,10 +159,8 @@ export class SelfAttentionBlock extends nn.Module {
 
   /** (B, Q, dim) → (B, Q, dim) */
   forward(x: Tensor, mask: KeyMask = null): Tensor {
-    return scope(() => {
-      const h = addBranch(x, this, (then) => this.sa.forward(this.initialNorm.forward(x), mask, then));
-      return addBranch(h, this, (then) => this.ffn.forward(this.middleNorm.forward(h), then));
-    });
+    const h = residual(this, x, this.initialNorm, this.sa, mask);
+    return residual(this, h, this.middleNorm, this.ffn);
   }
 }
 

@@ -23,7 +23,7 @@ export interface ConditioningInput {
 
 /**
  * Text and rewards after everything that can be computed without γ. Plain tensors owned by the caller: it can leave a
- * `scope()`, be reused over steps, joined and repeated with the functions below. In training it is part of the graph.
+ * `scope()`, be reused over steps, and cut by {@link narrowConditioning}. In training it is part of the graph.
  */
 export interface Conditioning {
   /** The tokens after the conditioning transformer (B, C, L), for networks whose latents include them and in training; otherwise null. */
@@ -100,73 +100,12 @@ export function rewardKeepMask(
   return where(keep.any(1, true), keep, one).float();
 }
 
-/** The conditioning of one sample for a batch of them (views, no copies). Batch 1 → `batch`. */
-export function expandConditioning(c: Conditioning, batch: number): Conditioning {
-  return mapConditioning(c, (t) => t.expand(batch, ...t.shape.slice(1)));
-}
-
 /** The conditioning of samples `start` … `start + length - 1` (views). */
 export function narrowConditioning(c: Conditioning, start: number, length: number): Conditioning {
-  return mapConditioning(c, (t) => t.narrow(0, start, length));
-}
-
-/**
- * Several conditionings as one batch, in order. Texts of different lengths are padded at the end and masked.
- * Networks whose latents include the text attend padded text as well; for them the lengths must be equal.
- */
-export function joinConditioning(parts: readonly Conditioning[]): Conditioning {
-  const lengths = parts.map((part) => (part.tokens ?? part.keyValues[0]?.keys)?.size(1) ?? 0);
-  const longest = Math.max(...lengths);
-  const equal = lengths.every((length) => length === longest);
-  const tokens = parts.flatMap((part) => part.tokens ?? []);
-  if (tokens.length > 0 && !equal) {
-    throw new InvalidInputError(
-      `conditioning: this network needs texts padded to one length, received ${lengths.join(" and ")} tokens`,
-    );
-  }
-  const joined = (pick: (c: Conditioning) => Tensor) =>
-    cat(
-      parts.map((part) => padTokens(pick(part), longest)),
-      0,
-    );
+  const cut = (t: Tensor) => t.narrow(0, start, length);
   return {
-    tokens: tokens.length > 0 ? cat(tokens, 0) : null,
-    keyValues: parts[0]!.keyValues.map((_, block) => ({
-      keys: joined((c) => c.keyValues[block]!.keys),
-      values: joined((c) => c.keyValues[block]!.values),
-    })),
-    mask:
-      equal && parts.every((part) => part.mask === null)
-        ? null
-        : cat(
-            parts.map((part) => padMask(part, longest + 1)),
-            0,
-          ),
+    tokens: c.tokens && cut(c.tokens),
+    keyValues: c.keyValues.map(({ keys, values }) => ({ keys: cut(keys), values: cut(values) })),
+    mask: c.mask && cut(c.mask),
   };
-}
-
-function mapConditioning(c: Conditioning, map: (t: Tensor) => Tensor): Conditioning {
-  return {
-    tokens: c.tokens && map(c.tokens),
-    keyValues: c.keyValues.map(({ keys, values }) => ({ keys: map(keys), values: map(values) })),
-    mask: c.mask && map(c.mask),
-  };
-}
-
-/** (B, S, ...) → (B, length, ...), zeros at the end. */
-function padTokens(t: Tensor, length: number): Tensor {
-  const short = length - t.size(1);
-  if (short === 0) return t;
-  const [batch, , ...rest] = t.shape;
-  return cat([t, full([batch!, short, ...rest], 0, { dtype: t.dtype, device: t.device })], 1);
-}
-
-/** The mask of one part over `length` keys: (B, 1, 1, length). */
-function padMask(c: Conditioning, length: number): Tensor {
-  const first = (c.tokens ?? c.keyValues[0]?.keys)!;
-  const real = c.mask ?? full([first.size(0), 1, 1, first.size(1) + 1], true, { dtype: "bool", device: first.device });
-  const [batch, , , width] = real.shape as [number, number, number, number];
-  return width === length
-    ? real
-    : cat([real, full([batch, 1, 1, length - width], false, { dtype: "bool", device: real.device })], 3);
 }

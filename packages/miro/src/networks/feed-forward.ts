@@ -3,7 +3,7 @@
  * in the self-conditioning path.
  */
 import { nn, type Tensor } from "@miro-t2i/torch";
-import { type Epilogue, Linear } from "./linear.js";
+import { Linear } from "./linear.js";
 
 /** Hidden width of a {@link SwiGlu}: two thirds of `multiplier · dim`, rounded down, then up to a multiple of 256. */
 export function swiGluWidth(dim: number, multiplier: number): number {
@@ -26,18 +26,12 @@ export class SwiGlu extends nn.Module {
     this.out = this.register("linear_out", new Linear(hidden, dim));
   }
 
-  /** @param epilogue what follows, such as the sum with the residual stream */
-  forward(x: Tensor, epilogue: Epilogue = "none"): Tensor {
-    return this.out.forward(nn.functional.dropout(this.hidden(x), this.dropout, this.training), epilogue);
+  forward(x: Tensor): Tensor {
+    return this.out.forward(this.hidden(x));
   }
 
-  private hidden(x: Tensor): Tensor {
-    if (this.packed.fuses(x)) {
-      const input = this.packed.input(x);
-      return this.packed.part(0, input, { mul: this.packed.part(1, input, "silu") });
-    }
-    const [value, gate] = this.packed.forward(x).chunk(2, -1) as [Tensor, Tensor];
-    return nn.functional.silu(gate).mul(value);
+  hidden(x: Tensor): Tensor {
+    return nn.functional.dropout(this.packed.gated(x), this.dropout, this.training);
   }
 }
 
@@ -52,7 +46,7 @@ export class GeluMlp extends nn.Module {
     this.linear2 = this.register("linear_2", new Linear(4 * dim, dim));
   }
 
-  forward(x: Tensor, epilogue: Epilogue = "none"): Tensor {
-    return this.linear2.forward(this.linear1.forward(x, "gelu"), epilogue);
+  forward(x: Tensor): Tensor {
+    return this.linear2.forward(this.linear1.forward(x, "gelu"));
   }
 }

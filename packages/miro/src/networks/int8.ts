@@ -8,7 +8,7 @@
  * Processors without VNNI add pairs of products in 16 bits, which two large ones leave: there x has half as many levels, u in 1 … 127 around 64.
  */
 import { aten, buildInfo, call, nn, scope, type Tensor, tensor, zeros } from "@miro-t2i/torch";
-import type { Epilogue } from "./epilogue.js";
+import type { Epilogue } from "./fused.js";
 
 /** Levels of an input on each side of zero. */
 export const INPUT_LEVELS = buildInfo().capabilities.some((name) => /vnni|amx/.test(name)) ? 127 : 63;

@@ -1,12 +1,12 @@
 import { manualSeed, randn, scope, tensor } from "@miro-t2i/torch";
 import { describe, expect, it } from "vitest";
 import { parsePrecondConfig, precondConfigToJson } from "./config.js";
-import { type Denoiser, FlowPrecond } from "./precond.js";
+import { FlowPrecond, type Network } from "./precond.js";
 
 const gamma = () => tensor([1e-9, 0.25, 1]);
 
 /** A network that returns its input, so that what is done to input and output can be seen. */
-const identity: Denoiser = { forward: ({ y }) => ({ F: y, z: y }) };
+const identity: Network = { forward: ({ y }) => ({ F: y, z: y }) };
 
 const batch = () => ({
   y: randn([3, 4, 2, 2]),

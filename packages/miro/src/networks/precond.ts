@@ -8,13 +8,14 @@
 import { nn, type Tensor } from "@miro-t2i/torch";
 import { type FlowPrecondConfig, parsePrecondConfig } from "./config.js";
 import { FourierEmbedding } from "./embedders.js";
-import type { RinBatch, RinOutput } from "./rin.js";
+import type { RinOutput } from "./rin.js";
+import type { RinInput } from "./rin-input.js";
 
 export type { FlowPrecondConfig } from "./config.js";
 
 /** Anything that predicts like {@link Rin}. */
-export interface Denoiser {
-  forward(batch: RinBatch): RinOutput;
+export interface Network {
+  forward(input: RinInput): RinOutput;
 }
 
 export class FlowPrecond extends nn.Module {
@@ -47,10 +48,10 @@ export class FlowPrecond extends nn.Module {
 
   /**
    * The velocity D (shape and dtype of `y`) and the network's latents z.
-   * @param batch `y` is the noisy latent before scaling; the batch is not changed
+   * @param input `y` is the noisy latent before scaling; the input is not changed
    */
-  apply(network: Denoiser, batch: RinBatch): { D: Tensor; z: Tensor } {
-    const { F, z } = network.forward({ ...batch, y: this.cIn(batch.gamma).mul(batch.y) });
+  apply(network: Network, input: RinInput): { D: Tensor; z: Tensor } {
+    const { F, z } = network.forward({ ...input, y: this.cIn(input.gamma).mul(input.y) });
     return { D: F.mul(this.cOut), z };
   }
 

@@ -7,10 +7,7 @@ import { CrossAttentionBlock, type KeyMask, type KeyValue, SelfAttentionBlock } 
 import type { RinConfig } from "./config.js";
 
 /** What a block updates: latents z (B, N, L) and data tokens x (B, M, D). */
-export interface RinState {
-  z: Tensor;
-  x: Tensor;
-}
+export type RinState = { z: Tensor; x: Tensor };
 
 export class RinBlock extends nn.Module {
   /** The latents read the data. */

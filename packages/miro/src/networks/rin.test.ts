@@ -1,6 +1,5 @@
 import {
   autocast,
-  cat,
   manualSeed,
   memory,
   nn,
@@ -14,34 +13,20 @@ import {
   zeros,
 } from "@miro-t2i/torch";
 import { beforeEach, describe, expect, it } from "vitest";
-import { stochasticDepth } from "./attention.js";
-import { expandConditioning, joinConditioning, narrowConditioning, rewardKeepMask } from "./conditioning.js";
+import { type ConditioningInput, narrowConditioning, rewardKeepMask } from "./conditioning.js";
 import { parseRinConfig, REWARD_KEYS, type RinConfig, rinConfigToJson } from "./config.js";
-import { Rin, type RinBatch } from "./rin.js";
+import { stochasticDepth } from "./fused.js";
+import { Rin } from "./rin.js";
+import type { NoisyPicture } from "./rin-input.js";
+import { TINY_NETWORK, tinyConfig } from "./testing/tiny-config.js";
 
-const KEYS = ["clip_score", "aesthetic_score", "vqa_score"];
-const base = {
-  data_size: 8,
-  num_input_channels: 4,
-  label_dim: 24,
-  num_cond_tokens: 6,
-  data_dim: 32,
-  num_latents: 12,
-  latents_dim: 64,
-  num_processing_layers: 1,
-  num_blocks: 2,
-  patch_size: 2,
-  read_write_heads: 2,
-  compute_heads: 4,
-  use_cond_rin_block: true,
-  concat_cond_token_to_latents: false,
-  use_self_conditioning: true,
-  coherence_keys: KEYS,
-};
+const KEYS = TINY_NETWORK.coherence_keys;
+
+type Batch = NoisyPicture & ConditioningInput;
 
 /** A network whose every weight acts: no constant is left at its initial value. */
 function network(changes: Record<string, unknown> = {}, options = {}): Rin {
-  const rin = new Rin(parseRinConfig({ ...base, ...changes }), options);
+  const rin = new Rin(tinyConfig(changes), options);
   noGrad(() => {
     for (const [name, p] of rin.namedParameters())
       if (p.ndim < 2 || name.includes("previous")) p.add_(randn(p.shape).mul(0.2));
@@ -49,7 +34,7 @@ function network(changes: Record<string, unknown> = {}, options = {}): Rin {
   return rin.eval() as Rin;
 }
 
-function batch(B: number, T: number, lengths: number[] = []): RinBatch {
+function batch(B: number, T: number, lengths: number[] = []): Batch {
   const mask = ones([B, T], { dtype: "bool" });
   for (const [i, length] of lengths.entries())
     mask
@@ -66,7 +51,7 @@ function batch(B: number, T: number, lengths: number[] = []): RinBatch {
   };
 }
 
-function rows(b: RinBatch, start: number, length: number): RinBatch {
+function rows(b: Batch, start: number, length: number): Batch {
   const cut = (t: Tensor) => t.narrow(0, start, length);
   return {
     y: cut(b.y),
@@ -126,18 +111,13 @@ describe("conditioning computed once", () => {
   );
 
   it(
-    "is joined from parts of different lengths, cut, and repeated",
+    "is cut to some of the samples",
     evaluate(() => {
       const rin = network();
-      const [long, short] = [batch(2, 9, [9, 5]), batch(1, 2)];
-      const parts = [rin.condition(long), expandConditioning(rin.condition(short), 3)];
-      const joined = joinConditioning(parts);
-      const pictures = batch(5, 1);
-      const all = rin.forward({ ...pictures, conditioning: joined });
-      const first = rin.forward({ ...rows(pictures, 0, 2), conditioning: parts[0]! });
-      const rest = rin.forward({ ...rows(pictures, 2, 3), conditioning: parts[1]! });
-      expect(difference(cat([first.F, rest.F]), all.F)).toBeLessThan(1e-5);
-      const cut = rin.forward({ ...rows(pictures, 1, 3), conditioning: narrowConditioning(joined, 1, 3) });
+      const pictures = batch(5, 9, [9, 5, 2, 2, 2]);
+      const conditioning = rin.condition(pictures);
+      const all = rin.forward({ ...pictures, conditioning });
+      const cut = rin.forward({ ...rows(pictures, 1, 3), conditioning: narrowConditioning(conditioning, 1, 3) });
       expect(difference(cut.F, all.F.narrow(0, 1, 3))).toBeLessThan(1e-5);
     }),
   );
@@ -376,7 +356,7 @@ describe("initialisation", () => {
   it(
     "follows the published scheme",
     evaluate(() => {
-      const rin = new Rin(parseRinConfig(base));
+      const rin = new Rin(tinyConfig());
       for (const [name, module] of rin.namedModules()) {
         if (module instanceof nn.Linear) {
           const bound = Math.sqrt(6 / (module.inFeatures + module.outFeatures));
@@ -399,7 +379,7 @@ describe("initialisation", () => {
   it(
     "begins with self-conditioning as a no-op",
     evaluate(() => {
-      const rin = new Rin(parseRinConfig(base)).eval() as Rin;
+      const rin = new Rin(tinyConfig()).eval() as Rin;
       const b = batch(1, 3);
       expect(difference(rin.forward(b).F, rin.forward({ ...b, previousLatents: null }).F)).toBe(0);
     }),
@@ -408,7 +388,7 @@ describe("initialisation", () => {
 
 describe("state dict at full size", () => {
   const full = {
-    ...base,
+    ...TINY_NETWORK,
     data_size: 32,
     label_dim: 2048,
     num_cond_tokens: 77,
@@ -454,18 +434,20 @@ describe("state dict at full size", () => {
 
 describe("parseRinConfig", () => {
   it("fills in defaults and refuses what it does not know", () => {
-    const c: RinConfig = parseRinConfig(base);
+    const c: RinConfig = tinyConfig();
     expect([c.latentMlpMultiplier, c.numTextRegisters, c.dropoutStrategy]).toEqual([4, 16, "binomial"]);
-    expect(() => parseRinConfig({ ...base, patch: 2, dataSize: 8 })).toThrow(
+    expect(() => parseRinConfig({ ...TINY_NETWORK, patch: 2, dataSize: 8 })).toThrow(
       /network\.dataSize: unknown argument\nnetwork\.patch: unknown argument/,
     );
-    expect(() => parseRinConfig({ ...base, coherence_keys: [] })).toThrow("coherence_keys");
-    expect(() => parseRinConfig({ ...base, dropout_strategy: "often" })).toThrow("dropout_strategy");
-    expect(() => parseRinConfig({ ...base, concat_cond_token_to_latents: true })).toThrow("use_self_conditioning");
-    expect(() => parseRinConfig({ ...base, read_write_heads: 5 })).toThrow("read_write_heads");
+    expect(() => parseRinConfig({ ...TINY_NETWORK, coherence_keys: [] })).toThrow("coherence_keys");
+    expect(() => parseRinConfig({ ...TINY_NETWORK, dropout_strategy: "often" })).toThrow("dropout_strategy");
+    expect(() => parseRinConfig({ ...TINY_NETWORK, concat_cond_token_to_latents: true })).toThrow(
+      "use_self_conditioning",
+    );
+    expect(() => parseRinConfig({ ...TINY_NETWORK, read_write_heads: 5 })).toThrow("read_write_heads");
     expect(() => parseRinConfig([])).toThrow("expected an object");
     expect(parseRinConfig(rinConfigToJson(c))).toEqual(c);
-    expect(rinConfigToJson(c)).toMatchObject(base);
+    expect(rinConfigToJson(c)).toMatchObject(TINY_NETWORK);
   });
 
   it(

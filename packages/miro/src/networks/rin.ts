@@ -11,7 +11,6 @@
 import { cat, isGradEnabled, nn, noGrad, ones, scope, type Tensor, where, zeros, zerosLike } from "@miro-t2i/torch";
 import { invalid } from "../errors.js";
 import { type CrossAttentionBlock, type KeyMask, type KeyValue, TransformerBlock } from "./attention.js";
-import { type RinBatch, rinBatch, type UpstreamBatch } from "./batch.js";
 import {
   type Conditioning,
   type ConditioningInput,
@@ -23,13 +22,15 @@ import {
 import type { RinConfig } from "./config.js";
 import { ScalarEmbedder } from "./embedders.js";
 import { GeluMlp } from "./feed-forward.js";
+import { inTurn } from "./fused.js";
 import { Linear } from "./linear.js";
 import { LayerNorm, RmsNorm } from "./norms.js";
 import { RinBlock, type RinState } from "./rin-blocks.js";
+import { type RinInput, rinInput, type UpstreamBatch } from "./rin-input.js";
 
-export type { RinBatch, UpstreamBatch } from "./batch.js";
 export type { Conditioning, ConditioningInput } from "./conditioning.js";
 export type { RinConfig } from "./config.js";
+export type { RinInput, UpstreamBatch } from "./rin-input.js";
 
 /** Layers and heads of the conditioning transformer: the same in every configuration. */
 const CONDITIONING_LAYERS = 2;
@@ -145,27 +146,21 @@ export class Rin extends nn.Module {
   }
 
   /** One pass. The caller owns the result; call it inside a `scope()`. */
-  forward(input: RinBatch | UpstreamBatch): RinOutput {
-    const batch = rinBatch(input);
+  forward(input: RinInput | UpstreamBatch): RinOutput {
+    const batch = rinInput(input);
     return scope(() => {
       const conditioning = batch.conditioning ?? this.condition(batch);
       const time_BL = this.timeEmbedder.forward(batch.gamma);
-      let state: RinState = {
-        z: scope(() => this.initialLatents(time_BL, conditioning, batch.previousLatents)),
-        x: this.dataTokens(batch.y),
-      };
       const latentMask = this.latentMask(conditioning);
-      for (const [i, block] of this.blocks.items.entries()) {
-        // Each block's intermediates are freed before the next begins.
-        const next = scope(() => {
-          const source = block.retrieveCond && keyValueOf(block.retrieveCond, time_BL.unsqueeze(1), conditioning, i);
-          return block.forward(state, source && { source, mask: conditioning.mask }, latentMask);
-        });
-        state.z.dispose();
-        state.x.dispose();
-        state = next;
-      }
-      return { F: this.picture(state.x).to(batch.y.dtype), z: state.z };
+      const initial: RinState = {
+        z: scope(() => this.initialLatents(time_BL, conditioning, batch.previousLatents)),
+        x: scope(() => this.dataTokens(batch.y)),
+      };
+      const { z, x } = inTurn(this.blocks.items, initial, (block, state, i) => {
+        const source = block.retrieveCond && keyValueOf(block.retrieveCond, time_BL.unsqueeze(1), conditioning, i);
+        return block.forward(state, source && { source, mask: conditioning.mask }, latentMask);
+      });
+      return { F: this.picture(x).to(batch.y.dtype), z };
     });
   }
 

@@ -1,13 +1,12 @@
 /** Options of `MiroPipeline.generate`, declared once: the command line takes its help and its errors from here. */
 import { Tensor } from "@miro-t2i/torch";
 import { z } from "zod";
-import type { Progress } from "../flow/samplers.js";
-import { SAMPLERS } from "../flow/samplers.js";
+import { evaluationsOf, samplerNames } from "../flow/samplers/index.js";
+import type { Progress } from "../flow/sampling.js";
 import { field } from "../options.js";
 import type { RgbImage } from "../pictures/rgb.js";
 import type { GeneratedImage } from "./settings.js";
 
-const samplerNames = Object.keys(SAMPLERS) as [keyof typeof SAMPLERS];
 const rewards = z.record(z.string(), z.number());
 const seed = z.int().min(0);
 const callback = <F>() => z.custom<F>((value) => typeof value === "function");
@@ -62,9 +61,20 @@ export const generateSchema = z.strictObject({
     "first and last guided step, counted from 0; other steps run unguided",
   ),
   sampler: field(
-    z.enum(samplerNames).default("euler"),
-    `one of ${samplerNames.join(", ")}`,
-    "integration method: heun and midpoint evaluate the network twice a step, euler and ab2 once",
+    z
+      .string()
+      .refine((name) => samplerNames().includes(name))
+      .default("euler"),
+    () => `one of ${samplerNames().join(", ")}`,
+    () =>
+      `sampler, with its evaluations of the network a step: ${samplerNames()
+        .map((name) => `${name} ${Math.round(evaluationsOf(name, 1000) / 1000)}`)
+        .join(", ")}`,
+  ),
+  samplerOptions: field(
+    z.record(z.string(), z.union([z.number(), z.string(), z.boolean()])).optional(),
+    "options of the sampler, such as { eta: 0.5 }",
+    "options that the sampler has of its own; those not given have their defaults",
   ),
   shift: field(
     z.union([z.number().positive(), z.literal("dynamic")]).optional(),

@@ -253,7 +253,8 @@ describe("conditioning", () => {
       expect(inputs).toHaveLength(1);
       // Now the network is given text and rewards at every step instead.
       const apply = pipe.preconditioning.apply.bind(pipe.preconditioning);
-      pipe.preconditioning.apply = (target, batch) => apply(target, { ...batch, ...inputs[0]!, conditioning: null });
+      pipe.preconditioning.apply = (target, { y, gamma, previousLatents }) =>
+        apply(target, { y, gamma, previousLatents, ...inputs[0]! });
       try {
         const repeated = await pipe.generate(recorded.prompts[0]!, options);
         expect(inputs.length).toBe(2 + 5);

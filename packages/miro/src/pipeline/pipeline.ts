@@ -19,24 +19,23 @@ import {
 import type { Autoencoder } from "../autoencoder/index.js";
 import { denormalize } from "../autoencoder/normalization.js";
 import { MiroError } from "../errors.js";
-import { guidedDenoise, type Predict } from "../flow/guidance.js";
+import type { Predict } from "../flow/guidance.js";
 import { release } from "../flow/release.js";
 import { ReplayedPredict } from "../flow/replay.js";
-import { SAMPLERS } from "../flow/samplers.js";
 import { LinearSchedule } from "../flow/schedule.js";
 import type { Conditioning } from "../networks/conditioning.js";
 import { REWARD_KEYS } from "../networks/config.js";
-import type { RinBatch } from "../networks/rin.js";
 import { parseOptions } from "../options.js";
 import { type RgbImage, toRgb } from "../pictures/rgb.js";
 import { version } from "../version.js";
 import { type Branches, condition, copyStates, type TextStates } from "./conditioning.js";
 import type { ComputeDType } from "./device.js";
+import { drawLatents, predictBy } from "./draw-latents.js";
 import type { GenerateOptions, GenerateProgress } from "./generate-options.js";
 import type { Checkpoint } from "./loading/checkpoint.js";
 import { type FromPretrainedOptions, loadSchema } from "./loading/load-options.js";
 import { checkChannels, loadParts, Part, type PipelineParts, type TextEncoder } from "./loading/parts.js";
-import { initialNoise } from "./noise.js";
+import { noiseOf, seedsOf } from "./noise.js";
 import { makePlan, type Plan } from "./plan.js";
 import { fitLatentToRgb, type LatentToRgb, latentsToRgb } from "./preview.js";
 import type { GeneratedImage, ImageSettings } from "./settings.js";
@@ -75,6 +74,7 @@ export class MiroPipeline {
   readonly name: string;
   readonly variant: string | undefined;
   readonly #parts: PipelineParts;
+  readonly #predict: Predict<Conditioning>;
   /** On CUDA the network's evaluations are recorded and replayed. */
   readonly #replayed: ReplayedPredict<Conditioning> | null;
   #textEncoder: Promise<TextEncoder> | null = null;
@@ -94,6 +94,7 @@ export class MiroPipeline {
     this.config = parts.config;
     this.device = parts.device ?? "cpu";
     this.dtype = parts.dtype ?? "float32";
+    this.#predict = predictBy(this.preconditioning, () => this.network);
     this.#replayed =
       this.device.startsWith("cuda") && hasCudaGraphs()
         ? new ReplayedPredict(this.#predict, (body) =>
@@ -458,27 +459,16 @@ export class MiroPipeline {
     freePart(this.#parts.network);
   }
 
-  readonly #predict: Predict<Conditioning> = (y, gamma, conditioning, previousLatents) =>
-    this.preconditioning.apply(this.network, { y, gamma, conditioning, previousLatents } as RinBatch);
-
   /** Latents of the pictures `rows`, on the pipeline's device; the caller owns them. */
   async #sample(plan: Plan, rows: readonly number[], conditioning: Branches): Promise<Tensor> {
-    const { noise, seeds, steps, guidance, schedule, signal, onStep, count } = plan;
-    const [first, last] = [rows[0]!, rows.at(-1)!];
-    const start = scope(() => {
-      const own = noise
-        ? noise.narrow(0, first, rows.length)
-        : initialNoise(seeds!.slice(first, last + 1), this.latentShape);
-      return own.to({ device: this.device, dtype: "float32" }).clone();
-    });
-    const denoise = guidedDenoise<Conditioning>({
-      predict: this.#replayed?.predict ?? this.#predict,
-      guidance,
-      ...conditioning,
-    });
+    const { steps, guidance, sampler, samplerOptions, schedule, signal, onStep, count } = plan;
+    const first = rows[0]!;
+    const { start, noise } = this.#noise(plan, rows);
     try {
-      return await SAMPLERS[plan.sampler](denoise, start, schedule.grid(steps), {
-        ...(signal && { signal }),
+      return await drawLatents(start, {
+        predict: this.#replayed?.predict ?? this.#predict,
+        ...{ branches: conditioning, guidance, sampler, gammas: schedule.grid(steps), options: samplerOptions },
+        ...{ noise, signal },
         ...(onStep && {
           onStep: ({ step, gamma, x, denoised }) => {
             const progress: GenerateProgress = {
@@ -495,6 +485,25 @@ export class MiroPipeline {
     } finally {
       start.dispose();
     }
+  }
+
+  /** Initial noise of the pictures `rows`, which the caller owns, and the source of what a sampler adds to it. */
+  #noise({ noise, seeds }: Plan, rows: readonly number[]): { start: Tensor; noise: () => Tensor } {
+    const [first, count] = [rows[0]!, rows.length];
+    const copied = (own: Tensor) => own.to({ device: this.device, dtype: "float32" }).clone();
+    if (seeds) {
+      const draw = noiseOf(seeds.slice(first, first + count), this.latentShape);
+      return { start: scope(() => copied(draw())), noise: draw };
+    }
+    const given = noise!.narrow(0, first, count);
+    let draw: (() => Tensor) | null = null;
+    return {
+      start: scope(() => copied(given)),
+      noise: () => {
+        draw ??= noiseOf(seedsOf(given), this.latentShape);
+        return draw();
+      },
+    };
   }
 
   /** What a picture of `plan` stores about the weights. */
@@ -523,6 +532,7 @@ export class MiroPipeline {
       guidanceType: plan.guidance.type,
       ...(plan.guidanceWindow && { guidanceWindow: plan.guidanceWindow }),
       sampler: plan.sampler,
+      ...(Object.keys(plan.samplerOptions).length > 0 && { samplerOptions: plan.samplerOptions }),
       shift: plan.schedule.shift,
       ...(plan.deterministic && { deterministic: true as const }),
       rewardTargets: plan.wanted[row]!,

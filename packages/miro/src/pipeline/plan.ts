@@ -2,6 +2,7 @@
 import type { Tensor } from "@miro-t2i/torch";
 import { InvalidInputError, invalid } from "../errors.js";
 import { type Guidance, guidedSteps } from "../flow/guidance.js";
+import { checkSamplerOptions, type SamplerOptionValue } from "../flow/samplers/index.js";
 import { dynamicShift, LinearSchedule } from "../flow/schedule.js";
 import { parseOptions } from "../options.js";
 import { checkEmbeddings } from "./conditioning.js";
@@ -37,6 +38,8 @@ export interface Plan extends Omit<ResolvedGenerateOptions, "noise" | "negativeP
   noise: Tensor | null;
   seeds: number[] | null;
   steps: number;
+  /** The sampler's own options, defaults filled in. */
+  samplerOptions: Record<string, SamplerOptionValue>;
   guidance: Guidance;
   /** Which branches the run needs. */
   guided: { any: boolean; all: boolean };
@@ -74,6 +77,7 @@ export function makePlan(prompt: string | readonly string[], options: GenerateOp
     noise,
     seeds: noise ? null : seedsOf(given.seed, count),
     steps,
+    samplerOptions: checkSamplerOptions(given.sampler, given.samplerOptions),
     guidance,
     guided,
     schedule: shift === undefined ? about.schedule : new LinearSchedule({ ...about.schedule, shift }),

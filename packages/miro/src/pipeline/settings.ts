@@ -5,6 +5,7 @@
  */
 import { z } from "zod";
 import { describe, InvalidInputError } from "../errors.js";
+import { samplerTitle } from "../flow/samplers/index.js";
 import type { PngText } from "../pictures/png.js";
 import type { RgbImage } from "../pictures/rgb.js";
 import { weightsSchema } from "./loading/identity.js";
@@ -34,6 +35,8 @@ export const imageSettingsSchema = z.strictObject({
   guidanceType: z.enum(["constant", "linear"]),
   guidanceWindow: z.tuple([z.int().min(0), z.int().min(0).nullable()]).optional(),
   sampler: shortText,
+  /** All options that the sampler has of its own; absent where it has none. */
+  samplerOptions: z.record(z.string().max(100), z.union([z.number(), z.string().max(4096), z.boolean()])).optional(),
   shift: z.number().positive(),
   /** Present where it was asked for: shapes then do not follow the batch, which on CUDA decides the last bits. */
   deterministic: z.literal(true).optional(),
@@ -95,7 +98,7 @@ function parameters(settings: ImageSettings, software: string): string {
   const asked = Object.entries(settings.rewardTargets).filter(([, target]) => target !== 1);
   const fields: [string, string | number | null | undefined][] = [
     ["Steps", steps],
-    ["Sampler", `${sampler[0]!.toUpperCase()}${sampler.slice(1)}`],
+    ["Sampler", samplerTitle(sampler)],
     // What others call the scale is one more than w.
     ["CFG scale", Math.max(0, guidanceScale) + 1],
     ["Seed", seed],

@@ -1,7 +1,7 @@
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
 import { InvalidInputError } from "../../errors.js";
-import { AXIS_NAMES, parseAxis } from "./axis.js";
+import { axisNames, parseAxis } from "./axis.js";
 
 const values = (text: string) => parseAxis(text, "--x", ["a fox", "a cat"]).points.map(({ value }) => value);
 
@@ -39,7 +39,7 @@ describe("parseAxis", () => {
   });
 
   it.each([
-    ["an unknown axis", "colour=1,2", new RegExp(AXIS_NAMES[0].replace(".", "\\."))],
+    ["an unknown axis", "colour=1,2", new RegExp(axisNames()[0]!.replace(".", "\\."))],
     ["an axis without values", "steps=", /--x: expected steps=VALUES/],
     ["a reward without its name", "reward=1", /one of the axes/],
     ["a trade-off of one reward", "tradeoff.sharpness.sharpness=0", /one of the axes/],

@@ -9,13 +9,14 @@
  *   steps=5,10,20              sampling steps
  *   evaluations=10,20,40       evaluations of the network: as many steps as the sampler makes of them
  *   sampler=euler,heun         integration method
+ *   eta=0,0.5,1                an option of the sampler's own
  *   seed=0:7                   seeds, in steps of 1
  *   model=DIR,OWNER/NAME       checkpoints
  *   variant=NAME,NAME          variants of the checkpoint; `main` is the checkpoint itself
  *   prompt                     the prompts of the call
  */
 import { InvalidInputError, invalid } from "../../errors.js";
-import { SAMPLERS, type SamplerName } from "../../flow/samplers.js";
+import { type SamplerOptionValue, samplerNames, samplerOptionsOfAll } from "../../flow/samplers/index.js";
 
 /** What one place of a sweep changes in the settings of the whole. */
 export interface CellChange {
@@ -27,7 +28,8 @@ export interface CellChange {
   steps?: number;
   evaluations?: number;
   guidanceScale?: number;
-  sampler?: SamplerName;
+  sampler?: string;
+  samplerOptions?: Record<string, SamplerOptionValue>;
   rewardTargets?: Record<string, number>;
   negativeRewardTargets?: Record<string, number>;
 }
@@ -48,8 +50,7 @@ export interface Axis {
   points: readonly AxisPoint[];
 }
 
-/** Names of axes, as an error or a help text lists them. */
-export const AXIS_NAMES = [
+const AXES = [
   "reward.KEY",
   "negative.KEY",
   "tradeoff.KEY.KEY",
@@ -61,7 +62,12 @@ export const AXIS_NAMES = [
   "model",
   "variant",
   "prompt",
-] as const;
+];
+
+/** Names of axes, as an error or a help text lists them. */
+export function axisNames(): string[] {
+  return [...AXES, ...samplerOptionsOfAll().map(({ key }) => key)];
+}
 
 const MOST_POINTS = 64;
 
@@ -118,8 +124,8 @@ function pointsOf(name: string, values: string, parameter: string, prompts: read
       return integers(of, values, 0).map((seed) => point(seed, { seed }));
     case "sampler":
       return words(values).map((sampler) => {
-        if (!Object.hasOwn(SAMPLERS, sampler)) invalid(of, `any of ${Object.keys(SAMPLERS).join(", ")}`, sampler);
-        return { label: sampler, value: sampler, change: { sampler: sampler as SamplerName } };
+        if (!samplerNames().includes(sampler)) invalid(of, `any of ${samplerNames().join(", ")}`, sampler);
+        return { label: sampler, value: sampler, change: { sampler } };
       });
     case "model":
       return words(values).map((model) => ({ label: model, value: model, change: { model } }));
@@ -130,8 +136,13 @@ function pointsOf(name: string, values: string, parameter: string, prompts: read
         change: { variant: variant === "main" ? "" : variant },
       }));
   }
+  if (samplerOptionsOfAll().some(({ key }) => key === name)) {
+    const numeric = words(values).every((word) => /^[-+\d.:e]+$/i.test(word));
+    if (numeric) return numbers(of, values).map((value) => point(value, { samplerOptions: { [name]: value } }));
+    return words(values).map((value) => ({ label: value, value, change: { samplerOptions: { [name]: value } } }));
+  }
   throw new InvalidInputError(
-    `${parameter}: expected one of the axes ${AXIS_NAMES.join(", ")}, received ${JSON.stringify(name)}`,
+    `${parameter}: expected one of the axes ${axisNames().join(", ")}, received ${JSON.stringify(name)}`,
   );
 }
 

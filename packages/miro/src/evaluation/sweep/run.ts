@@ -5,7 +5,7 @@
  */
 import sharp from "sharp";
 import { InvalidInputError, invalid, MiroError } from "../../errors.js";
-import { type SamplerName, stepsWithin } from "../../flow/samplers.js";
+import { stepsWithin, withOptionsOf } from "../../flow/samplers/index.js";
 import type { RgbImage } from "../../pictures/rgb.js";
 import type { MiroPipeline } from "../../pipeline/pipeline.js";
 import {
@@ -202,22 +202,27 @@ function layOut(options: SweepOptions & { y: Axis }): Place[] {
       }
     }
   }
-  // Steps follow from evaluations only when the sampler is known, which may be the other axis' choice.
+  // What follows from the sampler is known only now, because it may be the other axis' choice.
+  const samplers = x.name === "sampler" || y.name === "sampler";
   for (const place of places) {
+    const { samplerOptions, ...rest } = place.options;
+    const own = samplers ? withOptionsOf(rest.sampler ?? "euler", samplerOptions) : samplerOptions;
+    place.options = { ...rest, ...(own && { samplerOptions: own }) };
     const evaluations = y.points[place.row]!.change.evaluations ?? x.points[place.column]!.change.evaluations;
     if (evaluations === undefined) continue;
-    const sampler = (place.options.sampler ?? "euler") as SamplerName;
-    place.options = { ...place.options, steps: stepsWithin(sampler, evaluations) };
+    place.options = { ...place.options, steps: stepsWithin(place.options.sampler ?? "euler", evaluations) };
   }
   return places;
 }
 
 /** The options of `generate` among the changes of an axis. */
-function optionsOf({ steps, guidanceScale, sampler, rewardTargets, negativeRewardTargets }: CellChange): PromptOptions {
+function optionsOf(change: CellChange): PromptOptions {
+  const { steps, guidanceScale, sampler, samplerOptions, rewardTargets, negativeRewardTargets } = change;
   return {
     ...(steps !== undefined && { steps }),
     ...(guidanceScale !== undefined && { guidanceScale }),
     ...(sampler !== undefined && { sampler }),
+    ...(samplerOptions && { samplerOptions }),
     ...(rewardTargets && { rewardTargets }),
     ...(negativeRewardTargets && { negativeRewardTargets }),
   };
@@ -240,8 +245,8 @@ function leaveOutUnknown(place: Place, { coherenceKeys }: MiroPipeline, cell: Sw
 /** Evaluations of Heun's method after which a picture does not change visibly any more. */
 const CONVERGED_STEPS = 100;
 
-/** What decides the picture that a place converges to: everything but the sampler and its steps. */
-function limitKey({ prompt, seed, options: { sampler, steps, ...rest } }: Place): string {
+/** What decides the picture that a place converges to: everything but the sampler, its options and its steps. */
+function limitKey({ prompt, seed, options: { sampler, samplerOptions, steps, ...rest } }: Place): string {
   return JSON.stringify([prompt, seed, Object.entries(rest).sort(([a], [b]) => (a < b ? -1 : 1))]);
 }
 
@@ -252,10 +257,10 @@ async function drawConverged(
 ): Promise<Map<string, RgbImage>> {
   const limits = new Map<string, RgbImage>();
   const distinct = [...new Map(places.map((place) => [limitKey(place), place])).values()];
-  const slow = distinct.map((place) => ({
-    ...place,
-    options: { ...place.options, sampler: "heun", steps: CONVERGED_STEPS },
-  }));
+  const slow = distinct.map((place) => {
+    const { samplerOptions: _, ...options } = place.options;
+    return { ...place, options: { ...options, sampler: "heun", steps: CONVERGED_STEPS } };
+  });
   await drawPictures(pipe, slow, {
     signal,
     onImage: ({ width, height, data }, place) => void limits.set(limitKey(place as Place), { width, height, data }),

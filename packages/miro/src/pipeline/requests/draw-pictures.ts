@@ -5,6 +5,7 @@
 import { randomInt } from "node:crypto";
 import { cat, scope, type Tensor } from "@miro-t2i/torch";
 import { InvalidInputError } from "../../errors.js";
+import { samplerNames, withOptionsOf } from "../../flow/samplers/index.js";
 import type { GenerateOptions, GenerateProgress } from "../generate-options.js";
 import type { MiroPipeline } from "../pipeline.js";
 import type { GeneratedImage, ImageSettings } from "../settings.js";
@@ -63,12 +64,19 @@ export function planPictures(
   return pictures;
 }
 
-/** Options with others over them; reward targets are merged by reward. */
+/**
+ * Options with others over them. Reward targets are merged by reward, and the sampler's options by name; another sampler
+ * takes those of the one under it that it has as well.
+ */
 export function mergeOptions(under: PromptOptions, over: PromptOptions): PromptOptions {
   const merged: PromptOptions = { ...under, ...over };
   for (const key of ["rewardTargets", "negativeRewardTargets"] as const) {
     if (under[key] || over[key]) merged[key] = { ...under[key], ...over[key] };
   }
+  const another = over.sampler !== undefined && over.sampler !== under.sampler && samplerNames().includes(over.sampler);
+  const kept = another ? withOptionsOf(over.sampler!, under.samplerOptions) : under.samplerOptions;
+  delete merged.samplerOptions;
+  if (kept || over.samplerOptions) merged.samplerOptions = { ...kept, ...over.samplerOptions };
   return merged;
 }
 

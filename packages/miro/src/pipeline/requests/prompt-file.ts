@@ -15,14 +15,15 @@ import { z } from "zod";
 import { InvalidInputError } from "../../errors.js";
 import { filledLines, parseJsonLine, parseTable } from "../../files/table-file.js";
 import { readTextFile } from "../../files/text-file.js";
-import { field, parseOptions } from "../../options.js";
+import { type SamplerOptionValue, samplerOptionsOfAll } from "../../flow/samplers/index.js";
+import { field, parseOptions, type Words } from "../../options.js";
 import { generateSchema } from "../generate-options.js";
 
 const { shape } = generateSchema;
 const rewards = z.record(z.string().min(1), z.number()).optional();
 
-/** The settings of one line, under the names that prompt files use. */
-export const lineSchema = z.strictObject({
+/** The settings of one line, under the names that prompt files use; those of {@link samplerColumns} come on top. */
+const lineSchema = z.strictObject({
   prompt: field(z.string().regex(/\S/), "a text", "what to draw"),
   name: field(z.string().min(1).optional(), "a file name or a template of one", "file name, without its extension"),
   seed: field(
@@ -46,10 +47,18 @@ export const lineSchema = z.strictObject({
   ),
 });
 
+/** The options that samplers have of their own. Which of them a line may have, its sampler decides. */
+function samplerColumns() {
+  const value = z.union([z.number(), z.boolean(), z.string()]).optional();
+  return Object.fromEntries(
+    samplerOptionsOfAll().map(({ key, description }) => [snakeCase(key), field(value, "a value", description)]),
+  );
+}
+
 /** A field of `generate` without its default: what a line leaves open, the command decides. */
 function optional<K extends "guidanceType" | "sampler">(name: K) {
   const inner = shape[name].unwrap();
-  const { expected, description } = shape[name].meta() as { expected: string; description: string };
+  const { expected, description } = shape[name].meta() as unknown as { expected: Words; description: Words };
   return field(inner.optional() as z.ZodOptional<typeof inner>, expected, description);
 }
 
@@ -79,6 +88,8 @@ export interface PromptOptions {
   imagesPerPrompt?: number;
   rewardTargets?: Record<string, number>;
   negativeRewardTargets?: Record<string, number>;
+  sampler?: string;
+  samplerOptions?: Record<string, SamplerOptionValue>;
   [option: string]: unknown;
 }
 
@@ -171,7 +182,8 @@ function fromTable(text: string, path: string): PromptRequest[] {
 }
 
 function checkColumns(columns: readonly string[], where: string): void {
-  const known = Object.keys(lineSchema.shape).flatMap((name) => (/reward$/.test(name) ? [`${name}.KEY`] : [name]));
+  const shape = { ...lineSchema.shape, ...samplerColumns() };
+  const known = Object.keys(shape).flatMap((name) => (/reward$/.test(name) ? [`${name}.KEY`] : [name]));
   for (const column of columns) {
     const pattern = column.replace(/^((?:negative_)?reward)\..+$/, "$1.KEY");
     if (!known.includes(pattern)) {
@@ -191,7 +203,7 @@ function cellValue(column: string, cell: string): unknown {
     window && [Number(window[1]), window[2] === "" ? null : Number(window[2])],
     cell,
   ];
-  const schema = (lineSchema.shape as Record<string, z.ZodType>)[column]!;
+  const schema = ({ ...lineSchema.shape, ...samplerColumns() } as Record<string, z.ZodType>)[column]!;
   const fits = candidates.find((value) => value !== undefined && value !== null && schema.safeParse(value).success);
   return fits ?? text;
 }
@@ -205,20 +217,32 @@ function request(values: Record<string, unknown>, where: string): PromptRequest 
   let line: z.output<typeof lineSchema>;
   try {
     if (values.prompt === undefined) throw new InvalidInputError("prompt: missing");
-    line = parseOptions(lineSchema, values);
+    line = parseOptions(lineSchema.extend(samplerColumns()), values) as unknown as typeof line;
   } catch (error) {
     if (error instanceof InvalidInputError) throw new InvalidInputError(`${where}: ${error.message}`, { cause: error });
     throw error;
   }
   const { prompt, name, seed, ...settings } = line;
   const options = Object.entries(settings).filter(([, value]) => value !== undefined);
+  const columns = samplerColumns();
+  const ofSampler = options.filter(([key]) => Object.hasOwn(columns, key)) as [string, SamplerOptionValue][];
+  const own = options.filter(([key]) => !Object.hasOwn(columns, key));
   return {
     prompt,
-    options: Object.fromEntries(options.map(([key, value]) => [OPTION_NAMES[key] ?? camelCase(key), value])),
+    options: {
+      ...Object.fromEntries(own.map(([key, value]) => [OPTION_NAMES[key] ?? camelCase(key), value])),
+      ...(ofSampler.length > 0 && {
+        samplerOptions: Object.fromEntries(ofSampler.map(([key, value]) => [camelCase(key), value])),
+      }),
+    },
     ...(seed !== undefined && { seed }),
     ...(name !== undefined && { name }),
     where,
   };
+}
+
+function snakeCase(name: string): string {
+  return name.replace(/[A-Z]/g, (letter) => `_${letter.toLowerCase()}`);
 }
 
 function camelCase(name: string): string {

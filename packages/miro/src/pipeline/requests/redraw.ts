@@ -7,6 +7,7 @@
  */
 import { buildInfo } from "@miro-t2i/torch";
 import { InvalidInputError } from "../../errors.js";
+import { checkSamplerOptions } from "../../flow/samplers/index.js";
 import { parseOptions } from "../../options.js";
 import { readImageFile } from "../../pictures/image-files.js";
 import { version } from "../../version.js";
@@ -99,7 +100,8 @@ function storedOptions(settings: ImageSettings, path: string): PromptRequest["op
     }).filter(([key]) => Object.hasOwn(generateSchema.shape, key)),
   );
   try {
-    parseOptions(generateSchema, options);
+    const { sampler, samplerOptions } = parseOptions(generateSchema, options);
+    checkSamplerOptions(sampler, samplerOptions);
   } catch (error) {
     if (!(error instanceof InvalidInputError)) throw error;
     throw new InvalidInputError(`${path}: the stored setting ${error.message}`, { cause: error });

@@ -1,15 +1,15 @@
 /** Pictures from a network in training, for whatever conditioning and noise is given. */
-import { full, noGrad, scope, type Tensor } from "@miro-t2i/torch";
+import { noGrad, scope, type Tensor } from "@miro-t2i/torch";
 import type { Autoencoder } from "../../autoencoder/index.js";
 import { denormalize } from "../../autoencoder/normalization.js";
-import { guidedDenoise } from "../../flow/guidance.js";
+import { type Guidance, guidedSteps } from "../../flow/guidance.js";
 import { release } from "../../flow/release.js";
-import { euler } from "../../flow/samplers.js";
 import type { LinearSchedule } from "../../flow/schedule.js";
-import { type Conditioning, joinConditioning } from "../../networks/conditioning.js";
 import type { FlowPrecond } from "../../networks/precond.js";
 import type { Rin } from "../../networks/rin.js";
 import { type RgbImage, toRgb } from "../../pictures/rgb.js";
+import { condition } from "../../pipeline/conditioning.js";
+import { drawLatents, predictBy } from "../../pipeline/draw-latents.js";
 import type { DataConstants } from "../batches/batches.js";
 
 /** What samples are drawn with, whatever the prompts. */
@@ -36,68 +36,50 @@ export interface Samples {
 }
 
 /**
- * Draws one batch of pictures with Euler steps and guidance against the empty prompt. The network and the preconditioning are in evaluation mode
- * meanwhile; the latter is put back into the mode it had.
+ * Draws one batch of pictures with Euler steps and guidance against the empty prompt. The network and the preconditioning are in
+ * evaluation mode meanwhile; the latter is put back into the mode it had.
  */
 export async function drawSamples(parts: SamplingParts, samples: Samples): Promise<RgbImage[]> {
-  const { network, preconditioning, signal } = parts;
+  const { network, preconditioning, schedule, steps, normalization, signal } = parts;
   const wasTraining = preconditioning.training;
   network.eval();
   preconditioning.eval();
-  const { both, conditional } = scope(() => noGrad(() => condition(parts, samples)));
+  const guidance: Guidance = { scale: parts.guidanceScale, type: "constant", start: 0, end: null };
+  const branches = branchesOf(parts, samples, guidance);
   const noise = scope(() => samples.noise.to({ device: parts.uncondEmbedding.device }).clone());
   try {
-    const latents = await euler(
-      guidedDenoise<Conditioning>({
-        predict: (y, gamma, conditioning, previousLatents) =>
-          preconditioning.apply(network, { y, gamma, conditioning, previousLatents, ...unread(y) }),
-        guidance: { scale: parts.guidanceScale, type: "constant", start: 0, end: null },
-        both,
-        conditional,
-      }),
-      noise,
-      parts.schedule.grid(parts.steps),
-      { signal },
-    );
+    const latents = await drawLatents(noise, {
+      predict: predictBy(preconditioning, () => network),
+      ...{ branches, guidance, sampler: "euler", gammas: schedule.grid(steps), signal },
+    });
     const images = scope(() =>
-      noGrad(() => {
-        const { normalization } = parts;
-        return toRgb(
-          parts.autoencoder.decode(denormalize(latents.to({ device: normalization.scale.device }), normalization)),
-        );
-      }),
+      noGrad(() =>
+        toRgb(parts.autoencoder.decode(denormalize(latents.to({ device: normalization.scale.device }), normalization))),
+      ),
     );
     latents.dispose();
     return images;
   } finally {
     noise.dispose();
-    release({ both, conditional });
+    release({ ...branches });
     preconditioning.train(wasTraining);
   }
 }
 
-/** The conditioning of all pictures, alone and followed by the unconditional one. */
-function condition(
-  { network, rewardTarget, uncondEmbedding }: SamplingParts,
-  { textEmbeddings, textMask }: Samples,
-): { both: Conditioning; conditional: Conditioning } {
-  const device = uncondEmbedding.device;
-  const B = textEmbeddings.size(0);
-  const rewards = (value: number) =>
-    Object.fromEntries(
-      network.config.coherenceKeys.map((key) => [key, full([B], value, { dtype: "float32", device })]),
-    );
-  const conditional = network.condition({ textEmbeddings, textMask, rewards: rewards(rewardTarget) });
-  const U = uncondEmbedding.size(0);
-  const unconditional = network.condition({
-    textEmbeddings: uncondEmbedding.unsqueeze(0).expand(B, U, uncondEmbedding.size(1)),
-    textMask: full([B, U], true, { dtype: "bool", device }),
-    rewards: rewards(0),
-  });
-  return { both: joinConditioning([conditional, unconditional]), conditional };
-}
-
-/** Text and rewards of a batch whose conditioning is given. */
-function unread(y: Tensor): { textEmbeddings: Tensor; textMask: Tensor; rewards: Record<string, Tensor> } {
-  return { textEmbeddings: y, textMask: y, rewards: {} };
+/** Every picture's own text and the target of every reward, against the empty prompt and rewards of 0. */
+function branchesOf(parts: SamplingParts, { textEmbeddings, textMask }: Samples, guidance: Guidance) {
+  const { network, rewardTarget, uncondEmbedding } = parts;
+  const rows = Array.from({ length: textEmbeddings.size(0) }, (_, i) => i);
+  const every = (value: number) => Object.fromEntries(network.config.coherenceKeys.map((key) => [key, value]));
+  return scope(() =>
+    condition({
+      network,
+      texts: rows.map((i) => ({ embeddings: textEmbeddings.select(0, i), mask: textMask.select(0, i) })),
+      wanted: rows.map(() => every(rewardTarget)),
+      unwantedTexts: rows.map(() => ({ embeddings: uncondEmbedding })),
+      unwanted: rows.map(() => every(0)),
+      guided: guidedSteps(guidance, parts.steps),
+      device: uncondEmbedding.device,
+    }),
+  );
 }

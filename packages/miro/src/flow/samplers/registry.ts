@@ -1,0 +1,121 @@
+/**
+ * The samplers that exist, by name. Whatever names samplers (options, flags, prompt files, sweep axes, stored settings,
+ * the documentation's table) reads them from here.
+ */
+import type { z } from "zod";
+import { invalid } from "../../errors.js";
+import { parseOptions } from "../../options.js";
+import type { Method } from "../sampling.js";
+
+const methods = new Map<string, Method>();
+
+/**
+ * Makes a sampler known.
+ *
+ * @param name as callers write it: lower-case letters, digits and _
+ * @throws InvalidInputError when the name is taken, or the method or one of its options cannot be used
+ * @example
+ * registerSampler("euler_twice", {
+ *   order: 1,
+ *   evaluations: (steps) => steps,
+ *   step: ({ x, velocity, h }) => x.sub(velocity.mul(h / 2)).sub(velocity.mul(h / 2)),
+ * });
+ */
+export function registerSampler<Memory extends object, Options extends object>(
+  name: string,
+  method: Method<Memory, Options>,
+): void {
+  if (!/^[a-z][a-z0-9_]*$/.test(name)) invalid("sampler", "lower-case letters, digits and _", name);
+  if (methods.has(name)) invalid("sampler", "a name that no sampler has", name);
+  for (const [key, schema] of Object.entries(method.options?.shape ?? {})) {
+    if (!/^[a-z][A-Za-z0-9]*$/.test(key)) invalid(`${name}.options`, "options with camelCase names", key);
+    if (!(schema as z.ZodType).safeParse(undefined).success)
+      invalid(`${name}.options.${key}`, "a schema with a default", "none");
+  }
+  methods.set(name, method as unknown as Method);
+}
+
+/** Names of all samplers, in the order in which they were registered. */
+export function samplerNames(): string[] {
+  return [...methods.keys()];
+}
+
+/** The method of a sampler. @throws InvalidInputError naming those that there are */
+export function samplerMethod(name: string): Method {
+  return methods.get(name) ?? invalid("sampler", `one of ${samplerNames().join(", ")}`, name);
+}
+
+/** How other programs call a sampler; a picture may have been drawn by one that is not registered here. */
+export function samplerTitle(name: string): string {
+  return methods.get(name)?.title ?? `${name[0]!.toUpperCase()}${name.slice(1)}`;
+}
+
+/** How often a sampler evaluates the model in a run of `steps` steps. */
+export function evaluationsOf(sampler: string, steps: number): number {
+  return samplerMethod(sampler).evaluations(steps);
+}
+
+/** The most steps that take no more than `evaluations` evaluations; at least 1. */
+export function stepsWithin(sampler: string, evaluations: number): number {
+  const method = samplerMethod(sampler);
+  let [low, high] = [1, Math.max(1, Math.floor(evaluations))];
+  while (low < high) {
+    const middle = Math.ceil((low + high) / 2);
+    if (method.evaluations(middle) <= evaluations) low = middle;
+    else high = middle - 1;
+  }
+  return low;
+}
+
+/** A value of a sampler's own option. */
+export type SamplerOptionValue = number | string | boolean;
+
+/** An option that samplers have of their own. */
+export interface SamplerOption {
+  /** Its name, such as `eta`. */
+  key: string;
+  description: string;
+  /** The samplers that have it. */
+  samplers: string[];
+}
+
+/** The options that samplers have of their own, each once. */
+export function samplerOptionsOfAll(): SamplerOption[] {
+  const found = new Map<string, SamplerOption>();
+  for (const [name, { options }] of methods) {
+    for (const [key, schema] of Object.entries(options?.shape ?? {})) {
+      const known = found.get(key);
+      if (known) known.samplers.push(name);
+      else
+        found.set(key, { key, description: String((schema as z.ZodType).meta()?.description ?? ""), samplers: [name] });
+    }
+  }
+  return [...found.values()];
+}
+
+/** Those of some options that a sampler has; undefined where it has none of them. */
+export function withOptionsOf<T extends object>(sampler: string, options: T | undefined): T | undefined {
+  const known = Object.keys(samplerMethod(sampler).options?.shape ?? {});
+  const own = Object.entries(options ?? {}).filter(([key]) => known.includes(key));
+  return own.length > 0 ? (Object.fromEntries(own) as T) : undefined;
+}
+
+/**
+ * A sampler's own options, checked, defaults filled in.
+ * @throws InvalidInputError naming the option as `samplerOptions.KEY`
+ */
+export function checkSamplerOptions(
+  sampler: string,
+  given: Readonly<Record<string, unknown>> = {},
+): Record<string, SamplerOptionValue> {
+  const { options } = samplerMethod(sampler);
+  const known = Object.keys(options?.shape ?? {});
+  for (const key of Object.keys(given)) {
+    if (known.includes(key)) continue;
+    const own = known.length > 0 ? `its options are ${known.join(", ")}` : "it has no options";
+    invalid(`samplerOptions.${key}`, `an option of the sampler ${sampler} (${own})`, "another");
+  }
+  if (!options) return {};
+  const names = Object.fromEntries(known.map((key) => [key, `samplerOptions.${key}`]));
+  return parseOptions(options, given, names) as Record<string, SamplerOptionValue>;
+}
