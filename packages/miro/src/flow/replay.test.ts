@@ -37,7 +37,7 @@ function rerun<T extends object>(body: () => T): Replayable<T> {
 let captures = 0;
 
 function network() {
-  const rin = new Rin(tinyConfig({ coherence_keys: KEYS }));
+  const rin = new Rin(tinyConfig({ coherence_keys: KEYS, num_blocks: 1 }));
   const precond = new FlowPrecond(parsePrecondConfig({ num_latents: 12, latents_dim: 64 }));
   for (const module of [rin, precond]) module.requiresGrad_(false).eval();
   const predict: Predict<Conditioning> = (y, gamma, conditioning, previousLatents) =>
@@ -53,9 +53,9 @@ function network() {
 
 async function draw(predict: Predict<Conditioning>, both: Conditioning, x: Tensor, sampler: string) {
   const conditional = scope(() => narrowConditioning(both, 0, 1));
-  const guidance = { scale: 3, type: "constant", start: 0, end: 3 } as const;
+  const guidance = { scale: 3, type: "constant", start: 0, end: 2 } as const;
   const model = guidedVelocity({ predict, guidance, both, conditional });
-  const result = await sample(samplerMethod(sampler), model, x, new LinearSchedule().grid(6), {
+  const result = await sample(samplerMethod(sampler), model, x, new LinearSchedule().grid(4), {
     options: withOptionsOf(sampler, { eta: 0 }) ?? {},
   });
   const bytes = Buffer.from((result.data() as Float32Array).buffer);

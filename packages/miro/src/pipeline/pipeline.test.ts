@@ -470,7 +470,7 @@ describe("a call", () => {
     [
       "an unknown sampler",
       { sampler: "magic" as "euler" },
-      /^sampler: expected one of euler, heun, midpoint, ab2, received "magic"$/,
+      /^sampler: expected one of euler, heun, midpoint, ab2, dpmpp_2m, euler_ancestral, received "magic"$/,
     ],
     ["a shift of no use", { shift: 0 }, /^shift: expected a positive number, or dynamic, received 0$/],
     [
