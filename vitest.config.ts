@@ -18,6 +18,10 @@ export default defineConfig({
   resolve: {
     alias: {
       "@miro-t2i/torch/atomic-write": source("./packages/torch/src/io/atomic-write.ts"),
+      "@miro-t2i/torch/nn": source("./packages/torch/src/nn/index.ts"),
+      "@miro-t2i/torch/optim": source("./packages/torch/src/optim/index.ts"),
+      "@miro-t2i/torch/io": source("./packages/torch/src/io/index.ts"),
+      "@miro-t2i/torch/distributed": source("./packages/torch/src/distributed/index.ts"),
       "@miro-t2i/torch": source("./packages/torch/src/index.ts"),
       "miro-t2i": source("./packages/miro/src/index.ts"),
     },

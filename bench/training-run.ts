@@ -2,18 +2,8 @@
  * Some training steps by a recipe on random data, in a process of its own, whose memory is then the training's:
  * `node bench/dist/training-run.js '{"recipe": …, "steps": 3}'`. Its last line is JSON.
  */
-import {
-  clipGradNorm_,
-  cuda,
-  Generator,
-  GradScaler,
-  getNumThreads,
-  Lamb,
-  manualSeed,
-  nn,
-  scope,
-  zeros,
-} from "@miro-t2i/torch";
+import { cuda, Generator, getNumThreads, manualSeed, nn, scope, zeros } from "@miro-t2i/torch";
+import { clipGradNorm_, GradScaler, Lamb } from "@miro-t2i/torch/optim";
 import {
   createLoss,
   createNetworks,

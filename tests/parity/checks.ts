@@ -3,7 +3,8 @@
  * Figures are relative errors as `relativeError` defines them.
  */
 import { join } from "node:path";
-import { clipGradNorm_, Lamb, type nn, noGrad, onesLike, scope, type Tensor, tensor } from "@miro-t2i/torch";
+import { type nn, noGrad, onesLike, scope, type Tensor, tensor } from "@miro-t2i/torch";
+import { clipGradNorm_, Lamb } from "@miro-t2i/torch/optim";
 import {
   type Checkpoint,
   type DrawPurpose,

@@ -2,7 +2,8 @@
 import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import path from "node:path";
-import { readSafetensors, scope } from "@miro-t2i/torch";
+import { scope } from "@miro-t2i/torch";
+import { readSafetensors } from "@miro-t2i/torch/io";
 import { listCheckpoints, loadRecipe, type RunLog, readRunLog, runTraining } from "miro-t2i";
 import { afterAll, beforeAll, expect, test } from "vitest";
 import { referenceFolder, relativeError, thinned } from "../reference/fixture.js";

@@ -4,7 +4,8 @@
 import { existsSync, readFileSync } from "node:fs";
 import path from "node:path";
 import { fileURLToPath } from "node:url";
-import { readSafetensors, scope, type Tensor } from "@miro-t2i/torch";
+import { scope, type Tensor } from "@miro-t2i/torch";
+import { readSafetensors } from "@miro-t2i/torch/io";
 
 /** The root of the repository, found upward from here (this file's source or its output in dist/). */
 function repositoryRoot(): string {

@@ -1,5 +1,5 @@
 /** The public surface of `miro-t2i`. */
-export { Lamb } from "@miro-t2i/torch";
+export { Lamb } from "@miro-t2i/torch/optim";
 export * from "./autoencoder/index.js";
 export * from "./data/dataset/index.js";
 export * from "./data/preprocess/index.js";

@@ -1,20 +1,8 @@
 /** Memory over time: steps inside scopes, loops that forget to free, and what the statistics say. */
 import { spawnSync } from "node:child_process";
 import { describe, expect, test } from "vitest";
-import {
-  AdamW,
-  call,
-  clipGradNorm_,
-  F,
-  memory,
-  nn,
-  ones,
-  randn,
-  scope,
-  setNumThreads,
-  type Tensor,
-  zeros,
-} from "./index.js";
+import { call, F, memory, nn, ones, randn, scope, setNumThreads, type Tensor, zeros } from "./index.js";
+import { AdamW, clipGradNorm_ } from "./optim/index.js";
 
 // Tiny tensors: waking a second thread costs more than the work.
 setNumThreads(1);

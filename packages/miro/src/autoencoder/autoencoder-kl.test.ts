@@ -1,7 +1,8 @@
 import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import path from "node:path";
-import { manualSeed, memory, noGrad, randn, scope, type Tensor, writeSafetensors } from "@miro-t2i/torch";
+import { manualSeed, memory, noGrad, randn, scope, type Tensor } from "@miro-t2i/torch";
+import { writeSafetensors } from "@miro-t2i/torch/io";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { AutoencoderKL, loadAutoencoder, parseAutoencoderKLConfig } from "./index.js";
 

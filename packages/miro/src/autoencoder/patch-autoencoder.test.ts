@@ -1,7 +1,8 @@
 import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { manualSeed, nn, randn, scope, tensor, writeSafetensors } from "@miro-t2i/torch";
+import { manualSeed, nn, randn, scope, tensor } from "@miro-t2i/torch";
+import { writeSafetensors } from "@miro-t2i/torch/io";
 import { afterAll, describe, expect, it } from "vitest";
 import { loadAutoencoder } from "./index.js";
 import { PatchAutoencoder } from "./patch-autoencoder.js";

@@ -1,7 +1,8 @@
 /** The two files of an autoencoder's folder: `config.json` and its weights. */
 import { existsSync } from "node:fs";
 import path from "node:path";
-import { loadModule, nn, SafetensorsFile, type StoredTensor, scope } from "@miro-t2i/torch";
+import { nn, scope } from "@miro-t2i/torch";
+import { loadModule, SafetensorsFile, type StoredTensor } from "@miro-t2i/torch/io";
 import { MiroError } from "../errors.js";
 import { readJson } from "../files/json-file.js";
 import type { LoadAutoencoderOptions } from "./autoencoder.js";

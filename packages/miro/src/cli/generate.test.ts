@@ -4,7 +4,8 @@ import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSy
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
-import { readNpy, readSafetensors, scope, writeNpy } from "@miro-t2i/torch";
+import { scope } from "@miro-t2i/torch";
+import { readNpy, readSafetensors, writeNpy } from "@miro-t2i/torch/io";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
 import { readPng } from "../pictures/png.js";
 import { run } from "./main.js";

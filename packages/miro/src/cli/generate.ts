@@ -1,7 +1,8 @@
 /** `miro generate`: text to picture files. Parses, plans, calls {@link MiroPipeline}, prints. */
 import { existsSync, mkdirSync } from "node:fs";
 import { dirname } from "node:path";
-import { readNpy, type Tensor, writeNpy } from "@miro-t2i/torch";
+import type { Tensor } from "@miro-t2i/torch";
+import { readNpy, writeNpy } from "@miro-t2i/torch/io";
 import { InvalidInputError, invalid, MiroError, systemReason } from "../errors.js";
 import { existing } from "../files/files.js";
 import { help, parseOptions } from "../options.js";

@@ -67,7 +67,7 @@ async function inspectPicture(path: string): Promise<Report> {
 }
 
 async function inspectNpy(path: string): Promise<Report> {
-  const { readNpy } = await import("@miro-t2i/torch");
+  const { readNpy } = await import("@miro-t2i/torch/io");
   using tensor = readNpy(path);
   return { file: path, dtype: tensor.dtype, shape: tensor.shape };
 }
@@ -104,7 +104,7 @@ async function inspectFolder(folder: string): Promise<Report> {
 
 /** Tensors of a file by top-level module, dtypes, parameters. Only the header is read. */
 async function inspectTensors(path: string, counted = ""): Promise<Report> {
-  const { SafetensorsFile } = await import("@miro-t2i/torch");
+  const { SafetensorsFile } = await import("@miro-t2i/torch/io");
   const file = SafetensorsFile.open(path);
   try {
     const groups = new Map<string, number>();

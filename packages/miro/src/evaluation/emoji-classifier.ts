@@ -5,7 +5,8 @@
  */
 import { existsSync, readFileSync } from "node:fs";
 import { join } from "node:path";
-import { nn, noGrad, readSafetensors, scope, type Tensor } from "@miro-t2i/torch";
+import { nn, noGrad, scope, type Tensor } from "@miro-t2i/torch";
+import { readSafetensors } from "@miro-t2i/torch/io";
 import { invalid, MiroError } from "../errors.js";
 import { PictureTower } from "../rewards/picture-tower.js";
 

@@ -1,16 +1,7 @@
 import { join } from "node:path";
-import {
-  clipGradNorm_,
-  Generator,
-  Lamb,
-  ones,
-  rand,
-  randn,
-  readSafetensors,
-  scope,
-  type Tensor,
-  zeros,
-} from "@miro-t2i/torch";
+import { Generator, ones, rand, randn, scope, type Tensor, zeros } from "@miro-t2i/torch";
+import { readSafetensors } from "@miro-t2i/torch/io";
+import { clipGradNorm_, Lamb } from "@miro-t2i/torch/optim";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { parseRinConfig, type RinConfig } from "../networks/config.js";
 import { FlowPrecond } from "../networks/precond.js";

@@ -1,7 +1,8 @@
 /** The whole pipeline against the published Python implementation, recorded with small random weights. */
 import { readFileSync } from "node:fs";
 import { fileURLToPath } from "node:url";
-import { cat, memory, ones, randn, readSafetensors, scope, type Tensor, TorchError, zeros } from "@miro-t2i/torch";
+import { cat, memory, ones, randn, scope, type Tensor, TorchError, zeros } from "@miro-t2i/torch";
+import { readSafetensors } from "@miro-t2i/torch/io";
 import { afterAll, beforeAll, describe, expect, it, vi } from "vitest";
 import { InvalidInputError } from "../errors.js";
 import { dynamicShift } from "../flow/schedule.js";

@@ -13,7 +13,8 @@
 import { createHash } from "node:crypto";
 import { existsSync } from "node:fs";
 import { join } from "node:path";
-import { nn, readSafetensors, scope, type Tensor } from "@miro-t2i/torch";
+import { nn, scope, type Tensor } from "@miro-t2i/torch";
+import { readSafetensors } from "@miro-t2i/torch/io";
 import { z } from "zod";
 import { MiroError } from "../errors.js";
 import { readBytes, readJson } from "../files/files.js";

@@ -2,7 +2,9 @@ import { copyFile, mkdir, mkdtemp, readFile, rm, writeFile } from "node:fs/promi
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
-import { AdamW, manualSeed, noGrad, readSafetensors, type Tensor, tensor, writeSafetensors } from "@miro-t2i/torch";
+import { manualSeed, noGrad, type Tensor, tensor } from "@miro-t2i/torch";
+import { readSafetensors, writeSafetensors } from "@miro-t2i/torch/io";
+import { AdamW } from "@miro-t2i/torch/optim";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { relativeBuckets, T5Encoder } from "./t5.js";
 import { Tokenizer } from "./tokenizer.js";

@@ -11,20 +11,14 @@
 import { existsSync, readdirSync, readFileSync } from "node:fs";
 import { mkdir, readFile } from "node:fs/promises";
 import { join } from "node:path";
+import { aten, F, isGradEnabled, nn, scope, type Tensor, tensor } from "@miro-t2i/torch";
 import {
-  aten,
-  F,
-  isGradEnabled,
   loadModule,
-  nn,
   SafetensorsFile,
   type StoredTensor,
-  scope,
-  type Tensor,
-  tensor,
   writeFileAtomically,
   writeSafetensors,
-} from "@miro-t2i/torch";
+} from "@miro-t2i/torch/io";
 import { InvalidInputError, invalid, MiroError, systemReason } from "../errors.js";
 import { checkJsonSize } from "../files/json-file.js";
 import {

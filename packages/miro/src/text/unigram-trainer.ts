@@ -8,7 +8,7 @@
  */
 import { mkdir } from "node:fs/promises";
 import { join } from "node:path";
-import { writeFileAtomically } from "@miro-t2i/torch";
+import { writeFileAtomically } from "@miro-t2i/torch/io";
 import { invalid } from "../errors.js";
 import { CharsMap } from "./charsmap.js";
 import { nmtNfkcCharsMap } from "./nmt-nfkc.js";

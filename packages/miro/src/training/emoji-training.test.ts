@@ -10,7 +10,8 @@ import {
 } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { manualSeed, readSafetensors, scope, type Tensor, tensor } from "@miro-t2i/torch";
+import { manualSeed, scope, type Tensor, tensor } from "@miro-t2i/torch";
+import { readSafetensors } from "@miro-t2i/torch/io";
 import sharp from "sharp";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { loadAutoencoder } from "../autoencoder/index.js";

@@ -4,7 +4,7 @@ import { existsSync, mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, describe, expect, test } from "vitest";
-import { initProcessGroup, RendezvousStore } from "../index.js";
+import { initProcessGroup, RendezvousStore } from "./index.js";
 
 // The ranks run what tsc made of testing/rank.ts.
 const program = join(import.meta.dirname, "../../dist/distributed/testing/rank.js");

@@ -3,17 +3,8 @@ import fs from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterEach, beforeEach, describe, expect, test, vi } from "vitest";
-import {
-  full,
-  readSafetensors,
-  removeKilledWrites,
-  scope,
-  TorchError,
-  tensor,
-  writeFileAtomically,
-  writeSafetensors,
-  zeros,
-} from "../index.js";
+import { full, scope, TorchError, tensor, zeros } from "../index.js";
+import { readSafetensors, removeKilledWrites, writeFileAtomically, writeSafetensors } from "./index.js";
 import { lifeOf, processIdentity } from "./process-identity.js";
 
 let folder: string;
@@ -209,7 +200,8 @@ test("a device without space is refused by the real system", (context) => {
 describe("a killed writer", () => {
   /** Writes {x: 4 MiB full of n} for n = 2, 3, … over `file` until it is killed; prints each n when it is in place. */
   const program = `
-    import { scope, full, writeSafetensors } from ${JSON.stringify(new URL("../../dist/index.js", import.meta.url).href)};
+    import { scope, full } from ${JSON.stringify(new URL("../../dist/index.js", import.meta.url).href)};
+    import { writeSafetensors } from ${JSON.stringify(new URL("../../dist/io/index.js", import.meta.url).href)};
     for (let n = 2; ; n++) {
       scope(() => writeSafetensors(process.argv[1], { x: full([2 ** 20], n) }));
       process.stdout.write(n + "\\n");

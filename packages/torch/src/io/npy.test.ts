@@ -3,7 +3,8 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import fc from "fast-check";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
-import { type DType, encodeNpy, FormatError, readNpy, scope, tensor, writeNpy } from "../index.js";
+import { type DType, scope, tensor } from "../index.js";
+import { encodeNpy, FormatError, readNpy, writeNpy } from "./index.js";
 
 let folder: string;
 beforeAll(() => {

@@ -3,7 +3,8 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import fc from "fast-check";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
-import { empty, ones, ROW_STATUS, readRows, scope, type Tensor, TorchError } from "../index.js";
+import { empty, ones, scope, type Tensor, TorchError } from "../index.js";
+import { ROW_STATUS, readRows } from "./index.js";
 
 let folder: string;
 let path: string;

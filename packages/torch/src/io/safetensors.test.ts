@@ -3,19 +3,8 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import fc from "fast-check";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
-import {
-  type DType,
-  FormatError,
-  memory,
-  readSafetensors,
-  SafetensorsFile,
-  scope,
-  type Tensor,
-  TorchError,
-  tensor,
-  writeSafetensors,
-  zeros,
-} from "../index.js";
+import { type DType, memory, scope, type Tensor, TorchError, tensor, zeros } from "../index.js";
+import { FormatError, readSafetensors, SafetensorsFile, writeSafetensors } from "./index.js";
 
 let folder: string;
 beforeAll(() => {

@@ -3,7 +3,8 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import fc from "fast-check";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
-import { empty, FormatError, Opaque, scope, type Tensor, TorchCheckpoint, TorchError, TorchTensor } from "../index.js";
+import { empty, scope, type Tensor, TorchError } from "../index.js";
+import { FormatError, Opaque, TorchCheckpoint, TorchTensor } from "./index.js";
 import {
   dictionary,
   int,

@@ -1,16 +1,7 @@
 import { afterEach, describe, expect, test } from "vitest";
-import {
-  AdamW,
-  clipGradNorm_,
-  Lamb,
-  type LambOptions,
-  linspace,
-  scope,
-  type Tensor,
-  TorchError,
-  tensor,
-} from "../index.js";
+import { linspace, scope, type Tensor, TorchError, tensor } from "../index.js";
 import { flat, reference, relativeError } from "../testing/reference.js";
+import { AdamW, clipGradNorm_, Lamb, type LambOptions } from "./index.js";
 
 const kept: { dispose(): void }[] = [];
 const own = <T extends { dispose(): void }>(value: T): T => {

@@ -1,7 +1,8 @@
 import { mkdtempSync, rmSync, truncateSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { scope, tensor, writeNpy } from "@miro-t2i/torch";
+import { scope, tensor } from "@miro-t2i/torch";
+import { writeNpy } from "@miro-t2i/torch/io";
 import sharp from "sharp";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { readBytes } from "../../files/files.js";

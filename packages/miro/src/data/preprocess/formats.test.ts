@@ -1,7 +1,8 @@
 import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { encodeNpy, scope, tensor, zeros } from "@miro-t2i/torch";
+import { scope, tensor, zeros } from "@miro-t2i/torch";
+import { encodeNpy } from "@miro-t2i/torch/io";
 import fc from "fast-check";
 import { afterAll, describe, expect, it } from "vitest";
 import { JsonInteger, type PythonJson, parsePythonJson, writePythonJson } from "./python-json.js";

@@ -1,7 +1,8 @@
 /** The two networks of the latents stage, and what they make of pictures and captions: float16 arrays as bytes of `.npy` files. */
 import { closeSync, openSync, readdirSync, readFileSync, readSync, statSync } from "node:fs";
 import { join } from "node:path";
-import { encodeNpy, noGrad, scope, type Tensor, tensor } from "@miro-t2i/torch";
+import { noGrad, scope, type Tensor, tensor } from "@miro-t2i/torch";
+import { encodeNpy } from "@miro-t2i/torch/io";
 import { type Autoencoder, loadAutoencoder } from "../../autoencoder/index.js";
 import { InvalidInputError } from "../../errors.js";
 import { readJson } from "../../files/files.js";

@@ -1,7 +1,8 @@
 import { copyFileSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
-import { noGrad, readNpy, scope, setNumThreads, tensor } from "@miro-t2i/torch";
+import { noGrad, scope, setNumThreads, tensor } from "@miro-t2i/torch";
+import { readNpy } from "@miro-t2i/torch/io";
 import sharp, { type Sharp } from "sharp";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { loadAutoencoder } from "../../autoencoder/index.js";

@@ -8,17 +8,8 @@
  * Before a row counts, the file's size and time are compared with those that its table was made from, so that a shard that is
  * cut, rewritten or still growing gives an error, or a sample that is replaced by another and counted; never a wrong batch.
  */
-import {
-  type DType,
-  empty,
-  isFloatingPoint,
-  itemSize,
-  ROW_STATUS,
-  readRows,
-  scope,
-  type Tensor,
-  tensor,
-} from "@miro-t2i/torch";
+import { type DType, empty, isFloatingPoint, itemSize, scope, type Tensor, tensor } from "@miro-t2i/torch";
+import { ROW_STATUS, readRows } from "@miro-t2i/torch/io";
 import { z } from "zod";
 import { InvalidInputError, invalid } from "../../errors.js";
 import { field, parseOptions } from "../../options.js";

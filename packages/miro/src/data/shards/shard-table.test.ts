@@ -11,7 +11,8 @@ import {
 } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { encodeNpy, scope, tensor } from "@miro-t2i/torch";
+import { scope, tensor } from "@miro-t2i/torch";
+import { encodeNpy } from "@miro-t2i/torch/io";
 import fc from "fast-check";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { copyPublished, SHARDS } from "../dataset/testing/published.js";

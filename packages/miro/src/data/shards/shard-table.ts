@@ -13,7 +13,8 @@
 import { createHash } from "node:crypto";
 import { closeSync, fstatSync, openSync, readFileSync, readSync } from "node:fs";
 import { basename, dirname, join } from "node:path";
-import { type DType, FormatError, itemSize, readNpyHeader, TorchError, writeFileAtomically } from "@miro-t2i/torch";
+import { type DType, itemSize, TorchError } from "@miro-t2i/torch";
+import { FormatError, readNpyHeader, writeFileAtomically } from "@miro-t2i/torch/io";
 import { z } from "zod";
 import { numberField, parseMetadata } from "./metadata.js";
 import { type FileFingerprint, PositionalFile, sameFingerprint } from "./positional-file.js";

@@ -7,7 +7,7 @@
  */
 import { createHash } from "node:crypto";
 import { type FileHandle, open, rm } from "node:fs/promises";
-import { beginFile, publishFile } from "@miro-t2i/torch";
+import { beginFile, publishFile } from "@miro-t2i/torch/io";
 import { z } from "zod";
 import { InvalidInputError, MiroError, systemReason } from "../../errors.js";
 import { field, parseOptions } from "../../options.js";

@@ -9,7 +9,7 @@
 import { existsSync, readFileSync } from "node:fs";
 import { basename, dirname, isAbsolute, join, relative, resolve, sep } from "node:path";
 import { fileURLToPath } from "node:url";
-import { writeFileAtomically } from "@miro-t2i/torch";
+import { writeFileAtomically } from "@miro-t2i/torch/io";
 import { z } from "zod";
 import { systemReason } from "../../errors.js";
 import { field, parseOptions } from "../../options.js";

@@ -2,7 +2,8 @@ import { cpSync, mkdtempSync, readdirSync, readFileSync, rmSync, truncateSync, w
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
-import { memory, readSafetensors, scope, type Tensor, writeNpy, writeSafetensors, zeros } from "@miro-t2i/torch";
+import { memory, scope, type Tensor, zeros } from "@miro-t2i/torch";
+import { readSafetensors, writeNpy, writeSafetensors } from "@miro-t2i/torch/io";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
 import { type Checkpoint, loadCheckpoint, readReleaseConfig, saveCheckpoint } from "./checkpoint.js";
 

@@ -9,20 +9,15 @@
  */
 import { existsSync, mkdirSync, readdirSync, statSync } from "node:fs";
 import { join } from "node:path";
+import { type DType, empty, isFloatingPoint, nn, scope, type Tensor } from "@miro-t2i/torch";
 import {
-  type DType,
-  empty,
-  isFloatingPoint,
   loadModule,
-  nn,
   readNpy,
   SafetensorsFile,
   type StoredTensor,
-  scope,
-  type Tensor,
   writeNpy,
   writeSafetensors,
-} from "@miro-t2i/torch";
+} from "@miro-t2i/torch/io";
 import { z } from "zod";
 import { defaultNormalization, type LatentNormalization } from "../../autoencoder/normalization.js";
 import { InvalidInputError, MiroError, systemReason } from "../../errors.js";

@@ -17,7 +17,8 @@ import {
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
-import { full, memory, readSafetensors, scope, type Tensor, writeNpy, writeSafetensors, zeros } from "@miro-t2i/torch";
+import { full, memory, scope, type Tensor, zeros } from "@miro-t2i/torch";
+import { readSafetensors, writeNpy, writeSafetensors } from "@miro-t2i/torch/io";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
 import { MiroPipeline } from "../pipeline.js";
 

@@ -16,8 +16,9 @@ import {
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
-import { full, readSafetensors, scope, writeSafetensors } from "@miro-t2i/torch";
+import { full, scope } from "@miro-t2i/torch";
 import { processIdentity } from "@miro-t2i/torch/atomic-write";
+import { readSafetensors, writeSafetensors } from "@miro-t2i/torch/io";
 import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
 import { InvalidInputError, MiroError } from "../../errors.js";
 import { REWARD_KEYS } from "../../networks/config.js";

@@ -1,6 +1,7 @@
 /** Worker thread of the latent cache: renders scenes, encodes them, writes shards (see latent-cache.ts). */
 import { parentPort, workerData } from "node:worker_threads";
-import { cat, noGrad, scope, setNumThreads, type Tensor, tensor, writeSafetensors } from "@miro-t2i/torch";
+import { cat, noGrad, scope, setNumThreads, type Tensor, tensor } from "@miro-t2i/torch";
+import { writeSafetensors } from "@miro-t2i/torch/io";
 import { loadAutoencoder } from "../../autoencoder/index.js";
 import { EmojiScenes } from "../../data/emoji/index.js";
 import { Tokenizer } from "../../text/tokenizer.js";

@@ -12,7 +12,8 @@ import {
 } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { scope, type Tensor, tensor, writeNpy, zeros } from "@miro-t2i/torch";
+import { scope, type Tensor, tensor, zeros } from "@miro-t2i/torch";
+import { writeNpy } from "@miro-t2i/torch/io";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { defaultNormalization, normalize } from "../../autoencoder/normalization.js";
 import { sampleLatents } from "../../data/dataset/latents.js";

@@ -6,7 +6,8 @@
  */
 import { createHash } from "node:crypto";
 import { basename, dirname, isAbsolute, join } from "node:path";
-import { noGrad, readNpy, scope, type Tensor, tensor } from "@miro-t2i/torch";
+import { noGrad, scope, type Tensor, tensor } from "@miro-t2i/torch";
+import { readNpy } from "@miro-t2i/torch/io";
 import { defaultNormalization, type LatentNormalization, normalize } from "../../autoencoder/normalization.js";
 import { latentNoise, sampleLatents } from "../../data/dataset/latents.js";
 import { type OpenHooks, TrainingSet, textMember, trainingSetOptionsSchema } from "../../data/dataset/training-set.js";

@@ -10,7 +10,8 @@
  */
 import { writeFileSync } from "node:fs";
 import { join } from "node:path";
-import { cat, nn, noGrad, rand, randnLike, scope, type Tensor, tensor, writeSafetensors } from "@miro-t2i/torch";
+import { cat, nn, noGrad, rand, randnLike, scope, type Tensor, tensor } from "@miro-t2i/torch";
+import { writeSafetensors } from "@miro-t2i/torch/io";
 import sharp from "sharp";
 import { z } from "zod";
 import { PatchAutoencoder } from "../../autoencoder/patch-autoencoder.js";

@@ -11,8 +11,9 @@
 import { existsSync, mkdirSync, renameSync, rmSync } from "node:fs";
 import { join } from "node:path";
 import { setImmediate as nextTurn } from "node:timers/promises";
-import { AdamW, clipGradNorm_, manualSeed, type nn, scope, setNumThreads, type Tensor } from "@miro-t2i/torch";
+import { manualSeed, type nn, scope, setNumThreads, type Tensor } from "@miro-t2i/torch";
 import { beginFile } from "@miro-t2i/torch/atomic-write";
+import { AdamW, clipGradNorm_ } from "@miro-t2i/torch/optim";
 import { z } from "zod";
 import { InvalidInputError, MiroError } from "../../errors.js";
 import { streamSeed } from "../../random/streams.js";

@@ -6,16 +6,8 @@
  * not depend, up to rounding, on how its rows are divided. (Reward dropout inside the network does: it is drawn from the process-wide
  * generator, which is seeded by (seed, k, first row).)
  */
-import {
-  autocast,
-  type DistributedReducer,
-  Generator,
-  manualSeed,
-  randn,
-  scope,
-  stack,
-  type Tensor,
-} from "@miro-t2i/torch";
+import { autocast, Generator, manualSeed, randn, scope, stack, type Tensor } from "@miro-t2i/torch";
+import type { DistributedReducer } from "@miro-t2i/torch/distributed";
 import {
   type Draw,
   type DrawPurpose,

@@ -1,6 +1,7 @@
 import { readFileSync } from "node:fs";
 import { fileURLToPath } from "node:url";
-import { aten, manualSeed, readSafetensors, scope, type Tensor } from "@miro-t2i/torch";
+import { aten, manualSeed, scope, type Tensor } from "@miro-t2i/torch";
+import { readSafetensors } from "@miro-t2i/torch/io";
 import { describe, expect, it } from "vitest";
 import { parseRecipe, recipeToJson } from "../recipes/recipe.js";
 import { tinyRecipe } from "../testing/tiny.js";

@@ -11,7 +11,8 @@
  */
 import { existsSync } from "node:fs";
 import { join } from "node:path";
-import { AdamW, buildInfo, GradScaler, Lamb, manualSeed, nn, scope, setNumThreads, zeros } from "@miro-t2i/torch";
+import { buildInfo, manualSeed, nn, scope, setNumThreads, zeros } from "@miro-t2i/torch";
+import { AdamW, GradScaler, Lamb } from "@miro-t2i/torch/optim";
 import { InvalidInputError, MiroError } from "../../errors.js";
 import { readJson, writeFileAtomic } from "../../files/files.js";
 import { parseRinConfig } from "../../networks/config.js";

@@ -1,7 +1,8 @@
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { memory, readSafetensors, scope } from "@miro-t2i/torch";
+import { memory, scope } from "@miro-t2i/torch";
+import { readSafetensors } from "@miro-t2i/torch/io";
 import { afterAll, describe, expect, it } from "vitest";
 import { VARYING_METRICS } from "../logging/meter.js";
 import { listCheckpoints } from "../state/checkpoint.js";

@@ -9,7 +9,8 @@
  * (the loss, a wish to stop) is summed over them first.
  */
 import { setImmediate as nextTurn } from "node:timers/promises";
-import { aten, clipGradNorm_, type GradScaler, noGrad, type OptimizerState, scope, type Tensor } from "@miro-t2i/torch";
+import { aten, noGrad, scope, type Tensor } from "@miro-t2i/torch";
+import { clipGradNorm_, type GradScaler, type OptimizerState } from "@miro-t2i/torch/optim";
 import { MiroError } from "../../errors.js";
 import type { Rin } from "../../networks/rin.js";
 import type { BatchSource } from "../batches/batches.js";

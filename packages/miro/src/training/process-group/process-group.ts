@@ -4,15 +4,8 @@
  * processes make the same calls.
  */
 import { createHash } from "node:crypto";
-import {
-  DistributedReducer,
-  initProcessGroup,
-  type ProcessGroup,
-  RendezvousStore,
-  scope,
-  TorchError,
-  tensor,
-} from "@miro-t2i/torch";
+import { scope, TorchError, tensor } from "@miro-t2i/torch";
+import { DistributedReducer, initProcessGroup, type ProcessGroup, RendezvousStore } from "@miro-t2i/torch/distributed";
 import { InvalidInputError, MiroError } from "../../errors.js";
 import { divideRows, type Rows } from "../loop/batch-slices.js";
 import type { Model } from "../loop/gradients.js";

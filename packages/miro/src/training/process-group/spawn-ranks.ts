@@ -9,7 +9,7 @@ import { type ChildProcess, fork } from "node:child_process";
 import { once } from "node:events";
 import { availableParallelism } from "node:os";
 import { setTimeout as delay } from "node:timers/promises";
-import { RendezvousStore } from "@miro-t2i/torch";
+import { RendezvousStore } from "@miro-t2i/torch/distributed";
 import { compiledModule } from "../../compiled-module.js";
 import { InvalidInputError, MiroError } from "../../errors.js";
 import type { RunOptions, RunResult } from "../loop/run-options.js";

@@ -2,7 +2,8 @@ import { copyFileSync, mkdirSync, mkdtempSync, readFileSync, rmSync, statSync, w
 import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
-import { Generator, randn, readNpy, scope, setNumThreads, type Tensor, tensor, writeNpy } from "@miro-t2i/torch";
+import { Generator, randn, scope, setNumThreads, type Tensor, tensor } from "@miro-t2i/torch";
+import { readNpy, writeNpy } from "@miro-t2i/torch/io";
 import { afterAll, describe, expect, it } from "vitest";
 import { loadAutoencoder } from "../../autoencoder/index.js";
 import { LinearSchedule } from "../../flow/schedule.js";

@@ -11,7 +11,8 @@
 import { createHash } from "node:crypto";
 import { existsSync, rmSync } from "node:fs";
 import { join } from "node:path";
-import { memory, noGrad, readNpy, scope, type Tensor, writeNpy } from "@miro-t2i/torch";
+import { memory, noGrad, scope, type Tensor } from "@miro-t2i/torch";
+import { readNpy, writeNpy } from "@miro-t2i/torch/io";
 import { z } from "zod";
 import { locateModels, modelFingerprint } from "../../data/preprocess/latent-models.js";
 import { InvalidInputError, invalid, MiroError } from "../../errors.js";

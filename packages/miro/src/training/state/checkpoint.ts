@@ -26,8 +26,10 @@ import {
   writeFileSync,
 } from "node:fs";
 import { basename, join } from "node:path";
-import { type GradScalerState, readSafetensors, type Tensor, writeSafetensors } from "@miro-t2i/torch";
+import type { Tensor } from "@miro-t2i/torch";
 import { beginFile, flushFolder, removeKilledWrites } from "@miro-t2i/torch/atomic-write";
+import { readSafetensors, writeSafetensors } from "@miro-t2i/torch/io";
+import type { GradScalerState } from "@miro-t2i/torch/optim";
 import { describe, MiroError, systemReason } from "../../errors.js";
 
 /** The plain part of a checkpoint, `state.json`. */

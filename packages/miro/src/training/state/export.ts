@@ -4,7 +4,8 @@
  */
 import { copyFileSync, mkdirSync, readdirSync } from "node:fs";
 import { join } from "node:path";
-import { readSafetensors, scope, writeSafetensors } from "@miro-t2i/torch";
+import { scope } from "@miro-t2i/torch";
+import { readSafetensors, writeSafetensors } from "@miro-t2i/torch/io";
 import { parsePrecondConfig } from "../../networks/config.js";
 import { saveCheckpoint } from "../../pipeline/loading/checkpoint.js";
 import type { DataConstants } from "../batches/batches.js";

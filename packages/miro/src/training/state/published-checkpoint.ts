@@ -10,20 +10,18 @@
  * Names may hold `_orig_mod.` of a compiled wrapper, and old networks an identity vector `output_scaling`, which is left out.
  */
 import { basename } from "node:path";
+import { full, scope, type Tensor } from "@miro-t2i/torch";
 import {
-  full,
   loadModule,
   Opaque,
-  type OptimizerState,
   PickledBytes,
   type PickleValue,
   type StoredTensor,
-  scope,
-  type Tensor,
   TorchCheckpoint,
   type TorchStateDict,
   TorchTensor,
-} from "@miro-t2i/torch";
+} from "@miro-t2i/torch/io";
+import type { OptimizerState } from "@miro-t2i/torch/optim";
 import { MiroError } from "../../errors.js";
 import type { FlowPrecond } from "../../networks/precond.js";
 import type { Rin } from "../../networks/rin.js";

@@ -1,7 +1,8 @@
 /** A network that trains in a second, for tests. */
 import { readdirSync } from "node:fs";
 import { join } from "node:path";
-import { readSafetensors, scope } from "@miro-t2i/torch";
+import { scope } from "@miro-t2i/torch";
+import { readSafetensors } from "@miro-t2i/torch/io";
 import { parseRecipe, type Recipe } from "../recipes/recipe.js";
 import { listCheckpoints } from "../state/checkpoint.js";
 

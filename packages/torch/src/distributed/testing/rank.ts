@@ -1,20 +1,8 @@
 // One rank of the tests of collectives, run as a process of its own: `node rank.js CASE STORE RANK WORLD_SIZE TIMEOUT_MS`.
 // STORE is the path of a file, or host:port of a TCP store that the test serves. The result goes to stdout as one JSON line.
 import { setTimeout as delay } from "node:timers/promises";
-import {
-  DistributedReducer,
-  F,
-  initProcessGroup,
-  manualSeed,
-  memory,
-  nn,
-  type ProcessGroup,
-  RendezvousStore,
-  randn,
-  scope,
-  type Tensor,
-  tensor,
-} from "../../index.js";
+import { F, manualSeed, memory, nn, randn, scope, type Tensor, tensor } from "../../index.js";
+import { DistributedReducer, initProcessGroup, type ProcessGroup, RendezvousStore } from "../index.js";
 
 const [name, place, rankText, worldText, timeoutText] = process.argv.slice(2) as [
   string,

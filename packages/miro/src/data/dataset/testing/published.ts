@@ -3,7 +3,8 @@ import { cpSync, mkdtempSync, readFileSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
-import { readSafetensors, type Tensor } from "@miro-t2i/torch";
+import type { Tensor } from "@miro-t2i/torch";
+import { readSafetensors } from "@miro-t2i/torch/io";
 
 export const PUBLISHED = fileURLToPath(new URL("../../../../../../tests/reference/fixtures/shards", import.meta.url));
 

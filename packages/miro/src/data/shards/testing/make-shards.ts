@@ -1,5 +1,6 @@
 /** Small shards of the published layout with values that can be computed again from a sample's number. For tests. */
-import { encodeNpy, scope, tensor } from "@miro-t2i/torch";
+import { scope, tensor } from "@miro-t2i/torch";
+import { encodeNpy } from "@miro-t2i/torch/io";
 import { TarWriter } from "../tar-writer.js";
 
 export const TEXT = "flan_t5_xl_embeddings.npy";
