@@ -47,6 +47,7 @@ beforeEach(async () => {
     "HF_HUB_OFFLINE",
     "TRANSFORMERS_OFFLINE",
     "HF_TOKEN_PATH",
+    ...Object.keys(process.env).filter((name) => /_proxy$/i.test(name)),
   ]) {
     vi.stubEnv(name, "");
   }
@@ -213,6 +214,44 @@ describe("a repository", () => {
     );
     vi.stubEnv("HF_TOKEN", "hf_other");
     await expect(open()).rejects.toThrow(/with the account of your token/);
+  });
+
+  it("comes by the proxy that the environment names", async () => {
+    vi.stubEnv("HF_ENDPOINT", "http://hub.invalid");
+    vi.stubEnv("http_proxy", server.endpoint);
+    vi.stubEnv("no_proxy", "");
+    const source = await open();
+    await source.fetch(["v1/model.bin"]);
+    expect(readFileSync(join(source.folder, "v1/model.bin"))).toEqual(repository.files["v1/model.bin"]);
+    vi.stubEnv("no_proxy", "hub.invalid");
+    rmSync(storage(), { recursive: true });
+    await expect(open()).rejects.toThrow(/^someone\/model: http:\/\/hub\.invalid cannot be reached \(/);
+  });
+
+  it("goes on when a server stops in the middle and says nothing", async () => {
+    vi.stubEnv("HF_HUB_DOWNLOAD_TIMEOUT", "1");
+    server.stalls = "contents";
+    const source = await open();
+    await source.fetch(["v1/model.bin"]);
+    expect(server.downloads.filter(({ path }) => path.startsWith("/large/")).map(startOf)).toEqual([0, 1000]);
+    expect(readFileSync(join(source.folder, "v1/model.bin"))).toEqual(repository.files["v1/model.bin"]);
+  });
+
+  it("is served by a cache in which its commit cannot be noted", async () => {
+    await (await open()).fetch(["config.json"]);
+    rmSync(join(storage(), "refs"), { recursive: true });
+    writeFileSync(join(storage(), "refs"), "");
+    const source = await open();
+    await source.fetch(["config.json"]);
+    expect(readFileSync(join(source.folder, "config.json"), "utf8")).toBe("{}");
+  });
+
+  it("keeps files of their own where the user wants no links", async () => {
+    vi.stubEnv("HF_HUB_DISABLE_SYMLINKS", "yes");
+    const source = await open();
+    await source.fetch(["v1/model.bin"]);
+    expect(lstatSync(join(source.folder, "v1/model.bin")).isFile()).toBe(true);
+    expect(readFileSync(join(source.folder, "v1/model.bin"))).toEqual(repository.files["v1/model.bin"]);
   });
 
   it("counts files that are fetched together", async () => {

@@ -38,6 +38,12 @@ export class HubServer {
   failureHeaders: Record<string, string> = {};
   /** Sends this instead of a large file's contents. */
   corrupt: Buffer | null = null;
+  /** Routes that a mirror does not know. */
+  lacks: RegExp | null = null;
+  /** Answers everything with this page, as networks do that ask to log in first. */
+  portal: string | null = null;
+  /** Takes requests and says nothing: to all, or after the first bytes of a large file. */
+  stalls: "answers" | "contents" | null = null;
   /** The storage sends whole files whatever range is asked for. */
   ignoresRange = false;
   #server: Server | null = null;
@@ -71,6 +77,9 @@ export class HubServer {
     const path = decodeURIComponent(url.pathname);
     const { authorization, range } = request.headers;
     this.requests.push({ method: request.method!, path, authorization, range });
+    if (this.stalls === "answers") return;
+    if (this.lacks?.test(path)) return this.#json(response, 404, {});
+    if (this.portal !== null) return response.writeHead(200, { "Content-Type": "text/html" }).end(this.portal);
     const failure = this.failWith.shift();
     if (failure !== undefined) {
       for (const [name, value] of Object.entries(this.failureHeaders)) response.setHeader(name, value);
@@ -147,7 +156,10 @@ export class HubServer {
     });
     if (request.method === "HEAD") return void response.end();
     const cut = body.length >= LARGE ? this.cutAfter.shift() : undefined;
-    if (cut === undefined) response.end(part);
+    if (this.stalls === "contents" && body.length >= LARGE) {
+      this.stalls = null;
+      response.write(part.subarray(0, 1000));
+    } else if (cut === undefined) response.end(part);
     else response.write(part.subarray(0, cut), () => setTimeout(() => response.destroy(), 20));
   }
 
