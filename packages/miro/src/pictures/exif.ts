@@ -5,8 +5,12 @@
  *   prefix `UNICODE\0` and UTF-16), in a block that is written here because sharp can only give it ASCII.
  * * The JSON goes into an XMP packet (ISO 16684-1), as the property `settings` of a namespace of our own.
  *
+ * A segment of a JPEG holds 64 KB. A longer packet goes into segments of extended XMP (ISO 16684-3, 1.1.3.1: the packet proper names it by
+ * its MD5), and so does a comment that no EXIF block can hold, as the property `parameters`.
+ *
  * EXIF is a TIFF structure: a header, then directories of 12-byte entries (tag, type, count, value or offset).
  */
+import { createHash } from "node:crypto";
 import { MiroError } from "../errors.js";
 
 const NAMESPACE = "https://www.npmjs.com/package/miro-t2i/ns/1.0/";
@@ -91,23 +95,44 @@ function decodeComment(bytes: Buffer, little: boolean): string {
 }
 
 function trimEnd(text: string): string {
-  return text.replace(/\0+$/, "");
+  let end = text.length;
+  while (end > 0 && text.charCodeAt(end - 1) === 0) end--;
+  return text.slice(0, end);
 }
 
 /** An XMP packet that holds `json`. */
 export function makeXmp(json: string, software: string): string {
-  return `<?xpacket begin="\ufeff" id="W5M0MpCehiHzreSzNTczkc9d"?>
-<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#"><rdf:Description rdf:about="" xmlns:xmp="http://ns.adobe.com/xap/1.0/" xmlns:miro="${NAMESPACE}" xmp:CreatorTool="${escapeXml(software)}"><miro:settings>${escapeXml(json)}</miro:settings></rdf:Description></rdf:RDF></x:xmpmeta>
-<?xpacket end="w"?>`;
+  return packet(
+    `xmlns:xmp="http://ns.adobe.com/xap/1.0/" xmlns:miro="${NAMESPACE}" xmp:CreatorTool="${escapeXml(software)}"`,
+    property("settings", json),
+  );
 }
 
-/** The JSON of {@link makeXmp}, also after another program has rewritten the packet, or null. */
-export function readXmp(packet: string): string | null {
-  const element = /<miro:settings>([^<]*)<\/miro:settings>/.exec(packet);
-  const attribute = /\smiro:settings=(?:"([^"<]*)"|'([^'<]*)')/.exec(packet);
-  const text = element?.[1] ?? attribute?.[1] ?? attribute?.[2];
+function packet(attributes: string, content: string): string {
+  return `<?xpacket begin="\ufeff" id="W5M0MpCehiHzreSzNTczkc9d"?>\n${meta(attributes, content)}\n<?xpacket end="w"?>`;
+}
+
+function meta(attributes: string, content: string): string {
+  return `<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#"><rdf:Description rdf:about="" ${attributes}>${content}</rdf:Description></rdf:RDF></x:xmpmeta>`;
+}
+
+function property(name: string, value: string): string {
+  return `<miro:${name}>${escapeXml(value)}</miro:${name}>`;
+}
+
+/** A property of {@link makeXmp}, also after another program has rewritten the packet, or null. */
+export function readXmp(packet: string, name: "settings" | "parameters" = "settings"): string | null {
+  const open = `<miro:${name}>`;
+  const start = packet.indexOf(open) + open.length;
+  const end = packet.indexOf("<", start);
+  if (start >= open.length && packet.startsWith(`</miro:${name}>`, end)) return unescapeXml(packet.slice(start, end));
+  const attribute = (name === "settings" ? SETTINGS : PARAMETERS).exec(packet);
+  const text = attribute?.[1] ?? attribute?.[2];
   return text === undefined ? null : unescapeXml(text);
 }
+
+const SETTINGS = /\smiro:settings=(?:"([^"<]*)"|'([^'<]*)')/;
+const PARAMETERS = /\smiro:parameters=(?:"([^"<]*)"|'([^'<]*)')/;
 
 const ENTITIES: Record<string, string> = { amp: "&", lt: "<", gt: ">", quot: '"', apos: "'" };
 
@@ -126,17 +151,85 @@ function unescapeXml(text: string): string {
   });
 }
 
-/**
- * Puts an EXIF block into a JPEG, as its first segment.
- * @throws MiroError when the block exceeds the 64 KB of a segment
- */
-export function insertIntoJpeg(jpeg: Uint8Array, exif: Uint8Array): Buffer {
-  const length = exif.length + 8;
-  if (length > 0xffff) throw new MiroError("a JPEG can hold settings of at most 64 KB; choose the format png or webp");
+const EXIF_PREFIX = Buffer.from("Exif\0\0", "latin1");
+const XMP_PREFIX = Buffer.from("http://ns.adobe.com/xap/1.0/\0", "latin1");
+const EXTENSION_PREFIX = Buffer.from("http://ns.adobe.com/xmp/extension/\0", "latin1");
+/** Bytes of a segment behind its length. */
+const SEGMENT_BYTES = 0xffff - 2;
+/** Bytes of an extended packet in one segment; prefix, MD5, length and offset stand in front of them. */
+const EXTENSION_BYTES = 65_400;
+
+/** Puts the settings into a JPEG, behind its first marker: `parameters` and the JSON, of any length. */
+export function insertIntoJpeg(
+  jpeg: Uint8Array,
+  { software, parameters, json }: { software: string; parameters: string; json: string },
+): Buffer {
+  const exif = makeExif(software, parameters);
+  const isLong = EXIF_PREFIX.length + exif.length > SEGMENT_BYTES;
+  const packetBytes = Buffer.from(makeXmp(json, software));
+  const fits = !isLong && XMP_PREFIX.length + packetBytes.length <= SEGMENT_BYTES;
+  const content = property("settings", json) + (isLong ? property("parameters", JSON.stringify(parameters)) : "");
+  return Buffer.concat([
+    jpeg.subarray(0, 2),
+    segment(EXIF_PREFIX, isLong ? makeExif(software, "") : exif),
+    ...(fits ? [segment(XMP_PREFIX, packetBytes)] : extendedXmp(software, content)),
+    jpeg.subarray(2),
+  ]);
+}
+
+function extendedXmp(software: string, content: string): Buffer[] {
+  const extended = Buffer.from(meta(`xmlns:miro="${NAMESPACE}"`, content));
+  const digest = createHash("md5").update(extended).digest("hex").toUpperCase();
+  const main = packet(
+    `xmlns:xmp="http://ns.adobe.com/xap/1.0/" xmlns:xmpNote="http://ns.adobe.com/xmp/note/" xmp:CreatorTool="${escapeXml(software)}" xmpNote:HasExtendedXMP="${digest}"`,
+    "",
+  );
+  const parts = [segment(XMP_PREFIX, Buffer.from(main))];
+  for (let at = 0; at < extended.length; at += EXTENSION_BYTES) {
+    const head = Buffer.alloc(40);
+    head.write(digest, "latin1");
+    head.writeUInt32BE(extended.length, 32);
+    head.writeUInt32BE(at, 36);
+    parts.push(segment(EXTENSION_PREFIX, head, extended.subarray(at, at + EXTENSION_BYTES)));
+  }
+  return parts;
+}
+
+/** A segment APP1. */
+function segment(...parts: Buffer[]): Buffer {
+  const content = Buffer.concat(parts);
   const head = Buffer.alloc(4);
   head.writeUInt16BE(0xffe1, 0);
-  head.writeUInt16BE(length, 2);
-  return Buffer.concat([jpeg.subarray(0, 2), head, Buffer.from("Exif\0\0", "latin1"), exif, jpeg.subarray(2)]);
+  head.writeUInt16BE(content.length + 2, 2);
+  return Buffer.concat([head, content]);
+}
+
+/** The extended packet that a JPEG's packet names, or null when there is none or it is not whole. */
+export function readExtendedXmp(jpeg: Buffer, main: string): string | null {
+  const digest = /\sxmpNote:HasExtendedXMP=["']([0-9A-F]{32})["']/.exec(main)?.[1];
+  if (digest === undefined) return null;
+  const parts: { offset: number; bytes: Buffer }[] = [];
+  for (const content of appSegments(jpeg)) {
+    const at = EXTENSION_PREFIX.length;
+    if (content.length < at + 40 || !content.subarray(0, at).equals(EXTENSION_PREFIX)) continue;
+    if (content.toString("latin1", at, at + 32) !== digest) continue;
+    parts.push({ offset: content.readUInt32BE(at + 36), bytes: content.subarray(at + 40) });
+  }
+  const extended = Buffer.concat(parts.sort((a, b) => a.offset - b.offset).map(({ bytes }) => bytes));
+  const found = createHash("md5").update(extended).digest("hex").toUpperCase();
+  return found === digest ? extended.toString("utf8") : null;
+}
+
+/** The contents of the segments APP1 in front of a JPEG's pixels. */
+function* appSegments(jpeg: Buffer): Generator<Buffer> {
+  for (let at = 2; at + 4 <= jpeg.length && jpeg[at] === 0xff; ) {
+    const marker = jpeg[at + 1]!;
+    if (marker === 0xda || marker === 0xd9) return;
+    const length = jpeg.readUInt16BE(at + 2);
+    if (length < 2) return;
+    if (marker === 0xe1) yield jpeg.subarray(at + 4, at + 2 + length);
+    at += 2 + length;
+  }
 }
 
 /** Puts an EXIF block into an extended WebP (RFC 9649, 2.7), behind the pixels and in front of the XMP packet. */

@@ -59,11 +59,31 @@ it("quality makes smaller files, and PNG has none", async () => {
   await expect(encodeImage(image, text, { quality: 90 })).rejects.toThrow(/quality: expected nothing with png/);
 });
 
-it("a JPEG refuses settings beyond the length of a segment", async () => {
-  const long = [{ keyword: "parameters", text: "x".repeat(40_000) }];
-  await expect(encodeImage(image, long, { format: "jpeg" })).rejects.toThrow(/at most 64 KB/);
-  writeFileSync(join(folder, "a.webp"), await encodeImage(image, long, { format: "webp" }));
-  expect((await readImageFile(join(folder, "a.webp"))).text).toEqual(long);
+describe.each(IMAGE_FORMATS)("settings of any length in %s", (format) => {
+  it.each([
+    ["parameters", 40_000, 10],
+    ["the JSON", 10, 70_000],
+    ["both", 300_000, 300_000],
+  ])("come back: %s beyond what a segment of a JPEG holds", async (_, parameters, json) => {
+    const long = [
+      { keyword: "Software", text: "miro-t2i 0.1.0" },
+      { keyword: "parameters", text: `${"ü<\n".repeat(parameters / 3)}end` },
+      { keyword: "miro", text: JSON.stringify({ prompt: `${"ü<&\u0001".repeat(json / 4)}end` }) },
+    ];
+    const path = join(folder, `long.${format}`);
+    writeFileSync(path, await encodeImage(image, long, { format }));
+    expect((await readImageFile(path)).text.filter(({ keyword }) => keyword !== "Software")).toEqual(long.slice(1));
+    expect((await sharp(path).metadata()).width).toBe(image.width);
+  });
+});
+
+it("extended XMP that is not whole is none, and the picture stays readable", async () => {
+  const long = [{ keyword: "miro", text: JSON.stringify({ prompt: "x".repeat(200_000) }) }];
+  const bytes = Buffer.from(await encodeImage(image, long, { format: "jpeg" }));
+  const at = bytes.lastIndexOf("http://ns.adobe.com/xmp/extension/");
+  bytes[at + 200]! ^= 1;
+  writeFileSync(join(folder, "a.jpg"), bytes);
+  expect((await readImageFile(join(folder, "a.jpg"))).text).toEqual([]);
 });
 
 it("knows formats by name", () => {

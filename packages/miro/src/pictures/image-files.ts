@@ -7,7 +7,15 @@ import { z } from "zod";
 import { InvalidInputError, invalid, MiroError } from "../errors.js";
 import { readBytes } from "../files/files.js";
 import { field } from "../options.js";
-import { insertIntoJpeg, insertIntoWebp, makeExif, makeXmp, readUserComment, readXmp } from "./exif.js";
+import {
+  insertIntoJpeg,
+  insertIntoWebp,
+  makeExif,
+  makeXmp,
+  readExtendedXmp,
+  readUserComment,
+  readXmp,
+} from "./exif.js";
 import { encodePng, type PngText, readPng } from "./png.js";
 import type { RgbImage } from "./rgb.js";
 
@@ -67,13 +75,18 @@ export async function encodeImage(
   const { default: sharp } = await import("sharp");
   const find = (wanted: string) => text.find(({ keyword }) => keyword === wanted)?.text ?? "";
   const raw = { width: image.width, height: image.height, channels: 3 as const };
-  const pixels = sharp(image.data, { raw }).withXmp(makeXmp(find("miro"), find("Software")));
-  const exif = makeExif(find("Software"), find("parameters"));
+  const pixels = sharp(image.data, { raw });
+  const [software, parameters, json] = [find("Software"), find("parameters"), find("miro")];
   const options = { quality: quality ?? DEFAULT_QUALITY };
   if (format === "webp") {
-    return insertIntoWebp(await pixels.webp({ ...options, smartSubsample: true }).toBuffer(), exif);
+    const webp = await pixels
+      .withXmp(makeXmp(json, software))
+      .webp({ ...options, smartSubsample: true })
+      .toBuffer();
+    return insertIntoWebp(webp, makeExif(software, parameters));
   }
-  return insertIntoJpeg(await pixels.jpeg({ ...options, chromaSubsampling: "4:4:4" }).toBuffer(), exif);
+  const jpeg = await pixels.jpeg({ ...options, chromaSubsampling: "4:4:4" }).toBuffer();
+  return insertIntoJpeg(jpeg, { software, parameters, json });
 }
 
 /** What {@link readImageFile} finds. */
@@ -105,8 +118,10 @@ export async function readImageFile(path: string): Promise<ImageFile> {
   try {
     const { width, height, exif, xmp } = await sharp(bytes).metadata();
     await sharp(bytes, { failOn: "truncated" }).stats(); // decodes every pixel
-    const comment = exif && readUserComment(exif);
-    const json = xmp && readXmp(xmp.toString("utf8"));
+    const main = xmp?.toString("utf8") ?? "";
+    const packet = (format === "jpeg" ? readExtendedXmp(bytes, main) : null) ?? main;
+    const comment = (exif && readUserComment(exif)) || parametersOf(packet);
+    const json = readXmp(packet);
     const text = [
       ...(comment ? [{ keyword: "parameters", text: comment }] : []),
       ...(json ? [{ keyword: "miro", text: json }] : []),
@@ -115,6 +130,16 @@ export async function readImageFile(path: string): Promise<ImageFile> {
   } catch (error) {
     const reason = (error as Error).message.split("\n")[0]!.replace(/^Input buffer has corrupt header: /, "");
     throw new MiroError(`${path}: not a valid ${format === "jpeg" ? "JPEG" : "WebP"}: ${reason}`, { cause: error });
+  }
+}
+
+/** The parameters that no EXIF block could hold; they stand in the packet as JSON, as XML has no control characters. */
+function parametersOf(packet: string): string | null {
+  try {
+    const value: unknown = JSON.parse(readXmp(packet, "parameters") ?? "null");
+    return typeof value === "string" ? value : null;
+  } catch {
+    return null;
   }
 }
 

@@ -10,6 +10,8 @@ const pixels = (width: number, height: number, f: (x: number, y: number, c: numb
     f(Math.floor(i / 3) % width, Math.floor(i / 3 / width), i % 3),
   );
 
+const FOREIGN = Buffer.from("prompt\0\x01\0en\0Eingabe\0", "latin1");
+
 describe("encodePng", () => {
   it("is read back exactly by another decoder, for any pixels and sizes", async () => {
     await fc.assert(
@@ -100,25 +102,41 @@ describe("readPng", () => {
     );
   });
 
-  it("reads compressed texts of other programs and refuses bombs", () => {
-    const itxt = (body: Uint8Array) => {
-      // between IHDR (which ends at byte 33) and the pixels
-      const plain = encodePng(new Uint8Array(3), 1, 1);
-      const type = Buffer.from("iTXt");
-      const chunk = Buffer.alloc(12 + body.length);
-      chunk.writeUInt32BE(body.length, 0);
-      chunk.set(type, 4);
-      chunk.set(body, 8);
-      chunk.writeUInt32BE(crc(chunk.subarray(4, 8 + body.length)), 8 + body.length);
-      return Buffer.concat([plain.subarray(0, 33), chunk, plain.subarray(33)]);
-    };
-    const head = Buffer.from("prompt\0\x01\0en\0Eingabe\0", "latin1");
-    const good = itxt(Buffer.concat([head, deflateSync(Buffer.from("ein Fuchs 🦊"))]));
+  it("reads compressed texts of other programs", () => {
+    const good = withChunk("iTXt", Buffer.concat([FOREIGN, deflateSync(Buffer.from("ein Fuchs 🦊"))]));
     expect(readPng(good, "a.png").text).toEqual([{ keyword: "prompt", text: "ein Fuchs 🦊" }]);
-    const bomb = itxt(Buffer.concat([head, deflateSync(Buffer.alloc(64 << 20))]));
-    expect(() => readPng(bomb, "a.png")).toThrow(/malformed iTXt/);
+  });
+
+  it.each<[string, string, Buffer | string]>([
+    ["a bomb", "iTXt", Buffer.concat([FOREIGN, deflateSync(Buffer.alloc(64 << 20))])],
+    ["no keyword", "tEXt", "no end"],
+    ["a keyword that is too long", "tEXt", `${"k".repeat(80)}\0text`],
+    ["text that is not UTF-8", "iTXt", Buffer.from("Title\0\0\0\0\0caf\xe9", "latin1")],
+    ["text that does not inflate", "zTXt", "Title\0\0no zlib"],
+    ["nothing", "tEXt", ""],
+  ])("passes over another program's text that is off: %s", (_, type, body) => {
+    expect(readPng(withChunk(type, Buffer.from(body as string)), "a.png")).toMatchObject({ width: 1, text: [] });
+  });
+
+  it("passes over another program's chunk with a wrong checksum, and notices one of its own", () => {
+    for (const type of ["eXIf", "iCCP", "pHYs", "caBX"])
+      expect(readPng(withChunk(type, Buffer.from("off"), 1), "a.png").width).toBe(1);
+    for (const type of ["IDAT", "PLTE", "tEXt", "tEXu"])
+      expect(() => readPng(withChunk(type, Buffer.from("miro\0{}"), 1), "a.png")).toThrow(/wrong checksum/);
+    expect(() => readPng(withChunk("iTXt", Buffer.from("miro\0\x01\0\0\0no zlib")), "a.png")).toThrow(/malformed iTXt/);
   });
 });
+
+/** A picture with a further chunk between IHDR, which ends at byte 33, and the pixels. */
+function withChunk(type: string, body: Buffer, checksumOff = 0): Buffer {
+  const plain = encodePng(new Uint8Array(3), 1, 1);
+  const chunk = Buffer.alloc(12 + body.length);
+  chunk.writeUInt32BE(body.length, 0);
+  chunk.write(type, 4, "latin1");
+  chunk.set(body, 8);
+  chunk.writeUInt32BE((crc(chunk.subarray(4, 8 + body.length)) ^ checksumOff) >>> 0, 8 + body.length);
+  return Buffer.concat([plain.subarray(0, 33), chunk, plain.subarray(33)]);
+}
 
 /** CRC-32 bit by bit, independent of the table in the program. */
 function crc(data: Uint8Array): number {

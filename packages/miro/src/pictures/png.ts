@@ -113,7 +113,7 @@ function chunk(type: string, body: Uint8Array): Uint8Array {
 
 /**
  * Reads the size and the texts of a PNG. Pixels are not decoded, but every chunk's length, type and checksum is
- * checked, so that a truncated or altered file is noticed.
+ * checked, so that a truncated or altered file is noticed. Chunks of other programs that are off are passed over.
  *
  * @param file name for error messages
  * @throws MiroError naming `file` and the byte at which it stops being a PNG
@@ -134,9 +134,8 @@ export function readPng(bytes: Uint8Array, file: string): PngInfo {
     if (!/^[A-Za-z]{4}$/.test(type)) return fail(at, "a chunk type that is not four letters");
     if (length > bytes.length - at - 12) return fail(at, `the file ends within the ${type} chunk`);
     const body = bytes.subarray(at + 8, at + 8 + length);
-    if (crc32(bytes.subarray(at + 4, at + 8 + length)) !== view.getUint32(at + 8 + length)) {
-      return fail(at, `wrong checksum of the ${type} chunk`);
-    }
+    const isWhole = crc32(bytes.subarray(at + 4, at + 8 + length)) === view.getUint32(at + 8 + length);
+    if (!isWhole && !isForeign(type)) return fail(at, `wrong checksum of the ${type} chunk`);
     if (info === null) {
       if (type !== "IHDR" || length !== 13) return fail(at, "no IHDR chunk");
       const header = new DataView(body.buffer, body.byteOffset, 13);
@@ -148,8 +147,11 @@ export function readPng(bytes: Uint8Array, file: string): PngInfo {
         text: [],
       };
       if (info.width === 0 || info.height === 0) return fail(at, "a picture without pixels");
-    } else if (type === "tEXt" || type === "zTXt" || type === "iTXt") {
-      info.text.push(readText(type, body) ?? fail(at, `a malformed ${type} chunk`));
+    } else if (TEXT_CHUNKS.includes(type)) {
+      const text = readText(type, body);
+      // Another program's text that is off is that program's loss; one of ours would be settings that are lost.
+      if (text !== null) info.text.push(text);
+      else if (OWN_KEYWORDS.some((keyword) => startsWith(body, keyword))) fail(at, `a malformed ${type} chunk`);
     } else if (type === "IDAT") pixels = true;
     else if (type === "IEND") {
       if (!pixels) return fail(at, "no IDAT chunk before IEND");
@@ -157,6 +159,23 @@ export function readPng(bytes: Uint8Array, file: string): PngInfo {
     }
     at += length + 12;
   }
+}
+
+const TEXT_CHUNKS = ["tEXt", "zTXt", "iTXt"];
+/** The texts that hold settings; see pipeline/settings.ts. */
+const OWN_KEYWORDS = ["miro", "parameters", "Software"];
+
+/**
+ * Whether a chunk is one that the picture can be read without (its first letter is small) and no text: where its checksum is wrong, it is
+ * passed over. A type that differs in one letter alone from a text's may be a damaged one of ours, so it counts as one.
+ */
+function isForeign(type: string): boolean {
+  const differences = (other: string) => [...type].filter((letter, i) => letter !== other[i]).length;
+  return /^[a-z]/.test(type) && TEXT_CHUNKS.every((text) => differences(text) > 1);
+}
+
+function startsWith(body: Uint8Array, keyword: string): boolean {
+  return Buffer.from(body.subarray(0, keyword.length)).toString("latin1") === keyword;
 }
 
 /** One text chunk, or null when it does not follow the format. */

@@ -479,6 +479,11 @@ describe("a call", () => {
       { negativePrompt: ["a", "b"] },
       /^negativePrompt: expected one text for all prompts or one for each of 1, received "2 texts"$/,
     ],
+    [
+      "a text that no picture can store",
+      { negativePrompt: "x".repeat(2 ** 20 + 1) },
+      /^negativePrompt: expected a text of at most 1048576 characters, received "one of 1048577"$/,
+    ],
     ["an unknown option", { guidance: 3 } as object, /^guidance: /],
     [
       "too many targets",

@@ -7,6 +7,7 @@ import { dynamicShift, LinearSchedule } from "../flow/schedule.js";
 import { parseOptions } from "../options.js";
 import { checkEmbeddings } from "./conditioning.js";
 import { type GenerateOptions, generateSchema, type ResolvedGenerateOptions } from "./generate-options.js";
+import { MAX_PROMPT_LENGTH } from "./settings.js";
 
 /** What a plan needs to know of the pipeline. */
 export interface PlanDefaults {
@@ -88,8 +89,17 @@ export function makePlan(prompt: string | readonly string[], options: GenerateOp
 function texts(parameter: string, given: string | readonly string[]): string[] {
   const list = typeof given === "string" ? [given] : [...given];
   if (list.length === 0) invalid(parameter, "a text or a list of texts", list);
-  for (const text of list) if (typeof text !== "string") invalid(parameter, "a text or a list of texts", text);
+  for (const text of list) {
+    if (typeof text !== "string") invalid(parameter, "a text or a list of texts", text);
+    checkLength(parameter, text);
+  }
   return list;
+}
+
+/** What no picture could store is not drawn. */
+function checkLength(parameter: string, text: string): void {
+  if (text.length > MAX_PROMPT_LENGTH)
+    invalid(parameter, `a text of at most ${MAX_PROMPT_LENGTH} characters`, `one of ${text.length}`);
 }
 
 function negatives(given: string | string[] | undefined, prompts: number, needed: boolean): string[] | null {
@@ -97,6 +107,7 @@ function negatives(given: string | string[] | undefined, prompts: number, needed
   if (Array.isArray(given) && given.length !== prompts) {
     invalid("negativePrompt", `one text for all prompts or one for each of ${prompts}`, `${given.length} texts`);
   }
+  for (const text of [given].flat()) checkLength("negativePrompt", text);
   if (!needed) return null;
   return Array.isArray(given) ? given : Array.from({ length: prompts }, () => given);
 }

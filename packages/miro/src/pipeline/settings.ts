@@ -10,6 +10,9 @@ import type { PngText } from "../pictures/png.js";
 import type { RgbImage } from "../pictures/rgb.js";
 import { weightsSchema } from "./loading/identity.js";
 
+/** The longest prompt that a picture can store, in UTF-16 units; a longer one is refused before anything is drawn. */
+export const MAX_PROMPT_LENGTH = 1 << 20;
+
 const shortText = z.string().min(1).max(4096);
 const side = z
   .int()
@@ -22,12 +25,9 @@ const targets = z.record(z.string().max(100), z.number());
  * picture does not hold had no influence.
  */
 export const imageSettingsSchema = z.strictObject({
-  prompt: z.string().max(1 << 20),
+  prompt: z.string().max(MAX_PROMPT_LENGTH),
   /** Absent when the unconditional text is the checkpoint's own. */
-  negativePrompt: z
-    .string()
-    .max(1 << 20)
-    .optional(),
+  negativePrompt: z.string().max(MAX_PROMPT_LENGTH).optional(),
   /** Null when the noise was given. */
   seed: z.int().min(0).nullable(),
   steps: z.int().min(1).max(100_000),
