@@ -17,6 +17,7 @@ Examples:
   miro train emoji
   miro train recipes/emoji.yaml trainer.batch_size=64 optimizer.lr=1e-3 --output runs/try-2
   miro train emoji --output runs/try-2 --resume
+  miro train emoji --output runs/try-2 --resume 1000        from the checkpoint of step 1000; later ones are set aside
   miro train emoji --devices 2 trainer.replicas=1           two processes share each batch
   miro train multi_cad_synth data.dir=/data --print         every value, and where it comes from
   miro train multi_cad_synth trainer.devices=8 --dry-run    parameters, memory, FLOPs; are the data there?
@@ -39,11 +40,15 @@ interface Flags {
 
 export const register: Register = (command, context) => {
   command
-    .argument("<recipe>", "name or file of the recipe")
+    .usage("[options] <recipe> [key=value...]")
+    .argument("[recipe]", "name or file of the recipe")
     .argument("[key=value...]", "values that replace those of the recipe")
     .option("--output <dir>", "folder of the run (default: runs/NAME)")
     .option("--devices <n>", "processes, one for each device, that share each batch: short for trainer.devices=N")
-    .option("--resume", "continue from the newest checkpoint in the folder of the run")
+    .option(
+      "--resume",
+      "continue from the newest checkpoint in the folder of the run; --resume STEP: from that of a step",
+    )
     .option(
       "--allow-changes",
       "continue even though the recipe has changed in values that decide what the run computes",
@@ -52,14 +57,27 @@ export const register: Register = (command, context) => {
     .option("--dry-run", "count parameters, memory and arithmetic, check the data, and do nothing else")
     .option("--json", "print the result as JSON")
     .addHelpText("after", EXAMPLES)
-    .action(async (name: string, overrides: string[], flags: Flags) => {
+    .action(async (first: string | undefined, others: string[], flags: Flags) => {
+      const { resume, words } = resumeOf(flags.resume ?? false, first === undefined ? [] : [first, ...others]);
+      const [name, ...overrides] = words;
+      if (name === undefined)
+        throw new InvalidInputError("recipe: expected the name or file of a recipe, received none");
       const devices = flags.devices === undefined ? [] : [`trainer.devices=${flags.devices}`];
       const composed = composeRecipe(name, [...overrides, ...devices]);
       if (flags.print) print(composed, flags, context);
       else if (flags.dryRun) await plan(composed, flags, context);
-      else await train(composed, flags, context);
+      else await train(composed, { ...flags, resume }, context);
     });
 };
+
+/** With `--resume` a word of digits is the step of a checkpoint: neither a recipe nor a value is written so. */
+function resumeOf(flag: boolean, words: string[]): { resume: boolean | number; words: string[] } {
+  const isStep = (word: string) => /^\d{1,15}$/.test(word);
+  if (!flag) return { resume: false, words };
+  const steps = words.filter(isStep);
+  if (steps.length > 1) throw new InvalidInputError(`--resume: expected one step, received ${steps.join(" and ")}`);
+  return { resume: steps.length === 0 ? true : Number(steps[0]), words: words.filter((word) => !isStep(word)) };
+}
 
 function print({ json, path, origins }: ComposedRecipe, flags: Flags, { stdout }: CliContext): void {
   if (pretrainingOf(json) !== null)
@@ -82,7 +100,11 @@ async function plan({ json, path, origins }: ComposedRecipe, flags: Flags, { std
     throw new MiroError(`the data are not ready: ${missing} ${missing === 1 ? "thing is" : "things are"} missing`);
 }
 
-async function train({ json, path, origins }: ComposedRecipe, flags: Flags, context: CliContext): Promise<void> {
+async function train(
+  { json, path, origins }: ComposedRecipe,
+  flags: Omit<Flags, "resume"> & { resume: boolean | number },
+  context: CliContext,
+): Promise<void> {
   const pretrain = pretrainingOf(json);
   const recipe = pretrain === null ? parseRecipe(json, path, origins) : null;
   // Of processes that a launcher has started, the first tells how it goes; all tell what is wrong.
@@ -90,7 +112,7 @@ async function train({ json, path, origins }: ComposedRecipe, flags: Flags, cont
   const progress = new ProgressLine({ isTTY: context.interactive, write: context.stderr });
   const surroundings = {
     output: flags.output ?? join("runs", recipe?.name ?? String(json.name)),
-    resume: flags.resume ?? false,
+    resume: flags.resume,
     allowChanges: flags.allowChanges ?? false,
     signal: context.signal,
     ...(first && { onProgress: (now: Progress) => progress.update(now) }),

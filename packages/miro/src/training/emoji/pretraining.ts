@@ -22,7 +22,13 @@ import { WarmupCosine } from "../loop/lr-schedule.js";
 import type { RunResult } from "../loop/run-options.js";
 import { recipeToJson } from "../recipes/recipe.js";
 import { recipeChanges, refuseRecipeChanges } from "../recipes/recipe-changes.js";
-import { listCheckpoints, loadTrainingCheckpoint, saveTrainingCheckpoint } from "../state/checkpoint.js";
+import {
+  checkpointToResume,
+  listCheckpoints,
+  loadTrainingCheckpoint,
+  saveTrainingCheckpoint,
+  setAsideNewer,
+} from "../state/checkpoint.js";
 import type { RunLock } from "../state/run-lock.js";
 
 const count = z.int().positive();
@@ -60,8 +66,8 @@ export interface PretrainingTask {
 export interface PretrainingContext {
   /** Folder of the run. */
   output: string;
-  /** Continue from the checkpoint in `output`. */
-  resume: boolean;
+  /** Continue from the newest checkpoint in `output`, or from that of a step. */
+  resume: boolean | number;
   /** Continue even if values of the recipe differ that decide what the run computes. */
   allowChanges?: boolean;
   /** The lock of `output`. */
@@ -96,9 +102,9 @@ export function seedInitialWeights(seed: number): void {
 }
 
 /** Refuses a folder that holds a run unless it is to be resumed. Call before anything slow. */
-export function openRunFolder(output: string, resume: boolean): void {
+export function openRunFolder(output: string, resume: boolean | number): void {
   const newest = listCheckpoints(join(output, "checkpoints")).at(-1);
-  if (newest && !resume) {
+  if (newest && resume === false) {
     throw new InvalidInputError(
       `${output}: holds a run at step ${newest.step}; continue it with --resume, or name another --output`,
     );
@@ -131,8 +137,8 @@ export async function runPretraining({
 
   let step = 0;
   let trainedSeconds = 0;
-  const newest = listCheckpoints(checkpoints).at(-1);
-  if (resume && newest) {
+  const newest = resume === false ? undefined : checkpointToResume(checkpoints, resume);
+  if (newest) {
     scope(() => {
       const stored = loadTrainingCheckpoint(newest.path);
       if (!allowChanges) {
@@ -150,6 +156,7 @@ export async function runPretraining({
       step = stored.state.step;
       trainedSeconds = stored.state.seconds;
     });
+    for (const path of setAsideNewer(checkpoints, newest.step)) onMessage(`a later checkpoint is set aside: ${path}`);
   }
   const log = new MetricsLog(join(output, "log.jsonl"), step, onMessage);
   const startedAt = performance.now() - trainedSeconds * 1000;

@@ -6,8 +6,8 @@ export interface RunOptions {
   recipe: Recipe;
   /** Folder of the run. */
   output: string;
-  /** Continue from the newest checkpoint in `output`; otherwise a folder that holds one is refused. */
-  resume?: boolean;
+  /** Continue from the newest checkpoint in `output`, or from that of a step; otherwise a folder that holds one is refused. */
+  resume?: boolean | number;
   /** Continue even if values of the recipe differ that decide what the run computes. */
   allowChanges?: boolean;
   signal?: AbortSignal;

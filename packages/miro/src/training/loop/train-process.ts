@@ -31,7 +31,13 @@ import type { World } from "../process-group/process-group.js";
 import { parseRecipe, type Recipe, recipeToJson, recipeToYaml } from "../recipes/recipe.js";
 import { recipeChanges, refuseRecipeChanges } from "../recipes/recipe-changes.js";
 import { openRunSamples, type RunSamples } from "../samples/run-samples.js";
-import { listCheckpoints, loadTrainingCheckpoint, type TrainingCheckpoint } from "../state/checkpoint.js";
+import {
+  checkpointToResume,
+  listCheckpoints,
+  loadTrainingCheckpoint,
+  setAsideNewer,
+  type TrainingCheckpoint,
+} from "../state/checkpoint.js";
 import { CheckpointWriter } from "../state/checkpoint-writer.js";
 import { exportRelease } from "../state/export.js";
 import { continuePublished, PublishedCheckpoint } from "../state/published-checkpoint.js";
@@ -70,12 +76,12 @@ async function trainAlone(
   const onMessage = first ? say : () => {};
   /** Says what must not get lost, whoever says it. */
   const warn = first ? say : (message: string) => say(`rank ${world.rank}: ${message}`);
-  const newest = await newestCheckpoint(checkpoints, world);
-  if (newest && !resume)
+  const newest = await startingCheckpoint(checkpoints, resume, world);
+  if (newest && resume === false)
     throw new InvalidInputError(
       `${output}: holds a run at step ${newest.step}; continue it with --resume, or name another --output`,
     );
-  if (resume && !newest) onMessage(`${output}: no checkpoint yet, starting at step 0`);
+  if (resume !== false && !newest) onMessage(`${output}: no checkpoint yet, starting at step 0`);
   if (recipe.trainer.threads > 0) setNumThreads(recipe.trainer.threads);
 
   const { trainer: settings } = recipe;
@@ -195,6 +201,9 @@ async function trainAlone(
         trainer.restore(stored);
       });
       onMessage(`resumed at step ${trainer.step} from ${newest.path}`);
+      if (first)
+        for (const path of setAsideNewer(checkpoints, newest.step))
+          onMessage(`a later checkpoint is set aside: ${path}`);
     } else if (from !== undefined && goOn) {
       using published = PublishedCheckpoint.open(from);
       for (const difference of continuePublished(published, trainer, recipe)) onMessage(difference);
@@ -239,17 +248,17 @@ async function trainAlone(
   }
 }
 
-/** The newest checkpoint of a run, the same for all processes. */
-async function newestCheckpoint(
+/** The checkpoint that a run continues from, or the newest of a folder that is refused for it; the same for all processes. */
+async function startingCheckpoint(
   folder: string,
+  resume: boolean | number,
   world: World | null,
 ): Promise<{ step: number; path: string } | undefined> {
-  const found = listCheckpoints(folder);
-  if (world === null) return found.at(-1);
-  const newest = found.at(-1)?.step ?? -1;
-  const [step] = await world.sum([world.rank === 0 ? newest : 0]);
+  const own = () => (resume === false ? listCheckpoints(folder).at(-1) : checkpointToResume(folder, resume));
+  if (world === null) return own();
+  const [step] = await world.sum([world.rank === 0 ? (own()?.step ?? -1) : 0]);
   if (step === -1) return undefined;
-  const same = found.find((checkpoint) => checkpoint.step === step);
+  const same = listCheckpoints(folder).find((checkpoint) => checkpoint.step === step);
   if (same !== undefined) return same;
   throw new MiroError(
     `${folder}: rank 0 sees a checkpoint of step ${step}, rank ${world.rank} does not; the folder of the run must be one that all machines share`,

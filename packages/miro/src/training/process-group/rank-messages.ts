@@ -11,7 +11,7 @@ export type ToRank =
       /** The recipe in the form of its file. */
       recipe: unknown;
       output: string;
-      resume: boolean;
+      resume: boolean | number;
       allowChanges: boolean;
     }
   /** Stop after this step, as Ctrl-C does. */

@@ -1,5 +1,14 @@
 import { execFileSync } from "node:child_process";
-import { chmodSync, existsSync, mkdirSync, mkdtempSync, readdirSync, rmSync, writeFileSync } from "node:fs";
+import {
+  chmodSync,
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  rmSync,
+  truncateSync,
+  writeFileSync,
+} from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { ones, scope } from "@miro-t2i/torch";
@@ -96,6 +105,25 @@ describe("a checkpoint that cannot be written", () => {
     else chmodSync(folder, 0o755);
     expect(stored(output)).toEqual([4]);
     expect(await train(output, { resume: true })).toMatchObject({ finished: true });
+    expect(bits(output)).toEqual(bits(whole));
+  });
+});
+
+describe("a damaged newest checkpoint", () => {
+  it("is named with the newest whole one, from which the run goes on to the same end", async () => {
+    const output = join(root, "damaged");
+    await train(output);
+    expect(stored(output)).toEqual([8, 9]);
+    truncateSync(join(output, "checkpoints/step-00000009/optimizer.safetensors"), 1000);
+    await expect(train(output, { resume: true })).rejects.toThrow(
+      /step-00000009\/optimizer\.safetensors: is damaged.*: --resume 8 continues from there$/,
+    );
+    const messages: string[] = [];
+    const onMessage = (message: string) => messages.push(message);
+    expect(await train(output, { resume: 8, onMessage })).toMatchObject({ finished: true, step: 9 });
+    expect(messages).toContainEqual(
+      expect.stringMatching(/^a later checkpoint is set aside: .*replaced-step-00000009$/),
+    );
     expect(bits(output)).toEqual(bits(whole));
   });
 });

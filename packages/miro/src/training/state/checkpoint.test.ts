@@ -1,13 +1,25 @@
-import { existsSync, mkdirSync, mkdtempSync, readdirSync, rmSync, writeFileSync } from "node:fs";
+import { execFileSync } from "node:child_process";
+import {
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  readlinkSync,
+  rmSync,
+  writeFileSync,
+} from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { scope, tensor } from "@miro-t2i/torch";
 import { processIdentity } from "@miro-t2i/torch/atomic-write";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
 import {
+  checkpointToResume,
   listCheckpoints,
   loadTrainingCheckpoint,
   saveTrainingCheckpoint,
+  setAsideNewer,
   type TrainingCheckpoint,
 } from "./checkpoint.js";
 
@@ -52,6 +64,68 @@ describe("training checkpoints", () => {
         saveTrainingCheckpoint(folder, at(step), { keepLast: 1, keepEveryNSteps: 10 });
       expect(listCheckpoints(folder).map(({ step }) => step)).toEqual([10, 20, 30]);
     });
+  });
+
+  it("carry hashes in the form of sha256sum, which are checked before a run continues", () => {
+    const write = () => scope(() => saveTrainingCheckpoint(folder, at(7)));
+    const path = write();
+    expect(() => execFileSync("sha256sum", ["--check", "--strict", "SHA256SUMS"], { cwd: path })).not.toThrow();
+    expect(checkpointToResume(folder, true)).toEqual({ step: 7, path });
+    const damaged = (change: () => void, message: RegExp) => {
+      change();
+      expect(() => checkpointToResume(folder, true)).toThrow(message);
+      expect(() => checkpointToResume(folder, true)).toThrow(/no earlier checkpoint is whole.*begin anew/);
+      write();
+    };
+    const file = (name: string) => join(path, name);
+    for (const name of ["network", "ema", "ema_0_999", "optimizer"])
+      damaged(
+        () => {
+          const bytes = readFileSync(file(`${name}.safetensors`));
+          bytes[bytes.length - 1]! ^= 1;
+          writeFileSync(file(`${name}.safetensors`), bytes);
+        },
+        new RegExp(`step-00000007/${name}\\.safetensors: is damaged: its SHA-256 is not the one in SHA256SUMS`),
+      );
+    const state = readFileSync(file("state.json"), "utf8");
+    damaged(
+      () => writeFileSync(file("state.json"), state.replace('"step": 7', '"step": 8')),
+      /state\.json: is damaged/,
+    );
+    damaged(() => rmSync(file("ema.safetensors")), /ema\.safetensors: is missing/);
+    damaged(() => writeFileSync(file("ema_0_5.safetensors"), ""), /ema_0_5\.safetensors: is not listed in SHA256SUMS/);
+    damaged(() => writeFileSync(file("SHA256SUMS"), "../../x"), /SHA256SUMS: is damaged: a line is no hash/);
+    damaged(() => writeFileSync(file("SHA256SUMS"), ""), /is not listed in SHA256SUMS/);
+    expect(checkpointToResume(folder, true)).toEqual({ step: 7, path });
+  });
+
+  it("that are damaged are refused with the step of the newest whole one, which can be chosen", () => {
+    scope(() => {
+      for (const step of [1, 2, 3, 4]) saveTrainingCheckpoint(folder, at(step), { keepLast: 4 });
+    });
+    const path = (step: number) => join(folder, `step-0000000${step}`);
+    writeFileSync(join(path(4), "network.safetensors"), "");
+    rmSync(join(path(3), "state.json"));
+    expect(() => checkpointToResume(folder, true)).toThrow(
+      /step-00000004\/network\.safetensors: is damaged: .*: --resume 2 continues from there$/,
+    );
+    expect(() => checkpointToResume(folder, 3)).toThrow(/step-00000003\/state\.json: is missing; .*--resume 2/);
+    expect(() => checkpointToResume(folder, 9)).toThrow(
+      /--resume: .* holds no checkpoint of step 9; there are those of 1, 2, 3, 4/,
+    );
+    expect(checkpointToResume(folder, 2)).toEqual({ step: 2, path: path(2) });
+    expect(setAsideNewer(folder, 2)).toEqual([3, 4].map((step) => join(folder, `replaced-step-0000000${step}`)));
+    expect(checkpointToResume(folder, true)).toEqual({ step: 2, path: path(2) });
+    expect(readlinkSync(join(folder, "last"))).toBe("step-00000002");
+    expect(checkpointToResume(join(folder, "none"), true)).toBeUndefined();
+  });
+
+  it("of an early version, without hashes, are continued when they can be read", () => {
+    const path = scope(() => saveTrainingCheckpoint(folder, at(7)));
+    rmSync(join(path, "SHA256SUMS"));
+    expect(checkpointToResume(folder, true)).toEqual({ step: 7, path });
+    writeFileSync(join(path, "network.safetensors"), "cut");
+    expect(() => checkpointToResume(folder, true)).toThrow(/network\.safetensors/);
   });
 
   it("are pointed at by a link, the newest one", () => {

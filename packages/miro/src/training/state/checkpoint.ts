@@ -6,6 +6,7 @@
  *     ema.safetensors         the averaged network; a further average of decay 0.999 is ema_0_999.safetensors
  *     optimizer.safetensors   moments, one tensor for each parameter
  *     state.json              step, EMA updates, samples seen, the resolved recipe, versions
+ *     SHA256SUMS              the hashes of these files, as sha256sum writes and checks them
  *   RUN/checkpoints/last      a link to the newest of them
  *
  * Randomness and the position in the data have no files: both are functions of the recipe's seed, the step and the global batch, whatever
@@ -15,22 +16,26 @@
  * whenever the process is killed. Removal renames first, for the same reason. The link is replaced by renaming too, after the folder is
  * in place and before older ones go; who resumes takes the newest folder and needs no link.
  */
+import { createHash } from "node:crypto";
 import {
+  closeSync,
   existsSync,
   mkdirSync,
+  openSync,
   readdirSync,
   readFileSync,
+  readSync,
   renameSync,
   rmSync,
   symlinkSync,
   writeFileSync,
 } from "node:fs";
 import { basename, join } from "node:path";
-import type { Tensor } from "@miro-t2i/torch";
+import { scope, type Tensor, TorchError } from "@miro-t2i/torch";
 import { beginFile, flushFolder, removeKilledWrites } from "@miro-t2i/torch/atomic-write";
 import { readSafetensors, writeSafetensors } from "@miro-t2i/torch/io";
 import type { GradScalerState } from "@miro-t2i/torch/optim";
-import { describe, MiroError, systemReason } from "../../errors.js";
+import { describe, InvalidInputError, MiroError, systemReason } from "../../errors.js";
 
 /** The plain part of a checkpoint, `state.json`. */
 export interface TrainingState {
@@ -87,6 +92,9 @@ export interface RetentionOptions {
 }
 
 const LAST = "last";
+const SUMS = "SHA256SUMS";
+/** What a checkpoint is called that a run has gone back behind. */
+const REPLACED = "replaced-";
 const finalName = /^step-(\d{8,})$/;
 
 /** Complete checkpoints below `folder`, oldest first. */
@@ -122,6 +130,7 @@ export function saveTrainingCheckpoint(
       writeSafetensors(join(temporary, emaFile(name)), average);
     writeSafetensors(join(temporary, "optimizer.safetensors"), checkpoint.optimizer);
     writeFileSync(join(temporary, "state.json"), `${JSON.stringify(checkpoint.state, null, 2)}\n`, { flush: true });
+    writeFileSync(join(temporary, SUMS), sumsOf(temporary), { flush: true });
     flushFolder(temporary);
     if (existsSync(path)) removeFolder(folder, name);
     renameSync(temporary, path);
@@ -143,6 +152,114 @@ export function saveTrainingCheckpoint(
   for (const old of stored.slice(0, -Math.max(1, keepLast)))
     if (keepEveryNSteps === 0 || old.step % keepEveryNSteps !== 0) removeFolder(folder, basename(old.path));
   return path;
+}
+
+/** A line for each file of a folder, by name: its SHA-256 and its name. */
+function sumsOf(folder: string): string {
+  return readdirSync(folder)
+    .filter((name) => name !== SUMS)
+    .sort()
+    .map((name) => `${sha256(join(folder, name))}  ${name}\n`)
+    .join("");
+}
+
+/** The hash of a file, a piece at a time. */
+function sha256(path: string): string {
+  const hash = createHash("sha256");
+  const piece = Buffer.alloc(2 ** 20);
+  const descriptor = openSync(path, "r");
+  try {
+    for (let count = readSync(descriptor, piece); count > 0; count = readSync(descriptor, piece))
+      hash.update(piece.subarray(0, count));
+  } finally {
+    closeSync(descriptor);
+  }
+  return hash.digest("hex");
+}
+
+/**
+ * Compares a checkpoint with its hashes and reads what describes it. One of an early version has no hashes: its tensors are described well,
+ * and more is not known.
+ * @throws MiroError or TorchError naming the file that is missing, damaged or one too many
+ */
+export function checkTrainingCheckpoint(path: string): void {
+  const file = join(path, SUMS);
+  if (existsSync(file)) {
+    const sums = new Map<string, string>();
+    for (const line of readFileSync(file, "utf8").split("\n").filter(Boolean)) {
+      const [, hash, name] = /^([0-9a-f]{64}) {2}([\w.-]+)$/.exec(line) ?? [];
+      if (hash === undefined || name === undefined)
+        throw new MiroError(`${file}: is damaged: a line is no hash and name`);
+      sums.set(name, hash);
+    }
+    const names = readdirSync(path).filter((name) => name !== SUMS);
+    for (const name of new Set([...names, ...sums.keys()])) {
+      if (!names.includes(name)) throw new MiroError(`${join(path, name)}: is missing`);
+      if (!sums.has(name)) throw new MiroError(`${join(path, name)}: is not listed in ${SUMS}`);
+      if (sha256(join(path, name)) !== sums.get(name))
+        throw new MiroError(`${join(path, name)}: is damaged: its SHA-256 is not the one in ${SUMS}`);
+    }
+    for (const name of ["state.json", "network.safetensors", "optimizer.safetensors"])
+      if (!sums.has(name)) throw new MiroError(`${file}: is damaged: it does not list ${name}`);
+  }
+  scope(() => void loadTrainingCheckpoint(path));
+}
+
+/**
+ * The checkpoint that a run continues from, whole.
+ * @param resume true for the newest, or the step of one
+ * @returns undefined when there is none and none is named
+ * @throws InvalidInputError when there is none of that step; MiroError when it is damaged, naming the newest that is whole
+ */
+export function checkpointToResume(folder: string, resume: true | number): { step: number; path: string } | undefined {
+  const stored = listCheckpoints(folder);
+  const chosen = resume === true ? stored.at(-1) : stored.find(({ step }) => step === resume);
+  if (chosen === undefined) {
+    if (resume === true) return undefined;
+    const there = stored.map(({ step }) => step).join(", ");
+    throw new InvalidInputError(
+      `--resume: ${folder} holds no checkpoint of step ${resume}; ${there === "" ? "it holds none" : `there are those of ${there}`}`,
+    );
+  }
+  const fault = faultOf(chosen.path);
+  if (fault === null) return chosen;
+  const whole = stored.findLast(({ step, path }) => step < chosen.step && faultOf(path) === null);
+  throw new MiroError(
+    whole === undefined
+      ? `${fault.message}; no earlier checkpoint is whole, so the run cannot be continued: begin anew with another --output`
+      : `${fault.message}; the newest whole checkpoint before it is of step ${whole.step}: --resume ${whole.step} continues from there`,
+    { cause: fault },
+  );
+}
+
+function faultOf(path: string): Error | null {
+  try {
+    checkTrainingCheckpoint(path);
+    return null;
+  } catch (error) {
+    if (error instanceof MiroError || error instanceof TorchError) return error;
+    const { code } = error as NodeJS.ErrnoException;
+    if (code === undefined) throw error;
+    return new MiroError(`${path}: cannot be read: ${systemReason(error)}`, { cause: error });
+  }
+}
+
+/**
+ * Sets aside what a run has written behind the step from which it goes on: `--resume` would take it for the newest, and the run for one of its
+ * own. It is renamed, not removed.
+ * @returns the new paths
+ */
+export function setAsideNewer(folder: string, step: number): string[] {
+  const newer = listCheckpoints(folder).filter((checkpoint) => checkpoint.step > step);
+  if (newer.length === 0) return [];
+  const moved = newer.map(({ path }) => {
+    const target = join(folder, `${REPLACED}${basename(path)}`);
+    rmSync(target, { recursive: true, force: true });
+    renameSync(path, target);
+    return target;
+  });
+  pointTo(folder, basename(listCheckpoints(folder).at(-1)!.path));
+  return moved;
 }
 
 /**
