@@ -1,36 +1,30 @@
 /**
- * Decoding of pictures to 8-bit RGB with the values that Pillow's `convert("RGB")` gives, which is what upstream's data were made
- * with:
+ * Decoding of pictures to 8-bit RGB with the values that Pillow's `convert("RGB")` gives, which is what upstream's data
+ * were made with:
  *
  *   transparency    dropped, the colours below it are kept
- *   EXIF            the orientation is ignored unless asked for
+ *   EXIF            the orientation is ignored unless asked for; TIFF's own orientation is always followed
  *   colour profiles ignored; CMYK is converted by its definition, R = (255 - C)(255 - K) / 255
- *   16 bits         the upper 8; of grey PNG without transparency the value itself, clipped to 255 (so does Pillow)
+ *   16 bits         the upper 8; of one grey channel the value itself, clipped to 255 (so does Pillow)
+ *   32 bits         grey integers and floats, cut to whole numbers and clipped to 0 to 255
  *   animation       the first frame
+ *   damage          a file that was cut is refused; a JPEG with its end mark has grey where coded data are missing
  *
- * JPEG, PNG, WebP and GIF are told by their content, whatever the file is called. Nothing is allocated for a picture before its header
- * was compared with the limit.
+ * JPEG, PNG, WebP, GIF, BMP, TIFF and AVIF are told by their content, whatever the file is called. Nothing is allocated
+ * for a picture before its header was compared with the limit. Exact but for AVIF (within 3 levels) and TIFF with
+ * premultiplied alpha (within 1). Pillow reads also TIFF in Lab, of 12 bits, in separate planes of tiles, and
+ * compressed by zstd or LZMA; these are refused here.
  */
 import sharp, { type OutputInfo, type Sharp } from "sharp";
-import { MiroError } from "../errors.js";
+import { decodeAvif } from "./avif.js";
+import { decodeBmp } from "./bmp.js";
+import { decodeGif } from "./gif.js";
+import { checkSize, ImageError, MAX_PIXELS } from "./image-error.js";
+import { completePng } from "./png-rows.js";
 import type { RgbImage } from "./rgb.js";
+import { readTiffTags } from "./tiff.js";
 
-/** Pixels above which Pillow refuses a picture as a decompression bomb. */
-export const MAX_PIXELS = 178_956_970;
-
-/** Why a picture was refused. */
-export type ImageProblem = "unsupported-image" | "image-too-large" | "bad-image";
-
-/** A picture that cannot be decoded. */
-export class ImageError extends MiroError {
-  constructor(
-    readonly reason: ImageProblem,
-    message: string,
-    options?: ErrorOptions,
-  ) {
-    super(message, options);
-  }
-}
+export { ImageError, type ImageProblem, MAX_PIXELS } from "./image-error.js";
 
 /** How {@link decodeImage} decodes. */
 export interface DecodeOptions {
@@ -40,13 +34,37 @@ export interface DecodeOptions {
   orient?: boolean;
 }
 
+/** Formats that are decoded here. */
+export type DecodedFormat = "jpeg" | "png" | "webp" | "gif" | "bmp" | "tiff" | "avif";
+
+/** Endings of picture files in data sets, the preferred one first. */
+export const IMAGE_EXTENSIONS = ["jpg", "jpeg", "png", "webp", "gif", "bmp", "tif", "tiff", "avif"] as const;
+
+const START_OF_SCAN = Buffer.of(0xff, 0xda);
+const MAX_SCANS = 100;
+const TIFF_MARKS = ["II*\0", "MM\0*", "II+\0", "MM\0+"];
+
 /** The format by the first bytes, null for anything that is not decoded here. */
-export function imageFormat(bytes: Uint8Array): "jpeg" | "png" | "webp" | "gif" | null {
-  const start = Buffer.from(bytes.buffer, bytes.byteOffset, Math.min(12, bytes.length)).toString("latin1");
+export function imageFormat(bytes: Uint8Array): DecodedFormat | null {
+  const start = Buffer.from(bytes.buffer, bytes.byteOffset, Math.min(256, bytes.length)).toString("latin1");
   if (start.startsWith("\xff\xd8\xff")) return "jpeg";
   if (start.startsWith("\x89PNG\r\n\x1a\n")) return "png";
-  if (start.startsWith("RIFF") && start.slice(8) === "WEBP") return "webp";
-  return /^GIF8[79]a/.test(start) ? "gif" : null;
+  if (start.startsWith("RIFF") && start.slice(8, 12) === "WEBP") return "webp";
+  if (/^GIF8[79]a/.test(start)) return "gif";
+  if (start.startsWith("BM")) return "bmp";
+  if (TIFF_MARKS.includes(start.slice(0, 4))) return "tiff";
+  return isAvif(start) ? "avif" : null;
+}
+
+/**
+ * Whether a file's first box names the brand of AVIF pictures or animations, as its own or among those that it keeps
+ * to.
+ */
+function isAvif(start: string): boolean {
+  if (start.slice(4, 8) !== "ftyp") return false;
+  const size = Buffer.from(start.slice(0, 4), "latin1").readUInt32BE();
+  const brands = start.slice(8, size).match(/.{4}/gs) ?? [];
+  return brands.some((brand, i) => i !== 1 && (brand === "avif" || brand === "avis"));
 }
 
 /**
@@ -57,32 +75,83 @@ export async function decodeImage(
   bytes: Uint8Array,
   { maxPixels = MAX_PIXELS, orient = false }: DecodeOptions = {},
 ): Promise<RgbImage> {
-  if (imageFormat(bytes) === null)
-    throw new ImageError("unsupported-image", `no JPEG, PNG, WebP or GIF (${bytes.length} bytes)`);
+  const format = imageFormat(bytes);
+  if (format === null) {
+    throw new ImageError("unsupported-image", `no JPEG, PNG, WebP, GIF, BMP, TIFF or AVIF (${bytes.length} bytes)`);
+  }
+  if (format === "gif") return decodeGif(bytes, maxPixels);
+  if (format === "bmp") return decodeBmp(bytes, maxPixels);
+  if (format === "avif") return await decodeAvif(bytes, maxPixels, orient);
   try {
-    const source = sharp(bytes, { failOn: "truncated", ignoreIcc: true, limitInputPixels: false, pages: 1 });
-    const { width, height, space, channels, depth, orientation = 1 } = await source.metadata();
-    if (width * height > maxPixels) {
-      throw new ImageError("image-too-large", `${width} x ${height} pixels, at most ${maxPixels} are decoded`);
-    }
-    const turned = orient && orientation > 1 ? source.autoOrient() : source;
-    if (space === "cmyk") return fromCmyk(await raw(turned.pipelineColourspace("cmyk").toColourspace("cmyk")));
-    if (space === "grey16" && channels === 1 && depth === "ushort") {
-      return fromGrey16(await raw(turned.toColourspace("grey16"), "ushort"));
-    }
-    const { data, info } = await raw(turned.removeAlpha().toColourspace("srgb"));
-    if (info.channels !== 3) throw new ImageError("unsupported-image", `decoded to ${info.channels} channels`);
-    return { width: info.width, height: info.height, data };
+    return await decodeWithSharp(bytes, maxPixels, orient).catch((error: unknown) => {
+      const complete = format === "png" && !(error instanceof ImageError) ? completePng(bytes) : null;
+      if (complete === null) throw error;
+      return decodeWithSharp(complete, maxPixels, orient);
+    });
   } catch (error) {
     if (error instanceof ImageError) throw error;
     throw new ImageError("bad-image", `cannot be decoded: ${firstLine(error)}`, { cause: error });
   }
 }
 
+async function decodeWithSharp(bytes: Uint8Array, maxPixels: number, orient: boolean): Promise<RgbImage> {
+  const unlimited = imageFormat(bytes) === "jpeg" && hasFewScans(bytes);
+  const options = { ignoreIcc: true, limitInputPixels: false, pages: 1, unlimited } as const;
+  const { format, width, height, space, channels, depth, orientation = 1 } = await sharp(bytes, options).metadata();
+  checkSize(width, height, maxPixels);
+  const tiff = format === "tiff" ? readTiffTags(bytes) : null;
+  // The TIFF reader takes strips that it could not decode for errors, not for truncation.
+  const source = sharp(bytes, { ...options, failOn: tiff === null ? "truncated" : "error" });
+  const turned = (orient || tiff !== null) && orientation > 1 ? source.autoOrient() : source;
+  if (space === "cmyk") {
+    const wide = depth === "ushort";
+    const inks = await raw(turned.pipelineColourspace("cmyk").toColourspace("cmyk"), wide ? "ushort" : "uchar");
+    return fromCmyk(wide ? upperBytes(inks) : inks);
+  }
+  // Colour type 0 of PNG is one grey channel, with a transparent value or without.
+  if (channels === 1 || (format === "png" && bytes[25] === 0)) {
+    if (space === "grey16") {
+      const grey = await raw(turned.toColourspace("grey16"), "ushort");
+      const inverted = depth === "ushort" && tiff?.photometric === 0;
+      return fromGrey(grey, words(grey.data), (value) => Math.min(255, inverted ? 65535 - value : value));
+    }
+    if (depth === "char") {
+      const grey = await raw(turned.toColourspace("b-w"), "char");
+      return fromGrey(grey, grey.data, (value) => value);
+    }
+  }
+  if (space === "scrgb") throw new ImageError("unsupported-image", "colours as floats");
+  const { data, info } = await raw(turned.removeAlpha().toColourspace("srgb"));
+  if (info.channels !== 3) throw new ImageError("unsupported-image", `decoded to ${info.channels} channels`);
+  return { width: info.width, height: info.height, data };
+}
+
+/**
+ * Whether a JPEG has no more scans than encoders make. The JPEG reader gives up after some warnings, which a file that
+ * ends early has at each restart mark; without that limit, scans are what could keep it busy for long.
+ */
+function hasFewScans(bytes: Uint8Array): boolean {
+  const file = Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength);
+  let scans = 0;
+  for (let at = file.indexOf(START_OF_SCAN); at >= 0; at = file.indexOf(START_OF_SCAN, at + 2)) {
+    if (++scans > MAX_SCANS) return false;
+  }
+  return true;
+}
+
 type Raw = { data: Buffer; info: OutputInfo };
 
-function raw(pipeline: Sharp, depth: "uchar" | "ushort" = "uchar"): Promise<Raw> {
+function raw(pipeline: Sharp, depth: "uchar" | "ushort" | "char" = "uchar"): Promise<Raw> {
   return pipeline.raw({ depth }).toBuffer({ resolveWithObject: true });
+}
+
+/** The upper half of each 16-bit value. */
+function upperBytes({ data, info }: Raw): Raw {
+  return { data: Buffer.from(words(data).map((value) => value >> 8)), info };
+}
+
+function words(data: Buffer): Uint16Array {
+  return new Uint16Array(data.buffer, data.byteOffset, data.length / 2);
 }
 
 function fromCmyk({ data, info: { width, height } }: Raw): RgbImage {
@@ -100,10 +169,14 @@ function divideBy255(product: number): number {
   return ((t >> 8) + t) >> 8;
 }
 
-function fromGrey16({ data, info: { width, height, channels } }: Raw): RgbImage {
-  const values = new Uint16Array(data.buffer, data.byteOffset, data.length / 2);
+/** Grey from the first channel's values. */
+function fromGrey(
+  { info: { width, height, channels } }: Raw,
+  values: Uint8Array | Uint16Array,
+  level: (value: number) => number,
+): RgbImage {
   const rgb = new Uint8Array(width * height * 3);
-  for (let i = 0; i < width * height; i++) rgb.fill(Math.min(255, values[i * channels]!), 3 * i, 3 * i + 3);
+  for (let i = 0; i < width * height; i++) rgb.fill(level(values[i * channels]!), 3 * i, 3 * i + 3);
   return { width, height, data: rgb };
 }
 

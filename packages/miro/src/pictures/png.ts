@@ -45,10 +45,10 @@ export function encodePng(data: Uint8Array, width: number, height: number, text:
   header.set([8, 2, 0, 0, 0], 8); // 8 bits a sample, RGB, deflate, adaptive filters, not interlaced
   return Buffer.concat([
     SIGNATURE,
-    chunk("IHDR", header),
+    pngChunk("IHDR", header),
     ...text.map(textChunk),
-    chunk("IDAT", deflateSync(filterRows(data, width * 3, height), { level: 9 })),
-    chunk("IEND", new Uint8Array(0)),
+    pngChunk("IDAT", deflateSync(filterRows(data, width * 3, height), { level: 9 })),
+    pngChunk("IEND", new Uint8Array(0)),
   ]);
 }
 
@@ -96,13 +96,14 @@ function textChunk({ keyword, text }: PngText): Uint8Array {
   const key = Buffer.from(keyword, "latin1");
   // Latin-1 text may hold printable characters and line feeds, and never a zero byte.
   if (/^[\n\x20-\x7e\xa1-\xff]*$/.test(text)) {
-    return chunk("tEXt", Buffer.concat([key, Uint8Array.of(0), Buffer.from(text, "latin1")]));
+    return pngChunk("tEXt", Buffer.concat([key, Uint8Array.of(0), Buffer.from(text, "latin1")]));
   }
   const body = Buffer.from(text.replaceAll("\0", ""), "utf8");
-  return chunk("iTXt", Buffer.concat([key, Uint8Array.of(0, 0, 0, 0, 0), body])); // uncompressed, no language, no translation
+  return pngChunk("iTXt", Buffer.concat([key, Uint8Array.of(0, 0, 0, 0, 0), body])); // uncompressed, no language, no translation
 }
 
-function chunk(type: string, body: Uint8Array): Uint8Array {
+/** A chunk with its length and checksum. */
+export function pngChunk(type: string, body: Uint8Array): Uint8Array {
   const out = Buffer.alloc(body.length + 12);
   out.writeUInt32BE(body.length, 0);
   out.write(type, 4, "latin1");

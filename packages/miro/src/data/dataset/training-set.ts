@@ -5,6 +5,7 @@
 import { z } from "zod";
 import { InvalidInputError, invalid } from "../../errors.js";
 import { field, parseOptions } from "../../options.js";
+import { IMAGE_EXTENSIONS } from "../../pictures/decode.js";
 import { type SampleOrder, type Selection, ShardSet, type ShardTable, ShuffledOrder } from "../shards/index.js";
 import { type BinEdges, type BinIdentity, readBinCache, writeBinCache } from "./bin-cache.js";
 import { BIN_STRATEGIES, type BinOptions, binValue, computeBins, nominalBins, parseBinOptions } from "./bins.js";
@@ -387,12 +388,13 @@ function requiredMembers(options: TrainingSetOptions): string[] {
   return [`${mean}.npy`, ...(std === null ? [] : [`${std}.npy`]), textMember(options, false)];
 }
 
-const PICTURES = ["jpg", "jpeg", "png", "webp"];
-
 function filterOf(options: TrainingSetOptions): ((table: ShardTable, sample: number) => boolean) | undefined {
   if (!hasFilter(options) && !options.requirePictureAndCaption) return undefined;
   return (table, i) => {
-    if (options.requirePictureAndCaption && !(table.has(i, "txt") && PICTURES.some((name) => table.has(i, name))))
+    if (
+      options.requirePictureAndCaption &&
+      !(table.has(i, "txt") && IMAGE_EXTENSIONS.some((name) => table.has(i, name)))
+    )
       return false;
     return passesIn(table, i, options);
   };

@@ -1,6 +1,7 @@
 /** A contact sheet of shards: pictures spread evenly over all samples, each with its caption and its scores. */
 import sharp from "sharp";
 import { MiroError } from "../../errors.js";
+import { decodeImage, IMAGE_EXTENSIONS } from "../../pictures/decode.js";
 import { labelledSheet, type SheetCell } from "../../pictures/labelled-sheet.js";
 import type { RgbImage } from "../../pictures/rgb.js";
 import { PositionalFile } from "../shards/positional-file.js";
@@ -18,7 +19,6 @@ export interface ShardSheetOptions {
   signal?: AbortSignal;
 }
 
-const IMAGES = ["jpg", "jpeg", "png", "webp"];
 /** Pictures with more pixels are not opened for a sheet. */
 const MAX_PIXELS = 2 ** 27;
 const CAPTION_LENGTH = 90;
@@ -88,17 +88,16 @@ async function cellOf(table: ShardTable, file: PositionalFile, sample: number, s
     .filter(([, value]) => !Number.isNaN(value))
     .map(([name, value]) => `${name} ${value.toPrecision(3)}`);
   const text = caption.length > CAPTION_LENGTH ? `${caption.slice(0, CAPTION_LENGTH - 1)}…` : caption;
-  const bytes = IMAGES.map(read).find((found) => found !== null && found !== undefined);
+  const bytes = IMAGE_EXTENSIONS.map(read).find((found) => found !== null && found !== undefined);
   return { image: bytes ? await thumbnail(bytes, side) : null, label: [text, ...scores].filter(Boolean).join("\n") };
 }
 
 /** A picture made to fit, or null when it cannot be read: a sheet shows what is there. */
 async function thumbnail(bytes: Uint8Array, side: number): Promise<RgbImage | null> {
   try {
-    const { data, info } = await sharp(bytes, { limitInputPixels: MAX_PIXELS })
+    const { width, height, data: pixels } = await decodeImage(bytes, { maxPixels: MAX_PIXELS });
+    const { data, info } = await sharp(pixels, { raw: { width, height, channels: 3 } })
       .resize(side, side, { fit: "inside", withoutEnlargement: true })
-      .toColourspace("srgb")
-      .removeAlpha()
       .raw()
       .toBuffer({ resolveWithObject: true });
     return { width: info.width, height: info.height, data };

@@ -12,6 +12,7 @@ import { basename, dirname, extname, join, relative, resolve } from "node:path";
 import { InvalidInputError, MiroError, systemReason } from "../../errors.js";
 import { readBytes } from "../../files/files.js";
 import { decodeText as decode } from "../../files/text-file.js";
+import { IMAGE_EXTENSIONS } from "../../pictures/decode.js";
 import { fingerprintOf } from "../shards/positional-file.js";
 import { groupSamples, splitMemberName } from "../shards/sample-key.js";
 import { problemText } from "../shards/shard-error.js";
@@ -20,8 +21,6 @@ import { readCaptionTable } from "./caption-table.js";
 import { findPictures, type LeftOut, statsOf } from "./picture-folder.js";
 import { type PythonJson, parsePythonJson } from "./python-json.js";
 
-/** Extensions of pictures, the preferred one first. */
-export const IMAGE_EXTENSIONS = ["jpg", "jpeg", "png", "webp"] as const;
 /** A caption or JSON larger than this is no such thing. */
 const MAX_TEXT_BYTES = 16 * 2 ** 20;
 

@@ -1,0 +1,114 @@
+import { readFileSync } from "node:fs";
+import { gunzipSync } from "node:zlib";
+import { describe, expect, it } from "vitest";
+import { decodeImage, ImageError, imageFormat } from "./decode.js";
+
+/** Recorded by tests/reference/record_pictures.py with Pillow. */
+interface Recorded {
+  bytes: string;
+  error?: string;
+  /** Format and mode, such as "PNG RGBA". */
+  kind: string;
+  width: number;
+  height: number;
+  rgb: string;
+}
+
+const fixture = new URL("../../../../tests/reference/fixtures/pictures.json.gz", import.meta.url);
+const { decoded } = JSON.parse(gunzipSync(readFileSync(fixture)).toString()) as { decoded: Record<string, Recorded> };
+const bytesOf = (name: string) => Buffer.from(decoded[name]!.bytes, "base64");
+
+/**
+ * Levels that a value may be off: libavif here and there convert colours by other arithmetic; alpha that was multiplied
+ * into a colour is divided out again, which magnifies that where alpha is small.
+ */
+function tolerance(name: string): number {
+  if (name === "alpha-premultiplied.avif") return 60;
+  if (name.endsWith(".avif")) return 3;
+  return name.startsWith("associated-") ? 1 : 0;
+}
+
+/** The largest and the mean difference. */
+function difference(actual: Uint8Array, expected: Uint8Array): { largest: number; mean: number } {
+  let [largest, sum] = [0, 0];
+  for (const [i, value] of expected.entries()) {
+    const off = Math.abs(actual[i]! - value);
+    largest = Math.max(largest, off);
+    sum += off;
+  }
+  return { largest, mean: sum / expected.length };
+}
+
+describe.each(["png", "gif", "jpg", "webp", "bmp", "tif", "avif"])("%s", (extension) => {
+  const files = Object.entries(decoded).filter(([name]) => name.endsWith(`.${extension}`));
+
+  it("has Pillow's pixels", async () => {
+    const read = files.filter(([, { error }]) => error === undefined);
+    expect(read.length).toBeGreaterThan(15);
+    for (const [name, expected] of read) {
+      const image = await decodeImage(bytesOf(name)).catch((error: Error) => error);
+      if (image instanceof Error) throw new Error(`${name}: ${image.message}`);
+      expect([name, image.width, image.height]).toEqual([name, expected.width, expected.height]);
+      const { largest, mean } = difference(image.data, Buffer.from(expected.rgb, "base64"));
+      if (largest > tolerance(name) || mean > 1.5)
+        throw new Error(`${name}: ${largest} levels off, ${mean} on average`);
+    }
+  });
+
+  it("is refused by an ImageError where Pillow refuses it", async () => {
+    for (const [name, { error }] of files) {
+      if (error === undefined) continue;
+      const result = await decodeImage(bytesOf(name)).catch((failure: unknown) => failure);
+      if (!(result instanceof ImageError)) throw new Error(`${name}: ${result}; Pillow: ${error}`);
+      expect(result.message).not.toMatch(/undefined|NaN/);
+    }
+  });
+
+  it("is refused above the limit of pixels, by its header alone", async () => {
+    const name = files.find(([, { error, width }]) => error === undefined && width > 1)![0];
+    const { width, height } = decoded[name]!;
+    const limited = (maxPixels: number) => decodeImage(bytesOf(name), { maxPixels });
+    await expect(limited(width * height - 1)).rejects.toMatchObject({ reason: "image-too-large" });
+    await expect(limited(width * height)).resolves.toMatchObject({ width, height });
+  });
+});
+
+it("tells formats by their content", () => {
+  const formats = ["png", "gif", "jpg", "webp", "bmp", "tif", "avif"].map((extension) =>
+    imageFormat(bytesOf(Object.keys(decoded).find((name) => name.endsWith(`.${extension}`))!)),
+  );
+  expect(formats).toEqual(["png", "gif", "jpeg", "webp", "bmp", "tiff", "avif"]);
+  const box = (text: string) => Buffer.concat([Buffer.of(0, 0, 0, 24), Buffer.from(text, "latin1")]);
+  expect(imageFormat(box("ftypmif1\0\0\0\0mif1avif"))).toBe("avif");
+  expect(imageFormat(box("ftypheic\0\0\0\0mif1heic"))).toBeNull();
+  expect(imageFormat(Buffer.from("BN"))).toBeNull();
+});
+
+it("turns an AVIF as its boxes say only when asked to", async () => {
+  const stored = await decodeImage(bytesOf("orientation-6.avif"));
+  const turned = await decodeImage(bytesOf("orientation-6.avif"), { orient: true });
+  expect([turned.width, turned.height]).toEqual([stored.height, stored.width]);
+  // A quarter clockwise: the lower left corner comes to the upper left.
+  const from = (stored.height - 1) * stored.width * 3;
+  expect([...turned.data.subarray(0, 3)]).toEqual([...stored.data.subarray(from, from + 3)]);
+});
+
+it("refuses sizes that no file backs before it allocates anything for them", async () => {
+  const bitmap = Buffer.from(bytesOf("rgb24.bmp"));
+  bitmap.writeUInt32LE(2 ** 31 - 1, 18);
+  const gif = Buffer.from(bytesOf("transparent.gif"));
+  gif.writeUInt16LE(65535, 6);
+  gif.writeUInt16LE(65535, 8);
+  const avif = Buffer.from(bytesOf("smooth-420-full.avif"));
+  avif.writeUInt32BE(2 ** 20, avif.indexOf("ispe") + 8);
+  avif.writeUInt32BE(2 ** 20, avif.indexOf("ispe") + 12);
+  for (const bytes of [bitmap, gif, avif]) {
+    await expect(decodeImage(bytes)).rejects.toMatchObject({ reason: "image-too-large" });
+  }
+});
+
+it("reads a picture after one that broke the decoder", async () => {
+  const name = "smooth-420-full.avif";
+  await expect(decodeImage(bytesOf(name).subarray(0, 300))).rejects.toBeInstanceOf(ImageError);
+  await expect(decodeImage(bytesOf(name))).resolves.toMatchObject({ width: decoded[name]!.width });
+});
