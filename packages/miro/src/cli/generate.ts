@@ -168,16 +168,23 @@ async function generate(given: readonly string[], flags: Flags, context: CliCont
     candidates: count,
   });
   const files = new PictureFiles(fileOptions(flags));
-  const claim = { suffix: flags.bestOf ? `-best-of-${count}` : "", ranks: flags.keepAll ? count : 1 };
-  // What is in the way is found before the work, not after it.
-  const early = !files.needsSettings(pictures);
-  if (early) files.claim(pictures, { settings: null, rewards: null, ...claim });
   if (flags.saveLatents !== undefined && !flags.overwrite && existsSync(flags.saveLatents)) {
     throw existing(flags.saveLatents);
   }
 
   const progress = await Progress.for(context);
+  const waiting = {
+    signal: context.signal,
+    onWait: (message: string) => {
+      progress.stop();
+      context.stderr(`${message}\n`);
+    },
+  };
+  const claim = { suffix: flags.bestOf ? `-best-of-${count}` : "", ranks: flags.keepAll ? count : 1, ...waiting };
   try {
+    // What is in the way is found before the work, not after it.
+    const early = !files.needsSettings(pictures);
+    if (early) await files.claim(pictures, { settings: null, rewards: null, ...claim });
     const stored = from && { ...from.load, ...(from.load.quantization && { quantize: from.load.quantization }) };
     const pipe = await loadPipeline(model, { ...stored, ...flags }, context, progress);
     const rows = pictures.length * count;
@@ -191,15 +198,12 @@ async function generate(given: readonly string[], flags: Flags, context: CliCont
       for (const warning of compareOrigin(flags.from!, from.settings, settings[0]!, flags))
         context.stderr(`warning: ${warning}\n`);
     }
-    if (!early) files.claim(pictures, { settings, rewards: pipe.coherenceKeys, ...claim });
-    const finished = await files.finished(pictures, settings);
+    if (!early) await files.claim(pictures, { settings, rewards: pipe.coherenceKeys, ...claim });
     const entries: Entry[] = [];
-    for (const [index, { path, settings: stored }] of finished) {
-      const { seed, prompt, width, height } = stored;
-      entries[index] = { path, seed, prompt, width, height, skipped: true };
-    }
-    const todo = pictures.filter(({ index }) => !finished.has(index));
     const images: GeneratedImage[] = [];
+    const warnings = new Set<string>();
+    let latents: Tensor | null = null;
+    let drawn = 0;
     const shared = {
       noise,
       batchSize: flags.batchSize,
@@ -212,48 +216,63 @@ async function generate(given: readonly string[], flags: Flags, context: CliCont
           steps,
         ),
     };
-    const result = flags.bestOf
-      ? await drawBestOf(pipe, todo, {
-          ...shared,
-          count,
-          scorer: flags.by ?? "clip_score",
-          onRanked: async (ranked, picture) => {
-            entries[picture.index] = await writeRanked(files, ranked, picture, flags.keepAll ?? false);
-          },
-        })
-      : await drawPictures(pipe, todo, {
-          ...shared,
-          onImage: async (image, picture) => {
-            entries[picture.index] = entry(await files.write(picture, image), image);
-            if (sheet) images.push(image);
-          },
-        });
+    // Once, or again for what other commands were about to draw and have not.
+    for (let open = pictures; open.length > 0; open = await files.fromOthers(open, waiting)) {
+      const settingsOf = open.map(({ index }) => settings[index]!);
+      const finished = await files.finished(open, settingsOf);
+      for (const [index, { path, settings: stored }] of finished) {
+        const { seed, prompt, width, height } = stored;
+        entries[index] = { path, seed, prompt, width, height, skipped: true };
+      }
+      const todo = open.filter((picture) => !finished.has(picture.index) && !files.isElsewhere(picture));
+      if (todo.length === 0) continue;
+      const result = flags.bestOf
+        ? await drawBestOf(pipe, todo, {
+            ...shared,
+            count,
+            scorer: flags.by ?? "clip_score",
+            onRanked: async (ranked, picture) => {
+              entries[picture.index] = await writeRanked(files, ranked, picture, flags.keepAll ?? false);
+            },
+          })
+        : await drawPictures(pipe, todo, {
+            ...shared,
+            onImage: async (image, picture) => {
+              entries[picture.index] = entry(await files.write(picture, image), image);
+              if (sheet) images.push(image);
+            },
+          });
+      drawn += todo.length;
+      latents = result.latents;
+      for (const warning of result.warnings) warnings.add(warning);
+    }
     progress.stop();
-    for (const warning of result.warnings) context.stderr(`warning: ${warning}\n`);
-    if (result.latents) saveLatents(flags.saveLatents!, result.latents, flags.overwrite ?? false);
+    for (const warning of warnings) context.stderr(`warning: ${warning}\n`);
+    if (latents) saveLatents(flags.saveLatents!, latents, flags.overwrite ?? false);
     const sheetPath = sheet ? await writeSheet(files, images) : null;
     const seconds = round((performance.now() - started) / 1000);
     if (flags.json) {
       const report = {
         images: entries,
         ...(sheetPath && { sheet: sheetPath }),
-        ...(flags.resume && { skipped: finished.size }),
+        ...(flags.resume && { skipped: pictures.length - drawn }),
         seconds,
         device: pipe.device,
         dtype: pipe.dtype,
-        ...(result.warnings.length > 0 && { warnings: result.warnings }),
+        ...(warnings.size > 0 && { warnings: [...warnings] }),
       };
       context.stdout(`${JSON.stringify(report)}\n`);
     } else {
       for (const { path } of entries) context.stdout(`${path}\n`);
       if (sheetPath) context.stdout(`${sheetPath}\n`);
-      const skipped = flags.resume ? `, ${finished.size} skipped as they were there` : "";
+      const skipped = flags.resume ? `, ${pictures.length - drawn} skipped as they were there` : "";
       context.stderr(
-        `${todo.length} picture${todo.length === 1 ? "" : "s"} in ${seconds} s (${pipe.device}, ${pipe.dtype})${skipped}\n`,
+        `${drawn} picture${drawn === 1 ? "" : "s"} in ${seconds} s (${pipe.device}, ${pipe.dtype})${skipped}\n`,
       );
     }
   } finally {
     progress.stop();
+    files.release();
   }
 }
 

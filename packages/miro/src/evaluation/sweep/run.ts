@@ -103,10 +103,19 @@ interface Place extends PlannedPicture {
  *   `MiroPipeline.generate` throws
  */
 export async function runSweep(options: SweepOptions): Promise<SweepResult> {
-  const { x, prompts, signal, files, scorers = [], onProgress } = options;
+  const { prompts, signal, files } = options;
   const y = options.y ?? promptAxis(prompts);
   const places = layOut({ ...options, y });
-  files?.claim(places, { settings: null, rewards: null });
+  try {
+    await files?.claim(places, { settings: null, rewards: null, signal });
+    return await drawPlaces(options, y, places);
+  } finally {
+    files?.release();
+  }
+}
+
+async function drawPlaces(options: SweepOptions, y: Axis, places: readonly Place[]): Promise<SweepResult> {
+  const { x, signal, files, scorers = [], onProgress } = options;
   const cells: SweepCell[][] = y.points.map((_, row) =>
     x.points.map((_, column) => ({ row, column, images: [], ignoredRewards: [] })),
   );
@@ -142,21 +151,24 @@ export async function runSweep(options: SweepOptions): Promise<SweepResult> {
     try {
       if (groups.length > 1) for (const place of group) leaveOutUnknown(place, pipe, cells[place.row]![place.column]!);
       if (options.distance) converged = await drawConverged(pipe, group, signal);
-      const kept = files ? await files.finished(group, await describePictures(pipe, group)) : new Map();
-      for (const place of group) {
-        const found = kept.get(place.index);
-        if (found) await take(place, await readPixels(found.path), found.settings);
+      // Once, or again for what other commands were about to draw and have not.
+      for (let open = group; open.length > 0; open = (await files?.fromOthers(open, { signal })) ?? []) {
+        const kept = files ? await files.finished(open, await describePictures(pipe, open)) : new Map();
+        for (const place of open) {
+          const found = kept.get(place.index);
+          if (found) await take(place, await readPixels(found.path), found.settings);
+        }
+        const absent = open.filter((place) => !kept.has(place.index) && !files?.isElsewhere(place));
+        const result = await drawPictures(pipe, absent, {
+          signal,
+          onImage: async (image, planned) => {
+            const place = planned as Place;
+            await files?.write(place, image);
+            await take(place, image, image.settings);
+          },
+        });
+        for (const warning of result.warnings) warnings.add(warning);
       }
-      const absent = group.filter(({ index }) => !kept.has(index));
-      const result = await drawPictures(pipe, absent, {
-        signal,
-        onImage: async (image, planned) => {
-          const place = planned as Place;
-          await files?.write(place, image);
-          await take(place, image, image.settings);
-        },
-      });
-      for (const warning of result.warnings) warnings.add(warning);
     } finally {
       await pipe.dispose();
     }

@@ -3,7 +3,8 @@
  * before the first picture is drawn; each file appears whole or not at all.
  */
 import { existsSync, statSync } from "node:fs";
-import { dirname } from "node:path";
+import { dirname, extname, relative } from "node:path";
+import { setTimeout as sleep } from "node:timers/promises";
 import { z } from "zod";
 import { describe, InvalidInputError } from "../../errors.js";
 import { existing, removeKilledWrites, writeFileAtomic } from "../../files/files.js";
@@ -28,9 +29,13 @@ import {
 } from "../settings.js";
 import type { PlannedPicture } from "./draw-pictures.js";
 import { NAME_FIELDS, NameAllocator, NameTemplate, type NameValues } from "./file-names.js";
+import { type ChooseOptions, NameClaims } from "./name-claims.js";
 
 /** Where pictures go when nothing is said. */
 export const DEFAULT_OUTPUT = "pictures";
+
+/** How often the work of others is looked at. */
+const OTHERS_POLL_MS = 250;
 
 const flag = z.boolean().default(false);
 
@@ -60,7 +65,7 @@ function words(name: "format"): [string, string] {
 export type PictureFilesOptions = z.input<typeof pictureFilesSchema>;
 
 /** What the pictures are, as far as names and files depend on it. */
-export interface ClaimOptions {
+export interface ClaimOptions extends ChooseOptions {
   /** Of each picture, when the checkpoint is known. */
   settings: readonly ImageSettings[] | null;
   /** Rewards of the checkpoint, when it is known. */
@@ -87,7 +92,11 @@ export class PictureFiles {
   /** Names that are taken get a number instead of an error: nobody chose the folder. */
   readonly #numbered: boolean;
   readonly #began = new Date();
+  readonly #claims: NameClaims;
+  #names: NameAllocator | null = null;
   #paths: string[][] = [];
+  /** Places of pictures that other commands are about to draw. */
+  readonly #elsewhere = new Set<number>();
   /** Files of a set of candidates that was left incomplete: it is drawn again as a whole. */
   readonly #incomplete = new Set<string>();
 
@@ -116,6 +125,7 @@ export class PictureFiles {
     }
     if (this.#file !== null) this.#refuseExisting(this.#file);
     removeKilledWrites(this.#folder);
+    this.#claims = new NameClaims(this.#folder);
   }
 
   /** Whether the names of these pictures depend on the checkpoint, so that they can only be claimed when it is known. */
@@ -124,24 +134,87 @@ export class PictureFiles {
   }
 
   /**
-   * Decides the names of all pictures.
-   * @throws InvalidInputError when a file is in the way, or one file cannot hold what is asked for
+   * Decides the names of all pictures and claims them until {@link release}. With `resume`, pictures that another command is about to
+   * draw under the same names are left to it; see {@link fromOthers}.
+   * @throws InvalidInputError when a file is in the way or another command is about to write it, or one file cannot hold what is
+   *   asked for; MiroError when the folder cannot be written
    */
-  claim(pictures: readonly PlannedPicture[], { settings, rewards, suffix = "", ranks = 1 }: ClaimOptions): void {
+  async claim(
+    pictures: readonly PlannedPicture[],
+    { settings, rewards, suffix = "", ranks = 1, ...waiting }: ClaimOptions,
+  ): Promise<void> {
     if (this.#file !== null && pictures.length * ranks > 1) {
       throw new InvalidInputError(`output: one file cannot hold ${pictures.length * ranks} pictures; name a folder`);
     }
-    const free = (path: string) => !this.#numbered || !existsSync(path);
-    const names = new NameAllocator(this.#folder, free);
-    this.#paths = pictures.map((picture, i) => {
-      if (this.#file !== null) return [this.#file];
-      const values = nameValues(picture, pictures.length, settings?.[i], this.#began);
-      const stem = this.#template(picture, rewards, suffix).fill(values);
-      return Array.from({ length: ranks }, (_, rank) =>
-        names.take(rank === 0 ? stem : `${stem}-rank${rank + 1}`, extension(this.format)),
-      );
+    await this.#choose(waiting, (others) => {
+      const isFree = (path: string) => !this.#numbered || !(existsSync(path) || others.has(NameClaims.key(path)));
+      this.#names = new NameAllocator(this.#folder, isFree);
+      this.#paths = pictures.map((picture, i) => {
+        if (this.#file !== null) return [this.#file];
+        const values = nameValues(picture, pictures.length, settings?.[i], this.#began);
+        const stem = this.#template(picture, rewards, suffix).fill(values);
+        return Array.from({ length: ranks }, (_, rank) =>
+          this.#names!.take(rank === 0 ? stem : `${stem}-rank${rank + 1}`, extension(this.format)),
+        );
+      });
+      for (const path of this.#paths.flat()) this.#refuseExisting(path);
+      return this.#takeUnclaimed(pictures, others);
     });
-    for (const path of this.#paths.flat()) this.#refuseExisting(path);
+  }
+
+  /** Claims the pictures that no other command does. @returns their paths */
+  #takeUnclaimed(pictures: readonly PlannedPicture[], others: ReadonlySet<string>): string[] {
+    const { overwrite, resume } = this.#options;
+    this.#elsewhere.clear();
+    return pictures.flatMap(({ index }) => {
+      const paths = this.#paths[index]!;
+      const taken = paths.find((path) => others.has(NameClaims.key(path)));
+      if (taken === undefined || (overwrite && !resume)) return paths;
+      if (!resume)
+        throw new InvalidInputError(
+          `${taken}: another command is about to write it; wait for its end, or choose another --output`,
+        );
+      this.#elsewhere.add(index);
+      return [];
+    });
+  }
+
+  async #choose(waiting: ChooseOptions, choose: (others: ReadonlySet<string>) => string[]): Promise<void> {
+    try {
+      await this.#claims.choose(choose, waiting);
+    } catch (error) {
+      // Where nothing can be written there may still be nothing to draw.
+      const { code } = ((error as Error).cause ?? error) as NodeJS.ErrnoException;
+      if (!this.#options.resume || !/^(EROFS|EACCES|EPERM)$/.test(code ?? "")) throw error;
+      choose(new Set());
+    }
+  }
+
+  /** Whether another command is about to draw a picture. */
+  isElsewhere({ index }: PlannedPicture): boolean {
+    return this.#elsewhere.has(index);
+  }
+
+  /**
+   * Waits until the other commands have drawn the pictures that were left to them, or have ended without.
+   * @returns these pictures; those that are not {@link finished} then are claimed here
+   */
+  async fromOthers<T extends PlannedPicture>(pictures: readonly T[], waiting: ChooseOptions = {}): Promise<T[]> {
+    const awaited = pictures.filter((picture) => this.isElsewhere(picture));
+    for (let told = false; this.#elsewhere.size > 0; told = true) {
+      if (!told)
+        waiting.onWait?.(`${this.#folder}: waiting for another command, which draws ${awaited.length} of them`);
+      const absent = awaited.filter(({ index }) => !this.#paths[index]!.every((path) => existsSync(path)));
+      await this.#choose(waiting, (others) => this.#takeUnclaimed(absent, others));
+      if (this.#elsewhere.size > 0)
+        await sleep(OTHERS_POLL_MS, undefined, waiting.signal ? { signal: waiting.signal } : {});
+    }
+    return awaited;
+  }
+
+  /** Gives up the names that are claimed. */
+  release(): void {
+    this.#claims.release();
   }
 
   #refuseExisting(path: string): void {
@@ -212,25 +285,45 @@ export class PictureFiles {
   /** Writes a picture and returns its path. */
   async write(picture: PlannedPicture, image: GeneratedImage, rank = 0): Promise<string> {
     const path = this.path(picture, rank);
-    await this.#store(path, image, settingsToText(image.settings));
-    return path;
+    const isThere = async () => this.#options.resume && (await this.#compare(path, image.settings));
+    return this.#store(path, image, settingsToText(image.settings), isThere);
   }
 
-  /** Writes a picture that stands for several, such as a sheet, beside the others. */
+  /** Writes a picture that stands for several, such as a sheet, beside the others, and returns its path. */
   async writeExtra(name: string, image: RgbImage, text: readonly PngText[]): Promise<string> {
-    const taken = new Set(this.#paths.flat());
-    const path = new NameAllocator(
-      this.#folder,
-      (candidate) => !taken.has(candidate) && (!this.#numbered || !existsSync(candidate)),
-    ).take(name, extension(this.format));
-    await this.#store(path, image, text);
-    return path;
+    let path = "";
+    await this.#claims.choose((others) => {
+      const taken = new Set(this.#paths.flat());
+      const isFree = (candidate: string) =>
+        !taken.has(candidate) && (!this.#numbered || !(existsSync(candidate) || others.has(NameClaims.key(candidate))));
+      path = new NameAllocator(this.#folder, isFree).take(name, extension(this.format));
+      return [path];
+    });
+    return this.#store(path, image, text);
   }
 
-  async #store(path: string, image: RgbImage, text: readonly PngText[]): Promise<void> {
+  /**
+   * @param isThere whether a file that has appeared under the name meanwhile, by a program that knows nothing of claims, is the
+   *   picture
+   */
+  async #store(
+    path: string,
+    image: RgbImage,
+    text: readonly PngText[],
+    isThere: () => Promise<boolean> = async () => false,
+  ): Promise<string> {
     const { quality, overwrite } = this.#options;
     const bytes = await encodeImage(image, text, { format: this.format, ...(quality !== undefined && { quality }) });
-    writeFileAtomic(path, bytes, { overwrite: overwrite || this.#incomplete.has(path) });
+    try {
+      writeFileAtomic(path, bytes, { overwrite: overwrite || this.#incomplete.has(path) });
+      return path;
+    } catch (error) {
+      if (!existsSync(path)) throw error;
+      if (await isThere()) return path;
+      if (!this.#numbered || this.#names === null) throw error;
+      const stem = relative(this.#folder, path).slice(0, -extname(path).length);
+      return this.#store(this.#names.take(stem, extension(this.format)), image, text);
+    }
   }
 }
 

@@ -1,0 +1,118 @@
+import { existsSync, mkdirSync, mkdtempSync, readdirSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { basename, join } from "node:path";
+import { processIdentity } from "@miro-t2i/torch/atomic-write";
+import { afterEach, beforeEach, describe, expect, it } from "vitest";
+import { InvalidInputError } from "../../errors.js";
+import { FileLock } from "../../files/file-lock.js";
+import type { GeneratedImage, ImageSettings } from "../settings.js";
+import type { PlannedPicture } from "./draw-pictures.js";
+import { PictureFiles, type PictureFilesOptions } from "./picture-files.js";
+
+let root: string;
+let before: string;
+beforeEach(() => {
+  root = mkdtempSync(join(tmpdir(), "miro-names-"));
+  before = process.cwd();
+  process.chdir(root); // where pictures go when no folder is given
+});
+afterEach(() => {
+  process.chdir(before);
+  rmSync(root, { recursive: true, force: true });
+});
+
+const nothing = { settings: null, rewards: null };
+const pictures = (...prompts: string[]): PlannedPicture[] =>
+  prompts.map((prompt, index) => ({ index, prompt, seed: index, options: {} }));
+const settings = {
+  prompt: "fox",
+  seed: 0,
+  steps: 1,
+  sampler: "euler",
+  guidanceScale: 1,
+  rewardTargets: {},
+  versions: { miro: "1", torch: "1" },
+} as unknown as ImageSettings;
+const image = {
+  width: 1,
+  height: 1,
+  data: new Uint8Array(3),
+  prompt: "fox",
+  seed: 0,
+  settings,
+} as unknown as GeneratedImage;
+async function claimed(options: PictureFilesOptions, plan = pictures("fox")): Promise<PictureFiles> {
+  const files = new PictureFiles(options);
+  await files.claim(plan, nothing);
+  return files;
+}
+
+describe("commands that share a folder", () => {
+  it("number their pictures apart before any is drawn, and leave nothing but them", async () => {
+    const plan = pictures("fox", "cat");
+    const runs = await Promise.all([1, 2, 3].map(() => claimed({}, plan)));
+    expect(runs.map((files) => plan.map((picture) => basename(files.path(picture))))).toEqual([
+      ["fox-seed0.png", "cat-seed1.png"],
+      ["fox-seed0-2.png", "cat-seed1-2.png"],
+      ["fox-seed0-3.png", "cat-seed1-3.png"],
+    ]);
+    await runs[2]!.write(plan[0]!, image);
+    for (const files of runs) files.release();
+    expect(readdirSync("pictures")).toEqual(["fox-seed0-3.png"]);
+  });
+
+  it("notice at once that they want the same file, and may have it when the other has ended", async () => {
+    const first = await claimed({ output: "o" });
+    await expect(claimed({ output: "o" })).rejects.toThrow(/fox-seed0\.png: another command is about to write it/);
+    await expect(claimed({ output: "o" })).rejects.toThrow(InvalidInputError);
+    first.release();
+    expect(existsSync("o")).toBe(false);
+    (await claimed({ output: "o" })).release();
+  });
+
+  it("leave each other's pictures alone with --resume, and take over those that were not drawn", async () => {
+    const plan = pictures("fox", "cat");
+    const first = await claimed({ output: "o", resume: true }, [plan[0]!]);
+    const second = await claimed({ output: "o", resume: true }, plan);
+    expect(plan.map((picture) => second.isElsewhere(picture))).toEqual([true, false]);
+    const said: string[] = [];
+    // It is told when the waiting begins: then the first one ends without its picture.
+    const onWait = (message: string) => {
+      said.push(message);
+      first.release();
+    };
+    expect(await second.fromOthers(plan, { onWait })).toEqual([plan[0]]);
+    expect(said).toEqual(["o: waiting for another command, which draws 1 of them"]);
+    expect(second.isElsewhere(plan[0]!)).toBe(false);
+    const third = await claimed({ output: "o", resume: true }, plan);
+    expect(third.isElsewhere(plan[0]!)).toBe(true);
+    await second.write(plan[0]!, image);
+    second.release();
+    expect(await third.fromOthers(plan)).toEqual(plan);
+    third.release();
+    expect(readdirSync("o")).toEqual(["fox-seed0.png"]);
+  });
+
+  it("do not mind what killed ones have claimed", async () => {
+    const dead = processIdentity().replace(/\d+$/, "1");
+    mkdirSync("o");
+    writeFileSync(`o/.claims.${dead}.0123456789ab.json`, JSON.stringify({ names: ["o/fox-seed0.png"] }));
+    const lock = FileLock.acquire("o", "claims") as FileLock;
+    writeFileSync(lock.path, JSON.stringify({ host: "h", pid: process.pid, identity: dead, token: "" }));
+    const files = await claimed({ output: "o" });
+    files.release();
+    expect(readdirSync("o")).toEqual([]);
+  });
+
+  it("give another number to a picture whose name a program has taken that claims nothing", async () => {
+    const [picture] = pictures("fox") as [PlannedPicture];
+    const files = await claimed({});
+    writeFileSync("pictures/fox-seed0.png", "by hand");
+    expect(await files.write(picture, image)).toBe("pictures/fox-seed0-2.png");
+    files.release();
+    const named = await claimed({ output: "o" });
+    writeFileSync("o/fox-seed0.png", "by hand");
+    await expect(named.write(picture, image)).rejects.toThrow(/fox-seed0\.png: exists already/);
+    named.release();
+  });
+});
