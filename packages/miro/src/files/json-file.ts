@@ -1,5 +1,6 @@
 /** JSON files of a model: small ones, however large a hostile file is. */
 import { readFileSync, statSync } from "node:fs";
+import { describeStandIn } from "@miro-t2i/torch/stand-in"; // without loading libtorch
 import { MiroError, systemReason } from "../errors.js";
 
 /** No configuration or index of a model comes near this. */
@@ -26,6 +27,8 @@ export function readJson(path: string): unknown {
   try {
     return JSON.parse(text);
   } catch (error) {
+    const standIn = describeStandIn(Buffer.from(text));
+    if (standIn !== null) throw new MiroError(`${path}: ${standIn}`, { cause: error });
     throw new MiroError(`${path}: not valid JSON: ${(error as Error).message.split("\n")[0]}`, { cause: error });
   }
 }

@@ -1,5 +1,6 @@
 /** The one error of the file readers: which file, which rule it breaks, and where. */
 import { TorchError } from "../errors.js";
+import { describeStandIn, STAND_IN_BYTES } from "./stand-in.js";
 
 export interface FormatErrorDetails {
   path: string;
@@ -32,4 +33,14 @@ export class FormatError extends TorchError {
     this.tensor = tensor;
     this.byteOffset = byteOffset;
   }
+}
+
+/** Refuses what a clone without Git LFS or a server left in place of a file. @throws FormatError that says what it is */
+export function refuseStandIn(file: {
+  path: string;
+  sizeBytes: number;
+  read(offset: number, length: number): Uint8Array;
+}): void {
+  const what = describeStandIn(file.read(0, Math.min(file.sizeBytes, STAND_IN_BYTES)));
+  if (what !== null) throw new FormatError({ path: file.path, rule: "StandIn", message: what, byteOffset: 0 });
 }

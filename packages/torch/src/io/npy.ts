@@ -9,7 +9,7 @@ import { TorchError } from "../errors.js";
 import { scope } from "../scope.js";
 import type { Tensor } from "../tensor.js";
 import { writeFileAtomically } from "./atomic-write.js";
-import { FormatError } from "./format-error.js";
+import { FormatError, refuseStandIn } from "./format-error.js";
 import { MappedFile } from "./mapped-file.js";
 import { pieceBuffer, sizeInBytes, streamBytes } from "./tensor-bytes.js";
 
@@ -87,6 +87,7 @@ export function readNpyHeader(file: NpySource): NpyHeader {
   const fail = (rule: string, message: string, byteOffset: number): never => {
     throw new FormatError({ path, rule, message, byteOffset });
   };
+  refuseStandIn(file);
   if (sizeBytes < 10)
     fail("FileTooShort", `the file has ${sizeBytes} bytes, magic and lengths alone take 10`, sizeBytes);
   const start = Buffer.from(file.read(0, Math.min(12, sizeBytes)));

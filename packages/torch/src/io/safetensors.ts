@@ -11,7 +11,7 @@ import { TorchError } from "../errors.js";
 import type { Tensor } from "../tensor.js";
 import { writeFileAtomically } from "./atomic-write.js";
 import { checkBooleans, copyValues } from "./copy-values.js";
-import { FormatError } from "./format-error.js";
+import { FormatError, refuseStandIn } from "./format-error.js";
 import { MappedFile } from "./mapped-file.js";
 import { RegularFile } from "./regular-file.js";
 import { parseStrictJson, type StrictJson, StrictJsonError } from "./strict-json.js";
@@ -183,6 +183,7 @@ function readHeader(file: RegularFile): Header {
   const fail = (rule: string, message: string, byteOffset: number, tensor?: string): never => {
     throw new FormatError({ path, rule, message, byteOffset, tensor });
   };
+  refuseStandIn(file);
   if (sizeBytes < 8)
     fail("FileTooShort", `the file has ${sizeBytes} bytes, the header length alone takes 8`, sizeBytes);
   const prefix = file.read(0, 8);

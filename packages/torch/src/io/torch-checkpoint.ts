@@ -18,7 +18,7 @@ import { aten } from "../ops.generated.js";
 import { scope } from "../scope.js";
 import type { Tensor } from "../tensor.js";
 import { checkTarget, copyValues, type ValueSource } from "./copy-values.js";
-import { FormatError } from "./format-error.js";
+import { FormatError, refuseStandIn } from "./format-error.js";
 import { containEntries, Known, Opaque, PickledBytes, PickleLeaf, type PickleValue, readPickle } from "./pickle.js";
 import { RegularFile } from "./regular-file.js";
 import type { StoredTensorInfo, TensorFile } from "./tensor-file.js";
@@ -596,6 +596,7 @@ export class TorchCheckpoint {
 
   #readPlain(): { root: PickleValue; locate: (storage: TorchStorage) => number } {
     const file = this.#file;
+    refuseStandIn(file);
     if (!isPlain(file))
       this.#fail("NotACheckpoint", "neither a zip archive nor a plain file of torch.save: not a PyTorch checkpoint", 0);
     let at = 0;

@@ -8,9 +8,11 @@ import { createReadStream, createWriteStream, mkdirSync, statfsSync, statSync } 
 import { rename, rm, truncate } from "node:fs/promises";
 import { dirname, join } from "node:path";
 import { pipeline } from "node:stream/promises";
+import { describeStandIn } from "@miro-t2i/torch/stand-in";
 import { MiroError } from "../../errors.js";
 import { cannotWrite, link, tagCache, writable } from "./hub-cache.js";
 import { describeFiles, type RemoteFile } from "./hub-describe.js";
+import { hubEndpoint } from "./hub-environment.js";
 import { hubContents, networkReason, pause, retryDelays, Unreachable } from "./hub-http.js";
 import type { Repository } from "./hub-repository.js";
 import { PartialFile } from "./partial-file.js";
@@ -149,8 +151,13 @@ async function receive(
   // A server that does not know ranges sends everything again.
   const resumed = have > 0 && status === 206;
   let bytes = resumed ? have : 0;
+  // Of another size than the file, it may be a page or a message: that is said at once.
+  let unlike = !resumed && headers.get("Content-Length") !== String(size);
   const counted = async function* () {
     for await (const part of body) {
+      const standIn = unlike ? describeStandIn(part) : null;
+      if (standIn !== null) throw new MiroError(`${repository.name}/${path}: ${hubEndpoint()} sent ${standIn}`);
+      unlike = false;
       bytes += part.length;
       if (bytes > size) throw new Damaged(`more than the ${size} bytes arrive that the Hub states`);
       report(bytes);

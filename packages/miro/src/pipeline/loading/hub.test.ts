@@ -187,6 +187,18 @@ describe("a repository", () => {
     expect(readdirSync(join(storage(), "blobs"))).toEqual([]);
   });
 
+  it.each([
+    ["<!DOCTYPE html><title>Log in</title>", "a web page, not the file"],
+    ["version https://git-lfs.github.com/spec/v1\nsize 50000\n", "a Git LFS pointer, not the file of 50000 bytes"],
+  ])("says what came in place of a file, and keeps none of it: %j", async (text, words) => {
+    server.corrupt = Buffer.from(text);
+    const source = await open();
+    await expect(source.fetch(["v1/model.bin"])).rejects.toThrow(
+      `someone/model/v1/model.bin: ${server.endpoint} sent ${words}`,
+    );
+    expect(readdirSync(join(storage(), "blobs"))).toEqual([]);
+  });
+
   it("says when it keeps getting less", async () => {
     server.corrupt = randomBytes(40_000);
     const source = await open();
