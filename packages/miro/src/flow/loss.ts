@@ -11,47 +11,29 @@
  *
  * Sources: MIRO (arXiv 2510.25897), the order and shapes of the random draws as in the published implementation.
  */
-import { cat, type Generator, noGrad, rand, randn, type Tensor, where, zeros } from "@miro-t2i/torch";
+import { type Generator, noGrad, type Tensor } from "@miro-t2i/torch";
 import { invalid } from "../errors.js";
+import type { ConditioningInput } from "../networks/conditioning.js";
 import type { FlowPrecond } from "../networks/precond.js";
-import type { Conditioning, Rin } from "../networks/rin.js";
+import type { Rin } from "../networks/rin.js";
+import { type DropRates, dropConditions } from "./condition-dropout.js";
+import { type Draw, drawFrom } from "./draws.js";
 import type { LinearSchedule } from "./schedule.js";
 
+export { type Draw, type DrawPurpose, drawFrom } from "./draws.js";
+
 /** One training batch of B samples. The loss reads it and never changes it. */
-export interface LossBatch {
+export interface LossBatch extends ConditioningInput {
   /** Normalised latents x₀, (B, C, r, r) float32. */
   x0: Tensor;
-  /** Text states, (B, T, labelDim). */
-  textEmbeddings: Tensor;
-  /** True at real tokens, (B, T) bool. */
-  textMask: Tensor;
-  /** Reward targets by un-suffixed key, (B,) float32; NaN means that this sample has no such score. */
-  rewards: Record<string, Tensor>;
 }
 
-/** What a random draw decides; in the order in which the loss makes them. */
-export type DrawPurpose = "textDrop" | "rewardDrop" | "time" | "noise" | "keepLatents";
-
-/** A source of random numbers: standard normal or uniform on [0, 1), float32. Replaceable, so that recorded draws can be replayed. */
-export type Draw = (purpose: DrawPurpose, kind: "uniform" | "normal", shape: number[]) => Tensor;
-
-/** Draws from a generator (the process-wide one when none is given), on that generator's device. */
-export function drawFrom(generator?: Generator): Draw {
-  return (_purpose, kind, shape) => (kind === "normal" ? randn(shape, { generator }) : rand(shape, { generator }));
-}
-
-export interface FlowMatchingLossOptions {
+export interface FlowMatchingLossOptions extends Partial<DropRates> {
   schedule: LinearSchedule;
   /** Text states of the empty prompt, (U, labelDim), U ≤ T: what a dropped text is replaced by. */
   uncondEmbedding: Tensor;
   /** Probability that a sample keeps the latents of the first pass; 0 leaves the first pass out. */
   selfCondRate?: number;
-  /** Probability that a sample loses its text and all its rewards. */
-  condDropRate?: number;
-  /** Probability that a sample loses its text and keeps its rewards: what the negative branch of guidance is asked for. */
-  textDropRate?: number;
-  /** Probability, for each single reward of each sample, that it becomes unknown (NaN). */
-  rewardDropRate?: number;
   /**
    * Distribution of t = sigmoid(mean + std·N(0,1)); t = 1 is noise, so a positive mean trains more on noisy inputs.
    * `null` draws t uniformly from [0, 1).
@@ -87,124 +69,88 @@ export interface LossCallOptions {
   precision?: Precision;
 }
 
-/** See the top of this file. */
-export class FlowMatchingLoss {
-  readonly schedule: LinearSchedule;
-  readonly uncondEmbedding: Tensor;
-  readonly selfCondRate: number;
-  readonly condDropRate: number;
-  readonly textDropRate: number;
-  readonly rewardDropRate: number;
-  readonly logitNormal: { mean: number; std: number } | null;
-  readonly doGradnormReweighting: boolean;
+/** The loss of one batch. The caller owns what is returned; call it inside a `scope()`. */
+export function flowMatchingLoss(
+  precond: FlowPrecond,
+  network: Rin,
+  batch: LossBatch,
+  options: Required<FlowMatchingLossOptions>,
+  { draw: source, precision }: { draw: Draw; precision: Precision },
+): LossTerms {
+  const { x0 } = batch;
+  const B = x0.size(0);
+  const draw: Draw = (...what) => source(...what).to({ device: x0.device, dtype: x0.dtype });
 
+  const conditions = dropConditions(batch, options.uncondEmbedding, options, draw);
+  const t = drawTimes(B, options.logitNormal, draw);
+  const n = draw("noise", "normal", x0.shape);
+  const gamma = options.schedule.gamma(t); // (B,)
+  const gamma_B111 = gamma.view(B, 1, 1, 1);
+  const y = gamma_B111.mul(x0).add(gamma_B111.neg().add(1).mul(n)); // γ·x₀ + (1 − γ)·n
+
+  // Text, rewards and the conditioning transformer depend on neither γ nor z_prev: once for both passes.
+  const conditioning = precision(() => network.condition(conditions));
+  const pass = (previousLatents: Tensor | null) =>
+    precision(() => precond.apply(network, { y, gamma, conditioning, previousLatents }));
+
+  const selfConditioned = options.selfCondRate > 0 && network.config.useSelfConditioning;
+  const zPrev = selfConditioned ? noGrad(() => keepSome(pass(null).z, options.selfCondRate, draw)) : null;
+  const { D } = pass(zPrev);
+  const squared = D.float().sub(n.sub(x0)).square(); // (B, C, r, r)
+  const rawLoss = squared.detach().mean();
+  if (!options.doGradnormReweighting) return { loss: squared.mean(), rawLoss };
+
+  const u = precond.logvar(gamma); // (B, 1, 1, 1)
+  const loss = squared.div(u.exp()).add(u).mean();
+  return { loss, rawLoss, reweightedLoss: loss.detach(), logvar: u.detach().mean() };
+}
+
+/** (B,) times from 0, data, to 1, noise. */
+function drawTimes(B: number, logitNormal: { mean: number; std: number } | null, draw: Draw): Tensor {
+  if (logitNormal === null) return draw("time", "uniform", [B]);
+  const { mean, std } = logitNormal;
+  const normal = draw("time", "normal", [B]);
+  return (mean === 0 && std === 1 ? normal : normal.mul(std).add(mean)).sigmoid();
+}
+
+/** Latents (B, N, L) of which each sample keeps its own with probability `rate`, and has zeros otherwise. */
+function keepSome(z: Tensor, rate: number, draw: Draw): Tensor {
+  return z.mul(
+    draw("keepLatents", "uniform", [z.size(0), 1, 1])
+      .gt(1 - rate)
+      .to(z.dtype),
+  );
+}
+
+/** {@link flowMatchingLoss} with its options checked once and their defaults filled in. */
+export class FlowMatchingLoss {
+  readonly options: Required<FlowMatchingLossOptions>;
+
+  /** @throws InvalidInputError for a rate that is no probability, or an empty prompt of another shape */
   constructor(options: FlowMatchingLossOptions) {
-    this.schedule = options.schedule;
-    this.uncondEmbedding = options.uncondEmbedding;
-    this.selfCondRate = rate("selfCondRate", options.selfCondRate ?? 0.9);
-    this.condDropRate = rate("condDropRate", options.condDropRate ?? 0);
-    this.textDropRate = rate("textDropRate", options.textDropRate ?? 0);
-    this.rewardDropRate = rate("rewardDropRate", options.rewardDropRate ?? 0);
-    this.logitNormal = options.logitNormal === undefined ? { mean: 0, std: 1 } : options.logitNormal;
-    this.doGradnormReweighting = options.doGradnormReweighting ?? false;
-    if (options.uncondEmbedding.ndim !== 2)
-      invalid("uncondEmbedding", "a (tokens, width) tensor", `shape (${options.uncondEmbedding.shape.join(", ")})`);
+    const { uncondEmbedding } = options;
+    if (uncondEmbedding.ndim !== 2)
+      throw invalid("uncondEmbedding", "a (tokens, width) tensor", `shape (${uncondEmbedding.shape.join(", ")})`);
+    this.options = {
+      schedule: options.schedule,
+      uncondEmbedding,
+      selfCondRate: probability("selfCondRate", options.selfCondRate ?? 0.9),
+      condDropRate: probability("condDropRate", options.condDropRate ?? 0),
+      textDropRate: probability("textDropRate", options.textDropRate ?? 0),
+      rewardDropRate: probability("rewardDropRate", options.rewardDropRate ?? 0),
+      logitNormal: options.logitNormal === undefined ? { mean: 0, std: 1 } : options.logitNormal,
+      doGradnormReweighting: options.doGradnormReweighting ?? false,
+    };
   }
 
   /** The caller owns what is returned; call it inside a `scope()`. */
   call(precond: FlowPrecond, network: Rin, batch: LossBatch, options: LossCallOptions = {}): LossTerms {
-    const { x0 } = batch;
-    const B = x0.size(0);
-    const draw = options.draw ?? drawFrom(options.generator);
-    const precision: Precision = options.precision ?? ((run) => run());
-    const onDevice: Draw = (...what) => draw(...what).to({ device: x0.device, dtype: x0.dtype });
-
-    const { textEmbeddings, textMask, rewards } = this.dropped(batch, onDevice);
-    const t = this.times(B, onDevice);
-    const n = onDevice("noise", "normal", x0.shape);
-    const gamma = this.schedule.gamma(t); // (B,)
-    const gamma_B111 = gamma.view(B, 1, 1, 1);
-    const y = gamma_B111.mul(x0).add(gamma_B111.neg().add(1).mul(n)); // γ·x₀ + (1 − γ)·n
-
-    // Text, rewards and the conditioning transformer depend on neither γ nor z_prev: once for both passes.
-    const conditioning = precision(() => network.condition({ textEmbeddings, textMask, rewards }));
-    const inputs = { y, gamma, textEmbeddings, textMask, rewards, conditioning };
-
-    const previousLatents = this.selfConditioning(precond, network, inputs, onDevice, precision);
-    const { D } = precision(() => precond.apply(network, { ...inputs, previousLatents }));
-
-    const target = n.sub(x0);
-    const squared = D.float().sub(target).square(); // (B, C, r, r)
-    const rawLoss = squared.detach().mean();
-    if (!this.doGradnormReweighting) return { loss: squared.mean(), rawLoss };
-
-    const u = precond.logvar(gamma); // (B, 1, 1, 1)
-    const loss = squared.div(u.exp()).add(u).mean();
-    return { loss, rawLoss, reweightedLoss: loss.detach(), logvar: u.detach().mean() };
-  }
-
-  private times(B: number, draw: Draw): Tensor {
-    if (this.logitNormal === null) return draw("time", "uniform", [B]);
-    const { mean, std } = this.logitNormal;
-    const normal = draw("time", "normal", [B]);
-    return (mean === 0 && std === 1 ? normal : normal.mul(std).add(mean)).sigmoid();
-  }
-
-  /** z_prev from a first pass with the same y, kept with probability selfCondRate, or null where the network ignores it. */
-  private selfConditioning(
-    precond: FlowPrecond,
-    network: Rin,
-    inputs: { y: Tensor; gamma: Tensor; conditioning: Conditioning } & Omit<LossBatch, "x0">,
-    draw: Draw,
-    precision: Precision,
-  ): Tensor | null {
-    if (this.selfCondRate === 0 || !network.config.useSelfConditioning) return null;
-    return noGrad(() => {
-      const { z } = precision(() => precond.apply(network, { ...inputs, previousLatents: null }));
-      const keep = draw("keepLatents", "uniform", [z.size(0), 1, 1]).gt(1 - this.selfCondRate);
-      return z.mul(keep.to(z.dtype));
-    });
-  }
-
-  /** The batch's conditioning after dropping; new tensors, the batch stays as it was. */
-  private dropped(batch: LossBatch, draw: Draw): Omit<LossBatch, "x0"> {
-    let { textEmbeddings, textMask, rewards } = batch;
-    const [B, T] = [textEmbeddings.size(0), textEmbeddings.size(1)];
-    const keys = Object.keys(rewards);
-    const unknown = (value: Tensor, drop: Tensor): Tensor => value.maskedFill(drop, Number.NaN);
-
-    if (this.condDropRate + this.textDropRate > 0) {
-      const u = draw("textDrop", "uniform", [B]);
-      const dropText = u.lt(this.condDropRate + this.textDropRate);
-      const dropAll = u.lt(this.condDropRate);
-      const empty = this.emptyPrompt(T, textEmbeddings);
-      textEmbeddings = where(dropText.view(B, 1, 1), empty.embeddings, textEmbeddings);
-      textMask = where(dropText.view(B, 1), empty.mask, textMask);
-      rewards = Object.fromEntries(keys.map((key) => [key, unknown(rewards[key]!, dropAll)]));
-    }
-    if (this.rewardDropRate > 0 && keys.length > 0) {
-      const drop = draw("rewardDrop", "uniform", [B, keys.length]).lt(this.rewardDropRate);
-      rewards = Object.fromEntries(keys.map((key, i) => [key, unknown(rewards[key]!, drop.select(1, i))]));
-    }
-    return { textEmbeddings, textMask, rewards };
-  }
-
-  /**
-   * The empty prompt padded to T tokens: embeddings (1, T, labelDim), mask (1, T). A single token is repeated over all positions,
-   * as upstream does (only the first is unmasked, so the others have no effect).
-   */
-  private emptyPrompt(T: number, like: Tensor): { embeddings: Tensor; mask: Tensor } {
-    const uncond = this.uncondEmbedding.to({ device: like.device, dtype: like.dtype });
-    const [U, width] = [uncond.size(0), uncond.size(1)];
-    if (U > T) invalid("uncondEmbedding", `at most ${T} tokens, as many as the batch's text has`, U);
-    const padded = U === 1 ? uncond.expand(T, width) : U === T ? uncond : cat([uncond, zeros([T - U, width], like)], 0);
-    const real = zeros([T], { dtype: "bool", device: like.device });
-    real.narrow(0, 0, U).fill_(true);
-    return { embeddings: padded.unsqueeze(0), mask: real.unsqueeze(0) };
+    const { draw = drawFrom(options.generator), precision = (run) => run() } = options;
+    return flowMatchingLoss(precond, network, batch, this.options, { draw, precision });
   }
 }
 
-function rate(name: string, value: number): number {
-  if (!(value >= 0 && value <= 1)) invalid(name, "a probability from 0 to 1", value);
+function probability(name: string, value: number): number {
+  if (!(value >= 0 && value <= 1)) throw invalid(name, "a probability from 0 to 1", value);
   return value;
 }

@@ -15,18 +15,9 @@ export { type FilteredFields, type FilterOptions, passesFilter } from "./filters
 export { type IndexOptions, type IndexResult, indexShards } from "./index-shards.js";
 export { LATENT_DTYPES, type LatentDtype, sampleLatents } from "./latents.js";
 export {
-  type ChunkedOptions,
-  type LocalOptions,
-  publishedChunked,
-  publishedLocal,
-  publishedShardExclusive,
-  type ShardExclusiveOptions,
-} from "./published-samplers.js";
-export {
   BlockOrder,
   type BlockOrderOptions,
   chunkedOrder,
-  localRange,
   WeightedOrder,
   type WeightedOrderOptions,
 } from "./samplers.js";

@@ -2,8 +2,8 @@ import { readFileSync } from "node:fs";
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
 import type { SampleOrder } from "../shards/index.js";
-import { publishedChunked, publishedLocal, publishedShardExclusive } from "./published-samplers.js";
-import { BlockOrder, chunkedOrder, localRange, WeightedOrder } from "./samplers.js";
+import { BlockOrder, chunkedOrder, WeightedOrder } from "./samplers.js";
+import { publishedChunked, publishedLocal, publishedShardExclusive } from "./testing/published-orders.js";
 
 const recorded = JSON.parse(
   readFileSync(
@@ -96,19 +96,6 @@ describe("an order by blocks", () => {
   it("refuses positions outside the epoch", () => {
     expect(() => new BlockOrder({ blockLengths: [3], seed: 1 }).index(0, 3)).toThrow(
       /^position: expected an integer from 0 to 2/,
-    );
-  });
-});
-
-describe("a rank's contiguous share", () => {
-  it("is one part of the whole, equal to within one", () => {
-    fc.assert(
-      fc.property(fc.nat(1000), fc.integer({ min: 1, max: 64 }), (count, ranks) => {
-        const shares = counting(ranks).map((rank) => localRange(count, ranks, rank));
-        expect(shares.flatMap(([from, to]) => counting(to - from).map((i) => from + i))).toEqual(counting(count));
-        const sizes = shares.map(([from, to]) => to - from);
-        expect(Math.max(...sizes) - Math.min(...sizes)).toBeLessThanOrEqual(1);
-      }),
     );
   });
 });

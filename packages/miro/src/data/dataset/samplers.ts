@@ -106,14 +106,6 @@ export function chunkedOrder({
   return new BlockOrder({ blockLengths, seed });
 }
 
-/**
- * The contiguous share of a rank, for validation: shares differ by at most one sample and together hold each sample once.
- * @returns first sample and the one after the last
- */
-export function localRange(count: number, ranks: number, rank: number): [number, number] {
-  return [Math.floor((rank * count) / ranks), Math.floor(((rank + 1) * count) / ranks)];
-}
-
 export interface WeightedOrderOptions {
   /** Data sets, one after another in the numbering of samples. */
   parts: readonly { order: SampleOrder; weight: number }[];

@@ -66,7 +66,7 @@ export class Replicas {
           recipe: recipeToJson(recipe),
           rows,
           tensors: Object.fromEntries(tensors.map(([name, tensor]) => [name, share(tensor.detach())])),
-          uncondEmbedding: share(model.loss.uncondEmbedding),
+          uncondEmbedding: share(model.loss.options.uncondEmbedding),
         };
       });
       const worker = new Worker(script, { workerData: setup });

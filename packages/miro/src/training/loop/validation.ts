@@ -51,7 +51,7 @@ export class Validation {
     const names = [
       "loss",
       "raw_loss",
-      ...(this.loss.doGradnormReweighting ? ["loss_gradnorm_reweighted", "logvar"] : []),
+      ...(this.loss.options.doGradnormReweighting ? ["loss_gradnorm_reweighted", "logvar"] : []),
     ];
     const sums = Object.fromEntries(["", "_ema"].flatMap((suffix) => names.map((name) => [`val/${name}${suffix}`, 0])));
     network.eval();

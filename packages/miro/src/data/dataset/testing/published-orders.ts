@@ -6,10 +6,10 @@
  *   chunked           ranks own fixed contiguous ranges, shuffled within chunks; epoch 0 leaves the chunks in order
  *   local             contiguous blocks, padded by repeating the beginning
  *
- * samplers.ts has orders without these faults. Each function gives one rank's indices of one epoch.
+ * `samplers.ts` has orders without these faults. Each function gives one rank's indices of one epoch.
  */
 import { Generator, randperm, scope } from "@miro-t2i/torch";
-import { PythonRandom } from "./python-random.js";
+import { PythonRandom } from "../python-random.js";
 
 /** Whose share of an epoch is asked for. */
 export interface RankOptions {
