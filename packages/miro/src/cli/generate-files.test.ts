@@ -71,6 +71,24 @@ describe("--from", () => {
     });
   });
 
+  it("draws with a sampler's own options again, and leaves them out with another sampler", async () => {
+    const ancestral = ["--sampler", "euler_ancestral", "--eta", "0.25"];
+    expect((await generate("a cat", "--seed", "5", ...ancestral)).code).toBe(0);
+    const first = readFileSync(at("a-cat-seed5.png"));
+    const from = ["generate", "--from", at("a-cat-seed5.png")];
+    expect((await miro([...from, "--output", at("again")])).code).toBe(0);
+    expect(readFileSync(at("again/a-cat-seed5.png")).equals(first)).toBe(true);
+    expect((await miro([...from, "--output", at("more"), "--eta", "0.5"])).code).toBe(0);
+    expect(await settingsOf(at("more/a-cat-seed5.png"))).toMatchObject({ samplerOptions: { eta: 0.5 } });
+    expect((await miro([...from, "--output", at("other"), "--sampler", "euler"])).code).toBe(0);
+    expect(await settingsOf(at("other/a-cat-seed5.png"))).not.toHaveProperty("samplerOptions");
+    const refused = await miro([...from, "--output", at("x"), "--eta", "2"]);
+    expect(refused).toMatchObject({
+      code: 2,
+      stderr: expect.stringMatching(/^error: --eta: expected a number from 0 to 1/),
+    });
+  });
+
   it("refuses other weights, unless they are named", async () => {
     await drawn();
     const path = at("a-cat-seed5.png");
@@ -116,6 +134,11 @@ describe("--from", () => {
       "an unknown sampler",
       (s) => (s.sampler = "magic"),
       /the stored setting sampler: expected one of .*, received "magic"/,
+    ],
+    [
+      "an option that its sampler has not",
+      (s) => (s.samplerOptions = { eta: 1 }),
+      /the stored setting samplerOptions\.eta: expected an option of the sampler euler/,
     ],
     ["a device that is none", (s) => (s.device = "tpu\u001b[2J"), /--device: .* is not available/],
     [

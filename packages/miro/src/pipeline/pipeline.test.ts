@@ -130,6 +130,44 @@ describe("seeds", () => {
   });
 });
 
+describe("a sampler that adds noise", () => {
+  const options = { steps: 4, guidanceScale: 2, sampler: "euler_ancestral", samplerOptions: { eta: 0.8 } };
+  const bytes = async (prompts: string | string[], more: object) => {
+    const { images, latents } = await pipe.generate(prompts, { ...options, ...more });
+    latents.dispose();
+    return images.map(({ data }) => Buffer.from(data).toString("base64"));
+  };
+
+  it("takes it from each picture's own seed, whatever else is drawn", async () => {
+    const [alone] = await bytes(recorded.prompts[1]!, { seed: 12 });
+    expect(await bytes(recorded.prompts[1]!, { seed: 12 })).toEqual([alone]);
+    const among = await bytes([recorded.prompts[2]!, recorded.prompts[1]!], { seed: [3, 12] });
+    expect(among[1]).toBe(alone);
+    expect(await bytes(recorded.prompts[1]!, { seed: 13 })).not.toEqual([alone]);
+    expect(await bytes(recorded.prompts[1]!, { seed: 12, samplerOptions: { eta: 0 } })).not.toEqual([alone]);
+  });
+
+  it("takes it from the initial noise where that is given", async () => {
+    const noise = randn([2, ...pipe.latentShape]);
+    const [first, second] = await bytes(["a cat", "a cat"], { noise });
+    const [again] = await bytes("a cat", { noise: noise.narrow(0, 1, 1) });
+    expect(again).toBe(second);
+    expect(first).not.toBe(second);
+    noise.dispose();
+  });
+
+  it("stores its options, defaults filled in, and refuses those of others", async () => {
+    const [given] = await pipe.describe("a cat", options);
+    expect(given).toMatchObject({ sampler: "euler_ancestral", samplerOptions: { eta: 0.8 } });
+    const [plain] = await pipe.describe("a cat", { sampler: "euler_ancestral" });
+    expect(plain!.samplerOptions).toEqual({ eta: 1 });
+    expect(await pipe.describe("a cat", { sampler: "euler" })).not.toHaveProperty("0.samplerOptions");
+    await expect(pipe.generate("a cat", { sampler: "euler", samplerOptions: { eta: 1 } })).rejects.toThrow(
+      /^samplerOptions\.eta: expected an option of the sampler euler/,
+    );
+  });
+});
+
 describe("deterministic", () => {
   const options = { steps: 3, guidanceScale: 3, deterministic: true };
 

@@ -180,6 +180,15 @@ describe("runSweep", () => {
     expect(few).toBeCloseTo(Math.sqrt(square / drawn!.length), 10);
   });
 
+  it("gives each sampler those options that it has", async () => {
+    const { cells } = await runSweep({ ...base, x: axis("sampler=euler,euler_ancestral"), y: axis("eta=0.25,1") });
+    const options = cells.map((row) => row.map(({ images }) => images[0]!.settings.samplerOptions));
+    expect(options).toEqual([
+      [undefined, { eta: 0.25 }],
+      [undefined, { eta: 1 }],
+    ]);
+  });
+
   it.each([
     ["the same axis twice", { x: "seed=0", y: "seed=1" }, /change the same thing/],
     ["steps against evaluations", { x: "steps=1", y: "evaluations=1" }, /change the same thing/],

@@ -71,6 +71,13 @@ it("JSON lines and CSV give the same settings", () => {
   expect(without(csv)).toEqual(without(lines));
 });
 
+it("takes the options that samplers have of their own", () => {
+  const csv = read("eta.csv", "prompt,sampler,eta\na fox,euler_ancestral,0.5\na cat,,\n");
+  expect(csv.map(({ options }) => options)).toEqual([{ sampler: "euler_ancestral", samplerOptions: { eta: 0.5 } }, {}]);
+  const [json] = read("eta.jsonl", '{"prompt": "a fox", "eta": 0}');
+  expect(json!.options).toEqual({ samplerOptions: { eta: 0 } });
+});
+
 it.each([
   ["a.tsv", 'prompt\tsteps\n"Hello" in 12" type\t7\n'],
   ["semicolons.csv", 'prompt;steps\r\n"""Hello"" in 12"" type";7\r\n;\r\n'],
