@@ -5,6 +5,7 @@ import { MiroError } from "../errors.js";
 import { bundledModel } from "../pipeline/bundled.js";
 import { hubCache, hubEndpoint, hubOffline } from "../pipeline/loading/hub-environment.js";
 import { freeBytes } from "../pipeline/loading/model-list.js";
+import { ERASE_LINE } from "../printable.js";
 import { version } from "../version.js";
 import type { CliContext, Register } from "./context.js";
 
@@ -79,9 +80,9 @@ async function engine(context: CliContext): Promise<Finding[]> {
   const { availableDevices } = await import("../pipeline/device.js");
   const devices = availableDevices();
   const speed = (dtype: "float32" | "bfloat16") => `${dtype} ${gemmSpeed(torch, dtype)} GFLOP/s`;
-  context.stderr(context.interactive ? "measuring matrix products...\r" : "");
+  if (context.interactive) context.stderr("measuring matrix products...");
   const speeds = [speed("float32"), speed("bfloat16")];
-  context.stderr(context.interactive ? "\x1b[K" : "");
+  if (context.interactive) context.stderr(ERASE_LINE);
   return [
     {
       name: "libtorch",

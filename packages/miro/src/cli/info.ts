@@ -5,6 +5,7 @@ import { InvalidInputError } from "../errors.js";
 import { readJson } from "../files/files.js";
 import { readImageFile } from "../pictures/image-files.js";
 import { textToSettings } from "../pipeline/settings.js";
+import { printable } from "../printable.js";
 import type { Register } from "./context.js";
 import { holdsShards, type ShardPictures, shardInfo, shardLines } from "./info-shards.js";
 
@@ -133,7 +134,7 @@ async function inspectTensors(path: string, counted = ""): Promise<Report> {
   }
 }
 
-/** A report for people: one line a value, nested ones indented. Control characters are shown, not sent to the terminal. */
+/** A report for people: one line a value, nested ones indented. */
 function toLines(value: Report, indent = ""): string[] {
   return Object.entries(value).flatMap(([key, item]) => {
     const name = printable(key);
@@ -153,9 +154,4 @@ function count(key: string, value: number): string {
   if (key === "parameters") return `${value} (${(value / 1e6).toFixed(1)}M)`;
   if (key === "bytes") return `${value} (${(value / 2 ** 20).toFixed(1)} MiB)`;
   return String(value);
-}
-
-function printable(text: string): string {
-  // biome-ignore lint/suspicious/noControlCharactersInRegex: these are what must not reach the terminal
-  return text.replace(/[\x00-\x09\x0b-\x1f\x7f-\x9f]/g, (c) => `\\x${c.charCodeAt(0).toString(16).padStart(2, "0")}`);
 }

@@ -5,6 +5,7 @@
 import { setImmediate } from "node:timers/promises";
 import { Command, CommanderError } from "commander";
 import { InterruptedError, MiroError, systemReason } from "../errors.js";
+import { ERASE_LINE, oneLine, printable } from "../printable.js";
 import { onStop, surviveLostOutput, writeSafely } from "../surroundings.js";
 import { version } from "../version.js";
 import type { CliContext, Register } from "./context.js";
@@ -70,13 +71,13 @@ Examples:
 export async function run(args: readonly string[], overrides: Partial<CliContext> = {}): Promise<number> {
   const interrupt = new AbortController();
   const owner = overrides.signal === undefined;
-  const context: CliContext = {
+  const context = forPeople(args, {
     stdout: (text) => writeSafely(process.stdout, text),
     stderr: (text) => writeSafely(process.stderr, text),
     interactive: Boolean(process.stderr.isTTY),
     signal: interrupt.signal,
     ...overrides,
-  };
+  });
   // The first Ctrl-C lets the command stop at the next step and clean up; the second one does not wait.
   const unlisten = owner
     ? onStop({ stop: () => interrupt.abort(), stopAtOnce: () => process.exit(130) })
@@ -89,6 +90,15 @@ export async function run(args: readonly string[], overrides: Partial<CliContext
   } finally {
     unlisten();
   }
+}
+
+/** Surroundings to which nothing is written that a terminal would obey; documents for programs go to stdout as they are. */
+function forPeople(args: readonly string[], context: CliContext): CliContext {
+  return {
+    ...context,
+    stdout: args.includes("--json") ? context.stdout : (text) => context.stdout(printable(text)),
+    stderr: (text) => context.stderr(text === ERASE_LINE ? text : printable(text)),
+  };
 }
 
 /** Runs the command line of this process, and sets its exit code. */
@@ -133,7 +143,7 @@ function report(error: unknown, context: CliContext): number {
   if (error instanceof CommanderError) {
     if (error.exitCode === 0) return 0;
     if (error.code === "commander.help") return 2;
-    context.stderr(`${error.message.replace(/\n\(/, " (").replace(/\s*\n\s*/g, " ")}\n`);
+    context.stderr(`${oneLine(error.message, " ")}\n`);
     return 2;
   }
   if (context.signal.aborted || error instanceof InterruptedError) {
@@ -151,8 +161,4 @@ function report(error: unknown, context: CliContext): number {
   // A stack trace is of no use to a user; whoever looks for the fault in the program asks for it.
   if (process.env.MIRO_DEBUG && error instanceof Error) context.stderr(`${error.stack}\n`);
   return 1;
-}
-
-function oneLine(message: string): string {
-  return message.trim().replace(/\s*\n\s*/g, "; ");
 }

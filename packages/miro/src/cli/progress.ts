@@ -4,6 +4,7 @@
  */
 import type { SingleBar } from "cli-progress";
 import type { DownloadProgress } from "../pipeline/loading/hub-repository.js";
+import { printable } from "../printable.js";
 import type { CliContext } from "./context.js";
 
 export class Progress {
@@ -21,7 +22,7 @@ export class Progress {
     return new Progress(
       (format) =>
         new cliProgress.SingleBar({
-          format,
+          format: printable(format).replaceAll("\n", " "),
           stream: process.stderr,
           hideCursor: true,
           clearOnComplete: true,

@@ -10,6 +10,7 @@ import { encodePng } from "../pictures/png.js";
 import type { RgbImage } from "../pictures/rgb.js";
 import { bundledModel } from "../pipeline/bundled.js";
 import { MiroPipeline } from "../pipeline/pipeline.js";
+import { oneLine, printable } from "../printable.js";
 import { loadScorer } from "../rewards/index.js";
 import { onStop, surviveLostOutput } from "../surroundings.js";
 import { checkDetector } from "./detector-check.js";
@@ -197,6 +198,6 @@ main(interrupt.signal).catch((error: unknown) => {
     process.exitCode = 130;
     return;
   }
-  process.stderr.write(`error: ${(error as Error).message.replace(/\s*\n\s*/g, " ")}\n`);
+  process.stderr.write(`error: ${printable(oneLine((error as Error).message, " "))}\n`);
   process.exitCode = error instanceof MiroError ? error.exitCode : 1;
 });

@@ -12,6 +12,7 @@
  */
 import { createHash } from "node:crypto";
 import { MiroError } from "../errors.js";
+import { trimEnd } from "../files/trim.js";
 
 const NAMESPACE = "https://www.npmjs.com/package/miro-t2i/ns/1.0/";
 
@@ -89,15 +90,13 @@ function find(view: DataView, little: boolean, directory: number, tag: number): 
 function decodeComment(bytes: Buffer, little: boolean): string {
   const text = bytes.subarray(8);
   const code = bytes.subarray(0, 8).toString("latin1");
-  if (code !== "UNICODE\0") return trimEnd((/^(ASCII\0\0\0|\0{8})$/.test(code) ? text : bytes).toString("utf8"));
+  if (code !== "UNICODE\0") return withoutNuls((/^(ASCII\0\0\0|\0{8})$/.test(code) ? text : bytes).toString("utf8"));
   const even = Buffer.from(text.subarray(0, text.length - (text.length % 2)));
-  return trimEnd((little ? even : even.swap16()).toString("utf16le"));
+  return withoutNuls((little ? even : even.swap16()).toString("utf16le"));
 }
 
-function trimEnd(text: string): string {
-  let end = text.length;
-  while (end > 0 && text.charCodeAt(end - 1) === 0) end--;
-  return text.slice(0, end);
+function withoutNuls(text: string): string {
+  return trimEnd(text, (character) => character === "\0");
 }
 
 /** An XMP packet that holds `json`. */

@@ -83,7 +83,7 @@ function lifeElsewhere(pid: string, started: string): Life {
   for (const entry of entries) {
     const stat = statOf(entry);
     if (stat?.started !== started || stat.state === "Z" || stat.state === "X") continue;
-    const innermost = /^NSpid:.*?(\d+)$/m.exec(read(`/proc/${entry}/status`) ?? "")?.[1];
+    const innermost = /^NSpid:\t(?:\d+\t)*(\d+)$/m.exec(read(`/proc/${entry}/status`) ?? "")?.[1];
     if (innermost === pid) return "alive";
   }
   const seesAll = self().pidNamespace === INITIAL_PID_NAMESPACE && isProcOurs() && statOf("1") !== null;

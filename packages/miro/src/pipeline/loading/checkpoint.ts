@@ -33,6 +33,7 @@ import {
 } from "../../networks/config.js";
 import { FlowPrecond } from "../../networks/precond.js";
 import { Rin } from "../../networks/rin.js";
+import { oneLine } from "../../printable.js";
 
 /** The files every checkpoint has. */
 export const CHECKPOINT_FILES = ["config.json", "model.safetensors", "uncond_embedding.npy"] as const;
@@ -411,7 +412,7 @@ function inFile<T>(path: string, work: () => T): T {
     return work();
   } catch (error) {
     if (!(error instanceof Error) || error.message.includes(path)) throw error;
-    const message = `${path}: ${error.message.replace(/\s*\n\s*/g, "; ")}`;
+    const message = `${path}: ${oneLine(error.message)}`;
     throw error instanceof InvalidInputError
       ? new InvalidInputError(message)
       : new MiroError(message, { cause: error });

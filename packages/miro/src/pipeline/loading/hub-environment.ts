@@ -7,6 +7,7 @@ import { readFileSync } from "node:fs";
 import { homedir } from "node:os";
 import { join } from "node:path";
 import { InvalidInputError, invalid, MiroError, systemReason } from "../../errors.js";
+import { trimEnd } from "../../files/trim.js";
 
 /** Where the Hub is unless `HF_ENDPOINT` names another. */
 export const PUBLIC_ENDPOINT = "https://huggingface.co";
@@ -15,7 +16,7 @@ export const PUBLIC_ENDPOINT = "https://huggingface.co";
 export function hubEndpoint(): string {
   const url = endpointUrl();
   url.username = url.password = "";
-  return url.href.replace(/\/+$/, "");
+  return trimEnd(url.href, (c) => c === "/");
 }
 
 /** The name and password in `HF_ENDPOINT`, as a header. */
@@ -101,7 +102,7 @@ function tokenPath(): string {
 function expanded(path: string): string {
   const user = /^~[^/]*/.exec(path)?.[0];
   const folder = user === undefined ? undefined : user === "~" ? home() : homeOf(user.slice(1));
-  const rooted = folder === undefined ? path : folder.replace(/\/+$/, "") + path.slice(user!.length);
+  const rooted = folder === undefined ? path : trimEnd(folder, (c) => c === "/") + path.slice(user!.length);
   return (rooted || "/").replace(
     /\$(?:(\w+)|\{([^}]*)\})/g,
     (all, plain, braced) => process.env[plain ?? braced] ?? all,
@@ -157,10 +158,14 @@ function storedToken(): string | undefined {
   return cleaned(bytes.toString("utf8"), path);
 }
 
+// biome-ignore lint/suspicious/noControlCharactersInRegex: Python strips these four as white space
+const SPACE = /[\s\x1c-\x1f\x85]/;
+
 /** Without line ends and space around it; undefined when nothing is left. */
 function cleaned(text: string, where: string): string | undefined {
-  // biome-ignore lint/suspicious/noControlCharactersInRegex: Python strips these four as white space
-  const token = text.replace(/[\r\n]/g, "").replace(/^[\s\x1c-\x1f\x85]+|[\s\x1c-\x1f\x85]+$/g, "");
+  const line = text.replace(/[\r\n]/g, "");
+  const start = Array.from(line).findIndex((character) => !SPACE.test(character));
+  const token = trimEnd(start < 0 ? "" : line.slice(start), (character) => SPACE.test(character));
   const odd = [...token].findIndex((character) => !/^[\x21-\x7e]$/.test(character));
   if (odd === -1) return token || undefined;
   const character = [...token][odd]!;

@@ -7,6 +7,7 @@
  */
 import { join } from "node:path";
 import { InvalidInputError } from "../../errors.js";
+import { trimEnd } from "../../files/trim.js";
 
 /** What the fields of a template stand for. */
 export interface NameValues {
@@ -96,7 +97,7 @@ export class NameTemplate {
     return this.text
       .split("/")
       .map((part) => part.replace(/\{([^{}]*)\}/g, (_, name: string) => this.#value(name, values)))
-      .map((part) => part.replace(/[. ]+$/, "").trimStart() || "picture")
+      .map((part) => trimEnd(part, (c) => ". ".includes(c)).trimStart() || "picture")
       .join("/");
   }
 
@@ -146,7 +147,7 @@ function shorten(text: string, bytes: number): string {
   let end = 0;
   for (const character of text) {
     length += Buffer.byteLength(character);
-    if (length > bytes) return text.slice(0, end).replace(/[-. ]+$/, "");
+    if (length > bytes) return trimEnd(text.slice(0, end), (c) => "-. ".includes(c));
     end += character.length;
   }
   return text;
@@ -158,8 +159,9 @@ export function slug(prompt: string): string {
     .normalize("NFKC")
     .toLowerCase()
     .replace(/[^\p{L}\p{M}\p{N}]+/gu, "-")
-    .replace(/^-+|-+$/g, "");
-  return [...words].slice(0, 60).join("").replace(/-+$/, "") || "picture";
+    .replace(/^-/, "");
+  const first = Array.from(words.slice(0, 120)).slice(0, 60).join("");
+  return trimEnd(first, (c) => c === "-") || "picture";
 }
 
 /** Date and time of this place, `2026-01-31T23:59:59`. */

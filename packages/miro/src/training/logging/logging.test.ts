@@ -31,7 +31,7 @@ describe("progress", () => {
     const terminal = new ProgressLine({ isTTY: true, write });
     terminal.update(now);
     terminal.say("hello");
-    expect(written).toEqual([`\r\x1b[K${formatProgress(now)}`, "\n", "hello\n"]);
+    expect(written).toEqual(["\r\x1b[K", formatProgress(now), "\n", "hello\n"]);
     written.length = 0;
     const file = new ProgressLine({ write }, 60_000);
     file.update(now);

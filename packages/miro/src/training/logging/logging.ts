@@ -2,6 +2,7 @@
 import { existsSync, mkdirSync, openSync, readFileSync } from "node:fs";
 import { dirname } from "node:path";
 import { writeFileAtomic } from "../../files/files.js";
+import { ERASE_LINE } from "../../printable.js";
 import { LogFile } from "./log-file.js";
 
 /** One line of the log. */
@@ -86,7 +87,8 @@ export class ProgressLine {
   update(progress: Progress): void {
     const now = performance.now();
     if (this.stream.isTTY) {
-      this.stream.write(`\r\x1b[K${formatProgress(progress)}`);
+      this.stream.write(ERASE_LINE);
+      this.stream.write(formatProgress(progress));
       this.open = true;
     } else if (now - this.last >= this.everyMs) {
       this.stream.write(`${formatProgress(progress)}\n`);

@@ -304,9 +304,19 @@ function unknownName(option: string, name: string, known: readonly string[]): ne
   return invalid(option, `a name of the log: ${(near.length > 0 ? near : known).join(", ")}`, name);
 }
 
+/** Whether a name fits a pattern in which `*` stands for any text: each part is looked for once, behind the one before it. */
 function matches(pattern: string, key: string): boolean {
-  const parts = pattern.split("*").map((part) => part.replace(/[.*+?^${}()|[\]\\]/g, "\\$&"));
-  return new RegExp(`^${parts.join(".*")}$`).test(key);
+  const [first, ...others] = pattern.split("*") as [string, ...string[]];
+  const last = others.pop();
+  if (last === undefined) return key === first;
+  if (!key.startsWith(first)) return false;
+  let at = first.length;
+  for (const part of others) {
+    const found = key.indexOf(part, at);
+    if (found < 0) return false;
+    at = found + part.length;
+  }
+  return key.length - last.length >= at && key.endsWith(last);
 }
 
 /** The names of the logs; where some are the same, with a number. */

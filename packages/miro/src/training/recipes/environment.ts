@@ -98,8 +98,9 @@ function readEnvFile(path: string): Map<string, () => Variable> {
     // A value in quotes may go on over several lines, which are no variables of their own.
     const open = /^\s*=\s*(["'`])/.exec(rest);
     if (open === null || rest.indexOf(open[1]!, open[0].length) >= 0) continue;
-    const end = lines.findIndex((later, j) => j > i && later.includes(open[1]!));
-    if (end > 0) i = end;
+    let end = i + 1;
+    while (end < lines.length && !lines[end]!.includes(open[1]!)) end++;
+    if (end < lines.length) i = end;
   }
   return variables;
 }

@@ -14,6 +14,7 @@ import { dirname, join, relative, resolve } from "node:path";
 import { fileURLToPath } from "node:url";
 import { isMap, isScalar, LineCounter, parseDocument, parse as parseYaml } from "yaml";
 import { InvalidInputError, MiroError, systemReason } from "../../errors.js";
+import { decodeText } from "../../files/text-file.js";
 import { type Environment, readEnvironment } from "./environment.js";
 import { nearest } from "./nearest.js";
 
@@ -103,15 +104,20 @@ class Composer {
         return value;
       }
       if (typeof value !== "string") return value;
-      return value.replace(/\$\{([A-Z][A-Z0-9_]*)(?::-([^}]*))?\}/g, (_, name: string, otherwise?: string) => {
-        const variable = environment(name);
-        if (variable === undefined && otherwise === undefined)
-          throw new InvalidInputError(
-            `${this.origins.get(place)}: ${place} needs the variable ${name}; set it in the environment or in .env, or give ${place}=VALUE`,
-          );
-        if (variable !== undefined) this.origins.set(place, `${variable.origin} ${name}`);
-        return variable?.value ?? otherwise!;
-      });
+      // Behind the last } there is no variable, however many begin there: so each that begins is looked through once.
+      const end = value.lastIndexOf("}") + 1;
+      const filledIn = value
+        .slice(0, end)
+        .replace(/\$\{([A-Z][A-Z0-9_]*)(?::-([^}]*))?\}/g, (_, name: string, otherwise?: string) => {
+          const variable = environment(name);
+          if (variable === undefined && otherwise === undefined)
+            throw new InvalidInputError(
+              `${this.origins.get(place)}: ${place} needs the variable ${name}; set it in the environment or in .env, or give ${place}=VALUE`,
+            );
+          if (variable !== undefined) this.origins.set(place, `${variable.origin} ${name}`);
+          return variable?.value ?? otherwise!;
+        });
+      return filledIn + value.slice(end);
     };
     filled(this.json, "");
   }
@@ -184,18 +190,18 @@ function parseOverride(text: string): { path: string; value: unknown; text: stri
 
 /** A YAML file, and the line of every key by its path. */
 function readYaml(path: string): { json: Json; lines: Map<string, number> } {
-  let text: string;
+  let bytes: Buffer;
   try {
-    text = readFileSync(path, "utf8");
+    bytes = readFileSync(path);
   } catch (error) {
     throw new MiroError(`${path}: ${systemReason(error)}`);
   }
   const counter = new LineCounter();
-  const document = parseDocument(text, { lineCounter: counter });
+  const document = parseDocument(decodeText(bytes, shown(path)), { lineCounter: counter });
   const fault = document.errors[0];
   if (fault !== undefined)
     throw new InvalidInputError(
-      `${shown(path)}:${fault.linePos?.[0].line ?? 1}: not valid YAML: ${fault.message.split("\n")[0]!.replace(/ at line .*$/, "")}`,
+      `${shown(path)}:${fault.linePos?.[0].line ?? 1}: not valid YAML: ${fault.message.split("\n")[0]!.split(" at line ")[0]}`,
     );
   let json: unknown;
   try {
