@@ -24,25 +24,49 @@ import {
 import { type RecordedTraining, type Reference, thinned } from "../reference/fixture.js";
 import { agreement, type Row } from "./report.js";
 
-/** Bounds of issue and design: networks and training, and what a whole run of the sampler may add up to. */
-const NETWORK = 1e-5;
-const LATENTS = 1e-4;
-const PICTURES = 0.999;
+/** What everything is computed in. */
+export type ParityDType = "float32" | "bfloat16" | "float16";
+
+/** Within what errors the parts must agree: networks and training, latents of a whole run, share of equal picture values. */
+interface Bounds {
+  network: number;
+  latents: number;
+  pictures: number;
+}
+
+/** On the processor that the recording was made on. */
+const EXACT: Bounds = { network: 1e-5, latents: 1e-4, pictures: 0.999 };
+/** A GPU adds up in another order. */
+const ELSEWHERE: Bounds = { network: 1e-4, latents: 1e-3, pictures: 0.99 };
+/** Half precision rounds at every operator, and a run of the sampler adds that up. */
+const HALF: Bounds = { network: 5e-2, latents: 0.1, pictures: 0.9 };
+
+let computation = { device: "cpu", dtype: "float32" as ParityDType, ...EXACT };
+
+/** Chooses device and dtype for the checks. */
+export function computeOn(device: string, dtype: ParityDType): void {
+  computation = { device, dtype, ...(dtype !== "float32" ? HALF : device === "cpu" ? EXACT : ELSEWHERE) };
+}
+
+/** Text encoder and autoencoder know no float16. */
+const partDType = () => (computation.dtype === "float32" ? "float32" : "bfloat16");
 
 /** One subject: what it needs of a recording, and how it is compared. */
 export interface Check {
   name: string;
   /** Whether the recording holds it (full size has neither gradients nor training). */
   recorded(reference: Reference): boolean;
+  /** Whether rounding in half precision has a bound here: random draws and the sums of a training run have none. */
+  inHalf?: boolean;
   run(reference: Reference): Row[] | Promise<Row[]>;
 }
 
 export const CHECKS: readonly Check[] = [
   { name: "tokens", recorded: always, run: tokens },
-  { name: "text encoder", recorded: always, run: textEncoder },
-  { name: "autoencoder", recorded: always, run: autoencoder },
-  { name: "network", recorded: always, run: network },
-  { name: "preconditioner", recorded: always, run: preconditioner },
+  { name: "text encoder", inHalf: true, recorded: always, run: textEncoder },
+  { name: "autoencoder", inHalf: true, recorded: always, run: autoencoder },
+  { name: "network", inHalf: true, recorded: always, run: network },
+  { name: "preconditioner", inHalf: true, recorded: always, run: preconditioner },
   { name: "variants", recorded: (r) => r.under("variant.").size > 0, run: variants },
   { name: "gradients", recorded: (r) => r.tensors.has("net.grad.F"), run: gradients },
   { name: "training", recorded: (r) => r.info.train !== undefined, run: (r) => training(r, "train") },
@@ -51,7 +75,7 @@ export const CHECKS: readonly Check[] = [
     recorded: (r) => r.info.train_reweighted !== undefined,
     run: (r) => training(r, "train_reweighted"),
   },
-  { name: "pipeline", recorded: always, run: pipeline },
+  { name: "pipeline", inHalf: true, recorded: always, run: pipeline },
 ];
 
 function always(): boolean {
@@ -63,13 +87,13 @@ async function tokens(reference: Reference): Promise<Row[]> {
   const tokenizer = await Tokenizer.fromFile(join(reference.folder, "text_encoder"));
   return scope(() => {
     const { prompts, untruncated_ids } = reference.info;
-    const ids = reference.get("text.ids");
+    const ids = reference.get("text.ids").cpu();
     const batch = tokenizer.encodeBatch(prompts, { maxLength: ids.size(1) });
     const worst = prompts.find((prompt, i) => tokenizer.encode(prompt).join() !== untruncated_ids[i]!.join());
     const different =
       (worst === undefined ? 0 : 1) +
       (batch.ids.ne(ids).sum().item() as number) +
-      (batch.mask.ne(reference.get("text.mask")).sum().item() as number);
+      (batch.mask.ne(reference.get("text.mask").cpu()).sum().item() as number);
     const row: Row = {
       check: "token ids and mask",
       compared: 2 * ids.numel + untruncated_ids.flat().length,
@@ -84,7 +108,10 @@ async function tokens(reference: Reference): Promise<Row[]> {
 }
 
 async function textEncoder(reference: Reference): Promise<Row[]> {
-  const encoder = await T5Encoder.fromPretrained(join(reference.folder, "text_encoder"), { dtype: "float32" });
+  const encoder = await T5Encoder.fromPretrained(join(reference.folder, "text_encoder"), {
+    dtype: partDType(),
+    device: computation.device,
+  });
   try {
     return scope(() =>
       noGrad(() => {
@@ -93,7 +120,9 @@ async function textEncoder(reference: Reference): Promise<Row[]> {
         const real = (states: Tensor) => states.maskedFill(mask.logicalNot().unsqueeze(-1), 0);
         const states = encoder.forward(ids, mask);
         return [
-          agreement("T5 encoder", NETWORK, [["embeddings", real(states), real(reference.get("text.embeddings"))]]),
+          agreement("T5 encoder", computation.network, [
+            ["embeddings", real(states), real(reference.get("text.embeddings"))],
+          ]),
         ];
       }),
     );
@@ -103,16 +132,16 @@ async function textEncoder(reference: Reference): Promise<Row[]> {
 }
 
 function autoencoder(reference: Reference): Row[] {
-  const vae = loadAutoencoder(join(reference.folder, "vae"), { dtype: "float32" });
+  const vae = loadAutoencoder(join(reference.folder, "vae"), { dtype: partDType(), device: computation.device });
   try {
     return scope(() =>
       noGrad(() => {
         const { mean, std } = vae.encode(reference.get("vae.encode.in"));
         return [
-          agreement("autoencoder, decoder", NETWORK, [
+          agreement("autoencoder, decoder", computation.network, [
             ["decode.out", vae.decode(reference.get("vae.decode.in")), reference.get("vae.decode.out")],
           ]),
-          agreement("autoencoder, encoder", NETWORK, [
+          agreement("autoencoder, encoder", computation.network, [
             ["encode.mean", mean, reference.get("vae.encode.mean")],
             ["encode.std", std, reference.get("vae.encode.std")],
           ]),
@@ -145,7 +174,10 @@ function suffixedRewards(inputs: Map<string, Tensor>): Record<string, Tensor> {
 
 /** Runs `work` with the recorded checkpoint, and frees it. */
 function withCheckpoint<T>(reference: Reference, work: (checkpoint: Checkpoint) => T): T {
-  const checkpoint = loadCheckpoint(join(reference.folder, "checkpoint"), { dtype: "float32" });
+  const checkpoint = loadCheckpoint(join(reference.folder, "checkpoint"), {
+    dtype: computation.dtype,
+    device: computation.device,
+  });
   try {
     return scope(() => work(checkpoint));
   } finally {
@@ -166,7 +198,7 @@ function network(reference: Reference): Row[] {
           const { F, z } = network.forward(batch);
           const cached = network.forward({ ...batch, conditioning: network.condition(batch) });
           const absent = name === "no_previous" ? network.forward({ ...batch, previousLatents: null }) : null;
-          return agreement(`network, ${name.replace("_", " ")}`, NETWORK, [
+          return agreement(`network, ${name.replace("_", " ")}`, computation.network, [
             ["F", F, reference.get(`net.${name}.F`)],
             ["z", z, reference.get(`net.${name}.z`)],
             ["F, conditioning cached", cached.F, reference.get(`net.${name}.F`)],
@@ -185,7 +217,7 @@ function preconditioner(reference: Reference): Row[] {
       const batch = batchOf(reference, "plain");
       const { D, z } = preconditioning.apply(network, batch);
       return [
-        agreement("preconditioner", NETWORK, [
+        agreement("preconditioner", computation.network, [
           ["D", D, reference.get("precond.D")],
           ["z", z, reference.get("precond.z")],
           ["logvar", preconditioning.logvar(batch.gamma), reference.get("precond.logvar")],
@@ -205,6 +237,7 @@ function variants(reference: Reference): Row[] {
       return scope(() =>
         noGrad(() => {
           net.loadStateDict(weights(net.stateDict().keys()));
+          net.to({ device: computation.device });
           net.eval();
           const part = (key: string) => reference.get(`variant.${name}.${key}`);
           const { F, z } = net.forward({
@@ -215,7 +248,7 @@ function variants(reference: Reference): Row[] {
             previousLatents: part("previous_latents"),
             rewards: suffixedRewards(reference.under(`variant.${name}.`)),
           });
-          return agreement(`network variant ${name}`, NETWORK, [
+          return agreement(`network variant ${name}`, computation.network, [
             ["F", F, part("F")],
             ["z", z, part("z")],
           ]);
@@ -267,11 +300,11 @@ function gradients(reference: Reference): Row[] {
       F.square().mean().add(z.square().mean()).backward();
       const all = [...network.namedParameters()].map(([name, p]): [string, Tensor | null] => [name, p.grad]);
       return [
-        agreement(`network in training mode${how}`, NETWORK, [
+        agreement(`network in training mode${how}`, computation.network, [
           ["F", F, reference.get("net.grad.F")],
           ["z", z, reference.get("net.grad.z")],
         ]),
-        agreement(`gradients${how}`, NETWORK, recordedPairs(reference, "net.grad.", all)),
+        agreement(`gradients${how}`, computation.network, recordedPairs(reference, "net.grad.", all)),
       ];
     }),
   );
@@ -290,7 +323,8 @@ function training(reference: Reference, prefix: "train" | "train_reweighted"): R
   const info: RecordedTraining = reference.info[prefix]!;
   return withCheckpoint(reference, (checkpoint) => {
     // The published network takes a dropped reward for a reward of zero in training; so do these recordings.
-    const build = () => new Rin(checkpoint.config.network, { nanRewardAsZeroInTraining: true });
+    const build = () =>
+      new Rin(checkpoint.config.network, { nanRewardAsZeroInTraining: true }).to({ device: computation.device });
     const network = build();
     network.loadStateDict(checkpoint.network.stateDict());
     const precond = checkpoint.preconditioning;
@@ -360,17 +394,17 @@ function training(reference: Reference, prefix: "train" | "train_reweighted"): R
     }
     const what = info.reweighted ? "reweighted training" : "training";
     const rows = [
-      agreement(`${what}, losses`, NETWORK, losses),
-      agreement(`${what}, gradient norms`, NETWORK, norms),
-      agreement(`${what}, learning rates`, NETWORK, rates),
+      agreement(`${what}, losses`, computation.network, losses),
+      agreement(`${what}, gradient norms`, computation.network, norms),
+      agreement(`${what}, learning rates`, computation.network, rates),
       agreement(
         `${what}, weights after ${info.steps} steps`,
-        NETWORK,
+        computation.network,
         recordedPairs(reference, `${prefix}.final.`, named),
       ),
       agreement(
         `${what}, EMA`,
-        NETWORK,
+        computation.network,
         recordedPairs(
           reference,
           `${prefix}.ema.`,
@@ -386,7 +420,7 @@ function training(reference: Reference, prefix: "train" | "train_reweighted"): R
 /** A second preconditioner of the same construction. */
 function precondLike(checkpoint: Checkpoint): FlowPrecond {
   const Precond = checkpoint.preconditioning.constructor as new (config: FlowPrecond["config"]) => FlowPrecond;
-  return new Precond(checkpoint.preconditioning.config);
+  return new Precond(checkpoint.preconditioning.config).to({ device: computation.device });
 }
 
 /** The whole pipeline from recorded noise: latents, and pictures within one level of 255. */
@@ -394,8 +428,8 @@ async function pipeline(reference: Reference): Promise<Row[]> {
   const pipe = await MiroPipeline.fromPretrained(join(reference.folder, "checkpoint"), {
     textEncoder: join(reference.folder, "text_encoder"),
     vae: join(reference.folder, "vae"),
-    dtype: "float32",
-    device: "cpu",
+    dtype: computation.dtype,
+    device: computation.device,
   });
   const rows: Row[] = [];
   try {
@@ -415,7 +449,9 @@ async function pipeline(reference: Reference): Promise<Row[]> {
         rewardTargets: run.reward_targets ?? {},
         negativeRewardTargets: run.negative_reward_targets ?? {},
       });
-      rows.push(agreement(`pipeline ${name}, latents`, LATENTS, [["latents", result.latents, expected.latents]]));
+      rows.push(
+        agreement(`pipeline ${name}, latents`, computation.latents, [["latents", result.latents, expected.latents]]),
+      );
       const recorded = expected.images.data() as Uint8Array;
       const size = recorded.length / count;
       let near = 0;
@@ -428,9 +464,9 @@ async function pipeline(reference: Reference): Promise<Row[]> {
         compared: recorded.length,
         figure,
         measure: "within one level",
-        bound: PICTURES,
+        bound: computation.pictures,
         worst: "",
-        ok: figure >= PICTURES,
+        ok: figure >= computation.pictures,
       });
       result.latents.dispose();
     }

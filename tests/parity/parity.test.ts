@@ -4,7 +4,7 @@ import { randn, scope, tensor } from "@miro-t2i/torch";
 import { afterAll, describe, expect, test } from "vitest";
 import { defaultNormalization } from "../../packages/miro/src/autoencoder/normalization.js";
 import { loadReference, relativeError } from "../reference/fixture.js";
-import { CHECKS } from "./checks.js";
+import { CHECKS, computeOn } from "./checks.js";
 import { agreement, table } from "./report.js";
 
 const reference = loadReference();
@@ -20,6 +20,23 @@ describe("parity with the Python reference", () => {
       `\n${table(rows)}`,
     ).toBe(true);
   });
+});
+
+test("in bfloat16 the network agrees within rounding, and not within float32's bound", async () => {
+  const network = CHECKS.find(({ name }) => name === "network")!;
+  const worst = async () => Math.max(...(await network.run(reference)).map(({ figure }) => figure));
+  const exact = await worst();
+  computeOn("cpu", "bfloat16");
+  try {
+    const rows = await network.run(reference);
+    expect(
+      rows.every((row) => row.ok),
+      `\n${table(rows)}`,
+    ).toBe(true);
+    expect(await worst()).toBeGreaterThan(100 * exact);
+  } finally {
+    computeOn("cpu", "float32");
+  }
 });
 
 test("a checkpoint without normalisation constants gets the published ones", () => {

@@ -85,8 +85,14 @@ export interface Reference {
 
 const json = (file: string) => JSON.parse(readFileSync(file, "utf8"));
 
-export function loadReference(folder = referenceFolder()): Reference {
-  const tensors = readSafetensors(path.join(folder, "reference.safetensors"));
+/** @param device where the tensors of the recording are to lie; on the CPU they stay mapped from the file */
+export function loadReference(folder = referenceFolder(), device = "cpu"): Reference {
+  const placed = (file: string) => {
+    const all = readSafetensors(file);
+    if (device === "cpu") return all;
+    return new Map([...all].map(([name, t]) => [name, scope(() => t.to({ device }).keep())]));
+  };
+  const tensors = placed(path.join(folder, "reference.safetensors"));
   const weights = readSafetensors(path.join(folder, "checkpoint", "model.safetensors"));
   const variantWeights: Map<string, Tensor>[] = [];
   const under = (all: Map<string, Tensor>, prefix: string) =>
@@ -131,7 +137,7 @@ export function loadReference(folder = referenceFolder()): Reference {
 export function relativeError(actual: Tensor, expected: Tensor): number {
   if (String(actual.shape) !== String(expected.shape)) return Number.POSITIVE_INFINITY;
   return scope(() => {
-    const [a, e] = [actual.detach().double(), expected.double()];
+    const [a, e] = [actual.detach().cpu().double(), expected.cpu().double()];
     const scale = e.abs().max().item();
     const difference = a.sub(e).abs().max().item();
     if (Number.isNaN(difference)) return Number.POSITIVE_INFINITY;

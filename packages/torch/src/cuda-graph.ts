@@ -13,19 +13,26 @@ export interface Replayable<T> {
   dispose(): void;
 }
 
-let supported: boolean | undefined;
+/** Whether graphs can be made on a device, by its index. */
+const supported = new Map<number, boolean>();
 
-/** Whether {@link captureGraph} is there: libtorch has CUDA, a device is available, and CUDA's headers were found at set-up. */
-export function hasCudaGraphs(): boolean {
-  if (supported === undefined) {
+/**
+ * Whether {@link captureGraph} is there for a device: libtorch has CUDA, the device is available, and CUDA's headers were found at
+ * set-up. `MIRO_CUDA_GRAPHS=0` says that it is not to be used.
+ */
+export function hasCudaGraphs(device = 0): boolean {
+  if (process.env.MIRO_CUDA_GRAPHS === "0" || !native.cudaAvailable()) return false;
+  let known = supported.get(device);
+  if (known === undefined) {
     try {
-      native.graphFree(native.graphNew(0));
-      supported = true;
+      native.graphFree(native.graphNew(device));
+      known = true;
     } catch {
-      supported = false;
+      known = false;
     }
+    supported.set(device, known);
   }
-  return supported;
+  return known;
 }
 
 /**
@@ -43,12 +50,18 @@ export function captureGraph<T extends object>(body: () => T, { device = 0, warm
     let outputs: T;
     try {
       for (let i = 0; i < warmUps; i++) scope(() => void body());
+      native.emptyCache(); // a capture allocates from a pool of its own, which cannot use what the warm-ups left cached
       native.graphBegin(graph);
       try {
         outputs = scope(() => keepTensors(body()));
-      } finally {
-        native.graphEnd(graph);
+      } catch (error) {
+        // What the body did wrong is the reason; that the capture cannot be ended any more follows from it.
+        try {
+          native.graphEnd(graph);
+        } catch {}
+        throw error;
       }
+      native.graphEnd(graph);
     } finally {
       native.graphLeave(graph);
     }

@@ -86,6 +86,8 @@ export interface Native {
   memoryStats(): [live: number, peak: number, cached: number, tensors: number];
   emptyCache(): void;
   cudaMemory(device: number): [allocated: number, reserved: number, peak: number];
+  cudaAllowTf32(matmul?: boolean, cudnn?: boolean): [matmul: boolean, cudnn: boolean];
+  cudaDevices(): (string | number)[];
   cudaAvailable(): boolean;
   cudaDeviceCount(): number;
   cudaSynchronize(device?: number): void;

@@ -1,6 +1,7 @@
 /** `miro doctor`: what was found on this machine, and how to fix what is missing. */
 import { existsSync, readdirSync } from "node:fs";
 import { availableParallelism, cpus, freemem, totalmem } from "node:os";
+import type { CudaDevice } from "@miro-t2i/torch";
 import { MiroError } from "../errors.js";
 import { bundledModel } from "../pipeline/bundled.js";
 import { hubCache, hubEndpoint, hubOffline } from "../pipeline/loading/hub-environment.js";
@@ -77,8 +78,9 @@ async function engine(context: CliContext): Promise<Finding[]> {
     return [{ name: "libtorch", value: reason, state: "missing", fix }];
   }
   const info = torch.buildInfo();
-  const { availableDevices } = await import("../pipeline/device.js");
+  const { availableDevices, resolveDType } = await import("../pipeline/device.js");
   const devices = availableDevices();
+  const gpus = gpuFindings(torch.cuda.devices(), devices.length > 1, info.cuda);
   const speed = (dtype: "float32" | "bfloat16") => `${dtype} ${gemmSpeed(torch, dtype)} GFLOP/s`;
   if (context.interactive) context.stderr("measuring matrix products...");
   const speeds = [speed("float32"), speed("bfloat16")];
@@ -100,14 +102,30 @@ async function engine(context: CliContext): Promise<Finding[]> {
           fix: "libtorch has CUDA, but no device answers: check the driver (nvidia-smi)",
         }),
     },
+    ...gpus,
     {
       name: "dtype auto",
-      value: info.fastBfloat16 ? "bfloat16" : "float32 (the faster precision on this processor)",
+      value: [
+        info.fastBfloat16 ? "cpu bfloat16" : "cpu float32 (the faster precision on this processor)",
+        ...devices.filter((device) => device.startsWith("cuda:")).map((gpu) => `${gpu} ${resolveDType("auto", gpu)}`),
+      ].join(", "),
       state: "ok",
     },
     { name: "threads", value: String(torch.getNumThreads()), state: "ok" },
     { name: "matrix products", value: speeds.join(", "), state: "ok" },
   ];
+}
+
+/** A line for each GPU that the driver knows, whether libtorch can use it or not. */
+export function gpuFindings(gpus: readonly CudaDevice[], usable: boolean, cudaBuild: boolean): Finding[] {
+  return gpus.map(({ name, memoryBytes, capability }, i) => {
+    const value = `${name}, ${(memoryBytes / 2 ** 30).toFixed(1)} GiB, compute capability ${capability.join(".")}`;
+    if (usable) return { name: `cuda:${i}`, value, state: "ok" };
+    const fix = cudaBuild
+      ? "libtorch does not see it: its CUDA may be newer than the driver (nvidia-smi shows what the driver supports)"
+      : "this libtorch is for CPUs: set LIBTORCH to the folder of a torch with CUDA and run `npm run setup`";
+    return { name: `GPU ${i}`, value, state: "note", fix };
+  });
 }
 
 /** The best of a few 1024³ products, within about a third of a second. */

@@ -31,6 +31,7 @@ checkpoints/ and, at the end, export/. docs/training.md tells more.
 interface Flags {
   output?: string;
   resume?: boolean;
+  device?: string;
   devices?: string;
   allowChanges?: boolean;
   print?: boolean;
@@ -44,6 +45,7 @@ export const register: Register = (command, context) => {
     .argument("[recipe]", "name or file of the recipe")
     .argument("[key=value...]", "values that replace those of the recipe")
     .option("--output <dir>", "folder of the run (default: runs/NAME)")
+    .option("--device <name>", "cpu, cuda or cuda:N: short for trainer.device=NAME; also for recipes of the parts")
     .option("--devices <n>", "processes, one for each device, that share each batch: short for trainer.devices=N")
     .option(
       "--resume",
@@ -63,7 +65,8 @@ export const register: Register = (command, context) => {
       if (name === undefined)
         throw new InvalidInputError("recipe: expected the name or file of a recipe, received none");
       const devices = flags.devices === undefined ? [] : [`trainer.devices=${flags.devices}`];
-      const composed = composeRecipe(name, [...overrides, ...devices]);
+      const device = flags.device === undefined ? [] : [`trainer.device=${flags.device}`];
+      const composed = composeRecipe(name, [...overrides, ...device, ...devices]);
       if (flags.print) print(composed, flags, context);
       else if (flags.dryRun) await plan(composed, flags, context);
       else await train(composed, { ...flags, resume }, context);

@@ -132,7 +132,8 @@ function draw(scenes: EmojiScenes, scene: Scene, autoencoder: Autoencoder | unde
   if (autoencoder === undefined) return { width: size, height: size, data: toRgb8(pixels, size) };
   return noGrad(() =>
     scope(() => {
-      const { mean } = autoencoder.encode(tensor(pixels, { shape: [1, 3, size, size] }));
+      const device = [...autoencoder.parameters()][0]!.device;
+      const { mean } = autoencoder.encode(tensor(pixels, { shape: [1, 3, size, size], device }));
       return toRgb(autoencoder.decode(mean))[0]!;
     }),
   );

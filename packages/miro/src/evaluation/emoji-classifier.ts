@@ -85,12 +85,13 @@ export class EmojiClassifier extends nn.Module {
     );
   }
 
-  /** Logits of pictures of any side. */
+  /** Logits of pictures of any side, wherever they lie. */
   private look(pictures: Tensor): Tensor {
+    const placed = pictures.to({ device: this.head.weight.device });
     const small =
-      pictures.shape[2] === CLASSIFIER_SIZE
-        ? pictures
-        : interpolate(pictures, { size: CLASSIFIER_SIZE, mode: "bilinear", antialias: true });
+      placed.shape[2] === CLASSIFIER_SIZE
+        ? placed
+        : interpolate(placed, { size: CLASSIFIER_SIZE, mode: "bilinear", antialias: true });
     return this.forward(small.clamp(-1, 1));
   }
 }

@@ -9,6 +9,7 @@ import { writeFileAtomic } from "../files/files.js";
 import { encodePng } from "../pictures/png.js";
 import type { RgbImage } from "../pictures/rgb.js";
 import { bundledModel } from "../pipeline/bundled.js";
+import { checkDevice } from "../pipeline/device.js";
 import { MiroPipeline } from "../pipeline/pipeline.js";
 import { oneLine, printable } from "../printable.js";
 import { loadScorer } from "../rewards/index.js";
@@ -28,6 +29,7 @@ const HELP = `npm run evaluate:emoji -- [options]
   --names LIST        names to draw: everyday, animals, core (default: core, what the bundled model knows)
   --limit N           at most N names in each part, chosen by the seed from all over the list
   --steps N  --guidance W  --seed S  --threads N
+  --device NAME       cpu, cuda or cuda:N: where the model draws and the judge looks (default: cpu)
   --reward-prompts N  prompts for each reward target (default 24)
   --check-detector    instead of all that: what the judge counts and finds in true renders, the most that a model can get
   --pictures N        renders of each kind for --check-detector (default 300)
@@ -65,7 +67,8 @@ async function main(signal: AbortSignal): Promise<void> {
   const parts = values.parts?.split(",").map(partNamed);
   if (threads !== undefined) setNumThreads(threads);
 
-  const classifier = EmojiClassifier.fromPretrained(values.classifier);
+  const device = checkDevice(values.device, "--device");
+  const classifier = EmojiClassifier.fromPretrained(values.classifier).to({ device });
   const labels = loadVocabulary(listNamed(values.names)).map(({ label }) => label);
   const startedAt = performance.now();
   const figures: Record<string, unknown> = { classifier: values.classifier, seed };
@@ -84,7 +87,7 @@ async function main(signal: AbortSignal): Promise<void> {
       ...common,
       labels,
       ...(pictures !== undefined && { pictures }),
-      ...(autoencoder !== undefined && { autoencoder: loadAutoencoder(autoencoder) }),
+      ...(autoencoder !== undefined && { autoencoder: loadAutoencoder(autoencoder, { device }) }),
     };
     Object.assign(figures, { autoencoder }, await checkDetector(classifier, options));
     process.stdout.write(save());
@@ -93,7 +96,7 @@ async function main(signal: AbortSignal): Promise<void> {
 
   const model = values.model ?? bundledModel();
   if (model === null) throw new MiroError("there is no bundled model; name one with --model DIR");
-  const pipeline = await MiroPipeline.fromPretrained(model);
+  const pipeline = await MiroPipeline.fromPretrained(model, { device });
   figures.model = model;
   figures.steps = steps ?? pipeline.defaultSteps;
   figures.guidanceScale = guidanceScale ?? pipeline.defaultGuidanceScale;
@@ -103,7 +106,7 @@ async function main(signal: AbortSignal): Promise<void> {
     ...(guidanceScale !== undefined && { guidanceScale }),
   };
   if (bestOf !== undefined) {
-    const scorer = await loadScorer(values.by);
+    const scorer = await loadScorer(values.by, { device });
     const result = await evaluateBestOf(pipeline, classifier, scorer, {
       ...generate,
       n: bestOf,
@@ -142,6 +145,7 @@ function parse() {
         steps: { type: "string" },
         guidance: { type: "string" },
         seed: { type: "string" },
+        device: { type: "string", default: "cpu" },
         threads: { type: "string" },
         "reward-prompts": { type: "string" },
         "check-detector": { type: "boolean", default: false },

@@ -106,3 +106,24 @@ test("a recording is made once for each number of rows, and again only for other
   expect(memory.stats().liveTensors).toBe(live);
   dispose();
 });
+
+test("where recording fails the picture is drawn all the same, and the reason is kept; a lack of memory is an error", async () => {
+  const { predict, condition, dispose } = network();
+  const { both, x } = noGrad(() => scope(() => ({ both: condition(2, 5), x: randn([1, 4, 8, 8]) })));
+  captures = 0;
+  const failing = (message: string) =>
+    new ReplayedPredict(predict, () => {
+      captures++;
+      throw new Error(message);
+    });
+  const refused = failing("operation not permitted when stream is capturing");
+  expect(refused.failure).toBeNull();
+  const drawn = await draw(refused.predict, both, x, "euler");
+  expect(drawn.equals(await draw(predict, both, x, "euler"))).toBe(true);
+  expect(refused.failure?.message).toContain("capturing");
+  expect(captures).toBe(1); // not tried again
+  const full = failing("CUDA out of memory. Tried to allocate 2.00 GiB");
+  await expect(draw(full.predict, both, x, "euler")).rejects.toThrow("out of memory");
+  expect(full.failure).toBeNull();
+  dispose();
+});

@@ -4,7 +4,7 @@
  *
  * What changes from step to step (noisy latents, signal levels, latents of the step before, conditioning) is copied into tensors
  * that stay; nothing waits for the device. The first evaluation of a picture, which has no previous latents, is a different one and
- * runs as it is.
+ * runs as it is. Where recording fails for another reason than memory, evaluations run as they are from then on.
  */
 import { type Replayable, scope, Tensor } from "@miro-t2i/torch";
 import type { Predict } from "./guidance.js";
@@ -31,6 +31,8 @@ export class ReplayedPredict<Conditioning extends object> {
   readonly #predict: Predict<Conditioning>;
   readonly #capture: Capture;
   readonly #recordings = new Map<number, Recording<Conditioning>>();
+  /** Why nothing is recorded any more; null while recording works. */
+  failure: Error | null = null;
 
   constructor(predict: Predict<Conditioning>, capture: Capture) {
     this.#predict = predict;
@@ -39,7 +41,8 @@ export class ReplayedPredict<Conditioning extends object> {
 
   /** As the function given to the constructor. */
   readonly predict: Predict<Conditioning> = (y, gamma, conditioning, previousLatents) => {
-    if (previousLatents === null) return this.#predict(y, gamma, conditioning, null);
+    if (previousLatents === null || this.failure !== null)
+      return this.#predict(y, gamma, conditioning, previousLatents);
     const given = { y, gamma, conditioning, previousLatents };
     const rows = y.shape[0]!;
     let recording = this.#recordings.get(rows);
@@ -49,7 +52,13 @@ export class ReplayedPredict<Conditioning extends object> {
       recording = undefined;
     }
     if (!recording) {
-      recording = this.#record(given);
+      try {
+        recording = this.#record(given);
+      } catch (error) {
+        if (/out of memory/i.test((error as Error).message)) throw error; // fewer rows may fit
+        this.failure = error as Error;
+        return this.#predict(y, gamma, conditioning, previousLatents);
+      }
       this.#recordings.set(rows, recording);
     } else {
       // The conditioning of a call is one object for all its steps.

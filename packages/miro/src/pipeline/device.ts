@@ -29,9 +29,24 @@ export function checkDevice(device: string, parameter = "device"): string {
  */
 export const SMALL_NETWORK = 64e6;
 
+/** The index of a CUDA device by its name (`cuda` is the first), null for other devices. */
+export function cudaIndex(device: string): number | null {
+  const match = /^cuda(?::(\d+))?$/.exec(device);
+  return match && Number(match[1] ?? 0);
+}
+
 /**
- * `auto` is bfloat16 on CUDA, and on processors whose bfloat16 products are faster than float32 ones for networks that are
- * not small; else float32.
+ * What a GPU computes in fastest without losing what the network needs: bfloat16 from Ampere on (capability 8.0), float16 where
+ * there are tensor cores for it alone (Volta and Turing, 7.x), float32 before. A GPU that is not described is taken for a new one.
+ */
+export function gpuDType(capability: readonly [major: number, minor: number] | undefined) {
+  const major = capability?.[0] ?? 8;
+  return major >= 8 ? "bfloat16" : major === 7 ? "float16" : "float32";
+}
+
+/**
+ * `auto` follows the capability of a GPU ({@link gpuDType}). On a CPU it is bfloat16 on processors whose bfloat16 products are
+ * faster than float32 ones, for networks that are not small; else float32.
  */
 export function resolveDType(
   dtype: ComputeDType,
@@ -39,5 +54,7 @@ export function resolveDType(
   parameters = Number.POSITIVE_INFINITY,
 ): Exclude<ComputeDType, "auto"> & DType {
   if (dtype !== "auto") return dtype;
-  return device !== "cpu" || (buildInfo().fastBfloat16 && parameters >= SMALL_NETWORK) ? "bfloat16" : "float32";
+  const gpu = cudaIndex(device);
+  if (gpu !== null) return gpuDType(cuda.devices()[gpu]?.capability);
+  return buildInfo().fastBfloat16 && parameters >= SMALL_NETWORK ? "bfloat16" : "float32";
 }

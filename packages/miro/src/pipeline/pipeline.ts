@@ -29,7 +29,7 @@ import { parseOptions } from "../options.js";
 import { type RgbImage, toRgb } from "../pictures/rgb.js";
 import { version } from "../version.js";
 import { type Branches, condition, copyStates, type TextStates } from "./conditioning.js";
-import type { ComputeDType } from "./device.js";
+import { type ComputeDType, cudaIndex } from "./device.js";
 import { drawLatents, predictBy } from "./draw-latents.js";
 import type { GenerateOptions, GenerateProgress } from "./generate-options.js";
 import type { Checkpoint } from "./loading/checkpoint.js";
@@ -77,6 +77,7 @@ export class MiroPipeline {
   readonly #predict: Predict<Conditioning>;
   /** On CUDA the network's evaluations are recorded and replayed. */
   readonly #replayed: ReplayedPredict<Conditioning> | null;
+  #warnedOfGraphs = false;
   #textEncoder: Promise<TextEncoder> | null = null;
   /** What `#textEncoder` became, until it is freed. */
   #loadedTextEncoder: TextEncoder | null = null;
@@ -95,11 +96,10 @@ export class MiroPipeline {
     this.device = parts.device ?? "cpu";
     this.dtype = parts.dtype ?? "float32";
     this.#predict = predictBy(this.preconditioning, () => this.network);
+    const gpu = cudaIndex(this.device);
     this.#replayed =
-      this.device.startsWith("cuda") && hasCudaGraphs()
-        ? new ReplayedPredict(this.#predict, (body) =>
-            captureGraph(body, { device: Number(this.device.split(":")[1] ?? 0) }),
-          )
+      gpu !== null && hasCudaGraphs(gpu)
+        ? new ReplayedPredict(this.#predict, (body) => captureGraph(body, { device: gpu }))
         : null;
     this.name = parts.name ?? "unnamed";
     this.variant = parts.variant;
@@ -334,12 +334,14 @@ export class MiroPipeline {
           size = this.#fits = Math.ceil(rows.length / 2);
           release(conditioning);
           conditioning = null;
+          this.#replayed?.dispose(); // recordings of other sizes hold memory of their own
           memory.emptyCache();
           const warning = `${rows.length} pictures at a time do not fit in memory; drawing ${size} at a time`;
           warnings.push(warning);
           plan.onWarning?.(warning);
           continue;
         }
+        this.#warnOfGraphs(plan, warnings);
         left = left.slice(rows.length);
         if (lowMemory) {
           waiting.push({ rows, latents: scope(() => latents.to({ device: "cpu" }).clone()) });
@@ -366,6 +368,16 @@ export class MiroPipeline {
         freePart(this.#parts.autoencoder);
       }
     }
+  }
+
+  /** Says once that CUDA graphs were to be used and could not be recorded. */
+  #warnOfGraphs(plan: Plan, warnings: string[]): void {
+    const failure = this.#replayed?.failure;
+    if (!failure || this.#warnedOfGraphs) return;
+    this.#warnedOfGraphs = true;
+    const warning = `CUDA graphs are not used, which costs speed: recording one failed (${failure.message})`;
+    warnings.push(warning);
+    plan.onWarning?.(warning);
   }
 
   /** Decodes the pictures `rows` and delivers each as it is finished. */

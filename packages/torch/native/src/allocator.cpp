@@ -17,6 +17,7 @@
 #include <cstdlib>
 #include <cstring>
 #include <mutex>
+#include <new>
 #include <vector>
 
 namespace miro {
@@ -147,8 +148,13 @@ class CachingCpuAllocator final : public c10::Allocator {
     }
     cached_ += size;
     auto& list = lists_[index];
-    std::lock_guard<std::mutex> lock(list.mutex);
-    list.blocks.push_back(raw);
+    try {
+      std::lock_guard<std::mutex> lock(list.mutex);
+      list.blocks.push_back(raw);
+    } catch (const std::bad_alloc&) {  // a deleter must not throw
+      cached_ -= size;
+      std::free(raw);
+    }
   }
 
   std::array<FreeList, kClasses> lists_;

@@ -9,8 +9,14 @@ namespace {
 
 using torch::autograd::variable_list;
 
-// Handles to tensors; 0 stands for "none".
 variable_list variables(Environment& e, napi_value v, const char* what) {
+  variable_list result;
+  for (const Handle h : toHandles(e, v, what)) result.push_back(e.tensor(h));
+  return result;
+}
+
+// As variables, where 0 stands for "none".
+variable_list optionalVariables(Environment& e, napi_value v, const char* what) {
   variable_list result;
   for (const Handle h : toHandles(e, v, what)) result.push_back(h == 0 ? at::Tensor() : e.tensor(h));
   return result;
@@ -19,7 +25,7 @@ variable_list variables(Environment& e, napi_value v, const char* what) {
 // backward(tensors, gradients, retainGraph, createGraph)
 napi_value backward(Environment& e, napi_value* argv, size_t argc) {
   if (argc < 4) throw UsageError{"backward(tensors, gradients, retainGraph, createGraph)"};
-  torch::autograd::backward(variables(e, argv[0], "tensors"), variables(e, argv[1], "gradients"),
+  torch::autograd::backward(variables(e, argv[0], "tensors"), optionalVariables(e, argv[1], "gradients"),
                             toBool(e, argv[2], "retainGraph"), toBool(e, argv[3], "createGraph"));
   return makeUndefined(e);
 }
@@ -28,7 +34,7 @@ napi_value backward(Environment& e, napi_value* argv, size_t argc) {
 napi_value grad(Environment& e, napi_value* argv, size_t argc) {
   if (argc < 6) throw UsageError{"grad(outputs, inputs, gradOutputs, retainGraph, createGraph, allowUnused)"};
   const auto results = torch::autograd::grad(variables(e, argv[0], "outputs"), variables(e, argv[1], "inputs"),
-                                             variables(e, argv[2], "gradOutputs"), toBool(e, argv[3], "retainGraph"),
+                                             optionalVariables(e, argv[2], "gradOutputs"), toBool(e, argv[3], "retainGraph"),
                                              toBool(e, argv[4], "createGraph"), toBool(e, argv[5], "allowUnused"));
   std::vector<Handle> handles;
   for (const auto& t : results) handles.push_back(t.defined() ? e.store(t) : 0);
@@ -77,11 +83,20 @@ napi_value endInference(Environment& e, napi_value*, size_t) {
   return makeUndefined(e);
 }
 
+// Autocast is a matter of the kind of device: "cuda" may be named where there is none.
+c10::DeviceType autocastDevice(Environment& e, napi_value v) {
+  const std::string name = toString(e, v, "device");
+  if (name == "cuda") return c10::DeviceType::CUDA;
+  if (name == "cpu") return c10::DeviceType::CPU;
+  throw UsageError{"autocast works on 'cpu' and 'cuda', got '" + name + "'"};
+}
+
 // beginAutocast(deviceType, dtype, enabled, cache) -> state for endAutocast
 napi_value beginAutocast(Environment& e, napi_value* argv, size_t argc) {
   if (argc < 4) throw UsageError{"beginAutocast(device, dtype, enabled, cache)"};
-  const auto type = c10::Device(toString(e, argv[0], "device")).type();
-  const auto dtype = static_cast<at::ScalarType>(toInt(e, argv[1], "dtype"));
+  const c10::DeviceType type = autocastDevice(e, argv[0]);
+  const at::ScalarType dtype = dtypeAt(e, argv, argc, 1);
+  if (!at::isFloatingType(dtype)) throw UsageError{"autocast needs a floating dtype, got " + std::string(c10::toString(dtype))};
   const int state = static_cast<int>(at::autocast::get_autocast_dtype(type)) | (at::autocast::is_autocast_enabled(type) ? 256 : 0) |
                     (at::autocast::is_autocast_cache_enabled() ? 512 : 0);
   at::autocast::increment_nesting();
@@ -92,8 +107,9 @@ napi_value beginAutocast(Environment& e, napi_value* argv, size_t argc) {
 }
 napi_value endAutocast(Environment& e, napi_value* argv, size_t argc) {
   if (argc < 2) throw UsageError{"endAutocast(device, state)"};
-  const auto type = c10::Device(toString(e, argv[0], "device")).type();
-  const int state = static_cast<int>(toInt(e, argv[1], "state"));
+  const c10::DeviceType type = autocastDevice(e, argv[0]);
+  const auto state = static_cast<int>(intWithin(e, argv[1], "state", 0, 1023));
+  if (!knownDtype(state & 255)) throw UsageError{"endAutocast needs what beginAutocast gave"};
   if (at::autocast::decrement_nesting() == 0) at::autocast::clear_cache();
   at::autocast::set_autocast_enabled(type, (state & 256) != 0);
   at::autocast::set_autocast_dtype(type, static_cast<at::ScalarType>(state & 255));

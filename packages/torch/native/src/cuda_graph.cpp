@@ -4,8 +4,10 @@
 
 #ifdef MIRO_WITH_CUDA_GRAPHS
 #include <ATen/cuda/CUDAGraph.h>
+#include <c10/cuda/CUDACachingAllocator.h>
 #include <c10/cuda/CUDAFunctions.h>
 #include <c10/cuda/CUDAStream.h>
+#include <torch/version.h>
 #endif
 
 namespace miro {
@@ -15,6 +17,7 @@ namespace {
 
 struct Captured {
   at::cuda::CUDAGraph graph;
+  c10::MempoolId_t pool = at::cuda::graph_pool_handle();  // known before the capture has ended, unlike one that it would make
   c10::cuda::CUDAStream stream;
   c10::cuda::CUDAStream before;  // the stream and the device that were current when this one was entered
   c10::DeviceIndex deviceBefore;
@@ -31,7 +34,7 @@ Captured& graphAt(Environment& e, napi_value* argv, size_t argc) {
 
 // graphNew(device index) -> id
 napi_value graphNew(Environment& e, napi_value* argv, size_t argc) {
-  const auto device = static_cast<c10::DeviceIndex>(argc > 0 ? toInt(e, argv[0], "device") : 0);
+  const c10::DeviceIndex device = cudaIndexAt(e, argv, argc, 0);
   e.graphs.push_back(std::make_shared<Captured>(device));
   return makeInt(e, static_cast<int32_t>(e.graphs.size() - 1));
 }
@@ -54,11 +57,23 @@ napi_value graphLeave(Environment& e, napi_value* argv, size_t argc) {
 }
 napi_value graphBegin(Environment& e, napi_value* argv, size_t argc) {
   // Other threads of the process may go on using the device.
-  graphAt(e, argv, argc).graph.capture_begin({0, 0}, cudaStreamCaptureModeThreadLocal);
+  Captured& g = graphAt(e, argv, argc);
+  g.graph.capture_begin(g.pool, cudaStreamCaptureModeThreadLocal);
   return makeUndefined(e);
 }
 napi_value graphEnd(Environment& e, napi_value* argv, size_t argc) {
-  graphAt(e, argv, argc).graph.capture_end();
+  Captured& g = graphAt(e, argv, argc);
+#if TORCH_VERSION_MAJOR == 2 && TORCH_VERSION_MINOR < 12
+  try {
+    g.graph.capture_end();
+  } catch (...) {
+    // These versions leave the allocator in the graph's pool when CUDA refuses to end the capture.
+    c10::cuda::CUDACachingAllocator::endAllocateToPool(g.stream.device_index(), g.pool);
+    throw;
+  }
+#else
+  g.graph.capture_end();
+#endif
   return makeUndefined(e);
 }
 // graphReplay(id): queued on the current stream; returns at once.

@@ -77,26 +77,13 @@ std::shared_ptr<T> objectAt(Environment& e, napi_value* argv, size_t argc, const
 
 // ---- promises settled by a thread ---------------------------------------------------------------------------------
 struct Job {
+  const char* name = "";                            // of the exported function
   std::function<void()> run;                        // on the job's thread
   std::function<napi_value(Environment&)> result;   // back on JavaScript's
   std::string error;
   napi_deferred deferred = nullptr;
   napi_threadsafe_function settle = nullptr;
 };
-
-std::string messageOf(std::exception_ptr failure) {
-  try {
-    std::rethrow_exception(failure);
-  } catch (const UsageError& error) {
-    return error.message;
-  } catch (const c10::Error& error) {
-    return error.what_without_backtrace();
-  } catch (const std::exception& error) {
-    return error.what();
-  } catch (...) {
-    return "unknown error in native code";
-  }
-}
 
 void settle(napi_env env, napi_value, void*, void* data) {
   std::unique_ptr<Job> job(static_cast<Job*>(data));
@@ -108,7 +95,7 @@ void settle(napi_env env, napi_value, void*, void* data) {
     try {
       value = job->result ? job->result(*e) : makeUndefined(*e);
     } catch (...) {
-      job->error = messageOf(std::current_exception());
+      job->error = namedMessageOf(job->name, std::current_exception());
     }
   }
   if (job->error.empty()) {
@@ -127,6 +114,7 @@ void settle(napi_env env, napi_value, void*, void* data) {
 // A promise of result(), made on JavaScript's thread after run() has returned on one of its own.
 napi_value promiseOf(Environment& e, std::function<void()> run, std::function<napi_value(Environment&)> result = {}) {
   auto job = std::make_unique<Job>();
+  job->name = e.entry;
   job->run = std::move(run);
   job->result = std::move(result);
   napi_value promise, name;
@@ -138,7 +126,7 @@ napi_value promiseOf(Environment& e, std::function<void()> run, std::function<na
     try {
       job->run();
     } catch (...) {
-      job->error = messageOf(std::current_exception());
+      job->error = namedMessageOf(job->name, std::current_exception());
       if (job->error.empty()) job->error = "unknown error in native code";
     }
     job->run = {};  // lets go of its tensors here
@@ -153,9 +141,7 @@ napi_value promiseOf(Environment& e, std::function<void()> run, std::function<na
 }
 
 milliseconds timeoutAt(Environment& e, napi_value v) {
-  const int64_t timeout = toInt(e, v, "timeoutMs");
-  if (timeout < 1) throw UsageError{"timeoutMs must be at least 1, got " + std::to_string(timeout)};
-  return milliseconds(timeout);
+  return milliseconds(intWithin(e, v, "timeoutMs", 1, int64_t{1} << 40));  // beyond it c10d's sums of times would overflow
 }
 
 // ---- stores --------------------------------------------------------------------------------------------------------
@@ -185,7 +171,7 @@ napi_value storeFile(Environment& e, napi_value* argv, size_t argc) {
   auto store = std::make_shared<Store>();
   return promiseOf(
       e,
-      [store, path = toString(e, argv[0], "path"), processes = toInt(e, argv[1], "worldSize"), timeout = timeoutAt(e, argv[2])] {
+      [store, path = toString(e, argv[0], "path"), processes = intWithin(e, argv[1], "worldSize", 1, 1 << 20), timeout = timeoutAt(e, argv[2])] {
         store->store = c10::make_intrusive<c10d::FileStore>(path, static_cast<int>(processes));
         store->store->setTimeout(timeout);
       },
@@ -205,13 +191,15 @@ napi_value storeFree(Environment& e, napi_value* argv, size_t argc) {
 napi_value groupNew(Environment& e, napi_value* argv, size_t argc) {
   if (argc < 5) throw UsageError{"groupNew(store, backend, rank, size, timeoutMs)"};
   const auto store = objectAt<Store>(e, argv, argc, "store");
-  const bool nccl = toString(e, argv[1], "backend") == "nccl";
+  const std::string backend = toString(e, argv[1], "backend");
+  if (backend != "nccl" && backend != "gloo") throw UsageError{"backend must be 'gloo' or 'nccl', got '" + backend + "'"};
+  const bool nccl = backend == "nccl";
 #ifndef MIRO_WITH_NCCL
   if (nccl) throw UsageError{"the nccl backend needs a libtorch with CUDA and nccl.h at set-up; use gloo here"};
 #endif
   auto group = std::make_shared<Group>();
-  group->rank = static_cast<int>(toInt(e, argv[2], "rank"));
-  group->size = static_cast<int>(toInt(e, argv[3], "worldSize"));
+  group->size = static_cast<int>(intWithin(e, argv[3], "worldSize", 1, 1 << 20));
+  group->rank = static_cast<int>(intWithin(e, argv[2], "rank", 0, group->size - 1));
   group->timeout = timeoutAt(e, argv[4]);
   group->device = nccl ? c10::DeviceType::CUDA : c10::DeviceType::CPU;
 #ifdef MIRO_WITH_NCCL
@@ -287,6 +275,9 @@ napi_value groupAllReduce(Environment& e, napi_value* argv, size_t argc) {
     throw UsageError{"allReduce: an average needs a floating tensor, got " + describe(t.original)};
   }
   c10d::AllreduceOptions options;
+  if (name != "sum" && name != "avg" && name != "max" && name != "min") {
+    throw UsageError{"allReduce: the operation must be 'sum', 'avg', 'max' or 'min', got '" + name + "'"};
+  }
   options.reduceOp = name == "max" ? c10d::ReduceOp::MAX : name == "min" ? c10d::ReduceOp::MIN : c10d::ReduceOp::SUM;
   options.timeout = group->timeout;
   std::vector<at::Tensor> tensors{t.dense};
@@ -304,7 +295,7 @@ napi_value groupBroadcast(Environment& e, napi_value* argv, size_t argc) {
   const auto group = objectAt<Group>(e, argv, argc, "process group");
   const Contiguous t(collectiveTensor(e, *group, argv, argc));
   c10d::BroadcastOptions options;
-  options.rootRank = toInt(e, argv[2], "root");
+  options.rootRank = intWithin(e, argv[2], "root", 0, group->size - 1);
   options.timeout = group->timeout;
   std::vector<at::Tensor> tensors{t.dense};
   const auto work = group->backend->broadcast(tensors, options);
@@ -389,8 +380,8 @@ napi_value reducerNew(Environment& e, napi_value* argv, size_t argc) {
     check(e, napi_get_element(e.env, argv[2], static_cast<uint32_t>(i), &name));
     a.names[i] = toString(e, name, "names");
   }
-  a.bucketBytes = toInt(e, argv[3], "bucketBytes");
-  a.firstBucketBytes = toInt(e, argv[4], "firstBucketBytes");
+  a.bucketBytes = intWithin(e, argv[3], "bucketBytes", 1, int64_t{1} << 40);
+  a.firstBucketBytes = intWithin(e, argv[4], "firstBucketBytes", 1, int64_t{1} << 40);
   a.findUnused = toBool(e, argv[5], "findUnused");
   return promiseOf(
       e,

@@ -45,12 +45,17 @@ enum class Kind : uint8_t {
   ScalarType, MemoryFormat, Layout, Device, Generator, Unsupported
 };
 
+struct IntegerRange {
+  int64_t first, last;
+};
+
 struct ArgumentPlan {
   std::string name;
   Kind kind = Kind::Unsupported;
   bool optional = false;
   bool hasDefault = false;
   int32_t fixedLength = 0;       // int[2]: one number stands for two
+  const IntegerRange* range = nullptr;  // of an integer that stands for a member of an enumeration
   c10::IValue defaultValue;
 };
 
@@ -91,6 +96,7 @@ class Environment {
 
   napi_env env;
   napi_ref errorClass = nullptr;
+  const char* entry = "";        // name of the exported function that was called last
   int32_t* flags = nullptr;      // shared with JavaScript; flags[0]: forgotten tensors may be worth collecting
   int64_t budgetBytes = 64ll << 20;
   int64_t newBytes = 0;          // allocated outside of scopes since the last sweep
@@ -129,9 +135,28 @@ napi_value makeBool(Environment& e, bool v);
 napi_value makeString(Environment& e, const std::string& v);
 napi_value makeUndefined(Environment& e);
 napi_value makeHandles(Environment& e, const std::vector<Handle>& v);
+// A number that is exactly a 31-bit integer; Node-API's own conversion would cut fractions off and wrap what is larger.
+bool readHandle(Environment& e, napi_value v, int32_t* result);
 // Argument i of a call, which must be there and be a handle (0 included).
 Handle handleAt(Environment& e, napi_value* argv, size_t argc, size_t i);
 std::string describe(const at::Tensor& t);
+
+// ---- enumerations and indices: libtorch uses most of them unchecked, as an index into a table ----------------------
+// Whether a number is the c10::ScalarType of a dtype that this binding names.
+bool knownDtype(int64_t code);
+// Argument i of a call: a dtype's number.
+at::ScalarType dtypeAt(Environment& e, napi_value* argv, size_t argc, size_t i);
+// "cpu", "cuda", "cuda:N" or "meta" (shapes without values); others are refused.
+c10::Device deviceOf(const std::string& name);
+// Argument i of a call: the index of a CUDA device that there is; without the argument, 0.
+c10::DeviceIndex cudaIndexAt(Environment& e, napi_value* argv, size_t argc, size_t i);
+// An integer within bounds, both included.
+int64_t intWithin(Environment& e, napi_value v, const char* what, int64_t first, int64_t last);
+
+// What a caught exception says, in one line; memory that ran out is said in words.
+std::string messageOf(const std::exception_ptr& failure);
+// The same; where memory ran out, with the name of what was called.
+std::string namedMessageOf(const char* name, const std::exception_ptr& failure);
 
 using Function = napi_value (*)(Environment&, napi_value* argv, size_t argc);
 napi_value guarded(napi_env env, napi_callback_info info);

@@ -2,9 +2,14 @@
 #include "allocator.hpp"
 #include "environment.hpp"
 
+#include <ATen/Context.h>
 #include <c10/util/Exception.h>
+#include <torch/cuda.h>
 
 #include <cmath>
+#include <mutex>
+#include <new>
+#include <stdexcept>
 
 namespace miro {
 
@@ -218,16 +223,86 @@ napi_value makeHandles(Environment& e, const std::vector<Handle>& v) {
   for (size_t i = 0; i < v.size(); ++i) check(e, napi_set_element(e.env, result, static_cast<uint32_t>(i), makeInt(e, v[i])));
   return result;
 }
+bool readHandle(Environment& e, napi_value v, int32_t* result) {
+  double d = 0;
+  if (napi_get_value_int32(e.env, v, result) != napi_ok || napi_get_value_double(e.env, v, &d) != napi_ok) return false;
+  return static_cast<double>(*result) == d;
+}
 Handle handleAt(Environment& e, napi_value* argv, size_t argc, size_t i) {
   Handle handle = 0;
-  if (i >= argc || napi_get_value_int32(e.env, argv[i], &handle) != napi_ok) throw UsageError{"a Tensor is expected"};
+  if (i >= argc || !readHandle(e, argv[i], &handle)) throw UsageError{"a Tensor is expected"};
   return handle;
+}
+
+int64_t intWithin(Environment& e, napi_value v, const char* what, int64_t first, int64_t last) {
+  const int64_t result = toInt(e, v, what);
+  if (result < first || result > last) {
+    throw UsageError{std::string(what) + " must be from " + std::to_string(first) + " to " + std::to_string(last) + ", got " +
+                     std::to_string(result)};
+  }
+  return result;
+}
+at::ScalarType dtypeAt(Environment& e, napi_value* argv, size_t argc, size_t i) {
+  if (i >= argc) throw UsageError{"a dtype's code is expected"};
+  const int64_t code = toInt(e, argv[i], "dtype");
+  if (!knownDtype(code)) throw UsageError{"there is no dtype of code " + std::to_string(code)};
+  return static_cast<at::ScalarType>(code);
+}
+c10::Device deviceOf(const std::string& name) {
+  const auto refuse = [&](const std::string& why) -> c10::Device {
+    throw UsageError{"'" + name + "' is no device: expected 'cpu', 'cuda' or 'cuda:N'" + why};
+  };
+  // Read here: libtorch would take other backends' names, and keeps the index in eight bits.
+  if (name == "cpu" || name == "cpu:0") return c10::Device(c10::DeviceType::CPU);
+  if (name == "meta") return c10::Device(c10::DeviceType::Meta);
+  if (name.rfind("cuda", 0) != 0) return refuse("");
+  int64_t index = -1;
+  if (name.size() > 4) {
+    if (name[4] != ':' || name.size() == 5 || name.size() > 8) return refuse("");
+    index = 0;
+    for (const char c : name.substr(5)) {
+      if (c < '0' || c > '9') return refuse("");
+      index = 10 * index + (c - '0');
+    }
+  }
+  const int64_t count = torch::cuda::is_available() ? static_cast<int64_t>(torch::cuda::device_count()) : 0;
+  if (count == 0) return refuse(" with a libtorch for CUDA; no CUDA device is available here");
+  if (index >= count) return refuse("; there are " + std::to_string(count) + " CUDA devices");
+  return c10::Device(c10::DeviceType::CUDA, static_cast<c10::DeviceIndex>(index));
+}
+c10::DeviceIndex cudaIndexAt(Environment& e, napi_value* argv, size_t argc, size_t i) {
+  if (!torch::cuda::is_available()) throw UsageError{"no CUDA device is available"};
+  if (i >= argc) return 0;
+  return static_cast<c10::DeviceIndex>(intWithin(e, argv[i], "the CUDA device", 0, static_cast<int64_t>(torch::cuda::device_count()) - 1));
+}
+
+std::string messageOf(const std::exception_ptr& failure) {
+  try {
+    std::rethrow_exception(failure);
+  } catch (const UsageError& error) {
+    return error.message;
+  } catch (const c10::Error& error) {
+    return error.what_without_backtrace();
+  } catch (const std::bad_alloc&) {
+    return "not enough memory";
+  } catch (const std::length_error& error) {
+    return std::string("not enough memory: a size is larger than any memory (") + error.what() + ")";
+  } catch (const std::exception& error) {
+    return error.what();
+  } catch (...) {
+    return "unknown error in native code";
+  }
 }
 std::string describe(const at::Tensor& t) {
   if (!t.defined()) return "undefined";
   std::string text = std::string(c10::toString(t.scalar_type())) + "[";
   for (int64_t i = 0; i < t.dim(); ++i) text += (i ? ", " : "") + std::to_string(t.size(i));
   return text + "]" + (t.is_cpu() ? "" : " on " + t.device().str());
+}
+
+std::string namedMessageOf(const char* name, const std::exception_ptr& failure) {
+  const std::string message = messageOf(failure);
+  return message.rfind("not enough memory", 0) == 0 ? std::string(name) + ": " + message : message;
 }
 
 // Every exported function runs in here: no C++ exception leaves the addon, libtorch's become TorchError.
@@ -244,19 +319,15 @@ napi_value guarded(napi_env env, napi_callback_info info) {
     argc = kMost;
     if (napi_get_cb_info(env, info, &argc, argv, nullptr, &data) != napi_ok) return nullptr;
   }
+  const auto* binding = static_cast<const Binding*>(data);
+  e->entry = binding->name;
   std::string message;
   try {
-    return reinterpret_cast<Function>(data)(*e, argv, std::min(argc, kMost));
+    return binding->function(*e, argv, std::min(argc, kMost));
   } catch (const PendingException&) {
     return nullptr;
-  } catch (const UsageError& error) {
-    message = error.message;
-  } catch (const c10::Error& error) {
-    message = error.what_without_backtrace();
-  } catch (const std::exception& error) {
-    message = error.what();
   } catch (...) {
-    message = "unknown error in native code";
+    message = namedMessageOf(binding->name, std::current_exception());
   }
   try {
     throwTorchError(*e, message);
@@ -286,22 +357,31 @@ napi_value setup(Environment& e, napi_value* argv, size_t argc) {
 void define(Environment& e, napi_value exports, const std::vector<Binding>& bindings) {
   for (const Binding& b : bindings) {
     napi_value function;
-    check(e, napi_create_function(e.env, b.name, NAPI_AUTO_LENGTH, guarded, reinterpret_cast<void*>(b.function), &function));
+    check(e, napi_create_function(e.env, b.name, NAPI_AUTO_LENGTH, guarded, const_cast<Binding*>(&b), &function));
     check(e, napi_set_named_property(e.env, exports, b.name, function));
   }
 }
 
 }  // namespace
 
+const std::vector<Binding> kModuleBindings = {{"setup", setup}};
+
 napi_value initialise(napi_env env, napi_value exports) {
-  installCpuAllocator();
-  auto* e = new Environment(env);
-  if (napi_set_instance_data(env, e, [](napi_env, void* data, void*) { delete static_cast<Environment*>(data); }, nullptr) != napi_ok) {
-    delete e;
-    return nullptr;
-  }
   try {
-    define(*e, exports, {{"setup", setup}});
+    installCpuAllocator();
+    // "float32" means float32 on every device; PyTorch lets cuDNN's convolutions round to TF32 unless told otherwise.
+    static std::once_flag exactFloat32;
+    std::call_once(exactFloat32, [] {
+      at::globalContext().setAllowTF32CuBLAS(false);
+      at::globalContext().setAllowTF32CuDNN(false);
+    });
+    auto owned = std::make_unique<Environment>(env);
+    Environment* e = owned.get();
+    if (napi_set_instance_data(env, e, [](napi_env, void* data, void*) { delete static_cast<Environment*>(data); }, nullptr) != napi_ok) {
+      return nullptr;
+    }
+    owned.release();
+    define(*e, exports, kModuleBindings);
     define(*e, exports, kOperatorBindings);
     define(*e, exports, kTensorBindings);
     define(*e, exports, kAutogradBindings);
@@ -310,7 +390,8 @@ napi_value initialise(napi_env env, napi_value exports) {
     define(*e, exports, kCudaGraphBindings);
     define(*e, exports, kDistributedBindings);
   } catch (...) {
-    napi_throw_error(env, nullptr, "could not register the addon's functions");
+    const std::string message = "could not start the addon: " + messageOf(std::current_exception());
+    napi_throw_error(env, nullptr, message.c_str());
     return nullptr;
   }
   return exports;

@@ -88,8 +88,17 @@ const std::unordered_map<std::string, at::ScalarType> kDtypes = {
     {"float16", at::kHalf}, {"float32", at::kFloat}, {"float64", at::kDouble}, {"bool", at::kBool},
     {"bfloat16", at::kBFloat16}, {"complex64", at::kComplexFloat}, {"complex128", at::kComplexDouble}};
 
+// Integers that stand for the members of an enumeration: libtorch switches over most of them without a default.
+const std::unordered_map<std::string, IntegerRange> kEnumeratedIntegers = {
+    {"reduction", {0, 2}},                              // none, mean, sum
+    {"interpolation_mode", {0, 2}}, {"padding_mode", {0, 2}},  // grid_sampler: bilinear, nearest, bicubic; zeros, border, reflection
+    {"normalization", {0, 2}},                          // of Fourier transforms: none, by the root of n, by n
+};
+
 [[noreturn]] void refuse(const ArgumentPlan& a, const std::string& found) {
-  throw UsageError{"argument '" + a.name + "' must be " + kindName(a.kind) + (a.optional ? " or null" : "") + ", got " + found};
+  std::string wanted = kindName(a.kind);
+  if (a.range != nullptr) wanted += " from " + std::to_string(a.range->first) + " to " + std::to_string(a.range->last);
+  throw UsageError{"argument '" + a.name + "' must be " + wanted + (a.optional ? " or null" : "") + ", got " + found};
 }
 
 [[noreturn]] void missing(const ArgumentPlan& a) {
@@ -169,7 +178,7 @@ at::Tensor& tensorOf(Environment& e, Handle handle, const ArgumentPlan& a) {
 
 at::Tensor& readTensor(Environment& e, napi_value v, const ArgumentPlan& a) {
   Handle handle = 0;
-  if (napi_get_value_int32(e.env, v, &handle) != napi_ok) {
+  if (!readHandle(e, v, &handle)) {
     if (isUndefined(e, v)) missing(a);
     refuse(a, foundType(e, v));
   }
@@ -178,14 +187,18 @@ at::Tensor& readTensor(Environment& e, napi_value v, const ArgumentPlan& a) {
 
 int64_t readInt(Environment& e, napi_value v, const ArgumentPlan& a) {
   double d = 0;
+  int64_t result = 0;
   if (napi_get_value_double(e.env, v, &d) == napi_ok) {
     if (d != std::floor(d) || std::abs(d) > 9007199254740992.0) refuse(a, foundType(e, v));
-    return static_cast<int64_t>(d);
+    result = static_cast<int64_t>(d);
+  } else {
+    napi_valuetype type;
+    check(e, napi_typeof(e.env, v, &type));
+    if (type != napi_bigint) refuse(a, foundType(e, v));
+    result = toInt(e, v, a.name.c_str());
   }
-  napi_valuetype type;
-  check(e, napi_typeof(e.env, v, &type));
-  if (type == napi_bigint) return toInt(e, v, a.name.c_str());
-  refuse(a, foundType(e, v));
+  if (a.range != nullptr && (result < a.range->first || result > a.range->last)) refuse(a, std::to_string(result));
+  return result;
 }
 
 std::string readString(Environment& e, napi_value v, const ArgumentPlan& a) {
@@ -198,7 +211,7 @@ std::string readString(Environment& e, napi_value v, const ArgumentPlan& a) {
 c10::IValue convert(Environment& e, napi_value v, const ArgumentPlan& a) {
   if (a.kind == Kind::Tensor) {  // by far the most frequent: no type query before
     Handle handle = 0;
-    if (napi_get_value_int32(e.env, v, &handle) == napi_ok) return tensorOf(e, handle, a);
+    if (readHandle(e, v, &handle)) return tensorOf(e, handle, a);
   }
   napi_valuetype type;
   check(e, napi_typeof(e.env, v, &type));
@@ -248,12 +261,24 @@ c10::IValue convert(Environment& e, napi_value v, const ArgumentPlan& a) {
     }
     case Kind::FloatList: {
       c10::List<double> list;
+      if (a.fixedLength > 0 && type == napi_number) {
+        for (int32_t i = 0; i < a.fixedLength; ++i) list.push_back(toDouble(e, v, a.name.c_str()));
+        return list;
+      }
       for (const double d : readArray(e, v, a, [&](napi_value i) { return toDouble(e, i, a.name.c_str()); })) list.push_back(d);
       return list;
     }
     case Kind::BoolList: {
       c10::List<bool> list;
+      if (a.fixedLength > 0 && type == napi_boolean) {
+        for (int32_t i = 0; i < a.fixedLength; ++i) list.push_back(toBool(e, v, a.name.c_str()));
+        return list;
+      }
       for (const bool b : readArray(e, v, a, [&](napi_value i) { return toBool(e, i, a.name.c_str()); })) list.push_back(b);
+      // Becomes a std::array: its length is part of the signature.
+      if (a.fixedLength > 0 && list.size() != static_cast<size_t>(a.fixedLength)) {
+        refuse(a, "an array of " + std::to_string(list.size()) + " for " + std::to_string(a.fixedLength));
+      }
       return list;
     }
     case Kind::ScalarList: {
@@ -274,29 +299,37 @@ c10::IValue convert(Environment& e, napi_value v, const ArgumentPlan& a) {
       return list;
     }
     case Kind::ScalarType: {
-      if (type == napi_number) return readInt(e, v, a);
+      if (type == napi_number) {
+        const int64_t code = readInt(e, v, a);
+        if (!knownDtype(code)) refuse(a, "the code " + std::to_string(code));
+        return code;
+      }
       const auto found = kDtypes.find(readString(e, v, a));
       if (found == kDtypes.end()) refuse(a, foundType(e, v));
       return static_cast<int64_t>(found->second);
     }
     case Kind::MemoryFormat: {
-      if (type == napi_number) return readInt(e, v, a);
+      static const char* const names[] = {"contiguous_format", "preserve_format", "channels_last", "channels_last_3d"};
+      if (type == napi_number) {
+        const int64_t code = readInt(e, v, a);
+        if (code < 0 || code >= 4) refuse(a, "the code " + std::to_string(code));
+        return code;
+      }
       const std::string name = readString(e, v, a);
-      const char* names[] = {"contiguous_format", "preserve_format", "channels_last", "channels_last_3d"};
       for (int64_t i = 0; i < 4; ++i) {
         if (name == names[i]) return i;
       }
       refuse(a, "'" + name + "'");
     }
     case Kind::Layout: {
-      if (type == napi_number) return readInt(e, v, a);
-      if (readString(e, v, a) != "strided") refuse(a, foundType(e, v));
-      return static_cast<int64_t>(at::kStrided);
+      constexpr auto strided = static_cast<int64_t>(at::kStrided);
+      if (type == napi_number ? readInt(e, v, a) != strided : readString(e, v, a) != "strided") refuse(a, foundType(e, v));
+      return strided;
     }
-    case Kind::Device: return c10::Device(readString(e, v, a));
+    case Kind::Device: return deviceOf(readString(e, v, a));
     case Kind::Generator: {
       int32_t id = -1;
-      if (napi_get_value_int32(e.env, v, &id) != napi_ok || id < 0 || static_cast<size_t>(id) >= e.generators.size() ||
+      if (!readHandle(e, v, &id) || id < 0 || static_cast<size_t>(id) >= e.generators.size() ||
           !e.generators[id].defined()) {
         refuse(a, foundType(e, v));
       }
@@ -458,6 +491,10 @@ napi_value lookUp(Environment& e, napi_value* argv, size_t argc) {
     a.name = argument.name();
     a.kind = kindOf(argument.type(), argument.real_type(), &a.optional);
     a.fixedLength = argument.N().value_or(0);
+    if (a.kind == Kind::Int) {
+      const auto range = kEnumeratedIntegers.find(a.name);
+      if (range != kEnumeratedIntegers.end()) a.range = &range->second;
+    }
     if (argument.default_value().has_value()) {
       a.hasDefault = true;
       a.defaultValue = *argument.default_value();
@@ -543,10 +580,12 @@ napi_value callDirect(Environment& e, OperatorPlan& plan, napi_value* given, siz
     at::Tensor result = plan.direct(tensors, scalars, sizes);
     if (plan.writesOnly) return makeUndefined(e);
     return result.defined() ? makeInt(e, e.store(std::move(result))) : toJavaScript(e, result);
-  } catch (const c10::Error& error) {
-    message = error.what_without_backtrace();
-  } catch (const std::exception& error) {
-    message = error.what();
+  } catch (const UsageError&) {
+    throw;
+  } catch (const PendingException&) {
+    throw;
+  } catch (...) {
+    message = messageOf(std::current_exception());
   }
   refused(e, plan, std::move(message), given, count);
 }
@@ -554,7 +593,7 @@ napi_value callDirect(Environment& e, OperatorPlan& plan, napi_value* given, siz
 // call(index, ...arguments) -> results. Tensors are handles; an operator that only writes into its arguments gives undefined.
 napi_value callOperator(Environment& e, napi_value* argv, size_t argc) {
   int32_t index = -1;
-  if (argc < 1 || napi_get_value_int32(e.env, argv[0], &index) != napi_ok || index < 0 ||
+  if (argc < 1 || !readHandle(e, argv[0], &index) || index < 0 ||
       static_cast<size_t>(index) >= e.operators.size()) {
     throw UsageError{"call: unknown operator index"};
   }
@@ -584,14 +623,14 @@ napi_value callOperator(Environment& e, napi_value* argv, size_t argc) {
   }
   // Boxed kernels consume the stack: for an error message the arguments are converted once more.
   std::string message;
+  bool failed = false;
   try {
     plan.handle.callBoxed(stack);
-  } catch (const c10::Error& error) {
-    message = error.what_without_backtrace();
-  } catch (const std::exception& error) {
-    message = error.what();
+  } catch (...) {
+    message = messageOf(std::current_exception());
+    failed = true;
   }
-  if (!message.empty()) refused(e, plan, std::move(message), argv + 1, given);
+  if (failed) refused(e, plan, std::move(message), argv + 1, given);
   if (plan.writesOnly || stack.empty()) return makeUndefined(e);
   if (stack.size() == 1) {
     if (stack[0].isTensor() && stack[0].toTensor().defined()) return makeInt(e, e.store(std::move(stack[0]).toTensor()));
@@ -638,6 +677,10 @@ napi_value schema(Environment& e, napi_value* argv, size_t argc) {
 }
 
 }  // namespace
+
+bool knownDtype(int64_t code) {
+  return std::any_of(kDtypes.begin(), kDtypes.end(), [code](const auto& entry) { return static_cast<int64_t>(entry.second) == code; });
+}
 
 const std::vector<Binding> kOperatorBindings = {
     {"operator", lookUp}, {"call", callOperator}, {"schemas", schemas}, {"schema", schema}};

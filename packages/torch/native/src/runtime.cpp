@@ -47,7 +47,8 @@ int32_t storeGenerator(Environment& e, at::Generator g) {
 // generatorNew(device): a generator with PyTorch's default seed.
 napi_value generatorNew(Environment& e, napi_value* argv, size_t argc) {
   if (argc < 1) throw UsageError{"generatorNew(device)"};
-  const c10::Device device(toString(e, argv[0], "device"));
+  const c10::Device device = deviceOf(toString(e, argv[0], "device"));
+  if (device.is_meta()) throw UsageError{"there are no random numbers on the device 'meta'"};
   if (device.is_cpu()) return makeInt(e, storeGenerator(e, at::make_generator<at::CPUGeneratorImpl>(c10::default_rng_seed_val)));
   const auto& base = at::globalContext().defaultGenerator(device);
   at::Generator own = base.clone();
@@ -56,7 +57,7 @@ napi_value generatorNew(Environment& e, napi_value* argv, size_t argc) {
 }
 napi_value generatorDefault(Environment& e, napi_value* argv, size_t argc) {
   if (argc < 1) throw UsageError{"generatorDefault(device)"};
-  return makeInt(e, storeGenerator(e, at::globalContext().defaultGenerator(c10::Device(toString(e, argv[0], "device")))));
+  return makeInt(e, storeGenerator(e, at::globalContext().defaultGenerator(deviceOf(toString(e, argv[0], "device")))));
 }
 napi_value generatorFree(Environment& e, napi_value* argv, size_t argc) {
   if (argc < 1) throw UsageError{"generatorFree(id)"};
@@ -116,28 +117,88 @@ napi_value memoryStats(Environment& e, napi_value*, size_t) {
   for (uint32_t i = 0; i < 4; ++i) check(e, napi_set_element(e.env, result, i, makeNumber(e, values[i])));
   return result;
 }
+// The allocator of CUDA memory once anything has been allocated there; before, null: asking about it is no reason to start CUDA.
+c10::DeviceAllocator* cudaAllocator() {
+  if (!torch::cuda::is_available()) return nullptr;
+  auto* allocator = c10::getDeviceAllocator(c10::DeviceType::CUDA);
+  return allocator->initialized() ? allocator : nullptr;
+}
 napi_value emptyCache(Environment& e, napi_value*, size_t) {
   emptyCpuCache();
-  if (torch::cuda::is_available()) c10::getDeviceAllocator(c10::DeviceType::CUDA)->emptyCache();
+  if (auto* allocator = cudaAllocator()) allocator->emptyCache();
   return makeUndefined(e);
 }
 // cudaMemory(device) -> [allocated, reserved, peak allocated] bytes
 napi_value cudaMemory(Environment& e, napi_value* argv, size_t argc) {
-  if (!torch::cuda::is_available()) throw UsageError{"no CUDA device is available"};
-  const auto index = static_cast<c10::DeviceIndex>(argc > 0 ? toInt(e, argv[0], "device") : 0);
-  const auto stats = c10::getDeviceAllocator(c10::DeviceType::CUDA)->getDeviceStats(index);
-  const double values[] = {static_cast<double>(stats.allocated_bytes[0].current), static_cast<double>(stats.reserved_bytes[0].current),
-                           static_cast<double>(stats.allocated_bytes[0].peak)};
+  const c10::DeviceIndex index = cudaIndexAt(e, argv, argc, 0);
+  double values[] = {0, 0, 0};
+  if (auto* allocator = cudaAllocator()) {
+    const auto stats = allocator->getDeviceStats(index);
+    values[0] = static_cast<double>(stats.allocated_bytes[0].current);
+    values[1] = static_cast<double>(stats.reserved_bytes[0].current);
+    values[2] = static_cast<double>(stats.allocated_bytes[0].peak);
+  }
   napi_value result;
   check(e, napi_create_array_with_length(e.env, 3, &result));
   for (uint32_t i = 0; i < 3; ++i) check(e, napi_set_element(e.env, result, i, makeNumber(e, values[i])));
   return result;
 }
 
+// cudaAllowTf32(matmul, cudnn) -> [matmul, cudnn] as they were: whether float32 products and convolutions on CUDA may round
+// their factors to TF32's ten bits. Both are off from the start (see the addon's start).
+napi_value cudaAllowTf32(Environment& e, napi_value* argv, size_t argc) {
+  auto& context = at::globalContext();
+  const bool before[] = {context.allowTF32CuBLAS(), context.allowTF32CuDNN()};
+  if (argc > 0) context.setAllowTF32CuBLAS(toBool(e, argv[0], "matmul"));
+  if (argc > 1) context.setAllowTF32CuDNN(toBool(e, argv[1], "cudnn"));
+  napi_value result;
+  check(e, napi_create_array_with_length(e.env, 2, &result));
+  for (uint32_t i = 0; i < 2; ++i) check(e, napi_set_element(e.env, result, i, makeBool(e, before[i])));
+  return result;
+}
+
+// cudaDevices() -> [name, memory in bytes, compute capability's major, minor] of each GPU, in a flat array. Asked of NVIDIA's
+// driver, which is there with any libtorch or none, and which gives this without claiming memory on a device.
+napi_value cudaDevices(Environment& e, napi_value*, size_t) {
+  napi_value result;
+  check(e, napi_create_array(e.env, &result));
+  void* driver = ::dlopen("libcuda.so.1", RTLD_NOW | RTLD_LOCAL);
+  if (driver == nullptr) return result;
+  const auto symbol = [driver]<typename F>(const char* name, F*& function) {
+    function = reinterpret_cast<F*>(::dlsym(driver, name));
+    return function != nullptr;
+  };
+  // From CUDA's driver API, whose numbers do not change.
+  constexpr int kMajor = 75, kMinor = 76;
+  int (*start)(unsigned) = nullptr, (*count)(int*) = nullptr, (*get)(int*, int) = nullptr, (*name)(char*, int, int) = nullptr,
+      (*memory)(size_t*, int) = nullptr, (*attribute)(int*, int, int) = nullptr;
+  int devices = 0;
+  if (!symbol("cuInit", start) || !symbol("cuDeviceGetCount", count) || !symbol("cuDeviceGet", get) ||
+      !symbol("cuDeviceGetName", name) || !symbol("cuDeviceTotalMem_v2", memory) || !symbol("cuDeviceGetAttribute", attribute) ||
+      start(0) != 0 || count(&devices) != 0) {
+    return result;
+  }
+  uint32_t length = 0;
+  for (int i = 0; i < devices; ++i) {
+    int device = 0, major = 0, minor = 0;
+    size_t bytes = 0;
+    char text[256] = "";
+    if (get(&device, i) != 0 || name(text, sizeof text, device) != 0 || memory(&bytes, device) != 0 ||
+        attribute(&major, kMajor, device) != 0 || attribute(&minor, kMinor, device) != 0) {
+      continue;
+    }
+    for (const napi_value v : {makeString(e, text), makeNumber(e, static_cast<double>(bytes)), makeInt(e, major), makeInt(e, minor)}) {
+      check(e, napi_set_element(e.env, result, length++, v));
+    }
+  }
+  return result;
+}
+
 napi_value cudaAvailable(Environment& e, napi_value*, size_t) { return makeBool(e, torch::cuda::is_available()); }
 napi_value cudaDeviceCount(Environment& e, napi_value*, size_t) { return makeInt(e, torch::cuda::device_count()); }
 napi_value cudaSynchronize(Environment& e, napi_value* argv, size_t argc) {
-  torch::cuda::synchronize(argc > 0 ? toInt(e, argv[0], "device") : -1);
+  if (argc > 0) torch::cuda::synchronize(cudaIndexAt(e, argv, argc, 0));
+  else torch::cuda::synchronize();
   return makeUndefined(e);
 }
 
@@ -203,6 +264,6 @@ const std::vector<Binding> kRuntimeBindings = {
     {"generatorGetState", generatorGetState}, {"generatorSetState", generatorSetState}, {"manualSeed", manualSeed},
     {"setNumThreads", setNumThreads}, {"getNumThreads", getNumThreads}, {"memoryStats", memoryStats},
     {"emptyCache", emptyCache}, {"cudaMemory", cudaMemory}, {"cudaAvailable", cudaAvailable},
-    {"cudaDeviceCount", cudaDeviceCount}, {"cudaSynchronize", cudaSynchronize}, {"buildInfo", buildInfo}};
+    {"cudaAllowTf32", cudaAllowTf32}, {"cudaDevices", cudaDevices}, {"cudaDeviceCount", cudaDeviceCount}, {"cudaSynchronize", cudaSynchronize}, {"buildInfo", buildInfo}};
 
 }  // namespace miro

@@ -73,6 +73,10 @@ napi_value copyToHost(Environment& e, napi_value* argv, size_t argc) {
     throw UsageError{"copyToHost: the target holds " + std::to_string(target.size) + " bytes, the tensor " + std::to_string(source.nbytes())};
   }
   if (target.size == 0) return makeUndefined(e);
+  if (source.layout() != at::kStrided) throw UsageError{"copyToHost: only dense tensors can be read, got " + describe(source)};
+  // Some tensors hold a promise in place of values: to be negated, conjugated, or zero without any memory.
+  if (source._is_zerotensor()) source = at::zeros(source.sizes(), source.options());
+  source = source.resolve_conj().resolve_neg();
   if (!source.is_cpu()) source = source.cpu();
   source = source.contiguous();
   std::memcpy(target.data, source.const_data_ptr(), target.size);
@@ -92,7 +96,7 @@ napi_value fromHost(Environment& e, napi_value* argv, size_t argc) {
     sizes[i] = toInt(e, item, "shape");
     if (sizes[i] < 0) throw UsageError{"shape must not hold negative sizes"};
   }
-  const auto type = static_cast<at::ScalarType>(toInt(e, argv[2], "dtype"));
+  const at::ScalarType type = dtypeAt(e, argv, argc, 2);
   at::Tensor result = at::empty(sizes, at::TensorOptions().dtype(type));
   if (result.nbytes() != source.size) {
     throw UsageError{"fromHost: shape and dtype need " + std::to_string(result.nbytes()) + " bytes, got " + std::to_string(source.size)};

@@ -1,101 +1,146 @@
 /**
- * Calls every public ATen operator with random arguments, most of them wrong, and prints how the calls ended as JSON. Run as a
- * process of its own by errors.test.ts: node dist/testing/fuzz-operators.js SEED TRIES
+ * Calls the typed operators of `aten` with random arguments, many of them wrong. A process of its own, run by fuzz.ts:
+ * `node dist/testing/fuzz-operators.js REPORT SEED TRIES OPERATOR…`.
  *
- * Left out: operators that hand out memory as asked (their contract is with the caller), read files, or whose checks are left
- * to the Python layer above them.
+ * Before each call the call is written to the file REPORT, so that whoever finds this process dead knows what killed it. The
+ * last line of standard output is a JSON object: how many calls returned, how many were refused, and what else was thrown.
  */
-import {
-  call,
-  Generator,
-  ones,
-  randn,
-  schemas,
-  scope,
-  setNumThreads,
-  type Tensor,
-  TorchError,
-  tensor,
-  zeros,
-} from "../index.js";
+import { openSync, writeSync } from "node:fs";
+import { aten, Generator, ones, randn, scope, setNumThreads, Tensor, TorchError, tensor, zeros } from "../index.js";
+import { type OperatorParameter, typedOperators } from "./typed-operators.js";
 
-const UNCHECKED =
-  /^aten::_|from_file|out$|_out|quant|cudnn|miopen|mkldnn|sparse|set_|record_stream|resize|sym_|data$|fbgemm|rename|align|refine|names|to_padded|pin_memory|is_pinned|backward|internal|as_strided|sspaddmm|rnn|lstm|gru|normal_functional/;
+/** Bytes of REPORT: one call, padded. */
+const RECORD_BYTES = 512;
 
 /** Marsaglia's xorshift32. */
 function randomNumbers(seed: number): () => number {
-  let state = seed || 1;
-  return () => {
+  let state = seed | 0 || 1;
+  for (let i = 0; i < 8; i++) next();
+  function next(): number {
     state ^= state << 13;
     state ^= state >>> 17;
     state ^= state << 5;
     return (state >>> 0) / 2 ** 32;
-  };
+  }
+  return next;
 }
 
-function main(seed: number, tries: number): void {
-  setNumThreads(1);
-  const random = randomNumbers(seed);
+/** FNV-1a: each operator has random numbers of its own, whatever runs before it. */
+function hash(text: string): number {
+  let value = 0x811c9dc5;
+  for (let i = 0; i < text.length; i++) value = Math.imul(value ^ text.charCodeAt(i), 0x01000193);
+  return value;
+}
+
+function argumentsOf(random: () => number) {
   const pick = <T>(choices: readonly T[]): T => choices[Math.floor(random() * choices.length)]!;
-  const plain = (): unknown =>
-    pick([
-      undefined,
-      null,
-      0,
-      1,
-      -1,
-      2,
-      3,
-      1.5,
-      Number.NaN,
-      Number.POSITIVE_INFINITY,
-      -(2 ** 40),
-      5n,
-      2n ** 70n,
-      true,
-      false,
-    ]);
-  const text = (): unknown => pick(["x", "float32", "cpu", "mean", ""]);
-  const list = (): unknown =>
-    pick<unknown[]>([
-      [],
-      [1, 2],
-      [2, 3],
-      [-1],
-      [0],
-      [1.5],
-      ["a"],
-      [null],
-      [ones([2, 2]), ones([2, 2])],
-      [ones([1]), null],
-    ]);
-  const tensors = (): Tensor =>
+  const tensorValue = (): Tensor =>
     pick([
       () => ones([2, 3]),
       () => randn([3, 3]),
+      () => randn([3, 3]).t(),
       () => randn([1, 2, 4, 4]),
+      () => randn([2, 3, 4]),
       () => tensor([1n, 0n]),
+      () => tensor([[5n, -3n, 2n]]),
       () => tensor([true, false]),
       () => zeros([0, 2]),
       () => ones([]),
+      () => ones([3, 3], { dtype: "bfloat16" }),
+      () => ones([2, 3], { dtype: "float64" }),
+      () => ones([4], { dtype: "uint8" }),
+      () => randn([3, 3]).requiresGrad_(),
     ])();
+  const integer = (): unknown =>
+    pick<unknown>([0, 1, -1, 2, 3, 4, -2, 99, 65536, -(2 ** 40), 2n ** 62n, -(2n ** 63n), 2n ** 63n, Number.NaN, 0.5]);
+  const real = (): unknown => pick<unknown>([0, 1, -1, 0.5, 1e300, Number.NaN, Number.POSITIVE_INFINITY, 5n]);
+  const list = (item: () => unknown): unknown[] => Array.from({ length: pick([0, 1, 2, 2, 3, 4, 7]) }, item);
   const stranger = (): unknown =>
-    pick([{}, () => 1, Symbol("s"), new Date(), new Map(), new Float32Array(3), new Generator()]);
-  const anything = (): unknown => pick([plain, plain, text, list, tensors, stranger])();
+    pick<() => unknown>([
+      () => ({}),
+      () => undefined,
+      () => null,
+      () => "x",
+      () => Symbol("s"),
+      () => [],
+      () => ["a", null],
+      () => 1.5,
+      () => 12345,
+      () => new Generator(),
+      () => ones([1]),
+      () => new Float32Array(3),
+    ])();
+  const single = (base: string): unknown => {
+    switch (base) {
+      case "Tensor":
+        return tensorValue();
+      case "int":
+      case "SymInt":
+      case "DeviceIndex":
+        return integer();
+      case "float":
+      case "SymFloat":
+        return real();
+      case "bool":
+      case "SymBool":
+        return random() < 0.5;
+      case "str":
+        return pick(["", "x", "mean", "sum", "reflect", "floor", "none", "valid", "right", "cpu"]);
+      case "Scalar":
+        return pick([real, integer])();
+      case "ScalarType":
+        return pick<unknown>(["float32", "int64", "bfloat16", "bool", "complex64", -1, 99, 45, 12, "float31"]);
+      case "Layout":
+        return pick<unknown>(["strided", 0, -1, 1, 99, "sparse"]);
+      case "Device":
+        return pick<unknown>(["cpu", "cpu", "cuda", "cuda:-1", "cuda:256", "cpu:7", "xla", "mkldnn", 0]);
+      case "MemoryFormat":
+        return pick<unknown>(["contiguous_format", "channels_last", "preserve_format", -1, 4, 99, "x"]);
+      case "Generator":
+        return new Generator();
+      default:
+        throw new Error(`no arguments of type ${base}`);
+    }
+  };
+  return ({ base, list: many, optional }: OperatorParameter): unknown => {
+    if (random() < 0.06) return stranger();
+    if (optional && random() < 0.5) return pick([null, undefined]);
+    return many ? list(() => (random() < 0.03 ? null : single(base))) : single(base);
+  };
+}
 
-  const names = schemas().map((schema) => schema.slice(0, schema.indexOf("(")));
+/** A call as a person would write it. */
+function written(name: string, args: readonly unknown[]): string {
+  const one = (value: unknown): string => {
+    if (value instanceof Tensor) return `${value.dtype}[${value.shape.join(", ")}]`;
+    if (value instanceof Generator) return "Generator";
+    if (typeof value === "bigint") return `${value}n`;
+    if (Array.isArray(value)) return `[${value.map(one).join(", ")}]`;
+    return typeof value === "string" ? JSON.stringify(value) : String(value);
+  };
+  return `aten.${name}(${args.map(one).join(", ")})`;
+}
+
+function main(report: string, seed: number, tries: number, names: readonly string[]): void {
+  setNumThreads(1);
+  const file = openSync(report, "w");
+  const operators = typedOperators();
   const endings = { returned: 0, refused: 0, others: [] as string[] };
-  for (const name of names.filter((candidate) => candidate.startsWith("aten::") && !UNCHECKED.test(candidate))) {
+  for (const name of names) {
+    const random = randomNumbers(seed ^ hash(name));
+    const argument = argumentsOf(random);
+    const parameters = operators.get(name)!;
     for (let i = 0; i < tries; i++) {
       scope(() => {
-        const args = random() < 0.7 ? [tensors()] : [];
-        for (let more = Math.floor(random() * 6); more > 0; more--) args.push(anything() as Tensor);
+        const args = parameters.map(argument);
+        const text = `${name}\n${i}\n${written(name, args)}`;
+        writeSync(file, Buffer.alloc(RECORD_BYTES, text.padEnd(RECORD_BYTES)), 0, RECORD_BYTES, 0);
         try {
-          call(name, ...args);
+          (aten as unknown as Record<string, (...args: unknown[]) => unknown>)[name]!(...args);
           endings.returned++;
         } catch (error) {
           if (error instanceof TorchError) endings.refused++;
-          else endings.others.push(`${name}: ${error}`);
+          else endings.others.push(`${written(name, args)}: ${error}`);
         }
       });
     }
@@ -103,4 +148,5 @@ function main(seed: number, tries: number): void {
   console.log(JSON.stringify(endings));
 }
 
-main(Number(process.argv[2]), Number(process.argv[3]));
+const [report, seed, tries, ...names] = process.argv.slice(2);
+main(report!, Number(seed), Number(tries), names);

@@ -6,7 +6,7 @@ import { encodeNpy } from "@miro-t2i/torch/io";
 import { type Autoencoder, loadAutoencoder } from "../../autoencoder/index.js";
 import { InvalidInputError } from "../../errors.js";
 import { readJson } from "../../files/files.js";
-import { checkDevice } from "../../pipeline/device.js";
+import { checkDevice, resolveDType } from "../../pipeline/device.js";
 import { resolveModel } from "../../pipeline/loading/hub.js";
 import type { HubOptions } from "../../pipeline/loading/hub-repository.js";
 import { DEFAULT_TEXT_ENCODER, DEFAULT_VAE } from "../../pipeline/loading/parts.js";
@@ -108,7 +108,8 @@ export class LatentModels {
   /** Loads what is located. The caller disposes of it. */
   static async load(folders: LatentFolders, options: ResolvedOptions): Promise<LatentModels> {
     const device = checkDevice(options.device, "--device");
-    const dtype = options.dtype === "auto" ? (device === "cpu" ? "float32" : "bfloat16") : options.dtype;
+    const fast = device !== "cpu" && resolveDType("auto", device) === "bfloat16";
+    const dtype = options.dtype === "auto" ? (fast ? "bfloat16" : "float32") : options.dtype;
     const vae = folders.vae === null ? null : loadAutoencoder(folders.vae, { device, dtype });
     try {
       vae?.requiresGrad_(false).eval();
@@ -154,7 +155,9 @@ export class LatentModels {
           .sub(0.5)
           .div(0.5)
           .contiguous();
-        const { mean, std } = vae.encode(x);
+        // One copy from the device a batch, not one a sample.
+        const { mean: means, std: deviations } = vae.encode(x);
+        const [mean, std] = [means.to({ device: "cpu" }), deviations.to({ device: "cpu" })];
         return pixels.map((_, i) => {
           try {
             return { mean: npyOf(mean.select(0, i)), std: npyOf(std.select(0, i)) };
@@ -178,7 +181,8 @@ export class LatentModels {
         const { ids, mask, overflow } = tokenizer.encodeBatch(texts, { maxLength: this.maxLength, padTo: "longest" });
         this.cutCaptions += overflow.filter((rest) => rest !== "").length;
         const lengths = mask.long().sum(1).toList() as number[];
-        const states = encoder.forward(ids.to({ device: this.device }), mask.to({ device: this.device }));
+        const placed = { ids: ids.to({ device: this.device }), mask: mask.to({ device: this.device }) };
+        const states = encoder.forward(placed.ids, placed.mask).to({ device: "cpu" });
         return texts.map((_, i) => {
           try {
             return npyOf(states.select(0, i).narrow(0, 0, lengths[i]!));

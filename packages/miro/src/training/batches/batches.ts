@@ -52,6 +52,8 @@ export interface RandomBatchesOptions {
   textLength: number;
   textWidth: number;
   rewardKeys: readonly string[];
+  /** Where the batches lie; drawn on the CPU for every device. */
+  device?: string;
 }
 
 /** Random latents, texts and rewards: for benchmarks and tests. */
@@ -61,13 +63,23 @@ export class RandomBatches implements BatchSource {
   async ready(): Promise<void> {}
 
   batch(step: number): LossBatch {
-    const { seed, batchSize: B, rows, channels, size, textLength, textWidth, rewardKeys } = this.options;
+    const {
+      seed,
+      batchSize: B,
+      rows,
+      channels,
+      size,
+      textLength,
+      textWidth,
+      rewardKeys,
+      device = "cpu",
+    } = this.options;
     const generator = new Generator().manualSeed(streamSeed(seed, "randomBatch", step));
     const batch = {
-      x0: randn([B, channels, size, size], { generator }).mul(0.5),
-      textEmbeddings: randn([B, textLength, textWidth], { generator }),
-      textMask: ones([B, textLength], { dtype: "bool" }),
-      rewards: Object.fromEntries(rewardKeys.map((key) => [key, rand([B], { generator })])),
+      x0: randn([B, channels, size, size], { generator }).mul(0.5).to({ device }),
+      textEmbeddings: randn([B, textLength, textWidth], { generator }).to({ device }),
+      textMask: ones([B, textLength], { dtype: "bool", device }),
+      rewards: Object.fromEntries(rewardKeys.map((key) => [key, rand([B], { generator }).to({ device })])),
     };
     return rows === undefined ? batch : rowsOf(batch, rows);
   }

@@ -81,10 +81,11 @@ export class Portraits {
       rows.forEach((row, i) => {
         target.set(this.of(named[row]![s]!), i * VALUES);
       });
+      const { device } = predicted;
       const difference = predicted
         .select(1, s)
-        .indexSelect(0, tensor(BigInt64Array.from(rows, BigInt)))
-        .sub(tensor(target, { shape: [rows.length, VALUES] }));
+        .indexSelect(0, tensor(BigInt64Array.from(rows, BigInt), { device }))
+        .sub(tensor(target, { shape: [rows.length, VALUES], device }));
       return difference.square().mean(1);
     });
     return cat(
@@ -105,7 +106,7 @@ export class Portraits {
     for (let entryIndex = 0; entryIndex < kinds; entryIndex++)
       all.set(this.of({ entryIndex, tint: null }), entryIndex * VALUES);
     const nearest = scope(() => {
-      const portraits = tensor(all, { shape: [kinds, VALUES] });
+      const portraits = tensor(all, { shape: [kinds, VALUES], device: predicted.device });
       // ‖p − t‖² without ‖p‖², which is the same for all.
       const distance = portraits.square().sum(1).sub(predicted.matmul(portraits.t()).mul(2));
       return distance.argmin(-1).toList() as number[][];

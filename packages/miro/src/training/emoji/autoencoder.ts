@@ -57,7 +57,8 @@ const SHOWN = 16;
 
 export async function trainAutoencoder(recipe: AutoencoderRecipe, context: PretrainingContext): Promise<RunResult> {
   const { trainer } = recipe;
-  openRunFolder(context.output, context.resume);
+  const { device } = trainer;
+  openRunFolder(context, trainer);
   const scenes = await EmojiScenes.load(recipe.scenes);
   const S = scenes.size;
   seedInitialWeights(recipe.seed);
@@ -68,7 +69,7 @@ export async function trainAutoencoder(recipe: AutoencoderRecipe, context: Pretr
 
   const pictures = (start: number, count: number) => {
     const { pixels, scenes: described } = scenes.batch(start, count);
-    return { x: tensor(pixels, { shape: [count, 3, S, S] }), described };
+    return { x: tensor(pixels, { shape: [count, 3, S, S], device }), described };
   };
   const task: PretrainingTask = {
     network,
@@ -76,11 +77,11 @@ export async function trainAutoencoder(recipe: AutoencoderRecipe, context: Pretr
       const B = trainer.batchSize;
       const { x } = pictures(step * B, B);
       const z = network.encode(x).mean;
-      const noisy = z.add(randnLike(z).mul(rand([B, 1, 1, 1]).mul(recipe.loss.noise)));
+      const noisy = z.add(randnLike(z).mul(rand([B, 1, 1, 1], { device }).mul(recipe.loss.noise)));
       return autoencoderLoss(network.decode(noisy), x, z, recipe.loss.latentPenalty);
     },
     async evaluate() {
-      const { figures, sheet } = noGrad(() => measureAutoencoder(network, scenes));
+      const { figures, sheet } = noGrad(() => measureAutoencoder(network, scenes, device));
       await sharp(sheet.data, { raw: { width: sheet.width, height: sheet.height, channels: 3 } })
         .png()
         .toFile(join(context.output, "reconstructions.png"));
@@ -131,11 +132,12 @@ function difference(x: Tensor, dim: number): Tensor {
 export function measureAutoencoder(
   network: Pick<PatchAutoencoder, "encode" | "decode">,
   scenes: EmojiScenes,
+  device = "cpu",
 ): { figures: Record<string, number>; sheet: { data: Uint8Array; width: number; height: number } } {
   const S = scenes.size;
   return scope(() => {
     const { pixels } = scenes.batch(UNSEEN, EVALUATED);
-    const x = tensor(pixels, { shape: [EVALUATED, 3, S, S] });
+    const x = tensor(pixels, { shape: [EVALUATED, 3, S, S], device });
     const z = network.encode(x).mean;
     const plain = inChunks(z, (part) => network.decode(part).clamp(-1, 1));
     const noisy = inChunks(z.add(randnLike(z).mul(0.15)), (part) => network.decode(part).clamp(-1, 1));

@@ -33,7 +33,8 @@ const UNSEEN = 2 ** 31;
 
 export async function trainClassifier(recipe: ClassifierRecipe, context: PretrainingContext): Promise<RunResult> {
   const { trainer } = recipe;
-  openRunFolder(context.output, context.resume);
+  const { device } = trainer;
+  openRunFolder(context, trainer);
   const scenes = await EmojiScenes.load(recipe.scenes);
   const clean = await EmojiScenes.load({ ...recipe.scenes, degraded: 0, kinds: { one: 1 } });
   seedInitialWeights(recipe.seed);
@@ -42,16 +43,17 @@ export async function trainClassifier(recipe: ClassifierRecipe, context: Pretrai
 
   const batch = (source: EmojiScenes, start: number, count: number) => {
     const { pixels, scenes: described } = source.batch(start, count);
-    return { x: tensor(pixels, { shape: [count, 3, scenes.size, scenes.size] }), target: described.map(classOf) };
+    const x = tensor(pixels, { shape: [count, 3, scenes.size, scenes.size], device });
+    return { x, target: described.map(classOf) };
   };
   const task: PretrainingTask = {
     network,
     loss(step) {
       const B = trainer.batchSize;
       const { x, target } = batch(scenes, step * B, B);
-      const noisy = x.add(randnLike(x).mul(rand([B, 1, 1, 1]).mul(recipe.noise)));
+      const noisy = x.add(randnLike(x).mul(rand([B, 1, 1, 1], { device }).mul(recipe.noise)));
       const logits = network.forward(noisy);
-      const classes = tensor(BigInt64Array.from(target, BigInt));
+      const classes = tensor(BigInt64Array.from(target, BigInt), { device });
       const loss = nn.functional.crossEntropy(logits, classes, { labelSmoothing: recipe.labelSmoothing });
       return { loss, figures: { accuracy: logits.argmax(1).eq(classes).float().mean() } };
     },

@@ -63,12 +63,13 @@ const CHUNK = 64;
 
 export async function trainClip(recipe: ClipRecipe, context: PretrainingContext): Promise<RunResult> {
   const { trainer, textEncoder } = recipe;
-  openRunFolder(context.output, context.resume);
+  const { device } = trainer;
+  openRunFolder(context, trainer);
   const scenes = await EmojiScenes.load({ ...recipe.scenes, wrongCaption: 0, rewardUnset: 0 });
   if (scenes.size % 16 !== 0)
     throw new InvalidInputError(`scenes.size: expected a multiple of 16, received ${scenes.size}`);
   const tokenizer = await Tokenizer.fromFile(textEncoder);
-  const text = await T5Encoder.fromPretrained(textEncoder);
+  const text = await T5Encoder.fromPretrained(textEncoder, { device });
   text.requiresGrad_(false).eval();
   seedInitialWeights(recipe.seed);
   const network = new ContrastiveClip(
@@ -87,10 +88,11 @@ export async function trainClip(recipe: ClipRecipe, context: PretrainingContext)
 
   const read = (start: number, count: number) => {
     const { pixels, scenes: described } = scenes.batch(start, count);
-    return { pictures: tensor(pixels, { shape: [count, 3, scenes.size, scenes.size] }), described };
+    return { pictures: tensor(pixels, { shape: [count, 3, scenes.size, scenes.size], device }), described };
   };
   const embed = (captions: readonly string[]) => {
-    const { ids, mask } = tokenizer.encodeBatch(captions, { maxLength: recipe.maxTextLen, padTo: "longest" });
+    const encoded = tokenizer.encodeBatch(captions, { maxLength: recipe.maxTextLen, padTo: "longest" });
+    const [ids, mask] = [encoded.ids.to({ device }), encoded.mask.to({ device })];
     return clip.embedTexts(
       noGrad(() => text.forward(ids, mask)),
       mask,
@@ -101,7 +103,7 @@ export async function trainClip(recipe: ClipRecipe, context: PretrainingContext)
     loss(step) {
       const B = trainer.batchSize;
       const { pictures, described } = read(step * B, B);
-      const noisy = pictures.add(randnLike(pictures).mul(rand([B, 1, 1, 1]).mul(recipe.noise)));
+      const noisy = pictures.add(randnLike(pictures).mul(rand([B, 1, 1, 1], { device }).mul(recipe.noise)));
       const captions = embed([
         ...described.map((scene) => scene.trueCaption),
         ...described.map((scene) => scenes.wrongCaption(scene, "object")),
@@ -109,7 +111,8 @@ export async function trainClip(recipe: ClipRecipe, context: PretrainingContext)
       ]);
       return network.matching.forward(clip.embedPictures(noisy), captions);
     },
-    evaluate: () => measureClip(scenes, recipe.evaluatedScenes, (pixels) => clip.embedPictures(pixels), embed),
+    evaluate: () =>
+      measureClip(scenes, recipe.evaluatedScenes, (pixels) => clip.embedPictures(pixels.to({ device })), embed),
     export(folder, figures) {
       const config = {
         ...clip.config,
@@ -168,7 +171,10 @@ export function measureClip(
         );
       const I = cat(pictures, 0);
       const T = embedAll(described.map((scene) => scene.trueCaption));
-      const own = tensor(BigInt64Array.from({ length: count }, (_, i) => BigInt(i)));
+      const own = tensor(
+        BigInt64Array.from({ length: count }, (_, i) => BigInt(i)),
+        { device: I.device },
+      );
       const right = I.mul(T).sum(1).toList() as number[];
       const figures: Record<string, number> = {
         [`retrieval_of_${count}`]: I.matmul(T.t()).argmax(1).eq(own).float().mean().item(),
@@ -179,7 +185,7 @@ export function measureClip(
         const rows = described.flatMap((scene, i) => (scenes.wrongWays(scene).includes(way) ? [i] : []));
         if (rows.length === 0) continue;
         const texts = embedAll(rows.map((i) => scenes.wrongCaption(described[i]!, way)));
-        const cosines = I.indexSelect(0, tensor(BigInt64Array.from(rows, BigInt)))
+        const cosines = I.indexSelect(0, tensor(BigInt64Array.from(rows, BigInt), { device: I.device }))
           .mul(texts)
           .sum(1)
           .toList() as number[];

@@ -29,7 +29,10 @@ export class MatchingLoss extends nn.Module {
   forward(pictures: Tensor, captions: Tensor): { loss: Tensor; figures: Record<string, Tensor> } {
     const B = pictures.size(0);
     const scale = this.logScale.clamp(null, Math.log(LARGEST_SCALE)).exp();
-    const own = tensor(BigInt64Array.from({ length: B }, (_, i) => BigInt(i)));
+    const own = tensor(
+      BigInt64Array.from({ length: B }, (_, i) => BigInt(i)),
+      { device: pictures.device },
+    );
     const byPicture = pictures.matmul(captions.t()).mul(scale);
     const byText = captions.narrow(0, 0, B).matmul(pictures.t()).mul(scale);
     const loss = nn.functional.crossEntropy(byPicture, own).add(nn.functional.crossEntropy(byText, own)).mul(0.5);

@@ -55,7 +55,7 @@ async function run(
   options: Partial<Pick<PretrainingRun, "resume" | "allowChanges" | "signal" | "recipe">> = {},
 ) {
   const output = join(root, name);
-  openRunFolder(output, options.resume ?? false);
+  openRunFolder({ output, resume: options.resume ?? false }, trainer);
   const recipe = schema.parse({});
   return runPretraining({ task: what, trainer, seed: 1, recipe, schema, output, resume: false, ...options });
 }

@@ -16,6 +16,7 @@ import { beginFile } from "@miro-t2i/torch/atomic-write";
 import { AdamW, clipGradNorm_ } from "@miro-t2i/torch/optim";
 import { z } from "zod";
 import { InvalidInputError, MiroError } from "../../errors.js";
+import { checkDevice } from "../../pipeline/device.js";
 import { streamSeed } from "../../random/streams.js";
 import { MetricsLog, type Progress } from "../logging/logging.js";
 import { WarmupCosine } from "../loop/lr-schedule.js";
@@ -42,6 +43,8 @@ export const pretrainerSchema = z.strictObject({
   weightDecay: z.number().min(0).default(0.01),
   warmupSteps: z.int().nonnegative().default(50),
   gradientClipVal: z.number().positive().default(1),
+  /** Where network and batches lie: cpu, cuda or cuda:N. */
+  device: z.string().default("cpu"),
   /** Threads of one tensor operation; 0 leaves the engine's choice. */
   threads: z.int().nonnegative().default(0),
   logEveryNSteps: count.default(20),
@@ -91,6 +94,7 @@ const FREE = [
   "name",
   "evaluated_scenes",
   "trainer.threads",
+  "trainer.device",
   "trainer.log_every_n_steps",
   "trainer.evaluate_every_n_steps",
   "trainer.checkpoint_every_n_steps",
@@ -101,8 +105,9 @@ export function seedInitialWeights(seed: number): void {
   manualSeed(streamSeed(seed, "initialWeights"));
 }
 
-/** Refuses a folder that holds a run unless it is to be resumed. Call before anything slow. */
-export function openRunFolder(output: string, resume: boolean | number): void {
+/** Refuses a device that is not there, and a folder that holds a run unless it is to be resumed. Call before anything slow. */
+export function openRunFolder({ output, resume }: PretrainingContext, { device }: PretrainerOptions): void {
+  checkDevice(device, "trainer.device");
   const newest = listCheckpoints(join(output, "checkpoints")).at(-1);
   if (newest && resume === false) {
     throw new InvalidInputError(
@@ -128,7 +133,7 @@ export async function runPretraining({
   onMessage = () => {},
 }: PretrainingRun): Promise<RunResult> {
   if (trainer.threads > 0) setNumThreads(trainer.threads);
-  const { network } = task;
+  const network = task.network.to({ device: trainer.device });
   const parameters = [...network.parameters()].filter((parameter) => parameter.requiresGrad);
   const { lr, betas, weightDecay, warmupSteps, maxSteps } = trainer;
   const optimizer = new AdamW(parameters, { lr, betas, weightDecay });

@@ -68,7 +68,8 @@ const EVALUATED = 512;
 
 export async function trainTextEncoder(recipe: TextEncoderRecipe, context: PretrainingContext): Promise<RunResult> {
   const { trainer } = recipe;
-  openRunFolder(context.output, context.resume);
+  const { device } = trainer;
+  openRunFolder(context, trainer);
   // Every caption is drawn twice: true, and wrong in some respect.
   const scenes = await EmojiScenes.load({ ...recipe.scenes, wrongCaption: 1, rewardUnset: 0 });
   const tokenizerJson = runTokenizer(context, () =>
@@ -88,13 +89,14 @@ export async function trainTextEncoder(recipe: TextEncoderRecipe, context: Pretr
     const batch = scenes.batch(start, count);
     return {
       scenes: batch.scenes,
-      pictures: tensor(batch.pixels, { shape: [count, 3, scenes.size, scenes.size] }),
+      pictures: tensor(batch.pixels, { shape: [count, 3, scenes.size, scenes.size], device }),
       captions: batch.scenes.map((scene) => scene.trueCaption),
       wrong: batch.captions,
     };
   };
   const encode = (captions: readonly string[]) => {
-    const { ids, mask } = tokenizer.encodeBatch(captions, { maxLength: recipe.maxTextLen, padTo: "longest" });
+    const encoded = tokenizer.encodeBatch(captions, { maxLength: recipe.maxTextLen, padTo: "longest" });
+    const [ids, mask] = [encoded.ids.to({ device }), encoded.mask.to({ device })];
     return { states: network.text.forward(ids, mask), mask };
   };
   const task: PretrainingTask = {
@@ -130,7 +132,10 @@ export async function trainTextEncoder(recipe: TextEncoderRecipe, context: Pretr
             unseen.push(...part.scenes);
           }
           const [I, T, W] = [cat(pictures!, 0), cat(texts!, 0), cat(wrong!, 0)];
-          const own = tensor(BigInt64Array.from({ length: EVALUATED }, (_, i) => BigInt(i)));
+          const own = tensor(
+            BigInt64Array.from({ length: EVALUATED }, (_, i) => BigInt(i)),
+            { device },
+          );
           const retrieved = I.matmul(T.t()).argmax(1).eq(own).float().mean().item();
           const told = I.mul(T).sum(1).gt(I.mul(W).sum(1)).float().mean().item();
           const portrayed = cat(looks!, 0);

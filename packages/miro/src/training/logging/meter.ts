@@ -3,6 +3,7 @@
  * code's where it has them (`train/loss`, `train/raw_loss`, `train/loss_gradnorm_reweighted`, `train/logvar`, `lr-Lamb/pg1`).
  */
 import { aten, cuda, memory, noGrad, scope, stack, type Tensor } from "@miro-t2i/torch";
+import { cudaIndex } from "../../pipeline/device.js";
 import type { StepTerms } from "../loop/gradients.js";
 
 /** What a step has found. */
@@ -96,8 +97,8 @@ export function learningRates(optimizer: { paramGroups: readonly { lr: number }[
 /** Bytes in use: of the process, of tensors on the CPU, and of the CUDA device that a run is on. */
 export function memoryFigures(device: string): Record<string, number> {
   const { liveBytes, peakBytes } = memory.stats();
-  const index = /^cuda(?::(\d+))?$/.exec(device);
-  const onDevice = index === null ? null : cuda.memory(Number(index[1] ?? 0));
+  const gpu = cudaIndex(device);
+  const onDevice = gpu === null ? null : cuda.memory(gpu);
   return {
     "memory/rss_bytes": process.memoryUsage.rss(),
     "memory/tensor_bytes": liveBytes,

@@ -392,6 +392,7 @@ async function openSource(
     textLength: data.textLen,
     textWidth: config.labelDim,
     rewardKeys: config.coherenceKeys,
+    device,
   });
 }
 

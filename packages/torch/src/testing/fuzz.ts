@@ -1,0 +1,125 @@
+/**
+ * `node packages/torch/dist/testing/fuzz.js [--seed N] [--tries N] [--only OPERATOR,…]`
+ *
+ * Calls every typed operator with random arguments, most of them wrong, and prints one line for each that ends in anything but a
+ * result or a TorchError: a process that died, one that hangs, another exception. Operators in {@link LIBTORCH_ABORTS} are left
+ * out. Exit code 0: nothing found.
+ *
+ * The calls run in processes of their own, with bounded memory. After a death the next process goes on behind the operator that
+ * caused it.
+ */
+import { spawn } from "node:child_process";
+import { mkdtempSync, readFileSync, rmSync } from "node:fs";
+import { availableParallelism, tmpdir } from "node:os";
+import { join } from "node:path";
+import { fileURLToPath } from "node:url";
+import { parseArgs } from "node:util";
+import { LIBTORCH_ABORTS } from "./libtorch-aborts.js";
+import { typedOperators } from "./typed-operators.js";
+
+/** Operators for one process: heap damage that an operator leaves behind is found out near it. */
+const GROUP = 64;
+/** Address space of a process, Node and libtorch included: what asks for more is refused. */
+const ADDRESS_SPACE_KIB = 4 * 2 ** 20;
+const HANGS_AFTER_MS = 30_000;
+
+interface Endings {
+  returned: number;
+  refused: number;
+  others: string[];
+}
+
+const program = fileURLToPath(new URL("./fuzz-operators.js", import.meta.url));
+
+/** Runs one process over `names`. @returns its endings, or how it died */
+function run(report: string, seed: number, tries: number, names: readonly string[]): Promise<Endings | string> {
+  return new Promise((resolve, reject) => {
+    const command = `ulimit -c 0; ulimit -v ${ADDRESS_SPACE_KIB}; exec "$@"`;
+    const args = ["-c", command, "sh", process.execPath, program, report, String(seed), String(tries), ...names];
+    const env = { ...process.env, OMP_NUM_THREADS: "1", MKL_NUM_THREADS: "1" };
+    const child = spawn("sh", args, { env, stdio: ["ignore", "pipe", "pipe"] });
+    let stdout = "";
+    let stderr = "";
+    child.stdout.setEncoding("utf8").on("data", (text: string) => {
+      stdout += text;
+    });
+    child.stderr.setEncoding("utf8").on("data", (text: string) => {
+      stderr = (stderr + text).slice(-4000);
+    });
+    let before = "";
+    let since = performance.now();
+    let hangs = false;
+    const watch = setInterval(() => {
+      const now = lastCall(report);
+      if (now !== before) [before, since] = [now, performance.now()];
+      else if (performance.now() - since > HANGS_AFTER_MS) {
+        hangs = true;
+        child.kill("SIGKILL");
+      }
+    }, 1000);
+    child.on("error", reject).on("close", (code, signal) => {
+      clearInterval(watch);
+      if (code === 0) resolve(JSON.parse(stdout.trim().split("\n").at(-1)!) as Endings);
+      else if (hangs) resolve(`does not end within ${HANGS_AFTER_MS / 1000} s`);
+      else resolve(signal ?? `exit code ${code}: ${stderr.trim().split("\n")[0] ?? ""}`);
+    });
+  });
+}
+
+/** The record that fuzz-operators.ts keeps: operator, number of the try, the call. */
+function lastCall(report: string): string {
+  try {
+    return readFileSync(report, "utf8").trim();
+  } catch {
+    return "";
+  }
+}
+
+async function main(): Promise<number> {
+  const { values } = parseArgs({
+    options: {
+      seed: { type: "string", default: "7" },
+      tries: { type: "string", default: "20" },
+      only: { type: "string" },
+    },
+  });
+  const [seed, tries] = [Number(values.seed), Number(values.tries)];
+  const every = [...typedOperators().keys()];
+  const left = new Set<string>(LIBTORCH_ABORTS);
+  const names = values.only?.split(",") ?? every.filter((name) => !left.has(name));
+  const groups: string[][] = [];
+  for (let i = 0; i < names.length; i += GROUP) groups.push(names.slice(i, i + GROUP));
+  const findings = [...left].filter((name) => !every.includes(name)).map((name) => `${name}: listed, but no operator`);
+  const total = { returned: 0, refused: 0 };
+  const folder = mkdtempSync(join(tmpdir(), "miro-fuzz-"));
+
+  async function work(report: string): Promise<void> {
+    for (let group = groups.shift(); group !== undefined; group = groups.shift()) {
+      const result = await run(report, seed, tries, group);
+      if (typeof result === "object") {
+        total.returned += result.returned;
+        total.refused += result.refused;
+        findings.push(...result.others);
+        continue;
+      }
+      const [name = "", , call = ""] = lastCall(report).split("\n");
+      findings.push(name === "" ? `a process did not start: ${result}` : `${call}: ${result}`);
+      const rest = group.slice(group.indexOf(name) + 1);
+      if (name !== "" && rest.length > 0) groups.push(rest);
+    }
+  }
+  try {
+    const workers = Math.max(1, Math.min(4, availableParallelism()));
+    await Promise.all(Array.from({ length: workers }, (_, i) => work(join(folder, `call-${i}`))));
+  } finally {
+    rmSync(folder, { recursive: true, force: true });
+  }
+  for (const finding of findings) console.log(finding);
+  console.log(
+    `${names.length} operators, ${tries} calls each with seed ${seed}: ${total.returned} returned, ` +
+      `${total.refused} refused, ${findings.length} findings; ${left.size} operators left out as libtorch's own aborts`,
+  );
+  return findings.length === 0 && total.returned > 0 && total.refused > 0 ? 0 : 1;
+}
+
+process.exitCode = await main();

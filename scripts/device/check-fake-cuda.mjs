@@ -1,0 +1,161 @@
+#!/usr/bin/env node
+/**
+ * `npm run check:cuda`: runs generate, train and preprocess on a device "cuda" that needs no GPU (fake-cuda.mjs) and prints a line
+ * for each finding:
+ *
+ *   an operator that got tensors of two devices
+ *   anything inside the capture of a CUDA graph that cannot be captured
+ *   more waits of the host, or more blocking copies to the device, in a step than its limit says
+ *
+ * Each program runs twice, with more steps the second time: what a step costs is the difference. Exit code 0: nothing found.
+ */
+import { spawn } from "node:child_process";
+import { cpSync, mkdtempSync, readFileSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import path from "node:path";
+import { fileURLToPath, pathToFileURL } from "node:url";
+
+const root = path.dirname(path.dirname(path.dirname(fileURLToPath(import.meta.url))));
+const fixtures = path.join(root, "tests", "reference", "fixtures", "shards");
+
+/**
+ * Waits and copies that a step may have. Lower a limit when the code gets better; raise none without a reason that stands here.
+ * Training waits for three figures of the loss and the norm of the gradients (and, in float16, for the scaler's decision) and sends
+ * the parts of its batch; preprocessing fetches means, deviations and text states of a batch and sends pictures, ids and masks.
+ */
+const programs = (work) => [
+  {
+    name: "generate",
+    step: "sampling step",
+    limits: { wait: 0, copy: 0 },
+    steps: [4, 8],
+    args: (steps, run) => [
+      "generate",
+      "a red apple",
+      "--device=cuda",
+      "--seed=1",
+      `--steps=${steps}`,
+      `--output=${run}`,
+    ],
+  },
+  ...[
+    ["train 32-true", "shards-train.yaml", "32-true", { wait: 4, copy: 10 }],
+    ["train 16-mixed", "shards-train.yaml", "16-mixed", { wait: 5, copy: 10 }],
+    ["train bf16-mixed on random data", "random-train.yaml", "bf16-mixed", { wait: 4, copy: 8 }],
+  ].map(([name, recipe, precision, limits]) => ({
+    name,
+    step: "optimiser step",
+    limits,
+    steps: [4, 8],
+    args: (steps, run) => [
+      "train",
+      path.join(root, "scripts", "device", recipe),
+      ...(recipe.startsWith("shards") ? [`data.dir=${path.join(work, "shards")}`] : []),
+      `trainer.precision=${precision}`,
+      `trainer.max_steps=${steps}`,
+      "--device=cuda",
+      `--output=${run}`,
+    ],
+  })),
+  {
+    name: "preprocess",
+    step: "batch",
+    limits: { wait: 3, copy: 4 },
+    steps: [1, 2],
+    args: (batches, run) => [
+      "preprocess",
+      "--stage=vae",
+      "--src",
+      path.join(fixtures, "raw"),
+      "--shard-range",
+      `0-${batches - 1}`,
+      "--dest",
+      path.join(run, "train"),
+      "--csv-dir",
+      path.join(run, "scores"),
+      "--model",
+      path.join(root, "models", "miro-emoji"),
+      "--no-vae-512",
+      "--missing-scores=allow",
+      "--device=cuda",
+    ],
+  },
+];
+
+/** What fake-cuda found in one run of `miro`. */
+async function findings(args, log) {
+  const preload = pathToFileURL(path.join(root, "scripts", "device", "fake-cuda.mjs")).href;
+  const env = {
+    ...process.env,
+    NODE_OPTIONS: `--import ${preload}`,
+    FAKE_CUDA_LOG: log,
+    OMP_NUM_THREADS: "1",
+    NO_COLOR: "1",
+  };
+  const child = spawn(process.execPath, [path.join(root, "packages", "miro", "bin", "miro.mjs"), ...args], {
+    cwd: root,
+    env,
+    stdio: ["ignore", "ignore", "pipe"],
+  });
+  let stderr = "";
+  child.stderr.setEncoding("utf8").on("data", (text) => {
+    stderr = (stderr + text).slice(-4000);
+  });
+  const code = await new Promise((resolve, reject) => child.on("error", reject).on("close", resolve));
+  if (code !== 0) throw new Error(`miro ${args[0]} ended with ${code}: ${stderr.trim().split("\n").at(-1)}`);
+  return readFileSync(log, "utf8")
+    .split("\n")
+    .filter((line) => line !== "")
+    .map((line) => JSON.parse(line));
+}
+
+const timesOf = (found, kind) => found.reduce((sum, one) => sum + (one.kind === kind ? one.times : 0), 0);
+
+/** The lines about one program, and its figures. */
+async function check({ name, step, limits, steps, args }, work) {
+  const runs = await Promise.all(
+    steps.map((count) => {
+      const run = path.join(work, `${name.replaceAll(" ", "-")}-${count}`);
+      return findings(args(count, run), `${run}.jsonl`);
+    }),
+  );
+  const lines = runs[1]
+    .filter(({ kind }) => kind === "mix" || kind === "capture")
+    .map(({ kind, what, site, times }) =>
+      kind === "mix"
+        ? `${name}: tensors of two devices in ${what} (${times} times) at ${site}`
+        : `${name}: ${what} inside the capture of a CUDA graph (${times} times) at ${site}`,
+    );
+  const figures = [];
+  for (const [kind, limit] of Object.entries(limits)) {
+    const perStep = (timesOf(runs[1], kind) - timesOf(runs[0], kind)) / (steps[1] - steps[0]);
+    const noun = kind === "wait" ? "waits of the host" : "blocking copies to the device";
+    figures.push(`${perStep} ${noun}`);
+    if (perStep <= limit) continue;
+    const grown = runs[1].filter((one) => {
+      const before = runs[0].find(
+        (other) => other.kind === one.kind && other.what === one.what && other.site === one.site,
+      );
+      return one.kind === kind && one.times > (before?.times ?? 0);
+    });
+    lines.push(`${name}: ${perStep} ${noun} in one ${step}, at most ${limit} are allowed`);
+    for (const { what, site, times } of grown) lines.push(`  ${times} × ${what} at ${site}`);
+  }
+  return { lines, summary: `${name}: ${figures.join(", ")} in one ${step}` };
+}
+
+const work = mkdtempSync(path.join(tmpdir(), "miro-fake-cuda-"));
+try {
+  cpSync(path.join(fixtures, "enriched"), path.join(work, "shards"), { recursive: true });
+  let failed = 0;
+  for (const program of programs(work)) {
+    const { lines, summary } = await check(program, work);
+    console.log(summary);
+    for (const line of lines) console.log(line);
+    failed += lines.length;
+  }
+  console.log(failed === 0 ? "no findings" : `${failed} lines of findings`);
+  process.exitCode = failed === 0 ? 0 : 1;
+} finally {
+  rmSync(work, { recursive: true, force: true });
+}
