@@ -13,9 +13,8 @@ import {
   zeros,
 } from "@miro-t2i/torch";
 import { beforeEach, describe, expect, it } from "vitest";
-import { type ConditioningInput, narrowConditioning, rewardKeepMask } from "./conditioning.js";
-import { parseRinConfig, REWARD_KEYS, type RinConfig, rinConfigToJson } from "./config.js";
-import { stochasticDepth } from "./fused.js";
+import { type ConditioningInput, narrowConditioning } from "./conditioning.js";
+import { parseRinConfig, REWARD_KEYS } from "./config.js";
 import { Rin } from "./rin.js";
 import type { NoisyPicture } from "./rin-input.js";
 import { TINY_NETWORK, tinyConfig } from "./testing/tiny-config.js";
@@ -232,36 +231,6 @@ describe("rewards", () => {
   );
 });
 
-describe("rewardKeepMask", () => {
-  const counts = (mask: Tensor) => mask.sum(1).toList() as number[];
-  const share = (values: number[], wanted: number) => values.filter((value) => value === wanted).length / values.length;
-
-  it(
-    "binomial keeps each with probability 1 - p, and one where none is left",
-    evaluate(() => {
-      const [n, K, p] = [20_000, 3, 0.8];
-      const mask = rewardKeepMask(n, K, "binomial", p, "cpu");
-      const kept = counts(mask);
-      expect(Math.min(...kept)).toBe(1);
-      expect(share(kept, 3)).toBeCloseTo(0.2 ** 3, 2);
-      expect(share(kept, 2)).toBeCloseTo(3 * 0.2 ** 2 * 0.8, 2);
-      for (const column of mask.mean(0).toList() as number[]) expect(column).toBeCloseTo(0.2 + 0.8 ** 3 / 3, 1.5);
-      expect(counts(rewardKeepMask(100, 1, "binomial", 0.99, "cpu"))).toEqual(new Array(100).fill(1));
-    }),
-  );
-
-  it(
-    "uniform hides 0 … K-1, equally often",
-    evaluate(() => {
-      const kept = counts(rewardKeepMask(20_000, 4, "uniform", 0, "cpu"));
-      for (const wanted of [1, 2, 3, 4]) expect(share(kept, wanted)).toBeCloseTo(0.25, 1.5);
-      expect(share(kept, 0)).toBe(0);
-    }),
-  );
-
-  it("none keeps all", () => expect(counts(rewardKeepMask(5, 2, "none", 0.9, "cpu"))).toEqual([2, 2, 2, 2, 2]));
-});
-
 describe("training-time noise", () => {
   it.each([
     { compute_dropout: 0.5 },
@@ -279,18 +248,6 @@ describe("training-time noise", () => {
       rin.train();
       expect(difference(rin.forward(b).F, plain.forward(b).F)).toBeGreaterThan(1e-4);
     })(),
-  );
-
-  it(
-    "stochastic depth drops whole samples and keeps the mean of a branch",
-    evaluate(() => {
-      const dropped = stochasticDepth(ones([20_000, 3, 2]), 0.25, true);
-      const perSample = dropped.flatten(1);
-      expect(difference(perSample.amin(1), perSample.amax(1))).toBe(0);
-      expect(dropped.eq(0).float().mean().item()).toBeCloseTo(0.25, 1.5);
-      expect(dropped.mean().item()).toBeCloseTo(1, 1.5);
-      expect(dropped.max().item()).toBeCloseTo(4 / 3);
-    }),
   );
 });
 
@@ -432,24 +389,7 @@ describe("state dict at full size", () => {
   });
 });
 
-describe("parseRinConfig", () => {
-  it("fills in defaults and refuses what it does not know", () => {
-    const c: RinConfig = tinyConfig();
-    expect([c.latentMlpMultiplier, c.numTextRegisters, c.dropoutStrategy]).toEqual([4, 16, "binomial"]);
-    expect(() => parseRinConfig({ ...TINY_NETWORK, patch: 2, dataSize: 8 })).toThrow(
-      /network\.dataSize: unknown argument\nnetwork\.patch: unknown argument/,
-    );
-    expect(() => parseRinConfig({ ...TINY_NETWORK, coherence_keys: [] })).toThrow("coherence_keys");
-    expect(() => parseRinConfig({ ...TINY_NETWORK, dropout_strategy: "often" })).toThrow("dropout_strategy");
-    expect(() => parseRinConfig({ ...TINY_NETWORK, concat_cond_token_to_latents: true })).toThrow(
-      "use_self_conditioning",
-    );
-    expect(() => parseRinConfig({ ...TINY_NETWORK, read_write_heads: 5 })).toThrow("read_write_heads");
-    expect(() => parseRinConfig([])).toThrow("expected an object");
-    expect(parseRinConfig(rinConfigToJson(c))).toEqual(c);
-    expect(rinConfigToJson(c)).toMatchObject(TINY_NETWORK);
-  });
-
+describe("an input", () => {
   it(
     "names a wrongly shaped input",
     evaluate(() => {
