@@ -3,6 +3,7 @@ import { readdirSync } from "node:fs";
 import { join } from "node:path";
 import { scope } from "@miro-t2i/torch";
 import { readSafetensors } from "@miro-t2i/torch/io";
+import { TINY_NETWORK } from "../../networks/testing/tiny-config.js";
 import { parseRecipe, type Recipe } from "../recipes/recipe.js";
 import { listCheckpoints } from "../state/checkpoint.js";
 
@@ -12,21 +13,15 @@ export function tinyRecipeJson(trainer: object = {}, rest: object = {}): Record<
     name: "tiny",
     data: { kind: "random", text_len: 3 },
     network: {
+      ...TINY_NETWORK,
       data_size: 4,
-      num_input_channels: 4,
       label_dim: 6,
       num_cond_tokens: 5,
       data_dim: 16,
       num_latents: 4,
       latents_dim: 16,
-      num_processing_layers: 1,
       num_blocks: 1,
-      patch_size: 2,
-      read_write_heads: 2,
       compute_heads: 2,
-      use_cond_rin_block: true,
-      concat_cond_token_to_latents: false,
-      use_self_conditioning: true,
       num_text_registers: 2,
       coherence_keys: ["clip_score", "sharpness"],
       coherence_dropout: 0.3, // drawn from the process-wide generator
