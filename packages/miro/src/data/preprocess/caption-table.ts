@@ -1,9 +1,9 @@
 /** Captions in a table: CSV or TSV with a header, JSON lines, or Parquet; a column names the picture of each row. */
-import { closeSync, openSync, readSync, statSync } from "node:fs";
 import { extname } from "node:path";
-import { InvalidInputError, MiroError } from "../../errors.js";
+import { InvalidInputError } from "../../errors.js";
 import { filledLines, parseTable } from "../../files/table-file.js";
 import { readTextFile } from "../../files/text-file.js";
+import { openParquet } from "./parquet-table.js";
 import { JsonInteger, type PythonJson, parsePythonJson, writePythonJson } from "./python-json.js";
 
 /** Names of the two columns where none is given, the preferred one first. */
@@ -40,8 +40,7 @@ export async function readCaptionTable(path: string, columns: CaptionColumns = {
   }
   const rows = await read(path);
   if (rows.length === 0) throw new InvalidInputError(`${path}: holds no rows`);
-  const image = chooseColumn(path, rows, "image column", columns.imageColumn, IMAGE_COLUMNS);
-  const caption = chooseColumn(path, rows, "caption column", columns.captionColumn, CAPTION_COLUMNS);
+  const { image, caption } = chooseColumns(path, new Set(rows.flatMap((row) => [...row.keys()])), columns);
   if (read === readDelimited) readNumbers(rows, [image, caption]);
   return rows.map((row, i) => {
     const picture = row.get(image);
@@ -54,7 +53,7 @@ export async function readCaptionTable(path: string, columns: CaptionColumns = {
 }
 
 /** A caption as a text, also one that happens to be a number; null for what is none. */
-function textOf(value: PythonJson | undefined): string | null {
+export function textOf(value: PythonJson | undefined): string | null {
   if (typeof value === "string") return value;
   return typeof value === "number" || value instanceof JsonInteger ? writePythonJson(value) : null;
 }
@@ -67,18 +66,23 @@ const READERS: Record<string, (path: string) => Row[] | Promise<Row[]>> = {
   ".parquet": readParquet,
 };
 
-function chooseColumn(
+/** The columns of pictures and captions among those of a table. @throws InvalidInputError when one is not there */
+export function chooseColumns(
   path: string,
-  rows: readonly Row[],
-  what: string,
-  given: string | undefined,
-  usual: readonly string[],
-): string {
-  const present = new Set(rows.flatMap((row) => [...row.keys()]));
-  const found = given === undefined ? usual.find((name) => present.has(name)) : present.has(given) ? given : undefined;
-  if (found !== undefined) return found;
-  const wanted = given === undefined ? `one of ${usual.join(", ")}` : JSON.stringify(given);
-  throw new InvalidInputError(`${path}: ${what}: expected ${wanted}; the table has ${[...present].join(", ")}`);
+  present: ReadonlySet<string>,
+  { imageColumn, captionColumn }: CaptionColumns,
+): { image: string; caption: string } {
+  const choose = (what: string, given: string | undefined, usual: readonly string[]): string => {
+    const found =
+      given === undefined ? usual.find((name) => present.has(name)) : present.has(given) ? given : undefined;
+    if (found !== undefined) return found;
+    const wanted = given === undefined ? `one of ${usual.join(", ")}` : JSON.stringify(given);
+    throw new InvalidInputError(`${path}: ${what}: expected ${wanted}; the table has ${[...present].join(", ")}`);
+  };
+  return {
+    image: choose("image column", imageColumn, IMAGE_COLUMNS),
+    caption: choose("caption column", captionColumn, CAPTION_COLUMNS),
+  };
 }
 
 function readDelimited(path: string): Row[] {
@@ -123,44 +127,18 @@ function readJsonLines(path: string): Row[] {
 }
 
 async function readParquet(path: string): Promise<Row[]> {
-  const [{ parquetReadObjects }, { compressors }] = await Promise.all([
-    import("hyparquet"),
-    import("hyparquet-compressors"),
-  ]);
-  try {
-    const file = {
-      byteLength: statSync(path).size,
-      slice: (start: number, end: number = statSync(path).size) => readSlice(path, start, end),
-    };
-    const records = (await parquetReadObjects({ file, compressors })) as Record<string, unknown>[];
-    return records.map((record) => {
-      const row: Row = new Map();
-      for (const [name, value] of Object.entries(record)) {
-        const json = fromParquet(value);
-        if (json !== undefined) row.set(name, json);
-      }
-      return row;
-    });
-  } catch (error) {
-    if (error instanceof MiroError) throw error;
-    throw new InvalidInputError(`${path}: cannot be read as Parquet: ${(error as Error).message}`, { cause: error });
-  }
+  const table = await openParquet(path);
+  return (await table.read(0, table.rows)).map(parquetRow);
 }
 
-function readSlice(path: string, start: number, end: number): ArrayBuffer {
-  const buffer = new ArrayBuffer(end - start);
-  const bytes = new Uint8Array(buffer);
-  const descriptor = openSync(path, "r");
-  try {
-    for (let done = 0; done < bytes.length; ) {
-      const count = readSync(descriptor, bytes, done, bytes.length - done, start + done);
-      if (count === 0) throw new MiroError(`${path}: ends at byte ${start + done}, ${end} expected`);
-      done += count;
-    }
-  } finally {
-    closeSync(descriptor);
+/** A row without the cells that are empty or have no place in JSON. */
+export function parquetRow(record: Record<string, unknown>): Row {
+  const row: Row = new Map();
+  for (const [name, value] of Object.entries(record)) {
+    const json = fromParquet(value);
+    if (json !== undefined) row.set(name, json);
   }
-  return buffer;
+  return row;
 }
 
 /** A cell as JSON; undefined for missing ones and for what has no place in JSON (bytes). */
@@ -170,7 +148,17 @@ function fromParquet(value: unknown): PythonJson | undefined {
   if (typeof value === "number") return Number.isInteger(value) ? new JsonInteger(String(value)) : value;
   if (typeof value === "string" || typeof value === "boolean") return value;
   if (value instanceof Date) return value.toISOString();
+  if (value instanceof Uint8Array) return textOfBytes(value);
   if (ArrayBuffer.isView(value)) return undefined;
   if (Array.isArray(value)) return value.map((item) => fromParquet(item) ?? null);
   return new Map(Object.entries(value).map(([name, item]) => [name, fromParquet(item) ?? null]));
+}
+
+/** The text of a cell that is not said to be one, as old writers leave them; undefined for other bytes. */
+function textOfBytes(bytes: Uint8Array): string | undefined {
+  try {
+    return new TextDecoder("utf-8", { fatal: true }).decode(bytes);
+  } catch {
+    return undefined;
+  }
 }

@@ -30,7 +30,8 @@ async function close({ file }: { file: Promise<FileHandle> }): Promise<void> {
   await file.then((handle) => handle.close()).catch(() => undefined);
 }
 
-async function read({ path, offset, size }: DecodeJob["image"]): Promise<Uint8Array> {
+async function read({ path, offset, size, bytes: given }: DecodeJob["image"]): Promise<Uint8Array> {
+  if (given !== undefined) return given;
   return withFile(path, async (file) => {
     const stats = await file.stat();
     const length = size ?? stats.size;

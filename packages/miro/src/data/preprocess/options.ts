@@ -22,7 +22,7 @@ export const preprocessSchema = z.strictObject({
   src: field(
     name,
     "a folder or a table",
-    "folder of raw *.tar (picture, txt, json), folder of pictures with .txt or .json beside them, or a table of captions (.csv, .tsv, .jsonl, .ndjson, .parquet)",
+    "folder of raw *.tar (picture, txt, json), folder of pictures with .txt or .json beside them, a table of captions (.csv, .tsv, .jsonl, .ndjson, .parquet), or a folder of .parquet parts, which may hold the pictures",
   ),
   csvDir: field(name.optional(), "a folder", "folder of the score files (default: SRC/scores)"),
   dest: field(name.optional(), "a folder", "folder of the enriched tars; needed for vae and all"),

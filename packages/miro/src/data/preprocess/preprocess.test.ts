@@ -1,6 +1,7 @@
 import { copyFileSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
+import { fileURLToPath } from "node:url";
 import { noGrad, scope, setNumThreads, tensor } from "@miro-t2i/torch";
 import { readNpy } from "@miro-t2i/torch/io";
 import sharp, { type Sharp } from "sharp";
@@ -8,6 +9,7 @@ import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { loadAutoencoder } from "../../autoencoder/index.js";
 import { run as miro } from "../../cli/main.js";
 import { FileLock } from "../../files/file-lock.js";
+import { imageFormat } from "../../pictures/decode.js";
 import { bundledFolder } from "../../pipeline/bundled.js";
 import { registerScorer } from "../../rewards/registry.js";
 import { T5Encoder } from "../../text/t5.js";
@@ -488,6 +490,27 @@ describe("other sources", () => {
     expect(members(join(where.dest, "00000.tar")).get("b.json")!.toString()).toBe('{"n": 2, "score": 2.25}');
     writeFileSync(src, readFileSync(src).subarray(0, 700));
     await expect(run(where, { ...bare, src })).rejects.toThrow(/captions\.parquet: cannot be read as Parquet/);
+  });
+
+  it("are folders of Parquet parts that hold the pictures", async () => {
+    const where = places();
+    const src = fileURLToPath(new URL("./fixtures/parquet", import.meta.url));
+    const { shards } = await run(where, { ...bare, src, shardSize: 7 });
+    expect(shards.map(({ shard, written, skipped }) => ({ shard, written, skipped }))).toEqual([
+      { shard: "00000", written: 5, skipped: { "missing-image": 1, "unsupported-image": 1 } },
+      { shard: "00001", written: 1, skipped: { "missing-image": 1, "unsupported-image": 1 } },
+    ]);
+    expect(texts(where.dest, "00000.tar")).toEqual({
+      "red 0.txt": "a red thing 0",
+      "red 1.txt": "a red thing 1",
+      "train-00000-of-00002/00000001.txt": "a green thing 0",
+      "train-00000-of-00002/00000002.txt": "a third thing 0",
+      "train-00001-of-00002/00000001.txt": "a green thing 1",
+    });
+    const found = members(join(where.dest, "00000.tar"));
+    expect(found.get("red 0.json")!.toString()).toBe('{"year": 1990}');
+    expect(imageFormat(found.get("red 0.png")!)).toBe("png");
+    expect(imageFormat(found.get("train-00000-of-00002/00000001.bmp")!)).toBe("bmp");
   });
 });
 

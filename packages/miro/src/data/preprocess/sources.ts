@@ -1,7 +1,7 @@
 /**
  * Where raw samples come from: tar shards (picture + txt + json), a folder of pictures with captions beside them, or a table of
- * captions (CSV, TSV, JSONL, Parquet) with a column of picture files. All of them become shards of located samples; nothing
- * of a picture is read here.
+ * captions (CSV, TSV, JSONL, Parquet or a folder of Parquet parts) with a column of picture files, or in Parquet of pictures.
+ * All of them become shards of located samples; of pictures nothing is read here but those that Parquet holds.
  *
  * In a tar a sample needs all three members, as in the published preparation. In a folder the caption is `name.txt`, or the field `caption` or
  * `text` of `name.json`. In a table it is a column, and the other columns become the sample's JSON.
@@ -12,12 +12,13 @@ import { basename, dirname, extname, join, relative, resolve } from "node:path";
 import { InvalidInputError, MiroError, systemReason } from "../../errors.js";
 import { readBytes } from "../../files/files.js";
 import { decodeText as decode } from "../../files/text-file.js";
-import { IMAGE_EXTENSIONS } from "../../pictures/decode.js";
+import { type DecodedFormat, IMAGE_EXTENSIONS, imageFormat } from "../../pictures/decode.js";
 import { fingerprintOf } from "../shards/positional-file.js";
 import { groupSamples, splitMemberName } from "../shards/sample-key.js";
 import { problemText } from "../shards/shard-error.js";
 import { TarFile } from "../shards/tar-file.js";
-import { readCaptionTable } from "./caption-table.js";
+import { type CaptionRow, chooseColumns, parquetRow, readCaptionTable, textOf } from "./caption-table.js";
+import { openParquet, type ParquetTable } from "./parquet-table.js";
 import { findPictures, type LeftOut, statsOf } from "./picture-folder.js";
 import { type PythonJson, parsePythonJson } from "./python-json.js";
 
@@ -58,6 +59,8 @@ export interface Piece {
   offset: number;
   /** Bytes; null for the whole file. */
   size: number | null;
+  /** The bytes themselves, where no file holds them as they are. */
+  bytes?: Uint8Array;
 }
 
 /** A sample whose texts are read and whose picture is not. */
@@ -86,7 +89,7 @@ export interface SourceShard {
   /** Changes with the content: sizes and times of the files. */
   fingerprint(): string;
   /** Reads captions and JSON. @throws MiroError when there is nothing to read from */
-  read(): ShardContent;
+  read(): ShardContent | Promise<ShardContent>;
 }
 
 /** The number of samples that a shard holds, those that are left out included. */
@@ -105,7 +108,7 @@ export interface SourceOptions {
 
 /**
  * The shards of a source, in order of their names.
- * @param source a folder of `*.tar`, a folder of pictures, or a table of captions
+ * @param source a folder of `*.tar`, of pictures or of Parquet parts, or a table of captions
  * @throws InvalidInputError when it is none of these or holds nothing
  */
 export async function listShards(source: string, options: SourceOptions): Promise<SourceShard[]> {
@@ -115,11 +118,23 @@ export async function listShards(source: string, options: SourceOptions): Promis
   } catch (error) {
     throw new InvalidInputError(`${source}: cannot be read: ${systemReason(error)}`, { cause: error });
   }
-  if (!isFolder) return tableShards(source, options);
+  if (!isFolder) return isParquet(source) ? parquetShards([source], options) : tableShards([source], options);
   const names = listFolder(source);
   const tars = names.filter((name) => name.endsWith(".tar") && !name.startsWith(".")).sort(byCodePoint);
   if (tars.length > 0) return tars.map((name) => tarShard(join(source, name)));
-  return folderShards(source, options);
+  const found = findPictures(source, isImageName);
+  const parts = names.filter((name) => isParquet(name) && !/^[._]/.test(name)).sort(byCodePoint);
+  if (found.pictures.length === 0 && parts.length > 0) {
+    return parquetShards(
+      parts.map((name) => join(source, name)),
+      options,
+    );
+  }
+  return folderShards(source, found, options);
+}
+
+function isParquet(path: string): boolean {
+  return extname(path).toLowerCase() === ".parquet";
 }
 
 function listFolder(folder: string): string[] {
@@ -189,13 +204,16 @@ function limited(size: number, read: () => Uint8Array): Uint8Array {
   return read();
 }
 
-function folderShards(source: string, { shardSize }: SourceOptions): SourceShard[] {
-  const { pictures, leftOut } = findPictures(source, isImageName);
+function folderShards(
+  source: string,
+  { pictures, leftOut }: ReturnType<typeof findPictures>,
+  { shardSize }: SourceOptions,
+): SourceShard[] {
   pictures.sort(byCodePoint);
   if (pictures.length === 0) {
     const kinds = IMAGE_EXTENSIONS.map((name) => `*.${name}`).join(", ");
     const others = leftOut.length > 0 ? `; left out: ${leftOut[0]!.message}` : "";
-    throw new InvalidInputError(`${source}: holds no *.tar and no pictures (${kinds})${others}`);
+    throw new InvalidInputError(`${source}: holds no *.tar, no pictures (${kinds}) and no *.parquet${others}`);
   }
   return chunks(pictures, shardSize).map((part, i) => {
     const beside = (path: string, extension: string) => join(source, path.slice(0, -extname(path).length) + extension);
@@ -237,16 +255,20 @@ function skippedOf({ reason, message }: LeftOut): Skipped {
   return { key: "", reason, message };
 }
 
+/** Shards of tables that name picture files; several tables are the parts of one, in one folder. */
 async function tableShards(
-  path: string,
+  paths: readonly string[],
   { shardSize, imageColumn, captionColumn }: SourceOptions,
 ): Promise<SourceShard[]> {
-  const rows = await readCaptionTable(path, { imageColumn, captionColumn });
-  const folder = dirname(path);
+  const rows: CaptionRow[] = [];
+  for (const path of paths)
+    for (const row of await readCaptionTable(path, { imageColumn, captionColumn })) rows.push(row);
+  const folder = dirname(paths[0]!);
+  const path = paths.length === 1 ? paths[0]! : folder;
   return chunks(rows, shardSize).map((part, i) => ({
     stem: shardStem(i),
     label: `${path}, rows ${i * shardSize + 1} to ${i * shardSize + part.length}`,
-    fingerprint: () => stamp([path, ...part.map(({ image }) => resolve(folder, image))], folder),
+    fingerprint: () => stamp([...paths, ...part.map(({ image }) => resolve(folder, image))], folder),
     read: () => {
       const content: ShardContent = { samples: [], skipped: [] };
       const keys = new Set<string>();
@@ -270,6 +292,113 @@ async function tableShards(
       return content;
     },
   }));
+}
+
+/** Rows of a Parquet part. */
+interface Rows {
+  table: ParquetTable;
+  start: number;
+  end: number;
+}
+
+/** Shards of Parquet parts, which name picture files or hold the pictures. */
+async function parquetShards(paths: readonly string[], options: SourceOptions): Promise<SourceShard[]> {
+  const tables: ParquetTable[] = [];
+  for (const path of paths) tables.push(await openParquet(path));
+  const columns = tables.map((table) => chooseColumns(table.path, new Set(table.columns), options));
+  if (!tables.some((table, i) => table.holdsBytes(columns[i]!.image))) return tableShards(paths, options);
+  const label = paths.length === 1 ? paths[0]! : dirname(paths[0]!);
+  const total = tables.reduce((sum, { rows }) => sum + rows, 0);
+  if (total === 0) throw new InvalidInputError(`${label}: holds no rows`);
+  return Array.from({ length: Math.ceil(total / options.shardSize) }, (_, i) => {
+    const first = i * options.shardSize;
+    const parts = rowsBetween(tables, first, Math.min(total, first + options.shardSize));
+    return {
+      stem: shardStem(i),
+      label: `${label}, rows ${first + 1} to ${Math.min(total, first + options.shardSize)}`,
+      fingerprint: () =>
+        stamp(
+          parts.map(({ table }) => table.path),
+          dirname(paths[0]!),
+        ),
+      read: async () => {
+        const content: ShardContent = { samples: [], skipped: [] };
+        const keys = new Set<string>();
+        for (const rows of parts) await readParquetRows(rows, columns[tables.indexOf(rows.table)]!, content, keys);
+        return content;
+      },
+    };
+  });
+}
+
+function rowsBetween(tables: readonly ParquetTable[], start: number, end: number): Rows[] {
+  let first = 0;
+  return tables.flatMap((table) => {
+    const from = Math.max(start - first, 0);
+    const to = Math.min(end - first, table.rows);
+    first += table.rows;
+    return from < to ? [{ table, start: from, end: to }] : [];
+  });
+}
+
+/** Rows that hold their pictures, as a cell of bytes or as `datasets` does: a struct of `bytes`, which may be missing, and `path`. */
+async function readParquetRows(
+  { table, start, end }: Rows,
+  columns: { image: string; caption: string },
+  content: ShardContent,
+  keys: Set<string>,
+): Promise<void> {
+  const part = keyOf(basename(table.path));
+  for (const [i, record] of (await table.read(start, end)).entries()) {
+    const { [columns.image]: cell, [columns.caption]: text, ...others } = record;
+    const { bytes, path } = pictureCell(cell);
+    const named = path === null ? null : keyOf(path);
+    // Names repeat in some tables; the row tells such pictures apart.
+    const key = named !== null && !keys.has(named) ? named : `${part}/${String(start + i).padStart(8, "0")}`;
+    take(content, key, () => {
+      claimKey(keys, key, path ?? `row ${start + i + 1}`);
+      const caption = textOf(parquetRow({ text }).get("text"));
+      const image = bytes === null ? pictureFile(table.path, path) : pictureBytes(table.path, bytes);
+      if (caption === null || caption === "") skip("missing-caption", "the cell is empty");
+      return { key, ...image, caption: caption!, metadata: parquetRow(others) };
+    });
+  }
+}
+
+function pictureCell(cell: unknown): { bytes: Uint8Array | null; path: string | null } {
+  if (cell instanceof Uint8Array) return { bytes: cell, path: null };
+  if (typeof cell === "string") return { bytes: null, path: cell };
+  const { bytes, path } = (cell ?? {}) as { bytes?: unknown; path?: unknown };
+  return {
+    bytes: bytes instanceof Uint8Array ? bytes : null,
+    path: typeof path === "string" && path !== "" ? path : null,
+  };
+}
+
+/** Endings of the formats that are decoded. */
+const ENDINGS: Record<DecodedFormat, (typeof IMAGE_EXTENSIONS)[number]> = {
+  jpeg: "jpg",
+  png: "png",
+  webp: "webp",
+  gif: "gif",
+  bmp: "bmp",
+  tiff: "tif",
+  avif: "avif",
+};
+
+function pictureBytes(path: string, bytes: Uint8Array): Pick<RawSample, "extension" | "image"> {
+  const format = imageFormat(bytes);
+  if (format === null) return skip("unsupported-image", `bytes of no known format (${bytes.length} bytes)`);
+  // A copy of its own: the cell may be a view of a whole page.
+  return { extension: ENDINGS[format], image: { path, offset: 0, size: bytes.length, bytes: new Uint8Array(bytes) } };
+}
+
+function pictureFile(table: string, path: string | null): Pick<RawSample, "extension" | "image"> {
+  if (path === null) return skip("missing-image", "the cell is empty");
+  if (!isImageName(path)) skip("missing-image", `${path} is not called ${IMAGE_EXTENSIONS.join(", ")}`);
+  const file = resolve(dirname(table), path);
+  if (statsOf(file)?.isFile() !== true) skip("missing-image", `no file ${file}`);
+  return { extension: imageExtension(path), image: { path: file, offset: 0, size: null } };
 }
 
 /** Ends a sample's reading with a reason. */

@@ -1,0 +1,119 @@
+/**
+ * Tables in Parquet, read by hyparquet. A table may come from a stranger: every damage is one InvalidInputError that
+ * names the file.
+ *
+ * hyparquet reads columns at the same time, and what it throws before it waits for them leaves the others' failures
+ * without anybody who hears of them, which ends the process. So the directory is checked before anything is read, and
+ * reading from the file never throws at once.
+ */
+import { open, stat } from "node:fs/promises";
+import type { FileMetaData, SchemaTree } from "hyparquet";
+import { InvalidInputError, MiroError, systemReason } from "../../errors.js";
+
+/** More rows are no table of captions. */
+const MAX_ROWS = 2 ** 31;
+
+/** A cell as hyparquet gives it: texts as strings, other bytes as Uint8Array, structs as objects. */
+export type ParquetRow = Record<string, unknown>;
+
+/** A table whose directory was read and checked. */
+export interface ParquetTable {
+  path: string;
+  rows: number;
+  /** The names of the columns. */
+  columns: string[];
+  /** Whether a column holds bytes, or structs with a field `bytes`, in place of texts. */
+  holdsBytes(column: string): boolean;
+  /** Reads rows from `start` to before `end`. @throws InvalidInputError */
+  read(start: number, end: number): Promise<ParquetRow[]>;
+}
+
+/** Opens a table. @throws InvalidInputError for what is no Parquet, cut or damaged */
+export async function openParquet(path: string): Promise<ParquetTable> {
+  const [{ parquetMetadataAsync, parquetReadObjects, parquetSchema }, { compressors }] = await Promise.all([
+    import("hyparquet"),
+    import("hyparquet-compressors"),
+  ]);
+  return orNamed(path, async () => {
+    const { size } = await stat(path);
+    const file = { byteLength: size, slice: (start: number, end = size) => readSlice(path, size, start, end) };
+    const metadata = await parquetMetadataAsync(file);
+    const schema = parquetSchema(metadata);
+    // The directory stands at the end, before its length and a mark.
+    checkDirectory(metadata, schema, size - metadata.metadata_length - 8);
+    const children = new Map(schema.children.map((child) => [child.element.name, child]));
+    return {
+      path,
+      rows: Number(metadata.num_rows),
+      columns: [...children.keys()],
+      holdsBytes(column) {
+        const child = children.get(column);
+        return (
+          child !== undefined && (isBytes(child) || child.children.some(({ element }) => element.name === "bytes"))
+        );
+      },
+      read: (rowStart, rowEnd) =>
+        orNamed(path, () => parquetReadObjects({ file, metadata, compressors, utf8: false, rowStart, rowEnd })),
+    };
+  });
+}
+
+/** Bytes that are not said to be a text. */
+function isBytes({ element, children }: SchemaTree): boolean {
+  const { type, converted_type: converted, logical_type: logical } = element;
+  return children.length === 0 && type === "BYTE_ARRAY" && converted === undefined && logical === undefined;
+}
+
+const damaged = (what: string) => new Error(what);
+
+/** Checks that the row groups are whole and lie before `end`. */
+function checkDirectory({ num_rows, row_groups }: FileMetaData, schema: SchemaTree, end: number): void {
+  let total = 0;
+  for (const [i, { num_rows, columns }] of row_groups.entries()) {
+    const rows = Number(num_rows);
+    if (!(rows >= 0 && rows <= MAX_ROWS)) throw damaged(`row group ${i + 1} has ${num_rows} rows`);
+    total += rows;
+    for (const { meta_data: column } of columns) {
+      if (column === undefined) throw damaged(`row group ${i + 1} has a column without a description`);
+      const name = column.path_in_schema.join(".");
+      let node: SchemaTree | undefined = schema;
+      for (const part of column.path_in_schema) node = node?.children.find(({ element }) => element.name === part);
+      if (node === undefined || node.children.length > 0) throw damaged(`column ${name} is not in the schema`);
+      const start = Number(column.dictionary_page_offset || column.data_page_offset);
+      const last = start + Number(column.total_compressed_size);
+      if (!(start >= 4 && last >= start && last <= end))
+        throw damaged(`column ${name} lies at bytes ${start} to ${last} of ${end}`);
+    }
+  }
+  if (total !== Number(num_rows) || total > MAX_ROWS)
+    throw damaged(`it declares ${num_rows} rows, its row groups have ${total}`);
+}
+
+/** Runs, and gives each failure the file's name. */
+async function orNamed<T>(path: string, run: () => Promise<T>): Promise<T> {
+  try {
+    return await run();
+  } catch (error) {
+    if (error instanceof MiroError) throw error;
+    const isOfSystem = error instanceof Error && "syscall" in error;
+    const reason = isOfSystem ? systemReason(error) : error instanceof Error ? error.message : String(error);
+    throw new InvalidInputError(`${path}: cannot be read as Parquet: ${reason}`, { cause: error });
+  }
+}
+
+async function readSlice(path: string, size: number, start: number, end: number): Promise<ArrayBuffer> {
+  if (!(start >= 0 && end >= start && end <= size)) throw new Error(`bytes ${start} to ${end} of ${size}`);
+  const buffer = new ArrayBuffer(end - start);
+  const bytes = new Uint8Array(buffer);
+  const file = await open(path);
+  try {
+    for (let done = 0; done < bytes.length; ) {
+      const { bytesRead } = await file.read(bytes, done, bytes.length - done, start + done);
+      if (bytesRead === 0) throw new Error(`ends at byte ${start + done}, ${end} expected`);
+      done += bytesRead;
+    }
+  } finally {
+    await file.close();
+  }
+  return buffer;
+}

@@ -1,0 +1,61 @@
+"""Writes small Parquet tables with pictures in them, as Hugging Face's datasets and others do (tests/reference/README.md).
+
+pip install pyarrow pillow
+python tests/reference/record_parquet.py
+"""
+
+import io, pathlib
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from PIL import Image
+
+OUT = pathlib.Path(__file__).parents[2] / "packages/miro/src/data/preprocess/fixtures/parquet"
+
+
+def picture(number, kind="PNG"):
+    buffer = io.BytesIO()
+    Image.new("RGB", (16, 12), (number * 30, 200 - number * 20, 90)).save(buffer, kind)
+    return buffer.getvalue()
+
+
+def main():
+    OUT.mkdir(parents=True, exist_ok=True)
+    image = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+    features = b'{"info": {"features": {"image": {"_type": "Image"}, "text": {"dtype": "string", "_type": "Value"}}}}'
+    schema = pa.schema(
+        [("image", image), ("text", pa.string()), ("year", pa.int64())], metadata={"huggingface": features}
+    )
+    for part in range(2):
+        rows = [
+            {
+                "image": {"bytes": picture(3 * part), "path": f"red {part}.png"},
+                "text": f"a red thing {part}",
+                "year": 1990 + part,
+            },
+            {
+                "image": {"bytes": picture(3 * part + 1, "BMP"), "path": None},
+                "text": f"a green thing {part}",
+                "year": None,
+            },
+            {
+                "image": {"bytes": picture(3 * part + 2, "GIF"), "path": f"red {part}.png"},
+                "text": f"a third thing {part}",
+                "year": 2000,
+            },
+            {"image": None, "text": "no picture", "year": 1},
+            {"image": {"bytes": b"no picture", "path": "a.png"}, "text": "damaged", "year": 2},
+        ]
+        table = pa.Table.from_pylist(rows, schema)
+        pq.write_table(
+            table,
+            OUT / f"train-0000{part}-of-00002.parquet",
+            compression="snappy",
+            row_group_size=2,
+            store_schema=False,
+        )
+    bare = pa.table({"image": [picture(1), picture(2)], "caption": ["one", "two"]})
+    pq.write_table(bare, OUT.parent / "bytes.parquet", compression="zstd", store_schema=False)
+
+
+main()
