@@ -11,12 +11,12 @@ import {
   utimesSync,
   writeFileSync,
 } from "node:fs";
-import { hostname, tmpdir } from "node:os";
+import { tmpdir } from "node:os";
 import path from "node:path";
 import { afterEach, beforeEach, describe, expect, test } from "vitest";
 import { dependenciesStep, npmEnvironment } from "./setup/dependencies.mjs";
 import { chosenLibtorch, libtorchStep } from "./setup/libtorch.mjs";
-import { withLock } from "./setup/lock.mjs";
+import { ownerText, withLock } from "./setup/lock.mjs";
 import { buildTools, nativeStep } from "./setup/native.mjs";
 import { missingTool, requireNode, which } from "./setup/report.mjs";
 import { typescriptStep } from "./setup/typescript.mjs";
@@ -355,8 +355,7 @@ describe("the lock", () => {
   });
 
   test("is taken over from a process that died, here or on a machine that went silent", async () => {
-    const dead = Number(execFileSync("/bin/sh", ["-c", "echo $$"], { encoding: "utf8" }));
-    const file = write("lock", `${hostname()}\n${dead}\n`);
+    const file = write("lock", ownerText().replace(/\d+\n$/, "1\n")); // this id, of a process that began at another time
     expect(
       await withLock(
         file,
@@ -373,6 +372,19 @@ describe("the lock", () => {
         async () => "done",
       ),
     ).toBe("done");
+  });
+
+  test("is waited for aloud while its owner lives, or nothing is known of it", async () => {
+    for (const text of [ownerText(), "elsewhere\n1\n5\n"]) {
+      const file = write("lock", text);
+      const said: string[] = [];
+      const release = (message: string) => {
+        said.push(message);
+        rmSync(file);
+      };
+      expect(await withLock(file, release, async () => "done")).toBe("done");
+      expect(said).toEqual([expect.stringMatching(/another set-up is running here/)]);
+    }
   });
 
   test("is released when the work fails", async () => {

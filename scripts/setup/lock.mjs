@@ -1,24 +1,56 @@
 /** A lock file between processes: two `npm start` in one clone take turns; a lock left by a killed process is taken over. */
-import { closeSync, openSync, readFileSync, renameSync, rmSync, statSync, utimesSync, writeSync } from "node:fs";
+import { randomUUID } from "node:crypto";
+import {
+  closeSync,
+  openSync,
+  readFileSync,
+  readlinkSync,
+  renameSync,
+  rmSync,
+  statSync,
+  utimesSync,
+  writeSync,
+} from "node:fs";
 import { hostname } from "node:os";
 import { setTimeout as sleep } from "node:timers/promises";
 
 const heartbeatMs = 5_000;
 const staleMs = 60_000;
 
-/** Is the process that wrote this lock gone? On this host by its id, elsewhere (a shared home) by a heart that stopped beating. */
+/**
+ * What a lock says of its owner: the kernel's boot and the PID namespace, in which alone a process id means anything, the id, and the
+ * time at which the process began. This runs before anything is built that could say it (packages/torch/src/io/process-identity.ts).
+ */
+export function ownerText(pid = process.pid) {
+  return `${place()}\n${pid}\n${startOf(pid) ?? ""}\n`;
+}
+
+function place() {
+  try {
+    return `${readFileSync("/proc/sys/kernel/random/boot_id", "utf8").trim()} ${readlinkSync("/proc/self/ns/pid")}`;
+  } catch {
+    return `${hostname()} ${process.pid}`; // nobody else's
+  }
+}
+
+/** The 22nd field of /proc/PID/stat; null when there is no such process. */
+function startOf(pid) {
+  try {
+    const stat = readFileSync(`/proc/${pid}/stat`, "utf8");
+    return stat.slice(stat.lastIndexOf(")") + 2).split(" ")[19];
+  } catch {
+    return null;
+  }
+}
+
+/** Is the process that wrote this lock gone? In this place by its id and start, elsewhere by a heart that stopped beating. */
 function isStale(file) {
   try {
-    const [host, pid] = readFileSync(file, "utf8").split("\n");
+    const [where, pid, started] = readFileSync(file, "utf8").split("\n");
     const age = Date.now() - statSync(file).mtimeMs;
     if (!pid) return age > 2_000; // killed between creating and writing
-    if (host !== hostname() || age > staleMs) return age > staleMs;
-    try {
-      process.kill(Number(pid), 0);
-      return false;
-    } catch (error) {
-      return error.code === "ESRCH";
-    }
+    if (where !== place()) return age > staleMs;
+    return startOf(Number(pid)) !== started;
   } catch {
     return false; // just released
   }
@@ -27,7 +59,7 @@ function isStale(file) {
 function acquire(file) {
   try {
     const fd = openSync(file, "wx");
-    writeSync(fd, `${hostname()}\n${process.pid}\n`);
+    writeSync(fd, ownerText());
     closeSync(fd);
     return true;
   } catch (error) {
@@ -47,7 +79,7 @@ export async function withLock(file, log, work) {
   while (!acquire(file)) {
     if (isStale(file)) {
       // The rename picks one winner among several that saw the dead lock.
-      const aside = `${file}.${process.pid}.stale`;
+      const aside = `${file}.${randomUUID()}.stale`;
       try {
         renameSync(file, aside);
         rmSync(aside, { force: true });

@@ -1,8 +1,18 @@
 import { type ChildProcess, spawn } from "node:child_process";
-import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { once } from "node:events";
+import {
+  closeSync,
+  existsSync,
+  mkdtempSync,
+  openSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  writeFileSync,
+} from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { afterAll, beforeAll, describe, expect, it, vi } from "vitest";
 import { parseRecipe } from "../recipes/recipe.js";
 import { listCheckpoints } from "../state/checkpoint.js";
 import { bits, tinyRecipeJson } from "../testing/tiny.js";
@@ -31,9 +41,16 @@ interface Run {
 }
 
 function train(...args: string[]): Run {
-  const child = spawn(process.execPath, [miro, "train", recipe, ...args], { stdio: ["ignore", "pipe", "pipe"] });
+  return start(args);
+}
+
+function start(args: string[], environment: Record<string, string> = {}, messages: "pipe" | number = "pipe"): Run {
+  const child = spawn(process.execPath, [miro, "train", recipe, ...args], {
+    stdio: ["ignore", "pipe", messages],
+    env: { ...process.env, ...environment },
+  });
   let stderr = "";
-  child.stderr!.on("data", (data) => {
+  child.stderr?.on("data", (data) => {
     stderr += data;
   });
   const ended = new Promise<{ code: number | null; signal: string | null; stderr: string }>((resolve) => {
@@ -68,6 +85,15 @@ async function interruptAt(run: Run, reached: () => number, step: number, signal
   }
 }
 
+function lifeOfPid(pid: number): boolean {
+  try {
+    process.kill(pid, 0);
+    return !/^\d+ \(.*\) Z/.test(readFileSync(`/proc/${pid}/stat`, "utf8"));
+  } catch {
+    return false;
+  }
+}
+
 describe("miro train", { timeout: 180_000 }, () => {
   it("survives kill -9 again and again, and ends with the weights of an undisturbed run", async () => {
     const output = join(root, "killed");
@@ -85,15 +111,72 @@ describe("miro train", { timeout: 180_000 }, () => {
     expect(steps).toEqual(Array.from({ length: STEPS }, (_, i) => i + 1));
   });
 
-  it("stores a checkpoint on Ctrl-C, ends with 130, and says how to continue", async () => {
-    const output = join(root, "interrupted");
-    const { code, stderr } = await interruptAt(train("--output", output), () => loggedStep(output), 5, "SIGINT");
-    expect(code).toBe(130);
-    const { step } = listCheckpoints(join(output, "checkpoints")).at(-1)!;
-    expect(stderr).toContain(`stopped at step ${step}; continue with --resume`);
-    expect(step).toBe(loggedStep(output));
-    expect(await train("--output", output, "--resume").ended).toMatchObject({ code: 0 });
+  it.each(["SIGINT", "SIGTERM", "SIGHUP"] as const)(
+    "stores a checkpoint on %s, ends with 130, and says how to continue",
+    async (signal) => {
+      const output = join(root, signal);
+      const { code, stderr } = await interruptAt(train("--output", output), () => loggedStep(output), 5, signal);
+      expect(code).toBe(130);
+      const { step } = listCheckpoints(join(output, "checkpoints")).at(-1)!;
+      expect(stderr).toContain(`stopped at step ${step}; continue with --resume`);
+      expect(step).toBe(loggedStep(output));
+      expect(await train("--output", output, "--resume").ended).toMatchObject({ code: 0 });
+      expect(bits(output)).toEqual(bits(whole));
+    },
+  );
+
+  it("goes on to its end under nohup when the terminal ends", async () => {
+    const output = join(root, "nohup");
+    const run = start(["--output", output], { _: "/usr/bin/nohup" });
+    expect(await interruptAt(run, () => loggedStep(output), 5, "SIGHUP")).toMatchObject({ code: 0 });
     expect(bits(output)).toEqual(bits(whole));
+  });
+
+  it("goes on to its end when nothing can be said", async () => {
+    const output = join(root, "full");
+    const full = openSync("/dev/full", "w");
+    try {
+      expect(await start(["--output", output], {}, full).ended).toMatchObject({ code: 0 });
+    } finally {
+      closeSync(full);
+    }
+    expect(bits(output)).toEqual(bits(whole));
+    expect(loggedStep(output)).toBe(STEPS);
+  });
+
+  it("stores a checkpoint and stops when the npx that has started it is gone", async () => {
+    const output = join(root, "orphan");
+    const program = `
+      const { spawn } = require("node:child_process");
+      console.log(spawn(process.execPath, process.argv.slice(1), { stdio: "ignore" }).pid);`;
+    const args = [miro, "train", recipe, "--output", output, "trainer.max_steps=1000000"];
+    const npx = spawn(process.execPath, ["-e", program, ...args], {
+      env: { ...process.env, npm_command: "exec", _: "" },
+    });
+    const [pid] = (await once(npx.stdout, "data")) as [Buffer];
+    try {
+      await vi.waitFor(() => expect(loggedStep(output)).toBeGreaterThan(3), { timeout: 60_000, interval: 20 });
+      npx.kill("SIGKILL");
+      await vi.waitFor(() => expect(lifeOfPid(Number(pid))).toBe(false), { timeout: 60_000, interval: 100 });
+    } finally {
+      if (lifeOfPid(Number(pid))) process.kill(Number(pid), "SIGKILL");
+    }
+    expect(storedStep(output)).toBe(loggedStep(output));
+    expect(readdirSync(output).filter((name) => name.startsWith("."))).toEqual([]);
+  });
+
+  it("refuses to train in a folder in which another one trains", async () => {
+    const output = join(root, "twice");
+    const first = train("--output", output, "trainer.max_steps=1000000");
+    try {
+      await vi.waitFor(() => expect(loggedStep(output)).toBeGreaterThan(0), { timeout: 60_000, interval: 20 });
+      const { code, stderr } = await train("--output", output, "--resume").ended;
+      expect(code).toBe(2);
+      expect(stderr).toMatch(new RegExp(`process ${first.child.pid} on .* trains here; wait for its end`));
+    } finally {
+      first.child.kill("SIGKILL");
+      await first.ended;
+    }
   });
 
   it("refuses a wrong override in one line, exit code 2", async () => {
