@@ -1,5 +1,6 @@
 /** Texts of the command line to values; what is wrong is refused with the option's name. */
 import { invalid } from "../errors.js";
+import { checkKey } from "../files/plain-data.js";
 
 /** A number, however it is written. Whether it is a sensible one, the option's schema decides. */
 export function toNumber(option: string): (text: string) => number {
@@ -21,6 +22,7 @@ export function toTargets(option: string): (text: string, earlier?: Record<strin
     const cut = text.indexOf("=");
     if (cut < 1) invalid(option, "key=value, for example clip_score=0.5", text);
     const key = text.slice(0, cut).trim();
+    checkKey(key, option);
     return { ...earlier, [key]: toNumber(`${option} ${key}`)(text.slice(cut + 1)) };
   };
 }

@@ -2,6 +2,7 @@
  * Reads a `tokenizer.json` (Hugging Face tokenizers, version "1.0") with a Unigram model. Strict: what is missing, of the
  * wrong type or not supported is refused with one line that names the place, so that no file yields wrong tokens silently.
  */
+import { describeStandIn, STAND_IN_BYTES } from "@miro-t2i/torch/stand-in";
 import { z } from "zod";
 import { describe, InvalidInputError, invalid } from "../errors.js";
 import type { AddedToken } from "./added-tokens.js";
@@ -102,6 +103,8 @@ export function parseJson(text: string, source: string): unknown {
   try {
     value = JSON.parse(text);
   } catch (error) {
+    const standIn = describeStandIn(Buffer.from(text.slice(0, STAND_IN_BYTES)));
+    if (standIn !== null) throw new InvalidInputError(`${source}: ${standIn}`);
     throw new InvalidInputError(`${source}: not JSON: ${(error as Error).message.split("\n")[0]}`);
   }
   const key = repeatedKey(text);

@@ -22,6 +22,7 @@ import { z } from "zod";
 import { defaultNormalization, type LatentNormalization } from "../../autoencoder/normalization.js";
 import { InvalidInputError, MiroError, systemReason } from "../../errors.js";
 import { readJson, writeFileAtomic } from "../../files/files.js";
+import { checkPlainData } from "../../files/plain-data.js";
 import { release } from "../../flow/release.js";
 import {
   type FlowPrecondConfig,
@@ -106,6 +107,7 @@ export interface Checkpoint {
 export function readReleaseConfig(folder: string): ReleaseConfig {
   const path = join(folder, "config.json");
   const json = readJson(path);
+  checkPlainData(json, (place) => `${path}: ${place}`);
   if (typeof json !== "object" || json === null || Array.isArray(json))
     throw new InvalidInputError(`${path}: expected an object`);
   const { network: networkJson, preconditioning: precondJson, ...rest } = json as Record<string, unknown>;

@@ -126,6 +126,18 @@ describe("errors name file and line", () => {
     ["no prompt", "a.jsonl", '{"seed":1}', /a\.jsonl:1: prompt: missing$/],
     ["an empty prompt", "a.jsonl", '{"prompt":" "}', /a\.jsonl:1: prompt: expected a text/],
     ["no JSON", "a.jsonl", '\n{"prompt":', /a\.jsonl:2: not valid JSON/],
+    [
+      "a key of an object's own machinery",
+      "a.jsonl",
+      '{"prompt":"a","reward":{"__proto__":{"x":1}}}',
+      /a\.jsonl:1: reward\.__proto__: the key "__proto__" is not allowed/,
+    ],
+    [
+      "a column of an object's own machinery",
+      "a.csv",
+      "prompt,reward.constructor\na,1",
+      /a\.csv:2: reward\.constructor: the key "constructor" is not allowed/,
+    ],
     ["no object", "a.jsonl", '["a"]', /a\.jsonl:1: expected a JSON object/],
     [
       "an unknown column",

@@ -13,6 +13,7 @@
 import { extname } from "node:path";
 import { z } from "zod";
 import { InvalidInputError } from "../../errors.js";
+import { checkPlainData } from "../../files/plain-data.js";
 import { filledLines, parseJsonLine, parseTable } from "../../files/table-file.js";
 import { readTextFile } from "../../files/text-file.js";
 import { type SamplerOptionValue, samplerOptionsOfAll } from "../../flow/samplers/index.js";
@@ -216,6 +217,7 @@ function toNumber(text: string): number | string {
 function request(values: Record<string, unknown>, where: string): PromptRequest {
   let line: z.output<typeof lineSchema>;
   try {
+    checkPlainData(values, (place) => place);
     if (values.prompt === undefined) throw new InvalidInputError("prompt: missing");
     line = parseOptions(lineSchema.extend(samplerColumns()), values) as unknown as typeof line;
   } catch (error) {

@@ -57,6 +57,16 @@ export function jobVariables(path = ".env", processVariables: NodeJS.ProcessEnv 
   );
 }
 
+/** Variables of the system and of job schedulers that say where and who, and hold no secrets. */
+const PLACES = new Set(
+  "HOME USER TMPDIR SCRATCH WORK SLURM_JOB_ID SLURM_JOB_NAME SLURM_ARRAY_TASK_ID SLURM_TMPDIR HF_HOME".split(" "),
+);
+
+/** Whether a recipe may hold a variable. One from elsewhere must not carry this machine's secrets into its prints and logs. */
+export function mayBeInRecipe(name: string): boolean {
+  return name.startsWith("MIRO_") || PLACES.has(name);
+}
+
 /** What is known of the machines at a site. */
 export interface SiteSettings {
   /** `MIRO_DATA_DIR`: folder with `cc12m/train`, `cc12m/val` and `laion_aesthetics_6.0`. */

@@ -14,8 +14,9 @@ import { dirname, join, relative, resolve } from "node:path";
 import { fileURLToPath } from "node:url";
 import { isMap, isScalar, LineCounter, parseDocument, parse as parseYaml } from "yaml";
 import { InvalidInputError, MiroError, systemReason } from "../../errors.js";
+import { checkKey, checkPlainData } from "../../files/plain-data.js";
 import { decodeText } from "../../files/text-file.js";
-import { type Environment, readEnvironment } from "./environment.js";
+import { type Environment, mayBeInRecipe, readEnvironment } from "./environment.js";
 import { nearest } from "./nearest.js";
 
 /** Where values come from by their path (`trainer.max_steps`): `FILE:LINE`, `command line`, `environment NAME`. */
@@ -109,6 +110,10 @@ class Composer {
       const filledIn = value
         .slice(0, end)
         .replace(/\$\{([A-Z][A-Z0-9_]*)(?::-([^}]*))?\}/g, (_, name: string, otherwise?: string) => {
+          if (!mayBeInRecipe(name))
+            throw new InvalidInputError(
+              `${this.origins.get(place)}: ${place} asks for the variable ${name}, which no recipe may read; give ${place}=VALUE, or set a variable whose name begins with MIRO_`,
+            );
           const variable = environment(name);
           if (variable === undefined && otherwise === undefined)
             throw new InvalidInputError(
@@ -179,13 +184,17 @@ function parseOverride(text: string): { path: string; value: unknown; text: stri
   const at = text.indexOf("=");
   const path = text.slice(0, at);
   if (at < 1) throw new InvalidInputError(`${text}: expected key=value, for example trainer.max_steps=1000`);
-  if (path.split(".").some((key) => key === "" || key === "__proto__"))
-    throw new InvalidInputError(`${text}: ${path} is not the path of a value`);
+  const keys = path.split(".");
+  if (keys.includes("")) throw new InvalidInputError(`${text}: ${path} is not the path of a value`);
+  for (const key of keys) checkKey(key, text);
+  let value: unknown;
   try {
-    return { path, value: parseYaml(text.slice(at + 1)), text };
+    value = parseYaml(text.slice(at + 1));
   } catch {
     throw new InvalidInputError(`${text}: the value is not valid YAML`);
   }
+  checkPlainData(value, () => text);
+  return { path, value, text };
 }
 
 /** A YAML file, and the line of every key by its path. */
@@ -197,7 +206,14 @@ function readYaml(path: string): { json: Json; lines: Map<string, number> } {
     throw new MiroError(`${path}: ${systemReason(error)}`);
   }
   const counter = new LineCounter();
-  const document = parseDocument(decodeText(bytes, shown(path)), { lineCounter: counter });
+  const text = decodeText(bytes, shown(path));
+  let document: ReturnType<typeof parseDocument>;
+  try {
+    document = parseDocument(text, { lineCounter: counter });
+  } catch (error) {
+    const reason = error instanceof RangeError ? "nested too deep" : (error as Error).message.split("\n")[0];
+    throw new InvalidInputError(`${shown(path)}: not valid YAML: ${reason}`);
+  }
   const fault = document.errors[0];
   if (fault !== undefined)
     throw new InvalidInputError(
@@ -207,7 +223,8 @@ function readYaml(path: string): { json: Json; lines: Map<string, number> } {
   try {
     json = document.toJS();
   } catch (error) {
-    throw new InvalidInputError(`${shown(path)}: not valid YAML: ${(error as Error).message.split("\n")[0]}`);
+    const reason = error instanceof RangeError ? "nested too deep" : (error as Error).message.split("\n")[0];
+    throw new InvalidInputError(`${shown(path)}: not valid YAML: ${reason}`);
   }
   if (!isObject(json)) throw new InvalidInputError(`${shown(path)}: expected a mapping of sections`);
   const lines = new Map<string, number>();
@@ -221,6 +238,7 @@ function readYaml(path: string): { json: Json; lines: Map<string, number> } {
     }
   };
   walk(document.contents, "");
+  checkPlainData(json, (place) => `${shown(path)}:${lines.get(place) ?? 1}`);
   return { json, lines };
 }
 

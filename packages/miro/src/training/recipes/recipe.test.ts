@@ -121,15 +121,55 @@ describe("recipes made of parts", () => {
     expect(() => composeRecipe(path, [], none)).toThrow(/c2\.yaml: extends itself/);
   });
 
+  it.each(["__proto__", "constructor", "prototype"])("never reach the program's own objects by the key %s", (key) => {
+    for (const text of [
+      `${key}: { polluted: yes }`,
+      `a:\n  b: [{ "${key}": { polluted: 1 } }]`,
+      `{"a": {"${key}": 1}}`,
+    ]) {
+      const path = write("hostile.yaml", `name: x\n${text.startsWith("{") ? "z: " : ""}${text}\n`);
+      expect(() => composeRecipe(path, [], none)).toThrow(`the key "${key}" is not allowed`);
+      expect(() => composeRecipe(path, [], none)).toThrow(/hostile\.yaml:\d: /);
+    }
+    const path = write("fine.yaml", "a: {}\n");
+    for (const override of [`${key}.polluted=1`, `a.${key}.polluted=1`, `a={b: {${key}: 1}}`]) {
+      expect(() => composeRecipe(path, [override], none)).toThrow(`${override}: the key "${key}" is not allowed`);
+    }
+    expect(({} as Record<string, unknown>).polluted).toBeUndefined();
+  });
+
+  it("end in an error when they hold themselves or grow without measure, on the command line too", () => {
+    const circle = write("circle.yaml", "a: &a\n  b: *a\n");
+    expect(() => composeRecipe(circle, [], none)).toThrow(/circle\.yaml:2: "a\.b" holds itself/);
+    const levels = Array.from({ length: 30 }, (_, i) => `l${i + 1}: &l${i + 1} [${`*l${i},`.repeat(9)}]`);
+    const laughs = write("laughs.yaml", ["l0: &l0 [lol]", ...levels].join("\n"));
+    expect(() => composeRecipe(laughs, [], none)).toThrow(/laughs\.yaml: not valid YAML: Excessive alias count/);
+    const deep = write("deep.yaml", `a: ${"[".repeat(50_000)}`);
+    expect(() => composeRecipe(deep, [], none)).toThrow(/deep\.yaml.*(nested too deep|not valid YAML)/);
+    const fine = write("fine.yaml", "a: {}\n");
+    expect(() => composeRecipe(fine, ["a=&a [*a]"], none)).toThrow(/^a=&a \[\*a\]: /);
+  });
+
+  it("cannot show a variable that is not meant for recipes", () => {
+    // biome-ignore lint/suspicious/noTemplateCurlyInString: the recipe's own syntax
+    const path = write("spy.yaml", "name: '${HF_TOKEN:-none}'\n");
+    const environment = () => ({ value: "hf_secret", origin: "environment" });
+    expect(() => composeRecipe(path, [], environment)).toThrow(
+      /spy\.yaml:1: name asks for the variable HF_TOKEN, which no recipe may read; give name=VALUE/,
+    );
+    expect(() => composeRecipe(path, [], environment)).not.toThrow(/hf_secret/);
+    expect(composeRecipe(path, ["name=mine"], environment).json).toEqual({ name: "mine" });
+  });
+
   it("take variables from the environment, unless a value replaces them", () => {
     // biome-ignore lint/suspicious/noTemplateCurlyInString: the recipe's own syntax
-    const path = write("env.yaml", "a: { dir: '${SITE_DIR}/x', other: '${SITE_OTHER:-there}' }\n");
-    const environment = (name: string) => (name === "SITE_DIR" ? { value: "/d", origin: ".env:3" } : undefined);
+    const path = write("env.yaml", "a: { dir: '${MIRO_SITE_DIR}/x', other: '${MIRO_SITE_OTHER:-there}' }\n");
+    const environment = (name: string) => (name === "MIRO_SITE_DIR" ? { value: "/d", origin: ".env:3" } : undefined);
     const { json, origins } = composeRecipe(path, [], environment);
     expect(json).toEqual({ a: { dir: "/d/x", other: "there" } });
-    expect(origins.get("a.dir")).toBe(".env:3 SITE_DIR");
+    expect(origins.get("a.dir")).toBe(".env:3 MIRO_SITE_DIR");
     expect(origins.get("a.other")).toMatch(/env\.yaml:1$/);
-    expect(() => composeRecipe(path, [], none)).toThrow(/env\.yaml:1: a\.dir needs the variable SITE_DIR/);
+    expect(() => composeRecipe(path, [], none)).toThrow(/env\.yaml:1: a\.dir needs the variable MIRO_SITE_DIR/);
     expect(composeRecipe(path, ["a.dir=/own"], none).json).toMatchObject({ a: { dir: "/own" } });
   });
 
