@@ -1,0 +1,24 @@
+import { expect, test } from "vitest";
+import { cuda } from "./index.js";
+
+test("float32 is exact on CUDA until TF32 is allowed, for products and convolutions apart", () => {
+  expect(cuda.allowTf32()).toEqual({ matmul: false, cudnn: false });
+  expect(cuda.allowTf32({ cudnn: true })).toEqual({ matmul: false, cudnn: true });
+  expect(cuda.allowTf32({ matmul: true })).toEqual({ matmul: true, cudnn: true });
+  expect(cuda.allowTf32({ matmul: false, cudnn: false })).toEqual({ matmul: false, cudnn: false });
+  expect(cuda.allowTf32()).toEqual({ matmul: false, cudnn: false });
+});
+
+test("the driver's GPUs have a name, memory and a capability; devices that libtorch offers are among them", () => {
+  const gpus = cuda.devices();
+  for (const { name, memoryBytes, capability } of gpus) {
+    expect(name).not.toBe("");
+    expect(memoryBytes).toBeGreaterThan(2 ** 28);
+    expect(capability[0]).toBeGreaterThanOrEqual(3);
+  }
+  expect(gpus.length).toBeGreaterThanOrEqual(cuda.isAvailable() ? cuda.deviceCount() : 0);
+});
+
+test.skipIf(cuda.isAvailable())("without CUDA its memory cannot be asked for", () => {
+  expect(() => cuda.memory()).toThrow("no CUDA device is available");
+});
