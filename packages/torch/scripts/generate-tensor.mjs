@@ -2,7 +2,7 @@
 import { RESERVED, SCALARS } from "./schemas.mjs";
 import { TENSOR_METHODS } from "./tensor-methods.mjs";
 
-/** `"sum | sum.dim_IntList"`, `"linalg_vector_norm(ord=2)"` → the operators, with the parameters that the table fixes. */
+/** `"sum | sum.dim_IntList"`, `"linalg_vector_norm(ord=2)"` → the operators, with what the table fixes. */
 function operatorsOf(method, text, schemas) {
   return text.split(" | ").map((item) => {
     const [, key, fixed = ""] = /^([\w.]+)(?:\((.*)\))?$/.exec(item) ?? [];
@@ -14,7 +14,7 @@ function operatorsOf(method, text, schemas) {
   });
 }
 
-/** The parameters after `self` of all operators of a method, one a name; required ones of another name are told by place. */
+/** The parameters after `self` of all operators of a method, one a name; required ones are told by place too. */
 function mergedParameters(operators, names, places) {
   const merged = [];
   const placesOf = new Map();
@@ -81,7 +81,7 @@ function resultOf({ results, parameters }) {
   };
 }
 
-/** What tells an operator from those after it: a tensor, a list, or that a parameter of its own is there (or is not). */
+/** What tells an operator from those after it: a tensor, a list, or a parameter that it does not have. */
 function condition(operator, later, of) {
   const own = of(operator);
   for (const other of later) {
@@ -123,7 +123,7 @@ function methodText([method, text, doc, { types, example = [], names = [], order
   const positional = optional.filter((p) => !p.keywordOnly).length;
   const declared = (p) => `${p.id}${p.hasDefault ? "?" : ""}: ${parameterType(p, types)}`;
   const forms = (group) => {
-    // Optional parameters by place, by name, or the first (or all that PyTorch takes by place) by place and the rest by name.
+    // Optional parameters by place, by name, or some by place (one, or all that PyTorch takes so) and the rest by name.
     const present = optional.filter((p) => group.some((o) => of(o).some(({ id }) => id === p.id)));
     const mustHave = present.filter((p) =>
       group.every((o) => of(o).some((q) => q.id === p.id && !q.parameter.hasDefault)),
@@ -202,10 +202,11 @@ const h = (value: unknown, index: number, argument: string) => handleOf(value, n
 const hs = (values: unknown, index: number, argument: string) => handlesOf(values, name, index, argument);
 
 /**
- * An array of numbers of one dtype on one device, as PyTorch's. Methods have PyTorch's names in camelCase and its meaning.
- * What PyTorch takes by keyword may be given by name in one object at the end: \`x.sum({ dim: 1, keepdim: true })\` is
- * \`x.sum(1, true)\`. Methods that end in \`_\` write into this tensor and give it back. Every method throws {@link TorchError}
- * where arguments, shapes, dtypes or devices do not fit, and names the operator.
+ * An array of numbers of one dtype on one device, as PyTorch's. Methods have PyTorch's names in camelCase and its
+ * meaning. What PyTorch takes by keyword may be given by name in one object at the end:
+ * \`x.sum({ dim: 1, keepdim: true })\` is \`x.sum(1, true)\`. Methods that end in \`_\` write into this tensor and
+ * give it back. Every method throws a TorchError that names the operator where arguments, shapes, dtypes or devices
+ * do not fit.
  *
  * A tensor lives until \`dispose()\`, until the end of the \`scope()\` it was made in, or until it is forgotten.
  *
@@ -220,7 +221,7 @@ export class Tensor extends TensorBase<Tensor> {
   // ---- indexing ----
 
   /**
-   * Indexing as \`x[...]\` in Python: numbers, null (a new axis), ":", \`[start, end, step?]\`, and tensors of int64 or bool.
+   * Indexing as \`x[...]\` in Python: numbers, null (new axis), ":", \`[start, end, step?]\`, tensors of int64 or bool.
    *
    * @example
    * \`\`\`ts

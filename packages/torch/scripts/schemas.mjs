@@ -39,7 +39,10 @@ function splitTop(text) {
   return parts;
 }
 
-/** "Tensor(a!)?" and the like -> { base, list, listOptional, optional, write } or null where JavaScript has no counterpart. */
+/**
+ * "Tensor(a!)?" and the like -> { base, list, listOptional, optional, write } or null where JavaScript has no
+ * counterpart.
+ */
 function parseType(text) {
   const write = text.includes("!");
   let type = text.replace(/\([^)]*\)/g, "");

@@ -1,13 +1,14 @@
 /**
- * The methods of `Tensor`, one line each: name, operator, what it computes. Parameters, defaults, overloads and result types
- * come from the operators' schemas; src/tensor.generated.ts is made from this table by `npm run generate:ops`.
+ * The methods of `Tensor`, one line each: name, operator, what it computes. Parameters, defaults, overloads and result
+ * types come from the operators' schemas; src/tensor.generated.ts is made from this table by `npm run generate:ops`.
  *
- * To add a method, add a line here and a line to tests/reference/ops.table.jsonl, which tests its values and its gradient.
+ * To add a method, add a line here and a line to tests/reference/ops.table.jsonl, which tests its values and its
+ * gradient.
  *
  * - `"add.Tensor | add.Scalar"`: one method for several overloads; the arguments decide which one is called.
  * - `"linalg_vector_norm(ord=2)"`: a parameter that the method does not have and that always gets this value.
- * - The last item may hold narrower types of parameters (`types`), other names (`names`) or another order (`order`) of them,
- *   and lines of an example (`example`).
+ * - The last item may hold narrower types of parameters (`types`), other names (`names`) or another order (`order`) of
+ *   them, and lines of an example (`example`).
  */
 const broadcasts = "Shapes are broadcast, dtypes promoted.";
 const reduces =

@@ -12,8 +12,8 @@ export interface GeneratorLike {
 type NameOf = (operator: number) => string;
 
 /**
- * The handle of a tensor. Handles are numbers too, so that a number is refused here; any other value that is no tensor is
- * passed on, and native code refuses it by operator and argument.
+ * The handle of a tensor. Handles are numbers too, so that a number is refused here; any other value that is no tensor
+ * is passed on, and native code refuses it by operator and argument.
  */
 export function handleOf(value: unknown, nameOf: NameOf, operator: number, argument: string): unknown {
   if (value instanceof TensorBase) return value.handle;

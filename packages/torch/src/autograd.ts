@@ -94,7 +94,9 @@ export interface AutocastOptions {
   cache?: boolean;
 }
 
-/** Runs `body` with matrix products and convolutions in `dtype`, and what needs range in float32 (PyTorch's op lists). */
+/**
+ * Runs `body` with matrix products and convolutions in `dtype`, and what needs range in float32 (PyTorch's op lists).
+ */
 export function autocast<T>(options: AutocastOptions, body: () => T): T {
   const device = options.device.split(":")[0] as string;
   const outside = autocasting;
@@ -110,7 +112,9 @@ export function autocast<T>(options: AutocastOptions, body: () => T): T {
 
 let autocasting = false;
 
-/** Whether this is inside {@link autocast}: operators outside of PyTorch's lists then see inputs of different dtypes. */
+/**
+ * Whether this is inside {@link autocast}: operators outside of PyTorch's lists then see inputs of different dtypes.
+ */
 export function isAutocastEnabled(): boolean {
   return autocasting;
 }

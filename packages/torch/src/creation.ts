@@ -39,7 +39,8 @@ export interface FromDataOptions extends TensorOptions {
 
 /**
  * A tensor with a copy of the data: a number, nested arrays, or a typed array (with `shape`). Numbers become float32,
- * bigints int64, booleans bool; a typed array keeps its type. A Uint16Array with dtype float16 or bfloat16 is taken as bits.
+ * bigints int64, booleans bool; a typed array keeps its type. A Uint16Array with dtype float16 or bfloat16 is taken as
+ * bits.
  */
 export function tensor(data: Nested | HostData | Uint8ClampedArray, options: FromDataOptions = {}): Tensor {
   let source: HostData;
@@ -237,7 +238,9 @@ export function onesLike(t: Tensor, { dtype = null, device = null }: LikeOptions
   return aten.ones_like(t, dtype, null, device);
 }
 
-/** Memory in the shape of `t`, and in its dtype and device unless others are given; it holds whatever it held before. */
+/**
+ * Memory in the shape of `t`, and in its dtype and device unless others are given; it holds whatever it held before.
+ */
 export function emptyLike(t: Tensor, { dtype = null, device = null }: LikeOptions = {}): Tensor {
   return aten.empty_like(t, dtype, null, device);
 }

@@ -17,8 +17,8 @@ export interface Replayable<T> {
 const supported = new Map<number, boolean>();
 
 /**
- * Whether {@link captureGraph} is there for a device: libtorch has CUDA, the device is available, and CUDA's headers were found at
- * set-up. `MIRO_CUDA_GRAPHS=0` says that it is not to be used.
+ * Whether {@link captureGraph} is there for a device: libtorch has CUDA, the device is available, and CUDA's headers
+ * were found at set-up. `MIRO_CUDA_GRAPHS=0` says that it is not to be used.
  */
 export function hasCudaGraphs(device = 0): boolean {
   if (process.env.MIRO_CUDA_GRAPHS === "0" || !native.cudaAvailable()) return false;
@@ -37,8 +37,8 @@ export function hasCudaGraphs(device = 0): boolean {
 
 /**
  * Captures `body` as a CUDA graph. It runs `warmUps` times first, so that libraries have made their choices, then once
- * under capture. It must read and write the same tensors at every run, give plain objects of tensors, never look at a value
- * (`item`, `data`) and never copy from the host. The outputs hold nothing before the first replay.
+ * under capture. It must read and write the same tensors at every run, give plain objects of tensors, never look at a
+ * value (`item`, `data`) and never copy from the host. The outputs hold nothing before the first replay.
  *
  * @param device index of the CUDA device
  * @throws TorchError where the engine was built without CUDA, or when `body` does what cannot be captured

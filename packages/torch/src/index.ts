@@ -1,7 +1,7 @@
 /**
- * libtorch for Node. This root has tensors, autograd, random numbers, memory, devices and networks (`nn`, `F`); optimisers are
- * in `@miro-t2i/torch/optim`, tensor files in `/io`, collectives in `/distributed`. Importing loads no native code: libtorch
- * is loaded when the first function needs it.
+ * libtorch for Node. This root has tensors, autograd, random numbers, memory, devices and networks (`nn`, `F`);
+ * optimisers are in `@miro-t2i/torch/optim`, tensor files in `/io`, collectives in `/distributed`. Importing loads no
+ * native code: libtorch is loaded when the first function needs it.
  */
 export type { GeneratorLike } from "./arguments.js";
 export * from "./autograd.js";

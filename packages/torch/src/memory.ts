@@ -25,8 +25,8 @@ function collector(): Collect {
 let baseBytes = 0;
 
 /**
- * Collects forgotten tensors now: a young-generation collection, and a full one where memory has grown since the last full
- * one all the same (each young collection lets a few dead objects grow old).
+ * Collects forgotten tensors now: a young-generation collection, and a full one where memory has grown since the last
+ * full one all the same (each young collection lets a few dead objects grow old).
  */
 export function collectForgotten(): void {
   collector()({ type: "minor" });
@@ -40,7 +40,10 @@ export function collectForgotten(): void {
   native.setBudget(Math.max(BUDGET_BYTES, Math.floor(sizeBytes / 4)));
 }
 
-/** Frees the tensors whose objects are gone; the bytes left: those of followed tensors on any device, and all on the CPU. */
+/**
+ * Frees the tensors whose objects are gone; the bytes left: those of followed tensors on any device, and all on the
+ * CPU.
+ */
 function sweptSize(): number {
   const [, , heldBytes] = native.sweep();
   const [liveBytes] = native.memoryStats();

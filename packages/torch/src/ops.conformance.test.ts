@@ -1,6 +1,7 @@
 /**
- * The operator table: every line of tests/reference/ops.table.jsonl on every device and dtype against values recorded from
- * PyTorch, its gradient against finite differences, and the Tensor methods and functional layers against the same values.
+ * The operator table: every line of tests/reference/ops.table.jsonl on every device and dtype against values recorded
+ * from PyTorch, its gradient against finite differences, and the Tensor methods and functional layers against the same
+ * values.
  *
  * To add an operator, add a line to the table and run `python tests/reference/record_ops.py`.
  */
@@ -193,7 +194,9 @@ function checkGradient(spec: Case, device: string): void {
   expect(wrong).toEqual([]);
 }
 
-/** Methods and functions over the same operators: line of the table (by operator and position among its lines) → call. */
+/**
+ * Methods and functions over the same operators: line of the table (by operator and position among its lines) → call.
+ */
 const METHODS: Record<string, (...t: Tensor[]) => Tensor | Tensor[]> = {
   "aten::add.Tensor 1": (a, b) => a!.add(b!),
   "aten::add.Tensor 2": (a, b) => a!.add(b!, 0.5),

@@ -41,8 +41,8 @@ export const cuda = {
     else native.cudaSynchronize(device);
   },
   /**
-   * The GPUs that this process may use, in the order of their indices. The driver is asked, so they are named with a libtorch
-   * without CUDA too, and nothing is allocated on them.
+   * The GPUs that this process may use, in the order of their indices. The driver is asked, so they are named with a
+   * libtorch without CUDA too, and nothing is allocated on them.
    */
   devices(): CudaDevice[] {
     const flat = native.cudaDevices();
@@ -52,8 +52,8 @@ export const cuda = {
     });
   },
   /**
-   * Whether float32 matrix products and cuDNN's convolutions may round their factors to TF32 (10 bits of mantissa), which is
-   * several times faster. Both are off until asked for: float32 is float32. What is left out stays as it is.
+   * Whether float32 matrix products and cuDNN's convolutions may round their factors to TF32 (10 bits of mantissa),
+   * which is several times faster. Both are off until asked for: float32 is float32. What is left out stays as it is.
    *
    * @returns how both stand now
    */

@@ -6,8 +6,8 @@ export class FloatScalar {
 }
 
 /**
- * Marks a number as a double: `x.mul(2)` keeps an int64 tensor's dtype, `x.mul(float(2))` gives float32. JavaScript's `2`
- * and `2.0` are the same value, Python's are not.
+ * Marks a number as a double: `x.mul(2)` keeps an int64 tensor's dtype, `x.mul(float(2))` gives float32. JavaScript's
+ * `2` and `2.0` are the same value, Python's are not.
  *
  * @example
  * ```ts

@@ -1,6 +1,6 @@
 /**
- * What a tensor is besides its operators: a JavaScript object that holds a native handle, its description, lifetime, host
- * data, place in the graph and conversion. The operators are the methods of tensor.generated.ts.
+ * What a tensor is besides its operators: a JavaScript object that holds a native handle, its description, lifetime,
+ * host data, place in the graph and conversion. The operators are the methods of tensor.generated.ts.
  */
 import { type Device, type DType, dtypeCode, dtypeName, type HostData, hostArray } from "./dtype.js";
 import { TorchError } from "./errors.js";
@@ -155,8 +155,8 @@ export abstract class TensorBase<Self> implements Disposable {
   }
 
   /**
-   * A copy of the elements in row-major order, as a typed array of the dtype: BigInt64Array for int64, Uint8Array for bool,
-   * the raw bits in a Uint16Array for float16 and bfloat16. Waits for the device.
+   * A copy of the elements in row-major order, as a typed array of the dtype: BigInt64Array for int64, Uint8Array for
+   * bool, the raw bits in a Uint16Array for float16 and bfloat16. Waits for the device.
    */
   data(): HostData {
     const out = hostArray(this.dtype, this.numel);
@@ -165,8 +165,8 @@ export abstract class TensorBase<Self> implements Disposable {
   }
 
   /**
-   * The elements as nested arrays of numbers, or of booleans for bool. Integers beyond ±2⁵³ are rounded: {@link Tensor.data}
-   * has them exactly.
+   * The elements as nested arrays of numbers, or of booleans for bool. Integers beyond ±2⁵³ are rounded: {@link
+   * Tensor.data} has them exactly.
    *
    * @example
    * ```ts

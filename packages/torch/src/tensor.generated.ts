@@ -13,10 +13,11 @@ const h = (value: unknown, index: number, argument: string) => handleOf(value, n
 const hs = (values: unknown, index: number, argument: string) => handlesOf(values, name, index, argument);
 
 /**
- * An array of numbers of one dtype on one device, as PyTorch's. Methods have PyTorch's names in camelCase and its meaning.
- * What PyTorch takes by keyword may be given by name in one object at the end: `x.sum({ dim: 1, keepdim: true })` is
- * `x.sum(1, true)`. Methods that end in `_` write into this tensor and give it back. Every method throws {@link TorchError}
- * where arguments, shapes, dtypes or devices do not fit, and names the operator.
+ * An array of numbers of one dtype on one device, as PyTorch's. Methods have PyTorch's names in camelCase and its
+ * meaning. What PyTorch takes by keyword may be given by name in one object at the end:
+ * `x.sum({ dim: 1, keepdim: true })` is `x.sum(1, true)`. Methods that end in `_` write into this tensor and
+ * give it back. Every method throws a TorchError that names the operator where arguments, shapes, dtypes or devices
+ * do not fit.
  *
  * A tensor lives until `dispose()`, until the end of the `scope()` it was made in, or until it is forgotten.
  *
@@ -31,7 +32,7 @@ export class Tensor extends TensorBase<Tensor> {
   // ---- indexing ----
 
   /**
-   * Indexing as `x[...]` in Python: numbers, null (a new axis), ":", `[start, end, step?]`, and tensors of int64 or bool.
+   * Indexing as `x[...]` in Python: numbers, null (new axis), ":", `[start, end, step?]`, tensors of int64 or bool.
    *
    * @example
    * ```ts

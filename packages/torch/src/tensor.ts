@@ -9,13 +9,15 @@ export { FloatScalar, float, type Scalar } from "./scalar.js";
 export { followed, type NestedValues, type ToOptions } from "./tensor-base.js";
 export { Tensor, wrap };
 
-/** One position of {@link Tensor.index}: an index, a new axis, everything, a slice `[start, end, step?]`, or a tensor. */
+/**
+ * One position of {@link Tensor.index}: an index, a new axis, everything, a slice `[start, end, step?]`, or a tensor.
+ */
 export type IndexItem = IndexedBy<Tensor>;
 
 /**
- * Calls any operator of the dispatcher by its schema name. Arguments come in the schema's order; trailing ones may be left
- * out where the schema has defaults. Tensors come back as {@link Tensor}; an operator that writes into an argument gives that
- * argument back.
+ * Calls any operator of the dispatcher by its schema name. Arguments come in the schema's order; trailing ones may be
+ * left out where the schema has defaults. Tensors come back as {@link Tensor}; an operator that writes into an argument
+ * gives that argument back.
  *
  * @throws TorchError where there is no such operator, or an argument is not what its schema says
  *

@@ -20,7 +20,9 @@ afterEach(async () => {
   await Promise.all(workers.splice(0).map((worker) => worker.terminate()));
 });
 
-/** A thread that runs `body` with the engine as `torch`, each message as `message`, and answers with what it returns. */
+/**
+ * A thread that runs `body` with the engine as `torch`, each message as `message`, and answers with what it returns.
+ */
 function worker(body: string): Worker {
   const engine = JSON.stringify(new URL("../dist/index.js", import.meta.url).href);
   const made = new Worker(

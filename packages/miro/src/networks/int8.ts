@@ -10,12 +10,31 @@
 import { aten, buildInfo, call, nn, scope, type Tensor, tensor, zeros } from "@miro-t2i/torch";
 import type { Epilogue } from "./fused.js";
 
-/** Levels of an input on each side of zero. */
-export const INPUT_LEVELS = buildInfo().capabilities.some((name) => /vnni|amx/.test(name)) ? 127 : 63;
-/** Whether oneDNN writes results in bfloat16 on this processor; it does with AVX-512. */
-const WRITES_BFLOAT16 = buildInfo().capabilities.includes("avx512f");
-/** The byte that stands for zero. Signed inputs would need none, but fall back to oneDNN's slow reference kernel. */
-const ZERO = INPUT_LEVELS + 1;
+interface Kernels {
+  /** Levels of an input on each side of zero. */
+  levels: number;
+  /** The byte that stands for zero. Signed inputs would need none, but fall back to oneDNN's slow reference kernel. */
+  zero: number;
+  /** Whether oneDNN writes results in bfloat16 on this processor; it does with AVX-512. */
+  writesBfloat16: boolean;
+}
+let known: Kernels | undefined;
+
+/** What the processor's kernels take and give; asked at the first use, so that an import loads no native code. */
+function kernels(): Kernels {
+  if (known === undefined) {
+    const { capabilities } = buildInfo();
+    const levels = capabilities.some((name) => /vnni|amx/.test(name)) ? 127 : 63;
+    known = { levels, zero: levels + 1, writesBfloat16: capabilities.includes("avx512f") };
+  }
+  return known;
+}
+
+/** Levels of an input on each side of zero, on this processor. */
+export function inputLevels(): number {
+  return kernels().levels;
+}
+
 /** Below this, an input is all zeros. */
 const SMALLEST = 1e-12;
 
@@ -32,8 +51,8 @@ export function int8Input(x: Tensor): Int8Input {
   const x32 = x.float();
   const largest = aten.linalg_vector_norm(x32, Number.POSITIVE_INFINITY).clamp(SMALLEST, null);
   // The conversion to bytes cuts off: half a step more rounds.
-  const bytes = aten.addcmul(tensor(ZERO + 0.5), x32, largest.reciprocal().mul(INPUT_LEVELS)).to("uint8");
-  return { bytes, step: largest.div(INPUT_LEVELS), dtype: dtype === "bfloat16" ? dtype : "float32" };
+  const bytes = aten.addcmul(tensor(kernels().zero + 0.5), x32, largest.reciprocal().mul(kernels().levels)).to("uint8");
+  return { bytes, step: largest.div(kernels().levels), dtype: dtype === "bfloat16" ? dtype : "float32" };
 }
 
 /** A weight (out, in) in int8, in oneDNN's own layout, with its bias. */
@@ -58,7 +77,7 @@ export class Int8Weight extends nn.Module {
 
   /** (…, in) → (…, out) in the dtype of the input before it was quantised. */
   product(input: Int8Input, epilogue: Epilogue): Tensor {
-    if (input.dtype === "float32" || WRITES_BFLOAT16) return this.compute(input, epilogue);
+    if (input.dtype === "float32" || kernels().writesBfloat16) return this.compute(input, epilogue);
     const widened: Epilogue =
       typeof epilogue === "string"
         ? epilogue
@@ -70,7 +89,7 @@ export class Int8Weight extends nn.Module {
 
   private compute({ bytes, step, dtype }: Int8Input, epilogue: Epilogue): Tensor {
     const { packed, scales, zeroPoints, bias } = this;
-    const zero = tensor(ZERO, { dtype: "int32" });
+    const zero = tensor(kernels().zero, { dtype: "int32" });
     if (typeof epilogue === "object" && "add" in epilogue) {
       return call(
         "onednn::qlinear_pointwise.binary_tensor",

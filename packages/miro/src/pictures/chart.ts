@@ -3,8 +3,9 @@
  *
  * The pixels of shapes come from the SVG; words are set by `text-image.ts`, so that they are there without system fonts.
  */
-import sharp, { type OverlayOptions } from "sharp";
+import type { OverlayOptions } from "sharp";
 import type { RgbImage } from "./rgb.js";
+import { sharp } from "./sharp.js";
 import { type TextStyle, textImage } from "./text.js";
 
 /** A word or a line on a {@link Drawing}. */

@@ -15,13 +15,14 @@
  * premultiplied alpha (within 1). Pillow reads also TIFF in Lab, of 12 bits, in separate planes of tiles, and
  * compressed by zstd or LZMA; these are refused here.
  */
-import sharp, { type OutputInfo, type Sharp } from "sharp";
+import type { OutputInfo, Sharp } from "sharp";
 import { decodeAvif } from "./avif.js";
 import { decodeBmp } from "./bmp.js";
 import { decodeGif } from "./gif.js";
 import { checkSize, ImageError, MAX_PIXELS } from "./image-error.js";
 import { completePng } from "./png-rows.js";
 import type { RgbImage } from "./rgb.js";
+import { sharp } from "./sharp.js";
 import { readTiffTags } from "./tiff.js";
 
 export { ImageError, type ImageProblem, MAX_PIXELS } from "./image-error.js";

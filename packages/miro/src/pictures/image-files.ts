@@ -2,6 +2,7 @@
  * Pictures as files: PNG, WebP or JPEG, with the settings inside, and back. PNG is lossless and keeps the settings in text
  * chunks (png.ts); the other two keep them in EXIF and XMP (exif.ts), pixels through sharp.
  */
+
 import { extname } from "node:path";
 import { z } from "zod";
 import { InvalidInputError, invalid, MiroError } from "../errors.js";
@@ -18,6 +19,7 @@ import {
 } from "./exif.js";
 import { encodePng, type PngText, readPng } from "./png.js";
 import type { RgbImage } from "./rgb.js";
+import { sharp } from "./sharp.js";
 
 /** File formats of pictures. */
 export const IMAGE_FORMATS = ["png", "webp", "jpeg"] as const;
@@ -72,7 +74,6 @@ export async function encodeImage(
     if (quality !== undefined) invalid("quality", "nothing with png, which keeps every pixel", quality);
     return encodePng(image.data, image.width, image.height, text);
   }
-  const { default: sharp } = await import("sharp");
   const find = (wanted: string) => text.find(({ keyword }) => keyword === wanted)?.text ?? "";
   const raw = { width: image.width, height: image.height, channels: 3 as const };
   const pixels = sharp(image.data, { raw });
@@ -114,7 +115,6 @@ export async function readImageFile(path: string): Promise<ImageFile> {
     if (formatOf(path) === "png") readPng(bytes, path); // says at which byte it stops being one
     throw new InvalidInputError(`${path}: expected a PNG, WebP or JPEG picture`);
   }
-  const { default: sharp } = await import("sharp");
   try {
     const { width, height, exif, xmp } = await sharp(bytes).metadata();
     await sharp(bytes, { failOn: "truncated" }).stats(); // decodes every pixel

@@ -1,9 +1,10 @@
 /**
  * Pictures in a table with a title, labels for its columns and rows, and a line under each picture.
  */
-import sharp, { type OverlayOptions } from "sharp";
+import type { OverlayOptions } from "sharp";
 import { invalid } from "../errors.js";
 import type { RgbImage } from "./rgb.js";
+import { sharp } from "./sharp.js";
 import { type TextImage, type TextStyle, textImage } from "./text.js";
 
 /** One place of a {@link labelledSheet}. */

@@ -3,7 +3,7 @@
  * a server that has no fonts. What DejaVu lacks (emoji, Chinese, …) is taken from the system's fonts where there are any.
  */
 import { createRequire } from "node:module";
-import sharp from "sharp";
+import { sharp } from "./sharp.js";
 
 /** How a text looks. */
 export interface TextStyle {

@@ -3,13 +3,14 @@
  *
  * Pixels are what a viewer shows: turned as EXIF says, transparency over white, 8-bit sRGB, the first frame of an animation.
  */
-import sharp from "sharp";
+
 import { z } from "zod";
 import { InvalidInputError, invalid, MiroError } from "../errors.js";
 import { readBytes } from "../files/files.js";
 import { field, parseOptions } from "../options.js";
 import { readPng } from "../pictures/png.js";
 import type { RgbImage } from "../pictures/rgb.js";
+import { sharp } from "../pictures/sharp.js";
 import { textToSettings } from "../pipeline/settings.js";
 import { loadScorer, loadScorerSchema } from "./registry.js";
 import type { Scorer } from "./scorer.js";

@@ -1,4 +1,5 @@
-// Collectives between real processes against values worked out by hand, and data-parallel gradients against the whole batch.
+// Collectives between real processes against values worked out by hand, and data-parallel gradients against the whole
+// batch.
 import { type ChildProcess, spawn } from "node:child_process";
 import { existsSync, mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";

@@ -108,9 +108,9 @@ export function collectiveError(group: Membership, operation: string, error: unk
 }
 
 /**
- * Processes that compute together. Every rank must make the same calls in the same order with tensors of the same shape and
- * dtype. Calls return promises and may overlap; a tensor must not be used before its promise is settled. After a failed call the
- * connections are unusable and every further call fails at once.
+ * Processes that compute together. Every rank must make the same calls in the same order with tensors of the same shape
+ * and dtype. Calls return promises and may overlap; a tensor must not be used before its promise is settled. After a
+ * failed call the connections are unusable and every further call fails at once.
  */
 export class ProcessGroup implements Membership {
   readonly backend: ProcessGroupBackend;
@@ -155,7 +155,9 @@ export class ProcessGroup implements Membership {
     return this.#failure;
   }
 
-  /** Replaces the values of `t` on every rank by their sum, mean (floating tensors), maximum or minimum over the ranks. */
+  /**
+   * Replaces the values of `t` on every rank by their sum, mean (floating tensors), maximum or minimum over the ranks.
+   */
   async allReduce(t: Tensor, operation: ReduceOperation = "sum"): Promise<void> {
     if (!["sum", "avg", "max", "min"].includes(operation))
       throw new TorchError(`allReduce: the operation must be sum, avg, max or min, got ${JSON.stringify(operation)}`);

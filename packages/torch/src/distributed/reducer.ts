@@ -1,5 +1,6 @@
-// Data-parallel gradients by c10d::Reducer: every rank computes the gradients of its part of the batch, and buckets of them
-// are averaged over the ranks while backward still computes the others (S. Li et al., PyTorch Distributed, VLDB 2020).
+// Data-parallel gradients by c10d::Reducer: every rank computes the gradients of its part of the batch, and buckets of
+// them are averaged over the ranks while backward still computes the others (S. Li et al., PyTorch Distributed, VLDB
+// 2020).
 import { type BackwardOptions, backward } from "../autograd.js";
 import { tensor } from "../creation.js";
 import { TorchError } from "../errors.js";
@@ -36,7 +37,8 @@ const MEBIBYTE = 2 ** 20;
  *     const loss = …;              // the mean over this rank's part of the batch
  *     reducer.backward(loss);      // every rank's `grad` is now that of the mean over all parts
  *
- * and with accumulation all parts of a batch but the last run inside `noSync`. The parameters must live as long as the reducer.
+ * and with accumulation all parts of a batch but the last run inside `noSync`. The parameters must live as long as the
+ * reducer.
  */
 export class DistributedReducer {
   readonly group: ProcessGroup;
@@ -51,8 +53,8 @@ export class DistributedReducer {
   }
 
   /**
-   * Checks that all ranks have the same parameters (names, dtypes, shapes), gives every rank the values of rank 0, and listens to
-   * their gradients. All ranks must call it.
+   * Checks that all ranks have the same parameters (names, dtypes, shapes), gives every rank the values of rank 0, and
+   * listens to their gradients. All ranks must call it.
    *
    * @param parameters names and leaves, as `module.namedParameters()` gives them; those without gradient are left out
    * @throws TorchError that names the first parameter that differs, on every rank
@@ -100,7 +102,10 @@ export class DistributedReducer {
     }
   }
 
-  /** Before the forward pass of each step. After the first step the ranks agree here on buckets in the order in which gradients came. */
+  /**
+   * Before the forward pass of each step. After the first step the ranks agree here on buckets in the order in which
+   * gradients came.
+   */
   prepareForForward(): void {
     const id = this.#handle;
     if (this.#syncs) this.#run("prepareForForward", () => native.reducerForward(id));
@@ -144,7 +149,9 @@ export class DistributedReducer {
     }
   }
 
-  /** `prepareForBackward`, backward of one scalar, `finalize`; inside `noSync` backward alone. Waits for the reductions. */
+  /**
+   * `prepareForBackward`, backward of one scalar, `finalize`; inside `noSync` backward alone. Waits for the reductions.
+   */
   backward(loss: Tensor, options: BackwardOptions = {}): void {
     this.prepareForBackward([loss]);
     if (!this.#syncs) {

@@ -1,6 +1,6 @@
 /**
- * Writing a file so that its name never denotes anything half-written: a temporary file in the same folder, flushed to the
- * disk, then renamed over the destination. Whatever interrupts this leaves the old file whole.
+ * Writing a file so that its name never denotes anything half-written: a temporary file in the same folder, flushed to
+ * the disk, then renamed over the destination. Whatever interrupts this leaves the old file whole.
  */
 import { createHash, randomBytes } from "node:crypto";
 import fs from "node:fs";
@@ -22,10 +22,10 @@ export interface AtomicWriteOptions {
 }
 
 /**
- * Calls `produce` with a sink and puts what it wrote in the place of `path`. When anything fails, the temporary file is removed
- * and `path` is as it was.
- * @throws TorchError naming the path and the reason (no space, no permission, …), with the system's error as its `cause`;
- *   without `overwrite` also when the file exists (code `EEXIST`), even if it appeared during the writing
+ * Calls `produce` with a sink and puts what it wrote in the place of `path`. When anything fails, the temporary file is
+ * removed and `path` is as it was.
+ * @throws TorchError naming the path and the reason (no space, no permission, …), with the system's error as its
+ *   `cause`; without `overwrite` also when the file exists (code `EEXIST`), even if it appeared during the writing
  */
 export function writeFileAtomically(
   path: string,
@@ -75,9 +75,9 @@ function claim(temporary: string, path: string): void {
 }
 
 /**
- * The one way in which unfinished files and folders are named, so that it can be told whose they are: `.NAME.OWNER.RANDOM.tmp`
- * (the owner as in process-identity.ts). For writers that cannot use {@link writeFileAtomically} because they take their time.
- * What others left unfinished for the same destination is removed.
+ * The one way in which unfinished files and folders are named, so that it can be told whose they are:
+ * `.NAME.OWNER.RANDOM.tmp` (the owner as in process-identity.ts). For writers that cannot use {@link
+ * writeFileAtomically} because they take their time. What others left unfinished for the same destination is removed.
  */
 export function beginFile(path: string): string {
   const folder = dirname(path);
@@ -86,7 +86,10 @@ export function beginFile(path: string): string {
   return join(folder, `${prefix}${processIdentity()}.${randomBytes(6).toString("hex")}.tmp`);
 }
 
-/** A destination's part in its temporary name: long ones are cut and told apart by a digest, as a file name has 255 bytes. */
+/**
+ * A destination's part in its temporary name: long ones are cut and told apart by a digest, as a file name has 255
+ * bytes.
+ */
 function shortName(name: string): string {
   if (Buffer.byteLength(name) <= 100) return name;
   const digest = createHash("sha256").update(name).digest("hex").slice(0, 12);
@@ -94,8 +97,8 @@ function shortName(name: string): string {
 }
 
 /**
- * Removes everything unfinished in a folder whose process was killed, whatever it was to become. A command calls this for the folder
- * that it is going to write to.
+ * Removes everything unfinished in a folder whose process was killed, whatever it was to become. A command calls this
+ * for the folder that it is going to write to.
  * @returns the names of what was removed
  */
 export function removeKilledWrites(folder: string): string[] {
@@ -104,7 +107,10 @@ export function removeKilledWrites(folder: string): string[] {
 
 const UNFINISHED = new RegExp(`^\\..+\\.(${IDENTITY_PATTERN})\\.[0-9a-f]{12}\\.tmp$`, "s");
 
-/** Writers grow their files all the time: one whose process cannot be looked at and that has rested for so long has lost it. */
+/**
+ * Writers grow their files all the time: one whose process cannot be looked at and that has rested for so long has lost
+ * it.
+ */
 const ABANDONED_MS = 24 * 3600_000;
 
 function removeUnfinished(folder: string, isMeant: (name: string) => boolean): string[] {
@@ -147,7 +153,9 @@ export function publishFile(temporary: string, path: string): void {
   flushFolder(dirname(path));
 }
 
-/** Makes a rename in a folder durable. Some file systems refuse to flush a folder; the file is in place all the same. */
+/**
+ * Makes a rename in a folder durable. Some file systems refuse to flush a folder; the file is in place all the same.
+ */
 export function flushFolder(folder: string): void {
   let descriptor: number | undefined;
   try {

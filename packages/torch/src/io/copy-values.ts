@@ -1,6 +1,6 @@
 /**
- * Values of a file, copied into a tensor that is there: a piece at a time, so that nothing is held twice, each converted to the
- * target's dtype and device and looked at on the way.
+ * Values of a file, copied into a tensor that is there: a piece at a time, so that nothing is held twice, each
+ * converted to the target's dtype and device and looked at on the way.
  */
 import { noGrad } from "../autograd.js";
 import { type DType, dtypeCode, isFloatingPoint, itemSize } from "../dtype.js";

@@ -35,7 +35,9 @@ export class FormatError extends TorchError {
   }
 }
 
-/** Refuses what a clone without Git LFS or a server left in place of a file. @throws FormatError that says what it is */
+/**
+ * Refuses what a clone without Git LFS or a server left in place of a file. @throws FormatError that says what it is
+ */
 export function refuseStandIn(file: {
   path: string;
   sizeBytes: number;

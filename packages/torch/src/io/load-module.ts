@@ -1,6 +1,6 @@
 /**
- * A module's values from tensor files: names, shapes and kinds are compared before anything is read, then each tensor is copied
- * to where it stays, in the dtype and on the device that are wanted. Nothing is in memory twice.
+ * A module's values from tensor files: names, shapes and kinds are compared before anything is read, then each tensor
+ * is copied to where it stays, in the dtype and on the device that are wanted. Nothing is in memory twice.
  */
 import { empty } from "../creation.js";
 import { type DType, isFloatingPoint } from "../dtype.js";
@@ -35,8 +35,8 @@ const RELEASE_BYTES = 256 * 2 ** 20;
  * Loads every parameter and buffer of a module; the module must not be used after an error.
  *
  * @param stored by the names of the module's state dict
- * @throws TorchError listing what is missing, unexpected, or of a wrong shape or kind; FormatError for values that are not
- *   finite
+ * @throws TorchError listing what is missing, unexpected, or of a wrong shape or kind; FormatError for values that are
+ *   not finite
  */
 export function loadModule(
   module: Module,

@@ -1,9 +1,9 @@
 /**
- * A file mapped into memory, private and copy-on-write: bytes are read when they are touched, writing to a tensor over them
- * changes the process's copy and never the file.
+ * A file mapped into memory, private and copy-on-write: bytes are read when they are touched, writing to a tensor over
+ * them changes the process's copy and never the file.
  *
- * A file that another process cuts short while it is mapped faults on the missing pages, as with every memory map; replace
- * files by renaming, as this package's writers do.
+ * A file that another process cuts short while it is mapped faults on the missing pages, as with every memory map;
+ * replace files by renaming, as this package's writers do.
  */
 import { empty } from "../creation.js";
 import { type DType, itemSize } from "../dtype.js";
@@ -40,8 +40,8 @@ export class MappedFile {
   }
 
   /**
-   * The bytes from `offset` on as a tensor; the caller owns it. It shares the map when `offset` is a multiple of the dtype's
-   * size and is a copy otherwise; the map lives as long as any tensor over it.
+   * The bytes from `offset` on as a tensor; the caller owns it. It shares the map when `offset` is a multiple of the
+   * dtype's size and is a copy otherwise; the map lives as long as any tensor over it.
    */
   tensor(offset: number, dtype: DType, shape: number[]): Tensor {
     return scope(() => {

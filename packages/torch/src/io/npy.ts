@@ -2,7 +2,8 @@
  * NumPy's `.npy` format, versions 1 to 3: magic, version, header length, a Python dictionary literal, data.
  * Format: https://numpy.org/doc/stable/reference/generated/numpy.lib.format.html
  *
- * The header is parsed by the grammar that NumPy writes, never evaluated. Values are little-endian; C and Fortran order.
+ * The header is parsed by the grammar that NumPy writes, never evaluated. Values are little-endian; C and Fortran
+ * order.
  */
 import { type DType, itemSize } from "../dtype.js";
 import { TorchError } from "../errors.js";
@@ -80,7 +81,8 @@ export function readNpy(path: string): Tensor {
 
 /**
  * Reads and checks an array's header.
- * @throws FormatError when it breaks the format, holds what the engine has no dtype for, or the values take another size
+ * @throws FormatError when it breaks the format, holds what the engine has no dtype for, or the values take another
+ *   size
  */
 export function readNpyHeader(file: NpySource): NpyHeader {
   const { path, sizeBytes } = file;
@@ -138,8 +140,8 @@ function checkBooleans(file: MappedFile, dataStart: number): void {
 }
 
 /**
- * The grammar of the header: `{'descr': 'string', 'fortran_order': True|False, 'shape': (ints)}` with the keys in any order, either
- * quote, optional trailing commas and white space.
+ * The grammar of the header: `{'descr': 'string', 'fortran_order': True|False, 'shape': (ints)}` with the keys in any
+ * order, either quote, optional trailing commas and white space.
  */
 function parseDictionary(
   text: string,

@@ -1,14 +1,16 @@
 /**
- * A pickle machine that builds plain data and runs nothing: the opcodes of protocols 1 to 5, with the objects a caller knows by
- * name. Format: Python's `pickletools` module documents every opcode.
+ * A pickle machine that builds plain data and runs nothing: the opcodes of protocols 1 to 5, with the objects a caller
+ * knows by name. Format: Python's `pickletools` module documents every opcode.
  *
- * Everything else becomes an {@link Opaque}: an object of a class that the caller does not know, a text or number of no sensible
- * length. Its arguments, items and state are dropped; its name is kept for whoever asks for it. A checkpoint holds much that
- * nobody reads, so an Opaque is never a reason to refuse the file.
+ * Everything else becomes an {@link Opaque}: an object of a class that the caller does not know, a text or number of no
+ * sensible length. Its arguments, items and state are dropped; its name is kept for whoever asks for it. A checkpoint
+ * holds much that nobody reads, so an Opaque is never a reason to refuse the file.
  */
 import { FormatError } from "./format-error.js";
 
-/** Bytes of a pickle that are looked at. Tensors' values lie outside: a checkpoint of 6 GB with 5,000 tensors has 2 MB. */
+/**
+ * Bytes of a pickle that are looked at. Tensors' values lie outside: a checkpoint of 6 GB with 5,000 tensors has 2 MB.
+ */
 const MAX_PICKLE_BYTES = 64 * 2 ** 20;
 /** Longer texts and bytes are stepped over: arrays of NumPy lie inside of the pickle. */
 const MAX_TEXT_BYTES = 2 ** 20;
@@ -174,7 +176,8 @@ const NAMES: Record<number, string> = Object.fromEntries(
 /**
  * Reads one pickle.
  * @returns its value, and the byte behind it
- * @throws FormatError naming the opcode or object that is not allowed, the limit or the rule that is broken, and the byte
+ * @throws FormatError naming the opcode or object that is not allowed, the limit or the rule that is broken, and the
+ *   byte
  */
 export function readPickle(source: PickleSource, options: PickleOptions): { value: PickleValue; end: number } {
   return new Machine(source, options).run();
@@ -477,7 +480,9 @@ class Machine {
     return this.#marks.at(-1) ?? 0;
   }
 
-  /** Python writes lone surrogates into its UTF-8, as in names of files that are no Unicode; those texts are not read. */
+  /**
+   * Python writes lone surrogates into its UTF-8, as in names of files that are no Unicode; those texts are not read.
+   */
   #text(length: number, at: number): PickleValue {
     if (length > MAX_TEXT_BYTES) return this.#skip(length, "str", at);
     return decoded(this.#take(length)) ?? new Opaque("a text that is not UTF-8", "words");
@@ -606,8 +611,9 @@ interface Frame extends Extent {
 }
 
 /**
- * Takes out what a program that walks through the value could stumble over (cycles, depth, parts that are shared so often that the
- * whole is boundless): an entry of the outermost dictionary that holds such a thing becomes an {@link Opaque} which names it.
+ * Takes out what a program that walks through the value could stumble over (cycles, depth, parts that are shared so
+ * often that the whole is boundless): an entry of the outermost dictionary that holds such a thing becomes an {@link
+ * Opaque} which names it.
  * @throws FormatError when the value is no dictionary and such a thing itself
  */
 export function containEntries(path: string, root: PickleValue): void {

@@ -3,10 +3,10 @@
  *
  *   BOOT-PIDNS-TIMENS-PID-START     d01a7ae8172e-4026531836-4026531834-1234-567890
  *
- * A process id alone says little: containers and PID namespaces count their processes from 1, ids are given out again, and
- * a reboot begins anew. So the text holds the id of the boot (`/proc/sys/kernel/random/boot_id`), the inodes of the PID and
- * time namespaces (namespaces(7)), the id, and the start time in ticks since the boot (field 22 in proc_pid_stat(5)).
- * What these cannot decide is "unknown"; then only the age of a file says something.
+ * A process id alone says little: containers and PID namespaces count their processes from 1, ids are given out again,
+ * and a reboot begins anew. So the text holds the id of the boot (`/proc/sys/kernel/random/boot_id`), the inodes of the
+ * PID and time namespaces (namespaces(7)), the id, and the start time in ticks since the boot (field 22 in
+ * proc_pid_stat(5)). What these cannot decide is "unknown"; then only the age of a file says something.
  */
 import fs from "node:fs";
 

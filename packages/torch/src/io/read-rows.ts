@@ -23,7 +23,9 @@ export const ROW_STATUS = {
 export interface ReadRowsOptions {
   /** An open file for each row. It must stay open until the promise is settled. */
   descriptors: Int32Array;
-  /** Four numbers a row: offset and length in bytes, the file's size in bytes, its modification time in microseconds. */
+  /**
+   * Four numbers a row: offset and length in bytes, the file's size in bytes, its modification time in microseconds.
+   */
   places: Float64Array;
   /** One number; anything but 0 stops the read at the next row. */
   cancelled: Int32Array;

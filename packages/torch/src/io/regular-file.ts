@@ -1,6 +1,6 @@
 /**
- * A regular file opened for reading: bytes are copied from wherever they are asked for. A file that another process cuts short
- * meanwhile is an error here; over a memory map it would end the process.
+ * A regular file opened for reading: bytes are copied from wherever they are asked for. A file that another process
+ * cuts short meanwhile is an error here; over a memory map it would end the process.
  */
 import fs from "node:fs";
 import { TorchError } from "../errors.js";

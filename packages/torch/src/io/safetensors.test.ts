@@ -263,7 +263,8 @@ describe("the writer", () => {
   });
 
   test("lays files out as the reference implementation does", () => {
-    // Recorded: Python safetensors 0.8.0, save({"b": int8 [1, 2], "a": float32 [[0.5]], "c": int8 [3]}, {"format": "pt"}).
+    // Recorded: Python safetensors 0.8.0, save({"b": int8 [1, 2], "a": float32 [[0.5]], "c": int8 [3]}, {"format":
+    // "pt"}).
     const header =
       '{"__metadata__":{"format":"pt"},"a":{"dtype":"F32","shape":[1,1],"data_offsets":[0,4]},' +
       '"b":{"dtype":"I8","shape":[2],"data_offsets":[4,6]},"c":{"dtype":"I8","shape":[1],"data_offsets":[6,7]}} ';

@@ -2,9 +2,10 @@
  * The safetensors format: `u64 N | N bytes of JSON | data`, everything little-endian.
  * Format and rules: https://github.com/huggingface/safetensors#format
  *
- * The reader enforces every rule before it hands out a tensor; each broken rule has its own name in {@link FormatError.rule}. A
- * tensor is either a view of the mapped file (`get`) or copied from it into memory of the caller's (`copyTo`). The writer is atomic and lays files out as the reference implementation does (wider dtypes first,
- * then by name).
+ * The reader enforces every rule before it hands out a tensor; each broken rule has its own name in {@link
+ * FormatError.rule}. A tensor is either a view of the mapped file (`get`) or copied from it into memory of the caller's
+ * (`copyTo`). The writer is atomic and lays files out as the reference implementation does (wider dtypes first, then by
+ * name).
  */
 import type { DType } from "../dtype.js";
 import { TorchError } from "../errors.js";
@@ -22,7 +23,9 @@ import type { StoredTensorInfo, TensorFile } from "./tensor-file.js";
 const MAX_HEADER_BYTES = 100_000_000;
 const METADATA_KEY = "__metadata__";
 
-/** Every dtype of the format with its size in bits and ours, where the engine has it; in the order the writer sorts by. */
+/**
+ * Every dtype of the format with its size in bits and ours, where the engine has it; in the order the writer sorts by.
+ */
 const DTYPES: Record<string, { bits: number; dtype?: DType }> = {
   BOOL: { bits: 8, dtype: "bool" },
   F4: { bits: 4 },
@@ -108,8 +111,8 @@ export class SafetensorsFile implements TensorFile {
   }
 
   /**
-   * The tensor under a name, over the file's map (a copy when the file does not align it). The caller owns it; writing to it
-   * does not change the file.
+   * The tensor under a name, over the file's map (a copy when the file does not align it). The caller owns it; writing
+   * to it does not change the file.
    */
   get(key: string): Tensor {
     const { shape, byteOffset } = this.info(key);
@@ -128,8 +131,8 @@ export class SafetensorsFile implements TensorFile {
   }
 
   /**
-   * Copies the values under a name into a tensor of the same number of elements, converting them to its dtype and device, a
-   * piece at a time: nothing is held twice. A file that is cut short meanwhile is an error.
+   * Copies the values under a name into a tensor of the same number of elements, converting them to its dtype and
+   * device, a piece at a time: nothing is held twice. A file that is cut short meanwhile is an error.
    *
    * @param target contiguous; what it holds after an error is undefined
    * @throws FormatError when a floating value is NaN or infinite, in the file or in the target's dtype
@@ -292,7 +295,8 @@ export function readSafetensors(path: string): Map<string, Tensor> {
 }
 
 /**
- * Writes tensors under their names, atomically, a piece at a time. Tensors that share memory are written once for each name.
+ * Writes tensors under their names, atomically, a piece at a time. Tensors that share memory are written once for each
+ * name.
  * @throws TorchError when a tensor or name cannot be stored or the disk refuses; `path` is then as it was.
  */
 export function writeSafetensors(

@@ -1,6 +1,6 @@
 /**
- * Small texts that lie where a file of weights was meant to be: what a clone without Git LFS leaves, or what a server sent
- * instead of the file. No file of weights begins as one of them does.
+ * Small texts that lie where a file of weights was meant to be: what a clone without Git LFS leaves, or what a server
+ * sent instead of the file. No file of weights begins as one of them does.
  */
 
 /** The most that is looked at. */

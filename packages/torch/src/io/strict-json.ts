@@ -1,6 +1,6 @@
 /**
- * A strict reader for the JSON subset of safetensors headers (RFC 8259 without fractions, exponents, signs): objects become
- * Maps, duplicate keys are errors, numbers are safe non-negative integers, and every error knows its byte.
+ * A strict reader for the JSON subset of safetensors headers (RFC 8259 without fractions, exponents, signs): objects
+ * become Maps, duplicate keys are errors, numbers are safe non-negative integers, and every error knows its byte.
  *
  * `JSON.parse` cannot serve: it silently keeps the last of two equal keys and knows no byte offsets.
  */

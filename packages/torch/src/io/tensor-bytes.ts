@@ -11,7 +11,9 @@ export function pieceBuffer(): Uint8Array {
   return new Uint8Array(CHUNK_BYTES);
 }
 
-/** Passes the values in C order to `write`, from whichever device they are on; each piece is valid during its call only. */
+/**
+ * Passes the values in C order to `write`, from whichever device they are on; each piece is valid during its call only.
+ */
 export function streamBytes(tensor: Tensor, buffer: Uint8Array, write: (bytes: Uint8Array) => void): void {
   scope(() => {
     const flat = tensor.detach().contiguous().view(-1);

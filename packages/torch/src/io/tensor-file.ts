@@ -1,4 +1,7 @@
-/** What the readers of tensor files have in common: tensors by name, described before they are read, copied one at a time. */
+/**
+ * What the readers of tensor files have in common: tensors by name, described before they are read, copied one at a
+ * time.
+ */
 import type { DType } from "../dtype.js";
 import type { Tensor } from "../tensor.js";
 
@@ -19,7 +22,8 @@ export interface TensorFile {
   /** @throws TorchError when there is no such tensor */
   info(key: string): StoredTensorInfo;
   /**
-   * Copies the values under a name into a contiguous tensor of the same number of elements, converting dtype and device.
+   * Copies the values under a name into a contiguous tensor of the same number of elements, converting dtype and
+   * device.
    * @throws FormatError when a floating value is not finite, TorchError when the file is cut short
    */
   copyTo(key: string, target: Tensor): void;

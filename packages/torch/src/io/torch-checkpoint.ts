@@ -1,13 +1,15 @@
 /**
- * PyTorch's checkpoint files (`torch.save`) without Python: state dicts and plain values, nothing else, and nothing is executed.
+ * PyTorch's checkpoint files (`torch.save`) without Python: state dicts and plain values, nothing else, and nothing is
+ * executed.
  *
  *   zip archive (torch 1.6 and later)     NAME/data.pkl, NAME/data/0, NAME/data/1, …, NAME/byteorder
  *   plain file (before)                   five pickles, then each storage: count (int64), values
  *
- * The pickle is read by the machine of pickle.ts, which knows ordered dictionaries, sets, sizes, dtypes, storages, the functions that
- * put a tensor together from its storage, offset, shape and strides, and NumPy's scalars. Objects of other classes come as
- * `Opaque`: their names, nothing else. Every size is compared with the file before anything is allocated; values are read when a
- * tensor is asked for.
+ * The pickle is read by the machine of pickle.ts, which knows ordered dictionaries, sets, sizes, dtypes, storages, the
+ * functions that put a tensor together from its storage, offset, shape and strides, and NumPy's scalars. Objects of
+ * other classes come as
+ * `Opaque`: their names, nothing else. Every size is compared with the file before anything is allocated; values are
+ * read when a tensor is asked for.
  * Layout: https://docs.pytorch.org/docs/stable/notes/serialization.html
  */
 import { noGrad } from "../autograd.js";

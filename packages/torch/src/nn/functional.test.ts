@@ -1,4 +1,6 @@
-/** Identities between the functional layers and their formulas; recorded values are compared in ops.conformance.test.ts. */
+/**
+ * Identities between the functional layers and their formulas; recorded values are compared in ops.conformance.test.ts.
+ */
 import fc from "fast-check";
 import { describe, expect, test } from "vitest";
 import { arange, F, full, manualSeed, ones, randn, scope, type Tensor, TorchError, tensor, where } from "../index.js";

@@ -69,8 +69,9 @@ export interface TruncNormalOptions extends InitOptions {
 }
 
 /**
- * N(mean, std²) restricted to [a, b], by rejection as PyTorch 2.13 does it: normal draws where [a, b] holds more than 30 % of
- * the mass, uniform draws accepted against the density otherwise. (Releases before drew one uniform through `erfinv`.)
+ * N(mean, std²) restricted to [a, b], by rejection as PyTorch 2.13 does it: normal draws where [a, b] holds more than
+ * 30 % of the mass, uniform draws accepted against the density otherwise. (Releases before drew one uniform through
+ * `erfinv`.)
  */
 export function truncNormal_(
   tensor: Tensor,

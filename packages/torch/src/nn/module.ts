@@ -1,8 +1,8 @@
 /**
  * The base of every network: named parameters, buffers and sub-modules, and the state dict that names them.
  *
- * Registration is explicit. TypeScript fields are camelCase; the registered names are the keys of the state dict and keep
- * the spelling of the checkpoints they come from (`layer_norm.weight`).
+ * Registration is explicit. TypeScript fields are camelCase; the registered names are the keys of the state dict and
+ * keep the spelling of the checkpoints they come from (`layer_norm.weight`).
  */
 import { noGrad } from "../autograd.js";
 import { type DType, isFloatingPoint } from "../dtype.js";
@@ -49,8 +49,8 @@ export abstract class Module {
   }
 
   /**
-   * Registers a tensor as a parameter and returns it. It survives the enclosing scope and, when floating, records gradients
-   * unless `requiresGrad` is false. Integer and boolean parameters are allowed; they are frozen.
+   * Registers a tensor as a parameter and returns it. It survives the enclosing scope and, when floating, records
+   * gradients unless `requiresGrad` is false. Integer and boolean parameters are allowed; they are frozen.
    */
   protected parameter(name: string, tensor: Tensor, { requiresGrad = true }: { requiresGrad?: boolean } = {}): Tensor {
     this.#claim(name);
@@ -138,8 +138,8 @@ export abstract class Module {
   }
 
   /**
-   * Parameters and persistent buffers by name: this module's own first, then each sub-module's, in order of registration.
-   * The tensors are the module's own, not copies; a shared one appears under each of its names.
+   * Parameters and persistent buffers by name: this module's own first, then each sub-module's, in order of
+   * registration. The tensors are the module's own, not copies; a shared one appears under each of its names.
    */
   stateDict(prefix = ""): StateDict {
     const state: StateDict = new Map();

@@ -6,8 +6,9 @@ import { scope } from "../scope.js";
 import type { Tensor } from "../tensor.js";
 
 /**
- * Scales all gradients by min(1, maxNorm / (‖all gradients‖₂ + 1e-6)), in place and without waiting for the device. Where the norm is
- * NaN they stay as they are (PyTorch makes all of them NaN), so that it can still be seen which ones were to blame.
+ * Scales all gradients by min(1, maxNorm / (‖all gradients‖₂ + 1e-6)), in place and without waiting for the device.
+ * Where the norm is NaN they stay as they are (PyTorch makes all of them NaN), so that it can still be seen which ones
+ * were to blame.
  * @returns the norm before clipping, a scalar that the caller owns (0 when nothing has a gradient).
  */
 export function clipGradNorm_(params: Iterable<Tensor>, maxNorm: number): Tensor {

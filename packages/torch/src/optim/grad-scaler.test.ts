@@ -22,7 +22,8 @@ describe("GradScaler", () => {
     });
   });
 
-  // The scales that torch.amp.GradScaler(init_scale=16, growth_interval=3) has after steps with (o) and without (.) overflow.
+  // The scales that torch.amp.GradScaler(init_scale=16, growth_interval=3) has after steps with (o) and without (.)
+  // overflow.
   it("halves the scale at an overflow and doubles it after enough steps without", () => {
     scope(() => {
       const scaler = new GradScaler({ initScale: 16, growthInterval: 3 });

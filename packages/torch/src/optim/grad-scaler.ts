@@ -1,7 +1,7 @@
 /**
- * Dynamic loss scaling for float16 training (Micikevicius et al., 2018), as `torch.amp.GradScaler`: the loss is multiplied by a scale so
- * that small gradients do not vanish, the gradients are divided by it again. An overflow halves the scale, and the step is to be left
- * out; after `growthInterval` steps without one it is doubled.
+ * Dynamic loss scaling for float16 training (Micikevicius et al., 2018), as `torch.amp.GradScaler`: the loss is
+ * multiplied by a scale so that small gradients do not vanish, the gradients are divided by it again. An overflow
+ * halves the scale, and the step is to be left out; after `growthInterval` steps without one it is doubled.
  */
 import { noGrad } from "../autograd.js";
 import { full, zeros } from "../creation.js";
@@ -30,8 +30,8 @@ export class GradScaler {
   readonly growthFactor: number;
   readonly backoffFactor: number;
   readonly growthInterval: number;
-  private state: GradScalerState;
-  private overflow = false;
+  #state: GradScalerState;
+  #overflow = false;
 
   constructor({
     initScale = 65536,
@@ -42,12 +42,12 @@ export class GradScaler {
     this.growthFactor = growthFactor;
     this.backoffFactor = backoffFactor;
     this.growthInterval = growthInterval;
-    this.state = { scale: initScale, growthTracker: 0 };
+    this.#state = { scale: initScale, growthTracker: 0 };
   }
 
   /** What the loss is to be multiplied by. */
   get scale(): number {
-    return this.state.scale;
+    return this.#state.scale;
   }
 
   /**
@@ -55,7 +55,7 @@ export class GradScaler {
    * @returns whether all of them are finite; where not, leave the step out
    */
   unscale(params: Iterable<Tensor>): boolean {
-    this.overflow = noGrad(() =>
+    this.#overflow = noGrad(() =>
       scope(() => {
         const lists = new Map<string, Tensor[]>();
         for (const { grad } of params) {
@@ -73,27 +73,27 @@ export class GradScaler {
         return found > 0;
       }),
     );
-    return !this.overflow;
+    return !this.#overflow;
   }
 
   /** Chooses the next scale. Call it after each step, made or left out. */
   update(): void {
-    this.state = scope(() => {
+    this.#state = scope(() => {
       const scale = full([1], this.scale);
-      const tracker = full([1], this.state.growthTracker, { dtype: "int32" });
-      const overflow = full([1], this.overflow ? 1 : 0);
+      const tracker = full([1], this.#state.growthTracker, { dtype: "int32" });
+      const overflow = full([1], this.#overflow ? 1 : 0);
       const { growthFactor, backoffFactor, growthInterval } = this;
       noGrad(() => aten._amp_update_scale_(scale, tracker, overflow, growthFactor, backoffFactor, growthInterval));
       return { scale: scale.item(), growthTracker: tracker.item() };
     });
-    this.overflow = false;
+    this.#overflow = false;
   }
 
   stateDict(): GradScalerState {
-    return { ...this.state };
+    return { ...this.#state };
   }
 
   loadStateDict(state: GradScalerState): void {
-    this.state = { ...state };
+    this.#state = { ...state };
   }
 }

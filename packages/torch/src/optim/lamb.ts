@@ -1,6 +1,6 @@
 /**
- * LAMB (You et al., 2020) in the variant MIRO is trained with: bias correction, no clamp on the trust ratio, and layer-wise
- * adaptation chosen per group. For each tensor, with gradient g and step k:
+ * LAMB (You et al., 2020) in the variant MIRO is trained with: bias correction, no clamp on the trust ratio, and
+ * layer-wise adaptation chosen per group. For each tensor, with gradient g and step k:
  *
  *   m ← β₁m + (1−β₁)g        v ← β₂v + (1−β₂)g²
  *   r = m̂ / (√v̂ + ε)         m̂ = m/(1−β₁ᵏ),  v̂ = v/(1−β₂ᵏ)
@@ -65,7 +65,8 @@ function updateBucket(group: ParamGroup<LambOptions>, bucket: Entry[]): void {
   aten._foreach_mul__Scalar(seconds, float(beta2));
   aten._foreach_addcmul__Scalar(seconds, grads, grads, float(1 - beta2));
 
-  // m̂/(√v̂ + ε) = s·m/(√v + ε·√c₂) with c₁ = 1−β₁ᵏ, c₂ = 1−β₂ᵏ, s = √c₂/c₁: both corrections without a pass of their own.
+  // m̂/(√v̂ + ε) = s·m/(√v + ε·√c₂) with c₁ = 1−β₁ᵏ, c₂ = 1−β₂ᵏ, s = √c₂/c₁: both corrections without a pass of their
+  // own.
   const correction2 = Math.sqrt(1 - beta2 ** step);
   const scale = correction2 / (1 - beta1 ** step);
   const denominators = aten._foreach_sqrt(seconds);

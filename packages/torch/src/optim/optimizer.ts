@@ -147,7 +147,8 @@ export abstract class Optimizer<Options extends AdamOptions> {
   }
 
   /**
-   * Takes over a state saved by {@link stateDict} (values are copied). Everything is checked before anything is changed.
+   * Takes over a state saved by {@link stateDict} (values are copied). Everything is checked before anything is
+   * changed.
    * @throws TorchError that lists every group and tensor that does not fit.
    */
   loadStateDict({ step, tensors, groups }: OptimizerState): void {

@@ -12,7 +12,7 @@ import { mkdirSync, readFileSync } from "node:fs";
 import { homedir } from "node:os";
 import { join } from "node:path";
 import { writeFileAtomically } from "@miro-t2i/torch/atomic-write";
-import sharp from "sharp";
+import { sharp } from "../../pictures/sharp.js";
 import { type EmojiEntry, spriteFolder } from "./vocabulary.js";
 
 /**

@@ -1,9 +1,10 @@
 /** A contact sheet of shards: pictures spread evenly over all samples, each with its caption and its scores. */
-import sharp from "sharp";
+
 import { MiroError } from "../../errors.js";
 import { decodeImage, IMAGE_EXTENSIONS } from "../../pictures/decode.js";
 import { labelledSheet, type SheetCell } from "../../pictures/labelled-sheet.js";
 import type { RgbImage } from "../../pictures/rgb.js";
+import { sharp } from "../../pictures/sharp.js";
 import { PositionalFile } from "../shards/positional-file.js";
 import { ShardSet } from "../shards/shard-set.js";
 import { ShardTable } from "../shards/shard-table.js";

@@ -3,10 +3,11 @@
  * else being equal, seeds included. Pictures of one checkpoint that differ in prompt, seed and rewards only are drawn in
  * one call; checkpoints are loaded one after another.
  */
-import sharp from "sharp";
+
 import { InvalidInputError, invalid, MiroError } from "../../errors.js";
 import { stepsWithin, withOptionsOf } from "../../flow/samplers/index.js";
 import type { RgbImage } from "../../pictures/rgb.js";
+import { sharp } from "../../pictures/sharp.js";
 import type { MiroPipeline } from "../../pipeline/pipeline.js";
 import {
   describePictures,

@@ -12,10 +12,10 @@ import { writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { cat, nn, noGrad, rand, randnLike, scope, type Tensor, tensor } from "@miro-t2i/torch";
 import { writeSafetensors } from "@miro-t2i/torch/io";
-import sharp from "sharp";
 import { z } from "zod";
 import { PatchAutoencoder } from "../../autoencoder/patch-autoencoder.js";
 import { EmojiScenes, emojiSceneOptionsSchema } from "../../data/emoji/index.js";
+import { sharp } from "../../pictures/sharp.js";
 import type { RunResult } from "../loop/run-options.js";
 import {
   openRunFolder,

@@ -1,6 +1,5 @@
 /** The pictures that a run draws on its way: a sheet of the recipe's prompts, or grids of a prompt testbed. */
 import { join } from "node:path";
-import sharp from "sharp";
 import { loadAutoencoder } from "../../autoencoder/index.js";
 import { InvalidInputError } from "../../errors.js";
 import { writeFileAtomic } from "../../files/files.js";
@@ -8,6 +7,7 @@ import { LinearSchedule } from "../../flow/schedule.js";
 import type { FlowPrecond } from "../../networks/precond.js";
 import type { Rin } from "../../networks/rin.js";
 import { encodePng, readPng } from "../../pictures/png.js";
+import { sharp } from "../../pictures/sharp.js";
 import type { BatchSource } from "../batches/batches.js";
 import type { EventWriter } from "../logging/tensorboard.js";
 import type { Recipe } from "../recipes/recipe.js";

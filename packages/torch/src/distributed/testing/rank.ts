@@ -1,5 +1,6 @@
-// One rank of the tests of collectives, run as a process of its own: `node rank.js CASE STORE RANK WORLD_SIZE TIMEOUT_MS`.
-// STORE is the path of a file, or host:port of a TCP store that the test serves. The result goes to stdout as one JSON line.
+// One rank of the tests of collectives, run as a process of its own: `node rank.js CASE STORE RANK WORLD_SIZE
+// TIMEOUT_MS`. STORE is the path of a file, or host:port of a TCP store that the test serves. The result goes to stdout
+// as one JSON line.
 import { setTimeout as delay } from "node:timers/promises";
 import { F, manualSeed, memory, nn, randn, scope, type Tensor, tensor } from "../../index.js";
 import { DistributedReducer, initProcessGroup, type ProcessGroup, RendezvousStore } from "../index.js";
@@ -177,7 +178,9 @@ async function exits(group: ProcessGroup): Promise<object> {
   return {};
 }
 
-/** The last rank hangs. The short timeout is a second group's, so that it does not hold for the start of the processes. */
+/**
+ * The last rank hangs. The short timeout is a second group's, so that it does not hold for the start of the processes.
+ */
 async function hangs(group: ProcessGroup): Promise<object> {
   await group.barrier();
   const short = { timeoutMs: 1000, rank, worldSize };

@@ -1,0 +1,36 @@
+#!/usr/bin/env node
+/**
+ * Lines are at most 120 columns wide, comments too: the formatter breaks code, but no comments. Generated files are left out.
+ * A line may be longer only where it cannot be broken: an address, or a string that the formatter left whole.
+ *
+ *   node scripts/check-width.mjs FOLDER...
+ */
+import { readFileSync } from "node:fs";
+import path from "node:path";
+import { fileURLToPath } from "node:url";
+import { listFiles } from "./setup/report.mjs";
+
+const LIMIT = 120;
+const COMMENT = /^\s*(\/\/|\/?\*)|\s\/\/ /;
+
+/** The comment lines of a text that are too wide, as [line number, width]. */
+export function wideLines(text) {
+  return text.split("\n").flatMap((line, i) => {
+    const width = [...line].length;
+    return width > LIMIT && COMMENT.test(line) && !/https?:\/\/\S{60}/.test(line) ? [[i + 1, width]] : [];
+  });
+}
+
+if (process.argv[1] === fileURLToPath(import.meta.url)) {
+  const root = path.dirname(path.dirname(fileURLToPath(import.meta.url)));
+  const checked = (file) => /\.(ts|mjs|cpp|hpp)$/.test(file) && !file.endsWith(".generated.ts");
+  const skipped = /\/(node_modules|dist|build)\//;
+  for (const folder of process.argv.slice(2)) {
+    for (const file of listFiles(path.join(root, folder), (f) => checked(f) && !skipped.test(f))) {
+      for (const [line, width] of wideLines(readFileSync(file, "utf8"))) {
+        console.error(`${path.relative(root, file)}:${line}: ${width} columns; a comment has at most ${LIMIT}`);
+        process.exitCode = 1;
+      }
+    }
+  }
+}
