@@ -1,6 +1,7 @@
 /** A contact sheet of shards: pictures spread evenly over all samples, each with its caption and its scores. */
 
 import { MiroError } from "../../errors.js";
+import { decodeText } from "../../files/text-file.js";
 import { decodeImage, IMAGE_EXTENSIONS } from "../../pictures/decode.js";
 import { labelledSheet, type SheetCell } from "../../pictures/labelled-sheet.js";
 import type { RgbImage } from "../../pictures/rgb.js";
@@ -82,7 +83,7 @@ async function cellOf(table: ShardTable, file: PositionalFile, sample: number, s
     const member = table.member(sample, extension);
     return member && file.read(member.offset, member.size);
   };
-  const caption = read("txt")?.toString("utf8").replace(/\s+/g, " ").trim() ?? "";
+  const caption = captionOf(read("txt")).replace(/\s+/g, " ").trim();
   const scores = [...table.columns.keys()]
     .filter((name) => name.endsWith("_score") || name === "sharpness" || name === "colorfulness")
     .map((name) => [name, table.value(sample, name)] as const)
@@ -91,6 +92,15 @@ async function cellOf(table: ShardTable, file: PositionalFile, sample: number, s
   const text = caption.length > CAPTION_LENGTH ? `${caption.slice(0, CAPTION_LENGTH - 1)}…` : caption;
   const bytes = IMAGE_EXTENSIONS.map(read).find((found) => found !== null && found !== undefined);
   return { image: bytes ? await thumbnail(bytes, side) : null, label: [text, ...scores].filter(Boolean).join("\n") };
+}
+
+/** A caption, or why there is none to show: a sheet shows what is there. */
+function captionOf(bytes: Uint8Array | null | undefined): string {
+  try {
+    return bytes ? decodeText(bytes, "the caption") : "";
+  } catch (error) {
+    return `(${(error as Error).message.split(";")[0]})`;
+  }
 }
 
 /** A picture made to fit, or null when it cannot be read: a sheet shows what is there. */

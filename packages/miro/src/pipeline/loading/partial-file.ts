@@ -18,6 +18,7 @@ import { basename, dirname, join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { IDENTITY_PATTERN, type Life, lifeOf, processIdentity } from "@miro-t2i/torch/atomic-write";
 import { MiroError, systemReason } from "../../errors.js";
+import { printable } from "../../printable.js";
 
 /** A file that nobody was seen to write for so long is taken over: connections time out sooner. */
 const ABANDONED_MS = 600_000;
@@ -47,7 +48,7 @@ export class PartialFile {
    */
   static async claim(
     blob: string,
-    { report, onWait = (text) => process.emitWarning(text), signal }: ClaimOptions = {},
+    { report, onWait = (text) => process.emitWarning(printable(text)), signal }: ClaimOptions = {},
   ): Promise<PartialFile | null> {
     let seen = -1;
     let grewAt = 0;
