@@ -5,6 +5,7 @@ import type { CudaDevice } from "@miro-t2i/torch";
 import { MiroError } from "../errors.js";
 import { bundledModel } from "../pipeline/bundled.js";
 import { hubCache, hubEndpoint, hubOffline } from "../pipeline/loading/hub-environment.js";
+import { proxyFor } from "../pipeline/loading/hub-proxy.js";
 import { freeBytes } from "../pipeline/loading/model-list.js";
 import { ERASE_LINE } from "../printable.js";
 import { version } from "../version.js";
@@ -155,12 +156,25 @@ function bundled(): Finding {
   };
 }
 
+/** Where models come from, by which proxy, or what is wrong with the variables that say so. */
+function hub(): Finding {
+  try {
+    const proxy = proxyFor(new URL(hubEndpoint()));
+    const offline = hubOffline();
+    const way = `${proxy ? `, by the proxy ${proxy.address.origin}` : ""}${offline ? `, offline (${offline})` : ""}`;
+    return { name: "hub", value: hubEndpoint() + way, state: "ok" };
+  } catch (error) {
+    const [variable, ...what] = (error as Error).message.split(": ");
+    return { name: "hub", value: `${variable} is not right`, state: "missing", fix: what.join(": ") };
+  }
+}
+
 function cache(): Finding[] {
   const folder = hubCache();
   const models = existsSync(folder) ? readdirSync(folder).filter((name) => name.startsWith("models--")).length : 0;
   const findings: Finding[] = [
     { name: "model cache", value: `${folder} (${models} model${models === 1 ? "" : "s"})`, state: "ok" },
-    { name: "hub", value: `${hubEndpoint()}${hubOffline() ? ", offline" : ""}`, state: "ok" },
+    hub(),
   ];
   const free = freeBytes(folder);
   if (free !== null) {
