@@ -126,6 +126,23 @@ describe("miro index", () => {
     );
   });
 
+  it("leaves out a shard that was cut where it is told to", async () => {
+    truncateSync(join(copy.path, "cc12m", "00001.tar"), 100_000);
+    const { stderr, stdout, code } = await index("--skip-broken-shards", "--json");
+    expect(code).toBe(0);
+    expect(stderr).toMatch(/warning: .*00001\.tar, .*byte \d+: .* \(\w+\)/);
+    expect(JSON.parse(stdout).folders).toMatchObject([
+      { shards: 1, samples: 13 },
+      { shards: 1, samples: 8 },
+    ]);
+    const info = async (...args: string[]): Promise<number> => {
+      const quiet = { stdout: () => {}, stderr: () => {}, interactive: false, signal: new AbortController().signal };
+      return run(["info", join(copy.path, "cc12m"), ...args], quiet);
+    };
+    rmSync(join(copy.path, "cc12m", "wids-index.json"));
+    expect([await info(), await info("--skip-broken-shards")]).toEqual([1, 0]);
+  });
+
   it("names a damaged shard and ends with exit code 1", async () => {
     truncateSync(join(copy.path, "laion", "00002.tar"), 100_000);
     const { stderr, code } = await index();

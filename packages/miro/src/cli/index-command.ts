@@ -59,6 +59,7 @@ export const register: Register = (command, context) => {
     .option("--max-samples <n>", `${h("maxSamples")} (default: 100000)`, toNumber("--max-samples"))
     .option("--seed <n>", `${h("seed")} (default: 42)`, toNumber("--seed"))
     .option("--text-embedding-name <name>", `${h("textEmbeddingName")} (default: flan_t5_xl)`)
+    .option("--skip-broken-shards", h("skipBrokenShards"))
     .option("--sizes", h("sizes"))
     .option("--min-image-size <n>", `${h("minImageSize")} (default: 256)`, toNumber("--min-image-size"))
     .option("--clip-filter-threshold <n>", h("clipFilterThreshold"), toNumber("--clip-filter-threshold"))
@@ -100,9 +101,9 @@ async function index(folders: string[], { json, ...given }: Flags, context: CliC
   if (given.check && problems.length > 0)
     throw new MiroError(`${problems.length} of the indexed shards no longer fit; run miro index without --check`);
   const damaged = new Set(problems.filter((problem) => !("extension" in problem)).map(({ path }) => path)).size;
-  if (damaged > 0)
+  if (damaged > 0 && !given.skipBrokenShards)
     throw new MiroError(
-      `${damaged} ${damaged === 1 ? "shard is" : "shards are"} damaged or unfinished; only what could be read of them was indexed`,
+      `${damaged} ${damaged === 1 ? "shard is" : "shards are"} damaged or unfinished; only what could be read of them was indexed; --skip-broken-shards leaves out those that were cut`,
     );
 }
 

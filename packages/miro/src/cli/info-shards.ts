@@ -26,12 +26,13 @@ export function holdsShards(path: string, isFolder: boolean): boolean {
 /** Reports on shards; draws what is asked for. */
 export async function shardInfo(
   path: string,
-  { plot, sheet }: ShardPictures,
+  { plot, sheet, skipBrokenShards }: ShardPictures & { skipBrokenShards?: boolean },
   context: CliContext,
 ): Promise<ShardReport> {
   const progress = await Progress.for(context);
   try {
     const report = await reportShards(path, {
+      skipBrokenShards,
       signal: context.signal,
       onProgress: (done, total) => progress.update("reading", done, total, " shards"),
     });

@@ -1,7 +1,8 @@
 /** `miro info`: the settings in a picture, or what a checkpoint, a text encoder, an autoencoder, a tensor file, a training checkpoint or shards hold. */
 import { existsSync, statSync } from "node:fs";
 import { basename, join } from "node:path";
-import { InvalidInputError } from "../errors.js";
+import { CUT_REMEDY } from "../data/shards/shard-error.js";
+import { InvalidInputError, MiroError } from "../errors.js";
 import { readJson } from "../files/files.js";
 import { readImageFile } from "../pictures/image-files.js";
 import { textToSettings } from "../pipeline/settings.js";
@@ -18,6 +19,11 @@ Examples:
   miro info data/emoji/train --plot scores.png --sheet samples.png     what shards hold, in words and pictures
 `;
 
+interface Flags extends ShardPictures {
+  json?: boolean;
+  skipBrokenShards?: boolean;
+}
+
 export const register: Register = (command, context) => {
   command
     .argument(
@@ -26,13 +32,18 @@ export const register: Register = (command, context) => {
     )
     .option("--plot <file>", "of shards: histograms of the numbers in their metadata, as .png or .svg")
     .option("--sheet <file.png>", "of shards: pictures with their captions and scores")
+    .option("--skip-broken-shards", "leave out shards that were cut or cannot be read; otherwise they are an error")
     .option("--json", "print one JSON object on stdout")
     .addHelpText("after", EXAMPLES)
-    .action(async (path: string, { json, ...pictures }: { json?: boolean } & ShardPictures) => {
+    .action(async (path: string, { json, skipBrokenShards = false, ...pictures }: Flags) => {
       const isFolder = statSync(path, { throwIfNoEntry: false })?.isDirectory();
       if (isFolder !== undefined && holdsShards(path, isFolder)) {
-        const report = await shardInfo(path, pictures, context);
+        const report = await shardInfo(path, { ...pictures, skipBrokenShards }, context);
         context.stdout(json ? `${JSON.stringify(report)}\n` : `${shardLines(report).join("\n")}\n`);
+        if (report.broken > 0)
+          throw new MiroError(
+            `${report.broken} of ${report.shards} shards were cut: the report tells of what is left of them; ${CUT_REMEDY}`,
+          );
         return;
       }
       for (const [name, file] of Object.entries(pictures)) {

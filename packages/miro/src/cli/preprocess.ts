@@ -67,6 +67,7 @@ export const register: Register = (command, context) => {
     .option("--max-pixels <n>", h("maxPixels"), toNumber("--max-pixels"))
     .option("--exif-orientation", h("exifOrientation"))
     .option("--strict", h("strict"))
+    .option("--skip-broken-shards", h("skipBrokenShards"))
     .option("--overwrite", h("overwrite"))
     .option("--cache-dir <dir>", h("cacheDir"))
     .option("--json", "print one JSON object on stdout")

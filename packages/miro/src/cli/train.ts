@@ -34,6 +34,7 @@ interface Flags {
   device?: string;
   devices?: string;
   allowChanges?: boolean;
+  skipBrokenShards?: boolean;
   print?: boolean;
   dryRun?: boolean;
   json?: boolean;
@@ -55,6 +56,7 @@ export const register: Register = (command, context) => {
       "--allow-changes",
       "continue even though the recipe has changed in values that decide what the run computes",
     )
+    .option("--skip-broken-shards", "train without shards that were cut: short for data.skip_broken_shards=true")
     .option("--print", "print the whole recipe with the origin of every value, and do nothing else")
     .option("--dry-run", "count parameters, memory and arithmetic, check the data, and do nothing else")
     .option("--json", "print the result as JSON")
@@ -66,7 +68,8 @@ export const register: Register = (command, context) => {
         throw new InvalidInputError("recipe: expected the name or file of a recipe, received none");
       const devices = flags.devices === undefined ? [] : [`trainer.devices=${flags.devices}`];
       const device = flags.device === undefined ? [] : [`trainer.device=${flags.device}`];
-      const composed = composeRecipe(name, [...overrides, ...device, ...devices]);
+      const skipping = flags.skipBrokenShards ? ["data.skip_broken_shards=true"] : [];
+      const composed = composeRecipe(name, [...overrides, ...device, ...devices, ...skipping]);
       if (flags.print) print(composed, flags, context);
       else if (flags.dryRun) await plan(composed, flags, context);
       else await train(composed, { ...flags, resume }, context);

@@ -52,6 +52,7 @@ export const indexOptionsSchema = z.strictObject({
   maxSamples: training.maxSamplesBinEstimation,
   seed: training.binSeed,
   textEmbeddingName: training.textEmbeddingName,
+  skipBrokenShards: training.skipBrokenShards,
   sizes: field(
     z.boolean().default(false),
     "true or false",
@@ -97,7 +98,7 @@ export async function indexShards(input: IndexOptions, hooks: OpenHooks = {}): P
   for (const folder of options.folders) {
     const path = join(folder, WIDS_INDEX_NAME);
     if (options.check) {
-      const set = await ShardSet.open({ sources: [path], onBadSample: "skip", maxBadRate: 1 });
+      const set = await ShardSet.open({ sources: [path], onBadSample: "skip", maxBadRate: 1, brokenShards: "read" });
       const problems = checkWidsIndex(path);
       folders.push({ folder, index: path, shards: set.shards.length, samples: set.length, problems });
       set.close();
@@ -106,18 +107,24 @@ export async function indexShards(input: IndexOptions, hooks: OpenHooks = {}): P
     const { index, problems } = await writeWidsIndex(path, {
       shards: tarsIn(folder),
       paths: options.absolute ? "absolute" : "relative",
+      skipBrokenShards: options.skipBrokenShards,
       signal: hooks.signal,
       onShard: (done, all) => hooks.onProgress?.(`indexing ${folder}`, done, all),
     });
     const samples = index.shards.reduce((sum, { nsamples }) => sum + nsamples, 0);
-    const counted = options.sizes ? await countPassing(folder, options) : {};
+    const counted = options.sizes ? await countPassing(folder, options, options.skipBrokenShards) : {};
     folders.push({ folder, index: path, shards: index.shards.length, samples, ...counted, problems });
   }
   return { folders, bins: options.bins && !options.check ? await computeAndKeep(options, hooks) : null };
 }
 
-async function countPassing(folder: string, options: FilterOptions): Promise<{ passing: number; sizeFile: string }> {
-  const shards = await ShardSet.open({ sources: [folder], onBadSample: "skip", maxBadRate: 1 });
+async function countPassing(
+  folder: string,
+  options: FilterOptions,
+  skipBrokenShards: boolean,
+): Promise<{ passing: number; sizeFile: string }> {
+  const brokenShards = skipBrokenShards ? "skip" : "read";
+  const shards = await ShardSet.open({ sources: [folder], onBadSample: "skip", maxBadRate: 1, brokenShards });
   try {
     const passing = shards.select({ where: (table, sample) => passesIn(table, sample, options) }).length;
     return { passing, sizeFile: writeSizeCache(folder, options, passing) };
@@ -130,7 +137,8 @@ async function computeAndKeep(
   options: z.output<typeof indexOptionsSchema>,
   hooks: OpenHooks,
 ): Promise<IndexResult["bins"]> {
-  const shards = await ShardSet.open({ sources: options.folders, onBadSample: "skip" });
+  const brokenShards = options.skipBrokenShards ? "skip" : "error";
+  const shards = await ShardSet.open({ sources: options.folders, onBadSample: "skip", brokenShards });
   try {
     const scores = options.scores ?? scoresOf(shards);
     const { edges, file, statistics } = await binsOf(

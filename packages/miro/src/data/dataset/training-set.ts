@@ -6,7 +6,14 @@ import { z } from "zod";
 import { InvalidInputError, invalid } from "../../errors.js";
 import { field, parseOptions } from "../../options.js";
 import { IMAGE_EXTENSIONS } from "../../pictures/decode.js";
-import { type SampleOrder, type Selection, ShardSet, type ShardTable, ShuffledOrder } from "../shards/index.js";
+import {
+  problemText,
+  type SampleOrder,
+  type Selection,
+  ShardSet,
+  type ShardTable,
+  ShuffledOrder,
+} from "../shards/index.js";
 import { type BinEdges, type BinIdentity, readBinCache, writeBinCache } from "./bin-cache.js";
 import { BIN_STRATEGIES, type BinOptions, binValue, computeBins, nominalBins, parseBinOptions } from "./bins.js";
 import { canBeSynthetic, drawsSynthetic, SCORE_MODES, syntheticName } from "./caption-source.js";
@@ -132,6 +139,11 @@ export const trainingSetOptionsSchema = z.strictObject({
     z.enum(["error", "skip"]).default("skip"),
     '"error" or "skip"',
     "what a shard or sample that cannot be read does",
+  ),
+  skipBrokenShards: field(
+    z.boolean().default(false),
+    "true or false",
+    "leave out shards that were cut or cannot be read; otherwise they end with an error",
   ),
   maxBadRate: field(
     z.number().min(0).max(1).default(0.01),
@@ -371,16 +383,20 @@ function rootsOf({ root }: Pick<TrainingSetOptions, "root">): string[] {
 
 async function openShards(
   sources: string[],
-  { onBadSample, maxBadRate }: Pick<TrainingSetOptions, "onBadSample" | "maxBadRate">,
-  { signal, onProgress }: OpenHooks,
+  options: Pick<TrainingSetOptions, "onBadSample" | "maxBadRate" | "skipBrokenShards">,
+  { signal, onProgress, onMessage }: OpenHooks,
 ): Promise<ShardSet> {
-  return ShardSet.open({
+  const { onBadSample, maxBadRate, skipBrokenShards } = options;
+  const set = await ShardSet.open({
     sources,
     onBadSample,
     maxBadRate,
+    brokenShards: skipBrokenShards ? "skip" : "error",
     signal,
     onShard: (done, all) => onProgress?.("indexing", done, all),
   });
+  for (const problem of set.leftOut) onMessage?.(`left out: ${problemText(problem)}`);
+  return set;
 }
 
 function requiredMembers(options: TrainingSetOptions): string[] {

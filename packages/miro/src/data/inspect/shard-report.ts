@@ -4,7 +4,7 @@
  */
 import { statSync } from "node:fs";
 import { ScoreSummary } from "../dataset/statistics.js";
-import { problemText } from "../shards/shard-error.js";
+import { problemText, saysCut } from "../shards/shard-error.js";
 import { type ShardInfo, ShardSet } from "../shards/shard-set.js";
 import { ShardTable } from "../shards/shard-table.js";
 
@@ -49,12 +49,16 @@ export interface ShardReport {
   /** At most a hundred. */
   problems: string[];
   problemCount: number;
+  /** Shards among these that were cut. */
+  broken: number;
 }
 
 /** Options of {@link reportShards}. */
 export interface ShardReportOptions {
   /** Bins of the histograms, default 24. */
   bins?: number;
+  /** Leave out shards that were cut or cannot be read, default false: what is left of them is reported. */
+  skipBrokenShards?: boolean;
   signal?: AbortSignal;
   onProgress?: (done: number, total: number) => void;
 }
@@ -70,12 +74,13 @@ const MOST_SHAPES = 64;
  */
 export async function reportShards(
   sources: string | readonly string[],
-  { bins = 24, signal, onProgress }: ShardReportOptions = {},
+  { bins = 24, skipBrokenShards = false, signal, onProgress }: ShardReportOptions = {},
 ): Promise<ShardReport> {
   const set = await ShardSet.open({
     sources,
     onBadSample: "skip",
     maxBadRate: 1,
+    brokenShards: skipBrokenShards ? "skip" : "read",
     ...(signal && { signal }),
   });
   const { shards } = set;
@@ -115,6 +120,7 @@ export async function reportShards(
       ),
       problems: set.problems.slice(0, MOST_PROBLEMS).map(problemText),
       problemCount: set.problems.length,
+      broken: skipBrokenShards ? 0 : set.problems.filter(saysCut).length,
     };
   } finally {
     set.close();

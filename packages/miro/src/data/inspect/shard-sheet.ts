@@ -39,6 +39,7 @@ export async function shardSheet(
     sources,
     onBadSample: "skip",
     maxBadRate: 1,
+    brokenShards: "read",
     ...(signal && { signal }),
   });
   const cells: SheetCell[] = [];

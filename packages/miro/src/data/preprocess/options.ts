@@ -117,6 +117,7 @@ export const preprocessSchema = z.strictObject({
   ),
   exifOrientation: flag(false, "turn pictures as their EXIF orientation says; the published data were not"),
   strict: flag(false, "stop at the first sample that would be left out"),
+  skipBrokenShards: flag(false, "leave out shards that were cut or cannot be read; otherwise they fail"),
   overwrite: flag(false, "make finished shards again, and replace tars that this program did not make"),
   cacheDir: field(name.optional(), "a folder", "cache of downloads (default: as Python's huggingface_hub)"),
   signal: field(

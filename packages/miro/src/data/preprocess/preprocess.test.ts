@@ -529,6 +529,43 @@ describe("locks", () => {
   });
 });
 
+describe("a raw shard that was cut", () => {
+  const cut = join(folder, "cut");
+  beforeAll(() => {
+    mkdirSync(cut);
+    copyFileSync(join(raw, "a.tar"), join(cut, "a.tar"));
+    const whole = readFileSync(join(raw, "b.tar"));
+    writeFileSync(join(cut, "b.tar"), whole.subarray(0, 2600));
+    writeFileSync(join(cut, "c.tar"), "");
+    writeFileSync(join(cut, "d.tar"), "<html>no archive</html>");
+  });
+  const run = (dest: string, options: Partial<PreprocessOptions> = {}) =>
+    preprocess({ stage: "vae", src: cut, dest, model, vae512: false, missingScores: "allow", workers: 1, ...options });
+
+  it("fails by name and leaves no tar; the others are made", async () => {
+    const dest = join(folder, "cut-out");
+    const { counts, shards } = await run(dest);
+    expect(counts).toMatchObject({ done: 1, failed: 3 });
+    for (const { shard, message } of shards.slice(1))
+      expect(message).toMatch(
+        new RegExp(`${shard}\\.tar, byte \\d+: .*; copy or make the shard anew, or .*--skip-broken-shards`),
+      );
+    expect(readdirSync(dest).filter((name) => name.endsWith(".tar"))).toEqual(["a.tar"]);
+  });
+
+  it("is left out where the option says so", async () => {
+    const dest = join(folder, "cut-skipped");
+    const { counts } = await run(dest, {
+      skipBrokenShards: true,
+      missingScores: "error",
+      csvDir: join(folder, "none"),
+      shards: ["b", "c", "d"],
+    });
+    expect(counts).toMatchObject({ done: 0, failed: 0, skipped: 3 });
+    expect(readdirSync(dest).filter((name) => name.endsWith(".tar"))).toEqual([]);
+  });
+});
+
 describe("miro preprocess", () => {
   const output = () => {
     const text = { out: "", err: "" };

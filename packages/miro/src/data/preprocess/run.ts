@@ -16,6 +16,7 @@ import { parseOptions } from "../../options.js";
 import { checkDevice } from "../../pipeline/device.js";
 import { loadScorer, scorerSpec, scorerSpecs } from "../../rewards/registry.js";
 import type { Scorer, ScorerSpec } from "../../rewards/scorer.js";
+import { ShardError } from "../shards/shard-error.js";
 import { DecodePool } from "./decode-pool.js";
 import { type LatentFolders, LatentModels, locateModels, modelFingerprint, sidesOf } from "./latent-models.js";
 import { latentShard, tarPath } from "./latent-stage.js";
@@ -302,7 +303,14 @@ async function eachShard(
       });
     } catch (error) {
       if (error instanceof ForAll) throw error.cause;
-      if (options.signal?.aborted || options.strict || !isExpected(error)) throw error;
+      if (options.signal?.aborted) throw error;
+      if (options.skipBrokenShards && error instanceof ShardError) {
+        report.status = "skipped";
+        report.message = error.message;
+        options.onMessage?.(`${shard.label}: left out: ${error.message}`);
+        continue;
+      }
+      if (options.strict || !isExpected(error)) throw error;
       report.status = "failed";
       report.message = (error as Error).message;
       options.onMessage?.(`${shard.label}: failed: ${report.message}`);

@@ -15,7 +15,7 @@ import { decodeText as decode } from "../../files/text-file.js";
 import { type DecodedFormat, IMAGE_EXTENSIONS, imageFormat } from "../../pictures/decode.js";
 import { fingerprintOf } from "../shards/positional-file.js";
 import { groupSamples, splitMemberName } from "../shards/sample-key.js";
-import { problemText } from "../shards/shard-error.js";
+import { CUT_REMEDY, cutProblem, problemText, ShardError } from "../shards/shard-error.js";
 import { TarFile } from "../shards/tar-file.js";
 import { type CaptionRow, chooseColumns, parquetRow, readCaptionTable, textOf } from "./caption-table.js";
 import { openParquet, type ParquetTable } from "./parquet-table.js";
@@ -162,6 +162,8 @@ function tarShard(path: string): SourceShard {
 function readTar(path: string): ShardContent {
   const tar = TarFile.open(path, { policy: "skip" });
   try {
+    const cut = cutProblem(tar.problems);
+    if (cut !== undefined) throw new ShardError({ ...cut, message: `${cut.message}; ${CUT_REMEDY}` });
     const content: ShardContent = {
       samples: [],
       skipped: tar.problems.map((problem) => ({

@@ -15,7 +15,7 @@ export {
 export type { FileFingerprint } from "./positional-file.js";
 export { type PrepareTablesOptions, prepareTables } from "./prepare-tables.js";
 export { groupSamples, type Sample, splitMemberName, type TarMember } from "./sample-key.js";
-export { problemText, ShardError, type ShardProblem } from "./shard-error.js";
+export { CUT_REMEDY, cutProblem, problemText, ShardError, type ShardProblem } from "./shard-error.js";
 export {
   type BadSamplePolicy,
   Selection,

@@ -234,8 +234,21 @@ describe("bad shards and samples", () => {
     spoil(join(folder, "1.tar"));
     const sources = join(folder, WIDS_INDEX_NAME);
     expect(await failure(() => ShardSet.open({ sources }))).toBe(rule);
-    const set = await ShardSet.open({ sources, onBadSample: "skip", maxBadRate: 0.5 });
+    const isCut = rule !== "Unreadable";
+    // A policy for samples does not make a shard whole that was cut.
+    if (isCut)
+      await expect(ShardSet.open({ sources, onBadSample: "skip", maxBadRate: 1 })).rejects.toThrow(
+        /1\.tar, .*leave such shards out with --skip-broken-shards/,
+      );
+    const set = await ShardSet.open({
+      sources,
+      onBadSample: "skip",
+      maxBadRate: 0.5,
+      brokenShards: isCut ? "skip" : "error",
+    });
     expect(set.problems.map((p) => p.rule)).toContain(rule);
+    expect(set.leftOut.map((p) => p.rule)).toEqual(isCut ? [rule] : []);
+    expect(set.shards.length).toBe(SIZES.length - 1);
     const selection = set.select({ members: [MEAN, TEXT, SYNTHETIC] });
     const samples = Array.from({ length: selection.length }, (_, i) => selection.at(i));
     const loader = loaderOf(set, { plan: () => samples.map((sample) => ({ sample, variant: 0 })) });

@@ -1,5 +1,6 @@
 /** The one error of the shard readers: which file, which rule it breaks, and where. */
 import { MiroError } from "../../errors.js";
+import { BLOCK_BYTES } from "./tar-header.js";
 
 /** What is wrong with a shard, a member or a sample, and where. */
 export interface ShardProblem {
@@ -14,6 +15,25 @@ export interface ShardProblem {
   /** Name of the tar member concerned, where there is one. */
   member?: string;
 }
+
+/** Rules that an archive breaks whose end is missing: it was cut, or is still being written. */
+const CUT = new Set(["MissingEnd", "TruncatedHeader"]);
+
+/** What says best that a shard was cut, if it was: the member that lacks its end, or the header of what is no archive at all. */
+export function cutProblem(problems: readonly ShardProblem[]): ShardProblem | undefined {
+  const cut = problems.find(({ rule }) => CUT.has(rule));
+  const before = problems.findLast(({ rule, member }) => !CUT.has(rule) && member === undefined);
+  const isCause = before?.rule === "TruncatedMember" || (before?.byteOffset ?? BLOCK_BYTES) < BLOCK_BYTES;
+  return cut !== undefined && isCause ? before : cut;
+}
+
+/** Whether a problem says that a shard was cut. */
+export function saysCut({ rule }: ShardProblem): boolean {
+  return CUT.has(rule);
+}
+
+/** What to do about a shard that was cut. */
+export const CUT_REMEDY = "copy or make the shard anew, or leave such shards out with --skip-broken-shards";
 
 /** A shard, an index or a sample that cannot be used as it is. Exit code 1. */
 export class ShardError extends MiroError implements ShardProblem {

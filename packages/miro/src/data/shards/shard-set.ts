@@ -10,7 +10,7 @@ import { field, parseOptions } from "../../options.js";
 import { sums, upperBound } from "./order.js";
 import { PositionalFile, sameFingerprint } from "./positional-file.js";
 import { prepareTables } from "./prepare-tables.js";
-import { problemText, ShardError, type ShardProblem } from "./shard-error.js";
+import { CUT_REMEDY, cutProblem, problemText, ShardError, type ShardProblem } from "./shard-error.js";
 import { ShardTable, type TableHeader, type TableProblem } from "./shard-table.js";
 import { readWidsIndex } from "./wids-index.js";
 
@@ -33,6 +33,11 @@ const shardSetOptions = z.strictObject({
     z.number().min(0).max(1).default(0.01),
     "a number from 0 to 1",
     "with skip: the share of bad samples above which it ends with an error all the same",
+  ),
+  brokenShards: field(
+    z.enum(["error", "skip", "read"]).default("error"),
+    '"error", "skip" or "read"',
+    "what a shard that was cut does: end with an error, be left out, or be read as far as it goes",
   ),
   maxTableBytes: field(
     z
@@ -61,6 +66,9 @@ export interface ShardLease {
   release(): void;
 }
 
+/** Ends the opening of a set whatever the policy for bad samples is. */
+class BrokenShard extends ShardError {}
+
 export class ShardSet {
   /** Number of the first sample of each shard, and of all behind the last. */
   readonly starts: Float64Array;
@@ -72,6 +80,8 @@ export class ShardSet {
     readonly shards: readonly ShardInfo[],
     /** What was left out, with the policy `skip`. */
     readonly problems: ShardProblem[],
+    /** Of each shard that is not among these because it was cut or cannot be read, what is wrong with it. */
+    readonly leftOut: readonly ShardProblem[],
     private readonly options: z.output<typeof shardSetOptions>,
   ) {
     this.starts = sums(shards.map(({ count }) => count));
@@ -90,6 +100,7 @@ export class ShardSet {
     const { signal, onShard, ...rest } = options;
     const checked = parseOptions(shardSetOptions, rest);
     const problems: ShardProblem[] = [];
+    const leftOut: ShardProblem[] = [];
     const shards: ShardInfo[] = [];
     const sources = typeof checked.sources === "string" ? [checked.sources] : checked.sources;
     const listed = sources.flatMap(shardsOf);
@@ -106,6 +117,16 @@ export class ShardSet {
       signal?.throwIfAborted();
       try {
         const header = ShardTable.header(path);
+        const cut = cutProblem(header.problems);
+        if (cut !== undefined && checked.brokenShards !== "read") {
+          const problem = { ...cut, path };
+          if (checked.brokenShards === "error")
+            throw new BrokenShard({ ...problem, message: `${cut.message}; ${CUT_REMEDY}` });
+          problems.push(problem);
+          leftOut.push(problem);
+          onShard?.(i + 1, listed.length);
+          continue;
+        }
         for (const problem of header.problems) if (problem.extension === undefined) give(problem);
         if (nsamples !== undefined && nsamples !== header.count) {
           const message = `the index says ${nsamples} samples, the shard has ${header.count}; make the index anew`;
@@ -113,14 +134,20 @@ export class ShardSet {
         }
         shards.push({ path, count: header.count, header });
       } catch (error) {
-        if (!(error instanceof ShardError)) throw error;
-        if (checked.onBadSample === "error") throw error;
+        if (!(error instanceof ShardError) || error instanceof BrokenShard) throw error;
+        if (checked.onBadSample === "error" && checked.brokenShards !== "skip") throw error;
         problems.push(error.problem);
-        bad++;
+        if (checked.brokenShards === "skip") leftOut.push(error.problem);
+        else bad++;
       }
       onShard?.(i + 1, listed.length);
       if (i % 16 === 15) await new Promise((resolve) => setImmediate(resolve));
     }
+    if (shards.length === 0 && checked.brokenShards === "skip")
+      throw new ShardError({
+        ...problems[0]!,
+        message: `every shard was cut or cannot be read: ${problems[0]!.message}`,
+      });
     if (bad > checked.maxBadRate * listed.length) {
       throw new ShardError({
         path: problems.at(-1)!.path,
@@ -128,7 +155,7 @@ export class ShardSet {
         message: `${bad} of ${listed.length} shards cannot be read; the last: ${problems.at(-1)!.message}`,
       });
     }
-    return new ShardSet(shards, problems, checked);
+    return new ShardSet(shards, problems, leftOut, checked);
   }
 
   /** Number of samples. */

@@ -9,7 +9,7 @@ import { describe } from "../../errors.js";
 import { field, parseOptions } from "../../options.js";
 import { type FileFingerprint, PositionalFile } from "./positional-file.js";
 import { groupSamples, type Sample, type TarMember } from "./sample-key.js";
-import { ShardError, type ShardProblem } from "./shard-error.js";
+import { ShardError, type ShardProblem, saysCut } from "./shard-error.js";
 import {
   BLOCK_BYTES,
   blocksOf,
@@ -69,7 +69,9 @@ export class TarFile {
       const problems: ShardProblem[] = [];
       const members = walk(file, (problem) => {
         if (policy === "error") throw new ShardError(problem);
-        problems.push(problem);
+        // That an archive was cut comes first: lists of problems are shortened at their end.
+        if (saysCut(problem)) problems.unshift(problem);
+        else problems.push(problem);
       });
       return new TarFile(path, members, problems, file);
     } catch (error) {
@@ -132,7 +134,7 @@ function walk(file: PositionalFile, report: (problem: ShardProblem) => void): Ta
   let at = 0;
   const problem = (rule: string, message: string, byteOffset = at, member?: string): void =>
     report({ path, rule, message, byteOffset, ...(member === undefined ? {} : { member }) });
-  /** Goes on at the next header from a byte on; false where there is none. */
+  /** Goes on at the next header from a byte on, or at the file's end. */
   const findNext = (from: number): boolean => {
     pending = {};
     at = nextHeader(file, from);
@@ -163,7 +165,7 @@ function walk(file: PositionalFile, report: (problem: ShardProblem) => void): Ta
     } catch (error) {
       if (!(error instanceof TarFormatError)) throw error;
       problem(error.rule, error.message, at + error.byteOffset);
-      if (!findNext(at + BLOCK_BYTES)) return members;
+      if (!findNext(at + BLOCK_BYTES) && hasEnd(file)) return members;
       continue;
     }
     const offset = at + BLOCK_BYTES;
@@ -171,7 +173,7 @@ function walk(file: PositionalFile, report: (problem: ShardProblem) => void): Ta
     if (!isExtension) header.size = contentSize(file, header, pending, offset);
     if (offset + header.size > sizeBytes) {
       problem("TruncatedMember", `${header.size} bytes from ${offset} on are needed, the file ends at ${sizeBytes}`);
-      if (!findNext(offset)) return members;
+      findNext(offset);
       continue;
     }
     if (isExtension) {
@@ -210,6 +212,12 @@ function contentSize(file: PositionalFile, header: TarHeader, pending: Pending, 
   if (offset === file.sizeBytes) return 0;
   const next = file.peek(offset, BLOCK_BYTES);
   return next.length === BLOCK_BYTES && (isZeroBlock(next) || isHeader(next)) ? 0 : size;
+}
+
+/** Whether an archive ends as whole ones do, with a zero block. */
+function hasEnd(file: PositionalFile): boolean {
+  const { sizeBytes } = file;
+  return sizeBytes > 0 && sizeBytes % BLOCK_BYTES === 0 && isZeroBlock(file.peek(sizeBytes - BLOCK_BYTES, BLOCK_BYTES));
 }
 
 /** The next byte at which a header of ustar or GNU tar begins, in steps of blocks; the file's end where there is none. */

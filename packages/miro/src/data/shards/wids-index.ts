@@ -15,8 +15,8 @@ import { systemReason } from "../../errors.js";
 import { field, parseOptions } from "../../options.js";
 import { type FileFingerprint, PositionalFile, sameFingerprint } from "./positional-file.js";
 import { prepareTables } from "./prepare-tables.js";
-import { ShardError, type ShardProblem } from "./shard-error.js";
-import { ShardTable } from "./shard-table.js";
+import { cutProblem, ShardError, type ShardProblem } from "./shard-error.js";
+import { ShardTable, type TableHeader } from "./shard-table.js";
 
 /** The name under which upstream looks for an index. */
 export const WIDS_INDEX_NAME = "wids-index.json";
@@ -149,6 +149,11 @@ const writeOptions = z.strictObject({
     "the shards, in the order of the index",
   ),
   name: field(z.string().optional(), "a text", "name of the data set"),
+  skipBrokenShards: field(
+    z.boolean().default(false),
+    "true or false",
+    "leave out shards that were cut or cannot be read",
+  ),
   paths: field(
     z.enum(["relative", "absolute"]).default("relative"),
     '"relative" or "absolute"',
@@ -177,14 +182,15 @@ export async function writeWidsIndex(
   options: WriteWidsIndexOptions & { signal?: AbortSignal; onShard?: (done: number, all: number) => void },
 ): Promise<{ index: WidsIndex; problems: ShardProblem[] }> {
   const { signal, onShard, ...rest } = options;
-  const { shards, name, paths } = parseOptions(writeOptions, rest);
+  const { shards, name, paths, skipBrokenShards } = parseOptions(writeOptions, rest);
   await prepareTables(shards, { signal, onTable: onShard });
   const problems: ShardProblem[] = [];
   const entries: { url: string; nsamples: number }[] = [];
   const fingerprints: ({ url: string } & FileFingerprint)[] = [];
   for (const [i, shard] of shards.entries()) {
     signal?.throwIfAborted();
-    const header = ShardTable.header(shard);
+    const header = readable(shard, skipBrokenShards, problems);
+    if (header === null) continue;
     problems.push(...header.problems);
     const url =
       paths === "absolute"
@@ -204,6 +210,20 @@ export async function writeWidsIndex(
     write(text({ version: FINGERPRINTS_VERSION, shards: fingerprints })),
   );
   return { index: readWidsIndex(path), problems };
+}
+
+/** What is known of a shard; null where it is broken and to be left out, which is then among the problems. */
+function readable(shard: string, skipBroken: boolean, problems: ShardProblem[]): TableHeader | null {
+  try {
+    const header = ShardTable.header(shard);
+    const cut = skipBroken ? cutProblem(header.problems) : undefined;
+    if (cut === undefined) return header;
+    problems.push({ ...cut, path: shard });
+  } catch (error) {
+    if (!skipBroken || !(error instanceof ShardError)) throw error;
+    problems.push(error.problem);
+  }
+  return null;
 }
 
 /**

@@ -14,6 +14,7 @@ import {
   tarsIn,
   WIDS_INDEX_NAME,
 } from "../../data/shards/index.js";
+import { CUT_REMEDY, cutProblem } from "../../data/shards/shard-error.js";
 import { MiroError } from "../../errors.js";
 import { parseRinConfig, type RinConfig } from "../../networks/config.js";
 import { rootsOf, type ShardData } from "../batches/shard-batches.js";
@@ -169,7 +170,16 @@ function checkMembers(
       checks.push({ status: data.onBadSample === "skip" ? "note" : "missing", subject: path, finding: error.message });
       continue;
     }
-    samples += table.count;
+    const cut = cutProblem(table.problems);
+    if (cut !== undefined) {
+      checks.push({
+        status: data.skipBrokenShards ? "note" : "missing",
+        subject: path,
+        finding: cut.message,
+        remedy: CUT_REMEDY,
+      });
+      continue;
+    }
     const broken = table.problems.filter(({ extension }) => extension === undefined);
     if (broken.length > 0)
       checks.push({
@@ -178,6 +188,7 @@ function checkMembers(
         finding: `${broken[0]!.message}${broken.length > 1 ? `, and ${broken.length - 1} more` : ""}`,
         remedy: "miro preprocess --overwrite makes it anew",
       });
+    samples += table.count;
     for (const { name, present } of table.header.extensions) add(name, present);
     for (const name of [...scores, ...paired])
       add(`score ${name}`, table.columns.get(name)?.reduce((n, value) => n + (Number.isFinite(value) ? 1 : 0), 0) ?? 0);
@@ -231,7 +242,7 @@ function stageOf(score: string): string {
 
 async function checkBins(roots: string[], data: ShardData, config: RinConfig, checks: DataCheck[]): Promise<void> {
   const scores = data.coherenceScores ?? config.coherenceKeys;
-  const set = await ShardSet.open({ sources: roots, onBadSample: "skip", maxBadRate: 1 });
+  const set = await ShardSet.open({ sources: roots, onBadSample: "skip", maxBadRate: 1, brokenShards: "read" });
   try {
     const kept = keptBins(set, { ...data, scores });
     if (kept !== null) checks.push({ status: "ok", subject: "bin edges", finding: kept.file });
