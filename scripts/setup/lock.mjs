@@ -1,4 +1,7 @@
-/** A lock file between processes: two `npm start` in one clone take turns; a lock left by a killed process is taken over. */
+/**
+ * A lock file between processes: two `npm start` in one clone take turns; a lock left by a killed process is taken
+ * over.
+ */
 import { randomUUID } from "node:crypto";
 import {
   closeSync,
@@ -18,8 +21,9 @@ const heartbeatMs = 5_000;
 const staleMs = 60_000;
 
 /**
- * What a lock says of its owner: the kernel's boot and the PID namespace, in which alone a process id means anything, the id, and the
- * time at which the process began. This runs before anything is built that could say it (packages/torch/src/io/process-identity.ts).
+ * What a lock says of its owner: the kernel's boot and the PID namespace, in which alone a process id means anything,
+ * the id, and the time at which the process began. This runs before anything is built that could say it
+ * (packages/torch/src/io/process-identity.ts).
  */
 export function ownerText(pid = process.pid) {
   return `${place()}\n${pid}\n${startOf(pid) ?? ""}\n`;
@@ -43,7 +47,10 @@ function startOf(pid) {
   }
 }
 
-/** Is the process that wrote this lock gone? In this place by its id and start, elsewhere by a heart that stopped beating. */
+/**
+ * Is the process that wrote this lock gone? In this place by its id and start, elsewhere by a heart that stopped
+ * beating.
+ */
 function isStale(file) {
   try {
     const [where, pid, started] = readFileSync(file, "utf8").split("\n");

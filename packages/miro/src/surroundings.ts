@@ -1,6 +1,6 @@
 /**
- * What a process meets from outside while it works: terminals that go away, disks that are full, signals, and a launcher that is gone.
- * None of it may end long work without its checkpoint.
+ * What a process meets from outside while it works: terminals that go away, disks that are full, signals, and a
+ * launcher that is gone. None of it may end long work without its checkpoint.
  */
 import { readFileSync, readlinkSync } from "node:fs";
 import { basename } from "node:path";
@@ -11,7 +11,8 @@ const PARENT_POLL_MS = 1000;
 
 /**
  * Lets writing to stdout and stderr fail without an exception: a reader that has hung up, a full disk, a lost terminal.
- * @returns tells the first failure of stdout that is not a reader's hanging up, because whoever wanted the output lacks it then
+ * @returns tells the first failure of stdout that is not a reader's hanging up, because whoever wanted the output lacks
+ * it then
  */
 export function surviveLostOutput(): () => NodeJS.ErrnoException | null {
   let lost: NodeJS.ErrnoException | null = null;
@@ -40,9 +41,9 @@ export interface StopHandlers {
 }
 
 /**
- * Listens for the wish to stop: SIGINT and SIGTERM, of which a second one does not wait; SIGHUP, when the terminal ends, unless the
- * process was started under `nohup`; SIGUSR1, which a cluster sends some time before its limit; and the end of the `npm` or `npx`
- * that has started this process and that passes on no signal when it is killed.
+ * Listens for the wish to stop: SIGINT and SIGTERM, of which a second one does not wait; SIGHUP, when the terminal
+ * ends, unless the process was started under `nohup`; SIGUSR1, which a cluster sends some time before its limit; and
+ * the end of the `npm` or `npx` that has started this process and that passes on no signal when it is killed.
  * @returns ends the listening
  */
 export function onStop({ stop, stopAtOnce }: StopHandlers): () => void {
@@ -69,7 +70,8 @@ export function onStop({ stop, stopAtOnce }: StopHandlers): () => void {
 
 /**
  * Whether SIGHUP is to be ignored. Node sets every signal back to its default when it starts, so that what `nohup` has
- * arranged is to be told by other traces: the shell's `_` names it, its stdin cannot be read, or the parent ignores the signal too.
+ * arranged is to be told by other traces: the shell's `_` names it, its stdin cannot be read, or the parent ignores the
+ * signal too.
  */
 function isUnderNohup(): boolean {
   if (basename(process.env._ ?? "") === "nohup") return true;
@@ -80,7 +82,9 @@ function isUnderNohup(): boolean {
   return ignored !== undefined && (BigInt(`0x${ignored}`) & 1n) === 1n; // SIGHUP is signal 1
 }
 
-/** Processes between this one and the npm that has started it, each with its parent; none without npm, or under nohup. */
+/**
+ * Processes between this one and the npm that has started it, each with its parent; none without npm, or under nohup.
+ */
 function launchers(): { pid: number; parent: number }[] {
   if (process.env.npm_command === undefined || isUnderNohup() || process.ppid <= 1) return [];
   const direct = { pid: process.pid, parent: process.ppid };

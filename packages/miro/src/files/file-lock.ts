@@ -1,12 +1,12 @@
 /**
- * A lock between processes on one machine, in containers on it, or on several machines that share a file system: who holds it
- * alone works on a shard, trains in a run's folder, or decides names in a folder of pictures.
+ * A lock between processes on one machine, in containers on it, or on several machines that share a file system: who
+ * holds it alone works on a shard, trains in a run's folder, or decides names in a folder of pictures.
  *
- * A lock is a file `.<name>.lock.<n>` that says who its owner is; it appears whole, and only where no file has the name. A lock whose
- * owner is dead is taken over by creating the next number: of several that try only one can. Whether the owner lives is asked
- * of the system where it can tell (see process-identity.ts in the engine). Where it cannot, as for another machine, the owner is dead when
- * the file has not been touched for some time, by the clock of the file system; owners touch theirs from a thread of its own,
- * which no long computation holds up.
+ * A lock is a file `.<name>.lock.<n>` that says who its owner is; it appears whole, and only where no file has the
+ * name. A lock whose owner is dead is taken over by creating the next number: of several that try only one can. Whether
+ * the owner lives is asked of the system where it can tell (see process-identity.ts in the engine). Where it cannot, as
+ * for another machine, the owner is dead when the file has not been touched for some time, by the clock of the file
+ * system; owners touch theirs from a thread of its own, which no long computation holds up.
  */
 import { randomBytes } from "node:crypto";
 import { closeSync, openSync, readdirSync, readFileSync, rmSync, statSync } from "node:fs";

@@ -1,13 +1,14 @@
 /**
- * Signs of life: the files that this process holds are touched regularly, by a thread of its own, because a step of a training
- * may keep the main thread busy for minutes. The thread does not keep the process from ending.
+ * Signs of life: the files that this process holds are touched regularly, by a thread of its own, because a step of a
+ * training may keep the main thread busy for minutes. The thread does not keep the process from ending.
  */
 import { Worker } from "node:worker_threads";
 
 /** Time between two touches. */
 export const TOUCH_MS = 10_000;
 
-// The byte is what the file begins with anyway. Writing it, unlike setting the time, leaves it to the file server what "now" is.
+// The byte is what the file begins with anyway. Writing it, unlike setting the time, leaves it to the file server what
+// "now" is.
 const PROGRAM = `
 const { parentPort } = require("node:worker_threads");
 const { closeSync, openSync, writeSync } = require("node:fs");

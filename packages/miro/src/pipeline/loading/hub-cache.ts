@@ -8,6 +8,7 @@
 import { existsSync, mkdirSync, readdirSync, realpathSync, statSync, writeFileSync } from "node:fs";
 import { copyFile, link as hardLink, mkdir, readFile, rename, rm, symlink } from "node:fs/promises";
 import { dirname, join, relative, sep } from "node:path";
+import { beginFile } from "@miro-t2i/torch/atomic-write";
 import { InvalidInputError, MiroError, systemReason } from "../../errors.js";
 import { symlinksDisabled } from "./hub-environment.js";
 
@@ -69,8 +70,9 @@ export async function link(blob: string, path: string): Promise<void> {
       else await symlink(relative(dirname(path), blob), path);
     } catch (error) {
       if ((error as NodeJS.ErrnoException).code === "EEXIST") return; // another process was faster
-      await copyFile(blob, `${path}.copy`);
-      await rename(`${path}.copy`, path);
+      const temporary = beginFile(path);
+      await copyFile(blob, temporary);
+      await rename(temporary, path);
     }
   });
 }

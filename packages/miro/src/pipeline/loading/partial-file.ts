@@ -1,16 +1,16 @@
 /**
- * The part of a download that has arrived. One process at a time owns it, by its name; what a process leaves behind, another
- * one takes over by renaming it, which only one can:
+ * The part of a download that has arrived. One process at a time owns it, by its name; what a process leaves behind,
+ * another one takes over by renaming it, which only one can:
  *
  *   HASH.miro.incomplete                 left by an attempt that ended; to be continued
  *   HASH.miro-OWNER-N.incomplete         being written by that process, or left by it when it was killed
  *
- * (the owner as in the engine's process-identity.ts). Where the system cannot tell whether an owner lives, as in another container,
- * a file that grows has one.
+ * (the owner as in the engine's process-identity.ts). Where the system cannot tell whether an owner lives, as in
+ * another container, a file that grows has one.
  *
- * Python's partial files are of its own making and end in `.incomplete` too: its tools know what to do with ours. Whoever
- * finishes first gives the blob its name, and every owner checks the hash before: two processes that download the same file
- * at once, whoever they are, cost bandwidth and nothing else.
+ * Python's partial files are of its own making and end in `.incomplete` too: its tools know what to do with ours.
+ * Whoever finishes first gives the blob its name, and every owner checks the hash before: two processes that download
+ * the same file at once, whoever they are, cost bandwidth and nothing else.
  */
 import { randomBytes } from "node:crypto";
 import { closeSync, existsSync, openSync, readdirSync, renameSync, rmSync, statSync } from "node:fs";
@@ -22,7 +22,10 @@ import { printable } from "../../printable.js";
 
 /** A file that nobody was seen to write for so long is taken over: connections time out sooner. */
 const ABANDONED_MS = 600_000;
-/** A file that does not grow while it is watched for so long is not waited for: another download costs bandwidth and nothing else. */
+/**
+ * A file that does not grow while it is watched for so long is not waited for: another download costs bandwidth and
+ * nothing else.
+ */
 const STILL_MS = 15_000;
 const POLL_MS = 200;
 

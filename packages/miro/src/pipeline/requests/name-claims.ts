@@ -1,9 +1,10 @@
 /**
- * Names that a command has chosen for files which it will write later, so that several commands that share a folder choose different ones
- * and notice at once, not after the work, when they want the same.
+ * Names that a command has chosen for files which it will write later, so that several commands that share a folder
+ * choose different ones and notice at once, not after the work, when they want the same.
  *
- * A command keeps its names in `.claims.OWNER.RANDOM.json` in the folder while it runs. It chooses them with the lock `claims` held,
- * from what lies there and what the claims of others name. Claims of a process that was killed are removed by the next command.
+ * A command keeps its names in `.claims.OWNER.RANDOM.json` in the folder while it runs. It chooses them with the lock
+ * `claims` held, from what lies there and what the claims of others name. Claims of a process that was killed are
+ * removed by the next command.
  */
 import { randomBytes } from "node:crypto";
 import { mkdirSync, readdirSync, readFileSync, rmdirSync, rmSync } from "node:fs";
@@ -37,7 +38,8 @@ export class NameClaims {
 
   /**
    * Has names chosen while no other command chooses.
-   * @param choose gets the names that others claim, as {@link NameClaims.key} spells them, and returns paths to claim besides those so far
+   * @param choose gets the names that others claim, as {@link NameClaims.key} spells them, and returns paths to claim
+   * besides those so far
    * @throws MiroError when the folder cannot be written; what `choose` throws
    */
   async choose(

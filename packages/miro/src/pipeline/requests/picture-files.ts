@@ -1,6 +1,6 @@
 /**
- * Where the pictures of a command go: names, formats, what is in the way, and what need not be drawn again. Everything is decided
- * before the first picture is drawn; each file appears whole or not at all.
+ * Where the pictures of a command go: names, formats, what is in the way, and what need not be drawn again. Everything
+ * is decided before the first picture is drawn; each file appears whole or not at all.
  */
 import { existsSync, statSync } from "node:fs";
 import { dirname, extname, relative } from "node:path";
@@ -128,15 +128,18 @@ export class PictureFiles {
     this.#claims = new NameClaims(this.#folder);
   }
 
-  /** Whether the names of these pictures depend on the checkpoint, so that they can only be claimed when it is known. */
+  /**
+   * Whether the names of these pictures depend on the checkpoint, so that they can only be claimed when it is known.
+   */
   needsSettings(pictures: readonly PlannedPicture[]): boolean {
     return pictures.some((picture) => this.#template(picture, null).needsSettings);
   }
 
   /**
-   * Decides the names of all pictures and claims them until {@link release}. With `resume`, pictures that another command is about to
-   * draw under the same names are left to it; see {@link fromOthers}.
-   * @throws InvalidInputError when a file is in the way or another command is about to write it, or one file cannot hold what is
+   * Decides the names of all pictures and claims them until {@link release}. With `resume`, pictures that another
+   * command is about to draw under the same names are left to it; see {@link fromOthers}.
+   * @throws InvalidInputError when a file is in the way or another command is about to write it, or one file cannot
+   * hold what is
    *   asked for; MiroError when the folder cannot be written
    */
   async claim(
@@ -303,7 +306,8 @@ export class PictureFiles {
   }
 
   /**
-   * @param isThere whether a file that has appeared under the name meanwhile, by a program that knows nothing of claims, is the
+   * @param isThere whether a file that has appeared under the name meanwhile, by a program that knows nothing of
+   * claims, is the
    *   picture
    */
   async #store(

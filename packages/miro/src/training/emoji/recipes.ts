@@ -27,7 +27,10 @@ const KINDS: Record<string, Train> = {
   },
 };
 
-/** The trainer of a recipe's `kind`, which takes the folder of the run for itself, or null for a recipe of the diffusion network. */
+/**
+ * The trainer of a recipe's `kind`, which takes the folder of the run for itself, or null for a recipe of the diffusion
+ * network.
+ */
 export function pretrainingOf(recipe: Record<string, unknown>): Train | null {
   if (typeof recipe.kind !== "string" || !Object.hasOwn(KINDS, recipe.kind)) return null;
   const train = KINDS[recipe.kind]!;
