@@ -1,7 +1,7 @@
 #!/usr/bin/env node
 /**
- * Imports go one way. Fails on an import that goes upward between rooms, on a cycle between files or rooms, and on a
- * path that reaches into another package.
+ * Imports go one way. Fails on an import that goes upward between rooms, on a cycle between files, rooms or folders of any
+ * depth, and on a path that reaches into another package.
  *
  *   torch <- files, pictures, random <- networks, text, autoencoder <- flow <- pipeline <- rewards, data <- training, evaluation <- studio, cli
  *
@@ -67,6 +67,7 @@ export function checkImports(root) {
   const problems = [];
   const files = new Map();
   const rooms = new Map();
+  const folders = new Map();
   const miro = path.join(root, "packages", "miro", "src");
   const roomOf = (file) => {
     const parts = path.relative(miro, file).split(path.sep);
@@ -100,6 +101,11 @@ export function checkImports(root) {
         }
         if (!target.endsWith(".ts") || !existsSync(target)) continue; // data files; the compiler reports missing ones
         targets.push(target);
+        const [from, to] = [path.dirname(here), path.relative(root, path.dirname(target))];
+        // The package's root holds what all rooms stand on (errors.ts) and the door (index.ts).
+        const inside = (folder) => folder !== path.relative(root, home);
+        if (from !== to && inside(from) && inside(to) && !path.basename(from).startsWith("testing"))
+          folders.set(from, (folders.get(from) ?? new Set()).add(to));
         const other = roomOf(target);
         if (!room || other === room) continue;
         if (levelOf(other) > levelOf(room))
@@ -113,6 +119,8 @@ export function checkImports(root) {
   if (cycle) problems.push(`files import in a circle: ${cycle.map((file) => path.relative(root, file)).join(" -> ")}`);
   const roomCycle = findCycle(rooms);
   if (roomCycle) problems.push(`rooms import in a circle: ${roomCycle.join(" -> ")}`);
+  const folderCycle = findCycle(folders);
+  if (folderCycle && !roomCycle) problems.push(`folders import in a circle: ${folderCycle.join(" -> ")}`);
   return problems;
 }
 

@@ -63,6 +63,20 @@ describe("import check", () => {
     expect(problems).toEqual(["rooms import in a circle: networks -> text -> networks"]);
   });
 
+  test("refuses cycles between folders inside a room, also where no two files import each other", () => {
+    const files = {
+      "miro/src/training/state/export.ts": 'import "../loop/trainer.js";',
+      "miro/src/training/loop/trainer.ts": "export {};",
+      "miro/src/training/loop/run.ts": 'import "../state/checkpoint.js";',
+      "miro/src/training/state/checkpoint.ts": "export {};",
+    };
+    const folder = (name: string) => `packages/miro/src/training/${name}`;
+    expect(tree(files)).toEqual([
+      `folders import in a circle: ${folder("loop")} -> ${folder("state")} -> ${folder("loop")}`,
+    ]);
+    expect(tree({ ...files, "miro/src/training/state/export.ts": "export {};" })).toEqual([]);
+  });
+
   test("refuses reaching past a package's surface", () => {
     const problems = tree({
       "torch/src/a.ts": 'import "miro-t2i";',

@@ -73,7 +73,6 @@ export { type LabelledSheetOptions, labelledSheet, type SheetCell } from "./pict
 export { encodePng, type PngInfo, type PngText, readPng } from "./pictures/png.js";
 export { contactSheet, type RgbImage } from "./pictures/rgb.js";
 export type { PromptEmbedding, TextStates } from "./pipeline/conditioning.js";
-export { availableDevices, type ComputeDType, resolveDType } from "./pipeline/device.js";
 export type { GenerateOptions, GenerateProgress } from "./pipeline/generate-options.js";
 export {
   type Checkpoint,
@@ -84,6 +83,7 @@ export {
   type SaveCheckpointOptions,
   saveCheckpoint,
 } from "./pipeline/loading/checkpoint.js";
+export { availableDevices, type ComputeDType, resolveDType } from "./pipeline/loading/device.js";
 export type { DownloadProgress } from "./pipeline/loading/hub-repository.js";
 export type { WeightsIdentity } from "./pipeline/loading/identity.js";
 export type { FromPretrainedOptions } from "./pipeline/loading/load-options.js";
@@ -137,7 +137,7 @@ export {
 export { type RunLog, readRunLog, type Series, smooth } from "./training/logging/run-log.js";
 export { type EventImage, EventWriter, type EventWriterOptions } from "./training/logging/tensorboard.js";
 export { Ema, type EmaOptions, emaName } from "./training/loop/ema.js";
-export { inPrecision, PRECISIONS, type PrecisionName } from "./training/loop/gradients.js";
+export { inPrecision } from "./training/loop/gradients.js";
 export { WarmupCosine, type WarmupCosineOptions } from "./training/loop/lr-schedule.js";
 export { createLoss, createNetworks } from "./training/loop/model.js";
 export { type ParameterGroup, parameterGroups } from "./training/loop/parameter-groups.js";
@@ -151,6 +151,7 @@ export {
   siteSettings,
   type Variable,
 } from "./training/recipes/environment.js";
+export { PRECISIONS, type PrecisionName } from "./training/recipes/precision.js";
 export { loadRecipe, parseRecipe, type Recipe, recipeToJson } from "./training/recipes/recipe.js";
 export { type ComposedRecipe, composeRecipe, type Origins, recipeNames } from "./training/recipes/recipe-source.js";
 export { type ResolvedValue, resolvedValues, resolvedYaml } from "./training/recipes/resolved-recipe.js";

@@ -3,7 +3,7 @@ import { existsSync, readdirSync } from "node:fs";
 import { availableParallelism, cpus, freemem, totalmem } from "node:os";
 import type { CudaDevice } from "@miro-t2i/torch";
 import { MiroError } from "../errors.js";
-import { bundledModel } from "../pipeline/bundled.js";
+import { bundledModel } from "../pipeline/loading/bundled.js";
 import { hubCache, hubEndpoint, hubOffline } from "../pipeline/loading/hub-environment.js";
 import { proxyFor } from "../pipeline/loading/hub-proxy.js";
 import { freeBytes } from "../pipeline/loading/model-list.js";
@@ -79,7 +79,7 @@ async function engine(context: CliContext): Promise<Finding[]> {
     return [{ name: "libtorch", value: reason, state: "missing", fix }];
   }
   const info = torch.buildInfo();
-  const { availableDevices, resolveDType } = await import("../pipeline/device.js");
+  const { availableDevices, resolveDType } = await import("../pipeline/loading/device.js");
   const devices = availableDevices();
   const gpus = gpuFindings(torch.cuda.devices(), devices.length > 1, info.cuda);
   const speed = (dtype: "float32" | "bfloat16") => `${dtype} ${gemmSpeed(torch, dtype)} GFLOP/s`;

@@ -2,7 +2,7 @@ import { dirname, join } from "node:path";
 import { describe, expect, it } from "vitest";
 import { loadVocabulary } from "../data/emoji/index.js";
 import type { RgbImage } from "../pictures/rgb.js";
-import { bundledModel } from "../pipeline/bundled.js";
+import { bundledModel } from "../pipeline/loading/bundled.js";
 import { checkDetector } from "./detector-check.js";
 import { EmojiClassifier } from "./emoji-classifier.js";
 import {

@@ -1,4 +1,5 @@
 /** `npm run evaluate:emoji -- [--model DIR] …`: the measurement of the bundled model as a command, until `miro evaluate` takes it in. */
+
 import { join } from "node:path";
 import { parseArgs } from "node:util";
 import { setNumThreads } from "@miro-t2i/torch";
@@ -8,8 +9,8 @@ import { InvalidInputError, invalid, MiroError } from "../errors.js";
 import { writeFileAtomic } from "../files/files.js";
 import { encodePng } from "../pictures/png.js";
 import type { RgbImage } from "../pictures/rgb.js";
-import { bundledModel } from "../pipeline/bundled.js";
-import { checkDevice } from "../pipeline/device.js";
+import { bundledModel } from "../pipeline/loading/bundled.js";
+import { checkDevice } from "../pipeline/loading/device.js";
 import { MiroPipeline } from "../pipeline/pipeline.js";
 import { oneLine, printable } from "../printable.js";
 import { loadScorer } from "../rewards/index.js";

@@ -3,7 +3,7 @@ import { nn, randn, scope, type Tensor, tensor } from "@miro-t2i/torch";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { AutoencoderKL } from "../autoencoder/index.js";
 import type { RgbImage } from "../pictures/rgb.js";
-import { bundledModel } from "./bundled.js";
+import { bundledModel } from "./loading/bundled.js";
 import { MiroPipeline } from "./pipeline.js";
 import { fitLatentToRgb, latentsToRgb } from "./preview.js";
 

@@ -12,7 +12,7 @@ import { join } from "node:path";
 import { cat, nn, noGrad, scope, type Tensor, tensor } from "@miro-t2i/torch";
 import { InvalidInputError, MiroError } from "../errors.js";
 import type { RgbImage } from "../pictures/rgb.js";
-import { bundledFolder } from "../pipeline/bundled.js";
+import { bundledFolder } from "../pipeline/loading/bundled.js";
 import { T5Encoder } from "../text/t5.js";
 import { Tokenizer } from "../text/tokenizer.js";
 import { EmojiClip, textEncoderHash } from "./emoji-clip.js";

@@ -1,8 +1,9 @@
 /** The scorers that exist, by key. */
 import { z } from "zod";
 import { InvalidInputError, invalid } from "../errors.js";
+import { editDistance } from "../nearest.js";
 import { field, parseOptions } from "../options.js";
-import { checkDevice } from "../pipeline/device.js";
+import { checkDevice } from "../pipeline/loading/device.js";
 import { clipScoreSpec } from "./clip-score.js";
 import { colorfulnessSpec, sharpnessSpec } from "./measured.js";
 import { checkedScorer, type LoadScorerOptions, type Scorer, type ScorerSpec } from "./scorer.js";
@@ -57,18 +58,6 @@ export async function loadScorer(key: string, options: LoadScorerOptions = {}): 
   const { device, model, signal } = parseOptions(loadScorerSchema, options);
   signal?.throwIfAborted();
   return checkedScorer(spec, await spec.load({ device: checkDevice(device), model, signal }));
-}
-
-/** Least number of characters to insert, remove or replace (Levenshtein). */
-function editDistance(a: string, b: string): number {
-  let row = Array.from({ length: b.length + 1 }, (_, j) => j);
-  for (let i = 1; i <= a.length; i++) {
-    const next = [i];
-    for (let j = 1; j <= b.length; j++)
-      next.push(Math.min(row[j]! + 1, next[j - 1]! + 1, row[j - 1]! + (a[i - 1] === b[j - 1] ? 0 : 1)));
-    row = next;
-  }
-  return row[b.length]!;
 }
 
 for (const spec of [clipScoreSpec, sharpnessSpec, colorfulnessSpec]) registerScorer(spec);

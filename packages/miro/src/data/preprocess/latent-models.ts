@@ -6,7 +6,7 @@ import { encodeNpy } from "@miro-t2i/torch/io";
 import { type Autoencoder, loadAutoencoder } from "../../autoencoder/index.js";
 import { InvalidInputError } from "../../errors.js";
 import { readJson } from "../../files/files.js";
-import { checkDevice, resolveDType } from "../../pipeline/device.js";
+import { checkDevice, resolveDType } from "../../pipeline/loading/device.js";
 import { resolveModel } from "../../pipeline/loading/hub.js";
 import type { HubOptions } from "../../pipeline/loading/hub-repository.js";
 import { DEFAULT_TEXT_ENCODER, DEFAULT_VAE } from "../../pipeline/loading/parts.js";

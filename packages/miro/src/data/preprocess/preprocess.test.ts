@@ -10,7 +10,7 @@ import { loadAutoencoder } from "../../autoencoder/index.js";
 import { run as miro } from "../../cli/main.js";
 import { FileLock } from "../../files/file-lock.js";
 import { imageFormat } from "../../pictures/decode.js";
-import { bundledFolder } from "../../pipeline/bundled.js";
+import { bundledFolder } from "../../pipeline/loading/bundled.js";
 import { registerScorer } from "../../rewards/registry.js";
 import { T5Encoder } from "../../text/t5.js";
 import { Tokenizer } from "../../text/tokenizer.js";

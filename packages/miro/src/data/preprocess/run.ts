@@ -13,7 +13,7 @@ import { InvalidInputError, invalid, MiroError, systemReason } from "../../error
 import { FileLock } from "../../files/file-lock.js";
 import { readBytes, removeKilledWrites } from "../../files/files.js";
 import { parseOptions } from "../../options.js";
-import { checkDevice } from "../../pipeline/device.js";
+import { checkDevice } from "../../pipeline/loading/device.js";
 import { loadScorer, scorerSpec, scorerSpecs } from "../../rewards/registry.js";
 import type { Scorer, ScorerSpec } from "../../rewards/scorer.js";
 import { ShardError } from "../shards/shard-error.js";

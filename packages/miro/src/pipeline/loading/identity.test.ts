@@ -15,7 +15,7 @@ import { homedir, tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
 import { MiroError } from "../../errors.js";
-import { bundledModel } from "../bundled.js";
+import { bundledModel } from "./bundled.js";
 import { expandTilde, hashFile, identifyWeights } from "./identity.js";
 
 let folder: string;

@@ -13,7 +13,7 @@ import { Worker } from "node:worker_threads";
 import { z } from "zod";
 import { MiroError, systemReason } from "../../errors.js";
 import { readBytes, readText, writeFileAtomic } from "../../files/files.js";
-import { bundledModel } from "../bundled.js";
+import { bundledModel } from "./bundled.js";
 
 /** A SHA-256 in hexadecimal. */
 export const sha256Schema = z.string().regex(/^[0-9a-f]{64}$/);

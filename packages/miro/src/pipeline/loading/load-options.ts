@@ -1,7 +1,7 @@
 /** Options of `MiroPipeline.fromPretrained`, declared once for the API and the command line. */
 import { z } from "zod";
 import { field } from "../../options.js";
-import { COMPUTE_DTYPES } from "../device.js";
+import { COMPUTE_DTYPES } from "./device.js";
 import type { DownloadProgress } from "./hub-repository.js";
 
 const name = z.string().min(1);

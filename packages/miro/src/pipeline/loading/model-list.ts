@@ -1,7 +1,7 @@
 /** What can be loaded on this machine: the bundled model, the published ones, and what the cache of downloads holds. */
 import { existsSync, readdirSync, readFileSync, statfsSync, statSync } from "node:fs";
 import { dirname, join, resolve } from "node:path";
-import { BUNDLED_MODEL, bundledModel } from "../bundled.js";
+import { BUNDLED_MODEL, bundledModel } from "./bundled.js";
 import { CHECKPOINT_FILES, readReleaseConfig } from "./checkpoint.js";
 import { hubCache } from "./hub-environment.js";
 import { RELEASES, type Release } from "./releases.js";

@@ -5,7 +5,7 @@ import type { LossBatch } from "../../flow/loss.js";
 import { streamSeed } from "../../random/streams.js";
 import type { T5Encoder } from "../../text/t5.js";
 import type { Tokenizer } from "../../text/tokenizer.js";
-import { type Rows, rowsOf } from "../loop/batch-slices.js";
+import { type Rows, rowsOf } from "./batch-slices.js";
 
 /** What a release says of the data besides the network. */
 export interface DataConstants {

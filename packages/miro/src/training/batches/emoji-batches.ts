@@ -5,7 +5,7 @@ import type { LossBatch } from "../../flow/loss.js";
 import { streamSeed } from "../../random/streams.js";
 import { T5Encoder } from "../../text/t5.js";
 import { Tokenizer } from "../../text/tokenizer.js";
-import type { Rows } from "../loop/batch-slices.js";
+import type { Rows } from "./batch-slices.js";
 import type { BatchSource, DataConstants, FrozenModels } from "./batches.js";
 import { type EmojiData, LatentCache } from "./latent-cache.js";
 import { normalizationOf } from "./latent-statistics.js";

@@ -19,10 +19,10 @@ import { defaultNormalization, normalize } from "../../autoencoder/normalization
 import { sampleLatents } from "../../data/dataset/latents.js";
 import { COUNTS, copyPublished, recorded, recordedTensors, SHARDS } from "../../data/dataset/testing/published.js";
 import { parseRinConfig } from "../../networks/config.js";
-import { divideRows, type Rows } from "../loop/batch-slices.js";
 import { runTraining } from "../loop/run.js";
 import { parseRecipe, type Recipe } from "../recipes/recipe.js";
 import { bits, tinyRecipeJson } from "../testing/tiny.js";
+import { divideRows, type Rows } from "./batch-slices.js";
 import { ShardBatches, type ShardTrainingBatch } from "./shard-batches.js";
 
 const published = copyPublished();

@@ -18,8 +18,8 @@ import type { RinConfig } from "../../networks/config.js";
 import { Permutation } from "../../random/permutation.js";
 import { T5Encoder } from "../../text/t5.js";
 import { Tokenizer } from "../../text/tokenizer.js";
-import type { Rows } from "../loop/batch-slices.js";
 import type { Recipe } from "../recipes/recipe.js";
+import type { Rows } from "./batch-slices.js";
 import type { BatchSource, DataConstants, FrozenModels } from "./batches.js";
 import { normalizationOf } from "./latent-statistics.js";
 

@@ -16,7 +16,7 @@ import { beginFile } from "@miro-t2i/torch/atomic-write";
 import { AdamW, clipGradNorm_ } from "@miro-t2i/torch/optim";
 import { z } from "zod";
 import { InvalidInputError, MiroError } from "../../errors.js";
-import { checkDevice } from "../../pipeline/device.js";
+import { checkDevice } from "../../pipeline/loading/device.js";
 import { streamSeed } from "../../random/streams.js";
 import { MetricsLog, type Progress } from "../logging/logging.js";
 import { WarmupCosine } from "../loop/lr-schedule.js";

@@ -1,7 +1,7 @@
 import { full, scope } from "@miro-t2i/torch";
 import { describe, expect, it } from "vitest";
-import { measurePeakFlops } from "../planning/peak-flops.js";
 import { groupGradientNorms, learningRates, Meter, memoryFigures } from "./meter.js";
+import { measurePeakFlops } from "./peak-flops.js";
 
 const times = { waitMs: 100, totalMs: 500, images: 8, flops: 4e12 };
 

@@ -3,8 +3,14 @@
  * code's where it has them (`train/loss`, `train/raw_loss`, `train/loss_gradnorm_reweighted`, `train/logvar`, `lr-Lamb/pg1`).
  */
 import { aten, cuda, memory, noGrad, scope, stack, type Tensor } from "@miro-t2i/torch";
-import { cudaIndex } from "../../pipeline/device.js";
-import type { StepTerms } from "../loop/gradients.js";
+import { cudaIndex } from "../../pipeline/loading/device.js";
+
+/** Means over some rows of a batch. */
+export interface StepTerms {
+  loss: number;
+  rawLoss: number;
+  logvar?: number;
+}
 
 /** What a step has found. */
 export interface StepReport extends StepTerms {

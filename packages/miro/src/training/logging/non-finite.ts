@@ -5,14 +5,13 @@
  */
 import { isFloatingPoint, type nn, noGrad, scope, Tensor } from "@miro-t2i/torch";
 import type { LossBatch } from "../../flow/loss.js";
-import type { Model } from "../loop/gradients.js";
 
 /** A tensor with its name. */
 type Named = readonly [name: string, tensor: Tensor];
 
 /** What to look through for {@link findNonFinite}. */
 export interface NonFiniteOptions {
-  model: Pick<Model, "network" | "preconditioning">;
+  model: { network: nn.Module; preconditioning: nn.Module };
   batch: LossBatch;
   /** Repeats the step's forward passes over the batch, with the step's draws. Gradients are not recorded. */
   forward: () => void;

@@ -1,9 +1,9 @@
 /** Charts of what runs have logged: one panel for each name, the runs over each other, raw and smoothed. */
 import { z } from "zod";
 import { invalid } from "../../errors.js";
+import { nearest } from "../../nearest.js";
 import { field, parseOptions } from "../../options.js";
 import { Drawing, ticks } from "../../pictures/chart.js";
-import { nearest } from "../recipes/nearest.js";
 import { type RunLog, type Series, smooth } from "./run-log.js";
 
 /** What a chart may be told; the command's flags have the same help. */

@@ -20,18 +20,9 @@ import {
 import type { FlowPrecond } from "../../networks/precond.js";
 import type { Rin } from "../../networks/rin.js";
 import { streamSeed } from "../../random/streams.js";
-import { partsOf, type Rows, rowsOf } from "./batch-slices.js";
-
-/** Names of the precisions, as upstream has them. */
-export const PRECISIONS = ["32-true", "bf16-mixed", "16-mixed"] as const;
-export type PrecisionName = (typeof PRECISIONS)[number];
-
-/** Means over some rows. */
-export interface StepTerms {
-  loss: number;
-  rawLoss: number;
-  logvar?: number;
-}
+import { partsOf, type Rows, rowsOf } from "../batches/batch-slices.js";
+import type { StepTerms } from "../logging/meter.js";
+import type { PrecisionName } from "../recipes/precision.js";
 
 export interface Model {
   network: Rin;

@@ -1,7 +1,7 @@
 /** Worker thread of a replica (see replicas.ts): receives rows, answers with gradients. */
 import { parentPort, workerData } from "node:worker_threads";
 import { nn, receive, scope, setNumThreads, share } from "@miro-t2i/torch";
-import { planOf } from "../planning/batch-plan.js";
+import { planOf } from "../recipes/batch-plan.js";
 import { parseRecipe } from "../recipes/recipe.js";
 import { accumulateInTurns } from "./gradients.js";
 import { createLoss, createNetworks } from "./model.js";

@@ -4,12 +4,12 @@
  */
 import { cuda } from "@miro-t2i/torch";
 import { InvalidInputError } from "../../errors.js";
-import { planOf } from "../planning/batch-plan.js";
 import { type RankPlace, rankPlaceOf } from "../process-group/launch-environment.js";
-import { World } from "../process-group/process-group.js";
-import { runRanks } from "../process-group/spawn-ranks.js";
+import { DataParallelGroup } from "../process-group/process-group.js";
+import { planOf } from "../recipes/batch-plan.js";
 import type { Recipe } from "../recipes/recipe.js";
 import type { RunOptions, RunResult } from "./run-options.js";
+import { runRanks } from "./spawn-ranks.js";
 import { trainProcess } from "./train-process.js";
 
 export type { RunOptions, RunResult } from "./run-options.js";
@@ -19,12 +19,13 @@ export async function runTraining(options: RunOptions): Promise<RunResult> {
   const { trainer } = options.recipe;
   const place = rankPlaceOf(process.env);
   checkProcesses(trainer, place);
-  if (place === null) return planOf(trainer).worldSize > 1 ? runRanks(options) : trainProcess(options, null);
-  const world = await World.join(place, trainer);
+  if (place === null)
+    return planOf(trainer).worldSize > 1 ? runRanks(options) : trainProcess(options, DataParallelGroup.alone());
+  const group = await DataParallelGroup.join(place, trainer);
   try {
-    return await trainProcess(options, world);
+    return await trainProcess(options, group);
   } finally {
-    await world.leave();
+    await group.leave();
   }
 }
 

@@ -8,9 +8,10 @@ import { aten, noGrad, receive, type SharedTensor, scope, share, type Tensor } f
 import { compiledModule } from "../../compiled-module.js";
 import { MiroError } from "../../errors.js";
 import type { LossBatch } from "../../flow/loss.js";
+import { divideRows, type Rows, rowsOf } from "../batches/batch-slices.js";
+import type { StepTerms } from "../logging/meter.js";
 import { type Recipe, recipeToJson } from "../recipes/recipe.js";
-import { divideRows, type Rows, rowsOf } from "./batch-slices.js";
-import type { Model, StepTerms } from "./gradients.js";
+import type { Model } from "./gradients.js";
 
 /** What a replica is started with. */
 export interface ReplicaSetup {

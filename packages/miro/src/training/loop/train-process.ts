@@ -24,10 +24,10 @@ import { version } from "../../version.js";
 import { type BatchSource, RandomBatches } from "../batches/batches.js";
 import type { ShardBatches as ShardSource } from "../batches/shard-batches.js";
 import { MetricsLog } from "../logging/logging.js";
+import { measurePeakFlops } from "../logging/peak-flops.js";
 import { EventWriter } from "../logging/tensorboard.js";
-import { planOf } from "../planning/batch-plan.js";
-import { measurePeakFlops } from "../planning/peak-flops.js";
-import type { World } from "../process-group/process-group.js";
+import type { DataParallelGroup } from "../process-group/process-group.js";
+import { planOf } from "../recipes/batch-plan.js";
 import { parseRecipe, type Recipe, recipeToJson, recipeToYaml } from "../recipes/recipe.js";
 import { recipeChanges, refuseRecipeChanges } from "../recipes/recipe-changes.js";
 import { openRunSamples, type RunSamples } from "../samples/run-samples.js";
@@ -53,13 +53,13 @@ import { Validation } from "./validation.js";
 
 /**
  * Trains by a recipe, in one process.
- * @param world the processes that share the work; the first of them alone writes to the folder of the run
+ * @param group the processes that share the work; the first of them alone writes to the folder of the run
  */
-export async function trainProcess(options: RunOptions, world: World | null): Promise<RunResult> {
-  if (world !== null && world.rank > 0) return trainAlone(options, world, null);
+export async function trainProcess(options: RunOptions, group: DataParallelGroup): Promise<RunResult> {
+  if (!group.isFirst) return trainAlone(options, group, null);
   const lock = await RunLock.acquire(options.output, options);
   try {
-    return await trainAlone(options, world, lock);
+    return await trainAlone(options, group, lock);
   } finally {
     lock.release();
   }
@@ -68,15 +68,15 @@ export async function trainProcess(options: RunOptions, world: World | null): Pr
 /** @param lock of the run's folder, which the process that writes there holds */
 async function trainAlone(
   { recipe, output, resume = false, allowChanges = false, signal, onProgress, onMessage: say = () => {} }: RunOptions,
-  world: World | null,
+  group: DataParallelGroup,
   lock: RunLock | null,
 ): Promise<RunResult> {
   const checkpoints = join(output, "checkpoints");
-  const first = world === null || world.rank === 0;
+  const first = group.isFirst;
   const onMessage = first ? say : () => {};
   /** Says what must not get lost, whoever says it. */
-  const warn = first ? say : (message: string) => say(`rank ${world.rank}: ${message}`);
-  const newest = await startingCheckpoint(checkpoints, resume, world);
+  const warn = first ? say : (message: string) => say(`rank ${group.rank}: ${message}`);
+  const newest = await startingCheckpoint(checkpoints, resume, group);
   if (newest && resume === false)
     throw new InvalidInputError(
       `${output}: holds a run at step ${newest.step}; continue it with --resume, or name another --output`,
@@ -87,17 +87,17 @@ async function trainAlone(
   const { trainer: settings } = recipe;
   const device = settings.device;
   onMessage("opening the data");
-  await world?.agree("the recipe", JSON.stringify(recipeToJson(recipe)));
-  const source = await firstRankFirst(world, () => openSource(recipe, world, { signal, onMessage, warn }));
+  await group.agree("the recipe", JSON.stringify(recipeToJson(recipe)));
+  const source = await group.firstRankFirst(() => openSource(recipe, group, { signal, onMessage, warn }));
   let replicas: Replicas | null = null;
   let validation: Validation | null = null;
   let samples: RunSamples | null = null;
   const { keepLast, keepEveryNSteps } = settings;
   const writer = new CheckpointWriter(checkpoints, { keepLast, keepEveryNSteps });
   try {
-    await world?.agree("the data", source.identity ?? "");
+    await group.agree("the data", source.identity ?? "");
     if (first) noteData(join(output, "data.json"), source, { step: newest?.step ?? 0, allowChanges, onMessage });
-    validation = await firstRankFirst(world, () => openValidation(recipe, source, world, { signal, onMessage }));
+    validation = await group.firstRankFirst(() => openValidation(recipe, source, group, { signal, onMessage }));
     manualSeed(streamSeed(recipe.seed, "initialWeights")); // initial weights
     const { network, preconditioning } = createNetworks(recipe);
     const { from, average, continue: goOn } = recipe.initialization;
@@ -145,7 +145,7 @@ async function trainAlone(
         schedule: new WarmupCosine(optimizer, { ...warmupCosine, totalSteps }),
         source,
         replicas,
-        world,
+        group,
       },
       {
         seed: recipe.seed,
@@ -164,7 +164,7 @@ async function trainAlone(
         sampleOffset: recipe.samples.offset,
         work: {
           flopsPerImage: (textTokens) => trainingFlops(network.config, textTokens, selfConditioning),
-          peakFlops: peakFlops(recipe, world),
+          peakFlops: peakFlops(recipe, group),
         },
       },
       {
@@ -187,7 +187,7 @@ async function trainAlone(
         onSamples: (step) => samples?.draw(step) ?? Promise.resolve(),
         onValidate: async (step) => {
           const networks = { network, average: ema.module, preconditioning };
-          const figures = await validation!.measure(networks, world ? undefined : signal);
+          const figures = await validation!.measure(networks, group.isAlone ? signal : undefined);
           log?.write({ step, ...figures });
           events?.scalars(step, figures);
         },
@@ -209,7 +209,7 @@ async function trainAlone(
       for (const difference of continuePublished(published, trainer, recipe)) onMessage(difference);
       onMessage(`continues at step ${trainer.step} from ${from}`);
     }
-    await world?.share({ network, preconditioning });
+    await group.synchronize({ network, preconditioning });
     if (first) {
       writeFileAtomic(join(output, "recipe.yaml"), recipeToYaml(recipe), { overwrite: true });
       log = new MetricsLog(join(output, "log.jsonl"), trainer.step, warn);
@@ -222,7 +222,7 @@ async function trainAlone(
       });
     const parameters = [...network.parameters()].reduce((sum, parameter) => sum + parameter.numel, 0);
     onMessage(
-      `network ${(parameters / 1e6).toFixed(2)}M parameters, ${settings.maxSteps} steps of ${settings.batchSize}, ${settings.precision}, ${device}${world ? ` × ${world.worldSize}` : ""}`,
+      `network ${(parameters / 1e6).toFixed(2)}M parameters, ${settings.maxSteps} steps of ${settings.batchSize}, ${settings.precision}, ${device}${group.isAlone ? "" : ` × ${group.worldSize}`}`,
     );
     let finished: boolean;
     try {
@@ -234,10 +234,16 @@ async function trainAlone(
     }
     const exported =
       first && finished && source.constants
-        ? exportRelease({ recipe, output: join(output, "export"), trainer, constants: source.constants })
+        ? exportRelease({
+            recipe,
+            output: join(output, "export"),
+            network: ema.module,
+            preconditioning,
+            constants: source.constants,
+          })
         : null;
     // Whoever has started the processes may end all of them some time after the first has gone; so none goes before rank 0 has stored all.
-    await world?.meet();
+    await group.barrier();
     return { finished, step: trainer.step, checkpoint: listCheckpoints(checkpoints).at(-1)?.path ?? null, exported };
   } finally {
     await writer.close();
@@ -252,22 +258,16 @@ async function trainAlone(
 async function startingCheckpoint(
   folder: string,
   resume: boolean | number,
-  world: World | null,
+  group: DataParallelGroup,
 ): Promise<{ step: number; path: string } | undefined> {
   const own = () => (resume === false ? listCheckpoints(folder).at(-1) : checkpointToResume(folder, resume));
-  if (world === null) return own();
-  const [step] = await world.sum([world.rank === 0 ? (own()?.step ?? -1) : 0]);
+  const [step] = await group.sum([group.isFirst ? (own()?.step ?? -1) : 0]);
   if (step === -1) return undefined;
   const same = listCheckpoints(folder).find((checkpoint) => checkpoint.step === step);
   if (same !== undefined) return same;
   throw new MiroError(
-    `${folder}: rank 0 sees a checkpoint of step ${step}, rank ${world.rank} does not; the folder of the run must be one that all machines share`,
+    `${folder}: rank 0 sees a checkpoint of step ${step}, rank ${group.rank} does not; the folder of the run must be one that all machines share`,
   );
-}
-
-/** What the first process makes, the others find. */
-function firstRankFirst<T>(world: World | null, body: () => Promise<T>): Promise<T> {
-  return world === null ? body() : world.firstRankFirst(body);
 }
 
 /** `data.json`: which data the run was made from, from which step on. */
@@ -306,11 +306,11 @@ function noteData(
 }
 
 /** What the machine can do at the recipe's precision, as it says itself or as it is measured. */
-function peakFlops({ logger, trainer }: Recipe, world: World | null): number {
+function peakFlops({ logger, trainer }: Recipe, group: DataParallelGroup): number {
   if (logger.peakTflops !== undefined) return logger.peakTflops * 1e12;
   const dtype = ({ "32-true": "float32", "bf16-mixed": "bfloat16", "16-mixed": "float16" } as const)[trainer.precision];
   // Replicas and processes compute beside each other, each with as many threads.
-  return trainer.replicas * (world?.worldSize ?? 1) * measurePeakFlops({ device: trainer.device, dtype });
+  return trainer.replicas * group.worldSize * measurePeakFlops({ device: trainer.device, dtype });
 }
 
 /** Calls a function at most every five seconds, and first after five. */
@@ -338,7 +338,7 @@ function withOrigin(checkpoint: TrainingCheckpoint, { trainer }: Recipe): Traini
 /** The data, of which a process gets its rows of each batch. */
 async function openSource(
   recipe: Recipe,
-  world: World | null,
+  group: DataParallelGroup,
   {
     signal,
     onMessage,
@@ -351,7 +351,7 @@ async function openSource(
 ): Promise<BatchSource> {
   const { data, network } = recipe;
   const { batchSize, device } = recipe.trainer;
-  const rows = world?.rowsOf(batchSize);
+  const rows = group.rowsOf(batchSize);
   if (data.kind === "emoji") {
     for (const [name, folder] of [
       ["data.autoencoder", data.autoencoder],
@@ -361,7 +361,7 @@ async function openSource(
         throw new MiroError(`${name}: ${folder} is not there; train it first or name another folder`);
     const sigmaData = recipe.preconditioning.sigma_data as number;
     const { EmojiBatches } = await import("../batches/emoji-batches.js");
-    const makesScenes = world === null || world.rank === 0;
+    const makesScenes = group.isFirst;
     return EmojiBatches.open({ data, seed: recipe.seed, batchSize, rows, device, sigmaData, signal, makesScenes });
   }
   const config = parseRinConfig(network);
@@ -420,7 +420,7 @@ function createAverages(recipe: Recipe, network: Rin): Map<string, Ema<Rin>> {
 async function openValidation(
   recipe: Recipe,
   training: BatchSource,
-  world: World | null,
+  group: DataParallelGroup,
   { signal, onMessage }: { signal?: AbortSignal | undefined; onMessage: (message: string) => void },
 ): Promise<Validation | null> {
   const { data, validation, trainer, seed } = recipe;
@@ -450,7 +450,7 @@ async function openValidation(
     onMessage,
   });
   const batches = Math.min(validation.batches, Math.floor(source.set.length / batchSize));
-  return new Validation({ recipe, source, batches, batchSize, world });
+  return new Validation({ recipe, source, batches, batchSize, group });
 }
 
 function createOptimizer(recipe: Recipe, network: Rin, preconditioning: FlowPrecond): TrainingOptimizer {

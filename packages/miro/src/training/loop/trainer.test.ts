@@ -216,11 +216,13 @@ describe("runTraining", () => {
   it("resumes a run whose recipe was stored before some settings came", async () => {
     const output = join(root, "older");
     await runTraining({ recipe: recipe({ max_steps: 1 }), output });
-    const path = join(listCheckpoints(join(output, "checkpoints")).at(-1)!.path, "state.json");
+    const checkpoint = listCheckpoints(join(output, "checkpoints")).at(-1)!.path;
+    const path = join(checkpoint, "state.json");
     const state = JSON.parse(readFileSync(path, "utf8"));
     for (const setting of ["loss_scale", "zero_non_finite_gradients", "num_nodes"])
       delete state.recipe.trainer[setting];
     writeFileSync(path, JSON.stringify(state));
+    rmSync(join(checkpoint, "SHA256SUMS")); // older ones have none
     const resumed = await runTraining({ recipe: recipe({ max_steps: 2 }), output, resume: true });
     expect(resumed).toMatchObject({ finished: true, step: 2 });
   });

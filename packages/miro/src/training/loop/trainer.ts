@@ -13,22 +13,23 @@ import { aten, noGrad, scope, type Tensor } from "@miro-t2i/torch";
 import { clipGradNorm_, type GradScaler, type OptimizerState } from "@miro-t2i/torch/optim";
 import { MiroError } from "../../errors.js";
 import type { Rin } from "../../networks/rin.js";
+import { partsOf, type Rows, rowsOf } from "../batches/batch-slices.js";
 import type { BatchSource } from "../batches/batches.js";
 import type { LogRecord, Progress } from "../logging/logging.js";
-import { groupGradientNorms, learningRates, Meter, memoryFigures, type StepReport } from "../logging/meter.js";
-import { findNonFinite, nonFiniteGradients } from "../logging/non-finite.js";
-import type { World } from "../process-group/process-group.js";
-import type { NamedTensors, TrainingCheckpoint } from "../state/checkpoint.js";
-import { partsOf, type Rows, rowsOf } from "./batch-slices.js";
-import type { Ema } from "./ema.js";
 import {
-  accumulateInTurns,
-  combineTerms,
-  lossOf,
-  type Model,
-  type PrecisionName,
+  groupGradientNorms,
+  learningRates,
+  Meter,
+  memoryFigures,
+  type StepReport,
   type StepTerms,
-} from "./gradients.js";
+} from "../logging/meter.js";
+import { findNonFinite, nonFiniteGradients } from "../logging/non-finite.js";
+import { DataParallelGroup } from "../process-group/process-group.js";
+import type { PrecisionName } from "../recipes/precision.js";
+import type { NamedTensors, TrainingCheckpoint } from "../state/checkpoint.js";
+import type { Ema } from "./ema.js";
+import { accumulateInTurns, combineTerms, lossOf, type Model } from "./gradients.js";
 import type { WarmupCosine } from "./lr-schedule.js";
 import type { Replicas } from "./thread-replicas.js";
 
@@ -53,8 +54,8 @@ export interface TrainerParts extends Model {
   source: BatchSource;
   /** Threads that compute some rows of each batch; absent: this thread computes all. */
   replicas?: Replicas | null;
-  /** The processes that share each batch; absent: this one computes all of it. Its source gives this process's rows only. */
-  world?: World | null;
+  /** The processes that share each batch; by default this one alone. The source gives this process's rows only. */
+  group?: DataParallelGroup;
 }
 
 export interface TrainerOptions {
@@ -113,23 +114,27 @@ export class Trainer {
   /** Any of several processes has been asked to stop. */
   private stopAgreed = false;
 
+  private readonly group: DataParallelGroup;
+
   constructor(
     readonly parts: TrainerParts,
     readonly options: TrainerOptions,
     private readonly hooks: TrainerHooks = {},
-  ) {}
+  ) {
+    this.group = parts.group ?? DataParallelGroup.alone();
+  }
 
   /**
    * Trains until `maxSteps` or until the signal is aborted, then stores a checkpoint. Of several processes, all stop after the same step.
    * @returns whether all steps were done
    */
   async run(signal?: AbortSignal): Promise<boolean> {
-    const { options, hooks, parts } = this;
+    const { options, hooks, parts, group } = this;
     const meter = new Meter(options.work?.peakFlops ?? null);
     let stored = this.step;
-    const stop = () => (parts.world ? this.stopAgreed : signal?.aborted === true);
+    const stop = () => this.stopAgreed || (group.isAlone && signal?.aborted === true);
     // What several processes do together, none of them may leave.
-    const alone = parts.world ? undefined : signal;
+    const alone = group.isAlone ? signal : undefined;
     if (this.step < options.maxSteps) await this.settleReduction();
     while (this.step < options.maxSteps && !stop()) {
       const waitingSince = performance.now();
@@ -166,7 +171,7 @@ export class Trainer {
           ...learningRates(parts.optimizer),
           "train/skipped_steps": this.skippedSteps,
           ...memoryFigures(parts.network.latents.device),
-          ...parts.world?.communicationFigures(),
+          ...group.communicationFigures(),
           seconds: round(this.seconds),
         });
       }
@@ -207,8 +212,9 @@ export class Trainer {
    * processes depend on the buckets, and a resumed run must begin with those that the undisturbed run has by then.
    */
   private async settleReduction(): Promise<void> {
-    const { source, world, optimizer } = this.parts;
-    if (!world) return;
+    const { source, optimizer } = this.parts;
+    const { reducer } = this.group;
+    if (reducer === undefined) return;
     const { seed, precision, turns = 1 } = this.options;
     await source.ready(this.step); // sources can go back to a batch that has been taken
     scope(() => {
@@ -222,7 +228,7 @@ export class Trainer {
         rows,
         precision,
         turns: 1,
-        reducer: world.reducer,
+        reducer,
       });
       optimizer.zeroGrad();
     });
@@ -230,8 +236,7 @@ export class Trainer {
 
   /** The rows of each batch that this process computes. */
   private rows(): Rows {
-    const { batchSize } = this.options;
-    return this.parts.world?.rowsOf(batchSize) ?? { start: 0, count: batchSize, batchSize };
+    return this.group.rowsOf(this.options.batchSize);
   }
 
   /** One optimiser step. */
@@ -269,11 +274,11 @@ export class Trainer {
 
   /** Leaves the gradients of the batch's mean loss in the parameters. */
   private async gradients(k: number): Promise<StepTerms> {
-    const { source, replicas, world } = this.parts;
+    const { source, replicas } = this.parts;
     const { seed, precision, turns = 1 } = this.options;
     const lossScale = this.parts.scaler?.scale;
     const rows = replicas?.ownRows ?? this.rows();
-    const reducer = world?.reducer;
+    const { reducer } = this.group;
     const terms = scope(() => {
       const batch = source.batch(this.step);
       this.textTokens = batch.textEmbeddings.size(1);
@@ -286,9 +291,7 @@ export class Trainer {
 
   /** The terms of the whole batch, from this process's share of them; and whether any process has been asked to stop. */
   private async agreed(terms: StepTerms, stop: boolean): Promise<StepTerms> {
-    const { world } = this.parts;
-    if (!world) return terms;
-    const [loss, rawLoss, logvar, stops] = await world.sum([
+    const [loss, rawLoss, logvar, stops] = await this.group.sum([
       terms.loss,
       terms.rawLoss,
       terms.logvar ?? 0,

@@ -11,7 +11,7 @@ import type { FlowPrecond } from "../../networks/precond.js";
 import type { Rin } from "../../networks/rin.js";
 import { streamSeed } from "../../random/streams.js";
 import type { BatchSource } from "../batches/batches.js";
-import type { World } from "../process-group/process-group.js";
+import { DataParallelGroup } from "../process-group/process-group.js";
 import type { Recipe } from "../recipes/recipe.js";
 import { inPrecision } from "./gradients.js";
 import { createLoss } from "./model.js";
@@ -24,8 +24,8 @@ export interface ValidationOptions {
   /** How many of its batches are looked at. */
   batches: number;
   batchSize: number;
-  /** The processes that divide the batches among them. */
-  world?: World | null;
+  /** The processes that divide the batches among them; by default this one alone. */
+  group?: DataParallelGroup;
 }
 
 export class Validation {
@@ -47,7 +47,7 @@ export class Validation {
     { network, average, preconditioning }: { network: Rin; average: Rin; preconditioning: FlowPrecond },
     signal?: AbortSignal,
   ): Promise<Record<string, number>> {
-    const { source, batches, world } = this.options;
+    const { source, batches, group = DataParallelGroup.alone() } = this.options;
     const names = [
       "loss",
       "raw_loss",
@@ -57,7 +57,7 @@ export class Validation {
     network.eval();
     preconditioning.eval();
     try {
-      for (let i = world?.rank ?? 0; i < batches; i += world?.worldSize ?? 1) {
+      for (let i = group.rank; i < batches; i += group.worldSize) {
         await source.ready(i, signal);
         for (const [name, value] of Object.entries(this.terms({ "": network, _ema: average }, preconditioning, i)))
           sums[name]! += value / batches;
@@ -66,8 +66,7 @@ export class Validation {
       network.train();
       preconditioning.train();
     }
-    if (!world) return sums;
-    const totals = await world.sum(Object.values(sums));
+    const totals = await group.sum(Object.values(sums));
     return Object.fromEntries(Object.keys(sums).map((name, i) => [name, totals[i]!]));
   }
 

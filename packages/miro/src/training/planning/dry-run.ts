@@ -1,8 +1,8 @@
 /** Everything that can be known of a training before it starts: sizes, arithmetic, memory, and whether the data are there. */
 import { parseRinConfig } from "../../networks/config.js";
 import { trainingFlops } from "../../networks/flops.js";
+import { type BatchPlan, planOf } from "../recipes/batch-plan.js";
 import type { Recipe } from "../recipes/recipe.js";
-import { type BatchPlan, planOf } from "./batch-plan.js";
 import { checkData, type DataReport } from "./data-check.js";
 import { type MemoryPlan, memoryPlan } from "./memory-plan.js";
 import { type ModelSize, modelSize } from "./model-size.js";

@@ -7,8 +7,8 @@
  */
 import { parseRinConfig, type RinConfig } from "../../networks/config.js";
 import { swiGluWidth } from "../../networks/feed-forward.js";
+import { planOf } from "../recipes/batch-plan.js";
 import type { Recipe } from "../recipes/recipe.js";
-import { planOf } from "./batch-plan.js";
 import type { ModelSize } from "./model-size.js";
 
 /** Bytes on each device. */

@@ -1,33 +1,45 @@
 /**
- * The processes that train together, as one of them sees them. Each computes its rows of every batch; gradients are averaged while the
- * backward pass still runs, and everything that decides how the run goes on (is the loss finite, shall it stop) is agreed on, so that all
- * processes make the same calls.
+ * The data-parallel group: the processes that train together, as one of them sees them. Each computes its rows of every batch.
+ * Gradients are all-reduced while the backward pass still runs, and whatever decides how the run goes on (is the loss finite,
+ * was a stop asked for) is summed over the group, so that all processes make the same calls.
+ *
+ * A process that trains alone is a group of one: it has all rows, sums are what it gave, and nothing waits.
  */
 import { createHash } from "node:crypto";
-import { scope, TorchError, tensor } from "@miro-t2i/torch";
+import { type nn, scope, TorchError, tensor } from "@miro-t2i/torch";
 import { DistributedReducer, initProcessGroup, type ProcessGroup, RendezvousStore } from "@miro-t2i/torch/distributed";
 import { InvalidInputError, MiroError } from "../../errors.js";
-import { divideRows, type Rows } from "../loop/batch-slices.js";
-import type { Model } from "../loop/gradients.js";
+import { divideRows, type Rows } from "../batches/batch-slices.js";
 import type { Recipe } from "../recipes/recipe.js";
 import type { RankPlace } from "./launch-environment.js";
 
 /** How processes work together; `trainer.strategy` of a recipe. */
 export type Strategy = Recipe["trainer"]["strategy"];
 
-export class World {
+/** What joins several processes. */
+interface Processes {
+  group: ProcessGroup;
+  device: string;
+  strategy: Strategy;
+}
+
+export class DataParallelGroup {
   readonly rank: number;
   readonly worldSize: number;
   #reducer: DistributedReducer | null = null;
 
-  private constructor(
-    place: RankPlace,
-    private readonly group: ProcessGroup,
-    private readonly device: string,
-    private readonly strategy: Strategy,
-  ) {
-    this.rank = place.rank;
-    this.worldSize = place.worldSize;
+  /** Absent in a group of one. */
+  readonly #processes: Processes | null;
+
+  private constructor(rank: number, worldSize: number, processes: Processes | null) {
+    this.rank = rank;
+    this.worldSize = worldSize;
+    this.#processes = processes;
+  }
+
+  /** The group of a process that trains alone. */
+  static alone(): DataParallelGroup {
+    return new DataParallelGroup(0, 1, null);
   }
 
   /**
@@ -35,7 +47,10 @@ export class World {
    * @param device of the training; a rank on `cuda` takes the GPU of its local number
    * @throws TorchError when they do not come within the timeout
    */
-  static async join(place: RankPlace, { device, strategy }: { device: string; strategy: Strategy }): Promise<World> {
+  static async join(
+    place: RankPlace,
+    { device, strategy }: { device: string; strategy: Strategy },
+  ): Promise<DataParallelGroup> {
     const cuda = device.startsWith("cuda");
     if (cuda) chooseGpu(place.localRank);
     // Gloo listens where the machine's name leads to, which on one machine need not be anywhere.
@@ -45,10 +60,20 @@ export class World {
     const store = await RendezvousStore.tcp({ host, port, serves, timeoutMs });
     try {
       const group = await initProcessGroup({ backend: cuda ? "nccl" : "gloo", store, rank, worldSize, timeoutMs });
-      return new World(place, group, device, strategy);
+      return new DataParallelGroup(rank, worldSize, { group, device, strategy });
     } finally {
       store.close(); // the group holds what it needs of it
     }
+  }
+
+  /** Whether this process trains alone. */
+  get isAlone(): boolean {
+    return this.#processes === null;
+  }
+
+  /** Whether this is the process that writes the run's folder. */
+  get isFirst(): boolean {
+    return this.rank === 0;
   }
 
   /** The rows of a batch that this process computes. */
@@ -58,7 +83,7 @@ export class World {
 
   /** Sums over all processes, the same on each. */
   async sum(values: readonly number[]): Promise<number[]> {
-    return this.reduced(values, "sum");
+    return this.#allReduce(values, "sum");
   }
 
   /**
@@ -67,43 +92,43 @@ export class World {
    */
   async agree(what: string, text: string): Promise<void> {
     const digest = createHash("sha256").update(text).digest().readUIntBE(0, 6);
-    const [largest, smallest] = await this.reduced([digest, -digest], "max");
+    const [largest, smallest] = await this.#allReduce([digest, -digest], "max");
     if (largest !== -smallest!)
-      throw new InvalidInputError(`${what} on rank ${this.rank} of ${this.worldSize} is not that of every other rank`);
+      throw new InvalidInputError(`ranks disagree on ${what} (seen on rank ${this.rank} of ${this.worldSize})`);
   }
 
   /** Waits until all processes have come here. */
-  async meet(): Promise<void> {
-    await this.group.barrier();
+  async barrier(): Promise<void> {
+    await this.#processes?.group.barrier();
   }
 
   /** Rank 0 first, then the others: what it makes, they find. */
   async firstRankFirst<T>(body: () => Promise<T>): Promise<T> {
-    if (this.rank !== 0) await this.group.barrier();
+    if (!this.isFirst) await this.barrier();
     const result = await body();
-    if (this.rank === 0) await this.group.barrier();
+    if (this.isFirst) await this.barrier();
     return result;
   }
 
-  /** Listens to the gradients of a model; every process gets rank 0's weights. */
-  async share(model: Omit<Model, "loss">): Promise<void> {
-    const { bucketCapMb, findUnusedParameters } = this.strategy;
-    const parameters = [
-      ...model.network.namedParameters("network"),
-      ...model.preconditioning.namedParameters("preconditioning"),
-    ];
-    this.#reducer = await DistributedReducer.create(this.group, parameters, { bucketCapMb, findUnusedParameters });
+  /** Gives every process the weights of rank 0, and all-reduces the gradients of these modules from now on. */
+  async synchronize(modules: Readonly<Record<string, nn.Module>>): Promise<void> {
+    if (this.#processes === null) return;
+    const { group, strategy } = this.#processes;
+    const { bucketCapMb, findUnusedParameters } = strategy;
+    const parameters = Object.entries(modules).flatMap(([name, module]) => [...module.namedParameters(name)]);
+    this.#reducer = await DistributedReducer.create(group, parameters, { bucketCapMb, findUnusedParameters });
   }
 
-  /** Averages the gradients of backward passes over the processes. */
-  get reducer(): DistributedReducer {
-    if (this.#reducer === null) throw new TypeError("share() a model first");
-    return this.#reducer;
+  /** Averages the gradients of backward passes over the processes; absent in a group of one. */
+  get reducer(): DistributedReducer | undefined {
+    if (this.#reducer === null && !this.isAlone) throw new TypeError("synchronize() the modules first");
+    return this.#reducer ?? undefined;
   }
 
   /** How long gradients were on their way in a step, and how much of it while others were still computed; see the reducer. */
   communicationFigures(): Record<string, number> {
-    const { communicationMs, overlapMs } = this.reducer.statistics();
+    if (this.#reducer === null) return {};
+    const { communicationMs, overlapMs } = this.#reducer.statistics();
     const rounded = (ms: number) => Math.round(ms * 100) / 100;
     return { "speed/communication_ms": rounded(communicationMs), "speed/communication_hidden_ms": rounded(overlapMs) };
   }
@@ -112,13 +137,15 @@ export class World {
   async leave(): Promise<void> {
     this.#reducer?.dispose();
     this.#reducer = null;
-    await this.group.destroy();
+    await this.#processes?.group.destroy();
   }
 
-  private async reduced(values: readonly number[], operation: "sum" | "max"): Promise<number[]> {
-    const shared = scope(() => tensor(Float64Array.from(values), { device: this.device }).keep());
+  async #allReduce(values: readonly number[], operation: "sum" | "max"): Promise<number[]> {
+    if (this.#processes === null) return [...values];
+    const { group, device } = this.#processes;
+    const shared = scope(() => tensor(Float64Array.from(values), { device }).keep());
     try {
-      await this.group.allReduce(shared, operation);
+      await group.allReduce(shared, operation);
       return shared.toList() as number[];
     } finally {
       shared.dispose();

@@ -16,8 +16,8 @@ import { isMap, isScalar, LineCounter, parseDocument, parse as parseYaml } from 
 import { InvalidInputError, MiroError, systemReason } from "../../errors.js";
 import { checkKey, checkPlainData } from "../../files/plain-data.js";
 import { decodeText } from "../../files/text-file.js";
+import { nearest } from "../../nearest.js";
 import { type Environment, mayBeInRecipe, readEnvironment } from "./environment.js";
-import { nearest } from "./nearest.js";
 
 /** Where values come from by their path (`trainer.max_steps`): `FILE:LINE`, `command line`, `environment NAME`. */
 export type Origins = ReadonlyMap<string, string>;

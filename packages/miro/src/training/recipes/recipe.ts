@@ -10,6 +10,7 @@ import { LATENT_DTYPES } from "../../data/dataset/latents.js";
 import { trainingSetOptionsSchema } from "../../data/dataset/training-set.js";
 import { EMOJI_REWARD_KEYS, emojiSceneOptionsSchema } from "../../data/emoji/scenes.js";
 import { describe, InvalidInputError } from "../../errors.js";
+import { nearest } from "../../nearest.js";
 import {
   parsePrecondConfig,
   parseRinConfig,
@@ -17,9 +18,8 @@ import {
   type RinConfig,
   rinConfigToJson,
 } from "../../networks/config.js";
-import { PRECISIONS } from "../loop/gradients.js";
-import { batchPlan } from "../planning/batch-plan.js";
-import { nearest } from "./nearest.js";
+import { batchPlan } from "./batch-plan.js";
+import { PRECISIONS } from "./precision.js";
 import { composeRecipe, type Origins } from "./recipe-source.js";
 
 const count = z.int().positive();

@@ -2,8 +2,8 @@ import { join } from "node:path";
 import { describe, expect, it } from "vitest";
 import { parseRinConfig, REWARD_KEYS } from "../../networks/config.js";
 import { pretrainingOf } from "../emoji/recipes.js";
-import { planOf } from "../planning/batch-plan.js";
 import { modelSize } from "../planning/model-size.js";
+import { planOf } from "./batch-plan.js";
 import { loadRecipe, readRecipe } from "./recipe.js";
 import { recipeNames } from "./recipe-source.js";
 

@@ -7,7 +7,7 @@ import { readNpy, writeNpy } from "@miro-t2i/torch/io";
 import { afterAll, describe, expect, it } from "vitest";
 import { loadAutoencoder } from "../../autoencoder/index.js";
 import { LinearSchedule } from "../../flow/schedule.js";
-import { bundledModel } from "../../pipeline/bundled.js";
+import { bundledModel } from "../../pipeline/loading/bundled.js";
 import { loadCheckpoint } from "../../pipeline/loading/checkpoint.js";
 import { MiroPipeline } from "../../pipeline/pipeline.js";
 import { prepareTestbed, readEmbeddedTestbed, readTestbed } from "./testbed.js";

@@ -20,7 +20,7 @@ import { readJson, writeFileAtomic } from "../../files/files.js";
 import { parseTable } from "../../files/table-file.js";
 import { linesOf, readTextFile } from "../../files/text-file.js";
 import { field, parseOptions } from "../../options.js";
-import { checkDevice } from "../../pipeline/device.js";
+import { checkDevice } from "../../pipeline/loading/device.js";
 import { T5Encoder } from "../../text/t5.js";
 import { Tokenizer } from "../../text/tokenizer.js";
 

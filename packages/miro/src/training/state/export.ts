@@ -7,26 +7,27 @@ import { join } from "node:path";
 import { scope } from "@miro-t2i/torch";
 import { readSafetensors, writeSafetensors } from "@miro-t2i/torch/io";
 import { parsePrecondConfig } from "../../networks/config.js";
+import type { FlowPrecond } from "../../networks/precond.js";
+import type { Rin } from "../../networks/rin.js";
 import { saveCheckpoint } from "../../pipeline/loading/checkpoint.js";
 import type { DataConstants } from "../batches/batches.js";
-import type { Trainer } from "../loop/trainer.js";
 import type { Recipe } from "../recipes/recipe.js";
 
 export interface ExportOptions {
   recipe: Recipe;
   /** Folder to write; files in it are replaced. */
   output: string;
-  trainer: Trainer;
+  /** The network to release, with its EMA weights. */
+  network: Rin;
+  preconditioning: FlowPrecond;
   constants: DataConstants;
 }
 
 /** Writes the release folder and returns its path. */
-export function exportRelease({ recipe, output, trainer, constants }: ExportOptions): string {
+export function exportRelease({ recipe, output, network, preconditioning, constants }: ExportOptions): string {
   const { data } = recipe;
   if (data.kind === "random") throw new TypeError("random data have no release");
-  const { ema, preconditioning } = trainer.parts;
   const { autoencoder, textEncoder, maxTextLen } = data;
-  const network = ema.module;
   const imgResolution = data.kind === "emoji" ? data.scenes.size : (data.imgResolution ?? 8 * network.config.dataSize);
   saveCheckpoint(output, {
     config: {

@@ -25,8 +25,8 @@ import type { OptimizerState } from "@miro-t2i/torch/optim";
 import { MiroError } from "../../errors.js";
 import type { FlowPrecond } from "../../networks/precond.js";
 import type { Rin } from "../../networks/rin.js";
-import type { Trainer } from "../loop/trainer.js";
 import type { Recipe } from "../recipes/recipe.js";
+import type { Resumable } from "./resumable.js";
 
 /** Endings of files that `torch.save` writes. */
 export const TORCH_FILE = /\.(ckpt|pt|pth|bin)$/i;
@@ -238,11 +238,11 @@ function isTensor(value: PickleValue | undefined): value is TorchTensor {
  * @returns what differs from the recipe, in words
  * @throws MiroError when a part is missing or does not fit
  */
-export function continuePublished(checkpoint: PublishedCheckpoint, trainer: Trainer, recipe: Recipe): string[] {
+export function continuePublished(checkpoint: PublishedCheckpoint, training: Resumable, recipe: Recipe): string[] {
   const { path, step, schedule, scaler } = checkpoint;
-  const { network, preconditioning, optimizer, scaler: ownScaler } = trainer.parts;
+  const { network, preconditioning, optimizer, scaler: ownScaler } = training.parts;
   if (step === null) throw new MiroError(`${path}: holds no global_step, so a run cannot continue from it`);
-  for (const [name, ema] of trainer.emas()) {
+  for (const [name, ema] of training.emas()) {
     checkpoint.load(name, ema.module);
     ema.updates = step;
   }
@@ -258,7 +258,7 @@ export function continuePublished(checkpoint: PublishedCheckpoint, trainer: Trai
     optimizer.loadStateDict({ ...state, groups: optimizer.stateDict().groups });
   });
   if (scaler) ownScaler?.loadStateDict(scaler);
-  trainer.step = step;
+  training.step = step;
   const { warmupSteps, rate, totalSteps = recipe.trainer.maxSteps } = recipe.lrScheduler;
   return Object.entries({ warmupSteps, totalSteps, rate }).flatMap(([key, value]) => {
     const theirs = schedule?.[key as keyof PublishedSchedule];

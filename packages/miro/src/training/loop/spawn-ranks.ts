@@ -12,10 +12,10 @@ import { setTimeout as delay } from "node:timers/promises";
 import { RendezvousStore } from "@miro-t2i/torch/distributed";
 import { compiledModule } from "../../compiled-module.js";
 import { InvalidInputError, MiroError } from "../../errors.js";
-import type { RunOptions, RunResult } from "../loop/run-options.js";
-import { planOf } from "../planning/batch-plan.js";
+import { planOf } from "../recipes/batch-plan.js";
 import { recipeToJson } from "../recipes/recipe.js";
 import type { FromRank, RankError, ToRank } from "./rank-messages.js";
+import type { RunOptions, RunResult } from "./run-options.js";
 
 /** How long the others may take to notice that one has failed. */
 const GRACE_MS = 10_000;
@@ -95,7 +95,7 @@ class Rank {
     start: ToRank,
     { recipe, onProgress, onMessage }: RunOptions,
   ) {
-    const script = compiledModule("training/process-group/rank-main.js");
+    const script = compiledModule("training/loop/rank-main.js");
     const { device, devices } = recipe.trainer;
     const threads = Math.max(1, Math.floor(availableParallelism() / devices));
     this.#child = fork(script, {

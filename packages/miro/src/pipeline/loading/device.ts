@@ -1,6 +1,6 @@
 /** Devices and dtypes: what a name means on this machine. */
 import { buildInfo, cuda, type DType } from "@miro-t2i/torch";
-import { InvalidInputError } from "../errors.js";
+import { InvalidInputError } from "../../errors.js";
 
 /** What a pipeline may compute in. */
 export const COMPUTE_DTYPES = ["auto", "float32", "bfloat16", "float16"] as const;

@@ -12,10 +12,10 @@ export function bundledModel(): string | null {
 
 /**
  * A folder of `models/` by name, or null when it is not there: inside the package where it is installed, at the root of the
- * repository in a clone (`src/pipeline` and `dist/pipeline` are equally deep).
+ * repository in a clone (`src/pipeline/loading` and `dist/pipeline/loading` are equally deep).
  */
 export function bundledFolder(name: string): string | null {
-  const candidates = [`../../models/${name}`, `../../../../models/${name}`];
+  const candidates = [`../../../models/${name}`, `../../../../../models/${name}`];
   for (const candidate of candidates) {
     const folder = fileURLToPath(new URL(candidate, import.meta.url));
     if (existsSync(`${folder}/config.json`)) return folder;

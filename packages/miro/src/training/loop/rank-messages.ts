@@ -1,7 +1,7 @@
 /** What the process that starts ranks and the ranks tell each other, over the channel between parent and child. */
 import type { Progress } from "../logging/logging.js";
-import type { RunResult } from "../loop/run-options.js";
-import type { RankPlace } from "./launch-environment.js";
+import type { RankPlace } from "../process-group/launch-environment.js";
+import type { RunResult } from "./run-options.js";
 
 /** To a rank. */
 export type ToRank =

@@ -1,10 +1,10 @@
 /** A rank that ranks.ts has started: trains as it is told, and tells how it goes. Without its parent it ends. */
 import { MiroError } from "../../errors.js";
 import { surviveLostOutput } from "../../surroundings.js";
-import { trainProcess } from "../loop/train-process.js";
+import { DataParallelGroup, isLostRank } from "../process-group/process-group.js";
 import { parseRecipe } from "../recipes/recipe.js";
-import { isLostRank, World } from "./process-group.js";
 import type { FromRank, ToRank } from "./rank-messages.js";
+import { trainProcess } from "./train-process.js";
 
 surviveLostOutput();
 const stop = new AbortController();
@@ -18,10 +18,10 @@ process.on("message", (message: ToRank) => {
 });
 
 async function train({ place, recipe: json, ...options }: Extract<ToRank, { type: "start" }>): Promise<number> {
-  let world: World | null = null;
+  let group: DataParallelGroup | null = null;
   try {
     const recipe = parseRecipe(json);
-    world = await World.join(place, recipe.trainer);
+    group = await DataParallelGroup.join(place, recipe.trainer);
     const result = await trainProcess(
       {
         recipe,
@@ -30,10 +30,10 @@ async function train({ place, recipe: json, ...options }: Extract<ToRank, { type
         onMessage: (text) => void tell({ type: "message", text }),
         ...(place.rank === 0 && { onProgress: (progress) => void tell({ type: "progress", progress }) }),
       },
-      world,
+      group,
     );
     await tell({ type: "result", result });
-    await world.leave();
+    await group.leave();
     return 0;
   } catch (error) {
     const { message } = error as Error;

@@ -7,9 +7,9 @@ import { scope } from "@miro-t2i/torch";
 import { readSafetensors } from "@miro-t2i/torch/io";
 import { afterAll, describe, expect, it } from "vitest";
 import { VARYING_METRICS } from "../logging/meter.js";
-import { runTraining } from "../loop/run.js";
 import { listCheckpoints } from "../state/checkpoint.js";
 import { bits, tinyRecipe, tinyRecipeJson } from "../testing/tiny.js";
+import { runTraining } from "./run.js";
 
 const root = mkdtempSync(join(tmpdir(), "miro-ranks-"));
 afterAll(() => rmSync(root, { recursive: true, force: true }));
