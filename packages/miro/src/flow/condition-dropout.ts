@@ -1,5 +1,6 @@
 /**
- * What a training step hides of a sample's conditioning, so that the network can be guided (Ho and Salimans, "Classifier-Free
+ * What a training step hides of a sample's conditioning, so that the network can be guided (Ho and Salimans,
+ * "Classifier-Free
  * Diffusion Guidance", arXiv 2207.12598): the text becomes the empty prompt, a reward becomes unknown (NaN).
  */
 import { cat, type Tensor, where, zeros } from "@miro-t2i/torch";
@@ -11,7 +12,9 @@ import type { Draw } from "./draws.js";
 export interface DropRates {
   /** Probability that a sample loses its text and all its rewards. */
   condDropRate: number;
-  /** Probability that a sample loses its text and keeps its rewards: what the negative branch of guidance is asked for. */
+  /**
+   * Probability that a sample loses its text and keeps its rewards: what the negative branch of guidance is asked for.
+   */
   textDropRate: number;
   /** Probability, for each single reward of each sample, that it becomes unknown. */
   rewardDropRate: number;
@@ -50,7 +53,8 @@ function unknown(reward: Tensor, drop: Tensor): Tensor {
 }
 
 /**
- * The empty prompt padded to the T tokens of a batch's text: embeddings (1, T, labelDim), mask (1, T). A single token is repeated
+ * The empty prompt padded to the T tokens of a batch's text: embeddings (1, T, labelDim), mask (1, T). A single token
+ * is repeated
  * over all positions, as upstream does (only the first is unmasked, so the others have no effect).
  */
 function emptyPrompt(uncondEmbedding: Tensor, text_BTE: Tensor): { embeddings: Tensor; mask: Tensor } {

@@ -10,7 +10,8 @@
  * begin or end between two steps: entering, the unconditional branch starts from a copy of the conditional latents;
  * leaving, the conditional half goes on.
  *
- * Within a step of several evaluations w is that of the place where the model is evaluated: linear guidance rises along the step, and
+ * Within a step of several evaluations w is that of the place where the model is evaluated: linear guidance rises
+ * along the step, and
  * a step is inside the window or outside it as a whole, so that the velocity never jumps in the middle of one.
  */
 import { cat, full, type Tensor } from "@miro-t2i/torch";
@@ -20,7 +21,10 @@ import type { VelocityModel } from "./sampling.js";
 export interface Guidance {
   /** w; 0 and below disable guidance. */
   scale: number;
-  /** `constant`: w at every step; `linear`: 2·w·i/S at the beginning of step i, rising evenly to 2·w at the end of the last. */
+  /**
+   * `constant`: w at every step; `linear`: 2·w·i/S at the beginning of step i, rising evenly to 2·w at the end of the
+   * last.
+   */
   type: "constant" | "linear";
   /** First guided step, counted from 0. */
   start: number;

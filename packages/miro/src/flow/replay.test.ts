@@ -14,7 +14,10 @@ import { LinearSchedule } from "./schedule.js";
 
 const KEYS = ["a", "b"];
 
-/** Stands for a CUDA graph: the same work again, into the tensors of the first time. Looks nothing up, captures no values. */
+/**
+ * Stands for a CUDA graph: the same work again, into the tensors of the first time. Looks nothing up, captures no
+ * values.
+ */
 function rerun<T extends object>(body: () => T): Replayable<T> {
   captures++;
   const outputs = scope(() => {

@@ -1,9 +1,12 @@
 /**
- * The network's evaluations as captured work: on an accelerator, launching a thousand small kernels takes longer than running
+ * The network's evaluations as captured work: on an accelerator, launching a thousand small kernels takes longer than
+ * running
  * them, so the whole evaluation is recorded once (as a CUDA graph) and replayed with new values in the same tensors.
  *
- * What changes from step to step (noisy latents, signal levels, latents of the step before, conditioning) is copied into tensors
- * that stay; nothing waits for the device. The first evaluation of a picture, which has no previous latents, is a different one and
+ * What changes from step to step (noisy latents, signal levels, latents of the step before, conditioning) is copied
+ * into tensors
+ * that stay; nothing waits for the device. The first evaluation of a picture, which has no previous latents, is a
+ * different one and
  * runs as it is. Where recording fails for another reason than memory, evaluations run as they are from then on.
  */
 import { type Replayable, scope, Tensor } from "@miro-t2i/torch";

@@ -1,5 +1,6 @@
 /**
- * Sampling: from noise (γ ≈ 0) to data (γ = 1) along a grid of signal levels, one step of a {@link Method} after another.
+ * Sampling: from noise (γ ≈ 0) to data (γ = 1) along a grid of signal levels, one step of a {@link Method} after
+ * another.
  *
  * With y = γ·x₀ + (1 − γ)·n the velocity is v = n − x₀ = −dy/dγ, so that an ODE step has the form x ← x − h·(a mean
  * velocity) with h = γ' − γ, and the model's estimate of the data at the beginning of a step is x₀ = x − (1 − γ)·v.
@@ -37,7 +38,10 @@ export interface VelocityOutput<State extends object> {
   velocity: Tensor;
   /** What the model carries on, a plain object. The sampler frees its tensors when the next has come. */
   state: State;
-  /** Set where the velocity jumps against the step before (guidance begins or ends): methods then forget what they remembered. */
+  /**
+   * Set where the velocity jumps against the step before (guidance begins or ends): methods then forget what they
+   * remembered.
+   */
   restart?: boolean;
 }
 
@@ -49,7 +53,9 @@ export type VelocityModel<State extends object> = (
   state: State | null,
 ) => VelocityOutput<State>;
 
-/** What one step of a method works with. Tensors are (B, C, r, r) float32 and freed after the step, unless remembered. */
+/**
+ * What one step of a method works with. Tensors are (B, C, r, r) float32 and freed after the step, unless remembered.
+ */
 export interface Step<Memory extends object = object, Options extends object = object> {
   x: Tensor;
   /** Signal level γ at the beginning of the step, and γ' at its end. */

@@ -55,7 +55,10 @@ export class CrossAttention extends nn.Module {
     this.kNorm = this.register("k_norm", new LayerNorm(width / heads));
   }
 
-  /** What the receiving tokens look up: (B, S, dimFrom) → keys and values. Depends on the source alone, so it can be kept. */
+  /**
+   * What the receiving tokens look up: (B, S, dimFrom) → keys and values. Depends on the source alone, so it can be
+   * kept.
+   */
   keyValue(from: Tensor): KeyValue {
     const [k_BSA, v_BSA] = this.kv.forward(from).chunk(2, -1) as [Tensor, Tensor];
     return { keys: this.kNorm.forward(splitHeads(k_BSA, this.heads)), values: splitHeads(v_BSA, this.heads) };

@@ -15,7 +15,8 @@ export interface ConditioningInput {
   /** (B, T) bool, true at real tokens. */
   textMask: Tensor;
   /**
-   * One (B,) tensor for each reward key (without the `_coherence` suffix that checkpoints use); other keys are not read.
+   * One (B,) tensor for each reward key (without the `_coherence` suffix that checkpoints use); other keys are not
+   * read.
    * NaN says that nothing is known of that sample's reward.
    */
   rewards: Readonly<Record<string, Tensor>>;
@@ -26,9 +27,15 @@ export interface ConditioningInput {
  * `scope()`, be reused over steps, and cut by {@link narrowConditioning}. In training it is part of the graph.
  */
 export interface Conditioning {
-  /** The tokens after the conditioning transformer (B, C, L), for networks whose latents include them and in training; otherwise null. */
+  /**
+   * The tokens after the conditioning transformer (B, C, L), for networks whose latents include them and in training;
+   * otherwise null.
+   */
   tokens: Tensor | null;
-  /** Keys and values of the tokens in each block's `retrieve_cond`, (B, C, heads, E); empty for networks without it and in training. */
+  /**
+   * Keys and values of the tokens in each block's `retrieve_cond`, (B, C, heads, E); empty for networks without it and
+   * in training.
+   */
   keyValues: KeyValue[];
   /** Key mask (B, 1, 1, 1 + C) over the time token and the conditioning tokens; null when nothing is padded. */
   mask: KeyMask;

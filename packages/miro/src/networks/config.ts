@@ -5,7 +5,10 @@
 import { z } from "zod";
 import { describe, InvalidInputError } from "../errors.js";
 
-/** The seven rewards of the published main model, in the order that fixes the tokens and the rows of the reward positional embedding. */
+/**
+ * The seven rewards of the published main model, in the order that fixes the tokens and the rows of the reward
+ * positional embedding.
+ */
 export const REWARD_KEYS = [
   "clip_score",
   "aesthetic_score",

@@ -8,7 +8,9 @@
 import { nn, rand, randn, type Tensor } from "@miro-t2i/torch";
 import { Linear } from "./linear.js";
 
-/** `√2 · cos(x · freqs + phases)`: (B,) → (B, channels). The frequencies are drawn once, stored, and float32 for good. */
+/**
+ * `√2 · cos(x · freqs + phases)`: (B,) → (B, channels). The frequencies are drawn once, stored, and float32 for good.
+ */
 export class FourierEmbedding extends nn.Module {
   readonly freqs: Tensor;
   readonly phases: Tensor;

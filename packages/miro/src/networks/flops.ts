@@ -1,5 +1,6 @@
 /**
- * How much arithmetic a forward pass of the network is: multiply-adds of its matrix products, by part, from its configuration alone.
+ * How much arithmetic a forward pass of the network is: multiply-adds of its matrix products, by part, from its
+ * configuration alone.
  * Norms, activations and other work that grows only with the number of values is left out.
  *
  *   linear layer: tokens · from · to        attention: 2 · queries · keys · width (scores, and values weighted by them)
@@ -97,8 +98,10 @@ export function forwardFlops(config: RinConfig, textTokens: number, { conditioni
 }
 
 /**
- * Floating-point operations of one training sample: a forward pass, a backward pass of twice its work, and, with `selfConditioning`, the pass
- * without gradient that comes first. It is counted whole, as in the published figures, though text and rewards are computed once for both.
+ * Floating-point operations of one training sample: a forward pass, a backward pass of twice its work, and, with
+ * `selfConditioning`, the pass
+ * without gradient that comes first. It is counted whole, as in the published figures, though text and rewards are
+ * computed once for both.
  */
 export function trainingFlops(config: RinConfig, textTokens: number, selfConditioning: boolean): number {
   return (selfConditioning ? 4 : 3) * forwardFlops(config, textTokens);

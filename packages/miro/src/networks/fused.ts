@@ -1,8 +1,10 @@
 /**
  * What makes a pre-norm residual network fast, behind one name: {@link residual}.
  *
- * On a CPU, in evaluation and without gradients, oneDNN applies an activation, a product or a sum while a tile of a matrix
- * product is still in cache. A branch of a residual network ends with such a product, so the sum with the residual stream
+ * On a CPU, in evaluation and without gradients, oneDNN applies an activation, a product or a sum while a tile of a
+ * matrix
+ * product is still in cache. A branch of a residual network ends with such a product, so the sum with the residual
+ * stream
  * is part of it. Everywhere else the same is computed by operators of its own.
  */
 import {
@@ -88,7 +90,9 @@ export function applyEpilogue(y: Tensor, epilogue: Epilogue): Tensor {
 
 const kernels = new Map<DType, boolean>();
 
-/** Whether libtorch was built with oneDNN, and oneDNN has kernels of a dtype for this processor: bfloat16 needs AVX-512. */
+/**
+ * Whether libtorch was built with oneDNN, and oneDNN has kernels of a dtype for this processor: bfloat16 needs AVX-512.
+ */
 function hasKernel(dtype: DType): boolean {
   let has = kernels.get(dtype);
   if (has === undefined) {

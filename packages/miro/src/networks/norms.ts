@@ -21,7 +21,8 @@ export class RmsNorm extends nn.Module {
   /** (..., dim) → (..., dim), same dtype. */
   forward(x: Tensor): Tensor {
     const x32 = x.float();
-    // In training as the published code does it, to the last bit: Adam makes whole steps of differences in tiny gradients.
+    // In training as the published code does it, to the last bit: Adam makes whole steps of differences in tiny
+    // gradients.
     if (this.training) return aten.rms_norm(x32, [this.dim], null, EPS).to(x.dtype).mul(this.weight);
     // By the vector norm, which is one pass over x: half the time of ATen's rms_norm on a CPU.
     const inverse = x32.norm(-1, true).square().div(this.dim).add(EPS).rsqrt();

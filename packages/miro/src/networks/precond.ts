@@ -61,7 +61,10 @@ export class FlowPrecond extends nn.Module {
   }
 }
 
-/** Fourier features, `layers` times (linear, SiLU), and a linear layer to one value: (B,) → (B, 1). PyTorch's own initialisation. */
+/**
+ * Fourier features, `layers` times (linear, SiLU), and a linear layer to one value: (B,) → (B, 1). PyTorch's own
+ * initialisation.
+ */
 class LogVariance extends nn.Module {
   private readonly fourier: FourierEmbedding;
   private readonly hidden: nn.Linear[];

@@ -47,12 +47,14 @@ export interface RinOutput {
 /** Choices that a checkpoint does not record. */
 export interface RinOptions {
   /**
-   * In training, take a NaN reward for a reward of 0.0, as the published code does. By default NaN means "nothing is known" in
+   * In training, take a NaN reward for a reward of 0.0, as the published code does. By default NaN means "nothing is
+   * known" in
    * training as in evaluation: the sample's token for that reward is the positional embedding alone.
    */
   nanRewardAsZeroInTraining?: boolean;
   /**
-   * With `concatCondTokenToLatents`, keep everything from attending padded text. Off by default, because networks of that
+   * With `concatCondTokenToLatents`, keep everything from attending padded text. Off by default, because networks of
+   * that
    * kind which exist were trained with padding attended; turn it on for new ones.
    */
   maskPaddedText?: boolean;
@@ -121,7 +123,9 @@ export class Rin extends nn.Module {
     this.initialise();
   }
 
-  /** Every linear layer, the last one included: Xavier-uniform weight, zero bias. Self-conditioning begins as a no-op. */
+  /**
+   * Every linear layer, the last one included: Xavier-uniform weight, zero bias. Self-conditioning begins as a no-op.
+   */
   private initialise(): void {
     for (const [, module] of this.namedModules()) {
       if (!(module instanceof Linear)) continue;
@@ -135,7 +139,8 @@ export class Rin extends nn.Module {
   }
 
   /**
-   * Turns the weights of the blocks, nearly all of the network's arithmetic, into int8 (see int8.ts). The network can then only be
+   * Turns the weights of the blocks, nearly all of the network's arithmetic, into int8 (see int8.ts). The network can
+   * then only be
    * evaluated, on a CPU; its own weights are gone.
    */
   quantize(): this {
@@ -168,7 +173,8 @@ export class Rin extends nn.Module {
    * Everything that depends on text and rewards alone: the conditioning transformer and each block's keys and values of
    * its tokens. Pass the result as `conditioning` to {@link forward} as often as it is needed; the output is the same.
    *
-   * In training, hidden rewards (`coherenceDropout`) are drawn here, once for all passes that share the result, and the keys and
+   * In training, hidden rewards (`coherenceDropout`) are drawn here, once for all passes that share the result, and
+   * the keys and
    * values are left to the passes.
    */
   condition(input: ConditioningInput): Conditioning {
@@ -246,7 +252,8 @@ export class Rin extends nn.Module {
     const z_BNL = this.latents.add(time_B1L);
     if (this.selfConditioning === null) return z_BNL;
     // Zeros are not neutral: the norm's bias makes them a learned constant, the same for all tokens.
-    // One row of them is enough, but rounds differently than all do; training keeps to the published code (see keyValueOf).
+    // One row of them is enough, but rounds differently than all do; training keeps to the published code (see
+    // keyValueOf).
     const absent = this.training ? z_BNL.shape : [1, 1, z_BNL.size(2)];
     const p = previous?.to(z_BNL.dtype) ?? zeros(absent, { dtype: z_BNL.dtype, device: z_BNL.device });
     const { norm1, mlp, norm2 } = this.selfConditioning;
@@ -262,7 +269,10 @@ export class Rin extends nn.Module {
     return cat([learned, conditioning.mask], 3);
   }
 
-  /** Patches in row-major order, features ordered (row, column, channel), to tokens: (B, channels, side, side) → (B, M, D). */
+  /**
+   * Patches in row-major order, features ordered (row, column, channel), to tokens: (B, channels, side, side) → (B, M,
+   * D).
+   */
   private dataTokens(y: Tensor): Tensor {
     const { dataSize, numInputChannels: channels, patchSize: P } = this.config;
     if (y.ndim !== 4 || y.size(1) !== channels || y.size(2) !== dataSize || y.size(3) !== dataSize) {
@@ -336,7 +346,8 @@ function stackTokens(vectors: Tensor[]): Tensor {
 }
 
 /**
- * Keys and values of the time token and the conditioning tokens. In training they are one matrix product, as in the published
+ * Keys and values of the time token and the conditioning tokens. In training they are one matrix product, as in the
+ * published
  * code: two products round differently, and Adam makes whole steps of the difference where a gradient is nearly zero.
  */
 function keyValueOf(

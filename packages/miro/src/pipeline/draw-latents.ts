@@ -1,4 +1,7 @@
-/** From noise to latents: the one way from a network to pictures, for the pipeline and for samples of a network in training. */
+/**
+ * From noise to latents: the one way from a network to pictures, for the pipeline and for samples of a network in
+ * training.
+ */
 import type { Tensor } from "@miro-t2i/torch";
 import { type Guidance, guidedVelocity, type Predict } from "../flow/guidance.js";
 import { samplerMethod } from "../flow/samplers/index.js";

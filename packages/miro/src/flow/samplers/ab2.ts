@@ -2,7 +2,8 @@ import type { Tensor } from "@miro-t2i/torch";
 import type { Method } from "../sampling.js";
 
 /**
- * The two-step method of Adams and Bashforth for steps of any length. With r = h / (2·h₋), where h₋ is the length of the
+ * The two-step method of Adams and Bashforth for steps of any length. With r = h / (2·h₋), where h₋ is the length of
+ * the
  * step before and v₋ its velocity:
  *
  *   x ← x − h·((1 + r)·v − r·v₋)

@@ -17,7 +17,9 @@ export const modelOf =
   (velocity: (y: number, gamma: number) => number): VelocityModel<object> =>
   (x, gamma) => ({ velocity: tensor(values(x).map((y) => velocity(y, gamma))).view(x.shape), state: {} });
 
-/** The classical Runge-Kutta method in double precision, from γ = 0 to 1: an independent solution of the same equation. */
+/**
+ * The classical Runge-Kutta method in double precision, from γ = 0 to 1: an independent solution of the same equation.
+ */
 export function rungeKutta4(velocity: (y: number, gamma: number) => number, y: number, steps: number): number {
   const h = 1 / steps;
   for (let i = 0; i < steps; i++) {
@@ -34,7 +36,8 @@ export function rungeKutta4(velocity: (y: number, gamma: number) => number, y: n
 }
 
 /**
- * Numbers of steps, each twice the one before, at which a sampler shows its order. On a grid from γ = 0 to 1 the logarithmic
+ * Numbers of steps, each twice the one before, at which a sampler shows its order. On a grid from γ = 0 to 1 the
+ * logarithmic
  * signal-to-noise ratio of dpmpp_2m runs from −∞ to ∞: its error falls as log(steps)/steps², so it takes more of them.
  */
 export const manySteps = (sampler: string): [number, number, number] =>
