@@ -4,20 +4,45 @@
  * prints the line alone and ends with `exitCode`.
  */
 
+import { about, Message, message } from "./message.js";
+
 /** Something failed that was not wrong usage: a file, the network, the device. Exit code 1. */
 export class MiroError extends Error {
   /** The exit code of a command that ends with this error. */
   readonly exitCode: number = 1;
+  /** The message in parts: what the command line writes with its flags. */
+  readonly wording: Message;
 
-  constructor(message: string, options?: ErrorOptions) {
-    super(message, options);
+  constructor(message: string | Message, options?: ErrorOptions) {
+    super(String(message), options);
     this.name = new.target.name;
+    this.wording = typeof message === "string" ? new Message([message]) : message;
   }
 }
 
 /** A wrong argument, option, or file content that the caller chose. Exit code 2. */
 export class InvalidInputError extends MiroError {
   override readonly exitCode: number = 2;
+  /** The option or argument that is wrong, as TypeScript callers write it, where it is one. */
+  readonly parameter: string | undefined;
+  /** What is accepted, in words. */
+  readonly expected: string | undefined;
+  /** What came instead. */
+  readonly received: unknown;
+
+  constructor(message: string | Message, options: ErrorOptions & Partial<Refusal> = {}) {
+    super(message, options);
+    this.parameter = options.parameter ?? this.wording.parameter;
+    this.expected = options.expected;
+    this.received = options.received;
+  }
+}
+
+/** What {@link invalid} says, as data. */
+export interface Refusal {
+  parameter: string;
+  expected: string;
+  received: unknown;
 }
 
 /** Long work was stopped on request, with what was done so far stored. Exit code 130. */
@@ -26,15 +51,18 @@ export class InterruptedError extends MiroError {
 }
 
 /**
- * Refuses an argument.
+ * The error that refuses an argument: `throw invalid("steps", "an integer of at least 1", 0)`.
  *
- * @param parameter the argument's name as the caller wrote it (`steps`, `--reward`, `rewardTargets.clip_score`)
+ * @param parameter the argument's name as TypeScript callers write it (`steps`, `rewardTargets.clip_score`)
  * @param expected what is accepted, in words (`an integer of at least 1`)
  * @param received what came instead; long values are cut
- * @throws InvalidInputError always
  */
-export function invalid(parameter: string, expected: string, received: unknown): never {
-  throw new InvalidInputError(`${parameter}: expected ${expected}, received ${describe(received)}`);
+export function invalid(parameter: string, expected: string | Message, received: unknown): InvalidInputError {
+  return new InvalidInputError(message`${about(parameter)}: expected ${expected}, received ${describe(received)}`, {
+    parameter,
+    expected: String(expected),
+    received,
+  });
 }
 
 /** A value in at most some eighty characters, on one line. */

@@ -42,11 +42,11 @@ export function parseOptions<T extends z.ZodObject>(
   if (result.success) return result.data;
   const issue = result.error.issues[0]!;
   if (issue.code === "unrecognized_keys" && issue.path.length === 0) {
-    invalid(issue.keys[0]!, `one of the options ${Object.keys(schema.shape).join(", ")}`, "an unknown option");
+    throw invalid(issue.keys[0]!, `one of the options ${Object.keys(schema.shape).join(", ")}`, "an unknown option");
   }
   const path = issue.path.map(String);
   const name = path[0] ?? "options";
   const expected = words(schema.shape[name]?.meta()?.expected) ?? issue.message;
   const received = path.reduce<unknown>((value, key) => (value as Record<string, unknown> | undefined)?.[key], input);
-  return invalid([rename[name] ?? name, ...path.slice(1)].join("."), expected, received);
+  throw invalid([rename[name] ?? name, ...path.slice(1)].join("."), expected, received);
 }

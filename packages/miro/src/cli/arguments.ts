@@ -6,7 +6,7 @@ import { checkKey } from "../files/plain-data.js";
 export function toNumber(option: string): (text: string) => number {
   return (text) => {
     const value = text.trim() === "" ? Number.NaN : Number(text);
-    if (Number.isNaN(value)) invalid(option, "a number", text);
+    if (Number.isNaN(value)) throw invalid(option, "a number", text);
     return value;
   };
 }
@@ -20,7 +20,7 @@ export function toNumberOr<W extends string>(option: string, words: readonly W[]
 export function toTargets(option: string): (text: string, earlier?: Record<string, number>) => Record<string, number> {
   return (text, earlier = {}) => {
     const cut = text.indexOf("=");
-    if (cut < 1) invalid(option, "key=value, for example clip_score=0.5", text);
+    if (cut < 1) throw invalid(option, "key=value, for example clip_score=0.5", text);
     const key = text.slice(0, cut).trim();
     checkKey(key, option);
     return { ...earlier, [key]: toNumber(`${option} ${key}`)(text.slice(cut + 1)) };
@@ -31,7 +31,7 @@ export function toTargets(option: string): (text: string, earlier?: Record<strin
 export function toWindow(option: string): (text: string) => [number, number | null] {
   return (text) => {
     const match = /^(\d*):(\d*)$/.exec(text);
-    if (!match) invalid(option, "FIRST:LAST, for example 2:10 or 2:", text);
+    if (!match) throw invalid(option, "FIRST:LAST, for example 2:10 or 2:", text);
     return [match[1] === "" ? 0 : Number(match[1]), match[2] === "" ? null : Number(match[2])];
   };
 }

@@ -154,7 +154,7 @@ async function generate(given: readonly string[], flags: Flags, context: CliCont
   if (requests.length === 0 && from) requests.push({ prompt: from.request.prompt, options: {} });
   const sheet = requests.length === 0;
   if (sheet) requests.push(...sheetPrompts(model).map((prompt) => ({ prompt, options: {} })));
-  if (requests.some(({ prompt }) => prompt.trim() === "")) invalid("PROMPT", "a text", "an empty one");
+  if (requests.some(({ prompt }) => prompt.trim() === "")) throw invalid("PROMPT", "a text", "an empty one");
 
   const noise = flags.initNoise === undefined ? undefined : readNpy(flags.initNoise);
   const count = flags.bestOf ?? 1;
@@ -192,7 +192,7 @@ async function generate(given: readonly string[], flags: Flags, context: CliCont
       noise &&
       (noise.ndim !== 4 || noise.size(0) !== rows || pipe.latentShape.some((n, i) => noise.size(i + 1) !== n))
     )
-      invalid("noise", `shape (${[rows, ...pipe.latentShape].join(", ")})`, `(${noise.shape.join(", ")})`);
+      throw invalid("noise", `shape (${[rows, ...pipe.latentShape].join(", ")})`, `(${noise.shape.join(", ")})`);
     const settings = (await describePictures(pipe, pictures)).map((one) => candidate(one, flags));
     if (from) {
       for (const warning of compareOrigin(flags.from!, from.settings, settings[0]!, flags))
@@ -282,7 +282,7 @@ function checkFlags(flags: Flags): void {
   checkThreads(flags);
   if (n !== undefined) parseOptions(bestOfSchema, { n });
   else if (flags.by !== undefined || flags.keepAll)
-    invalid(flags.keepAll ? "--keep-all" : "--by", "--best-of with it", "none");
+    throw invalid(flags.keepAll ? "--keep-all" : "--by", "--best-of with it", "none");
   if (n !== undefined && flags.by !== undefined) scorerSpec(flags.by);
   if (!resume) return;
   for (const [name, given] of [
@@ -291,7 +291,7 @@ function checkFlags(flags: Flags): void {
     ["--seed random", flags.seed === "random" || undefined],
   ] as const) {
     if (given !== undefined)
-      invalid("--resume", `no ${name} with it, as the pictures that are there cannot be compared`, given);
+      throw invalid("--resume", `no ${name} with it, as the pictures that are there cannot be compared`, given);
   }
 }
 

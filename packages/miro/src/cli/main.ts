@@ -9,6 +9,7 @@ import { ERASE_LINE, oneLine, printable } from "../printable.js";
 import { onStop, surviveLostOutput, writeSafely } from "../surroundings.js";
 import { version } from "../version.js";
 import type { CliContext, Register } from "./context.js";
+import { type FlagNames, flagNames, withFlags } from "./flag-names.js";
 
 interface Entry {
   summary: string;
@@ -82,11 +83,16 @@ export async function run(args: readonly string[], overrides: Partial<CliContext
   const unlisten = owner
     ? onStop({ stop: () => interrupt.abort(), stopAtOnce: () => process.exit(130) })
     : () => undefined;
+  let names: FlagNames = {};
   try {
-    await (await buildProgram(args, context)).parseAsync([...args], { from: "user" });
+    const program = await buildProgram(args, context);
+    program.hook("preSubcommand", (_, command) => {
+      names = flagNames(command);
+    });
+    await program.parseAsync([...args], { from: "user" });
     return 0;
   } catch (error) {
-    return report(error, context);
+    return report(error, names, context);
   } finally {
     unlisten();
   }
@@ -139,7 +145,7 @@ function configure(command: Command, context: CliContext): void {
 }
 
 /** Prints what the user needs to know about `error` and returns the exit code. */
-function report(error: unknown, context: CliContext): number {
+function report(error: unknown, names: FlagNames, context: CliContext): number {
   if (error instanceof CommanderError) {
     if (error.exitCode === 0) return 0;
     if (error.code === "commander.help") return 2;
@@ -151,7 +157,7 @@ function report(error: unknown, context: CliContext): number {
     return 130;
   }
   if (error instanceof MiroError) {
-    context.stderr(`error: ${oneLine(error.message)}\n`);
+    context.stderr(`error: ${oneLine(withFlags(error, names))}\n`);
     return error.exitCode;
   }
   const { code, syscall, path } = error as NodeJS.ErrnoException;

@@ -48,7 +48,7 @@ export const register: Register = (command, context) => {
       const output = flags.output ?? defaultOutput(runs);
       const svg = output.toLowerCase().endsWith(".svg");
       if (!svg && !output.toLowerCase().endsWith(".png"))
-        invalid("--output", "a file that ends in .svg or .png", output);
+        throw invalid("--output", "a file that ends in .svg or .png", output);
       const logs = runs.map(readRunLog);
       const { drawing, curves } = await withFlagNames(
         { keys: "--keys", x: "--x", smoothing: "--smooth", title: "--title" },

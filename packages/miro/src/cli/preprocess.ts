@@ -132,7 +132,10 @@ function summary({ shards, counts, seconds }: PreprocessResult): string[] {
 
 /** Positions may have leading zeros, as file names have. */
 function toPosition(option: string): (text: string) => number {
-  return (text) => (/^\s*\d+\s*$/.test(text) ? Number(text) : invalid(option, "a position from 0 on", text));
+  return (text) => {
+    if (!/^\s*\d+\s*$/.test(text)) throw invalid(option, "a position from 0 on", text);
+    return Number(text);
+  };
 }
 
 function toPositions(text: string): number[] {
@@ -141,7 +144,7 @@ function toPositions(text: string): number[] {
 
 function toRange(text: string): [number, number] {
   const match = /^\s*(\d+)\s*-\s*(\d+)\s*$/.exec(text);
-  if (!match) invalid("--shard-range", "FIRST-LAST with 0 <= FIRST <= LAST", text);
+  if (!match) throw invalid("--shard-range", "FIRST-LAST with 0 <= FIRST <= LAST", text);
   return [Number(match[1]), Number(match[2])];
 }
 

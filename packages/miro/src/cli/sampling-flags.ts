@@ -11,6 +11,7 @@ import { MiroPipeline } from "../pipeline/pipeline.js";
 import type { PromptOptions } from "../pipeline/requests/prompt-file.js";
 import { toNumber, toNumberOr, toTargets, toWindow } from "./arguments.js";
 import type { CliContext } from "./context.js";
+import { kebabCase, withFlags } from "./flag-names.js";
 import type { Progress } from "./progress.js";
 
 /** What the flags of {@link addModelFlags} give. */
@@ -113,10 +114,6 @@ function toValue(text: string): SamplerOptionValue {
   return text.trim() === "" || Number.isNaN(Number(text)) ? text : Number(text);
 }
 
-function kebabCase(key: string): string {
-  return key.replace(/[A-Z]/g, (letter) => `-${letter.toLowerCase()}`);
-}
-
 /** The options of `generate` that flags give; what no flag gives has its default elsewhere. */
 export function samplingOptions(flags: SamplingFlags): PromptOptions {
   const { reward, negativeReward, guidance, steps, guidanceType, guidanceWindow, sampler, shift, negativePrompt } =
@@ -147,7 +144,7 @@ export function chosenModel(model: string | undefined): string {
 /** Refuses a number of threads that cannot be. */
 export function checkThreads({ threads }: ModelFlags): void {
   if (threads !== undefined && (!Number.isInteger(threads) || threads < 1))
-    invalid("--threads", "an integer of at least 1", threads);
+    throw invalid("--threads", "an integer of at least 1", threads);
 }
 
 /** Loads a checkpoint as the flags say, with its downloads shown. */
@@ -181,10 +178,9 @@ export async function withFlagNames<T>(names: Readonly<Record<string, string>>, 
     return await work();
   } catch (error) {
     if (!(error instanceof InvalidInputError)) throw error;
-    const all = { ...NAMES, ...names };
-    const message = error.message.replace(/^samplerOptions\.(\w+)/, (_, key: string) => `--${kebabCase(key)}`);
-    const renamed = message.replace(/^[A-Za-z]+(?=[:.])/, (name) => all[name] ?? name);
-    throw new InvalidInputError(renamed, { cause: error });
+    const own = samplerOptionsOfAll().map(({ key }) => [`samplerOptions.${key}`, `--${kebabCase(key)}`]);
+    const message = withFlags(error, { ...NAMES, ...Object.fromEntries(own), ...names });
+    throw new InvalidInputError(message, { cause: error });
   }
 }
 

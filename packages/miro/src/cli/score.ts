@@ -45,7 +45,7 @@ async function score(images: readonly string[], { json, ...given }: Flags, conte
   const rename = { by: "--by", prompt: "--prompt", model: "--model", device: "--device" };
   const options = parseOptions(scoreFilesSchema, given, rename);
   if (options.model !== undefined && new Set(options.by).size > 1)
-    invalid("--model", "one scorer, since it is the folder of that scorer's model", options.by);
+    throw invalid("--model", "one scorer, since it is the folder of that scorer's model", options.by);
   const progress = await Progress.for(context);
   let rows: ScoredFile[];
   try {

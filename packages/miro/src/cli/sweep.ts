@@ -95,10 +95,10 @@ async function sweep(prompts: readonly string[], flags: Flags, context: CliConte
     const value = flags[name];
     const option = { images: "--images", cellSize: "--cell-size" }[name];
     if (value !== undefined && (!Number.isInteger(value) || value < 1))
-      invalid(option, "an integer of at least 1", value);
+      throw invalid(option, "an integer of at least 1", value);
   }
   const { seed = 0, images = 1, output, overwrite = false } = flags;
-  if (!Number.isInteger(seed) || seed < 0) invalid("--seed", "an integer of at least 0", seed);
+  if (!Number.isInteger(seed) || seed < 0) throw invalid("--seed", "an integer of at least 0", seed);
   checkThreads(flags);
   const x = parseAxis(flags.x, "--x", prompts);
   const y = flags.y === undefined ? undefined : parseAxis(flags.y, "--y", prompts);

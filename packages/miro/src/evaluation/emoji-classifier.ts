@@ -63,7 +63,7 @@ export class EmojiClassifier extends nn.Module {
   /** How likely each of square pictures (B, 3, S, S) in [-1, 1] shows `label`, and whether nothing is likelier. */
   judge(pictures: Tensor, label: string): { probability: number; first: boolean }[] {
     const index = this.config.labels.indexOf(label);
-    if (index < 0) invalid("label", "one that the classifier knows", label);
+    if (index < 0) throw invalid("label", "one that the classifier knows", label);
     return noGrad(() =>
       scope(() => {
         const probabilities = nn.functional.softmax(this.look(pictures), 1);

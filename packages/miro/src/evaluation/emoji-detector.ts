@@ -159,7 +159,8 @@ function relationOf(a: Region, b: Region): Located["relation"] {
 
 function indexOf(labels: readonly string[], label: string): number {
   const at = labels.indexOf(label);
-  return at < 0 ? invalid("label", "one that the classifier knows", label) : at;
+  if (at < 0) throw invalid("label", "one that the classifier knows", label);
+  return at;
 }
 
 function rankOf(look: Float32Array, at: number): number {

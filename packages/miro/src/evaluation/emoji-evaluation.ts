@@ -120,7 +120,7 @@ export async function* evaluateEmoji(
   }: EmojiEvaluationOptions = {},
 ): AsyncGenerator<FinishedPart> {
   const unknown = labels.find((label) => !classifier.config.labels.includes(label));
-  if (unknown !== undefined) invalid("labels", "names that the classifier knows", unknown);
+  if (unknown !== undefined) throw invalid("labels", "names that the classifier knows", unknown);
   const sample = <T>(list: readonly T[], most: number) => sampleEvenly(list, Math.min(most, limit), seed);
   const planners: Record<EvaluationPart, () => Plan> = {
     retrieval: () => {

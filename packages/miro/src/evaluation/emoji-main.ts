@@ -54,7 +54,8 @@ async function main(signal: AbortSignal): Promise<void> {
     if (typeof text !== "string") return undefined;
     const value = Number(text);
     const fits = text.trim() !== "" && value >= least && (!whole || Number.isSafeInteger(value));
-    return fits ? value : invalid(`--${name}`, `${whole ? "an integer" : "a number"} of at least ${least}`, text);
+    if (!fits) throw invalid(`--${name}`, `${whole ? "an integer" : "a number"} of at least ${least}`, text);
+    return value;
   };
   const seed = number("seed", 0) ?? 0;
   const limit = number("limit", 1);
@@ -165,12 +166,14 @@ function parse() {
 
 function partNamed(name: string): EvaluationPart {
   const part = EVALUATION_PARTS.find((known) => known === name.trim());
-  return part ?? invalid("--parts", `some of ${EVALUATION_PARTS.join(", ")}, with commas between them`, name);
+  if (part === undefined)
+    throw invalid("--parts", `some of ${EVALUATION_PARTS.join(", ")}, with commas between them`, name);
+  return part;
 }
 
 function listNamed(name: string): VocabularySelection {
   if (name !== "everyday" && name !== "animals" && name !== "core")
-    invalid("--names", "everyday, animals or core", name);
+    throw invalid("--names", "everyday, animals or core", name);
   return name;
 }
 

@@ -21,7 +21,7 @@ export function cropCentre(
   rounding: CropRounding = "even",
 ): RgbImage {
   if (size.width > width || size.height > height)
-    invalid("size", `at most ${width} x ${height}`, `${size.width} x ${size.height}`);
+    throw invalid("size", `at most ${width} x ${height}`, `${size.width} x ${size.height}`);
   const left = cropOffset(width, size.width, rounding);
   const top = cropOffset(height, size.height, rounding);
   const stride = size.width * 3;

@@ -71,7 +71,7 @@ export async function encodeImage(
   { format = "png", quality }: ImageFileOptions = {},
 ): Promise<Uint8Array> {
   if (format === "png") {
-    if (quality !== undefined) invalid("quality", "nothing with png, which keeps every pixel", quality);
+    if (quality !== undefined) throw invalid("quality", "nothing with png, which keeps every pixel", quality);
     return encodePng(image.data, image.width, image.height, text);
   }
   const find = (wanted: string) => text.find(({ keyword }) => keyword === wanted)?.text ?? "";

@@ -55,13 +55,13 @@ export async function labelledSheet(options: LabelledSheetOptions): Promise<RgbI
   const { cells, columnLabels, rowLabels } = options;
   const rows = cells.length;
   const columns = cells[0]?.length ?? 0;
-  if (columns === 0) invalid("cells", "at least one row with one cell", cells);
+  if (columns === 0) throw invalid("cells", "at least one row with one cell", cells);
   if (cells.some((row) => row.length !== columns))
-    invalid("cells", `rows of ${columns} cells`, "rows of several lengths");
+    throw invalid("cells", `rows of ${columns} cells`, "rows of several lengths");
   if (columnLabels && columnLabels.length !== columns)
-    invalid("columnLabels", `one for each of ${columns} columns`, `${columnLabels.length}`);
+    throw invalid("columnLabels", `one for each of ${columns} columns`, `${columnLabels.length}`);
   if (rowLabels && rowLabels.length !== rows)
-    invalid("rowLabels", `one for each of ${rows} rows`, `${rowLabels.length}`);
+    throw invalid("rowLabels", `one for each of ${rows} rows`, `${rowLabels.length}`);
 
   const images = cells.flat().flatMap(({ image }) => image ?? []);
   const largest = Math.max(1, ...images.flatMap(({ width, height }) => [width, height]));
@@ -92,7 +92,7 @@ export async function labelledSheet(options: LabelledSheetOptions): Promise<RgbI
   const width = left + Math.max(gridWidth, (title?.width ?? 0) - left, (footer?.width ?? 0) - left, 0) + MARGIN;
   const height = bottom + gutter([footer?.height ?? 0]) + MARGIN - GAP;
   if (width > MAX_SIDE || height > MAX_SIDE) {
-    invalid(
+    throw invalid(
       "cells",
       `a sheet of at most ${MAX_SIDE} pixels on a side; use fewer or smaller cells`,
       `${width} x ${height}`,

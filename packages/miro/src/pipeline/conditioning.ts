@@ -32,20 +32,21 @@ export function checkEmbeddings(
   paddedTokens: number | null,
 ): void {
   if (given.length !== prompts) {
-    invalid(parameter, `one tensor for each of ${prompts} prompts`, `${given.length} tensors`);
+    throw invalid(parameter, `one tensor for each of ${prompts} prompts`, `${given.length} tensors`);
   }
   for (const item of given) {
     const { embeddings, length, mask } = statesOf(item);
     const [T = 0] = embeddings.shape;
     if (embeddings.ndim !== 2 || embeddings.size(1) !== width || T === 0) {
-      invalid(parameter, `shape (tokens, ${width})`, `(${embeddings.shape.join(", ")})`);
+      throw invalid(parameter, `shape (tokens, ${width})`, `(${embeddings.shape.join(", ")})`);
     }
     if (paddedTokens !== null && T !== paddedTokens) {
-      invalid(parameter, `${paddedTokens} tokens, padding included, because this network attends padded text`, T);
+      throw invalid(parameter, `${paddedTokens} tokens, padding included, because this network attends padded text`, T);
     }
-    if (length !== undefined && !(length >= 1 && length <= T)) invalid(`${parameter}.length`, `1 to ${T}`, length);
+    if (length !== undefined && !(length >= 1 && length <= T))
+      throw invalid(`${parameter}.length`, `1 to ${T}`, length);
     if (mask && (mask.ndim !== 1 || mask.size(0) !== T || mask.dtype !== "bool")) {
-      invalid(`${parameter}.mask`, `shape (${T}) of bool`, `(${mask.shape.join(", ")}) of ${mask.dtype}`);
+      throw invalid(`${parameter}.mask`, `shape (${T}) of bool`, `(${mask.shape.join(", ")}) of ${mask.dtype}`);
     }
   }
 }

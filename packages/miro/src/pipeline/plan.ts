@@ -4,6 +4,7 @@ import { InvalidInputError, invalid } from "../errors.js";
 import { type Guidance, guidedSteps } from "../flow/guidance.js";
 import { checkSamplerOptions, type SamplerOptionValue } from "../flow/samplers/index.js";
 import { dynamicShift, LinearSchedule } from "../flow/schedule.js";
+import { about, message } from "../message.js";
 import { parseOptions } from "../options.js";
 import { checkEmbeddings } from "./conditioning.js";
 import { type GenerateOptions, generateSchema, type ResolvedGenerateOptions } from "./generate-options.js";
@@ -88,9 +89,9 @@ export function makePlan(prompt: string | readonly string[], options: GenerateOp
 
 function texts(parameter: string, given: string | readonly string[]): string[] {
   const list = typeof given === "string" ? [given] : [...given];
-  if (list.length === 0) invalid(parameter, "a text or a list of texts", list);
+  if (list.length === 0) throw invalid(parameter, "a text or a list of texts", list);
   for (const text of list) {
-    if (typeof text !== "string") invalid(parameter, "a text or a list of texts", text);
+    if (typeof text !== "string") throw invalid(parameter, "a text or a list of texts", text);
     checkLength(parameter, text);
   }
   return list;
@@ -99,13 +100,13 @@ function texts(parameter: string, given: string | readonly string[]): string[] {
 /** What no picture could store is not drawn. */
 function checkLength(parameter: string, text: string): void {
   if (text.length > MAX_PROMPT_LENGTH)
-    invalid(parameter, `a text of at most ${MAX_PROMPT_LENGTH} characters`, `one of ${text.length}`);
+    throw invalid(parameter, `a text of at most ${MAX_PROMPT_LENGTH} characters`, `one of ${text.length}`);
 }
 
 function negatives(given: string | string[] | undefined, prompts: number, needed: boolean): string[] | null {
   if (given === undefined) return null;
   if (Array.isArray(given) && given.length !== prompts) {
-    invalid("negativePrompt", `one text for all prompts or one for each of ${prompts}`, `${given.length} texts`);
+    throw invalid("negativePrompt", `one text for all prompts or one for each of ${prompts}`, `${given.length} texts`);
   }
   for (const text of [given].flat()) checkLength("negativePrompt", text);
   if (!needed) return null;
@@ -116,7 +117,7 @@ function negatives(given: string | string[] | undefined, prompts: number, needed
 function seedsOf(seed: number | number[], count: number): number[] {
   if (typeof seed === "number") return Array.from({ length: count }, (_, i) => seed + i);
   if (seed.length !== count)
-    invalid("seed", `one number, or one for each of ${count} pictures`, `${seed.length} numbers`);
+    throw invalid("seed", `one number, or one for each of ${count} pictures`, `${seed.length} numbers`);
   return seed;
 }
 
@@ -129,14 +130,14 @@ function targets(
   keys: readonly string[],
 ): Record<string, number>[] {
   if (Array.isArray(given) && given.length !== count) {
-    invalid(parameter, `one set for all pictures or one for each of ${count}`, `${given.length} sets`);
+    throw invalid(parameter, `one set for all pictures or one for each of ${count}`, `${given.length} sets`);
   }
   return Array.from({ length: count }, (_, i) => {
     const own = (Array.isArray(given) ? given[i] : given) ?? {};
     const unknown = Object.keys(own).filter((key) => !keys.includes(key));
     if (unknown.length > 0) {
       throw new InvalidInputError(
-        `${parameter}: this checkpoint was not trained on ${unknown.join(", ")}; its rewards are ${keys.join(", ")}`,
+        message`${about(parameter)}: this checkpoint was not trained on ${unknown.join(", ")}; its rewards are ${keys.join(", ")}`,
       );
     }
     return Object.fromEntries(keys.map((key) => [key, own[key] ?? fallback]));
@@ -145,7 +146,7 @@ function targets(
 
 function checkNoise(noise: Tensor, shape: number[]): Tensor {
   if (noise.shape.length !== 4 || noise.shape.some((size, i) => size !== shape[i])) {
-    invalid("noise", `shape (${shape.join(", ")})`, `(${noise.shape.join(", ")})`);
+    throw invalid("noise", `shape (${shape.join(", ")})`, `(${noise.shape.join(", ")})`);
   }
   return noise;
 }

@@ -83,7 +83,7 @@ export async function bestOf(
     Object.fromEntries(own.filter(([, value]) => value !== undefined)),
   );
   if ("imagesPerPrompt" in generate)
-    invalid("imagesPerPrompt", "no value, n says how many are drawn", generate.imagesPerPrompt);
+    throw invalid("imagesPerPrompt", "no value, n says how many are drawn", generate.imagesPerPrompt);
   const { signal } = generate;
   const prompts = typeof prompt === "string" ? [prompt] : [...prompt];
   const scorers: Scorer[] = [];
@@ -92,7 +92,7 @@ export async function bestOf(
     for (const one of Array.isArray(scorer) ? scorer : [scorer]) {
       const ready = typeof one === "string" ? await loadScorer(one, { device: pipe.device, signal }) : one;
       if (ready !== one) loaded.push(ready);
-      if (scorers.some(({ key }) => key === ready.key)) invalid("scorer", "each scorer once", ready.key);
+      if (scorers.some(({ key }) => key === ready.key)) throw invalid("scorer", "each scorer once", ready.key);
       scorers.push(ready);
     }
     const { images, latents, warnings } = await pipe.generate(prompts, { ...generate, imagesPerPrompt: n });

@@ -1,6 +1,7 @@
 /** The scorers that exist, by key. */
 import { z } from "zod";
 import { InvalidInputError, invalid } from "../errors.js";
+import { about, message } from "../message.js";
 import { editDistance } from "../nearest.js";
 import { field, parseOptions } from "../options.js";
 import { checkDevice } from "../pipeline/loading/device.js";
@@ -26,8 +27,8 @@ export const loadScorerSchema = z.strictObject({
  * @throws InvalidInputError when the key is taken or could not be a column's name
  */
 export function registerScorer(spec: ScorerSpec): void {
-  if (!/^[a-z][a-z0-9_]*$/.test(spec.key)) invalid("key", "lower-case letters, digits and _", spec.key);
-  if (specs.has(spec.key)) invalid("key", "one that no scorer has", spec.key);
+  if (!/^[a-z][a-z0-9_]*$/.test(spec.key)) throw invalid("key", "lower-case letters, digits and _", spec.key);
+  if (specs.has(spec.key)) throw invalid("key", "one that no scorer has", spec.key);
   specs.set(spec.key, spec);
 }
 
@@ -44,7 +45,7 @@ export function scorerSpec(key: string): ScorerSpec {
     .map((name) => ({ name, distance: editDistance(key, name) }))
     .sort((a, b) => a.distance - b.distance);
   throw new InvalidInputError(
-    `scorer: ${JSON.stringify(key)} is not known; there are ${byDistance.map(({ name }) => name).join(", ")}`,
+    message`${about("scorer")}: ${JSON.stringify(key)} is not known; there are ${byDistance.map(({ name }) => name).join(", ")}`,
   );
 }
 

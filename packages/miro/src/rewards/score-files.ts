@@ -58,7 +58,7 @@ export interface ScoredFile {
  */
 export async function scoreFiles(paths: readonly string[], options: ScoreFilesOptions = {}): Promise<ScoredFile[]> {
   const { by, prompt, onProgress, signal, ...load } = parseOptions(scoreFilesSchema, options);
-  if (paths.length === 0) invalid("images", "at least one picture", paths);
+  if (paths.length === 0) throw invalid("images", "at least one picture", paths);
   const scorers: Scorer[] = [];
   try {
     for (const key of new Set(by)) scorers.push(await loadScorer(key, { ...load, signal }));

@@ -3,7 +3,9 @@
  * kinds that T5 tokenisers have had in any release of transformers (`Precompiled`, alone or in a `Sequence` with `Strip`
  * and `Replace`) and the plain Unicode forms.
  */
+
 import { z } from "zod";
+import type { InvalidInputError } from "../errors.js";
 import { CharsMap, TooLong } from "./charsmap.js";
 import { WHITE_SPACE } from "./whitespace.js";
 
@@ -29,7 +31,7 @@ const schema = z.discriminatedUnion("type", [
 ]);
 
 /** Refuses a part of the file; see `tokenizer-json.ts`. */
-export type Refuse = (path: string, expected: string, received: unknown) => never;
+export type Refuse = (path: string, expected: string, received: unknown) => InvalidInputError;
 
 /** Deeper nesting, or more steps, than this is no tokeniser but an attack. */
 const MAX_DEPTH = 8;
@@ -58,7 +60,7 @@ export function compileNormalizer(json: unknown, path: string, refuse: Refuse): 
       }, text);
     } catch (error) {
       if (!(error instanceof TooLong)) throw error;
-      return refuse(path, `rules that make at most ${most} characters of ${text.length}`, "rules that make more");
+      throw refuse(path, `rules that make at most ${most} characters of ${text.length}`, "rules that make more");
     }
   };
 }
@@ -66,12 +68,12 @@ export function compileNormalizer(json: unknown, path: string, refuse: Refuse): 
 /** Adds the steps of an object, those of sequences one after the other. */
 function collectSteps(json: unknown, path: string, refuse: Refuse, steps: Step[], depth: number): void {
   if (json === null || json === undefined) return;
-  if (depth > MAX_DEPTH) refuse(path, `sequences nested at most ${MAX_DEPTH} deep`, "deeper ones");
+  if (depth > MAX_DEPTH) throw refuse(path, `sequences nested at most ${MAX_DEPTH} deep`, "deeper ones");
   const parsed = schema.safeParse(json);
-  if (!parsed.success) refuseUnion(json, path, parsed.error, refuse);
+  if (!parsed.success) throw refuseUnion(json, path, parsed.error, refuse);
   const normalizer = parsed.data!;
   if (normalizer.type !== "Sequence") {
-    if (steps.length >= MAX_STEPS) refuse(path, `at most ${MAX_STEPS} rules in all sequences together`, "more");
+    if (steps.length >= MAX_STEPS) throw refuse(path, `at most ${MAX_STEPS} rules in all sequences together`, "more");
     steps.push(compileStep(normalizer, path, refuse));
     return;
   }
@@ -100,7 +102,7 @@ function compileStep(
       const { pattern, content } = normalizer;
       if ("String" in pattern) return (text, most) => text.replaceAll(pattern.String, bounded(text, content, most));
       const expression = compilePattern(pattern.Regex, `${path}.pattern.Regex`, refuse);
-      if (content.includes("$")) refuse(`${path}.content`, "a text without references to groups", content);
+      if (content.includes("$")) throw refuse(`${path}.content`, "a text without references to groups", content);
       return (text, most) => text.replace(expression, bounded(text, content, most));
     }
     case "Lowercase":
@@ -124,12 +126,12 @@ function bounded(text: string, content: string, most: number): (match: string) =
 }
 
 function readCharsMap(base64: string, path: string, refuse: Refuse): CharsMap {
-  if (base64.length % 4 !== 0 || !/^[A-Za-z0-9+/]*={0,2}$/.test(base64)) refuse(path, "base64", base64);
+  if (base64.length % 4 !== 0 || !/^[A-Za-z0-9+/]*={0,2}$/.test(base64)) throw refuse(path, "base64", base64);
   try {
     return new CharsMap(Buffer.from(base64, "base64"));
   } catch (error) {
     if (!(error instanceof RangeError)) throw error;
-    return refuse(path, "a SentencePiece character map", `one that is broken: ${error.message}`);
+    throw refuse(path, "a SentencePiece character map", `one that is broken: ${error.message}`);
   }
 }
 
@@ -144,17 +146,17 @@ function stripEnd(text: string): string {
 /** One character or class with one quantifier (` {2,}` is what T5 has): anything freer could be made to run for ever. */
 function compilePattern(source: string, path: string, refuse: Refuse): RegExp {
   const match = /^(\\s|\\[^\p{L}\d]|[^\\.^$|?*+()[\]{}])(\+|\{\d{1,3}(?:,\d{0,3})?\})?$/u.exec(source);
-  if (!match) refuse(path, "one character or \\s, perhaps repeated (+, {2,})", source);
+  if (!match) throw refuse(path, "one character or \\s, perhaps repeated (+, {2,})", source);
   const atom = match![1] === "\\s" ? `[${WHITE_SPACE}]` : match![1]!.length > 1 ? `[${match![1]}]` : match![1]!;
   try {
     return new RegExp(atom + (match![2] ?? ""), "gu");
   } catch {
-    return refuse(path, "a regular expression", source);
+    throw refuse(path, "a regular expression", source);
   }
 }
 
-/** Names the unknown kind, or the first wrong field of a known one. */
-export function refuseUnion(json: unknown, path: string, error: z.ZodError, refuse: Refuse): never {
+/** The error that names the unknown kind, or the first wrong field of a known one. */
+export function refuseUnion(json: unknown, path: string, error: z.ZodError, refuse: Refuse): InvalidInputError {
   const issue = error.issues[0]!;
   if (issue.code === "invalid_union" && issue.path.at(-1) === "type")
     return refuse(`${path}.type`, "a supported kind", (json as { type?: unknown } | null)?.type);

@@ -46,9 +46,9 @@ export function prependScheme(metaspace: z.infer<typeof metaspaceSchema>): "alwa
  */
 export function compilePreTokenizer(json: unknown, path: string, refuse: Refuse, depth = 0): PreTokenizer {
   if (json === null || json === undefined) return (word) => [word];
-  if (depth > MAX_DEPTH) refuse(path, `sequences nested at most ${MAX_DEPTH} deep`, "deeper ones");
+  if (depth > MAX_DEPTH) throw refuse(path, `sequences nested at most ${MAX_DEPTH} deep`, "deeper ones");
   const parsed = schema.safeParse(json);
-  if (!parsed.success) return refuseUnion(json, path, parsed.error, refuse);
+  if (!parsed.success) throw refuseUnion(json, path, parsed.error, refuse);
   const preTokenizer = parsed.data;
   switch (preTokenizer.type) {
     case "Sequence": {

@@ -78,7 +78,7 @@ export class T5Encoder extends nn.Module {
     { dtype = "float32", device = "cpu" }: T5LoadOptions = {},
   ): Promise<T5Encoder> {
     if (dtype !== "float32" && dtype !== "bfloat16")
-      invalid("dtype", '"float32" or "bfloat16" for a T5 encoder', dtype);
+      throw invalid("dtype", '"float32" or "bfloat16" for a T5 encoder', dtype);
     const file = join(folder, "config.json");
     let text: string;
     checkJsonSize(file);
@@ -144,9 +144,9 @@ export class T5Encoder extends nn.Module {
    * @returns (B, T, d) float32; the caller owns it
    */
   forward(ids: Tensor, mask: Tensor): Tensor {
-    if (ids.ndim !== 2) invalid("ids", "shape (texts, tokens)", `shape (${ids.shape})`);
+    if (ids.ndim !== 2) throw invalid("ids", "shape (texts, tokens)", `shape (${ids.shape})`);
     if (String(mask.shape) !== String(ids.shape) || mask.dtype !== "bool")
-      invalid("mask", `bool of shape (${ids.shape})`, `${mask.dtype} of shape (${mask.shape})`);
+      throw invalid("mask", `bool of shape (${ids.shape})`, `${mask.dtype} of shape (${mask.shape})`);
     return scope(() => this.encoder.forward(this.shared.forward(ids).float(), mask));
   }
 
@@ -407,15 +407,11 @@ function findWeights(folder: string): Map<string, string[] | null> {
   const json = parseJson(readFileSync(index, "utf8"), index);
   const map = (json as { weight_map?: unknown } | null)?.weight_map;
   if (typeof map !== "object" || map === null || Array.isArray(map))
-    return invalid(`${index}: weight_map`, "an object from tensor names to file names", map);
+    throw invalid(`${index}: weight_map`, "an object from tensor names to file names", map);
   const shards = new Map<string, string[]>();
   for (const [name, file] of Object.entries(map)) {
     if (typeof file !== "string" || !/^[\w.-]+\.safetensors$/.test(file))
-      return invalid(
-        `${index}: weight_map[${JSON.stringify(name)}]`,
-        "the name of a .safetensors file beside it",
-        file,
-      );
+      throw invalid(`${index}: weight_map[${JSON.stringify(name)}]`, "the name of a .safetensors file beside it", file);
     if (encoderKey(name) === null) continue;
     const path = join(folder, file);
     shards.set(path, [...(shards.get(path) ?? []), name]);

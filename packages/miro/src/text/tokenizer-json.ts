@@ -71,16 +71,17 @@ const templateSchema = z.object({
  */
 export function parseTokenizerJson(json: unknown, source: string): TokenizerParts {
   const refuse: Refuse = (path, expected, received) => invalid(`${source}: ${path}`, expected, received);
-  if (typeof json !== "object" || json === null || Array.isArray(json)) refuse("content", "a JSON object", json);
+  if (typeof json !== "object" || json === null || Array.isArray(json)) throw refuse("content", "a JSON object", json);
   const type = (json as { model?: { type?: unknown } }).model?.type;
-  if (type !== undefined && type !== "Unigram") refuse("model.type", '"Unigram" (as all T5 tokenizers have)', type);
+  if (type !== undefined && type !== "Unigram")
+    throw refuse("model.type", '"Unigram" (as all T5 tokenizers have)', type);
   const parsed = fileSchema.safeParse(json);
-  if (!parsed.success) return refuseUnion(json, "", parsed.error, (path, ...rest) => refuse(path.slice(1), ...rest));
+  if (!parsed.success) throw refuseUnion(json, "", parsed.error, (path, ...rest) => refuse(path.slice(1), ...rest));
   const file = parsed.data;
 
   const vocabulary = readVocabulary(file.model.vocab, refuse);
   if (file.model.unk_id >= vocabulary.length)
-    refuse("model.unk_id", `an index into the ${vocabulary.length} pieces`, file.model.unk_id);
+    throw refuse("model.unk_id", `an index into the ${vocabulary.length} pieces`, file.model.unk_id);
   const model = new UnigramModel(vocabulary, file.model.unk_id, file.model.byte_fallback);
   const addedTokens = checkAddedTokens(file.added_tokens, model, refuse);
   return {
@@ -134,11 +135,11 @@ function repeatedKey(text: string): string | null {
 function readVocabulary(entries: unknown[], refuse: Refuse): [string, number][] {
   return entries.map((entry, id) => {
     const place = `model.vocab[${id}]`;
-    if (!Array.isArray(entry) || entry.length !== 2) return refuse(place, "[piece, score]", entry);
+    if (!Array.isArray(entry) || entry.length !== 2) throw refuse(place, "[piece, score]", entry);
     const [piece, score] = entry as unknown[];
     if (typeof piece !== "string" || piece.length > MAX_PIECE_LENGTH || !isWellFormed(piece))
-      return refuse(`${place}[0]`, `Unicode text of at most ${MAX_PIECE_LENGTH} characters`, piece);
-    if (typeof score !== "number" || !Number.isFinite(score)) return refuse(`${place}[1]`, "a finite number", score);
+      throw refuse(`${place}[0]`, `Unicode text of at most ${MAX_PIECE_LENGTH} characters`, piece);
+    if (typeof score !== "number" || !Number.isFinite(score)) throw refuse(`${place}[1]`, "a finite number", score);
     return [piece, score];
   });
 }
@@ -149,11 +150,11 @@ function checkAddedTokens(tokens: AddedToken[], model: UnigramModel, refuse: Ref
   const seen = new Set<string>();
   for (const [i, token] of tokens.entries()) {
     const place = `added_tokens[${i}]`;
-    if (!isWellFormed(token.content)) refuse(`${place}.content`, "Unicode text", token.content);
-    if (seen.has(token.content)) refuse(`${place}.content`, "a token that was not added before", token.content);
+    if (!isWellFormed(token.content)) throw refuse(`${place}.content`, "Unicode text", token.content);
+    if (seen.has(token.content)) throw refuse(`${place}.content`, "a token that was not added before", token.content);
     seen.add(token.content);
     const id = model.idOf(token.content) ?? next++;
-    if (token.id !== id) refuse(`${place}.id`, `${id}, the place of ${JSON.stringify(token.content)}`, token.id);
+    if (token.id !== id) throw refuse(`${place}.id`, `${id}, the place of ${JSON.stringify(token.content)}`, token.id);
   }
   return tokens;
 }
@@ -161,9 +162,9 @@ function checkAddedTokens(tokens: AddedToken[], model: UnigramModel, refuse: Ref
 function readTemplate(json: unknown, refuse: Refuse): { prefix: number[]; suffix: number[] } {
   if (json === null || json === undefined) return { prefix: [], suffix: [] };
   const kind = (json as { type?: unknown }).type;
-  if (kind !== "TemplateProcessing") refuse("post_processor.type", '"TemplateProcessing"', kind);
+  if (kind !== "TemplateProcessing") throw refuse("post_processor.type", '"TemplateProcessing"', kind);
   const parsed = templateSchema.safeParse(json);
-  if (!parsed.success) return refuseUnion(json, "post_processor", parsed.error, refuse);
+  if (!parsed.success) throw refuseUnion(json, "post_processor", parsed.error, refuse);
   const prefix: number[] = [];
   const suffix: number[] = [];
   let texts = 0;
@@ -173,17 +174,17 @@ function readTemplate(json: unknown, refuse: Refuse): { prefix: number[]; suffix
     } else {
       const name = part.SpecialToken.id;
       if (!Object.hasOwn(parsed.data.special_tokens, name))
-        refuse(`post_processor.single[${i}]`, "a token listed in special_tokens", name);
+        throw refuse(`post_processor.single[${i}]`, "a token listed in special_tokens", name);
       (texts === 0 ? prefix : suffix).push(...parsed.data.special_tokens[name]!.ids);
     }
   }
-  if (texts !== 1) refuse("post_processor.single", "the text once", `it ${texts} times`);
+  if (texts !== 1) throw refuse("post_processor.single", "the text once", `it ${texts} times`);
   return { prefix, suffix };
 }
 
 function readDecoder(json: unknown, refuse: Refuse): TokenizerParts["decoder"] {
   const parsed = metaspaceSchema.safeParse(json);
-  if (!parsed.success) return refuseUnion(json, "decoder", parsed.error, refuse);
+  if (!parsed.success) throw refuseUnion(json, "decoder", parsed.error, refuse);
   return { replacement: parsed.data.replacement, dropFirst: prependScheme(parsed.data) !== "never" };
 }
 

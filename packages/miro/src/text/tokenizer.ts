@@ -172,7 +172,7 @@ export class Tokenizer {
     const { prefix, suffix } = this.#parts.template;
     const room = maxLength - prefix.length - suffix.length;
     if (!Number.isInteger(maxLength) || room < 0)
-      invalid("maxLength", `an integer of at least ${prefix.length + suffix.length}`, maxLength);
+      throw invalid("maxLength", `an integer of at least ${prefix.length + suffix.length}`, maxLength);
     const overflow: string[] = [];
     const rows = texts.map((text) => {
       const pieces = this.pieces(text);
@@ -182,7 +182,7 @@ export class Tokenizer {
     const longest = rows.reduce((most, row) => Math.max(most, row.length), 0);
     const length = padTo === "maxLength" ? maxLength : padTo === "longest" ? longest : padTo;
     if (!Number.isInteger(length) || length < longest || length > maxLength)
-      invalid("padTo", `"longest", "maxLength" or an integer from ${longest} to ${maxLength}`, padTo);
+      throw invalid("padTo", `"longest", "maxLength" or an integer from ${longest} to ${maxLength}`, padTo);
     return { rows, length, overflow };
   }
 
@@ -212,7 +212,7 @@ export class Tokenizer {
     let first = true;
     for (const id of ids) {
       const token = this.tokenOf(id);
-      if (token === undefined) return invalid("ids", `ids below ${this.vocabSize}`, id);
+      if (token === undefined) throw invalid("ids", `ids below ${this.vocabSize}`, id);
       if (skipSpecialTokens && this.#addedById.get(id)?.special) continue;
       text += token.replaceAll(replacement, first && dropFirst ? "" : " ");
       first = false;

@@ -68,11 +68,11 @@ export function trainUnigram(
 ): UnigramTokenizerJson {
   const charsMap = nmtNfkcCharsMap();
   const words = countWords(corpus, new CharsMap(charsMap));
-  if (words.length === 0) invalid("corpus", "at least one word", "none");
+  if (words.length === 0) throw invalid("corpus", "at least one word", "none");
   const characters = countCharacters(words);
   const size = vocabSize - SPECIAL.length;
   if (!Number.isInteger(vocabSize) || size < characters.size)
-    invalid(
+    throw invalid(
       "vocabSize",
       `an integer of at least ${characters.size + SPECIAL.length}, one for each character`,
       vocabSize,

@@ -38,7 +38,7 @@ export class BlockOrder implements SampleOrder {
   constructor(private readonly options: BlockOrderOptions) {
     const { blockLengths, streams = 1, batchSize } = options;
     if (streams > 1 && !(batchSize !== undefined && batchSize >= 1))
-      invalid("batchSize", "at least 1 where there are several streams", batchSize);
+      throw invalid("batchSize", "at least 1 where there are several streams", batchSize);
     this.starts = sums(blockLengths);
     this.length = this.starts.at(-1)!;
   }
@@ -134,8 +134,8 @@ export class WeightedOrder implements SampleOrder {
     const total = parts.reduce((sum, { weight }) => sum + weight, 0);
     for (const { weight, order } of parts)
       if (!(weight >= 0) || (weight > 0 && order.length === 0) || !(total > 0) || !Number.isFinite(total))
-        invalid("weight", "numbers of at least 0, not all 0, and 0 for an empty data set", weight);
-    if (parts.length > 255) invalid("parts", "at most 255 data sets", parts.length);
+        throw invalid("weight", "numbers of at least 0, not all 0, and 0 for an empty data set", weight);
+    if (parts.length > 255) throw invalid("parts", "at most 255 data sets", parts.length);
     this.offsets = sums(parts.map(({ order }) => order.length));
     this.length = options.length ?? this.offsets.at(-1)!;
     this.shares = parts.map(({ weight }) => weight / total);
@@ -177,5 +177,5 @@ export class WeightedOrder implements SampleOrder {
 
 function checkPosition(position: number, length: number): void {
   if (!(Number.isInteger(position) && position >= 0 && position < length))
-    invalid("position", `an integer from 0 to ${length - 1}`, position);
+    throw invalid("position", `an integer from 0 to ${length - 1}`, position);
 }

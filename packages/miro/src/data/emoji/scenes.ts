@@ -199,7 +199,7 @@ export class EmojiScenes {
     this.sprites = sprites;
     this.everyday = vocabulary.flatMap(({ label }, index) => (isEveryday(label) ? [index] : []));
     if (options.everyday > 0 && this.everyday.length < 2) {
-      invalid("scenes.everyday", "0 where the vocabulary has fewer than two everyday names", options.everyday);
+      throw invalid("scenes.everyday", "0 where the vocabulary has fewer than two everyday names", options.everyday);
     }
   }
 

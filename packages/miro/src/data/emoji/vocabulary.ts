@@ -220,7 +220,7 @@ function resolvePackage(name: string): string {
   try {
     return dirname(require.resolve(`${name}/package.json`));
   } catch {
-    invalid("emoji data", `the development dependency ${name} (npm install)`, "not installed");
+    throw invalid("emoji data", `the development dependency ${name} (npm install)`, "not installed");
   }
 }
 
@@ -268,8 +268,8 @@ export function loadVocabulary(selection: VocabularySelection): EmojiEntry[] {
   const labels = selection === "everyday" ? Object.keys(EVERYDAY) : selection;
   const byLabel = new Map(core.map((entry) => [entry.label, entry]));
   const missing = labels.filter((label) => !byLabel.has(label));
-  if (missing.length > 0) invalid("vocabulary", "labels of the core emoji", missing.join(", "));
+  if (missing.length > 0) throw invalid("vocabulary", "labels of the core emoji", missing.join(", "));
   const repeated = labels.find((label, i) => labels.indexOf(label) !== i);
-  if (repeated !== undefined) invalid("vocabulary", "each label once", `"${repeated}" twice`);
+  if (repeated !== undefined) throw invalid("vocabulary", "each label once", `"${repeated}" twice`);
   return labels.map((label) => byLabel.get(label)!);
 }

@@ -178,14 +178,16 @@ export interface PreprocessProgress {
  */
 export function selectShards(names: readonly string[], options: Partial<ResolvedOptions>): number[] {
   const last = names.length - 1;
-  const check = (option: string, value: number): number =>
-    value <= last ? value : invalid(option, `a position from 0 to ${last} (${names.length} shards)`, value);
+  const check = (option: string, value: number): number => {
+    if (value > last) throw invalid(option, `a position from 0 to ${last} (${names.length} shards)`, value);
+    return value;
+  };
   const { shardId, shardIds, shardRange, shards } = options;
   if (shardId !== undefined) return [check("--shard-id", shardId)];
   if (shardIds !== undefined) return [...new Set(shardIds.map((id) => check("--shard-ids", id)))];
   if (shardRange !== undefined) {
     const [first, end] = shardRange;
-    if (first > end) invalid("--shard-range", "FIRST-LAST with 0 <= FIRST <= LAST", `${first}-${end}`);
+    if (first > end) throw invalid("--shard-range", "FIRST-LAST with 0 <= FIRST <= LAST", `${first}-${end}`);
     check("--shard-range", end);
     return names.flatMap((_, i) => (i >= first && i <= end ? [i] : []));
   }

@@ -98,7 +98,7 @@ async function prepare(options: ResolvedOptions): Promise<Prepared> {
   const { stage, src, dest, signal } = options;
   const stages: Stage[] = stage === "all" ? ["rewards", "vqa", "vae"] : [stage];
   if (stages.includes("vae")) {
-    if (dest === undefined) invalid("--dest", `a folder for the enriched tars of --stage ${stage}`, undefined);
+    if (dest === undefined) throw invalid("--dest", `a folder for the enriched tars of --stage ${stage}`, undefined);
     if (sidesOf(options).length === 0 && !options.textEmbeddings)
       throw new InvalidInputError(
         "--no-vae-256, --no-vae-512 and --no-text-embeddings together leave nothing to compute",

@@ -159,7 +159,7 @@ export class ShardLoader {
    */
   async ready(step: number, signal?: AbortSignal): Promise<void> {
     if (this.#closed) throw new InvalidInputError("the loader is closed");
-    if (!(Number.isInteger(step) && step >= 0)) invalid("step", "a non-negative integer", step);
+    if (!(Number.isInteger(step) && step >= 0)) throw invalid("step", "a non-negative integer", step);
     signal?.throwIfAborted();
     this.readAhead(step);
     const pending = this.#pending.get(step)!;
@@ -312,7 +312,7 @@ export class ShardLoader {
           for (const [f, spec] of this.#fields.entries()) {
             const extension = spec.members[spec.members.length === 1 ? 0 : variant];
             if (extension === undefined)
-              invalid("variant", `below ${spec.members.length}, the members of ${spec.name}`, variant);
+              throw invalid("variant", `below ${spec.members.length}, the members of ${spec.name}`, variant);
             const place = table.array(local, extension);
             const fault = place === null ? "the sample has no such array" : this.fault(spec, place);
             if (place === null || fault !== null) {

@@ -59,7 +59,7 @@ export class ShuffledOrder implements SampleOrder {
 
   index(epoch: number, position: number): number {
     if (!(Number.isInteger(position) && position >= 0 && position < this.length))
-      invalid("position", `an integer from 0 to ${this.length - 1}`, position);
+      throw invalid("position", `an integer from 0 to ${this.length - 1}`, position);
     if (this.#window >= this.#sizes.length) {
       if (this.#epoch?.epoch !== epoch) this.#epoch = this.wholeEpoch(epoch);
       return this.#epoch.permutations[0]!.at(position);
@@ -104,7 +104,7 @@ interface EpochLayout {
 /** Where a training step begins: epochs are whole numbers of batches, what is left over is left out. */
 export function stepPosition(step: number, batchSize: number, length: number): { epoch: number; position: number } {
   const steps = Math.floor(length / batchSize);
-  if (steps === 0) invalid("batchSize", `at most ${length}, the samples of the data set`, batchSize);
+  if (steps === 0) throw invalid("batchSize", `at most ${length}, the samples of the data set`, batchSize);
   return { epoch: Math.floor(step / steps), position: (step % steps) * batchSize };
 }
 

@@ -17,6 +17,7 @@
  */
 import { InvalidInputError, invalid } from "../../errors.js";
 import { type SamplerOptionValue, samplerNames, samplerOptionsOfAll } from "../../flow/samplers/index.js";
+import { about, message } from "../../message.js";
 
 /** What one place of a sweep changes in the settings of the whole. */
 export interface CellChange {
@@ -84,8 +85,9 @@ export function parseAxis(text: string, parameter: string, prompts: readonly str
   const name = (cut < 0 ? text : text.slice(0, cut)).trim();
   const values = cut < 0 ? "" : text.slice(cut + 1).trim();
   const points = pointsOf(name, values, parameter, prompts);
-  if (points.length === 0) invalid(parameter, `${name}=VALUES with at least one value`, text);
-  if (points.length > MOST_POINTS) invalid(parameter, `at most ${MOST_POINTS} values`, `${points.length} of ${name}`);
+  if (points.length === 0) throw invalid(parameter, `${name}=VALUES with at least one value`, text);
+  if (points.length > MOST_POINTS)
+    throw invalid(parameter, `at most ${MOST_POINTS} values`, `${points.length} of ${name}`);
   return { name, points };
 }
 
@@ -94,7 +96,8 @@ function pointsOf(name: string, values: string, parameter: string, prompts: read
   const of = `${parameter} ${name}`;
   switch (keys.length === 0 ? name : kind) {
     case "prompt":
-      if (values !== "") invalid(parameter, "prompt alone: its values are the prompts of the call", `prompt=${values}`);
+      if (values !== "")
+        throw invalid(parameter, "prompt alone: its values are the prompts of the call", `prompt=${values}`);
       return prompts.map((prompt) => ({ label: prompt, value: prompt, change: { prompt } }));
     case "reward":
     case "negative": {
@@ -124,7 +127,7 @@ function pointsOf(name: string, values: string, parameter: string, prompts: read
       return integers(of, values, 0).map((seed) => point(seed, { seed }));
     case "sampler":
       return words(values).map((sampler) => {
-        if (!samplerNames().includes(sampler)) invalid(of, `any of ${samplerNames().join(", ")}`, sampler);
+        if (!samplerNames().includes(sampler)) throw invalid(of, `any of ${samplerNames().join(", ")}`, sampler);
         return { label: sampler, value: sampler, change: { sampler } };
       });
     case "model":
@@ -142,7 +145,7 @@ function pointsOf(name: string, values: string, parameter: string, prompts: read
     return words(values).map((value) => ({ label: value, value, change: { samplerOptions: { [name]: value } } }));
   }
   throw new InvalidInputError(
-    `${parameter}: expected one of the axes ${axisNames().join(", ")}, received ${JSON.stringify(name)}`,
+    message`${about(parameter)}: expected one of the axes ${axisNames().join(", ")}, received ${JSON.stringify(name)}`,
   );
 }
 
@@ -162,14 +165,15 @@ function numbers(parameter: string, values: string, least = -Infinity, most = In
   return words(values).flatMap((word) => {
     const parts = word.split(":").map((part) => (part.trim() === "" ? Number.NaN : Number(part)));
     if (parts.length > 3 || parts.some((part) => !Number.isFinite(part)))
-      invalid(parameter, "numbers separated by commas, or FIRST:LAST:STEP", word);
+      throw invalid(parameter, "numbers separated by commas, or FIRST:LAST:STEP", word);
     const [first, last = first, step = 1] = parts as [number, number?, number?];
     const count = Math.floor((last! - first) / step! + 1e-9) + 1;
-    if (!(step! > 0) || count < 1) invalid(parameter, "FIRST:LAST:STEP with FIRST ≤ LAST and a positive STEP", word);
-    if (count > MOST_POINTS) invalid(parameter, `at most ${MOST_POINTS} values`, word);
+    if (!(step! > 0) || count < 1)
+      throw invalid(parameter, "FIRST:LAST:STEP with FIRST ≤ LAST and a positive STEP", word);
+    if (count > MOST_POINTS) throw invalid(parameter, `at most ${MOST_POINTS} values`, word);
     const list = Array.from({ length: count }, (_, i) => round(first + i * step!));
     const wrong = list.find((value) => value < least || value > most);
-    if (wrong !== undefined) invalid(parameter, `numbers from ${least} to ${most}`, wrong);
+    if (wrong !== undefined) throw invalid(parameter, `numbers from ${least} to ${most}`, wrong);
     return list;
   });
 }
@@ -177,7 +181,7 @@ function numbers(parameter: string, values: string, least = -Infinity, most = In
 function integers(parameter: string, values: string, least: number): number[] {
   const list = numbers(parameter, values, -Infinity, Number.MAX_SAFE_INTEGER);
   const wrong = list.find((value) => !Number.isInteger(value) || value < least);
-  if (wrong !== undefined) invalid(parameter, `integers of at least ${least}`, wrong);
+  if (wrong !== undefined) throw invalid(parameter, `integers of at least ${least}`, wrong);
   return list;
 }
 

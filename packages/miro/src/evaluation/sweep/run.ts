@@ -6,6 +6,7 @@
 
 import { InvalidInputError, invalid, MiroError } from "../../errors.js";
 import { stepsWithin, withOptionsOf } from "../../flow/samplers/index.js";
+import { about, message } from "../../message.js";
 import type { RgbImage } from "../../pictures/rgb.js";
 import { sharp } from "../../pictures/sharp.js";
 import type { MiroPipeline } from "../../pipeline/pipeline.js";
@@ -185,14 +186,14 @@ function promptAxis(prompts: readonly string[]): Axis {
 /** The pictures of a sweep, row by row. */
 function layOut(options: SweepOptions & { y: Axis }): Place[] {
   const { prompts, x, y, seed = 0, imagesPerCell = 1, settings = {} } = options;
-  if (prompts.length === 0) invalid("prompts", "at least one prompt", prompts);
+  if (prompts.length === 0) throw invalid("prompts", "at least one prompt", prompts);
   const subject = (name: string) => (name === "evaluations" ? "steps" : name);
   if (subject(x.name) === subject(y.name)) {
     throw new InvalidInputError(`the axes ${x.name} and ${y.name} change the same thing; choose another for one side`);
   }
   if (prompts.length > 1 && x.name !== "prompt" && y.name !== "prompt") {
     throw new InvalidInputError(
-      `prompts: expected one prompt, or the axis prompt for several; received ${prompts.length} prompts with the axes ${x.name} and ${y.name}`,
+      message`${about("prompts")}: expected one prompt, or the axis prompt for several; received ${prompts.length} prompts with the axes ${x.name} and ${y.name}`,
     );
   }
   const places: Place[] = [];

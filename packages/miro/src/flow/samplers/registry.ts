@@ -25,12 +25,12 @@ export function registerSampler<Memory extends object, Options extends object>(
   name: string,
   method: Method<Memory, Options>,
 ): void {
-  if (!/^[a-z][a-z0-9_]*$/.test(name)) invalid("sampler", "lower-case letters, digits and _", name);
-  if (methods.has(name)) invalid("sampler", "a name that no sampler has", name);
+  if (!/^[a-z][a-z0-9_]*$/.test(name)) throw invalid("sampler", "lower-case letters, digits and _", name);
+  if (methods.has(name)) throw invalid("sampler", "a name that no sampler has", name);
   for (const [key, schema] of Object.entries(method.options?.shape ?? {})) {
-    if (!/^[a-z][A-Za-z0-9]*$/.test(key)) invalid(`${name}.options`, "options with camelCase names", key);
+    if (!/^[a-z][A-Za-z0-9]*$/.test(key)) throw invalid(`${name}.options`, "options with camelCase names", key);
     if (!(schema as z.ZodType).safeParse(undefined).success)
-      invalid(`${name}.options.${key}`, "a schema with a default", "none");
+      throw invalid(`${name}.options.${key}`, "a schema with a default", "none");
   }
   methods.set(name, method as unknown as Method);
 }
@@ -42,7 +42,9 @@ export function samplerNames(): string[] {
 
 /** The method of a sampler. @throws InvalidInputError naming those that there are */
 export function samplerMethod(name: string): Method {
-  return methods.get(name) ?? invalid("sampler", `one of ${samplerNames().join(", ")}`, name);
+  const method = methods.get(name);
+  if (method === undefined) throw invalid("sampler", `one of ${samplerNames().join(", ")}`, name);
+  return method;
 }
 
 /** How other programs call a sampler; a picture may have been drawn by one that is not registered here. */
@@ -113,7 +115,7 @@ export function checkSamplerOptions(
   for (const key of Object.keys(given)) {
     if (known.includes(key)) continue;
     const own = known.length > 0 ? `its options are ${known.join(", ")}` : "it has no options";
-    invalid(`samplerOptions.${key}`, `an option of the sampler ${sampler} (${own})`, "another");
+    throw invalid(`samplerOptions.${key}`, `an option of the sampler ${sampler} (${own})`, "another");
   }
   if (!options) return {};
   const names = Object.fromEntries(known.map((key) => [key, `samplerOptions.${key}`]));

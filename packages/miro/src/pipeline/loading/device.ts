@@ -1,6 +1,7 @@
 /** Devices and dtypes: what a name means on this machine. */
 import { buildInfo, cuda, type DType } from "@miro-t2i/torch";
 import { InvalidInputError } from "../../errors.js";
+import { about, message } from "../../message.js";
 
 /** What a pipeline may compute in. */
 export const COMPUTE_DTYPES = ["auto", "float32", "bfloat16", "float16"] as const;
@@ -19,7 +20,7 @@ export function checkDevice(device: string, parameter = "device"): string {
   const why =
     device.startsWith("cuda") && available.length === 1 ? " (no CUDA device, or a libtorch without CUDA)" : "";
   throw new InvalidInputError(
-    `${parameter}: ${JSON.stringify(device)} is not available${why}; available: ${available.join(", ")}`,
+    message`${about(parameter)}: ${JSON.stringify(device)} is not available${why}; available: ${available.join(", ")}`,
   );
 }
 

@@ -10,6 +10,7 @@ import { copyFile, link as hardLink, mkdir, readFile, rename, rm, symlink } from
 import { dirname, join, relative, sep } from "node:path";
 import { beginFile } from "@miro-t2i/torch/atomic-write";
 import { InvalidInputError, MiroError, systemReason } from "../../errors.js";
+import { about, message } from "../../message.js";
 import { symlinksDisabled } from "./hub-environment.js";
 
 /** Files below a folder, two levels deep: a checkpoint, its parts, its variants. */
@@ -36,7 +37,7 @@ export function checkLinks(folder: string, paths: readonly string[], parameter: 
     const target = realpathSync(file);
     if (below(target, inside) || (cache !== undefined && below(target, cache))) continue;
     throw new InvalidInputError(
-      `${parameter}: ${file} is a link out of the folder, to ${target}; copy the file there, or name the folder that has it`,
+      message`${about(parameter)}: ${file} is a link out of the folder, to ${target}; copy the file there, or name the folder that has it`,
     );
   }
 }

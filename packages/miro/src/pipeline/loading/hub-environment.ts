@@ -31,7 +31,7 @@ function endpointUrl(): URL {
   const url =
     /^https?:\/\/[^\s/]/i.test(text) && !/[\s\p{Cc}]/u.test(text) && URL.canParse(text) ? new URL(text) : null;
   if (url === null || url.search !== "" || url.hash !== "") {
-    invalid("HF_ENDPOINT", `an address such as ${PUBLIC_ENDPOINT}`, withoutCredentials(text));
+    throw invalid("HF_ENDPOINT", `an address such as ${PUBLIC_ENDPOINT}`, withoutCredentials(text));
   }
   return url;
 }
@@ -79,7 +79,7 @@ function seconds(name: string): number {
   const text = process.env[name] || "10";
   const value = /^\s*[+]?\d+(_\d+)*\s*$/.test(text) ? Number(text.replaceAll("_", "")) : Number.NaN;
   // A timer takes 31 bits of milliseconds.
-  if (Number.isNaN(value)) invalid(name, "a whole number of seconds", text);
+  if (Number.isNaN(value)) throw invalid(name, "a whole number of seconds", text);
   return Math.min((value || 10) * 1000, 2 ** 31 - 1);
 }
 

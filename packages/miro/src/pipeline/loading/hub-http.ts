@@ -4,6 +4,7 @@
  */
 import type { Dispatcher, Response as UndiciResponse } from "undici";
 import { InvalidInputError, MiroError, systemReason } from "../../errors.js";
+import { about, message } from "../../message.js";
 import {
   downloadTimeoutMs,
   hubAuthorization,
@@ -331,13 +332,13 @@ function refusal(
     const what = code === "GatedRepo" ? "its owner lets in only who accepts the conditions" : "it has been disabled";
     const then = known ? "with the account of your token" : "then set HF_TOKEN, or run `hf auth login`";
     return new InvalidInputError(
-      `${parameter}: the Hub refuses access to ${name} (${status}): ${what}; see ${hubEndpoint()}/${name}, ${then}`,
+      message`${about(parameter)}: the Hub refuses access to ${name} (${status}): ${what}; see ${hubEndpoint()}/${name}, ${then}`,
     );
   }
   if (status === 401 || status === 403) {
     const advice = known ? "HF_TOKEN or the stored login does not allow it" : "set HF_TOKEN, or run `hf auth login`";
     return new InvalidInputError(
-      `${parameter}: the Hub refuses access to ${name} (${status}): it is private, gated, or does not exist; ${advice}`,
+      message`${about(parameter)}: the Hub refuses access to ${name} (${status}): it is private, gated, or does not exist; ${advice}`,
     );
   }
   if (status === 404) {
@@ -347,7 +348,7 @@ function refusal(
         : code === "RevisionNotFound"
           ? `no revision ${revision} of ${name}`
           : `no repository ${name} with revision ${revision}`;
-    return new InvalidInputError(`${parameter}: the Hub has ${what}`);
+    return new InvalidInputError(message`${about(parameter)}: the Hub has ${what}`);
   }
   const advice =
     status === 429

@@ -32,7 +32,7 @@ export function proxyFor(url: URL, environment: Environment = process.env): Prox
   const address = URL.canParse(text) ? new URL(text) : null;
   if (address === null || !/^https?:$/.test(address.protocol) || address.hostname === "") {
     const what = "a proxy such as http://proxy.example:3128 (SOCKS is not supported)";
-    invalid(variable, what, withoutCredentials(value));
+    throw invalid(variable, what, withoutCredentials(value));
   }
   return { address, variable };
 }

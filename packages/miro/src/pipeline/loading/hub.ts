@@ -7,6 +7,7 @@
 import { existsSync, statSync } from "node:fs";
 import { join } from "node:path";
 import { InvalidInputError, MiroError } from "../../errors.js";
+import { about, message } from "../../message.js";
 import { checkLinks, knownCommit, listFolder, noteCommit } from "./hub-cache.js";
 import { describeRepository } from "./hub-describe.js";
 import { download } from "./hub-download.js";
@@ -45,7 +46,7 @@ export async function resolveModel(name: string, parameter: string, options: Hub
   if (!REPOSITORY.test(name) || name.startsWith(".") || existsSync(name)) {
     const what = existsSync(name) ? "a file" : "neither";
     throw new InvalidInputError(
-      `${parameter}: expected a folder or a repository owner/name, received ${JSON.stringify(name)} (${what})`,
+      message`${about(parameter)}: expected a folder or a repository owner/name, received ${JSON.stringify(name)} (${what})`,
     );
   }
   return openRepository(name, parameter, options);
@@ -54,7 +55,9 @@ export async function resolveModel(name: string, parameter: string, options: Hub
 async function openRepository(name: string, parameter: string, options: HubOptions): Promise<ModelSource> {
   const revision = options.revision ?? "main";
   if (!/^[\w.-]+(\/[\w.-]+)*$/.test(revision) || revision.split("/").includes("..")) {
-    throw new InvalidInputError(`revision: expected a branch, tag or commit, received ${JSON.stringify(revision)}`);
+    throw new InvalidInputError(
+      message`${about("revision")}: expected a branch, tag or commit, received ${JSON.stringify(revision)}`,
+    );
   }
   const storage = join(options.cacheDir ?? hubCache(), `models--${name.replace("/", "--")}`);
   const repository: Repository = { name, parameter, revision, storage, options };

@@ -8,6 +8,7 @@ import { type Autoencoder, countStoredWeights, loadAutoencoder } from "../../aut
 import { InvalidInputError, invalid } from "../../errors.js";
 import { readJson } from "../../files/files.js";
 import { release } from "../../flow/release.js";
+import { about, message } from "../../message.js";
 import type { Rin } from "../../networks/rin.js";
 import { T5Encoder } from "../../text/t5.js";
 import { countT5Parameters } from "../../text/t5-config.js";
@@ -102,7 +103,9 @@ export async function loadParts(model: string, options: LoadOptions): Promise<Pi
   const { settings, network: config } = checkpoint.config;
   const { text_encoder_repo: textRepo, vae_repo: vaeRepo } = settings;
   if (given.quantization === "int8" && device !== "cpu") {
-    throw new InvalidInputError(`quantization: int8 is for device cpu, received ${device}; leave it out`);
+    throw new InvalidInputError(
+      message`${about("quantization")}: int8 is for device cpu, received ${device}; leave it out`,
+    );
   }
   const network = new Part(() => (given.quantization === "int8" ? loadNetwork().quantize() : loadNetwork()));
   let autoencoder: Part<Autoencoder> | null = null;
@@ -189,7 +192,7 @@ function textEncoderDType(folder: string, asked: "auto" | "float32" | "bfloat16"
 export function checkChannels(autoencoder: Autoencoder, channels: number): void {
   if (autoencoder.latentChannels === channels) return;
   throw new InvalidInputError(
-    `vae: expected an autoencoder with ${channels} latent channels, received one with ${autoencoder.latentChannels}`,
+    message`${about("vae")}: expected an autoencoder with ${channels} latent channels, received one with ${autoencoder.latentChannels}`,
   );
 }
 
@@ -202,7 +205,7 @@ async function loadTextEncoder(
 ): Promise<TextEncoder> {
   const config = T5Encoder.configFromJson(readJson(join(folder, "config.json")), join(folder, "config.json"));
   if (config.dModel !== width) {
-    invalid(
+    throw invalid(
       "textEncoder",
       `an encoder of width ${width}, as the checkpoint was trained with`,
       `${config.dModel} in ${folder}`,

@@ -6,6 +6,7 @@ import { existsSync, statSync } from "node:fs";
 import { join } from "node:path";
 import { describe, InvalidInputError, MiroError } from "../../errors.js";
 import { readJson } from "../../files/files.js";
+import { about, message } from "../../message.js";
 import { CHECKPOINT_FILES } from "./checkpoint.js";
 import { type ModelSource, resolveModel } from "./hub.js";
 import type { HubOptions } from "./hub-repository.js";
@@ -28,7 +29,9 @@ export function variantPrefix(source: ModelSource, variant: string | undefined):
   if (variants.includes(variant)) return `${variant}/`;
   if (source.incomplete) notCached("variant", source, [`${variant}/`]);
   const known = variants.length > 0 ? `; it has ${variants.join(", ")}` : ", and no others";
-  throw new InvalidInputError(`variant: ${source.name} has no variant ${JSON.stringify(variant)}${known}`);
+  throw new InvalidInputError(
+    message`${about("variant")}: ${source.name} has no variant ${JSON.stringify(variant)}${known}`,
+  );
 }
 
 /** Sub-folders of a source that hold a checkpoint. */
@@ -54,7 +57,7 @@ export async function fetchCheckpoint(source: ModelSource, prefix: string): Prom
     const variants = variantsOf(source);
     const hint = variants.length > 0 ? `; choose one of its variants: ${variants.join(", ")}` : "";
     throw new InvalidInputError(
-      `model: ${join(source.name, prefix)} is not a checkpoint: ${missing.join(", ")} ${missing.length > 1 ? "are" : "is"} missing${hint}`,
+      message`${about("model")}: ${join(source.name, prefix)} is not a checkpoint: ${missing.join(", ")} ${missing.length > 1 ? "are" : "is"} missing${hint}`,
     );
   }
   await source.fetch(CHECKPOINT_FILES.map((name) => prefix + name));
@@ -117,7 +120,7 @@ function noSafetensors(part: PartSource, source: ModelSource): never {
   );
   if (pickled === undefined) return require(part, source, ["model.safetensors"], () => false) as never;
   throw new InvalidInputError(
-    `${part.parameter}: ${part.name} holds its weights as ${pickled} only, which can run code when it is read; take a revision or another repository that has model.safetensors`,
+    message`${about(part.parameter)}: ${part.name} holds its weights as ${pickled} only, which can run code when it is read; take a revision or another repository that has model.safetensors`,
   );
 }
 
@@ -159,13 +162,13 @@ function require(part: PartSource, source: ModelSource, names: string[], has: (n
         missing.map((name) => part.prefix + name),
       );
     const place = existsSync(source.folder) ? join(source.folder, part.prefix) : source.name;
-    throw new InvalidInputError(`${part.parameter}: ${missing.join(", ")} not found in ${place}`);
+    throw new InvalidInputError(message`${about(part.parameter)}: ${missing.join(", ")} not found in ${place}`);
   }
 }
 
 /** The Hub may have what the cache lacks. */
 function notCached(parameter: string, source: ModelSource, missing: readonly string[]): never {
   throw new MiroError(
-    `${parameter}: ${source.name}: ${missing.join(", ")} not in the cache (${source.folder}), and ${source.incomplete}`,
+    message`${about(parameter)}: ${source.name}: ${missing.join(", ")} not in the cache (${source.folder}), and ${source.incomplete}`,
   );
 }

@@ -8,6 +8,7 @@
 import { join } from "node:path";
 import { InvalidInputError } from "../../errors.js";
 import { trimEnd } from "../../files/trim.js";
+import { about, message } from "../../message.js";
 
 /** What the fields of a template stand for. */
 export interface NameValues {
@@ -33,7 +34,9 @@ const FIELDS: Record<string, (values: NameValues, template: string) => string> =
   prompt: ({ prompt }) => slug(prompt),
   seed: ({ seed }, template) => {
     if (seed !== null) return String(seed);
-    throw new InvalidInputError(`name: ${JSON.stringify(template)} uses {seed}, but pictures of given noise have none`);
+    throw new InvalidInputError(
+      message`${about("name")}: ${JSON.stringify(template)} uses {seed}, but pictures of given noise have none`,
+    );
   },
   index: ({ index, count }) => String(index).padStart(String(count - 1).length, "0"),
   steps: ({ steps }) => String(steps),
@@ -67,7 +70,7 @@ export class NameTemplate {
     rewards: readonly string[] | null = null,
   ) {
     const refuse = (what: string): never => {
-      throw new InvalidInputError(`name: ${JSON.stringify(text)} ${what}`);
+      throw new InvalidInputError(message`${about("name")}: ${JSON.stringify(text)} ${what}`);
     };
     for (const [, name] of text.matchAll(/\{([^{}]*)\}/g)) {
       const reward = /^(?:negative_)?reward\.(.+)$/.exec(name!)?.[1];

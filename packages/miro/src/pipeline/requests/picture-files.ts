@@ -8,6 +8,7 @@ import { setTimeout as sleep } from "node:timers/promises";
 import { z } from "zod";
 import { describe, InvalidInputError } from "../../errors.js";
 import { existing, removeKilledWrites, writeFileAtomic } from "../../files/files.js";
+import { about, message } from "../../message.js";
 import { field, parseOptions } from "../../options.js";
 import {
   encodeImage,
@@ -107,13 +108,14 @@ export class PictureFiles {
     const isFolder = statSync(output ?? "", { throwIfNoEntry: false })?.isDirectory() ?? false;
     const named = output === undefined || isFolder ? null : formatOf(output);
     if (named && checked.format && named !== checked.format) {
-      throw new InvalidInputError(`format: ${checked.format} contradicts the output ${output}`);
+      throw new InvalidInputError(message`${about("format")}: ${checked.format} contradicts the output ${output}`);
     }
-    if (named && name !== undefined) throw new InvalidInputError(`name: the output ${output} is a file and has one`);
+    if (named && name !== undefined)
+      throw new InvalidInputError(message`${about("name")}: the output ${output} is a file and has one`);
     this.format = named ?? checked.format ?? "png";
     if (checked.quality !== undefined && this.format === "png") {
       throw new InvalidInputError(
-        `quality: png keeps every pixel; choose ${IMAGE_FORMATS.slice(1).join(" or ")} for smaller files`,
+        message`${about("quality")}: png keeps every pixel; choose ${IMAGE_FORMATS.slice(1).join(" or ")} for smaller files`,
       );
     }
     this.#options = checked;
@@ -121,7 +123,7 @@ export class PictureFiles {
     this.#folder = named ? dirname(output!) : (output ?? DEFAULT_OUTPUT);
     this.#numbered = output === undefined && !overwrite && !resume;
     if (statSync(this.#folder, { throwIfNoEntry: false })?.isDirectory() === false) {
-      throw new InvalidInputError(`output: ${this.#folder} is a file, not a folder`);
+      throw new InvalidInputError(message`${about("output")}: ${this.#folder} is a file, not a folder`);
     }
     if (this.#file !== null) this.#refuseExisting(this.#file);
     removeKilledWrites(this.#folder);
@@ -147,7 +149,9 @@ export class PictureFiles {
     { settings, rewards, suffix = "", ranks = 1, ...waiting }: ClaimOptions,
   ): Promise<void> {
     if (this.#file !== null && pictures.length * ranks > 1) {
-      throw new InvalidInputError(`output: one file cannot hold ${pictures.length * ranks} pictures; name a folder`);
+      throw new InvalidInputError(
+        message`${about("output")}: one file cannot hold ${pictures.length * ranks} pictures; name a folder`,
+      );
     }
     await this.#choose(waiting, (others) => {
       const isFree = (path: string) => !this.#numbered || !(existsSync(path) || others.has(NameClaims.key(path)));

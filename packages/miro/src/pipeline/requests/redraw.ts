@@ -8,6 +8,7 @@
 import { buildInfo } from "@miro-t2i/torch";
 import { InvalidInputError } from "../../errors.js";
 import { checkSamplerOptions } from "../../flow/samplers/index.js";
+import { about, message } from "../../message.js";
 import { parseOptions } from "../../options.js";
 import { readImageFile } from "../../pictures/image-files.js";
 import { version } from "../../version.js";
@@ -78,7 +79,7 @@ function locate(path: string, parameter: string, weights: WeightsIdentity): { mo
     const bundled = bundledModel();
     if (bundled !== null) return { model: bundled };
     throw new InvalidInputError(
-      `${parameter}: ${path} was drawn by the bundled model, which is not in this copy; name its folder`,
+      message`${about(parameter)}: ${path} was drawn by the bundled model, which is not in this copy; name its folder`,
     );
   }
   if (name === undefined) throw new InvalidInputError(`${path}: does not name the ${parameter} that drew it; name it`);
@@ -140,7 +141,7 @@ export function compareOrigin(
     const hashes = `SHA-256 ${was.sha256.slice(0, 10)}… then, ${is ? `${is.sha256.slice(0, 10)}…` : "none"} now`;
     if (given === undefined) {
       throw new InvalidInputError(
-        `${parameter}: ${path} was drawn by other weights than are here (${hashes}), so it cannot be drawn again; name the right ones, or name these to draw another picture with its settings`,
+        message`${about(parameter)}: ${path} was drawn by other weights than are here (${hashes}), so it cannot be drawn again; name the right ones, or name these to draw another picture with its settings`,
       );
     }
     warnings.push(`${given} is not what drew ${path} (${hashes}): the picture will be another one`);

@@ -96,7 +96,7 @@ export function planJob(input: LaunchOptions, environment: Environment = readEnv
   const { signalBefore, time, array, maxSimultaneous, overrides } = options;
   const limit = time === undefined ? null : limitSeconds(time);
   if (limit !== null && signalBefore >= limit)
-    invalid("--signal-before", `less than the ${limit} seconds of --time`, signalBefore);
+    throw invalid("--signal-before", `less than the ${limit} seconds of --time`, signalBefore);
   if (maxSimultaneous !== undefined && array.length === 0)
     throw new InvalidInputError("--max-simultaneous: needs --array");
 

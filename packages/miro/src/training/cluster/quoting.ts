@@ -19,14 +19,14 @@ export function shellWord(text: string): string {
  * @param option what the user calls it
  */
 export function directiveValue(text: string, option: string): string {
-  if (hasControls(text)) invalid(option, "a text without control characters", text);
+  if (hasControls(text)) throw invalid(option, "a text without control characters", text);
   return plain.test(text) ? text : `"${text.replace(/["\\]/g, "\\$&")}"`;
 }
 
 /** A path inside of a SLURM file name pattern: `%` begins a placeholder there, and a backslash turns all placeholders off. */
 export function patternPath(path: string, option: string): string {
   if (path.includes("\\"))
-    invalid(option, "a path without a backslash, which SLURM does not take in names of logs", path);
+    throw invalid(option, "a path without a backslash, which SLURM does not take in names of logs", path);
   return path.replaceAll("%", "%%");
 }
 

@@ -15,6 +15,7 @@ import { EmojiScenes, emojiSceneOptionsSchema, type Scene, WRONG_WAYS, type Wron
 import { SceneRandom } from "../../data/emoji/random.js";
 import { InvalidInputError } from "../../errors.js";
 import { areaUnderCurve } from "../../evaluation/statistics.js";
+import { about, message } from "../../message.js";
 import { EmojiClip, textEncoderHash } from "../../rewards/emoji-clip.js";
 import { T5Encoder } from "../../text/t5.js";
 import { Tokenizer } from "../../text/tokenizer.js";
@@ -67,7 +68,7 @@ export async function trainClip(recipe: ClipRecipe, context: PretrainingContext)
   openRunFolder(context, trainer);
   const scenes = await EmojiScenes.load({ ...recipe.scenes, wrongCaption: 0, rewardUnset: 0 });
   if (scenes.size % 16 !== 0)
-    throw new InvalidInputError(`scenes.size: expected a multiple of 16, received ${scenes.size}`);
+    throw new InvalidInputError(message`${about("scenes.size")}: expected a multiple of 16, received ${scenes.size}`);
   const tokenizer = await Tokenizer.fromFile(textEncoder);
   const text = await T5Encoder.fromPretrained(textEncoder, { device });
   text.requiresGrad_(false).eval();

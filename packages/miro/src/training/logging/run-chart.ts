@@ -301,7 +301,7 @@ function chosenKeys(patterns: readonly string[], known: readonly string[]): stri
 
 function unknownName(option: string, name: string, known: readonly string[]): never {
   const near = nearest(name, known);
-  return invalid(option, `a name of the log: ${(near.length > 0 ? near : known).join(", ")}`, name);
+  throw invalid(option, `a name of the log: ${(near.length > 0 ? near : known).join(", ")}`, name);
 }
 
 /** Whether a name fits a pattern in which `*` stands for any text: each part is looked for once, behind the one before it. */

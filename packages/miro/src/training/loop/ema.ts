@@ -46,7 +46,7 @@ export class Ema<M extends nn.Module = nn.Module> {
     this.decay = options.decay ?? 0.9999;
     this.warmup = options.warmup ?? false;
     this.everyNSteps = options.everyNSteps ?? 1;
-    if (!(this.decay >= 0 && this.decay < 1)) invalid("decay", "a number in [0, 1)", this.decay);
+    if (!(this.decay >= 0 && this.decay < 1)) throw invalid("decay", "a number in [0, 1)", this.decay);
     const copies = new Map(module.namedParameters());
     module.loadStateDict(source.stateDict());
     for (const [name, parameter] of source.namedParameters()) {

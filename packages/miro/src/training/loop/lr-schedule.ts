@@ -35,9 +35,9 @@ export class WarmupCosine {
     private readonly optimizer: { paramGroups: { lr: number }[] },
     readonly options: WarmupCosineOptions,
   ) {
-    if (!(options.warmupSteps >= 0)) invalid("warmup_steps", "0 or more", options.warmupSteps);
+    if (!(options.warmupSteps >= 0)) throw invalid("warmup_steps", "0 or more", options.warmupSteps);
     if (!(options.totalSteps > options.warmupSteps))
-      invalid("total_steps", `more than warmup_steps (${options.warmupSteps})`, options.totalSteps);
+      throw invalid("total_steps", `more than warmup_steps (${options.warmupSteps})`, options.totalSteps);
     this.baseRates = optimizer.paramGroups.map((group) => group.lr);
   }
 

@@ -37,7 +37,7 @@ export interface TestbedGrid {
 export async function drawTestbed(options: TestbedGridOptions): Promise<TestbedGrid[]> {
   const { prompts, samplesPerPrompt: n, seed, network, batchSize, signal } = options;
   const side = Math.sqrt(n);
-  if (!Number.isInteger(side) || side < 1) invalid("samples.samples_per_prompt", "a square: 1, 4, 9, …", n);
+  if (!Number.isInteger(side) || side < 1) throw invalid("samples.samples_per_prompt", "a square: 1, 4, 9, …", n);
   const { numInputChannels: channels, dataSize } = network.config;
   const total = prompts.length * n;
   const noise = randn([total, channels, dataSize, dataSize], {

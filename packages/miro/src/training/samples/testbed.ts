@@ -286,7 +286,7 @@ function readMade(path: string): z.output<typeof madeSchema> | null {
   if (!existsSync(path)) return null;
   const made = madeSchema.safeParse(readJson(path));
   if (!made.success)
-    return invalid(path, "the record of earlier embeddings; remove the file to compute them anew", "something else");
+    throw invalid(path, "the record of earlier embeddings; remove the file to compute them anew", "something else");
   return made.data;
 }
 
