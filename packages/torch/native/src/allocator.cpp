@@ -35,8 +35,8 @@ struct Header {
 };
 static_assert(sizeof(Header) <= kHeader);
 
-// The class of a request, and the size of its blocks. The header is not part of the class: sizes that are powers of two,
-// which are common, must not round up to the next step.
+// The class of a request, and the size of its blocks. The header is not part of the class: sizes that are powers of
+// two, which are common, must not round up to the next step.
 int classOf(size_t bytes, size_t* block) {
   if (bytes <= kSmallest) {
     *block = kSmallest + kHeader;

@@ -1,5 +1,6 @@
-// CUDA graphs: work is queued once under capture and replayed afterwards with one launch, on the same memory. Capture runs on
-// a stream of its own, because the default stream cannot be captured. Without CUDA the functions are there and refuse.
+// CUDA graphs: work is queued once under capture and replayed afterwards with one launch, on the same memory. Capture
+// runs on a stream of its own, because the default stream cannot be captured. Without CUDA the functions are there and
+// refuse.
 #include "environment.hpp"
 
 #ifdef MIRO_WITH_CUDA_GRAPHS
@@ -17,7 +18,8 @@ namespace {
 
 struct Captured {
   at::cuda::CUDAGraph graph;
-  c10::MempoolId_t pool = at::cuda::graph_pool_handle();  // known before the capture has ended, unlike one that it would make
+  // Known before the capture has ended, unlike one that it would make
+  c10::MempoolId_t pool = at::cuda::graph_pool_handle();
   c10::cuda::CUDAStream stream;
   c10::cuda::CUDAStream before;  // the stream and the device that were current when this one was entered
   c10::DeviceIndex deviceBefore;

@@ -1,8 +1,8 @@
 // Collectives between processes: c10d's stores, process groups and gradient reducer.
 //
-// A collective is queued by the calling thread, so that every process issues the same ones in the same order, and awaited by
-// a thread of its own, which settles a promise. libuv's pool is no place to wait: it has four threads, and a process cannot
-// exit before they are done.
+// A collective is queued by the calling thread, so that every process issues the same ones in the same order, and
+// awaited by a thread of its own, which settles a promise. libuv's pool is no place to wait: it has four threads, and a
+// process cannot exit before they are done.
 #include "environment.hpp"
 
 #include "gloo.hpp"
@@ -141,7 +141,8 @@ napi_value promiseOf(Environment& e, std::function<void()> run, std::function<na
 }
 
 milliseconds timeoutAt(Environment& e, napi_value v) {
-  return milliseconds(intWithin(e, v, "timeoutMs", 1, int64_t{1} << 40));  // beyond it c10d's sums of times would overflow
+  // Beyond it c10d's sums of times would overflow
+  return milliseconds(intWithin(e, v, "timeoutMs", 1, int64_t{1} << 40));
 }
 
 // ---- stores --------------------------------------------------------------------------------------------------------

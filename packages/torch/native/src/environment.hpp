@@ -108,7 +108,8 @@ class Environment {
   std::vector<int32_t> freeGenerators;
   std::vector<std::unique_ptr<c10::InferenceMode>> inferenceGuards;
   std::vector<std::shared_ptr<void>> graphs;  // CUDA graphs by id, null when freed
-  std::vector<std::shared_ptr<DistributedObject>> distributed;  // stores, process groups and reducers by id, null when freed
+  // Stores, process groups and reducers by id, null when freed
+  std::vector<std::shared_ptr<DistributedObject>> distributed;
   c10::Stack stack;              // reused between calls
   bool stackBusy = false;
 

@@ -1,7 +1,7 @@
 // Reading rows of a tensor from files, by position and on another thread.
 //
-// Positional reads rather than memory maps: the kernel copies from its cache into the tensor, which is the one copy that a batch
-// needs anyway, and a file that shrinks gives a short read instead of a fault that ends the process.
+// Positional reads rather than memory maps: the kernel copies from its cache into the tensor, which is the one copy
+// that a batch needs anyway, and a file that shrinks gives a short read instead of a fault that ends the process.
 #include "environment.hpp"
 
 #include <sys/stat.h>
@@ -98,8 +98,9 @@ const T* typedArray(Environment& e, napi_value v, napi_typedarray_type wanted, s
 }
 
 // readRows(target, descriptors: Int32Array, places: Float64Array, cancelled: Int32Array): Promise<Uint8Array>
-// Row i of the target, a contiguous CPU tensor, receives bytes of a file and zeros behind them. places holds four numbers a row:
-// offset and length in bytes, then the file's size in bytes and modification time in microseconds as they must still be.
+// Row i of the target, a contiguous CPU tensor, receives bytes of a file and zeros behind them. places holds four
+// numbers a row: offset and length in bytes, then the file's size in bytes and modification time in microseconds as
+// they must still be.
 napi_value readRows(Environment& e, napi_value* argv, size_t argc) {
   if (argc < 4) throw UsageError{"readRows(target, descriptors, places, cancelled)"};
   auto job = std::make_unique<ReadRows>();

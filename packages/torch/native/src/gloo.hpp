@@ -1,6 +1,7 @@
-// c10d's Gloo backend as libtorch_cpu exports it. libtorch ships the header that declares it but not the gloo headers which
-// that one includes, so what is used here is declared again: the constructor, the destructor and the default options. All
-// else goes through the virtual functions of c10d::Backend. The object's members stay unknown: room is left for them.
+// c10d's Gloo backend as libtorch_cpu exports it. libtorch ships the header that declares it but not the gloo headers
+// which that one includes, so what is used here is declared again: the constructor, the destructor and the default
+// options. All else goes through the virtual functions of c10d::Backend. The object's members stay unknown: room is
+// left for them.
 #pragma once
 
 #include <torch/csrc/distributed/c10d/Backend.hpp>
@@ -23,8 +24,8 @@ class TORCH_API ProcessGroupGloo : public Backend {
   ~ProcessGroupGloo() override;
 
  private:
-  // The class takes 488 bytes in libtorch 2.13. make_intrusive allocates sizeof(ProcessGroupGloo) of this declaration and
-  // libtorch's destructor frees with its own size, which the allocators of glibc and musl ignore.
+  // The class takes 488 bytes in libtorch 2.13. make_intrusive allocates sizeof(ProcessGroupGloo) of this declaration
+  // and libtorch's destructor frees with its own size, which the allocators of glibc and musl ignore.
   alignas(std::max_align_t) std::byte room_[4096];
 };
 

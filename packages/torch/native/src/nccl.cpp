@@ -1,4 +1,5 @@
-// c10d's NCCL backend. CMake compiles this file for trial first: without CUDA's and NCCL's headers the addon is built without it.
+// c10d's NCCL backend. CMake compiles this file for trial first: without CUDA's and NCCL's headers the addon is built
+// without it.
 #ifndef USE_C10D_NCCL
 #define USE_C10D_NCCL
 #endif
@@ -12,9 +13,9 @@
 
 namespace miro {
 
-// By default a collective that failed or ran out of time ends the whole process, from a thread of c10d's. Here wait() blocks
-// until the collective is done and throws when it fails, so that a training can say what happened and close its files. Read
-// by c10d when a group is made; what the user has set is kept.
+// By default a collective that failed or ran out of time ends the whole process, from a thread of c10d's. Here wait()
+// blocks until the collective is done and throws when it fails, so that a training can say what happened and close its
+// files. Read by c10d when a group is made; what the user has set is kept.
 static void waitWithErrors() {
   ::setenv("TORCH_NCCL_BLOCKING_WAIT", "1", 0);
   ::setenv("TORCH_NCCL_ASYNC_ERROR_HANDLING", "0", 0);

@@ -91,7 +91,8 @@ const std::unordered_map<std::string, at::ScalarType> kDtypes = {
 // Integers that stand for the members of an enumeration: libtorch switches over most of them without a default.
 const std::unordered_map<std::string, IntegerRange> kEnumeratedIntegers = {
     {"reduction", {0, 2}},                              // none, mean, sum
-    {"interpolation_mode", {0, 2}}, {"padding_mode", {0, 2}},  // grid_sampler: bilinear, nearest, bicubic; zeros, border, reflection
+    // grid_sampler: bilinear, nearest, bicubic; zeros, border, reflection
+    {"interpolation_mode", {0, 2}}, {"padding_mode", {0, 2}},
     {"normalization", {0, 2}},                          // of Fourier transforms: none, by the root of n, by n
 };
 
@@ -403,8 +404,9 @@ std::string argumentSummary(const OperatorPlan& plan, const c10::Stack& argument
 }
 
 // ---- calling without the stack ---------------------------------------------------------------------------------
-// Most calls are of operators that take tensors, then scalars (or one list of sizes), and give a tensor. The C++ signature
-// of such an operator follows from its schema, so that it can be called as C++ does: no boxing, no copies of the arguments.
+// Most calls are of operators that take tensors, then scalars (or one list of sizes), and give a tensor. The C++
+// signature of such an operator follows from its schema, so that it can be called as C++ does: no boxing, no copies of
+// the arguments.
 
 constexpr size_t kDirectTensors = 3, kDirectScalars = 2;
 
@@ -590,7 +592,8 @@ napi_value callDirect(Environment& e, OperatorPlan& plan, napi_value* given, siz
   refused(e, plan, std::move(message), given, count);
 }
 
-// call(index, ...arguments) -> results. Tensors are handles; an operator that only writes into its arguments gives undefined.
+// call(index, ...arguments) -> results. Tensors are handles; an operator that only writes into its arguments gives
+// undefined.
 napi_value callOperator(Environment& e, napi_value* argv, size_t argc) {
   int32_t index = -1;
   if (argc < 1 || !readHandle(e, argv[0], &index) || index < 0 ||

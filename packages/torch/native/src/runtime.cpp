@@ -117,7 +117,8 @@ napi_value memoryStats(Environment& e, napi_value*, size_t) {
   for (uint32_t i = 0; i < 4; ++i) check(e, napi_set_element(e.env, result, i, makeNumber(e, values[i])));
   return result;
 }
-// The allocator of CUDA memory once anything has been allocated there; before, null: asking about it is no reason to start CUDA.
+// The allocator of CUDA memory once anything has been allocated there; before, null: asking about it is no reason to
+// start CUDA.
 c10::DeviceAllocator* cudaAllocator() {
   if (!torch::cuda::is_available()) return nullptr;
   auto* allocator = c10::getDeviceAllocator(c10::DeviceType::CUDA);
@@ -144,8 +145,8 @@ napi_value cudaMemory(Environment& e, napi_value* argv, size_t argc) {
   return result;
 }
 
-// cudaAllowTf32(matmul, cudnn) -> [matmul, cudnn] as they were: whether float32 products and convolutions on CUDA may round
-// their factors to TF32's ten bits. Both are off from the start (see the addon's start).
+// cudaAllowTf32(matmul, cudnn) -> [matmul, cudnn] as they were: whether float32 products and convolutions on CUDA may
+// round their factors to TF32's ten bits. Both are off from the start (see the addon's start).
 napi_value cudaAllowTf32(Environment& e, napi_value* argv, size_t argc) {
   auto& context = at::globalContext();
   const bool before[] = {context.allowTF32CuBLAS(), context.allowTF32CuDNN()};
@@ -157,8 +158,8 @@ napi_value cudaAllowTf32(Environment& e, napi_value* argv, size_t argc) {
   return result;
 }
 
-// cudaDevices() -> [name, memory in bytes, compute capability's major, minor] of each GPU, in a flat array. Asked of NVIDIA's
-// driver, which is there with any libtorch or none, and which gives this without claiming memory on a device.
+// cudaDevices() -> [name, memory in bytes, compute capability's major, minor] of each GPU, in a flat array. Asked of
+// NVIDIA's driver, which is there with any libtorch or none, and which gives this without claiming memory on a device.
 napi_value cudaDevices(Environment& e, napi_value*, size_t) {
   napi_value result;
   check(e, napi_create_array(e.env, &result));
@@ -219,8 +220,8 @@ std::vector<std::string> cpuCapabilities() {
   return found;
 }
 
-// Whether bfloat16 matrix products outrun float32 ones. Intel's AVX-512 BF16 without AMX does not: measured on a Sapphire
-// Rapids with AMX masked, 82 against 145 GFLOP/s a core; AMD's (Zen 4 and later) reaches four times float32.
+// Whether bfloat16 matrix products outrun float32 ones. Intel's AVX-512 BF16 without AMX does not: measured on a
+// Sapphire Rapids with AMX masked, 82 against 145 GFLOP/s a core; AMD's (Zen 4 and later) reaches four times float32.
 bool fastBfloat16() {
 #if defined(__x86_64__)
   const auto found = cpuCapabilities();

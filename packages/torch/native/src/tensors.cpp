@@ -141,7 +141,8 @@ napi_value track(Environment& e, napi_value* argv, size_t argc) {
   e.track(handleAt(e, argv, argc, 0), argv[1]);
   return makeUndefined(e);
 }
-// sweep(): frees tensors whose JavaScript objects were collected; gives [freed, freed bytes, bytes that tracked ones hold].
+// sweep(): frees tensors whose JavaScript objects were collected; gives [freed, freed bytes, bytes that tracked ones
+// hold].
 napi_value sweep(Environment& e, napi_value*, size_t) {
   const Environment::Swept swept = e.sweep();
   const double values[] = {static_cast<double>(swept.freed), static_cast<double>(swept.freedBytes), static_cast<double>(swept.heldBytes)};
