@@ -2,7 +2,7 @@
  * Options declared once: a zod object whose fields carry, besides their type, a line of help and the words of their
  * error. The command line's help, its parsing errors and those of the TypeScript API come from the same declaration.
  */
-import type { z } from "zod";
+import { z } from "zod";
 import { invalid } from "./errors.js";
 
 /** Words, or what gives them when they are needed: lists of what is registered grow after the declaration. */
@@ -20,6 +20,20 @@ function words(given: unknown): string | undefined {
 /** Attaches a field's help and the words of its error (`expected WORDS, received …`). */
 export function field<T extends z.ZodType>(schema: T, expected: Words, description: Words): T {
   return schema.meta({ description, expected } as FieldMeta as unknown as z.GlobalMeta) as T;
+}
+
+/** The field of a function that the caller may give. */
+export function callback<F>(description: Words) {
+  return field(z.custom<F>((value) => typeof value === "function").optional(), "a function", description);
+}
+
+/** The field of a signal that ends the work early. */
+export function abortSignal(description: Words) {
+  return field(
+    z.custom<AbortSignal>((value) => value instanceof AbortSignal).optional(),
+    "an AbortSignal",
+    description,
+  );
 }
 
 /** The help of a field. */

@@ -3,13 +3,12 @@ import { Tensor } from "@miro-t2i/torch";
 import { z } from "zod";
 import { evaluationsOf, samplerNames } from "../flow/samplers/index.js";
 import type { Progress } from "../flow/sampling.js";
-import { field } from "../options.js";
+import { abortSignal, callback, field } from "../options.js";
 import type { RgbImage } from "../pictures/rgb.js";
 import type { GeneratedImage } from "./settings.js";
 
 const rewards = z.record(z.string(), z.number());
 const seed = z.int().min(0);
-const callback = <F>() => z.custom<F>((value) => typeof value === "function");
 const isTensor = z.custom<Tensor>((value) => value instanceof Tensor);
 const statesSchema = z.object({
   embeddings: isTensor,
@@ -96,9 +95,7 @@ export const generateSchema = z.strictObject({
     "true or false",
     "compute and decode every picture by itself, so that its bytes depend neither on the others of the call nor on its place among them; the default on a CPU already does (batch size 1), and batchSize then has no effect",
   ),
-  onStep: field(
-    callback<(progress: GenerateProgress) => void | Promise<void>>().optional(),
-    "a function",
+  onStep: callback<(progress: GenerateProgress) => void | Promise<void>>(
     "called after each step of each batch, and waited for",
   ),
   previewEvery: field(
@@ -111,21 +108,13 @@ export const generateSchema = z.strictObject({
     "linear or decoder",
     "linear: one pixel for each latent, almost free; decoder: the picture itself, for the price of decoding it",
   ),
-  onImage: field(
-    callback<(image: GeneratedImage, index: number) => void | Promise<void>>().optional(),
-    "a function",
+  onImage: callback<(image: GeneratedImage, index: number) => void | Promise<void>>(
     "called with each picture as soon as it is finished",
   ),
-  onWarning: field(
-    callback<(warning: string) => void>().optional(),
-    "a function",
+  onWarning: callback<(warning: string) => void>(
     "called with each warning, such as that of a prompt that was cut, as soon as it is known",
   ),
-  signal: field(
-    z.custom<AbortSignal>((value) => value instanceof AbortSignal).optional(),
-    "an AbortSignal",
-    "stops within one step",
-  ),
+  signal: abortSignal("stops within one step"),
 });
 
 /** Options of `MiroPipeline.generate`. */

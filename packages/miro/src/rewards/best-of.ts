@@ -5,7 +5,7 @@
 import type { Tensor } from "@miro-t2i/torch";
 import { z } from "zod";
 import { invalid } from "../errors.js";
-import { field, parseOptions } from "../options.js";
+import { callback, field, parseOptions } from "../options.js";
 import type { GenerateOptions } from "../pipeline/generate-options.js";
 import type { MiroPipeline } from "../pipeline/pipeline.js";
 import type { GeneratedImage } from "../pipeline/settings.js";
@@ -22,11 +22,7 @@ export const bestOfSchema = z.strictObject({
     "the key of a scorer, a loaded scorer, or a list of such",
     "what decides; of several the first decides and the others are recorded",
   ),
-  onScore: field(
-    z.custom<(progress: ScoreProgress) => void>((value) => typeof value === "function").optional(),
-    "a function",
-    "called after each prompt's pictures are scored",
-  ),
+  onScore: callback<(progress: ScoreProgress) => void>("called after each prompt's pictures are scored"),
 });
 
 /** Where scoring is. */

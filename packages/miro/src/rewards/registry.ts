@@ -3,7 +3,7 @@ import { z } from "zod";
 import { InvalidInputError, invalid } from "../errors.js";
 import { about, message } from "../message.js";
 import { editDistance } from "../nearest.js";
-import { field, parseOptions } from "../options.js";
+import { abortSignal, field, parseOptions } from "../options.js";
 import { checkDevice } from "../pipeline/loading/device.js";
 import { clipScoreSpec } from "./clip-score.js";
 import { colorfulnessSpec, sharpnessSpec } from "./measured.js";
@@ -15,11 +15,7 @@ const specs = new Map<string, ScorerSpec>();
 export const loadScorerSchema = z.strictObject({
   device: field(z.string().min(1).default("cpu"), "a device such as cpu, cuda or cuda:1", "cpu, cuda, …; default cpu"),
   model: field(z.string().min(1).optional(), "a folder", "folder of the scorer's model instead of the included one"),
-  signal: field(
-    z.custom<AbortSignal>((value) => value instanceof AbortSignal).optional(),
-    "an AbortSignal",
-    "stops loading",
-  ),
+  signal: abortSignal("stops loading"),
 });
 
 /**

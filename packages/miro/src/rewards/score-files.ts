@@ -7,7 +7,7 @@
 import { z } from "zod";
 import { InvalidInputError, invalid, MiroError } from "../errors.js";
 import { readBytes } from "../files/files.js";
-import { field, parseOptions } from "../options.js";
+import { callback, field, parseOptions } from "../options.js";
 import { readPng } from "../pictures/png.js";
 import type { RgbImage } from "../pictures/rgb.js";
 import { sharp } from "../pictures/sharp.js";
@@ -32,11 +32,7 @@ export const scoreFilesSchema = loadScorerSchema.extend({
     "a text",
     "what the pictures should show; default: the prompt that is stored in each",
   ),
-  onProgress: field(
-    z.custom<(done: number, total: number) => void>((value) => typeof value === "function").optional(),
-    "a function",
-    "called with the number of pictures done and in all",
-  ),
+  onProgress: callback<(done: number, total: number) => void>("called with the number of pictures done and in all"),
 });
 
 /** Options of {@link scoreFiles}. */

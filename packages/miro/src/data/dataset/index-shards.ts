@@ -15,11 +15,13 @@ import {
   WIDS_INDEX_NAME,
   writeWidsIndex,
 } from "../shards/index.js";
+import { binsOf } from "./bins-of.js";
 import { syntheticName } from "./caption-source.js";
 import type { FilterOptions } from "./filters.js";
+import type { OpenHooks } from "./open-shards.js";
 import { passesIn, writeSizeCache } from "./size-cache.js";
 import type { ScoreSummary } from "./statistics.js";
-import { binsOf, type OpenHooks, trainingSetOptionsSchema } from "./training-set.js";
+import { trainingSetOptionsSchema } from "./training-set-options.js";
 
 const training = trainingSetOptionsSchema.shape;
 

@@ -14,6 +14,7 @@ export { cleanCaption } from "./captions.js";
 export { type FilteredFields, type FilterOptions, passesFilter } from "./filters.js";
 export { type IndexOptions, type IndexResult, indexShards } from "./index-shards.js";
 export { LATENT_DTYPES, type LatentDtype, sampleLatents } from "./latents.js";
+export type { OpenHooks } from "./open-shards.js";
 export {
   BlockOrder,
   type BlockOrderOptions,
@@ -28,4 +29,5 @@ export {
   type Statistics,
   type StatisticsOptions,
 } from "./statistics.js";
-export { type OpenHooks, type PlannedSample, TrainingSet, type TrainingSetOptions } from "./training-set.js";
+export { type PlannedSample, TrainingSet } from "./training-set.js";
+export type { TrainingSetOptions } from "./training-set-options.js";

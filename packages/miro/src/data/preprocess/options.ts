@@ -1,7 +1,7 @@
 /** Options of data preparation, declared once for the API and the command line, and the selection of shards. */
 import { z } from "zod";
 import { InvalidInputError, invalid } from "../../errors.js";
-import { field } from "../../options.js";
+import { abortSignal, callback, field } from "../../options.js";
 import { MAX_PIXELS } from "../../pictures/decode.js";
 
 const name = z.string().min(1);
@@ -120,21 +120,9 @@ export const preprocessSchema = z.strictObject({
   skipBrokenShards: flag(false, "leave out shards that were cut or cannot be read; otherwise they fail"),
   overwrite: flag(false, "make finished shards again, and replace tars that this program did not make"),
   cacheDir: field(name.optional(), "a folder", "cache of downloads (default: as Python's huggingface_hub)"),
-  signal: field(
-    z.custom<AbortSignal>((value) => value instanceof AbortSignal).optional(),
-    "an AbortSignal",
-    "stops between two samples",
-  ),
-  onProgress: field(
-    z.custom<(progress: PreprocessProgress) => void>((value) => typeof value === "function").optional(),
-    "a function",
-    "called after each sample",
-  ),
-  onMessage: field(
-    z.custom<(message: string) => void>((value) => typeof value === "function").optional(),
-    "a function",
-    "called with what a person should know: skipped shards, failures",
-  ),
+  signal: abortSignal("stops between two samples"),
+  onProgress: callback<(progress: PreprocessProgress) => void>("called after each sample"),
+  onMessage: callback<(message: string) => void>("called with what a person should know: skipped shards, failures"),
 });
 
 /** What the command line calls the options. */

@@ -25,7 +25,8 @@ export {
   type ShardSetOptions,
   tarsIn,
 } from "./shard-set.js";
-export { type ArrayPlace, ShardTable, type TableProblem, tablePath } from "./shard-table.js";
+export { type ArrayPlace, ShardTable } from "./shard-table.js";
+export { type TableProblem, tablePath } from "./table-file.js";
 export { TarFile, type TarFileOptions } from "./tar-file.js";
 export { type TarSummary, TarWriter, type TarWriterOptions } from "./tar-writer.js";
 export {

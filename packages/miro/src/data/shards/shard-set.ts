@@ -11,7 +11,8 @@ import { sums, upperBound } from "./order.js";
 import { PositionalFile, sameFingerprint } from "./positional-file.js";
 import { prepareTables } from "./prepare-tables.js";
 import { CUT_REMEDY, cutProblem, problemText, ShardError, type ShardProblem } from "./shard-error.js";
-import { ShardTable, type TableHeader, type TableProblem } from "./shard-table.js";
+import { ShardTable } from "./shard-table.js";
+import type { TableHeader, TableProblem } from "./table-file.js";
 import { readWidsIndex } from "./wids-index.js";
 
 /** What a bad sample or shard does. */

@@ -17,7 +17,8 @@ import fc from "fast-check";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { copyPublished, SHARDS } from "../dataset/testing/published.js";
 import { prepareTables } from "./prepare-tables.js";
-import { ShardTable, tablePath } from "./shard-table.js";
+import { ShardTable } from "./shard-table.js";
+import { tablePath } from "./table-file.js";
 import { TarFile } from "./tar-file.js";
 import { MEAN, sampleFields, TEXT, tokensOf, WIDTH, writeShard } from "./testing/make-shards.js";
 

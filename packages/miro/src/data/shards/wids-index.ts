@@ -16,7 +16,8 @@ import { field, parseOptions } from "../../options.js";
 import { type FileFingerprint, PositionalFile, sameFingerprint } from "./positional-file.js";
 import { prepareTables } from "./prepare-tables.js";
 import { cutProblem, ShardError, type ShardProblem } from "./shard-error.js";
-import { ShardTable, type TableHeader } from "./shard-table.js";
+import { ShardTable } from "./shard-table.js";
+import type { TableHeader } from "./table-file.js";
 
 /** The name under which upstream looks for an index. */
 export const WIDS_INDEX_NAME = "wids-index.json";

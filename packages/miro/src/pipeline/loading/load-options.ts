@@ -1,6 +1,6 @@
 /** Options of `MiroPipeline.fromPretrained`, declared once for the API and the command line. */
 import { z } from "zod";
-import { field } from "../../options.js";
+import { abortSignal, callback, field } from "../../options.js";
 import { COMPUTE_DTYPES } from "./device.js";
 import type { DownloadProgress } from "./hub-repository.js";
 
@@ -33,21 +33,9 @@ export const loadSchema = z.strictObject({
   ),
   textEncoder: field(name.optional(), "a folder or a repository", "text encoder instead of the checkpoint's"),
   vae: field(name.optional(), "a folder or a repository", "autoencoder instead of the checkpoint's"),
-  onDownload: field(
-    z.custom<(progress: DownloadProgress) => void>((value) => typeof value === "function").optional(),
-    "a function",
-    "reports downloads",
-  ),
-  onMessage: field(
-    z.custom<(message: string) => void>((value) => typeof value === "function").optional(),
-    "a function",
-    "told what a download waits for",
-  ),
-  signal: field(
-    z.custom<AbortSignal>((value) => value instanceof AbortSignal).optional(),
-    "an AbortSignal",
-    "stops downloads",
-  ),
+  onDownload: callback<(progress: DownloadProgress) => void>("reports downloads"),
+  onMessage: callback<(message: string) => void>("told what a download waits for"),
+  signal: abortSignal("stops downloads"),
 });
 
 /** Options of `MiroPipeline.fromPretrained`. */

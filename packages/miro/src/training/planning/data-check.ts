@@ -4,8 +4,9 @@
  */
 import { existsSync, statSync } from "node:fs";
 import { join } from "node:path";
+import { keptBins } from "../../data/dataset/bins-of.js";
 import { syntheticName } from "../../data/dataset/caption-source.js";
-import { keptBins, textMember } from "../../data/dataset/training-set.js";
+import { textMember } from "../../data/dataset/training-set-options.js";
 import {
   type IndexedShard,
   readWidsIndex,

@@ -7,7 +7,7 @@
 import { stringify } from "yaml";
 import { z } from "zod";
 import { LATENT_DTYPES } from "../../data/dataset/latents.js";
-import { trainingSetOptionsSchema } from "../../data/dataset/training-set.js";
+import { trainingSetOptionsSchema } from "../../data/dataset/training-set-options.js";
 import { EMOJI_REWARD_KEYS, emojiSceneOptionsSchema } from "../../data/emoji/scenes.js";
 import { describe, InvalidInputError } from "../../errors.js";
 import { nearest } from "../../nearest.js";

@@ -19,7 +19,7 @@ import { InvalidInputError, invalid, MiroError } from "../../errors.js";
 import { readJson, writeFileAtomic } from "../../files/files.js";
 import { parseTable } from "../../files/table-file.js";
 import { linesOf, readTextFile } from "../../files/text-file.js";
-import { field, parseOptions } from "../../options.js";
+import { abortSignal, callback, field, parseOptions } from "../../options.js";
 import { checkDevice } from "../../pipeline/loading/device.js";
 import { T5Encoder } from "../../text/t5.js";
 import { Tokenizer } from "../../text/tokenizer.js";
@@ -121,16 +121,8 @@ export const testbedOptionsSchema = z.strictObject({
     "cache of downloads (default: as Python's huggingface_hub)",
   ),
   overwrite: field(z.boolean().default(false), "true or false", "compute all anew"),
-  onProgress: field(
-    z.custom<(done: number, total: number) => void>((value) => typeof value === "function").optional(),
-    "a function",
-    "called after every prompt",
-  ),
-  signal: field(
-    z.custom<AbortSignal>((value) => value instanceof AbortSignal).optional(),
-    "an AbortSignal",
-    "stops after the prompt at hand",
-  ),
+  onProgress: callback<(done: number, total: number) => void>("called after every prompt"),
+  signal: abortSignal("stops after the prompt at hand"),
 });
 
 /** Options of {@link prepareTestbed}. */

@@ -1,0 +1,34 @@
+/** Opens the shards of a data set: all of its roots, the samples of one behind those of another. */
+import { problemText, ShardSet } from "../shards/index.js";
+import type { TrainingSetOptions } from "./training-set-options.js";
+
+/** What opening tells of itself. */
+export interface OpenHooks {
+  signal?: AbortSignal;
+  onMessage?: (message: string) => void;
+  /** What is done of what: `indexing`, `reading scores`. */
+  onProgress?: (what: string, done: number, all: number) => void;
+}
+
+/** The folders, tar files or index files that hold the samples. */
+export function rootsOf({ root }: Pick<TrainingSetOptions, "root">): string[] {
+  return typeof root === "string" ? [root] : root;
+}
+
+export async function openShards(
+  sources: string[],
+  options: Pick<TrainingSetOptions, "onBadSample" | "maxBadRate" | "skipBrokenShards">,
+  { signal, onProgress, onMessage }: OpenHooks,
+): Promise<ShardSet> {
+  const { onBadSample, maxBadRate, skipBrokenShards } = options;
+  const set = await ShardSet.open({
+    sources,
+    onBadSample,
+    maxBadRate,
+    brokenShards: skipBrokenShards ? "skip" : "error",
+    signal,
+    onShard: (done, all) => onProgress?.("indexing", done, all),
+  });
+  for (const problem of set.leftOut) onMessage?.(`left out: ${problemText(problem)}`);
+  return set;
+}
