@@ -4,6 +4,7 @@
  */
 import { z } from "zod";
 import { describe, InvalidInputError } from "../errors.js";
+import { camelCase, snakeCase } from "../letter-case.js";
 
 /**
  * The seven rewards of the published main model, in the order that fixes the tokens and the rows of the reward
@@ -166,12 +167,4 @@ function parse<S extends z.ZodType>(name: string, schema: S, json: unknown): z.o
 
 function toSnakeCase(config: object): Record<string, unknown> {
   return Object.fromEntries(Object.entries(config).map(([key, value]) => [snakeCase(key), value]));
-}
-
-function camelCase(key: string): string {
-  return key.replace(/_([a-z0-9])/g, (_, letter: string) => letter.toUpperCase());
-}
-
-function snakeCase(key: string): string {
-  return key.replace(/[A-Z]/g, (letter) => `_${letter.toLowerCase()}`);
 }

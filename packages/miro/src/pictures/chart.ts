@@ -1,12 +1,13 @@
 /**
  * Charts: rectangles, lines and words on a white ground, as SVG or as pixels.
  *
- * The pixels of shapes come from the SVG; words are set by `text-image.ts`, so that they are there without system fonts.
+ * The pixels of shapes come from the SVG; words are set by `text.ts`, so that they are there without system fonts.
  */
 import type { OverlayOptions } from "sharp";
 import type { RgbImage } from "./rgb.js";
 import { sharp } from "./sharp.js";
 import { type TextStyle, textImage } from "./text.js";
+import { escapeXml } from "./xml.js";
 
 /** A word or a line on a {@link Drawing}. */
 interface Word {
@@ -110,8 +111,4 @@ export function ticks(from: number, to: number, count: number): number[] {
 
 function n(value: number): string {
   return String(Math.round(value * 100) / 100);
-}
-
-function escapeXml(text: string): string {
-  return text.replaceAll("&", "&amp;").replaceAll("<", "&lt;").replaceAll(">", "&gt;");
 }

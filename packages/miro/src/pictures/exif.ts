@@ -13,6 +13,7 @@
 import { createHash } from "node:crypto";
 import { MiroError } from "../errors.js";
 import { trimEnd } from "../files/trim.js";
+import { escapeXml, unescapeXml } from "./xml.js";
 
 const NAMESPACE = "https://www.npmjs.com/package/miro-t2i/ns/1.0/";
 
@@ -116,7 +117,7 @@ function meta(attributes: string, content: string): string {
 }
 
 function property(name: string, value: string): string {
-  return `<miro:${name}>${escapeXml(value)}</miro:${name}>`;
+  return `<miro:${name}>${jsonInXml(value)}</miro:${name}>`;
 }
 
 /** A property of {@link makeXmp}, also after another program has rewritten the packet, or null. */
@@ -133,21 +134,11 @@ export function readXmp(packet: string, name: "settings" | "parameters" = "setti
 const SETTINGS = /\smiro:settings=(?:"([^"<]*)"|'([^'<]*)')/;
 const PARAMETERS = /\smiro:parameters=(?:"([^"<]*)"|'([^'<]*)')/;
 
-const ENTITIES: Record<string, string> = { amp: "&", lt: "<", gt: ">", quot: '"', apos: "'" };
-
-/** Text for an element or an attribute. JSON holds no raw control characters; what XML forbids beyond them is escaped as JSON does. */
-function escapeXml(json: string): string {
-  return json
-    .replace(/[\x7f-\x9f\ufffe\uffff]/g, (c) => `\\u${c.charCodeAt(0).toString(16).padStart(4, "0")}`)
-    .replace(/[&<>"']/g, (c) => `&${Object.entries(ENTITIES).find(([, char]) => char === c)![0]};`);
-}
-
-function unescapeXml(text: string): string {
-  return text.replace(/&(?:#x([0-9a-fA-F]{1,6})|#(\d{1,7})|(\w+));/g, (whole, hex, decimal, name) => {
-    if (name !== undefined) return ENTITIES[name] ?? whole;
-    const code = hex !== undefined ? Number.parseInt(hex, 16) : Number(decimal);
-    return code <= 0x10ffff ? String.fromCodePoint(code) : whole;
-  });
+/** JSON holds no raw control characters; what XML forbids beyond them is escaped as JSON does. */
+function jsonInXml(json: string): string {
+  return escapeXml(
+    json.replace(/[\x7f-\x9f\ufffe\uffff]/g, (c) => `\\u${c.charCodeAt(0).toString(16).padStart(4, "0")}`),
+  );
 }
 
 const EXIF_PREFIX = Buffer.from("Exif\0\0", "latin1");

@@ -4,6 +4,7 @@
  */
 import { createRequire } from "node:module";
 import { sharp } from "./sharp.js";
+import { escapeXml } from "./xml.js";
 
 /** How a text looks. */
 export interface TextStyle {
@@ -53,12 +54,6 @@ export async function textImage(value: string | undefined, style: TextStyle, wid
 
 /** Text as Pango markup; control characters other than line breaks are left out. */
 function toMarkup(value: string): string {
-  return (
-    value
-      // biome-ignore lint/suspicious/noControlCharactersInRegex: these are what markup cannot hold
-      .replace(/[\x00-\x09\x0b-\x1f\x7f]/g, " ")
-      .replaceAll("&", "&amp;")
-      .replaceAll("<", "&lt;")
-      .replaceAll(">", "&gt;")
-  );
+  // biome-ignore lint/suspicious/noControlCharactersInRegex: these are what markup cannot hold
+  return escapeXml(value.replace(/[\x00-\x09\x0b-\x1f\x7f]/g, " "));
 }

@@ -4,6 +4,7 @@
  */
 import { z } from "zod";
 import { describe, InvalidInputError } from "../errors.js";
+import { snakeCase } from "../letter-case.js";
 
 const size = (most: number) => z.int().positive().max(most);
 
@@ -35,7 +36,6 @@ export type T5Config = z.output<typeof schema>;
 export type T5ConfigInput = z.input<typeof schema>;
 
 const FIELDS = Object.keys(schema.shape) as (keyof T5Config)[];
-const snake = (name: string) => name.replace(/[A-Z]/g, (letter) => `_${letter.toLowerCase()}`);
 
 /**
  * Checks measures given in code.
@@ -68,7 +68,7 @@ export function t5ConfigFromJson(json: unknown, source = "config.json"): T5Confi
       `${source}: ${field}: expected ${describe(wanted)} (an encoder of the T5 1.1 or FLAN-T5 family), received ${describe(file[field])}`,
     );
   }
-  return check(Object.fromEntries(FIELDS.map((name) => [name, file[snake(name)]])), source, snake);
+  return check(Object.fromEntries(FIELDS.map((name) => [name, file[snakeCase(name)]])), source, snakeCase);
 }
 
 /** The text of a `config.json` that transformers' `T5EncoderModel` reads. */
@@ -84,7 +84,7 @@ export function t5ConfigText(config: T5Config): string {
     tie_word_embeddings: false,
     pad_token_id: 0,
     eos_token_id: 1,
-    ...Object.fromEntries(FIELDS.map((name) => [snake(name), config[name]])),
+    ...Object.fromEntries(FIELDS.map((name) => [snakeCase(name), config[name]])),
   };
   // transformers insists on a decimal point in these.
   const floats = /("(?:dropout_rate|initializer_factor)": \d+)(?=[,\n])/g;

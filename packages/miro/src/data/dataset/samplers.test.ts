@@ -1,6 +1,7 @@
 import { readFileSync } from "node:fs";
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
+import { camelCase } from "../../letter-case.js";
 import type { SampleOrder } from "../shards/index.js";
 import { BlockOrder, chunkedOrder, WeightedOrder } from "./samplers.js";
 import { publishedChunked, publishedLocal, publishedShardExclusive } from "./testing/published-orders.js";
@@ -18,12 +19,7 @@ describe("a published sampler's order", () => {
   it.each(["shard_exclusive", "chunked", "local"])("%s is the recorded one", (kind) => {
     expect(of(kind).length).toBeGreaterThan(8);
     for (const order of of(kind)) {
-      const options = Object.fromEntries(
-        Object.entries(order).map(([key, value]) => [
-          key.replace(/_(\w)/g, (_, letter: string) => letter.toUpperCase()),
-          value,
-        ]),
-      );
+      const options = Object.fromEntries(Object.entries(order).map(([key, value]) => [camelCase(key), value]));
       const compute = { shard_exclusive: publishedShardExclusive, chunked: publishedChunked, local: publishedLocal }[
         kind
       ] as (options: unknown) => number[];

@@ -17,6 +17,7 @@ import { checkPlainData } from "../../files/plain-data.js";
 import { filledLines, parseJsonLine, parseTable } from "../../files/table-file.js";
 import { readTextFile } from "../../files/text-file.js";
 import { type SamplerOptionValue, samplerOptionsOfAll } from "../../flow/samplers/index.js";
+import { camelCase, snakeCase } from "../../letter-case.js";
 import { field, parseOptions, type Words } from "../../options.js";
 import { generateSchema } from "../generate-options.js";
 
@@ -241,12 +242,4 @@ function request(values: Record<string, unknown>, where: string): PromptRequest 
     ...(name !== undefined && { name }),
     where,
   };
-}
-
-function snakeCase(name: string): string {
-  return name.replace(/[A-Z]/g, (letter) => `_${letter.toLowerCase()}`);
-}
-
-function camelCase(name: string): string {
-  return name.replace(/_(\w)/g, (_, letter: string) => letter.toUpperCase());
 }

@@ -10,6 +10,7 @@ import { LATENT_DTYPES } from "../../data/dataset/latents.js";
 import { trainingSetOptionsSchema } from "../../data/dataset/training-set-options.js";
 import { EMOJI_REWARD_KEYS, emojiSceneOptionsSchema } from "../../data/emoji/scenes.js";
 import { describe, InvalidInputError } from "../../errors.js";
+import { camelCase, snakeCase } from "../../letter-case.js";
 import { nearest } from "../../nearest.js";
 import {
   parsePrecondConfig,
@@ -519,12 +520,4 @@ function renameKeys(value: unknown, rename: (key: string) => string, kept: reado
       kept.includes(rename(key)) ? item : renameKeys(item, rename),
     ]),
   );
-}
-
-function camelCase(key: string): string {
-  return key.replace(/_([a-z0-9])/g, (_, letter: string) => letter.toUpperCase());
-}
-
-function snakeCase(key: string): string {
-  return key.replace(/[A-Z]/g, (letter) => `_${letter.toLowerCase()}`);
 }

@@ -23,6 +23,7 @@ import {
 } from "@miro-t2i/torch/io";
 import type { OptimizerState } from "@miro-t2i/torch/optim";
 import { MiroError } from "../../errors.js";
+import { snakeCase } from "../../letter-case.js";
 import type { FlowPrecond } from "../../networks/precond.js";
 import type { Rin } from "../../networks/rin.js";
 import type { Recipe } from "../recipes/recipe.js";
@@ -264,7 +265,7 @@ export function continuePublished(checkpoint: PublishedCheckpoint, training: Res
     const theirs = schedule?.[key as keyof PublishedSchedule];
     return theirs === undefined || theirs === value
       ? []
-      : [`lr_scheduler.${key.replace(/[A-Z]/g, (c) => `_${c.toLowerCase()}`)}: ${theirs} in ${path}, ${value} now`];
+      : [`lr_scheduler.${snakeCase(key)}: ${theirs} in ${path}, ${value} now`];
   });
 }
 
