@@ -4,7 +4,7 @@
  */
 import { Drawing, ticks } from "../pictures/chart.js";
 import type { RgbImage } from "../pictures/rgb.js";
-import { colourfulness, laplacianEnergy } from "../rewards/measured.js";
+import { haslerColorfulness, laplacianEnergy } from "../rewards/measured.js";
 import type { EmojiClassifier } from "./emoji-classifier.js";
 import { type Asked, judge, shareOf } from "./emoji-retrieval.js";
 
@@ -40,7 +40,7 @@ export const REWARD_MEASURES: Readonly<Record<string, Measure>> = {
     },
   },
   sharpness: { name: "Laplacian energy", of: (images) => average(images, laplacianEnergy) },
-  colorfulness: { name: "colourfulness (Hasler and Süsstrunk)", of: (images) => average(images, colourfulness) },
+  colorfulness: { name: "colourfulness (Hasler and Süsstrunk)", of: (images) => average(images, haslerColorfulness) },
 };
 
 function average(images: readonly RgbImage[], measure: (image: RgbImage) => number): number {

@@ -1,26 +1,9 @@
 import { describe, expect, it } from "vitest";
-import { parseRinConfig, REWARD_KEYS } from "./config.js";
+import { parseRinConfig } from "./config.js";
 import { forwardFlops, forwardWork, trainingFlops } from "./flops.js";
+import { PUBLISHED_NETWORK } from "./testing/tiny-config.js";
 
-/** The published main model. */
-const full = parseRinConfig({
-  data_size: 32,
-  num_input_channels: 4,
-  label_dim: 2048,
-  num_cond_tokens: 77,
-  data_dim: 512,
-  num_latents: 256,
-  latents_dim: 1024,
-  num_processing_layers: 4,
-  num_blocks: 4,
-  patch_size: 2,
-  read_write_heads: 16,
-  compute_heads: 32,
-  use_cond_rin_block: true,
-  concat_cond_token_to_latents: false,
-  use_self_conditioning: true,
-  coherence_keys: [...REWARD_KEYS],
-});
+const full = parseRinConfig(PUBLISHED_NETWORK);
 
 describe("the work of a forward pass", () => {
   // Counted by hooks on the published implementation, in 10⁹ multiply-adds.
@@ -50,16 +33,10 @@ describe("the work of a forward pass", () => {
 
   it("counts conditioning tokens among the latents where they are", () => {
     const plain = parseRinConfig({
-      data_size: 32,
-      num_input_channels: 4,
-      label_dim: 2048,
-      num_cond_tokens: 77,
-      data_dim: 512,
-      num_latents: 256,
-      latents_dim: 1024,
-      num_processing_layers: 4,
-      num_blocks: 4,
-      patch_size: 2,
+      ...PUBLISHED_NETWORK,
+      use_cond_rin_block: false,
+      concat_cond_token_to_latents: true,
+      use_self_conditioning: false,
       coherence_keys: ["clip_score"],
     });
     const work = forwardWork(plain, 77);

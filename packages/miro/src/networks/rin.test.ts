@@ -17,7 +17,7 @@ import { type ConditioningInput, narrowConditioning } from "./conditioning.js";
 import { parseRinConfig, REWARD_KEYS } from "./config.js";
 import { Rin } from "./rin.js";
 import type { NoisyPicture } from "./rin-input.js";
-import { TINY_NETWORK, tinyConfig } from "./testing/tiny-config.js";
+import { PUBLISHED_NETWORK, TINY_NETWORK, tinyConfig } from "./testing/tiny-config.js";
 
 const KEYS = TINY_NETWORK.coherence_keys;
 
@@ -344,19 +344,7 @@ describe("initialisation", () => {
 });
 
 describe("state dict at full size", () => {
-  const full = {
-    ...TINY_NETWORK,
-    data_size: 32,
-    label_dim: 2048,
-    num_cond_tokens: 77,
-    data_dim: 512,
-    num_latents: 256,
-    latents_dim: 1024,
-    num_processing_layers: 4,
-    num_blocks: 4,
-    read_write_heads: 16,
-    compute_heads: 32,
-  };
+  const full = PUBLISHED_NETWORK;
   const single = {
     ...full,
     coherence_keys: ["clip_score"],
@@ -375,7 +363,7 @@ describe("state dict at full size", () => {
   };
 
   it.each([
-    ["seven rewards", { ...full, coherence_keys: REWARD_KEYS }, 504, 360_411_664],
+    ["seven rewards", full, 504, 360_411_664],
     ["six rewards", { ...full, coherence_keys: REWARD_KEYS.slice(1) }, 498, 359_097_872],
     ["one reward", { ...full, coherence_keys: ["clip_score"] }, 468, 352_528_912],
     ["concatenated, as upstream's single-reward files", single, 400, 292_631_056],

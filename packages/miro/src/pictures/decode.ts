@@ -20,12 +20,14 @@ import { decodeAvif } from "./avif.js";
 import { decodeBmp } from "./bmp.js";
 import { decodeGif } from "./gif.js";
 import { checkSize, ImageError, MAX_PIXELS } from "./image-error.js";
+import { decodingError, imageFormat, knownFormat } from "./image-format.js";
 import { completePng } from "./png-rows.js";
 import type { RgbImage } from "./rgb.js";
 import { sharp } from "./sharp.js";
 import { readTiffTags } from "./tiff.js";
 
 export { ImageError, type ImageProblem, MAX_PIXELS } from "./image-error.js";
+export { type DecodedFormat, IMAGE_EXTENSIONS, imageFormat } from "./image-format.js";
 
 /** How {@link decodeImage} decodes. */
 export interface DecodeOptions {
@@ -35,39 +37,8 @@ export interface DecodeOptions {
   orient?: boolean;
 }
 
-/** Formats that are decoded here. */
-export type DecodedFormat = "jpeg" | "png" | "webp" | "gif" | "bmp" | "tiff" | "avif";
-
-/** Endings of picture files in data sets, the preferred one first. */
-export const IMAGE_EXTENSIONS = ["jpg", "jpeg", "png", "webp", "gif", "bmp", "tif", "tiff", "avif"] as const;
-
 const START_OF_SCAN = Buffer.of(0xff, 0xda);
 const MAX_SCANS = 100;
-const TIFF_MARKS = ["II*\0", "MM\0*", "II+\0", "MM\0+"];
-
-/** The format by the first bytes, null for anything that is not decoded here. */
-export function imageFormat(bytes: Uint8Array): DecodedFormat | null {
-  const start = Buffer.from(bytes.buffer, bytes.byteOffset, Math.min(256, bytes.length)).toString("latin1");
-  if (start.startsWith("\xff\xd8\xff")) return "jpeg";
-  if (start.startsWith("\x89PNG\r\n\x1a\n")) return "png";
-  if (start.startsWith("RIFF") && start.slice(8, 12) === "WEBP") return "webp";
-  if (/^GIF8[79]a/.test(start)) return "gif";
-  if (start.startsWith("BM")) return "bmp";
-  if (TIFF_MARKS.includes(start.slice(0, 4))) return "tiff";
-  return isAvif(start) ? "avif" : null;
-}
-
-/**
- * Whether a file's first box names the brand of AVIF pictures or animations, as its own or among those that it keeps
- * to.
- */
-function isAvif(start: string): boolean {
-  if (start.slice(4, 8) !== "ftyp") return false;
-  const size = Buffer.from(start.slice(0, 4), "latin1").readUInt32BE();
-  const brands = start.slice(8, size).match(/.{4}/gs) ?? [];
-  return brands.some((brand, i) => i !== 1 && (brand === "avif" || brand === "avis"));
-}
-
 /**
  * Decodes a picture.
  * @throws ImageError for other formats, damaged or cut files and pictures above the limit
@@ -76,10 +47,7 @@ export async function decodeImage(
   bytes: Uint8Array,
   { maxPixels = MAX_PIXELS, orient = false }: DecodeOptions = {},
 ): Promise<RgbImage> {
-  const format = imageFormat(bytes);
-  if (format === null) {
-    throw new ImageError("unsupported-image", `no JPEG, PNG, WebP, GIF, BMP, TIFF or AVIF (${bytes.length} bytes)`);
-  }
+  const format = knownFormat(bytes);
   if (format === "gif") return decodeGif(bytes, maxPixels);
   if (format === "bmp") return decodeBmp(bytes, maxPixels);
   if (format === "avif") return await decodeAvif(bytes, maxPixels, orient);
@@ -90,8 +58,7 @@ export async function decodeImage(
       return decodeWithSharp(complete, maxPixels, orient);
     });
   } catch (error) {
-    if (error instanceof ImageError) throw error;
-    throw new ImageError("bad-image", `cannot be decoded: ${firstLine(error)}`, { cause: error });
+    throw decodingError(error);
   }
 }
 
@@ -179,8 +146,4 @@ function fromGrey(
   const rgb = new Uint8Array(width * height * 3);
   for (let i = 0; i < width * height; i++) rgb.fill(level(values[i * channels]!), 3 * i, 3 * i + 3);
   return { width, height, data: rgb };
-}
-
-function firstLine(error: unknown): string {
-  return (error instanceof Error ? error.message : String(error)).split("\n")[0]!;
 }

@@ -8,7 +8,7 @@ export {
   type RankedImage,
   type ScoreProgress,
 } from "./best-of.js";
-export { colorfulnessScore, colourfulness, laplacianEnergy, sharpnessScore } from "./measured.js";
+export { colorfulnessScore, haslerColorfulness, laplacianEnergy, sharpnessScore } from "./measured.js";
 export { loadScorer, registerScorer, scorerSpec, scorerSpecs } from "./registry.js";
 export { type ScoredFile, type ScoreFilesOptions, scoreFiles } from "./score-files.js";
 export type { LoadScorerOptions, Scorer, ScorerModel, ScorerSpec } from "./scorer.js";

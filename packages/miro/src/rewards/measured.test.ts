@@ -2,7 +2,7 @@ import { describe, expect, it } from "vitest";
 import { blur, desaturate } from "../data/emoji/degrade.js";
 import { EmojiScenes, toRgb8 } from "../data/emoji/index.js";
 import type { RgbImage } from "../pictures/rgb.js";
-import { colorfulnessScore, colourfulness, laplacianEnergy, sharpnessScore } from "./measured.js";
+import { colorfulnessScore, haslerColorfulness, laplacianEnergy, sharpnessScore } from "./measured.js";
 
 /** A picture from a colour for each place. */
 function draw(width: number, height: number, colour: (x: number, y: number) => [number, number, number]): RgbImage {
@@ -33,10 +33,10 @@ describe("laplacianEnergy", () => {
 describe("colourfulness", () => {
   it("is 0.3 of the mean opponent vector's length for one colour, and σ for two opposite ones", () => {
     // rg = 200 − 50, yb = (200 + 50) / 2 − 25
-    expect(colourfulness(draw(4, 4, () => [200, 50, 25]))).toBeCloseTo(0.3 * Math.hypot(150, 100), 9);
+    expect(haslerColorfulness(draw(4, 4, () => [200, 50, 25]))).toBeCloseTo(0.3 * Math.hypot(150, 100), 9);
     // rg = ±100, yb = 0: means cancel, σ = 100
-    expect(colourfulness(draw(4, 4, (x) => (x % 2 ? [150, 50, 100] : [50, 150, 100])))).toBeCloseTo(100, 9);
-    expect(colourfulness(draw(4, 4, (x, y) => grey(16 * x + y)))).toBe(0);
+    expect(haslerColorfulness(draw(4, 4, (x) => (x % 2 ? [150, 50, 100] : [50, 150, 100])))).toBeCloseTo(100, 9);
+    expect(haslerColorfulness(draw(4, 4, (x, y) => grey(16 * x + y)))).toBe(0);
   });
 });
 

@@ -16,7 +16,7 @@ import type { RgbImage } from "../pictures/rgb.js";
 import type { ScorerSpec } from "./scorer.js";
 
 const SHARPNESS_HALF = 3;
-const COLOURFULNESS_HALF = 45;
+const COLORFULNESS_HALF = 45;
 /** Side at which the sharpness measure is not rescaled. */
 const REFERENCE_SIDE = 256;
 
@@ -39,7 +39,7 @@ export function laplacianEnergy({ width, height, data }: RgbImage): number {
 }
 
 /** Hasler and Süsstrunk, "Measuring colourfulness in natural images" (2003): √(σ²rg + σ²yb) + 0.3 √(μ²rg + μ²yb). */
-export function colourfulness({ width, height, data }: RgbImage): number {
+export function haslerColorfulness({ width, height, data }: RgbImage): number {
   const n = width * height;
   let [rg, yb, rgSquares, ybSquares] = [0, 0, 0, 0];
   for (let i = 0; i < n; i++) {
@@ -63,7 +63,7 @@ export function sharpnessScore(image: RgbImage): number {
 
 /** The score `colorfulness`, in [0, 1). */
 export function colorfulnessScore(image: RgbImage): number {
-  return bend(colourfulness(image), COLOURFULNESS_HALF);
+  return bend(haslerColorfulness(image), COLORFULNESS_HALF);
 }
 
 function bend(measure: number, half: number): number {

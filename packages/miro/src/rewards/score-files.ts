@@ -1,16 +1,14 @@
 /**
- * Scores of picture files, with the prompts that are stored in them.
- *
- * Pixels are what a viewer shows: turned as EXIF says, transparency over white, 8-bit sRGB, the first frame of an animation.
+ * Scores of picture files, with the prompts that are stored in them. Pixels are what a viewer shows (see
+ * decode-shown.ts).
  */
-
 import { z } from "zod";
-import { InvalidInputError, invalid, MiroError } from "../errors.js";
+import { InvalidInputError, invalid } from "../errors.js";
 import { readBytes } from "../files/files.js";
 import { callback, field, parseOptions } from "../options.js";
+import { decodeShown } from "../pictures/decode-shown.js";
 import { readPng } from "../pictures/png.js";
 import type { RgbImage } from "../pictures/rgb.js";
-import { sharp } from "../pictures/sharp.js";
 import { textToSettings } from "../pipeline/settings.js";
 import { loadScorer, loadScorerSchema } from "./registry.js";
 import type { Scorer } from "./scorer.js";
@@ -48,7 +46,7 @@ export interface ScoredFile {
 }
 
 /**
- * Scores picture files (PNG, JPEG, WebP and whatever else sharp decodes), in order.
+ * Scores picture files (JPEG, PNG, WebP, GIF, BMP, TIFF, AVIF), in order.
  *
  * @throws InvalidInputError for a file that is no picture, and for one without a prompt where a scorer needs it
  */
@@ -99,17 +97,8 @@ function storedPrompt(bytes: Buffer, path: string): string | null {
 
 async function decode(bytes: Buffer, path: string): Promise<RgbImage> {
   try {
-    const { data, info } = await sharp(bytes, { limitInputPixels: MAX_PIXELS, failOn: "truncated" })
-      .autoOrient()
-      .flatten({ background: "white" })
-      .toColourspace("srgb")
-      .raw({ depth: "uchar" })
-      .toBuffer({ resolveWithObject: true });
-    if (info.channels !== 3) throw new MiroError(`decoded to ${info.channels} channels`);
-    return { width: info.width, height: info.height, data };
+    return await decodeShown(bytes, MAX_PIXELS);
   } catch (error) {
-    throw new InvalidInputError(`${path}: cannot be read as a picture: ${(error as Error).message.split("\n")[0]}`, {
-      cause: error,
-    });
+    throw new InvalidInputError(`${path}: cannot be read as a picture: ${(error as Error).message}`, { cause: error });
   }
 }

@@ -28,7 +28,8 @@ export async function orderOf(
   };
   const { weights } = options;
   if (weights === undefined) return make(shardSizes, seed);
-  if (weights.length !== roots.length) throw invalid("weights", `one number for each of the ${roots.length} roots`, weights);
+  if (weights.length !== roots.length)
+    throw invalid("weights", `one number for each of the ${roots.length} roots`, weights);
   // A root's shards follow one another: count how many each root gave.
   const counts: number[] = [];
   for (const root of roots) {
