@@ -1,9 +1,35 @@
 import { statSync } from "node:fs";
+import path from "node:path";
 import { fileURLToPath } from "node:url";
 import { defineConfig } from "vitest/config";
 import { BaseSequencer, type TestSpecification } from "vitest/node";
+import { listFiles } from "./scripts/setup/report.mjs";
 
 const source = (path: string) => fileURLToPath(new URL(path, import.meta.url));
+
+/** Tests that need no model, no network and no second process: `npm run test:unit`, under a minute on two cores. */
+const UNIT = [
+  /^packages\/torch\/src\//,
+  /^packages\/miro\/src\/([^/]+$|(files|pictures|random|networks|flow|text|autoencoder)\/)/,
+  /^packages\/miro\/src\/(data\/dataset|pipeline\/requests|training\/recipes|training\/logging)\//,
+  /^packages\/miro\/src\/rewards\/(registry|measured)\./,
+  /^scripts\/check/,
+];
+/** Among those, what takes longer: it measures memory or time, starts processes, or goes through large recordings. */
+const SLOW = [
+  /^packages\/torch\/src\/((memory|threads)\.|distributed\/|io\/(atomic-write|torch-checkpoint)\.)/,
+  /^packages\/miro\/src\/(linear-time\.|text\/tokenizer\.|flow\/replay\.)/,
+];
+
+/** Every test file, from the root. */
+const files = ["packages/torch/src", "packages/miro/src", "tests", "scripts", "bench"]
+  .flatMap((folder) => listFiles(source(folder), (file: string) => file.endsWith(".test.ts")))
+  .map((file: string) => path.relative(source("."), file));
+const matches = (patterns: RegExp[], file: string) => patterns.some((pattern) => pattern.test(file));
+const partOf = (file: string) => {
+  if (file.startsWith("tests/docs/")) return "docs";
+  return matches(UNIT, file) && !matches(SLOW, file) ? "unit" : "integration";
+};
 
 /** Short files first, those that cross rooms last: a mistake shows early. */
 class ShortFirst extends BaseSequencer {
@@ -28,8 +54,11 @@ export default defineConfig({
     },
   },
   test: {
-    include: ["packages/*/src/**/*.test.ts", "tests/**/*.test.ts", "scripts/**/*.test.ts", "bench/**/*.test.ts"],
-    exclude: ["**/node_modules/**", "**/dist/**"],
+    // Every file is in one part: `vitest run --project unit`.
+    projects: ["unit", "integration", "docs"].map((name) => ({
+      extends: true as const,
+      test: { name, include: files.filter((file) => partOf(file) === name) },
+    })),
     // The native addon holds process-wide state (threads, allocator, global seed): one process a file.
     pool: "forks",
     maxWorkers: 2,
