@@ -1,4 +1,6 @@
 /** The public surface of `miro-t2i`. */
+import "./emoji/register.js";
+
 export { Lamb } from "@miro-t2i/torch/optim";
 export * from "./autoencoder/index.js";
 export * from "./data/dataset/index.js";
@@ -142,6 +144,15 @@ export { WarmupCosine, type WarmupCosineOptions } from "./training/loop/lr-sched
 export { createLoss, createNetworks } from "./training/loop/model.js";
 export { type ParameterGroup, parameterGroups } from "./training/loop/parameter-groups.js";
 export { type RunOptions, type RunResult, runTraining } from "./training/loop/run.js";
+export { runTask } from "./training/loop/run-task.js";
+export {
+  registerTask,
+  type Task,
+  type TaskContext,
+  type TaskRecipe,
+  type TaskSpec,
+  taskRecipeSchema,
+} from "./training/loop/tasks.js";
 export type { DataCheck, DataReport } from "./training/planning/data-check.js";
 export { type DryRunReport, dryRun } from "./training/planning/dry-run.js";
 export {

@@ -1,4 +1,5 @@
 /** `miro generate`: text to picture files. Parses, plans, calls {@link MiroPipeline}, prints. */
+import "./extensions.js";
 import { existsSync, mkdirSync } from "node:fs";
 import { dirname } from "node:path";
 import type { Tensor } from "@miro-t2i/torch";

@@ -1,5 +1,6 @@
 /** `miro launch`: submits a training to SLURM. Parses, calls {@link planJob} and {@link submitJob}, prints. */
 
+import "./extensions.js";
 import { help } from "../options.js";
 import { jobScript } from "../training/cluster/job-script.js";
 import { type LaunchOptions, launchOptionsSchema, planJob } from "../training/cluster/plan.js";

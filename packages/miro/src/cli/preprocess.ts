@@ -1,4 +1,5 @@
 /** `miro preprocess`: prepares training data. Parses, calls {@link preprocess}, prints. */
+import "./extensions.js";
 import { type PreprocessProgress, type PreprocessResult, preprocess } from "../data/preprocess/index.js";
 import { OPTION_NAMES, type PreprocessOptions, preprocessSchema } from "../data/preprocess/options.js";
 import { invalid, MiroError } from "../errors.js";

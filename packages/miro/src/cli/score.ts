@@ -1,4 +1,5 @@
 /** `miro score`: scores of picture files. Parses, calls {@link scoreFiles}, prints. */
+import "./extensions.js";
 import { invalid } from "../errors.js";
 import { help, parseOptions } from "../options.js";
 import { type ScoredFile, scorerSpecs } from "../rewards/index.js";

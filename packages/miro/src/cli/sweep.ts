@@ -1,4 +1,5 @@
 /** `miro sweep`: a table of pictures over two settings, as one labelled sheet and one JSON file. */
+import "./extensions.js";
 import { mkdirSync } from "node:fs";
 import { join } from "node:path";
 import { invalid, MiroError, systemReason } from "../errors.js";

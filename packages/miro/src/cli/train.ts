@@ -1,12 +1,14 @@
 /** `miro train`: trains a model by a recipe, or shows what the recipe is. */
+import "./extensions.js";
 import { join } from "node:path";
 import { InterruptedError, InvalidInputError, MiroError } from "../errors.js";
-import { pretrainingOf } from "../training/emoji/recipes.js";
 import { type Progress, ProgressLine } from "../training/logging/logging.js";
 import { runTraining } from "../training/loop/run.js";
+import { runTask } from "../training/loop/run-task.js";
+import { taskOf } from "../training/loop/tasks.js";
 import { dryRun } from "../training/planning/dry-run.js";
 import { rankPlaceOf } from "../training/process-group/launch-environment.js";
-import { parseRecipe } from "../training/recipes/recipe.js";
+import { checkRecipe, parseRecipe } from "../training/recipes/recipe.js";
 import { type ComposedRecipe, composeRecipe } from "../training/recipes/recipe-source.js";
 import { resolvedValues, resolvedYaml } from "../training/recipes/resolved-recipe.js";
 import type { CliContext, Register } from "./context.js";
@@ -86,8 +88,7 @@ function resumeOf(flag: boolean, words: string[]): { resume: boolean | number; w
 }
 
 function print({ json, path, origins }: ComposedRecipe, flags: Flags, { stdout }: CliContext): void {
-  if (pretrainingOf(json) !== null)
-    throw new InvalidInputError(`${path}: --print is for recipes of the diffusion network`);
+  if (taskOf(json) !== null) throw new InvalidInputError(`${path}: --print is for recipes of the diffusion network`);
   const recipe = parseRecipe(json, path, origins);
   stdout(
     flags.json
@@ -97,8 +98,7 @@ function print({ json, path, origins }: ComposedRecipe, flags: Flags, { stdout }
 }
 
 async function plan({ json, path, origins }: ComposedRecipe, flags: Flags, { stdout }: CliContext): Promise<void> {
-  if (pretrainingOf(json) !== null)
-    throw new InvalidInputError(`${path}: --dry-run is for recipes of the diffusion network`);
+  if (taskOf(json) !== null) throw new InvalidInputError(`${path}: --dry-run is for recipes of the diffusion network`);
   const report = await dryRun(parseRecipe(json, path, origins));
   stdout(flags.json ? `${JSON.stringify(report)}\n` : dryRunText(report));
   const missing = report.data.checks.filter(({ status }) => status === "missing").length;
@@ -111,21 +111,21 @@ async function train(
   flags: Omit<Flags, "resume"> & { resume: boolean | number },
   context: CliContext,
 ): Promise<void> {
-  const pretrain = pretrainingOf(json);
-  const recipe = pretrain === null ? parseRecipe(json, path, origins) : null;
+  const task = taskOf(json);
+  const recipe = task === null ? parseRecipe(json, path, origins) : checkRecipe(task.schema, json, path);
   // Of processes that a launcher has started, the first tells how it goes; all tell what is wrong.
   const first = (rankPlaceOf(process.env)?.rank ?? 0) === 0;
   const progress = new ProgressLine({ isTTY: context.interactive, write: context.stderr });
   const surroundings = {
-    output: flags.output ?? join("runs", recipe?.name ?? String(json.name)),
+    output: flags.output ?? join("runs", recipe.name),
     resume: flags.resume,
     allowChanges: flags.allowChanges ?? false,
     signal: context.signal,
     ...(first && { onProgress: (now: Progress) => progress.update(now) }),
     onMessage: (message: string) => progress.say(message),
   };
-  const result = await (recipe === null
-    ? pretrain!(json, path, surroundings)
+  const result = await ("kind" in recipe
+    ? runTask({ recipe, ...surroundings })
     : runTraining({ recipe, ...surroundings })
   ).finally(() => progress.end());
   if (flags.json && first) context.stdout(`${JSON.stringify(result)}\n`);

@@ -1,5 +1,6 @@
 import { fileURLToPath } from "node:url";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import "../emoji/register.js";
 import type { RgbImage } from "../pictures/rgb.js";
 import { MiroPipeline } from "../pipeline/pipeline.js";
 import { bestOf } from "./best-of.js";

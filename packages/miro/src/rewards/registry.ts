@@ -5,7 +5,6 @@ import { about, message } from "../message.js";
 import { editDistance } from "../nearest.js";
 import { abortSignal, field, parseOptions } from "../options.js";
 import { checkDevice } from "../pipeline/loading/device.js";
-import { clipScoreSpec } from "./clip-score.js";
 import { colorfulnessSpec, sharpnessSpec } from "./measured.js";
 import { checkedScorer, type LoadScorerOptions, type Scorer, type ScorerSpec } from "./scorer.js";
 
@@ -57,4 +56,4 @@ export async function loadScorer(key: string, options: LoadScorerOptions = {}): 
   return checkedScorer(spec, await spec.load({ device: checkDevice(device), model, signal }));
 }
 
-for (const spec of [clipScoreSpec, sharpnessSpec, colorfulnessSpec]) registerScorer(spec);
+for (const spec of [sharpnessSpec, colorfulnessSpec]) registerScorer(spec);

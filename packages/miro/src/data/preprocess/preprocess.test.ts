@@ -6,6 +6,7 @@ import { noGrad, scope, setNumThreads, tensor } from "@miro-t2i/torch";
 import { readNpy } from "@miro-t2i/torch/io";
 import sharp, { type Sharp } from "sharp";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import "../../emoji/register.js";
 import { loadAutoencoder } from "../../autoencoder/index.js";
 import { run as miro } from "../../cli/main.js";
 import { FileLock } from "../../files/file-lock.js";

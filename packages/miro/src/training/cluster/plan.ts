@@ -8,7 +8,7 @@ import { fileURLToPath } from "node:url";
 import { z } from "zod";
 import { InvalidInputError, invalid } from "../../errors.js";
 import { field, parseOptions } from "../../options.js";
-import { pretrainingOf } from "../emoji/recipes.js";
+import { taskOf } from "../loop/tasks.js";
 import { type Environment, readEnvironment, siteSettings } from "../recipes/environment.js";
 import { parseRecipe, type Recipe, recipeToYaml } from "../recipes/recipe.js";
 import { composeRecipe } from "../recipes/recipe-source.js";
@@ -153,7 +153,7 @@ export function planJob(input: LaunchOptions, environment: Environment = readEnv
 
 function readRecipe(name: string, overrides: readonly string[], environment: Environment): Recipe {
   const { json, path, origins } = composeRecipe(name, overrides, environment);
-  if (pretrainingOf(json) !== null)
+  if (taskOf(json) !== null)
     throw new InvalidInputError(`${path}: miro launch is for recipes of the diffusion network`);
   return parseRecipe(json, path, origins);
 }

@@ -2,8 +2,9 @@
 import type { Progress } from "../logging/logging.js";
 import type { Recipe } from "../recipes/recipe.js";
 
-export interface RunOptions {
-  recipe: Recipe;
+/** @typeParam R of the diffusion network or of a task */
+export interface RunOptions<R = Recipe> {
+  recipe: R;
   /** Folder of the run. */
   output: string;
   /** Continue from the newest checkpoint in `output`, or from that of a step; otherwise a folder that holds one is refused. */

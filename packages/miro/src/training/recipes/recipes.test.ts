@@ -1,7 +1,8 @@
 import { join } from "node:path";
 import { describe, expect, it } from "vitest";
+import "../../emoji/register.js";
 import { parseRinConfig, REWARD_KEYS } from "../../networks/config.js";
-import { pretrainingOf } from "../emoji/recipes.js";
+import { taskOf } from "../loop/tasks.js";
 import { modelSize } from "../planning/model-size.js";
 import { planOf } from "./batch-plan.js";
 import { loadRecipe, readRecipe } from "./recipe.js";
@@ -10,7 +11,7 @@ import { recipeNames } from "./recipe-source.js";
 const folder = join(import.meta.dirname, "../../../../../recipes");
 const diffusion = recipeNames().filter((name) => {
   const json = readRecipe(join(folder, name));
-  return pretrainingOf(json) === null && "network" in json; // the others render data, or train other parts
+  return taskOf(json) === null && "network" in json; // the others render data, or train other parts
 });
 
 const SEVEN = [...REWARD_KEYS];

@@ -1,0 +1,31 @@
+/** The emoji world comes in by the extension points that anybody's package can use: its scorer and the training of its parts. */
+import { registerScorer } from "../rewards/index.js";
+import { registerTask } from "../training/loop/tasks.js";
+import { clipScoreSpec } from "./scorer/emoji-clip-score.js";
+import {
+  autoencoderRecipeSchema,
+  classifierRecipeSchema,
+  clipRecipeSchema,
+  textEncoderRecipeSchema,
+} from "./training/recipes.js";
+
+registerScorer(clipScoreSpec);
+
+// What trains a part pulls in networks and sprites: loaded when it is asked for.
+registerTask("autoencoder", {
+  schema: autoencoderRecipeSchema,
+  build: async (recipe, context) => (await import("./training/autoencoder.js")).buildAutoencoder(recipe, context),
+});
+registerTask("text-encoder", {
+  schema: textEncoderRecipeSchema,
+  build: async (recipe, context) => (await import("./training/text-encoder.js")).buildTextEncoder(recipe, context),
+});
+registerTask("clip", {
+  schema: clipRecipeSchema,
+  freeKeys: ["evaluated_scenes"],
+  build: async (recipe, context) => (await import("./training/clip.js")).buildClip(recipe, context),
+});
+registerTask("classifier", {
+  schema: classifierRecipeSchema,
+  build: async (recipe, context) => (await import("./training/classifier.js")).buildClassifier(recipe, context),
+});

@@ -1,0 +1,118 @@
+import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { nn, randn, type Tensor } from "@miro-t2i/torch";
+import { afterAll, describe, expect, it } from "vitest";
+import { z } from "zod";
+import type { RunOptions } from "./run-options.js";
+import { runTask } from "./run-task.js";
+import { registerTask, type Task, type TaskRecipe, taskRecipeSchema } from "./tasks.js";
+
+const root = mkdtempSync(join(tmpdir(), "miro-task-"));
+afterAll(() => rmSync(root, { recursive: true, force: true }));
+
+const schema = taskRecipeSchema("double", { widthOfInput: z.number().default(3) });
+const recipe = schema.parse({
+  kind: "double",
+  name: "double",
+  seed: 1,
+  trainer: {
+    maxSteps: 12,
+    batchSize: 4,
+    lr: 0.05,
+    warmupSteps: 2,
+    threads: 1,
+    logEveryNSteps: 1,
+    evaluateEveryNSteps: 6,
+    checkpointEveryNSteps: 5,
+  },
+});
+
+/** What the next run trains. */
+let current: TestTask;
+registerTask("double", {
+  schema,
+  build(_, { seedInitialWeights }) {
+    seedInitialWeights();
+    current.network = new nn.Linear(3, 3);
+    return current;
+  },
+});
+
+interface TestTask extends Task {
+  network: nn.Linear;
+}
+
+/** Learns to double its input; the batch and its noise come from the global generator. */
+function task(onStep: (step: number) => void = () => {}): TestTask {
+  const learned: TestTask = {
+    network: undefined as unknown as nn.Linear, // made by the run
+    loss(step) {
+      onStep(step);
+      const x = randn([4, 3]);
+      return { loss: nn.functional.mseLoss(learned.network.forward(x), x.mul(2)) };
+    },
+    evaluate: () => ({ weight: learned.network.weight.abs().mean().item() }),
+    export(folder) {
+      writeFileSync(join(folder, "done"), "");
+    },
+  };
+  return learned;
+}
+
+const values = (t: Tensor) => Array.from(t.detach().data() as Float32Array);
+
+function run(name: string, what = task(), options: Partial<RunOptions<TaskRecipe>> = {}) {
+  current = what;
+  return runTask({ recipe, output: join(root, name), ...options });
+}
+
+describe("runTask", () => {
+  it("learns, logs every step once and exports", async () => {
+    const result = await run("whole");
+    expect(result).toMatchObject({ finished: true, step: 12 });
+    expect(existsSync(join(result.exported!, "done"))).toBe(true);
+    const log = readFileSync(join(root, "whole", "log.jsonl"), "utf8")
+      .trim()
+      .split("\n")
+      .map((line) => JSON.parse(line));
+    const losses = log.filter((line) => "loss" in line);
+    expect(losses.map((line) => line.step)).toEqual(Array.from({ length: 12 }, (_, i) => i + 1));
+    expect(losses.at(-1).loss).toBeLessThan(losses[0].loss);
+    expect(log.filter((line) => "weight" in line).map((line) => line.step)).toEqual([6, 12]);
+  });
+
+  it("gives the same weights, bit for bit, when it is stopped and resumed", async () => {
+    const undisturbed = task();
+    await run("undisturbed", undisturbed);
+
+    const stop = new AbortController();
+    const first = await run(
+      "stopped",
+      task((step) => step === 6 && stop.abort()),
+      { signal: stop.signal },
+    );
+    expect(first).toMatchObject({ finished: false, step: 7 });
+    const second = task();
+    await run("stopped", second, { resume: true });
+    expect(values(second.network.weight)).toEqual(values(undisturbed.network.weight));
+    expect(values(second.network.bias!)).toEqual(values(undisturbed.network.bias!));
+  });
+
+  it("refuses to go on by another recipe, unless that is insisted on", async () => {
+    const { widthOfInput: _, ...asOnceStored } = recipe;
+    await run("changed", task(), { recipe: asOnceStored }); // as stored before the recipes had these keys
+    const other = { ...recipe, name: "another", widthOfInput: 4 };
+    await expect(run("changed", task(), { resume: true, recipe: other })).rejects.toThrow(
+      /step-00000012: the run was made by another recipe:\n {2}width_of_input: 3 in the checkpoint, 4 now\n.*--allow-changes/,
+    );
+    expect((await run("changed", task(), { resume: true, recipe: other, allowChanges: true })).step).toBe(12);
+    // From now on the new recipe is the run's; a name decides nothing.
+    expect((await run("changed", task(), { resume: true, recipe: { ...other, name: "third" } })).step).toBe(12);
+  });
+
+  it("does not touch an earlier run unless asked to", async () => {
+    await run("kept");
+    await expect(run("kept")).rejects.toThrow(/holds a run at step 12.*--resume/);
+  });
+});

@@ -1,0 +1,215 @@
+/**
+ * The loop that trains the small parts around the diffusion network: autoencoder, text encoder, classifier.
+ *
+ * One step: loss of batch k → backward → clip by global norm → AdamW under warm-up and cosine. The batch and every random number of
+ * step k follow from (seed, k), so that a resumed run computes what an undisturbed one would.
+ *
+ *   RUN/log.jsonl       one JSON object a line
+ *   RUN/checkpoints/    as in ../checkpoint.ts, without an average
+ *   RUN/export/         the finished part, loadable
+ */
+import { existsSync, mkdirSync, renameSync, rmSync } from "node:fs";
+import { join } from "node:path";
+import { setImmediate as nextTurn } from "node:timers/promises";
+import { manualSeed, scope, setNumThreads } from "@miro-t2i/torch";
+import { beginFile } from "@miro-t2i/torch/atomic-write";
+import { AdamW, clipGradNorm_ } from "@miro-t2i/torch/optim";
+import { InvalidInputError, invalid, MiroError } from "../../errors.js";
+import { checkDevice } from "../../pipeline/loading/device.js";
+import { streamSeed } from "../../random/streams.js";
+import { MetricsLog } from "../logging/logging.js";
+import { recipeToJson } from "../recipes/recipe.js";
+import { recipeChanges, refuseRecipeChanges } from "../recipes/recipe-changes.js";
+import {
+  checkpointToResume,
+  listCheckpoints,
+  loadTrainingCheckpoint,
+  saveTrainingCheckpoint,
+  setAsideNewer,
+} from "../state/checkpoint.js";
+import { RunLock } from "../state/run-lock.js";
+import { WarmupCosine } from "./lr-schedule.js";
+import type { RunOptions, RunResult } from "./run-options.js";
+import { type Task, type TaskRecipe, type TaskSpec, taskOf } from "./tasks.js";
+
+/** What a resumed run may change in its recipe, whatever its task; the rest decides what is computed. */
+const FREE = [
+  "name",
+  "trainer.threads",
+  "trainer.device",
+  "trainer.log_every_n_steps",
+  "trainer.evaluate_every_n_steps",
+  "trainer.checkpoint_every_n_steps",
+];
+
+/** Refuses a device that is not there, and a folder that holds a run unless it is to be resumed. */
+function openRunFolder({ output, resume = false, recipe }: RunOptions<TaskRecipe>): void {
+  checkDevice(recipe.trainer.device, "trainer.device");
+  const newest = listCheckpoints(join(output, "checkpoints")).at(-1);
+  if (newest && resume === false) {
+    throw new InvalidInputError(
+      `${output}: holds a run at step ${newest.step}; continue it with --resume, or name another --output`,
+    );
+  }
+  mkdirSync(output, { recursive: true });
+}
+
+/**
+ * Trains by the recipe of a registered task, to the end with its measurements and its export, or until the signal with a checkpoint.
+ * @throws InvalidInputError when no task of the recipe's kind is registered, or the folder holds a run and is not to be resumed
+ */
+export async function runTask(options: RunOptions<TaskRecipe>): Promise<RunResult> {
+  const { recipe, output, onMessage = () => {} } = options;
+  const spec = taskOf({ ...recipe });
+  if (spec === null) throw invalid("recipe.kind", "the kind of a registered task", recipe.kind);
+  const lock = await RunLock.acquire(output, options);
+  try {
+    openRunFolder(options);
+    const seedInitialWeights = () => void manualSeed(streamSeed(recipe.seed, "initialWeights"));
+    const task = await spec.build(recipe, { output, seedInitialWeights, onMessage });
+    try {
+      return await trainTask(task, spec, lock, options);
+    } finally {
+      task.dispose?.();
+    }
+  } finally {
+    lock.release();
+  }
+}
+
+async function trainTask(
+  task: Task,
+  { schema, freeKeys = [] }: TaskSpec,
+  lock: RunLock,
+  {
+    recipe,
+    output,
+    resume = false,
+    allowChanges = false,
+    signal,
+    onProgress,
+    onMessage = () => {},
+  }: RunOptions<TaskRecipe>,
+): Promise<RunResult> {
+  const { trainer, seed } = recipe;
+  if (trainer.threads > 0) setNumThreads(trainer.threads);
+  const network = task.network.to({ device: trainer.device });
+  const parameters = [...network.parameters()].filter((parameter) => parameter.requiresGrad);
+  const { lr, betas, weightDecay, warmupSteps, maxSteps } = trainer;
+  const optimizer = new AdamW(parameters, { lr, betas, weightDecay });
+  const schedule = new WarmupCosine(optimizer, { warmupSteps, totalSteps: maxSteps });
+  const checkpoints = join(output, "checkpoints");
+
+  let step = 0;
+  let trainedSeconds = 0;
+  const newest = resume === false ? undefined : checkpointToResume(checkpoints, resume);
+  if (newest) {
+    scope(() => {
+      const stored = loadTrainingCheckpoint(newest.path);
+      if (!allowChanges) {
+        const before = schema.safeParse(stored.state.recipe); // with the defaults of what is newer than the run
+        const asFile = (of: unknown) => recipeToJson(of as object, schema);
+        refuseRecipeChanges(
+          newest.path,
+          recipeChanges(asFile(before.data ?? stored.state.recipe), asFile(recipe), [...FREE, ...freeKeys]),
+          "start a new run",
+        );
+      }
+      network.loadStateDict(stored.network);
+      const groups = optimizer.stateDict().groups;
+      optimizer.loadStateDict({ step: stored.state.optimizerStep, tensors: stored.optimizer, groups });
+      step = stored.state.step;
+      trainedSeconds = stored.state.seconds;
+    });
+    for (const path of setAsideNewer(checkpoints, newest.step)) onMessage(`a later checkpoint is set aside: ${path}`);
+  }
+  const log = new MetricsLog(join(output, "log.jsonl"), step, onMessage);
+  const startedAt = performance.now() - trainedSeconds * 1000;
+  const startStep = step;
+  const beganAt = performance.now();
+  const seconds = () => (performance.now() - startedAt) / 1000;
+  const save = () => {
+    lock.check();
+    return saveTrainingCheckpoint(
+      checkpoints,
+      {
+        state: { format: 1, step, emaUpdates: 0, skippedSteps: 0, seconds: seconds(), optimizerStep: step, recipe },
+        network: Object.fromEntries(network.stateDict()),
+        emas: {},
+        optimizer: optimizer.stateDict().tensors,
+      },
+      { keepLast: 1 },
+    );
+  };
+  const evaluate = async () => {
+    network.eval();
+    const figures = await task.evaluate(step);
+    network.train();
+    log.write({ step, ...figures, seconds: Math.round(seconds()) });
+    const text = Object.entries(figures).map(([name, value]) => `${name} ${Number(value.toPrecision(4))}`);
+    onMessage(`step ${step}: ${text.join(", ")}`);
+    return figures;
+  };
+
+  try {
+    network.train();
+    let smoothLoss = Number.NaN;
+    while (step < maxSteps && !signal?.aborted) {
+      await nextTurn();
+      const figures = scope(() => {
+        manualSeed(streamSeed(seed, "partStep", step));
+        const terms = task.loss(step);
+        terms.loss.backward();
+        const gradientNorm = clipGradNorm_(parameters, trainer.gradientClipVal).item();
+        if (!Number.isFinite(gradientNorm))
+          throw new MiroError(`step ${step + 1}: the gradient is not finite; lower trainer.lr`);
+        schedule.apply(step + 1);
+        optimizer.step();
+        optimizer.zeroGrad();
+        const named = Object.entries(terms.figures ?? {}).map(([name, value]) => [name, round(value.item())]);
+        return { loss: terms.loss.item(), gradient_norm: round(gradientNorm), ...Object.fromEntries(named) };
+      });
+      step++;
+      smoothLoss = Number.isNaN(smoothLoss) ? figures.loss : smoothLoss + 0.05 * (figures.loss - smoothLoss);
+      const stepsPerSecond = ((step - startStep) * 1000) / (performance.now() - beganAt);
+      onProgress?.({
+        step,
+        totalSteps: maxSteps,
+        loss: smoothLoss,
+        imagesPerSecond: stepsPerSecond * trainer.batchSize,
+        secondsLeft: (maxSteps - step) / stepsPerSecond,
+      });
+      if (step % trainer.logEveryNSteps === 0) {
+        log.write({ step, ...figures, loss: round(smoothLoss), seconds: Math.round(seconds()) });
+      }
+      if (step % trainer.evaluateEveryNSteps === 0 && step < maxSteps) await evaluate();
+      if (step % trainer.checkpointEveryNSteps === 0) save();
+    }
+    if (step < maxSteps) return { finished: false, step, checkpoint: save(), exported: null };
+    const figures = await evaluate();
+    network.eval();
+    const exported = join(output, "export");
+    await replaceFolder(exported, (folder) => task.export(folder, figures));
+    return { finished: true, step, checkpoint: save(), exported };
+  } finally {
+    log.close();
+  }
+}
+
+/** Fills a new folder beside `path` and puts it in its place once it is complete. */
+async function replaceFolder(path: string, fill: (folder: string) => void | Promise<void>): Promise<void> {
+  const temporary = beginFile(path);
+  mkdirSync(temporary, { recursive: true });
+  try {
+    await fill(temporary);
+  } catch (error) {
+    rmSync(temporary, { recursive: true, force: true });
+    throw error;
+  }
+  if (existsSync(path)) rmSync(path, { recursive: true, force: true });
+  renameSync(temporary, path);
+}
+
+function round(value: number): number {
+  return Number(value.toPrecision(5));
+}

@@ -1,0 +1,97 @@
+/**
+ * What `miro train` can train besides the diffusion network: tasks by the `kind` of their recipes.
+ *
+ * A task says what its network, its loss, its measurements and its finished form are; the folder of the run, the steps, checkpoints,
+ * resuming and the log are the same for all (run-task.ts).
+ */
+import type { nn, Tensor } from "@miro-t2i/torch";
+import { z } from "zod";
+import { invalid } from "../../errors.js";
+
+const count = z.int().positive();
+
+/** The `trainer` section of a task's recipe. */
+export const taskTrainerSchema = z.strictObject({
+  maxSteps: count,
+  batchSize: count,
+  lr: z.number().positive(),
+  betas: z.tuple([z.number().min(0).lt(1), z.number().min(0).lt(1)]).default([0.9, 0.99]),
+  weightDecay: z.number().min(0).default(0.01),
+  warmupSteps: z.int().nonnegative().default(50),
+  gradientClipVal: z.number().positive().default(1),
+  /** Where network and batches lie: cpu, cuda or cuda:N. */
+  device: z.string().default("cpu"),
+  /** Threads of one tensor operation; 0 leaves the engine's choice. */
+  threads: z.int().nonnegative().default(0),
+  logEveryNSteps: count.default(20),
+  evaluateEveryNSteps: count.default(500),
+  checkpointEveryNSteps: count.default(500),
+});
+
+/** What every task's recipe has; most have more. */
+export interface TaskRecipe {
+  kind: string;
+  /** Names the folder of the run. */
+  name: string;
+  seed: number;
+  trainer: z.output<typeof taskTrainerSchema>;
+}
+
+/** The schema of a task's recipe, from what it has of its own. */
+export function taskRecipeSchema<K extends string, S extends z.ZodRawShape>(kind: K, shape: S) {
+  return z.strictObject({
+    kind: z.literal(kind),
+    name: z.string(),
+    seed: z.int().nonnegative().default(3407),
+    ...shape,
+    trainer: taskTrainerSchema,
+  });
+}
+
+/** What is trained. */
+export interface Task {
+  readonly network: nn.Module;
+  /** The loss of a batch, counted from 0, and figures for the log. Runs in a scope, with the global generator seeded by (seed, step). */
+  loss(step: number): { loss: Tensor; figures?: Record<string, Tensor> };
+  /** Measures on data that training never sees. Called with the network in evaluation mode. */
+  evaluate(step: number): Promise<Record<string, number>> | Record<string, number>;
+  /** Writes the finished network into an empty folder. */
+  export(folder: string, figures: Record<string, number>): void | Promise<void>;
+  /** Frees what the task holds besides the network. */
+  dispose?(): void;
+}
+
+/** What a task is built with. */
+export interface TaskContext {
+  /** Folder of the run. */
+  output: string;
+  /** Seeds the global generator for the initial weights: to be called right before the network is made. */
+  seedInitialWeights(): void;
+  onMessage(message: string): void;
+}
+
+/** A kind of task. */
+export interface TaskSpec<R extends TaskRecipe = TaskRecipe> {
+  /** Checks a recipe in camelCase; see {@link taskRecipeSchema}. */
+  readonly schema: z.ZodType<R>;
+  /** Keys of the recipe's file that a resumed run may change, because they decide nothing that it computes. */
+  readonly freeKeys?: readonly string[];
+  build(recipe: R, context: TaskContext): Task | Promise<Task>;
+}
+
+const specs = new Map<string, TaskSpec>();
+
+/**
+ * Makes a kind of task known: `miro train` takes recipes with this `kind`.
+ * @throws InvalidInputError when the kind is taken
+ */
+export function registerTask<R extends TaskRecipe>(kind: string, spec: TaskSpec<R>): void {
+  if (!/^[a-z][a-z0-9-]*$/.test(kind)) throw invalid("kind", "lower-case letters, digits and -", kind);
+  if (specs.has(kind)) throw invalid("kind", "one that no task has", kind);
+  specs.set(kind, spec as unknown as TaskSpec);
+}
+
+/** The task of a recipe's `kind`, or null for a recipe of the diffusion network. */
+export function taskOf({ kind }: Record<string, unknown>): TaskSpec | null {
+  return typeof kind === "string" ? (specs.get(kind) ?? null) : null;
+}
