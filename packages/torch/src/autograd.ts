@@ -4,12 +4,21 @@ import { TorchError } from "./errors.js";
 import { native } from "./native.js";
 import { type Tensor, wrap } from "./tensor.js";
 
+/** Options of {@link backward}. */
 export interface BackwardOptions {
+  /** Keeps the graph for another backward pass; by default where `createGraph` is set. */
   retainGraph?: boolean;
+  /** Records the backward pass itself, for derivatives of higher order; default false. */
   createGraph?: boolean;
 }
 
-/** Accumulates the gradients of `tensors` (weighted by `gradients`, which scalars may leave out) into the leaves. */
+/**
+ * Accumulates the gradients of `tensors` into the `grad` of the leaves they depend on. PyTorch:
+ * `torch.autograd.backward`.
+ *
+ * @param gradients weights of each tensor's elements, in its shape; scalars may leave theirs out
+ * @throws TorchError when a tensor is not part of a graph, or its graph was freed
+ */
 export function backward(
   tensors: readonly Tensor[],
   gradients: readonly (Tensor | null)[] = [],
@@ -24,13 +33,26 @@ export function backward(
   );
 }
 
+/** Options of {@link grad}. */
 export interface GradOptions extends BackwardOptions {
+  /** Weights of the outputs' elements, in their shapes; scalars may leave theirs out. */
   gradOutputs?: readonly (Tensor | null)[];
   /** Gives null for inputs that the outputs do not depend on, instead of an error. */
   allowUnused?: boolean;
 }
 
-/** Gradients of `outputs` with respect to `inputs`, without accumulating anything. */
+/**
+ * Gradients of `outputs` with respect to `inputs`, without accumulating anything. PyTorch: `torch.autograd.grad`.
+ *
+ * @returns one tensor for each input, in its shape; null where it is unused and `allowUnused` is set
+ * @throws TorchError when an input is not used, or a tensor is not part of a graph
+ *
+ * @example
+ * ```ts
+ * const x = tensor(3, { requiresGrad: true });
+ * grad([x.square()], [x])[0]!.item(); // 6
+ * ```
+ */
 export function grad(
   outputs: readonly Tensor[],
   inputs: readonly Tensor[],
@@ -64,19 +86,35 @@ function withGradMode<T>(enabled: boolean, name: string, body: () => T): T {
   }
 }
 
-/** Runs `body` without recording a graph. */
+/**
+ * Runs `body` without recording a graph. PyTorch: `torch.no_grad`.
+ *
+ * @param body synchronous
+ * @throws TorchError when `body` returns a promise
+ *
+ * @example
+ * ```ts
+ * const logits = noGrad(() => model.forward(x));
+ * ```
+ */
 export function noGrad<T>(body: () => T): T {
   return withGradMode(false, "noGrad", body);
 }
-/** Records a graph inside `noGrad`. */
+/** Records a graph inside `noGrad`. PyTorch: `torch.enable_grad`. @throws TorchError when `body` returns a promise */
 export function enableGrad<T>(body: () => T): T {
   return withGradMode(true, "enableGrad", body);
 }
+/** Whether operators are recorded for `backward` just now. PyTorch: `torch.is_grad_enabled`. */
 export function isGradEnabled(): boolean {
   return native.setGradMode();
 }
 
-/** Runs `body` without a graph and without version counting; its tensors can never take part in a graph. */
+/**
+ * Runs `body` without a graph and without version counting; its tensors can never take part in a graph. PyTorch:
+ * `torch.inference_mode`.
+ *
+ * @throws TorchError when `body` returns a promise
+ */
 export function inferenceMode<T>(body: () => T): T {
   native.beginInference();
   try {
@@ -86,9 +124,13 @@ export function inferenceMode<T>(body: () => T): T {
   }
 }
 
+/** Options of {@link autocast}. */
 export interface AutocastOptions {
+  /** The kind of device whose operators are cast; an index is ignored. */
   device: "cpu" | "cuda" | Device;
+  /** What matrix products and convolutions compute in. */
   dtype: Extract<DType, "bfloat16" | "float16">;
+  /** False computes in the tensors' own dtypes, also inside another autocast; default true. */
   enabled?: boolean;
   /** Keeps cast weights until the outermost region ends; on by default. */
   cache?: boolean;
@@ -96,6 +138,14 @@ export interface AutocastOptions {
 
 /**
  * Runs `body` with matrix products and convolutions in `dtype`, and what needs range in float32 (PyTorch's op lists).
+ * PyTorch: `torch.autocast`.
+ *
+ * @throws TorchError when `body` returns a promise
+ *
+ * @example
+ * ```ts
+ * const loss = autocast({ device: "cpu", dtype: "bfloat16" }, () => F.mseLoss(model.forward(x), y));
+ * ```
  */
 export function autocast<T>(options: AutocastOptions, body: () => T): T {
   const device = options.device.split(":")[0] as string;

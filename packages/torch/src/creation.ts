@@ -5,12 +5,18 @@ import { native } from "./native.js";
 import { aten } from "./ops.generated.js";
 import { type Scalar, Tensor, wrap } from "./tensor.js";
 
+/** What a new tensor is made as. */
 export interface TensorOptions {
+  /** The elements' type; float32 unless the function says otherwise. */
   dtype?: DType;
+  /** `cpu` (the default), `cuda` or `cuda:N`. */
   device?: Device;
+  /** Whether operators on it are recorded for `backward`; default false. */
   requiresGrad?: boolean;
 }
+/** What a tensor of random numbers is made as. */
 export interface RandomTensorOptions extends TensorOptions {
+  /** The stream that is drawn from; the device's global one by default. */
   generator?: { readonly generatorHandle: number };
 }
 type Shape = readonly number[];
@@ -32,6 +38,7 @@ const TYPED: [new (n: number) => HostData, DType][] = [
   [Uint8Array, "uint8"],
 ];
 
+/** What {@link tensor} makes of data. */
 export interface FromDataOptions extends TensorOptions {
   /** Shape of the result; for flat data. */
   shape?: Shape;
@@ -40,7 +47,16 @@ export interface FromDataOptions extends TensorOptions {
 /**
  * A tensor with a copy of the data: a number, nested arrays, or a typed array (with `shape`). Numbers become float32,
  * bigints int64, booleans bool; a typed array keeps its type. A Uint16Array with dtype float16 or bfloat16 is taken as
- * bits.
+ * bits. PyTorch: `torch.tensor`.
+ *
+ * @throws TorchError for ragged or other data, and when `shape` needs another number of elements
+ *
+ * @example
+ * ```ts
+ * tensor([[1, 2], [3, 4]]).shape; // [2, 2], float32
+ * tensor([1n, 2n]).dtype; // "int64"
+ * tensor(new Uint8Array(12), { shape: [2, 2, 3] });
+ * ```
  */
 export function tensor(data: Nested | HostData | Uint8ClampedArray, options: FromDataOptions = {}): Tensor {
   let source: HostData;
@@ -224,7 +240,9 @@ export function normal(mean: number, std: number, shape: Shape, options: RandomT
 
 /** What a tensor in the shape of another one has of its own. */
 export interface LikeOptions {
+  /** Its dtype; null and left out: that of the other tensor. */
   dtype?: DType | null;
+  /** Its device; null and left out: that of the other tensor. */
   device?: Device | null;
 }
 

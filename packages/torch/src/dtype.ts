@@ -1,6 +1,7 @@
 // Element types, by PyTorch's names.
 import { TorchError } from "./errors.js";
 
+/** The type of a tensor's elements, by PyTorch's name without `torch.`. */
 export type DType =
   | "uint8"
   | "int8"
@@ -46,6 +47,7 @@ const WIDTHS: Record<DType, number> = {
   bfloat16: 2,
 };
 
+/** Typed arrays that tensors are made from and read into. A Uint16Array holds the bits of float16 or bfloat16. */
 export type HostData =
   | Uint8Array
   | Int8Array
@@ -56,6 +58,7 @@ export type HostData =
   | Float32Array
   | Float64Array;
 
+/** The number by which libtorch knows a dtype. @throws TorchError for other names */
 export function dtypeCode(dtype: DType): number {
   const code = Object.hasOwn(CODES, dtype) ? CODES[dtype] : undefined;
   if (code === undefined) {
@@ -64,6 +67,7 @@ export function dtypeCode(dtype: DType): number {
   return code;
 }
 
+/** The dtype behind libtorch's number. @throws TorchError for dtypes that JavaScript has no arrays for */
 export function dtypeName(code: number): DType {
   const name = NAMES.get(code);
   if (name === undefined) throw new TorchError(`tensors of dtype code ${code} cannot be described in JavaScript`);
@@ -75,6 +79,7 @@ export function itemSize(dtype: DType): number {
   return WIDTHS[dtype];
 }
 
+/** Whether a dtype holds fractions: float16, bfloat16, float32 or float64. PyTorch: `torch.is_floating_point`. */
 export function isFloatingPoint(dtype: DType): boolean {
   return dtype === "float32" || dtype === "bfloat16" || dtype === "float16" || dtype === "float64";
 }

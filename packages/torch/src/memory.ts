@@ -55,6 +55,7 @@ export function collectWhenDue(): void {
   if (flags[0] !== 0) collectForgotten();
 }
 
+/** Figures of the CPU allocator and of this thread's tensors, see {@link memory}. */
 export interface MemoryStats {
   /** Bytes of CPU tensors that are alive. */
   liveBytes: number;
@@ -66,6 +67,16 @@ export interface MemoryStats {
   liveTensors: number;
 }
 
+/**
+ * Memory of tensors on the CPU. For GPUs see `cuda.memory`.
+ *
+ * @example
+ * ```ts
+ * const before = memory.stats().liveBytes;
+ * using x = ones([1024, 1024]);
+ * memory.stats().liveBytes - before; // 4 MiB and the header of a block
+ * ```
+ */
 export const memory = {
   /** Figures of the CPU allocator (whole process) and of this thread's tensors. */
   stats(): MemoryStats {

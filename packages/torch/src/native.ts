@@ -8,6 +8,7 @@ import { TorchError } from "./errors.js";
 /** A tensor's name in native code: slot index and generation in one 31-bit integer. 0 is no tensor. */
 export type Handle = number;
 
+/** What the native addon was built against, see `buildInfo`. */
 export interface BuildInfo {
   /** Version of libtorch that the addon was compiled against. */
   torchVersion: string;
@@ -25,6 +26,7 @@ export interface BuildInfo {
 
 type HostArray = ArrayBufferView | ArrayBuffer;
 
+/** @internal The addon's functions; each is described where it is written, in native/src. */
 export interface Native {
   setup(errorClass: typeof TorchError, flags: Int32Array): void;
   operator(name: string, overload: string): number;

@@ -5,12 +5,22 @@ import { type Tensor, wrap } from "./tensor.js";
 
 const freed = new FinalizationRegistry<number>((id) => native.generatorFree(id));
 
-/** A stream of random numbers, equal to `torch.Generator` of the same device and seed. */
+/**
+ * A stream of random numbers, equal to `torch.Generator` of the same device and seed.
+ *
+ * @example
+ * ```ts
+ * const generator = new Generator().manualSeed(42);
+ * randn([2], { generator }).toList(); // torch.randn(2, generator=torch.Generator().manual_seed(42))
+ * ```
+ */
 export class Generator {
   /** The engine's number of this stream. */
   readonly generatorHandle: number;
+  /** Where its numbers are drawn: a generator serves tensors of this device only. */
   readonly device: Device;
 
+  /** @param device `cpu`, `cuda` or `cuda:N` */
   constructor(device: Device = "cpu", handle = native.generatorNew(device)) {
     this.device = device;
     this.generatorHandle = handle;
@@ -29,6 +39,7 @@ export class Generator {
     native.generatorSeed(this.generatorHandle, seed);
     return this;
   }
+  /** The seed of the last {@link manualSeed}. */
   initialSeed(): bigint {
     return native.generatorInitialSeed(this.generatorHandle);
   }
@@ -36,6 +47,7 @@ export class Generator {
   getState(): Tensor {
     return wrap(native.generatorGetState(this.generatorHandle));
   }
+  /** Takes over a state that {@link getState} gave, or PyTorch's `get_state`. @throws TorchError for a wrong length */
   setState(state: Tensor): this {
     native.generatorSetState(this.generatorHandle, state.handle);
     return this;

@@ -3,14 +3,19 @@ import { type BuildInfo, native } from "./native.js";
 
 export type { BuildInfo } from "./native.js";
 
-/** Threads that one operation of the calling thread uses. */
+/** Threads that one operation of the calling thread uses. PyTorch: `torch.get_num_threads`. */
 export function getNumThreads(): number {
   return native.getNumThreads();
 }
+/**
+ * Sets the number of threads (at least 1) that one operation of the calling thread uses. PyTorch:
+ * `torch.set_num_threads`.
+ */
 export function setNumThreads(n: number): void {
   native.setNumThreads(n);
 }
 
+/** What the engine was built against, and what the processor can do. */
 export function buildInfo(): BuildInfo {
   return native.buildInfo();
 }
@@ -22,16 +27,21 @@ export function schemas(): string[] {
 
 /** A GPU as NVIDIA's driver describes it. */
 export interface CudaDevice {
+  /** Such as `NVIDIA H100 80GB HBM3`. */
   name: string;
+  /** All of its memory, in bytes. */
   memoryBytes: number;
   /** Compute capability: `[8, 0]` for an A100, `[9, 0]` for an H100. */
   capability: readonly [major: number, minor: number];
 }
 
+/** GPUs, as `torch.cuda`. Without CUDA nothing is available and `deviceCount` is 0. */
 export const cuda = {
+  /** Whether libtorch was built with CUDA and finds a GPU. PyTorch: `torch.cuda.is_available`. */
   isAvailable(): boolean {
     return native.cudaAvailable();
   },
+  /** Number of GPUs that libtorch can use. PyTorch: `torch.cuda.device_count`. */
   deviceCount(): number {
     return native.cudaDeviceCount();
   },

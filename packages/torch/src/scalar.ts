@@ -2,6 +2,7 @@
 
 /** A number that stays a double even when it is integral. Made by {@link float}. */
 export class FloatScalar {
+  /** @param float the number */
   constructor(readonly float: number) {}
 }
 

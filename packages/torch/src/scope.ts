@@ -7,7 +7,14 @@ import { followed, Tensor } from "./tensor.js";
  * Runs `body` and frees every tensor that was made inside, except those in its result (found in arrays, plain objects,
  * Maps and Sets, nested) and those marked with `keep()`. What leaves belongs to the enclosing scope.
  *
- * `body` must be synchronous: a promise would be fulfilled after its tensors were freed, so one is refused.
+ * @param body synchronous: a promise would be fulfilled after its tensors were freed
+ * @returns what `body` gives
+ * @throws TorchError when `body` returns a promise
+ *
+ * @example
+ * ```ts
+ * const loss = scope(() => x.sub(y).square().mean()); // the difference and its square are freed here
+ * ```
  */
 export function scope<T>(body: () => T): T {
   enterScope();

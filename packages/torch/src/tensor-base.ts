@@ -11,7 +11,9 @@ import { scopeDepth } from "./scope-stack.js";
 
 /** What {@link Tensor.to} changes; what is left out stays. */
 export interface ToOptions {
+  /** The new dtype. */
   dtype?: DType;
+  /** Where the values go: `cpu`, `cuda` or `cuda:N`. */
   device?: Device;
   /** Copies even when nothing changes. */
   copy?: boolean;

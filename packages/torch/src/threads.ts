@@ -4,14 +4,24 @@ import { type Tensor, wrap } from "./tensor.js";
 
 /** A message that holds a tensor on its way to another thread of this process. It must be received exactly once. */
 export interface SharedTensor {
+  /** The engine's number of the message. */
   sharedTensor: number;
 }
 
-/** Makes a message for `postMessage`; the receiver's tensor has the same memory. */
+/**
+ * Makes a message for `postMessage`; the receiver's tensor has the same memory. This thread's tensor stays valid.
+ *
+ * @example
+ * ```ts
+ * worker.postMessage(share(x)); // there: receive(message)
+ * ```
+ */
 export function share(t: Tensor): SharedTensor {
   return { sharedTensor: native.share(t.handle) };
 }
-/** Takes the tensor out of a message made by {@link share}. */
+/**
+ * Takes the tensor out of a message made by {@link share}. The caller owns it. @throws TorchError at the second call
+ */
 export function receive(message: SharedTensor): Tensor {
   return wrap(native.receive(message.sharedTensor));
 }

@@ -7,8 +7,10 @@ import { DEFAULT_TIMEOUT_MS, firstLine, RendezvousStore } from "./store.js";
 
 /** `gloo` for tensors on the processor; `nccl` for CUDA tensors, where the engine was built with it. */
 export type ProcessGroupBackend = "gloo" | "nccl";
+/** What {@link ProcessGroup.allReduce} makes of the ranks' values: sum, mean, maximum or minimum. */
 export type ReduceOperation = "sum" | "avg" | "max" | "min";
 
+/** Options of {@link initProcessGroup}; names as in PyTorch. */
 export interface InitProcessGroupOptions {
   /** `gloo` by default. */
   backend?: ProcessGroupBackend;
@@ -23,15 +25,25 @@ export interface InitProcessGroupOptions {
   rank?: number;
   /** The number of processes; `WORLD_SIZE` by default. */
   worldSize?: number;
-  /** How long to wait for the other ranks, at the start and in each collective; ten minutes by default. */
+  /**
+   * How long to wait for the other ranks, at the start and in each collective, in milliseconds; ten minutes by default.
+   */
   timeoutMs?: number;
 }
 
 /**
- * Joins the processes of a group; resolves when all of them have come.
+ * Joins the processes of a group; resolves when all of them have come. PyTorch: `torch.distributed.init_process_group`.
  *
  * On one machine set `GLOO_SOCKET_IFNAME=lo` where its host name leads to no usable address.
+ *
  * @throws TorchError for wrong or missing options, and when the ranks do not meet within the timeout
+ *
+ * @example
+ * ```ts
+ * const group = await initProcessGroup(); // RANK, WORLD_SIZE, MASTER_ADDR and MASTER_PORT, as torchrun sets them
+ * await group.allReduce(loss, "avg");
+ * await group.destroy();
+ * ```
  */
 export async function initProcessGroup(options: InitProcessGroupOptions = {}): Promise<ProcessGroup> {
   const { backend = "gloo", timeoutMs = DEFAULT_TIMEOUT_MS } = options;
@@ -113,9 +125,13 @@ export function collectiveError(group: Membership, operation: string, error: unk
  * failed call the connections are unusable and every further call fails at once.
  */
 export class ProcessGroup implements Membership {
+  /** What carries the values. */
   readonly backend: ProcessGroupBackend;
+  /** This process's number, from 0. */
   readonly rank: number;
+  /** The number of processes. */
   readonly worldSize: number;
+  /** How long a collective waits for the other ranks, in milliseconds. */
   readonly timeoutMs: number;
   #id: number | undefined;
   #failure: TorchError | undefined;

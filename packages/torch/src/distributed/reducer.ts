@@ -9,6 +9,7 @@ import type { Tensor } from "../tensor.js";
 import type { ProcessGroup } from "./process-group.js";
 import { firstLine } from "./store.js";
 
+/** Options of {@link DistributedReducer.create}; names as of PyTorch's `DistributedDataParallel`. */
 export interface DistributedReducerOptions {
   /** Size of a bucket in MiB (25 by default): large ones use the network well, small ones overlap more. */
   bucketCapMb?: number;
@@ -18,11 +19,13 @@ export interface DistributedReducerOptions {
   findUnusedParameters?: boolean;
 }
 
+/** How long computing and communicating took, see {@link DistributedReducer.statistics}. */
 export interface ReducerStatistics {
   /** Bytes of each bucket, in the order in which they are reduced. */
   bucketBytes: number[];
   /** Mean over the sampled steps (the first ten, then every hundredth), in milliseconds; 0 before there are any. */
   backwardMs: number;
+  /** Mean time from the first bucket's start to the last one's end over the sampled steps, in milliseconds. */
   communicationMs: number;
   /** Communication that ran while backward computed, in milliseconds. */
   overlapMs: number;
@@ -41,6 +44,7 @@ const MEBIBYTE = 2 ** 20;
  * reducer.
  */
 export class DistributedReducer {
+  /** The ranks. */
   readonly group: ProcessGroup;
   #id: number | undefined;
   readonly #names: readonly string[];

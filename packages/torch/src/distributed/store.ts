@@ -2,6 +2,7 @@
 import { TorchError } from "../errors.js";
 import { native } from "../native.js";
 
+/** Options of {@link RendezvousStore.tcp}. */
 export interface TcpStoreOptions {
   /** Name or address of the machine that serves the store. */
   host: string;
@@ -62,6 +63,7 @@ export class RendezvousStore {
   }
 }
 
+/** The first line of an error: libtorch adds a stack of its own to some. */
 export function firstLine(error: unknown): string {
   return (error instanceof Error ? error.message : String(error)).split("\n", 1)[0]!.trim();
 }

@@ -17,10 +17,13 @@ const COPY_BYTES = 2 ** 20;
 export interface ValueSource {
   /** For errors. */
   path: string;
+  /** The tensor's name in the file, for errors. */
   key: string;
   /** Position of the first value in the file, in bytes. */
   byteOffset: number;
+  /** Their type in the file. */
   dtype: DType;
+  /** Sizes of the tensor's dimensions. */
   shape: readonly number[];
   /** Fills `bytes` from a position in the file on. */
   readInto(bytes: Uint8Array, byteOffset: number): void;

@@ -2,7 +2,9 @@
 import { TorchError } from "../errors.js";
 import { describeStandIn, STAND_IN_BYTES } from "./stand-in.js";
 
+/** What a {@link FormatError} says. */
 export interface FormatErrorDetails {
+  /** The file. */
   path: string;
   /** Stable name of the broken rule, e.g. `HeaderTooLarge`. */
   rule: string;
@@ -14,11 +16,16 @@ export interface FormatErrorDetails {
   byteOffset?: number;
 }
 
+/** A file that breaks the rules of its format: which file, which rule, and where. */
 export class FormatError extends TorchError {
   override name = "FormatError";
+  /** The file. */
   readonly path: string;
+  /** Stable name of the broken rule, e.g. `HeaderTooLarge`. */
   readonly rule: string;
+  /** The tensor concerned, where there is one. */
   readonly tensor?: string;
+  /** Position in the file, in bytes from its start. */
   readonly byteOffset?: number;
 
   constructor({ path, rule, message, tensor, byteOffset }: FormatErrorDetails) {

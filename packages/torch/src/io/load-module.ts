@@ -13,12 +13,15 @@ import type { TensorFile } from "./tensor-file.js";
 
 /** Where a module's tensor is stored. */
 export interface StoredTensor {
+  /** The open file. */
   file: TensorFile;
+  /** The tensor's name in the file. */
   key: string;
   /** Another shape to see it in, of as many elements. */
   shape?: readonly number[];
 }
 
+/** Options of {@link loadModule}. */
 export interface LoadModuleOptions {
   /** Where parameters and buffers go (default: where they are). */
   device?: string;
@@ -37,6 +40,13 @@ const RELEASE_BYTES = 256 * 2 ** 20;
  * @param stored by the names of the module's state dict
  * @throws TorchError listing what is missing, unexpected, or of a wrong shape or kind; FormatError for values that are
  *   not finite
+ *
+ * @example
+ * ```ts
+ * const layer = nn.init.skipped(() => new nn.Linear(8, 4));
+ * using file = SafetensorsFile.open("layer.safetensors");
+ * loadModule(layer, new Map(file.keys().map((key) => [key, { file, key }])), { dtype: "bfloat16" });
+ * ```
  */
 export function loadModule(
   module: Module,

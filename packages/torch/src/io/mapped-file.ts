@@ -12,11 +12,14 @@ import { scope } from "../scope.js";
 import type { Tensor } from "../tensor.js";
 import { RegularFile } from "./regular-file.js";
 
+/** A file mapped into memory. */
 export class MappedFile {
   readonly #bytes: Tensor;
 
   private constructor(
+    /** The file. */
     readonly path: string,
+    /** Its length in bytes. */
     readonly sizeBytes: number,
     bytes: Tensor,
   ) {
@@ -53,6 +56,7 @@ export class MappedFile {
     });
   }
 
+  /** Lets go of the map; tensors over it keep it as long as they live. */
   close(): void {
     this.#bytes.dispose();
   }

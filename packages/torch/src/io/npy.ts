@@ -39,9 +39,11 @@ const DESCRIPTOR_OF = new Map(
 
 /** What the header of an array says. */
 export interface NpyHeader {
+  /** The elements' type. */
   dtype: DType;
   /** Whether the first index is the one that runs fastest. */
   fortranOrder: boolean;
+  /** Sizes of its dimensions; none for a single number. */
   shape: number[];
   /** Where the values begin, in bytes from the start of the array's file. */
   dataStart: number;
@@ -51,7 +53,9 @@ export interface NpyHeader {
 export interface NpySource {
   /** For errors. */
   readonly path: string;
+  /** Its length in bytes. */
   readonly sizeBytes: number;
+  /** Bytes from an offset on; fewer where the source ends. */
   read(offset: number, length: number): Uint8Array;
 }
 

@@ -39,6 +39,7 @@ export class Opaque {
     this.description = kind === "class" ? `an object of ${this.name}` : this.name;
   }
 
+  /** What it is, in words. */
   toString(): string {
     return this.description;
   }
@@ -47,6 +48,7 @@ export class Opaque {
 /** A function or class that a pickle may name. */
 export class Known {
   constructor(
+    /** Module and name, e.g. `collections.OrderedDict`. */
     readonly name: string,
     /** Makes the object; null for names that are values themselves, as a dtype. @throws Error saying what is wrong */
     readonly call: ((args: PickleValue[]) => PickleValue) | null,
@@ -63,6 +65,7 @@ export abstract class PickleLeaf {
 
 /** A few bytes, Python's `bytes`. */
 export class PickledBytes extends PickleLeaf {
+  /** @param bytes the bytes */
   constructor(readonly bytes: Uint8Array) {
     super();
   }
@@ -84,10 +87,13 @@ export type PickleValue =
 
 /** Where a pickle lies. */
 export interface PickleSource {
+  /** The file, for errors. */
   readonly path: string;
+  /** Bytes from an offset on; fewer where the file ends. */
   read(offset: number, length: number): Uint8Array;
 }
 
+/** Which part of the file is the pickle, and what it may name. */
 export interface PickleOptions {
   /** First byte of the pickle. */
   start: number;

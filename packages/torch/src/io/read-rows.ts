@@ -20,6 +20,7 @@ export const ROW_STATUS = {
   skipped: 4,
 } as const;
 
+/** What {@link readRows} reads. */
 export interface ReadRowsOptions {
   /** An open file for each row. It must stay open until the promise is settled. */
   descriptors: Int32Array;

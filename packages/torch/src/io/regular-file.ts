@@ -5,10 +5,12 @@
 import fs from "node:fs";
 import { TorchError } from "../errors.js";
 
+/** A regular file opened for reading. */
 export class RegularFile {
   #descriptor: number;
 
   private constructor(
+    /** The file. */
     readonly path: string,
     descriptor: number,
     /** When it was opened. */
@@ -56,6 +58,7 @@ export class RegularFile {
     }
   }
 
+  /** Closes the file; a second call does nothing. */
   close(): void {
     if (this.#descriptor >= 0) fs.closeSync(this.#descriptor);
     this.#descriptor = -1;

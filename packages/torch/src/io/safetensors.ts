@@ -55,15 +55,19 @@ const FORMAT_DTYPE_OF = new Map(
   Object.entries(DTYPES).flatMap(([name, { dtype }]) => (dtype ? [[dtype, name] as const] : [])),
 );
 
+/** What the header of a safetensors file says of a tensor. */
 export interface TensorInfo extends StoredTensorInfo {
+  /** Sizes of its dimensions. */
   shape: number[];
-  /** Position and length in the file, in bytes. */
+  /** Where its values begin, in bytes from the start of the file. */
   byteOffset: number;
+  /** Length of its values, in bytes. */
   byteLength: number;
 }
 
-/** An open file. Tensors taken from it stay valid after {@link close}. */
+/** An open safetensors file. Tensors taken from it stay valid after {@link close}. Python: `safetensors.safe_open`. */
 export class SafetensorsFile implements TensorFile {
+  /** The file. */
   readonly path: string;
   /** The free-form strings of `__metadata__`. */
   readonly metadata: ReadonlyMap<string, string>;
@@ -100,10 +104,12 @@ export class SafetensorsFile implements TensorFile {
     return [...this.#tensors.keys()];
   }
 
+  /** Whether there is a tensor of this name. */
   has(key: string): boolean {
     return this.#tensors.has(key);
   }
 
+  /** Dtype, shape and place of a tensor. @throws TorchError when there is none of this name */
   info(key: string): TensorInfo {
     const info = this.#tensors.get(key);
     if (info === undefined) throw new TorchError(`${this.path}: holds no tensor ${JSON.stringify(key)}`);
@@ -164,6 +170,7 @@ export class SafetensorsFile implements TensorFile {
     return this.#map;
   }
 
+  /** Closes the file; a second call does nothing. */
   close(): void {
     if (!this.#open) return;
     this.#open = false;
@@ -281,7 +288,17 @@ function isIntegers(value: StrictJson | undefined): value is number[] {
   return Array.isArray(value) && value.every((item) => typeof item === "number");
 }
 
-/** Reads every tensor of a file, over its map. The caller owns them. */
+/**
+ * Reads every tensor of a file, over its map. The caller owns them. Python: `safetensors.torch.load_file`.
+ *
+ * @throws FormatError when a rule of the format is broken, TorchError when the file cannot be read
+ *
+ * @example
+ * ```ts
+ * const weights = readSafetensors("model.safetensors");
+ * model.loadStateDict(weights);
+ * ```
+ */
 export function readSafetensors(path: string): Map<string, Tensor> {
   using file = SafetensorsFile.open(path);
   const tensors = new Map<string, Tensor>();
@@ -296,8 +313,15 @@ export function readSafetensors(path: string): Map<string, Tensor> {
 
 /**
  * Writes tensors under their names, atomically, a piece at a time. Tensors that share memory are written once for each
- * name.
- * @throws TorchError when a tensor or name cannot be stored or the disk refuses; `path` is then as it was.
+ * name. Python: `safetensors.torch.save_file`.
+ *
+ * @param metadata free-form strings
+ * @throws TorchError when a tensor or name cannot be stored or the disk refuses; `path` is then as it was
+ *
+ * @example
+ * ```ts
+ * writeSafetensors("model.safetensors", model.stateDict(), { format: "pt" });
+ * ```
  */
 export function writeSafetensors(
   path: string,

@@ -5,12 +5,16 @@
  * `JSON.parse` cannot serve: it silently keeps the last of two equal keys and knows no byte offsets.
  */
 
+/** A value of the subset. */
 export type StrictJson = string | number | boolean | null | StrictJson[] | Map<string, StrictJson>;
 
+/** Text that is not of the subset: which rule it breaks, and where. */
 export class StrictJsonError extends Error {
   constructor(
+    /** The broken rule. */
     readonly rule: "HeaderNotUtf8" | "HeaderNotJson" | "DuplicateKey" | "NumberOverflow" | "NumberNotAnInteger",
     message: string,
+    /** Position in the text, in bytes. */
     readonly byteOffset: number,
   ) {
     super(message);

@@ -11,15 +11,19 @@ export interface StoredTensorInfo {
   formatDtype: string;
   /** The engine's dtype, or null when it has none for it. */
   dtype: DType | null;
+  /** Sizes of its dimensions. */
   shape: readonly number[];
 }
 
 /** An open file of named tensors: {@link SafetensorsFile}, or a state dict of a {@link TorchCheckpoint}. */
 export interface TensorFile {
+  /** The file. */
   readonly path: string;
+  /** Names of the tensors. */
   keys(): string[];
+  /** Whether there is a tensor of this name. */
   has(key: string): boolean;
-  /** @throws TorchError when there is no such tensor */
+  /** What the file says of a tensor. @throws TorchError when there is none of this name */
   info(key: string): StoredTensorInfo;
   /**
    * Copies the values under a name into a contiguous tensor of the same number of elements, converting dtype and

@@ -104,7 +104,9 @@ export class TorchTensor extends PickleLeaf implements StoredTensorInfo {
   constructor(
     /** PyTorch's name of the dtype. */
     readonly formatDtype: string,
+    /** The engine's dtype, or null when it has none for it. */
     readonly dtype: DType | null,
+    /** Sizes of its dimensions. */
     readonly shape: readonly number[],
     /** In elements. */
     readonly strides: readonly number[],
@@ -120,6 +122,7 @@ export class TorchTensor extends PickleLeaf implements StoredTensorInfo {
     super();
   }
 
+  /** Number of elements. */
   get numel(): number {
     return this.shape.reduce((product, size) => product * size, 1);
   }
@@ -361,6 +364,7 @@ export interface TorchStateDict extends TensorFile {
 
 /** An open checkpoint. Tensors read from it are copies and stay valid after {@link close}. */
 export class TorchCheckpoint {
+  /** The file. */
   readonly path: string;
   /** Everything the file holds: maps, arrays, numbers, texts, {@link TorchTensor}s. */
   readonly root: PickleValue;

@@ -24,7 +24,9 @@ const MAX_DIRECTORY_BYTES = 64 * 2 ** 20;
 
 /** A member's bytes in the archive's file. */
 export interface ZipMember {
+  /** Where they begin, in bytes from the start of the file. */
   offset: number;
+  /** How many there are. */
   sizeBytes: number;
 }
 
@@ -37,6 +39,7 @@ interface Entry {
   at: number;
 }
 
+/** An archive of members that are stored as they are, as PyTorch writes its checkpoints. */
 export class ZipFile {
   readonly #file: RegularFile;
   readonly #entries = new Map<string, Entry>();
@@ -54,10 +57,12 @@ export class ZipFile {
     return file.sizeBytes >= 4 && view(file.read(0, 4)).getUint32(0, true) === LOCAL;
   }
 
+  /** Names of the members, in the directory's order. */
   names(): string[] {
     return [...this.#entries.keys()];
   }
 
+  /** Whether there is a member of this name. */
   has(name: string): boolean {
     return this.#entries.has(name);
   }

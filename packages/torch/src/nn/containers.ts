@@ -2,7 +2,9 @@
 import type { Tensor } from "../tensor.js";
 import { Module } from "./module.js";
 
+/** A list of modules, named by their positions. PyTorch: `nn.ModuleList`. */
 export class ModuleList<M extends Module = Module> extends Module {
+  /** The modules, in order. */
   readonly items: M[] = [];
 
   constructor(items: Iterable<M> = []) {
@@ -10,11 +12,13 @@ export class ModuleList<M extends Module = Module> extends Module {
     for (const item of items) this.push(item);
   }
 
+  /** Adds a module behind the last one. */
   push(item: M): this {
     this.items.push(this.register(String(this.items.length), item));
     return this;
   }
 
+  /** How many there are. */
   get length(): number {
     return this.items.length;
   }
@@ -27,8 +31,17 @@ export class ModuleList<M extends Module = Module> extends Module {
 /** A module from one tensor to one tensor. */
 export type Layer = Module & { forward(x: Tensor): Tensor };
 
-/** Applies its layers one after another. */
+/**
+ * Applies its layers one after another. PyTorch: `nn.Sequential`.
+ *
+ * @example
+ * ```ts
+ * const mlp = new nn.Sequential(new nn.Linear(8, 32), new nn.Lambda(F.silu), new nn.Linear(32, 1));
+ * mlp.forward(randn([16, 8])).shape; // [16, 1]
+ * ```
+ */
 export class Sequential extends Module {
+  /** The layers, in order. */
   readonly layers: readonly Layer[];
 
   constructor(...layers: Layer[]) {
@@ -36,6 +49,7 @@ export class Sequential extends Module {
     this.layers = layers.map((layer, i) => this.register(String(i), layer));
   }
 
+  /** The result of the last layer. */
   forward(x: Tensor): Tensor {
     return this.layers.reduce((value, layer) => layer.forward(value), x);
   }
@@ -43,10 +57,12 @@ export class Sequential extends Module {
 
 /** A parameterless layer around a function, for {@link Sequential}: `new Lambda((x) => x.relu())`. */
 export class Lambda extends Module {
+  /** @param fn from the input to the output */
   constructor(readonly fn: (x: Tensor) => Tensor) {
     super();
   }
 
+  /** What the function gives. */
   forward(x: Tensor): Tensor {
     return this.fn(x);
   }

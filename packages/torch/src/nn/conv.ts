@@ -7,11 +7,17 @@ import { defaultWeightAndBias_ } from "./init.js";
 import type { FactoryOptions } from "./linear.js";
 import { Module } from "./module.js";
 
+/** Options of {@link Conv2d}. */
 export interface Conv2dOptions extends FactoryOptions {
+  /** Steps of the kernel, in pixels; default 1. */
   stride?: Pair;
+  /** Zeros on each side, in pixels; default 0. */
   padding?: Pair;
+  /** Distance of the kernel's points, in pixels; default 1. */
   dilation?: Pair;
+  /** Groups of channels that do not see one another; must divide both numbers of channels; default 1. */
   groups?: number;
+  /** Learn a bias for each output channel; default true. */
   bias?: boolean;
 }
 
@@ -21,18 +27,26 @@ function checkGroups(name: string, inChannels: number, outChannels: number, grou
   }
 }
 
+/** Convolution over (B, in, H, W) with PyTorch's default initialisation. PyTorch: `nn.Conv2d`. */
 export class Conv2d extends Module {
   /** (out, in / groups, kernel height, kernel width) */
   readonly weight: Tensor;
   /** (out) */
   readonly bias: Tensor | null;
+  /** Steps of the kernel, in pixels. */
   readonly stride: Pair;
+  /** Zeros on each side, in pixels. */
   readonly padding: Pair;
+  /** Distance of the kernel's points, in pixels. */
   readonly dilation: Pair;
+  /** Groups of channels that do not see one another. */
   readonly groups: number;
 
+  /** @throws TorchError when `groups` does not divide both numbers of channels */
   constructor(
+    /** Channels of the input. */
     readonly inChannels: number,
+    /** Channels of the output. */
     readonly outChannels: number,
     kernel: Pair,
     { stride = 1, padding = 0, dilation = 1, groups = 1, bias = true, ...factory }: Conv2dOptions = {},
@@ -55,10 +69,13 @@ export class Conv2d extends Module {
   }
 }
 
+/** Options of {@link ConvTranspose2d}. */
 export interface ConvTranspose2dOptions extends Conv2dOptions {
+  /** Pixels added to one side of the result; default 0. */
   outputPadding?: Pair;
 }
 
+/** Transposed convolution over (B, in, H, W): upsampling by the stride. PyTorch: `nn.ConvTranspose2d`. */
 export class ConvTranspose2d extends Module {
   /** (in, out / groups, kernel height, kernel width) */
   readonly weight: Tensor;
@@ -66,8 +83,11 @@ export class ConvTranspose2d extends Module {
   readonly bias: Tensor | null;
   readonly #options: { stride: Pair; padding: Pair; outputPadding: Pair; dilation: Pair; groups: number };
 
+  /** @throws TorchError when `groups` does not divide both numbers of channels */
   constructor(
+    /** Channels of the input. */
     readonly inChannels: number,
+    /** Channels of the output. */
     readonly outChannels: number,
     kernel: Pair,
     {

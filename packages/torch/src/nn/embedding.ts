@@ -6,12 +6,15 @@ import { normal_ } from "./init.js";
 import type { FactoryOptions } from "./linear.js";
 import { Module } from "./module.js";
 
+/** A table of vectors. PyTorch: `nn.Embedding`. */
 export class Embedding extends Module {
   /** (entries, dim), drawn from N(0, 1) */
   readonly weight: Tensor;
 
   constructor(
+    /** Rows of the table. */
     readonly numEmbeddings: number,
+    /** Width of a row. */
     readonly embeddingDim: number,
     factory: FactoryOptions = {},
   ) {

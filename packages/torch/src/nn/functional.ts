@@ -11,16 +11,21 @@ export function pair(value: Pair): [number, number] {
   return typeof value === "number" ? [value, value] : [value[0], value[1]];
 }
 
-/** x Wᵀ + b: (…, in), (out, in), (out)? → (…, out) */
+/** x Wᵀ + b: (…, in), (out, in), (out)? → (…, out). PyTorch: `F.linear`. */
 export function linear(x: Tensor, weight: Tensor, bias: Tensor | null = null): Tensor {
   return aten.linear(x, weight, bias);
 }
 
-/** Rows of `weight` (n, d) at integer `indices` (…) → (…, d) */
+/** Rows of `weight` (n, d) at integer `indices` (…) → (…, d). PyTorch: `F.embedding`. */
 export function embedding(indices: Tensor, weight: Tensor): Tensor {
   return aten.embedding(weight, indices);
 }
 
+/**
+ * (x − mean) / √(var + eps) · weight + bias over the last dimensions. PyTorch: `F.layer_norm`.
+ *
+ * @param normalizedShape sizes of those dimensions; `weight` and `bias` have this shape
+ */
 export function layerNorm(
   x: Tensor,
   normalizedShape: number[],
@@ -31,7 +36,12 @@ export function layerNorm(
   return aten.layer_norm(x, normalizedShape, weight, bias, eps);
 }
 
-/** `eps` null stands for the machine epsilon of the dtype. */
+/**
+ * x / √(mean(x²) + eps) · weight over the last dimensions. PyTorch: `F.rms_norm`.
+ *
+ * @param normalizedShape sizes of those dimensions; `weight` has this shape
+ * @param eps null stands for the machine epsilon of the dtype
+ */
 export function rmsNorm(
   x: Tensor,
   normalizedShape: number[],
@@ -41,6 +51,12 @@ export function rmsNorm(
   return aten.rms_norm(x, normalizedShape, weight, eps);
 }
 
+/**
+ * Normalises (B, C, …) over groups of channels and all positions. PyTorch: `F.group_norm`.
+ *
+ * @param groups how many; must divide C
+ * @param weight (C); `bias` too
+ */
 export function groupNorm(
   x: Tensor,
   groups: number,
@@ -51,14 +67,19 @@ export function groupNorm(
   return aten.group_norm(x, groups, weight, bias, eps);
 }
 
+/** How a kernel is moved over a picture. */
 export interface ConvOptions {
+  /** Steps of the kernel, in pixels; default 1. */
   stride?: Pair;
+  /** Zeros on each side, in pixels; default 0. */
   padding?: Pair;
+  /** Distance of the kernel's points, in pixels; default 1. */
   dilation?: Pair;
+  /** Groups of channels that do not see one another; must divide both numbers of channels; default 1. */
   groups?: number;
 }
 
-/** (B, in, H, W), (out, in/groups, h, w) → (B, out, H', W') */
+/** (B, in, H, W), (out, in/groups, h, w) → (B, out, H', W'). PyTorch: `F.conv2d`. */
 export function conv2d(
   x: Tensor,
   weight: Tensor,
@@ -68,7 +89,10 @@ export function conv2d(
   return aten.conv2d(x, weight, bias, pair(stride), pair(padding), pair(dilation), groups);
 }
 
-/** (B, in, H, W), (in, out/groups, h, w) → (B, out, H', W') */
+/**
+ * (B, in, H, W), (in, out/groups, h, w) → (B, out, H', W'). PyTorch: `F.conv_transpose2d`. `outputPadding` adds to one
+ * side of the result, in pixels.
+ */
 export function convTranspose2d(
   x: Tensor,
   weight: Tensor,
@@ -87,42 +111,64 @@ export function convTranspose2d(
   );
 }
 
-/** Draws from the global generator; the identity (the same object) when not training or p is 0. */
+/**
+ * Zeroes elements with probability `p` and scales the rest by 1/(1 − p). Draws from the global generator; the identity
+ * (the same object) when not training or p is 0. PyTorch: `F.dropout`.
+ *
+ * @throws TorchError when p is outside of [0, 1]
+ */
 export function dropout(x: Tensor, p = 0.5, training = true): Tensor {
   if (!(p >= 0 && p <= 1)) throw new TorchError(`dropout: p must lie in [0, 1], got ${p}`);
   return training && p > 0 ? aten.dropout(x, p, true) : x;
 }
 
+/** max(x, 0) of every element. PyTorch: `F.relu`. */
 export function relu(x: Tensor): Tensor {
   return aten.relu(x);
 }
 
+/** x · sigmoid(x) of every element. PyTorch: `F.silu`. */
 export function silu(x: Tensor): Tensor {
   return aten.silu(x);
 }
 
+/** x · Φ(x) of every element, Φ exact or approximated by tanh. PyTorch: `F.gelu`. */
 export function gelu(x: Tensor, { approximate = "none" }: { approximate?: "none" | "tanh" } = {}): Tensor {
   return aten.gelu(x, approximate);
 }
 
+/** eˣ / Σ eˣ along `dim`. PyTorch: `F.softmax`. */
 export function softmax(x: Tensor, dim: number): Tensor {
   return aten.softmax_int(x, dim);
 }
 
+/** ln(softmax(x)) along `dim`, computed safely. PyTorch: `F.log_softmax`. */
 export function logSoftmax(x: Tensor, dim: number): Tensor {
   return aten.log_softmax_int(x, dim);
 }
 
+/** Options of {@link scaledDotProductAttention}. */
 export interface AttentionOptions {
   /** Boolean (true: may attend) or additive, broadcastable to (B, H, queries, keys). */
   mask?: Tensor | null;
+  /** Probability of dropping an attention weight; default 0. */
   dropout?: number;
   /** Factor on q·k (default 1/√d). */
   scale?: number | null;
+  /** Queries see only keys at their own position or before; excludes `mask`; default false. */
   isCausal?: boolean;
 }
 
-/** softmax(scale · q kᵀ + mask) v: (B, H, queries, d), (B, H, keys, d), (B, H, keys, e) → (B, H, queries, e) */
+/**
+ * softmax(scale · q kᵀ + mask) v: (B, H, queries, d), (B, H, keys, d), (B, H, keys, e) → (B, H, queries, e). PyTorch:
+ * `F.scaled_dot_product_attention`.
+ *
+ * @example
+ * ```ts
+ * const [q, k, v] = [1, 2, 3].map(() => randn([1, 8, 77, 64]));
+ * F.scaledDotProductAttention(q!, k!, v!, { isCausal: true }).shape; // [1, 8, 77, 64]
+ * ```
+ */
 export function scaledDotProductAttention(
   q: Tensor,
   k: Tensor,
@@ -132,25 +178,33 @@ export function scaledDotProductAttention(
   return aten.scaled_dot_product_attention(q, k, v, mask, dropout, isCausal, scale);
 }
 
+/** What becomes of the losses of the elements: left as they are, their mean or their sum. */
 export type Reduction = "none" | "mean" | "sum";
 const REDUCTION: Record<Reduction, number> = { none: 0, mean: 1, sum: 2 };
 
+/** (x − target)², reduced; the mean by default. PyTorch: `F.mse_loss`. */
 export function mseLoss(x: Tensor, target: Tensor, { reduction = "mean" }: { reduction?: Reduction } = {}): Tensor {
   return aten.mse_loss(x, target, REDUCTION[reduction]);
 }
 
+/** |x − target|, reduced; the mean by default. PyTorch: `F.l1_loss`. */
 export function l1Loss(x: Tensor, target: Tensor, { reduction = "mean" }: { reduction?: Reduction } = {}): Tensor {
   return aten.l1_loss(x, target, REDUCTION[reduction]);
 }
 
+/** Options of {@link crossEntropy}. */
 export interface CrossEntropyOptions {
+  /** (classes): factors of the classes' losses; default none. */
   weight?: Tensor | null;
+  /** Default the mean; with weights the weighted one. */
   reduction?: Reduction;
+  /** A class index whose positions do not count; default −100. */
   ignoreIndex?: number;
+  /** Share of the target that is spread over all classes, from 0 to 1; default 0. */
   labelSmoothing?: number;
 }
 
-/** Logits (B, classes, …) against class indices (B, …) or probabilities (B, classes, …). */
+/** Logits (B, classes, …) against class indices (B, …) or probabilities (B, classes, …). PyTorch: `F.cross_entropy`. */
 export function crossEntropy(
   logits: Tensor,
   target: Tensor,
@@ -159,17 +213,25 @@ export function crossEntropy(
   return aten.cross_entropy_loss(logits, target, weight, REDUCTION[reduction], ignoreIndex, labelSmoothing);
 }
 
+/** Options of {@link interpolate}. */
 export interface InterpolateOptions {
   /** Output [H, W]; exactly one of `size` and `scaleFactor` is given. */
   size?: Pair;
+  /** Output size over input size. */
   scaleFactor?: Pair;
+  /** How values between pixels are found; default `nearest`. */
   mode?: "nearest" | "nearest-exact" | "bilinear" | "bicubic" | "area";
+  /** Aligns the centres of the corner pixels instead of their edges (bilinear and bicubic); default false. */
   alignCorners?: boolean;
   /** Low-pass filter when making smaller (bilinear and bicubic), as Pillow does. */
   antialias?: boolean;
 }
 
-/** Resizes (B, C, H, W). */
+/**
+ * Resizes (B, C, H, W). PyTorch: `F.interpolate`.
+ *
+ * @throws TorchError unless exactly one of size and scaleFactor is given, and for other shapes
+ */
 export function interpolate(
   x: Tensor,
   { size, scaleFactor, mode = "nearest", alignCorners = false, antialias = false }: InterpolateOptions,
@@ -201,13 +263,17 @@ export function interpolate(
   }
 }
 
+/** How a window is moved over a picture. */
 export interface PoolOptions {
   /** Default: the kernel. */
   stride?: Pair;
+  /** On each side, in pixels, at most half of the kernel; default 0. */
   padding?: Pair;
+  /** Rounds the output's size up, so that the last window may be a part of one; default false. */
   ceilMode?: boolean;
 }
 
+/** Means of windows: (B, C, H, W) → (B, C, H', W'). PyTorch: `F.avg_pool2d`. */
 export function avgPool2d(
   x: Tensor,
   kernel: Pair,
@@ -216,6 +282,7 @@ export function avgPool2d(
   return aten.avg_pool2d(x, pair(kernel), pair(stride ?? kernel), pair(padding), ceilMode);
 }
 
+/** Largest values of windows: (B, C, H, W) → (B, C, H', W'). PyTorch: `F.max_pool2d`. */
 export function maxPool2d(
   x: Tensor,
   kernel: Pair,
@@ -224,17 +291,20 @@ export function maxPool2d(
   return aten.max_pool2d(x, pair(kernel), pair(stride ?? kernel), pair(padding), pair(dilation), ceilMode);
 }
 
-/** (B, C·f², H, W) → (B, C, H·f, W·f) */
+/** (B, C·f², H, W) → (B, C, H·f, W·f). PyTorch: `F.pixel_shuffle`. */
 export function pixelShuffle(x: Tensor, factor: number): Tensor {
   return aten.pixel_shuffle(x, factor);
 }
 
-/** (B, C, H·f, W·f) → (B, C·f², H, W) */
+/** (B, C, H·f, W·f) → (B, C·f², H, W). PyTorch: `F.pixel_unshuffle`. */
 export function pixelUnshuffle(x: Tensor, factor: number): Tensor {
   return aten.pixel_unshuffle(x, factor);
 }
 
-/** Pads the last dimensions: `amounts` = [last before, last after, second-last before, …]. */
+/**
+ * Pads the last dimensions: `amounts` = [last before, last after, second-last before, …], in elements. PyTorch:
+ * `F.pad`. `value` counts for the mode `constant` only.
+ */
 export function pad(
   x: Tensor,
   amounts: number[],
@@ -243,7 +313,7 @@ export function pad(
   return aten.pad(x, amounts, mode, mode === "constant" ? value : null);
 }
 
-/** x / max(‖x‖_p, eps) along `dim`. */
+/** x / max(‖x‖_p, eps) along `dim`. PyTorch: `F.normalize`. */
 export function normalize(
   x: Tensor,
   { p = 2, dim = -1, eps = 1e-12 }: { p?: number; dim?: number; eps?: number } = {},

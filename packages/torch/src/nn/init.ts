@@ -10,6 +10,7 @@ import type { Generator } from "../random.js";
 import { scope } from "../scope.js";
 import type { Tensor } from "../tensor.js";
 
+/** Options of every random initialiser. */
 export interface InitOptions {
   /** Source of the draws (default: the global generator). */
   generator?: Generator;
@@ -31,40 +32,46 @@ export function skipped<T>(build: () => T): T {
   }
 }
 
-/** U(low, high). */
+/** U(low, high). PyTorch: `init.uniform_`. */
 export function uniform_(tensor: Tensor, low = 0, high = 1, options: InitOptions = {}): Tensor {
   if (skipping) return tensor;
   noGrad(() => tensor.uniform_(low, high, options.generator));
   return tensor;
 }
 
-/** N(mean, std²). */
+/** N(mean, std²). PyTorch: `init.normal_`. */
 export function normal_(tensor: Tensor, mean = 0, std = 1, options: InitOptions = {}): Tensor {
   if (skipping) return tensor;
   noGrad(() => tensor.normal_(mean, std, options.generator));
   return tensor;
 }
 
+/** Sets every element to 0. PyTorch: `init.zeros_`. */
 export function zeros_(tensor: Tensor): Tensor {
   noGrad(() => tensor.zero_());
   return tensor;
 }
 
+/** Sets every element to 1. PyTorch: `init.ones_`. */
 export function ones_(tensor: Tensor): Tensor {
   return constant_(tensor, 1);
 }
 
+/** Sets every element to `value`. PyTorch: `init.constant_`. */
 export function constant_(tensor: Tensor, value: number): Tensor {
   noGrad(() => tensor.fill_(value));
   return tensor;
 }
 
+/** Options of {@link truncNormal_}. */
 export interface TruncNormalOptions extends InitOptions {
+  /** Of the distribution before it is cut; default 0. */
   mean?: number;
+  /** Of the distribution before it is cut; default 1. */
   std?: number;
-  /** Lower bound, in the units of the values (not of standard deviations). */
+  /** Lower bound, in the units of the values (not of standard deviations); default −2. */
   a?: number;
-  /** Upper bound. */
+  /** Upper bound; default 2. */
   b?: number;
 }
 
@@ -129,7 +136,9 @@ function normalCdf(x: number): number {
   );
 }
 
+/** Options of {@link xavierUniform_} and {@link xavierNormal_}. */
 export interface XavierOptions extends InitOptions {
+  /** Factor of the standard deviation; default 1. */
   gain?: number;
 }
 
@@ -148,10 +157,13 @@ export function xavierNormal_(tensor: Tensor, { gain = 1, ...options }: XavierOp
   return normal_(tensor, 0, gain * Math.sqrt(2 / (fanIn + fanOut)), options);
 }
 
+/** Options of {@link kaimingUniform_} and {@link kaimingNormal_}. */
 export interface KaimingOptions extends InitOptions {
-  /** Negative slope of the leaky rectifier that follows. */
+  /** Negative slope of the leaky rectifier that follows; default 0. */
   a?: number;
+  /** Keeps the variance of the forward pass (fanIn, the default) or of the backward pass (fanOut). */
   mode?: "fanIn" | "fanOut";
+  /** What follows; default leakyRelu. */
   nonlinearity?: "leakyRelu" | "relu" | "linear";
 }
 

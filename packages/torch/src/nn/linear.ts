@@ -8,14 +8,26 @@ import { Module } from "./module.js";
 
 /** Where and in which dtype a module makes its parameters. */
 export interface FactoryOptions {
+  /** Default `cpu`. */
   device?: string;
+  /** Default float32. */
   dtype?: DType;
 }
 
+/** Options of {@link Linear}. */
 export interface LinearOptions extends FactoryOptions {
+  /** Learn a bias; default true. */
   bias?: boolean;
 }
 
+/**
+ * y = x Wᵀ + b with PyTorch's default initialisation. PyTorch: `nn.Linear`.
+ *
+ * @example
+ * ```ts
+ * new nn.Linear(8, 4, { bias: false }).forward(randn([2, 77, 8])).shape; // [2, 77, 4]
+ * ```
+ */
 export class Linear extends Module {
   /** (out, in) */
   readonly weight: Tensor;
@@ -23,7 +35,9 @@ export class Linear extends Module {
   readonly bias: Tensor | null;
 
   constructor(
+    /** Width of the input. */
     readonly inFeatures: number,
+    /** Width of the output. */
     readonly outFeatures: number,
     { bias = true, ...factory }: LinearOptions = {},
   ) {

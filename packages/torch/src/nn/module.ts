@@ -10,8 +10,10 @@ import { TorchError } from "../errors.js";
 import { scope } from "../scope.js";
 import type { Tensor } from "../tensor.js";
 
+/** Tensors by name, in order of registration. */
 export type StateDict = Map<string, Tensor>;
 
+/** Options of {@link Module.loadStateDict}. */
 export interface LoadStateDictOptions {
   /** Refuse missing and unexpected keys (default true). Wrong shapes are refused in any case. */
   strict?: boolean;
@@ -19,8 +21,11 @@ export interface LoadStateDictOptions {
   assign?: boolean;
 }
 
+/** Names that did not match, where `strict` is false. */
 export interface LoadStateDictResult {
+  /** Names that the module has and the state dict has not. */
   missing: string[];
+  /** Names that the state dict has and the module has not. */
   unexpected: string[];
 }
 
@@ -33,6 +38,23 @@ interface Buffer {
 /** Joins a prefix and a name with a dot, as PyTorch's state dicts do. */
 const join = (prefix: string, name: string): string => (prefix === "" ? name : `${prefix}.${name}`);
 
+/**
+ * The base of every network. PyTorch: `nn.Module`, but registration is explicit.
+ *
+ * @example
+ * ```ts
+ * class Block extends nn.Module {
+ *   readonly fc = this.register("fc", new nn.Linear(8, 8));
+ *   readonly scale = this.parameter("scale", ones([8]));
+ *
+ *   forward(x: Tensor): Tensor {
+ *     return x.add(F.silu(this.fc.forward(x)).mul(this.scale));
+ *   }
+ * }
+ *
+ * [...new Block().stateDict().keys()]; // ["scale", "fc.weight", "fc.bias"]
+ * ```
+ */
 export abstract class Module {
   /** Whether dropout and its like are active; set by {@link train} and {@link eval}. */
   training = true;
@@ -117,6 +139,7 @@ export abstract class Module {
     }
   }
 
+  /** Every parameter of this module and of those below, each once. */
   *parameters(): IterableIterator<Tensor> {
     for (const [, tensor] of this.namedParameters()) yield tensor;
   }
@@ -133,6 +156,7 @@ export abstract class Module {
     }
   }
 
+  /** Every buffer of this module and of those below, each once. */
   *buffers(): IterableIterator<Tensor> {
     for (const [, tensor] of this.namedBuffers()) yield tensor;
   }
@@ -231,6 +255,7 @@ export abstract class Module {
     return this;
   }
 
+  /** Switches training behaviour off here and in every sub-module. */
   eval(): this {
     return this.train(false);
   }

@@ -5,19 +5,25 @@ import { groupNorm, layerNorm, rmsNorm } from "./functional.js";
 import type { FactoryOptions } from "./linear.js";
 import { Module } from "./module.js";
 
+/** Options of the normalisation layers. */
 export interface NormOptions extends FactoryOptions {
   /** Added to the variance (default 1e-5; for RMSNorm the dtype's machine epsilon). */
   eps?: number;
-  /** Learn a weight (and a bias) per normalised value. */
+  /** Learn a weight (and a bias) per normalised value; default true. */
   affine?: boolean;
+  /** Learn a bias where a weight is learnt; default true. */
   bias?: boolean;
 }
 
 /** (x − mean) / √(var + eps) · weight + bias over the last dimensions. Ba et al. (2016). */
 export class LayerNorm extends Module {
+  /** Sizes of the last dimensions, which are normalised together. */
   readonly normalizedShape: number[];
+  /** Added to the variance. */
   readonly eps: number;
+  /** (normalizedShape), from ones; null without `affine`. */
   readonly weight: Tensor | null;
+  /** (normalizedShape), from zeros; null without `affine` or `bias`. */
   readonly bias: Tensor | null;
 
   constructor(shape: number | number[], { eps = 1e-5, affine = true, bias = true, ...factory }: NormOptions = {}) {
@@ -28,6 +34,7 @@ export class LayerNorm extends Module {
     this.bias = affine && bias ? this.parameter("bias", zeros(this.normalizedShape, factory)) : null;
   }
 
+  /** (…, normalizedShape) → (…, normalizedShape) */
   forward(x: Tensor): Tensor {
     return layerNorm(x, this.normalizedShape, this.weight, this.bias, this.eps);
   }
@@ -35,8 +42,11 @@ export class LayerNorm extends Module {
 
 /** x / √(mean(x²) + eps) · weight over the last dimension. Zhang and Sennrich (2019). */
 export class RMSNorm extends Module {
+  /** Sizes of the last dimensions, which are normalised together. */
   readonly normalizedShape: number[];
+  /** Added to the variance; null: the machine epsilon of the dtype. */
   readonly eps: number | null;
+  /** (normalizedShape), from ones; null without `affine`. */
   readonly weight: Tensor | null;
 
   constructor(shape: number | number[], { eps, affine = true, ...factory }: Omit<NormOptions, "bias"> = {}) {
@@ -46,6 +56,7 @@ export class RMSNorm extends Module {
     this.weight = affine ? this.parameter("weight", ones(this.normalizedShape, factory)) : null;
   }
 
+  /** (…, normalizedShape) → (…, normalizedShape) */
   forward(x: Tensor): Tensor {
     return rmsNorm(x, this.normalizedShape, this.weight, this.eps);
   }
@@ -53,12 +64,17 @@ export class RMSNorm extends Module {
 
 /** Normalises groups of channels of (B, C, …) over their channels and positions. Wu and He (2018). */
 export class GroupNorm extends Module {
+  /** Added to the variance. */
   readonly eps: number;
+  /** (numChannels), from ones; null without `affine`. */
   readonly weight: Tensor | null;
+  /** (numChannels), from zeros; null without `affine` or `bias`. */
   readonly bias: Tensor | null;
 
   constructor(
+    /** Groups of channels; must divide their number. */
     readonly numGroups: number,
+    /** Channels of the input. */
     readonly numChannels: number,
     { eps = 1e-5, affine = true, bias = true, ...factory }: NormOptions = {},
   ) {
@@ -68,6 +84,7 @@ export class GroupNorm extends Module {
     this.bias = affine && bias ? this.parameter("bias", zeros([numChannels], factory)) : null;
   }
 
+  /** (B, C, …) → (B, C, …) */
   forward(x: Tensor): Tensor {
     return groupNorm(x, this.numGroups, this.weight, this.bias, this.eps);
   }

@@ -3,8 +3,23 @@ import { aten } from "../ops.generated.js";
 import type { Tensor } from "../tensor.js";
 import { type AdamOptions, byKind, type Entry, type GroupInput, Optimizer, type ParamGroup } from "./optimizer.js";
 
+/** Options of {@link AdamW}. */
 export type AdamWOptions = AdamOptions;
 
+/**
+ * AdamW (Loshchilov and Hutter, 2019). PyTorch: `torch.optim.AdamW`. Defaults: lr 1e-3, betas [0.9, 0.999], eps 1e-8,
+ * weightDecay 0.01, which is decoupled and scaled by lr.
+ *
+ * @example
+ * ```ts
+ * const optimizer = new optim.AdamW(model.parameters(), { lr: 1e-4 });
+ * for (const [x, y] of batches) {
+ *   scope(() => F.mseLoss(model.forward(x), y).backward());
+ *   optimizer.step();
+ *   optimizer.zeroGrad();
+ * }
+ * ```
+ */
 export class AdamW extends Optimizer<AdamWOptions> {
   constructor(
     params: Iterable<Tensor | GroupInput<AdamWOptions>>,

@@ -11,24 +11,40 @@ import type { Tensor } from "../tensor.js";
 
 /** Options of {@link GradScaler}. */
 export interface GradScalerOptions {
-  /** First scale; a power of two divides without rounding. */
+  /** First scale, default 65536; a power of two divides without rounding. */
   initScale?: number;
+  /** What the scale is multiplied by when it grows; default 2. */
   growthFactor?: number;
+  /** What the scale is multiplied by after an overflow; default 0.5. */
   backoffFactor?: number;
-  /** Steps without an overflow after which the scale grows. */
+  /** Steps without an overflow after which the scale grows; default 2000. */
   growthInterval?: number;
 }
 
 /** What a checkpoint keeps of it. */
 export interface GradScalerState {
+  /** What the loss is to be multiplied by. */
   scale: number;
   /** Steps without an overflow since the scale last changed. */
   growthTracker: number;
 }
 
+/**
+ * Dynamic loss scaling for float16. PyTorch: `torch.amp.GradScaler`.
+ *
+ * @example
+ * ```ts
+ * loss.mul(scaler.scale).backward();
+ * if (scaler.unscale(model.parameters())) optimizer.step();
+ * scaler.update();
+ * ```
+ */
 export class GradScaler {
+  /** What the scale is multiplied by when it grows. */
   readonly growthFactor: number;
+  /** What the scale is multiplied by after an overflow. */
   readonly backoffFactor: number;
+  /** Steps without an overflow after which the scale grows. */
   readonly growthInterval: number;
   #state: GradScalerState;
   #overflow = false;
@@ -89,10 +105,12 @@ export class GradScaler {
     this.#overflow = false;
   }
 
+  /** What a checkpoint keeps. */
   stateDict(): GradScalerState {
     return { ...this.#state };
   }
 
+  /** Takes over what {@link stateDict} gave. */
   loadStateDict(state: GradScalerState): void {
     this.#state = { ...state };
   }

@@ -16,6 +16,7 @@ import { scope } from "../scope.js";
 import { float, type Tensor } from "../tensor.js";
 import { type AdamOptions, byKind, type Entry, type GroupInput, Optimizer, type ParamGroup } from "./optimizer.js";
 
+/** Options of {@link Lamb}. */
 export interface LambOptions extends AdamOptions {
   /** Decay the parameter after the update instead of adding λp to the direction. */
   decouple: boolean;
@@ -26,6 +27,11 @@ export interface LambOptions extends AdamOptions {
 /** Temporaries are made for this many values at a time, two of each: enough to fill the kernels, little to hold. */
 const BUCKET_VALUES = 2 ** 24;
 
+/**
+ * LAMB (You et al., 2020), see the equations above. Defaults: lr 1e-3, betas [0.9, 0.999], eps 1e-8, weightDecay 0,
+ * decouple true, layer adaptation where a group has weight decay. Its state has the names and shapes of
+ * `torch.optim.AdamW`'s.
+ */
 export class Lamb extends Optimizer<LambOptions> {
   constructor(
     params: Iterable<Tensor | GroupInput<LambOptions>>,

@@ -10,6 +10,7 @@ export type GroupInput<Options> = { params: Iterable<Tensor> } & Partial<Options
 /** A group with every option spelt out. Options may be changed between steps. */
 export type ParamGroup<Options> = { params: Tensor[] } & Options;
 
+/** What a checkpoint keeps of an optimiser. */
 export interface OptimizerState {
   /** Steps taken. */
   step: number;
@@ -21,7 +22,9 @@ export interface OptimizerState {
 
 /** First and second moment of the gradient and the number of steps, for one parameter. */
 export interface Moments {
+  /** Running mean of the gradient, in the parameter's shape. */
   expAvg: Tensor;
+  /** Running mean of the squared gradient, in the parameter's shape. */
   expAvgSq: Tensor;
   /** float32 scalar on the parameter's device, as the fused kernels want it. */
   step: Tensor;
@@ -33,23 +36,29 @@ type MomentName = keyof typeof MOMENT_NAMES;
 
 /** Options every optimiser here has. */
 export interface AdamOptions {
+  /** Learning rate, at least 0. */
   lr: number;
-  /** Decay of the first and of the second moment. */
+  /** Decay of the first and of the second moment, each in [0, 1). */
   betas: readonly [number, number];
-  /** Added to the root of the second moment. */
+  /** Added to the root of the second moment, at least 0. */
   eps: number;
+  /** Factor λ of the weight decay. */
   weightDecay: number;
 }
 
 /** A parameter that has a gradient, with its state. */
 export interface Entry extends Moments {
+  /** The parameter. */
   param: Tensor;
+  /** Its gradient, in its shape. */
   grad: Tensor;
   /** Steps taken before this one. */
   stepsTaken: number;
 }
 
+/** The base of the optimisers: parameter groups, moments, saving and loading. PyTorch: `torch.optim.Optimizer`. */
 export abstract class Optimizer<Options extends AdamOptions> {
+  /** The groups. Their options may be changed between steps, as schedulers do. */
   readonly paramGroups: ParamGroup<Options>[];
   /** Steps taken. */
   stepCount = 0;
@@ -57,7 +66,11 @@ export abstract class Optimizer<Options extends AdamOptions> {
   /** Mirrors each `step` tensor on the host: reading it back would wait for the device. */
   readonly #stepsTaken = new Map<Tensor, number>();
 
-  /** Optimises a list of tensors, or groups of them with options of their own. */
+  /**
+   * Optimises a list of tensors, or groups of them with options of their own.
+   *
+   * @throws TorchError without parameters, when one is given twice, and for options out of range
+   */
   protected constructor(params: Iterable<Tensor | GroupInput<Options>>, defaults: Options) {
     const items = [...params];
     const bare = items.filter(isTensor);
@@ -133,6 +146,7 @@ export abstract class Optimizer<Options extends AdamOptions> {
     for (const param of this.#parameters()) param.grad = null;
   }
 
+  /** Steps, moments and options, for a checkpoint. The tensors are the optimiser's own, not copies. */
   stateDict(): OptimizerState {
     const tensors: Record<string, Tensor> = {};
     for (const [i, param] of this.#parameters().entries()) {

@@ -1,0 +1,61 @@
+#!/usr/bin/env node
+/**
+ * Everything that a file exports has a documentation comment: functions, classes, interfaces, types and constants, and
+ * the members of classes and interfaces, unless `@internal`. Of overloads the first one counts. Tests and their helpers
+ * are left out, and generated files, whose documentation comes from their tables.
+ *
+ *   node scripts/check-docs.mjs FOLDER...
+ */
+import { readFileSync } from "node:fs";
+import path from "node:path";
+import { fileURLToPath } from "node:url";
+import { listFiles } from "./setup/report.mjs";
+
+const EXPORT = /^export (?:abstract |async )*(?:function\*?|class|interface|type|const) (\w+)/;
+/** A method, a field or a parameter that is a field; names with # or a symbol are nobody else's. */
+const MEMBER = /^ {2}(?:(?:static|readonly|abstract|async|get|protected) )*\*?(\w+)[?!]?(?:<.*>)?(?:\(|:|;| =)/;
+const FIELD = /^ {4}readonly (\w+)/;
+const ELSEWHERE = /^ {2}(?:override|private|set|constructor|return|if|for)\b/;
+
+/** What is exported without documentation, as [line number, name]. */
+export function undocumented(text) {
+  const lines = text.split("\n");
+  const isDocumented = (i) => /\*\/$/.test(lines[i - 1] ?? "");
+  const isInternal = (i) => {
+    for (let at = i - 1; at >= 0 && /^\s*(\/\*\*|\*)/.test(lines[at]); at--)
+      if (lines[at].includes("@internal")) return true;
+    return false;
+  };
+  const found = [];
+  const seen = new Set();
+  let owner = "";
+  const check = (i, name) => {
+    if (!seen.has(name) && !isDocumented(i) && !isInternal(i)) found.push([i + 1, name]);
+    seen.add(name);
+  };
+  for (const [i, line] of lines.entries()) {
+    const exported = EXPORT.exec(line);
+    if (exported) {
+      check(i, exported[1]);
+      owner = /\b(class|interface) \w+.*\{$/.test(line) && !isInternal(i) ? exported[1] : "";
+    } else if (line.startsWith("}")) owner = "";
+    else if (owner !== "" && !ELSEWHERE.test(line)) {
+      const name = (MEMBER.exec(line) ?? FIELD.exec(line))?.[1];
+      if (name !== undefined) check(i, `${owner}.${name}`);
+    }
+  }
+  return found;
+}
+
+if (process.argv[1] === fileURLToPath(import.meta.url)) {
+  const root = path.dirname(path.dirname(fileURLToPath(import.meta.url)));
+  const checked = (file) => /\.ts$/.test(file) && !/\.(test|generated)\.ts$|\/testing\//.test(file);
+  for (const folder of process.argv.slice(2)) {
+    for (const file of listFiles(path.join(root, folder), checked)) {
+      for (const [line, name] of undocumented(readFileSync(file, "utf8"))) {
+        console.error(`${path.relative(root, file)}:${line}: ${name} is exported without a documentation comment`);
+        process.exitCode = 1;
+      }
+    }
+  }
+}
