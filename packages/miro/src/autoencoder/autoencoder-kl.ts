@@ -65,10 +65,10 @@ export class AutoencoderKL extends nn.Module implements Autoencoder {
   readonly config: AutoencoderKLConfig;
   readonly latentChannels: number;
   readonly downsampling: number;
-  private readonly encoder: Encoder;
-  private readonly decoder: Decoder;
-  private readonly quantConv: nn.Conv2d | null;
-  private readonly postQuantConv: nn.Conv2d | null;
+  readonly #encoder: Encoder;
+  readonly #decoder: Decoder;
+  readonly #quantConv: nn.Conv2d | null;
+  readonly #postQuantConv: nn.Conv2d | null;
 
   /** @param config as in `config.json` */
   constructor(config: unknown) {
@@ -77,11 +77,11 @@ export class AutoencoderKL extends nn.Module implements Autoencoder {
     this.config = c;
     this.latentChannels = c.latent_channels;
     this.downsampling = 2 ** (c.block_out_channels.length - 1);
-    this.encoder = this.register("encoder", new Encoder(c));
-    this.decoder = this.register("decoder", new Decoder(c));
+    this.#encoder = this.register("encoder", new Encoder(c));
+    this.#decoder = this.register("decoder", new Decoder(c));
     const latents = c.latent_channels;
-    this.quantConv = c.use_quant_conv ? this.register("quant_conv", new nn.Conv2d(2 * latents, 2 * latents, 1)) : null;
-    this.postQuantConv = c.use_post_quant_conv
+    this.#quantConv = c.use_quant_conv ? this.register("quant_conv", new nn.Conv2d(2 * latents, 2 * latents, 1)) : null;
+    this.#postQuantConv = c.use_post_quant_conv
       ? this.register("post_quant_conv", new nn.Conv2d(latents, latents, 1))
       : null;
   }
@@ -119,8 +119,8 @@ export class AutoencoderKL extends nn.Module implements Autoencoder {
       );
     }
     return scope(() => {
-      const h = this.encoder.forward(pictures.to(this.encoder.dtype));
-      const moments = (this.quantConv?.forward(h) ?? h).float();
+      const h = this.#encoder.forward(pictures.to(this.#encoder.dtype));
+      const moments = (this.#quantConv?.forward(h) ?? h).float();
       const [mean, logVariance] = moments.chunk(2, 1) as [Tensor, Tensor];
       return { mean: mean.contiguous(), std: logVariance.clamp(-30, 20).mul(0.5).exp() };
     });
@@ -132,118 +132,118 @@ export class AutoencoderKL extends nn.Module implements Autoencoder {
       throw invalid("latents", `shape (batch, ${this.latentChannels}, h, w)`, `(${latents.shape.join(", ")})`);
     }
     const atOnce = Math.max(1, Math.floor(LATENT_PIXELS_AT_ONCE / (h * w)));
-    if (B <= atOnce) return this.decodeChunk(latents);
+    if (B <= atOnce) return this.#decodeChunk(latents);
     return scope(() =>
       cat(
-        latents.split(atOnce, 0).map((chunk) => this.decodeChunk(chunk)),
+        latents.split(atOnce, 0).map((chunk) => this.#decodeChunk(chunk)),
         0,
       ),
     );
   }
 
-  private decodeChunk(latents: Tensor): Tensor {
+  #decodeChunk(latents: Tensor): Tensor {
     return scope(() => {
-      const z = latents.to(this.decoder.dtype);
-      return this.decoder.forward(this.postQuantConv?.forward(z) ?? z).float();
+      const z = latents.to(this.#decoder.dtype);
+      return this.#decoder.forward(this.#postQuantConv?.forward(z) ?? z).float();
     });
   }
 }
 
 /** (B, 3, H, W) → moments (B, 2 · latent channels, h, w) */
 class Encoder extends nn.Module {
-  private readonly convIn: nn.Conv2d;
-  private readonly downBlocks: nn.ModuleList<DownBlock>;
-  private readonly midBlock: MidBlock;
-  private readonly normOut: nn.GroupNorm;
-  private readonly convOut: nn.Conv2d;
+  readonly #convIn: nn.Conv2d;
+  readonly #downBlocks: nn.ModuleList<DownBlock>;
+  readonly #midBlock: MidBlock;
+  readonly #normOut: nn.GroupNorm;
+  readonly #convOut: nn.Conv2d;
 
   constructor(c: AutoencoderKLConfig) {
     super();
     const widths = c.block_out_channels;
     const last = widths.at(-1)!;
-    this.convIn = this.register("conv_in", conv3(c.in_channels, widths[0]!));
+    this.#convIn = this.register("conv_in", conv3(c.in_channels, widths[0]!));
     const block = (width: number, i: number) => new DownBlock(widths[i - 1] ?? width, width, i < widths.length - 1, c);
-    this.downBlocks = this.register("down_blocks", new nn.ModuleList(widths.map(block)));
-    this.midBlock = this.register("mid_block", new MidBlock(last, c));
-    this.normOut = this.register("conv_norm_out", norm(last, c));
-    this.convOut = this.register("conv_out", conv3(last, 2 * c.latent_channels));
+    this.#downBlocks = this.register("down_blocks", new nn.ModuleList(widths.map(block)));
+    this.#midBlock = this.register("mid_block", new MidBlock(last, c));
+    this.#normOut = this.register("conv_norm_out", norm(last, c));
+    this.#convOut = this.register("conv_out", conv3(last, 2 * c.latent_channels));
   }
 
   get dtype() {
-    return this.convIn.weight.dtype;
+    return this.#convIn.weight.dtype;
   }
 
   forward(x: Tensor): Tensor {
-    const steps = [this.convIn, ...this.downBlocks.items, this.midBlock];
-    return this.convOut.forward(silu(this.normOut.forward(inTurn(steps, x))));
+    const steps = [this.#convIn, ...this.#downBlocks.items, this.#midBlock];
+    return this.#convOut.forward(silu(this.#normOut.forward(inTurn(steps, x))));
   }
 }
 
 /** (B, latent channels, h, w) → (B, 3, H, W) */
 class Decoder extends nn.Module {
-  private readonly convIn: nn.Conv2d;
-  private readonly upBlocks: nn.ModuleList<UpBlock>;
-  private readonly midBlock: MidBlock;
-  private readonly normOut: nn.GroupNorm;
-  private readonly convOut: nn.Conv2d;
+  readonly #convIn: nn.Conv2d;
+  readonly #upBlocks: nn.ModuleList<UpBlock>;
+  readonly #midBlock: MidBlock;
+  readonly #normOut: nn.GroupNorm;
+  readonly #convOut: nn.Conv2d;
 
   constructor(c: AutoencoderKLConfig) {
     super();
     const widths = c.block_out_channels.toReversed();
     const [first, last] = [widths[0]!, widths.at(-1)!];
-    this.convIn = this.register("conv_in", conv3(c.latent_channels, first));
+    this.#convIn = this.register("conv_in", conv3(c.latent_channels, first));
     const block = (width: number, i: number) => new UpBlock(widths[i - 1] ?? width, width, i < widths.length - 1, c);
-    this.upBlocks = this.register("up_blocks", new nn.ModuleList(widths.map(block)));
-    this.midBlock = this.register("mid_block", new MidBlock(first, c));
-    this.normOut = this.register("conv_norm_out", norm(last, c));
-    this.convOut = this.register("conv_out", conv3(last, c.out_channels));
+    this.#upBlocks = this.register("up_blocks", new nn.ModuleList(widths.map(block)));
+    this.#midBlock = this.register("mid_block", new MidBlock(first, c));
+    this.#normOut = this.register("conv_norm_out", norm(last, c));
+    this.#convOut = this.register("conv_out", conv3(last, c.out_channels));
   }
 
   get dtype() {
-    return this.convIn.weight.dtype;
+    return this.#convIn.weight.dtype;
   }
 
   forward(z: Tensor): Tensor {
-    const steps = [this.convIn, this.midBlock, ...this.upBlocks.items];
-    return this.convOut.forward(silu(this.normOut.forward(inTurn(steps, z))));
+    const steps = [this.#convIn, this.#midBlock, ...this.#upBlocks.items];
+    return this.#convOut.forward(silu(this.#normOut.forward(inTurn(steps, z))));
   }
 }
 
 /** Residual blocks, then halving of the resolution: a convolution of stride 2 over a picture padded right and below. */
 class DownBlock extends nn.Module {
-  private readonly resnets: nn.ModuleList<ResnetBlock>;
-  private readonly downsampler: nn.Conv2d | null;
+  readonly #resnets: nn.ModuleList<ResnetBlock>;
+  readonly #downsampler: nn.Conv2d | null;
 
   constructor(dimIn: number, dim: number, downsample: boolean, c: AutoencoderKLConfig) {
     super();
     const block = (_: unknown, i: number) => new ResnetBlock(i === 0 ? dimIn : dim, dim, c);
-    this.resnets = this.register("resnets", new nn.ModuleList(Array.from({ length: c.layers_per_block }, block)));
+    this.#resnets = this.register("resnets", new nn.ModuleList(Array.from({ length: c.layers_per_block }, block)));
     const sampler = downsample ? new Resampler(new nn.Conv2d(dim, dim, 3, { stride: 2 })) : null;
-    this.downsampler = sampler && this.register("downsamplers", new nn.ModuleList([sampler])).items[0]!.conv;
+    this.#downsampler = sampler && this.register("downsamplers", new nn.ModuleList([sampler])).items[0]!.conv;
   }
 
   forward(x: Tensor): Tensor {
-    const h = inTurn(this.resnets.items, x);
-    return this.downsampler?.forward(nn.functional.pad(h, [0, 1, 0, 1])) ?? h;
+    const h = inTurn(this.#resnets.items, x);
+    return this.#downsampler?.forward(nn.functional.pad(h, [0, 1, 0, 1])) ?? h;
   }
 }
 
 /** Residual blocks, then doubling of the resolution: nearest neighbours and a convolution. */
 class UpBlock extends nn.Module {
-  private readonly resnets: nn.ModuleList<ResnetBlock>;
-  private readonly upsampler: nn.Conv2d | null;
+  readonly #resnets: nn.ModuleList<ResnetBlock>;
+  readonly #upsampler: nn.Conv2d | null;
 
   constructor(dimIn: number, dim: number, upsample: boolean, c: AutoencoderKLConfig) {
     super();
     const block = (_: unknown, i: number) => new ResnetBlock(i === 0 ? dimIn : dim, dim, c);
-    this.resnets = this.register("resnets", new nn.ModuleList(Array.from({ length: c.layers_per_block + 1 }, block)));
+    this.#resnets = this.register("resnets", new nn.ModuleList(Array.from({ length: c.layers_per_block + 1 }, block)));
     const sampler = upsample ? new Resampler(conv3(dim, dim)) : null;
-    this.upsampler = sampler && this.register("upsamplers", new nn.ModuleList([sampler])).items[0]!.conv;
+    this.#upsampler = sampler && this.register("upsamplers", new nn.ModuleList([sampler])).items[0]!.conv;
   }
 
   forward(x: Tensor): Tensor {
-    const h = inTurn(this.resnets.items, x);
-    return this.upsampler?.forward(nn.functional.interpolate(h, { scaleFactor: 2, mode: "nearest" })) ?? h;
+    const h = inTurn(this.#resnets.items, x);
+    return this.#upsampler?.forward(nn.functional.interpolate(h, { scaleFactor: 2, mode: "nearest" })) ?? h;
   }
 }
 
@@ -257,79 +257,79 @@ class Resampler extends nn.Module {
 
 /** Residual block, attention, residual block, at the lowest resolution. */
 class MidBlock extends nn.Module {
-  private readonly resnets: nn.ModuleList<ResnetBlock>;
-  private readonly attentions: nn.ModuleList<SpatialAttention>;
+  readonly #resnets: nn.ModuleList<ResnetBlock>;
+  readonly #attentions: nn.ModuleList<SpatialAttention>;
 
   constructor(dim: number, c: AutoencoderKLConfig) {
     super();
-    this.attentions = new nn.ModuleList(c.mid_block_add_attention ? [new SpatialAttention(dim, c)] : []);
-    this.register("attentions", this.attentions);
-    this.resnets = this.register(
+    this.#attentions = new nn.ModuleList(c.mid_block_add_attention ? [new SpatialAttention(dim, c)] : []);
+    this.register("attentions", this.#attentions);
+    this.#resnets = this.register(
       "resnets",
       new nn.ModuleList([new ResnetBlock(dim, dim, c), new ResnetBlock(dim, dim, c)]),
     );
   }
 
   forward(x: Tensor): Tensor {
-    const [first, second] = this.resnets.items as [ResnetBlock, ResnetBlock];
-    return inTurn([first, ...this.attentions.items, second], x);
+    const [first, second] = this.#resnets.items as [ResnetBlock, ResnetBlock];
+    return inTurn([first, ...this.#attentions.items, second], x);
   }
 }
 
 /** `shortcut(x) + conv(silu(norm(conv(silu(norm(x))))))` */
 class ResnetBlock extends nn.Module {
-  private readonly norm1: nn.GroupNorm;
-  private readonly conv1: nn.Conv2d;
-  private readonly norm2: nn.GroupNorm;
-  private readonly conv2: nn.Conv2d;
-  private readonly shortcut: nn.Conv2d | null;
+  readonly #norm1: nn.GroupNorm;
+  readonly #conv1: nn.Conv2d;
+  readonly #norm2: nn.GroupNorm;
+  readonly #conv2: nn.Conv2d;
+  readonly #shortcut: nn.Conv2d | null;
 
   constructor(dimIn: number, dim: number, c: AutoencoderKLConfig) {
     super();
-    this.norm1 = this.register("norm1", norm(dimIn, c));
-    this.conv1 = this.register("conv1", conv3(dimIn, dim));
-    this.norm2 = this.register("norm2", norm(dim, c));
-    this.conv2 = this.register("conv2", conv3(dim, dim));
-    this.shortcut = dimIn === dim ? null : this.register("conv_shortcut", new nn.Conv2d(dimIn, dim, 1));
+    this.#norm1 = this.register("norm1", norm(dimIn, c));
+    this.#conv1 = this.register("conv1", conv3(dimIn, dim));
+    this.#norm2 = this.register("norm2", norm(dim, c));
+    this.#conv2 = this.register("conv2", conv3(dim, dim));
+    this.#shortcut = dimIn === dim ? null : this.register("conv_shortcut", new nn.Conv2d(dimIn, dim, 1));
   }
 
   forward(x: Tensor): Tensor {
-    const h = this.conv1.forward(silu(this.norm1.forward(x)));
-    const update = this.conv2.forward(silu(this.norm2.forward(h)));
-    return (this.shortcut?.forward(x) ?? x).add(update);
+    const h = this.#conv1.forward(silu(this.#norm1.forward(x)));
+    const update = this.#conv2.forward(silu(this.#norm2.forward(h)));
+    return (this.#shortcut?.forward(x) ?? x).add(update);
   }
 }
 
 /** Attention of every position to every other, one head as wide as the channels. */
 class SpatialAttention extends nn.Module {
-  private readonly norm: nn.GroupNorm;
-  private readonly q: nn.Linear;
-  private readonly k: nn.Linear;
-  private readonly v: nn.Linear;
-  private readonly out: nn.Linear;
+  readonly #norm: nn.GroupNorm;
+  readonly #q: nn.Linear;
+  readonly #k: nn.Linear;
+  readonly #v: nn.Linear;
+  readonly #out: nn.Linear;
 
   constructor(dim: number, c: AutoencoderKLConfig) {
     super();
-    this.norm = this.register("group_norm", norm(dim, c));
-    this.q = this.register("to_q", new nn.Linear(dim, dim));
-    this.k = this.register("to_k", new nn.Linear(dim, dim));
-    this.v = this.register("to_v", new nn.Linear(dim, dim));
-    this.out = this.register("to_out", new nn.ModuleList([new nn.Linear(dim, dim)])).items[0]!;
+    this.#norm = this.register("group_norm", norm(dim, c));
+    this.#q = this.register("to_q", new nn.Linear(dim, dim));
+    this.#k = this.register("to_k", new nn.Linear(dim, dim));
+    this.#v = this.register("to_v", new nn.Linear(dim, dim));
+    this.#out = this.register("to_out", new nn.ModuleList([new nn.Linear(dim, dim)])).items[0]!;
   }
 
   forward(x: Tensor): Tensor {
     const [B, C, H, W] = x.shape as [number, number, number, number];
-    const tokens = this.norm
+    const tokens = this.#norm
       .forward(x)
       .reshape(B, C, H * W)
       .transpose(1, 2);
-    const [q, k, v] = [this.q, this.k, this.v].map((linear) => linear.forward(tokens).unsqueeze(1)) as [
+    const [q, k, v] = [this.#q, this.#k, this.#v].map((linear) => linear.forward(tokens).unsqueeze(1)) as [
       Tensor,
       Tensor,
       Tensor,
     ];
     const mixed = nn.functional.scaledDotProductAttention(q, k, v).squeeze(1);
-    return x.add(this.out.forward(mixed).transpose(1, 2).reshape(B, C, H, W));
+    return x.add(this.#out.forward(mixed).transpose(1, 2).reshape(B, C, H, W));
   }
 }
 

@@ -61,8 +61,8 @@ export class PatchAutoencoder extends nn.Module implements Autoencoder {
   readonly config: PatchAutoencoderConfig;
   readonly latentChannels: number;
   readonly downsampling: number;
-  private readonly encoder: Encoder;
-  private readonly decoder: Decoder;
+  readonly #encoder: Encoder;
+  readonly #decoder: Decoder;
 
   /** @param config as in `config.json`; missing fields have the bundled model's values */
   constructor(config: unknown = {}) {
@@ -70,8 +70,8 @@ export class PatchAutoencoder extends nn.Module implements Autoencoder {
     this.config = parsePatchAutoencoderConfig(config);
     this.latentChannels = this.config.latent_channels;
     this.downsampling = 2 * this.config.patch_size;
-    this.encoder = this.register("encoder", new Encoder(this.config));
-    this.decoder = this.register("decoder", new Decoder(this.config));
+    this.#encoder = this.register("encoder", new Encoder(this.config));
+    this.#decoder = this.register("decoder", new Decoder(this.config));
   }
 
   /**
@@ -94,8 +94,8 @@ export class PatchAutoencoder extends nn.Module implements Autoencoder {
 
   /** Turns gradients on for the decoder and off for the encoder. */
   trainDecoderOnly(): this {
-    this.encoder.requiresGrad_(false);
-    this.decoder.requiresGrad_(true);
+    this.#encoder.requiresGrad_(false);
+    this.#decoder.requiresGrad_(true);
     return this;
   }
 
@@ -110,7 +110,7 @@ export class PatchAutoencoder extends nn.Module implements Autoencoder {
       );
     }
     return scope(() => {
-      const mean = this.encoder.forward(pictures.to(this.encoder.dtype)).float().contiguous();
+      const mean = this.#encoder.forward(pictures.to(this.#encoder.dtype)).float().contiguous();
       return { mean, std: noGrad(() => mean.detach().mul(0)) };
     });
   }
@@ -119,80 +119,84 @@ export class PatchAutoencoder extends nn.Module implements Autoencoder {
     if (latents.ndim !== 4 || latents.shape[1] !== this.latentChannels) {
       throw invalid("latents", `shape (batch, ${this.latentChannels}, h, w)`, `(${latents.shape.join(", ")})`);
     }
-    return scope(() => this.decoder.forward(latents.to(this.decoder.dtype)).float().contiguous());
+    return scope(() => this.#decoder.forward(latents.to(this.#decoder.dtype)).float().contiguous());
   }
 }
 
 /** (B, 3, H, W) → (B, latent channels, H/2p, W/2p) */
 class Encoder extends nn.Module {
-  private readonly patchIn: nn.Conv2d;
-  private readonly fineBlocks: nn.ModuleList<ResidualBlock>;
-  private readonly merge: nn.Conv2d;
-  private readonly coarseBlocks: nn.ModuleList<ResidualBlock>;
-  private readonly normOut: ChannelNorm;
-  private readonly detailOut: nn.Conv2d;
+  readonly #patchIn: nn.Conv2d;
+  readonly #fineBlocks: nn.ModuleList<ResidualBlock>;
+  readonly #merge: nn.Conv2d;
+  readonly #coarseBlocks: nn.ModuleList<ResidualBlock>;
+  readonly #normOut: ChannelNorm;
+  readonly #detailOut: nn.Conv2d;
+  readonly #c: PatchAutoencoderConfig;
 
-  constructor(private readonly c: PatchAutoencoderConfig) {
+  constructor(c: PatchAutoencoderConfig) {
     super();
+    this.#c = c;
     const [fine, coarse] = c.channels;
-    this.patchIn = this.register("patch_in", new nn.Conv2d(3 * c.patch_size ** 2, fine, 1));
-    this.fineBlocks = this.register("fine_blocks", residualBlocks(fine, c.encoder_blocks[0]));
-    this.merge = this.register("merge", new nn.Conv2d(4 * fine, coarse, 1));
-    this.coarseBlocks = this.register("coarse_blocks", residualBlocks(coarse, c.encoder_blocks[1]));
-    this.normOut = this.register("norm_out", new ChannelNorm(coarse));
-    this.detailOut = this.register("detail_out", new nn.Conv2d(coarse, c.latent_channels - 3, 1));
+    this.#patchIn = this.register("patch_in", new nn.Conv2d(3 * c.patch_size ** 2, fine, 1));
+    this.#fineBlocks = this.register("fine_blocks", residualBlocks(fine, c.encoder_blocks[0]));
+    this.#merge = this.register("merge", new nn.Conv2d(4 * fine, coarse, 1));
+    this.#coarseBlocks = this.register("coarse_blocks", residualBlocks(coarse, c.encoder_blocks[1]));
+    this.#normOut = this.register("norm_out", new ChannelNorm(coarse));
+    this.#detailOut = this.register("detail_out", new nn.Conv2d(coarse, c.latent_channels - 3, 1));
   }
 
   get dtype() {
-    return this.patchIn.weight.dtype;
+    return this.#patchIn.weight.dtype;
   }
 
   forward(x: Tensor): Tensor {
-    const p = this.c.patch_size;
-    let h = this.patchIn.forward(channelsLast(pixelUnshuffle(x, p)));
-    for (const block of this.fineBlocks.items) h = block.forward(h);
-    h = this.merge.forward(pixelUnshuffle(h, 2));
-    for (const block of this.coarseBlocks.items) h = block.forward(h);
-    return cat([mapChannels(avgPool2d(x, 2 * p), OPPONENT), this.detailOut.forward(this.normOut.forward(h))], 1);
+    const p = this.#c.patch_size;
+    let h = this.#patchIn.forward(channelsLast(pixelUnshuffle(x, p)));
+    for (const block of this.#fineBlocks.items) h = block.forward(h);
+    h = this.#merge.forward(pixelUnshuffle(h, 2));
+    for (const block of this.#coarseBlocks.items) h = block.forward(h);
+    return cat([mapChannels(avgPool2d(x, 2 * p), OPPONENT), this.#detailOut.forward(this.#normOut.forward(h))], 1);
   }
 }
 
 /** (B, latent channels, h, w) → (B, 3, h·2p, w·2p) */
 class Decoder extends nn.Module {
-  private readonly latentIn: nn.Conv2d;
-  private readonly coarseBlocks: nn.ModuleList<ResidualBlock>;
-  private readonly coarseNorm: ChannelNorm;
-  private readonly split: nn.Conv2d;
-  private readonly fineBlocks: nn.ModuleList<ResidualBlock>;
-  private readonly fineNorm: ChannelNorm;
-  private readonly patchOut: nn.Conv2d;
+  readonly #latentIn: nn.Conv2d;
+  readonly #coarseBlocks: nn.ModuleList<ResidualBlock>;
+  readonly #coarseNorm: ChannelNorm;
+  readonly #split: nn.Conv2d;
+  readonly #fineBlocks: nn.ModuleList<ResidualBlock>;
+  readonly #fineNorm: ChannelNorm;
+  readonly #patchOut: nn.Conv2d;
+  readonly #c: PatchAutoencoderConfig;
 
-  constructor(private readonly c: PatchAutoencoderConfig) {
+  constructor(c: PatchAutoencoderConfig) {
     super();
+    this.#c = c;
     const [fine, coarse] = c.channels;
-    this.latentIn = this.register("latent_in", new nn.Conv2d(c.latent_channels, coarse, 3, { padding: 1 }));
-    this.coarseBlocks = this.register("coarse_blocks", residualBlocks(coarse, c.decoder_blocks[1]));
-    this.coarseNorm = this.register("coarse_norm", new ChannelNorm(coarse));
-    this.split = this.register("split", new nn.Conv2d(coarse, 4 * fine, 1));
-    this.fineBlocks = this.register("fine_blocks", residualBlocks(fine, c.decoder_blocks[0]));
-    this.fineNorm = this.register("fine_norm", new ChannelNorm(fine));
-    this.patchOut = this.register("patch_out", new nn.Conv2d(fine, 3 * c.patch_size ** 2, 1));
+    this.#latentIn = this.register("latent_in", new nn.Conv2d(c.latent_channels, coarse, 3, { padding: 1 }));
+    this.#coarseBlocks = this.register("coarse_blocks", residualBlocks(coarse, c.decoder_blocks[1]));
+    this.#coarseNorm = this.register("coarse_norm", new ChannelNorm(coarse));
+    this.#split = this.register("split", new nn.Conv2d(coarse, 4 * fine, 1));
+    this.#fineBlocks = this.register("fine_blocks", residualBlocks(fine, c.decoder_blocks[0]));
+    this.#fineNorm = this.register("fine_norm", new ChannelNorm(fine));
+    this.#patchOut = this.register("patch_out", new nn.Conv2d(fine, 3 * c.patch_size ** 2, 1));
     // At first the picture is the interpolated colours alone.
-    nn.init.zeros_(this.patchOut.weight);
-    nn.init.zeros_(this.patchOut.bias!);
+    nn.init.zeros_(this.#patchOut.weight);
+    nn.init.zeros_(this.#patchOut.bias!);
   }
 
   get dtype() {
-    return this.patchOut.weight.dtype;
+    return this.#patchOut.weight.dtype;
   }
 
   forward(latents: Tensor): Tensor {
-    const p = this.c.patch_size;
-    let h = this.latentIn.forward(channelsLast(latents));
-    for (const block of this.coarseBlocks.items) h = block.forward(h);
-    h = pixelShuffle(this.split.forward(this.coarseNorm.forward(h)), 2);
-    for (const block of this.fineBlocks.items) h = block.forward(h);
-    const detail = pixelShuffle(this.patchOut.forward(this.fineNorm.forward(h)), p);
+    const p = this.#c.patch_size;
+    let h = this.#latentIn.forward(channelsLast(latents));
+    for (const block of this.#coarseBlocks.items) h = block.forward(h);
+    h = pixelShuffle(this.#split.forward(this.#coarseNorm.forward(h)), 2);
+    for (const block of this.#fineBlocks.items) h = block.forward(h);
+    const detail = pixelShuffle(this.#patchOut.forward(this.#fineNorm.forward(h)), p);
     const colours = mapChannels(latents.narrow(1, 0, 3), OPPONENT_INVERSE);
     return detail.add(interpolate(colours, { scaleFactor: 2 * p, mode: "bicubic" }));
   }
@@ -200,36 +204,38 @@ class Decoder extends nn.Module {
 
 /** x + conv(SiLU(conv(norm(x)))), the second convolution starting at zero. */
 class ResidualBlock extends nn.Module {
-  private readonly norm: ChannelNorm;
-  private readonly conv1: nn.Conv2d;
-  private readonly conv2: nn.Conv2d;
+  readonly #norm: ChannelNorm;
+  readonly #conv1: nn.Conv2d;
+  readonly #conv2: nn.Conv2d;
 
   constructor(channels: number) {
     super();
-    this.norm = this.register("norm", new ChannelNorm(channels));
-    this.conv1 = this.register("conv1", new nn.Conv2d(channels, channels, 3, { padding: 1 }));
-    this.conv2 = this.register("conv2", new nn.Conv2d(channels, channels, 3, { padding: 1 }));
-    nn.init.zeros_(this.conv2.weight);
+    this.#norm = this.register("norm", new ChannelNorm(channels));
+    this.#conv1 = this.register("conv1", new nn.Conv2d(channels, channels, 3, { padding: 1 }));
+    this.#conv2 = this.register("conv2", new nn.Conv2d(channels, channels, 3, { padding: 1 }));
+    nn.init.zeros_(this.#conv2.weight);
   }
 
   forward(x: Tensor): Tensor {
-    return x.add(this.conv2.forward(silu(this.conv1.forward(this.norm.forward(x)))));
+    return x.add(this.#conv2.forward(silu(this.#conv1.forward(this.#norm.forward(x)))));
   }
 }
 
 /** Layer norm over the channels of each position of (B, C, H, W). */
 class ChannelNorm extends nn.Module {
-  private readonly weight: Tensor;
-  private readonly bias: Tensor;
+  readonly #weight: Tensor;
+  readonly #bias: Tensor;
+  readonly #channels: number;
 
-  constructor(private readonly channels: number) {
+  constructor(channels: number) {
     super();
-    this.weight = this.parameter("weight", tensor(new Float32Array(channels).fill(1)));
-    this.bias = this.parameter("bias", tensor(new Float32Array(channels)));
+    this.#channels = channels;
+    this.#weight = this.parameter("weight", tensor(new Float32Array(channels).fill(1)));
+    this.#bias = this.parameter("bias", tensor(new Float32Array(channels)));
   }
 
   forward(x: Tensor): Tensor {
-    return layerNorm(x.permute(0, 2, 3, 1), [this.channels], this.weight, this.bias, EPS).permute(0, 3, 1, 2);
+    return layerNorm(x.permute(0, 2, 3, 1), [this.#channels], this.#weight, this.#bias, EPS).permute(0, 3, 1, 2);
   }
 }
 

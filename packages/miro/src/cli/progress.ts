@@ -12,8 +12,11 @@ export class Progress {
   #label = "";
   /** What a download had when it was first heard of, and when. */
   #first = { bytes: 0, ms: 0 };
+  readonly #create: ((format: string) => SingleBar) | null;
 
-  private constructor(private readonly create: ((format: string) => SingleBar) | null) {}
+  private constructor(create: ((format: string) => SingleBar) | null) {
+    this.#create = create;
+  }
 
   /** A progress display for a command; silent where there is no terminal. */
   static async for(context: CliContext): Promise<Progress> {
@@ -35,11 +38,11 @@ export class Progress {
 
   /** Shows `value` of `total` behind a label; another label begins another line. */
   update(label: string, value: number, total: number, unit = ""): void {
-    if (!this.create) return;
+    if (!this.#create) return;
     if (!this.#bar || this.#label !== label) {
       this.stop();
       this.#label = label;
-      this.#bar = this.create(`${label} {bar} {value}/{total}${unit} {eta_formatted}`);
+      this.#bar = this.#create(`${label} {bar} {value}/{total}${unit} {eta_formatted}`);
       this.#bar.start(total, value);
     } else {
       this.#bar.setTotal(total);
@@ -49,7 +52,7 @@ export class Progress {
 
   /** Shows a download: all files that are fetched together, the rate and the time left. */
   download(progress: DownloadProgress): void {
-    if (!this.create) return;
+    if (!this.#create) return;
     const { repo, allBytes, allTotalBytes } = progress;
     const label = `downloading ${repo}`;
     const now = performance.now();
@@ -57,7 +60,7 @@ export class Progress {
       this.stop();
       this.#label = label;
       this.#first = { bytes: allBytes, ms: now };
-      this.#bar = this.create(`${label} {bar} {text}`);
+      this.#bar = this.#create(`${label} {bar} {text}`);
       this.#bar.start(allTotalBytes, allBytes, { text: downloadText(progress, 0) });
     } else {
       this.#bar.setTotal(allTotalBytes);

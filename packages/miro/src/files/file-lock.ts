@@ -33,10 +33,13 @@ export interface LockOwner {
 }
 
 export class FileLock {
+  readonly #token: string;
+
   private constructor(
     readonly path: string,
-    private readonly token: string,
+    token: string,
   ) {
+    this.#token = token;
     keepTouching(path);
   }
 
@@ -72,7 +75,7 @@ export class FileLock {
   /** Whether the lock is still this one's: a process that slept for long may have been taken for dead. */
   isHeld(): boolean {
     const owner = readOwner(this.path);
-    return typeof owner === "object" && owner.token === this.token;
+    return typeof owner === "object" && owner.token === this.#token;
   }
 
   release(): void {

@@ -60,38 +60,41 @@ export function int8Input(x: Tensor): Int8Input {
 
 /** A weight (out, in) in int8, in oneDNN's own layout, with its bias. */
 export class Int8Weight extends nn.Module {
-  private readonly packed: Tensor;
-  private readonly scales: Tensor;
-  private readonly zeroPoints: Tensor;
-  private readonly bias: Tensor | null;
+  readonly #packed: Tensor;
+  readonly #scales: Tensor;
+  readonly #zeroPoints: Tensor;
+  readonly #bias: Tensor | null;
 
   constructor(weight: Tensor, bias: Tensor | null) {
     super();
     const constant = (name: string, value: () => Tensor) =>
       this.buffer(name, scope(value), { persistent: false, keepDtype: true });
     const w = () => weight.detach().float();
-    this.scales = constant("scales", () => w().abs().amax(1).clamp(SMALLEST, null).div(127));
-    this.packed = constant("packed", () =>
-      call("onednn::qlinear_prepack", w().div(this.scales.unsqueeze(1)).round().to("int8").contiguous(), null),
+    this.#scales = constant("scales", () => w().abs().amax(1).clamp(SMALLEST, null).div(127));
+    this.#packed = constant("packed", () =>
+      call("onednn::qlinear_prepack", w().div(this.#scales.unsqueeze(1)).round().to("int8").contiguous(), null),
     );
-    this.zeroPoints = constant("zero_points", () => zeros([weight.size(0)], { dtype: "int64" }));
-    this.bias = bias && constant("bias", () => bias.detach().float().clone());
+    this.#zeroPoints = constant("zero_points", () => zeros([weight.size(0)], { dtype: "int64" }));
+    this.#bias = bias && constant("bias", () => bias.detach().float().clone());
   }
 
   /** (…, in) → (…, out) in the dtype of the input before it was quantised. */
   product(input: Int8Input, epilogue: Epilogue): Tensor {
-    if (input.dtype === "float32" || kernels().writesBfloat16) return this.compute(input, epilogue);
+    if (input.dtype === "float32" || kernels().writesBfloat16) return this.#compute(input, epilogue);
     const widened: Epilogue =
       typeof epilogue === "string"
         ? epilogue
         : "mul" in epilogue
           ? { mul: epilogue.mul.float() }
           : { add: epilogue.add.float() };
-    return this.compute({ ...input, dtype: "float32" }, widened).to(input.dtype);
+    return this.#compute({ ...input, dtype: "float32" }, widened).to(input.dtype);
   }
 
-  private compute({ bytes, step, dtype }: Int8Input, epilogue: Epilogue): Tensor {
-    const { packed, scales, zeroPoints, bias } = this;
+  #compute({ bytes, step, dtype }: Int8Input, epilogue: Epilogue): Tensor {
+    const packed = this.#packed;
+    const scales = this.#scales;
+    const zeroPoints = this.#zeroPoints;
+    const bias = this.#bias;
     const zero = tensor(kernels().zero, { dtype: "int32" });
     if (typeof epilogue === "object" && "add" in epilogue) {
       return call(

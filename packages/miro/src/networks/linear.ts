@@ -11,52 +11,52 @@ export class Linear extends nn.Linear {
     { bias = true, parts = 1 }: { bias?: boolean; parts?: number } = {},
   ) {
     super(inFeatures, outFeatures, { bias });
-    this.parts = parts;
+    this.#parts = parts;
   }
-  private readonly parts: number;
+  readonly #parts: number;
   /** One for each part, once {@link quantize} was called. */
-  private int8: Int8Weight[] = [];
+  #int8: Int8Weight[] = [];
 
   /** (…, in) → (…, out) */
   override forward(x: Tensor, epilogue: Epilogue = "none"): Tensor {
-    if (this.int8.length === 1) return this.part(0, this.input(x), epilogue);
-    if (this.int8.length > 1) throw new TorchError("Linear: quantised in parts, so it computes only part by part");
-    if (this.parts === 1 && this.fuses(x)) return fusedLinear(x, this.weight, this.bias, epilogue);
+    if (this.#int8.length === 1) return this.#part(0, this.#input(x), epilogue);
+    if (this.#int8.length > 1) throw new TorchError("Linear: quantised in parts, so it computes only part by part");
+    if (this.#parts === 1 && this.#fuses(x)) return fusedLinear(x, this.weight, this.bias, epilogue);
     return applyEpilogue(super.forward(x), epilogue);
   }
 
   /** `value · SiLU(gate)`, where `[value, gate]` are the two halves of the output: (…, in) → (…, out / 2) */
   gated(x: Tensor): Tensor {
-    if (this.fuses(x)) {
-      const input = this.input(x);
-      return this.part(0, input, { mul: this.part(1, input, "silu") });
+    if (this.#fuses(x)) {
+      const input = this.#input(x);
+      return this.#part(0, input, { mul: this.#part(1, input, "silu") });
     }
     const [value, gate] = this.forward(x).chunk(2, -1) as [Tensor, Tensor];
     return nn.functional.silu(gate).mul(value);
   }
 
-  private fuses(x: Tensor): boolean {
-    return this.int8.length > 0 || (!this.training && canFuse(x));
+  #fuses(x: Tensor): boolean {
+    return this.#int8.length > 0 || (!this.training && canFuse(x));
   }
 
   /** What {@link part} takes: x, or x in int8 where the weight is; made once for all parts. */
-  private input(x: Tensor): Tensor | Int8Input {
-    return this.int8.length > 0 ? int8Input(x) : x;
+  #input(x: Tensor): Tensor | Int8Input {
+    return this.#int8.length > 0 ? int8Input(x) : x;
   }
 
   /** Slice `i` of the output alone: (…, in) → (…, out / parts). Only where {@link fuses}. */
-  private part(i: number, x: Tensor | Int8Input, epilogue: Epilogue): Tensor {
-    if (!(x instanceof Tensor)) return this.int8[i]!.product(x, epilogue);
-    const size = this.outFeatures / this.parts;
+  #part(i: number, x: Tensor | Int8Input, epilogue: Epilogue): Tensor {
+    if (!(x instanceof Tensor)) return this.#int8[i]!.product(x, epilogue);
+    const size = this.outFeatures / this.#parts;
     const weight = this.weight.narrow(0, i * size, size);
     return fusedLinear(x, weight, this.bias?.narrow(0, i * size, size) ?? null, epilogue);
   }
 
   /** Replaces the weight by one in int8 and frees it: from here on the layer can only be evaluated, on a CPU. */
   quantize(): void {
-    if (this.int8.length > 0) return;
-    const size = this.outFeatures / this.parts;
-    this.int8 = Array.from({ length: this.parts }, (_, i) =>
+    if (this.#int8.length > 0) return;
+    const size = this.outFeatures / this.#parts;
+    this.#int8 = Array.from({ length: this.#parts }, (_, i) =>
       this.register(
         `int8_${i}`,
         new Int8Weight(this.weight.narrow(0, i * size, size), this.bias?.narrow(0, i * size, size) ?? null),

@@ -20,14 +20,14 @@ export interface Network {
 
 export class FlowPrecond extends nn.Module {
   readonly config: FlowPrecondConfig;
-  private readonly logvarLayers: LogVariance;
-  private readonly normalises: boolean;
+  readonly #logvarLayers: LogVariance;
+  readonly #normalises: boolean;
 
   constructor(config: Partial<FlowPrecondConfig> = {}) {
     super();
     this.config = { ...parsePrecondConfig({}), ...config };
-    this.normalises = this.config.doNormalization === true || this.config.doNormalization === "noise_driven";
-    this.logvarLayers = this.register(
+    this.#normalises = this.config.doNormalization === true || this.config.doNormalization === "noise_driven";
+    this.#logvarLayers = this.register(
       "logvar_proj",
       new LogVariance(this.config.logvarChannels, this.config.logvarMlpLayers),
     );
@@ -36,14 +36,14 @@ export class FlowPrecond extends nn.Module {
   /** Scale of the input: (B,) → (B, 1, 1, 1). */
   cIn(gamma: Tensor): Tensor {
     const g = gamma.float().reshape(-1, 1, 1, 1);
-    if (!this.normalises) return g.mul(0).add(1);
+    if (!this.#normalises) return g.mul(0).add(1);
     const signal = g.mul(this.config.sigmaData).square();
     return signal.add(g.neg().add(1).square()).rsqrt();
   }
 
   /** Scale of the output, the same at every γ. */
   get cOut(): number {
-    return this.normalises ? Math.sqrt(1 + this.config.sigmaData ** 2) : 1;
+    return this.#normalises ? Math.sqrt(1 + this.config.sigmaData ** 2) : 1;
   }
 
   /**
@@ -57,7 +57,7 @@ export class FlowPrecond extends nn.Module {
 
   /** Learned logarithm u(γ) of the loss's variance: (B,) → (B, 1, 1, 1). Only the training loss reads it. */
   logvar(gamma: Tensor): Tensor {
-    return this.logvarLayers.forward(gamma).reshape(-1, 1, 1, 1);
+    return this.#logvarLayers.forward(gamma).reshape(-1, 1, 1, 1);
   }
 }
 
@@ -66,22 +66,22 @@ export class FlowPrecond extends nn.Module {
  * initialisation.
  */
 class LogVariance extends nn.Module {
-  private readonly fourier: FourierEmbedding;
-  private readonly hidden: nn.Linear[];
-  private readonly output: nn.Linear;
+  readonly #fourier: FourierEmbedding;
+  readonly #hidden: nn.Linear[];
+  readonly #output: nn.Linear;
 
   constructor(channels: number, layers: number) {
     super();
-    this.fourier = this.register("0", new FourierEmbedding(channels));
-    this.hidden = Array.from({ length: layers }, (_, i) =>
+    this.#fourier = this.register("0", new FourierEmbedding(channels));
+    this.#hidden = Array.from({ length: layers }, (_, i) =>
       this.register(String(1 + 2 * i), new nn.Linear(channels, channels)),
     );
-    this.output = this.register(String(1 + 2 * layers), new nn.Linear(channels, 1));
+    this.#output = this.register(String(1 + 2 * layers), new nn.Linear(channels, 1));
   }
 
   forward(gamma: Tensor): Tensor {
-    let h = this.fourier.forward(gamma).to(this.output.weight.dtype);
-    for (const linear of this.hidden) h = nn.functional.silu(linear.forward(h));
-    return this.output.forward(h);
+    let h = this.#fourier.forward(gamma).to(this.#output.weight.dtype);
+    for (const linear of this.#hidden) h = nn.functional.silu(linear.forward(h));
+    return this.#output.forward(h);
   }
 }

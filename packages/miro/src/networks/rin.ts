@@ -120,13 +120,13 @@ export class Rin extends nn.Module {
       new nn.ModuleList(Array.from({ length: config.numBlocks }, () => new RinBlock(config))),
     );
     this.toPatches = this.register("map_tokens_to_patches", new ToPatches(D, patch));
-    this.initialise();
+    this.#initialise();
   }
 
   /**
    * Every linear layer, the last one included: Xavier-uniform weight, zero bias. Self-conditioning begins as a no-op.
    */
-  private initialise(): void {
+  #initialise(): void {
     for (const [, module] of this.namedModules()) {
       if (!(module instanceof Linear)) continue;
       nn.init.xavierUniform_(module.weight);
@@ -156,16 +156,16 @@ export class Rin extends nn.Module {
     return scope(() => {
       const conditioning = batch.conditioning ?? this.condition(batch);
       const time_BL = this.timeEmbedder.forward(batch.gamma);
-      const latentMask = this.latentMask(conditioning);
+      const latentMask = this.#latentMask(conditioning);
       const initial: RinState = {
-        z: scope(() => this.initialLatents(time_BL, conditioning, batch.previousLatents)),
-        x: scope(() => this.dataTokens(batch.y)),
+        z: scope(() => this.#initialLatents(time_BL, conditioning, batch.previousLatents)),
+        x: scope(() => this.#dataTokens(batch.y)),
       };
       const { z, x } = inTurn(this.blocks.items, initial, (block, state, i) => {
         const source = block.retrieveCond && keyValueOf(block.retrieveCond, time_BL.unsqueeze(1), conditioning, i);
         return block.forward(state, source && { source, mask: conditioning.mask }, latentMask);
       });
-      return { F: this.picture(x).to(batch.y.dtype), z };
+      return { F: this.#picture(x).to(batch.y.dtype), z };
     });
   }
 
@@ -179,7 +179,7 @@ export class Rin extends nn.Module {
    */
   condition(input: ConditioningInput): Conditioning {
     return scope(() => {
-      const { rewards_BKL, text_BTL, textMask } = this.conditioningTokens(input);
+      const { rewards_BKL, text_BTL, textMask } = this.#conditioningTokens(input);
       const B = text_BTL.size(0);
       const registers_BRL = this.textRegisters.expand(B, -1, -1);
       const leading = this.config.coherenceKeys.length + this.config.numTextRegisters;
@@ -198,7 +198,7 @@ export class Rin extends nn.Module {
     });
   }
 
-  private conditioningTokens(input: ConditioningInput): {
+  #conditioningTokens(input: ConditioningInput): {
     rewards_BKL: Tensor;
     text_BTL: Tensor;
     textMask: Tensor | null;
@@ -218,7 +218,7 @@ export class Rin extends nn.Module {
     const look = !attended && (device === "cpu" || !isGradEnabled());
     const trimmed = look ? trimText(textEmbeddings, textMask) : { text: textEmbeddings, mask: textMask };
     return {
-      rewards_BKL: this.rewardTokens(
+      rewards_BKL: this.#rewardTokens(
         rewardMatrix(input.rewards, this.config.coherenceKeys, textEmbeddings, this.training),
       ),
       text_BTL: this.mapTextTokens.forward(trimmed.text.to(dtype)),
@@ -227,7 +227,7 @@ export class Rin extends nn.Module {
   }
 
   /** (B, K) → (B, K, L). What is not known, or hidden in training, is the positional embedding alone. */
-  private rewardTokens(rewards_BK: Tensor): Tensor {
+  #rewardTokens(rewards_BK: Tensor): Tensor {
     const known_BK = rewards_BK.isfinite();
     const values_BK = where(known_BK, rewards_BK, zerosLike(rewards_BK));
     const embedded_BKL = this.rewardEmbedders.forward(values_BK);
@@ -244,7 +244,7 @@ export class Rin extends nn.Module {
   }
 
   /** Learned latents and time; then the conditioning tokens, or the latents of an earlier pass. (B, N, L) */
-  private initialLatents(time_BL: Tensor, conditioning: Conditioning, previous?: Tensor | null): Tensor {
+  #initialLatents(time_BL: Tensor, conditioning: Conditioning, previous?: Tensor | null): Tensor {
     const time_B1L = time_BL.unsqueeze(1);
     if (this.config.concatCondTokenToLatents) {
       return cat([this.latents.expand(time_BL.size(0), -1, -1), time_B1L, conditioning.tokens!], 1);
@@ -261,7 +261,7 @@ export class Rin extends nn.Module {
   }
 
   /** Key mask over the latents, for networks whose latents include padded text that is to be hidden. */
-  private latentMask(conditioning: Conditioning): KeyMask {
+  #latentMask(conditioning: Conditioning): KeyMask {
     if (!this.config.concatCondTokenToLatents || conditioning.mask === null || this.options.maskPaddedText !== true)
       return null;
     const [B] = conditioning.mask.shape as [number];
@@ -273,7 +273,7 @@ export class Rin extends nn.Module {
    * Patches in row-major order, features ordered (row, column, channel), to tokens: (B, channels, side, side) → (B, M,
    * D).
    */
-  private dataTokens(y: Tensor): Tensor {
+  #dataTokens(y: Tensor): Tensor {
     const { dataSize, numInputChannels: channels, patchSize: P } = this.config;
     if (y.ndim !== 4 || y.size(1) !== channels || y.size(2) !== dataSize || y.size(3) !== dataSize) {
       throw invalid("y", `shape (batch, ${channels}, ${dataSize}, ${dataSize})`, `(${y.shape.join(", ")})`);
@@ -288,7 +288,7 @@ export class Rin extends nn.Module {
   }
 
   /** The inverse of the patching: (B, M, D) → (B, channels, side, side). */
-  private picture(x_BMD: Tensor): Tensor {
+  #picture(x_BMD: Tensor): Tensor {
     const { dataSize, numInputChannels: channels, patchSize: P } = this.config;
     const [B, side] = [x_BMD.size(0), dataSize / P];
     return this.toPatches
@@ -308,32 +308,32 @@ interface SelfConditioning {
 
 /** One scalar embedder for each reward. (B, K) → (B, K, L) */
 class RewardEmbedders extends nn.Module {
-  private readonly embedders: ScalarEmbedder[];
+  readonly #embedders: ScalarEmbedder[];
 
   constructor(keys: readonly string[], dim: number) {
     super();
-    this.embedders = keys.map((key) => this.register(`${key}_coherence`, new ScalarEmbedder(dim)));
+    this.#embedders = keys.map((key) => this.register(`${key}_coherence`, new ScalarEmbedder(dim)));
   }
 
   forward(rewards_BK: Tensor): Tensor {
     const columns = rewards_BK.unbind(1);
-    return stackTokens(this.embedders.map((embedder, k) => embedder.forward(columns[k]!)));
+    return stackTokens(this.#embedders.map((embedder, k) => embedder.forward(columns[k]!)));
   }
 }
 
 /** Norm and projection of the data tokens to the features of their patches. */
 class ToPatches extends nn.Module {
-  private readonly norm: RmsNorm;
-  private readonly linear: Linear;
+  readonly #norm: RmsNorm;
+  readonly #linear: Linear;
 
   constructor(dim: number, features: number) {
     super();
-    this.norm = this.register("0", new RmsNorm(dim));
-    this.linear = this.register("1", new Linear(dim, features));
+    this.#norm = this.register("0", new RmsNorm(dim));
+    this.#linear = this.register("1", new Linear(dim, features));
   }
 
   forward(x: Tensor): Tensor {
-    return this.linear.forward(this.norm.forward(x));
+    return this.#linear.forward(this.#norm.forward(x));
   }
 }
 

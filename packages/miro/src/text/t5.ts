@@ -45,8 +45,8 @@ export interface T5LoadOptions {
 
 export class T5Encoder extends nn.Module {
   readonly config: T5Config;
-  private readonly shared: nn.Embedding;
-  private readonly encoder: Stack;
+  readonly #shared: nn.Embedding;
+  readonly #encoder: Stack;
 
   /**
    * An encoder with random weights, drawn as transformers does (embedding N(0, 1), projections N(0, 1/inputs), queries also
@@ -56,9 +56,9 @@ export class T5Encoder extends nn.Module {
     super();
     this.config = checkT5Config(config);
     const { vocabSize, dModel, initializerFactor } = this.config;
-    this.shared = this.register("shared", new nn.Embedding(vocabSize, dModel));
-    if (initializerFactor !== 1) nn.init.normal_(this.shared.weight, 0, initializerFactor);
-    this.encoder = this.register("encoder", new Stack(this.config));
+    this.#shared = this.register("shared", new nn.Embedding(vocabSize, dModel));
+    if (initializerFactor !== 1) nn.init.normal_(this.#shared.weight, 0, initializerFactor);
+    this.#encoder = this.register("encoder", new Stack(this.config));
   }
 
   /** Reads the parsed content of a `config.json`; see {@link t5ConfigFromJson}. */
@@ -147,55 +147,55 @@ export class T5Encoder extends nn.Module {
     if (ids.ndim !== 2) throw invalid("ids", "shape (texts, tokens)", `shape (${ids.shape})`);
     if (String(mask.shape) !== String(ids.shape) || mask.dtype !== "bool")
       throw invalid("mask", `bool of shape (${ids.shape})`, `${mask.dtype} of shape (${mask.shape})`);
-    return scope(() => this.encoder.forward(this.shared.forward(ids).float(), mask));
+    return scope(() => this.#encoder.forward(this.#shared.forward(ids).float(), mask));
   }
 
   override loadStateDict(...args: Parameters<nn.Module["loadStateDict"]>): nn.LoadStateDictResult {
-    this.encoder.forgetBias();
+    this.#encoder.forgetBias();
     return super.loadStateDict(...args);
   }
 
   override to(target: Parameters<nn.Module["to"]>[0]): this {
-    this.encoder.forgetBias();
+    this.#encoder.forgetBias();
     return super.to(target);
   }
 
   override dispose(): void {
-    this.encoder.forgetBias();
+    this.#encoder.forgetBias();
     super.dispose();
   }
 }
 
 /** All layers. */
 class Stack extends nn.Module {
-  private readonly block: nn.ModuleList<Block>;
-  private readonly norm: Norm;
-  private readonly config: T5Config;
+  readonly #block: nn.ModuleList<Block>;
+  readonly #norm: Norm;
+  readonly #config: T5Config;
   /** Bias (1, H, T, T) by length, device and state of its table, of a frozen encoder: fused optimisers change a table unseen. */
-  private readonly biases = new Map<string, Tensor>();
+  readonly #biases = new Map<string, Tensor>();
 
   constructor(config: T5Config) {
     super();
-    this.config = config;
-    this.block = this.register(
+    this.#config = config;
+    this.#block = this.register(
       "block",
       new nn.ModuleList(Array.from({ length: config.numLayers }, (_, i) => new Block(config, i === 0))),
     );
-    this.norm = this.register("final_layer_norm", new Norm(config));
+    this.#norm = this.register("final_layer_norm", new Norm(config));
   }
 
   forward(x: Tensor, mask: Tensor): Tensor {
-    const dropout = this.training ? this.config.dropoutRate : 0;
-    const bias = this.bias(x.size(1)).maskedFill(mask.logicalNot().unsqueeze(1).unsqueeze(1), MASKED);
+    const dropout = this.training ? this.#config.dropoutRate : 0;
+    const bias = this.#bias(x.size(1)).maskedFill(mask.logicalNot().unsqueeze(1).unsqueeze(1), MASKED);
     let states = F.dropout(x, dropout);
-    for (const block of this.block) states = scope(() => block.forward(states, bias));
-    return F.dropout(this.norm.forward(states), dropout);
+    for (const block of this.#block) states = scope(() => block.forward(states, bias));
+    return F.dropout(this.#norm.forward(states), dropout);
   }
 
-  private bias(length: number): Tensor {
-    const table = this.block.items[0]!.attention.relativeBias!.weight;
+  #bias(length: number): Tensor {
+    const table = this.#block.items[0]!.attention.relativeBias!.weight;
     const compute = () => {
-      const { relativeAttentionNumBuckets: buckets, relativeAttentionMaxDistance: furthest } = this.config;
+      const { relativeAttentionNumBuckets: buckets, relativeAttentionMaxDistance: furthest } = this.#config;
       const indices = tensor(relativeBuckets(length, buckets, furthest), {
         shape: [length, length],
         device: table.device,
@@ -204,82 +204,82 @@ class Stack extends nn.Module {
     };
     if (table.requiresGrad || isGradEnabled()) return compute();
     const key = `${length} ${table.device} ${table.dtype} ${aten._version(table)}`;
-    let bias = this.biases.get(key);
+    let bias = this.#biases.get(key);
     if (!bias) {
-      if (this.biases.size >= CACHED_LENGTHS) this.forgetBias();
+      if (this.#biases.size >= CACHED_LENGTHS) this.forgetBias();
       bias = scope(compute).keep();
-      this.biases.set(key, bias);
+      this.#biases.set(key, bias);
     }
     return bias;
   }
 
   /** To be called when the table may have become another one. */
   forgetBias(): void {
-    for (const bias of this.biases.values()) bias.dispose();
-    this.biases.clear();
+    for (const bias of this.#biases.values()) bias.dispose();
+    this.#biases.clear();
   }
 }
 
 /** One layer: attention and feed-forward. */
 class Block extends nn.Module {
   readonly attention: Attention;
-  private readonly layers: [AttentionLayer, FeedForwardLayer];
+  readonly #layers: [AttentionLayer, FeedForwardLayer];
 
   constructor(config: T5Config, withBias: boolean) {
     super();
-    this.layers = [new AttentionLayer(config, withBias), new FeedForwardLayer(config)];
-    this.register("layer", new nn.ModuleList<nn.Module>(this.layers));
-    this.attention = this.layers[0].attention;
+    this.#layers = [new AttentionLayer(config, withBias), new FeedForwardLayer(config)];
+    this.register("layer", new nn.ModuleList<nn.Module>(this.#layers));
+    this.attention = this.#layers[0].attention;
   }
 
   forward(x: Tensor, bias: Tensor): Tensor {
-    return this.layers[1].forward(this.layers[0].forward(x, bias));
+    return this.#layers[1].forward(this.#layers[0].forward(x, bias));
   }
 }
 
 class AttentionLayer extends nn.Module {
   readonly attention: Attention;
-  private readonly norm: Norm;
-  private readonly dropout: number;
+  readonly #norm: Norm;
+  readonly #dropout: number;
 
   constructor(config: T5Config, withBias: boolean) {
     super();
     this.attention = this.register("SelfAttention", new Attention(config, withBias));
-    this.norm = this.register("layer_norm", new Norm(config));
-    this.dropout = config.dropoutRate;
+    this.#norm = this.register("layer_norm", new Norm(config));
+    this.#dropout = config.dropoutRate;
   }
 
   forward(x: Tensor, bias: Tensor): Tensor {
-    return x.add(F.dropout(this.attention.forward(this.norm.forward(x), bias), this.dropout, this.training));
+    return x.add(F.dropout(this.attention.forward(this.#norm.forward(x), bias), this.#dropout, this.training));
   }
 }
 
 class FeedForwardLayer extends nn.Module {
-  private readonly feedForward: FeedForward;
-  private readonly norm: Norm;
-  private readonly dropout: number;
+  readonly #feedForward: FeedForward;
+  readonly #norm: Norm;
+  readonly #dropout: number;
 
   constructor(config: T5Config) {
     super();
-    this.feedForward = this.register("DenseReluDense", new FeedForward(config));
-    this.norm = this.register("layer_norm", new Norm(config));
-    this.dropout = config.dropoutRate;
+    this.#feedForward = this.register("DenseReluDense", new FeedForward(config));
+    this.#norm = this.register("layer_norm", new Norm(config));
+    this.#dropout = config.dropoutRate;
   }
 
   forward(x: Tensor): Tensor {
-    return x.add(F.dropout(this.feedForward.forward(this.norm.forward(x)), this.dropout, this.training));
+    return x.add(F.dropout(this.#feedForward.forward(this.#norm.forward(x)), this.#dropout, this.training));
   }
 }
 
 class Attention extends nn.Module {
-  private readonly q: nn.Linear;
-  private readonly k: nn.Linear;
-  private readonly v: nn.Linear;
-  private readonly o: nn.Linear;
+  readonly #q: nn.Linear;
+  readonly #k: nn.Linear;
+  readonly #v: nn.Linear;
+  readonly #o: nn.Linear;
   /** (buckets, H), in the first layer only. */
   readonly relativeBias: nn.Embedding | null;
-  private readonly heads: number;
-  private readonly dropout: number;
+  readonly #heads: number;
+  readonly #dropout: number;
 
   constructor(
     { dModel, dKv, numHeads, relativeAttentionNumBuckets, dropoutRate, initializerFactor: f }: T5Config,
@@ -287,12 +287,12 @@ class Attention extends nn.Module {
   ) {
     super();
     const inner = numHeads * dKv;
-    this.heads = numHeads;
-    this.dropout = dropoutRate;
-    this.q = this.register("q", linear(dModel, inner, f * (dModel * dKv) ** -0.5));
-    this.k = this.register("k", linear(dModel, inner, f * dModel ** -0.5));
-    this.v = this.register("v", linear(dModel, inner, f * dModel ** -0.5));
-    this.o = this.register("o", linear(inner, dModel, f * inner ** -0.5));
+    this.#heads = numHeads;
+    this.#dropout = dropoutRate;
+    this.#q = this.register("q", linear(dModel, inner, f * (dModel * dKv) ** -0.5));
+    this.#k = this.register("k", linear(dModel, inner, f * dModel ** -0.5));
+    this.#v = this.register("v", linear(dModel, inner, f * dModel ** -0.5));
+    this.#o = this.register("o", linear(inner, dModel, f * inner ** -0.5));
     this.relativeBias = withBias
       ? this.register("relative_attention_bias", new nn.Embedding(relativeAttentionNumBuckets, numHeads))
       : null;
@@ -302,50 +302,50 @@ class Attention extends nn.Module {
   /** (B, T, d), (B or 1, H, T, T) → (B, T, d) */
   forward(x: Tensor, bias: Tensor): Tensor {
     const [B, T] = x.shape as [number, number];
-    const h = x.to({ dtype: this.q.weight.dtype });
-    const [q, k, v] = [this.q, this.k, this.v].map((projection) =>
-      projection.forward(h).float().view(B, T, this.heads, -1).transpose(1, 2),
+    const h = x.to({ dtype: this.#q.weight.dtype });
+    const [q, k, v] = [this.#q, this.#k, this.#v].map((projection) =>
+      projection.forward(h).float().view(B, T, this.#heads, -1).transpose(1, 2),
     ) as [Tensor, Tensor, Tensor]; // (B, H, T, k)
-    const dropout = this.training ? this.dropout : 0;
+    const dropout = this.training ? this.#dropout : 0;
     const attended = F.scaledDotProductAttention(q, k, v, { mask: bias, scale: 1, dropout });
-    return this.o.forward(attended.transpose(1, 2).reshape(B, T, -1).to({ dtype: this.o.weight.dtype }));
+    return this.#o.forward(attended.transpose(1, 2).reshape(B, T, -1).to({ dtype: this.#o.weight.dtype }));
   }
 }
 
 class FeedForward extends nn.Module {
-  private readonly gate: nn.Linear;
-  private readonly value: nn.Linear;
-  private readonly out: nn.Linear;
-  private readonly dropout: number;
+  readonly #gate: nn.Linear;
+  readonly #value: nn.Linear;
+  readonly #out: nn.Linear;
+  readonly #dropout: number;
 
   constructor({ dModel, dFf, dropoutRate, initializerFactor: f }: T5Config) {
     super();
-    this.gate = this.register("wi_0", linear(dModel, dFf, f * dModel ** -0.5));
-    this.value = this.register("wi_1", linear(dModel, dFf, f * dModel ** -0.5));
-    this.out = this.register("wo", linear(dFf, dModel, f * dFf ** -0.5));
-    this.dropout = dropoutRate;
+    this.#gate = this.register("wi_0", linear(dModel, dFf, f * dModel ** -0.5));
+    this.#value = this.register("wi_1", linear(dModel, dFf, f * dModel ** -0.5));
+    this.#out = this.register("wo", linear(dFf, dModel, f * dFf ** -0.5));
+    this.#dropout = dropoutRate;
   }
 
   forward(x: Tensor): Tensor {
-    const h = x.to({ dtype: this.gate.weight.dtype });
-    const gated = F.gelu(this.gate.forward(h), { approximate: "tanh" }).mul(this.value.forward(h));
-    return this.out.forward(F.dropout(gated, this.dropout, this.training));
+    const h = x.to({ dtype: this.#gate.weight.dtype });
+    const gated = F.gelu(this.#gate.forward(h), { approximate: "tanh" }).mul(this.#value.forward(h));
+    return this.#out.forward(F.dropout(gated, this.#dropout, this.training));
   }
 }
 
 /** Root-mean-square norm in float32. */
 class Norm extends nn.Module {
-  private readonly weight: Tensor;
-  private readonly eps: number;
+  readonly #weight: Tensor;
+  readonly #eps: number;
 
   constructor({ dModel, layerNormEpsilon, initializerFactor }: T5Config) {
     super();
-    this.weight = this.parameter("weight", tensor(new Float32Array(dModel).fill(initializerFactor)));
-    this.eps = layerNormEpsilon;
+    this.#weight = this.parameter("weight", tensor(new Float32Array(dModel).fill(initializerFactor)));
+    this.#eps = layerNormEpsilon;
   }
 
   forward(x: Tensor): Tensor {
-    return F.rmsNorm(x, this.weight.shape, this.weight.float(), this.eps);
+    return F.rmsNorm(x, this.#weight.shape, this.#weight.float(), this.#eps);
   }
 }
 

@@ -8,18 +8,18 @@ const N = 624;
 const M = 397;
 
 export class PythonRandom {
-  private readonly state = new Uint32Array(N);
-  private at = N;
+  readonly #state = new Uint32Array(N);
+  #at = N;
 
   /** @param seed a non-negative integer */
   constructor(seed: number | bigint) {
     const words: number[] = [];
     for (let rest = BigInt(seed); rest > 0n || words.length === 0; rest >>= 32n) words.push(Number(rest & 0xffffffffn));
-    this.seedByArray(words);
+    this.#seedByArray(words);
   }
 
-  private seedByArray(words: readonly number[]): void {
-    const { state } = this;
+  #seedByArray(words: readonly number[]): void {
+    const state = this.#state;
     state[0] = 19650218;
     for (let i = 1; i < N; i++) state[i] = Math.imul(1812433253, state[i - 1]! ^ (state[i - 1]! >>> 30)) + i;
     let i = 1;
@@ -41,19 +41,19 @@ export class PythonRandom {
     state[0] = 0x80000000;
   }
 
-  private refill(): void {
-    const { state } = this;
+  #refill(): void {
+    const state = this.#state;
     for (let i = 0; i < N; i++) {
       const y = (state[i]! & 0x80000000) | (state[(i + 1) % N]! & 0x7fffffff);
       state[i] = state[(i + M) % N]! ^ (y >>> 1) ^ (y & 1 ? 0x9908b0df : 0);
     }
-    this.at = 0;
+    this.#at = 0;
   }
 
   /** Uniform unsigned 32-bit integer. */
   uint32(): number {
-    if (this.at === N) this.refill();
-    let y = this.state[this.at++]!;
+    if (this.#at === N) this.#refill();
+    let y = this.#state[this.#at++]!;
     y ^= y >>> 11;
     y ^= (y << 7) & 0x9d2c5680;
     y ^= (y << 15) & 0xefc60000;

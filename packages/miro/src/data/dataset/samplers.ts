@@ -24,6 +24,14 @@ export interface BlockOrderOptions {
   batchSize?: number;
 }
 
+/** The order of an epoch: its blocks, where each begins, and the order of the samples within the blocks met so far. */
+interface DrawnEpoch {
+  number: number;
+  blocks: number[];
+  starts: Float64Array;
+  within: Permutation[];
+}
+
 /**
  * Blocks in an order drawn anew in each epoch, samples shuffled within their block. With blocks that are shards, reading stays local.
  *
@@ -32,26 +40,28 @@ export interface BlockOrderOptions {
  */
 export class BlockOrder implements SampleOrder {
   readonly length: number;
-  private readonly starts: Float64Array;
-  private epoch: { number: number; blocks: number[]; starts: Float64Array; within: Permutation[] } | null = null;
+  readonly #starts: Float64Array;
+  #epoch: DrawnEpoch | null = null;
+  readonly #options: BlockOrderOptions;
 
-  constructor(private readonly options: BlockOrderOptions) {
+  constructor(options: BlockOrderOptions) {
+    this.#options = options;
     const { blockLengths, streams = 1, batchSize } = options;
     if (streams > 1 && !(batchSize !== undefined && batchSize >= 1))
       throw invalid("batchSize", "at least 1 where there are several streams", batchSize);
-    this.starts = sums(blockLengths);
-    this.length = this.starts.at(-1)!;
+    this.#starts = sums(blockLengths);
+    this.length = this.#starts.at(-1)!;
   }
 
   index(epoch: number, position: number): number {
     checkPosition(position, this.length);
-    if (this.epoch?.number !== epoch) this.epoch = this.drawn(epoch);
-    return this.sampleAt(this.epoch, this.sequencePosition(position));
+    if (this.#epoch?.number !== epoch) this.#epoch = this.#drawn(epoch);
+    return this.#sampleAt(this.#epoch, this.#sequencePosition(position));
   }
 
   /** Where in the sequence of blocks a position of the epoch lies. */
-  private sequencePosition(position: number): number {
-    const { streams = 1, batchSize = 1 } = this.options;
+  #sequencePosition(position: number): number {
+    const { streams = 1, batchSize = 1 } = this.#options;
     if (streams === 1) return position;
     const cut = (stream: number) => Math.floor((stream * this.length) / streams);
     const rounds = Math.floor(Math.floor(this.length / streams) / batchSize);
@@ -68,22 +78,22 @@ export class BlockOrder implements SampleOrder {
     }
   }
 
-  private sampleAt({ number, blocks, starts, within }: NonNullable<typeof this.epoch>, place: number): number {
+  #sampleAt({ number, blocks, starts, within }: DrawnEpoch, place: number): number {
     const at = upperBound(starts, place);
     const block = blocks[at]!;
     const i = place - starts[at]!;
-    if (this.options.shuffle === false) return this.starts[block]! + i;
-    within[block] ??= new Permutation(this.options.blockLengths[block]!, "blockSamples", [
-      this.options.seed,
+    if (this.#options.shuffle === false) return this.#starts[block]! + i;
+    within[block] ??= new Permutation(this.#options.blockLengths[block]!, "blockSamples", [
+      this.#options.seed,
       number,
       block,
     ]);
-    return this.starts[block]! + within[block].at(i);
+    return this.#starts[block]! + within[block].at(i);
   }
 
   /** The order of the blocks in an epoch. */
-  private drawn(epoch: number): NonNullable<typeof this.epoch> {
-    const { blockLengths, seed, shuffle } = this.options;
+  #drawn(epoch: number): DrawnEpoch {
+    const { blockLengths, seed, shuffle } = this.#options;
     const order = new Permutation(blockLengths.length, "epochBlocks", [seed, epoch, 0]);
     const blocks = blockLengths.map((_, i) => (shuffle === false ? i : order.at(i)));
     return { number: epoch, blocks, starts: sums(blocks.map((block) => blockLengths[block]!)), within: [] };
@@ -125,52 +135,54 @@ const DEAL = 1024;
  */
 export class WeightedOrder implements SampleOrder {
   readonly length: number;
-  private readonly offsets: Float64Array;
-  private readonly shares: number[];
-  private deal: { number: number; parts: Uint8Array } | null = null;
+  readonly #offsets: Float64Array;
+  readonly #shares: number[];
+  #deal: { number: number; parts: Uint8Array } | null = null;
+  readonly #options: WeightedOrderOptions;
 
-  constructor(private readonly options: WeightedOrderOptions) {
+  constructor(options: WeightedOrderOptions) {
+    this.#options = options;
     const { parts } = options;
     const total = parts.reduce((sum, { weight }) => sum + weight, 0);
     for (const { weight, order } of parts)
       if (!(weight >= 0) || (weight > 0 && order.length === 0) || !(total > 0) || !Number.isFinite(total))
         throw invalid("weight", "numbers of at least 0, not all 0, and 0 for an empty data set", weight);
     if (parts.length > 255) throw invalid("parts", "at most 255 data sets", parts.length);
-    this.offsets = sums(parts.map(({ order }) => order.length));
-    this.length = options.length ?? this.offsets.at(-1)!;
-    this.shares = parts.map(({ weight }) => weight / total);
+    this.#offsets = sums(parts.map(({ order }) => order.length));
+    this.length = options.length ?? this.#offsets.at(-1)!;
+    this.#shares = parts.map(({ weight }) => weight / total);
   }
 
   index(epoch: number, position: number): number {
     checkPosition(position, this.length);
     const at = epoch * this.length + position;
     const deal = Math.floor(at / DEAL);
-    if (this.deal?.number !== deal) this.deal = { number: deal, parts: this.dealt(deal) };
-    const { parts } = this.deal;
+    if (this.#deal?.number !== deal) this.#deal = { number: deal, parts: this.#dealt(deal) };
+    const { parts } = this.#deal;
     const part = parts[at % DEAL]!;
-    let drawn = this.before(part, deal);
+    let drawn = this.#before(part, deal);
     for (let i = 0; i < at % DEAL; i++) if (parts[i] === part) drawn++;
-    const { order } = this.options.parts[part]!;
-    return this.offsets[part]! + order.index(Math.floor(drawn / order.length), drawn % order.length);
+    const { order } = this.#options.parts[part]!;
+    return this.#offsets[part]! + order.index(Math.floor(drawn / order.length), drawn % order.length);
   }
 
   /** Positions that a data set has had before a deal: the rounded cumulative shares, whose differences sum to the deal. */
-  private before(part: number, deal: number): number {
+  #before(part: number, deal: number): number {
     const cumulative = (last: number) =>
-      Math.round(deal * DEAL * this.shares.slice(0, last).reduce((sum, share) => sum + share, 0));
-    const end = part === this.shares.length - 1 ? deal * DEAL : cumulative(part + 1);
+      Math.round(deal * DEAL * this.#shares.slice(0, last).reduce((sum, share) => sum + share, 0));
+    const end = part === this.#shares.length - 1 ? deal * DEAL : cumulative(part + 1);
     return end - cumulative(part);
   }
 
-  private dealt(deal: number): Uint8Array {
+  #dealt(deal: number): Uint8Array {
     const parts = new Uint8Array(DEAL);
     let at = 0;
-    for (let part = 0; part < this.shares.length; part++) {
-      const count = this.before(part, deal + 1) - this.before(part, deal);
+    for (let part = 0; part < this.#shares.length; part++) {
+      const count = this.#before(part, deal + 1) - this.#before(part, deal);
       parts.fill(part, at, at + count);
       at += count;
     }
-    const places = new Permutation(DEAL, "mixture", [this.options.seed, 0, deal]);
+    const places = new Permutation(DEAL, "mixture", [this.#options.seed, 0, deal]);
     return parts.map((_, i) => parts[places.at(i)]!);
   }
 }

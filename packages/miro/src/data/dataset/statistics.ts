@@ -17,7 +17,7 @@ export class ScoreSummary {
   min = Number.POSITIVE_INFINITY;
   max = Number.NEGATIVE_INFINITY;
   mean = 0;
-  private squares = 0;
+  #squares = 0;
 
   /** Takes in a value (Welford's update). */
   add(value: number): void {
@@ -28,14 +28,14 @@ export class ScoreSummary {
     this.count++;
     const off = value - this.mean;
     this.mean += off / this.count;
-    this.squares += off * (value - this.mean);
+    this.#squares += off * (value - this.mean);
     if (value < this.min) this.min = value;
     if (value > this.max) this.max = value;
   }
 
   /** Standard deviation, unbiased; NaN for fewer than two values. */
   get std(): number {
-    return this.count > 1 ? Math.sqrt(this.squares / (this.count - 1)) : Number.NaN;
+    return this.count > 1 ? Math.sqrt(this.#squares / (this.count - 1)) : Number.NaN;
   }
 
   /** For a JSON file: null for what has no value. */

@@ -6,27 +6,27 @@
  * word is a counter. The key (seed, index, stream) fills the state; fifteen rounds mix it before the first output.
  */
 export class SceneRandom {
-  private a: number;
-  private b: number;
-  private c: number;
-  private counter = 1;
-  private spare: number | null = null;
+  #a: number;
+  #b: number;
+  #c: number;
+  #counter = 1;
+  #spare: number | null = null;
 
   /** @param seed, index, stream integers; bits above the lower 32 of seed and index enter the state too. */
   constructor(seed: number, index: number, stream = 0) {
-    this.a = seed | 0;
-    this.b = index | 0;
-    this.c = (Math.floor(seed / 2 ** 32) ^ Math.imul(Math.floor(index / 2 ** 32), 0x9e3779b1) ^ (stream << 24)) | 0;
+    this.#a = seed | 0;
+    this.#b = index | 0;
+    this.#c = (Math.floor(seed / 2 ** 32) ^ Math.imul(Math.floor(index / 2 ** 32), 0x9e3779b1) ^ (stream << 24)) | 0;
     for (let round = 0; round < 15; round++) this.uint32();
   }
 
   /** Uniform integer in [0, 2³²). */
   uint32(): number {
-    const out = (this.a + this.b + this.counter) | 0;
-    this.counter = (this.counter + 1) | 0;
-    this.a = this.b ^ (this.b >>> 9);
-    this.b = (this.c + (this.c << 3)) | 0;
-    this.c = (((this.c << 21) | (this.c >>> 11)) + out) | 0;
+    const out = (this.#a + this.#b + this.#counter) | 0;
+    this.#counter = (this.#counter + 1) | 0;
+    this.#a = this.#b ^ (this.#b >>> 9);
+    this.#b = (this.#c + (this.#c << 3)) | 0;
+    this.#c = (((this.#c << 21) | (this.#c >>> 11)) + out) | 0;
     return out >>> 0;
   }
 
@@ -47,14 +47,14 @@ export class SceneRandom {
 
   /** Standard normal (Box-Muller, both values used). */
   normal(): number {
-    if (this.spare !== null) {
-      const value = this.spare;
-      this.spare = null;
+    if (this.#spare !== null) {
+      const value = this.#spare;
+      this.#spare = null;
       return value;
     }
     const radius = Math.sqrt(-2 * Math.log(1 - this.uniform()));
     const angle = 2 * Math.PI * this.uniform();
-    this.spare = radius * Math.sin(angle);
+    this.#spare = radius * Math.sin(angle);
     return radius * Math.cos(angle);
   }
 

@@ -189,16 +189,16 @@ export type WrongWay = (typeof WRONG_WAYS)[number];
 export class EmojiScenes {
   readonly options: ResolvedOptions;
   readonly vocabulary: readonly EmojiEntry[];
-  private readonly sprites: readonly Sprite[];
+  readonly #sprites: readonly Sprite[];
   /** Indices in the vocabulary of the everyday names it has. */
-  private readonly everyday: readonly number[];
+  readonly #everyday: readonly number[];
 
   private constructor(options: ResolvedOptions, vocabulary: readonly EmojiEntry[], sprites: readonly Sprite[]) {
     this.options = options;
     this.vocabulary = vocabulary;
-    this.sprites = sprites;
-    this.everyday = vocabulary.flatMap(({ label }, index) => (isEveryday(label) ? [index] : []));
-    if (options.everyday > 0 && this.everyday.length < 2) {
+    this.#sprites = sprites;
+    this.#everyday = vocabulary.flatMap(({ label }, index) => (isEveryday(label) ? [index] : []));
+    if (options.everyday > 0 && this.#everyday.length < 2) {
       throw invalid("scenes.everyday", "0 where the vocabulary has fewer than two everyday names", options.everyday);
     }
   }
@@ -218,16 +218,16 @@ export class EmojiScenes {
   describe(index: number): Scene {
     const { options } = this;
     const random = new SceneRandom(options.seed, index, GEOMETRY_STREAM);
-    const { content, indices } = this.drawContent(random);
-    const objects = this.place(content, indices, random);
-    const [top, bottom] = this.backgroundColours(content.background, random);
+    const { content, indices } = this.#drawContent(random);
+    const objects = this.#place(content, indices, random);
+    const [top, bottom] = this.#backgroundColours(content.background, random);
 
     const words = new SceneRandom(options.seed, index, CAPTION_STREAM);
     const trueCaption = describeScene(content, words, options);
     let caption = trueCaption;
     let alignment = 1;
     if (words.chance(options.wrongCaption)) {
-      const wrong = this.makeWrong(content, words);
+      const wrong = this.#makeWrong(content, words);
       caption = describeScene(wrong.content, words, options);
       alignment = wrong.score;
     }
@@ -266,7 +266,7 @@ export class EmojiScenes {
         picture.fill(value, c * plane + y * size, c * plane + (y + 1) * size);
       }
     }
-    for (const object of scene.objects) this.compose(object, picture);
+    for (const object of scene.objects) this.#compose(object, picture);
     if (scene.degradation !== null) {
       const { kind, amount } = scene.degradation;
       ({ blur, blocks: blockCode, desaturate })[kind](picture, size, amount);
@@ -277,7 +277,7 @@ export class EmojiScenes {
   /** Draws one thing alone, as large as fits, on mid grey: three planes of size × size values in [-1, 1]. */
   renderPortrait(entryIndex: number, tint: TintName | null, out: Float32Array): void {
     out.fill(127.5);
-    this.compose({ entry: this.vocabulary[entryIndex], entryIndex, x: 0.5, y: 0.5, side: PORTRAIT_SIDE, tint }, out);
+    this.#compose({ entry: this.vocabulary[entryIndex], entryIndex, x: 0.5, y: 0.5, side: PORTRAIT_SIDE, tint }, out);
     toUnitRange(out);
   }
 
@@ -302,12 +302,13 @@ export class EmojiScenes {
     };
   }
 
-  private drawContent(random: SceneRandom): { content: SceneContent; indices: number[] } {
-    const { options, vocabulary, sprites } = this;
+  #drawContent(random: SceneRandom): { content: SceneContent; indices: number[] } {
+    const { options, vocabulary } = this;
+    const sprites = this.#sprites;
     const drawnKind = random.weighted(options.kinds);
-    const first = this.drawEveryday(random) ?? random.below(vocabulary.length);
+    const first = this.#drawEveryday(random) ?? random.below(vocabulary.length);
     const second =
-      this.drawEveryday(random, first) ?? (first + 1 + random.below(vocabulary.length - 1)) % vocabulary.length;
+      this.#drawEveryday(random, first) ?? (first + 1 + random.below(vocabulary.length - 1)) % vocabulary.length;
     // Names without a number ("two bread") are shown once.
     const kind = drawnKind === "count" && vocabulary[first].article === "" ? "one" : drawnKind;
     const indices = kind === "pair" ? [first, second] : [first];
@@ -325,20 +326,20 @@ export class EmojiScenes {
         tints,
         count: kind === "count" ? count : 1,
         relation: kind === "pair" ? relation : null,
-        background: this.drawBackground(random),
+        background: this.#drawBackground(random),
       },
     };
   }
 
   /** An everyday thing, in the share of cases that the options ask for, other than `taken`. */
-  private drawEveryday(random: SceneRandom, taken?: number): number | null {
+  #drawEveryday(random: SceneRandom, taken?: number): number | null {
     const { everyday } = this.options;
     // Without the option no draw is spent: the scenes of a seed stay what they are.
     if (everyday === 0 || !random.chance(everyday)) return null;
-    return random.pick(this.everyday.filter((index) => index !== taken));
+    return random.pick(this.#everyday.filter((index) => index !== taken));
   }
 
-  private drawBackground(random: SceneRandom): Background {
+  #drawBackground(random: SceneRandom): Background {
     const kind = random.weighted(this.options.backgrounds);
     const first = random.below(COLOUR_NAMES.length);
     const second = (first + 1 + random.below(COLOUR_NAMES.length - 1)) % COLOUR_NAMES.length;
@@ -348,7 +349,7 @@ export class EmojiScenes {
     return { kind, top: COLOUR_NAMES[first], bottom: COLOUR_NAMES[second], mentioned: true };
   }
 
-  private place(content: SceneContent, indices: readonly number[], random: SceneRandom): PlacedObject[] {
+  #place(content: SceneContent, indices: readonly number[], random: SceneRandom): PlacedObject[] {
     const { kind, count } = content;
     const { jitter } = this.options;
     const side = { one: 0.82, small: 0.42, count: count === 5 ? 0.3 : 0.4, pair: 0.45 }[kind];
@@ -372,7 +373,7 @@ export class EmojiScenes {
     });
   }
 
-  private backgroundColours(background: Background, random: SceneRandom): [Rgb, Rgb] {
+  #backgroundColours(background: Background, random: SceneRandom): [Rgb, Rgb] {
     const jitter = (colour: Rgb): Rgb => {
       const value = (c: number) => Math.min(Math.max(c + 4 * random.normal(), 0), 255);
       return [value(colour[0]), value(colour[1]), value(colour[2])];
@@ -386,14 +387,14 @@ export class EmojiScenes {
   }
 
   /** Content that is not true of `content`, and the alignment that is left. */
-  private makeWrong(content: SceneContent, random: SceneRandom): { content: SceneContent; score: number } {
+  #makeWrong(content: SceneContent, random: SceneRandom): { content: SceneContent; score: number } {
     const ways: (keyof typeof WRONG_SCORES)[] = ["scene", content.kind === "pair" ? "objectOfTwo" : "objectOfOne"];
     if (content.background.mentioned) ways.push("background");
     if (content.kind === "count") ways.push("count");
     if (content.relation !== null && content.relation !== "and") ways.push("relation");
     const drawn = random.pick(ways);
     const way = drawn === "objectOfOne" || drawn === "objectOfTwo" ? "object" : drawn;
-    return { content: this.alter(content, way, random), score: WRONG_SCORES[drawn] };
+    return { content: this.#alter(content, way, random), score: WRONG_SCORES[drawn] };
   }
 
   /** The ways in which a caption can be wrong about this scene and say as much as a true one. */
@@ -411,16 +412,16 @@ export class EmojiScenes {
    */
   wrongCaption(scene: Scene, way: WrongWay): string {
     const random = new SceneRandom(this.options.seed, scene.index, WRONG_STREAM + WRONG_WAYS.indexOf(way));
-    return describeScene(this.alter(scene, way, random), random, this.options);
+    return describeScene(this.#alter(scene, way, random), random, this.options);
   }
 
   /** Content that differs from `content` in one way. */
-  private alter(content: SceneContent, way: WrongWay, random: SceneRandom): SceneContent {
+  #alter(content: SceneContent, way: WrongWay, random: SceneRandom): SceneContent {
     switch (way) {
       case "scene": {
-        let other = this.drawContent(random).content;
+        let other = this.#drawContent(random).content;
         while (other.entries.some((entry) => content.entries.includes(entry))) {
-          other = this.drawContent(random).content;
+          other = this.#drawContent(random).content;
         }
         return other;
       }
@@ -450,11 +451,11 @@ export class EmojiScenes {
   }
 
   /** Draws one sprite over the picture (values in [0, 255]): bilinear sampling of premultiplied colours, then "over". */
-  private compose(object: PlacedObject, picture: Float32Array): void {
+  #compose(object: PlacedObject, picture: Float32Array): void {
     const { size } = this;
     const plane = size * size;
     const target = object.side * size;
-    const level = chooseLevel(this.sprites[object.entryIndex].levels, target);
+    const level = chooseLevel(this.#sprites[object.entryIndex].levels, target);
     const { width, height, data } = level;
     const step = Math.max(width, height) / target;
     const stride = (width + 2) * 4;

@@ -66,9 +66,9 @@ export class DecodePool {
     this.#load = Array.from({ length: workers }, () => 0);
     this.#workers = this.#load.map(() => {
       const worker = new Worker(script);
-      worker.on("message", (reply: DecodeReply) => this.settle(reply));
-      worker.on("error", (error) => this.fail(new MiroError(`a decoding thread failed: ${(error as Error).message}`)));
-      worker.on("exit", () => this.fail(new MiroError("a decoding thread ended")));
+      worker.on("message", (reply: DecodeReply) => this.#settle(reply));
+      worker.on("error", (error) => this.#fail(new MiroError(`a decoding thread failed: ${(error as Error).message}`)));
+      worker.on("exit", () => this.#fail(new MiroError("a decoding thread ended")));
       worker.unref();
       return worker;
     });
@@ -138,7 +138,7 @@ export class DecodePool {
     await Promise.all(this.#workers.map((worker) => worker.terminate()));
   }
 
-  private settle(reply: DecodeReply): void {
+  #settle(reply: DecodeReply): void {
     const pending = this.#pending.get(reply.id);
     if (pending === undefined) return;
     this.#pending.delete(reply.id);
@@ -147,7 +147,7 @@ export class DecodePool {
     else pending.resolve(reply.result);
   }
 
-  private fail(error: Error): void {
+  #fail(error: Error): void {
     if (this.#closed) return;
     this.#failure ??= error;
     for (const { reject } of this.#pending.values()) reject(error);

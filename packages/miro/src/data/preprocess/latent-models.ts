@@ -97,13 +97,25 @@ export interface EncodedPicture {
 export class LatentModels {
   /** Captions that were longer than the limit. */
   cutCaptions = 0;
+  readonly #vae: Autoencoder | null;
+  readonly #text: { tokenizer: Tokenizer; encoder: T5Encoder } | null;
+  readonly #device: string;
+  readonly #maxLength: number;
 
   private constructor(
-    private readonly vae: Autoencoder | null,
-    private readonly text: { tokenizer: Tokenizer; encoder: T5Encoder } | null,
-    private readonly device: string,
-    private readonly maxLength: number,
-  ) {}
+    vae: Autoencoder | null,
+    text: { tokenizer: Tokenizer; encoder: T5Encoder } | null,
+    device: string,
+    maxLength: number,
+  ) {
+    this.#vae = vae;
+
+    this.#text = text;
+
+    this.#device = device;
+
+    this.#maxLength = maxLength;
+  }
 
   /** Loads what is located. The caller disposes of it. */
   static async load(folders: LatentFolders, options: ResolvedOptions): Promise<LatentModels> {
@@ -131,7 +143,7 @@ export class LatentModels {
 
   /** Samples of one pass. */
   batchSize(configured: number): number {
-    return this.device === "cpu" ? 1 : configured;
+    return this.#device === "cpu" ? 1 : configured;
   }
 
   /**
@@ -140,7 +152,7 @@ export class LatentModels {
    * @returns for each mean and standard deviation (C, h, w) float16, or the error of one whose values float16 cannot hold
    */
   encodePictures(pixels: readonly Uint8Array[], side: number): (EncodedPicture | NotFiniteError)[] {
-    const vae = this.vae!;
+    const vae = this.#vae!;
     return scope(() =>
       noGrad(() => {
         const joined = new Uint8Array(pixels.length * side * side * 3);
@@ -148,7 +160,7 @@ export class LatentModels {
           joined.set(picture, i * picture.length);
         });
         const x = tensor(joined, { shape: [pixels.length, side, side, 3] })
-          .to({ device: this.device })
+          .to({ device: this.#device })
           .permute(0, 3, 1, 2)
           .float()
           .div(255)
@@ -175,13 +187,13 @@ export class LatentModels {
    * @returns for each the states (tokens, width) float16 without padding, or the error of one whose values float16 cannot hold
    */
   encodeTexts(texts: readonly string[]): (Uint8Array | NotFiniteError)[] {
-    const { tokenizer, encoder } = this.text!;
+    const { tokenizer, encoder } = this.#text!;
     return scope(() =>
       noGrad(() => {
-        const { ids, mask, overflow } = tokenizer.encodeBatch(texts, { maxLength: this.maxLength, padTo: "longest" });
+        const { ids, mask, overflow } = tokenizer.encodeBatch(texts, { maxLength: this.#maxLength, padTo: "longest" });
         this.cutCaptions += overflow.filter((rest) => rest !== "").length;
         const lengths = mask.long().sum(1).toList() as number[];
-        const placed = { ids: ids.to({ device: this.device }), mask: mask.to({ device: this.device }) };
+        const placed = { ids: ids.to({ device: this.#device }), mask: mask.to({ device: this.#device }) };
         const states = encoder.forward(placed.ids, placed.mask).to({ device: "cpu" });
         return texts.map((_, i) => {
           try {
@@ -196,8 +208,8 @@ export class LatentModels {
   }
 
   dispose(): void {
-    this.vae?.dispose();
-    this.text?.encoder.dispose();
+    this.#vae?.dispose();
+    this.#text?.encoder.dispose();
   }
 }
 

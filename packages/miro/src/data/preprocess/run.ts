@@ -374,14 +374,29 @@ class Meter {
   #index = 0;
   #begun = performance.now();
   readonly #started = performance.now();
+  readonly #stage: Stage;
+  readonly #stageIndex: number;
+  readonly #stageCount: number;
+  readonly #shardCount: number;
+  readonly #report: ((progress: PreprocessProgress) => void) | undefined;
 
   constructor(
-    private readonly stage: Stage,
-    private readonly stageIndex: number,
-    private readonly stageCount: number,
-    private readonly shardCount: number,
-    private readonly report: ((progress: PreprocessProgress) => void) | undefined,
-  ) {}
+    stage: Stage,
+    stageIndex: number,
+    stageCount: number,
+    shardCount: number,
+    report: ((progress: PreprocessProgress) => void) | undefined,
+  ) {
+    this.#stage = stage;
+
+    this.#stageIndex = stageIndex;
+
+    this.#stageCount = stageCount;
+
+    this.#shardCount = shardCount;
+
+    this.#report = report;
+  }
 
   begin(shard: string, index: number): void {
     this.#shard = shard;
@@ -390,21 +405,21 @@ class Meter {
   }
 
   sample(done: number, total: number): void {
-    if (!this.report) return;
+    if (!this.#report) return;
     const seconds = (performance.now() - this.#begun) / 1000;
     const all = (performance.now() - this.#started) / 1000;
-    const part = (this.#index + done / total) / this.shardCount;
-    this.report({
-      stage: this.stage,
+    const part = (this.#index + done / total) / this.#shardCount;
+    this.#report({
+      stage: this.#stage,
       shard: this.#shard,
       shardIndex: this.#index,
-      shardCount: this.shardCount,
+      shardCount: this.#shardCount,
       done,
       total,
       rate: done / Math.max(seconds, 1e-3),
       shardSeconds: (seconds / done) * (total - done),
       // Stages that are still to come are not known; they are taken to be as long as this one.
-      totalSeconds: (all / part) * (1 - part + (this.stageCount - this.stageIndex - 1)),
+      totalSeconds: (all / part) * (1 - part + (this.#stageCount - this.#stageIndex - 1)),
     });
   }
 }

@@ -70,16 +70,19 @@ export async function timed<T>(timings: Timings, part: keyof Timings, work: () =
 /** Notes what is left out; with `strict` that is an error. */
 export class SkipList {
   readonly entries: Skipped[] = [];
+  readonly #label: string;
+  readonly #strict: boolean;
 
-  constructor(
-    private readonly label: string,
-    private readonly strict: boolean,
-  ) {}
+  constructor(label: string, strict: boolean) {
+    this.#label = label;
+
+    this.#strict = strict;
+  }
 
   add(...entries: Skipped[]): void {
     for (const entry of entries) {
-      if (this.strict) {
-        const where = entry.key === "" ? this.label : `${this.label}, sample ${entry.key}`;
+      if (this.#strict) {
+        const where = entry.key === "" ? this.#label : `${this.#label}, sample ${entry.key}`;
         throw new MiroError(`${where}: ${entry.message} (${entry.reason}); without --strict it is left out`);
       }
       this.entries.push(entry);

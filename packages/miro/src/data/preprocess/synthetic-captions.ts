@@ -29,11 +29,14 @@ const MAX_KEPT_BYTES = 256 * 2 ** 20;
 
 export class SyntheticTable {
   #all: Promise<Map<string, TableEntry>> | null = null;
+  readonly #isSmall: boolean;
 
   private constructor(
     readonly path: string,
-    private readonly isSmall: boolean,
-  ) {}
+    isSmall: boolean,
+  ) {
+    this.#isSmall = isSmall;
+  }
 
   /** @throws InvalidInputError when the file cannot be read */
   static open(path: string): SyntheticTable {
@@ -55,8 +58,8 @@ export class SyntheticTable {
   /** The rows of the given sample keys, by key. @throws InvalidInputError naming the line that has no two columns */
   async forKeys(keys: Iterable<string>): Promise<Map<string, TableEntry>> {
     const names = new Map([...keys].map((key) => [key, tableName(key)]));
-    if (this.isSmall) this.#all ??= this.read(null);
-    const rows = await (this.#all ?? this.read(new Set(names.values())));
+    if (this.#isSmall) this.#all ??= this.#read(null);
+    const rows = await (this.#all ?? this.#read(new Set(names.values())));
     const found = new Map<string, TableEntry>();
     for (const [key, name] of names) {
       const row = rows.get(name);
@@ -65,7 +68,7 @@ export class SyntheticTable {
     return found;
   }
 
-  private async read(wanted: ReadonlySet<string> | null): Promise<Map<string, TableEntry>> {
+  async #read(wanted: ReadonlySet<string> | null): Promise<Map<string, TableEntry>> {
     const rows = new Map<string, TableEntry>();
     for await (const { text, number } of readLines(this.path)) {
       if (text === "") continue;

@@ -133,11 +133,10 @@ export class ShardLoader {
   #counts = { batches: 0, samples: 0, bytes: 0, bad: 0 };
   readonly #truncated: Record<string, number> = {};
   #closed = false;
+  readonly #set: ShardSet;
 
-  constructor(
-    private readonly set: ShardSet,
-    options: ShardLoaderOptions,
-  ) {
+  constructor(set: ShardSet, options: ShardLoaderOptions) {
+    this.#set = set;
     const { plan, replace, ...rest } = options;
     const { fields, columns, prefetch } = parseOptions(loaderOptions, rest);
     this.#fields = Object.entries(fields).map(([name, { member, ...value }]) => ({
@@ -149,7 +148,7 @@ export class ShardLoader {
     this.#columns = columns;
     this.#prefetch = prefetch;
     this.#plan = plan;
-    this.#replace = replace ?? ((row, attempt) => this.anotherSample(row, attempt));
+    this.#replace = replace ?? ((row, attempt) => this.#anotherSample(row, attempt));
   }
 
   /**
@@ -161,7 +160,7 @@ export class ShardLoader {
     if (this.#closed) throw new InvalidInputError("the loader is closed");
     if (!(Number.isInteger(step) && step >= 0)) throw invalid("step", "a non-negative integer", step);
     signal?.throwIfAborted();
-    this.readAhead(step);
+    this.#readAhead(step);
     const pending = this.#pending.get(step)!;
     if (signal === undefined) await pending.done;
     else {
@@ -190,7 +189,7 @@ export class ShardLoader {
     this.#counts.samples += loaded.rows.length;
     this.#counts.bytes += loaded.bytes;
     for (const [name, count] of loaded.truncated) this.#truncated[name]! += count;
-    this.readAhead(step + 1);
+    this.#readAhead(step + 1);
     const tensors: Record<string, Tensor> = {};
     const masks: Record<string, Tensor> = {};
     for (const [name, kept] of loaded.tensors) {
@@ -226,22 +225,22 @@ export class ShardLoader {
   async close(): Promise<void> {
     this.#closed = true;
     const pending = [...this.#pending.values()];
-    for (const one of pending) this.drop(one);
+    for (const one of pending) this.#drop(one);
     await Promise.all(pending.map(({ done }) => done));
   }
 
   /** Keeps the steps from `step` on being read, and no others. */
-  private readAhead(step: number): void {
+  #readAhead(step: number): void {
     if (this.#closed) return;
-    for (const one of this.#pending.values()) if (one.step < step || one.step >= step + this.#prefetch) this.drop(one);
+    for (const one of this.#pending.values()) if (one.step < step || one.step >= step + this.#prefetch) this.#drop(one);
     for (let next = step; next < step + this.#prefetch; next++) {
       const known = this.#pending.get(next);
-      if (known === undefined) this.#pending.set(next, this.start(next));
+      if (known === undefined) this.#pending.set(next, this.#start(next));
       if (this.#pending.get(next)!.error !== undefined) break; // reading on would meet the same again
     }
   }
 
-  private drop(pending: Pending): void {
+  #drop(pending: Pending): void {
     this.#pending.delete(pending.step);
     pending.cancelled[0] = 1;
     void pending.done.then(() => {
@@ -249,7 +248,7 @@ export class ShardLoader {
     });
   }
 
-  private start(step: number): Pending {
+  #start(step: number): Pending {
     const pending: Pending = {
       step,
       done: Promise.resolve(),
@@ -257,7 +256,7 @@ export class ShardLoader {
       result: null,
       error: undefined,
     };
-    pending.done = this.load(pending).then(
+    pending.done = this.#load(pending).then(
       (result) => {
         pending.result = result;
       },
@@ -268,12 +267,12 @@ export class ShardLoader {
     return pending;
   }
 
-  private async load({ step, cancelled }: Pending): Promise<Loaded | null> {
+  async #load({ step, cancelled }: Pending): Promise<Loaded | null> {
     const rows = [...this.#plan(step)];
     if (rows.length === 0) throw new InvalidInputError(`plan: step ${step} has no rows`);
     const attempts = new Uint8Array(rows.length);
     for (;;) {
-      const { loaded, bad } = await this.read(rows, cancelled);
+      const { loaded, bad } = await this.#read(rows, cancelled);
       if (cancelled[0] !== 0) {
         for (const kept of loaded?.tensors.values() ?? []) kept.dispose();
         return null;
@@ -281,7 +280,7 @@ export class ShardLoader {
       if (bad.size === 0) return loaded;
       for (const kept of loaded?.tensors.values() ?? []) kept.dispose();
       for (const [row, problem] of bad) {
-        this.reportBad(problem);
+        this.#reportBad(problem);
         if (attempts[row]! >= MAX_ATTEMPTS)
           throw new ShardError({
             ...problem,
@@ -293,7 +292,7 @@ export class ShardLoader {
   }
 
   /** Reads rows; those that cannot be read are told. */
-  private async read(
+  async #read(
     rows: readonly RowRequest[],
     cancelled: Int32Array,
   ): Promise<{ loaded: Loaded | null; bad: Map<number, ShardProblem> }> {
@@ -305,16 +304,16 @@ export class ShardLoader {
     try {
       for (const [i, { sample, variant = 0 }] of rows.entries()) {
         try {
-          const { shard, local } = this.set.locate(sample);
-          const table = this.set.table(shard);
-          if (!leases.has(shard)) leases.set(shard, this.set.lease(shard));
+          const { shard, local } = this.#set.locate(sample);
+          const table = this.#set.table(shard);
+          if (!leases.has(shard)) leases.set(shard, this.#set.lease(shard));
           shardOf[i] = shard;
           for (const [f, spec] of this.#fields.entries()) {
             const extension = spec.members[spec.members.length === 1 ? 0 : variant];
             if (extension === undefined)
               throw invalid("variant", `below ${spec.members.length}, the members of ${spec.name}`, variant);
             const place = table.array(local, extension);
-            const fault = place === null ? "the sample has no such array" : this.fault(spec, place);
+            const fault = place === null ? "the sample has no such array" : this.#fault(spec, place);
             if (place === null || fault !== null) {
               const member = `${table.key(local)}.${extension}`;
               const known = table.problems.find((problem) => problem.member === member);
@@ -362,8 +361,8 @@ export class ShardLoader {
       for (const [f, status] of statuses.entries()) {
         for (let i = 0; i < rows.length; i++) {
           if (status[i] === ROW_STATUS.read || status[i] === ROW_STATUS.skipped || bad.has(i)) continue;
-          const { path } = this.set.shards[shardOf[i]!]!;
-          const { key } = this.keyOf(rows[i]!);
+          const { path } = this.#set.shards[shardOf[i]!]!;
+          const { key } = this.#keyOf(rows[i]!);
           const place = places[f]![i]!;
           bad.set(i, { path, member: key, byteOffset: place.offset, ...STATUS_PROBLEMS[status[i]!]! });
         }
@@ -374,13 +373,13 @@ export class ShardLoader {
     }
   }
 
-  private keyOf({ sample }: RowRequest): { key: string } {
-    const { shard, local } = this.set.locate(sample);
-    return { key: this.set.table(shard).key(local) };
+  #keyOf({ sample }: RowRequest): { key: string } {
+    const { shard, local } = this.#set.locate(sample);
+    return { key: this.#set.table(shard).key(local) };
   }
 
   /** Why an array does not fit its field, null when it does. The first one that is seen decides dtype and shape. */
-  private fault(spec: Field, { dtype, shape }: ArrayPlace): string | null {
+  #fault(spec: Field, { dtype, shape }: ArrayPlace): string | null {
     const row = spec.kind === "array" ? shape : shape.slice(1);
     if (spec.kind === "sequence" && shape.length === 0) return "a sequence needs an array of at least one dimension";
     if (!isFloatingPoint(dtype) && !dtype.startsWith("int") && dtype !== "uint8")
@@ -395,27 +394,27 @@ export class ShardLoader {
     return `the field ${spec.name} has rows of ${known.dtype} (${known.row}), this one is ${dtype} (${row})`;
   }
 
-  private reportBad(problem: ShardProblem): void {
-    if (this.set.onBadSample === "error") throw new ShardError(problem);
+  #reportBad(problem: ShardProblem): void {
+    if (this.#set.onBadSample === "error") throw new ShardError(problem);
     this.#counts.bad++;
     this.#problems.push(problem);
     if (this.#problems.length > 100) this.#problems.shift();
     const seen = Math.max(RATE_WINDOW, this.#counts.samples + this.#counts.bad);
-    if (this.#counts.bad > this.set.maxBadRate * seen) {
-      const message = `${this.#counts.bad} samples could not be read, more than ${100 * this.set.maxBadRate} %; the last: ${problemText(problem)}`;
+    if (this.#counts.bad > this.#set.maxBadRate * seen) {
+      const message = `${this.#counts.bad} samples could not be read, more than ${100 * this.#set.maxBadRate} %; the last: ${problemText(problem)}`;
       throw new ShardError({ path: problem.path, rule: "TooManyBad", message });
     }
   }
 
   /** A sample of the set with the members that the row needs, chosen by the row alone. */
-  private anotherSample({ sample, variant = 0 }: RowRequest, attempt: number): RowRequest {
-    const order = new Permutation(this.set.length, "unreadableSample", [sample, attempt]);
-    for (let i = 0; i < Math.min(1000, this.set.length); i++) {
+  #anotherSample({ sample, variant = 0 }: RowRequest, attempt: number): RowRequest {
+    const order = new Permutation(this.#set.length, "unreadableSample", [sample, attempt]);
+    for (let i = 0; i < Math.min(1000, this.#set.length); i++) {
       const other = order.at(i);
-      const { shard, local } = this.set.locate(other);
+      const { shard, local } = this.#set.locate(other);
       let table: ReturnType<ShardSet["table"]>;
       try {
-        table = this.set.table(shard);
+        table = this.#set.table(shard);
       } catch (error) {
         if (error instanceof ShardError) continue;
         throw error;
@@ -424,7 +423,7 @@ export class ShardLoader {
       if (fits && other !== sample) return { sample: other, variant };
     }
     throw new ShardError({
-      path: this.set.shards[0]!.path,
+      path: this.#set.shards[0]!.path,
       rule: "NoReplacement",
       message: "no sample could be found that takes the place of a bad one",
     });

@@ -61,10 +61,10 @@ export class ShuffledOrder implements SampleOrder {
     if (!(Number.isInteger(position) && position >= 0 && position < this.length))
       throw invalid("position", `an integer from 0 to ${this.length - 1}`, position);
     if (this.#window >= this.#sizes.length) {
-      if (this.#epoch?.epoch !== epoch) this.#epoch = this.wholeEpoch(epoch);
+      if (this.#epoch?.epoch !== epoch) this.#epoch = this.#wholeEpoch(epoch);
       return this.#epoch.permutations[0]!.at(position);
     }
-    if (this.#epoch?.epoch !== epoch) this.#epoch = this.windowedEpoch(epoch);
+    if (this.#epoch?.epoch !== epoch) this.#epoch = this.#windowedEpoch(epoch);
     const { shards, starts, permutations } = this.#epoch;
     const window = Math.floor(upperBound(starts, position) / this.#window);
     const first = window * this.#window;
@@ -79,12 +79,12 @@ export class ShuffledOrder implements SampleOrder {
     return this.#starts[shards[place]!]! + (shuffled - starts[place]!);
   }
 
-  private wholeEpoch(epoch: number): EpochLayout {
+  #wholeEpoch(epoch: number): EpochLayout {
     const permutations = [new Permutation(this.length, "epochSamples", [this.seed, epoch, 0])];
     return { epoch, shards: [], starts: this.#starts, permutations };
   }
 
-  private windowedEpoch(epoch: number): EpochLayout {
+  #windowedEpoch(epoch: number): EpochLayout {
     const permutation = new Permutation(this.#sizes.length, "epochShards", [this.seed, epoch, 0]);
     const shards = this.#sizes.map((_, i) => permutation.at(i));
     return { epoch, shards, starts: sums(shards.map((shard) => this.#sizes[shard]!)), permutations: [] };

@@ -53,11 +53,11 @@ export class PositionalFile {
   /** A copy of the bytes. @throws ShardError `ShortRead` when the file has fewer */
   read(offset: number, length: number): Buffer {
     // Checked before memory is taken: lengths come from files.
-    if (length < 0 || offset < 0 || offset + length > this.sizeBytes) throw this.short(offset, length, this.sizeBytes);
+    if (length < 0 || offset < 0 || offset + length > this.sizeBytes) throw this.#short(offset, length, this.sizeBytes);
     const bytes = Buffer.allocUnsafeSlow(length);
     for (let done = 0; done < length; ) {
-      const count = this.readInto(bytes, done, length - done, offset + done);
-      if (count === 0) throw this.short(offset, length, offset + done);
+      const count = this.#readInto(bytes, done, length - done, offset + done);
+      if (count === 0) throw this.#short(offset, length, offset + done);
       done += count;
     }
     return bytes;
@@ -71,7 +71,7 @@ export class PositionalFile {
       this.#windowLength = 0;
       while (this.#windowLength < length) {
         const filled = this.#windowLength;
-        const count = this.readInto(this.#window, filled, WINDOW_BYTES - filled, offset + filled);
+        const count = this.#readInto(this.#window, filled, WINDOW_BYTES - filled, offset + filled);
         if (count === 0) break;
         this.#windowLength += count;
       }
@@ -98,7 +98,7 @@ export class PositionalFile {
     closeSync(this.descriptor);
   }
 
-  private readInto(target: Buffer, at: number, length: number, offset: number): number {
+  #readInto(target: Buffer, at: number, length: number, offset: number): number {
     if (this.#closed) throw new ShardError({ path: this.path, rule: "Closed", message: "the file was closed" });
     try {
       return readSync(this.descriptor, target, at, length, offset);
@@ -111,7 +111,7 @@ export class PositionalFile {
     }
   }
 
-  private short(offset: number, length: number, end: number): ShardError {
+  #short(offset: number, length: number, end: number): ShardError {
     const message = `${length} bytes from ${offset} on are needed, the file ends at ${end}`;
     return new ShardError({ path: this.path, rule: "ShortRead", message, byteOffset: end });
   }

@@ -76,6 +76,7 @@ export class ShardSet {
   readonly #tables = new Map<number, ShardTable>();
   #tableBytes = 0;
   readonly #files = new Map<number, { file: PositionalFile; users: number }>();
+  readonly #options: z.output<typeof shardSetOptions>;
 
   private constructor(
     readonly shards: readonly ShardInfo[],
@@ -83,8 +84,9 @@ export class ShardSet {
     readonly problems: ShardProblem[],
     /** Of each shard that is not among these because it was cut or cannot be read, what is wrong with it. */
     readonly leftOut: readonly ShardProblem[],
-    private readonly options: z.output<typeof shardSetOptions>,
+    options: z.output<typeof shardSetOptions>,
   ) {
+    this.#options = options;
     this.starts = sums(shards.map(({ count }) => count));
   }
 
@@ -165,11 +167,11 @@ export class ShardSet {
   }
 
   get onBadSample(): BadSamplePolicy {
-    return this.options.onBadSample;
+    return this.#options.onBadSample;
   }
 
   get maxBadRate(): number {
-    return this.options.maxBadRate;
+    return this.#options.maxBadRate;
   }
 
   /** Shard of a sample, and its number in there. */
@@ -201,7 +203,7 @@ export class ShardSet {
     this.#tables.set(shard, table);
     this.#tableBytes += table.sizeBytes;
     for (const [other, { sizeBytes, stored }] of this.#tables) {
-      if (this.#tableBytes <= this.options.maxTableBytes || other === shard) break;
+      if (this.#tableBytes <= this.#options.maxTableBytes || other === shard) break;
       if (!stored) continue; // making it again would take a second
       this.#tables.delete(other);
       this.#tableBytes -= sizeBytes;
@@ -229,7 +231,7 @@ export class ShardSet {
     const held = entry;
     held.users++;
     for (const [other, { file, users }] of this.#files) {
-      if (this.#files.size <= this.options.maxOpenFiles) break;
+      if (this.#files.size <= this.#options.maxOpenFiles) break;
       if (users > 0) continue;
       file.close();
       this.#files.delete(other);
@@ -254,7 +256,7 @@ export class ShardSet {
     const lease = this.lease(shard);
     try {
       const bytes = lease.file.read(member.offset, member.size);
-      if (lease.file.isStale()) this.forget(shard);
+      if (lease.file.isStale()) this.#forget(shard);
       return bytes;
     } finally {
       lease.release();
@@ -284,13 +286,13 @@ export class ShardSet {
         const lacking = complete ? undefined : members.find((name) => !table.has(i, name));
         if (lacking !== undefined) {
           missing++;
-          this.report(missingMember(table, path, i, lacking));
+          this.#report(missingMember(table, path, i, lacking));
         } else if (where === undefined || where(table, i)) list.push(i);
       }
       lists.push(list.length === count ? null : Uint32Array.from(list));
       counts.push(list.length);
     }
-    if (missing > this.options.maxBadRate * this.length) {
+    if (missing > this.#options.maxBadRate * this.length) {
       const last = this.problems.at(-1)!;
       throw new ShardError({
         ...last,
@@ -310,14 +312,14 @@ export class ShardSet {
   }
 
   /** A problem met after opening: an error, or one more that was skipped. */
-  private report(problem: ShardProblem): void {
-    if (this.options.onBadSample === "error") throw new ShardError(problem);
+  #report(problem: ShardProblem): void {
+    if (this.#options.onBadSample === "error") throw new ShardError(problem);
     if (this.problems.length < 1000) this.problems.push(problem);
     else this.problems[999] = problem;
   }
 
   /** A file that changes under an open descriptor is looked at anew next time. */
-  private forget(shard: number): void {
+  #forget(shard: number): void {
     const entry = this.#files.get(shard);
     this.#files.delete(shard);
     if (entry !== undefined && entry.users === 0) entry.file.close();
@@ -356,13 +358,13 @@ export class Selection {
   /** How many samples of each shard are in it: what an order is made from. */
   readonly shardSizes: readonly number[];
   readonly #starts: Float64Array;
+  readonly #setStarts: Float64Array;
+  readonly #lists: readonly (Uint32Array | null)[];
 
   /** @internal */
-  constructor(
-    private readonly setStarts: Float64Array,
-    private readonly lists: readonly (Uint32Array | null)[],
-    counts: readonly number[],
-  ) {
+  constructor(setStarts: Float64Array, lists: readonly (Uint32Array | null)[], counts: readonly number[]) {
+    this.#setStarts = setStarts;
+    this.#lists = lists;
     this.shardSizes = counts;
     this.#starts = sums(counts);
   }
@@ -379,7 +381,7 @@ export class Selection {
       );
     const shard = upperBound(this.#starts, i);
     const local = i - this.#starts[shard]!;
-    return this.setStarts[shard]! + (this.lists[shard]?.[local] ?? local);
+    return this.#setStarts[shard]! + (this.#lists[shard]?.[local] ?? local);
   }
 }
 

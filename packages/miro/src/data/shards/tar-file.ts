@@ -49,14 +49,18 @@ const NOT_FILES: Record<string, string> = {
 };
 
 export class TarFile {
+  readonly #file: PositionalFile;
+
   private constructor(
     readonly path: string,
     /** The regular files, in the archive's order. */
     readonly members: readonly TarMember[],
     /** What was left out; with the policy `error` always empty. */
     readonly problems: readonly ShardProblem[],
-    private readonly file: PositionalFile,
-  ) {}
+    file: PositionalFile,
+  ) {
+    this.#file = file;
+  }
 
   /**
    * Opens an archive and reads its headers. The caller closes it.
@@ -82,17 +86,17 @@ export class TarFile {
 
   /** Size and time of the file when it was opened. */
   get fingerprint(): FileFingerprint {
-    return this.file.fingerprint;
+    return this.#file.fingerprint;
   }
 
   /** A copy of a member's content. @throws ShardError `ShortRead` when the file was cut since it was opened */
   read(member: TarMember): Uint8Array {
-    return this.file.read(member.offset, member.size);
+    return this.#file.read(member.offset, member.size);
   }
 
   /** A copy of the first bytes of a member's content, all of it when it has fewer. */
   readStart(member: TarMember, length: number): Buffer {
-    return Buffer.from(this.file.peek(member.offset, Math.min(length, member.size)));
+    return Buffer.from(this.#file.peek(member.offset, Math.min(length, member.size)));
   }
 
   /** The members as samples. */
@@ -102,11 +106,11 @@ export class TarFile {
 
   /** Whether the file was changed or replaced since it was opened. */
   isStale(): boolean {
-    return this.file.isStale();
+    return this.#file.isStale();
   }
 
   close(): void {
-    this.file.close();
+    this.#file.close();
   }
 }
 

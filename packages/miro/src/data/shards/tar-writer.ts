@@ -56,14 +56,17 @@ export class TarWriter {
   #state: "open" | "finished" | "aborted" | "failed" = "open";
   /** Everything asked for so far; calls need not wait for one another. */
   #queue: Promise<unknown> = Promise.resolve();
+  readonly #file: FileHandle;
 
   private constructor(
     /** The name that the archive gets when it is finished. */
     readonly path: string,
     readonly temporary: string,
     readonly stamp: MemberStamp,
-    private readonly file: FileHandle,
-  ) {}
+    file: FileHandle,
+  ) {
+    this.#file = file;
+  }
 
   /**
    * Begins an archive; nothing appears under `path` before {@link finish}, which replaces what is there.
@@ -84,15 +87,15 @@ export class TarWriter {
    * @throws InvalidInputError for a name that a reader would refuse; MiroError naming the path when the disk refuses
    */
   async add(name: string, bytes: Uint8Array): Promise<void> {
-    this.checkOpen();
+    this.#checkOpen();
     checkMemberName(this.path, name);
     if (this.#names.has(name)) throw new InvalidInputError(`${this.path}: the member ${JSON.stringify(name)} twice`);
     this.#names.add(name);
     const header = encodeHeader(name, bytes.length, this.stamp);
-    return this.enqueue(async () => {
-      await this.put(header);
-      await this.put(bytes);
-      await this.put(Buffer.alloc(blocksOf(bytes.length) - bytes.length));
+    return this.#enqueue(async () => {
+      await this.#put(header);
+      await this.#put(bytes);
+      await this.#put(Buffer.alloc(blocksOf(bytes.length) - bytes.length));
     });
   }
 
@@ -117,14 +120,14 @@ export class TarWriter {
 
   /** Ends the archive, flushes it to the disk and gives it its name. */
   async finish(): Promise<TarSummary> {
-    this.checkOpen();
+    this.#checkOpen();
     this.#state = "finished";
-    return this.enqueue(async () => {
+    return this.#enqueue(async () => {
       const end = this.#bytes + 1024;
-      await this.put(Buffer.alloc(Math.ceil(end / RECORD_BYTES) * RECORD_BYTES - this.#bytes));
-      await this.flush();
-      await this.file.sync();
-      await this.file.close();
+      await this.#put(Buffer.alloc(Math.ceil(end / RECORD_BYTES) * RECORD_BYTES - this.#bytes));
+      await this.#flush();
+      await this.#file.sync();
+      await this.#file.close();
       publishFile(this.temporary, this.path);
       return { bytes: this.#bytes, sha256: this.#hash.digest("hex"), members: this.#names.size };
     });
@@ -135,18 +138,18 @@ export class TarWriter {
     if (this.#state !== "open") return;
     this.#state = "aborted";
     await this.#queue.catch(() => undefined);
-    await this.discard();
+    await this.#discard();
   }
 
-  private checkOpen(): void {
+  #checkOpen(): void {
     if (this.#state !== "open") throw new MiroError(`${this.path}: the archive is ${this.#state} already`);
   }
 
-  private enqueue<T>(work: () => Promise<T>): Promise<T> {
+  #enqueue<T>(work: () => Promise<T>): Promise<T> {
     const result = this.#queue.then(work).catch(async (error: unknown) => {
       if (this.#state !== "failed") {
         this.#state = "failed";
-        await this.discard();
+        await this.#discard();
       }
       if (error instanceof MiroError || (error as NodeJS.ErrnoException).code === undefined) throw error;
       throw new MiroError(`${this.path}: cannot be written after ${this.#bytes} bytes: ${systemReason(error)}`, {
@@ -158,26 +161,26 @@ export class TarWriter {
     return result;
   }
 
-  private async discard(): Promise<void> {
-    await this.file.close().catch(() => undefined);
+  async #discard(): Promise<void> {
+    await this.#file.close().catch(() => undefined);
     await rm(this.temporary, { force: true });
   }
 
-  private async put(bytes: Uint8Array): Promise<void> {
+  async #put(bytes: Uint8Array): Promise<void> {
     this.#bytes += bytes.length;
     for (let at = 0; at < bytes.length; ) {
       const part = bytes.subarray(at, at + BUFFER_BYTES - this.#filled);
       this.#buffer.set(part, this.#filled);
       this.#filled += part.length;
       at += part.length;
-      if (this.#filled === BUFFER_BYTES) await this.flush();
+      if (this.#filled === BUFFER_BYTES) await this.#flush();
     }
   }
 
-  private async flush(): Promise<void> {
+  async #flush(): Promise<void> {
     const bytes = this.#buffer.subarray(0, this.#filled);
     this.#hash.update(bytes);
-    for (let at = 0; at < bytes.length; ) at += (await this.file.write(bytes, at)).bytesWritten;
+    for (let at = 0; at < bytes.length; ) at += (await this.#file.write(bytes, at)).bytesWritten;
     this.#filled = 0;
   }
 }

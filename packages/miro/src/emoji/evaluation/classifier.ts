@@ -22,13 +22,13 @@ export interface EmojiClassifierConfig {
 }
 
 export class EmojiClassifier extends nn.Module {
-  private readonly tower: PictureTower;
-  private readonly head: nn.Linear;
+  readonly #tower: PictureTower;
+  readonly #head: nn.Linear;
 
   constructor(readonly config: EmojiClassifierConfig) {
     super();
-    this.tower = this.register("tower", new PictureTower());
-    this.head = this.register("head", new nn.Linear(this.tower.channels, config.labels.length));
+    this.#tower = this.register("tower", new PictureTower());
+    this.#head = this.register("head", new nn.Linear(this.#tower.channels, config.labels.length));
   }
 
   /** @throws MiroError naming the file that is missing or broken */
@@ -47,14 +47,14 @@ export class EmojiClassifier extends nn.Module {
 
   /** (B, 3, 64, 64) in [-1, 1] → logits (B, labels) */
   forward(x: Tensor): Tensor {
-    return this.head.forward(this.tower.forward(x).mean([2, 3]));
+    return this.#head.forward(this.#tower.forward(x).mean([2, 3]));
   }
 
   /** Class indices of square pictures (B, 3, S, S) in [-1, 1], the five most likely first. */
   classify(pictures: Tensor): number[][] {
     return noGrad(() =>
       scope(() => {
-        const { indices } = this.look(pictures).topk(5, 1);
+        const { indices } = this.#look(pictures).topk(5, 1);
         return (indices.toList() as (number | bigint)[][]).map((row) => row.map(Number));
       }),
     );
@@ -66,7 +66,7 @@ export class EmojiClassifier extends nn.Module {
     if (index < 0) throw invalid("label", "one that the classifier knows", label);
     return noGrad(() =>
       scope(() => {
-        const probabilities = nn.functional.softmax(this.look(pictures), 1);
+        const probabilities = nn.functional.softmax(this.#look(pictures), 1);
         const first = (probabilities.argmax(1).toList() as (number | bigint)[]).map(Number);
         const asked = probabilities.select(1, index).toList() as number[];
         return asked.map((probability, i) => ({ probability, first: first[i] === index }));
@@ -78,7 +78,7 @@ export class EmojiClassifier extends nn.Module {
   logProbabilities(pictures: Tensor): Float32Array[] {
     return noGrad(() =>
       scope(() => {
-        const values = nn.functional.logSoftmax(this.look(pictures), 1).data() as Float32Array;
+        const values = nn.functional.logSoftmax(this.#look(pictures), 1).data() as Float32Array;
         const n = this.config.labels.length;
         return Array.from({ length: values.length / n }, (_, i) => values.slice(i * n, (i + 1) * n));
       }),
@@ -86,8 +86,8 @@ export class EmojiClassifier extends nn.Module {
   }
 
   /** Logits of pictures of any side, wherever they lie. */
-  private look(pictures: Tensor): Tensor {
-    const placed = pictures.to({ device: this.head.weight.device });
+  #look(pictures: Tensor): Tensor {
+    const placed = pictures.to({ device: this.#head.weight.device });
     const small =
       placed.shape[2] === CLASSIFIER_SIZE
         ? placed

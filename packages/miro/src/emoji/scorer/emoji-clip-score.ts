@@ -67,26 +67,33 @@ function ownTextEncoder(folder: string, hash: string): string {
 class ClipScore implements ScorerModel {
   readonly name = NAME;
   readonly batchSize = BATCH;
+  readonly #clip: EmojiClip;
+  readonly #tokenizer: Tokenizer;
+  readonly #text: T5Encoder;
+  readonly #device: string;
 
-  constructor(
-    private readonly clip: EmojiClip,
-    private readonly tokenizer: Tokenizer,
-    private readonly text: T5Encoder,
-    private readonly device: string,
-  ) {}
+  constructor(clip: EmojiClip, tokenizer: Tokenizer, text: T5Encoder, device: string) {
+    this.#clip = clip;
+
+    this.#tokenizer = tokenizer;
+
+    this.#text = text;
+
+    this.#device = device;
+  }
 
   score(images: readonly RgbImage[], captions: readonly string[]): number[] {
-    const { image_size, cosine_of_other, cosine_of_true } = this.clip.config;
+    const { image_size, cosine_of_other, cosine_of_true } = this.#clip.config;
     return noGrad(() =>
       scope(() => {
         const texts = new Map<string, Tensor>();
-        for (const caption of captions) if (!texts.has(caption)) texts.set(caption, this.embedText(caption));
-        const together = this.device === "cpu" ? 1 : images.length;
+        for (const caption of captions) if (!texts.has(caption)) texts.set(caption, this.#embedText(caption));
+        const together = this.#device === "cpu" ? 1 : images.length;
         const scores: number[] = [];
         for (let start = 0; start < images.length; start += together) {
           const end = start + together;
-          const pixels = images.slice(start, end).map((image) => this.prepare(image, image_size));
-          const I = this.clip.embedPictures(cat(pixels, 0));
+          const pixels = images.slice(start, end).map((image) => this.#prepare(image, image_size));
+          const I = this.#clip.embedPictures(cat(pixels, 0));
           const T = cat(
             captions.slice(start, end).map((caption) => texts.get(caption)!),
             0,
@@ -100,21 +107,21 @@ class ClipScore implements ScorerModel {
   }
 
   dispose(): void {
-    this.clip.dispose();
-    this.text.dispose();
+    this.#clip.dispose();
+    this.#text.dispose();
   }
 
-  private embedText(caption: string): Tensor {
-    const { max_text_len: maxLength } = this.clip.config;
-    const { ids, mask } = this.tokenizer.encodeBatch([caption], { maxLength, padTo: "longest" });
-    const [onDevice, tokens] = [ids.to({ device: this.device }), mask.to({ device: this.device })];
-    return this.clip.embedTexts(this.text.forward(onDevice, tokens), tokens);
+  #embedText(caption: string): Tensor {
+    const { max_text_len: maxLength } = this.#clip.config;
+    const { ids, mask } = this.#tokenizer.encodeBatch([caption], { maxLength, padTo: "longest" });
+    const [onDevice, tokens] = [ids.to({ device: this.#device }), mask.to({ device: this.#device })];
+    return this.#clip.embedTexts(this.#text.forward(onDevice, tokens), tokens);
   }
 
   /** The middle square as (1, 3, size, size) in [-1, 1]. */
-  private prepare({ width, height, data }: RgbImage, size: number): Tensor {
+  #prepare({ width, height, data }: RgbImage, size: number): Tensor {
     const side = Math.min(width, height);
-    const square = tensor(data, { shape: [height, width, 3], device: this.device })
+    const square = tensor(data, { shape: [height, width, 3], device: this.#device })
       .narrow(0, (height - side) >> 1, side)
       .narrow(1, (width - side) >> 1, side)
       .permute(2, 0, 1)

@@ -50,25 +50,25 @@ export type EmojiClipConfig = z.output<typeof configSchema>;
 
 export class EmojiClip extends nn.Module {
   readonly config: EmojiClipConfig;
-  private readonly tower: PictureTower;
-  private readonly pictureProjection: nn.Linear;
-  private readonly attention: nn.Linear;
-  private readonly value: nn.Linear;
-  private readonly textProjection: nn.Linear;
+  readonly #tower: PictureTower;
+  readonly #pictureProjection: nn.Linear;
+  readonly #attention: nn.Linear;
+  readonly #value: nn.Linear;
+  readonly #textProjection: nn.Linear;
 
   /** @param config as in `config.json`; missing fields have the values of the released model */
   constructor(config: z.input<typeof configSchema>) {
     super();
     this.config = configSchema.parse(config);
     const { image_size, tower_widths, text_dim, text_heads, text_hidden, shared_dim } = this.config;
-    this.tower = this.register("tower", new PictureTower(tower_widths));
+    this.#tower = this.register("tower", new PictureTower(tower_widths));
     // All places are kept apart, so that left and right can be told.
-    const features = this.tower.channels * (image_size / 16) ** 2;
+    const features = this.#tower.channels * (image_size / 16) ** 2;
     const linear = (dimIn: number, dimOut: number) => new nn.Linear(dimIn, dimOut, { bias: false });
-    this.pictureProjection = this.register("picture_projection", linear(features, shared_dim));
-    this.attention = this.register("text_attention", linear(text_dim, text_heads));
-    this.value = this.register("text_value", linear(text_dim, text_hidden * text_heads));
-    this.textProjection = this.register("text_projection", linear(text_hidden * text_heads, shared_dim));
+    this.#pictureProjection = this.register("picture_projection", linear(features, shared_dim));
+    this.#attention = this.register("text_attention", linear(text_dim, text_heads));
+    this.#value = this.register("text_value", linear(text_dim, text_hidden * text_heads));
+    this.#textProjection = this.register("text_projection", linear(text_hidden * text_heads, shared_dim));
   }
 
   /**
@@ -94,18 +94,18 @@ export class EmojiClip extends nn.Module {
 
   /** (B, 3, S, S) in [-1, 1] → unit vectors (B, E) */
   embedPictures(x: Tensor): Tensor {
-    return normalize(this.pictureProjection.forward(this.tower.forward(x).flatten(1)));
+    return normalize(this.#pictureProjection.forward(this.#tower.forward(x).flatten(1)));
   }
 
   /** Text states (B, T, D) and mask (B, T), true on tokens → unit vectors (B, E) */
   embedTexts(states: Tensor, mask: Tensor): Tensor {
     const { text_dim, text_heads: H, text_hidden } = this.config;
     const h = layerNorm(states, [text_dim]);
-    const logits_BHT = this.attention.forward(h).transpose(1, 2).maskedFill(mask.logicalNot().unsqueeze(1), -1e4);
+    const logits_BHT = this.#attention.forward(h).transpose(1, 2).maskedFill(mask.logicalNot().unsqueeze(1), -1e4);
     const [B, T] = mask.shape as [number, number];
-    const value_BHTV = gelu(this.value.forward(h)).view(B, T, H, text_hidden).transpose(1, 2);
+    const value_BHTV = gelu(this.#value.forward(h)).view(B, T, H, text_hidden).transpose(1, 2);
     const pooled = softmax(logits_BHT, -1).unsqueeze(2).matmul(value_BHTV);
-    return normalize(this.textProjection.forward(pooled.flatten(1)));
+    return normalize(this.#textProjection.forward(pooled.flatten(1)));
   }
 }
 

@@ -20,14 +20,14 @@ const QUERY_STD = 0.02;
 
 export class AppearanceHead extends nn.Module {
   /** (things · reads, D) */
-  private readonly queries: Tensor;
-  private readonly portrait: nn.Linear;
+  readonly #queries: Tensor;
+  readonly #portrait: nn.Linear;
 
   /** @param textDim D, width of the text encoder's states */
   constructor(textDim: number) {
     super();
-    this.queries = this.parameter("queries", randn([THINGS * READS, textDim]).mul(QUERY_STD));
-    this.portrait = this.register("portrait", new nn.Linear(READS * textDim, VALUES));
+    this.#queries = this.parameter("queries", randn([THINGS * READS, textDim]).mul(QUERY_STD));
+    this.#portrait = this.register("portrait", new nn.Linear(READS * textDim, VALUES));
   }
 
   /**
@@ -36,31 +36,35 @@ export class AppearanceHead extends nn.Module {
    * @returns (B, 2, 3 · 32 · 32): normalised portraits of the first and the second thing that each caption names
    */
   forward(states: Tensor, mask: Tensor): Tensor {
-    const scores = states.matmul(this.queries.t()).maskedFill(mask.logicalNot().unsqueeze(2), Number.NEGATIVE_INFINITY);
+    const scores = states
+      .matmul(this.#queries.t())
+      .maskedFill(mask.logicalNot().unsqueeze(2), Number.NEGATIVE_INFINITY);
     const read = nn.functional.softmax(scores, 1).transpose(1, 2).matmul(states);
-    return this.portrait.forward(read.reshape([states.size(0), THINGS, -1]));
+    return this.#portrait.forward(read.reshape([states.size(0), THINGS, -1]));
   }
 }
 
 /** Portraits of a vocabulary's things, drawn when they are first asked for and kept. */
 export class Portraits {
-  private readonly kept = new Map<string, Float32Array>();
+  readonly #kept = new Map<string, Float32Array>();
   /** Mean portrait of the vocabulary in its own colours. */
-  private readonly mean = new Float32Array(VALUES);
-  private readonly deviation: number;
+  readonly #mean = new Float32Array(VALUES);
+  readonly #deviation: number;
+  readonly #scenes: EmojiScenes;
 
-  private constructor(private readonly scenes: EmojiScenes) {
-    const plain = scenes.vocabulary.map((_, entryIndex) => this.draw(entryIndex, null));
+  private constructor(scenes: EmojiScenes) {
+    this.#scenes = scenes;
+    const plain = scenes.vocabulary.map((_, entryIndex) => this.#draw(entryIndex, null));
     for (const picture of plain)
       picture.forEach((value, i) => {
-        this.mean[i] += value / plain.length;
+        this.#mean[i] += value / plain.length;
       });
     let squares = 0;
     for (const picture of plain)
       picture.forEach((value, i) => {
-        squares += (value - this.mean[i]!) ** 2;
+        squares += (value - this.#mean[i]!) ** 2;
       });
-    this.deviation = Math.sqrt(squares / (plain.length * VALUES));
+    this.#deviation = Math.sqrt(squares / (plain.length * VALUES));
   }
 
   static async load(vocabulary: EmojiScenes["options"]["vocabulary"]): Promise<Portraits> {
@@ -79,7 +83,7 @@ export class Portraits {
       if (rows.length === 0) return null;
       const target = new Float32Array(rows.length * VALUES);
       rows.forEach((row, i) => {
-        target.set(this.of(named[row]![s]!), i * VALUES);
+        target.set(this.#of(named[row]![s]!), i * VALUES);
       });
       const { device } = predicted;
       const difference = predicted
@@ -101,10 +105,10 @@ export class Portraits {
    * @param scenes the B scenes that the captions describe
    */
   found(predicted: Tensor, scenes: readonly Scene[]): Record<"one_found" | "first_found" | "second_found", number> {
-    const kinds = this.scenes.vocabulary.length;
+    const kinds = this.#scenes.vocabulary.length;
     const all = new Float32Array(kinds * VALUES);
     for (let entryIndex = 0; entryIndex < kinds; entryIndex++)
-      all.set(this.of({ entryIndex, tint: null }), entryIndex * VALUES);
+      all.set(this.#of({ entryIndex, tint: null }), entryIndex * VALUES);
     const nearest = scope(() => {
       const portraits = tensor(all, { shape: [kinds, VALUES], device: predicted.device });
       // ‖p − t‖² without ‖p‖², which is the same for all.
@@ -124,19 +128,19 @@ export class Portraits {
   }
 
   /** The normalised portrait of a thing as the caption names it: its own colours, or tinted. */
-  private of({ entryIndex, tint }: Pick<PlacedObject, "entryIndex" | "tint">): Float32Array {
+  #of({ entryIndex, tint }: Pick<PlacedObject, "entryIndex" | "tint">): Float32Array {
     const key = `${entryIndex} ${tint}`;
-    let portrait = this.kept.get(key);
+    let portrait = this.#kept.get(key);
     if (portrait === undefined) {
-      portrait = this.draw(entryIndex, tint).map((value, i) => (value - this.mean[i]!) / this.deviation);
-      this.kept.set(key, portrait);
+      portrait = this.#draw(entryIndex, tint).map((value, i) => (value - this.#mean[i]!) / this.#deviation);
+      this.#kept.set(key, portrait);
     }
     return portrait;
   }
 
-  private draw(entryIndex: number, tint: PlacedObject["tint"]): Float32Array {
+  #draw(entryIndex: number, tint: PlacedObject["tint"]): Float32Array {
     const out = new Float32Array(VALUES);
-    this.scenes.renderPortrait(entryIndex, tint, out);
+    this.#scenes.renderPortrait(entryIndex, tint, out);
     return out;
   }
 }

@@ -14,11 +14,11 @@ const LARGEST_SCALE = 100;
 
 export class MatchingLoss extends nn.Module {
   /** log 1/τ, a single value. */
-  private readonly logScale: Tensor;
+  readonly #logScale: Tensor;
 
   constructor() {
     super();
-    this.logScale = this.parameter("log_scale", tensor([Math.log(1 / FIRST_TEMPERATURE)]));
+    this.#logScale = this.parameter("log_scale", tensor([Math.log(1 / FIRST_TEMPERATURE)]));
   }
 
   /**
@@ -28,7 +28,7 @@ export class MatchingLoss extends nn.Module {
    */
   forward(pictures: Tensor, captions: Tensor): { loss: Tensor; figures: Record<string, Tensor> } {
     const B = pictures.size(0);
-    const scale = this.logScale.clamp(null, Math.log(LARGEST_SCALE)).exp();
+    const scale = this.#logScale.clamp(null, Math.log(LARGEST_SCALE)).exp();
     const own = tensor(
       BigInt64Array.from({ length: B }, (_, i) => BigInt(i)),
       { device: pictures.device },

@@ -145,9 +145,9 @@ function* corpus(scenes: EmojiScenes, captions: number): Iterable<[string, numbe
 
 /** The text encoder with what trains it. */
 class ContrastiveModel extends nn.Module {
-  private readonly textProjection: nn.Linear;
-  private readonly tower: PictureTower;
-  private readonly pictureProjection: nn.Linear;
+  readonly #textProjection: nn.Linear;
+  readonly #tower: PictureTower;
+  readonly #pictureProjection: nn.Linear;
   readonly appearance: AppearanceHead;
   readonly matching: MatchingLoss;
 
@@ -159,24 +159,24 @@ class ContrastiveModel extends nn.Module {
   ) {
     super();
     this.register("text", text);
-    this.textProjection = this.register("text_projection", new nn.Linear(textDim, sharedDim, { bias: false }));
-    this.tower = this.register("tower", new PictureTower());
+    this.#textProjection = this.register("text_projection", new nn.Linear(textDim, sharedDim, { bias: false }));
+    this.#tower = this.register("tower", new PictureTower());
     // All places are kept apart, so that left and right can be told.
-    const features = this.tower.channels * (pictureSize / 16) ** 2;
-    this.pictureProjection = this.register("picture_projection", new nn.Linear(features, sharedDim, { bias: false }));
+    const features = this.#tower.channels * (pictureSize / 16) ** 2;
+    this.#pictureProjection = this.register("picture_projection", new nn.Linear(features, sharedDim, { bias: false }));
     this.appearance = this.register("appearance", new AppearanceHead(textDim));
     this.matching = this.register("matching", new MatchingLoss());
   }
 
   /** (B, 3, S, S) → unit vectors (B, shared) */
   embedPictures(x: Tensor): Tensor {
-    return nn.functional.normalize(this.pictureProjection.forward(this.tower.forward(x).flatten(1)));
+    return nn.functional.normalize(this.#pictureProjection.forward(this.#tower.forward(x).flatten(1)));
   }
 
   /** States (B, T, D) of tokens under a mask (B, T) → unit vectors (B, shared): their mean, projected. */
   embedStates(states: Tensor, mask: Tensor): Tensor {
     const weights = mask.float().unsqueeze(2);
     const mean = states.mul(weights).sum(1).div(weights.sum(1));
-    return nn.functional.normalize(this.textProjection.forward(mean));
+    return nn.functional.normalize(this.#textProjection.forward(mean));
   }
 }

@@ -59,18 +59,18 @@ export class PartialFile {
       signal?.throwIfAborted();
       if (existsSync(blob)) return null;
       const owned = partsOf(blob).filter((name) => lifeOfPart(name, blob) !== "dead");
-      if (owned.length === 0) return PartialFile.take(blob);
+      if (owned.length === 0) return PartialFile.#take(blob);
       const bytes = owned.reduce((sum, name) => sum + sizeOf(join(dirname(blob), name)), 0);
       if (seen < 0) onWait(`waiting for another process that downloads ${blob}`);
       if (bytes !== seen) [seen, grewAt] = [bytes, performance.now()];
       const isStill = performance.now() - grewAt > STILL_MS;
-      if (isStill && owned.every((name) => lifeOfPart(name, blob) === "unknown")) return PartialFile.take(blob);
+      if (isStill && owned.every((name) => lifeOfPart(name, blob) === "unknown")) return PartialFile.#take(blob);
       report?.(bytes);
       await sleep(POLL_MS, undefined, signal ? { signal } : {});
     }
   }
 
-  private static take(blob: string): PartialFile {
+  static #take(blob: string): PartialFile {
     const mine = `${blob}.miro-${processIdentity()}-${randomBytes(4).toString("hex")}.incomplete`;
     for (const name of partsOf(blob)) {
       if (lifeOfPart(name, blob) !== "dead") continue;

@@ -119,15 +119,18 @@ export class NameTemplate {
 /** Gives each picture a path of its own. */
 export class NameAllocator {
   readonly #taken = new Set<string>();
+  readonly #folder: string;
+  readonly #isFree: (path: string) => boolean;
 
   /**
    * @param folder where the paths lie
    * @param isFree whether a path may be used, apart from those given out already
    */
-  constructor(
-    private readonly folder: string,
-    private readonly isFree: (path: string) => boolean = () => true,
-  ) {}
+  constructor(folder: string, isFree: (path: string) => boolean = () => true) {
+    this.#folder = folder;
+
+    this.#isFree = isFree;
+  }
 
   /** The first free one of `NAME.png`, `NAME-2.png`, … Names that differ in case only count as one. */
   take(name: string, extension: string): string {
@@ -135,9 +138,9 @@ export class NameAllocator {
       const end = `${n === 1 ? "" : `-${n}`}${extension}`;
       const parts = name.split("/");
       const last = `${shorten(parts.pop()!, MAX_BYTES - Buffer.byteLength(end))}${end}`;
-      const path = join(this.folder, ...parts.map((part) => shorten(part, MAX_BYTES)), last);
+      const path = join(this.#folder, ...parts.map((part) => shorten(part, MAX_BYTES)), last);
       const key = path.toLowerCase().normalize("NFC");
-      if (this.#taken.has(key) || !this.isFree(path)) continue;
+      if (this.#taken.has(key) || !this.#isFree(path)) continue;
       this.#taken.add(key);
       return path;
     }

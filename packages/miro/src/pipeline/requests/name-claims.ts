@@ -30,9 +30,11 @@ export class NameClaims {
   readonly #names = new Set<string>();
   /** The first folder that had to be made for the claims; it goes with them if nothing else came to lie in it. */
   #made: string | undefined;
+  readonly #folder: string;
 
   /** @param folder of the files; made when names are chosen */
-  constructor(private readonly folder: string) {
+  constructor(folder: string) {
+    this.#folder = folder;
     this.#file = join(folder, `.claims.${processIdentity()}.${randomBytes(6).toString("hex")}.json`);
   }
 
@@ -47,15 +49,15 @@ export class NameClaims {
     { signal, onWait }: ChooseOptions = {},
   ): Promise<void> {
     try {
-      this.#made ??= mkdirSync(this.folder, { recursive: true });
+      this.#made ??= mkdirSync(this.#folder, { recursive: true });
     } catch (error) {
-      throw new MiroError(`${this.folder}: cannot be created: ${systemReason(error)}`, { cause: error });
+      throw new MiroError(`${this.#folder}: cannot be created: ${systemReason(error)}`, { cause: error });
     }
-    let lock = FileLock.acquire(this.folder, "claims");
+    let lock = FileLock.acquire(this.#folder, "claims");
     for (let polls = 1; !(lock instanceof FileLock); polls++) {
-      if (polls === 50) onWait?.(`${this.folder}: waiting for ${lock.text}, which chooses names there`);
+      if (polls === 50) onWait?.(`${this.#folder}: waiting for ${lock.text}, which chooses names there`);
       await sleep(POLL_MS, undefined, signal ? { signal } : {});
-      lock = FileLock.acquire(this.folder, "claims");
+      lock = FileLock.acquire(this.#folder, "claims");
     }
     try {
       const before = this.#names.size;
@@ -76,7 +78,7 @@ export class NameClaims {
     this.#names.clear();
     if (this.#made === undefined) return;
     try {
-      for (let folder = resolve(this.folder); ; folder = dirname(folder)) {
+      for (let folder = resolve(this.#folder); ; folder = dirname(folder)) {
         rmdirSync(folder);
         if (folder === resolve(this.#made)) break;
       }
@@ -93,9 +95,9 @@ export class NameClaims {
 
   #claimsOfOthers(): Set<string> {
     const names = new Set<string>();
-    for (const file of readdirSync(this.folder)) {
+    for (const file of readdirSync(this.#folder)) {
       const owner = FILE.exec(file)?.[1];
-      const path = join(this.folder, file);
+      const path = join(this.#folder, file);
       if (owner === undefined || path === this.#file) continue;
       const life = lifeOf(owner);
       if (life === "dead" || (life === "unknown" && (silenceOf(path) ?? 0) > SILENT_MS)) rmSync(path, { force: true });

@@ -58,7 +58,11 @@ export interface RandomBatchesOptions {
 
 /** Random latents, texts and rewards: for benchmarks and tests. */
 export class RandomBatches implements BatchSource {
-  constructor(private readonly options: RandomBatchesOptions) {}
+  readonly #options: RandomBatchesOptions;
+
+  constructor(options: RandomBatchesOptions) {
+    this.#options = options;
+  }
 
   async ready(): Promise<void> {}
 
@@ -73,7 +77,7 @@ export class RandomBatches implements BatchSource {
       textWidth,
       rewardKeys,
       device = "cpu",
-    } = this.options;
+    } = this.#options;
     const generator = new Generator().manualSeed(streamSeed(seed, "randomBatch", step));
     const batch = {
       x0: randn([B, channels, size, size], { generator }).mul(0.5).to({ device }),

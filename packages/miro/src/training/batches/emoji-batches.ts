@@ -29,13 +29,19 @@ export interface EmojiBatchesOptions {
  * later scenes are still being made; every later pass has an order of its own, drawn from (seed, pass).
  */
 export class EmojiBatches implements BatchSource {
-  private order: { pass: number; indices: BigInt64Array } | null = null;
+  #order: { pass: number; indices: BigInt64Array } | null = null;
+  readonly #options: EmojiBatchesOptions;
+  readonly #cache: LatentCache;
 
   private constructor(
-    private readonly options: EmojiBatchesOptions,
-    private readonly cache: LatentCache,
+    options: EmojiBatchesOptions,
+    cache: LatentCache,
     readonly frozen: FrozenModels,
-  ) {}
+  ) {
+    this.#options = options;
+
+    this.#cache = cache;
+  }
 
   static async open(options: EmojiBatchesOptions): Promise<EmojiBatches> {
     const { data, device, sigmaData, makesScenes = true, signal } = options;
@@ -60,50 +66,50 @@ export class EmojiBatches implements BatchSource {
   }
 
   async ready(step: number, signal?: AbortSignal): Promise<void> {
-    await this.cache.until((step + 1) * this.options.batchSize, signal);
+    await this.#cache.until((step + 1) * this.#options.batchSize, signal);
   }
 
   batch(step: number): LossBatch {
-    const { batchSize: B, rows: own = { start: 0, count: B }, device } = this.options;
+    const { batchSize: B, rows: own = { start: 0, count: B }, device } = this.#options;
     const rows = tensor(
-      BigInt64Array.from({ length: own.count }, (_, row) => this.scene(step * B + own.start + row)),
+      BigInt64Array.from({ length: own.count }, (_, row) => this.#scene(step * B + own.start + row)),
       { dtype: "int64" },
     );
-    const x0 = normalize(this.cache.latents.indexSelect(0, rows).float(), this.frozen.normalization);
-    const ids = this.trimmed(this.cache.ids.indexSelect(0, rows)).long().to({ device });
+    const x0 = normalize(this.#cache.latents.indexSelect(0, rows).float(), this.frozen.normalization);
+    const ids = this.#trimmed(this.#cache.ids.indexSelect(0, rows)).long().to({ device });
     const textMask = ids.ne(0);
     return {
       x0: x0.to({ device }),
       textEmbeddings: noGrad(() => this.frozen.encoder.forward(ids, textMask)),
       textMask,
       rewards: Object.fromEntries(
-        Object.entries(this.cache.rewards).map(([key, values]) => [key, values.indexSelect(0, rows).to({ device })]),
+        Object.entries(this.#cache.rewards).map(([key, values]) => [key, values.indexSelect(0, rows).to({ device })]),
       ),
     };
   }
 
   async close(): Promise<void> {
-    await this.cache.close();
+    await this.#cache.close();
     const { encoder, normalization, uncondEmbedding } = this.frozen;
     encoder.dispose();
     for (const tensor of [normalization.scale, normalization.bias, uncondEmbedding]) tensor.dispose();
   }
 
   /** The scene at a position of the stream. */
-  private scene(position: number): bigint {
-    const { samples } = this.options.data;
+  #scene(position: number): bigint {
+    const { samples } = this.#options.data;
     const pass = Math.floor(position / samples);
     const index = position % samples;
     if (pass === 0) return BigInt(index);
-    if (this.order?.pass !== pass) {
-      const generator = new Generator().manualSeed(streamSeed(this.options.seed, "latentOrder", pass));
-      this.order = { pass, indices: randperm(samples, { generator }).data() as BigInt64Array };
+    if (this.#order?.pass !== pass) {
+      const generator = new Generator().manualSeed(streamSeed(this.#options.seed, "latentOrder", pass));
+      this.#order = { pass, indices: randperm(samples, { generator }).data() as BigInt64Array };
     }
-    return this.order.indices[index]!;
+    return this.#order.indices[index]!;
   }
 
   /** Without the columns that hold padding only. */
-  private trimmed(ids: Tensor): Tensor {
+  #trimmed(ids: Tensor): Tensor {
     const used = (ids.ne(0).any(0).toList() as unknown[]).map(Boolean).lastIndexOf(true) + 1;
     return ids.narrow(1, 0, used);
   }

@@ -41,18 +41,20 @@ export class LatentCache {
   rewards: Record<string, Tensor> = {};
   /** Samples from the first on that are there. */
   available = 0;
-  private readonly present: boolean[];
-  private readonly workers: Worker[] = [];
-  private readonly waiting: (() => void)[] = [];
-  private failure: Error | null = null;
+  readonly #present: boolean[];
+  readonly #workers: Worker[] = [];
+  readonly #waiting: (() => void)[] = [];
+  #failure: Error | null = null;
   /** Looks for shards that another process makes. */
-  private watch: NodeJS.Timeout | null = null;
+  #watch: NodeJS.Timeout | null = null;
+  readonly #data: EmojiData;
 
   private constructor(
     readonly folder: string,
-    private readonly data: EmojiData,
+    data: EmojiData,
   ) {
-    this.present = Array.from({ length: this.shardCount }, () => false);
+    this.#data = data;
+    this.#present = Array.from({ length: this.shardCount }, () => false);
   }
 
   /**
@@ -79,73 +81,77 @@ export class LatentCache {
       writeFileAtomic(join(folder, "dataset.json"), `${JSON.stringify(identity, null, 2)}\n`, { overwrite: true });
 
     const cache = new LatentCache(folder, data);
-    const missing = cache.present.flatMap((_, shard) => (existsSync(shardPath(folder, shard)) ? [] : [shard]));
-    for (let shard = 0; shard < cache.shardCount; shard++) if (!missing.includes(shard)) cache.load(shard);
-    if (missing.length > 0 && makes) cache.startWorkers(missing);
-    else if (missing.length > 0) cache.awaitShards(missing);
+    const missing = cache.#present.flatMap((_, shard) => (existsSync(shardPath(folder, shard)) ? [] : [shard]));
+    for (let shard = 0; shard < cache.shardCount; shard++) if (!missing.includes(shard)) cache.#load(shard);
+    if (missing.length > 0 && makes) cache.#startWorkers(missing);
+    else if (missing.length > 0) cache.#awaitShards(missing);
     await cache.until(Math.min(data.shardSize, data.samples), signal);
     return cache;
   }
 
   get shardCount(): number {
-    return Math.ceil(this.data.samples / this.data.shardSize);
+    return Math.ceil(this.#data.samples / this.#data.shardSize);
   }
 
   /** Resolves when the first `count` samples are there. */
   async until(count: number, signal?: AbortSignal): Promise<void> {
-    while (this.available < Math.min(count, this.data.samples)) {
-      if (this.failure) throw this.failure;
+    while (this.available < Math.min(count, this.#data.samples)) {
+      if (this.#failure) throw this.#failure;
       signal?.throwIfAborted();
       await new Promise<void>((resolve) => {
-        this.waiting.push(resolve);
+        this.#waiting.push(resolve);
         signal?.addEventListener("abort", () => resolve(), { once: true });
       });
     }
   }
 
   async close(): Promise<void> {
-    if (this.watch !== null) clearInterval(this.watch);
-    await Promise.all(this.workers.map((worker) => worker.terminate()));
+    if (this.#watch !== null) clearInterval(this.#watch);
+    await Promise.all(this.#workers.map((worker) => worker.terminate()));
     for (const tensor of [this.latents, this.ids, ...Object.values(this.rewards)]) tensor?.dispose();
   }
 
-  private startWorkers(missing: number[]): void {
-    const count = Math.min(this.data.workers, missing.length);
+  #startWorkers(missing: number[]): void {
+    const count = Math.min(this.#data.workers, missing.length);
     const script = compiledModule("training/batches/latent-worker.js");
     for (let w = 0; w < count; w++) {
-      const job: ShardJob = { data: this.data, folder: this.folder, shards: missing.filter((_, i) => i % count === w) };
+      const job: ShardJob = {
+        data: this.#data,
+        folder: this.folder,
+        shards: missing.filter((_, i) => i % count === w),
+      };
       const worker = new Worker(script, { workerData: job });
-      worker.on("message", (shard: number) => this.load(shard));
-      worker.on("error", (error) => this.fail(error));
-      worker.on("exit", () => this.wake());
-      this.workers.push(worker);
+      worker.on("message", (shard: number) => this.#load(shard));
+      worker.on("error", (error) => this.#fail(error));
+      worker.on("exit", () => this.#wake());
+      this.#workers.push(worker);
     }
   }
 
   /** Loads shards that appear, in their order. */
-  private awaitShards(missing: number[]): void {
-    this.watch = setInterval(() => {
-      while (missing.length > 0 && existsSync(shardPath(this.folder, missing[0]!))) this.load(missing.shift()!);
-      if (missing.length === 0) clearInterval(this.watch!);
+  #awaitShards(missing: number[]): void {
+    this.#watch = setInterval(() => {
+      while (missing.length > 0 && existsSync(shardPath(this.folder, missing[0]!))) this.#load(missing.shift()!);
+      if (missing.length === 0) clearInterval(this.#watch!);
     }, 250);
   }
 
-  private load(shard: number): void {
+  #load(shard: number): void {
     try {
-      scope(() => this.copy(shard));
+      scope(() => this.#copy(shard));
     } catch (error) {
-      this.fail(error as Error);
+      this.#fail(error as Error);
       return;
     }
-    this.present[shard] = true;
-    const complete = this.present.indexOf(false);
-    this.available = Math.min(this.data.samples, (complete < 0 ? this.shardCount : complete) * this.data.shardSize);
-    this.wake();
+    this.#present[shard] = true;
+    const complete = this.#present.indexOf(false);
+    this.available = Math.min(this.#data.samples, (complete < 0 ? this.shardCount : complete) * this.#data.shardSize);
+    this.#wake();
   }
 
   /** Copies a shard's rows to their place; the first shard decides the shapes. */
-  private copy(shard: number): void {
-    const { samples, shardSize } = this.data;
+  #copy(shard: number): void {
+    const { samples, shardSize } = this.#data;
     const start = shard * shardSize;
     const rows = Math.min(shardSize, samples - start);
     const into = (whole: Tensor | undefined, part: Tensor): Tensor => {
@@ -163,13 +169,13 @@ export class LatentCache {
     }
   }
 
-  private fail(error: Error): void {
-    this.failure = new MiroError(`${this.folder}: making latents failed: ${error.message}`);
-    this.wake();
+  #fail(error: Error): void {
+    this.#failure = new MiroError(`${this.folder}: making latents failed: ${error.message}`);
+    this.#wake();
   }
 
-  private wake(): void {
-    for (const resolve of this.waiting.splice(0)) resolve();
+  #wake(): void {
+    for (const resolve of this.#waiting.splice(0)) resolve();
   }
 }
 

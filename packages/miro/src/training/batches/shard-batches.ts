@@ -62,21 +62,23 @@ interface Row extends RowRequest {
 const NORMALIZATION_SAMPLES = 1024;
 
 export class ShardBatches implements BatchSource {
-  private readonly loader: ShardLoader;
+  readonly #loader: ShardLoader;
+  readonly #options: ShardBatchesOptions;
 
   private constructor(
-    private readonly options: ShardBatchesOptions,
+    options: ShardBatchesOptions,
     readonly set: TrainingSet,
     /** How latents become x. */
     readonly normalization: LatentNormalization,
     readonly constants: DataConstants | undefined,
     readonly frozen: FrozenModels | undefined,
   ) {
-    this.loader = new ShardLoader(set.shards, {
+    this.#options = options;
+    this.#loader = new ShardLoader(set.shards, {
       fields: fieldsOf(options.data),
       prefetch: options.data.prefetchFactor,
-      plan: (step) => this.plan(step),
-      replace: (row, attempt) => this.replacement(row as Row, attempt),
+      plan: (step) => this.#plan(step),
+      replace: (row, attempt) => this.#replacement(row as Row, attempt),
     });
   }
 
@@ -109,12 +111,12 @@ export class ShardBatches implements BatchSource {
   }
 
   async ready(step: number, signal?: AbortSignal): Promise<void> {
-    await this.loader.ready(step, signal);
+    await this.#loader.ready(step, signal);
   }
 
   batch(step: number): ShardTrainingBatch {
-    const { data, seed, device, network } = this.options;
-    const { rows, tensors, masks } = this.loader.take(step);
+    const { data, seed, device, network } = this.#options;
+    const { rows, tensors, masks } = this.#loader.take(step);
     const { mean, std, text } = tensors as { mean: Tensor; std?: Tensor; text: Tensor };
     const latents =
       std === undefined
@@ -167,38 +169,38 @@ export class ShardBatches implements BatchSource {
 
   /** What was read so far, bad samples and cut texts counted. */
   get stats() {
-    return this.loader.stats;
+    return this.#loader.stats;
   }
 
   async close(): Promise<void> {
     const { samples, bad, truncated } = this.stats;
-    if (bad > 0) this.options.onMessage?.(`${bad} samples could not be read and were replaced`);
+    if (bad > 0) this.#options.onMessage?.(`${bad} samples could not be read and were replaced`);
     if (truncated.text! > 0)
-      this.options.onMessage?.(
-        `${truncated.text} of ${samples} texts were longer than data.max_text_len (${this.options.data.maxTextLen}) and were cut`,
+      this.#options.onMessage?.(
+        `${truncated.text} of ${samples} texts were longer than data.max_text_len (${this.#options.data.maxTextLen}) and were cut`,
       );
-    await this.loader.close();
+    await this.#loader.close();
     this.set.close();
     this.frozen?.encoder.dispose();
     for (const tensor of [this.normalization.scale, this.normalization.bias, this.constants?.uncondEmbedding])
       tensor?.dispose();
   }
 
-  private plan(step: number): Row[] {
-    const { batchSize, rows: { start, count } = { start: 0, count: batchSize } } = this.options;
+  #plan(step: number): Row[] {
+    const { batchSize, rows: { start, count } = { start: 0, count: batchSize } } = this.#options;
     const { epoch, position } = stepPosition(step, batchSize, this.set.length);
-    return Array.from({ length: count }, (_, row) => this.row(epoch, this.set.at(epoch, position + start + row)));
+    return Array.from({ length: count }, (_, row) => this.#row(epoch, this.set.at(epoch, position + start + row)));
   }
 
-  private row(epoch: number, { sample, synthetic }: { sample: number; synthetic: boolean }): Row {
+  #row(epoch: number, { sample, synthetic }: { sample: number; synthetic: boolean }): Row {
     return { sample, variant: synthetic ? 1 : 0, epoch };
   }
 
   /** A passing sample in the place of one that cannot be read; which, follows from the unreadable one. */
-  private replacement({ sample, epoch }: Row, attempt: number): Row {
+  #replacement({ sample, epoch }: Row, attempt: number): Row {
     const { selection } = this.set;
-    const other = new Permutation(selection.length, "unreadableRow", [this.options.seed, sample, attempt]).at(0);
-    return this.row(epoch, this.set.planned(epoch, selection.at(other)));
+    const other = new Permutation(selection.length, "unreadableRow", [this.#options.seed, sample, attempt]).at(0);
+    return this.#row(epoch, this.set.planned(epoch, selection.at(other)));
   }
 }
 

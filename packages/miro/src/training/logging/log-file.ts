@@ -13,6 +13,8 @@ export class LogFile {
   #waitingBytes = 0;
   #lost = 0;
   #inTrouble = false;
+  readonly #descriptor: number;
+  readonly #onTrouble: (message: string) => void;
 
   /**
    * @param descriptor opened for appending
@@ -20,9 +22,13 @@ export class LogFile {
    */
   constructor(
     readonly path: string,
-    private readonly descriptor: number,
-    private readonly onTrouble: (message: string) => void = () => {},
-  ) {}
+    descriptor: number,
+    onTrouble: (message: string) => void = () => {},
+  ) {
+    this.#descriptor = descriptor;
+
+    this.#onTrouble = onTrouble;
+  }
 
   append(record: Buffer): void {
     if (this.#waitingBytes + record.length > MAX_WAITING_BYTES) {
@@ -37,13 +43,13 @@ export class LogFile {
   close(): void {
     this.#flush();
     const lost = this.#lost + this.#waiting.length;
-    if (lost > 0) this.onTrouble(`${this.path}: ${lost} records could not be written and are lost`);
+    if (lost > 0) this.#onTrouble(`${this.path}: ${lost} records could not be written and are lost`);
     try {
-      fs.fsyncSync(this.descriptor);
+      fs.fsyncSync(this.#descriptor);
     } catch {
       // Some file systems refuse; what could be written is in the file.
     }
-    fs.closeSync(this.descriptor);
+    fs.closeSync(this.#descriptor);
   }
 
   #flush(): void {
@@ -51,16 +57,16 @@ export class LogFile {
       while (this.#waiting.length > 0) {
         // One call for a record: a killed process leaves whole records, or one that is cut off at the end.
         const first = this.#waiting[0]!;
-        const count = fs.writeSync(this.descriptor, first);
+        const count = fs.writeSync(this.#descriptor, first);
         this.#waitingBytes -= count;
         if (count < first.length) this.#waiting[0] = first.subarray(count);
         else this.#waiting.shift();
       }
-      if (this.#inTrouble) this.onTrouble(`${this.path}: is written again`);
+      if (this.#inTrouble) this.#onTrouble(`${this.path}: is written again`);
       this.#inTrouble = false;
     } catch (error) {
       if (!this.#inTrouble)
-        this.onTrouble(`${this.path}: cannot be written: ${systemReason(error)}; the run goes on, its records wait`);
+        this.#onTrouble(`${this.path}: cannot be written: ${systemReason(error)}; the run goes on, its records wait`);
       this.#inTrouble = true;
     }
   }

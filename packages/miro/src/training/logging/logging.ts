@@ -16,7 +16,7 @@ export interface LogRecord {
  * resumed run's log reads like that of an undisturbed one.
  */
 export class MetricsLog {
-  private readonly file: LogFile;
+  readonly #file: LogFile;
 
   /** @param onTrouble told when the file cannot be written, which does not end a run */
   constructor(path: string, step: number, onTrouble?: (message: string) => void) {
@@ -27,15 +27,15 @@ export class MetricsLog {
         .filter((line) => (parse(line)?.step ?? Number.POSITIVE_INFINITY) <= step);
       writeFileAtomic(path, kept.map((line) => `${line}\n`).join(""), { overwrite: true });
     }
-    this.file = new LogFile(path, openSync(path, "a"), onTrouble);
+    this.#file = new LogFile(path, openSync(path, "a"), onTrouble);
   }
 
   write(record: LogRecord): void {
-    this.file.append(Buffer.from(`${JSON.stringify(record)}\n`));
+    this.#file.append(Buffer.from(`${JSON.stringify(record)}\n`));
   }
 
   close(): void {
-    this.file.close();
+    this.#file.close();
   }
 }
 
@@ -76,34 +76,37 @@ export function formatDuration(seconds: number): string {
 
 /** Progress on stderr: one line that is rewritten on a terminal, else a new line at most every `everyMs`. */
 export class ProgressLine {
-  private last = Number.NEGATIVE_INFINITY;
-  private open = false;
+  #last = Number.NEGATIVE_INFINITY;
+  #open = false;
+  readonly #stream: { isTTY?: boolean; write(text: string): unknown };
+  readonly #everyMs: number;
 
-  constructor(
-    private readonly stream: { isTTY?: boolean; write(text: string): unknown } = process.stderr,
-    private readonly everyMs = 15_000,
-  ) {}
+  constructor(stream: { isTTY?: boolean; write(text: string): unknown } = process.stderr, everyMs = 15_000) {
+    this.#stream = stream;
+
+    this.#everyMs = everyMs;
+  }
 
   update(progress: Progress): void {
     const now = performance.now();
-    if (this.stream.isTTY) {
-      this.stream.write(ERASE_LINE);
-      this.stream.write(formatProgress(progress));
-      this.open = true;
-    } else if (now - this.last >= this.everyMs) {
-      this.stream.write(`${formatProgress(progress)}\n`);
-      this.last = now;
+    if (this.#stream.isTTY) {
+      this.#stream.write(ERASE_LINE);
+      this.#stream.write(formatProgress(progress));
+      this.#open = true;
+    } else if (now - this.#last >= this.#everyMs) {
+      this.#stream.write(`${formatProgress(progress)}\n`);
+      this.#last = now;
     }
   }
 
   /** A message on a line of its own. */
   say(message: string): void {
     this.end();
-    this.stream.write(`${message}\n`);
+    this.#stream.write(`${message}\n`);
   }
 
   end(): void {
-    if (this.open) this.stream.write("\n");
-    this.open = false;
+    if (this.#open) this.#stream.write("\n");
+    this.#open = false;
   }
 }

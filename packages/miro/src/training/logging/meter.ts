@@ -39,31 +39,35 @@ export const VARYING_METRICS = /^(speed\/|memory\/|seconds$)/;
 export class Meter {
   /** Exponential mean of the raw loss over about 20 steps. */
   smoothLoss = Number.NaN;
-  private smoothMs = Number.NaN;
-  private reports: StepReport[] = [];
-  private times: StepTimes[] = [];
+  #smoothMs = Number.NaN;
+  #reports: StepReport[] = [];
+  #times: StepTimes[] = [];
+  readonly #peakFlops: number | null;
 
   /** @param peakFlops operations a second that the machine can do; without it there is no `speed/mfu` */
-  constructor(private readonly peakFlops: number | null = null) {}
+  constructor(peakFlops: number | null = null) {
+    this.#peakFlops = peakFlops;
+  }
 
   /** Of late. */
   get stepsPerSecond(): number {
-    return 1000 / this.smoothMs;
+    return 1000 / this.#smoothMs;
   }
 
   add(report: StepReport, times: StepTimes): void {
-    this.reports.push(report);
-    this.times.push(times);
+    this.#reports.push(report);
+    this.#times.push(times);
     const towards = (mean: number, value: number) => (Number.isFinite(mean) ? mean + 0.05 * (value - mean) : value);
     this.smoothLoss = Number.isFinite(report.rawLoss) ? towards(this.smoothLoss, report.rawLoss) : this.smoothLoss;
-    this.smoothMs = towards(this.smoothMs, times.totalMs);
+    this.#smoothMs = towards(this.#smoothMs, times.totalMs);
   }
 
   /** Figures since the last call. Means leave out what is not finite; null where nothing was. */
   flush(): Record<string, number | null> {
-    const { reports, times } = this;
-    this.reports = [];
-    this.times = [];
+    const reports = this.#reports;
+    const times = this.#times;
+    this.#reports = [];
+    this.#times = [];
     const mean = (pick: (report: StepReport) => number) => {
       const values = reports.map(pick).filter(Number.isFinite);
       return significant(values.reduce((sum, value) => sum + value, 0) / values.length);
@@ -89,7 +93,7 @@ export class Meter {
       "speed/data_wait_ms": significant(waitMs / times.length),
       "speed/data_wait_share": significant(waitMs / ms),
       ...(flops !== null && { "speed/tflops": significant(flops / 1e12) }),
-      ...(flops !== null && this.peakFlops !== null && { "speed/mfu": significant(flops / this.peakFlops) }),
+      ...(flops !== null && this.#peakFlops !== null && { "speed/mfu": significant(flops / this.#peakFlops) }),
     };
   }
 }

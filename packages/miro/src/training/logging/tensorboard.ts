@@ -49,24 +49,24 @@ export interface EventWriterOptions {
 export class EventWriter {
   /** The file. */
   readonly path: string;
-  private readonly file: LogFile;
-  private readonly now: () => number;
+  readonly #file: LogFile;
+  readonly #now: () => number;
 
   /** @throws MiroError when the file cannot be created */
   constructor({ folder, firstStep, now = () => Date.now() / 1000, onTrouble }: EventWriterOptions) {
-    this.now = now;
+    this.#now = now;
     const seconds = String(Math.floor(now())).padStart(10, "0");
     // TensorBoard reads the files of a folder in the order of their names.
     const counter = String(files++);
     this.path = join(folder, `events.out.tfevents.${seconds}.${hostname()}.${process.pid}.${counter}`);
     try {
       mkdirSync(folder, { recursive: true });
-      this.file = new LogFile(this.path, openSync(this.path, "ax"), onTrouble);
+      this.#file = new LogFile(this.path, openSync(this.path, "ax"), onTrouble);
     } catch (error) {
       throw new MiroError(`${this.path}: cannot be created: ${systemReason(error)}`, { cause: error });
     }
-    this.write(firstStep, text(3, "brain.Event:2"));
-    if (firstStep > 0) this.write(firstStep, message(7, varint(1, 1)));
+    this.#write(firstStep, text(3, "brain.Event:2"));
+    if (firstStep > 0) this.#write(firstStep, message(7, varint(1, 1)));
   }
 
   /** Numbers of one step by name; what is not a number is left out. */
@@ -74,22 +74,22 @@ export class EventWriter {
     const summary = Object.entries(values).flatMap(([tag, value]) =>
       typeof value === "number" ? [message(1, Buffer.concat([text(1, tag), float(2, value)]))] : [],
     );
-    if (summary.length > 0) this.write(step, message(5, Buffer.concat(summary)));
+    if (summary.length > 0) this.#write(step, message(5, Buffer.concat(summary)));
   }
 
   /** A picture of one step. */
   image(step: number, tag: string, { width, height, encoded }: EventImage): void {
     const image = [varint(1, height), varint(2, width), varint(3, 3), bytes(4, encoded)];
-    this.write(step, message(5, message(1, Buffer.concat([text(1, tag), message(4, Buffer.concat(image))]))));
+    this.#write(step, message(5, message(1, Buffer.concat([text(1, tag), message(4, Buffer.concat(image))]))));
   }
 
   close(): void {
-    this.file.close();
+    this.#file.close();
   }
 
-  private write(step: number, what: Buffer): void {
-    this.file.append(
-      frameRecord(Buffer.concat([double(1, this.now()), ...(step === 0 ? [] : [varint(2, step)]), what])),
+  #write(step: number, what: Buffer): void {
+    this.#file.append(
+      frameRecord(Buffer.concat([double(1, this.#now()), ...(step === 0 ? [] : [varint(2, step)]), what])),
     );
   }
 }

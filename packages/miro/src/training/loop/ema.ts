@@ -30,8 +30,8 @@ export class Ema<M extends nn.Module = nn.Module> {
   readonly everyNSteps: number;
   /** Updates made so far. */
   updates = 0;
-  private readonly averages: Tensor[] = [];
-  private readonly sources: Tensor[] = [];
+  readonly #averages: Tensor[] = [];
+  readonly #sources: Tensor[] = [];
 
   /**
    * @param source the network that is being trained
@@ -51,8 +51,8 @@ export class Ema<M extends nn.Module = nn.Module> {
     module.loadStateDict(source.stateDict());
     for (const [name, parameter] of source.namedParameters()) {
       if (!parameter.requiresGrad) continue;
-      this.sources.push(parameter);
-      this.averages.push(copies.get(name)!);
+      this.#sources.push(parameter);
+      this.#averages.push(copies.get(name)!);
     }
     module.requiresGrad_(false).eval();
   }
@@ -67,6 +67,6 @@ export class Ema<M extends nn.Module = nn.Module> {
     const weight = 1 - this.nextDecay() ** this.everyNSteps;
     this.updates++;
     if (this.updates % this.everyNSteps === 0)
-      noGrad(() => aten._foreach_lerp__Scalar(this.averages, this.sources, weight));
+      noGrad(() => aten._foreach_lerp__Scalar(this.#averages, this.#sources, weight));
   }
 }

@@ -29,27 +29,29 @@ export function warmupCosine(s: number, { warmupSteps: W, totalSteps: S, rate = 
 
 /** Sets the learning rates of an optimiser's groups; the base rates are those it has when this is constructed. */
 export class WarmupCosine {
-  private readonly baseRates: number[];
+  readonly #baseRates: number[];
+  readonly #optimizer: { paramGroups: { lr: number }[] };
 
   constructor(
-    private readonly optimizer: { paramGroups: { lr: number }[] },
+    optimizer: { paramGroups: { lr: number }[] },
     readonly options: WarmupCosineOptions,
   ) {
+    this.#optimizer = optimizer;
     if (!(options.warmupSteps >= 0)) throw invalid("warmup_steps", "0 or more", options.warmupSteps);
     if (!(options.totalSteps > options.warmupSteps))
       throw invalid("total_steps", `more than warmup_steps (${options.warmupSteps})`, options.totalSteps);
-    this.baseRates = optimizer.paramGroups.map((group) => group.lr);
+    this.#baseRates = optimizer.paramGroups.map((group) => group.lr);
   }
 
   /** Sets the rates for update `k` (from 1); call it before that update. */
   apply(k: number): void {
-    const factor = this.factor(k);
-    this.optimizer.paramGroups.forEach((group, i) => {
-      group.lr = this.baseRates[i]! * factor;
+    const factor = this.#factor(k);
+    this.#optimizer.paramGroups.forEach((group, i) => {
+      group.lr = this.#baseRates[i]! * factor;
     });
   }
 
-  private factor(k: number): number {
+  #factor(k: number): number {
     if (!this.options.firstUpdateAtFullRate) return warmupCosine(k, this.options);
     return k === 1 ? 1 : warmupCosine(k - 1, this.options);
   }

@@ -89,12 +89,10 @@ class Rank {
   #result: RunResult | null = null;
   #error: RankError | null = null;
   #output = "";
+  readonly #rank: number;
 
-  constructor(
-    private readonly rank: number,
-    start: ToRank,
-    { recipe, onProgress, onMessage }: RunOptions,
-  ) {
+  constructor(rank: number, start: ToRank, { recipe, onProgress, onMessage }: RunOptions) {
+    this.#rank = rank;
     const script = compiledModule("training/loop/rank-main.js");
     const { device, devices } = recipe.trainer;
     const threads = Math.max(1, Math.floor(availableParallelism() / devices));
@@ -137,7 +135,7 @@ class Rank {
   async #end(): Promise<Ending> {
     const [code, signal] = (await once(this.#child, "close")) as [number | null, NodeJS.Signals | null];
     return {
-      rank: this.rank,
+      rank: this.#rank,
       code,
       signal,
       killed: this.#killed,

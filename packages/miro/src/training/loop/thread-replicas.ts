@@ -48,19 +48,19 @@ export class Replicas {
   readonly rows: readonly Rows[];
   /** The rows that are left to the trainer's own thread. */
   readonly ownRows: Rows;
-  private readonly others: { worker: Worker; rows: Rows }[];
-  private readonly parameters: Tensor[];
-  private readonly pending: Promise<ReplicaAnswer>[] = [];
-  private failure: Error | null = null;
+  readonly #others: { worker: Worker; rows: Rows }[];
+  readonly #parameters: Tensor[];
+  readonly #pending: Promise<ReplicaAnswer>[] = [];
+  #failure: Error | null = null;
 
   /** @param count threads in all, the caller's included */
   constructor(recipe: Recipe, count: number, model: Model) {
     this.rows = divideRows(recipe.trainer.batchSize, count);
     const [own, ...rest] = this.rows;
     this.ownRows = own!;
-    this.parameters = trainableParameters(model);
+    this.#parameters = trainableParameters(model);
     const script = compiledModule("training/loop/replica-worker.js");
-    this.others = rest.map((rows) => {
+    this.#others = rest.map((rows) => {
       const setup = scope((): ReplicaSetup => {
         const tensors = [...model.network.stateDict("network"), ...model.preconditioning.stateDict("preconditioning")];
         return {
@@ -72,7 +72,7 @@ export class Replicas {
       });
       const worker = new Worker(script, { workerData: setup });
       worker.on("error", (error) => {
-        this.failure = new MiroError(`a training thread failed: ${error.message}`);
+        this.#failure = new MiroError(`a training thread failed: ${error.message}`);
       });
       return { worker, rows };
     });
@@ -80,7 +80,7 @@ export class Replicas {
 
   /** Hands the other threads their rows of a batch; call `collect` after the own rows are done. */
   start(k: number, batch: LossBatch, lossScale = 1): void {
-    for (const { worker, rows } of this.others) {
+    for (const { worker, rows } of this.#others) {
       const { x0, textEmbeddings, textMask, rewards } = rowsOf(batch, rows);
       const task: ReplicaTask = {
         k,
@@ -91,7 +91,7 @@ export class Replicas {
         rewards: Object.fromEntries(Object.entries(rewards).map(([key, value]) => [key, share(value)])),
       };
       const answer = new Promise<ReplicaAnswer>((resolve, reject) => {
-        const stopped = () => reject(this.failure ?? new MiroError("a training thread stopped"));
+        const stopped = () => reject(this.#failure ?? new MiroError("a training thread stopped"));
         worker.once("exit", stopped);
         worker.once("message", (message: ReplicaAnswer) => {
           worker.off("exit", stopped);
@@ -99,26 +99,26 @@ export class Replicas {
         });
       });
       answer.catch(() => {}); // awaited by collect()
-      this.pending.push(answer);
+      this.#pending.push(answer);
       worker.postMessage(task);
     }
   }
 
   /** Waits for the other threads and adds their gradients, in a fixed order. */
   async collect(): Promise<{ terms: StepTerms; rows: Rows }[]> {
-    const answers = await Promise.all(this.pending.splice(0));
-    for (const { gradients } of answers) scope(() => this.add(gradients));
-    return answers.map(({ terms }, i) => ({ terms, rows: this.others[i]!.rows }));
+    const answers = await Promise.all(this.#pending.splice(0));
+    for (const { gradients } of answers) scope(() => this.#add(gradients));
+    return answers.map(({ terms }, i) => ({ terms, rows: this.#others[i]!.rows }));
   }
 
-  private add(gradients: (SharedTensor | null)[]): void {
+  #add(gradients: (SharedTensor | null)[]): void {
     const mine: Tensor[] = [];
     const theirs: Tensor[] = [];
     gradients.forEach((message, i) => {
       if (message === null) return;
       const gradient = receive(message);
-      const own = this.parameters[i]!.grad;
-      if (own === null) this.parameters[i]!.grad = gradient;
+      const own = this.#parameters[i]!.grad;
+      if (own === null) this.#parameters[i]!.grad = gradient;
       else {
         mine.push(own);
         theirs.push(gradient);
@@ -128,6 +128,6 @@ export class Replicas {
   }
 
   async close(): Promise<void> {
-    await Promise.all(this.others.map(({ worker }) => worker.terminate()));
+    await Promise.all(this.#others.map(({ worker }) => worker.terminate()));
   }
 }

@@ -108,20 +108,22 @@ export class Trainer {
   skippedSteps = 0;
   /** Seconds of training, all sittings together. */
   seconds = 0;
-  private badInARow = 0;
+  #badInARow = 0;
   /** Of the last batch, padding included. */
-  private textTokens = 0;
+  #textTokens = 0;
   /** Any of several processes has been asked to stop. */
-  private stopAgreed = false;
+  #stopAgreed = false;
 
-  private readonly group: DataParallelGroup;
+  readonly #group: DataParallelGroup;
+  readonly #hooks: TrainerHooks;
 
   constructor(
     readonly parts: TrainerParts,
     readonly options: TrainerOptions,
-    private readonly hooks: TrainerHooks = {},
+    hooks: TrainerHooks = {},
   ) {
-    this.group = parts.group ?? DataParallelGroup.alone();
+    this.#hooks = hooks;
+    this.#group = parts.group ?? DataParallelGroup.alone();
   }
 
   /**
@@ -129,13 +131,15 @@ export class Trainer {
    * @returns whether all steps were done
    */
   async run(signal?: AbortSignal): Promise<boolean> {
-    const { options, hooks, parts, group } = this;
+    const { options, parts } = this;
+    const hooks = this.#hooks;
+    const group = this.#group;
     const meter = new Meter(options.work?.peakFlops ?? null);
     let stored = this.step;
-    const stop = () => this.stopAgreed || (group.isAlone && signal?.aborted === true);
+    const stop = () => this.#stopAgreed || (group.isAlone && signal?.aborted === true);
     // What several processes do together, none of them may leave.
     const alone = group.isAlone ? signal : undefined;
-    if (this.step < options.maxSteps) await this.settleReduction();
+    if (this.step < options.maxSteps) await this.#settleReduction();
     while (this.step < options.maxSteps && !stop()) {
       const waitingSince = performance.now();
       try {
@@ -146,14 +150,14 @@ export class Trainer {
         throw error;
       }
       const startedAt = performance.now();
-      const report = await this.update(signal);
+      const report = await this.#update(signal);
       const now = performance.now();
       this.seconds += (now - waitingSince) / 1000;
       meter.add(report, {
         waitMs: startedAt - waitingSince,
         totalMs: now - waitingSince,
         images: options.batchSize,
-        flops: options.work && options.batchSize * options.work.flopsPerImage(this.textTokens),
+        flops: options.work && options.batchSize * options.work.flopsPerImage(this.#textTokens),
       });
 
       hooks.onProgress?.({
@@ -191,19 +195,19 @@ export class Trainer {
         options.sampleEvery > 0 &&
         this.step % options.sampleEvery === (options.sampleOffset ?? 0) % options.sampleEvery
       )
-        await this.drawSamples(signal);
+        await this.#drawSamples(signal);
     }
     if (stored !== this.step) await hooks.onCheckpoint?.();
     return this.step >= options.maxSteps;
   }
 
   /** A sheet that cannot be drawn is no reason to lose a run. */
-  private async drawSamples(signal?: AbortSignal): Promise<void> {
+  async #drawSamples(signal?: AbortSignal): Promise<void> {
     try {
-      await this.hooks.onSamples?.(this.step);
+      await this.#hooks.onSamples?.(this.step);
     } catch (error) {
       if (!signal?.aborted)
-        this.hooks.onWarning?.(this.step, `step ${this.step}: no samples: ${(error as Error).message}`);
+        this.#hooks.onWarning?.(this.step, `step ${this.step}: no samples: ${(error as Error).message}`);
     }
   }
 
@@ -211,14 +215,14 @@ export class Trainer {
    * Has the reducer put its buckets in the order in which gradients come, which it learns from one backward pass: sums of three or more
    * processes depend on the buckets, and a resumed run must begin with those that the undisturbed run has by then.
    */
-  private async settleReduction(): Promise<void> {
+  async #settleReduction(): Promise<void> {
     const { source, optimizer } = this.parts;
-    const { reducer } = this.group;
+    const { reducer } = this.#group;
     if (reducer === undefined) return;
     const { seed, precision, turns = 1 } = this.options;
     await source.ready(this.step); // sources can go back to a batch that has been taken
     scope(() => {
-      const own = this.rows();
+      const own = this.#rows();
       const rows = partsOf(own, turns)[0]!;
       const part = { start: 0, count: rows.count, batchSize: own.count };
       const batch = rowsOf(source.batch(this.step), part);
@@ -235,28 +239,28 @@ export class Trainer {
   }
 
   /** The rows of each batch that this process computes. */
-  private rows(): Rows {
-    return this.group.rowsOf(this.options.batchSize);
+  #rows(): Rows {
+    return this.#group.rowsOf(this.options.batchSize);
   }
 
   /** One optimiser step. */
-  private async update(signal?: AbortSignal): Promise<StepReport> {
+  async #update(signal?: AbortSignal): Promise<StepReport> {
     const { optimizer, schedule, scaler } = this.parts;
     const { logEvery, gradientClip, zeroNonFiniteGradients = false, averageSkippedSteps } = this.options;
     const k = this.step + 1;
-    const terms = await this.agreed(await this.gradients(k), signal?.aborted === true);
-    const overflow = scope(() => scaler?.unscale(this.trainable()) === false);
+    const terms = await this.#agreed(await this.#gradients(k), signal?.aborted === true);
+    const overflow = scope(() => scaler?.unscale(this.#trainable()) === false);
     const groupNorms =
       k % logEvery === 0 || zeroNonFiniteGradients ? groupGradientNorms(optimizer.paramGroups) : undefined;
-    const clip = () => scope(() => clipGradNorm_(this.trainable(), gradientClip).item());
+    const clip = () => scope(() => clipGradNorm_(this.#trainable(), gradientClip).item());
     let gradNorm = zeroNonFiniteGradients ? Math.hypot(...groupNorms!) : clip();
     // All gradients and the loss are looked at through these two numbers.
     const finite = !overflow && Number.isFinite(terms.loss) && Number.isFinite(gradNorm);
     const made = finite || (zeroNonFiniteGradients && !overflow);
-    if (finite) this.badInARow = 0;
-    else await this.report(k, { loss: terms.loss, gradNorm, overflow, made });
+    if (finite) this.#badInARow = 0;
+    else await this.#report(k, { loss: terms.loss, gradNorm, overflow, made });
     if (zeroNonFiniteGradients) {
-      if (!finite) this.zeroBadGradients();
+      if (!finite) this.#zeroBadGradients();
       gradNorm = clip();
     }
     scope(() => {
@@ -273,15 +277,15 @@ export class Trainer {
   }
 
   /** Leaves the gradients of the batch's mean loss in the parameters. */
-  private async gradients(k: number): Promise<StepTerms> {
+  async #gradients(k: number): Promise<StepTerms> {
     const { source, replicas } = this.parts;
     const { seed, precision, turns = 1 } = this.options;
     const lossScale = this.parts.scaler?.scale;
-    const rows = replicas?.ownRows ?? this.rows();
-    const { reducer } = this.group;
+    const rows = replicas?.ownRows ?? this.#rows();
+    const { reducer } = this.#group;
     const terms = scope(() => {
       const batch = source.batch(this.step);
-      this.textTokens = batch.textEmbeddings.size(1);
+      this.#textTokens = batch.textEmbeddings.size(1);
       replicas?.start(k, batch, lossScale);
       const own = replicas ? rowsOf(batch, rows) : batch;
       return accumulateInTurns(this.parts, own, { seed, k, rows, precision, lossScale, turns, reducer });
@@ -290,18 +294,18 @@ export class Trainer {
   }
 
   /** The terms of the whole batch, from this process's share of them; and whether any process has been asked to stop. */
-  private async agreed(terms: StepTerms, stop: boolean): Promise<StepTerms> {
-    const [loss, rawLoss, logvar, stops] = await this.group.sum([
+  async #agreed(terms: StepTerms, stop: boolean): Promise<StepTerms> {
+    const [loss, rawLoss, logvar, stops] = await this.#group.sum([
       terms.loss,
       terms.rawLoss,
       terms.logvar ?? 0,
       Number(stop),
     ]);
-    this.stopAgreed = stops! > 0;
+    this.#stopAgreed = stops! > 0;
     return { loss: loss!, rawLoss: rawLoss!, ...(terms.logvar !== undefined && { logvar: logvar! }) };
   }
 
-  private trainable(): Tensor[] {
+  #trainable(): Tensor[] {
     return this.parts.optimizer.paramGroups.flatMap((group) => group.params);
   }
 
@@ -309,43 +313,43 @@ export class Trainer {
     return this.parts.emas ?? new Map([[DEFAULT_EMA, this.parts.ema]]);
   }
 
-  private zeroBadGradients(): void {
+  #zeroBadGradients(): void {
     noGrad(() => {
-      for (const { grad } of this.trainable()) if (grad !== null) aten.nan_to_num_(grad, 0, 0, 0);
+      for (const { grad } of this.#trainable()) if (grad !== null) aten.nan_to_num_(grad, 0, 0, 0);
     });
   }
 
   /** Says what is wrong with a step, and ends a run in which nothing has been right for a while. */
-  private async report(
+  async #report(
     k: number,
     { loss, gradNorm, overflow, made }: { loss: number; gradNorm: number; overflow: boolean; made: boolean },
   ): Promise<void> {
     if (!made) this.skippedSteps++;
     // While the search for a scale goes on, overflows are part of it.
     if (overflow && Number.isFinite(loss) && this.parts.scaler!.scale > 1) {
-      this.hooks.onWarning?.(
+      this.#hooks.onWarning?.(
         k,
         `step ${k}: overflow at the loss scale ${this.parts.scaler!.scale}; the step was skipped`,
       );
       return;
     }
-    this.badInARow++;
-    const what = `step ${k}: loss ${loss}, gradient norm ${gradNorm}; ${await this.culprit(k)}; the step was ${made ? "made with zeros in place of such gradients" : "skipped"}`;
-    if (this.badInARow >= (this.options.maxSkippedInARow ?? 5))
+    this.#badInARow++;
+    const what = `step ${k}: loss ${loss}, gradient norm ${gradNorm}; ${await this.#culprit(k)}; the step was ${made ? "made with zeros in place of such gradients" : "skipped"}`;
+    if (this.#badInARow >= (this.options.maxSkippedInARow ?? 5))
       throw new MiroError(
-        `${what}, ${this.badInARow} in a row: lower optimizer.lr, or resume from an earlier checkpoint`,
+        `${what}, ${this.#badInARow} in a row: lower optimizer.lr, or resume from an earlier checkpoint`,
       );
-    this.hooks.onWarning?.(k, what);
+    this.#hooks.onWarning?.(k, what);
   }
 
   /** The first tensor of step k that is not finite, in words. The step's gradients must still be there. */
-  private async culprit(k: number): Promise<string> {
+  async #culprit(k: number): Promise<string> {
     const { source, replicas } = this.parts;
     const { seed, precision, turns = 1 } = this.options;
     await source.ready(this.step); // sources can go back to a batch that has been taken
     return scope(() => {
       const batch = source.batch(this.step);
-      const own = this.rows();
+      const own = this.#rows();
       const forward = () => {
         for (const rows of (replicas?.rows ?? [own]).flatMap((some) => partsOf(some, turns))) {
           const part = { ...rows, start: rows.start - own.start };

@@ -29,14 +29,16 @@ export interface ValidationOptions {
 }
 
 export class Validation {
-  private readonly loss: FlowMatchingLoss;
-  private readonly none: Tensor;
+  readonly #loss: FlowMatchingLoss;
+  readonly #none: Tensor;
+  readonly #options: ValidationOptions;
 
-  constructor(private readonly options: ValidationOptions) {
+  constructor(options: ValidationOptions) {
+    this.#options = options;
     const { recipe } = options;
-    this.none = zeros([1, recipe.network.label_dim as number]).keep();
+    this.#none = zeros([1, recipe.network.label_dim as number]).keep();
     const loss = { ...recipe.loss, condDropRate: 0, textDropRate: 0, rewardDropRate: 0 };
-    this.loss = createLoss({ ...recipe, loss }, this.none);
+    this.#loss = createLoss({ ...recipe, loss }, this.#none);
   }
 
   /**
@@ -47,11 +49,11 @@ export class Validation {
     { network, average, preconditioning }: { network: Rin; average: Rin; preconditioning: FlowPrecond },
     signal?: AbortSignal,
   ): Promise<Record<string, number>> {
-    const { source, batches, group = DataParallelGroup.alone() } = this.options;
+    const { source, batches, group = DataParallelGroup.alone() } = this.#options;
     const names = [
       "loss",
       "raw_loss",
-      ...(this.loss.options.doGradnormReweighting ? ["loss_gradnorm_reweighted", "logvar"] : []),
+      ...(this.#loss.options.doGradnormReweighting ? ["loss_gradnorm_reweighted", "logvar"] : []),
     ];
     const sums = Object.fromEntries(["", "_ema"].flatMap((suffix) => names.map((name) => [`val/${name}${suffix}`, 0])));
     network.eval();
@@ -59,7 +61,7 @@ export class Validation {
     try {
       for (let i = group.rank; i < batches; i += group.worldSize) {
         await source.ready(i, signal);
-        for (const [name, value] of Object.entries(this.terms({ "": network, _ema: average }, preconditioning, i)))
+        for (const [name, value] of Object.entries(this.#terms({ "": network, _ema: average }, preconditioning, i)))
           sums[name]! += value / batches;
       }
     } finally {
@@ -71,8 +73,8 @@ export class Validation {
   }
 
   /** The losses of the networks, by the suffix of their names, on one batch. */
-  private terms(networks: Record<string, Rin>, preconditioning: FlowPrecond, i: number): Record<string, number> {
-    const { source, recipe, batchSize } = this.options;
+  #terms(networks: Record<string, Rin>, preconditioning: FlowPrecond, i: number): Record<string, number> {
+    const { source, recipe, batchSize } = this.#options;
     return noGrad(() =>
       scope(() => {
         const batch = source.batch(i);
@@ -84,7 +86,7 @@ export class Validation {
           const draw = drawFrom(new Generator().manualSeed(streamSeed(recipe.seed, "validation", i)));
           const precision = inPrecision(recipe.trainer.precision, device);
           const terms = scope(() =>
-            this.loss.call(preconditioning, network, { ...batch, rewards }, { draw, precision }),
+            this.#loss.call(preconditioning, network, { ...batch, rewards }, { draw, precision }),
           );
           const add = (name: string, value: Tensor | undefined) => {
             if (value !== undefined) figures[`val/${name}${suffix}`] = value.item();
@@ -100,7 +102,7 @@ export class Validation {
   }
 
   async close(): Promise<void> {
-    this.none.dispose();
-    await this.options.source.close();
+    this.#none.dispose();
+    await this.#options.source.close();
   }
 }

@@ -77,7 +77,7 @@ class Composer {
     const { extends: parts, ...own } = json;
     for (const part of parts === undefined ? [] : extended(parts, `${shown(path)}:${lines.get("extends") ?? 1}`))
       this.apply(part, dirname(path), [...parents, real]);
-    this.merge(this.json, own, "", (place) => `${shown(path)}:${lines.get(place) ?? 1}`);
+    this.#merge(this.json, own, "", (place) => `${shown(path)}:${lines.get(place) ?? 1}`);
     return path;
   }
 
@@ -90,9 +90,9 @@ class Composer {
       if (!isObject(inside[key])) throw new InvalidInputError(`${text}: ${key} is a value, it has no parts`);
       inside = inside[key];
     }
-    this.forget(place);
+    this.#forget(place);
     inside[last] = undefined;
-    this.merge(inside, { [last]: value }, path.map((key) => `${key}.`).join(""), () => "command line");
+    this.#merge(inside, { [last]: value }, path.map((key) => `${key}.`).join(""), () => "command line");
   }
 
   /** Puts variables in their places. */
@@ -127,26 +127,26 @@ class Composer {
     filled(this.json, "");
   }
 
-  private merge(into: Json, from: Json, prefix: string, origin: (place: string) => string): void {
+  #merge(into: Json, from: Json, prefix: string, origin: (place: string) => string): void {
     for (const [key, value] of Object.entries(from)) {
       const place = `${prefix}${key}`;
       const before = into[key];
       if (isObject(value) && Object.keys(value).length > 0) {
         if (!isObject(before)) {
-          this.forget(place);
+          this.#forget(place);
           into[key] = {};
         }
-        this.merge(into[key] as Json, value, `${place}.`, origin);
+        this.#merge(into[key] as Json, value, `${place}.`, origin);
       } else {
         if (isObject(value) && isObject(before)) continue; // nothing to add
-        this.forget(place);
+        this.#forget(place);
         into[key] = value;
         this.origins.set(place, origin(place));
       }
     }
   }
 
-  private forget(place: string): void {
+  #forget(place: string): void {
     for (const known of this.origins.keys())
       if (known === place || known.startsWith(`${place}.`)) this.origins.delete(known);
   }

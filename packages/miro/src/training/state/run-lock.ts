@@ -12,10 +12,14 @@ export interface RunLockOptions {
 }
 
 export class RunLock {
-  private constructor(
-    private readonly output: string,
-    private readonly lock: FileLock,
-  ) {}
+  readonly #output: string;
+  readonly #lock: FileLock;
+
+  private constructor(output: string, lock: FileLock) {
+    this.#output = output;
+
+    this.#lock = lock;
+  }
 
   /**
    * Makes the folder of a run and takes it. Where nothing is known of the owner of its lock, waits for a sign of life
@@ -44,13 +48,13 @@ export class RunLock {
 
   /** @throws MiroError when another process has taken the run over, as it may from one that was stopped for long */
   check(): void {
-    if (this.lock.isHeld()) return;
+    if (this.#lock.isHeld()) return;
     throw new MiroError(
-      `${this.output}: another process has taken over this run, as nothing was heard of this one; it stops without a checkpoint`,
+      `${this.#output}: another process has taken over this run, as nothing was heard of this one; it stops without a checkpoint`,
     );
   }
 
   release(): void {
-    this.lock.release();
+    this.#lock.release();
   }
 }
