@@ -325,7 +325,7 @@ const PARTS: Case[] = [
   [
     "an autoencoder that is no JSON",
     () => writeFileSync(at("vae", "config.json"), "<html>"),
-    /vae\/config\.json: not valid JSON/,
+    /vae\/config\.json: a web page, not the file/,
   ],
   [
     "an autoencoder of an unknown kind",
