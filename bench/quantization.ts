@@ -16,7 +16,7 @@ interface Drawn {
 async function draw(options: { dtype: "float32" | "bfloat16"; quantization?: "int8" }): Promise<Drawn[]> {
   const pipe = await MiroPipeline.fromPretrained(join(root(), "models", "miro-emoji"), options);
   try {
-    const { images, latents } = await pipe.generate(TEXTS, { seed: 0 });
+    const { images, latents } = await pipe.generate(TEXTS, { seed: 0, keepLatents: true });
     const values = latents.data() as Float32Array;
     latents.dispose();
     const size = values.length / TEXTS.length;

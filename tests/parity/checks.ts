@@ -442,6 +442,7 @@ async function pipeline(reference: Reference): Promise<Row[]> {
       const count = expected.images.size(0);
       const prompts = count === 1 ? reference.info.prompts[0]! : reference.info.prompts;
       const result = await pipe.generate(prompts, {
+        keepLatents: true,
         noise: expected.noise,
         steps: run.steps,
         guidanceScale: run.guidance_scale,

@@ -76,6 +76,7 @@ export { encodePng, type PngInfo, type PngText, readPng } from "./pictures/png.j
 export { contactSheet, type RgbImage } from "./pictures/rgb.js";
 export type { PromptEmbedding, TextStates } from "./pipeline/conditioning.js";
 export type { GenerateOptions, GenerateProgress } from "./pipeline/generate-options.js";
+export { GeneratedImage, type SaveOptions } from "./pipeline/generated-image.js";
 export {
   type Checkpoint,
   type LoadCheckpointOptions,
@@ -100,7 +101,6 @@ export { RELEASES, type Release } from "./pipeline/loading/releases.js";
 export { type GenerateResult, MiroPipeline } from "./pipeline/pipeline.js";
 export { type PromptRequest, readPromptFile } from "./pipeline/requests/prompt-file.js";
 export {
-  type GeneratedImage,
   type ImageSettings,
   readSettings,
   settingsToText,

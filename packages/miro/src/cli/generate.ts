@@ -1,29 +1,17 @@
-/** `miro generate`: text to picture files. Parses, plans, calls {@link MiroPipeline}, prints. */
+/** `miro generate`: text to picture files. Parses, calls {@link DrawRequest}, prints. */
 import "./extensions.js";
-import { existsSync, mkdirSync } from "node:fs";
-import { dirname } from "node:path";
-import type { Tensor } from "@miro-t2i/torch";
-import { readNpy, writeNpy } from "@miro-t2i/torch/io";
-import { InvalidInputError, invalid, MiroError, systemReason } from "../errors.js";
-import { existing } from "../files/files.js";
+import { readNpy } from "@miro-t2i/torch/io";
+import { InvalidInputError, invalid } from "../errors.js";
 import { help, parseOptions } from "../options.js";
-import { contactSheet } from "../pictures/rgb.js";
 import { generateSchema } from "../pipeline/generate-options.js";
-import {
-  describePictures,
-  drawPictures,
-  mergeOptions,
-  type PlannedPicture,
-  planPictures,
-  randomSeed,
-} from "../pipeline/requests/draw-pictures.js";
+import { type BestOfRequest, type DrawHooks, type DrawReport, DrawRequest } from "../pipeline/requests/draw-request.js";
 import { NAME_FIELDS } from "../pipeline/requests/file-names.js";
-import { DEFAULT_OUTPUT, PictureFiles, pictureFilesSchema } from "../pipeline/requests/picture-files.js";
+import { DEFAULT_OUTPUT, pictureFilesSchema } from "../pipeline/requests/picture-files.js";
+import { mergeOptions, planPictures, randomSeed } from "../pipeline/requests/plan-pictures.js";
 import { type PromptOptions, type PromptRequest, readPromptFile } from "../pipeline/requests/prompt-file.js";
-import { compareOrigin, readRedrawing } from "../pipeline/requests/redraw.js";
-import type { GeneratedImage, ImageSettings } from "../pipeline/settings.js";
+import { type Redrawing, readRedrawing } from "../pipeline/requests/redraw.js";
 import { bestOfSchema } from "../rewards/best-of.js";
-import { drawBestOf } from "../rewards/best-of-files.js";
+import { loadRanker } from "../rewards/ranker.js";
 import { scorerSpec } from "../rewards/registry.js";
 import { toNumber } from "./arguments.js";
 import type { CliContext, Register } from "./context.js";
@@ -131,150 +119,91 @@ export const register: Register = (command, context) => {
     });
 };
 
-/** An entry of `--json`. */
-interface Entry {
-  path: string;
-  seed: number | null;
-  prompt: string;
-  width: number;
-  height: number;
-  /** It was there already. */
-  skipped?: true;
-  score?: number;
-  /** With --best-of, best first. */
-  candidates?: { seed: number | null; scores: Record<string, number>; rank: number; path?: string }[];
-}
-
 async function generate(given: readonly string[], flags: Flags, context: CliContext): Promise<void> {
   const started = performance.now();
   checkFlags(flags);
-  const from = flags.from === undefined ? null : await readRedrawing(flags.from, flags);
-  const model = chosenModel(flags.model ?? from?.model);
-  const requests: PromptRequest[] = given.map((prompt) => ({ prompt, options: {} }));
-  if (flags.prompts !== undefined) requests.push(...readPromptFile(flags.prompts));
-  if (requests.length === 0 && from) requests.push({ prompt: from.request.prompt, options: {} });
-  const sheet = requests.length === 0;
-  if (sheet) requests.push(...sheetPrompts(model).map((prompt) => ({ prompt, options: {} })));
-  if (requests.some(({ prompt }) => prompt.trim() === "")) throw invalid("PROMPT", "a text", "an empty one");
-
+  const redrawn = flags.from === undefined ? null : await readRedrawing(flags.from, flags);
+  const model = chosenModel(flags.model ?? redrawn?.model);
+  const prompts = promptsOf(given, flags, redrawn, model);
   const noise = flags.initNoise === undefined ? undefined : readNpy(flags.initNoise);
-  const count = flags.bestOf ?? 1;
-  const options = givenOptions(flags);
-  parseOptions(generateSchema, { ...options, ...(flags.batchSize !== undefined && { batchSize: flags.batchSize }) });
-  const seed = noise ? null : chooseSeed(flags, from?.request.seed as number | undefined, flags.from, context);
-  if (seed !== null) parseOptions(generateSchema, { seed });
-  const pictures = planPictures(requests, {
-    options: mergeOptions(from?.request.options ?? {}, options),
-    seed,
-    candidates: count,
+  const request = new DrawRequest({
+    pictures: planPictures(prompts.requests, {
+      options: mergeOptions(redrawn?.request.options ?? {}, givenOptions(flags)),
+      seed: noise ? null : chooseSeed(flags, redrawn?.request.seed as number | undefined, context),
+      candidates: flags.bestOf ?? 1,
+    }),
+    files: fileOptions(flags),
+    noise,
+    bestOf: bestOfRequest(flags),
+    latentsFile: flags.saveLatents,
+    sheet: prompts.examples,
+    redrawn: redrawn ? { path: flags.from!, settings: redrawn.settings, chosen: flags } : undefined,
   });
-  const files = new PictureFiles(fileOptions(flags));
-  if (flags.saveLatents !== undefined && !flags.overwrite && existsSync(flags.saveLatents)) {
-    throw existing(flags.saveLatents);
-  }
-
   const progress = await Progress.for(context);
-  const waiting = {
-    signal: context.signal,
-    onWait: (message: string) => {
-      progress.stop();
-      context.stderr(`${message}\n`);
-    },
-  };
-  const claim = { suffix: flags.bestOf ? `-best-of-${count}` : "", ranks: flags.keepAll ? count : 1, ...waiting };
-  try {
-    // What is in the way is found before the work, not after it.
-    const early = !files.needsSettings(pictures);
-    if (early) await files.claim(pictures, { settings: null, rewards: null, ...claim });
-    const stored = from && { ...from.load, ...(from.load.quantization && { quantize: from.load.quantization }) };
-    const pipe = await loadPipeline(model, { ...stored, ...flags }, context, progress);
-    const rows = pictures.length * count;
-    if (
-      noise &&
-      (noise.ndim !== 4 || noise.size(0) !== rows || pipe.latentShape.some((n, i) => noise.size(i + 1) !== n))
-    )
-      throw invalid("noise", `shape (${[rows, ...pipe.latentShape].join(", ")})`, `(${noise.shape.join(", ")})`);
-    const settings = (await describePictures(pipe, pictures)).map((one) => candidate(one, flags));
-    if (from) {
-      for (const warning of compareOrigin(flags.from!, from.settings, settings[0]!, flags))
-        context.stderr(`warning: ${warning}\n`);
-    }
-    if (!early) await files.claim(pictures, { settings, rewards: pipe.coherenceKeys, ...claim });
-    const entries: Entry[] = [];
-    const images: GeneratedImage[] = [];
-    const warnings = new Set<string>();
-    let latents: Tensor | null = null;
-    let drawn = 0;
-    const shared = {
-      noise,
-      batchSize: flags.batchSize,
-      keepLatents: flags.saveLatents !== undefined,
-      signal: context.signal,
-      onStep: ({ step, steps, images: rows }: { step: number; steps: number; images: readonly number[] }) =>
-        progress.update(
-          pictures.length === 1 ? "drawing" : `drawing ${rows.at(-1)! + 1}/${pictures.length}`,
-          step + 1,
-          steps,
-        ),
-    };
-    // Once, or again for what other commands were about to draw and have not.
-    for (let open = pictures; open.length > 0; open = await files.fromOthers(open, waiting)) {
-      const settingsOf = open.map(({ index }) => settings[index]!);
-      const finished = await files.finished(open, settingsOf);
-      for (const [index, { path, settings: stored }] of finished) {
-        const { seed, prompt, width, height } = stored;
-        entries[index] = { path, seed, prompt, width, height, skipped: true };
-      }
-      const todo = open.filter((picture) => !finished.has(picture.index) && !files.isElsewhere(picture));
-      if (todo.length === 0) continue;
-      const result = flags.bestOf
-        ? await drawBestOf(pipe, todo, {
-            ...shared,
-            count,
-            scorer: flags.by ?? "clip_score",
-            onRanked: async (ranked, picture) => {
-              entries[picture.index] = await writeRanked(files, ranked, picture, flags.keepAll ?? false);
-            },
-          })
-        : await drawPictures(pipe, todo, {
-            ...shared,
-            onImage: async (image, picture) => {
-              entries[picture.index] = entry(await files.write(picture, image), image);
-              if (sheet) images.push(image);
-            },
-          });
-      drawn += todo.length;
-      latents = result.latents;
-      for (const warning of result.warnings) warnings.add(warning);
-    }
+  const tell = (message: string) => {
     progress.stop();
-    for (const warning of warnings) context.stderr(`warning: ${warning}\n`);
-    if (latents) saveLatents(flags.saveLatents!, latents, flags.overwrite ?? false);
-    const sheetPath = sheet ? await writeSheet(files, images) : null;
-    const seconds = round((performance.now() - started) / 1000);
-    if (flags.json) {
-      const report = {
-        images: entries,
-        ...(sheetPath && { sheet: sheetPath }),
-        ...(flags.resume && { skipped: pictures.length - drawn }),
-        seconds,
-        device: pipe.device,
-        dtype: pipe.dtype,
-        ...(warnings.size > 0 && { warnings: [...warnings] }),
-      };
-      context.stdout(`${JSON.stringify(report)}\n`);
-    } else {
-      for (const { path } of entries) context.stdout(`${path}\n`);
-      if (sheetPath) context.stdout(`${sheetPath}\n`);
-      const skipped = flags.resume ? `, ${pictures.length - drawn} skipped as they were there` : "";
-      context.stderr(
-        `${drawn} picture${drawn === 1 ? "" : "s"} in ${seconds} s (${pipe.device}, ${pipe.dtype})${skipped}\n`,
-      );
-    }
+    context.stderr(`${message}\n`);
+  };
+  const hooks: DrawHooks = {
+    signal: context.signal,
+    onWait: tell,
+    onDifference: (warning) => tell(`warning: ${warning}`),
+    onStep: ({ step, steps, images }) =>
+      progress.update(
+        request.count === 1 ? "drawing" : `drawing ${images.at(-1)! + 1}/${request.count}`,
+        step + 1,
+        steps,
+      ),
+  };
+  try {
+    await request.claim(hooks);
+    const load = redrawn?.load;
+    const stored = load && { ...load, ...(load.quantization && { quantize: load.quantization }) };
+    const pipe = await loadPipeline(model, { ...stored, ...flags }, context, progress);
+    const report = await request.draw(pipe, hooks);
+    progress.stop();
+    print(report, { seconds: round((performance.now() - started) / 1000), device: pipe.device, dtype: pipe.dtype });
   } finally {
     progress.stop();
-    files.release();
+    request.release();
   }
+
+  function print(report: DrawReport, run: { seconds: number; device: string; dtype: string }): void {
+    const { images, sheet, drawn, skipped, warnings } = report;
+    for (const warning of warnings) context.stderr(`warning: ${warning}\n`);
+    if (flags.json) {
+      const json = {
+        images,
+        ...(sheet && { sheet }),
+        ...(flags.resume && { skipped }),
+        ...run,
+        ...(warnings.length > 0 && { warnings }),
+      };
+      context.stdout(`${JSON.stringify(json)}\n`);
+      return;
+    }
+    for (const { path } of images) context.stdout(`${path}\n`);
+    if (sheet) context.stdout(`${sheet}\n`);
+    const also = flags.resume ? `, ${skipped} skipped as they were there` : "";
+    const { seconds, device, dtype } = run;
+    context.stderr(`${drawn} picture${drawn === 1 ? "" : "s"} in ${seconds} s (${device}, ${dtype})${also}\n`);
+  }
+}
+
+/** The prompts of the command line, of a file, of the picture that is drawn again, or else the checkpoint's examples. */
+function promptsOf(
+  given: readonly string[],
+  flags: Flags,
+  redrawn: Redrawing | null,
+  model: string,
+): { requests: PromptRequest[]; examples: boolean } {
+  const requests: PromptRequest[] = given.map((prompt) => ({ prompt, options: {} }));
+  if (flags.prompts !== undefined) requests.push(...readPromptFile(flags.prompts));
+  if (requests.length === 0 && redrawn) requests.push({ prompt: redrawn.request.prompt, options: {} });
+  const examples = requests.length === 0;
+  if (examples) requests.push(...sheetPrompts(model).map((prompt) => ({ prompt, options: {} })));
+  if (requests.some(({ prompt }) => prompt.trim() === "")) throw invalid("PROMPT", "a text", "an empty one");
+  return { requests, examples };
 }
 
 /** Refuses flags that contradict each other. */
@@ -297,7 +226,8 @@ function checkFlags(flags: Flags): void {
 }
 
 /** The seed of the first picture. */
-function chooseSeed(flags: Flags, stored: number | undefined, from: string | undefined, context: CliContext): number {
+function chooseSeed(flags: Flags, stored: number | undefined, context: CliContext): number {
+  const { from } = flags;
   if (flags.seed === "random") {
     const seed = randomSeed();
     context.stderr(`seed ${seed}\n`);
@@ -313,9 +243,10 @@ function chooseSeed(flags: Flags, stored: number | undefined, from: string | und
 
 /** The options that flags give; what no flag gives has its default elsewhere. */
 function givenOptions(flags: Flags): PromptOptions {
-  const { deterministic, images } = flags;
+  const { deterministic, images, batchSize } = flags;
   return {
     ...samplingOptions(flags),
+    ...(batchSize !== undefined && { batchSize }),
     ...(deterministic !== undefined && { deterministic }),
     ...(images !== undefined && { imagesPerPrompt: images }),
   };
@@ -326,56 +257,16 @@ function fileOptions({ output, name, format, quality, overwrite, resume }: Flags
   return Object.fromEntries(Object.entries(options).filter(([, value]) => value !== undefined));
 }
 
-/** The settings that a picture will have, as far as they are known before its candidates are scored. */
-function candidate(settings: ImageSettings, { bestOf: count, by: scorer = "clip_score" }: Flags): ImageSettings {
-  if (count === undefined) return settings;
-  return { ...settings, bestOf: { count, seed: settings.seed, scorer, scores: {}, rank: 1 } };
-}
-
-function entry(path: string, { seed, prompt, width, height }: GeneratedImage): Entry {
-  return { path, seed, prompt, width, height };
-}
-
-/** Stores the best of several, and the others where they are wanted. */
-async function writeRanked(
-  files: PictureFiles,
-  ranked: readonly GeneratedImage[],
-  picture: PlannedPicture,
-  keepAll: boolean,
-): Promise<Entry> {
-  const paths: string[] = [];
-  for (const [rank, image] of ranked.slice(0, keepAll ? undefined : 1).entries()) {
-    paths.push(await files.write(picture, image, rank));
-  }
-  const candidates = ranked.map(({ seed, settings: { bestOf } }, i) => ({
-    seed,
-    scores: bestOf!.scores,
-    rank: bestOf!.rank,
-    ...(paths[i] && { path: paths[i] }),
-  }));
-  const { scorer, scores } = ranked[0]!.settings.bestOf!;
-  return { ...entry(paths[0]!, ranked[0]!), score: scores[scorer]!, candidates };
-}
-
-async function writeSheet(files: PictureFiles, images: readonly GeneratedImage[]): Promise<string> {
-  const prompts = images.map(({ prompt, seed }) => ({ prompt, seed }));
-  const text = JSON.stringify({ sheet: prompts, settings: images[0]!.settings });
-  return files.writeExtra("sheet", contactSheet(images), [{ keyword: "miro", text }]);
+function bestOfRequest({
+  bestOf: count,
+  by: scorer = "clip_score",
+  keepAll = false,
+}: Flags): BestOfRequest | undefined {
+  return count === undefined ? undefined : { count, scorer, keepAll, load: loadRanker };
 }
 
 function toSeed(text: string): number | "random" {
   return text.trim() === "random" ? "random" : toNumber("--seed")(text);
-}
-
-function saveLatents(path: string, latents: Tensor, overwrite: boolean): void {
-  if (!overwrite && existsSync(path)) throw existing(path);
-  try {
-    mkdirSync(dirname(path), { recursive: true });
-  } catch (error) {
-    throw new MiroError(`${dirname(path)}: cannot be created: ${systemReason(error)}`, { cause: error });
-  }
-  writeNpy(path, latents);
-  latents.dispose();
 }
 
 function round(seconds: number): number {

@@ -5,9 +5,9 @@ import { evaluationsOf, samplerNames } from "../flow/samplers/index.js";
 import type { Progress } from "../flow/sampling.js";
 import { abortSignal, callback, field } from "../options.js";
 import type { RgbImage } from "../pictures/rgb.js";
-import type { GeneratedImage } from "./settings.js";
+import type { GeneratedImage } from "./generated-image.js";
 
-const rewards = z.record(z.string(), z.number());
+const rewards = z.record(z.string(), z.number()).readonly();
 const seed = z.int().min(0);
 const isTensor = z.custom<Tensor>((value) => value instanceof Tensor);
 const statesSchema = z.object({
@@ -18,12 +18,12 @@ const statesSchema = z.object({
 
 export const generateSchema = z.strictObject({
   rewardTargets: field(
-    z.union([rewards, z.array(rewards)]).optional(),
+    z.union([rewards, z.array(rewards).readonly()]).optional(),
     "finite numbers by reward name, or a list of such, one per picture",
     "what each reward is asked to be, nominally 0 to 1; 1 where not given",
   ),
   negativeRewardTargets: field(
-    z.union([rewards, z.array(rewards)]).optional(),
+    z.union([rewards, z.array(rewards).readonly()]).optional(),
     "finite numbers by reward name, or a list of such, one per picture",
     "the rewards that guidance leads away from; 0 where not given",
   ),
@@ -39,12 +39,12 @@ export const generateSchema = z.strictObject({
   ),
   imagesPerPrompt: field(z.int().min(1).max(100_000).default(1), "an integer of at least 1", "pictures per prompt"),
   negativePrompt: field(
-    z.union([z.string(), z.array(z.string())]).optional(),
+    z.union([z.string(), z.array(z.string()).readonly()]).optional(),
     "a text, or a list of texts, one per prompt",
     "text that guidance leads away from, instead of the checkpoint's empty one; without effect where guidance is off",
   ),
   seed: field(
-    z.union([seed, z.array(seed)]).default(0),
+    z.union([seed, z.array(seed).readonly()]).default(0),
     "an integer of at least 0, or a list of such, one per picture",
     "seed of the first picture; the i-th one of a call uses seed + i",
   ),
@@ -55,7 +55,10 @@ export const generateSchema = z.strictObject({
     "constant: w at every step; linear: 2·w·i/steps at step i",
   ),
   guidanceWindow: field(
-    z.tuple([z.int().min(0), z.int().min(0).nullable()]).optional(),
+    z
+      .tuple([z.int().min(0), z.int().min(0).nullable()])
+      .readonly()
+      .optional(),
     "the first and the last guided step, counted from 0 (null: the last of all)",
     "first and last guided step, counted from 0; other steps run unguided",
   ),
@@ -71,7 +74,10 @@ export const generateSchema = z.strictObject({
         .join(", ")}`,
   ),
   samplerOptions: field(
-    z.record(z.string(), z.union([z.number(), z.string(), z.boolean()])).optional(),
+    z
+      .record(z.string(), z.union([z.number(), z.string(), z.boolean()]))
+      .readonly()
+      .optional(),
     "options of the sampler, such as { eta: 0.5 }",
     "options that the sampler has of its own; those not given have their defaults",
   ),
@@ -81,7 +87,10 @@ export const generateSchema = z.strictObject({
     "bend of the schedule: above 1 spends more steps near the data, below 1 near the noise; dynamic: by the size of the picture, as FLUX.1 does; default: the checkpoint's",
   ),
   promptEmbeddings: field(
-    z.array(z.union([isTensor, statesSchema])).optional(),
+    z
+      .array(z.union([isTensor, statesSchema]))
+      .readonly()
+      .optional(),
     "a list of tensors (tokens, width), one per prompt, or of { embeddings, length or mask }",
     "text encoder states instead of encoding the prompts; with length or mask where some are of padding",
   ),
@@ -95,6 +104,7 @@ export const generateSchema = z.strictObject({
     "true or false",
     "compute and decode every picture by itself, so that its bytes depend neither on the others of the call nor on its place among them; the default on a CPU already does (batch size 1), and batchSize then has no effect",
   ),
+  keepLatents: field(z.boolean().default(false), "true or false", "return the latents too, which the caller then owns"),
   onStep: callback<(progress: GenerateProgress) => void | Promise<void>>(
     "called after each step of each batch, and waited for",
   ),

@@ -6,6 +6,7 @@ import { readSafetensors } from "@miro-t2i/torch/io";
 import { afterAll, beforeAll, describe, expect, it, vi } from "vitest";
 import { InvalidInputError } from "../errors.js";
 import { dynamicShift } from "../flow/schedule.js";
+import type { GenerateOptions } from "./generate-options.js";
 import { type GenerateResult, MiroPipeline } from "./pipeline.js";
 
 const tiny = fileURLToPath(new URL("../../../../tests/reference/fixtures/tiny", import.meta.url));
@@ -59,12 +60,16 @@ function agreement(actual: ArrayLike<number>, expected: ArrayLike<number>): numb
   return close / expected.length;
 }
 
+/** With latents, which the test frees. */
+const generate = (prompt: string | readonly string[], options: GenerateOptions = {}) =>
+  pipe.generate(prompt, { ...options, keepLatents: true });
+
 const pixels = (result: GenerateResult) => Buffer.concat(result.images.map((image) => image.data));
 
 describe("agreement with the recorded pipeline", () => {
   it.each(Object.entries(recorded.runs))("%s", async (name, run) => {
     const prompts = name === "unguided" ? recorded.prompts[0]! : recorded.prompts;
-    const result = await pipe.generate(prompts, {
+    const result = await generate(prompts, {
       noise: reference.get(`sample.${name}.noise`)!,
       steps: run.steps,
       guidanceScale: run.guidance_scale,
@@ -82,7 +87,7 @@ describe("agreement with the recorded pipeline", () => {
   });
 
   it("draws the same noise from the seed as the recorded generator", async () => {
-    const result = await pipe.generate(recorded.prompts[0]!, { seed: 1001, steps: 6, guidanceScale: 0 });
+    const result = await generate(recorded.prompts[0]!, { seed: 1001, steps: 6, guidanceScale: 0 });
     expect(relative(floats(result.latents), floats(reference.get("sample.unguided.latents")!))).toBeLessThanOrEqual(
       1e-4,
     );
@@ -90,7 +95,7 @@ describe("agreement with the recorded pipeline", () => {
   });
 
   it("agrees in larger batches as well", async () => {
-    const result = await pipe.generate(recorded.prompts, {
+    const result = await generate(recorded.prompts, {
       noise: reference.get("sample.guided.noise")!,
       steps: 6,
       guidanceScale: 7,
@@ -114,11 +119,10 @@ describe("seeds", () => {
     expect(together.images[1]!.data).toEqual(alone.images[0]!.data);
     const listed = await pipe.generate(recorded.prompts[1]!, { ...options, imagesPerPrompt: 2, seed: [99, 12] });
     expect(listed.images[1]!.data).toEqual(alone.images[0]!.data);
-    for (const { latents } of [alone, together, listed]) latents.dispose();
   });
 
   it("order pictures by prompt, then by number", async () => {
-    const result = await pipe.generate(["a cat", "a fox"], { ...options, steps: 1, imagesPerPrompt: 2 });
+    const result = await generate(["a cat", "a fox"], { ...options, steps: 1, imagesPerPrompt: 2 });
     expect(result.images.map(({ prompt, seed }) => [prompt, seed])).toEqual([
       ["a cat", 0],
       ["a cat", 1],
@@ -133,8 +137,7 @@ describe("seeds", () => {
 describe("a sampler that adds noise", () => {
   const options = { steps: 4, guidanceScale: 2, sampler: "euler_ancestral", samplerOptions: { eta: 0.8 } };
   const bytes = async (prompts: string | string[], more: object) => {
-    const { images, latents } = await pipe.generate(prompts, { ...options, ...more });
-    latents.dispose();
+    const { images } = await pipe.generate(prompts, { ...options, ...more });
     return images.map(({ data }) => Buffer.from(data).toString("base64"));
   };
 
@@ -184,19 +187,15 @@ describe("deterministic", () => {
         seed[place] = target.seed;
         const together = await pipe.generate(prompts, { ...options, batchSize, seed });
         expect(together.images[place]!.data, `batch ${batchSize}, place ${place}`).toEqual(alone.images[0]!.data);
-        together.latents.dispose();
       }
     }
-    alone.latents.dispose();
-    plain.latents.dispose();
   });
 });
 
 describe("negative prompts", () => {
   const options = { steps: 3, guidanceScale: 3 };
   const draw = async (prompt: string | string[], more: object = {}) => {
-    const { images, latents } = await pipe.generate(prompt, { ...options, ...more });
-    latents.dispose();
+    const { images } = await pipe.generate(prompt, { ...options, ...more });
     return images;
   };
 
@@ -217,13 +216,13 @@ describe("negative prompts", () => {
     const same = { rewardTargets: { clip_score: 0.5 }, negativeRewardTargets: { clip_score: 0.5 } };
     const keys = pipe.coherenceKeys;
     const all = (value: number) => Object.fromEntries(keys.map((key) => [key, value]));
-    const cancelled = await pipe.generate("a cat", {
+    const cancelled = await generate("a cat", {
       ...options,
       negativePrompt: "a cat",
       rewardTargets: { ...all(0.5), ...same.rewardTargets },
       negativeRewardTargets: { ...all(0.5), ...same.negativeRewardTargets },
     });
-    const unguided = await pipe.generate("a cat", { steps: 3, guidanceScale: 0, rewardTargets: all(0.5) });
+    const unguided = await generate("a cat", { steps: 3, guidanceScale: 0, rewardTargets: all(0.5) });
     expect(relative(floats(cancelled.latents), floats(unguided.latents))).toBeLessThanOrEqual(1e-4);
     cancelled.latents.dispose();
     unguided.latents.dispose();
@@ -245,7 +244,6 @@ describe("streams", () => {
     }
     expect(events).toEqual(prompts.flatMap((prompt, i) => [`step 0 of ${i}`, `step 1 of ${i}`, `got ${prompt}`]));
     expect(pictures).toEqual(whole.images.map(({ data }) => data));
-    whole.latents.dispose();
   });
 
   it("stop when the loop is left, and leave nothing behind", async () => {
@@ -267,10 +265,13 @@ describe("conditioning", () => {
   it("is shared by the pictures of one prompt", async () => {
     const { network } = pipe;
     const condition = vi.spyOn(network, "condition");
-    const result = await pipe.generate(["a cat", "a cat", "a fox"], { steps: 2, guidanceScale: 2, imagesPerPrompt: 2 });
+    await pipe.generate(["a cat", "a cat", "a fox"], {
+      steps: 2,
+      guidanceScale: 2,
+      imagesPerPrompt: 2,
+    });
     expect(condition).toHaveBeenCalledTimes(2);
     condition.mockRestore();
-    result.latents.dispose();
   });
 
   it("is computed before the first step, and the result is that of computing it at every step", async () => {
@@ -288,14 +289,14 @@ describe("conditioning", () => {
       return original(input);
     };
     try {
-      const once = await pipe.generate(recorded.prompts[0]!, options);
+      const once = await generate(recorded.prompts[0]!, options);
       expect(inputs).toHaveLength(1);
       // Now the network is given text and rewards at every step instead.
       const apply = pipe.preconditioning.apply.bind(pipe.preconditioning);
       pipe.preconditioning.apply = (target, { y, gamma, previousLatents }) =>
         apply(target, { y, gamma, previousLatents, ...inputs[0]! });
       try {
-        const repeated = await pipe.generate(recorded.prompts[0]!, options);
+        const repeated = await generate(recorded.prompts[0]!, options);
         expect(inputs.length).toBe(2 + 5);
         expect(relative(floats(repeated.latents), floats(once.latents))).toBeLessThanOrEqual(1e-6);
         repeated.latents.dispose();
@@ -323,7 +324,6 @@ describe("conditioning", () => {
     expect(both.images[0]!.data).toEqual(low.images[0]!.data);
     expect(both.images[1]!.data).not.toEqual(low.images[0]!.data);
     expect(both.images[1]!.settings.rewardTargets[key]).toBe(0.9);
-    for (const { latents } of [both, low]) latents.dispose();
   });
 
   it("takes negative targets for each picture, and mixes lists with one for all", async () => {
@@ -344,25 +344,23 @@ describe("conditioning", () => {
         negativeRewardTargets: { [key]: negative },
       });
       expect(mixed.images[i]!.data).toEqual(alone.images[0]!.data);
-      alone.latents.dispose();
     }
     expect(mixed.images[0]!.data).not.toEqual(mixed.images[1]!.data);
-    mixed.latents.dispose();
   });
 
   it("takes embeddings with padding that is marked as such, by length or by mask", async () => {
     const options = { steps: 2, guidanceScale: 2, seed: 3 };
     const states = await pipe.encodePrompt("a cat");
-    const encoded = await pipe.generate("a cat", options);
+    const encoded = await generate("a cat", options);
     const [T, width] = states.embeddings.shape as [number, number];
     const embeddings = scope(() => cat([states.embeddings, randn([3, width])], 0));
     const mask = scope(() => cat([ones([T], { dtype: "bool" }), zeros([3], { dtype: "bool" })], 0));
     for (const given of [states, { embeddings, length: T }, { embeddings, mask }]) {
-      const result = await pipe.generate("", { ...options, promptEmbeddings: [given] });
+      const result = await generate("", { ...options, promptEmbeddings: [given] });
       expect(relative(floats(result.latents), floats(encoded.latents))).toBeLessThanOrEqual(1e-6);
       result.latents.dispose();
     }
-    const unmarked = await pipe.generate("", { ...options, promptEmbeddings: [embeddings] });
+    const unmarked = await generate("", { ...options, promptEmbeddings: [embeddings] });
     expect(relative(floats(unmarked.latents), floats(encoded.latents))).toBeGreaterThan(1e-3);
     for (const t of [states.embeddings, embeddings, mask, unmarked.latents, encoded.latents]) t.dispose();
   });
@@ -373,7 +371,7 @@ describe("conditioning", () => {
     const given = await pipe.generate("", { ...options, promptEmbeddings: [embeddings] });
     const encoded = await pipe.generate("a cat", options);
     expect(given.images[0]!.data).toEqual(encoded.images[0]!.data);
-    for (const t of [embeddings, given.latents, encoded.latents]) t.dispose();
+    for (const t of [embeddings]) t.dispose();
   });
 });
 
@@ -388,7 +386,6 @@ describe("guidance", () => {
     expect(whole.images[0]!.data).toEqual(plain.images[0]!.data);
     expect(off.images[0]!.data).toEqual(none.images[0]!.data);
     for (const other of [part, linear, none]) expect(other.images[0]!.data).not.toEqual(plain.images[0]!.data);
-    for (const { latents } of [plain, whole, part, linear, off, none]) latents.dispose();
   });
 });
 
@@ -400,8 +397,6 @@ describe("the dynamic shift", () => {
     const number = await pipe.generate("a cat", { ...options, shift });
     expect(dynamic.images[0]!.settings.shift).toBe(shift);
     expect(dynamic.images[0]!.data).toEqual(number.images[0]!.data);
-    dynamic.latents.dispose();
-    number.latents.dispose();
   });
 });
 
@@ -437,7 +432,6 @@ describe("a call", () => {
     expect(tokenizer.encode(words.slice(0, words.indexOf(" ", words.length - cut.length) + 1)).length).toBeGreaterThan(
       40,
     );
-    result.latents.dispose();
   });
 
   it("stops within one step of the signal", async () => {
@@ -481,12 +475,14 @@ describe("a call", () => {
     expect(memory.stats().liveTensors).toBe(before);
   });
 
-  it("leaves no tensor behind but its latents", async () => {
+  it("leaves no tensor behind but its latents, and those only where they are kept", async () => {
     const call = async () =>
-      (await pipe.generate(["a cat", "a fox"], { steps: 2, imagesPerPrompt: 2, batchSize: 3 })).latents.dispose();
+      (await generate(["a cat", "a fox"], { steps: 2, imagesPerPrompt: 2, batchSize: 3 })).latents.dispose();
+    const without = () => pipe.generate(["a cat", "a fox"], { steps: 1 });
     await call();
     const before = memory.stats().liveTensors;
     for (let i = 0; i < 3; i++) await call();
+    expect((await without()).latents).toBeNull();
     expect(memory.stats().liveTensors).toBe(before);
   });
 
@@ -569,13 +565,12 @@ describe("batches that do not fit in memory", () => {
       "3 pictures at a time do not fit in memory; drawing 2 at a time",
     ]);
     tried.length = 0;
-    const again = await own.generate("a cat", { ...options, batchSize: 5 });
+    await own.generate("a cat", { ...options, batchSize: 5 });
     expect(Math.max(...tried)).toBe(2); // what was found out is remembered
     limit.mockImplementation(() => {
       throw new TorchError("CUDA out of memory.");
     });
     await expect(own.generate("a cat", { ...options, batchSize: 1 })).rejects.toThrow(/out of memory/);
-    for (const { latents } of [expected, result, again]) latents.dispose();
     await own.dispose();
   });
 });

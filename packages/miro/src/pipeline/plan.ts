@@ -5,9 +5,8 @@ import { type Guidance, guidedSteps } from "../flow/guidance.js";
 import { checkSamplerOptions, type SamplerOptionValue } from "../flow/samplers/index.js";
 import { dynamicShift, LinearSchedule } from "../flow/schedule.js";
 import { about, message } from "../message.js";
-import { parseOptions } from "../options.js";
 import { checkEmbeddings } from "./conditioning.js";
-import { type GenerateOptions, generateSchema, type ResolvedGenerateOptions } from "./generate-options.js";
+import type { ResolvedGenerateOptions } from "./generate-options.js";
 import { MAX_PROMPT_LENGTH } from "./settings.js";
 
 /** What a plan needs to know of the pipeline. */
@@ -49,9 +48,17 @@ export interface Plan extends Omit<ResolvedGenerateOptions, "noise" | "negativeP
   batchSize: number;
 }
 
-/** Checks the options and fills in what they leave open. @throws InvalidInputError naming the option */
-export function makePlan(prompt: string | readonly string[], options: GenerateOptions, about: PlanDefaults): Plan {
-  const { noise: givenNoise, negativePrompt, ...given } = parseOptions(generateSchema, options);
+/**
+ * Checks options against the checkpoint and fills in what they leave open.
+ * @param options as `generateSchema` returns them, so that each was checked by itself
+ * @throws InvalidInputError naming the option
+ */
+export function makePlan(
+  prompt: string | readonly string[],
+  options: ResolvedGenerateOptions,
+  about: PlanDefaults,
+): Plan {
+  const { noise: givenNoise, negativePrompt, ...given } = options;
   const prompts = texts("prompt", prompt);
   const count = prompts.length * given.imagesPerPrompt;
   const noise = givenNoise ? checkNoise(givenNoise, [count, ...about.latentShape]) : null;
@@ -88,8 +95,10 @@ export function makePlan(prompt: string | readonly string[], options: GenerateOp
 }
 
 function texts(parameter: string, given: string | readonly string[]): string[] {
+  if (typeof given !== "string" && !(Array.isArray(given) && given.length > 0)) {
+    throw invalid(parameter, "a text or a list of texts", given);
+  }
   const list = typeof given === "string" ? [given] : [...given];
-  if (list.length === 0) throw invalid(parameter, "a text or a list of texts", list);
   for (const text of list) {
     if (typeof text !== "string") throw invalid(parameter, "a text or a list of texts", text);
     checkLength(parameter, text);
@@ -103,37 +112,44 @@ function checkLength(parameter: string, text: string): void {
     throw invalid(parameter, `a text of at most ${MAX_PROMPT_LENGTH} characters`, `one of ${text.length}`);
 }
 
-function negatives(given: string | string[] | undefined, prompts: number, needed: boolean): string[] | null {
+function negatives(given: string | readonly string[] | undefined, prompts: number, needed: boolean): string[] | null {
   if (given === undefined) return null;
-  if (Array.isArray(given) && given.length !== prompts) {
-    throw invalid("negativePrompt", `one text for all prompts or one for each of ${prompts}`, `${given.length} texts`);
+  const list = typeof given === "string" ? Array.from({ length: prompts }, () => given) : [...given];
+  if (list.length !== prompts) {
+    throw invalid("negativePrompt", `one text for all prompts or one for each of ${prompts}`, `${list.length} texts`);
   }
-  for (const text of [given].flat()) checkLength("negativePrompt", text);
-  if (!needed) return null;
-  return Array.isArray(given) ? given : Array.from({ length: prompts }, () => given);
+  for (const text of new Set(list)) checkLength("negativePrompt", text);
+  return needed ? list : null;
 }
 
 /** The seed of each picture: consecutive from one, or as listed. */
-function seedsOf(seed: number | number[], count: number): number[] {
+function seedsOf(seed: number | readonly number[], count: number): number[] {
   if (typeof seed === "number") return Array.from({ length: count }, (_, i) => seed + i);
   if (seed.length !== count)
     throw invalid("seed", `one number, or one for each of ${count} pictures`, `${seed.length} numbers`);
-  return seed;
+  return [...seed];
+}
+
+type Targets = Readonly<Record<string, number>>;
+
+function isList(given: Targets | readonly Targets[] | undefined): given is readonly Targets[] {
+  return Array.isArray(given);
 }
 
 /** One full map of targets for each picture. */
 function targets(
   parameter: string,
-  given: Record<string, number> | Record<string, number>[] | undefined,
+  given: Targets | readonly Targets[] | undefined,
   fallback: number,
   count: number,
   keys: readonly string[],
 ): Record<string, number>[] {
-  if (Array.isArray(given) && given.length !== count) {
+  const lists = isList(given);
+  if (lists && given.length !== count) {
     throw invalid(parameter, `one set for all pictures or one for each of ${count}`, `${given.length} sets`);
   }
   return Array.from({ length: count }, (_, i) => {
-    const own = (Array.isArray(given) ? given[i] : given) ?? {};
+    const own = (lists ? given[i] : given) ?? {};
     const unknown = Object.keys(own).filter((key) => !keys.includes(key));
     if (unknown.length > 0) {
       throw new InvalidInputError(

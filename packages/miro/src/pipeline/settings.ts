@@ -7,7 +7,6 @@ import { z } from "zod";
 import { describe, InvalidInputError } from "../errors.js";
 import { samplerTitle } from "../flow/samplers/index.js";
 import type { PngText } from "../pictures/png.js";
-import type { RgbImage } from "../pictures/rgb.js";
 import { weightsSchema } from "./loading/identity.js";
 
 /** The longest prompt that a picture can store, in UTF-16 units; a longer one is refused before anything is drawn. */
@@ -74,13 +73,6 @@ export const imageSettingsSchema = z.strictObject({
 
 /** Everything that decides a picture, as stored in its file. */
 export type ImageSettings = z.output<typeof imageSettingsSchema>;
-
-/** A finished picture. */
-export interface GeneratedImage extends RgbImage {
-  prompt: string;
-  seed: number | null;
-  settings: ImageSettings;
-}
 
 /** The text chunks of a picture. */
 export function settingsToText(settings: ImageSettings): PngText[] {

@@ -7,8 +7,8 @@ import { z } from "zod";
 import { invalid } from "../errors.js";
 import { callback, field, parseOptions } from "../options.js";
 import type { GenerateOptions } from "../pipeline/generate-options.js";
+import type { GeneratedImage } from "../pipeline/generated-image.js";
 import type { MiroPipeline } from "../pipeline/pipeline.js";
-import type { GeneratedImage } from "../pipeline/settings.js";
 import { loadScorer } from "./registry.js";
 import type { Scorer } from "./scorer.js";
 
@@ -57,8 +57,8 @@ export interface BestOf {
 export interface BestOfResult {
   /** One for each prompt, in order. */
   prompts: BestOf[];
-  /** (prompts · n, C, r, r) float32 on the CPU, in the order in which they were drawn. The caller owns it. */
-  latents: Tensor;
+  /** With `keepLatents`: (prompts · n, C, r, r) float32 on the CPU, as drawn. The caller owns them. Else null. */
+  latents: Tensor | null;
   /** What the caller should know, as `generate` reports it. */
   warnings: string[];
 }
@@ -67,12 +67,29 @@ export interface BestOfResult {
  * Draws `n` pictures for each prompt and ranks them.
  *
  * @throws InvalidInputError for wrong options, before anything is drawn; the signal's reason when it is aborted
+ *
+ * @example
+ * ```ts
+ * import { bestOf, MiroPipeline } from "miro-t2i";
+ *
+ * await using pipe = await MiroPipeline.fromPretrained();
+ * const { prompts } = await bestOf(pipe, ["a fox", "a snail"], { n: 2, scorer: "sharpness", steps: 4 });
+ * for (const { best, ranked } of prompts) {
+ *   await best.save(`${best.prompt}.png`);
+ *   console.log(ranked.map(({ score }) => score));
+ * }
+ * ```
  */
 export async function bestOf(
   pipe: MiroPipeline,
   prompt: string | readonly string[],
-  { n: givenN, scorer: givenScorer, onScore: givenOnScore, ...generate }: BestOfOptions = {},
+  options: BestOfOptions = {},
 ): Promise<BestOfResult> {
+  if (typeof pipe?.generate !== "function") throw invalid("pipe", "a MiroPipeline", pipe);
+  if (typeof prompt !== "string" && !Array.isArray(prompt))
+    throw invalid("prompt", "a text or a list of texts", prompt);
+  if (typeof options !== "object" || options === null) throw invalid("options", "an object of options", options);
+  const { n: givenN, scorer: givenScorer, onScore: givenOnScore, ...generate } = options;
   const own = Object.entries({ n: givenN, scorer: givenScorer, onScore: givenOnScore });
   const { n, scorer, onScore } = parseOptions(
     bestOfSchema,
@@ -96,12 +113,13 @@ export async function bestOf(
       const results: BestOf[] = [];
       for (const [p, text] of prompts.entries()) {
         const drawn = images.slice(p * n, (p + 1) * n);
-        results.push(await rank(drawn, text, scorers, signal));
+        const ranked = await rank(drawn, text, scorers, signal);
+        results.push({ prompt: text, best: ranked[0]!.image, ranked });
         onScore?.({ scored: (p + 1) * n, imageCount: images.length });
       }
       return { prompts: results, latents, warnings };
     } catch (error) {
-      latents.dispose();
+      latents?.dispose();
       throw error;
     }
   } finally {
@@ -109,16 +127,20 @@ export async function bestOf(
   }
 }
 
-async function rank(
+/**
+ * Pictures of one prompt, best first: by the first scorer, equal scores in the order in which they were drawn.
+ * @throws the signal's reason when it is aborted
+ */
+export async function rank(
   images: readonly GeneratedImage[],
   prompt: string,
   scorers: readonly Scorer[],
   signal: AbortSignal | undefined,
-): Promise<BestOf> {
+): Promise<RankedImage[]> {
   const captions = images.map(() => prompt);
   const columns: number[][] = [];
   for (const scorer of scorers) columns.push(await scorer.score(images, captions, { signal }));
-  const ranked = images
+  return images
     .map(
       (image, index): RankedImage => ({
         image,
@@ -128,5 +150,4 @@ async function rank(
       }),
     )
     .sort((a, b) => b.score - a.score || a.index - b.index);
-  return { prompt, best: ranked[0]!.image, ranked };
 }

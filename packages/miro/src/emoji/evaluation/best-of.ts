@@ -77,7 +77,6 @@ export async function evaluateBestOf(
       const part = asked.slice(start, start + CHUNK);
       const prompts = part.map(({ prompt }) => prompt);
       const result = await bestOf(pipeline, prompts, { ...generate, n, scorer, seed: seed + start * n });
-      result.latents.dispose();
       for (const [i, { ranked }] of result.prompts.entries()) {
         const drawn = [...ranked].sort((a, b) => a.index - b.index);
         groups.push({

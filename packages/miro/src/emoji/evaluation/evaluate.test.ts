@@ -22,7 +22,7 @@ const pipeline = {
       const pixel = [red + less * (128 - red), green + less * (128 - green), blue + less * (128 - blue)];
       return { width: 64, height: 64, data: Uint8Array.from({ length: 3 * 64 * 64 }, (_, i) => pixel[i % 3]!) };
     });
-    return { images, latents: { dispose() {} } };
+    return { images };
   },
 } as unknown as MiroPipeline;
 

@@ -143,8 +143,7 @@ export async function* evaluateEmoji(
       const some = asked.slice(start, start + CHUNK);
       const prompts = some.map(({ prompt }) => prompt);
       const options = { ...generate, seed: seed + start, ...(rewardTargets && { rewardTargets }) };
-      const { images, latents } = await pipeline.generate(prompts, options);
-      latents.dispose();
+      const { images } = await pipeline.generate(prompts, options);
       for (const [i, one] of some.entries()) see(images[i]!, one);
       done += some.length;
       onProgress?.(done, total);

@@ -35,8 +35,7 @@ const brightness: Scorer = {
 async function draw(prompt: string, options: GenerateOptions): Promise<Uint8Array> {
   const pipe = await load();
   try {
-    const { images, latents } = await pipe.generate(prompt, options);
-    latents.dispose();
+    const { images } = await pipe.generate(prompt, options);
     return images[0]!.data;
   } finally {
     await pipe.dispose();

@@ -4,19 +4,15 @@
  * one call; checkpoints are loaded one after another.
  */
 
-import { InvalidInputError, invalid, MiroError } from "../../errors.js";
+import { InvalidInputError, invalid } from "../../errors.js";
 import { stepsWithin, withOptionsOf } from "../../flow/samplers/index.js";
 import { about, message } from "../../message.js";
 import type { RgbImage } from "../../pictures/rgb.js";
-import { sharp } from "../../pictures/sharp.js";
+import type { GeneratedImage } from "../../pipeline/generated-image.js";
 import type { MiroPipeline } from "../../pipeline/pipeline.js";
-import {
-  describePictures,
-  drawPictures,
-  mergeOptions,
-  type PlannedPicture,
-} from "../../pipeline/requests/draw-pictures.js";
+import { DrawRequest } from "../../pipeline/requests/draw-request.js";
 import type { PictureFiles } from "../../pipeline/requests/picture-files.js";
+import { checkOptions, mergeOptions, type PlannedPicture } from "../../pipeline/requests/plan-pictures.js";
 import type { PromptOptions } from "../../pipeline/requests/prompt-file.js";
 import type { ImageSettings } from "../../pipeline/settings.js";
 import type { Scorer } from "../../rewards/scorer.js";
@@ -124,7 +120,7 @@ async function drawPlaces(options: SweepOptions, y: Axis, places: readonly Place
   const warnings = new Set<string>();
   let done = 0;
   let converged = new Map<string, RgbImage>();
-  const take = async (place: Place, image: RgbImage, settings: ImageSettings): Promise<void> => {
+  const take = async (place: Place, image: GeneratedImage, path: string | null): Promise<void> => {
     const scores: Record<string, number> = {};
     for (const scorer of scorers) {
       const [score] = await scorer.score([image], [place.prompt], { ...(signal && { signal }) });
@@ -132,8 +128,7 @@ async function drawPlaces(options: SweepOptions, y: Axis, places: readonly Place
     }
     const limit = converged.get(limitKey(place));
     if (limit) scores.distance = rmsDifference(image, limit);
-    const { width, height, data } = image;
-    const path = files?.path(place) ?? null;
+    const { width, height, data, settings } = image;
     cells[place.row]![place.column]!.images[place.nth] = {
       width,
       height,
@@ -153,24 +148,11 @@ async function drawPlaces(options: SweepOptions, y: Axis, places: readonly Place
     try {
       if (groups.length > 1) for (const place of group) leaveOutUnknown(place, pipe, cells[place.row]![place.column]!);
       if (options.distance) converged = await drawConverged(pipe, group, signal);
-      // Once, or again for what other commands were about to draw and have not.
-      for (let open = group; open.length > 0; open = (await files?.fromOthers(open, { signal })) ?? []) {
-        const kept = files ? await files.finished(open, await describePictures(pipe, open)) : new Map();
-        for (const place of open) {
-          const found = kept.get(place.index);
-          if (found) await take(place, await readPixels(found.path), found.settings);
-        }
-        const absent = open.filter((place) => !kept.has(place.index) && !files?.isElsewhere(place));
-        const result = await drawPictures(pipe, absent, {
-          signal,
-          onImage: async (image, planned) => {
-            const place = planned as Place;
-            await files?.write(place, image);
-            await take(place, image, image.settings);
-          },
-        });
-        for (const warning of result.warnings) warnings.add(warning);
-      }
+      const report = await new DrawRequest({ pictures: group, files }).draw(pipe, {
+        signal,
+        onPicture: ({ picture, image, path }) => take(picture as Place, image, path),
+      });
+      for (const warning of report.warnings) warnings.add(warning);
     } finally {
       await pipe.dispose();
     }
@@ -196,10 +178,24 @@ function layOut(options: SweepOptions & { y: Axis }): Place[] {
       message`${about("prompts")}: expected one prompt, or the axis prompt for several; received ${prompts.length} prompts with the axes ${x.name} and ${y.name}`,
     );
   }
+  // What follows from the sampler is known only with both axes, as it may be the other one's choice.
+  const samplers = x.name === "sampler" || y.name === "sampler";
+  const optionsAt = (down: CellChange, across: CellChange): PromptOptions => {
+    const { samplerOptions, ...rest } = [across, down].map(optionsOf).reduce(mergeOptions, settings);
+    const own = samplers ? withOptionsOf(rest.sampler ?? "euler", samplerOptions) : samplerOptions;
+    const evaluations = down.evaluations ?? across.evaluations;
+    return {
+      ...rest,
+      ...(own && { samplerOptions: own }),
+      ...(evaluations !== undefined && { steps: stepsWithin(rest.sampler ?? "euler", evaluations) }),
+    };
+  };
   const places: Place[] = [];
   for (const [row, { change: down }] of y.points.entries()) {
     for (const [column, { change: across }] of x.points.entries()) {
       const chosen: CellChange = { ...across, ...down };
+      const first = chosen.seed ?? seed;
+      const checked = checkOptions({ ...optionsAt(down, across), seed: first });
       for (let nth = 0; nth < imagesPerCell; nth++) {
         places.push({
           index: places.length,
@@ -207,24 +203,14 @@ function layOut(options: SweepOptions & { y: Axis }): Place[] {
           column,
           nth,
           prompt: chosen.prompt ?? prompts[0]!,
-          seed: (chosen.seed ?? seed) + nth,
+          seed: first + nth,
           model: chosen.model ?? options.model,
           variant: (chosen.variant ?? options.variant) || undefined,
-          options: [across, down].map(optionsOf).reduce(mergeOptions, settings),
+          options: checked,
           name: `r${row + 1}-c${column + 1}${imagesPerCell > 1 ? `-${nth + 1}` : ""}`,
         });
       }
     }
-  }
-  // What follows from the sampler is known only now, because it may be the other axis' choice.
-  const samplers = x.name === "sampler" || y.name === "sampler";
-  for (const place of places) {
-    const { samplerOptions, ...rest } = place.options;
-    const own = samplers ? withOptionsOf(rest.sampler ?? "euler", samplerOptions) : samplerOptions;
-    place.options = { ...rest, ...(own && { samplerOptions: own }) };
-    const evaluations = y.points[place.row]!.change.evaluations ?? x.points[place.column]!.change.evaluations;
-    if (evaluations === undefined) continue;
-    place.options = { ...place.options, steps: stepsWithin(place.options.sampler ?? "euler", evaluations) };
   }
   return places;
 }
@@ -244,14 +230,13 @@ function optionsOf(change: CellChange): PromptOptions {
 
 /** Leaves out the targets that a checkpoint does not know, which in a comparison of checkpoints is no mistake. */
 function leaveOutUnknown(place: Place, { coherenceKeys }: MiroPipeline, cell: SweepCell): void {
-  const options: PromptOptions = { ...place.options };
+  const options = { ...place.options };
   for (const field of ["rewardTargets", "negativeRewardTargets"] as const) {
-    if (!options[field]) continue;
-    const known = Object.entries(options[field]).filter(([key]) => coherenceKeys.includes(key));
-    for (const key of Object.keys(options[field])) {
+    const targets = Object.entries((options[field] ?? {}) as Record<string, number>);
+    for (const [key] of targets) {
       if (!coherenceKeys.includes(key) && !cell.ignoredRewards.includes(key)) cell.ignoredRewards.push(key);
     }
-    options[field] = Object.fromEntries(known);
+    if (options[field]) options[field] = Object.fromEntries(targets.filter(([key]) => coherenceKeys.includes(key)));
   }
   place.options = options;
 }
@@ -275,9 +260,9 @@ async function drawConverged(
     const { samplerOptions: _, ...options } = place.options;
     return { ...place, options: { ...options, sampler: "heun", steps: CONVERGED_STEPS } };
   });
-  await drawPictures(pipe, slow, {
+  await new DrawRequest({ pictures: slow }).draw(pipe, {
     signal,
-    onImage: ({ width, height, data }, place) => void limits.set(limitKey(place as Place), { width, height, data }),
+    onPicture: ({ picture, image }) => void limits.set(limitKey(picture as Place), image),
   });
   return limits;
 }
@@ -287,15 +272,6 @@ function rmsDifference(a: RgbImage, b: RgbImage): number {
   let sum = 0;
   for (let i = 0; i < a.data.length; i++) sum += (a.data[i]! - b.data[i]!) ** 2;
   return Math.sqrt(sum / a.data.length);
-}
-
-async function readPixels(path: string): Promise<RgbImage> {
-  try {
-    const { data, info } = await sharp(path).removeAlpha().raw().toBuffer({ resolveWithObject: true });
-    return { width: info.width, height: info.height, data };
-  } catch (error) {
-    throw new MiroError(`${path}: cannot be read as a picture; remove it to have it drawn again`, { cause: error });
-  }
 }
 
 function checkpointName({ model, variant }: Place): string {

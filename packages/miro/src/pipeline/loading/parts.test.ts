@@ -14,8 +14,7 @@ const load = (options: FromPretrainedOptions = {}) =>
   });
 
 async function pictures(pipe: MiroPipeline, prompts = ["a cat", "a dog"]): Promise<string[]> {
-  const { images, latents } = await pipe.generate(prompts, { steps: 2, seed: 3 });
-  latents.dispose();
+  const { images } = await pipe.generate(prompts, { steps: 2, seed: 3 });
   return images.map(({ data }) => Buffer.from(data).toString("hex"));
 }
 

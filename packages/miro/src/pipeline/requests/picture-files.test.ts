@@ -5,9 +5,10 @@ import { processIdentity } from "@miro-t2i/torch/atomic-write";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
 import { InvalidInputError } from "../../errors.js";
 import { FileLock } from "../../files/file-lock.js";
-import type { GeneratedImage, ImageSettings } from "../settings.js";
-import type { PlannedPicture } from "./draw-pictures.js";
+import { GeneratedImage } from "../generated-image.js";
+import type { ImageSettings } from "../settings.js";
 import { PictureFiles, type PictureFilesOptions } from "./picture-files.js";
+import { checkOptions, type PlannedPicture } from "./plan-pictures.js";
 
 let root: string;
 let before: string;
@@ -23,7 +24,7 @@ afterEach(() => {
 
 const nothing = { settings: null, rewards: null };
 const pictures = (...prompts: string[]): PlannedPicture[] =>
-  prompts.map((prompt, index) => ({ index, prompt, seed: index, options: {} }));
+  prompts.map((prompt, index) => ({ index, prompt, seed: index, options: checkOptions({}) }));
 const settings = {
   prompt: "fox",
   seed: 0,
@@ -33,14 +34,7 @@ const settings = {
   rewardTargets: {},
   versions: { miro: "1", torch: "1" },
 } as unknown as ImageSettings;
-const image = {
-  width: 1,
-  height: 1,
-  data: new Uint8Array(3),
-  prompt: "fox",
-  seed: 0,
-  settings,
-} as unknown as GeneratedImage;
+const image = new GeneratedImage({ width: 1, height: 1, data: new Uint8Array(3) }, settings);
 async function claimed(options: PictureFilesOptions, plan = pictures("fox")): Promise<PictureFiles> {
   const files = new PictureFiles(options);
   await files.claim(plan, nothing);

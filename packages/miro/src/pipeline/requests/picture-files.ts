@@ -6,7 +6,7 @@ import { existsSync, statSync } from "node:fs";
 import { dirname, extname, relative } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { z } from "zod";
-import { describe, InvalidInputError } from "../../errors.js";
+import { describe, InvalidInputError, MiroError } from "../../errors.js";
 import { existing, removeKilledWrites, writeFileAtomic } from "../../files/files.js";
 import { about, message } from "../../message.js";
 import { field, parseOptions } from "../../options.js";
@@ -21,16 +21,12 @@ import {
 } from "../../pictures/image-files.js";
 import type { PngText } from "../../pictures/png.js";
 import type { RgbImage } from "../../pictures/rgb.js";
-import {
-  type GeneratedImage,
-  type ImageSettings,
-  readSettings,
-  settingsDifference,
-  settingsToText,
-} from "../settings.js";
-import type { PlannedPicture } from "./draw-pictures.js";
+import { sharp } from "../../pictures/sharp.js";
+import { GeneratedImage } from "../generated-image.js";
+import { type ImageSettings, readSettings, settingsDifference, settingsToText, textToSettings } from "../settings.js";
 import { NAME_FIELDS, NameAllocator, NameTemplate, type NameValues } from "./file-names.js";
 import { type ChooseOptions, NameClaims } from "./name-claims.js";
+import type { PlannedPicture } from "./plan-pictures.js";
 
 /** Where pictures go when nothing is said. */
 export const DEFAULT_OUTPUT = "pictures";
@@ -197,6 +193,16 @@ export class PictureFiles {
     }
   }
 
+  /** Whether the names of pictures were claimed. */
+  get isClaimed(): boolean {
+    return this.#paths.length > 0;
+  }
+
+  /** Whether files that exist are replaced. */
+  get overwrites(): boolean {
+    return this.#options.overwrite;
+  }
+
   /** Whether another command is about to draw a picture. */
   isElsewhere({ index }: PlannedPicture): boolean {
     return this.#elsewhere.has(index);
@@ -289,6 +295,16 @@ export class PictureFiles {
     );
   }
 
+  /** A picture that is there already. @throws MiroError when its pixels cannot be read */
+  async read(path: string, settings: ImageSettings): Promise<GeneratedImage> {
+    try {
+      const { data, info } = await sharp(path).removeAlpha().raw().toBuffer({ resolveWithObject: true });
+      return new GeneratedImage({ width: info.width, height: info.height, data }, settings);
+    } catch (error) {
+      throw new MiroError(`${path}: cannot be read as a picture; remove it to have it drawn again`, { cause: error });
+    }
+  }
+
   /** Writes a picture and returns its path. */
   async write(picture: PlannedPicture, image: GeneratedImage, rank = 0): Promise<string> {
     const path = this.path(picture, rank);
@@ -306,6 +322,8 @@ export class PictureFiles {
       path = new NameAllocator(this.#folder, isFree).take(name, extension(this.format));
       return [path];
     });
+    // What shows the pictures of an earlier call is brought up to date.
+    if (this.#options.resume && (await isSheet(path))) this.#incomplete.add(path);
     return this.#store(path, image, text);
   }
 
@@ -337,6 +355,13 @@ export class PictureFiles {
 
 async function readStored(path: string): Promise<ImageSettings> {
   return readSettings((await readImageFile(path)).text, path);
+}
+
+/** Whether a file is one picture that stands for several, written by this program. */
+async function isSheet(path: string): Promise<boolean> {
+  if (!existsSync(path)) return false;
+  const stored = textToSettings((await readImageFile(path)).text);
+  return stored !== null && "sheet" in stored;
 }
 
 function nameValues(

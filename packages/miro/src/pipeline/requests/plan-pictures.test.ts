@@ -1,7 +1,7 @@
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
 import { InvalidInputError } from "../../errors.js";
-import { groupPictures, mergeOptions, planPictures, randomSeed } from "./draw-pictures.js";
+import { groupPictures, mergeOptions, planPictures, randomSeed } from "./plan-pictures.js";
 import type { PromptRequest } from "./prompt-file.js";
 
 const request = (prompt: string, more: Partial<PromptRequest> = {}): PromptRequest => ({
@@ -48,29 +48,41 @@ it("a line's options go before the command's, rewards one by one", () => {
   ).toEqual({ steps: 9, shift: 2, rewardTargets: { a: 1, b: 0 } });
 });
 
-it("calls hold each picture once, share their settings, and keep the order within", () => {
+it("groups hold each picture once, share their settings, and keep the order within", () => {
   const option = fc.record({ steps: fc.constantFrom(1, 2), shift: fc.constantFrom(1, 2) }, { requiredKeys: [] });
   fc.assert(
-    fc.property(fc.array(option, { maxLength: 40 }), fc.integer({ min: 1, max: 7 }), (options, size) => {
+    fc.property(fc.array(option, { maxLength: 40 }), fc.integer({ min: 1, max: 3 }), (options, candidates) => {
       const pictures = planPictures(
         options.map((own, i) => request(`p${i}`, { options: { ...own, rewardTargets: { x: i } } })),
-        { seed: 3 },
+        { seed: 3, candidates },
       );
-      const calls = groupPictures(pictures, size);
-      const places = calls.flatMap((call) => call.pictures.map(({ index }) => index));
+      const groups = groupPictures(pictures, candidates);
+      const places = groups.flatMap((group) => group.pictures.map(({ index }) => index));
       expect([...places].sort((a, b) => a - b)).toEqual(pictures.map(({ index }) => index));
-      for (const call of calls) {
-        expect(call.pictures.length).toBeLessThanOrEqual(size);
-        for (const [i, { index, seed, prompt, options }] of call.pictures.entries()) {
-          expect(call.options.steps).toBe(options.steps);
-          expect(call.options.shift).toBe(options.shift);
-          expect([call.prompts[i], (call.options.seed as number[])[i]]).toEqual([prompt, seed]);
-          expect((call.options.rewardTargets as { x: number }[])[i]).toEqual({ x: index });
-          if (i > 0) expect(index).toBeGreaterThan(call.pictures[i - 1]!.index);
+      for (const group of groups) {
+        expect(group.options.imagesPerPrompt).toBe(candidates);
+        for (const [i, { index, seed, prompt, options }] of group.pictures.entries()) {
+          expect(group.options.steps).toBe(options.steps);
+          expect(group.options.shift).toBe(options.shift);
+          expect(group.prompts[i]).toBe(prompt);
+          for (let c = 0; c < candidates; c++) {
+            expect((group.options.seed as number[])[i * candidates + c]).toBe(seed! + c);
+            expect((group.options.rewardTargets as { x: number }[])[i * candidates + c]).toEqual({ x: index });
+          }
+          if (i > 0) expect(index).toBeGreaterThan(group.pictures[i - 1]!.index);
         }
       }
       const kinds = new Set(options.map(({ steps, shift }) => `${steps} ${shift}`)).size;
-      if (size > options.length) expect(calls.length).toBe(kinds);
+      expect(groups.length).toBe(kinds);
     }),
+  );
+});
+
+it("a wrong option is refused with the line that gives it", () => {
+  expect(() => planPictures([request("a", { options: { steps: 0 }, where: "p.csv:2" })], { seed: 0 })).toThrow(
+    /^p\.csv:2: steps: expected an integer of at least 1, received 0$/,
+  );
+  expect(() => planPictures([request("a")], { options: { imagesPerPrompt: 0 }, seed: 0 })).toThrow(
+    /^imagesPerPrompt: /,
   );
 });

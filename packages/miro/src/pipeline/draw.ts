@@ -1,0 +1,297 @@
+/**
+ * Draws the pictures of a plan: texts are encoded, batches of pictures go through the network, the decoder finishes them.
+ * A batch that does not fit in memory is halved, and what fits is remembered.
+ */
+import { captureGraph, cat, hasCudaGraphs, memory, scope, type Tensor, TorchError } from "@miro-t2i/torch";
+import type { Autoencoder } from "../autoencoder/index.js";
+import type { Predict } from "../flow/guidance.js";
+import { release } from "../flow/release.js";
+import { ReplayedPredict } from "../flow/replay.js";
+import type { Conditioning } from "../networks/conditioning.js";
+import type { Rin } from "../networks/rin.js";
+import { type Branches, condition } from "./conditioning.js";
+import { Decoder } from "./decoder.js";
+import { drawLatents, predictBy } from "./draw-latents.js";
+import type { GenerateProgress } from "./generate-options.js";
+import { GeneratedImage } from "./generated-image.js";
+import { breathe } from "./interruption.js";
+import { cudaIndex } from "./loading/device.js";
+import type { PipelineParts, TextEncoder } from "./loading/parts.js";
+import { noiseOf, seedsOf } from "./noise.js";
+import type { Plan } from "./plan.js";
+import { originOf, settingsOf } from "./recorded-settings.js";
+import { Residency } from "./residency.js";
+import { type EncodedPrompt, type EncodedTexts, encodeTexts } from "./texts.js";
+
+/** A finished picture on its way to the caller. */
+export interface Drawn {
+  /** Its place in the plan. */
+  row: number;
+  image: GeneratedImage;
+  /** (1, C, r, r) float32 on the CPU where the plan keeps latents, else null. The caller frees them. */
+  latents: Tensor | null;
+}
+
+/** Pictures between network and decoder; latents (b, C, r, r). */
+interface Batch {
+  rows: readonly number[];
+  latents: Tensor;
+}
+
+/** Draws with the parts of one pipeline, which it owns. */
+export class Drawer {
+  readonly decoder: Decoder;
+  readonly #parts: PipelineParts;
+  readonly #device: string;
+  readonly #residency: Residency;
+  readonly #predict: Predict<Conditioning>;
+  /** On CUDA the network's evaluations are recorded and replayed. */
+  readonly #replayed: ReplayedPredict<Conditioning> | null;
+  #warnedOfGraphs = false;
+  /** Pictures that fit in memory together, as far as that has been found out. */
+  #fits = Number.POSITIVE_INFINITY;
+
+  constructor(parts: PipelineParts) {
+    this.#parts = parts;
+    this.#device = parts.device ?? "cpu";
+    this.#predict = predictBy(parts.preconditioning, () => this.network);
+    const gpu = cudaIndex(this.#device);
+    this.#replayed =
+      gpu !== null && hasCudaGraphs(gpu)
+        ? new ReplayedPredict(this.#predict, (body) => captureGraph(body, { device: gpu }))
+        : null;
+    this.#residency = new Residency(parts, () => this.#replayed?.dispose());
+    this.decoder = new Decoder(parts, () => this.autoencoder);
+  }
+
+  get network(): Rin {
+    return this.#residency.network;
+  }
+
+  get autoencoder(): Autoencoder {
+    return this.#residency.autoencoder;
+  }
+
+  get latentShape(): [number, number, number] {
+    const { numInputChannels, dataSize } = this.#parts.config.network;
+    return [numInputChannels, dataSize, dataSize];
+  }
+
+  /** @throws InvalidInputError after {@link dispose} */
+  checkUsable(): void {
+    this.#residency.checkUsable();
+  }
+
+  textEncoder(): Promise<TextEncoder> {
+    return this.#residency.textEncoder();
+  }
+
+  presentTextEncoder(): Promise<TextEncoder> {
+    return this.#residency.presentTextEncoder();
+  }
+
+  freeTextEncoder(): Promise<void> {
+    return this.#residency.freeTextEncoder();
+  }
+
+  dispose(): Promise<void> {
+    return this.#residency.dispose();
+  }
+
+  /**
+   * The pictures `rows` of a plan in order, each as soon as it is finished; nothing is computed while the caller works on
+   * one. Where memory is low, one call after another.
+   *
+   * @param encode encodes one prompt; the states are freed here
+   * @param warn told what the caller should know
+   */
+  draw(
+    plan: Plan,
+    rows: readonly number[],
+    encode: (prompt: string) => Promise<EncodedPrompt>,
+    warn: (warning: string) => void,
+  ): AsyncGenerator<Drawn, void, void> {
+    return this.#residency.inTurn(this.#draw(plan, rows, encode, warn));
+  }
+
+  async *#draw(
+    plan: Plan,
+    rows: readonly number[],
+    encode: (prompt: string) => Promise<EncodedPrompt>,
+    warn: (warning: string) => void,
+  ): AsyncGenerator<Drawn, void, void> {
+    const residency = this.#residency;
+    plan.signal?.throwIfAborted();
+    let texts: EncodedTexts | null = null;
+    try {
+      if (plan.previewEvery !== undefined && plan.preview === "linear") {
+        this.decoder.fitPreview();
+        await residency.over("autoencoder");
+      }
+      const limit = this.#parts.config.settings.max_text_len;
+      texts = await encodeTexts(plan, rows, { encode, limit, device: this.#device, warn });
+      await residency.over("textEncoder");
+      for await (const batch of residency.toDecoder(this.#batches(plan, rows, texts, warn))) {
+        try {
+          yield* this.#finish(plan, batch);
+        } finally {
+          batch.latents.dispose();
+        }
+      }
+    } finally {
+      release(texts);
+      await residency.over("textEncoder", "network", "autoencoder");
+    }
+  }
+
+  /** Latents of the pictures, in batches; who takes a batch frees it. */
+  async *#batches(
+    plan: Plan,
+    rows: readonly number[],
+    texts: EncodedTexts,
+    warn: (warning: string) => void,
+  ): AsyncGenerator<Batch, void, void> {
+    let size = Math.min(plan.batchSize, this.#fits);
+    let conditioning: Branches | null = null;
+    let conditioned = "";
+    try {
+      for (let left = rows; left.length > 0; ) {
+        await breathe(plan.signal);
+        const own = left.slice(0, size);
+        // Pictures that differ in their seeds only share one conditioning.
+        const key = JSON.stringify(own.map((row) => [textsOf(plan, row), plan.wanted[row], plan.unwanted[row]]));
+        if (conditioning === null || key !== conditioned) {
+          release(conditioning);
+          conditioning = null;
+          conditioning = this.#condition(plan, own, texts);
+          conditioned = key;
+        }
+        let latents: Tensor;
+        try {
+          latents = await this.#sample(plan, own, conditioning);
+        } catch (error) {
+          if (!isOutOfMemory(error) || own.length === 1) throw error;
+          // Half as many, now and in later calls.
+          size = this.#fits = Math.ceil(own.length / 2);
+          release(conditioning);
+          conditioning = null;
+          this.#replayed?.dispose(); // recordings of other sizes hold memory of their own
+          memory.emptyCache();
+          warn(`${own.length} pictures at a time do not fit in memory; drawing ${size} at a time`);
+          continue;
+        }
+        this.#warnOfGraphs(warn);
+        left = left.slice(own.length);
+        yield { rows: own, latents };
+      }
+    } finally {
+      release(conditioning);
+    }
+  }
+
+  #condition(plan: Plan, rows: readonly number[], { wanted, unwanted }: EncodedTexts): Branches {
+    const empty = { embeddings: this.#parts.uncondEmbedding };
+    return condition({
+      network: this.network,
+      texts: rows.map((row) => wanted.get(plan.promptOf(row))!),
+      wanted: rows.map((row) => plan.wanted[row]!),
+      unwantedTexts: rows.map((row) => unwanted?.get(plan.promptOf(row)) ?? empty),
+      unwanted: rows.map((row) => plan.unwanted[row]!),
+      guided: plan.guided,
+      device: this.#device,
+    });
+  }
+
+  /** Latents of the pictures `rows`, on the pipeline's device; the caller owns them. */
+  async #sample(plan: Plan, rows: readonly number[], branches: Branches): Promise<Tensor> {
+    const { steps, guidance, sampler, samplerOptions, schedule, signal, onStep, count } = plan;
+    const { start, noise } = this.#noise(plan, rows);
+    try {
+      return await drawLatents(start, {
+        predict: this.#replayed?.predict ?? this.#predict,
+        ...{ branches, guidance, sampler, gammas: schedule.grid(steps), options: samplerOptions, noise, signal },
+        ...(onStep && {
+          onStep: ({ step, gamma, x, denoised }) => {
+            const progress: GenerateProgress = {
+              ...{ step, steps, gamma, x, denoised },
+              ...{ image: rows[0]!, images: rows, imageCount: count },
+            };
+            if (plan.previewEvery !== undefined && (step + 1) % plan.previewEvery === 0) {
+              progress.previews =
+                plan.preview === "linear" ? this.decoder.preview(denoised) : this.decoder.decode(denoised);
+            }
+            return onStep(progress);
+          },
+        }),
+      });
+    } finally {
+      start.dispose();
+    }
+  }
+
+  /** Initial noise of the pictures `rows`, which the caller owns, and the source of what a sampler adds to it. */
+  #noise({ noise, seeds }: Plan, rows: readonly number[]): { start: Tensor; noise: () => Tensor } {
+    const copied = (own: Tensor) => own.to({ device: this.#device, dtype: "float32" }).clone();
+    if (seeds) {
+      const own = rows.map((row) => seeds[row]!);
+      const draw = noiseOf(own, this.latentShape);
+      return { start: scope(() => copied(draw())), noise: draw };
+    }
+    const given = () =>
+      cat(
+        rows.map((row) => noise!.narrow(0, row, 1)),
+        0,
+      );
+    let draw: (() => Tensor) | null = null;
+    return {
+      start: scope(() => copied(given())),
+      noise: () => {
+        draw ??= noiseOf(
+          scope(() => seedsOf(given())),
+          this.latentShape,
+        );
+        return draw();
+      },
+    };
+  }
+
+  /** Decodes a batch and delivers each picture as it is finished. */
+  async *#finish(plan: Plan, { rows, latents }: Batch): AsyncGenerator<Drawn, void, void> {
+    const chunk = plan.deterministic ? 1 : this.decoder.together;
+    const origin = await originOf(plan, this.#parts);
+    for (let first = 0; first < rows.length; first += chunk) {
+      await breathe(plan.signal);
+      const own = rows.slice(first, first + chunk);
+      const decoded = this.decoder.decodeRows(latents, first, own.length);
+      for (const [i, row] of own.entries()) {
+        const image = new GeneratedImage(decoded[i]!, settingsOf(plan, row, decoded[i]!, origin, this.#parts));
+        await plan.onImage?.(image, row);
+        const kept = () =>
+          latents
+            .narrow(0, first + i, 1)
+            .to({ device: "cpu" })
+            .clone();
+        yield { row, image, latents: plan.keepLatents ? scope(kept) : null };
+      }
+    }
+  }
+
+  /** Says once that CUDA graphs were to be used and could not be recorded. */
+  #warnOfGraphs(warn: (warning: string) => void): void {
+    const failure = this.#replayed?.failure;
+    if (!failure || this.#warnedOfGraphs) return;
+    this.#warnedOfGraphs = true;
+    warn(`CUDA graphs are not used, which costs speed: recording one failed (${failure.message})`);
+  }
+}
+
+/** What tells the texts of a picture from those of others. */
+function textsOf({ promptOf, prompts, promptEmbeddings, negativePrompts }: Plan, row: number): unknown[] {
+  const prompt = promptOf(row);
+  return [promptEmbeddings ? prompt : prompts[prompt], negativePrompts?.[prompt]];
+}
+
+/** Whether an operator failed for lack of memory on its device. */
+function isOutOfMemory(error: unknown): boolean {
+  return error instanceof TorchError && /out of memory/i.test(error.message);
+}

@@ -1,0 +1,432 @@
+/**
+ * Pictures by request, from a list of prompts to files: plan → claim → draw → write → report. What the command line, programs
+ * and servers have in common.
+ *
+ * Everything that can be wrong is found before the first picture is drawn: options when the request is made, files that are
+ * in the way when their names are claimed, what the checkpoint cannot do before it draws. Order is that of the pictures
+ * throughout, and what is held in memory does not grow with their number.
+ */
+import { existsSync, mkdirSync } from "node:fs";
+import { dirname } from "node:path";
+import { cat, scope, type Tensor } from "@miro-t2i/torch";
+import { writeNpy } from "@miro-t2i/torch/io";
+import { InvalidInputError, invalid, MiroError, systemReason } from "../../errors.js";
+import { existing } from "../../files/files.js";
+import { message } from "../../message.js";
+import { contactSheet } from "../../pictures/rgb.js";
+import type { Drawn } from "../draw.js";
+import type { GenerateProgress, ResolvedGenerateOptions } from "../generate-options.js";
+import type { GeneratedImage } from "../generated-image.js";
+import type { MiroPipeline } from "../pipeline.js";
+import type { Plan } from "../plan.js";
+import type { ImageSettings } from "../settings.js";
+import type { ChooseOptions } from "./name-claims.js";
+import { type ExistingPicture, PictureFiles, type PictureFilesOptions } from "./picture-files.js";
+import { groupPictures, type PictureGroup, type PlannedPicture } from "./plan-pictures.js";
+import { type ChosenParts, compareOrigin } from "./redraw.js";
+
+/** Pictures that go into one call of the pipeline: their texts and conditioning are in memory together. */
+const CALL_SIZE = 32;
+
+/** Judges candidates. */
+export interface Ranker {
+  /** The pictures of one prompt, best first. @throws the signal's reason when it is aborted */
+  rank(
+    images: readonly GeneratedImage[],
+    prompt: string,
+    signal: AbortSignal | undefined,
+  ): Promise<{ image: GeneratedImage; index: number; scores: Record<string, number> }[]>;
+  dispose(): void;
+}
+
+/** Loads the judge of a key; `loadRanker` of the scorers is one. */
+export type LoadRanker = (
+  scorer: string,
+  options: { device: string; signal: AbortSignal | undefined },
+) => Promise<Ranker>;
+
+/** Each picture as the best of several. */
+export interface BestOfRequest {
+  /** Candidates for each picture. */
+  count: number;
+  /** Key of the scorer that decides. */
+  scorer: string;
+  load: LoadRanker;
+  /** Write the other candidates too, as `NAME-rank2` and so on. */
+  keepAll?: boolean;
+}
+
+/** What a {@link DrawRequest} is made of. */
+export interface DrawRequestOptions {
+  /** As `planPictures` gives them. */
+  pictures: readonly PlannedPicture[];
+  /** Where the pictures go; nothing is written without. Files that the caller made may hold claims already. */
+  files?: PictureFiles | PictureFilesOptions | undefined;
+  /** Initial noise of all pictures, (pictures · candidates, C, r, r). */
+  noise?: Tensor | undefined;
+  bestOf?: BestOfRequest | undefined;
+  /** File for the latents of the pictures, (pictures, C, r, r) float32. */
+  latentsFile?: string | undefined;
+  /** Also write one picture that shows them all. */
+  sheet?: boolean;
+  /** The stored picture that is drawn again, whose weights are compared; `chosen` are parts that were named on purpose. */
+  redrawn?: { path: string; settings: ImageSettings; chosen: ChosenParts } | undefined;
+}
+
+/** What hears of a request's work. */
+export interface DrawHooks {
+  signal?: AbortSignal | undefined;
+  /** Called after each step; `images` are places of pictures. */
+  onStep?: ((progress: Pick<GenerateProgress, "step" | "steps" | "images">) => void) | undefined;
+  /** Told, before drawing, how a picture that is drawn again will differ. */
+  onDifference?: ((warning: string) => void) | undefined;
+  /** Told that the work waits for another command. */
+  onWait?: ((message: string) => void) | undefined;
+  /** Called with each picture as soon as it is written, or found to be there, and waited for. */
+  onPicture?: ((finished: FinishedPicture) => void | Promise<void>) | undefined;
+}
+
+/** A picture that was drawn, or was there already. */
+export interface FinishedPicture {
+  picture: PlannedPicture;
+  image: GeneratedImage;
+  /** Its file; null where none is written. */
+  path: string | null;
+  skipped: boolean;
+}
+
+/** One picture of a {@link DrawReport}. */
+export interface ReportedPicture {
+  /** Absent where no file is written. */
+  path?: string;
+  seed: number | null;
+  prompt: string;
+  width: number;
+  height: number;
+  /** It was there already. */
+  skipped?: true;
+  /** The score that decided, where it is the best of several. */
+  score?: number;
+  /** All of them, best first. */
+  candidates?: { seed: number | null; scores: Record<string, number>; rank: number; path?: string }[];
+}
+
+/** What was done. */
+export interface DrawReport {
+  images: ReportedPicture[];
+  /** Path of the picture that shows them all. */
+  sheet: string | null;
+  drawn: number;
+  skipped: number;
+  /** What the caller should know, each once. */
+  warnings: string[];
+}
+
+/** A group of pictures with its plan. */
+interface Call extends PictureGroup {
+  plan: Plan;
+}
+
+/** A list of pictures on its way to files. Give it up with {@link release}. */
+export class DrawRequest {
+  readonly #options: DrawRequestOptions;
+  readonly #pictures: readonly PlannedPicture[];
+  readonly #files: PictureFiles | null;
+  /** Candidates for each picture. */
+  readonly #candidates: number;
+
+  /** @throws InvalidInputError when files are in the way or options of files contradict each other */
+  constructor(options: DrawRequestOptions) {
+    const { pictures, files, latentsFile, bestOf } = options;
+    this.#options = options;
+    this.#pictures = pictures;
+    this.#candidates = bestOf?.count ?? 1;
+    this.#files = files instanceof PictureFiles ? files : files === undefined ? null : new PictureFiles(files);
+    if (latentsFile !== undefined) this.#refuseExisting(latentsFile);
+  }
+
+  /** Number of pictures. */
+  get count(): number {
+    return this.#pictures.length;
+  }
+
+  /** Claims the names of the files as far as they do not depend on the checkpoint, so that what is in the way is found first. */
+  async claim(waiting: ChooseOptions = {}): Promise<void> {
+    if (this.#files === null || this.#files.isClaimed || this.#files.needsSettings(this.#pictures)) return;
+    await this.#claim(waiting, null, null);
+  }
+
+  async #claim(
+    { signal, onWait }: ChooseOptions,
+    settings: readonly ImageSettings[] | null,
+    rewards: readonly string[] | null,
+  ): Promise<void> {
+    const { bestOf } = this.#options;
+    const names = bestOf ? { suffix: `-best-of-${bestOf.count}`, ranks: bestOf.keepAll ? bestOf.count : 1 } : {};
+    await this.#files?.claim(this.#pictures, { settings, rewards, ...names, signal, onWait });
+  }
+
+  /** Gives up the names that are claimed. */
+  release(): void {
+    this.#files?.release();
+  }
+
+  /**
+   * Draws and writes what is not there yet.
+   *
+   * @throws InvalidInputError for what the checkpoint cannot do, before anything is drawn, with the line of the prompt
+   *   file; the signal's reason when it is aborted: what was written stays
+   */
+  async draw(pipe: MiroPipeline, hooks: DrawHooks = {}): Promise<DrawReport> {
+    const { bestOf, latentsFile, redrawn } = this.#options;
+    const files = this.#files;
+    const held: Tensor[] = [];
+    const latents = new Map<number, Tensor>();
+    let ranker: Ranker | null = null;
+    try {
+      const calls = this.#plan(pipe, hooks, held);
+      const settings = files || redrawn ? await this.#describe(pipe, calls) : null;
+      const settingsOf = (some: readonly PlannedPicture[]) => some.map(({ index }) => settings!.get(index)!);
+      if (redrawn) {
+        const [first] = settingsOf(this.#pictures);
+        const differences = compareOrigin(redrawn.path, redrawn.settings, first!, redrawn.chosen);
+        for (const warning of differences) hooks.onDifference?.(warning);
+      }
+      if (files && !files.isClaimed) await this.#claim(hooks, settingsOf(this.#pictures), pipe.coherenceKeys);
+      if (bestOf) ranker = await bestOf.load(bestOf.scorer, { device: pipe.device, signal: hooks.signal });
+      const report = new Report(hooks, this.#options.sheet ?? false);
+      // Once, or again for what other commands were about to draw and have not.
+      for (let open = this.#pictures; open.length > 0; open = (await files?.fromOthers(open, hooks)) ?? []) {
+        const there = (await files?.finished(open, settingsOf(open))) ?? new Map<number, ExistingPicture>();
+        for (const picture of open.filter(({ index }) => there.has(index))) {
+          const { path, settings } = there.get(picture.index)!;
+          const image = report.needsImages ? await files!.read(path, settings) : null;
+          await report.add({ picture, image, path, skipped: true }, { ...entryOf(path, settings), skipped: true });
+        }
+        const todo = new Set(open.filter((one) => !there.has(one.index) && !files?.isElsewhere(one)));
+        for (const call of calls) {
+          for await (const { picture, candidates } of this.#drawCall(pipe, call, todo, (one) => report.warn(one))) {
+            await this.#finish(picture, candidates, ranker, report, hooks.signal);
+            if (candidates[0]!.latents) latents.set(picture.index, candidates[0]!.latents);
+          }
+        }
+      }
+      if (latentsFile !== undefined) this.#saveLatents(latentsFile, latents);
+      return report.end(await this.#writeSheet(report.images));
+    } finally {
+      ranker?.dispose();
+      for (const tensor of [...held, ...latents.values()]) tensor.dispose();
+    }
+  }
+
+  /** A plan for each group of pictures; `held` receives what has to live as long as they do. */
+  #plan(pipe: MiroPipeline, { signal, onStep }: DrawHooks, held: Tensor[]): Call[] {
+    const { noise, latentsFile } = this.#options;
+    const count = this.#candidates;
+    const shape = [this.#pictures.length * count, ...pipe.latentShape];
+    if (noise && (noise.ndim !== 4 || shape.some((size, i) => noise.size(i) !== size)))
+      throw invalid("noise", `shape (${shape.join(", ")})`, `(${noise.shape.join(", ")})`);
+    return groupPictures(this.#pictures, count).map((group) => {
+      const placeOf = (row: number) => group.pictures[Math.floor(row / count)]!.index;
+      const parts = () => group.pictures.map(({ index }) => noise!.narrow(0, index * count, count));
+      const own = noise && scope(() => cat(parts(), 0));
+      if (own) held.push(own);
+      const more = {
+        ...(own && { noise: own }),
+        ...(signal && { signal }),
+        ...(onStep && {
+          onStep: ({ step, steps, images }: GenerateProgress) =>
+            onStep({ step, steps, images: [...new Set(images.map(placeOf))] }),
+        }),
+        keepLatents: latentsFile !== undefined,
+      };
+      return { ...group, plan: planOf(pipe, group, more) };
+    });
+  }
+
+  /** The settings that the pictures will have, by their place, as far as they are known before candidates are scored. */
+  async #describe(pipe: MiroPipeline, calls: readonly Call[]): Promise<Map<number, ImageSettings>> {
+    const { bestOf } = this.#options;
+    const described = new Map<number, ImageSettings>();
+    for (const { plan, pictures } of calls) {
+      const settings = await pipe.settings(plan);
+      for (const [i, { index, seed }] of pictures.entries()) {
+        const one = { ...settings[i * this.#candidates]!, seed };
+        const chosen = bestOf && { count: bestOf.count, seed, scorer: bestOf.scorer, scores: {}, rank: 1 };
+        described.set(index, chosen ? { ...one, bestOf: chosen } : one);
+      }
+    }
+    return described;
+  }
+
+  /** Draws those pictures of a call that are still to be drawn, each with all its candidates. */
+  async *#drawCall(
+    pipe: MiroPipeline,
+    { pictures, plan, options: { batchSize = 1 } }: Call,
+    todo: ReadonlySet<PlannedPicture>,
+    onWarning: (warning: string) => void,
+  ): AsyncGenerator<{ picture: PlannedPicture; candidates: Drawn[] }, void, void> {
+    const count = this.#candidates;
+    const together = this.#options.bestOf ? 1 : Math.ceil(CALL_SIZE / batchSize) * batchSize;
+    const places = [...pictures.keys()].filter((i) => todo.has(pictures[i]!));
+    for (let first = 0; first < places.length; first += together) {
+      const some = places.slice(first, first + together);
+      const rows = some.flatMap((i) => Array.from({ length: count }, (_, c) => i * count + c));
+      let candidates: Drawn[] = [];
+      try {
+        for await (const drawn of pipe.draw(plan, { rows, onWarning })) {
+          candidates.push(drawn);
+          if (candidates.length < count) continue;
+          const whole = candidates;
+          candidates = [];
+          yield { picture: pictures[Math.floor(drawn.row / count)]!, candidates: whole };
+        }
+      } finally {
+        for (const { latents } of candidates) latents?.dispose();
+      }
+    }
+  }
+
+  /** Ranks the candidates of a picture and writes the best, or all; leaves the best one first. */
+  async #finish(
+    picture: PlannedPicture,
+    candidates: Drawn[],
+    ranker: Ranker | null,
+    report: Report,
+    signal: AbortSignal | undefined,
+  ): Promise<void> {
+    const { bestOf } = this.#options;
+    if (!bestOf || !ranker) {
+      const { image } = candidates[0]!;
+      const path = (await this.#files?.write(picture, image)) ?? null;
+      await report.add({ picture, image, path, skipped: false }, entryOf(path, image.settings));
+      return;
+    }
+    const { count, scorer, keepAll } = bestOf;
+    const drawn = candidates.map(({ image }) => image);
+    const ranking = await ranker.rank(drawn, picture.prompt, signal);
+    const ranked = ranking.map(({ image, scores }, i) =>
+      image.withSettings({
+        ...image.settings,
+        bestOf: { count, seed: picture.seed, scorer, scores, rank: i + 1 },
+      }),
+    );
+    const paths: string[] = [];
+    for (const [rank, image] of ranked.slice(0, keepAll ? undefined : 1).entries()) {
+      if (this.#files) paths.push(await this.#files.write(picture, image, rank));
+    }
+    const [best] = ranked;
+    const path = paths[0] ?? null;
+    await report.add(
+      { picture, image: best!, path, skipped: false },
+      {
+        ...entryOf(path, best!.settings),
+        score: ranking[0]!.scores[scorer]!,
+        candidates: ranking.map(({ image, scores }, i) => ({
+          seed: image.seed,
+          scores,
+          rank: i + 1,
+          ...(paths[i] && { path: paths[i] }),
+        })),
+      },
+    );
+    const order = ranking.map(({ index }) => candidates[index]!);
+    candidates.splice(0, count, ...order);
+    for (const { latents } of candidates.slice(1)) latents?.dispose();
+  }
+
+  /** Writes one picture that shows all of them, where that is asked for. */
+  async #writeSheet(images: readonly GeneratedImage[]): Promise<string | null> {
+    if (!this.#options.sheet || this.#files === null || images.length === 0) return null;
+    const prompts = images.map(({ prompt, seed }) => ({ prompt, seed }));
+    const text = JSON.stringify({ sheet: prompts, settings: images[0]!.settings });
+    return this.#files.writeExtra("sheet", contactSheet(images), [{ keyword: "miro", text }]);
+  }
+
+  #refuseExisting(path: string): void {
+    if (!this.#files?.overwrites && existsSync(path)) throw existing(path);
+  }
+
+  #saveLatents(path: string, latents: ReadonlyMap<number, Tensor>): void {
+    this.#refuseExisting(path);
+    try {
+      mkdirSync(dirname(path), { recursive: true });
+    } catch (error) {
+      throw new MiroError(`${dirname(path)}: cannot be created: ${systemReason(error)}`, { cause: error });
+    }
+    const ordered = this.#pictures.map(({ index }) => latents.get(index)!);
+    const all = scope(() => cat(ordered, 0));
+    try {
+      writeNpy(path, all);
+    } finally {
+      all.dispose();
+    }
+  }
+}
+
+/** A plan of a group. @throws InvalidInputError of the first picture that is wrong by itself, with its line */
+function planOf(pipe: MiroPipeline, group: PictureGroup, more: Partial<ResolvedGenerateOptions>): Plan {
+  try {
+    return pipe.plan(group.prompts, { ...group.options, ...more });
+  } catch (error) {
+    const named = error instanceof InvalidInputError ? group.pictures.filter(({ where }) => where !== undefined) : [];
+    for (const { where, prompt, options } of named) {
+      try {
+        pipe.plan(prompt, { ...options, imagesPerPrompt: 1 });
+      } catch (own) {
+        throw new InvalidInputError(message`${where}: ${own}`, { cause: own });
+      }
+    }
+    throw error;
+  }
+}
+
+function entryOf(path: string | null, { seed, prompt, width, height }: ImageSettings): ReportedPicture {
+  return { ...(path !== null && { path }), seed, prompt, width, height };
+}
+
+/** What a request has done so far. */
+class Report {
+  readonly #entries = new Map<number, ReportedPicture>();
+  readonly #images = new Map<number, GeneratedImage>();
+  readonly #warnings = new Set<string>();
+  readonly #hooks: DrawHooks;
+  readonly #keepImages: boolean;
+
+  constructor(hooks: DrawHooks, keepImages: boolean) {
+    this.#hooks = hooks;
+    this.#keepImages = keepImages;
+  }
+
+  /** Whether somebody looks at pixels, also at those of pictures that were there. */
+  get needsImages(): boolean {
+    return this.#keepImages || this.#hooks.onPicture !== undefined;
+  }
+
+  /** The pictures in order, where they are kept. */
+  get images(): GeneratedImage[] {
+    return inOrder(this.#images);
+  }
+
+  warn(warning: string): void {
+    this.#warnings.add(warning);
+  }
+
+  async add(finished: Omit<FinishedPicture, "image"> & { image: GeneratedImage | null }, entry: ReportedPicture) {
+    const { picture, image } = finished;
+    this.#entries.set(picture.index, entry);
+    if (image === null) return;
+    if (this.#keepImages) this.#images.set(picture.index, image);
+    await this.#hooks.onPicture?.({ ...finished, image });
+  }
+
+  end(sheet: string | null): DrawReport {
+    const images = inOrder(this.#entries);
+    const skipped = images.filter((entry) => entry.skipped).length;
+    return { images, sheet, drawn: images.length - skipped, skipped, warnings: [...this.#warnings] };
+  }
+}
+
+function inOrder<T>(byPlace: ReadonlyMap<number, T>): T[] {
+  return [...byPlace].sort(([a], [b]) => a - b).map(([, value]) => value);
+}

@@ -1,0 +1,128 @@
+/** Which pictures a list of prompts means, each with its options checked, and which of them can share a plan. */
+import { randomInt } from "node:crypto";
+import { InvalidInputError } from "../../errors.js";
+import { samplerNames, withOptionsOf } from "../../flow/samplers/index.js";
+import { about, message } from "../../message.js";
+import { parseOptions } from "../../options.js";
+import { generateSchema, type ResolvedGenerateOptions } from "../generate-options.js";
+import type { PromptOptions, PromptRequest } from "./prompt-file.js";
+
+type Targets = Readonly<Record<string, number>>;
+
+/** One picture that is to be drawn. */
+export interface PlannedPicture {
+  /** Place among all pictures, from 0. */
+  index: number;
+  prompt: string;
+  /** Null when the noise is given. */
+  seed: number | null;
+  /** Its options of `generate`, checked, those of the whole command included; `seed` is not among them. */
+  options: ResolvedGenerateOptions;
+  /** Template of its file name, where its line gives one. */
+  name?: string;
+  /** `file:line` of its prompt, for errors. */
+  where?: string;
+}
+
+/** What holds for all requests that say nothing else. */
+export interface PlanOptions {
+  options?: PromptOptions;
+  /** Seed of the first picture; the i-th one has `seed + i`. Null: the noise is given. */
+  seed: number | null;
+  /** Seeds that a picture takes up, when it is the best of several (default 1). */
+  candidates?: number;
+}
+
+/** A seed that nobody chose, below 2³² as other programs expect it. */
+export function randomSeed(): number {
+  return randomInt(2 ** 32);
+}
+
+/**
+ * The pictures of a list of requests, in order.
+ * @throws InvalidInputError for a wrong option, naming the line of a prompt file that gives it
+ */
+export function planPictures(
+  requests: readonly PromptRequest[],
+  { options = {}, seed, candidates = 1 }: PlanOptions,
+): PlannedPicture[] {
+  const pictures: PlannedPicture[] = [];
+  for (const { prompt, name, where, ...request } of requests) {
+    const checked = checkOptions({ ...mergeOptions(options, request.options), ...(seed !== null && { seed }) }, where);
+    if (request.seed !== undefined && seed === null) {
+      throw new InvalidInputError(message`${where ?? about("seed")}: a seed has no meaning where the noise is given`);
+    }
+    const own = request.seed === "random" ? randomSeed() : request.seed;
+    for (let i = 0; i < checked.imagesPerPrompt; i++) {
+      const index = pictures.length;
+      const first = own !== undefined ? own + i * candidates : seed === null ? null : seed + index * candidates;
+      if (first !== null && first + candidates > Number.MAX_SAFE_INTEGER) {
+        throw new InvalidInputError(message`${where ?? about("seed")}: the seed ${first} is too large`);
+      }
+      pictures.push({ index, prompt, seed: first, options: checked, ...(name && { name }), ...(where && { where }) });
+    }
+  }
+  return pictures;
+}
+
+/** Options of `generate` after their checks, the only ones before a checkpoint is there. */
+export function checkOptions(options: PromptOptions, where?: string): ResolvedGenerateOptions {
+  try {
+    return parseOptions(generateSchema, options);
+  } catch (error) {
+    if (where === undefined || !(error instanceof InvalidInputError)) throw error;
+    throw new InvalidInputError(message`${where}: ${error}`, { cause: error });
+  }
+}
+
+/**
+ * Options with others over them. Reward targets are merged by reward, and the sampler's options by name; another sampler
+ * takes those of the one under it that it has as well.
+ */
+export function mergeOptions(under: PromptOptions, over: PromptOptions): PromptOptions {
+  const merged: PromptOptions = { ...under, ...over };
+  for (const key of ["rewardTargets", "negativeRewardTargets"] as const) {
+    if (under[key] || over[key]) merged[key] = { ...under[key], ...over[key] };
+  }
+  const another = over.sampler !== undefined && over.sampler !== under.sampler && samplerNames().includes(over.sampler);
+  const kept = another ? withOptionsOf(over.sampler!, under.samplerOptions) : under.samplerOptions;
+  delete merged.samplerOptions;
+  if (kept || over.samplerOptions) merged.samplerOptions = { ...kept, ...over.samplerOptions };
+  return merged;
+}
+
+/** Pictures that share their settings, and so a plan. */
+export interface PictureGroup {
+  pictures: PlannedPicture[];
+  prompts: string[];
+  /** Of all of them; candidates of one picture follow each other. */
+  options: ResolvedGenerateOptions;
+}
+
+/**
+ * Pictures that differ in nothing but prompt, seed and reward targets go together, in the order of their first picture.
+ * @param candidates pictures to draw for each, with consecutive seeds
+ */
+export function groupPictures(pictures: readonly PlannedPicture[], candidates = 1): PictureGroup[] {
+  const groups = new Map<string, PlannedPicture[]>();
+  for (const picture of pictures) {
+    const { rewardTargets, negativeRewardTargets, seed, imagesPerPrompt, ...shared } = picture.options;
+    const key = JSON.stringify(Object.entries(shared).sort(([a], [b]) => (a < b ? -1 : 1)));
+    const group = groups.get(key);
+    if (group) group.push(picture);
+    else groups.set(key, [picture]);
+  }
+  return [...groups.values()].map((group) => {
+    const each = <T>(value: (picture: PlannedPicture, candidate: number) => T): T[] =>
+      group.flatMap((picture) => Array.from({ length: candidates }, (_, c) => value(picture, c)));
+    const first = group[0]!;
+    const options: ResolvedGenerateOptions = {
+      ...first.options,
+      imagesPerPrompt: candidates,
+      rewardTargets: each(({ options }) => options.rewardTargets ?? {}) as Targets[],
+      negativeRewardTargets: each(({ options }) => options.negativeRewardTargets ?? {}) as Targets[],
+      ...(first.seed !== null && { seed: each(({ seed }, c) => seed! + c) }),
+    };
+    return { pictures: group, prompts: group.map(({ prompt }) => prompt), options };
+  });
+}

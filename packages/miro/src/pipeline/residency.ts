@@ -1,0 +1,150 @@
+/**
+ * What of a pipeline is in memory when. Usually what was loaded stays. With `lowMemory` the text encoder, the network and
+ * the decoder take turns: each is read when it is used and leaves memory when its turn is over, and calls run one after
+ * another, because a second one would bring a second part in.
+ */
+import { memory, scope, type Tensor } from "@miro-t2i/torch";
+import type { Autoencoder } from "../autoencoder/index.js";
+import { InvalidInputError } from "../errors.js";
+import { release } from "../flow/release.js";
+import type { Rin } from "../networks/rin.js";
+import { Part, type PipelineParts, type TextEncoder } from "./loading/parts.js";
+
+/** Parts that take turns. */
+export type PartName = "textEncoder" | "network" | "autoencoder";
+
+/** The parts of one pipeline, and their turns. */
+export class Residency {
+  readonly #parts: PipelineParts;
+  readonly #beforeFreeingNetwork: () => void;
+  #textEncoder: Promise<TextEncoder> | null = null;
+  /** What `#textEncoder` became, until it is freed. */
+  #loadedTextEncoder: TextEncoder | null = null;
+  /** Ends with the last work that has the memory to itself. */
+  #turn: Promise<unknown> = Promise.resolve();
+  #disposed = false;
+
+  /** @param beforeFreeingNetwork frees what reads the network's own memory */
+  constructor(parts: PipelineParts, beforeFreeingNetwork: () => void) {
+    this.#parts = parts;
+    this.#beforeFreeingNetwork = beforeFreeingNetwork;
+  }
+
+  /** @throws InvalidInputError after {@link dispose} */
+  checkUsable(): void {
+    if (!this.#disposed) return;
+    throw new InvalidInputError("pipeline: it was disposed of; load another one with MiroPipeline.fromPretrained");
+  }
+
+  get network(): Rin {
+    this.checkUsable();
+    const { network } = this.#parts;
+    return network instanceof Part ? network.module : network;
+  }
+
+  get autoencoder(): Autoencoder {
+    this.checkUsable();
+    const { autoencoder } = this.#parts;
+    return autoencoder instanceof Part ? autoencoder.module : autoencoder;
+  }
+
+  textEncoder(): Promise<TextEncoder> {
+    this.checkUsable();
+    this.#textEncoder ??= this.#parts.loadTextEncoder().then(
+      (loaded) => {
+        this.#loadedTextEncoder = loaded;
+        return loaded;
+      },
+      (error) => {
+        this.#textEncoder = null; // the next call may try again
+        throw error;
+      },
+    );
+    return this.#textEncoder;
+  }
+
+  /** The text encoder for use before the next `await`: one that nobody has freed since it was loaded. */
+  async presentTextEncoder(): Promise<TextEncoder> {
+    let loaded = await this.textEncoder();
+    while (loaded !== this.#loadedTextEncoder) loaded = await this.textEncoder();
+    return loaded;
+  }
+
+  async freeTextEncoder(): Promise<void> {
+    await this.#textEncoder?.catch(() => null);
+    this.#loadedTextEncoder?.encoder.dispose();
+    this.#loadedTextEncoder = null;
+    this.#textEncoder = null;
+    memory.emptyCache();
+  }
+
+  /** Runs work when it may have the memory: at once, or with `lowMemory` after the work before it. */
+  async *inTurn<T>(work: AsyncGenerator<T, void, void>): AsyncGenerator<T, void, void> {
+    if (!this.#parts.lowMemory) {
+      yield* work;
+      return;
+    }
+    const before = this.#turn;
+    let done: () => void = () => {};
+    this.#turn = new Promise<void>((resolve) => {
+      done = resolve;
+    });
+    try {
+      await before;
+      yield* work;
+    } finally {
+      done();
+    }
+  }
+
+  /** Ends the turns of parts: with `lowMemory` they leave memory. */
+  async over(...names: PartName[]): Promise<void> {
+    if (!this.#parts.lowMemory) return;
+    for (const name of names) {
+      if (name === "textEncoder") await this.freeTextEncoder();
+      else this.#free(name);
+    }
+  }
+
+  /**
+   * Batches on their way from the network to the decoder: each as it comes, or with `lowMemory` all of them after the last
+   * one, when the network has left memory; until then they wait on the CPU. Who takes a batch frees its latents.
+   */
+  async *toDecoder<B extends { latents: Tensor }>(
+    batches: AsyncGenerator<B, void, void>,
+  ): AsyncGenerator<B, void, void> {
+    if (!this.#parts.lowMemory) {
+      yield* batches;
+      return;
+    }
+    const waiting: B[] = [];
+    try {
+      for await (const batch of batches) {
+        waiting.push({ ...batch, latents: scope(() => batch.latents.to({ device: "cpu" }).clone()) });
+        batch.latents.dispose();
+      }
+      await this.over("network");
+      while (waiting.length > 0) yield waiting.shift()!;
+    } finally {
+      release(waiting);
+    }
+  }
+
+  /** Frees all weights; nothing can be used afterwards. A second call does nothing. */
+  async dispose(): Promise<void> {
+    if (this.#disposed) return;
+    this.#disposed = true;
+    await this.freeTextEncoder();
+    const { preconditioning, preprocessing, postprocessing, uncondEmbedding } = this.#parts;
+    preconditioning.dispose();
+    for (const name of ["network", "autoencoder"] as const) this.#free(name);
+    release([preprocessing, postprocessing, uncondEmbedding]);
+  }
+
+  #free(name: "network" | "autoencoder"): void {
+    if (name === "network") this.#beforeFreeingNetwork();
+    const part = this.#parts[name];
+    if (part instanceof Part) part.free();
+    else part.dispose();
+  }
+}
