@@ -6,7 +6,7 @@ import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { transformWithOxc } from "vite";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
-import { type Example, examplesOf } from "./examples.js";
+import { diffParts, type Example, examplesOf } from "./examples.js";
 
 const root = fileURLToPath(new URL("../../", import.meta.url));
 /** Pages that point to others, or whose commands take long or need what a test has not. */
@@ -29,6 +29,11 @@ describe.each(pages)("docs/%s", (page) => {
 
   it("has examples", () => {
     expect(examples.filter(({ notRun }) => notRun === null).length).toBeGreaterThan(0);
+  });
+
+  it("changes files that are as its diffs say", () => {
+    for (const { file, lines, line } of diffParts(readFileSync(join(root, "docs", page), "utf8")))
+      expect(readFileSync(join(root, file), "utf8"), `${page}:${line}: ${file}`).toContain(`${lines.join("\n")}\n`);
   });
 
   it.each(examples.filter(({ notRun }) => notRun === null).map((example) => [example.line, example] as const))(

@@ -34,3 +34,30 @@ export function examplesOf(page: string): Example[] {
   }
   return examples;
 }
+
+/** What a diff says of a file that exists: lines that stand in it one after another, before anything is added. */
+export interface DiffPart {
+  file: string;
+  /** Lines of the file, as the diff has them after its first column. */
+  lines: string[];
+  /** Line of the page, from 1. */
+  line: number;
+}
+
+/** The unchanged and removed lines of a page's fenced `diff` blocks, file by file. New files have none. */
+export function diffParts(page: string): DiffPart[] {
+  const lines = page.split("\n");
+  const parts: DiffPart[] = [];
+  let inDiff = false;
+  let part: DiffPart | null = null;
+  lines.forEach((text, i) => {
+    if (text.startsWith("```")) {
+      inDiff = text === "```diff";
+      part = null;
+    } else if (inDiff && text.startsWith("--- ")) {
+      part = text === "--- /dev/null" ? null : { file: text.replace(/^--- a\//, ""), lines: [], line: i + 1 };
+      if (part) parts.push(part);
+    } else if (inDiff && /^[ -]/.test(text)) part?.lines.push(text.slice(1));
+  });
+  return parts;
+}
