@@ -72,7 +72,7 @@ describe("the registry of samplers", () => {
     const rows = [...page.matchAll(/^\| `(\w+)` +\| ([^|]+?) +\| (\d) +\| ([^|]*?) *\|$/gm)].map((row) =>
       row.slice(1, 5),
     );
-    const words = ["", "one a step", "two a step"];
+    const words = ["", "one per step", "two per step"];
     expect(
       rows.map(([name, evaluations, order, options]) => [name, evaluations!.split(/[,;]/)[0], order, options]),
     ).toEqual(
