@@ -3,8 +3,9 @@
 Run: python tests/reference/record_ops.py            (PyTorch 2.13, CPU)
 Writes fixtures/ops.expected.jsonl (one line for each line of the table) and fixtures/engine.json.
 
-Inputs are multiples of 1/64 (or 1/128, 1/256) made by a formula that the TypeScript test repeats: they are exact in every floating
-dtype, so one float64 result serves them all, each within its own tolerance.
+Inputs are multiples of 1/64 (or 1/128, 1/256) made by a formula that the TypeScript test repeats: they are exact in
+every floating dtype, so one float64 result serves them all, each within its own tolerance. Dtypes and memory formats
+are named as in PyTorch, without `torch.`.
 """
 
 import json
@@ -16,7 +17,7 @@ HERE = Path(__file__).parent
 
 
 def values(kind: str, index: int, count: int) -> list:
-    """The `index`-th tensor of a case; mirrored by `inputValues` in ops.conformance.test.ts."""
+    """The `index`-th tensor of a case; mirrored by `inputValues` in packages/torch/src/testing/op-table.ts."""
     raw = [((i + 1) * (37 + 18 * index) + 11 * (index + 1)) % 251 - 125 for i in range(count)]
     if kind.startswith("index:"):
         return [(i * 7 + index * 3 + 1) % int(kind[6:]) for i in range(count)]
@@ -30,9 +31,13 @@ def values(kind: str, index: int, count: int) -> list:
             "bool": lambda n: n % 2 == 0,
             "int": lambda n: n % 11 - 5,
             "positiveInt": lambda n: n % 11 + 1,
+            "special": lambda n: (float("inf"), float("-inf"), float("nan"), n / 64)[n % 4],
         }[kind](n)
         for n in raw
     ]
+
+
+NAMED = {"float64": torch.float64, "uint8": torch.uint8, "channels_last": torch.channels_last}
 
 
 def tensor(shape: list, kind: str, index: int) -> torch.Tensor:
@@ -57,7 +62,7 @@ def arguments(case: dict) -> list:
         elif isinstance(spec, dict) and "f" in spec:
             result.append(float(spec["f"]))
         else:
-            result.append(spec)
+            result.append(NAMED.get(spec, spec) if isinstance(spec, str) else spec)
     return result
 
 

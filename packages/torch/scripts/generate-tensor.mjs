@@ -97,12 +97,19 @@ function condition(operator, later, of) {
   throw new Error(`tensor-methods: nothing tells ${operator.key} from ${later.map((o) => o.key)}`);
 }
 
-/** The declarations (one an accepted form) and the body of a method. */
-function methodText([method, text, doc, { types, example = [], names = [], order = [] } = {}], schemas, indexOf) {
+/** What a line of the table makes: its operators, the method's parameters, and whether it takes sizes one by one. */
+export function methodShape([method, text, , { names = [], order = [] } = {}], schemas) {
   const operators = operatorsOf(method, text, schemas);
   const { parameters, of } = mergedParameters(operators, names, order);
   const required = parameters.filter((p) => !p.hasDefault);
   const lists = required.length === 1 && required[0].types.every((t) => t.list && !t.fixed && t.base !== "Tensor");
+  return { operators, parameters, of, required, lists };
+}
+
+/** The declarations (one an accepted form) and the body of a method. */
+function methodText(row, schemas, indexOf) {
+  const [method, , doc, { types, example = [] } = {}] = row;
+  const { operators, parameters, of, required, lists } = methodShape(row, schemas);
   const comment = (lines) =>
     `  /**\n${lines.map((line) => `   *${line === "" ? "" : ` ${line}`}`).join("\n")}\n   */\n`;
   const described = comment([
@@ -179,9 +186,14 @@ function methodText([method, text, doc, { types, example = [], names = [], order
     : `${declarations.join("")}  ${method}(${implementation}): any { ${body} }`;
 }
 
+/** Parsed schemas by name and overload: `add.Tensor`, `exp`. */
+export function byKey(operators) {
+  return new Map(operators.map((o) => [o.overload === "" ? o.name : `${o.name}.${o.overload}`, o]));
+}
+
 /** The whole file; `operators` are the parsed schemas. */
 export function tensorText(operators, pinned) {
-  const schemas = new Map(operators.map((o) => [o.overload === "" ? o.name : `${o.name}.${o.overload}`, o]));
+  const schemas = byKey(operators);
   const names = [];
   const indexOf = (key) => (names.includes(key) ? names.indexOf(key) : names.push(key) - 1);
   const sections = Object.entries(TENSOR_METHODS).map(

@@ -5,7 +5,6 @@
  *
  * To add an operator, add a line to the table and run `python tests/reference/record_ops.py`.
  */
-import { readFileSync } from "node:fs";
 import { describe, expect, test } from "vitest";
 import {
   aten,
@@ -15,7 +14,6 @@ import {
   type DType,
   einsum,
   F,
-  float,
   grad,
   noGrad,
   outer,
@@ -26,94 +24,10 @@ import {
   tensor,
   where,
 } from "./index.js";
+import { type Case, DTYPES, makeArguments, type Recorded, recorded, table } from "./testing/op-table.js";
 
-interface TensorSpec {
-  t: number[];
-  as?: string;
-}
-type ArgumentSpec =
-  | TensorSpec
-  | { ts: number[][]; as?: string }
-  | { f: number }
-  | number
-  | string
-  | boolean
-  | null
-  | number[];
-interface Case {
-  op: string;
-  args: ArgumentSpec[];
-  /** float (default): all four floating dtypes; wide: float32 and float64; integer: int64 and int32. */
-  dtypes?: "float" | "wide" | "integer";
-  grad?: 0;
-}
-interface Recorded {
-  case: string;
-  outputs: { shape: number[]; values: (number | boolean)[] }[];
-}
-
-const REFERENCE = new URL("../../../tests/reference/", import.meta.url);
-const lines = (name: string): string[] => readFileSync(new URL(name, REFERENCE), "utf8").trimEnd().split("\n");
-const table = lines("ops.table.jsonl");
-const recorded = lines("fixtures/ops.expected.jsonl").map((line) => JSON.parse(line) as Recorded);
-
-const DTYPES: Record<string, DType[]> = {
-  float: ["float64", "float32", "bfloat16", "float16"],
-  wide: ["float64", "float32"],
-  integer: ["int64", "int32"],
-};
 /** Largest |got − want| / max(1, max|want|). */
 const TOLERANCE: Partial<Record<DType, number>> = { float64: 1e-11, float32: 1e-5, bfloat16: 4e-2, float16: 5e-3 };
-
-/** Mirrors `values` of record_ops.py. */
-function inputValues(kind: string, index: number, count: number): (number | boolean)[] {
-  if (kind.startsWith("index:")) {
-    return Array.from({ length: count }, (_, i) => (i * 7 + index * 3 + 1) % Number(kind.slice(6)));
-  }
-  const formula: Record<string, (n: number) => number | boolean> = {
-    any: (n) => n / 64,
-    positive: (n) => (Math.abs(n) + 16) / 64,
-    nonzero: (n) => (n + (n >= 0 ? 16 : -16)) / 64,
-    unit: (n) => n / 128,
-    prob: (n) => (n + 128) / 256,
-    bool: (n) => n % 2 === 0,
-    // JavaScript's remainder takes the dividend's sign, Python's the divisor's.
-    int: (n) => (((n % 11) + 11) % 11) - 5,
-    positiveInt: (n) => (((n % 11) + 11) % 11) + 1,
-  };
-  const raw = Array.from({ length: count }, (_, i) => (((i + 1) * (37 + 18 * index) + 11 * (index + 1)) % 251) - 125);
-  return raw.map(formula[kind]!);
-}
-
-function makeInput(shape: number[], kind: string, index: number, dtype: DType, device: string): Tensor {
-  const values = inputValues(
-    kind,
-    index,
-    shape.reduce((product, n) => product * n, 1),
-  );
-  if (kind === "bool") return tensor(values as boolean[], { shape, dtype: "bool", device });
-  if (kind.startsWith("index:")) return tensor(values as number[], { shape, dtype: "int64", device });
-  return tensor(values as number[], { shape, dtype, device });
-}
-
-/** The arguments of a case and, among them, its differentiable tensors. */
-function makeArguments(spec: Case, dtype: DType, device: string): { args: unknown[]; inputs: Tensor[]; all: Tensor[] } {
-  const inputs: Tensor[] = [];
-  const all: Tensor[] = [];
-  const make = (shape: number[], kind = "any"): Tensor => {
-    const made = makeInput(shape, kind, all.length, dtype, device);
-    all.push(made);
-    if (made.dtype === dtype && spec.dtypes !== "integer") inputs.push(made);
-    return made;
-  };
-  const args = spec.args.map((arg) => {
-    if (arg === null || typeof arg !== "object" || Array.isArray(arg)) return arg;
-    if ("t" in arg) return make(arg.t, arg.as);
-    if ("ts" in arg) return arg.ts.map((shape) => make(shape, arg.as));
-    return float(arg.f);
-  });
-  return { args, inputs, all };
-}
 
 const outputsOf = (result: unknown): Tensor[] => (result instanceof Tensor ? [result] : (result as Tensor[]));
 const valuesOf = (t: Tensor): number[] => Array.from(t.to("float64").data() as Float64Array);
