@@ -1,11 +1,12 @@
 """Writes small Parquet tables with pictures in them, as Hugging Face's datasets and others do (tests/reference/README.md).
 
-pip install pyarrow pillow
+pip install numpy pyarrow pillow
 python tests/reference/record_parquet.py
 """
 
-import io, pathlib
+import decimal, io, pathlib
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
@@ -56,6 +57,35 @@ def main():
         )
     bare = pa.table({"image": [picture(1), picture(2)], "caption": ["one", "two"]})
     pq.write_table(bare, OUT.parent / "bytes.parquet", compression="zstd", store_schema=False)
+    numbers()
+
+
+def numbers():
+    """Whole numbers that are floats, and floats in lists, structs and maps."""
+    kinds = [
+        ("image", pa.string()),
+        ("caption", pa.string()),
+        ("double", pa.float64()),
+        ("single", pa.float32()),
+        ("half", pa.float16()),
+        ("decimal", pa.decimal128(9, 2)),
+        ("short", pa.int16()),
+        ("long", pa.int64()),
+        ("unsigned", pa.uint32()),
+        ("list", pa.list_(pa.float64())),
+        ("counts", pa.list_(pa.int32())),
+        ("struct", pa.struct([("x", pa.float64()), ("n", pa.int32())])),
+        ("structs", pa.list_(pa.struct([("x", pa.float64()), ("n", pa.int32())]))),
+        ("map", pa.map_(pa.string(), pa.float64())),
+    ]
+    row = {
+        "image": "a.png",
+        "caption": "one",
+        **{"double": 1.0, "single": 2.0, "half": np.float16(3), "decimal": decimal.Decimal("4.00")},
+        **{"short": 5, "long": 2**60, "unsigned": 2**32 - 1, "list": [1.0, 0.5], "counts": [1, 2]},
+        **{"struct": {"x": 1.0, "n": 1}, "structs": [{"x": 2.0, "n": 2}], "map": [("a", 1.0)]},
+    }
+    pq.write_table(pa.Table.from_pylist([row], pa.schema(kinds)), OUT.parent / "numbers.parquet", store_schema=False)
 
 
 main()

@@ -10,6 +10,7 @@ import { makeExif, readUserComment, readXmp } from "./pictures/exif.js";
 import { NameTemplate, slug } from "./pipeline/requests/file-names.js";
 import { readPromptFile } from "./pipeline/requests/prompt-file.js";
 import { oneLine, printable } from "./printable.js";
+import { AddedTokenFinder } from "./text/added-tokens.js";
 import { readEnvironment } from "./training/recipes/environment.js";
 import { composeRecipe } from "./training/recipes/recipe-source.js";
 
@@ -42,6 +43,18 @@ function cost(work: () => unknown): number {
 }
 
 const cases: [string, (repeat: (text: string) => string) => () => unknown][] = [
+  [
+    "a run of spaces, each a token that takes the white space beside it along",
+    (n) => {
+      const flags = { id: 1, single_word: false, normalized: false, special: true };
+      const both = [
+        new AddedTokenFinder([{ ...flags, content: " ", lstrip: false, rstrip: true }]),
+        new AddedTokenFinder([{ ...flags, content: " ", lstrip: true, rstrip: true }]),
+      ];
+      const text = `a${n(" ")}b`;
+      return () => both.map((finder) => finder.split(text));
+    },
+  ],
   [
     "an EXIF comment of NULs and a letter",
     (n) => {

@@ -72,6 +72,45 @@ describe("miro score", () => {
     expect((await score(file("turned.jpg", sideways), "--by", "sharpness")).code).toBe(0);
   });
 
+  it("reads BMP, GIF and AVIF as every other command does, with transparency over white", async () => {
+    const clear = await sharp({
+      create: { width: 8, height: 8, channels: 4, background: { r: 255, g: 0, b: 0, alpha: 0 } },
+    })
+      .composite([{ input: { create: { width: 4, height: 8, channels: 4, background: "#fff" } }, left: 0, top: 0 }])
+      .png()
+      .toBuffer();
+    const half = { r: 255, g: 0, b: 0, alpha: 0.5 };
+    const pink = { width: 8, height: 8, data: Uint8Array.from({ length: 192 }, (_, i) => (i % 3 === 0 ? 255 : 127)) };
+    // 24 bits, rows from the bottom, blue first.
+    const bmp = Buffer.alloc(54 + 24 * 3 * 16);
+    bmp.write("BM");
+    bmp.writeUInt32LE(54, 10);
+    bmp.writeUInt32LE(40, 14);
+    bmp.writeUInt32LE(24, 18);
+    bmp.writeUInt32LE(16, 22);
+    bmp.writeUInt16LE(24, 28);
+    for (let y = 0; y < 16; y++)
+      for (let x = 0; x < 72; x++) bmp[54 + (15 - y) * 72 + x - (x % 3) + (2 - (x % 3))] = data[y * 72 + x]!;
+    const files = [
+      file("a.bmp", bmp),
+      file("a.gif", await sharp(clear).gif().toBuffer()),
+      file(
+        "a.avif",
+        await sharp({ create: { width: 8, height: 8, channels: 4, background: half } })
+          .avif({ lossless: true })
+          .toBuffer(),
+      ),
+    ];
+    const { code, stdout } = await score(...files, "--by", "colorfulness", "--json");
+    expect(code).toBe(0);
+    const [first, second, third] = JSON.parse(stdout).images.map(
+      ({ scores }: { scores: { colorfulness: number } }) => scores.colorfulness,
+    );
+    expect(first).toBe(colorfulnessScore(image));
+    expect(second).toBe(0);
+    expect(Math.abs(third - colorfulnessScore(pink))).toBeLessThan(0.05 * colorfulnessScore(pink));
+  });
+
   it("refuses what is no picture, unknown scorers and wrong usage with exit code 2, missing files with 1", async () => {
     const broken = file("broken.png", Buffer.from("not a picture"));
     const cut = file("cut.png", encodePng(noise, 24, 16).subarray(0, 300));

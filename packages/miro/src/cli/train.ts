@@ -32,7 +32,7 @@ checkpoints/ and, at the end, export/. docs/training.md tells more.
 
 interface Flags {
   output?: string;
-  resume?: boolean;
+  resume?: boolean | string;
   device?: string;
   devices?: string;
   allowChanges?: boolean;
@@ -51,8 +51,8 @@ export const register: Register = (command, context) => {
     .option("--device <name>", "cpu, cuda or cuda:N: short for trainer.device=NAME; also for recipes of the parts")
     .option("--devices <n>", "processes, one for each device, that share each batch: short for trainer.devices=N")
     .option(
-      "--resume",
-      "continue from the newest checkpoint in the folder of the run; --resume STEP: from that of a step",
+      "--resume [step]",
+      "continue from the newest checkpoint in the folder of the run; with a step from the checkpoint of that step",
     )
     .option(
       "--allow-changes",
@@ -78,10 +78,15 @@ export const register: Register = (command, context) => {
     });
 };
 
-/** With `--resume` a word of digits is the step of a checkpoint: neither a recipe nor a value is written so. */
-function resumeOf(flag: boolean, words: string[]): { resume: boolean | number; words: string[] } {
+/**
+ * With `--resume` a word of digits is the step of a checkpoint, wherever it stands: neither a recipe nor a value is written so. Any other word
+ * behind `--resume` is the recipe or a value.
+ */
+function resumeOf(flag: boolean | string, given: string[]): { resume: boolean | number; words: string[] } {
   const isStep = (word: string) => /^\d{1,15}$/.test(word);
-  if (!flag) return { resume: false, words };
+  if (flag === false) return { resume: false, words: given };
+  const behind = typeof flag === "string" ? [flag] : [];
+  const words = /^[\w.]+=/.test(behind[0] ?? "") ? [...given, ...behind] : [...behind, ...given];
   const steps = words.filter(isStep);
   if (steps.length > 1) throw new InvalidInputError(`--resume: expected one step, received ${steps.join(" and ")}`);
   return { resume: steps.length === 0 ? true : Number(steps[0]), words: words.filter((word) => !isStep(word)) };

@@ -51,4 +51,24 @@ describe("reading", () => {
     writeFileSync(path, '{\n  "a": 1,\n}');
     expect(() => readJson(path)).toThrow(`${path}: not valid JSON: `);
   });
+
+  it("takes JSON in UTF-8 with and without a mark and in UTF-16, and no other encoding", () => {
+    const path = join(folder, "config.json");
+    const text = '{"name":"café"}';
+    const utf16 = Buffer.from(`\ufeff${text}`, "utf16le");
+    for (const bytes of [Buffer.from(text), Buffer.from(`\ufeff${text}`), utf16, Buffer.from(utf16).swap16()]) {
+      writeFileSync(path, bytes);
+      expect(readJson(path)).toEqual({ name: "café" });
+    }
+    writeFileSync(path, Buffer.from(text, "latin1"));
+    expect(() => readJson(path)).toThrow(`${path}: is not UTF-8 text: 0xe9 at byte 12`);
+  });
+
+  it("refuses JSON in which a key stands twice in one object, however it is written", () => {
+    const path = join(folder, "config.json");
+    writeFileSync(path, '{"a":{"b":1},"c":[{"b":1},{"b":":","\\u0062":2}]}');
+    expect(() => readJson(path)).toThrow(`${path}: the key "b" stands twice in one object`);
+    writeFileSync(path, '{"a":{"b":1},"b":["b","b"],"c":{"b":"\\"b\\":"}}');
+    expect(readJson(path)).toMatchObject({ b: ["b", "b"] });
+  });
 });

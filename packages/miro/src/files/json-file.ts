@@ -1,34 +1,75 @@
-/** JSON files of a model: small ones, however large a hostile file is. */
+/**
+ * JSON files of a model: small ones, however large a hostile file is. Texts are read as everywhere (text-file.ts); a key that stands twice in
+ * an object is refused, as readers differ in which of its values counts.
+ */
 import { readFileSync, statSync } from "node:fs";
-import { describeStandIn } from "@miro-t2i/torch/stand-in"; // without loading libtorch
-import { MiroError, systemReason } from "../errors.js";
+import { describeStandIn, STAND_IN_BYTES } from "@miro-t2i/torch/stand-in"; // without loading libtorch
+import { describe, InvalidInputError, MiroError, systemReason } from "../errors.js";
+import { decodeText } from "./text-file.js";
 
 /** No configuration or index of a model comes near this. */
 const MAX_JSON_BYTES = 32 * 2 ** 20;
 
-/** @throws MiroError naming the file when it is too large to be what it should be, or no regular file */
-export function checkJsonSize(path: string): void {
-  const stat = statSync(path, { throwIfNoEntry: false });
-  if (stat && !stat.isFile()) throw new MiroError(`${path}: not a regular file`);
-  if (stat && stat.size > MAX_JSON_BYTES) {
-    throw new MiroError(`${path}: ${stat.size} bytes are too many for this file (at most ${MAX_JSON_BYTES})`);
-  }
-}
-
 /** Reads a JSON file. @throws MiroError naming the file, and for a syntax error the place */
-export function readJson(path: string): unknown {
-  checkJsonSize(path);
-  let text: string;
+export function readJson(path: string, maxBytes = MAX_JSON_BYTES): unknown {
+  let bytes: Buffer;
   try {
-    text = readFileSync(path, "utf8");
+    const stat = statSync(path);
+    if (!stat.isFile()) throw new MiroError(`${path}: not a regular file`);
+    if (stat.size > maxBytes) {
+      throw new MiroError(`${path}: ${stat.size} bytes are too many for this file (at most ${maxBytes})`);
+    }
+    bytes = readFileSync(path);
   } catch (error) {
+    if (error instanceof MiroError) throw error;
     throw new MiroError(`${path}: cannot be read: ${systemReason(error)}`, { cause: error });
   }
+  return parseJson(bytes, path);
+}
+
+/**
+ * Parses the content of a JSON file.
+ *
+ * @throws InvalidInputError naming the file, and what it is instead, where its JSON breaks, or the key that stands twice
+ */
+export function parseJson(bytes: Uint8Array, path: string): unknown {
+  const standIn = (): string | null => describeStandIn(Buffer.from(bytes.subarray(0, STAND_IN_BYTES)));
+  let text: string;
+  let value: unknown;
   try {
-    return JSON.parse(text);
+    text = decodeText(bytes, path);
+    value = JSON.parse(text);
   } catch (error) {
-    const standIn = describeStandIn(Buffer.from(text));
-    if (standIn !== null) throw new MiroError(`${path}: ${standIn}`, { cause: error });
-    throw new MiroError(`${path}: not valid JSON: ${(error as Error).message.split("\n")[0]}`, { cause: error });
+    const instead = standIn();
+    if (instead !== null) throw new InvalidInputError(`${path}: ${instead}`, { cause: error });
+    if (error instanceof MiroError) throw error;
+    throw new InvalidInputError(`${path}: not valid JSON: ${(error as Error).message.split("\n")[0]}`, {
+      cause: error,
+    });
   }
+  const key = repeatedKey(text);
+  if (key !== null)
+    throw new InvalidInputError(`${path}: the key ${describe(key)} stands twice in one object; leave one`);
+  return value;
+}
+
+/** Strings, and what opens, closes and separates. */
+const TOKEN = /"[^"\\]*(?:\\.[^"\\]*)*"|[{}[\]:]/g;
+
+/** The first key that stands twice in an object of a text that is known to be JSON, or null. */
+export function repeatedKey(json: string): string | null {
+  const open: Set<unknown>[] = [];
+  let last = "";
+  for (const [token] of json.matchAll(TOKEN)) {
+    if (token === "{" || token === "[") open.push(new Set());
+    else if (token === "}" || token === "]") open.pop();
+    else if (token !== ":") last = token;
+    else {
+      const key = JSON.parse(last) as string;
+      const keys = open.at(-1)!;
+      if (keys.has(key)) return key;
+      keys.add(key);
+    }
+  }
+  return null;
 }

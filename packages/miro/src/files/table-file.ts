@@ -7,6 +7,7 @@
  */
 import { type CsvError, parse } from "csv-parse/sync";
 import { InvalidInputError } from "../errors.js";
+import { repeatedKey } from "./json-file.js";
 import { type Line, linesOf } from "./text-file.js";
 
 /** Cells of one row, and its line in the file, from 1. */
@@ -68,29 +69,9 @@ export function parseJsonLine(line: string): Record<string, unknown> {
   }
   if (typeof value !== "object" || value === null || Array.isArray(value))
     throw new SyntaxError("expected a JSON object");
-  const twice = repeatedName(line);
+  const twice = repeatedKey(line);
   if (twice !== null) throw new SyntaxError(`the name ${JSON.stringify(twice)} stands twice in one object`);
   return value as Record<string, unknown>;
-}
-
-const JSON_TOKEN = /"[^"\\]*(?:\\.[^"\\]*)*"|[{}[\]:]/g;
-
-/** A name that an object holds twice, of JSON that is known to be valid. */
-function repeatedName(json: string): string | null {
-  const open: Set<unknown>[] = [];
-  let last = "";
-  for (const [token] of json.matchAll(JSON_TOKEN)) {
-    if (token === "{" || token === "[") open.push(new Set());
-    else if (token === "}" || token === "]") open.pop();
-    else if (token !== ":") last = token;
-    else {
-      const name = JSON.parse(last) as string;
-      const names = open.at(-1)!;
-      if (names.has(name)) return name;
-      names.add(name);
-    }
-  }
-  return null;
 }
 
 function fromTsv(text: string): TableRow[] {

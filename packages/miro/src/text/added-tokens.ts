@@ -52,6 +52,8 @@ export class AddedTokenFinder {
     if (!this.#expression) return text === "" ? [] : [{ start: 0, text }];
     const segments: Segment[] = [];
     let position = 0;
+    /** The end of the white space that was looked through last, so that a long run is looked through once. */
+    let spaceEnd = 0;
     const upTo = (end: number) => {
       if (end > position) segments.push({ start: position, text: text.slice(position, end) });
     };
@@ -68,7 +70,11 @@ export class AddedTokenFinder {
         while (start > position && SPACE.test(text[start - 1]!)) start--;
         start = Math.max(start, position);
       }
-      if (token.rstrip) while (end < text.length && SPACE.test(text[end]!)) end++;
+      if (token.rstrip) {
+        end = Math.max(end, spaceEnd);
+        while (end < text.length && SPACE.test(text[end]!)) end++;
+        spaceEnd = end;
+      }
       // All of it lies in the white space that the token before took along.
       if (start >= end) continue;
       upTo(start);

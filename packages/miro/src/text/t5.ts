@@ -8,8 +8,8 @@
  * States, norms, softmax and attention are float32 whatever the dtype of the weights; in bfloat16 only the products with
  * weights are.
  */
-import { existsSync, readdirSync, readFileSync } from "node:fs";
-import { mkdir, readFile } from "node:fs/promises";
+import { existsSync, readdirSync } from "node:fs";
+import { mkdir } from "node:fs/promises";
 import { join } from "node:path";
 import { aten, F, isGradEnabled, nn, scope, type Tensor, tensor } from "@miro-t2i/torch";
 import {
@@ -19,8 +19,8 @@ import {
   writeFileAtomically,
   writeSafetensors,
 } from "@miro-t2i/torch/io";
-import { InvalidInputError, invalid, MiroError, systemReason } from "../errors.js";
-import { checkJsonSize } from "../files/json-file.js";
+import { InvalidInputError, invalid, MiroError } from "../errors.js";
+import { readJson } from "../files/json-file.js";
 import {
   checkT5Config,
   countT5Parameters,
@@ -29,7 +29,6 @@ import {
   t5ConfigFromJson,
   t5ConfigText,
 } from "./t5-config.js";
-import { parseJson } from "./tokenizer-json.js";
 
 /** Bias of a padded key: the lowest float32, as the reference has it, so that a text without tokens gives no NaN. */
 const MASKED = -3.4028234663852886e38;
@@ -80,16 +79,7 @@ export class T5Encoder extends nn.Module {
     if (dtype !== "float32" && dtype !== "bfloat16")
       throw invalid("dtype", '"float32" or "bfloat16" for a T5 encoder', dtype);
     const file = join(folder, "config.json");
-    let text: string;
-    checkJsonSize(file);
-    try {
-      text = await readFile(file, "utf8");
-    } catch (error) {
-      throw new InvalidInputError(`${file}: cannot read the text encoder's configuration: ${systemReason(error)}`, {
-        cause: error,
-      });
-    }
-    const config = t5ConfigFromJson(parseJson(text, file), file);
+    const config = t5ConfigFromJson(readJson(file), file);
     const files: SafetensorsFile[] = [];
     try {
       const stored = new Map<string, StoredTensor>();
@@ -403,8 +393,7 @@ function findWeights(folder: string): Map<string, string[] | null> {
   if (existsSync(single)) return new Map([[single, null]]);
   const index = join(folder, "model.safetensors.index.json");
   if (!existsSync(index)) throw new InvalidInputError(`${folder}: ${noWeights(readdirSync(folder))}`);
-  checkJsonSize(index);
-  const json = parseJson(readFileSync(index, "utf8"), index);
+  const json = readJson(index);
   const map = (json as { weight_map?: unknown } | null)?.weight_map;
   if (typeof map !== "object" || map === null || Array.isArray(map))
     throw invalid(`${index}: weight_map`, "an object from tensor names to file names", map);

@@ -2,9 +2,8 @@
  * Reads a `tokenizer.json` (Hugging Face tokenizers, version "1.0") with a Unigram model. Strict: what is missing, of the
  * wrong type or not supported is refused with one line that names the place, so that no file yields wrong tokens silently.
  */
-import { describeStandIn, STAND_IN_BYTES } from "@miro-t2i/torch/stand-in";
 import { z } from "zod";
-import { describe, InvalidInputError, invalid } from "../errors.js";
+import { invalid } from "../errors.js";
 import type { AddedToken } from "./added-tokens.js";
 import { compileNormalizer, type Normalizer, type Refuse, refuseUnion } from "./normalizer.js";
 import { compilePreTokenizer, metaspaceSchema, type PreTokenizer, prependScheme } from "./pre-tokenizer.js";
@@ -92,44 +91,6 @@ export function parseTokenizerJson(json: unknown, source: string): TokenizerPart
     template: readTemplate(file.post_processor, refuse),
     decoder: readDecoder(file.decoder, refuse),
   };
-}
-
-/**
- * Parses the text of a JSON file. A key that stands twice in an object is refused: readers differ in which of its values counts.
- *
- * @throws InvalidInputError naming the file and where its JSON breaks
- */
-export function parseJson(text: string, source: string): unknown {
-  let value: unknown;
-  try {
-    value = JSON.parse(text);
-  } catch (error) {
-    const standIn = describeStandIn(Buffer.from(text.slice(0, STAND_IN_BYTES)));
-    if (standIn !== null) throw new InvalidInputError(`${source}: ${standIn}`);
-    throw new InvalidInputError(`${source}: not JSON: ${(error as Error).message.split("\n")[0]}`);
-  }
-  const key = repeatedKey(text);
-  if (key !== null)
-    throw new InvalidInputError(`${source}: the key ${describe(key)} stands twice in one object; leave one`);
-  return value;
-}
-
-/** The first key that stands twice in an object of a valid JSON text, or null. */
-function repeatedKey(text: string): string | null {
-  /** The keys so far of each object that is open; null for arrays. */
-  const open: (Set<string> | null)[] = [];
-  // Strings, and what opens, closes and separates; a string before a colon is a key.
-  for (const [token, colon] of text.matchAll(/"(?:[^"\\]|\\.)*"(\s*:)?|[{}[\]]/g)) {
-    if (token === "{" || token === "[") open.push(token === "{" ? new Set() : null);
-    else if (token === "}" || token === "]") open.pop();
-    else if (colon !== undefined) {
-      const key = JSON.parse(token.slice(0, -colon.length)) as string;
-      const keys = open.at(-1)!;
-      if (keys.has(key)) return key;
-      keys.add(key);
-    }
-  }
-  return null;
 }
 
 function readVocabulary(entries: unknown[], refuse: Refuse): [string, number][] {

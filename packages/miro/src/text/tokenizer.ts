@@ -3,12 +3,13 @@
  * that of Hugging Face tokenizers: added tokens are cut out, the rest is normalised, cut into words, and each word
  * segmented by the Unigram model; then the template adds `</s>`.
  */
-import { readFile, stat } from "node:fs/promises";
+import { stat } from "node:fs/promises";
 import { join } from "node:path";
 import { type Tensor, tensor } from "@miro-t2i/torch";
-import { InvalidInputError, invalid, systemReason } from "../errors.js";
+import { InvalidInputError, invalid, MiroError, systemReason } from "../errors.js";
+import { readJson } from "../files/json-file.js";
 import { type AddedToken, AddedTokenFinder } from "./added-tokens.js";
-import { parseJson, parseTokenizerJson, type TokenizerParts } from "./tokenizer-json.js";
+import { parseTokenizerJson, type TokenizerParts } from "./tokenizer-json.js";
 import type { Piece } from "./unigram.js";
 
 /** No tokenizer.json of a T5 model is a tenth of this. */
@@ -60,22 +61,14 @@ export class Tokenizer {
    */
   static async fromFile(path: string): Promise<Tokenizer> {
     let file = path;
-    let text: string;
     try {
       if ((await stat(path)).isDirectory()) file = join(path, "tokenizer.json");
-      const found = await stat(file);
-      if (!found.isFile()) throw new InvalidInputError(`${file}: not a regular file`);
-      const { size } = found;
-      if (size > MAX_FILE_BYTES)
-        throw new InvalidInputError(
-          `${file}: ${size} bytes are too many for a tokenizer.json (at most ${MAX_FILE_BYTES})`,
-        );
-      text = await readFile(file, "utf8");
+      return Tokenizer.fromJson(readJson(file, MAX_FILE_BYTES), file);
     } catch (error) {
       if (error instanceof InvalidInputError) throw error;
-      throw new InvalidInputError(`${file}: cannot read the tokenizer: ${systemReason(error)}`, { cause: error });
+      const reason = error instanceof MiroError ? error.message : `${file}: ${systemReason(error)}`;
+      throw new InvalidInputError(`cannot read the tokenizer: ${reason}`, { cause: error });
     }
-    return Tokenizer.fromJson(parseJson(text, file), file);
   }
 
   /**

@@ -3,7 +3,7 @@ import { extname } from "node:path";
 import { InvalidInputError } from "../../errors.js";
 import { filledLines, parseTable } from "../../files/table-file.js";
 import { readTextFile } from "../../files/text-file.js";
-import { openParquet } from "./parquet-table.js";
+import { openParquet, type ParquetKind, type ParquetTable } from "./parquet-table.js";
 import { JsonInteger, type PythonJson, parsePythonJson, writePythonJson } from "./python-json.js";
 
 /** Names of the two columns where none is given, the preferred one first. */
@@ -128,30 +128,31 @@ function readJsonLines(path: string): Row[] {
 
 async function readParquet(path: string): Promise<Row[]> {
   const table = await openParquet(path);
-  return (await table.read(0, table.rows)).map(parquetRow);
+  return (await table.read(0, table.rows)).map((record) => parquetRow(record, table));
 }
 
 /** A row without the cells that are empty or have no place in JSON. */
-export function parquetRow(record: Record<string, unknown>): Row {
+export function parquetRow(record: Record<string, unknown>, table: ParquetTable): Row {
   const row: Row = new Map();
   for (const [name, value] of Object.entries(record)) {
-    const json = fromParquet(value);
+    const json = fromParquet(value, table.kindOf(name));
     if (json !== undefined) row.set(name, json);
   }
   return row;
 }
 
 /** A cell as JSON; undefined for missing ones and for what has no place in JSON (bytes). */
-function fromParquet(value: unknown): PythonJson | undefined {
+function fromParquet(value: unknown, kind: ParquetKind): PythonJson | undefined {
   if (value === null || value === undefined) return undefined;
   if (typeof value === "bigint") return new JsonInteger(value.toString());
-  if (typeof value === "number") return Number.isInteger(value) ? new JsonInteger(String(value)) : value;
+  if (typeof value === "number")
+    return kind.isInteger && Number.isInteger(value) ? new JsonInteger(String(value)) : value;
   if (typeof value === "string" || typeof value === "boolean") return value;
   if (value instanceof Date) return value.toISOString();
   if (value instanceof Uint8Array) return textOfBytes(value);
   if (ArrayBuffer.isView(value)) return undefined;
-  if (Array.isArray(value)) return value.map((item) => fromParquet(item) ?? null);
-  return new Map(Object.entries(value).map(([name, item]) => [name, fromParquet(item) ?? null]));
+  if (Array.isArray(value)) return value.map((item) => fromParquet(item, kind.item()) ?? null);
+  return new Map(Object.entries(value).map(([name, item]) => [name, fromParquet(item, kind.field(name)) ?? null]));
 }
 
 /** The text of a cell that is not said to be one, as old writers leave them; undefined for other bytes. */

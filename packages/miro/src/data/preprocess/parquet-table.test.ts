@@ -4,7 +4,9 @@ import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { afterAll, describe, expect, it } from "vitest";
 import { InvalidInputError } from "../../errors.js";
+import { parquetRow } from "./caption-table.js";
 import { openParquet } from "./parquet-table.js";
+import { writePythonJson } from "./python-json.js";
 import { listShards } from "./sources.js";
 
 const folder = mkdtempSync(join(tmpdir(), "miro-parquet-"));
@@ -55,6 +57,18 @@ describe("a damaged Parquet file", () => {
   it("is told from one that cannot be opened", async () => {
     await expect(openParquet(join(folder, "nothing.parquet"))).rejects.toThrow(/nothing\.parquet: .*: no such file/i);
   });
+});
+
+it("keeps the kind of numbers: a float that is whole stays a float, at any depth", async () => {
+  const table = await openParquet(fixture("numbers.parquet"));
+  const [record] = await table.read(0, 1);
+  const { image, caption, ...others } = record!;
+  expect(writePythonJson(parquetRow(others, table))).toBe(
+    '{"double": 1.0, "single": 2.0, "half": 3.0, "decimal": 4.0, "short": 5, "long": 1152921504606846976, ' +
+      '"unsigned": 4294967295, "list": [1.0, 0.5], "counts": [1, 2], "struct": {"x": 1.0, "n": 1}, ' +
+      '"structs": [{"x": 2.0, "n": 2}], "map": {"a": 1.0}}',
+  );
+  expect([image, caption]).toEqual(["a.png", "one"]);
 });
 
 describe("pictures in Parquet", () => {

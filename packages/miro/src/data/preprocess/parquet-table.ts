@@ -16,6 +16,15 @@ const MAX_ROWS = 2 ** 31;
 /** A cell as hyparquet gives it: texts as strings, other bytes as Uint8Array, structs as objects. */
 export type ParquetRow = Record<string, unknown>;
 
+/** What cells hold, as the schema says it: the value 1 alone does not tell whether it is a whole number or a float. */
+export interface ParquetKind {
+  isInteger: boolean;
+  /** What the items of a list hold. */
+  item(): ParquetKind;
+  /** What a field of a struct, or the values of a map, hold. */
+  field(name: string): ParquetKind;
+}
+
 /** A table whose directory was read and checked. */
 export interface ParquetTable {
   path: string;
@@ -24,6 +33,8 @@ export interface ParquetTable {
   columns: string[];
   /** Whether a column holds bytes, or structs with a field `bytes`, in place of texts. */
   holdsBytes(column: string): boolean;
+  /** What the cells of a column hold. */
+  kindOf(column: string): ParquetKind;
   /** Reads rows from `start` to before `end`. @throws InvalidInputError */
   read(start: number, end: number): Promise<ParquetRow[]>;
 }
@@ -52,10 +63,31 @@ export async function openParquet(path: string): Promise<ParquetTable> {
           child !== undefined && (isBytes(child) || child.children.some(({ element }) => element.name === "bytes"))
         );
       },
+      kindOf: (column) => kindOf(children.get(column)!),
       read: (rowStart, rowEnd) =>
         orNamed(path, () => parquetReadObjects({ file, metadata, compressors, utf8: false, rowStart, rowEnd })),
     };
   });
+}
+
+function kindOf(node: SchemaTree): ParquetKind {
+  const { type, converted_type: converted, logical_type: logical } = node.element;
+  const isDecimal = converted === "DECIMAL" || logical?.type === "DECIMAL";
+  return {
+    isInteger: (type === "INT32" || type === "INT64") && !isDecimal,
+    // A list is a group around a repeated group around its items; older writers leave out the one or the other.
+    item() {
+      const isRepeated = ({ element }: SchemaTree) => element.repetition_type === "REPEATED";
+      const inner = node.children.length === 1 ? node.children[0]! : node;
+      const items = isRepeated(inner) && inner.children.length === 1 ? inner.children[0]! : inner;
+      return kindOf(items);
+    },
+    field(name) {
+      const found = node.children.find(({ element }) => element.name === name);
+      const entries = node.children[0]?.children ?? [];
+      return kindOf(found ?? entries.find(({ element }) => element.name === "value") ?? node);
+    },
+  };
 }
 
 /** Bytes that are not said to be a text. */

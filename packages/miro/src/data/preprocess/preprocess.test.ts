@@ -427,7 +427,7 @@ describe("other sources", () => {
   const pictures = join(folder, "pictures");
   beforeAll(async () => {
     mkdirSync(join(pictures, "sub"), { recursive: true });
-    for (const [i, name] of ["b.jpg", "a.png", "sub/c.v2.JPG", "none.jpg"].entries())
+    for (const [i, name] of ["b.JPG", "a.png", "sub/c.v2.JPG", "none.jpg"].entries())
       writeFileSync(
         join(pictures, name),
         await picture(i)
@@ -435,8 +435,8 @@ describe("other sources", () => {
           .toBuffer(),
       );
     writeFileSync(join(pictures, "a.txt"), "from text");
-    writeFileSync(join(pictures, "b.json"), '{"caption": "from json", "n": 1.0}');
-    writeFileSync(join(pictures, "sub/c.v2.txt"), "below");
+    writeFileSync(join(pictures, "b.JSON"), '{"caption": "from json", "n": 1.0}');
+    writeFileSync(join(pictures, "sub/c.v2.TXT"), "below");
   });
   const texts = (dest: string, shard: string) =>
     Object.fromEntries(

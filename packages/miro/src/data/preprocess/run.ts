@@ -16,7 +16,7 @@ import { parseOptions } from "../../options.js";
 import { checkDevice } from "../../pipeline/loading/device.js";
 import { loadScorer, scorerSpec, scorerSpecs } from "../../rewards/registry.js";
 import type { Scorer, ScorerSpec } from "../../rewards/scorer.js";
-import { ShardError } from "../shards/shard-error.js";
+import { problemText, ShardError } from "../shards/shard-error.js";
 import { DecodePool } from "./decode-pool.js";
 import { type LatentFolders, LatentModels, locateModels, modelFingerprint, sidesOf } from "./latent-models.js";
 import { latentShard, tarPath } from "./latent-stage.js";
@@ -306,8 +306,8 @@ async function eachShard(
       if (options.signal?.aborted) throw error;
       if (options.skipBrokenShards && error instanceof ShardError) {
         report.status = "skipped";
-        report.message = error.message;
-        options.onMessage?.(`${shard.label}: left out: ${error.message}`);
+        report.message = problemText(error.problem);
+        options.onMessage?.(`${shard.label}: left out: ${report.message}`);
         continue;
       }
       if (options.strict || !isExpected(error)) throw error;

@@ -163,7 +163,7 @@ function readTar(path: string): ShardContent {
   const tar = TarFile.open(path, { policy: "skip" });
   try {
     const cut = cutProblem(tar.problems);
-    if (cut !== undefined) throw new ShardError({ ...cut, message: `${cut.message}; ${CUT_REMEDY}` });
+    if (cut !== undefined) throw new ShardError(cut, { remedy: CUT_REMEDY });
     const content: ShardContent = {
       samples: [],
       skipped: tar.problems.map((problem) => ({
@@ -218,7 +218,7 @@ function folderShards(
     throw new InvalidInputError(`${source}: holds no *.tar, no pictures (${kinds}) and no *.parquet${others}`);
   }
   return chunks(pictures, shardSize).map((part, i) => {
-    const beside = (path: string, extension: string) => join(source, path.slice(0, -extname(path).length) + extension);
+    const beside = (path: string, extension: string) => besideOf(join(source, path), extension);
     return {
       stem: shardStem(i),
       label: `${source}, pictures ${i * shardSize} to ${i * shardSize + part.length - 1}`,
@@ -359,10 +359,10 @@ async function readParquetRows(
     const key = named !== null && !keys.has(named) ? named : `${part}/${String(start + i).padStart(8, "0")}`;
     take(content, key, () => {
       claimKey(keys, key, path ?? `row ${start + i + 1}`);
-      const caption = textOf(parquetRow({ text }).get("text"));
+      const caption = textOf(parquetRow({ [columns.caption]: text }, table).get(columns.caption));
       const image = bytes === null ? pictureFile(table.path, path) : pictureBytes(table.path, bytes);
       if (caption === null || caption === "") skip("missing-caption", "the cell is empty");
-      return { key, ...image, caption: caption!, metadata: parquetRow(others) };
+      return { key, ...image, caption: caption!, metadata: parquetRow(others, table) };
     });
   }
 }
@@ -453,6 +453,14 @@ function captionField(metadata: ReadonlyMap<string, PythonJson>): string {
     if (typeof value === "string") return value;
   }
   return skip("missing-caption", "no .txt beside it, and no field caption or text in a .json");
+}
+
+/** The file beside a picture with another ending: in small letters, else in capitals, as systems that do not tell them apart write it. */
+function besideOf(picture: string, extension: string): string {
+  const stem = picture.slice(0, -extname(picture).length);
+  const usual = stem + extension;
+  const capitals = stem + extension.toUpperCase();
+  return statsOf(usual) === undefined && statsOf(capitals)?.isFile() === true ? capitals : usual;
 }
 
 function readBeside(path: string): Uint8Array | null {

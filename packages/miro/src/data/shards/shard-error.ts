@@ -44,8 +44,9 @@ export class ShardError extends MiroError implements ShardProblem {
   /** What the message says, in parts. */
   readonly problem: ShardProblem;
 
-  constructor(problem: ShardProblem, options?: ErrorOptions) {
-    super(problemText(problem), options);
+  /** @param remedy what to do about it, for where nobody has decided yet */
+  constructor(problem: ShardProblem, { remedy, ...options }: ErrorOptions & { remedy?: string } = {}) {
+    super(problemText(problem) + (remedy === undefined ? "" : `; ${remedy}`), options);
     this.problem = problem;
     this.path = problem.path;
     this.rule = problem.rule;

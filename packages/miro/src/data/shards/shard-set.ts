@@ -123,8 +123,7 @@ export class ShardSet {
         const cut = cutProblem(header.problems);
         if (cut !== undefined && checked.brokenShards !== "read") {
           const problem = { ...cut, path };
-          if (checked.brokenShards === "error")
-            throw new BrokenShard({ ...problem, message: `${cut.message}; ${CUT_REMEDY}` });
+          if (checked.brokenShards === "error") throw new BrokenShard(problem, { remedy: CUT_REMEDY });
           problems.push(problem);
           leftOut.push(problem);
           onShard?.(i + 1, listed.length);

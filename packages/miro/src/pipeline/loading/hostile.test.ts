@@ -276,7 +276,7 @@ const PARTS: Case[] = [
   [
     "a tokenizer that is no JSON",
     () => writeFileSync(at("text_encoder", "tokenizer.json"), "\x89PNG"),
-    /tokenizer\.json: not JSON/,
+    /tokenizer\.json: not valid JSON/,
   ],
   [
     "a tokenizer of another kind",

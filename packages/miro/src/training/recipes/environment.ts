@@ -35,23 +35,24 @@ export function readEnvironment(path = ".env", processVariables: NodeJS.ProcessE
   };
 }
 
+/** Names that a job takes from the process and from `.env`: the settings of this program, and where libtorch is. */
+const OWN = /^MIRO_\w+$|^LIBTORCH$/;
+/** Names that a job takes from `.env` as well: those of the Hub, of proxies and of the links between machines. */
+const USED =
+  /^(?:HF_HOME|HF_ENDPOINT|HF_TOKEN|HF_TOKEN_PATH|HF_HUB_[A-Z_]+|(?:HTTPS?|ALL|NO)_PROXY|(?:NCCL|GLOO)_[A-Z0-9_]+)$/i;
+
 /**
- * What a job on another machine takes along: the variables of a `.env` file, those of the process whose names begin with `MIRO_`, and
- * `LIBTORCH`. Those of the process win. So a job that begins again later does so with the settings it was submitted with.
+ * What a job on another machine takes along: of the variables of a `.env` file those that this program uses, and of the process those
+ * whose names begin with `MIRO_`, and `LIBTORCH`. Those of the process win. So a job that begins again later does so with the settings it
+ * was submitted with. Other lines of `.env` may be another program's passwords: a job's folder gets no copy of them.
  */
 export function jobVariables(path = ".env", processVariables: NodeJS.ProcessEnv = process.env): Map<string, string> {
   const environment = readEnvironment(path, processVariables);
-  const isOurs = (name: string): boolean => /^MIRO_\w+$|^LIBTORCH$/.test(name);
-  const names = [...readEnvFile(path).keys(), ...Object.keys(processVariables).filter(isOurs)];
+  const ofFile = [...readEnvFile(path).keys()].filter((name) => OWN.test(name) || USED.test(name));
+  const ofProcess = Object.keys(processVariables).filter((name) => OWN.test(name));
   return new Map(
-    [...new Set(names)].sort().flatMap((name) => {
-      let variable: Variable | undefined;
-      try {
-        variable = environment(name);
-      } catch (error) {
-        // Another program's line, by that program's rules: no job of ours needs it.
-        if (!(error instanceof InvalidInputError) || isOurs(name)) throw error;
-      }
+    [...new Set([...ofFile, ...ofProcess])].sort().flatMap((name) => {
+      const variable = environment(name);
       return variable === undefined ? [] : [[name, variable.value]];
     }),
   );

@@ -224,7 +224,11 @@ describe("site settings", () => {
 
   it("go with a job as they are when it is submitted, and nothing else of the environment does", () => {
     const path = join(folder, "job.env");
-    writeFileSync(path, "MIRO_DATA_DIR=/data\nHF_HOME=/cache\nMIRO_SLURM_PARTITION=\n");
+    writeFileSync(
+      path,
+      "MIRO_DATA_DIR=/data\nHF_HOME=/cache\nhttps_proxy=http://proxy:3128\nNCCL_SOCKET_IFNAME=ib0\nMIRO_SLURM_PARTITION=\n" +
+        "DB_PASSWORD=hunter2\nAWS_SECRET_ACCESS_KEY=abc\nOPENAI_API_KEY=sk-1\nPATH=/nowhere\nLD_PRELOAD=/x.so\nSLURM_JOB_ID=1\n",
+    );
     const variables = jobVariables(path, {
       MIRO_DATA_DIR: "/other",
       LIBTORCH: "/torch",
@@ -236,6 +240,8 @@ describe("site settings", () => {
       LIBTORCH: "/torch",
       MIRO_CACHE: "/c",
       MIRO_DATA_DIR: "/other",
+      NCCL_SOCKET_IFNAME: "ib0",
+      https_proxy: "http://proxy:3128",
     });
   });
 
@@ -259,7 +265,7 @@ describe("site settings", () => {
   ])("of other programs do not matter: %j", (foreign) => {
     const environment = env(`${foreign}\nMIRO_DATA_DIR=/data\n`);
     expect(environment("MIRO_DATA_DIR")?.value).toBe("/data");
-    expect(Object.fromEntries(jobVariables(join(folder, "site.env"), {}))).toMatchObject({ MIRO_DATA_DIR: "/data" });
+    expect(Object.fromEntries(jobVariables(join(folder, "site.env"), {}))).toEqual({ MIRO_DATA_DIR: "/data" });
   });
 
   it.each([
