@@ -427,7 +427,7 @@ describe("other sources", () => {
   const pictures = join(folder, "pictures");
   beforeAll(async () => {
     mkdirSync(join(pictures, "sub"), { recursive: true });
-    for (const [i, name] of ["b.JPG", "a.png", "sub/c.v2.JPG", "none.jpg"].entries())
+    for (const [i, name] of ["b.jpg", "a.png", "sub/c.v2.JPG", "none.jpg"].entries())
       writeFileSync(
         join(pictures, name),
         await picture(i)

@@ -196,7 +196,8 @@ const WEIGHTS: Case[] = [
 ];
 
 const CONFIGS: Case[] = [
-  ["no JSON", () => writeFileSync(at("config.json"), "\0\xff{"), /config\.json: not valid JSON/],
+  ["no text", () => writeFileSync(at("config.json"), "\0\xff{"), /config\.json: is not UTF-8 text: a NUL at byte 0/],
+  ["no JSON", () => writeFileSync(at("config.json"), "{{"), /config\.json: not valid JSON/],
   ["JSON of 10 GB", () => truncateSync(at("config.json"), 10e9), /config\.json: 10000000000 bytes are too many/],
   ["JSON nested 10^6 deep", () => writeFileSync(at("config.json"), `{"network": ${deep(1e6)}}`), /config\.json: /],
   [
@@ -323,7 +324,7 @@ const PARTS: Case[] = [
     /weight_map: expected an object/,
   ],
   [
-    "an autoencoder that is no JSON",
+    "an autoencoder that is a web page",
     () => writeFileSync(at("vae", "config.json"), "<html>"),
     /vae\/config\.json: a web page, not the file/,
   ],
