@@ -22,8 +22,23 @@ async function loadDecoder(): Promise<Decode> {
   return decode as unknown as Decode;
 }
 
-/** Decodes the first frame. @throws ImageError */
-export async function decodeAvif(bytes: Uint8Array, maxPixels: number, orient: boolean): Promise<RgbImage> {
+/** Whether a picture has a colour profile, which is not followed here. */
+export function hasAvifProfile(bytes: Uint8Array): boolean {
+  const file = Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength);
+  return file.includes("colrprof") || file.includes("colrrICC");
+}
+
+/**
+ * Decodes the first frame.
+ * @param overWhite whether transparency shows white; otherwise it is dropped
+ * @throws ImageError
+ */
+export async function decodeAvif(
+  bytes: Uint8Array,
+  maxPixels: number,
+  orient: boolean,
+  overWhite = false,
+): Promise<RgbImage> {
   const { width, height, orientation } = readBoxes(bytes);
   checkSize(width, height, maxPixels);
   decoder ??= loadDecoder();
@@ -40,7 +55,8 @@ export async function decodeAvif(bytes: Uint8Array, maxPixels: number, orient: b
   if (image.width * image.height > KEPT_PIXELS) decoder = null;
   const rgb = new Uint8Array(image.width * image.height * 3);
   for (let from = 0, to = 0; to < rgb.length; from += 4, to += 3) {
-    for (let c = 0; c < 3; c++) rgb[to + c] = image.data[from + c]!;
+    const alpha = overWhite ? image.data[from + 3]! : 255;
+    for (let c = 0; c < 3; c++) rgb[to + c] = Math.round(255 + ((image.data[from + c]! - 255) * alpha) / 255);
   }
   const stored = { width: image.width, height: image.height, data: rgb };
   return orient ? turned(stored, orientation) : stored;

@@ -2,6 +2,7 @@
  * Decoding of pictures as a viewer shows them: turned as EXIF says, transparency over white, colour profiles followed,
  * 8-bit sRGB, the first frame of an animation. `decode.ts` gives the values that data sets were made with instead.
  */
+import { decodeAvif, hasAvifProfile } from "./avif.js";
 import { decodeBmp } from "./bmp.js";
 import { checkSize, ImageError, MAX_PIXELS } from "./image-error.js";
 import { decodingError, knownFormat } from "./image-format.js";
@@ -15,7 +16,9 @@ import { sharp } from "./sharp.js";
  * @throws ImageError for other formats, damaged or cut files and pictures above the limit
  */
 export async function decodeShown(bytes: Uint8Array, maxPixels = MAX_PIXELS): Promise<RgbImage> {
-  if (knownFormat(bytes) === "bmp") return decodeBmp(bytes, maxPixels);
+  const format = knownFormat(bytes);
+  if (format === "bmp") return decodeBmp(bytes, maxPixels);
+  if (format === "avif" && !hasAvifProfile(bytes)) return decodeAvif(bytes, maxPixels, true, true);
   try {
     const { width, height } = await sharp(bytes, { limitInputPixels: false }).metadata();
     checkSize(width, height, maxPixels);
