@@ -62,7 +62,7 @@ const source = new RandomBatches({
   batchSize,
   channels: config.numInputChannels,
   size: config.dataSize,
-  textLength: recipe.data.kind === "random" ? recipe.data.textLen : 0,
+  textLength: Number(recipe.data.textLen ?? 0),
   textWidth: config.labelDim,
   rewardKeys: config.coherenceKeys,
 });

@@ -127,6 +127,16 @@ export {
 export { T5Encoder } from "./text/t5.js";
 export { type EncodeBatchOptions, type EncodedBatch, Tokenizer } from "./text/tokenizer.js";
 export { type BatchSource, RandomBatches, type RandomBatchesOptions } from "./training/batches/batches.js";
+export {
+  type DataCheck,
+  registerSource,
+  type SourceContext,
+  type SourceData,
+  type SourceFacts,
+  type SourceReport,
+  type SourceSpec,
+  type ValidationBatches,
+} from "./training/batches/sources.js";
 export { type Job, type JobRun, jobScript } from "./training/cluster/job-script.js";
 export { type JobPlan, type LaunchOptions, planJob } from "./training/cluster/plan.js";
 export { type SubmittedJob, submitJob } from "./training/cluster/submission.js";
@@ -153,7 +163,7 @@ export {
   type TaskSpec,
   taskRecipeSchema,
 } from "./training/loop/tasks.js";
-export type { DataCheck, DataReport } from "./training/planning/data-check.js";
+export type { DataReport } from "./training/planning/data-check.js";
 export { type DryRunReport, dryRun } from "./training/planning/dry-run.js";
 export {
   type Environment,

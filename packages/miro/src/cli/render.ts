@@ -1,7 +1,8 @@
 /** `miro render`: emoji scenes as raw tar shards. */
 import { join } from "node:path";
-import { rawShardsRecipeSchema, renderRawShards } from "../data/emoji/raw-shards.js";
-import { checkRecipe, readRecipe } from "../training/recipes/recipe.js";
+import { rawShardsRecipeSchema, renderRawShards } from "../emoji/scenes/raw-shards.js";
+import { checkRecipe } from "../training/recipes/checked-yaml.js";
+import { readRecipe } from "../training/recipes/recipe.js";
 import type { Register } from "./context.js";
 import { Progress } from "./progress.js";
 

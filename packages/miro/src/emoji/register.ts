@@ -1,7 +1,9 @@
-/** The emoji world comes in by the extension points that anybody's package can use: its scorer and the training of its parts. */
+/** The emoji world comes in by the extension points that anybody's package can use: its scorer, its data and the training of its parts. */
 import { registerScorer } from "../rewards/index.js";
+import { registerSource } from "../training/batches/sources.js";
 import { registerTask } from "../training/loop/tasks.js";
 import { clipScoreSpec } from "./scorer/emoji-clip-score.js";
+import { emojiSource } from "./training/emoji-source.js";
 import {
   autoencoderRecipeSchema,
   classifierRecipeSchema,
@@ -10,6 +12,7 @@ import {
 } from "./training/recipes.js";
 
 registerScorer(clipScoreSpec);
+registerSource("emoji", emojiSource);
 
 // What trains a part pulls in networks and sprites: loaded when it is asked for.
 registerTask("autoencoder", {

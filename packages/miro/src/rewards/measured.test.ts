@@ -1,6 +1,6 @@
 import { describe, expect, it } from "vitest";
-import { blur, desaturate } from "../data/emoji/degrade.js";
-import { EmojiScenes, toRgb8 } from "../data/emoji/index.js";
+import { blur, desaturate } from "../emoji/scenes/degrade.js";
+import { EmojiScenes, toRgb8 } from "../emoji/scenes/index.js";
 import type { RgbImage } from "../pictures/rgb.js";
 import { colorfulnessScore, haslerColorfulness, laplacianEnergy, sharpnessScore } from "./measured.js";
 

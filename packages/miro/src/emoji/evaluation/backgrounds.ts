@@ -1,6 +1,7 @@
 /** Which colour lies behind the object of a picture. */
-import { COLOUR_NAMES, type ColourName, NAMED_COLOURS, type Rgb, WHITE } from "../../data/emoji/captions.js";
+
 import type { RgbImage } from "../../pictures/rgb.js";
+import { COLOUR_NAMES, type ColourName, NAMED_COLOURS, type Rgb, WHITE } from "../scenes/captions.js";
 
 /** Median colour of the four corners, each a square of 1/16 of the side: where no object of a single-object scene reaches. */
 export function backgroundColour({ width, height, data }: RgbImage): Rgb {

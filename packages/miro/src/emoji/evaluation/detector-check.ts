@@ -3,9 +3,9 @@
  */
 import { noGrad, scope, tensor } from "@miro-t2i/torch";
 import type { Autoencoder } from "../../autoencoder/index.js";
-import { EmojiScenes, type Scene, toRgb8 } from "../../data/emoji/index.js";
-import { SceneRandom } from "../../data/emoji/random.js";
 import { type RgbImage, toRgb } from "../../pictures/rgb.js";
+import { EmojiScenes, type Scene, toRgb8 } from "../scenes/index.js";
+import { SceneRandom } from "../scenes/random.js";
 import type { EmojiClassifier } from "./classifier.js";
 import { countObjects, isRightCount, isRightPair, locatePair, observe } from "./detector.js";
 import {

@@ -1,8 +1,8 @@
 import { dirname, join } from "node:path";
 import { describe, expect, it } from "vitest";
-import { loadVocabulary } from "../../data/emoji/index.js";
 import type { RgbImage } from "../../pictures/rgb.js";
 import { bundledModel } from "../../pipeline/loading/bundled.js";
+import { loadVocabulary } from "../scenes/index.js";
 import { EmojiClassifier } from "./classifier.js";
 import {
   countObjects,

@@ -7,9 +7,9 @@
  * What it finds in true renders is the most that a model can be credited with: `detector-check.ts`.
  */
 import { cat, nn, scope } from "@miro-t2i/torch";
-import type { Relation } from "../../data/emoji/captions.js";
 import { invalid } from "../../errors.js";
 import type { RgbImage } from "../../pictures/rgb.js";
+import type { Relation } from "../scenes/captions.js";
 import { CLASSIFIER_SIZE, type EmojiClassifier } from "./classifier.js";
 import {
   centre,

@@ -1,9 +1,9 @@
 import { dirname, join } from "node:path";
 import { expect, it } from "vitest";
-import { NAMED_COLOURS } from "../../data/emoji/index.js";
 import type { RgbImage } from "../../pictures/rgb.js";
 import { bundledModel } from "../../pipeline/loading/bundled.js";
 import type { MiroPipeline } from "../../pipeline/pipeline.js";
+import { NAMED_COLOURS } from "../scenes/index.js";
 import { EmojiClassifier } from "./classifier.js";
 import { EVALUATION_PARTS, type EvaluationFigures, evaluateEmoji } from "./evaluate.js";
 

@@ -11,11 +11,12 @@
  *
  * Pictures are judged as they are drawn, and only those of the sheets are kept.
  */
-import { RELATIONS } from "../../data/emoji/captions.js";
+
 import { invalid } from "../../errors.js";
 import { labelledSheet, type SheetCell } from "../../pictures/labelled-sheet.js";
 import type { RgbImage } from "../../pictures/rgb.js";
 import type { MiroPipeline } from "../../pipeline/pipeline.js";
+import { RELATIONS } from "../scenes/captions.js";
 import type { EmojiClassifier } from "./classifier.js";
 import { countObjects, isRightCount, isRightPair, locatePair, observe } from "./detector.js";
 import {

@@ -2,9 +2,9 @@
  * Does a model count to five, and put things where it is told? Each of a sample of names is asked for one to five times ("three foxes"), and
  * with another thing to its left, its right, above, below or just with it; the detector (`detector.ts`) says what is there.
  */
-import { type ColourName, countPrompt, pairPrompt, RELATIONS, type Relation } from "../../data/emoji/captions.js";
-import { SceneRandom } from "../../data/emoji/random.js";
-import { loadVocabulary } from "../../data/emoji/vocabulary.js";
+import { type ColourName, countPrompt, pairPrompt, RELATIONS, type Relation } from "../scenes/captions.js";
+import { SceneRandom } from "../scenes/random.js";
+import { loadVocabulary } from "../scenes/vocabulary.js";
 import { bothFound, type Counted, isFound, isPlacedPair, isRightCount, isRightPair, type Located } from "./detector.js";
 import { colourInTurn, shareOf } from "./retrieval.js";
 

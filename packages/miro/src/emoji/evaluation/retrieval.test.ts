@@ -1,8 +1,8 @@
 import { manualSeed, randn, scope } from "@miro-t2i/torch";
 import { describe, expect, it } from "vitest";
-import { COLOUR_NAMES, NAMED_COLOURS } from "../../data/emoji/captions.js";
-import { EmojiScenes, toRgb8 } from "../../data/emoji/index.js";
 import type { RgbImage } from "../../pictures/rgb.js";
+import { COLOUR_NAMES, NAMED_COLOURS } from "../scenes/captions.js";
+import { EmojiScenes, toRgb8 } from "../scenes/index.js";
 import { backgroundColour, nearestColour } from "./backgrounds.js";
 import { EmojiClassifier } from "./classifier.js";
 import { askedByAlias, askedInSentences, judge, summariseRetrieval } from "./retrieval.js";

@@ -5,6 +5,8 @@
  * Each name is asked for in the plain form ("a fox") and on a named background; other forms are other names of the same things
  * ("an apple" for the red one) and the sentences of the training ("an icon of a fox against a red background").
  */
+
+import type { RgbImage } from "../../pictures/rgb.js";
 import {
   aliasPrompt,
   COLOUR_NAMES,
@@ -13,10 +15,9 @@ import {
   NAMED_COLOURS,
   simplePrompt,
   WHITE,
-} from "../../data/emoji/captions.js";
-import { SceneRandom } from "../../data/emoji/random.js";
-import { type EmojiEntry, isEveryday, loadVocabulary } from "../../data/emoji/vocabulary.js";
-import type { RgbImage } from "../../pictures/rgb.js";
+} from "../scenes/captions.js";
+import { SceneRandom } from "../scenes/random.js";
+import { type EmojiEntry, isEveryday, loadVocabulary } from "../scenes/vocabulary.js";
 import { backgroundColour, distance, nearestColour } from "./backgrounds.js";
 import type { EmojiClassifier } from "./classifier.js";
 import { toBatch } from "./picture-batch.js";

@@ -1,5 +1,5 @@
 /** Samples of lists. */
-import { SceneRandom } from "../../data/emoji/random.js";
+import { SceneRandom } from "../scenes/random.js";
 
 const STREAM = 23;
 

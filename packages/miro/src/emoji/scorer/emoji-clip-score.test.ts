@@ -4,10 +4,10 @@ import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import "../register.js";
-import { EmojiScenes, type Scene, toRgb8, type WrongWay } from "../../data/emoji/index.js";
 import type { RgbImage } from "../../pictures/rgb.js";
 import { loadScorer } from "../../rewards/registry.js";
 import type { Scorer } from "../../rewards/scorer.js";
+import { EmojiScenes, type Scene, toRgb8, type WrongWay } from "../scenes/index.js";
 
 const models = fileURLToPath(new URL("../../../../../models", import.meta.url));
 const root = mkdtempSync(join(tmpdir(), "miro-clip-score-"));

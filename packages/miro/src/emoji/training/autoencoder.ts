@@ -13,9 +13,9 @@ import { join } from "node:path";
 import { cat, nn, noGrad, rand, randnLike, scope, type Tensor, tensor } from "@miro-t2i/torch";
 import { writeSafetensors } from "@miro-t2i/torch/io";
 import { PatchAutoencoder } from "../../autoencoder/patch-autoencoder.js";
-import { EmojiScenes } from "../../data/emoji/index.js";
 import { sharp } from "../../pictures/sharp.js";
 import type { Task, TaskContext } from "../../training/loop/tasks.js";
+import { EmojiScenes } from "../scenes/index.js";
 import type { AutoencoderRecipe } from "./recipes.js";
 
 const { avgPool2d, l1Loss, mseLoss } = nn.functional;

@@ -2,9 +2,9 @@
 import { writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { nn, noGrad, rand, randnLike, scope, tensor } from "@miro-t2i/torch";
-import { EmojiScenes, type Scene } from "../../data/emoji/index.js";
 import type { Task, TaskContext } from "../../training/loop/tasks.js";
 import { EmojiClassifier } from "../evaluation/classifier.js";
+import { EmojiScenes, type Scene } from "../scenes/index.js";
 import { writeHalf } from "./autoencoder.js";
 import type { ClassifierRecipe } from "./recipes.js";
 

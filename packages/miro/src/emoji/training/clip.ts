@@ -10,14 +10,14 @@
 import { cpSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { cat, nn, noGrad, rand, randnLike, scope, type Tensor, tensor } from "@miro-t2i/torch";
-import { EmojiScenes, type Scene, WRONG_WAYS, type WrongWay } from "../../data/emoji/index.js";
-import { SceneRandom } from "../../data/emoji/random.js";
 import { InvalidInputError } from "../../errors.js";
 import { areaUnderCurve } from "../../evaluation/statistics.js";
 import { about, message } from "../../message.js";
 import { T5Encoder } from "../../text/t5.js";
 import { Tokenizer } from "../../text/tokenizer.js";
 import type { Task, TaskContext } from "../../training/loop/tasks.js";
+import { EmojiScenes, type Scene, WRONG_WAYS, type WrongWay } from "../scenes/index.js";
+import { SceneRandom } from "../scenes/random.js";
 import { EmojiClip, textEncoderHash } from "../scorer/emoji-clip.js";
 import { writeHalf } from "./autoencoder.js";
 import { MatchingLoss } from "./matching.js";

@@ -1,8 +1,8 @@
 /** The recipes of the bundled model's parts. */
 import { z } from "zod";
-import { emojiSceneOptionsSchema } from "../../data/emoji/scenes.js";
 import { taskRecipeSchema } from "../../training/loop/tasks.js";
 import { CLASSIFIER_SIZE } from "../evaluation/classifier.js";
+import { emojiSceneOptionsSchema } from "../scenes/scenes.js";
 
 const size = z.int().positive();
 

@@ -11,12 +11,12 @@
 import { existsSync, mkdirSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { cat, nn, noGrad, scope, type Tensor, tensor } from "@miro-t2i/torch";
-import { coreVocabulary, EmojiScenes, type Scene } from "../../data/emoji/index.js";
 import { readJson, writeFileAtomic } from "../../files/files.js";
 import { T5Encoder } from "../../text/t5.js";
 import { Tokenizer } from "../../text/tokenizer.js";
 import { saveTokenizer, type UnigramTokenizerJson } from "../../text/unigram-trainer.js";
 import type { Task, TaskContext } from "../../training/loop/tasks.js";
+import { coreVocabulary, EmojiScenes, type Scene } from "../scenes/index.js";
 import { PictureTower } from "../scorer/picture-tower.js";
 import { AppearanceHead, Portraits } from "./appearance.js";
 import { trainCaptionTokenizer } from "./caption-tokenizer.js";

@@ -33,6 +33,8 @@ export interface BatchSource {
   readonly identity?: string;
   /** Samples of each file that the batches come from, by a name that says which is missing. */
   readonly shards?: Readonly<Record<string, number>>;
+  /** How latents become x, where validation is to do the same. */
+  readonly normalization?: LatentNormalization;
   /** Absent where the data are made up, or nothing is known of the empty prompt. */
   readonly constants?: DataConstants;
   /** Absent where the models are not at hand. */

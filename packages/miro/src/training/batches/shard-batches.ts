@@ -5,13 +5,13 @@
  * encoder and the autoencoder take no part; where the recipe names them they serve sample sheets and the release.
  */
 import { createHash } from "node:crypto";
-import { basename, dirname, isAbsolute, join } from "node:path";
-import { noGrad, scope, type Tensor, tensor } from "@miro-t2i/torch";
+import { basename, dirname, join } from "node:path";
+import { scope, type Tensor, tensor } from "@miro-t2i/torch";
 import { readNpy } from "@miro-t2i/torch/io";
 import { defaultNormalization, type LatentNormalization, normalize } from "../../autoencoder/normalization.js";
 import { latentNoise, sampleLatents } from "../../data/dataset/latents.js";
 import type { OpenHooks } from "../../data/dataset/open-shards.js";
-import { TrainingSet } from "../../data/dataset/training-set.js";
+import { type PlannedSample, TrainingSet } from "../../data/dataset/training-set.js";
 import { textMember, trainingSetOptionsSchema } from "../../data/dataset/training-set-options.js";
 import { type RowRequest, ShardLoader, stepPosition } from "../../data/shards/index.js";
 import { InvalidInputError, MiroError } from "../../errors.js";
@@ -20,12 +20,12 @@ import type { RinConfig } from "../../networks/config.js";
 import { Permutation } from "../../random/permutation.js";
 import { T5Encoder } from "../../text/t5.js";
 import { Tokenizer } from "../../text/tokenizer.js";
-import type { Recipe } from "../recipes/recipe.js";
 import type { Rows } from "./batch-slices.js";
 import type { BatchSource, DataConstants, FrozenModels } from "./batches.js";
+import { encodedEmptyPrompt } from "./empty-prompt.js";
 import { normalizationOf } from "./latent-statistics.js";
-
-export type ShardData = Extract<Recipe["data"], { kind: "shards" }>;
+import type { ShardData } from "./shard-data.js";
+import { rootsOf } from "./shard-roots.js";
 
 /** What {@link ShardBatches.open} needs. */
 export interface ShardBatchesOptions extends OpenHooks {
@@ -45,8 +45,6 @@ export interface ShardBatchesOptions extends OpenHooks {
 
 /** A batch from shards. */
 export interface ShardTrainingBatch extends LossBatch {
-  /** Which samples have which reward, (B,) bool each; where false, the reward is NaN. */
-  present: Record<string, Tensor>;
   /** Number of each row's sample in the set of all shards. */
   samples: readonly number[];
   /** Which rows have the synthetic caption. */
@@ -56,6 +54,8 @@ export interface ShardTrainingBatch extends LossBatch {
 /** A row on its way through the loader. */
 interface Row extends RowRequest {
   epoch: number;
+  /** Levels of the scores, in the order of the set; NaN where unknown. */
+  rewards: PlannedSample["rewards"];
 }
 
 /** Samples that `latent_normalization: data` looks at. */
@@ -122,23 +122,16 @@ export class ShardBatches implements BatchSource {
       std === undefined
         ? mean.float()
         : sampleLatents(mean, std, latentNoise(rows as Row[], seed, mean.shape.slice(1)), data.latentDtype);
-    const planned = rows.map((row) => this.set.planned((row as Row).epoch, row.sample));
     const column = (key: string) => {
       const s = this.set.scores.indexOf(key);
-      return tensor(
-        Float32Array.from(planned, ({ rewards }) => rewards[s]!),
-        { dtype: "float32" },
-      );
+      const values = Float32Array.from(rows as Row[], ({ rewards }) => rewards[s]!);
+      return tensor(values, { dtype: "float32" }).to({ device });
     };
-    const rewards = Object.fromEntries(network.coherenceKeys.map((key) => [key, column(key)]));
-    const there = (tensors: Record<string, Tensor>) =>
-      Object.fromEntries(Object.entries(tensors).map(([key, value]) => [key, value.to({ device })]));
     return {
       x0: normalize(latents.float(), this.normalization).to({ device }),
       textEmbeddings: text.to({ device }),
       textMask: masks.text!.to({ device }),
-      rewards: there(rewards),
-      present: there(Object.fromEntries(Object.entries(rewards).map(([key, value]) => [key, value.eq(value)]))),
+      rewards: Object.fromEntries(network.coherenceKeys.map((key) => [key, column(key)])),
       samples: rows.map(({ sample }) => sample),
       synthetic: rows.map(({ variant }) => variant === 1),
     };
@@ -192,8 +185,8 @@ export class ShardBatches implements BatchSource {
     return Array.from({ length: count }, (_, row) => this.#row(epoch, this.set.at(epoch, position + start + row)));
   }
 
-  #row(epoch: number, { sample, synthetic }: { sample: number; synthetic: boolean }): Row {
-    return { sample, variant: synthetic ? 1 : 0, epoch };
+  #row(epoch: number, { sample, synthetic, rewards }: PlannedSample): Row {
+    return { sample, variant: synthetic ? 1 : 0, epoch, rewards };
   }
 
   /** A passing sample in the place of one that cannot be read; which, follows from the unreadable one. */
@@ -202,11 +195,6 @@ export class ShardBatches implements BatchSource {
     const other = new Permutation(selection.length, "unreadableRow", [this.#options.seed, sample, attempt]).at(0);
     return this.#row(epoch, this.set.planned(epoch, selection.at(other)));
   }
-}
-
-/** The folders, files or indexes of a recipe's shards, those in `data.dir` with their whole path. */
-export function rootsOf({ dir, root }: Pick<ShardData, "dir" | "root">): string[] {
-  return [root].flat().map((path) => (dir === undefined || isAbsolute(path) ? path : join(dir, path)));
 }
 
 function fieldsOf(data: ShardData): ConstructorParameters<typeof ShardLoader>[1]["fields"] {
@@ -298,11 +286,7 @@ async function frozenModels(
   const tokenizer = await Tokenizer.fromFile(data.textEncoder);
   const encoder = await T5Encoder.fromPretrained(data.textEncoder, { device, dtype: "float32" });
   encoder.requiresGrad_(false).eval();
-  const uncondEmbedding = scope(() => {
-    const { ids, mask } = tokenizer.encodeBatch([""], { maxLength: data.maxTextLen, padTo: "longest" });
-    const states = noGrad(() => encoder.forward(ids.to({ device }), mask.to({ device })));
-    return states.select(0, 0).contiguous().keep();
-  });
+  const uncondEmbedding = encodedEmptyPrompt({ tokenizer, encoder }, data.maxTextLen, device);
   if (uncondEmbedding.size(1) !== network.labelDim)
     throw new MiroError(
       `data.text_encoder: its states are ${uncondEmbedding.size(1)} wide, network.label_dim is ${network.labelDim}`,

@@ -17,9 +17,10 @@ process.on("message", (message: ToRank) => {
   else void train(message).then((code) => process.exit(code));
 });
 
-async function train({ place, recipe: json, ...options }: Extract<ToRank, { type: "start" }>): Promise<number> {
+async function train({ place, recipe: json, module, ...options }: Extract<ToRank, { type: "start" }>): Promise<number> {
   let group: DataParallelGroup | null = null;
   try {
+    if (module !== undefined) await import(module);
     const recipe = parseRecipe(json);
     group = await DataParallelGroup.join(place, recipe.trainer);
     const result = await trainProcess(

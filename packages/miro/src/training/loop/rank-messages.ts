@@ -10,6 +10,8 @@ export type ToRank =
       place: RankPlace;
       /** The recipe in the form of its file. */
       recipe: unknown;
+      /** The module that registers the source of its data, where this package does not know it by itself. */
+      module: string | undefined;
       output: string;
       resume: boolean | number;
       allowChanges: boolean;

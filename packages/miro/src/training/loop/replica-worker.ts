@@ -2,14 +2,12 @@
 import { parentPort, workerData } from "node:worker_threads";
 import { nn, receive, scope, setNumThreads, share } from "@miro-t2i/torch";
 import { planOf } from "../recipes/batch-plan.js";
-import { parseRecipe } from "../recipes/recipe.js";
 import { accumulateInTurns } from "./gradients.js";
 import { createLoss, createNetworks } from "./model.js";
 import { type ReplicaAnswer, type ReplicaSetup, type ReplicaTask, trainableParameters } from "./thread-replicas.js";
 
-const { recipe: json, rows, tensors, uncondEmbedding } = workerData as ReplicaSetup;
+const { recipe, rows, tensors, uncondEmbedding } = workerData as ReplicaSetup;
 setNumThreads(1);
-const recipe = parseRecipe(json);
 const { network, preconditioning } = nn.init.skipped(() => createNetworks(recipe));
 // The trainer's weights themselves: what its optimiser writes is seen here.
 for (const [prefix, module] of [

@@ -12,6 +12,7 @@ import { setTimeout as delay } from "node:timers/promises";
 import { RendezvousStore } from "@miro-t2i/torch/distributed";
 import { compiledModule } from "../../compiled-module.js";
 import { InvalidInputError, MiroError } from "../../errors.js";
+import { sourceOf } from "../batches/sources.js";
 import { planOf } from "../recipes/batch-plan.js";
 import { recipeToJson } from "../recipes/recipe.js";
 import type { FromRank, RankError, ToRank } from "./rank-messages.js";
@@ -52,7 +53,15 @@ export async function runRanks(options: RunOptions): Promise<RunResult> {
     };
     return new Rank(
       rank,
-      { type: "start", place, recipe: recipeToJson(recipe), output, resume, allowChanges },
+      {
+        type: "start",
+        place,
+        recipe: recipeToJson(recipe),
+        module: sourceOf(recipe.data).module?.toString(),
+        output,
+        resume,
+        allowChanges,
+      },
       options,
     );
   });

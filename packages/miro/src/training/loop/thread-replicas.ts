@@ -10,12 +10,12 @@ import { MiroError } from "../../errors.js";
 import type { LossBatch } from "../../flow/loss.js";
 import { divideRows, type Rows, rowsOf } from "../batches/batch-slices.js";
 import type { StepTerms } from "../logging/meter.js";
-import { type Recipe, recipeToJson } from "../recipes/recipe.js";
+import type { Recipe } from "../recipes/recipe.js";
 import type { Model } from "./gradients.js";
 
 /** What a replica is started with. */
 export interface ReplicaSetup {
-  recipe: unknown;
+  recipe: Recipe;
   rows: Rows;
   tensors: Record<string, SharedTensor>;
   uncondEmbedding: SharedTensor;
@@ -64,7 +64,7 @@ export class Replicas {
       const setup = scope((): ReplicaSetup => {
         const tensors = [...model.network.stateDict("network"), ...model.preconditioning.stateDict("preconditioning")];
         return {
-          recipe: recipeToJson(recipe),
+          recipe,
           rows,
           tensors: Object.fromEntries(tensors.map(([name, tensor]) => [name, share(tensor.detach())])),
           uncondEmbedding: share(model.loss.options.uncondEmbedding),

@@ -15,14 +15,12 @@ import { buildInfo, manualSeed, nn, scope, setNumThreads, zeros } from "@miro-t2
 import { AdamW, GradScaler, Lamb } from "@miro-t2i/torch/optim";
 import { InvalidInputError, MiroError } from "../../errors.js";
 import { readJson, writeFileAtomic } from "../../files/files.js";
-import { parseRinConfig } from "../../networks/config.js";
 import { trainingFlops } from "../../networks/flops.js";
 import type { FlowPrecond } from "../../networks/precond.js";
 import type { Rin } from "../../networks/rin.js";
 import { streamSeed } from "../../random/streams.js";
 import { version } from "../../version.js";
-import { type BatchSource, RandomBatches } from "../batches/batches.js";
-import type { ShardBatches as ShardSource } from "../batches/shard-batches.js";
+import type { BatchSource } from "../batches/batches.js";
 import { MetricsLog } from "../logging/logging.js";
 import { measurePeakFlops } from "../logging/peak-flops.js";
 import { EventWriter } from "../logging/tensorboard.js";
@@ -45,11 +43,12 @@ import { RunLock } from "../state/run-lock.js";
 import { Ema, emaName } from "./ema.js";
 import { WarmupCosine } from "./lr-schedule.js";
 import { createLoss, createNetwork, createNetworks, startFrom } from "./model.js";
+import { openBatches, openValidation } from "./open-data.js";
 import { parameterGroups } from "./parameter-groups.js";
 import type { RunOptions, RunResult } from "./run-options.js";
 import { Replicas } from "./thread-replicas.js";
 import { Trainer, type TrainingOptimizer } from "./trainer.js";
-import { Validation } from "./validation.js";
+import type { Validation } from "./validation.js";
 
 /**
  * Trains by a recipe, in one process.
@@ -88,7 +87,7 @@ async function trainAlone(
   const device = settings.device;
   onMessage("opening the data");
   await group.agree("the recipe", JSON.stringify(recipeToJson(recipe)));
-  const source = await group.firstRankFirst(() => openSource(recipe, group, { signal, onMessage, warn }));
+  const source = await group.firstRankFirst(() => openBatches(recipe, group, { signal, onMessage, warn }));
   let replicas: Replicas | null = null;
   let validation: Validation | null = null;
   let samples: RunSamples | null = null;
@@ -313,16 +312,6 @@ function peakFlops({ logger, trainer }: Recipe, group: DataParallelGroup): numbe
   return trainer.replicas * group.worldSize * measurePeakFlops({ device: trainer.device, dtype });
 }
 
-/** Calls a function at most every five seconds, and first after five. */
-function sparsely(say: (message: string) => void): (message: string) => void {
-  let last = performance.now();
-  return (message) => {
-    if (performance.now() - last < 5000) return;
-    last = performance.now();
-    say(message);
-  };
-}
-
 /** Adds what is known beside of the run. */
 function withOrigin(checkpoint: TrainingCheckpoint, { trainer }: Recipe): TrainingCheckpoint {
   const { state } = checkpoint;
@@ -333,67 +322,6 @@ function withOrigin(checkpoint: TrainingCheckpoint, { trainer }: Recipe): Traini
     code: { miro: version(), torch: buildInfo().torchVersion },
   };
   return { ...checkpoint, state: { ...state, origin } };
-}
-
-/** The data, of which a process gets its rows of each batch. */
-async function openSource(
-  recipe: Recipe,
-  group: DataParallelGroup,
-  {
-    signal,
-    onMessage,
-    warn,
-  }: {
-    signal?: AbortSignal | undefined;
-    onMessage: (message: string) => void;
-    warn: (message: string) => void;
-  },
-): Promise<BatchSource> {
-  const { data, network } = recipe;
-  const { batchSize, device } = recipe.trainer;
-  const rows = group.rowsOf(batchSize);
-  if (data.kind === "emoji") {
-    for (const [name, folder] of [
-      ["data.autoencoder", data.autoencoder],
-      ["data.text_encoder", data.textEncoder],
-    ] as const)
-      if (!existsSync(folder))
-        throw new MiroError(`${name}: ${folder} is not there; train it first or name another folder`);
-    const sigmaData = recipe.preconditioning.sigma_data as number;
-    const { EmojiBatches } = await import("../batches/emoji-batches.js");
-    const makesScenes = group.isFirst;
-    return EmojiBatches.open({ data, seed: recipe.seed, batchSize, rows, device, sigmaData, signal, makesScenes });
-  }
-  const config = parseRinConfig(network);
-  if (data.kind === "shards") {
-    const sigmaData = recipe.preconditioning.sigma_data as number;
-    const { ShardBatches } = await import("../batches/shard-batches.js");
-    const say = sparsely(onMessage);
-    const onProgress = (what: string, done: number, all: number) => say(`${what}: ${done} of ${all} shards`);
-    return ShardBatches.open({
-      data,
-      network: config,
-      seed: recipe.seed,
-      batchSize,
-      rows,
-      device,
-      sigmaData,
-      signal,
-      onMessage: warn,
-      onProgress,
-    });
-  }
-  return new RandomBatches({
-    seed: recipe.seed,
-    batchSize,
-    rows,
-    channels: config.numInputChannels,
-    size: config.dataSize,
-    textLength: data.textLen,
-    textWidth: config.labelDim,
-    rewardKeys: config.coherenceKeys,
-    device,
-  });
 }
 
 /** A stored recipe with the settings that have come since, at their defaults; as it is where it is no longer a valid one. */
@@ -414,43 +342,6 @@ function createAverages(recipe: Recipe, network: Rin): Map<string, Ema<Rin>> {
       return [emaName(decay, i), new Ema(network, copy, { decay, warmup, everyNSteps })];
     }),
   );
-}
-
-/** The validation of a recipe, or null where there is none. Its latents are normalised as those of the training data. */
-async function openValidation(
-  recipe: Recipe,
-  training: BatchSource,
-  group: DataParallelGroup,
-  { signal, onMessage }: { signal?: AbortSignal | undefined; onMessage: (message: string) => void },
-): Promise<Validation | null> {
-  const { data, validation, trainer, seed } = recipe;
-  if (validation.everyNSteps === 0 || validation.root === undefined || data.kind !== "shards") return null;
-  const { ShardBatches } = await import("../batches/shard-batches.js");
-  const batchSize = validation.batchSize ?? planOf(trainer).deviceBatchSize;
-  const config = parseRinConfig(recipe.network);
-  const { uncondEmbedding: _u, textEncoder: _t, autoencoder: _a, weights: _w, ...read } = data;
-  const source = await ShardBatches.open({
-    data: {
-      ...read,
-      root: validation.root,
-      syntheticEmbeddingProb: 0,
-      binCoherence: false,
-      sampler: "sequential",
-      minImageSize: 0,
-      clipFilterThreshold: 0,
-      aestheticThreshold: 0,
-    },
-    network: config,
-    seed,
-    batchSize,
-    device: trainer.device,
-    sigmaData: recipe.preconditioning.sigma_data as number,
-    normalization: (training as ShardSource).normalization,
-    signal,
-    onMessage,
-  });
-  const batches = Math.min(validation.batches, Math.floor(source.set.length / batchSize));
-  return new Validation({ recipe, source, batches, batchSize, group });
 }
 
 function createOptimizer(recipe: Recipe, network: Rin, preconditioning: FlowPrecond): TrainingOptimizer {

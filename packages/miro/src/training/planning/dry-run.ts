@@ -1,6 +1,7 @@
 /** Everything that can be known of a training before it starts: sizes, arithmetic, memory, and whether the data are there. */
 import { parseRinConfig } from "../../networks/config.js";
 import { trainingFlops } from "../../networks/flops.js";
+import { sourceOf } from "../batches/sources.js";
 import { type BatchPlan, planOf } from "../recipes/batch-plan.js";
 import type { Recipe } from "../recipes/recipe.js";
 import { checkData, type DataReport } from "./data-check.js";
@@ -30,7 +31,7 @@ export async function dryRun(recipe: Recipe): Promise<DryRunReport> {
   const batch = planOf(recipe.trainer);
   const { maxSteps } = recipe.trainer;
   const size = modelSize(recipe);
-  const textTokens = recipe.data.kind === "random" ? recipe.data.textLen : recipe.data.maxTextLen;
+  const { textTokens, release } = sourceOf(recipe.data).facts(recipe.data, config);
   const perSample = trainingFlops(config, textTokens, config.useSelfConditioning && recipe.loss.selfCondRate > 0);
   const data = await checkData(recipe);
   return {
@@ -47,9 +48,6 @@ export async function dryRun(recipe: Recipe): Promise<DryRunReport> {
     memory: memoryPlan(recipe, size, textTokens),
     data,
     epochs: data.samples === null ? null : (maxSteps * batch.batchSize) / data.samples,
-    release:
-      recipe.data.kind === "emoji" ||
-      (recipe.data.kind === "shards" &&
-        (recipe.data.uncondEmbedding !== undefined || recipe.data.textEncoder !== undefined)),
+    release: release !== undefined,
   };
 }

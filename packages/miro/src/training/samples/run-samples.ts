@@ -9,6 +9,7 @@ import type { Rin } from "../../networks/rin.js";
 import { encodePng, readPng } from "../../pictures/png.js";
 import { sharp } from "../../pictures/sharp.js";
 import type { BatchSource } from "../batches/batches.js";
+import { sourceOf } from "../batches/sources.js";
 import type { EventWriter } from "../logging/tensorboard.js";
 import type { Recipe } from "../recipes/recipe.js";
 import type { SamplingParts } from "./draw-samples.js";
@@ -50,13 +51,13 @@ export function openRunSamples(options: RunSamplesOptions): RunSamples | null {
   if (samples.everyNSteps === 0) return null;
   const { prompts, testbed, columns, seed } = samples;
   if (testbed === undefined && prompts.length === 0) return null;
-  const folder = data.kind === "random" ? undefined : data.autoencoder;
+  const { autoencoder: folder, textTokens: maxTextLen } = sourceOf(data).facts(data, network.config);
   const { constants, frozen } = source;
-  if (testbed !== undefined && (data.kind === "random" || folder === undefined || constants === undefined))
+  if (testbed !== undefined && (folder === undefined || constants === undefined))
     throw new InvalidInputError(
       "samples.testbed: drawing needs data.autoencoder, and data.text_encoder or data.uncond_embedding",
     );
-  if (data.kind === "random" || folder === undefined || constants === undefined) return null;
+  if (folder === undefined || constants === undefined) return null;
 
   /** Runs with the autoencoder, which is in memory only meanwhile. */
   const withParts = async (draw: (parts: SamplingParts) => Promise<Uint8Array>, step: number): Promise<void> => {
@@ -87,7 +88,6 @@ export function openRunSamples(options: RunSamplesOptions): RunSamples | null {
 
   if (testbed === undefined) {
     if (frozen === undefined) return null;
-    const { maxTextLen } = data;
     return {
       draw: (step) =>
         withParts((parts) => drawSampleSheet({ ...frozen, ...parts, prompts, maxTextLen, seed, columns }), step),
@@ -102,7 +102,6 @@ export function openRunSamples(options: RunSamplesOptions): RunSamples | null {
   });
   const draw = async (parts: SamplingParts, step: number): Promise<Uint8Array> => {
     const { samplesPerPrompt, batchSize } = samples;
-    const { maxTextLen } = data;
     const grids = await drawTestbed({ ...parts, prompts: embedded, samplesPerPrompt, seed, maxTextLen, batchSize });
     const writer = events();
     if (writer !== null)

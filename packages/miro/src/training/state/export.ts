@@ -11,6 +11,7 @@ import type { FlowPrecond } from "../../networks/precond.js";
 import type { Rin } from "../../networks/rin.js";
 import { saveCheckpoint } from "../../pipeline/loading/checkpoint.js";
 import type { DataConstants } from "../batches/batches.js";
+import { sourceOf } from "../batches/sources.js";
 import type { Recipe } from "../recipes/recipe.js";
 
 export interface ExportOptions {
@@ -25,10 +26,8 @@ export interface ExportOptions {
 
 /** Writes the release folder and returns its path. */
 export function exportRelease({ recipe, output, network, preconditioning, constants }: ExportOptions): string {
-  const { data } = recipe;
-  if (data.kind === "random") throw new TypeError("random data have no release");
-  const { autoencoder, textEncoder, maxTextLen } = data;
-  const imgResolution = data.kind === "emoji" ? data.scenes.size : (data.imgResolution ?? 8 * network.config.dataSize);
+  const { textTokens, textEncoder, autoencoder, release } = sourceOf(recipe.data).facts(recipe.data, network.config);
+  if (release === undefined) throw new TypeError(`${recipe.data.kind} data have no release`);
   saveCheckpoint(output, {
     config: {
       network: network.config,
@@ -47,8 +46,8 @@ export function exportRelease({ recipe, output, network, preconditioning, consta
           shift: recipe.samples.shift,
         },
         data_resolution: network.config.dataSize,
-        img_resolution: imgResolution,
-        max_text_len: maxTextLen,
+        img_resolution: release.imgResolution,
+        max_text_len: textTokens,
       },
     },
     network,

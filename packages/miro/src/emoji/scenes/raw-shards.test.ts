@@ -3,8 +3,8 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import sharp from "sharp";
 import { afterAll, describe, expect, it } from "vitest";
-import { groupSamples } from "../shards/sample-key.js";
-import { TarFile } from "../shards/tar-file.js";
+import { groupSamples } from "../../data/shards/sample-key.js";
+import { TarFile } from "../../data/shards/tar-file.js";
 import { rawShardsRecipeSchema, renderRawShards } from "./raw-shards.js";
 import { EmojiScenes, toRgb8 } from "./scenes.js";
 

@@ -13,10 +13,10 @@ import { createHash } from "node:crypto";
 import { existsSync, mkdirSync } from "node:fs";
 import { join } from "node:path";
 import { z } from "zod";
+import { TarWriter } from "../../data/shards/tar-writer.js";
 import { InvalidInputError, MiroError, systemReason } from "../../errors.js";
 import { readJson, writeFileAtomic } from "../../files/files.js";
 import { sharp } from "../../pictures/sharp.js";
-import { TarWriter } from "../shards/tar-writer.js";
 import { SceneRandom } from "./random.js";
 import { EmojiScenes, emojiSceneOptionsSchema, type Scene, toRgb8 } from "./scenes.js";
 

@@ -20,9 +20,7 @@ import { readSafetensors } from "@miro-t2i/torch/io";
 import { compiledModule } from "../../compiled-module.js";
 import { MiroError } from "../../errors.js";
 import { readBytes, writeFileAtomic } from "../../files/files.js";
-import type { Recipe } from "../recipes/recipe.js";
-
-export type EmojiData = Extract<Recipe["data"], { kind: "emoji" }>;
+import type { EmojiData } from "./emoji-data.js";
 
 /** What a worker is started with. */
 export interface ShardJob {
@@ -113,7 +111,7 @@ export class LatentCache {
 
   #startWorkers(missing: number[]): void {
     const count = Math.min(this.#data.workers, missing.length);
-    const script = compiledModule("training/batches/latent-worker.js");
+    const script = compiledModule("emoji/training/latent-worker.js");
     for (let w = 0; w < count; w++) {
       const job: ShardJob = {
         data: this.#data,

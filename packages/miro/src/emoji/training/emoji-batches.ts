@@ -5,10 +5,12 @@ import type { LossBatch } from "../../flow/loss.js";
 import { streamSeed } from "../../random/streams.js";
 import { T5Encoder } from "../../text/t5.js";
 import { Tokenizer } from "../../text/tokenizer.js";
-import type { Rows } from "./batch-slices.js";
-import type { BatchSource, DataConstants, FrozenModels } from "./batches.js";
-import { type EmojiData, LatentCache } from "./latent-cache.js";
-import { normalizationOf } from "./latent-statistics.js";
+import type { Rows } from "../../training/batches/batch-slices.js";
+import type { BatchSource, DataConstants, FrozenModels } from "../../training/batches/batches.js";
+import { encodedEmptyPrompt } from "../../training/batches/empty-prompt.js";
+import { normalizationOf } from "../../training/batches/latent-statistics.js";
+import type { EmojiData } from "./emoji-data.js";
+import { LatentCache } from "./latent-cache.js";
 
 export interface EmojiBatchesOptions {
   data: EmojiData;
@@ -49,15 +51,13 @@ export class EmojiBatches implements BatchSource {
     const encoder = await T5Encoder.fromPretrained(data.textEncoder, { device, dtype: "float32" });
     encoder.requiresGrad_(false).eval();
     const cache = await LatentCache.open(data, { makes: makesScenes, signal });
-    const { normalization, uncondEmbedding } = scope(() => {
-      const { ids, mask } = tokenizer.encodeBatch([""], { maxLength: data.maxTextLen, padTo: "longest" });
-      return {
-        normalization: normalizationOf(cache.latents.narrow(0, 0, Math.min(data.shardSize, data.samples)), sigmaData),
-        uncondEmbedding: noGrad(() => encoder.forward(ids.to({ device }), mask.to({ device })))
-          .select(0, 0)
-          .contiguous(),
-      };
+    const { scale, bias } = scope(() => {
+      const first = cache.latents.narrow(0, 0, Math.min(data.shardSize, data.samples));
+      const { scale, bias } = normalizationOf(first, sigmaData);
+      return { scale: scale.keep(), bias: bias.keep() };
     });
+    const uncondEmbedding = encodedEmptyPrompt({ tokenizer, encoder }, data.maxTextLen, device);
+    const normalization = { scale, bias };
     return new EmojiBatches(options, cache, { tokenizer, encoder, normalization, uncondEmbedding });
   }
 

@@ -3,8 +3,8 @@ import { parentPort, workerData } from "node:worker_threads";
 import { cat, noGrad, scope, setNumThreads, type Tensor, tensor } from "@miro-t2i/torch";
 import { writeSafetensors } from "@miro-t2i/torch/io";
 import { loadAutoencoder } from "../../autoencoder/index.js";
-import { EmojiScenes } from "../../data/emoji/index.js";
 import { Tokenizer } from "../../text/tokenizer.js";
+import { EmojiScenes } from "../scenes/index.js";
 import { type ShardJob, shardPath } from "./latent-cache.js";
 
 /** Scenes encoded in one pass. */

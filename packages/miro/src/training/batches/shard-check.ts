@@ -1,0 +1,227 @@
+/**
+ * Whether the shards of a recipe are there: folders, members, scores, index and bin edges; what is missing, and the command that makes it.
+ * Shards are judged by the tables beside them, so it is quick; where those are missing, the first shard of each root is read.
+ */
+import { existsSync, statSync } from "node:fs";
+import { join } from "node:path";
+import { keptBins } from "../../data/dataset/bins-of.js";
+import { syntheticName } from "../../data/dataset/caption-source.js";
+import { textMember } from "../../data/dataset/training-set-options.js";
+import {
+  type IndexedShard,
+  readWidsIndex,
+  ShardSet,
+  ShardTable,
+  tarsIn,
+  WIDS_INDEX_NAME,
+} from "../../data/shards/index.js";
+import { CUT_REMEDY, cutProblem } from "../../data/shards/shard-error.js";
+import { MiroError } from "../../errors.js";
+import type { RinConfig } from "../../networks/config.js";
+import type { ShardData } from "./shard-data.js";
+import { rootsOf } from "./shard-roots.js";
+import type { DataCheck, SourceRecipe, SourceReport } from "./sources.js";
+
+/** Looks at the training shards. */
+export async function checkShards(
+  data: ShardData,
+  { network: config, batchSize }: SourceRecipe,
+): Promise<SourceReport> {
+  const checks: DataCheck[] = [];
+  const roots = rootsOf(data);
+  const found = roots.map((root) => shardsIn(root, checks));
+  const shards = found.flat();
+  if (shards.length === 0) return { samples: null, checks };
+  const tables = shards.map((path) => ShardTable.isStored(path));
+  const without = tables.filter((stored) => !stored).length;
+  if (without > 0)
+    checks.push({
+      status: "note",
+      subject: "tables",
+      finding: `${without} of ${shards.length} shards have none yet; the first start reads those shards through`,
+      remedy: `miro index ${roots.join(" ")}`,
+    });
+  const looked = found.flatMap((paths) => paths.filter((path, i) => i === 0 || ShardTable.isStored(path)));
+  const samples = checkMembers(looked, data, config, checks);
+  if (without > 0 || found.some((paths) => paths.length === 0)) return { samples: null, checks };
+  if (samples < batchSize)
+    checks.push({
+      status: "missing",
+      subject: "samples",
+      finding: `${samples}, fewer than the ${batchSize} of trainer.batch_size`,
+      remedy: "add shards, or lower trainer.batch_size",
+    });
+  if (data.binCoherence) await checkBins(roots, data, config, checks);
+  return { samples, checks };
+}
+
+/** Looks at the validation shards: their members, not their scores, which are not read. */
+export function checkValidationShards(data: ShardData, root: string | string[], network: RinConfig): DataCheck[] {
+  const checks: DataCheck[] = [];
+  const found = rootsOf({ ...data, root }).map((root) =>
+    shardsIn(root, checks, "validation.root says where they are, validation.every_n_steps=0 does without"),
+  );
+  const first = found.flatMap((paths) => paths.slice(0, 1));
+  const config = { ...network, coherenceKeys: [] };
+  if (first.length > 0)
+    checkMembers(first, { ...data, syntheticEmbeddingProb: 0, coherenceScores: [] }, config, checks, "validation ");
+  return checks;
+}
+
+/** The shards of a root; says what is wrong with it. */
+function shardsIn(
+  root: string,
+  checks: DataCheck[],
+  setting = "data.dir and data.root (MIRO_DATA_DIR) say where they are",
+): string[] {
+  const missing = (finding: string) => {
+    const remedy = `miro preprocess makes shards; ${setting}`;
+    checks.push({ status: "missing", subject: root, finding, remedy });
+    return [];
+  };
+  if (!existsSync(root)) return missing("not there");
+  try {
+    if (!statSync(root).isDirectory()) {
+      const paths = root.endsWith(".json") ? readWidsIndex(root).shards.map(({ path }: IndexedShard) => path) : [root];
+      checks.push({ status: "ok", subject: root, finding: count(paths.length, "shard") });
+      return paths;
+    }
+    const tars = tarsIn(root);
+    checks.push({ status: "ok", subject: root, finding: count(tars.length, "shard") });
+    const index = join(root, WIDS_INDEX_NAME);
+    if (!existsSync(index))
+      checks.push({
+        status: "note",
+        subject: index,
+        finding: "no index; this program does not need it, upstream's does",
+        remedy: `miro index ${root}`,
+      });
+    return tars;
+  } catch (error) {
+    if (error instanceof MiroError) return missing(error.message);
+    throw error;
+  }
+}
+
+/** Compares what the shards hold with what the recipe reads; returns the samples that were looked at. */
+function checkMembers(
+  paths: readonly string[],
+  data: ShardData,
+  config: RinConfig,
+  checks: DataCheck[],
+  prefix = "",
+): number {
+  const { vaeEmbeddingNameMean: mean, vaeEmbeddingNameStd: std, syntheticEmbeddingProb: p } = data;
+  const square = [config.numInputChannels, config.dataSize, config.dataSize];
+  const wanted: { member: string; shape: (number | null)[]; optional: boolean }[] = [
+    { member: `${mean}.npy`, shape: square, optional: false },
+    ...(std === null ? [] : [{ member: `${std}.npy`, shape: square, optional: false }]),
+    { member: textMember(data, false), shape: [null, config.labelDim], optional: false },
+    ...(p > 0 ? [{ member: textMember(data, true), shape: [null, config.labelDim], optional: true }] : []),
+  ];
+  const scores = data.coherenceScores ?? config.coherenceKeys;
+  const paired = p > 0 && data.scoreMode === "paired" ? scores.map(syntheticName) : [];
+  const present = new Map<string, number>();
+  const add = (name: string, n: number) => present.set(name, (present.get(name) ?? 0) + n);
+  const faults = new Set<string>();
+  let samples = 0;
+  for (const path of paths) {
+    let table: ShardTable;
+    try {
+      table = ShardTable.load(path);
+    } catch (error) {
+      if (!(error instanceof MiroError)) throw error;
+      checks.push({ status: data.onBadSample === "skip" ? "note" : "missing", subject: path, finding: error.message });
+      continue;
+    }
+    const cut = cutProblem(table.problems);
+    if (cut !== undefined) {
+      checks.push({
+        status: data.skipBrokenShards ? "note" : "missing",
+        subject: path,
+        finding: cut.message,
+        remedy: CUT_REMEDY,
+      });
+      continue;
+    }
+    const broken = table.problems.filter(({ extension }) => extension === undefined);
+    if (broken.length > 0)
+      checks.push({
+        status: data.onBadSample === "skip" ? "note" : "missing",
+        subject: path,
+        finding: `${broken[0]!.message}${broken.length > 1 ? `, and ${broken.length - 1} more` : ""}`,
+        remedy: "miro preprocess --overwrite makes it anew",
+      });
+    samples += table.count;
+    for (const { name, present } of table.header.extensions) add(name, present);
+    for (const name of [...scores, ...paired])
+      add(`score ${name}`, table.columns.get(name)?.reduce((n, value) => n + (Number.isFinite(value) ? 1 : 0), 0) ?? 0);
+    for (const { member, shape } of wanted) {
+      const array = table.count > 0 ? table.array(0, member) : null;
+      if (array === null) continue;
+      const fits = array.shape.length === shape.length && shape.every((n, i) => n === null || n === array.shape[i]);
+      if (!fits)
+        faults.add(
+          `${member}: shape (${array.shape.join(", ")}) in ${path}, the network takes (${shape.map((n) => n ?? "tokens").join(", ")})`,
+        );
+    }
+  }
+  for (const fault of faults)
+    checks.push({
+      status: "missing",
+      subject: "members",
+      finding: fault,
+      remedy: "choose a recipe with the sizes of the shards, or prepare them anew with miro preprocess",
+    });
+  const report = (subject: string, there: number, optional: boolean, remedy: string) => {
+    if (there === samples) checks.push({ status: "ok", subject, finding: `in all ${samples} samples looked at` });
+    else
+      checks.push({
+        status: there === 0 && !optional ? "missing" : "note",
+        subject,
+        finding:
+          there === 0 ? `in none of the ${samples} samples looked at` : `in ${there} of ${samples} samples looked at`,
+        remedy,
+      });
+  };
+  for (const { member, optional } of wanted)
+    report(`${prefix}.${member}`, present.get(member) ?? 0, optional, "miro preprocess --stage vae");
+  const needed = data.binCoherence;
+  for (const name of scores)
+    report(`score ${name}`, present.get(`score ${name}`) ?? 0, !needed, `miro preprocess --stage ${stageOf(name)}`);
+  for (const name of paired)
+    report(
+      `score ${name}`,
+      present.get(`score ${name}`) ?? 0,
+      true,
+      `miro preprocess --stage ${stageOf(name)} --synthetic-captions FILE, or data.score_mode=original`,
+    );
+  return samples;
+}
+
+/** The stage of the preparation that computes a score. */
+function stageOf(score: string): string {
+  return score.endsWith("vqa_score") ? "vqa" : "rewards";
+}
+
+async function checkBins(roots: string[], data: ShardData, config: RinConfig, checks: DataCheck[]): Promise<void> {
+  const scores = data.coherenceScores ?? config.coherenceKeys;
+  const set = await ShardSet.open({ sources: roots, onBadSample: "skip", maxBadRate: 1, brokenShards: "read" });
+  try {
+    const kept = keptBins(set, { ...data, scores });
+    if (kept !== null) checks.push({ status: "ok", subject: "bin edges", finding: kept.file });
+    else
+      checks.push({
+        status: "note",
+        subject: "bin edges",
+        finding: "none for these shards and scores yet; the first start computes them",
+        remedy: `miro index ${roots.join(" ")} --bins --scores ${scores.join(",")} --num-bins ${data.numBins} --synthetic-prob ${data.syntheticEmbeddingProb}`,
+      });
+  } finally {
+    set.close();
+  }
+}
+
+function count(n: number, what: string): string {
+  return `${n} ${what}${n === 1 ? "" : "s"}`;
+}

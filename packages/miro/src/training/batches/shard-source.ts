@@ -1,0 +1,66 @@
+/** `data.kind: shards`: enriched shards, as the published preparation and `miro preprocess` write them. */
+import { checkShards, checkValidationShards } from "./shard-check.js";
+import { type ShardData, shardDataSchema } from "./shard-data.js";
+import type { SourceRecipe, SourceSpec } from "./sources.js";
+
+export const shardSource: SourceSpec<ShardData> = {
+  schema: shardDataSchema,
+  faults,
+  facts: ({ maxTextLen, autoencoder, textEncoder, uncondEmbedding, imgResolution }, { dataSize }) => ({
+    textTokens: maxTextLen,
+    halfPrecisionTexts: true,
+    autoencoder,
+    textEncoder,
+    ...((uncondEmbedding !== undefined || textEncoder !== undefined) && {
+      release: { imgResolution: imgResolution ?? 8 * dataSize },
+    }),
+  }),
+  async check(data, recipe, validationRoot) {
+    const report = await checkShards(data, recipe);
+    if (validationRoot !== undefined)
+      report.checks.push(...checkValidationShards(data, validationRoot, recipe.network));
+    return report;
+  },
+  async open(data, context) {
+    const { ShardBatches } = await import("./shard-batches.js");
+    return ShardBatches.open({ data, ...context });
+  },
+  async openValidation(data, root, context) {
+    const { ShardBatches } = await import("./shard-batches.js");
+    const { uncondEmbedding: _u, textEncoder: _t, autoencoder: _a, weights: _w, ...read } = data;
+    const source = await ShardBatches.open({
+      ...context,
+      data: {
+        ...read,
+        root,
+        syntheticEmbeddingProb: 0,
+        binCoherence: false,
+        sampler: "sequential",
+        minImageSize: 0,
+        clipFilterThreshold: 0,
+        aestheticThreshold: 0,
+      },
+    });
+    return { source, batches: Math.floor(source.set.length / context.batchSize) };
+  },
+};
+
+/** What in a recipe's shards does not fit the rest of it, one line each. */
+function faults(data: ShardData, { network, loss: { condDropRate, textDropRate } }: SourceRecipe): string[] {
+  const lines: string[] = [];
+  const unknown = network.coherenceKeys.filter(
+    (key) => data.coherenceScores !== undefined && !data.coherenceScores.includes(key),
+  );
+  if (unknown.length > 0) lines.push(`data.coherence_scores: lacks ${unknown.join(", ")} of network.coherence_keys`);
+  if (condDropRate + textDropRate > 0 && data.uncondEmbedding === undefined && data.textEncoder === undefined)
+    lines.push(
+      "data.uncond_embedding: dropping texts (loss.cond_drop_rate, loss.text_drop_rate) needs the empty prompt; name its file, or data.text_encoder",
+    );
+  if (data.vaeSample && data.vaeEmbeddingNameStd === null)
+    lines.push("data.vae_sample: expected false without data.vae_embedding_name_std (received true)");
+  if (data.binStrategy === "refined_quantile" && data.refineLastNBins >= data.numBins)
+    lines.push(
+      `data.refine_last_n_bins: expected fewer than the ${data.numBins} bins (received ${data.refineLastNBins})`,
+    );
+  return lines;
+}

@@ -1,0 +1,137 @@
+/**
+ * What training batches can come from: sources by the `kind` of a recipe's `data`.
+ *
+ * A source says what its section of a recipe holds, what of it does not fit the rest, how its batches are opened, and what a dry run looks
+ * at. Everything else (the order of steps, processes that share a batch, resuming) is the same for all.
+ */
+import { z } from "zod";
+import type { LatentNormalization } from "../../autoencoder/normalization.js";
+import { invalid } from "../../errors.js";
+import type { RinConfig } from "../../networks/config.js";
+import type { Rows } from "./batch-slices.js";
+import type { BatchSource } from "./batches.js";
+
+/** A checked `data` section: its kind, and what the schema of its source gives. */
+export interface SourceData {
+  kind: string;
+  [setting: string]: unknown;
+}
+
+/** What of the rest of a recipe matters to its data. */
+export interface SourceRecipe {
+  network: RinConfig;
+  loss: { condDropRate: number; textDropRate: number };
+  /** Samples of one optimizer step, all devices together. */
+  batchSize: number;
+}
+
+/** What batches are opened with. */
+export interface SourceContext {
+  seed: number;
+  batchSize: number;
+  /** The rows of each batch that this process reads; by default all. */
+  rows?: Rows | undefined;
+  /** Where the batches are to lie. */
+  device: string;
+  network: RinConfig;
+  /** Standard deviation that the network expects of normalised latents. */
+  sigmaData: number;
+  /** False: another process makes the files that are missing, and this one waits for them. */
+  makesFiles: boolean;
+  signal?: AbortSignal | undefined;
+  /** Told what a person should know. */
+  onMessage?: ((message: string) => void) | undefined;
+  onProgress?: ((what: string, done: number, all: number) => void) | undefined;
+}
+
+/** Batches of samples that are not trained with, the same ones whenever they are asked for. */
+export interface ValidationBatches {
+  source: BatchSource;
+  /** Whole batches that there are. */
+  batches: number;
+}
+
+/** What is known of the data before they are opened. */
+export interface SourceFacts {
+  /** Tokens of the longest text. */
+  textTokens: number;
+  /** Whether text states are stored in half precision. */
+  halfPrecisionTexts?: boolean;
+  /** Folders of the frozen models, for sample sheets and the release. */
+  autoencoder?: string | undefined;
+  textEncoder?: string | undefined;
+  /** What a release states of the data; absent where there can be none, because the empty prompt is not known. */
+  release?: { imgResolution: number };
+}
+
+/** One thing that a dry run looked at. */
+export interface DataCheck {
+  /** `ok`; `missing`: training cannot start; `note`: it can. */
+  status: "ok" | "missing" | "note";
+  /** What it is about: a folder, a file, a setting. */
+  subject: string;
+  finding: string;
+  /** The command, or the change, that puts it right. */
+  remedy?: string;
+}
+
+/** What a source's `check` found. */
+export interface SourceReport {
+  /** Samples before filtering, where their number is known. */
+  samples: number | null;
+  checks: DataCheck[];
+}
+
+/** A kind of data. @typeParam D what its schema gives */
+export interface SourceSpec<D = SourceData> {
+  /** The `data` section without its `kind`, in camelCase. */
+  readonly schema: z.ZodObject;
+  /** The module that registers the source: further processes of a training load it. Those of this package know their own. */
+  readonly module?: string | URL;
+  /** What in the section does not fit the rest of the recipe, one line each: `data.key: expected …`. */
+  faults?(data: D, recipe: SourceRecipe): string[];
+  facts(data: D, network: RinConfig): SourceFacts;
+  /** Opens the batches. The caller closes them. */
+  open(data: D, context: SourceContext): Promise<BatchSource>;
+  /**
+   * Opens the samples in `root` for validation, with the normalization of the training's latents. Absent where there is no such thing.
+   */
+  openValidation?(
+    data: D,
+    root: string | string[],
+    context: SourceContext & { normalization: LatentNormalization },
+  ): Promise<ValidationBatches>;
+  /** Whether the data are there; computes nothing. @param validationRoot where the recipe validates */
+  check(data: D, recipe: SourceRecipe, validationRoot?: string | string[]): SourceReport | Promise<SourceReport>;
+}
+
+const specs = new Map<string, SourceSpec>();
+
+/**
+ * Makes a kind of data known: recipes may then have `data: { kind, … }`.
+ * @throws InvalidInputError when the kind is taken
+ */
+export function registerSource<D>(kind: string, spec: SourceSpec<D>): void {
+  if (!/^[a-z][a-z0-9-]*$/.test(kind)) throw invalid("kind", "lower-case letters, digits and -", kind);
+  if (specs.has(kind)) throw invalid("kind", "one that no source has", kind);
+  specs.set(kind, spec as unknown as SourceSpec);
+}
+
+/** The source of a checked `data` section. */
+export function sourceOf({ kind }: SourceData): SourceSpec {
+  const spec = specs.get(kind);
+  if (spec === undefined) throw invalid("data.kind", `one of ${[...specs.keys()].join(", ")}`, kind);
+  return spec;
+}
+
+/** The schema of a recipe's `data`: one of the sections that are known now. */
+export function sourceDataSchema(): z.ZodType<SourceData> {
+  const sections = [...specs].map(([kind, { schema }]) => z.strictObject({ kind: z.literal(kind), ...schema.shape }));
+  const [first, ...others] = sections;
+  return z.discriminatedUnion("kind", [first!, ...others]) as unknown as z.ZodType<SourceData>;
+}
+
+/** How many kinds there are: a schema that was built with fewer is out of date. */
+export function sourceCount(): number {
+  return specs.size;
+}

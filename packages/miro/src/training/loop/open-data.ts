@@ -1,0 +1,68 @@
+/** The batches that a recipe trains with, and those that it validates with. */
+import { parseRinConfig } from "../../networks/config.js";
+import type { BatchSource } from "../batches/batches.js";
+import { type SourceContext, sourceOf } from "../batches/sources.js";
+import type { DataParallelGroup } from "../process-group/process-group.js";
+import { planOf } from "../recipes/batch-plan.js";
+import type { Recipe } from "../recipes/recipe.js";
+import { Validation } from "./validation.js";
+
+interface Hooks {
+  signal?: AbortSignal | undefined;
+  onMessage: (message: string) => void;
+}
+
+/** The training batches, of each of which this process gets its rows. @param warn told what must not get lost */
+export function openBatches(
+  recipe: Recipe,
+  group: DataParallelGroup,
+  { warn, ...hooks }: Hooks & { warn: (message: string) => void },
+): Promise<BatchSource> {
+  const { batchSize } = recipe.trainer;
+  const say = sparsely(hooks.onMessage);
+  return sourceOf(recipe.data).open(recipe.data, {
+    ...contextOf(recipe, group),
+    batchSize,
+    rows: group.rowsOf(batchSize),
+    signal: hooks.signal,
+    onMessage: warn,
+    onProgress: (what, done, all) => say(`${what}: ${done} of ${all} shards`),
+  });
+}
+
+/** The validation of a recipe, or null where there is none. Its latents are normalised as those of the training data. */
+export async function openValidation(
+  recipe: Recipe,
+  training: BatchSource,
+  group: DataParallelGroup,
+  hooks: Hooks,
+): Promise<Validation | null> {
+  const { data, validation, trainer } = recipe;
+  const source = sourceOf(data);
+  const { normalization } = training;
+  if (validation.everyNSteps === 0 || validation.root === undefined) return null;
+  if (source.openValidation === undefined || normalization === undefined) return null;
+  const batchSize = validation.batchSize ?? planOf(trainer).deviceBatchSize;
+  const context = { ...contextOf(recipe, group), ...hooks, batchSize, normalization };
+  const opened = await source.openValidation(data, validation.root, context);
+  const batches = Math.min(validation.batches, opened.batches);
+  return new Validation({ recipe, source: opened.source, batches, batchSize, group });
+}
+
+function contextOf(
+  { seed, network, preconditioning, trainer: { device } }: Recipe,
+  group: DataParallelGroup,
+): Omit<SourceContext, "batchSize"> {
+  const sigmaData = preconditioning.sigma_data as number;
+  return { seed, device, network: parseRinConfig(network), sigmaData, makesFiles: group.isFirst };
+}
+
+/** Calls a function at most every five seconds, and first after five. */
+function sparsely(say: (message: string) => void): (message: string) => void {
+  let last = performance.now();
+  return (message) => {
+    if (performance.now() - last < 5000) return;
+    last = performance.now();
+    say(message);
+  };
+}

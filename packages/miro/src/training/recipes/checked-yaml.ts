@@ -1,0 +1,113 @@
+/**
+ * YAML files that are checked by a zod schema: snake_case in the file, camelCase in the program; every error names the key as the file writes
+ * it, unknown keys with the nearest valid ones, and where the value came from.
+ */
+import { z } from "zod";
+import { describe, InvalidInputError } from "../../errors.js";
+import { camelCase, snakeCase } from "../../letter-case.js";
+import { nearest } from "../../nearest.js";
+import type { Origins } from "./recipe-source.js";
+
+/**
+ * Checks a recipe against the schema of its kind; keys become camelCase.
+ * @throws InvalidInputError with one line for each unknown key, wrong type or value
+ */
+export function checkRecipe<S extends z.ZodType>(
+  schema: S,
+  json: unknown,
+  source = "recipe",
+  origins?: Origins,
+): z.output<S> {
+  const camel = renameKeys(json, camelCase, openSections(schema));
+  const result = schema.safeParse(camel);
+  if (!result.success)
+    refuseRecipe(
+      source,
+      result.error.issues.flatMap((issue) => explain(issue, camel, schema)),
+      origins,
+    );
+  return result.data as z.output<S>;
+}
+
+/** Refuses a recipe, one line for each fault, each with the place that the value comes from. */
+export function refuseRecipe(source: string, lines: string[], origins?: Origins): never {
+  throw new InvalidInputError(lines.map((line) => `${originOf(line, origins) ?? source}: ${line}`).join("\n"));
+}
+
+/** Where the value comes from that an error's line is about. */
+function originOf(line: string, origins?: Origins): string | undefined {
+  const place = /^(?:unknown key )?([\w.-]*\w)/.exec(line)?.[1];
+  if (place === undefined || origins === undefined) return undefined;
+  return origins.get(place) ?? [...origins].find(([known]) => known.startsWith(`${place}.`))?.[1];
+}
+
+/** A checked object as its file would state it. */
+export function toFile(value: object, schema: z.ZodType): unknown {
+  return renameKeys(value, snakeCase, openSections(schema));
+}
+
+function explain(issue: z.core.$ZodIssue, json: unknown, schema: z.ZodType): string[] {
+  const path = issue.path.map(String);
+  if (issue.code === "unrecognized_keys")
+    return issue.keys.map((key) => unknownKey([...path, key], knownKeys(path, json, schema)));
+  const value = path.reduce<unknown>(
+    (place, key) => (isObject(place) || Array.isArray(place) ? Reflect.get(place, key) : undefined),
+    json,
+  );
+  const name = path.map(snakeCase).join(".");
+  return [value === undefined ? `${name} is missing` : `${name}: ${issue.message} (received ${describe(value)})`];
+}
+
+/** The line that refuses a key. */
+export function unknownKey(path: string[], known: string[]): string {
+  const names = known.map(snakeCase);
+  const near = nearest(snakeCase(path.at(-1)!), names);
+  const hint = near.length > 0 ? `; did you mean ${near.join(" or ")}?` : `; valid here: ${names.join(", ")}`;
+  return `unknown key ${path.map(snakeCase).join(".")}${hint}`;
+}
+
+/** The keys that the schema knows at a place of the recipe. */
+function knownKeys(path: string[], json: unknown, root: z.ZodType): string[] {
+  let schema: unknown = root;
+  let value = json;
+  for (const key of [...path, null]) {
+    schema = unwrap(schema, value);
+    if (key === null) break;
+    schema = schema instanceof z.ZodObject ? schema.shape[key] : undefined;
+    value = isObject(value) ? value[key] : undefined;
+  }
+  return schema instanceof z.ZodObject ? Object.keys(schema.shape) : [];
+}
+
+/** The object schema behind defaults and unions (`data` is chosen by its `kind`). */
+function unwrap(schema: unknown, value: unknown): unknown {
+  if (schema instanceof z.ZodPrefault || schema instanceof z.ZodDefault || schema instanceof z.ZodOptional)
+    return unwrap(schema.unwrap(), value);
+  if (schema instanceof z.ZodDiscriminatedUnion)
+    return schema.options.find(
+      (option) => option instanceof z.ZodObject && isObject(value) && option.shape.kind?.safeParse(value.kind).success,
+    );
+  return schema;
+}
+
+function isObject(value: unknown): value is Record<string, unknown> {
+  return typeof value === "object" && value !== null && !Array.isArray(value);
+}
+
+/** Sections that hold whatever their reader knows; their keys stay as the file has them. */
+function openSections(schema: z.ZodType): string[] {
+  if (!(schema instanceof z.ZodObject)) return [];
+  return Object.keys(schema.shape).filter((key) => unwrap(schema.shape[key], undefined) instanceof z.ZodRecord);
+}
+
+/** Renames the keys of objects at every depth, except inside the `kept` sections. */
+function renameKeys(value: unknown, rename: (key: string) => string, kept: readonly string[] = []): unknown {
+  if (Array.isArray(value)) return value.map((item) => renameKeys(item, rename));
+  if (!isObject(value)) return value;
+  return Object.fromEntries(
+    Object.entries(value).map(([key, item]) => [
+      rename(key),
+      kept.includes(rename(key)) ? item : renameKeys(item, rename),
+    ]),
+  );
+}

@@ -1,0 +1,107 @@
+/** What the sections of a recipe must have to do with each other. */
+import { describe, InvalidInputError } from "../../errors.js";
+import { parseRinConfig, type RinConfig, rinConfigToJson } from "../../networks/config.js";
+import { sourceOf } from "../batches/sources.js";
+import { batchPlan } from "./batch-plan.js";
+import { unknownKey } from "./checked-yaml.js";
+import type { Recipe } from "./schema.js";
+
+/**
+ * Checks the rules.
+ * @param refuseLines called with the faults, where there are some
+ * @returns the network's arguments
+ */
+export function checkRules(recipe: Recipe, refuseLines: (lines: string[]) => never): RinConfig {
+  const refuse = (lines: string[]) => {
+    if (lines.length > 0) refuseLines(lines);
+  };
+  const unknown = Object.keys(recipe.network).filter((key) => !networkKeys.includes(key));
+  if (unknown.length > 0) refuse(unknown.map((key) => unknownKey(["network", key], networkKeys)));
+  refuse(initializationFaults(recipe.initialization));
+  const { warmupSteps, totalSteps = recipe.trainer.maxSteps } = recipe.lrScheduler;
+  if (totalSteps <= warmupSteps)
+    refuse([
+      `lr_scheduler.warmup_steps: expected fewer than the ${totalSteps} steps of the schedule (received ${warmupSteps})`,
+    ]);
+  const { replicas, device, devices, numNodes } = recipe.trainer;
+  const plan = batchPlan(recipe.trainer);
+  if (typeof plan === "string") refuse([plan]);
+  else if (replicas > plan.deviceBatchSize)
+    refuse([
+      `trainer.replicas: expected at most the ${plan.deviceBatchSize} samples that are computed at once (received ${replicas})`,
+    ]);
+  if (replicas > 1 && device !== "cpu") refuse([`trainer.replicas: expected 1 on ${device} (received ${replicas})`]);
+  const processes = devices * numNodes;
+  if (processes > 1 && replicas > 1)
+    refuse([
+      `trainer.replicas: expected 1 with ${processes} processes, which divide the batch already (received ${replicas})`,
+    ]);
+  if (processes > 1 && /^cuda:/.test(device))
+    refuse([
+      `trainer.device: expected cuda with ${processes} processes; each takes a GPU of its own (received ${device})`,
+    ]);
+  refuse(emaFaults(recipe.ema));
+  if (recipe.validation.everyNSteps > 0 && recipe.validation.root === undefined)
+    refuse(["validation.root: expected the folder of the validation shards, or validation.every_n_steps: 0"]);
+  const network = parseNetwork(recipe.network, refuse);
+  const source = sourceOf(recipe.data);
+  if (recipe.validation.everyNSteps > 0 && source.openValidation === undefined)
+    refuse([`validation.every_n_steps: expected 0 with data.kind ${recipe.data.kind}; only shards are validated with`]);
+  refuse(source.faults?.(recipe.data, { network, loss: recipe.loss, batchSize: recipe.trainer.batchSize }) ?? []);
+  return network;
+}
+
+/** The network's arguments; its errors in the words of a recipe. */
+function parseNetwork(network: Record<string, unknown>, refuse: (lines: string[]) => void): RinConfig {
+  try {
+    return parseRinConfig(network);
+  } catch (error) {
+    if (error instanceof InvalidInputError) refuse(error.message.split("\n"));
+    throw error;
+  }
+}
+
+/** What in a recipe's averages does not fit together, one line each. */
+function emaFaults({ decay, defaultIndex }: Recipe["ema"]): string[] {
+  const decays = [decay].flat();
+  const lines: string[] = [];
+  if (new Set(decays).size < decays.length)
+    lines.push(`ema.decay: expected different values (received ${decays.join(", ")})`);
+  if (defaultIndex >= decays.length)
+    lines.push(
+      `ema.default_index: expected at most ${decays.length - 1}, the last of ema.decay (received ${defaultIndex})`,
+    );
+  return lines;
+}
+
+/** Settings that need a training checkpoint to start from, or exclude each other. */
+function initializationFaults({ from, average, continue: goOn }: Recipe["initialization"]): string[] {
+  const ofCheckpoint = from !== undefined && /\.ckpt$/i.test(from);
+  if (goOn && average !== undefined)
+    return [
+      "initialization.average: a run that continues takes the network as it was; leave one of average and continue out",
+    ];
+  if ((goOn || average !== undefined) && !ofCheckpoint)
+    return [
+      `initialization.${goOn ? "continue" : "average"}: needs a training checkpoint (FILE.ckpt) as initialization.from (received ${describe(from ?? null)})`,
+    ];
+  return [];
+}
+
+const networkKeys = Object.keys(
+  rinConfigToJson(
+    parseRinConfig({
+      data_size: 2,
+      num_input_channels: 1,
+      label_dim: 1,
+      num_cond_tokens: 1,
+      data_dim: 16,
+      num_latents: 8,
+      latents_dim: 16,
+      num_processing_layers: 1,
+      num_blocks: 1,
+      patch_size: 1,
+      coherence_keys: ["clip_score"],
+    }),
+  ),
+);
