@@ -77,15 +77,7 @@ export { contactSheet, type RgbImage } from "./pictures/rgb.js";
 export type { PromptEmbedding, TextStates } from "./pipeline/conditioning.js";
 export type { GenerateOptions, GenerateProgress } from "./pipeline/generate-options.js";
 export { GeneratedImage, type SaveOptions } from "./pipeline/generated-image.js";
-export {
-  type Checkpoint,
-  type LoadCheckpointOptions,
-  loadCheckpoint,
-  type ReleaseConfig,
-  readReleaseConfig,
-  type SaveCheckpointOptions,
-  saveCheckpoint,
-} from "./pipeline/loading/checkpoint.js";
+export { type Checkpoint, type LoadCheckpointOptions, loadCheckpoint } from "./pipeline/loading/checkpoint.js";
 export { availableDevices, type ComputeDType, resolveDType } from "./pipeline/loading/device.js";
 export type { DownloadProgress } from "./pipeline/loading/hub-repository.js";
 export type { WeightsIdentity } from "./pipeline/loading/identity.js";
@@ -97,7 +89,9 @@ export {
   listModels,
   type ModelList,
 } from "./pipeline/loading/model-list.js";
+export { type ReleaseConfig, readReleaseConfig } from "./pipeline/loading/release-config.js";
 export { RELEASES, type Release } from "./pipeline/loading/releases.js";
+export { type SaveCheckpointOptions, saveCheckpoint } from "./pipeline/loading/save-checkpoint.js";
 export { type GenerateResult, MiroPipeline } from "./pipeline/pipeline.js";
 export { type PromptRequest, readPromptFile } from "./pipeline/requests/prompt-file.js";
 export {

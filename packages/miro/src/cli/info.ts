@@ -85,7 +85,8 @@ async function inspectNpy(path: string): Promise<Report> {
 }
 
 async function inspectFolder(folder: string): Promise<Report> {
-  const { listVariants, readReleaseConfig } = await import("../pipeline/loading/checkpoint.js");
+  const { listVariants } = await import("../pipeline/loading/checkpoint.js");
+  const { readReleaseConfig } = await import("../pipeline/loading/release-config.js");
   const variants = listVariants(folder);
   const config = join(folder, "config.json");
   if (!existsSync(config)) {

@@ -96,15 +96,11 @@ export class Int8Weight extends nn.Module {
     const zeroPoints = this.#zeroPoints;
     const bias = this.#bias;
     const zero = tensor(kernels().zero, { dtype: "int32" });
+    const factors = [bytes, step, zero, packed, scales, zeroPoints];
     if (typeof epilogue === "object" && "add" in epilogue) {
       return call(
         "onednn::qlinear_pointwise.binary_tensor",
-        bytes,
-        step,
-        zero,
-        packed,
-        scales,
-        zeroPoints,
+        ...factors,
         epilogue.add,
         bias,
         1,
@@ -122,12 +118,7 @@ export class Int8Weight extends nn.Module {
     const activation = typeof epilogue === "string" ? { none: "none", silu: "swish", gelu: "gelu" }[epilogue] : "none";
     const y: Tensor = call(
       "onednn::qlinear_pointwise.tensor",
-      bytes,
-      step,
-      zero,
-      packed,
-      scales,
-      zeroPoints,
+      ...factors,
       bias,
       1,
       0,

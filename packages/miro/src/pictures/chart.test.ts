@@ -1,9 +1,9 @@
 import { describe, expect, it } from "vitest";
-import { Drawing, ticks } from "./chart.js";
+import { Chart, ticks } from "./chart.js";
 
-describe("Drawing", () => {
+describe("Chart", () => {
   it("has the same shapes in its SVG and in its pixels", async () => {
-    const drawing = new Drawing(60, 40);
+    const drawing = new Chart(60, 40);
     drawing.rectangle(10, 5, 20, 30, "#ff0000");
     drawing.line(
       [
@@ -27,7 +27,7 @@ describe("Drawing", () => {
   });
 
   it("breaks lines where there is no value", () => {
-    const drawing = new Drawing(10, 10);
+    const drawing = new Chart(10, 10);
     drawing.line(
       [
         [0, 0],
@@ -42,7 +42,7 @@ describe("Drawing", () => {
   });
 
   it("takes words as words, in the SVG as in the picture", async () => {
-    const drawing = new Drawing(80, 20);
+    const drawing = new Chart(80, 20);
     drawing.words("a<b>&c", 40, 10, { size: 12, align: "centre" });
     expect(drawing.toSvg()).toContain("a&lt;b&gt;&amp;c");
     const { data } = await drawing.toImage();

@@ -9,7 +9,7 @@ import { sharp } from "./sharp.js";
 import { type TextStyle, textImage } from "./text.js";
 import { escapeXml } from "./xml.js";
 
-/** A word or a line on a {@link Drawing}. */
+/** A word or a line on a {@link Chart}. */
 interface Word {
   text: string;
   x: number;
@@ -17,7 +17,8 @@ interface Word {
   style: TextStyle;
 }
 
-export class Drawing {
+/** A chart that is being drawn. */
+export class Chart {
   readonly #shapes: string[] = [];
   readonly #words: Word[] = [];
 

@@ -10,7 +10,7 @@ export {
   nominalBins,
 } from "./bins.js";
 export { canBeSynthetic, drawsSynthetic, type SampleScores, SCORE_MODES, type ScoreMode } from "./caption-source.js";
-export { cleanCaption } from "./captions.js";
+export { cleanCaption } from "./clean-caption.js";
 export { type FilteredFields, type FilterOptions, passesFilter } from "./filters.js";
 export { type IndexOptions, type IndexResult, indexShards } from "./index-shards.js";
 export { LATENT_DTYPES, type LatentDtype, sampleLatents } from "./latents.js";

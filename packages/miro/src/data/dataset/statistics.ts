@@ -39,18 +39,21 @@ export class ScoreSummary {
   }
 
   /** For a JSON file: null for what has no value. */
-  toJSON(): {
-    count: number;
-    missing: number;
-    mean: number | null;
-    std: number | null;
-    min: number | null;
-    max: number | null;
-  } {
+  toJSON(): SummaryJson {
     const some = (value: number) => (this.count > 0 && Number.isFinite(value) ? value : null);
     const { count, missing } = this;
     return { count, missing, mean: some(this.mean), std: some(this.std), min: some(this.min), max: some(this.max) };
   }
+}
+
+/** A {@link ScoreSummary} in a JSON file. */
+export interface SummaryJson {
+  count: number;
+  missing: number;
+  mean: number | null;
+  std: number | null;
+  min: number | null;
+  max: number | null;
 }
 
 /** What to gather. */

@@ -1,7 +1,7 @@
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
 import { canBeSynthetic, drawsSynthetic } from "./caption-source.js";
-import { cleanCaption } from "./captions.js";
+import { cleanCaption } from "./clean-caption.js";
 import { hasFilter, passesFilter } from "./filters.js";
 import { sizeCacheName } from "./size-cache.js";
 

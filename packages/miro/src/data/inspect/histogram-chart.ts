@@ -1,5 +1,5 @@
 /** Histograms as a picture, one for each field, and as a line of text. */
-import { Drawing, ticks } from "../../pictures/chart.js";
+import { Chart, ticks } from "../../pictures/chart.js";
 import type { RgbImage } from "../../pictures/rgb.js";
 import type { FieldReport } from "./shard-report.js";
 
@@ -15,11 +15,11 @@ export function histogramLine(histogram: readonly number[]): string {
 }
 
 /** Histograms side by side, at most three in a row. */
-export function histogramChart(fields: Readonly<Record<string, FieldReport>>): Drawing {
+export function histogramChart(fields: Readonly<Record<string, FieldReport>>): Chart {
   const shown = Object.entries(fields).filter(([, { count }]) => count > 0);
   const columns = Math.min(3, Math.max(1, shown.length));
   const rows = Math.max(1, Math.ceil(shown.length / columns));
-  const drawing = new Drawing(columns * PANEL.width, rows * PANEL.height);
+  const drawing = new Chart(columns * PANEL.width, rows * PANEL.height);
   shown.forEach(([name, report], i) => {
     drawPanel(drawing, (i % columns) * PANEL.width, Math.floor(i / columns) * PANEL.height, name, report);
   });
@@ -31,7 +31,7 @@ export function histogramImage(fields: Readonly<Record<string, FieldReport>>): P
   return histogramChart(fields).toImage();
 }
 
-function drawPanel(drawing: Drawing, left: number, top: number, name: string, report: FieldReport): void {
+function drawPanel(drawing: Chart, left: number, top: number, name: string, report: FieldReport): void {
   const { histogram, count, missing } = report;
   const [min, max, mean] = [report.min!, report.max!, report.mean!];
   const [x0, x1] = [left + PLOT.left, left + PANEL.width - PLOT.right];

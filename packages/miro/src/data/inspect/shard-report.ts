@@ -3,7 +3,7 @@
  * wrong. Works from the tables beside the shards (which it makes where they are missing), one shard after another.
  */
 import { statSync } from "node:fs";
-import { ScoreSummary } from "../dataset/statistics.js";
+import { ScoreSummary, type SummaryJson } from "../dataset/statistics.js";
 import { problemText, saysCut } from "../shards/shard-error.js";
 import { type ShardInfo, ShardSet } from "../shards/shard-set.js";
 import { ShardTable } from "../shards/shard-table.js";
@@ -25,13 +25,7 @@ export interface LengthReport {
 }
 
 /** A numeric field of the metadata. */
-export interface FieldReport {
-  count: number;
-  missing: number;
-  mean: number | null;
-  std: number | null;
-  min: number | null;
-  max: number | null;
+export interface FieldReport extends SummaryJson {
   /** Equal bins from min to max, the last one closed; the middle one where all are equal. */
   histogram: number[];
 }

@@ -10,24 +10,27 @@
 import { join } from "node:path";
 import { MiroError } from "../../errors.js";
 import { TarWriter } from "../shards/tar-writer.js";
-import { resolveCaptions, type SampleCaptions } from "./captions.js";
-import type { DecodedImage, DecodeJob } from "./decode-pool.js";
+import type { DecodeJob } from "./decode-pool.js";
 import { type EncodedPicture, type LatentModels, NotFiniteError, sidesOf } from "./latent-models.js";
 import { countReasons, type Outcome, readReport } from "./manifest.js";
 import type { ResolvedOptions } from "./options.js";
 import { type PythonJson, writePythonJson } from "./python-json.js";
+import { resolveCaptions, type SampleCaptions } from "./sample-captions.js";
 import { isTextColumn, type ScoreRow, type ScoreTable } from "./scores-csv.js";
-import { breathe, inSeconds, noTimings, SkipList, scoresPath, timed, type Workplace } from "./shard-work.js";
+import {
+  type DecodedSample,
+  decodedBatches,
+  inSeconds,
+  noTimings,
+  SkipList,
+  scoresPath,
+  timed,
+  type Workplace,
+} from "./shard-work.js";
 import { type RawSample, type Skipped, type SourceShard, seenSamples } from "./sources.js";
 
 /** Keys listed in the error about missing scores. */
 const LISTED_KEYS = 5;
-
-/** A sample whose picture is decoded. */
-interface Ready {
-  sample: RawSample;
-  image: DecodedImage;
-}
 
 /**
  * Makes a shard's enriched tar.
@@ -45,7 +48,7 @@ export async function latentShard(
     mayPublish,
   }: { place: Workplace; models: LatentModels; scores: ScoreTable; mayPublish: () => void },
 ): Promise<{ outcome: Outcome; skipped: Skipped[] }> {
-  const { options, pool, table, csvDir, onSample } = place;
+  const { options, table, csvDir } = place;
   const timings = noTimings();
   const started = performance.now();
   const skips = new SkipList(shard.label, options.strict);
@@ -69,10 +72,9 @@ export async function latentShard(
   const cutBefore = models.cutCaptions;
   let notFinite = 0;
   let written = 0;
-  let done = 0;
   const writer = await TarWriter.create(output);
   try {
-    const write = async (batch: Ready[]): Promise<void> => {
+    const write = async (batch: DecodedSample[]): Promise<void> => {
       const encoded = await timed(timings, "compute", () => encode(batch, captions, models, options));
       await timed(timings, "write", async () => {
         for (const [i, { sample, image }] of batch.entries()) {
@@ -93,26 +95,7 @@ export async function latentShard(
       });
     };
     const size = models.batchSize(options.batchSize);
-    let batch: Ready[] = [];
-    for await (const { item, result, waitedMs } of pool.inOrder(samples, job, {
-      ahead: pool.capacity + size,
-      signal: options.signal,
-    })) {
-      timings.wait += waitedMs;
-      if ("reason" in result) skips.add({ key: item.key, ...result });
-      else {
-        timings.read += result.readMs;
-        timings.decode += result.decodeMs;
-        batch.push({ sample: item, image: result });
-      }
-      if (batch.length === size) {
-        await write(batch);
-        batch = [];
-        await breathe();
-      }
-      onSample(++done, samples.length);
-    }
-    await write(batch);
+    for await (const batch of decodedBatches(samples, job, place, { size, timings, skips })) await write(batch);
     mayPublish();
     const { bytes, sha256 } = await timed(timings, "write", () => writer.finish());
     timings.total = performance.now() - started;
@@ -193,7 +176,7 @@ async function withScores(
 
 /** Latents and states of a batch: the members of each sample that are computed, or why there are none. */
 function encode(
-  batch: readonly Ready[],
+  batch: readonly DecodedSample[],
   captions: ReadonlyMap<string, SampleCaptions>,
   models: LatentModels,
   options: ResolvedOptions,

@@ -380,7 +380,7 @@ describe("captions", () => {
       });
     const where = places();
     await expect(run(where, { stage: "vqa", scorers: undefined })).rejects.toThrow(
-      /no scorer of this stage exists; there are clip_score/,
+      /no scorer of this stage exists; there are sharpness \(rewards\)/,
     );
     for (const key of ["pick_a_score_score", "test_score"]) length(key, "rewards");
     length("vqa_score", "vqa");

@@ -6,14 +6,22 @@
  * long one (the one that is embedded) for the others. Scorers that do not read captions give both columns the same value.
  */
 import { MiroError } from "../../errors.js";
-import type { RgbImage } from "../../pictures/rgb.js";
 import type { Scorer } from "../../rewards/scorer.js";
-import { LONG_COLUMN, resolveCaptions, type SampleCaptions, SHORT_COLUMN } from "./captions.js";
 import { captionDetails } from "./latent-stage.js";
 import { countReasons, type Outcome, sha256 } from "./manifest.js";
 import type { Stage } from "./options.js";
+import { LONG_COLUMN, resolveCaptions, type SampleCaptions, SHORT_COLUMN } from "./sample-captions.js";
 import { isTextColumn, mergeScores, readScores, type ScoreRow, type ScoreTable, writeScores } from "./scores-csv.js";
-import { breathe, inSeconds, noTimings, SkipList, scoresPath, timed, type Workplace } from "./shard-work.js";
+import {
+  type DecodedSample,
+  decodedBatches,
+  inSeconds,
+  noTimings,
+  SkipList,
+  scoresPath,
+  timed,
+  type Workplace,
+} from "./shard-work.js";
 import { type RawSample, type Skipped, type SourceShard, seenSamples } from "./sources.js";
 
 /** Columns whose `synthetic_` values judge the short synthetic caption, as published; all others judge the long one. */
@@ -26,11 +34,6 @@ const CPU_BATCH = 8;
 /** Which synthetic caption a scorer is given. */
 export function judgedText(key: string, mode: "published" | "long"): "short" | "long" {
   return mode === "published" && JUDGES_SHORT.has(key) ? "short" : "long";
-}
-
-interface Ready {
-  sample: RawSample;
-  image: RgbImage;
 }
 
 /**
@@ -46,7 +49,7 @@ export async function scoreShard(
     mayPublish,
   }: { place: Workplace; stage: Stage; scorers: readonly Scorer[]; mayPublish: () => void },
 ): Promise<{ outcome: Outcome; skipped: Skipped[] }> {
-  const { options, pool, table, csvDir, onSample } = place;
+  const { options, table, csvDir } = place;
   const timings = noTimings();
   const started = performance.now();
   const path = scoresPath(csvDir, shard);
@@ -63,15 +66,6 @@ export async function scoreShard(
   if (stage === "rewards" && !options.overwrite) refuseOtherCaptions(path, captions, scorers);
   const results: ScoreTable = new Map();
   const size = options.device === "cpu" ? Math.min(CPU_BATCH, options.batchSize) : options.batchSize;
-  let batch: Ready[] = [];
-  let batchBytes = 0;
-  let done = 0;
-  const flush = async (): Promise<void> => {
-    await timed(timings, "compute", () => score(batch, { captions, scorers, results, skips, place }));
-    batch = [];
-    batchBytes = 0;
-    await breathe();
-  };
   const job = ({ image }: RawSample) => ({
     image,
     sides: [],
@@ -80,22 +74,9 @@ export async function scoreShard(
     maxPixels: options.maxPixels,
     orient: options.exifOrientation,
   });
-  for await (const { item, result, waitedMs } of pool.inOrder(content.samples, job, {
-    ahead: pool.capacity + size,
-    signal: options.signal,
-  })) {
-    timings.wait += waitedMs;
-    if ("reason" in result) skips.add({ key: item.key, ...result });
-    else {
-      timings.read += result.readMs;
-      timings.decode += result.decodeMs;
-      batch.push({ sample: item, image: { width: result.width, height: result.height, data: result.pixels! } });
-      batchBytes += result.pixels!.length;
-      if (batch.length >= size || batchBytes >= MAX_BATCH_BYTES) await flush();
-    }
-    onSample(++done, content.samples.length);
-  }
-  await flush();
+  const batches = decodedBatches(content.samples, job, place, { size, maxBytes: MAX_BATCH_BYTES, timings, skips });
+  for await (const batch of batches)
+    await timed(timings, "compute", () => score(batch, { captions, scorers, results, skips, place }));
   mayPublish();
   const text = await timed(timings, "write", () =>
     writeScores(path, mergeScores(withoutOldCaptions(readScores(path), results), results)),
@@ -161,7 +142,7 @@ interface ScoreContext {
   place: Workplace;
 }
 
-async function score(batch: readonly Ready[], context: ScoreContext): Promise<void> {
+async function score(batch: readonly DecodedSample[], context: ScoreContext): Promise<void> {
   if (batch.length === 0) return;
   const { captions, scorers, results, skips, place } = context;
   const rows = batch.map(({ sample }): ScoreRow => {
@@ -220,14 +201,14 @@ async function score(batch: readonly Ready[], context: ScoreContext): Promise<vo
  */
 async function scoreEach(
   scorer: Scorer,
-  batch: readonly Ready[],
+  batch: readonly DecodedSample[],
   texts: readonly string[],
   failed: Map<number, string>,
   { options: { signal } }: Workplace,
   places: readonly number[] = batch.map((_, i) => i),
 ): Promise<(number | undefined)[]> {
   if (batch.length === 0) return [];
-  const images = batch.map(({ image }) => image);
+  const images = batch.map(({ image: { width, height, pixels } }) => ({ width, height, data: pixels! }));
   try {
     return await scorer.score(images, texts, { signal });
   } catch (error) {

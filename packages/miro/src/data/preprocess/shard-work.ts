@@ -1,9 +1,9 @@
 /** What the stages share: a shard under work, its timings, its progress, and the names of the files beside its output. */
 import { join } from "node:path";
 import { MiroError } from "../../errors.js";
-import type { DecodePool } from "./decode-pool.js";
+import type { DecodedImage, DecodeJob, DecodePool } from "./decode-pool.js";
 import type { ResolvedOptions, Stage } from "./options.js";
-import type { Skipped, SourceShard } from "./sources.js";
+import type { RawSample, Skipped, SourceShard } from "./sources.js";
 import type { SyntheticTable } from "./synthetic-captions.js";
 
 /** Milliseconds by part of the work. `wait` is the time that the computation stood still for want of a decoded picture. */
@@ -90,7 +90,58 @@ export class SkipList {
   }
 }
 
+/** A sample whose picture is decoded. */
+export interface DecodedSample {
+  sample: RawSample;
+  image: DecodedImage;
+}
+
+/**
+ * The samples of a shard with their pictures, decoded by the pool while the caller computes, in batches in order. What
+ * cannot be decoded is left out.
+ *
+ * @param size most samples of a batch
+ * @param maxBytes bytes of pixels from which a batch is given before it has all its samples
+ */
+export async function* decodedBatches(
+  samples: readonly RawSample[],
+  job: (sample: RawSample) => DecodeJob,
+  { options, pool, onSample }: Workplace,
+  { size, maxBytes = Number.POSITIVE_INFINITY, timings, skips }: BatchOptions,
+): AsyncGenerator<DecodedSample[]> {
+  let batch: DecodedSample[] = [];
+  let batchBytes = 0;
+  let done = 0;
+  const results = pool.inOrder(samples, job, { ahead: pool.capacity + size, signal: options.signal });
+  for await (const { item, result, waitedMs } of results) {
+    timings.wait += waitedMs;
+    if ("reason" in result) skips.add({ key: item.key, ...result });
+    else {
+      timings.read += result.readMs;
+      timings.decode += result.decodeMs;
+      batch.push({ sample: item, image: result });
+      batchBytes += result.pixels?.length ?? 0;
+      if (batch.length >= size || batchBytes >= maxBytes) {
+        yield batch;
+        batch = [];
+        batchBytes = 0;
+        await breathe();
+      }
+    }
+    onSample(++done, samples.length);
+  }
+  if (batch.length > 0) yield batch;
+}
+
+/** What {@link decodedBatches} makes batches by, and where it notes what it does. */
+interface BatchOptions {
+  size: number;
+  maxBytes?: number;
+  timings: Timings;
+  skips: SkipList;
+}
+
 /** Lets messages of threads and signals in between two pieces of computation. */
-export function breathe(): Promise<void> {
+function breathe(): Promise<void> {
   return new Promise((resolve) => setImmediate(resolve));
 }

@@ -8,7 +8,7 @@
 import { statSync } from "node:fs";
 import { InvalidInputError, MiroError, systemReason } from "../../errors.js";
 import { readLines } from "../../files/text-file.js";
-import { cleanCaption } from "../dataset/captions.js";
+import { cleanCaption } from "../dataset/clean-caption.js";
 import { fingerprintOf } from "../shards/positional-file.js";
 import type { PythonJson } from "./python-json.js";
 

@@ -2,7 +2,7 @@
  * Does a picture follow its reward targets? Prompts and seeds are kept and one target moves through 0, ¼, ½, ¾, 1 while the others stay 1;
  * what the reward stands for is measured in the pictures and must rise with it.
  */
-import { Drawing, ticks } from "../../pictures/chart.js";
+import { Chart, ticks } from "../../pictures/chart.js";
 import type { RgbImage } from "../../pictures/rgb.js";
 import { haslerColorfulness, laplacianEnergy } from "../../rewards/measured.js";
 import type { EmojiClassifier } from "./classifier.js";
@@ -69,16 +69,16 @@ const CURVE_COLOUR = "#0072b2";
 const MARK = 7;
 
 /** The curves side by side, each from zero up. */
-export function rewardChart(axes: Readonly<Record<string, RewardAxis>>): Drawing {
+export function rewardChart(axes: Readonly<Record<string, RewardAxis>>): Chart {
   const shown = Object.entries(axes);
-  const drawing = new Drawing(shown.length * PANEL.width, PANEL.height);
+  const drawing = new Chart(shown.length * PANEL.width, PANEL.height);
   shown.forEach(([reward, axis], i) => {
     drawPanel(drawing, i * PANEL.width, reward, axis);
   });
   return drawing;
 }
 
-function drawPanel(drawing: Drawing, left: number, reward: string, { measure, targets, values }: RewardAxis): void {
+function drawPanel(drawing: Chart, left: number, reward: string, { measure, targets, values }: RewardAxis): void {
   const [x0, x1] = [left + PLOT.left, left + PANEL.width - PLOT.right];
   const [y0, y1] = [PANEL.height - PLOT.bottom, PLOT.top];
   const most = Math.max(...values) * 1.05 || 1;

@@ -5,7 +5,9 @@ import { fileURLToPath } from "node:url";
 import { memory, scope, type Tensor, zeros } from "@miro-t2i/torch";
 import { readSafetensors, writeNpy, writeSafetensors } from "@miro-t2i/torch/io";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
-import { type Checkpoint, loadCheckpoint, readReleaseConfig, saveCheckpoint } from "./checkpoint.js";
+import { type Checkpoint, loadCheckpoint } from "./checkpoint.js";
+import { readReleaseConfig } from "./release-config.js";
+import { saveCheckpoint } from "./save-checkpoint.js";
 
 const released = fileURLToPath(new URL("../../../../../tests/reference/fixtures/tiny/checkpoint", import.meta.url));
 let folder: string;

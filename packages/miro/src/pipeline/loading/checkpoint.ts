@@ -7,85 +7,19 @@
  *
  * A folder may also hold `text_encoder/` and `vae/`, which then come before any repository.
  */
-import { existsSync, mkdirSync, readdirSync, statSync } from "node:fs";
+import { existsSync, readdirSync, statSync } from "node:fs";
 import { join } from "node:path";
 import { type DType, empty, isFloatingPoint, nn, scope, type Tensor } from "@miro-t2i/torch";
-import {
-  loadModule,
-  readNpy,
-  SafetensorsFile,
-  type StoredTensor,
-  writeNpy,
-  writeSafetensors,
-} from "@miro-t2i/torch/io";
-import { z } from "zod";
+import { loadModule, readNpy, SafetensorsFile, type StoredTensor } from "@miro-t2i/torch/io";
 import { defaultNormalization, type LatentNormalization } from "../../autoencoder/normalization.js";
-import { InvalidInputError, MiroError, systemReason } from "../../errors.js";
-import { readJson, writeFileAtomic } from "../../files/files.js";
-import { checkPlainData } from "../../files/plain-data.js";
+import { InvalidInputError, MiroError } from "../../errors.js";
 import { release } from "../../flow/release.js";
-import {
-  type FlowPrecondConfig,
-  parsePrecondConfig,
-  parseRinConfig,
-  precondConfigToJson,
-  type RinConfig,
-  rinConfigToJson,
-} from "../../networks/config.js";
 import { FlowPrecond } from "../../networks/precond.js";
 import { Rin } from "../../networks/rin.js";
-import { oneLine } from "../../printable.js";
+import { inFile, type ReleaseConfig, type ReleaseSettings, readReleaseConfig } from "./release-config.js";
 
 /** The files every checkpoint has. */
 export const CHECKPOINT_FILES = ["config.json", "model.safetensors", "uncond_embedding.npy"] as const;
-
-const latentProcessing = z.looseObject({
-  channel_wise_normalisation: z.boolean().optional(),
-  model_type: z.string().optional(),
-});
-
-const finite = z.number();
-/** More steps than anyone draws with; a configuration that asks for more is damaged. */
-const MAX_STEPS = 10_000;
-
-const settingsSchema = z.looseObject({
-  data_preprocessing: latentProcessing.optional(),
-  postprocessing: latentProcessing.optional(),
-  scheduler: z
-    .strictObject({
-      start: finite.optional(),
-      end: finite.optional(),
-      shift: finite.positive().optional(),
-      clip_min: finite.min(0).max(1).optional(),
-    })
-    .optional(),
-  coherence_keys: z.array(z.string()).optional(),
-  sampler_defaults: z
-    .looseObject({
-      num_steps: z.int().min(1).max(MAX_STEPS).optional(),
-      guidance_scale: finite.optional(),
-      shift: finite.positive().optional(),
-    })
-    .optional(),
-  data_resolution: z.int().min(1).max(8192),
-  img_resolution: z.int().min(1).optional(),
-  max_text_len: z.int().min(1).max(65536).default(77),
-  model_type: z.string().optional(),
-  vae_repo: z.string().optional(),
-  text_encoder_repo: z.string().optional(),
-});
-
-/** The settings of a `config.json` besides the network's, with upstream's names. Unknown ones are kept. */
-export type ReleaseSettings = z.output<typeof settingsSchema>;
-
-/** A parsed `config.json`. */
-export interface ReleaseConfig {
-  network: RinConfig;
-  preconditioning: FlowPrecondConfig;
-  settings: ReleaseSettings;
-  /** The rewards that the checkpoint was trained on, in the order of its tokens. */
-  coherenceKeys: readonly string[];
-}
 
 /** A checkpoint in memory. The modules are in evaluation mode and record no gradients. */
 export interface Checkpoint {
@@ -98,48 +32,6 @@ export interface Checkpoint {
   postprocessing: LatentNormalization;
   /** Text of the unconditional branch, (n, label width) float32. */
   uncondEmbedding: Tensor;
-}
-
-/**
- * Reads and checks `FOLDER/config.json`.
- * @throws MiroError naming the file, when it cannot be read; InvalidInputError naming the field, when it makes no sense
- */
-export function readReleaseConfig(folder: string): ReleaseConfig {
-  const path = join(folder, "config.json");
-  const json = readJson(path);
-  checkPlainData(json, (place) => `${path}: ${place}`);
-  if (typeof json !== "object" || json === null || Array.isArray(json))
-    throw new InvalidInputError(`${path}: expected an object`);
-  const { network: networkJson, preconditioning: precondJson, ...rest } = json as Record<string, unknown>;
-  const result = settingsSchema.safeParse(rest);
-  if (!result.success) {
-    const { path: at, message } = result.error.issues[0]!;
-    throw new InvalidInputError(`${path}: ${at.length > 0 ? `${at.join(".")}: ` : ""}${message}`);
-  }
-  const settings = result.data;
-  const network = inFile(path, () => parseRinConfig(networkJson));
-  const preconditioning = inFile(path, () => parsePrecondConfig(precondJson ?? {}));
-  if (settings.data_resolution !== network.dataSize) {
-    throw new InvalidInputError(
-      `${path}: data_resolution (${settings.data_resolution}) differs from network.data_size (${network.dataSize})`,
-    );
-  }
-  const coherenceKeys = settings.coherence_keys ?? network.coherenceKeys;
-  const missing = network.coherenceKeys.filter((key) => !coherenceKeys.includes(key));
-  if (missing.length > 0 || coherenceKeys.length !== network.coherenceKeys.length) {
-    throw new InvalidInputError(`${path}: coherence_keys differ from network.coherence_keys`);
-  }
-  return { network, preconditioning, settings, coherenceKeys: network.coherenceKeys };
-}
-
-/** The `config.json` of a configuration. */
-export function releaseConfigToJson(config: ReleaseConfig): Record<string, unknown> {
-  return {
-    network: rinConfigToJson(config.network),
-    preconditioning: precondConfigToJson(config.preconditioning),
-    ...config.settings,
-    coherence_keys: [...config.coherenceKeys],
-  };
 }
 
 /** Options of {@link loadCheckpoint}. */
@@ -240,61 +132,6 @@ export function countParameters(folder: string): number {
   }
 }
 
-/** What {@link saveCheckpoint} writes. */
-export interface SaveCheckpointOptions extends Omit<Checkpoint, "preprocessing"> {
-  /** Default: the same map as `postprocessing`. */
-  preprocessing?: LatentNormalization;
-  /** Dtype of the parameters in the file, default float32. Buffers (Fourier frequencies, constants) stay as they are. */
-  dtype?: "float32" | "float16";
-}
-
-/** Writes a release folder. Each file appears whole; `config.json`, the one that readers look for, comes last. */
-export function saveCheckpoint(folder: string, checkpoint: SaveCheckpointOptions): void {
-  const {
-    config,
-    network,
-    preconditioning,
-    postprocessing,
-    preprocessing = postprocessing,
-    dtype = "float32",
-  } = checkpoint;
-  try {
-    mkdirSync(folder, { recursive: true });
-  } catch (error) {
-    throw new MiroError(`${folder}: cannot be created: ${systemReason(error)}`, { cause: error });
-  }
-  scope(() => {
-    const tensors = new Map<string, Tensor>();
-    for (const [prefix, module] of [
-      ["network", network],
-      ["preconditioning", preconditioning],
-    ] as const) {
-      const parameters = new Set(module.parameters());
-      for (const [name, tensor] of module.stateDict()) {
-        tensors.set(`${prefix}.${name}`, hostCopy(tensor, parameters.has(tensor) ? dtype : "float32"));
-      }
-    }
-    for (const [prefix, { scale, bias }] of [
-      ["data_preprocessing", preprocessing],
-      ["postprocessing", postprocessing],
-    ] as const) {
-      tensors.set(`${prefix}.scale`, hostCopy(scale, "float32"));
-      tensors.set(`${prefix}.bias`, hostCopy(bias, "float32"));
-    }
-    writeSafetensors(join(folder, "model.safetensors"), tensors, { format: "pt" });
-    writeNpy(join(folder, "uncond_embedding.npy"), hostCopy(checkpoint.uncondEmbedding, "float32"));
-  });
-  writeFileAtomic(join(folder, "config.json"), `${JSON.stringify(releaseConfigToJson(config), null, 2)}\n`, {
-    overwrite: true,
-  });
-}
-
-/** Floating tensors in `dtype`, others as they are; contiguous, on the host. */
-function hostCopy(tensor: Tensor, dtype: DType): Tensor {
-  const host = tensor.detach().to({ device: "cpu" });
-  return (isFloatingPoint(host.dtype) ? host.to(dtype) : host).contiguous();
-}
-
 /** The tensors of one module, without its prefix. */
 function tensorsOf(file: SafetensorsFile, module: string): Map<string, StoredTensor> {
   const prefix = `${module}.`;
@@ -340,7 +177,7 @@ function checkAgainstConfig(path: string, file: SafetensorsFile, config: Release
 function loadNormalization(
   file: SafetensorsFile,
   prefix: string,
-  config: z.output<typeof latentProcessing> | undefined,
+  config: ReleaseSettings["postprocessing"],
   channels: number,
   device: string,
 ): LatentNormalization {
@@ -405,18 +242,5 @@ export function listVariants(folder: string): string[] {
       .sort();
   } catch {
     return [];
-  }
-}
-
-/** Runs `work`; an error that does not name the file is made to. */
-function inFile<T>(path: string, work: () => T): T {
-  try {
-    return work();
-  } catch (error) {
-    if (!(error instanceof Error) || error.message.includes(path)) throw error;
-    const message = `${path}: ${oneLine(error.message)}`;
-    throw error instanceof InvalidInputError
-      ? new InvalidInputError(message)
-      : new MiroError(message, { cause: error });
   }
 }

@@ -2,8 +2,9 @@
 import { existsSync, readdirSync, readFileSync, statfsSync, statSync } from "node:fs";
 import { dirname, join, resolve } from "node:path";
 import { BUNDLED_MODEL, bundledModel } from "./bundled.js";
-import { CHECKPOINT_FILES, readReleaseConfig } from "./checkpoint.js";
+import { CHECKPOINT_FILES } from "./checkpoint.js";
 import { hubCache } from "./hub-environment.js";
+import { readReleaseConfig } from "./release-config.js";
 import { RELEASES, type Release } from "./releases.js";
 
 /** One commit of a repository in the cache. */

@@ -3,7 +3,7 @@ import { z } from "zod";
 import { invalid } from "../../errors.js";
 import { nearest } from "../../nearest.js";
 import { field, parseOptions } from "../../options.js";
-import { Drawing, ticks } from "../../pictures/chart.js";
+import { Chart, ticks } from "../../pictures/chart.js";
 import { type RunLog, type Series, smooth } from "./run-log.js";
 
 /** What a chart may be told; the command's flags have the same help. */
@@ -51,7 +51,7 @@ export interface CurveSummary {
 
 /** A chart and what is in it. */
 export interface RunChart {
-  drawing: Drawing;
+  drawing: Chart;
   curves: CurveSummary[];
 }
 
@@ -106,7 +106,7 @@ export function runChart(logs: readonly RunLog[], options: RunChartOptions = {})
   const width = Math.max(columns * PANEL.width, 420);
   const legend = legendRows(runs, width);
   const top = 12 + (title === undefined ? 0 : 26) + legend.length * 20 + 4;
-  const drawing = new Drawing(width, top + Math.ceil(panels.length / columns) * PANEL.height);
+  const drawing = new Chart(width, top + Math.ceil(panels.length / columns) * PANEL.height);
   if (title !== undefined) drawing.words(title, 14, 22, { size: 15, bold: true });
   legend.forEach((row, r) => {
     const y = top - 14 - (legend.length - 1 - r) * 20;
@@ -136,7 +136,7 @@ interface Curve {
 }
 
 function drawPanel(
-  drawing: Drawing,
+  drawing: Chart,
   { left, top }: { left: number; top: number },
   panel: { key: string; curves: Curve[]; x: string; logScale: boolean; smoothed: boolean },
 ): void {

@@ -9,7 +9,7 @@ import { readSafetensors, writeSafetensors } from "@miro-t2i/torch/io";
 import { parsePrecondConfig } from "../../networks/config.js";
 import type { FlowPrecond } from "../../networks/precond.js";
 import type { Rin } from "../../networks/rin.js";
-import { saveCheckpoint } from "../../pipeline/loading/checkpoint.js";
+import { saveCheckpoint } from "../../pipeline/loading/save-checkpoint.js";
 import type { DataConstants } from "../batches/batches.js";
 import { sourceOf } from "../batches/sources.js";
 import type { Recipe } from "../recipes/recipe.js";

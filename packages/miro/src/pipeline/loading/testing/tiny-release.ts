@@ -4,7 +4,7 @@ import { parsePrecondConfig } from "../../../networks/config.js";
 import { FlowPrecond } from "../../../networks/precond.js";
 import { Rin } from "../../../networks/rin.js";
 import { tinyConfig } from "../../../networks/testing/tiny-config.js";
-import { saveCheckpoint } from "../checkpoint.js";
+import { saveCheckpoint } from "../save-checkpoint.js";
 
 /** Writes a checkpoint that fits the text encoder and the autoencoder of the tiny reference. */
 export function writeTinyRelease(folder: string, rewards: readonly string[]): void {

@@ -1,6 +1,6 @@
 /** The captions of a shard's samples as models are given them: resolved once, stored with the scores, and taken from there by later stages. */
 import { MiroError } from "../../errors.js";
-import { cleanCaption } from "../dataset/captions.js";
+import { cleanCaption } from "../dataset/clean-caption.js";
 import type { ScoreTable } from "./scores-csv.js";
 import type { RawSample } from "./sources.js";
 import {

@@ -1,0 +1,118 @@
+/** `config.json` of a release folder: constructor arguments of the network and settings, with upstream's names. */
+import { join } from "node:path";
+import { z } from "zod";
+import { InvalidInputError, MiroError } from "../../errors.js";
+import { readJson } from "../../files/files.js";
+import { checkPlainData } from "../../files/plain-data.js";
+import {
+  type FlowPrecondConfig,
+  parsePrecondConfig,
+  parseRinConfig,
+  precondConfigToJson,
+  type RinConfig,
+  rinConfigToJson,
+} from "../../networks/config.js";
+import { oneLine } from "../../printable.js";
+
+const latentProcessing = z.looseObject({
+  channel_wise_normalisation: z.boolean().optional(),
+  model_type: z.string().optional(),
+});
+
+const finite = z.number();
+/** More steps than anyone draws with; a configuration that asks for more is damaged. */
+const MAX_STEPS = 10_000;
+
+const settingsSchema = z.looseObject({
+  data_preprocessing: latentProcessing.optional(),
+  postprocessing: latentProcessing.optional(),
+  scheduler: z
+    .strictObject({
+      start: finite.optional(),
+      end: finite.optional(),
+      shift: finite.positive().optional(),
+      clip_min: finite.min(0).max(1).optional(),
+    })
+    .optional(),
+  coherence_keys: z.array(z.string()).optional(),
+  sampler_defaults: z
+    .looseObject({
+      num_steps: z.int().min(1).max(MAX_STEPS).optional(),
+      guidance_scale: finite.optional(),
+      shift: finite.positive().optional(),
+    })
+    .optional(),
+  data_resolution: z.int().min(1).max(8192),
+  img_resolution: z.int().min(1).optional(),
+  max_text_len: z.int().min(1).max(65536).default(77),
+  model_type: z.string().optional(),
+  vae_repo: z.string().optional(),
+  text_encoder_repo: z.string().optional(),
+});
+
+/** The settings of a `config.json` besides the network's, with upstream's names. Unknown ones are kept. */
+export type ReleaseSettings = z.output<typeof settingsSchema>;
+
+/** A parsed `config.json`. */
+export interface ReleaseConfig {
+  network: RinConfig;
+  preconditioning: FlowPrecondConfig;
+  settings: ReleaseSettings;
+  /** The rewards that the checkpoint was trained on, in the order of its tokens. */
+  coherenceKeys: readonly string[];
+}
+
+/**
+ * Reads and checks `FOLDER/config.json`.
+ * @throws MiroError naming the file, when it cannot be read; InvalidInputError naming the field, when it makes no sense
+ */
+export function readReleaseConfig(folder: string): ReleaseConfig {
+  const path = join(folder, "config.json");
+  const json = readJson(path);
+  checkPlainData(json, (place) => `${path}: ${place}`);
+  if (typeof json !== "object" || json === null || Array.isArray(json))
+    throw new InvalidInputError(`${path}: expected an object`);
+  const { network: networkJson, preconditioning: precondJson, ...rest } = json as Record<string, unknown>;
+  const result = settingsSchema.safeParse(rest);
+  if (!result.success) {
+    const { path: at, message } = result.error.issues[0]!;
+    throw new InvalidInputError(`${path}: ${at.length > 0 ? `${at.join(".")}: ` : ""}${message}`);
+  }
+  const settings = result.data;
+  const network = inFile(path, () => parseRinConfig(networkJson));
+  const preconditioning = inFile(path, () => parsePrecondConfig(precondJson ?? {}));
+  if (settings.data_resolution !== network.dataSize) {
+    throw new InvalidInputError(
+      `${path}: data_resolution (${settings.data_resolution}) differs from network.data_size (${network.dataSize})`,
+    );
+  }
+  const coherenceKeys = settings.coherence_keys ?? network.coherenceKeys;
+  const missing = network.coherenceKeys.filter((key) => !coherenceKeys.includes(key));
+  if (missing.length > 0 || coherenceKeys.length !== network.coherenceKeys.length) {
+    throw new InvalidInputError(`${path}: coherence_keys differ from network.coherence_keys`);
+  }
+  return { network, preconditioning, settings, coherenceKeys: network.coherenceKeys };
+}
+
+/** The `config.json` of a configuration. */
+export function releaseConfigToJson(config: ReleaseConfig): Record<string, unknown> {
+  return {
+    network: rinConfigToJson(config.network),
+    preconditioning: precondConfigToJson(config.preconditioning),
+    ...config.settings,
+    coherence_keys: [...config.coherenceKeys],
+  };
+}
+
+/** Runs `work`; an error that does not name the file is made to. */
+export function inFile<T>(path: string, work: () => T): T {
+  try {
+    return work();
+  } catch (error) {
+    if (!(error instanceof Error) || error.message.includes(path)) throw error;
+    const message = `${path}: ${oneLine(error.message)}`;
+    throw error instanceof InvalidInputError
+      ? new InvalidInputError(message)
+      : new MiroError(message, { cause: error });
+  }
+}
