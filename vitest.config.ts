@@ -50,6 +50,12 @@ export default defineConfig({
       "@miro-t2i/torch/io": source("./packages/torch/src/io/index.ts"),
       "@miro-t2i/torch/distributed": source("./packages/torch/src/distributed/index.ts"),
       "@miro-t2i/torch": source("./packages/torch/src/index.ts"),
+      ...Object.fromEntries(
+        ["data", "evaluation", "networks", "rewards", "training"].map((name) => [
+          `miro-t2i/${name}`,
+          source(`./packages/miro/src/exports/${name}.ts`),
+        ]),
+      ),
       "miro-t2i": source("./packages/miro/src/index.ts"),
     },
   },

@@ -7,7 +7,8 @@ import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { nn, randn, scope, type Tensor } from "@miro-t2i/torch";
-import { CheckpointWriter, parseRinConfig, Rin, saveTrainingCheckpoint, type TrainingCheckpoint } from "miro-t2i";
+import { parseRinConfig, Rin } from "miro-t2i/networks";
+import { CheckpointWriter, saveTrainingCheckpoint, type TrainingCheckpoint } from "miro-t2i/training";
 import { NETWORKS } from "./configurations.js";
 import { type BenchOptions, columns, spread, store } from "./harness.js";
 

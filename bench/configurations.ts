@@ -1,5 +1,5 @@
 /** The networks that are measured. */
-import { REWARD_KEYS } from "miro-t2i";
+import { REWARD_KEYS } from "miro-t2i/networks";
 
 /** Constructor arguments, as in a checkpoint's config.json. */
 export interface NetworkArguments {

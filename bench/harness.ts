@@ -5,7 +5,7 @@ import { cpus, platform, release, totalmem } from "node:os";
 import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { buildInfo, getNumThreads } from "@miro-t2i/torch";
-import type { PrecisionName } from "miro-t2i";
+import type { PrecisionName } from "miro-t2i/training";
 
 export interface BenchOptions {
   /** `full` or `tiny`: which network is measured. */

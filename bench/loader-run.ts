@@ -5,7 +5,7 @@
  * samples and prints the resident memory every 1000 steps.
  */
 import { scope } from "@miro-t2i/torch";
-import { ShardLoader, ShardSet, ShuffledOrder, stepPosition } from "miro-t2i";
+import { ShardLoader, ShardSet, ShuffledOrder, stepPosition } from "miro-t2i/data";
 
 export interface LoaderRun {
   folder: string;

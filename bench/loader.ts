@@ -13,7 +13,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { aten, empty, scope, type Tensor, zeros } from "@miro-t2i/torch";
 import { encodeNpy } from "@miro-t2i/torch/io";
-import { ShardSet, TarWriter, tarsIn, writeWidsIndex } from "miro-t2i";
+import { ShardSet, TarWriter, tarsIn, writeWidsIndex } from "miro-t2i/data";
 import { BenchError, type BenchOptions, columns, root, runReference, spread, store } from "./harness.js";
 import type { LoaderFigures, LoaderRun } from "./loader-run.js";
 

@@ -5,7 +5,7 @@
  * Runs one benchmark, prints its table and writes bench/results/RESULT.json. Measure on a quiet machine.
  */
 import { parseArgs } from "node:util";
-import { PRECISIONS } from "miro-t2i";
+import { PRECISIONS } from "miro-t2i/training";
 import { checkpoint } from "./checkpoint.js";
 import { generate } from "./generate.js";
 import { BenchError, type BenchOptions, referencePython } from "./harness.js";

@@ -4,7 +4,7 @@
  * transformers, published sampler and diffusers in the same run. Weights are random or constant: the time does not depend on them.
  */
 import { nn, noGrad, ones, randn, scope } from "@miro-t2i/torch";
-import { AutoencoderKL, parseAutoencoderKLConfig, resolveDType, T5Encoder } from "miro-t2i";
+import { AutoencoderKL, parseAutoencoderKLConfig, resolveDType, T5Encoder } from "miro-t2i/networks";
 import { NETWORKS } from "./configurations.js";
 import { type BenchOptions, columns, runReference, type Spread, seconds, spread, store } from "./harness.js";
 import { GUIDANCE, ourSteps, STEPS, TEXT_TOKENS } from "./sampling.js";

@@ -7,17 +7,17 @@
  * step; the reference runs its own sampler. A step is the time from one report to the next; the first two are not counted.
  */
 import { cuda, Generator, getNumThreads, manualSeed, type nn, randn, scope, type Tensor, zeros } from "@miro-t2i/torch";
+import { MiroPipeline } from "miro-t2i";
 import {
   AutoencoderKL,
   FlowPrecond,
   forwardFlops,
-  MiroPipeline,
   parseAutoencoderKLConfig,
   parsePrecondConfig,
   parseRinConfig,
   Rin,
   resolveDType,
-} from "miro-t2i";
+} from "miro-t2i/networks";
 import { NETWORKS } from "./configurations.js";
 import { gemmCeiling } from "./gemm.js";
 import { type BenchOptions, columns, runReference, type Spread, spread, store } from "./harness.js";

@@ -4,6 +4,7 @@
  */
 import { cuda, Generator, getNumThreads, manualSeed, nn, scope, zeros } from "@miro-t2i/torch";
 import { clipGradNorm_, GradScaler, Lamb } from "@miro-t2i/torch/optim";
+import { parseRinConfig, Rin } from "miro-t2i/networks";
 import {
   createLoss,
   createNetworks,
@@ -11,11 +12,9 @@ import {
   inPrecision,
   parameterGroups,
   parseRecipe,
-  parseRinConfig,
   RandomBatches,
-  Rin,
   WarmupCosine,
-} from "miro-t2i";
+} from "miro-t2i/training";
 
 export interface TrainingRun {
   /** In the form of a file, with `data.kind: random`. */

@@ -9,7 +9,8 @@
  */
 import { spawnSync } from "node:child_process";
 import { join } from "node:path";
-import { composeRecipe, forwardFlops, parseRecipe, parseRinConfig, recipeToJson } from "miro-t2i";
+import { forwardFlops, parseRinConfig } from "miro-t2i/networks";
+import { composeRecipe, parseRecipe, recipeToJson } from "miro-t2i/training";
 import { NETWORKS } from "./configurations.js";
 import { gemmCeiling } from "./gemm.js";
 import { BenchError, type BenchOptions, columns, root, runReference, type Spread, spread, store } from "./harness.js";

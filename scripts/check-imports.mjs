@@ -4,7 +4,7 @@
  * depth, and on a path that reaches into another package.
  *
  *   torch <- files, pictures, random <- networks, text, autoencoder <- flow <- pipeline <- rewards, data <- training, evaluation <- studio,
- *         emoji <- cli
+ *         emoji <- cli, exports
  *
  * Rooms are the folders of packages/miro/src. Files that lie beside them (errors.ts, version.ts) are below every room,
  * index.ts is above. Type-only imports count; test files are not looked at.
@@ -22,7 +22,7 @@ const levels = [
   ["rewards", "data"],
   ["training", "evaluation"],
   ["studio", "emoji"],
-  ["cli"],
+  ["cli", "exports"],
 ];
 
 /** The module specifiers that a source text imports or re-exports. */

@@ -12,7 +12,7 @@ import path from "node:path";
 import { fileURLToPath } from "node:url";
 
 const root = path.dirname(path.dirname(fileURLToPath(import.meta.url)));
-const folders = process.argv.length > 2 ? process.argv.slice(2) : ["packages/torch"];
+const folders = process.argv.length > 2 ? process.argv.slice(2) : ["packages/torch", "packages/miro"];
 const tool = (name) => path.join(root, "node_modules", ".bin", name);
 
 let failed = false;

@@ -35,6 +35,11 @@ test.each([
   ["@miro-t2i/torch/io", { modules: 50, characters: 1_000_000 }],
   ["@miro-t2i/torch/atomic-write", { modules: 6, characters: 40_000 }],
   ["miro-t2i", { modules: 650, characters: 4_500_000 }],
+  ["miro-t2i/networks", { modules: 650, characters: 4_500_000 }],
+  ["miro-t2i/data", { modules: 650, characters: 4_500_000 }],
+  ["miro-t2i/rewards", { modules: 650, characters: 4_500_000 }],
+  ["miro-t2i/training", { modules: 650, characters: 4_500_000 }],
+  ["miro-t2i/evaluation", { modules: 650, characters: 4_500_000 }],
 ])("importing %s loads no native code and stays within its budget", (specifier, budget) => {
   const { modules, characters, native } = coldImport(specifier);
   expect(native).toEqual([]);

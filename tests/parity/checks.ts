@@ -5,22 +5,21 @@
 import { join } from "node:path";
 import { type nn, noGrad, onesLike, scope, type Tensor, tensor } from "@miro-t2i/torch";
 import { clipGradNorm_, Lamb } from "@miro-t2i/torch/optim";
+import { MiroPipeline } from "miro-t2i";
 import {
   type Checkpoint,
   type DrawPurpose,
-  Ema,
   FlowMatchingLoss,
   type FlowPrecond,
   LinearSchedule,
   loadAutoencoder,
   loadCheckpoint,
-  MiroPipeline,
   parseRinConfig,
   Rin,
   T5Encoder,
   Tokenizer,
-  WarmupCosine,
-} from "miro-t2i";
+} from "miro-t2i/networks";
+import { Ema, WarmupCosine } from "miro-t2i/training";
 import { type RecordedTraining, type Reference, thinned } from "../reference/fixture.js";
 import { agreement, type Row } from "./report.js";
 

@@ -4,7 +4,7 @@ import { tmpdir } from "node:os";
 import path from "node:path";
 import { scope } from "@miro-t2i/torch";
 import { readSafetensors } from "@miro-t2i/torch/io";
-import { listCheckpoints, loadRecipe, type RunLog, readRunLog, runTraining } from "miro-t2i";
+import { listCheckpoints, loadRecipe, type RunLog, readRunLog, runTraining } from "miro-t2i/training";
 import { afterAll, beforeAll, expect, test } from "vitest";
 import { referenceFolder, relativeError, thinned } from "../reference/fixture.js";
 

@@ -13,7 +13,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { parseArgs } from "node:util";
-import { listCheckpoints } from "miro-t2i";
+import { listCheckpoints } from "miro-t2i/training";
 import { differences, runMiro } from "../soak/kill-and-restart.js";
 import { outcome, RECIPE } from "../soak/training-kill.js";
 import { Cluster, type JobState, missingTools } from "./cluster.js";

@@ -8,7 +8,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { parseArgs } from "node:util";
 import { scope } from "@miro-t2i/torch";
-import { listCheckpoints, loadTrainingCheckpoint } from "miro-t2i";
+import { listCheckpoints, loadTrainingCheckpoint } from "miro-t2i/training";
 import { contents, differences, generator, runMiro } from "./kill-and-restart.js";
 
 /** A network of 20,000 parameters on random data, stored after each of its steps. */

@@ -3,6 +3,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { describe, expect, it } from "vitest";
+import { REWARD_KEYS } from "../../networks/config.js";
 import type { GenerateOptions } from "../../pipeline/generate-options.js";
 import { MiroPipeline } from "../../pipeline/pipeline.js";
 import { PictureFiles } from "../../pipeline/requests/picture-files.js";
@@ -44,7 +45,7 @@ async function draw(prompt: string, options: GenerateOptions): Promise<Uint8Arra
 
 describe("runSweep", () => {
   it("draws in every place what a call with that place's settings draws", async () => {
-    const [a] = (await import("../../index.js")).REWARD_KEYS;
+    const [a] = REWARD_KEYS;
     const { cells } = await runSweep({
       ...base,
       prompts,
