@@ -2,7 +2,7 @@
 import { existsSync, readdirSync } from "node:fs";
 import { availableParallelism, cpus, freemem, totalmem } from "node:os";
 import type { CudaDevice } from "@miro-t2i/torch";
-import { MiroError } from "../errors.js";
+import { describe, InvalidInputError, MiroError } from "../errors.js";
 import { bundledModel } from "../pipeline/loading/bundled.js";
 import { hubCache, hubEndpoint, hubOffline } from "../pipeline/loading/hub-environment.js";
 import { proxyFor } from "../pipeline/loading/hub-proxy.js";
@@ -164,8 +164,10 @@ function hub(): Finding {
     const way = `${proxy ? `, by the proxy ${proxy.address.origin}` : ""}${offline ? `, offline (${offline})` : ""}`;
     return { name: "hub", value: hubEndpoint() + way, state: "ok" };
   } catch (error) {
-    const [variable, ...what] = (error as Error).message.split(": ");
-    return { name: "hub", value: `${variable} is not right`, state: "missing", fix: what.join(": ") };
+    if (!(error instanceof InvalidInputError)) throw error;
+    const { parameter, expected, received } = error;
+    const fix = `expected ${expected}, received ${describe(received)}`;
+    return { name: "hub", value: `${parameter} is not right`, state: "missing", fix };
   }
 }
 

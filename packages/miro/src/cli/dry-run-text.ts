@@ -1,5 +1,7 @@
 /** A dry run's report for people. */
+import { Message } from "../message.js";
 import type { DryRunReport } from "../training/planning/dry-run.js";
+import { withFlags } from "./flag-names.js";
 
 const MARKS = { ok: "ok     ", note: "note   ", missing: "MISSING" };
 
@@ -20,7 +22,7 @@ export function dryRunText({ name, size, batch, flops, memory, data, epochs, rel
     "  data",
     ...data.checks.flatMap(({ status, subject, finding, remedy }) => [
       `    ${MARKS[status]}  ${subject}: ${finding}`,
-      ...(remedy === undefined ? [] : [`             ${remedy}`]),
+      ...(remedy === undefined ? [] : [`             ${remedy instanceof Message ? withFlags(remedy, {}) : remedy}`]),
     ]),
   ];
   if (data.samples !== null)

@@ -16,20 +16,24 @@ describe("messages that mention options", () => {
   });
 
   it("name them as flags on the command line", () => {
-    expect(withFlags(existing, {})).toBe(
+    expect(withFlags(existing.wording, {})).toBe(
       "a.png: exists already; choose another --output, or --overwrite to replace it",
     );
     const error = new MiroError(
       message`${option("guidanceScale", 4)}, ${option("vae256", false)}, ${option("missingScores", "skip")}`,
     );
-    expect(withFlags(error, { guidanceScale: "--guidance" })).toBe("--guidance 4, --no-vae-256, --missing-scores skip");
+    expect(withFlags(error.wording, { guidanceScale: "--guidance" })).toBe(
+      "--guidance 4, --no-vae-256, --missing-scores skip",
+    );
   });
 
   it("keep the options of an error that another one quotes, but not its parameter", () => {
     const own = invalid("time", message`less than ${option("limit")}`, 3);
     const quoting = new InvalidInputError(message`a.yaml:3: ${own}`);
-    expect(withFlags(quoting, { time: "--time" })).toBe("a.yaml:3: time: expected less than --limit, received 3");
-    expect(withFlags(new InvalidInputError(message`${own}; end`), { time: "--time" })).toBe(
+    expect(withFlags(quoting.wording, { time: "--time" })).toBe(
+      "a.yaml:3: time: expected less than --limit, received 3",
+    );
+    expect(withFlags(message`${own}; end`, { time: "--time" })).toBe(
       "--time: expected less than --limit, received 3; end",
     );
   });
@@ -37,7 +41,7 @@ describe("messages that mention options", () => {
   it("survive as plain data", () => {
     const copy = new Message(JSON.parse(JSON.stringify(existing.wording.parts)));
     expect(copy.text()).toBe(existing.message);
-    expect(withFlags(new MiroError(copy), {})).toBe(withFlags(existing, {}));
+    expect(withFlags(copy, {})).toBe(withFlags(existing.wording, {}));
   });
 });
 
@@ -51,10 +55,10 @@ describe("invalid", () => {
       received: 2,
       message: "rewardTargets.clip_score: expected a number from 0 to 1, received 2",
     });
-    expect(withFlags(error, { rewardTargets: "--reward" })).toBe(
+    expect(withFlags(error.wording, { rewardTargets: "--reward" })).toBe(
       "--reward.clip_score: expected a number from 0 to 1, received 2",
     );
-    expect(withFlags(error, { "rewardTargets.clip_score": "--clip" })).toMatch(/^--clip: expected/);
+    expect(withFlags(error.wording, { "rewardTargets.clip_score": "--clip" })).toMatch(/^--clip: expected/);
   });
 });
 

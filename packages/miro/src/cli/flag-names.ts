@@ -2,8 +2,7 @@
  * Errors in the words of the command line: options that a message mentions become flags. The libraries know no flags.
  */
 import type { Command } from "commander";
-import type { MiroError } from "../errors.js";
-import type { OptionMention, ParameterMention } from "../message.js";
+import { Message, type OptionMention, type ParameterMention } from "../message.js";
 
 /** What the command line calls the options of a command, where that is not their name with dashes: `--guidance`. */
 export type FlagNames = Readonly<Record<string, string>>;
@@ -20,11 +19,14 @@ export function flagNames(command: Command): FlagNames {
   return namesOf.get(command) ?? {};
 }
 
-/** The message of an error with the flags of the command that ended with it. */
-export function withFlags(error: MiroError, names: FlagNames): string {
-  return error.wording.text((mention) =>
-    "parameter" in mention ? parameterName(mention, names) : flag(mention, names),
-  );
+/** A message with the flags of the command that it is about. */
+export function withFlags(wording: Message, names: FlagNames): string {
+  return wording.text((mention) => ("parameter" in mention ? parameterName(mention, names) : flag(mention, names)));
+}
+
+/** A JSON document whose messages are written with flags. */
+export function jsonWithFlags(value: unknown): string {
+  return JSON.stringify(value, (_, part) => (part instanceof Message ? withFlags(part, {}) : part));
 }
 
 /** `rewardTargets.clip_score` → `--reward.clip_score`; what is no option of the command stays. */

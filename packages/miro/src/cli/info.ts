@@ -8,6 +8,7 @@ import { readImageFile } from "../pictures/image-files.js";
 import { textToSettings } from "../pipeline/settings.js";
 import { printable } from "../printable.js";
 import type { Register } from "./context.js";
+import { withFlags } from "./flag-names.js";
 import { holdsShards, type ShardPictures, shardInfo, shardLines } from "./info-shards.js";
 
 const EXAMPLES = `
@@ -42,7 +43,7 @@ export const register: Register = (command, context) => {
         context.stdout(json ? `${JSON.stringify(report)}\n` : `${shardLines(report).join("\n")}\n`);
         if (report.broken > 0)
           throw new MiroError(
-            `${report.broken} of ${report.shards} shards were cut: the report tells of what is left of them; ${CUT_REMEDY}`,
+            `${report.broken} of ${report.shards} shards were cut: the report tells of what is left of them; ${withFlags(CUT_REMEDY, {})}`,
           );
         return;
       }

@@ -3,10 +3,11 @@
 import "./extensions.js";
 import { help } from "../options.js";
 import { jobScript } from "../training/cluster/job-script.js";
-import { type LaunchOptions, launchOptionsSchema, planJob } from "../training/cluster/plan.js";
+import { LAUNCH_OPTION_NAMES, type LaunchOptions, launchOptionsSchema, planJob } from "../training/cluster/plan.js";
 import { submitJob } from "../training/cluster/submission.js";
 import { toNumber } from "./arguments.js";
 import type { CliContext, Register } from "./context.js";
+import { nameFlags } from "./flag-names.js";
 
 const EXAMPLES = `
 Examples:
@@ -26,6 +27,7 @@ interface Flags extends Omit<LaunchOptions, "recipe" | "overrides"> {
 }
 
 export const register: Register = (command, context) => {
+  nameFlags(command, LAUNCH_OPTION_NAMES);
   const h = (name: string) => help(launchOptionsSchema, name);
   const many = (value: string, earlier: string[] = []) => [...earlier, value];
   command

@@ -157,7 +157,7 @@ function report(error: unknown, names: FlagNames, context: CliContext): number {
     return 130;
   }
   if (error instanceof MiroError) {
-    context.stderr(`error: ${oneLine(withFlags(error, names))}\n`);
+    context.stderr(`error: ${oneLine(withFlags(error.wording, names))}\n`);
     return error.exitCode;
   }
   const { code, syscall, path } = error as NodeJS.ErrnoException;

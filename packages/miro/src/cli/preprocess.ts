@@ -7,6 +7,7 @@ import { help, parseOptions } from "../options.js";
 import { scorerSpecs } from "../rewards/index.js";
 import { toNumber } from "./arguments.js";
 import type { CliContext, Register } from "./context.js";
+import { nameFlags, withFlags } from "./flag-names.js";
 import { Progress } from "./progress.js";
 
 const EXAMPLES = `
@@ -33,6 +34,7 @@ interface Flags extends Record<string, unknown> {
 }
 
 export const register: Register = (command, context) => {
+  nameFlags(command, OPTION_NAMES);
   const h = (name: string) => help(preprocessSchema, name);
   const many = (value: string, earlier: string[] = []) => [...earlier, value];
   command
@@ -93,16 +95,19 @@ async function run({ json, ...flags }: Flags, context: CliContext): Promise<void
       ...given,
       signal: context.signal,
       onProgress: (now) => progress.update(label(now), now.done, now.total),
-      onMessage: (message) => {
+      onMessage: (text, wording) => {
         progress.stop();
-        context.stderr(`${message}\n`);
+        context.stderr(`${wording ? withFlags(wording, {}) : text}\n`);
       },
     });
   } finally {
     progress.stop();
   }
-  if (json) context.stdout(`${JSON.stringify(result)}\n`);
-  else for (const line of summary(result)) context.stdout(`${line}\n`);
+  const shards = result.shards.map(({ wording, ...report }) =>
+    wording === undefined ? report : { ...report, message: withFlags(wording, {}) },
+  );
+  if (json) context.stdout(`${JSON.stringify({ ...result, shards })}\n`);
+  else for (const line of summary({ ...result, shards })) context.stdout(`${line}\n`);
   const { failed, ...others } = result.counts;
   if (failed > 0) {
     const all = failed + Object.values(others).reduce((sum, count) => sum + count, 0);

@@ -179,7 +179,7 @@ export async function withFlagNames<T>(names: Readonly<Record<string, string>>, 
   } catch (error) {
     if (!(error instanceof InvalidInputError)) throw error;
     const own = samplerOptionsOfAll().map(({ key }) => [`samplerOptions.${key}`, `--${kebabCase(key)}`]);
-    const message = withFlags(error, { ...NAMES, ...Object.fromEntries(own), ...names });
+    const message = withFlags(error.wording, { ...NAMES, ...Object.fromEntries(own), ...names });
     throw new InvalidInputError(message, { cause: error });
   }
 }

@@ -14,6 +14,7 @@ import { type ComposedRecipe, composeRecipe } from "../training/recipes/recipe-s
 import { resolvedValues, resolvedYaml } from "../training/recipes/resolved-recipe.js";
 import type { CliContext, Register } from "./context.js";
 import { dryRunText } from "./dry-run-text.js";
+import { jsonWithFlags, nameFlags } from "./flag-names.js";
 
 const EXAMPLES = `
 Examples:
@@ -44,6 +45,7 @@ interface Flags {
 }
 
 export const register: Register = (command, context) => {
+  nameFlags(command, { resume: "--resume" });
   command
     .usage("[options] <recipe> [key=value...]")
     .argument("[recipe]", "name or file of the recipe")
@@ -106,7 +108,7 @@ function print({ json, path, origins }: ComposedRecipe, flags: Flags, { stdout }
 async function plan({ json, path, origins }: ComposedRecipe, flags: Flags, { stdout }: CliContext): Promise<void> {
   if (taskOf(json) !== null) throw new InvalidInputError(`${path}: --dry-run is for recipes of the diffusion network`);
   const report = await dryRun(parseRecipe(json, path, origins));
-  stdout(flags.json ? `${JSON.stringify(report)}\n` : dryRunText(report));
+  stdout(flags.json ? `${jsonWithFlags(report)}\n` : dryRunText(report));
   const missing = report.data.checks.filter(({ status }) => status === "missing").length;
   if (missing > 0)
     throw new MiroError(`the data are not ready: ${missing} ${missing === 1 ? "thing is" : "things are"} missing`);

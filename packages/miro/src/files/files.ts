@@ -6,6 +6,7 @@ import { mkdirSync, readFileSync } from "node:fs";
 import { dirname } from "node:path";
 import { writeFileAtomically } from "@miro-t2i/torch/atomic-write"; // without loading libtorch
 import { InvalidInputError, MiroError, systemReason } from "../errors.js";
+import { message, option } from "../message.js";
 
 export { removeKilledWrites } from "@miro-t2i/torch/atomic-write";
 export { readJson } from "./json-file.js";
@@ -48,7 +49,9 @@ function createFolder(folder: string, path: string): void {
 
 /** The error for a file that is in the way. */
 export function existing(path: string): InvalidInputError {
-  return new InvalidInputError(`${path}: exists already; choose another --output, or --overwrite to replace it`);
+  return new InvalidInputError(
+    message`${path}: exists already; choose another ${option("output")}, or ${option("overwrite", true)} to replace it`,
+  );
 }
 
 /** Reads a text file whole; a failure names it and says why. */

@@ -5,6 +5,7 @@
 import { z } from "zod";
 import { InvalidInputError, invalid } from "../errors.js";
 import { readBytes } from "../files/files.js";
+import { message, option } from "../message.js";
 import { callback, field, parseOptions } from "../options.js";
 import { decodeShown } from "../pictures/decode-shown.js";
 import { readPng } from "../pictures/png.js";
@@ -67,7 +68,7 @@ export async function scoreFiles(paths: readonly string[], options: ScoreFilesOp
         const text = prompt ?? storedPrompt(bytes, path);
         if (reader && text === null)
           throw new InvalidInputError(
-            `${path}: holds no prompt, which ${reader.key} needs; give one with --prompt TEXT`,
+            message`${path}: holds no prompt, which ${reader.key} needs; give one with ${option("prompt")}`,
           );
         images.push(await decode(bytes, path));
         part.push({ path, prompt: text, scores: {} });

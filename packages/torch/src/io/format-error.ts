@@ -23,6 +23,8 @@ export class FormatError extends TorchError {
   readonly path: string;
   /** Stable name of the broken rule, e.g. `HeaderTooLarge`. */
   readonly rule: string;
+  /** What is wrong, as a sentence fragment. */
+  readonly reason: string;
   /** The tensor concerned, where there is one. */
   readonly tensor?: string;
   /** Position in the file, in bytes from its start. */
@@ -37,6 +39,7 @@ export class FormatError extends TorchError {
     super(`${where.filter(Boolean).join(", ")}: ${message} (${rule})`);
     this.path = path;
     this.rule = rule;
+    this.reason = message;
     this.tensor = tensor;
     this.byteOffset = byteOffset;
   }

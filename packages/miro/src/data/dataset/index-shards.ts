@@ -5,6 +5,7 @@
 import { join } from "node:path";
 import { z } from "zod";
 import { InvalidInputError } from "../../errors.js";
+import { message, option } from "../../message.js";
 import { REWARD_KEYS } from "../../networks/config.js";
 import { field, parseOptions } from "../../options.js";
 import {
@@ -174,7 +175,7 @@ function scoresOf(shards: ShardSet): string[] {
   const other = [...fields].filter((name) => name.endsWith("_score") && !name.startsWith(syntheticName("")));
   if (other.length === 0)
     throw new InvalidInputError(
-      `${shards.shards[0]!.path}: no sample's metadata has a field that ends in _score; name fields with --scores`,
+      message`${shards.shards[0]!.path}: no sample's metadata has a field that ends in _score; name fields with ${option("scores")}`,
     );
   return other;
 }

@@ -6,6 +6,7 @@ import { encodeNpy } from "@miro-t2i/torch/io";
 import { type Autoencoder, loadAutoencoder } from "../../autoencoder/index.js";
 import { InvalidInputError } from "../../errors.js";
 import { readJson } from "../../files/files.js";
+import { about, message } from "../../message.js";
 import { checkDevice, resolveDType } from "../../pipeline/loading/device.js";
 import { resolveModel } from "../../pipeline/loading/hub.js";
 import type { HubOptions } from "../../pipeline/loading/hub-repository.js";
@@ -36,7 +37,7 @@ export async function locateModels(
   const source =
     options.model === undefined
       ? { name: "", folder: "", files: [], fetch: async () => {} }
-      : await resolveModel(options.model, "--model", hub);
+      : await resolveModel(options.model, "model", hub);
   const config = source.files.includes("config.json")
     ? await source.fetch(["config.json"]).then(() => readJson(join(source.folder, "config.json")))
     : {};
@@ -46,8 +47,8 @@ export async function locateModels(
   };
   const part = (parameter: string, folder: string, given: string | undefined, field: string, fallback: string) =>
     choosePart(source, folder, parameter, given, named(field), fallback);
-  const text = part("--text-encoder", "text_encoder/", options.textEncoder, "text_encoder_repo", DEFAULT_TEXT_ENCODER);
-  const vae = part("--vae", "vae/", options.vae, "vae_repo", DEFAULT_VAE);
+  const text = part("textEncoder", "text_encoder/", options.textEncoder, "text_encoder_repo", DEFAULT_TEXT_ENCODER);
+  const vae = part("vae", "vae/", options.vae, "vae_repo", DEFAULT_VAE);
   return {
     textEncoder: options.textEmbeddings ? await fetchTextEncoder(text, hub) : null,
     vae: options.vae256 || options.vae512 ? await fetchVae(vae, hub) : null,
@@ -119,7 +120,7 @@ export class LatentModels {
 
   /** Loads what is located. The caller disposes of it. */
   static async load(folders: LatentFolders, options: ResolvedOptions): Promise<LatentModels> {
-    const device = checkDevice(options.device, "--device");
+    const device = checkDevice(options.device);
     const fast = device !== "cpu" && resolveDType("auto", device) === "bfloat16";
     const dtype = options.dtype === "auto" ? (fast ? "bfloat16" : "float32") : options.dtype;
     const vae = folders.vae === null ? null : loadAutoencoder(folders.vae, { device, dtype });
@@ -128,7 +129,7 @@ export class LatentModels {
       for (const side of sidesOf(options))
         if (vae !== null && side % vae.downsampling !== 0)
           throw new InvalidInputError(
-            `--vae: ${folders.vae}: ${side} is no multiple of its factor ${vae.downsampling}`,
+            message`${about("vae")}: ${folders.vae}: ${side} is no multiple of its factor ${vae.downsampling}`,
           );
       if (folders.textEncoder === null) return new LatentModels(vae, null, device, options.textMaxLength);
       const tokenizer = await Tokenizer.fromFile(folders.textEncoder);

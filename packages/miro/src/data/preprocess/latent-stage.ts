@@ -9,6 +9,7 @@
  */
 import { join } from "node:path";
 import { MiroError } from "../../errors.js";
+import { message, option } from "../../message.js";
 import { TarWriter } from "../shards/tar-writer.js";
 import type { DecodeJob } from "./decode-pool.js";
 import { type EncodedPicture, type LatentModels, NotFiniteError, sidesOf } from "./latent-models.js";
@@ -160,7 +161,7 @@ async function withScores(
     const complain = (keys: string[]): never => {
       const listed = `${keys.slice(0, LISTED_KEYS).join(", ")}${keys.length > LISTED_KEYS ? ", …" : ""}`;
       throw new MiroError(
-        `${path}: no scores for ${keys.length} of ${samples.length} samples (${listed}); run --stage rewards first, or choose --missing-scores skip or allow`,
+        message`${path}: no scores for ${keys.length} of ${samples.length} samples (${listed}); run ${option("stage", "rewards")} first, or choose ${option("missingScores", "skip")} or allow`,
       );
     };
     if (scores.size === 0) complain(unscored.map(({ key }) => key));

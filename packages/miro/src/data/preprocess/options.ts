@@ -1,6 +1,7 @@
 /** Options of data preparation, declared once for the API and the command line, and the selection of shards. */
 import { z } from "zod";
 import { InvalidInputError, invalid } from "../../errors.js";
+import { about, type Message, message } from "../../message.js";
 import { abortSignal, callback, field } from "../../options.js";
 import { MAX_PIXELS } from "../../pictures/decode.js";
 
@@ -122,7 +123,9 @@ export const preprocessSchema = z.strictObject({
   cacheDir: field(name.optional(), "a folder", "cache of downloads (default: as Python's huggingface_hub)"),
   signal: abortSignal("stops between two samples"),
   onProgress: callback<(progress: PreprocessProgress) => void>("called after each sample"),
-  onMessage: callback<(message: string) => void>("called with what a person should know: skipped shards, failures"),
+  onMessage: callback<(message: string, wording?: Message) => void>(
+    "called with what a person should know: skipped shards, failures",
+  ),
 });
 
 /** What the command line calls the options. */
@@ -130,6 +133,8 @@ export const OPTION_NAMES: Record<string, string> = {
   ...Object.fromEntries(
     Object.keys(preprocessSchema.shape).map((key) => [key, `--${key.replace(/([A-Z])/g, "-$1").toLowerCase()}`]),
   ),
+  vae256: "--no-vae-256",
+  vae512: "--no-vae-512",
   shards: "--shard",
   embeddingsName: "--embeddings-npy-name",
 };
@@ -171,12 +176,12 @@ export function selectShards(names: readonly string[], options: Partial<Resolved
     return value;
   };
   const { shardId, shardIds, shardRange, shards } = options;
-  if (shardId !== undefined) return [check("--shard-id", shardId)];
-  if (shardIds !== undefined) return [...new Set(shardIds.map((id) => check("--shard-ids", id)))];
+  if (shardId !== undefined) return [check("shardId", shardId)];
+  if (shardIds !== undefined) return [...new Set(shardIds.map((id) => check("shardIds", id)))];
   if (shardRange !== undefined) {
     const [first, end] = shardRange;
-    if (first > end) throw invalid("--shard-range", "FIRST-LAST with 0 <= FIRST <= LAST", `${first}-${end}`);
-    check("--shard-range", end);
+    if (first > end) throw invalid("shardRange", "FIRST-LAST with 0 <= FIRST <= LAST", `${first}-${end}`);
+    check("shardRange", end);
     return names.flatMap((_, i) => (i >= first && i <= end ? [i] : []));
   }
   if (shards !== undefined) {
@@ -185,7 +190,9 @@ export function selectShards(names: readonly string[], options: Partial<Resolved
         shards.map((shard) => {
           const index = names.indexOf(shard.replace(/\.tar$/, ""));
           if (index < 0)
-            throw new InvalidInputError(`--shard: ${JSON.stringify(shard)} is not there; there are ${some(names)}`);
+            throw new InvalidInputError(
+              message`${about("shards")}: ${JSON.stringify(shard)} is not there; there are ${some(names)}`,
+            );
           return index;
         }),
       ),

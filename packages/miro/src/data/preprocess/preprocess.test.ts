@@ -316,7 +316,7 @@ describe("bad samples", () => {
   it("stop everything with strict, and nothing half-made stays", async () => {
     const where = places();
     await expect(run(where, { src, shards: ["bad"], strict: true })).rejects.toThrow(
-      /bad\.tar, sample \w+: .*without --strict/,
+      /bad\.tar, sample \w+: .*without `strict: true`/,
     );
     expect(readdirSync(where.csvDir).filter((name) => !name.endsWith(".manifest.json"))).toEqual([]);
   });
@@ -549,7 +549,7 @@ describe("a raw shard that was cut", () => {
     expect(counts).toMatchObject({ done: 1, failed: 3 });
     for (const { shard, message } of shards.slice(1))
       expect(message).toMatch(
-        new RegExp(`${shard}\\.tar, byte \\d+: .*; copy or make the shard anew, or .*--skip-broken-shards`),
+        new RegExp(`${shard}\\.tar, byte \\d+: .*; copy or make the shard anew, or .*skipBrokenShards: true`),
       );
     expect(readdirSync(dest).filter((name) => name.endsWith(".tar"))).toEqual(["a.tar"]);
   });
@@ -594,7 +594,7 @@ describe("miro preprocess", () => {
     [["--stage", "rewards", "--src", raw, "--shard-ids", "0,x"], /--shard-ids: expected a position/],
     [["--stage", "rewards", "--src", raw, "--shard-range", "1-0"], /--shard-range: expected FIRST-LAST/],
     [["--stage", "rewards", "--src", raw, "--shard", "c"], /--shard: "c" is not there; there are a, b/],
-    [["--stage", "rewards", "--src", raw, "--scorers", "clip"], /"clip" is not known; there are clip_score/],
+    [["--stage", "rewards", "--src", raw, "--scorers", "clip"], /"clip" is not known; there are .*clip_score/],
     [["--stage", "rewards", "--src", raw, "--synthetic-captions", join(folder, "no.tsv")], /no\.tsv: cannot be read/],
     [
       ["--stage", "vae", "--src", raw, "--dest", join(folder, "x"), "--model", join(folder, "no-model")],

@@ -12,6 +12,7 @@ import { getNumThreads, setNumThreads } from "@miro-t2i/torch";
 import { InvalidInputError, invalid, MiroError, systemReason } from "../../errors.js";
 import { FileLock } from "../../files/file-lock.js";
 import { readBytes, removeKilledWrites } from "../../files/files.js";
+import { about, type Message, message, option } from "../../message.js";
 import { parseOptions } from "../../options.js";
 import { checkDevice } from "../../pipeline/loading/device.js";
 import { loadScorer, scorerSpec, scorerSpecs } from "../../rewards/registry.js";
@@ -98,28 +99,33 @@ async function prepare(options: ResolvedOptions): Promise<Prepared> {
   const { stage, src, dest, signal } = options;
   const stages: Stage[] = stage === "all" ? ["rewards", "vqa", "vae"] : [stage];
   if (stages.includes("vae")) {
-    if (dest === undefined) throw invalid("--dest", `a folder for the enriched tars of --stage ${stage}`, undefined);
+    if (dest === undefined)
+      throw invalid("dest", message`a folder for the enriched tars of ${option("stage", stage)}`, undefined);
     if (sidesOf(options).length === 0 && !options.textEmbeddings)
       throw new InvalidInputError(
-        "--no-vae-256, --no-vae-512 and --no-text-embeddings together leave nothing to compute",
+        message`${option("vae256", false)}, ${option("vae512", false)} and ${option("textEmbeddings", false)} together leave nothing to compute`,
       );
   }
-  checkDevice(options.device, "--device");
+  checkDevice(options.device);
   const all = await listShards(src, options);
   const shards = selectShards(
     all.map(({ stem }) => stem),
     options,
   ).map((i) => all[i]!);
   const csvDir = options.csvDir ?? join(statSync(src).isDirectory() ? src : dirname(src), "scores");
-  makeFolder("--csv-dir", csvDir);
+  makeFolder("csvDir", csvDir);
   if (dest !== undefined && stages.includes("vae")) {
-    makeFolder("--dest", dest);
+    makeFolder("dest", dest);
     if (realpathSync(dest) === realpathSync(src))
-      throw new InvalidInputError("--dest: is the folder of --src; the enriched tars would replace the raw ones");
+      throw new InvalidInputError(
+        message`${about("dest")}: is the folder of ${option("src")}; the enriched tars would replace the raw ones`,
+      );
   }
   const table = options.syntheticCaptions === undefined ? null : SyntheticTable.open(options.syntheticCaptions);
   if (table !== null && !options.synthetic)
-    throw new InvalidInputError("--synthetic-captions and --no-synthetic exclude one another");
+    throw new InvalidInputError(
+      message`${option("syntheticCaptions")} and ${option("synthetic", false)} exclude one another`,
+    );
   const scorers = { rewards: scorersOf("rewards", options), vqa: scorersOf("vqa", options) };
   if (stage === "all") {
     if (scorers.vqa.length === 0) stages.splice(stages.indexOf("vqa"), 1);
@@ -138,17 +144,19 @@ function scorersOf(stage: "rewards" | "vqa", { scorers, stage: asked }: Resolved
   if (asked === stage && chosen.length === 0) {
     const list = scorerSpecs().map((spec) => `${spec.key} (${spec.stage})`);
     throw new InvalidInputError(
-      `--stage ${stage}: no scorer of this stage ${scorers === undefined ? "exists" : "is among --scorers"}; there are ${list.join(", ")}`,
+      message`${option("stage", stage)}: no scorer of this stage ${scorers === undefined ? "exists" : message`is among ${option("scorers")}`}; there are ${list.join(", ")}`,
     );
   }
   return [...new Set(chosen)];
 }
 
-function makeFolder(option: string, folder: string): void {
+function makeFolder(parameter: string, folder: string): void {
   try {
     mkdirSync(folder, { recursive: true });
   } catch (error) {
-    throw new InvalidInputError(`${option}: ${folder}: cannot be made: ${systemReason(error)}`, { cause: error });
+    throw new InvalidInputError(message`${about(parameter)}: ${folder}: cannot be made: ${systemReason(error)}`, {
+      cause: error,
+    });
   }
   removeKilledWrites(folder);
 }
@@ -174,12 +182,12 @@ async function latentStage(prepared: Prepared, stage: Stage, pool: DecodePool, m
         if (state.kind === "complete") return finished(report, state.manifest);
         if (state.kind === "different") {
           throw new InvalidInputError(
-            `${output}: was made with other settings (${state.settings.join(", ")}); choose another --dest, or --overwrite`,
+            message`${output}: was made with other settings (${state.settings.join(", ")}); choose another ${option("dest")}, or ${option("overwrite", true)}`,
           );
         }
         if (state.kind === "foreign") {
           throw new InvalidInputError(
-            `${output}: is there, but not made by this program; choose another --dest, or --overwrite`,
+            message`${output}: is there, but not made by this program; choose another ${option("dest")}, or ${option("overwrite", true)}`,
           );
         }
       }
@@ -312,13 +320,22 @@ async function eachShard(
       }
       if (options.strict || !isExpected(error)) throw error;
       report.status = "failed";
-      report.message = (error as Error).message;
-      options.onMessage?.(`${shard.label}: failed: ${report.message}`);
+      tell(report, error);
+      say(options, message`${shard.label}: failed: ${error}`);
     } finally {
       lock.release();
     }
   }
   return reports;
+}
+
+function tell(report: ShardReport, error: unknown): void {
+  report.wording = message`${error}`;
+  report.message = report.wording.text();
+}
+
+function say({ onMessage }: ResolvedOptions, wording: Message): void {
+  onMessage?.(wording.text(), wording);
 }
 
 /** A failure that no shard can do without: a model that cannot be loaded. */

@@ -6,6 +6,7 @@
  * long one (the one that is embedded) for the others. Scorers that do not read captions give both columns the same value.
  */
 import { MiroError } from "../../errors.js";
+import { message, option } from "../../message.js";
 import type { Scorer } from "../../rewards/scorer.js";
 import { captionDetails } from "./latent-stage.js";
 import { countReasons, type Outcome, sha256 } from "./manifest.js";
@@ -110,8 +111,7 @@ function refuseOtherCaptions(
     const stale = [...row.keys()].find((name) => isSyntheticScore(name) && !renewed.has(name));
     if (stale === undefined) continue;
     throw new MiroError(
-      `${path}, key ${key}: ${stale} judges ${JSON.stringify(row.get(LONG_COLUMN) ?? "another caption")}, which is no longer the sample's ` +
-        `synthetic caption; run its scorer too, or drop such scores with --overwrite`,
+      message`${path}, key ${key}: ${stale} judges ${JSON.stringify(row.get(LONG_COLUMN) ?? "another caption")}, which is no longer the sample's synthetic caption; run its scorer too, or drop such scores with ${option("overwrite", true)}`,
     );
   }
 }

@@ -1,6 +1,7 @@
 /** What the stages share: a shard under work, its timings, its progress, and the names of the files beside its output. */
 import { join } from "node:path";
 import { MiroError } from "../../errors.js";
+import { type Message, message, option } from "../../message.js";
 import type { DecodedImage, DecodeJob, DecodePool } from "./decode-pool.js";
 import type { ResolvedOptions, Stage } from "./options.js";
 import type { RawSample, Skipped, SourceShard } from "./sources.js";
@@ -30,6 +31,8 @@ export interface ShardReport {
   seconds: Record<string, number>;
   /** Why it failed, or why nothing was done. */
   message?: string;
+  /** The message in parts, where it mentions options. */
+  wording?: Message;
 }
 
 /** Everything that a stage works with. */
@@ -83,7 +86,9 @@ export class SkipList {
     for (const entry of entries) {
       if (this.#strict) {
         const where = entry.key === "" ? this.#label : `${this.#label}, sample ${entry.key}`;
-        throw new MiroError(`${where}: ${entry.message} (${entry.reason}); without --strict it is left out`);
+        throw new MiroError(
+          message`${where}: ${entry.message} (${entry.reason}); without ${option("strict", true)} it is left out`,
+        );
       }
       this.entries.push(entry);
     }

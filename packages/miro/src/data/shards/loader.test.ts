@@ -238,7 +238,7 @@ describe("bad shards and samples", () => {
     // A policy for samples does not make a shard whole that was cut.
     if (isCut)
       await expect(ShardSet.open({ sources, onBadSample: "skip", maxBadRate: 1 })).rejects.toThrow(
-        /1\.tar, .*leave such shards out with --skip-broken-shards/,
+        /1\.tar, .*leave such shards out with `skipBrokenShards: true`/,
       );
     const set = await ShardSet.open({
       sources,

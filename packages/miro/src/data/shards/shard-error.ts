@@ -1,5 +1,6 @@
 /** The one error of the shard readers: which file, which rule it breaks, and where. */
 import { MiroError } from "../../errors.js";
+import { type Message, message, option } from "../../message.js";
 import { BLOCK_BYTES } from "./tar-header.js";
 
 /** What is wrong with a shard, a member or a sample, and where. */
@@ -33,7 +34,7 @@ export function saysCut({ rule }: ShardProblem): boolean {
 }
 
 /** What to do about a shard that was cut. */
-export const CUT_REMEDY = "copy or make the shard anew, or leave such shards out with --skip-broken-shards";
+export const CUT_REMEDY = message`copy or make the shard anew, or leave such shards out with ${option("skipBrokenShards", true)}`;
 
 /** A shard, an index or a sample that cannot be used as it is. Exit code 1. */
 export class ShardError extends MiroError implements ShardProblem {
@@ -45,8 +46,8 @@ export class ShardError extends MiroError implements ShardProblem {
   readonly problem: ShardProblem;
 
   /** @param remedy what to do about it, for where nobody has decided yet */
-  constructor(problem: ShardProblem, { remedy, ...options }: ErrorOptions & { remedy?: string } = {}) {
-    super(problemText(problem) + (remedy === undefined ? "" : `; ${remedy}`), options);
+  constructor(problem: ShardProblem, { remedy, ...options }: ErrorOptions & { remedy?: Message } = {}) {
+    super(remedy === undefined ? problemText(problem) : message`${problemText(problem)}; ${remedy}`, options);
     this.problem = problem;
     this.path = problem.path;
     this.rule = problem.rule;

@@ -131,7 +131,7 @@ class LayoutList {
       layout = { dtype: dtype as ArrayLayout["dtype"], row, dataStart };
     } catch (error) {
       if (!(error instanceof FormatError)) throw error;
-      bad(error.rule, error.message.replace(/^.*?: /, ""), member.offset + (error.byteOffset ?? 0));
+      bad(error.rule, `${error.reason} (${error.rule})`, member.offset + (error.byteOffset ?? 0));
       return 0;
     }
     const text = JSON.stringify(layout);

@@ -16,6 +16,7 @@ import { z } from "zod";
 import { TarWriter } from "../../data/shards/tar-writer.js";
 import { InvalidInputError, MiroError, systemReason } from "../../errors.js";
 import { readJson, writeFileAtomic } from "../../files/files.js";
+import { message, option } from "../../message.js";
 import { sharp } from "../../pictures/sharp.js";
 import { SceneRandom } from "./random.js";
 import { EmojiScenes, emojiSceneOptionsSchema, type Scene, toRgb8 } from "./scenes.js";
@@ -138,7 +139,7 @@ function openManifest(path: string, recipe: RawShardsRecipe, overwrite: boolean)
   const same = (r: Partial<RawShardsRecipe> | undefined) => hash({ ...r, samples: null });
   if (same(found?.recipe) !== same(recipe) || typeof found?.shards !== "object") {
     throw new InvalidInputError(
-      `${path}: the folder holds shards of another recipe; name another folder, or replace them with --overwrite`,
+      message`${path}: the folder holds shards of another recipe; name another folder, or replace them with ${option("overwrite", true)}`,
     );
   }
   const whole = Object.entries(found.shards ?? {}).filter(([, { samples }]) => samples === recipe.samplesPerShard);

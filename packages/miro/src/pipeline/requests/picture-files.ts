@@ -8,7 +8,7 @@ import { setTimeout as sleep } from "node:timers/promises";
 import { z } from "zod";
 import { describe, InvalidInputError, MiroError } from "../../errors.js";
 import { existing, removeKilledWrites, writeFileAtomic } from "../../files/files.js";
-import { about, message } from "../../message.js";
+import { about, message, option } from "../../message.js";
 import { field, parseOptions } from "../../options.js";
 import {
   encodeImage,
@@ -175,7 +175,7 @@ export class PictureFiles {
       if (taken === undefined || (overwrite && !resume)) return paths;
       if (!resume)
         throw new InvalidInputError(
-          `${taken}: another command is about to write it; wait for its end, or choose another --output`,
+          message`${taken}: another command is about to write it; wait for its end, or choose another ${option("output")}`,
         );
       this.#elsewhere.add(index);
       return [];
@@ -242,7 +242,7 @@ export class PictureFiles {
       return new NameTemplate(formatOf(text) === this.format ? text.replace(/\.[^.]*$/, "") : text, rewards);
     } catch (error) {
       if (where === undefined || name === undefined || !(error instanceof InvalidInputError)) throw error;
-      throw new InvalidInputError(`${where}: ${error.message}`, { cause: error });
+      throw new InvalidInputError(message`${where}: ${error}`, { cause: error });
     }
   }
 
@@ -283,7 +283,7 @@ export class PictureFiles {
     try {
       stored = await readStored(path);
     } catch (error) {
-      throw new InvalidInputError(`${(error as Error).message}; move it away, or --overwrite to replace it`, {
+      throw new InvalidInputError(message`${error}; move it away, or ${option("overwrite", true)} to replace it`, {
         cause: error,
       });
     }
@@ -291,7 +291,7 @@ export class PictureFiles {
     if (!difference) return true;
     const { name, stored: was, wanted: is } = difference;
     throw new InvalidInputError(
-      `${path}: is another picture: ${name} is ${describe(was)} there and ${describe(is)} here; choose another name or --output, or --overwrite to replace it`,
+      message`${path}: is another picture: ${name} is ${describe(was)} there and ${describe(is)} here; choose another name or ${option("output")}, or ${option("overwrite", true)} to replace it`,
     );
   }
 

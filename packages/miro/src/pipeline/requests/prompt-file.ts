@@ -18,6 +18,7 @@ import { filledLines, parseJsonLine, parseTable } from "../../files/table-file.j
 import { readTextFile } from "../../files/text-file.js";
 import { type SamplerOptionValue, samplerOptionsOfAll } from "../../flow/samplers/index.js";
 import { camelCase, snakeCase } from "../../letter-case.js";
+import { about, message } from "../../message.js";
 import { field, parseOptions, type Words } from "../../options.js";
 import { generateSchema } from "../generate-options.js";
 
@@ -103,11 +104,11 @@ export function readPromptFile(path: string): PromptRequest[] {
   const read = READERS[extname(path).toLowerCase()];
   if (read === undefined) {
     throw new InvalidInputError(
-      `--prompts: ${path}: ${extname(path)} is no list of prompts; expected .txt (one prompt a line), .jsonl, .csv or .tsv`,
+      message`${about("prompts")}: ${path}: ${extname(path)} is no list of prompts; expected .txt (one prompt a line), .jsonl, .csv or .tsv`,
     );
   }
   const requests = read(readTextFile(path), path);
-  if (requests.length === 0) throw new InvalidInputError(`--prompts: ${path} holds no prompt`);
+  if (requests.length === 0) throw new InvalidInputError(message`${about("prompts")}: ${path} holds no prompt`);
   return requests;
 }
 
@@ -134,7 +135,9 @@ function fromText(text: string, path: string): PromptRequest[] {
   const kind = OTHER_KINDS.find(([pattern]) => pattern.test(start))?.[1] ?? (isJson(text, start) ? "JSON" : undefined);
   if (kind !== undefined) {
     const instead = kind === "JSON" ? "; JSON lines are read from a file called .jsonl" : "";
-    throw new InvalidInputError(`--prompts: ${path}: is ${kind}, expected one prompt a line${instead}`);
+    throw new InvalidInputError(
+      message`${about("prompts")}: ${path}: is ${kind}, expected one prompt a line${instead}`,
+    );
   }
   return lines.map((prompt) => ({ prompt, options: {} }));
 }
@@ -222,7 +225,7 @@ function request(values: Record<string, unknown>, where: string): PromptRequest 
     if (values.prompt === undefined) throw new InvalidInputError("prompt: missing");
     line = parseOptions(lineSchema.extend(samplerColumns()), values) as unknown as typeof line;
   } catch (error) {
-    if (error instanceof InvalidInputError) throw new InvalidInputError(`${where}: ${error.message}`, { cause: error });
+    if (error instanceof InvalidInputError) throw new InvalidInputError(message`${where}: ${error}`, { cause: error });
     throw error;
   }
   const { prompt, name, seed, ...settings } = line;

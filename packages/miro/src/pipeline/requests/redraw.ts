@@ -8,7 +8,7 @@
 import { buildInfo } from "@miro-t2i/torch";
 import { InvalidInputError } from "../../errors.js";
 import { checkSamplerOptions } from "../../flow/samplers/index.js";
-import { about, message } from "../../message.js";
+import { about, message, option } from "../../message.js";
 import { parseOptions } from "../../options.js";
 import { readImageFile } from "../../pictures/image-files.js";
 import { version } from "../../version.js";
@@ -49,7 +49,9 @@ export async function readRedrawing(path: string, chosen: ChosenParts = {}): Pro
   const settings = readSettings((await readImageFile(path)).text, path);
   const { weights, variant, prompt, seed, device, dtype, quantization, textEncoderDtype } = settings;
   if (weights === undefined && chosen.model === undefined) {
-    throw new InvalidInputError(`${path}: does not say which weights drew it; name them with --model`);
+    throw new InvalidInputError(
+      message`${path}: does not say which weights drew it; name them with ${option("model")}`,
+    );
   }
   const own = chosen.model === undefined && weights ? locate(path, "model", weights.checkpoint) : null;
   const textEncoder =

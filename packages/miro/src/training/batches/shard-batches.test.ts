@@ -368,7 +368,7 @@ describe("training from shards", { timeout: 180_000 }, () => {
     await train({ root }, 2); // copied elsewhere: the same data
     expect(said()).toBe(0);
     await expect(train({ root, clip_filter_threshold: 0.3 }, 3)).rejects.toThrow(
-      /the data are not those of the run so far; from step 2 on .* --allow-changes/,
+      /the data are not those of the run so far; from step 2 on .* `allowChanges: true`/,
     );
     await train({ root, clip_filter_threshold: 0.3 }, 3, true);
     expect(said()).toBe(1);

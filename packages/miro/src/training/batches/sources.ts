@@ -4,9 +4,11 @@
  * A source says what its section of a recipe holds, what of it does not fit the rest, how its batches are opened, and what a dry run looks
  * at. Everything else (the order of steps, processes that share a batch, resuming) is the same for all.
  */
+
 import { z } from "zod";
 import type { LatentNormalization } from "../../autoencoder/normalization.js";
 import { invalid } from "../../errors.js";
+import type { Message } from "../../message.js";
 import type { RinConfig } from "../../networks/config.js";
 import type { Rows } from "./batch-slices.js";
 import type { BatchSource } from "./batches.js";
@@ -72,7 +74,7 @@ export interface DataCheck {
   subject: string;
   finding: string;
   /** The command, or the change, that puts it right. */
-  remedy?: string;
+  remedy?: string | Message;
 }
 
 /** What a source's `check` found. */

@@ -4,6 +4,7 @@
  */
 import { parseDocument } from "yaml";
 import { InvalidInputError } from "../../errors.js";
+import { about, message } from "../../message.js";
 
 /** What distinguishes one task of an array. */
 export interface ArrayTask {
@@ -29,7 +30,7 @@ export function arrayTasks(choices: readonly string[]): ArrayTask[] {
     const other = byFolder.get(task.folder);
     if (other !== undefined)
       throw new InvalidInputError(
-        `--array: ${other.overrides.join(" ")} and ${task.overrides.join(" ")} would share the folder ${task.folder}; leave one out`,
+        message`${about("array")}: ${other.overrides.join(" ")} and ${task.overrides.join(" ")} would share the folder ${task.folder}; leave one out`,
       );
     byFolder.set(task.folder, task);
   }
@@ -40,7 +41,9 @@ function overridesOf(choice: string): string[] {
   const at = choice.indexOf("=");
   const values = at < 1 ? null : valuesOf(choice.slice(at + 1));
   if (values === null)
-    throw new InvalidInputError(`--array ${choice}: expected key=value,value,…, for example optimizer.lr=1e-3,2e-3`);
+    throw new InvalidInputError(
+      message`${about("array")} ${choice}: expected key=value,value,…, for example optimizer.lr=1e-3,2e-3`,
+    );
   return values.map((value) => `${choice.slice(0, at)}=${value}`);
 }
 

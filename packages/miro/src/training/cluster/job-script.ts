@@ -97,7 +97,7 @@ function directives(job: Job): string[] {
   const log = `${patternPath(job.logs, "MIRO_SLURM_OUTPUT_DIR")}/${job.name}-${job.isArray ? "%A_%a" : "%j"}.log`;
   const options: [name: string, value: string | null, option?: string][] = [
     ["job-name", job.name],
-    ["partition", job.partition, "--partition"],
+    ["partition", job.partition, "partition"],
     ["nodes", String(job.nodes)],
     ["ntasks-per-node", String(job.tasksPerNode)],
     ["cpus-per-task", String(job.cpusPerTask)],
@@ -110,7 +110,7 @@ function directives(job: Job): string[] {
     const limit = job.maxSimultaneous === undefined ? "" : `%${job.maxSimultaneous}`;
     options.push(["array", `0-${job.runs.length - 1}${limit}`]);
   }
-  if (job.dependency !== undefined) options.push(["dependency", job.dependency, "--dependency"]);
+  if (job.dependency !== undefined) options.push(["dependency", job.dependency, "dependency"]);
   return [
     ...options.map(([name, value, option = name]) =>
       value === null ? `#SBATCH --${name}` : `#SBATCH --${name}=${directiveValue(value, option)}`,

@@ -7,6 +7,7 @@ import { join, resolve } from "node:path";
 import { fileURLToPath } from "node:url";
 import { z } from "zod";
 import { InvalidInputError, invalid } from "../../errors.js";
+import { about, message, option } from "../../message.js";
 import { field, parseOptions } from "../../options.js";
 import { taskOf } from "../loop/tasks.js";
 import { type Environment, readEnvironment, siteSettings } from "../recipes/environment.js";
@@ -96,9 +97,9 @@ export function planJob(input: LaunchOptions, environment: Environment = readEnv
   const { signalBefore, time, array, maxSimultaneous, overrides } = options;
   const limit = time === undefined ? null : limitSeconds(time);
   if (limit !== null && signalBefore >= limit)
-    throw invalid("--signal-before", `less than the ${limit} seconds of --time`, signalBefore);
+    throw invalid("signalBefore", message`less than the ${limit} seconds of ${option("time")}`, signalBefore);
   if (maxSimultaneous !== undefined && array.length === 0)
-    throw new InvalidInputError("--max-simultaneous: needs --array");
+    throw new InvalidInputError(message`${about("maxSimultaneous")}: needs ${option("array")}`);
 
   const tasks = arrayTasks(array).map((task) => {
     const words = [...overrides, ...task.overrides];
@@ -109,14 +110,14 @@ export function planJob(input: LaunchOptions, environment: Environment = readEnv
   const other = tasks.find((task) => sizeOf(task.recipe) !== size);
   if (other !== undefined)
     throw new InvalidInputError(
-      `--array: all tasks of an array get the same machines; ${tasks[0]!.words.join(" ")} asks for ${size}, ${other.words.join(" ")} for ${sizeOf(other.recipe)}`,
+      message`${about("array")}: all tasks of an array get the same machines; ${tasks[0]!.words.join(" ")} asks for ${size}, ${other.words.join(" ")} for ${sizeOf(other.recipe)}`,
     );
 
   const site = siteSettings(environment);
   const partition = options.partition ?? site.slurmPartition;
   if (partition === undefined)
     throw new InvalidInputError(
-      "--partition: missing; name one, or set MIRO_SLURM_PARTITION in the environment or .env",
+      message`${about("partition")}: missing; name one, or set MIRO_SLURM_PARTITION in the environment or .env`,
     );
   const output = resolve(options.output ?? join("runs", recipe.name));
   const folder = join(output, "slurm");

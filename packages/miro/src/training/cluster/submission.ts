@@ -5,6 +5,7 @@ import { join } from "node:path";
 import { promisify } from "node:util";
 import { MiroError, systemReason } from "../../errors.js";
 import { writeFileAtomic } from "../../files/files.js";
+import { message, option } from "../../message.js";
 import { jobVariables } from "../recipes/environment.js";
 import { jobScript } from "./job-script.js";
 import type { JobPlan } from "./plan.js";
@@ -57,7 +58,9 @@ async function sbatch(script: string): Promise<string> {
   } catch (error) {
     const { code, stderr } = error as { code?: unknown; stderr?: string };
     if (code === "ENOENT")
-      throw new MiroError("sbatch: not found; launch where SLURM's commands are, or show the script with --print");
+      throw new MiroError(
+        message`sbatch: not found; launch where SLURM's commands are, or show the script with ${option("print", true)}`,
+      );
     const said = (stderr ?? "").replaceAll("sbatch: error: ", "").trim();
     throw new MiroError(`sbatch: ${said === "" ? systemReason(error) : said} (${script})`);
   }

@@ -1,5 +1,6 @@
 /** A rank that ranks.ts has started: trains as it is told, and tells how it goes. Without its parent it ends. */
 import { MiroError } from "../../errors.js";
+import { message } from "../../message.js";
 import { surviveLostOutput } from "../../surroundings.js";
 import { DataParallelGroup, isLostRank } from "../process-group/process-group.js";
 import { parseRecipe } from "../recipes/recipe.js";
@@ -37,9 +38,8 @@ async function train({ place, recipe: json, module, ...options }: Extract<ToRank
     await group.leave();
     return 0;
   } catch (error) {
-    const { message } = error as Error;
     const exitCode = error instanceof MiroError ? error.exitCode : 1;
-    await tell({ type: "error", error: { message, exitCode, lostRank: isLostRank(error) } });
+    await tell({ type: "error", error: { message: message`${error}`.parts, exitCode, lostRank: isLostRank(error) } });
     return 1;
   }
 }

@@ -1,4 +1,5 @@
 /** What the process that starts ranks and the ranks tell each other, over the channel between parent and child. */
+import type { MessagePart } from "../../message.js";
 import type { Progress } from "../logging/logging.js";
 import type { RankPlace } from "../process-group/launch-environment.js";
 import type { RunResult } from "./run-options.js";
@@ -21,7 +22,8 @@ export type ToRank =
 
 /** Why a rank ended. */
 export interface RankError {
-  message: string;
+  /** The message, in the parts of a {@link Message}. */
+  message: readonly MessagePart[];
   /** Exit code of a command that ends with it. */
   exitCode: number;
   /** It only says that other ranks failed. */

@@ -104,7 +104,7 @@ describe("runTask", () => {
     await run("changed", task(), { recipe: asOnceStored }); // as stored before the recipes had these keys
     const other = { ...recipe, name: "another", widthOfInput: 4 };
     await expect(run("changed", task(), { resume: true, recipe: other })).rejects.toThrow(
-      /step-00000012: the run was made by another recipe:\n {2}width_of_input: 3 in the checkpoint, 4 now\n.*--allow-changes/,
+      /step-00000012: the run was made by another recipe:\n {2}width_of_input: 3 in the checkpoint, 4 now\n.*`allowChanges: true`/,
     );
     expect((await run("changed", task(), { resume: true, recipe: other, allowChanges: true })).step).toBe(12);
     // From now on the new recipe is the run's; a name decides nothing.
@@ -113,6 +113,6 @@ describe("runTask", () => {
 
   it("does not touch an earlier run unless asked to", async () => {
     await run("kept");
-    await expect(run("kept")).rejects.toThrow(/holds a run at step 12.*--resume/);
+    await expect(run("kept")).rejects.toThrow(/holds a run at step 12.*`resume: true`/);
   });
 });

@@ -15,6 +15,7 @@ import { manualSeed, scope, setNumThreads } from "@miro-t2i/torch";
 import { beginFile } from "@miro-t2i/torch/atomic-write";
 import { AdamW, clipGradNorm_ } from "@miro-t2i/torch/optim";
 import { InvalidInputError, invalid, MiroError } from "../../errors.js";
+import { message, option } from "../../message.js";
 import { checkDevice } from "../../pipeline/loading/device.js";
 import { streamSeed } from "../../random/streams.js";
 import { MetricsLog } from "../logging/logging.js";
@@ -48,7 +49,7 @@ function openRunFolder({ output, resume = false, recipe }: RunOptions<TaskRecipe
   const newest = listCheckpoints(join(output, "checkpoints")).at(-1);
   if (newest && resume === false) {
     throw new InvalidInputError(
-      `${output}: holds a run at step ${newest.step}; continue it with --resume, or name another --output`,
+      message`${output}: holds a run at step ${newest.step}; continue it with ${option("resume", true)}, or name another ${option("output")}`,
     );
   }
   mkdirSync(output, { recursive: true });

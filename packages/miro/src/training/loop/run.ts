@@ -4,6 +4,7 @@
  */
 import { cuda } from "@miro-t2i/torch";
 import { InvalidInputError } from "../../errors.js";
+import { message, option } from "../../message.js";
 import { type RankPlace, rankPlaceOf } from "../process-group/launch-environment.js";
 import { DataParallelGroup } from "../process-group/process-group.js";
 import { planOf } from "../recipes/batch-plan.js";
@@ -39,7 +40,7 @@ function checkProcesses(trainer: Recipe["trainer"], place: RankPlace | null): vo
     );
   if (place === null && numNodes > 1)
     throw new InvalidInputError(
-      `trainer.num_nodes: ${numNodes} machines need a process for each device that somebody starts there, as srun or torchrun do; --dry-run plans without`,
+      message`trainer.num_nodes: ${numNodes} machines need one process for each device, started with srun or torchrun (${option("dryRun", true)} works without)`,
     );
   if (place !== null || device === "cpu") return;
   const gpus = cuda.isAvailable() ? cuda.deviceCount() : 0;

@@ -98,7 +98,7 @@ describe("several processes", { timeout: 180_000 }, () => {
     await runTraining({ recipe: recipe({ devices: 2, max_steps: 1 }), output });
     await expect(runTraining({ recipe: recipe({ devices: 2, max_steps: 1 }), output })).rejects.toMatchObject({
       name: "InvalidInputError",
-      message: `${output}: holds a run at step 1; continue it with --resume, or name another --output`,
+      message: `${output}: holds a run at step 1; continue it with \`resume: true\`, or name another \`output\``,
     });
   });
 });

@@ -12,6 +12,7 @@ import { setTimeout as delay } from "node:timers/promises";
 import { RendezvousStore } from "@miro-t2i/torch/distributed";
 import { compiledModule } from "../../compiled-module.js";
 import { InvalidInputError, MiroError } from "../../errors.js";
+import { Message, message } from "../../message.js";
 import { sourceOf } from "../batches/sources.js";
 import { planOf } from "../recipes/batch-plan.js";
 import { recipeToJson } from "../recipes/recipe.js";
@@ -164,20 +165,25 @@ function failureOf(endings: readonly Ending[], first: Ending | null): Error {
   const own = endings.filter(({ killed, result, error }) => !killed && result === null && error?.lostRank !== true);
   const { rank, signal, code, error, output } = own[0] ?? first ?? endings.find(isFailure)!;
   // What all of them say alike is no matter of one.
-  if (error !== null && own.length === endings.length && own.every((other) => other.error?.message === error.message))
-    return errorOf(error.exitCode, error.message);
+  if (error !== null && own.length === endings.length && own.every((other) => textOf(other.error) === textOf(error)))
+    return errorOf(error.exitCode, new Message(error.message));
   const words = output.trim().split("\n").slice(-3).join("; ");
   const what =
-    error?.message ??
-    `ended ${signal === null ? `with exit code ${code}` : `by ${signal}${signal === "SIGKILL" ? " (was the memory full?)" : ""}`}${words && `: ${words}`}`;
+    error !== null
+      ? new Message(error.message)
+      : `ended ${signal === null ? `with exit code ${code}` : `by ${signal}${signal === "SIGKILL" ? " (was the memory full?)" : ""}`}${words && `: ${words}`}`;
   const hung = endings.filter(({ killed }) => killed).map((ending) => ending.rank);
   const others =
     hung.length > 0
       ? `; ${hung.length === 1 ? "rank" : "ranks"} ${hung.join(", ")} did not end and had to be killed`
       : "";
-  return errorOf(error?.exitCode ?? 1, `rank ${rank} of ${endings.length}: ${what}${others}`);
+  return errorOf(error?.exitCode ?? 1, message`rank ${rank} of ${endings.length}: ${what}${others}`);
 }
 
-function errorOf(exitCode: number, message: string): Error {
-  return exitCode === 2 ? new InvalidInputError(message) : new MiroError(message);
+function textOf(error: RankError | null): string | undefined {
+  return error === null ? undefined : new Message(error.message).text();
+}
+
+function errorOf(exitCode: number, wording: Message): Error {
+  return exitCode === 2 ? new InvalidInputError(wording) : new MiroError(wording);
 }

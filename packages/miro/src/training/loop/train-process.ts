@@ -15,6 +15,7 @@ import { buildInfo, manualSeed, nn, scope, setNumThreads, zeros } from "@miro-t2
 import { AdamW, GradScaler, Lamb } from "@miro-t2i/torch/optim";
 import { InvalidInputError, MiroError } from "../../errors.js";
 import { readJson, writeFileAtomic } from "../../files/files.js";
+import { message, option } from "../../message.js";
 import { trainingFlops } from "../../networks/flops.js";
 import type { FlowPrecond } from "../../networks/precond.js";
 import type { Rin } from "../../networks/rin.js";
@@ -78,7 +79,7 @@ async function trainAlone(
   const newest = await startingCheckpoint(checkpoints, resume, group);
   if (newest && resume === false)
     throw new InvalidInputError(
-      `${output}: holds a run at step ${newest.step}; continue it with --resume, or name another --output`,
+      message`${output}: holds a run at step ${newest.step}; continue it with ${option("resume", true)}, or name another ${option("output")}`,
     );
   if (resume !== false && !newest) onMessage(`${output}: no checkpoint yet, starting at step 0`);
   if (recipe.trainer.threads > 0) setNumThreads(recipe.trainer.threads);
@@ -296,7 +297,7 @@ function noteData(
     const then = `from step ${step} on it would see other samples than it would have seen`;
     if (!allowChanges)
       throw new InvalidInputError(
-        `${what}; ${then}. Put the data back, or insist with --allow-changes; the checkpoints are as they were`,
+        message`${what}; ${then}. Restore the data, or continue anyway with ${option("allowChanges", true)}; the checkpoints are untouched`,
       );
     onMessage(`${what}; ${then}`);
   }

@@ -209,7 +209,7 @@ describe("runTraining", () => {
     const output = join(root, "twice");
     await runTraining({ recipe: recipe({ max_steps: 1 }), output });
     await expect(runTraining({ recipe: recipe(), output })).rejects.toThrow(
-      /holds a run at step 1; continue it with --resume/,
+      /holds a run at step 1; continue it with `resume: true`/,
     );
   });
 

@@ -3,6 +3,7 @@
  * freely; others are refused, with their names, unless the caller insists.
  */
 import { describe, InvalidInputError } from "../../errors.js";
+import { message, option } from "../../message.js";
 
 /** Keys (and everything below them) that a resumed run may change: where things lie, how fast they go, what is written when. */
 const FREE = [
@@ -68,12 +69,9 @@ export function refuseRecipeChanges(
   const lines = changes.map(
     ({ key, before, now }) => `  ${key}: ${shown(before)} in the checkpoint, ${shown(now)} now`,
   );
+  const told = [`${where}: the run was made by another recipe:`, ...lines].join("\n");
   throw new InvalidInputError(
-    [
-      `${where}: the run was made by another recipe:`,
-      ...lines,
-      `give the recipe it was made with, insist with --allow-changes, or ${newRun}`,
-    ].join("\n"),
+    message`${told}\ngive the recipe it was made with, or ${option("allowChanges", true)} to continue anyway, or ${newRun}`,
   );
 }
 

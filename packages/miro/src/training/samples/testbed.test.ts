@@ -39,7 +39,7 @@ describe("readTestbed", () => {
   });
 
   it.each([
-    ["another number", THREE, undefined, /metadata\.csv: expected 80 prompts, found 3; .*--count 3/],
+    ["another number", THREE, undefined, /metadata\.csv: expected 80 prompts, found 3; .*`count: 3`/],
     [
       "columns that are not there",
       "name,text\na,b\n",

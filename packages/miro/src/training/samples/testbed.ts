@@ -19,6 +19,7 @@ import { InvalidInputError, invalid, MiroError } from "../../errors.js";
 import { readJson, writeFileAtomic } from "../../files/files.js";
 import { parseTable } from "../../files/table-file.js";
 import { linesOf, readTextFile } from "../../files/text-file.js";
+import { type Message, message, option } from "../../message.js";
 import { abortSignal, callback, field, parseOptions } from "../../options.js";
 import { checkDevice } from "../../pipeline/loading/device.js";
 import { T5Encoder } from "../../text/t5.js";
@@ -46,7 +47,7 @@ export function readTestbed(
   { count = TESTBED_PROMPTS }: { count?: number | null } = {},
 ): TestbedPrompt[] {
   const path = join(folder, "metadata.csv");
-  const fail = (what: string): never => {
+  const fail = (what: string | Message): never => {
     throw new InvalidInputError(what);
   };
   const { columns, line, rows } = parseTable(readTextFile(path), path);
@@ -71,7 +72,7 @@ export function readTestbed(
   }
   if (count !== null && prompts.length !== count)
     fail(
-      `${path}: expected ${count} prompts, found ${prompts.length}; say so if that is intended (--count ${prompts.length})`,
+      message`${path}: expected ${count} prompts, found ${prompts.length}; if that is intended, give ${option("count", prompts.length)}`,
     );
   const listPath = join(folder, "prompts.txt");
   if (existsSync(listPath)) {
@@ -170,7 +171,7 @@ export async function prepareTestbed(options: TestbedOptions): Promise<TestbedRe
     ...rest
   } = parseOptions(testbedOptionsSchema, options);
   const prompts = readTestbed(folder, { count });
-  const device = checkDevice(rest.device, "--device");
+  const device = checkDevice(rest.device);
   const located = await locateModels({
     model,
     textEncoder,

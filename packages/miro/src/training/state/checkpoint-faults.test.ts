@@ -116,7 +116,7 @@ describe("a damaged newest checkpoint", () => {
     expect(stored(output)).toEqual([8, 9]);
     truncateSync(join(output, "checkpoints/step-00000009/optimizer.safetensors"), 1000);
     await expect(train(output, { resume: true })).rejects.toThrow(
-      /step-00000009\/optimizer\.safetensors: is damaged.*: --resume 8 continues from there$/,
+      /step-00000009\/optimizer\.safetensors: is damaged.*: `resume: 8` continues from there$/,
     );
     const messages: string[] = [];
     const onMessage = (message: string) => messages.push(message);
@@ -139,7 +139,7 @@ describe("resuming", () => {
       expect.stringMatching(/step-00000009: the run was made by another recipe:$/),
       "  optimizer.lr: 0.01 in the checkpoint, 0.02 now",
       "  trainer.batch_size: 4 in the checkpoint, 8 now",
-      expect.stringMatching(/--allow-changes.*initialization\.from/),
+      expect.stringMatching(/`allowChanges: true`.*initialization\.from/),
     ]);
     expect(bits(output)).toEqual(before);
     const longer = recipe({ max_steps: 11 }, { optimizer: { name: "lamb", lr: 0.02 } });

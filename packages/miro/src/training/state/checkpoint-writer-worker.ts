@@ -1,6 +1,8 @@
 /** Worker thread of the checkpoint writer (see checkpoint-writer.ts): receives copies, writes them, answers with the path. */
+
 import { parentPort } from "node:worker_threads";
 import { receive, scope, setNumThreads } from "@miro-t2i/torch";
+import { message } from "../../message.js";
 import { saveTrainingCheckpoint, type TrainingCheckpoint } from "./checkpoint.js";
 import type { WriteAnswer, WriteJob } from "./checkpoint-writer.js";
 
@@ -20,7 +22,7 @@ parentPort!.on("message", ({ folder, state, tensors, retention }: WriteJob) => {
       try {
         return { path: saveTrainingCheckpoint(folder, checkpoint, retention) };
       } catch (error) {
-        return { error: (error as Error).message };
+        return { error: message`${error}`.parts };
       }
     }),
   );

@@ -7,6 +7,7 @@ import { Worker } from "node:worker_threads";
 import { empty, noGrad, type SharedTensor, scope, share, type Tensor } from "@miro-t2i/torch";
 import { compiledModule } from "../../compiled-module.js";
 import { MiroError } from "../../errors.js";
+import { Message, type MessagePart } from "../../message.js";
 import type { NamedTensors, RetentionOptions, TrainingCheckpoint, TrainingState } from "./checkpoint.js";
 
 /** A checkpoint on its way to the writing thread. */
@@ -19,7 +20,7 @@ export interface WriteJob {
 }
 
 /** The thread's answer. */
-export type WriteAnswer = { path: string } | { error: string };
+export type WriteAnswer = { path: string } | { error: readonly MessagePart[] };
 
 export class CheckpointWriter {
   readonly #folder: string;
@@ -109,7 +110,7 @@ export class CheckpointWriter {
     worker.postMessage(job);
     try {
       const [answer] = (await Promise.race([once(worker, "message"), stopped])) as [WriteAnswer];
-      if ("error" in answer) throw new MiroError(answer.error);
+      if ("error" in answer) throw new MiroError(new Message(answer.error));
     } catch (error) {
       if (error instanceof MiroError) throw error;
       throw new MiroError(`${job.folder}: the thread that writes checkpoints failed: ${(error as Error).message}`);

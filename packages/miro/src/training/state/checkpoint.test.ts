@@ -107,11 +107,11 @@ describe("training checkpoints", () => {
     writeFileSync(join(path(4), "network.safetensors"), "");
     rmSync(join(path(3), "state.json"));
     expect(() => checkpointToResume(folder, true)).toThrow(
-      /step-00000004\/network\.safetensors: is damaged: .*: --resume 2 continues from there$/,
+      /step-00000004\/network\.safetensors: is damaged: .*: `resume: 2` continues from there$/,
     );
-    expect(() => checkpointToResume(folder, 3)).toThrow(/step-00000003\/state\.json: is missing; .*--resume 2/);
+    expect(() => checkpointToResume(folder, 3)).toThrow(/step-00000003\/state\.json: is missing; .*`resume: 2`/);
     expect(() => checkpointToResume(folder, 9)).toThrow(
-      /--resume: .* holds no checkpoint of step 9; there are those of 1, 2, 3, 4/,
+      /^resume: .* holds no checkpoint of step 9; there are those of 1, 2, 3, 4/,
     );
     expect(checkpointToResume(folder, 2)).toEqual({ step: 2, path: path(2) });
     expect(setAsideNewer(folder, 2)).toEqual([3, 4].map((step) => join(folder, `replaced-step-0000000${step}`)));

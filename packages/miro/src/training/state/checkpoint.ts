@@ -36,6 +36,7 @@ import { beginFile, flushFolder, removeKilledWrites } from "@miro-t2i/torch/atom
 import { readSafetensors, writeSafetensors } from "@miro-t2i/torch/io";
 import type { GradScalerState } from "@miro-t2i/torch/optim";
 import { describe, InvalidInputError, MiroError, systemReason } from "../../errors.js";
+import { about, message, option } from "../../message.js";
 
 /** The plain part of a checkpoint, `state.json`. */
 export interface TrainingState {
@@ -144,7 +145,7 @@ export function saveTrainingCheckpoint(
     }
     const reason = (error as Error).cause ?? error;
     throw new MiroError(
-      `${path}: the checkpoint could not be written: ${systemReason(reason)}; earlier ones are intact, --resume continues from the newest`,
+      message`${path}: the checkpoint could not be written: ${systemReason(reason)}; earlier ones are intact, ${option("resume", true)} continues from the newest`,
       { cause: error },
     );
   }
@@ -218,7 +219,7 @@ export function checkpointToResume(folder: string, resume: true | number): { ste
     if (resume === true) return undefined;
     const there = stored.map(({ step }) => step).join(", ");
     throw new InvalidInputError(
-      `--resume: ${folder} holds no checkpoint of step ${resume}; ${there === "" ? "it holds none" : `there are those of ${there}`}`,
+      message`${about("resume")}: ${folder} holds no checkpoint of step ${resume}; ${there === "" ? "it holds none" : `there are those of ${there}`}`,
     );
   }
   const fault = faultOf(chosen.path);
@@ -226,8 +227,8 @@ export function checkpointToResume(folder: string, resume: true | number): { ste
   const whole = stored.findLast(({ step, path }) => step < chosen.step && faultOf(path) === null);
   throw new MiroError(
     whole === undefined
-      ? `${fault.message}; no earlier checkpoint is whole, so the run cannot be continued: begin anew with another --output`
-      : `${fault.message}; the newest whole checkpoint before it is of step ${whole.step}: --resume ${whole.step} continues from there`,
+      ? message`${fault}; no earlier checkpoint is whole, so the run cannot be continued: begin anew with another ${option("output")}`
+      : message`${fault}; the newest whole checkpoint before it is of step ${whole.step}: ${option("resume", whole.step)} continues from there`,
     { cause: fault },
   );
 }

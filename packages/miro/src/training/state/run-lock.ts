@@ -3,6 +3,7 @@ import { mkdirSync } from "node:fs";
 import { setTimeout as sleep } from "node:timers/promises";
 import { InvalidInputError, MiroError, systemReason } from "../../errors.js";
 import { FileLock } from "../../files/file-lock.js";
+import { message, option } from "../../message.js";
 
 const POLL_MS = 1000;
 
@@ -39,7 +40,9 @@ export class RunLock {
       if (found instanceof FileLock) return new RunLock(output, found);
       // Less silence than a moment ago: it was heard of.
       if (found.isKnown || (silentMs !== null && found.silentMs < silentMs))
-        throw new InvalidInputError(`${output}: ${found.text} trains here; wait for its end, or name another --output`);
+        throw new InvalidInputError(
+          message`${output}: ${found.text} trains here; wait for its end, or name another ${option("output")}`,
+        );
       if (silentMs === null) onMessage?.(`${output}: waiting for a sign of life of ${found.text}, which trained here`);
       silentMs = found.silentMs;
       await sleep(POLL_MS, undefined, signal ? { signal } : {});
