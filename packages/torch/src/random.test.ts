@@ -1,5 +1,6 @@
 import { describe, expect, test } from "vitest";
 import {
+  buildInfo,
   call,
   empty,
   Generator,
@@ -16,6 +17,12 @@ import {
   zeros,
 } from "./index.js";
 import { flat, reference, relativeError } from "./testing/reference.js";
+
+/** `torch.randn(17, dtype=torch.bfloat16)` at this place of the stream as torch 2.11 draws it; from 2.12 on it draws differently. */
+const BFLOAT16_OF_2_11 = [
+  ...[-0.017333984375, 0.8984375, -0.5234375, 0.75390625, 1.6484375, -2.171875, -0.0986328125, 0.2392578125],
+  ...[0.00081634521484375, -0.6484375, 0.60546875, -1.359375, 0.455078125, -0.69921875, 0.97265625, 1.8984375, 1.6875],
+];
 
 describe("streams equal PyTorch's", () => {
   test("the global generator, one distribution after another", () => {
@@ -34,7 +41,10 @@ describe("streams equal PyTorch's", () => {
         randn_bfloat16: randn([17], { dtype: "bfloat16" }),
       };
       expect(Object.keys(drawn)).toEqual(Object.keys(reference.random.global));
-      for (const [name, values] of Object.entries(reference.random.global)) {
+      const recorded = { ...reference.random.global };
+      const [major = 0, minor = 0] = buildInfo().torchVersion.split(".").map(Number);
+      if (major === 2 && minor <= 11) recorded.randn_bfloat16 = BFLOAT16_OF_2_11;
+      for (const [name, values] of Object.entries(recorded)) {
         expect(relativeError(flat(drawn[name]!), values), name).toBeLessThan(1e-6);
       }
       expect(flat(drawn.randperm!)).toEqual(reference.random.global.randperm);

@@ -34,6 +34,13 @@ describe("parseAxis", () => {
     ]);
   });
 
+  it.each(["reward.__proto__=0", "negative.constructor=1", "tradeoff.a.prototype=0:1:0.5"])(
+    "refuses a key that every object has: %s",
+    (text) => {
+      expect(() => parseAxis(text, "--x", [])).toThrow(/^--x .*: the key "\w+" is not allowed/);
+    },
+  );
+
   it("takes the values of the axis `prompt` from the call", () => {
     expect(values("prompt")).toEqual(["a fox", "a cat"]);
   });

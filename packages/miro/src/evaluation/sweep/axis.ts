@@ -16,6 +16,7 @@
  *   prompt                     the prompts of the call
  */
 import { InvalidInputError, invalid } from "../../errors.js";
+import { checkKey } from "../../files/plain-data.js";
 import { type SamplerOptionValue, samplerNames, samplerOptionsOfAll } from "../../flow/samplers/index.js";
 import { about, message } from "../../message.js";
 
@@ -94,6 +95,7 @@ export function parseAxis(text: string, parameter: string, prompts: readonly str
 function pointsOf(name: string, values: string, parameter: string, prompts: readonly string[]): AxisPoint[] {
   const [kind = "", ...keys] = name.split(".");
   const of = `${parameter} ${name}`;
+  for (const key of keys) checkKey(key, of);
   switch (keys.length === 0 ? name : kind) {
     case "prompt":
       if (values !== "")

@@ -33,14 +33,9 @@ const brightness: Scorer = {
   dispose: () => {},
 };
 
-async function draw(prompt: string, options: GenerateOptions): Promise<Uint8Array> {
-  const pipe = await load();
-  try {
-    const { images } = await pipe.generate(prompt, options);
-    return images[0]!.data;
-  } finally {
-    await pipe.dispose();
-  }
+async function draw(pipe: MiroPipeline, prompt: string, options: GenerateOptions): Promise<Uint8Array> {
+  const { images } = await pipe.generate(prompt, options);
+  return images[0]!.data;
 }
 
 describe("runSweep", () => {
@@ -54,9 +49,10 @@ describe("runSweep", () => {
       settings: { ...settings, rewardTargets: { aesthetic_score: 0.25 } },
       seed: 5,
     });
+    await using pipe = await load();
     for (const [row, prompt] of prompts.entries()) {
       for (const [column, target] of [0, 1].entries()) {
-        const expected = await draw(prompt, {
+        const expected = await draw(pipe, prompt, {
           ...settings,
           seed: 5,
           rewardTargets: { aesthetic_score: 0.25, [a!]: target },

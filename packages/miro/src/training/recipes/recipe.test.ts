@@ -138,7 +138,8 @@ describe("recipes made of parts", () => {
     expect(({} as Record<string, unknown>).polluted).toBeUndefined();
   });
 
-  it("end in an error when they hold themselves or grow without measure, on the command line too", () => {
+  it("end in an error when they hold themselves or grow without measure, soon and on the command line too", () => {
+    const before = process.cpuUsage();
     const circle = write("circle.yaml", "a: &a\n  b: *a\n");
     expect(() => composeRecipe(circle, [], none)).toThrow(/circle\.yaml:2: "a\.b" holds itself/);
     const levels = Array.from({ length: 30 }, (_, i) => `l${i + 1}: &l${i + 1} [${`*l${i},`.repeat(9)}]`);
@@ -148,6 +149,9 @@ describe("recipes made of parts", () => {
     expect(() => composeRecipe(deep, [], none)).toThrow(/deep\.yaml.*(nested too deep|not valid YAML)/);
     const fine = write("fine.yaml", "a: {}\n");
     expect(() => composeRecipe(fine, ["a=&a [*a]"], none)).toThrow(/^a=&a \[\*a\]: /);
+    // Each on its own takes a fraction of a second of the processor.
+    const { user, system } = process.cpuUsage(before);
+    expect((user + system) / 1e6).toBeLessThan(5);
   });
 
   it("cannot show a variable that is not meant for recipes", () => {
