@@ -6,7 +6,8 @@ import { manualSeed, noGrad, type Tensor, tensor } from "@miro-t2i/torch";
 import { readSafetensors, writeSafetensors } from "@miro-t2i/torch/io";
 import { AdamW } from "@miro-t2i/torch/optim";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
-import { relativeBuckets, T5Encoder } from "./t5.js";
+import { T5Encoder } from "./t5.js";
+import { relativeBuckets } from "./t5-stack.js";
 import { Tokenizer } from "./tokenizer.js";
 
 const TINY = fileURLToPath(new URL("../../../../tests/reference/fixtures/tiny/", import.meta.url));

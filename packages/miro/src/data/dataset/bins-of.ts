@@ -1,4 +1,4 @@
-/** The bin edges of a set of shards: kept beside the shards, computed from a sample of their scores where they are not. */
+/** The bin edges of a set of shards: those kept beside the shards, else computed from a sample of their scores. */
 import { InvalidInputError } from "../../errors.js";
 import type { ShardSet } from "../shards/index.js";
 import { type BinEdges, type BinIdentity, readBinCache, writeBinCache } from "./bin-cache.js";

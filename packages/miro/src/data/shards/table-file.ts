@@ -83,8 +83,9 @@ export function tablePath(shard: string): string {
 }
 
 /**
- * Hash of some headers of the shard, spread over it: a file that was exchanged for one of the same size and time (copied
- * with its times, or times that a tool makes all equal) is still told apart, unless its names and sizes agree too.
+ * Hash of some headers of the shard, spread over it: a file that was exchanged for one of the same size and time
+ * (copied with its times, or times that a tool makes all equal) is still told apart, unless its names and sizes agree
+ * too.
  */
 export function probeOf(
   count: number,

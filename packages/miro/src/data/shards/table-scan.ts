@@ -1,4 +1,4 @@
-/** Makes the table of a shard: reads every header of the tar, the headers of its arrays and the numbers of its metadata. */
+/** Makes the table of a shard: reads all headers of the tar, those of its arrays, and the numbers of its metadata. */
 import { FormatError, readNpyHeader } from "@miro-t2i/torch/io";
 import { numberField, parseMetadata } from "./metadata.js";
 import type { TarMember } from "./sample-key.js";
