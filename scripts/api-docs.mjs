@@ -5,7 +5,7 @@
  *
  * typedoc uses TypeScript's JavaScript compiler interface, which TypeScript 7 does not have; typedoc and the TypeScript
  * that it needs are therefore not dependencies of the workspace but are kept in .cache/typedoc. Types are checked by
- * `npm run typecheck`, not here. Broken links in comments are errors.
+ * `npm run typecheck`, not here. Broken links and wrong parameter names in comments are errors.
  *
  *   npm run docs
  */
@@ -65,7 +65,7 @@ writeFileSync(
     ...{ tsconfig, basePath: root, out: path.join(root, "build", "api"), readme: path.join(root, "README.md") },
     ...{ skipErrorChecking: true, excludeInternal: true, excludePrivate: true, disableSources: true },
     validation: { invalidLink: true, notExported: false, notDocumented: false },
-    treatValidationWarningsAsErrors: true,
+    treatWarningsAsErrors: true,
   }),
 );
 const typedoc = path.join(home, "node_modules", "typedoc", "bin", "typedoc");

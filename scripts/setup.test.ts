@@ -95,8 +95,9 @@ describe("missing tools", () => {
   });
 
   test("an old Node is refused with what is needed", () => {
-    expect(() => requireNode("18.19.1")).toThrow("Node 20 or newer is needed, this is 18.19.1");
-    expect(() => requireNode("20.0.0")).not.toThrow();
+    expect(() => requireNode("18.19.1")).toThrow("Node 20.19 or newer is needed, this is 18.19.1");
+    expect(() => requireNode("20.18.9")).toThrow("Node 20.19 or newer");
+    for (const version of ["20.19.0", "22.1.0"]) expect(() => requireNode(version)).not.toThrow();
   });
 
   test("only executable files count as programs", () => {

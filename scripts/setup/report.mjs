@@ -18,9 +18,10 @@ export class SetupError extends Error {}
 
 /** @param {string} version of Node, e.g. "20.11.0" */
 export function requireNode(version) {
-  if (Number(version.split(".")[0]) < 20) {
+  const [major, minor] = version.split(".").map(Number);
+  if (major < 20 || (major === 20 && minor < 19)) {
     throw new SetupError(
-      `Node 20 or newer is needed, this is ${version}. Install it from https://nodejs.org or with a version manager.`,
+      `Node 20.19 or newer is needed, this is ${version}. Install it from https://nodejs.org or with a version manager.`,
     );
   }
 }

@@ -123,7 +123,7 @@ export abstract class TensorBase<Self> implements Disposable {
     native.free(this.#handle);
   }
 
-  /** {@link TensorBase.dispose}, for `using x = …`. */
+  /** As `dispose`, for `using x = …`. */
   [Symbol.dispose](): void {
     this.dispose();
   }

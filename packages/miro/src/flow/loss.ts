@@ -124,7 +124,7 @@ function keepSome(z: Tensor, rate: number, draw: Draw): Tensor {
   );
 }
 
-/** {@link flowMatchingLoss} with its options checked once and their defaults filled in. */
+/** `flowMatchingLoss` with its options checked once and their defaults filled in. */
 export class FlowMatchingLoss {
   readonly options: Required<FlowMatchingLossOptions>;
 

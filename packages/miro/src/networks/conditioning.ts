@@ -24,7 +24,7 @@ export interface ConditioningInput {
 
 /**
  * Text and rewards after everything that can be computed without γ. Plain tensors owned by the caller: it can leave a
- * `scope()`, be reused over steps, and cut by {@link narrowConditioning}. In training it is part of the graph.
+ * `scope()`, be reused over steps, and cut by `narrowConditioning`. In training it is part of the graph.
  */
 export interface Conditioning {
   /**

@@ -51,7 +51,7 @@ export class T5Encoder extends nn.Module {
     this.#encoder = this.register("encoder", new T5Stack(this.config));
   }
 
-  /** Reads the parsed content of a `config.json`; see {@link t5ConfigFromJson}. */
+  /** Reads the parsed content of a `config.json`; see `t5ConfigFromJson`. */
   static configFromJson(json: unknown, source?: string): T5Config {
     return t5ConfigFromJson(json, source);
   }

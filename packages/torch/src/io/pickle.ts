@@ -55,7 +55,7 @@ export class Known {
   ) {}
 }
 
-/** Something a {@link Known} or the caller made; the machine passes it on as it is. */
+/** Something a `Known` or the caller made; the machine passes it on as it is. */
 export abstract class PickleLeaf {
   /** Takes the state that a BUILD gives. @throws Error saying what is wrong */
   setState(_state: PickleValue): void {
@@ -71,7 +71,7 @@ export class PickledBytes extends PickleLeaf {
   }
 }
 
-/** Lists and tuples are arrays, dictionaries are maps. Parts may be shared; {@link containEntries} takes out cycles. */
+/** Lists and tuples are arrays, dictionaries are maps. Parts may be shared; `containEntries` takes out cycles. */
 export type PickleValue =
   | null
   | boolean

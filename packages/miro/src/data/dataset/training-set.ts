@@ -51,7 +51,7 @@ export class TrainingSet {
   /**
    * Opens shards for training.
    *
-   * @param options as in a recipe, checked here
+   * @param input as in a recipe, checked here
    * @param run the rewards of the network, the run's seed, and the samples of one batch
    * @throws InvalidInputError when nothing passes the filters, or a reward is in no sample; ShardError naming a bad
    *   shard

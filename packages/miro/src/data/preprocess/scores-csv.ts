@@ -12,7 +12,7 @@ import { parseTable } from "../../files/table-file.js";
 import { readTextFile } from "../../files/text-file.js";
 import { pythonFloat } from "../dataset/python-number.js";
 
-/** One row without its key: numbers, and texts in the columns that {@link isTextColumn} tells. */
+/** One row without its key: numbers, and texts in the columns that `isTextColumn` tells. */
 export type ScoreRow = Map<string, number | string>;
 
 /** Rows by key. */

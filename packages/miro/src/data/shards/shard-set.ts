@@ -94,7 +94,7 @@ export class ShardSet {
    * Opens shards. Those that have no table yet are read through once, many of them in worker threads; the event loop runs on between
    * shards.
    *
-   * @param onShard called for each shard that is done: first those whose table is made in threads, then all
+   * @param options of the set; `onShard` is called for each finished shard, those with new tables first
    * @throws ShardError for the first bad shard, and with the policy `skip` when more than `maxBadRate` of all are bad
    */
   static async open(

@@ -174,7 +174,7 @@ const fingerprintsSchema = z.object({
  * Counts the samples of shards, makes their tables where they are missing, and writes the index with its fingerprints.
  *
  * @param path where to; by custom `wids-index.json` in the shards' folder
- * @param onShard called for each shard that is done: first those whose table is made in threads, then all
+ * @param options of the index; `onShard` is called for each finished shard, those with new tables first
  * @returns what was written, and everything found wrong with the shards
  * @throws ShardError when a shard cannot be read at all
  */

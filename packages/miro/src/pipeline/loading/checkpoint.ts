@@ -107,7 +107,7 @@ export function openCheckpoint(
   }
 }
 
-/** Loads a release folder; see {@link openCheckpoint}. @throws MiroError naming the file and what is wrong with it */
+/** Loads a release folder; see `openCheckpoint`. @throws MiroError naming the file and what is wrong with it */
 export function loadCheckpoint(folder: string, options: LoadCheckpointOptions = {}): Checkpoint {
   const { loadNetwork, ...rest } = openCheckpoint(folder, options);
   try {

@@ -46,7 +46,7 @@ export function gpuDType(capability: readonly [major: number, minor: number] | u
 }
 
 /**
- * `auto` follows the capability of a GPU ({@link gpuDType}). On a CPU it is bfloat16 on processors whose bfloat16 products are
+ * `auto` follows the capability of a GPU (`gpuDType`). On a CPU it is bfloat16 on processors whose bfloat16 products are
  * faster than float32 ones, for networks that are not small; else float32.
  */
 export function resolveDType(

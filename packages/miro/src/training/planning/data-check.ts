@@ -2,7 +2,7 @@
 import { type DataCheck, sourceOf } from "../batches/sources.js";
 import { type Recipe, sourceRecipe } from "../recipes/recipe.js";
 
-/** What {@link checkData} found. */
+/** What `checkData` found. */
 export interface DataReport {
   /** Nothing is missing. */
   ready: boolean;
