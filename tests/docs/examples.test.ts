@@ -1,6 +1,6 @@
 /** Every example of the documentation does what its page says: it is run, as a reader would, and ends without an error. */
 import { spawn } from "node:child_process";
-import { mkdtempSync, readdirSync, readFileSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
+import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
@@ -15,6 +15,21 @@ const pages = readdirSync(join(root, "docs")).filter(
   (name) => name.endsWith(".md") && !WITHOUT_EXAMPLES.includes(name),
 );
 const miro = join(root, "packages/miro/bin/miro.mjs");
+
+describe.each(["architecture.md", "contributing.md"])("docs/%s", (page) => {
+  it("names files that exist", () => {
+    const sources = ["packages/torch", "packages/miro/src", "tests", "scripts"].flatMap((folder) =>
+      readdirSync(join(root, folder), { recursive: true, encoding: "utf8" }).map((file) => `/${folder}/${file}`),
+    );
+    const named = [...readFileSync(join(root, "docs", page), "utf8").matchAll(/`([\w./-]+\.(?:ts|mjs|jsonl|cpp))`/g)];
+    const placeholders = ["x.ts", "x.test.ts", "flow/samplers/NAME.ts"];
+    const missing = named
+      .map(([, name]) => name!)
+      .filter((name) => !placeholders.includes(name) && !sources.some((file) => file.endsWith(`/${name}`)))
+      .filter((name) => !existsSync(join(root, name)));
+    expect(missing).toEqual([]);
+  });
+});
 
 describe.each(pages)("docs/%s", (page) => {
   const examples = examplesOf(readFileSync(join(root, "docs", page), "utf8"));
