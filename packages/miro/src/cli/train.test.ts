@@ -41,6 +41,25 @@ describe("miro train", () => {
     expect(err).toMatch(message);
   });
 
+  it("takes --resume before and behind the recipe, with a step, with an equals sign, and with none", async () => {
+    const print = ["--print", "--json"];
+    const plain = (await call("multi_cad", "data.dir=/data", ...print)).out;
+    for (const args of [
+      ["--resume", "multi_cad", "data.dir=/data"],
+      ["--resume=4", "multi_cad", "data.dir=/data"],
+      ["multi_cad", "--resume", "data.dir=/data"],
+      ["multi_cad", "data.dir=/data", "--resume", "4"],
+      ["multi_cad", "data.dir=/data", "--resume=4"],
+    ]) {
+      expect(await call(...args, ...print)).toMatchObject({ code: 0, out: plain });
+    }
+    expect(await call("multi_cad", "--resume=", ...print)).toMatchObject({
+      code: 2,
+      err: expect.stringContaining("the step of a checkpoint"),
+    });
+    expect((await call("multi_cad", "--resume=3", "4", ...print)).err).toMatch(/expected one step, received 3 and 4/);
+  });
+
   it.each([
     [["trainer.devices=16"], /trainer\.devices: expected at most the \d+ GPUs of this machine \(received 16\)/],
     [["trainer.num_nodes=2"], /trainer\.num_nodes: 2 machines need a process for each device/],

@@ -1,7 +1,7 @@
 /** `miro train`: trains a model by a recipe, or shows what the recipe is. */
 import "./extensions.js";
 import { join } from "node:path";
-import { InterruptedError, InvalidInputError, MiroError } from "../errors.js";
+import { InterruptedError, InvalidInputError, invalid, MiroError } from "../errors.js";
 import { type Progress, ProgressLine } from "../training/logging/logging.js";
 import { runTraining } from "../training/loop/run.js";
 import { runTask } from "../training/loop/run-task.js";
@@ -88,6 +88,7 @@ export const register: Register = (command, context) => {
 function resumeOf(flag: boolean | string, given: string[]): { resume: boolean | number; words: string[] } {
   const isStep = (word: string) => /^\d{1,15}$/.test(word);
   if (flag === false) return { resume: false, words: given };
+  if (flag === "") throw invalid("--resume", "the step of a checkpoint", flag);
   const behind = typeof flag === "string" ? [flag] : [];
   const words = /^[\w.]+=/.test(behind[0] ?? "") ? [...given, ...behind] : [...behind, ...given];
   const steps = words.filter(isStep);

@@ -8,7 +8,7 @@
 import { type CsvError, parse } from "csv-parse/sync";
 import { InvalidInputError } from "../errors.js";
 import { repeatedKey } from "./json-file.js";
-import { type Line, linesOf } from "./text-file.js";
+import { hasLoneSurrogate, type Line, linesOf } from "./text-file.js";
 
 /** Cells of one row, and its line in the file, from 1. */
 export interface TableRow {
@@ -63,7 +63,10 @@ export function filledLines(text: string): Line[] {
 export function parseJsonLine(line: string): Record<string, unknown> {
   let value: unknown;
   try {
-    value = JSON.parse(line);
+    value = JSON.parse(line, (_, item: unknown) => {
+      if (typeof item === "string" && hasLoneSurrogate(item)) throw new SyntaxError("half of a character of UTF-16");
+      return item;
+    });
   } catch (error) {
     throw new SyntaxError(`not valid JSON: ${(error as Error).message.split("\n")[0]}`, { cause: error });
   }

@@ -52,6 +52,11 @@ export function readTextFile(path: string): string {
   return decodeText(bytes, path);
 }
 
+/** Whether a text holds half of a character of UTF-16, as JSON may write it: stored, it would become U+FFFD. */
+export function hasLoneSurrogate(text: string): boolean {
+  return /\p{Surrogate}/u.test(text);
+}
+
 /** The lines of a text. An end of line at the very end begins no further one. */
 export function linesOf(text: string): string[] {
   const lines = text.split(/\r\n|\n|\r/);

@@ -71,6 +71,12 @@ it.each<[string, string, string | Uint8Array, RegExp]>([
   ["a row that is short", "a.tsv", "image\tcaption\na.jpg\n", /a\.tsv:2: expected 2 cells as in the header, found 1/],
   ["an open quote", "a.csv", 'image,caption\na.jpg,"open\n', /a\.csv:\d: not valid CSV/],
   ["a column twice", "a.csv", "image,caption,image\na.jpg,x,y\n", /a\.csv:1: two columns "image"/],
+  [
+    "a name twice",
+    "a.jsonl",
+    '{"image":"a.jpg","caption":"a","caption":"b"}\n',
+    /a\.jsonl:1: the name "caption" stands twice/,
+  ],
   ["no JSON", "a.jsonl", '{"image": "a.jpg", "caption": "x"}\n{"image": }\n', /a\.jsonl:2: /],
   ["no rows", "a.csv", "image,caption\n,\n", /a\.csv: holds no rows/],
 ])("%s is refused with its place", async (_, name, content, message) => {

@@ -1,6 +1,7 @@
 /** Captions in a table: CSV or TSV with a header, JSON lines, or Parquet; a column names the picture of each row. */
 import { extname } from "node:path";
-import { InvalidInputError } from "../../errors.js";
+import { describe, InvalidInputError } from "../../errors.js";
+import { repeatedKey } from "../../files/json-file.js";
 import { filledLines, parseTable } from "../../files/table-file.js";
 import { readTextFile } from "../../files/text-file.js";
 import { openParquet, type ParquetKind, type ParquetTable } from "./parquet-table.js";
@@ -122,6 +123,9 @@ function readJsonLines(path: string): Row[] {
       throw new InvalidInputError(`${path}:${number}: ${(error as Error).message}`, { cause: error });
     }
     if (!(value instanceof Map)) throw new InvalidInputError(`${path}:${number}: expected an object`);
+    const twice = repeatedKey(text);
+    if (twice !== null)
+      throw new InvalidInputError(`${path}:${number}: the name ${describe(twice)} stands twice in one object`);
     return value;
   });
 }

@@ -437,6 +437,7 @@ describe("other sources", () => {
     writeFileSync(join(pictures, "a.txt"), "from text");
     writeFileSync(join(pictures, "b.JSON"), '{"caption": "from json", "n": 1.0}');
     writeFileSync(join(pictures, "sub/c.v2.TXT"), "below");
+    writeFileSync(join(pictures, "none.json"), '{"caption": "a \\ud83e fox"}');
   });
   const texts = (dest: string, shard: string) =>
     Object.fromEntries(
@@ -453,7 +454,7 @@ describe("other sources", () => {
       ["00000", 2],
       ["00001", 1],
     ]);
-    expect(shards[0]!.skipped).toEqual({ "missing-caption": 1 });
+    expect(shards[0]!.skipped).toEqual({ "bad-caption": 1 });
     expect(texts(where.dest, "00000.tar")).toEqual({ "a.txt": "from text", "b.txt": "from json" });
     expect(texts(where.dest, "00001.tar")).toEqual({ "sub/c_v2.txt": "below" });
     expect(members(join(where.dest, "00000.tar")).get("b.json")!.toString()).toBe('{"caption": "from json", "n": 1.0}');

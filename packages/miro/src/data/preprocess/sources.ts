@@ -11,7 +11,7 @@ import { readdirSync, statSync } from "node:fs";
 import { basename, dirname, extname, join, relative, resolve } from "node:path";
 import { InvalidInputError, MiroError, systemReason } from "../../errors.js";
 import { readBytes } from "../../files/files.js";
-import { decodeText as decode } from "../../files/text-file.js";
+import { decodeText as decode, hasLoneSurrogate } from "../../files/text-file.js";
 import { type DecodedFormat, IMAGE_EXTENSIONS, imageFormat } from "../../pictures/decode.js";
 import { fingerprintOf } from "../shards/positional-file.js";
 import { groupSamples, splitMemberName } from "../shards/sample-key.js";
@@ -420,7 +420,10 @@ function skip(reason: SkipReason, message: string): never {
 /** Adds the sample that `make` makes, or the reason why there is none. */
 function take(content: ShardContent, key: string, make: () => RawSample): void {
   try {
-    content.samples.push(make());
+    const sample = make();
+    if (hasLoneSurrogate(sample.caption))
+      skip("bad-caption", "half of a character of UTF-16, which no text file can hold");
+    content.samples.push(sample);
   } catch (error) {
     const reason = error instanceof SkipError ? error.reason : "unreadable";
     if (!(error instanceof SkipError || error instanceof MiroError)) throw error;

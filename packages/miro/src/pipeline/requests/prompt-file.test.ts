@@ -125,6 +125,7 @@ describe("errors name file and line", () => {
     ],
     ["no prompt", "a.jsonl", '{"seed":1}', /a\.jsonl:1: prompt: missing$/],
     ["an empty prompt", "a.jsonl", '{"prompt":" "}', /a\.jsonl:1: prompt: expected a text/],
+    ["half a character", "a.jsonl", '{"prompt":"a \\ud83e fox"}', /a\.jsonl:1: .*half of a character of UTF-16/],
     ["no JSON", "a.jsonl", '\n{"prompt":', /a\.jsonl:2: not valid JSON/],
     [
       "a key of an object's own machinery",
