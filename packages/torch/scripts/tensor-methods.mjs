@@ -2,8 +2,8 @@
  * The methods of `Tensor`, one line each: name, operator, what it computes. Parameters, defaults, overloads and result
  * types come from the operators' schemas; src/tensor.generated.ts is made from this table by `npm run generate:ops`.
  *
- * To add a method, add a line here and lines to tests/reference/ops.table.jsonl that give each of its options: they test
- * its values, its gradient, and that it can be called by place, by name and mixed (tensor-methods.test.ts).
+ * To add a method, add a line here and lines to tests/reference/ops.table.jsonl that give each of its options: they
+ * test its values, its gradient, and that it can be called by place, by name and mixed (tensor-methods.test.ts).
  *
  * - `"add.Tensor | add.Scalar"`: one method for several overloads; the arguments decide which one is called.
  * - `"linalg_vector_norm(ord=2)"`: a parameter that the method does not have and that always gets this value.

@@ -18,7 +18,10 @@ import {
 } from "./index.js";
 import { flat, reference, relativeError } from "./testing/reference.js";
 
-/** `torch.randn(17, dtype=torch.bfloat16)` at this place of the stream as torch 2.11 draws it; from 2.12 on it draws differently. */
+/**
+ * `torch.randn(17, dtype=torch.bfloat16)` at this place of the stream as torch 2.11 draws it; from 2.12 on it draws
+ * differently.
+ */
 const BFLOAT16_OF_2_11 = [
   ...[-0.017333984375, 0.8984375, -0.5234375, 0.75390625, 1.6484375, -2.171875, -0.0986328125, 0.2392578125],
   ...[0.00081634521484375, -0.6484375, 0.60546875, -1.359375, 0.455078125, -0.69921875, 0.97265625, 1.8984375, 1.6875],

@@ -6,11 +6,11 @@
  * Beside it lies `….identity.json`, which says what the edges were computed from; a file whose identity differs is not used. A file
  * without one comes from somewhere else and is taken as it is.
  */
-import { createHash } from "node:crypto";
 import { existsSync } from "node:fs";
 import { join } from "node:path";
 import { MiroError } from "../../errors.js";
 import { readJson, readText, writeFileAtomic } from "../../files/files.js";
+import { sha256 } from "../../files/sha256.js";
 import { version } from "../../version.js";
 import type { BinOptions } from "./bins.js";
 import { parseBinOptions } from "./bins.js";
@@ -114,8 +114,4 @@ function identityPath(path: string): string {
 
 function digest({ bins, ...rest }: BinIdentity): string {
   return sha256(JSON.stringify({ ...rest, bins: parseBinOptions(bins) }));
-}
-
-function sha256(text: string): string {
-  return createHash("sha256").update(text).digest("hex");
 }

@@ -6,6 +6,7 @@ import { encodeNpy } from "@miro-t2i/torch/io";
 import { type Autoencoder, loadAutoencoder } from "../../autoencoder/index.js";
 import { InvalidInputError } from "../../errors.js";
 import { readJson } from "../../files/files.js";
+import { sha256 } from "../../files/sha256.js";
 import { about, message } from "../../message.js";
 import { checkDevice, resolveDType } from "../../pipeline/loading/device.js";
 import { resolveModel } from "../../pipeline/loading/hub.js";
@@ -14,7 +15,6 @@ import { DEFAULT_TEXT_ENCODER, DEFAULT_VAE } from "../../pipeline/loading/parts.
 import { choosePart, fetchTextEncoder, fetchVae } from "../../pipeline/loading/sources.js";
 import { T5Encoder } from "../../text/t5.js";
 import { Tokenizer } from "../../text/tokenizer.js";
-import { sha256 } from "./manifest.js";
 import type { ResolvedOptions } from "./options.js";
 
 /** Bytes at the beginning and at the end of a file of weights that stand for it. */

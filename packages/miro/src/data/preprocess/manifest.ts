@@ -2,7 +2,6 @@
  * What is known of a shard's output: from which input and with which settings it was made, what it holds, what was left out. It lies beside the
  * output, says `writing` while that is made and `complete` afterwards, and decides what a restart does.
  */
-import { createHash } from "node:crypto";
 import { existsSync, rmSync, statSync } from "node:fs";
 import { z } from "zod";
 import { readJson, readText, writeFileAtomic } from "../../files/files.js";
@@ -120,9 +119,4 @@ export function readReport(path: string): Skipped[] {
     .split("\n")
     .filter((line) => line !== "")
     .map((line) => JSON.parse(line) as Skipped);
-}
-
-/** SHA-256, hexadecimal. */
-export function sha256(data: Uint8Array | string): string {
-  return createHash("sha256").update(data).digest("hex");
 }

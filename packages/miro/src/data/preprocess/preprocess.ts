@@ -12,6 +12,7 @@ import { getNumThreads, setNumThreads } from "@miro-t2i/torch";
 import { InvalidInputError, invalid, MiroError, systemReason } from "../../errors.js";
 import { FileLock } from "../../files/file-lock.js";
 import { readBytes, removeKilledWrites } from "../../files/files.js";
+import { sha256 } from "../../files/sha256.js";
 import { about, type Message, message, option } from "../../message.js";
 import { parseOptions } from "../../options.js";
 import { checkDevice } from "../../pipeline/loading/device.js";
@@ -29,7 +30,6 @@ import {
   type Outcome,
   type Plan,
   readManifest,
-  sha256,
   standing,
   writeReport,
 } from "./manifest.js";

@@ -6,10 +6,11 @@
  * long one (the one that is embedded) for the others. Scorers that do not read captions give both columns the same value.
  */
 import { MiroError } from "../../errors.js";
+import { sha256 } from "../../files/sha256.js";
 import { message, option } from "../../message.js";
 import type { Scorer } from "../../rewards/scorer.js";
 import { captionDetails } from "./latent-stage.js";
-import { countReasons, type Outcome, sha256 } from "./manifest.js";
+import { countReasons, type Outcome } from "./manifest.js";
 import type { Stage } from "./options.js";
 import { LONG_COLUMN, resolveCaptions, type SampleCaptions, SHORT_COLUMN } from "./sample-captions.js";
 import { isTextColumn, mergeScores, readScores, type ScoreRow, type ScoreTable, writeScores } from "./scores-csv.js";

@@ -4,6 +4,7 @@
  */
 import { z } from "zod";
 import { describe, InvalidInputError } from "../../errors.js";
+import { isObject } from "../../files/plain-data.js";
 import { camelCase, snakeCase } from "../../letter-case.js";
 import { nearest } from "../../nearest.js";
 import type { Origins } from "./recipe-source.js";
@@ -88,10 +89,6 @@ function unwrap(schema: unknown, value: unknown): unknown {
       (option) => option instanceof z.ZodObject && isObject(value) && option.shape.kind?.safeParse(value.kind).success,
     );
   return schema;
-}
-
-function isObject(value: unknown): value is Record<string, unknown> {
-  return typeof value === "object" && value !== null && !Array.isArray(value);
 }
 
 /** Sections that hold whatever their reader knows; their keys stay as the file has them. */

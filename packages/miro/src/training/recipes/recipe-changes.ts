@@ -3,6 +3,7 @@
  * freely; others are refused, with their names, unless the caller insists.
  */
 import { describe, InvalidInputError } from "../../errors.js";
+import { isObject } from "../../files/plain-data.js";
 import { message, option } from "../../message.js";
 
 /** Keys (and everything below them) that a resumed run may change: where things lie, how fast they go, what is written when. */
@@ -88,10 +89,6 @@ function differences(before: unknown, now: unknown, path: string): RecipeChange[
     return keys.flatMap((key) => differences(before[key], now[key], path === "" ? key : `${path}.${key}`));
   }
   return JSON.stringify(before) === JSON.stringify(now) ? [] : [{ key: path, before, now }];
-}
-
-function isObject(value: unknown): value is Record<string, unknown> {
-  return typeof value === "object" && value !== null && !Array.isArray(value);
 }
 
 function shown(value: unknown): string {

@@ -14,7 +14,7 @@ import { dirname, join, relative, resolve } from "node:path";
 import { fileURLToPath } from "node:url";
 import { isMap, isScalar, LineCounter, parseDocument, parse as parseYaml } from "yaml";
 import { InvalidInputError, MiroError, systemReason } from "../../errors.js";
-import { checkKey, checkPlainData } from "../../files/plain-data.js";
+import { checkKey, checkPlainData, isObject } from "../../files/plain-data.js";
 import { decodeText } from "../../files/text-file.js";
 import { nearest } from "../../nearest.js";
 import { type Environment, mayBeInRecipe, readEnvironment } from "./environment.js";
@@ -246,8 +246,4 @@ function readYaml(path: string): { json: Json; lines: Map<string, number> } {
 function shown(path: string): string {
   const short = relative(".", path);
   return short.startsWith("..") ? path : short;
-}
-
-function isObject(value: unknown): value is Json {
-  return typeof value === "object" && value !== null && !Array.isArray(value);
 }

@@ -8,7 +8,6 @@
  *
  * File names may be written with or without `.npy`.
  */
-import { createHash } from "node:crypto";
 import { existsSync, rmSync } from "node:fs";
 import { join } from "node:path";
 import { memory, noGrad, scope, type Tensor } from "@miro-t2i/torch";
@@ -17,6 +16,7 @@ import { z } from "zod";
 import { locateModels, modelFingerprint } from "../../data/preprocess/latent-models.js";
 import { InvalidInputError, invalid, MiroError } from "../../errors.js";
 import { readJson, writeFileAtomic } from "../../files/files.js";
+import { sha256 } from "../../files/sha256.js";
 import { parseTable } from "../../files/table-file.js";
 import { linesOf, readTextFile } from "../../files/text-file.js";
 import { type Message, message, option } from "../../message.js";
@@ -281,8 +281,4 @@ function readMade(path: string): z.output<typeof madeSchema> | null {
   if (!made.success)
     throw invalid(path, "the record of earlier embeddings; remove the file to compute them anew", "something else");
   return made.data;
-}
-
-function sha256(text: string): string {
-  return createHash("sha256").update(text).digest("hex");
 }
