@@ -24,7 +24,7 @@ import { sharp } from "./sharp.js";
 /** File formats of pictures. */
 export const IMAGE_FORMATS = ["png", "webp", "jpeg"] as const;
 
-/** One of {@link IMAGE_FORMATS}. */
+/** One of `png`, `webp`, `jpeg`. */
 export type ImageFormat = (typeof IMAGE_FORMATS)[number];
 
 /** Options of {@link encodeImage}, declared once for the API and the command line. */

@@ -143,7 +143,7 @@ function ascending(edges: ArrayLike<number>): Float32Array {
   return sorted.filter((edge, i) => i === 0 || !(edge === sorted[i - 1]));
 }
 
-/** Options of {@link binValue}. */
+/** Options of `binValue`. */
 export interface BinValueOptions {
   /**
    * The published mapping: divide by this number of bins minus one (see {@link nominalBins}) and do not clamp; values above the last
@@ -166,7 +166,7 @@ export function binValue(value: number, edges: Float32Array, { upstreamBins }: B
   return Math.fround(Math.min(last, Math.max(0, edgesBelow(v, edges) - 1)) / last);
 }
 
-/** Every level that {@link binValue} gives by default, ascending: what a target at sampling time can be snapped to. */
+/** Every level that `binValue` gives by default, ascending: what a target at sampling time can be snapped to. */
 export function binLevels(edges: Float32Array): Float32Array {
   const bins = edges.length - 1;
   return Float32Array.from({ length: bins }, (_, j) => j / (bins - 1));
