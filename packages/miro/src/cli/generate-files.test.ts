@@ -320,6 +320,10 @@ describe("--best-of", () => {
     expect(JSON.parse((await best("--keep-all", "--resume")).stdout).skipped).toBe(0);
     expect(readdirSync(folder)).toEqual(names);
     expect((await generate("a cat", "--by", "sharpness")).stderr).toMatch(/^error: --by: expected --best-of/);
+    // The scorer of the emoji scenes has nothing to say about what a published checkpoint draws.
+    const judged = await generate("a cat", "--best-of", "2", "--by", "emoji_clip_score");
+    expect(judged).toMatchObject({ code: 2 });
+    expect(judged.stderr).toMatch(/^error: --by: emoji_clip_score was trained on emoji scenes alone and cannot judge/);
     expect((await generate("a cat", "--best-of", "2", "--by", "beauty")).stderr).toMatch(
       /^error: --by: "beauty" is not known/,
     );

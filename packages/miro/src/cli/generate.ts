@@ -35,7 +35,7 @@ Examples:
   miro generate "a red apple on a light blue background"
   miro generate "a fox" "a cat" --images 4 --seed 7      eight pictures, seeds 7 to 14
   miro generate "a fox" --seed random --reward sharpness=0.2 --guidance 3 --steps 30
-  miro generate "a fox" --best-of 8 --by clip_score      the best of eight
+  miro generate "a fox" --best-of 8 --by sharpness       the best of eight
   miro generate "a steampunk robot" --model nicolas-dufour/miro --device cuda
   miro generate --from pictures/a-fox-seed7.png          the same picture again
   miro generate "a cat" --from pictures/a-fox-seed7.png --steps 100
@@ -100,7 +100,7 @@ export const register: Register = (command, context) => {
     .option("--batch-size <n>", h("batchSize"), toNumber("--batch-size"))
     .option("--deterministic", h("deterministic"))
     .option("--best-of <n>", `${h("n")}; the best is written`, toNumber("--best-of"))
-    .option("--by <scorer>", "scorer that decides which is best (see: miro score --help); default clip_score")
+    .option("--by <scorer>", "scorer that decides which is best (see: miro score --help); default emoji_clip_score")
     .option("--keep-all", "with --best-of: write the others too, as NAME-rank2 and so on")
     .option("--prompts <file>", "prompts with settings of their own: text, .jsonl, .csv or .tsv")
     .option("--from <picture>", "settings of a stored picture; flags and prompts go before them")
@@ -259,7 +259,7 @@ function fileOptions({ output, name, format, quality, overwrite, resume }: Flags
 
 function bestOfRequest({
   bestOf: count,
-  by: scorer = "clip_score",
+  by: scorer = "emoji_clip_score",
   keepAll = false,
 }: Flags): BestOfRequest | undefined {
   return count === undefined ? undefined : { count, scorer, keepAll, load: loadRanker };

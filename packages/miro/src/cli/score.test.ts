@@ -54,7 +54,9 @@ describe("miro score", () => {
     expect(other.images[0]).not.toEqual(stored.images[0]);
     expect(await score(plain)).toMatchObject({
       code: 2,
-      stderr: expect.stringMatching(/plain\.png: holds no prompt, which clip_score needs; give one with --prompt TEXT/),
+      stderr: expect.stringMatching(
+        /plain\.png: holds no prompt, which emoji_clip_score needs; give one with --prompt TEXT/,
+      ),
     });
   });
 

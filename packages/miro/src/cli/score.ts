@@ -10,13 +10,13 @@ import { Progress } from "./progress.js";
 const EXAMPLES = `
 Scorers:
 ${scorerSpecs()
-  .map(({ key, description }) => `  ${key.padEnd(14)} ${description}`)
+  .map(({ key, description }) => `  ${key.padEnd(17)} ${description}`)
   .join("\n")}
 
 Examples:
   miro score pictures/*.png                             how well each picture shows the prompt that is stored in it
   miro score photo.jpg --prompt "a red apple"
-  miro score pictures/*.png --by clip_score --by sharpness --json
+  miro score pictures/*.png --by emoji_clip_score --by sharpness --json
 `;
 
 interface Flags {

@@ -37,8 +37,8 @@ const HELP = `npm run evaluate:emoji -- [options]
   --pictures N        renders of each kind for --check-detector (default 300)
   --autoencoder DIR   with --check-detector: what the renders go through first (a model's: models/miro-emoji/vae)
   --best-of N         instead of all that: draw N pictures a name, and see whether the best by a scorer is the better one
-  --by SCORER         the scorer of --best-of (default: clip_score)
-  --clip-target T     with --best-of: the clip_score that is asked for (default 1); below ½ many pictures show something else
+  --by SCORER         the scorer of --best-of (default: emoji_clip_score)
+  --clip-target T     with --best-of: the reward clip_score that is asked for (default 1); below ½ many pictures show something else
 `;
 
 /** Seconds between two lines of progress where they cannot be written over each other. */
@@ -155,7 +155,7 @@ function parse() {
         pictures: { type: "string" },
         autoencoder: { type: "string" },
         "best-of": { type: "string" },
-        by: { type: "string", default: "clip_score" },
+        by: { type: "string", default: "emoji_clip_score" },
         "clip-target": { type: "string" },
         help: { type: "boolean", short: "h", default: false },
       },

@@ -88,7 +88,9 @@ describe("bestOf", () => {
   it("refuses wrong options before it draws, and stops with the signal", async () => {
     const draws = { onStep: () => expect.unreachable("it draws") };
     await expect(bestOf(pipe, "a fox", { ...draws, n: 0 })).rejects.toThrow(/n: expected an integer of at least 1/);
-    await expect(bestOf(pipe, "a fox", { ...draws, scorer: "clip_scor" })).rejects.toThrow(/there are clip_score/);
+    await expect(bestOf(pipe, "a fox", { ...draws, scorer: "emoji_clip_scor" })).rejects.toThrow(
+      /there are emoji_clip_score/,
+    );
     await expect(bestOf(pipe, "a fox", { ...draws, scorer: ["sharpness", "sharpness"] })).rejects.toThrow(/once/);
     await expect(bestOf(pipe, "a fox", { ...draws, imagesPerPrompt: 2 } as object)).rejects.toThrow(/imagesPerPrompt/);
     const stop = new AbortController();

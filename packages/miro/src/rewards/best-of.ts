@@ -9,7 +9,7 @@ import { callback, field, parseOptions } from "../options.js";
 import type { GenerateOptions } from "../pipeline/generate-options.js";
 import type { GeneratedImage } from "../pipeline/generated-image.js";
 import type { MiroPipeline } from "../pipeline/pipeline.js";
-import { loadScorer } from "./registry.js";
+import { loadScorerFor } from "./registry.js";
 import type { Scorer } from "./scorer.js";
 
 const isScorer = z.custom<Scorer>((value) => typeof (value as Scorer | null)?.score === "function");
@@ -18,7 +18,7 @@ const one = z.union([z.string().min(1), isScorer]);
 export const bestOfSchema = z.strictObject({
   n: field(z.int().min(1).max(100_000).default(4), "an integer of at least 1", "pictures to draw for each prompt"),
   scorer: field(
-    z.union([one, z.array(one).min(1)]).default("clip_score"),
+    z.union([one, z.array(one).min(1)]).default("emoji_clip_score"),
     "the key of a scorer, a loaded scorer, or a list of such",
     "what decides; of several the first decides and the others are recorded",
   ),
@@ -103,7 +103,7 @@ export async function bestOf(
   const loaded: Scorer[] = [];
   try {
     for (const one of Array.isArray(scorer) ? scorer : [scorer]) {
-      const ready = typeof one === "string" ? await loadScorer(one, { device: pipe.device, signal }) : one;
+      const ready = typeof one === "string" ? await loadScorerFor(pipe, one, { signal }) : one;
       if (ready !== one) loaded.push(ready);
       if (scorers.some(({ key }) => key === ready.key)) throw invalid("scorer", "each scorer once", ready.key);
       scorers.push(ready);

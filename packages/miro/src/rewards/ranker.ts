@@ -1,11 +1,11 @@
 /** The scorers behind `--best-of`: what a request for pictures ranks its candidates with. */
 import type { LoadRanker } from "../pipeline/requests/draw-request.js";
 import { rank } from "./best-of.js";
-import { loadScorer } from "./registry.js";
+import { loadScorerFor } from "./registry.js";
 
 /** Loads the scorer of a key as the judge of a `DrawRequest`. */
-export const loadRanker: LoadRanker = async (key, options) => {
-  const scorer = await loadScorer(key, options);
+export const loadRanker: LoadRanker = async (pipe, key, options) => {
+  const scorer = await loadScorerFor(pipe, key, options);
   return {
     rank: (images, prompt, signal) => rank(images, prompt, [scorer], signal),
     dispose: () => scorer.dispose(),

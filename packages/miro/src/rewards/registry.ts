@@ -5,6 +5,7 @@ import { about, message } from "../message.js";
 import { editDistance } from "../nearest.js";
 import { abortSignal, field, parseOptions } from "../options.js";
 import { checkDevice } from "../pipeline/loading/device.js";
+import type { MiroPipeline } from "../pipeline/pipeline.js";
 import { colorfulnessSpec, sharpnessSpec } from "./measured.js";
 import { checkedScorer, type LoadScorerOptions, type Scorer, type ScorerSpec } from "./scorer.js";
 
@@ -54,6 +55,21 @@ export async function loadScorer(key: string, options: LoadScorerOptions = {}): 
   const { device, model, signal } = parseOptions(loadScorerSchema, options);
   signal?.throwIfAborted();
   return checkedScorer(spec, await spec.load({ device: checkDevice(device), model, signal }));
+}
+
+/**
+ * Loads a scorer for the pictures of a model.
+ *
+ * @throws InvalidInputError as {@link loadScorer}, and when the scorer has nothing to say about what the model draws
+ */
+export async function loadScorerFor(
+  pipe: MiroPipeline,
+  key: string,
+  { signal }: Pick<LoadScorerOptions, "signal">,
+): Promise<Scorer> {
+  const refusal = scorerSpec(key).refusal?.(pipe) ?? null;
+  if (refusal !== null) throw new InvalidInputError(message`${about("scorer")}: ${refusal}`);
+  return loadScorer(key, { device: pipe.device, signal });
 }
 
 for (const spec of [sharpnessSpec, colorfulnessSpec]) registerScorer(spec);

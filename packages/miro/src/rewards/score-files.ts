@@ -22,9 +22,9 @@ const PNG_SIGNATURE = Buffer.of(0x89, 0x50, 0x4e, 0x47);
 
 export const scoreFilesSchema = loadScorerSchema.extend({
   by: field(
-    z.array(z.string().min(1)).min(1).default(["clip_score"]),
+    z.array(z.string().min(1)).min(1).default(["emoji_clip_score"]),
     "keys of scorers",
-    "scorer to use; may be given several times; default clip_score",
+    "scorer to use; may be given several times; default emoji_clip_score",
   ),
   prompt: field(
     z.string().optional(),

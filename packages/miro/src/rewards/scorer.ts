@@ -2,17 +2,18 @@
  * What judges pictures: the interface between scorers and everything that uses them (preprocessing, best-of-N, evaluation,
  * the command line).
  *
- * A scorer is registered as a {@link ScorerSpec} under the key that is its column in a shard's CSV file (`clip_score`). Loading
+ * A scorer is registered as a {@link ScorerSpec} under the key that is its column in a shard's CSV file (`sharpness`). Loading
  * it gives a {@link ScorerModel}, which does the arithmetic alone; {@link checkedScorer} puts around it what all of them need: lengths
  * and pixels are checked, pictures go in chunks, a call can be aborted between them, and a value that is not finite is an
  * error instead of a score.
  */
 import { invalid, MiroError } from "../errors.js";
 import type { RgbImage } from "../pictures/rgb.js";
+import type { MiroPipeline } from "../pipeline/pipeline.js";
 
 /** A loaded scorer. */
 export interface Scorer {
-  /** The key that it is registered under: a column of the CSV, `clip_score`. */
+  /** The key that it is registered under: a column of the CSV, `sharpness`. */
   readonly key: string;
   /** The model or measure in a few words, for provenance. */
   readonly name: string;
@@ -64,6 +65,8 @@ export interface ScorerSpec {
   /** The preprocessing stage that runs it. */
   readonly stage: "rewards" | "vqa";
   readonly usesText: boolean;
+  /** Why the scorer has nothing to say about what a model draws, in a sentence; null: it has. Absent: about all of them. */
+  refusal?(pipe: MiroPipeline): string | null;
   load(options: LoadScorerOptions): Promise<ScorerModel>;
 }
 

@@ -595,7 +595,10 @@ describe("miro preprocess", () => {
     [["--stage", "rewards", "--src", raw, "--shard-ids", "0,x"], /--shard-ids: expected a position/],
     [["--stage", "rewards", "--src", raw, "--shard-range", "1-0"], /--shard-range: expected FIRST-LAST/],
     [["--stage", "rewards", "--src", raw, "--shard", "c"], /--shard: "c" is not there; there are a, b/],
-    [["--stage", "rewards", "--src", raw, "--scorers", "clip"], /"clip" is not known; there are .*clip_score/],
+    [
+      ["--stage", "rewards", "--src", raw, "--scorers", "emoji_clip"],
+      /"emoji_clip" is not known; there are emoji_clip_score/,
+    ],
     [["--stage", "rewards", "--src", raw, "--synthetic-captions", join(folder, "no.tsv")], /no\.tsv: cannot be read/],
     [
       ["--stage", "vae", "--src", raw, "--dest", join(folder, "x"), "--model", join(folder, "no-model")],

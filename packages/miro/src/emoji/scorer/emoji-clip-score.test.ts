@@ -26,7 +26,7 @@ const captions = described.map((scene) => scene.trueCaption);
 let scorer: Scorer;
 let right: number[];
 beforeAll(async () => {
-  scorer = await loadScorer("clip_score");
+  scorer = await loadScorer("emoji_clip_score");
   right = await scorer.score(images, captions);
 });
 afterAll(() => {
@@ -45,7 +45,7 @@ async function against(way: WrongWay) {
   return { wrong: mean(wrong), told: rows.filter((i, k) => right[i]! > wrong[k]!).length / rows.length };
 }
 
-describe("clip_score", () => {
+describe("emoji_clip_score", () => {
   it("ranks true captions of unseen scenes over wrong ones, by a margin", async () => {
     expect(Math.abs(mean(right) - 1)).toBeLessThan(0.15);
     const other = await against("scene");
@@ -91,20 +91,22 @@ describe("clip_score", () => {
   it("is complete in its folder, and refuses a text encoder that it was not trained with", async () => {
     const model = join(root, "copy");
     cpSync(join(models, "emoji-clip"), model, { recursive: true });
-    const own = await loadScorer("clip_score", { model });
+    const own = await loadScorer("emoji_clip_score", { model });
     expect(await own.score([images[3]!], [captions[3]!])).toEqual([right[3]]);
     own.dispose();
     rmSync(join(model, "text_encoder"), { recursive: true });
-    await expect(loadScorer("clip_score", { model })).rejects.toThrow(/text_encoder: not there; it is a part/);
+    await expect(loadScorer("emoji_clip_score", { model })).rejects.toThrow(/text_encoder: not there; it is a part/);
 
     const other = join(root, "other");
     mkdirSync(other);
     cpSync(join(models, "emoji-clip", "model.safetensors"), join(other, "model.safetensors"));
-    await expect(loadScorer("clip_score", { model: other })).rejects.toThrow(/config\.json: no such file/);
+    await expect(loadScorer("emoji_clip_score", { model: other })).rejects.toThrow(/config\.json: no such file/);
     writeFileSync(join(other, "config.json"), JSON.stringify({ text_encoder_sha256: "0".repeat(64) }));
     cpSync(join(models, "emoji-clip", "text_encoder"), join(other, "text_encoder"), { recursive: true });
-    await expect(loadScorer("clip_score", { model: other })).rejects.toThrow(/is another text encoder than the scorer/);
+    await expect(loadScorer("emoji_clip_score", { model: other })).rejects.toThrow(
+      /is another text encoder than the scorer/,
+    );
     writeFileSync(join(other, "config.json"), JSON.stringify({ text_encoder_sha256: "x", shared_dim: 1e9 }));
-    await expect(loadScorer("clip_score", { model: other })).rejects.toThrow(/config\.json: shared_dim/);
+    await expect(loadScorer("emoji_clip_score", { model: other })).rejects.toThrow(/config\.json: shared_dim/);
   });
 });

@@ -1,15 +1,17 @@
 /**
- * `clip_score`: does the picture show what the caption says? The cosine of picture and caption in the emoji CLIP's space, moved and
- * scaled so that captions of other scenes score 0 on average and true ones 1:
+ * `emoji_clip_score`: does the picture show what the caption says? The cosine of picture and caption in the emoji CLIP's
+ * space, moved and scaled so that captions of other scenes score 0 on average and true ones 1:
  *
  *   score = (cos(I, T) − cos_other) / (cos_true − cos_other)
  *
- * Not clipped: a particularly good match exceeds 1. Pictures of any size: the middle square, resized to the tower's side with a low-pass filter
- * where they are larger. Colours and captions outside the emoji world have no meaningful score.
+ * Not clipped: a particularly good match exceeds 1. Pictures of any size: the middle square, resized to the tower's side
+ * with a low-pass filter where they are larger. Pictures and captions outside the emoji world have no meaningful score, so
+ * the published reward `clip_score`, which is another CLIP's, is never filled with this one.
  */
 import { existsSync } from "node:fs";
 import { join } from "node:path";
 import { cat, nn, noGrad, scope, type Tensor, tensor } from "@miro-t2i/torch";
+import { PatchAutoencoder } from "../../autoencoder/patch-autoencoder.js";
 import { InvalidInputError, MiroError } from "../../errors.js";
 import type { RgbImage } from "../../pictures/rgb.js";
 import { bundledFolder } from "../../pipeline/loading/bundled.js";
@@ -23,11 +25,16 @@ const NAME = "emoji-clip";
 const BATCH = 64;
 
 export const clipScoreSpec: ScorerSpec = {
-  key: "clip_score",
+  key: "emoji_clip_score",
   name: NAME,
   description: "how well picture and text agree, about 0 to 1 (small CLIP of the emoji scenes)",
   stage: "rewards",
   usesText: true,
+  // What a model draws is told from the autoencoder that it was trained with: the emoji scenes' own.
+  refusal: (pipe) =>
+    pipe.autoencoder instanceof PatchAutoencoder
+      ? null
+      : `emoji_clip_score was trained on emoji scenes alone and cannot judge the pictures of ${pipe.name}; choose another scorer, for example sharpness`,
   load: loadClipScore,
 };
 
@@ -35,7 +42,7 @@ async function loadClipScore({ device = "cpu", model }: LoadScorerOptions): Prom
   const folder = model ?? bundledFolder(NAME);
   if (folder === null)
     throw new InvalidInputError(
-      `clip_score: models/${NAME} is not in this copy; make it with miro train recipes/emoji-clip.yaml`,
+      `emoji_clip_score: models/${NAME} is not in this copy; make it with miro train recipes/emoji-clip.yaml`,
     );
   const clip = EmojiClip.fromPretrained(folder, device);
   try {

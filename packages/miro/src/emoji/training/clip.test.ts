@@ -32,7 +32,7 @@ describe("the training of the CLIP", () => {
     const { finished, exported } = await runTask({ recipe, output: whole, resume: false });
     expect(finished).toBe(true);
 
-    const scorer = await loadScorer("clip_score", { model: exported! });
+    const scorer = await loadScorer("emoji_clip_score", { model: exported! });
     const image = { width: 40, height: 33, data: new Uint8Array(40 * 33 * 3).fill(200) };
     const [score] = await scorer.score([image], ["a fox"]);
     expect(Number.isFinite(score)).toBe(true);

@@ -41,8 +41,9 @@ export interface Ranker {
 
 /** Loads the judge of a key; `loadRanker` of the scorers is one. */
 export type LoadRanker = (
+  pipe: MiroPipeline,
   scorer: string,
-  options: { device: string; signal: AbortSignal | undefined },
+  options: { signal: AbortSignal | undefined },
 ) => Promise<Ranker>;
 
 /** Each picture as the best of several. */
@@ -193,7 +194,7 @@ export class DrawRequest {
         for (const warning of differences) hooks.onDifference?.(warning);
       }
       if (files && !files.isClaimed) await this.#claim(hooks, settingsOf(this.#pictures), pipe.coherenceKeys);
-      if (bestOf) ranker = await bestOf.load(bestOf.scorer, { device: pipe.device, signal: hooks.signal });
+      if (bestOf) ranker = await bestOf.load(pipe, bestOf.scorer, { signal: hooks.signal });
       const report = new Report(hooks, this.#options.sheet ?? false);
       // Once, or again for what other commands were about to draw and have not.
       for (let open = this.#pictures; open.length > 0; open = (await files?.fromOthers(open, hooks)) ?? []) {

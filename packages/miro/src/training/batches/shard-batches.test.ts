@@ -231,6 +231,26 @@ describe("batches from shards", () => {
     await source.close();
   });
 
+  it("have their rewards from the fields that the recipe names, whatever those are called", async () => {
+    const [first, second, ...others] = scores as string[];
+    const columns = { coherence_scores: undefined, score_columns: [second, first, ...others] };
+    const rewardsOf = async (data: object) => {
+      const source = await open({ ...data, bin_coherence: false }, 28);
+      await source.ready(0);
+      const rewards = scope(() =>
+        Object.fromEntries(Object.entries(source.batch(0).rewards).map(([key, t]) => [key, values(t)])),
+      );
+      await source.close();
+      return rewards;
+    };
+    const { [first!]: a, [second!]: b, ...rest } = await rewardsOf(data);
+    expect(await rewardsOf({ ...data, ...columns })).toEqual({ ...rest, [first!]: b, [second!]: a });
+    expect(a).not.toEqual(b);
+    await expect(open({ ...data, score_columns: [first] }, 4)).rejects.toThrow(
+      /data\.score_columns: expected a field for each of the \d network\.coherence_keys \(received 1\)/,
+    );
+  });
+
   it("are padded to the batch's longest text and cut at the limit", async () => {
     const source = await open({ max_text_len: 9 }, 6);
     await source.ready(0);

@@ -24,7 +24,7 @@ import type { Rows } from "./batch-slices.js";
 import type { BatchSource, DataConstants, FrozenModels } from "./batches.js";
 import { encodedEmptyPrompt } from "./empty-prompt.js";
 import { normalizationOf } from "./latent-statistics.js";
-import type { ShardData } from "./shard-data.js";
+import { type ShardData, scoreColumnsOf } from "./shard-data.js";
 import { rootsOf } from "./shard-roots.js";
 
 /** What {@link ShardBatches.open} needs. */
@@ -91,7 +91,7 @@ export class ShardBatches implements BatchSource {
     const own = Object.keys(trainingSetOptionsSchema.shape);
     const set = await TrainingSet.open(
       { ...Object.fromEntries(Object.entries(data).filter(([key]) => own.includes(key))), root: rootsOf(data) },
-      { scores: network.coherenceKeys, seed, batchSize },
+      { scores: scoreColumnsOf(data, network.coherenceKeys), seed, batchSize },
       options,
     );
     try {
@@ -122,8 +122,9 @@ export class ShardBatches implements BatchSource {
       std === undefined
         ? mean.float()
         : sampleLatents(mean, std, latentNoise(rows as Row[], seed, mean.shape.slice(1)), data.latentDtype);
+    const columns = scoreColumnsOf(data, network.coherenceKeys);
     const column = (key: string) => {
-      const s = this.set.scores.indexOf(key);
+      const s = this.set.scores.indexOf(columns[network.coherenceKeys.indexOf(key)]!);
       const values = Float32Array.from(rows as Row[], ({ rewards }) => rewards[s]!);
       return tensor(values, { dtype: "float32" }).to({ device });
     };

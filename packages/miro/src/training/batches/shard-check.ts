@@ -18,7 +18,7 @@ import {
 import { CUT_REMEDY, cutProblem } from "../../data/shards/shard-error.js";
 import { MiroError } from "../../errors.js";
 import type { RinConfig } from "../../networks/config.js";
-import type { ShardData } from "./shard-data.js";
+import { type ShardData, scoreColumnsOf } from "./shard-data.js";
 import { rootsOf } from "./shard-roots.js";
 import type { DataCheck, SourceRecipe, SourceReport } from "./sources.js";
 
@@ -64,7 +64,13 @@ export function checkValidationShards(data: ShardData, root: string | string[], 
   const first = found.flatMap((paths) => paths.slice(0, 1));
   const config = { ...network, coherenceKeys: [] };
   if (first.length > 0)
-    checkMembers(first, { ...data, syntheticEmbeddingProb: 0, coherenceScores: [] }, config, checks, "validation ");
+    checkMembers(
+      first,
+      { ...data, syntheticEmbeddingProb: 0, coherenceScores: [], scoreColumns: undefined },
+      config,
+      checks,
+      "validation ",
+    );
   return checks;
 }
 
@@ -119,7 +125,7 @@ function checkMembers(
     { member: textMember(data, false), shape: [null, config.labelDim], optional: false },
     ...(p > 0 ? [{ member: textMember(data, true), shape: [null, config.labelDim], optional: true }] : []),
   ];
-  const scores = data.coherenceScores ?? config.coherenceKeys;
+  const scores = data.coherenceScores ?? scoreColumnsOf(data, config.coherenceKeys);
   const paired = p > 0 && data.scoreMode === "paired" ? scores.map(syntheticName) : [];
   const present = new Map<string, number>();
   const add = (name: string, n: number) => present.set(name, (present.get(name) ?? 0) + n);
@@ -205,7 +211,7 @@ function stageOf(score: string): string {
 }
 
 async function checkBins(roots: string[], data: ShardData, config: RinConfig, checks: DataCheck[]): Promise<void> {
-  const scores = data.coherenceScores ?? config.coherenceKeys;
+  const scores = data.coherenceScores ?? scoreColumnsOf(data, config.coherenceKeys);
   const set = await ShardSet.open({ sources: roots, onBadSample: "skip", maxBadRate: 1, brokenShards: "read" });
   try {
     const kept = keptBins(set, { ...data, scores });

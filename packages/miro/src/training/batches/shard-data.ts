@@ -9,6 +9,11 @@ export const shardDataSchema = z.strictObject({
   /** Folder that relative roots lie in; by default the working directory. */
   dir: z.string().min(1).optional(),
   ...trainingSetOptionsSchema.shape,
+  /**
+   * The metadata fields that hold the rewards, in the order of network.coherence_keys; by default the fields of the same
+   * names. For rewards that something else measured than their name says.
+   */
+  scoreColumns: z.array(z.string().min(1)).optional(),
   /** Draw latents as mean + std·noise; false trains on the mean. */
   vaeSample: z.boolean().default(true),
   /** `stored` rounds every step of the draw to the dtype of the files, as the published code does. */
@@ -38,3 +43,8 @@ export const shardDataSchema = z.strictObject({
 
 /** The checked section. */
 export type ShardData = z.output<typeof shardDataSchema>;
+
+/** The metadata field of each of the network's rewards. */
+export function scoreColumnsOf({ scoreColumns }: ShardData, coherenceKeys: readonly string[]): readonly string[] {
+  return scoreColumns ?? coherenceKeys;
+}

@@ -1,6 +1,6 @@
 /** `data.kind: shards`: enriched shards, as the published preparation and `miro preprocess` write them. */
 import { checkShards, checkValidationShards } from "./shard-check.js";
-import { type ShardData, shardDataSchema } from "./shard-data.js";
+import { type ShardData, scoreColumnsOf, shardDataSchema } from "./shard-data.js";
 import type { SourceRecipe, SourceSpec } from "./sources.js";
 
 export const shardSource: SourceSpec<ShardData> = {
@@ -48,9 +48,12 @@ export const shardSource: SourceSpec<ShardData> = {
 /** What in a recipe's shards does not fit the rest of it, one line each. */
 function faults(data: ShardData, { network, loss: { condDropRate, textDropRate } }: SourceRecipe): string[] {
   const lines: string[] = [];
-  const unknown = network.coherenceKeys.filter(
-    (key) => data.coherenceScores !== undefined && !data.coherenceScores.includes(key),
-  );
+  const columns = scoreColumnsOf(data, network.coherenceKeys);
+  if (columns.length !== network.coherenceKeys.length)
+    lines.push(
+      `data.score_columns: expected a field for each of the ${network.coherenceKeys.length} network.coherence_keys (received ${columns.length})`,
+    );
+  const unknown = columns.filter((key) => data.coherenceScores !== undefined && !data.coherenceScores.includes(key));
   if (unknown.length > 0) lines.push(`data.coherence_scores: lacks ${unknown.join(", ")} of network.coherence_keys`);
   if (condDropRate + textDropRate > 0 && data.uncondEmbedding === undefined && data.textEncoder === undefined)
     lines.push(

@@ -1,0 +1,163 @@
+/** What another package adds without touching this one: a scorer, a source of training data, and a task. */
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import path from "node:path";
+import { nn, randn, scope } from "@miro-t2i/torch";
+import { loadScorer, registerScorer } from "miro-t2i";
+import {
+  dryRun,
+  parseRecipe,
+  RandomBatches,
+  registerSource,
+  registerTask,
+  runTask,
+  runTraining,
+  type Task,
+  taskRecipeSchema,
+} from "miro-t2i/training";
+import { afterAll, expect, test } from "vitest";
+import { z } from "zod";
+
+const folder = mkdtempSync(path.join(tmpdir(), "miro-extensions-"));
+afterAll(() => rmSync(folder, { recursive: true, force: true }));
+
+registerScorer({
+  key: "darkness",
+  name: "mean darkness",
+  description: "how dark a picture is, from 0 to 1",
+  stage: "rewards",
+  usesText: false,
+  load: async () => ({
+    name: "mean darkness",
+    batchSize: 8,
+    score: (images) => images.map(({ data }) => 1 - data.reduce((sum, value) => sum + value, 0) / data.length / 255),
+    dispose() {},
+  }),
+});
+
+test("a scorer is found by its key", async () => {
+  const scorer = await loadScorer("darkness");
+  const grey = (level: number) => ({ width: 2, height: 2, data: new Uint8Array(12).fill(level) });
+  expect(await scorer.score([grey(255), grey(0), grey(51)], [])).toEqual([0, 1, 0.8]);
+  scorer.dispose();
+});
+
+const repeatedSchema = z.strictObject({
+  /** Distinct batches; the run goes through them again and again. */
+  batches: z.int().positive(),
+  textLen: z.int().positive().default(4),
+});
+
+registerSource<z.output<typeof repeatedSchema>>("repeated", {
+  schema: repeatedSchema,
+  facts: ({ textLen }) => ({ textTokens: textLen }),
+  faults: ({ batches }, { batchSize }) =>
+    batches > batchSize ? [`data.batches: expected at most trainer.batch_size (received ${batches})`] : [],
+  check: ({ batches }, { batchSize }) => ({
+    samples: batches * batchSize,
+    checks: [{ status: "ok", subject: "data.batches", finding: `${batches} batches` }],
+  }),
+  async open({ batches, textLen }, { seed, batchSize, rows, device, network }) {
+    const random = new RandomBatches({
+      seed,
+      batchSize,
+      rows,
+      device,
+      channels: network.numInputChannels,
+      size: network.dataSize,
+      textLength: textLen,
+      textWidth: network.labelDim,
+      rewardKeys: network.coherenceKeys,
+    });
+    return {
+      ready: async () => {},
+      batch: (step) => random.batch(step % batches),
+      close: () => random.close(),
+    };
+  },
+});
+
+const recipe = (data: object) => ({
+  name: "outside",
+  data: { kind: "repeated", ...data },
+  network: {
+    data_size: 4,
+    num_input_channels: 4,
+    label_dim: 6,
+    num_cond_tokens: 5,
+    data_dim: 16,
+    num_latents: 4,
+    latents_dim: 16,
+    num_processing_layers: 1,
+    num_blocks: 1,
+    patch_size: 2,
+    compute_heads: 2,
+    num_text_registers: 2,
+    concat_cond_token_to_latents: false,
+    use_self_conditioning: true,
+    coherence_keys: ["sharpness"],
+  },
+  optimizer: { name: "adamw", lr: 0.001 },
+  lr_scheduler: { warmup_steps: 1 },
+  trainer: { max_steps: 3, batch_size: 4, log_every_n_steps: 1 },
+  logger: { tensorboard: false, peak_tflops: 1 },
+});
+
+test("a source of data is checked, planned with and trained from", async () => {
+  expect(() => parseRecipe(recipe({ batchs: 2 }))).toThrow(/unknown key data\.batchs; did you mean batches/);
+  expect(() => parseRecipe(recipe({ batches: 5 }))).toThrow(/data\.batches: expected at most trainer\.batch_size/);
+  const parsed = parseRecipe(recipe({ batches: 2 }));
+  expect(parsed.data).toEqual({ kind: "repeated", batches: 2, textLen: 4 });
+  const plan = await dryRun(parsed);
+  expect(plan).toMatchObject({
+    flops: { textTokens: 4 },
+    data: { ready: true, samples: 8 },
+    epochs: 1.5,
+    release: false,
+  });
+  const output = path.join(folder, "run");
+  expect(await runTraining({ recipe: parsed, output })).toMatchObject({ finished: true, step: 3, exported: null });
+  const log = readFileSync(path.join(output, "log.jsonl"), "utf8").trim().split("\n");
+  expect(log.map((line) => JSON.parse(line).step)).toEqual([1, 2, 3]);
+});
+
+registerTask("doubling", {
+  schema: taskRecipeSchema("doubling", { width: z.int().positive().default(3) }),
+  build({ width, trainer }, { seedInitialWeights }): Task {
+    seedInitialWeights();
+    const network = new nn.Linear(width, width);
+    return {
+      network,
+      loss() {
+        const x = randn([trainer.batchSize, width]);
+        return { loss: nn.functional.mseLoss(network.forward(x), x.mul(2)) };
+      },
+      evaluate: () => ({ size: scope(() => network.weight.abs().mean().item()) }),
+      export: (into, figures) => writeFileSync(path.join(into, "figures.json"), JSON.stringify(figures)),
+    };
+  },
+});
+
+test("a task is trained, measured and exported", async () => {
+  const trainer = { maxSteps: 4, batchSize: 8, lr: 0.01, warmupSteps: 1 };
+  const schema = taskRecipeSchema("doubling", { width: z.int().positive().default(3) });
+  const task = schema.parse({ kind: "doubling", name: "twice", trainer });
+  const output = path.join(folder, "task");
+  const { finished, exported } = await runTask({ recipe: task, output });
+  expect(finished).toBe(true);
+  expect(JSON.parse(readFileSync(path.join(exported!, "figures.json"), "utf8")).size).toBeGreaterThan(0);
+  await expect(runTask({ recipe: task, output })).rejects.toThrow(/holds a run at step 4/);
+});
+
+test("what is taken stays taken", () => {
+  const schema = taskRecipeSchema("doubling", {});
+  expect(() => registerTask("doubling", { schema, build: () => expect.unreachable() })).toThrow(/that no task has/);
+  expect(() =>
+    registerSource("shards", {
+      schema: repeatedSchema,
+      facts: () => ({ textTokens: 1 }),
+      check: () => ({ samples: null, checks: [] }),
+      open: () => expect.unreachable(),
+    }),
+  ).toThrow(/that no source has/);
+});
