@@ -1,12 +1,12 @@
 /** Every example of the documentation does what its page says: it is run, as a reader would, and ends without an error. */
-import { spawn } from "node:child_process";
+import { spawn, spawnSync } from "node:child_process";
 import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { transformWithOxc } from "vite";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
-import { diffParts, type Example, examplesOf } from "./examples.js";
+import { diffParts, type Example, examplesOf, examplesOfSource } from "./examples.js";
 
 const root = fileURLToPath(new URL("../../", import.meta.url));
 /** Pages that point to others, or whose commands take long or need what a test has not. */
@@ -89,3 +89,44 @@ function run(command: string, args: readonly string[], cwd: string): Promise<{ c
     child.on("close", (code) => resolve({ code: code ?? -1, output }));
   });
 }
+
+/** Source files with examples for those who import `miro-t2i`. */
+const sources = readdirSync(join(root, "packages/miro/src"), { recursive: true, encoding: "utf8" })
+  .filter((name) => name.endsWith(".ts") && !name.endsWith(".test.ts"))
+  .map((name) => ({ name, examples: examplesOfSource(readFileSync(join(root, "packages/miro/src", name), "utf8")) }))
+  .filter(({ examples }) => examples.length > 0);
+
+describe("@example of packages/miro/src", () => {
+  let folder: string;
+  const moduleOf = (name: string, line: number) => `${name.replace(/\.ts$/, "").replaceAll("/", "-")}-${line}`;
+  // All are compiled at once, and their types checked against what the package declares.
+  beforeAll(() => {
+    folder = mkdtempSync(join(tmpdir(), "miro-examples-"));
+    symlinkSync(join(root, "node_modules"), join(folder, "node_modules"));
+    writeFileSync(join(folder, "package.json"), JSON.stringify({ type: "module" }));
+    const compilerOptions = { extends: join(root, "tsconfig.base.json"), compilerOptions: { composite: false } };
+    writeFileSync(join(folder, "tsconfig.json"), JSON.stringify(compilerOptions));
+    for (const { name, examples } of sources)
+      for (const { code, line } of examples) writeFileSync(join(folder, `${moduleOf(name, line)}.ts`), code);
+    const tsc = spawnSync(process.execPath, [join(root, "node_modules/typescript/bin/tsc")], {
+      cwd: folder,
+      encoding: "utf8",
+    });
+    expect(tsc.stdout + tsc.stderr).toBe("");
+  });
+  afterAll(() => rmSync(folder, { recursive: true, force: true }));
+
+  it("stand at the twenty names that people meet first", () => {
+    expect(sources.flatMap(({ examples }) => examples).length).toBeGreaterThanOrEqual(20);
+  });
+
+  it.each(sources.map(({ name, examples }) => [name, examples] as const))(
+    "%s",
+    async (name, examples) => {
+      const modules = examples.map(({ line }) => `await import("./${moduleOf(name, line)}.js");`);
+      const { code, output } = await run(process.execPath, ["--input-type=module", "-e", modules.join("\n")], folder);
+      expect(code, output).toBe(0);
+    },
+    300_000,
+  );
+});

@@ -61,3 +61,10 @@ export function diffParts(page: string): DiffPart[] {
   });
   return parts;
 }
+
+/** The `ts` blocks under `@example` in the documentation comments of a source file. */
+export function examplesOfSource(source: string): Example[] {
+  const comments = source.split("\n").map((line) => (/^\s*\*(?!\/)/.test(line) ? line.replace(/^\s*\* ?/, "") : ""));
+  const tags = comments.flatMap((line, i) => (line.trim() === "@example" ? [i + 2] : []));
+  return examplesOf(comments.join("\n")).filter(({ line }) => tags.includes(line - 1));
+}

@@ -64,6 +64,15 @@ export function formatOf(path: string): ImageFormat | null {
  *
  * @param text as `settingsToText` gives it. WebP and JPEG keep the texts `Software`, `parameters` and `miro`.
  * @throws InvalidInputError for a quality of PNG, which has none
+ *
+ * @example
+ * ```ts
+ * import { writeFileSync } from "node:fs";
+ * import { encodeImage } from "miro-t2i";
+ *
+ * const grey = { width: 2, height: 2, data: new Uint8Array(12).fill(128) };
+ * writeFileSync("grey.webp", await encodeImage(grey, [], { format: "webp", quality: 80 }));
+ * ```
  */
 export async function encodeImage(
   image: RgbImage,
@@ -103,6 +112,17 @@ export interface ImageFile {
  * Reads the size and the texts of a picture, and checks that the file is complete.
  *
  * @throws MiroError naming the file when it cannot be read or is damaged; InvalidInputError when it is no such picture
+ *
+ * @example
+ * ```ts
+ * import { MiroPipeline, readImageFile, readSettings } from "miro-t2i";
+ *
+ * await using pipe = await MiroPipeline.fromPretrained();
+ * const { images } = await pipe.generate("a cat", { steps: 4 });
+ * await images[0].save("cat.png");
+ * const { width, height, text } = await readImageFile("cat.png");
+ * console.log(width, height, readSettings(text, "cat.png").prompt);
+ * ```
  */
 export async function readImageFile(path: string): Promise<ImageFile> {
   const bytes = readBytes(path);

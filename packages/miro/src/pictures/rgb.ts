@@ -42,7 +42,19 @@ export interface SheetOptions {
   background?: number;
 }
 
-/** Pictures of any sizes on one sheet, row by row; each cell is as large as the largest picture. */
+/**
+ * Pictures of any sizes on one sheet, row by row; each cell is as large as the largest picture.
+ *
+ * @example
+ * ```ts
+ * import { writeFileSync } from "node:fs";
+ * import { contactSheet, encodeImage, MiroPipeline } from "miro-t2i";
+ *
+ * await using pipe = await MiroPipeline.fromPretrained();
+ * const { images } = await pipe.generate("a tulip", { imagesPerPrompt: 4, steps: 4 });
+ * writeFileSync("tulips.png", await encodeImage(contactSheet(images, { columns: 2 }), []));
+ * ```
+ */
 export function contactSheet(images: readonly RgbImage[], options: SheetOptions = {}): RgbImage {
   const { columns = Math.ceil(Math.sqrt(images.length)), gap = 4, background = 245 } = options;
   const cellWidth = Math.max(...images.map((image) => image.width));

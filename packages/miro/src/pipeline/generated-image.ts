@@ -80,7 +80,8 @@ export class GeneratedImage implements RgbImage {
   async save(path: string, options: SaveOptions = {}): Promise<void> {
     const format = typeof path === "string" ? formatOf(path) : null;
     if (format === null) throw invalid("path", "a file name that ends with .png, .webp, .jpg or .jpeg", path);
-    const { overwrite = true, ...rest } = options ?? {};
+    if (typeof options !== "object" || options === null) throw invalid("options", "an object of options", options);
+    const { overwrite = true, ...rest } = options;
     if (typeof overwrite !== "boolean") throw invalid("overwrite", "true or false", overwrite);
     writeFileAtomic(path, await this.toBuffer(format, rest), { overwrite });
   }
@@ -102,6 +103,7 @@ export class GeneratedImage implements RgbImage {
    * ```
    */
   async toBuffer(format: ImageFormat = "png", options: Pick<ImageFileOptions, "quality"> = {}): Promise<Buffer> {
+    if (typeof options !== "object" || options === null) throw invalid("options", "an object of options", options);
     const checked = parseOptions(imageFormatSchema, { ...options, format });
     const bytes = await encodeImage(this, settingsToText(this.settings), checked);
     return Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength);

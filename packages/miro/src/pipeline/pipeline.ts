@@ -7,8 +7,9 @@
  *
  * What happens: plan.ts checks and decides, draw.ts computes, residency.ts says which part is in memory.
  */
-import { cat, scope, type Tensor } from "@miro-t2i/torch";
+import { cat, scope, Tensor } from "@miro-t2i/torch";
 import type { Autoencoder } from "../autoencoder/index.js";
+import { invalid } from "../errors.js";
 import { release } from "../flow/release.js";
 import { LinearSchedule } from "../flow/schedule.js";
 import { REWARD_KEYS } from "../networks/config.js";
@@ -84,6 +85,7 @@ export class MiroPipeline {
 
   /** A pipeline of parts that are in memory already; {@link fromPretrained} reads them from files. */
   constructor(parts: PipelineParts) {
+    if (typeof parts !== "object" || parts === null) throw invalid("parts", "the parts of a pipeline", parts);
     this.#parts = parts;
     this.preconditioning = parts.preconditioning;
     this.config = parts.config;
@@ -168,6 +170,7 @@ export class MiroPipeline {
    * text (`concatCondTokenToLatents`). `cut` is what exceeded the checkpoint's limit, "" if nothing did.
    */
   async encodePrompt(prompt: string): Promise<EncodedPrompt> {
+    if (typeof prompt !== "string") throw invalid("prompt", "a text", prompt);
     return encodePrompt(await this.#drawer.presentTextEncoder(), prompt, this.#parts);
   }
 
@@ -308,6 +311,7 @@ export class MiroPipeline {
    * @throws MiroError when the latents hold values that are not finite
    */
   decode(latents: Tensor): RgbImage[] {
+    this.#checkLatents(latents);
     return this.#drawer.decoder.decode(latents);
   }
 
@@ -316,8 +320,17 @@ export class MiroPipeline {
    * fitted to the autoencoder at the first call: for showing what becomes of a picture while it is drawn.
    */
   preview(latents: Tensor): RgbImage[] {
-    this.#drawer.checkUsable();
+    this.#checkLatents(latents);
     return this.#drawer.decoder.preview(latents);
+  }
+
+  #checkLatents(latents: Tensor): void {
+    this.#drawer.checkUsable();
+    const shape = this.latentShape;
+    if (latents instanceof Tensor && latents.ndim === 4 && shape.every((size, i) => latents.size(i + 1) === size))
+      return;
+    const received = latents instanceof Tensor ? `(${latents.shape.join(", ")})` : latents;
+    throw invalid("latents", `a tensor (B, ${shape.join(", ")})`, received);
   }
 
   /** Frees all weights; later calls are refused. `await using pipe` calls it at the end of the block. */

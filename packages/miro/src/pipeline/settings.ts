@@ -131,6 +131,17 @@ export function textToSettings(text: readonly PngText[]): Record<string, unknown
  *
  * @param file name for error messages
  * @throws InvalidInputError when there are none, or one is unknown or out of its range
+ *
+ * @example
+ * ```ts
+ * import { MiroPipeline, readImageFile, readSettings } from "miro-t2i";
+ *
+ * await using pipe = await MiroPipeline.fromPretrained();
+ * const { images } = await pipe.generate("a bell", { steps: 4, seed: 3 });
+ * await images[0].save("bell.jpg");
+ * const { prompt, seed, steps } = readSettings((await readImageFile("bell.jpg")).text, "bell.jpg");
+ * console.log(prompt, seed, steps);
+ * ```
  */
 export function readSettings(text: readonly PngText[], file: string): ImageSettings {
   const found = textToSettings(text);

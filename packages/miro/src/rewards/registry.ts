@@ -21,6 +21,26 @@ export const loadScorerSchema = z.strictObject({
 /**
  * Makes a scorer known.
  * @throws InvalidInputError when the key is taken or could not be a column's name
+ *
+ * @example
+ * ```ts
+ * import { registerScorer, scorerSpecs } from "miro-t2i";
+ *
+ * registerScorer({
+ *   key: "brightness",
+ *   name: "mean of all values",
+ *   description: "how bright a picture is, 0 to 1",
+ *   stage: "rewards",
+ *   usesText: false,
+ *   load: async () => ({
+ *     name: "mean of all values",
+ *     batchSize: 16,
+ *     score: (images) => images.map(({ data }) => data.reduce((sum, value) => sum + value, 0) / data.length / 255),
+ *     dispose() {},
+ *   }),
+ * });
+ * console.log(scorerSpecs().map(({ key }) => key));
+ * ```
  */
 export function registerScorer(spec: ScorerSpec): void {
   if (!/^[a-z][a-z0-9_]*$/.test(spec.key)) throw invalid("key", "lower-case letters, digits and _", spec.key);
@@ -28,7 +48,16 @@ export function registerScorer(spec: ScorerSpec): void {
   specs.set(spec.key, spec);
 }
 
-/** All scorers, in the order in which they were registered. */
+/**
+ * All scorers, in the order in which they were registered.
+ *
+ * @example
+ * ```ts
+ * import { scorerSpecs } from "miro-t2i";
+ *
+ * for (const { key, description } of scorerSpecs()) console.log(key, description);
+ * ```
+ */
 export function scorerSpecs(): readonly ScorerSpec[] {
   return [...specs.values()];
 }
@@ -49,6 +78,17 @@ export function scorerSpec(key: string): ScorerSpec {
  * Loads a scorer. The caller disposes of it.
  *
  * @throws InvalidInputError for an unknown key or device; MiroError naming the file that is missing or broken
+ *
+ * @example
+ * ```ts
+ * import { loadScorer, MiroPipeline } from "miro-t2i";
+ *
+ * await using pipe = await MiroPipeline.fromPretrained();
+ * const scorer = await loadScorer("sharpness");
+ * const { images } = await pipe.generate("a cactus", { steps: 4, imagesPerPrompt: 2 });
+ * console.log(await scorer.score(images, ["a cactus", "a cactus"])); // two numbers
+ * scorer.dispose();
+ * ```
  */
 export async function loadScorer(key: string, options: LoadScorerOptions = {}): Promise<Scorer> {
   const spec = scorerSpec(key);

@@ -50,6 +50,17 @@ export interface ScoredFile {
  * Scores picture files (JPEG, PNG, WebP, GIF, BMP, TIFF, AVIF), in order.
  *
  * @throws InvalidInputError for a file that is no picture, and for one without a prompt where a scorer needs it
+ *
+ * @example
+ * ```ts
+ * import { MiroPipeline, scoreFiles } from "miro-t2i";
+ *
+ * await using pipe = await MiroPipeline.fromPretrained();
+ * const { images } = await pipe.generate("a whale", { steps: 4 });
+ * await images[0].save("whale.png");
+ * const [{ scores }] = await scoreFiles(["whale.png"], { by: ["sharpness"] });
+ * console.log(scores.sharpness);
+ * ```
  */
 export async function scoreFiles(paths: readonly string[], options: ScoreFilesOptions = {}): Promise<ScoredFile[]> {
   const { by, prompt, onProgress, signal, ...load } = parseOptions(scoreFilesSchema, options);

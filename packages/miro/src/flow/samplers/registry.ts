@@ -14,12 +14,18 @@ const methods = new Map<string, Method>();
  *
  * @param name as callers write it: lower-case letters, digits and _
  * @throws InvalidInputError when the name is taken, or the method or one of its options cannot be used
+ *
  * @example
+ * ```ts
+ * import { registerSampler, samplerNames } from "miro-t2i";
+ *
  * registerSampler("euler_twice", {
  *   order: 1,
  *   evaluations: (steps) => steps,
  *   step: ({ x, velocity, h }) => x.sub(velocity.mul(h / 2)).sub(velocity.mul(h / 2)),
  * });
+ * console.log(samplerNames());
+ * ```
  */
 export function registerSampler<Memory extends object, Options extends object>(
   name: string,

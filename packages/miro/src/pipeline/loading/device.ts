@@ -7,7 +7,18 @@ import { about, message } from "../../message.js";
 export const COMPUTE_DTYPES = ["auto", "float32", "bfloat16", "float16"] as const;
 export type ComputeDType = (typeof COMPUTE_DTYPES)[number];
 
-/** The devices that this machine and this build of libtorch offer. */
+/**
+ * The devices that this machine and this build of libtorch offer.
+ *
+ * @example
+ * ```ts
+ * import { availableDevices, MiroPipeline } from "miro-t2i";
+ *
+ * const device = availableDevices().includes("cuda") ? "cuda" : "cpu";
+ * await using pipe = await MiroPipeline.fromPretrained("miro-emoji", { device });
+ * console.log(pipe.device, pipe.dtype);
+ * ```
+ */
 export function availableDevices(): string[] {
   const count = cuda.isAvailable() ? cuda.deviceCount() : 0;
   return ["cpu", ...(count > 0 ? ["cuda"] : []), ...Array.from({ length: count }, (_, i) => `cuda:${i}`)];

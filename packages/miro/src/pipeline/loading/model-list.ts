@@ -46,6 +46,13 @@ export interface ModelList {
 /**
  * Lists models without asking the Hub.
  * @param cacheDir default: as Python's `huggingface_hub`
+ *
+ * @example
+ * ```ts
+ * import { listModels } from "miro-t2i";
+ *
+ * for (const { repository, variant } of listModels().published) console.log(repository, variant ?? "");
+ * ```
  */
 export function listModels({ cacheDir = hubCache() }: { cacheDir?: string } = {}): ModelList {
   const repositories = entriesOf(cacheDir)

@@ -128,7 +128,26 @@ interface Call extends PictureGroup {
   plan: Plan;
 }
 
-/** A list of pictures on its way to files. Give it up with {@link release}. */
+/**
+ * A list of pictures on its way to files. Give it up with {@link release}.
+ *
+ * @example
+ * ```ts
+ * import { DrawRequest, MiroPipeline, planPictures } from "miro-t2i";
+ *
+ * const prompts = ["a fox", "a rocket"].map((prompt) => ({ prompt, options: {} }));
+ * const pictures = planPictures(prompts, { options: { steps: 4 }, seed: 7 });
+ * const request = new DrawRequest({ pictures, files: { output: "drawn", resume: true } });
+ * try {
+ *   await request.claim(); // what is in the way is found before the model is loaded
+ *   await using pipe = await MiroPipeline.fromPretrained();
+ *   const { images, drawn, skipped } = await request.draw(pipe);
+ *   console.log(images.map(({ path }) => path), drawn, skipped);
+ * } finally {
+ *   request.release();
+ * }
+ * ```
+ */
 export class DrawRequest {
   readonly #options: DrawRequestOptions;
   readonly #pictures: readonly PlannedPicture[];

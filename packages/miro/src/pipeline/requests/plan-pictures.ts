@@ -41,6 +41,14 @@ export function randomSeed(): number {
 /**
  * The pictures of a list of requests, in order.
  * @throws InvalidInputError for a wrong option, naming the line of a prompt file that gives it
+ *
+ * @example
+ * ```ts
+ * import { planPictures } from "miro-t2i";
+ *
+ * const requests = [{ prompt: "a fox", options: { imagesPerPrompt: 2 } }, { prompt: "a cat", options: {}, seed: 100 }];
+ * console.log(planPictures(requests, { seed: 7 }).map(({ prompt, seed }) => [prompt, seed])); // 7, 8 and 100
+ * ```
  */
 export function planPictures(
   requests: readonly PromptRequest[],

@@ -99,6 +99,15 @@ export interface PromptOptions {
 /**
  * Reads a prompt file.
  * @throws InvalidInputError naming file and line of what is wrong; MiroError when the file cannot be read
+ *
+ * @example
+ * ```ts
+ * import { writeFileSync } from "node:fs";
+ * import { readPromptFile } from "miro-t2i";
+ *
+ * writeFileSync("prompts.jsonl", '{"prompt": "a fox", "seed": 7, "reward": {"sharpness": 0.2}}');
+ * console.log(readPromptFile("prompts.jsonl")[0].options.rewardTargets);
+ * ```
  */
 export function readPromptFile(path: string): PromptRequest[] {
   const read = READERS[extname(path).toLowerCase()];

@@ -1,0 +1,97 @@
+/** Calls that TypeScript would refuse and JavaScript does not: one clear error each, never the engine's own TypeError. */
+import { mkdtempSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { memory, zeros } from "@miro-t2i/torch";
+import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { InvalidInputError } from "../errors.js";
+import { bestOf } from "../rewards/best-of.js";
+import { MiroPipeline } from "./pipeline.js";
+
+type Wrong = any;
+const before = process.cwd();
+let elsewhere: string;
+let pipe: Wrong;
+beforeAll(async () => {
+  elsewhere = mkdtempSync(join(tmpdir(), "miro-elsewhere-"));
+  process.chdir(elsewhere);
+  pipe = await MiroPipeline.fromPretrained();
+});
+afterAll(async () => {
+  process.chdir(before);
+  rmSync(elsewhere, { recursive: true, force: true });
+  await pipe.dispose();
+});
+
+it("the bundled model is meant by no name and by its own, from any folder", async () => {
+  await using named = await MiroPipeline.fromPretrained("miro-emoji");
+  expect([pipe.name, named.name]).toEqual(["miro-emoji", "miro-emoji"]);
+  const [a] = await pipe.describe("a fox");
+  const [b] = await named.describe("a fox");
+  expect(a).toEqual(b);
+  expect(a.weights.checkpoint.source).toBe("bundled");
+});
+
+const load: Wrong = MiroPipeline.fromPretrained;
+describe("wrong calls", () => {
+  it.each<[string, () => unknown, RegExp]>([
+    ["a model that is a URL", () => load(new URL("file:///models")), /^model: expected a folder, .* received a URL$/],
+    ["options in place of the model", () => load({ device: "cpu" }), /^model: expected a folder/],
+    ["an empty name", () => load(""), /^model: expected a folder/],
+    ["parts that are none", () => new (MiroPipeline as Wrong)(), /^parts: expected/],
+    ["no prompt", () => pipe.generate(undefined), /^prompt: expected a text or a list of texts, received undefined$/],
+    ["no prompts", () => pipe.generate([]), /^prompt: expected a text or a list of texts, received \[\]$/],
+    [
+      "a number among prompts",
+      () => pipe.generate(["a", 5]),
+      /^prompt: expected a text or a list of texts, received 5$/,
+    ],
+    ["a stream of nothing", () => pipe.stream(null).next(), /^prompt: expected a text/],
+    ["latents that are none", async () => pipe.decode([1]), /^latents: expected a tensor \(B, 4, 32, 32\)/],
+    ["latents of another shape", async () => pipe.preview(zeros([4, 2, 2])), /^latents: expected a tensor/],
+    ["a number to encode", () => pipe.encodePrompt(5), /^prompt: expected a text, received 5$/],
+    ["a choice without a pipeline", () => bestOf(undefined as Wrong, "a"), /^pipe: expected a MiroPipeline/],
+    ["a choice without a prompt", () => bestOf(pipe, undefined as Wrong), /^prompt: expected a text/],
+    ["a choice with null as options", () => bestOf(pipe, "a", null as Wrong), /^options: expected an object/],
+  ])("refuse %s", async (_, call, message) => {
+    const error = await (async () => call())().catch((reason: Error) => reason);
+    expect(error).toBeInstanceOf(InvalidInputError);
+    expect((error as Error).message).toMatch(message);
+  });
+
+  it("take what cannot be changed", async () => {
+    const options = {
+      rewardTargets: [{ sharpness: 1 }, { sharpness: 0 }],
+      negativePrompt: ["b", "c"],
+      seed: [1, 2],
+      guidanceWindow: [0, null],
+    } as const;
+    const prompts = ["a", "b"] as const;
+    expect((await (pipe as MiroPipeline).describe(prompts, options)).map(({ seed }) => seed)).toEqual([1, 2]);
+  });
+});
+
+it("a pipeline that was disposed of says so, whatever is asked of it", async () => {
+  const loaded = memory.stats().liveTensors;
+  const gone: Wrong = await MiroPipeline.fromPretrained();
+  const latents = zeros([1, ...gone.latentShape]);
+  await Promise.all([gone.dispose(), gone[Symbol.asyncDispose]()]);
+  const calls: (() => unknown)[] = [
+    () => gone.generate("a fox"),
+    () => gone.stream("a fox").next(),
+    () => gone.describe("a fox"),
+    () => gone.encodePrompt("a fox"),
+    () => gone.textEncoder(),
+    () => gone.network,
+    () => gone.autoencoder,
+    () => gone.decode(latents),
+    () => gone.preview(latents),
+  ];
+  for (const call of calls) {
+    const error = await (async () => call())().catch((reason: Error) => reason);
+    expect(error).toBeInstanceOf(InvalidInputError);
+    expect((error as Error).message).toMatch(/^pipeline: it was disposed of; load another one/);
+  }
+  latents.dispose();
+  expect(memory.stats().liveTensors).toBe(loaded);
+});
