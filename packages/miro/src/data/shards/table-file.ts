@@ -142,6 +142,11 @@ export function storeTable(shard: string, parts: TableParts): boolean {
   }
 }
 
+/** Whether bytes begin with the mark and have zeros where they belong, which the hash does not cover. */
+function beginsAsTable(bytes: Buffer): boolean {
+  return bytes.toString("latin1", 0, 8) === MAGIC && bytes.readUInt32LE(12) === 0;
+}
+
 function parseHeader(bytes: Buffer): TableHeader | null {
   try {
     const parsed = headerSchema.safeParse(JSON.parse(bytes.toString("utf8")));
@@ -153,7 +158,7 @@ function parseHeader(bytes: Buffer): TableHeader | null {
 
 /** The parts of a stored table, null when they are not what was written. */
 function decode(bytes: Buffer): TableParts | null {
-  if (bytes.length < PREAMBLE_BYTES || bytes.toString("latin1", 0, 8) !== MAGIC) return null;
+  if (bytes.length < PREAMBLE_BYTES || !beginsAsTable(bytes)) return null;
   const headBytes = bytes.readUInt32LE(8);
   if (!createHash("sha256").update(bytes.subarray(PREAMBLE_BYTES)).digest().equals(bytes.subarray(16, PREAMBLE_BYTES)))
     return null;
@@ -202,7 +207,7 @@ export function readTableHeader(path: string, shard: PositionalFile): TableHeade
     const preamble = Buffer.alloc(PREAMBLE_BYTES);
     if (readSync(descriptor, preamble, 0, PREAMBLE_BYTES, 0) < PREAMBLE_BYTES) return null;
     const length = preamble.readUInt32LE(8);
-    if (preamble.toString("latin1", 0, 8) !== MAGIC || length > MAX_HEADER_BYTES) return null;
+    if (!beginsAsTable(preamble) || length > MAX_HEADER_BYTES) return null;
     const bytes = Buffer.alloc(length);
     if (readSync(descriptor, bytes, 0, length, PREAMBLE_BYTES) < length) return null;
     const header = parseHeader(bytes);
