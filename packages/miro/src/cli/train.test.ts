@@ -62,7 +62,7 @@ describe("miro train", () => {
 
   it.each([
     [["trainer.devices=16"], /trainer\.devices: expected at most the \d+ GPUs of this machine \(received 16\)/],
-    [["trainer.num_nodes=2"], /trainer\.num_nodes: 2 machines need a process for each device/],
+    [["trainer.num_nodes=2"], /trainer\.num_nodes: 2 machines need one process for each device/],
   ])("refuses to train on more than it can reach: %j", async (args, message) => {
     const output = join(tmpdir(), "miro-never");
     const { code, err } = await call("multi_cad", ...args, "--output", output);
