@@ -1,11 +1,11 @@
 import { describe, expect, it } from "vitest";
 import { z } from "zod";
 import { InvalidInputError } from "./errors.js";
-import { field, help, parseOptions } from "./options.js";
+import { declarationOf, field, parseOptions } from "./options.js";
 
 const schema = z.strictObject({
-  steps: field(z.int().min(1).optional(), "an integer of at least 1", "sampling steps"),
-  targets: field(z.record(z.string(), z.number()).optional(), "numbers by name", "targets"),
+  steps: field(z.int().min(1).optional(), { expected: "an integer of at least 1", help: "sampling steps" }),
+  targets: field(z.record(z.string(), z.number()).optional(), { expected: "numbers by name", help: "targets" }),
 });
 
 describe("parseOptions", () => {
@@ -24,11 +24,11 @@ describe("parseOptions", () => {
     expect(() => parseOptions(schema, input)).toThrow(message);
   });
 
-  it("speaks the caller's names", () => {
-    expect(() => parseOptions(schema, { steps: -1 }, { steps: "--steps" })).toThrow(/^--steps: /);
+  it("names options that are held by another one with it", () => {
+    expect(() => parseOptions(schema, { steps: -1 }, "sampling")).toThrow(/^sampling\.steps: /);
   });
 
   it("keeps a field's help", () => {
-    expect(help(schema, "steps")).toBe("sampling steps");
+    expect(declarationOf(schema.shape.steps).help).toBe("sampling steps");
   });
 });

@@ -1,66 +1,263 @@
 /**
- * Options declared once: a zod object whose fields carry, besides their type, a line of help and the words of their
- * error. The command line's help, its parsing errors and those of the TypeScript API come from the same declaration.
+ * Options declared once. An option is a field of a zod object that carries, besides its type and its default, the words
+ * of its error, its help and how the command line writes it. From that one declaration come
+ *
+ * * the check of what TypeScript callers give ({@link parseOptions}) and the type of it ({@link OptionsOf}),
+ * * flags and arguments of commands, with types and defaults in their help (`cli/add-options.ts`),
+ * * columns of prompt files and axes of sweeps, for options that may differ from prompt to prompt.
  */
 import { z } from "zod";
 import { invalid } from "./errors.js";
+import { snakeCase } from "./letter-case.js";
 
 /** Words, or what gives them when they are needed: lists of what is registered grow after the declaration. */
 export type Words = string | (() => string);
 
-interface FieldMeta {
-  description: Words;
+/** What an option is besides its schema. */
+export interface Declaration {
+  /** What is accepted, in words: `expected WORDS, received …`. */
   expected: Words;
+  /** Of an option that may be a list too: what its items stand for, `one per picture`. */
+  orList?: string;
+  /** What it does, in a line for people; without its default, which the schema or `otherwise` says. */
+  help: Words;
+  /**
+   * How the command line writes it: `--guidance <w>`, `<recipe>` for an argument; `--no-vae-256` for what holds unless it is
+   * switched off. Absent: not at all.
+   */
+  flag?: string;
+  /** What holds where it is not given, if that is no constant of the schema. */
+  otherwise?: Words;
+  /** Reads a text of a command line, a cell or an axis; undefined where it cannot be read. Default: by the schema. */
+  parse?: (text: string) => unknown;
+  /** How such a text is written, for the error; default: `expected`. */
+  written?: string;
+  /** It may differ from prompt to prompt: a column of prompt files and an axis of sweeps. */
+  perPrompt?: true;
+  /** Its name as an axis of sweeps, null for none; default: that of its column. */
+  axis?: string | null;
+  /** Options inside of it, each with a flag, a column and an axis of its own. */
+  members?: () => Readonly<Record<string, z.ZodType>>;
 }
 
-function words(given: unknown): string | undefined {
-  return typeof given === "function" ? (given as () => string)() : (given as string | undefined);
+const declarations = new WeakMap<z.ZodType, Declaration>();
+
+/** Declares an option. */
+export function field<T extends z.ZodType>(schema: T, declaration: Declaration): T {
+  const own = schema.clone(); // two options may have one schema
+  declarations.set(own, declaration);
+  return own;
 }
 
-/** Attaches a field's help and the words of its error (`expected WORDS, received …`). */
-export function field<T extends z.ZodType>(schema: T, expected: Words, description: Words): T {
-  return schema.meta({ description, expected } as FieldMeta as unknown as z.GlobalMeta) as T;
+/** What was declared of an option. @throws Error for a schema that is no {@link field} */
+export function declarationOf(schema: z.ZodType): Declaration {
+  const declaration = declarations.get(schema);
+  if (declaration === undefined) throw new Error("an option without a declaration");
+  return declaration;
 }
 
-/** The field of a function that the caller may give. */
-export function callback<F>(description: Words) {
-  return field(z.custom<F>((value) => typeof value === "function").optional(), "a function", description);
+/** Whether a schema is a {@link field}. */
+export function isDeclared(schema: z.ZodType): boolean {
+  return declarations.has(schema);
 }
 
-/** The field of a signal that ends the work early. */
-export function abortSignal(description: Words) {
-  return field(
-    z.custom<AbortSignal>((value) => value instanceof AbortSignal).optional(),
-    "an AbortSignal",
-    description,
-  );
+/** What is accepted, in words. */
+export function expectedOf(schema: z.ZodType): string {
+  const { expected, orList } = declarationOf(schema);
+  return wordsOf(expected) + (orList === undefined ? "" : `, or a list of such, ${orList}`);
 }
 
-/** The help of a field. */
-export function help(schema: z.ZodObject, name: string): string {
-  return words(schema.shape[name]?.meta()?.description) ?? "";
+/** A flag that is off unless it is given. */
+export function flag(help: Words, name?: string) {
+  return field(z.boolean().default(false), { expected: "true or false", help, ...(name && { flag: name }) });
 }
+
+/** An option of another schema as a flag, under the name that it has here. */
+export function asFlag<T extends z.ZodType>(schema: T, name: string): T {
+  return field(schema, { ...declarationOf(schema), flag: name });
+}
+
+/** The option that stops long work. */
+export function abortSignal(help: Words) {
+  const schema = z.custom<AbortSignal>((value) => value instanceof AbortSignal).optional();
+  return field(schema, { expected: "an AbortSignal", help });
+}
+
+/** An option that is called back. */
+export function callback<F>(help: Words) {
+  return field(z.custom<F>((value) => typeof value === "function").optional(), { expected: "a function", help });
+}
+
+/** The words that are given, or computed. */
+export function wordsOf(given: Words): string {
+  return typeof given === "function" ? given() : given;
+}
+
+type Shape<S extends z.ZodObject> = S["shape"];
+type OptionalKeys<S extends z.ZodObject> = {
+  [K in keyof Shape<S>]: undefined extends z.input<Shape<S>[K]> ? K : never;
+}[keyof Shape<S>];
+type RequiredKeys<S extends z.ZodObject> = Exclude<keyof Shape<S>, OptionalKeys<S>>;
+/** Lists are accepted frozen too. */
+type Accepted<T> = T extends readonly unknown[] ? Readonly<T> : T;
+type Optional<T, K extends keyof T> = { [P in K]?: Accepted<z.input<T[P]>> };
+type Required<T, K extends keyof T> = { [P in K]: Accepted<z.input<T[P]>> };
+type Flat<T> = { [K in keyof T]: T[K] };
+
+/**
+ * The type of the options that a schema accepts. Unlike `z.input` it keeps the comments above the fields, so that an
+ * editor shows them to who calls the function.
+ */
+export type OptionsOf<S extends z.ZodObject> = Flat<
+  Optional<Shape<S>, OptionalKeys<S>> & Required<Shape<S>, RequiredKeys<S>>
+>;
 
 /**
  * Checks options.
  *
- * @param rename what the caller calls a field, where that differs (`{ steps: "--steps" }`)
+ * @param within name of the option that holds these, where one does (`samplerOptions`)
  * @throws InvalidInputError naming the first wrong option, what is accepted and what came
  */
-export function parseOptions<T extends z.ZodObject>(
-  schema: T,
-  input: unknown,
-  rename: Readonly<Record<string, string>> = {},
-): z.output<T> {
+export function parseOptions<T extends z.ZodObject>(schema: T, input: unknown, within?: string): z.output<T> {
   const result = schema.safeParse(input);
   if (result.success) return result.data;
   const issue = result.error.issues[0]!;
+  const parameter = (...path: string[]) => [...(within === undefined ? [] : [within]), ...path].join(".");
   if (issue.code === "unrecognized_keys" && issue.path.length === 0) {
-    throw invalid(issue.keys[0]!, `one of the options ${Object.keys(schema.shape).join(", ")}`, "an unknown option");
+    const known = Object.keys(schema.shape).join(", ");
+    throw invalid(parameter(issue.keys[0]!), `one of the options ${known}`, "an unknown option");
   }
   const path = issue.path.map(String);
-  const name = path[0] ?? "options";
-  const expected = words(schema.shape[name]?.meta()?.expected) ?? issue.message;
+  const of = schema.shape[path[0] ?? ""] as z.ZodType | undefined;
+  const expected = of && isDeclared(of) ? expectedOf(of) : issue.message;
   const received = path.reduce<unknown>((value, key) => (value as Record<string, unknown> | undefined)?.[key], input);
-  throw invalid([rename[name] ?? name, ...path.slice(1)].join("."), expected, received);
+  throw invalid(path.length > 0 ? parameter(...path) : (within ?? "options"), expected, received);
+}
+
+/** The alternatives that a schema accepts, without what makes it optional. */
+function alternatives(schema: z.ZodType): z.ZodType[] {
+  if (
+    schema instanceof z.ZodOptional ||
+    schema instanceof z.ZodNullable ||
+    schema instanceof z.ZodDefault ||
+    schema instanceof z.ZodReadonly
+  )
+    return alternatives(schema.unwrap() as z.ZodType);
+  if (schema instanceof z.ZodUnion) return (schema.options as z.ZodType[]).flatMap(alternatives);
+  return [schema];
+}
+
+/** What an option may be for a single prompt: one value, where a list may hold one for each prompt or picture. */
+function single(schema: z.ZodType): z.ZodType {
+  const all = alternatives(schema);
+  const alone = all.filter((one) => !(one instanceof z.ZodArray));
+  const kept = alone.length > 0 ? alone : all;
+  const { orList: _, ...declaration } = declarationOf(schema);
+  return field((kept.length === 1 ? kept[0]! : z.union(kept)).optional(), declaration);
+}
+
+type One<T> = T extends readonly unknown[] ? (number extends T["length"] ? never : T) : T;
+
+/** The schema of the options of one prompt. */
+export type PerPrompt<S extends z.ZodObject> = z.ZodObject<
+  { [K in keyof S["shape"]]: z.ZodOptional<z.ZodType<One<Exclude<z.output<S["shape"][K]>, undefined>>>> },
+  z.core.$strict
+>;
+
+/** Of some options those that may differ from prompt to prompt, as they are for one; none has a default. */
+export function perPrompt<S extends z.ZodObject>(options: S): PerPrompt<S> {
+  const fields = (Object.entries(options.shape) as [string, z.ZodType][])
+    .filter(([, schema]) => isDeclared(schema) && declarationOf(schema).perPrompt)
+    .map(([name, schema]) => [name, single(schema)]);
+  return z.strictObject(Object.fromEntries(fields)) as unknown as PerPrompt<S>;
+}
+
+/** Whether several texts on a command line make one value together, and which: `list` or `record`. */
+export function collects(schema: z.ZodType): "list" | "record" | null {
+  const all = alternatives(schema);
+  if (all.some((one) => one instanceof z.ZodRecord)) return "record";
+  return all.every((one) => one instanceof z.ZodArray) ? "list" : null;
+}
+
+/** Whether an option is a number, and possibly other things too. */
+export function isNumeric(schema: z.ZodType): boolean {
+  return alternatives(schema).some((one) => one instanceof z.ZodNumber);
+}
+
+/** Whether an option is a number, and nothing else. */
+export function isOnlyNumeric(schema: z.ZodType): boolean {
+  return alternatives(schema).every((one) => one instanceof z.ZodNumber);
+}
+
+/** Whether an option is true or false, and nothing else. */
+export function isFlag(schema: z.ZodType): boolean {
+  return alternatives(schema).every((one) => one instanceof z.ZodBoolean);
+}
+
+/** The values of an option that has only a few, else null. */
+export function choices(schema: z.ZodType): string[] | null {
+  const all = alternatives(schema);
+  return all.every((one) => one instanceof z.ZodEnum) ? all.flatMap((one) => one.options.map(String)) : null;
+}
+
+/** The default of an option as its schema says; undefined where it has none. */
+export function defaultOf(schema: z.ZodType): unknown {
+  const result = schema.safeParse(undefined);
+  return result.success ? result.data : undefined;
+}
+
+/**
+ * A text as the value of an option, which its schema has still to check: of a number its decimal digits, of a record
+ * `KEY=VALUE`, of a list one item.
+ *
+ * @param parameter name of the option, for the error
+ * @throws InvalidInputError for a text that its option's own `parse` cannot read
+ */
+export function fromText(schema: z.ZodType, text: string, parameter: string): unknown {
+  const { parse, written } = declarationOf(schema);
+  if (parse === undefined) return readValue(alternatives(schema), text, parameter);
+  const value = parse(text);
+  if (value === undefined) throw invalid(parameter, written ?? expectedOf(schema), text);
+  return value;
+}
+
+function readValue(all: readonly z.ZodType[], text: string, parameter: string): unknown {
+  for (const one of all) {
+    if (one instanceof z.ZodNumber && isDecimal(text)) return Number(text);
+    if (one instanceof z.ZodBoolean && /^\s*(true|false)\s*$/i.test(text)) return /true/i.test(text);
+    if (one instanceof z.ZodRecord) return entryOf(one, text, parameter);
+  }
+  const items = all.every((one) => one instanceof z.ZodArray) ? (all as z.ZodArray[]) : [];
+  if (items.length > 0)
+    return readValue(
+      items.flatMap(({ element }) => alternatives(element as z.ZodType)),
+      text,
+      parameter,
+    );
+  return all.some((one) => one.safeParse(text).success) ? text : text.trim();
+}
+
+function entryOf(record: z.ZodRecord, text: string, parameter: string): Record<string, unknown> {
+  const cut = text.indexOf("=");
+  if (cut < 1) throw invalid(parameter, "key=value, for example clip_score=0.5", text);
+  const key = text.slice(0, cut).trim();
+  return { [key]: readValue(alternatives(record.valueType as z.ZodType), text.slice(cut + 1), `${parameter} ${key}`) };
+}
+
+function isDecimal(text: string): boolean {
+  return /^[-+]?(?:\d+(?:\.\d*)?(?:[eE][-+]?\d+)?|\.\d+(?:[eE][-+]?\d+)?|Infinity)$/.test(text.trim());
+}
+
+/** The parts of a list with commas. */
+export function commaSeparated(text: string): string[] {
+  return text
+    .split(",")
+    .map((part) => part.trim())
+    .filter((part) => part !== "");
+}
+
+/** An option's flag without its dashes and what follows it, with `_` for `-`: its column in prompt files. */
+export function columnOf(name: string, schema: z.ZodType): string {
+  const word = declarationOf(schema).flag?.match(/--(?:no-)?([\w-]+)/)?.[1];
+  return word === undefined ? snakeCase(name) : word.replaceAll("-", "_");
 }

@@ -2,6 +2,7 @@
 import { existsSync, readdirSync } from "node:fs";
 import { availableParallelism, cpus, freemem, totalmem } from "node:os";
 import type { CudaDevice } from "@miro-t2i/torch";
+import { z } from "zod";
 import { describe, InvalidInputError, MiroError } from "../errors.js";
 import { bundledModel } from "../pipeline/loading/bundled.js";
 import { hubCache, hubEndpoint, hubOffline } from "../pipeline/loading/hub-environment.js";
@@ -9,6 +10,8 @@ import { proxyFor } from "../pipeline/loading/hub-proxy.js";
 import { freeBytes } from "../pipeline/loading/model-list.js";
 import { ERASE_LINE } from "../printable.js";
 import { version } from "../version.js";
+import { declare } from "./add-options.js";
+import { json } from "./common-options.js";
 import type { CliContext, Register } from "./context.js";
 
 const EXAMPLES = `
@@ -28,25 +31,24 @@ interface Finding {
   fix?: string;
 }
 
+const schema = z.strictObject({ json });
+
 export const register: Register = (command, context) => {
-  command
-    .option("--json", "print one JSON object on stdout")
-    .addHelpText("after", EXAMPLES)
-    .action(async ({ json }: { json?: boolean }) => {
-      const findings = await examine(context);
-      if (json) {
-        context.stdout(`${JSON.stringify({ ok: findings.every(({ state }) => state !== "missing"), findings })}\n`);
-      } else {
-        const width = Math.max(...findings.map(({ name }) => name.length));
-        for (const { name, value, state, fix } of findings) {
-          const mark = state === "ok" ? " " : state === "note" ? "!" : "x";
-          context.stdout(`${mark} ${name.padEnd(width)}  ${value}\n`);
-          if (fix) context.stdout(`  ${" ".repeat(width)}  -> ${fix}\n`);
-        }
+  declare(command, schema, async ({ json }) => {
+    const findings = await examine(context);
+    if (json) {
+      context.stdout(`${JSON.stringify({ ok: findings.every(({ state }) => state !== "missing"), findings })}\n`);
+    } else {
+      const width = Math.max(...findings.map(({ name }) => name.length));
+      for (const { name, value, state, fix } of findings) {
+        const mark = state === "ok" ? " " : state === "note" ? "!" : "x";
+        context.stdout(`${mark} ${name.padEnd(width)}  ${value}\n`);
+        if (fix) context.stdout(`  ${" ".repeat(width)}  -> ${fix}\n`);
       }
-      const missing = findings.filter(({ state }) => state === "missing").map(({ name }) => name);
-      if (missing.length > 0) throw new MiroError(`missing: ${missing.join(", ")}`);
-    });
+    }
+    const missing = findings.filter(({ state }) => state === "missing").map(({ name }) => name);
+    if (missing.length > 0) throw new MiroError(`missing: ${missing.join(", ")}`);
+  }).addHelpText("after", EXAMPLES);
 };
 
 async function examine(context: CliContext): Promise<Finding[]> {

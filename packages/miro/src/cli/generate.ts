@@ -1,33 +1,31 @@
 /** `miro generate`: text to picture files. Parses, calls {@link DrawRequest}, prints. */
 import "./extensions.js";
 import { readNpy } from "@miro-t2i/torch/io";
+import { z } from "zod";
 import { InvalidInputError, invalid } from "../errors.js";
-import { help, parseOptions } from "../options.js";
+import { declarationOf, field, flag } from "../options.js";
 import { generateSchema } from "../pipeline/generate-options.js";
 import { type BestOfRequest, type DrawHooks, type DrawReport, DrawRequest } from "../pipeline/requests/draw-request.js";
 import { NAME_FIELDS } from "../pipeline/requests/file-names.js";
 import { DEFAULT_OUTPUT, pictureFilesSchema } from "../pipeline/requests/picture-files.js";
 import { mergeOptions, planPictures, randomSeed } from "../pipeline/requests/plan-pictures.js";
-import { type PromptOptions, type PromptRequest, readPromptFile } from "../pipeline/requests/prompt-file.js";
+import {
+  type PromptRequest,
+  promptOptionsSchema,
+  promptSchema,
+  readPromptFile,
+} from "../pipeline/requests/prompt-file.js";
 import { type Redrawing, readRedrawing } from "../pipeline/requests/redraw.js";
 import { bestOfSchema } from "../rewards/best-of.js";
 import { loadRanker } from "../rewards/ranker.js";
-import { scorerSpec } from "../rewards/registry.js";
-import { toNumber } from "./arguments.js";
+import { DEFAULT_SCORER, scorerSpec } from "../rewards/registry.js";
+import { declare, type Given } from "./add-options.js";
+import { json } from "./common-options.js";
 import type { CliContext, Register } from "./context.js";
 import { sheetPrompts } from "./default-sheet.js";
+import { nameFlags } from "./flag-names.js";
+import { chosenModel, loadingSchema, loadPipeline, modelSchema, optionsOf } from "./model-options.js";
 import { Progress } from "./progress.js";
-import {
-  addModelFlags,
-  addSamplingFlags,
-  checkThreads,
-  chosenModel,
-  loadPipeline,
-  type ModelFlags,
-  type SamplingFlags,
-  samplingOptions,
-  withFlagNames,
-} from "./sampling-flags.js";
 
 const EXAMPLES = `
 Examples:
@@ -53,86 +51,76 @@ flags, with _ for -; those of a line go before those of the command.
 Fields of --name: ${NAME_FIELDS.map((name) => `{${name}}`).join(" ")}
 `;
 
-interface Flags extends ModelFlags, SamplingFlags {
-  deterministic?: boolean;
-  seed?: number | "random";
-  images?: number;
-  batchSize?: number;
-  prompts?: string;
-  from?: string;
-  bestOf?: number;
-  by?: string;
-  keepAll?: boolean;
-  output?: string;
-  name?: string;
-  format?: string;
-  quality?: number;
-  overwrite?: boolean;
-  resume?: boolean;
-  initNoise?: string;
-  saveLatents?: string;
-  json?: boolean;
-}
+const file = z.string().min(1).optional();
 
-/** What the command line calls the fields of the options, besides those of sampling-flags.ts. */
-const NAMES: Record<string, string> = {
-  deterministic: "--deterministic",
-  imagesPerPrompt: "--images",
-  seed: "--seed",
-  noise: "--init-noise",
-  batchSize: "--batch-size",
-  output: "--output",
-  name: "--name",
-  format: "--format",
-  quality: "--quality",
-  overwrite: "--overwrite",
-  resume: "--resume",
-  n: "--best-of",
-  scorer: "--by",
-};
+/** The options of `generate` that hold for all prompts. */
+const optionsSchema = promptOptionsSchema.extend({
+  batchSize: generateSchema.shape.batchSize,
+  deterministic: generateSchema.shape.deterministic,
+});
+
+const schema = z.strictObject({
+  prompts: field(z.array(z.string()).default([]), {
+    expected: "texts",
+    help: "what to draw; none: a sheet of examples",
+    flag: "[prompt...]",
+  }),
+  ...modelSchema.shape,
+  ...optionsSchema.shape,
+  seed: promptSchema.shape.seed,
+  n: field(bestOfSchema.shape.n.unwrap().optional(), declarationOf(bestOfSchema.shape.n)),
+  scorer: field(z.string().optional(), {
+    expected: "the key of a scorer",
+    help: "scorer that decides which is best (see: miro score --help)",
+    flag: "--by <scorer>",
+    otherwise: DEFAULT_SCORER,
+  }),
+  keepAll: flag("with --best-of: write the others too, as NAME-rank2 and so on", "--keep-all"),
+  promptFile: field(file, {
+    expected: "a file",
+    help: "prompts with settings of their own: text, .jsonl, .csv or .tsv",
+    flag: "--prompts <file>",
+  }),
+  from: field(file, {
+    expected: "a picture",
+    help: "settings of a stored picture; flags and prompts go before them",
+    flag: "--from <picture>",
+  }),
+  ...pictureFilesSchema.shape,
+  initNoise: field(file, {
+    expected: "a file",
+    help: "initial noise (pictures, channels, r, r) float32 instead of seeds",
+    flag: "--init-noise <file.npy>",
+  }),
+  saveLatents: field(file, {
+    expected: "a file",
+    help: "store the latents (pictures, channels, r, r) float32",
+    flag: "--save-latents <file.npy>",
+  }),
+  json,
+});
+
+type Flags = Given<typeof schema>;
 
 export const register: Register = (command, context) => {
-  const h = (name: string) => help(generateSchema, name) || help(pictureFilesSchema, name) || help(bestOfSchema, name);
-  command.argument("[prompt...]", "what to draw; none: a sheet of examples");
-  addSamplingFlags(addModelFlags(command))
-    .option("--seed <n|random>", `${h("seed")}; random: one that nobody chose; default 0`, toSeed)
-    .option("--images <n>", `${h("imagesPerPrompt")}; default 1`, toNumber("--images"))
-    .option("--batch-size <n>", h("batchSize"), toNumber("--batch-size"))
-    .option("--deterministic", h("deterministic"))
-    .option("--best-of <n>", `${h("n")}; the best is written`, toNumber("--best-of"))
-    .option("--by <scorer>", "scorer that decides which is best (see: miro score --help); default emoji_clip_score")
-    .option("--keep-all", "with --best-of: write the others too, as NAME-rank2 and so on")
-    .option("--prompts <file>", "prompts with settings of their own: text, .jsonl, .csv or .tsv")
-    .option("--from <picture>", "settings of a stored picture; flags and prompts go before them")
-    .option("--output <dir>", h("output"))
-    .option("--name <template>", "file names: text with fields in braces, / makes folders (below)")
-    .option("--format <name>", `${h("format")}; default png, or as --output ends`)
-    .option("--quality <n>", h("quality"), toNumber("--quality"))
-    .option("--overwrite", h("overwrite"))
-    .option("--resume", h("resume"))
-    .option("--init-noise <file.npy>", "initial noise (pictures, channels, r, r) float32 instead of seeds")
-    .option("--save-latents <file.npy>", "store the latents (pictures, channels, r, r) float32")
-    .option("--json", "print one JSON object on stdout")
-    .addHelpText("after", EXAMPLES)
-    .action(async (prompts: string[], flags: Flags) => {
-      await withFlagNames(NAMES, () => generate(prompts, flags, context));
-    });
+  declare(command, schema, (_, given) => generate(given, context)).addHelpText("after", EXAMPLES);
+  nameFlags(command, { noise: "--init-noise" });
 };
 
-async function generate(given: readonly string[], flags: Flags, context: CliContext): Promise<void> {
+async function generate(flags: Flags, context: CliContext): Promise<void> {
   const started = performance.now();
   checkFlags(flags);
   const redrawn = flags.from === undefined ? null : await readRedrawing(flags.from, flags);
   const model = chosenModel(flags.model ?? redrawn?.model);
-  const prompts = promptsOf(given, flags, redrawn, model);
+  const prompts = promptsOf(flags, redrawn, model);
   const noise = flags.initNoise === undefined ? undefined : readNpy(flags.initNoise);
   const request = new DrawRequest({
     pictures: planPictures(prompts.requests, {
-      options: mergeOptions(redrawn?.request.options ?? {}, givenOptions(flags)),
+      options: mergeOptions(redrawn?.request.options ?? {}, optionsOf(optionsSchema, flags)),
       seed: noise ? null : chooseSeed(flags, redrawn?.request.seed as number | undefined, context),
-      candidates: flags.bestOf ?? 1,
+      candidates: flags.n ?? 1,
     }),
-    files: fileOptions(flags),
+    files: optionsOf(pictureFilesSchema, flags),
     noise,
     bestOf: bestOfRequest(flags),
     latentsFile: flags.saveLatents,
@@ -157,9 +145,8 @@ async function generate(given: readonly string[], flags: Flags, context: CliCont
   };
   try {
     await request.claim(hooks);
-    const load = redrawn?.load;
-    const stored = load && { ...load, ...(load.quantization && { quantize: load.quantization }) };
-    const pipe = await loadPipeline(model, { ...stored, ...flags }, context, progress);
+    const load = { ...redrawn?.load, ...optionsOf(loadingSchema, flags) };
+    const pipe = await loadPipeline(model, load, context, progress);
     const report = await request.draw(pipe, hooks);
     progress.stop();
     print(report, { seconds: round((performance.now() - started) / 1000), device: pipe.device, dtype: pipe.dtype });
@@ -192,36 +179,32 @@ async function generate(given: readonly string[], flags: Flags, context: CliCont
 
 /** The prompts of the command line, of a file, of the picture that is drawn again, or else the checkpoint's examples. */
 function promptsOf(
-  given: readonly string[],
-  flags: Flags,
+  { prompts = [], promptFile }: Flags,
   redrawn: Redrawing | null,
   model: string,
 ): { requests: PromptRequest[]; examples: boolean } {
-  const requests: PromptRequest[] = given.map((prompt) => ({ prompt, options: {} }));
-  if (flags.prompts !== undefined) requests.push(...readPromptFile(flags.prompts));
+  const requests: PromptRequest[] = prompts.map((prompt) => ({ prompt, options: {} }));
+  if (promptFile !== undefined) requests.push(...readPromptFile(promptFile));
   if (requests.length === 0 && redrawn) requests.push({ prompt: redrawn.request.prompt, options: {} });
   const examples = requests.length === 0;
   if (examples) requests.push(...sheetPrompts(model).map((prompt) => ({ prompt, options: {} })));
-  if (requests.some(({ prompt }) => prompt.trim() === "")) throw invalid("PROMPT", "a text", "an empty one");
+  if (requests.some(({ prompt }) => prompt.trim() === "")) throw invalid("prompts", "a text", "an empty one");
   return { requests, examples };
 }
 
-/** Refuses flags that contradict each other. */
-function checkFlags(flags: Flags): void {
-  const { resume, bestOf: n } = flags;
-  checkThreads(flags);
-  if (n !== undefined) parseOptions(bestOfSchema, { n });
-  else if (flags.by !== undefined || flags.keepAll)
-    throw invalid(flags.keepAll ? "--keep-all" : "--by", "--best-of with it", "none");
-  if (n !== undefined && flags.by !== undefined) scorerSpec(flags.by);
+/** Refuses options that contradict each other. */
+function checkFlags({ resume, n, scorer, keepAll, initNoise, saveLatents, seed }: Flags): void {
+  if (n === undefined && (scorer !== undefined || keepAll))
+    throw invalid(keepAll ? "keepAll" : "scorer", "--best-of with it", "none");
+  if (scorer !== undefined) scorerSpec(scorer);
   if (!resume) return;
   for (const [name, given] of [
-    ["--init-noise", flags.initNoise],
-    ["--save-latents", flags.saveLatents],
-    ["--seed random", flags.seed === "random" || undefined],
+    ["--init-noise", initNoise],
+    ["--save-latents", saveLatents],
+    ["--seed random", seed === "random" || undefined],
   ] as const) {
     if (given !== undefined)
-      throw invalid("--resume", `no ${name} with it, as the pictures that are there cannot be compared`, given);
+      throw invalid("resume", `no ${name} with it, as the pictures that are there cannot be compared`, given);
   }
 }
 
@@ -241,32 +224,8 @@ function chooseSeed(flags: Flags, stored: number | undefined, context: CliContex
   return flags.seed ?? stored ?? 0;
 }
 
-/** The options that flags give; what no flag gives has its default elsewhere. */
-function givenOptions(flags: Flags): PromptOptions {
-  const { deterministic, images, batchSize } = flags;
-  return {
-    ...samplingOptions(flags),
-    ...(batchSize !== undefined && { batchSize }),
-    ...(deterministic !== undefined && { deterministic }),
-    ...(images !== undefined && { imagesPerPrompt: images }),
-  };
-}
-
-function fileOptions({ output, name, format, quality, overwrite, resume }: Flags) {
-  const options = { output, name, format: format as "png" | undefined, quality, overwrite, resume };
-  return Object.fromEntries(Object.entries(options).filter(([, value]) => value !== undefined));
-}
-
-function bestOfRequest({
-  bestOf: count,
-  by: scorer = "emoji_clip_score",
-  keepAll = false,
-}: Flags): BestOfRequest | undefined {
+function bestOfRequest({ n: count, scorer = DEFAULT_SCORER, keepAll = false }: Flags): BestOfRequest | undefined {
   return count === undefined ? undefined : { count, scorer, keepAll, load: loadRanker };
-}
-
-function toSeed(text: string): number | "random" {
-  return text.trim() === "random" ? "random" : toNumber("--seed")(text);
 }
 
 function round(seconds: number): number {

@@ -1,10 +1,11 @@
 /** `miro index`: indexes and bin edges of shards. Parses, calls {@link indexShards}, prints. */
 
-import { type IndexOptions, type IndexResult, indexOptionsSchema, indexShards } from "../data/dataset/index-shards.js";
+import { z } from "zod";
+import { type IndexResult, indexOptionsSchema, indexShards } from "../data/dataset/index-shards.js";
 import { problemText } from "../data/shards/index.js";
 import { MiroError } from "../errors.js";
-import { help, parseOptions } from "../options.js";
-import { toNumber } from "./arguments.js";
+import { declare } from "./add-options.js";
+import { json } from "./common-options.js";
 import type { CliContext, Register } from "./context.js";
 import { Progress } from "./progress.js";
 
@@ -18,72 +19,21 @@ Examples:
 Bin edges are kept in the first folder under the published name and are found there by training with the same options.
 `;
 
-interface Flags extends Omit<IndexOptions, "folders"> {
-  json?: boolean;
-}
-
-const NAMES = {
-  folders: "DIR",
-  scores: "--scores",
-  syntheticProb: "--synthetic-prob",
-  scoreMode: "--score-mode",
-  numBins: "--num-bins",
-  strategy: "--strategy",
-  refineLastNBins: "--refine-last-n-bins",
-  refineFactor: "--refine-factor",
-  maxSamples: "--max-samples",
-  seed: "--seed",
-  textEmbeddingName: "--text-embedding-name",
-  minImageSize: "--min-image-size",
-  clipFilterThreshold: "--clip-filter-threshold",
-  aestheticThreshold: "--aesthetic-threshold",
-};
+const schema = z.strictObject({ ...indexOptionsSchema.shape, json });
 
 export const register: Register = (command, context) => {
-  const h = (name: string) => help(indexOptionsSchema, name);
-  command
-    .argument("<dir...>", h("folders"))
-    .option("--absolute", h("absolute"))
-    .option("--check", h("check"))
-    .option("--bins", h("bins"))
-    .option("--scores <names>", `${h("scores")} (comma-separated)`, (text) =>
-      text.split(",").map((name) => name.trim()),
-    )
-    .option("--synthetic-prob <p>", h("syntheticProb"), toNumber("--synthetic-prob"))
-    .option("--score-mode <mode>", h("scoreMode"))
-    .option("--num-bins <n>", `${h("numBins")} (default: 64)`, toNumber("--num-bins"))
-    .option("--strategy <name>", `${h("strategy")} (default: quantile)`)
-    .option("--refine-last-n-bins <n>", h("refineLastNBins"), toNumber("--refine-last-n-bins"))
-    .option("--refine-factor <n>", h("refineFactor"), toNumber("--refine-factor"))
-    .option("--distinct", h("distinct"))
-    .option("--max-samples <n>", `${h("maxSamples")} (default: 100000)`, toNumber("--max-samples"))
-    .option("--seed <n>", `${h("seed")} (default: 42)`, toNumber("--seed"))
-    .option("--text-embedding-name <name>", `${h("textEmbeddingName")} (default: flan_t5_xl)`)
-    .option("--skip-broken-shards", h("skipBrokenShards"))
-    .option("--sizes", h("sizes"))
-    .option("--min-image-size <n>", `${h("minImageSize")} (default: 256)`, toNumber("--min-image-size"))
-    .option("--clip-filter-threshold <n>", h("clipFilterThreshold"), toNumber("--clip-filter-threshold"))
-    .option("--aesthetic-threshold <n>", h("aestheticThreshold"), toNumber("--aesthetic-threshold"))
-    .option("--json", "print one JSON object on stdout")
-    .addHelpText("after", EXAMPLES)
-    .action(async (folders: string[], flags: Flags) => {
-      await index(folders, flags, context);
-    });
+  declare(command, schema, (options) => index(options, context)).addHelpText("after", EXAMPLES);
 };
 
-async function index(folders: string[], { json, ...given }: Flags, context: CliContext): Promise<void> {
-  parseOptions(indexOptionsSchema, { ...given, folders }, NAMES);
+async function index({ json, ...options }: z.output<typeof schema>, context: CliContext): Promise<void> {
   const progress = await Progress.for(context);
   let result: IndexResult;
   try {
-    result = await indexShards(
-      { ...given, folders },
-      {
-        signal: context.signal,
-        onProgress: (what, done, all) => progress.update(what, done, all),
-        onMessage: (message) => context.stderr(`${message}\n`),
-      },
-    );
+    result = await indexShards(options, {
+      signal: context.signal,
+      onProgress: (what, done, all) => progress.update(what, done, all),
+      onMessage: (message) => context.stderr(`${message}\n`),
+    });
   } finally {
     progress.stop();
   }
@@ -98,10 +48,10 @@ async function index(folders: string[], { json, ...given }: Flags, context: CliC
     }
     if (result.bins !== null) printBins(result.bins, context);
   }
-  if (given.check && problems.length > 0)
+  if (options.check && problems.length > 0)
     throw new MiroError(`${problems.length} of the indexed shards no longer fit; run miro index without --check`);
   const damaged = new Set(problems.filter((problem) => !("extension" in problem)).map(({ path }) => path)).size;
-  if (damaged > 0 && !given.skipBrokenShards)
+  if (damaged > 0 && !options.skipBrokenShards)
     throw new MiroError(
       `${damaged} ${damaged === 1 ? "shard is" : "shards are"} damaged or unfinished; only what could be read of them was indexed; --skip-broken-shards leaves out those that were cut`,
     );

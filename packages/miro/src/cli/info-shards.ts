@@ -12,9 +12,9 @@ import { Progress } from "./progress.js";
 /** What is to be drawn, and where to. */
 export interface ShardPictures {
   /** PNG or SVG file for the histograms. */
-  plot?: string;
+  plot?: string | undefined;
   /** PNG file for the contact sheet. */
-  sheet?: string;
+  sheet?: string | undefined;
 }
 
 /** Whether a path is a shard, an index of shards or a folder of shards. */

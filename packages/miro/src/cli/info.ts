@@ -1,15 +1,20 @@
 /** `miro info`: the settings in a picture, or what a checkpoint, a text encoder, an autoencoder, a tensor file, a training checkpoint or shards hold. */
 import { existsSync, statSync } from "node:fs";
 import { basename, join } from "node:path";
+import { z } from "zod";
 import { CUT_REMEDY } from "../data/shards/shard-error.js";
 import { InvalidInputError, MiroError } from "../errors.js";
 import { readJson } from "../files/files.js";
+import { about, message } from "../message.js";
+import { field, flag } from "../options.js";
 import { readImageFile } from "../pictures/image-files.js";
 import { textToSettings } from "../pipeline/settings.js";
 import { printable } from "../printable.js";
+import { declare } from "./add-options.js";
+import { json } from "./common-options.js";
 import type { Register } from "./context.js";
 import { withFlags } from "./flag-names.js";
-import { holdsShards, type ShardPictures, shardInfo, shardLines } from "./info-shards.js";
+import { holdsShards, shardInfo, shardLines } from "./info-shards.js";
 
 const EXAMPLES = `
 Examples:
@@ -20,39 +25,50 @@ Examples:
   miro info data/emoji/train --plot scores.png --sheet samples.png     what shards hold, in words and pictures
 `;
 
-interface Flags extends ShardPictures {
-  json?: boolean;
-  skipBrokenShards?: boolean;
-}
+const file = z.string().optional();
+
+const schema = z.strictObject({
+  path: field(z.string(), {
+    expected: "a path",
+    help: "a PNG, WebP or JPEG picture, a folder with config.json, a .safetensors, .npy or .ckpt file, a tar shard or a folder of shards",
+    flag: "<path>",
+  }),
+  plot: field(file, {
+    expected: "a file",
+    help: "of shards: histograms of the numbers in their metadata, as .png or .svg",
+    flag: "--plot <file>",
+  }),
+  sheet: field(file, {
+    expected: "a file",
+    help: "of shards: pictures with their captions and scores",
+    flag: "--sheet <file.png>",
+  }),
+  skipBrokenShards: flag(
+    "leave out shards that were cut or cannot be read; otherwise they are an error",
+    "--skip-broken-shards",
+  ),
+  json,
+});
 
 export const register: Register = (command, context) => {
-  command
-    .argument(
-      "<path>",
-      "a PNG, WebP or JPEG picture, a folder with config.json, a .safetensors, .npy or .ckpt file, a tar shard or a folder of shards",
-    )
-    .option("--plot <file>", "of shards: histograms of the numbers in their metadata, as .png or .svg")
-    .option("--sheet <file.png>", "of shards: pictures with their captions and scores")
-    .option("--skip-broken-shards", "leave out shards that were cut or cannot be read; otherwise they are an error")
-    .option("--json", "print one JSON object on stdout")
-    .addHelpText("after", EXAMPLES)
-    .action(async (path: string, { json, skipBrokenShards = false, ...pictures }: Flags) => {
-      const isFolder = statSync(path, { throwIfNoEntry: false })?.isDirectory();
-      if (isFolder !== undefined && holdsShards(path, isFolder)) {
-        const report = await shardInfo(path, { ...pictures, skipBrokenShards }, context);
-        context.stdout(json ? `${JSON.stringify(report)}\n` : `${shardLines(report).join("\n")}\n`);
-        if (report.broken > 0)
-          throw new MiroError(
-            `${report.broken} of ${report.shards} shards were cut: the report tells of what is left of them; ${withFlags(CUT_REMEDY, {})}`,
-          );
-        return;
-      }
-      for (const [name, file] of Object.entries(pictures)) {
-        if (file !== undefined) throw new InvalidInputError(`--${name}: only shards have it; ${path} holds none`);
-      }
-      const report = await inspect(path);
-      context.stdout(json ? `${JSON.stringify(report)}\n` : `${toLines(report).join("\n")}\n`);
-    });
+  declare(command, schema, async ({ path, json, skipBrokenShards, ...pictures }) => {
+    const isFolder = statSync(path, { throwIfNoEntry: false })?.isDirectory();
+    if (isFolder !== undefined && holdsShards(path, isFolder)) {
+      const report = await shardInfo(path, { ...pictures, skipBrokenShards }, context);
+      context.stdout(json ? `${JSON.stringify(report)}\n` : `${shardLines(report).join("\n")}\n`);
+      if (report.broken > 0)
+        throw new MiroError(
+          `${report.broken} of ${report.shards} shards were cut: the report tells of what is left of them; ${withFlags(CUT_REMEDY, {})}`,
+        );
+      return;
+    }
+    for (const [name, file] of Object.entries(pictures)) {
+      if (file !== undefined)
+        throw new InvalidInputError(message`${about(name)}: only shards have it; ${path} holds none`);
+    }
+    const report = await inspect(path);
+    context.stdout(json ? `${JSON.stringify(report)}\n` : `${toLines(report).join("\n")}\n`);
+  }).addHelpText("after", EXAMPLES);
 };
 
 type Report = Record<string, unknown>;

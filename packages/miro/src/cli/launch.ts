@@ -1,13 +1,14 @@
 /** `miro launch`: submits a training to SLURM. Parses, calls {@link planJob} and {@link submitJob}, prints. */
 
 import "./extensions.js";
-import { help } from "../options.js";
+import { z } from "zod";
+import { flag } from "../options.js";
 import { jobScript } from "../training/cluster/job-script.js";
-import { LAUNCH_OPTION_NAMES, type LaunchOptions, launchOptionsSchema, planJob } from "../training/cluster/plan.js";
+import { launchOptionsSchema, planJob } from "../training/cluster/plan.js";
 import { submitJob } from "../training/cluster/submission.js";
-import { toNumber } from "./arguments.js";
+import { declare } from "./add-options.js";
+import { json } from "./common-options.js";
 import type { CliContext, Register } from "./context.js";
-import { nameFlags } from "./flag-names.js";
 
 const EXAMPLES = `
 Examples:
@@ -21,39 +22,18 @@ the job goes back into the queue, until all steps are done; a run that fails, or
 it is now, are kept in RUN/slurm/, logs are in MIRO_SLURM_OUTPUT_DIR. docs/training.md tells more.
 `;
 
-interface Flags extends Omit<LaunchOptions, "recipe" | "overrides"> {
-  print?: boolean;
-  json?: boolean;
-}
+const schema = z.strictObject({
+  ...launchOptionsSchema.shape,
+  print: flag("print the script, and do nothing else", "--print"),
+  json,
+});
 
 export const register: Register = (command, context) => {
-  nameFlags(command, LAUNCH_OPTION_NAMES);
-  const h = (name: string) => help(launchOptionsSchema, name);
-  const many = (value: string, earlier: string[] = []) => [...earlier, value];
-  command
-    .argument("<recipe>", h("recipe"))
-    .argument("[key=value...]", h("overrides"))
-    .option("--output <dir>", h("output"))
-    .option("--partition <name>", h("partition"))
-    .option("--time <limit>", h("time"))
-    .option("--signal-before <seconds>", `${h("signalBefore")} (default: 180)`, toNumber("--signal-before"))
-    .option("--cpus-per-task <n>", `${h("cpusPerTask")} (default: 8)`, toNumber("--cpus-per-task"))
-    .option("--array <key=values>", h("array"), many)
-    .option("--max-simultaneous <n>", h("maxSimultaneous"), toNumber("--max-simultaneous"))
-    .option("--dependency <what>", h("dependency"))
-    .option("--sbatch <option>", h("sbatch"), many)
-    .option("--allow-changes", h("allowChanges"))
-    .option("--print", "print the script, and do nothing else")
-    .option("--json", "print one JSON object on stdout")
-    .addHelpText("after", EXAMPLES)
-    .action(async (recipe: string, overrides: string[], { print, json, ...flags }: Flags) => {
-      await launch({ ...flags, recipe, overrides }, { print, json }, context);
-    });
+  declare(command, schema, (options) => launch(options, context)).addHelpText("after", EXAMPLES);
 };
 
 async function launch(
-  options: LaunchOptions,
-  { print, json }: Pick<Flags, "print" | "json">,
+  { print, json, ...options }: z.output<typeof schema>,
   { stdout, stderr }: CliContext,
 ): Promise<void> {
   const plan = planJob(options);

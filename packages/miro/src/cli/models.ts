@@ -1,7 +1,9 @@
 /** `miro models`: what can be loaded, what is in the cache, and the disk that it takes. Works offline. */
-import { help } from "../options.js";
+import { z } from "zod";
 import { loadSchema } from "../pipeline/loading/load-options.js";
 import { listModels, type ModelList } from "../pipeline/loading/model-list.js";
+import { declare } from "./add-options.js";
+import { json } from "./common-options.js";
 import type { Register } from "./context.js";
 
 const EXAMPLES = `
@@ -13,15 +15,13 @@ Examples:
 Models marked with * are in the cache, whole. The cache is shared with Python's huggingface_hub; \`hf cache\` cleans it up.
 `;
 
+const schema = z.strictObject({ cacheDir: loadSchema.shape.cacheDir, json });
+
 export const register: Register = (command, context) => {
-  command
-    .option("--cache-dir <dir>", help(loadSchema, "cacheDir"))
-    .option("--json", "print one JSON object on stdout")
-    .addHelpText("after", EXAMPLES)
-    .action(({ cacheDir, json }: { cacheDir?: string; json?: boolean }) => {
-      const list = listModels({ ...(cacheDir !== undefined && { cacheDir }) });
-      context.stdout(json ? `${JSON.stringify(list)}\n` : describe(list));
-    });
+  declare(command, schema, ({ json }, { cacheDir }) => {
+    const list = listModels({ ...(cacheDir !== undefined && { cacheDir }) });
+    context.stdout(json ? `${JSON.stringify(list)}\n` : describe(list));
+  }).addHelpText("after", EXAMPLES);
 };
 
 function describe({ bundled, published, cache }: ModelList): string {

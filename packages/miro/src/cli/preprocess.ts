@@ -1,13 +1,14 @@
 /** `miro preprocess`: prepares training data. Parses, calls {@link preprocess}, prints. */
 import "./extensions.js";
+import { z } from "zod";
 import { type PreprocessProgress, type PreprocessResult, preprocess } from "../data/preprocess/index.js";
-import { OPTION_NAMES, type PreprocessOptions, preprocessSchema } from "../data/preprocess/options.js";
-import { invalid, MiroError } from "../errors.js";
-import { help, parseOptions } from "../options.js";
+import { preprocessSchema } from "../data/preprocess/options.js";
+import { MiroError } from "../errors.js";
 import { scorerSpecs } from "../rewards/index.js";
-import { toNumber } from "./arguments.js";
+import { declare } from "./add-options.js";
+import { json } from "./common-options.js";
 import type { CliContext, Register } from "./context.js";
-import { nameFlags, withFlags } from "./flag-names.js";
+import { withFlags } from "./flag-names.js";
 import { Progress } from "./progress.js";
 
 const EXAMPLES = `
@@ -29,70 +30,18 @@ Finished shards are skipped, interrupted ones made again; Ctrl-C stops between t
 *.skipped.jsonl beside the output. Exit code 1 when a shard failed; the others are complete.
 `;
 
-interface Flags extends Record<string, unknown> {
-  json?: boolean;
-}
+const schema = z.strictObject({ ...preprocessSchema.shape, json });
 
 export const register: Register = (command, context) => {
-  nameFlags(command, OPTION_NAMES);
-  const h = (name: string) => help(preprocessSchema, name);
-  const many = (value: string, earlier: string[] = []) => [...earlier, value];
-  command
-    .requiredOption("--stage <stage>", h("stage"))
-    .requiredOption("--src <path>", h("src"))
-    .option("--csv-dir <dir>", h("csvDir"))
-    .option("--dest <dir>", h("dest"))
-    .option("--shard-id <n>", h("shardId"), toPosition("--shard-id"))
-    .option("--shard-ids <list>", h("shardIds"), toPositions)
-    .option("--shard-range <first-last>", h("shardRange"), toRange)
-    .option("--shard <name>", h("shards"), many)
-    .option("--shard-size <n>", h("shardSize"), toNumber("--shard-size"))
-    .option("--image-column <name>", h("imageColumn"))
-    .option("--caption-column <name>", h("captionColumn"))
-    .option("--synthetic-captions <file>", h("syntheticCaptions"))
-    .option("--no-synthetic", h("synthetic"))
-    .option("--synthetic-text <which>", h("syntheticText"))
-    .option("--scorers <list>", h("scorers"), toList)
-    .option("--no-vae-256", h("vae256"))
-    .option("--no-vae-512", h("vae512"))
-    .option("--no-text-embeddings", h("textEmbeddings"))
-    .option("--model <path>", h("model"))
-    .option("--text-encoder <path>", h("textEncoder"))
-    .option("--vae <path>", h("vae"))
-    .option("--text-max-length <n>", h("textMaxLength"), toNumber("--text-max-length"))
-    .option("--embeddings-npy-name <name>", h("embeddingsName"))
-    .option("--missing-scores <what>", h("missingScores"))
-    .option("--batch-size <n>", h("batchSize"), toNumber("--batch-size"))
-    .option("--device <name>", h("device"))
-    .option("--dtype <type>", h("dtype"))
-    .option("--threads <n>", h("threads"), toNumber("--threads"))
-    .option("--workers <n>", h("workers"), toNumber("--workers"))
-    .option("--max-pixels <n>", h("maxPixels"), toNumber("--max-pixels"))
-    .option("--exif-orientation", h("exifOrientation"))
-    .option("--strict", h("strict"))
-    .option("--skip-broken-shards", h("skipBrokenShards"))
-    .option("--overwrite", h("overwrite"))
-    .option("--cache-dir <dir>", h("cacheDir"))
-    .option("--json", "print one JSON object on stdout")
-    .addHelpText("after", EXAMPLES)
-    .action(async (flags: Flags) => {
-      await run(flags, context);
-    });
+  declare(command, schema, (options) => run(options, context)).addHelpText("after", EXAMPLES);
 };
 
-/** What commander calls the flags whose names differ from the options'. */
-const FIELDS: Record<string, string> = { shard: "shards", embeddingsNpyName: "embeddingsName" };
-
-async function run({ json, ...flags }: Flags, context: CliContext): Promise<void> {
-  const given = Object.fromEntries(
-    Object.entries(flags).map(([name, value]) => [FIELDS[name] ?? name, value]),
-  ) as PreprocessOptions;
-  parseOptions(preprocessSchema, given, OPTION_NAMES);
+async function run({ json, ...options }: z.output<typeof schema>, context: CliContext): Promise<void> {
   const progress = await Progress.for(context);
   let result: PreprocessResult;
   try {
     result = await preprocess({
-      ...given,
+      ...options,
       signal: context.signal,
       onProgress: (now) => progress.update(label(now), now.done, now.total),
       onMessage: (text, wording) => {
@@ -134,29 +83,4 @@ function summary({ shards, counts, seconds }: PreprocessResult): string[] {
   });
   const total = Object.entries(counts).filter(([, count]) => count > 0);
   return [...lines, `${total.map(([status, count]) => `${count} ${status}`).join(", ")} in ${seconds.toFixed(1)} s`];
-}
-
-/** Positions may have leading zeros, as file names have. */
-function toPosition(option: string): (text: string) => number {
-  return (text) => {
-    if (!/^\s*\d+\s*$/.test(text)) throw invalid(option, "a position from 0 on", text);
-    return Number(text);
-  };
-}
-
-function toPositions(text: string): number[] {
-  return text.split(",").map(toPosition("--shard-ids"));
-}
-
-function toRange(text: string): [number, number] {
-  const match = /^\s*(\d+)\s*-\s*(\d+)\s*$/.exec(text);
-  if (!match) throw invalid("--shard-range", "FIRST-LAST with 0 <= FIRST <= LAST", text);
-  return [Number(match[1]), Number(match[2])];
-}
-
-function toList(text: string): string[] {
-  return text
-    .split(",")
-    .map((part) => part.trim())
-    .filter((part) => part !== "");
 }

@@ -1,8 +1,12 @@
 /** `miro render`: emoji scenes as raw tar shards. */
 import { join } from "node:path";
+import { z } from "zod";
 import { rawShardsRecipeSchema, renderRawShards } from "../emoji/scenes/raw-shards.js";
+import { field, flag } from "../options.js";
 import { checkRecipe } from "../training/recipes/checked-yaml.js";
 import { readRecipe } from "../training/recipes/recipe.js";
+import { declare } from "./add-options.js";
+import { json, recipeArguments } from "./common-options.js";
 import type { Register } from "./context.js";
 import { Progress } from "./progress.js";
 
@@ -16,31 +20,35 @@ Finished shards are kept: the same command goes on where it was interrupted, and
 
 `;
 
+const schema = z.strictObject({
+  ...recipeArguments,
+  output: field(z.string().optional(), {
+    expected: "a folder",
+    help: "folder of the shards",
+    flag: "--output <dir>",
+    otherwise: "data/NAME/raw",
+  }),
+  overwrite: flag("render again what is there, and replace shards of another recipe", "--overwrite"),
+  json,
+});
+
 export const register: Register = (command, context) => {
-  command
-    .argument("<recipe>", "YAML file of the recipe")
-    .argument("[key=value...]", "values that replace those of the recipe")
-    .option("--output <dir>", "folder of the shards (default: data/NAME/raw)")
-    .option("--overwrite", "render again what is there, and replace shards of another recipe")
-    .option("--json", "print one JSON object on stdout")
-    .addHelpText("after", EXAMPLES)
-    .action(
-      async (path: string, overrides: string[], flags: { output?: string; overwrite?: boolean; json?: boolean }) => {
-        const recipe = checkRecipe(rawShardsRecipeSchema, readRecipe(path, overrides), path);
-        const output = flags.output ?? join("data", recipe.name, "raw");
-        const progress = await Progress.for(context);
-        const result = await renderRawShards({
-          recipe,
-          output,
-          overwrite: flags.overwrite ?? false,
-          signal: context.signal,
-          onProgress: (done, total) => progress.update("rendering", done, total),
-        }).finally(() => progress.stop());
-        if (flags.json) context.stdout(`${JSON.stringify(result)}\n`);
-        else
-          context.stdout(
-            `${output}: ${result.shards.length} shards, ${result.samples} samples, ${result.kept} shards kept\n`,
-          );
-      },
+  declare(command, schema, async ({ recipe: path, overrides, overwrite, json, ...given }) => {
+    const recipe = checkRecipe(rawShardsRecipeSchema, readRecipe(path, overrides), path);
+    const output = given.output ?? join("data", recipe.name, "raw");
+    const progress = await Progress.for(context);
+    const result = await renderRawShards({
+      recipe,
+      output,
+      overwrite,
+      signal: context.signal,
+      onProgress: (done, total) => progress.update("rendering", done, total),
+    }).finally(() => progress.stop());
+    const { shards, samples, kept } = result;
+    context.stdout(
+      json
+        ? `${JSON.stringify(result)}\n`
+        : `${output}: ${shards.length} shards, ${samples} samples, ${kept} shards kept\n`,
     );
+  }).addHelpText("after", EXAMPLES);
 };

@@ -1,9 +1,12 @@
 /** `miro score`: scores of picture files. Parses, calls {@link scoreFiles}, prints. */
 import "./extensions.js";
+import { z } from "zod";
 import { invalid } from "../errors.js";
-import { help, parseOptions } from "../options.js";
+import { field } from "../options.js";
 import { type ScoredFile, scorerSpecs } from "../rewards/index.js";
 import { scoreFiles, scoreFilesSchema } from "../rewards/score-files.js";
+import { declare } from "./add-options.js";
+import { json } from "./common-options.js";
 import type { CliContext, Register } from "./context.js";
 import { Progress } from "./progress.js";
 
@@ -19,39 +22,28 @@ Examples:
   miro score pictures/*.png --by emoji_clip_score --by sharpness --json
 `;
 
-interface Flags {
-  by?: string[];
-  prompt?: string;
-  model?: string;
-  device?: string;
-  json?: boolean;
-}
+const schema = z.strictObject({
+  images: field(z.array(z.string()), {
+    expected: "picture files",
+    help: "picture files: PNG, JPEG, WebP",
+    flag: "<images...>",
+  }),
+  ...scoreFilesSchema.shape,
+  json,
+});
 
 export const register: Register = (command, context) => {
-  const h = (name: string) => help(scoreFilesSchema, name);
-  command
-    .argument("<images...>", "picture files: PNG, JPEG, WebP")
-    .option("--by <scorer>", h("by"), (key: string, earlier: string[] = []) => [...earlier, key])
-    .option("--prompt <text>", h("prompt"))
-    .option("--model <dir>", h("model"))
-    .option("--device <name>", h("device"))
-    .option("--json", "print one JSON object on stdout")
-    .addHelpText("after", EXAMPLES)
-    .action(async (images: string[], flags: Flags) => {
-      await score(images, flags, context);
-    });
+  declare(command, schema, (options) => score(options, context)).addHelpText("after", EXAMPLES);
 };
 
-async function score(images: readonly string[], { json, ...given }: Flags, context: CliContext): Promise<void> {
-  const rename = { by: "--by", prompt: "--prompt", model: "--model", device: "--device" };
-  const options = parseOptions(scoreFilesSchema, given, rename);
+async function score({ images, json, ...options }: z.output<typeof schema>, context: CliContext): Promise<void> {
   if (options.model !== undefined && new Set(options.by).size > 1)
-    throw invalid("--model", "one scorer, since it is the folder of that scorer's model", options.by);
+    throw invalid("model", "one scorer, since it is the folder of that scorer's model", options.by);
   const progress = await Progress.for(context);
   let rows: ScoredFile[];
   try {
     rows = await scoreFiles(images, {
-      ...given,
+      ...options,
       signal: context.signal,
       onProgress: (done, total) => progress.update("scoring", done, total),
     });

@@ -2,29 +2,22 @@
 import "./extensions.js";
 import { mkdirSync } from "node:fs";
 import { join } from "node:path";
-import { invalid, MiroError, systemReason } from "../errors.js";
+import { z } from "zod";
+import { MiroError, systemReason } from "../errors.js";
 import { type Axis, axisNames, parseAxis } from "../evaluation/sweep/axis.js";
 import { summarize, sweepSheet, sweepToJson } from "../evaluation/sweep/report.js";
 import { runSweep, type SweepResult } from "../evaluation/sweep/run.js";
 import { writeFileAtomic } from "../files/files.js";
+import { field, flag } from "../options.js";
 import { encodePng } from "../pictures/png.js";
 import { PictureFiles } from "../pipeline/requests/picture-files.js";
+import { promptOptionsSchema } from "../pipeline/requests/prompt-file.js";
 import { loadScorer, scorerSpecs } from "../rewards/index.js";
 import type { Scorer } from "../rewards/scorer.js";
-import { toNumber } from "./arguments.js";
+import { declare, type Given } from "./add-options.js";
 import type { CliContext, Register } from "./context.js";
+import { chosenModel, loadingSchema, loadPipeline, modelSchema, optionsOf } from "./model-options.js";
 import { Progress } from "./progress.js";
-import {
-  addModelFlags,
-  addSamplingFlags,
-  checkThreads,
-  chosenModel,
-  loadPipeline,
-  type ModelFlags,
-  type SamplingFlags,
-  samplingOptions,
-  withFlagNames,
-} from "./sampling-flags.js";
 
 const EXAMPLES = `
 Axes: ${axisNames().join(", ")}.
@@ -44,66 +37,79 @@ The folder of --output gets sheet.png, sweep.json and every picture (rROW-cCOLUM
 was interrupted; pictures of other settings are replaced only with --overwrite.
 `;
 
-interface Flags extends ModelFlags, SamplingFlags {
-  x: string;
-  y?: string;
-  seed?: number;
-  images?: number;
-  by?: string[];
-  distance?: boolean;
-  title?: string;
-  cellSize?: number;
-  output: string;
-  overwrite?: boolean;
-  json?: boolean;
-}
+/** The options of `generate` that hold for the whole table. */
+const settingsSchema = promptOptionsSchema.omit({ imagesPerPrompt: true });
+
+const schema = z.strictObject({
+  prompts: field(z.array(z.string()), { expected: "texts", help: "what to draw", flag: "<prompt...>" }),
+  ...modelSchema.shape,
+  x: field(z.string(), {
+    expected: "an axis and its values",
+    help: "what changes from column to column (below)",
+    flag: "--x <axis=values>",
+  }),
+  y: field(z.string().optional(), {
+    expected: "an axis and its values",
+    help: "what changes from row to row",
+    flag: "--y <axis=values>",
+    otherwise: "the prompts",
+  }),
+  ...settingsSchema.shape,
+  seed: field(z.int().min(0).default(0), {
+    expected: "an integer of at least 0",
+    help: "seed of every place, unless an axis changes it",
+    flag: "--seed <n>",
+  }),
+  imagesPerCell: field(z.int().min(1).default(1), {
+    expected: "an integer of at least 1",
+    help: "pictures of each place, seeds upwards: scores are means",
+    flag: "--images <n>",
+  }),
+  by: field(z.array(z.string()).default([]), {
+    expected: "keys of scorers",
+    help: () =>
+      `score every picture: ${scorerSpecs()
+        .map(({ key }) => key)
+        .join(", ")}; repeatable`,
+    flag: "--by <scorer>",
+  }),
+  distance: flag(
+    "score every picture by its distance from the one that its steps lead to (RMS, levels of 255)",
+    "--distance",
+  ),
+  title: field(z.string().optional(), {
+    expected: "a text",
+    help: "title of the sheet",
+    flag: "--title <text>",
+    otherwise: "the prompt",
+  }),
+  cellSize: field(z.int().min(1).optional(), {
+    expected: "an integer of at least 1",
+    help: "side of a picture on the sheet, pixels",
+    flag: "--cell-size <n>",
+    otherwise: "256 at most",
+  }),
+  output: field(z.string().min(1).default("sweep"), {
+    expected: "a folder",
+    help: "folder of the sheet, the JSON file and the pictures",
+    flag: "--output <dir>",
+  }),
+  overwrite: flag("draw again what is there, and replace pictures of other settings", "--overwrite"),
+  json: flag("print the contents of sweep.json on stdout", "--json"),
+});
+
+type Options = z.output<typeof schema>;
 
 export const register: Register = (command, context) => {
-  const scorers = scorerSpecs().map(({ key }) => key);
-  addSamplingFlags(
-    addModelFlags(
-      command
-        .argument("<prompt...>", "what to draw")
-        .requiredOption("--x <axis=values>", "what changes from column to column (below)")
-        .option("--y <axis=values>", "what changes from row to row; default: the prompts"),
-    ),
-  )
-    .option("--seed <n>", "seed of every place, unless an axis changes it; default 0", toNumber("--seed"))
-    .option("--images <n>", "pictures of each place, seeds upwards: scores are means; default 1", toNumber("--images"))
-    .option(
-      "--by <scorer>",
-      `score every picture: ${scorers.join(", ")}; repeatable`,
-      (key: string, earlier: string[] = []) => [...earlier, key],
-    )
-    .option(
-      "--distance",
-      "score every picture by its distance from the one that its steps lead to (RMS, levels of 255)",
-    )
-    .option("--title <text>", "title of the sheet; default: the prompt")
-    .option("--cell-size <n>", "side of a picture on the sheet, pixels; default 256 at most", toNumber("--cell-size"))
-    .option("--output <dir>", "folder of the sheet, the JSON file and the pictures", "sweep")
-    .option("--overwrite", "draw again what is there, and replace pictures of other settings")
-    .option("--json", "print the contents of sweep.json on stdout")
-    .addHelpText("after", EXAMPLES)
-    .action(async (prompts: string[], flags: Flags) => {
-      await withFlagNames({ output: "--output", prompts: "PROMPT" }, () => sweep(prompts, flags, context));
-    });
+  declare(command, schema, (options, given) => sweep(options, given, context)).addHelpText("after", EXAMPLES);
 };
 
-async function sweep(prompts: readonly string[], flags: Flags, context: CliContext): Promise<void> {
+async function sweep(options: Options, given: Given<typeof schema>, context: CliContext): Promise<void> {
   const started = performance.now();
-  for (const name of ["images", "cellSize"] as const) {
-    const value = flags[name];
-    const option = { images: "--images", cellSize: "--cell-size" }[name];
-    if (value !== undefined && (!Number.isInteger(value) || value < 1))
-      throw invalid(option, "an integer of at least 1", value);
-  }
-  const { seed = 0, images = 1, output, overwrite = false } = flags;
-  if (!Number.isInteger(seed) || seed < 0) throw invalid("--seed", "an integer of at least 0", seed);
-  checkThreads(flags);
-  const x = parseAxis(flags.x, "--x", prompts);
-  const y = flags.y === undefined ? undefined : parseAxis(flags.y, "--y", prompts);
-  const model = chosenModel(flags.model);
+  const { prompts, seed, imagesPerCell, output, overwrite } = options;
+  const x = parseAxis(options.x, "--x", prompts);
+  const y = options.y === undefined ? undefined : parseAxis(options.y, "--y", prompts);
+  const model = chosenModel(options.model);
   try {
     mkdirSync(output, { recursive: true });
   } catch (error) {
@@ -113,19 +119,19 @@ async function sweep(prompts: readonly string[], flags: Flags, context: CliConte
   const scorers: Scorer[] = [];
   const progress = await Progress.for(context);
   try {
-    for (const key of new Set(flags.by)) scorers.push(await loadScorer(key, { signal: context.signal }));
+    for (const key of new Set(options.by)) scorers.push(await loadScorer(key, { signal: context.signal }));
     const result = await runSweep({
       prompts,
       x,
       ...(y && { y }),
       seed,
-      imagesPerCell: images,
-      settings: samplingOptions(flags),
+      imagesPerCell,
+      settings: optionsOf(settingsSchema, given),
       model,
-      variant: flags.variant,
-      load: (name, variant) => loadPipeline(name, { ...flags, variant }, context, progress),
+      variant: options.variant,
+      load: (name, variant) => loadPipeline(name, { ...optionsOf(loadingSchema, given), variant }, context, progress),
       scorers,
-      distance: flags.distance ?? false,
+      distance: options.distance,
       files,
       onProgress: ({ done, total }) => progress.update("drawing", done, total),
       signal: context.signal,
@@ -135,17 +141,17 @@ async function sweep(prompts: readonly string[], flags: Flags, context: CliConte
     for (const key of new Set(result.cells.flat().flatMap(({ ignoredRewards }) => ignoredRewards)))
       context.stderr(`warning: ${key} was left out where the checkpoint was not trained on it\n`);
     const sheet = join(output, "sheet.png");
-    const title = flags.title ?? (new Set(prompts).size === 1 ? prompts[0]! : undefined);
+    const title = options.title ?? (new Set(prompts).size === 1 ? prompts[0]! : undefined);
     const picture = await sweepSheet(result, {
       ...(title && { title }),
       footer: describe(result, x, y),
-      ...(flags.cellSize !== undefined && { cellSize: flags.cellSize }),
+      ...(options.cellSize !== undefined && { cellSize: options.cellSize }),
     });
     const json = { sheet, ...sweepToJson(result), seconds: Math.round((performance.now() - started) / 10) / 100 };
     writeFileAtomic(sheet, encodePng(picture.data, picture.width, picture.height), { overwrite: true });
     writeFileAtomic(join(output, "sweep.json"), `${JSON.stringify(json, null, 2)}\n`, { overwrite: true });
-    context.stdout(flags.json ? `${JSON.stringify(json)}\n` : `${sheet}\n${join(output, "sweep.json")}\n`);
-    if (!flags.json) context.stderr(table(result));
+    context.stdout(options.json ? `${JSON.stringify(json)}\n` : `${sheet}\n${join(output, "sweep.json")}\n`);
+    if (!options.json) context.stderr(table(result));
   } finally {
     progress.stop();
     for (const scorer of scorers) scorer.dispose();

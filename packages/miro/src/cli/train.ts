@@ -1,7 +1,9 @@
 /** `miro train`: trains a model by a recipe, or shows what the recipe is. */
 import "./extensions.js";
 import { join } from "node:path";
+import { z } from "zod";
 import { InterruptedError, InvalidInputError, invalid, MiroError } from "../errors.js";
+import { field, flag } from "../options.js";
 import { type Progress, ProgressLine } from "../training/logging/logging.js";
 import { runTraining } from "../training/loop/run.js";
 import { runTask } from "../training/loop/run-task.js";
@@ -12,9 +14,11 @@ import { checkRecipe } from "../training/recipes/checked-yaml.js";
 import { parseRecipe } from "../training/recipes/recipe.js";
 import { type ComposedRecipe, composeRecipe } from "../training/recipes/recipe-source.js";
 import { resolvedValues, resolvedYaml } from "../training/recipes/resolved-recipe.js";
+import { declare } from "./add-options.js";
+import { recipeArguments } from "./common-options.js";
 import type { CliContext, Register } from "./context.js";
 import { dryRunText } from "./dry-run-text.js";
-import { jsonWithFlags, nameFlags } from "./flag-names.js";
+import { jsonWithFlags } from "./flag-names.js";
 
 const EXAMPLES = `
 Examples:
@@ -32,53 +36,69 @@ exactly. A second Ctrl-C stops at once; the last stored checkpoint stays. The ru
 checkpoints/ and, at the end, export/. docs/training.md tells more.
 `;
 
-interface Flags {
-  output?: string;
-  resume?: boolean | string;
-  device?: string;
-  devices?: string;
-  allowChanges?: boolean;
-  skipBrokenShards?: boolean;
-  print?: boolean;
-  dryRun?: boolean;
-  json?: boolean;
-}
+const text = z.string().optional();
+
+const schema = z.strictObject({
+  recipe: field(text, {
+    expected: "the name or file of a recipe",
+    help: "name or file of the recipe",
+    flag: "[recipe]",
+  }),
+  overrides: recipeArguments.overrides,
+  output: field(text, {
+    expected: "a folder",
+    help: "folder of the run",
+    flag: "--output <dir>",
+    otherwise: "runs/NAME",
+  }),
+  device: field(text, {
+    expected: "a device",
+    help: "cpu, cuda or cuda:N: short for trainer.device=NAME; also for recipes of the parts",
+    flag: "--device <name>",
+  }),
+  devices: field(text, {
+    expected: "an integer",
+    help: "processes, one for each device, that share each batch: short for trainer.devices=N",
+    flag: "--devices <n>",
+  }),
+  resume: field(z.union([z.boolean(), z.string()]).default(false), {
+    expected: "a step",
+    help: "continue from the newest checkpoint in the folder of the run; with a step from the checkpoint of that step",
+    flag: "--resume [step]",
+  }),
+  allowChanges: flag(
+    "continue even though the recipe has changed in values that decide what the run computes",
+    "--allow-changes",
+  ),
+  skipBrokenShards: flag(
+    "train without shards that were cut: short for data.skip_broken_shards=true",
+    "--skip-broken-shards",
+  ),
+  print: flag("print the whole recipe with the origin of every value, and do nothing else", "--print"),
+  dryRun: flag("count parameters, memory and arithmetic, check the data, and do nothing else", "--dry-run"),
+  json: flag("print the result as JSON", "--json"),
+});
+
+type Options = z.output<typeof schema>;
 
 export const register: Register = (command, context) => {
-  nameFlags(command, { resume: "--resume" });
-  command
+  declare(command, schema, async (options) => {
+    const { recipe, overrides, device, devices, skipBrokenShards, print, dryRun } = options;
+    const { resume, words } = resumeOf(options.resume, recipe === undefined ? [] : [recipe, ...overrides]);
+    const [name, ...values] = words;
+    if (name === undefined) throw new InvalidInputError("recipe: expected the name or file of a recipe, received none");
+    const composed = composeRecipe(name, [
+      ...values,
+      ...(device === undefined ? [] : [`trainer.device=${device}`]),
+      ...(devices === undefined ? [] : [`trainer.devices=${devices}`]),
+      ...(skipBrokenShards ? ["data.skip_broken_shards=true"] : []),
+    ]);
+    if (print) printRecipe(composed, options, context);
+    else if (dryRun) await plan(composed, options, context);
+    else await train(composed, { ...options, resume }, context);
+  })
     .usage("[options] <recipe> [key=value...]")
-    .argument("[recipe]", "name or file of the recipe")
-    .argument("[key=value...]", "values that replace those of the recipe")
-    .option("--output <dir>", "folder of the run (default: runs/NAME)")
-    .option("--device <name>", "cpu, cuda or cuda:N: short for trainer.device=NAME; also for recipes of the parts")
-    .option("--devices <n>", "processes, one for each device, that share each batch: short for trainer.devices=N")
-    .option(
-      "--resume [step]",
-      "continue from the newest checkpoint in the folder of the run; with a step from the checkpoint of that step",
-    )
-    .option(
-      "--allow-changes",
-      "continue even though the recipe has changed in values that decide what the run computes",
-    )
-    .option("--skip-broken-shards", "train without shards that were cut: short for data.skip_broken_shards=true")
-    .option("--print", "print the whole recipe with the origin of every value, and do nothing else")
-    .option("--dry-run", "count parameters, memory and arithmetic, check the data, and do nothing else")
-    .option("--json", "print the result as JSON")
-    .addHelpText("after", EXAMPLES)
-    .action(async (first: string | undefined, others: string[], flags: Flags) => {
-      const { resume, words } = resumeOf(flags.resume ?? false, first === undefined ? [] : [first, ...others]);
-      const [name, ...overrides] = words;
-      if (name === undefined)
-        throw new InvalidInputError("recipe: expected the name or file of a recipe, received none");
-      const devices = flags.devices === undefined ? [] : [`trainer.devices=${flags.devices}`];
-      const device = flags.device === undefined ? [] : [`trainer.device=${flags.device}`];
-      const skipping = flags.skipBrokenShards ? ["data.skip_broken_shards=true"] : [];
-      const composed = composeRecipe(name, [...overrides, ...device, ...devices, ...skipping]);
-      if (flags.print) print(composed, flags, context);
-      else if (flags.dryRun) await plan(composed, flags, context);
-      else await train(composed, { ...flags, resume }, context);
-    });
+    .addHelpText("after", EXAMPLES);
 };
 
 /**
@@ -96,7 +116,7 @@ function resumeOf(flag: boolean | string, given: string[]): { resume: boolean | 
   return { resume: steps.length === 0 ? true : Number(steps[0]), words: words.filter((word) => !isStep(word)) };
 }
 
-function print({ json, path, origins }: ComposedRecipe, flags: Flags, { stdout }: CliContext): void {
+function printRecipe({ json, path, origins }: ComposedRecipe, flags: Options, { stdout }: CliContext): void {
   if (taskOf(json) !== null) throw new InvalidInputError(`${path}: --print is for recipes of the diffusion network`);
   const recipe = parseRecipe(json, path, origins);
   stdout(
@@ -106,7 +126,7 @@ function print({ json, path, origins }: ComposedRecipe, flags: Flags, { stdout }
   );
 }
 
-async function plan({ json, path, origins }: ComposedRecipe, flags: Flags, { stdout }: CliContext): Promise<void> {
+async function plan({ json, path, origins }: ComposedRecipe, flags: Options, { stdout }: CliContext): Promise<void> {
   if (taskOf(json) !== null) throw new InvalidInputError(`${path}: --dry-run is for recipes of the diffusion network`);
   const report = await dryRun(parseRecipe(json, path, origins));
   stdout(flags.json ? `${jsonWithFlags(report)}\n` : dryRunText(report));
@@ -117,7 +137,7 @@ async function plan({ json, path, origins }: ComposedRecipe, flags: Flags, { std
 
 async function train(
   { json, path, origins }: ComposedRecipe,
-  flags: Omit<Flags, "resume"> & { resume: boolean | number },
+  flags: Omit<Options, "resume"> & { resume: boolean | number },
   context: CliContext,
 ): Promise<void> {
   const task = taskOf(json);
@@ -128,7 +148,7 @@ async function train(
   const surroundings = {
     output: flags.output ?? join("runs", recipe.name),
     resume: flags.resume,
-    allowChanges: flags.allowChanges ?? false,
+    allowChanges: flags.allowChanges,
     signal: context.signal,
     ...(first && { onProgress: (now: Progress) => progress.update(now) }),
     onMessage: (message: string) => progress.say(message),

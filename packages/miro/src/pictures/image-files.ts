@@ -7,7 +7,7 @@ import { extname } from "node:path";
 import { z } from "zod";
 import { InvalidInputError, invalid, MiroError } from "../errors.js";
 import { readBytes } from "../files/files.js";
-import { field } from "../options.js";
+import { field, type OptionsOf } from "../options.js";
 import {
   insertIntoJpeg,
   insertIntoWebp,
@@ -28,23 +28,24 @@ export const IMAGE_FORMATS = ["png", "webp", "jpeg"] as const;
 export type ImageFormat = (typeof IMAGE_FORMATS)[number];
 
 /** Options of {@link encodeImage}, declared once for the API and the command line. */
+const DEFAULT_QUALITY = 90;
+
 export const imageFormatSchema = z.strictObject({
-  format: field(
-    z.enum(IMAGE_FORMATS).default("png"),
-    `one of ${IMAGE_FORMATS.join(", ")}`,
-    `${IMAGE_FORMATS.join(", ")}; only png keeps every pixel`,
-  ),
-  quality: field(
-    z.int().min(1).max(100).optional(),
-    "an integer from 1 to 100",
-    "of webp and jpeg, 1 to 100; default 90",
-  ),
+  /** File format; only png keeps every pixel. */
+  format: field(z.enum(IMAGE_FORMATS).default("png"), {
+    expected: `one of ${IMAGE_FORMATS.join(", ")}`,
+    help: "file format; only png keeps every pixel",
+  }),
+  /** Of webp and jpeg, 1 to 100. Default: 90. */
+  quality: field(z.int().min(1).max(100).optional(), {
+    expected: "an integer from 1 to 100",
+    help: "quality of webp and jpeg",
+    otherwise: String(DEFAULT_QUALITY),
+  }),
 });
 
 /** Format and quality of a picture's file. */
-export type ImageFileOptions = z.input<typeof imageFormatSchema>;
-
-const DEFAULT_QUALITY = 90;
+export type ImageFileOptions = OptionsOf<typeof imageFormatSchema>;
 
 /** The end of the file name of a format, with its dot. */
 export function extension(format: ImageFormat): string {

@@ -1,13 +1,14 @@
-/** Options of `MiroPipeline.generate`, declared once: the command line takes its help and its errors from here. */
+/** Options of `MiroPipeline.generate`, declared once: flags, prompt files and axes of sweeps are made from them. */
 import { Tensor } from "@miro-t2i/torch";
 import { z } from "zod";
-import { evaluationsOf, samplerNames } from "../flow/samplers/index.js";
+import { evaluationsOf, samplerNames, samplerOptionsOfAll } from "../flow/samplers/index.js";
 import type { Progress } from "../flow/sampling.js";
-import { abortSignal, callback, field } from "../options.js";
+import { abortSignal, callback, declarationOf, defaultOf, field, type OptionsOf, wordsOf } from "../options.js";
 import type { RgbImage } from "../pictures/rgb.js";
 import type { GeneratedImage } from "./generated-image.js";
 
-const rewards = z.record(z.string(), z.number()).readonly();
+const rewards = z.record(z.string().min(1), z.number()).readonly();
+const rewardSets = z.union([rewards, z.array(rewards).readonly()]).optional();
 const seed = z.int().min(0);
 const isTensor = z.custom<Tensor>((value) => value instanceof Tensor);
 const statesSchema = z.object({
@@ -17,121 +18,222 @@ const statesSchema = z.object({
 });
 
 export const generateSchema = z.strictObject({
-  rewardTargets: field(
-    z.union([rewards, z.array(rewards).readonly()]).optional(),
-    "finite numbers by reward name, or a list of such, one per picture",
-    "what each reward is asked to be, nominally 0 to 1; 1 where not given",
-  ),
-  negativeRewardTargets: field(
-    z.union([rewards, z.array(rewards).readonly()]).optional(),
-    "finite numbers by reward name, or a list of such, one per picture",
-    "the rewards that guidance leads away from; 0 where not given",
-  ),
-  steps: field(
-    z.int().min(1).max(100_000).optional(),
-    "an integer of at least 1",
-    "sampling steps; default: the checkpoint's, else 50",
-  ),
-  guidanceScale: field(
-    z.number().optional(),
-    "a finite number",
-    "guidance scale w of (1 + w)·cond − w·uncond; 0 turns guidance off; default: the checkpoint's, else 7",
-  ),
-  imagesPerPrompt: field(z.int().min(1).max(100_000).default(1), "an integer of at least 1", "pictures per prompt"),
-  negativePrompt: field(
-    z.union([z.string(), z.array(z.string()).readonly()]).optional(),
-    "a text, or a list of texts, one per prompt",
-    "text that guidance leads away from, instead of the checkpoint's empty one; without effect where guidance is off",
-  ),
-  seed: field(
-    z.union([seed, z.array(seed).readonly()]).default(0),
-    "an integer of at least 0, or a list of such, one per picture",
-    "seed of the first picture; the i-th one of a call uses seed + i",
-  ),
-  noise: field(isTensor.optional(), "a tensor (pictures, channels, r, r)", "initial noise instead of seeds"),
-  guidanceType: field(
-    z.enum(["constant", "linear"]).default("constant"),
-    "constant or linear",
-    "constant: w at every step; linear: 2·w·i/steps at step i",
-  ),
+  /** Pictures of each prompt. */
+  imagesPerPrompt: field(z.int().min(1).max(100_000).default(1), {
+    expected: "an integer of at least 1",
+    help: "pictures per prompt",
+    flag: "--images <n>",
+    perPrompt: true,
+    axis: null,
+  }),
+  /**
+   * What each reward is asked to be, nominally 0 to 1, by its key; 1 where it is not given. A list has a set for each
+   * picture.
+   */
+  rewardTargets: field(rewardSets, {
+    expected: "finite numbers by reward name",
+    orList: "one per picture",
+    help: "what each reward is asked to be, nominally 0 to 1; 1 where not given",
+    flag: "--reward <key=value>",
+    perPrompt: true,
+  }),
+  /** The rewards that guidance leads away from; 0 where not given. A list has a set for each picture. */
+  negativeRewardTargets: field(rewardSets, {
+    expected: "finite numbers by reward name",
+    orList: "one per picture",
+    help: "the rewards that guidance leads away from; 0 where not given",
+    flag: "--negative-reward <key=value>",
+    perPrompt: true,
+    axis: "negative",
+  }),
+  /** Sampling steps. Default: the checkpoint's, else 50. */
+  steps: field(z.int().min(1).max(100_000).optional(), {
+    expected: "an integer of at least 1",
+    help: "sampling steps",
+    flag: "--steps <n>",
+    otherwise: "the checkpoint's, else 50",
+    perPrompt: true,
+  }),
+  /** Guidance scale w of (1 + w)·cond − w·uncond; 0 turns guidance off. Default: the checkpoint's, else 7. */
+  guidanceScale: field(z.number().optional(), {
+    expected: "a finite number",
+    help: "guidance scale w of (1 + w)·cond − w·uncond; 0 turns guidance off",
+    flag: "--guidance <w>",
+    otherwise: "the checkpoint's, else 7",
+    perPrompt: true,
+  }),
+  /**
+   * Text that guidance leads away from, instead of the checkpoint's empty one; without effect where guidance is off. A
+   * list has a text for each prompt.
+   */
+  negativePrompt: field(z.union([z.string(), z.array(z.string()).readonly()]).optional(), {
+    expected: "a text",
+    orList: "one per prompt",
+    help: "text that guidance leads away from, instead of the checkpoint's empty one; without effect where guidance is off",
+    flag: "--negative-prompt <text>",
+    perPrompt: true,
+  }),
+  /** Seed of the first picture; the i-th one of a call uses `seed + i`. A list has a seed for each picture. */
+  seed: field(z.union([seed, z.array(seed).readonly()]).default(0), {
+    expected: "an integer of at least 0",
+    orList: "one per picture",
+    help: "seed of the first picture; the i-th one of a call uses seed + i",
+  }),
+  /** Initial noise instead of seeds: (pictures, C, r, r) float32. */
+  noise: field(isTensor.optional(), {
+    expected: "a tensor (pictures, channels, r, r)",
+    help: "initial noise instead of seeds",
+  }),
+  /** `constant`: w at every step. `linear`: 2·w·i/steps at step i. */
+  guidanceType: field(z.enum(["constant", "linear"]).default("constant"), {
+    expected: "constant or linear",
+    help: "constant: w at every step; linear: 2·w·i/steps at step i",
+    flag: "--guidance-type <type>",
+    perPrompt: true,
+  }),
+  /** First and last guided step, counted from 0 (null: the last of all); other steps run unguided. */
   guidanceWindow: field(
     z
       .tuple([z.int().min(0), z.int().min(0).nullable()])
       .readonly()
       .optional(),
-    "the first and the last guided step, counted from 0 (null: the last of all)",
-    "first and last guided step, counted from 0; other steps run unguided",
+    {
+      expected: "the first and the last guided step, counted from 0 (null: the last of all)",
+      help: "first and last guided step, counted from 0; other steps run unguided",
+      flag: "--guidance-window <first:last>",
+      parse: toWindow,
+      written: "FIRST:LAST, for example 2:10 or 2:",
+      perPrompt: true,
+    },
   ),
+  /** Name of the sampler. */
   sampler: field(
     z
       .string()
       .refine((name) => samplerNames().includes(name))
       .default("euler"),
-    () => `one of ${samplerNames().join(", ")}`,
-    () =>
-      `sampler, with its evaluations of the network a step: ${samplerNames()
-        .map((name) => `${name} ${Math.round(evaluationsOf(name, 1000) / 1000)}`)
-        .join(", ")}`,
+    {
+      expected: () => `one of ${samplerNames().join(", ")}`,
+      help: () => `sampler, with its evaluations of the network a step: ${samplerCosts()}`,
+      flag: "--sampler <name>",
+      perPrompt: true,
+    },
   ),
+  /** Options that the sampler has of its own, such as `{ eta: 0.5 }`; those not given have their defaults. */
   samplerOptions: field(
     z
       .record(z.string(), z.union([z.number(), z.string(), z.boolean()]))
       .readonly()
       .optional(),
-    "options of the sampler, such as { eta: 0.5 }",
-    "options that the sampler has of its own; those not given have their defaults",
+    {
+      expected: "options of the sampler, such as { eta: 0.5 }",
+      help: "options that the sampler has of its own; those not given have their defaults",
+      perPrompt: true,
+      members: samplerMembers,
+    },
   ),
-  shift: field(
-    z.union([z.number().positive(), z.literal("dynamic")]).optional(),
-    "a positive number, or dynamic",
-    "bend of the schedule: above 1 spends more steps near the data, below 1 near the noise; dynamic: by the size of the picture, as FLUX.1 does; default: the checkpoint's",
-  ),
+  /**
+   * Bend of the schedule: above 1 spends more steps near the data, below 1 near the noise; `dynamic`: by the size of the
+   * picture, as FLUX.1 does. Default: the checkpoint's.
+   */
+  shift: field(z.union([z.number().positive(), z.literal("dynamic")]).optional(), {
+    expected: "a positive number, or dynamic",
+    help: "bend of the schedule: above 1 spends more steps near the data, below 1 near the noise; dynamic: by the size of the picture, as FLUX.1 does",
+    flag: "--shift <s>",
+    otherwise: "the checkpoint's",
+    perPrompt: true,
+  }),
+  /**
+   * Text encoder states instead of encoding the prompts: (tokens, width) for each prompt, with `length` or `mask` where
+   * some tokens are padding.
+   */
   promptEmbeddings: field(
     z
       .array(z.union([isTensor, statesSchema]))
       .readonly()
       .optional(),
-    "a list of tensors (tokens, width), one per prompt, or of { embeddings, length or mask }",
-    "text encoder states instead of encoding the prompts; with length or mask where some are of padding",
+    {
+      expected: "a list of tensors (tokens, width), one per prompt, or of { embeddings, length or mask }",
+      help: "text encoder states instead of encoding the prompts; with length or mask where some are of padding",
+    },
   ),
-  batchSize: field(
-    z.int().min(1).max(4096).optional(),
-    "an integer of at least 1",
-    "pictures computed together; default 1 on a CPU, 32 on CUDA, fewer where those do not fit in memory",
-  ),
-  deterministic: field(
-    z.boolean().default(false),
-    "true or false",
-    "compute and decode every picture by itself, so that its bytes depend neither on the others of the call nor on its place among them; the default on a CPU already does (batch size 1), and batchSize then has no effect",
-  ),
-  keepLatents: field(z.boolean().default(false), "true or false", "return the latents too, which the caller then owns"),
+  /** Pictures computed together. Default: 1 on a CPU, 32 on CUDA, fewer where those do not fit in memory. */
+  batchSize: field(z.int().min(1).max(4096).optional(), {
+    expected: "an integer of at least 1",
+    help: "pictures computed together",
+    flag: "--batch-size <n>",
+    otherwise: "1 on a CPU, 32 on CUDA, fewer where those do not fit in memory",
+  }),
+  /**
+   * Compute and decode every picture by itself, so that its bytes depend neither on the others of the call nor on its
+   * place among them; the default on a CPU already does. `batchSize` then has no effect.
+   */
+  deterministic: field(z.boolean().default(false), {
+    expected: "true or false",
+    help: "compute and decode every picture by itself, so that its bytes depend neither on the others of the call nor on its place among them; the default on a CPU already does (batch size 1), and batchSize then has no effect",
+    flag: "--deterministic",
+  }),
+  /** Return the latents too, which the caller then owns. */
+  keepLatents: field(z.boolean().default(false), {
+    expected: "true or false",
+    help: "return the latents too, which the caller then owns",
+  }),
+  /** Called after each step of each batch, and waited for. */
   onStep: callback<(progress: GenerateProgress) => void | Promise<void>>(
     "called after each step of each batch, and waited for",
   ),
-  previewEvery: field(
-    z.int().min(1).optional(),
-    "an integer of at least 1",
-    "give onStep pictures of what is being drawn at every n-th step",
-  ),
-  preview: field(
-    z.enum(["linear", "decoder"]).default("linear"),
-    "linear or decoder",
-    "linear: one pixel for each latent, almost free; decoder: the picture itself, for the price of decoding it",
-  ),
+  /** Give `onStep` pictures of what is being drawn at every n-th step. */
+  previewEvery: field(z.int().min(1).optional(), {
+    expected: "an integer of at least 1",
+    help: "give onStep pictures of what is being drawn at every n-th step",
+  }),
+  /** `linear`: one pixel for each latent, almost free. `decoder`: the picture itself, for the price of decoding it. */
+  preview: field(z.enum(["linear", "decoder"]).default("linear"), {
+    expected: "linear or decoder",
+    help: "linear: one pixel for each latent, almost free; decoder: the picture itself, for the price of decoding it",
+  }),
+  /** Called with each picture as soon as it is finished. */
   onImage: callback<(image: GeneratedImage, index: number) => void | Promise<void>>(
     "called with each picture as soon as it is finished",
   ),
+  /** Called with each warning, such as that of a prompt that was cut, as soon as it is known. */
   onWarning: callback<(warning: string) => void>(
     "called with each warning, such as that of a prompt that was cut, as soon as it is known",
   ),
+  /** Stops within one step. */
   signal: abortSignal("stops within one step"),
 });
 
 /** Options of `MiroPipeline.generate`. */
-export type GenerateOptions = z.input<typeof generateSchema>;
+export type GenerateOptions = OptionsOf<typeof generateSchema>;
 
 /** The same after checking, with constant defaults filled in. */
 export type ResolvedGenerateOptions = z.output<typeof generateSchema>;
+
+function samplerCosts(): string {
+  return samplerNames()
+    .map((name) => `${name} ${Math.round(evaluationsOf(name, 1000) / 1000)}`)
+    .join(", ");
+}
+
+/** `2:10`, `2:` or `:10`. */
+function toWindow(text: string): [number, number | null] | undefined {
+  const match = /^(\d*):(\d*)$/.exec(text.trim());
+  if (!match) return undefined;
+  return [match[1] === "" ? 0 : Number(match[1]), match[2] === "" ? null : Number(match[2])];
+}
+
+/** The options that samplers have of their own. Which of them may be given, and with which value, the sampler decides. */
+function samplerMembers(): Record<string, z.ZodType> {
+  return Object.fromEntries(
+    samplerOptionsOfAll().map(({ key, schema, samplers }) => {
+      const { help, expected } = declarationOf(schema);
+      const value = z.union([z.number(), z.boolean(), z.string()]).optional();
+      const of = `of ${samplers.join(", ")}: ${wordsOf(help)}`;
+      return [key, field(value, { expected, help: of, otherwise: String(defaultOf(schema)) })];
+    }),
+  );
+}
 
 /** Where a call is: step of the present batch, and which pictures it makes. */
 export interface GenerateProgress extends Progress {

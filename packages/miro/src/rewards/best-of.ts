@@ -5,23 +5,29 @@
 import type { Tensor } from "@miro-t2i/torch";
 import { z } from "zod";
 import { invalid } from "../errors.js";
-import { callback, field, parseOptions } from "../options.js";
+import { callback, field, type OptionsOf, parseOptions } from "../options.js";
 import type { GenerateOptions } from "../pipeline/generate-options.js";
 import type { GeneratedImage } from "../pipeline/generated-image.js";
 import type { MiroPipeline } from "../pipeline/pipeline.js";
-import { loadScorerFor } from "./registry.js";
+import { DEFAULT_SCORER, loadScorerFor } from "./registry.js";
 import type { Scorer } from "./scorer.js";
 
 const isScorer = z.custom<Scorer>((value) => typeof (value as Scorer | null)?.score === "function");
 const one = z.union([z.string().min(1), isScorer]);
 
 export const bestOfSchema = z.strictObject({
-  n: field(z.int().min(1).max(100_000).default(4), "an integer of at least 1", "pictures to draw for each prompt"),
-  scorer: field(
-    z.union([one, z.array(one).min(1)]).default("emoji_clip_score"),
-    "the key of a scorer, a loaded scorer, or a list of such",
-    "what decides; of several the first decides and the others are recorded",
-  ),
+  /** Pictures to draw for each prompt. */
+  n: field(z.int().min(1).max(100_000).default(4), {
+    expected: "an integer of at least 1",
+    help: "pictures to draw for each prompt; the best is written",
+    flag: "--best-of <n>",
+  }),
+  /** What decides: the key of a scorer, a loaded scorer, or a list of such; of several the first decides and the others are recorded. */
+  scorer: field(z.union([one, z.array(one).min(1)]).default(DEFAULT_SCORER), {
+    expected: "the key of a scorer, a loaded scorer, or a list of such",
+    help: "what decides; of several the first decides and the others are recorded",
+  }),
+  /** Called after each prompt's pictures are scored. */
   onScore: callback<(progress: ScoreProgress) => void>("called after each prompt's pictures are scored"),
 });
 
@@ -33,7 +39,7 @@ export interface ScoreProgress {
 }
 
 /** Options of {@link bestOf}: its own and those of `MiroPipeline.generate`, without `imagesPerPrompt`, which `n` stands for. */
-export type BestOfOptions = z.input<typeof bestOfSchema> & Omit<GenerateOptions, "imagesPerPrompt">;
+export type BestOfOptions = OptionsOf<typeof bestOfSchema> & Omit<GenerateOptions, "imagesPerPrompt">;
 
 /** A picture with its scores. */
 export interface RankedImage {

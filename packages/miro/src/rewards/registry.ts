@@ -5,16 +5,27 @@ import { about, message } from "../message.js";
 import { editDistance } from "../nearest.js";
 import { abortSignal, field, parseOptions } from "../options.js";
 import { checkDevice } from "../pipeline/loading/device.js";
+import { loadSchema } from "../pipeline/loading/load-options.js";
 import type { MiroPipeline } from "../pipeline/pipeline.js";
 import { colorfulnessSpec, sharpnessSpec } from "./measured.js";
 import { checkedScorer, type LoadScorerOptions, type Scorer, type ScorerSpec } from "./scorer.js";
 
 const specs = new Map<string, ScorerSpec>();
 
+/** The scorer that is used where nobody says which. */
+export const DEFAULT_SCORER = "emoji_clip_score";
+
 /** Options of {@link loadScorer}. */
 export const loadScorerSchema = z.strictObject({
-  device: field(z.string().min(1).default("cpu"), "a device such as cpu, cuda or cuda:1", "cpu, cuda, …; default cpu"),
-  model: field(z.string().min(1).optional(), "a folder", "folder of the scorer's model instead of the included one"),
+  /** Folder of the scorer's model. Default: the included one. */
+  model: field(z.string().min(1).optional(), {
+    expected: "a folder",
+    help: "folder of the scorer's model instead of the included one",
+    flag: "--model <dir>",
+  }),
+  /** `cpu`, `cuda`, `cuda:1`, … */
+  device: loadSchema.shape.device,
+  /** Stops loading. */
   signal: abortSignal("stops loading"),
 });
 

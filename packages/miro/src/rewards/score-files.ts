@@ -6,12 +6,12 @@ import { z } from "zod";
 import { InvalidInputError, invalid } from "../errors.js";
 import { readBytes } from "../files/files.js";
 import { message, option } from "../message.js";
-import { callback, field, parseOptions } from "../options.js";
+import { callback, field, type OptionsOf, parseOptions } from "../options.js";
 import { decodeShown } from "../pictures/decode-shown.js";
 import { readPng } from "../pictures/png.js";
 import type { RgbImage } from "../pictures/rgb.js";
 import { textToSettings } from "../pipeline/settings.js";
-import { loadScorer, loadScorerSchema } from "./registry.js";
+import { DEFAULT_SCORER, loadScorer, loadScorerSchema } from "./registry.js";
 import type { Scorer } from "./scorer.js";
 
 /** Larger pictures are refused before they are decoded: 400 MB as RGB bytes. */
@@ -20,22 +20,27 @@ const MAX_PIXELS = 2 ** 27;
 const CHUNK = 16;
 const PNG_SIGNATURE = Buffer.of(0x89, 0x50, 0x4e, 0x47);
 
-export const scoreFilesSchema = loadScorerSchema.extend({
-  by: field(
-    z.array(z.string().min(1)).min(1).default(["emoji_clip_score"]),
-    "keys of scorers",
-    "scorer to use; may be given several times; default emoji_clip_score",
-  ),
-  prompt: field(
-    z.string().optional(),
-    "a text",
-    "what the pictures should show; default: the prompt that is stored in each",
-  ),
+export const scoreFilesSchema = z.strictObject({
+  /** Keys of the scorers. */
+  by: field(z.array(z.string().min(1)).min(1).default([DEFAULT_SCORER]), {
+    expected: "keys of scorers",
+    help: "scorer to use; may be given several times",
+    flag: "--by <scorer>",
+  }),
+  /** What the pictures should show. Default: the prompt that is stored in each. */
+  prompt: field(z.string().optional(), {
+    expected: "a text",
+    help: "what the pictures should show",
+    flag: "--prompt <text>",
+    otherwise: "the prompt that is stored in each",
+  }),
+  ...loadScorerSchema.shape,
+  /** Called with the number of pictures done and in all. */
   onProgress: callback<(done: number, total: number) => void>("called with the number of pictures done and in all"),
 });
 
 /** Options of {@link scoreFiles}. */
-export type ScoreFilesOptions = z.input<typeof scoreFilesSchema>;
+export type ScoreFilesOptions = OptionsOf<typeof scoreFilesSchema>;
 
 /** One picture's scores. */
 export interface ScoredFile {

@@ -22,27 +22,26 @@ export const BIN_STRATEGIES = ["uniform", "quantile", "refined_quantile"] as con
 
 /** Options of {@link computeBins}. */
 export const binOptionsSchema = z.strictObject({
-  numBins: field(z.int().min(2).max(65_536).default(64), "an integer from 2 to 65536", "bins of each reward"),
-  strategy: field(
-    z.enum(BIN_STRATEGIES).default("quantile"),
-    `one of ${BIN_STRATEGIES.join(", ")}`,
-    "where the edges lie: uniform, quantile, or refined_quantile (the last bins divided further)",
-  ),
-  refineLastNBins: field(
-    z.int().nonnegative().default(0),
-    "a non-negative integer below the number of bins",
-    "with refined_quantile: how many of the last bins are divided",
-  ),
-  refineFactor: field(
-    z.int().positive().default(1),
-    "a positive integer",
-    "with refined_quantile: into how many parts each of them is divided",
-  ),
-  distinct: field(
-    z.boolean().default(false),
-    "true or false",
-    "quantiles of the distinct values with outer edges 0 and 1, as the published code computes them",
-  ),
+  numBins: field(z.int().min(2).max(65_536).default(64), {
+    expected: "an integer from 2 to 65536",
+    help: "bins of each reward",
+  }),
+  strategy: field(z.enum(BIN_STRATEGIES).default("quantile"), {
+    expected: `one of ${BIN_STRATEGIES.join(", ")}`,
+    help: "where the edges lie: uniform, quantile, or refined_quantile (the last bins divided further)",
+  }),
+  refineLastNBins: field(z.int().nonnegative().default(0), {
+    expected: "a non-negative integer below the number of bins",
+    help: "with refined_quantile: how many of the last bins are divided",
+  }),
+  refineFactor: field(z.int().positive().default(1), {
+    expected: "a positive integer",
+    help: "with refined_quantile: into how many parts each of them is divided",
+  }),
+  distinct: field(z.boolean().default(false), {
+    expected: "true or false",
+    help: "quantiles of the distinct values with outer edges 0 and 1, as the published code computes them",
+  }),
 });
 
 /** Options of {@link computeBins}, defaults left out. */

@@ -9,13 +9,12 @@ import { field } from "../../options.js";
 
 /** What a sample must have. */
 export const filterOptionsSchema = z.strictObject({
-  minImageSize: field(
-    z.number().nonnegative().default(256),
-    "a number of at least 0",
-    "smallest width and height of the original picture",
-  ),
-  clipFilterThreshold: field(z.number().default(0), "a number", "smallest clip_score"),
-  aestheticThreshold: field(z.number().default(0), "a number", "smallest aesthetic_score"),
+  minImageSize: field(z.number().nonnegative().default(256), {
+    expected: "a number of at least 0",
+    help: "smallest width and height of the original picture",
+  }),
+  clipFilterThreshold: field(z.number().default(0), { expected: "a number", help: "smallest clip_score" }),
+  aestheticThreshold: field(z.number().default(0), { expected: "a number", help: "smallest aesthetic_score" }),
 });
 
 /** What a sample must have, every value given. */

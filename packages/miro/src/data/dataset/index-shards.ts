@@ -7,7 +7,7 @@ import { z } from "zod";
 import { InvalidInputError } from "../../errors.js";
 import { message, option } from "../../message.js";
 import { REWARD_KEYS } from "../../networks/config.js";
-import { field, parseOptions } from "../../options.js";
+import { asFlag, commaSeparated, field, flag, type OptionsOf, parseOptions } from "../../options.js";
 import {
   checkWidsIndex,
   type ShardProblem,
@@ -28,46 +28,60 @@ const training = trainingSetOptionsSchema.shape;
 
 /** Options of {@link indexShards}. */
 export const indexOptionsSchema = z.strictObject({
-  folders: field(z.array(z.string().min(1)).min(1), "paths of folders", "folders with *.tar"),
-  absolute: field(
-    z.boolean().default(false),
-    "true or false",
-    "absolute paths in the index, for the published training code",
-  ),
-  check: field(z.boolean().default(false), "true or false", "write nothing; say what no longer fits the indexes"),
-  bins: field(
-    z.boolean().default(false),
-    "true or false",
-    "compute the bin edges of the scores over all folders and keep them in the first",
-  ),
-  scores: field(
-    z.array(z.string().min(1)).min(1).optional(),
-    "names of scores",
-    "scores to bin; by default the published rewards that the shards have, or every field that ends in _score",
-  ),
-  syntheticProb: training.syntheticEmbeddingProb,
-  scoreMode: training.scoreMode,
-  numBins: training.numBins,
-  strategy: training.binStrategy,
-  refineLastNBins: training.refineLastNBins,
-  refineFactor: training.refineFactor,
-  distinct: training.distinct,
-  maxSamples: training.maxSamplesBinEstimation,
-  seed: training.binSeed,
-  textEmbeddingName: training.textEmbeddingName,
-  skipBrokenShards: training.skipBrokenShards,
-  sizes: field(
-    z.boolean().default(false),
-    "true or false",
-    "also count what passes a filter, and keep the number for the published code",
-  ),
-  minImageSize: training.minImageSize,
-  clipFilterThreshold: training.clipFilterThreshold,
-  aestheticThreshold: training.aestheticThreshold,
+  /** Folders with *.tar. */
+  folders: field(z.array(z.string().min(1)).min(1), {
+    expected: "paths of folders",
+    help: "folders with *.tar",
+    flag: "<dir...>",
+  }),
+  /** Absolute paths in the index, for the published training code. */
+  absolute: flag("absolute paths in the index, for the published training code", "--absolute"),
+  /** Write nothing; say what no longer fits the indexes. */
+  check: flag("write nothing; say what no longer fits the indexes", "--check"),
+  /** Compute the bin edges of the scores over all folders and keep them in the first. */
+  bins: flag("compute the bin edges of the scores over all folders and keep them in the first", "--bins"),
+  /** Scores to bin. Default: the published rewards that the shards have, or every field that ends in `_score`. */
+  scores: field(z.array(z.string().min(1)).min(1).optional(), {
+    expected: "names of scores",
+    help: "scores to bin, separated by commas",
+    flag: "--scores <names>",
+    parse: commaSeparated,
+    otherwise: "the published rewards that the shards have, or every field that ends in _score",
+  }),
+  /** How often a sample's synthetic caption is trained with, from 0 to 1. */
+  syntheticProb: asFlag(training.syntheticEmbeddingProb, "--synthetic-prob <p>"),
+  /** Scores that go with a synthetic caption: its own (`paired`), or those of the original caption (`original`). */
+  scoreMode: asFlag(training.scoreMode, "--score-mode <mode>"),
+  /** Bins of each reward. */
+  numBins: asFlag(training.numBins, "--num-bins <n>"),
+  /** Where the edges lie. */
+  strategy: asFlag(training.binStrategy, "--strategy <name>"),
+  /** With `refined_quantile`: how many of the last bins are divided. */
+  refineLastNBins: asFlag(training.refineLastNBins, "--refine-last-n-bins <n>"),
+  /** With `refined_quantile`: into how many parts each of them. */
+  refineFactor: asFlag(training.refineFactor, "--refine-factor <n>"),
+  /** Bin edges from distinct values, as the published code computes them. */
+  distinct: asFlag(training.distinct, "--distinct"),
+  /** Samples that bin edges are computed from. */
+  maxSamples: asFlag(training.maxSamplesBinEstimation, "--max-samples <n>"),
+  /** Chooses those samples where there are more. */
+  seed: asFlag(training.binSeed, "--seed <n>"),
+  /** Text states: the members NAME_embeddings.npy. */
+  textEmbeddingName: asFlag(training.textEmbeddingName, "--text-embedding-name <name>"),
+  /** Leave out shards that were cut or cannot be read; otherwise they end with an error. */
+  skipBrokenShards: asFlag(training.skipBrokenShards, "--skip-broken-shards"),
+  /** Also count what passes a filter, and keep the number for the published code. */
+  sizes: flag("also count what passes a filter, and keep the number for the published code", "--sizes"),
+  /** Shorter side that a picture must have. */
+  minImageSize: asFlag(training.minImageSize, "--min-image-size <n>"),
+  /** Least CLIP similarity of picture and caption. */
+  clipFilterThreshold: asFlag(training.clipFilterThreshold, "--clip-filter-threshold <n>"),
+  /** Least aesthetic score. */
+  aestheticThreshold: asFlag(training.aestheticThreshold, "--aesthetic-threshold <n>"),
 });
 
 /** Options of {@link indexShards}, defaults left out. */
-export type IndexOptions = z.input<typeof indexOptionsSchema>;
+export type IndexOptions = OptionsOf<typeof indexOptionsSchema>;
 
 /** What {@link indexShards} did. */
 export interface IndexResult {

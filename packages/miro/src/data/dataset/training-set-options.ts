@@ -10,129 +10,111 @@ const path = z.string().min(1);
 
 /** Options of {@link TrainingSet.open}; names are the published ones where those exist. */
 export const trainingSetOptionsSchema = z.strictObject({
-  root: field(
-    z.union([path, z.array(path).min(1)]),
-    "a path or a list of paths",
-    "folders of shards, tar files or index files; their samples follow one another",
-  ),
-  textEmbeddingName: field(
-    z.string().min(1).default("flan_t5_xl"),
-    "a name",
-    "text states: the members NAME_embeddings.npy",
-  ),
-  vaeEmbeddingNameMean: field(
-    z.string().min(1).default("vae_embeddings_mean_256"),
-    "a name",
-    "member of the latents' mean",
-  ),
-  vaeEmbeddingNameStd: field(
-    z.string().min(1).nullable().default("vae_embeddings_std_256"),
-    "a name or null",
-    "member of the latents' standard deviation; null trains on the mean",
-  ),
+  root: field(z.union([path, z.array(path).min(1)]), {
+    expected: "a path or a list of paths",
+    help: "folders of shards, tar files or index files; their samples follow one another",
+  }),
+  textEmbeddingName: field(z.string().min(1).default("flan_t5_xl"), {
+    expected: "a name",
+    help: "text states: the members NAME_embeddings.npy",
+  }),
+  vaeEmbeddingNameMean: field(z.string().min(1).default("vae_embeddings_mean_256"), {
+    expected: "a name",
+    help: "member of the latents' mean",
+  }),
+  vaeEmbeddingNameStd: field(z.string().min(1).nullable().default("vae_embeddings_std_256"), {
+    expected: "a name or null",
+    help: "member of the latents' standard deviation; null trains on the mean",
+  }),
   ...filterOptionsSchema.shape,
-  requirePictureAndCaption: field(
-    z.boolean().default(false),
-    "true or false",
-    "leave out samples without a picture or a .txt member, as the published code does",
-  ),
-  coherenceScores: field(
-    z.array(z.string().min(1)).optional(),
-    "a list of names",
-    "metadata fields of the rewards; by default those of the network",
-  ),
-  syntheticEmbeddingProb: field(
-    probability.default(0),
-    "a probability from 0 to 1",
-    "how often a sample's synthetic caption is trained with",
-  ),
-  scoreMode: field(
-    z.enum(SCORE_MODES).default("paired"),
-    `one of ${SCORE_MODES.join(", ")}`,
-    "scores that go with a synthetic caption: its own (paired), or those of the original caption as in the published code (original)",
-  ),
-  binCoherence: field(z.boolean().default(true), "true or false", "rewards as levels of bins; false: as they are"),
-  numBins: field(z.int().min(2).max(65_536).default(64), "an integer from 2 to 65536", "bins of each reward"),
-  binStrategy: field(
-    z.enum(BIN_STRATEGIES).default("quantile"),
-    `one of ${BIN_STRATEGIES.join(", ")}`,
-    "where the edges lie",
-  ),
-  refineLastNBins: field(
-    z.int().nonnegative().default(0),
-    "a non-negative integer",
-    "with refined_quantile: how many of the last bins are divided",
-  ),
-  refineFactor: field(
-    z.int().positive().default(1),
-    "a positive integer",
-    "with refined_quantile: into how many parts each of them",
-  ),
-  distinct: field(
-    z.boolean().default(false),
-    "true or false",
-    "bin edges from distinct values, as the published code computes them",
-  ),
-  upstreamLevels: field(
-    z.boolean().default(false),
-    "true or false",
-    "levels as the published code computes them: not clamped to 1, divided by the number of bins asked for",
-  ),
-  maxSamplesBinEstimation: field(
-    z.int().positive().default(100_000),
-    "a positive integer",
-    "samples that bin edges are computed from",
-  ),
-  binSeed: field(
-    z.int().nonnegative().default(42),
-    "a non-negative integer",
-    "chooses those samples where there are more",
-  ),
-  sampler: field(
-    z.enum(["shuffled", "chunked", "shard_exclusive", "sequential"]).default("shuffled"),
-    "one of shuffled, chunked, shard_exclusive, sequential",
-    "order of an epoch: shuffled as a whole, in chunks, or shard by shard; or as stored",
-  ),
-  samplerSeed: field(
-    z.int().nonnegative().optional(),
-    "a non-negative integer",
-    "chooses the order; by default the recipe's seed",
-  ),
-  samplerChunksize: field(
-    z.int().positive().default(100_000),
-    "a positive integer",
-    "with chunked: consecutive samples that are shuffled among themselves",
-  ),
-  windowShards: field(
-    z.union([z.int().positive(), z.literal("all")]).default(256),
-    'a positive integer or "all"',
-    "with shuffled: shards that are mixed at a time; fewer keep reading local",
-  ),
-  streams: field(
-    z.int().positive().default(1),
-    "a positive integer",
-    "with shard_exclusive: shards that are read side by side",
-  ),
-  weights: field(
-    z.array(z.number().nonnegative()).optional(),
-    "a list of numbers, one for each root",
-    "how often each root's samples come, relative to one another; without it each sample comes once an epoch",
-  ),
-  onBadSample: field(
-    z.enum(["error", "skip"]).default("skip"),
-    '"error" or "skip"',
-    "what a shard or sample that cannot be read does",
-  ),
-  skipBrokenShards: field(
-    z.boolean().default(false),
-    "true or false",
-    "leave out shards that were cut or cannot be read; otherwise they end with an error",
-  ),
-  maxBadRate: field(
-    z.number().min(0).max(1).default(0.01),
-    "a number from 0 to 1",
-    "with skip: the share of bad samples that is too many",
-  ),
+  requirePictureAndCaption: field(z.boolean().default(false), {
+    expected: "true or false",
+    help: "leave out samples without a picture or a .txt member, as the published code does",
+  }),
+  coherenceScores: field(z.array(z.string().min(1)).optional(), {
+    expected: "a list of names",
+    help: "metadata fields of the rewards; by default those of the network",
+  }),
+  syntheticEmbeddingProb: field(probability.default(0), {
+    expected: "a probability from 0 to 1",
+    help: "how often a sample's synthetic caption is trained with",
+  }),
+  scoreMode: field(z.enum(SCORE_MODES).default("paired"), {
+    expected: `one of ${SCORE_MODES.join(", ")}`,
+    help: "scores that go with a synthetic caption: its own (paired), or those of the original caption as in the published code (original)",
+  }),
+  binCoherence: field(z.boolean().default(true), {
+    expected: "true or false",
+    help: "rewards as levels of bins; false: as they are",
+  }),
+  numBins: field(z.int().min(2).max(65_536).default(64), {
+    expected: "an integer from 2 to 65536",
+    help: "bins of each reward",
+  }),
+  binStrategy: field(z.enum(BIN_STRATEGIES).default("quantile"), {
+    expected: `one of ${BIN_STRATEGIES.join(", ")}`,
+    help: "where the edges lie",
+  }),
+  refineLastNBins: field(z.int().nonnegative().default(0), {
+    expected: "a non-negative integer",
+    help: "with refined_quantile: how many of the last bins are divided",
+  }),
+  refineFactor: field(z.int().positive().default(1), {
+    expected: "a positive integer",
+    help: "with refined_quantile: into how many parts each of them",
+  }),
+  distinct: field(z.boolean().default(false), {
+    expected: "true or false",
+    help: "bin edges from distinct values, as the published code computes them",
+  }),
+  upstreamLevels: field(z.boolean().default(false), {
+    expected: "true or false",
+    help: "levels as the published code computes them: not clamped to 1, divided by the number of bins asked for",
+  }),
+  maxSamplesBinEstimation: field(z.int().positive().default(100_000), {
+    expected: "a positive integer",
+    help: "samples that bin edges are computed from",
+  }),
+  binSeed: field(z.int().nonnegative().default(42), {
+    expected: "a non-negative integer",
+    help: "chooses those samples where there are more",
+  }),
+  sampler: field(z.enum(["shuffled", "chunked", "shard_exclusive", "sequential"]).default("shuffled"), {
+    expected: "one of shuffled, chunked, shard_exclusive, sequential",
+    help: "order of an epoch: shuffled as a whole, in chunks, or shard by shard; or as stored",
+  }),
+  samplerSeed: field(z.int().nonnegative().optional(), {
+    expected: "a non-negative integer",
+    help: "chooses the order; by default the recipe's seed",
+  }),
+  samplerChunksize: field(z.int().positive().default(100_000), {
+    expected: "a positive integer",
+    help: "with chunked: consecutive samples that are shuffled among themselves",
+  }),
+  windowShards: field(z.union([z.int().positive(), z.literal("all")]).default(256), {
+    expected: 'a positive integer or "all"',
+    help: "with shuffled: shards that are mixed at a time; fewer keep reading local",
+  }),
+  streams: field(z.int().positive().default(1), {
+    expected: "a positive integer",
+    help: "with shard_exclusive: shards that are read side by side",
+  }),
+  weights: field(z.array(z.number().nonnegative()).optional(), {
+    expected: "a list of numbers, one for each root",
+    help: "how often each root's samples come, relative to one another; without it each sample comes once an epoch",
+  }),
+  onBadSample: field(z.enum(["error", "skip"]).default("skip"), {
+    expected: '"error" or "skip"',
+    help: "what a shard or sample that cannot be read does",
+  }),
+  skipBrokenShards: field(z.boolean().default(false), {
+    expected: "true or false",
+    help: "leave out shards that were cut or cannot be read; otherwise they end with an error",
+  }),
+  maxBadRate: field(z.number().min(0).max(1).default(0.01), {
+    expected: "a number from 0 to 1",
+    help: "with skip: the share of bad samples that is too many",
+  }),
 });
 
 /** Checked options. */

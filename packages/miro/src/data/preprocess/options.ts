@@ -2,145 +2,246 @@
 import { z } from "zod";
 import { InvalidInputError, invalid } from "../../errors.js";
 import { about, type Message, message } from "../../message.js";
-import { abortSignal, callback, field } from "../../options.js";
+import { abortSignal, callback, commaSeparated, field, flag, type OptionsOf } from "../../options.js";
 import { MAX_PIXELS } from "../../pictures/decode.js";
+import { loadSchema } from "../../pipeline/loading/load-options.js";
 
 const name = z.string().min(1);
 const count = z.int().positive();
 const position = z.int().min(0);
-const flag = (on: boolean, description: string) => field(z.boolean().default(on), "true or false", description);
+const on = (help: string, flag: string) => field(z.boolean().default(true), { expected: "true or false", help, flag });
 
 /** The stages, in the order in which `all` runs them. */
 export const STAGES = ["rewards", "vqa", "vae"] as const;
 export type Stage = (typeof STAGES)[number];
 
 export const preprocessSchema = z.strictObject({
-  stage: field(
-    z.enum([...STAGES, "all"]),
-    `one of ${STAGES.join(", ")}, all`,
-    "rewards and vqa: scores to CSV files; vae: latents and text embeddings to enriched tars; all: one after the other",
-  ),
-  src: field(
-    name,
-    "a folder or a table",
-    "folder of raw *.tar (picture, txt, json), folder of pictures with .txt or .json beside them, a table of captions (.csv, .tsv, .jsonl, .ndjson, .parquet), or a folder of .parquet parts, which may hold the pictures",
-  ),
-  csvDir: field(name.optional(), "a folder", "folder of the score files (default: SRC/scores)"),
-  dest: field(name.optional(), "a folder", "folder of the enriched tars; needed for vae and all"),
-  shardId: field(position.optional(), "a position from 0 on", "one shard, by its position in the sorted list"),
-  shardIds: field(z.array(position).min(1).optional(), "positions separated by commas", "shards by position, a,b,c"),
-  shardRange: field(
-    z.tuple([position, position]).optional(),
-    "FIRST-LAST with 0 <= FIRST <= LAST",
-    "shards by position, FIRST-LAST, both included",
-  ),
-  shards: field(
-    z.array(name).min(1).optional(),
-    "names of shards",
-    "shards by name, with or without .tar; may be given several times",
-  ),
-  shardSize: field(
-    count.default(1000),
-    "a positive integer",
-    "samples of a shard where SRC holds no tars; default 1000",
-  ),
-  imageColumn: field(
-    name.optional(),
-    "a column",
-    "column of a table that names the picture (default: image, file_name, …)",
-  ),
-  captionColumn: field(name.optional(), "a column", "column of a table with the caption (default: caption, text, …)"),
-  syntheticCaptions: field(
-    name.optional(),
-    "a file",
-    "synthetic captions: tab-separated file name, short caption, long caption; default: the fields of each sample's JSON",
-  ),
-  synthetic: flag(true, "no scores and embeddings of synthetic captions"),
-  syntheticText: field(
-    z.enum(["published", "long"]).default("published"),
-    "published or long",
-    "which synthetic caption is scored: as published (the short one for image_reward, pick_a_score, hpsv2 and sciscore, the long one otherwise), or always the long one, which is embedded",
-  ),
-  scorers: field(z.array(name).min(1).optional(), "keys of scorers", "scorers to run (default: all of the stage)"),
-  vae256: flag(true, "no latents of 256 x 256 pictures"),
-  vae512: flag(true, "no latents of 512 x 512 pictures"),
-  textEmbeddings: flag(true, "no text embeddings"),
-  model: field(
-    name.optional(),
-    "a folder or a repository",
-    "checkpoint whose text_encoder/ and vae/ are used instead of the published ones",
-  ),
-  textEncoder: field(
-    name.optional(),
-    "a folder or a repository",
-    "T5 encoder (default: the model's, else google/flan-t5-xl)",
-  ),
-  vae: field(
-    name.optional(),
-    "a folder or a repository",
-    "autoencoder (default: the model's, else stabilityai/sdxl-vae)",
-  ),
-  textMaxLength: field(
-    count.default(2048),
-    "a positive integer",
-    "tokens of a caption; longer ones are cut; default 2048",
-  ),
+  /** `rewards` and `vqa`: scores to CSV files. `vae`: latents and text embeddings to enriched tars. `all`: one after the other. */
+  stage: field(z.enum([...STAGES, "all"]), {
+    expected: `one of ${STAGES.join(", ")}, all`,
+    help: "rewards and vqa: scores to CSV files; vae: latents and text embeddings to enriched tars; all: one after the other",
+    flag: "--stage <stage>",
+  }),
+  /**
+   * Folder of raw *.tar (picture, txt, json), folder of pictures with .txt or .json beside them, a table of captions (.csv,
+   * .tsv, .jsonl, .ndjson, .parquet), or a folder of .parquet parts, which may hold the pictures.
+   */
+  src: field(name, {
+    expected: "a folder or a table",
+    help: "folder of raw *.tar (picture, txt, json), folder of pictures with .txt or .json beside them, a table of captions (.csv, .tsv, .jsonl, .ndjson, .parquet), or a folder of .parquet parts, which may hold the pictures",
+    flag: "--src <path>",
+  }),
+  /** Folder of the score files. Default: SRC/scores. */
+  csvDir: field(name.optional(), {
+    expected: "a folder",
+    help: "folder of the score files",
+    flag: "--csv-dir <dir>",
+    otherwise: "SRC/scores",
+  }),
+  /** Folder of the enriched tars; needed for `vae` and `all`. */
+  dest: field(name.optional(), {
+    expected: "a folder",
+    help: "folder of the enriched tars; needed for vae and all",
+    flag: "--dest <dir>",
+  }),
+  /** One shard, by its position in the sorted list. */
+  shardId: field(position.optional(), {
+    expected: "a position from 0 on",
+    help: "one shard, by its position in the sorted list",
+    flag: "--shard-id <n>",
+  }),
+  /** Shards by position. */
+  shardIds: field(z.array(position).min(1).optional(), {
+    expected: "positions separated by commas",
+    help: "shards by position, a,b,c",
+    flag: "--shard-ids <list>",
+    parse: toPositions,
+  }),
+  /** Shards by position, the first and the last, both included. */
+  shardRange: field(z.tuple([position, position]).optional(), {
+    expected: "FIRST-LAST with 0 <= FIRST <= LAST",
+    help: "shards by position, FIRST-LAST, both included",
+    flag: "--shard-range <first-last>",
+    parse: toRange,
+  }),
+  /** Shards by name, with or without .tar. */
+  shards: field(z.array(name).min(1).optional(), {
+    expected: "names of shards",
+    help: "shards by name, with or without .tar; may be given several times",
+    flag: "--shard <name>",
+  }),
+  /** Samples of a shard where the source holds no tars. */
+  shardSize: field(count.default(1000), {
+    expected: "a positive integer",
+    help: "samples of a shard where SRC holds no tars",
+    flag: "--shard-size <n>",
+  }),
+  /** Column of a table that names the picture. Default: image, file_name, … */
+  imageColumn: field(name.optional(), {
+    expected: "a column",
+    help: "column of a table that names the picture",
+    flag: "--image-column <name>",
+    otherwise: "image, file_name, …",
+  }),
+  /** Column of a table with the caption. Default: caption, text, … */
+  captionColumn: field(name.optional(), {
+    expected: "a column",
+    help: "column of a table with the caption",
+    flag: "--caption-column <name>",
+    otherwise: "caption, text, …",
+  }),
+  /** Synthetic captions: tab-separated file name, short caption, long caption. Default: the fields of each sample's JSON. */
+  syntheticCaptions: field(name.optional(), {
+    expected: "a file",
+    help: "synthetic captions: tab-separated file name, short caption, long caption",
+    flag: "--synthetic-captions <file>",
+    otherwise: "the fields of each sample's JSON",
+  }),
+  /** Score and embed synthetic captions as well. */
+  synthetic: on("scores and embeddings of synthetic captions", "--no-synthetic"),
+  /**
+   * Which synthetic caption is scored: as published (the short one for image_reward, pick_a_score, hpsv2 and sciscore, the
+   * long one otherwise), or always the long one, which is embedded.
+   */
+  syntheticText: field(z.enum(["published", "long"]).default("published"), {
+    expected: "published or long",
+    help: "which synthetic caption is scored: as published (the short one for image_reward, pick_a_score, hpsv2 and sciscore, the long one otherwise), or always the long one, which is embedded",
+    flag: "--synthetic-text <which>",
+  }),
+  /** Keys of the scorers to run. Default: all of the stage. */
+  scorers: field(z.array(name).min(1).optional(), {
+    expected: "keys of scorers",
+    help: "scorers to run, separated by commas",
+    flag: "--scorers <list>",
+    parse: commaSeparated,
+    otherwise: "all of the stage",
+  }),
+  /** Latents of 256 x 256 pictures. */
+  vae256: on("latents of 256 x 256 pictures", "--no-vae-256"),
+  /** Latents of 512 x 512 pictures. */
+  vae512: on("latents of 512 x 512 pictures", "--no-vae-512"),
+  /** Text embeddings. */
+  textEmbeddings: on("text embeddings", "--no-text-embeddings"),
+  /** Checkpoint whose text_encoder/ and vae/ are used instead of the published ones. */
+  model: field(name.optional(), {
+    expected: "a folder or a repository",
+    help: "checkpoint whose text_encoder/ and vae/ are used instead of the published ones",
+    flag: "--model <path>",
+  }),
+  /** T5 encoder. Default: the model's, else google/flan-t5-xl. */
+  textEncoder: field(name.optional(), {
+    expected: "a folder or a repository",
+    help: "T5 encoder",
+    flag: "--text-encoder <path>",
+    otherwise: "the model's, else google/flan-t5-xl",
+  }),
+  /** Autoencoder. Default: the model's, else stabilityai/sdxl-vae. */
+  vae: field(name.optional(), {
+    expected: "a folder or a repository",
+    help: "autoencoder",
+    flag: "--vae <path>",
+    otherwise: "the model's, else stabilityai/sdxl-vae",
+  }),
+  /** Tokens of a caption; longer ones are cut. */
+  textMaxLength: field(count.default(2048), {
+    expected: "a positive integer",
+    help: "tokens of a caption; longer ones are cut",
+    flag: "--text-max-length <n>",
+  }),
+  /** Name of the text embeddings in the tar. */
   embeddingsName: field(
     z
       .string()
       .regex(/^[a-z0-9_]+$/)
       .default("flan_t5_xl_embeddings"),
-    "lower-case letters, digits and _",
-    "name of the text embeddings in the tar; default flan_t5_xl_embeddings",
+    {
+      expected: "lower-case letters, digits and _",
+      help: "name of the text embeddings in the tar",
+      flag: "--embeddings-npy-name <name>",
+    },
   ),
-  missingScores: field(
-    z.enum(["error", "skip", "allow"]).default("error"),
-    "error, skip or allow",
-    "samples without a row in the score file: error fails the shard, skip leaves them out, allow writes them without scores",
+  /**
+   * Samples without a row in the score file: `error` fails the shard, `skip` leaves them out, `allow` writes them without
+   * scores.
+   */
+  missingScores: field(z.enum(["error", "skip", "allow"]).default("error"), {
+    expected: "error, skip or allow",
+    help: "samples without a row in the score file: error fails the shard, skip leaves them out, allow writes them without scores",
+    flag: "--missing-scores <what>",
+  }),
+  /** Samples of one pass on a GPU. */
+  batchSize: field(count.default(64), {
+    expected: "a positive integer",
+    help: "samples of one pass on a GPU",
+    flag: "--batch-size <n>",
+  }),
+  /** `cpu`, `cuda`, `cuda:1`, … */
+  device: loadSchema.shape.device,
+  /** `auto`: float32 on a processor, bfloat16 on a GPU as published. */
+  dtype: field(z.enum(["auto", "float32", "bfloat16"]).default("auto"), {
+    expected: "auto, float32 or bfloat16",
+    help: "precision of the computation; auto: float32 on a processor, bfloat16 on a GPU as published",
+    flag: "--dtype <type>",
+  }),
+  /** Threads of the computation. Default: libtorch's choice. */
+  threads: field(count.optional(), {
+    expected: "a positive integer",
+    help: "threads of the computation",
+    flag: "--threads <n>",
+    otherwise: "libtorch's choice",
+  }),
+  /** Decoding threads. Default: the cores, at most 8. */
+  workers: field(count.max(256).optional(), {
+    expected: "an integer from 1 to 256",
+    help: "decoding threads",
+    flag: "--workers <n>",
+    otherwise: "the cores, at most 8",
+  }),
+  /** Pictures with more pixels are left out. */
+  maxPixels: field(count.default(MAX_PIXELS), {
+    expected: "a positive integer",
+    help: "pictures with more pixels are left out",
+    flag: "--max-pixels <n>",
+  }),
+  /** Turn pictures as their EXIF orientation says; the published data were not. */
+  exifOrientation: flag(
+    "turn pictures as their EXIF orientation says; the published data were not",
+    "--exif-orientation",
   ),
-  batchSize: field(count.default(64), "a positive integer", "samples of one pass on a GPU; default 64"),
-  device: field(name.default("cpu"), "a device such as cpu, cuda or cuda:1", "cpu, cuda, cuda:1, …; default cpu"),
-  dtype: field(
-    z.enum(["auto", "float32", "bfloat16"]).default("auto"),
-    "auto, float32 or bfloat16",
-    "auto, float32, bfloat16; default auto: float32 on a processor, bfloat16 on a GPU as published",
+  /** Stop at the first sample that would be left out. */
+  strict: flag("stop at the first sample that would be left out", "--strict"),
+  /** Leave out shards that were cut or cannot be read; otherwise they fail. */
+  skipBrokenShards: flag(
+    "leave out shards that were cut or cannot be read; otherwise they fail",
+    "--skip-broken-shards",
   ),
-  threads: field(count.optional(), "a positive integer", "threads of the computation (default: libtorch's choice)"),
-  workers: field(
-    count.max(256).optional(),
-    "an integer from 1 to 256",
-    "decoding threads (default: the cores, at most 8)",
-  ),
-  maxPixels: field(
-    count.default(MAX_PIXELS),
-    "a positive integer",
-    `pictures with more pixels are left out; default ${MAX_PIXELS}`,
-  ),
-  exifOrientation: flag(false, "turn pictures as their EXIF orientation says; the published data were not"),
-  strict: flag(false, "stop at the first sample that would be left out"),
-  skipBrokenShards: flag(false, "leave out shards that were cut or cannot be read; otherwise they fail"),
-  overwrite: flag(false, "make finished shards again, and replace tars that this program did not make"),
-  cacheDir: field(name.optional(), "a folder", "cache of downloads (default: as Python's huggingface_hub)"),
+  /** Make finished shards again, and replace tars that this program did not make. */
+  overwrite: flag("make finished shards again, and replace tars that this program did not make", "--overwrite"),
+  /** Cache of downloads. Default: that of Python's huggingface_hub. */
+  cacheDir: loadSchema.shape.cacheDir,
+  /** Stops between two samples. */
   signal: abortSignal("stops between two samples"),
+  /** Called after each sample. */
   onProgress: callback<(progress: PreprocessProgress) => void>("called after each sample"),
+  /** Called with what a person should know: skipped shards, failures. */
   onMessage: callback<(message: string, wording?: Message) => void>(
     "called with what a person should know: skipped shards, failures",
   ),
 });
 
-/** What the command line calls the options. */
-export const OPTION_NAMES: Record<string, string> = {
-  ...Object.fromEntries(
-    Object.keys(preprocessSchema.shape).map((key) => [key, `--${key.replace(/([A-Z])/g, "-$1").toLowerCase()}`]),
-  ),
-  vae256: "--no-vae-256",
-  vae512: "--no-vae-512",
-  shards: "--shard",
-  embeddingsName: "--embeddings-npy-name",
-};
-
 /** Options of `preprocess`. */
-export type PreprocessOptions = z.input<typeof preprocessSchema>;
+export type PreprocessOptions = OptionsOf<typeof preprocessSchema>;
+
+/** `0,2,7`. Positions may have leading zeros, as file names have. */
+function toPositions(text: string): (number | string)[] {
+  return text.split(",").map((part) => (/^\s*\d+\s*$/.test(part) ? Number(part) : part));
+}
+
+/** `0-99`. */
+function toRange(text: string): [number, number] | undefined {
+  const match = /^\s*(\d+)\s*-\s*(\d+)\s*$/.exec(text);
+  return match ? [Number(match[1]), Number(match[2])] : undefined;
+}
 
 /** Options with everything filled in. */
 export type ResolvedOptions = z.output<typeof preprocessSchema>;

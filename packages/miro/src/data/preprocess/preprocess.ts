@@ -34,7 +34,6 @@ import {
   writeReport,
 } from "./manifest.js";
 import {
-  OPTION_NAMES,
   type PreprocessOptions,
   type PreprocessProgress,
   preprocessSchema,
@@ -75,7 +74,7 @@ interface Prepared {
  */
 export async function preprocess(given: PreprocessOptions): Promise<PreprocessResult> {
   const started = performance.now();
-  const prepared = await prepare(parseOptions(preprocessSchema, given, OPTION_NAMES));
+  const prepared = await prepare(parseOptions(preprocessSchema, given));
   const { options, stages } = prepared;
   const reports: ShardReport[] = [];
   const threads = getNumThreads();

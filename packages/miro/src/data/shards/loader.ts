@@ -34,17 +34,18 @@ const sequenceField = z.strictObject({
   maxLength: z.int().positive().default(Number.MAX_SAFE_INTEGER),
 });
 const loaderOptions = z.strictObject({
-  fields: field(
-    z.record(z.string(), z.discriminatedUnion("kind", [arrayField, sequenceField])),
-    'an object of fields, each { kind: "array" | "sequence", member }',
-    "what a batch has: arrays of one shape, or sequences (rows of one width) that are padded",
-  ),
-  columns: field(
-    z.array(z.string()).readonly().default([]),
-    "an array of names",
-    "numbers of the samples' metadata that a batch has",
-  ),
-  prefetch: field(z.int().positive().max(256).default(4), "an integer from 1 to 256", "batches read ahead"),
+  fields: field(z.record(z.string(), z.discriminatedUnion("kind", [arrayField, sequenceField])), {
+    expected: 'an object of fields, each { kind: "array" | "sequence", member }',
+    help: "what a batch has: arrays of one shape, or sequences (rows of one width) that are padded",
+  }),
+  columns: field(z.array(z.string()).readonly().default([]), {
+    expected: "an array of names",
+    help: "numbers of the samples' metadata that a batch has",
+  }),
+  prefetch: field(z.int().positive().max(256).default(4), {
+    expected: "an integer from 1 to 256",
+    help: "batches read ahead",
+  }),
 });
 
 /** One row of a batch. */

@@ -23,17 +23,18 @@ export interface SampleOrder {
 }
 
 const shuffledOptions = z.strictObject({
-  shardSizes: field(
-    z.array(z.int().min(0)).readonly(),
-    "an array of non-negative integers",
-    "how many samples each shard has; samples are numbered through them",
-  ),
-  seed: field(z.int().min(0).default(0), "a non-negative integer", "chooses the order; each epoch has another one"),
-  windowShards: field(
-    z.union([z.int().positive(), z.literal("all")]).default("all"),
-    'a positive integer or "all"',
-    "how many shards are mixed at a time; fewer make reading local",
-  ),
+  shardSizes: field(z.array(z.int().min(0)).readonly(), {
+    expected: "an array of non-negative integers",
+    help: "how many samples each shard has; samples are numbered through them",
+  }),
+  seed: field(z.int().min(0).default(0), {
+    expected: "a non-negative integer",
+    help: "chooses the order; each epoch has another one",
+  }),
+  windowShards: field(z.union([z.int().positive(), z.literal("all")]).default("all"), {
+    expected: 'a positive integer or "all"',
+    help: "how many shards are mixed at a time; fewer make reading local",
+  }),
 });
 
 export type ShuffledOrderOptions = z.input<typeof shuffledOptions>;

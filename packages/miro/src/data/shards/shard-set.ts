@@ -20,35 +20,36 @@ export const BAD_SAMPLE_POLICIES = ["error", "skip"] as const;
 export type BadSamplePolicy = (typeof BAD_SAMPLE_POLICIES)[number];
 
 const shardSetOptions = z.strictObject({
-  sources: field(
-    z.union([z.string().min(1), z.array(z.string().min(1)).min(1).readonly()]),
-    "a path or an array of paths",
-    "tar files, folders of tar files, and index files (wids-index.json)",
-  ),
-  onBadSample: field(
-    z.enum(BAD_SAMPLE_POLICIES).default("error"),
-    '"error" or "skip"',
-    "what a shard or sample that cannot be read does: end with an error, or be counted and left out",
-  ),
-  maxBadRate: field(
-    z.number().min(0).max(1).default(0.01),
-    "a number from 0 to 1",
-    "with skip: the share of bad samples above which it ends with an error all the same",
-  ),
-  brokenShards: field(
-    z.enum(["error", "skip", "read"]).default("error"),
-    '"error", "skip" or "read"',
-    "what a shard that was cut does: end with an error, be left out, or be read as far as it goes",
-  ),
+  sources: field(z.union([z.string().min(1), z.array(z.string().min(1)).min(1).readonly()]), {
+    expected: "a path or an array of paths",
+    help: "tar files, folders of tar files, and index files (wids-index.json)",
+  }),
+  onBadSample: field(z.enum(BAD_SAMPLE_POLICIES).default("error"), {
+    expected: '"error" or "skip"',
+    help: "what a shard or sample that cannot be read does: end with an error, or be counted and left out",
+  }),
+  maxBadRate: field(z.number().min(0).max(1).default(0.01), {
+    expected: "a number from 0 to 1",
+    help: "with skip: the share of bad samples above which it ends with an error all the same",
+  }),
+  brokenShards: field(z.enum(["error", "skip", "read"]).default("error"), {
+    expected: '"error", "skip" or "read"',
+    help: "what a shard that was cut does: end with an error, be left out, or be read as far as it goes",
+  }),
   maxTableBytes: field(
     z
       .int()
       .positive()
       .default(512 * 2 ** 20),
-    "a positive number of bytes",
-    "memory for tables of shards; those not used for longest are read again when needed",
+    {
+      expected: "a positive number of bytes",
+      help: "memory for tables of shards; those not used for longest are read again when needed",
+    },
   ),
-  maxOpenFiles: field(z.int().positive().default(256), "a positive integer", "shards that are kept open"),
+  maxOpenFiles: field(z.int().positive().default(256), {
+    expected: "a positive integer",
+    help: "shards that are kept open",
+  }),
 });
 
 export type ShardSetOptions = z.input<typeof shardSetOptions>;

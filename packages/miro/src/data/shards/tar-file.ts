@@ -23,11 +23,10 @@ import {
 } from "./tar-header.js";
 
 const tarFileOptions = z.strictObject({
-  policy: field(
-    z.enum(["error", "skip"]).default("error"),
-    '"error" or "skip"',
-    "what a problem in the archive does: end with an error, or leave the member out and go on as far as the archive can be read",
-  ),
+  policy: field(z.enum(["error", "skip"]).default("error"), {
+    expected: '"error" or "skip"',
+    help: "what a problem in the archive does: end with an error, or leave the member out and go on as far as the archive can be read",
+  }),
 });
 
 export type TarFileOptions = z.input<typeof tarFileOptions>;

@@ -21,15 +21,19 @@ const tarWriterOptions = z.strictObject({
       .min(0)
       .max(8 ** 11 - 1)
       .default(0),
-    "whole seconds since 1970",
-    "modification time of every member; fixed, so that equal contents give equal archives",
+    {
+      expected: "whole seconds since 1970",
+      help: "modification time of every member; fixed, so that equal contents give equal archives",
+    },
   ),
-  mode: field(z.int().min(0).max(0o7777).default(0o444), "permission bits", "permissions of every member"),
-  owner: field(
-    z.string().max(31).default("bigdata"),
-    "a name of at most 31 characters",
-    "user and group name of every member",
-  ),
+  mode: field(z.int().min(0).max(0o7777).default(0o444), {
+    expected: "permission bits",
+    help: "permissions of every member",
+  }),
+  owner: field(z.string().max(31).default("bigdata"), {
+    expected: "a name of at most 31 characters",
+    help: "user and group name of every member",
+  }),
 });
 
 export type TarWriterOptions = z.input<typeof tarWriterOptions>;

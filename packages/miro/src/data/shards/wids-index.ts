@@ -144,22 +144,19 @@ function fail(path: string, rule: string, message: string): never {
 }
 
 const writeOptions = z.strictObject({
-  shards: field(
-    z.array(z.string().min(1)).min(1).readonly(),
-    "an array of paths of tar files",
-    "the shards, in the order of the index",
-  ),
-  name: field(z.string().optional(), "a text", "name of the data set"),
-  skipBrokenShards: field(
-    z.boolean().default(false),
-    "true or false",
-    "leave out shards that were cut or cannot be read",
-  ),
-  paths: field(
-    z.enum(["relative", "absolute"]).default("relative"),
-    '"relative" or "absolute"',
-    "how shards are named: relative to the index, or absolute for the published training code",
-  ),
+  shards: field(z.array(z.string().min(1)).min(1).readonly(), {
+    expected: "an array of paths of tar files",
+    help: "the shards, in the order of the index",
+  }),
+  name: field(z.string().optional(), { expected: "a text", help: "name of the data set" }),
+  skipBrokenShards: field(z.boolean().default(false), {
+    expected: "true or false",
+    help: "leave out shards that were cut or cannot be read",
+  }),
+  paths: field(z.enum(["relative", "absolute"]).default("relative"), {
+    expected: '"relative" or "absolute"',
+    help: "how shards are named: relative to the index, or absolute for the published training code",
+  }),
 });
 
 export type WriteWidsIndexOptions = z.input<typeof writeOptions>;

@@ -15,25 +15,32 @@
  *   variant=NAME,NAME          variants of the checkpoint; `main` is the checkpoint itself
  *   prompt                     the prompts of the call
  */
+import type { z } from "zod";
 import { InvalidInputError, invalid } from "../../errors.js";
 import { checkKey } from "../../files/plain-data.js";
-import { type SamplerOptionValue, samplerNames, samplerOptionsOfAll } from "../../flow/samplers/index.js";
 import { about, message } from "../../message.js";
+import {
+  collects,
+  columnOf,
+  commaSeparated,
+  declarationOf,
+  expectedOf,
+  fromText,
+  isNumeric,
+  isOnlyNumeric,
+  perPrompt,
+} from "../../options.js";
+import { generateSchema } from "../../pipeline/generate-options.js";
+import type { PromptOptions } from "../../pipeline/requests/prompt-file.js";
 
-/** What one place of a sweep changes in the settings of the whole. */
-export interface CellChange {
+/** What one place of a sweep changes in the settings of the whole: options of `generate`, and what belongs to the sweep. */
+export interface CellChange extends PromptOptions {
   prompt?: string;
   seed?: number;
   model?: string;
   /** "" is the checkpoint itself. */
   variant?: string;
-  steps?: number;
   evaluations?: number;
-  guidanceScale?: number;
-  sampler?: string;
-  samplerOptions?: Record<string, SamplerOptionValue>;
-  rewardTargets?: Record<string, number>;
-  negativeRewardTargets?: Record<string, number>;
 }
 
 /** One value of an axis. */
@@ -52,23 +59,33 @@ export interface Axis {
   points: readonly AxisPoint[];
 }
 
-const AXES = [
-  "reward.KEY",
-  "negative.KEY",
-  "tradeoff.KEY.KEY",
-  "guidance",
-  "steps",
-  "evaluations",
-  "sampler",
-  "seed",
-  "model",
-  "variant",
-  "prompt",
-];
+/** Axes that are no options of `generate`. */
+const OWN_AXES = ["tradeoff.KEY.KEY", "evaluations", "seed", "model", "variant", "prompt"];
+
+/** An option of `generate` as an axis: its schema and its path among the options. */
+interface OptionAxis {
+  schema: z.ZodType;
+  path: readonly [string, string?];
+}
+
+/** The options that may differ from prompt to prompt, by the names of their axes. */
+function optionAxes(options: z.ZodObject): Map<string, OptionAxis> {
+  const axes = new Map<string, OptionAxis>();
+  for (const [name, schema] of Object.entries<z.ZodType>(perPrompt(options).shape)) {
+    const { axis = columnOf(name, schema), members } = declarationOf(schema);
+    if (members)
+      for (const [key, of] of Object.entries(members())) axes.set(columnOf(key, of), { schema: of, path: [name, key] });
+    else if (axis !== null) axes.set(axis, { schema, path: [name] });
+  }
+  return axes;
+}
 
 /** Names of axes, as an error or a help text lists them. */
-export function axisNames(): string[] {
-  return [...AXES, ...samplerOptionsOfAll().map(({ key }) => key)];
+export function axisNames(options: z.ZodObject = generateSchema): string[] {
+  const names = [...optionAxes(options)].map(([name, { schema }]) =>
+    collects(schema) === "record" ? `${name}.KEY` : name,
+  );
+  return [...names, ...OWN_AXES];
 }
 
 const MOST_POINTS = 64;
@@ -79,20 +96,32 @@ const MOST_POINTS = 64;
  * @param text `NAME=VALUES`; values are separated by commas, numbers may be given as `FIRST:LAST:STEP`
  * @param parameter what the caller calls the axis, for errors
  * @param prompts the prompts of the call, for the axis `prompt`
+ * @param options the options of `generate`; those that may differ from prompt to prompt are axes
  * @throws InvalidInputError naming what is wrong
  */
-export function parseAxis(text: string, parameter: string, prompts: readonly string[]): Axis {
+export function parseAxis(
+  text: string,
+  parameter: string,
+  prompts: readonly string[],
+  options: z.ZodObject = generateSchema,
+): Axis {
   const cut = text.indexOf("=");
   const name = (cut < 0 ? text : text.slice(0, cut)).trim();
   const values = cut < 0 ? "" : text.slice(cut + 1).trim();
-  const points = pointsOf(name, values, parameter, prompts);
+  const points = pointsOf(name, values, parameter, prompts, options);
   if (points.length === 0) throw invalid(parameter, `${name}=VALUES with at least one value`, text);
   if (points.length > MOST_POINTS)
     throw invalid(parameter, `at most ${MOST_POINTS} values`, `${points.length} of ${name}`);
   return { name, points };
 }
 
-function pointsOf(name: string, values: string, parameter: string, prompts: readonly string[]): AxisPoint[] {
+function pointsOf(
+  name: string,
+  values: string,
+  parameter: string,
+  prompts: readonly string[],
+  options: z.ZodObject,
+): AxisPoint[] {
   const [kind = "", ...keys] = name.split(".");
   const of = `${parameter} ${name}`;
   for (const key of keys) checkKey(key, of);
@@ -101,12 +130,6 @@ function pointsOf(name: string, values: string, parameter: string, prompts: read
       if (values !== "")
         throw invalid(parameter, "prompt alone: its values are the prompts of the call", `prompt=${values}`);
       return prompts.map((prompt) => ({ label: prompt, value: prompt, change: { prompt } }));
-    case "reward":
-    case "negative": {
-      if (keys.length !== 1 || keys[0] === "") break;
-      const field = kind === "reward" ? "rewardTargets" : "negativeRewardTargets";
-      return numbers(of, values).map((value) => point(value, { [field]: { [keys[0]!]: value } }));
-    }
     case "tradeoff": {
       const [a, b] = keys;
       if (keys.length !== 2 || !a || !b || a === b) break;
@@ -116,55 +139,65 @@ function pointsOf(name: string, values: string, parameter: string, prompts: read
         change: { negativeRewardTargets: { [a]: t, [b]: round(1 - t) } },
       }));
     }
-    case "guidance":
-      return numbers(of, values).map((value) => ({
-        ...point(value, { guidanceScale: value }),
-        label: value <= 0 ? "unguided" : short(value),
-      }));
-    case "steps":
-      return integers(of, values, 1).map((steps) => point(steps, { steps }));
     case "evaluations":
       return integers(of, values, 1).map((evaluations) => point(evaluations, { evaluations }));
     case "seed":
       return integers(of, values, 0).map((seed) => point(seed, { seed }));
-    case "sampler":
-      return words(values).map((sampler) => {
-        if (!samplerNames().includes(sampler)) throw invalid(of, `any of ${samplerNames().join(", ")}`, sampler);
-        return { label: sampler, value: sampler, change: { sampler } };
-      });
     case "model":
-      return words(values).map((model) => ({ label: model, value: model, change: { model } }));
+      return commaSeparated(values).map((model) => ({ label: model, value: model, change: { model } }));
     case "variant":
-      return words(values).map((variant) => ({
+      return commaSeparated(values).map((variant) => ({
         label: variant,
         value: variant,
         change: { variant: variant === "main" ? "" : variant },
       }));
   }
-  if (samplerOptionsOfAll().some(({ key }) => key === name)) {
-    const numeric = words(values).every((word) => /^[-+\d.:e]+$/i.test(word));
-    if (numeric) return numbers(of, values).map((value) => point(value, { samplerOptions: { [name]: value } }));
-    return words(values).map((value) => ({ label: value, value, change: { samplerOptions: { [name]: value } } }));
-  }
-  throw new InvalidInputError(
-    message`${about(parameter)}: expected one of the axes ${axisNames().join(", ")}, received ${JSON.stringify(name)}`,
-  );
+  const axis = optionAxes(options).get(kind);
+  const isRecord = axis !== undefined && collects(axis.schema) === "record";
+  if (axis === undefined || keys.length !== (isRecord ? 1 : 0) || keys[0] === "")
+    throw new InvalidInputError(
+      message`${about(parameter)}: expected one of the axes ${axisNames(options).join(", ")}, received ${JSON.stringify(name)}`,
+    );
+  return optionPoints(axis, keys[0], of, values);
+}
+
+/** The values of an option as an axis. @param key of a record the entry that changes */
+function optionPoints(
+  { schema, path: [name, member] }: OptionAxis,
+  key: string | undefined,
+  of: string,
+  values: string,
+): AxisPoint[] {
+  const onlyNumbers = key !== undefined || isOnlyNumeric(schema);
+  return commaSeparated(values).flatMap((word) => {
+    const numeric = onlyNumbers || (isNumeric(schema) && /^[-+\d.:e]+$/i.test(word));
+    const read = numeric ? numbers(of, word) : [fromText(schema, word, of)];
+    return read.map((value) => {
+      const inner = key === undefined ? value : { [key]: value };
+      const result = schema.safeParse(inner);
+      if (!result.success) throw invalid(of, expectedOf(schema), value);
+      const change = { [name]: member === undefined ? result.data : { [member]: result.data } };
+      return {
+        label: labelOf(name, value, word),
+        value: typeof value === "number" ? value : word,
+        change,
+      };
+    });
+  });
+}
+
+function labelOf(name: string, value: unknown, word: string): string {
+  if (typeof value !== "number") return word;
+  return name === "guidanceScale" && value <= 0 ? "unguided" : short(value);
 }
 
 function point(value: number, change: CellChange): AxisPoint {
   return { label: short(value), value, change };
 }
 
-function words(values: string): string[] {
-  return values
-    .split(",")
-    .map((word) => word.trim())
-    .filter(Boolean);
-}
-
 /** Numbers and ranges; both ends of a range belong to it where its steps reach them. */
 function numbers(parameter: string, values: string, least = -Infinity, most = Infinity): number[] {
-  return words(values).flatMap((word) => {
+  return commaSeparated(values).flatMap((word) => {
     const parts = word.split(":").map((part) => (part.trim() === "" ? Number.NaN : Number(part)));
     if (parts.length > 3 || parts.some((part) => !Number.isFinite(part)))
       throw invalid(parameter, "numbers separated by commas, or FIRST:LAST:STEP", word);

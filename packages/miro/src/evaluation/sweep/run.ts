@@ -216,16 +216,8 @@ function layOut(options: SweepOptions & { y: Axis }): Place[] {
 }
 
 /** The options of `generate` among the changes of an axis. */
-function optionsOf(change: CellChange): PromptOptions {
-  const { steps, guidanceScale, sampler, samplerOptions, rewardTargets, negativeRewardTargets } = change;
-  return {
-    ...(steps !== undefined && { steps }),
-    ...(guidanceScale !== undefined && { guidanceScale }),
-    ...(sampler !== undefined && { sampler }),
-    ...(samplerOptions && { samplerOptions }),
-    ...(rewardTargets && { rewardTargets }),
-    ...(negativeRewardTargets && { negativeRewardTargets }),
-  };
+function optionsOf({ prompt, seed, model, variant, evaluations, ...options }: CellChange): PromptOptions {
+  return options;
 }
 
 /** Leaves out the targets that a checkpoint does not know, which in a comparison of checkpoints is no mistake. */

@@ -20,8 +20,8 @@ const twice = {
   order: 1,
   title: "Euler twice",
   options: z.strictObject({
-    coarse: field(z.boolean().default(false), "true or false", "skip the second half"),
-    eta: field(z.number().default(0.5), "a number", "noise"),
+    coarse: field(z.boolean().default(false), { expected: "true or false", help: "skip the second half" }),
+    eta: field(z.number().default(0.5), { expected: "a number", help: "noise" }),
   }),
   evaluations: (steps: number) => 3 * steps,
   step: ({ x }: { x: import("@miro-t2i/torch").Tensor }) => x,

@@ -4,7 +4,7 @@
  */
 import type { z } from "zod";
 import { invalid } from "../../errors.js";
-import { parseOptions } from "../../options.js";
+import { isDeclared, parseOptions } from "../../options.js";
 import type { Method } from "../sampling.js";
 
 const methods = new Map<string, Method>();
@@ -37,6 +37,12 @@ export function registerSampler<Memory extends object, Options extends object>(
     if (!/^[a-z][A-Za-z0-9]*$/.test(key)) throw invalid(`${name}.options`, "options with camelCase names", key);
     if (!(schema as z.ZodType).safeParse(undefined).success)
       throw invalid(`${name}.options.${key}`, "a schema with a default", "none");
+    if (!isDeclared(schema as z.ZodType))
+      throw invalid(
+        `${name}.options.${key}`,
+        "an option declared by field(schema, { expected, help })",
+        "a bare schema",
+      );
   }
   methods.set(name, method as unknown as Method);
 }
@@ -82,7 +88,8 @@ export type SamplerOptionValue = number | string | boolean;
 export interface SamplerOption {
   /** Its name, such as `eta`. */
   key: string;
-  description: string;
+  /** Of the first sampler that has it. */
+  schema: z.ZodType;
   /** The samplers that have it. */
   samplers: string[];
 }
@@ -94,8 +101,7 @@ export function samplerOptionsOfAll(): SamplerOption[] {
     for (const [key, schema] of Object.entries(options?.shape ?? {})) {
       const known = found.get(key);
       if (known) known.samplers.push(name);
-      else
-        found.set(key, { key, description: String((schema as z.ZodType).meta()?.description ?? ""), samplers: [name] });
+      else found.set(key, { key, schema: schema as z.ZodType, samplers: [name] });
     }
   }
   return [...found.values()];
@@ -124,6 +130,5 @@ export function checkSamplerOptions(
     throw invalid(`samplerOptions.${key}`, `an option of the sampler ${sampler} (${own})`, "another");
   }
   if (!options) return {};
-  const names = Object.fromEntries(known.map((key) => [key, `samplerOptions.${key}`]));
-  return parseOptions(options, given, names) as Record<string, SamplerOptionValue>;
+  return parseOptions(options, given, "samplerOptions") as Record<string, SamplerOptionValue>;
 }

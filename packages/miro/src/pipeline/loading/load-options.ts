@@ -1,45 +1,83 @@
 /** Options of `MiroPipeline.fromPretrained`, declared once for the API and the command line. */
 import { z } from "zod";
-import { abortSignal, callback, field } from "../../options.js";
+import { abortSignal, callback, field, type OptionsOf } from "../../options.js";
 import { COMPUTE_DTYPES } from "./device.js";
 import type { DownloadProgress } from "./hub-repository.js";
 
 const name = z.string().min(1);
 
 export const loadSchema = z.strictObject({
-  variant: field(name.optional(), "the name of a sub-folder", "sub-folder of the checkpoint"),
-  revision: field(name.optional(), "a branch, tag or commit", "branch, tag or commit of the checkpoint's repository"),
-  cacheDir: field(name.optional(), "a folder", "cache of downloads (default: as Python's huggingface_hub)"),
-  device: field(name.default("cpu"), "a device such as cpu, cuda or cuda:1", "cpu, cuda, cuda:1, …; default cpu"),
-  dtype: field(
-    z.enum(COMPUTE_DTYPES).default("auto"),
-    `one of ${COMPUTE_DTYPES.join(", ")}`,
-    `${COMPUTE_DTYPES.join(", ")}; default auto: bfloat16 where it is faster`,
-  ),
-  quantization: field(
-    z.enum(["none", "int8"]).default("none"),
-    "none or int8",
-    "none, or int8: the network's blocks in 8 bits, on a CPU faster and smaller, less exact; default none",
-  ),
-  textEncoderDtype: field(
-    z.enum(["auto", "float32", "bfloat16"]).default("auto"),
-    "one of auto, float32, bfloat16",
-    "auto, float32, bfloat16; default auto: bfloat16 for a large text encoder, unless dtype is float32",
-  ),
-  lowMemory: field(
-    z.boolean().default(false),
-    "true or false",
-    "text encoder, network and decoder take turns in memory: slower, with the peak of the largest alone",
-  ),
-  textEncoder: field(name.optional(), "a folder or a repository", "text encoder instead of the checkpoint's"),
-  vae: field(name.optional(), "a folder or a repository", "autoencoder instead of the checkpoint's"),
+  /** Sub-folder of the checkpoint. */
+  variant: field(name.optional(), {
+    expected: "the name of a sub-folder",
+    help: "sub-folder of the checkpoint",
+    flag: "--variant <name>",
+  }),
+  /** Branch, tag or commit of the checkpoint's repository. */
+  revision: field(name.optional(), {
+    expected: "a branch, tag or commit",
+    help: "branch, tag or commit of the checkpoint's repository",
+    flag: "--revision <name>",
+  }),
+  /** Text encoder instead of the checkpoint's: a folder or a repository. */
+  textEncoder: field(name.optional(), {
+    expected: "a folder or a repository",
+    help: "text encoder instead of the checkpoint's",
+    flag: "--text-encoder <repo|dir>",
+  }),
+  /** Precision of the text encoder. `auto`: bfloat16 for a large one, unless `dtype` is float32. */
+  textEncoderDtype: field(z.enum(["auto", "float32", "bfloat16"]).default("auto"), {
+    expected: "one of auto, float32, bfloat16",
+    help: "precision of the text encoder; auto: bfloat16 for a large one, unless dtype is float32",
+    flag: "--text-encoder-dtype <name>",
+  }),
+  /** Autoencoder instead of the checkpoint's: a folder or a repository. */
+  vae: field(name.optional(), {
+    expected: "a folder or a repository",
+    help: "autoencoder instead of the checkpoint's",
+    flag: "--vae <repo|dir>",
+  }),
+  /** Text encoder, network and decoder take turns in memory: slower, with the peak of the largest alone. */
+  lowMemory: field(z.boolean().default(false), {
+    expected: "true or false",
+    help: "text encoder, network and decoder take turns in memory: slower, with the peak of the largest alone",
+    flag: "--low-memory",
+  }),
+  /** `cpu`, `cuda`, `cuda:1`, … */
+  device: field(name.default("cpu"), {
+    expected: "a device such as cpu, cuda or cuda:1",
+    help: "cpu, cuda, cuda:1, …",
+    flag: "--device <name>",
+  }),
+  /** Precision of the network and the decoder. `auto`: bfloat16 where it is faster. */
+  dtype: field(z.enum(COMPUTE_DTYPES).default("auto"), {
+    expected: `one of ${COMPUTE_DTYPES.join(", ")}`,
+    help: "precision of the computation; auto: bfloat16 where it is faster",
+    flag: "--dtype <name>",
+  }),
+  /** `int8`: the network's blocks in 8 bits, on a CPU faster and smaller, less exact. */
+  quantization: field(z.enum(["none", "int8"]).default("none"), {
+    expected: "none or int8",
+    help: "int8: the network's blocks in 8 bits, on a CPU faster and smaller, less exact",
+    flag: "--quantize <type>",
+  }),
+  /** Cache of downloads. Default: that of Python's huggingface_hub. */
+  cacheDir: field(name.optional(), {
+    expected: "a folder",
+    help: "cache of downloads",
+    flag: "--cache-dir <dir>",
+    otherwise: "as Python's huggingface_hub",
+  }),
+  /** Reports downloads. */
   onDownload: callback<(progress: DownloadProgress) => void>("reports downloads"),
+  /** Told what a download waits for. */
   onMessage: callback<(message: string) => void>("told what a download waits for"),
+  /** Stops downloads. */
   signal: abortSignal("stops downloads"),
 });
 
 /** Options of `MiroPipeline.fromPretrained`. */
-export type FromPretrainedOptions = z.input<typeof loadSchema>;
+export type FromPretrainedOptions = OptionsOf<typeof loadSchema>;
 
 /** The same with defaults filled in. */
 export type LoadOptions = z.output<typeof loadSchema>;

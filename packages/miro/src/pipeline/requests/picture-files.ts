@@ -9,7 +9,7 @@ import { z } from "zod";
 import { describe, InvalidInputError, MiroError } from "../../errors.js";
 import { existing, removeKilledWrites, writeFileAtomic } from "../../files/files.js";
 import { about, message, option } from "../../message.js";
-import { field, parseOptions } from "../../options.js";
+import { declarationOf, field, flag, type OptionsOf, parseOptions } from "../../options.js";
 import {
   encodeImage,
   extension,
@@ -24,7 +24,7 @@ import type { RgbImage } from "../../pictures/rgb.js";
 import { sharp } from "../../pictures/sharp.js";
 import { GeneratedImage } from "../generated-image.js";
 import { type ImageSettings, readSettings, settingsDifference, settingsToText, textToSettings } from "../settings.js";
-import { NAME_FIELDS, NameAllocator, NameTemplate, type NameValues } from "./file-names.js";
+import { NameAllocator, NameTemplate, type NameValues } from "./file-names.js";
 import { type ChooseOptions, NameClaims } from "./name-claims.js";
 import type { PlannedPicture } from "./plan-pictures.js";
 
@@ -34,32 +34,39 @@ export const DEFAULT_OUTPUT = "pictures";
 /** How often the work of others is looked at. */
 const OTHERS_POLL_MS = 250;
 
-const flag = z.boolean().default(false);
-
 export const pictureFilesSchema = z.strictObject({
-  output: field(
-    z.string().min(1).optional(),
-    "a folder, or the file of one picture",
-    `folder of the pictures, or the file of one (default: ./${DEFAULT_OUTPUT})`,
-  ),
-  name: field(
-    z.string().optional(),
-    "a template such as {prompt}-{seed}",
-    `file names: text with ${NAME_FIELDS.map((name) => `{${name}}`).join(" ")}; / makes folders`,
-  ),
-  format: field(imageFormatSchema.shape.format.unwrap().optional(), ...words("format")),
-  quality: imageFormatSchema.shape.quality,
-  overwrite: field(flag, "true or false", "replace files that exist"),
-  resume: field(flag, "true or false", "skip pictures that exist with the same settings; one that differs is an error"),
+  /** Folder of the pictures, or the file of one. Default: `./pictures`. */
+  output: field(z.string().min(1).optional(), {
+    expected: "a folder, or the file of one picture",
+    help: "folder of the pictures, or the file of one",
+    flag: "--output <dir>",
+    otherwise: `./${DEFAULT_OUTPUT}`,
+  }),
+  /** Template of the file names, such as `{prompt}-{seed}`; / makes folders. */
+  name: field(z.string().optional(), {
+    expected: "a template such as {prompt}-{seed}",
+    help: "file names: text with fields in braces, / makes folders (below)",
+    flag: "--name <template>",
+  }),
+  /** File format. Default: png, or as `output` ends. */
+  format: field(imageFormatSchema.shape.format.unwrap().optional(), {
+    ...declarationOf(imageFormatSchema.shape.format),
+    flag: "--format <name>",
+    otherwise: "png, or as --output ends",
+  }),
+  /** Of webp and jpeg, 1 to 100. Default: 90. */
+  quality: field(imageFormatSchema.shape.quality, {
+    ...declarationOf(imageFormatSchema.shape.quality),
+    flag: "--quality <n>",
+  }),
+  /** Replace files that exist. */
+  overwrite: flag("replace files that exist", "--overwrite"),
+  /** Skip pictures that exist with the same settings; one that differs is an error. */
+  resume: flag("skip pictures that exist with the same settings; one that differs is an error", "--resume"),
 });
 
-function words(name: "format"): [string, string] {
-  const { expected, description } = imageFormatSchema.shape[name].meta() as { expected: string; description: string };
-  return [expected, description];
-}
-
 /** Options of {@link PictureFiles}. */
-export type PictureFilesOptions = z.input<typeof pictureFilesSchema>;
+export type PictureFilesOptions = OptionsOf<typeof pictureFilesSchema>;
 
 /** What the pictures are, as far as names and files depend on it. */
 export interface ClaimOptions extends ChooseOptions {

@@ -16,88 +16,69 @@ import { InvalidInputError } from "../../errors.js";
 import { checkPlainData } from "../../files/plain-data.js";
 import { filledLines, parseJsonLine, parseTable } from "../../files/table-file.js";
 import { readTextFile } from "../../files/text-file.js";
-import { type SamplerOptionValue, samplerOptionsOfAll } from "../../flow/samplers/index.js";
-import { camelCase, snakeCase } from "../../letter-case.js";
 import { about, message } from "../../message.js";
-import { field, parseOptions, type Words } from "../../options.js";
+import { collects, columnOf, declarationOf, field, fromText, parseOptions, perPrompt } from "../../options.js";
 import { generateSchema } from "../generate-options.js";
 
-const { shape } = generateSchema;
-const rewards = z.record(z.string().min(1), z.number()).optional();
-
-/** The settings of one line, under the names that prompt files use; those of {@link samplerColumns} come on top. */
-const lineSchema = z.strictObject({
-  prompt: field(z.string().regex(/\S/), "a text", "what to draw"),
-  name: field(z.string().min(1).optional(), "a file name or a template of one", "file name, without its extension"),
-  seed: field(
-    z.union([z.int().min(0), z.literal("random")]).optional(),
-    "an integer of at least 0, or random",
-    "seed of the line's first picture",
-  ),
-  images: field(shape.imagesPerPrompt.unwrap().optional(), "an integer of at least 1", "pictures of the prompt"),
-  reward: field(rewards, "finite numbers by reward name", "what each reward is asked to be"),
-  negative_reward: field(rewards, "finite numbers by reward name", "the rewards that guidance leads away from"),
-  steps: shape.steps,
-  guidance: shape.guidanceScale,
-  guidance_type: optional("guidanceType"),
-  guidance_window: shape.guidanceWindow,
-  sampler: optional("sampler"),
-  shift: shape.shift,
-  negative_prompt: field(
-    z.string().optional(),
-    "a text",
-    "text that guidance leads away from, instead of the checkpoint's empty one",
-  ),
+/** What a line says besides the options of `generate`. */
+export const promptSchema = z.strictObject({
+  prompt: field(z.string().regex(/\S/), { expected: "a text", help: "what to draw" }),
+  name: field(z.string().min(1).optional(), {
+    expected: "a file name or a template of one",
+    help: "file name, without its extension",
+  }),
+  seed: field(z.union([z.int().min(0), z.literal("random")]).optional(), {
+    expected: "an integer of at least 0, or random",
+    help: "seed of the first picture, the others have the ones after it; random: one that nobody chose",
+    flag: "--seed <n|random>",
+    otherwise: "0",
+  }),
 });
 
-/** The options that samplers have of their own. Which of them a line may have, its sampler decides. */
-function samplerColumns() {
-  const value = z.union([z.number(), z.boolean(), z.string()]).optional();
-  return Object.fromEntries(
-    samplerOptionsOfAll().map(({ key, description }) => [snakeCase(key), field(value, "a value", description)]),
-  );
+/** A column, and where its values go among the options of `generate`; no path where they belong to the request itself. */
+interface Column {
+  schema: z.ZodType;
+  path: readonly string[];
 }
 
-/** A field of `generate` without its default: what a line leaves open, the command decides. */
-function optional<K extends "guidanceType" | "sampler">(name: K) {
-  const inner = shape[name].unwrap();
-  const { expected, description } = shape[name].meta() as unknown as { expected: Words; description: Words };
-  return field(inner.optional() as z.ZodOptional<typeof inner>, expected, description);
+/** The columns by name: those of {@link promptSchema} and the options that may differ from prompt to prompt. */
+function columnsOf(options: z.ZodObject): Map<string, Column> {
+  const columns = new Map<string, Column>();
+  for (const [name, schema] of Object.entries(promptSchema.shape)) columns.set(name, { schema, path: [] });
+  for (const [name, schema] of Object.entries<z.ZodType>(perPrompt(options).shape)) {
+    const { members } = declarationOf(schema);
+    if (!members) columns.set(columnOf(name, schema), { schema, path: [name] });
+    for (const [key, member] of Object.entries(members?.() ?? {}))
+      columns.set(columnOf(key, member), { schema: member, path: [name, key] });
+  }
+  return columns;
 }
-
-/** Names of prompt files for options that are called otherwise in `generate`. */
-const OPTION_NAMES: Record<string, string> = {
-  images: "imagesPerPrompt",
-  guidance: "guidanceScale",
-  reward: "rewardTargets",
-  negative_reward: "negativeRewardTargets",
-  negative_prompt: "negativePrompt",
-};
 
 /** One prompt and what is asked of its pictures. */
 export interface PromptRequest {
   prompt: string;
   /** Options of `generate` for this prompt alone. */
   options: PromptOptions;
-  seed?: number | "random";
+  seed?: number | "random" | undefined;
   /** File name of its pictures: a template of file-names.ts. */
-  name?: string;
+  name?: string | undefined;
   /** `file:line`, for errors. */
   where?: string;
 }
 
-/** Options of `generate` that may differ from prompt to prompt. */
-export interface PromptOptions {
-  imagesPerPrompt?: number;
-  rewardTargets?: Record<string, number>;
-  negativeRewardTargets?: Record<string, number>;
-  sampler?: string;
-  samplerOptions?: Record<string, SamplerOptionValue>;
-  [option: string]: unknown;
-}
+/** The options of `generate` that may differ from prompt to prompt. */
+export const promptOptionsSchema = perPrompt(generateSchema);
+
+/** What `generate` may be told for one prompt. */
+export type PromptOptions = Omit<
+  z.output<typeof promptOptionsSchema>,
+  "noise" | "promptEmbeddings" | "keepLatents" | "onStep" | "onImage" | "onWarning" | "signal"
+>;
 
 /**
  * Reads a prompt file.
+ *
+ * @param options the options of `generate`; those that may differ from prompt to prompt are its columns
  * @throws InvalidInputError naming file and line of what is wrong; MiroError when the file cannot be read
  *
  * @example
@@ -109,24 +90,26 @@ export interface PromptOptions {
  * console.log(readPromptFile("prompts.jsonl")[0].options.rewardTargets);
  * ```
  */
-export function readPromptFile(path: string): PromptRequest[] {
+export function readPromptFile(path: string, options: z.ZodObject = generateSchema): PromptRequest[] {
   const read = READERS[extname(path).toLowerCase()];
   if (read === undefined) {
     throw new InvalidInputError(
-      message`${about("prompts")}: ${path}: ${extname(path)} is no list of prompts; expected .txt (one prompt a line), .jsonl, .csv or .tsv`,
+      message`${about("promptFile")}: ${path}: ${extname(path)} is no list of prompts; expected .txt (one prompt a line), .jsonl, .csv or .tsv`,
     );
   }
-  const requests = read(readTextFile(path), path);
-  if (requests.length === 0) throw new InvalidInputError(message`${about("prompts")}: ${path} holds no prompt`);
+  const requests = read(readTextFile(path), path, columnsOf(options));
+  if (requests.length === 0) throw new InvalidInputError(message`${about("promptFile")}: ${path} holds no prompt`);
   return requests;
 }
 
-const READERS: Record<string, (text: string, path: string) => PromptRequest[]> = {
+type Columns = ReadonlyMap<string, Column>;
+
+const READERS: Record<string, (text: string, path: string, columns: Columns) => PromptRequest[]> = {
   ".jsonl": fromJsonLines,
   ".ndjson": fromJsonLines,
   ".csv": fromTable,
   ".tsv": fromTable,
-  ...Object.fromEntries(["", ".txt", ".text", ".list", ".lst", ".prompt", ".prompts"].map((name) => [name, fromText])),
+  ...Object.fromEntries(["", ".txt", ".text", ".list", ".lst", ".prompt", ".prompts"].map((name) => [name, fromLines])),
 };
 
 /** How texts of other kinds begin, whatever they are called. */
@@ -138,14 +121,14 @@ const OTHER_KINDS: readonly (readonly [RegExp, string])[] = [
   [/^version https:\/\/git-lfs/, "a Git LFS pointer (run git lfs pull)"],
 ];
 
-function fromText(text: string, path: string): PromptRequest[] {
+function fromLines(text: string, path: string): PromptRequest[] {
   const lines = filledLines(text).map(({ text }) => text.trim());
   const start = lines[0] ?? "";
   const kind = OTHER_KINDS.find(([pattern]) => pattern.test(start))?.[1] ?? (isJson(text, start) ? "JSON" : undefined);
   if (kind !== undefined) {
     const instead = kind === "JSON" ? "; JSON lines are read from a file called .jsonl" : "";
     throw new InvalidInputError(
-      message`${about("prompts")}: ${path}: is ${kind}, expected one prompt a line${instead}`,
+      message`${about("promptFile")}: ${path}: is ${kind}, expected one prompt a line${instead}`,
     );
   }
   return lines.map((prompt) => ({ prompt, options: {} }));
@@ -164,7 +147,7 @@ function isJson(text: string, firstLine: string): boolean {
   });
 }
 
-function fromJsonLines(text: string, path: string): PromptRequest[] {
+function fromJsonLines(text: string, path: string, columns: Columns): PromptRequest[] {
   return filledLines(text).map(({ text: line, number }) => {
     const where = `${path}:${number}`;
     let value: Record<string, unknown>;
@@ -173,85 +156,77 @@ function fromJsonLines(text: string, path: string): PromptRequest[] {
     } catch (error) {
       throw new InvalidInputError(`${where}: ${(error as Error).message}; expected a line such as {"prompt": "a fox"}`);
     }
-    return request(value, where);
+    return request(value, where, columns);
   });
 }
 
-function fromTable(text: string, path: string): PromptRequest[] {
+function fromTable(text: string, path: string, known: Columns): PromptRequest[] {
   const { columns, line, rows } = parseTable(text, path);
   if (columns.length === 0) return [];
-  checkColumns(columns, `${path}:${line}`);
+  const readers = columnReaders(columns, `${path}:${line}`, known);
   return rows.map(({ cells, line }) => {
     const where = `${path}:${line}`;
     const values: Record<string, unknown> = {};
-    for (const [i, column] of columns.entries()) {
+    for (const [i, read] of readers.entries()) {
       const cell = cells[i]!;
-      if (cell.trim() === "") continue;
-      const reward = /^((?:negative_)?reward)\.(.+)$/.exec(column);
-      if (!reward) values[column] = cellValue(column, cell);
-      else values[reward[1]!] = { ...(values[reward[1]!] as object | undefined), [reward[2]!]: toNumber(cell) };
+      if (cell.trim() !== "") inLine(where, () => read(values, cell));
     }
-    return request(values, where);
+    return request(values, where, known);
   });
 }
 
-function checkColumns(columns: readonly string[], where: string): void {
-  const shape = { ...lineSchema.shape, ...samplerColumns() };
-  const known = Object.keys(shape).flatMap((name) => (/reward$/.test(name) ? [`${name}.KEY`] : [name]));
-  for (const column of columns) {
-    const pattern = column.replace(/^((?:negative_)?reward)\..+$/, "$1.KEY");
-    if (!known.includes(pattern)) {
-      throw new InvalidInputError(`${where}: unknown column ${JSON.stringify(column)}; there are ${known.join(", ")}`);
-    }
-  }
+/** For each column of a table what puts its cells among the values of a line. */
+function columnReaders(
+  columns: readonly string[],
+  where: string,
+  known: Columns,
+): ((values: Record<string, unknown>, cell: string) => void)[] {
+  const isRecord = ({ schema }: Column) => collects(schema) === "record";
+  const names = [...known].map(([name, column]) => (isRecord(column) ? `${name}.KEY` : name));
   if (!columns.includes("prompt")) throw new InvalidInputError(`${where}: no column "prompt" in the header`);
+  return columns.map((title) => {
+    const cut = title.indexOf(".");
+    const [name, key] = cut < 0 ? [title, ""] : [title.slice(0, cut), title.slice(cut + 1)];
+    const column = known.get(name);
+    if (!column || isRecord(column) !== (key !== ""))
+      throw new InvalidInputError(`${where}: unknown column ${JSON.stringify(title)}; there are ${names.join(", ")}`);
+    if (key === "")
+      return (values, cell) => {
+        values[name] = fromText(column.schema, cell, name);
+      };
+    return (values, cell) => {
+      const entry = fromText(column.schema, `${key}=${cell}`, `${name}.${key}`) as object;
+      values[name] = { ...(values[name] as object | undefined), ...entry };
+    };
+  });
 }
 
-/** A cell as the type that its column takes: a number, true or false, FIRST:LAST, else the text itself. */
-function cellValue(column: string, cell: string): unknown {
-  const text = cell.trim();
-  const window = /^(\d*):(\d*)$/.exec(text);
-  const candidates: unknown[] = [
-    toNumber(text),
-    { true: true, false: false }[text.toLowerCase()],
-    window && [Number(window[1]), window[2] === "" ? null : Number(window[2])],
-    cell,
-  ];
-  const schema = ({ ...lineSchema.shape, ...samplerColumns() } as Record<string, z.ZodType>)[column]!;
-  const fits = candidates.find((value) => value !== undefined && value !== null && schema.safeParse(value).success);
-  return fits ?? text;
-}
-
-/** The decimal number that a text is, else the text, which the schema then refuses. */
-function toNumber(text: string): number | string {
-  return /^[-+]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][-+]?\d+)?$/.test(text.trim()) ? Number(text) : text;
-}
-
-function request(values: Record<string, unknown>, where: string): PromptRequest {
-  let line: z.output<typeof lineSchema>;
+/** What is wrong in a line names the line. */
+function inLine<T>(where: string, work: () => T): T {
   try {
-    checkPlainData(values, (place) => place);
-    if (values.prompt === undefined) throw new InvalidInputError("prompt: missing");
-    line = parseOptions(lineSchema.extend(samplerColumns()), values) as unknown as typeof line;
+    return work();
   } catch (error) {
     if (error instanceof InvalidInputError) throw new InvalidInputError(message`${where}: ${error}`, { cause: error });
     throw error;
   }
-  const { prompt, name, seed, ...settings } = line;
-  const options = Object.entries(settings).filter(([, value]) => value !== undefined);
-  const columns = samplerColumns();
-  const ofSampler = options.filter(([key]) => Object.hasOwn(columns, key)) as [string, SamplerOptionValue][];
-  const own = options.filter(([key]) => !Object.hasOwn(columns, key));
-  return {
-    prompt,
-    options: {
-      ...Object.fromEntries(own.map(([key, value]) => [OPTION_NAMES[key] ?? camelCase(key), value])),
-      ...(ofSampler.length > 0 && {
-        samplerOptions: Object.fromEntries(ofSampler.map(([key, value]) => [camelCase(key), value])),
-      }),
-    },
-    ...(seed !== undefined && { seed }),
-    ...(name !== undefined && { name }),
-    where,
-  };
+}
+
+function request(values: Record<string, unknown>, where: string, columns: Columns): PromptRequest {
+  return inLine(where, () => {
+    checkPlainData(values, (place) => place);
+    if (values.prompt === undefined) throw new InvalidInputError("prompt: missing");
+    const schema = z.strictObject(Object.fromEntries([...columns].map(([name, column]) => [name, column.schema])));
+    const line = parseOptions(schema, values);
+    const own: Record<string, unknown> = {};
+    const options: Record<string, unknown> = {};
+    for (const [name, { path }] of columns) {
+      const value = line[name];
+      const [key, member] = path as [string?, string?];
+      if (value === undefined) continue;
+      if (key === undefined) own[name] = value;
+      else if (member === undefined) options[key] = value;
+      else options[key] = { ...(options[key] as object | undefined), [member]: value };
+    }
+    return { ...parseOptions(promptSchema, own), options: options as PromptOptions, where };
+  });
 }

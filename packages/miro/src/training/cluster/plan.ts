@@ -8,7 +8,7 @@ import { fileURLToPath } from "node:url";
 import { z } from "zod";
 import { InvalidInputError, invalid } from "../../errors.js";
 import { about, message, option } from "../../message.js";
-import { field, parseOptions } from "../../options.js";
+import { field, flag, type OptionsOf, parseOptions } from "../../options.js";
 import { taskOf } from "../loop/tasks.js";
 import { type Environment, readEnvironment, siteSettings } from "../recipes/environment.js";
 import { parseRecipe, type Recipe, recipeToYaml } from "../recipes/recipe.js";
@@ -19,65 +19,94 @@ import { limitSeconds } from "./time-limit.js";
 
 const count = z.int().positive();
 
+const name = z.string().min(1).optional();
+
 /** Options of {@link planJob}. */
 export const launchOptionsSchema = z.strictObject({
-  recipe: field(z.string().min(1), "the name or file of a recipe", "name or file of the recipe"),
-  overrides: field(z.array(z.string()).default([]), "key=value", "values that replace those of the recipe"),
-  output: field(z.string().min(1).optional(), "a path", "folder of the run (default: runs/NAME)"),
-  partition: field(
-    z.string().min(1).optional(),
-    "the name of a partition",
-    "partition to submit to (default: MIRO_SLURM_PARTITION)",
-  ),
+  /** Name or file of the recipe. */
+  recipe: field(z.string().min(1), {
+    expected: "the name or file of a recipe",
+    help: "name or file of the recipe",
+    flag: "<recipe>",
+  }),
+  /** Values that replace those of the recipe, as `key=value`. */
+  overrides: field(z.array(z.string()).default([]), {
+    expected: "key=value",
+    help: "values that replace those of the recipe",
+    flag: "[key=value...]",
+  }),
+  /** Folder of the run. Default: runs/NAME. */
+  output: field(name, {
+    expected: "a path",
+    help: "folder of the run",
+    flag: "--output <dir>",
+    otherwise: "runs/NAME",
+  }),
+  /** Partition to submit to. Default: MIRO_SLURM_PARTITION. */
+  partition: field(name, {
+    expected: "the name of a partition",
+    help: "partition to submit to",
+    flag: "--partition <name>",
+    otherwise: "MIRO_SLURM_PARTITION",
+  }),
+  /** Time limit of the job, as minutes, H:M:S or D-H:M:S. Default: the partition's. */
   time: field(
     z
       .string()
       .refine((text) => limitSeconds(text) !== null)
       .optional(),
-    "a time above 0 as minutes, H:M:S or D-H:M:S",
-    "time limit of the job, as minutes, H:M:S or D-H:M:S (default: the partition's)",
+    {
+      expected: "a time above 0 as minutes, H:M:S or D-H:M:S",
+      help: "time limit of the job, as minutes, H:M:S or D-H:M:S",
+      flag: "--time <limit>",
+      otherwise: "the partition's",
+    },
   ),
-  signalBefore: field(
-    count.max(65535).default(180),
-    "seconds from 1 to 65535",
-    "seconds before the limit at which the run stores a checkpoint and stops",
-  ),
-  cpusPerTask: field(count.default(8), "an integer of at least 1", "CPUs, and threads, of each process"),
-  array: field(
-    z.array(z.string()).default([]),
-    "key=value,value,…",
-    "an array with one task for each value; repeat it for all combinations",
-  ),
-  maxSimultaneous: field(count.optional(), "an integer of at least 1", "tasks of the array that run at the same time"),
-  dependency: field(z.string().min(1).optional(), "a dependency of sbatch", "what to wait for, as afterok:JOB"),
-  sbatch: field(
-    z.array(z.string().regex(/^-[^\r\n]*$/)).default([]),
-    "an option of sbatch, as --account=x",
-    "another option of sbatch; repeat it for more",
-  ),
-  allowChanges: field(
-    z.boolean().default(false),
-    "true or false",
+  /** Seconds before the limit at which the run stores a checkpoint and stops. */
+  signalBefore: field(count.max(65535).default(180), {
+    expected: "seconds from 1 to 65535",
+    help: "when the run stores a checkpoint and stops before the limit",
+    flag: "--signal-before <seconds>",
+  }),
+  /** CPUs, and threads, of each process. */
+  cpusPerTask: field(count.default(8), {
+    expected: "an integer of at least 1",
+    help: "CPUs, and threads, of each process",
+    flag: "--cpus-per-task <n>",
+  }),
+  /** An array with one task for each value, as `key=value,value`; of several, for each combination. */
+  array: field(z.array(z.string()).default([]), {
+    expected: "key=value,value,…",
+    help: "an array with one task for each value; repeat it for all combinations",
+    flag: "--array <key=values>",
+  }),
+  /** Tasks of the array that run at the same time. */
+  maxSimultaneous: field(count.optional(), {
+    expected: "an integer of at least 1",
+    help: "tasks of the array that run at the same time",
+    flag: "--max-simultaneous <n>",
+  }),
+  /** What to wait for, as `afterok:JOB`. */
+  dependency: field(name, {
+    expected: "a dependency of sbatch",
+    help: "what to wait for, as afterok:JOB",
+    flag: "--dependency <what>",
+  }),
+  /** Other options of sbatch, as `--account=x`. */
+  sbatch: field(z.array(z.string().regex(/^-[^\r\n]*$/)).default([]), {
+    expected: "an option of sbatch, as --account=x",
+    help: "another option of sbatch; repeat it for more",
+    flag: "--sbatch <option>",
+  }),
+  /** Continue even though the recipe has changed in values that decide what the run computes. */
+  allowChanges: flag(
     "continue even though the recipe has changed in values that decide what the run computes",
+    "--allow-changes",
   ),
 });
 
 /** Options of {@link planJob}, defaults left out. */
-export type LaunchOptions = z.input<typeof launchOptionsSchema>;
-
-/** What a user calls the options. */
-export const LAUNCH_OPTION_NAMES = {
-  recipe: "RECIPE",
-  output: "--output",
-  partition: "--partition",
-  time: "--time",
-  signalBefore: "--signal-before",
-  cpusPerTask: "--cpus-per-task",
-  array: "--array",
-  maxSimultaneous: "--max-simultaneous",
-  dependency: "--dependency",
-  sbatch: "--sbatch",
-};
+export type LaunchOptions = OptionsOf<typeof launchOptionsSchema>;
 
 /** A job, and the files that it needs. */
 export interface JobPlan {
@@ -93,7 +122,7 @@ export interface JobPlan {
  * @throws InvalidInputError naming the option, or the place in the recipe, that is wrong
  */
 export function planJob(input: LaunchOptions, environment: Environment = readEnvironment()): JobPlan {
-  const options = parseOptions(launchOptionsSchema, input, LAUNCH_OPTION_NAMES);
+  const options = parseOptions(launchOptionsSchema, input);
   const { signalBefore, time, array, maxSimultaneous, overrides } = options;
   const limit = time === undefined ? null : limitSeconds(time);
   if (limit !== null && signalBefore >= limit)

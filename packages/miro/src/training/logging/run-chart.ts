@@ -2,37 +2,41 @@
 import { z } from "zod";
 import { invalid } from "../../errors.js";
 import { nearest } from "../../nearest.js";
-import { field, parseOptions } from "../../options.js";
+import { commaSeparated, field, flag, type OptionsOf, parseOptions } from "../../options.js";
 import { Chart, ticks } from "../../pictures/chart.js";
 import { type RunLog, type Series, smooth } from "./run-log.js";
 
 /** What a chart may be told; the command's flags have the same help. */
 export const runChartOptionsSchema = z.strictObject({
-  keys: field(
-    z.array(z.string().min(1)).optional(),
-    "names of the log; * stands for anything",
-    "names to draw, one panel each; * stands for anything (default: losses, learning rate, speed, gradient norm, rewards)",
-  ),
-  x: field(
-    z.string().min(1).default("step"),
-    "step, or a name of the log such as images or seconds",
-    "what the horizontal axis shows: step (default), or a name of the log such as images or seconds",
-  ),
-  smoothing: field(
-    z.number().min(0).lt(1).optional(),
-    "a number from 0 to below 1",
-    "weight of the past in the smoothed curves, 0 for none (default: means over about a 25th of the points)",
-  ),
-  logScale: field(
-    z.boolean().default(false),
-    "true or false",
-    "logarithmic vertical axes where all values are positive",
-  ),
-  title: field(z.string().optional(), "a text", "title of the picture"),
+  /** Names to draw, one panel each; * stands for anything. Default: losses, learning rate, speed, gradient norm, rewards. */
+  keys: field(z.array(z.string().min(1)).optional(), {
+    expected: "names of the log; * stands for anything",
+    help: "names to draw, separated by commas, one panel each; * stands for anything",
+    flag: "--keys <names>",
+    parse: commaSeparated,
+    otherwise: "losses, learning rate, speed, gradient norm, rewards",
+  }),
+  /** What the horizontal axis shows: `step`, or a name of the log such as `images` or `seconds`. */
+  x: field(z.string().min(1).default("step"), {
+    expected: "step, or a name of the log such as images or seconds",
+    help: "what the horizontal axis shows: step, or a name of the log such as images or seconds",
+    flag: "--x <name>",
+  }),
+  /** Weight of the past in the smoothed curves, 0 for none. Default: means over about a 25th of the points. */
+  smoothing: field(z.number().min(0).lt(1).optional(), {
+    expected: "a number from 0 to below 1",
+    help: "weight of the past in the smoothed curves, 0 for none",
+    flag: "--smooth <weight>",
+    otherwise: "means over about a 25th of the points",
+  }),
+  /** Logarithmic vertical axes where all values are positive. */
+  logScale: flag("logarithmic vertical axes where all values are positive", "--log"),
+  /** Title of the picture. */
+  title: field(z.string().optional(), { expected: "a text", help: "title of the picture", flag: "--title <text>" }),
 });
 
 /** Options of {@link runChart}. */
-export type RunChartOptions = z.input<typeof runChartOptionsSchema>;
+export type RunChartOptions = OptionsOf<typeof runChartOptionsSchema>;
 
 /** What a chart shows of one name of one run. */
 export interface CurveSummary {

@@ -20,8 +20,9 @@ import { sha256 } from "../../files/sha256.js";
 import { parseTable } from "../../files/table-file.js";
 import { linesOf, readTextFile } from "../../files/text-file.js";
 import { type Message, message, option } from "../../message.js";
-import { abortSignal, callback, field, parseOptions } from "../../options.js";
+import { abortSignal, callback, field, flag, type OptionsOf, parseOptions } from "../../options.js";
 import { checkDevice } from "../../pipeline/loading/device.js";
+import { loadSchema } from "../../pipeline/loading/load-options.js";
 import { T5Encoder } from "../../text/t5.js";
 import { Tokenizer } from "../../text/tokenizer.js";
 
@@ -90,44 +91,59 @@ export function readTestbed(
 
 /** What is declared once for {@link prepareTestbed} and the command. */
 export const testbedOptionsSchema = z.strictObject({
-  folder: field(z.string().min(1), "a folder", "folder with metadata.csv"),
-  model: field(z.string().min(1).optional(), "a folder or a repository", "checkpoint whose text encoder is used"),
-  textEncoder: field(
-    z.string().min(1).optional(),
-    "a folder or a repository",
-    "T5 encoder (default: the model's, else google/flan-t5-xl)",
-  ),
+  /** Folder with metadata.csv. */
+  folder: field(z.string().min(1), { expected: "a folder", help: "folder with metadata.csv" }),
+  /** Checkpoint whose text encoder is used: a folder or a repository. */
+  model: field(z.string().min(1).optional(), {
+    expected: "a folder or a repository",
+    help: "checkpoint whose text encoder is used",
+    flag: "--model <repo|dir>",
+  }),
+  /** T5 encoder: a folder or a repository. Default: the model's, else google/flan-t5-xl. */
+  textEncoder: field(z.string().min(1).optional(), {
+    expected: "a folder or a repository",
+    help: "T5 encoder",
+    flag: "--text-encoder <repo|dir>",
+    otherwise: "the model's, else google/flan-t5-xl",
+  }),
+  /** Name of the text encoder: the files go to NAME_embeddings/. */
   embeddingsName: field(
     z
       .string()
       .regex(/^[\w.-]+$/)
       .default("flan_t5_xl"),
-    "letters, digits, '.', '_' and '-'",
-    "name of the text encoder: the files go to NAME_embeddings/ (default: flan_t5_xl)",
+    {
+      expected: "letters, digits, '.', '_' and '-'",
+      help: "name of the text encoder: the files go to NAME_embeddings/",
+      flag: "--embeddings-name <name>",
+    },
   ),
-  count: field(
-    z.int().positive().nullable().default(TESTBED_PROMPTS),
-    "a positive integer",
-    `prompts that there must be; default ${TESTBED_PROMPTS}`,
-  ),
-  textMaxLength: field(z.int().positive().default(2048), "a positive integer", "tokens of a prompt; default 2048"),
-  device: field(
-    z.string().min(1).default("cpu"),
-    "a device such as cpu, cuda or cuda:1",
-    "cpu, cuda, cuda:1, …; default cpu",
-  ),
-  cacheDir: field(
-    z.string().min(1).optional(),
-    "a folder",
-    "cache of downloads (default: as Python's huggingface_hub)",
-  ),
-  overwrite: field(z.boolean().default(false), "true or false", "compute all anew"),
+  /** Prompts that there must be; null for any number. */
+  count: field(z.int().positive().nullable().default(TESTBED_PROMPTS), {
+    expected: "a positive integer",
+    help: "prompts that there must be",
+    flag: "--count <n>",
+  }),
+  /** Tokens of a prompt. */
+  textMaxLength: field(z.int().positive().default(2048), {
+    expected: "a positive integer",
+    help: "tokens of a prompt",
+    flag: "--text-max-length <n>",
+  }),
+  /** `cpu`, `cuda`, `cuda:1`, … */
+  device: loadSchema.shape.device,
+  /** Cache of downloads. Default: that of Python's huggingface_hub. */
+  cacheDir: loadSchema.shape.cacheDir,
+  /** Compute all anew. */
+  overwrite: flag("compute all anew", "--overwrite"),
+  /** Called after every prompt. */
   onProgress: callback<(done: number, total: number) => void>("called after every prompt"),
+  /** Stops after the prompt at hand. */
   signal: abortSignal("stops after the prompt at hand"),
 });
 
 /** Options of {@link prepareTestbed}. */
-export type TestbedOptions = z.input<typeof testbedOptionsSchema>;
+export type TestbedOptions = OptionsOf<typeof testbedOptionsSchema>;
 
 /** What {@link prepareTestbed} has done. */
 export interface TestbedResult {

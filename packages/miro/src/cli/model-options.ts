@@ -1,0 +1,57 @@
+/** The options that name a checkpoint and say how it is loaded: the same for every command that draws. */
+import { setNumThreads } from "@miro-t2i/torch";
+import { z } from "zod";
+import { InvalidInputError } from "../errors.js";
+import { field } from "../options.js";
+import { bundledModel } from "../pipeline/loading/bundled.js";
+import { type FromPretrainedOptions, loadSchema } from "../pipeline/loading/load-options.js";
+import { MiroPipeline } from "../pipeline/pipeline.js";
+import type { Given } from "./add-options.js";
+import { threads } from "./common-options.js";
+import type { CliContext } from "./context.js";
+import type { Progress } from "./progress.js";
+
+/** How a checkpoint is loaded. */
+export const loadingSchema = z.strictObject({ ...loadSchema.shape, threads });
+
+/** Which checkpoint, with which parts, on which device. */
+export const modelSchema = z.strictObject({
+  model: field(z.string().min(1).optional(), {
+    expected: "a folder or a repository",
+    help: "checkpoint: folder, or repository on the Hugging Face Hub",
+    flag: "--model <repo|dir>",
+    otherwise: "the bundled model",
+  }),
+  ...loadingSchema.shape,
+});
+
+/** The checkpoint that is meant. @throws InvalidInputError when none is named and the bundled one is not there */
+export function chosenModel(model: string | undefined): string {
+  const chosen = model ?? bundledModel();
+  if (chosen !== null) return chosen;
+  throw new InvalidInputError("--model: the bundled model is not in this copy; name a folder or a repository");
+}
+
+/** Loads a checkpoint as asked for, with its downloads shown. */
+export function loadPipeline(
+  model: string,
+  { threads, ...options }: FromPretrainedOptions & { threads?: number | undefined },
+  { signal, stderr }: CliContext,
+  progress: Progress,
+): Promise<MiroPipeline> {
+  if (threads !== undefined) setNumThreads(threads);
+  return MiroPipeline.fromPretrained(model, {
+    ...options,
+    signal,
+    onDownload: (now) => progress.download(now),
+    onMessage: (message) => {
+      progress.stop();
+      stderr(`${message}\n`);
+    },
+  });
+}
+
+/** The options of a schema among others. */
+export function optionsOf<S extends z.ZodObject>(schema: S, given: object): Given<S> {
+  return Object.fromEntries(Object.entries(given).filter(([key]) => Object.hasOwn(schema.shape, key))) as Given<S>;
+}
