@@ -61,6 +61,7 @@ export function parseAutoencoderKLConfig(json: unknown): AutoencoderKLConfig {
   throw new InvalidInputError(`AutoencoderKL: ${problems.join("; ")}`);
 }
 
+/** The autoencoder of Stable Diffusion XL: pictures (B, 3, H, W) in [-1, 1] to latents (B, C, H/8, W/8) and back. */
 export class AutoencoderKL extends nn.Module implements Autoencoder {
   readonly config: AutoencoderKLConfig;
   readonly latentChannels: number;

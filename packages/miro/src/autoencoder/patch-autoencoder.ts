@@ -57,6 +57,7 @@ const OPPONENT = [
 const OPPONENT_INVERSE = [0, 1, 2].map((rgb) =>
   OPPONENT.map((row) => row[rgb]! / row.reduce((sum, value) => sum + value * value, 0)),
 );
+/** The bundled model's autoencoder: patches of pixels to latents and back. */
 export class PatchAutoencoder extends nn.Module implements Autoencoder {
   readonly config: PatchAutoencoderConfig;
   readonly latentChannels: number;

@@ -29,6 +29,7 @@ export interface LossBatch extends ConditioningInput {
   x0: Tensor;
 }
 
+/** Options of {@link FlowMatchingLoss}. */
 export interface FlowMatchingLossOptions extends Partial<DropRates> {
   schedule: LinearSchedule;
   /** Text states of the empty prompt, (U, labelDim), U ≤ T: what a dropped text is replaced by. */
@@ -59,6 +60,7 @@ export interface LossTerms {
 /** How the network is run: the identity, or a call under autocast. */
 export type Precision = <T>(run: () => T) => T;
 
+/** Options of one call of the loss. */
 export interface LossCallOptions {
   generator?: Generator;
   /** Replaces the generator. */

@@ -60,6 +60,7 @@ export interface RinOptions {
   maskPaddedText?: boolean;
 }
 
+/** The RIN, the network of MIRO: latents that read from the picture's patches, compute, and write back. */
 export class Rin extends nn.Module {
   readonly dataPositions: Tensor;
   readonly latents: Tensor;

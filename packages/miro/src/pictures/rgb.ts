@@ -3,8 +3,11 @@ import { scope, type Tensor } from "@miro-t2i/torch";
 
 /** 8-bit RGB, row-major, channels last. */
 export interface RgbImage {
+  /** Pixels in a row. */
   width: number;
+  /** Rows. */
   height: number;
+  /** `width · height · 3` bytes: red, green and blue of each pixel, row by row. */
   data: Uint8Array;
 }
 

@@ -45,6 +45,7 @@ export interface GenerateResult {
 
 /** What {@link MiroPipeline.generate} returns with `keepLatents: true`. */
 export interface GenerateResultWithLatents extends GenerateResult {
+  /** (B, C, r, r) float32 on the CPU, before decoding. The caller owns them. */
   latents: Tensor;
 }
 

@@ -59,14 +59,17 @@ export interface ScorerModel {
 export interface ScorerSpec {
   /** Column of the CSV file and name on the command line. */
   readonly key: string;
+  /** What it measures, in a few words. */
   readonly name: string;
   /** One line of help: what is judged, and the range of the values. */
   readonly description: string;
   /** The preprocessing stage that runs it. */
   readonly stage: "rewards" | "vqa";
+  /** Whether a score depends on the caption. */
   readonly usesText: boolean;
   /** Why the scorer has nothing to say about what a model draws, in a sentence; null: it has. Absent: about all of them. */
   refusal?(pipe: MiroPipeline): string | null;
+  /** Reads the model. */
   load(options: LoadScorerOptions): Promise<ScorerModel>;
 }
 

@@ -33,6 +33,7 @@ export interface T5LoadOptions {
   device?: string;
 }
 
+/** The encoder of T5 (v1.1 and FLAN): token ids to states. */
 export class T5Encoder extends nn.Module {
   readonly config: T5Config;
   readonly #shared: nn.Embedding;

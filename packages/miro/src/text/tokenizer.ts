@@ -15,6 +15,7 @@ import type { Piece } from "./unigram.js";
 /** No tokenizer.json of a T5 model is a tenth of this. */
 const MAX_FILE_BYTES = 64 * 2 ** 20;
 
+/** Options of {@link Tokenizer.encodeBatch}. */
 export interface EncodeBatchOptions {
   /** Most tokens of one text, `</s>` included; what is longer is cut. */
   maxLength: number;
@@ -35,6 +36,7 @@ export interface EncodedBatch {
   overflow: string[];
 }
 
+/** The tokenizer of a `tokenizer.json`: text to token ids, as Python's `tokenizers` gives them. */
 export class Tokenizer {
   readonly #parts: TokenizerParts;
   readonly #added: AddedTokenFinder;

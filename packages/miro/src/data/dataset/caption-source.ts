@@ -10,6 +10,7 @@ import { uniformAt } from "../../random/philox.js";
 
 /** Which scores go with a synthetic caption. */
 export const SCORE_MODES = ["paired", "original"] as const;
+/** One of {@link SCORE_MODES}. */
 export type ScoreMode = (typeof SCORE_MODES)[number];
 
 /** The name under which a score of the synthetic caption is stored. */

@@ -116,6 +116,7 @@ export function chunkedOrder({
   return new BlockOrder({ blockLengths, seed });
 }
 
+/** Options of {@link WeightedOrder}. */
 export interface WeightedOrderOptions {
   /** Data sets, one after another in the numbering of samples. */
   parts: readonly { order: SampleOrder; weight: number }[];

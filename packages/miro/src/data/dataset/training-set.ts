@@ -28,6 +28,7 @@ export interface PlannedSample {
   rewards: Float32Array;
 }
 
+/** Samples of shards as a training sees them: filtered, with their captions, reward levels and order. */
 export class TrainingSet {
   readonly #order: SampleOrder;
   readonly #seed: number;

@@ -13,6 +13,7 @@ import { ShardTable } from "./shard-table.js";
 /** Below this number of missing tables, starting threads takes longer than making them. */
 const WORTH_THREADS = 8;
 
+/** Options of {@link prepareTables}. */
 export interface PrepareTablesOptions {
   /** Threads; by default the processor's, eight at most. */
   jobs?: number;

@@ -18,16 +18,21 @@ export interface HubOptions {
 
 /** How far a download is. Files that are fetched together are counted together. */
 export interface DownloadProgress {
+  /** `owner/name`. */
   repo: string;
+  /** Path of the file in its repository. */
   file: string;
   /** Of the file. */
   bytes: number;
+  /** Size of the file. */
   totalBytes: number;
   /** Of all files that are fetched together. */
   allBytes: number;
+  /** Size of all files of the download. */
   allTotalBytes: number;
   /** The file's number, from 1, and how many there are. */
   fileNumber: number;
+  /** Number of files of the download. */
   fileCount: number;
 }
 

@@ -38,8 +38,11 @@ export interface ListedRelease extends Release {
 
 /** What {@link listModels} finds. */
 export interface ModelList {
+  /** The model that comes with the package, and the rewards it was trained on; null where it is not in this copy. */
   bundled: { name: string; folder: string; rewards: readonly string[] } | null;
+  /** The published checkpoints, in the cache or not. */
   published: ListedRelease[];
+  /** The cache of downloads: its repositories, their size, and what is free on its disk. */
   cache: { folder: string; repositories: CachedRepository[]; sizeBytes: number; freeBytes: number | null };
 }
 

@@ -65,6 +65,7 @@ export interface DrawRequestOptions {
   files?: PictureFiles | PictureFilesOptions | undefined;
   /** Initial noise of all pictures, (pictures · candidates, C, r, r). */
   noise?: Tensor | undefined;
+  /** Draw several for each picture and keep the best. */
   bestOf?: BestOfRequest | undefined;
   /** File for the latents of the pictures, (pictures, C, r, r) float32. */
   latentsFile?: string | undefined;
@@ -76,6 +77,7 @@ export interface DrawRequestOptions {
 
 /** What hears of a request's work. */
 export interface DrawHooks {
+  /** Stops the work within one step. */
   signal?: AbortSignal | undefined;
   /** Called after each step; `images` are places of pictures. */
   onStep?: ((progress: Pick<GenerateProgress, "step" | "steps" | "images">) => void) | undefined;
@@ -114,10 +116,13 @@ export interface ReportedPicture {
 
 /** What was done. */
 export interface DrawReport {
+  /** All pictures, those that were there included, in order. */
   images: ReportedPicture[];
   /** Path of the picture that shows them all. */
   sheet: string | null;
+  /** Pictures that were drawn. */
   drawn: number;
+  /** Pictures that were there already. */
   skipped: number;
   /** What the caller should know, each once. */
   warnings: string[];

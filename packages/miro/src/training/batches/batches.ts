@@ -43,6 +43,7 @@ export interface BatchSource {
   close(): Promise<void>;
 }
 
+/** Options of {@link RandomBatches}. */
 export interface RandomBatchesOptions {
   seed: number;
   batchSize: number;

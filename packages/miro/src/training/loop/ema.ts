@@ -10,6 +10,7 @@ import { aten, type nn, noGrad, type Tensor } from "@miro-t2i/torch";
 import { pythonFloat } from "../../data/dataset/python-number.js";
 import { invalid } from "../../errors.js";
 
+/** Options of {@link Ema}. */
 export interface EmaOptions {
   /** d, in [0, 1). */
   decay?: number;
@@ -24,6 +25,7 @@ export function emaName(decay: number, index: number): string {
   return index === 0 ? "ema_network" : `ema_network_${pythonFloat(decay).replaceAll(".", "_")}`;
 }
 
+/** Exponential moving averages of a module's parameters (EMA weights). */
 export class Ema<M extends nn.Module = nn.Module> {
   readonly decay: number;
   readonly warmup: boolean;

@@ -11,6 +11,7 @@
  */
 import { invalid } from "../../errors.js";
 
+/** Options of {@link WarmupCosine}. */
 export interface WarmupCosineOptions {
   /** W, in optimiser steps. */
   warmupSteps: number;

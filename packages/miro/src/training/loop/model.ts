@@ -75,6 +75,7 @@ function distinguishTokens(network: Rin): void {
   );
 }
 
+/** The loss of a recipe. */
 export function createLoss(recipe: Recipe, uncondEmbedding: Tensor): FlowMatchingLoss {
   return new FlowMatchingLoss({
     schedule: new LinearSchedule(recipe.scheduler),

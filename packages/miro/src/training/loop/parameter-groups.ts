@@ -5,6 +5,7 @@
 import { nn, type Tensor } from "@miro-t2i/torch";
 import { RmsNorm } from "../../networks/norms.js";
 
+/** Parameters that share their settings of the optimizer. */
 export interface ParameterGroup {
   params: Tensor[];
   weightDecay: number;

@@ -16,6 +16,7 @@ export interface RunOptions<R = Recipe> {
   onMessage?: (message: string) => void;
 }
 
+/** What {@link runTraining} returns. */
 export interface RunResult {
   finished: boolean;
   step: number;

@@ -22,6 +22,7 @@ export interface WriteJob {
 /** The thread's answer. */
 export type WriteAnswer = { path: string } | { error: readonly MessagePart[] };
 
+/** Writes checkpoints in a thread of its own, while training goes on. */
 export class CheckpointWriter {
   readonly #folder: string;
   readonly #retention: RetentionOptions;

@@ -72,6 +72,7 @@ export interface CheckpointOrigin {
 
 export type NamedTensors = Record<string, Tensor>;
 
+/** Everything that a training resumes from. */
 export interface TrainingCheckpoint {
   state: TrainingState;
   network: NamedTensors;
