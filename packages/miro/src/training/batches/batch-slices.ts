@@ -1,4 +1,4 @@
-/** Rows of a batch, and how a batch is divided among threads, processes and turns. */
+/** Rows of a batch, and how a batch is divided among threads, processes and accumulation steps. */
 import type { Tensor } from "@miro-t2i/torch";
 import type { LossBatch } from "../../flow/loss.js";
 
@@ -29,8 +29,8 @@ export function divideRows(batchSize: number, replicas: number): Rows[] {
 }
 
 /** Some rows of a batch in equally many at a time. */
-export function partsOf(rows: Rows, turns: number): Rows[] {
-  return divideRows(rows.count, turns).map(({ start, count }) => ({
+export function partsOf(rows: Rows, parts: number): Rows[] {
+  return divideRows(rows.count, parts).map(({ start, count }) => ({
     start: rows.start + start,
     count,
     batchSize: rows.batchSize,

@@ -41,27 +41,27 @@ export interface GradientOptions {
   lossScale?: number;
   /** Draws for the whole batch that are made already; new ones are added, and the caller disposes of them. */
   drawn?: Map<DrawPurpose, Tensor>;
-  /** Averages the gradients over the processes, once for all turns; then they are those of the whole batch on each of them. */
+  /** Averages the gradients over the processes, once for all accumulation steps; then they are those of the whole batch on each of them. */
   reducer?: DistributedReducer | undefined;
 }
 
 /**
- * Adds the gradients of some rows in `turns` of equally many, each of which needs the memory of its rows only. Each turn is freed
+ * Adds the gradients of some rows in accumulation steps of equally many, each of which needs the memory of its rows only and is freed
  * before the next begins.
  */
-export function accumulateInTurns(
+export function accumulateGradients(
   model: Model,
   batch: LossBatch,
-  { turns, reducer, ...options }: GradientOptions & { turns: number },
+  { accumulateGradBatches, reducer, ...options }: GradientOptions & { accumulateGradBatches: number },
 ): StepTerms {
   const { rows } = options;
   const drawn = new Map<DrawPurpose, Tensor>();
   try {
-    const parts = partsOf(rows, turns).map((some, turn) => {
+    const parts = partsOf(rows, accumulateGradBatches).map((some, i) => {
       const own = { start: some.start - rows.start, count: some.count, batchSize: rows.count };
       const add = () =>
-        scope(() => accumulateGradients(model, rowsOf(batch, own), { ...options, rows: some, drawn, reducer }));
-      const last = turn === turns - 1;
+        scope(() => addGradients(model, rowsOf(batch, own), { ...options, rows: some, drawn, reducer }));
+      const last = i === accumulateGradBatches - 1;
       return { terms: reducer === undefined || last ? add() : reducer.noSync(add), rows: own };
     });
     return combineTerms(parts);
@@ -74,7 +74,7 @@ export function accumulateInTurns(
  * Adds these rows' share of the gradient of the batch's mean loss to the parameters. Call it inside a `scope()`.
  * @param batch the rows
  */
-export function accumulateGradients(model: Model, batch: LossBatch, options: GradientOptions): StepTerms {
+function addGradients(model: Model, batch: LossBatch, options: GradientOptions): StepTerms {
   const { rows, lossScale = 1, reducer } = options;
   reducer?.prepareForForward();
   const terms = lossOf(model, batch, options);

@@ -2,7 +2,7 @@
 import { parentPort, workerData } from "node:worker_threads";
 import { nn, receive, scope, setNumThreads, share } from "@miro-t2i/torch";
 import { planOf } from "../recipes/batch-plan.js";
-import { accumulateInTurns } from "./gradients.js";
+import { accumulateGradients } from "./gradients.js";
 import { createLoss, createNetworks } from "./model.js";
 import { type ReplicaAnswer, type ReplicaSetup, type ReplicaTask, trainableParameters } from "./thread-replicas.js";
 
@@ -23,7 +23,7 @@ const model = { network, preconditioning, loss: createLoss(recipe, receive(uncon
 const parameters = trainableParameters(model);
 const { seed } = recipe;
 const { precision } = recipe.trainer;
-const turns = planOf(recipe.trainer).accumulateGradBatches;
+const { accumulateGradBatches } = planOf(recipe.trainer);
 
 parentPort!.on("message", (task: ReplicaTask) => {
   const answer = scope((): ReplicaAnswer => {
@@ -33,13 +33,13 @@ parentPort!.on("message", (task: ReplicaTask) => {
       textMask: receive(task.textMask),
       rewards: Object.fromEntries(Object.entries(task.rewards).map(([key, message]) => [key, receive(message)])),
     };
-    const terms = accumulateInTurns(model, batch, {
+    const terms = accumulateGradients(model, batch, {
       seed,
       k: task.k,
       rows,
       precision,
       lossScale: task.lossScale,
-      turns,
+      accumulateGradBatches,
     });
     const gradients = parameters.map((parameter) => {
       const { grad } = parameter;

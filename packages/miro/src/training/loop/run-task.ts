@@ -1,20 +1,21 @@
 /**
- * The loop that trains the small parts around the diffusion network: autoencoder, text encoder, classifier.
+ * The run of a registered task, which the same loop trains as the diffusion network: without EMA weights, in one process.
  *
  * One step: loss of batch k → backward → clip by global norm → AdamW under warm-up and cosine. The batch and every random number of
  * step k follow from (seed, k), so that a resumed run computes what an undisturbed one would.
  *
+ *   RUN/recipe.yaml     the resolved recipe
  *   RUN/log.jsonl       one JSON object a line
- *   RUN/checkpoints/    as in ../checkpoint.ts, without an average
- *   RUN/export/         the finished part, loadable
+ *   RUN/checkpoints/    as in ../state/checkpoint.ts, without EMA weights
+ *   RUN/export/         the finished network
  */
-import { existsSync, mkdirSync, renameSync, rmSync } from "node:fs";
+import { mkdirSync } from "node:fs";
 import { join } from "node:path";
-import { setImmediate as nextTurn } from "node:timers/promises";
 import { manualSeed, scope, setNumThreads } from "@miro-t2i/torch";
-import { beginFile } from "@miro-t2i/torch/atomic-write";
 import { AdamW, clipGradNorm_ } from "@miro-t2i/torch/optim";
+import { stringify } from "yaml";
 import { InvalidInputError, invalid, MiroError } from "../../errors.js";
+import { writeFileAtomic } from "../../files/files.js";
 import { message, option } from "../../message.js";
 import { checkDevice } from "../../pipeline/loading/device.js";
 import { streamSeed } from "../../random/streams.js";
@@ -28,7 +29,9 @@ import {
   saveTrainingCheckpoint,
   setAsideNewer,
 } from "../state/checkpoint.js";
+import { replaceFolder } from "../state/replace-folder.js";
 import { RunLock } from "../state/run-lock.js";
+import { runLoop, type Work } from "./loop.js";
 import { WarmupCosine } from "./lr-schedule.js";
 import type { RunOptions, RunResult } from "./run-options.js";
 import { type Task, type TaskRecipe, type TaskSpec, taskOf } from "./tasks.js";
@@ -126,8 +129,6 @@ async function trainTask(
   }
   const log = new MetricsLog(join(output, "log.jsonl"), step, onMessage);
   const startedAt = performance.now() - trainedSeconds * 1000;
-  const startStep = step;
-  const beganAt = performance.now();
   const seconds = () => (performance.now() - startedAt) / 1000;
   const save = () => {
     lock.check();
@@ -152,12 +153,16 @@ async function trainTask(
     return figures;
   };
 
-  try {
-    network.train();
-    let smoothLoss = Number.NaN;
-    while (step < maxSteps && !signal?.aborted) {
-      await nextTurn();
-      const figures = scope(() => {
+  const startStep = step;
+  const beganAt = performance.now();
+  let figures: { loss: number; [name: string]: number } = { loss: Number.NaN };
+  let smoothLoss = Number.NaN;
+  const steps: Work = {
+    get step() {
+      return step;
+    },
+    advance() {
+      figures = scope(() => {
         manualSeed(streamSeed(seed, "partStep", step));
         const terms = task.loss(step);
         terms.loss.backward();
@@ -172,43 +177,37 @@ async function trainTask(
       });
       step++;
       smoothLoss = Number.isNaN(smoothLoss) ? figures.loss : smoothLoss + 0.05 * (figures.loss - smoothLoss);
-      const stepsPerSecond = ((step - startStep) * 1000) / (performance.now() - beganAt);
-      onProgress?.({
-        step,
-        totalSteps: maxSteps,
-        loss: smoothLoss,
-        imagesPerSecond: stepsPerSecond * trainer.batchSize,
-        secondsLeft: (maxSteps - step) / stepsPerSecond,
-      });
-      if (step % trainer.logEveryNSteps === 0) {
-        log.write({ step, ...figures, loss: round(smoothLoss), seconds: Math.round(seconds()) });
-      }
-      if (step % trainer.evaluateEveryNSteps === 0 && step < maxSteps) await evaluate();
-      if (step % trainer.checkpointEveryNSteps === 0) save();
-    }
-    if (step < maxSteps) return { finished: false, step, checkpoint: save(), exported: null };
-    const figures = await evaluate();
+    },
+    pace: () => ({
+      loss: smoothLoss,
+      stepsPerSecond: ((step - startStep) * 1000) / (performance.now() - beganAt),
+    }),
+    record: () => ({ step, ...figures, loss: round(smoothLoss), seconds: Math.round(seconds()) }),
+  };
+
+  try {
+    writeFileAtomic(join(output, "recipe.yaml"), stringify(recipeToJson(recipe, schema)), { overwrite: true });
+    network.train();
+    const finished = await runLoop(steps, {
+      ...trainer,
+      stop: () => signal?.aborted === true,
+      signal,
+      onProgress,
+      onLog: (record) => log.write(record),
+      recurring: [
+        { everyNSteps: trainer.evaluateEveryNSteps, run: async () => void (step < maxSteps && (await evaluate())) },
+        { everyNSteps: trainer.checkpointEveryNSteps, run: () => void save() },
+      ],
+    });
+    if (!finished) return { finished, step, checkpoint: save(), exported: null };
+    const measured = await evaluate();
     network.eval();
     const exported = join(output, "export");
-    await replaceFolder(exported, (folder) => task.export(folder, figures));
+    await replaceFolder(exported, (folder) => task.export(folder, measured));
     return { finished: true, step, checkpoint: save(), exported };
   } finally {
     log.close();
   }
-}
-
-/** Fills a new folder beside `path` and puts it in its place once it is complete. */
-async function replaceFolder(path: string, fill: (folder: string) => void | Promise<void>): Promise<void> {
-  const temporary = beginFile(path);
-  mkdirSync(temporary, { recursive: true });
-  try {
-    await fill(temporary);
-  } catch (error) {
-    rmSync(temporary, { recursive: true, force: true });
-    throw error;
-  }
-  if (existsSync(path)) rmSync(path, { recursive: true, force: true });
-  renameSync(temporary, path);
 }
 
 function round(value: number): number {

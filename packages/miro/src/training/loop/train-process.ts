@@ -40,6 +40,7 @@ import {
 import { CheckpointWriter } from "../state/checkpoint-writer.js";
 import { exportRelease } from "../state/export.js";
 import { continuePublished, PublishedCheckpoint } from "../state/published-checkpoint.js";
+import { replaceFolder } from "../state/replace-folder.js";
 import { RunLock } from "../state/run-lock.js";
 import { Ema, emaName } from "./ema.js";
 import { WarmupCosine } from "./lr-schedule.js";
@@ -148,20 +149,12 @@ async function trainAlone(
         group,
       },
       {
+        ...settings,
+        accumulateGradBatches: planOf(settings).accumulateGradBatches,
         seed: recipe.seed,
-        maxSteps: settings.maxSteps,
-        batchSize: settings.batchSize,
-        precision: settings.precision,
-        turns: planOf(settings).accumulateGradBatches,
-        zeroNonFiniteGradients: settings.zeroNonFiniteGradients,
-        averageSkippedSteps: recipe.ema.updateOnSkippedSteps,
-        gradientClip: settings.gradientClipVal,
-        maxSkippedInARow: settings.maxSkippedInARow,
-        logEvery: settings.logEveryNSteps,
-        checkpointEvery: settings.checkpointEveryNSteps,
-        validateEvery: recipe.validation.everyNSteps,
-        sampleEvery: samples === null ? 0 : recipe.samples.everyNSteps,
-        sampleOffset: recipe.samples.offset,
+        ema: recipe.ema,
+        samples: samples === null ? { everyNSteps: 0, offset: 0 } : recipe.samples,
+        validation: recipe.validation,
         work: {
           flopsPerImage: (textTokens) => trainingFlops(network.config, textTokens, selfConditioning),
           peakFlops: peakFlops(recipe, group),
@@ -232,16 +225,12 @@ async function trainAlone(
       log?.close();
       events?.close();
     }
-    const exported =
-      first && finished && source.constants
-        ? exportRelease({
-            recipe,
-            output: join(output, "export"),
-            network: ema.module,
-            preconditioning,
-            constants: source.constants,
-          })
-        : null;
+    const { constants } = source;
+    const exported = first && finished && constants ? join(output, "export") : null;
+    if (exported !== null && constants)
+      await replaceFolder(exported, (folder) =>
+        exportRelease({ recipe, output: folder, network: ema.module, preconditioning, constants }),
+      );
     // Whoever has started the processes may end all of them some time after the first has gone; so none goes before rank 0 has stored all.
     await group.barrier();
     return { finished, step: trainer.step, checkpoint: listCheckpoints(checkpoints).at(-1)?.path ?? null, exported };

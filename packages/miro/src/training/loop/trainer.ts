@@ -1,5 +1,5 @@
 /**
- * The training loop.
+ * The training of the diffusion network: what one step of the loop is.
  *
  * One step: a batch → loss (two passes, the first without gradient) → backward → clip by global norm → skip if anything is not
  * finite → optimiser → EMA. Everything random in step k is drawn from generators seeded by (seed, k), and the batch is a function
@@ -8,7 +8,6 @@
  * Several processes each compute their rows of the batch and average the gradients; from there on all of them do the same. What they decide by
  * (the loss, a wish to stop) is summed over them first.
  */
-import { setImmediate as nextTurn } from "node:timers/promises";
 import { aten, noGrad, scope, type Tensor } from "@miro-t2i/torch";
 import { clipGradNorm_, type GradScaler, type OptimizerState } from "@miro-t2i/torch/optim";
 import { MiroError } from "../../errors.js";
@@ -26,10 +25,11 @@ import {
 } from "../logging/meter.js";
 import { findNonFinite, nonFiniteGradients } from "../logging/non-finite.js";
 import { DataParallelGroup } from "../process-group/process-group.js";
-import type { PrecisionName } from "../recipes/precision.js";
+import type { Recipe } from "../recipes/recipe.js";
 import type { NamedTensors, TrainingCheckpoint } from "../state/checkpoint.js";
 import type { Ema } from "./ema.js";
-import { accumulateInTurns, combineTerms, lossOf, type Model } from "./gradients.js";
+import { accumulateGradients, combineTerms, lossOf, type Model } from "./gradients.js";
+import { runLoop, type Work } from "./loop.js";
 import type { WarmupCosine } from "./lr-schedule.js";
 import type { Replicas } from "./thread-replicas.js";
 
@@ -58,37 +58,32 @@ export interface TrainerParts extends Model {
   group?: DataParallelGroup;
 }
 
-export interface TrainerOptions {
-  seed: number;
-  maxSteps: number;
-  batchSize: number;
-  precision: PrecisionName;
-  /** Turns in which each replica computes its rows; the gradient is that of the whole batch. */
-  turns?: number;
-  /** Gradients that are not finite become 0 and the step is made. */
-  zeroNonFiniteGradients?: boolean;
-  /** Steps that are skipped move the averages too. */
-  averageSkippedSteps?: boolean;
-  /** Largest global gradient norm. */
-  gradientClip: number;
-  logEvery: number;
-  checkpointEvery: number;
-  /** 0: never. */
-  sampleEvery: number;
-  /** How many steps after a multiple of `sampleEvery`; 0 by default. */
-  sampleOffset?: number;
-  /** Steps between two validations; 0 or absent: never. */
-  validateEvery?: number;
-  /** Stop after this many consecutive steps whose loss or gradients were not finite. */
-  maxSkippedInARow?: number;
-  /** What the log's use of the machine is reckoned from. */
-  work?: {
-    /** Floating-point operations of one sample with so many text tokens. */
-    flopsPerImage: (textTokens: number) => number;
-    /** Operations a second that the machine can do. */
-    peakFlops: number | null;
+/** A recipe's sections under their own names, and what is not in a recipe. */
+export type TrainerOptions = Pick<Recipe, "seed"> &
+  Pick<
+    Recipe["trainer"],
+    | "maxSteps"
+    | "batchSize"
+    | "precision"
+    | "zeroNonFiniteGradients"
+    | "gradientClipVal"
+    | "maxSkippedInARow"
+    | "logEveryNSteps"
+    | "checkpointEveryNSteps"
+  > & {
+    /** Accumulation steps in which each replica computes its rows; the gradient is that of the whole batch. */
+    accumulateGradBatches: number;
+    ema: Pick<Recipe["ema"], "updateOnSkippedSteps">;
+    samples: Pick<Recipe["samples"], "everyNSteps" | "offset">;
+    validation: Pick<Recipe["validation"], "everyNSteps">;
+    /** What the log's use of the machine is reckoned from. */
+    work?: {
+      /** Floating-point operations of one sample with so many text tokens. */
+      flopsPerImage: (textTokens: number) => number;
+      /** Operations a second that the machine can do. */
+      peakFlops: number | null;
+    };
   };
-}
 
 /** What happens around the steps; all optional. */
 export interface TrainerHooks {
@@ -106,7 +101,7 @@ export class Trainer {
   /** Optimiser steps done, skipped ones included. */
   step = 0;
   skippedSteps = 0;
-  /** Seconds of training, all sittings together. */
+  /** Seconds of training, resumed runs included. */
   seconds = 0;
   #badInARow = 0;
   /** Of the last batch, padding included. */
@@ -134,71 +129,62 @@ export class Trainer {
     const { options, parts } = this;
     const hooks = this.#hooks;
     const group = this.#group;
-    const meter = new Meter(options.work?.peakFlops ?? null);
+    const { maxSteps, batchSize, logEveryNSteps, checkpointEveryNSteps, samples, validation, work } = options;
+    const meter = new Meter(work?.peakFlops ?? null);
     let stored = this.step;
-    const stop = () => this.#stopAgreed || (group.isAlone && signal?.aborted === true);
     // What several processes do together, none of them may leave.
     const alone = group.isAlone ? signal : undefined;
-    if (this.step < options.maxSteps) await this.#settleReduction();
-    while (this.step < options.maxSteps && !stop()) {
-      const waitingSince = performance.now();
-      try {
-        await parts.source.ready(this.step, alone);
-        await nextTurn(); // signals and worker messages are heard between steps
-      } catch (error) {
-        if (alone?.aborted) break;
-        throw error;
-      }
-      const startedAt = performance.now();
-      const report = await this.#update(signal);
-      const now = performance.now();
-      this.seconds += (now - waitingSince) / 1000;
-      meter.add(report, {
-        waitMs: startedAt - waitingSince,
-        totalMs: now - waitingSince,
-        images: options.batchSize,
-        flops: options.work && options.batchSize * options.work.flopsPerImage(this.#textTokens),
-      });
-
-      hooks.onProgress?.({
-        step: this.step,
-        totalSteps: options.maxSteps,
-        loss: meter.smoothLoss,
-        imagesPerSecond: meter.stepsPerSecond * options.batchSize,
-        secondsLeft: (options.maxSteps - this.step) / meter.stepsPerSecond,
-      });
-      if (this.step % options.logEvery === 0) {
-        hooks.onLog?.({
-          step: this.step,
-          images: this.step * options.batchSize,
-          ...meter.flush(),
-          ...learningRates(parts.optimizer),
-          "train/skipped_steps": this.skippedSteps,
-          ...memoryFigures(parts.network.latents.device),
-          ...group.communicationFigures(),
-          seconds: round(this.seconds),
+    if (this.step < maxSteps) await this.#settleReduction();
+    const trainer = this;
+    const steps: Work = {
+      get step() {
+        return trainer.step;
+      },
+      ready: (signal) => parts.source.ready(this.step, signal),
+      advance: async (waitingSince) => {
+        const startedAt = performance.now();
+        const report = await this.#update(signal);
+        const now = performance.now();
+        this.seconds += (now - waitingSince) / 1000;
+        meter.add(report, {
+          waitMs: startedAt - waitingSince,
+          totalMs: now - waitingSince,
+          images: batchSize,
+          flops: work && batchSize * work.flopsPerImage(this.#textTokens),
         });
-      }
-      if (this.step % options.checkpointEvery === 0) {
-        await hooks.onCheckpoint?.();
-        stored = this.step;
-      }
-      if (options.validateEvery && this.step % options.validateEvery === 0) {
-        try {
-          await hooks.onValidate?.(this.step);
-        } catch (error) {
-          if (alone?.aborted) break;
-          throw error;
-        }
-      }
-      if (
-        options.sampleEvery > 0 &&
-        this.step % options.sampleEvery === (options.sampleOffset ?? 0) % options.sampleEvery
-      )
-        await this.#drawSamples(signal);
-    }
-    if (stored !== this.step) await hooks.onCheckpoint?.();
-    return this.step >= options.maxSteps;
+      },
+      pace: () => ({ loss: meter.smoothLoss, stepsPerSecond: meter.stepsPerSecond }),
+      record: () => ({
+        step: this.step,
+        images: this.step * batchSize,
+        ...meter.flush(),
+        ...learningRates(parts.optimizer),
+        "train/skipped_steps": this.skippedSteps,
+        ...memoryFigures(parts.network.latents.device),
+        ...group.communicationFigures(),
+        seconds: round(this.seconds),
+      }),
+    };
+    const checkpoint = async () => {
+      await hooks.onCheckpoint?.();
+      stored = this.step;
+    };
+    const finished = await runLoop(steps, {
+      maxSteps,
+      batchSize,
+      logEveryNSteps,
+      signal: alone,
+      stop: () => this.#stopAgreed || alone?.aborted === true,
+      onLog: (record) => hooks.onLog?.(record),
+      onProgress: (progress) => hooks.onProgress?.(progress),
+      recurring: [
+        { everyNSteps: checkpointEveryNSteps, run: checkpoint },
+        { ...validation, run: async (step) => hooks.onValidate?.(step) },
+        { ...samples, run: () => this.#drawSamples(signal) },
+      ],
+    });
+    if (stored !== this.step) await checkpoint();
+    return finished;
   }
 
   /** A sheet that cannot be drawn is no reason to lose a run. */
@@ -219,19 +205,19 @@ export class Trainer {
     const { source, optimizer } = this.parts;
     const { reducer } = this.#group;
     if (reducer === undefined) return;
-    const { seed, precision, turns = 1 } = this.options;
+    const { seed, precision, accumulateGradBatches } = this.options;
     await source.ready(this.step); // sources can go back to a batch that has been taken
     scope(() => {
       const own = this.#rows();
-      const rows = partsOf(own, turns)[0]!;
+      const rows = partsOf(own, accumulateGradBatches)[0]!;
       const part = { start: 0, count: rows.count, batchSize: own.count };
       const batch = rowsOf(source.batch(this.step), part);
-      accumulateInTurns(this.parts, batch, {
+      accumulateGradients(this.parts, batch, {
         seed,
         k: this.step + 1,
         rows,
         precision,
-        turns: 1,
+        accumulateGradBatches: 1,
         reducer,
       });
       optimizer.zeroGrad();
@@ -246,13 +232,13 @@ export class Trainer {
   /** One optimiser step. */
   async #update(signal?: AbortSignal): Promise<StepReport> {
     const { optimizer, schedule, scaler } = this.parts;
-    const { logEvery, gradientClip, zeroNonFiniteGradients = false, averageSkippedSteps } = this.options;
+    const { logEveryNSteps, gradientClipVal, zeroNonFiniteGradients, ema } = this.options;
     const k = this.step + 1;
     const terms = await this.#agreed(await this.#gradients(k), signal?.aborted === true);
     const overflow = scope(() => scaler?.unscale(this.#trainable()) === false);
     const groupNorms =
-      k % logEvery === 0 || zeroNonFiniteGradients ? groupGradientNorms(optimizer.paramGroups) : undefined;
-    const clip = () => scope(() => clipGradNorm_(this.#trainable(), gradientClip).item());
+      k % logEveryNSteps === 0 || zeroNonFiniteGradients ? groupGradientNorms(optimizer.paramGroups) : undefined;
+    const clip = () => scope(() => clipGradNorm_(this.#trainable(), gradientClipVal).item());
     let gradNorm = zeroNonFiniteGradients ? Math.hypot(...groupNorms!) : clip();
     // All gradients and the loss are looked at through these two numbers.
     const finite = !overflow && Number.isFinite(terms.loss) && Number.isFinite(gradNorm);
@@ -269,7 +255,7 @@ export class Trainer {
         optimizer.step();
       }
       scaler?.update();
-      if (made || averageSkippedSteps) for (const ema of this.emas().values()) ema.update();
+      if (made || ema.updateOnSkippedSteps) for (const average of this.emas().values()) average.update();
       optimizer.zeroGrad();
     });
     this.step = k;
@@ -279,7 +265,7 @@ export class Trainer {
   /** Leaves the gradients of the batch's mean loss in the parameters. */
   async #gradients(k: number): Promise<StepTerms> {
     const { source, replicas } = this.parts;
-    const { seed, precision, turns = 1 } = this.options;
+    const { seed, precision, accumulateGradBatches } = this.options;
     const lossScale = this.parts.scaler?.scale;
     const rows = replicas?.ownRows ?? this.#rows();
     const { reducer } = this.#group;
@@ -288,7 +274,15 @@ export class Trainer {
       this.#textTokens = batch.textEmbeddings.size(1);
       replicas?.start(k, batch, lossScale);
       const own = replicas ? rowsOf(batch, rows) : batch;
-      return accumulateInTurns(this.parts, own, { seed, k, rows, precision, lossScale, turns, reducer });
+      return accumulateGradients(this.parts, own, {
+        seed,
+        k,
+        rows,
+        precision,
+        lossScale,
+        accumulateGradBatches,
+        reducer,
+      });
     });
     return combineTerms([{ terms, rows }, ...((await replicas?.collect()) ?? [])]);
   }
@@ -335,7 +329,7 @@ export class Trainer {
     }
     this.#badInARow++;
     const what = `step ${k}: loss ${loss}, gradient norm ${gradNorm}; ${await this.#culprit(k)}; the step was ${made ? "made with zeros in place of such gradients" : "skipped"}`;
-    if (this.#badInARow >= (this.options.maxSkippedInARow ?? 5))
+    if (this.#badInARow >= this.options.maxSkippedInARow)
       throw new MiroError(
         `${what}, ${this.#badInARow} in a row: lower optimizer.lr, or resume from an earlier checkpoint`,
       );
@@ -345,13 +339,13 @@ export class Trainer {
   /** The first tensor of step k that is not finite, in words. The step's gradients must still be there. */
   async #culprit(k: number): Promise<string> {
     const { source, replicas } = this.parts;
-    const { seed, precision, turns = 1 } = this.options;
+    const { seed, precision, accumulateGradBatches } = this.options;
     await source.ready(this.step); // sources can go back to a batch that has been taken
     return scope(() => {
       const batch = source.batch(this.step);
       const own = this.#rows();
       const forward = () => {
-        for (const rows of (replicas?.rows ?? [own]).flatMap((some) => partsOf(some, turns))) {
+        for (const rows of (replicas?.rows ?? [own]).flatMap((some) => partsOf(some, accumulateGradBatches))) {
           const part = { ...rows, start: rows.start - own.start };
           scope(() => void lossOf(this.parts, rowsOf(batch, part), { seed, k, rows, precision }));
         }

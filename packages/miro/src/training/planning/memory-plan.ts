@@ -20,7 +20,7 @@ export interface MemoryPlan {
   averages: number;
   /** Half-precision copies of the weights, while a pass runs. */
   castWeights: number;
-  /** Inputs of the samples of one step that the device computes, all turns together. */
+  /** Inputs of the samples of one step that the device computes, all accumulation steps together. */
   batch: number;
   /** An estimate of what the forward pass keeps, for the samples that are computed at once. */
   activations: number;

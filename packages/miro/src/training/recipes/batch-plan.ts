@@ -37,17 +37,17 @@ export function batchPlan(settings: BatchSettings): BatchPlan | string {
   const processes = `${devices} devices × ${numNodes} ${numNodes === 1 ? "node" : "nodes"}`;
   if (!Number.isInteger(share))
     return `trainer.batch_size: expected a multiple of the ${worldSize} processes (${processes}) (received ${batchSize})`;
-  const turns = accumulateGradBatches ?? (deviceBatchSize === undefined ? 1 : share / deviceBatchSize);
-  const atOnce = deviceBatchSize ?? share / turns;
-  if (!Number.isInteger(turns) || !Number.isInteger(atOnce) || atOnce * turns !== share) {
+  const steps = accumulateGradBatches ?? (deviceBatchSize === undefined ? 1 : share / deviceBatchSize);
+  const atOnce = deviceBatchSize ?? share / steps;
+  if (!Number.isInteger(steps) || !Number.isInteger(atOnce) || atOnce * steps !== share) {
     const open = deviceBatchSize === undefined ? "accumulate_grad_batches" : "device_batch_size";
     return `trainer.${open}: ${batchSize} samples are ${share} for each of the ${worldSize} processes (${processes}); expected ${
       deviceBatchSize === undefined || accumulateGradBatches === undefined
         ? `a divisor of ${share}`
         : `device_batch_size × accumulate_grad_batches = ${share}`
-    } (received ${deviceBatchSize === undefined || accumulateGradBatches === undefined ? (deviceBatchSize ?? turns) : `${deviceBatchSize} × ${accumulateGradBatches}`})`;
+    } (received ${deviceBatchSize === undefined || accumulateGradBatches === undefined ? (deviceBatchSize ?? steps) : `${deviceBatchSize} × ${accumulateGradBatches}`})`;
   }
-  return { batchSize, worldSize, deviceBatchSize: atOnce, accumulateGradBatches: turns };
+  return { batchSize, worldSize, deviceBatchSize: atOnce, accumulateGradBatches: steps };
 }
 
 /** The division of a checked recipe's batch. */

@@ -101,7 +101,7 @@ const withData = (data: z.ZodType<SourceData>) =>
       numNodes: count.default(1),
       /** Samples that a device computes at once; the rest of its share follows, before the optimiser's step. By default all of it. */
       deviceBatchSize: count.optional(),
-      /** The same stated as the number of turns. */
+      /** The same stated as the number of accumulation steps. */
       accumulateGradBatches: count.optional(),
       device: z.string().default("cpu"),
       /** How several processes work together. */

@@ -16,7 +16,7 @@ import type { Recipe } from "../recipes/recipe.js";
 
 export interface ExportOptions {
   recipe: Recipe;
-  /** Folder to write; files in it are replaced. */
+  /** Folder to fill. */
   output: string;
   /** The network to release, with its EMA weights. */
   network: Rin;
@@ -24,8 +24,8 @@ export interface ExportOptions {
   constants: DataConstants;
 }
 
-/** Writes the release folder and returns its path. */
-export function exportRelease({ recipe, output, network, preconditioning, constants }: ExportOptions): string {
+/** Writes the release into a folder. */
+export function exportRelease({ recipe, output, network, preconditioning, constants }: ExportOptions): void {
   const { textTokens, textEncoder, autoencoder, release } = sourceOf(recipe.data).facts(recipe.data, network.config);
   if (release === undefined) throw new TypeError(`${recipe.data.kind} data have no release`);
   saveCheckpoint(output, {
@@ -58,7 +58,6 @@ export function exportRelease({ recipe, output, network, preconditioning, consta
   });
   if (textEncoder !== undefined) copyHalved(textEncoder, join(output, "text_encoder"));
   if (autoencoder !== undefined) copyHalved(autoencoder, join(output, "vae"));
-  return output;
 }
 
 /** Copies a folder's files; float32 tensors become float16. */
