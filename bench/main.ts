@@ -1,11 +1,8 @@
-/**
- * `npm run bench -- NAME [--size full|tiny] [--rounds N] [--python PATH] [--device cpu|cuda] [--batch 1,8,32] [--name RESULT]`
- * and for `training` `[--steps N] [--precision 32-true|bf16-mixed|16-mixed]`
- *
- * Runs one benchmark, prints its table and writes bench/results/RESULT.json. Measure on a quiet machine.
- */
-import { parseArgs } from "node:util";
+/** `npm run bench -- NAME`: one benchmark (`--help` lists them and the options). */
+
+import { commaSeparated, field, runProgram } from "miro-t2i/cli";
 import { PRECISIONS } from "miro-t2i/training";
+import { z } from "zod";
 import { checkpoint } from "./checkpoint.js";
 import { generate } from "./generate.js";
 import { BenchError, type BenchOptions, referencePython } from "./harness.js";
@@ -48,55 +45,84 @@ const BENCHMARKS: Record<
   },
 };
 
-async function main(): Promise<number> {
-  const { values, positionals } = parseArgs({
-    allowPositionals: true,
-    options: {
-      size: { type: "string", default: "full" },
-      rounds: { type: "string" },
-      python: { type: "string" },
-      name: { type: "string" },
-      device: { type: "string", default: "cpu" },
-      batch: { type: "string", default: "1" },
-      steps: { type: "string", default: "3" },
-      precision: { type: "string", default: "32-true" },
-    },
-  });
-  const benchmark = BENCHMARKS[positionals[0] ?? ""];
-  const batches = values.batch.split(",").map(Number);
-  const rounds = Number(values.rounds ?? benchmark?.rounds);
-  const steps = Number(values.steps);
-  const precision = PRECISIONS.find((name) => name === values.precision);
-  const whole = [rounds, steps, ...batches].every((n) => Number.isInteger(n) && n > 0);
-  if (!benchmark || (values.size !== "full" && values.size !== "tiny") || !whole || !precision) {
-    console.error(
-      "npm run bench -- NAME [--size full|tiny] [--rounds N] [--python PATH] [--device cpu|cuda] [--batch 1,8,32] [--name RESULT]\n" +
-        `  training: [--steps N] [--precision ${PRECISIONS.join("|")}]`,
-    );
-    for (const [name, { help }] of Object.entries(BENCHMARKS)) console.error(`  ${name.padEnd(10)} ${help}`);
-    return 2;
+const count = z.int().min(1);
+
+const schema = z.strictObject({
+  benchmark: field(z.enum(Object.keys(BENCHMARKS)), {
+    expected: `one of ${Object.keys(BENCHMARKS).join(", ")}`,
+    help: "what is measured (below)",
+    flag: "<benchmark>",
+  }),
+  size: field(z.enum(["full", "tiny"]).default("full"), {
+    expected: "full or tiny",
+    help: "size of the network",
+    flag: "--size <size>",
+  }),
+  rounds: field(count.optional(), {
+    expected: "an integer of at least 1",
+    help: "rounds of measuring",
+    flag: "--rounds <n>",
+    otherwise: "that of the benchmark",
+  }),
+  python: field(z.string().optional(), {
+    expected: "a program",
+    help: "Python with the reference implementation",
+    flag: "--python <path>",
+    otherwise: "as bench/reference/README.md says",
+  }),
+  device: field(z.string().default("cpu"), { expected: "cpu or cuda", help: "cpu or cuda", flag: "--device <name>" }),
+  batch: field(z.array(count).min(1).default([1]), {
+    expected: "integers of at least 1",
+    help: "batch sizes, separated by commas",
+    flag: "--batch <sizes>",
+    parse: (text) => commaSeparated(text).map(Number),
+  }),
+  result: field(z.string().optional(), {
+    expected: "a name",
+    help: "name of the result: bench/results/NAME.json",
+    flag: "--name <name>",
+    otherwise: "the benchmark's, with -tiny at that size",
+  }),
+  steps: field(count.default(3), {
+    expected: "an integer of at least 1",
+    help: "of training: steps that are measured",
+    flag: "--steps <n>",
+  }),
+  precision: field(z.enum(PRECISIONS).default("32-true"), {
+    expected: `one of ${PRECISIONS.join(", ")}`,
+    help: "of training: precision",
+    flag: "--precision <name>",
+  }),
+});
+
+async function main({ benchmark, batch, result, ...options }: z.output<typeof schema>): Promise<number> {
+  const { run, rounds } = BENCHMARKS[benchmark]!;
+  try {
+    await run({
+      ...options,
+      rounds: options.rounds ?? rounds,
+      batches: batch,
+      python: referencePython(options.python),
+      name: result ?? `${benchmark}${options.size === "full" ? "" : `-${options.size}`}`,
+      command: `npm run bench -- ${process.argv
+        .slice(2)
+        .filter((arg, i, all) => arg !== "--python" && all[i - 1] !== "--python")
+        .join(" ")}`,
+    });
+    return 0;
+  } catch (error) {
+    if (!(error instanceof BenchError)) throw error;
+    console.error(error.message);
+    return 1;
   }
-  await benchmark.run({
-    size: values.size,
-    rounds,
-    device: values.device,
-    batches,
-    steps,
-    precision,
-    python: referencePython(values.python),
-    name: values.name ?? `${positionals[0]!}${values.size === "full" ? "" : `-${values.size}`}`,
-    command: `npm run bench -- ${process.argv
-      .slice(2)
-      .filter((arg, i, all) => arg !== "--python" && all[i - 1] !== "--python")
-      .join(" ")}`,
-  });
-  return 0;
 }
 
-try {
-  process.exitCode = await main();
-} catch (error) {
-  if (!(error instanceof BenchError)) throw error;
-  console.error(error.message);
-  process.exitCode = 1;
-}
+process.exitCode = await runProgram({
+  name: "npm run bench --",
+  summary: "Runs one benchmark, prints its table and writes bench/results/NAME.json. Measure on a quiet machine.",
+  schema,
+  notes: Object.entries(BENCHMARKS)
+    .map(([name, { help }]) => `  ${name.padEnd(12)} ${help}`)
+    .join("\n"),
+  run: main,
+});

@@ -14,6 +14,25 @@ import { cpSync, mkdtempSync, readFileSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import path from "node:path";
 import { fileURLToPath, pathToFileURL } from "node:url";
+import { parseArgs } from "node:util";
+
+const HELP = `npm run check:cuda -- [--help]
+
+Runs generate, train and preprocess on a device "cuda" that needs no GPU, and prints a line for each finding:
+operators with tensors of two devices, what a CUDA graph cannot capture, and too many waits or copies in a step.
+Exit code 0: nothing found; 1: something was; 2: wrong usage.
+`;
+
+try {
+  const { values } = parseArgs({ options: { help: { type: "boolean", short: "h" } } });
+  if (values.help) {
+    process.stdout.write(HELP);
+    process.exit(0);
+  }
+} catch (error) {
+  console.error(`error: ${error.message.split("\n")[0]}`);
+  process.exit(2);
+}
 
 const root = path.dirname(path.dirname(path.dirname(fileURLToPath(import.meta.url))));
 const fixtures = path.join(root, "tests", "reference", "fixtures", "shards");

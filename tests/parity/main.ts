@@ -1,6 +1,5 @@
 /**
- * `npm run parity -- [--size tiny|small|full] [--reference DIR] [--device cpu|cuda|cuda:N]
- *   [--dtype float32|bfloat16|float16] [--json]`
+ * `npm run parity`
  *
  * Compares this implementation with a recording of the Python reference and prints a table of the errors. The recording is of
  * float32 on a CPU; the bounds are wider on a GPU, and wider again in half precision.
@@ -8,28 +7,43 @@
  */
 import { existsSync } from "node:fs";
 import { join } from "node:path";
-import { parseArgs } from "node:util";
+import { field, flag, runProgram } from "miro-t2i/cli";
+import { z } from "zod";
 import { loadReference, referenceFolder } from "../reference/fixture.js";
 import { CHECKS, computeOn, type ParityDType } from "./checks.js";
 import { type Row, table } from "./report.js";
 
-const SIZES = ["tiny", "small", "full"];
-const DTYPES: readonly ParityDType[] = ["float32", "bfloat16", "float16"];
+const SIZES = ["tiny", "small", "full"] as const;
+const DTYPES = ["float32", "bfloat16", "float16"] as const satisfies readonly ParityDType[];
 
-async function main(): Promise<number> {
-  const { values } = parseArgs({
-    options: {
-      size: { type: "string", default: "tiny" },
-      reference: { type: "string" },
-      device: { type: "string", default: "cpu" },
-      dtype: { type: "string", default: "float32" },
-      json: { type: "boolean", default: false },
-    },
-  });
-  if (!SIZES.includes(values.size)) {
-    console.error(`--size: expected one of ${SIZES.join(", ")}, received "${values.size}"`);
-    return 2;
-  }
+const schema = z.strictObject({
+  size: field(z.enum(SIZES).default("tiny"), {
+    expected: `one of ${SIZES.join(", ")}`,
+    help: "size of the recorded network",
+    flag: "--size <size>",
+  }),
+  reference: field(z.string().optional(), {
+    expected: "a folder",
+    help: "folder of the recording",
+    flag: "--reference <dir>",
+    otherwise: "that of the size",
+  }),
+  device: field(
+    z
+      .string()
+      .regex(/^(cpu|cuda(:\d+)?)$/)
+      .default("cpu"),
+    { expected: "cpu, cuda or cuda:N", help: "cpu, cuda or cuda:N", flag: "--device <name>" },
+  ),
+  dtype: field(z.enum(DTYPES).default("float32"), {
+    expected: `one of ${DTYPES.join(", ")}`,
+    help: "precision of the computation",
+    flag: "--dtype <name>",
+  }),
+  json: flag("print the rows as JSON", "--json"),
+});
+
+async function main(values: z.output<typeof schema>): Promise<number> {
   const folder = values.reference ?? referenceFolder(values.size);
   if (!existsSync(join(folder, "reference.json"))) {
     console.error(
@@ -38,16 +52,7 @@ async function main(): Promise<number> {
     );
     return 2;
   }
-  const dtype = DTYPES.find((known) => known === values.dtype);
-  if (dtype === undefined) {
-    console.error(`--dtype: expected one of ${DTYPES.join(", ")}, received "${values.dtype}"`);
-    return 2;
-  }
-  if (values.device !== "cpu" && !/^cuda(:\d+)?$/.test(values.device)) {
-    console.error(`--device: expected cpu, cuda or cuda:N, received "${values.device}"`);
-    return 2;
-  }
-  computeOn(values.device, dtype);
+  computeOn(values.device, values.dtype);
   const reference = loadReference(folder, values.device);
   if (reference.info.size !== values.size) {
     console.error(`${folder} was recorded at size ${reference.info.size}, not ${values.size}`);
@@ -58,8 +63,8 @@ async function main(): Promise<number> {
   );
   const rows: Row[] = [];
   for (const check of CHECKS) {
-    if (dtype !== "float32" && !check.inHalf) {
-      console.error(`${check.name}: has no bound in ${dtype}`);
+    if (values.dtype !== "float32" && !check.inHalf) {
+      console.error(`${check.name}: has no bound in ${values.dtype}`);
       continue;
     }
     if (!check.recorded(reference)) {
@@ -78,4 +83,10 @@ async function main(): Promise<number> {
   return failed === 0 ? 0 : 1;
 }
 
-process.exitCode = await main();
+process.exitCode = await runProgram({
+  name: "npm run parity --",
+  summary: "Compares this implementation with a recording of the Python reference.",
+  schema,
+  notes: "Exit code 0: everything is within its bound; 1: something is not; 2: there is no recording.",
+  run: main,
+});

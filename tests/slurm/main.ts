@@ -12,8 +12,9 @@ import { existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, 
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
-import { parseArgs } from "node:util";
+import { field, flag, runProgram } from "miro-t2i/cli";
 import { listCheckpoints } from "miro-t2i/training";
+import { z } from "zod";
 import { differences, runMiro } from "../soak/kill-and-restart.js";
 import { outcome, RECIPE } from "../soak/training-kill.js";
 import { Cluster, type JobState, missingTools } from "./cluster.js";
@@ -29,15 +30,16 @@ const recipe = {
 
 const ENDED = ["COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL", "OUT_OF_MEMORY"];
 
-async function main(): Promise<number> {
-  const { values } = parseArgs({
-    options: { seconds: { type: "string", default: "90" }, keep: { type: "boolean", default: false } },
-  });
-  const seconds = Number(values.seconds);
-  if (!(seconds >= 60)) {
-    console.error("npm run test:slurm -- [--seconds N] [--keep]: expected at least 60 seconds");
-    return 2;
-  }
+const schema = z.strictObject({
+  seconds: field(z.number().min(60).default(90), {
+    expected: "at least 60 seconds",
+    help: "how long the training takes that does not fit into its limit",
+    flag: "--seconds <n>",
+  }),
+  keep: flag("keep the folder of the runs", "--keep"),
+});
+
+async function main({ seconds, keep }: z.output<typeof schema>): Promise<number> {
   const missing = missingTools();
   if (missing.length > 0) {
     console.error(`no ${missing.join(", ")} on this machine; install them: apt-get install slurm-wlm munge`);
@@ -52,7 +54,7 @@ async function main(): Promise<number> {
   process.on("SIGINT", interrupt).on("SIGTERM", interrupt);
   try {
     await new Trials(cluster, folder, () => interrupted).all(seconds);
-    if (!values.keep) rmSync(folder, { recursive: true, force: true });
+    if (!keep) rmSync(folder, { recursive: true, force: true });
     return 0;
   } catch (error) {
     console.log(`FAILED: ${(error as Error).message}`);
@@ -238,4 +240,10 @@ function expect(holds: boolean, otherwise: string): asserts holds {
   if (!holds) throw new Error(otherwise);
 }
 
-process.exitCode = await main();
+process.exitCode = await runProgram({
+  name: "npm run test:slurm --",
+  summary: "Trains through `miro launch` on a real SLURM, set up on this machine for the occasion.",
+  schema,
+  notes: "Exit code 0: everything held; 1: something did not; 2: wrong usage, or SLURM is missing.",
+  run: main,
+});

@@ -2,7 +2,6 @@
  * Draws pictures one after another in one process, with changing prompts, samplers, guidance and previews, and prints the resident memory
  * on the way. Exit code 1 when it has grown by more than 32 MiB over the last three quarters.
  */
-import { parseArgs } from "node:util";
 import { memory } from "@miro-t2i/torch";
 import { MiroPipeline, samplerNames } from "miro-t2i";
 
@@ -17,7 +16,8 @@ interface Sample {
   liveTensors: number;
 }
 
-async function generate(pictures: number, steps: number, model: string): Promise<number> {
+/** Draws `pictures` pictures and watches the memory. @returns the exit code */
+export async function soakGenerate(pictures: number, steps: number, model: string): Promise<number> {
   const pipe = await MiroPipeline.fromPretrained(model);
   const samplers = samplerNames();
   const marks = [0.05, 0.25, 0.5, 0.75, 1].map((share) => Math.ceil(share * pictures));
@@ -50,22 +50,4 @@ async function generate(pictures: number, steps: number, model: string): Promise
   const tensors = last.liveTensors - first!.liveTensors;
   console.log(`from ${first!.pictures} to ${last.pictures} pictures: ${growth} MiB and ${tensors} tensors more`);
   return growth <= ALLOWED_GROWTH_MIB && tensors === 0 ? 0 : 1;
-}
-
-/** `npm run soak -- generate …` @returns the exit code */
-export async function soakGenerate(args: readonly string[]): Promise<number> {
-  const { values } = parseArgs({
-    args: [...args],
-    options: {
-      pictures: { type: "string", default: "2000" },
-      steps: { type: "string", default: "2" },
-      model: { type: "string", default: "models/miro-emoji" },
-    },
-  });
-  const [pictures, steps] = [Number(values.pictures), Number(values.steps)];
-  if (!(pictures >= 20) || !(steps >= 1)) {
-    console.error("npm run soak -- generate [--pictures N (at least 20)] [--steps N] [--model DIR]");
-    return 2;
-  }
-  return generate(pictures, steps, values.model);
 }

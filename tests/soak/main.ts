@@ -1,19 +1,53 @@
-/**
- * Long runs, apart from the tests because of their length:
- *
- *   npm run soak -- generate [--pictures N] [--steps N] [--model DIR]     memory over thousands of pictures
- *   npm run soak -- preprocess [--kills N] [--seed N] [--keep]            data preparation killed at random moments
- *   npm run soak -- training-kill [--kills N] [--seed N] [--keep]         a training killed at random moments, resumed each time
- */
-const RUNS: Record<string, () => Promise<(args: readonly string[]) => Promise<number>>> = {
-  generate: async () => (await import("./generate.js")).soakGenerate,
-  preprocess: async () => (await import("./preprocess.js")).soakPreprocess,
-  "training-kill": async () => (await import("./training-kill.js")).soakTraining,
-};
+/** `npm run soak -- RUN`: long runs, apart from the tests because of their length (`--help` lists them). */
+import { field, flag, runProgram } from "miro-t2i/cli";
+import { z } from "zod";
 
-const [name = "", ...args] = process.argv.slice(2);
-if (Object.hasOwn(RUNS, name)) process.exitCode = await (await RUNS[name]!())(args);
-else {
-  console.error(`npm run soak -- NAME: expected one of ${Object.keys(RUNS).join(", ")}`);
-  process.exitCode = 2;
-}
+const RUNS = ["generate", "preprocess", "training-kill"] as const;
+const count = z.int().min(1);
+
+const schema = z.strictObject({
+  run: field(z.enum(RUNS), {
+    expected: `one of ${RUNS.join(", ")}`,
+    help: "generate: memory over thousands of pictures; preprocess, training-kill: work that is killed at random moments",
+    flag: "<run>",
+  }),
+  pictures: field(z.int().min(20).default(2000), {
+    expected: "an integer of at least 20",
+    help: "of generate: pictures",
+    flag: "--pictures <n>",
+  }),
+  steps: field(count.default(2), {
+    expected: "an integer of at least 1",
+    help: "of generate: sampling steps",
+    flag: "--steps <n>",
+  }),
+  model: field(z.string().default("models/miro-emoji"), {
+    expected: "a folder",
+    help: "of generate: the checkpoint",
+    flag: "--model <dir>",
+  }),
+  kills: field(count.optional(), {
+    expected: "an integer of at least 1",
+    help: "of the others: how often the work is killed",
+    flag: "--kills <n>",
+    otherwise: "50, of training-kill 100",
+  }),
+  seed: field(z.int().default(0), {
+    expected: "an integer",
+    help: "of the others: seed of the moments",
+    flag: "--seed <n>",
+  }),
+  keep: flag("of the others: keep the folder", "--keep"),
+});
+
+process.exitCode = await runProgram({
+  name: "npm run soak --",
+  summary: "Long runs, apart from the tests because of their length.",
+  schema,
+  async run({ run, pictures, steps, model, kills, seed, keep }) {
+    if (run === "generate") return (await import("./generate.js")).soakGenerate(pictures, steps, model);
+    if (run === "preprocess")
+      return (await import("./preprocess.js")).soakPreprocess({ kills: kills ?? 50, seed, keep });
+    return (await import("./training-kill.js")).soakTraining({ kills: kills ?? 100, seed, keep });
+  },
+});

@@ -6,29 +6,23 @@ import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
-import { parseArgs } from "node:util";
 import { contents, differences, generator, runMiro } from "./kill-and-restart.js";
 
 const root = (path: string) => fileURLToPath(new URL(`../../../${path}`, import.meta.url));
 
-/** `npm run soak -- preprocess …` @returns the exit code */
-export async function soakPreprocess(args: readonly string[]): Promise<number> {
-  const { values } = parseArgs({
-    args: [...args],
-    options: {
-      kills: { type: "string", default: "50" },
-      seed: { type: "string", default: "0" },
-      keep: { type: "boolean", default: false },
-    },
-  });
-  const kills = Number(values.kills);
-  if (!Number.isInteger(kills) || kills < 1) {
-    console.error("npm run soak -- preprocess [--kills N] [--seed N] [--keep]");
-    return 2;
-  }
+/** @returns the exit code */
+export async function soakPreprocess({
+  kills,
+  seed,
+  keep,
+}: {
+  kills: number;
+  seed: number;
+  keep: boolean;
+}): Promise<number> {
   const folder = mkdtempSync(join(tmpdir(), "miro-soak-"));
   const raw = join(folder, "raw");
-  const random = generator(Number(values.seed));
+  const random = generator(seed);
   const command = (name: string) => [
     ...["preprocess", "--stage", "all", "--src", raw, "--model", root("models/miro-emoji"), "--no-vae-512", "--json"],
     ...["--csv-dir", join(folder, name, "scores"), "--dest", join(folder, name, "shards")],
@@ -70,7 +64,7 @@ export async function soakPreprocess(args: readonly string[]): Promise<number> {
     `${kills} kills, ${kills - unequal} times the same ${Object.keys(expected).length} files as the undisturbed run (${Math.round(whole.ms)} ms)` +
       `${survived > 0 ? `; ${survived} runs ended before their moment` : ""}`,
   );
-  if (unequal === 0 && !values.keep) rmSync(folder, { recursive: true, force: true });
+  if (unequal === 0 && !keep) rmSync(folder, { recursive: true, force: true });
   else console.log(folder);
   return unequal === 0 ? 0 : 1;
 }

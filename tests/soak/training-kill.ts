@@ -6,7 +6,6 @@
 import { existsSync, mkdtempSync, readdirSync, readFileSync, readlinkSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { parseArgs } from "node:util";
 import { scope } from "@miro-t2i/torch";
 import { listCheckpoints, loadTrainingCheckpoint } from "miro-t2i/training";
 import { contents, differences, generator, runMiro } from "./kill-and-restart.js";
@@ -79,25 +78,20 @@ export function outcome(output: string): Record<string, string> {
   return { ...tensors, steps: lines.map((line) => JSON.parse(line).step).join(" ") };
 }
 
-/** `npm run soak -- training-kill …` @returns the exit code */
-export async function soakTraining(args: readonly string[]): Promise<number> {
-  const { values } = parseArgs({
-    args: [...args],
-    options: {
-      kills: { type: "string", default: "100" },
-      seed: { type: "string", default: "0" },
-      keep: { type: "boolean", default: false },
-    },
-  });
-  const kills = Number(values.kills);
-  if (!Number.isInteger(kills) || kills < 1) {
-    console.error("npm run soak -- training-kill [--kills N] [--seed N] [--keep]");
-    return 2;
-  }
+/** @returns the exit code */
+export async function soakTraining({
+  kills,
+  seed,
+  keep,
+}: {
+  kills: number;
+  seed: number;
+  keep: boolean;
+}): Promise<number> {
   const folder = mkdtempSync(join(tmpdir(), "miro-soak-"));
   const recipe = join(folder, "recipe.yaml");
   writeFileSync(recipe, JSON.stringify(RECIPE)); // JSON is YAML
-  const random = generator(Number(values.seed));
+  const random = generator(seed);
   const command = (name: string) => ["train", recipe, "--output", join(folder, name), "--resume"];
   const whole = await runMiro(command("whole"));
   if (whole.code !== 0) {
@@ -142,7 +136,7 @@ export async function soakTraining(args: readonly string[]): Promise<number> {
   console.log(
     `${killed} kills (${inWrites} in the middle of a write) over ${finished} runs of ${RECIPE.trainer.max_steps} steps (${Math.round(whole.ms)} ms undisturbed): ${faults} faults`,
   );
-  if (faults === 0 && !values.keep) rmSync(folder, { recursive: true, force: true });
+  if (faults === 0 && !keep) rmSync(folder, { recursive: true, force: true });
   else console.log(folder);
   return faults === 0 ? 0 : 1;
 }

@@ -75,15 +75,47 @@ function lastCall(report: string): string {
   }
 }
 
-async function main(): Promise<number> {
+const HELP = `npm run fuzz -- [options]
+
+Calls every typed operator with random arguments and prints what ends in anything but a result or a TorchError.
+
+  --seed <n>            seed of the arguments (an integer of at least 0; default: 7)
+  --tries <n>           calls of each operator (an integer of at least 1; default: 20)
+  --only <operator,…>   these operators alone
+  -h, --help            print help
+`;
+
+/** The options of the command line. @throws Error naming what is wrong */
+function parse() {
   const { values } = parseArgs({
     options: {
       seed: { type: "string", default: "7" },
       tries: { type: "string", default: "20" },
       only: { type: "string" },
+      help: { type: "boolean", short: "h" },
     },
   });
-  const [seed, tries] = [Number(values.seed), Number(values.tries)];
+  const integer = (name: "seed" | "tries", least: number): number => {
+    const value = Number(values[name]);
+    if (values[name].trim() !== "" && Number.isSafeInteger(value) && value >= least) return value;
+    throw new Error(`--${name}: expected an integer of at least ${least}, received ${JSON.stringify(values[name])}`);
+  };
+  return { ...values, seed: integer("seed", 0), tries: integer("tries", 1) };
+}
+
+async function main(): Promise<number> {
+  let values: ReturnType<typeof parse>;
+  try {
+    values = parse();
+  } catch (error) {
+    console.error(`error: ${(error as Error).message.split("\n")[0]}`);
+    return 2;
+  }
+  if (values.help) {
+    process.stdout.write(HELP);
+    return 0;
+  }
+  const { seed, tries } = values;
   const every = [...typedOperators().keys()];
   const left = new Set<string>(LIBTORCH_ABORTS);
   const names = values.only?.split(",") ?? every.filter((name) => !left.has(name));
