@@ -5,6 +5,8 @@
  * are left out, and generated files, whose documentation comes from their tables.
  *
  *   node scripts/check-docs.mjs FOLDER...
+ *   node scripts/check-docs.mjs --entries FOLDER       what the `exports` of its package.json let others import: the
+ *                                                      names, and of those on the root the members too
  */
 import { readFileSync } from "node:fs";
 import path from "node:path";
@@ -47,10 +49,57 @@ export function undocumented(text) {
   return found;
 }
 
+/**
+ * What an entry point exports, followed through re-exports to where it is declared.
+ * @returns names by file
+ */
+export function exportedFrom(file, only = null, found = new Map()) {
+  const text = readFileSync(file, "utf8");
+  const beside = (specifier) => path.join(path.dirname(file), specifier.replace(/\.js$/, ".ts"));
+  for (const [, name] of text.matchAll(new RegExp(EXPORT, "gm"))) {
+    if (only === null || only === name) found.set(file, (found.get(file) ?? new Set()).add(name));
+  }
+  for (const [, names, from] of text.matchAll(/export (?:type )?\{([^}]*)\} from "(\.[^"]+)"/g)) {
+    for (const name of names.split(",").map((one) => one.replace("type ", "").trim().split(" as ")[0])) {
+      if (name !== "" && (only === null || only === name)) exportedFrom(beside(from), name, found);
+    }
+  }
+  for (const [, from] of text.matchAll(/export \* from "(\.[^"]+)"/g)) exportedFrom(beside(from), only, found);
+  return found;
+}
+
+/** What the entry points of a package export without documentation, as messages. */
+function undocumentedEntries(folder) {
+  const { exports } = JSON.parse(readFileSync(path.join(folder, "package.json"), "utf8"));
+  const messages = new Set();
+  for (const [entry, { types } = {}] of Object.entries(exports)) {
+    if (types === undefined) continue;
+    const source = path.join(folder, types.replace("./dist/", "src/").replace(/\.d\.ts$/, ".ts"));
+    for (const [file, names] of exportedFrom(source)) {
+      for (const [line, name] of undocumented(readFileSync(file, "utf8"))) {
+        const [owner, member] = name.split(".");
+        if (names.has(owner) && (member === undefined || entry === "."))
+          messages.add(
+            `${path.relative(process.cwd(), file)}:${line}: ${name} is exported without a documentation comment`,
+          );
+      }
+    }
+  }
+  return messages;
+}
+
 if (process.argv[1] === fileURLToPath(import.meta.url)) {
   const root = path.dirname(path.dirname(fileURLToPath(import.meta.url)));
   const checked = (file) => /\.ts$/.test(file) && !/\.(test|generated)\.ts$|\/testing\//.test(file);
-  for (const folder of process.argv.slice(2)) {
+  const entries = process.argv[2] === "--entries";
+  for (const folder of process.argv.slice(entries ? 3 : 2)) {
+    if (entries) {
+      for (const message of undocumentedEntries(path.join(root, folder))) {
+        console.error(message);
+        process.exitCode = 1;
+      }
+      continue;
+    }
     for (const file of listFiles(path.join(root, folder), checked)) {
       for (const [line, name] of undocumented(readFileSync(file, "utf8"))) {
         console.error(`${path.relative(root, file)}:${line}: ${name} is exported without a documentation comment`);

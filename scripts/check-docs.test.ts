@@ -1,5 +1,8 @@
+import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import path from "node:path";
 import { expect, test } from "vitest";
-import { undocumented } from "./check-docs.mjs";
+import { exportedFrom, undocumented } from "./check-docs.mjs";
 
 test("what is exported needs a documentation comment, and so do the members of classes and interfaces", () => {
   const text = `
@@ -52,4 +55,24 @@ export interface Seventh {
     "Fifth.walk",
     "Seventh.some",
   ]);
+});
+
+test("follows what an entry point exports to where it is declared", () => {
+  const folder = mkdtempSync(path.join(tmpdir(), "miro-entries-"));
+  try {
+    writeFileSync(path.join(folder, "index.ts"), 'export { a, type B } from "./a.js";\nexport * from "./b.js";\n');
+    writeFileSync(path.join(folder, "a.ts"), "export const a = 1;\nexport interface B {}\nexport const hidden = 2;\n");
+    writeFileSync(path.join(folder, "b.ts"), 'export { c } from "./c.js";\n');
+    writeFileSync(path.join(folder, "c.ts"), "export function c() {}\nexport function d() {}\n");
+    const found = [...exportedFrom(path.join(folder, "index.ts"))].map(([file, names]) => [
+      path.basename(file),
+      [...(names as Set<string>)],
+    ]);
+    expect(found).toEqual([
+      ["a.ts", ["a", "B"]],
+      ["c.ts", ["c"]],
+    ]);
+  } finally {
+    rmSync(folder, { recursive: true, force: true });
+  }
 });

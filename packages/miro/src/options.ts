@@ -119,6 +119,8 @@ export type OptionsOf<S extends z.ZodObject> = Flat<
  * @throws InvalidInputError naming the first wrong option, what is accepted and what came
  */
 export function parseOptions<T extends z.ZodObject>(schema: T, input: unknown, within?: string): z.output<T> {
+  if (typeof input !== "object" || input === null || Array.isArray(input))
+    throw invalid(within ?? "options", "an object of options", input);
   const result = schema.safeParse(input);
   if (result.success) return result.data;
   const issue = result.error.issues[0]!;

@@ -102,8 +102,11 @@ export async function encodeImage(
 
 /** What {@link readImageFile} finds. */
 export interface ImageFile {
+  /** As its first bytes say, whatever it is called. */
   format: ImageFormat;
+  /** Pixels in a row. */
   width: number;
+  /** Rows. */
   height: number;
   /** As {@link encodeImage} got them, and whatever else a PNG holds. */
   text: PngText[];

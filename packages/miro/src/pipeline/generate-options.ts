@@ -247,6 +247,7 @@ export interface GenerateProgress extends Progress {
   imageCount: number;
   /** The state after the step and the model's idea of the finished latents, (b, C, r, r); valid during the callback. */
   x: Tensor;
+  /** The model's idea of the finished latents, (b, C, r, r); valid during the callback. */
   denoised: Tensor;
   /** `denoised` as pictures, one for each of `images`, at the steps that `previewEvery` chooses. */
   previews?: RgbImage[];

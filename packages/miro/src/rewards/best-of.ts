@@ -60,6 +60,7 @@ export interface BestOf {
   ranked: RankedImage[];
 }
 
+/** What {@link bestOf} returns. */
 export interface BestOfResult {
   /** One for each prompt, in order. */
   prompts: BestOf[];

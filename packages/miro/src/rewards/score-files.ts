@@ -44,6 +44,7 @@ export type ScoreFilesOptions = OptionsOf<typeof scoreFilesSchema>;
 
 /** One picture's scores. */
 export interface ScoredFile {
+  /** As it was given. */
   path: string;
   /** The text that the picture was compared with; null where none was needed and none is stored. */
   prompt: string | null;

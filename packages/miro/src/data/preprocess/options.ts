@@ -13,6 +13,7 @@ const on = (help: string, flag: string) => field(z.boolean().default(true), { ex
 
 /** The stages, in the order in which `all` runs them. */
 export const STAGES = ["rewards", "vqa", "vae"] as const;
+/** A stage of data preparation. */
 export type Stage = (typeof STAGES)[number];
 
 export const preprocessSchema = z.strictObject({

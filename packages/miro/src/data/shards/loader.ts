@@ -56,6 +56,7 @@ export interface RowRequest {
   variant?: number;
 }
 
+/** Options of {@link ShardLoader}. */
 export type ShardLoaderOptions = z.input<typeof loaderOptions> & {
   /** The rows of a step; called once for each, ahead of time. */
   plan: (step: number) => readonly RowRequest[];
@@ -121,6 +122,7 @@ const MAX_ATTEMPTS = 20;
 /** Samples seen before the share of bad ones is judged. */
 const RATE_WINDOW = 1000;
 
+/** Reads batches of samples ahead of their use, in threads of its own. Close it after use. */
 export class ShardLoader {
   readonly #fields: readonly Field[];
   readonly #columns: readonly string[];

@@ -37,6 +37,7 @@ const shuffledOptions = z.strictObject({
   }),
 });
 
+/** Options of {@link ShuffledOrder}. */
 export type ShuffledOrderOptions = z.input<typeof shuffledOptions>;
 
 /** Each sample once an epoch, in an order drawn anew for each epoch. */

@@ -17,6 +17,7 @@ import { readWidsIndex } from "./wids-index.js";
 
 /** What a bad sample or shard does. */
 export const BAD_SAMPLE_POLICIES = ["error", "skip"] as const;
+/** What happens to a sample that cannot be read: an error, or it is left out. */
 export type BadSamplePolicy = (typeof BAD_SAMPLE_POLICIES)[number];
 
 const shardSetOptions = z.strictObject({
@@ -52,6 +53,7 @@ const shardSetOptions = z.strictObject({
   }),
 });
 
+/** Options of {@link ShardSet.open}. */
 export type ShardSetOptions = z.input<typeof shardSetOptions>;
 
 /** A shard of a set. */
@@ -71,6 +73,7 @@ export interface ShardLease {
 /** Ends the opening of a set whatever the policy for bad samples is. */
 class BrokenShard extends ShardError {}
 
+/** The shards of a data set and all their samples, by index. */
 export class ShardSet {
   /** Number of the first sample of each shard, and of all behind the last. */
   readonly starts: Float64Array;
@@ -347,6 +350,7 @@ function missingMember(table: ShardTable, path: string, sample: number, extensio
   );
 }
 
+/** Options of {@link ShardSet.select}. */
 export interface SelectOptions {
   /** Extensions that each sample must have. */
   members?: readonly string[];

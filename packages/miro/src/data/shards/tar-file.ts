@@ -29,6 +29,7 @@ const tarFileOptions = z.strictObject({
   }),
 });
 
+/** Options of {@link TarFile}. */
 export type TarFileOptions = z.input<typeof tarFileOptions>;
 
 /** Extended headers hold a few names; more is an attack on the reader's memory. */
@@ -47,6 +48,7 @@ const NOT_FILES: Record<string, string> = {
   V: "a volume label",
 };
 
+/** The members of a tar archive, by position. */
 export class TarFile {
   readonly #file: PositionalFile;
 

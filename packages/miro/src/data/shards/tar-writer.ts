@@ -36,6 +36,7 @@ const tarWriterOptions = z.strictObject({
   }),
 });
 
+/** Options of {@link TarWriter}. */
 export type TarWriterOptions = z.input<typeof tarWriterOptions>;
 
 /** What a finished archive is. */
@@ -51,6 +52,7 @@ export interface TarSummary {
 /** Bytes gathered before they are handed to the file system. */
 const BUFFER_BYTES = 4 * 2 ** 20;
 
+/** Writes a tar archive whole or not at all. */
 export class TarWriter {
   readonly #hash = createHash("sha256");
   readonly #names = new Set<string>();

@@ -159,6 +159,7 @@ const writeOptions = z.strictObject({
   }),
 });
 
+/** Options of {@link writeWidsIndex}. */
 export type WriteWidsIndexOptions = z.input<typeof writeOptions>;
 
 const FINGERPRINTS_VERSION = 1;

@@ -56,9 +56,11 @@ function columnsOf(options: z.ZodObject): Map<string, Column> {
 
 /** One prompt and what is asked of its pictures. */
 export interface PromptRequest {
+  /** What to draw. */
   prompt: string;
   /** Options of `generate` for this prompt alone. */
   options: PromptOptions;
+  /** Seed of its first picture; `random` picks one. */
   seed?: number | "random" | undefined;
   /** File name of its pictures: a template of file-names.ts. */
   name?: string | undefined;
