@@ -1,7 +1,8 @@
 /**
- * `npm run bench -- checkpoint [--size full|tiny]`: storing a training checkpoint of the published network (weights, one average, both
- * moments, float32): how long the training waits when the write goes on beside it, how long the write takes, how long a write takes
- * that is waited for, and what a matrix product takes meanwhile. Needs twice the checkpoint's size in memory.
+ * `npm run bench -- checkpoint [--size full|tiny]`: storing a training checkpoint of the published network (weights,
+ * one average, both moments, float32): how long the training waits when the write goes on beside it, how long the write
+ * takes, how long a write takes that is waited for, and what a matrix product takes meanwhile. Needs twice the
+ * checkpoint's size in memory.
  */
 import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";

@@ -1,6 +1,7 @@
 /**
- * `npm run bench -- generate`: seconds from the start of a process to a finished picture, `miro generate` with the bundled model
- * and its defaults, of each further picture of one process, and of pictures drawn four at a time: together, and with `deterministic`.
+ * `npm run bench -- generate`: seconds from the start of a process to a finished picture, `miro generate` with the
+ * bundled model and its defaults, of each further picture of one process, and of pictures drawn four at a time:
+ * together, and with `deterministic`.
  */
 import { spawnSync } from "node:child_process";
 import { mkdtempSync, rmSync } from "node:fs";

@@ -77,7 +77,9 @@ export function runReference<T>(python: string, script: string, args: readonly s
   return JSON.parse(result.stdout.trim().split("\n").at(-1)!) as T;
 }
 
-/** The Python to measure the reference with: as given, as MIRO_BENCH_PYTHON says, or python3 when it has the reference. */
+/**
+ * The Python to measure the reference with: as given, as MIRO_BENCH_PYTHON says, or python3 when it has the reference.
+ */
 export function referencePython(given: string | undefined): string | null {
   const named = given ?? process.env.MIRO_BENCH_PYTHON;
   if (named) return named;

@@ -1,8 +1,9 @@
 /**
- * One run of the shard loader in a process of its own: `node bench/dist/loader-run.js '{"folder": …}'`. Its last line is JSON.
+ * One run of the shard loader in a process of its own: `node bench/dist/loader-run.js '{"folder": …}'`. Its last line
+ * is JSON.
  *
- * Run alone, it is the soak test: `node bench/dist/loader-run.js '{"folder": DIR, "steps": 15625, "rss": 1000}'` reads a million
- * samples and prints the resident memory every 1000 steps.
+ * Run alone, it is the soak test: `node bench/dist/loader-run.js '{"folder": DIR, "steps": 15625, "rss": 1000}'` reads
+ * a million samples and prints the resident memory every 1000 steps.
  */
 import { scope } from "@miro-t2i/torch";
 import { ShardLoader, ShardSet, ShuffledOrder, stepPosition } from "miro-t2i/data";

@@ -1,10 +1,11 @@
 /**
- * `npm run bench -- loader`: samples a second out of shards of the published sizes, this loader against Python's `wids` and
- * `webdataset` on the same shards in the same run: text embeddings (77 × 2048 float16), latents' mean and std at 256, one score.
+ * `npm run bench -- loader`: samples a second out of shards of the published sizes, this loader against Python's `wids`
+ * and `webdataset` on the same shards in the same run: text embeddings (77 × 2048 float16), latents' mean and std at
+ * 256, one score.
  *
- * All three get two workers (ours: two threads of libuv's pool) and the same batch size; Python's workers read ahead as many batches as
- * ours. "Per core" divides by the processor time of all threads and processes. Warm: the shards are in the page cache. Cold: they were
- * dropped from it (posix_fadvise) before each run.
+ * All three get two workers (ours: two threads of libuv's pool) and the same batch size; Python's workers read ahead as
+ * many batches as ours. "Per core" divides by the processor time of all threads and processes. Warm: the shards are in
+ * the page cache. Cold: they were dropped from it (posix_fadvise) before each run.
  */
 import { spawnSync } from "node:child_process";
 import { randomBytes } from "node:crypto";

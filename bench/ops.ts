@@ -1,6 +1,6 @@
 /**
- * `npm run bench -- ops`: what one operation costs on the host, where the arithmetic is nothing: tensors of four elements, one
- * thread. Medians of many batches of calls, this engine and Python in the same run.
+ * `npm run bench -- ops`: what one operation costs on the host, where the arithmetic is nothing: tensors of four
+ * elements, one thread. Medians of many batches of calls, this engine and Python in the same run.
  */
 import { memory, randn, scope, setNumThreads, type Tensor } from "@miro-t2i/torch";
 import { type BenchOptions, columns, runReference, type Spread, spread, store } from "./harness.js";

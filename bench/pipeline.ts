@@ -1,7 +1,8 @@
 /**
- * `npm run bench -- pipeline`: where the seconds of one picture go at the sizes of the published model: text encoder (FLAN-T5-XL, 77
- * tokens), 50 guided steps (four are measured and multiplied), decoder (the SDXL autoencoder, 256 × 256). Ours against Python's
- * transformers, published sampler and diffusers in the same run. Weights are random or constant: the time does not depend on them.
+ * `npm run bench -- pipeline`: where the seconds of one picture go at the sizes of the published model: text encoder
+ * (FLAN-T5-XL, 77 tokens), 50 guided steps (four are measured and multiplied), decoder (the SDXL autoencoder, 256 ×
+ * 256). Ours against Python's transformers, published sampler and diffusers in the same run. Weights are random or
+ * constant: the time does not depend on them.
  */
 import { nn, noGrad, ones, randn, scope } from "@miro-t2i/torch";
 import { AutoencoderKL, parseAutoencoderKLConfig, resolveDType, T5Encoder } from "miro-t2i/networks";

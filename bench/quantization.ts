@@ -1,6 +1,7 @@
 /**
- * `npm run bench -- quantization`: what int8 does to pictures. The bundled model draws the same texts and seeds in float32, bfloat16
- * and int8; what is compared is the signal-to-noise ratio of pictures (PSNR over 0 … 255) and of latents against float32.
+ * `npm run bench -- quantization`: what int8 does to pictures. The bundled model draws the same texts and seeds in
+ * float32, bfloat16 and int8; what is compared is the signal-to-noise ratio of pictures (PSNR over 0 … 255) and of
+ * latents against float32.
  */
 import { join } from "node:path";
 import { MiroPipeline } from "miro-t2i";

@@ -1,10 +1,11 @@
 /**
- * `npm run bench -- sampling [--device cuda --batch 1,8,32]`: seconds for one guided step of the sampler (two rows a picture; 77
- * text tokens), this implementation and the Python reference in the same run, and the share of the matrix-product ceiling that
- * each reaches; int8 is held against the ceiling of the dtype around it.
+ * `npm run bench -- sampling [--device cuda --batch 1,8,32]`: seconds for one guided step of the sampler (two rows a
+ * picture; 77 text tokens), this implementation and the Python reference in the same run, and the share of the
+ * matrix-product ceiling that each reaches; int8 is held against the ceiling of the dtype around it.
  *
- * Weights are random: the time does not depend on them. Ours runs the pipeline itself, conditioning computed before the first
- * step; the reference runs its own sampler. A step is the time from one report to the next; the first two are not counted.
+ * Weights are random: the time does not depend on them. Ours runs the pipeline itself, conditioning computed before the
+ * first step; the reference runs its own sampler. A step is the time from one report to the next; the first two are not
+ * counted.
  */
 import { cuda, Generator, getNumThreads, manualSeed, type nn, randn, scope, type Tensor, zeros } from "@miro-t2i/torch";
 import { MiroPipeline } from "miro-t2i";

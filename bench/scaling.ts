@@ -1,9 +1,10 @@
 /**
- * Samples a second of a training in two processes with one thread each, against one process with one thread (which computes half the
- * samples of a step), and against two such trainings that know nothing of each other: what the machine gives without any communication.
+ * Samples a second of a training in two processes with one thread each, against one process with one thread (which
+ * computes half the samples of a step), and against two such trainings that know nothing of each other: what the
+ * machine gives without any communication.
  *
- * Each is a `miro train` on random data, one after the other in every round. Speeds are means over the last steps of its log.
- * Two processes of the full network (`--size full`) need more than 24 GiB of memory.
+ * Each is a `miro train` on random data, one after the other in every round. Speeds are means over the last steps of
+ * its log. Two processes of the full network (`--size full`) need more than 24 GiB of memory.
  */
 import { spawn } from "node:child_process";
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";

@@ -1,9 +1,10 @@
 #!/usr/bin/env node
 /**
- * Imports go one way. Fails on an import that goes upward between rooms, on a cycle between files, rooms or folders of any
- * depth, and on a path that reaches into another package.
+ * Imports go one way. Fails on an import that goes upward between rooms, on a cycle between files, rooms or folders of
+ * any depth, and on a path that reaches into another package.
  *
- *   torch <- files, pictures, random <- networks, text, autoencoder <- flow <- pipeline <- rewards, data <- training, evaluation <- studio,
+ *   torch <- files, pictures, random <- networks, text, autoencoder <- flow <- pipeline <- rewards, data <- training,
+ *     evaluation <- studio,
  *         emoji <- cli, exports
  *
  * Rooms are the folders of packages/miro/src. Files that lie beside them (errors.ts, version.ts) are below every room,

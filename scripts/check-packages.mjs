@@ -1,7 +1,7 @@
 #!/usr/bin/env node
 /**
- * Packs each public package into a temporary folder and lets publint and "are the types wrong" look at what a user would get.
- * ESM only: a `require` of a package is not meant to work, so that attw's profile is `esm-only`.
+ * Packs each public package into a temporary folder and lets publint and "are the types wrong" look at what a user
+ * would get. ESM only: a `require` of a package is not meant to work, so that attw's profile is `esm-only`.
  *
  *   node scripts/check-packages.mjs [packages/torch ...]
  */

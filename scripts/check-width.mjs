@@ -1,7 +1,7 @@
 #!/usr/bin/env node
 /**
- * Lines are at most 120 columns wide, comments too: the formatter breaks code, but no comments. Generated files are left out.
- * A line may be longer only where it cannot be broken: an address, or a string that the formatter left whole.
+ * Lines are at most 120 columns wide, comments too: the formatter breaks code, but no comments. Generated files are
+ * left out. A line may be longer only where it cannot be broken: an address, or a string that the formatter left whole.
  *
  *   node scripts/check-width.mjs FOLDER...
  */

@@ -1,7 +1,8 @@
 /**
- * Files, names and texts come from strangers, so no regular expression of the sources may take more than linear time. The analyser knows
- * patterns that backtrack polynomially and those that are tried again at each character of a run (`x+$`); what it cannot see, texts of
- * several characters that repeat, stands in packages/miro/src/linear-time.test.ts.
+ * Files, names and texts come from strangers, so no regular expression of the sources may take more than linear time.
+ * The analyser knows patterns that backtrack polynomially and those that are tried again at each character of a run
+ * (`x+$`); what it cannot see, texts of several characters that repeat, stands in
+ * packages/miro/src/linear-time.test.ts.
  */
 import { readdirSync, readFileSync } from "node:fs";
 import { join } from "node:path";

@@ -3,15 +3,16 @@
  * The installer: brings a fresh clone to a state where `miro` and the tests run.
  *
  *   1. dependencies   node_modules as package-lock.json says (npm, as configured)
- *   2. libtorch       MIRO_LIBTORCH or LIBTORCH, else an installed Python torch, else a private copy (pip, as configured)
+ *   2. libtorch MIRO_LIBTORCH or LIBTORCH, else an installed Python torch, else a private copy (pip, as configured)
  *   3. native addon   packages/torch/build/miro_torch.node (CMake)
  *   4. TypeScript     dist folders of the packages (tsc -b)
  *
- * Plain Node, no dependencies. A step whose inputs have not changed is skipped; when all are skipped nothing is printed.
- * Writes to stderr only. Exit code 0 or 1.
+ * Plain Node, no dependencies. A step whose inputs have not changed is skipped; when all are skipped nothing is
+ * printed. Writes to stderr only. Exit code 0 or 1.
  *
  * Environment: MIRO_LIBTORCH or LIBTORCH (folder with libtorch's lib/ and include/), MIRO_CACHE (where the private copy
- * of libtorch goes; default ${XDG_CACHE_HOME:-~/.cache}/miro-t2i), MIRO_PYTHON (default python3), CXX, CMAKE, MIRO_JOBS.
+ * of libtorch goes; default ${XDG_CACHE_HOME:-~/.cache}/miro-t2i), MIRO_PYTHON (default python3), CXX, CMAKE,
+ * MIRO_JOBS.
  */
 import { mkdirSync } from "node:fs";
 import path from "node:path";

@@ -356,7 +356,8 @@ describe("the lock", () => {
   });
 
   test("is taken over from a process that died, here or on a machine that went silent", async () => {
-    const file = write("lock", ownerText().replace(/\d+\n$/, "1\n")); // this id, of a process that began at another time
+    // this id, of a process that began at another time
+    const file = write("lock", ownerText().replace(/\d+\n$/, "1\n"));
     expect(
       await withLock(
         file,

@@ -1,13 +1,14 @@
 #!/usr/bin/env node
 /**
- * `npm run check:cuda`: runs generate, train and preprocess on a device "cuda" that needs no GPU (fake-cuda.mjs) and prints a line
- * for each finding:
+ * `npm run check:cuda`: runs generate, train and preprocess on a device "cuda" that needs no GPU (fake-cuda.mjs) and
+ * prints a line for each finding:
  *
  *   an operator that got tensors of two devices
  *   anything inside the capture of a CUDA graph that cannot be captured
  *   more waits of the host, or more blocking copies to the device, in a step than its limit says
  *
- * Each program runs twice, with more steps the second time: what a step costs is the difference. Exit code 0: nothing found.
+ * Each program runs twice, with more steps the second time: what a step costs is the difference. Exit code 0: nothing
+ * found.
  */
 import { spawn } from "node:child_process";
 import { cpSync, mkdtempSync, readFileSync, rmSync } from "node:fs";
@@ -38,9 +39,10 @@ const root = path.dirname(path.dirname(path.dirname(fileURLToPath(import.meta.ur
 const fixtures = path.join(root, "tests", "reference", "fixtures", "shards");
 
 /**
- * Waits and copies that a step may have. Lower a limit when the code gets better; raise none without a reason that stands here.
- * Training waits for three figures of the loss and the norm of the gradients (and, in float16, for the scaler's decision) and sends
- * the parts of its batch; preprocessing fetches means, deviations and text states of a batch and sends pictures, ids and masks.
+ * Waits and copies that a step may have. Lower a limit when the code gets better; raise none without a reason that
+ * stands here. Training waits for three figures of the loss and the norm of the gradients (and, in float16, for the
+ * scaler's decision) and sends the parts of its batch; preprocessing fetches means, deviations and text states of a
+ * batch and sends pictures, ids and masks.
  */
 const programs = (work) => [
   {

@@ -1,12 +1,13 @@
 /**
  * `node --import ./scripts/device/fake-cuda.mjs PROGRAM …`: a device "cuda" without a GPU.
  *
- * Tensors there are meta tensors: they have shapes, dtypes and gradients, and no values (`item()` is 1, data are zeros), so only
- * the places in the code count, not what is computed. When the process ends, what was found is written to standard error, or as a
- * JSON line each to the file that FAKE_CUDA_LOG names:
+ * Tensors there are meta tensors: they have shapes, dtypes and gradients, and no values (`item()` is 1, data are
+ * zeros), so only the places in the code count, not what is computed. When the process ends, what was found is written
+ * to standard error, or as a JSON line each to the file that FAKE_CUDA_LOG names:
  *
  *   mix      an operator that got tensors of two devices (a CPU scalar beside CUDA tensors is allowed, as in PyTorch)
- *   wait     the host waits for the device: item, data, a copy to the CPU, an operator whose result's size depends on values
+ *   wait the host waits for the device: item, data, a copy to the CPU, an operator whose result's size depends on
+ *     values
  *   copy     a blocking copy to the device
  *   queued   a copy to the device that does not block
  *   capture  any of these while a graph is captured, where it is an error

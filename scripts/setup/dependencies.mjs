@@ -30,7 +30,10 @@ function isDone({ root }) {
   );
 }
 
-/** The environment for a nested npm: the user's configuration, without what `npm --prefix … start --flag` added for itself. */
+/**
+ * The environment for a nested npm: the user's configuration, without what `npm --prefix … start --flag` added for
+ * itself.
+ */
 export function npmEnvironment(env) {
   const own =
     /^npm_(config_(prefix|local_prefix|workspaces?|include_workspace_root|global|location|dry_run|json|omit|only|production|loglevel)|lifecycle_.*|package_.*)$/i;

@@ -80,7 +80,10 @@ export function cacheFolder(env) {
   return path.join(env.XDG_CACHE_HOME || path.join(env.HOME || homedir(), ".cache"), "miro-t2i");
 }
 
-/** Unpacks the parts of a wheel that compiling and running against libtorch needs; a CUDA build is refused (its libraries are other wheels). */
+/**
+ * Unpacks the parts of a wheel that compiling and running against libtorch needs; a CUDA build is refused (its
+ * libraries are other wheels).
+ */
 const unpack = `
 import os, sys, zipfile
 wheel, target = sys.argv[1:3]
@@ -137,14 +140,16 @@ async function privateCopy(context) {
 }
 
 /**
- * Tries the CPU wheel under the names that indexes give it. Without +cpu the name is the CPU build on macOS and mirrors,
- * but the CUDA build on Linux's public index: that one is refused unpacked, and the official CPU index is asked last.
+ * Tries the CPU wheel under the names that indexes give it. Without +cpu the name is the CPU build on macOS and
+ * mirrors, but the CUDA build on Linux's public index: that one is refused unpacked, and the official CPU index is
+ * asked last.
  */
 async function download(python, downloads, unpacked, { env, log }) {
   const official = "https://download.pytorch.org/whl/cpu";
   const attempts = [
     [`torch==${version}+cpu`],
-    [`torch==${version}+cpu`, "--python-version", "3.12"], // this Python may be newer or older than any wheel; only the libraries matter
+    // this Python may be newer or older than any wheel; only the libraries matter
+    [`torch==${version}+cpu`, "--python-version", "3.12"],
     [`torch==${version}+cpu`, "--extra-index-url", official],
     [`torch==${version}`],
     [`torch==${version}`, "--python-version", "3.12"],

@@ -1,4 +1,6 @@
-/** Every example of the documentation does what its page says: it is run, as a reader would, and ends without an error. */
+/**
+ * Every example of the documentation does what its page says: it is run, as a reader would, and ends without an error.
+ */
 import { spawn, spawnSync } from "node:child_process";
 import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";

@@ -1,8 +1,8 @@
 /**
  * The examples of a page of documentation: its fenced `sh` and `ts` blocks, in order.
  *
- * A block is run unless the line above it says `<!-- not run: REASON -->`; the reason is what a reader would need that a
- * test has not: published weights, a GPU, a cluster.
+ * A block is run unless the line above it says `<!-- not run: REASON -->`; the reason is what a reader would need that
+ * a test has not: published weights, a GPU, a cluster.
  */
 
 /** One fenced block. */

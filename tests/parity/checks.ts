@@ -1,6 +1,6 @@
 /**
- * Everything that a recording of the Python reference lets us compare, one function a subject. All run in float32 on the CPU.
- * Figures are relative errors as `relativeError` defines them.
+ * Everything that a recording of the Python reference lets us compare, one function a subject. All run in float32 on
+ * the CPU. Figures are relative errors as `relativeError` defines them.
  */
 import { join } from "node:path";
 import { type nn, noGrad, onesLike, scope, type Tensor, tensor } from "@miro-t2i/torch";
@@ -26,7 +26,10 @@ import { agreement, type Row } from "./report.js";
 /** What everything is computed in. */
 export type ParityDType = "float32" | "bfloat16" | "float16";
 
-/** Within what errors the parts must agree: networks and training, latents of a whole run, share of equal picture values. */
+/**
+ * Within what errors the parts must agree: networks and training, latents of a whole run, share of equal picture
+ * values.
+ */
 interface Bounds {
   network: number;
   latents: number;
@@ -260,9 +263,9 @@ function variants(reference: Reference): Row[] {
 }
 
 /*
- * Softmax ignores what is added to all of its arguments, so the gradient of a key's bias is zero in theory. What is computed is
- * rounding noise, which Adam turns into real updates (of no consequence, for the same reason): left out of comparisons are
- * `k_norm.bias` and the second third of `qkv.bias`.
+ * Softmax ignores what is added to all of its arguments, so the gradient of a key's bias is zero in theory. What is
+ * computed is rounding noise, which Adam turns into real updates (of no consequence, for the same reason): left out of
+ * comparisons are `k_norm.bias` and the second third of `qkv.bias`.
  */
 
 /** Pairs of named tensors with what is recorded of them under `prefix`, theory's zeros left out. */
@@ -289,7 +292,10 @@ function* recordedPairs(
   }
 }
 
-/** d(mean F² + mean z²) for every parameter of the network in training mode, conditioning computed on the way and beforehand. */
+/**
+ * d(mean F² + mean z²) for every parameter of the network in training mode, conditioning computed on the way and
+ * beforehand.
+ */
 function gradients(reference: Reference): Row[] {
   return ["", ", conditioning apart"].flatMap((how) =>
     withCheckpoint(reference, ({ network }) => {

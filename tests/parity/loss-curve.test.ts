@@ -1,4 +1,5 @@
-// 200 steps of `miro train` against the published code's, recorded by record_training.py: same weights, batches and draws.
+// 200 steps of `miro train` against the published code's, recorded by record_training.py: same weights, batches and
+// draws.
 import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import path from "node:path";

@@ -1,9 +1,9 @@
 /**
  * `npm run parity`
  *
- * Compares this implementation with a recording of the Python reference and prints a table of the errors. The recording is of
- * float32 on a CPU; the bounds are wider on a GPU, and wider again in half precision.
- * Exit code 0: everything within its bound; 1: something is not; 2: there is no recording.
+ * Compares this implementation with a recording of the Python reference and prints a table of the errors. The recording
+ * is of float32 on a CPU; the bounds are wider on a GPU, and wider again in half precision. Exit code 0: everything
+ * within its bound; 1: something is not; 2: there is no recording.
  */
 import { existsSync } from "node:fs";
 import { join } from "node:path";

@@ -78,7 +78,10 @@ export interface Reference {
   checkpoint(prefix: string): Map<string, Tensor>;
   /** `config.json` of the release checkpoint. */
   config: Record<string, Record<string, unknown>>;
-  /** Constructor arguments of a variant of the network, and its weights by the names of its state dict; null when not recorded. */
+  /**
+   * Constructor arguments of a variant of the network, and its weights by the names of its state dict; null when not
+   * recorded.
+   */
   variant(name: string): { config: unknown; weights(names: Iterable<string>): Map<string, Tensor> } | null;
   close(): void;
 }
@@ -130,9 +133,9 @@ export function loadReference(folder = referenceFolder(), device = "cpu"): Refer
 }
 
 /**
- * max |actual − expected| / max |expected|: the largest error of a tensor as a part of its largest value. Elementwise relative
- * error would divide by values that cancellation made nearly zero; a norm would hide one wrong value among many.
- * Another shape, or a NaN in one of the two, is an infinite error.
+ * max |actual − expected| / max |expected|: the largest error of a tensor as a part of its largest value. Elementwise
+ * relative error would divide by values that cancellation made nearly zero; a norm would hide one wrong value among
+ * many. Another shape, or a NaN in one of the two, is an infinite error.
  */
 export function relativeError(actual: Tensor, expected: Tensor): number {
   if (String(actual.shape) !== String(expected.shape)) return Number.POSITIVE_INFINITY;

@@ -1,6 +1,7 @@
 /**
- * A SLURM cluster of one node on this machine, of its own: configuration, keys, ports and state are in a temporary folder, and everything
- * talks over the loopback interface. It needs neither systemd nor cgroups nor a database, and may run as root in a container.
+ * A SLURM cluster of one node on this machine, of its own: configuration, keys, ports and state are in a temporary
+ * folder, and everything talks over the loopback interface. It needs neither systemd nor cgroups nor a database, and
+ * may run as root in a container.
  */
 import { type ChildProcess, execFile, spawn } from "node:child_process";
 import { randomBytes } from "node:crypto";

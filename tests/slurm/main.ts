@@ -1,7 +1,7 @@
 /**
- * `npm run test:slurm -- [--seconds N] [--keep]`: trainings of two processes through `miro launch` on a real SLURM, set up for the
- * occasion on this machine (cluster.ts). Takes some ten minutes, because SLURM's shortest limit is one, and needs Debian's `slurm-wlm`
- * and `munge`.
+ * `npm run test:slurm -- [--seconds N] [--keep]`: trainings of two processes through `miro launch` on a real SLURM, set
+ * up for the occasion on this machine (cluster.ts). Takes some ten minutes, because SLURM's shortest limit is one, and
+ * needs Debian's `slurm-wlm` and `munge`.
  *
  *   --seconds N   how long the training takes that does not fit into its limit (default 90)
  *   --keep        keep the folder of the runs
@@ -19,7 +19,10 @@ import { differences, runMiro } from "../soak/kill-and-restart.js";
 import { outcome, RECIPE } from "../soak/training-kill.js";
 import { Cluster, type JobState, missingTools } from "./cluster.js";
 
-/** Two processes, a network whose steps take some tenths of a second, stored seldom: what is stored at a limit is stored because of it. */
+/**
+ * Two processes, a network whose steps take some tenths of a second, stored seldom: what is stored at a limit is stored
+ * because of it.
+ */
 const recipe = {
   ...RECIPE,
   name: "slurm",

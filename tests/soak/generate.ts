@@ -1,6 +1,6 @@
 /**
- * Draws pictures one after another in one process, with changing prompts, samplers, guidance and previews, and prints the resident memory
- * on the way. Exit code 1 when it has grown by more than 32 MiB over the last three quarters.
+ * Draws pictures one after another in one process, with changing prompts, samplers, guidance and previews, and prints
+ * the resident memory on the way. Exit code 1 when it has grown by more than 32 MiB over the last three quarters.
  */
 import { memory } from "@miro-t2i/torch";
 import { MiroPipeline, samplerNames } from "miro-t2i";

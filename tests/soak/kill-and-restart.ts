@@ -1,4 +1,6 @@
-/** Kills a command at some moment, starts it again and compares the files it leaves with those of an undisturbed run. */
+/**
+ * Kills a command at some moment, starts it again and compares the files it leaves with those of an undisturbed run.
+ */
 import { type ChildProcess, spawn } from "node:child_process";
 import { createHash } from "node:crypto";
 import { readdirSync, readFileSync } from "node:fs";
@@ -39,8 +41,8 @@ export function runMiro(args: readonly string[], kill?: { signal: NodeJS.Signals
 }
 
 /**
- * What is in folders, by path: a digest of each file's bytes. Of manifests the times, which no two runs share, are left out. Hidden
- * files are included: a finished run leaves none.
+ * What is in folders, by path: a digest of each file's bytes. Of manifests the times, which no two runs share, are left
+ * out. Hidden files are included: a finished run leaves none.
  */
 export function contents(...folders: string[]): Record<string, string> {
   const found: Record<string, string> = {};

@@ -1,6 +1,7 @@
 /**
- * Kills data preparation (`miro preprocess --stage all` over emoji scenes, bundled models) with SIGKILL at random moments, starts it again,
- * and compares every file that it leaves, byte by byte, with an undisturbed run. Exit code 0: all equal; 1: something differed.
+ * Kills data preparation (`miro preprocess --stage all` over emoji scenes, bundled models) with SIGKILL at random
+ * moments, starts it again, and compares every file that it leaves, byte by byte, with an undisturbed run. Exit code 0:
+ * all equal; 1: something differed.
  */
 import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";

@@ -1,7 +1,8 @@
 /**
- * Kills a training (`miro train`) with SIGKILL at random moments, resumes it each time, and compares its last checkpoint byte by byte
- * with that of a run that nobody disturbed. After every kill each checkpoint that has its final name is read whole. The run is small and
- * stores a checkpoint after every step, so that most moments fall into a write. Exit code 0: all equal; 1: something differed.
+ * Kills a training (`miro train`) with SIGKILL at random moments, resumes it each time, and compares its last
+ * checkpoint byte by byte with that of a run that nobody disturbed. After every kill each checkpoint that has its final
+ * name is read whole. The run is small and stores a checkpoint after every step, so that most moments fall into a
+ * write. Exit code 0: all equal; 1: something differed.
  */
 import { existsSync, mkdtempSync, readdirSync, readFileSync, readlinkSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";

@@ -1,8 +1,9 @@
 // Writes src/text/graphemes.generated.ts: the character classes that UAX #29 needs to cut text into grapheme clusters.
 //
 // Tokenisers of the T5 family depend on them (see charsmap.ts), and the reference uses those of Unicode 17 whatever the
-// platform, so the classes are kept here and not asked of the running Node's ICU, which changes with its version. They are
-// read off `Intl.Segmenter` by probing every code point; run this with a Node whose ICU has Unicode 17 (Node 20.20+, 24+):
+// platform, so the classes are kept here and not asked of the running Node's ICU, which changes with its version. They
+// are read off `Intl.Segmenter` by probing every code point; run this with a Node whose ICU has Unicode 17 (Node
+// 20.20+, 24+):
 //
 //   node packages/miro/scripts/generate-graphemes.mjs
 import { writeFileSync } from "node:fs";

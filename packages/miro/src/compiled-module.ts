@@ -1,6 +1,6 @@
 /**
- * The compiled form of a module of this package, for worker threads and processes: they run what tsc made, also when whoever starts them runs
- * from its source.
+ * The compiled form of a module of this package, for worker threads and processes: they run what tsc made, also when
+ * their parent runs from its source.
  *
  * @param path from the package's source folder, with the ending of the compiled file: `training/loop/replica-worker.js`
  */

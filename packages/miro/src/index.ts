@@ -1,7 +1,7 @@
 /**
- * `miro-t2i`: pictures from text, on this machine. This root has the pipeline, pictures, scorers and errors; what they are
- * made of is in `miro-t2i/networks`, `/data`, `/training`, `/evaluation` and `/rewards`. Importing loads no native code:
- * libtorch is loaded when the first function needs it.
+ * `miro-t2i`: pictures from text, on this machine. This root has the pipeline, pictures, scorers and errors; what they
+ * are made of is in `miro-t2i/networks`, `/data`, `/training`, `/evaluation` and `/rewards`. Importing loads no native
+ * code: libtorch is loaded when the first function needs it.
  */
 import "./emoji/register.js";
 

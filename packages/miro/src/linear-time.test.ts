@@ -168,7 +168,7 @@ const cases: [string, (repeat: (text: string) => string) => () => unknown][] = [
 it.each(cases)("%s", (_, make) => {
   const length = 20_000;
   const [small, large] = [1, 8].map((times) => cost(make((text) => text.repeat(times * length)))) as [number, number];
-  // Eight times the text is eight times the work, or sixty-four times where each part is looked at again for every other one. What
-  // takes less than some milliseconds even so is not worth telling apart.
+  // Eight times the text is eight times the work, or sixty-four times where each part is looked at again for every
+  // other one. What takes less than some milliseconds even so is not worth telling apart.
   expect(large).toBeLessThan(24 * small + 30_000);
 });

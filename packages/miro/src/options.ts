@@ -22,8 +22,8 @@ export interface Declaration {
   /** What it does, in a line for people; without its default, which the schema or `otherwise` says. */
   help: Words;
   /**
-   * How the command line writes it: `--guidance <w>`, `<recipe>` for an argument; `--no-vae-256` for what holds unless it is
-   * switched off. Absent: not at all.
+   * How the command line writes it: `--guidance <w>`, `<recipe>` for an argument; `--no-vae-256` for what holds unless
+   * it is switched off. Absent: not at all.
    */
   flag?: string;
   /** What holds where it is not given, if that is no constant of the schema. */

@@ -1,12 +1,18 @@
 /**
- * Text for people, on a terminal. File names, captions, keys and columns come from strangers: what a terminal would take for a command, or
- * what would show a line in another order than it has, is written as its number. JSON for programs does not go through here.
+ * Text for people, on a terminal. File names, captions, keys and columns come from strangers: what a terminal would
+ * take for a command, or what would show a line in another order than it has, is written as its number. JSON for
+ * programs does not go through here.
  */
 
-/** What empties the terminal's line. As the whole of a write it reaches the terminal; within a text it is shown like any other. */
+/**
+ * What empties the terminal's line. As the whole of a write it reaches the terminal; within a text it is shown like any
+ * other.
+ */
 export const ERASE_LINE = "\r\x1b[K";
 
-/** Control characters but tab and line feed, and the marks, embeddings, overrides and isolates of bidirectional text. */
+/**
+ * Control characters but tab and line feed, and the marks, embeddings, overrides and isolates of bidirectional text.
+ */
 // biome-ignore lint/suspicious/noControlCharactersInRegex: these are what must not reach the terminal
 const COMMANDS = /[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]/g;
 

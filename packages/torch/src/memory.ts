@@ -1,4 +1,4 @@
-// Memory: statistics, and the safety net for tensors that nobody freed.
+// Memory: statistics, and the safety net for tensors that were not freed.
 //
 // Tensors made outside of every scope are followed by a weak reference each. When enough new bytes (or tensors) have
 // come together, the next operation runs a garbage collection and frees the native memory of the objects that died.

@@ -1,9 +1,10 @@
 /**
- * AutoencoderKL in diffusers' layout: the convolutional autoencoder of latent diffusion (Rombach et al. 2022) that SDXL uses.
+ * AutoencoderKL in diffusers' layout: the convolutional autoencoder of latent diffusion (Rombach et al. 2022) that SDXL
+ * uses.
  *
  * Shapes: B batch, C channels, H and W the sides at the resolution of the layer. Picture 3 channels, latents usually 4.
- * All norms are group norms with epsilon 1e-6, the activation is SiLU. Channels come first in memory: with channels last
- * oneDNN's float32 convolutions are up to 40 % faster, but ten times less exact.
+ * All norms are group norms with epsilon 1e-6, the activation is SiLU. Channels come first in memory: with channels
+ * last oneDNN's float32 convolutions are up to 40 % faster, but ten times less exact.
  */
 import { cat, nn, scope, type Tensor } from "@miro-t2i/torch";
 import { z } from "zod";
@@ -353,7 +354,10 @@ function inTurn(layers: Iterable<{ forward(x: Tensor): Tensor }>, x: Tensor): Te
   return h;
 }
 
-/** Files written before diffusers 0.18 call the projections of the attention otherwise and may hold them as 1 × 1 convolutions. */
+/**
+ * Files written before diffusers 0.18 call the projections of the attention otherwise and may hold them as 1 × 1
+ * convolutions.
+ */
 function currentName(key: string, shape: readonly number[]): { name: string; shape?: readonly number[] } {
   const names: Record<string, string> = { query: "to_q", key: "to_k", value: "to_v", proj_attn: "to_out.0" };
   const match =

@@ -3,8 +3,8 @@
  *
  *   x = latent · scale + bias        latent = (x − bias) / scale
  *
- * A checkpoint stores it twice, as `data_preprocessing.{scale,bias}` and `postprocessing.{scale,bias}`, each (1, C, 1, 1);
- * where it does not, the constants below apply (the SDXL autoencoder's statistics).
+ * A checkpoint stores it twice, as `data_preprocessing.{scale,bias}` and `postprocessing.{scale,bias}`, each (1, C, 1,
+ * 1); where it does not, the constants below apply (the SDXL autoencoder's statistics).
  */
 import { scope, type Tensor, tensor } from "@miro-t2i/torch";
 import { InvalidInputError } from "../errors.js";
@@ -20,8 +20,8 @@ export interface LatentNormalization {
 /**
  * The constants of a `data_preprocessing` or `postprocessing` object of a `config.json`.
  *
- * Channel-wise (what every published model uses): x = 0.5·(latent − b)/s, so that data has a standard deviation of about
- * 0.5. Plain: x = 0.13025·latent. The published code divides there, so that its latents are 59 times too large; a
+ * Channel-wise (what every published model uses): x = 0.5·(latent − b)/s, so that data has a standard deviation of
+ * about 0.5. Plain: x = 0.13025·latent. The published code divides there, so that its latents are 59 times too large; a
  * checkpoint that was trained so says it in its own buffers, which win.
  */
 export function defaultNormalization(config: {

@@ -1,16 +1,18 @@
 /**
  * A small, fast autoencoder for pictures with smooth surfaces, made for training within minutes on a CPU.
  *
- * The first three latents are the mean colour of each cell in opponent coordinates, a fixed linear map; the others are learned
- * detail. The decoder adds a network's output to the bicubic interpolation of the colours. So the latents look like a small
- * picture, which is what a denoiser learns soonest, large areas have their exact colour before the first step of training, and
- * the networks only have to say what is inside the cells.
+ * The first three latents are the mean colour of each cell in opponent coordinates, a fixed linear map; the others are
+ * learned detail. The decoder adds a network's output to the bicubic interpolation of the colours. So the latents look
+ * like a small picture, which is what a denoiser learns soonest, large areas have their exact colour before the first
+ * step of training, and the networks only have to say what is inside the cells.
  *
- * The networks work on patches instead of strided convolutions: pixel-unshuffle brings the picture to a `1 / patch_size` grid,
- * residual blocks work there and once more at half of it, and the decoder mirrors this with pixel-shuffle. Norms are taken over
- * the channels of each position alone: a group norm over the whole picture mixes object and background.
+ * The networks work on patches instead of strided convolutions: pixel-unshuffle brings the picture to a
+ * `1 / patch_size` grid, residual blocks work there and once more at half of it, and the decoder mirrors this with
+ * pixel-shuffle. Norms are taken over the channels of each position alone: a group norm over the whole picture mixes
+ * object and background.
  *
- * Shapes: B batch, C channels, H and W sides of the picture, p `patch_size`; latents are (B, latent_channels, H/2p, W/2p).
+ * Shapes: B batch, C channels, H and W sides of the picture, p `patch_size`; latents are (B, latent_channels, H/2p,
+ * W/2p).
  */
 import { cat, nn, noGrad, scope, type Tensor, tensor } from "@miro-t2i/torch";
 import { z } from "zod";
@@ -47,7 +49,10 @@ export function parsePatchAutoencoderConfig(json: unknown): PatchAutoencoderConf
   throw new InvalidInputError(`PatchAutoencoder: ${problems.join("; ")}`);
 }
 
-/** RGB → intensity, red against green, yellow against blue. The rows are orthogonal; emoji scenes have a deviation near 0.6 in each. */
+/**
+ * RGB → intensity, red against green, yellow against blue. The rows are orthogonal; emoji scenes have a deviation near
+ * 0.6 in each.
+ */
 const OPPONENT = [
   [0.46, 0.46, 0.46],
   [1.12, -1.12, 0],
@@ -249,7 +254,10 @@ function mapChannels(x: Tensor, matrix: number[][]): Tensor {
   return conv2d(x, tensor(matrix, { dtype: x.dtype, device: x.device }).view(3, 3, 1, 1));
 }
 
-/** The same values with the channels of a position beside each other in memory: what convolution and norm work on fastest. */
+/**
+ * The same values with the channels of a position beside each other in memory: what convolution and norm work on
+ * fastest.
+ */
 function channelsLast(x: Tensor): Tensor {
   return x.permute(0, 2, 3, 1).contiguous().permute(0, 3, 1, 2);
 }

@@ -31,7 +31,10 @@ function weightsFile(folder: string): string {
   return found;
 }
 
-/** Number of values in the folder's file of weights, from its header. @throws MiroError or TorchError naming the file */
+/**
+ * Number of values in the folder's file of weights, from its header.
+ * @throws MiroError or TorchError naming the file
+ */
 export function countStoredWeights(folder: string): number {
   using file = SafetensorsFile.open(weightsFile(folder));
   return file.keys().reduce((sum, key) => sum + file.info(key).shape.reduce((product, size) => product * size, 1), 0);

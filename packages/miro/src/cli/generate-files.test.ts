@@ -1,4 +1,7 @@
-/** What `miro generate` does with files: drawn again, resumed, named, in other formats, chosen among several, interrupted. */
+/**
+ * What `miro generate` does with files: drawn again, resumed, named, in other formats, chosen among several,
+ * interrupted.
+ */
 import { spawn } from "node:child_process";
 import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";

@@ -177,7 +177,9 @@ async function generate(flags: Flags, context: CliContext): Promise<void> {
   }
 }
 
-/** The prompts of the command line, of a file, of the picture that is drawn again, or else the checkpoint's examples. */
+/**
+ * The prompts of the command line, of a file, of the picture that is drawn again, or else the checkpoint's examples.
+ */
 function promptsOf(
   { prompts = [], promptFile }: Flags,
   redrawn: Redrawing | null,

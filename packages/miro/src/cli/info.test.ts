@@ -71,7 +71,10 @@ describe("miro info", () => {
     expect(text.stdout).toMatch(/3 samples in 1 shard[\s\S]*\n {2}png +3 /);
     expect(readBytes(svg!).toString()).toContain(">clip_score</text>");
     const wrong = await info(`${tiny}/checkpoint`, "--plot", plot!);
-    expect(wrong).toMatchObject({ code: 2, stderr: expect.stringMatching(/^error: --plot: only shards have it.*\n$/) });
+    expect(wrong).toMatchObject({
+      code: 2,
+      stderr: expect.stringMatching(/^error: --plot applies to shards only.*\n$/),
+    });
   });
 
   it("refuses in one line what it cannot read", async () => {

@@ -1,11 +1,14 @@
-/** `miro info`: the settings in a picture, or what a checkpoint, a text encoder, an autoencoder, a tensor file, a training checkpoint or shards hold. */
+/**
+ * `miro info`: the settings in a picture, or what a checkpoint, a text encoder, an autoencoder, a tensor file, a
+ * training checkpoint or shards hold.
+ */
 import { existsSync, statSync } from "node:fs";
 import { basename, join } from "node:path";
 import { z } from "zod";
 import { CUT_REMEDY } from "../data/shards/shard-error.js";
 import { InvalidInputError, MiroError } from "../errors.js";
 import { readJson } from "../files/files.js";
-import { about, message } from "../message.js";
+import { message, option } from "../message.js";
 import { field, flag } from "../options.js";
 import { readImageFile } from "../pictures/image-files.js";
 import { textToSettings } from "../pipeline/settings.js";
@@ -64,7 +67,7 @@ export const register: Register = (command, context) => {
     }
     for (const [name, file] of Object.entries(pictures)) {
       if (file !== undefined)
-        throw new InvalidInputError(message`${about(name)}: only shards have it; ${path} holds none`);
+        throw new InvalidInputError(message`${option(name)} applies to shards only, and ${path} contains none`);
     }
     const report = await inspect(path);
     context.stdout(json ? `${JSON.stringify(report)}\n` : `${toLines(report).join("\n")}\n`);

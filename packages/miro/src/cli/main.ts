@@ -51,7 +51,7 @@ const COMMANDS: Record<string, Entry> = {
     summary: "check the prompts that runs draw for comparison, and compute their embeddings",
     load: () => import("./testbed.js"),
   },
-  plot: { summary: "draw loss curves and whatever else runs have logged", load: () => import("./plot.js") },
+  plot: { summary: "draw loss curves and other logged metrics", load: () => import("./plot.js") },
 };
 
 const EXAMPLES = `
@@ -98,7 +98,9 @@ export async function run(args: readonly string[], overrides: Partial<CliContext
   }
 }
 
-/** Surroundings to which nothing is written that a terminal would obey; documents for programs go to stdout as they are. */
+/**
+ * Surroundings to which nothing is written that a terminal would obey; documents for programs go to stdout as they are.
+ */
 function forPeople(args: readonly string[], context: CliContext): CliContext {
   return {
     ...context,
@@ -164,7 +166,7 @@ function report(error: unknown, names: FlagNames, context: CliContext): number {
   const message = error instanceof Error ? error.message : String(error);
   if (code && syscall) context.stderr(`error: ${path ? `${path}: ` : ""}${systemReason(error)}\n`);
   else context.stderr(`error: ${oneLine(message)}\n`);
-  // A stack trace is of no use to a user; whoever looks for the fault in the program asks for it.
+  // A stack trace is of no use to a user; developers ask for it.
   if (process.env.MIRO_DEBUG && error instanceof Error) context.stderr(`${error.stack}\n`);
   return 1;
 }

@@ -1,6 +1,6 @@
 /**
- * One progress line on stderr, redrawn in place; nothing at all when stderr is no terminal. `cli-progress` is loaded with
- * the first line only.
+ * One progress line on stderr, redrawn in place; nothing at all when stderr is no terminal. `cli-progress` is loaded
+ * with the first line only.
  */
 import type { SingleBar } from "cli-progress";
 import type { DownloadProgress } from "../pipeline/loading/hub-repository.js";
@@ -10,7 +10,7 @@ import type { CliContext } from "./context.js";
 export class Progress {
   #bar: SingleBar | null = null;
   #label = "";
-  /** What a download had when it was first heard of, and when. */
+  /** What a download had when it was first reported, and when. */
   #first = { bytes: 0, ms: 0 };
   readonly #create: ((format: string) => SingleBar) | null;
 

@@ -102,8 +102,8 @@ export const register: Register = (command, context) => {
 };
 
 /**
- * With `--resume` a word of digits is the step of a checkpoint, wherever it stands: neither a recipe nor a value is written so. Any other word
- * behind `--resume` is the recipe or a value.
+ * With `--resume` a word of digits is the step of a checkpoint, wherever it stands: neither a recipe nor a value is
+ * written so. Any other word behind `--resume` is the recipe or a value.
  */
 function resumeOf(flag: boolean | string, given: string[]): { resume: boolean | number; words: string[] } {
   const isStep = (word: string) => /^\d{1,15}$/.test(word);

@@ -1,4 +1,7 @@
-/** `npm run evaluate:emoji -- [--model DIR] …`: the measurement of the bundled model as a command, until `miro evaluate` takes it in. */
+/**
+ * `npm run evaluate:emoji -- [--model DIR] …`: the measurement of the bundled model as a command, until `miro evaluate`
+ * takes it in.
+ */
 
 import { join } from "node:path";
 import { parseArgs } from "node:util";
@@ -24,16 +27,16 @@ import { sampleEvenly } from "./evaluation/sampling.js";
 
 const HELP = `npm run evaluate:emoji -- [options]
   --model DIR         the model to test (default: the bundled one)
-  --classifier DIR    the judge (default: models/emoji-classifier; made by: miro train recipes/emoji-classifier.yaml)
+  --classifier DIR    the classifier (default: models/emoji-classifier; made by: miro train recipes/emoji-classifier.yaml)
   --output DIR        where result.json and the sheets go (default: runs/emoji-evaluation); written after each part;
                       the other two modes write detector.json and best-of.json
   --parts LIST        of ${EVALUATION_PARTS.join(",")} (default: all)
   --names LIST        names to draw: everyday, animals, core (default: core, what the bundled model knows)
   --limit N           at most N names in each part, chosen by the seed from all over the list
   --steps N  --guidance W  --seed S  --threads N
-  --device NAME       cpu, cuda or cuda:N: where the model draws and the judge looks (default: cpu)
+  --device NAME       cpu, cuda or cuda:N: where the model and the classifier run (default: cpu)
   --reward-prompts N  prompts for each reward target (default 24)
-  --check-detector    instead of all that: what the judge counts and finds in true renders, the most that a model can get
+  --check-detector    instead of all that: what the classifier counts and finds in true renders, the most that a model can get
   --pictures N        renders of each kind for --check-detector (default 300)
   --autoencoder DIR   with --check-detector: what the renders go through first (a model's: models/miro-emoji/vae)
   --best-of N         instead of all that: draw N pictures a name, and see whether the best by a scorer is the better one

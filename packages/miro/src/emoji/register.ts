@@ -1,4 +1,7 @@
-/** The emoji world comes in by the extension points that anybody's package can use: its scorer, its data and the training of its parts. */
+/**
+ * The emoji world comes in by the extension points that anybody's package can use: its scorer, its data and the
+ * training of its parts.
+ */
 import { registerScorer } from "../rewards/index.js";
 import { registerSource } from "../training/batches/sources.js";
 import { registerTask } from "../training/loop/tasks.js";

@@ -1,6 +1,9 @@
 /** Order statistics of scores. */
 
-/** Probability that a positive exceeds a negative, ties counting half: the area under the ROC curve (Mann and Whitney 1947). */
+/**
+ * Probability that a positive exceeds a negative, ties counting half: the area under the ROC curve (Mann and Whitney
+ * 1947).
+ */
 export function areaUnderCurve(positives: readonly number[], negatives: readonly number[]): number {
   const sorted = [...negatives].sort((a, b) => a - b);
   const below = (value: number, orEqual: boolean) => {
@@ -16,7 +19,10 @@ export function areaUnderCurve(positives: readonly number[], negatives: readonly
   return wins / (positives.length * negatives.length);
 }
 
-/** Spearman's rank correlation: Pearson's of the ranks, equal values sharing the mean of theirs. In [-1, 1]; NaN when either is constant. */
+/**
+ * Spearman's rank correlation: Pearson's of the ranks, equal values sharing the mean of theirs. In [-1, 1]; NaN when
+ * either is constant.
+ */
 export function rankCorrelation(a: readonly number[], b: readonly number[]): number {
   const [x, y] = [ranks(a), ranks(b)];
   const middle = (a.length - 1) / 2;

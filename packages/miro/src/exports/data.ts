@@ -1,6 +1,6 @@
 /**
- * `miro-t2i/data`: from raw samples to training batches. Shards and their index, data preparation, the training set with
- * its bins, filters and orders, and pictures decoded, resized and cropped as the published preparation does.
+ * `miro-t2i/data`: from raw samples to training batches. Shards and their index, data preparation, the training set
+ * with its bins, filters and orders, and pictures decoded, resized and cropped as the published preparation does.
  */
 export {
   BIN_STRATEGIES,

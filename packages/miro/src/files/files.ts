@@ -1,6 +1,6 @@
 /**
- * Files that are whole or absent. Everything this package writes for a user goes through here: the engine's atomic writer
- * with errors in the words of this package, and a refusal to replace what is there.
+ * Files that are whole or absent. Everything this package writes for a user goes through here: the engine's atomic
+ * writer with errors in the words of this package, and a refusal to replace what is there.
  */
 import { mkdirSync, readFileSync } from "node:fs";
 import { dirname } from "node:path";

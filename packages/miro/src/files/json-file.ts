@@ -1,6 +1,6 @@
 /**
- * JSON files of a model: small ones, however large a hostile file is. Texts are read as everywhere (text-file.ts); a key that stands twice in
- * an object is refused, as readers differ in which of its values counts.
+ * JSON files of a model: small ones, however large a hostile file is. Texts are read as everywhere (text-file.ts); a
+ * key that stands twice in an object is refused, as readers differ in which of its values counts.
  */
 import { readFileSync, statSync } from "node:fs";
 import { describeStandIn, STAND_IN_BYTES } from "@miro-t2i/torch/stand-in"; // without loading libtorch
@@ -30,7 +30,8 @@ export function readJson(path: string, maxBytes = MAX_JSON_BYTES): unknown {
 /**
  * Parses the content of a JSON file.
  *
- * @throws InvalidInputError naming the file, and what it is instead, where its JSON breaks, or the key that stands twice
+ * @throws InvalidInputError naming the file, and what it is instead, where its JSON breaks, or the key that stands
+ *   twice
  */
 export function parseJson(bytes: Uint8Array, path: string): unknown {
   const standIn = (): string | null => describeStandIn(Buffer.from(bytes.subarray(0, STAND_IN_BYTES)));

@@ -1,10 +1,12 @@
 /**
- * Data of a file that a stranger may have written, before it is merged into other data: without the names by which an object
- * reaches the objects of the program, without circles, and of a size that can be walked.
+ * Data of a file that a stranger may have written, before it is merged into other data: without the names by which an
+ * object reaches the objects of the program, without circles, and of a size that can be walked.
  */
 import { describe, InvalidInputError } from "../errors.js";
 
-/** Keys that mean an object's own machinery; merged into another object they would change every object of the program. */
+/**
+ * Keys that mean an object's own machinery; merged into another object they would change every object of the program.
+ */
 const RESERVED = new Set(["__proto__", "constructor", "prototype"]);
 const MAX_DEPTH = 100;
 const MAX_VALUES = 1_000_000;
@@ -20,7 +22,8 @@ export function checkKey(key: string, where: string): void {
  * Checks all keys and the shape of a value.
  *
  * @param where words for a path within it (`a.b.c`), for errors: file and line
- * @throws InvalidInputError naming the place of a key that is not allowed, of a value that holds itself, or of one too deep or too large
+ * @throws InvalidInputError naming the place of a key that is not allowed, of a value that holds itself, or of one too
+ *   deep or too large
  */
 export function checkPlainData(value: unknown, where: (place: string) => string): void {
   const open = new Set<object>();

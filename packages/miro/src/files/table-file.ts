@@ -1,9 +1,9 @@
 /**
- * Tables of text: a row of names, then one row a record. CSV (RFC 4180), TSV (IANA text/tab-separated-values: no quoting, a quote is a
- * character like any other), and JSON lines. Encodings and line ends: text-file.ts.
+ * Tables of text: a row of names, then one row a record. CSV (RFC 4180), TSV (IANA text/tab-separated-values: no
+ * quoting, a quote is a character like any other), and JSON lines. Encodings and line ends: text-file.ts.
  *
- * Spreadsheets in many countries separate by semicolons and still say `.csv`: the separator of a CSV is the one that its first row has most
- * of. A line `sep=;` in front of it, as spreadsheets write it, decides.
+ * Spreadsheets in many countries separate by semicolons and still say `.csv`: the separator of a CSV is the one that
+ * its first row has most of. A line `sep=;` in front of it, as spreadsheets write it, decides.
  */
 import { type CsvError, parse } from "csv-parse/sync";
 import { InvalidInputError } from "../errors.js";
@@ -25,8 +25,8 @@ export interface Table {
 }
 
 /**
- * Reads a table with a header. Columns without a name, as programs write for the numbers of rows, are left out, and so are rows of empty
- * cells alone.
+ * Reads a table with a header. Columns without a name, as programs write for the numbers of rows, are left out, and so
+ * are rows of empty cells alone.
  * @param name of the file, for errors; `.tsv` makes it tab-separated
  * @throws InvalidInputError naming file and line
  */

@@ -1,9 +1,12 @@
 /**
- * Text files from strangers: tables, lists of captions and prompts, settings. One place decides what is text and where a line ends.
+ * Text files from strangers: tables, lists of captions and prompts, settings. One place decides what is text and where
+ * a line ends.
  *
- * * UTF-8 with or without its mark, and UTF-16 with its mark. Everything else is refused with the byte at which it stops being text,
- *   so that no caption is ever drawn or stored with U+FFFD in it. A NUL is no text either: it tells UTF-16 without a mark, and binary files.
- * * A line ends in LF, CR LF or CR, as for Python's text files. U+2028, U+2029, U+0085, form feeds and the like are characters of a line.
+ * * UTF-8 with or without its mark, and UTF-16 with its mark. Everything else is refused with the byte at which it
+ *   stops being text, so that no caption is ever drawn or stored with U+FFFD in it. A NUL is no text either: it tells
+ *   UTF-16 without a mark, and binary files.
+ * * A line ends in LF, CR LF or CR, as for Python's text files. U+2028, U+2029, U+0085, form feeds and the like are
+ *   characters of a line.
  */
 import { isUtf8 } from "node:buffer";
 import { createReadStream, readFileSync, statSync } from "node:fs";

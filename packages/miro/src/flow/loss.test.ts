@@ -43,7 +43,8 @@ describe("FlowMatchingLoss", () => {
       const { network, seen } = spy();
       const batch = batchOf();
       const noise = randn([B, 4, 8, 8], { generator: new Generator().manualSeed(9) });
-      const draw: Draw = (purpose, _kind, shape) => (purpose === "noise" ? noise : zeros(shape)); // t = sigmoid(1.5) with mean 1.5
+      // t = sigmoid(1.5) with mean 1.5
+      const draw: Draw = (purpose, _kind, shape) => (purpose === "noise" ? noise : zeros(shape));
       const { rawLoss } = make({ logitNormal: { mean: 1.5, std: 2 } }).call(precond, network, batch, { draw });
       const gamma = 1 - 1 / (1 + Math.exp(-1.5));
       expect(seen.input.gamma.toList()).toEqual(Array(B).fill(expect.closeTo(gamma, 6)));

@@ -1,5 +1,5 @@
 /**
- * What the network is told besides the noisy picture: text and rewards, as one sequence of tokens.
+ * What conditions the network besides the noisy picture: text and rewards, as one sequence of tokens.
  *
  * Shapes: B batch, T text tokens, K rewards, R text registers, C = K + R + T conditioning tokens, L token width.
  * Nothing here depends on the signal level γ, so a sampler computes it once and reuses it at every step.

@@ -18,7 +18,10 @@ export interface Network {
   forward(input: RinInput): RinOutput;
 }
 
-/** The preconditioning around a network: scales its input and output by the signal level, so that it predicts the velocity. */
+/**
+ * The preconditioning around a network: scales its input and output by the signal level, so that it predicts the
+ * velocity.
+ */
 export class FlowPrecond extends nn.Module {
   readonly config: FlowPrecondConfig;
   readonly #logvarLayers: LogVariance;

@@ -41,8 +41,8 @@ export function centreSquare(image: RgbImage, side: number): RgbImage {
 }
 
 /**
- * The shorter side resized to `side`, then the middle cropped to a square: what the published scorers look at. The longer side
- * is rounded down.
+ * The shorter side resized to `side`, then the middle cropped to a square: what the published scorers look at. The
+ * longer side is rounded down.
  */
 export function resizeThenCrop(
   image: RgbImage,

@@ -1,12 +1,12 @@
 /**
  * Settings inside JPEG and WebP, where there are no text chunks.
  *
- * * The `parameters` line goes where the tools that read it look: into EXIF's UserComment (Exif 2.32, tag 0x9286, with the
- *   prefix `UNICODE\0` and UTF-16), in a block that is written here because sharp can only give it ASCII.
+ * * The `parameters` line goes where the tools that read it look: into EXIF's UserComment (Exif 2.32, tag 0x9286, with
+ *   the prefix `UNICODE\0` and UTF-16), in a block that is written here because sharp can only give it ASCII.
  * * The JSON goes into an XMP packet (ISO 16684-1), as the property `settings` of a namespace of our own.
  *
- * A segment of a JPEG holds 64 KB. A longer packet goes into segments of extended XMP (ISO 16684-3, 1.1.3.1: the packet proper names it by
- * its MD5), and so does a comment that no EXIF block can hold, as the property `parameters`.
+ * A segment of a JPEG holds 64 KB. A longer packet goes into segments of extended XMP (ISO 16684-3, 1.1.3.1: the packet
+ * proper names it by its MD5), and so does a comment that no EXIF block can hold, as the property `parameters`.
  *
  * EXIF is a TIFF structure: a header, then directories of 12-byte entries (tag, type, count, value or offset).
  */

@@ -1,6 +1,6 @@
 /**
- * Pictures as files: PNG, WebP or JPEG, with the settings inside, and back. PNG is lossless and keeps the settings in text
- * chunks (png.ts); the other two keep them in EXIF and XMP (exif.ts), pixels through sharp.
+ * Pictures as files: PNG, WebP or JPEG, with the settings inside, and back. PNG is lossless and keeps the settings in
+ * text chunks (png.ts); the other two keep them in EXIF and XMP (exif.ts), pixels through sharp.
  */
 
 import { extname } from "node:path";
@@ -60,8 +60,8 @@ export function formatOf(path: string): ImageFormat | null {
 }
 
 /**
- * A picture as the bytes of a file. The same pixels and texts give the same bytes (PNG on every machine, the others with
- * the same version of sharp).
+ * A picture as the bytes of a file. The same pixels and texts give the same bytes (PNG on every machine, the others
+ * with the same version of sharp).
  *
  * @param text as `settingsToText` gives it. WebP and JPEG keep the texts `Software`, `parameters` and `miro`.
  * @throws InvalidInputError for a quality of PNG, which has none

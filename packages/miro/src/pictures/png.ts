@@ -99,7 +99,8 @@ function textChunk({ keyword, text }: PngText): Uint8Array {
     return pngChunk("tEXt", Buffer.concat([key, Uint8Array.of(0), Buffer.from(text, "latin1")]));
   }
   const body = Buffer.from(text.replaceAll("\0", ""), "utf8");
-  return pngChunk("iTXt", Buffer.concat([key, Uint8Array.of(0, 0, 0, 0, 0), body])); // uncompressed, no language, no translation
+  // uncompressed, no language, no translation
+  return pngChunk("iTXt", Buffer.concat([key, Uint8Array.of(0, 0, 0, 0, 0), body]));
 }
 
 /** A chunk with its length and checksum. */
@@ -167,8 +168,9 @@ const TEXT_CHUNKS = ["tEXt", "zTXt", "iTXt"];
 const OWN_KEYWORDS = ["miro", "parameters", "Software"];
 
 /**
- * Whether a chunk is one that the picture can be read without (its first letter is small) and no text: where its checksum is wrong, it is
- * passed over. A type that differs in one letter alone from a text's may be a damaged one of ours, so it counts as one.
+ * Whether a chunk is one that the picture can be read without (its first letter is small) and no text: where its
+ * checksum is wrong, it is passed over. A type that differs in one letter alone from a text's may be a damaged one of
+ * ours, so it counts as one.
  */
 function isForeign(type: string): boolean {
   const differences = (other: string) => [...type].filter((letter, i) => letter !== other[i]).length;

@@ -1,10 +1,11 @@
 /**
- * Resizing of 8-bit RGB pictures, bit for bit as Pillow's `Image.resize` does it: what upstream's latents and scores were made from.
+ * Resizing of 8-bit RGB pictures, bit for bit as Pillow's `Image.resize` does it: what upstream's latents and scores
+ * were made from.
  *
- * Two passes, horizontal then vertical (newer Pillows take some high pictures the other way round, 12 only strips, 13 many, which
- * changes values by one level; the published data were made with 11 and older). Each output value is the sum of the input values under a filter that widens with the
- * factor of reduction (antialiasing), in fixed point with 22 fractional bits, rounded and clipped to 8 bits after each pass. A
- * pass that would not change its side is left out.
+ * Two passes, horizontal then vertical (newer Pillows take some high pictures the other way round, 12 only strips, 13
+ * many, which changes values by one level; the published data were made with 11 and older). Each output value is the
+ * sum of the input values under a filter that widens with the factor of reduction (antialiasing), in fixed point with
+ * 22 fractional bits, rounded and clipped to 8 bits after each pass. A pass that would not change its side is left out.
  */
 import type { RgbImage } from "./rgb.js";
 

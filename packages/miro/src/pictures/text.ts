@@ -1,6 +1,7 @@
 /**
- * Lines of text as pictures, set by Pango with the DejaVu fonts that the package brings: sheets and charts look the same on
- * a server that has no fonts. What DejaVu lacks (emoji, Chinese, …) is taken from the system's fonts where there are any.
+ * Lines of text as pictures, set by Pango with the DejaVu fonts that the package brings: sheets and charts look the
+ * same on a server that has no fonts. What DejaVu lacks (emoji, Chinese, …) is taken from the system's fonts where
+ * there are any.
  */
 import { createRequire } from "node:module";
 import { sharp } from "./sharp.js";

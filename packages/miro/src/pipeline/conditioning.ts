@@ -1,4 +1,7 @@
-/** What the pictures of a batch are asked for: text states and reward targets of both branches, through the network's conditioning. */
+/**
+ * What the pictures of a batch are asked for: text states and reward targets of both branches, through the network's
+ * conditioning.
+ */
 import { noGrad, scope, Tensor, tensor, zeros } from "@miro-t2i/torch";
 import { invalid } from "../errors.js";
 import { type Conditioning, narrowConditioning } from "../networks/conditioning.js";
@@ -17,7 +20,10 @@ export interface TextStates {
 /** Text states as a caller gives them: `(tokens, width)`, all of them real, or with what is real among them. */
 export type PromptEmbedding = Tensor | TextStates;
 
-/** The conditioning of both branches (2B rows, conditional half first) and of the conditional one, where a run needs them. */
+/**
+ * The conditioning of both branches (2B rows, conditional half first) and of the conditional one, where a run needs
+ * them.
+ */
 export interface Branches {
   both: Conditioning | null;
   conditional: Conditioning | null;

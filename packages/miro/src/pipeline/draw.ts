@@ -1,6 +1,6 @@
 /**
- * Draws the pictures of a plan: texts are encoded, batches of pictures go through the network, the decoder finishes them.
- * A batch that does not fit in memory is halved, and what fits is remembered.
+ * Draws the pictures of a plan: texts are encoded, batches of pictures go through the network, the decoder finishes
+ * them. A batch that does not fit in memory is halved, and what fits is remembered.
  */
 import { captureGraph, cat, hasCudaGraphs, memory, scope, type Tensor, TorchError } from "@miro-t2i/torch";
 import type { Autoencoder } from "../autoencoder/index.js";
@@ -99,11 +99,11 @@ export class Drawer {
   }
 
   /**
-   * The pictures `rows` of a plan in order, each as soon as it is finished; nothing is computed while the caller works on
-   * one. Where memory is low, one call after another.
+   * The pictures `rows` of a plan in order, each as soon as it is finished; nothing is computed while the caller works
+   * on one. Where memory is low, one call after another.
    *
    * @param encode encodes one prompt; the states are freed here
-   * @param warn told what the caller should know
+   * @param warn called with what the caller should know
    */
   draw(
     plan: Plan,

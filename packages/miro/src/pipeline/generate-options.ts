@@ -133,8 +133,8 @@ export const generateSchema = z.strictObject({
     },
   ),
   /**
-   * Bend of the schedule: above 1 spends more steps near the data, below 1 near the noise; `dynamic`: by the size of the
-   * picture, as FLUX.1 does. Default: the checkpoint's.
+   * Bend of the schedule: above 1 spends more steps near the data, below 1 near the noise; `dynamic`: by the size of
+   * the picture, as FLUX.1 does. Default: the checkpoint's.
    */
   shift: field(z.union([z.number().positive(), z.literal("dynamic")]).optional(), {
     expected: "a positive number, or dynamic",
@@ -223,7 +223,9 @@ function toWindow(text: string): [number, number | null] | undefined {
   return [match[1] === "" ? 0 : Number(match[1]), match[2] === "" ? null : Number(match[2])];
 }
 
-/** The options that samplers have of their own. Which of them may be given, and with which value, the sampler decides. */
+/**
+ * The options that samplers have of their own. Which of them may be given, and with which value, the sampler decides.
+ */
 function samplerMembers(): Record<string, z.ZodType> {
   return Object.fromEntries(
     samplerOptionsOfAll().map(({ key, schema, samplers }) => {

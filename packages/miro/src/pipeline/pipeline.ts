@@ -1,9 +1,9 @@
 /**
  * From text to pictures: text encoder, network, sampler and decoder behind one call.
  *
- * Pictures are computed in batches of `batchSize` (1 on a CPU), each with its own generator. With the default on a CPU, and
- * with `deterministic` everywhere, a picture is therefore bit for bit the same whatever else the call draws; larger batches
- * change the order in which kernels add numbers up (four at a time change 5 of 196,608 values by one level).
+ * Pictures are computed in batches of `batchSize` (1 on a CPU), each with its own generator. With the default on a CPU,
+ * and with `deterministic` everywhere, a picture is therefore bit for bit the same whatever else the call draws; larger
+ * batches change the order in which kernels add numbers up (four at a time change 5 of 196,608 values by one level).
  *
  * What happens: plan.ts checks and decides, draw.ts computes, residency.ts says which part is in memory.
  */
@@ -35,8 +35,8 @@ export interface GenerateResult {
   /** Prompt 0's pictures, prompt 1's, … */
   images: GeneratedImage[];
   /**
-   * With `keepLatents`: (B, C, r, r) float32 on the CPU, before decoding, in the order of `images`. The caller owns them.
-   * Else null.
+   * With `keepLatents`: (B, C, r, r) float32 on the CPU, before decoding, in the order of `images`. The caller owns
+   * them. Else null.
    */
   latents: Tensor | null;
   /** What the caller should know, such as prompts that were cut. */
@@ -108,8 +108,8 @@ export class MiroPipeline {
   /**
    * Loads a pipeline. The text encoder is loaded at the first call of {@link generate}.
    *
-   * @param model a folder in the release layout, a repository `owner/name` of the Hugging Face Hub, or `miro-emoji`, the
-   *   bundled model, which is also the default
+   * @param model a folder in the release layout, a repository `owner/name` of the Hugging Face Hub, or `miro-emoji`,
+   *   the bundled model, which is also the default
    * @throws InvalidInputError for what the caller chose wrongly (model, variant, device, …); MiroError for files that
    *   are missing or broken and for a Hub that cannot be reached
    *
@@ -126,7 +126,9 @@ export class MiroPipeline {
     return new MiroPipeline(await loadParts(modelOrBundled(model), checked));
   }
 
-  /** The network. With `lowMemory` it is read when it is not in memory, and the next call of {@link generate} frees it. */
+  /**
+   * The network. With `lowMemory` it is read when it is not in memory, and the next call of {@link generate} frees it.
+   */
   get network(): Checkpoint["network"] {
     return this.#drawer.network;
   }
@@ -161,7 +163,10 @@ export class MiroPipeline {
     return this.#drawer.textEncoder();
   }
 
-  /** Frees the text encoder, the largest part of the published models; a later call that has text to encode reads it again. */
+  /**
+   * Frees the text encoder, the largest part of the published models; a later call that has text to encode reads it
+   * again.
+   */
   freeTextEncoder(): Promise<void> {
     return this.#drawer.freeTextEncoder();
   }
@@ -220,9 +225,9 @@ export class MiroPipeline {
   }
 
   /**
-   * Draws pictures as they are asked for: each comes as soon as it is finished, and nothing is computed while the caller
-   * works on one. Leaving the loop (`break`, an error) ends the work. Takes the options of {@link generate}; `onWarning`
-   * tells what its `warnings` hold.
+   * Draws pictures as they are asked for: each comes as soon as it is finished, and nothing is computed while the
+   * caller works on one. Leaving the loop (`break`, an error) ends the work. Takes the options of {@link generate};
+   * `onWarning` tells what its `warnings` hold.
    *
    * @throws InvalidInputError for wrong options, with the first picture that is asked for
    *
@@ -307,8 +312,8 @@ export class MiroPipeline {
   }
 
   /**
-   * Latents of the network's space (B, C, r, r) to pictures, in chunks. The decoder runs in float32 or bfloat16, never in
-   * float16, in which the published autoencoder overflows.
+   * Latents of the network's space (B, C, r, r) to pictures, in chunks. The decoder runs in float32 or bfloat16, never
+   * in float16, in which the published autoencoder overflows.
    * @throws MiroError when the latents hold values that are not finite
    */
   decode(latents: Tensor): RgbImage[] {

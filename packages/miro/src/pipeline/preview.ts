@@ -3,10 +3,11 @@
  *
  *   rgb = A·latent + b        (A, b) = argmin Σ ‖A·latent + b − meanpool(decode(latent))‖²
  *
- * The map is fitted by least squares to what the decoder itself makes of random latents, so every autoencoder has one without any
- * pictures. The latents are noise of several spatial frequencies, in the network's space with the standard deviation of data:
- * mostly large areas, with gradients and a little texture, as pictures have them (white noise alone fits 5 dB worse). Such "latent RGB factors" are usually constants, found once for a
- * published autoencoder and pasted into programs.
+ * The map is fitted by least squares to what the decoder itself makes of random latents, so every autoencoder has one
+ * without any pictures. The latents are noise of several spatial frequencies, in the network's space with the standard
+ * deviation of data: mostly large areas, with gradients and a little texture, as pictures have them (white noise alone
+ * fits 5 dB worse). Such "latent RGB factors" are usually constants, found once for a published autoencoder and pasted
+ * into programs.
  */
 import { Generator, nn, noGrad, randn, scope, type Tensor, tensor } from "@miro-t2i/torch";
 import type { Autoencoder } from "../autoencoder/index.js";

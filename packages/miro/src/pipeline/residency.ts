@@ -1,7 +1,7 @@
 /**
- * What of a pipeline is in memory when. Usually what was loaded stays. With `lowMemory` the text encoder, the network and
- * the decoder take turns: each is read when it is used and leaves memory when its turn is over, and calls run one after
- * another, because a second one would bring a second part in.
+ * What of a pipeline is in memory when. Usually what was loaded stays. With `lowMemory` the text encoder, the network
+ * and the decoder take turns: each is read when it is used and leaves memory when its turn is over, and calls run one
+ * after another, because a second one would bring a second part in.
  */
 import { memory, scope, type Tensor } from "@miro-t2i/torch";
 import type { Autoencoder } from "../autoencoder/index.js";
@@ -63,7 +63,7 @@ export class Residency {
     return this.#textEncoder;
   }
 
-  /** The text encoder for use before the next `await`: one that nobody has freed since it was loaded. */
+  /** The text encoder for use before the next `await`: one that has not been freed since it was loaded. */
   async presentTextEncoder(): Promise<TextEncoder> {
     let loaded = await this.textEncoder();
     while (loaded !== this.#loadedTextEncoder) loaded = await this.textEncoder();
@@ -107,8 +107,8 @@ export class Residency {
   }
 
   /**
-   * Batches on their way from the network to the decoder: each as it comes, or with `lowMemory` all of them after the last
-   * one, when the network has left memory; until then they wait on the CPU. Who takes a batch frees its latents.
+   * Batches on their way from the network to the decoder: each as it comes, or with `lowMemory` all of them after the
+   * last one, when the network has left memory; until then they wait on the CPU. Who takes a batch frees its latents.
    */
   async *toDecoder<B extends { latents: Tensor }>(
     batches: AsyncGenerator<B, void, void>,

@@ -1,7 +1,7 @@
 /**
  * Settings inside pictures: the key `miro` holds them as JSON, and `parameters` as the lines that other tools show and
- * read (the convention of AUTOMATIC1111's web UI: prompt, `Negative prompt: …`, then `Steps: …, Sampler: …, CFG scale: …`,
- * where a value with a comma, a colon or a line feed is quoted as JSON).
+ * read (the convention of AUTOMATIC1111's web UI: prompt, `Negative prompt: …`, then
+ * `Steps: …, Sampler: …, CFG scale: …`, where a value with a comma, a colon or a line feed is quoted as JSON).
  */
 import { z } from "zod";
 import { describe, InvalidInputError } from "../errors.js";
@@ -168,9 +168,9 @@ export function readSettings(text: readonly PngText[], file: string): ImageSetti
 const INCIDENTAL = ["versions", "device", "bestOf"];
 
 /**
- * The first setting in which a stored picture differs from one that is asked for, or null: then they are the same picture, up to the
- * versions and the device that drew it. Of the best of several the number of candidates, their first seed and the scorer
- * count, not the seed that won.
+ * The first setting in which a stored picture differs from one that is asked for, or null: then they are the same
+ * picture, up to the versions and the device that drew it. Of the best of several the number of candidates, their first
+ * seed and the scorer count, not the seed that won.
  */
 export function settingsDifference(
   stored: ImageSettings,

@@ -36,7 +36,10 @@ export function encodePrompt(
   );
 }
 
-/** Text states by index of the prompt, of both branches; null where the checkpoint's empty text is the unconditional one. */
+/**
+ * Text states by index of the prompt, of both branches; null where the checkpoint's empty text is the unconditional
+ * one.
+ */
 export interface EncodedTexts {
   wanted: Map<number, TextStates>;
   unwanted: Map<number, TextStates> | null;

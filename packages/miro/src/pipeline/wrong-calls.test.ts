@@ -1,4 +1,6 @@
-/** Calls that TypeScript would refuse and JavaScript does not: one clear error each, never the engine's own TypeError. */
+/**
+ * Calls that TypeScript would refuse and JavaScript does not: one clear error each, never the engine's own TypeError.
+ */
 import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";

@@ -1,6 +1,6 @@
 /**
- * Permutations that need no memory: a Feistel network (Luby and Rackoff, 1988) permutes the next power of four, and what falls
- * outside is sent through again until it falls inside ("cycle walking", Black and Rogaway, 2002).
+ * Permutations that need no memory: a Feistel network (Luby and Rackoff, 1988) permutes the next power of four, and
+ * what falls outside is sent through again until it falls inside ("cycle walking", Black and Rogaway, 2002).
  */
 import { PERMUTATION_STREAMS, type PermutationStream } from "./streams.js";
 

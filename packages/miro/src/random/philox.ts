@@ -1,6 +1,6 @@
 /**
- * Counter-based random numbers: what is drawn for a sample depends on (seed, epoch, sample, purpose) and on nothing that was drawn
- * before, so that any process can draw it at any time.
+ * Counter-based random numbers: what is drawn for a sample depends on (seed, epoch, sample, purpose) and on nothing
+ * that was drawn before, so that any process can draw it at any time.
  *
  * Philox4x32-10: Salmon, Moraes, Dror, Shaw, "Parallel random numbers: as easy as 1, 2, 3", SC 2011.
  */
@@ -36,7 +36,9 @@ export function philox4x32(
   return [c0, c1, c2, c3];
 }
 
-/** Where a draw belongs: seed, epoch and sample are non-negative integers, seed and sample up to 2⁵³, epoch up to 2³². */
+/**
+ * Where a draw belongs: seed, epoch and sample are non-negative integers, seed and sample up to 2⁵³, epoch up to 2³².
+ */
 export interface DrawKey {
   seed: number;
   epoch: number;

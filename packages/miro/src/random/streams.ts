@@ -1,6 +1,7 @@
 /**
- * Every stream of random numbers by name. Two draws that must not depend on each other have different numbers here; a run is
- * repeatable and resumable because each draw follows from the seed, the stream and the place (step, row, epoch, sample) alone.
+ * Every stream of random numbers by name. Two draws that must not depend on each other have different numbers here; a
+ * run is repeatable and resumable because each draw follows from the seed, the stream and the place (step, row, epoch,
+ * sample) alone.
  *
  * The numbers are part of every stored run: adding a stream is safe, changing a number changes what seeds mean.
  */

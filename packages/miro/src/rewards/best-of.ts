@@ -1,6 +1,7 @@
 /**
- * Best of N: more pictures are drawn than are wanted, a scorer judges them, the best is kept (Stiennon et al. 2020 call it rejection
- * sampling; upstream reports its rewards so). Seeds are those of `generate` with N pictures for each prompt.
+ * Best of N: more pictures are drawn than are wanted, a scorer ranks them, the best is kept (Stiennon et al. 2020 call
+ * it rejection sampling; upstream reports its rewards so). Seeds are those of `generate` with N pictures for each
+ * prompt.
  */
 import type { Tensor } from "@miro-t2i/torch";
 import { z } from "zod";
@@ -22,7 +23,10 @@ export const bestOfSchema = z.strictObject({
     help: "pictures to draw for each prompt; the best is written",
     flag: "--best-of <n>",
   }),
-  /** What decides: the key of a scorer, a loaded scorer, or a list of such; of several the first decides and the others are recorded. */
+  /**
+   * What decides: the key of a scorer, a loaded scorer, or a list of such; of several the first decides and the others
+   * are recorded.
+   */
   scorer: field(z.union([one, z.array(one).min(1)]).default(DEFAULT_SCORER), {
     expected: "the key of a scorer, a loaded scorer, or a list of such",
     help: "what decides; of several the first decides and the others are recorded",
@@ -38,7 +42,10 @@ export interface ScoreProgress {
   imageCount: number;
 }
 
-/** Options of {@link bestOf}: its own and those of `MiroPipeline.generate`, without `imagesPerPrompt`, which `n` stands for. */
+/**
+ * Options of {@link bestOf}: its own and those of `MiroPipeline.generate`, without `imagesPerPrompt`, which `n` stands
+ * for.
+ */
 export type BestOfOptions = OptionsOf<typeof bestOfSchema> & Omit<GenerateOptions, "imagesPerPrompt">;
 
 /** A picture with its scores. */

@@ -1,4 +1,4 @@
-/** Scorers: what judges pictures, and what is done with their judgement. */
+/** Scorers: what scores pictures, and what is done with the scores. */
 export {
   type BestOf,
   type BestOfOptions,

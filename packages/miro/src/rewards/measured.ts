@@ -1,16 +1,17 @@
 /**
- * Rewards that are measured, not judged: how sharp a picture is and how colourful.
+ * Rewards that are measured, not learned: how sharp a picture is and how colourful.
  *
- * The raw measures have no upper end. As scores they are bent into [0, 1) by 1 − 2^(−m / m½), which keeps their order: 0 for a flat (grey)
- * picture, ½ at m½, towards 1 beyond. The bundled model's rewards of the same names have the same ends, 0 for the strongest damage and
- * 1 for none; clean emoji scenes score about 0.8.
+ * The raw measures have no upper end. As scores they are bent into [0, 1) by 1 − 2^(−m / m½), which keeps their order:
+ * 0 for a flat (grey) picture, ½ at m½, towards 1 beyond. The bundled model's rewards of the same names have the same
+ * ends, 0 for the strongest damage and 1 for none; clean emoji scenes score about 0.8.
  *
  * | score          | m                                                                                 | m½ |
  * |----------------|-----------------------------------------------------------------------------------|----|
  * | `sharpness`    | root of the Laplacian energy, times the shorter side over 256                     | 3  |
  * | `colorfulness` | Hasler and Süsstrunk's colourfulness, where 45 is "averagely colourful" for them  | 45 |
  *
- * The side is a factor because steps from pixel to pixel grow as a picture shrinks; it evens sizes out roughly, not exactly.
+ * The side is a factor because steps from pixel to pixel grow as a picture shrinks; it evens sizes out roughly, not
+ * exactly.
  */
 import type { RgbImage } from "../pictures/rgb.js";
 import type { ScorerSpec } from "./scorer.js";
@@ -21,7 +22,8 @@ const COLORFULNESS_HALF = 45;
 const REFERENCE_SIDE = 256;
 
 /**
- * Mean square of the four-neighbour Laplacian of the luma (BT.601, 0 to 255) over all inner pixels; 0 where there are none. Blur lowers it.
+ * Mean square of the four-neighbour Laplacian of the luma (BT.601, 0 to 255) over all inner pixels; 0 where there are
+ * none. Blur lowers it.
  */
 export function laplacianEnergy({ width, height, data }: RgbImage): number {
   if (width < 3 || height < 3) return 0;

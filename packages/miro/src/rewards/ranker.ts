@@ -3,7 +3,7 @@ import type { LoadRanker } from "../pipeline/requests/draw-request.js";
 import { rank } from "./best-of.js";
 import { loadScorerFor } from "./registry.js";
 
-/** Loads the scorer of a key as the judge of a `DrawRequest`. */
+/** Loads the scorer of a key for a `DrawRequest`. */
 export const loadRanker: LoadRanker = async (pipe, key, options) => {
   const scorer = await loadScorerFor(pipe, key, options);
   return {

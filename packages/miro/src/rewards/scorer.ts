@@ -1,11 +1,11 @@
 /**
- * What judges pictures: the interface between scorers and everything that uses them (preprocessing, best-of-N, evaluation,
- * the command line).
+ * What scores pictures: the interface between scorers and everything that uses them (preprocessing, best-of-N,
+ * evaluation, the command line).
  *
- * A scorer is registered as a {@link ScorerSpec} under the key that is its column in a shard's CSV file (`sharpness`). Loading
- * it gives a {@link ScorerModel}, which does the arithmetic alone; {@link checkedScorer} puts around it what all of them need: lengths
- * and pixels are checked, pictures go in chunks, a call can be aborted between them, and a value that is not finite is an
- * error instead of a score.
+ * A scorer is registered as a {@link ScorerSpec} under the key that is its column in a shard's CSV file (`sharpness`).
+ * Loading it gives a {@link ScorerModel}, which does the arithmetic alone; {@link checkedScorer} puts around it what
+ * all of them need: lengths and pixels are checked, pictures go in chunks, a call can be aborted between them, and a
+ * value that is not finite is an error instead of a score.
  */
 import { invalid, MiroError } from "../errors.js";
 import type { RgbImage } from "../pictures/rgb.js";
@@ -61,13 +61,15 @@ export interface ScorerSpec {
   readonly key: string;
   /** What it measures, in a few words. */
   readonly name: string;
-  /** One line of help: what is judged, and the range of the values. */
+  /** One line of help: what is scored, and the range of the values. */
   readonly description: string;
   /** The preprocessing stage that runs it. */
   readonly stage: "rewards" | "vqa";
   /** Whether a score depends on the caption. */
   readonly usesText: boolean;
-  /** Why the scorer has nothing to say about what a model draws, in a sentence; null: it has. Absent: about all of them. */
+  /**
+   * Why the scorer has nothing to say about what a model draws, in a sentence; null: it has. Absent: about all of them.
+   */
   refusal?(pipe: MiroPipeline): string | null;
   /** Reads the model. */
   load(options: LoadScorerOptions): Promise<ScorerModel>;

@@ -1,6 +1,6 @@
 /**
- * The `added_tokens` of a `tokenizer.json` (`</s>`, `<pad>`, `<extra_id_0>`, …): strings that are found in the text before,
- * or where they ask for it after, normalisation and become one token each.
+ * The `added_tokens` of a `tokenizer.json` (`</s>`, `<pad>`, `<extra_id_0>`, …): strings that are found in the text
+ * before, or where they ask for it after, normalisation and become one token each.
  */
 import { WHITE_SPACE } from "./whitespace.js";
 

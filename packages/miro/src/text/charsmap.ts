@@ -3,13 +3,13 @@
  * unified and control characters removed) that a trained model carries along.
  *
  * Layout, little endian: `u32` size in bytes of a Darts-clone double-array trie, the trie as `u32` units, then the
- * replacements as UTF-8 strings, each ended by a zero byte. The trie maps the UTF-8 of a character sequence to the offset
- * of its replacement.
+ * replacements as UTF-8 strings, each ended by a zero byte. The trie maps the UTF-8 of a character sequence to the
+ * offset of its replacement.
  *
- * SentencePiece itself replaces the longest match at each place. The reference (Hugging Face tokenizers, its `Precompiled`
- * normaliser over the crate `spm_precompiled`) does something else, and this does what the reference does: the text is cut
- * into grapheme clusters; of a cluster shorter than six bytes the *shortest* matching prefix decides and replaces the whole
- * cluster; otherwise each of its characters is looked up alone.
+ * SentencePiece itself replaces the longest match at each place. The reference (Hugging Face tokenizers, its
+ * `Precompiled` normaliser over the crate `spm_precompiled`) does something else, and this does what the reference
+ * does: the text is cut into grapheme clusters; of a cluster shorter than six bytes the *shortest* matching prefix
+ * decides and replaces the whole cluster; otherwise each of its characters is looked up alone.
  */
 import { graphemeEnd } from "./graphemes.js";
 
@@ -124,7 +124,8 @@ function utf8Length(text: string): number {
   let length = 0;
   for (let i = 0; i < text.length; i++) {
     const code = text.charCodeAt(i);
-    length += code < 0x80 ? 1 : code < 0x800 ? 2 : code >= 0xd800 && code < 0xe000 ? 2 : 3; // a surrogate is half of four
+    // a surrogate is half of four
+    length += code < 0x80 ? 1 : code < 0x800 ? 2 : code >= 0xd800 && code < 0xe000 ? 2 : 3;
   }
   return length;
 }

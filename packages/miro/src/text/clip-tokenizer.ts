@@ -1,14 +1,17 @@
 /**
- * CLIP's tokenizer: byte-level byte-pair encoding (Radford et al. 2021, "Learning Transferable Visual Models From Natural Language
- * Supervision"; Sennrich et al. 2016). 256 byte symbols, the same at the end of a word, one symbol a merge, start and end: 49,408 ids.
+ * CLIP's tokenizer: byte-level byte-pair encoding (Radford et al. 2021, "Learning Transferable Visual Models From
+ * Natural Language Supervision"; Sennrich et al. 2016). 256 byte symbols, the same at the end of a word, one symbol a
+ * merge, start and end: 49,408 ids.
  *
  * The table is the same everywhere, the cleaning of the text is not:
  *
- *   openai        OpenAI's CLIP, open_clip, HPSv2: repairs of broken text (fix-text.ts), HTML entities decoded twice, white space collapsed, lower case
- *   hugging-face  transformers' fast tokenizer: NFC, white space collapsed, lower case; `<|endoftext|>` in a text is the end token
+ *   openai OpenAI's CLIP, open_clip, HPSv2: repairs of broken text (fix-text.ts), HTML entities decoded twice, white
+ *     space collapsed, lower case
+ *   hugging-face transformers' fast tokenizer: NFC, white space collapsed, lower case; `<|endoftext|>` in a text is the
+ *     end token
  *
- * `@huggingface/tokenizers` 0.2 is not used: it lower-cases whole texts ("Σ" at the end of a word) and has JavaScript's white space, so the
- * ids of one odd text in twenty are others.
+ * `@huggingface/tokenizers` 0.2 is not used: it lower-cases whole texts ("Σ" at the end of a word) and has JavaScript's
+ * white space, so the ids of one odd text in twenty are others.
  */
 import { existsSync, readFileSync } from "node:fs";
 import { join } from "node:path";
@@ -37,7 +40,9 @@ const SPLIT_SPACES = new RegExp(`[${SPACE}\\x1c-\\x1f]+`, "g");
 const SPACES = new RegExp(`[${SPACE}]+`, "g");
 /** Contractions, letters, single digits, and what is neither. */
 const WORDS = `'s|'t|'re|'ve|'m|'ll|'d|\\p{L}+|\\p{N}|[^${SPACE}\\p{L}\\p{N}]+`;
-/** Python ignores case here: "ſ" is an "s", and U+0345, whose capital is a letter, is neither letter nor something else. */
+/**
+ * Python ignores case here: "ſ" is an "s", and U+0345, whose capital is a letter, is neither letter nor something else.
+ */
 const OPENAI_WORDS = `'ſ|${WORDS.replace("[^", "[^\\u0345")}`;
 
 interface Kind {
@@ -114,8 +119,8 @@ export class ClipTokenizer {
   }
 
   /**
-   * The table that stands in a folder: `merges.txt`, `tokenizer.json` or `bpe_simple_vocab_16e6.txt.gz`, there or in `tokenizer/`; where there
-   * is none, the published one.
+   * The table that stands in a folder: `merges.txt`, `tokenizer.json` or `bpe_simple_vocab_16e6.txt.gz`, there or in
+   * `tokenizer/`; where there is none, the published one.
    *
    * @throws MiroError naming the file that is broken
    */
@@ -153,8 +158,8 @@ export class ClipTokenizer {
   }
 
   /**
-   * Ids of texts in rows of one length, cut to `maxLength` with the end token kept, and padded with end tokens: CLIP pools at the first of
-   * them and looks no further.
+   * Ids of texts in rows of one length, cut to `maxLength` with the end token kept, and padded with end tokens: CLIP
+   * pools at the first of them and looks no further.
    *
    * @returns (B, T) int64, T the longest row; and which texts were cut. The caller owns the tensor.
    */

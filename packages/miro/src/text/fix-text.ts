@@ -1,13 +1,15 @@
 /**
- * Repairs of broken text, as the Python library ftfy 6.3 makes them with its default settings ("fixes text for you", Robyn Speer): OpenAI's
- * CLIP tokenizer and those that derive from it apply them to every caption, so equal tokens need equal repairs.
+ * Repairs of broken text, as the Python library ftfy 6.3 makes them with its default settings ("fixes text for you",
+ * Robyn Speer): OpenAI's CLIP tokenizer and those that derive from it apply them to every caption, so equal tokens need
+ * equal repairs.
  *
- * Each line, until nothing changes any more: HTML entities are decoded (unless a `<` came before); UTF-8 that was read in a single-byte
- * encoding is put right; then C1 controls, ligatures, full-width forms, curly quotes, line breaks, surrogates, terminal escapes and
- * control characters; then NFC.
+ * Each line, until nothing changes any more: HTML entities are decoded (unless a `<` came before); UTF-8 that was read
+ * in a single-byte encoding is put right; then C1 controls, ligatures, full-width forms, curly quotes, line breaks,
+ * surrogates, terminal escapes and control characters; then NFC.
  *
- * Wrongly read UTF-8 is recognised by pairs of characters that nobody writes ("Ã©", "â€™"). Text that has such pairs is encoded in each
- * encoding that has all its characters; if the bytes are UTF-8, or become it by a repair, that is the text.
+ * Wrongly read UTF-8 is recognised by pairs of characters that nobody writes ("Ã©", "â€™"). Text that has such pairs is
+ * encoded in each encoding that has all its characters; if the bytes are UTF-8, or become it by a repair, that is the
+ * text.
  */
 import { lowerCaseNames, namedEntity, unescapeHtml } from "./html-entities.js";
 import { MOJIBAKE, SINGLE_BYTE_ENCODINGS, UTF8_CLUES } from "./mojibake.generated.js";
@@ -202,7 +204,10 @@ const ALTERED_SOURCE = [
 const ALTERED = new RegExp(ALTERED_SOURCE);
 const ALL_ALTERED = new RegExp(ALTERED_SOURCE, "g");
 
-/** "Ã" before a space is most often the word "à", which keeps the space, but for the Portuguese words that begin with it. */
+/**
+ * "Ã" before a space is most often the word "à", which keeps the space, but for the Portuguese words that begin with
+ * it.
+ */
 function restoreNoBreakSpaces(bytes: string): string {
   return bytes
     .replace(/\xc3 (?! |quele|quela|quilo|s )/g, "\xc3\xa0 ")
@@ -240,7 +245,10 @@ function decodeUtf8(bytes: string): string | null {
 const SPECIAL =
   /\xc0(?:\x80|(?=\n?$))|\xed[\xa0-\xaf][\x80-\xbf]\xed[\xb0-\xbf][\x80-\xbf]|\xed[\xa0-\xbf][\x80-\xbf]/g;
 
-/** UTF-8 in which characters beyond the first 65,536 may be two surrogates (CESU-8), and NUL two bytes, as Java writes it. */
+/**
+ * UTF-8 in which characters beyond the first 65,536 may be two surrogates (CESU-8), and NUL two bytes, as Java writes
+ * it.
+ */
 function decodeVariants(bytes: string): string | null {
   let text = "";
   let position = 0;

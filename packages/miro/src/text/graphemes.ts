@@ -1,10 +1,12 @@
 /**
- * Grapheme clusters: Unicode 17, UAX #29 section 3.1.1, extended clusters. Own tables and not `Intl.Segmenter`, so that a
- * prompt gives the same tokens on every Node (its ICU changes with its version) and because this is called per prompt.
+ * Grapheme clusters: Unicode 17, UAX #29 section 3.1.1, extended clusters. Own tables and not `Intl.Segmenter`, so that
+ * a prompt gives the same tokens on every Node (its ICU changes with its version) and because this is called per
+ * prompt.
  */
 import { GRAPHEME_CLASS_RUNS } from "./graphemes.generated.js";
 
-// Grapheme_Cluster_Break, with Indic_Conjunct_Break and Extended_Pictographic folded in: the letters of the generated table.
+// Grapheme_Cluster_Break, with Indic_Conjunct_Break and Extended_Pictographic folded in: the letters of the generated
+// table.
 const CONTROL = 67; // C  control characters, line separators, most format characters; CR and LF are told apart by code
 const EXTEND = 69; // E  Extend with InCB=Extend
 const EXTEND_ONLY = 71; // G  Extend without InCB, which ends an Indic conjunct

@@ -1,6 +1,7 @@
 /**
- * HTML character references in text, decoded as Python's `html.unescape` does it: the rules of the HTML standard, section 13.5, with the
- * names that may stand without a semicolon, and the characters of Windows-1252 for the numbers 128 to 159.
+ * HTML character references in text, decoded as Python's `html.unescape` does it: the rules of the HTML standard,
+ * section 13.5, with the names that may stand without a semicolon, and the characters of Windows-1252 for the numbers
+ * 128 to 159.
  */
 import { characterEntities } from "character-entities";
 import { characterEntitiesLegacy } from "character-entities-legacy";

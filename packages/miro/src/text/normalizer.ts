@@ -1,7 +1,7 @@
 /**
- * The `normalizer` object of a `tokenizer.json`: what happens to the text before it is cut into words. Supported are the
- * kinds that T5 tokenisers have had in any release of transformers (`Precompiled`, alone or in a `Sequence` with `Strip`
- * and `Replace`) and the plain Unicode forms.
+ * The `normalizer` object of a `tokenizer.json`: what happens to the text before it is cut into words. Supported are
+ * the kinds that T5 tokenisers have had in any release of transformers (`Precompiled`, alone or in a `Sequence` with
+ * `Strip` and `Replace`) and the plain Unicode forms.
  */
 
 import { z } from "zod";
@@ -36,7 +36,9 @@ export type Refuse = (path: string, expected: string, received: unknown) => Inva
 /** Deeper nesting, or more steps, than this is no tokeniser but an attack. */
 const MAX_DEPTH = 8;
 const MAX_STEPS = 64;
-/** How many times as long as a text its rewriting may be, and what any text may become. NFKC, the most, makes 18 of 1. */
+/**
+ * How many times as long as a text its rewriting may be, and what any text may become. NFKC, the most, makes 18 of 1.
+ */
 const MAX_GROWTH = 32;
 const ALWAYS_ALLOWED = 1024;
 
@@ -143,7 +145,9 @@ function stripEnd(text: string): string {
   return text.slice(0, end);
 }
 
-/** One character or class with one quantifier (` {2,}` is what T5 has): anything freer could be made to run for ever. */
+/**
+ * One character or class with one quantifier (` {2,}` is what T5 has): anything freer could be made to run for ever.
+ */
 function compilePattern(source: string, path: string, refuse: Refuse): RegExp {
   const match = /^(\\s|\\[^\p{L}\d]|[^\\.^$|?*+()[\]{}])(\+|\{\d{1,3}(?:,\d{0,3})?\})?$/u.exec(source);
   if (!match) throw refuse(path, "one character or \\s, perhaps repeated (+, {2,})", source);

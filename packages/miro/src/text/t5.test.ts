@@ -54,7 +54,8 @@ describe("T5Encoder", () => {
     const states = noGrad(() => encoder.forward(...inputs()));
     expect(states.dtype).toBe("float32");
     const wanted = reference.get("text.embeddings")!;
-    expect(states.sub(wanted).norm().item() / wanted.norm().item()).toBeLessThan(0.0194); // what transformers in bfloat16 is off
+    // what transformers in bfloat16 is off
+    expect(states.sub(wanted).norm().item() / wanted.norm().item()).toBeLessThan(0.0194);
   });
 
   it("gives tokens the same states whatever the padding and the other texts", async () => {
@@ -194,7 +195,8 @@ describe("T5Encoder", () => {
       writeSafetensors(join(target, names[i]!), new Map(half));
     });
     const map = halves.flatMap((half, i) => half.map(([name]) => [name, names[i]]));
-    map.push(["lm_head.weight", "model-00003-of-00002.safetensors"]); // a shard that only the decoder needs is not opened
+    // a shard that only the decoder needs is not opened
+    map.push(["lm_head.weight", "model-00003-of-00002.safetensors"]);
     await writeFile(
       join(target, "model.safetensors.index.json"),
       JSON.stringify({ weight_map: Object.fromEntries(map) }),

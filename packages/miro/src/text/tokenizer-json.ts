@@ -1,6 +1,7 @@
 /**
- * Reads a `tokenizer.json` (Hugging Face tokenizers, version "1.0") with a Unigram model. Strict: what is missing, of the
- * wrong type or not supported is refused with one line that names the place, so that no file yields wrong tokens silently.
+ * Reads a `tokenizer.json` (Hugging Face tokenizers, version "1.0") with a Unigram model. Strict: what is missing, of
+ * the wrong type or not supported is refused with one line that names the place, so that no file yields wrong tokens
+ * silently.
  */
 import { z } from "zod";
 import { invalid } from "../errors.js";

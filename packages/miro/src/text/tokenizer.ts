@@ -1,7 +1,7 @@
 /**
- * Text to token ids and back, from a `tokenizer.json`: the same ids as transformers' `T5TokenizerFast`. The order of work is
- * that of Hugging Face tokenizers: added tokens are cut out, the rest is normalised, cut into words, and each word
- * segmented by the Unigram model; then the template adds `</s>`.
+ * Text to token ids and back, from a `tokenizer.json`: the same ids as transformers' `T5TokenizerFast`. The order of
+ * work is that of Hugging Face tokenizers: added tokens are cut out, the rest is normalised, cut into words, and each
+ * word segmented by the Unigram model; then the template adds `</s>`.
  */
 import { stat } from "node:fs/promises";
 import { join } from "node:path";
@@ -20,8 +20,8 @@ export interface EncodeBatchOptions {
   /** Most tokens of one text, `</s>` included; what is longer is cut. */
   maxLength: number;
   /**
-   * How long the rows are: `maxLength` (default; a number does the same for another length of at most `maxLength` that all
-   * texts fit in), or as long as the longest text needs.
+   * How long the rows are: `maxLength` (default; a number does the same for another length of at most `maxLength` that
+   * all texts fit in), or as long as the longest text needs.
    */
   padTo?: "maxLength" | "longest" | number;
 }
@@ -144,7 +144,8 @@ export class Tokenizer {
   /**
    * Encodes texts into one padded batch.
    *
-   * @throws InvalidInputError if `maxLength` has no room for the special tokens, or a text does not fit into a numeric `padTo`
+   * @throws InvalidInputError if `maxLength` has no room for the special tokens, or a text does not fit into a numeric
+   *   `padTo`
    */
   encodeBatch(texts: readonly string[], options: EncodeBatchOptions): EncodedBatch {
     const { rows, length, overflow } = this.#rows(texts, options);

@@ -1,10 +1,11 @@
 /**
- * Trains a Unigram tokeniser (Kudo 2018, "Subword Regularization", section 3.2, in the details SentencePiece's `UnigramTrainer`):
- * start from all frequent substrings of words, then alternate expectation maximisation of the pieces' probabilities with
- * dropping the pieces whose loss costs the least likelihood, until the vocabulary has its size.
+ * Trains a Unigram tokeniser (Kudo 2018, "Subword Regularization", section 3.2, in the details SentencePiece's
+ * `UnigramTrainer`): start from all frequent substrings of words, then alternate expectation maximisation of the
+ * pieces' probabilities with dropping the pieces whose loss costs the least likelihood, until the vocabulary has its
+ * size.
  *
- * The result is a complete T5-compatible `tokenizer.json`: `<pad>` 0, `</s>` 1, `<unk>` 2, the character map nmt_nfkc. It does
- * not depend on the order of the corpus.
+ * The result is a complete T5-compatible `tokenizer.json`: `<pad>` 0, `</s>` 1, `<unk>` 2, the character map nmt_nfkc.
+ * It does not depend on the order of the corpus.
  */
 import { mkdir } from "node:fs/promises";
 import { join } from "node:path";
@@ -123,7 +124,10 @@ function countCharacters(words: Word[]): Map<string, number> {
   return counts;
 }
 
-/** All characters, and the substrings of two and more that occur twice and are not always followed by the same character. */
+/**
+ * All characters, and the substrings of two and more that occur twice and are not always followed by the same
+ * character.
+ */
 function seedPieces(words: Word[], characters: Map<string, number>, maxLength: number): Pieces {
   const counts = new Map<string, number>();
   for (const { text, count } of words) {
@@ -183,7 +187,10 @@ class Lattice {
     }
   }
 
-  /** Adds `count` times the probability of each piece to occur (once per edge) to `expected`; false if no path leads through. */
+  /**
+   * Adds `count` times the probability of each piece to occur (once per edge) to `expected`; false if no path leads
+   * through.
+   */
   addMarginals(length: number, count: number, expected: Float64Array): boolean {
     const { starts, ends, ids } = this;
     const scores = this.#scores;
@@ -250,8 +257,8 @@ function maximise({ texts }: Pieces, expected: Float64Array): Pieces {
 }
 
 /**
- * Drops the pieces that are missed the least: the loss of one is the fall in likelihood when its best segmentation into others
- * takes its place.
+ * Drops the pieces that are missed the least: the loss of one is the fall in likelihood when its best segmentation into
+ * others takes its place.
  */
 function prune(pieces: Pieces, words: Word[], wanted: number): Pieces {
   const { texts, scores } = pieces;

@@ -1,7 +1,7 @@
 /**
- * The Unigram language model (Kudo 2018, "Subword Regularization", section 3): a text's probability is the product of its
- * pieces' probabilities, and encoding is the most probable segmentation (Viterbi). Ties, unknown characters and the fusing
- * of unknowns follow SentencePiece's `EncodeOptimized` as Hugging Face tokenizers has it.
+ * The Unigram language model (Kudo 2018, "Subword Regularization", section 3): a text's probability is the product of
+ * its pieces' probabilities, and encoding is the most probable segmentation (Viterbi). Ties, unknown characters and the
+ * fusing of unknowns follow SentencePiece's `EncodeOptimized` as Hugging Face tokenizers has it.
  */
 
 /** Added to the lowest score of the vocabulary to make the score of an unknown character. */
@@ -11,7 +11,10 @@ const UNKNOWN_PENALTY = 10;
 export interface Piece {
   /** Index in the vocabulary. */
   id: number;
-  /** The piece of the normalised text that it stands for; differs from the vocabulary's string only where that is unknown. */
+  /**
+   * The piece of the normalised text that it stands for; differs from the vocabulary's string only where that is
+   * unknown.
+   */
   text: string;
 }
 

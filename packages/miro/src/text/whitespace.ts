@@ -1,6 +1,6 @@
 /**
- * Unicode's `White_Space`, which the reference means by white space. JavaScript's `\s` is not the same: it has U+FEFF and
- * lacks U+0085.
+ * Unicode's `White_Space`, which the reference means by white space. JavaScript's `\s` is not the same: it has U+FEFF
+ * and lacks U+0085.
  */
 
 /** The inside of a regular expression's character class. */

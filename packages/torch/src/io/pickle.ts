@@ -3,8 +3,8 @@
  * knows by name. Format: Python's `pickletools` module documents every opcode.
  *
  * Everything else becomes an {@link Opaque}: an object of a class that the caller does not know, a text or number of no
- * sensible length. Its arguments, items and state are dropped; its name is kept for whoever asks for it. A checkpoint
- * holds much that nobody reads, so an Opaque is never a reason to refuse the file.
+ * sensible length. Its arguments, items and state are dropped; its name is kept for callers that ask for it. A
+ * checkpoint holds much that is never read, so an Opaque is never a reason to refuse the file.
  */
 import { FormatError } from "./format-error.js";
 

@@ -46,7 +46,7 @@ function self(): Place & { text: string } {
   return own;
 }
 
-/** Whether the process of an identity lives. A text that is no identity belongs to nobody known. */
+/** Whether the process of an identity lives. A text that is no identity belongs to no known process. */
 export function lifeOf(identity: string): Life {
   const parts = new RegExp(`^${IDENTITY_PATTERN}$`).test(identity) ? identity.split("-") : null;
   if (parts === null) return "unknown";

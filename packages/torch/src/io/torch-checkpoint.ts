@@ -224,7 +224,7 @@ const rebuildUntyped: Rebuild = (args) => {
   return tensorOf(storage, dtype.dtype, args, metadata);
 };
 
-/** A parameter is its tensor; attributes that somebody gave it are left out. */
+/** A parameter is its tensor; attributes that were added to it are left out. */
 const rebuildParameter =
   (least: number, most: number): Rebuild =>
   ([tensor, ...rest]) => {
@@ -358,7 +358,7 @@ function tensorOf(
 
 /** A state dict: its tensors, and what else stands among them. */
 export interface TorchStateDict extends TensorFile {
-  /** Entries that are no tensors, by name, each with what it is; nobody can read them. */
+  /** Entries that are no tensors, by name, each with what it is; they cannot be read. */
   readonly others: ReadonlyMap<string, string>;
 }
 

@@ -1,10 +1,11 @@
 /**
- * The files in which bin edges are kept: name and content are the published ones, so that either program reads the other's.
+ * The files in which bin edges are kept: name and content are the published ones, so that either program reads the
+ * other's.
  *
  *   coherence_bins_64_bins_aesthetic_score-clip_score_synthetic_prob_0.5.json      {"clip_score": [0.0, 0.21…, 1.0], …}
  *
- * Beside it lies `….identity.json`, which says what the edges were computed from; a file whose identity differs is not used. A file
- * without one comes from somewhere else and is taken as it is.
+ * Beside it lies `….identity.json`, which says what the edges were computed from; a file whose identity differs is not
+ * used. A file without one comes from somewhere else and is taken as it is.
  */
 import { existsSync } from "node:fs";
 import { join } from "node:path";
@@ -50,7 +51,8 @@ export function binCacheName({
 /**
  * Reads kept edges.
  * @param folder the first root
- * @returns null where there is no file, or it belongs to other data or options; `foreign` where nothing says what it belongs to
+ * @returns null where there is no file, or it belongs to other data or options; `foreign` where nothing says what it
+ *   belongs to
  * @throws MiroError naming the file when its content is not what such a file holds
  */
 export function readBinCache(

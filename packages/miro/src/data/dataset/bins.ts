@@ -1,12 +1,14 @@
 /**
- * Coherence bins: edges over the values of a reward, and the map from a raw reward to the level in [0, 1] that the network is told.
+ * Coherence bins: edges over the values of a reward, and the map from a raw reward to the level in [0, 1] that the
+ * network is told.
  *
  *   edges e[0] < e[1] < … < e[E-1]          bin j is (e[j], e[j+1]], the outer two are open outwards
  *   level(v) = j / (bins - 1)               bins = E - 1
  *
- * By default edges are quantiles of the sample, so that each bin holds about as many samples. The published code takes quantiles of
- * the *distinct* values instead, forces the outer edges to 0 and 1 whatever the data are, divides by the number of bins that was
- * asked for, and lets values above the last edge and NaN come out above 1: `distinct` and `upstreamBins` do the same, to the bit.
+ * By default edges are quantiles of the sample, so that each bin holds about as many samples. The published code takes
+ * quantiles of the *distinct* values instead, forces the outer edges to 0 and 1 whatever the data are, divides by the
+ * number of bins that was asked for, and lets values above the last edge and NaN come out above 1: `distinct` and
+ * `upstreamBins` do the same, to the bit.
  *
  * All arithmetic is float32, by the operators that the published code calls (`quantile`, `linspace`).
  */
@@ -17,7 +19,10 @@ import { field, parseOptions } from "../../options.js";
 /** `torch.quantile` takes no more values. */
 const QUANTILE_LIMIT = 2 ** 24;
 
-/** How edges are placed: evenly from the smallest to the largest value, at quantiles, or at quantiles with finer last bins. */
+/**
+ * How edges are placed: evenly from the smallest to the largest value, at quantiles, or at quantiles with finer last
+ * bins.
+ */
 export const BIN_STRATEGIES = ["uniform", "quantile", "refined_quantile"] as const;
 
 /** Options of {@link computeBins}. */
@@ -64,8 +69,10 @@ export function parseBinOptions(options: BinOptions): z.output<typeof binOptions
 /**
  * The edges for the values of one reward, ascending, float32.
  *
- * @param values at most 2²⁴; what is not finite is left out (with `distinct`, one NaN spoils every edge, as in the published code)
- * @returns null where no two bins come out: no value, or the same one throughout (with `distinct`, no two different edges)
+ * @param values at most 2²⁴; what is not finite is left out (with `distinct`, one NaN spoils every edge, as in the
+ *   published code)
+ * @returns null where no two bins come out: no value, or the same one throughout (with `distinct`, no two different
+ *   edges)
  * @throws InvalidInputError naming the wrong option, or `values` when there are too many
  */
 export function computeBins(values: Float32Array | readonly number[], options: BinOptions = {}): Float32Array | null {
@@ -94,8 +101,9 @@ function distinctEdges(values_N: Tensor, options: z.output<typeof binOptionsSche
 }
 
 /**
- * Quantiles of the sample. The outer edges reach to 0 and 1, further where the data do. Inner edges at the largest value would leave
- * the last bin empty; the value before it takes their place, so that the best samples, and only they, have level 1.
+ * Quantiles of the sample. The outer edges reach to 0 and 1, further where the data do. Inner edges at the largest
+ * value would leave the last bin empty; the value before it takes their place, so that the best samples, and only they,
+ * have level 1.
  */
 function sampleEdges(values_N: Tensor, options: z.output<typeof binOptionsSchema>): Float32Array | null {
   const distinct = sortedDistinct(values_N).data() as Float32Array;
@@ -145,8 +153,8 @@ function ascending(edges: ArrayLike<number>): Float32Array {
 /** Options of `binValue`. */
 export interface BinValueOptions {
   /**
-   * The published mapping: divide by this number of bins minus one (see {@link nominalBins}) and do not clamp; values above the last
-   * edge and NaN come out above 1.
+   * The published mapping: divide by this number of bins minus one (see {@link nominalBins}) and do not clamp; values
+   * above the last edge and NaN come out above 1.
    */
   upstreamBins?: number;
 }

@@ -1,7 +1,9 @@
 /**
- * Which caption of a sample is trained with in an epoch, the original or the synthetic one, and which scores go with it.
+ * Which caption of a sample is trained with in an epoch, the original or the synthetic one, and which scores go with
+ * it.
  *
- *   paired      the synthetic embedding always comes with the scores of the synthetic caption, `synthetic_<name>`; a sample that lacks
+ *   paired the synthetic embedding always comes with the scores of the synthetic caption, `synthetic_<name>`; a sample
+ *     that lacks
  *               one of them keeps its original caption
  *   original    the published code: the embedding is exchanged, the scores stay those of the original caption
  *               (it looks the synthetic ones up under names that no file has)
@@ -35,7 +37,8 @@ export function canBeSynthetic({ original, synthetic, hasSyntheticText }: Sample
 }
 
 /**
- * Whether a sample's synthetic caption is drawn in an epoch: with the given probability, the same answer in every process.
+ * Whether a sample's synthetic caption is drawn in an epoch: with the given probability, the same answer in every
+ * process.
  * @param sample the sample's index in the data set, before filtering
  */
 export function drawsSynthetic(probability: number, seed: number, epoch: number, sample: number): boolean {

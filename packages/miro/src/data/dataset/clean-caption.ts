@@ -1,8 +1,8 @@
 /** Caption texts as every model is given them. */
 
 /**
- * Removes each literal `<PERSON>` and nothing else: spaces around it stay, so two may follow each other. The published preparation
- * does the same to every text it encodes or scores; the `.txt` member keeps the original.
+ * Removes each literal `<PERSON>` and nothing else: spaces around it stay, so two may follow each other. The published
+ * preparation does the same to every text it encodes or scores; the `.txt` member keeps the original.
  */
 export function cleanCaption(caption: string): string {
   return caption.replaceAll("<PERSON>", "");

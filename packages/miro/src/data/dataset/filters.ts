@@ -1,8 +1,8 @@
 /**
  * Which samples a training run sees, decided by a sample's metadata, once for each shard.
  *
- * The rules are the published ones: a sample whose picture size is unknown passes, whatever its scores; a missing score counts as 0;
- * scores are those of the original caption.
+ * The rules are the published ones: a sample whose picture size is unknown passes, whatever its scores; a missing score
+ * counts as 0; scores are those of the original caption.
  */
 import { z } from "zod";
 import { field } from "../../options.js";

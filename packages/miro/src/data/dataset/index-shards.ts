@@ -1,6 +1,6 @@
 /**
- * Makes folders of shards ready for training: an index that Python's `wids` and the published code read, the tables of the shards,
- * and, where wanted, the bin edges of their scores under the published name.
+ * Makes folders of shards ready for training: an index that Python's `wids` and the published code read, the tables of
+ * the shards, and, where wanted, the bin edges of their scores under the published name.
  */
 import { join } from "node:path";
 import { z } from "zod";

@@ -7,8 +7,8 @@ export const LATENT_DTYPES = ["float32", "stored"] as const;
 export type LatentDtype = (typeof LATENT_DTYPES)[number];
 
 /**
- * mean + std · ε, not normalised. (B, C, h, w) each; float32 or, with `stored`, in the dtype of the files with every step rounded to it,
- * as in the published code.
+ * mean + std · ε, not normalised. (B, C, h, w) each; float32 or, with `stored`, in the dtype of the files with every
+ * step rounded to it, as in the published code.
  */
 export function sampleLatents(mean: Tensor, std: Tensor, noise: Tensor, dtype: LatentDtype): Tensor {
   if (dtype === "stored") return noise.to(mean.dtype).mul(std).add(mean);

@@ -1,6 +1,9 @@
 /** Numbers as Python prints them, for files and file names that Python's tools look up or compare. */
 
-/** `repr(float)`: the shortest digits that give the number again, with `.0` on integers and an exponent below 1e-4 and from 1e16 on. */
+/**
+ * `repr(float)`: the shortest digits that give the number again, with `.0` on integers and an exponent below 1e-4 and
+ * from 1e16 on.
+ */
 export function pythonFloat(value: number): string {
   if (Number.isNaN(value)) return "nan";
   if (!Number.isFinite(value)) return value < 0 ? "-inf" : "inf";

@@ -1,7 +1,8 @@
 import { describe, expect, it } from "vitest";
 import { PythonRandom } from "./python-random.js";
 
-// Recorded from CPython 3.11: shuffle(list(range(12))), sample(range(1000), 5), sample(range(30), 8), sample(range(10**6), 7), random()
+// Recorded from CPython 3.11: shuffle(list(range(12))), sample(range(1000), 5), sample(range(30), 8),
+// sample(range(10**6), 7), random()
 const RECORDED = [
   [0, [1, 9, 8, 5, 10, 2, 3, 7, 4, 0, 11, 6], [516, 142, 288, 143, 773], [3, 19, 25, 8, 17, 22, 28, 4], [325213, 103560, 765284, 77324, 942500, 891786, 717209], 0.33019721859799855],
   [42, [7, 5, 2, 8, 9, 6, 11, 3, 4, 0, 1, 10], [32, 30, 95, 223, 238], [16, 19, 0, 17, 6, 22, 20, 24], [571412, 439898, 231148, 471029, 617889, 291704, 848749], 0.869300320792934],

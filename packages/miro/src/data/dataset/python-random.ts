@@ -1,7 +1,7 @@
 /**
- * Python's `random.Random` with an integer seed: the published samplers shuffle with it, so their orders can only be given again by
- * the same stream. Mersenne Twister MT19937 (Matsumoto, Nishimura 1998); seeding, `shuffle` and `sample` as CPython documents and
- * tests them (https://docs.python.org/3/library/random.html).
+ * Python's `random.Random` with an integer seed: the published samplers shuffle with it, so their orders can only be
+ * given again by the same stream. Mersenne Twister MT19937 (Matsumoto, Nishimura 1998); seeding, `shuffle` and `sample`
+ * as CPython documents and tests them (https://docs.python.org/3/library/random.html).
  */
 
 const N = 624;

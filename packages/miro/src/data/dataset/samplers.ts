@@ -1,6 +1,7 @@
 /**
- * Orders of samples: which sample comes at which position of an epoch. Every order is a pure function of (seed, epoch, position), the
- * same in every process and whatever was read before, so a run can begin at any position and any rank can compute its own share.
+ * Orders of samples: which sample comes at which position of an epoch. Every order is a pure function of (seed, epoch,
+ * position), the same in every process and whatever was read before, so a run can begin at any position and any rank
+ * can compute its own share.
  *
  * In one epoch every sample comes exactly once (with weights: as often as its data set's weight says).
  */
@@ -16,8 +17,9 @@ export interface BlockOrderOptions {
   /** False keeps blocks and samples in their order. */
   shuffle?: boolean;
   /**
-   * Readers that each stay within blocks of their own: batch i of the epoch comes from stream i mod `streams`. With R ranks of W
-   * workers and R · W streams, rank r takes the batches r, r + R, r + 2R, …, and each of its workers reads few blocks at a time.
+   * Readers that each stay within blocks of their own: batch i of the epoch comes from stream i mod `streams`. With R
+   * ranks of W workers and R · W streams, rank r takes the batches r, r + R, r + 2R, …, and each of its workers reads
+   * few blocks at a time.
    */
   streams?: number;
   /** Samples of a batch, needed with several streams. */
@@ -33,10 +35,12 @@ interface DrawnEpoch {
 }
 
 /**
- * Blocks in an order drawn anew in each epoch, samples shuffled within their block. With blocks that are shards, reading stays local.
+ * Blocks in an order drawn anew in each epoch, samples shuffled within their block. With blocks that are shards,
+ * reading stays local.
  *
- * Streams get equal numbers of samples: the shuffled sequence of blocks is cut into equal parts, so that neighbouring streams may share
- * a block. When the streams run out of whole batches, what they have left is put together into further batches.
+ * Streams get equal numbers of samples: the shuffled sequence of blocks is cut into equal parts, so that neighbouring
+ * streams may share a block. When the streams run out of whole batches, what they have left is put together into
+ * further batches.
  */
 export class BlockOrder implements SampleOrder {
   readonly length: number;
@@ -100,7 +104,10 @@ export class BlockOrder implements SampleOrder {
   }
 }
 
-/** The published chunked sampler's idea without its faults: chunks of consecutive samples, in an order drawn anew in each epoch. */
+/**
+ * The published chunked sampler's idea without its faults: chunks of consecutive samples, in an order drawn anew in
+ * each epoch.
+ */
 export function chunkedOrder({
   count,
   chunkSize,
@@ -129,10 +136,12 @@ export interface WeightedOrderOptions {
 const DEAL = 1024;
 
 /**
- * Several data sets mixed by weight: of each 1,024 consecutive positions (in which order, is drawn) every data set gets its share to
- * within one. A data set that comes to its end begins its next epoch, so that each is walked evenly whatever its weight.
+ * Several data sets mixed by weight: of each 1,024 consecutive positions (in which order, is drawn) every data set gets
+ * its share to within one. A data set that comes to its end begins its next epoch, so that each is walked evenly
+ * whatever its weight.
  *
- * Here epochs follow one another without a seam: position p of epoch e is position e · length + p of one endless mixture.
+ * Here epochs follow one another without a seam: position p of epoch e is position e · length + p of one endless
+ * mixture.
  */
 export class WeightedOrder implements SampleOrder {
   readonly length: number;
@@ -167,7 +176,9 @@ export class WeightedOrder implements SampleOrder {
     return this.#offsets[part]! + order.index(Math.floor(drawn / order.length), drawn % order.length);
   }
 
-  /** Positions that a data set has had before a deal: the rounded cumulative shares, whose differences sum to the deal. */
+  /**
+   * Positions that a data set has had before a deal: the rounded cumulative shares, whose differences sum to the deal.
+   */
   #before(part: number, deal: number): number {
     const cumulative = (last: number) =>
       Math.round(deal * DEAL * this.#shares.slice(0, last).reduce((sum, share) => sum + share, 0));

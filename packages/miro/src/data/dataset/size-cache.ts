@@ -1,6 +1,6 @@
 /**
- * The file in which the published code looks for the number of samples of a folder that pass its filter; without it, it estimates the
- * number from a sample. This package counts, and writes the file only for the published code.
+ * The file in which the published code looks for the number of samples of a folder that pass its filter; without it, it
+ * estimates the number from a sample. This package counts, and writes the file only for the published code.
  *
  *   total_size_256_0_0_0_0.json      {"total_size": 31}
  */

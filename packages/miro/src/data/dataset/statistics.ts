@@ -1,9 +1,10 @@
 /**
- * What the scores of a data set look like: exact count, mean, deviation, extremes of every score over all samples, and a sample of
- * samples for quantiles and bin edges. Shards are looked at one after another, so memory does not grow with their number.
+ * What the scores of a data set look like: exact count, mean, deviation, extremes of every score over all samples, and
+ * a sample of samples for quantiles and bin edges. Shards are looked at one after another, so memory does not grow with
+ * their number.
  *
- * The sample: all samples where there are at most `maxSamples`; otherwise that many different ones, the very samples that the
- * published code draws in a single process (Python's `random.Random(seed).sample`), grouped by shard.
+ * The sample: all samples where there are at most `maxSamples`; otherwise that many different ones, the very samples
+ * that the published code draws in a single process (Python's `random.Random(seed).sample`), grouped by shard.
  */
 import type { ShardTable } from "../shards/index.js";
 import { canBeSynthetic, drawsSynthetic, type ScoreMode, syntheticName } from "./caption-source.js";

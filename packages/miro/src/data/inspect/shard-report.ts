@@ -1,6 +1,6 @@
 /**
- * What shards hold: samples, members with the shapes of their arrays, numbers of the metadata with histograms, and what is
- * wrong. Works from the tables beside the shards (which it makes where they are missing), one shard after another.
+ * What shards hold: samples, members with the shapes of their arrays, numbers of the metadata with histograms, and what
+ * is wrong. Works from the tables beside the shards (which it makes where they are missing), one shard after another.
  */
 import { statSync } from "node:fs";
 import { ScoreSummary, type SummaryJson } from "../dataset/statistics.js";
@@ -121,7 +121,7 @@ export async function reportShards(
   }
 }
 
-/** Visits shards one by one and gives the event loop a turn between them. */
+/** Visits shards one by one and yields to the event loop between them. */
 async function each(
   shards: readonly ShardInfo[],
   signal: AbortSignal | undefined,

@@ -98,7 +98,10 @@ const NUMBER = /^-?(?:0|[1-9]\d*)(?:\.\d+)?(?:[eE][-+]?\d+)?$/;
 /** What programs write into a column of numbers where there is none. */
 const NO_NUMBER = /^(?:nan|null|none|n\/a)$/i;
 
-/** Makes numbers of the cells of each column that holds numbers alone. Columns of texts stay as they are, whatever single cells look like. */
+/**
+ * Makes numbers of the cells of each column that holds numbers alone. Columns of texts stay as they are, whatever
+ * single cells look like.
+ */
 function readNumbers(rows: readonly Row[], texts: readonly string[]): void {
   for (const column of new Set(rows.flatMap((row) => [...row.keys()]))) {
     if (texts.includes(column)) continue;

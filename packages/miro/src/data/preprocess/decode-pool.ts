@@ -1,6 +1,7 @@
 /**
- * Threads that read and decode pictures while the main thread computes. Jobs are handed out in order, results come back in
- * the order of the jobs ({@link DecodePool.inOrder}), and no more pictures are under way than a budget of bytes allows.
+ * Threads that read and decode pictures while the main thread computes. Jobs are handed out in order, results come back
+ * in the order of the jobs ({@link DecodePool.inOrder}), and no more pictures are under way than a budget of bytes
+ * allows.
  */
 import { Worker } from "node:worker_threads";
 import { compiledModule } from "../../compiled-module.js";
@@ -80,8 +81,8 @@ export class DecodePool {
   }
 
   /**
-   * Decodes the pictures of items and gives them back in the items' order. Decoding goes on while the caller works, as far ahead as
-   * `ahead` pictures and a fixed budget of bytes allow.
+   * Decodes the pictures of items and gives them back in the items' order. Decoding goes on while the caller works, as
+   * far ahead as `ahead` pictures and a fixed budget of bytes allow.
    */
   async *inOrder<T>(
     items: Iterable<T>,

@@ -1,4 +1,7 @@
-/** Worker thread of the decoding pool: reads a picture's bytes, decodes it, makes the squares that were asked for (decode-pool.ts). */
+/**
+ * Worker thread of the decoding pool: reads a picture's bytes, decodes it, makes the squares that were asked for
+ * (decode-pool.ts).
+ */
 import { type FileHandle, open } from "node:fs/promises";
 import { parentPort } from "node:worker_threads";
 import { systemReason } from "../../errors.js";

@@ -1,4 +1,7 @@
-/** The two networks of the latents stage, and what they make of pictures and captions: float16 arrays as bytes of `.npy` files. */
+/**
+ * The two networks of the latents stage, and what they make of pictures and captions: float16 arrays as bytes of `.npy`
+ * files.
+ */
 import { closeSync, openSync, readdirSync, readFileSync, readSync, statSync } from "node:fs";
 import { join } from "node:path";
 import { noGrad, scope, type Tensor, tensor } from "@miro-t2i/torch";
@@ -55,7 +58,9 @@ export async function locateModels(
   };
 }
 
-/** A digest of a folder's models: configurations and tokenizers whole, of each file of weights its size and both ends. */
+/**
+ * A digest of a folder's models: configurations and tokenizers whole, of each file of weights its size and both ends.
+ */
 export function modelFingerprint(folder: string): string {
   const parts: unknown[] = [];
   for (const name of readdirSync(folder).sort()) {
@@ -92,8 +97,8 @@ export interface EncodedPicture {
 /**
  * Both networks in memory.
  *
- * On a processor every picture and every text goes through alone: a row's last bits would otherwise depend on its neighbours, and
- * nothing is gained by batches there. On a GPU they go in the batches given.
+ * On a processor every picture and every text goes through alone: a row's last bits would otherwise depend on its
+ * neighbours, and nothing is gained by batches there. On a GPU they go in the batches given.
  */
 export class LatentModels {
   /** Captions that were longer than the limit. */
@@ -150,7 +155,8 @@ export class LatentModels {
   /**
    * Encodes square pictures of one side.
    * @param pixels 8-bit RGB of each
-   * @returns for each mean and standard deviation (C, h, w) float16, or the error of one whose values float16 cannot hold
+   * @returns for each mean and standard deviation (C, h, w) float16, or the error of one whose values float16 cannot
+   *   hold
    */
   encodePictures(pixels: readonly Uint8Array[], side: number): (EncodedPicture | NotFiniteError)[] {
     const vae = this.#vae!;
@@ -185,7 +191,8 @@ export class LatentModels {
 
   /**
    * Encodes captions.
-   * @returns for each the states (tokens, width) float16 without padding, or the error of one whose values float16 cannot hold
+   * @returns for each the states (tokens, width) float16 without padding, or the error of one whose values float16
+   *   cannot hold
    */
   encodeTexts(texts: readonly string[]): (Uint8Array | NotFiniteError)[] {
     const { tokenizer, encoder } = this.#text!;

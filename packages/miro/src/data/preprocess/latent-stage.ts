@@ -1,6 +1,6 @@
 /**
- * Stage `vae`: latents of the pictures at 256 and 512, states of the captions, and the scores of earlier stages, in tars with upstream's
- * member names, dtypes and order:
+ * Stage `vae`: latents of the pictures at 256 and 512, states of the captions, and the scores of earlier stages, in
+ * tars with upstream's member names, dtypes and order:
  *
  *   <name>.npy, synthetic_<name>.npy        (tokens, width) float16, name = flan_t5_xl_embeddings
  *   vae_embeddings_{mean,std}_{256,512}.npy (C, side/8, side/8) float16, not scaled
@@ -129,8 +129,8 @@ export function captionDetails(sources: Record<string, number>): Record<string, 
 }
 
 /**
- * The samples that are to be written, as to their scores. What the score stages have left out is left out here for the same reason, what
- * cannot be decoded will be; of anything else without a row the options decide.
+ * The samples that are to be written, as to their scores. What the score stages have left out is left out here for the
+ * same reason, what cannot be decoded will be; of anything else without a row the options decide.
  */
 async function withScores(
   samples: readonly RawSample[],

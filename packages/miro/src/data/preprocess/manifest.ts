@@ -1,6 +1,7 @@
 /**
- * What is known of a shard's output: from which input and with which settings it was made, what it holds, what was left out. It lies beside the
- * output, says `writing` while that is made and `complete` afterwards, and decides what a restart does.
+ * What is known of a shard's output: from which input and with which settings it was made, what it holds, what was left
+ * out. It lies beside the output, says `writing` while that is made and `complete` afterwards, and decides what a
+ * restart does.
  */
 import { existsSync, rmSync, statSync } from "node:fs";
 import { z } from "zod";

@@ -17,15 +17,18 @@ export const STAGES = ["rewards", "vqa", "vae"] as const;
 export type Stage = (typeof STAGES)[number];
 
 export const preprocessSchema = z.strictObject({
-  /** `rewards` and `vqa`: scores to CSV files. `vae`: latents and text embeddings to enriched tars. `all`: one after the other. */
+  /**
+   * `rewards` and `vqa`: scores to CSV files. `vae`: latents and text embeddings to enriched tars. `all`: one after the
+   * other.
+   */
   stage: field(z.enum([...STAGES, "all"]), {
     expected: `one of ${STAGES.join(", ")}, all`,
     help: "rewards and vqa: scores to CSV files; vae: latents and text embeddings to enriched tars; all: one after the other",
     flag: "--stage <stage>",
   }),
   /**
-   * Folder of raw *.tar (picture, txt, json), folder of pictures with .txt or .json beside them, a table of captions (.csv,
-   * .tsv, .jsonl, .ndjson, .parquet), or a folder of .parquet parts, which may hold the pictures.
+   * Folder of raw *.tar (picture, txt, json), folder of pictures with .txt or .json beside them, a table of captions
+   * (.csv, .tsv, .jsonl, .ndjson, .parquet), or a folder of .parquet parts, which may hold the pictures.
    */
   src: field(name, {
     expected: "a folder or a table",
@@ -91,7 +94,10 @@ export const preprocessSchema = z.strictObject({
     flag: "--caption-column <name>",
     otherwise: "caption, text, …",
   }),
-  /** Synthetic captions: tab-separated file name, short caption, long caption. Default: the fields of each sample's JSON. */
+  /**
+   * Synthetic captions: tab-separated file name, short caption, long caption. Default: the fields of each sample's
+   * JSON.
+   */
   syntheticCaptions: field(name.optional(), {
     expected: "a file",
     help: "synthetic captions: tab-separated file name, short caption, long caption",
@@ -101,8 +107,8 @@ export const preprocessSchema = z.strictObject({
   /** Score and embed synthetic captions as well. */
   synthetic: on("scores and embeddings of synthetic captions", "--no-synthetic"),
   /**
-   * Which synthetic caption is scored: as published (the short one for image_reward, pick_a_score, hpsv2 and sciscore, the
-   * long one otherwise), or always the long one, which is embedded.
+   * Which synthetic caption is scored: as published (the short one for image_reward, pick_a_score, hpsv2 and sciscore,
+   * the long one otherwise), or always the long one, which is embedded.
    */
   syntheticText: field(z.enum(["published", "long"]).default("published"), {
     expected: "published or long",
@@ -162,8 +168,8 @@ export const preprocessSchema = z.strictObject({
     },
   ),
   /**
-   * Samples without a row in the score file: `error` fails the shard, `skip` leaves them out, `allow` writes them without
-   * scores.
+   * Samples without a row in the score file: `error` fails the shard, `skip` leaves them out, `allow` writes them
+   * without scores.
    */
   missingScores: field(z.enum(["error", "skip", "allow"]).default("error"), {
     expected: "error, skip or allow",

@@ -75,7 +75,7 @@ it("a name that is not UTF-8 is named, and does not stop the others", () => {
   expect(find()).toEqual({ pictures: ["a.jpg"], leftOut: ["bad-name caf\ufffd.jpg"] });
 });
 
-it("a folder that is hidden itself is read, as somebody asked for it", () => {
+it("a folder that is hidden itself is read, since it was named", () => {
   write(".in/a.jpg");
   expect(find(".in").pictures).toEqual(["a.jpg"]);
 });

@@ -1,7 +1,7 @@
 /**
- * The pictures below a folder. Links are followed, as data sets that share files are made of them; each folder is read once, so that links
- * that lead in a circle end. What starts with a dot, and folders that systems and programs make for themselves, hold copies and thumbnails
- * that nobody meant to train on: they are left out and named.
+ * The pictures below a folder. Links are followed, as data sets that share files are made of them; each folder is read
+ * once, so that links that lead in a circle end. What starts with a dot, and folders that systems and programs make for
+ * themselves, hold copies and thumbnails that were not meant for training: they are left out and named.
  */
 import { isUtf8 } from "node:buffer";
 import { readdirSync, realpathSync, type Stats, statSync } from "node:fs";
@@ -42,7 +42,7 @@ export interface PictureFolder {
 export function findPictures(root: string, isPicture: (name: string) => boolean): PictureFolder {
   const found: PictureFolder = { pictures: [], leftOut: [] };
   const entered = new Set([realpathSync(root)]);
-  // Links to folders come last: what lies below the root keeps its own name, whoever links to it.
+  // Links to folders come last: what lies below the root keeps its own name, whatever links to it.
   const links: Folder[] = [];
   visit({ path: "", hidden: null });
   for (let link = links.shift(); link !== undefined; link = links.shift()) {

@@ -359,7 +359,7 @@ describe("captions", () => {
     const partly = await run(where, { ...given, scorers: ["sharpness"] });
     expect(partly.shards[0]).toMatchObject({
       status: "failed",
-      message: expect.stringMatching(/synthetic_colorfulness judges "first"/),
+      message: expect.stringMatching(/synthetic_colorfulness scores "first"/),
     });
     expect((await run(where, given)).counts.done).toBe(1);
     const scores = readScores(join(where.csvDir, "b_scores.csv"));
@@ -404,7 +404,7 @@ describe("captions", () => {
   });
 });
 
-describe("a sample that a scorer cannot judge", () => {
+describe("a sample that a scorer cannot score", () => {
   it("is left out; the others of its batch are not", async () => {
     registerScorer({
       ...{ key: "moody_score", name: "moody", description: "fails for one caption", stage: "rewards", usesText: true },

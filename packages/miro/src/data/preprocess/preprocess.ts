@@ -1,9 +1,10 @@
 /**
- * Data preparation from raw samples to enriched tars: chooses shards, runs the stages over them, skips what is finished.
+ * Data preparation from raw samples to enriched tars: chooses shards, runs the stages over them, skips what is
+ * finished.
  *
- * Beside each output lies a manifest (`<stem>.manifest.json`; for scores `<stem>_scores.<stage>.manifest.json`) and, when samples were left
- * out, a report (`….skipped.jsonl`). A shard is worked on under a lock. What a killed process leaves is a temporary file and a manifest that
- * says `writing`; the next run removes the one and does the shard again.
+ * Beside each output lies a manifest (`<stem>.manifest.json`; for scores `<stem>_scores.<stage>.manifest.json`) and,
+ * when samples were left out, a report (`….skipped.jsonl`). A shard is worked on under a lock. What a killed process
+ * leaves is a temporary file and a manifest that says `writing`; the next run removes the one and does the shard again.
  */
 import { existsSync, mkdirSync, realpathSync, statSync } from "node:fs";
 import { availableParallelism } from "node:os";
@@ -68,7 +69,8 @@ interface Prepared {
 }
 
 /**
- * Prepares data. Shards that fail do not stop the others (except with `strict`): they are in the result with their message.
+ * Prepares data. Shards that fail do not stop the others (except with `strict`): they are in the result with their
+ * message.
  *
  * @throws InvalidInputError for wrong options, before any model is loaded; the signal's reason when it is aborted
  */
@@ -135,7 +137,10 @@ async function prepare(options: ResolvedOptions): Promise<Prepared> {
   return { options, stages, shards, csvDir, table, scorers, folders };
 }
 
-/** The scorers of a stage, or those of them that are asked for. @throws InvalidInputError when a stage that was asked for has none */
+/**
+ * The scorers of a stage, or those of them that are asked for.
+ * @throws InvalidInputError when a stage that was asked for has none
+ */
 function scorersOf(stage: "rewards" | "vqa", { scorers, stage: asked }: ResolvedOptions): readonly ScorerSpec[] {
   const known = scorerSpecs().filter((spec) => spec.stage === stage);
   const chosen =

@@ -1,7 +1,8 @@
 /**
- * JSON as Python's `json` module reads and writes it: numbers keep their kind and their digits (1.0 stays 1.0, large integers stay
- * exact), the order of fields is kept, `NaN` and `Infinity` are read. Written is what `json.dumps` gives by default (ASCII, `, ` and
- * `: `), except that a number that is not finite becomes null, which every reader understands.
+ * JSON as Python's `json` module reads and writes it: numbers keep their kind and their digits (1.0 stays 1.0, large
+ * integers stay exact), the order of fields is kept, `NaN` and `Infinity` are read. Written is what `json.dumps` gives
+ * by default (ASCII, `, ` and `: `), except that a number that is not finite becomes null, which every reader
+ * understands.
  *
  * `JSON.parse` cannot serve: it refuses `NaN`, makes 1 of 1.0, and moves fields with numeric names to the front.
  */
@@ -169,6 +170,7 @@ export function writePythonJson(value: PythonJson, onNotFinite: () => void = () 
 }
 
 function asciiText(text: string): string {
-  // `JSON.stringify` escapes lone surrogates itself; DEL is the one character that Python leaves as it is above the printable ones.
+  // `JSON.stringify` escapes lone surrogates itself; DEL is the one character that Python leaves as it is above the
+  // printable ones.
   return JSON.stringify(text).replace(/[\u0080-\uffff]/g, (c) => `\\u${c.charCodeAt(0).toString(16).padStart(4, "0")}`);
 }

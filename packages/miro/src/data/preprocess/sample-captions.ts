@@ -1,4 +1,7 @@
-/** The captions of a shard's samples as models are given them: resolved once, stored with the scores, and taken from there by later stages. */
+/**
+ * The captions of a shard's samples as models are given them: resolved once, stored with the scores, and taken from
+ * there by later stages.
+ */
 import { MiroError } from "../../errors.js";
 import { cleanCaption } from "../dataset/clean-caption.js";
 import type { ScoreTable } from "./scores-csv.js";
@@ -36,7 +39,8 @@ export interface CaptionCounts {
  * Resolves the captions of samples.
  *
  * @param table synthetic captions by file name, or null for those in the samples' JSON
- * @param stored scores of an earlier stage; captions that they hold are taken, so that all stages judge and embed the same text
+ * @param stored scores of an earlier stage; captions that they hold are taken, so that all stages score and embed the
+ *   same text
  * @param scoresPath for errors
  * @throws MiroError when the table and the stored captions differ
  */

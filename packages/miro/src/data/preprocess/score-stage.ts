@@ -1,9 +1,10 @@
 /**
- * Stages `rewards` and `vqa`: scorers judge pictures and captions, and their values go to the shard's score file.
+ * Stages `rewards` and `vqa`: scorers score pictures and captions, and the values go to the shard's score file.
  *
- * A scorer fills the column of its key with the judgement of the original caption and, for samples with a synthetic caption, `synthetic_<key>`
- * with that of the synthetic one; which of the two synthetic captions is upstream's choice: the short one for some scorers, the
- * long one (the one that is embedded) for the others. Scorers that do not read captions give both columns the same value.
+ * A scorer fills the column of its key with the score of the original caption and, for samples with a synthetic
+ * caption, `synthetic_<key>` with that of the synthetic one; which of the two synthetic captions is upstream's choice:
+ * the short one for some scorers, the long one (the one that is embedded) for the others. Scorers that do not read
+ * captions give both columns the same value.
  */
 import { MiroError } from "../../errors.js";
 import { sha256 } from "../../files/sha256.js";
@@ -26,7 +27,7 @@ import {
 } from "./shard-work.js";
 import { type RawSample, type Skipped, type SourceShard, seenSamples } from "./sources.js";
 
-/** Columns whose `synthetic_` values judge the short synthetic caption, as published; all others judge the long one. */
+/** Columns whose `synthetic_` values score the short synthetic caption, as published; all others score the long one. */
 const JUDGES_SHORT = new Set(["image_reward_score", "pick_a_score_score", "hpsv2_score", "sciscore_score"]);
 /** Pixels of one call of the scorers, in bytes: large pictures go in smaller batches. */
 const MAX_BATCH_BYTES = 128 * 2 ** 20;
@@ -99,7 +100,10 @@ export async function scoreShard(
   };
 }
 
-/** Scores of synthetic captions that are to be replaced would stay beside new texts: only their scorers can bring them up to date. */
+/**
+ * Scores of synthetic captions that are to be replaced would stay beside new texts: only their scorers can bring them
+ * up to date.
+ */
 function refuseOtherCaptions(
   path: string,
   captions: ReadonlyMap<string, SampleCaptions>,
@@ -112,7 +116,7 @@ function refuseOtherCaptions(
     const stale = [...row.keys()].find((name) => isSyntheticScore(name) && !renewed.has(name));
     if (stale === undefined) continue;
     throw new MiroError(
-      message`${path}, key ${key}: ${stale} judges ${JSON.stringify(row.get(LONG_COLUMN) ?? "another caption")}, which is no longer the sample's synthetic caption; run its scorer too, or drop such scores with ${option("overwrite", true)}`,
+      message`${path}, key ${key}: ${stale} scores ${JSON.stringify(row.get(LONG_COLUMN) ?? "another caption")}, which is no longer the sample's synthetic caption; run its scorer too, or drop such scores with ${option("overwrite", true)}`,
     );
   }
 }
@@ -197,8 +201,8 @@ async function score(batch: readonly DecodedSample[], context: ScoreContext): Pr
 }
 
 /**
- * The values of a batch. When the scorer fails for the batch, its samples are tried one by one, so that one of them does not spoil
- * the others; what fails alone is noted in `failed` under its place.
+ * The values of a batch. When the scorer fails for the batch, its samples are tried one by one, so that one of them
+ * does not spoil the others; what fails alone is noted in `failed` under its place.
  */
 async function scoreEach(
   scorer: Scorer,

@@ -1,9 +1,10 @@
 /**
- * The per-shard score files `<stem>_scores.csv`, as upstream writes and reads them: `key` first, then the other columns sorted by
- * name, rows sorted by key, CRLF, quotes only where needed, numbers in the shortest form that gives them again, empty cells for what is
- * missing.
+ * The per-shard score files `<stem>_scores.csv`, as upstream writes and reads them: `key` first, then the other columns
+ * sorted by name, rows sorted by key, CRLF, quotes only where needed, numbers in the shortest form that gives them
+ * again, empty cells for what is missing.
  *
- * Unlike upstream's reader this one knows which columns are texts (those with `caption` in their name) and tells where a number is none.
+ * Unlike upstream's reader this one knows which columns are texts (those with `caption` in their name) and tells where
+ * a number is none.
  */
 import { existsSync } from "node:fs";
 import { InvalidInputError, MiroError } from "../../errors.js";

@@ -1,4 +1,6 @@
-/** What the stages share: a shard under work, its timings, its progress, and the names of the files beside its output. */
+/**
+ * What the stages share: a shard under work, its timings, its progress, and the names of the files beside its output.
+ */
 import { join } from "node:path";
 import { MiroError } from "../../errors.js";
 import { type Message, message, option } from "../../message.js";
@@ -7,7 +9,9 @@ import type { ResolvedOptions, Stage } from "./options.js";
 import type { RawSample, Skipped, SourceShard } from "./sources.js";
 import type { SyntheticTable } from "./synthetic-captions.js";
 
-/** Milliseconds by part of the work. `wait` is the time that the computation stood still for want of a decoded picture. */
+/**
+ * Milliseconds by part of the work. `wait` is the time that the computation stood still for want of a decoded picture.
+ */
 export interface Timings {
   read: number;
   decode: number;

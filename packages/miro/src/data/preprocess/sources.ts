@@ -1,10 +1,12 @@
 /**
- * Where raw samples come from: tar shards (picture + txt + json), a folder of pictures with captions beside them, or a table of
- * captions (CSV, TSV, JSONL, Parquet or a folder of Parquet parts) with a column of picture files, or in Parquet of pictures.
- * All of them become shards of located samples; of pictures nothing is read here but those that Parquet holds.
+ * Where raw samples come from: tar shards (picture + txt + json), a folder of pictures with captions beside them, or a
+ * table of captions (CSV, TSV, JSONL, Parquet or a folder of Parquet parts) with a column of picture files, or in
+ * Parquet of pictures. All of them become shards of located samples; of pictures nothing is read here but those that
+ * Parquet holds.
  *
- * In a tar a sample needs all three members, as in the published preparation. In a folder the caption is `name.txt`, or the field `caption` or
- * `text` of `name.json`. In a table it is a column, and the other columns become the sample's JSON.
+ * In a tar a sample needs all three members, as in the published preparation. In a folder the caption is `name.txt`, or
+ * the field `caption` or `text` of `name.json`. In a table it is a column, and the other columns become the sample's
+ * JSON.
  */
 import { createHash } from "node:crypto";
 import { readdirSync, statSync } from "node:fs";
@@ -343,7 +345,10 @@ function rowsBetween(tables: readonly ParquetTable[], start: number, end: number
   });
 }
 
-/** Rows that hold their pictures, as a cell of bytes or as `datasets` does: a struct of `bytes`, which may be missing, and `path`. */
+/**
+ * Rows that hold their pictures, as a cell of bytes or as `datasets` does: a struct of `bytes`, which may be missing,
+ * and `path`.
+ */
 async function readParquetRows(
   { table, start, end }: Rows,
   columns: { image: string; caption: string },
@@ -458,7 +463,10 @@ function captionField(metadata: ReadonlyMap<string, PythonJson>): string {
   return skip("missing-caption", "no .txt beside it, and no field caption or text in a .json");
 }
 
-/** The file beside a picture with another ending: in small letters, else in capitals, as systems that do not tell them apart write it. */
+/**
+ * The file beside a picture with another ending: in small letters, else in capitals, as systems that do not tell them
+ * apart write it.
+ */
 function besideOf(picture: string, extension: string): string {
   const stem = picture.slice(0, -extname(picture).length);
   const usual = stem + extension;

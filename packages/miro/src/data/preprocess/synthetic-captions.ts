@@ -1,9 +1,10 @@
 /**
  * Synthetic captions: which texts a sample has besides its original one, and where they come from.
  *
- * A table (tab-separated, no header: file name, short caption, long caption) is read as it stands: no quotes, no types, no words
- * that mean "missing". A file name loses its last extension; it is looked up by the last component of a sample's key. Where no table is
- * given, the fields `synthetic_caption` (long), `short_synthetic_caption` and `caption` of the sample's JSON are taken.
+ * A table (tab-separated, no header: file name, short caption, long caption) is read as it stands: no quotes, no types,
+ * no words that mean "missing". A file name loses its last extension; it is looked up by the last component of a
+ * sample's key. Where no table is given, the fields `synthetic_caption` (long), `short_synthetic_caption` and `caption`
+ * of the sample's JSON are taken.
  */
 import { statSync } from "node:fs";
 import { InvalidInputError, MiroError, systemReason } from "../../errors.js";

@@ -1,12 +1,13 @@
 /**
  * Batches straight from shards into tensors.
  *
- * The caller says which samples a step has (a pure function of the step); the loader keeps the next few steps being read on libuv's
- * threads, each row by one positional read from the shard into its place in the batch tensor. Nothing is copied in JavaScript, and
- * no more than `prefetch` batches exist at a time, however slow the reader of them is.
+ * The caller says which samples a step has (a pure function of the step); the loader keeps the next few steps being
+ * read on libuv's threads, each row by one positional read from the shard into its place in the batch tensor. Nothing
+ * is copied in JavaScript, and no more than `prefetch` batches exist at a time, however slow the reader of them is.
  *
- * Before a row counts, the file's size and time are compared with those that its table was made from, so that a shard that is
- * cut, rewritten or still growing gives an error, or a sample that is replaced by another and counted; never a wrong batch.
+ * Before a row counts, the file's size and time are compared with those that its table was made from, so that a shard
+ * that is cut, rewritten or still growing gives an error, or a sample that is replaced by another and counted; never a
+ * wrong batch.
  */
 import { type DType, empty, isFloatingPoint, itemSize, scope, type Tensor, tensor } from "@miro-t2i/torch";
 import { ROW_STATUS, readRows } from "@miro-t2i/torch/io";
@@ -107,7 +108,7 @@ interface Pending {
   error: unknown;
 }
 
-/** A batch that has been read; the tensors are nobody's scope's. */
+/** A batch that has been read; the tensors belong to no scope. */
 interface Loaded {
   rows: RowRequest[];
   tensors: Map<string, Tensor>;
@@ -119,7 +120,7 @@ interface Loaded {
 
 /** Tries to replace a sample before giving up. */
 const MAX_ATTEMPTS = 20;
-/** Samples seen before the share of bad ones is judged. */
+/** Samples seen before the share of bad ones is checked. */
 const RATE_WINDOW = 1000;
 
 /** Reads batches of samples ahead of their use, in threads of its own. Close it after use. */
@@ -155,8 +156,8 @@ export class ShardLoader {
   }
 
   /**
-   * Resolves when the batch of a step can be taken. Steps are meant to be asked for one after the other; asking for another one
-   * drops what was read ahead and goes on from there.
+   * Resolves when the batch of a step can be taken. Steps are meant to be asked for one after the other; asking for
+   * another one drops what was read ahead and goes on from there.
    * @throws ShardError when a sample cannot be read (policy `error`) or too many cannot (`skip`); the signal's reason
    */
   async ready(step: number, signal?: AbortSignal): Promise<void> {

@@ -1,11 +1,11 @@
 /**
- * A sample's metadata, the `.json` member: an object as Python's `json` module writes it, which may hold the bare words `NaN` and
- * `Infinity` (the published preparation writes them for scores that are not finite).
+ * A sample's metadata, the `.json` member: an object as Python's `json` module writes it, which may hold the bare words
+ * `NaN` and `Infinity` (the published preparation writes them for scores that are not finite).
  */
 
 /**
- * Strings as they stand, and the three words that JSON does not know. A string without its end goes to the end of the text, so that nothing
- * is looked at twice.
+ * Strings as they stand, and the three words that JSON does not know. A string without its end goes to the end of the
+ * text, so that nothing is looked at twice.
  */
 const TOKENS = /"[^"\\]*(?:\\[\s\S][^"\\]*)*(?:"|\\?$)|-?\bInfinity\b|\bNaN\b/g;
 

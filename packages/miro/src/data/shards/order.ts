@@ -1,9 +1,11 @@
 /**
- * In which order samples are visited: a pure function of (seed, epoch, position). It knows nothing of workers, processes and
- * accumulation, and any position is found at once, so a run goes on in mid-epoch without reading what it has consumed.
+ * In which order samples are visited: a pure function of (seed, epoch, position). It knows nothing of workers,
+ * processes and accumulation, and any position is found at once, so a run goes on in mid-epoch without reading what it
+ * has consumed.
  *
- * Whole-set order reads from every shard all the time. Where shards are many and the disk is slow at jumping, `windowShards` keeps
- * reading local: each epoch shuffles the shards, takes that many at a time, and shuffles all samples of those.
+ * Whole-set order reads from every shard all the time. Where shards are many and the disk is slow at jumping,
+ * `windowShards` keeps reading local: each epoch shuffles the shards, takes that many at a time, and shuffles all
+ * samples of those.
  */
 import { z } from "zod";
 import { invalid } from "../../errors.js";

@@ -1,6 +1,6 @@
 /**
- * A file read by position, without a map: a file that is cut short while it is open gives an error with the byte, where a memory
- * map would end the process.
+ * A file read by position, without a map: a file that is cut short while it is open gives an error with the byte, where
+ * a memory map would end the process.
  */
 import { closeSync, constants, fstatSync, openSync, readSync, type Stats, statSync } from "node:fs";
 import { systemReason } from "../../errors.js";

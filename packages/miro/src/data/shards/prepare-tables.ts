@@ -1,6 +1,6 @@
 /**
- * Makes the missing tables of many shards in worker threads. It is a matter of reading headers, some 5,000 samples a second and core;
- * a data set of ten million samples takes half an hour on one core.
+ * Makes the missing tables of many shards in worker threads. It is a matter of reading headers, some 5,000 samples a
+ * second and core; a data set of ten million samples takes half an hour on one core.
  */
 import { accessSync, constants } from "node:fs";
 import { availableParallelism } from "node:os";
@@ -23,8 +23,8 @@ export interface PrepareTablesOptions {
 }
 
 /**
- * Sees to it that shards have their tables beside them, as far as their folders can be written. What is wrong with a shard is not told
- * here: whoever loads its table is told.
+ * Sees to it that shards have their tables beside them, as far as their folders can be written. What is wrong with a
+ * shard is not told here: loading its table reports it.
  * @throws the signal's reason; MiroError when a thread fails
  */
 export async function prepareTables(

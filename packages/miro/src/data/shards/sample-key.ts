@@ -1,9 +1,9 @@
 /**
  * How names of tar members become samples: the one rule of this package, for writers, indexes and readers alike.
  *
- * Rule (that of webdataset): the key is the path up to the first dot of its last component, the extension everything behind
- * that dot, in lower case; a leading `./` does not count. Names without a dot in the last component, with nothing in front of
- * it, and those below a `__name__` folder at the top belong to no sample.
+ * Rule (that of webdataset): the key is the path up to the first dot of its last component, the extension everything
+ * behind that dot, in lower case; a leading `./` does not count. Names without a dot in the last component, with
+ * nothing in front of it, and those below a `__name__` folder at the top belong to no sample.
  */
 
 /** A file inside a tar. */

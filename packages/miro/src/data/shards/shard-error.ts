@@ -20,7 +20,10 @@ export interface ShardProblem {
 /** Rules that an archive breaks whose end is missing: it was cut, or is still being written. */
 const CUT = new Set(["MissingEnd", "TruncatedHeader"]);
 
-/** What says best that a shard was cut, if it was: the member that lacks its end, or the header of what is no archive at all. */
+/**
+ * What says best that a shard was cut, if it was: the member that lacks its end, or the header of what is no archive at
+ * all.
+ */
 export function cutProblem(problems: readonly ShardProblem[]): ShardProblem | undefined {
   const cut = problems.find(({ rule }) => CUT.has(rule));
   const before = problems.findLast(({ rule, member }) => !CUT.has(rule) && member === undefined);
@@ -45,7 +48,7 @@ export class ShardError extends MiroError implements ShardProblem {
   /** What the message says, in parts. */
   readonly problem: ShardProblem;
 
-  /** @param remedy what to do about it, for where nobody has decided yet */
+  /** @param remedy what to do about it, where there is something to do */
   constructor(problem: ShardProblem, { remedy, ...options }: ErrorOptions & { remedy?: Message } = {}) {
     super(remedy === undefined ? problemText(problem) : message`${problemText(problem)}; ${remedy}`, options);
     this.problem = problem;

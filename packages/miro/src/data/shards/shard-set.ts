@@ -1,6 +1,6 @@
 /**
- * Several shards as one numbered list of samples: tables loaded when needed and given back when many are, files opened when read and
- * closed when others need their place.
+ * Several shards as one numbered list of samples: tables loaded when needed and given back when many are, files opened
+ * when read and closed when others need their place.
  */
 import { readdirSync, statSync } from "node:fs";
 import { join } from "node:path";
@@ -64,7 +64,7 @@ export interface ShardInfo {
   readonly header: TableHeader;
 }
 
-/** An open shard; closed when nobody uses it any more. */
+/** An open shard; closed when it is no longer in use. */
 export interface ShardLease {
   readonly file: PositionalFile;
   release(): void;
@@ -95,8 +95,8 @@ export class ShardSet {
   }
 
   /**
-   * Opens shards. Those that have no table yet are read through once, many of them in worker threads; the event loop runs on between
-   * shards.
+   * Opens shards. Those that have no table yet are read through once, many of them in worker threads; the event loop
+   * runs on between shards.
    *
    * @param options of the set; `onShard` is called for each finished shard, those with new tables first
    * @throws ShardError for the first bad shard, and with the policy `skip` when more than `maxBadRate` of all are bad

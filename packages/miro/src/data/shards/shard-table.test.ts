@@ -215,7 +215,7 @@ describe("ShardTable", () => {
     const stop = new AbortController();
     stop.abort();
     await expect(prepareTables(paths, { jobs: 2, signal: stop.signal })).rejects.toThrow(/abort/i);
-    await prepareTables(paths, { jobs: 2 }); // nobody listening
+    await prepareTables(paths, { jobs: 2 }); // without a listener
     for (const path of paths) rmSync(tablePath(path), { force: true });
     const told: number[] = [];
     await prepareTables(paths, { jobs: 2, onTable: (done, missing) => told.push(done / missing) });

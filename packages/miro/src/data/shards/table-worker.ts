@@ -11,7 +11,7 @@ parentPort!.on("message", (path: string | null) => {
   try {
     ShardTable.build(path);
   } catch (error) {
-    if (!(error instanceof ShardError)) throw error; // told to whoever loads the table
+    if (!(error instanceof ShardError)) throw error; // reported to the caller that loads the table
   }
   parentPort!.postMessage(path);
 });

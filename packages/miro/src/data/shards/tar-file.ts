@@ -1,8 +1,9 @@
 /**
  * Reads tar shards by position: the headers once, then any member's content. Format: tar-header.ts.
  *
- * Shards come from strangers, so everything is refused that is not a plain file inside the archive: absolute names, `..`, links,
- * devices, sparse files, contents that leave the file, headers whose checksum is wrong, archives without their end.
+ * Shards come from strangers, so everything is refused that is not a plain file inside the archive: absolute names,
+ * `..`, links, devices, sparse files, contents that leave the file, headers whose checksum is wrong, archives without
+ * their end.
  */
 import { z } from "zod";
 import { describe } from "../../errors.js";
@@ -125,12 +126,15 @@ interface Pending {
 }
 
 const EXTENSIONS = "xgLK";
-/** Links, devices, folders and pipes have no content. What their size field holds is the writer's own business (POSIX, pax: ustar). */
+/**
+ * Links, devices, folders and pipes have no content. What their size field holds is the writer's own business (POSIX,
+ * pax: ustar).
+ */
 const WITHOUT_CONTENT = "123456";
 
 /**
- * Goes from header to header. What is refused is reported, and costs one member: behind a header that cannot be believed the walk goes on
- * with the next block that is one.
+ * Goes from header to header. What is refused is reported, and costs one member: behind a header that cannot be
+ * believed the walk goes on with the next block that is one.
  */
 function walk(file: PositionalFile, report: (problem: ShardProblem) => void): TarMember[] {
   const { path, sizeBytes } = file;
@@ -206,8 +210,8 @@ function walk(file: PositionalFile, report: (problem: ShardProblem) => void): Ta
 }
 
 /**
- * Bytes of content behind a member's header. Where there should be none but the header gives a size, the block behind it decides: if it
- * is a header or the archive's end, the size is no content's.
+ * Bytes of content behind a member's header. Where there should be none but the header gives a size, the block behind
+ * it decides: if it is a header or the archive's end, the size is no content's.
  */
 function contentSize(file: PositionalFile, header: TarHeader, pending: Pending, offset: number): number {
   const size = pending.size ?? header.size;
@@ -225,7 +229,9 @@ function hasEnd(file: PositionalFile): boolean {
   return sizeBytes > 0 && sizeBytes % BLOCK_BYTES === 0 && isZeroBlock(file.peek(sizeBytes - BLOCK_BYTES, BLOCK_BYTES));
 }
 
-/** The next byte at which a header of ustar or GNU tar begins, in steps of blocks; the file's end where there is none. */
+/**
+ * The next byte at which a header of ustar or GNU tar begins, in steps of blocks; the file's end where there is none.
+ */
 function nextHeader(file: PositionalFile, from: number): number {
   for (let at = from; at + BLOCK_BYTES <= file.sizeBytes; at += BLOCK_BYTES) {
     const block = file.peek(at, BLOCK_BYTES);

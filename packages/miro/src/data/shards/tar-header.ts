@@ -1,9 +1,10 @@
 /**
- * The blocks of a tar archive: ustar headers as POSIX.1-1988 defines them, PAX extended records (POSIX.1-2001), and what GNU tar
- * adds to both (long names, base-256 numbers).
- * Format: https://pubs.opengroup.org/onlinepubs/9799919799/utilities/pax.html#tag_20_94_13_06
+ * The blocks of a tar archive: ustar headers as POSIX.1-1988 defines them, PAX extended records (POSIX.1-2001), and
+ * what GNU tar adds to both (long names, base-256 numbers). Format:
+ * https://pubs.opengroup.org/onlinepubs/9799919799/utilities/pax.html#tag_20_94_13_06
  *
- *   name 0-99, mode 100, uid 108, gid 116, size 124-135, mtime 136, checksum 148-155, type 156, linkname 157, magic 257-262,
+ *   name 0-99, mode 100, uid 108, gid 116, size 124-135, mtime 136, checksum 148-155, type 156, linkname 157, magic
+ *     257-262,
  *   version 263, uname 265, gname 297, devmajor 329, devminor 337, prefix 345-499
  */
 
@@ -61,8 +62,8 @@ export function isZeroBlock(block: Buffer): boolean {
 }
 
 /**
- * The header blocks of a regular file. A name that fits neither the name field nor, split at a slash, the prefix and name
- * fields is carried by a PAX record in front.
+ * The header blocks of a regular file. A name that fits neither the name field nor, split at a slash, the prefix and
+ * name fields is carried by a PAX record in front.
  */
 export function encodeHeader(name: string, size: number, stamp: MemberStamp): Buffer {
   const split = splitName(Buffer.from(name));
@@ -185,7 +186,10 @@ function octalField(block: Buffer, start: number, length: number, what: string):
   return Number.parseInt(digits, 8); // twelve digits at most: below 2^36
 }
 
-/** The records of an extended header, and the first fault in it: with that the records are those that can be read all the same. */
+/**
+ * The records of an extended header, and the first fault in it: with that the records are those that can be read all
+ * the same.
+ */
 export function decodePax(content: Buffer): { records: Map<string, string>; fault: TarFormatError | null } {
   const records = new Map<string, string>();
   let fault: TarFormatError | null = null;

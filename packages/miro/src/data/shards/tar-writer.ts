@@ -1,9 +1,9 @@
 /**
  * Writes tar shards: equal contents give equal bytes, and a shard is there under its name only when it is complete.
  *
- * Members carry what upstream's carry (mode 0444, owner `bigdata`, ids 0) and one fixed time, so that no extended header is
- * needed unless a name is too long for ustar. The archive grows under a temporary name in the same folder, is flushed to the
- * disk, and then renamed.
+ * Members carry what upstream's carry (mode 0444, owner `bigdata`, ids 0) and one fixed time, so that no extended
+ * header is needed unless a name is too long for ustar. The archive grows under a temporary name in the same folder, is
+ * flushed to the disk, and then renamed.
  */
 import { createHash } from "node:crypto";
 import { type FileHandle, open, rm } from "node:fs/promises";
@@ -139,7 +139,10 @@ export class TarWriter {
     });
   }
 
-  /** Removes what was written; `path` is as it was. Does nothing behind {@link finish} or a failure, which leave nothing. */
+  /**
+   * Removes what was written; `path` is as it was. Does nothing behind {@link finish} or a failure, which leave
+   * nothing.
+   */
   async abort(): Promise<void> {
     if (this.#state !== "open") return;
     this.#state = "aborted";

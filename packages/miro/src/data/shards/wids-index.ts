@@ -1,10 +1,10 @@
 /**
- * The index of a folder of shards that Python's `wids` reads and writes: `wids-index.json`, version 1, a list of shards with their
- * numbers of samples. Beside it lies `.wids-index.fingerprints.json` with the size and time of each shard when it was counted, so
- * that an index that no longer fits its shards is noticed; `wids` does not look at it.
+ * The index of a folder of shards that Python's `wids` reads and writes: `wids-index.json`, version 1, a list of shards
+ * with their numbers of samples. Beside it lies `.wids-index.fingerprints.json` with the size and time of each shard
+ * when it was counted, so that an index that no longer fits its shards is noticed; `wids` does not look at it.
  *
- * Paths are relative to the index, as `wids` takes them. The published training code takes them relative to the folder that it is
- * started in instead; for it, write absolute ones.
+ * Paths are relative to the index, as `wids` takes them. The published training code takes them relative to the folder
+ * that it is started in instead; for it, write absolute ones.
  */
 import { existsSync, readFileSync } from "node:fs";
 import { basename, dirname, isAbsolute, join, relative, resolve, sep } from "node:path";
@@ -64,9 +64,9 @@ const indexSchema = z.looseObject({
 });
 
 /**
- * Reads an index: a plain list of shards, or the fuller form with `datasets`, each a list of its own or a `source_url` of another
- * index. Paths that are not found from the index's folder are looked for by their last component there, then from the working
- * directory: upstream writes them relative to where it was started.
+ * Reads an index: a plain list of shards, or the fuller form with `datasets`, each a list of its own or a `source_url`
+ * of another index. Paths that are not found from the index's folder are looked for by their last component there, then
+ * from the working directory: upstream writes them relative to where it was started.
  * @throws ShardError naming the file and the entry; remote shards are refused
  */
 export function readWidsIndex(path: string): WidsIndex {
@@ -226,8 +226,8 @@ function readable(shard: string, skipBroken: boolean, problems: ShardProblem[]):
 }
 
 /**
- * What no longer fits: shards that are missing, or of another size or time than when the index was made. An index without
- * fingerprints (Python's) gives only what is missing.
+ * What no longer fits: shards that are missing, or of another size or time than when the index was made. An index
+ * without fingerprints (Python's) gives only what is missing.
  */
 export function checkWidsIndex(path: string): ShardProblem[] {
   const { shards } = readWidsIndex(path);

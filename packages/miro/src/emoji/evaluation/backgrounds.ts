@@ -3,7 +3,10 @@
 import type { RgbImage } from "../../pictures/rgb.js";
 import { COLOUR_NAMES, type ColourName, NAMED_COLOURS, type Rgb, WHITE } from "../scenes/captions.js";
 
-/** Median colour of the four corners, each a square of 1/16 of the side: where no object of a single-object scene reaches. */
+/**
+ * Median colour of the four corners, each a square of 1/16 of the side: where no object of a single-object scene
+ * reaches.
+ */
 export function backgroundColour({ width, height, data }: RgbImage): Rgb {
   const side = Math.max(1, Math.floor(width / 16));
   const values: number[][] = [[], [], []];

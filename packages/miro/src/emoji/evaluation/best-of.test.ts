@@ -6,7 +6,7 @@ import { toBatch } from "./picture-batch.js";
 
 const image = (value: number): RgbImage => ({ width: 2, height: 2, data: new Uint8Array(12).fill(value) });
 
-/** A judge that recognises bright pictures, the surer the brighter. */
+/** A classifier that recognises bright pictures, the surer the brighter. */
 const judge = {
   judge: (pictures: ReturnType<typeof toBatch>) =>
     (pictures.mean([1, 2, 3]).toList() as number[]).map((level) => ({
@@ -31,7 +31,7 @@ describe("summarise", () => {
     expect(figures.pairsInOrder).toBeCloseTo(4 / 7, 12);
   });
 
-  it("gives a scorer that agrees with the judge full marks", () => {
+  it("gives a scorer that agrees with the classifier full marks", () => {
     const levels = [10, 200, 90, 210];
     const figures = summarise([group(levels, levels), group([1, 250, 3, 4], [1, 250, 3, 4])], judge);
     expect(figures).toMatchObject({ best: 1, any: 1, pairsInOrder: 1 });

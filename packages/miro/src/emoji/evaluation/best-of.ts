@@ -1,7 +1,7 @@
 /**
- * Does a scorer know a better picture when it sees one? Several pictures are drawn for each name; the judge of the retrieval test
- * (`classifier.ts`), which knows nothing of the scorer, says which of them show it. If the scorer is of use, the picture that it
- * ranks first is recognised more often than the first drawn.
+ * Does a scorer know a better picture when it sees one? Several pictures are drawn for each name; the classifier of the
+ * retrieval test (`classifier.ts`), which knows nothing of the scorer, says which of them show it. If the scorer is of
+ * use, the picture that it ranks first is recognised more often than the first drawn.
  */
 
 import { rankCorrelation } from "../../evaluation/statistics.js";
@@ -38,15 +38,18 @@ export interface ScoredGroup {
 export interface BestOfFigures {
   prompts: number;
   pictures: number;
-  /** The judge names the first picture right; the one that the scorer ranks first; at least one of them. */
+  /** The classifier names the first picture right; the one that the scorer ranks first; at least one of them. */
   first: number;
   best: number;
   any: number;
-  /** The judge names a picture right, over all pictures. */
+  /** The classifier names a picture right, over all pictures. */
   each: number;
-  /** Of the pairs of a recognised and an unrecognised picture of one prompt: the share that the scorer orders so. NaN without such pairs. */
+  /**
+   * Of the pairs of a recognised and an unrecognised picture of one prompt: the share that the scorer orders so. NaN
+   * without such pairs.
+   */
   pairsInOrder: number;
-  /** Spearman's correlation of score and the judge's probability of the name, over all pictures. */
+  /** Spearman's correlation of score and the classifier's probability of the name, over all pictures. */
   rankCorrelation: number;
 }
 

@@ -1,5 +1,5 @@
 /**
- * A small convolutional network that names the emoji in a picture: the judge of the retrieval test.
+ * A small convolutional network that names the emoji in a picture: the classifier of the retrieval test.
  *
  * It sees 64 × 64 pixels and is trained on rendered scenes alone, never on drawings of a model that it judges.
  */

@@ -1,5 +1,6 @@
 /**
- * What the judges say of true renders: the ceiling of every figure that a model can get, and how often they say yes to what is not there.
+ * What the classifier and the detector say of true renders: the ceiling of every figure that a model can get, and how
+ * often they say yes to what is not there.
  */
 import { noGrad, scope, tensor } from "@miro-t2i/torch";
 import type { Autoencoder } from "../../autoencoder/index.js";
@@ -79,7 +80,7 @@ export async function checkDetector(
   let done = 0;
   const step = async () => {
     onProgress?.(++done, 2 * pictures);
-    // A turn of the event loop, so that an abort can arrive.
+    // Yields to the event loop, so that an abort can arrive.
     await new Promise(setImmediate);
     signal?.throwIfAborted();
   };

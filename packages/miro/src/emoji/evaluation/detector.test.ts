@@ -59,7 +59,7 @@ describe("verdicts", () => {
     for (const relation of ["right", "above", "below"] as const) expect(isRightPair(located, relation)).toBe(false);
     expect(isRightPair({ ...located, ranks: [0, 5] }, "and")).toBe(false);
     expect(isRightPair(null, "and")).toBe(false);
-    // What cannot be told for what it is may still stand where it should.
+    // An object that is not recognised may still stand where it should.
     expect(isPlacedPair({ ...located, ranks: [5, 5] }, "left")).toBe(true);
     for (const relation of ["right", "above", "below"] as const) expect(isPlacedPair(located, relation)).toBe(false);
     expect(isPlacedPair(null, "and")).toBe(false);

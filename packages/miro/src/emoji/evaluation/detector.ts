@@ -1,10 +1,11 @@
 /**
- * How many of a thing a picture shows, and which of two things stands where: the classifier of the retrieval test, applied to the
- * single objects of a picture.
+ * How many of a thing a picture shows, and which of two things stands where: the classifier of the retrieval test,
+ * applied to the single objects of a picture.
  *
- * Every way to divide the picture (`object-regions.ts`) is looked at, each object by itself, at the size at which the classifier was
- * trained; the division whose objects are most like what was asked for is believed. How many or where was asked for has no say in it.
- * What it finds in true renders is the most that a model can be credited with: `detector-check.ts`.
+ * Every way to divide the picture (`object-regions.ts`) is looked at, each object by itself, at the size at which the
+ * classifier was trained; the division whose objects are most like what was asked for is believed. How many or where
+ * was asked for has no say in it. What it finds in true renders is the most that a model can be credited with:
+ * `detector-check.ts`.
  */
 import { cat, nn, scope } from "@miro-t2i/torch";
 import { invalid } from "../../errors.js";
@@ -54,9 +55,14 @@ export interface Located {
   relation: Exclude<Relation, "and">;
 }
 
-/** Share of a crop's side that an object takes: that of single objects in the scenes that the classifier was trained on. */
+/**
+ * Share of a crop's side that an object takes: that of single objects in the scenes that the classifier was trained on.
+ */
 const FILL = 0.82;
-/** Objects of one count are of one size; a division into larger and smaller pieces is believed only where there is no other. */
+/**
+ * Objects of one count are of one size; a division into larger and smaller pieces is believed only where there is no
+ * other.
+ */
 const EVEN = 0.6;
 /** A name is found when it is among this many of the likeliest. */
 const TOP = 5;
@@ -145,7 +151,10 @@ export function isRightPair(located: Located | null, relation: Relation): boolea
   return bothFound(located) && isPlacedPair(located, relation);
 }
 
-/** Whether the two, however poor their likeness, are more like what was asked for as they stand than in any other places. */
+/**
+ * Whether the two, however poor their likeness, are more like what was asked for as they stand than in any other
+ * places.
+ */
 export function isPlacedPair(located: Located | null, relation: Relation): boolean {
   return located !== null && (relation === "and" || located.relation === relation);
 }

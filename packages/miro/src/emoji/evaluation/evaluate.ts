@@ -1,15 +1,15 @@
 /**
  * The measurement of the bundled model, part by part.
  *
- * | part      | asked for                                                        | judged by |
- * |-----------|------------------------------------------------------------------|-----------|
- * | retrieval | every name, plain and on a named background                       | `emoji-retrieval.ts` |
- * | counts    | one to five of each of a sample of names                          | `emoji-layouts.ts`, `emoji-detector.ts` |
- * | relations | pairs of things in each relation                                  | the same |
- * | aliases   | other names of things; names in the sentences of the training     | `emoji-retrieval.ts` |
- * | rewards   | the same prompts and seeds at five targets of each reward         | `reward-axes.ts` |
+ * | part      | asked for                                                     | checked by |
+ * |-----------|---------------------------------------------------------------|------------|
+ * | retrieval | every name, plain and on a named background                   | `retrieval.ts` |
+ * | counts    | one to five of each of a sample of names                      | `layouts.ts`, `detector.ts` |
+ * | relations | pairs of things in each relation                              | the same |
+ * | aliases   | other names of things; names in the sentences of the training | `retrieval.ts` |
+ * | rewards   | the same prompts and seeds at five targets of each reward     | `reward-axes.ts` |
  *
- * Pictures are judged as they are drawn, and only those of the sheets are kept.
+ * Pictures are checked as they are drawn, and only those of the sheets are kept.
  */
 
 import { invalid } from "../../errors.js";
@@ -56,7 +56,9 @@ export interface EmojiEvaluationOptions {
   parts?: readonly EvaluationPart[];
   /** Names to draw; default: all that the classifier knows. */
   labels?: readonly string[];
-  /** At most so many names in each part, from all over the list; default: all, but a sample for counts and what follows. */
+  /**
+   * At most so many names in each part, from all over the list; default: all, but a sample for counts and what follows.
+   */
   limit?: number;
   /** Prompts for each reward target; default 24. */
   rewardPrompts?: number;

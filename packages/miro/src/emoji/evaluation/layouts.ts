@@ -1,6 +1,7 @@
 /**
- * Does a model count to five, and put things where it is told? Each of a sample of names is asked for one to five times ("three foxes"), and
- * with another thing to its left, its right, above, below or just with it; the detector (`detector.ts`) says what is there.
+ * Does a model count to five, and put things where it is told? Each of a sample of names is asked for one to five times
+ * ("three foxes"), and with another thing to its left, its right, above, below or just with it; the detector
+ * (`detector.ts`) says what is there.
  */
 import { type ColourName, countPrompt, pairPrompt, RELATIONS, type Relation } from "../scenes/captions.js";
 import { SceneRandom } from "../scenes/random.js";
@@ -70,7 +71,10 @@ export function countable(labels: readonly string[]): string[] {
   return loadVocabulary(labels).flatMap(({ label, article }) => (article === "" ? [] : [label]));
 }
 
-/** Each name at each count; every second name on a named background, the others on the white that goes unsaid. */
+/**
+ * Each name at each count; every second name on a named background, the others on white, which the caption does not
+ * name.
+ */
 export function askedCounts(labels: readonly string[]): AskedCount[] {
   return loadVocabulary(labels).flatMap((entry, i) =>
     COUNTS.map((count) => ({ prompt: countPrompt(entry, count, everySecond(i)), label: entry.label, count })),

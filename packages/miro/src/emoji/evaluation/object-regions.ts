@@ -1,10 +1,11 @@
 /**
- * Which pixels belong to which object of a picture with a plain background or a vertical gradient, without knowing how many there are.
+ * Which pixels belong to which object of a picture with a plain background or a vertical gradient, without knowing how
+ * many there are.
  *
- * What is a part and what is an object is a question of scale: sparkles are three pieces of one thing, and two things may touch. So
- * there is not one answer but a family: the components of {signed distance to the foreground < t}, from a t below zero, which parts
- * what touches, to one that joins what lies within a few percent of the side. Whoever knows what the objects should be picks the division
- * that fits best (`emoji-detector.ts`).
+ * What is a part and what is an object is a question of scale: sparkles are three pieces of one thing, and two things
+ * may touch. So there is not one answer but a family: the components of {signed distance to the foreground < t}, from a
+ * t below zero, which parts what touches, to one that joins what lies within a few percent of the side. Whoever knows
+ * what the objects should be picks the division that fits best (`emoji-detector.ts`).
  */
 import type { RgbImage } from "../../pictures/rgb.js";
 
@@ -34,9 +35,15 @@ export interface Segmented {
   mask: Uint8Array;
 }
 
-/** Share of the side, at the left and the right edge, where the background of a row is looked up: no layout reaches there. */
+/**
+ * Share of the side, at the left and the right edge, where the background of a row is looked up: no layout reaches
+ * there.
+ */
 const EDGE = 0.03;
-/** A row's background is the median of rows within this share of the side, so that an object that touches the edge does not count. */
+/**
+ * A row's background is the median of rows within this share of the side, so that an object that touches the edge does
+ * not count.
+ */
 const ROWS = 0.1;
 /** Contrast from which a pixel is foreground. */
 const FAINT = 16;
@@ -127,7 +134,10 @@ export function divisions({ image, contrast, mask }: Segmented): Division[] {
   return found.filter(({ regions }) => regions.every((region) => region.right > region.left));
 }
 
-/** The picture cut in two, across (`x`) or down (`y`), where the least foreground is in the way; null when a half is empty. */
+/**
+ * The picture cut in two, across (`x`) or down (`y`), where the least foreground is in the way; null when a half is
+ * empty.
+ */
 export function halves({ image, mask }: Segmented, axis: "x" | "y"): Division | null {
   const { width, height } = image;
   const length = axis === "x" ? width : height;
@@ -257,7 +267,10 @@ function spread(pieceOf: Int32Array, kept: readonly number[], width: number, hei
   return owner;
 }
 
-/** Distance to the foreground outside of it, minus the distance to the background inside, in pixels (chamfer 3-4, Borgefors 1986). */
+/**
+ * Distance to the foreground outside of it, minus the distance to the background inside, in pixels (chamfer 3-4,
+ * Borgefors 1986).
+ */
 function signedDistance(mask: Uint8Array, width: number, height: number): Float32Array {
   const outside = chamfer(mask, 1, width, height);
   const inside = chamfer(mask, 0, width, height);

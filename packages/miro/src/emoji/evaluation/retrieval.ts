@@ -1,9 +1,10 @@
 /**
- * Does a model draw what it is asked for? A classifier that was trained on renders alone (`classifier.ts`) names what it sees, top-1
- * and top-5, and the corners' colour must be nearest to the colour that was asked for, among all named colours and white.
+ * Does a model draw what it is asked for? A classifier that was trained on renders alone (`classifier.ts`) names what
+ * it sees, top-1 and top-5, and the corners' colour must be nearest to the colour that was asked for, among all named
+ * colours and white.
  *
- * Each name is asked for in the plain form ("a fox") and on a named background; other forms are other names of the same things
- * ("an apple" for the red one) and the sentences of the training ("an icon of a fox against a red background").
+ * Each name is asked for in the plain form ("a fox") and on a named background; other forms are other names of the same
+ * things ("an apple" for the red one) and the sentences of the training ("an icon of a fox against a red background").
  */
 
 import type { RgbImage } from "../../pictures/rgb.js";

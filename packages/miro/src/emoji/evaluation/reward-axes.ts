@@ -1,6 +1,6 @@
 /**
- * Does a picture follow its reward targets? Prompts and seeds are kept and one target moves through 0, ¼, ½, ¾, 1 while the others stay 1;
- * what the reward stands for is measured in the pictures and must rise with it.
+ * Does a picture follow its reward targets? Prompts and seeds are kept and one target moves through 0, ¼, ½, ¾, 1 while
+ * the others stay 1; what the reward stands for is measured in the pictures and must rise with it.
  */
 import { Chart, ticks } from "../../pictures/chart.js";
 import type { RgbImage } from "../../pictures/rgb.js";
@@ -30,7 +30,10 @@ interface Measure {
   of: (images: readonly RgbImage[], asked: readonly Asked[], classifier: EmojiClassifier) => number;
 }
 
-/** What each reward is held against. Captions that are wrong in part have a part of `clip_score`, a wrong background too. */
+/**
+ * What each reward is held against. Captions that are wrong in part have a part of `clip_score`, a wrong background
+ * too.
+ */
 export const REWARD_MEASURES: Readonly<Record<string, Measure>> = {
   clip_score: {
     name: "thing and background right",

@@ -3,7 +3,10 @@ import { SceneRandom } from "../scenes/random.js";
 
 const STREAM = 23;
 
-/** `count` items from all over a list, in its order: one from each of as many equal parts, chosen by the seed; all where there are fewer. */
+/**
+ * `count` items from all over a list, in its order: one from each of as many equal parts, chosen by the seed; all where
+ * there are fewer.
+ */
 export function sampleEvenly<T>(items: readonly T[], count: number, seed: number): T[] {
   if (count >= items.length) return [...items];
   const edge = (part: number) => Math.floor((part * items.length) / count);

@@ -1,6 +1,6 @@
 /**
- * Known damage to a finished picture, from which honest quality rewards follow: a blurred or block-coded picture is less
- * sharp, a washed-out one less colourful, by exactly the amount that was applied (`spec`: reward = 1 − amount).
+ * Known damage to a finished picture, from which honest quality rewards follow: a blurred or block-coded picture is
+ * less sharp, a washed-out one less colourful, by exactly the amount that was applied (`spec`: reward = 1 − amount).
  *
  * Pictures are planar float32 RGB, three planes of `size × size` values in [0, 255], changed in place.
  */
@@ -14,9 +14,9 @@ const BOXES = 3;
 /**
  * Gaussian blur with σ = amount · 3 % of the side, amount in [0, 1]; the border repeats the edge pixels.
  *
- * Three extended box filters (Gwosdek et al., "Theoretical Foundations of Gaussian Convolution by Extended Box Filtering",
- * 2011): the two outermost taps have a weight between 0 and 1, so that the variance is exactly σ². Running sums make the cost
- * independent of σ.
+ * Three extended box filters (Gwosdek et al., "Theoretical Foundations of Gaussian Convolution by Extended Box
+ * Filtering", 2011): the two outermost taps have a weight between 0 and 1, so that the variance is exactly σ². Running
+ * sums make the cost independent of σ.
  */
 export function blur(picture: Float32Array, size: number, amount: number): void {
   const sigma = amount * STRONGEST_BLUR * size;
@@ -84,8 +84,8 @@ const COSINES_TRANSPOSED = COSINES.map((_, i) => COSINES[(i % 8) * 8 + (i >> 3)]
 
 /**
  * What JPEG coding loses: 8 × 8 DCT blocks of each colour plane, quantised with the standard table scaled from nothing
- * (amount 0) to three times its values (amount 1, about quality 17). Entropy coding is lossless and left out; `size` must be a
- * multiple of 8.
+ * (amount 0) to three times its values (amount 1, about quality 17). Entropy coding is lossless and left out; `size`
+ * must be a multiple of 8.
  */
 export function blockCode(picture: Float32Array, size: number, amount: number): void {
   if (amount <= 0) return;

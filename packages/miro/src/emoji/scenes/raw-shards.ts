@@ -1,13 +1,15 @@
 /**
- * Emoji scenes as raw tar shards, the form in which web data sets come: `KEY.jpg`, `KEY.txt`, `KEY.json` for each sample.
+ * Emoji scenes as raw tar shards, the form in which web data sets come: `KEY.jpg`, `KEY.txt`, `KEY.json` for each
+ * sample.
  *
- * The text is what a scene's caption says, which for a share of the scenes is wrong, as alternative texts on the web are.
- * The JSON holds the picture's size, how the scene was made (`scene`), the rewards that are known by construction
- * (`constructed`: what scorers should find), and, for a share of the samples, a true caption under the names that upstream
- * gives synthetic ones: `synthetic_caption` (the whole scene) and `short_synthetic_caption` (the things alone).
+ * The text is what a scene's caption says, which for a share of the scenes is wrong, as alternative texts on the web
+ * are. The JSON holds the picture's size, how the scene was made (`scene`), the rewards that are known by construction
+ * (`constructed`: what scorers should find), and, for a share of the samples, a true caption under the names that
+ * upstream gives synthetic ones: `synthetic_caption` (the whole scene) and `short_synthetic_caption` (the things
+ * alone).
  *
- * A shard is a pure function of the recipe and its number; the folder's `render.json` lists the finished ones with their
- * hashes, so that an interrupted run goes on and another recipe is not mixed in.
+ * A shard is a pure function of the recipe and its number; the folder's `render.json` lists the finished ones with
+ * their hashes, so that an interrupted run goes on and another recipe is not mixed in.
  */
 import { createHash } from "node:crypto";
 import { existsSync, mkdirSync } from "node:fs";

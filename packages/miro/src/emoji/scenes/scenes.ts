@@ -41,7 +41,10 @@ const share = z.number().min(0).max(1);
 export const emojiSceneOptionsSchema = z.strictObject({
   /** A named list or explicit CLDR labels. */
   vocabulary: z.union([z.enum(["everyday", "animals", "core"]), z.array(z.string()).min(8)]).default("everyday"),
-  /** Share of the things that are drawn from the vocabulary's everyday names alone, which then come up more often than the others. */
+  /**
+   * Share of the things that are drawn from the vocabulary's everyday names alone, which then come up more often than
+   * the others.
+   */
   everyday: share.default(0),
   /** Side of the square pictures in pixels. */
   size: z.number().int().min(32).max(256).multipleOf(8).default(128),
@@ -450,7 +453,9 @@ export class EmojiScenes {
     }
   }
 
-  /** Draws one sprite over the picture (values in [0, 255]): bilinear sampling of premultiplied colours, then "over". */
+  /**
+   * Draws one sprite over the picture (values in [0, 255]): bilinear sampling of premultiplied colours, then "over".
+   */
   #compose(object: PlacedObject, picture: Float32Array): void {
     const { size } = this;
     const plane = size * size;

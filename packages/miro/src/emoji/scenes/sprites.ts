@@ -2,8 +2,8 @@
  * Emoji pictures ready for compositing: cropped to their visible box, at several sizes, premultiplied by alpha.
  *
  * Decoding 120 webp files takes a second and the 984 of the core ten, so the result is kept in one binary file in the
- * user's cache folder, named by a hash of everything that it depends on. It is written beside its place and renamed, and
- * checked when read: a file that is cut short or of another version is made again.
+ * user's cache folder, named by a hash of everything that it depends on. It is written beside its place and renamed,
+ * and checked when read: a file that is cut short or of another version is made again.
  *
  * File: "MIROEMO1", u32 header length, JSON header, then the levels' bytes one after the other.
  */
@@ -16,8 +16,8 @@ import { sharp } from "../../pictures/sharp.js";
 import { type EmojiEntry, spriteFolder } from "./vocabulary.js";
 
 /**
- * One size of a sprite: `(height + 2) × (width + 2)` pixels of premultiplied RGBA bytes, with a transparent border of one pixel, so
- * that bilinear sampling fades at the edges without bounds checks.
+ * One size of a sprite: `(height + 2) × (width + 2)` pixels of premultiplied RGBA bytes, with a transparent border of
+ * one pixel, so that bilinear sampling fades at the edges without bounds checks.
  */
 export interface SpriteLevel {
   readonly width: number;

@@ -1,12 +1,12 @@
 /**
- * `emoji_clip_score`: does the picture show what the caption says? The cosine of picture and caption in the emoji CLIP's
- * space, moved and scaled so that captions of other scenes score 0 on average and true ones 1:
+ * `emoji_clip_score`: does the picture show what the caption says? The cosine of picture and caption in the emoji
+ * CLIP's space, moved and scaled so that captions of other scenes score 0 on average and true ones 1:
  *
  *   score = (cos(I, T) − cos_other) / (cos_true − cos_other)
  *
- * Not clipped: a particularly good match exceeds 1. Pictures of any size: the middle square, resized to the tower's side
- * with a low-pass filter where they are larger. Pictures and captions outside the emoji world have no meaningful score, so
- * the published reward `clip_score`, which is another CLIP's, is never filled with this one.
+ * Not clipped: a particularly good match exceeds 1. Pictures of any size: the middle square, resized to the tower's
+ * side with a low-pass filter where they are larger. Pictures and captions outside the emoji world have no meaningful
+ * score, so the published reward `clip_score`, which is another CLIP's, is never filled with this one.
  */
 import { existsSync } from "node:fs";
 import { join } from "node:path";
@@ -21,7 +21,10 @@ import { Tokenizer } from "../../text/tokenizer.js";
 import { EmojiClip, textEncoderHash } from "./emoji-clip.js";
 
 const NAME = "emoji-clip";
-/** Pictures of one call; on a CPU they are computed one at a time all the same, so that a score does not depend on the others. */
+/**
+ * Pictures of one call; on a CPU they are computed one at a time all the same, so that a score does not depend on the
+ * others.
+ */
 const BATCH = 64;
 
 export const clipScoreSpec: ScorerSpec = {
@@ -67,7 +70,7 @@ function ownTextEncoder(folder: string, hash: string): string {
   if (!existsSync(join(own, "model.safetensors")))
     throw new MiroError(`${own}: not there; it is a part of the scorer: copy it with the rest`);
   if (textEncoderHash(own) !== hash)
-    throw new MiroError(`${own}: is another text encoder than the scorer was trained with; put its own back`);
+    throw new MiroError(`${own}: does not match the text encoder this scorer was trained with; restore the original`);
   return own;
 }
 

@@ -5,8 +5,8 @@
  *   caption → a frozen text encoder → states (T, D)
  *           → a = softmax over tokens of (A·LN(states)), H heads;  v = gelu(V·LN(states));  linear(Σ a v) → T / ‖T‖
  *
- * The text encoder lies beside the weights, in `text_encoder/`; `text_encoder_sha256` makes sure that it is the one that the projection was
- * trained for.
+ * The text encoder lies beside the weights, in `text_encoder/`; `text_encoder_sha256` makes sure that it is the one
+ * that the projection was trained for.
  *
  * Shapes: B pictures or captions, T tokens, D width of the text states, H heads, E shared width.
  */
@@ -62,7 +62,7 @@ export class EmojiClip extends nn.Module {
     this.config = configSchema.parse(config);
     const { image_size, tower_widths, text_dim, text_heads, text_hidden, shared_dim } = this.config;
     this.#tower = this.register("tower", new PictureTower(tower_widths));
-    // All places are kept apart, so that left and right can be told.
+    // All places are kept apart, so that left and right can be distinguished.
     const features = this.#tower.channels * (image_size / 16) ** 2;
     const linear = (dimIn: number, dimOut: number) => new nn.Linear(dimIn, dimOut, { bias: false });
     this.#pictureProjection = this.register("picture_projection", linear(features, shared_dim));

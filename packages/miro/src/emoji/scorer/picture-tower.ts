@@ -1,11 +1,17 @@
-/** The convolutional network that looks at small pictures: part of the judge of the retrieval test and of the emoji CLIP. */
+/**
+ * The convolutional network that looks at small pictures: part of the classifier of the retrieval test and of the emoji
+ * CLIP.
+ */
 import { nn, type Tensor } from "@miro-t2i/torch";
 
 const { relu } = nn.functional;
 const DEFAULT_WIDTHS = [32, 64, 128, 192];
 const GROUPS = 8;
 
-/** (B, 3, S, S) in [-1, 1] → features (B, channels, S/16, S/16) with the default of four stages, each of which halves the sides */
+/**
+ * (B, 3, S, S) in [-1, 1] → features (B, channels, S/16, S/16) with the default of four stages, each of which halves
+ * the sides
+ */
 export class PictureTower extends nn.Module {
   /** Channels of the features. */
   readonly channels: number;

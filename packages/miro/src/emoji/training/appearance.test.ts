@@ -29,7 +29,8 @@ describe("Portraits", () => {
       portraits
         .unexplained(tensor(Float32Array.from(looks.flatMap(values)), { shape: [1, 2, VALUES] }), [scene])
         .item();
-    // The error of a zero prediction is the mean square of the portrait; that of k · ones tells the portrait's mean as well.
+    // The error of a zero prediction is the mean square of the portrait; that of k · ones tells the portrait's mean as
+    // well.
     const [zero, one] = [zeros([VALUES]), ones([VALUES])];
     expect(error(pair, zero, one)).toBeCloseTo((error(alone(0), zero, zero) + error(alone(1), one, zero)) / 2, 5);
     expect(error(alone(0), zero, one)).toBe(error(alone(0), zero, zero));

@@ -1,7 +1,8 @@
 /**
- * What the things of a caption look like, read off the text encoder's states by a linear map. Trained beside the matching of captions
- * with pictures and thrown away with it: states from which a thing's looks follow linearly spare the diffusion network from learning
- * every name by heart, since one way of reading them serves all names. Needs captions alone, no rendered scenes.
+ * What the things of a caption look like, read off the text encoder's states by a linear map. Trained beside the
+ * matching of captions with pictures and thrown away with it: states from which a thing's looks follow linearly spare
+ * the diffusion network from learning every name by heart, since one way of reading them serves all names. Needs
+ * captions alone, no rendered scenes.
  *
  *   a[s,r,t] = softmax over tokens t of (q[s,r] · h[t])      s: first or second thing named, r: one of R reads
  *   looks[s] = W · concat over r of Σt a[s,r,t] h[t] + b
@@ -72,7 +73,8 @@ export class Portraits {
   }
 
   /**
-   * Mean squared error of predicted portraits in units of the portraits' variance: 1 for the mean portrait, 0 for perfect ones.
+   * Mean squared error of predicted portraits in units of the portraits' variance: 1 for the mean portrait, 0 for
+   * perfect ones.
    * @param predicted (B, 2, 3 · 32 · 32), see {@link AppearanceHead}
    * @param scenes the B scenes that the captions describe
    */
@@ -99,8 +101,9 @@ export class Portraits {
   }
 
   /**
-   * How often a predicted portrait is nearest to the right one of all things of the vocabulary, which a look at the mean error does not
-   * tell: of captions that name one thing, and of the first and the second of two. Tinted things are passed over.
+   * How often a predicted portrait is nearest to the right one of all things of the vocabulary, which a look at the
+   * mean error does not tell: of captions that name one thing, and of the first and the second of two. Tinted things
+   * are passed over.
    * @param predicted (B, 2, 3 · 32 · 32), see {@link AppearanceHead}
    * @param scenes the B scenes that the captions describe
    */

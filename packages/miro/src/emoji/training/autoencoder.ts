@@ -5,8 +5,8 @@
  *
  *   |x̂ − x| + |pool₄ x̂ − pool₄ x| + 2 (x̂ − x)² + ⅕ Σ over three scales |∇x̂ − ∇x| + penalty · z²        (means)
  *
- * The pooled term holds flat colours, the gradients hold edges, the noise makes the decoder tolerant of what a sampler leaves, and the
- * penalty keeps the learned latents small.
+ * The pooled term holds flat colours, the gradients hold edges, the noise makes the decoder tolerant of what a sampler
+ * leaves, and the penalty keeps the learned latents small.
  */
 import { writeFileSync } from "node:fs";
 import { join } from "node:path";
@@ -96,8 +96,9 @@ function difference(x: Tensor, dim: number): Tensor {
 }
 
 /**
- * PSNR over scenes that training never sees (dB, pictures in [-1, 1], so the peak is 2), the same with noise on the latents, the error
- * of flat backgrounds (levels of 255), the latents' standard deviation; and a sheet: originals over reconstructions.
+ * PSNR over scenes that training never sees (dB, pictures in [-1, 1], so the peak is 2), the same with noise on the
+ * latents, the error of flat backgrounds (levels of 255), the latents' standard deviation; and a sheet: originals over
+ * reconstructions.
  */
 export function measureAutoencoder(
   network: Pick<PatchAutoencoder, "encode" | "decode">,

@@ -1,6 +1,7 @@
 /**
- * The tokenizer of the bundled model: a Unigram model of captions that reads "A Red Apple." as "a red apple". Case and the marks
- * that end sentences are folded by the tokenizer file itself, so every reader of `tokenizer.json` does the same.
+ * The tokenizer of the bundled model: a Unigram model of captions that reads "A Red Apple." as "a red apple". Case and
+ * the marks that end sentences are folded by the tokenizer file itself, so every reader of `tokenizer.json` does the
+ * same.
  */
 import { trainUnigram, type UnigramTokenizerJson } from "../../text/unigram-trainer.js";
 

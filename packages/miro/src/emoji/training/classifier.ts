@@ -1,4 +1,7 @@
-/** Training of the judge of the retrieval test: cross entropy over single emoji on all backgrounds, some of them damaged. */
+/**
+ * Training of the classifier of the retrieval test: cross entropy over single emoji on all backgrounds, some of them
+ * damaged.
+ */
 import { writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { nn, noGrad, rand, randnLike, scope, tensor } from "@miro-t2i/torch";

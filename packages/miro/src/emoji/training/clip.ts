@@ -1,9 +1,10 @@
 /**
- * Training of the small CLIP that judges whether a picture shows what its caption says (emoji/scorer/emoji-clip.ts).
+ * Training of the small CLIP that scores whether a picture shows what its caption says (emoji/scorer/emoji-clip.ts).
  *
- * The text encoder is the bundled model's, frozen; the export has a copy of it, so that the judge stays what it is when the model gets
- * another. Each picture of a batch has its caption and two captions that are wrong about it in one
- * way each: another object always, and something else (background, size, number, relation). The loss is that of matching.ts.
+ * The text encoder is the bundled model's, frozen; the export has a copy of it, so that the scorer does not change when
+ * the model gets another. Each picture of a batch has its caption and two captions that are wrong about it in one way
+ * each: another object always, and something else (background, size, number, relation). The loss is that of
+ * matching.ts.
  *
  * Pictures get noise of a random strength, for a tolerance of what generated pictures have and renders have not.
  */
@@ -101,9 +102,9 @@ function secondWay(scenes: EmojiScenes, scene: Scene, seed: number): WrongWay {
 }
 
 /**
- * Figures over scenes that training never sees: how often a picture finds its caption among all of them; for each way to be wrong how
- * often the true caption scores higher, and the area under the ROC curve of all true against all wrong captions; the mean cosines
- * of true captions and of captions of other scenes.
+ * Figures over scenes that training never sees: how often a picture finds its caption among all of them; for each way
+ * to be wrong how often the true caption scores higher, and the area under the ROC curve of all true against all wrong
+ * captions; the mean cosines of true captions and of captions of other scenes.
  *
  * @param embedPictures (B, 3, S, S) in [-1, 1] → unit vectors
  */

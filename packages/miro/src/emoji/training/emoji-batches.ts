@@ -27,8 +27,8 @@ export interface EmojiBatchesOptions {
 }
 
 /**
- * Sample i of the stream (step · batchSize + row) is scene i in the first pass over the data, so that training can begin while
- * later scenes are still being made; every later pass has an order of its own, drawn from (seed, pass).
+ * Sample i of the stream (step · batchSize + row) is scene i in the first pass over the data, so that training can
+ * begin while later scenes are still being made; every later pass has an order of its own, drawn from (seed, pass).
  */
 export class EmojiBatches implements BatchSource {
   #order: { pass: number; indices: BigInt64Array } | null = null;

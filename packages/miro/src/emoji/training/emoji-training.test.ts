@@ -128,7 +128,8 @@ describe("EmojiBatches", { timeout: 120_000 }, () => {
       for (const [key, values] of Object.entries(expected.rewards))
         expect(list(batch.rewards[key]!)).toEqual([...values]);
       expect(batch.textEmbeddings.shape).toEqual([8, batch.textMask.size(1), 16]);
-      expect(Math.max(...list(batch.textMask.float().sum(1)))).toBe(batch.textMask.size(1)); // no column of padding only
+      // no column of padding only
+      expect(Math.max(...list(batch.textMask.float().sum(1)))).toBe(batch.textMask.size(1));
     });
     vae.dispose();
   });

@@ -1,15 +1,16 @@
 /**
  * Scenes as the network sees them, made once: latents of the frozen autoencoder, token ids of the captions, rewards.
  *
- * Encoding a picture costs as much as training on it, so it is done once and kept in shards on the disk (2 KB a sample at
- * 4 × 16 × 16). Worker threads make the missing shards in order while the training already runs on the first ones. A shard
- * is a safetensors file that appears under its name only when it is complete:
+ * Encoding a picture costs as much as training on it, so it is done once and kept in shards on the disk (2 KB a sample
+ * at 4 × 16 × 16). Worker threads make the missing shards in order while the training already runs on the first ones. A
+ * shard is a safetensors file that appears under its name only when it is complete:
  *
  *   latents           (S, C, h, w) float16    the encoder's mean, not normalised
  *   ids               (S, T) int32            token ids, padded with 0
  *   reward.<key>      (S,) float32            NaN where unknown
  *
- * The folder's name holds a digest of everything that decides its content, so that changed options never meet old latents.
+ * The folder's name holds a digest of everything that decides its content, so that changed options never use old
+ * latents.
  */
 import { createHash } from "node:crypto";
 import { existsSync, mkdirSync, readdirSync } from "node:fs";
@@ -56,7 +57,8 @@ export class LatentCache {
   }
 
   /**
-   * Opens the cache of these options, loads what it holds and starts making the rest. Resolves when the first shard is there.
+   * Opens the cache of these options, loads what it holds and starts making the rest. Resolves when the first shard is
+   * there.
    * @param makes false: another process makes what is missing, it is loaded as it comes
    */
   static async open(

@@ -1,9 +1,9 @@
 /**
- * The loss that matches pictures with captions (Radford et al. 2021, "Learning Transferable Visual Models From Natural Language
- * Supervision"), with captions that are wrong in a known way among the choices.
+ * The loss that matches pictures with captions (Radford et al. 2021, "Learning Transferable Visual Models From Natural
+ * Language Supervision"), with captions that are wrong in a known way among the choices.
  *
- * Picture i of B has its caption Tᵢ; W are N·B more captions, wrong ones. With unit vectors I, T, W and a learned temperature τ the loss is the
- * mean of
+ * Picture i of B has its caption Tᵢ; W are N·B more captions, wrong ones. With unit vectors I, T, W and a learned
+ * temperature τ the loss is the mean of
  *
  *   −log softmax over [T; W] of (I · [T; W]ᵀ / τ) at Tᵢ      and      −log softmax over I of (T · Iᵀ / τ) at Iᵢ
  */

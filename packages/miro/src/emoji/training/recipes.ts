@@ -10,7 +10,10 @@ export const autoencoderRecipeSchema = taskRecipeSchema("autoencoder", {
   scenes: emojiSceneOptionsSchema.prefault({}),
   /** Constructor options of PatchAutoencoder. */
   network: z.record(z.string(), z.unknown()).default({}),
-  /** Folder of an exported autoencoder to start from; its encoder is kept as it is, so that latents made with it stay valid. */
+  /**
+   * Folder of an exported autoencoder to start from; its encoder is kept as it is, so that latents made with it stay
+   * valid.
+   */
   refineDecoderOf: z.string().optional(),
   loss: z
     .strictObject({
@@ -39,8 +42,8 @@ export const textEncoderRecipeSchema = taskRecipeSchema("text-encoder", {
   sharedDim: size.default(128),
   maxTextLen: size.default(32),
   /**
-   * Prediction of what the named things look like, see appearance.ts: its weight in the loss, and how many captions without pictures
-   * each step reads for it besides those of the pictures.
+   * Prediction of what the named things look like, see appearance.ts: its weight in the loss, and how many captions
+   * without pictures each step reads for it besides those of the pictures.
    */
   appearance: z
     .strictObject({ weight: z.number().positive().default(10), captions: z.int().nonnegative().default(192) })
@@ -72,7 +75,9 @@ export type ClipRecipe = z.output<typeof clipRecipeSchema>;
 
 export const classifierRecipeSchema = taskRecipeSchema("classifier", {
   scenes: emojiSceneOptionsSchema.prefault({ size: CLASSIFIER_SIZE, kinds: { one: 0.8, small: 0.2 }, tint: 0 }),
-  /** Largest standard deviation of pixel noise, for a tolerance of what generated pictures have and renders have not. */
+  /**
+   * Largest standard deviation of pixel noise, for a tolerance of what generated pictures have and renders have not.
+   */
   noise: z.number().min(0).default(0.1),
   labelSmoothing: z.number().min(0).lt(1).default(0.05),
 });

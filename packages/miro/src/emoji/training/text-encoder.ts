@@ -1,8 +1,8 @@
 /**
  * Training of the bundled model's text encoder: a small T5 encoder that learns what captions mean by matching them with
- * pictures (matching.ts) and by telling what the named things look like (appearance.ts). Beside its true caption each picture has one
- * that is wrong in a known way (another object, number, relation or background). The loss is that of matching plus, weighted, the
- * unexplained share of the looks.
+ * pictures (matching.ts) and by telling what the named things look like (appearance.ts). Beside its true caption each
+ * picture has one that is wrong in a known way (another object, number, relation or background). The loss is that of
+ * matching plus, weighted, the unexplained share of the looks.
  *
  * RUN/tokenizer.json is the tokenizer that the run began with.
  *
@@ -119,7 +119,10 @@ export async function buildTextEncoder(recipe: TextEncoderRecipe, context: TaskC
   };
 }
 
-/** The tokenizer that a run began with, or a new one: a resumed run may read other scenes, but not give words other numbers. */
+/**
+ * The tokenizer that a run began with, or a new one: a resumed run may read other scenes, but not give words other
+ * numbers.
+ */
 function runTokenizer({ output, onMessage }: TaskContext, train: () => UnigramTokenizerJson): UnigramTokenizerJson {
   const path = join(output, "tokenizer.json");
   if (existsSync(path)) return readJson(path) as UnigramTokenizerJson;
@@ -129,7 +132,10 @@ function runTokenizer({ output, onMessage }: TaskContext, train: () => UnigramTo
   return trained;
 }
 
-/** Captions, true and wrong, with their counts; and every name of the core emoji, so that unseen words fall into sensible pieces. */
+/**
+ * Captions, true and wrong, with their counts; and every name of the core emoji, so that unseen words fall into
+ * sensible pieces.
+ */
 function* corpus(scenes: EmojiScenes, captions: number): Iterable<[string, number]> {
   const counts = new Map<string, number>();
   const add = (text: string, weight: number) => counts.set(text, (counts.get(text) ?? 0) + weight);
@@ -161,7 +167,7 @@ class ContrastiveModel extends nn.Module {
     this.register("text", text);
     this.#textProjection = this.register("text_projection", new nn.Linear(textDim, sharedDim, { bias: false }));
     this.#tower = this.register("tower", new PictureTower());
-    // All places are kept apart, so that left and right can be told.
+    // All places are kept apart, so that left and right can be distinguished.
     const features = this.#tower.channels * (pictureSize / 16) ** 2;
     this.#pictureProjection = this.register("picture_projection", new nn.Linear(features, sharedDim, { bias: false }));
     this.appearance = this.register("appearance", new AppearanceHead(textDim));

@@ -3,7 +3,7 @@
  *
  *   reward.KEY=0:1:0.25        target of one reward                     from 0 to 1 in steps of 0.25
  *   negative.KEY=0,0.5,1       target of one reward in the negative branch of guidance
- *   tradeoff.A.B=0:1:0.25      negative targets t for reward A and 1 − t for reward B: the picture is led away from B at
+ *   tradeoff.A.B=0:1:0.25 negative targets t for reward A and 1 − t for reward B: the picture is led away from B at
  *                              the one end and from A at the other (the paper's pairwise trade-offs)
  *   guidance=0,0.25,1          guidance scale, 0 is unguided
  *   steps=5,10,20              sampling steps
@@ -33,7 +33,9 @@ import {
 import { generateSchema } from "../../pipeline/generate-options.js";
 import type { PromptOptions } from "../../pipeline/requests/prompt-file.js";
 
-/** What one place of a sweep changes in the settings of the whole: options of `generate`, and what belongs to the sweep. */
+/**
+ * What one place of a sweep changes in the settings of the whole: options of `generate`, and what belongs to the sweep.
+ */
 export interface CellChange extends PromptOptions {
   prompt?: string;
   seed?: number;

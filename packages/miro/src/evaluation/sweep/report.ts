@@ -1,4 +1,6 @@
-/** A finished sweep for people and for programs: one labelled sheet, and one JSON object with every setting and score. */
+/**
+ * A finished sweep for people and for programs: one labelled sheet, and one JSON object with every setting and score.
+ */
 
 import { labelledSheet } from "../../pictures/labelled-sheet.js";
 import type { RgbImage } from "../../pictures/rgb.js";

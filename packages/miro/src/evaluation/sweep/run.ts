@@ -1,7 +1,7 @@
 /**
  * Draws a sweep: a table of pictures in which one thing changes from column to column and another from row to row, all
- * else being equal, seeds included. Pictures of one checkpoint that differ in prompt, seed and rewards only are drawn in
- * one call; checkpoints are loaded one after another.
+ * else being equal, seeds included. Pictures of one checkpoint that differ in prompt, seed and rewards only are drawn
+ * in one call; checkpoints are loaded one after another.
  */
 
 import { InvalidInputError, invalid } from "../../errors.js";
@@ -39,8 +39,9 @@ export interface SweepOptions {
   /** Judges of every picture. */
   scorers?: readonly Scorer[];
   /**
-   * Give every picture a score `distance`: how far it is from the picture that the same noise and the same settings converge
-   * to (Heun's method with 200 evaluations), root mean square over all values, in levels of 255. Tells what is lost to few steps.
+   * Give every picture a score `distance`: how far it is from the picture that the same noise and the same settings
+   * converge to (Heun's method with 200 evaluations), root mean square over all values, in levels of 255. Tells what is
+   * lost to few steps.
    */
   distance?: boolean;
   /** Where each picture is kept; those that are there with the same settings are not drawn again. */

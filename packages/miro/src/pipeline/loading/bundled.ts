@@ -13,8 +13,8 @@ export function bundledModel(): string | null {
 }
 
 /**
- * A folder of `models/` by name, or null when it is not there: inside the package where it is installed, at the root of the
- * repository in a clone (`src/pipeline/loading` and `dist/pipeline/loading` are equally deep).
+ * A folder of `models/` by name, or null when it is not there: inside the package where it is installed, at the root of
+ * the repository in a clone (`src/pipeline/loading` and `dist/pipeline/loading` are equally deep).
  */
 export function bundledFolder(name: string): string | null {
   const candidates = [`../../../models/${name}`, `../../../../../models/${name}`];

@@ -50,8 +50,8 @@ export interface OpenedCheckpoint extends Omit<Checkpoint, "network"> {
 
 /**
  * Opens a release folder. What `config.json` describes is compared with what the tensor file holds before anything is
- * allocated. `network.` and `preconditioning.` load strictly; missing normalisation constants take their defaults; other
- * tensors, such as `postprocessing.vae.*`, are ignored. Values that are not finite are refused.
+ * allocated. `network.` and `preconditioning.` load strictly; missing normalisation constants take their defaults;
+ * other tensors, such as `postprocessing.vae.*`, are ignored. Values that are not finite are refused.
  *
  * @throws MiroError naming the file and what is wrong with it
  */

@@ -37,8 +37,8 @@ export function checkDevice(device: string, parameter = "device"): string {
 }
 
 /**
- * Networks with fewer parameters stay in float32 on a CPU, and so do decoders and text encoders everywhere: the rounding
- * between operators costs them as much as the faster products save, and the picture keeps its last bits.
+ * Networks with fewer parameters stay in float32 on a CPU, and so do decoders and text encoders everywhere: the
+ * rounding between operators costs them as much as the faster products save, and the picture keeps its last bits.
  */
 export const SMALL_NETWORK = 64e6;
 
@@ -49,8 +49,9 @@ export function cudaIndex(device: string): number | null {
 }
 
 /**
- * What a GPU computes in fastest without losing what the network needs: bfloat16 from Ampere on (capability 8.0), float16 where
- * there are tensor cores for it alone (Volta and Turing, 7.x), float32 before. A GPU that is not described is taken for a new one.
+ * What a GPU computes in fastest without losing what the network needs: bfloat16 from Ampere on (capability 8.0),
+ * float16 where there are tensor cores for it alone (Volta and Turing, 7.x), float32 before. A GPU that is not
+ * described is taken for a new one.
  */
 export function gpuDType(capability: readonly [major: number, minor: number] | undefined) {
   const major = capability?.[0] ?? 8;
@@ -58,8 +59,8 @@ export function gpuDType(capability: readonly [major: number, minor: number] | u
 }
 
 /**
- * `auto` follows the capability of a GPU (`gpuDType`). On a CPU it is bfloat16 on processors whose bfloat16 products are
- * faster than float32 ones, for networks that are not small; else float32.
+ * `auto` follows the capability of a GPU (`gpuDType`). On a CPU it is bfloat16 on processors whose bfloat16 products
+ * are faster than float32 ones, for networks that are not small; else float32.
  */
 export function resolveDType(
   dtype: ComputeDType,

@@ -1,6 +1,6 @@
 /**
- * Checkpoints as an attacker, a broken disk or a careless tool would make them. Each is refused in one line that names the file,
- * before anything large is allocated: the process's largest resident size hardly grows.
+ * Checkpoints as an attacker, a broken disk or a careless tool would make them. Each is refused in one line that names
+ * the file, before anything large is allocated: the process's largest resident size hardly grows.
  */
 import { execFileSync } from "node:child_process";
 import {
@@ -25,8 +25,8 @@ import { MiroPipeline } from "../pipeline.js";
 const tiny = fileURLToPath(new URL("../../../../../tests/reference/fixtures/tiny", import.meta.url));
 const HUGE = 1e12;
 /**
- * MiB that an attempt may add to the process's largest resident size: room for the garbage of a parser (JSON nested 10⁶ deep leaves
- * 60 to 100 before it is collected), far below what the files above claim to hold (gigabytes).
+ * MiB that an attempt may add to the process's largest resident size: room for the garbage of a parser (JSON nested 10⁶
+ * deep leaves 60 to 100 before it is collected), far below what the files above claim to hold (gigabytes).
  */
 const ALLOWED_MIB = 256;
 

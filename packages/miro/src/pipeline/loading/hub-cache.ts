@@ -24,8 +24,8 @@ export function listFolder(folder: string, depth = 2): string[] {
 }
 
 /**
- * Refuses links that lead out of a model's folder: a folder from elsewhere must not choose which of this machine's files are
- * read. In a snapshot of the cache, links lead to its blobs.
+ * Refuses links that lead out of a model's folder: a folder from elsewhere must not choose which of this machine's
+ * files are read. In a snapshot of the cache, links lead to its blobs.
  */
 export function checkLinks(folder: string, paths: readonly string[], parameter: string): void {
   const inside = realpathSync(folder);
@@ -87,7 +87,9 @@ export async function knownCommit(storage: string, revision: string): Promise<st
   }
 }
 
-/** Notes the commit of a revision, where the cache can be written: one that is only read serves as well, as in Python. */
+/**
+ * Notes the commit of a revision, where the cache can be written: one that is only read serves as well, as in Python.
+ */
 export async function noteCommit(storage: string, revision: string, commit: string): Promise<void> {
   if (revision === commit || (await knownCommit(storage, revision)) === commit) return;
   const ref = join(storage, "refs", revision);

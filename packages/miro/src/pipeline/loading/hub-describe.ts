@@ -1,8 +1,9 @@
 /**
- * What the Hub says about a repository: the commit of a revision, the names of its files, and each file's size and hash.
+ * What the Hub says about a repository: the commit of a revision, the names of its files, and each file's size and
+ * hash.
  *
- * A mirror may know the addresses of files alone. Then it is asked for each file without its contents, as Python asks: the
- * headers of the answer name commit, size and hash.
+ * A mirror may know the addresses of files alone. Then it is asked for each file without its contents, as Python asks:
+ * the headers of the answer name commit, size and hash.
  */
 import { InvalidInputError, MiroError } from "../../errors.js";
 import { safePath } from "./hub-cache.js";

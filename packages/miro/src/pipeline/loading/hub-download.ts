@@ -1,7 +1,7 @@
 /**
- * Files of a repository brought into the cache. A download is resumed where it broke off, retried, and compared with its
- * hash before it gets its name (see partial-file.ts). Files that the Hub keeps in Xet storage come by the same addresses as
- * others: it bridges them, and their SHA-256 is that of the contents.
+ * Files of a repository brought into the cache. A download is resumed where it broke off, retried, and compared with
+ * its hash before it gets its name (see partial-file.ts). Files that the Hub keeps in Xet storage come by the same
+ * addresses as others: it bridges them, and their SHA-256 is that of the contents.
  */
 import { createHash } from "node:crypto";
 import { createReadStream, createWriteStream, mkdirSync, statfsSync, statSync } from "node:fs";
@@ -36,7 +36,7 @@ export async function download(
   for (const file of files) {
     const size = statSync(file.blob, { throwIfNoEntry: false })?.size;
     if (size === file.sizeBytes) continue;
-    // A blob of another size is damaged: nobody writes to one that has its name.
+    // A blob of another size is damaged: no process writes to one that has its name.
     if (size !== undefined) await writable(file.blob, () => rm(file.blob));
     absent.push(file);
   }
@@ -178,7 +178,10 @@ function startOf(headers: Headers): number {
   return Number(/^bytes (\d+)-/.exec(headers.get("Content-Range") ?? "")?.[1] ?? Number.NaN);
 }
 
-/** SHA-256 for large files; for small ones the git object id (SHA-1 of `blob SIZE\0` and the contents), or a mirror's plain SHA-1. */
+/**
+ * SHA-256 for large files; for small ones the git object id (SHA-1 of `blob SIZE\0` and the contents), or a mirror's
+ * plain SHA-1.
+ */
 async function hasHash(path: string, expected: string, size: number): Promise<boolean> {
   const hashes =
     expected.length === 64 ? [createHash("sha256")] : [createHash("sha1").update(`blob ${size}\0`), createHash("sha1")];

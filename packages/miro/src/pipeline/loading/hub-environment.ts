@@ -1,7 +1,7 @@
 /**
- * Where the Hub is, where its cache lies and who asks: the environment variables of Python's `huggingface_hub`, with values
- * written as there (`~`, `$VAR`, a slash at the end, the spellings of "yes"). `fixtures/hub-environment.json` holds what
- * Python makes of them. A variable that is set to nothing counts as not set.
+ * Where the Hub is, where its cache lies and who asks: the environment variables of Python's `huggingface_hub`, with
+ * values written as there (`~`, `$VAR`, a slash at the end, the spellings of "yes"). `fixtures/hub-environment.json`
+ * holds what Python makes of them. A variable that is set to nothing counts as not set.
  */
 import { readFileSync } from "node:fs";
 import { homedir } from "node:os";

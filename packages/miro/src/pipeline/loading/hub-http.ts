@@ -1,6 +1,6 @@
 /**
- * Requests to the Hub: with the token, through the proxy, within the time that the user allows, again when the Hub is busy, and
- * with what it refuses in words.
+ * Requests to the Hub: with the token, through the proxy, within the time that the user allows, again when the Hub is
+ * busy, and with what it refuses in words.
  */
 import type { Dispatcher, Response as UndiciResponse } from "undici";
 import { InvalidInputError, MiroError, systemReason } from "../../errors.js";
@@ -73,7 +73,10 @@ export function hubMetadata(repository: Repository, delaysMs: readonly number[])
   };
 }
 
-/** What is said about a file without its contents: the headers of the Hub's own answer, which may lead to a storage elsewhere. */
+/**
+ * What is said about a file without its contents: the headers of the Hub's own answer, which may lead to a storage
+ * elsewhere.
+ */
 export async function hubHead(
   repository: Repository,
   url: string,
@@ -198,8 +201,8 @@ interface HubRequest {
 }
 
 /**
- * One request, with the redirects that it meets. The token goes to the Hub and to the address that was asked, as in Python, and to
- * nobody else.
+ * One request, with the redirects that it meets. The token goes to the Hub and to the address that was asked, as in
+ * Python, and to nobody else.
  */
 async function send(
   repository: Repository,
@@ -285,7 +288,7 @@ async function wholeText(repository: Repository, response: UndiciResponse): Prom
   return text;
 }
 
-/** Somebody else answered: a portal of the network, a proxy, a web server at a wrong address. */
+/** Another server answered: a portal of the network, a proxy, a web server at a wrong address. */
 export function notTheHub({ name }: Repository, status: number): MiroError {
   const error = new MiroError(
     `${name}: ${hubEndpoint()} did not answer as the Hub does; check HF_ENDPOINT and the proxy, or whether the network asks to log in first`,
@@ -294,7 +297,9 @@ export function notTheHub({ name }: Repository, status: number): MiroError {
   return error;
 }
 
-/** How long the server asks to wait, at most a minute: seconds or a date (RFC 9110, 10.2.3), or the Hub's own header. */
+/**
+ * How long the server asks to wait, at most a minute: seconds or a date (RFC 9110, 10.2.3), or the Hub's own header.
+ */
 function askedDelayMs({
   status,
   headers,

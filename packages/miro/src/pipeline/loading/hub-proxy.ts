@@ -1,6 +1,6 @@
 /**
- * Which way a request takes: `http_proxy`, `https_proxy`, `all_proxy` and `no_proxy`, in small or capital letters, by the
- * rules of Python's `urllib.request.getproxies` and of the HTTP client that `huggingface_hub` uses.
+ * Which way a request takes: `http_proxy`, `https_proxy`, `all_proxy` and `no_proxy`, in small or capital letters, by
+ * the rules of Python's `urllib.request.getproxies` and of the HTTP client that `huggingface_hub` uses.
  * `fixtures/hub-proxy.json` holds what Python makes of them.
  */
 import { BlockList, isIP, isIPv4, isIPv6 } from "node:net";
@@ -54,7 +54,9 @@ function proxySettings(environment: Environment): Map<string, { value: string; v
   return settings;
 }
 
-/** Whether an entry of `no_proxy` means this address: a host, a domain, a network, or one of them with scheme or port. */
+/**
+ * Whether an entry of `no_proxy` means this address: a host, a domain, a network, or one of them with scheme or port.
+ */
 function excludes(entry: string, url: URL): boolean {
   const host = url.hostname.replace(/^\[|\]$/g, "");
   const [address = "", prefix, ...more] = entry.split("/");
@@ -92,7 +94,9 @@ function inNetwork(host: string, network: string, prefix: number): boolean {
   return list.check(host, family);
 }
 
-/** Connections of one piece of work: each request goes straight or through the proxy that the environment names for it. */
+/**
+ * Connections of one piece of work: each request goes straight or through the proxy that the environment names for it.
+ */
 export async function openConnections(): Promise<Dispatcher> {
   const { Agent, Dispatcher, ProxyAgent } = await import("undici");
   // Waiting is limited by the requests themselves.

@@ -1,7 +1,8 @@
 /**
- * The same troubles for Python's `huggingface_hub` and for this package, on the same stand-in server: what the cache held
- * before, what the server does, and whether the file comes from the cache, from the server, or not at all. Python's answers
- * stand in the table; where its library is installed (`MIRO_PYTHON`, by default `python3`), it is asked again.
+ * The same troubles for Python's `huggingface_hub` and for this package, on the same stand-in server: what the cache
+ * held before, what the server does, and whether the file comes from the cache, from the server, or not at all.
+ * Python's answers stand in the table; where its library is installed (`MIRO_PYTHON`, by default `python3`), it is
+ * asked again.
  */
 import { execFile, spawnSync } from "node:child_process";
 import { createHash } from "node:crypto";

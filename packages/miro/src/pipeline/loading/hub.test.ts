@@ -125,7 +125,8 @@ describe("a repository", () => {
     });
     await source.fetch(["v1/model.bin"]);
     expect(readFileSync(join(source.folder, "v1/model.bin"))).toEqual(repository.files["v1/model.bin"]);
-    // How much of what was sent arrives before the break is up to the system; each attempt goes on where the last ended.
+    // How much of what was sent arrives before the break is up to the system; each attempt goes on where the last
+    // ended.
     const starts = server.downloads.filter(({ path }) => path.startsWith("/large/")).map(startOf);
     expect(starts).toHaveLength(3);
     expect(starts[1]).toBeLessThanOrEqual(20_000);

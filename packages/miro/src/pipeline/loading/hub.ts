@@ -1,8 +1,8 @@
 /**
  * Models by name: a folder on this machine, or a repository of the Hugging Face Hub.
  *
- * The Hub is asked what a revision means (hub-describe.ts), its files are fetched (hub-download.ts) into the cache that Python's
- * `huggingface_hub` uses (hub-cache.ts), as its environment variables say (hub-environment.ts).
+ * The Hub is asked what a revision means (hub-describe.ts), its files are fetched (hub-download.ts) into the cache that
+ * Python's `huggingface_hub` uses (hub-cache.ts), as its environment variables say (hub-environment.ts).
  */
 import { existsSync, statSync } from "node:fs";
 import { join } from "node:path";

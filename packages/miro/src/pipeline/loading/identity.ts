@@ -1,9 +1,9 @@
 /**
  * Which weights drew a picture: where they came from and the SHA-256 of their file, as pictures store it.
  *
- * Hashing a large file takes seconds, so it happens in a worker thread beside loading and drawing, once for each state of a
- * file: `sha256.json` in the program's cache folder (`MIRO_CACHE`, else `~/.cache/miro-t2i`) remembers the hash by path,
- * size, times and inode. In the cache of Hub downloads a large file's name is its hash, so nothing is read there.
+ * Hashing a large file takes seconds, so it happens in a worker thread beside loading and drawing, once for each state
+ * of a file: `sha256.json` in the program's cache folder (`MIRO_CACHE`, else `~/.cache/miro-t2i`) remembers the hash by
+ * path, size, times and inode. In the cache of Hub downloads a large file's name is its hash, so nothing is read there.
  */
 import { createHash } from "node:crypto";
 import { type BigIntStats, realpathSync, statSync } from "node:fs";
@@ -21,8 +21,8 @@ export const sha256Schema = z.string().regex(/^[0-9a-f]{64}$/);
 /** Weights of one part of a pipeline. */
 export const weightsSchema = z.strictObject({
   /**
-   * `bundled`: the model that comes with the program; `checkpoint`: the part lies beside the checkpoint; `hub`: a repository; `folder`:
-   * a folder on the machine that drew.
+   * `bundled`: the model that comes with the program; `checkpoint`: the part lies beside the checkpoint; `hub`: a
+   * repository; `folder`: a folder on the machine that drew.
    */
   source: z.enum(["bundled", "checkpoint", "hub", "folder"]),
   /** `owner/name` of a repository, or the folder (below the home folder as `~/…`). */

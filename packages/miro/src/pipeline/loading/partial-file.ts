@@ -20,7 +20,7 @@ import { IDENTITY_PATTERN, type Life, lifeOf, processIdentity } from "@miro-t2i/
 import { MiroError, systemReason } from "../../errors.js";
 import { printable } from "../../printable.js";
 
-/** A file that nobody was seen to write for so long is taken over: connections time out sooner. */
+/** A file that no process has written for so long is taken over: connections time out sooner. */
 const ABANDONED_MS = 600_000;
 /**
  * A file that does not grow while it is watched for so long is not waited for: another download costs bandwidth and

@@ -1,6 +1,6 @@
 /**
- * What a pipeline is made of, and how it comes into memory from a folder or the Hub. With `lowMemory` the text encoder, the
- * network and the decoder take turns: each is read when its turn comes and freed after it.
+ * What a pipeline is made of, and how it comes into memory from a folder or the Hub. With `lowMemory` the text encoder,
+ * the network and the decoder take turns: each is read when its turn comes and freed after it.
  */
 import { basename, join, resolve } from "node:path";
 import { memory, type nn } from "@miro-t2i/torch";

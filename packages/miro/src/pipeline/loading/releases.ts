@@ -1,4 +1,6 @@
-/** The checkpoints that the authors of MIRO publish: where they are and what they were trained on (their model cards). */
+/**
+ * The checkpoints that the authors of MIRO publish: where they are and what they were trained on (their model cards).
+ */
 import { REWARD_KEYS } from "../../networks/config.js";
 
 /** A published checkpoint. */

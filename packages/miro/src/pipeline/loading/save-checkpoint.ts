@@ -13,7 +13,9 @@ import { releaseConfigToJson } from "./release-config.js";
 export interface SaveCheckpointOptions extends Omit<Checkpoint, "preprocessing"> {
   /** Default: the same map as `postprocessing`. */
   preprocessing?: LatentNormalization;
-  /** Dtype of the parameters in the file, default float32. Buffers (Fourier frequencies, constants) stay as they are. */
+  /**
+   * Dtype of the parameters in the file, default float32. Buffers (Fourier frequencies, constants) stay as they are.
+   */
   dtype?: "float32" | "float16";
 }
 

@@ -83,7 +83,9 @@ export function isLocal(part: PartSource): boolean {
   return part.source !== null || Boolean(statSync(part.name, { throwIfNoEntry: false })?.isDirectory());
 }
 
-/** Makes the files of a text encoder present and returns their folder: of a sharded model only what the encoder needs. */
+/**
+ * Makes the files of a text encoder present and returns their folder: of a sharded model only what the encoder needs.
+ */
 export async function fetchTextEncoder(part: PartSource, hub: HubOptions): Promise<string> {
   const source = part.source ?? (await resolveModel(part.name, part.parameter, hub));
   const has = (name: string) => source.files.includes(part.prefix + name);
@@ -113,7 +115,9 @@ export function vaeWeights(folder: string): string[] {
 
 const VAE_WEIGHTS = ["diffusion_pytorch_model.safetensors", "model.safetensors"];
 
-/** Refuses a text encoder whose weights are not there, or only as pickled files, which can run code when they are read. */
+/**
+ * Refuses a text encoder whose weights are not there, or only as pickled files, which can run code when they are read.
+ */
 function noSafetensors(part: PartSource, source: ModelSource): never {
   const pickled = source.files.find(
     (file) => file.startsWith(`${part.prefix}pytorch_model`) && /\.bin(\.index\.json)?$/.test(file),

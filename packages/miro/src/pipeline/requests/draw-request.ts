@@ -1,10 +1,10 @@
 /**
- * Pictures by request, from a list of prompts to files: plan → claim → draw → write → report. What the command line, programs
- * and servers have in common.
+ * Pictures by request, from a list of prompts to files: plan → claim → draw → write → report. What the command line,
+ * programs and servers have in common.
  *
- * Everything that can be wrong is found before the first picture is drawn: options when the request is made, files that are
- * in the way when their names are claimed, what the checkpoint cannot do before it draws. Order is that of the pictures
- * throughout, and what is held in memory does not grow with their number.
+ * Everything that can be wrong is found before the first picture is drawn: options when the request is made, files that
+ * are in the way when their names are claimed, what the checkpoint cannot do before it draws. Order is that of the
+ * pictures throughout, and what is held in memory does not grow with their number.
  */
 import { existsSync, mkdirSync } from "node:fs";
 import { dirname } from "node:path";
@@ -39,7 +39,7 @@ export interface Ranker {
   dispose(): void;
 }
 
-/** Loads the judge of a key; `loadRanker` of the scorers is one. */
+/** Loads the scorer of a key; `loadRanker` of the scorers is one. */
 export type LoadRanker = (
   pipe: MiroPipeline,
   scorer: string,
@@ -71,7 +71,9 @@ export interface DrawRequestOptions {
   latentsFile?: string | undefined;
   /** Also write one picture that shows them all. */
   sheet?: boolean;
-  /** The stored picture that is drawn again, whose weights are compared; `chosen` are parts that were named on purpose. */
+  /**
+   * The stored picture that is drawn again, whose weights are compared; `chosen` are parts that were named on purpose.
+   */
   redrawn?: { path: string; settings: ImageSettings; chosen: ChosenParts } | undefined;
 }
 
@@ -175,7 +177,10 @@ export class DrawRequest {
     return this.#pictures.length;
   }
 
-  /** Claims the names of the files as far as they do not depend on the checkpoint, so that what is in the way is found first. */
+  /**
+   * Claims the names of the files as far as they do not depend on the checkpoint, so that what is in the way is found
+   * first.
+   */
   async claim(waiting: ChooseOptions = {}): Promise<void> {
     if (this.#files === null || this.#files.isClaimed || this.#files.needsSettings(this.#pictures)) return;
     await this.#claim(waiting, null, null);
@@ -269,7 +274,9 @@ export class DrawRequest {
     });
   }
 
-  /** The settings that the pictures will have, by their place, as far as they are known before candidates are scored. */
+  /**
+   * The settings that the pictures will have, by their place, as far as they are known before candidates are scored.
+   */
   async #describe(pipe: MiroPipeline, calls: readonly Call[]): Promise<Map<number, ImageSettings>> {
     const { bestOf } = this.#options;
     const described = new Map<number, ImageSettings>();
@@ -423,7 +430,7 @@ class Report {
     this.#keepImages = keepImages;
   }
 
-  /** Whether somebody looks at pixels, also at those of pictures that were there. */
+  /** Whether pixels are needed, also those of pictures that were there. */
   get needsImages(): boolean {
     return this.#keepImages || this.#hooks.onPicture !== undefined;
   }

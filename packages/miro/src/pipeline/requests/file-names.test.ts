@@ -50,7 +50,9 @@ it("rewards are compared with the checkpoint's; noise has no seed", () => {
   expect(() => new NameTemplate("{reward.x}", ["sharpness"])).toThrow(
     /names the reward x; this checkpoint has sharpness/,
   );
-  expect(() => fill("{seed}", { seed: null })).toThrow(/uses \{seed\}, but pictures of given noise have none/);
+  expect(() => fill("{seed}", { seed: null })).toThrow(
+    /uses \{seed\}, but pictures drawn from supplied noise have no seed/,
+  );
 });
 
 describe("whatever the values", () => {

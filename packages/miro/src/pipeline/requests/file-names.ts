@@ -35,7 +35,7 @@ const FIELDS: Record<string, (values: NameValues, template: string) => string> =
   seed: ({ seed }, template) => {
     if (seed !== null) return String(seed);
     throw new InvalidInputError(
-      message`${about("name")}: ${JSON.stringify(template)} uses {seed}, but pictures of given noise have none`,
+      message`${about("name")}: ${JSON.stringify(template)} uses {seed}, but pictures drawn from supplied noise have no seed`,
     );
   },
   index: ({ index, count }) => String(index).padStart(String(count - 1).length, "0"),

@@ -93,7 +93,7 @@ export class PictureFiles {
   /** Set when `output` names a file. */
   readonly #file: string | null;
   readonly #options: z.output<typeof pictureFilesSchema>;
-  /** Names that are taken get a number instead of an error: nobody chose the folder. */
+  /** Names that are taken get a number instead of an error: the folder is the default one. */
   readonly #numbered: boolean;
   readonly #began = new Date();
   readonly #claims: NameClaims;

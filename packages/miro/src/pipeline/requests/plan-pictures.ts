@@ -33,7 +33,7 @@ export interface PlanOptions {
   candidates?: number;
 }
 
-/** A seed that nobody chose, below 2³² as other programs expect it. */
+/** A random seed, below 2³² as other programs expect it. */
 export function randomSeed(): number {
   return randomInt(2 ** 32);
 }
@@ -84,8 +84,8 @@ export function checkOptions(options: PromptOptions, where?: string): ResolvedGe
 }
 
 /**
- * Options with others over them. Reward targets are merged by reward, and the sampler's options by name; another sampler
- * takes those of the one under it that it has as well.
+ * Options with others over them. Reward targets are merged by reward, and the sampler's options by name; another
+ * sampler takes those of the one under it that it has as well.
  */
 export function mergeOptions(under: PromptOptions, over: PromptOptions): PromptOptions {
   const merged: PromptOptions = { ...under, ...over };

@@ -2,13 +2,13 @@
  * Prompt files: what to draw, one picture or several a line, with settings of their own.
  *
  * * `.jsonl`, `.ndjson`: one JSON object a line, `{"prompt": "a fox", "seed": 7, "reward": {"sharpness": 0.2}}`.
- * * `.csv` (RFC 4180), `.tsv` (no quoting): a header row, one column a setting; a reward is a column `reward.KEY`; an empty cell is no
- *   setting.
+ * * `.csv` (RFC 4180), `.tsv` (no quoting): a header row, one column a setting; a reward is a column `reward.KEY`; an
+ *   empty cell is no setting.
  * * `.txt` and names like it: text, one prompt a line.
  *
- * Anything else is no list of prompts and is refused: by its name, or because what it holds is another format under such a name. A setting
- * is called as the flag of `miro generate`, with `_` in place of `-`. Everything is checked before anything is drawn; an error names the file
- * and the line.
+ * Anything else is no list of prompts and is refused: by its name, or because what it holds is another format under
+ * such a name. A setting is called as the flag of `miro generate`, with `_` in place of `-`. Everything is checked
+ * before anything is drawn; an error names the file and the line.
  */
 import { extname } from "node:path";
 import { z } from "zod";
@@ -35,7 +35,9 @@ export const promptSchema = z.strictObject({
   }),
 });
 
-/** A column, and where its values go among the options of `generate`; no path where they belong to the request itself. */
+/**
+ * A column, and where its values go among the options of `generate`; no path where they belong to the request itself.
+ */
 interface Column {
   schema: z.ZodType;
   path: readonly string[];

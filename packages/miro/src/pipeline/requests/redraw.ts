@@ -1,9 +1,9 @@
 /**
- * Drawing a stored picture again: from the settings in its file to a pipeline and the options of a call, and the comparison of what
- * drew it with what is here.
+ * Drawing a stored picture again: from the settings in its file to a pipeline and the options of a call, and the
+ * comparison of what drew it with what is here.
  *
- * Other weights cannot give the same picture, so they are an error, unless the caller names the part on purpose; then, as with
- * other versions (where differences are small, if there are any), a warning says so.
+ * Other weights cannot give the same picture, so they are an error, unless the caller names the part on purpose; then,
+ * as with other versions (where differences are small, if there are any), a warning says so.
  */
 import { buildInfo } from "@miro-t2i/torch";
 import { InvalidInputError } from "../../errors.js";
@@ -92,7 +92,10 @@ function partOf(path: string, parameter: string, weights: WeightsIdentity): stri
   return weights.source === "checkpoint" ? null : locate(path, parameter, weights).model;
 }
 
-/** Settings that are options of `generate` by the same name; targets of which nothing was asked are left to their defaults. */
+/**
+ * Settings that are options of `generate` by the same name; targets of which nothing was asked are left to their
+ * defaults.
+ */
 function storedOptions(settings: ImageSettings, path: string): PromptRequest["options"] {
   const { seed: _, ...rest } = settings;
   const options: Record<string, unknown> = Object.fromEntries(
@@ -122,7 +125,7 @@ function without(targets: Record<string, number>, fallback: number): Record<stri
  * @param actual settings of the picture as it would be drawn now
  * @param chosen parts that the caller named on purpose
  * @returns what the caller should know
- * @throws InvalidInputError when weights differ that nobody chose
+ * @throws InvalidInputError when weights differ and none were named
  */
 export function compareOrigin(
   path: string,

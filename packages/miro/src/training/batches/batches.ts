@@ -21,13 +21,16 @@ export interface FrozenModels extends DataConstants {
 }
 
 /**
- * A stream of batches that is a pure function of (seed, step), so that a run can start at any step and see what an undisturbed
- * run would have seen.
+ * A stream of batches that is a pure function of (seed, step), so that a run can start at any step and see what an
+ * undisturbed run would have seen.
  */
 export interface BatchSource {
   /** Resolves as soon as `batch(step)` can be made without waiting. */
   ready(step: number, signal?: AbortSignal): Promise<void>;
-  /** The batch of a step, counted from 0, or the rows of it that the source was opened for. New tensors, owned by the caller's scope. */
+  /**
+   * The batch of a step, counted from 0, or the rows of it that the source was opened for. New tensors, owned by the
+   * caller's scope.
+   */
   batch(step: number): LossBatch;
   /** A digest of the data: while it stays the same, so does every batch. Absent where the recipe alone decides. */
   readonly identity?: string;

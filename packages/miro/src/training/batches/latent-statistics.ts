@@ -3,8 +3,8 @@ import type { Tensor } from "@miro-t2i/torch";
 import type { LatentNormalization } from "../../autoencoder/normalization.js";
 
 /**
- * Mean 0 in each channel and standard deviation sigmaData over all of them, for the given latents (n, C, h, w). One scale for all:
- * channels that hold little detail keep their small variance, and with it their small part in the loss.
+ * Mean 0 in each channel and standard deviation sigmaData over all of them, for the given latents (n, C, h, w). One
+ * scale for all: channels that hold little detail keep their small variance, and with it their small part in the loss.
  */
 export function normalizationOf(latents: Tensor, sigmaData: number): LatentNormalization {
   const channels_CN = latents.float().transpose(0, 1).flatten(1);

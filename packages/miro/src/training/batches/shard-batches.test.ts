@@ -309,7 +309,8 @@ describe("batches from shards", () => {
       /flan_t5_xl_embeddings\.npy": expected the shape \(tokens, 12\) of network\.label_dim, found \(\d+, 16\)/,
     );
     await refused({ coherence_keys: ["beauty_score"] }, /beauty_score: no bins can be made, no sample has one/);
-    await expect(open({ min_image_size: 5000 }, 2)).rejects.toThrow(/batchSize: expected at most 1,/); // one sample has no size
+    // one sample has no size
+    await expect(open({ min_image_size: 5000 }, 2)).rejects.toThrow(/batchSize: expected at most 1,/);
     await expect(open({ min_image_size: 5000, root: roots[1] }, 2)).rejects.toThrow(
       /none of the 8 samples passes the filters/,
     );

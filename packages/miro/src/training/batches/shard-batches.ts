@@ -1,8 +1,10 @@
 /**
- * Training batches from enriched shards: latents drawn from the stored mean and deviation, stored text states, rewards as levels.
+ * Training batches from enriched shards: latents drawn from the stored mean and deviation, stored text states, rewards
+ * as levels.
  *
- * Which samples a step has, which captions, which noise: all of it follows from (seed, step), so a run can start at any step. The text
- * encoder and the autoencoder take no part; where the recipe names them they serve sample sheets and the release.
+ * Which samples a step has, which captions, which noise: all of it follows from (seed, step), so a run can start at any
+ * step. The text encoder and the autoencoder take no part; where the recipe names them they serve sample sheets and the
+ * release.
  */
 import { createHash } from "node:crypto";
 import { basename, dirname, join } from "node:path";

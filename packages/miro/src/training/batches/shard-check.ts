@@ -1,6 +1,7 @@
 /**
- * Whether the shards of a recipe are there: folders, members, scores, index and bin edges; what is missing, and the command that makes it.
- * Shards are judged by the tables beside them, so it is quick; where those are missing, the first shard of each root is read.
+ * Whether the shards of a recipe are there: folders, members, scores, index and bin edges; what is missing, and the
+ * command that makes it. Shards are checked by the tables beside them, so it is quick; where those are missing, the
+ * first shard of each root is read.
  */
 import { existsSync, statSync } from "node:fs";
 import { join } from "node:path";

@@ -10,8 +10,8 @@ export const shardDataSchema = z.strictObject({
   dir: z.string().min(1).optional(),
   ...trainingSetOptionsSchema.shape,
   /**
-   * The metadata fields that hold the rewards, in the order of network.coherence_keys; by default the fields of the same
-   * names. For rewards that something else measured than their name says.
+   * The metadata fields that hold the rewards, in the order of network.coherence_keys; by default the fields of the
+   * same names. For rewards that something else measured than their name says.
    */
   scoreColumns: z.array(z.string().min(1)).optional(),
   /** Draw latents as mean + std·noise; false trains on the mean. */
@@ -19,8 +19,9 @@ export const shardDataSchema = z.strictObject({
   /** `stored` rounds every step of the draw to the dtype of the files, as the published code does. */
   latentDtype: z.enum(LATENT_DTYPES).default("float32"),
   /**
-   * How latents become x: with the statistics of the SDXL autoencoder (`sdxl`: by channel, what every published model uses;
-   * `sdxl_plain`: one factor), or with those of the first samples of the shards (`data`), for any other autoencoder.
+   * How latents become x: with the statistics of the SDXL autoencoder (`sdxl`: by channel, what every published model
+   * uses; `sdxl_plain`: one factor), or with those of the first samples of the shards (`data`), for any other
+   * autoencoder.
    */
   latentNormalization: z.enum(["sdxl", "sdxl_plain", "data"]).default("sdxl"),
   /** Texts longer than this are cut. */
@@ -30,7 +31,8 @@ export const shardDataSchema = z.strictObject({
   /** Batches that are read ahead. */
   prefetchFactor: z.int().positive().max(256).default(4),
   /**
-   * Text states of the empty prompt, an .npy file (tokens, label_dim) or (1, tokens, label_dim); the text encoder's where one is named.
+   * Text states of the empty prompt, an .npy file (tokens, label_dim) or (1, tokens, label_dim); the text encoder's
+   * where one is named.
    */
   uncondEmbedding: z.string().min(1).optional(),
   /** Folder of the frozen text encoder with its tokenizer: for sample sheets and the release. */

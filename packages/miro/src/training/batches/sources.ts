@@ -1,8 +1,9 @@
 /**
  * What training batches can come from: sources by the `kind` of a recipe's `data`.
  *
- * A source says what its section of a recipe holds, what of it does not fit the rest, how its batches are opened, and what a dry run looks
- * at. Everything else (the order of steps, processes that share a batch, resuming) is the same for all.
+ * A source says what its section of a recipe holds, what of it does not fit the rest, how its batches are opened, and
+ * what a dry run looks at. Everything else (the order of steps, processes that share a batch, resuming) is the same for
+ * all.
  */
 
 import { z } from "zod";
@@ -88,7 +89,10 @@ export interface SourceReport {
 export interface SourceSpec<D = SourceData> {
   /** The `data` section without its `kind`, in camelCase. */
   readonly schema: z.ZodObject;
-  /** The module that registers the source: further processes of a training load it. Those of this package know their own. */
+  /**
+   * The module that registers the source: further processes of a training load it. Those of this package know their
+   * own.
+   */
   readonly module?: string | URL;
   /** What in the section does not fit the rest of the recipe, one line each: `data.key: expected …`. */
   faults?(data: D, recipe: SourceRecipe): string[];
@@ -96,7 +100,8 @@ export interface SourceSpec<D = SourceData> {
   /** Opens the batches. The caller closes them. */
   open(data: D, context: SourceContext): Promise<BatchSource>;
   /**
-   * Opens the samples in `root` for validation, with the normalization of the training's latents. Absent where there is no such thing.
+   * Opens the samples in `root` for validation, with the normalization of the training's latents. Absent where there is
+   * no such thing.
    */
   openValidation?(
     data: D,

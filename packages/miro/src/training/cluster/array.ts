@@ -1,6 +1,6 @@
 /**
- * What the tasks of a job array train: `key=a,b,c` gives the key one value in each task, several keys all combinations, the first changing
- * slowest. Each task has a folder of its own, named after its values.
+ * What the tasks of a job array train: `key=a,b,c` gives the key one value in each task, several keys all combinations,
+ * the first changing slowest. Each task has a folder of its own, named after its values.
  */
 import { parseDocument } from "yaml";
 import { InvalidInputError } from "../../errors.js";
@@ -17,7 +17,8 @@ export interface ArrayTask {
 /**
  * The tasks of an array in their order.
  * @param choices `key=a,b,c`; values are YAML, so lists and quoted texts keep their commas
- * @throws InvalidInputError for a text that is not of this form, and for values that differ in nothing a folder's name can show
+ * @throws InvalidInputError for a text that is not of this form, and for values that differ in nothing a folder's name
+ *   can show
  */
 export function arrayTasks(choices: readonly string[]): ArrayTask[] {
   const overrides = choices.reduce<string[][]>(

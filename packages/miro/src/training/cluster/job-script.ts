@@ -1,14 +1,15 @@
 /**
- * The script that `sbatch` gets for a training. One process for each device runs `miro train … --resume`, so that the job may begin again at any
- * time and goes on where the run is.
+ * The script that `sbatch` gets for a training. One process for each device runs `miro train … --resume`, so that the
+ * job may begin again at any time and goes on where the run is.
  *
- * Before its time limit SLURM sends SIGUSR1 to the script, which hands it to the processes (by way of `srun`); they store a checkpoint and
- * end with 130, and the job goes back into the queue. The script gets the signal, not the processes directly, because it must know
- * why they have ended: 130 is also how they end when the job is cancelled.
+ * Before its time limit SLURM sends SIGUSR1 to the script, which hands it to the processes (by way of `srun`); they
+ * store a checkpoint and end with 130, and the job goes back into the queue. The script gets the signal, not the
+ * processes directly, because it must know why they have ended: 130 is also how they end when the job is cancelled.
  *
- * The processes end at slightly different times. When one fails, the others notice; what hangs is ended by `srun` a minute after the first has
- * gone (`--wait`). `--kill-on-bad-exit` would take the first that has stored and ended with 130 for a failure and kill the rest, so
- * that neither their exit codes nor that of a failure could be told from the kill.
+ * The processes end at slightly different times. When one fails, the others notice; what hangs is ended by `srun` a
+ * minute after the first has gone (`--wait`). `--kill-on-bad-exit` would take the first that has stored and ended with
+ * 130 for a failure and kill the rest, so that neither their exit codes nor that of a failure could be told from the
+ * kill.
  */
 import { directiveValue, patternPath, shellWord } from "./quoting.js";
 

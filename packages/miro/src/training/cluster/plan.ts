@@ -1,6 +1,6 @@
 /**
- * What `miro launch` submits: the recipe is put together and checked as `miro train` does it, for every task of an array, and all paths are made
- * absolute, before anything is written.
+ * What `miro launch` submits: the recipe is put together and checked as `miro train` does it, for every task of an
+ * array, and all paths are made absolute, before anything is written.
  */
 import { createHash } from "node:crypto";
 import { join, resolve } from "node:path";
@@ -113,7 +113,9 @@ export interface JobPlan {
   job: Job;
   /** The folder that its script is kept in. */
   folder: string;
-  /** The recipe of each task as it is now: what is edited while the job waits or runs does not reach it. Path → YAML. */
+  /**
+   * The recipe of each task as it is now: what is edited while the job waits or runs does not reach it. Path → YAML.
+   */
   recipes: ReadonlyMap<string, string>;
 }
 
@@ -188,7 +190,9 @@ function readRecipe(name: string, overrides: readonly string[], environment: Env
   return parseRecipe(json, path, origins);
 }
 
-/** A recipe with all its values, in a file named after its content, so that no later job replaces that of a waiting one. */
+/**
+ * A recipe with all its values, in a file named after its content, so that no later job replaces that of a waiting one.
+ */
 function frozenRecipe(folder: string, recipe: Recipe): { path: string; text: string } {
   const text = recipeToYaml(recipe);
   const digest = createHash("sha256").update(text).digest("hex").slice(0, 12);

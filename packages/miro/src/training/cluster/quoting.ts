@@ -23,7 +23,10 @@ export function directiveValue(text: string, option: string): string {
   return plain.test(text) ? text : `"${text.replace(/["\\]/g, "\\$&")}"`;
 }
 
-/** A path inside of a SLURM file name pattern: `%` begins a placeholder there, and a backslash turns all placeholders off. */
+/**
+ * A path inside of a SLURM file name pattern: `%` begins a placeholder there, and a backslash turns all placeholders
+ * off.
+ */
 export function patternPath(path: string, option: string): string {
   if (path.includes("\\"))
     throw invalid(option, "a path without a backslash, which SLURM does not take in names of logs", path);

@@ -18,7 +18,7 @@ export class LogFile {
 
   /**
    * @param descriptor opened for appending
-   * @param onTrouble told once when writing fails, when it works again, and at the end if records are lost
+   * @param onTrouble called once when writing fails, when it works again, and at the end if records are lost
    */
   constructor(
     readonly path: string,

@@ -12,13 +12,13 @@ export interface LogRecord {
 }
 
 /**
- * An append-only JSON-lines file. Opened at a step, it first drops every later line and a last line that was cut off, so that a
- * resumed run's log reads like that of an undisturbed one.
+ * An append-only JSON-lines file. Opened at a step, it first drops every later line and a last line that was cut off,
+ * so that a resumed run's log reads like that of an undisturbed one.
  */
 export class MetricsLog {
   readonly #file: LogFile;
 
-  /** @param onTrouble told when the file cannot be written, which does not end a run */
+  /** @param onTrouble called when the file cannot be written, which does not end a run */
   constructor(path: string, step: number, onTrouble?: (message: string) => void) {
     mkdirSync(dirname(path), { recursive: true });
     if (existsSync(path)) {

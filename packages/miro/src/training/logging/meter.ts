@@ -1,6 +1,7 @@
 /**
- * The figures of a training run between two lines of its log: means of the loss, speed, use of the machine, memory. The names are the published
- * code's where it has them (`train/loss`, `train/raw_loss`, `train/loss_gradnorm_reweighted`, `train/logvar`, `lr-Lamb/pg1`).
+ * The figures of a training run between two lines of its log: means of the loss, speed, use of the machine, memory. The
+ * names are the published code's where it has them (`train/loss`, `train/raw_loss`, `train/loss_gradnorm_reweighted`,
+ * `train/logvar`, `lr-Lamb/pg1`).
  */
 import { aten, cuda, memory, noGrad, scope, stack, type Tensor } from "@miro-t2i/torch";
 import { cudaIndex } from "../../pipeline/loading/device.js";

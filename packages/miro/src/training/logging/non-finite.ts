@@ -1,7 +1,7 @@
 /**
- * Where NaN and infinity come from. A training step looks at two numbers only, its loss and the norm of all gradients; when one of them is
- * not finite, these functions find the first tensor that is not: in the batch, among the weights, among the results of the modules of a
- * forward pass that is repeated with the same draws, or among the gradients.
+ * Where NaN and infinity come from. A training step looks at two numbers only, its loss and the norm of all gradients;
+ * when one of them is not finite, these functions find the first tensor that is not: in the batch, among the weights,
+ * among the results of the modules of a forward pass that is repeated with the same draws, or among the gradients.
  */
 import { isFloatingPoint, type nn, noGrad, scope, Tensor } from "@miro-t2i/torch";
 import type { LossBatch } from "../../flow/loss.js";
@@ -19,7 +19,8 @@ export interface NonFiniteOptions {
 
 /**
  * The first tensor of a step's forward passes that holds NaN or infinity, in words:
- * `the batch's x0 (8, 4, 32, 32) float32: 3 NaN`, `the weight network.latents …`, `the output of network.rin_blocks.1.writer_ca.ffn …`.
+ * `the batch's x0 (8, 4, 32, 32) float32: 3 NaN`, `the weight network.latents …`,
+ * `the output of network.rin_blocks.1.writer_ca.ffn …`.
  *
  * @returns null when everything is finite, so that it arose on the way back
  */
@@ -43,8 +44,8 @@ export function findNonFinite({ model, batch, forward }: NonFiniteOptions): stri
 }
 
 /**
- * The gradients that hold NaN or infinity, by the names of their parameters, the one that the backward pass came to first in front: the
- * parameter of the module that ran last.
+ * The gradients that hold NaN or infinity, by the names of their parameters, the one that the backward pass came to
+ * first in front: the parameter of the module that ran last.
  */
 export function nonFiniteGradients(model: NonFiniteOptions["model"], forward: () => void): string[] {
   return noGrad(() =>

@@ -1,6 +1,7 @@
 /**
- * How many floating-point operations a second the machine does at best: the fastest of a few square matrix products, large enough that
- * starting them costs nothing. What model FLOPs utilisation is measured against where no figure of the vendor is given.
+ * How many floating-point operations a second the machine does at best: the fastest of a few square matrix products,
+ * large enough that starting them costs nothing. What model FLOPs utilisation is measured against where no figure of
+ * the vendor is given.
  */
 import { cuda, full, noGrad, scope } from "@miro-t2i/torch";
 
@@ -16,7 +17,10 @@ export interface PeakOptions {
   dtype: "float32" | "bfloat16" | "float16";
 }
 
-/** Operations a second (two for each multiply-add) with as many threads as operations use; takes about a tenth of a second on a CPU. */
+/**
+ * Operations a second (two for each multiply-add) with as many threads as operations use; takes about a tenth of a
+ * second on a CPU.
+ */
 export function measurePeakFlops({ device, dtype }: PeakOptions): number {
   const onDevice = device.startsWith("cuda");
   return noGrad(() => {

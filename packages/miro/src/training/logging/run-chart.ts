@@ -6,9 +6,12 @@ import { commaSeparated, field, flag, type OptionsOf, parseOptions } from "../..
 import { Chart, ticks } from "../../pictures/chart.js";
 import { type RunLog, type Series, smooth } from "./run-log.js";
 
-/** What a chart may be told; the command's flags have the same help. */
+/** Options of a chart; the command's flags have the same help. */
 export const runChartOptionsSchema = z.strictObject({
-  /** Names to draw, one panel each; * stands for anything. Default: losses, learning rate, speed, gradient norm, rewards. */
+  /**
+   * Names to draw, one panel each; * stands for anything. Default: losses, learning rate, speed, gradient norm,
+   * rewards.
+   */
   keys: field(z.array(z.string().min(1)).optional(), {
     expected: "names of the log; * stands for anything",
     help: "names to draw, separated by commas, one panel each; * stands for anything",
@@ -252,7 +255,10 @@ function thinned(points: readonly (readonly [number, number])[]): (readonly [num
   return kept;
 }
 
-/** Where the values of a series lie on the horizontal axis: at their steps, or at what another name had at or before them. */
+/**
+ * Where the values of a series lie on the horizontal axis: at their steps, or at what another name had at or before
+ * them.
+ */
 function placesOf(log: RunLog, { steps }: Series, x: string): number[] {
   if (x === "step") return steps;
   const axis = log.series.get(x);
@@ -308,7 +314,10 @@ function unknownName(option: string, name: string, known: readonly string[]): ne
   throw invalid(option, `a name of the log: ${(near.length > 0 ? near : known).join(", ")}`, name);
 }
 
-/** Whether a name fits a pattern in which `*` stands for any text: each part is looked for once, behind the one before it. */
+/**
+ * Whether a name fits a pattern in which `*` stands for any text: each part is looked for once, behind the one before
+ * it.
+ */
 function matches(pattern: string, key: string): boolean {
   const [first, ...others] = pattern.split("*") as [string, ...string[]];
   const last = others.pop();

@@ -37,12 +37,12 @@ describe("readRunLog", () => {
   });
 
   it("equals, whatever restarts a log holds, the one that a run writes which drops later lines at each restart", () => {
-    const sitting = fc.record({ from: fc.nat(20), count: fc.integer({ min: 1, max: 10 }) });
+    const start = fc.record({ from: fc.nat(20), count: fc.integer({ min: 1, max: 10 }) });
     fc.assert(
-      fc.property(fc.array(sitting, { minLength: 1, maxLength: 5 }), (sittings) => {
+      fc.property(fc.array(start, { minLength: 1, maxLength: 5 }), (starts) => {
         let kept: { step: number; loss: number }[] = [];
         let all = "";
-        for (const [s, { from, count }] of sittings.entries()) {
+        for (const [s, { from, count }] of starts.entries()) {
           const first = Math.min(from, kept.at(-1)?.step ?? 0) + 1; // a run continues at or before its last step
           kept = kept.filter(({ step }) => step < first);
           for (let step = first; step < first + count; step++) {

@@ -1,9 +1,10 @@
 /**
- * Reads what runs have logged: `log.jsonl`, one JSON object a line, each with a `step` and any numbers (see logging.ts).
+ * Reads what runs have logged: `log.jsonl`, one JSON object a line, each with a `step` and any numbers (see
+ * logging.ts).
  *
- * A log may come from a run that still writes, was killed or was resumed. A last line that is cut off, and lines that are no records, are
- * counted and left out. A record whose step lies before that of an earlier one begins a new sitting: it makes what was logged after its step
- * void, because the run went back there.
+ * A log may come from a run that still writes, was killed or was resumed. A last line that is cut off, and lines that
+ * are no records, are counted and left out. A record whose step lies before that of an earlier one starts a resumed
+ * part of the run: what was logged after its step is discarded, because the run went back there.
  */
 import { statSync } from "node:fs";
 import { basename, dirname, join, resolve } from "node:path";
@@ -103,8 +104,8 @@ function parseRecord(line: string): { step: number; [name: string]: unknown } | 
 }
 
 /**
- * An exponential mean that is not biased towards its beginning: `s ← w·s + (1 − w)·v`, divided by `1 − wⁿ` after n values (as TensorBoard
- * smooths). What is not finite is passed over and stays a gap.
+ * An exponential mean that is not biased towards its beginning: `s ← w·s + (1 − w)·v`, divided by `1 − wⁿ` after n
+ * values (as TensorBoard smooths). What is not finite is passed over and stays a gap.
  * @param weight of the past, in [0, 1); 0 smooths nothing
  */
 export function smooth(values: readonly number[], weight: number): number[] {

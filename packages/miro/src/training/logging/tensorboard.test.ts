@@ -1,6 +1,6 @@
 /**
- * Event files against a recording by TensorBoard's own writer, byte for byte. `MIRO_TENSORBOARD_PYTHON=python3` names a Python that has
- * TensorBoard: then the real reader opens ours as well.
+ * Event files against a recording by TensorBoard's own writer, byte for byte. `MIRO_TENSORBOARD_PYTHON=python3` names a
+ * Python that has TensorBoard: then the real reader opens ours as well.
  */
 import { spawnSync } from "node:child_process";
 import { appendFileSync, mkdtempSync, readFileSync, rmSync } from "node:fs";
@@ -35,7 +35,7 @@ describe("event files", () => {
     expect(readFileSync(path).equals(recorded)).toBe(true);
   });
 
-  it("of two sittings in the same second have different names, in their order", () => {
+  it("of two starts in the same second have different names, in their order", () => {
     const paths = [0, 1].map(() => new EventWriter({ folder: join(folder, "b"), firstStep: 0, now }).path);
     expect(paths[0]! < paths[1]!).toBe(true);
   });
@@ -50,7 +50,7 @@ describe("event files", () => {
 
   const python = process.env.MIRO_TENSORBOARD_PYTHON;
   it.runIf(python)(
-    "are opened by the real TensorBoard, with a cut file and a later sitting",
+    "are opened by the real TensorBoard, with a cut file and a later start",
     { timeout: 120_000 },
     () => {
       const runFolder = join(folder, "real");

@@ -3,19 +3,20 @@
  *
  * A file is a sequence of TFRecords (tensorflow/core/lib/io/record_writer.h):
  *
- *   uint64 length · uint32 masked CRC-32C of those 8 bytes · data · uint32 masked CRC-32C of the data      (little endian)
+ *   uint64 length · uint32 masked CRC-32C of those 8 bytes · data · uint32 masked CRC-32C of the data (little endian)
  *   masked(crc) = ((crc >> 15) | (crc << 17)) + 0xa282ead8
  *
  * The data of each is an `Event` message (tensorflow/core/util/event.proto); the fields that are written here:
  *
- *   Event        1 wall_time double · 2 step int64 · 3 file_version string · 5 summary Summary · 7 session_log SessionLog
+ *   Event 1 wall_time double · 2 step int64 · 3 file_version string · 5 summary Summary · 7 session_log SessionLog
  *   Summary      1 value Value, repeated
  *   Value        1 tag string · 2 simple_value float · 4 image Image
- *   Image        1 height int32 · 2 width int32 · 3 colorspace int32 (3: RGB) · 4 encoded_image_string bytes (PNG or JPEG)
+ *   Image 1 height int32 · 2 width int32 · 3 colorspace int32 (3: RGB) · 4 encoded_image_string bytes (PNG or JPEG)
  *   SessionLog   1 status enum (1: START)
  *
- * Every sitting of a run writes a file of its own, because a reader never goes past a record that a killed process cut off. A sitting that
- * begins after step 0 says so with SessionLog.START, upon which TensorBoard forgets what earlier files hold from that step on.
+ * Every start of a run, resumed ones included, writes a file of its own, because a reader never goes past a record that
+ * a killed process cut off. A start that begins after step 0 says so with SessionLog.START, upon which TensorBoard
+ * forgets what earlier files hold from that step on.
  */
 import { mkdirSync, openSync } from "node:fs";
 import { hostname } from "node:os";
@@ -37,7 +38,7 @@ export interface EventImage {
 export interface EventWriterOptions {
   /** Folder for the event file; created when it is not there. */
   folder: string;
-  /** The first step that this file will hold; 0 for a new run. Later steps of earlier files are declared void. */
+  /** The first step that this file will hold; 0 for a new run. Later steps of earlier files are discarded. */
   firstStep: number;
   /** The clock, in seconds since 1970. */
   now?: () => number;
@@ -126,7 +127,8 @@ const TABLE = Uint32Array.from({ length: 256 }, (_, n) => {
   return c;
 });
 
-// Protocol buffers (protobuf.dev/programming-guides/encoding): a field is its key, (number << 3) | wire type, and its value.
+// Protocol buffers (protobuf.dev/programming-guides/encoding): a field is its key, (number << 3) | wire type, and its
+// value.
 const VARINT = 0;
 const FIXED64 = 1;
 const LENGTH = 2;

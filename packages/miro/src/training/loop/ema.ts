@@ -3,8 +3,9 @@
  *
  * With `everyNSteps` = k, k updates are made at once with decay dᵏ towards the newest weights.
  *
- * With `warmup` the decay of update k (from 0) is min(d, (1 + k) / (10 + k)), so that a short run does not average in its random
- * initial weights. Only tensors that require gradients are averaged; buffers keep the values they were copied with.
+ * With `warmup` the decay of update k (from 0) is min(d, (1 + k) / (10 + k)), so that a short run does not average in
+ * its random initial weights. Only tensors that require gradients are averaged; buffers keep the values they were
+ * copied with.
  */
 import { aten, type nn, noGrad, type Tensor } from "@miro-t2i/torch";
 import { pythonFloat } from "../../data/dataset/python-number.js";
@@ -37,8 +38,8 @@ export class Ema<M extends nn.Module = nn.Module> {
 
   /**
    * @param source the network that is being trained
-   * @param module a second network of the same construction; it receives the source's weights and buffers, is frozen and put in
-   *   eval mode, and holds the averages from then on
+   * @param module a second network of the same construction; it receives the source's weights and buffers, is frozen
+   *   and put in eval mode, and holds the EMA weights from then on
    */
   constructor(
     source: nn.Module,
@@ -64,7 +65,7 @@ export class Ema<M extends nn.Module = nn.Module> {
     return this.warmup ? Math.min(this.decay, (1 + this.updates) / (10 + this.updates)) : this.decay;
   }
 
-  /** Moves the averages towards the source's weights. Call once after each successful optimiser step. */
+  /** Moves the EMA weights towards the weights of the source. Call once after each successful optimiser step. */
   update(): void {
     const weight = 1 - this.nextDecay() ** this.everyNSteps;
     this.updates++;

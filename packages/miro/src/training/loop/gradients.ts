@@ -1,10 +1,10 @@
 /**
  * Gradients of one step, for all rows of the batch or for some of them.
  *
- * Everything random in step k is drawn from generators seeded by (seed, k), for the whole batch, and each thread or process takes its
- * rows; the noise, which is most of it, from a generator for each row, so that nobody draws that of others. So the batch's gradient does
- * not depend, up to rounding, on how its rows are divided. (Reward dropout inside the network does: it is drawn from the process-wide
- * generator, which is seeded by (seed, k, first row).)
+ * Everything random in step k is drawn from generators seeded by (seed, k), for the whole batch, and each thread or
+ * process takes its rows; the noise, which is most of it, from a generator for each row, so that no process draws that
+ * of others. So the batch's gradient does not depend, up to rounding, on how its rows are divided. (Reward dropout
+ * inside the network does: it is drawn from the process-wide generator, which is seeded by (seed, k, first row).)
  */
 import { autocast, Generator, manualSeed, randn, scope, stack, type Tensor } from "@miro-t2i/torch";
 import type { DistributedReducer } from "@miro-t2i/torch/distributed";
@@ -41,13 +41,16 @@ export interface GradientOptions {
   lossScale?: number;
   /** Draws for the whole batch that are made already; new ones are added, and the caller disposes of them. */
   drawn?: Map<DrawPurpose, Tensor>;
-  /** Averages the gradients over the processes, once for all accumulation steps; then they are those of the whole batch on each of them. */
+  /**
+   * Averages the gradients over the processes, once for all accumulation steps; then they are those of the whole batch
+   * on each of them.
+   */
   reducer?: DistributedReducer | undefined;
 }
 
 /**
- * Adds the gradients of some rows in accumulation steps of equally many, each of which needs the memory of its rows only and is freed
- * before the next begins.
+ * Adds the gradients of some rows in accumulation steps of equally many, each of which needs the memory of its rows
+ * only and is freed before the next begins.
  */
 export function accumulateGradients(
   model: Model,
@@ -86,7 +89,9 @@ function addGradients(model: Model, batch: LossBatch, options: GradientOptions):
   return { loss: terms.loss.item(), rawLoss: terms.rawLoss.item(), logvar: terms.logvar?.item() };
 }
 
-/** The mean loss of some rows with the draws of a step: the same as often as it is called. Call it inside a `scope()`. */
+/**
+ * The mean loss of some rows with the draws of a step: the same as often as it is called. Call it inside a `scope()`.
+ */
 export function lossOf(
   { network, preconditioning, loss }: Model,
   batch: LossBatch,

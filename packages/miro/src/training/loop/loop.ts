@@ -1,5 +1,6 @@
 /**
- * The training loop, of whatever is trained: step by step until the last one or a wish to stop, with what is to happen every so many steps.
+ * The training loop, of whatever is trained: step by step until the last one or a wish to stop, with what is to happen
+ * every so many steps.
  */
 import { setImmediate as nextTurn } from "node:timers/promises";
 import type { LogRecord, Progress } from "../logging/logging.js";
@@ -59,7 +60,7 @@ export async function runLoop(work: Work, options: LoopOptions): Promise<boolean
     const waitingSince = performance.now();
     const waited = await done(async () => {
       await work.ready?.(signal);
-      await nextTurn(); // signals and worker messages are heard between steps
+      await nextTurn(); // signals and worker messages are handled between steps
     });
     if (!waited) break;
     await work.advance(waitingSince);

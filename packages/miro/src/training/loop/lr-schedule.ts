@@ -6,8 +6,8 @@
  *
  * With ρ < 1 the rate ends above zero. Beyond S the cosine continues. Update k = 1, 2, … uses η(k).
  *
- * Upstream applies the schedule after each update and never before the first, so that its update 1 runs at the full base rate and
- * update k at η(k − 1); `firstUpdateAtFullRate` does the same.
+ * Upstream applies the schedule after each update and never before the first, so that its update 1 runs at the full
+ * base rate and update k at η(k − 1); `firstUpdateAtFullRate` does the same.
  */
 import { invalid } from "../../errors.js";
 

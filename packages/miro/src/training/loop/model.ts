@@ -26,7 +26,8 @@ export function createNetworks(recipe: Recipe): { network: Rin; preconditioning:
 }
 
 /**
- * Copies weights into fresh networks: of a release folder, such as an earlier export, or of a training checkpoint of the published code.
+ * Copies weights into fresh networks: of a release folder, such as an earlier export, or of a training checkpoint of
+ * the published code.
  * @param average of a training checkpoint: the average whose values the network gets; by default the network's own
  * @throws TorchError or MiroError that lists every tensor in which they differ
  */
@@ -50,13 +51,17 @@ export function startFrom(from: string, network: Rin, preconditioning: FlowPreco
   }
 }
 
-/** Standard deviation of the spatial frequencies, in waves a picture: neighbours in an 8 × 8 grid begin correlated by a half. */
+/**
+ * Standard deviation of the spatial frequencies, in waves a picture: neighbours in an 8 × 8 grid begin correlated by a
+ * half.
+ */
 const POSITION_FREQUENCY = 1.5;
 
 /**
  * Other initial values for two learned tables, of unit variance: latents are normal, data positions are random Fourier
- * features of their place. With upstream's 0.02 all latents, and all places, start nearly alike; small networks then spend
- * most of a short training on telling them apart (after 60,000 pictures the places had an effective rank of 8 of 64).
+ * features of their place. With upstream's 0.02 all latents, and all places, start nearly alike; small networks then
+ * spend most of a short training on telling them apart (after 60,000 pictures the places had an effective rank of 8 of
+ * 64).
  */
 function distinguishTokens(network: Rin): void {
   noGrad(() =>

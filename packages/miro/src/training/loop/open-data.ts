@@ -12,7 +12,10 @@ interface Hooks {
   onMessage: (message: string) => void;
 }
 
-/** The training batches, of each of which this process gets its rows. @param warn told what must not get lost */
+/**
+ * The training batches, of each of which this process gets its rows.
+ * @param warn called with messages that must not get lost
+ */
 export function openBatches(
   recipe: Recipe,
   group: DataParallelGroup,
@@ -30,7 +33,9 @@ export function openBatches(
   });
 }
 
-/** The validation of a recipe, or null where there is none. Its latents are normalised as those of the training data. */
+/**
+ * The validation of a recipe, or null where there is none. Its latents are normalised as those of the training data.
+ */
 export async function openValidation(
   recipe: Recipe,
   training: BatchSource,

@@ -1,6 +1,6 @@
 /**
- * Optimiser groups of MIRO's training configuration: weights that are decayed (and, under Lamb, scaled by the trust ratio), and
- * the parameters of normalisation and embedding layers and all biases, which are neither.
+ * Optimiser groups of MIRO's training configuration: weights that are decayed (and, under Lamb, scaled by the trust
+ * ratio), and the parameters of normalisation and embedding layers and all biases, which are neither.
  */
 import { nn, type Tensor } from "@miro-t2i/torch";
 import { RmsNorm } from "../../networks/norms.js";

@@ -1,4 +1,6 @@
-/** A rank that ranks.ts has started: trains as it is told, and tells how it goes. Without its parent it ends. */
+/**
+ * A rank that ranks.ts has started: trains as its parent says, and reports its progress. Without its parent it ends.
+ */
 import { MiroError } from "../../errors.js";
 import { message } from "../../message.js";
 import { surviveLostOutput } from "../../surroundings.js";
@@ -9,7 +11,7 @@ import { trainProcess } from "./train-process.js";
 
 surviveLostOutput();
 const stop = new AbortController();
-// Whoever ends a whole session or job asks every process of it; one is enough for all of them to stop after the same step.
+// A signal to a whole session or job reaches every process; one is enough for all of them to stop after the same step.
 for (const signal of ["SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1"]) process.on(signal, () => stop.abort());
 const orphaned = () => process.exit(1);
 process.on("disconnect", orphaned);

@@ -7,7 +7,10 @@ export interface RunOptions<R = Recipe> {
   recipe: R;
   /** Folder of the run. */
   output: string;
-  /** Continue from the newest checkpoint in `output`, or from that of a step; otherwise a folder that holds one is refused. */
+  /**
+   * Continue from the newest checkpoint in `output`, or from that of a step; otherwise a folder that holds one is
+   * refused.
+   */
   resume?: boolean | number;
   /** Continue even if values of the recipe differ that decide what the run computes. */
   allowChanges?: boolean;

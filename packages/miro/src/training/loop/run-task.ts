@@ -1,8 +1,9 @@
 /**
- * The run of a registered task, which the same loop trains as the diffusion network: without EMA weights, in one process.
+ * The run of a registered task, which the same loop trains as the diffusion network: without EMA weights, in one
+ * process.
  *
- * One step: loss of batch k → backward → clip by global norm → AdamW under warm-up and cosine. The batch and every random number of
- * step k follow from (seed, k), so that a resumed run computes what an undisturbed one would.
+ * One step: loss of batch k → backward → clip by global norm → AdamW under warm-up and cosine. The batch and every
+ * random number of step k follow from (seed, k), so that a resumed run computes what an undisturbed one would.
  *
  *   RUN/recipe.yaml     the resolved recipe
  *   RUN/log.jsonl       one JSON object a line
@@ -59,8 +60,10 @@ function openRunFolder({ output, resume = false, recipe }: RunOptions<TaskRecipe
 }
 
 /**
- * Trains by the recipe of a registered task, to the end with its measurements and its export, or until the signal with a checkpoint.
- * @throws InvalidInputError when no task of the recipe's kind is registered, or the folder holds a run and is not to be resumed
+ * Trains by the recipe of a registered task, to the end with its measurements and its export, or until the signal with
+ * a checkpoint.
+ * @throws InvalidInputError when no task of the recipe's kind is registered, or the folder holds a run and is not to be
+ *   resumed
  */
 export async function runTask(options: RunOptions<TaskRecipe>): Promise<RunResult> {
   const { recipe, output, onMessage = () => {} } = options;

@@ -1,6 +1,6 @@
 /**
- * A training: in this process alone, as one of several processes that somebody else has started (srun, torchrun), or in processes of its own, one
- * for each device of the recipe. What a process does is in train-process.ts.
+ * A training: in this process alone, as one of several processes that a launcher has started (srun, torchrun), or in
+ * processes of its own, one for each device of the recipe. What a process does is in train-process.ts.
  */
 import { cuda } from "@miro-t2i/torch";
 import { InvalidInputError } from "../../errors.js";

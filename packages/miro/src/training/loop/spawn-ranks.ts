@@ -1,9 +1,10 @@
 /**
- * Trains in processes of its own on this machine, one for each device of the recipe, and ends all of them when one fails.
+ * Trains in processes of its own on this machine, one for each device of the recipe, and ends all of them when one
+ * fails.
  *
- * A process that dies closes its connections, so that the others fail in their next operation together; one that hangs makes them fail after
- * `trainer.strategy.timeout_seconds`. Whatever is left a little later is killed. The error that is reported is that of the process
- * which failed by itself, not of those that missed it.
+ * A process that dies closes its connections, so that the others fail in their next operation together; one that hangs
+ * makes them fail after `trainer.strategy.timeout_seconds`. Whatever is left a little later is killed. The error that
+ * is reported is that of the process which failed by itself, not of those that missed it.
  */
 import { type ChildProcess, fork } from "node:child_process";
 import { once } from "node:events";
@@ -22,7 +23,7 @@ import type { RunOptions, RunResult } from "./run-options.js";
 /** How long the others may take to notice that one has failed. */
 const GRACE_MS = 10_000;
 /** What is kept of a rank's output, in characters. */
-const LAST_WORDS = 2000;
+const OUTPUT_KEPT = 2000;
 
 /** A rank that has ended. */
 interface Ending {
@@ -115,7 +116,7 @@ class Rank {
     });
     for (const stream of [this.#child.stdout!, this.#child.stderr!])
       stream.setEncoding("utf8").on("data", (text: string) => {
-        this.#output = (this.#output + text).slice(-LAST_WORDS);
+        this.#output = (this.#output + text).slice(-OUTPUT_KEPT);
       });
     this.#child.on("message", (message: FromRank) => {
       if (message.type === "progress") onProgress?.(message.progress);

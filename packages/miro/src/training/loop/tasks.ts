@@ -1,8 +1,8 @@
 /**
  * What `miro train` can train besides the diffusion network: tasks by the `kind` of their recipes.
  *
- * A task says what its network, its loss, its measurements and its finished form are; the folder of the run, the steps, checkpoints,
- * resuming and the log are the same for all (run-task.ts).
+ * A task says what its network, its loss, its measurements and its finished form are; the folder of the run, the steps,
+ * checkpoints, resuming and the log are the same for all (run-task.ts).
  */
 import type { nn, Tensor } from "@miro-t2i/torch";
 import { z } from "zod";
@@ -51,7 +51,10 @@ export function taskRecipeSchema<K extends string, S extends z.ZodRawShape>(kind
 /** What is trained. */
 export interface Task {
   readonly network: nn.Module;
-  /** The loss of a batch, counted from 0, and figures for the log. Runs in a scope, with the global generator seeded by (seed, step). */
+  /**
+   * The loss of a batch, counted from 0, and figures for the log. Runs in a scope, with the global generator seeded by
+   * (seed, step).
+   */
   loss(step: number): { loss: Tensor; figures?: Record<string, Tensor> };
   /** Measures on data that training never sees. Called with the network in evaluation mode. */
   evaluate(step: number): Promise<Record<string, number>> | Record<string, number>;

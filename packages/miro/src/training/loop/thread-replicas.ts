@@ -1,7 +1,7 @@
 /**
- * Data-parallel replicas in worker threads of this process: they use the same weights in the same memory, each computes the
- * gradient of some rows of the batch, and the trainer adds the gradients up. For networks whose operations are too small to be
- * worth dividing among threads.
+ * Data-parallel replicas in worker threads of this process: they use the same weights in the same memory, each computes
+ * the gradient of some rows of the batch, and the trainer adds the gradients up. For networks whose operations are too
+ * small to be worth dividing among threads.
  */
 import { Worker } from "node:worker_threads";
 import { aten, noGrad, receive, type SharedTensor, scope, share, type Tensor } from "@miro-t2i/torch";

@@ -231,7 +231,7 @@ async function trainAlone(
       await replaceFolder(exported, (folder) =>
         exportRelease({ recipe, output: folder, network: ema.module, preconditioning, constants }),
       );
-    // Whoever has started the processes may end all of them some time after the first has gone; so none goes before rank 0 has stored all.
+    // The launcher may end all processes some time after the first has gone; so none goes before rank 0 has stored all.
     await group.barrier();
     return { finished, step: trainer.step, checkpoint: listCheckpoints(checkpoints).at(-1)?.path ?? null, exported };
   } finally {
@@ -243,7 +243,10 @@ async function trainAlone(
   }
 }
 
-/** The checkpoint that a run continues from, or the newest of a folder that is refused for it; the same for all processes. */
+/**
+ * The checkpoint that a run continues from, or the newest of a folder that is refused for it; the same for all
+ * processes.
+ */
 async function startingCheckpoint(
   folder: string,
   resume: boolean | number,
@@ -268,7 +271,8 @@ interface DataNote {
 
 /**
  * Keeps which data the run is made from.
- * @throws InvalidInputError when a run would go on with other data and that is not allowed; else the difference is a message and kept
+ * @throws InvalidInputError when a run would go on with other data and that is not allowed; else the difference is a
+ *   message and kept
  */
 function noteData(
   path: string,
@@ -314,7 +318,10 @@ function withOrigin(checkpoint: TrainingCheckpoint, { trainer }: Recipe): Traini
   return { ...checkpoint, state: { ...state, origin } };
 }
 
-/** A stored recipe with the settings that have come since, at their defaults; as it is where it is no longer a valid one. */
+/**
+ * A stored recipe with the settings that have come since, at their defaults; as it is where it is no longer a valid
+ * one.
+ */
 function withDefaults(stored: unknown): unknown {
   try {
     return recipeToJson(parseRecipe(stored));
@@ -323,7 +330,7 @@ function withDefaults(stored: unknown): unknown {
   }
 }
 
-/** The averages by their published names, on the device of the network. */
+/** The EMA weights by their published names, on the device of the network. */
 function createAverages(recipe: Recipe, network: Rin): Map<string, Ema<Rin>> {
   const { decay, warmup, everyNSteps } = recipe.ema;
   return new Map(

@@ -57,10 +57,10 @@ describe.each(["32-true", "bf16-mixed", "16-mixed"])("training in %s", (precisio
 });
 
 describe("accumulation", () => {
-  it("gives the gradient of the whole batch, whatever the number of turns", async () => {
+  it("gives the gradient of the whole batch, whatever the number of accumulation steps", async () => {
     const plain = { network: { ...recipe().network, coherence_dropout: 0 }, optimizer: { name: "adamw", lr: 0.001 } };
     const trained = async (settings: object) => {
-      const output = join(root, `turns-${JSON.stringify(settings)}`);
+      const output = join(root, `steps-${JSON.stringify(settings)}`);
       await runTraining({ recipe: recipe({ max_steps: 4, batch_size: 12, ...settings }, plain), output });
       return weights(output);
     };

@@ -1,12 +1,13 @@
 /**
  * The training of the diffusion network: what one step of the loop is.
  *
- * One step: a batch → loss (two passes, the first without gradient) → backward → clip by global norm → skip if anything is not
- * finite → optimiser → EMA. Everything random in step k is drawn from generators seeded by (seed, k), and the batch is a function
- * of (seed, k) too, so a run that is resumed at any step computes bit for bit what the undisturbed run computes.
+ * One step: a batch → loss (two passes, the first without gradient) → backward → clip by global norm → skip if anything
+ * is not finite → optimiser → EMA. Everything random in step k is drawn from generators seeded by (seed, k), and the
+ * batch is a function of (seed, k) too, so a run that is resumed at any step computes bit for bit what the undisturbed
+ * run computes.
  *
- * Several processes each compute their rows of the batch and average the gradients; from there on all of them do the same. What they decide by
- * (the loss, a wish to stop) is summed over them first.
+ * Several processes each compute their rows of the batch and average the gradients; from there on all of them do the
+ * same. What they decide by (the loss, a wish to stop) is summed over them first.
  */
 import { aten, noGrad, scope, type Tensor } from "@miro-t2i/torch";
 import { clipGradNorm_, type GradScaler, type OptimizerState } from "@miro-t2i/torch/optim";
@@ -45,7 +46,7 @@ export interface TrainingOptimizer {
 export interface TrainerParts extends Model {
   /** The average that draws samples and is released. */
   ema: Ema<Rin>;
-  /** All averages by their published names, `ema` among them; by default it alone. */
+  /** The EMA weights by their published names, `ema` among them; by default it alone. */
   emas?: ReadonlyMap<string, Ema<Rin>>;
   /** With `16-mixed`. */
   scaler?: GradScaler | null;
@@ -122,7 +123,8 @@ export class Trainer {
   }
 
   /**
-   * Trains until `maxSteps` or until the signal is aborted, then stores a checkpoint. Of several processes, all stop after the same step.
+   * Trains until `maxSteps` or until the signal is aborted, then stores a checkpoint. Of several processes, all stop
+   * after the same step.
    * @returns whether all steps were done
    */
   async run(signal?: AbortSignal): Promise<boolean> {
@@ -198,8 +200,9 @@ export class Trainer {
   }
 
   /**
-   * Has the reducer put its buckets in the order in which gradients come, which it learns from one backward pass: sums of three or more
-   * processes depend on the buckets, and a resumed run must begin with those that the undisturbed run has by then.
+   * Has the reducer put its buckets in the order in which gradients come, which it learns from one backward pass: sums
+   * of three or more processes depend on the buckets, and a resumed run must begin with those that the undisturbed run
+   * has by then.
    */
   async #settleReduction(): Promise<void> {
     const { source, optimizer } = this.parts;
@@ -287,7 +290,9 @@ export class Trainer {
     return combineTerms([{ terms, rows }, ...((await replicas?.collect()) ?? [])]);
   }
 
-  /** The terms of the whole batch, from this process's share of them; and whether any process has been asked to stop. */
+  /**
+   * The terms of the whole batch, from this process's share of them; and whether any process has been asked to stop.
+   */
   async #agreed(terms: StepTerms, stop: boolean): Promise<StepTerms> {
     const [loss, rawLoss, logvar, stops] = await this.#group.sum([
       terms.loss,
@@ -355,7 +360,7 @@ export class Trainer {
       const more = others.length > 0 ? ` and of ${others.length} others` : "";
       const gradients = gradient === undefined ? "" : `the gradient of ${gradient}${more} is not finite`;
       if (where !== null) return `first ${where}${gradients && `; ${gradients}`}`;
-      return gradients || "no single tensor is to blame: the norm overflowed";
+      return gradients || "no single tensor is the cause: the norm overflowed";
     });
   }
 

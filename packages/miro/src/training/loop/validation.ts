@@ -1,9 +1,9 @@
 /**
  * The loss on samples that are not trained with, of the network and of its average.
  *
- * As upstream measures it: the training loss without any dropping, every reward at 1, the same noise, times and latents at each validation.
- * Different from it: latents are drawn from fixed seeds, too, and the two networks see the very same inputs, so that the two losses, and those
- * of different steps, can be compared.
+ * As upstream measures it: the training loss without any dropping, every reward at 1, the same noise, times and latents
+ * at each validation. Different from it: latents are drawn from fixed seeds, too, and the two networks see the very
+ * same inputs, so that the two losses, and those of different steps, can be compared.
  */
 import { Generator, noGrad, ones, scope, type Tensor, zeros } from "@miro-t2i/torch";
 import { drawFrom, type FlowMatchingLoss } from "../../flow/loss.js";
@@ -42,8 +42,8 @@ export class Validation {
   }
 
   /**
-   * Figures by upstream's names: `val/loss`, `val/raw_loss`, `val/loss_gradnorm_reweighted`, `val/logvar`, and the same with `_ema` for the
-   * average.
+   * Figures by upstream's names: `val/loss`, `val/raw_loss`, `val/loss_gradnorm_reweighted`, `val/logvar`, and the same
+   * with `_ema` for the average.
    */
   async measure(
     { network, average, preconditioning }: { network: Rin; average: Rin; preconditioning: FlowPrecond },

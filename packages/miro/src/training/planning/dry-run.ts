@@ -1,4 +1,7 @@
-/** Everything that can be known of a training before it starts: sizes, arithmetic, memory, and whether the data are there. */
+/**
+ * Everything that can be known of a training before it starts: sizes, arithmetic, memory, and whether the data are
+ * there.
+ */
 import { parseRinConfig } from "../../networks/config.js";
 import { trainingFlops } from "../../networks/flops.js";
 import { sourceOf } from "../batches/sources.js";
@@ -14,7 +17,9 @@ export interface DryRunReport {
   name: string;
   size: ModelSize;
   batch: BatchPlan;
-  /** Floating-point operations, the backward pass and the pass of self-conditioning included; two for each multiply-add. */
+  /**
+   * Floating-point operations, the backward pass and the pass of self-conditioning included; two for each multiply-add.
+   */
   flops: { textTokens: number; perSample: number; perStep: number; perDeviceStep: number; total: number };
   /** Bytes on each device. */
   memory: MemoryPlan;

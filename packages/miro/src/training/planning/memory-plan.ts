@@ -1,9 +1,10 @@
 /**
- * What a training step takes of a device's memory, from the recipe alone: weights, gradients, optimiser and averages exactly, the tensors
- * that the forward pass keeps for the backward pass by counting them, block by block.
+ * What a training step takes of a device's memory, from the recipe alone: weights, gradients, optimizer state and EMA
+ * weights exactly, the tensors that the forward pass keeps for the backward pass by counting them, block by block.
  *
- * Of every linear layer its input is kept, of a norm its input, of attention queries, keys, values and output, of SwiGLU both halves, the
- * gate's SiLU and the product. Under autocast products are in half precision; residual streams and the inputs of norms stay float32.
+ * Of every linear layer its input is kept, of a norm its input, of attention queries, keys, values and output, of
+ * SwiGLU both halves, the gate's SiLU and the product. Under autocast products are in half precision; residual streams
+ * and the inputs of norms stay float32.
  */
 import { parseRinConfig, type RinConfig } from "../../networks/config.js";
 import { swiGluWidth } from "../../networks/feed-forward.js";
@@ -43,7 +44,7 @@ export function memoryPlan(recipe: Recipe, size: ModelSize, textTokens: number):
   const stored = halfPrecisionTexts ? HALF : FLOAT; // text states as the data hold them
   const parts = {
     weights,
-    gradients: FLOAT * trainable * (worldSize > 1 ? 2 : 1), // and their parcels on the way to other processes
+    gradients: FLOAT * trainable * (worldSize > 1 ? 2 : 1), // and the buckets that are all-reduced
     optimizer: 2 * FLOAT * trainable,
     averages: [recipe.ema.decay].flat().length * FLOAT * (size.network.trainable + size.network.buffers),
     castWeights: mixed ? HALF * size.network.trainable : 0,
@@ -81,7 +82,8 @@ export function activationBytes(config: RinConfig, textTokens: number, mixed: bo
     cross(N, L, M, D, config.latentMlpMultiplier) +
     numProcessingLayers * N * self(L, config.latentMlpMultiplier) +
     cross(M, D, N, L, config.dataMlpMultiplier);
-  // GELU's hidden layer twice (before and after), the stream, norms' outputs, queries, keys, values, attention's output, scaled branches.
+  // GELU's hidden layer twice (before and after), the stream, norms' outputs, queries, keys, values, attention's
+  // output, scaled branches.
   const conditioning = CONDITIONING_LAYERS * C * (2 * FLOAT * L + (2 + 3 + 1 + 2 + 8) * c * L);
   const selfConditioning = config.useSelfConditioning ? N * (3 * FLOAT * L + (1 + 8) * c * L) : 0;
   const ends = 2 * M * (FLOAT * D + c * D + c * patch) + textTokens * c * config.labelDim;

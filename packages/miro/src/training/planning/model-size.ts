@@ -1,4 +1,7 @@
-/** How many values the networks of a recipe have. They are built, but their weights are never written, so they take no memory. */
+/**
+ * How many values the networks of a recipe have. They are built, but their weights are never written, so they take no
+ * memory.
+ */
 import { nn, scope } from "@miro-t2i/torch";
 import { createNetworks } from "../loop/model.js";
 import { parameterGroups } from "../loop/parameter-groups.js";

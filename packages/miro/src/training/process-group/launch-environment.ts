@@ -4,8 +4,8 @@
  *   RANK, LOCAL_RANK, WORLD_SIZE                           torchrun and its like
  *   SLURM_PROCID, SLURM_LOCALID, SLURM_STEP_NUM_TASKS      srun
  *
- * and where they meet by MASTER_ADDR and MASTER_PORT; under srun both have defaults: the first host of the step, and a port that follows
- * from the job's number.
+ * and where they meet by MASTER_ADDR and MASTER_PORT; under srun both have defaults: the first host of the step, and a
+ * port that follows from the job's number.
  */
 import { InvalidInputError } from "../../errors.js";
 

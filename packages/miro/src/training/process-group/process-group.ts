@@ -1,7 +1,7 @@
 /**
- * The data-parallel group: the processes that train together, as one of them sees them. Each computes its rows of every batch.
- * Gradients are all-reduced while the backward pass still runs, and whatever decides how the run goes on (is the loss finite,
- * was a stop asked for) is summed over the group, so that all processes make the same calls.
+ * The data-parallel group: the processes that train together, as one of them sees them. Each computes its rows of every
+ * batch. Gradients are all-reduced while the backward pass still runs, and whatever decides how the run goes on (is the
+ * loss finite, was a stop asked for) is summed over the group, so that all processes make the same calls.
  *
  * A process that trains alone is a group of one: it has all rows, sums are what it gave, and nothing waits.
  */
@@ -125,7 +125,10 @@ export class DataParallelGroup {
     return this.#reducer ?? undefined;
   }
 
-  /** How long gradients were on their way in a step, and how much of it while others were still computed; see the reducer. */
+  /**
+   * How long gradients were on their way in a step, and how much of it while others were still computed; see the
+   * reducer.
+   */
   communicationFigures(): Record<string, number> {
     if (this.#reducer === null) return {};
     const { communicationMs, overlapMs } = this.#reducer.statistics();
@@ -133,7 +136,7 @@ export class DataParallelGroup {
     return { "speed/communication_ms": rounded(communicationMs), "speed/communication_hidden_ms": rounded(overlapMs) };
   }
 
-  /** Leaves the group; waits for nobody. */
+  /** Leaves the group without waiting for other ranks. */
   async leave(): Promise<void> {
     this.#reducer?.dispose();
     this.#reducer = null;
@@ -161,7 +164,7 @@ export function isLostRank(error: unknown): boolean {
 /** Leaves this process the GPU of its number alone, which then is `cuda`; must come before CUDA is used. */
 function chooseGpu(localRank: number): void {
   const visible = process.env.CUDA_VISIBLE_DEVICES?.split(",").filter((name) => name !== "");
-  if (visible?.length === 1) return; // whoever started it has chosen
+  if (visible?.length === 1) return; // the launcher has chosen
   if (visible !== undefined && localRank >= visible.length)
     throw new MiroError(
       `CUDA_VISIBLE_DEVICES names ${visible.length} GPUs, this is process ${localRank + 1} of its machine; lower trainer.devices`,

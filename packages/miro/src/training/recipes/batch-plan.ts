@@ -3,7 +3,8 @@
  *
  *   trainer.batch_size = device_batch_size × devices × num_nodes × accumulate_grad_batches
  *
- * exactly. Two of the three on the right that a recipe may leave open follow from the others; what does not come out even is refused.
+ * exactly. Two of the three on the right that a recipe may leave open follow from the others; what does not come out
+ * even is refused.
  */
 
 /** The part of a recipe that decides it. */

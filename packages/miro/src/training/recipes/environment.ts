@@ -1,11 +1,13 @@
 /**
- * Settings of a site: variables of the process, and those of the file `.env` in the working directory for whatever the process does not
- * set. The names are upstream's; `.env.example` lists them.
+ * Settings of a site: variables of the process, and those of the file `.env` in the working directory for whatever the
+ * process does not set. The names are upstream's; `.env.example` lists them.
  *
- * `.env` holds lines `NAME=value`, which a shell can source as well: comments, empty lines and `export` are allowed, a value with anything
- * but letters, digits and `_ . , : / + @ % = ~ -` stands in quotes. What a shell would expand is refused, so that both read the same.
+ * `.env` holds lines `NAME=value`, which a shell can source as well: comments, empty lines and `export` are allowed, a
+ * value with anything but letters, digits and `_ . , : / + @ % = ~ -` stands in quotes. What a shell would expand is
+ * refused, so that both read the same.
  *
- * The file may be another program's too, which reads it by rules of its own: only the lines whose names are asked for are checked.
+ * The file may be another program's too, which reads it by rules of its own: only the lines whose names are asked for
+ * are checked.
  */
 import { existsSync } from "node:fs";
 import { InvalidInputError } from "../../errors.js";
@@ -21,7 +23,8 @@ export interface Variable {
 export type Environment = (name: string) => Variable | undefined;
 
 /**
- * The variables of the process and of a `.env` file; those of the process win. Variables that are set to nothing count as not set.
+ * The variables of the process and of a `.env` file; those of the process win. Variables that are set to nothing count
+ * as not set.
  * @param path the file; it need not exist
  * @throws InvalidInputError, when a variable is asked for, naming the line of it that is not understood
  */
@@ -42,9 +45,10 @@ const USED =
   /^(?:HF_HOME|HF_ENDPOINT|HF_TOKEN|HF_TOKEN_PATH|HF_HUB_[A-Z_]+|(?:HTTPS?|ALL|NO)_PROXY|(?:NCCL|GLOO)_[A-Z0-9_]+)$/i;
 
 /**
- * What a job on another machine takes along: of the variables of a `.env` file those that this program uses, and of the process those
- * whose names begin with `MIRO_`, and `LIBTORCH`. Those of the process win. So a job that begins again later does so with the settings it
- * was submitted with. Other lines of `.env` may be another program's passwords: a job's folder gets no copy of them.
+ * What a job on another machine takes along: of the variables of a `.env` file those that this program uses, and of the
+ * process those whose names begin with `MIRO_`, and `LIBTORCH`. Those of the process win. So a job that begins again
+ * later does so with the settings it was submitted with. Other lines of `.env` may be another program's passwords: a
+ * job's folder gets no copy of them.
  */
 export function jobVariables(path = ".env", processVariables: NodeJS.ProcessEnv = process.env): Map<string, string> {
   const environment = readEnvironment(path, processVariables);
@@ -63,7 +67,10 @@ const PLACES = new Set(
   "HOME USER TMPDIR SCRATCH WORK SLURM_JOB_ID SLURM_JOB_NAME SLURM_ARRAY_TASK_ID SLURM_TMPDIR HF_HOME".split(" "),
 );
 
-/** Whether a recipe may hold a variable. One from elsewhere must not carry this machine's secrets into its prints and logs. */
+/**
+ * Whether a recipe may hold a variable. One from elsewhere must not carry this machine's secrets into its prints and
+ * logs.
+ */
 export function mayBeInRecipe(name: string): boolean {
   return name.startsWith("MIRO_") || PLACES.has(name);
 }

@@ -1,12 +1,15 @@
 /**
- * What a run that is resumed may change in its recipe. Settings that decide neither the weights nor the order of the data may change
- * freely; others are refused, with their names, unless the caller insists.
+ * What a run that is resumed may change in its recipe. Settings that decide neither the weights nor the order of the
+ * data may change freely; others are refused, with their names, unless the caller allows them.
  */
 import { describe, InvalidInputError } from "../../errors.js";
 import { isObject } from "../../files/plain-data.js";
 import { message, option } from "../../message.js";
 
-/** Keys (and everything below them) that a resumed run may change: where things lie, how fast they go, what is written when. */
+/**
+ * Keys (and everything below them) that a resumed run may change: where things lie, how fast they go, what is written
+ * when.
+ */
 const FREE = [
   "name",
   "initialization",
@@ -76,7 +79,10 @@ export function refuseRecipeChanges(
   );
 }
 
-/** The recipe with the values that others depend on written out: the schedule's length is the run's where it is not stated. */
+/**
+ * The recipe with the values that others depend on written out: the schedule's length is the run's where it is not
+ * stated.
+ */
 function effective(recipe: unknown): unknown {
   if (!isObject(recipe) || !isObject(recipe.lr_scheduler) || !isObject(recipe.trainer)) return recipe;
   const total = recipe.lr_scheduler.total_steps ?? recipe.trainer.max_steps;

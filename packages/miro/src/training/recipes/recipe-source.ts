@@ -2,12 +2,13 @@
  * Reads a recipe from its files, the command line and the environment, and remembers where every value comes from.
  *
  *   extends: [base/data, base/released]    other recipes, applied in order before this file
- *   dir: ${MIRO_DATA_DIR:-datasets}        a variable of the environment or of .env, with a value for when it is not set
+ *   dir: ${MIRO_DATA_DIR:-datasets} a variable of the environment or of .env, with a value for when it is not set
  *
- * Mappings are merged key by key; anything else, lists included, replaces what was there. A recipe is named by its path, or by its name:
- * `NAME.yaml` beside the file that names it (on the command line: in the working directory), else in the folder `recipes` of the
- * working directory, else among those that come with the program. Overrides `a.b.c=value` come last; a value is read as YAML (`3`,
- * `true`, `[a, b]`, `text`). `extends=NAME` as an override applies another recipe on top, before the other overrides.
+ * Mappings are merged key by key; anything else, lists included, replaces what was there. A recipe is named by its
+ * path, or by its name: `NAME.yaml` beside the file that names it (on the command line: in the working directory), else
+ * in the folder `recipes` of the working directory, else among those that come with the program. Overrides
+ * `a.b.c=value` come last; a value is read as YAML (`3`, `true`, `[a, b]`, `text`). `extends=NAME` as an override
+ * applies another recipe on top, before the other overrides.
  */
 import { existsSync, readdirSync, readFileSync, realpathSync } from "node:fs";
 import { dirname, join, relative, resolve } from "node:path";
@@ -46,7 +47,8 @@ export function bundledRecipes(): string | null {
 
 /**
  * Puts a recipe together.
- * @throws InvalidInputError naming file and line, or the override, that is wrong; MiroError for a file that cannot be read
+ * @throws InvalidInputError naming file and line, or the override, that is wrong; MiroError for a file that cannot be
+ *   read
  */
 export function composeRecipe(
   name: string,

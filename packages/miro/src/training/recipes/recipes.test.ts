@@ -78,9 +78,10 @@ describe("the recipes of the paper", () => {
     [8, 1, 2],
     [8, 2, 1],
     [8, 4, null],
-  ])("divide 1024 samples among %i devices on %i nodes", (devices, nodes, turns) => {
+  ])("divide 1024 samples among %i devices on %i nodes", (devices, nodes, accumulationSteps) => {
     const load = () => loadRecipe("multi_cad", [`trainer.devices=${devices}`, `trainer.num_nodes=${nodes}`]);
-    if (turns === null) expect(load).toThrow(/trainer\.device_batch_size: .* expected a divisor of 32 \(received 64\)/);
-    else expect(planOf(load().trainer).accumulateGradBatches).toBe(turns);
+    if (accumulationSteps === null)
+      expect(load).toThrow(/trainer\.device_batch_size: .* expected a divisor of 32 \(received 64\)/);
+    else expect(planOf(load().trainer).accumulateGradBatches).toBe(accumulationSteps);
   });
 });

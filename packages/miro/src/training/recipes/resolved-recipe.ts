@@ -8,7 +8,10 @@ export interface ResolvedValue {
   /** Its place: `trainer.max_steps`. */
   path: string;
   value: unknown;
-  /** `FILE:LINE`, `command line`, `environment NAME`, `.env:LINE NAME`, `default`, or another value that it follows from. */
+  /**
+   * `FILE:LINE`, `command line`, `environment NAME`, `.env:LINE NAME`, `default`, or another value that it follows
+   * from.
+   */
   origin: string;
 }
 

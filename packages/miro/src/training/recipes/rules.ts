@@ -61,7 +61,7 @@ function parseNetwork(network: Record<string, unknown>, refuse: (lines: string[]
   }
 }
 
-/** What in a recipe's averages does not fit together, one line each. */
+/** What in the EMA settings of a recipe does not fit together, one line each. */
 function emaFaults({ decay, defaultIndex }: Recipe["ema"]): string[] {
   const decays = [decay].flat();
   const lines: string[] = [];
@@ -79,7 +79,7 @@ function initializationFaults({ from, average, continue: goOn }: Recipe["initial
   const ofCheckpoint = from !== undefined && /\.ckpt$/i.test(from);
   if (goOn && average !== undefined)
     return [
-      "initialization.average: a run that continues takes the network as it was; leave one of average and continue out",
+      "initialization.average: a run that continues takes the network as it was; set either average or continue, not both",
     ];
   if ((goOn || average !== undefined) && !ofCheckpoint)
     return [

@@ -1,6 +1,7 @@
 /**
- * What a training recipe holds. Names are upstream's where upstream has them (`trainer.max_steps`, `loss.cond_drop_rate`, …): snake_case in the
- * file, camelCase here; the two network sections stay as `config.json` has them. `data` is whatever the registered sources of batches say.
+ * What a training recipe holds. Names are upstream's where upstream has them (`trainer.max_steps`,
+ * `loss.cond_drop_rate`, …): snake_case in the file, camelCase here; the two network sections stay as `config.json` has
+ * them. `data` is whatever the registered sources of batches say.
  */
 import { z } from "zod";
 import { type SourceData, sourceCount, sourceDataSchema } from "../batches/sources.js";
@@ -51,13 +52,19 @@ const withData = (data: z.ZodType<SourceData>) =>
         /** Learned latents and data positions start far apart instead of nearly alike. */
         distinctTokens: z.boolean().default(false),
         /**
-         * Release folder, or training checkpoint of the published code (FILE.ckpt), whose weights the run starts with; its network must have
-         * the recipe's sizes.
+         * Release folder, or training checkpoint of the published code (FILE.ckpt), whose weights the run starts with;
+         * its network must have the recipe's sizes.
          */
         from: z.string().optional(),
-        /** Of a training checkpoint: the average (`ema_network`, `ema_network_0_999`) whose values the network starts with; by default its own. */
+        /**
+         * Of a training checkpoint: the average (`ema_network`, `ema_network_0_999`) whose values the network starts
+         * with; by default its own.
+         */
         average: z.string().optional(),
-        /** Of a training checkpoint: take over averages, optimiser, loss scale and step too, and go on from there. */
+        /**
+         * Of a training checkpoint: also restore the EMA weights, optimizer state, loss scale and step, and continue
+         * from there.
+         */
         continue: z.boolean().default(false),
       })
       .prefault({}),
@@ -88,7 +95,7 @@ const withData = (data: z.ZodType<SourceData>) =>
         warmup: z.boolean().default(false),
         /** Updates that are made at once, with the decay of all of them: less memory traffic for small steps. */
         everyNSteps: count.default(1),
-        /** Upstream's fault: steps that were skipped for their gradients move the averages too. */
+        /** Upstream's fault: steps that were skipped for their gradients update the EMA weights too. */
         updateOnSkippedSteps: z.boolean().default(false),
       })
       .prefault({}),
@@ -99,7 +106,10 @@ const withData = (data: z.ZodType<SourceData>) =>
       /** Processes, one for each device, on each of the nodes. */
       devices: count.default(1),
       numNodes: count.default(1),
-      /** Samples that a device computes at once; the rest of its share follows, before the optimiser's step. By default all of it. */
+      /**
+       * Samples that a device computes at once; the rest of its share follows, before the optimiser's step. By default
+       * all of it.
+       */
       deviceBatchSize: count.optional(),
       /** The same stated as the number of accumulation steps. */
       accumulateGradBatches: count.optional(),
@@ -107,7 +117,7 @@ const withData = (data: z.ZodType<SourceData>) =>
       /** How several processes work together. */
       strategy: z
         .strictObject({
-          /** Gradients are averaged in parcels of so many MiB, the first ones while others are still computed. */
+          /** Gradients are all-reduced in buckets of so many MiB, overlapped with the backward pass. */
           bucketCapMb: z.number().positive().max(65536).default(25),
           /** Look in every step for parameters that the loss does not depend on. */
           findUnusedParameters: z.boolean().default(false),
@@ -125,14 +135,23 @@ const withData = (data: z.ZodType<SourceData>) =>
           growthInterval: count.default(2000),
         })
         .prefault({}),
-      /** Upstream's repair: gradients that are not finite become 0 and the step is made (`16-mixed` skips it all the same). */
+      /**
+       * Upstream's repair: gradients that are not finite become 0 and the step is made (`16-mixed` skips it all the
+       * same).
+       */
       zeroNonFiniteGradients: z.boolean().default(false),
       /** Threads of one tensor operation; 0 leaves the engine's choice. */
       threads: z.int().nonnegative().default(0),
-      /** Threads that divide each batch's rows among them; for networks whose operations are too small to divide. CPU only. */
+      /**
+       * Threads that divide each batch's rows among them; for networks whose operations are too small to divide. CPU
+       * only.
+       */
       replicas: count.default(1),
       gradientClipVal: z.number().positive().default(2),
-      /** A step whose loss or gradients are not finite is skipped, with the name of the first such tensor; after so many in a row the run ends. */
+      /**
+       * A step whose loss or gradients are not finite is skipped, with the name of the first such tensor; after so many
+       * in a row the run ends.
+       */
       maxSkippedInARow: count.default(5),
       logEveryNSteps: count.default(10),
       checkpointEveryNSteps: count.default(500),
@@ -144,7 +163,10 @@ const withData = (data: z.ZodType<SourceData>) =>
       .strictObject({
         /** Event files for TensorBoard in RUN/tensorboard/, beside log.jsonl. */
         tensorboard: z.boolean().default(true),
-        /** 10¹² operations a second that speed/mfu is a share of; by default the largest that matrix products reach when the run begins. */
+        /**
+         * 10¹² operations a second that speed/mfu is a share of; by default the largest that matrix products reach when
+         * the run begins.
+         */
         peakTflops: z.number().positive().optional(),
       })
       .prefault({}),

@@ -1,6 +1,7 @@
 /**
- * Grids of the prompt testbed: several samples of each prompt as one picture, from noise that is the same for the whole run and for every run
- * with as many prompts. Prompt p's samples are rows n·p … n·p + n − 1 of one draw of standard normal noise, as in the published code.
+ * Grids of the prompt testbed: several samples of each prompt as one picture, from noise that is the same for the whole
+ * run and for every run with as many prompts. Prompt p's samples are rows n·p … n·p + n − 1 of one draw of standard
+ * normal noise, as in the published code.
  */
 import { Generator, randn, scope, stack, tensor, zeros } from "@miro-t2i/torch";
 import { invalid } from "../../errors.js";

@@ -1,10 +1,12 @@
 /**
- * The prompt testbed: a fixed list of prompts that every run draws, so that runs can be compared by eye. A folder in the published layout:
+ * The prompt testbed: a fixed list of prompts that every run draws, so that runs can be compared by eye. A folder in
+ * the published layout:
  *
  *   metadata.csv                `file_name,text`, a row for each prompt; decides the order
  *   prompts.txt                 the same texts, one a line, for people
- *   NAME_embeddings/*.npy       states of a text encoder for each prompt, (tokens, width) float32; NAME is the encoder's
- *   NAME_embeddings/made.json   which encoder and which texts they were made from (ours; the published tools do not read it)
+ *   NAME_embeddings/*.npy states of a text encoder for each prompt, (tokens, width) float32; NAME is the encoder's
+ *   NAME_embeddings/made.json which encoder and which texts they were made from (ours; the published tools do not read
+ *     it)
  *
  * File names may be written with or without `.npy`.
  */
@@ -40,8 +42,8 @@ export interface TestbedPrompt {
  * Reads and checks the prompts of a testbed.
  *
  * @param count how many there must be; null for any number
- * @throws InvalidInputError naming file and row: missing columns, names that are no file names, a text or a name twice, an empty text,
- *   another number of prompts, or a prompts.txt that differs
+ * @throws InvalidInputError naming file and row: missing columns, names that are no file names, a text or a name twice,
+ *   an empty text, another number of prompts, or a prompts.txt that differs
  */
 export function readTestbed(
   folder: string,
@@ -167,8 +169,8 @@ const madeSchema = z.object({
 });
 
 /**
- * Computes the text encoder's states of every prompt, in float32, one prompt at a time. What is there already, made by the same encoder from
- * the same text, stays; so an interrupted call goes on where it was.
+ * Computes the text encoder's states of every prompt, in float32, one prompt at a time. What is there already, made by
+ * the same encoder from the same text, stays; so an interrupted call goes on where it was.
  *
  * @throws InvalidInputError when the testbed is not right, see {@link readTestbed}
  */
@@ -210,7 +212,7 @@ export async function prepareTestbed(options: TestbedOptions): Promise<TestbedRe
   const kept = Object.keys(texts).length;
   const save = () =>
     writeFileAtomic(madePath, `${JSON.stringify({ format: 1, ...identity, texts }, null, 2)}\n`, { overwrite: true });
-  save(); // what is of another encoder is now nobody's
+  save(); // entries of another encoder are dropped
   const result: TestbedResult = { folder, embeddings: target, prompts: prompts.length, computed: 0, kept, cut: [] };
   onProgress?.(kept, prompts.length);
   if (kept === prompts.length) return result;
@@ -252,11 +254,12 @@ export interface EmbeddedPrompt extends TestbedPrompt {
 }
 
 /**
- * Reads a testbed with its embeddings. Files of the published tools, which come without `made.json`, are taken as they are.
+ * Reads a testbed with its embeddings. Files of the published tools, which come without `made.json`, are taken as they
+ * are.
  *
  * @param width of the states, as the network expects it
- * @throws InvalidInputError naming the file that is missing, is not (tokens, width), has values that are not finite, or was made from
- *   another text than metadata.csv has now
+ * @throws InvalidInputError naming the file that is missing, is not (tokens, width), has values that are not finite, or
+ *   was made from another text than metadata.csv has now
  */
 export function readEmbeddedTestbed(
   folder: string,

@@ -1,4 +1,7 @@
-/** Worker thread of the checkpoint writer (see checkpoint-writer.ts): receives copies, writes them, answers with the path. */
+/**
+ * Worker thread of the checkpoint writer (see checkpoint-writer.ts): receives copies, writes them, answers with the
+ * path.
+ */
 
 import { parentPort } from "node:worker_threads";
 import { receive, scope, setNumThreads } from "@miro-t2i/torch";

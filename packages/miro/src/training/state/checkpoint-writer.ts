@@ -1,6 +1,6 @@
 /**
- * Checkpoints written beside the training: a step waits for a copy of the tensors in memory, a worker thread brings the copy to the
- * disk as checkpoint.ts does. At most one is on its way; the next one waits for it.
+ * Checkpoints written beside the training: a step waits for a copy of the tensors in memory, a worker thread brings the
+ * copy to the disk as checkpoint.ts does. At most one is on its way; the next one waits for it.
  */
 import { once } from "node:events";
 import { Worker } from "node:worker_threads";
@@ -39,8 +39,8 @@ export class CheckpointWriter {
   }
 
   /**
-   * Copies a checkpoint and has it written; resolves as soon as the copy is made and the tensors may change again. Waits first for
-   * the one before.
+   * Copies a checkpoint and has it written; resolves as soon as the copy is made and the tensors may change again.
+   * Waits first for the one before.
    * @throws MiroError when that one could not be written; then nothing is copied
    */
   async save(checkpoint: TrainingCheckpoint): Promise<void> {
@@ -61,7 +61,9 @@ export class CheckpointWriter {
       });
   }
 
-  /** Throws what went wrong with a checkpoint that was on its way, once it is known. Costs nothing; call it every step. */
+  /**
+   * Throws what went wrong with a checkpoint that was on its way, once it is known. Costs nothing; call it every step.
+   */
   check(): void {
     if (this.#failure !== null) throw this.#failure;
   }

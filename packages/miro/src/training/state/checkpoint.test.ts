@@ -137,7 +137,7 @@ describe("training checkpoints", () => {
     });
   });
 
-  it("hold any number of averages", () => {
+  it("hold any number of EMA weights", () => {
     scope(() => {
       const emas = { ema_network: { w: tensor([3]) }, ema_network_0_999: { w: tensor([6]) } };
       saveTrainingCheckpoint(folder, { ...at(1), emas });

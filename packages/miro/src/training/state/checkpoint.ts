@@ -9,12 +9,12 @@
  *     SHA256SUMS              the hashes of these files, as sha256sum writes and checks them
  *   RUN/checkpoints/last      a link to the newest of them
  *
- * Randomness and the position in the data have no files: both are functions of the recipe's seed, the step and the global batch, whatever
- * the number of processes.
+ * Randomness and the position in the data have no files: both are functions of the recipe's seed, the step and the
+ * global batch, whatever the number of processes.
  *
- * A checkpoint is written into a temporary folder, flushed to the disk and renamed, so that a folder with a final name is whole
- * whenever the process is killed. Removal renames first, for the same reason. The link is replaced by renaming too, after the folder is
- * in place and before older ones go; who resumes takes the newest folder and needs no link.
+ * A checkpoint is written into a temporary folder, flushed to the disk and renamed, so that a folder with a final name
+ * is whole whenever the process is killed. Removal renames first, for the same reason. The link is replaced by renaming
+ * too, after the folder is in place and before older ones go; who resumes takes the newest folder and needs no link.
  */
 import { createHash } from "node:crypto";
 import {
@@ -46,7 +46,7 @@ export interface TrainingState {
   emaUpdates: number;
   /** Steps left out because of gradients that were not finite. */
   skippedSteps: number;
-  /** Seconds of training so far, all sittings together. */
+  /** Seconds of training so far, cumulative over resumed runs. */
   seconds: number;
   /** Updates that the optimiser has made: `step` without the skipped ones. */
   optimizerStep: number;
@@ -180,8 +180,8 @@ function sha256(path: string): string {
 }
 
 /**
- * Compares a checkpoint with its hashes and reads what describes it. One of an early version has no hashes: its tensors are described well,
- * and more is not known.
+ * Compares a checkpoint with its hashes and reads what describes it. One of an early version has no hashes: its tensors
+ * are described well, and more is not known.
  * @throws MiroError or TorchError naming the file that is missing, damaged or one too many
  */
 export function checkTrainingCheckpoint(path: string): void {
@@ -211,7 +211,8 @@ export function checkTrainingCheckpoint(path: string): void {
  * The checkpoint that a run continues from, whole.
  * @param resume true for the newest, or the step of one
  * @returns undefined when there is none and none is named
- * @throws InvalidInputError when there is none of that step; MiroError when it is damaged, naming the newest that is whole
+ * @throws InvalidInputError when there is none of that step; MiroError when it is damaged, naming the newest that is
+ *   whole
  */
 export function checkpointToResume(folder: string, resume: true | number): { step: number; path: string } | undefined {
   const stored = listCheckpoints(folder);
@@ -247,8 +248,8 @@ function faultOf(path: string): Error | null {
 }
 
 /**
- * Sets aside what a run has written behind the step from which it goes on: `--resume` would take it for the newest, and the run for one of its
- * own. It is renamed, not removed.
+ * Sets aside what a run has written behind the step from which it goes on: `--resume` would take it for the newest, and
+ * the run for one of its own. It is renamed, not removed.
  * @returns the new paths
  */
 export function setAsideNewer(folder: string, step: number): string[] {
@@ -265,8 +266,8 @@ export function setAsideNewer(folder: string, step: number): string[] {
 }
 
 /**
- * Reads a checkpoint. The tensors are views of the mapped files: copy them into the modules (`loadStateDict` does), inside a
- * `scope()` that frees them.
+ * Reads a checkpoint. The tensors are views of the mapped files: copy them into the modules (`loadStateDict` does),
+ * inside a `scope()` that frees them.
  */
 export function loadTrainingCheckpoint(path: string): TrainingCheckpoint {
   const statePath = join(path, "state.json");

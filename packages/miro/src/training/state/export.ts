@@ -1,6 +1,6 @@
 /**
- * A trained model as a release folder in half precision: the averaged network, and copies of the frozen text encoder and
- * autoencoder beside it where the recipe names them, so that the folder needs nothing else.
+ * A trained model as a release folder in half precision: the averaged network, and copies of the frozen text encoder
+ * and autoencoder beside it where the recipe names them, so that the folder needs nothing else.
  */
 import { copyFileSync, mkdirSync, readdirSync } from "node:fs";
 import { join } from "node:path";

@@ -183,7 +183,7 @@ describe("runs that start from one", () => {
       { from: "release", average: "ema_network" },
       /initialization\.average: needs a training checkpoint.*received "release"/,
     ],
-    [{ from: "a.ckpt", average: "ema_network", continue: true }, /leave one of average and continue out/],
+    [{ from: "a.ckpt", average: "ema_network", continue: true }, /set either average or continue, not both/],
   ])("refuse %j", (initialization, error) => {
     expect(() => recipe(initialization)).toThrow(error);
   });

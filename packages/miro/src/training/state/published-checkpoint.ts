@@ -1,13 +1,16 @@
 /**
- * Training checkpoints of the published code (PyTorch Lightning's `.ckpt`): weights, averages, optimiser, schedule and step, read
- * by the restricted reader of @miro-t2i/torch.
+ * Training checkpoints of the published code (PyTorch Lightning's `.ckpt`): weights, EMA weights, optimizer state,
+ * schedule and step, read by the restricted reader of @miro-t2i/torch.
  *
- *   state_dict         network.*, ema_network.*, ema_network_0_999.*, preconditioning.*, data_preprocessing.*, postprocessing.* (with the
+ *   state_dict network.*, ema_network.*, ema_network_0_999.*, preconditioning.*, data_preprocessing.*, postprocessing.*
+ *     (with the
  *                      whole autoencoder below postprocessing.vae.), uncond_conditioning
- *   optimizer_states   one optimiser; its parameters are numbered over both groups, in the order of the network's state dict, those of
+ *   optimizer_states one optimiser; its parameters are numbered over both groups, in the order of the network's state
+ *     dict, those of
  *                      the preconditioning at the end of the first group
  *
- * Names may hold `_orig_mod.` of a compiled wrapper, and old networks an identity vector `output_scaling`, which is left out.
+ * Names may hold `_orig_mod.` of a compiled wrapper, and old networks an identity vector `output_scaling`, which is
+ * left out.
  */
 import { basename } from "node:path";
 import { full, scope, type Tensor } from "@miro-t2i/torch";
@@ -119,7 +122,8 @@ export class PublishedCheckpoint {
 
   /**
    * The optimiser's state in the form that an optimiser over `params` takes, in its order. The caller owns the tensors.
-   * @param params names (`network.…`, `preconditioning.…`) of the trained parameters, by the groups of the published configuration
+   * @param params names (`network.…`, `preconditioning.…`) of the trained parameters, by the groups of the published
+   *   configuration
    * @throws MiroError when there is none, or it belongs to other parameters
    */
   optimizerState(groups: readonly (readonly { name: string; param: Tensor }[])[]): Omit<OptimizerState, "groups"> {
@@ -169,7 +173,9 @@ export class PublishedCheckpoint {
     return { step: steps, tensors };
   }
 
-  /** The trained names of a group in the file's order; what is not in the recipe's network (`output_scaling`) included. */
+  /**
+   * The trained names of a group in the file's order; what is not in the recipe's network (`output_scaling`) included.
+   */
   #order(names: readonly string[], first: boolean): string[] {
     const wanted = new Set(names);
     const ordered: string[] = [];
@@ -234,8 +240,8 @@ function isTensor(value: PickleValue | undefined): value is TorchTensor {
 }
 
 /**
- * Continues where a published run stopped: its averages, optimiser, loss scale and step. The weights are the network's already.
- * The learning rate follows the recipe's schedule.
+ * Continues where a published run stopped: its EMA weights, optimizer state, loss scale and step. The weights are the
+ * network's already. The learning rate follows the recipe's schedule.
  * @returns what differs from the recipe, in words
  * @throws MiroError when a part is missing or does not fit
  */
@@ -270,8 +276,8 @@ export function continuePublished(checkpoint: PublishedCheckpoint, training: Res
 }
 
 /**
- * What a file of `torch.save` holds, for people: plain values as they are, of dictionaries of tensors their modules, dtypes and
- * parameters, of the optimiser its groups. Values are not read.
+ * What a file of `torch.save` holds, for people: plain values as they are, of dictionaries of tensors their modules,
+ * dtypes and parameters, of the optimiser its groups. Values are not read.
  */
 export function describeTorchFile(path: string): Record<string, unknown> {
   using checkpoint = TorchCheckpoint.open(path);

@@ -25,7 +25,7 @@ export class RunLock {
   /**
    * Makes the folder of a run and takes it. Where nothing is known of the owner of its lock, waits for a sign of life
    * of it, which refuses this training, or for a silence that shows that it was killed.
-   * @throws InvalidInputError when another training is at work there
+   * @throws InvalidInputError when another training is running there
    */
   static async acquire(output: string, { signal, onMessage }: RunLockOptions = {}): Promise<RunLock> {
     try {

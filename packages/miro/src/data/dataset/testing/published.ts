@@ -1,4 +1,7 @@
-/** The committed data set of the published layout and what the published code recorded of it (tests/reference/record_shards.py). */
+/**
+ * The committed data set of the published layout and what the published code recorded of it
+ * (tests/reference/record_shards.py).
+ */
 import { cpSync, mkdtempSync, readFileSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";

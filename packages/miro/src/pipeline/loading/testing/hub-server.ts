@@ -1,7 +1,7 @@
 /**
- * A small server that speaks the Hub's protocol, for tests: repository information, path information, files with ranges,
- * large files behind a redirect to another host, the headers of LFS and Xet storage, access by token, and connections that
- * break. Python's `huggingface_hub` downloads from it too (HF_ENDPOINT, HF_HUB_DISABLE_XET=1).
+ * A small server that speaks the Hub's protocol, for tests: repository information, path information, files with
+ * ranges, large files behind a redirect to another host, the headers of LFS and Xet storage, access by token, and
+ * connections that break. Python's `huggingface_hub` downloads from it too (HF_ENDPOINT, HF_HUB_DISABLE_XET=1).
  */
 import { createHash } from "node:crypto";
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from "node:http";
