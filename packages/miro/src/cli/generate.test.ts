@@ -148,6 +148,14 @@ describe("miro generate", () => {
     expect((await miro(["info", report.sheet])).stdout).toContain("a fox");
   });
 
+  it("knows the bundled model by its name", async () => {
+    const args = ["generate", "--model", "miro-emoji", "a fox", "--steps", "1", "--output", folder, "--json"];
+    const { code, stdout, stderr } = await miro(args);
+    expect([code, stderr]).toEqual([0, ""]);
+    const [image] = JSON.parse(stdout).images;
+    expect((await miro(["info", image.path])).stdout).toContain("miro-emoji");
+  });
+
   it("stops with 130 when interrupted and leaves no partial file", async () => {
     const abort = new AbortController();
     const running = miro(["generate", ...model, "a cat", "--steps", "100000", "--output", folder], abort.signal);

@@ -5,6 +5,7 @@ import { z } from "zod";
 import { InvalidInputError, invalid } from "../errors.js";
 import { declarationOf, field, flag } from "../options.js";
 import { generateSchema } from "../pipeline/generate-options.js";
+import { modelOrBundled } from "../pipeline/loading/bundled.js";
 import { type BestOfRequest, type DrawHooks, type DrawReport, DrawRequest } from "../pipeline/requests/draw-request.js";
 import { NAME_FIELDS } from "../pipeline/requests/file-names.js";
 import { DEFAULT_OUTPUT, pictureFilesSchema } from "../pipeline/requests/picture-files.js";
@@ -24,7 +25,7 @@ import { json } from "./common-options.js";
 import type { CliContext, Register } from "./context.js";
 import { sheetPrompts } from "./default-sheet.js";
 import { nameFlags } from "./flag-names.js";
-import { chosenModel, loadingSchema, loadPipeline, modelSchema, optionsOf } from "./model-options.js";
+import { loadingSchema, loadPipeline, modelSchema, optionsOf } from "./model-options.js";
 import { Progress } from "./progress.js";
 
 const EXAMPLES = `
@@ -111,7 +112,7 @@ async function generate(flags: Flags, context: CliContext): Promise<void> {
   const started = performance.now();
   checkFlags(flags);
   const redrawn = flags.from === undefined ? null : await readRedrawing(flags.from, flags);
-  const model = chosenModel(flags.model ?? redrawn?.model);
+  const model = modelOrBundled(flags.model ?? redrawn?.model);
   const prompts = promptsOf(flags, redrawn, model);
   const noise = flags.initNoise === undefined ? undefined : readNpy(flags.initNoise);
   const request = new DrawRequest({

@@ -1,9 +1,7 @@
 /** The options that name a checkpoint and say how it is loaded: the same for every command that draws. */
 import { setNumThreads } from "@miro-t2i/torch";
 import { z } from "zod";
-import { InvalidInputError } from "../errors.js";
 import { field } from "../options.js";
-import { bundledModel } from "../pipeline/loading/bundled.js";
 import { type FromPretrainedOptions, loadSchema } from "../pipeline/loading/load-options.js";
 import { MiroPipeline } from "../pipeline/pipeline.js";
 import type { Given } from "./add-options.js";
@@ -24,13 +22,6 @@ export const modelSchema = z.strictObject({
   }),
   ...loadingSchema.shape,
 });
-
-/** The checkpoint that is meant. @throws InvalidInputError when none is named and the bundled one is not there */
-export function chosenModel(model: string | undefined): string {
-  const chosen = model ?? bundledModel();
-  if (chosen !== null) return chosen;
-  throw new InvalidInputError("--model: the bundled model is not in this copy; name a folder or a repository");
-}
 
 /** Loads a checkpoint as asked for, with its downloads shown. */
 export function loadPipeline(

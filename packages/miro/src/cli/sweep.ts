@@ -10,13 +10,14 @@ import { runSweep, type SweepResult } from "../evaluation/sweep/run.js";
 import { writeFileAtomic } from "../files/files.js";
 import { field, flag } from "../options.js";
 import { encodePng } from "../pictures/png.js";
+import { modelOrBundled } from "../pipeline/loading/bundled.js";
 import { PictureFiles } from "../pipeline/requests/picture-files.js";
 import { promptOptionsSchema } from "../pipeline/requests/prompt-file.js";
 import { loadScorer, scorerSpecs } from "../rewards/index.js";
 import type { Scorer } from "../rewards/scorer.js";
 import { declare, type Given } from "./add-options.js";
 import type { CliContext, Register } from "./context.js";
-import { chosenModel, loadingSchema, loadPipeline, modelSchema, optionsOf } from "./model-options.js";
+import { loadingSchema, loadPipeline, modelSchema, optionsOf } from "./model-options.js";
 import { Progress } from "./progress.js";
 
 const EXAMPLES = `
@@ -109,7 +110,7 @@ async function sweep(options: Options, given: Given<typeof schema>, context: Cli
   const { prompts, seed, imagesPerCell, output, overwrite } = options;
   const x = parseAxis(options.x, "--x", prompts);
   const y = options.y === undefined ? undefined : parseAxis(options.y, "--y", prompts);
-  const model = chosenModel(options.model);
+  const model = modelOrBundled(options.model);
   try {
     mkdirSync(output, { recursive: true });
   } catch (error) {
