@@ -5,7 +5,7 @@ import { about, message } from "../../message.js";
 
 /** What a pipeline may compute in. */
 export const COMPUTE_DTYPES = ["auto", "float32", "bfloat16", "float16"] as const;
-/** One of {@link COMPUTE_DTYPES}. */
+/** One of `COMPUTE_DTYPES`. */
 export type ComputeDType = (typeof COMPUTE_DTYPES)[number];
 
 /**
