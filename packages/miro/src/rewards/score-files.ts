@@ -85,7 +85,7 @@ export async function scoreFiles(paths: readonly string[], options: ScoreFilesOp
         const text = prompt ?? storedPrompt(bytes, path);
         if (reader && text === null)
           throw new InvalidInputError(
-            message`${path}: holds no prompt, which ${reader.key} needs; give one with ${option("prompt")}`,
+            message`${path}: holds no prompt, which ${reader.key} needs; give one with ${option("prompt", "TEXT")}`,
           );
         images.push(await decode(bytes, path));
         part.push({ path, prompt: text, scores: {} });

@@ -1,0 +1,246 @@
+/** `npm run evaluate:emoji`: the measurement of the bundled model, until `miro evaluate` takes it in. */
+
+import { join } from "node:path";
+import { setNumThreads } from "@miro-t2i/torch";
+import { z } from "zod";
+import { loadAutoencoder } from "../autoencoder/index.js";
+import { evaluateBestOf } from "../emoji/evaluation/best-of.js";
+import { EmojiClassifier } from "../emoji/evaluation/classifier.js";
+import { loadVocabulary } from "../emoji/scenes/index.js";
+import { MiroError } from "../errors.js";
+import { writeFileAtomic } from "../files/files.js";
+import { commaSeparated, field, flag } from "../options.js";
+import { encodePng } from "../pictures/png.js";
+import type { RgbImage } from "../pictures/rgb.js";
+import { bundledModel } from "../pipeline/loading/bundled.js";
+import { checkDevice } from "../pipeline/loading/device.js";
+import { MiroPipeline } from "../pipeline/pipeline.js";
+import { loadScorer } from "../rewards/index.js";
+import { DEFAULT_SCORER } from "../rewards/registry.js";
+import { onStop } from "../surroundings.js";
+import { threads } from "./common-options.js";
+import { runProgram } from "./program.js";
+import "./extensions.js";
+import { checkDetector } from "../emoji/evaluation/detector-check.js";
+import { EVALUATION_PARTS, evaluateEmoji } from "../emoji/evaluation/evaluate.js";
+import { sampleEvenly } from "../emoji/evaluation/sampling.js";
+
+const text = z.string().optional();
+const count = z.int().min(1).optional();
+
+const schema = z.strictObject({
+  model: field(text, {
+    expected: "a folder",
+    help: "the model to test",
+    flag: "--model <dir>",
+    otherwise: "the bundled one",
+  }),
+  classifier: field(z.string().default(join("models", "emoji-classifier")), {
+    expected: "a folder",
+    help: "the classifier; made by: miro train recipes/emoji-classifier.yaml",
+    flag: "--classifier <dir>",
+  }),
+  output: field(z.string().default(join("runs", "emoji-evaluation")), {
+    expected: "a folder",
+    help: "where result.json and the sheets go, after each part; the other two modes write detector.json and best-of.json",
+    flag: "--output <dir>",
+  }),
+  parts: field(z.array(z.enum(EVALUATION_PARTS)).min(1).optional(), {
+    expected: `some of ${EVALUATION_PARTS.join(", ")}, with commas between them`,
+    help: `of ${EVALUATION_PARTS.join(", ")}, separated by commas`,
+    flag: "--parts <list>",
+    parse: commaSeparated,
+    otherwise: "all",
+  }),
+  names: field(z.enum(["everyday", "animals", "core"]).default("core"), {
+    expected: "everyday, animals or core",
+    help: "names to draw; core is what the bundled model knows",
+    flag: "--names <list>",
+  }),
+  limit: field(count, {
+    expected: "an integer of at least 1",
+    help: "at most so many names in each part, chosen by the seed from all over the list",
+    flag: "--limit <n>",
+  }),
+  steps: field(count, {
+    expected: "an integer of at least 1",
+    help: "sampling steps",
+    flag: "--steps <n>",
+    otherwise: "the checkpoint's",
+  }),
+  guidance: field(z.number().min(0).optional(), {
+    expected: "a number of at least 0",
+    help: "guidance scale",
+    flag: "--guidance <w>",
+    otherwise: "the checkpoint's",
+  }),
+  seed: field(z.int().min(0).default(0), {
+    expected: "an integer of at least 0",
+    help: "seed of the names and of the pictures",
+    flag: "--seed <n>",
+  }),
+  threads,
+  device: field(z.string().default("cpu"), {
+    expected: "cpu, cuda or cuda:N",
+    help: "cpu, cuda or cuda:N: where the model draws and the classifier looks",
+    flag: "--device <name>",
+  }),
+  rewardPrompts: field(count, {
+    expected: "an integer of at least 1",
+    help: "prompts for each reward target",
+    flag: "--reward-prompts <n>",
+    otherwise: "24",
+  }),
+  checkDetector: flag(
+    "instead of all that: what the classifier counts and finds in true renders, the most that a model can get",
+    "--check-detector",
+  ),
+  pictures: field(count, {
+    expected: "an integer of at least 1",
+    help: "renders of each kind for --check-detector",
+    flag: "--pictures <n>",
+    otherwise: "300",
+  }),
+  autoencoder: field(text, {
+    expected: "a folder",
+    help: "with --check-detector: what the renders go through first (a model's: models/miro-emoji/vae)",
+    flag: "--autoencoder <dir>",
+  }),
+  bestOf: field(count, {
+    expected: "an integer of at least 1",
+    help: "instead of all that: draw so many pictures a name, and see whether the best by a scorer is the better one",
+    flag: "--best-of <n>",
+  }),
+  by: field(z.string().default(DEFAULT_SCORER), {
+    expected: "the key of a scorer",
+    help: "the scorer of --best-of",
+    flag: "--by <scorer>",
+  }),
+  clipTarget: field(z.number().min(0).optional(), {
+    expected: "a number of at least 0",
+    help: "with --best-of: the reward clip_score that is asked for; below ½ many pictures show something else",
+    flag: "--clip-target <t>",
+    otherwise: "1",
+  }),
+});
+
+/** Seconds between two lines of progress where they cannot be written over each other. */
+const PROGRESS_SECONDS = 30;
+
+async function evaluate(values: z.output<typeof schema>, signal: AbortSignal): Promise<void> {
+  const {
+    seed,
+    limit,
+    steps,
+    guidance: guidanceScale,
+    rewardPrompts,
+    pictures,
+    bestOf,
+    clipTarget,
+    threads,
+    parts,
+  } = values;
+  if (threads !== undefined) setNumThreads(threads);
+
+  const device = checkDevice(values.device);
+  const classifier = EmojiClassifier.fromPretrained(values.classifier).to({ device });
+  const labels = loadVocabulary(values.names).map(({ label }) => label);
+  const startedAt = performance.now();
+  const figures: Record<string, unknown> = { classifier: values.classifier, seed };
+  const file = values.checkDetector ? "detector.json" : bestOf === undefined ? "result.json" : "best-of.json";
+  const save = (): string => {
+    figures.seconds = Math.round((performance.now() - startedAt) / 1000);
+    const json = `${JSON.stringify(figures, null, 2)}\n`;
+    writeFileAtomic(join(values.output, file), json, { overwrite: true });
+    return json;
+  };
+  const onProgress = progressLine();
+  const common = { seed, onProgress, signal };
+  if (values.checkDetector) {
+    const { autoencoder } = values;
+    const options = {
+      ...common,
+      labels,
+      ...(pictures !== undefined && { pictures }),
+      ...(autoencoder !== undefined && { autoencoder: loadAutoencoder(autoencoder, { device }) }),
+    };
+    Object.assign(figures, { autoencoder }, await checkDetector(classifier, options));
+    process.stdout.write(save());
+    return;
+  }
+
+  const model = values.model ?? bundledModel();
+  if (model === null) throw new MiroError("there is no bundled model; name one with --model DIR");
+  const pipeline = await MiroPipeline.fromPretrained(model, { device });
+  figures.model = model;
+  figures.steps = steps ?? pipeline.defaultSteps;
+  figures.guidanceScale = guidanceScale ?? pipeline.defaultGuidanceScale;
+  const generate = {
+    ...common,
+    ...(steps !== undefined && { steps }),
+    ...(guidanceScale !== undefined && { guidanceScale }),
+  };
+  if (bestOf !== undefined) {
+    const scorer = await loadScorer(values.by, { device });
+    const result = await evaluateBestOf(pipeline, classifier, scorer, {
+      ...generate,
+      n: bestOf,
+      labels: sampleEvenly(labels, limit ?? labels.length, seed),
+      ...(clipTarget !== undefined && { rewardTargets: { clip_score: clipTarget } }),
+    });
+    scorer.dispose();
+    Object.assign(figures, result);
+  } else {
+    const options = {
+      ...generate,
+      labels,
+      ...(parts && { parts }),
+      ...(limit !== undefined && { limit }),
+      ...(rewardPrompts !== undefined && { rewardPrompts }),
+    };
+    for await (const { part, figures: found, sheets } of evaluateEmoji(pipeline, classifier, options)) {
+      figures[part] = found;
+      for (const [name, sheet] of Object.entries(sheets)) writePng(join(values.output, `${name}.png`), sheet);
+      save();
+    }
+  }
+  process.stdout.write(save());
+}
+
+function writePng(path: string, { data, width, height }: RgbImage): void {
+  writeFileAtomic(path, encodePng(data, width, height), { overwrite: true });
+}
+
+/** One line on a terminal that is written over; elsewhere a line now and then. */
+function progressLine(): (done: number, total: number) => void {
+  const startedAt = performance.now();
+  let shownAt = startedAt;
+  return (done, total) => {
+    const now = performance.now();
+    const last = done === total;
+    if (!process.stderr.isTTY && !last && now - shownAt < PROGRESS_SECONDS * 1000) return;
+    shownAt = now;
+    const left = Math.round(((now - startedAt) / 1000 / done) * (total - done));
+    const line = `${done}/${total} pictures, ${Math.floor(left / 60)} min ${left % 60} s left`;
+    process.stderr.write(process.stderr.isTTY ? `\r${line}  ${last ? "\n" : ""}` : `${line}\n`);
+  };
+}
+
+const interrupt = new AbortController();
+// The first Ctrl-C stops at the next step and leaves the parts that are done; the second one does not wait.
+onStop({ stop: () => interrupt.abort(), stopAtOnce: () => process.exit(130) });
+process.exitCode = await runProgram({
+  name: "npm run evaluate:emoji --",
+  summary: "Measures the bundled model, until `miro evaluate` does it.",
+  schema,
+  async run(options) {
+    try {
+      await evaluate(options, interrupt.signal);
+      return 0;
+    } catch (error) {
+      if (!interrupt.signal.aborted) throw error;
+      process.stderr.write("\nInterrupted.\n");
+      return 130;
+    }
+  },
+});
