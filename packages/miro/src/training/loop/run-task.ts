@@ -15,25 +15,20 @@ import { join } from "node:path";
 import { manualSeed, scope, setNumThreads } from "@miro-t2i/torch";
 import { AdamW, clipGradNorm_ } from "@miro-t2i/torch/optim";
 import { stringify } from "yaml";
-import { InvalidInputError, invalid, MiroError } from "../../errors.js";
+import { invalid, MiroError } from "../../errors.js";
 import { writeFileAtomic } from "../../files/files.js";
-import { message, option } from "../../message.js";
 import { checkDevice } from "../../pipeline/loading/device.js";
 import { streamSeed } from "../../random/streams.js";
 import { MetricsLog } from "../logging/logging.js";
+import { DataParallelGroup } from "../process-group/process-group.js";
 import { recipeToJson } from "../recipes/recipe.js";
 import { recipeChanges, refuseRecipeChanges } from "../recipes/recipe-changes.js";
-import {
-  checkpointToResume,
-  listCheckpoints,
-  loadTrainingCheckpoint,
-  saveTrainingCheckpoint,
-  setAsideNewer,
-} from "../state/checkpoint.js";
+import { loadTrainingCheckpoint, saveTrainingCheckpoint, setAsideNewer } from "../state/checkpoint.js";
 import { replaceFolder } from "../state/replace-folder.js";
-import { RunLock } from "../state/run-lock.js";
+import type { RunLock } from "../state/run-lock.js";
 import { runLoop, type Work } from "./loop.js";
 import { WarmupCosine } from "./lr-schedule.js";
+import { openRunFolder, withRunLock } from "./run-folder.js";
 import type { RunOptions, RunResult } from "./run-options.js";
 import { type Task, type TaskRecipe, type TaskSpec, taskOf } from "./tasks.js";
 
@@ -47,18 +42,6 @@ const FREE = [
   "trainer.checkpoint_every_n_steps",
 ];
 
-/** Refuses a device that is not there, and a folder that holds a run unless it is to be resumed. */
-function openRunFolder({ output, resume = false, recipe }: RunOptions<TaskRecipe>): void {
-  checkDevice(recipe.trainer.device, "trainer.device");
-  const newest = listCheckpoints(join(output, "checkpoints")).at(-1);
-  if (newest && resume === false) {
-    throw new InvalidInputError(
-      message`${output}: holds a run at step ${newest.step}; continue it with ${option("resume", true)}, or name another ${option("output")}`,
-    );
-  }
-  mkdirSync(output, { recursive: true });
-}
-
 /**
  * Trains by the recipe of a registered task, to the end with its measurements and its export, or until the signal with
  * a checkpoint.
@@ -69,34 +52,25 @@ export async function runTask(options: RunOptions<TaskRecipe>): Promise<RunResul
   const { recipe, output, onMessage = () => {} } = options;
   const spec = taskOf({ ...recipe });
   if (spec === null) throw invalid("recipe.kind", "the kind of a registered task", recipe.kind);
-  const lock = await RunLock.acquire(output, options);
-  try {
-    openRunFolder(options);
+  return withRunLock(options, async (lock) => {
+    checkDevice(recipe.trainer.device, "trainer.device");
+    const newest = await openRunFolder(options, DataParallelGroup.alone());
+    mkdirSync(output, { recursive: true });
     const seedInitialWeights = () => void manualSeed(streamSeed(recipe.seed, "initialWeights"));
     const task = await spec.build(recipe, { output, seedInitialWeights, onMessage });
     try {
-      return await trainTask(task, spec, lock, options);
+      return await trainTask(task, spec, { lock, newest }, options);
     } finally {
       task.dispose?.();
     }
-  } finally {
-    lock.release();
-  }
+  });
 }
 
 async function trainTask(
   task: Task,
   { schema, freeKeys = [] }: TaskSpec,
-  lock: RunLock,
-  {
-    recipe,
-    output,
-    resume = false,
-    allowChanges = false,
-    signal,
-    onProgress,
-    onMessage = () => {},
-  }: RunOptions<TaskRecipe>,
+  { lock, newest }: { lock: RunLock; newest: { step: number; path: string } | undefined },
+  { recipe, output, allowChanges = false, signal, onProgress, onMessage = () => {} }: RunOptions<TaskRecipe>,
 ): Promise<RunResult> {
   const { trainer, seed } = recipe;
   if (trainer.threads > 0) setNumThreads(trainer.threads);
@@ -109,7 +83,6 @@ async function trainTask(
 
   let step = 0;
   let trainedSeconds = 0;
-  const newest = resume === false ? undefined : checkpointToResume(checkpoints, resume);
   if (newest) {
     scope(() => {
       const stored = loadTrainingCheckpoint(newest.path);

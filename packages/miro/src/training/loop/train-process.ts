@@ -5,25 +5,18 @@
  *   RUN/data.json        digest of the data, where the recipe alone does not decide them
  *   RUN/log.jsonl        one JSON object a line, each with its step
  *   RUN/tensorboard/     the same figures and the sheets, as event files
- *   RUN/checkpoints/     see checkpoint.ts
+ *   RUN/checkpoints/     see ../state/checkpoint.ts
  *   RUN/samples/         sheets by step
- *   RUN/export/          the averaged network in the release layout, after the last step
+ *   RUN/export/          the EMA weights in the release layout, after the last step
  */
-import { existsSync } from "node:fs";
 import { join } from "node:path";
-import { buildInfo, manualSeed, nn, scope, setNumThreads, zeros } from "@miro-t2i/torch";
-import { AdamW, GradScaler, Lamb } from "@miro-t2i/torch/optim";
-import { InvalidInputError, MiroError } from "../../errors.js";
-import { readJson, writeFileAtomic } from "../../files/files.js";
-import { message, option } from "../../message.js";
+import { buildInfo, manualSeed, scope, setNumThreads, zeros } from "@miro-t2i/torch";
+import { GradScaler } from "@miro-t2i/torch/optim";
+import { writeFileAtomic } from "../../files/files.js";
 import { trainingFlops } from "../../networks/flops.js";
-import type { FlowPrecond } from "../../networks/precond.js";
-import type { Rin } from "../../networks/rin.js";
 import { streamSeed } from "../../random/streams.js";
 import { version } from "../../version.js";
-import type { BatchSource } from "../batches/batches.js";
 import { MetricsLog } from "../logging/logging.js";
-import { measurePeakFlops } from "../logging/peak-flops.js";
 import { EventWriter } from "../logging/tensorboard.js";
 import type { DataParallelGroup } from "../process-group/process-group.js";
 import { planOf } from "../recipes/batch-plan.js";
@@ -31,7 +24,6 @@ import { parseRecipe, type Recipe, recipeToJson, recipeToYaml } from "../recipes
 import { recipeChanges, refuseRecipeChanges } from "../recipes/recipe-changes.js";
 import { openRunSamples, type RunSamples } from "../samples/run-samples.js";
 import {
-  checkpointToResume,
   listCheckpoints,
   loadTrainingCheckpoint,
   setAsideNewer,
@@ -41,15 +33,15 @@ import { CheckpointWriter } from "../state/checkpoint-writer.js";
 import { exportRelease } from "../state/export.js";
 import { continuePublished, PublishedCheckpoint } from "../state/published-checkpoint.js";
 import { replaceFolder } from "../state/replace-folder.js";
-import { RunLock } from "../state/run-lock.js";
-import { Ema, emaName } from "./ema.js";
+import type { RunLock } from "../state/run-lock.js";
+import { createAverages, createOptimizer, peakFlops } from "./assemble.js";
 import { WarmupCosine } from "./lr-schedule.js";
-import { createLoss, createNetwork, createNetworks, startFrom } from "./model.js";
+import { createLoss, createNetworks, startFrom } from "./model.js";
 import { openBatches, openValidation } from "./open-data.js";
-import { parameterGroups } from "./parameter-groups.js";
+import { noteData, openRunFolder, withRunLock } from "./run-folder.js";
 import type { RunOptions, RunResult } from "./run-options.js";
 import { Replicas } from "./thread-replicas.js";
-import { Trainer, type TrainingOptimizer } from "./trainer.js";
+import { Trainer } from "./trainer.js";
 import type { Validation } from "./validation.js";
 
 /**
@@ -58,12 +50,7 @@ import type { Validation } from "./validation.js";
  */
 export async function trainProcess(options: RunOptions, group: DataParallelGroup): Promise<RunResult> {
   if (!group.isFirst) return trainAlone(options, group, null);
-  const lock = await RunLock.acquire(options.output, options);
-  try {
-    return await trainAlone(options, group, lock);
-  } finally {
-    lock.release();
-  }
+  return withRunLock(options, (lock) => trainAlone(options, group, lock));
 }
 
 /** @param lock of the run's folder, which the process that writes there holds */
@@ -77,11 +64,7 @@ async function trainAlone(
   const onMessage = first ? say : () => {};
   /** Says what must not get lost, whoever says it. */
   const warn = first ? say : (message: string) => say(`rank ${group.rank}: ${message}`);
-  const newest = await startingCheckpoint(checkpoints, resume, group);
-  if (newest && resume === false)
-    throw new InvalidInputError(
-      message`${output}: holds a run at step ${newest.step}; continue it with ${option("resume", true)}, or name another ${option("output")}`,
-    );
+  const newest = await openRunFolder({ output, resume }, group);
   if (resume !== false && !newest) onMessage(`${output}: no checkpoint yet, starting at step 0`);
   if (recipe.trainer.threads > 0) setNumThreads(recipe.trainer.threads);
 
@@ -243,69 +226,6 @@ async function trainAlone(
   }
 }
 
-/**
- * The checkpoint that a run continues from, or the newest of a folder that is refused for it; the same for all
- * processes.
- */
-async function startingCheckpoint(
-  folder: string,
-  resume: boolean | number,
-  group: DataParallelGroup,
-): Promise<{ step: number; path: string } | undefined> {
-  const own = () => (resume === false ? listCheckpoints(folder).at(-1) : checkpointToResume(folder, resume));
-  const [step] = await group.sum([group.isFirst ? (own()?.step ?? -1) : 0]);
-  if (step === -1) return undefined;
-  const same = listCheckpoints(folder).find((checkpoint) => checkpoint.step === step);
-  if (same !== undefined) return same;
-  throw new MiroError(
-    `${folder}: rank 0 sees a checkpoint of step ${step}, rank ${group.rank} does not; the folder of the run must be one that all machines share`,
-  );
-}
-
-/** `data.json`: which data the run was made from, from which step on. */
-interface DataNote {
-  since: { step: number; identity: string }[];
-  /** Samples of each of the newest data's shards. */
-  shards?: Record<string, number>;
-}
-
-/**
- * Keeps which data the run is made from.
- * @throws InvalidInputError when a run would go on with other data and that is not allowed; else the difference is a
- *   message and kept
- */
-function noteData(
-  path: string,
-  { identity, shards = {} }: BatchSource,
-  { step, allowChanges, onMessage }: { step: number; allowChanges: boolean; onMessage: (message: string) => void },
-): void {
-  const earlier: DataNote = existsSync(path) && step > 0 ? (readJson(path) as DataNote) : { since: [] };
-  if (identity === undefined || earlier.since.at(-1)?.identity === identity) return;
-  if (earlier.since.length > 0) {
-    const missing = Object.keys(earlier.shards ?? {}).filter((name) => !Object.hasOwn(shards, name));
-    const what =
-      missing.length > 0
-        ? `${missing.length} of the run's ${Object.keys(earlier.shards!).length} shards are missing: ${missing.slice(0, 5).join(", ")}${missing.length > 5 ? ", …" : ""}`
-        : "the data are not those of the run so far";
-    const then = `from step ${step} on it would see other samples than it would have seen`;
-    if (!allowChanges)
-      throw new InvalidInputError(
-        message`${what}; ${then}. Restore the data, or continue anyway with ${option("allowChanges", true)}; the checkpoints are untouched`,
-      );
-    onMessage(`${what}; ${then}`);
-  }
-  const note: DataNote = { since: [...earlier.since, { step, identity }], shards };
-  writeFileAtomic(path, `${JSON.stringify(note, null, 2)}\n`, { overwrite: true });
-}
-
-/** What the machine can do at the recipe's precision, as it says itself or as it is measured. */
-function peakFlops({ logger, trainer }: Recipe, group: DataParallelGroup): number {
-  if (logger.peakTflops !== undefined) return logger.peakTflops * 1e12;
-  const dtype = ({ "32-true": "float32", "bf16-mixed": "bfloat16", "16-mixed": "float16" } as const)[trainer.precision];
-  // Replicas and processes compute beside each other, each with as many threads.
-  return trainer.replicas * group.worldSize * measurePeakFlops({ device: trainer.device, dtype });
-}
-
 /** Adds what is known beside of the run. */
 function withOrigin(checkpoint: TrainingCheckpoint, { trainer }: Recipe): TrainingCheckpoint {
   const { state } = checkpoint;
@@ -328,21 +248,4 @@ function withDefaults(stored: unknown): unknown {
   } catch {
     return stored;
   }
-}
-
-/** The EMA weights by their published names, on the device of the network. */
-function createAverages(recipe: Recipe, network: Rin): Map<string, Ema<Rin>> {
-  const { decay, warmup, everyNSteps } = recipe.ema;
-  return new Map(
-    [decay].flat().map((decay, i) => {
-      const copy = nn.init.skipped(() => createNetwork(recipe)).to({ device: recipe.trainer.device });
-      return [emaName(decay, i), new Ema(network, copy, { decay, warmup, everyNSteps })];
-    }),
-  );
-}
-
-function createOptimizer(recipe: Recipe, network: Rin, preconditioning: FlowPrecond): TrainingOptimizer {
-  const { name, excludeLnAndBiasesFromWeightDecay, ...settings } = recipe.optimizer;
-  const groups = parameterGroups(network, preconditioning, settings.weightDecay, excludeLnAndBiasesFromWeightDecay);
-  return name === "lamb" ? new Lamb(groups, { ...settings, decouple: false }) : new AdamW(groups, settings);
 }
