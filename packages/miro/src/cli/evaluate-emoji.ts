@@ -82,7 +82,7 @@ const schema = z.strictObject({
   threads,
   device: field(z.string().default("cpu"), {
     expected: "cpu, cuda or cuda:N",
-    help: "cpu, cuda or cuda:N: where the model draws and the classifier looks",
+    help: "cpu, cuda or cuda:N: where the model and the classifier run",
     flag: "--device <name>",
   }),
   rewardPrompts: field(count, {
