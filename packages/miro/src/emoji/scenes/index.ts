@@ -1,15 +1,14 @@
 /** The emoji data set: vocabulary, sprites, scenes with captions and rewards. */
 export { COLOUR_NAMES, type ColourName, NAMED_COLOURS, simplePrompt } from "./captions.js";
+export { type PlacedObject, toRgb8 } from "./render.js";
 export {
   EMOJI_REWARD_KEYS,
   type EmojiRewardKey,
   type EmojiSceneOptions,
   EmojiScenes,
   emojiSceneOptionsSchema,
-  type PlacedObject,
   type Scene,
   type SceneBatch,
-  toRgb8,
   WRONG_WAYS,
   type WrongWay,
 } from "./scenes.js";

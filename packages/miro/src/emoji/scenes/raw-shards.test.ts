@@ -6,7 +6,8 @@ import { afterAll, describe, expect, it } from "vitest";
 import { groupSamples } from "../../data/shards/sample-key.js";
 import { TarFile } from "../../data/shards/tar-file.js";
 import { rawShardsRecipeSchema, renderRawShards } from "./raw-shards.js";
-import { EmojiScenes, toRgb8 } from "./scenes.js";
+import { toRgb8 } from "./render.js";
+import { EmojiScenes } from "./scenes.js";
 
 const folder = mkdtempSync(join(tmpdir(), "miro-raw-shards-"));
 afterAll(() => rmSync(folder, { recursive: true, force: true }));

@@ -21,7 +21,8 @@ import { readJson, writeFileAtomic } from "../../files/files.js";
 import { message, option } from "../../message.js";
 import { sharp } from "../../pictures/sharp.js";
 import { SceneRandom } from "./random.js";
-import { EmojiScenes, emojiSceneOptionsSchema, type Scene, toRgb8 } from "./scenes.js";
+import { toRgb8 } from "./render.js";
+import { EmojiScenes, emojiSceneOptionsSchema, type Scene } from "./scenes.js";
 
 /** A recipe of raw shards. */
 export const rawShardsRecipeSchema = z.strictObject({
