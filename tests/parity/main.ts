@@ -9,14 +9,22 @@ import { existsSync } from "node:fs";
 import { join } from "node:path";
 import { field, flag, runProgram } from "miro-t2i/cli";
 import { z } from "zod";
-import { loadReference, referenceFolder } from "../reference/fixture.js";
+import { loadReference, referenceFolder, scorerFolder } from "../reference/fixture.js";
 import { CHECKS, computeOn, type ParityDType } from "./checks.js";
 import { type Row, table } from "./report.js";
+import { compareScorers, isScorerRecording } from "./scorers.js";
 
 const SIZES = ["tiny", "small", "full"] as const;
 const DTYPES = ["float32", "bfloat16", "float16"] as const satisfies readonly ParityDType[];
 
+const PARTS = ["model", "scorers"] as const;
+
 const schema = z.strictObject({
+  part: field(z.enum(PARTS).default("model"), {
+    expected: `one of ${PARTS.join(", ")}`,
+    help: "what is compared: the text-to-image model or the published scorers",
+    flag: "--part <part>",
+  }),
   size: field(z.enum(SIZES).default("tiny"), {
     expected: `one of ${SIZES.join(", ")}`,
     help: "size of the recorded network",
@@ -44,6 +52,7 @@ const schema = z.strictObject({
 });
 
 async function main(values: z.output<typeof schema>): Promise<number> {
+  if (values.part === "scorers") return scorers(values.reference, values.size, values.json);
   const folder = values.reference ?? referenceFolder(values.size);
   if (!existsSync(join(folder, "reference.json"))) {
     console.error(
@@ -76,9 +85,26 @@ async function main(values: z.output<typeof schema>): Promise<number> {
     console.error(`${check.name}: ${((performance.now() - start) / 1000).toFixed(1)} s`);
   }
   reference.close();
+  return report(rows, values.size, folder, values.json);
+}
+
+async function scorers(given: string | undefined, size: string, json: boolean): Promise<number> {
+  const folder = given ?? scorerFolder(size);
+  if (!isScorerRecording(folder)) {
+    console.error(
+      `${folder} holds no recording of scorers. To make one (the Python environment is described in the script):\n` +
+        `  python tests/reference/make_scorer_reference.py "${folder}" --size ${size}`,
+    );
+    return 2;
+  }
+  console.error(`comparing with ${folder}`);
+  return report(await compareScorers(folder), size, folder, json);
+}
+
+function report(rows: readonly Row[], size: string, folder: string, json: boolean): number {
   const failed = rows.filter((row) => !row.ok).length;
-  console.log(values.json ? JSON.stringify({ size: values.size, folder, rows }, null, 2) : table(rows));
-  if (!values.json)
+  console.log(json ? JSON.stringify({ size, folder, rows }, null, 2) : table(rows));
+  if (!json)
     console.log(failed === 0 ? `\nall ${rows.length} checks hold` : `\n${failed} of ${rows.length} checks FAIL`);
   return failed === 0 ? 0 : 1;
 }

@@ -9,7 +9,7 @@ export interface Row {
   compared: number;
   /** The measured figure, and what it is. */
   figure: number;
-  measure: "relative" | "different" | "within one level";
+  measure: "relative" | "absolute" | "different" | "within one level";
   bound: number;
   /** Which tensor was the worst. */
   worst: string;

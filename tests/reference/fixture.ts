@@ -23,6 +23,12 @@ export function referenceFolder(size = "tiny"): string {
   return path.join(repositoryRoot(), ...base, size);
 }
 
+/** Where a recording of the scorers is looked for: the committed one for tiny, else what was recorded into .cache. */
+export function scorerFolder(size = "tiny"): string {
+  const base = size === "tiny" ? ["tests", "reference", "fixtures"] : [".cache", "reference"];
+  return path.join(repositoryRoot(), ...base, size === "tiny" ? "scorers" : `scorers-${size}`);
+}
+
 /** What reference.json says of a training run. */
 export interface RecordedTraining {
   reweighted: boolean;

@@ -13,20 +13,25 @@ import { Progress } from "./progress.js";
 const EXAMPLES = `
 Scorers:
 ${scorerSpecs()
-  .map(({ key, description }) => `  ${key.padEnd(17)} ${description}`)
+  .map(({ key, description }) => `  ${key.padEnd(19)} ${description}`)
   .join("\n")}
 
 Examples:
   miro score pictures/*.png                             how well each picture shows the prompt that is stored in it
   miro score photo.jpg --prompt "a red apple"
   miro score pictures/*.png --by emoji_clip_score --by sharpness --json
+  miro score pictures/*.png --by pick_a_score_score --weights pick_a_score_score=models/PickScore_v1
+  miro score --pairs pairs.jsonl --by clip_openai --json
+  miro score photo.jpg --by aesthetic_score --weights aesthetic_score=models/aesthetic --weights clip_openai=models/clip
+
+Weights come from the Hugging Face Hub where --weights names no folder; the aesthetic predictor's head is always given.
 `;
 
 const schema = z.strictObject({
-  images: field(z.array(z.string()), {
+  images: field(z.array(z.string()).default([]), {
     expected: "picture files",
     help: "picture files: PNG, JPEG, WebP",
-    flag: "<images...>",
+    flag: "[images...]",
   }),
   ...scoreFilesSchema.shape,
   json,
@@ -41,10 +46,12 @@ async function score({ images, json, ...options }: z.output<typeof schema>, cont
     throw invalid("model", "one scorer, since it is the folder of that scorer's model", options.by);
   const progress = await Progress.for(context);
   let rows: ScoredFile[];
+  const names = new Map<string, string>();
   try {
     rows = await scoreFiles(images, {
       ...options,
       signal: context.signal,
+      onScorer: (key, name) => names.set(key, name),
       onProgress: (done, total) => progress.update("scoring", done, total),
     });
   } finally {
@@ -55,7 +62,6 @@ async function score({ images, json, ...options }: z.output<typeof schema>, cont
     keys.map((key) => [key, rows.reduce((sum, { scores }) => sum + scores[key]!, 0) / rows.length]),
   );
   if (json) {
-    const names = new Map(scorerSpecs().map(({ key, name }) => [key, name]));
     const scorers = keys.map((key) => ({ key, name: names.get(key) }));
     context.stdout(`${JSON.stringify({ images: rows, means, scorers })}\n`);
     return;

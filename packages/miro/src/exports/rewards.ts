@@ -3,17 +3,30 @@
  */
 import "../emoji/register.js";
 
+export { Clip, type ClipActivation, type ClipConfig, type ClipTower, ClipVision } from "../networks/clip.js";
 export {
   type BestOf,
   type BestOfOptions,
   type BestOfResult,
   bestOf,
+  CLIP_H,
+  CLIP_L,
+  type ClipPixels,
+  type ClipPlace,
+  clipPixels,
   colorfulnessScore,
   haslerColorfulness,
+  type LinearHead,
   type LoadScorerOptions,
   laplacianEnergy,
+  loadClip,
+  loadClipVision,
   loadScorer,
+  type OpenTensors,
+  openTensors,
   type RankedImage,
+  readClipConfig,
+  readLinearHead,
   registerScorer,
   type ScoredFile,
   type ScoreFilesOptions,
@@ -27,3 +40,4 @@ export {
   sharpnessScore,
 } from "../rewards/index.js";
 export { loadRanker } from "../rewards/ranker.js";
+export { type ClipCleaning, ClipTokenizer } from "../text/clip-tokenizer.js";

@@ -8,7 +8,12 @@ export {
   type RankedImage,
   type ScoreProgress,
 } from "./best-of.js";
+export { CLIP_H, CLIP_L, readClipConfig } from "./clip-config.js";
+export { type ClipPixels, clipPixels } from "./clip-pixels.js";
+export { type ClipPlace, loadClip, loadClipVision } from "./clip-weights.js";
+export { type LinearHead, readLinearHead } from "./linear-head.js";
 export { colorfulnessScore, haslerColorfulness, laplacianEnergy, sharpnessScore } from "./measured.js";
 export { loadScorer, registerScorer, scorerSpec, scorerSpecs } from "./registry.js";
 export { type ScoredFile, type ScoreFilesOptions, scoreFiles } from "./score-files.js";
 export type { LoadScorerOptions, Scorer, ScorerModel, ScorerSpec } from "./scorer.js";
+export { type OpenTensors, openTensors } from "./tensor-files.js";

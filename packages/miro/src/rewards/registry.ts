@@ -3,10 +3,11 @@ import { z } from "zod";
 import { InvalidInputError, invalid } from "../errors.js";
 import { about, message } from "../message.js";
 import { editDistance } from "../nearest.js";
-import { abortSignal, field, parseOptions } from "../options.js";
+import { abortSignal, field, flag, parseOptions } from "../options.js";
 import { checkDevice } from "../pipeline/loading/device.js";
 import { loadSchema } from "../pipeline/loading/load-options.js";
 import type { MiroPipeline } from "../pipeline/pipeline.js";
+import { clipScorerSpecs } from "./clip-scorers.js";
 import { colorfulnessSpec, sharpnessSpec } from "./measured.js";
 import { checkedScorer, type LoadScorerOptions, type Scorer, type ScorerSpec } from "./scorer.js";
 
@@ -23,8 +24,29 @@ export const loadScorerSchema = z.strictObject({
     help: "folder of the scorer's model instead of the included one",
     flag: "--model <dir>",
   }),
+  /** Folders or Hub repositories of models by scorer key. Default: the published repositories. */
+  weights: field(z.record(z.string(), z.string().min(1)).default({}), {
+    expected: "scorers with folders or repositories",
+    help: "folder or repository of a scorer's published weights; may be given several times",
+    flag: "--weights <scorer=dir>",
+  }),
+  /** Which HPSv2; their scores are not comparable. */
+  hpsVersion: field(z.enum(["v2.0", "v2.1"]).default("v2.1"), {
+    expected: "one of v2.0, v2.1",
+    help: "which HPSv2; their scores are not comparable",
+    flag: "--hps-version <version>",
+  }),
+  /** HPSv2 sees the whole of a picture that is not square, as in its benchmark. */
+  hpsLetterbox: flag(
+    "HPSv2 sees all of a picture that is not square, with black beside it, as in its benchmark",
+    "--hps-letterbox",
+  ),
   /** `cpu`, `cuda`, `cuda:1`, … */
   device: loadSchema.shape.device,
+  /** Precision of the networks; heads, norms and products are float32 all the same. */
+  dtype: loadSchema.shape.dtype,
+  /** Cache of downloads. */
+  cacheDir: loadSchema.shape.cacheDir,
   /** Stops loading. */
   signal: abortSignal("stops loading"),
 });
@@ -86,7 +108,7 @@ export function scorerSpec(key: string): ScorerSpec {
 }
 
 /**
- * Loads a scorer. The caller disposes of it.
+ * Loads a scorer. The caller disposes of it, or declares it with `using`.
  *
  * @throws InvalidInputError for an unknown key or device; MiroError naming the file that is missing or broken
  *
@@ -95,17 +117,19 @@ export function scorerSpec(key: string): ScorerSpec {
  * import { loadScorer, MiroPipeline } from "miro-t2i";
  *
  * await using pipe = await MiroPipeline.fromPretrained();
- * const scorer = await loadScorer("sharpness");
+ * using scorer = await loadScorer("sharpness");
  * const { images } = await pipe.generate("a cactus", { steps: 4, imagesPerPrompt: 2 });
  * console.log(await scorer.score(images, ["a cactus", "a cactus"])); // two numbers
- * scorer.dispose();
  * ```
  */
-export async function loadScorer(key: string, options: LoadScorerOptions = {}): Promise<Scorer> {
+export async function loadScorer(key: string, options: LoadScorerOptions = {}): Promise<Scorer & Disposable> {
   const spec = scorerSpec(key);
-  const { device, model, signal } = parseOptions(loadScorerSchema, options);
-  signal?.throwIfAborted();
-  return checkedScorer(spec, await spec.load({ device: checkDevice(device), model, signal }));
+  const { model, weights, ...given } = parseOptions(loadScorerSchema, options);
+  given.signal?.throwIfAborted();
+  for (const named of Object.keys(weights)) scorerSpec(named);
+  const device = checkDevice(given.device);
+  const own = model === undefined ? weights : { ...weights, [key]: model };
+  return checkedScorer(spec, await spec.load({ ...given, device, model: own[key], weights: own }));
 }
 
 /**
@@ -123,4 +147,4 @@ export async function loadScorerFor(
   return loadScorer(key, { device: pipe.device, signal });
 }
 
-for (const spec of [sharpnessSpec, colorfulnessSpec]) registerScorer(spec);
+for (const spec of [sharpnessSpec, colorfulnessSpec, ...clipScorerSpecs]) registerScorer(spec);

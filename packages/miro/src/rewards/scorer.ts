@@ -9,6 +9,7 @@
  */
 import { invalid, MiroError } from "../errors.js";
 import type { RgbImage } from "../pictures/rgb.js";
+import type { ComputeDType } from "../pipeline/loading/device.js";
 import type { MiroPipeline } from "../pipeline/pipeline.js";
 
 /** A loaded scorer. */
@@ -40,8 +41,18 @@ export interface Scorer {
 export interface LoadScorerOptions {
   /** `cpu`, `cuda`, `cuda:1`, …; default `cpu`. */
   device?: string | undefined;
+  /** What the networks compute in; heads, norms and products are float32 all the same. Default `auto`. */
+  dtype?: ComputeDType | undefined;
+  /** Cache of downloads; default: the one of Python's `huggingface_hub`. */
+  cacheDir?: string | undefined;
   /** Folder of the model, for scorers that have one; default: the one that comes with the program. */
   model?: string | undefined;
+  /** Folders or Hub repositories of models by scorer key; default: the published repositories. */
+  weights?: Readonly<Record<string, string>> | undefined;
+  /** Which HPSv2; their scores are not comparable. Default `v2.1`. */
+  hpsVersion?: "v2.0" | "v2.1" | undefined;
+  /** HPSv2 sees the whole of a picture that is not square, with black beside it, as in its benchmark. Default false. */
+  hpsLetterbox?: boolean | undefined;
   signal?: AbortSignal | undefined;
 }
 
@@ -71,12 +82,18 @@ export interface ScorerSpec {
    * Why the scorer has nothing to say about what a model draws, in a sentence; null: it has. Absent: about all of them.
    */
   refusal?(pipe: MiroPipeline): string | null;
+  /** Which pixels of a file it judges: what a viewer shows (default), or the stored ones, as data sets are made with. */
+  readonly pixels?: "shown" | "stored" | undefined;
+  /** Its weights are gigabytes: preprocessing leaves it out unless it is named. Default false. */
+  readonly onRequest?: boolean | undefined;
+  /** What a score is divided by in the published data sets' CSV files; default 1. */
+  readonly storedDivisor?: number | undefined;
   /** Reads the model. */
   load(options: LoadScorerOptions): Promise<ScorerModel>;
 }
 
 /** Puts checks, chunks and cancelling around a model. */
-export function checkedScorer(spec: Pick<ScorerSpec, "key" | "usesText">, model: ScorerModel): Scorer {
+export function checkedScorer(spec: Pick<ScorerSpec, "key" | "usesText">, model: ScorerModel): Scorer & Disposable {
   const { key, usesText } = spec;
   return {
     key,
@@ -101,6 +118,7 @@ export function checkedScorer(spec: Pick<ScorerSpec, "key" | "usesText">, model:
       return values;
     },
     dispose: () => model.dispose(),
+    [Symbol.dispose]: () => model.dispose(),
   };
 }
 

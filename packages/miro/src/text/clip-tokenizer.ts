@@ -77,10 +77,15 @@ const KINDS: Record<ClipCleaning, Kind> = {
   },
 };
 
+/** A table of merges with one of the two cleanings. */
 export class ClipTokenizer {
+  /** How texts are cleaned. */
   readonly cleaning: ClipCleaning;
+  /** Number of ids. */
   readonly vocabSize: number;
+  /** Id before every text. */
   readonly startId: number;
+  /** Id behind every text, the largest. */
   readonly endId: number;
   readonly #kind: Kind;
   /** The id that two neighbours become, by first · 2^20 + second; a lower id goes first. */
@@ -161,17 +166,19 @@ export class ClipTokenizer {
    * Ids of texts in rows of one length, cut to `maxLength` with the end token kept, and padded with end tokens: CLIP
    * pools at the first of them and looks no further.
    *
-   * @returns (B, T) int64, T the longest row; and which texts were cut. The caller owns the tensor.
+   * @returns (B, T) int64, T the longest row; position of the first end token of each text; and which texts were cut. The
+   *   caller owns the tensor.
    */
-  encodeBatch(texts: readonly string[], maxLength = CLIP_CONTEXT): { ids: Tensor; cut: boolean[] } {
+  encodeBatch(texts: readonly string[], maxLength = CLIP_CONTEXT): { ids: Tensor; ends: number[]; cut: boolean[] } {
     const rows = texts.map((text) => this.encode(text));
     const cut = rows.map((row) => row.length > maxLength);
     const length = Math.min(maxLength, Math.max(...rows.map((row) => row.length)));
+    const ends = rows.map((row) => Math.min(row.indexOf(this.endId), length - 1));
     const ids = new BigInt64Array(rows.length * length).fill(BigInt(this.endId));
     rows.forEach((row, b) => {
       for (let t = 0; t < Math.min(row.length, length - (cut[b] ? 1 : 0)); t++) ids[b * length + t] = BigInt(row[t]!);
     });
-    return { ids: tensor(ids, { shape: [rows.length, length], dtype: "int64" }), cut };
+    return { ids: tensor(ids, { shape: [rows.length, length], dtype: "int64" }), ends, cut };
   }
 
   /** The symbols of a word: its bytes, of which the pair that comes first in the table is merged until none is left. */

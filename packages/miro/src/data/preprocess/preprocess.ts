@@ -142,7 +142,7 @@ async function prepare(options: ResolvedOptions): Promise<Prepared> {
  * @throws InvalidInputError when a stage that was asked for has none
  */
 function scorersOf(stage: "rewards" | "vqa", { scorers, stage: asked }: ResolvedOptions): readonly ScorerSpec[] {
-  const known = scorerSpecs().filter((spec) => spec.stage === stage);
+  const known = scorerSpecs().filter((spec) => spec.stage === stage && !spec.onRequest);
   const chosen =
     scorers === undefined ? known : scorers.map((key) => scorerSpec(key)).filter((spec) => spec.stage === stage);
   if (asked === stage && chosen.length === 0) {

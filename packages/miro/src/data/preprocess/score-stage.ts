@@ -9,6 +9,7 @@
 import { MiroError } from "../../errors.js";
 import { sha256 } from "../../files/sha256.js";
 import { message, option } from "../../message.js";
+import { scorerSpecs } from "../../rewards/registry.js";
 import type { Scorer } from "../../rewards/scorer.js";
 import { captionDetails } from "./latent-stage.js";
 import { countReasons, type Outcome } from "./manifest.js";
@@ -214,15 +215,17 @@ async function scoreEach(
 ): Promise<(number | undefined)[]> {
   if (batch.length === 0) return [];
   const images = batch.map(({ image: { width, height, pixels } }) => ({ width, height, data: pixels! }));
+  const divisor = scorerSpecs().find(({ key }) => key === scorer.key)?.storedDivisor ?? 1;
   try {
-    return await scorer.score(images, texts, { signal });
+    return (await scorer.score(images, texts, { signal })).map((value) => value / divisor);
   } catch (error) {
     signal?.throwIfAborted();
     if (!(error instanceof MiroError) && (error as Error).name !== "TorchError") throw error;
     const values: (number | undefined)[] = [];
     for (const [i, image] of images.entries()) {
       try {
-        values.push((await scorer.score([image], [texts[i]!], { signal }))[0]);
+        const [value] = await scorer.score([image], [texts[i]!], { signal });
+        values.push(value! / divisor);
       } catch (single) {
         signal?.throwIfAborted();
         failed.set(places[i]!, `${scorer.key}: ${(single as Error).message}`);

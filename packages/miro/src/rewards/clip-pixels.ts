@@ -1,0 +1,69 @@
+/**
+ * What the CLIP towers see of a picture: the shorter side resized to the tower's, the middle cropped to a square, OpenAI's mean and
+ * deviation. Published scorers do it in four ways, whose pixels differ:
+ *
+ *   pillow        aesthetic score, ImageReward: Pillow's bicubic filter on 8 bits; half pixels of the crop's offset to the even side
+ *   transformers  PickScore, SciScore, OpenAI CLIP: the same, half pixels rounded down
+ *   tensor        HPSv2: bicubic filter on floats, neither rounded nor clipped
+ *   letterbox     HPSv2's own benchmark: as tensor, but the longer side resized and the rest black
+ */
+import { F, scope, type Tensor, tensor } from "@miro-t2i/torch";
+import { cropOffset, resizeThenCrop } from "../pictures/crop.js";
+import type { RgbImage } from "../pictures/rgb.js";
+
+/** How pixels are made, as above. */
+export type ClipPixels = "pillow" | "transformers" | "tensor" | "letterbox";
+
+const MEAN = [0.48145466, 0.4578275, 0.40821073];
+const STD = [0.26862954, 0.26130258, 0.27577711];
+
+/** Normalised pixels (3, side, side) in float32; the caller owns them. */
+export function clipPixels(image: RgbImage, side: number, kind: ClipPixels): Tensor {
+  return scope(() => {
+    const planes =
+      kind === "tensor" || kind === "letterbox" ? resizeTensor(image, side, kind) : resizeBytes(image, side, kind);
+    const channel = (values: number[]) => tensor(Float32Array.from(values)).view(3, 1, 1);
+    return planes.sub(channel(MEAN)).div(channel(STD));
+  });
+}
+
+/** (3, height, width) in [0, 1] */
+function planesOf({ width, height, data }: RgbImage): Tensor {
+  return tensor(data, { shape: [height, width, 3], dtype: "uint8" })
+    .permute(2, 0, 1)
+    .contiguous()
+    .float()
+    .div(255);
+}
+
+function resizeBytes(image: RgbImage, side: number, kind: "pillow" | "transformers"): Tensor {
+  return planesOf(resizeThenCrop(image, side, "bicubic", kind === "pillow" ? "even" : "down"));
+}
+
+function resizeTensor(image: RgbImage, side: number, kind: "tensor" | "letterbox"): Tensor {
+  const { width, height } = image;
+  const planes = planesOf(image);
+  if (kind === "tensor") {
+    const short = Math.min(width, height);
+    const size = [height, width].map((length) => (length === short ? side : Math.trunc((side * length) / short)));
+    const resized = bicubic(planes, size[0]!, size[1]!);
+    return resized.narrow(1, cropOffset(size[0]!, side), side).narrow(2, cropOffset(size[1]!, side), side);
+  }
+  const scale = side / Math.max(width, height);
+  const [h, w] = [height, width].map((length) => Math.max(1, halfToEven(length * scale))) as [number, number];
+  const resized = bicubic(planes, h, w);
+  const [top, left] = [Math.floor((side - h) / 2), Math.floor((side - w) / 2)];
+  return F.pad(resized, [left, side - w - left, top, side - h - top]);
+}
+
+function bicubic(planes: Tensor, height: number, width: number): Tensor {
+  if (planes.size(1) === height && planes.size(2) === width) return planes;
+  return F.interpolate(planes.unsqueeze(0), { size: [height, width], mode: "bicubic", antialias: true }).select(0, 0);
+}
+
+/** As Python's `round`. */
+function halfToEven(value: number): number {
+  const below = Math.floor(value);
+  if (value - below !== 0.5) return Math.round(value);
+  return below % 2 === 0 ? below : below + 1;
+}

@@ -1,0 +1,329 @@
+/**
+ * The scorers that are a CLIP: how well a picture shows a text, as the cosine of their features.
+ *
+ *   clip_openai         exp(s) cos(image, text)   OpenAI's ViT-L/14 (Radford et al. 2021)
+ *   pick_a_score_score  exp(s) cos(image, text)   PickScore (Kirstain et al. 2023), ViT-H/14 tuned on people's choices
+ *   sciscore_score      exp(s) cos(image, text)   SciScore (Li et al. 2025), ViT-H/14 tuned on scientific reasoning
+ *   hpsv2_score         cos(image, text)          Human Preference Score v2 (Wu et al. 2023), ViT-H/14
+ *   aesthetic_score     head(image / ‖image‖)     LAION's aesthetic predictor on OpenAI's ViT-L/14, about 1 to 10
+ *
+ * s is the learned scale of the file. Towers are computed in the dtype that was asked for, features, norms, products and heads in float32 or wider.
+ */
+import { existsSync } from "node:fs";
+import { join } from "node:path";
+import { noGrad, scope, stack, type Tensor, tensor } from "@miro-t2i/torch";
+import { InvalidInputError, MiroError } from "../errors.js";
+import { readJson } from "../files/json-file.js";
+import type { Clip, ClipConfig, ClipVision } from "../networks/clip.js";
+import type { RgbImage } from "../pictures/rgb.js";
+import { resolveDType } from "../pipeline/loading/device.js";
+import { type ModelSource, resolveModel } from "../pipeline/loading/hub.js";
+import { type ClipCleaning, ClipTokenizer } from "../text/clip-tokenizer.js";
+import { CLIP_H, CLIP_L, readClipConfig } from "./clip-config.js";
+import { type ClipPixels, clipPixels } from "./clip-pixels.js";
+import { type ClipPlace, loadClip, loadClipVision } from "./clip-weights.js";
+import { type LinearHead, readLinearHead } from "./linear-head.js";
+import type { LoadScorerOptions, ScorerModel, ScorerSpec } from "./scorer.js";
+import { openTensors } from "./tensor-files.js";
+
+/** Pictures of one call. */
+const BATCH = 16;
+/** Captions whose features are kept. */
+const CACHED_TEXTS = 256;
+
+const HUGGING_FACE_WEIGHTS = [
+  "model.safetensors",
+  "model.safetensors.index.json",
+  "pytorch_model.bin",
+  "pytorch_model.bin.index.json",
+];
+/** What says how the weights are to be used; a folder may lack any of these. */
+const SIDE_FILES = [
+  "config.json",
+  "open_clip_config.json",
+  "merges.txt",
+  "tokenizer.json",
+  "tokenizer/merges.txt",
+  "tokenizer/tokenizer.json",
+  "tokenizer/bpe_simple_vocab_16e6.txt.gz",
+];
+const OPENAI_CLIP = "openai/clip-vit-large-patch14";
+
+/** One of the scorers that compare picture and text. */
+interface ClipScorer {
+  key: string;
+  name: string;
+  description: string;
+  repository: string;
+  weights: readonly string[];
+  shape: ClipConfig;
+  cleaning: ClipCleaning;
+  pixels: ClipPixels;
+  /** Whether the cosine is multiplied by the model's scale. */
+  scaled: boolean;
+}
+
+const clipOpenai: ClipScorer = {
+  key: "clip_openai",
+  name: "CLIP ViT-L/14",
+  description: "how well picture and text agree, about 15 to 35 (OpenAI's CLIP ViT-L/14)",
+  repository: OPENAI_CLIP,
+  weights: HUGGING_FACE_WEIGHTS,
+  shape: CLIP_L,
+  cleaning: "hugging-face",
+  pixels: "transformers",
+  scaled: true,
+};
+
+const pickScore: ClipScorer = {
+  key: "pick_a_score_score",
+  name: "PickScore v1",
+  description: "which picture people pick for a text, about 17 to 25 (PickScore)",
+  repository: "yuvalkirstain/PickScore_v1",
+  weights: HUGGING_FACE_WEIGHTS,
+  shape: CLIP_H,
+  cleaning: "hugging-face",
+  pixels: "transformers",
+  scaled: true,
+};
+
+const sciScore: ClipScorer = {
+  ...pickScore,
+  key: "sciscore_score",
+  name: "SciScore",
+  description: "whether a picture obeys the science in a text, tens (SciScore)",
+  repository: "Jialuo21/SciScore",
+};
+
+/** The two versions of HPSv2, which are not comparable. */
+const HPS = {
+  "v2.1": { name: "HPSv2.1", file: "HPS_v2.1_compressed.pt" },
+  "v2.0": { name: "HPSv2.0", file: "HPS_v2_compressed.pt" },
+} as const;
+
+const hpsv2: Omit<ClipScorer, "name" | "weights"> = {
+  key: "hpsv2_score",
+  description: "how much people like a picture for a text, about 0.1 to 0.38 (HPSv2.1; v2.0 with --hps-version v2.0)",
+  repository: "xswu/HPSv2",
+  shape: CLIP_H,
+  cleaning: "openai",
+  pixels: "tensor",
+  scaled: false,
+};
+
+const clipSpec = (scorer: ClipScorer): ScorerSpec => ({
+  key: scorer.key,
+  name: scorer.name,
+  description: scorer.description,
+  stage: "rewards",
+  usesText: true,
+  pixels: "stored",
+  onRequest: true,
+  storedDivisor: scorer.scaled ? 100 : 1,
+  load: (options) => loadClipScorer(scorer, options),
+});
+
+/** The specs, as `registerScorer` takes them. */
+export const clipScorerSpecs: readonly ScorerSpec[] = [
+  clipSpec(clipOpenai),
+  {
+    key: "aesthetic_score",
+    name: "LAION aesthetic predictor",
+    description: "how beautiful people find a picture, about 1 to 10 (LAION's predictor on CLIP ViT-L/14)",
+    stage: "rewards",
+    usesText: false,
+    pixels: "stored",
+    onRequest: true,
+    storedDivisor: 10,
+    load: loadAesthetic,
+  },
+  clipSpec(pickScore),
+  {
+    ...clipSpec({ ...hpsv2, name: HPS["v2.1"].name, weights: [] }),
+    load: (options) => {
+      const { name, file } = HPS[options.hpsVersion ?? "v2.1"];
+      const pixels = options.hpsLetterbox ? "letterbox" : hpsv2.pixels;
+      return loadClipScorer({ ...hpsv2, name, weights: [file], pixels }, options);
+    },
+  },
+  clipSpec(sciScore),
+];
+
+async function loadClipScorer(scorer: ClipScorer, options: LoadScorerOptions): Promise<ScorerModel> {
+  const { key, repository, weights, shape, cleaning } = scorer;
+  const folder = await fetchFolder(options.weights?.[key] ?? repository, key, weights, options);
+  const config = readClipConfig(folder, shape);
+  const tokenizer = ClipTokenizer.fromFolder(folder, cleaning);
+  if (tokenizer.vocabSize !== config.text.vocabulary)
+    throw new MiroError(
+      `${folder}: the tokenizer has ${tokenizer.vocabSize} tokens, the text tower ${config.text.vocabulary}; ` +
+        "both must be of one model",
+    );
+  using file = openTensors(folder, weights);
+  const clip = loadClip(file, config, placeOf(options, config.vision));
+  return new ClipModel(scorer, clip, tokenizer);
+}
+
+async function loadAesthetic(options: LoadScorerOptions): Promise<ScorerModel> {
+  const head = options.weights?.aesthetic_score;
+  if (head === undefined)
+    throw new InvalidInputError(
+      `aesthetic_score: needs the folder of its head, ${AESTHETIC_HEAD}, from ` +
+        "https://github.com/christophschuhmann/improved-aesthetic-predictor; give it with --weights aesthetic_score=DIR",
+    );
+  const headFolder = await fetchFolder(head, "aesthetic_score", [AESTHETIC_HEAD], options);
+  const towerFolder = await fetchFolder(
+    options.weights?.clip_openai ?? OPENAI_CLIP,
+    "clip_openai",
+    HUGGING_FACE_WEIGHTS,
+    options,
+  );
+  const config = readClipConfig(towerFolder, CLIP_L);
+  using headFile = openTensors(headFolder, [AESTHETIC_HEAD]);
+  const folded = readLinearHead(headFile, "layers", config.joint);
+  try {
+    using file = openTensors(towerFolder, HUGGING_FACE_WEIGHTS);
+    return new AestheticModel(loadClipVision(file, config, placeOf(options, config.vision)), folded);
+  } catch (error) {
+    folded.weight.dispose();
+    throw error;
+  }
+}
+
+const AESTHETIC_HEAD = "sac+logos+ava1-l14-linearMSE.pth";
+
+/** Towers of fewer parameters than a published one are computed in float32 unless another dtype is asked for. */
+function placeOf({ device = "cpu", dtype = "auto" }: LoadScorerOptions, tower: ClipConfig["vision"]): ClipPlace {
+  const parameters = tower.layers * (4 * tower.width ** 2 + 2 * tower.width * tower.hidden);
+  return { device, dtype: resolveDType(dtype, device, parameters) };
+}
+
+/** A folder with the weights, fetched from the Hub where it is a repository. */
+async function fetchFolder(
+  name: string,
+  key: string,
+  weights: readonly string[],
+  { cacheDir, signal }: LoadScorerOptions,
+): Promise<string> {
+  const source = await resolveModel(name, `weights.${key}`, { cacheDir, signal });
+  const file = weights.find((file) => source.files.includes(file));
+  if (file === undefined)
+    throw new InvalidInputError(`${name}: holds no weights of ${key}; expected ${weights.join(" or ")}`);
+  await source.fetch([file, ...SIDE_FILES.filter((file) => source.files.includes(file))]);
+  if (file.endsWith(".index.json")) await source.fetch(shardsOf(source, file));
+  return source.folder;
+}
+
+/** Files that an index names; what is wrong with it is said when it is opened. */
+function shardsOf({ folder, files }: ModelSource, index: string): string[] {
+  const path = join(folder, index);
+  const map = existsSync(path) ? (readJson(path) as { weight_map?: unknown } | null)?.weight_map : null;
+  const names = new Set(typeof map === "object" && map !== null ? Object.values(map) : []);
+  return files.filter((file) => names.has(file));
+}
+
+/** Pixels of several pictures in one batch: (B, 3, S, S) */
+function pixelBatch(images: readonly RgbImage[], side: number, kind: ClipPixels, device: string): Tensor {
+  return stack(images.map((image) => clipPixels(image, side, kind))).to({ device });
+}
+
+function unit(x_BD: Tensor): Tensor {
+  return x_BD.div(x_BD.square().sum(-1, { keepdim: true }).sqrt());
+}
+
+class ClipModel implements ScorerModel {
+  readonly name: string;
+  readonly batchSize = BATCH;
+  readonly #scorer: ClipScorer;
+  readonly #clip: Clip;
+  readonly #tokenizer: ClipTokenizer;
+  readonly #scale: number;
+  /** Features of captions (D), of unit length; the one that was used last is the last. */
+  readonly #texts = new Map<string, Tensor>();
+
+  constructor(scorer: ClipScorer, clip: Clip, tokenizer: ClipTokenizer) {
+    this.name = scorer.name;
+    this.#scorer = scorer;
+    this.#clip = clip;
+    this.#tokenizer = tokenizer;
+    this.#scale = scorer.scaled ? Math.exp(clip.logitScale.item() as number) : 1;
+  }
+
+  score(images: readonly RgbImage[], captions: readonly string[]): number[] {
+    return noGrad(() =>
+      scope(() => {
+        const { image } = this.#clip.config.vision;
+        const device = this.#clip.logitScale.device;
+        const image_BD = unit(this.#clip.encodeImage(pixelBatch(images, image, this.#scorer.pixels, device)));
+        const text_BD = this.#textFeatures(captions);
+        const cosines = image_BD.mul(text_BD).sum(-1).to({ device: "cpu" }).data() as Float32Array;
+        return Array.from(cosines, (cosine) => this.#scale * cosine);
+      }),
+    );
+  }
+
+  #textFeatures(captions: readonly string[]): Tensor {
+    const missing = [...new Set(captions)].filter((caption) => !this.#texts.has(caption));
+    if (missing.length > 0)
+      scope(() => {
+        const { ids, ends } = this.#tokenizer.encodeBatch(missing, this.#clip.config.text.context);
+        const device = this.#clip.logitScale.device;
+        const ends_B = tensor(BigInt64Array.from(ends, BigInt), { dtype: "int64" });
+        const text_BD = unit(this.#clip.encodeText(ids.to({ device }), ends_B.to({ device })));
+        missing.forEach((caption, i) => {
+          this.#texts.set(caption, text_BD.select(0, i).clone().keep());
+        });
+      });
+    const features = captions.map((caption) => {
+      const feature = this.#texts.get(caption)!;
+      this.#texts.delete(caption);
+      this.#texts.set(caption, feature);
+      return feature;
+    });
+    const stacked = stack(features);
+    for (const [caption, feature] of this.#texts) {
+      if (this.#texts.size <= CACHED_TEXTS) break;
+      feature.dispose();
+      this.#texts.delete(caption);
+    }
+    return stacked;
+  }
+
+  dispose(): void {
+    for (const feature of this.#texts.values()) feature.dispose();
+    this.#texts.clear();
+    this.#clip.dispose();
+  }
+}
+
+class AestheticModel implements ScorerModel {
+  readonly name = "LAION aesthetic predictor";
+  readonly batchSize = BATCH;
+  readonly #vision: ClipVision;
+  readonly #head: LinearHead;
+  readonly #device: string;
+
+  constructor(vision: ClipVision, head: LinearHead) {
+    this.#vision = vision;
+    this.#head = head;
+    this.#device = vision.stateDict().get("class_embedding")!.device;
+  }
+
+  score(images: readonly RgbImage[]): number[] {
+    return noGrad(() =>
+      scope(() => {
+        const features_BD = this.#vision.forward(pixelBatch(images, this.#vision.config.image, "pillow", this.#device));
+        const norms_B1 = features_BD.square().sum(-1, { keepdim: true }).sqrt();
+        // A feature of zeros stays one, as in the published scorer.
+        const unit_BD = features_BD.div(norms_B1.add(norms_B1.eq(0).float()));
+        const scores = unit_BD.to({ device: "cpu", dtype: "float64" }).matmul(this.#head.weight).data() as Float64Array;
+        return Array.from(scores, (score) => score + this.#head.bias);
+      }),
+    );
+  }
+
+  dispose(): void {
+    this.#head.weight.dispose();
+    this.#vision.dispose();
+  }
+}

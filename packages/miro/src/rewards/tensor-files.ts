@@ -1,0 +1,93 @@
+/**
+ * Weights of a folder, in whichever of the usual ways they are stored: one safetensors file, several with an index, or a checkpoint of
+ * `torch.save`.
+ */
+import { existsSync } from "node:fs";
+import { join } from "node:path";
+import type { Tensor } from "@miro-t2i/torch";
+import { SafetensorsFile, type StoredTensorInfo, type TensorFile, TorchCheckpoint } from "@miro-t2i/torch/io";
+import { InvalidInputError, MiroError } from "../errors.js";
+import { readJson } from "../files/json-file.js";
+
+/** Open tensors of one or several files. */
+export interface OpenTensors extends TensorFile, Disposable {}
+
+/**
+ * Opens the first of the names that the folder has.
+ *
+ * @param names file names: `.safetensors`, `.safetensors.index.json`, and what `torch.save` writes
+ * @throws InvalidInputError when there is none; MiroError or TorchError naming a file that is broken
+ */
+export function openTensors(folder: string, names: readonly string[]): OpenTensors {
+  const name = names.find((name) => existsSync(join(folder, name)));
+  if (name === undefined) throw new InvalidInputError(`${folder}: holds no weights; expected ${names.join(" or ")}`);
+  return openTensorFile(join(folder, name));
+}
+
+function openTensorFile(path: string): OpenTensors {
+  if (path.endsWith(".index.json")) return openShards(path);
+  if (path.endsWith(".safetensors")) {
+    const file = SafetensorsFile.open(path);
+    return view(file, () => file.close());
+  }
+  const checkpoint = TorchCheckpoint.open(path);
+  try {
+    return view(checkpoint.stateDict(), () => checkpoint.close());
+  } catch (error) {
+    checkpoint.close();
+    throw error;
+  }
+}
+
+/** A file, with how to close it. */
+function view(file: TensorFile, close: () => void): OpenTensors {
+  return {
+    path: file.path,
+    keys: () => file.keys(),
+    has: (key) => file.has(key),
+    info: (key) => file.info(key),
+    copyTo: (key, target) => file.copyTo(key, target),
+    [Symbol.dispose]: close,
+  };
+}
+
+function openShards(index: string): OpenTensors {
+  const map = (readJson(index) as { weight_map?: unknown } | null)?.weight_map;
+  if (typeof map !== "object" || map === null || Array.isArray(map))
+    throw new MiroError(`${index}: weight_map: expected an object from tensor names to file names`);
+  const folder = join(index, "..");
+  const files = new Map<string, OpenTensors>();
+  const close = () => {
+    for (const file of files.values()) file[Symbol.dispose]();
+  };
+  const places = new Map<string, OpenTensors>();
+  try {
+    for (const [key, name] of Object.entries(map)) {
+      if (typeof name !== "string" || !/^[\w.-]+$/.test(name) || name.endsWith(".json") || name.startsWith("."))
+        throw new MiroError(`${index}: weight_map[${JSON.stringify(key)}]: expected the name of a file beside it`);
+      let file = files.get(name);
+      if (file === undefined) {
+        file = openTensorFile(join(folder, name));
+        files.set(name, file);
+      }
+      if (!file.has(key)) throw new MiroError(`${file.path}: lacks ${key}, which ${index} says is in it`);
+      places.set(key, file);
+    }
+  } catch (error) {
+    close();
+    throw error;
+  }
+  const find = (key: string): OpenTensors => {
+    const file = places.get(key);
+    if (file === undefined) throw new MiroError(`${index}: holds no tensor ${JSON.stringify(key)}`);
+    return file;
+  };
+  return {
+    path: index,
+    keys: () => [...places.keys()],
+    has: (key) => places.has(key),
+    info: (key: string): StoredTensorInfo => find(key).info(key),
+    copyTo: (key: string, target: Tensor) => find(key).copyTo(key, target),
+    [Symbol.dispose]: close,
+  };
+}

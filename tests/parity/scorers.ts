@@ -1,0 +1,281 @@
+/**
+ * The published scorers against a recording of `make_scorer_reference.py`: pixels, token ids, features, logits and scores. Features are
+ * compared absolutely, since they are of unit length, and so are logits, whose scale is about 100.
+ */
+import { createHash } from "node:crypto";
+import { existsSync, readFileSync } from "node:fs";
+import { join } from "node:path";
+import { noGrad, scope, stack, type Tensor, tensor } from "@miro-t2i/torch";
+import { readSafetensors } from "@miro-t2i/torch/io";
+import { decodeImage, resizeThenCrop } from "miro-t2i/data";
+import {
+  CLIP_H,
+  CLIP_L,
+  type Clip,
+  type ClipPixels,
+  ClipTokenizer,
+  clipPixels,
+  loadClip,
+  loadScorer,
+  openTensors,
+  readClipConfig,
+  readLinearHead,
+} from "miro-t2i/rewards";
+import type { Row } from "./report.js";
+
+type RgbImage = Awaited<ReturnType<typeof decodeImage>>;
+
+const FEATURES = 1e-5;
+const LOGITS = 1e-4;
+const PIXELS = 4e-6;
+
+interface Recording {
+  folder: string;
+  captions: string[];
+  odd_captions: string[];
+  scored_pictures: string[];
+  cases: Record<string, { odd_ids?: number[][]; published_sizes?: Record<string, string> }>;
+}
+
+/** The scorers that are a CLIP: their case, and how they differ. */
+const CLIPS = [
+  { key: "clip_openai", of: "clip_openai", shape: CLIP_L, pixels: "transformers", cleaning: "hugging-face" },
+  { key: "pick_a_score_score", of: "pick_score", shape: CLIP_H, pixels: "transformers", cleaning: "hugging-face" },
+  { key: "sciscore_score", of: "sciscore", shape: CLIP_H, pixels: "transformers", cleaning: "hugging-face" },
+  { key: "hpsv2_score", of: "hpsv2", shape: CLIP_H, pixels: "tensor", cleaning: "openai" },
+] as const;
+const WEIGHTS = ["model.safetensors", "model.safetensors.index.json", "HPS_v2.1_compressed.pt"];
+
+/** Whether a folder holds a recording of scorers. */
+export function isScorerRecording(folder: string): boolean {
+  return existsSync(join(folder, "scorers.json"));
+}
+
+/** All comparisons that the recording allows. */
+export async function compareScorers(folder: string): Promise<Row[]> {
+  const recording: Recording = { folder, ...JSON.parse(readFileSync(join(folder, "scorers.json"), "utf8")) };
+  const pictures = new Map<string, RgbImage>();
+  const picture = async (name: string) => {
+    const known = pictures.get(name) ?? (await decodeImage(readFileSync(join(folder, "pictures", `${name}.png`)), {}));
+    pictures.set(name, known);
+    return known;
+  };
+  const rows: Row[] = [];
+  if (recording.cases.preprocess) rows.push(...(await comparePixels(recording, picture)));
+  const scored = await Promise.all(recording.scored_pictures.map(picture));
+  for (const clip of CLIPS) if (recording.cases[clip.of]) rows.push(...(await compareClip(recording, clip, scored)));
+  if (recording.cases.aesthetic) rows.push(...(await compareAesthetic(recording, scored)));
+  return rows;
+}
+
+async function comparePixels(
+  { folder, cases }: Recording,
+  picture: (name: string) => Promise<RgbImage>,
+): Promise<Row[]> {
+  const recorded = readSafetensors(join(folder, "preprocess", "reference.safetensors"));
+  const bytes = new Different("pixels of Pillow");
+  const floats = new Absolute("pixels of tensors", PIXELS);
+  const crop = async (family: string, side: string, name: string) =>
+    resizeThenCrop(await picture(name), Number(side), "bicubic", family === "B" ? "down" : "even");
+  for (const [key, expected] of recorded) {
+    const [family, side, name] = key.split(".") as [string, string, string];
+    if (key.split(".").length !== 3) continue;
+    if (family === "A" || family === "B") {
+      const { data } = await crop(family, side, name);
+      bytes.add(key, Buffer.compare(data, expected.data() as Uint8Array) !== 0);
+    } else if (family === "letterbox" || (family === "C" && expected.ndim === 3)) {
+      const kind = family === "C" ? "tensor" : "letterbox";
+      const image = await picture(name);
+      scope(() => floats.add(key, clipPixels(image, Number(side), kind), expected));
+    } else if (family === "C" && name !== "positions") {
+      // 64 sampled values of each channel, then the mean.
+      const where = [...(recorded.get("C.224.positions")!.data() as BigInt64Array)].map(Number);
+      const image = await picture(name);
+      scope(() => {
+        const planes = clipPixels(image, 224, "tensor").data() as Float32Array;
+        const plane = 224 * 224;
+        const values = [0, 1, 2].flatMap((channel) => [
+          ...where.map((at) => planes[channel * plane + at]!),
+          planes.subarray(channel * plane, (channel + 1) * plane).reduce((sum, value) => sum + value, 0) / plane,
+        ]);
+        floats.add(key, tensor(Float32Array.from(values)).view(3, -1), expected);
+      });
+    }
+  }
+  for (const [key, digest] of Object.entries(cases.preprocess!.published_sizes ?? {})) {
+    const [family, side, name] = key.split(".") as [string, string, string];
+    if (!"ABD".includes(family) || !existsSync(join(folder, "pictures", `${name}.png`))) continue;
+    const { data } = await crop(family, side, name);
+    bytes.add(key, createHash("sha256").update(data).digest("hex") !== digest);
+  }
+  dispose(recorded);
+  return [bytes.row(), floats.row()];
+}
+
+async function compareClip(
+  { folder, captions, odd_captions, cases, scored_pictures }: Recording,
+  { key, of, shape, pixels, cleaning }: (typeof CLIPS)[number],
+  scored: readonly RgbImage[],
+): Promise<Row[]> {
+  const home = join(folder, of);
+  const recorded = readSafetensors(join(home, "reference.safetensors"));
+  const config = readClipConfig(home, shape);
+  const tokenizer = ClipTokenizer.fromFolder(home, cleaning);
+  const ids = new Different(`${of}: token ids`);
+  const rows = recorded.get("text.ids")!;
+  const width = rows.size(1);
+  const flat = [...(rows.data() as BigInt64Array)].map(Number);
+  const cutRow = (text: string) => {
+    const all = tokenizer.encode(text);
+    const row = all.length > 77 ? [...all.slice(0, 76), tokenizer.endId] : all;
+    return cleaning === "openai" ? row.slice(0, row.indexOf(tokenizer.endId) + 1) : row;
+  };
+  captions.forEach((caption, i) => {
+    const row = cutRow(caption);
+    ids.add(caption, String(row) !== String(flat.slice(i * width, i * width + row.length)));
+  });
+  odd_captions.forEach((caption, i) => {
+    ids.add(caption, String(cutRow(caption)) !== String(cases[of]!.odd_ids![i]));
+  });
+  const features = new Absolute(`${of}: features`, FEATURES);
+  const logits = new Absolute(`${of}: logits`, key === "hpsv2_score" ? FEATURES : LOGITS);
+  const expected = recorded.get("logits") ?? recorded.get("cosine")!;
+  {
+    using file = openTensors(home, WEIGHTS);
+    const clip = loadClip(file, config, { device: "cpu", dtype: "float32" });
+    noGrad(() =>
+      scope(() => {
+        const image = unit(clip.encodeImage(pixelsOf(scored, config.vision.image, pixels)));
+        const text = unit(encodeTexts(clip, tokenizer, captions));
+        features.add("image.normalised", image, recorded.get("image.normalised")!);
+        features.add("text.normalised", text, recorded.get("text.normalised")!);
+        const scale = key === "hpsv2_score" ? 1 : Math.exp(clip.logitScale.item() as number);
+        logits.add("pictures x captions", image.matmul(text.t()).mul(scale), expected);
+      }),
+    );
+    clip.dispose();
+  }
+  using scorer = await loadScorer(key, { weights: { [key]: home }, dtype: "float32" });
+  const scores = await scorer.score(scored, captions.slice(0, scored.length));
+  scores.forEach((score, i) => {
+    scope(() => logits.add(`${scored_pictures[i]}: score`, tensor([score]), expected.select(0, i).narrow(0, i, 1)));
+  });
+  dispose(recorded);
+  return [ids.row(), features.row(), logits.row()];
+}
+
+async function compareAesthetic({ folder, scored_pictures }: Recording, scored: readonly RgbImage[]): Promise<Row[]> {
+  const home = join(folder, "aesthetic");
+  const recorded = readSafetensors(join(home, "reference.safetensors"));
+  const probes = recorded.get("head.probes")!;
+  const scores = new Absolute("aesthetic: scores", FEATURES);
+  {
+    using file = openTensors(home, ["sac+logos+ava1-l14-linearMSE.pth"]);
+    const head = readLinearHead(file, "layers", probes.size(1));
+    scope(() => {
+      const values = probes.to({ dtype: "float64" }).matmul(head.weight).add(head.bias);
+      scores.add("head.probes", values, recorded.get("head.probe_scores")!);
+      const folded = recorded.get("head.folded_weight");
+      if (folded) scores.add("head.folded_weight", head.weight, folded);
+    });
+    head.weight.dispose();
+  }
+  using scorer = await loadScorer("aesthetic_score", {
+    weights: { aesthetic_score: home, clip_openai: join(folder, "clip_openai") },
+    dtype: "float32",
+  });
+  const values = await scorer.score(scored, []);
+  values.forEach((value, i) => {
+    scope(() => scores.add(`${scored_pictures[i]}: score`, tensor([value]), recorded.get("raw")!.narrow(0, i, 1)));
+  });
+  dispose(recorded);
+  return [scores.row()];
+}
+
+function pixelsOf(images: readonly RgbImage[], side: number, kind: ClipPixels): Tensor {
+  return stack(images.map((image) => clipPixels(image, side, kind)));
+}
+
+function encodeTexts(clip: Clip, tokenizer: ClipTokenizer, texts: readonly string[]): Tensor {
+  const { ids, ends } = tokenizer.encodeBatch(texts);
+  return clip.encodeText(ids, tensor(BigInt64Array.from(ends, BigInt), { dtype: "int64" }));
+}
+
+function unit(x: Tensor): Tensor {
+  return x.div(x.square().sum(-1, { keepdim: true }).sqrt());
+}
+
+function dispose(tensors: ReadonlyMap<string, Tensor>): void {
+  for (const one of tensors.values()) one.dispose();
+}
+
+/** A row of things that are equal or not. */
+class Different {
+  #compared = 0;
+  #different = 0;
+  #worst = "";
+  constructor(readonly check: string) {}
+
+  add(name: string, differs: boolean): void {
+    this.#compared++;
+    if (!differs) return;
+    this.#different++;
+    this.#worst ||= name.slice(0, 40);
+  }
+
+  row(): Row {
+    const { check } = this;
+    const ok = this.#compared > 0 && this.#different === 0;
+    return {
+      check,
+      compared: this.#compared,
+      figure: this.#different,
+      measure: "different",
+      bound: 0,
+      worst: this.#worst,
+      ok,
+    };
+  }
+}
+
+/** A row of numbers and their greatest difference. */
+class Absolute {
+  #compared = 0;
+  #figure = 0;
+  #worst = "";
+  constructor(
+    readonly check: string,
+    readonly bound: number,
+  ) {}
+
+  add(name: string, actual: Tensor, expected: Tensor): void {
+    const same = String(actual.shape) === String(expected.shape);
+    const error = same
+      ? scope(
+          () =>
+            actual
+              .to({ dtype: "float64" })
+              .sub(expected.to({ dtype: "float64" }))
+              .abs()
+              .max()
+              .item() as number,
+        )
+      : Number.NaN;
+    this.#compared++;
+    if (!(error <= this.#figure) || this.#worst === "") [this.#figure, this.#worst] = [error, name];
+  }
+
+  row(): Row {
+    const { check, bound } = this;
+    const ok = this.#compared > 0 && this.#figure <= bound;
+    return {
+      check,
+      compared: this.#compared,
+      figure: this.#figure,
+      measure: "absolute",
+      bound,
+      worst: this.#worst,
+      ok,
+    };
+  }
+}

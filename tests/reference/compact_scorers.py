@@ -1,0 +1,42 @@
+#!/usr/bin/env python3
+"""What `npm test` needs of a recording of make_scorer_reference.py: the CLIP scorers and pictures, without what is stored twice.
+
+Use: compact_scorers.py RECORDING OUT
+"""
+import json, re, shutil, sys
+from pathlib import Path
+
+from safetensors.torch import load_file, save_file
+
+CASES = {
+    "pictures": r"(square|tall|wide|noise|surplus3|surplus227|strip|rgba|grey|palette)\.png",
+    "preprocess": None,
+    "clip_openai": r"model\.safetensors|config\.json|merges\.txt|preprocessor_config\.json",
+    "pick_score": r"model\.safetensors|config\.json|merges\.txt|preprocessor_config\.json",
+    "hpsv2": r"HPS_v2\.1_compressed\.pt|open_clip_config\.json|tokenizer/.*",
+    "aesthetic": r"sac.*\.pth",
+}
+TENSORS = {
+    "preprocess": r"[AB]\.32\.\w+|C\.32\.(tall|noise|surplus3)|letterbox\.32\.(tall|noise)|C\.224\.\w+",
+    "clip_openai": r"text\.ids|(image|text)\.(normalised|projected)|logits",
+    "pick_score": r"text\.ids|(image|text)\.(normalised|projected)|logits",
+    "hpsv2": r"text\.ids|(image|text)\.(normalised|projected)|cosine",
+    "aesthetic": r"head\..*|image\.normalised|raw",
+}
+source, out = map(Path, sys.argv[1:])
+table = json.loads((source / "scorers.json").read_text())
+cases = {}
+for key, files in CASES.items():
+    (out / key).mkdir(parents=True, exist_ok=True)
+    for path in sorted((source / key).rglob("*")):
+        name = str(path.relative_to(source / key))
+        if path.is_file() and files and re.fullmatch(files, name):
+            (out / key / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(path, out / key / name)
+    if key in TENSORS:
+        tensors = {k: v for k, v in load_file(source / key / "reference.safetensors").items() if re.fullmatch(TENSORS[key], k)}
+        save_file(tensors, out / key / "reference.safetensors")
+    case = table["cases"][key]
+    cases[key] = {k: case[k] for k in ("folder", "library", "odd_ids", "published_sizes", "pictures") if k in case}
+table["cases"] = cases
+(out / "scorers.json").write_text(json.dumps(table, ensure_ascii=False, separators=(",", ":")) + "\n", encoding="utf-8")
