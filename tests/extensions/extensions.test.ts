@@ -8,6 +8,7 @@ import {
   dryRun,
   parseRecipe,
   RandomBatches,
+  recipeFault,
   registerSource,
   registerTask,
   runTask,
@@ -52,7 +53,9 @@ registerSource<z.output<typeof repeatedSchema>>("repeated", {
   schema: repeatedSchema,
   facts: ({ textLen }) => ({ textTokens: textLen }),
   faults: ({ batches }, { batchSize }) =>
-    batches > batchSize ? [`data.batches: expected at most trainer.batch_size (received ${batches})`] : [],
+    batches > batchSize
+      ? [recipeFault("data.batches", `expected at most trainer.batch_size (received ${batches})`)]
+      : [],
   check: ({ batches }, { batchSize }) => ({
     samples: batches * batchSize,
     checks: [{ status: "ok", subject: "data.batches", finding: `${batches} batches` }],

@@ -4,6 +4,7 @@
 import "../emoji/register.js";
 
 export { type BatchSource, RandomBatches, type RandomBatchesOptions } from "../training/batches/batches.js";
+export { type RecipeFault, recipeFault } from "../training/batches/recipe-fault.js";
 export {
   type DataCheck,
   registerSource,

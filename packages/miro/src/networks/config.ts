@@ -148,21 +148,48 @@ export function precondConfigToJson(config: FlowPrecondConfig): Record<string, u
   return toSnakeCase(config);
 }
 
+/** One argument that is unknown, missing or impossible. */
+export interface ConfigProblem {
+  /** `network.num_latents` */
+  key: string;
+  problem: string;
+}
+
+/** As {@link parseRinConfig}, with the problems as data where there are some. */
+export function checkRinConfig(json: unknown): { config: RinConfig } | { problems: ConfigProblem[] } {
+  return check("network", rinConfigSchema, json);
+}
+
 function parse<S extends z.ZodType>(name: string, schema: S, json: unknown): z.output<S> {
+  const checked = check(name, schema, json);
+  if ("config" in checked) return checked.config;
+  throw new InvalidInputError(checked.problems.map(({ key, problem }) => `${key}: ${problem}`).join("\n"));
+}
+
+function check<S extends z.ZodType>(
+  name: string,
+  schema: S,
+  json: unknown,
+): { config: z.output<S> } | { problems: ConfigProblem[] } {
   if (typeof json !== "object" || json === null || Array.isArray(json)) {
-    throw new InvalidInputError(`${name}: expected an object of constructor arguments, received ${describe(json)}`);
+    return {
+      problems: [{ key: name, problem: `expected an object of constructor arguments, received ${describe(json)}` }],
+    };
   }
   const entries = Object.entries(json);
   const misspelt = entries.map(([key]) => key).filter((key) => snakeCase(camelCase(key)) !== key);
   const result = schema.safeParse(Object.fromEntries(entries.map(([key, value]) => [camelCase(key), value])));
-  if (result.success && misspelt.length === 0) return result.data;
-  const problems = misspelt.map((key) => `${name}.${key}: unknown argument`);
+  if (result.success && misspelt.length === 0) return { config: result.data };
+  const unknown = (key: string): ConfigProblem => ({ key: `${name}.${key}`, problem: "unknown argument" });
+  const problems = misspelt.map(unknown);
   for (const issue of result.error?.issues ?? []) {
-    if (issue.code === "unrecognized_keys")
-      problems.push(...issue.keys.map((key) => `${name}.${snakeCase(key)}: unknown argument`));
-    else problems.push(`${name}.${issue.path.map((p) => snakeCase(String(p))).join(".")}: ${issue.message}`);
+    if (issue.code === "unrecognized_keys") problems.push(...issue.keys.map((key) => unknown(snakeCase(key))));
+    else {
+      const path = issue.path.map((p) => snakeCase(String(p))).join(".");
+      problems.push({ key: `${name}.${path}`, problem: issue.message });
+    }
   }
-  throw new InvalidInputError([...new Set(problems)].join("\n"));
+  return { problems: [...new Map(problems.map((found) => [`${found.key}: ${found.problem}`, found])).values()] };
 }
 
 function toSnakeCase(config: object): Record<string, unknown> {

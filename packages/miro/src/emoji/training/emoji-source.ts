@@ -1,7 +1,8 @@
-/** `data.kind: emoji`: scenes of emoji, rendered and encoded once into a cache of latents. */
+/** recipeFault("data.kind", `emoji`): scenes of emoji, rendered and encoded once into a cache of latents. */
 import { existsSync } from "node:fs";
 import { compiledModule } from "../../compiled-module.js";
 import { MiroError } from "../../errors.js";
+import { recipeFault } from "../../training/batches/recipe-fault.js";
 import type { DataCheck, SourceSpec } from "../../training/batches/sources.js";
 import { EMOJI_REWARD_KEYS } from "../scenes/scenes.js";
 import { type EmojiData, emojiDataSchema } from "./emoji-data.js";
@@ -14,7 +15,12 @@ export const emojiSource: SourceSpec<EmojiData> = {
     const unknown = coherenceKeys.filter((key) => !known.includes(key));
     return unknown.length === 0
       ? []
-      : [`network.coherence_keys: emoji scenes have no ${unknown.join(", ")}; they have ${known.join(", ")}`];
+      : [
+          recipeFault(
+            "network.coherence_keys",
+            `emoji scenes have no ${unknown.join(", ")}; they have ${known.join(", ")}`,
+          ),
+        ];
   },
   facts: ({ maxTextLen, autoencoder, textEncoder, scenes }) => ({
     textTokens: maxTextLen,

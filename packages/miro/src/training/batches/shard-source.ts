@@ -1,4 +1,6 @@
-/** `data.kind: shards`: enriched shards, as the published preparation and `miro preprocess` write them. */
+/** recipeFault("data.kind", `shards`): enriched shards, as the published preparation and `miro preprocess` write them. */
+
+import { type RecipeFault, recipeFault } from "./recipe-fault.js";
 import { checkShards, checkValidationShards } from "./shard-check.js";
 import { type ShardData, scoreColumnsOf, shardDataSchema } from "./shard-data.js";
 import type { SourceRecipe, SourceSpec } from "./sources.js";
@@ -45,25 +47,35 @@ export const shardSource: SourceSpec<ShardData> = {
   },
 };
 
-/** What in a recipe's shards does not fit the rest of it, one line each. */
-function faults(data: ShardData, { network, loss: { condDropRate, textDropRate } }: SourceRecipe): string[] {
-  const lines: string[] = [];
+/** What in a recipe's shards does not fit the rest of it. */
+function faults(data: ShardData, { network, loss: { condDropRate, textDropRate } }: SourceRecipe): RecipeFault[] {
+  const found: RecipeFault[] = [];
   const columns = scoreColumnsOf(data, network.coherenceKeys);
   if (columns.length !== network.coherenceKeys.length)
-    lines.push(
-      `data.score_columns: expected a field for each of the ${network.coherenceKeys.length} network.coherence_keys (received ${columns.length})`,
+    found.push(
+      recipeFault(
+        "data.score_columns",
+        `expected a field for each of the ${network.coherenceKeys.length} network.coherence_keys (received ${columns.length})`,
+      ),
     );
   const unknown = columns.filter((key) => data.coherenceScores !== undefined && !data.coherenceScores.includes(key));
-  if (unknown.length > 0) lines.push(`data.coherence_scores: lacks ${unknown.join(", ")} of network.coherence_keys`);
+  if (unknown.length > 0)
+    found.push(recipeFault("data.coherence_scores", `lacks ${unknown.join(", ")} of network.coherence_keys`));
   if (condDropRate + textDropRate > 0 && data.uncondEmbedding === undefined && data.textEncoder === undefined)
-    lines.push(
-      "data.uncond_embedding: dropping texts (loss.cond_drop_rate, loss.text_drop_rate) needs the empty prompt; name its file, or data.text_encoder",
+    found.push(
+      recipeFault(
+        "data.uncond_embedding",
+        "dropping texts (loss.cond_drop_rate, loss.text_drop_rate) needs the empty prompt; name its file, or data.text_encoder",
+      ),
     );
   if (data.vaeSample && data.vaeEmbeddingNameStd === null)
-    lines.push("data.vae_sample: expected false without data.vae_embedding_name_std (received true)");
+    found.push(recipeFault("data.vae_sample", "expected false without data.vae_embedding_name_std (received true)"));
   if (data.binStrategy === "refined_quantile" && data.refineLastNBins >= data.numBins)
-    lines.push(
-      `data.refine_last_n_bins: expected fewer than the ${data.numBins} bins (received ${data.refineLastNBins})`,
+    found.push(
+      recipeFault(
+        "data.refine_last_n_bins",
+        `expected fewer than the ${data.numBins} bins (received ${data.refineLastNBins})`,
+      ),
     );
-  return lines;
+  return found;
 }

@@ -13,6 +13,7 @@ import type { Message } from "../../message.js";
 import type { RinConfig } from "../../networks/config.js";
 import type { Rows } from "./batch-slices.js";
 import type { BatchSource } from "./batches.js";
+import type { RecipeFault } from "./recipe-fault.js";
 
 /** A checked `data` section: its kind, and what the schema of its source gives. */
 export interface SourceData {
@@ -94,8 +95,8 @@ export interface SourceSpec<D = SourceData> {
    * own.
    */
   readonly module?: string | URL;
-  /** What in the section does not fit the rest of the recipe, one line each: `data.key: expected …`. */
-  faults?(data: D, recipe: SourceRecipe): string[];
+  /** What in the section does not fit the rest of the recipe. */
+  faults?(data: D, recipe: SourceRecipe): RecipeFault[];
   facts(data: D, network: RinConfig): SourceFacts;
   /** Opens the batches. The caller closes them. */
   open(data: D, context: SourceContext): Promise<BatchSource>;

@@ -6,6 +6,7 @@
  * exactly. Two of the three on the right that a recipe may leave open follow from the others; what does not come out
  * even is refused.
  */
+import { type RecipeFault, recipeFault } from "../batches/recipe-fault.js";
 
 /** The part of a recipe that decides it. */
 export interface BatchSettings {
@@ -30,23 +31,26 @@ export interface BatchPlan {
   accumulateGradBatches: number;
 }
 
-/** The division of a batch, or one line that says why there is none. */
-export function batchPlan(settings: BatchSettings): BatchPlan | string {
+/** The division of a batch, or why there is none. */
+export function batchPlan(settings: BatchSettings): BatchPlan | RecipeFault {
   const { batchSize, devices, numNodes, deviceBatchSize, accumulateGradBatches } = settings;
   const worldSize = devices * numNodes;
   const share = batchSize / worldSize;
   const processes = `${devices} devices × ${numNodes} ${numNodes === 1 ? "node" : "nodes"}`;
   if (!Number.isInteger(share))
-    return `trainer.batch_size: expected a multiple of the ${worldSize} processes (${processes}) (received ${batchSize})`;
+    return recipeFault(
+      "trainer.batch_size",
+      `expected a multiple of the ${worldSize} processes (${processes}) (received ${batchSize})`,
+    );
   const steps = accumulateGradBatches ?? (deviceBatchSize === undefined ? 1 : share / deviceBatchSize);
   const atOnce = deviceBatchSize ?? share / steps;
   if (!Number.isInteger(steps) || !Number.isInteger(atOnce) || atOnce * steps !== share) {
     const open = deviceBatchSize === undefined ? "accumulate_grad_batches" : "device_batch_size";
-    return `trainer.${open}: ${batchSize} samples are ${share} for each of the ${worldSize} processes (${processes}); expected ${
-      deviceBatchSize === undefined || accumulateGradBatches === undefined
-        ? `a divisor of ${share}`
-        : `device_batch_size × accumulate_grad_batches = ${share}`
-    } (received ${deviceBatchSize === undefined || accumulateGradBatches === undefined ? (deviceBatchSize ?? steps) : `${deviceBatchSize} × ${accumulateGradBatches}`})`;
+    const both = deviceBatchSize !== undefined && accumulateGradBatches !== undefined;
+    const expected = both ? `device_batch_size × accumulate_grad_batches = ${share}` : `a divisor of ${share}`;
+    const received = both ? `${deviceBatchSize} × ${accumulateGradBatches}` : (deviceBatchSize ?? steps);
+    const found = `${batchSize} samples are ${share} for each of the ${worldSize} processes (${processes})`;
+    return recipeFault(`trainer.${open}`, `${found}; expected ${expected} (received ${received})`);
   }
   return { batchSize, worldSize, deviceBatchSize: atOnce, accumulateGradBatches: steps };
 }
@@ -54,6 +58,6 @@ export function batchPlan(settings: BatchSettings): BatchPlan | string {
 /** The division of a checked recipe's batch. */
 export function planOf(settings: BatchSettings): BatchPlan {
   const plan = batchPlan(settings);
-  if (typeof plan === "string") throw new TypeError(plan); // parseRecipe has refused it
+  if ("key" in plan) throw new TypeError(plan.text); // parseRecipe has refused it
   return plan;
 }

@@ -7,6 +7,7 @@ import { describe, InvalidInputError } from "../../errors.js";
 import { isObject } from "../../files/plain-data.js";
 import { camelCase, snakeCase } from "../../letter-case.js";
 import { nearest } from "../../nearest.js";
+import { type RecipeFault, recipeFault } from "../batches/recipe-fault.js";
 import type { Origins } from "./recipe-source.js";
 
 /**
@@ -31,15 +32,13 @@ export function checkRecipe<S extends z.ZodType>(
 }
 
 /** Refuses a recipe, one line for each fault, each with the place that the value comes from. */
-export function refuseRecipe(source: string, lines: string[], origins?: Origins): never {
-  throw new InvalidInputError(lines.map((line) => `${originOf(line, origins) ?? source}: ${line}`).join("\n"));
+export function refuseRecipe(source: string, faults: readonly RecipeFault[], origins?: Origins): never {
+  throw new InvalidInputError(faults.map(({ key, text }) => `${originOf(key, origins) ?? source}: ${text}`).join("\n"));
 }
 
-/** Where the value comes from that an error's line is about. */
-function originOf(line: string, origins?: Origins): string | undefined {
-  const place = /^(?:unknown key )?([\w.-]*\w)/.exec(line)?.[1];
-  if (place === undefined || origins === undefined) return undefined;
-  return origins.get(place) ?? [...origins].find(([known]) => known.startsWith(`${place}.`))?.[1];
+/** Where a key's value comes from, or that of the first key below it. */
+function originOf(key: string, origins?: Origins): string | undefined {
+  return origins?.get(key) ?? [...(origins ?? [])].find(([known]) => known.startsWith(`${key}.`))?.[1];
 }
 
 /** A checked object as its file would state it. */
@@ -47,7 +46,7 @@ export function toFile(value: object, schema: z.ZodType): unknown {
   return renameKeys(value, snakeCase, openSections(schema));
 }
 
-function explain(issue: z.core.$ZodIssue, json: unknown, schema: z.ZodType): string[] {
+function explain(issue: z.core.$ZodIssue, json: unknown, schema: z.ZodType): RecipeFault[] {
   const path = issue.path.map(String);
   if (issue.code === "unrecognized_keys")
     return issue.keys.map((key) => unknownKey([...path, key], knownKeys(path, json, schema)));
@@ -56,15 +55,17 @@ function explain(issue: z.core.$ZodIssue, json: unknown, schema: z.ZodType): str
     json,
   );
   const name = path.map(snakeCase).join(".");
-  return [value === undefined ? `${name} is missing` : `${name}: ${issue.message} (received ${describe(value)})`];
+  if (value === undefined) return [{ key: name, text: `${name} is missing` }];
+  return [recipeFault(name, `${issue.message} (received ${describe(value)})`)];
 }
 
-/** The line that refuses a key. */
-export function unknownKey(path: string[], known: string[]): string {
+/** Refuses a key that is not known at its place. */
+export function unknownKey(path: string[], known: string[]): RecipeFault {
   const names = known.map(snakeCase);
   const near = nearest(snakeCase(path.at(-1)!), names);
   const hint = near.length > 0 ? `; did you mean ${near.join(" or ")}?` : `; valid here: ${names.join(", ")}`;
-  return `unknown key ${path.map(snakeCase).join(".")}${hint}`;
+  const key = path.map(snakeCase).join(".");
+  return { key, text: `unknown key ${key}${hint}` };
 }
 
 /** The keys that the schema knows at a place of the recipe. */

@@ -1,6 +1,7 @@
 /** What the sections of a recipe must have to do with each other. */
-import { describe, InvalidInputError } from "../../errors.js";
-import { parseRinConfig, type RinConfig, rinConfigToJson } from "../../networks/config.js";
+import { describe } from "../../errors.js";
+import { checkRinConfig, parseRinConfig, type RinConfig, rinConfigToJson } from "../../networks/config.js";
+import { type RecipeFault, recipeFault } from "../batches/recipe-fault.js";
 import { sourceOf } from "../batches/sources.js";
 import { batchPlan } from "./batch-plan.js";
 import { unknownKey } from "./checked-yaml.js";
@@ -8,12 +9,12 @@ import type { Recipe } from "./schema.js";
 
 /**
  * Checks the rules.
- * @param refuseLines called with the faults, where there are some
+ * @param refuseAll called with the faults, where there are some
  * @returns the network's arguments
  */
-export function checkRules(recipe: Recipe, refuseLines: (lines: string[]) => never): RinConfig {
-  const refuse = (lines: string[]) => {
-    if (lines.length > 0) refuseLines(lines);
+export function checkRules(recipe: Recipe, refuseAll: (faults: RecipeFault[]) => never): RinConfig {
+  const refuse = (faults: RecipeFault[]) => {
+    if (faults.length > 0) refuseAll(faults);
   };
   const unknown = Object.keys(recipe.network).filter((key) => !networkKeys.includes(key));
   if (unknown.length > 0) refuse(unknown.map((key) => unknownKey(["network", key], networkKeys)));
@@ -21,69 +22,95 @@ export function checkRules(recipe: Recipe, refuseLines: (lines: string[]) => nev
   const { warmupSteps, totalSteps = recipe.trainer.maxSteps } = recipe.lrScheduler;
   if (totalSteps <= warmupSteps)
     refuse([
-      `lr_scheduler.warmup_steps: expected fewer than the ${totalSteps} steps of the schedule (received ${warmupSteps})`,
+      recipeFault(
+        "lr_scheduler.warmup_steps",
+        `expected fewer than the ${totalSteps} steps of the schedule (received ${warmupSteps})`,
+      ),
     ]);
   const { replicas, device, devices, numNodes } = recipe.trainer;
   const plan = batchPlan(recipe.trainer);
-  if (typeof plan === "string") refuse([plan]);
+  if ("key" in plan) refuse([plan]);
   else if (replicas > plan.deviceBatchSize)
     refuse([
-      `trainer.replicas: expected at most the ${plan.deviceBatchSize} samples that are computed at once (received ${replicas})`,
+      recipeFault(
+        "trainer.replicas",
+        `expected at most the ${plan.deviceBatchSize} samples that are computed at once (received ${replicas})`,
+      ),
     ]);
-  if (replicas > 1 && device !== "cpu") refuse([`trainer.replicas: expected 1 on ${device} (received ${replicas})`]);
+  if (replicas > 1 && device !== "cpu")
+    refuse([recipeFault("trainer.replicas", `expected 1 on ${device} (received ${replicas})`)]);
   const processes = devices * numNodes;
   if (processes > 1 && replicas > 1)
     refuse([
-      `trainer.replicas: expected 1 with ${processes} processes, which divide the batch already (received ${replicas})`,
+      recipeFault(
+        "trainer.replicas",
+        `expected 1 with ${processes} processes, which divide the batch already (received ${replicas})`,
+      ),
     ]);
   if (processes > 1 && /^cuda:/.test(device))
     refuse([
-      `trainer.device: expected cuda with ${processes} processes; each takes a GPU of its own (received ${device})`,
+      recipeFault(
+        "trainer.device",
+        `expected cuda with ${processes} processes; each takes a GPU of its own (received ${device})`,
+      ),
     ]);
   refuse(emaFaults(recipe.ema));
   if (recipe.validation.everyNSteps > 0 && recipe.validation.root === undefined)
-    refuse(["validation.root: expected the folder of the validation shards, or validation.every_n_steps: 0"]);
-  const network = parseNetwork(recipe.network, refuse);
+    refuse([
+      recipeFault("validation.root", "expected the folder of the validation shards, or validation.every_n_steps: 0"),
+    ]);
+  const network = parseNetwork(recipe.network, refuseAll);
   const source = sourceOf(recipe.data);
   if (recipe.validation.everyNSteps > 0 && source.openValidation === undefined)
-    refuse([`validation.every_n_steps: expected 0 with data.kind ${recipe.data.kind}; only shards are validated with`]);
+    refuse([
+      recipeFault(
+        "validation.every_n_steps",
+        `expected 0 with data.kind ${recipe.data.kind}; only shards are validated with`,
+      ),
+    ]);
   refuse(source.faults?.(recipe.data, { network, loss: recipe.loss, batchSize: recipe.trainer.batchSize }) ?? []);
   return network;
 }
 
-/** The network's arguments; its errors in the words of a recipe. */
-function parseNetwork(network: Record<string, unknown>, refuse: (lines: string[]) => void): RinConfig {
-  try {
-    return parseRinConfig(network);
-  } catch (error) {
-    if (error instanceof InvalidInputError) refuse(error.message.split("\n"));
-    throw error;
-  }
+/** The network's arguments. */
+function parseNetwork(network: Record<string, unknown>, refuseAll: (faults: RecipeFault[]) => never): RinConfig {
+  const checked = checkRinConfig(network);
+  if ("config" in checked) return checked.config;
+  return refuseAll(checked.problems.map(({ key, problem }) => recipeFault(key, problem)));
 }
 
-/** What in the EMA settings of a recipe does not fit together, one line each. */
-function emaFaults({ decay, defaultIndex }: Recipe["ema"]): string[] {
+/** What in the EMA settings of a recipe does not fit together. */
+function emaFaults({ decay, defaultIndex }: Recipe["ema"]): RecipeFault[] {
   const decays = [decay].flat();
-  const lines: string[] = [];
+  const faults: RecipeFault[] = [];
   if (new Set(decays).size < decays.length)
-    lines.push(`ema.decay: expected different values (received ${decays.join(", ")})`);
+    faults.push(recipeFault("ema.decay", `expected different values (received ${decays.join(", ")})`));
   if (defaultIndex >= decays.length)
-    lines.push(
-      `ema.default_index: expected at most ${decays.length - 1}, the last of ema.decay (received ${defaultIndex})`,
+    faults.push(
+      recipeFault(
+        "ema.default_index",
+        `expected at most ${decays.length - 1}, the last of ema.decay (received ${defaultIndex})`,
+      ),
     );
-  return lines;
+  return faults;
 }
 
 /** Settings that need a training checkpoint to start from, or exclude each other. */
-function initializationFaults({ from, average, continue: goOn }: Recipe["initialization"]): string[] {
+function initializationFaults({ from, average, continue: goOn }: Recipe["initialization"]): RecipeFault[] {
   const ofCheckpoint = from !== undefined && /\.ckpt$/i.test(from);
   if (goOn && average !== undefined)
     return [
-      "initialization.average: a run that continues takes the network as it was; set either average or continue, not both",
+      recipeFault(
+        "initialization.average",
+        "a run that continues takes the network as it was; set either average or continue, not both",
+      ),
     ];
   if ((goOn || average !== undefined) && !ofCheckpoint)
     return [
-      `initialization.${goOn ? "continue" : "average"}: needs a training checkpoint (FILE.ckpt) as initialization.from (received ${describe(from ?? null)})`,
+      recipeFault(
+        `initialization.${goOn ? "continue" : "average"}`,
+        `needs a training checkpoint (FILE.ckpt) as initialization.from (received ${describe(from ?? null)})`,
+      ),
     ];
   return [];
 }
