@@ -1,4 +1,5 @@
-// The committed recording of the published scorers (tests/reference/fixtures/scorers), every check of `npm run parity -- --part scorers`.
+// The committed recording of the published scorers (tests/reference/fixtures/scorers), every check of
+// `npm run parity -- --part scorers`.
 import { copyFileSync, cpSync, mkdtempSync, readFileSync, rmSync, truncateSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";

@@ -1,6 +1,6 @@
 /**
- * The published scorers against a recording of `make_scorer_reference.py`: pixels, token ids, features, logits and scores. Features are
- * compared absolutely, since they are of unit length, and so are logits, whose scale is about 100.
+ * The published scorers against a recording of `make_scorer_reference.py`: pixels, token ids, features, logits and
+ * scores. Features are compared absolutely, since they are of unit length, and so are logits, whose scale is about 100.
  */
 import { createHash } from "node:crypto";
 import { existsSync, readFileSync } from "node:fs";

@@ -6,8 +6,9 @@
  *   image  class token and patches + positions → ln_pre → blocks → ln_post of the class token → projection
  *   text   tokens + positions → blocks with a causal mask → ln_final of the end token → projection
  *
- * Shapes: B pictures or texts, T tokens, W width of a tower, H heads, K width of a head, D width of the shared space. Projections are computed
- * in float32 whatever the dtype of the towers. The state dict has open_clip's names, but both projections are (D, W).
+ * Shapes: B pictures or texts, T tokens, W width of a tower, H heads, K width of a head, D width of the shared space.
+ * Projections are computed in float32 whatever the dtype of the towers. The state dict has open_clip's names, but
+ * both projections are (D, W).
  */
 import { aten, cat, empty, F, nn, scope, type Tensor } from "@miro-t2i/torch";
 import { Linear } from "./linear.js";

@@ -1,8 +1,8 @@
 /**
- * What the CLIP towers see of a picture: the shorter side resized to the tower's, the middle cropped to a square, OpenAI's mean and
- * deviation. Published scorers do it in four ways, whose pixels differ:
+ * What the CLIP towers see of a picture: the shorter side resized to the tower's, the middle cropped to a square,
+ * OpenAI's mean and deviation. Published scorers do it in four ways, whose pixels differ:
  *
- *   pillow        aesthetic score, ImageReward: Pillow's bicubic filter on 8 bits; half pixels of the crop's offset to the even side
+ *   pillow        aesthetic score: Pillow's bicubic filter on 8 bits; the crop's half pixels rounded to even
  *   transformers  PickScore, SciScore, OpenAI CLIP: the same, half pixels rounded down
  *   tensor        HPSv2: bicubic filter on floats, neither rounded nor clipped
  *   letterbox     HPSv2's own benchmark: as tensor, but the longer side resized and the rest black

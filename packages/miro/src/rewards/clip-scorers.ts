@@ -7,7 +7,8 @@
  *   hpsv2_score         cos(image, text)          Human Preference Score v2 (Wu et al. 2023), ViT-H/14
  *   aesthetic_score     head(image / ‖image‖)     LAION's aesthetic predictor on OpenAI's ViT-L/14, about 1 to 10
  *
- * s is the learned scale of the file. Towers are computed in the dtype that was asked for, features, norms, products and heads in float32 or wider.
+ * s is the learned scale of the file. Towers are computed in the dtype that was asked for, features, norms, products
+ * and heads in float32 or wider.
  */
 import { existsSync } from "node:fs";
 import { join } from "node:path";

@@ -82,7 +82,10 @@ function huggingFaceKeys(name: string): string[] {
   return [`${prefix}.${BLOCK_NAMES.get(module!)}.${end}`];
 }
 
-/** Both towers. @throws MiroError naming the file and the tensors that do not fit; FormatError for values that are not finite */
+/**
+ * Both towers. @throws MiroError naming the file and the tensors that do not fit; FormatError for values that are not
+ * finite
+ */
 export function loadClip(file: TensorFile, config: ClipConfig, place: ClipPlace): Clip {
   const { vision, text } = config;
   checkSize(file, towerSize(vision) + towerSize(text) + text.vocabulary * text.width);

@@ -1,6 +1,6 @@
 /**
- * The head of the aesthetic predictor (Schuhmann 2022, trained on SAC, LAION-Logos and AVA): five linear layers with nothing but dropout
- * between them, so one affine map when it is evaluated. It is folded in float64:
+ * The head of the aesthetic predictor (Schuhmann 2022, trained on SAC, LAION-Logos and AVA): five linear layers with
+ * nothing but dropout between them, so one affine map when it is evaluated. It is folded in float64:
  *
  *   w = W₇ W₆ W₄ W₂ W₀,  b = W₇ (W₆ (W₄ (W₂ b₀ + b₂) + b₄) + b₆) + b₇
  */

@@ -1,6 +1,7 @@
 /**
- * Scores of picture files, with the prompts that are stored in them. Pixels are what a viewer shows (see decode-shown.ts), but for the
- * published scorers, which judge the stored ones as their data sets have them (decode.ts).
+ * Scores of picture files, with the prompts that are stored in them. Pixels are what a viewer shows (see
+ * decode-shown.ts), but for the published scorers, which judge the stored ones as their data sets have them
+ * (decode.ts).
  */
 import { existsSync } from "node:fs";
 import { dirname, resolve } from "node:path";

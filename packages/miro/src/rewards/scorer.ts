@@ -82,7 +82,9 @@ export interface ScorerSpec {
    * Why the scorer has nothing to say about what a model draws, in a sentence; null: it has. Absent: about all of them.
    */
   refusal?(pipe: MiroPipeline): string | null;
-  /** Which pixels of a file it judges: what a viewer shows (default), or the stored ones, as data sets are made with. */
+  /**
+   * Which pixels of a file it judges: what a viewer shows (default), or the stored ones, as data sets are made with.
+   */
   readonly pixels?: "shown" | "stored" | undefined;
   /** Its weights are gigabytes: preprocessing leaves it out unless it is named. Default false. */
   readonly onRequest?: boolean | undefined;

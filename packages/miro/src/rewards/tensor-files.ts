@@ -1,6 +1,6 @@
 /**
- * Weights of a folder, in whichever of the usual ways they are stored: one safetensors file, several with an index, or a checkpoint of
- * `torch.save`.
+ * Weights of a folder, in whichever of the usual ways they are stored: one safetensors file, several with an index,
+ * or a checkpoint of `torch.save`.
  */
 import { existsSync } from "node:fs";
 import { join } from "node:path";

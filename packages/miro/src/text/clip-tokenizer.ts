@@ -166,8 +166,8 @@ export class ClipTokenizer {
    * Ids of texts in rows of one length, cut to `maxLength` with the end token kept, and padded with end tokens: CLIP
    * pools at the first of them and looks no further.
    *
-   * @returns (B, T) int64, T the longest row; position of the first end token of each text; and which texts were cut. The
-   *   caller owns the tensor.
+   * @returns (B, T) int64, T the longest row; position of the first end token of each text; and which texts were cut.
+   *   The caller owns the tensor.
    */
   encodeBatch(texts: readonly string[], maxLength = CLIP_CONTEXT): { ids: Tensor; ends: number[]; cut: boolean[] } {
     const rows = texts.map((text) => this.encode(text));
