@@ -1,10 +1,10 @@
 /**
  * `npm run bench -- training [--batch 2] [--steps 3] [--precision 32-true|bf16-mixed|16-mixed] [--device cuda]`:
- * seconds of one optimiser step of the recipe multi_cad_synth (360.4M parameters; two passes for self-conditioning,
+ * seconds of one optimizer step of the recipe multi_cad_synth (360.4M parameters; two passes for self-conditioning,
  * backward, clipping, LAMB, EMA) on random data with 77 text tokens, this implementation and the published Python one
  * in eager mode in the same run, and the share of the matrix-product ceiling that each reaches.
  *
- * The two sides train alternately, each in a process of its own; the first step of each, in which the optimiser's state
+ * The two sides train alternately, each in a process of its own; the first step of each, in which the optimizer's state
  * is made, is not counted. The published code computes text and rewards in both passes, this one once: each is credited
  * with what it computes.
  */

@@ -65,7 +65,7 @@ const programs = (work) => [
     ["train bf16-mixed on random data", "random-train.yaml", "bf16-mixed", { wait: 4, copy: 8 }],
   ].map(([name, recipe, precision, limits]) => ({
     name,
-    step: "optimiser step",
+    step: "optimizer step",
     limits,
     steps: [4, 8],
     args: (steps, run) => [

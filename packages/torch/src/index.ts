@@ -1,6 +1,6 @@
 /**
  * libtorch for Node. This root has tensors, autograd, random numbers, memory, devices and networks (`nn`, `F`);
- * optimisers are in `@miro-t2i/torch/optim`, tensor files in `/io`, collectives in `/distributed`. Importing loads no
+ * optimizers are in `@miro-t2i/torch/optim`, tensor files in `/io`, collectives in `/distributed`. Importing loads no
  * native code: libtorch is loaded when the first function needs it.
  */
 export type { GeneratorLike } from "./arguments.js";

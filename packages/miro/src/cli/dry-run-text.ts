@@ -16,7 +16,7 @@ export function dryRunText({ name, size, batch, flops, memory, data, epochs, rel
     `  batch        ${batch.batchSize} = micro-batch ${batch.deviceBatchSize} x ${batch.accumulateGradBatches} accumulation steps x ${batch.worldSize} devices`,
     `  arithmetic   ${si(flops.perSample)}FLOP a sample of ${flops.textTokens} text tokens, ${si(flops.perStep)}FLOP a step (${si(flops.perDeviceStep)}FLOP a device), ${si(flops.total)}FLOP in all`,
     `  memory       ${gib(memory.total)} on each device, for ${batch.deviceBatchSize} of its ${device} samples at once:`,
-    `               weights ${gib(memory.weights)}, gradients ${gib(memory.gradients)}, optimiser ${gib(memory.optimizer)}, EMA weights ${gib(memory.averages)},`,
+    `               weights ${gib(memory.weights)}, gradients ${gib(memory.gradients)}, optimizer ${gib(memory.optimizer)}, EMA weights ${gib(memory.averages)},`,
     `               half-precision weights ${gib(memory.castWeights)}, batch ${gib(memory.batch)}, activations about ${gib(memory.activations)}`,
     `  release      ${release ? "written at the end" : "none: data.uncond_embedding or data.text_encoder would be needed"}`,
     "  data",

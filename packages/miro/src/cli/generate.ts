@@ -84,7 +84,7 @@ const schema = z.strictObject({
   }),
   from: field(file, {
     expected: "a picture",
-    help: "settings of a stored picture; flags and prompts go before them",
+    help: "start from the settings of a saved picture; flags and prompts override them",
     flag: "--from <picture>",
   }),
   ...pictureFilesSchema.shape,

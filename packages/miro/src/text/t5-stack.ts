@@ -21,7 +21,7 @@ export class T5Stack extends nn.Module {
   readonly #norm: Norm;
   readonly #config: T5Config;
   /**
-   * Bias (1, H, T, T) by length, device and state of its table, of a frozen encoder: fused optimisers change a table
+   * Bias (1, H, T, T) by length, device and state of its table, of a frozen encoder: fused optimizers change a table
    * unseen.
    */
   readonly #biases = new Map<string, Tensor>();

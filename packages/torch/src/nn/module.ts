@@ -223,7 +223,7 @@ export abstract class Module {
 
   /**
    * Moves parameters and buffers to a device, and the floating ones to a dtype. The tensor objects stay the same, so
-   * optimisers and tied weights keep pointing at them.
+   * optimizers and tied weights keep pointing at them.
    */
   to({ device, dtype }: { device?: string; dtype?: DType }): this {
     if (dtype !== undefined && !isFloatingPoint(dtype)) {

@@ -1,4 +1,4 @@
-/** Optimisers. */
+/** Optimizers. */
 export { AdamW, type AdamWOptions } from "./adamw.js";
 export { clipGradNorm_ } from "./clip.js";
 export { GradScaler, type GradScalerOptions, type GradScalerState } from "./grad-scaler.js";

@@ -1,20 +1,20 @@
-/** What the optimisers share: parameter groups, state per parameter, saving and loading. */
+/** What the optimizers share: parameter groups, state per parameter, saving and loading. */
 import { noGrad } from "../autograd.js";
 import { full, zerosLike } from "../creation.js";
 import { TorchError } from "../errors.js";
 import { scope } from "../scope.js";
 import type { Tensor } from "../tensor.js";
 
-/** A group as the caller gives it: its tensors, and the options that differ from the optimiser's. */
+/** A group as the caller gives it: its tensors, and the options that differ from the optimizer's. */
 export type GroupInput<Options> = { params: Iterable<Tensor> } & Partial<Options>;
 /** A group with every option spelt out. Options may be changed between steps. */
 export type ParamGroup<Options> = { params: Tensor[] } & Options;
 
-/** What a checkpoint keeps of an optimiser. */
+/** What a checkpoint keeps of an optimizer. */
 export interface OptimizerState {
   /** Steps taken. */
   step: number;
-  /** `<position of the parameter over all groups>.<name of the value>`; the optimiser's own tensors, not copies. */
+  /** `<position of the parameter over all groups>.<name of the value>`; the optimizer's own tensors, not copies. */
   tensors: Record<string, Tensor>;
   /** Options of each group, without its tensors. */
   groups: Record<string, unknown>[];
@@ -34,7 +34,7 @@ export interface Moments {
 const MOMENT_NAMES = { expAvg: "exp_avg", expAvgSq: "exp_avg_sq", step: "step" } as const;
 type MomentName = keyof typeof MOMENT_NAMES;
 
-/** Options every optimiser here has. */
+/** Options every optimizer here has. */
 export interface AdamOptions {
   /** Learning rate, at least 0. */
   lr: number;
@@ -56,7 +56,7 @@ export interface Entry extends Moments {
   stepsTaken: number;
 }
 
-/** The base of the optimisers: parameter groups, moments, saving and loading. PyTorch: `torch.optim.Optimizer`. */
+/** The base of the optimizers: parameter groups, moments, saving and loading. PyTorch: `torch.optim.Optimizer`. */
 export abstract class Optimizer<Options extends AdamOptions> {
   /** The groups. Their options may be changed between steps, as schedulers do. */
   readonly paramGroups: ParamGroup<Options>[];
@@ -146,7 +146,7 @@ export abstract class Optimizer<Options extends AdamOptions> {
     for (const param of this.#parameters()) param.grad = null;
   }
 
-  /** Steps, moments and options, for a checkpoint. The tensors are the optimiser's own, not copies. */
+  /** Steps, moments and options, for a checkpoint. The tensors are the optimizer's own, not copies. */
   stateDict(): OptimizerState {
     const tensors: Record<string, Tensor> = {};
     for (const [i, param] of this.#parameters().entries()) {
@@ -212,7 +212,7 @@ export abstract class Optimizer<Options extends AdamOptions> {
     });
   }
 
-  /** Frees the state; the optimiser starts anew if it is used again. */
+  /** Frees the state; the optimizer starts anew if it is used again. */
   dispose(): void {
     for (const param of this.#parameters()) this.#forget(param);
   }

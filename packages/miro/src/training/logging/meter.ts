@@ -17,7 +17,7 @@ export interface StepTerms {
 export interface StepReport extends StepTerms {
   /** Norm of all gradients before clipping; NaN or infinite in a step that was skipped. */
   gradNorm: number;
-  /** The same for each group of the optimiser; only of steps that are logged. */
+  /** The same for each group of the optimizer; only of steps that are logged. */
   groupNorms?: number[];
 }
 
@@ -99,7 +99,7 @@ export class Meter {
   }
 }
 
-/** `lr-Lamb/pg1`, …: the learning rate of each group of an optimiser, as Lightning's monitor names them. */
+/** `lr-Lamb/pg1`, …: the learning rate of each group of an optimizer, as Lightning's monitor names them. */
 export function learningRates(optimizer: { paramGroups: readonly { lr: number }[] }): Record<string, number> {
   const name = optimizer.constructor.name;
   return Object.fromEntries(optimizer.paramGroups.map(({ lr }, i) => [`lr-${name}/pg${i + 1}`, lr]));

@@ -1,5 +1,5 @@
 /**
- * Exponential moving average of a network's weights:   ē ← ē + (1 − d)·(p − ē)   after every successful optimiser step.
+ * Exponential moving average of a network's weights:   ē ← ē + (1 − d)·(p − ē)   after every successful optimizer step.
  *
  * With `everyNSteps` = k, k updates are made at once with decay dᵏ towards the newest weights.
  *
@@ -65,7 +65,7 @@ export class Ema<M extends nn.Module = nn.Module> {
     return this.warmup ? Math.min(this.decay, (1 + this.updates) / (10 + this.updates)) : this.decay;
   }
 
-  /** Moves the EMA weights towards the weights of the source. Call once after each successful optimiser step. */
+  /** Moves the EMA weights towards the weights of the source. Call once after each successful optimizer step. */
   update(): void {
     const weight = 1 - this.nextDecay() ** this.everyNSteps;
     this.updates++;

@@ -13,9 +13,9 @@ import { invalid } from "../../errors.js";
 
 /** Options of {@link WarmupCosine}. */
 export interface WarmupCosineOptions {
-  /** W, in optimiser steps. */
+  /** W, in optimizer steps. */
   warmupSteps: number;
-  /** S, in optimiser steps. */
+  /** S, in optimizer steps. */
   totalSteps: number;
   /** ρ: which part of the half cosine is walked until S. */
   rate?: number;
@@ -28,7 +28,7 @@ export function warmupCosine(s: number, { warmupSteps: W, totalSteps: S, rate = 
   return 0.5 * (1 + Math.cos((rate * Math.PI * (s - W)) / (S - W)));
 }
 
-/** Sets the learning rates of an optimiser's groups; the base rates are those it has when this is constructed. */
+/** Sets the learning rates of an optimizer's groups; the base rates are those it has when this is constructed. */
 export class WarmupCosine {
   readonly #baseRates: number[];
   readonly #optimizer: { paramGroups: { lr: number }[] };

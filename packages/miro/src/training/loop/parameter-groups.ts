@@ -1,5 +1,5 @@
 /**
- * Optimiser groups of MIRO's training configuration: weights that are decayed (and, under Lamb, scaled by the trust
+ * Optimizer groups of MIRO's training configuration: weights that are decayed (and, under Lamb, scaled by the trust
  * ratio), and the parameters of normalisation and embedding layers and all biases, which are neither.
  */
 import { nn, type Tensor } from "@miro-t2i/torch";

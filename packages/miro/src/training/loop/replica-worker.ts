@@ -9,7 +9,7 @@ import { type ReplicaAnswer, type ReplicaSetup, type ReplicaTask, trainableParam
 const { recipe, rows, tensors, uncondEmbedding } = workerData as ReplicaSetup;
 setNumThreads(1);
 const { network, preconditioning } = nn.init.skipped(() => createNetworks(recipe));
-// The trainer's weights themselves: what its optimiser writes is seen here.
+// The trainer's weights themselves: what its optimizer writes is seen here.
 for (const [prefix, module] of [
   ["network", network],
   ["preconditioning", preconditioning],

@@ -14,7 +14,7 @@ import { runTraining } from "./run.js";
 const root = mkdtempSync(join(tmpdir(), "miro-ranks-"));
 afterAll(() => rmSync(root, { recursive: true, force: true }));
 
-/** Without what is drawn differently for other rows, and without an optimiser that makes rounding noise large. */
+/** Without what is drawn differently for other rows, and without an optimizer that makes rounding noise large. */
 const splittable = {
   network: { ...(tinyRecipeJson().network as object), coherence_dropout: 0 },
   optimizer: { name: "adamw", lr: 0.001 },

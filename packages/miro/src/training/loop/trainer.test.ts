@@ -131,7 +131,7 @@ describe("loss scaling", () => {
   const state = (output: string, step: number) =>
     JSON.parse(readFileSync(join(listCheckpoints(join(output, "checkpoints"))[step - 1]!.path, "state.json"), "utf8"));
 
-  it("skips steps that overflow, halves the scale each time, and leaves averages and optimiser alone", async () => {
+  it("skips steps that overflow, halves the scale each time, and leaves averages and optimizer alone", async () => {
     const output = join(root, "scaled");
     const messages: string[] = [];
     await overflowing(output, {}, messages);

@@ -2,7 +2,7 @@
  * The training of the diffusion network: what one step of the loop is.
  *
  * One step: a batch → loss (two passes, the first without gradient) → backward → clip by global norm → skip if anything
- * is not finite → optimiser → EMA. Everything random in step k is drawn from generators seeded by (seed, k), and the
+ * is not finite → optimizer → EMA. Everything random in step k is drawn from generators seeded by (seed, k), and the
  * batch is a function of (seed, k) too, so a run that is resumed at any step computes bit for bit what the undisturbed
  * run computes.
  *
@@ -34,7 +34,7 @@ import { runLoop, type Work } from "./loop.js";
 import type { WarmupCosine } from "./lr-schedule.js";
 import type { Replicas } from "./thread-replicas.js";
 
-/** What the loop needs of an optimiser. */
+/** What the loop needs of an optimizer. */
 export interface TrainingOptimizer {
   paramGroups: { params: Tensor[]; lr: number }[];
   step(): void;
@@ -99,7 +99,7 @@ export interface TrainerHooks {
 }
 
 export class Trainer {
-  /** Optimiser steps done, skipped ones included. */
+  /** Optimizer steps done, skipped ones included. */
   step = 0;
   skippedSteps = 0;
   /** Seconds of training, resumed runs included. */
@@ -232,7 +232,7 @@ export class Trainer {
     return this.#group.rowsOf(this.options.batchSize);
   }
 
-  /** One optimiser step. */
+  /** One optimizer step. */
   async #update(signal?: AbortSignal): Promise<StepReport> {
     const { optimizer, schedule, scaler } = this.parts;
     const { logEveryNSteps, gradientClipVal, zeroNonFiniteGradients, ema } = this.options;

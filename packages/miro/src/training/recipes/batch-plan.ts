@@ -1,5 +1,5 @@
 /**
- * How the samples of one optimiser step are divided:
+ * How the samples of one optimizer step are divided:
  *
  *   trainer.batch_size = device_batch_size × devices × num_nodes × accumulate_grad_batches
  *
@@ -10,7 +10,7 @@ import { type RecipeFault, recipeFault } from "../batches/recipe-fault.js";
 
 /** The part of a recipe that decides it. */
 export interface BatchSettings {
-  /** Samples of one optimiser step. */
+  /** Samples of one optimizer step. */
   batchSize: number;
   /** Processes on each node. */
   devices: number;

@@ -101,13 +101,13 @@ const withData = (data: z.ZodType<SourceData>) =>
       .prefault({}),
     trainer: z.strictObject({
       maxSteps: count,
-      /** Samples of one optimiser step, all devices together. */
+      /** Samples of one optimizer step, all devices together. */
       batchSize: count,
       /** Processes, one for each device, on each of the nodes. */
       devices: count.default(1),
       numNodes: count.default(1),
       /**
-       * Samples that a device computes at once; the rest of its share follows, before the optimiser's step. By default
+       * Samples that a device computes at once; the rest of its share follows, before the optimizer's step. By default
        * all of it.
        */
       deviceBatchSize: count.optional(),
@@ -125,7 +125,7 @@ const withData = (data: z.ZodType<SourceData>) =>
           timeoutSeconds: z.int().positive().default(1800),
         })
         .prefault({}),
-      /** `bf16-mixed`, `16-mixed`: matrix products in half precision, weights, sums and optimiser in float32. */
+      /** `bf16-mixed`, `16-mixed`: matrix products in half precision, weights, sums and optimizer in float32. */
       precision: z.enum(PRECISIONS).default("32-true"),
       /** With `16-mixed`, what the loss is multiplied by so that small gradients do not vanish. */
       lossScale: z

@@ -41,14 +41,14 @@ import { about, message, option } from "../../message.js";
 /** The plain part of a checkpoint, `state.json`. */
 export interface TrainingState {
   format: 1;
-  /** Optimiser steps done. */
+  /** Optimizer steps done. */
   step: number;
   emaUpdates: number;
   /** Steps left out because of gradients that were not finite. */
   skippedSteps: number;
   /** Seconds of training so far, cumulative over resumed runs. */
   seconds: number;
-  /** Updates that the optimiser has made: `step` without the skipped ones. */
+  /** Updates that the optimizer has made: `step` without the skipped ones. */
   optimizerStep: number;
   /** With `16-mixed`. */
   scaler?: GradScalerState;
@@ -60,7 +60,7 @@ export interface TrainingState {
 
 /** Who wrote a checkpoint, and where in the data it stands. */
 export interface CheckpointOrigin {
-  /** Samples of one optimiser step, all processes together. */
+  /** Samples of one optimizer step, all processes together. */
   globalBatch: number;
   /** Samples that the run has been trained on: the position in the stream of data. */
   samplesSeen: number;

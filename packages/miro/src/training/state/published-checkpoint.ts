@@ -5,7 +5,7 @@
  *   state_dict network.*, ema_network.*, ema_network_0_999.*, preconditioning.*, data_preprocessing.*, postprocessing.*
  *     (with the
  *                      whole autoencoder below postprocessing.vae.), uncond_conditioning
- *   optimizer_states one optimiser; its parameters are numbered over both groups, in the order of the network's state
+ *   optimizer_states one optimizer; its parameters are numbered over both groups, in the order of the network's state
  *     dict, those of
  *                      the preconditioning at the end of the first group
  *
@@ -39,7 +39,7 @@ const AVERAGE = /^ema_network(_[\w-]+)?$/;
 
 type Dictionary = Map<PickleValue, PickleValue>;
 
-/** State of one parameter of the optimiser, in the file. */
+/** State of one parameter of the optimizer, in the file. */
 interface Moments {
   step: number;
   expAvg: TorchTensor;
@@ -55,7 +55,7 @@ export interface PublishedSchedule {
 
 export class PublishedCheckpoint {
   readonly path: string;
-  /** Optimiser steps done; null where the file does not say. */
+  /** Optimizer steps done; null where the file does not say. */
   readonly step: number | null;
   readonly #file: TorchCheckpoint;
   /** Entries of the state dict that are no tensors, each with what it is. */
@@ -121,7 +121,7 @@ export class PublishedCheckpoint {
   }
 
   /**
-   * The optimiser's state in the form that an optimiser over `params` takes, in its order. The caller owns the tensors.
+   * The optimizer's state in the form that an optimizer over `params` takes, in its order. The caller owns the tensors.
    * @param params names (`network.…`, `preconditioning.…`) of the trained parameters, by the groups of the published
    *   configuration
    * @throws MiroError when there is none, or it belongs to other parameters
@@ -131,13 +131,13 @@ export class PublishedCheckpoint {
     const [state] = Array.isArray(states) ? states : [];
     const fail = (message: string): never => {
       throw new MiroError(
-        `${this.path}: the optimiser's state does not fit: ${message}; start with its weights alone (initialization.continue=false)`,
+        `${this.path}: the optimizer's state does not fit: ${message}; start with its weights alone (initialization.continue=false)`,
       );
     };
     if (!(state instanceof Map)) return fail("the file holds none");
     const stored = state.get("param_groups");
     const moments = state.get("state");
-    if (!Array.isArray(stored) || !(moments instanceof Map)) return fail("it is no optimiser of PyTorch");
+    if (!Array.isArray(stored) || !(moments instanceof Map)) return fail("it is no optimizer of PyTorch");
     if (stored.length !== groups.length) return fail(`it has ${stored.length} groups, this recipe ${groups.length}`);
     const tensors: Record<string, Tensor> = {};
     let index = 0;
@@ -277,7 +277,7 @@ export function continuePublished(checkpoint: PublishedCheckpoint, training: Res
 
 /**
  * What a file of `torch.save` holds, for people: plain values as they are, of dictionaries of tensors their modules,
- * dtypes and parameters, of the optimiser its groups. Values are not read.
+ * dtypes and parameters, of the optimizer its groups. Values are not read.
  */
 export function describeTorchFile(path: string): Record<string, unknown> {
   using checkpoint = TorchCheckpoint.open(path);

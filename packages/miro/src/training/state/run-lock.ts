@@ -1,5 +1,5 @@
 /** One training in a run's folder: two that write there would remove each other's checkpoints. */
-import { mkdirSync } from "node:fs";
+import { mkdirSync, rmdirSync } from "node:fs";
 import { setTimeout as sleep } from "node:timers/promises";
 import { InvalidInputError, MiroError, systemReason } from "../../errors.js";
 import { FileLock } from "../../files/file-lock.js";
@@ -15,11 +15,12 @@ export interface RunLockOptions {
 export class RunLock {
   readonly #output: string;
   readonly #lock: FileLock;
+  readonly #made: boolean;
 
-  private constructor(output: string, lock: FileLock) {
+  private constructor(output: string, lock: FileLock, made: boolean) {
     this.#output = output;
-
     this.#lock = lock;
+    this.#made = made;
   }
 
   /**
@@ -28,8 +29,9 @@ export class RunLock {
    * @throws InvalidInputError when another training is running there
    */
   static async acquire(output: string, { signal, onMessage }: RunLockOptions = {}): Promise<RunLock> {
+    let made: boolean;
     try {
-      mkdirSync(output, { recursive: true });
+      made = mkdirSync(output, { recursive: true }) !== undefined;
     } catch (error) {
       throw new MiroError(`${output}: cannot be created: ${systemReason(error)}`, { cause: error });
     }
@@ -37,7 +39,7 @@ export class RunLock {
     for (;;) {
       signal?.throwIfAborted();
       const found = FileLock.acquire(output, "run");
-      if (found instanceof FileLock) return new RunLock(output, found);
+      if (found instanceof FileLock) return new RunLock(output, found, made);
       // Less silence than a moment ago: it was heard of.
       if (found.isKnown || (silentMs !== null && found.silentMs < silentMs))
         throw new InvalidInputError(
@@ -57,7 +59,14 @@ export class RunLock {
     );
   }
 
+  /** Gives the folder back. A training that was refused before it wrote anything leaves no folder of its own behind. */
   release(): void {
     this.#lock.release();
+    if (!this.#made) return;
+    try {
+      rmdirSync(this.#output);
+    } catch {
+      // It holds a run.
+    }
   }
 }
