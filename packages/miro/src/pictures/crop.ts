@@ -1,6 +1,6 @@
 /** Centre crops with the offsets of torchvision and of transformers, which round an odd remainder differently. */
 import { invalid } from "../errors.js";
-import { type ResizeFilter, resize } from "./resize.js";
+import { type PassOrder, type ResizeFilter, resize } from "./resize.js";
 import type { RgbImage } from "./rgb.js";
 
 /** How half a pixel of an offset is rounded: to the even neighbour (torchvision) or down (transformers). */
@@ -49,11 +49,12 @@ export function resizeThenCrop(
   side: number,
   filter: ResizeFilter,
   rounding: CropRounding = "even",
+  order: PassOrder = "rows-first",
 ): RgbImage {
   const { width, height } = image;
   const size =
     width <= height
       ? { width: side, height: Math.trunc((side * height) / width) }
       : { width: Math.trunc((side * width) / height), height: side };
-  return cropCentre(resize(image, size, filter), { width: side, height: side }, rounding);
+  return cropCentre(resize(image, size, filter, order), { width: side, height: side }, rounding);
 }

@@ -10,4 +10,4 @@ export {
   imageFormat,
   MAX_PIXELS,
 } from "./decode.js";
-export { type ResizeFilter, resize } from "./resize.js";
+export { type PassOrder, type ResizeFilter, resize } from "./resize.js";

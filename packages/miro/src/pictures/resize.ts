@@ -2,10 +2,10 @@
  * Resizing of 8-bit RGB pictures, bit for bit as Pillow's `Image.resize` does it: what upstream's latents and scores
  * were made from.
  *
- * Two passes, horizontal then vertical (newer Pillows take some high pictures the other way round, 12 only strips, 13
- * many, which changes values by one level; the published data were made with 11 and older). Each output value is the
- * sum of the input values under a filter that widens with the factor of reduction (antialiasing), in fixed point with
- * 22 fractional bits, rounded and clipped to 8 bits after each pass. A pass that would not change its side is left out.
+ * Two passes, over rows and over columns; which goes first depends on Pillow's version (see {@link PassOrder}; the
+ * published latents were made with 11 and older). Each output value is the sum of the input values under a filter that
+ * widens with the factor of reduction (antialiasing), in fixed point with 22 fractional bits, rounded and clipped to 8
+ * bits after each pass. A pass that would not change its side is left out.
  */
 import type { RgbImage } from "./rgb.js";
 
@@ -45,12 +45,27 @@ interface Weights {
   taps: number;
 }
 
+/**
+ * Which pass goes first: always that over rows, as in Pillow up to 11; or as in Pillow 13, where it is that over columns
+ * for pictures that lose more than twice as many rows as columns. One value in many differs by one level.
+ */
+export type PassOrder = "rows-first" | "pillow-13";
+
 /** A picture of another size. @param size width and height in pixels, integers of at least 1 */
-export function resize(image: RgbImage, size: { width: number; height: number }, filter: ResizeFilter): RgbImage {
-  let result = image;
-  if (size.width !== image.width) result = resizeRows(result, size.width, weights(image.width, size.width, filter));
-  if (size.height !== image.height)
-    result = resizeColumns(result, size.height, weights(image.height, size.height, filter));
+export function resize(
+  image: RgbImage,
+  size: { width: number; height: number },
+  filter: ResizeFilter,
+  order: PassOrder = "rows-first",
+): RgbImage {
+  const { width, height } = size;
+  const rows = (picture: RgbImage) =>
+    width === picture.width ? picture : resizeRows(picture, width, weights(picture.width, width, filter));
+  const columns = (picture: RgbImage) =>
+    height === picture.height ? picture : resizeColumns(picture, height, weights(picture.height, height, filter));
+  const lost = image.height - height;
+  const columnsFirst = order === "pillow-13" && lost > 0 && lost > 2 * (image.width - width);
+  const result = columnsFirst ? rows(columns(image)) : columns(rows(image));
   return result === image ? { ...image, data: image.data.slice() } : result;
 }
 

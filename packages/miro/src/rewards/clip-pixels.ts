@@ -37,7 +37,7 @@ function planesOf({ width, height, data }: RgbImage): Tensor {
 }
 
 function resizeBytes(image: RgbImage, side: number, kind: "pillow" | "transformers"): Tensor {
-  return planesOf(resizeThenCrop(image, side, "bicubic", kind === "pillow" ? "even" : "down"));
+  return planesOf(resizeThenCrop(image, side, "bicubic", kind === "pillow" ? "even" : "down", "pillow-13"));
 }
 
 function resizeTensor(image: RgbImage, side: number, kind: "tensor" | "letterbox"): Tensor {
