@@ -1,4 +1,4 @@
-/** recipeFault("data.kind", `shards`): enriched shards, as the published preparation and `miro preprocess` write them. */
+/** `data.kind: shards`: enriched shards, as the published preparation and `miro preprocess` write them. */
 
 import { type RecipeFault, recipeFault } from "./recipe-fault.js";
 import { checkShards, checkValidationShards } from "./shard-check.js";
