@@ -1,4 +1,4 @@
-/** recipeFault("data.kind", `emoji`): scenes of emoji, rendered and encoded once into a cache of latents. */
+/** `data.kind: emoji`: scenes of emoji, rendered and encoded once into a cache of latents. */
 import { existsSync } from "node:fs";
 import { compiledModule } from "../../compiled-module.js";
 import { MiroError } from "../../errors.js";
