@@ -46,8 +46,8 @@ interface Weights {
 }
 
 /**
- * Which pass goes first: always that over rows, as in Pillow up to 11; or as in Pillow 13, where it is that over columns
- * for pictures that lose more than twice as many rows as columns. One value in many differs by one level.
+ * Which pass goes first: always that over rows, as in Pillow up to 11; or as in Pillow 13, where it is that over
+ * columns for pictures that lose more than twice as many rows as columns. One value in many differs by one level.
  */
 export type PassOrder = "rows-first" | "pillow-13";
 
