@@ -382,24 +382,24 @@ describe("captions", () => {
     await expect(run(where, { stage: "vqa", scorers: undefined })).rejects.toThrow(
       /no scorer of this stage exists; there are sharpness \(rewards\)/,
     );
-    for (const key of ["pick_a_score_score", "test_score"]) length(key, "rewards");
+    for (const key of ["image_reward_score", "test_score"]) length(key, "rewards");
     length("vqa_score", "vqa");
-    await run(where, { stage: "rewards", scorers: ["pick_a_score_score", "test_score"] });
+    await run(where, { stage: "rewards", scorers: ["image_reward_score", "test_score"] });
     await run(where, { stage: "vqa", scorers: undefined });
     const row = readScores(join(where.csvDir, "b_scores.csv")).get("000")!;
     expect(Object.fromEntries(row)).toEqual({
       short_synthetic_caption: "apple",
       synthetic_caption: "a shiny red apple",
-      pick_a_score_score: "a red  apple".length,
-      synthetic_pick_a_score_score: "apple".length,
+      image_reward_score: "a red  apple".length,
+      synthetic_image_reward_score: "apple".length,
       test_score: "a red  apple".length,
       synthetic_test_score: "a shiny red apple".length,
       vqa_score: "a red  apple".length,
       synthetic_vqa_score: "a shiny red apple".length,
     });
-    await run(where, { stage: "rewards", scorers: ["pick_a_score_score"], syntheticText: "long" });
+    await run(where, { stage: "rewards", scorers: ["image_reward_score"], syntheticText: "long" });
     const after = readScores(join(where.csvDir, "b_scores.csv")).get("000")!;
-    expect(after.get("synthetic_pick_a_score_score")).toBe("a shiny red apple".length);
+    expect(after.get("synthetic_image_reward_score")).toBe("a shiny red apple".length);
     expect(after.get("synthetic_vqa_score")).toBe("a shiny red apple".length);
   });
 });
