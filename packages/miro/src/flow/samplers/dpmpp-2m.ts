@@ -8,8 +8,7 @@ import type { Method } from "../sampling.js";
  *   D̃ = D + h/(2·h₋)·(D − D₋),   x ← (σ'/σ)·x − α'·(e⁻ʰ − 1)·D̃
  *
  * The first step, the one after a jump of the velocity, and the one that ends at σ' = 0 (where h is infinite) use D
- * alone,
- * which makes them Euler's.
+ * alone, which makes them Euler's.
  *
  * Lu et al., "DPM-Solver++: Fast Solver for Guided Sampling of Diffusion Probabilistic Models" (arXiv 2211.01095),
  * algorithm 2.
