@@ -56,7 +56,7 @@ describe("invalid", () => {
       message: "rewardTargets.clip_score: expected a number from 0 to 1, received 2",
     });
     expect(withFlags(error.wording, { rewardTargets: "--reward" })).toBe(
-      "--reward.clip_score: expected a number from 0 to 1, received 2",
+      "--reward clip_score: expected a number from 0 to 1, received 2",
     );
     expect(withFlags(error.wording, { "rewardTargets.clip_score": "--clip" })).toMatch(/^--clip: expected/);
   });

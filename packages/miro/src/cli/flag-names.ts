@@ -29,12 +29,17 @@ export function jsonWithFlags(value: unknown): string {
   return JSON.stringify(value, (_, part) => (part instanceof Message ? withFlags(part, {}) : part));
 }
 
-/** `rewardTargets.clip_score` → `--reward.clip_score`; what is no option of the command stays. */
+/**
+ * `rewardTargets.clip_score` → `--reward clip_score`, `shardIds.1` → `--shard-ids`: a list is one text on the command
+ * line. What is no option of the command stays.
+ */
 function parameterName({ parameter }: ParameterMention, names: FlagNames): string {
   const whole = names[parameter];
   if (whole !== undefined) return whole;
   const [head, ...rest] = parameter.split(".");
-  return [names[head!] ?? head, ...rest].join(".");
+  const flag = names[head!];
+  if (flag === undefined) return parameter;
+  return [flag, ...rest.filter((part) => !/^\d+$/.test(part))].join(" ");
 }
 
 /** `--resume 6`, `--overwrite`, `--no-synthetic`. */

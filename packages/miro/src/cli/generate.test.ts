@@ -181,7 +181,7 @@ describe("wrong usage gives one line and exit code 2", () => {
     [
       "a reward that is no number",
       ["--reward", "clip_score=high"],
-      /^error: --reward\.clip_score: expected finite numbers by reward name, received "high"$/,
+      /^error: --reward clip_score: expected finite numbers by reward name, received "high"$/,
     ],
     ["no steps", ["--steps", "0"], /^error: --steps: expected an integer of at least 1, received 0$/],
     ["half a step", ["--steps", "1.5"], /^error: --steps: /],

@@ -56,7 +56,7 @@ export const preprocessSchema = z.strictObject({
   }),
   /** Shards by position. */
   shardIds: field(z.array(position).min(1).optional(), {
-    expected: "positions separated by commas",
+    expected: "a position, or several separated by commas",
     help: "shards by position, a,b,c",
     flag: "--shard-ids <list>",
     parse: toPositions,

@@ -104,7 +104,7 @@ describe("emoji_clip_score", () => {
     writeFileSync(join(other, "config.json"), JSON.stringify({ text_encoder_sha256: "0".repeat(64) }));
     cpSync(join(models, "emoji-clip", "text_encoder"), join(other, "text_encoder"), { recursive: true });
     await expect(loadScorer("emoji_clip_score", { model: other })).rejects.toThrow(
-      /is another text encoder than the scorer/,
+      /does not match the text encoder this scorer was trained with/,
     );
     writeFileSync(join(other, "config.json"), JSON.stringify({ text_encoder_sha256: "x", shared_dim: 1e9 }));
     await expect(loadScorer("emoji_clip_score", { model: other })).rejects.toThrow(/config\.json: shared_dim/);
