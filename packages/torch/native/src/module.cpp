@@ -224,8 +224,9 @@ napi_value makeHandles(Environment& e, const std::vector<Handle>& v) {
   return result;
 }
 bool readHandle(Environment& e, napi_value v, int32_t* result) {
-  double d = 0;
-  if (napi_get_value_int32(e.env, v, result) != napi_ok || napi_get_value_double(e.env, v, &d) != napi_ok) return false;
+  double d = 0;  // one question: it is asked for every tensor of every call
+  if (napi_get_value_double(e.env, v, &d) != napi_ok || !(d >= INT32_MIN && d <= INT32_MAX)) return false;
+  *result = static_cast<int32_t>(d);
   return static_cast<double>(*result) == d;
 }
 Handle handleAt(Environment& e, napi_value* argv, size_t argc, size_t i) {

@@ -1,5 +1,5 @@
 /** One training in a run's folder: two that write there would remove each other's checkpoints. */
-import { mkdirSync, rmdirSync } from "node:fs";
+import { mkdirSync } from "node:fs";
 import { setTimeout as sleep } from "node:timers/promises";
 import { InvalidInputError, MiroError, systemReason } from "../../errors.js";
 import { FileLock } from "../../files/file-lock.js";
@@ -15,12 +15,10 @@ export interface RunLockOptions {
 export class RunLock {
   readonly #output: string;
   readonly #lock: FileLock;
-  readonly #made: boolean;
 
-  private constructor(output: string, lock: FileLock, made: boolean) {
+  private constructor(output: string, lock: FileLock) {
     this.#output = output;
     this.#lock = lock;
-    this.#made = made;
   }
 
   /**
@@ -29,9 +27,8 @@ export class RunLock {
    * @throws InvalidInputError when another training is running there
    */
   static async acquire(output: string, { signal, onMessage }: RunLockOptions = {}): Promise<RunLock> {
-    let made: boolean;
     try {
-      made = mkdirSync(output, { recursive: true }) !== undefined;
+      mkdirSync(output, { recursive: true });
     } catch (error) {
       throw new MiroError(`${output}: cannot be created: ${systemReason(error)}`, { cause: error });
     }
@@ -39,7 +36,7 @@ export class RunLock {
     for (;;) {
       signal?.throwIfAborted();
       const found = FileLock.acquire(output, "run");
-      if (found instanceof FileLock) return new RunLock(output, found, made);
+      if (found instanceof FileLock) return new RunLock(output, found);
       // Less silence than a moment ago: it was heard of.
       if (found.isKnown || (silentMs !== null && found.silentMs < silentMs))
         throw new InvalidInputError(
@@ -59,14 +56,7 @@ export class RunLock {
     );
   }
 
-  /** Gives the folder back. A training that was refused before it wrote anything leaves no folder of its own behind. */
   release(): void {
     this.#lock.release();
-    if (!this.#made) return;
-    try {
-      rmdirSync(this.#output);
-    } catch {
-      // It holds a run.
-    }
   }
 }
