@@ -30,8 +30,8 @@ export function jsonWithFlags(value: unknown): string {
 }
 
 /**
- * `rewardTargets.clip_score` → `--reward clip_score`, `shardIds.1` → `--shard-ids`: a list is one text on the command
- * line. What is no option of the command stays.
+ * `rewardTargets.clip_score` → `--reward clip_score`, `sbatch.0` → `--sbatch.0`, the first of a repeated flag. What is
+ * no option of the command stays.
  */
 function parameterName({ parameter }: ParameterMention, names: FlagNames): string {
   const whole = names[parameter];
@@ -39,7 +39,7 @@ function parameterName({ parameter }: ParameterMention, names: FlagNames): strin
   const [head, ...rest] = parameter.split(".");
   const flag = names[head!];
   if (flag === undefined) return parameter;
-  return [flag, ...rest.filter((part) => !/^\d+$/.test(part))].join(" ");
+  return rest.reduce((text, part) => `${text}${/^\d+$/.test(part) ? "." : " "}${part}`, flag);
 }
 
 /** `--resume 6`, `--overwrite`, `--no-synthetic`. */

@@ -60,7 +60,7 @@ describe("miro launch", () => {
     [["--time", "tomorrow"], /--time: expected a time above 0 as minutes, H:M:S or D-H:M:S, received "tomorrow"/],
     [["--time", "2", "--signal-before", "120"], /--signal-before: expected less than the 120 seconds of --time/],
     [["--max-simultaneous", "2"], /--max-simultaneous: needs --array/],
-    [["--sbatch", "account=x"], /--sbatch: expected an option of sbatch, as --account=x/],
+    [["--sbatch", "account=x"], /--sbatch\.0: expected an option of sbatch, as --account=x/],
   ])("refuses %j with 2 before anything is written", async (args, message) => {
     const { code, err } = await call(recipe, "--partition", "cpu", "--output", output, ...args);
     expect(err).toMatch(message);

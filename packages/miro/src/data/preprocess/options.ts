@@ -240,8 +240,9 @@ export const preprocessSchema = z.strictObject({
 export type PreprocessOptions = OptionsOf<typeof preprocessSchema>;
 
 /** `0,2,7`. Positions may have leading zeros, as file names have. */
-function toPositions(text: string): (number | string)[] {
-  return text.split(",").map((part) => (/^\s*\d+\s*$/.test(part) ? Number(part) : part));
+function toPositions(text: string): number[] | undefined {
+  const parts = text.split(",");
+  return parts.every((part) => /^\s*\d+\s*$/.test(part)) ? parts.map(Number) : undefined;
 }
 
 /** `0-99`. */
