@@ -90,8 +90,18 @@ export interface ScorerSpec {
   readonly onRequest?: boolean | undefined;
   /** What a score is divided by in the published data sets' CSV files; default 1. */
   readonly storedDivisor?: number | undefined;
+  /** What is added to a score before it is divided there; default 0. ImageReward is stored as (r + 2) / 4. */
+  readonly storedShift?: number | undefined;
   /** Reads the model. */
   load(options: LoadScorerOptions): Promise<ScorerModel>;
+}
+
+/** A score as the published data sets' CSV files have it. */
+export function storedScore(
+  spec: Pick<ScorerSpec, "storedDivisor" | "storedShift"> | undefined,
+  score: number,
+): number {
+  return (score + (spec?.storedShift ?? 0)) / (spec?.storedDivisor ?? 1);
 }
 
 /** Puts checks, chunks and cancelling around a model. */

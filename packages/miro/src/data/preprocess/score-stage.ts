@@ -10,7 +10,7 @@ import { MiroError } from "../../errors.js";
 import { sha256 } from "../../files/sha256.js";
 import { message, option } from "../../message.js";
 import { scorerSpecs } from "../../rewards/registry.js";
-import type { Scorer } from "../../rewards/scorer.js";
+import { type Scorer, storedScore } from "../../rewards/scorer.js";
 import { captionDetails } from "./latent-stage.js";
 import { countReasons, type Outcome } from "./manifest.js";
 import type { Stage } from "./options.js";
@@ -215,9 +215,9 @@ async function scoreEach(
 ): Promise<(number | undefined)[]> {
   if (batch.length === 0) return [];
   const images = batch.map(({ image: { width, height, pixels } }) => ({ width, height, data: pixels! }));
-  const divisor = scorerSpecs().find(({ key }) => key === scorer.key)?.storedDivisor ?? 1;
+  const spec = scorerSpecs().find(({ key }) => key === scorer.key);
   try {
-    return (await scorer.score(images, texts, { signal })).map((value) => value / divisor);
+    return (await scorer.score(images, texts, { signal })).map((value) => storedScore(spec, value));
   } catch (error) {
     signal?.throwIfAborted();
     if (!(error instanceof MiroError) && (error as Error).name !== "TorchError") throw error;
@@ -225,7 +225,7 @@ async function scoreEach(
     for (const [i, image] of images.entries()) {
       try {
         const [value] = await scorer.score([image], [texts[i]!], { signal });
-        values.push(value! / divisor);
+        values.push(storedScore(spec, value!));
       } catch (single) {
         signal?.throwIfAborted();
         failed.set(places[i]!, `${scorer.key}: ${(single as Error).message}`);
