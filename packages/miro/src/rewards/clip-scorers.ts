@@ -24,7 +24,7 @@ import { CLIP_H, CLIP_L, readClipConfig } from "./clip-config.js";
 import { type ClipPixels, clipPixels } from "./clip-pixels.js";
 import { type ClipPlace, loadClip, loadClipVision } from "./clip-weights.js";
 import { type LinearHead, readLinearHead } from "./linear-head.js";
-import type { LoadScorerOptions, ScorerModel, ScorerSpec } from "./scorer.js";
+import type { LoadScorerOptions, ScorerLicense, ScorerMemory, ScorerModel, ScorerSpec } from "./scorer.js";
 import { openTensors } from "./tensor-files.js";
 
 /** Pictures of one call. */
@@ -49,6 +49,19 @@ const SIDE_FILES = [
   "tokenizer/bpe_simple_vocab_16e6.txt.gz",
 ];
 const OPENAI_CLIP = "openai/clip-vit-large-patch14";
+const AESTHETIC_HEAD = "sac+logos+ava1-l14-linearMSE.pth";
+const AESTHETIC_HEAD_URL =
+  "https://github.com/christophschuhmann/improved-aesthetic-predictor/raw/main/sac%2Blogos%2Bava1-l14-linearMSE.pth";
+
+const MIT: ScorerLicense = { name: "MIT", nonCommercial: false };
+const APACHE: ScorerLicense = { name: "Apache-2.0", nonCommercial: false };
+const CLIP_L_PARAMETERS = 427_616_513;
+const CLIP_L_VISION_PARAMETERS = 303_966_208;
+const CLIP_H_PARAMETERS = 986_109_441;
+/** The part that CLIP and the aesthetic predictor share. */
+const VISION_L = "CLIP ViT-L/14, pictures";
+/** Of a batch of pictures in the larger tower. */
+const WORKING_BYTES = 400e6;
 
 /** One of the scorers that compare picture and text. */
 interface ClipScorer {
@@ -62,6 +75,10 @@ interface ClipScorer {
   pixels: ClipPixels;
   /** Whether the cosine is multiplied by the model's scale. */
   scaled: boolean;
+  license: ScorerLicense;
+  /** Of the published file. */
+  sizeBytes: number;
+  memory: ScorerMemory;
 }
 
 const clipOpenai: ClipScorer = {
@@ -74,6 +91,15 @@ const clipOpenai: ClipScorer = {
   cleaning: "hugging-face",
   pixels: "transformers",
   scaled: true,
+  license: MIT,
+  sizeBytes: 1_710_540_580,
+  memory: {
+    parts: {
+      [VISION_L]: CLIP_L_VISION_PARAMETERS,
+      "CLIP ViT-L/14, text": CLIP_L_PARAMETERS - CLIP_L_VISION_PARAMETERS,
+    },
+    workingBytes: WORKING_BYTES,
+  },
 };
 
 const pickScore: ClipScorer = {
@@ -86,10 +112,15 @@ const pickScore: ClipScorer = {
   cleaning: "hugging-face",
   pixels: "transformers",
   scaled: true,
+  license: MIT,
+  sizeBytes: 4 * CLIP_H_PARAMETERS,
+  memory: { parts: { PickScore: CLIP_H_PARAMETERS }, workingBytes: WORKING_BYTES },
 };
 
 const sciScore: ClipScorer = {
   ...pickScore,
+  license: APACHE,
+  memory: { ...pickScore.memory, parts: { SciScore: CLIP_H_PARAMETERS } },
   key: "sciscore_score",
   name: "SciScore",
   description: "whether a picture obeys the science in a text, tens (SciScore)",
@@ -110,6 +141,9 @@ const hpsv2: Omit<ClipScorer, "name" | "weights"> = {
   cleaning: "openai",
   pixels: "tensor",
   scaled: false,
+  license: APACHE,
+  sizeBytes: 2 * CLIP_H_PARAMETERS,
+  memory: { parts: { HPSv2: CLIP_H_PARAMETERS }, workingBytes: WORKING_BYTES },
 };
 
 const clipSpec = (scorer: ClipScorer): ScorerSpec => ({
@@ -120,7 +154,10 @@ const clipSpec = (scorer: ClipScorer): ScorerSpec => ({
   usesText: true,
   pixels: "stored",
   onRequest: true,
-  storedDivisor: scorer.scaled ? 100 : 1,
+  ...(scorer.scaled && { stored: { divisor: 100, offset: 0 } }),
+  license: scorer.license,
+  repositories: [{ name: scorer.repository, weights: scorer.weights, sizeBytes: scorer.sizeBytes }],
+  memory: scorer.memory,
   load: (options) => loadClipScorer(scorer, options),
 });
 
@@ -135,7 +172,13 @@ export const clipScorerSpecs: readonly ScorerSpec[] = [
     usesText: false,
     pixels: "stored",
     onRequest: true,
-    storedDivisor: 10,
+    stored: { divisor: 10, offset: 0 },
+    license: { name: "Apache-2.0 (head), MIT (CLIP)", nonCommercial: false },
+    repositories: [
+      { name: AESTHETIC_HEAD_URL, weights: [AESTHETIC_HEAD], sizeBytes: 3_714_759 },
+      { name: OPENAI_CLIP, weights: HUGGING_FACE_WEIGHTS, sizeBytes: clipOpenai.sizeBytes },
+    ],
+    memory: { parts: { [VISION_L]: CLIP_L_VISION_PARAMETERS }, workingBytes: WORKING_BYTES },
     load: loadAesthetic,
   },
   clipSpec(pickScore),
@@ -190,8 +233,6 @@ async function loadAesthetic(options: LoadScorerOptions): Promise<ScorerModel> {
     throw error;
   }
 }
-
-const AESTHETIC_HEAD = "sac+logos+ava1-l14-linearMSE.pth";
 
 /** Towers of fewer parameters than a published one are computed in float32 unless another dtype is asked for. */
 function placeOf({ device = "cpu", dtype = "auto" }: LoadScorerOptions, tower: ClipConfig["vision"]): ClipPlace {

@@ -15,5 +15,16 @@ export { type LinearHead, readLinearHead } from "./linear-head.js";
 export { colorfulnessScore, haslerColorfulness, laplacianEnergy, sharpnessScore } from "./measured.js";
 export { loadScorer, registerScorer, scorerSpec, scorerSpecs } from "./registry.js";
 export { type ScoredFile, type ScoreFilesOptions, scoreFiles } from "./score-files.js";
-export type { LoadScorerOptions, Scorer, ScorerModel, ScorerSpec } from "./scorer.js";
+export {
+  type LoadedScorer,
+  type LoadScorerOptions,
+  type Scorer,
+  type ScorerLicense,
+  type ScorerMemory,
+  type ScorerModel,
+  type ScorerPrecision,
+  type ScorerRepository,
+  type ScorerSpec,
+  storedScore,
+} from "./scorer.js";
 export { type OpenTensors, openTensors } from "./tensor-files.js";

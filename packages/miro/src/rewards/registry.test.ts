@@ -1,6 +1,7 @@
 import { afterAll, describe, expect, it } from "vitest";
 import type { RgbImage } from "../pictures/rgb.js";
 import { loadScorer, registerScorer, scorerSpecs } from "./registry.js";
+import { storedScore } from "./scorer.js";
 
 const flat = (value: number, side = 4): RgbImage => ({
   width: side,
@@ -47,6 +48,11 @@ describe("registry", () => {
   });
 });
 
+it("scores stand in data sets as their spec says", () => {
+  expect(storedScore({ stored: { divisor: 4, offset: 2 } }, 0.5)).toBe(0.625);
+  expect(storedScore({}, 0.5)).toBe(0.5);
+});
+
 describe("a loaded scorer", () => {
   it("works in chunks and keeps the order", async () => {
     calls.length = 0;
@@ -82,9 +88,20 @@ describe("a loaded scorer", () => {
         ["", "", ""],
       ),
     ).rejects.toThrow(/probe_score: the score of picture 1 is NaN/);
+    const three = [1, 2, 3].map((v) => flat(v));
+    expect(await probe.scoreOrNull(three, ["", "", ""])).toEqual([1, null, 1]);
     answer = () => [];
     await expect(probe.score([flat(1)], [""])).rejects.toThrow(/returned 0 values for 1 pictures/);
     answer = before;
+  });
+
+  it("says once that its weights are not for commercial use", async () => {
+    const license = { name: "CC-BY-NC-4.0", nonCommercial: true };
+    registerScorer({ ...scorerSpecs().find(({ key }) => key === "probe_score")!, key: "bound_score", license });
+    const told: string[] = [];
+    const onMessage = (text: string) => told.push(text);
+    for (const key of ["bound_score", "probe_score", "bound_score"]) (await loadScorer(key, { onMessage })).dispose();
+    expect(told).toEqual(["bound_score: its weights are not for commercial use (CC-BY-NC-4.0)"]);
   });
 
   it("stops between chunks when the signal is aborted", async () => {

@@ -3,13 +3,20 @@ import { z } from "zod";
 import { InvalidInputError, invalid } from "../errors.js";
 import { about, message } from "../message.js";
 import { editDistance } from "../nearest.js";
-import { abortSignal, field, flag, parseOptions } from "../options.js";
+import { abortSignal, callback, field, flag, parseOptions } from "../options.js";
 import { checkDevice } from "../pipeline/loading/device.js";
 import { loadSchema } from "../pipeline/loading/load-options.js";
 import type { MiroPipeline } from "../pipeline/pipeline.js";
 import { clipScorerSpecs } from "./clip-scorers.js";
 import { colorfulnessSpec, sharpnessSpec } from "./measured.js";
-import { checkedScorer, type LoadScorerOptions, type Scorer, type ScorerSpec } from "./scorer.js";
+import {
+  checkedScorer,
+  type LoadedScorer,
+  type LoadScorerOptions,
+  SCORER_PRECISIONS,
+  type Scorer,
+  type ScorerSpec,
+} from "./scorer.js";
 
 const specs = new Map<string, ScorerSpec>();
 
@@ -45,8 +52,18 @@ export const loadScorerSchema = z.strictObject({
   device: loadSchema.shape.device,
   /** Precision of the networks; heads, norms and products are float32 all the same. */
   dtype: loadSchema.shape.dtype,
+  /** How results are rounded; `upstream`: as published values were. */
+  precision: field(z.enum(SCORER_PRECISIONS).default("default"), {
+    expected: `one of ${SCORER_PRECISIONS.join(", ")}`,
+    help: "upstream: the dtypes and roundings that published values were made with, for comparison with them",
+    flag: "--precision <name>",
+  }),
   /** Cache of downloads. */
   cacheDir: loadSchema.shape.cacheDir,
+  /** Told what users of the weights should know, such as a licence that forbids commercial use. */
+  onMessage: callback<(message: string) => void>("told what users of the weights should know"),
+  /** Reports downloads. */
+  onDownload: loadSchema.shape.onDownload,
   /** Stops loading. */
   signal: abortSignal("stops loading"),
 });
@@ -122,14 +139,25 @@ export function scorerSpec(key: string): ScorerSpec {
  * console.log(await scorer.score(images, ["a cactus", "a cactus"])); // two numbers
  * ```
  */
-export async function loadScorer(key: string, options: LoadScorerOptions = {}): Promise<Scorer & Disposable> {
+export async function loadScorer(key: string, options: LoadScorerOptions = {}): Promise<LoadedScorer> {
   const spec = scorerSpec(key);
   const { model, weights, ...given } = parseOptions(loadScorerSchema, options);
   given.signal?.throwIfAborted();
   for (const named of Object.keys(weights)) scorerSpec(named);
   const device = checkDevice(given.device);
   const own = model === undefined ? weights : { ...weights, [key]: model };
+  tellTerms(spec, given.onMessage);
   return checkedScorer(spec, await spec.load({ ...given, device, model: own[key], weights: own }));
+}
+
+/** Scorers whose terms were told. */
+const told = new Set<string>();
+
+/** Says once in a process that weights are not for commercial use. */
+function tellTerms({ key, license }: ScorerSpec, onMessage: ((message: string) => void) | undefined): void {
+  if (!license?.nonCommercial || onMessage === undefined || told.has(key)) return;
+  told.add(key);
+  onMessage(`${key}: its weights are not for commercial use (${license.name})`);
 }
 
 /**

@@ -5,11 +5,13 @@
  * A scorer is registered as a {@link ScorerSpec} under the key that is its column in a shard's CSV file (`sharpness`).
  * Loading it gives a {@link ScorerModel}, which does the arithmetic alone; {@link checkedScorer} puts around it what
  * all of them need: lengths and pixels are checked, pictures go in chunks, a call can be aborted between them, and a
- * value that is not finite is an error instead of a score.
+ * value that is not finite is no score: an error from `score`, null from `scoreOrNull`.
  */
+import type { DType } from "@miro-t2i/torch";
 import { invalid, MiroError } from "../errors.js";
 import type { RgbImage } from "../pictures/rgb.js";
 import type { ComputeDType } from "../pipeline/loading/device.js";
+import type { DownloadProgress } from "../pipeline/loading/hub-repository.js";
 import type { MiroPipeline } from "../pipeline/pipeline.js";
 
 /** A loaded scorer. */
@@ -20,13 +22,18 @@ export interface Scorer {
   readonly name: string;
   /** Whether captions matter. A scorer that does not read them may be given none. */
   readonly usesText: boolean;
+  /** What its networks compute in; absent where it has none. */
+  readonly dtype?: DType | undefined;
+  /** Whether the model reads only the beginning of a caption; absent where it reads all of it, or none. */
+  truncates?(caption: string): boolean;
   /**
    * Judges pictures.
    *
    * @param images 8-bit RGB of any sizes
    * @param captions one text for each picture; may be empty when `usesText` is false
    * @returns one finite number for each picture, higher is better; a value does not depend on what else is in the call
-   * @throws InvalidInputError for counts and pictures that do not fit; the signal's reason when it is aborted
+   * @throws InvalidInputError for counts and pictures that do not fit; MiroError naming the picture whose score is not
+   *   finite; the signal's reason when it is aborted
    */
   score(
     images: readonly RgbImage[],
@@ -36,6 +43,27 @@ export interface Scorer {
   /** Frees the weights; the scorer must not be used afterwards. */
   dispose(): void;
 }
+
+/** A scorer as {@link loadScorer} returns it. */
+export interface LoadedScorer extends Scorer, Disposable {
+  /**
+   * As `score`, but a picture whose score is not finite has null instead, so that the others keep theirs: for work on
+   * many pictures, which counts what is missing.
+   */
+  scoreOrNull(
+    images: readonly RgbImage[],
+    captions: readonly string[],
+    options?: { signal?: AbortSignal | undefined },
+  ): Promise<(number | null)[]>;
+}
+
+/**
+ * How a scorer rounds. `default`: heads, norms, products and scales in float32 or wider. `upstream`: the dtypes and
+ * roundings that published values were made with, for comparison with them.
+ */
+export const SCORER_PRECISIONS = ["default", "upstream"] as const;
+/** One of {@link SCORER_PRECISIONS}. */
+export type ScorerPrecision = (typeof SCORER_PRECISIONS)[number];
 
 /** Where and what to load. */
 export interface LoadScorerOptions {
@@ -53,7 +81,44 @@ export interface LoadScorerOptions {
   hpsVersion?: "v2.0" | "v2.1" | undefined;
   /** HPSv2 sees the whole of a picture that is not square, with black beside it, as in its benchmark. Default false. */
   hpsLetterbox?: boolean | undefined;
+  /** How results are rounded; default `default`. */
+  precision?: ScorerPrecision | undefined;
+  /** Told once in a process what users of the weights should know, such as a licence that forbids commercial use. */
+  onMessage?: ((message: string) => void) | undefined;
+  /** Reports downloads. */
+  onDownload?: ((progress: DownloadProgress) => void) | undefined;
   signal?: AbortSignal | undefined;
+}
+
+/** The terms of published weights. */
+export interface ScorerLicense {
+  /** `MIT`, `CC-BY-NC-4.0`, … */
+  name: string;
+  /** Whether they forbid commercial use. It is said when they are loaded. */
+  nonCommercial: boolean;
+}
+
+/** Where published weights come from. */
+export interface ScorerRepository {
+  /** `owner/name` on the Hugging Face Hub, or the address of a file elsewhere. */
+  name: string;
+  /** What the file of the weights, or their index, may be called; the first that is there is taken. */
+  weights: readonly string[];
+  /** Size of the download. */
+  sizeBytes: number;
+}
+
+/** What a scorer needs in memory. */
+export interface ScorerMemory {
+  /**
+   * Parameters of the published model by part, in the dtype that is asked for. Parts of one name are one: several
+   * scorers that are loaded together share it.
+   */
+  parts: Readonly<Record<string, number>>;
+  /** Most that a batch takes beside the weights, in float32. */
+  workingBytes: number;
+  /** Where memory is short its layers are read from the disk in turn, so that it is never refused. */
+  streams?: boolean | undefined;
 }
 
 /** What a spec's `load` returns: the arithmetic, for pictures and captions that were checked. */
@@ -62,6 +127,11 @@ export interface ScorerModel {
   readonly name: string;
   /** Most pictures of one call of `score`. */
   readonly batchSize: number;
+  /** As {@link Scorer.dtype}. */
+  readonly dtype?: DType | undefined;
+  /** As {@link Scorer.truncates}. */
+  truncates?(caption: string): boolean;
+  /** A value that is not finite says that the model could not judge that picture. */
   score(images: readonly RgbImage[], captions: readonly string[]): number[] | Promise<number[]>;
   dispose(): void;
 }
@@ -88,47 +158,56 @@ export interface ScorerSpec {
   readonly pixels?: "shown" | "stored" | undefined;
   /** Its weights are gigabytes: preprocessing leaves it out unless it is named. Default false. */
   readonly onRequest?: boolean | undefined;
-  /** What a score is divided by in the published data sets' CSV files; default 1. */
-  readonly storedDivisor?: number | undefined;
-  /** What is added to a score before it is divided there; default 0. ImageReward is stored as (r + 2) / 4. */
-  readonly storedShift?: number | undefined;
+  /** How scores stand in the published data sets' CSV files: (score + offset) / divisor. Absent: as they are. */
+  readonly stored?: { divisor: number; offset: number } | undefined;
+  /** The terms of the published weights; absent where there are none. */
+  readonly license?: ScorerLicense | undefined;
+  /** Where the published weights come from; absent where there are none. */
+  readonly repositories?: readonly ScorerRepository[] | undefined;
+  /** What it needs in memory; absent where that is little. */
+  readonly memory?: ScorerMemory | undefined;
   /** Reads the model. */
   load(options: LoadScorerOptions): Promise<ScorerModel>;
 }
 
 /** A score as the published data sets' CSV files have it. */
-export function storedScore(
-  spec: Pick<ScorerSpec, "storedDivisor" | "storedShift"> | undefined,
-  score: number,
-): number {
-  return (score + (spec?.storedShift ?? 0)) / (spec?.storedDivisor ?? 1);
+export function storedScore(spec: Pick<ScorerSpec, "stored"> | undefined, score: number): number {
+  const stored = spec?.stored;
+  return stored === undefined ? score : (score + stored.offset) / stored.divisor;
 }
 
 /** Puts checks, chunks and cancelling around a model. */
-export function checkedScorer(spec: Pick<ScorerSpec, "key" | "usesText">, model: ScorerModel): Scorer & Disposable {
+export function checkedScorer(spec: Pick<ScorerSpec, "key" | "usesText">, model: ScorerModel): LoadedScorer {
   const { key, usesText } = spec;
+  const judge: Scorer["score"] = async (images, captions, { signal } = {}) => {
+    checkInput(images, captions, usesText);
+    const values: number[] = [];
+    for (let start = 0; start < images.length; start += model.batchSize) {
+      signal?.throwIfAborted();
+      const end = start + model.batchSize;
+      const part = await model.score(images.slice(start, end), captions.slice(start, end));
+      const expected = Math.min(model.batchSize, images.length - start);
+      if (part.length !== expected)
+        throw new MiroError(`${key}: the scorer returned ${part.length} values for ${expected} pictures`);
+      values.push(...part);
+    }
+    return values;
+  };
   return {
     key,
     usesText,
     name: model.name,
-    async score(images, captions, { signal } = {}) {
-      checkInput(images, captions, usesText);
-      const values: number[] = [];
-      for (let start = 0; start < images.length; start += model.batchSize) {
-        signal?.throwIfAborted();
-        const end = start + model.batchSize;
-        const part = await model.score(images.slice(start, end), captions.slice(start, end));
-        const expected = Math.min(model.batchSize, images.length - start);
-        if (part.length !== expected)
-          throw new MiroError(`${key}: the scorer returned ${part.length} values for ${expected} pictures`);
-        part.forEach((value, i) => {
-          if (!Number.isFinite(value))
-            throw new MiroError(`${key}: the score of picture ${start + i} is ${value}; the model may be damaged`);
-          values.push(value);
-        });
-      }
+    dtype: model.dtype,
+    ...(model.truncates && { truncates: (caption) => model.truncates!(caption) }),
+    async score(images, captions, options) {
+      const values = await judge(images, captions, options);
+      const bad = values.findIndex((value) => !Number.isFinite(value));
+      if (bad >= 0)
+        throw new MiroError(`${key}: the score of picture ${bad} is ${values[bad]}; the model may be damaged`);
       return values;
     },
+    scoreOrNull: async (images, captions, options) =>
+      (await judge(images, captions, options)).map((value) => (Number.isFinite(value) ? value : null)),
     dispose: () => model.dispose(),
     [Symbol.dispose]: () => model.dispose(),
   };
