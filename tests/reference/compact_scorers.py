@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""What `npm test` needs of a recording of make_scorer_reference.py: the CLIP scorers and pictures, without what is stored twice.
+"""What `npm test` needs of a recording of make_scorer_reference.py: the CLIP scorers, GenEval and pictures, without what is stored twice.
 
 Use: compact_scorers.py RECORDING OUT
 """
@@ -15,6 +15,7 @@ CASES = {
     "pick_score": r"model\.safetensors|config\.json|merges\.txt|preprocessor_config\.json",
     "hpsv2": r"HPS_v2\.1_compressed\.pt|open_clip_config\.json|tokenizer/.*",
     "aesthetic": r"sac.*\.pth",
+    "geneval": r"rules\.json",
 }
 TENSORS = {
     "preprocess": r"[AB]\.32\.\w+|C\.32\.(tall|noise|surplus3)|letterbox\.32\.(tall|noise)|C\.224\.\w+",

@@ -45,6 +45,7 @@ const COMMANDS: Record<string, Entry> = {
     summary: "index folders of shards for training; compute bin edges of their scores",
     load: () => import("./index-command.js"),
   },
+  evaluate: { summary: "measure a model or a folder of pictures", load: () => import("./evaluate.js") },
   train: { summary: "train a model by a recipe", load: () => import("./train.js") },
   launch: { summary: "submit a training to a SLURM cluster", load: () => import("./launch.js") },
   testbed: {
@@ -86,9 +87,13 @@ export async function run(args: readonly string[], overrides: Partial<CliContext
   let names: FlagNames = {};
   try {
     const program = await buildProgram(args, context);
-    program.hook("preSubcommand", (_, command) => {
-      names = flagNames(command);
-    });
+    const follow = (parent: Command): void => {
+      parent.hook("preSubcommand", (_, command) => {
+        names = flagNames(command);
+        follow(command);
+      });
+    };
+    follow(program);
     await program.parseAsync([...args], { from: "user" });
     return 0;
   } catch (error) {

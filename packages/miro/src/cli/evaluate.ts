@@ -1,0 +1,21 @@
+/** `miro evaluate`: one sub-command for each evaluation. */
+import type { Register } from "./context.js";
+import { register as registerGeneval } from "./evaluate-geneval.js";
+
+const EVALUATIONS: readonly { name: string; summary: string; register: Register }[] = [
+  {
+    name: "geneval",
+    summary: "GenEval: does a picture show the objects, counts, colours and positions of its prompt",
+    register: registerGeneval,
+  },
+];
+
+const EXAMPLES = `
+Examples:
+  miro evaluate geneval --help
+`;
+
+export const register: Register = (command, context) => {
+  command.helpCommand("help [command]", "print help for a command").addHelpText("after", EXAMPLES);
+  for (const { name, summary, register } of EVALUATIONS) register(command.command(name).description(summary), context);
+};

@@ -1,0 +1,90 @@
+/**
+ * Verdicts on detections that stand in a file: `{"options": …, "cases": [{"name", "metadata", "detections", "colours",
+ * "options"}]}`. Detections are `{class: [[x1, y1, x2, y2, score], …]}`, colours the answers for the kept objects of a
+ * class, best first; a case's options go before the file's.
+ */
+import { z } from "zod";
+import { InvalidInputError } from "../../errors.js";
+import { readBytes } from "../../files/files.js";
+import { parseJson } from "../../files/json-file.js";
+import { checkPlainData } from "../../files/plain-data.js";
+import { parseOptions } from "../../options.js";
+import { COLOURS, checkMetadata } from "./metadata.js";
+import { type Box, type Found, judge, rulesSchema } from "./rules.js";
+
+const number = z.number();
+const caseSchema = z.looseObject({
+  name: z.string(),
+  metadata: z.unknown(),
+  detections: z.record(z.string(), z.array(z.tuple([number, number, number, number, number]))),
+  colours: z.record(z.string(), z.array(z.enum(COLOURS))).default({}),
+  options: z.record(z.string(), z.unknown()).default({}),
+});
+const fileSchema = z.looseObject({
+  options: z.record(z.string(), z.unknown()).default({}),
+  cases: z.array(z.unknown()),
+});
+
+/** A verdict under the name of its case. */
+export interface NamedVerdict {
+  name: string;
+  correct: boolean;
+  /** What is wrong, one fault a line; empty if nothing is. */
+  reason: string;
+}
+
+/**
+ * Judges the cases of a file, in their order.
+ *
+ * @param options go before the file's
+ * @throws InvalidInputError naming the file, the case and what is wrong with it
+ */
+export function judgeFile(path: string, options: Readonly<Record<string, unknown>> = {}): NamedVerdict[] {
+  const content = parseJson(readBytes(path), path);
+  checkPlainData(content, (place) => `${path}, ${place}`);
+  const file = check(fileSchema, content, path);
+  return file.cases.map((value, i) => {
+    const one = check(caseSchema, value, `${path}, cases.${i}`);
+    const where = `${path}, case ${JSON.stringify(one.name)}`;
+    const metadata = checkMetadata(one.metadata, where);
+    const rules = rulesOf({ ...file.options, ...options, ...one.options }, where);
+    const found = new Map<string, Found[]>(
+      Object.entries(one.detections).map(([name, rows]) => [
+        name,
+        rows.map((row) => ({ box: row.slice(0, 4) as unknown as Box, score: row[4] })),
+      ]),
+    );
+    const { correct, reason } = judge(
+      metadata,
+      found,
+      (name, objects) => {
+        const answers = one.colours[name] ?? [];
+        if (answers.length < objects.length) {
+          throw new InvalidInputError(
+            `${where}: expected the colours of ${objects.length} objects of ${JSON.stringify(name)} in "colours", ` +
+              `found ${answers.length}`,
+          );
+        }
+        return answers.slice(0, objects.length);
+      },
+      rules,
+    );
+    return { name: one.name, correct, reason };
+  });
+}
+
+function rulesOf(options: Record<string, unknown>, where: string) {
+  try {
+    return parseOptions(rulesSchema, options);
+  } catch (error) {
+    if (!(error instanceof InvalidInputError)) throw error;
+    throw new InvalidInputError(`${where}: ${error.message}`, { cause: error });
+  }
+}
+
+function check<T>(schema: z.ZodType<T>, value: unknown, where: string): T {
+  const result = schema.safeParse(value);
+  if (result.success) return result.data;
+  const { path, message } = result.error.issues[0]!;
+  throw new InvalidInputError(`${where}${path.length > 0 ? `, ${path.map(String).join(".")}` : ""}: ${message}`);
+}
