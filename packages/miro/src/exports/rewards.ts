@@ -12,7 +12,6 @@ export {
   CLIP_H,
   CLIP_L,
   type ClipPixels,
-  type ClipPlace,
   clipPixels,
   colorfulnessScore,
   haslerColorfulness,
@@ -38,6 +37,7 @@ export {
   scorerSpec,
   scorerSpecs,
   sharpnessScore,
+  type WeightsPlace,
 } from "../rewards/index.js";
 export { loadRanker } from "../rewards/ranker.js";
 export { type ClipCleaning, ClipTokenizer } from "../text/clip-tokenizer.js";

@@ -10,20 +10,16 @@
  * s is the learned scale of the file. Towers are computed in the dtype that was asked for, features, norms, products
  * and heads in float32 or wider.
  */
-import { existsSync } from "node:fs";
-import { join } from "node:path";
 import { noGrad, scope, stack, type Tensor, tensor } from "@miro-t2i/torch";
 import { InvalidInputError, MiroError } from "../errors.js";
-import { readJson } from "../files/json-file.js";
 import type { Clip, ClipConfig, ClipVision } from "../networks/clip.js";
 import type { RgbImage } from "../pictures/rgb.js";
-import { resolveDType } from "../pipeline/loading/device.js";
-import { type ModelSource, resolveModel } from "../pipeline/loading/hub.js";
 import { type ClipCleaning, ClipTokenizer } from "../text/clip-tokenizer.js";
 import { CLIP_H, CLIP_L, readClipConfig } from "./clip-config.js";
 import { type ClipPixels, clipPixels } from "./clip-pixels.js";
-import { type ClipPlace, loadClip, loadClipVision } from "./clip-weights.js";
+import { loadClip, loadClipVision, towerSize } from "./clip-weights.js";
 import { type LinearHead, readLinearHead } from "./linear-head.js";
+import { fetchFolder, placeOf } from "./published-folder.js";
 import type { LoadScorerOptions, ScorerLicense, ScorerMemory, ScorerModel, ScorerSpec } from "./scorer.js";
 import { openTensors } from "./tensor-files.js";
 
@@ -195,7 +191,7 @@ export const clipScorerSpecs: readonly ScorerSpec[] = [
 
 async function loadClipScorer(scorer: ClipScorer, options: LoadScorerOptions): Promise<ScorerModel> {
   const { key, repository, weights, shape, cleaning } = scorer;
-  const folder = await fetchFolder(options.weights?.[key] ?? repository, key, weights, options);
+  const folder = await fetchFolder(options.weights?.[key] ?? repository, key, weights, SIDE_FILES, options);
   const config = readClipConfig(folder, shape);
   const tokenizer = ClipTokenizer.fromFolder(folder, cleaning);
   if (tokenizer.vocabSize !== config.text.vocabulary)
@@ -204,7 +200,7 @@ async function loadClipScorer(scorer: ClipScorer, options: LoadScorerOptions): P
         "both must be of one model",
     );
   using file = openTensors(folder, weights);
-  const clip = loadClip(file, config, placeOf(options, config.vision));
+  const clip = loadClip(file, config, placeOf(options, towerSize(config.vision)));
   return new ClipModel(scorer, clip, tokenizer);
 }
 
@@ -215,11 +211,12 @@ async function loadAesthetic(options: LoadScorerOptions): Promise<ScorerModel> {
       `aesthetic_score: needs the folder of its head, ${AESTHETIC_HEAD}, from ` +
         "https://github.com/christophschuhmann/improved-aesthetic-predictor; give it with --weights aesthetic_score=DIR",
     );
-  const headFolder = await fetchFolder(head, "aesthetic_score", [AESTHETIC_HEAD], options);
+  const headFolder = await fetchFolder(head, "aesthetic_score", [AESTHETIC_HEAD], [], options);
   const towerFolder = await fetchFolder(
     options.weights?.clip_openai ?? OPENAI_CLIP,
     "clip_openai",
     HUGGING_FACE_WEIGHTS,
+    SIDE_FILES,
     options,
   );
   const config = readClipConfig(towerFolder, CLIP_L);
@@ -227,41 +224,11 @@ async function loadAesthetic(options: LoadScorerOptions): Promise<ScorerModel> {
   const folded = readLinearHead(headFile, "layers", config.joint);
   try {
     using file = openTensors(towerFolder, HUGGING_FACE_WEIGHTS);
-    return new AestheticModel(loadClipVision(file, config, placeOf(options, config.vision)), folded);
+    return new AestheticModel(loadClipVision(file, config, placeOf(options, towerSize(config.vision))), folded);
   } catch (error) {
     folded.weight.dispose();
     throw error;
   }
-}
-
-/** Towers of fewer parameters than a published one are computed in float32 unless another dtype is asked for. */
-function placeOf({ device = "cpu", dtype = "auto" }: LoadScorerOptions, tower: ClipConfig["vision"]): ClipPlace {
-  const parameters = tower.layers * (4 * tower.width ** 2 + 2 * tower.width * tower.hidden);
-  return { device, dtype: resolveDType(dtype, device, parameters) };
-}
-
-/** A folder with the weights, fetched from the Hub where it is a repository. */
-async function fetchFolder(
-  name: string,
-  key: string,
-  weights: readonly string[],
-  { cacheDir, signal }: LoadScorerOptions,
-): Promise<string> {
-  const source = await resolveModel(name, `weights.${key}`, { cacheDir, signal });
-  const file = weights.find((file) => source.files.includes(file));
-  if (file === undefined)
-    throw new InvalidInputError(`${name}: holds no weights of ${key}; expected ${weights.join(" or ")}`);
-  await source.fetch([file, ...SIDE_FILES.filter((file) => source.files.includes(file))]);
-  if (file.endsWith(".index.json")) await source.fetch(shardsOf(source, file));
-  return source.folder;
-}
-
-/** Files that an index names; what is wrong with it is said when it is opened. */
-function shardsOf({ folder, files }: ModelSource, index: string): string[] {
-  const path = join(folder, index);
-  const map = existsSync(path) ? (readJson(path) as { weight_map?: unknown } | null)?.weight_map : null;
-  const names = new Set(typeof map === "object" && map !== null ? Object.values(map) : []);
-  return files.filter((file) => names.has(file));
 }
 
 /** Pixels of several pictures in one batch: (B, 3, S, S) */

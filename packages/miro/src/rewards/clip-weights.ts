@@ -6,24 +6,11 @@
  *
  * Loading is strict: every tensor is there in its shape, and nothing else but buffers that hold no weights.
  */
-import { type DType, empty, isFloatingPoint, nn, noGrad, scope, type Tensor } from "@miro-t2i/torch";
-import { loadModule, type StoredTensor, type TensorFile } from "@miro-t2i/torch/io";
+import type { nn } from "@miro-t2i/torch";
+import type { TensorFile } from "@miro-t2i/torch/io";
 import { MiroError } from "../errors.js";
 import { Clip, type ClipConfig, ClipVision } from "../networks/clip.js";
-
-/** Where the weights go. */
-export interface ClipPlace {
-  /** `cpu`, `cuda`, … */
-  device: string;
-  /** Of the towers. */
-  dtype: DType;
-}
-
-/** What a tensor of the network is called in a file: several are stacked along the first dimension. */
-interface Stored {
-  keys: string[];
-  transposed?: boolean;
-}
+import { loadStrictly, type Stored, type WeightsPlace } from "./strict-weights.js";
 
 interface Layout {
   /** Of the network's tensor, by its name in {@link Clip}. */
@@ -86,56 +73,36 @@ function huggingFaceKeys(name: string): string[] {
  * Both towers. @throws MiroError naming the file and the tensors that do not fit; FormatError for values that are not
  * finite
  */
-export function loadClip(file: TensorFile, config: ClipConfig, place: ClipPlace): Clip {
+export function loadClip(file: TensorFile, config: ClipConfig, place: WeightsPlace): Clip {
   const { vision, text } = config;
-  checkSize(file, towerSize(vision) + towerSize(text) + text.vocabulary * text.width);
-  return load(
-    scope(() => nn.init.skipped(() => new Clip(config))),
-    "",
-    file,
-    place,
-  );
+  const size = towerSize(vision) + towerSize(text) + text.vocabulary * text.width;
+  return load(() => new Clip(config), size, "", file, place);
 }
 
 /** The image side alone; the text side of the file is not read. @throws as {@link loadClip} */
-export function loadClipVision(file: TensorFile, config: ClipConfig, place: ClipPlace): ClipVision {
-  checkSize(file, towerSize(config.vision));
-  return load(
-    scope(() => nn.init.skipped(() => new ClipVision(config))),
-    "visual.",
-    file,
-    place,
-  );
+export function loadClipVision(file: TensorFile, config: ClipConfig, place: WeightsPlace): ClipVision {
+  return load(() => new ClipVision(config), towerSize(config.vision), "visual.", file, place);
 }
 
-/** Nothing is allocated for a shape that is far from what the file holds. */
-function checkSize(file: TensorFile, described: number): void {
-  const held = file
-    .keys()
-    .reduce((sum, key) => sum + file.info(key).shape.reduce((product, size) => product * size, 1), 0);
-  if (described > 2 * held)
-    throw new MiroError(`${file.path}: holds ${held} weights; the shape of this CLIP has ${described}`);
-}
-
-function towerSize({ layers, width, hidden }: ClipConfig["vision"] | ClipConfig["text"]): number {
+/** About how many weights a tower has. */
+export function towerSize({ layers, width, hidden }: ClipConfig["vision"] | ClipConfig["text"]): number {
   return layers * (4 * width ** 2 + 2 * width * hidden);
 }
 
-function load<M extends nn.Module>(module: M, prefix: string, file: TensorFile, place: ClipPlace): M {
-  try {
-    const layout = layoutOf(file);
-    const stored = new Map<string, Stored>();
-    for (const name of module.stateDict().keys()) stored.set(name, layout.stored(prefix + name));
-    check(module, stored, layout, prefix !== "", file);
-    const places = new Map<string, StoredTensor>();
-    const adapted = adapt(file, stored, module.stateDict());
-    for (const name of stored.keys()) places.set(name, { file: adapted, key: name });
-    loadModule(module, places, place);
-    return module.requiresGrad_(false).eval() as M;
-  } catch (error) {
-    module.dispose();
-    throw error;
-  }
+function load<M extends nn.Module>(
+  make: () => M,
+  size: number,
+  prefix: string,
+  file: TensorFile,
+  place: WeightsPlace,
+): M {
+  const { stored, ignored, text } = layoutOf(file);
+  return loadStrictly(make, file, place, {
+    what: "this CLIP",
+    size,
+    stored: (name) => stored(prefix + name),
+    ignored: (key) => ignored.test(key) || (prefix !== "" && text.test(key)),
+  });
 }
 
 function layoutOf(file: TensorFile): Layout {
@@ -145,79 +112,4 @@ function layoutOf(file: TensorFile): Layout {
     `${file.path}: holds no CLIP: neither vision_model.embeddings.patch_embedding.weight (Hugging Face) nor ` +
       `visual.conv1.weight (open_clip) is in it; it begins with ${file.keys().slice(0, 3).join(", ")}`,
   );
-}
-
-/** Tensors that an error names of each kind. */
-const NAMED = 4;
-
-function check(
-  module: nn.Module,
-  stored: ReadonlyMap<string, Stored>,
-  layout: Layout,
-  visionOnly: boolean,
-  file: TensorFile,
-): void {
-  const missing: string[] = [];
-  const misfits: string[] = [];
-  const used = new Set<string>();
-  for (const [name, tensor] of module.stateDict()) {
-    const { keys, transposed } = stored.get(name)!;
-    const shape = transposed ? [...tensor.shape].reverse() : [...tensor.shape];
-    if (keys.length > 1) shape[0] = shape[0]! / keys.length;
-    for (const key of keys) {
-      used.add(key);
-      if (!file.has(key)) {
-        missing.push(key);
-        continue;
-      }
-      const { shape: found, dtype, formatDtype } = file.info(key);
-      const fits = String(found) === String(shape);
-      if (!fits) misfits.push(`${key}: expected [${shape}], found [${found}]`);
-      else if (dtype === null || !isFloatingPoint(dtype))
-        misfits.push(`${key}: expected floating values, found ${formatDtype}`);
-    }
-  }
-  const unexpected = file
-    .keys()
-    .filter((key) => !used.has(key) && !layout.ignored.test(key) && !(visionOnly && layout.text.test(key)));
-  const problems = [
-    ["missing", missing],
-    ["not part of it", unexpected],
-    ["wrong", misfits],
-  ] as const;
-  const named = problems.flatMap(([what, list]) =>
-    list.length === 0
-      ? []
-      : [`${what} (${list.length}): ${list.slice(0, NAMED).join(", ")}${list.length > NAMED ? ", …" : ""}`],
-  );
-  if (named.length > 0) throw new MiroError(`${file.path}: not the weights of this CLIP: ${named.join("; ")}`);
-}
-
-/** The file as the network names and shapes it. */
-function adapt(file: TensorFile, stored: ReadonlyMap<string, Stored>, own: ReadonlyMap<string, Tensor>): TensorFile {
-  return {
-    path: file.path,
-    keys: () => [...stored.keys()],
-    has: (name) => stored.has(name),
-    info: (name) => ({ ...describe(file, stored.get(name)!), shape: own.get(name)!.shape }),
-    copyTo: (name, target) =>
-      scope(() => {
-        const { keys, transposed } = stored.get(name)!;
-        if (transposed) {
-          const rows = empty([...target.shape].reverse(), { dtype: target.dtype });
-          file.copyTo(keys[0]!, rows);
-          noGrad(() => target.copy_(rows.t()));
-          return;
-        }
-        const size = target.ndim === 0 ? 0 : target.size(0) / keys.length;
-        keys.forEach((key, i) => {
-          file.copyTo(key, keys.length === 1 ? target : noGrad(() => target.narrow(0, i * size, size)));
-        });
-      }),
-  };
-}
-
-function describe(file: TensorFile, { keys }: Stored) {
-  const { dtype, formatDtype } = file.info(keys[0]!);
-  return { dtype, formatDtype };
 }

@@ -10,7 +10,7 @@ export {
 } from "./best-of.js";
 export { CLIP_H, CLIP_L, readClipConfig } from "./clip-config.js";
 export { type ClipPixels, clipPixels } from "./clip-pixels.js";
-export { type ClipPlace, loadClip, loadClipVision } from "./clip-weights.js";
+export { loadClip, loadClipVision } from "./clip-weights.js";
 export { type LinearHead, readLinearHead } from "./linear-head.js";
 export { colorfulnessScore, haslerColorfulness, laplacianEnergy, sharpnessScore } from "./measured.js";
 export { loadScorer, registerScorer, scorerSpec, scorerSpecs } from "./registry.js";
@@ -27,4 +27,5 @@ export {
   type ScorerSpec,
   storedScore,
 } from "./scorer.js";
+export type { WeightsPlace } from "./strict-weights.js";
 export { type OpenTensors, openTensors } from "./tensor-files.js";

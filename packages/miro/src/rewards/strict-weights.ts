@@ -1,0 +1,140 @@
+/**
+ * A network's values from a published file, strictly: every tensor is there in its shape, and nothing else but what is
+ * known to hold no weights. Tensors may have other names there, be transposed, or stand in several parts.
+ */
+import { type DType, empty, isFloatingPoint, nn, noGrad, scope, type Tensor } from "@miro-t2i/torch";
+import { loadModule, type StoredTensor, type TensorFile } from "@miro-t2i/torch/io";
+import { MiroError } from "../errors.js";
+
+/** Where the weights go. */
+export interface WeightsPlace {
+  /** `cpu`, `cuda`, … */
+  device: string;
+  /** Of the network. */
+  dtype: DType;
+}
+
+/** What a tensor of the network is called in a file: several are stacked along the first dimension. */
+export interface Stored {
+  keys: string[];
+  transposed?: boolean;
+}
+
+/** How a network stands in a file. */
+export interface PublishedLayout {
+  /** The network, as errors call it: `this CLIP`. */
+  what: string;
+  /** About how many weights it has: nothing is allocated for a shape that is far from what the file holds. */
+  size: number;
+  /** Of the network's tensor, by its name in the state dict. */
+  stored(name: string): Stored;
+  /** Whether a tensor of the file is passed over. */
+  ignored(key: string): boolean;
+}
+
+/**
+ * Makes a network and loads it; it is in evaluation mode and has no gradients. Weights are not drawn before.
+ *
+ * @throws MiroError naming the file and the tensors that do not fit; FormatError for values that are not finite
+ */
+export function loadStrictly<M extends nn.Module>(
+  make: () => M,
+  file: TensorFile,
+  place: WeightsPlace,
+  layout: PublishedLayout,
+): M {
+  checkSize(file, layout);
+  const module = scope(() => nn.init.skipped(make));
+  try {
+    const own = module.stateDict();
+    const stored = new Map<string, Stored>();
+    for (const name of own.keys()) stored.set(name, layout.stored(name));
+    checkTensors(own, stored, layout, file);
+    const places = new Map<string, StoredTensor>();
+    const adapted = adapt(file, stored, own);
+    for (const name of stored.keys()) places.set(name, { file: adapted, key: name });
+    loadModule(module, places, place);
+    return module.requiresGrad_(false).eval() as M;
+  } catch (error) {
+    module.dispose();
+    throw error;
+  }
+}
+
+function checkSize(file: TensorFile, { what, size }: PublishedLayout): void {
+  const held = file
+    .keys()
+    .reduce((sum, key) => sum + file.info(key).shape.reduce((product, size) => product * size, 1), 0);
+  if (size > 2 * held) throw new MiroError(`${file.path}: holds ${held} weights; the shape of ${what} has ${size}`);
+}
+
+/** Tensors that an error names of each kind. */
+const NAMED = 4;
+
+function checkTensors(
+  own: ReadonlyMap<string, Tensor>,
+  stored: ReadonlyMap<string, Stored>,
+  { what, ignored }: PublishedLayout,
+  file: TensorFile,
+): void {
+  const missing: string[] = [];
+  const misfits: string[] = [];
+  const used = new Set<string>();
+  for (const [name, tensor] of own) {
+    const { keys, transposed } = stored.get(name)!;
+    const shape = transposed ? [...tensor.shape].reverse() : [...tensor.shape];
+    if (keys.length > 1) shape[0] = shape[0]! / keys.length;
+    for (const key of keys) {
+      used.add(key);
+      if (!file.has(key)) {
+        missing.push(key);
+        continue;
+      }
+      const { shape: found, dtype, formatDtype } = file.info(key);
+      const fits = String(found) === String(shape);
+      if (!fits) misfits.push(`${key}: expected [${shape}], found [${found}]`);
+      else if (dtype === null || !isFloatingPoint(dtype))
+        misfits.push(`${key}: expected floating values, found ${formatDtype}`);
+    }
+  }
+  const problems = [
+    ["missing", missing],
+    ["not part of it", file.keys().filter((key) => !used.has(key) && !ignored(key))],
+    ["wrong", misfits],
+  ] as const;
+  const named = problems.flatMap(([kind, list]) =>
+    list.length === 0
+      ? []
+      : [`${kind} (${list.length}): ${list.slice(0, NAMED).join(", ")}${list.length > NAMED ? ", …" : ""}`],
+  );
+  if (named.length > 0) throw new MiroError(`${file.path}: not the weights of ${what}: ${named.join("; ")}`);
+}
+
+/** The file as the network names and shapes it. */
+function adapt(file: TensorFile, stored: ReadonlyMap<string, Stored>, own: ReadonlyMap<string, Tensor>): TensorFile {
+  return {
+    path: file.path,
+    keys: () => [...stored.keys()],
+    has: (name) => stored.has(name),
+    info: (name) => ({ ...describe(file, stored.get(name)!), shape: own.get(name)!.shape }),
+    copyTo: (name, target) =>
+      scope(() => {
+        const { keys, transposed } = stored.get(name)!;
+        if (transposed) {
+          const rows = empty([...target.shape].reverse(), { dtype: target.dtype });
+          file.copyTo(keys[0]!, rows);
+          noGrad(() => target.copy_(rows.t()));
+          return;
+        }
+        const size = target.ndim === 0 ? 0 : target.size(0) / keys.length;
+        keys.forEach((key, i) => {
+          file.copyTo(key, keys.length === 1 ? target : noGrad(() => target.narrow(0, i * size, size)));
+        });
+      }),
+  };
+}
+
+function describe(file: TensorFile, { keys }: Stored) {
+  const { dtype, formatDtype } = file.info(keys[0]!);
+  return { dtype, formatDtype };
+}
