@@ -12,14 +12,17 @@ import { withFlags } from "./flag-names.js";
 import { Progress } from "./progress.js";
 
 const EXAMPLES = `
-Scorers that exist:
+Scorers that exist (those of published data sets run with --weights or --scorers published; see docs/data.md):
 ${scorerSpecs()
-  .map(({ key, stage, description }) => `  ${key.padEnd(14)} (${stage}) ${description}`)
+  .map(({ key, stage, description }) => `  ${key.padEnd(19)} (${stage}) ${description}`)
   .join("\n")}
 ${scorerSpecs().some(({ stage }) => stage === "vqa") ? "" : "  None is of stage vqa: that stage ends with an error, and --stage all leaves it out.\n"}
 Examples:
   miro preprocess --stage all --src raw --dest shards --model models/miro-emoji --no-vae-512
   miro preprocess --stage rewards --src raw --synthetic-captions captions.tsv
+  miro preprocess --stage rewards --src raw --scorers published --device cuda
+  miro preprocess --stage rewards --src raw --weights hpsv2_score=models/HPSv2 --weights pick_a_score_score=models/PickScore_v1
+  miro preprocess --stage rewards --src raw --weights aesthetic_score=models/aesthetic --weights clip_openai=models/clip
   miro preprocess --stage vae --src raw --dest shards --device cuda --shard-range 0-99
   miro preprocess --stage vae --src captions.parquet --dest shards --missing-scores allow
   miro preprocess --stage all --src raw --dest shards --shard-id $SLURM_ARRAY_TASK_ID

@@ -112,15 +112,19 @@ export function scorerSpecs(): readonly ScorerSpec[] {
   return [...specs.values()];
 }
 
-/** The spec of a key. @throws InvalidInputError naming the keys that there are, the nearest first */
-export function scorerSpec(key: string): ScorerSpec {
+/**
+ * The spec of a key.
+ * @param parameter the option that holds the key, for the error
+ * @throws InvalidInputError naming the keys that there are, the nearest first
+ */
+export function scorerSpec(key: string, parameter = "scorer"): ScorerSpec {
   const spec = specs.get(key);
   if (spec) return spec;
   const byDistance = [...specs.keys()]
     .map((name) => ({ name, distance: editDistance(key, name) }))
     .sort((a, b) => a.distance - b.distance);
   throw new InvalidInputError(
-    message`${about("scorer")}: ${JSON.stringify(key)} is not known; there are ${byDistance.map(({ name }) => name).join(", ")}`,
+    message`${about(parameter)}: ${JSON.stringify(key)} is not known; there are ${byDistance.map(({ name }) => name).join(", ")}`,
   );
 }
 
@@ -143,7 +147,7 @@ export async function loadScorer(key: string, options: LoadScorerOptions = {}): 
   const spec = scorerSpec(key);
   const { model, weights, ...given } = parseOptions(loadScorerSchema, options);
   given.signal?.throwIfAborted();
-  for (const named of Object.keys(weights)) scorerSpec(named);
+  for (const named of Object.keys(weights)) scorerSpec(named, "weights");
   const device = checkDevice(given.device);
   const own = model === undefined ? weights : { ...weights, [key]: model };
   tellTerms(spec, given.onMessage);

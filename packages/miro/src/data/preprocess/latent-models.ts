@@ -7,10 +7,10 @@ import { join } from "node:path";
 import { noGrad, scope, type Tensor, tensor } from "@miro-t2i/torch";
 import { encodeNpy } from "@miro-t2i/torch/io";
 import { type Autoencoder, loadAutoencoder } from "../../autoencoder/index.js";
-import { InvalidInputError } from "../../errors.js";
+import { InvalidInputError, invalid } from "../../errors.js";
 import { readJson } from "../../files/files.js";
 import { sha256 } from "../../files/sha256.js";
-import { about, message } from "../../message.js";
+import { about, message, option } from "../../message.js";
 import { checkDevice, resolveDType } from "../../pipeline/loading/device.js";
 import { resolveModel } from "../../pipeline/loading/hub.js";
 import type { HubOptions } from "../../pipeline/loading/hub-repository.js";
@@ -61,13 +61,13 @@ export async function locateModels(
 /**
  * A digest of a folder's models: configurations and tokenizers whole, of each file of weights its size and both ends.
  */
-export function modelFingerprint(folder: string): string {
+export function modelFingerprint(folder: string, weights = /\.safetensors$/): string {
   const parts: unknown[] = [];
   for (const name of readdirSync(folder).sort()) {
     const path = join(folder, name);
     const size = statSync(path).size;
     if (/^(config|tokenizer)\.json$/.test(name)) parts.push([name, sha256(readFileSync(path))]);
-    else if (name.endsWith(".safetensors")) parts.push([name, size, sha256(ends(path, size))]);
+    else if (weights.test(name)) parts.push([name, size, sha256(ends(path, size))]);
   }
   return sha256(JSON.stringify(parts));
 }
@@ -83,6 +83,13 @@ function ends(path: string, size: number): Uint8Array {
     closeSync(descriptor);
   }
   return bytes;
+}
+
+/** The precision that was asked for. @throws InvalidInputError for one that these networks are not computed in */
+export function latentDType({ dtype, stage }: Pick<ResolvedOptions, "dtype" | "stage">) {
+  if (dtype === "float16")
+    throw invalid("dtype", message`auto, float32 or bfloat16 for ${option("stage", stage)}`, dtype);
+  return dtype;
 }
 
 /** A value that float16 cannot hold came out. */
@@ -127,7 +134,8 @@ export class LatentModels {
   static async load(folders: LatentFolders, options: ResolvedOptions): Promise<LatentModels> {
     const device = checkDevice(options.device);
     const fast = device !== "cpu" && resolveDType("auto", device) === "bfloat16";
-    const dtype = options.dtype === "auto" ? (fast ? "bfloat16" : "float32") : options.dtype;
+    const asked = latentDType(options);
+    const dtype = asked === "auto" ? (fast ? "bfloat16" : "float32") : asked;
     const vae = folders.vae === null ? null : loadAutoencoder(folders.vae, { device, dtype });
     try {
       vae?.requiresGrad_(false).eval();

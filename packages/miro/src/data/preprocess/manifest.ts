@@ -100,10 +100,10 @@ export function differences(a: Record<string, unknown>, b: Record<string, unknow
   );
 }
 
-/** Counts skipped samples by reason. */
+/** Counts by reason the samples that are left out as a whole. */
 export function countReasons(skipped: readonly Skipped[]): Record<string, number> {
   const result: Partial<Record<SkipReason, number>> = {};
-  for (const { reason } of skipped) result[reason] = (result[reason] ?? 0) + 1;
+  for (const { reason, column } of skipped) if (column === undefined) result[reason] = (result[reason] ?? 0) + 1;
   return result;
 }
 

@@ -5,6 +5,7 @@ import { about, type Message, message } from "../../message.js";
 import { abortSignal, callback, commaSeparated, field, flag, type OptionsOf } from "../../options.js";
 import { MAX_PIXELS } from "../../pictures/decode.js";
 import { loadSchema } from "../../pipeline/loading/load-options.js";
+import { loadScorerSchema } from "../../rewards/registry.js";
 
 const name = z.string().min(1);
 const count = z.int().positive();
@@ -115,14 +116,23 @@ export const preprocessSchema = z.strictObject({
     help: "which synthetic caption is scored: as published (the short one for image_reward, pick_a_score, hpsv2 and sciscore, the long one otherwise), or always the long one, which is embedded",
     flag: "--synthetic-text <which>",
   }),
-  /** Keys of the scorers to run. Default: all of the stage. */
+  /**
+   * Keys of the scorers to run, or `published` for those of the published data sets. Default: the published ones whose
+   * weights are named; where none is, those that come with the program.
+   */
   scorers: field(z.array(name).min(1).optional(), {
-    expected: "keys of scorers",
-    help: "scorers to run, separated by commas",
+    expected: "keys of scorers, or published",
+    help: "scorers to run, separated by commas; published: the six of rewards and the one of vqa that the published data sets have",
     flag: "--scorers <list>",
     parse: commaSeparated,
-    otherwise: "all of the stage",
+    otherwise: "the published ones that --weights names; where it names none, those that come with the program",
   }),
+  /** Folders or Hub repositories of scorers' models, by scorer key. */
+  weights: loadScorerSchema.shape.weights,
+  /** Which HPSv2; their scores are not comparable. */
+  hpsVersion: loadScorerSchema.shape.hpsVersion,
+  /** HPSv2 sees the whole of a picture that is not square, as in its benchmark. */
+  hpsLetterbox: loadScorerSchema.shape.hpsLetterbox,
   /** Latents of 256 x 256 pictures. */
   vae256: on("latents of 256 x 256 pictures", "--no-vae-256"),
   /** Latents of 512 x 512 pictures. */
@@ -185,9 +195,9 @@ export const preprocessSchema = z.strictObject({
   /** `cpu`, `cuda`, `cuda:1`, … */
   device: loadSchema.shape.device,
   /** `auto`: float32 on a processor, bfloat16 on a GPU as published. */
-  dtype: field(z.enum(["auto", "float32", "bfloat16"]).default("auto"), {
-    expected: "auto, float32 or bfloat16",
-    help: "precision of the computation; auto: float32 on a processor, bfloat16 on a GPU as published",
+  dtype: field(z.enum(["auto", "float32", "bfloat16", "float16"]).default("auto"), {
+    expected: "auto, float32, bfloat16 or float16",
+    help: "precision of the computation; auto: float32 on a processor, bfloat16 on a GPU as published; float16 for scorers alone",
     flag: "--dtype <type>",
   }),
   /** Threads of the computation. Default: libtorch's choice. */

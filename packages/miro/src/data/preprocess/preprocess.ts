@@ -17,11 +17,17 @@ import { sha256 } from "../../files/sha256.js";
 import { about, type Message, message, option } from "../../message.js";
 import { parseOptions } from "../../options.js";
 import { checkDevice } from "../../pipeline/loading/device.js";
-import { loadScorer, scorerSpec, scorerSpecs } from "../../rewards/registry.js";
 import type { Scorer, ScorerSpec } from "../../rewards/scorer.js";
 import { problemText, ShardError } from "../shards/shard-error.js";
 import { DecodePool } from "./decode-pool.js";
-import { type LatentFolders, LatentModels, locateModels, modelFingerprint, sidesOf } from "./latent-models.js";
+import {
+  type LatentFolders,
+  LatentModels,
+  latentDType,
+  locateModels,
+  modelFingerprint,
+  sidesOf,
+} from "./latent-models.js";
 import { latentShard, tarPath } from "./latent-stage.js";
 import {
   beginManifest,
@@ -42,10 +48,11 @@ import {
   type Stage,
   selectShards,
 } from "./options.js";
-import { judgedText, scoreShard } from "./score-stage.js";
+import { gapName, judgedText, scoreShard } from "./score-stage.js";
 import { readScores, type ScoreTable } from "./scores-csv.js";
 import { type ShardReport, scoresPath, type Workplace } from "./shard-work.js";
 import { listShards, type Skipped, type SourceShard } from "./sources.js";
+import { loadStageScorers, scorerSettings, stageScorers } from "./stage-scorers.js";
 import { SyntheticTable } from "./synthetic-captions.js";
 
 /** What {@link preprocess} did. */
@@ -102,6 +109,7 @@ async function prepare(options: ResolvedOptions): Promise<Prepared> {
   if (stages.includes("vae")) {
     if (dest === undefined)
       throw invalid("dest", message`a folder for the enriched tars of ${option("stage", stage)}`, undefined);
+    latentDType(options);
     if (sidesOf(options).length === 0 && !options.textEmbeddings)
       throw new InvalidInputError(
         message`${option("vae256", false)}, ${option("vae512", false)} and ${option("textEmbeddings", false)} together leave nothing to compute`,
@@ -127,7 +135,7 @@ async function prepare(options: ResolvedOptions): Promise<Prepared> {
     throw new InvalidInputError(
       message`${option("syntheticCaptions")} and ${option("synthetic", false)} exclude one another`,
     );
-  const scorers = { rewards: scorersOf("rewards", options), vqa: scorersOf("vqa", options) };
+  const scorers = { rewards: stageScorers("rewards", options), vqa: stageScorers("vqa", options) };
   if (stage === "all") {
     if (scorers.vqa.length === 0) stages.splice(stages.indexOf("vqa"), 1);
     if (scorers.rewards.length === 0) stages.splice(stages.indexOf("rewards"), 1);
@@ -135,23 +143,6 @@ async function prepare(options: ResolvedOptions): Promise<Prepared> {
   const folders = stages.includes("vae") ? await locateModels(options) : null;
   signal?.throwIfAborted();
   return { options, stages, shards, csvDir, table, scorers, folders };
-}
-
-/**
- * The scorers of a stage, or those of them that are asked for.
- * @throws InvalidInputError when a stage that was asked for has none
- */
-function scorersOf(stage: "rewards" | "vqa", { scorers, stage: asked }: ResolvedOptions): readonly ScorerSpec[] {
-  const known = scorerSpecs().filter((spec) => spec.stage === stage && !spec.onRequest);
-  const chosen =
-    scorers === undefined ? known : scorers.map((key) => scorerSpec(key)).filter((spec) => spec.stage === stage);
-  if (asked === stage && chosen.length === 0) {
-    const list = scorerSpecs().map((spec) => `${spec.key} (${spec.stage})`);
-    throw new InvalidInputError(
-      message`${option("stage", stage)}: no scorer of this stage ${scorers === undefined ? "exists" : message`is among ${option("scorers")}`}; there are ${list.join(", ")}`,
-    );
-  }
-  return [...new Set(chosen)];
 }
 
 function makeFolder(parameter: string, folder: string): void {
@@ -226,7 +217,7 @@ async function scoreStage(prepared: Prepared, stage: Stage, pool: DecodePool, me
       const manifest = readManifest(`${base}.manifest.json`);
       if (!options.overwrite && manifest !== null && isScored(manifest, plan, output, specs))
         return finished(report, manifest);
-      if (scorers.length === 0) await forAll(loadScorers(specs, options, scorers));
+      if (scorers.length === 0) await forAll(loadStageScorers(specs, options, scorers));
       beginManifest(`${base}.manifest.json`, plan);
       const place: Workplace = { options, csvDir, pool, table, onSample: (done, total) => meter.sample(done, total) };
       const { outcome, skipped } = await scoreShard(shard, { place, stage, scorers, mayPublish: holds });
@@ -244,18 +235,11 @@ function isScored(manifest: Manifest, plan: Plan, path: string, specs: readonly 
   if (differences(manifest.input, plan.input).length > 0) return false;
   if (manifest.samples!.written === 0) return true;
   const table = readScores(path);
-  let scored = 0;
-  for (const row of table.values()) if (specs.every(({ key }) => row.has(key))) scored++;
-  return scored >= manifest.samples!.written;
-}
-
-/** Loads into `scorers`, which the caller frees also when one of them cannot be loaded. */
-async function loadScorers(
-  specs: readonly ScorerSpec[],
-  { device, signal }: ResolvedOptions,
-  scorers: Scorer[],
-): Promise<void> {
-  for (const { key } of specs) scorers.push(await loadScorer(key, { device, signal }));
+  return specs.every(({ key }) => {
+    let scored = 0;
+    for (const row of table.values()) if (row.has(key)) scored++;
+    return scored >= manifest.samples!.written - (manifest.details[gapName(key)] ?? 0);
+  });
 }
 
 function finished(report: ShardReport, { samples, seconds }: Manifest): void {
@@ -375,10 +359,11 @@ function latentSettings(options: ResolvedOptions, folders: LatentFolders, table:
 function scoreSettings(options: ResolvedOptions, specs: readonly ScorerSpec[], table: SyntheticTable | null) {
   return {
     scorers: Object.fromEntries(
-      specs.map(({ key, name, usesText }) => [
-        key,
-        { name, ...(usesText && options.synthetic ? { synthetic: judgedText(key, options.syntheticText) } : {}) },
-      ]),
+      specs.map((spec) => {
+        const { key, name, usesText } = spec;
+        const synthetic = usesText && options.synthetic ? { synthetic: judgedText(key, options.syntheticText) } : {};
+        return [key, { name, ...synthetic, ...scorerSettings(spec, options) }];
+      }),
     ),
     ...captionSettings(options, table),
     device: options.device.replace(/:\d+$/, ""),

@@ -4,11 +4,13 @@
  * A scorer fills the column of its key with the score of the original caption and, for samples with a synthetic
  * caption, `synthetic_<key>` with that of the synthetic one; which of the two synthetic captions is upstream's choice:
  * the short one for some scorers, the long one (the one that is embedded) for the others. Scorers that do not read
- * captions give both columns the same value.
+ * captions give both columns the same value. A score that cannot be computed, or is not finite, is an empty cell and a
+ * line of the report; a sample of which there is no score at all is left out.
  */
 import { MiroError } from "../../errors.js";
 import { sha256 } from "../../files/sha256.js";
 import { message, option } from "../../message.js";
+import type { RgbImage } from "../../pictures/rgb.js";
 import { scorerSpecs } from "../../rewards/registry.js";
 import { type Scorer, storedScore } from "../../rewards/scorer.js";
 import { captionDetails } from "./latent-stage.js";
@@ -83,7 +85,7 @@ export async function scoreShard(
     await timed(timings, "compute", () => score(batch, { captions, scorers, results, skips, place }));
   mayPublish();
   const text = await timed(timings, "write", () =>
-    writeScores(path, mergeScores(withoutOldCaptions(readScores(path), results), results)),
+    writeScores(path, mergeScores(withoutReplaced(readScores(path), results, scorers), results)),
   );
   timings.total = performance.now() - started;
   return {
@@ -95,10 +97,26 @@ export async function scoreShard(
         written: results.size,
         skipped: countReasons(skips.entries),
       },
-      details: { ...captionDetails(counts.sources), ambiguousSyntheticCaptions: counts.ambiguous },
+      details: {
+        ...captionDetails(counts.sources),
+        ambiguousSyntheticCaptions: counts.ambiguous,
+        ...countGaps(skips.entries),
+      },
       seconds: inSeconds(timings),
     },
   };
+}
+
+/** Name of the manifest's count of samples that lack a column's score alone. */
+export function gapName(column: string): string {
+  return `missing.${column}`;
+}
+
+function countGaps(skipped: readonly Skipped[]): Record<string, number> {
+  const result: Record<string, number> = {};
+  for (const { column } of skipped)
+    if (column !== undefined) result[gapName(column)] = (result[gapName(column)] ?? 0) + 1;
+  return result;
 }
 
 /**
@@ -122,18 +140,22 @@ function refuseOtherCaptions(
   }
 }
 
-/** The old rows without what belongs to synthetic captions that are replaced or gone. */
-function withoutOldCaptions(old: ScoreTable, results: ScoreTable): ScoreTable {
-  return new Map(
-    [...old].map(([key, row]) => {
-      const now = results.get(key);
-      if (now === undefined || now.get(LONG_COLUMN) === row.get(LONG_COLUMN)) return [key, row];
-      const kept = [...row].filter(
-        ([name]) => name !== LONG_COLUMN && name !== SHORT_COLUMN && !isSyntheticScore(name),
-      );
-      return [key, new Map(kept)];
-    }),
-  );
+/**
+ * The old rows without what the new ones replace: the scorers' own columns in every row, as a value that is not among
+ * the new ones is of another picture, caption or model, and what belongs to synthetic captions that have changed.
+ */
+function withoutReplaced(old: ScoreTable, results: ScoreTable, scorers: readonly Scorer[]): ScoreTable {
+  const renewed = new Set(scorers.flatMap(({ key }) => [key, `synthetic_${key}`]));
+  const kept: ScoreTable = new Map();
+  for (const [key, row] of old) {
+    const now = results.get(key);
+    const others = now !== undefined && now.get(LONG_COLUMN) !== row.get(LONG_COLUMN);
+    const values = [...row].filter(
+      ([name]) => !renewed.has(name) && !(others && (isTextColumn(name) || isSyntheticScore(name))),
+    );
+    if (values.some(([name]) => !isTextColumn(name))) kept.set(key, new Map(values));
+  }
+  return kept;
 }
 
 function isSyntheticScore(name: string): boolean {
@@ -148,11 +170,20 @@ interface ScoreContext {
   place: Workplace;
 }
 
+/** A picture with one of its captions, and the column that their score goes to. */
+interface Pair {
+  /** Place in the batch. */
+  i: number;
+  column: string;
+  text: string;
+}
+
 async function score(batch: readonly DecodedSample[], context: ScoreContext): Promise<void> {
   if (batch.length === 0) return;
   const { captions, scorers, results, skips, place } = context;
-  const rows = batch.map(({ sample }): ScoreRow => {
-    const { synthetic } = captions.get(sample.key)!;
+  const images = batch.map(({ image: { width, height, pixels } }) => ({ width, height, data: pixels! }));
+  const texts = batch.map(({ sample }) => captions.get(sample.key)!);
+  const rows = texts.map(({ synthetic }): ScoreRow => {
     return new Map(
       synthetic === null
         ? []
@@ -162,76 +193,79 @@ async function score(batch: readonly DecodedSample[], context: ScoreContext): Pr
           ],
     );
   });
-  const failed = new Map<number, string>();
+  const scored = new Set<number>();
+  const gaps: Skipped[][] = batch.map(() => []);
   for (const scorer of scorers) {
+    const spec = scorerSpecs().find(({ key }) => key === scorer.key);
     const judged = judgedText(scorer.key, place.options.syntheticText);
-    const texts = batch.map(({ sample }) => captions.get(sample.key)!);
-    const values = await scoreEach(
-      scorer,
-      batch,
-      texts.map(({ original }) => original),
-      failed,
-      place,
-    );
-    const others = texts.flatMap(({ original, synthetic }, i) =>
-      synthetic !== null && scorer.usesText && synthetic[judged] !== original ? [{ i, text: synthetic[judged] }] : [],
-    );
-    const otherValues = await scoreEach(
-      scorer,
-      others.map(({ i }) => batch[i]!),
-      others.map(({ text }) => text),
-      failed,
-      place,
-      others.map(({ i }) => i),
-    );
-    const synthetic = new Map(others.map(({ i }, row) => [i, otherValues[row]]));
-    rows.forEach((row, i) => {
-      const value = values[i];
-      if (value !== undefined) row.set(scorer.key, value);
-      if (texts[i]!.synthetic === null) return;
-      const other = synthetic.has(i) ? synthetic.get(i) : value;
-      if (other !== undefined) row.set(`synthetic_${scorer.key}`, other);
+    const ofSynthetic = `synthetic_${scorer.key}`;
+    const ownText = ({ original, synthetic }: SampleCaptions): string | null =>
+      synthetic !== null && scorer.usesText && synthetic[judged] !== original ? synthetic[judged] : null;
+    // Both captions of a picture stand side by side, so that a scorer sees the picture once for both.
+    const pairs = texts.flatMap((text, i): Pair[] => {
+      const own = ownText(text);
+      const pair = { i, column: scorer.key, text: text.original };
+      return own === null ? [pair] : [pair, { i, column: ofSynthetic, text: own }];
     });
+    const values = await scorePairs(scorer, images, pairs, place.options.signal);
+    for (const [p, { i, column }] of pairs.entries()) {
+      const value = values[p]!;
+      const both = texts[i]!.synthetic !== null && ownText(texts[i]!) === null;
+      for (const name of both ? [column, ofSynthetic] : [column]) {
+        if (typeof value === "number") {
+          rows[i]!.set(name, storedScore(spec, value));
+          scored.add(i);
+        } else {
+          const { key } = batch[i]!.sample;
+          gaps[i]!.push({ key, reason: "score-failed", message: `${scorer.key}: ${value.message}`, column: name });
+        }
+      }
+    }
   }
-  rows.forEach((row, i) => {
-    const { key } = batch[i]!.sample;
-    const message = failed.get(i);
-    if (message === undefined) results.set(key, row);
-    else skips.add({ key, reason: "score-failed", message });
+  batch.forEach(({ sample: { key } }, i) => {
+    if (scored.has(i)) {
+      results.set(key, rows[i]!);
+      skips.add(...gaps[i]!);
+    } else skips.add({ key, reason: "score-failed", message: gaps[i]![0]!.message });
   });
 }
 
 /**
- * The values of a batch. When the scorer fails for the batch, its samples are tried one by one, so that one of them
- * does not spoil the others; what fails alone is noted in `failed` under its place.
+ * The values of pairs. When the scorer fails for all of them together, they are tried one by one, so that one of them
+ * does not spoil the others; what fails alone has its error in place of a value.
  */
-async function scoreEach(
+async function scorePairs(
   scorer: Scorer,
-  batch: readonly DecodedSample[],
-  texts: readonly string[],
-  failed: Map<number, string>,
-  { options: { signal } }: Workplace,
-  places: readonly number[] = batch.map((_, i) => i),
-): Promise<(number | undefined)[]> {
-  if (batch.length === 0) return [];
-  const images = batch.map(({ image: { width, height, pixels } }) => ({ width, height, data: pixels! }));
-  const spec = scorerSpecs().find(({ key }) => key === scorer.key);
+  images: readonly RgbImage[],
+  pairs: readonly Pair[],
+  signal: AbortSignal | undefined,
+): Promise<(number | Error)[]> {
+  const score = (some: readonly Pair[]) =>
+    scorer.score(
+      some.map(({ i }) => images[i]!),
+      some.map(({ text }) => text),
+      { signal },
+    );
   try {
-    return (await scorer.score(images, texts, { signal })).map((value) => storedScore(spec, value));
+    return await score(pairs);
   } catch (error) {
     signal?.throwIfAborted();
-    if (!(error instanceof MiroError) && (error as Error).name !== "TorchError") throw error;
-    const values: (number | undefined)[] = [];
-    for (const [i, image] of images.entries()) {
+    if (!isAboutPictures(error)) throw error;
+    const values: (number | Error)[] = [];
+    for (const pair of pairs) {
       try {
-        const [value] = await scorer.score([image], [texts[i]!], { signal });
-        values.push(storedScore(spec, value!));
+        values.push((await score([pair]))[0]!);
       } catch (single) {
         signal?.throwIfAborted();
-        failed.set(places[i]!, `${scorer.key}: ${(single as Error).message}`);
-        values.push(undefined);
+        if (!isAboutPictures(single)) throw single;
+        values.push(single);
       }
     }
     return values;
   }
+}
+
+/** Whether an error may be of one picture or caption; anything else is a fault of the program. */
+function isAboutPictures(error: unknown): error is Error {
+  return error instanceof MiroError || (error instanceof Error && error.name === "TorchError");
 }

@@ -90,8 +90,9 @@ export class SkipList {
     for (const entry of entries) {
       if (this.#strict) {
         const where = entry.key === "" ? this.#label : `${this.#label}, sample ${entry.key}`;
+        const fate = entry.column === undefined ? "it is left out" : `${entry.column} stays empty`;
         throw new MiroError(
-          message`${where}: ${entry.message} (${entry.reason}); without ${option("strict", true)} it is left out`,
+          message`${where}: ${entry.message} (${entry.reason}); without ${option("strict", true)} ${fate}`,
         );
       }
       this.entries.push(entry);

@@ -53,6 +53,8 @@ export interface Skipped {
   key: string;
   reason: SkipReason;
   message: string;
+  /** The one column that the sample lacks, where it is not left out as a whole. */
+  column?: string;
 }
 
 /** Bytes somewhere in a file. */

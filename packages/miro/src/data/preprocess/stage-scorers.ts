@@ -1,0 +1,93 @@
+/**
+ * Which scorers a stage runs, how they are loaded, and by what a restart tells that they are the same ones.
+ *
+ * Without a choice, the published scorers run whose weights are named; where none is named, those that come with the
+ * program. The published ones have gigabytes of weights, which are fetched for `published` or a scorer's own name.
+ */
+import { statSync } from "node:fs";
+import { InvalidInputError } from "../../errors.js";
+import { message, option } from "../../message.js";
+import { loadScorer, scorerSpec, scorerSpecs } from "../../rewards/registry.js";
+import type { Scorer, ScorerSpec } from "../../rewards/scorer.js";
+import { modelFingerprint } from "./latent-models.js";
+import type { ResolvedOptions } from "./options.js";
+
+/** The columns of the published data sets, in the published order: the seven rewards of a training. */
+export const PUBLISHED_REWARDS = [
+  "clip_score",
+  "aesthetic_score",
+  "image_reward_score",
+  "pick_a_score_score",
+  "hpsv2_score",
+  "vqa_score",
+  "sciscore_score",
+];
+
+/** What stands for the published scorers of a stage: six of `rewards`, one of `vqa`. */
+const PUBLISHED = "published";
+
+/** Weights that are not named for their scorer: the aesthetic predictor's head stands on this one's vision tower. */
+const SHARED_WEIGHTS: Readonly<Record<string, readonly string[]>> = { aesthetic_score: ["clip_openai"] };
+
+/**
+ * The scorers of a stage, or those of them that are asked for.
+ * @throws InvalidInputError for keys that are not known, and when a stage that was asked for has none
+ */
+export function stageScorers(stage: "rewards" | "vqa", options: ResolvedOptions): readonly ScorerSpec[] {
+  const { scorers, stage: asked, weights } = options;
+  for (const key of Object.keys(weights)) scorerSpec(key, "weights");
+  const all = scorerSpecs().filter((spec) => spec.stage === stage);
+  const published = PUBLISHED_REWARDS.flatMap((key) => all.filter((spec) => spec.key === key));
+  const named = PUBLISHED_REWARDS.some((key) => Object.hasOwn(weights, key));
+  const chosen =
+    scorers !== undefined
+      ? scorers.flatMap((key) => (key === PUBLISHED ? published : [scorerSpec(key, "scorers")]))
+      : named
+        ? published.filter(({ key }) => Object.hasOwn(weights, key))
+        : asked === "vqa"
+          ? published
+          : all.filter(({ onRequest }) => !onRequest);
+  const ofStage = [...new Set(chosen.filter((spec) => spec.stage === stage))];
+  if (asked === stage && ofStage.length === 0) {
+    const list = scorerSpecs().map((spec) => `${spec.key} (${spec.stage})`);
+    const why =
+      scorers !== undefined
+        ? message`is among ${option("scorers")}`
+        : named
+          ? message`is among ${option("weights")}`
+          : "exists";
+    throw new InvalidInputError(
+      message`${option("stage", stage)}: no scorer of this stage ${why}; there are ${list.join(", ")}`,
+    );
+  }
+  return ofStage;
+}
+
+/** Loads into `scorers`, which the caller frees also when one of them cannot be loaded. */
+export async function loadStageScorers(
+  specs: readonly ScorerSpec[],
+  { device, dtype, cacheDir, weights, hpsVersion, hpsLetterbox, signal }: ResolvedOptions,
+  scorers: Scorer[],
+): Promise<void> {
+  for (const { key } of specs)
+    scorers.push(await loadScorer(key, { device, dtype, cacheDir, weights, hpsVersion, hpsLetterbox, signal }));
+}
+
+/** What decides a scorer's values besides picture and caption, for its manifest. */
+export function scorerSettings({ key, onRequest }: ScorerSpec, options: ResolvedOptions): Record<string, unknown> {
+  if (!onRequest) return {};
+  const { dtype, weights, hpsVersion, hpsLetterbox } = options;
+  const used = [key, ...(SHARED_WEIGHTS[key] ?? [])].filter((name) => Object.hasOwn(weights, name));
+  return {
+    dtype,
+    weights: Object.fromEntries(used.map((name) => [name, fingerprintOf(weights[name]!)])),
+    ...(key === "hpsv2_score" && { version: hpsVersion, letterbox: hpsLetterbox }),
+  };
+}
+
+/** A folder by its files, a repository by its name. */
+function fingerprintOf(name: string): string {
+  return statSync(name, { throwIfNoEntry: false })?.isDirectory()
+    ? modelFingerprint(name, /\.(?:safetensors|pt|pth|bin)$/)
+    : name;
+}
