@@ -108,6 +108,8 @@ export interface SampleOptions {
   options?: Readonly<Record<string, unknown>>;
   /** Source of the method's noise: standard normal, the shape of `x`. Default: the process-wide generator. */
   noise?: () => Tensor;
+  /** What the state at γ' becomes before the next step, where something holds it to a condition. */
+  keep?: ((x: Tensor, gamma: number) => Tensor) | null;
   /** Called after each step. */
   onStep?: (report: StepReport) => void | Promise<void>;
   /** Stops the run before the next step; {@link sample} then throws the signal's reason. */
@@ -127,7 +129,7 @@ export async function sample<State extends object>(
   model: VelocityModel<State>,
   x: Tensor,
   gammas: ArrayLike<number>,
-  { options = {}, noise = () => randn(x.shape), onStep, signal }: SampleOptions = {},
+  { options = {}, noise = () => randn(x.shape), keep, onStep, signal }: SampleOptions = {},
 ): Promise<Tensor> {
   const own = parseOptions(method.options ?? z.strictObject({}), options);
   const steps = gammas.length - 1;
@@ -143,7 +145,7 @@ export async function sample<State extends object>(
           const result = method.step(now.step);
           const moved = "remember" in result ? result : { x: result, remember: null };
           return {
-            x: moved.x,
+            x: keep ? keep(moved.x, gammas[step + 1]!) : moved.x,
             state: now.state(),
             memory: moved.remember,
             denoised: onStep ? now.step.denoised : null,

@@ -20,8 +20,10 @@ export interface DrawLatentsOptions extends SampleOptions {
   guidance: Guidance;
   /** Name of a registered sampler. */
   sampler: string;
-  /** Signal levels from noise to data. */
+  /** Signal levels from where sampling begins to data. */
   gammas: ArrayLike<number>;
+  /** Steps of the whole way, of which these levels are the last ones: guidance counts them all. Default: these. */
+  wholeSteps?: number;
 }
 
 /**
@@ -29,8 +31,11 @@ export interface DrawLatentsOptions extends SampleOptions {
  * @throws the signal's reason when it is aborted
  */
 export function drawLatents(noise: Tensor, options: DrawLatentsOptions): Promise<Tensor> {
-  const { predict, branches, guidance, sampler, gammas, ...rest } = options;
-  const model = guidedVelocity<Conditioning>({ predict, guidance, ...branches });
+  const { predict, branches, guidance, sampler, gammas, wholeSteps = gammas.length - 1, ...rest } = options;
+  const guided = guidedVelocity<Conditioning>({ predict, guidance, ...branches });
+  const first = wholeSteps - (gammas.length - 1);
+  const model: typeof guided = (x, gamma, at, state) =>
+    guided(x, gamma, { ...at, step: at.step + first, steps: wholeSteps }, state);
   return sample(samplerMethod(sampler), model, noise, gammas, rest);
 }
 

@@ -12,12 +12,13 @@ import type { Rin } from "../networks/rin.js";
 import { type Branches, condition } from "./conditioning.js";
 import { Decoder } from "./decoder.js";
 import { drawLatents, predictBy } from "./draw-latents.js";
+import { blend, type EncodedEdit, encodeEdit, gridFrom, startOver } from "./edit.js";
 import type { GenerateProgress } from "./generate-options.js";
 import { GeneratedImage } from "./generated-image.js";
 import { breathe } from "./interruption.js";
 import { cudaIndex } from "./loading/device.js";
 import type { PipelineParts, TextEncoder } from "./loading/parts.js";
-import { noiseOf, seedsOf } from "./noise.js";
+import { between, noiseAfter, noiseOf } from "./noise.js";
 import type { Plan } from "./plan.js";
 import { originOf, settingsOf } from "./recorded-settings.js";
 import { Residency } from "./residency.js";
@@ -37,6 +38,9 @@ interface Batch {
   rows: readonly number[];
   latents: Tensor;
 }
+
+/** What is drawn over, by the place of its prompt. */
+type EncodedEdits = Map<number, EncodedEdit>;
 
 /** Draws with the parts of one pipeline, which it owns. */
 export class Drawer {
@@ -123,6 +127,7 @@ export class Drawer {
     const residency = this.#residency;
     plan.signal?.throwIfAborted();
     let texts: EncodedTexts | null = null;
+    let edits: EncodedEdits | null = null;
     try {
       if (plan.previewEvery !== undefined && plan.preview === "linear") {
         this.decoder.fitPreview();
@@ -131,15 +136,16 @@ export class Drawer {
       const limit = this.#parts.config.settings.max_text_len;
       texts = await encodeTexts(plan, rows, { encode, limit, device: this.#device, warn });
       await residency.over("textEncoder");
-      for await (const batch of residency.toDecoder(this.#batches(plan, rows, texts, warn))) {
+      edits = await this.#encodeEdits(plan, rows);
+      for await (const batch of residency.toDecoder(this.#batches(plan, rows, { texts, edits }, warn))) {
         try {
-          yield* this.#finish(plan, batch);
+          yield* this.#finish(plan, batch, edits);
         } finally {
           batch.latents.dispose();
         }
       }
     } finally {
-      release(texts);
+      release([texts, edits]);
       await residency.over("textEncoder", "network", "autoencoder");
     }
   }
@@ -148,7 +154,7 @@ export class Drawer {
   async *#batches(
     plan: Plan,
     rows: readonly number[],
-    texts: EncodedTexts,
+    { texts, edits }: { texts: EncodedTexts; edits: EncodedEdits | null },
     warn: (warning: string) => void,
   ): AsyncGenerator<Batch, void, void> {
     let size = Math.min(plan.batchSize, this.#fits);
@@ -168,7 +174,7 @@ export class Drawer {
         }
         let latents: Tensor;
         try {
-          latents = await this.#sample(plan, own, conditioning);
+          latents = await this.#sample(plan, own, conditioning, edits);
         } catch (error) {
           if (!isOutOfMemory(error) || own.length === 1) throw error;
           // Half as many, now and in later calls.
@@ -203,15 +209,24 @@ export class Drawer {
   }
 
   /** Latents of the pictures `rows`, on the pipeline's device; the caller owns them. */
-  async #sample(plan: Plan, rows: readonly number[], branches: Branches): Promise<Tensor> {
+  async #sample(plan: Plan, rows: readonly number[], branches: Branches, edits: EncodedEdits | null): Promise<Tensor> {
     const { steps, guidance, sampler, samplerOptions, schedule, signal, onStep, count } = plan;
     const { start, noise } = this.#noise(plan, rows);
+    const first = plan.edit ? Math.fround(1 - plan.edit.strength) : 0;
+    const over =
+      edits &&
+      startOver(
+        start,
+        rows.map((row) => edits.get(plan.promptOf(row))!),
+        first,
+      );
     try {
-      return await drawLatents(start, {
+      return await drawLatents(over?.start ?? start, {
         predict: this.#replayed?.predict ?? this.#predict,
-        ...{ branches, guidance, sampler, gammas: schedule.grid(steps), options: samplerOptions, noise, signal },
+        ...{ branches, guidance, sampler, options: samplerOptions, noise, signal },
+        ...{ gammas: gridFrom(schedule.grid(steps), first), wholeSteps: steps, keep: over?.keep ?? null },
         ...(onStep && {
-          onStep: ({ step, gamma, x, denoised }) => {
+          onStep: ({ step, steps, gamma, x, denoised }) => {
             const progress: GenerateProgress = {
               ...{ step, steps, gamma, x, denoised },
               ...{ image: rows[0]!, images: rows, imageCount: count },
@@ -225,38 +240,49 @@ export class Drawer {
         }),
       });
     } finally {
+      over?.dispose();
       start.dispose();
     }
   }
 
-  /** Initial noise of the pictures `rows`, which the caller owns, and the source of what a sampler adds to it. */
-  #noise({ noise, seeds }: Plan, rows: readonly number[]): { start: Tensor; noise: () => Tensor } {
-    const copied = (own: Tensor) => own.to({ device: this.#device, dtype: "float32" }).clone();
-    if (seeds) {
-      const own = rows.map((row) => seeds[row]!);
-      const draw = noiseOf(own, this.latentShape);
-      return { start: scope(() => copied(draw())), noise: draw };
+  /** What is drawn over, by prompt; null where nothing is. */
+  async #encodeEdits({ edit, promptOf, signal }: Plan, rows: readonly number[]): Promise<EncodedEdits | null> {
+    if (!edit) return null;
+    const encoded: EncodedEdits = new Map();
+    const into = { autoencoder: this.autoencoder, normalization: this.#parts.preprocessing };
+    try {
+      for (const prompt of new Set(rows.map(promptOf))) {
+        await breathe(signal);
+        const [, side] = this.latentShape;
+        encoded.set(prompt, await encodeEdit(edit.edits[prompt]!, { ...into, side, device: this.#device }));
+      }
+    } catch (error) {
+      release(encoded);
+      throw error;
     }
+    await this.#residency.over("autoencoder");
+    return encoded;
+  }
+
+  /** Initial noise of the pictures `rows`, which the caller owns, and the source of what a sampler adds to it. */
+  #noise({ noise, seeds, variation }: Plan, rows: readonly number[]): { start: Tensor; noise: () => Tensor } {
+    const of = (seeds: readonly number[]) =>
+      noiseOf(
+        rows.map((row) => seeds[row]!),
+        this.latentShape,
+      );
     const given = () =>
       cat(
         rows.map((row) => noise!.narrow(0, row, 1)),
         0,
       );
-    let draw: (() => Tensor) | null = null;
-    return {
-      start: scope(() => copied(given())),
-      noise: () => {
-        draw ??= noiseOf(
-          scope(() => seedsOf(given())),
-          this.latentShape,
-        );
-        return draw();
-      },
-    };
+    const own = seeds ? of(seeds) : noiseAfter(given, this.latentShape);
+    const draw = variation ? between(own, of(variation.seeds), variation.strength) : own;
+    return { start: scope(() => draw().to({ device: this.#device, dtype: "float32" }).clone()), noise: draw };
   }
 
   /** Decodes a batch and delivers each picture as it is finished. */
-  async *#finish(plan: Plan, { rows, latents }: Batch): AsyncGenerator<Drawn, void, void> {
+  async *#finish(plan: Plan, { rows, latents }: Batch, edits: EncodedEdits | null): AsyncGenerator<Drawn, void, void> {
     const chunk = plan.deterministic ? 1 : this.decoder.together;
     const origin = await originOf(plan, this.#parts);
     for (let first = 0; first < rows.length; first += chunk) {
@@ -264,14 +290,16 @@ export class Drawer {
       const own = rows.slice(first, first + chunk);
       const decoded = this.decoder.decodeRows(latents, first, own.length);
       for (const [i, row] of own.entries()) {
-        const image = new GeneratedImage(decoded[i]!, settingsOf(plan, row, decoded[i]!, origin, this.#parts));
+        const kept = edits?.get(plan.promptOf(row))?.kept;
+        const pixels = kept ? blend(decoded[i]!, kept) : decoded[i]!;
+        const image = new GeneratedImage(pixels, settingsOf(plan, row, pixels, origin, this.#parts));
         await plan.onImage?.(image, row);
-        const kept = () =>
+        const copy = () =>
           latents
             .narrow(0, first + i, 1)
             .to({ device: "cpu" })
             .clone();
-        yield { row, image, latents: plan.keepLatents ? scope(kept) : null };
+        yield { row, image, latents: plan.keepLatents ? scope(copy) : null };
       }
     }
   }

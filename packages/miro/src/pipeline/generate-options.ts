@@ -11,6 +11,20 @@ const rewards = z.record(z.string().min(1), z.number()).readonly();
 const rewardSets = z.union([rewards, z.array(rewards).readonly()]).optional();
 const seed = z.int().min(0);
 const isTensor = z.custom<Tensor>((value) => value instanceof Tensor);
+const pictureSource = z.union([
+  z.string().min(1),
+  z.custom<RgbImage>(
+    (value) =>
+      typeof value === "object" &&
+      value !== null &&
+      "data" in value &&
+      value.data instanceof Uint8Array &&
+      "width" in value &&
+      "height" in value &&
+      [value.width, value.height].every((side) => Number.isInteger(side) && (side as number) >= 1) &&
+      value.data.length === (value.width as number) * (value.height as number) * 3,
+  ),
+]);
 const statesSchema = z.object({
   embeddings: isTensor,
   length: z.int().optional(),
@@ -106,6 +120,54 @@ export const generateSchema = z.strictObject({
       perPrompt: true,
     },
   ),
+  /** A picture to draw over: a file, or 8-bit RGB. Its largest centred square is used. A list has one for each prompt. */
+  image: field(z.union([pictureSource, z.array(pictureSource).readonly()]).optional(), {
+    expected: "a picture file, or { width, height, data } of 8-bit RGB",
+    orList: "one per prompt",
+    help: "a picture to draw over; its largest centred square is used",
+    flag: "--image <file>",
+    perPrompt: true,
+    axis: null,
+  }),
+  /** How much of `image` is drawn anew: 0 keeps it, 1 starts from noise alone. Default: 0.75, with a mask 1. */
+  strength: field(z.number().min(0).max(1).optional(), {
+    expected: "a number from 0 to 1",
+    help: "how much of the image is drawn anew: 0 keeps it, 1 starts from noise alone",
+    flag: "--strength <s>",
+    otherwise: "0.75, with a mask 1",
+    perPrompt: true,
+  }),
+  /**
+   * Where `image` is drawn anew: white places are, black ones stay, grey ones are mixed. A picture of the image's size.
+   * A list has one for each prompt.
+   */
+  mask: field(z.union([pictureSource, z.array(pictureSource).readonly()]).optional(), {
+    expected: "a picture file, or { width, height, data } of 8-bit RGB",
+    orList: "one per prompt",
+    help: "a picture of the image's size: white places are drawn anew, black ones stay, grey ones are mixed",
+    flag: "--mask <file>",
+    perPrompt: true,
+    axis: null,
+  }),
+  /**
+   * Varies a picture: its noise is blended with that of this seed. All pictures of a call then have the same `seed`,
+   * and the i-th one is varied by `variationSeed + i`. A list has a seed for each picture.
+   */
+  variationSeed: field(z.union([seed, z.array(seed).readonly()]).optional(), {
+    expected: "an integer of at least 0",
+    orList: "one per picture",
+    help: "vary one picture: its noise is blended with that of this seed; all pictures then have the same seed, and the i-th is varied by this one + i",
+    flag: "--variation-seed <n>",
+    perPrompt: true,
+  }),
+  /** How far a variation goes: 0 is the picture of `seed`, 1 that of `variationSeed`. Default: 0.2. */
+  variationStrength: field(z.number().min(0).max(1).optional(), {
+    expected: "a number from 0 to 1",
+    help: "how far a variation goes: 0 is the picture of the seed, 1 that of the variation seed",
+    flag: "--variation-strength <s>",
+    otherwise: "0.2",
+    perPrompt: true,
+  }),
   /** Name of the sampler. */
   sampler: field(
     z

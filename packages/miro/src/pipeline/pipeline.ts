@@ -209,7 +209,7 @@ export class MiroPipeline {
   ): Promise<GenerateResultWithLatents>;
   generate(prompt: string | readonly string[], options?: GenerateOptions): Promise<GenerateResult>;
   async generate(prompt: string | readonly string[], options: GenerateOptions = {}): Promise<GenerateResult> {
-    const plan = this.plan(prompt, parseOptions(generateSchema, options));
+    const plan = await this.plan(prompt, parseOptions(generateSchema, options));
     const images: GeneratedImage[] = [];
     const latents: Tensor[] = [];
     const warnings: string[] = [];
@@ -243,7 +243,7 @@ export class MiroPipeline {
     prompt: string | readonly string[],
     options: GenerateOptions = {},
   ): AsyncGenerator<GeneratedImage, void, void> {
-    const plan = this.plan(prompt, { ...parseOptions(generateSchema, options), keepLatents: false });
+    const plan = await this.plan(prompt, { ...parseOptions(generateSchema, options), keepLatents: false });
     for await (const { image } of this.draw(plan)) yield image;
   }
 
@@ -263,14 +263,14 @@ export class MiroPipeline {
    * ```
    */
   async describe(prompt: string | readonly string[], options: GenerateOptions = {}): Promise<ImageSettings[]> {
-    return this.settings(this.plan(prompt, parseOptions(generateSchema, options)));
+    return this.settings(await this.plan(prompt, parseOptions(generateSchema, options)));
   }
 
   /**
    * What a call will do; its options have been checked by themselves and are checked against the checkpoint here.
    * @internal
    */
-  plan(prompt: string | readonly string[], options: ResolvedGenerateOptions): Plan {
+  async plan(prompt: string | readonly string[], options: ResolvedGenerateOptions): Promise<Plan> {
     this.#drawer.checkUsable();
     const { labelDim, concatCondTokenToLatents } = this.config.network;
     return makePlan(prompt, options, {

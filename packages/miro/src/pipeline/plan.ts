@@ -6,6 +6,7 @@ import { checkSamplerOptions, type SamplerOptionValue } from "../flow/samplers/i
 import { dynamicShift, LinearSchedule } from "../flow/schedule.js";
 import { about, message } from "../message.js";
 import { checkEmbeddings } from "./conditioning.js";
+import { type EditPlan, planEdits } from "./edit.js";
 import type { ResolvedGenerateOptions } from "./generate-options.js";
 import { MAX_PROMPT_LENGTH } from "./settings.js";
 
@@ -24,7 +25,7 @@ export interface PlanDefaults {
 }
 
 /** A call of `generate` with everything decided. */
-export interface Plan extends Omit<ResolvedGenerateOptions, "noise" | "negativePrompt"> {
+export interface Plan extends Omit<ResolvedGenerateOptions, "noise" | "negativePrompt" | EditOption> {
   prompts: string[];
   /** One for each prompt; null for the checkpoint's own empty text, and when nothing is guided. */
   negativePrompts: string[] | null;
@@ -38,6 +39,10 @@ export interface Plan extends Omit<ResolvedGenerateOptions, "noise" | "negativeP
   /** Initial noise of all pictures, or else their seeds. */
   noise: Tensor | null;
   seeds: number[] | null;
+  /** What the noise is blended with; null where pictures are not variations. */
+  variation: { seeds: number[]; strength: number } | null;
+  /** What is drawn over; null: nothing. */
+  edit: EditPlan | null;
   steps: number;
   /** The sampler's own options, defaults filled in. */
   samplerOptions: Record<string, SamplerOptionValue>;
@@ -48,17 +53,32 @@ export interface Plan extends Omit<ResolvedGenerateOptions, "noise" | "negativeP
   batchSize: number;
 }
 
+/** Options that a plan holds as `edit` and `variation`. */
+type EditOption = "image" | "mask" | "strength" | "variationSeed" | "variationStrength";
+
+/** How far a variation goes where nothing is said. */
+const VARIATION_STRENGTH = 0.2;
+
 /**
  * Checks options against the checkpoint and fills in what they leave open.
  * @param options as `generateSchema` returns them, so that each was checked by itself
  * @throws InvalidInputError naming the option
  */
-export function makePlan(
+export async function makePlan(
   prompt: string | readonly string[],
   options: ResolvedGenerateOptions,
   about: PlanDefaults,
-): Plan {
-  const { noise: givenNoise, negativePrompt, ...given } = options;
+): Promise<Plan> {
+  const {
+    noise: givenNoise,
+    negativePrompt,
+    image,
+    mask,
+    strength,
+    variationSeed,
+    variationStrength,
+    ...given
+  } = options;
   const prompts = texts("prompt", prompt);
   const count = prompts.length * given.imagesPerPrompt;
   const noise = givenNoise ? checkNoise(givenNoise, [count, ...about.latentShape]) : null;
@@ -84,7 +104,9 @@ export function makePlan(
     wanted: targets("rewardTargets", given.rewardTargets, 1, count, about.coherenceKeys),
     unwanted: targets("negativeRewardTargets", given.negativeRewardTargets, 0, count, about.coherenceKeys),
     noise,
-    seeds: noise ? null : seedsOf(given.seed, count),
+    seeds: noise ? null : seedsOf("seed", given.seed, count, variationSeed === undefined),
+    variation: variationOf(variationSeed, variationStrength, count),
+    edit: await planEdits({ image, mask, strength }, prompts.length),
     steps,
     samplerOptions: checkSamplerOptions(given.sampler, given.samplerOptions),
     guidance,
@@ -122,12 +144,23 @@ function negatives(given: string | readonly string[] | undefined, prompts: numbe
   return needed ? list : null;
 }
 
-/** The seed of each picture: consecutive from one, or as listed. */
-function seedsOf(seed: number | readonly number[], count: number): number[] {
-  if (typeof seed === "number") return Array.from({ length: count }, (_, i) => seed + i);
+/** The seed of each picture: as listed, or from one number, which is that of all or counts up. */
+function seedsOf(parameter: string, seed: number | readonly number[], count: number, countsUp: boolean): number[] {
+  if (typeof seed === "number") return Array.from({ length: count }, (_, i) => (countsUp ? seed + i : seed));
   if (seed.length !== count)
-    throw invalid("seed", `one number, or one for each of ${count} pictures`, `${seed.length} numbers`);
+    throw invalid(parameter, `one number, or one for each of ${count} pictures`, `${seed.length} numbers`);
   return [...seed];
+}
+
+function variationOf(
+  seed: ResolvedGenerateOptions["variationSeed"],
+  strength: number | undefined,
+  count: number,
+): Plan["variation"] {
+  if (seed !== undefined)
+    return { seeds: seedsOf("variationSeed", seed, count, true), strength: strength ?? VARIATION_STRENGTH };
+  if (strength !== undefined) throw invalid("variationStrength", "a variation seed with it", "none");
+  return null;
 }
 
 type Targets = Readonly<Record<string, number>>;

@@ -2,6 +2,7 @@
 import { buildInfo } from "@miro-t2i/torch";
 import type { RgbImage } from "../pictures/rgb.js";
 import { version } from "../version.js";
+import type { EditPlan } from "./edit.js";
 import type { PipelineParts } from "./loading/parts.js";
 import type { Plan } from "./plan.js";
 import type { ImageSettings } from "./settings.js";
@@ -43,6 +44,11 @@ export function settingsOf(
     sampler: plan.sampler,
     ...(Object.keys(plan.samplerOptions).length > 0 && { samplerOptions: plan.samplerOptions }),
     shift: plan.schedule.shift,
+    ...(plan.edit && recordedEdit(plan.edit, plan.promptOf(row))),
+    ...(plan.variation && {
+      variationSeed: plan.variation.seeds[row]!,
+      variationStrength: plan.variation.strength,
+    }),
     ...(plan.deterministic && { deterministic: true as const }),
     rewardTargets: plan.wanted[row]!,
     negativeRewardTargets: plan.unwanted[row]!,
@@ -56,4 +62,9 @@ export function settingsOf(
     ...(quantization === "int8" && { quantization }),
     versions: { miro: version(), torch: buildInfo().torchVersion },
   };
+}
+
+function recordedEdit({ edits, strength }: EditPlan, prompt: number) {
+  const { image, mask } = edits[prompt]!;
+  return { image: image.identity, strength, ...(mask && { mask: mask.identity }) };
 }

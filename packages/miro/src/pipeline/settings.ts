@@ -7,7 +7,7 @@ import { z } from "zod";
 import { describe, InvalidInputError } from "../errors.js";
 import { samplerTitle } from "../flow/samplers/index.js";
 import type { PngText } from "../pictures/png.js";
-import { weightsSchema } from "./loading/identity.js";
+import { sha256Schema, weightsSchema } from "./loading/identity.js";
 
 /** The longest prompt that a picture can store, in UTF-16 units; a longer one is refused before anything is drawn. */
 export const MAX_PROMPT_LENGTH = 1 << 20;
@@ -17,6 +17,8 @@ const side = z
   .int()
   .min(1)
   .max(1 << 16);
+/** A picture that was drawn over: its file, below the home folder as `~/…`, and what its pixels were. */
+const pictureIdentity = z.strictObject({ file: shortText.optional(), sha256: sha256Schema });
 const targets = z.record(z.string().max(100), z.number());
 
 /**
@@ -37,6 +39,13 @@ export const imageSettingsSchema = z.strictObject({
   /** All options that the sampler has of its own; absent where it has none. */
   samplerOptions: z.record(z.string().max(100), z.union([z.number(), z.string().max(4096), z.boolean()])).optional(),
   shift: z.number().positive(),
+  /** What was drawn over, and how much of it was drawn anew. */
+  image: pictureIdentity.optional(),
+  strength: z.number().min(0).max(1).optional(),
+  mask: pictureIdentity.optional(),
+  /** What the noise of the seed was blended with. */
+  variationSeed: z.int().min(0).optional(),
+  variationStrength: z.number().min(0).max(1).optional(),
   /** Present where it was asked for: shapes then do not follow the batch, which on CUDA decides the last bits. */
   deterministic: z.literal(true).optional(),
   rewardTargets: targets,
@@ -71,6 +80,9 @@ export const imageSettingsSchema = z.strictObject({
   versions: z.strictObject({ miro: shortText, torch: shortText }),
 });
 
+/** Which picture was drawn over. */
+export type PictureIdentity = z.output<typeof pictureIdentity>;
+
 /** Everything that decides a picture, as stored in its file. */
 export type ImageSettings = z.output<typeof imageSettingsSchema>;
 
@@ -94,6 +106,9 @@ function parameters(settings: ImageSettings, software: string): string {
     // What others call the scale is one more than w.
     ["CFG scale", Math.max(0, guidanceScale) + 1],
     ["Seed", seed],
+    ["Denoising strength", settings.strength],
+    ["Variation seed", settings.variationSeed],
+    ["Variation seed strength", settings.variationStrength],
     ["Size", `${width}x${height}`],
     ["Model hash", weights?.checkpoint.sha256.slice(0, 10)],
     ["Model", `${model}${variant ? `/${variant}` : ""}`],
@@ -183,7 +198,7 @@ export function settingsDifference(
   return null;
 }
 
-/** Settings as dotted names and plain values. */
+/** Settings as dotted names and plain values; a picture that was drawn over is what its pixels are. */
 function flatten(settings: ImageSettings): Record<string, unknown> {
   const flat: Record<string, unknown> = {};
   const visit = (value: unknown, path: string) => {
@@ -192,6 +207,7 @@ function flatten(settings: ImageSettings): Record<string, unknown> {
     } else if (value !== undefined) flat[path] = value;
   };
   visit(Object.fromEntries(Object.entries(settings).filter(([key]) => !INCIDENTAL.includes(key))), "");
+  for (const name of ["image.file", "mask.file"]) delete flat[name];
   const { bestOf } = settings;
   if (bestOf) {
     const { count, seed, scorer } = bestOf;

@@ -92,7 +92,7 @@ function origin(name: string, folder: string): Omit<WeightsIdentity, "sha256"> {
 }
 
 /** A path without the name of the user. */
-function tilde(path: string): string {
+export function tilde(path: string): string {
   const home = homedir();
   return path.startsWith(`${home}/`) && home !== "/" ? `~${path.slice(home.length)}` : path;
 }

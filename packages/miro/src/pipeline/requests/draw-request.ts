@@ -214,7 +214,7 @@ export class DrawRequest {
     const latents = new Map<number, Tensor>();
     let ranker: Ranker | null = null;
     try {
-      const calls = this.#plan(pipe, hooks, held);
+      const calls = await this.#plan(pipe, hooks, held);
       const settings = files || redrawn ? await this.#describe(pipe, calls) : null;
       const settingsOf = (some: readonly PlannedPicture[]) => some.map(({ index }) => settings!.get(index)!);
       if (redrawn) {
@@ -250,13 +250,14 @@ export class DrawRequest {
   }
 
   /** A plan for each group of pictures; `held` receives what has to live as long as they do. */
-  #plan(pipe: MiroPipeline, { signal, onStep }: DrawHooks, held: Tensor[]): Call[] {
+  async #plan(pipe: MiroPipeline, { signal, onStep }: DrawHooks, held: Tensor[]): Promise<Call[]> {
     const { noise, latentsFile } = this.#options;
     const count = this.#candidates;
     const shape = [this.#pictures.length * count, ...pipe.latentShape];
     if (noise && (noise.ndim !== 4 || shape.some((size, i) => noise.size(i) !== size)))
       throw invalid("noise", `shape (${shape.join(", ")})`, `(${noise.shape.join(", ")})`);
-    return groupPictures(this.#pictures, count).map((group) => {
+    const calls: Call[] = [];
+    for (const group of groupPictures(this.#pictures, count)) {
       const placeOf = (row: number) => group.pictures[Math.floor(row / count)]!.index;
       const parts = () => group.pictures.map(({ index }) => noise!.narrow(0, index * count, count));
       const own = noise && scope(() => cat(parts(), 0));
@@ -270,8 +271,9 @@ export class DrawRequest {
         }),
         keepLatents: latentsFile !== undefined,
       };
-      return { ...group, plan: planOf(pipe, group, more) };
-    });
+      calls.push({ ...group, plan: await planOf(pipe, group, more) });
+    }
+    return calls;
   }
 
   /**
@@ -397,14 +399,14 @@ export class DrawRequest {
 }
 
 /** A plan of a group. @throws InvalidInputError of the first picture that is wrong by itself, with its line */
-function planOf(pipe: MiroPipeline, group: PictureGroup, more: Partial<ResolvedGenerateOptions>): Plan {
+async function planOf(pipe: MiroPipeline, group: PictureGroup, more: Partial<ResolvedGenerateOptions>): Promise<Plan> {
   try {
-    return pipe.plan(group.prompts, { ...group.options, ...more });
+    return await pipe.plan(group.prompts, { ...group.options, ...more });
   } catch (error) {
     const named = error instanceof InvalidInputError ? group.pictures.filter(({ where }) => where !== undefined) : [];
     for (const { where, prompt, options } of named) {
       try {
-        pipe.plan(prompt, { ...options, imagesPerPrompt: 1 });
+        await pipe.plan(prompt, { ...options, imagesPerPrompt: 1 });
       } catch (own) {
         throw new InvalidInputError(message`${where}: ${own}`, { cause: own });
       }

@@ -18,6 +18,7 @@ const values: NameValues = {
   began: new Date(2026, 0, 31, 23, 59, 58),
   reward: { sharpness: 0.2 },
   negativeReward: {},
+  variationSeed: undefined,
 };
 const fill = (template: string, change: Partial<NameValues> = {}) =>
   new NameTemplate(template).fill({ ...values, ...change });

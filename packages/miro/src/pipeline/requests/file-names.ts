@@ -15,6 +15,8 @@ export interface NameValues {
   prompt: string;
   /** Null when the noise was given. */
   seed: number | null;
+  /** What the noise of the seed is blended with; undefined where nothing is. */
+  variationSeed: number | undefined;
   /** Place of the picture in the command, from 0, and the number of pictures. */
   index: number;
   count: number;
@@ -38,6 +40,7 @@ const FIELDS: Record<string, (values: NameValues, template: string) => string> =
       message`${about("name")}: ${JSON.stringify(template)} uses {seed}, but pictures drawn from supplied noise have no seed`,
     );
   },
+  variation_seed: ({ variationSeed }) => String(variationSeed ?? "none"),
   index: ({ index, count }) => String(index).padStart(String(count - 1).length, "0"),
   steps: ({ steps }) => String(steps),
   guidance: ({ guidance }) => String(guidance),
@@ -53,7 +56,7 @@ const FIELDS: Record<string, (values: NameValues, template: string) => string> =
 export const NAME_FIELDS = [...Object.keys(FIELDS), "reward.KEY", "negative_reward.KEY"];
 
 /** Fields that do not depend on the checkpoint. */
-const KNOWN_EARLY = ["prompt", "seed", "index", "date", "time"];
+const KNOWN_EARLY = ["prompt", "seed", "variation_seed", "index", "date", "time"];
 
 /** Most bytes of one part of a path, its extension included. */
 const MAX_BYTES = 200;

@@ -242,9 +242,10 @@ export class PictureFiles {
   }
 
   #template(picture: PlannedPicture, rewards: readonly string[] | null, suffix = ""): NameTemplate {
-    const { seed, name, where } = picture;
+    const { seed, name, where, options } = picture;
     const given = name ?? this.#options.name;
-    const text = given ?? `{prompt}-${seed === null ? "noise{index}" : "seed{seed}"}${suffix}`;
+    const variation = options.variationSeed === undefined ? "" : "-variation{variation_seed}";
+    const text = given ?? `{prompt}-${seed === null ? "noise{index}" : "seed{seed}"}${variation}${suffix}`;
     try {
       return new NameTemplate(formatOf(text) === this.format ? text.replace(/\.[^.]*$/, "") : text, rewards);
     } catch (error) {
@@ -372,7 +373,7 @@ async function isSheet(path: string): Promise<boolean> {
 }
 
 function nameValues(
-  { prompt, seed, index }: PlannedPicture,
+  { prompt, seed, index, options: { variationSeed } }: PlannedPicture,
   count: number,
   settings: ImageSettings | undefined,
   began: Date,
@@ -380,6 +381,7 @@ function nameValues(
   return {
     prompt,
     seed,
+    variationSeed: variationSeed as number | undefined,
     index,
     count,
     began,

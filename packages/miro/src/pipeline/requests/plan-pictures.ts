@@ -4,6 +4,7 @@ import { InvalidInputError } from "../../errors.js";
 import { samplerNames, withOptionsOf } from "../../flow/samplers/index.js";
 import { about, message } from "../../message.js";
 import { parseOptions } from "../../options.js";
+import type { PictureSource } from "../edit.js";
 import { generateSchema, type ResolvedGenerateOptions } from "../generate-options.js";
 import type { PromptOptions, PromptRequest } from "./prompt-file.js";
 
@@ -61,13 +62,17 @@ export function planPictures(
       throw new InvalidInputError(message`${where ?? about("seed")}: a seed has no meaning where the noise is given`);
     }
     const own = request.seed === "random" ? randomSeed() : request.seed;
+    const { variationSeed: variation } = checked;
     for (let i = 0; i < checked.imagesPerPrompt; i++) {
       const index = pictures.length;
-      const first = own !== undefined ? own + i * candidates : seed === null ? null : seed + index * candidates;
+      // Variations of a picture have its seed.
+      const place = (n: number) => (variation === undefined ? n * candidates : 0);
+      const first = own !== undefined ? own + place(i) : seed === null ? null : seed + place(index);
       if (first !== null && first + candidates > Number.MAX_SAFE_INTEGER) {
         throw new InvalidInputError(message`${where ?? about("seed")}: the seed ${first} is too large`);
       }
-      pictures.push({ index, prompt, seed: first, options: checked, ...(name && { name }), ...(where && { where }) });
+      const varied = typeof variation === "number" ? { ...checked, variationSeed: variation + i } : checked;
+      pictures.push({ index, prompt, seed: first, options: varied, ...(name && { name }), ...(where && { where }) });
     }
   }
   return pictures;
@@ -108,13 +113,16 @@ export interface PictureGroup {
 }
 
 /**
- * Pictures that differ in nothing but prompt, seed and reward targets go together, in the order of their first picture.
+ * Pictures that differ in nothing but prompt, seeds, reward targets and what they are drawn over go together, in the order of their first picture.
  * @param candidates pictures to draw for each, with consecutive seeds
  */
 export function groupPictures(pictures: readonly PlannedPicture[], candidates = 1): PictureGroup[] {
   const groups = new Map<string, PlannedPicture[]>();
   for (const picture of pictures) {
-    const { rewardTargets, negativeRewardTargets, seed, imagesPerPrompt, ...shared } = picture.options;
+    const { rewardTargets, negativeRewardTargets, seed, imagesPerPrompt, image, mask, variationSeed, ...rest } =
+      picture.options;
+    const present = [image, mask, variationSeed].map((value) => value !== undefined);
+    const shared = { ...rest, present };
     const key = JSON.stringify(Object.entries(shared).sort(([a], [b]) => (a < b ? -1 : 1)));
     const group = groups.get(key);
     if (group) group.push(picture);
@@ -130,6 +138,11 @@ export function groupPictures(pictures: readonly PlannedPicture[], candidates = 
       rewardTargets: each(({ options }) => options.rewardTargets ?? {}) as Targets[],
       negativeRewardTargets: each(({ options }) => options.negativeRewardTargets ?? {}) as Targets[],
       ...(first.seed !== null && { seed: each(({ seed }, c) => seed! + c) }),
+      ...(first.options.variationSeed !== undefined && {
+        variationSeed: each(({ options }) => options.variationSeed as number),
+      }),
+      ...(first.options.image !== undefined && { image: group.map(({ options }) => options.image as PictureSource) }),
+      ...(first.options.mask !== undefined && { mask: group.map(({ options }) => options.mask as PictureSource) }),
     };
     return { pictures: group, prompts: group.map(({ prompt }) => prompt), options };
   });

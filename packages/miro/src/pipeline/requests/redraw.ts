@@ -12,11 +12,12 @@ import { about, message, option } from "../../message.js";
 import { parseOptions } from "../../options.js";
 import { readImageFile } from "../../pictures/image-files.js";
 import { version } from "../../version.js";
+import type { PictureSource } from "../edit.js";
 import { generateSchema } from "../generate-options.js";
 import { bundledModel } from "../loading/bundled.js";
 import { expandTilde, type WeightsIdentity } from "../loading/identity.js";
 import type { FromPretrainedOptions } from "../loading/load-options.js";
-import { type ImageSettings, readSettings } from "../settings.js";
+import { type ImageSettings, type PictureIdentity, readSettings } from "../settings.js";
 import type { PromptRequest } from "./prompt-file.js";
 
 /** The parts of a pipeline that a caller may name instead of those that drew the picture. */
@@ -26,6 +27,9 @@ export interface ChosenParts {
   revision?: string | undefined;
   textEncoder?: string | undefined;
   vae?: string | undefined;
+  /** What is drawn over, instead of the files that the picture names. */
+  image?: PictureSource | undefined;
+  mask?: PictureSource | undefined;
 }
 
 /** How to draw a picture again. */
@@ -70,7 +74,7 @@ export async function readRedrawing(path: string, chosen: ChosenParts = {}): Pro
       ...(textEncoder && { textEncoder }),
       ...(vae && { vae }),
     },
-    request: { prompt, options: storedOptions(settings, path), ...(seed !== null && { seed }) },
+    request: { prompt, options: storedOptions(settings, path, chosen), ...(seed !== null && { seed }) },
   };
 }
 
@@ -96,11 +100,13 @@ function partOf(path: string, parameter: string, weights: WeightsIdentity): stri
  * Settings that are options of `generate` by the same name; targets of which nothing was asked are left to their
  * defaults.
  */
-function storedOptions(settings: ImageSettings, path: string): PromptRequest["options"] {
-  const { seed: _, ...rest } = settings;
+function storedOptions(settings: ImageSettings, path: string, chosen: ChosenParts): PromptRequest["options"] {
+  const { seed: _, image, mask, ...rest } = settings;
   const options: Record<string, unknown> = Object.fromEntries(
     Object.entries({
       ...rest,
+      ...(image && { image: chosen.image ?? sourceOf(path, "image", image) }),
+      ...(mask && { mask: chosen.mask ?? sourceOf(path, "mask", mask) }),
       rewardTargets: without(settings.rewardTargets, 1),
       negativeRewardTargets: without(settings.negativeRewardTargets, 0),
     }).filter(([key]) => Object.hasOwn(generateSchema.shape, key)),
@@ -113,6 +119,14 @@ function storedOptions(settings: ImageSettings, path: string): PromptRequest["op
     throw new InvalidInputError(`${path}: the stored setting ${error.message}`, { cause: error });
   }
   return options;
+}
+
+/** Where a picture that was drawn over is to be found. */
+function sourceOf(path: string, parameter: string, { file }: PictureIdentity): string {
+  if (file !== undefined) return expandTilde(file);
+  throw new InvalidInputError(
+    message`${about(parameter)}: ${path} does not name the file that it was drawn over; name it`,
+  );
 }
 
 function without(targets: Record<string, number>, fallback: number): Record<string, number> {
@@ -150,6 +164,16 @@ export function compareOrigin(
       );
     }
     warnings.push(`${given} is not what drew ${path} (${hashes}): the picture will be another one`);
+  }
+  for (const parameter of ["image", "mask"] as const) {
+    const [was, is] = [stored[parameter], actual[parameter]];
+    if (!was || !is || was.sha256 === is.sha256) continue;
+    if (chosen[parameter] === undefined) {
+      throw new InvalidInputError(
+        message`${about(parameter)}: ${is.file} is not what ${path} was drawn over: its pixels have changed; name the right file, or this one to draw another picture`,
+      );
+    }
+    warnings.push(`the ${parameter} is not what ${path} was drawn over: the picture will be another one`);
   }
   const here = { miro: version(), torch: buildInfo().torchVersion };
   const then = stored.versions;
