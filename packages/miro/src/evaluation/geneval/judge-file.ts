@@ -9,8 +9,9 @@ import { readBytes } from "../../files/files.js";
 import { parseJson } from "../../files/json-file.js";
 import { checkPlainData } from "../../files/plain-data.js";
 import { parseOptions } from "../../options.js";
+import type { Box } from "./detection.js";
 import { COLOURS, checkMetadata } from "./metadata.js";
-import { type Box, type Found, judge, rulesSchema } from "./rules.js";
+import { type Found, judge, rulesSchema } from "./rules.js";
 
 const number = z.number();
 const caseSchema = z.looseObject({

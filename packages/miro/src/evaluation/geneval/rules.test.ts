@@ -1,7 +1,8 @@
 import { describe, expect, it } from "vitest";
 import { parseOptions } from "../../options.js";
+import type { Box } from "./detection.js";
 import { type Colour, checkMetadata } from "./metadata.js";
-import { type Box, type Found, judge, overlap, relativePosition, rulesSchema } from "./rules.js";
+import { type Found, judge, overlap, relativePosition, rulesSchema } from "./rules.js";
 
 const rules = parseOptions(rulesSchema, {});
 const at = (score: number, x = 0): Found => ({ box: [x, 0, x + 10, 10], score });

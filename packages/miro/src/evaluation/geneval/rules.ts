@@ -4,10 +4,8 @@
  */
 import { z } from "zod";
 import { field } from "../../options.js";
+import type { Box } from "./detection.js";
 import { COLOURS, type Colour, type PromptMetadata, type Relation, type Requirement } from "./metadata.js";
-
-/** Corners x₁, y₁, x₂, y₂ in pixels. */
-export type Box = readonly [number, number, number, number];
 
 /** An object that was found. */
 export interface Found {
