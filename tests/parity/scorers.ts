@@ -9,6 +9,15 @@ import { noGrad, scope, stack, type Tensor, tensor } from "@miro-t2i/torch";
 import { readSafetensors } from "@miro-t2i/torch/io";
 import { decodeImage, resizeThenCrop } from "miro-t2i/data";
 import {
+  type Box,
+  COLOURS,
+  ColourClassifier,
+  cutOut,
+  judgeFile,
+  type Mask,
+  type NamedVerdict,
+} from "miro-t2i/evaluation";
+import {
   CLIP_H,
   CLIP_L,
   type Clip,
@@ -34,7 +43,15 @@ interface Recording {
   captions: string[];
   odd_captions: string[];
   scored_pictures: string[];
-  cases: Record<string, { odd_ids?: number[][]; published_sizes?: Record<string, string> }>;
+  cases: Record<
+    string,
+    {
+      odd_ids?: number[][];
+      published_sizes?: Record<string, string>;
+      classes?: string[];
+      objects?: Record<string, { box: Box; crop_sha256: string }>;
+    }
+  >;
 }
 
 /** The scorers that are a CLIP: their case, and how they differ. */
@@ -65,6 +82,8 @@ export async function compareScorers(folder: string): Promise<Row[]> {
   const scored = await Promise.all(recording.scored_pictures.map(picture));
   for (const clip of CLIPS) if (recording.cases[clip.of]) rows.push(...(await compareClip(recording, clip, scored)));
   if (recording.cases.aesthetic) rows.push(...(await compareAesthetic(recording, scored)));
+  if (recording.cases.geneval) rows.push(compareRules(recording));
+  if (recording.cases.colour) rows.push(...(await compareColours(recording, await picture("square"))));
   return rows;
 }
 
@@ -190,6 +209,69 @@ async function compareAesthetic({ folder, scored_pictures }: Recording, scored: 
   });
   dispose(recorded);
   return [scores.row()];
+}
+
+/** GenEval's verdicts and reasons on recorded scenes. */
+function compareRules({ folder }: Recording): Row {
+  const path = join(folder, "geneval", "rules.json");
+  const { cases } = JSON.parse(readFileSync(path, "utf8")) as { cases: NamedVerdict[] };
+  const verdicts = new Different("geneval: verdicts and reasons");
+  judgeFile(path).forEach(({ name, correct, reason }, i) => {
+    const recorded = cases[i]!;
+    verdicts.add(name, name !== recorded.name || correct !== recorded.correct || reason !== recorded.reason);
+  });
+  return verdicts.row();
+}
+
+/** GenEval's colours: what is seen of each object, the classifier's weights, its logits and answers. */
+async function compareColours({ folder, cases }: Recording, image: RgbImage): Promise<Row[]> {
+  const { classes = [], objects = {} } = cases.colour!;
+  const recorded = readSafetensors(join(folder, "colour", "reference.safetensors"));
+  const bytes = new Different("geneval: pixels of cut objects");
+  const logits = new Absolute("geneval: logits of colours", LOGITS);
+  const weights = new Absolute("geneval: weights of colours", FEATURES);
+  const answers = new Different("geneval: colours");
+  const names = Object.keys(objects);
+  const seen = await Promise.all(names.map((name) => maskedObject(join(folder, "colour"), name, objects[name]!.box)));
+  for (const [label, options] of [
+    ["", {}],
+    [".original", { background: "original" }],
+    [".uncropped", { crop: false }],
+  ] as const) {
+    using classifier = await ColourClassifier.load({ clip: join(folder, "clip_openai"), dtype: "float32", ...options });
+    const expected = recorded.get(`logits${label}`)!;
+    const pixels = recorded.get(`pixels_uint8${label}`)!;
+    const side = pixels.size(1);
+    seen.forEach(({ box, mask }, o) => {
+      const cut = cutOut(image, box, mask, options);
+      const { data } = resizeThenCrop(cut, side, "bicubic", "even", "pillow-13");
+      const same = scope(() => Buffer.compare(data, pixels.select(0, o).contiguous().data() as Uint8Array) === 0);
+      bytes.add(`${names[o]}${label}`, !same);
+      const digest = createHash("sha256").update(cut.data).digest("hex");
+      if (label === "") bytes.add(`${names[o]}, whole`, digest !== objects[names[o]!]!.crop_sha256);
+    });
+    classes.forEach((name, c) => {
+      const found = classifier.classify(image, seen, name);
+      scope(() => {
+        if (label === "") weights.add(name, classifier.weightsOf(name), recorded.get("classifier")!.select(0, c));
+        const rows = tensor(Float32Array.from(found.flatMap((one) => one.logits))).view(found.length, -1);
+        logits.add(`${name}${label}`, rows, expected.select(0, c));
+        const right = recorded.get(`answer${label}`)!.select(0, c).toList() as (number | bigint)[];
+        found.forEach(({ colour }, o) => {
+          answers.add(`${name}, ${names[o]}${label}`, colour !== COLOURS[Number(right[o])]);
+        });
+      });
+    });
+  }
+  dispose(recorded);
+  return [bytes.row(), weights.row(), logits.row(), answers.row()];
+}
+
+async function maskedObject(folder: string, name: string, box: Box): Promise<{ box: Box; mask: Mask }> {
+  const { width, height, data } = await decodeImage(readFileSync(join(folder, `mask_${name}.png`)), {});
+  const bits = new Uint8Array(Math.ceil((width * height) / 8));
+  for (let at = 0; at < width * height; at++) if (data[3 * at]! > 0) bits[at >> 3]! |= 128 >> (at & 7);
+  return { box, mask: { width, height, bits } };
 }
 
 function pixelsOf(images: readonly RgbImage[], side: number, kind: ClipPixels): Tensor {

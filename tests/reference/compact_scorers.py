@@ -16,6 +16,7 @@ CASES = {
     "hpsv2": r"HPS_v2\.1_compressed\.pt|open_clip_config\.json|tokenizer/.*",
     "aesthetic": r"sac.*\.pth",
     "geneval": r"rules\.json",
+    "colour": r"mask_\w+\.png",
 }
 TENSORS = {
     "preprocess": r"[AB]\.32\.\w+|C\.32\.(tall|noise|surplus3)|letterbox\.32\.(tall|noise)|C\.224\.\w+",
@@ -23,6 +24,7 @@ TENSORS = {
     "pick_score": r"text\.ids|(image|text)\.(normalised|projected)|logits",
     "hpsv2": r"text\.ids|(image|text)\.(normalised|projected)|cosine",
     "aesthetic": r"head\..*|image\.normalised|raw",
+    "colour": r"pixels_uint8.*|logits.*|answer.*|classifier|text\.ids.*",
 }
 source, out = map(Path, sys.argv[1:])
 table = json.loads((source / "scorers.json").read_text())
@@ -38,6 +40,6 @@ for key, files in CASES.items():
         tensors = {k: v for k, v in load_file(source / key / "reference.safetensors").items() if re.fullmatch(TENSORS[key], k)}
         save_file(tensors, out / key / "reference.safetensors")
     case = table["cases"][key]
-    cases[key] = {k: case[k] for k in ("folder", "library", "odd_ids", "published_sizes", "pictures") if k in case}
+    cases[key] = {k: case[k] for k in ("folder", "library", "odd_ids", "published_sizes", "pictures", "classes", "objects") if k in case}
 table["cases"] = cases
 (out / "scorers.json").write_text(json.dumps(table, ensure_ascii=False, separators=(",", ":")) + "\n", encoding="utf-8")

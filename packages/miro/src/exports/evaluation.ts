@@ -1,6 +1,12 @@
 /**
- * `miro-t2i/evaluation`: sweeps, tables of pictures in which one thing changes along each side.
+ * `miro-t2i/evaluation`: GenEval's rules and colours; sweeps, tables of pictures in which one thing changes along each
+ * side.
  */
+export { type ColourAnswer, ColourClassifier, type ColourOptions, cutOut } from "../evaluation/geneval/colours.js";
+export type { Box, Detection, Detector, Mask } from "../evaluation/geneval/detection.js";
+export { judgeFile, type NamedVerdict } from "../evaluation/geneval/judge-file.js";
+export { COLOURS, type PromptMetadata } from "../evaluation/geneval/metadata.js";
+export { publishedMetadata } from "../evaluation/geneval/prompts.js";
 export { type Axis, parseAxis } from "../evaluation/sweep/axis.js";
 export { sweepSheet, sweepToJson } from "../evaluation/sweep/report.js";
 export { runSweep, type SweepOptions, type SweepResult } from "../evaluation/sweep/run.js";

@@ -190,6 +190,23 @@ export const clipScorerSpecs: readonly ScorerSpec[] = [
 ];
 
 async function loadClipScorer(scorer: ClipScorer, options: LoadScorerOptions): Promise<ScorerModel> {
+  const { clip, tokenizer } = await loadTowers(scorer, options);
+  return new ClipModel(scorer, clip, tokenizer);
+}
+
+/** Both towers of a CLIP, its tokenizer, and the file that the weights were read from. */
+export interface ClipTowers {
+  clip: Clip;
+  tokenizer: ClipTokenizer;
+  path: string;
+}
+
+/** OpenAI's CLIP for other uses than scoring. @param options its weights are those of `clip_openai` */
+export function loadOpenaiClip(options: LoadScorerOptions, cleaning: ClipCleaning): Promise<ClipTowers> {
+  return loadTowers({ ...clipOpenai, cleaning }, options);
+}
+
+async function loadTowers(scorer: ClipScorer, options: LoadScorerOptions): Promise<ClipTowers> {
   const { key, repository, weights, shape, cleaning } = scorer;
   const folder = await fetchFolder(options.weights?.[key] ?? repository, key, weights, SIDE_FILES, options);
   const config = readClipConfig(folder, shape);
@@ -201,7 +218,7 @@ async function loadClipScorer(scorer: ClipScorer, options: LoadScorerOptions): P
     );
   using file = openTensors(folder, weights);
   const clip = loadClip(file, config, placeOf(options, towerSize(config.vision)));
-  return new ClipModel(scorer, clip, tokenizer);
+  return { clip, tokenizer, path: file.path };
 }
 
 async function loadAesthetic(options: LoadScorerOptions): Promise<ScorerModel> {
