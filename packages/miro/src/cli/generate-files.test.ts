@@ -314,6 +314,29 @@ describe("--best-of", () => {
     expect(await settingsOf(at(`a-cat-seed${image.seed}.png`))).toEqual(settings);
   });
 
+  it("of several scorers adds their standardised scores, records all, and resumes", async () => {
+    const by = "sharpness=-1,colorfulness=0.5";
+    const two = (...args: string[]) =>
+      generate("a cat", "--best-of", "3", "--by", by, "--seed", "4", "--json", ...args);
+    const [image] = JSON.parse((await two()).stdout).images;
+    const columns = ["sharpness", "colorfulness"].map((key): number[] =>
+      image.candidates.map(({ scores }: { scores: Record<string, number> }) => scores[key]!),
+    );
+    const z = (values: number[]) => {
+      const mean = values.reduce((a, b) => a + b) / 3;
+      const std = Math.sqrt(values.reduce((sum, x) => sum + (x - mean) ** 2, 0) / 3);
+      return values.map((x) => (x - mean) / std);
+    };
+    const [sharp, colour] = columns.map(z);
+    const totals = sharp!.map((value, i) => -value + 0.5 * colour![i]!);
+    expect(totals).toEqual([...totals].sort((a, b) => b - a));
+    expect(image.score).toBeCloseTo(totals[0]!, 10);
+    expect((await settingsOf(image.path)).bestOf).toMatchObject({ scorer: by, scores: image.candidates[0].scores });
+    expect(JSON.parse((await two("--resume")).stdout).skipped).toBe(1);
+    const wrong = await generate("a cat", "--best-of", "2", "--by", "sharpness=x");
+    expect(wrong).toMatchObject({ code: 2, stderr: expect.stringMatching(/^error: --by: expected scorers, each/) });
+  });
+
   it("keeps all where asked to, and resumes", async () => {
     expect((await best("--keep-all")).code).toBe(0);
     const names = ["a-cat-seed4-best-of-3-rank2.png", "a-cat-seed4-best-of-3-rank3.png", "a-cat-seed4-best-of-3.png"];

@@ -18,8 +18,9 @@ import {
 } from "../pipeline/requests/prompt-file.js";
 import { type Redrawing, readRedrawing } from "../pipeline/requests/redraw.js";
 import { bestOfSchema } from "../rewards/best-of.js";
-import { loadRanker } from "../rewards/ranker.js";
-import { DEFAULT_SCORER, scorerSpec } from "../rewards/registry.js";
+import { rankerLoader } from "../rewards/ranker.js";
+import { DEFAULT_SCORER, loadScorerSchema, scorerSpec } from "../rewards/registry.js";
+import { defaultScorer, parseSelection, selectionText } from "../rewards/selection.js";
 import { declare, type Given } from "./add-options.js";
 import { json } from "./common-options.js";
 import type { CliContext, Register } from "./context.js";
@@ -35,6 +36,7 @@ Examples:
   miro generate "a fox" "a cat" --images 4 --seed 7      eight pictures, seeds 7 to 14
   miro generate "a fox" --seed random --reward sharpness=0.2 --guidance 3 --steps 30
   miro generate "a fox" --best-of 8 --by sharpness       the best of eight
+  miro generate "a fox" --best-of 8 --by sharpness=1,colorfulness=0.5
   miro generate "a steampunk robot" --model nicolas-dufour/miro --device cuda
   miro generate --from pictures/a-fox-seed7.png          the same picture again
   miro generate "a cat" --from pictures/a-fox-seed7.png --steps 100
@@ -73,11 +75,13 @@ const schema = z.strictObject({
   seed: promptSchema.shape.seed,
   n: field(bestOfSchema.shape.n.unwrap().optional(), declarationOf(bestOfSchema.shape.n)),
   scorer: field(z.string().optional(), {
-    expected: "the key of a scorer",
-    help: "scorer that decides which is best (see: miro score --help)",
-    flag: "--by <scorer>",
-    otherwise: DEFAULT_SCORER,
+    expected: "scorers with their weights",
+    help: "scorer that decides which is best (see: miro score --help), or several with weights: their standardised scores are added",
+    flag: "--by <scorer[=weight],...>",
+    otherwise: `${DEFAULT_SCORER}; image_reward_score for models of other pictures`,
   }),
+  weights: loadScorerSchema.shape.weights,
+  hpsVersion: loadScorerSchema.shape.hpsVersion,
   keepAll: flag("with --best-of: write the others too, as NAME-rank2 and so on", "--keep-all"),
   promptFile: field(file, {
     expected: "a file",
@@ -117,6 +121,11 @@ async function generate(flags: Flags, context: CliContext): Promise<void> {
   const model = modelOrBundled(flags.model ?? redrawn?.model);
   const prompts = promptsOf(flags, redrawn, model);
   const noise = flags.initNoise === undefined ? undefined : readNpy(flags.initNoise);
+  const progress = await Progress.for(context);
+  const tell = (message: string) => {
+    progress.stop();
+    context.stderr(`${message}\n`);
+  };
   const request = new DrawRequest({
     pictures: planPictures(prompts.requests, {
       options: mergeOptions(redrawn?.request.options ?? {}, optionsOf(optionsSchema, flags)),
@@ -125,16 +134,11 @@ async function generate(flags: Flags, context: CliContext): Promise<void> {
     }),
     files: optionsOf(pictureFilesSchema, flags),
     noise,
-    bestOf: bestOfRequest(flags),
+    bestOf: bestOfRequest(flags, tell),
     latentsFile: flags.saveLatents,
     sheet: prompts.examples,
     redrawn: redrawn ? { path: flags.from!, settings: redrawn.settings, chosen: flags } : undefined,
   });
-  const progress = await Progress.for(context);
-  const tell = (message: string) => {
-    progress.stop();
-    context.stderr(`${message}\n`);
-  };
   const hooks: DrawHooks = {
     signal: context.signal,
     onWait: tell,
@@ -198,10 +202,12 @@ function promptsOf(
 }
 
 /** Refuses options that contradict each other. */
-function checkFlags({ resume, n, scorer, keepAll, initNoise, saveLatents, seed }: Flags): void {
-  if (n === undefined && (scorer !== undefined || keepAll))
-    throw invalid(keepAll ? "keepAll" : "scorer", "--best-of with it", "none");
-  if (scorer !== undefined) scorerSpec(scorer);
+function checkFlags({ resume, n, scorer, weights = {}, keepAll, initNoise, saveLatents, seed }: Flags): void {
+  if (n === undefined)
+    for (const [name, given] of Object.entries({ scorer, weights: Object.keys(weights)[0], keepAll }))
+      if (given) throw invalid(name, "--best-of with it", "none");
+  if (scorer !== undefined) parseSelection(scorer);
+  for (const key of Object.keys(weights)) scorerSpec(key, "weights");
   if (!resume) return;
   for (const [name, given] of [
     ["--init-noise", initNoise],
@@ -229,8 +235,26 @@ function chooseSeed(flags: Flags, stored: number | undefined, context: CliContex
   return flags.seed ?? stored ?? 0;
 }
 
-function bestOfRequest({ n: count, scorer = DEFAULT_SCORER, keepAll = false }: Flags): BestOfRequest | undefined {
-  return count === undefined ? undefined : { count, scorer, keepAll, load: loadRanker };
+function bestOfRequest(flags: Flags, tell: (message: string) => void): BestOfRequest | undefined {
+  const { n: count, scorer, keepAll = false, weights, hpsVersion, dtype, cacheDir } = flags;
+  if (count === undefined) return undefined;
+  let chosen = scorer === undefined ? null : selectionText(parseSelection(scorer));
+  return {
+    count,
+    // Without --by it depends on what the model draws.
+    scorer: (pipe) => {
+      if (chosen === null) {
+        chosen = defaultScorer(pipe);
+        if (chosen !== DEFAULT_SCORER)
+          tell(
+            `the best is chosen by ${chosen}, as ${DEFAULT_SCORER} judges emoji scenes alone (--by SCORER: another)`,
+          );
+      }
+      return chosen;
+    },
+    keepAll,
+    load: rankerLoader({ weights, hpsVersion, dtype, cacheDir, onMessage: tell }),
+  };
 }
 
 function round(seconds: number): number {

@@ -58,7 +58,8 @@ describe("miro sweep", () => {
     [["a cat", "--x", "colour=1"], /--x: expected one of the axes/],
     [["a cat", "--x", "steps=1,2", "--images", "0"], /--images: expected an integer of at least 1/],
     [["a cat", "--x", "reward.beauty=0,1"], /--reward: this checkpoint was not trained on beauty/],
-    [["a cat", "--x", "seed=0", "--by", "beauty"], /beauty/],
+    [["a cat", "--x", "seed=0", "--by", "beauty"], /--by: "beauty" is not known/],
+    [["a cat", "--x", "seed=0", "--by", "sharpness,emoji_clip_score"], /--by: emoji_clip_score was trained on emoji/],
     [["a cat", "b", "--x", "seed=0", "--y", "guidance=0"], /PROMPT: expected one prompt/],
   ])("refuses %j in one line", async (args, message) => {
     const { code, stdout, stderr } = await sweep(...args);

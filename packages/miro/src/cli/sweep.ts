@@ -8,12 +8,13 @@ import { type Axis, axisNames, parseAxis } from "../evaluation/sweep/axis.js";
 import { summarize, sweepSheet, sweepToJson } from "../evaluation/sweep/report.js";
 import { runSweep, type SweepResult } from "../evaluation/sweep/run.js";
 import { writeFileAtomic } from "../files/files.js";
-import { field, flag } from "../options.js";
+import { commaSeparated, field, flag } from "../options.js";
 import { encodePng } from "../pictures/png.js";
 import { modelOrBundled } from "../pipeline/loading/bundled.js";
 import { PictureFiles } from "../pipeline/requests/picture-files.js";
 import { promptOptionsSchema } from "../pipeline/requests/prompt-file.js";
-import { loadScorer, scorerSpecs } from "../rewards/index.js";
+import { loadScorer, scorerSpec, scorerSpecs } from "../rewards/index.js";
+import { loadScorerSchema } from "../rewards/registry.js";
 import type { Scorer } from "../rewards/scorer.js";
 import { declare, type Given } from "./add-options.js";
 import type { CliContext, Register } from "./context.js";
@@ -32,6 +33,7 @@ Examples:
   miro sweep "a fox" --x evaluations=5,10,20,40 --y sampler=euler,heun,midpoint,ab2 --images 4 --by emoji_clip_score --distance
   miro sweep "a fox" --x tradeoff.sharpness.clip_score=0:1:0.25 --y seed=0:3 --guidance 1
   miro sweep "a fox in the snow" --model nicolas-dufour/miro --x guidance=0,7 --y seed=0:3
+  miro sweep "a fox" --x reward.sharpness=0:1:0.5 --y seed=0:3 --by sharpness,colorfulness
   miro sweep "a fox in the snow" --model nicolas-dufour/miro-ablations --x variant=miro-clip,miro-aesthetic
 
 The folder of --output gets sheet.png, sweep.json and every picture (rROW-cCOLUMN.png). The same command goes on where it
@@ -71,9 +73,12 @@ const schema = z.strictObject({
     help: () =>
       `score every picture: ${scorerSpecs()
         .map(({ key }) => key)
-        .join(", ")}; repeatable`,
+        .join(", ")}; separated by commas, or repeated`,
     flag: "--by <scorer>",
+    parse: commaSeparated,
   }),
+  weights: loadScorerSchema.shape.weights,
+  hpsVersion: loadScorerSchema.shape.hpsVersion,
   distance: flag(
     "score every picture by its distance from the one that its steps lead to (RMS, levels of 255)",
     "--distance",
@@ -117,10 +122,17 @@ async function sweep(options: Options, given: Given<typeof schema>, context: Cli
     throw new MiroError(`--output: ${output} cannot be created: ${systemReason(error)}`, { cause: error });
   }
   const files = new PictureFiles({ output, overwrite, resume: true });
+  for (const key of options.by) scorerSpec(key, "by");
   const scorers: Scorer[] = [];
   const progress = await Progress.for(context);
+  const tell = (message: string) => {
+    progress.stop();
+    context.stderr(`${message}\n`);
+  };
   try {
-    for (const key of new Set(options.by)) scorers.push(await loadScorer(key, { signal: context.signal }));
+    const { weights, hpsVersion, device, dtype, cacheDir } = options;
+    const load = { weights, hpsVersion, device, dtype, cacheDir, signal: context.signal, onMessage: tell };
+    for (const key of new Set(options.by)) scorers.push(await loadScorer(key, load));
     const result = await runSweep({
       prompts,
       x,

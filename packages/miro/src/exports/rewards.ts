@@ -39,5 +39,5 @@ export {
   sharpnessScore,
   type WeightsPlace,
 } from "../rewards/index.js";
-export { loadRanker } from "../rewards/ranker.js";
+export { loadRanker, rankerLoader } from "../rewards/ranker.js";
 export { type ClipCleaning, ClipTokenizer } from "../text/clip-tokenizer.js";

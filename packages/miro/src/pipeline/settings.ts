@@ -63,7 +63,7 @@ export const imageSettingsSchema = z.strictObject({
       /** Number of candidates, and the seed of the first. */
       count: z.int().min(1),
       seed: z.int().min(0).nullable(),
-      /** The scorer that decided, and the scores by scorer. */
+      /** The scorer that decided, or several with their weights (`a,b=0.5`), and the scores by scorer. */
       scorer: shortText,
       scores: targets,
       /** From 1, the best. */

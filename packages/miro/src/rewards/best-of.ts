@@ -10,8 +10,9 @@ import { callback, field, type OptionsOf, parseOptions } from "../options.js";
 import type { GenerateOptions } from "../pipeline/generate-options.js";
 import type { GeneratedImage } from "../pipeline/generated-image.js";
 import type { MiroPipeline } from "../pipeline/pipeline.js";
-import { DEFAULT_SCORER, loadScorerFor } from "./registry.js";
+import { loadScorerFor, loadScorerSchema } from "./registry.js";
 import type { Scorer } from "./scorer.js";
+import { checkSelection, defaultScorer, selectionTotals } from "./selection.js";
 
 const isScorer = z.custom<Scorer>((value) => typeof (value as Scorer | null)?.score === "function");
 const one = z.union([z.string().min(1), isScorer]);
@@ -24,13 +25,16 @@ export const bestOfSchema = z.strictObject({
     flag: "--best-of <n>",
   }),
   /**
-   * What decides: the key of a scorer, a loaded scorer, or a list of such; of several the first decides and the others
-   * are recorded.
+   * What decides: the key of a scorer, a loaded scorer, or a list of such, of which the first decides and the others
+   * are recorded; or keys with weights (`{ image_reward_score: 1, aesthetic_score: 0.5 }`), whose standardised scores
+   * are added. Default: `emoji_clip_score` for models that draw emoji scenes, `image_reward_score` for all others.
    */
-  scorer: field(z.union([one, z.array(one).min(1)]).default(DEFAULT_SCORER), {
-    expected: "the key of a scorer, a loaded scorer, or a list of such",
-    help: "what decides; of several the first decides and the others are recorded",
+  scorer: field(z.union([one, z.array(one).min(1), z.record(z.string(), z.number())]).optional(), {
+    expected: "the key of a scorer, a loaded scorer, a list of such, or keys with weights",
+    help: "what decides; of a list the first decides and the others are recorded",
   }),
+  /** Folders or Hub repositories of models by scorer key. */
+  weights: loadScorerSchema.shape.weights,
   /** Called after each prompt's pictures are scored. */
   onScore: callback<(progress: ScoreProgress) => void>("called after each prompt's pictures are scored"),
 });
@@ -51,12 +55,19 @@ export type BestOfOptions = OptionsOf<typeof bestOfSchema> & Omit<GenerateOption
 /** A picture with its scores. */
 export interface RankedImage {
   image: GeneratedImage;
-  /** The score that decides. */
+  /** What decides: the score of the one scorer, or the sum of several. */
   score: number;
   /** All scores by key, that one included. */
   scores: Record<string, number>;
   /** Index of the picture among those of its prompt, in the order in which they were drawn. */
   index: number;
+}
+
+/** A scorer and how much it counts. */
+export interface WeightedScorer {
+  scorer: Scorer;
+  /** 0: it is recorded only. */
+  weight: number;
 }
 
 /** The pictures of one prompt. */
@@ -103,9 +114,9 @@ export async function bestOf(
   if (typeof prompt !== "string" && !Array.isArray(prompt))
     throw invalid("prompt", "a text or a list of texts", prompt);
   if (typeof options !== "object" || options === null) throw invalid("options", "an object of options", options);
-  const { n: givenN, scorer: givenScorer, onScore: givenOnScore, ...generate } = options;
-  const own = Object.entries({ n: givenN, scorer: givenScorer, onScore: givenOnScore });
-  const { n, scorer, onScore } = parseOptions(
+  const { n: givenN, scorer: givenScorer, weights: givenWeights, onScore: givenOnScore, ...generate } = options;
+  const own = Object.entries({ n: givenN, scorer: givenScorer, weights: givenWeights, onScore: givenOnScore });
+  const { n, scorer, weights, onScore } = parseOptions(
     bestOfSchema,
     Object.fromEntries(own.filter(([, value]) => value !== undefined)),
   );
@@ -113,14 +124,15 @@ export async function bestOf(
     throw invalid("imagesPerPrompt", "no value, n says how many are drawn", generate.imagesPerPrompt);
   const { signal } = generate;
   const prompts = typeof prompt === "string" ? [prompt] : [...prompt];
-  const scorers: Scorer[] = [];
+  const scorers: WeightedScorer[] = [];
   const loaded: Scorer[] = [];
   try {
-    for (const one of Array.isArray(scorer) ? scorer : [scorer]) {
-      const ready = typeof one === "string" ? await loadScorerFor(pipe, one, { signal }) : one;
+    const chosen = chosenScorers(scorer ?? defaultScorer(pipe));
+    checkSelection(chosen.map(({ one, weight }) => ({ key: typeof one === "string" ? one : one.key, weight })));
+    for (const { one, weight } of chosen) {
+      const ready = typeof one === "string" ? await loadScorerFor(pipe, one, { weights, signal }) : one;
       if (ready !== one) loaded.push(ready);
-      if (scorers.some(({ key }) => key === ready.key)) throw invalid("scorer", "each scorer once", ready.key);
-      scorers.push(ready);
+      scorers.push({ scorer: ready, weight });
     }
     const { images, latents, warnings } = await pipe.generate(prompts, { ...generate, imagesPerPrompt: n });
     try {
@@ -141,25 +153,38 @@ export async function bestOf(
   }
 }
 
+function chosenScorers(
+  scorer: string | Scorer | readonly (string | Scorer)[] | Readonly<Record<string, number>>,
+): { one: string | Scorer; weight: number }[] {
+  if (Array.isArray(scorer)) return scorer.map((one: string | Scorer, i) => ({ one, weight: i === 0 ? 1 : 0 }));
+  const alone = typeof scorer === "string" ? scorer : isScorer.safeParse(scorer).data;
+  if (alone !== undefined) return [{ one: alone, weight: 1 }];
+  return Object.entries(scorer as Record<string, number>).map(([one, weight]) => ({ one, weight }));
+}
+
 /**
- * Pictures of one prompt, best first: by the first scorer, equal scores in the order in which they were drawn.
+ * Pictures of one prompt, best first (selection.ts), equal ones in the order in which they were drawn.
  * @throws the signal's reason when it is aborted
  */
 export async function rank(
   images: readonly GeneratedImage[],
   prompt: string,
-  scorers: readonly Scorer[],
+  scorers: readonly WeightedScorer[],
   signal: AbortSignal | undefined,
 ): Promise<RankedImage[]> {
   const captions = images.map(() => prompt);
   const columns: number[][] = [];
-  for (const scorer of scorers) columns.push(await scorer.score(images, captions, { signal }));
+  for (const { scorer } of scorers) columns.push(await scorer.score(images, captions, { signal }));
+  const totals = selectionTotals(
+    columns,
+    scorers.map(({ weight }) => weight),
+  );
   return images
     .map(
       (image, index): RankedImage => ({
         image,
-        score: columns[0]![index]!,
-        scores: Object.fromEntries(scorers.map(({ key }, s) => [key, columns[s]![index]!])),
+        score: totals[index]!,
+        scores: Object.fromEntries(scorers.map(({ scorer }, s) => [scorer.key, columns[s]![index]!])),
         index,
       }),
     )

@@ -7,6 +7,7 @@ export {
   bestOfSchema,
   type RankedImage,
   type ScoreProgress,
+  type WeightedScorer,
 } from "./best-of.js";
 export { CLIP_H, CLIP_L, readClipConfig } from "./clip-config.js";
 export { type ClipPixels, clipPixels } from "./clip-pixels.js";

@@ -13,8 +13,8 @@ import {
   checkedScorer,
   type LoadedScorer,
   type LoadScorerOptions,
+  type PictureOrigin,
   SCORER_PRECISIONS,
-  type Scorer,
   type ScorerSpec,
 } from "./scorer.js";
 
@@ -165,18 +165,28 @@ function tellTerms({ key, license }: ScorerSpec, onMessage: ((message: string) =
 }
 
 /**
- * Loads a scorer for the pictures of a model.
+ * Refuses a scorer that has nothing to say about what a model draws; one that is not registered judges anything.
+ * @param parameter the option that holds the key, for the error
+ * @throws InvalidInputError
+ */
+export function checkScorerFor(origin: PictureOrigin, key: string, parameter = "scorer"): void {
+  const refusal = specs.get(key)?.refusal?.(origin) ?? null;
+  if (refusal !== null) throw new InvalidInputError(message`${about(parameter)}: ${refusal}`);
+}
+
+/**
+ * Loads a scorer for the pictures of a model, on its device.
  *
  * @throws InvalidInputError as {@link loadScorer}, and when the scorer has nothing to say about what the model draws
  */
 export async function loadScorerFor(
   pipe: MiroPipeline,
   key: string,
-  { signal }: Pick<LoadScorerOptions, "signal">,
-): Promise<Scorer> {
-  const refusal = scorerSpec(key).refusal?.(pipe) ?? null;
-  if (refusal !== null) throw new InvalidInputError(message`${about("scorer")}: ${refusal}`);
-  return loadScorer(key, { device: pipe.device, signal });
+  options: Omit<LoadScorerOptions, "device" | "model"> = {},
+): Promise<LoadedScorer> {
+  scorerSpec(key);
+  checkScorerFor(pipe, key);
+  return loadScorer(key, { ...options, device: pipe.device });
 }
 
 for (const spec of [sharpnessSpec, colorfulnessSpec, ...clipScorerSpecs]) registerScorer(spec);

@@ -8,11 +8,11 @@
  * value that is not finite is no score: an error from `score`, null from `scoreOrNull`.
  */
 import type { DType } from "@miro-t2i/torch";
+import type { Autoencoder } from "../autoencoder/index.js";
 import { invalid, MiroError } from "../errors.js";
 import type { RgbImage } from "../pictures/rgb.js";
 import type { ComputeDType } from "../pipeline/loading/device.js";
 import type { DownloadProgress } from "../pipeline/loading/hub-repository.js";
-import type { MiroPipeline } from "../pipeline/pipeline.js";
 
 /** A loaded scorer. */
 export interface Scorer {
@@ -136,6 +136,14 @@ export interface ScorerModel {
   dispose(): void;
 }
 
+/** What is known of the model that draws, or has drawn, pictures. */
+export interface PictureOrigin {
+  /** As pictures store it: the last part of a folder, or a repository. */
+  readonly name: string;
+  /** What makes pictures of its latents; null where no more than the name is known, from a file. */
+  readonly autoencoder: Autoencoder | null;
+}
+
 /** A scorer that can be loaded. */
 export interface ScorerSpec {
   /** Column of the CSV file and name on the command line. */
@@ -149,9 +157,10 @@ export interface ScorerSpec {
   /** Whether a score depends on the caption. */
   readonly usesText: boolean;
   /**
-   * Why the scorer has nothing to say about what a model draws, in a sentence; null: it has. Absent: about all of them.
+   * Why the scorer has nothing to say about what a model draws, in a sentence; null: it has, or nothing speaks against
+   * it. Absent: about all of them.
    */
-  refusal?(pipe: MiroPipeline): string | null;
+  refusal?(origin: PictureOrigin): string | null;
   /**
    * Which pixels of a file it judges: what a viewer shows (default), or the stored ones, as data sets are made with.
    */

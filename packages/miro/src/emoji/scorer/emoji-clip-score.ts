@@ -11,10 +11,12 @@
 import { existsSync } from "node:fs";
 import { join } from "node:path";
 import { cat, nn, noGrad, scope, type Tensor, tensor } from "@miro-t2i/torch";
+import type { Autoencoder } from "../../autoencoder/index.js";
 import { PatchAutoencoder } from "../../autoencoder/patch-autoencoder.js";
 import { InvalidInputError, MiroError } from "../../errors.js";
 import type { RgbImage } from "../../pictures/rgb.js";
 import { bundledFolder } from "../../pipeline/loading/bundled.js";
+import { RELEASES } from "../../pipeline/loading/releases.js";
 import type { LoadScorerOptions, ScorerModel, ScorerSpec } from "../../rewards/scorer.js";
 import { T5Encoder } from "../../text/t5.js";
 import { Tokenizer } from "../../text/tokenizer.js";
@@ -33,13 +35,17 @@ export const clipScoreSpec: ScorerSpec = {
   description: "how well picture and text agree, about 0 to 1 (small CLIP of the emoji scenes)",
   stage: "rewards",
   usesText: true,
-  // What a model draws is told from the autoencoder that it was trained with: the emoji scenes' own.
-  refusal: (pipe) =>
-    pipe.autoencoder instanceof PatchAutoencoder
+  // What a model draws is told from the autoencoder that it was trained with, the emoji scenes' own, or from its name.
+  refusal: ({ name, autoencoder }) =>
+    (autoencoder === null ? !RELEASES.some(({ repository }) => repository === name) : isEmoji(autoencoder))
       ? null
-      : `emoji_clip_score was trained on emoji scenes alone and cannot judge the pictures of ${pipe.name}; choose another scorer, for example sharpness`,
+      : `emoji_clip_score was trained on emoji scenes alone and cannot judge the pictures of ${name}; choose another scorer, for example sharpness`,
   load: loadClipScore,
 };
+
+function isEmoji(autoencoder: Autoencoder): boolean {
+  return autoencoder instanceof PatchAutoencoder;
+}
 
 async function loadClipScore({ device = "cpu", model }: LoadScorerOptions): Promise<ScorerModel> {
   const folder = model ?? bundledFolder(NAME);

@@ -15,6 +15,7 @@ import type { PictureFiles } from "../../pipeline/requests/picture-files.js";
 import { checkOptions, mergeOptions, type PlannedPicture } from "../../pipeline/requests/plan-pictures.js";
 import type { PromptOptions } from "../../pipeline/requests/prompt-file.js";
 import type { ImageSettings } from "../../pipeline/settings.js";
+import { checkScorerFor } from "../../rewards/registry.js";
 import type { Scorer } from "../../rewards/scorer.js";
 import type { Axis, CellChange } from "./axis.js";
 
@@ -98,8 +99,8 @@ interface Place extends PlannedPicture {
 /**
  * Draws a sweep.
  *
- * @throws InvalidInputError when both axes change the same thing, or several prompts have no axis; what
- *   `MiroPipeline.generate` throws
+ * @throws InvalidInputError when both axes change the same thing, or several prompts have no axis, and when a scorer has
+ *   nothing to say about what a checkpoint draws; what `MiroPipeline.generate` throws
  */
 export async function runSweep(options: SweepOptions): Promise<SweepResult> {
   const { prompts, signal, files } = options;
@@ -147,6 +148,7 @@ async function drawPlaces(options: SweepOptions, y: Axis, places: readonly Place
     const { model, variant } = group[0]!;
     const pipe = await options.load(model, variant);
     try {
+      for (const { key } of scorers) checkScorerFor(pipe, key, "by");
       if (groups.length > 1) for (const place of group) leaveOutUnknown(place, pipe, cells[place.row]![place.column]!);
       if (options.distance) converged = await drawConverged(pipe, group, signal);
       const report = await new DrawRequest({ pictures: group, files }).draw(pipe, {

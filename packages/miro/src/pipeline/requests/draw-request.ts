@@ -28,18 +28,24 @@ import { type ChosenParts, compareOrigin } from "./redraw.js";
 /** Pictures that go into one call of the pipeline: their texts and conditioning are in memory together. */
 const CALL_SIZE = 32;
 
+/** A candidate with its scores. */
+export interface RankedCandidate {
+  image: GeneratedImage;
+  /** Place among the candidates of its prompt, in the order in which they were drawn. */
+  index: number;
+  scores: Record<string, number>;
+  /** What decided; default: the one score of the scorer that was asked for. */
+  score?: number;
+}
+
 /** Judges candidates. */
 export interface Ranker {
   /** The pictures of one prompt, best first. @throws the signal's reason when it is aborted */
-  rank(
-    images: readonly GeneratedImage[],
-    prompt: string,
-    signal: AbortSignal | undefined,
-  ): Promise<{ image: GeneratedImage; index: number; scores: Record<string, number> }[]>;
+  rank(images: readonly GeneratedImage[], prompt: string, signal: AbortSignal | undefined): Promise<RankedCandidate[]>;
   dispose(): void;
 }
 
-/** Loads the scorer of a key; `loadRanker` of the scorers is one. */
+/** Loads what decides; `loadRanker` of the scorers is one. */
 export type LoadRanker = (
   pipe: MiroPipeline,
   scorer: string,
@@ -50,8 +56,8 @@ export type LoadRanker = (
 export interface BestOfRequest {
   /** Candidates for each picture. */
   count: number;
-  /** Key of the scorer that decides. */
-  scorer: string;
+  /** What decides, in words that `load` knows: the key of a scorer. It may depend on the model. */
+  scorer: string | ((pipe: MiroPipeline) => string);
   load: LoadRanker;
   /** Write the other candidates too, as `NAME-rank2` and so on. */
   keepAll?: boolean;
@@ -110,7 +116,7 @@ export interface ReportedPicture {
   height: number;
   /** It was there already. */
   skipped?: true;
-  /** The score that decided, where it is the best of several. */
+  /** What decided, where it is the best of several: a score, or the sum of several standardised ones. */
   score?: number;
   /** All of them, best first. */
   candidates?: { seed: number | null; scores: Record<string, number>; rank: number; path?: string }[];
@@ -223,7 +229,7 @@ export class DrawRequest {
         for (const warning of differences) hooks.onDifference?.(warning);
       }
       if (files && !files.isClaimed) await this.#claim(hooks, settingsOf(this.#pictures), pipe.coherenceKeys);
-      if (bestOf) ranker = await bestOf.load(pipe, bestOf.scorer, { signal: hooks.signal });
+      if (bestOf) ranker = await bestOf.load(pipe, scorerOf(bestOf, pipe), { signal: hooks.signal });
       const report = new Report(hooks, this.#options.sheet ?? false);
       // Once, or again for what other commands were about to draw and have not.
       for (let open = this.#pictures; open.length > 0; open = (await files?.fromOthers(open, hooks)) ?? []) {
@@ -236,7 +242,7 @@ export class DrawRequest {
         const todo = new Set(open.filter((one) => !there.has(one.index) && !files?.isElsewhere(one)));
         for (const call of calls) {
           for await (const { picture, candidates } of this.#drawCall(pipe, call, todo, (one) => report.warn(one))) {
-            await this.#finish(picture, candidates, ranker, report, hooks.signal);
+            await this.#finish(picture, candidates, { pipe, ranker, report, signal: hooks.signal });
             if (candidates[0]!.latents) latents.set(picture.index, candidates[0]!.latents);
           }
         }
@@ -286,7 +292,7 @@ export class DrawRequest {
       const settings = await pipe.settings(plan);
       for (const [i, { index, seed }] of pictures.entries()) {
         const one = { ...settings[i * this.#candidates]!, seed };
-        const chosen = bestOf && { count: bestOf.count, seed, scorer: bestOf.scorer, scores: {}, rank: 1 };
+        const chosen = bestOf && { count: bestOf.count, seed, scorer: scorerOf(bestOf, pipe), scores: {}, rank: 1 };
         described.set(index, chosen ? { ...one, bestOf: chosen } : one);
       }
     }
@@ -325,9 +331,12 @@ export class DrawRequest {
   async #finish(
     picture: PlannedPicture,
     candidates: Drawn[],
-    ranker: Ranker | null,
-    report: Report,
-    signal: AbortSignal | undefined,
+    {
+      pipe,
+      ranker,
+      report,
+      signal,
+    }: { pipe: MiroPipeline; ranker: Ranker | null; report: Report; signal: AbortSignal | undefined },
   ): Promise<void> {
     const { bestOf } = this.#options;
     if (!bestOf || !ranker) {
@@ -336,7 +345,8 @@ export class DrawRequest {
       await report.add({ picture, image, path, skipped: false }, entryOf(path, image.settings));
       return;
     }
-    const { count, scorer, keepAll } = bestOf;
+    const { count, keepAll } = bestOf;
+    const scorer = scorerOf(bestOf, pipe);
     const drawn = candidates.map(({ image }) => image);
     const ranking = await ranker.rank(drawn, picture.prompt, signal);
     const ranked = ranking.map(({ image, scores }, i) =>
@@ -355,7 +365,7 @@ export class DrawRequest {
       { picture, image: best!, path, skipped: false },
       {
         ...entryOf(path, best!.settings),
-        score: ranking[0]!.scores[scorer]!,
+        score: ranking[0]!.score ?? ranking[0]!.scores[scorer]!,
         candidates: ranking.map(({ image, scores }, i) => ({
           seed: image.seed,
           scores,
@@ -396,6 +406,10 @@ export class DrawRequest {
       all.dispose();
     }
   }
+}
+
+function scorerOf({ scorer }: BestOfRequest, pipe: MiroPipeline): string {
+  return typeof scorer === "string" ? scorer : scorer(pipe);
 }
 
 /** A plan of a group. @throws InvalidInputError of the first picture that is wrong by itself, with its line */
