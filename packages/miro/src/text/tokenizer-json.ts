@@ -74,7 +74,7 @@ export function parseTokenizerJson(json: unknown, source: string): TokenizerPart
   if (typeof json !== "object" || json === null || Array.isArray(json)) throw refuse("content", "a JSON object", json);
   const type = (json as { model?: { type?: unknown } }).model?.type;
   if (type !== undefined && type !== "Unigram")
-    throw refuse("model.type", '"Unigram" (as all T5 tokenizers have)', type);
+    throw refuse("model.type", '"Unigram" (as the tokenizers of T5 and XLM-RoBERTa have)', type);
   const parsed = fileSchema.safeParse(json);
   if (!parsed.success) throw refuseUnion(json, "", parsed.error, (path, ...rest) => refuse(path.slice(1), ...rest));
   const file = parsed.data;

@@ -23,6 +23,33 @@ function recordedFile() {
   return file;
 }
 
+/** The recorded vocabulary as `record_xlmr.py` puts it in XLM-RoBERTa's order. */
+function xlmrFile(t5: any) {
+  const special = (id: number, content: string, lstrip: boolean) => ({
+    ...{ id, content, lstrip, single_word: false, rstrip: false, normalized: false, special: true },
+  });
+  const first = ["<s>", "<pad>", "</s>", "<unk>"];
+  const pieces = t5.model.vocab.filter(([piece]: [string]) => !/^<(?:pad|\/s|unk|extra_id_\d+)>$/.test(piece));
+  const vocab = [...first.map((token) => [token, 0]), ...pieces, ["<mask>", 0]];
+  const metaspace = { type: "Metaspace", replacement: "▁", prepend_scheme: "always", split: true };
+  return {
+    version: "1.0",
+    added_tokens: [...first.map((token, id) => special(id, token, false)), special(vocab.length - 1, "<mask>", true)],
+    normalizer: {
+      type: "Sequence",
+      normalizers: [t5.normalizer, { type: "Replace", pattern: { Regex: " {2,}" }, content: " " }],
+    },
+    pre_tokenizer: { type: "Sequence", pretokenizers: [{ type: "WhitespaceSplit" }, metaspace] },
+    post_processor: {
+      type: "TemplateProcessing",
+      single: [{ SpecialToken: { id: "<s>" } }, { Sequence: { id: "A" } }, { SpecialToken: { id: "</s>" } }],
+      special_tokens: { "<s>": { ids: [0] }, "</s>": { ids: [2] } },
+    },
+    decoder: metaspace,
+    model: { type: "Unigram", unk_id: 3, vocab, byte_fallback: false },
+  };
+}
+
 describe("Tokenizer", () => {
   let file: any;
   let tokenizer: Tokenizer;
@@ -54,6 +81,22 @@ describe("Tokenizer", () => {
     const wrong = recorded.newer.filter((ids, i) => String(other.encode(recorded.strings[i]!)) !== String(ids));
     expect(wrong).toEqual([]);
     expect(String(recorded.newer)).not.toBe(String(recorded.ids.slice(0, recorded.newer.length)));
+  });
+
+  it("gives the reference's ids with a file of XLM-RoBERTa's kind, on 10,000 odd strings cut to 1,024 tokens", () => {
+    const { strings, ids, newer }: Record<"strings" | "ids" | "newer", any[]> = fixture("xlmr");
+    expect(strings.length).toBeGreaterThanOrEqual(10_000);
+    const compare = (json: unknown, expected: number[][]) => {
+      const other = Tokenizer.fromJson(json);
+      const cut = (text: string) => String(other.encode(text, { maxLength: 1024 }));
+      expect(expected.flatMap((row, i) => (cut(strings[i]) === String(row) ? [] : [strings[i]]))).toEqual([]);
+    };
+    const xlmr = xlmrFile(file);
+    compare(xlmr, ids);
+    const { normalizers } = xlmr.normalizer;
+    compare({ ...xlmr, normalizer: normalizers[0], pre_tokenizer: xlmr.decoder }, newer);
+    expect(String(newer)).not.toBe(String(ids.slice(0, newer.length)));
+    expect(() => Tokenizer.fromJson(xlmr).encode("a", { maxLength: 1 })).toThrow(/maxLength: expected at least 2/);
   });
 
   it("reads the pre-tokeniser of files from before tokenizers 0.15", () => {

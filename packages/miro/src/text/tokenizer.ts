@@ -1,6 +1,6 @@
 /**
- * Text to token ids and back, from a `tokenizer.json`: the same ids as transformers' `T5TokenizerFast`. The order of
- * work is that of Hugging Face tokenizers: added tokens are cut out, the rest is normalised, cut into words, and each
+ * Text to token ids and back, from a `tokenizer.json`: the same ids as transformers' fast tokenizers of T5 and
+ * XLM-RoBERTa. The order of work is that of Hugging Face tokenizers: added tokens are cut out, the rest is normalised, cut into words, and each
  * word segmented by the Unigram model; then the template adds `</s>`.
  */
 import { stat } from "node:fs/promises";
@@ -12,7 +12,7 @@ import { type AddedToken, AddedTokenFinder } from "./added-tokens.js";
 import { parseTokenizerJson, type TokenizerParts } from "./tokenizer-json.js";
 import type { Piece } from "./unigram.js";
 
-/** No tokenizer.json of a T5 model is a tenth of this. */
+/** XLM-RoBERTa's `tokenizer.json`, the largest of those that are read, is a quarter of this. */
 const MAX_FILE_BYTES = 64 * 2 ** 20;
 
 /** Options of {@link Tokenizer.encodeBatch}. */
@@ -113,12 +113,15 @@ export class Tokenizer {
    *
    * @param text lone surrogates count as U+FFFD
    * @param addSpecialTokens whether the template (for T5 `</s>` at the end) is applied
+   * @param maxLength most tokens, the template's included; what is longer is cut (default: nothing)
+   * @throws InvalidInputError if `maxLength` has no room for the template's tokens
    */
-  encode(text: string, { addSpecialTokens = true } = {}): number[] {
+  encode(text: string, { addSpecialTokens = true, maxLength = Number.POSITIVE_INFINITY } = {}): number[] {
+    const { prefix, suffix } = addSpecialTokens ? this.#parts.template : { prefix: [], suffix: [] };
+    const room = maxLength - prefix.length - suffix.length;
+    if (!(room >= 0)) throw invalid("maxLength", `at least ${prefix.length + suffix.length}`, maxLength);
     const ids = this.pieces(text).map((piece) => piece.id);
-    if (!addSpecialTokens) return ids;
-    const { prefix, suffix } = this.#parts.template;
-    return [...prefix, ...ids, ...suffix];
+    return [...prefix, ...ids.slice(0, room), ...suffix];
   }
 
   /** What a text is made of, without the template's tokens. */
