@@ -17,6 +17,7 @@ import {
   type Mask,
   type NamedVerdict,
 } from "miro-t2i/evaluation";
+import { Tokenizer } from "miro-t2i/networks";
 import {
   CLIP_H,
   CLIP_L,
@@ -25,9 +26,11 @@ import {
   ClipTokenizer,
   clipPixels,
   loadClip,
+  loadJinaClip,
   loadScorer,
   openTensors,
   readClipConfig,
+  readJinaConfig,
   readLinearHead,
 } from "miro-t2i/rewards";
 import type { Row } from "./report.js";
@@ -81,6 +84,7 @@ export async function compareScorers(folder: string): Promise<Row[]> {
   if (recording.cases.preprocess) rows.push(...(await comparePixels(recording, picture)));
   const scored = await Promise.all(recording.scored_pictures.map(picture));
   for (const clip of CLIPS) if (recording.cases[clip.of]) rows.push(...(await compareClip(recording, clip, scored)));
+  if (recording.cases.clip_jina) rows.push(...(await compareJina(recording, scored)));
   if (recording.cases.aesthetic) rows.push(...(await compareAesthetic(recording, scored)));
   if (recording.cases.geneval) rows.push(compareRules(recording));
   if (recording.cases.colour) rows.push(...(await compareColours(recording, await picture("square"))));
@@ -175,6 +179,53 @@ async function compareClip(
     clip.dispose();
   }
   using scorer = await loadScorer(key, { weights: { [key]: home }, dtype: "float32" });
+  const scores = await scorer.score(scored, captions.slice(0, scored.length));
+  scores.forEach((score, i) => {
+    scope(() => logits.add(`${scored_pictures[i]}: score`, tensor([score]), expected.select(0, i).narrow(0, i, 1)));
+  });
+  dispose(recorded);
+  return [ids.row(), features.row(), logits.row()];
+}
+
+async function compareJina(
+  { folder, captions, odd_captions, cases, scored_pictures }: Recording,
+  scored: readonly RgbImage[],
+): Promise<Row[]> {
+  const home = join(folder, "clip_jina");
+  const recorded = readSafetensors(join(home, "reference.safetensors"));
+  const config = readJinaConfig(home);
+  const tokenizer = await Tokenizer.fromFile(home);
+  const ids = new Different("clip_jina: token ids");
+  const encode = (caption: string) => tokenizer.encode(caption, { maxLength: config.context });
+  const rows = captions.map(encode);
+  const width = recorded.get("text.ids")!.size(1);
+  const flat = [...(recorded.get("text.ids")!.data() as BigInt64Array)].map(Number);
+  captions.forEach((caption, i) => {
+    const row = flat.slice(i * width, (i + 1) * width).filter((id) => id !== config.padId);
+    ids.add(caption, String(rows[i]) !== String(row));
+  });
+  odd_captions.forEach((caption, i) => {
+    ids.add(caption, String(encode(caption)) !== String(cases.clip_jina!.odd_ids![i]));
+  });
+  const features = new Absolute("clip_jina: features", FEATURES);
+  const logits = new Absolute("clip_jina: logits", LOGITS);
+  const expected = recorded.get("logits")!;
+  {
+    using file = openTensors(home, WEIGHTS);
+    const clip = loadJinaClip(file, config, { device: "cpu", dtype: "float32" });
+    noGrad(() =>
+      scope(() => {
+        const image = unit(clip.vision.forward(pixelsOf(scored, config.vision.image, "pillow")));
+        const text = unit(clip.text.forward(rows, config.padId));
+        features.add("image.normalised", image, recorded.get("image.normalised")!);
+        features.add("text.normalised", text, recorded.get("text.normalised")!);
+        const scale = Math.exp(clip.logitScale.item() as number);
+        logits.add("pictures x captions", image.matmul(text.t()).mul(scale), expected);
+      }),
+    );
+    clip.dispose();
+  }
+  using scorer = await loadScorer("clip_score", { weights: { clip_score: home }, dtype: "float32" });
   const scores = await scorer.score(scored, captions.slice(0, scored.length));
   scores.forEach((score, i) => {
     scope(() => logits.add(`${scored_pictures[i]}: score`, tensor([score]), expected.select(0, i).narrow(0, i, 1)));

@@ -15,6 +15,7 @@ CASES = {
     "pick_score": r"model\.safetensors|config\.json|merges\.txt|preprocessor_config\.json",
     "hpsv2": r"HPS_v2\.1_compressed\.pt|open_clip_config\.json|tokenizer/.*",
     "aesthetic": r"sac.*\.pth",
+    "clip_jina": r"model\.safetensors|(config|text_model_config|preprocessor_config|tokenizer)\.json",
     "geneval": r"rules\.json",
     "colour": r"mask_\w+\.png",
 }
@@ -23,6 +24,7 @@ TENSORS = {
     "clip_openai": r"text\.ids|(image|text)\.(normalised|projected)|logits",
     "pick_score": r"text\.ids|(image|text)\.(normalised|projected)|logits",
     "hpsv2": r"text\.ids|(image|text)\.(normalised|projected)|cosine",
+    "clip_jina": r"text\.ids|(image|text)\.normalised|logits",
     "aesthetic": r"head\..*|image\.normalised|raw",
     "colour": r"pixels_uint8.*|logits.*|answer.*|classifier|text\.ids.*",
 }
@@ -41,5 +43,8 @@ for key, files in CASES.items():
         save_file(tensors, out / key / "reference.safetensors")
     case = table["cases"][key]
     cases[key] = {k: case[k] for k in ("folder", "library", "odd_ids", "published_sizes", "pictures", "classes", "objects") if k in case}
-table["cases"] = cases
-(out / "scorers.json").write_text(json.dumps(table, ensure_ascii=False, separators=(",", ":")) + "\n", encoding="utf-8")
+# One case a line.
+line = lambda value: json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+body = ",\n".join(f"{line(key)}:{line(case)}" for key, case in cases.items())
+rest = line({key: value for key, value in table.items() if key != "cases"})
+(out / "scorers.json").write_text(f'{{"cases":{{\n{body}\n}},{rest[1:]}\n', encoding="utf-8")

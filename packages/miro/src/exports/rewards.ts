@@ -4,6 +4,9 @@
 import "../emoji/register.js";
 
 export { Clip, type ClipActivation, type ClipConfig, type ClipTower, ClipVision } from "../networks/clip.js";
+export type { Eva02, Eva02Config } from "../networks/eva02.js";
+export { JinaClip, type JinaClipConfig } from "../networks/jina-clip.js";
+export type { XlmRoberta, XlmRobertaConfig } from "../networks/xlm-roberta.js";
 export {
   type BestOf,
   type BestOfOptions,
@@ -15,16 +18,21 @@ export {
   clipPixels,
   colorfulnessScore,
   haslerColorfulness,
+  JINA_CLIP_V2,
+  type JinaConfig,
   type LinearHead,
   type LoadScorerOptions,
+  type LoraConfig,
   laplacianEnergy,
   loadClip,
   loadClipVision,
+  loadJinaClip,
   loadScorer,
   type OpenTensors,
   openTensors,
   type RankedImage,
   readClipConfig,
+  readJinaConfig,
   readLinearHead,
   registerScorer,
   type ScoredFile,

@@ -120,9 +120,7 @@ export const generateSchema = z.strictObject({
       perPrompt: true,
     },
   ),
-  /**
-   * A picture to draw over: a file, or 8-bit RGB. Its largest centred square is used. A list has one for each prompt.
-   */
+  /** A picture to draw over: a file, or 8-bit RGB. Its largest centred square is used. A list has one for each prompt. */
   image: field(z.union([pictureSource, z.array(pictureSource).readonly()]).optional(), {
     expected: "a picture file, or { width, height, data } of 8-bit RGB",
     orList: "one per prompt",

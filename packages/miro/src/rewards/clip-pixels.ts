@@ -2,7 +2,7 @@
  * What the CLIP towers see of a picture: the shorter side resized to the tower's, the middle cropped to a square,
  * OpenAI's mean and deviation. Published scorers do it in four ways, whose pixels differ:
  *
- *   pillow        aesthetic score: Pillow's bicubic filter on 8 bits; the crop's half pixels rounded to even
+ *   pillow        aesthetic score, jina-clip: Pillow's bicubic filter on 8 bits; the crop's half pixels rounded to even
  *   transformers  PickScore, SciScore, OpenAI CLIP: the same, half pixels rounded down
  *   tensor        HPSv2: bicubic filter on floats, neither rounded nor clipped
  *   letterbox     HPSv2's own benchmark: as tensor, but the longer side resized and the rest black
@@ -14,8 +14,10 @@ import type { RgbImage } from "../pictures/rgb.js";
 /** How pixels are made, as above. */
 export type ClipPixels = "pillow" | "transformers" | "tensor" | "letterbox";
 
-const MEAN = [0.48145466, 0.4578275, 0.40821073];
-const STD = [0.26862954, 0.26130258, 0.27577711];
+/** OpenAI's mean of red, green and blue. */
+export const CLIP_MEAN = [0.48145466, 0.4578275, 0.40821073];
+/** OpenAI's standard deviation of red, green and blue. */
+export const CLIP_STD = [0.26862954, 0.26130258, 0.27577711];
 
 /** Normalised pixels (3, side, side) in float32; the caller owns them. */
 export function clipPixels(image: RgbImage, side: number, kind: ClipPixels): Tensor {
@@ -23,7 +25,7 @@ export function clipPixels(image: RgbImage, side: number, kind: ClipPixels): Ten
     const planes =
       kind === "tensor" || kind === "letterbox" ? resizeTensor(image, side, kind) : resizeBytes(image, side, kind);
     const channel = (values: number[]) => tensor(Float32Array.from(values)).view(3, 1, 1);
-    return planes.sub(channel(MEAN)).div(channel(STD));
+    return planes.sub(channel(CLIP_MEAN)).div(channel(CLIP_STD));
   });
 }
 

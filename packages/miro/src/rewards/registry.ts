@@ -8,6 +8,7 @@ import { checkDevice } from "../pipeline/loading/device.js";
 import { loadSchema } from "../pipeline/loading/load-options.js";
 import type { MiroPipeline } from "../pipeline/pipeline.js";
 import { clipScorerSpecs } from "./clip-scorers.js";
+import { jinaScorerSpec } from "./jina-scorer.js";
 import { colorfulnessSpec, sharpnessSpec } from "./measured.js";
 import {
   checkedScorer,
@@ -189,4 +190,4 @@ export async function loadScorerFor(
   return loadScorer(key, { ...options, device: pipe.device });
 }
 
-for (const spec of [sharpnessSpec, colorfulnessSpec, ...clipScorerSpecs]) registerScorer(spec);
+for (const spec of [sharpnessSpec, colorfulnessSpec, jinaScorerSpec, ...clipScorerSpecs]) registerScorer(spec);

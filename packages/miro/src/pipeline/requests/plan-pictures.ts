@@ -113,8 +113,7 @@ export interface PictureGroup {
 }
 
 /**
- * Pictures that differ in nothing but prompt, seeds, reward targets and what they are drawn over go together, in the
- * order of their first picture.
+ * Pictures that differ in nothing but prompt, seeds, reward targets and what they are drawn over go together, in the order of their first picture.
  * @param candidates pictures to draw for each, with consecutive seeds
  */
 export function groupPictures(pictures: readonly PlannedPicture[], candidates = 1): PictureGroup[] {

@@ -1,0 +1,186 @@
+/**
+ * `clip_score`: how well a picture shows a text, exp(s) cos(image, text) of jina-clip-v2 (Koukounas et al. 2024), which
+ * reads long texts in many languages. s is the learned scale of the file.
+ *
+ * Towers are computed in the dtype that was asked for; means over tokens, norms of features, products and the scale in
+ * float32 or wider. With `precision: "upstream"` the towers are bfloat16, the coordinates of the rotary positions, the
+ * features and the score are rounded to it as well: published values were made so.
+ */
+import { cat, empty, noGrad, scope, stack, type Tensor } from "@miro-t2i/torch";
+import { MiroError } from "../errors.js";
+import type { JinaClip } from "../networks/jina-clip.js";
+import type { RgbImage } from "../pictures/rgb.js";
+import { Tokenizer } from "../text/tokenizer.js";
+import { clipPixels } from "./clip-pixels.js";
+import { JINA_CONFIG_FILES, type JinaConfig, readJinaConfig } from "./jina-config.js";
+import { jinaSize, loadJinaClip } from "./jina-weights.js";
+import { fetchFolder, placeOf } from "./published-folder.js";
+import type { LoadScorerOptions, ScorerModel, ScorerSpec } from "./scorer.js";
+import { type OpenTensors, openTensors } from "./tensor-files.js";
+import { TextFeatures } from "./text-features.js";
+
+const KEY = "clip_score";
+const NAME = "jina-clip-v2";
+const REPOSITORY = "jinaai/jina-clip-v2";
+const TOKENIZER_FILE = "tokenizer.json";
+const WEIGHTS = [
+  "model.safetensors",
+  "model.safetensors.index.json",
+  "pytorch_model.bin",
+  "pytorch_model.bin.index.json",
+];
+const VISION_PARAMETERS = 304_000_000;
+const TEXT_PARAMETERS = 561_000_000;
+
+/** Pictures and captions of one call. */
+const BATCH = 16;
+/** Pictures that go through the tower together: 1,297 tokens each fill a processor. */
+const PICTURES = 4;
+
+/** The spec, as `registerScorer` takes it. */
+export const jinaScorerSpec: ScorerSpec = {
+  key: KEY,
+  name: NAME,
+  description: "how well picture and text agree, about 15 to 40 (jina-clip-v2: long texts, 89 languages)",
+  stage: "rewards",
+  usesText: true,
+  pixels: "stored",
+  onRequest: true,
+  stored: { divisor: 100, offset: 0 },
+  license: { name: "CC-BY-NC-4.0", nonCommercial: true },
+  repositories: [{ name: REPOSITORY, weights: WEIGHTS, sizeBytes: 2 * (VISION_PARAMETERS + TEXT_PARAMETERS) }],
+  memory: {
+    parts: { "jina-clip-v2, pictures": VISION_PARAMETERS, "jina-clip-v2, text": TEXT_PARAMETERS },
+    workingBytes: 500e6,
+  },
+  load: loadJina,
+};
+
+async function loadJina(options: LoadScorerOptions): Promise<ScorerModel> {
+  const folder = await fetchFolder(
+    options.weights?.[KEY] ?? REPOSITORY,
+    KEY,
+    WEIGHTS,
+    [TOKENIZER_FILE, ...JINA_CONFIG_FILES],
+    options,
+  );
+  const config = readJinaConfig(folder);
+  const tokenizer = await Tokenizer.fromFile(folder);
+  checkTokenizer(tokenizer, config, folder);
+  const rounded = options.precision === "upstream";
+  const dtype = rounded ? "bfloat16" : options.dtype;
+  using file = openTensors(folder, WEIGHTS);
+  const clip = loadJinaClip(
+    file,
+    config,
+    placeOf({ ...options, dtype }, jinaSize(config)),
+    rounded ? bfloat16 : undefined,
+  );
+  return new JinaModel(clip, config, tokenizer, { rounded, logitScale: readScalar(file, "logit_scale") });
+}
+
+/** Ids index the embedding, and padding is told by its id. */
+function checkTokenizer(tokenizer: Tokenizer, { text, padId }: JinaConfig, folder: string): void {
+  if (tokenizer.vocabSize > text.vocabulary)
+    throw new MiroError(
+      `${folder}: the tokenizer has ${tokenizer.vocabSize} tokens, the text tower ${text.vocabulary}; ` +
+        "both must be of one model",
+    );
+  if (tokenizer.padId !== padId)
+    throw new MiroError(`${folder}: ${TOKENIZER_FILE}: <pad> is ${tokenizer.padId}; the text tower has it at ${padId}`);
+}
+
+/** A value of the file as it is stored, whatever the dtype of the towers. */
+function readScalar(file: OpenTensors, key: string): number {
+  return scope(() => {
+    const value = empty([]);
+    file.copyTo(key, value);
+    return value.item() as number;
+  });
+}
+
+/** The nearest bfloat16, half to even. */
+function bfloat16(value: number): number {
+  const bits = new Uint32Array(Float32Array.of(value).buffer)[0]!;
+  const rounded = (bits + 0x7fff + ((bits >>> 16) & 1)) & 0xffff0000;
+  return new Float32Array(Uint32Array.of(rounded).buffer)[0]!;
+}
+
+class JinaModel implements ScorerModel {
+  readonly name = NAME;
+  readonly batchSize = BATCH;
+  readonly dtype;
+  readonly #clip: JinaClip;
+  readonly #config: JinaConfig;
+  readonly #tokenizer: Tokenizer;
+  /** Whether features and scores are rounded as the published values are. */
+  readonly #rounded: boolean;
+  readonly #scale: number;
+  readonly #texts: TextFeatures;
+
+  constructor(
+    clip: JinaClip,
+    config: JinaConfig,
+    tokenizer: Tokenizer,
+    { rounded, logitScale }: { rounded: boolean; logitScale: number },
+  ) {
+    this.dtype = clip.logitScale.dtype;
+    this.#clip = clip;
+    this.#config = config;
+    this.#tokenizer = tokenizer;
+    this.#rounded = rounded;
+    const scale = Math.exp(logitScale);
+    this.#scale = rounded ? bfloat16(scale) : scale;
+    this.#texts = new TextFeatures((captions) =>
+      this.#unit(this.#clip.text.forward(this.#ids(captions), config.padId)),
+    );
+  }
+
+  truncates(caption: string): boolean {
+    return this.#tokenizer.encode(caption).length > this.#config.context;
+  }
+
+  score(images: readonly RgbImage[], captions: readonly string[]): number[] {
+    return noGrad(() =>
+      scope(() => {
+        const image_BD = this.#unit(this.#encodeImages(images));
+        const text_BD = this.#texts.of(captions);
+        const cosines = image_BD.mul(text_BD).sum(-1).to({ device: "cpu" }).data() as Float32Array;
+        return Array.from(cosines, (cosine) =>
+          this.#rounded ? bfloat16(this.#scale * bfloat16(cosine)) : this.#scale * cosine,
+        );
+      }),
+    );
+  }
+
+  /** Features (B, D) in float32, not of unit length */
+  #encodeImages(images: readonly RgbImage[]): Tensor {
+    const { image } = this.#config.vision;
+    const { device } = this.#clip.logitScale;
+    const features: Tensor[] = [];
+    for (let start = 0; start < images.length; start += PICTURES)
+      features.push(
+        scope(() => {
+          const pixels = images.slice(start, start + PICTURES).map((one) => clipPixels(one, image, "pillow"));
+          return this.#clip.vision.forward(stack(pixels).to({ device }));
+        }),
+      );
+    return cat(features);
+  }
+
+  #ids(captions: readonly string[]): number[][] {
+    return captions.map((caption) => this.#tokenizer.encode(caption, { maxLength: this.#config.context }));
+  }
+
+  /** Of unit length, in float32 */
+  #unit(x_BD: Tensor): Tensor {
+    if (!this.#rounded) return x_BD.div(x_BD.square().sum(-1, { keepdim: true }).sqrt());
+    const x = x_BD.to({ dtype: "bfloat16" });
+    return x.div(x.norm(-1, true)).float();
+  }
+
+  dispose(): void {
+    this.#texts.dispose();
+    this.#clip.dispose();
+  }
+}
