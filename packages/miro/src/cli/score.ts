@@ -1,14 +1,18 @@
-/** `miro score`: scores of picture files. Parses, calls {@link scoreFiles}, prints. */
+/** `miro score`: scores of picture files. Parses, calls {@link scoreFilesWithReport}, prints. */
 import "./extensions.js";
+import { setNumThreads } from "@miro-t2i/torch";
 import { z } from "zod";
-import { invalid } from "../errors.js";
+import { MiroError } from "../errors.js";
 import { field } from "../options.js";
-import { type ScoredFile, scorerSpecs } from "../rewards/index.js";
-import { scoreFiles, scoreFilesSchema } from "../rewards/score-files.js";
+import { gigabytes, type ScoreReport, scoreFilesWithReport, scorerBytes, scorerSpecs } from "../rewards/index.js";
+import { scoreFilesSchema } from "../rewards/score-files.js";
 import { declare } from "./add-options.js";
-import { json } from "./common-options.js";
+import { json, threads } from "./common-options.js";
 import type { CliContext, Register } from "./context.js";
 import { Progress } from "./progress.js";
+
+/** Pictures that an error names. */
+const NAMED = 10;
 
 const EXAMPLES = `
 Scorers:
@@ -16,24 +20,39 @@ ${scorerSpecs()
   .map(({ key, description }) => `  ${key.padEnd(19)} ${description}`)
   .join("\n")}
 
+Memory for the weights and a batch, in float32 and in bfloat16 or float16 (--dtype); \`miro models\` says where they come from:
+${scorerSpecs()
+  .filter(({ memory }) => memory)
+  .map((spec) => {
+    const [whole, half] = (["float32", "bfloat16"] as const).map((dtype) => gigabytes(scorerBytes([spec], { dtype })));
+    const license = spec.license?.nonCommercial ? `, not for commercial use (${spec.license.name})` : "";
+    return `  ${spec.key.padEnd(19)} ${whole} or ${half}${spec.memory?.streams ? ", or less, read from the disk layer by layer" : ""}${license}`;
+  })
+  .join("\n")}
+
 Examples:
   miro score pictures/*.png                             how well each picture shows the prompt that is stored in it
   miro score photo.jpg --prompt "a red apple"
-  miro score pictures/*.png --by emoji_clip_score --by sharpness --json
+  miro score pictures --by emoji_clip_score --by sharpness --json
   miro score pictures/*.png --by pick_a_score_score --weights pick_a_score_score=models/PickScore_v1
-  miro score --pairs pairs.jsonl --by clip_openai --json
+  miro score --pairs pairs.jsonl --by clip_openai --output scores.csv
+  miro score geneval --by image_reward_score --by hpsv2_score --output geneval/scores.jsonl
   miro score photo.jpg --by aesthetic_score --weights aesthetic_score=models/aesthetic --weights clip_openai=models/clip
 
-Weights come from the Hugging Face Hub where --weights names no folder; the aesthetic predictor's head is always given.
+A folder stands for the pictures in it, or for those in NNNNN/samples with the prompt in NNNNN/metadata.jsonl beside it.
+With --output the same command goes on where it ended, and adds what other scorers are asked for. Weights come from the
+Hugging Face Hub where --weights names no folder. A picture that cannot be read is told, the others are scored; the exit
+code is 1 then.
 `;
 
 const schema = z.strictObject({
   images: field(z.array(z.string()).default([]), {
-    expected: "picture files",
-    help: "picture files: PNG, JPEG, WebP",
+    expected: "picture files or folders",
+    help: "picture files (JPEG, PNG, WebP, GIF, BMP, TIFF, AVIF) and folders of them",
     flag: "[images...]",
   }),
   ...scoreFilesSchema.shape,
+  threads,
   json,
 });
 
@@ -41,34 +60,83 @@ export const register: Register = (command, context) => {
   declare(command, schema, (options) => score(options, context)).addHelpText("after", EXAMPLES);
 };
 
-async function score({ images, json, ...options }: z.output<typeof schema>, context: CliContext): Promise<void> {
-  if (options.model !== undefined && new Set(options.by).size > 1)
-    throw invalid("model", "one scorer, since it is the folder of that scorer's model", options.by);
+async function score({ images, json, threads, ...options }: z.output<typeof schema>, context: CliContext) {
+  if (threads !== undefined) setNumThreads(threads);
   const progress = await Progress.for(context);
-  let rows: ScoredFile[];
-  const names = new Map<string, string>();
+  let report: ScoreReport;
   try {
-    rows = await scoreFiles(images, {
+    report = await scoreFilesWithReport(images, {
       ...options,
       signal: context.signal,
-      onScorer: (key, name) => names.set(key, name),
       onProgress: (done, total) => progress.update("scoring", done, total),
+      onDownload: (now) => progress.download(now),
+      onMessage: (text) => {
+        progress.stop();
+        context.stderr(`${text}\n`);
+      },
     });
   } finally {
     progress.stop();
   }
-  const keys = Object.keys(rows[0]!.scores);
-  const means = Object.fromEntries(
-    keys.map((key) => [key, rows.reduce((sum, { scores }) => sum + scores[key]!, 0) / rows.length]),
+  const means = meansOf(report);
+  if (json) context.stdout(`${JSON.stringify(toJson(report, means))}\n`);
+  else for (const line of lines(report, means, options.output)) context.stdout(`${line}\n`);
+  for (const note of notes(report)) context.stderr(`${note}\n`);
+  if (report.unreadable > 0) throw unreadable(report);
+}
+
+/** Of the scores that are there; null where none is. */
+function meansOf({ images }: ScoreReport): Record<string, number | null> {
+  const keys = Object.keys(images[0]!.scores);
+  return Object.fromEntries(
+    keys.map((key) => {
+      const values = images.map(({ scores }) => scores[key]!).filter((score) => score !== null);
+      return [key, values.length === 0 ? null : values.reduce((sum, value) => sum + value, 0) / values.length];
+    }),
   );
-  if (json) {
-    const scorers = keys.map((key) => ({ key, name: names.get(key) }));
-    context.stdout(`${JSON.stringify({ images: rows, means, scorers })}\n`);
-    return;
-  }
-  const line = (scores: Record<string, number>, name: string) =>
-    `${keys.map((key) => scores[key]!.toFixed(4).padStart(Math.max(key.length, 7))).join("  ")}  ${name}\n`;
-  context.stdout(`${keys.map((key) => key.padStart(7)).join("  ")}\n`);
-  for (const { path, scores } of rows) context.stdout(line(scores, path));
-  if (rows.length > 1) context.stdout(line(means, "mean"));
+}
+
+function toJson({ images, models, unreadable, notFinite, truncated }: ScoreReport, means: object) {
+  const scorers = Object.entries(models).map(([key, { name, precision }]) => ({
+    key,
+    name,
+    ...(precision && { precision }),
+  }));
+  const dtypes = Object.fromEntries(
+    Object.entries(models).flatMap(([key, { dtype }]) => (dtype ? [[key, dtype]] : [])),
+  );
+  return { images, means, scorers, dtypes, unreadable, notFinite, truncated };
+}
+
+function lines({ images }: ScoreReport, means: Record<string, number | null>, output: string | undefined): string[] {
+  const keys = Object.keys(means);
+  const line = (scores: Record<string, number | null>, name: string) =>
+    `${keys.map((key) => (scores[key]?.toFixed(4) ?? "-").padStart(Math.max(key.length, 7))).join("  ")}  ${name}`;
+  return [
+    keys.map((key) => key.padStart(7)).join("  "),
+    ...(output === undefined ? images.map(({ path, scores }) => line(scores, path)) : []),
+    ...(images.length > 1 || output !== undefined ? [line(means, "mean")] : []),
+    ...(output === undefined ? [] : [`written: ${output} (${images.length} pictures)`]),
+  ];
+}
+
+function notes({ truncated, notFinite, images }: ScoreReport): string[] {
+  const some = (count: number, what: string) => `${count} ${what}${count === 1 ? "" : "s"}`;
+  return [
+    ...Object.entries(truncated).map(
+      ([key, count]) => `${key}: reads only the beginning of ${some(count, "prompt")}, longer than its model allows`,
+    ),
+    ...Object.entries(notFinite).map(
+      ([key, count]) =>
+        `${key}: ${count} of ${images.length} scores ${count === 1 ? "is" : "are"} not finite and left out of the mean`,
+    ),
+  ];
+}
+
+function unreadable({ images, unreadable }: ScoreReport): MiroError {
+  const errors = images.flatMap(({ error }) => error ?? []);
+  const more = errors.length > NAMED ? [`and ${errors.length - NAMED} more`] : [];
+  return new MiroError(
+    `${unreadable} of ${images.length} pictures could not be scored: ${[...errors.slice(0, NAMED), ...more].join("; ")}`,
+  );
 }

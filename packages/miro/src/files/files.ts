@@ -37,7 +37,8 @@ export function writeFileAtomic(
   }
 }
 
-function createFolder(folder: string, path: string): void {
+/** Makes the folder of a file. @throws MiroError naming the file when the disk refuses */
+export function createFolder(folder: string, path: string): void {
   try {
     mkdirSync(folder, { recursive: true });
   } catch (error) {

@@ -77,6 +77,15 @@ export function parseJsonLine(line: string): Record<string, unknown> {
   return value as Record<string, unknown>;
 }
 
+/** One row of a CSV file; cells are quoted where they must be. */
+export function csvLine(cells: readonly string[]): string {
+  return `${cells.map(quoted).join(",")}\r\n`;
+}
+
+function quoted(cell: string): string {
+  return /[",\r\n]/.test(cell) ? `"${cell.replaceAll('"', '""')}"` : cell;
+}
+
 function fromTsv(text: string): TableRow[] {
   return filledLines(text).map(({ text: line, number }) => ({ cells: line.split("\t"), line: number }));
 }

@@ -140,21 +140,47 @@ export async function readImageFile(path: string): Promise<ImageFile> {
     throw new InvalidInputError(`${path}: expected a PNG, WebP or JPEG picture`);
   }
   try {
-    const { width, height, exif, xmp } = await sharp(bytes).metadata();
+    const { width, height, text } = await sharpTexts(bytes, format);
     await sharp(bytes, { failOn: "truncated" }).stats(); // decodes every pixel
-    const main = xmp?.toString("utf8") ?? "";
-    const packet = (format === "jpeg" ? readExtendedXmp(bytes, main) : null) ?? main;
-    const comment = (exif && readUserComment(exif)) || parametersOf(packet);
-    const json = readXmp(packet);
-    const text = [
-      ...(comment ? [{ keyword: "parameters", text: comment }] : []),
-      ...(json ? [{ keyword: "miro", text: json }] : []),
-    ];
     return { format, width, height, text };
   } catch (error) {
-    const reason = (error as Error).message.split("\n")[0]!.replace(/^Input buffer has corrupt header: /, "");
-    throw new MiroError(`${path}: not a valid ${format === "jpeg" ? "JPEG" : "WebP"}: ${reason}`, { cause: error });
+    throw notValid(path, format, error);
   }
+}
+
+/**
+ * The texts of a PNG, WebP or JPEG picture, without decoding its pixels; none for other formats.
+ * @throws MiroError naming the file when it is damaged
+ */
+export async function textsOf(bytes: Buffer, path: string): Promise<PngText[]> {
+  if (bytes.subarray(0, 4).equals(PNG_SIGNATURE)) return readPng(bytes, path).text;
+  const format = bytes[0] === 0xff && bytes[1] === 0xd8 ? "jpeg" : isWebp(bytes) ? "webp" : null;
+  if (format === null) return [];
+  try {
+    return (await sharpTexts(bytes, format)).text;
+  } catch (error) {
+    throw notValid(path, format, error);
+  }
+}
+
+const PNG_SIGNATURE = Buffer.of(0x89, 0x50, 0x4e, 0x47);
+
+async function sharpTexts(bytes: Buffer, format: "jpeg" | "webp") {
+  const { width, height, exif, xmp } = await sharp(bytes).metadata();
+  const main = xmp?.toString("utf8") ?? "";
+  const packet = (format === "jpeg" ? readExtendedXmp(bytes, main) : null) ?? main;
+  const comment = (exif && readUserComment(exif)) || parametersOf(packet);
+  const json = readXmp(packet);
+  const text: PngText[] = [
+    ...(comment ? [{ keyword: "parameters", text: comment }] : []),
+    ...(json ? [{ keyword: "miro", text: json }] : []),
+  ];
+  return { width, height, text };
+}
+
+function notValid(path: string, format: "jpeg" | "webp", error: unknown): MiroError {
+  const reason = (error as Error).message.split("\n")[0]!.replace(/^Input buffer has corrupt header: /, "");
+  return new MiroError(`${path}: not a valid ${format === "jpeg" ? "JPEG" : "WebP"}: ${reason}`, { cause: error });
 }
 
 /** The parameters that no EXIF block could hold; they stand in the packet as JSON, as XML has no control characters. */

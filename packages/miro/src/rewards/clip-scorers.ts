@@ -172,22 +172,32 @@ export const clipScorerSpecs: readonly ScorerSpec[] = [
     license: { name: "Apache-2.0 (head), MIT (CLIP)", nonCommercial: false },
     repositories: [
       { name: AESTHETIC_HEAD_URL, weights: [AESTHETIC_HEAD], sizeBytes: 3_714_759 },
-      { name: OPENAI_CLIP, weights: HUGGING_FACE_WEIGHTS, sizeBytes: clipOpenai.sizeBytes },
+      {
+        name: OPENAI_CLIP,
+        weights: HUGGING_FACE_WEIGHTS,
+        sizeBytes: clipOpenai.sizeBytes,
+        givenAs: clipOpenai.key,
+      },
     ],
     memory: { parts: { [VISION_L]: CLIP_L_VISION_PARAMETERS }, workingBytes: WORKING_BYTES },
     load: loadAesthetic,
   },
   clipSpec(pickScore),
   {
-    ...clipSpec({ ...hpsv2, name: HPS["v2.1"].name, weights: [] }),
+    ...clipSpec({ ...hpsv2, name: HPS["v2.1"].name, weights: [HPS["v2.1"].file, HPS["v2.0"].file] }),
+    modelName: hpsName,
     load: (options) => {
-      const { name, file } = HPS[options.hpsVersion ?? "v2.1"];
+      const { file } = HPS[options.hpsVersion ?? "v2.1"];
       const pixels = options.hpsLetterbox ? "letterbox" : hpsv2.pixels;
-      return loadClipScorer({ ...hpsv2, name, weights: [file], pixels }, options);
+      return loadClipScorer({ ...hpsv2, name: hpsName(options), weights: [file], pixels }, options);
     },
   },
   clipSpec(sciScore),
 ];
+
+function hpsName({ hpsVersion = "v2.1", hpsLetterbox = false }: LoadScorerOptions): string {
+  return `${HPS[hpsVersion].name}${hpsLetterbox ? " with letterbox" : ""}`;
+}
 
 async function loadClipScorer(scorer: ClipScorer, options: LoadScorerOptions): Promise<ScorerModel> {
   const { clip, tokenizer } = await loadTowers(scorer, options);

@@ -16,8 +16,23 @@ export { JINA_CLIP_V2, type JinaConfig, type LoraConfig, readJinaConfig } from "
 export { loadJinaClip } from "./jina-weights.js";
 export { type LinearHead, readLinearHead } from "./linear-head.js";
 export { colorfulnessScore, haslerColorfulness, laplacianEnergy, sharpnessScore } from "./measured.js";
+export { availableMemory, checkMemory, gigabytes, scorerBytes, scorerParameters } from "./memory.js";
 export { loadScorer, registerScorer, scorerSpec, scorerSpecs } from "./registry.js";
-export { type ScoredFile, type ScoreFilesOptions, scoreFiles } from "./score-files.js";
+export {
+  type ScoredFile,
+  type ScoreFilesOptions,
+  type ScoreReport,
+  scoreFiles,
+  scoreFilesWithReport,
+} from "./score-files.js";
+export {
+  type AskedOptions,
+  type AskedPicture,
+  askedPictures,
+  genevalFolders,
+  pictureFiles,
+} from "./score-inputs.js";
+export type { ScoreModel } from "./score-output.js";
 export {
   type LoadedScorer,
   type LoadScorerOptions,

@@ -10,6 +10,7 @@ import type { MiroPipeline } from "../pipeline/pipeline.js";
 import { clipScorerSpecs } from "./clip-scorers.js";
 import { jinaScorerSpec } from "./jina-scorer.js";
 import { colorfulnessSpec, sharpnessSpec } from "./measured.js";
+import { checkMemory } from "./memory.js";
 import {
   checkedScorer,
   type LoadedScorer,
@@ -151,6 +152,7 @@ export async function loadScorer(key: string, options: LoadScorerOptions = {}): 
   for (const named of Object.keys(weights)) scorerSpec(named, "weights");
   const device = checkDevice(given.device);
   const own = model === undefined ? weights : { ...weights, [key]: model };
+  checkMemory([spec], { ...given, device, weights: own });
   tellTerms(spec, given.onMessage);
   return checkedScorer(spec, await spec.load({ ...given, device, model: own[key], weights: own }));
 }

@@ -1,29 +1,37 @@
 /**
  * Scores of picture files, with the prompts that are stored in them. Pixels are what a viewer shows (see
  * decode-shown.ts), but for the published scorers, which judge the stored ones as their data sets have them
- * (decode.ts).
+ * (decode.ts). Each picture is decoded once for all scorers, while the pictures before it are scored.
+ *
+ * A picture that cannot be read, or whose score is not finite, has null and does not keep the others from theirs. With
+ * an output file the work goes on where it ended: only what is missing there is computed, and what was made from
+ * another content of the file, or by another model.
  */
-import { existsSync } from "node:fs";
-import { dirname, resolve } from "node:path";
+import { basename, dirname } from "node:path";
 import { z } from "zod";
-import { InvalidInputError, invalid } from "../errors.js";
-import { readBytes } from "../files/files.js";
-import { linesOf, readTextFile } from "../files/text-file.js";
+import { InvalidInputError, invalid, MiroError } from "../errors.js";
+import { FileLock } from "../files/file-lock.js";
+import { createFolder, readBytes } from "../files/files.js";
+import { sha256 } from "../files/sha256.js";
 import { message, option } from "../message.js";
 import { callback, field, type OptionsOf, parseOptions } from "../options.js";
 import { decodeImage } from "../pictures/decode.js";
 import { decodeShown } from "../pictures/decode-shown.js";
-import { readPng } from "../pictures/png.js";
+import { textsOf } from "../pictures/image-files.js";
 import type { RgbImage } from "../pictures/rgb.js";
 import { textToSettings } from "../pipeline/settings.js";
+import { checkMemory } from "./memory.js";
 import { DEFAULT_SCORER, loadScorer, loadScorerSchema, scorerSpec } from "./registry.js";
-import type { Scorer } from "./scorer.js";
+import { type AskedPicture, askedPictures } from "./score-inputs.js";
+import { isOutputName, type OutputRow, readOutput, rowKey, type ScoreModel, writeOutput } from "./score-output.js";
+import type { LoadedScorer, LoadScorerOptions, ScorerSpec } from "./scorer.js";
 
 /** Larger pictures are refused before they are decoded: 400 MB as RGB bytes. */
 const MAX_PIXELS = 2 ** 27;
-/** Pictures that are in memory together. */
+/** Pictures that are scored together; as many are decoded meanwhile. */
 const CHUNK = 16;
-const PNG_SIGNATURE = Buffer.of(0x89, 0x50, 0x4e, 0x47);
+/** How often the output is written while the work goes on. */
+const SAVE_MS = 30_000;
 
 export const scoreFilesSchema = z.strictObject({
   /** Keys of the scorers. */
@@ -41,9 +49,17 @@ export const scoreFilesSchema = z.strictObject({
   }),
   /** More pictures, each with its text. */
   pairs: field(z.string().min(1).optional(), {
-    expected: "a JSONL file",
-    help: 'file with {"image", "prompt"} a line: more pictures, each with its text; paths are relative to the file',
+    expected: "a JSONL, CSV or TSV file",
+    help:
+      'file of more pictures, each with its text: JSONL with {"image", "prompt"} a line, or CSV or TSV with these ' +
+      "columns; paths are relative to the file",
     flag: "--pairs <file>",
+  }),
+  /** Where scores go: a CSV or JSONL file. What it has already is not computed again. */
+  output: field(z.string().min(1).optional(), {
+    expected: "a file that ends in .csv or .jsonl",
+    help: "CSV or JSONL file for the scores; what it has already is not computed again",
+    flag: "--output <file>",
   }),
   ...loadScorerSchema.shape,
   /** Called with key and model of each scorer when it is loaded. */
@@ -61,14 +77,35 @@ export interface ScoredFile {
   path: string;
   /** The text that the picture was compared with; null where none was needed and none is stored. */
   prompt: string | null;
-  /** By scorer key. */
-  scores: Record<string, number>;
+  /** By scorer key; null where the picture could not be read or the score is not finite. */
+  scores: Record<string, number | null>;
+  /** Why the picture could not be read. */
+  error?: string;
+}
+
+/** What {@link scoreFilesWithReport} finds. */
+export interface ScoreReport {
+  /** One for each picture, in order. */
+  images: ScoredFile[];
+  /** What the scores were made with, by scorer key. */
+  models: Record<string, ScoreModel>;
+  /** Pictures that could not be read. */
+  unreadable: number;
+  /** Pictures whose score is not finite, by scorer key. */
+  notFinite: Record<string, number>;
+  /** Prompts of which a scorer read only the beginning, by scorer key. Those of earlier runs do not count. */
+  truncated: Record<string, number>;
+  /** Scores that were in the output already. */
+  reused: number;
 }
 
 /**
- * Scores picture files (JPEG, PNG, WebP, GIF, BMP, TIFF, AVIF), in order.
+ * Scores picture files (JPEG, PNG, WebP, GIF, BMP, TIFF, AVIF), in order. A folder stands for the pictures in it.
  *
- * @throws InvalidInputError for a file that is no picture, and for one without a prompt where a scorer needs it
+ * A picture that cannot be read has `error` and null scores, and so has null what is not finite.
+ *
+ * @throws InvalidInputError for a picture without a prompt where a scorer needs it, before anything is scored; the
+ *   first picture's error when none can be read; MiroError when the scorers do not fit in memory
  *
  * @example
  * ```ts
@@ -82,85 +119,278 @@ export interface ScoredFile {
  * ```
  */
 export async function scoreFiles(paths: readonly string[], options: ScoreFilesOptions = {}): Promise<ScoredFile[]> {
-  const { by, prompt, pairs, onScorer, onProgress, signal, ...load } = parseOptions(scoreFilesSchema, options);
-  const asked: Asked[] = paths.map((path) => ({ path, prompt: prompt ?? null }));
-  if (pairs !== undefined) asked.push(...readPairs(pairs));
+  return (await scoreFilesWithReport(paths, options)).images;
+}
+
+/** As {@link scoreFiles}, with what happened on the way. */
+export async function scoreFilesWithReport(
+  paths: readonly string[],
+  options: ScoreFilesOptions = {},
+): Promise<ScoreReport> {
+  const { by, prompt, pairs, output, model, ...rest } = parseOptions(scoreFilesSchema, options);
+  const keys = [...new Set(by)];
+  const specs = keys.map((key) => scorerSpec(key, "by"));
+  if (model !== undefined && keys.length > 1)
+    throw invalid("model", "one scorer, since it is the folder of that scorer's model", by);
+  if (output !== undefined && !isOutputName(output))
+    throw invalid("output", "a file that ends in .csv or .jsonl", output);
+  const asked = askedPictures(paths, { prompt, pairs });
   if (asked.length === 0) throw invalid("images", "at least one picture", paths);
-  const scorers: { scorer: Scorer; pixels: Pixels }[] = [];
+  const weights = model === undefined ? rest.weights : { ...rest.weights, [keys[0]!]: model };
+  const lock = output === undefined ? null : lockOutput(output);
   try {
-    for (const key of new Set(by)) {
-      const scorer = await loadScorer(key, { ...load, signal });
-      scorers.push({ scorer, pixels: scorerSpec(key).pixels ?? "shown" });
-      onScorer?.(key, scorer.name);
-    }
-    const reader = scorers.find(({ scorer }) => scorer.usesText)?.scorer;
-    const kinds = new Set(scorers.map(({ pixels }) => pixels));
-    const rows: ScoredFile[] = [];
-    for (let start = 0; start < asked.length; start += CHUNK) {
-      const images: Record<Pixels, RgbImage[]> = { shown: [], stored: [] };
-      const part: ScoredFile[] = [];
-      for (const { path, prompt } of asked.slice(start, start + CHUNK)) {
-        signal?.throwIfAborted();
-        const bytes = readBytes(path);
-        const text = prompt ?? storedPrompt(bytes, path);
-        if (reader && text === null)
-          throw new InvalidInputError(
-            message`${path}: holds no prompt, which ${reader.key} needs; give one with ${option("prompt", "TEXT")}`,
-          );
-        for (const kind of kinds) images[kind].push(await decode(bytes, path, kind));
-        part.push({ path, prompt: text, scores: {} });
-      }
-      const captions = part.map((row) => row.prompt ?? "");
-      for (const { scorer, pixels } of scorers) {
-        const values = await scorer.score(images[pixels], captions, { signal });
-        part.forEach((row, i) => {
-          row.scores[scorer.key] = values[i]!;
-        });
-      }
-      rows.push(...part);
-      onProgress?.(rows.length, asked.length);
-    }
-    return rows;
+    return await new Scoring(specs, { ...rest, weights }, output).run(asked);
   } finally {
-    for (const { scorer } of scorers) scorer.dispose();
+    lock?.release();
   }
 }
 
-type Pixels = "shown" | "stored";
+function lockOutput(output: string): FileLock {
+  const folder = dirname(output);
+  createFolder(folder, output);
+  const lock = FileLock.acquire(folder, basename(output));
+  if (lock instanceof FileLock) return lock;
+  throw new MiroError(`${output}: ${lock.text} is writing to it; wait until it is done, or choose another file`);
+}
 
-/** A picture, and the text to compare it with; null: the one that is stored in it. */
-interface Asked {
+/** How {@link Scoring} works. */
+interface ScoringOptions extends LoadScorerOptions {
+  onScorer?: ((key: string, name: string) => void) | undefined;
+  onProgress?: ((done: number, total: number) => void) | undefined;
+}
+
+/** A picture on its way. */
+interface Task {
   path: string;
   prompt: string | null;
+  /** What goes to the output. */
+  row: OutputRow;
+  /** Scorers that have not judged it. */
+  missing: Set<string>;
+  /** Why it cannot be read. */
+  failure?: MiroError;
 }
 
-const pairSchema = z.object({ image: z.string().min(1), prompt: z.string() });
+type Pixels = "shown" | "stored";
+type Decoded = Record<Pixels, RgbImage | undefined>;
 
-/** Pictures and texts of a JSONL file. @throws InvalidInputError naming the line */
-function readPairs(path: string): Asked[] {
-  return linesOf(readTextFile(path)).flatMap((line, i) => {
-    if (line.trim() === "") return [];
-    let value: unknown = null;
-    try {
-      value = JSON.parse(line);
-    } catch {
-      // Refused below, as what is no object.
+class Scoring {
+  readonly #specs: readonly ScorerSpec[];
+  readonly #options: ScoringOptions;
+  readonly #output: string | undefined;
+  readonly #rows: Map<string, OutputRow>;
+  readonly #truncated = new Map<string, Map<string, boolean>>();
+  #savedMs = performance.now();
+  #reused = 0;
+
+  constructor(specs: readonly ScorerSpec[], options: ScoringOptions, output: string | undefined) {
+    this.#specs = specs;
+    this.#options = options;
+    this.#output = output;
+    this.#rows = output === undefined ? new Map() : readOutput(output);
+  }
+
+  async run(asked: readonly AskedPicture[]): Promise<ScoreReport> {
+    const { signal, onScorer, onProgress } = this.#options;
+    const tasks: Task[] = [];
+    for (const picture of asked) {
+      signal?.throwIfAborted();
+      tasks.push(await this.#plan(picture));
     }
-    const pair = pairSchema.safeParse(value);
-    if (!pair.success)
-      throw new InvalidInputError(
-        `${path}: line ${i + 1}: expected {"image": "a path", "prompt": "a text"}, found ${line.slice(0, 80)}`,
+    const open = tasks.filter(({ missing, failure }) => missing.size > 0 && !failure);
+    const needed = this.#specs.filter(({ key }) => open.some(({ missing }) => missing.has(key)));
+    checkMemory(needed, this.#options);
+    const scorers: LoadedScorer[] = [];
+    try {
+      for (const { key } of needed) {
+        const { onScorer: _, onProgress: __, ...load } = this.#options;
+        const scorer = await loadScorer(key, load);
+        scorers.push(scorer);
+        onScorer?.(key, scorer.name);
+      }
+      const chunks = Array.from({ length: Math.ceil(open.length / CHUNK) }, (_, i) =>
+        open.slice(i * CHUNK, (i + 1) * CHUNK),
       );
-    const { image, prompt } = pair.data;
-    const beside = resolve(dirname(path), image);
-    return [{ path: existsSync(beside) ? beside : image, prompt }];
-  });
+      let decoding = chunks[0] && this.#decodeAll(chunks[0]);
+      let done = tasks.length - open.length;
+      for (const [i, chunk] of chunks.entries()) {
+        const pictures = await decoding!;
+        decoding = chunks[i + 1] && this.#decodeAll(chunks[i + 1]!);
+        for (const scorer of scorers) await this.#judge(scorer, chunk, pictures);
+        done += chunk.length;
+        onProgress?.(done, tasks.length);
+        if (performance.now() - this.#savedMs > SAVE_MS) this.#save();
+      }
+    } finally {
+      for (const scorer of scorers) scorer.dispose();
+      if (open.length > 0 || tasks.some(({ failure }) => failure)) this.#save();
+    }
+    const failed = tasks.filter(({ failure }) => failure);
+    if (failed.length === tasks.length) throw failed[0]!.failure!;
+    return this.#report(tasks);
+  }
+
+  /** What is to be done for a picture. Its file is read only where its prompt or its hash is needed for that. */
+  async #plan({ path, prompt }: AskedPicture): Promise<Task> {
+    const missing = new Set(this.#specs.map(({ key }) => key));
+    const row: OutputRow = { image: path, prompt, sha256: null, scores: {}, models: {} };
+    const task: Task = { path, prompt, row, missing };
+    try {
+      let bytes = prompt === null ? readBytes(path) : null;
+      if (bytes !== null) task.prompt = row.prompt = await storedPrompt(bytes, path);
+      const reader = this.#specs.find(({ usesText }) => usesText);
+      if (reader && task.prompt === null)
+        throw new NoPrompt(
+          message`${path}: holds no prompt, which ${reader.key} needs; give one with ${option("prompt", "TEXT")}`,
+        );
+      const earlier = this.#rows.get(rowKey(row));
+      if (earlier) {
+        bytes ??= readBytes(path);
+        row.sha256 = sha256(bytes);
+        if (row.sha256 === earlier.sha256) this.#keep(task, earlier);
+      }
+    } catch (error) {
+      if (error instanceof NoPrompt) throw error;
+      this.#fail(task, error);
+    }
+    this.#rows.set(rowKey(row), row);
+    return task;
+  }
+
+  /** Takes over what an earlier run computed with the same models. */
+  #keep({ row, missing }: Task, { scores, models }: OutputRow): void {
+    for (const [key, score] of Object.entries(scores)) {
+      const spec = this.#specs.find((spec) => spec.key === key);
+      if (spec && !isMadeBy(models[key], spec, this.#options)) continue;
+      row.scores[key] = score;
+      if (models[key]) row.models[key] = models[key];
+      if (missing.delete(key)) this.#reused++;
+    }
+  }
+
+  #fail(task: Task, error: unknown): void {
+    if (!(error instanceof MiroError)) throw error;
+    task.failure = error;
+    task.row.scores = {};
+    task.row.models = {};
+    task.row.error = error.message;
+  }
+
+  /** Pictures of a chunk; undefined for those that cannot be read. */
+  #decodeAll(chunk: readonly Task[]): Promise<(Decoded | undefined)[]> {
+    const kinds = new Set(this.#specs.map(({ pixels }) => pixels ?? "shown"));
+    return Promise.all(
+      chunk.map(async (task) => {
+        try {
+          const bytes = readBytes(task.path);
+          if (this.#output !== undefined) task.row.sha256 = sha256(bytes);
+          const decoded: Decoded = { shown: undefined, stored: undefined };
+          for (const kind of kinds) decoded[kind] = await decode(bytes, task.path, kind);
+          return decoded;
+        } catch (error) {
+          this.#fail(task, error);
+          return undefined;
+        }
+      }),
+    );
+  }
+
+  async #judge(scorer: LoadedScorer, chunk: readonly Task[], pictures: readonly (Decoded | undefined)[]) {
+    const { signal, precision, weights } = this.#options;
+    const { key } = scorer;
+    const spec = scorerSpec(key);
+    const kind = spec.pixels ?? "shown";
+    const todo = chunk.flatMap((task, i) =>
+      pictures[i] && task.missing.has(key) ? [{ task, image: pictures[i][kind]! }] : [],
+    );
+    const prompts = todo.map(({ task }) => task.prompt ?? "");
+    const images = todo.map(({ image }) => image);
+    const scores = await scorer.scoreOrNull(images, prompts, { signal });
+    const given = weightsOf(spec, weights);
+    const model: ScoreModel = {
+      name: scorer.name,
+      ...(scorer.dtype && { dtype: scorer.dtype }),
+      ...(scorer.dtype && precision === "upstream" && { precision }),
+      ...(given && { weights: given }),
+    };
+    todo.forEach(({ task }, i) => {
+      task.row.scores[key] = scores[i]!;
+      task.row.models[key] = model;
+      task.missing.delete(key);
+    });
+    this.#countTruncated(scorer, prompts);
+  }
+
+  #countTruncated(scorer: LoadedScorer, prompts: readonly string[]): void {
+    if (!scorer.truncates) return;
+    const known = this.#truncated.get(scorer.key) ?? new Map<string, boolean>();
+    this.#truncated.set(scorer.key, known);
+    for (const prompt of prompts) if (!known.has(prompt)) known.set(prompt, scorer.truncates(prompt));
+  }
+
+  #save(): void {
+    if (this.#output !== undefined) writeOutput(this.#output, this.#rows.values());
+    this.#savedMs = performance.now();
+  }
+
+  #report(tasks: readonly Task[]): ScoreReport {
+    const keys = this.#specs.map(({ key }) => key);
+    const count = (predicate: (task: Task, key: string) => boolean): Record<string, number> =>
+      Object.fromEntries(
+        keys
+          .map((key) => [key, tasks.filter((task) => predicate(task, key)).length] as const)
+          .filter(([, found]) => found > 0),
+      );
+    const models = keys.flatMap((key) => {
+      const model = tasks.find(({ row }) => row.models[key])?.row.models[key];
+      return model ? [[key, model] as const] : [];
+    });
+    const truncated = [...this.#truncated]
+      .map(([key, known]) => [key, [...known.values()].filter((cut) => cut).length] as const)
+      .filter(([, cut]) => cut > 0);
+    return {
+      images: tasks.map(({ path, prompt, row, failure }) => ({
+        path,
+        prompt,
+        scores: Object.fromEntries(keys.map((key) => [key, row.scores[key] ?? null])),
+        ...(failure && { error: failure.message }),
+      })),
+      models: Object.fromEntries(models),
+      unreadable: tasks.filter(({ failure }) => failure).length,
+      notFinite: count(({ row, failure }, key) => !failure && row.scores[key] === null),
+      truncated: Object.fromEntries(truncated),
+      reused: this.#reused,
+    };
+  }
 }
 
-/** The prompt among the settings that this program stores in PNG files. */
-function storedPrompt(bytes: Buffer, path: string): string | null {
-  if (!bytes.subarray(0, 4).equals(PNG_SIGNATURE)) return null;
-  const prompt = textToSettings(readPng(bytes, path).text)?.prompt;
+/** What was given in place of a scorer's published weights. */
+function weightsOf({ key, repositories }: ScorerSpec, weights: LoadScorerOptions["weights"]): string | undefined {
+  const keys = repositories?.map(({ givenAs = key }) => givenAs) ?? [key];
+  const given = new Set(keys.flatMap((name) => weights?.[name] ?? []));
+  return given.size === 0 ? undefined : [...given].join(" + ");
+}
+
+/** Whether a score that was recorded is the one that would be computed. */
+function isMadeBy(model: ScoreModel | undefined, spec: ScorerSpec, options: LoadScorerOptions): boolean {
+  if (model === undefined) return false;
+  const { dtype = "auto", precision, weights } = options;
+  return (
+    model.name === (spec.modelName?.(options) ?? spec.name) &&
+    (model.dtype === undefined || dtype === "auto" || precision === "upstream" || model.dtype === dtype) &&
+    (model.dtype === undefined || (model.precision === "upstream") === (precision === "upstream")) &&
+    model.weights === weightsOf(spec, weights)
+  );
+}
+
+/** A picture without the text that a scorer needs: the call is wrong, not the picture. */
+class NoPrompt extends InvalidInputError {
+  override name = "InvalidInputError";
+}
+
+/** The prompt among the settings that this program stores in PNG, WebP and JPEG files. */
+async function storedPrompt(bytes: Buffer, path: string): Promise<string | null> {
+  const prompt = textToSettings(await textsOf(bytes, path))?.prompt;
   return typeof prompt === "string" ? prompt : null;
 }
 

@@ -106,6 +106,8 @@ export interface ScorerRepository {
   weights: readonly string[];
   /** Size of the download. */
   sizeBytes: number;
+  /** The scorer whose entry of `weights` replaces it; default: the one that has it. */
+  givenAs?: string | undefined;
 }
 
 /** What a scorer needs in memory. */
@@ -150,6 +152,8 @@ export interface ScorerSpec {
   readonly key: string;
   /** What it measures, in a few words. */
   readonly name: string;
+  /** As {@link ScorerModel.name}, where options choose the model or what it sees; default: `name`. */
+  modelName?(options: LoadScorerOptions): string;
   /** One line of help: what is scored, and the range of the values. */
   readonly description: string;
   /** The preprocessing stage that runs it. */

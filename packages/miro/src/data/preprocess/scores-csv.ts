@@ -9,7 +9,7 @@
 import { existsSync } from "node:fs";
 import { InvalidInputError, MiroError } from "../../errors.js";
 import { writeFileAtomic } from "../../files/files.js";
-import { parseTable } from "../../files/table-file.js";
+import { csvLine, parseTable } from "../../files/table-file.js";
 import { readTextFile } from "../../files/text-file.js";
 import { pythonFloat } from "../dataset/python-number.js";
 
@@ -82,7 +82,7 @@ function parseNumber(cell: string, where: () => string): number {
 export function formatScores(table: ScoreTable): string {
   const columns = scoreColumns(table);
   const lines = [["key", ...columns], ...rowsOf(table, columns)];
-  return lines.map((cells) => `${cells.map(quoted).join(",")}\r\n`).join("");
+  return lines.map(csvLine).join("");
 }
 
 function rowsOf(table: ScoreTable, columns: readonly string[]): string[][] {
@@ -97,10 +97,6 @@ function rowsOf(table: ScoreTable, columns: readonly string[]): string[][] {
         return Number.isFinite(value) ? pythonFloat(value) : "";
       }),
     ]);
-}
-
-function quoted(cell: string): string {
-  return /[",\r\n]/.test(cell) ? `"${cell.replaceAll('"', '""')}"` : cell;
 }
 
 /** Puts new values over old ones, key by key and column by column; neither argument is changed. */
