@@ -21,7 +21,7 @@ import {
 } from "@miro-t2i/torch";
 
 /** What is done to x Wᵀ + b: an activation, or a product or a sum with a tensor of the result's shape. */
-export type Epilogue = "none" | "silu" | "gelu" | { mul: Tensor } | { add: Tensor };
+export type Epilogue = "none" | "silu" | "gelu" | "relu" | { mul: Tensor } | { add: Tensor };
 
 /** A layer that ends with a linear one. */
 export interface Branch<Context extends unknown[]> {
@@ -73,7 +73,7 @@ export function canFuse(x: Tensor): boolean {
 /** x Wᵀ + b and what follows, as one kernel. Only where {@link canFuse}. */
 export function fusedLinear(x: Tensor, weight: Tensor, bias: Tensor | null, epilogue: Epilogue): Tensor {
   if (typeof epilogue === "string") {
-    const activation = { none: "none", silu: "swish", gelu: "gelu" }[epilogue];
+    const activation = { none: "none", silu: "swish", gelu: "gelu", relu: "relu" }[epilogue];
     return call("mkldnn::_linear_pointwise", x, weight, bias, activation, [], epilogue === "gelu" ? "none" : "");
   }
   const [other, operation] = "mul" in epilogue ? [epilogue.mul, "mul"] : [epilogue.add, "add"];
@@ -85,6 +85,7 @@ export function applyEpilogue(y: Tensor, epilogue: Epilogue): Tensor {
   if (epilogue === "none") return y;
   if (epilogue === "silu") return nn.functional.silu(y);
   if (epilogue === "gelu") return nn.functional.gelu(y);
+  if (epilogue === "relu") return nn.functional.relu(y);
   return "mul" in epilogue ? epilogue.mul.mul(y) : epilogue.add.add(y);
 }
 

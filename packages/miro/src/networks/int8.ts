@@ -115,7 +115,8 @@ export class Int8Weight extends nn.Module {
         "",
       );
     }
-    const activation = typeof epilogue === "string" ? { none: "none", silu: "swish", gelu: "gelu" }[epilogue] : "none";
+    const activation =
+      typeof epilogue === "string" ? { none: "none", silu: "swish", gelu: "gelu", relu: "relu" }[epilogue] : "none";
     const y: Tensor = call(
       "onednn::qlinear_pointwise.tensor",
       ...factors,

@@ -1,6 +1,6 @@
 /**
  * A network's values from a published file, strictly: every tensor is there in its shape, and nothing else but what is
- * known to hold no weights. Tensors may have other names there, be transposed, or stand in several parts.
+ * known to hold no weights. Tensors may have other names there, be transposed or rearranged, or stand in several parts.
  */
 import { type DType, empty, isFloatingPoint, nn, noGrad, scope, type Tensor } from "@miro-t2i/torch";
 import { loadModule, type StoredTensor, type TensorFile } from "@miro-t2i/torch/io";
@@ -18,6 +18,8 @@ export interface WeightsPlace {
 export interface Stored {
   keys: string[];
   transposed?: boolean;
+  /** Makes of one tensor's values, as the file has them, the network's; both are of the network's shape. */
+  rearrange?: (values: Tensor) => Tensor;
 }
 
 /** How a network stands in a file. */
@@ -119,11 +121,12 @@ function adapt(file: TensorFile, stored: ReadonlyMap<string, Stored>, own: Reado
     info: (name) => ({ ...describe(file, stored.get(name)!), shape: own.get(name)!.shape }),
     copyTo: (name, target) =>
       scope(() => {
-        const { keys, transposed } = stored.get(name)!;
-        if (transposed) {
-          const rows = empty([...target.shape].reverse(), { dtype: target.dtype });
-          file.copyTo(keys[0]!, rows);
-          noGrad(() => target.copy_(rows.t()));
+        const { keys, transposed, rearrange } = stored.get(name)!;
+        if (transposed || rearrange) {
+          const shape = transposed ? [...target.shape].reverse() : [...target.shape];
+          const values = empty(shape, { dtype: target.dtype });
+          file.copyTo(keys[0]!, values);
+          noGrad(() => target.copy_(rearrange ? rearrange(values) : values.t()));
           return;
         }
         const size = target.ndim === 0 ? 0 : target.size(0) / keys.length;
