@@ -33,6 +33,7 @@ import {
   readJinaConfig,
   readLinearHead,
 } from "miro-t2i/rewards";
+import { compareDetector, type RecordedDetector } from "./detector.js";
 import type { Row } from "./report.js";
 
 type RgbImage = Awaited<ReturnType<typeof decodeImage>>;
@@ -46,7 +47,7 @@ interface Recording {
   captions: string[];
   odd_captions: string[];
   scored_pictures: string[];
-  cases: Record<
+  cases: { detector?: RecordedDetector } & Record<
     string,
     {
       odd_ids?: number[][];
@@ -88,6 +89,8 @@ export async function compareScorers(folder: string): Promise<Row[]> {
   if (recording.cases.aesthetic) rows.push(...(await compareAesthetic(recording, scored)));
   if (recording.cases.geneval) rows.push(compareRules(recording));
   if (recording.cases.colour) rows.push(...(await compareColours(recording, await picture("square"))));
+  const { detector } = recording.cases;
+  if (detector) rows.push(...(await compareDetector(folder, detector, picture)));
   return rows;
 }
 

@@ -3,7 +3,7 @@
 
 Use: compact_scorers.py RECORDING OUT
 """
-import json, re, shutil, sys
+import hashlib, json, re, shutil, sys
 from pathlib import Path
 
 from safetensors.torch import load_file, save_file
@@ -17,6 +17,7 @@ CASES = {
     "aesthetic": r"sac.*\.pth",
     "clip_jina": r"model\.safetensors|(config|text_model_config|preprocessor_config|tokenizer)\.json",
     "geneval": r"rules\.json",
+    "detector": r"mask2former.*\.pth|config\.json|mmdet2_keys\.json",
     "colour": r"mask_\w+\.png",
 }
 TENSORS = {
@@ -26,6 +27,7 @@ TENSORS = {
     "hpsv2": r"text\.ids|(image|text)\.(normalised|projected)|cosine",
     "clip_jina": r"text\.ids|(image|text)\.normalised|logits",
     "aesthetic": r"head\..*|image\.normalised|raw",
+    "detector": r"merge\..*|pipeline\..*|noise64x64\.(?!mask_logits\.before).*|noise96x128\.(input_uint8|class_logits|queries)|(noise|strip)\.(?!input|class_scores|quality).*",
     "colour": r"pixels_uint8.*|logits.*|answer.*|classifier|text\.ids.*",
 }
 source, out = map(Path, sys.argv[1:])
@@ -42,7 +44,12 @@ for key, files in CASES.items():
         tensors = {k: v for k, v in load_file(source / key / "reference.safetensors").items() if re.fullmatch(TENSORS[key], k)}
         save_file(tensors, out / key / "reference.safetensors")
     case = table["cases"][key]
-    cases[key] = {k: case[k] for k in ("folder", "library", "odd_ids", "published_sizes", "pictures", "classes", "objects") if k in case}
+    if key == "detector":  # what the other layout's file holds, without the file
+        weights = load_file(source / key / "model.safetensors")
+        digests = {k: hashlib.sha256(v.numpy().tobytes()).hexdigest()[:16] for k, v in weights.items()}
+        (out / key / "hugging_face.json").write_text(json.dumps(digests, separators=(",", ":")) + "\n")
+        case["detections"] = {k: {} for k in case["detections"]}
+    cases[key] = {k: case[k] for k in ("folder", "library", "odd_ids", "published_sizes", "pictures", "classes", "objects", "scale", "published_pipeline", "detections") if k in case}
 # One case a line.
 line = lambda value: json.dumps(value, ensure_ascii=False, separators=(",", ":"))
 body = ",\n".join(f"{line(key)}:{line(case)}" for key, case in cases.items())

@@ -1,9 +1,26 @@
 /**
- * `miro-t2i/evaluation`: GenEval's rules and colours; sweeps, tables of pictures in which one thing changes along each
+ * `miro-t2i/evaluation`: GenEval's detector, rules and colours; sweeps, tables of pictures in which one thing changes along each
  * side.
  */
 export { type ColourAnswer, ColourClassifier, type ColourOptions, cutOut } from "../evaluation/geneval/colours.js";
 export type { Box, Detection, Detector, Mask } from "../evaluation/geneval/detection.js";
+export {
+  asPicture,
+  detectorInput,
+  fromUnfold,
+  type Instance,
+  instances,
+  type LoadDetectorOptions,
+  layoutOf,
+  loadDetector,
+  loadMask2Former,
+  type Mask2Former,
+  type Mask2FormerShape,
+  PatchMerging,
+  readShape,
+  type Scale,
+  SWIN_S,
+} from "../evaluation/geneval/detector/index.js";
 export { judgeFile, type NamedVerdict } from "../evaluation/geneval/judge-file.js";
 export { COLOURS, type PromptMetadata } from "../evaluation/geneval/metadata.js";
 export { publishedMetadata } from "../evaluation/geneval/prompts.js";

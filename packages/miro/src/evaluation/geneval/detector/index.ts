@@ -1,5 +1,4 @@
 /** GenEval's detector: Mask2Former with Swin-S, from pictures to detections. */
-export { COCO_CLASSES } from "./coco.js";
 export { planSampling, sample } from "./deformable-attention.js";
 export { type Instance, instances } from "./instances.js";
 export { type LoadDetectorOptions, loadDetector } from "./load-detector.js";

@@ -10,7 +10,8 @@ import { type ComputeDType, checkDevice, resolveDType } from "../../../pipeline/
 import { resolveModel } from "../../../pipeline/loading/hub.js";
 import { openTensors } from "../../../rewards/tensor-files.js";
 import type { Detection, DetectOptions, Detector } from "../detection.js";
-import { COCO_CLASSES } from "./coco.js";
+import { CLASS_NAMES } from "../prompts.js";
+
 import { instances } from "./instances.js";
 import type { Mask2Former } from "./mask2former.js";
 import { detectorInput, SCALE, type Scale } from "./pixels.js";
@@ -64,9 +65,9 @@ export async function loadDetector(
   const folder = dirname(path);
   const config = join(folder, "config.json");
   const shape = statSync(config, { throwIfNoEntry: false }) ? readShape(config) : SWIN_S;
-  if (shape.classes !== COCO_CLASSES.length)
+  if (shape.classes !== CLASS_NAMES.length)
     throw new MiroError(
-      `${config}: id2label: expected the ${COCO_CLASSES.length} classes of COCO, found ${shape.classes}`,
+      `${config}: id2label: expected the ${CLASS_NAMES.length} classes of COCO, found ${shape.classes}`,
     );
   using file = openTensors(folder, [basename(path)]);
   const layout = layoutOf(file);
@@ -115,7 +116,7 @@ function detectorOf(
   return {
     name: "Mask2Former Swin-S, COCO instances",
     trainingRun: TRAINING_RUN[layout],
-    classes: COCO_CLASSES,
+    classes: CLASS_NAMES,
     async detect(images, options = {}) {
       images.forEach(checkImage);
       const found: Detection[][] = [];
