@@ -151,7 +151,8 @@ function load(): Native {
   try {
     const addon = createRequire(import.meta.url)(file) as Native;
     addon.setup(TorchError, flags);
-    return addon;
+    // A copy: Node-API makes its object of functions one property after another, which leaves V8 with a dictionary.
+    return { ...addon };
   } catch (error) {
     throw new TorchError(
       `the native addon ${file} could not be loaded: ${(error as Error).message}; run "node scripts/setup.mjs" to build it for the libtorch that is installed`,

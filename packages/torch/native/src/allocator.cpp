@@ -78,12 +78,12 @@ class CachingCpuAllocator final : public c10::Allocator {
         blocks.swap(list.blocks);
       }
       for (void* block : blocks) {
-        cached_ -= static_cast<int64_t>(static_cast<Header*>(block)->block);
+        owned_ -= static_cast<int64_t>(static_cast<Header*>(block)->block);
         std::free(block);
       }
     }
   }
-  AllocatorStats stats() const { return {live_, peak_, cached_}; }
+  AllocatorStats stats() const { return {live_, peak_, owned_ - live_}; }
 
   static CachingCpuAllocator& instance() {
     static auto* allocator = new CachingCpuAllocator();  // outlives every tensor
@@ -104,9 +104,7 @@ class CachingCpuAllocator final : public c10::Allocator {
         list.blocks.pop_back();
       }
     }
-    if (raw != nullptr) {
-      cached_ -= static_cast<int64_t>(block);
-    } else {
+    if (raw == nullptr) {
       raw = fresh(block);
       if (raw == nullptr) {
         empty();
@@ -114,6 +112,7 @@ class CachingCpuAllocator final : public c10::Allocator {
       }
       TORCH_CHECK(raw != nullptr, "not enough memory: you tried to allocate ", bytes, " bytes");
       *static_cast<Header*>(raw) = {block, index};
+      owned_ += static_cast<int64_t>(block);
     }
     const int64_t live = live_ += static_cast<int64_t>(block);
     int64_t peak = peak_;
@@ -141,24 +140,26 @@ class CachingCpuAllocator final : public c10::Allocator {
   void give(void* raw) {
     const auto [block, index] = *static_cast<Header*>(raw);
     const auto size = static_cast<int64_t>(block);
-    live_ -= size;
-    if (cached_ + size > capacity_) {
+    const int64_t live = live_ -= size;
+    if (owned_ - live > capacity_) {
+      owned_ -= size;
       std::free(raw);
       return;
     }
-    cached_ += size;
     auto& list = lists_[index];
     try {
       std::lock_guard<std::mutex> lock(list.mutex);
       list.blocks.push_back(raw);
     } catch (const std::bad_alloc&) {  // a deleter must not throw
-      cached_ -= size;
+      owned_ -= size;
       std::free(raw);
     }
   }
 
   std::array<FreeList, kClasses> lists_;
-  std::atomic<int64_t> live_{0}, peak_{0}, cached_{0};
+  // Bytes of blocks that tensors hold, the most of them there were, and of all blocks: what tensors do not hold is
+  // cached.
+  std::atomic<int64_t> live_{0}, peak_{0}, owned_{0};
   int64_t capacity_ = 0;
 };
 

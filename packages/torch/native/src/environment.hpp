@@ -12,6 +12,7 @@
 #include <c10/core/InferenceMode.h>
 
 #include <cstdint>
+#include <deque>
 #include <functional>
 #include <memory>
 #include <string>
@@ -73,6 +74,14 @@ struct OperatorPlan {
 };
 
 struct DistributedObject;  // distributed.cpp
+class Environment;
+struct Binding;
+
+// What an exported function is called with: no question to Node-API is needed to find the environment.
+struct Export {
+  Environment* environment;
+  const Binding* binding;
+};
 
 class Environment {
  public:
@@ -80,9 +89,16 @@ class Environment {
   ~Environment();
 
   Handle store(at::Tensor tensor);
+  // The slot of a handle, null where its tensor was freed. Here, to be inlined: every tensor of every call asks for it.
+  Slot* find(Handle handle) {
+    const uint32_t h = static_cast<uint32_t>(handle), index = h & kIndexMask;
+    if (handle <= 0 || index >= slots_.size()) return nullptr;
+    Slot& s = slots_[index];
+    return s.used && s.generation == (h >> kIndexBits) ? &s : nullptr;
+  }
   Slot& slot(Handle handle);
   const at::Tensor& tensor(Handle handle) { return slot(handle).tensor; }
-  bool valid(Handle handle) const;
+  bool valid(Handle handle) { return find(handle) != nullptr; }
   void free(Handle handle);
 
   void beginScope();
@@ -96,6 +112,7 @@ class Environment {
 
   napi_env env;
   napi_ref errorClass = nullptr;
+  std::deque<Export> exports;    // of each function; their addresses stay
   const char* entry = "";        // name of the exported function that was called last
   int32_t* flags = nullptr;      // shared with JavaScript; flags[0]: forgotten tensors may be worth collecting
   int64_t budgetBytes = 64ll << 20;
@@ -114,6 +131,8 @@ class Environment {
   bool stackBusy = false;
 
  private:
+  void release(Slot& s);
+
   std::vector<Slot> slots_;
   std::vector<uint32_t> freeSlots_;
   std::vector<std::vector<Handle>> scopes_;
@@ -137,7 +156,13 @@ napi_value makeString(Environment& e, const std::string& v);
 napi_value makeUndefined(Environment& e);
 napi_value makeHandles(Environment& e, const std::vector<Handle>& v);
 // A number that is exactly a 31-bit integer; Node-API's own conversion would cut fractions off and wrap what is larger.
-bool readHandle(Environment& e, napi_value v, int32_t* result);
+// One question to Node-API, and inlined: it is asked for every tensor of every call.
+inline bool readHandle(Environment& e, napi_value v, int32_t* result) {
+  double d = 0;
+  if (napi_get_value_double(e.env, v, &d) != napi_ok || !(d >= INT32_MIN && d <= INT32_MAX)) return false;
+  *result = static_cast<int32_t>(d);
+  return static_cast<double>(*result) == d;
+}
 // Argument i of a call, which must be there and be a handle (0 included).
 Handle handleAt(Environment& e, napi_value* argv, size_t argc, size_t i);
 std::string describe(const at::Tensor& t);

@@ -42,27 +42,23 @@ Handle Environment::store(at::Tensor tensor) {
   return handle;
 }
 
-bool Environment::valid(Handle handle) const {
-  const uint32_t h = static_cast<uint32_t>(handle), index = h & kIndexMask;
-  return handle > 0 && index < slots_.size() && slots_[index].used && slots_[index].generation == (h >> kIndexBits);
-}
-
 Slot& Environment::slot(Handle handle) {
-  if (!valid(handle)) throw UsageError{"this tensor was freed (disposed, or made in a scope that has ended)"};
-  return slots_[static_cast<uint32_t>(handle) & kIndexMask];
+  if (Slot* found = find(handle)) return *found;
+  throw UsageError{"this tensor was freed (disposed, or made in a scope that has ended)"};
 }
 
-void Environment::free(Handle handle) {
-  if (!valid(handle)) return;
-  const uint32_t index = static_cast<uint32_t>(handle) & kIndexMask;
-  Slot& s = slots_[index];
+void Environment::release(Slot& s) {
   if (s.weak != nullptr) napi_delete_reference(env, s.weak);
   s.weak = nullptr;
   s.used = false;
   if (++s.generation >= kGenerations) s.generation = 1;
   --liveSlots;
-  freeSlots_.push_back(index);
+  freeSlots_.push_back(static_cast<uint32_t>(&s - slots_.data()));
   at::Tensor last = std::move(s.tensor);  // released after the slot is consistent again
+}
+
+void Environment::free(Handle handle) {
+  if (Slot* found = find(handle)) release(*found);
 }
 
 void Environment::beginScope() { scopes_.emplace_back(); }
@@ -78,7 +74,8 @@ void Environment::endScope(const std::vector<Handle>& escaping) {
     slot(escaping[i]).kept = true;
   }
   for (const Handle h : made) {
-    if (valid(h) && !slot(h).kept) free(h);
+    Slot* found = find(h);
+    if (found != nullptr && !found->kept) release(*found);
   }
   for (size_t i = 0; i < escaping.size(); ++i) {
     if (!valid(escaping[i]) || wasKept[i]) continue;
@@ -223,12 +220,6 @@ napi_value makeHandles(Environment& e, const std::vector<Handle>& v) {
   for (size_t i = 0; i < v.size(); ++i) check(e, napi_set_element(e.env, result, static_cast<uint32_t>(i), makeInt(e, v[i])));
   return result;
 }
-bool readHandle(Environment& e, napi_value v, int32_t* result) {
-  double d = 0;  // one question: it is asked for every tensor of every call
-  if (napi_get_value_double(e.env, v, &d) != napi_ok || !(d >= INT32_MIN && d <= INT32_MAX)) return false;
-  *result = static_cast<int32_t>(d);
-  return static_cast<double>(*result) == d;
-}
 Handle handleAt(Environment& e, napi_value* argv, size_t argc, size_t i) {
   Handle handle = 0;
   if (i >= argc || !readHandle(e, argv[i], &handle)) throw UsageError{"a Tensor is expected"};
@@ -309,18 +300,16 @@ std::string namedMessageOf(const char* name, const std::exception_ptr& failure) 
 // Every exported function runs in here: no C++ exception leaves the addon, libtorch's become TorchError.
 napi_value guarded(napi_env env, napi_callback_info info) {
   // Node-API fills every place it is given, so the many calls with few arguments ask for few.
-  constexpr size_t kFew = 10, kMost = 40;
+  constexpr size_t kFew = 6, kMost = 40;
   size_t argc = kFew;
   napi_value argv[kMost];
   void* data = nullptr;
-  Environment* e = nullptr;
-  if (napi_get_instance_data(env, reinterpret_cast<void**>(&e)) != napi_ok || e == nullptr) return nullptr;
   if (napi_get_cb_info(env, info, &argc, argv, nullptr, &data) != napi_ok) return nullptr;
   if (argc > kFew) {
     argc = kMost;
     if (napi_get_cb_info(env, info, &argc, argv, nullptr, &data) != napi_ok) return nullptr;
   }
-  const auto* binding = static_cast<const Binding*>(data);
+  const auto [e, binding] = *static_cast<const Export*>(data);
   e->entry = binding->name;
   std::string message;
   try {
@@ -358,7 +347,8 @@ napi_value setup(Environment& e, napi_value* argv, size_t argc) {
 void define(Environment& e, napi_value exports, const std::vector<Binding>& bindings) {
   for (const Binding& b : bindings) {
     napi_value function;
-    check(e, napi_create_function(e.env, b.name, NAPI_AUTO_LENGTH, guarded, const_cast<Binding*>(&b), &function));
+    e.exports.push_back({&e, &b});
+    check(e, napi_create_function(e.env, b.name, NAPI_AUTO_LENGTH, guarded, &e.exports.back(), &function));
     check(e, napi_set_named_property(e.env, exports, b.name, function));
   }
 }

@@ -171,10 +171,8 @@ auto readArray(Environment& e, napi_value v, const ArgumentPlan& a, Read read) {
 
 // The tensor in its slot: valid until JavaScript runs again.
 at::Tensor& tensorOf(Environment& e, Handle handle, const ArgumentPlan& a) {
-  if (!e.valid(handle)) {
-    throw UsageError{"argument '" + a.name + "': this tensor was freed (disposed, or made in a scope that has ended)"};
-  }
-  return e.slot(handle).tensor;
+  if (Slot* found = e.find(handle)) return found->tensor;
+  throw UsageError{"argument '" + a.name + "': this tensor was freed (disposed, or made in a scope that has ended)"};
 }
 
 at::Tensor& readTensor(Environment& e, napi_value v, const ArgumentPlan& a) {
