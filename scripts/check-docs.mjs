@@ -6,7 +6,8 @@
  *
  *   node scripts/check-docs.mjs FOLDER...
  *   node scripts/check-docs.mjs --entries FOLDER       what the `exports` of its package.json let others import: the
- *                                                      names, and of those on the root the members too
+ *                                                      names, and of those on the root the members too; and all
+ *                                                      options that are declared outside of commands
  */
 import { readFileSync } from "node:fs";
 import path from "node:path";
@@ -49,6 +50,15 @@ export function undocumented(text) {
   return found;
 }
 
+/** Options that are declared without a documentation comment, as [line number, name]; editors show it to callers. */
+export function undocumentedOptions(text) {
+  const lines = text.split("\n");
+  return lines.flatMap((line, i) => {
+    const name = /^ {2}(\w+): (?:field|flag|callback|abortSignal)(?:<|\()/.exec(line)?.[1];
+    return name === undefined || /\*\/$/.test(lines[i - 1]) ? [] : [[i + 1, name]];
+  });
+}
+
 /**
  * What an entry point exports, followed through re-exports to where it is declared.
  * @returns names by file
@@ -72,6 +82,11 @@ export function exportedFrom(file, only = null, found = new Map()) {
 function undocumentedEntries(folder) {
   const { exports } = JSON.parse(readFileSync(path.join(folder, "package.json"), "utf8"));
   const messages = new Set();
+  const withOptions = (file) => /\.ts$/.test(file) && !/\.test\.ts$|\/(?:cli|testing)\//.test(file);
+  for (const file of listFiles(path.join(folder, "src"), withOptions)) {
+    for (const [line, name] of undocumentedOptions(readFileSync(file, "utf8")))
+      messages.add(`${path.relative(process.cwd(), file)}:${line}: the option ${name} has no documentation comment`);
+  }
   for (const [entry, { types } = {}] of Object.entries(exports)) {
     if (types === undefined) continue;
     const source = path.join(folder, types.replace("./dist/", "src/").replace(/\.d\.ts$/, ".ts"));

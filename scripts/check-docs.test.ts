@@ -2,7 +2,7 @@ import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import path from "node:path";
 import { expect, test } from "vitest";
-import { exportedFrom, undocumented } from "./check-docs.mjs";
+import { exportedFrom, undocumented, undocumentedOptions } from "./check-docs.mjs";
 
 test("what is exported needs a documentation comment, and so do the members of classes and interfaces", () => {
   const text = `
@@ -75,4 +75,20 @@ test("follows what an entry point exports to where it is declared", () => {
   } finally {
     rmSync(folder, { recursive: true, force: true });
   }
+});
+
+test("options need a documentation comment", () => {
+  const text = `const schema = z.strictObject({
+  /** Documented. */
+  first: field(z.int(), { expected: "an integer", help: "documented" }),
+  second: field(
+    z.int(),
+  ),
+  signal: abortSignal("stops"),
+  third: z.int(),
+});`;
+  expect(undocumentedOptions(text)).toEqual([
+    [4, "second"],
+    [7, "signal"],
+  ]);
 });

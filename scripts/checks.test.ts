@@ -1,7 +1,8 @@
-// The import check on made-up trees, and the count of test results.
-import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
+// The import check on made-up trees, the count of test results, and errors that are made and dropped.
+import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import path from "node:path";
+import { fileURLToPath } from "node:url";
 import { afterEach, beforeEach, describe, expect, test } from "vitest";
 import { checkImports, findCycle, importedFrom } from "./check-imports.mjs";
 import { countResults } from "./test-summary.mjs";
@@ -115,4 +116,42 @@ test("a test file that did not load counts as a failure", () => {
     testResults: [file("passed", "passed", "passed", "skipped"), file("failed", "passed", "failed"), file("failed")],
   };
   expect(countResults(report)).toEqual({ passed: 3, failed: 2 });
+});
+
+describe("functions that make an error", () => {
+  /** Names of functions that return an error, and the statements in which one is made and dropped. */
+  const makers = (text: string) =>
+    [...text.matchAll(/function (\w+)(?:<[^>]*>)?\([^{;]*?\): \w*Error \{/g)].map(([, name]) => name!);
+  const dropped = (text: string, names: readonly string[]) =>
+    text.split("\n").filter((line) => {
+      const called = /^\s*(?:(?:if|for|while) \(.*\) |else )?(?:void )?(\w+)\(/.exec(line)?.[1];
+      return called !== undefined && names.includes(called);
+    });
+
+  test("are found by the check, and the calls that drop what they made", () => {
+    const text = `export function wrong<T>(\n  a: string,\n  b: T,\n): InvalidInputError {\n  return new X();\n}\nfunction other(): never {\n}`;
+    expect(makers(text)).toEqual(["wrong"]);
+    const calls = ['  if (a > 1) wrong("a", 1);', "  wrong(", '  throw wrong("a", 1);', "  const e = () => wrong(1);"];
+    expect(dropped(calls.join("\n"), ["wrong"])).toEqual(calls.slice(0, 2));
+  });
+
+  test("are called to throw or to hand on", () => {
+    const files = ["torch", "miro"].flatMap((name) => {
+      const folder = path.join(path.dirname(fileURLToPath(import.meta.url)), "..", "packages", name, "src");
+      const all = readdirSync(folder, { recursive: true, encoding: "utf8" }).filter((file) =>
+        /(?<!\.test)\.ts$/.test(file),
+      );
+      return all.map((file) => ({ file, text: readFileSync(path.join(folder, file), "utf8") }));
+    });
+    const exported = new Set(
+      files.flatMap(({ text }) => makers(text).filter((name) => text.includes(`export function ${name}`))),
+    );
+    expect(exported).toContain("invalid");
+    const findings = files.flatMap(({ file, text }) => {
+      const imported = [...text.matchAll(/^import [^;]*?\{([^}]*)\}/gm)].flatMap(([, names]) => names!.split(/[\s,]+/));
+      const names = [...makers(text), ...imported.filter((name) => exported.has(name))];
+      return dropped(text, names).map((line) => `${file}: ${line.trim()}`);
+    });
+    expect(findings).toEqual([]);
+  });
 });

@@ -4,7 +4,8 @@
  *
  * * the check of what TypeScript callers give ({@link parseOptions}) and the type of it ({@link OptionsOf}),
  * * flags and arguments of commands, with types and defaults in their help (`cli/add-options.ts`),
- * * columns of prompt files and axes of sweeps, for options that may differ from prompt to prompt.
+ * * columns of prompt files and axes of sweeps, for options that may differ from prompt to prompt ({@link perPrompt}),
+ * * the settings that a picture stores ({@link oneEach}).
  */
 import { z } from "zod";
 import { invalid } from "./errors.js";
@@ -149,28 +150,43 @@ function alternatives(schema: z.ZodType): z.ZodType[] {
   return [schema];
 }
 
-/** What an option may be for a single prompt: one value, where a list may hold one for each prompt or picture. */
+/** What an option may be for one picture: one value, where a list may hold one for each prompt or picture. */
 function single(schema: z.ZodType): z.ZodType {
   const all = alternatives(schema);
   const alone = all.filter((one) => !(one instanceof z.ZodArray));
   const kept = alone.length > 0 ? alone : all;
   const { orList: _, ...declaration } = declarationOf(schema);
-  return field((kept.length === 1 ? kept[0]! : z.union(kept)).optional(), declaration);
+  return field(kept.length === 1 ? kept[0]! : z.union(kept), declaration);
 }
 
 type One<T> = T extends readonly unknown[] ? (number extends T["length"] ? never : T) : T;
 
+/** The schema of options as they are for one picture. */
+export type OneEach<S extends z.ZodObject> = z.ZodObject<
+  { [K in keyof S["shape"]]: z.ZodType<One<Exclude<z.output<S["shape"][K]>, undefined>>> },
+  z.core.$strict
+>;
+
+/** Options as they are for one picture, each given and without a default. */
+export function oneEach<S extends z.ZodObject>(options: S): OneEach<S> {
+  const fields = Object.entries<z.ZodType>(options.shape).map(([name, schema]) => [name, single(schema)]);
+  return z.strictObject(Object.fromEntries(fields)) as unknown as OneEach<S>;
+}
+
 /** The schema of the options of one prompt. */
 export type PerPrompt<S extends z.ZodObject> = z.ZodObject<
-  { [K in keyof S["shape"]]: z.ZodOptional<z.ZodType<One<Exclude<z.output<S["shape"][K]>, undefined>>>> },
+  { [K in keyof S["shape"]]: z.ZodOptional<OneEach<S>["shape"][K]> },
   z.core.$strict
 >;
 
 /** Of some options those that may differ from prompt to prompt, as they are for one; none has a default. */
 export function perPrompt<S extends z.ZodObject>(options: S): PerPrompt<S> {
-  const fields = (Object.entries(options.shape) as [string, z.ZodType][])
+  const fields = Object.entries<z.ZodType>(options.shape)
     .filter(([, schema]) => isDeclared(schema) && declarationOf(schema).perPrompt)
-    .map(([name, schema]) => [name, single(schema)]);
+    .map(([name, schema]) => {
+      const one = single(schema);
+      return [name, field(one.optional(), declarationOf(one))];
+    });
   return z.strictObject(Object.fromEntries(fields)) as unknown as PerPrompt<S>;
 }
 
@@ -206,6 +222,13 @@ export function choices(schema: z.ZodType): string[] | null {
 export function defaultOf(schema: z.ZodType): unknown {
   const result = schema.safeParse(undefined);
   return result.success ? result.data : undefined;
+}
+
+/** Options that have been checked, one by one, with the defaults of those that are not given. */
+export function withDefaults<S extends z.ZodObject>(schema: S, checked: Partial<z.output<S>>): z.output<S> {
+  const defaults = Object.entries<z.ZodType>(schema.shape).map(([name, of]) => [name, defaultOf(of)]);
+  const given = Object.entries(checked).filter(([, value]) => value !== undefined);
+  return Object.fromEntries([...defaults, ...given].filter(([, value]) => value !== undefined));
 }
 
 /**

@@ -5,9 +5,11 @@ import { Command } from "commander";
 import { afterEach, beforeEach, describe, expect, expectTypeOf, it } from "vitest";
 import { z } from "zod";
 import { parseAxis } from "../evaluation/sweep/axis.js";
-import { field, type OptionsOf, parseOptions } from "../options.js";
+import { field, type OptionsOf, oneEach, parseOptions } from "../options.js";
 import { type GenerateOptions, generateSchema } from "../pipeline/generate-options.js";
+import { pictureOptions } from "../pipeline/picture-options.js";
 import { readPromptFile } from "../pipeline/requests/prompt-file.js";
+import { decidedOptions, imageSettingsSchema } from "../pipeline/settings.js";
 import { addOptions, declare } from "./add-options.js";
 import { flagNames } from "./flag-names.js";
 
@@ -76,6 +78,21 @@ describe("an option that is declared in one place", () => {
     expect(points.map(({ change }) => change)).toEqual([0, 0.5, 1].map((glitterAmount) => ({ glitterAmount })));
     expect(() => parseAxis("glitter=2", "--x", [], schema)).toThrow("expected a number from 0 to 1");
     expect(() => parseAxis("glitter=1", "--x", [])).toThrow("expected one of the axes");
+  });
+
+  it("is stored in pictures, where it decides them", () => {
+    const decides = pictureOptions.extend({ glitterAmount: schema.shape.glitterAmount });
+    const plan = { steps: 3, glitterAmount: 0.5, deterministic: false, samplerOptions: {}, batchSize: 2 };
+    expect(decidedOptions(plan, decides)).toEqual({ steps: 3, glitterAmount: 0.5 });
+    const stored = oneEach(decides).shape;
+    expect([0.5, 2, undefined].map((value) => stored.glitterAmount.safeParse(value).success)).toEqual([
+      true,
+      false,
+      false,
+    ]);
+    expect([3, [3, 4]].map((value) => stored.seed.safeParse(value).success)).toEqual([true, false]);
+    const names = Object.keys(imageSettingsSchema.shape);
+    expect(names).toEqual(expect.arrayContaining(Object.keys(pictureOptions.shape)));
   });
 
   it("is checked, and typed, for TypeScript callers", () => {

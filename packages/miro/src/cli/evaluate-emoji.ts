@@ -8,7 +8,7 @@ import { evaluateBestOf } from "../emoji/evaluation/best-of.js";
 import { EmojiClassifier } from "../emoji/evaluation/classifier.js";
 import { loadVocabulary } from "../emoji/scenes/index.js";
 import { MiroError } from "../errors.js";
-import { writeFileAtomic } from "../files/files.js";
+import { writeFileAtomic } from "../files/whole-files.js";
 import { commaSeparated, field, flag } from "../options.js";
 import { encodePng } from "../pictures/png.js";
 import type { RgbImage } from "../pictures/rgb.js";

@@ -6,11 +6,14 @@ import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { scope } from "@miro-t2i/torch";
 import { readNpy, readSafetensors, writeNpy } from "@miro-t2i/torch/io";
-import { afterEach, beforeEach, describe, expect, it } from "vitest";
+import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
 import { readPng } from "../pictures/png.js";
+import { generateSchema } from "../pipeline/generate-options.js";
+import * as planning from "../pipeline/plan.js";
 import { run } from "./main.js";
 
-const tiny = fileURLToPath(new URL("../../../../tests/reference/fixtures/tiny", import.meta.url));
+const root = fileURLToPath(new URL("../../../../", import.meta.url));
+const tiny = join(root, "tests", "reference", "fixtures", "tiny");
 const model = ["--model", `${tiny}/checkpoint`, "--text-encoder", `${tiny}/text_encoder`, "--vae", `${tiny}/vae`];
 let folder: string;
 
@@ -38,6 +41,36 @@ const generate = (...args: string[]) =>
   miro(["generate", ...model, "--steps", "2", "--dtype", "float32", "--output", folder, ...args]);
 
 describe("miro generate", () => {
+  it("checks reward targets once and plans them once, on the walk that docs/architecture.md names", async () => {
+    // What checks a single target, whichever schema of an option it is part of.
+    const target = generateSchema.shape.rewardTargets.unwrap().options[0].unwrap().valueType;
+    const check = vi.spyOn(target._zod, "run");
+    const plan = vi.spyOn(planning, "makePlan");
+    const prompts = join(folder, "prompts.jsonl");
+    writeFileSync(prompts, '{"prompt": "a fox", "reward": {"clip_score": 0.125}}\n');
+    const { code, stderr } = await generate("a cat", "--prompts", prompts, "--reward", "clip_score=0.25", "--json");
+    expect([code, stderr]).toEqual([0, ""]);
+    expect(check.mock.calls.map(([{ value }]) => value).sort()).toEqual([0.125, 0.25]);
+    expect(plan.mock.calls.map(([prompts, { rewardTargets }]) => [prompts, rewardTargets])).toEqual([
+      [
+        ["a cat", "a fox"],
+        [{ clip_score: 0.25 }, { clip_score: 0.125 }],
+      ],
+    ]);
+    vi.restoreAllMocks();
+
+    const section = readFileSync(join(root, "docs", "architecture.md"), "utf8")
+      .split("## One picture")[1]!
+      .split("\n## ")[0]!;
+    const walk = [...section.matchAll(/^\| \d+ +\| `([\w-/]+\.ts)` +\| `(#?\w+)` +\|/gm)];
+    expect(walk.length).toBeGreaterThan(6);
+    expect(walk.length).toBeLessThanOrEqual(12);
+    for (const [, file, name] of walk) {
+      const source = readFileSync(join(root, "packages", "miro", "src", file!), "utf8");
+      expect(source, `${file} has no function ${name}`).toMatch(new RegExp(`(function |^  )${name}(<.*>)?\\(`, "m"));
+    }
+  });
+
   it("writes pictures with their settings and prints JSON in order", async () => {
     const { code, stdout, stderr } = await generate(
       "a cat",

@@ -9,7 +9,7 @@ import { modelOrBundled } from "../pipeline/loading/bundled.js";
 import { type BestOfRequest, type DrawHooks, type DrawReport, DrawRequest } from "../pipeline/requests/draw-request.js";
 import { NAME_FIELDS } from "../pipeline/requests/file-names.js";
 import { DEFAULT_OUTPUT, pictureFilesSchema } from "../pipeline/requests/picture-files.js";
-import { mergeOptions, planPictures, randomSeed } from "../pipeline/requests/plan-pictures.js";
+import { mergeOptions, planChecked, randomSeed } from "../pipeline/requests/plan-pictures.js";
 import {
   type PromptRequest,
   promptOptionsSchema,
@@ -127,7 +127,7 @@ async function generate(flags: Flags, context: CliContext): Promise<void> {
     context.stderr(`${message}\n`);
   };
   const request = new DrawRequest({
-    pictures: planPictures(prompts.requests, {
+    pictures: planChecked(prompts.requests, {
       options: mergeOptions(redrawn?.request.options ?? {}, optionsOf(optionsSchema, flags)),
       seed: noise ? null : chooseSeed(flags, redrawn?.request.seed as number | undefined, context),
       candidates: flags.n ?? 1,

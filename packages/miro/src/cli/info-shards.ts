@@ -6,7 +6,7 @@ import { histogramChart, histogramLine } from "../data/inspect/histogram-chart.j
 import { reportShards, type ShardReport } from "../data/inspect/shard-report.js";
 import { shardSheet } from "../data/inspect/shard-sheet.js";
 import { WIDS_INDEX_NAME } from "../data/shards/wids-index.js";
-import { writeFileAtomic } from "../files/files.js";
+import { writeFileAtomic } from "../files/whole-files.js";
 import { encodePng } from "../pictures/png.js";
 import type { CliContext } from "./context.js";
 import { Progress } from "./progress.js";

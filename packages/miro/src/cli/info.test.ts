@@ -4,7 +4,7 @@ import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
 import { TarWriter } from "../data/shards/tar-writer.js";
-import { readBytes } from "../files/files.js";
+import { readBytes } from "../files/whole-files.js";
 import { encodePng, readPng } from "../pictures/png.js";
 import { type Captured, runCaptured } from "./testing/run-captured.js";
 

@@ -7,7 +7,7 @@ import { basename, join } from "node:path";
 import { z } from "zod";
 import { CUT_REMEDY } from "../data/shards/shard-error.js";
 import { InvalidInputError, MiroError } from "../errors.js";
-import { readJson } from "../files/files.js";
+import { readJson } from "../files/whole-files.js";
 import { message, option } from "../message.js";
 import { field, flag } from "../options.js";
 import { readImageFile } from "../pictures/image-files.js";

@@ -3,7 +3,7 @@ import { statSync } from "node:fs";
 import { join } from "node:path";
 import { z } from "zod";
 import { invalid } from "../errors.js";
-import { writeFileAtomic } from "../files/files.js";
+import { writeFileAtomic } from "../files/whole-files.js";
 import { field, flag } from "../options.js";
 import { encodePng } from "../pictures/png.js";
 import { runChart, runChartOptionsSchema } from "../training/logging/run-chart.js";

@@ -3,7 +3,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
-import { readBytes, readJson } from "../files/files.js";
+import { readBytes, readJson } from "../files/whole-files.js";
 import { readPng } from "../pictures/png.js";
 import { type Captured, runCaptured } from "./testing/run-captured.js";
 

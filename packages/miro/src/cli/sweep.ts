@@ -7,7 +7,7 @@ import { MiroError, systemReason } from "../errors.js";
 import { type Axis, axisNames, parseAxis } from "../evaluation/sweep/axis.js";
 import { summarize, sweepSheet, sweepToJson } from "../evaluation/sweep/report.js";
 import { runSweep, type SweepResult } from "../evaluation/sweep/run.js";
-import { writeFileAtomic } from "../files/files.js";
+import { writeFileAtomic } from "../files/whole-files.js";
 import { commaSeparated, field, flag } from "../options.js";
 import { encodePng } from "../pictures/png.js";
 import { modelOrBundled } from "../pipeline/loading/bundled.js";

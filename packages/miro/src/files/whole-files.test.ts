@@ -3,7 +3,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
 import { InvalidInputError, MiroError } from "../errors.js";
-import { readBytes, readJson, writeFileAtomic } from "./files.js";
+import { readBytes, readJson, writeFileAtomic } from "./whole-files.js";
 
 let folder: string;
 beforeEach(() => {

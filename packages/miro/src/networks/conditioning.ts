@@ -46,9 +46,14 @@ export interface Conditioning {
  * tokens are read by no-one, so leaving them out changes nothing.
  */
 export function trimText(text: Tensor, mask: Tensor): { text: Tensor; mask: Tensor | null } {
-  const length = (mask.any(0).toList() as unknown[]).map(Boolean).lastIndexOf(true) + 1;
+  const length = longestText(mask);
   const trimmed = mask.narrow(1, 0, length);
   return { text: text.narrow(1, 0, length), mask: trimmed.all().item() ? null : trimmed };
+}
+
+/** How many tokens the longest text of a batch has, by its mask (B, T); waits for the device. */
+export function longestText(mask: Tensor): number {
+  return (mask.any(0).toList() as unknown[]).map(Boolean).lastIndexOf(true) + 1;
 }
 
 /** The key mask of `leading` tokens that are always there followed by the text: (B, T) → (B, 1, 1, leading + T). */

@@ -175,15 +175,17 @@ export class Rin extends nn.Module {
    * its tokens. Pass the result as `conditioning` to {@link forward} as often as it is needed; the output is the same.
    *
    * In training, hidden rewards (`coherenceDropout`) are drawn here, once for all passes that share the result, and
-   * the keys and
-   * values are left to the passes.
+   * the keys and values are left to the passes.
    */
   condition(input: ConditioningInput): Conditioning {
     return scope(() => {
-      const { rewards_BKL, text_BTL, textMask } = this.#conditioningTokens(input);
-      const B = text_BTL.size(0);
-      const registers_BRL = this.textRegisters.expand(B, -1, -1);
-      const leading = this.config.coherenceKeys.length + this.config.numTextRegisters;
+      const { text_BTL, textMask } = this.#textTokens(input);
+      const { coherenceKeys, numTextRegisters } = this.config;
+      const rewards_BKL = this.#rewardTokens(
+        rewardMatrix(input.rewards, coherenceKeys, input.textEmbeddings, this.training),
+      );
+      const registers_BRL = this.textRegisters.expand(text_BTL.size(0), -1, -1);
+      const leading = coherenceKeys.length + numTextRegisters;
 
       let tokens_BCL = cat([rewards_BKL, registers_BRL, text_BTL], 1);
       const mask = textMask && keyMask(textMask, leading);
@@ -199,32 +201,19 @@ export class Rin extends nn.Module {
     });
   }
 
-  #conditioningTokens(input: ConditioningInput): {
-    rewards_BKL: Tensor;
-    text_BTL: Tensor;
-    textMask: Tensor | null;
-  } {
-    const { label, device, dtype } = {
-      label: this.config.labelDim,
-      device: this.latents.device,
-      dtype: this.latents.dtype,
-    };
-    const { textEmbeddings, textMask } = input;
-    if (textEmbeddings.ndim !== 3 || textEmbeddings.size(2) !== label) {
-      throw invalid("textEmbeddings", `shape (batch, tokens, ${label})`, `(${textEmbeddings.shape.join(", ")})`);
+  /** The text that is attended, (B, T, label width) → (B, T, L), and its mask, null when nothing of it is padded. */
+  #textTokens({ textEmbeddings, textMask }: ConditioningInput): { text_BTL: Tensor; textMask: Tensor | null } {
+    const { labelDim } = this.config;
+    const { device, dtype } = this.latents;
+    if (textEmbeddings.ndim !== 3 || textEmbeddings.size(2) !== labelDim) {
+      throw invalid("textEmbeddings", `shape (batch, tokens, ${labelDim})`, `(${textEmbeddings.shape.join(", ")})`);
     }
     // Padded text can be left out unless it is attended. Looking at the mask makes the host wait for the device, which
     // would stall each training step on an accelerator.
     const attended = this.config.concatCondTokenToLatents && this.options.maskPaddedText !== true;
     const look = !attended && (device === "cpu" || !isGradEnabled());
     const trimmed = look ? trimText(textEmbeddings, textMask) : { text: textEmbeddings, mask: textMask };
-    return {
-      rewards_BKL: this.#rewardTokens(
-        rewardMatrix(input.rewards, this.config.coherenceKeys, textEmbeddings, this.training),
-      ),
-      text_BTL: this.mapTextTokens.forward(trimmed.text.to(dtype)),
-      textMask: trimmed.mask,
-    };
+    return { text_BTL: this.mapTextTokens.forward(trimmed.text.to(dtype)), textMask: trimmed.mask };
   }
 
   /** (B, K) → (B, K, L). What is not known, or hidden in training, is the positional embedding alone. */

@@ -6,7 +6,7 @@
 import { extname } from "node:path";
 import { z } from "zod";
 import { InvalidInputError, invalid, MiroError } from "../errors.js";
-import { readBytes } from "../files/files.js";
+import { readBytes } from "../files/whole-files.js";
 import { field, type OptionsOf } from "../options.js";
 import {
   insertIntoJpeg,

@@ -16,7 +16,7 @@ import { cat, noGrad, scope, type Tensor, tensor } from "@miro-t2i/torch";
 import type { Autoencoder } from "../autoencoder/index.js";
 import { type LatentNormalization, normalize } from "../autoencoder/normalization.js";
 import { InvalidInputError, invalid } from "../errors.js";
-import { readBytes } from "../files/files.js";
+import { readBytes } from "../files/whole-files.js";
 import { release } from "../flow/release.js";
 import { about, message } from "../message.js";
 import { centreSquare } from "../pictures/crop.js";

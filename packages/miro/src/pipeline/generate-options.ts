@@ -1,30 +1,15 @@
-/** Options of `MiroPipeline.generate`, declared once: flags, prompt files and axes of sweeps are made from them. */
+/**
+ * Options of `MiroPipeline.generate`: those that decide a picture, of `picture-options.ts`, and how the call is made.
+ */
 import { Tensor } from "@miro-t2i/torch";
 import { z } from "zod";
-import { evaluationsOf, samplerNames, samplerOptionsOfAll } from "../flow/samplers/index.js";
 import type { Progress } from "../flow/sampling.js";
-import { abortSignal, callback, declarationOf, defaultOf, field, type OptionsOf, wordsOf } from "../options.js";
+import { abortSignal, callback, field, type OptionsOf } from "../options.js";
 import type { RgbImage } from "../pictures/rgb.js";
 import type { GeneratedImage } from "./generated-image.js";
+import { pictureOptions } from "./picture-options.js";
 
-const rewards = z.record(z.string().min(1), z.number()).readonly();
-const rewardSets = z.union([rewards, z.array(rewards).readonly()]).optional();
-const seed = z.int().min(0);
 const isTensor = z.custom<Tensor>((value) => value instanceof Tensor);
-const pictureSource = z.union([
-  z.string().min(1),
-  z.custom<RgbImage>(
-    (value) =>
-      typeof value === "object" &&
-      value !== null &&
-      "data" in value &&
-      value.data instanceof Uint8Array &&
-      "width" in value &&
-      "height" in value &&
-      [value.width, value.height].every((side) => Number.isInteger(side) && (side as number) >= 1) &&
-      value.data.length === (value.width as number) * (value.height as number) * 3,
-  ),
-]);
 const statesSchema = z.object({
   embeddings: isTensor,
   length: z.int().optional(),
@@ -40,170 +25,11 @@ export const generateSchema = z.strictObject({
     perPrompt: true,
     axis: null,
   }),
-  /**
-   * What each reward is asked to be, nominally 0 to 1, by its key; 1 where it is not given. A list has a set for each
-   * picture.
-   */
-  rewardTargets: field(rewardSets, {
-    expected: "finite numbers by reward name",
-    orList: "one per picture",
-    help: "what each reward is asked to be, nominally 0 to 1; 1 where not given",
-    flag: "--reward <key=value>",
-    perPrompt: true,
-  }),
-  /** The rewards that guidance leads away from; 0 where not given. A list has a set for each picture. */
-  negativeRewardTargets: field(rewardSets, {
-    expected: "finite numbers by reward name",
-    orList: "one per picture",
-    help: "the rewards that guidance leads away from; 0 where not given",
-    flag: "--negative-reward <key=value>",
-    perPrompt: true,
-    axis: "negative",
-  }),
-  /** Sampling steps. Default: the checkpoint's, else 50. */
-  steps: field(z.int().min(1).max(100_000).optional(), {
-    expected: "an integer of at least 1",
-    help: "sampling steps",
-    flag: "--steps <n>",
-    otherwise: "the checkpoint's, else 50",
-    perPrompt: true,
-  }),
-  /** Guidance scale w of (1 + w)·cond − w·uncond; 0 turns guidance off. Default: the checkpoint's, else 7. */
-  guidanceScale: field(z.number().optional(), {
-    expected: "a finite number",
-    help: "guidance scale w of (1 + w)·cond − w·uncond; 0 turns guidance off",
-    flag: "--guidance <w>",
-    otherwise: "the checkpoint's, else 7",
-    perPrompt: true,
-  }),
-  /**
-   * Text that guidance leads away from, instead of the checkpoint's empty one; without effect where guidance is off. A
-   * list has a text for each prompt.
-   */
-  negativePrompt: field(z.union([z.string(), z.array(z.string()).readonly()]).optional(), {
-    expected: "a text",
-    orList: "one per prompt",
-    help: "text that guidance leads away from, instead of the checkpoint's empty one; without effect where guidance is off",
-    flag: "--negative-prompt <text>",
-    perPrompt: true,
-  }),
-  /** Seed of the first picture; the i-th one of a call uses `seed + i`. A list has a seed for each picture. */
-  seed: field(z.union([seed, z.array(seed).readonly()]).default(0), {
-    expected: "an integer of at least 0",
-    orList: "one per picture",
-    help: "seed of the first picture; the i-th one of a call uses seed + i",
-  }),
+  ...pictureOptions.shape,
   /** Initial noise instead of seeds: (pictures, C, r, r) float32. */
   noise: field(isTensor.optional(), {
     expected: "a tensor (pictures, channels, r, r)",
     help: "initial noise instead of seeds",
-  }),
-  /** `constant`: w at every step. `linear`: 2·w·i/steps at step i. */
-  guidanceType: field(z.enum(["constant", "linear"]).default("constant"), {
-    expected: "constant or linear",
-    help: "constant: w at every step; linear: 2·w·i/steps at step i",
-    flag: "--guidance-type <type>",
-    perPrompt: true,
-  }),
-  /** First and last guided step, counted from 0 (null: the last of all); other steps run unguided. */
-  guidanceWindow: field(
-    z
-      .tuple([z.int().min(0), z.int().min(0).nullable()])
-      .readonly()
-      .optional(),
-    {
-      expected: "the first and the last guided step, counted from 0 (null: the last of all)",
-      help: "first and last guided step, counted from 0; other steps run unguided",
-      flag: "--guidance-window <first:last>",
-      parse: toWindow,
-      written: "FIRST:LAST, for example 2:10 or 2:",
-      perPrompt: true,
-    },
-  ),
-  /** A picture to draw over: a file, or 8-bit RGB. Its largest centred square is used. A list has one for each prompt. */
-  image: field(z.union([pictureSource, z.array(pictureSource).readonly()]).optional(), {
-    expected: "a picture file, or { width, height, data } of 8-bit RGB",
-    orList: "one per prompt",
-    help: "a picture to draw over; its largest centred square is used",
-    flag: "--image <file>",
-    perPrompt: true,
-    axis: null,
-  }),
-  /** How much of `image` is drawn anew: 0 keeps it, 1 starts from noise alone. Default: 0.75, with a mask 1. */
-  strength: field(z.number().min(0).max(1).optional(), {
-    expected: "a number from 0 to 1",
-    help: "how much of the image is drawn anew: 0 keeps it, 1 starts from noise alone",
-    flag: "--strength <s>",
-    otherwise: "0.75, with a mask 1",
-    perPrompt: true,
-  }),
-  /**
-   * Where `image` is drawn anew: white places are, black ones stay, grey ones are mixed. A picture of the image's size.
-   * A list has one for each prompt.
-   */
-  mask: field(z.union([pictureSource, z.array(pictureSource).readonly()]).optional(), {
-    expected: "a picture file, or { width, height, data } of 8-bit RGB",
-    orList: "one per prompt",
-    help: "a picture of the image's size: white places are drawn anew, black ones stay, grey ones are mixed",
-    flag: "--mask <file>",
-    perPrompt: true,
-    axis: null,
-  }),
-  /**
-   * Varies a picture: its noise is blended with that of this seed. All pictures of a call then have the same `seed`,
-   * and the i-th one is varied by `variationSeed + i`. A list has a seed for each picture.
-   */
-  variationSeed: field(z.union([seed, z.array(seed).readonly()]).optional(), {
-    expected: "an integer of at least 0",
-    orList: "one per picture",
-    help: "vary one picture: its noise is blended with that of this seed; all pictures then have the same seed, and the i-th is varied by this one + i",
-    flag: "--variation-seed <n>",
-    perPrompt: true,
-  }),
-  /** How far a variation goes: 0 is the picture of `seed`, 1 that of `variationSeed`. Default: 0.2. */
-  variationStrength: field(z.number().min(0).max(1).optional(), {
-    expected: "a number from 0 to 1",
-    help: "how far a variation goes: 0 is the picture of the seed, 1 that of the variation seed",
-    flag: "--variation-strength <s>",
-    otherwise: "0.2",
-    perPrompt: true,
-  }),
-  /** Name of the sampler. */
-  sampler: field(
-    z
-      .string()
-      .refine((name) => samplerNames().includes(name))
-      .default("euler"),
-    {
-      expected: () => `one of ${samplerNames().join(", ")}`,
-      help: () => `sampler, with its evaluations of the network a step: ${samplerCosts()}`,
-      flag: "--sampler <name>",
-      perPrompt: true,
-    },
-  ),
-  /** Options that the sampler has of its own, such as `{ eta: 0.5 }`; those not given have their defaults. */
-  samplerOptions: field(
-    z
-      .record(z.string(), z.union([z.number(), z.string(), z.boolean()]))
-      .readonly()
-      .optional(),
-    {
-      expected: "options of the sampler, such as { eta: 0.5 }",
-      help: "options that the sampler has of its own; those not given have their defaults",
-      perPrompt: true,
-      members: samplerMembers,
-    },
-  ),
-  /**
-   * Bend of the schedule: above 1 spends more steps near the data, below 1 near the noise; `dynamic`: by the size of
-   * the picture, as FLUX.1 does. Default: the checkpoint's.
-   */
-  shift: field(z.union([z.number().positive(), z.literal("dynamic")]).optional(), {
-    expected: "a positive number, or dynamic",
-    help: "bend of the schedule: above 1 spends more steps near the data, below 1 near the noise; dynamic: by the size of the picture, as FLUX.1 does",
-    flag: "--shift <s>",
-    otherwise: "the checkpoint's",
-    perPrompt: true,
   }),
   /**
    * Text encoder states instead of encoding the prompts: (tokens, width) for each prompt, with `length` or `mask` where
@@ -225,15 +51,6 @@ export const generateSchema = z.strictObject({
     help: "pictures computed together",
     flag: "--batch-size <n>",
     otherwise: "1 on a CPU, 32 on CUDA, fewer where those do not fit in memory",
-  }),
-  /**
-   * Compute and decode every picture by itself, so that its bytes depend neither on the others of the call nor on its
-   * place among them; the default on a CPU already does. `batchSize` then has no effect.
-   */
-  deterministic: field(z.boolean().default(false), {
-    expected: "true or false",
-    help: "compute and decode every picture by itself, so that its bytes depend neither on the others of the call nor on its place among them; the default on a CPU already does (batch size 1), and batchSize then has no effect",
-    flag: "--deterministic",
   }),
   /** Return the latents too, which the caller then owns. */
   keepLatents: field(z.boolean().default(false), {
@@ -271,33 +88,6 @@ export type GenerateOptions = OptionsOf<typeof generateSchema>;
 
 /** The same after checking, with constant defaults filled in. */
 export type ResolvedGenerateOptions = z.output<typeof generateSchema>;
-
-function samplerCosts(): string {
-  return samplerNames()
-    .map((name) => `${name} ${Math.round(evaluationsOf(name, 1000) / 1000)}`)
-    .join(", ");
-}
-
-/** `2:10`, `2:` or `:10`. */
-function toWindow(text: string): [number, number | null] | undefined {
-  const match = /^(\d*):(\d*)$/.exec(text.trim());
-  if (!match) return undefined;
-  return [match[1] === "" ? 0 : Number(match[1]), match[2] === "" ? null : Number(match[2])];
-}
-
-/**
- * The options that samplers have of their own. Which of them may be given, and with which value, the sampler decides.
- */
-function samplerMembers(): Record<string, z.ZodType> {
-  return Object.fromEntries(
-    samplerOptionsOfAll().map(({ key, schema, samplers }) => {
-      const { help, expected } = declarationOf(schema);
-      const value = z.union([z.number(), z.boolean(), z.string()]).optional();
-      const of = `of ${samplers.join(", ")}: ${wordsOf(help)}`;
-      return [key, field(value, { expected, help: of, otherwise: String(defaultOf(schema)) })];
-    }),
-  );
-}
 
 /** Where a call is: step of the present batch, and which pictures it makes. */
 export interface GenerateProgress extends Progress {

@@ -1,6 +1,6 @@
 /** A finished picture, which can store itself. */
 import { invalid } from "../errors.js";
-import { writeFileAtomic } from "../files/files.js";
+import { writeFileAtomic } from "../files/whole-files.js";
 import { parseOptions } from "../options.js";
 import {
   encodeImage,

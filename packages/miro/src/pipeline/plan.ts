@@ -8,6 +8,7 @@ import { about, message } from "../message.js";
 import { checkEmbeddings } from "./conditioning.js";
 import { type EditPlan, planEdits } from "./edit.js";
 import type { ResolvedGenerateOptions } from "./generate-options.js";
+import type { EDIT_OPTIONS } from "./picture-options.js";
 import { MAX_PROMPT_LENGTH } from "./settings.js";
 
 /** What a plan needs to know of the pipeline. */
@@ -25,7 +26,8 @@ export interface PlanDefaults {
 }
 
 /** A call of `generate` with everything decided. */
-export interface Plan extends Omit<ResolvedGenerateOptions, "noise" | "negativePrompt" | EditOption> {
+export interface Plan
+  extends Omit<ResolvedGenerateOptions, "noise" | "negativePrompt" | "guidanceScale" | "shift" | EditOption> {
   prompts: string[];
   /** One for each prompt; null for the checkpoint's own empty text, and when nothing is guided. */
   negativePrompts: string[] | null;
@@ -44,6 +46,9 @@ export interface Plan extends Omit<ResolvedGenerateOptions, "noise" | "negativeP
   /** What is drawn over; null: nothing. */
   edit: EditPlan | null;
   steps: number;
+  guidanceScale: number;
+  /** Of the schedule. */
+  shift: number;
   /** The sampler's own options, defaults filled in. */
   samplerOptions: Record<string, SamplerOptionValue>;
   guidance: Guidance;
@@ -54,7 +59,7 @@ export interface Plan extends Omit<ResolvedGenerateOptions, "noise" | "negativeP
 }
 
 /** Options that a plan holds as `edit` and `variation`. */
-type EditOption = "image" | "mask" | "strength" | "variationSeed" | "variationStrength";
+type EditOption = (typeof EDIT_OPTIONS)[number];
 
 /** How far a variation goes where nothing is said. */
 const VARIATION_STRENGTH = 0.2;
@@ -95,6 +100,7 @@ export async function makePlan(
   const guided = guidedSteps(guidance, steps);
   const [, height, width] = about.latentShape;
   const shift = given.shift === "dynamic" ? dynamicShift(height, width) : given.shift;
+  const schedule = shift === undefined ? about.schedule : new LinearSchedule({ ...about.schedule, shift });
   return {
     ...given,
     prompts,
@@ -108,10 +114,12 @@ export async function makePlan(
     variation: variationOf(variationSeed, variationStrength, count),
     edit: await planEdits({ image, mask, strength }, prompts.length),
     steps,
+    guidanceScale: guidance.scale,
     samplerOptions: checkSamplerOptions(given.sampler, given.samplerOptions),
     guidance,
     guided,
-    schedule: shift === undefined ? about.schedule : new LinearSchedule({ ...about.schedule, shift }),
+    schedule,
+    shift: schedule.shift,
     batchSize: given.deterministic ? 1 : (given.batchSize ?? about.batchSize),
   };
 }

@@ -5,7 +5,7 @@ import { version } from "../version.js";
 import type { EditPlan } from "./edit.js";
 import type { PipelineParts } from "./loading/parts.js";
 import type { Plan } from "./plan.js";
-import type { ImageSettings } from "./settings.js";
+import { decidedOptions, type ImageSettings } from "./settings.js";
 
 /** The weights of a plan's pictures. */
 export type RecordedOrigin = Pick<ImageSettings, "weights" | "textEncoderDtype">;
@@ -37,19 +37,12 @@ export function settingsOf(
     prompt: plan.prompts[plan.promptOf(row)]!,
     ...(negativePrompt !== undefined && { negativePrompt }),
     seed: plan.seeds?.[row] ?? null,
-    steps: plan.steps,
-    guidanceScale: plan.guidance.scale,
-    guidanceType: plan.guidance.type,
-    ...(plan.guidanceWindow && { guidanceWindow: [...plan.guidanceWindow] as [number, number | null] }),
-    sampler: plan.sampler,
-    ...(Object.keys(plan.samplerOptions).length > 0 && { samplerOptions: plan.samplerOptions }),
-    shift: plan.schedule.shift,
+    ...decidedOptions(plan),
     ...(plan.edit && recordedEdit(plan.edit, plan.promptOf(row))),
     ...(plan.variation && {
       variationSeed: plan.variation.seeds[row]!,
       variationStrength: plan.variation.strength,
     }),
-    ...(plan.deterministic && { deterministic: true as const }),
     rewardTargets: plan.wanted[row]!,
     negativeRewardTargets: plan.unwanted[row]!,
     model: name,

@@ -6,12 +6,15 @@
 import { z } from "zod";
 import { describe, InvalidInputError } from "../errors.js";
 import { samplerTitle } from "../flow/samplers/index.js";
+import { oneEach } from "../options.js";
 import type { PngText } from "../pictures/png.js";
 import { sha256Schema, weightsSchema } from "./loading/identity.js";
+import { EDIT_OPTIONS, pictureOptions } from "./picture-options.js";
 
 /** The longest prompt that a picture can store, in UTF-16 units; a longer one is refused before anything is drawn. */
 export const MAX_PROMPT_LENGTH = 1 << 20;
 
+const text = z.string().max(MAX_PROMPT_LENGTH);
 const shortText = z.string().min(1).max(4096);
 const side = z
   .int()
@@ -19,37 +22,35 @@ const side = z
   .max(1 << 16);
 /** A picture that was drawn over: its file, below the home folder as `~/…`, and what its pixels were. */
 const pictureIdentity = z.strictObject({ file: shortText.optional(), sha256: sha256Schema });
-const targets = z.record(z.string().max(100), z.number());
+
+const { negativePrompt: _, seed, rewardTargets, negativeRewardTargets, ...options } = oneEach(pictureOptions).shape;
 
 /**
- * Everything that decides a picture, as stored in its file. A setting has the name of its option in `generate`; what a
- * picture does not hold had no influence.
+ * Everything that decides a picture, as stored in its file: the options of {@link pictureOptions} by their names, as
+ * they were decided for it, and what drew it. What a picture does not hold had no influence, or was drawn by a version
+ * without it.
  */
 export const imageSettingsSchema = z.strictObject({
-  prompt: z.string().max(MAX_PROMPT_LENGTH),
+  prompt: text,
   /** Absent when the unconditional text is the checkpoint's own. */
-  negativePrompt: z.string().max(MAX_PROMPT_LENGTH).optional(),
+  negativePrompt: text.optional(),
   /** Null when the noise was given. */
-  seed: z.int().min(0).nullable(),
-  steps: z.int().min(1).max(100_000),
-  guidanceScale: z.number(),
-  guidanceType: z.enum(["constant", "linear"]),
-  guidanceWindow: z.tuple([z.int().min(0), z.int().min(0).nullable()]).optional(),
+  seed: seed.nullable(),
+  ...z.object(options).partial().shape,
+  steps: options.steps,
+  guidanceScale: options.guidanceScale,
+  guidanceType: options.guidanceType,
+  /** Also one that is not there in this process. */
   sampler: shortText,
-  /** All options that the sampler has of its own; absent where it has none. */
-  samplerOptions: z.record(z.string().max(100), z.union([z.number(), z.string().max(4096), z.boolean()])).optional(),
+  /** A number, also where `dynamic` was asked for. */
   shift: z.number().positive(),
-  /** What was drawn over, and how much of it was drawn anew. */
+  /** What was drawn over, and where. */
   image: pictureIdentity.optional(),
-  strength: z.number().min(0).max(1).optional(),
   mask: pictureIdentity.optional(),
-  /** What the noise of the seed was blended with. */
-  variationSeed: z.int().min(0).optional(),
-  variationStrength: z.number().min(0).max(1).optional(),
   /** Present where it was asked for: shapes then do not follow the batch, which on CUDA decides the last bits. */
   deterministic: z.literal(true).optional(),
-  rewardTargets: targets,
-  negativeRewardTargets: targets,
+  rewardTargets,
+  negativeRewardTargets,
   /** Name for people: the last part of a folder, or a repository. */
   model: shortText,
   variant: shortText.optional(),
@@ -65,7 +66,7 @@ export const imageSettingsSchema = z.strictObject({
       seed: z.int().min(0).nullable(),
       /** The scorer that decided, or several with their weights (`a,b=0.5`), and the scores by scorer. */
       scorer: shortText,
-      scores: targets,
+      scores: z.record(z.string().max(100), z.number()),
       /** From 1, the best. */
       rank: z.int().min(1),
     })
@@ -85,6 +86,23 @@ export type PictureIdentity = z.output<typeof pictureIdentity>;
 
 /** Everything that decides a picture, as stored in its file. */
 export type ImageSettings = z.output<typeof imageSettingsSchema>;
+
+/** Settings that are options and the same for all pictures of a plan. */
+export type DecidedOptions = Omit<Pick<ImageSettings, keyof typeof options>, (typeof EDIT_OPTIONS)[number]>;
+
+/**
+ * Of a plan the options that are the same for all its pictures, without what is off or empty.
+ *
+ * @param from default: {@link pictureOptions}
+ */
+export function decidedOptions(plan: object, from: z.ZodObject = pictureOptions): DecidedOptions {
+  const ofEach = ["negativePrompt", "seed", "rewardTargets", "negativeRewardTargets", ...EDIT_OPTIONS];
+  const isOff = (value: unknown) =>
+    value === undefined || value === false || (typeof value === "object" && Object.keys(value ?? {}).length === 0);
+  const names = Object.keys(from.shape).filter((name) => !ofEach.includes(name));
+  const values = names.map((name) => [name, (plan as Record<string, unknown>)[name]]);
+  return Object.fromEntries(values.filter(([, value]) => !isOff(value))) as DecidedOptions;
+}
 
 /** The text chunks of a picture. */
 export function settingsToText(settings: ImageSettings): PngText[] {

@@ -11,10 +11,10 @@
 import { existsSync } from "node:fs";
 import { z } from "zod";
 import { InvalidInputError } from "../errors.js";
-import { writeFileAtomic } from "../files/files.js";
 import { checkKey } from "../files/plain-data.js";
 import { csvLine, filledLines, parseJsonLine, parseTable } from "../files/table-file.js";
 import { readTextFile } from "../files/text-file.js";
+import { writeFileAtomic } from "../files/whole-files.js";
 import { message, option } from "../message.js";
 
 const modelSchema = z.object({

@@ -18,8 +18,8 @@ import { join } from "node:path";
 import { brotliDecompressSync, gunzipSync } from "node:zlib";
 import { type Tensor, tensor } from "@miro-t2i/torch";
 import { MiroError, systemReason } from "../errors.js";
-import { readBytes } from "../files/files.js";
 import { readJson } from "../files/json-file.js";
+import { readBytes } from "../files/whole-files.js";
 import { fixText } from "./fix-text.js";
 import { unescapeHtml } from "./html-entities.js";
 

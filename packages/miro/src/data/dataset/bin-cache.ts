@@ -10,8 +10,8 @@
 import { existsSync } from "node:fs";
 import { join } from "node:path";
 import { MiroError } from "../../errors.js";
-import { readJson, readText, writeFileAtomic } from "../../files/files.js";
 import { sha256 } from "../../files/sha256.js";
+import { readJson, readText, writeFileAtomic } from "../../files/whole-files.js";
 import { version } from "../../version.js";
 import type { BinOptions } from "./bins.js";
 import { parseBinOptions } from "./bins.js";

@@ -14,7 +14,7 @@
  */
 import { aten, linspace, scope, type Tensor, tensor } from "@miro-t2i/torch";
 import { z } from "zod";
-import { field, parseOptions } from "../../options.js";
+import { field, type OptionsOf, parseOptions } from "../../options.js";
 
 /** `torch.quantile` takes no more values. */
 const QUANTILE_LIMIT = 2 ** 24;
@@ -27,22 +27,27 @@ export const BIN_STRATEGIES = ["uniform", "quantile", "refined_quantile"] as con
 
 /** Options of {@link computeBins}. */
 export const binOptionsSchema = z.strictObject({
+  /** Bins of each reward. Default: 64. */
   numBins: field(z.int().min(2).max(65_536).default(64), {
     expected: "an integer from 2 to 65536",
     help: "bins of each reward",
   }),
+  /** Where the edges lie: uniform, quantile, or refined_quantile (the last bins divided further). Default: quantile. */
   strategy: field(z.enum(BIN_STRATEGIES).default("quantile"), {
     expected: `one of ${BIN_STRATEGIES.join(", ")}`,
     help: "where the edges lie: uniform, quantile, or refined_quantile (the last bins divided further)",
   }),
+  /** With refined_quantile: how many of the last bins are divided. Default: 0. */
   refineLastNBins: field(z.int().nonnegative().default(0), {
     expected: "a non-negative integer below the number of bins",
     help: "with refined_quantile: how many of the last bins are divided",
   }),
+  /** With refined_quantile: into how many parts each of them is divided. Default: 1. */
   refineFactor: field(z.int().positive().default(1), {
     expected: "a positive integer",
     help: "with refined_quantile: into how many parts each of them is divided",
   }),
+  /** Quantiles of the distinct values with outer edges 0 and 1, as the published code computes them. */
   distinct: field(z.boolean().default(false), {
     expected: "true or false",
     help: "quantiles of the distinct values with outer edges 0 and 1, as the published code computes them",
@@ -50,7 +55,7 @@ export const binOptionsSchema = z.strictObject({
 });
 
 /** Options of {@link computeBins}, defaults left out. */
-export type BinOptions = z.input<typeof binOptionsSchema>;
+export type BinOptions = OptionsOf<typeof binOptionsSchema>;
 
 /** How many bins the options ask for, refined ones counted: what the published mapping divides by, plus one. */
 export function nominalBins(options: BinOptions = {}): number {

@@ -9,11 +9,14 @@ import { field } from "../../options.js";
 
 /** What a sample must have. */
 export const filterOptionsSchema = z.strictObject({
+  /** Smallest width and height of the original picture. Default: 256. */
   minImageSize: field(z.number().nonnegative().default(256), {
     expected: "a number of at least 0",
     help: "smallest width and height of the original picture",
   }),
+  /** Smallest clip_score. Default: 0. */
   clipFilterThreshold: field(z.number().default(0), { expected: "a number", help: "smallest clip_score" }),
+  /** Smallest aesthetic_score. Default: 0. */
   aestheticThreshold: field(z.number().default(0), { expected: "a number", help: "smallest aesthetic_score" }),
 });
 

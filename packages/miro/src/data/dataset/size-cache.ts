@@ -5,7 +5,7 @@
  *   total_size_256_0_0_0_0.json      {"total_size": 31}
  */
 import { join } from "node:path";
-import { writeFileAtomic } from "../../files/files.js";
+import { writeFileAtomic } from "../../files/whole-files.js";
 import type { ShardTable } from "../shards/index.js";
 import { type FilterOptions, passesFilter } from "./filters.js";
 import { pythonFloat } from "./python-number.js";

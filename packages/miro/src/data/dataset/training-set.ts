@@ -3,9 +3,8 @@
  * and which reward levels. All of it follows from the tables of the shards and from (seed, epoch, position); pictures
  * and texts are not read here.
  */
-import type { z } from "zod";
 import { InvalidInputError } from "../../errors.js";
-import { parseOptions } from "../../options.js";
+import { type OptionsOf, parseOptions } from "../../options.js";
 import { IMAGE_EXTENSIONS } from "../../pictures/decode.js";
 import type { SampleOrder, Selection, ShardSet, ShardTable } from "../shards/index.js";
 import type { BinEdges } from "./bin-cache.js";
@@ -58,7 +57,7 @@ export class TrainingSet {
    *   shard
    */
   static async open(
-    input: z.input<typeof trainingSetOptionsSchema>,
+    input: OptionsOf<typeof trainingSetOptionsSchema>,
     run: { scores: readonly string[]; seed: number; batchSize: number },
     hooks: OpenHooks = {},
   ): Promise<TrainingSet> {

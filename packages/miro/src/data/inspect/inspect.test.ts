@@ -5,7 +5,7 @@ import { scope, tensor } from "@miro-t2i/torch";
 import { writeNpy } from "@miro-t2i/torch/io";
 import sharp from "sharp";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
-import { readBytes } from "../../files/files.js";
+import { readBytes } from "../../files/whole-files.js";
 import { TarWriter } from "../shards/tar-writer.js";
 import { histogramImage, histogramLine } from "./histogram-chart.js";
 import { reportShards } from "./shard-report.js";

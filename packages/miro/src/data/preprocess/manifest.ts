@@ -5,7 +5,7 @@
  */
 import { existsSync, rmSync, statSync } from "node:fs";
 import { z } from "zod";
-import { readJson, readText, writeFileAtomic } from "../../files/files.js";
+import { readJson, readText, writeFileAtomic } from "../../files/whole-files.js";
 import { version } from "../../version.js";
 import type { Skipped, SkipReason } from "./sources.js";
 

@@ -8,9 +8,9 @@
  */
 import { existsSync } from "node:fs";
 import { InvalidInputError, MiroError } from "../../errors.js";
-import { writeFileAtomic } from "../../files/files.js";
 import { csvLine, parseTable } from "../../files/table-file.js";
 import { readTextFile } from "../../files/text-file.js";
+import { writeFileAtomic } from "../../files/whole-files.js";
 import { pythonFloat } from "../dataset/python-number.js";
 
 /** One row without its key: numbers, and texts in the columns that `isTextColumn` tells. */

@@ -13,7 +13,7 @@ import { type DType, empty, isFloatingPoint, itemSize, scope, type Tensor, tenso
 import { ROW_STATUS, readRows } from "@miro-t2i/torch/io";
 import { z } from "zod";
 import { InvalidInputError, invalid } from "../../errors.js";
-import { field, parseOptions } from "../../options.js";
+import { field, type OptionsOf, parseOptions } from "../../options.js";
 import { Permutation } from "../../random/permutation.js";
 import { problemText, ShardError, type ShardProblem } from "./shard-error.js";
 import type { ShardLease, ShardSet } from "./shard-set.js";
@@ -35,14 +35,17 @@ const sequenceField = z.strictObject({
   maxLength: z.int().positive().default(Number.MAX_SAFE_INTEGER),
 });
 const loaderOptions = z.strictObject({
+  /** What a batch has: arrays of one shape, or sequences (rows of one width) that are padded. */
   fields: field(z.record(z.string(), z.discriminatedUnion("kind", [arrayField, sequenceField])), {
     expected: 'an object of fields, each { kind: "array" | "sequence", member }',
     help: "what a batch has: arrays of one shape, or sequences (rows of one width) that are padded",
   }),
+  /** Numbers of the samples' metadata that a batch has. */
   columns: field(z.array(z.string()).readonly().default([]), {
     expected: "an array of names",
     help: "numbers of the samples' metadata that a batch has",
   }),
+  /** Batches read ahead. Default: 4. */
   prefetch: field(z.int().positive().max(256).default(4), {
     expected: "an integer from 1 to 256",
     help: "batches read ahead",
@@ -58,7 +61,7 @@ export interface RowRequest {
 }
 
 /** Options of {@link ShardLoader}. */
-export type ShardLoaderOptions = z.input<typeof loaderOptions> & {
+export type ShardLoaderOptions = OptionsOf<typeof loaderOptions> & {
   /** The rows of a step; called once for each, ahead of time. */
   plan: (step: number) => readonly RowRequest[];
   /** The row that takes the place of one that cannot be read; by default a random sample that has the same members. */

@@ -9,7 +9,7 @@
  */
 import { z } from "zod";
 import { invalid } from "../../errors.js";
-import { field, parseOptions } from "../../options.js";
+import { field, type OptionsOf, parseOptions } from "../../options.js";
 import { Permutation } from "../../random/permutation.js";
 
 /** An order of samples. */
@@ -25,14 +25,17 @@ export interface SampleOrder {
 }
 
 const shuffledOptions = z.strictObject({
+  /** How many samples each shard has; samples are numbered through them. */
   shardSizes: field(z.array(z.int().min(0)).readonly(), {
     expected: "an array of non-negative integers",
     help: "how many samples each shard has; samples are numbered through them",
   }),
+  /** Chooses the order; each epoch has another one. Default: 0. */
   seed: field(z.int().min(0).default(0), {
     expected: "a non-negative integer",
     help: "chooses the order; each epoch has another one",
   }),
+  /** How many shards are mixed at a time; fewer make reading local. Default: all. */
   windowShards: field(z.union([z.int().positive(), z.literal("all")]).default("all"), {
     expected: 'a positive integer or "all"',
     help: "how many shards are mixed at a time; fewer make reading local",
@@ -40,7 +43,7 @@ const shuffledOptions = z.strictObject({
 });
 
 /** Options of {@link ShuffledOrder}. */
-export type ShuffledOrderOptions = z.input<typeof shuffledOptions>;
+export type ShuffledOrderOptions = OptionsOf<typeof shuffledOptions>;
 
 /** Each sample once an epoch, in an order drawn anew for each epoch. */
 export class ShuffledOrder implements SampleOrder {

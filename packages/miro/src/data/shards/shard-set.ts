@@ -6,7 +6,7 @@ import { readdirSync, statSync } from "node:fs";
 import { join } from "node:path";
 import { z } from "zod";
 import { describe, InvalidInputError, systemReason } from "../../errors.js";
-import { field, parseOptions } from "../../options.js";
+import { field, type OptionsOf, parseOptions } from "../../options.js";
 import { sums, upperBound } from "./order.js";
 import { PositionalFile, sameFingerprint } from "./positional-file.js";
 import { prepareTables } from "./prepare-tables.js";
@@ -21,22 +21,27 @@ export const BAD_SAMPLE_POLICIES = ["error", "skip"] as const;
 export type BadSamplePolicy = (typeof BAD_SAMPLE_POLICIES)[number];
 
 const shardSetOptions = z.strictObject({
+  /** Tar files, folders of tar files, and index files (wids-index.json). */
   sources: field(z.union([z.string().min(1), z.array(z.string().min(1)).min(1).readonly()]), {
     expected: "a path or an array of paths",
     help: "tar files, folders of tar files, and index files (wids-index.json)",
   }),
+  /** What a shard or sample that cannot be read does: end with an error, or be counted and left out. Default: error. */
   onBadSample: field(z.enum(BAD_SAMPLE_POLICIES).default("error"), {
     expected: '"error" or "skip"',
     help: "what a shard or sample that cannot be read does: end with an error, or be counted and left out",
   }),
+  /** With skip: the share of bad samples above which it ends with an error all the same. Default: 0.01. */
   maxBadRate: field(z.number().min(0).max(1).default(0.01), {
     expected: "a number from 0 to 1",
     help: "with skip: the share of bad samples above which it ends with an error all the same",
   }),
+  /** What a shard that was cut does: end with an error, be left out, or be read as far as it goes. Default: error. */
   brokenShards: field(z.enum(["error", "skip", "read"]).default("error"), {
     expected: '"error", "skip" or "read"',
     help: "what a shard that was cut does: end with an error, be left out, or be read as far as it goes",
   }),
+  /** Memory for tables of shards; those not used for longest are read again when needed. Default: 512 MiB. */
   maxTableBytes: field(
     z
       .int()
@@ -47,6 +52,7 @@ const shardSetOptions = z.strictObject({
       help: "memory for tables of shards; those not used for longest are read again when needed",
     },
   ),
+  /** Shards that are kept open. Default: 256. */
   maxOpenFiles: field(z.int().positive().default(256), {
     expected: "a positive integer",
     help: "shards that are kept open",
@@ -54,7 +60,7 @@ const shardSetOptions = z.strictObject({
 });
 
 /** Options of {@link ShardSet.open}. */
-export type ShardSetOptions = z.input<typeof shardSetOptions>;
+export type ShardSetOptions = OptionsOf<typeof shardSetOptions>;
 
 /** A shard of a set. */
 export interface ShardInfo {

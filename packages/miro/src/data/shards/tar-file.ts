@@ -7,7 +7,7 @@
  */
 import { z } from "zod";
 import { describe } from "../../errors.js";
-import { field, parseOptions } from "../../options.js";
+import { field, type OptionsOf, parseOptions } from "../../options.js";
 import { type FileFingerprint, PositionalFile } from "./positional-file.js";
 import { groupSamples, type Sample, type TarMember } from "./sample-key.js";
 import { ShardError, type ShardProblem, saysCut } from "./shard-error.js";
@@ -24,6 +24,10 @@ import {
 } from "./tar-header.js";
 
 const tarFileOptions = z.strictObject({
+  /**
+   * What a problem in the archive does: end with an error, or leave the member out and go on as far as the archive can
+   * be read. Default: error.
+   */
   policy: field(z.enum(["error", "skip"]).default("error"), {
     expected: '"error" or "skip"',
     help: "what a problem in the archive does: end with an error, or leave the member out and go on as far as the archive can be read",
@@ -31,7 +35,7 @@ const tarFileOptions = z.strictObject({
 });
 
 /** Options of {@link TarFile}. */
-export type TarFileOptions = z.input<typeof tarFileOptions>;
+export type TarFileOptions = OptionsOf<typeof tarFileOptions>;
 
 /** Extended headers hold a few names; more is an attack on the reader's memory. */
 const MAX_EXTENDED_BYTES = 2 ** 20;

@@ -10,11 +10,12 @@ import { type FileHandle, open, rm } from "node:fs/promises";
 import { beginFile, publishFile } from "@miro-t2i/torch/io";
 import { z } from "zod";
 import { InvalidInputError, MiroError, systemReason } from "../../errors.js";
-import { field, parseOptions } from "../../options.js";
+import { field, type OptionsOf, parseOptions } from "../../options.js";
 import { splitMemberName } from "./sample-key.js";
 import { blocksOf, encodeHeader, type MemberStamp, RECORD_BYTES } from "./tar-header.js";
 
 const tarWriterOptions = z.strictObject({
+  /** Modification time of every member; fixed, so that equal contents give equal archives. Default: 0. */
   mtime: field(
     z
       .int()
@@ -26,10 +27,12 @@ const tarWriterOptions = z.strictObject({
       help: "modification time of every member; fixed, so that equal contents give equal archives",
     },
   ),
+  /** Permissions of every member. Default: read for all (0o444). */
   mode: field(z.int().min(0).max(0o7777).default(0o444), {
     expected: "permission bits",
     help: "permissions of every member",
   }),
+  /** User and group name of every member. Default: bigdata. */
   owner: field(z.string().max(31).default("bigdata"), {
     expected: "a name of at most 31 characters",
     help: "user and group name of every member",
@@ -37,7 +40,7 @@ const tarWriterOptions = z.strictObject({
 });
 
 /** Options of {@link TarWriter}. */
-export type TarWriterOptions = z.input<typeof tarWriterOptions>;
+export type TarWriterOptions = OptionsOf<typeof tarWriterOptions>;
 
 /** What a finished archive is. */
 export interface TarSummary {

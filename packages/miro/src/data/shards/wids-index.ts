@@ -12,7 +12,7 @@ import { fileURLToPath } from "node:url";
 import { writeFileAtomically } from "@miro-t2i/torch/io";
 import { z } from "zod";
 import { systemReason } from "../../errors.js";
-import { field, parseOptions } from "../../options.js";
+import { field, type OptionsOf, parseOptions } from "../../options.js";
 import { type FileFingerprint, PositionalFile, sameFingerprint } from "./positional-file.js";
 import { prepareTables } from "./prepare-tables.js";
 import { cutProblem, ShardError, type ShardProblem } from "./shard-error.js";
@@ -144,15 +144,19 @@ function fail(path: string, rule: string, message: string): never {
 }
 
 const writeOptions = z.strictObject({
+  /** The shards, in the order of the index. */
   shards: field(z.array(z.string().min(1)).min(1).readonly(), {
     expected: "an array of paths of tar files",
     help: "the shards, in the order of the index",
   }),
+  /** Name of the data set. */
   name: field(z.string().optional(), { expected: "a text", help: "name of the data set" }),
+  /** Leave out shards that were cut or cannot be read. */
   skipBrokenShards: field(z.boolean().default(false), {
     expected: "true or false",
     help: "leave out shards that were cut or cannot be read",
   }),
+  /** How shards are named: relative to the index, or absolute for the published training code. Default: relative. */
   paths: field(z.enum(["relative", "absolute"]).default("relative"), {
     expected: '"relative" or "absolute"',
     help: "how shards are named: relative to the index, or absolute for the published training code",
@@ -160,7 +164,7 @@ const writeOptions = z.strictObject({
 });
 
 /** Options of {@link writeWidsIndex}. */
-export type WriteWidsIndexOptions = z.input<typeof writeOptions>;
+export type WriteWidsIndexOptions = OptionsOf<typeof writeOptions>;
 
 const FINGERPRINTS_VERSION = 1;
 const fingerprintsSchema = z.object({

@@ -17,12 +17,13 @@ import { join } from "node:path";
 import { z } from "zod";
 import { TarWriter } from "../../data/shards/tar-writer.js";
 import { InvalidInputError, MiroError, systemReason } from "../../errors.js";
-import { readJson, writeFileAtomic } from "../../files/files.js";
+import { readJson, writeFileAtomic } from "../../files/whole-files.js";
 import { message, option } from "../../message.js";
 import { sharp } from "../../pictures/sharp.js";
 import { SceneRandom } from "./random.js";
 import { toRgb8 } from "./render.js";
-import { EmojiScenes, emojiSceneOptionsSchema, type Scene } from "./scenes.js";
+import { emojiSceneOptionsSchema } from "./scene-options.js";
+import { EmojiScenes, type Scene } from "./scenes.js";
 
 /** A recipe of raw shards. */
 export const rawShardsRecipeSchema = z.strictObject({

@@ -14,7 +14,6 @@
  * Rewards, all in [0, 1]: `clip_score` is 1 where the caption is true and lower, by a fixed scale, where one was given
  * that is not; `sharpness` and `colorfulness` are 1 minus the damage done (`degrade.ts`). NaN means "not told".
  */
-import { z } from "zod";
 import { invalid } from "../../errors.js";
 import {
   type Background,
@@ -32,52 +31,10 @@ import {
 import { blockCode, blur, desaturate } from "./degrade.js";
 import { SceneRandom } from "./random.js";
 import { compose, type PlacedObject, toUnitRange } from "./render.js";
+import { type EmojiSceneOptions, emojiSceneOptionsSchema, type ResolvedSceneOptions } from "./scene-options.js";
 import { loadSprites, type Sprite } from "./sprites.js";
 import { type EmojiEntry, isEveryday, loadVocabulary } from "./vocabulary.js";
-
-const share = z.number().min(0).max(1);
-
-/** Options of the data set, as a recipe's `data` section writes them. Shares within a group are relative weights. */
-export const emojiSceneOptionsSchema = z.strictObject({
-  /** A named list or explicit CLDR labels. */
-  vocabulary: z.union([z.enum(["everyday", "animals", "core"]), z.array(z.string()).min(8)]).default("everyday"),
-  /**
-   * Share of the things that are drawn from the vocabulary's everyday names alone, which then come up more often than
-   * the others.
-   */
-  everyday: share.default(0),
-  /** Side of the square pictures in pixels. */
-  size: z.number().int().min(32).max(256).multipleOf(8).default(128),
-  seed: z.number().int().default(0),
-  kinds: z
-    .strictObject({ one: share.default(0), small: share.default(0), count: share.default(0), pair: share.default(0) })
-    .default({ one: 0.56, small: 0.08, count: 0.16, pair: 0.2 }),
-  backgrounds: z
-    .strictObject({ white: share.default(0), named: share.default(0), gradient: share.default(0) })
-    .default({ white: 0.25, named: 0.6, gradient: 0.15 }),
-  /** Standard deviations of place (share of the side) and of size (share of the object's). */
-  jitter: z
-    .strictObject({ position: z.number().min(0).max(0.05), scale: z.number().min(0).max(0.1) })
-    .default({ position: 0.015, scale: 0.036 }),
-  /** Share of white backgrounds that the caption mentions. */
-  whiteMentioned: share.default(0.3),
-  /** Probability that a sprite that can be re-tinted is. */
-  tint: share.default(0.18),
-  /** Share of object names that are aliases ("apple") where the entry has some. */
-  aliasShare: share.default(0.2),
-  /** Share of captions that are wrong, wholly or in part, with `clip_score` telling so. */
-  wrongCaption: share.default(0.2),
-  /** Share of pictures that are damaged, and how. */
-  degraded: share.default(0.25),
-  degradations: z
-    .strictObject({ blur: share.default(0), blocks: share.default(0), desaturate: share.default(0) })
-    .default({ blur: 0.5, blocks: 0.1, desaturate: 0.4 }),
-  /** Share of single rewards that are left untold (NaN). */
-  rewardUnset: share.default(0.05),
-});
-
-export type EmojiSceneOptions = z.input<typeof emojiSceneOptionsSchema>;
-type ResolvedOptions = z.output<typeof emojiSceneOptionsSchema>;
+import { alter, makeWrong, type SceneSource, WRONG_WAYS, type WrongWay } from "./wrong-captions.js";
 
 /** Reward keys of this data set, in the order of the network's `coherence_keys`. */
 export const EMOJI_REWARD_KEYS = ["clip_score", "sharpness", "colorfulness"] as const;
@@ -154,17 +111,6 @@ const PAIR_LAYOUTS: Readonly<Record<Relation, readonly (readonly [number, number
   ],
 };
 
-/** `clip_score` of captions that are wrong in one respect (1 is a true caption, 0 that of another scene). */
-const WRONG_SCORES = { scene: 0, objectOfOne: 0.25, objectOfTwo: 0.5, background: 0.6, count: 0.6, relation: 0.6 };
-
-const OPPOSITE: Readonly<Record<Relation, Relation>> = {
-  left: "right",
-  right: "left",
-  above: "below",
-  below: "above",
-  and: "and",
-};
-
 /** Side of a thing in its portrait, share of the picture's: the largest size that sprites are kept at. */
 const PORTRAIT_SIDE = 0.92;
 
@@ -174,18 +120,14 @@ const DAMAGE_STREAM = 2;
 /** The first of one stream for each way to be wrong. */
 const WRONG_STREAM = 3;
 
-/** Respects in which a caption can be wrong about a scene. */
-export const WRONG_WAYS = ["scene", "object", "background", "size", "count", "relation"] as const;
-export type WrongWay = (typeof WRONG_WAYS)[number];
-
 export class EmojiScenes {
-  readonly options: ResolvedOptions;
+  readonly options: ResolvedSceneOptions;
   readonly vocabulary: readonly EmojiEntry[];
   readonly #sprites: readonly Sprite[];
   /** Indices in the vocabulary of the everyday names it has. */
   readonly #everyday: readonly number[];
 
-  private constructor(options: ResolvedOptions, vocabulary: readonly EmojiEntry[], sprites: readonly Sprite[]) {
+  private constructor(options: ResolvedSceneOptions, vocabulary: readonly EmojiEntry[], sprites: readonly Sprite[]) {
     this.options = options;
     this.vocabulary = vocabulary;
     this.#sprites = sprites;
@@ -219,7 +161,7 @@ export class EmojiScenes {
     let caption = trueCaption;
     let alignment = 1;
     if (words.chance(options.wrongCaption)) {
-      const wrong = this.#makeWrong(content, words);
+      const wrong = makeWrong(content, words, this.#source);
       caption = describeScene(wrong.content, words, options);
       alignment = wrong.score;
     }
@@ -379,68 +321,17 @@ export class EmojiScenes {
     return [colour, colour];
   }
 
-  /** Content that is not true of `content`, and the alignment that is left. */
-  #makeWrong(content: SceneContent, random: SceneRandom): { content: SceneContent; score: number } {
-    const ways: (keyof typeof WRONG_SCORES)[] = ["scene", content.kind === "pair" ? "objectOfTwo" : "objectOfOne"];
-    if (content.background.mentioned) ways.push("background");
-    if (content.kind === "count") ways.push("count");
-    if (content.relation !== null && content.relation !== "and") ways.push("relation");
-    const drawn = random.pick(ways);
-    const way = drawn === "objectOfOne" || drawn === "objectOfTwo" ? "object" : drawn;
-    return { content: this.#alter(content, way, random), score: WRONG_SCORES[drawn] };
-  }
-
-  /** The ways in which a caption can be wrong about this scene and say as much as a true one. */
-  wrongWays({ kind, relation }: SceneContent): WrongWay[] {
-    const ways: WrongWay[] = ["scene", "object", "background"];
-    if (kind === "one" || kind === "small") ways.push("size");
-    if (kind === "count") ways.push("count");
-    if (relation !== null && relation !== "and") ways.push("relation");
-    return ways;
-  }
-
   /**
    * A caption that is wrong about a scene in one way; depends on the options, the scene and the way only.
    * @param way one of {@link wrongWays}
    */
   wrongCaption(scene: Scene, way: WrongWay): string {
     const random = new SceneRandom(this.options.seed, scene.index, WRONG_STREAM + WRONG_WAYS.indexOf(way));
-    return describeScene(this.#alter(scene, way, random), random, this.options);
+    return describeScene(alter(scene, way, random, this.#source), random, this.options);
   }
 
-  /** Content that differs from `content` in one way. */
-  #alter(content: SceneContent, way: WrongWay, random: SceneRandom): SceneContent {
-    switch (way) {
-      case "scene": {
-        let other = this.#drawContent(random).content;
-        while (other.entries.some((entry) => content.entries.includes(entry))) {
-          other = this.#drawContent(random).content;
-        }
-        return other;
-      }
-      case "object": {
-        const at = random.below(content.entries.length);
-        const others = this.vocabulary.filter(
-          (entry) => !content.entries.includes(entry) && (content.kind !== "count" || entry.article !== ""),
-        );
-        const other = random.pick(others);
-        return { ...content, entries: content.entries.map((e, i) => (i === at ? other : e)) };
-      }
-      case "background": {
-        const told = (b: Background) =>
-          b.kind === "named" ? [b.colour] : b.kind === "gradient" ? [b.top, b.bottom] : [];
-        const others = COLOUR_NAMES.filter((name) => !told(content.background).includes(name));
-        return { ...content, background: { kind: "named", colour: random.pick(others), mentioned: true } };
-      }
-      case "size":
-        return { ...content, kind: content.kind === "small" ? "one" : "small" };
-      case "count": {
-        const counts = [2, 3, 4, 5].filter((n) => n !== content.count);
-        return { ...content, count: random.pick(counts) };
-      }
-      case "relation":
-        return { ...content, relation: OPPOSITE[content.relation!] };
-    }
+  get #source(): SceneSource {
+    return { vocabulary: this.vocabulary, draw: (random) => this.#drawContent(random).content };
   }
 }
 

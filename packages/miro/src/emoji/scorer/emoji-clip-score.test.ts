@@ -7,7 +7,7 @@ import "../register.js";
 import type { RgbImage } from "../../pictures/rgb.js";
 import { loadScorer } from "../../rewards/registry.js";
 import type { Scorer } from "../../rewards/scorer.js";
-import { EmojiScenes, type Scene, toRgb8, type WrongWay } from "../scenes/index.js";
+import { EmojiScenes, type Scene, toRgb8, type WrongWay, wrongWays } from "../scenes/index.js";
 
 const models = fileURLToPath(new URL("../../../../../models", import.meta.url));
 const root = mkdtempSync(join(tmpdir(), "miro-clip-score-"));
@@ -37,7 +37,7 @@ afterAll(() => {
 const mean = (values: readonly number[]) => values.reduce((sum, value) => sum + value, 0) / values.length;
 /** Scores of captions that are wrong in one way, with the share of true captions that beat theirs. */
 async function against(way: WrongWay) {
-  const rows = described.flatMap((scene: Scene, i) => (scenes.wrongWays(scene).includes(way) ? [i] : []));
+  const rows = described.flatMap((scene: Scene, i) => (wrongWays(scene).includes(way) ? [i] : []));
   const wrong = await scorer.score(
     rows.map((i) => images[i]!),
     rows.map((i) => scenes.wrongCaption(described[i]!, way)),

@@ -17,7 +17,7 @@ import { nn, scope, type Tensor } from "@miro-t2i/torch";
 import { readSafetensors } from "@miro-t2i/torch/io";
 import { z } from "zod";
 import { MiroError } from "../../errors.js";
-import { readBytes, readJson } from "../../files/files.js";
+import { readBytes, readJson } from "../../files/whole-files.js";
 import { PictureTower } from "./picture-tower.js";
 
 const { gelu, layerNorm, normalize, softmax } = nn.functional;

@@ -17,7 +17,7 @@ import { about, message } from "../../message.js";
 import { T5Encoder } from "../../text/t5.js";
 import { Tokenizer } from "../../text/tokenizer.js";
 import type { Task, TaskContext } from "../../training/loop/tasks.js";
-import { EmojiScenes, type Scene, WRONG_WAYS, type WrongWay } from "../scenes/index.js";
+import { EmojiScenes, type Scene, WRONG_WAYS, type WrongWay, wrongWays } from "../scenes/index.js";
 import { SceneRandom } from "../scenes/random.js";
 import { EmojiClip, textEncoderHash } from "../scorer/emoji-clip.js";
 import { writeHalf } from "./autoencoder.js";
@@ -74,7 +74,7 @@ export async function buildClip(recipe: ClipRecipe, context: TaskContext): Promi
       const captions = embed([
         ...described.map((scene) => scene.trueCaption),
         ...described.map((scene) => scenes.wrongCaption(scene, "object")),
-        ...described.map((scene) => scenes.wrongCaption(scene, secondWay(scenes, scene, recipe.seed))),
+        ...described.map((scene) => scenes.wrongCaption(scene, secondWay(scene, recipe.seed))),
       ]);
       return network.matching.forward(clip.embedPictures(noisy), captions);
     },
@@ -96,8 +96,8 @@ export async function buildClip(recipe: ClipRecipe, context: TaskContext): Promi
 }
 
 /** Any way to be wrong but another object: the second wrong caption of a scene. */
-function secondWay(scenes: EmojiScenes, scene: Scene, seed: number): WrongWay {
-  const ways = scenes.wrongWays(scene).filter((way) => way !== "object" && way !== "scene");
+function secondWay(scene: Scene, seed: number): WrongWay {
+  const ways = wrongWays(scene).filter((way) => way !== "object" && way !== "scene");
   return new SceneRandom(seed, scene.index, WRONG_WAYS.length).pick(ways);
 }
 
@@ -145,7 +145,7 @@ export function measureClip(
       };
       const wrongs: number[] = [];
       for (const way of WRONG_WAYS) {
-        const rows = described.flatMap((scene, i) => (scenes.wrongWays(scene).includes(way) ? [i] : []));
+        const rows = described.flatMap((scene, i) => (wrongWays(scene).includes(way) ? [i] : []));
         if (rows.length === 0) continue;
         const texts = embedAll(rows.map((i) => scenes.wrongCaption(described[i]!, way)));
         const cosines = I.indexSelect(0, tensor(BigInt64Array.from(rows, BigInt), { device: I.device }))

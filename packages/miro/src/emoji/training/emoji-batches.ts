@@ -1,7 +1,8 @@
 /** Training batches from cached latents and the frozen text encoder. */
-import { Generator, noGrad, randperm, scope, type Tensor, tensor } from "@miro-t2i/torch";
+import { Generator, noGrad, randperm, scope, tensor } from "@miro-t2i/torch";
 import { normalize } from "../../autoencoder/normalization.js";
 import type { LossBatch } from "../../flow/loss.js";
+import { longestText } from "../../networks/conditioning.js";
 import { streamSeed } from "../../random/streams.js";
 import { T5Encoder } from "../../text/t5.js";
 import { Tokenizer } from "../../text/tokenizer.js";
@@ -76,7 +77,11 @@ export class EmojiBatches implements BatchSource {
       { dtype: "int64" },
     );
     const x0 = normalize(this.#cache.latents.indexSelect(0, rows).float(), this.frozen.normalization);
-    const ids = this.#trimmed(this.#cache.ids.indexSelect(0, rows)).long().to({ device });
+    const padded = this.#cache.ids.indexSelect(0, rows);
+    const ids = padded
+      .narrow(1, 0, longestText(padded.ne(0)))
+      .long()
+      .to({ device });
     const textMask = ids.ne(0);
     return {
       x0: x0.to({ device }),
@@ -106,11 +111,5 @@ export class EmojiBatches implements BatchSource {
       this.#order = { pass, indices: randperm(samples, { generator }).data() as BigInt64Array };
     }
     return this.#order.indices[index]!;
-  }
-
-  /** Without the columns that hold padding only. */
-  #trimmed(ids: Tensor): Tensor {
-    const used = (ids.ne(0).any(0).toList() as unknown[]).map(Boolean).lastIndexOf(true) + 1;
-    return ids.narrow(1, 0, used);
   }
 }

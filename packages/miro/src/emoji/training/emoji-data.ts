@@ -1,6 +1,6 @@
 /** What a recipe says of emoji scenes that are trained on: its `data` section. */
 import { z } from "zod";
-import { emojiSceneOptionsSchema } from "../scenes/scenes.js";
+import { emojiSceneOptionsSchema } from "../scenes/scene-options.js";
 
 const count = z.int().positive();
 

@@ -20,7 +20,7 @@ import { scope, type Tensor, zeros } from "@miro-t2i/torch";
 import { readSafetensors } from "@miro-t2i/torch/io";
 import { compiledModule } from "../../compiled-module.js";
 import { MiroError } from "../../errors.js";
-import { readBytes, writeFileAtomic } from "../../files/files.js";
+import { readBytes, writeFileAtomic } from "../../files/whole-files.js";
 import type { EmojiData } from "./emoji-data.js";
 
 /** What a worker is started with. */

@@ -2,7 +2,7 @@
 import { z } from "zod";
 import { taskRecipeSchema } from "../../training/loop/tasks.js";
 import { CLASSIFIER_SIZE } from "../evaluation/classifier.js";
-import { emojiSceneOptionsSchema } from "../scenes/scenes.js";
+import { emojiSceneOptionsSchema } from "../scenes/scene-options.js";
 
 const size = z.int().positive();
 

@@ -11,7 +11,7 @@
 import { existsSync, mkdirSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { cat, nn, noGrad, scope, type Tensor, tensor } from "@miro-t2i/torch";
-import { readJson, writeFileAtomic } from "../../files/files.js";
+import { readJson, writeFileAtomic } from "../../files/whole-files.js";
 import { T5Encoder } from "../../text/t5.js";
 import { Tokenizer } from "../../text/tokenizer.js";
 import { saveTokenizer, type UnigramTokenizerJson } from "../../text/unigram-trainer.js";

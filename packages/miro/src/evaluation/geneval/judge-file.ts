@@ -5,9 +5,9 @@
  */
 import { z } from "zod";
 import { InvalidInputError } from "../../errors.js";
-import { readBytes } from "../../files/files.js";
 import { parseJson } from "../../files/json-file.js";
 import { checkPlainData } from "../../files/plain-data.js";
+import { readBytes } from "../../files/whole-files.js";
 import { parseOptions } from "../../options.js";
 import type { Box } from "./detection.js";
 import { COLOURS, checkMetadata } from "./metadata.js";

@@ -3,6 +3,10 @@ import { field } from "../../options.js";
 import type { Method } from "../sampling.js";
 
 const options = z.strictObject({
+  /**
+   * Share of fresh noise in each step: 0 draws none and is Euler's method, 1 draws as much as ancestral sampling can.
+   * Default: 1.
+   */
   eta: field(z.number().min(0).max(1).default(1), {
     expected: "a number from 0 to 1",
     help: "share of fresh noise in each step: 0 draws none and is Euler's method, 1 draws as much as ancestral sampling can",

@@ -95,7 +95,7 @@ export async function noteCommit(storage: string, revision: string, commit: stri
   const ref = join(storage, "refs", revision);
   try {
     await mkdir(dirname(ref), { recursive: true });
-    const { writeFileAtomic } = await import("../../files/files.js");
+    const { writeFileAtomic } = await import("../../files/whole-files.js");
     writeFileAtomic(ref, commit, { overwrite: true });
   } catch {
     // Without it the Hub has to be asked next time.

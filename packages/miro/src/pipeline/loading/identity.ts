@@ -12,7 +12,7 @@ import { basename, dirname, join, resolve } from "node:path";
 import { Worker } from "node:worker_threads";
 import { z } from "zod";
 import { MiroError, systemReason } from "../../errors.js";
-import { readBytes, readText, writeFileAtomic } from "../../files/files.js";
+import { readBytes, readText, writeFileAtomic } from "../../files/whole-files.js";
 import { bundledModel } from "./bundled.js";
 
 /** A SHA-256 in hexadecimal. */

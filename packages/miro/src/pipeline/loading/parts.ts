@@ -6,7 +6,7 @@ import { basename, join, resolve } from "node:path";
 import { memory, type nn } from "@miro-t2i/torch";
 import { type Autoencoder, countStoredWeights, loadAutoencoder } from "../../autoencoder/index.js";
 import { InvalidInputError, invalid } from "../../errors.js";
-import { readJson } from "../../files/files.js";
+import { readJson } from "../../files/whole-files.js";
 import { release } from "../../flow/release.js";
 import { about, message } from "../../message.js";
 import type { Rin } from "../../networks/rin.js";

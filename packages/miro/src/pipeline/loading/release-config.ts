@@ -2,8 +2,8 @@
 import { join } from "node:path";
 import { z } from "zod";
 import { InvalidInputError, MiroError } from "../../errors.js";
-import { readJson } from "../../files/files.js";
 import { checkPlainData } from "../../files/plain-data.js";
+import { readJson } from "../../files/whole-files.js";
 import {
   type FlowPrecondConfig,
   parsePrecondConfig,

@@ -5,7 +5,7 @@ import { type DType, isFloatingPoint, scope, type Tensor } from "@miro-t2i/torch
 import { writeNpy, writeSafetensors } from "@miro-t2i/torch/io";
 import type { LatentNormalization } from "../../autoencoder/normalization.js";
 import { MiroError, systemReason } from "../../errors.js";
-import { writeFileAtomic } from "../../files/files.js";
+import { writeFileAtomic } from "../../files/whole-files.js";
 import type { Checkpoint } from "./checkpoint.js";
 import { releaseConfigToJson } from "./release-config.js";
 

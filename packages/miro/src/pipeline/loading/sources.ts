@@ -5,7 +5,7 @@
 import { existsSync, statSync } from "node:fs";
 import { join } from "node:path";
 import { describe, InvalidInputError, MiroError } from "../../errors.js";
-import { readJson } from "../../files/files.js";
+import { readJson } from "../../files/whole-files.js";
 import { about, message } from "../../message.js";
 import { CHECKPOINT_FILES } from "./checkpoint.js";
 import { type ModelSource, resolveModel } from "./hub.js";

@@ -11,7 +11,7 @@ import { dirname } from "node:path";
 import { cat, scope, type Tensor } from "@miro-t2i/torch";
 import { writeNpy } from "@miro-t2i/torch/io";
 import { InvalidInputError, invalid, MiroError, systemReason } from "../../errors.js";
-import { existing } from "../../files/files.js";
+import { existing } from "../../files/whole-files.js";
 import { message } from "../../message.js";
 import { contactSheet } from "../../pictures/rgb.js";
 import type { Drawn } from "../draw.js";

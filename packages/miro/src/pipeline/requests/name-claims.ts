@@ -13,8 +13,8 @@ import { setTimeout as sleep } from "node:timers/promises";
 import { IDENTITY_PATTERN, lifeOf, processIdentity } from "@miro-t2i/torch/atomic-write";
 import { MiroError, systemReason } from "../../errors.js";
 import { FileLock, SILENT_MS, silenceOf } from "../../files/file-lock.js";
-import { writeFileAtomic } from "../../files/files.js";
 import { keepTouching, stopTouching } from "../../files/heartbeat.js";
+import { writeFileAtomic } from "../../files/whole-files.js";
 
 const POLL_MS = 20;
 const FILE = new RegExp(`^\\.claims\\.(${IDENTITY_PATTERN})\\.[0-9a-f]{12}\\.json$`);

@@ -7,7 +7,7 @@ import { dirname, extname, relative } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { z } from "zod";
 import { describe, InvalidInputError, MiroError } from "../../errors.js";
-import { existing, removeKilledWrites, writeFileAtomic } from "../../files/files.js";
+import { existing, removeKilledWrites, writeFileAtomic } from "../../files/whole-files.js";
 import { about, message, option } from "../../message.js";
 import { declarationOf, field, flag, type OptionsOf, parseOptions } from "../../options.js";
 import {

@@ -3,7 +3,7 @@ import { randomInt } from "node:crypto";
 import { InvalidInputError } from "../../errors.js";
 import { samplerNames, withOptionsOf } from "../../flow/samplers/index.js";
 import { about, message } from "../../message.js";
-import { parseOptions } from "../../options.js";
+import { parseOptions, withDefaults } from "../../options.js";
 import type { PictureSource } from "../edit.js";
 import { generateSchema, type ResolvedGenerateOptions } from "../generate-options.js";
 import type { PromptOptions, PromptRequest } from "./prompt-file.js";
@@ -51,19 +51,31 @@ export function randomSeed(): number {
  * console.log(planPictures(requests, { seed: 7 }).map(({ prompt, seed }) => [prompt, seed])); // 7, 8 and 100
  * ```
  */
-export function planPictures(
+export function planPictures(requests: readonly PromptRequest[], options: PlanOptions): PlannedPicture[] {
+  return layOut(requests, options, checkOptions);
+}
+
+/**
+ * As {@link planPictures}, of options that were checked where they were read: by the command line, or in a prompt file.
+ */
+export function planChecked(requests: readonly PromptRequest[], options: PlanOptions): PlannedPicture[] {
+  return layOut(requests, options, (checked) => withDefaults(generateSchema, checked));
+}
+
+function layOut(
   requests: readonly PromptRequest[],
   { options = {}, seed, candidates = 1 }: PlanOptions,
+  resolve: (options: PromptOptions, where?: string) => ResolvedGenerateOptions,
 ): PlannedPicture[] {
   const pictures: PlannedPicture[] = [];
   for (const { prompt, name, where, ...request } of requests) {
-    const checked = checkOptions({ ...mergeOptions(options, request.options), ...(seed !== null && { seed }) }, where);
+    const resolved = resolve({ ...mergeOptions(options, request.options), ...(seed !== null && { seed }) }, where);
     if (request.seed !== undefined && seed === null) {
       throw new InvalidInputError(message`${where ?? about("seed")}: a seed has no meaning where the noise is given`);
     }
     const own = request.seed === "random" ? randomSeed() : request.seed;
-    const { variationSeed: variation } = checked;
-    for (let i = 0; i < checked.imagesPerPrompt; i++) {
+    const { variationSeed: variation } = resolved;
+    for (let i = 0; i < resolved.imagesPerPrompt; i++) {
       const index = pictures.length;
       // Variations of a picture have its seed.
       const place = (n: number) => (variation === undefined ? n * candidates : 0);
@@ -71,14 +83,14 @@ export function planPictures(
       if (first !== null && first + candidates > Number.MAX_SAFE_INTEGER) {
         throw new InvalidInputError(message`${where ?? about("seed")}: the seed ${first} is too large`);
       }
-      const varied = typeof variation === "number" ? { ...checked, variationSeed: variation + i } : checked;
+      const varied = typeof variation === "number" ? { ...resolved, variationSeed: variation + i } : resolved;
       pictures.push({ index, prompt, seed: first, options: varied, ...(name && { name }), ...(where && { where }) });
     }
   }
   return pictures;
 }
 
-/** Options of `generate` after their checks, the only ones before a checkpoint is there. */
+/** Options of `generate` after the checks that need no checkpoint. */
 export function checkOptions(options: PromptOptions, where?: string): ResolvedGenerateOptions {
   try {
     return parseOptions(generateSchema, options);
@@ -113,7 +125,8 @@ export interface PictureGroup {
 }
 
 /**
- * Pictures that differ in nothing but prompt, seeds, reward targets and what they are drawn over go together, in the order of their first picture.
+ * Pictures that differ in nothing but prompt, seeds, reward targets and what they are drawn over go together, in the
+ * order of their first picture.
  * @param candidates pictures to draw for each, with consecutive seeds
  */
 export function groupPictures(pictures: readonly PlannedPicture[], candidates = 1): PictureGroup[] {

@@ -22,11 +22,14 @@ import { generateSchema } from "../generate-options.js";
 
 /** What a line says besides the options of `generate`. */
 export const promptSchema = z.strictObject({
+  /** What to draw. */
   prompt: field(z.string().regex(/\S/), { expected: "a text", help: "what to draw" }),
+  /** File name, without its extension. */
   name: field(z.string().min(1).optional(), {
     expected: "a file name or a template of one",
     help: "file name, without its extension",
   }),
+  /** Seed of the first picture, the others have the ones after it; random: picks one. Default: 0. */
   seed: field(z.union([z.int().min(0), z.literal("random")]).optional(), {
     expected: "an integer of at least 0, or random",
     help: "seed of the first picture, the others have the ones after it; random: one that nobody chose",

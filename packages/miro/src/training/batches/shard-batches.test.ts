@@ -14,16 +14,17 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { scope, type Tensor, tensor, zeros } from "@miro-t2i/torch";
 import { writeNpy } from "@miro-t2i/torch/io";
-import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { afterAll, beforeAll, describe, expect, it, vi } from "vitest";
 import { defaultNormalization, normalize } from "../../autoencoder/normalization.js";
 import { sampleLatents } from "../../data/dataset/latents.js";
 import { COUNTS, copyPublished, recorded, recordedTensors, SHARDS } from "../../data/dataset/testing/published.js";
+import { type ShardBatch, ShardLoader } from "../../data/shards/index.js";
 import { parseRinConfig } from "../../networks/config.js";
 import { runTraining } from "../loop/run.js";
 import { parseRecipe } from "../recipes/recipe.js";
 import { bits, tinyRecipeJson } from "../testing/tiny.js";
 import { divideRows, type Rows } from "./batch-slices.js";
-import { ShardBatches, type ShardTrainingBatch } from "./shard-batches.js";
+import { ShardBatches } from "./shard-batches.js";
 import type { ShardData } from "./shard-data.js";
 
 const published = copyPublished();
@@ -69,8 +70,17 @@ const values = (t: Tensor) => {
   return `${t.dtype} (${t.shape}) ${Buffer.from(data.buffer, data.byteOffset, data.byteLength).toString("base64")}`;
 };
 
+const taken = vi.spyOn(ShardLoader.prototype, "take");
+
+/** A batch, with its rows' samples in the set of all shards and which of them have the synthetic caption. */
+function batchOf(source: ShardBatches, step: number) {
+  const batch = source.batch(step);
+  const { rows } = taken.mock.results.at(-1)!.value as ShardBatch;
+  return { ...batch, samples: rows.map(({ sample }) => sample), synthetic: rows.map(({ variant }) => variant === 1) };
+}
+
 /** What a batch holds, as text. */
-const dump = (batch: ShardTrainingBatch) => ({
+const dump = (batch: ReturnType<typeof batchOf>) => ({
   x0: values(batch.x0),
   text: values(batch.textEmbeddings),
   mask: values(batch.textMask),
@@ -81,7 +91,7 @@ const dump = (batch: ShardTrainingBatch) => ({
 
 async function dumpOf(source: ShardBatches, step: number) {
   await source.ready(step);
-  return scope(() => dump(source.batch(step)));
+  return scope(() => dump(batchOf(source, step)));
 }
 
 describe("batches from published shards", () => {
@@ -105,7 +115,7 @@ describe("batches from published shards", () => {
     try {
       await source.ready(0);
       scope(() => {
-        const batch = source.batch(0);
+        const batch = batchOf(source, 0);
         expect(batch.samples).toEqual(passing);
         const rows = tensor(BigInt64Array.from(indices.map((i) => BigInt(passing.indexOf(i)))), { dtype: "int64" });
         const same = (mine: Tensor, key: string) =>
@@ -201,7 +211,7 @@ describe("batches from shards", () => {
       const steps: number[][] = [];
       for (const step of [0, 1, 5]) {
         await Promise.all(sources.map((source) => source.ready(step)));
-        steps.push(scope(() => sources.flatMap((source) => source.batch(step).samples)));
+        steps.push(scope(() => sources.flatMap((source) => batchOf(source, step).samples)));
       }
       await Promise.all(sources.map((source) => source.close()));
       return steps;
@@ -216,7 +226,7 @@ describe("batches from shards", () => {
     const { shards } = source.set;
     await source.ready(0);
     scope(() => {
-      const batch = source.batch(0);
+      const batch = batchOf(source, 0);
       expect(new Set(batch.synthetic)).toEqual(new Set([true, false]));
       batch.samples.forEach((sample, row) => {
         const { shard, local } = shards.locate(sample);

@@ -45,14 +45,6 @@ export interface ShardBatchesOptions extends OpenHooks {
   normalization?: LatentNormalization;
 }
 
-/** A batch from shards. */
-export interface ShardTrainingBatch extends LossBatch {
-  /** Number of each row's sample in the set of all shards. */
-  samples: readonly number[];
-  /** Which rows have the synthetic caption. */
-  synthetic: readonly boolean[];
-}
-
 /** A row on its way through the loader. */
 interface Row extends RowRequest {
   epoch: number;
@@ -116,7 +108,7 @@ export class ShardBatches implements BatchSource {
     await this.#loader.ready(step, signal);
   }
 
-  batch(step: number): ShardTrainingBatch {
+  batch(step: number): LossBatch {
     const { data, seed, device, network } = this.#options;
     const { rows, tensors, masks } = this.#loader.take(step);
     const { mean, std, text } = tensors as { mean: Tensor; std?: Tensor; text: Tensor };
@@ -135,8 +127,6 @@ export class ShardBatches implements BatchSource {
       textEmbeddings: text.to({ device }),
       textMask: masks.text!.to({ device }),
       rewards: Object.fromEntries(network.coherenceKeys.map((key) => [key, column(key)])),
-      samples: rows.map(({ sample }) => sample),
-      synthetic: rows.map(({ variant }) => variant === 1),
     };
   }
 

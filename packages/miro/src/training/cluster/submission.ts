@@ -4,7 +4,7 @@ import { mkdirSync } from "node:fs";
 import { join } from "node:path";
 import { promisify } from "node:util";
 import { MiroError, systemReason } from "../../errors.js";
-import { writeFileAtomic } from "../../files/files.js";
+import { writeFileAtomic } from "../../files/whole-files.js";
 import { message, option } from "../../message.js";
 import { jobVariables } from "../recipes/environment.js";
 import { jobScript } from "./job-script.js";

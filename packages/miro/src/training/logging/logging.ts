@@ -1,7 +1,7 @@
 /** What a training run tells: a JSON-lines file for programs, a progress line for people. */
 import { existsSync, mkdirSync, openSync, readFileSync } from "node:fs";
 import { dirname } from "node:path";
-import { writeFileAtomic } from "../../files/files.js";
+import { writeFileAtomic } from "../../files/whole-files.js";
 import { ERASE_LINE } from "../../printable.js";
 import { LogFile } from "./log-file.js";
 

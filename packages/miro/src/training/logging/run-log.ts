@@ -9,7 +9,7 @@
 import { statSync } from "node:fs";
 import { basename, dirname, join, resolve } from "node:path";
 import { MiroError, systemReason } from "../../errors.js";
-import { readText } from "../../files/files.js";
+import { readText } from "../../files/whole-files.js";
 
 /** The values of one name over the steps of a run, in the order of the steps. */
 export interface Series {

@@ -2,7 +2,7 @@
 import { existsSync } from "node:fs";
 import { join } from "node:path";
 import { InvalidInputError, MiroError } from "../../errors.js";
-import { readJson, writeFileAtomic } from "../../files/files.js";
+import { readJson, writeFileAtomic } from "../../files/whole-files.js";
 import { message, option } from "../../message.js";
 import type { BatchSource } from "../batches/batches.js";
 import type { DataParallelGroup } from "../process-group/process-group.js";

@@ -16,7 +16,7 @@ import { manualSeed, scope, setNumThreads } from "@miro-t2i/torch";
 import { AdamW, clipGradNorm_ } from "@miro-t2i/torch/optim";
 import { stringify } from "yaml";
 import { invalid, MiroError } from "../../errors.js";
-import { writeFileAtomic } from "../../files/files.js";
+import { writeFileAtomic } from "../../files/whole-files.js";
 import { checkDevice } from "../../pipeline/loading/device.js";
 import { streamSeed } from "../../random/streams.js";
 import { MetricsLog } from "../logging/logging.js";

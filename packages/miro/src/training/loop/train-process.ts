@@ -12,7 +12,7 @@
 import { join } from "node:path";
 import { buildInfo, manualSeed, scope, setNumThreads, zeros } from "@miro-t2i/torch";
 import { GradScaler } from "@miro-t2i/torch/optim";
-import { writeFileAtomic } from "../../files/files.js";
+import { writeFileAtomic } from "../../files/whole-files.js";
 import { trainingFlops } from "../../networks/flops.js";
 import { streamSeed } from "../../random/streams.js";
 import { version } from "../../version.js";

@@ -2,7 +2,7 @@
 import { join } from "node:path";
 import { loadAutoencoder } from "../../autoencoder/index.js";
 import { InvalidInputError } from "../../errors.js";
-import { writeFileAtomic } from "../../files/files.js";
+import { writeFileAtomic } from "../../files/whole-files.js";
 import { LinearSchedule } from "../../flow/schedule.js";
 import type { FlowPrecond } from "../../networks/precond.js";
 import type { Rin } from "../../networks/rin.js";
