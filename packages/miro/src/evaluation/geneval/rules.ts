@@ -17,27 +17,33 @@ const share = z.number().min(0).max(1);
 
 /** The rules' constants, under the names of the published evaluator. */
 export const rulesSchema = z.strictObject({
+  /** An object counts with a score above it. Default: 0.3. */
   threshold: field(share.default(0.3), {
     expected: "a number from 0 to 1",
     help: "an object counts with a score above it",
   }),
+  /** What stands for `threshold` in the task counting. Default: 0.9. */
   counting_threshold: field(share.default(0.9), {
     expected: "a number from 0 to 1",
     help: "what stands for it in the task counting",
   }),
+  /** Objects of a class that are kept, best first. Default: 16. */
   max_objects: field(z.int().min(1).default(16), {
     expected: "an integer of at least 1",
     help: "objects of a class that are kept, best first",
   }),
+  /** An object is dropped when its box overlaps a better one of its class by that much. Default: 1, never. */
   max_overlap: field(share.default(1), {
     expected: "a number from 0 to 1",
     help: "an object is dropped when its box overlaps a better one of its class by that much; 1: never",
   }),
+  /** How far an object must be off another one, as a share of their sizes. Default: 0.1. */
   position_threshold: field(z.number().min(0).default(0.1), {
     expected: "a number of at least 0",
     help: "how far an object must be off another one, as a share of their sizes",
   }),
 });
+/** The rules' constants, checked. */
 export type Rules = z.output<typeof rulesSchema>;
 
 /** Whether a picture shows what was asked for. */
