@@ -28,7 +28,6 @@ export type { DownloadProgress } from "./pipeline/loading/hub-repository.js";
 export type { FromPretrainedOptions } from "./pipeline/loading/load-options.js";
 export { listModels, type ModelList } from "./pipeline/loading/model-list.js";
 export { type GenerateResult, type GenerateResultWithLatents, MiroPipeline } from "./pipeline/pipeline.js";
-
 // Many pictures, to files: what `miro generate` does.
 export {
   type DrawHooks,
@@ -39,6 +38,12 @@ export {
 export { planPictures } from "./pipeline/requests/plan-pictures.js";
 export { type PromptRequest, readPromptFile } from "./pipeline/requests/prompt-file.js";
 export { type ImageSettings, readSettings, settingsToText } from "./pipeline/settings.js";
+export type {
+  WorkerGenerateOptions,
+  WorkerPipeline,
+  WorkerProgress,
+  WorkerResult,
+} from "./pipeline/worker-pipeline.js";
 // Scorers.
 export {
   type BestOfOptions,

@@ -27,6 +27,7 @@ import { makePlan, type Plan } from "./plan.js";
 import { originOf, settingsOf } from "./recorded-settings.js";
 import type { ImageSettings } from "./settings.js";
 import { type EncodedPrompt, encodePrompt } from "./texts.js";
+import { WorkerPipeline } from "./worker-pipeline.js";
 
 export { DEFAULT_TEXT_ENCODER, DEFAULT_VAE, type PipelineParts, type TextEncoder } from "./loading/parts.js";
 
@@ -106,7 +107,8 @@ export class MiroPipeline {
   }
 
   /**
-   * Loads a pipeline. The text encoder is loaded at the first call of {@link generate}.
+   * Loads a pipeline. The text encoder is loaded at the first call of {@link generate}. With `worker: true` it lives in
+   * a thread of its own, see {@link WorkerPipeline}.
    *
    * @param model a folder in the release layout, a repository `owner/name` of the Hugging Face Hub, or `miro-emoji`,
    *   the bundled model, which is also the default
@@ -121,8 +123,20 @@ export class MiroPipeline {
    * console.log(pipe.coherenceKeys);
    * ```
    */
-  static async fromPretrained(model?: string, options: FromPretrainedOptions = {}): Promise<MiroPipeline> {
+  static fromPretrained(
+    model: string | undefined,
+    options: FromPretrainedOptions & { worker: true },
+  ): Promise<WorkerPipeline>;
+  static fromPretrained(
+    model?: string,
+    options?: FromPretrainedOptions & { worker?: false | undefined },
+  ): Promise<MiroPipeline>;
+  static async fromPretrained(
+    model?: string,
+    options: FromPretrainedOptions = {},
+  ): Promise<MiroPipeline | WorkerPipeline> {
     const checked = parseOptions(loadSchema, options);
+    if (checked.worker) return WorkerPipeline.load(model, checked);
     return new MiroPipeline(await loadParts(modelOrBundled(model), checked));
   }
 

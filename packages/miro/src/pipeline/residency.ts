@@ -13,6 +13,11 @@ import { Part, type PipelineParts, type TextEncoder } from "./loading/parts.js";
 /** Parts that take turns. */
 export type PartName = "textEncoder" | "network" | "autoencoder";
 
+/** What a pipeline answers after it was disposed of. */
+export function disposedOf(): InvalidInputError {
+  return new InvalidInputError("pipeline: it was disposed of; load another one with MiroPipeline.fromPretrained");
+}
+
 /** The parts of one pipeline, and their turns. */
 export class Residency {
   readonly #parts: PipelineParts;
@@ -32,8 +37,7 @@ export class Residency {
 
   /** @throws InvalidInputError after {@link dispose} */
   checkUsable(): void {
-    if (!this.#disposed) return;
-    throw new InvalidInputError("pipeline: it was disposed of; load another one with MiroPipeline.fromPretrained");
+    if (this.#disposed) throw disposedOf();
   }
 
   get network(): Rin {

@@ -68,6 +68,11 @@ export const loadSchema = z.strictObject({
     flag: "--cache-dir <dir>",
     otherwise: "as Python's huggingface_hub",
   }),
+  /** Compute in a thread of its own, so that the event loop of the caller stays free; tensors do not leave it. */
+  worker: field(z.boolean().default(false), {
+    expected: "true or false",
+    help: "compute in a thread of its own, so that the event loop of the caller stays free; tensors do not leave it",
+  }),
   /** Reports downloads. */
   onDownload: callback<(progress: DownloadProgress) => void>("reports downloads"),
   /** Told what a download waits for. */
@@ -76,8 +81,8 @@ export const loadSchema = z.strictObject({
   signal: abortSignal("stops downloads"),
 });
 
-/** Options of `MiroPipeline.fromPretrained`. */
-export type FromPretrainedOptions = OptionsOf<typeof loadSchema>;
+/** Options of `MiroPipeline.fromPretrained`; `worker: true` beside them decides what it returns. */
+export type FromPretrainedOptions = Omit<OptionsOf<typeof loadSchema>, "worker">;
 
 /** The same with defaults filled in. */
 export type LoadOptions = z.output<typeof loadSchema>;

@@ -1,0 +1,150 @@
+/** A pipeline in a thread draws what one on the main thread does, and leaves the event loop alone. */
+import { fileURLToPath } from "node:url";
+import { randn } from "@miro-t2i/torch";
+import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { InvalidInputError } from "../errors.js";
+import { MiroPipeline } from "./pipeline.js";
+import type { WorkerPipeline } from "./worker-pipeline.js";
+
+const tiny = fileURLToPath(new URL("../../../../tests/reference/fixtures/tiny", import.meta.url));
+const load = { dtype: "float32", textEncoder: `${tiny}/text_encoder`, vae: `${tiny}/vae` } as const;
+const options = { steps: 3, guidanceScale: 1, seed: 3 };
+let pipe: MiroPipeline;
+let worker: WorkerPipeline;
+
+beforeAll(async () => {
+  pipe = await MiroPipeline.fromPretrained(`${tiny}/checkpoint`, load);
+  worker = await MiroPipeline.fromPretrained(`${tiny}/checkpoint`, { ...load, worker: true });
+});
+afterAll(async () => {
+  await pipe.dispose();
+  await worker.dispose();
+});
+
+describe("a pipeline in a thread", () => {
+  it("knows of its checkpoint what one on the main thread does", () => {
+    for (const key of ["name", "device", "dtype", "coherenceKeys", "defaultSteps", "latentShape", "config"] as const)
+      expect(worker[key]).toEqual(pipe[key]);
+  });
+
+  it("draws the same pictures, with the same settings", async () => {
+    const [a, b] = await Promise.all(
+      [pipe, worker].map((one) => one.generate(["a cat", "a fox"], { ...options, imagesPerPrompt: 2 })),
+    );
+    expect(b!.images.map(({ data }) => data)).toEqual(a!.images.map(({ data }) => data));
+    expect(b!.images.map(({ settings }) => settings)).toEqual(a!.images.map(({ settings }) => settings));
+    expect(await worker.describe("a cat", options)).toEqual(await pipe.describe("a cat", options));
+  });
+
+  it("reports steps with previews, pictures and warnings, and waits for its callbacks", async () => {
+    const heard: string[] = [];
+    let busy = false;
+    await worker.generate("a cat ".repeat(100), {
+      ...{ ...options, previewEvery: 2 },
+      onStep: async ({ step, steps, previews }) => {
+        expect(busy).toBe(false);
+        busy = true;
+        await new Promise((resolve) => setTimeout(resolve, 5));
+        busy = false;
+        heard.push(`step ${step + 1}/${steps}${previews ? ` ${previews[0]!.width}` : ""}`);
+      },
+      onImage: ({ seed }, index) => void heard.push(`image ${index} seed ${seed}`),
+      onWarning: (warning) => void heard.push(warning),
+    });
+    expect(heard).toContain("step 2/3 8");
+    expect(heard.filter((what) => what.startsWith("step"))).toHaveLength(3);
+    expect(heard.at(-1)).toBe("image 0 seed 3");
+    expect(heard[0]).toMatch(/^the prompt|^prompt/);
+  });
+
+  it("refuses what is wrong as one on the main thread does, and tensors", async () => {
+    const error = (await worker
+      .generate("a cat", { rewardTargets: { beauty: 1 } })
+      .catch((e) => e)) as InvalidInputError;
+    expect(error).toBeInstanceOf(InvalidInputError);
+    expect(error.parameter).toBe("rewardTargets");
+    expect(error.message).toMatch(/this checkpoint was not trained on beauty/);
+    await expect(worker.generate("a cat", { steps: 0 })).rejects.toThrow("steps: expected an integer of at least 1");
+    const noise = randn([1, ...pipe.latentShape]);
+    await expect(worker.generate("a cat", { noise } as object)).rejects.toThrow(/^noise: expected nothing with/);
+    noise.dispose();
+  });
+
+  it("stops within a step, with the signal's reason", async () => {
+    const abort = new AbortController();
+    const steps: number[] = [];
+    const drawing = worker.generate("a cat", {
+      ...{ ...options, steps: 1000, signal: abort.signal },
+      onStep: ({ step }) => {
+        steps.push(step);
+        if (step === 2) abort.abort(new Error("enough"));
+      },
+    });
+    await expect(drawing).rejects.toThrow("enough");
+    expect(steps.length).toBeLessThanOrEqual(4);
+    await worker.generate("a cat", options); // and goes on with the next call
+  });
+
+  it("ends with the error of a callback", async () => {
+    const onStep = () => {
+      throw new Error("broken callback");
+    };
+    await expect(worker.generate("a cat", { ...options, onStep })).rejects.toThrow("broken callback");
+  });
+
+  it("takes turns between calls, picture by picture", async () => {
+    const order: string[] = [];
+    const draw = (name: string, count: number) =>
+      worker.generate(name, { ...options, imagesPerPrompt: count, onImage: () => void order.push(name) });
+    await Promise.all([draw("many", 6), draw("one", 1)]);
+    expect(order.indexOf("one")).toBeLessThan(4);
+    expect(order).toHaveLength(7);
+  });
+
+  it("streams pictures as they are asked for, and ends when the loop is left", async () => {
+    const seeds: (number | null)[] = [];
+    for await (const { seed } of worker.stream("a cat", { ...options, imagesPerPrompt: 5 })) {
+      seeds.push(seed);
+      if (seeds.length === 2) break;
+    }
+    expect(seeds).toEqual([3, 4]);
+    const all: (number | null)[] = [];
+    for await (const { seed } of worker.stream("a cat", { ...options, imagesPerPrompt: 3 })) all.push(seed);
+    expect(all).toEqual([3, 4, 5]);
+    const none = worker.stream("a cat", { steps: 0 });
+    await expect(none.next()).rejects.toThrow("steps: expected");
+  });
+
+  it("leaves the event loop free", async () => {
+    const turnsOfLoop = async (work: Promise<unknown>) => {
+      let turns = 0;
+      let done = false;
+      const turn = () => {
+        turns++;
+        if (!done) setImmediate(turn);
+      };
+      setImmediate(turn);
+      await work;
+      done = true;
+      return turns;
+    };
+    const many = { ...options, steps: 30 };
+    const beside = await turnsOfLoop(worker.generate("a cat", many));
+    expect(beside).toBeGreaterThan(5 * (await turnsOfLoop(pipe.generate("a cat", many))));
+  });
+
+  it("rejects what runs and what comes when it is disposed of", async () => {
+    const own = await MiroPipeline.fromPretrained(`${tiny}/checkpoint`, { ...load, worker: true });
+    const drawing = own.generate("a cat", { ...options, steps: 100_000 });
+    const rejected = expect(drawing).rejects.toThrow("it was disposed of");
+    await own.dispose();
+    await rejected;
+    await expect(own.generate("a cat")).rejects.toThrow("it was disposed of");
+    await own.dispose();
+  });
+
+  it("that cannot be loaded says why, and leaves no thread", async () => {
+    const loading = MiroPipeline.fromPretrained(`${tiny}/nothing`, { worker: true });
+    await expect(loading).rejects.toBeInstanceOf(InvalidInputError);
+  });
+});

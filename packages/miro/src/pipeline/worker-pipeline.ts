@@ -1,0 +1,234 @@
+/**
+ * A pipeline in a thread of its own, so that the event loop of the caller stays free while pictures are drawn.
+ * Everything but tensors passes: options, progress, previews, pictures, errors, cancelling.
+ */
+import { invalid } from "../errors.js";
+import { parseOptions } from "../options.js";
+import { Thread } from "../threads/thread.js";
+import { type GenerateOptions, type GenerateProgress, generateSchema } from "./generate-options.js";
+import { GeneratedImage } from "./generated-image.js";
+import { modelOrBundled } from "./loading/bundled.js";
+import type { LoadOptions } from "./loading/load-options.js";
+import type { MiroPipeline } from "./pipeline.js";
+import { disposedOf } from "./residency.js";
+import type { ImageSettings } from "./settings.js";
+
+/** What a thread tells of its pipeline once it is loaded. */
+export type PipelineFacts = Pick<
+  MiroPipeline,
+  | "name"
+  | "variant"
+  | "device"
+  | "dtype"
+  | "coherenceKeys"
+  | "defaultSteps"
+  | "defaultGuidanceScale"
+  | "latentShape"
+  | "config"
+>;
+
+/** A picture on its way between threads. */
+export interface SentImage {
+  width: number;
+  height: number;
+  data: Uint8Array;
+  settings: ImageSettings;
+}
+
+/** Progress as `generate` reports it, without the tensors. */
+export type WorkerProgress = Omit<GenerateProgress, "x" | "denoised">;
+
+/** Options of {@link WorkerPipeline.generate}: those of `MiroPipeline.generate` that are no tensors. */
+export type WorkerGenerateOptions = Omit<GenerateOptions, "noise" | "promptEmbeddings" | "keepLatents" | "onStep"> & {
+  /** Called after each step of each batch, and waited for. */
+  onStep?: ((progress: WorkerProgress) => void | Promise<void>) | undefined;
+};
+
+/** What {@link WorkerPipeline.generate} returns. */
+export interface WorkerResult {
+  /** Prompt 0's pictures, prompt 1's, … */
+  images: GeneratedImage[];
+  /** What the caller should know, such as prompts that were cut. */
+  warnings: string[];
+}
+
+/** Options of `generate` that hold tensors, which stay in their thread. */
+const TENSORS = ["noise", "promptEmbeddings", "keepLatents"] as const;
+
+/**
+ * A pipeline in a worker thread. Calls that run at the same time take turns picture by picture.
+ *
+ * @example
+ * ```ts
+ * import { MiroPipeline } from "miro-t2i";
+ *
+ * await using pipe = await MiroPipeline.fromPretrained("miro-emoji", { worker: true });
+ * const ticks = setInterval(() => console.log("the event loop is free"), 100);
+ * const { images } = await pipe.generate("a red apple", { steps: 8 });
+ * clearInterval(ticks);
+ * await images[0].save("apple.png");
+ * ```
+ */
+export class WorkerPipeline {
+  readonly #thread: Thread;
+  readonly #facts: PipelineFacts;
+
+  private constructor(thread: Thread, facts: PipelineFacts) {
+    this.#thread = thread;
+    this.#facts = facts;
+  }
+
+  /**
+   * Starts a thread and loads a pipeline in it.
+   * @internal
+   */
+  static async load(model: string | undefined, options: LoadOptions): Promise<WorkerPipeline> {
+    const { onDownload, onMessage, signal, worker: _, ...plain } = options;
+    const thread = new Thread("pipeline/pipeline-thread.js");
+    try {
+      const argument = { model: modelOrBundled(model), options: plain };
+      const on = { onDownload, onMessage };
+      return new WorkerPipeline(thread, await thread.call<PipelineFacts>("load", argument, { on, signal }));
+    } catch (error) {
+      await thread.end(error as Error);
+      throw error;
+    }
+  }
+
+  /** Name of the model, as pictures store it. */
+  get name(): string {
+    return this.#facts.name;
+  }
+
+  /** The variant of the checkpoint that was chosen. */
+  get variant(): string | undefined {
+    return this.#facts.variant;
+  }
+
+  /** `cpu`, `cuda:0`, … */
+  get device(): string {
+    return this.#facts.device;
+  }
+
+  /** Type in which the network computes. */
+  get dtype(): PipelineFacts["dtype"] {
+    return this.#facts.dtype;
+  }
+
+  /** What the checkpoint's `config.json` says. */
+  get config(): PipelineFacts["config"] {
+    return this.#facts.config;
+  }
+
+  /** The rewards that this checkpoint was trained on: the names that targets may use. */
+  get coherenceKeys(): readonly string[] {
+    return this.#facts.coherenceKeys;
+  }
+
+  /** Steps used when a call gives none. */
+  get defaultSteps(): number {
+    return this.#facts.defaultSteps;
+  }
+
+  /** Guidance scale used when a call gives none. */
+  get defaultGuidanceScale(): number {
+    return this.#facts.defaultGuidanceScale;
+  }
+
+  /** Shape of one picture's latents: channels, height, width. */
+  get latentShape(): [number, number, number] {
+    return this.#facts.latentShape;
+  }
+
+  /**
+   * Draws pictures, as `MiroPipeline.generate` does.
+   *
+   * @throws InvalidInputError for wrong options, before anything is computed; the signal's reason when it is aborted;
+   *   MiroError when the pipeline is disposed of meanwhile
+   */
+  async generate(prompt: string | readonly string[], options: WorkerGenerateOptions = {}): Promise<WorkerResult> {
+    const images: GeneratedImage[] = [];
+    const warnings = await this.#draw(prompt, options, (image) => void images.push(image));
+    return { images, warnings };
+  }
+
+  /**
+   * Draws pictures as they are asked for, as `MiroPipeline.stream` does; leaving the loop ends the work.
+   */
+  async *stream(
+    prompt: string | readonly string[],
+    options: WorkerGenerateOptions = {},
+  ): AsyncGenerator<GeneratedImage, void, void> {
+    const leave = new AbortController();
+    const { signal } = options;
+    const either = signal ? AbortSignal.any([signal, leave.signal]) : leave.signal;
+    let give: (next: GeneratedImage | null) => void = () => {};
+    let taken: () => void = () => {};
+    let next = new Promise<GeneratedImage | null>((resolve) => (give = resolve));
+    const work = this.#draw(prompt, { ...options, signal: either }, async (image) => {
+      const wanted = new Promise<void>((resolve) => (taken = resolve));
+      give(image);
+      await wanted;
+    });
+    work.then(
+      () => give(null),
+      () => give(null),
+    );
+    try {
+      for (let image = await next; image !== null; image = await next) {
+        next = new Promise((resolve) => (give = resolve));
+        yield image;
+        taken();
+      }
+      await work;
+    } finally {
+      leave.abort();
+      taken();
+      await work.catch(() => {});
+    }
+  }
+
+  /** The settings that the pictures of a call will hold, without drawing them. */
+  async describe(prompt: string | readonly string[], options: WorkerGenerateOptions = {}): Promise<ImageSettings[]> {
+    return this.#thread.call("describe", { prompt, options: withoutCallbacks(options) });
+  }
+
+  async #draw(
+    prompt: string | readonly string[],
+    options: WorkerGenerateOptions,
+    deliver: (image: GeneratedImage) => void | Promise<void>,
+  ): Promise<string[]> {
+    const plain = withoutCallbacks(options);
+    const { onStep, onImage, onWarning, signal } = options;
+    const on = {
+      onStep,
+      onWarning,
+      image: async ({ sent, row }: { sent: SentImage; row: number }) => {
+        const image = new GeneratedImage(sent, sent.settings);
+        await onImage?.(image, row);
+        await deliver(image);
+      },
+    };
+    return this.#thread.call<string[]>("generate", { prompt, options: plain }, { on, signal });
+  }
+
+  /** Ends the thread and frees everything in it at once; calls that run are rejected. A second call does nothing. */
+  async dispose(): Promise<void> {
+    await this.#thread.end(disposedOf());
+  }
+
+  /** As {@link dispose}. */
+  [Symbol.asyncDispose](): Promise<void> {
+    return this.dispose();
+  }
+}
+
+/** Checks options and leaves out what cannot pass between threads. */
+function withoutCallbacks(options: WorkerGenerateOptions): object {
+  const { onStep, onImage, onWarning, signal, ...plain } = options;
+  for (const name of TENSORS)
+    if (name in plain)
+      throw invalid(name, "nothing with a pipeline in a thread, since tensors cannot leave theirs", "a value");
+  parseOptions(generateSchema, options);
+  return plain;
+}
