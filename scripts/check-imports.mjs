@@ -3,9 +3,8 @@
  * Imports go one way. Fails on an import that goes upward between rooms, on a cycle between files, rooms or folders of
  * any depth, and on a path that reaches into another package.
  *
- *   torch <- files, pictures, random <- networks, text, autoencoder <- flow <- pipeline <- rewards, data <- training,
- *     evaluation <- studio,
- *         emoji <- cli, exports
+ *   torch <- files, pictures, random, threads <- networks, text, autoencoder <- flow <- pipeline <- rewards, data
+ *     <- training, evaluation <- studio, emoji <- cli, exports
  *
  * Rooms are the folders of packages/miro/src. Files that lie beside them (errors.ts, version.ts) are below every room,
  * index.ts is above. Type-only imports count; test files are not looked at.
@@ -16,7 +15,7 @@ import { fileURLToPath } from "node:url";
 import { listFiles } from "./setup/report.mjs";
 
 const levels = [
-  ["files", "pictures", "random"],
+  ["files", "pictures", "random", "threads"],
   ["networks", "text", "autoencoder"],
   ["flow"],
   ["pipeline"],

@@ -8,24 +8,24 @@ import { Thread } from "../threads/thread.js";
 import { type GenerateOptions, type GenerateProgress, generateSchema } from "./generate-options.js";
 import { GeneratedImage } from "./generated-image.js";
 import { modelOrBundled } from "./loading/bundled.js";
+import type { Checkpoint } from "./loading/checkpoint.js";
+import type { ComputeDType } from "./loading/device.js";
 import type { LoadOptions } from "./loading/load-options.js";
-import type { MiroPipeline } from "./pipeline.js";
 import { disposedOf } from "./residency.js";
 import type { ImageSettings } from "./settings.js";
 
 /** What a thread tells of its pipeline once it is loaded. */
-export type PipelineFacts = Pick<
-  MiroPipeline,
-  | "name"
-  | "variant"
-  | "device"
-  | "dtype"
-  | "coherenceKeys"
-  | "defaultSteps"
-  | "defaultGuidanceScale"
-  | "latentShape"
-  | "config"
->;
+export interface PipelineFacts {
+  name: string;
+  variant: string | undefined;
+  device: string;
+  dtype: Exclude<ComputeDType, "auto">;
+  config: Checkpoint["config"];
+  coherenceKeys: readonly string[];
+  defaultSteps: number;
+  defaultGuidanceScale: number;
+  latentShape: [number, number, number];
+}
 
 /** A picture on its way between threads. */
 export interface SentImage {
