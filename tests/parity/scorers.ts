@@ -5,7 +5,7 @@
 import { createHash } from "node:crypto";
 import { existsSync, readFileSync } from "node:fs";
 import { join } from "node:path";
-import { noGrad, scope, stack, type Tensor, tensor } from "@miro-t2i/torch";
+import { cat, noGrad, scope, stack, type Tensor, tensor } from "@miro-t2i/torch";
 import { readSafetensors } from "@miro-t2i/torch/io";
 import { decodeImage, resizeThenCrop } from "miro-t2i/data";
 import {
@@ -24,14 +24,20 @@ import {
   type Clip,
   type ClipPixels,
   ClipTokenizer,
+  cleanVqaCaption,
   clipPixels,
   loadClip,
   loadJinaClip,
   loadScorer,
+  loadVqa,
   openTensors,
   readClipConfig,
   readJinaConfig,
   readLinearHead,
+  readVqaConfig,
+  VQA_WEIGHTS,
+  vqaLabels,
+  vqaRow,
 } from "miro-t2i/rewards";
 import { compareDetector, type RecordedDetector } from "./detector.js";
 import type { Row } from "./report.js";
@@ -41,6 +47,8 @@ type RgbImage = Awaited<ReturnType<typeof decodeImage>>;
 const FEATURES = 1e-5;
 const LOGITS = 1e-4;
 const PIXELS = 4e-6;
+const MEAN = [0.48145466, 0.4578275, 0.40821073];
+const STD = [0.26862954, 0.26130258, 0.27577711];
 
 interface Recording {
   folder: string;
@@ -54,8 +62,18 @@ interface Recording {
       published_sizes?: Record<string, string>;
       classes?: string[];
       objects?: Record<string, { box: Box; crop_sha256: string }>;
-    }
+    } & VqaCase
   >;
+}
+
+/** What is recorded of VQAScore beside tensors. */
+interface VqaCase {
+  pictures?: string[];
+  captions?: string[];
+  odd_ids?: number[][];
+  cleaned_captions?: string[];
+  rows?: number[][];
+  label_ids?: number[];
 }
 
 /** The scorers that are a CLIP: their case, and how they differ. */
@@ -89,6 +107,7 @@ export async function compareScorers(folder: string): Promise<Row[]> {
   if (recording.cases.aesthetic) rows.push(...(await compareAesthetic(recording, scored)));
   if (recording.cases.geneval) rows.push(compareRules(recording));
   if (recording.cases.colour) rows.push(...(await compareColours(recording, await picture("square"))));
+  if (recording.cases.vqa) rows.push(...(await compareVqa(recording, picture)));
   const { detector } = recording.cases;
   if (detector) rows.push(...(await compareDetector(folder, detector, picture)));
   return rows;
@@ -101,12 +120,23 @@ async function comparePixels(
   const recorded = readSafetensors(join(folder, "preprocess", "reference.safetensors"));
   const bytes = new Different("pixels of Pillow");
   const floats = new Absolute("pixels of tensors", PIXELS);
+  const padded = async (side: number, name: string) => {
+    const image = await picture(name);
+    return scope(() => {
+      const planes = clipPixels(image, side, "square");
+      const [mean, std] = [MEAN, STD].map((values) => tensor(Float32Array.from(values)).view(3, 1, 1));
+      const levels = planes.mul(std!).add(mean!).mul(255).round().to("uint8");
+      return levels.permute(1, 2, 0).contiguous().data() as Uint8Array;
+    });
+  };
   const crop = async (family: string, side: string, name: string) =>
     resizeThenCrop(await picture(name), Number(side), "bicubic", family === "B" ? "down" : "even", "pillow-13");
   for (const [key, expected] of recorded) {
     const [family, side, name] = key.split(".") as [string, string, string];
     if (key.split(".").length !== 3) continue;
-    if (family === "A" || family === "B") {
+    if (family === "V") {
+      bytes.add(key, Buffer.compare(await padded(Number(side), name), expected.data() as Uint8Array) !== 0);
+    } else if (family === "A" || family === "B") {
       const { data } = await crop(family, side, name);
       bytes.add(key, Buffer.compare(data, expected.data() as Uint8Array) !== 0);
     } else if (family === "letterbox" || (family === "C" && expected.ndim === 3)) {
@@ -130,8 +160,8 @@ async function comparePixels(
   }
   for (const [key, digest] of Object.entries(cases.preprocess!.published_sizes ?? {})) {
     const [family, side, name] = key.split(".") as [string, string, string];
-    if (!"ABD".includes(family) || !existsSync(join(folder, "pictures", `${name}.png`))) continue;
-    const { data } = await crop(family, side, name);
+    if (!"ABDV".includes(family) || !existsSync(join(folder, "pictures", `${name}.png`))) continue;
+    const data = family === "V" ? await padded(Number(side), name) : (await crop(family, side, name)).data;
     bytes.add(key, createHash("sha256").update(data).digest("hex") !== digest);
   }
   dispose(recorded);
@@ -326,6 +356,75 @@ async function maskedObject(folder: string, name: string, box: Box): Promise<{ b
   const bits = new Uint8Array(Math.ceil((width * height) / 8));
   for (let at = 0; at < width * height; at++) if (data[3 * at]! > 0) bits[at >> 3]! |= 128 >> (at & 7);
   return { box, mask: { width, height, bits } };
+}
+
+/** States are not of unit length: they are compared relative to the largest of the recorded ones. */
+async function compareVqa(
+  { folder, odd_captions, cases }: Recording,
+  picture: (name: string) => Promise<RgbImage>,
+): Promise<Row[]> {
+  const home = join(folder, "vqa");
+  const { captions, cleaned_captions, rows, label_ids, odd_ids, pictures } = cases.vqa as Required<VqaCase>;
+  const recorded = readSafetensors(join(home, "reference.safetensors"));
+  const tokenizer = await Tokenizer.fromFile(home);
+  const ids = new Different("vqa: token ids");
+  captions.forEach((caption, i) => {
+    ids.add(caption, cleanVqaCaption(caption) !== cleaned_captions[i]);
+    ids.add(caption, String(vqaRow(tokenizer, caption)) !== String(rows[i]));
+  });
+  odd_captions.forEach((caption, i) => {
+    ids.add(caption, String(tokenizer.encode(caption)) !== String(odd_ids[i]));
+  });
+  ids.add("Yes", String(vqaLabels(tokenizer)) !== String(label_ids));
+  const features = new Absolute("vqa: features", FEATURES);
+  const logits = new Absolute("vqa: logits", LOGITS);
+  const scores = new Absolute("vqa: scores", FEATURES);
+  const images = await Promise.all(pictures.map(picture));
+  {
+    using file = openTensors(home, VQA_WEIGHTS);
+    const config = readVqaConfig(home);
+    using networks = loadVqa(file, config, { device: "cpu", dtype: "float32" }, { streamed: false });
+    noGrad(() =>
+      scope(() => {
+        const { tower, projector, t5 } = networks;
+        const compare = (key: string, actual: Tensor) => {
+          const expected = recorded.get(key)!;
+          const scale = expected.abs().max();
+          features.add(key, actual.div(scale), expected.div(scale));
+        };
+        /** What was recorded of a tensor is its beginning. */
+        const begin = (actual: Tensor, key: string) =>
+          recorded.get(key)!.shape.reduce((part, size, dim) => part.narrow(dim, 0, size), actual);
+        const patches = tower!.patches(pixelsOf(images.slice(0, 2), config.vision.image, "square"));
+        const projected = projector.forward(patches);
+        compare("image.features", begin(patches, "image.features"));
+        compare("image.projected", begin(projected, "image.projected"));
+        const spliced = rows.map((row) => {
+          const at = row.indexOf(-200);
+          return cat([t5.embed(row.slice(0, at)), projected.select(0, 0), t5.embed(row.slice(at + 1))], 0);
+        });
+        const lengths = spliced.map((row) => row.size(0));
+        const encoded = t5.encode({ states: cat(spliced, 0), lengths });
+        const start = lengths.slice(0, 3).reduce((sum, length) => sum + length, 0);
+        compare("embeddings.picture0.caption3", spliced[3]!);
+        compare("encoder.picture0.caption3", encoded.states.narrow(0, start, lengths[3]!));
+        const decoded = t5.decode(encoded, label_ids, config.startId);
+        compare("decoder.picture0", decoded);
+        const key = "logits.picture0";
+        logits.add(key, begin(t5.logits(decoded), key), recorded.get(key)!);
+      }),
+    );
+  }
+  using scorer = await loadScorer("vqa_score", { weights: { vqa_score: home }, dtype: "float32" });
+  for (const [k, image] of images.entries()) {
+    const values = await scorer.score(
+      captions.map(() => image),
+      captions,
+    );
+    scope(() => scores.add(pictures[k]!, tensor(values), recorded.get("score")!.select(0, k)));
+  }
+  dispose(recorded);
+  return [ids.row(), features.row(), logits.row(), scores.row()];
 }
 
 function pixelsOf(images: readonly RgbImage[], side: number, kind: ClipPixels): Tensor {

@@ -16,12 +16,13 @@ CASES = {
     "hpsv2": r"HPS_v2\.1_compressed\.pt|open_clip_config\.json|tokenizer/.*",
     "aesthetic": r"sac.*\.pth",
     "clip_jina": r"model\.safetensors|(config|text_model_config|preprocessor_config|tokenizer)\.json",
+    "vqa": r"pytorch_model.*|config\.json|architecture\.json|tokenizer\.json",
     "geneval": r"rules\.json",
     "detector": r"mask2former.*\.pth|config\.json|mmdet2_keys\.json",
     "colour": r"mask_\w+\.png",
 }
 TENSORS = {
-    "preprocess": r"[AB]\.32\.\w+|C\.32\.(tall|noise|surplus3)|letterbox\.32\.(tall|noise)|C\.224\.\w+",
+    "preprocess": r"V\.40\.\w+|[AB]\.32\.\w+|C\.32\.(tall|noise|surplus3)|letterbox\.32\.(tall|noise)|C\.224\.\w+",
     "clip_openai": r"text\.ids|(image|text)\.(normalised|projected)|logits",
     "pick_score": r"text\.ids|(image|text)\.(normalised|projected)|logits",
     "hpsv2": r"text\.ids|(image|text)\.(normalised|projected)|cosine",
@@ -29,6 +30,7 @@ TENSORS = {
     "aesthetic": r"head\..*|image\.normalised|raw",
     "detector": r"merge\..*|pipeline\..*|noise64x64\.(?!mask_logits\.before).*|noise96x128\.(input_uint8|class_logits|queries)|(noise|strip)\.(?!input|class_scores|quality).*",
     "colour": r"pixels_uint8.*|logits.*|answer.*|classifier|text\.ids.*",
+    "vqa": r"text\.ids|image\.(features|projected)|(embeddings|encoder|decoder|logits)\..*|label_logprobs|score",
 }
 source, out = map(Path, sys.argv[1:])
 table = json.loads((source / "scorers.json").read_text())
@@ -49,7 +51,7 @@ for key, files in CASES.items():
         digests = {k: hashlib.sha256(v.numpy().tobytes()).hexdigest()[:16] for k, v in weights.items()}
         (out / key / "hugging_face.json").write_text(json.dumps(digests, separators=(",", ":")) + "\n")
         case["detections"] = {k: {} for k in case["detections"]}
-    cases[key] = {k: case[k] for k in ("folder", "library", "odd_ids", "published_sizes", "pictures", "classes", "objects", "scale", "published_pipeline", "detections") if k in case}
+    cases[key] = {k: case[k] for k in ("folder", "library", "odd_ids", "published_sizes", "pictures", "classes", "objects", "scale", "published_pipeline", "detections", "captions", "cleaned_captions", "rows", "label_ids") if k in case}
 # One case a line.
 line = lambda value: json.dumps(value, ensure_ascii=False, separators=(",", ":"))
 body = ",\n".join(f"{line(key)}:{line(case)}" for key, case in cases.items())

@@ -42,8 +42,8 @@ export interface ClipConfig {
   text: ClipTower & { vocabulary: number; context: number };
 }
 
-/** The image side alone. */
-export class ClipVision extends nn.Module {
+/** The image side without its projection. */
+export class ClipVisionTower extends nn.Module {
   /** Its shape. */
   readonly config: ClipConfig["vision"];
   readonly #conv1: nn.Conv2d;
@@ -52,9 +52,8 @@ export class ClipVision extends nn.Module {
   readonly #before: nn.LayerNorm;
   readonly #blocks: Blocks;
   readonly #after: nn.LayerNorm;
-  readonly #proj: nn.Linear;
 
-  constructor({ joint, vision }: Pick<ClipConfig, "joint" | "vision">) {
+  constructor(vision: ClipConfig["vision"]) {
     super();
     const { width: W, patch, image, eps } = vision;
     this.config = vision;
@@ -65,23 +64,47 @@ export class ClipVision extends nn.Module {
     this.#before = this.register("ln_pre", new nn.LayerNorm(W, { eps }));
     this.#blocks = this.register("transformer", new Blocks(vision));
     this.#after = this.register("ln_post", new nn.LayerNorm(W, { eps }));
-    this.#proj = this.register("proj", new nn.Linear(W, joint, { bias: false }));
+  }
+
+  /**
+   * Normalised pixels (B, 3, S, S) → states of the patches (B, T, W) before the last block: what language models that
+   * see pictures take (LLaVA).
+   */
+  patches(pixels: Tensor): Tensor {
+    return scope(() => {
+      const x_BTW = this.#blocks.forward(this.#embed(pixels), false, this.config.layers - 1);
+      return x_BTW.narrow(1, 1, x_BTW.size(1) - 1);
+    });
+  }
+
+  /** Normalised pixels (B, 3, S, S) → state of the class token behind the last norm (B, W) */
+  protected pooled(pixels: Tensor): Tensor {
+    return scope(() => this.#after.forward(this.#blocks.forward(this.#embed(pixels), false).select(1, 0)));
+  }
+
+  #embed(pixels: Tensor): Tensor {
+    const B = pixels.size(0);
+    const patches_BTW = this.#conv1
+      .forward(pixels.to({ dtype: this.#class.dtype }))
+      .flatten(2)
+      .transpose(1, 2);
+    const class_B1W = this.#class.view(1, 1, -1).expand(B, 1, -1);
+    return this.#before.forward(cat([class_B1W, patches_BTW], 1).add(this.#positions));
+  }
+}
+
+/** The image side alone. */
+export class ClipVision extends ClipVisionTower {
+  readonly #proj: nn.Linear;
+
+  constructor({ joint, vision }: Pick<ClipConfig, "joint" | "vision">) {
+    super(vision);
+    this.#proj = this.register("proj", new nn.Linear(vision.width, joint, { bias: false }));
   }
 
   /** Normalised pixels (B, 3, S, S) → features (B, D) in float32, not of unit length */
   forward(pixels: Tensor): Tensor {
-    return scope(() => {
-      const B = pixels.size(0);
-      const patches_BTW = this.#conv1
-        .forward(pixels.to({ dtype: this.#class.dtype }))
-        .flatten(2)
-        .transpose(1, 2);
-      const class_B1W = this.#class.view(1, 1, -1).expand(B, 1, -1);
-      const tokens_BTW = cat([class_B1W, patches_BTW], 1).add(this.#positions);
-      const x_BTW = this.#blocks.forward(this.#before.forward(tokens_BTW), false);
-      const pooled_BW = this.#after.forward(x_BTW.select(1, 0));
-      return project(pooled_BW, this.#proj);
-    });
+    return scope(() => project(this.pooled(pixels), this.#proj));
   }
 }
 
@@ -151,8 +174,9 @@ class Blocks extends nn.Module {
     );
   }
 
-  forward(x: Tensor, isCausal: boolean): Tensor {
-    for (const block of this.#resblocks) x = scope(() => block.forward(x, isCausal));
+  /** @param count of the blocks, the first ones; default all */
+  forward(x: Tensor, isCausal: boolean, count = this.#resblocks.length): Tensor {
+    for (const block of this.#resblocks.items.slice(0, count)) x = scope(() => block.forward(x, isCausal));
     return x;
   }
 }

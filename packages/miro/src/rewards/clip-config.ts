@@ -35,6 +35,9 @@ export const CLIP_H: ClipConfig = {
   text: { width: 1024, layers: 24, heads: 16, hidden: 4096, activation: "gelu", ...TEXT },
 };
 
+/** The image side of OpenAI's ViT-L/14 at 336 pixels: VQAScore. */
+export const CLIP_L_336: ClipConfig = { ...CLIP_L, vision: { ...CLIP_L.vision, image: 336 } };
+
 const size = z.int().min(1).max(65_536);
 const layers = z.int().min(1).max(512);
 const vocabulary = z.int().min(3).max(1_000_000);
@@ -86,14 +89,15 @@ const openClipSchema = z.looseObject({
 /** The shape of a folder's CLIP. @throws MiroError naming the file and the field */
 export function readClipConfig(folder: string, published: ClipConfig): ClipConfig {
   const openClip = join(folder, "open_clip_config.json");
-  if (existsSync(openClip)) return checked(openClip, fromOpenClip(parse(openClip, openClipSchema)));
+  if (existsSync(openClip)) return checked(openClip, fromOpenClip(parseJsonFile(openClip, openClipSchema)));
   const huggingFace = join(folder, "config.json");
   if (existsSync(huggingFace))
-    return checked(huggingFace, fromHuggingFace(parse(huggingFace, huggingFaceSchema), published));
+    return checked(huggingFace, fromHuggingFace(parseJsonFile(huggingFace, huggingFaceSchema), published));
   return published;
 }
 
-function parse<S extends z.ZodType>(path: string, schema: S): z.output<S> {
+/** The value of a JSON file. @throws MiroError naming the file and the field */
+export function parseJsonFile<S extends z.ZodType>(path: string, schema: S): z.output<S> {
   const parsed = schema.safeParse(readJson(path));
   if (parsed.success) return parsed.data;
   const { path: field, message } = parsed.error.issues[0]!;

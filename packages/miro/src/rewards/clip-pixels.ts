@@ -1,23 +1,27 @@
 /**
  * What the CLIP towers see of a picture: the shorter side resized to the tower's, the middle cropped to a square,
- * OpenAI's mean and deviation. Published scorers do it in four ways, whose pixels differ:
+ * OpenAI's mean and deviation. Published scorers do it in five ways, whose pixels differ:
  *
  *   pillow        aesthetic score, jina-clip: Pillow's bicubic filter on 8 bits; the crop's half pixels rounded to even
  *   transformers  PickScore, SciScore, OpenAI CLIP: the same, half pixels rounded down
  *   tensor        HPSv2: bicubic filter on floats, neither rounded nor clipped
  *   letterbox     HPSv2's own benchmark: as tensor, but the longer side resized and the rest black
+ *   square        VQAScore: as transformers, of the picture padded to a square with the mean colour
  */
 import { F, scope, type Tensor, tensor } from "@miro-t2i/torch";
 import { cropOffset, resizeThenCrop } from "../pictures/crop.js";
+import { padToSquare } from "../pictures/pad.js";
 import type { RgbImage } from "../pictures/rgb.js";
 
 /** How pixels are made, as above. */
-export type ClipPixels = "pillow" | "transformers" | "tensor" | "letterbox";
+export type ClipPixels = "pillow" | "transformers" | "tensor" | "letterbox" | "square";
 
 /** OpenAI's mean of red, green and blue. */
 export const CLIP_MEAN = [0.48145466, 0.4578275, 0.40821073];
 /** OpenAI's standard deviation of red, green and blue. */
 export const CLIP_STD = [0.26862954, 0.26130258, 0.27577711];
+/** The mean in levels, without what is behind the point. */
+const MEAN_COLOUR = [122, 116, 104] as const;
 
 /** Normalised pixels (3, side, side) in float32; the caller owns them. */
 export function clipPixels(image: RgbImage, side: number, kind: ClipPixels): Tensor {
@@ -38,7 +42,8 @@ function planesOf({ width, height, data }: RgbImage): Tensor {
     .div(255);
 }
 
-function resizeBytes(image: RgbImage, side: number, kind: "pillow" | "transformers"): Tensor {
+function resizeBytes(image: RgbImage, side: number, kind: "pillow" | "transformers" | "square"): Tensor {
+  if (kind === "square") return resizeBytes(padToSquare(image, MEAN_COLOUR), side, "transformers");
   return planesOf(resizeThenCrop(image, side, "bicubic", kind === "pillow" ? "even" : "down", "pillow-13"));
 }
 

@@ -9,7 +9,7 @@
 import type { nn } from "@miro-t2i/torch";
 import type { TensorFile } from "@miro-t2i/torch/io";
 import { MiroError } from "../errors.js";
-import { Clip, type ClipConfig, ClipVision } from "../networks/clip.js";
+import { Clip, type ClipConfig, ClipVision, ClipVisionTower } from "../networks/clip.js";
 import { loadStrictly, type Stored, type WeightsPlace } from "./strict-weights.js";
 
 interface Layout {
@@ -19,12 +19,15 @@ interface Layout {
   ignored: RegExp;
   /** The text side, which a vision tower does without. */
   text: RegExp;
+  /** The projection, which a tower that gives its patches' states does without. */
+  projection: RegExp;
 }
 
 const HUGGING_FACE: Layout = {
   stored: (name) => ({ keys: huggingFaceKeys(name) }),
   ignored: /^(?:text|vision)_model\.embeddings\.position_ids$/,
   text: /^(?:text_model\.|text_projection\.weight$|logit_scale$)/,
+  projection: /^visual_projection\.weight$/,
 };
 
 const OPEN_CLIP: Layout = {
@@ -34,6 +37,7 @@ const OPEN_CLIP: Layout = {
   },
   ignored: /^(?:input_resolution|context_length|vocab_size|attn_mask)$/,
   text: /^(?!visual\.)/,
+  projection: /^visual\.proj$/,
 };
 
 const HUGGING_FACE_NAMES: ReadonlyMap<string, string> = new Map([
@@ -82,6 +86,33 @@ export function loadClip(file: TensorFile, config: ClipConfig, place: WeightsPla
 /** The image side alone; the text side of the file is not read. @throws as {@link loadClip} */
 export function loadClipVision(file: TensorFile, config: ClipConfig, place: WeightsPlace): ClipVision {
   return load(() => new ClipVision(config), towerSize(config.vision), "visual.", file, place);
+}
+
+/**
+ * The image side without its projection, which need not be in the file. @throws as {@link loadClip}
+ *
+ * @param prefix of the names in a file of a larger model, whose other tensors are left to others
+ */
+export function loadClipTower(
+  file: TensorFile,
+  vision: ClipConfig["vision"],
+  place: WeightsPlace,
+  prefix = "",
+): ClipVisionTower {
+  const { stored, ignored, text, projection } = prefix === "" ? layoutOf(file) : HUGGING_FACE;
+  return loadStrictly(() => new ClipVisionTower(vision), file, place, {
+    what: "this CLIP",
+    size: towerSize(vision),
+    stored: (name) => {
+      const { keys, ...as } = stored(`visual.${name}`);
+      return { ...as, keys: keys.map((key) => prefix + key) };
+    },
+    ignored: (key) => {
+      if (!key.startsWith(prefix)) return true;
+      const own = key.slice(prefix.length);
+      return ignored.test(own) || (prefix === "" && (text.test(own) || projection.test(own)));
+    },
+  });
 }
 
 /** About how many weights a tower has. */

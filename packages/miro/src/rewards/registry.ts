@@ -19,6 +19,7 @@ import {
   SCORER_PRECISIONS,
   type ScorerSpec,
 } from "./scorer.js";
+import { vqaScorerSpec } from "./vqa-scorer.js";
 
 const specs = new Map<string, ScorerSpec>();
 
@@ -130,6 +131,17 @@ export function scorerSpec(key: string, parameter = "scorer"): ScorerSpec {
   );
 }
 
+/** The entries of `weights` that a scorer reads. */
+export function weightKeys({ key, repositories = [] }: ScorerSpec): string[] {
+  return [...new Set([key, ...repositories.map(({ givenAs = key }) => givenAs)])];
+}
+
+/** @throws InvalidInputError for an entry of `weights` that no scorer reads */
+export function checkWeightKeys(weights: Readonly<Record<string, string>>): void {
+  const known = new Set(scorerSpecs().flatMap(weightKeys));
+  for (const key of Object.keys(weights)) if (!known.has(key)) scorerSpec(key, "weights");
+}
+
 /**
  * Loads a scorer. The caller disposes of it, or declares it with `using`.
  *
@@ -149,7 +161,7 @@ export async function loadScorer(key: string, options: LoadScorerOptions = {}): 
   const spec = scorerSpec(key);
   const { model, weights, ...given } = parseOptions(loadScorerSchema, options);
   given.signal?.throwIfAborted();
-  for (const named of Object.keys(weights)) scorerSpec(named, "weights");
+  checkWeightKeys(weights);
   const device = checkDevice(given.device);
   const own = model === undefined ? weights : { ...weights, [key]: model };
   checkMemory([spec], { ...given, device, weights: own });
@@ -192,4 +204,5 @@ export async function loadScorerFor(
   return loadScorer(key, { ...options, device: pipe.device });
 }
 
-for (const spec of [sharpnessSpec, colorfulnessSpec, jinaScorerSpec, ...clipScorerSpecs]) registerScorer(spec);
+for (const spec of [sharpnessSpec, colorfulnessSpec, jinaScorerSpec, ...clipScorerSpecs, vqaScorerSpec])
+  registerScorer(spec);

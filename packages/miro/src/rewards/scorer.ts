@@ -106,7 +106,7 @@ export interface ScorerRepository {
   weights: readonly string[];
   /** Size of the download. */
   sizeBytes: number;
-  /** The scorer whose entry of `weights` replaces it; default: the one that has it. */
+  /** The entry of `weights` that replaces it, of another scorer or its own; default: the scorer that has it. */
   givenAs?: string | undefined;
 }
 

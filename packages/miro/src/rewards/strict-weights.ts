@@ -52,18 +52,32 @@ export function loadStrictly<M extends nn.Module>(
     const stored = new Map<string, Stored>();
     for (const name of own.keys()) stored.set(name, layout.stored(name));
     checkTensors(own, stored, layout, file);
-    const places = new Map<string, StoredTensor>();
-    const adapted = adapt(file, stored, own);
-    for (const name of stored.keys()) places.set(name, { file: adapted, key: name });
-    loadModule(module, places, place);
-    return module.requiresGrad_(false).eval() as M;
+    return readInto(module, file, place, stored);
   } catch (error) {
     module.dispose();
     throw error;
   }
 }
 
-function checkSize(file: TensorFile, { what, size }: PublishedLayout): void {
+/**
+ * Reads the values of a network that {@link checkTensors} has found in the file; it is in evaluation mode and has no
+ * gradients. A tensor of the file may have more rows, which are left out.
+ */
+export function readInto<M extends nn.Module>(
+  module: M,
+  file: TensorFile,
+  place: WeightsPlace,
+  stored: ReadonlyMap<string, Stored>,
+): M {
+  const places = new Map<string, StoredTensor>();
+  const adapted = adapt(file, stored, module.stateDict());
+  for (const name of stored.keys()) places.set(name, { file: adapted, key: name });
+  loadModule(module, places, place);
+  return module.requiresGrad_(false).eval() as M;
+}
+
+/** @throws MiroError when the file is far too small for the shape */
+export function checkSize(file: TensorFile, { what, size }: Pick<PublishedLayout, "what" | "size">): void {
   const held = file
     .keys()
     .reduce((sum, key) => sum + file.info(key).shape.reduce((product, size) => product * size, 1), 0);
@@ -73,10 +87,16 @@ function checkSize(file: TensorFile, { what, size }: PublishedLayout): void {
 /** Tensors that an error names of each kind. */
 const NAMED = 4;
 
-function checkTensors(
-  own: ReadonlyMap<string, Tensor>,
+/**
+ * Compares what the file holds with what is wanted of it, before anything is read.
+ *
+ * @param own wanted shapes by the network's names
+ * @throws MiroError naming the file and the tensors that do not fit
+ */
+export function checkTensors(
+  own: ReadonlyMap<string, { shape: readonly number[] }>,
   stored: ReadonlyMap<string, Stored>,
-  { what, ignored }: PublishedLayout,
+  { what, ignored }: Pick<PublishedLayout, "what" | "ignored">,
   file: TensorFile,
 ): void {
   const missing: string[] = [];
@@ -127,6 +147,13 @@ function adapt(file: TensorFile, stored: ReadonlyMap<string, Stored>, own: Reado
           const values = empty(shape, { dtype: target.dtype });
           file.copyTo(keys[0]!, values);
           noGrad(() => target.copy_(rearrange ? rearrange(values) : values.t()));
+          return;
+        }
+        const { shape } = file.info(keys[0]!);
+        if (keys.length === 1 && target.ndim > 0 && shape[0]! > target.size(0)) {
+          const all = empty([...shape], { dtype: target.dtype });
+          file.copyTo(keys[0]!, all);
+          noGrad(() => target.copy_(all.narrow(0, 0, target.size(0))));
           return;
         }
         const size = target.ndim === 0 ? 0 : target.size(0) / keys.length;

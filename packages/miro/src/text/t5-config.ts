@@ -50,14 +50,15 @@ export function checkT5Config(config: T5ConfigInput): T5Config {
  * Reads the parsed content of a `config.json`; fields that do not concern the encoder are ignored.
  *
  * @param source the file's name, for messages
+ * @param modelType what the file calls the architecture, for models that have a T5 in them
  * @throws InvalidInputError if it is of another architecture, or naming every missing or wrong field
  */
-export function t5ConfigFromJson(json: unknown, source = "config.json"): T5Config {
+export function t5ConfigFromJson(json: unknown, source = "config.json", modelType = "t5"): T5Config {
   if (typeof json !== "object" || json === null || Array.isArray(json))
     throw new InvalidInputError(`${source}: expected a JSON object, received ${describe(json)}`);
   const file = json as Record<string, unknown>;
   const fixed: [field: string, wanted: unknown, optional: boolean][] = [
-    ["model_type", "t5", false],
+    ["model_type", modelType, false],
     ["feed_forward_proj", "gated-gelu", false],
     ["dense_act_fn", "gelu_new", true],
     ["is_gated_act", true, true],

@@ -7,7 +7,7 @@
 import { statSync } from "node:fs";
 import { InvalidInputError } from "../../errors.js";
 import { message, option } from "../../message.js";
-import { loadScorer, scorerSpec, scorerSpecs } from "../../rewards/registry.js";
+import { checkWeightKeys, loadScorer, scorerSpec, scorerSpecs, weightKeys } from "../../rewards/registry.js";
 import type { Scorer, ScorerSpec } from "../../rewards/scorer.js";
 import { modelFingerprint } from "./latent-models.js";
 import type { ResolvedOptions } from "./options.js";
@@ -26,16 +26,13 @@ export const PUBLISHED_REWARDS = [
 /** What stands for the published scorers of a stage: six of `rewards`, one of `vqa`. */
 const PUBLISHED = "published";
 
-/** Weights that are not named for their scorer: the aesthetic predictor's head stands on this one's vision tower. */
-const SHARED_WEIGHTS: Readonly<Record<string, readonly string[]>> = { aesthetic_score: ["clip_openai"] };
-
 /**
  * The scorers of a stage, or those of them that are asked for.
  * @throws InvalidInputError for keys that are not known, and when a stage that was asked for has none
  */
 export function stageScorers(stage: "rewards" | "vqa", options: ResolvedOptions): readonly ScorerSpec[] {
   const { scorers, stage: asked, weights } = options;
-  for (const key of Object.keys(weights)) scorerSpec(key, "weights");
+  checkWeightKeys(weights);
   const all = scorerSpecs().filter((spec) => spec.stage === stage);
   const published = PUBLISHED_REWARDS.flatMap((key) => all.filter((spec) => spec.key === key));
   const named = PUBLISHED_REWARDS.some((key) => Object.hasOwn(weights, key));
@@ -74,10 +71,11 @@ export async function loadStageScorers(
 }
 
 /** What decides a scorer's values besides picture and caption, for its manifest. */
-export function scorerSettings({ key, onRequest }: ScorerSpec, options: ResolvedOptions): Record<string, unknown> {
+export function scorerSettings(spec: ScorerSpec, options: ResolvedOptions): Record<string, unknown> {
+  const { key, onRequest } = spec;
   if (!onRequest) return {};
   const { dtype, weights, hpsVersion, hpsLetterbox } = options;
-  const used = [key, ...(SHARED_WEIGHTS[key] ?? [])].filter((name) => Object.hasOwn(weights, name));
+  const used = weightKeys(spec).filter((name) => Object.hasOwn(weights, name));
   return {
     dtype,
     weights: Object.fromEntries(used.map((name) => [name, fingerprintOf(weights[name]!)])),

@@ -1,0 +1,247 @@
+/**
+ * VQAScore (Lin et al. 2024, "Evaluating Text-to-Visual Generation with Image-to-Text Generation"): the probability that
+ * CLIP-FlanT5 answers "Yes" to the question whether a picture shows a caption,
+ *
+ *   score = exp(mean over the answer's tokens of log P(token | picture, question, tokens before))
+ *
+ *   picture → square on the mean colour → ViT-L/14-336, states before the last block → projector ─┐
+ *   question → embeddings, with a place for the picture ─────────────────────────────────────────┴→ T5
+ *
+ * The vision tower and T5 are computed in the dtype that was asked for, the projector, norms, attention and the output
+ * head in float32. With `precision: "upstream"` all weights are bfloat16 and the logits are rounded to it.
+ */
+import { existsSync } from "node:fs";
+import { join } from "node:path";
+import { cat, cuda, itemSize, noGrad, scope, stack, type Tensor, tensor } from "@miro-t2i/torch";
+import { InvalidInputError, invalid, MiroError } from "../errors.js";
+import type { ClipVisionTower } from "../networks/clip.js";
+import type { RgbImage } from "../pictures/rgb.js";
+import { cudaIndex } from "../pipeline/loading/device.js";
+import { resolveModel } from "../pipeline/loading/hub.js";
+import type { T5Rows } from "../text/t5-stack.js";
+import { Tokenizer } from "../text/tokenizer.js";
+import { CLIP_L_336, readClipConfig } from "./clip-config.js";
+import { clipPixels } from "./clip-pixels.js";
+import { loadClipTower } from "./clip-weights.js";
+import { availableMemory, gigabytes } from "./memory.js";
+import { fetchFolder, placeOf } from "./published-folder.js";
+import type { LoadScorerOptions, ScorerModel, ScorerSpec } from "./scorer.js";
+import type { WeightsPlace } from "./strict-weights.js";
+import { openTensors } from "./tensor-files.js";
+import { countVqaParameters, readVqaConfig, type VqaConfig } from "./vqa-config.js";
+import { IMAGE_ID, vqaLabels, vqaRow, vqaTruncates } from "./vqa-text.js";
+import { checkVqa, loadVqa, type VqaNetworks, vqaTokens } from "./vqa-weights.js";
+
+const KEY = "vqa_score";
+/** The entries of `weights` for the vision tower and the tokenizer, where they are not beside T5. */
+const TOWER_KEY = "vqa_vision_tower";
+const TOKENIZER_KEY = "vqa_tokenizer";
+const NAME = "CLIP-FlanT5";
+/** Pictures of one call. */
+const BATCH = 16;
+/** Tokens of a question that memory is kept for. */
+const QUESTION_TOKENS = 192;
+
+const REPOSITORY = "zhiqiulin/clip-flant5-xxl";
+const TOWER_REPOSITORY = "openai/clip-vit-large-patch14-336";
+const TOKENIZER_REPOSITORY = "google/flan-t5-xxl";
+const TOKENIZER = "tokenizer.json";
+/** What the weights, or their index, may be called; the first that is there is taken. */
+export const VQA_WEIGHTS = [
+  "model.safetensors.index.json",
+  "model.safetensors",
+  "pytorch_model.bin.index.json",
+  "pytorch_model.bin",
+];
+
+/** The spec, as `registerScorer` takes it. */
+export const vqaScorerSpec: ScorerSpec = {
+  key: KEY,
+  name: NAME,
+  description: "whether the picture shows the text, as a probability: 0 to 1 (VQAScore with CLIP-FlanT5-XXL)",
+  stage: "vqa",
+  usesText: true,
+  pixels: "stored",
+  onRequest: true,
+  license: { name: "research only, trained on data under CC-BY-NC-4.0", nonCommercial: true },
+  repositories: [
+    { name: REPOSITORY, weights: VQA_WEIGHTS, sizeBytes: 22_300_000_000 },
+    { name: TOWER_REPOSITORY, weights: VQA_WEIGHTS, sizeBytes: 1_711_974_081, givenAs: TOWER_KEY },
+    { name: TOKENIZER_REPOSITORY, weights: [TOKENIZER], sizeBytes: 2_424_064, givenAs: TOKENIZER_KEY },
+  ],
+  memory: {
+    parts: { "CLIP-FlanT5-XXL": 11_154_000_000, "CLIP ViT-L/14-336, pictures": 303_507_456 },
+    workingBytes: 4e9,
+    streams: true,
+  },
+  load: (options) => loadVqaScorer(options),
+};
+
+/** @param freeBytes memory that may be used; default: what the device has left */
+export async function loadVqaScorer(options: LoadScorerOptions, freeBytes?: number): Promise<ScorerModel> {
+  const { weights = {}, dtype, precision, onMessage } = options;
+  if (dtype === "float16")
+    throw invalid("dtype", `float32, bfloat16 or auto for ${KEY} (T5 overflows in float16)`, dtype);
+  const folder = await fetchFolder(
+    weights[KEY] ?? REPOSITORY,
+    KEY,
+    VQA_WEIGHTS,
+    ["config.json", "architecture.json", TOKENIZER],
+    options,
+  );
+  const config = readVqaConfig(folder);
+  const tokenizer = await loadTokenizer(folder, options);
+  const file = openTensors(folder, VQA_WEIGHTS);
+  let kept = false;
+  try {
+    checkVqa(file, config);
+    const tokens = vqaTokens(file, config);
+    if (tokenizer.vocabSize > tokens)
+      throw new MiroError(
+        `${folder}: the tokenizer has ${tokenizer.vocabSize} tokens, T5 ${tokens}; both must be of one model`,
+      );
+    const parameters = countVqaParameters(config, tokens);
+    const asked = placeOf(options, parameters.blocks);
+    const rounded = precision === "upstream";
+    const place: WeightsPlace = { ...asked, dtype: rounded || asked.dtype === "float16" ? "bfloat16" : asked.dtype };
+    const streamed = chooseStreaming(config, tokens, place, freeBytes ?? freeOn(place.device), onMessage);
+    const networks = loadVqa(file, config, place, { streamed });
+    kept = streamed;
+    try {
+      const tower = networks.tower ?? (await loadTower(config, place, options));
+      return new VqaModel(config, { ...networks, tower }, tokenizer, { ...place, rounded });
+    } catch (error) {
+      networks[Symbol.dispose]();
+      throw error;
+    }
+  } finally {
+    if (!kept) file[Symbol.dispose]();
+  }
+}
+
+/** Bytes that a device has left. */
+function freeOn(device: string): number {
+  const gpu = cudaIndex(device);
+  return gpu === null ? availableMemory() : cuda.devices()[gpu]!.memoryBytes - cuda.memory(gpu).allocatedBytes;
+}
+
+/** The tokenizer beside the weights, else the published one of FLAN-T5, which all sizes share. */
+async function loadTokenizer(
+  folder: string,
+  { weights = {}, cacheDir, signal }: LoadScorerOptions,
+): Promise<Tokenizer> {
+  const given = weights[TOKENIZER_KEY];
+  if (given === undefined && existsSync(join(folder, TOKENIZER))) return Tokenizer.fromFile(folder);
+  const name = given ?? TOKENIZER_REPOSITORY;
+  const source = await resolveModel(name, `weights.${TOKENIZER_KEY}`, { cacheDir, signal });
+  if (!source.files.includes(TOKENIZER)) throw new InvalidInputError(`${name}: holds no ${TOKENIZER}`);
+  await source.fetch([TOKENIZER]);
+  return Tokenizer.fromFile(source.folder);
+}
+
+async function loadTower(config: VqaConfig, place: WeightsPlace, options: LoadScorerOptions): Promise<ClipVisionTower> {
+  const name = options.weights?.[TOWER_KEY] ?? TOWER_REPOSITORY;
+  const folder = await fetchFolder(name, TOWER_KEY, VQA_WEIGHTS, ["config.json"], options);
+  const { vision } = readClipConfig(folder, CLIP_L_336);
+  if (vision.width !== config.vision.width)
+    throw new MiroError(
+      `${folder}: the vision tower has a width of ${vision.width}, CLIP-FlanT5 takes ${config.vision.width}`,
+    );
+  using file = openTensors(folder, VQA_WEIGHTS);
+  return loadClipTower(file, vision, place);
+}
+
+/** Whether the blocks of T5 are read from the disk for each batch. @throws MiroError when even that takes too much */
+function chooseStreaming(
+  config: VqaConfig,
+  tokens: number,
+  { device, dtype }: WeightsPlace,
+  freeBytes: number,
+  onMessage: LoadScorerOptions["onMessage"],
+): boolean {
+  const { t5, vision } = config;
+  const { blocks, encoderBlock, decoderBlock, embedding, projector, tower } = countVqaParameters(config, tokens);
+  const width = itemSize(dtype);
+  const rows = BATCH * ((vision.image / vision.patch) ** 2 + QUESTION_TOKENS);
+  const always = width * (tower + embedding) + 4 * (projector + embedding) + 4 * rows * (3 * t5.dFf + 8 * t5.dModel);
+  const resident = always + width * blocks;
+  const least = always + width * Math.max(encoderBlock, decoderBlock);
+  if (resident <= freeBytes) return false;
+  if (least > freeBytes)
+    throw new MiroError(
+      `${KEY}: needs ${gigabytes(least)} of memory on ${device} in ${dtype}, with its layers read from disk one by one; ` +
+        `${gigabytes(freeBytes)} are free`,
+    );
+  onMessage?.(
+    `${KEY}: needs ${gigabytes(resident)} of memory on ${device} in ${dtype}, ${gigabytes(freeBytes)} are free; ` +
+      "its layers are read from disk for each batch, which is slow",
+  );
+  return true;
+}
+
+class VqaModel implements ScorerModel {
+  readonly name = NAME;
+  readonly batchSize = BATCH;
+  readonly dtype: WeightsPlace["dtype"];
+  readonly #config: VqaConfig;
+  readonly #networks: VqaNetworks & { tower: ClipVisionTower };
+  readonly #tokenizer: Tokenizer;
+  readonly #device: string;
+  readonly #labels: number[];
+  /** Whether logits are bfloat16, as those that published scores come from. */
+  readonly #rounded: boolean;
+
+  constructor(
+    config: VqaConfig,
+    networks: VqaNetworks & { tower: ClipVisionTower },
+    tokenizer: Tokenizer,
+    { device, dtype, rounded }: WeightsPlace & { rounded: boolean },
+  ) {
+    this.#rounded = rounded;
+    this.dtype = dtype;
+    this.#config = config;
+    this.#networks = networks;
+    this.#tokenizer = tokenizer;
+    this.#device = device;
+    this.#labels = vqaLabels(tokenizer);
+  }
+
+  truncates(caption: string): boolean {
+    return vqaTruncates(vqaRow(this.#tokenizer, caption));
+  }
+
+  score(images: readonly RgbImage[], captions: readonly string[]): number[] {
+    const { t5 } = this.#networks;
+    return noGrad(() =>
+      scope(() => {
+        const encoded = t5.encode(this.#texts(images, captions));
+        const exact_BLV = t5.logits(t5.decode(encoded, this.#labels, this.#config.startId));
+        const logits_BLV = this.#rounded ? exact_BLV.to({ dtype: "bfloat16" }).float() : exact_BLV;
+        const labels = tensor(BigInt64Array.from(this.#labels, BigInt), { dtype: "int64", device: this.#device });
+        const index_BL1 = labels.view(1, -1, 1).expand(images.length, -1, 1);
+        const mean_B = logits_BLV.logSoftmax(-1).gather(-1, index_BL1).mean([1, 2]);
+        return Array.from(mean_B.to({ device: "cpu" }).data() as Float32Array, Math.exp);
+      }),
+    );
+  }
+
+  /** Questions with their pictures in them. */
+  #texts(images: readonly RgbImage[], captions: readonly string[]): T5Rows {
+    const { tower, projector, t5 } = this.#networks;
+    return scope(() => {
+      const pixels = stack(images.map((image) => clipPixels(image, tower.config.image, "square")));
+      const images_BTd = projector.forward(tower.patches(pixels.to({ device: this.#device })).float());
+      const rows: Tensor[] = captions.map((caption, i) => {
+        const ids = vqaRow(this.#tokenizer, caption);
+        const at = ids.indexOf(IMAGE_ID);
+        return cat([t5.embed(ids.slice(0, at)), images_BTd.select(0, i), t5.embed(ids.slice(at + 1))], 0);
+      });
+      return { states: cat(rows, 0), lengths: rows.map((row) => row.size(0)) };
+    });
+  }
+
+  dispose(): void {
+    this.#networks.tower.dispose();
+    this.#networks[Symbol.dispose]();
+  }
+}
