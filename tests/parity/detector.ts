@@ -2,7 +2,8 @@
  * GenEval's detector against a recording of `make_scorer_reference.py`: pixels, what every part computes, logits and
  * detections, with the weights of each layout that the recording holds.
  *
- * A mask logit near zero decides where a query may look, so that the last bits of a product can change what follows. The
+ * A mask logit near zero decides where a query may look, so that the last bits of a product can change what follows.
+ * The
  * small network is recorded where no logit is that close; at the published size one always is, and mmdet and
  * transformers differ from each other by as much as the wider bounds allow.
  */

@@ -1,5 +1,6 @@
 /**
- * `miro-t2i/evaluation`: GenEval's detector, rules and colours; sweeps, tables of pictures in which one thing changes along each
+ * `miro-t2i/evaluation`: GenEval's detector, rules and colours; sweeps, tables of pictures in which one thing changes
+ * along each
  * side.
  */
 export { type ColourAnswer, ColourClassifier, type ColourOptions, cutOut } from "../evaluation/geneval/colours.js";

@@ -5,7 +5,8 @@
  *   x ← x + out(ln(attn(ln₁ x))),  x ← x + w₃ ln(SiLU(w₁ h) ⊙ w₂ h) with h = ln₂ x
  *
  * Shapes: B pictures, T tokens, W width, H heads, K width of a head, P pairs of a head's channels.
- * In the state dict q, k and v are one matrix, and so are w₂ and w₁. Heads of q and k have the channels that are rotated
+ * In the state dict q, k and v are one matrix, and so are w₂ and w₁. Heads of q and k have the channels that are
+ * rotated
  * together in two halves, where EVA-CLIP has them side by side.
  */
 import { cat, empty, F, nn, scope, type Tensor, zerosLike } from "@miro-t2i/torch";

@@ -1,6 +1,7 @@
 /**
  * The options of `MiroPipeline.generate` that decide a picture, declared once. With those of `generate-options.ts` they
- * are flags, columns of prompt files and axes of sweeps; and every one of them is stored in the picture (`settings.ts`).
+ * are flags, columns of prompt files and axes of sweeps; and every one of them is stored in the picture
+ * (`settings.ts`).
  */
 import { z } from "zod";
 import { evaluationsOf, samplerNames, samplerOptionsOfAll } from "../flow/samplers/index.js";
@@ -102,7 +103,9 @@ export const pictureOptions = z.strictObject({
       perPrompt: true,
     },
   ),
-  /** A picture to draw over: a file, or 8-bit RGB. Its largest centred square is used. A list has one for each prompt. */
+  /**
+   * A picture to draw over: a file, or 8-bit RGB. Its largest centred square is used. A list has one for each prompt.
+   */
   image: field(z.union([pictureSource, z.array(pictureSource).readonly()]).optional(), {
     expected: "a picture file, or { width, height, data } of 8-bit RGB",
     orList: "one per prompt",

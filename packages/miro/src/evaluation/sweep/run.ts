@@ -99,7 +99,8 @@ interface Place extends PlannedPicture {
 /**
  * Draws a sweep.
  *
- * @throws InvalidInputError when both axes change the same thing, or several prompts have no axis, and when a scorer has
+ * @throws InvalidInputError when both axes change the same thing, or several prompts have no axis, and when a scorer
+ * has
  *   nothing to say about what a checkpoint draws; what `MiroPipeline.generate` throws
  */
 export async function runSweep(options: SweepOptions): Promise<SweepResult> {

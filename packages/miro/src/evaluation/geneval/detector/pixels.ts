@@ -2,7 +2,8 @@
  * What the detector sees of a picture, as mmdet's test pipeline makes it: resized so that it fits into a scale of long
  * and short edge, bilinearly without a low-pass filter, normalised, padded with zeros to multiples of 32.
  *
- * mmdet 3.x, which MIRO's published numbers come from, resizes floats; mmdet 2.x, which GenEval was written with, bytes.
+ * mmdet 3.x, which MIRO's published numbers come from, resizes floats; mmdet 2.x, which GenEval was written with,
+ * bytes.
  */
 import { F, scope, type Tensor, tensor } from "@miro-t2i/torch";
 import type { RgbImage } from "../../../pictures/rgb.js";
