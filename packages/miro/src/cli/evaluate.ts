@@ -1,6 +1,7 @@
 /** `miro evaluate`: one sub-command for each evaluation. */
 import type { Register } from "./context.js";
 import { register as registerGeneval } from "./evaluate-geneval.js";
+import { register as registerRewards } from "./evaluate-rewards.js";
 
 const EVALUATIONS: readonly { name: string; summary: string; register: Register }[] = [
   {
@@ -8,11 +9,17 @@ const EVALUATIONS: readonly { name: string; summary: string; register: Register 
     summary: "GenEval: does a picture show the objects, counts, colours and positions of its prompt",
     register: registerGeneval,
   },
+  {
+    name: "rewards",
+    summary: "scores of a folder of generated pictures by the reward models",
+    register: registerRewards,
+  },
 ];
 
 const EXAMPLES = `
 Examples:
   miro evaluate geneval --help
+  miro evaluate rewards images --scorers sharpness
 `;
 
 export const register: Register = (command, context) => {

@@ -1,8 +1,8 @@
 /**
- * `miro-t2i/evaluation`: GenEval's detector, rules and colours; sweeps, tables of pictures in which one thing changes
- * along each
- * side.
+ * `miro-t2i/evaluation`: GenEval's detector, rules and colours; rewards of folders of pictures; sweeps, tables of
+ * pictures in which one thing changes along each side.
  */
+export { bootstrapIntervals, type Interval } from "../evaluation/bootstrap.js";
 export { type ColourAnswer, ColourClassifier, type ColourOptions, cutOut } from "../evaluation/geneval/colours.js";
 export type { Box, Detection, Detector, Mask } from "../evaluation/geneval/detection.js";
 export {
@@ -25,6 +25,13 @@ export {
 export { judgeFile, type NamedVerdict } from "../evaluation/geneval/judge-file.js";
 export { COLOURS, type PromptMetadata } from "../evaluation/geneval/metadata.js";
 export { publishedMetadata } from "../evaluation/geneval/prompts.js";
+export {
+  type FolderRewards,
+  type RewardSummary,
+  type ScoreFolderOptions,
+  scoreFolder,
+} from "../evaluation/rewards/score-folder.js";
+export { type RewardFigures, type RewardRow, rewardFigures } from "../evaluation/rewards/summary.js";
 export { type Axis, parseAxis } from "../evaluation/sweep/axis.js";
 export { sweepSheet, sweepToJson } from "../evaluation/sweep/report.js";
 export { runSweep, type SweepOptions, type SweepResult } from "../evaluation/sweep/run.js";

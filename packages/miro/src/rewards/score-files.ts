@@ -7,7 +7,7 @@
  * an output file the work goes on where it ended: only what is missing there is computed, and what was made from
  * another content of the file, or by another model.
  */
-import { basename, dirname } from "node:path";
+import { basename, dirname, relative } from "node:path";
 import { z } from "zod";
 import { InvalidInputError, invalid, MiroError } from "../errors.js";
 import { FileLock } from "../files/file-lock.js";
@@ -60,6 +60,11 @@ export const scoreFilesSchema = z.strictObject({
     expected: "a file that ends in .csv or .jsonl",
     help: "CSV or JSONL file for the scores; what it has already is not computed again",
     flag: "--output <file>",
+  }),
+  /** Folder that the paths in the output are relative to, so that they can be moved together. Default: as given. */
+  root: field(z.string().min(1).optional(), {
+    expected: "a folder",
+    help: "folder that the paths in the output are relative to",
   }),
   ...loadScorerSchema.shape,
   /** Called with key and model of each scorer when it is loaded. */
@@ -127,7 +132,7 @@ export async function scoreFilesWithReport(
   paths: readonly string[],
   options: ScoreFilesOptions = {},
 ): Promise<ScoreReport> {
-  const { by, prompt, pairs, output, model, ...rest } = parseOptions(scoreFilesSchema, options);
+  const { by, prompt, pairs, output, root, model, ...rest } = parseOptions(scoreFilesSchema, options);
   const keys = [...new Set(by)];
   const specs = keys.map((key) => scorerSpec(key, "by"));
   if (model !== undefined && keys.length > 1)
@@ -139,7 +144,7 @@ export async function scoreFilesWithReport(
   const weights = model === undefined ? rest.weights : { ...rest.weights, [keys[0]!]: model };
   const lock = output === undefined ? null : lockOutput(output);
   try {
-    return await new Scoring(specs, { ...rest, weights }, output).run(asked);
+    return await new Scoring(specs, { ...rest, weights }, output, root).run(asked);
   } finally {
     lock?.release();
   }
@@ -178,15 +183,22 @@ class Scoring {
   readonly #specs: readonly ScorerSpec[];
   readonly #options: ScoringOptions;
   readonly #output: string | undefined;
+  readonly #root: string | undefined;
   readonly #rows: Map<string, OutputRow>;
   readonly #truncated = new Map<string, Map<string, boolean>>();
   #savedMs = performance.now();
   #reused = 0;
 
-  constructor(specs: readonly ScorerSpec[], options: ScoringOptions, output: string | undefined) {
+  constructor(
+    specs: readonly ScorerSpec[],
+    options: ScoringOptions,
+    output: string | undefined,
+    root: string | undefined,
+  ) {
     this.#specs = specs;
     this.#options = options;
     this.#output = output;
+    this.#root = root;
     this.#rows = output === undefined ? new Map() : readOutput(output);
   }
 
@@ -233,7 +245,8 @@ class Scoring {
   /** What is to be done for a picture. Its file is read only where its prompt or its hash is needed for that. */
   async #plan({ path, prompt }: AskedPicture): Promise<Task> {
     const missing = new Set(this.#specs.map(({ key }) => key));
-    const row: OutputRow = { image: path, prompt, sha256: null, scores: {}, models: {} };
+    const image = this.#root === undefined ? path : relative(this.#root, path);
+    const row: OutputRow = { image, prompt, sha256: null, scores: {}, models: {} };
     const task: Task = { path, prompt, row, missing };
     try {
       let bytes = prompt === null ? readBytes(path) : null;

@@ -1,0 +1,85 @@
+/** `miro evaluate rewards`: scores of a folder of generated pictures. Parses, calls {@link scoreFolder}, prints. */
+import "./extensions.js";
+import { z } from "zod";
+import { type FolderRewards, scoreFolder, scoreFolderSchema } from "../evaluation/rewards/score-folder.js";
+import type { RewardFigures } from "../evaluation/rewards/summary.js";
+import { field } from "../options.js";
+import { declare } from "./add-options.js";
+import { json } from "./common-options.js";
+import type { CliContext, Register } from "./context.js";
+import { Progress } from "./progress.js";
+
+const EXAMPLES = `
+DIR has a folder for each prompt: 00000/metadata.jsonl with {"prompt": …}, and its pictures in 00000/samples. Written are
+rewards.jsonl, a picture a line, and rewards_summary.json, the means over pictures and prompts. Names and units are those of
+the published evaluation: pick_score, clip_jina, clip_openai and sciscore are divided by 100. What is there already is not
+computed again. Weights come from the Hugging Face Hub where --weights names no folder.
+
+Examples:
+  miro evaluate rewards images --scorers aesthetic,hpsv2 --weights aesthetic=models/aesthetic
+  miro evaluate rewards images --weights pick_score=models/PickScore_v1 --weights hpsv2=models/HPSv2 --json
+  miro evaluate rewards images --scorers hpsv2 --hps-version v2.0
+  miro evaluate rewards images --scorers sharpness,colorfulness
+`;
+
+const schema = z.strictObject({
+  folder: field(z.string().min(1), { expected: "a folder", help: "folder of pictures (below)", flag: "<dir>" }),
+  ...scoreFolderSchema.shape,
+  json,
+});
+
+export const register: Register = (command, context) => {
+  declare(command, schema, (options) => rewards(options, context)).addHelpText("after", EXAMPLES);
+};
+
+async function rewards({ folder, json, ...options }: z.output<typeof schema>, context: CliContext): Promise<void> {
+  const progress = await Progress.for(context);
+  let found: FolderRewards;
+  try {
+    found = await scoreFolder(folder, { ...options, ...tellers(context, progress) });
+  } finally {
+    progress.stop();
+  }
+  if (json) context.stdout(`${JSON.stringify({ ...found.summary.per_image_mean, ...found.summary })}\n`);
+  else context.stdout(`${figureTable(found.summary, found.columns)}\n`);
+  tellTroubles(found, context);
+}
+
+/** What scoring reports while it works. */
+export function tellers({ signal, stderr }: CliContext, progress: Progress) {
+  return {
+    signal,
+    onProgress: (done: number, total: number) => progress.update("scoring", done, total),
+    onDownload: progress.download.bind(progress),
+    onMessage: (message: string) => {
+      progress.stop();
+      stderr(`${message}\n`);
+    },
+  };
+}
+
+/** What a reader of the figures should know, on stderr. */
+export function tellTroubles({ summary, truncated }: FolderRewards, { stderr }: CliContext): void {
+  for (const { filename, scorers, reason } of summary.errors)
+    stderr(`warning: ${filename}: no ${scorers.join(", ")}: ${reason}\n`);
+  for (const [name, count] of Object.entries(truncated))
+    stderr(`warning: ${name} reads only the beginning of ${count} prompts\n`);
+}
+
+/** Means, deviations and intervals, a scorer a line. */
+export function figureTable(figures: RewardFigures, columns: readonly string[]): string {
+  const wide = Math.max(12, ...columns.map(({ length }) => length));
+  const number = (value: number | null) => (value === null ? "none" : value.toFixed(4)).padStart(9);
+  const lines = columns.map((name) => {
+    const interval = figures.per_prompt_interval[name];
+    return [
+      name.padEnd(wide),
+      number(figures.per_image_mean[name]!),
+      number(figures.per_image_std[name]!),
+      number(figures.per_prompt_mean[name]!),
+      interval ? `  ${interval[0].toFixed(4)} to ${interval[1].toFixed(4)}` : "",
+    ].join(" ");
+  });
+  const head = `${"".padEnd(wide)}      mean       std   prompts  95 % of the prompts' mean`;
+  return [`${figures.n_images} pictures of ${figures.n_prompts} prompts`, head, ...lines].join("\n");
+}
