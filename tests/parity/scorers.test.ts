@@ -1,11 +1,20 @@
 // The committed recording of the published scorers (tests/reference/fixtures/scorers), every check of
 // `npm run parity -- --part scorers`.
-import { copyFileSync, cpSync, mkdtempSync, readFileSync, rmSync, truncateSync, writeFileSync } from "node:fs";
+import {
+  copyFileSync,
+  cpSync,
+  mkdirSync,
+  mkdtempSync,
+  readFileSync,
+  rmSync,
+  truncateSync,
+  writeFileSync,
+} from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { scope, tensor } from "@miro-t2i/torch";
 import { readSafetensors, writeSafetensors } from "@miro-t2i/torch/io";
-import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { afterAll, beforeAll, describe, expect, it, vi } from "vitest";
 import { runCaptured } from "../../packages/miro/src/cli/testing/run-captured.js";
 import { decodeImage } from "../../packages/miro/src/pictures/decode.js";
 import type { RgbImage } from "../../packages/miro/src/pictures/rgb.js";
@@ -22,7 +31,7 @@ const load = (key: string, of: string, home = join(folder, of)) =>
 
 it("pixels, ids, features, logits and scores agree with the published libraries", async () => {
   const rows = await compareScorers(folder);
-  expect(rows.length).toBeGreaterThanOrEqual(12);
+  expect(rows.length).toBeGreaterThanOrEqual(15);
   expect(
     rows.every(({ ok }) => ok),
     `\n${table(rows)}`,
@@ -86,6 +95,167 @@ describe("a score", () => {
     a.forEach((score, i) => {
       expect(Math.abs(score - b[i]!)).toBeLessThan(0.05);
     });
+  });
+});
+
+describe("ImageReward's score", () => {
+  let images: RgbImage[];
+  let expected: (picture: number, caption: number) => number;
+  const { captions, scored_pictures: names } = JSON.parse(readFileSync(join(folder, "scorers.json"), "utf8")) as {
+    captions: string[];
+    scored_pictures: string[];
+  };
+  const loadReward = () => load("image_reward_score", "image_reward");
+  beforeAll(async () => {
+    images = await Promise.all(
+      names.map((name) => decodeImage(readFileSync(join(folder, "pictures", `${name}.png`)), {})),
+    );
+    const rewards = scope(() => {
+      const recorded = readSafetensors(join(folder, "image_reward", "reference.safetensors"));
+      return Float32Array.from(recorded.get("reward")!.data() as Float32Array);
+    });
+    expected = (picture, caption) => rewards[picture * captions.length + caption]!;
+  });
+
+  it("is that of each pair alone: no other pair, order or length of another caption changes it", async () => {
+    using scorer = await loadReward();
+    // Captions of 2 to 35 tokens, among them an empty one.
+    const pairs = captions.map((_, i) => [i % images.length, i] as const);
+    for (const order of [pairs, [...pairs].reverse(), pairs.slice(3, 4), pairs.slice(0, 5)]) {
+      const scores = await scorer.score(
+        order.map(([picture]) => images[picture]!),
+        order.map(([, caption]) => captions[caption]!),
+      );
+      order.forEach(([picture, caption], i) => {
+        expect(scores[i]).toBeCloseTo(expected(picture, caption), 4);
+      });
+    }
+  });
+
+  it("depends on the picture and on the first 35 tokens of the caption", async () => {
+    using scorer = await loadReward();
+    const score = async (picture: number, caption: string) => (await scorer.score([images[picture]!], [caption]))[0]!;
+    const long = "a ".repeat(33);
+    expect(await score(0, `${long}bench`)).toBe(await score(0, `${long}${"train ".repeat(2000)}`));
+    expect(Math.abs((await score(0, "a bench")) - (await score(0, "a train")))).toBeGreaterThan(1e-3);
+    expect(Math.abs((await score(0, "a bench")) - (await score(1, "a bench")))).toBeGreaterThan(1e-3);
+    expect([long, `${long}a`].map((caption) => scorer.truncates?.(caption))).toEqual([false, true]);
+  });
+
+  it("of a picture of one pixel and a caption of 10,000 characters is a number", async () => {
+    using scorer = await loadReward();
+    const pixel = { width: 1, height: 1, data: Uint8Array.of(200, 10, 60) };
+    const scores = await scorer.score([pixel, pixel, pixel], ["x".repeat(10_000), "", "🦭".repeat(5000)]);
+    for (const score of scores) expect(Math.abs(score)).toBeLessThan(10);
+  });
+
+  it("in bfloat16 is near that in float32, and not the same", async () => {
+    using half = await loadScorer("image_reward_score", {
+      weights: { image_reward_score: join(folder, "image_reward") },
+      dtype: "bfloat16",
+    });
+    expect(half.dtype).toBe("bfloat16");
+    const scores = await half.score(images, captions.slice(0, images.length));
+    scores.forEach((score, i) => {
+      expect(score).not.toBe(expected(i, i));
+      expect(Math.abs(score - expected(i, i))).toBeLessThan(0.25);
+    });
+  });
+
+  /** The committed folder with some of its files changed. */
+  const changed = (name: string, files: Record<string, string | Buffer | null>): string => {
+    const home = join(scratch, `reward-${name}`);
+    cpSync(join(folder, "image_reward"), home, { recursive: true });
+    for (const [path, content] of Object.entries(files))
+      if (content === null) rmSync(join(home, path));
+      else writeFileSync(join(home, path), content);
+    return home;
+  };
+  const stated = (file: string, change: (content: Record<string, unknown>) => void): string => {
+    const content = JSON.parse(readFileSync(join(folder, "image_reward", file), "utf8"));
+    change(content);
+    return JSON.stringify(content);
+  };
+
+  it.each([
+    [
+      "a shape of other layers",
+      { "med_config.json": stated("med_config.json", (c) => Object.assign(c, { num_hidden_layers: 3 })) },
+      /ImageReward\.pt: .*missing \(\d+\): blip\.text_encoder\.encoder\.layer\.2\./,
+    ],
+    [
+      "a shape of fewer layers",
+      { "med_config.json": stated("med_config.json", (c) => Object.assign(c, { num_hidden_layers: 1 })) },
+      /ImageReward\.pt: .*not part of it \(\d+\): blip\.text_encoder\.encoder\.layer\.1\./,
+    ],
+    [
+      "another width of the feed-forward layers",
+      { "architecture.json": stated("architecture.json", (c) => Object.assign(c.vision!, { mlp: 120 })) },
+      /blip\.visual_encoder\.blocks\.0\.mlp\.fc1\.weight: expected \[120,32\], found \[128,32\]/,
+    ],
+    [
+      "another head",
+      { "architecture.json": stated("architecture.json", (c) => Object.assign(c, { head: [24, 20, 16, 12, 8, 1] })) },
+      /ImageReward\.pt: mlp\.layers\.0\.weight: expected \[20,24\], found \[24,24\]/,
+    ],
+    [
+      "heads that do not divide the width",
+      { "med_config.json": stated("med_config.json", (c) => Object.assign(c, { num_attention_heads: 5 })) },
+      /med_config\.json: num_attention_heads: 5 heads do not divide a width of 24/,
+    ],
+    [
+      "another activation",
+      { "med_config.json": stated("med_config.json", (c) => Object.assign(c, { hidden_act: "relu" })) },
+      /med_config\.json: hidden_act/,
+    ],
+    [
+      "more tokens than positions",
+      { "architecture.json": stated("architecture.json", (c) => Object.assign(c, { text_length: 49 })) },
+      /architecture\.json: text_length: 49 tokens, but .*med_config\.json has 48 positions/,
+    ],
+    [
+      "another vocabulary",
+      { "tokenizer/vocab.txt": "[PAD]\n[UNK]\n[CLS]\n[SEP]\n[MASK]\n" },
+      /7 tokens, the text tower 506/,
+    ],
+    ["no checkpoint", { "ImageReward.pt": Buffer.from("nothing") }, /ImageReward\.pt/],
+  ] as [string, Record<string, string | Buffer | null>, RegExp][])(
+    "is refused with %s",
+    async (name, files, message) => {
+      const home = changed(name.replaceAll(" ", "-"), files);
+      await expect(load("image_reward_score", "", home)).rejects.toThrow(message);
+    },
+  );
+
+  it("is refused with a file that is cut short, and with weights of another model", async () => {
+    const cut = changed("cut", {});
+    truncateSync(join(cut, "ImageReward.pt"), 200_000);
+    await expect(load("image_reward_score", "", cut)).rejects.toThrow("ImageReward.pt");
+    const other = changed("other", {
+      "ImageReward.pt": readFileSync(join(folder, "hpsv2", "HPS_v2.1_compressed.pt")),
+    });
+    await expect(load("image_reward_score", "", other)).rejects.toThrow(/ImageReward\.pt: not the head of a scorer/);
+  });
+
+  it("takes the vocabulary from the Hub where the folder has none, and says what is missing without it", async () => {
+    const home = changed("no-vocabulary", { "tokenizer/vocab.txt": null });
+    const cacheDir = join(scratch, "hub");
+    const options = { weights: { image_reward_score: home }, cacheDir };
+    vi.stubEnv("HF_HUB_OFFLINE", "1");
+    try {
+      await expect(loadScorer("image_reward_score", options)).rejects.toThrow(
+        /reward-no-vocabulary: has no vocabulary, .*google-bert\/bert-base-uncased.*Put its vocab\.txt into .*tokenizer/,
+      );
+      const commit = "0".repeat(40);
+      const repository = join(cacheDir, "models--google-bert--bert-base-uncased");
+      mkdirSync(join(repository, "refs"), { recursive: true });
+      mkdirSync(join(repository, "snapshots", commit), { recursive: true });
+      writeFileSync(join(repository, "refs", "main"), commit);
+      writeFileSync(join(repository, "snapshots", commit, "vocab.txt"), "[PAD]\n");
+      await expect(loadScorer("image_reward_score", options)).rejects.toThrow(/vocab\.txt: not the vocabulary of bert/);
+    } finally {
+      vi.unstubAllEnvs();
+    }
   });
 });
 
@@ -174,11 +344,15 @@ describe("miro score", () => {
       "pick_a_score_score=pick_score",
       "hpsv2_score=hpsv2",
       "aesthetic_score=aesthetic",
+      "image_reward_score=image_reward",
       "clip_openai=clip_openai",
     ]
       .map((pair) => pair.split("=") as [string, string])
       .flatMap(([key, of]) => ["--weights", `${key}=${join(folder, of)}`]);
-    const by = ["pick_a_score_score", "hpsv2_score", "aesthetic_score"].flatMap((key) => ["--by", key]);
+    const by = ["pick_a_score_score", "hpsv2_score", "aesthetic_score", "image_reward_score"].flatMap((key) => [
+      "--by",
+      key,
+    ]);
     const { code, stdout } = await runCaptured(
       "score",
       "--pairs",
@@ -201,6 +375,7 @@ describe("miro score", () => {
         expect(scores.pick_a_score_score).toBeCloseTo(recorded("pick_score", "logits")[0]!, 3);
         expect(scores.hpsv2_score).toBeCloseTo(recorded("hpsv2", "cosine")[0]!, 5);
         expect(scores.aesthetic_score).toBeCloseTo(recorded("aesthetic", "raw")[0]!, 5);
+        expect(scores.image_reward_score).toBeCloseTo(recorded("image_reward", "reward")[0]!, 4);
       }
     });
   });

@@ -26,12 +26,16 @@ import {
   ClipTokenizer,
   cleanVqaCaption,
   clipPixels,
+  imageRewardTokenizer,
+  loadBlip,
   loadClip,
   loadJinaClip,
   loadScorer,
   loadVqa,
   openTensors,
   readClipConfig,
+  readImageRewardConfig,
+  readImageRewardHead,
   readJinaConfig,
   readLinearHead,
   readVqaConfig,
@@ -110,6 +114,7 @@ export async function compareScorers(folder: string): Promise<Row[]> {
   if (recording.cases.vqa) rows.push(...(await compareVqa(recording, picture)));
   const { detector } = recording.cases;
   if (detector) rows.push(...(await compareDetector(folder, detector, picture)));
+  if (recording.cases.image_reward) rows.push(...(await compareImageReward(recording, scored)));
   return rows;
 }
 
@@ -425,6 +430,67 @@ async function compareVqa(
   }
   dispose(recorded);
   return [ids.row(), features.row(), logits.row(), scores.row()];
+}
+
+async function compareImageReward(
+  { folder, captions, odd_captions, cases, scored_pictures }: Recording,
+  scored: readonly RgbImage[],
+): Promise<Row[]> {
+  const home = join(folder, "image_reward");
+  const recorded = readSafetensors(join(home, "reference.safetensors"));
+  const config = readImageRewardConfig(home);
+  const tokenizer = await imageRewardTokenizer(home, {});
+  const ids = new Different("image_reward: token ids");
+  const tokens = recorded.get("text.ids")!;
+  const batch = tokenizer.encodeBatch([...captions, "word ".repeat(100)], config.length);
+  const masks = batch.mask.narrow(0, 0, captions.length);
+  const given = [tokens, recorded.get("text.mask")!].map((rows) => [...(rows.data() as BigInt64Array)].map(Number));
+  const own = [batch.ids.data() as BigInt64Array, batch.mask.data() as Uint8Array].map((row) => [...row].map(Number));
+  const row = (values: readonly number[], i: number) => values.slice(i * config.length, (i + 1) * config.length).join();
+  captions.forEach((caption, i) => {
+    ids.add(
+      caption,
+      own.some((values, k) => row(values, i) !== row(given[k]!, i)),
+    );
+  });
+  odd_captions.forEach((caption, i) => {
+    const row = [...(tokenizer.encodeBatch([caption], config.length).ids.data() as BigInt64Array)];
+    ids.add(caption, row.join() !== cases.image_reward!.odd_ids![i]!.join());
+  });
+  const features = new Absolute("image_reward: features", FEATURES);
+  const rewards = new Absolute("image_reward: rewards", LOGITS);
+  {
+    using file = openTensors(home, ["ImageReward.pt"]);
+    const head = readImageRewardHead(file, config);
+    const blip = loadBlip(file, config, { device: "cpu", dtype: "float32" });
+    noGrad(() =>
+      scope(() => {
+        const image = blip.encodeImage(pixelsOf(scored, config.vision.image, "pillow"));
+        const expected = recorded.get("image.tokens")!;
+        features.add("image.tokens", image.narrow(1, 0, expected.size(1)), expected);
+        const states = scored.map((_, k) => blip.encodeText(tokens, masks, image.narrow(0, k, 1)));
+        features.add("text.last_hidden", states[0]!.narrow(0, 0, 2), recorded.get("text.last_hidden.picture0")!);
+        const pooled = stack(states.map((state) => state.select(1, 0)));
+        features.add("pooled", pooled, recorded.get("pooled")!);
+        const values = pooled.to({ dtype: "float64" }).matmul(head.weight).add(head.bias);
+        rewards.add("mlp", values, recorded.get("mlp")!);
+      }),
+    );
+    head.weight.dispose();
+    blip.dispose();
+  }
+  using scorer = await loadScorer("image_reward_score", { weights: { image_reward_score: home }, dtype: "float32" });
+  const expected = recorded.get("reward")!;
+  for (const [first, caption] of captions.entries()) {
+    const texts = scored.map((_, i) => captions[(first + i) % captions.length]!);
+    const scores = await scorer.score(scored, texts);
+    scores.forEach((score, i) => {
+      const at = expected.select(0, i).narrow(0, (first + i) % captions.length, 1);
+      scope(() => rewards.add(`${scored_pictures[i]}, ${caption}`, tensor([score]), at));
+    });
+  }
+  dispose(recorded);
+  return [ids.row(), features.row(), rewards.row()];
 }
 
 function pixelsOf(images: readonly RgbImage[], side: number, kind: ClipPixels): Tensor {

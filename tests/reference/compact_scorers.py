@@ -17,6 +17,7 @@ CASES = {
     "aesthetic": r"sac.*\.pth",
     "clip_jina": r"model\.safetensors|(config|text_model_config|preprocessor_config|tokenizer)\.json",
     "vqa": r"pytorch_model.*|config\.json|architecture\.json|tokenizer\.json",
+    "image_reward": r"ImageReward\.pt|architecture\.json|med_config\.json|tokenizer/vocab\.txt",
     "geneval": r"rules\.json",
     "detector": r"mask2former.*\.pth|config\.json|mmdet2_keys\.json",
     "colour": r"mask_\w+\.png",
@@ -31,6 +32,7 @@ TENSORS = {
     "detector": r"merge\..*|pipeline\..*|noise64x64\.(?!mask_logits\.before).*|noise96x128\.(input_uint8|class_logits|queries)|(noise|strip)\.(?!input|class_scores|quality).*",
     "colour": r"pixels_uint8.*|logits.*|answer.*|classifier|text\.ids.*",
     "vqa": r"text\.ids|image\.(features|projected)|(embeddings|encoder|decoder|logits)\..*|label_logprobs|score",
+    "image_reward": r"text\.(ids|mask|last_hidden\.picture0)|image\.tokens|pooled|mlp|reward|stored",
 }
 source, out = map(Path, sys.argv[1:])
 table = json.loads((source / "scorers.json").read_text())

@@ -3,6 +3,7 @@
  */
 import "../emoji/register.js";
 
+export { Blip, type BlipConfig, type BlipTower } from "../networks/blip.js";
 export { Clip, type ClipActivation, type ClipConfig, type ClipTower, ClipVision } from "../networks/clip.js";
 export type { Eva02, Eva02Config } from "../networks/eva02.js";
 export { JinaClip, type JinaClipConfig } from "../networks/jina-clip.js";
@@ -19,12 +20,16 @@ export {
   clipPixels,
   colorfulnessScore,
   haslerColorfulness,
+  IMAGE_REWARD,
+  type ImageRewardConfig,
+  imageRewardTokenizer,
   JINA_CLIP_V2,
   type JinaConfig,
   type LinearHead,
   type LoadScorerOptions,
   type LoraConfig,
   laplacianEnergy,
+  loadBlip,
   loadClip,
   loadClipVision,
   loadJinaClip,
@@ -34,6 +39,8 @@ export {
   openTensors,
   type RankedImage,
   readClipConfig,
+  readImageRewardConfig,
+  readImageRewardHead,
   readJinaConfig,
   readLinearHead,
   readVqaConfig,
@@ -57,3 +64,4 @@ export {
 } from "../rewards/index.js";
 export { loadRanker, rankerLoader } from "../rewards/ranker.js";
 export { type ClipCleaning, ClipTokenizer } from "../text/clip-tokenizer.js";
+export { type WordPieceBatch, WordPieceTokenizer } from "../text/wordpiece-tokenizer.js";

@@ -71,6 +71,7 @@ interface ClipScorer {
   pixels: ClipPixels;
   /** Whether the cosine is multiplied by the model's scale. */
   scaled: boolean;
+  syntheticCaption: "short" | "long";
   license: ScorerLicense;
   /** Of the published file. */
   sizeBytes: number;
@@ -87,6 +88,7 @@ const clipOpenai: ClipScorer = {
   cleaning: "hugging-face",
   pixels: "transformers",
   scaled: true,
+  syntheticCaption: "long",
   license: MIT,
   sizeBytes: 1_710_540_580,
   memory: {
@@ -108,6 +110,7 @@ const pickScore: ClipScorer = {
   cleaning: "hugging-face",
   pixels: "transformers",
   scaled: true,
+  syntheticCaption: "short",
   license: MIT,
   sizeBytes: 4 * CLIP_H_PARAMETERS,
   memory: { parts: { PickScore: CLIP_H_PARAMETERS }, workingBytes: WORKING_BYTES },
@@ -137,6 +140,7 @@ const hpsv2: Omit<ClipScorer, "name" | "weights"> = {
   cleaning: "openai",
   pixels: "tensor",
   scaled: false,
+  syntheticCaption: "short",
   license: APACHE,
   sizeBytes: 2 * CLIP_H_PARAMETERS,
   memory: { parts: { HPSv2: CLIP_H_PARAMETERS }, workingBytes: WORKING_BYTES },
@@ -151,6 +155,7 @@ const clipSpec = (scorer: ClipScorer): ScorerSpec => ({
   pixels: "stored",
   onRequest: true,
   ...(scorer.scaled && { stored: { divisor: 100, offset: 0 } }),
+  syntheticCaption: scorer.syntheticCaption,
   license: scorer.license,
   repositories: [{ name: scorer.repository, weights: scorer.weights, sizeBytes: scorer.sizeBytes }],
   memory: scorer.memory,

@@ -12,6 +12,14 @@ export {
 export { CLIP_H, CLIP_L, readClipConfig } from "./clip-config.js";
 export { type ClipPixels, clipPixels } from "./clip-pixels.js";
 export { loadClip, loadClipVision } from "./clip-weights.js";
+export {
+  IMAGE_REWARD,
+  type ImageRewardConfig,
+  imageRewardTokenizer,
+  loadBlip,
+  readImageRewardConfig,
+  readImageRewardHead,
+} from "./image-reward.js";
 export { JINA_CLIP_V2, type JinaConfig, type LoraConfig, readJinaConfig } from "./jina-config.js";
 export { loadJinaClip } from "./jina-weights.js";
 export { type LinearHead, readLinearHead } from "./linear-head.js";

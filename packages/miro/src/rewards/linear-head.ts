@@ -1,6 +1,7 @@
 /**
- * The head of the aesthetic predictor (Schuhmann 2022, trained on SAC, LAION-Logos and AVA): five linear layers with
- * nothing but dropout between them, so one affine map when it is evaluated. It is folded in float64:
+ * The head of the aesthetic predictor (Schuhmann 2022, trained on SAC, LAION-Logos and AVA), which ImageReward has too:
+ * five linear layers with nothing but dropout between them, so one affine map when it is evaluated. It is folded in
+ * float64:
  *
  *   w = W₇ W₆ W₄ W₂ W₀,  b = W₇ (W₆ (W₄ (W₂ b₀ + b₂) + b₄) + b₆) + b₇
  */
@@ -24,9 +25,15 @@ export interface LinearHead {
  *
  * @param prefix of the layers' names, `layers`
  * @param width of what goes in
+ * @param widths outputs of the layers; absent: as the file has them, the last one 1
  * @throws MiroError naming the file and the tensor
  */
-export function readLinearHead(file: TensorFile, prefix: string, width: number): LinearHead {
+export function readLinearHead(
+  file: TensorFile,
+  prefix: string,
+  width: number,
+  widths?: readonly number[],
+): LinearHead {
   const names = LAYERS.flatMap((layer) => ["weight", "bias"].map((end) => `${prefix}.${layer}.${end}`));
   const missing = names.filter((name) => !file.has(name));
   const unexpected = file.keys().filter((key) => !names.includes(key));
@@ -37,10 +44,10 @@ export function readLinearHead(file: TensorFile, prefix: string, width: number):
   if (problems.length > 0) throw new MiroError(`${file.path}: not the head of a scorer: ${problems.join("; ")}`);
   let inputs = width;
   const shapes = new Map<string, readonly number[]>();
-  for (const layer of LAYERS) {
+  for (const [i, layer] of LAYERS.entries()) {
     const [weight, bias] = [`${prefix}.${layer}.weight`, `${prefix}.${layer}.bias`] as const;
     const { shape } = file.info(weight);
-    const outputs = layer === LAYERS.at(-1) ? 1 : (shape[0] ?? 0);
+    const outputs = layer === LAYERS.at(-1) ? 1 : (widths?.[i] ?? shape[0] ?? 0);
     for (const [name, expected] of [
       [weight, [outputs, inputs]],
       [bias, [outputs]],

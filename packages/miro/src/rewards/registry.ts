@@ -8,6 +8,7 @@ import { checkDevice } from "../pipeline/loading/device.js";
 import { loadSchema } from "../pipeline/loading/load-options.js";
 import type { MiroPipeline } from "../pipeline/pipeline.js";
 import { clipScorerSpecs } from "./clip-scorers.js";
+import { imageRewardSpec } from "./image-reward.js";
 import { jinaScorerSpec } from "./jina-scorer.js";
 import { colorfulnessSpec, sharpnessSpec } from "./measured.js";
 import { checkMemory } from "./memory.js";
@@ -204,5 +205,12 @@ export async function loadScorerFor(
   return loadScorer(key, { ...options, device: pipe.device });
 }
 
-for (const spec of [sharpnessSpec, colorfulnessSpec, jinaScorerSpec, ...clipScorerSpecs, vqaScorerSpec])
+for (const spec of [
+  sharpnessSpec,
+  colorfulnessSpec,
+  jinaScorerSpec,
+  ...clipScorerSpecs,
+  imageRewardSpec,
+  vqaScorerSpec,
+])
   registerScorer(spec);

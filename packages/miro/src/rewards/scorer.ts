@@ -173,6 +173,8 @@ export interface ScorerSpec {
   readonly onRequest?: boolean | undefined;
   /** How scores stand in the published data sets' CSV files: (score + offset) / divisor. Absent: as they are. */
   readonly stored?: { divisor: number; offset: number } | undefined;
+  /** Which of two synthetic captions it scores in the published data sets; default `long`, the one that is embedded. */
+  readonly syntheticCaption?: "short" | "long" | undefined;
   /** The terms of the published weights; absent where there are none. */
   readonly license?: ScorerLicense | undefined;
   /** Where the published weights come from; absent where there are none. */

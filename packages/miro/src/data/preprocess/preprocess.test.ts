@@ -368,9 +368,9 @@ describe("captions", () => {
   });
 
   it("reach scorers as published: the short one for some, the long one for the others", async () => {
-    const length = (key: string, stage: "rewards" | "vqa") =>
+    const length = (key: string, stage: "rewards" | "vqa", syntheticCaption?: "short") =>
       registerScorer({
-        ...{ key, name: key, description: "length of the caption", stage, usesText: true },
+        ...{ key, name: key, description: "length of the caption", stage, usesText: true, syntheticCaption },
         load: async () => ({
           name: key,
           batchSize: 4,
@@ -382,24 +382,25 @@ describe("captions", () => {
     await expect(run(where, { stage: "vqa", scorers: undefined })).rejects.toThrow(
       /no scorer of this stage exists; there are sharpness \(rewards\)/,
     );
-    for (const key of ["image_reward_score", "test_score"]) length(key, "rewards");
+    length("short_test_score", "rewards", "short");
+    length("test_score", "rewards");
     length("vqa_score", "vqa");
-    await run(where, { stage: "rewards", scorers: ["image_reward_score", "test_score"] });
+    await run(where, { stage: "rewards", scorers: ["short_test_score", "test_score"] });
     await run(where, { stage: "vqa", scorers: undefined });
     const row = readScores(join(where.csvDir, "b_scores.csv")).get("000")!;
     expect(Object.fromEntries(row)).toEqual({
       short_synthetic_caption: "apple",
       synthetic_caption: "a shiny red apple",
-      image_reward_score: "a red  apple".length,
-      synthetic_image_reward_score: "apple".length,
+      short_test_score: "a red  apple".length,
+      synthetic_short_test_score: "apple".length,
       test_score: "a red  apple".length,
       synthetic_test_score: "a shiny red apple".length,
       vqa_score: "a red  apple".length,
       synthetic_vqa_score: "a shiny red apple".length,
     });
-    await run(where, { stage: "rewards", scorers: ["image_reward_score"], syntheticText: "long" });
+    await run(where, { stage: "rewards", scorers: ["short_test_score"], syntheticText: "long" });
     const after = readScores(join(where.csvDir, "b_scores.csv")).get("000")!;
-    expect(after.get("synthetic_image_reward_score")).toBe("a shiny red apple".length);
+    expect(after.get("synthetic_short_test_score")).toBe("a shiny red apple".length);
     expect(after.get("synthetic_vqa_score")).toBe("a shiny red apple".length);
   });
 });

@@ -361,7 +361,7 @@ function scoreSettings(options: ResolvedOptions, specs: readonly ScorerSpec[], t
     scorers: Object.fromEntries(
       specs.map((spec) => {
         const { key, name, usesText } = spec;
-        const synthetic = usesText && options.synthetic ? { synthetic: judgedText(key, options.syntheticText) } : {};
+        const synthetic = usesText && options.synthetic ? { synthetic: judgedText(spec, options.syntheticText) } : {};
         return [key, { name, ...synthetic, ...scorerSettings(spec, options) }];
       }),
     ),

@@ -26,6 +26,7 @@ afterAll(() => rmSync(folder, { recursive: true, force: true }));
 const RECORDED = [
   ["aesthetic_score", "aesthetic", null],
   ["hpsv2_score", "hpsv2", "short"],
+  ["image_reward_score", "image_reward", "short"],
   ["pick_a_score_score", "pick_score", "short"],
 ] as const;
 const weights = {
@@ -58,7 +59,12 @@ const run = (name: string, changes: Partial<PreprocessOptions> = {}) =>
 const scoresOf = (name: string) => readScores(join(folder, name, "0_scores.csv"));
 
 /** The recorded tensor, and what upstream divides it by. */
-const UNITS = { aesthetic: ["raw", 10], hpsv2: ["cosine", 1], pick_score: ["logits", 100] } as const;
+const UNITS = {
+  aesthetic: ["raw", 10],
+  hpsv2: ["cosine", 1],
+  image_reward: ["stored", 1],
+  pick_score: ["logits", 100],
+} as const;
 
 /** What upstream would store, by picture and by caption where one is read. */
 function stored(of: (typeof RECORDED)[number][1]): (picture: number, caption: number) => number {
@@ -77,8 +83,9 @@ describe("the score file", () => {
     expect(shards[0]).toMatchObject({ seen: 7, written: 6, skipped: { "unsupported-image": 1 } });
     const text = readFileSync(join(folder, "whole", "0_scores.csv"), "utf8");
     expect(text.split("\r\n")[0]).toBe(
-      "key,aesthetic_score,hpsv2_score,pick_a_score_score,short_synthetic_caption," +
-        "synthetic_aesthetic_score,synthetic_caption,synthetic_hpsv2_score,synthetic_pick_a_score_score",
+      "key,aesthetic_score,hpsv2_score,image_reward_score,pick_a_score_score,short_synthetic_caption," +
+        "synthetic_aesthetic_score,synthetic_caption,synthetic_hpsv2_score,synthetic_image_reward_score," +
+        "synthetic_pick_a_score_score",
     );
     const scores = scoresOf("whole");
     for (const [key, of, judged] of RECORDED) {

@@ -12,7 +12,7 @@ import { sha256 } from "../../files/sha256.js";
 import { message, option } from "../../message.js";
 import type { RgbImage } from "../../pictures/rgb.js";
 import { scorerSpecs } from "../../rewards/registry.js";
-import { type Scorer, storedScore } from "../../rewards/scorer.js";
+import { type Scorer, type ScorerSpec, storedScore } from "../../rewards/scorer.js";
 import { captionDetails } from "./latent-stage.js";
 import { countReasons, type Outcome } from "./manifest.js";
 import type { Stage } from "./options.js";
@@ -30,16 +30,17 @@ import {
 } from "./shard-work.js";
 import { type RawSample, type Skipped, type SourceShard, seenSamples } from "./sources.js";
 
-/** Columns whose `synthetic_` values score the short synthetic caption, as published; all others score the long one. */
-const JUDGES_SHORT = new Set(["image_reward_score", "pick_a_score_score", "hpsv2_score", "sciscore_score"]);
 /** Pixels of one call of the scorers, in bytes: large pictures go in smaller batches. */
 const MAX_BATCH_BYTES = 128 * 2 ** 20;
 /** Samples of one call on a processor: larger batches save nothing there, but are waited for. */
 const CPU_BATCH = 8;
 
 /** Which synthetic caption a scorer is given. */
-export function judgedText(key: string, mode: "published" | "long"): "short" | "long" {
-  return mode === "published" && JUDGES_SHORT.has(key) ? "short" : "long";
+export function judgedText(
+  spec: Pick<ScorerSpec, "syntheticCaption"> | undefined,
+  mode: "published" | "long",
+): "short" | "long" {
+  return mode === "published" ? (spec?.syntheticCaption ?? "long") : "long";
 }
 
 /**
@@ -197,7 +198,7 @@ async function score(batch: readonly DecodedSample[], context: ScoreContext): Pr
   const gaps: Skipped[][] = batch.map(() => []);
   for (const scorer of scorers) {
     const spec = scorerSpecs().find(({ key }) => key === scorer.key);
-    const judged = judgedText(scorer.key, place.options.syntheticText);
+    const judged = judgedText(spec, place.options.syntheticText);
     const ofSynthetic = `synthetic_${scorer.key}`;
     const ownText = ({ original, synthetic }: SampleCaptions): string | null =>
       synthetic !== null && scorer.usesText && synthetic[judged] !== original ? synthetic[judged] : null;

@@ -1,0 +1,319 @@
+/**
+ * ImageReward (Xu et al. 2023, "ImageReward: Learning and Evaluating Human Preferences for Text-to-Image Generation"):
+ * how well people find that a picture shows a text, about −2.3 to 2.1.
+ *
+ *   reward = (head(state of [CLS]) − mean) / deviation
+ *
+ * The text, its first 35 tokens, looks at the picture in every layer of a BERT (networks/blip.ts); the head is the
+ * linear chain of linear-head.ts. Networks are computed in the dtype that was asked for, the head in float64.
+ *
+ * The published repository has weights and `med_config.json`; the vocabulary is that of `bert-base-uncased`, which
+ * comes from its own repository. Beside the weights, `architecture.json`, `med_config.json` and `tokenizer/` replace
+ * the published shape and vocabulary.
+ */
+import { existsSync } from "node:fs";
+import { join } from "node:path";
+import { type DType, noGrad, scope, stack, type Tensor, tensor } from "@miro-t2i/torch";
+import type { TensorFile } from "@miro-t2i/torch/io";
+import { z } from "zod";
+import { MiroError } from "../errors.js";
+import { sha256 } from "../files/sha256.js";
+import { readBytes } from "../files/whole-files.js";
+import { Blip, type BlipConfig, type BlipTower } from "../networks/blip.js";
+import type { RgbImage } from "../pictures/rgb.js";
+import { resolveModel } from "../pipeline/loading/hub.js";
+import { WordPieceTokenizer } from "../text/wordpiece-tokenizer.js";
+import { parseJsonFile } from "./clip-config.js";
+import { clipPixels } from "./clip-pixels.js";
+import { type LinearHead, readLinearHead } from "./linear-head.js";
+import { fetchFolder, placeOf } from "./published-folder.js";
+import type { LoadScorerOptions, ScorerModel, ScorerSpec } from "./scorer.js";
+import { loadStrictly, type WeightsPlace } from "./strict-weights.js";
+import { openTensors } from "./tensor-files.js";
+
+const KEY = "image_reward_score";
+const NAME = "ImageReward v1.0";
+const REPOSITORY = "THUDM/ImageReward";
+const WEIGHTS = ["ImageReward.pt"];
+const SIDE_FILES = ["med_config.json", "architecture.json", ...WordPieceTokenizer.files];
+
+/** Where the vocabulary comes from that the published repository lacks. */
+const VOCABULARY = {
+  repository: "google-bert/bert-base-uncased",
+  file: "vocab.txt",
+  bytes: 231_508,
+  sha256: "07eced375cec144d27c900241f3e339478dec958f92fddbc551f295c992038a3",
+};
+/** Tokens that BLIP adds to it; ImageReward uses neither. */
+const ADDED_TOKENS = ["[DEC]", "[ENC]"];
+
+/** What the rewards of its validation set are brought to zero and one with. */
+const MEAN = 0.16717362830052426;
+const DEVIATION = 1.0333394966054072;
+
+/** Pictures of one call. */
+const BATCH = 16;
+
+/** The shape of an ImageReward. */
+export interface ImageRewardConfig extends BlipConfig {
+  /** Outputs of the head's layers. */
+  head: readonly number[];
+  /** Tokens of a text that are read, `[CLS]` and `[SEP]` included. */
+  length: number;
+}
+
+/** ViT-L/16 at 224 pixels and BERT-base. */
+export const IMAGE_REWARD: ImageRewardConfig = {
+  vision: { width: 1024, layers: 24, heads: 16, hidden: 4096, image: 224, patch: 16, eps: 1e-6 },
+  text: { width: 768, layers: 12, heads: 12, hidden: 3072, vocabulary: 30_524, positions: 512, eps: 1e-12 },
+  head: [1024, 128, 64, 16, 1],
+  length: 35,
+};
+
+/** The spec, as `registerScorer` takes it. */
+export const imageRewardSpec: ScorerSpec = {
+  key: KEY,
+  name: NAME,
+  description: "how well people find that a picture shows a text, about -2.3 to 2.1 (ImageReward)",
+  stage: "rewards",
+  usesText: true,
+  pixels: "stored",
+  onRequest: true,
+  stored: { offset: 2, divisor: 4 },
+  syntheticCaption: "short",
+  license: { name: "Apache-2.0", nonCommercial: false },
+  repositories: [
+    { name: REPOSITORY, weights: WEIGHTS, sizeBytes: 1_790_000_000 },
+    { name: VOCABULARY.repository, weights: [VOCABULARY.file], sizeBytes: VOCABULARY.bytes },
+  ],
+  memory: { parts: { ImageReward: 446_000_000 }, workingBytes: 400e6 },
+  load: loadImageReward,
+};
+
+async function loadImageReward(options: LoadScorerOptions): Promise<ScorerModel> {
+  const folder = await fetchFolder(options.weights?.[KEY] ?? REPOSITORY, KEY, WEIGHTS, SIDE_FILES, options);
+  const config = readImageRewardConfig(folder);
+  const tokenizer = await imageRewardTokenizer(folder, options);
+  if (tokenizer.vocabSize !== config.text.vocabulary)
+    throw new MiroError(
+      `${folder}: the tokenizer has ${tokenizer.vocabSize} tokens, the text tower ${config.text.vocabulary}; ` +
+        "both must be of one model",
+    );
+  using file = openTensors(folder, WEIGHTS);
+  const head = readImageRewardHead(file, config);
+  try {
+    const blip = loadBlip(file, config, placeOf(options, towerSize(config.vision)));
+    return new ImageRewardModel(blip, tokenizer, head, config.length);
+  } catch (error) {
+    head.weight.dispose();
+    throw error;
+  }
+}
+
+const size = z.int().min(1).max(65_536);
+const layers = z.int().min(1).max(512);
+const eps = z.number().positive().max(1);
+
+const architectureSchema = z.looseObject({
+  vision: z
+    .looseObject({ width: size, layers, heads: size, image: size, patch: size, mlp: size, layer_norm_eps: eps })
+    .partial()
+    .default({}),
+  /** The width of what goes in, then the outputs. */
+  head: z.array(size).min(6).max(6).optional(),
+  text_length: z.int().min(2).max(65_536).optional(),
+});
+
+const medSchema = z.looseObject({
+  hidden_size: size.optional(),
+  num_hidden_layers: layers.optional(),
+  num_attention_heads: size.optional(),
+  intermediate_size: size.optional(),
+  vocab_size: z.int().min(8).max(2_000_000).optional(),
+  max_position_embeddings: size.optional(),
+  layer_norm_eps: eps.optional(),
+  hidden_act: z.literal("gelu").optional(),
+  add_cross_attention: z.literal(true).optional(),
+});
+
+/** The shape of a folder's ImageReward; what its files leave out is as published. @throws MiroError naming the file */
+export function readImageRewardConfig(folder: string): ImageRewardConfig {
+  const { vision: V, text: T, head, length } = IMAGE_REWARD;
+  const [architecture, med] = [join(folder, "architecture.json"), join(folder, "med_config.json")];
+  const a = existsSync(architecture) ? parseJsonFile(architecture, architectureSchema) : { vision: {} };
+  const m = existsSync(med) ? parseJsonFile(med, medSchema) : {};
+  const config: ImageRewardConfig = {
+    vision: {
+      width: a.vision.width ?? V.width,
+      layers: a.vision.layers ?? V.layers,
+      heads: a.vision.heads ?? V.heads,
+      hidden: a.vision.mlp ?? V.hidden,
+      image: a.vision.image ?? V.image,
+      patch: a.vision.patch ?? V.patch,
+      eps: a.vision.layer_norm_eps ?? V.eps,
+    },
+    text: {
+      width: m.hidden_size ?? T.width,
+      layers: m.num_hidden_layers ?? T.layers,
+      heads: m.num_attention_heads ?? T.heads,
+      hidden: m.intermediate_size ?? T.hidden,
+      vocabulary: m.vocab_size ?? T.vocabulary,
+      positions: m.max_position_embeddings ?? T.positions,
+      eps: m.layer_norm_eps ?? T.eps,
+    },
+    head: a.head?.slice(1) ?? head,
+    length: a.text_length ?? length,
+  };
+  const refuse = (path: string, reason: string) => new MiroError(`${path}: ${reason}`);
+  checkHeads(architecture, "vision", config.vision);
+  checkHeads(med, "num_attention_heads", config.text);
+  const { image, patch } = config.vision;
+  if (image % patch !== 0) throw refuse(architecture, `vision: patches of ${patch} pixels do not divide ${image}`);
+  if (a.head && a.head[0] !== config.text.width)
+    throw refuse(architecture, `head: expected ${config.text.width} first, the width of the text, found ${a.head[0]}`);
+  if (config.length > config.text.positions)
+    throw refuse(
+      architecture,
+      `text_length: ${config.length} tokens, but ${med} has ${config.text.positions} positions`,
+    );
+  return config;
+}
+
+function checkHeads(path: string, field: string, { width, heads }: BlipTower): void {
+  if (width % heads !== 0) throw new MiroError(`${path}: ${field}: ${heads} heads do not divide a width of ${width}`);
+}
+
+/**
+ * The vocabulary of a folder; where it has none, that of `bert-base-uncased` from the Hub.
+ *
+ * @throws MiroError naming the file that is broken, or what to put where
+ */
+export async function imageRewardTokenizer(
+  folder: string,
+  { cacheDir, signal }: Pick<LoadScorerOptions, "cacheDir" | "signal">,
+): Promise<WordPieceTokenizer> {
+  const own = WordPieceTokenizer.fromFolder(folder, ADDED_TOKENS);
+  if (own !== null) return own;
+  const { repository, file } = VOCABULARY;
+  let path: string;
+  try {
+    const source = await resolveModel(repository, `weights.${KEY}`, { cacheDir, signal });
+    await source.fetch([file]);
+    path = join(source.folder, file);
+  } catch (error) {
+    signal?.throwIfAborted();
+    if (!(error instanceof MiroError)) throw error;
+    throw new MiroError(
+      `${folder}: has no vocabulary, and that of ${repository} cannot be fetched: ${error.message}. ` +
+        `Put its ${file} into ${join(folder, "tokenizer")}`,
+      { cause: error },
+    );
+  }
+  const hash = sha256(readBytes(path));
+  if (hash !== VOCABULARY.sha256)
+    throw new MiroError(
+      `${path}: not the vocabulary of bert-base-uncased: its SHA-256 is ${hash}, expected ${VOCABULARY.sha256}; ` +
+        `put the right ${file} into ${join(folder, "tokenizer")}`,
+    );
+  return WordPieceTokenizer.fromFile(path, ADDED_TOKENS);
+}
+
+const BLIP = "blip.";
+const HEAD = "mlp.layers";
+/** Positions that count from zero, and BLIP's projections, which ImageReward does not use. */
+const UNUSED = /^blip\.(?:text_encoder\.embeddings\.position_ids|(?:vision|text)_proj\.(?:weight|bias))$/;
+
+/** The networks. @throws MiroError naming the file and the tensors that do not fit; FormatError for infinite values */
+export function loadBlip(file: TensorFile, config: BlipConfig, place: WeightsPlace): Blip {
+  const { vision, text } = config;
+  return loadStrictly(() => new Blip(config), file, place, {
+    what: "this ImageReward",
+    size: towerSize(vision) + towerSize(text) + text.vocabulary * text.width,
+    stored: (name) => ({ keys: publishedKeys(name) }),
+    ignored: (key) => UNUSED.test(key) || key.startsWith(`${HEAD}.`),
+  });
+}
+
+function publishedKeys(name: string): string[] {
+  const fused = /^(.+\.)(attention\.qkv|crossattention\.(?:query|kv))\.(weight|bias)$/.exec(name);
+  if (!fused) return [BLIP + name];
+  const [, layer, module, end] = fused;
+  const [attention, parts] = FUSED[module!]!;
+  return parts.map((part) => `${BLIP}${layer}${attention}.self.${part}.${end}`);
+}
+
+const FUSED: Record<string, [attention: string, parts: string[]]> = {
+  "attention.qkv": ["attention", ["query", "key", "value"]],
+  "crossattention.query": ["crossattention", ["query"]],
+  "crossattention.kv": ["crossattention", ["key", "value"]],
+};
+
+/** The head, folded. @throws MiroError naming the file and the tensor */
+export function readImageRewardHead(file: TensorFile, { head, text }: ImageRewardConfig): LinearHead {
+  const part: TensorFile = {
+    path: file.path,
+    keys: () => file.keys().filter((key) => key.startsWith("mlp.")),
+    has: (key) => file.has(key),
+    info: (key) => file.info(key),
+    copyTo: (key, target) => file.copyTo(key, target),
+  };
+  return readLinearHead(part, HEAD, text.width, head);
+}
+
+function towerSize({ layers, width, hidden }: BlipTower): number {
+  return layers * (4 * width ** 2 + 2 * width * hidden);
+}
+
+class ImageRewardModel implements ScorerModel {
+  readonly name = NAME;
+  readonly batchSize = BATCH;
+  readonly dtype: DType;
+  readonly #blip: Blip;
+  readonly #tokenizer: WordPieceTokenizer;
+  readonly #head: LinearHead;
+  readonly #length: number;
+
+  constructor(blip: Blip, tokenizer: WordPieceTokenizer, head: LinearHead, length: number) {
+    this.dtype = blip.dtype;
+    this.#blip = blip;
+    this.#tokenizer = tokenizer;
+    this.#head = head;
+    this.#length = length;
+  }
+
+  truncates(caption: string): boolean {
+    return this.#tokenizer.truncates(caption, this.#length);
+  }
+
+  score(images: readonly RgbImage[], captions: readonly string[]): number[] {
+    return noGrad(() =>
+      scope(() => {
+        const { device, config } = this.#blip;
+        // A picture that stands beside several captions is looked at once.
+        const distinct = [...new Set(images)];
+        const pixels = stack(distinct.map((image) => clipPixels(image, config.vision.image, "pillow")));
+        const image_NVW = this.#blip.encodeImage(pixels.to({ device }));
+        const place = new Map(distinct.map((image, n) => [image, BigInt(n)]));
+        const of = tensor(
+          BigInt64Array.from(images, (image) => place.get(image)!),
+          { dtype: "int64" },
+        );
+        const { ids, mask } = this.#tokenizer.encodeBatch(captions, this.#length);
+        const [ids_BT, mask_BT, of_B] = [ids, mask, of].map((rows) => rows.to({ device })) as [Tensor, Tensor, Tensor];
+        const state_BTW = this.#blip.encodeText(ids_BT, mask_BT, image_NVW, of_B);
+        return this.#rewards(state_BTW.select(1, 0));
+      }),
+    );
+  }
+
+  #rewards(state_BW: Tensor): number[] {
+    const { weight, bias } = this.#head;
+    const values = state_BW.to({ device: "cpu", dtype: "float64" }).matmul(weight).data() as Float64Array;
+    return Array.from(values, (value) => (value + bias - MEAN) / DEVIATION);
+  }
+
+  dispose(): void {
+    this.#head.weight.dispose();
+    this.#blip.dispose();
+  }
+}
