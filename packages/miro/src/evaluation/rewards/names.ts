@@ -28,7 +28,9 @@ const COLUMNS: readonly RewardColumn[] = [
 ];
 const PUBLISHED = COLUMNS.slice(0, 6);
 
-/** The column of a scorer, by the published name or by the scorer's key. @throws InvalidInputError naming all there are */
+/**
+ * The column of a scorer, by the published name or by the scorer's key. @throws InvalidInputError naming all there are
+ */
 export function rewardColumn(name: string, parameter: string): RewardColumn {
   const column = COLUMNS.find((one) => one.name === name || one.key === name);
   if (column) return column;
@@ -39,7 +41,8 @@ export function rewardColumn(name: string, parameter: string): RewardColumn {
 }
 
 /**
- * The columns that are asked for. Without a choice: those whose weights are named, in the published order; where none is
+ * The columns that are asked for. Without a choice: those whose weights are named, in the published order; where none
+ * is
  * named, the published six.
  */
 export function rewardColumns(

@@ -161,7 +161,8 @@ function uniqueColumns(columns: readonly RewardColumn[]): RewardColumn[] {
 const rowSchema = z.looseObject({ filename: z.string(), prompt: z.string() });
 
 /**
- * Columns of an earlier file that this program did not write, as the published tool's are; they stay with their pictures.
+ * Columns of an earlier file that this program did not write, as the published tool's are; they stay with their
+ * pictures.
  * @throws InvalidInputError naming the line of what is no such row, so that nothing is lost
  */
 function foreignScores(path: string, folder: string, ours: ReadonlySet<string>) {
