@@ -12,7 +12,7 @@ import {
 } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { scope, tensor } from "@miro-t2i/torch";
+import { memory, scope, tensor } from "@miro-t2i/torch";
 import { readSafetensors, writeSafetensors } from "@miro-t2i/torch/io";
 import { afterAll, beforeAll, describe, expect, it, vi } from "vitest";
 import { runCaptured } from "../../packages/miro/src/cli/testing/run-captured.js";
@@ -259,6 +259,63 @@ describe("ImageReward's score", () => {
   });
 });
 
+describe("rounded as published values are", () => {
+  // transformers 5.24 and open_clip 3.3 with torch.autocast("cpu", …) on the same files: picture i with caption i.
+  const recorded = {
+    clip_openai: ["clip_openai", "bfloat16", [-5.25, 20.5, -5.5625, 25.125], 0.25],
+    pick_a_score_score: ["pick_score", "bfloat16", [18.625, 9.875, -3.015625, -2.375], 0.25],
+    hpsv2_score: ["hpsv2", "float16", [-0.015144, -0.186718, 0.136688, 0.076504], 2e-3],
+  } as const;
+
+  it.each(Object.entries(recorded))("%s", async (key, [of, dtype, expected, step]) => {
+    const { captions, scored_pictures } = JSON.parse(readFileSync(join(folder, "scorers.json"), "utf8"));
+    const images = await Promise.all(
+      scored_pictures
+        .slice(0, 4)
+        .map((name: string) => decodeImage(readFileSync(join(folder, "pictures", `${name}.png`)), {})),
+    );
+    const weights = { [key]: join(folder, of) };
+    using scorer = await loadScorer(key, { weights, precision: "upstream" });
+    using exact = await loadScorer(key, { weights, dtype: "float32" });
+    expect(scorer.dtype).toBe(dtype);
+    const scores = await scorer.score(images, captions.slice(0, 4));
+    scores.forEach((score, i) => {
+      expect(Math.abs(score - expected[i]!)).toBeLessThanOrEqual(step);
+    });
+    expect(scores).not.toEqual(await exact.score(images, captions.slice(0, 4)));
+    // Logits are bfloat16 themselves, cosines of HPSv2 are not.
+    const rounded = scope(() => tensor(scores).to({ dtype: "bfloat16" }).toList());
+    expect(String(rounded) === String(scores)).toBe(key !== "hpsv2_score");
+  });
+
+  it("the aesthetic score, with features in float16", async () => {
+    const weights = { aesthetic_score: join(folder, "aesthetic"), clip_openai: join(folder, "clip_openai") };
+    using scorer = await loadScorer("aesthetic_score", { weights, precision: "upstream" });
+    using exact = await loadScorer("aesthetic_score", { weights, dtype: "float32" });
+    const image = await decodeImage(readFileSync(join(folder, "pictures", "tall.png")), {});
+    const [score, near] = [(await scorer.score([image], []))[0]!, (await exact.score([image], []))[0]!];
+    expect(scorer.dtype).toBe("float16");
+    expect(score).not.toBe(near);
+    expect(Math.abs(score - near)).toBeLessThan(0.01);
+  });
+});
+
+it("scorers of one model hold its tower together, until the last of them is freed", async () => {
+  const weights = { aesthetic_score: join(folder, "aesthetic"), clip_openai: join(folder, "clip_openai") };
+  const image = await decodeImage(readFileSync(join(folder, "pictures", "square.png")), {});
+  const before = memory.stats().liveBytes;
+  const clip = await loadScorer("clip_openai", { weights, dtype: "float32" });
+  const one = memory.stats().liveBytes - before;
+  const aesthetic = await loadScorer("aesthetic_score", { weights, dtype: "float32" });
+  expect(memory.stats().liveBytes - before - one).toBeLessThan(0.01 * one);
+  const [both] = await aesthetic.score([image], []);
+  clip.dispose();
+  clip.dispose();
+  expect((await aesthetic.score([image], []))[0]).toBe(both);
+  aesthetic.dispose();
+  expect(memory.stats().liveBytes).toBe(before);
+});
+
 describe("weights that do not fit are refused by file and tensor", () => {
   const broken = (name: string, change: (tensors: Map<string, ReturnType<typeof tensor>>) => void): string => {
     const home = join(scratch, name);
@@ -380,7 +437,7 @@ describe("miro score", () => {
     });
   });
 
-  it("names the line of a pair that is none, and the head that is not given", async () => {
+  it("names the line of a pair that is none, and the head that can neither be found nor fetched", async () => {
     const pairs = join(scratch, "bad.jsonl");
     writeFileSync(pairs, '{"image": "a.png"}\n');
     expect(await runCaptured("score", "--pairs", pairs, "--by", "sharpness")).toMatchObject({
@@ -388,9 +445,15 @@ describe("miro score", () => {
       stderr: expect.stringMatching(/bad\.jsonl: line 1: expected \{"image"/),
     });
     const image = join(folder, "pictures", "square.png");
-    expect(await runCaptured("score", image, "--by", "aesthetic_score")).toMatchObject({
+    vi.stubEnv("HF_HUB_OFFLINE", "1");
+    vi.stubEnv("HF_ASSETS_CACHE", join(scratch, "assets"));
+    const by = ["--by", "aesthetic_score", "--weights", `clip_openai=${join(folder, "clip_openai")}`];
+    expect(await runCaptured("score", image, ...by)).toMatchObject({
       code: 2,
-      stderr: expect.stringMatching(/aesthetic_score: needs the folder of its head/),
+      stderr: expect.stringMatching(
+        /aesthetic_score: needs the folder of its head.*HF_HUB_OFFLINE is set.*--weights aesthetic_score=DIR/,
+      ),
     });
+    vi.unstubAllEnvs();
   });
 });

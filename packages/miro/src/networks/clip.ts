@@ -10,7 +10,7 @@
  * Projections are computed in float32 whatever the dtype of the towers. The state dict has open_clip's names, but
  * both projections are (D, W).
  */
-import { aten, cat, empty, F, nn, scope, type Tensor } from "@miro-t2i/torch";
+import { aten, cat, type DType, empty, F, nn, scope, type Tensor } from "@miro-t2i/torch";
 import { Linear } from "./linear.js";
 
 /** The activation of the feed-forward layers: `quick_gelu` is x σ(1.702 x), OpenAI's; `gelu` the exact one, LAION's. */
@@ -78,18 +78,18 @@ export class ClipVisionTower extends nn.Module {
   }
 
   /** Normalised pixels (B, 3, S, S) → state of the class token behind the last norm (B, W) */
-  protected pooled(pixels: Tensor): Tensor {
-    return scope(() => this.#after.forward(this.#blocks.forward(this.#embed(pixels), false).select(1, 0)));
+  protected pooled(pixels: Tensor, stream?: DType): Tensor {
+    return scope(() => this.#after.forward(this.#blocks.forward(this.#embed(pixels, stream), false).select(1, 0)));
   }
 
-  #embed(pixels: Tensor): Tensor {
+  #embed(pixels: Tensor, stream: DType = this.#class.dtype): Tensor {
     const B = pixels.size(0);
     const patches_BTW = this.#conv1
       .forward(pixels.to({ dtype: this.#class.dtype }))
       .flatten(2)
       .transpose(1, 2);
-    const class_B1W = this.#class.view(1, 1, -1).expand(B, 1, -1);
-    return this.#before.forward(cat([class_B1W, patches_BTW], 1).add(this.#positions));
+    const class_B1W = this.#class.view(1, 1, -1).expand(B, 1, -1).to({ dtype: stream });
+    return this.#before.forward(cat([class_B1W, patches_BTW], 1).add(this.#positions.to({ dtype: stream })));
   }
 }
 
@@ -102,18 +102,21 @@ export class ClipVision extends ClipVisionTower {
     this.#proj = this.register("proj", new nn.Linear(vision.width, joint, { bias: false }));
   }
 
-  /** Normalised pixels (B, 3, S, S) → features (B, D) in float32, not of unit length */
-  forward(pixels: Tensor): Tensor {
-    return scope(() => project(this.pooled(pixels), this.#proj));
+  /**
+   * Normalised pixels (B, 3, S, S) → features (B, D) in float32, not of unit length
+   *
+   * @param stream dtype of the residual stream, for autocast: open_clip has it in that of the products, transformers in
+   *   float32
+   */
+  forward(pixels: Tensor, stream?: DType): Tensor {
+    return scope(() => project(this.pooled(pixels, stream), this.#proj));
   }
 }
 
-/** Both sides. Random weights until they are loaded. */
-export class Clip extends nn.Module {
-  /** Its shape. */
+/** The text side alone, with the scale of the products. Random weights until they are loaded. */
+export class ClipText extends nn.Module {
+  /** The shape of the whole. */
   readonly config: ClipConfig;
-  /** The image side. */
-  readonly visual: ClipVision;
   readonly #tokens: nn.Embedding;
   readonly #positions: Tensor;
   readonly #blocks: Blocks;
@@ -128,16 +131,10 @@ export class Clip extends nn.Module {
     this.config = config;
     this.logitScale = this.parameter("logit_scale", empty([]).fill_(Math.log(1 / 0.07)));
     this.#positions = this.parameter("positional_embedding", nn.init.normal_(empty([context, W]), 0, 0.01));
-    this.visual = this.register("visual", new ClipVision(config));
     this.#tokens = this.register("token_embedding", new nn.Embedding(vocabulary, W));
     this.#blocks = this.register("transformer", new Blocks(config.text));
     this.#final = this.register("ln_final", new nn.LayerNorm(W, { eps }));
     this.#proj = this.register("text_projection", new nn.Linear(W, config.joint, { bias: false }));
-  }
-
-  /** Normalised pixels (B, 3, S, S) → features (B, D) in float32, not of unit length */
-  encodeImage(pixels: Tensor): Tensor {
-    return this.visual.forward(pixels);
   }
 
   /**
@@ -155,6 +152,22 @@ export class Clip extends nn.Module {
       const pooled_BW = this.#final.forward(aten.gather(states_BTW, 1, index).select(1, 0));
       return project(pooled_BW, this.#proj);
     });
+  }
+}
+
+/** Both sides. Random weights until they are loaded. */
+export class Clip extends ClipText {
+  /** The image side. */
+  readonly visual: ClipVision;
+
+  constructor(config: ClipConfig) {
+    super(config);
+    this.visual = this.register("visual", new ClipVision(config));
+  }
+
+  /** Normalised pixels (B, 3, S, S) → features (B, D) in float32, not of unit length */
+  encodeImage(pixels: Tensor): Tensor {
+    return this.visual.forward(pixels);
   }
 }
 

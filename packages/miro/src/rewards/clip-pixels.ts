@@ -12,6 +12,7 @@ import { F, scope, type Tensor, tensor } from "@miro-t2i/torch";
 import { cropOffset, resizeThenCrop } from "../pictures/crop.js";
 import { padToSquare } from "../pictures/pad.js";
 import type { RgbImage } from "../pictures/rgb.js";
+import { pictureKey } from "./kept-features.js";
 
 /** How pixels are made, as above. */
 export type ClipPixels = "pillow" | "transformers" | "tensor" | "letterbox" | "square";
@@ -42,9 +43,43 @@ function planesOf({ width, height, data }: RgbImage): Tensor {
     .div(255);
 }
 
+/**
+ * What {@link clipPixels} makes its pixels from, in a few letters: equal keys have equal pixels. The two kinds on bytes
+ * are one where half a pixel need not be rounded.
+ */
+export function clipPixelsKey(image: RgbImage, side: number, kind: ClipPixels): string {
+  const how = kind === "pillow" || kind === "transformers" ? longOffset(image, side, kind) : kind;
+  return `${pictureKey(image)} ${side} ${how}`;
+}
+
+/** Where the crop of the longer side begins. */
+function longOffset({ width, height }: RgbImage, side: number, kind: "pillow" | "transformers"): number {
+  const long = Math.trunc((side * Math.max(width, height)) / Math.min(width, height));
+  return cropOffset(long, side, ROUNDING[kind]);
+}
+
+const ROUNDING = { pillow: "even", transformers: "down" } as const;
+
+/** Bytes of resized pictures that are kept for the scorers that come next. */
+const KEPT_BYTES = 16 * 2 ** 20;
+/** By {@link clipPixelsKey}; the one that was used last is the last. */
+const crops = new Map<string, RgbImage>();
+let cropBytes = 0;
+
 function resizeBytes(image: RgbImage, side: number, kind: "pillow" | "transformers" | "square"): Tensor {
   if (kind === "square") return resizeBytes(padToSquare(image, MEAN_COLOUR), side, "transformers");
-  return planesOf(resizeThenCrop(image, side, "bicubic", kind === "pillow" ? "even" : "down", "pillow-13"));
+  const key = clipPixelsKey(image, side, kind);
+  const known = crops.get(key);
+  const crop = known ?? resizeThenCrop(image, side, "bicubic", ROUNDING[kind], "pillow-13");
+  crops.delete(key);
+  crops.set(key, crop);
+  if (known === undefined) cropBytes += crop.data.length;
+  for (const [oldest, { data }] of crops) {
+    if (cropBytes <= KEPT_BYTES) break;
+    crops.delete(oldest);
+    cropBytes -= data.length;
+  }
+  return planesOf(crop);
 }
 
 function resizeTensor(image: RgbImage, side: number, kind: "tensor" | "letterbox"): Tensor {

@@ -8,25 +8,34 @@
  *   aesthetic_score     head(image / ‖image‖)     LAION's aesthetic predictor on OpenAI's ViT-L/14, about 1 to 10
  *
  * s is the learned scale of the file. Towers are computed in the dtype that was asked for, features, norms, products
- * and heads in float32 or wider.
+ * and heads in float32 or wider. With `precision: "upstream"` they are rounded where the published evaluation rounds
+ * them on a GPU (SciScore, which it does not have: where the published data sets' preparation does):
+ *
+ *   clip_openai, pick_a_score_score   towers in mixed precision (autocast) with bfloat16; cosine and score in bfloat16
+ *   sciscore_score                    the same with float16
+ *   hpsv2_score                       towers in mixed precision with float16; cosine in float32
+ *   aesthetic_score                   tower and features in float16; norm and head in float32
  */
-import { noGrad, scope, stack, type Tensor, tensor } from "@miro-t2i/torch";
+import { type DType, noGrad, scope, type Tensor, tensor } from "@miro-t2i/torch";
 import { InvalidInputError, MiroError } from "../errors.js";
-import type { Clip, ClipConfig, ClipVision } from "../networks/clip.js";
+import { message, option } from "../message.js";
+import type { Clip, ClipConfig, ClipText } from "../networks/clip.js";
 import type { RgbImage } from "../pictures/rgb.js";
+import { fetchKnownFile, type KnownFile } from "../pipeline/loading/known-file.js";
 import { type ClipCleaning, ClipTokenizer } from "../text/clip-tokenizer.js";
 import { CLIP_H, CLIP_L, readClipConfig } from "./clip-config.js";
-import { type ClipPixels, clipPixels } from "./clip-pixels.js";
-import { loadClip, loadClipVision, towerSize } from "./clip-weights.js";
+import type { ClipPixels } from "./clip-pixels.js";
+import { type Autocast, holdVision, type VisionFeatures, within } from "./clip-vision.js";
+import { loadClip, loadClipText, towerSize } from "./clip-weights.js";
 import { type LinearHead, readLinearHead } from "./linear-head.js";
 import { fetchFolder, placeOf } from "./published-folder.js";
 import type { LoadScorerOptions, ScorerLicense, ScorerMemory, ScorerModel, ScorerSpec } from "./scorer.js";
+import type { Hold } from "./shared.js";
 import { openTensors } from "./tensor-files.js";
+import { TextFeatures } from "./text-features.js";
 
 /** Pictures of one call. */
 const BATCH = 16;
-/** Captions whose features are kept. */
-const CACHED_TEXTS = 256;
 
 const HUGGING_FACE_WEIGHTS = [
   "model.safetensors",
@@ -46,8 +55,15 @@ const SIDE_FILES = [
 ];
 const OPENAI_CLIP = "openai/clip-vit-large-patch14";
 const AESTHETIC_HEAD = "sac+logos+ava1-l14-linearMSE.pth";
+const AESTHETIC_BYTES = 3_714_759;
 const AESTHETIC_HEAD_URL =
   "https://github.com/christophschuhmann/improved-aesthetic-predictor/raw/main/sac%2Blogos%2Bava1-l14-linearMSE.pth";
+const AESTHETIC_FILE: KnownFile = {
+  name: AESTHETIC_HEAD,
+  url: AESTHETIC_HEAD_URL,
+  sizeBytes: AESTHETIC_BYTES,
+  sha256: "21dd590f3ccdc646f0d53120778b296013b096a035a2718c9cb0d511bff0f1e0",
+};
 
 const MIT: ScorerLicense = { name: "MIT", nonCommercial: false };
 const APACHE: ScorerLicense = { name: "Apache-2.0", nonCommercial: false };
@@ -72,6 +88,8 @@ interface ClipScorer {
   /** Whether the cosine is multiplied by the model's scale. */
   scaled: boolean;
   syntheticCaption: "short" | "long";
+  /** How published values are rounded. */
+  upstream: { towers: Autocast; cosine: DType };
   license: ScorerLicense;
   /** Of the published file. */
   sizeBytes: number;
@@ -89,6 +107,7 @@ const clipOpenai: ClipScorer = {
   pixels: "transformers",
   scaled: true,
   syntheticCaption: "long",
+  upstream: { towers: { products: "bfloat16", stream: "float32" }, cosine: "bfloat16" },
   license: MIT,
   sizeBytes: 1_710_540_580,
   memory: {
@@ -111,6 +130,7 @@ const pickScore: ClipScorer = {
   pixels: "transformers",
   scaled: true,
   syntheticCaption: "short",
+  upstream: { towers: { products: "bfloat16", stream: "float32" }, cosine: "bfloat16" },
   license: MIT,
   sizeBytes: 4 * CLIP_H_PARAMETERS,
   memory: { parts: { PickScore: CLIP_H_PARAMETERS }, workingBytes: WORKING_BYTES },
@@ -118,6 +138,7 @@ const pickScore: ClipScorer = {
 
 const sciScore: ClipScorer = {
   ...pickScore,
+  upstream: { towers: { products: "float16", stream: "float32" }, cosine: "float16" },
   license: APACHE,
   memory: { ...pickScore.memory, parts: { SciScore: CLIP_H_PARAMETERS } },
   key: "sciscore_score",
@@ -141,6 +162,7 @@ const hpsv2: Omit<ClipScorer, "name" | "weights"> = {
   pixels: "tensor",
   scaled: false,
   syntheticCaption: "short",
+  upstream: { towers: { products: "float16", stream: "float16" }, cosine: "float32" },
   license: APACHE,
   sizeBytes: 2 * CLIP_H_PARAMETERS,
   memory: { parts: { HPSv2: CLIP_H_PARAMETERS }, workingBytes: WORKING_BYTES },
@@ -176,7 +198,7 @@ export const clipScorerSpecs: readonly ScorerSpec[] = [
     stored: { divisor: 10, offset: 0 },
     license: { name: "Apache-2.0 (head), MIT (CLIP)", nonCommercial: false },
     repositories: [
-      { name: AESTHETIC_HEAD_URL, weights: [AESTHETIC_HEAD], sizeBytes: 3_714_759 },
+      { name: AESTHETIC_HEAD_URL, weights: [AESTHETIC_HEAD], sizeBytes: AESTHETIC_BYTES },
       {
         name: OPENAI_CLIP,
         weights: HUGGING_FACE_WEIGHTS,
@@ -205,8 +227,17 @@ function hpsName({ hpsVersion = "v2.1", hpsLetterbox = false }: LoadScorerOption
 }
 
 async function loadClipScorer(scorer: ClipScorer, options: LoadScorerOptions): Promise<ScorerModel> {
-  const { clip, tokenizer } = await loadTowers(scorer, options);
-  return new ClipModel(scorer, clip, tokenizer);
+  const { folder, config, tokenizer } = await openFolder(scorer, options);
+  const isRounded = options.precision === "upstream";
+  const place = placeOf(isRounded ? { ...options, dtype: "float32" } : options, towerSize(config.vision));
+  using file = openTensors(folder, scorer.weights);
+  const vision = holdVision(file, config, place);
+  try {
+    return new ClipModel(scorer, vision, loadClipText(file, config, place), tokenizer, isRounded);
+  } catch (error) {
+    vision.dispose();
+    throw error;
+  }
 }
 
 /** Both towers of a CLIP, its tokenizer, and the file that the weights were read from. */
@@ -222,7 +253,13 @@ export function loadOpenaiClip(options: LoadScorerOptions, cleaning: ClipCleanin
 }
 
 async function loadTowers(scorer: ClipScorer, options: LoadScorerOptions): Promise<ClipTowers> {
-  const { key, repository, weights, shape, cleaning } = scorer;
+  const { folder, config, tokenizer } = await openFolder(scorer, options);
+  using file = openTensors(folder, scorer.weights);
+  const clip = loadClip(file, config, placeOf(options, towerSize(config.vision)));
+  return { clip, tokenizer, path: file.path };
+}
+
+async function openFolder({ key, repository, weights, shape, cleaning }: ClipScorer, options: LoadScorerOptions) {
   const folder = await fetchFolder(options.weights?.[key] ?? repository, key, weights, SIDE_FILES, options);
   const config = readClipConfig(folder, shape);
   const tokenizer = ClipTokenizer.fromFolder(folder, cleaning);
@@ -231,19 +268,15 @@ async function loadTowers(scorer: ClipScorer, options: LoadScorerOptions): Promi
       `${folder}: the tokenizer has ${tokenizer.vocabSize} tokens, the text tower ${config.text.vocabulary}; ` +
         "both must be of one model",
     );
-  using file = openTensors(folder, weights);
-  const clip = loadClip(file, config, placeOf(options, towerSize(config.vision)));
-  return { clip, tokenizer, path: file.path };
+  return { folder, config, tokenizer };
 }
 
 async function loadAesthetic(options: LoadScorerOptions): Promise<ScorerModel> {
   const head = options.weights?.aesthetic_score;
-  if (head === undefined)
-    throw new InvalidInputError(
-      `aesthetic_score: needs the folder of its head, ${AESTHETIC_HEAD}, from ` +
-        "https://github.com/christophschuhmann/improved-aesthetic-predictor; give it with --weights aesthetic_score=DIR",
-    );
-  const headFolder = await fetchFolder(head, "aesthetic_score", [AESTHETIC_HEAD], [], options);
+  const headFolder =
+    head === undefined
+      ? await fetchHead(options)
+      : await fetchFolder(head, "aesthetic_score", [AESTHETIC_HEAD], [], options);
   const towerFolder = await fetchFolder(
     options.weights?.clip_openai ?? OPENAI_CLIP,
     "clip_openai",
@@ -255,112 +288,145 @@ async function loadAesthetic(options: LoadScorerOptions): Promise<ScorerModel> {
   using headFile = openTensors(headFolder, [AESTHETIC_HEAD]);
   const folded = readLinearHead(headFile, "layers", config.joint);
   try {
+    const isRounded = options.precision === "upstream";
+    const place = placeOf(isRounded ? { ...options, dtype: "float16" } : options, towerSize(config.vision));
     using file = openTensors(towerFolder, HUGGING_FACE_WEIGHTS);
-    return new AestheticModel(loadClipVision(file, config, placeOf(options, towerSize(config.vision))), folded);
+    return new AestheticModel(holdVision(file, config, place), folded, isRounded);
   } catch (error) {
     folded.weight.dispose();
     throw error;
   }
 }
 
-/** Pixels of several pictures in one batch: (B, 3, S, S) */
-function pixelBatch(images: readonly RgbImage[], side: number, kind: ClipPixels, device: string): Tensor {
-  return stack(images.map((image) => clipPixels(image, side, kind))).to({ device });
+/** The folder of the published head, which is no repository of the Hub. */
+async function fetchHead(options: LoadScorerOptions): Promise<string> {
+  try {
+    return await fetchKnownFile(AESTHETIC_FILE, options);
+  } catch (error) {
+    options.signal?.throwIfAborted();
+    throw new InvalidInputError(
+      message`aesthetic_score: needs the folder of its head, ${AESTHETIC_HEAD}: ${error}; download it from ${AESTHETIC_HEAD_URL} and give its folder with ${option("weights", "aesthetic_score=DIR")}`,
+      { cause: error },
+    );
+  }
 }
 
+/** Of unit length. */
 function unit(x_BD: Tensor): Tensor {
-  return x_BD.div(x_BD.square().sum(-1, { keepdim: true }).sqrt());
+  return x_BD.div(norm(x_BD));
+}
+
+/** (B, D) → (B, 1) */
+function norm(x_BD: Tensor): Tensor {
+  return x_BD.square().sum(-1, { keepdim: true }).sqrt();
 }
 
 class ClipModel implements ScorerModel {
   readonly name: string;
   readonly batchSize = BATCH;
+  readonly dtype: DType;
   readonly #scorer: ClipScorer;
-  readonly #clip: Clip;
+  readonly #vision: Hold<VisionFeatures>;
+  readonly #text: ClipText;
   readonly #tokenizer: ClipTokenizer;
   readonly #scale: number;
-  /** Features of captions (D), of unit length; the one that was used last is the last. */
-  readonly #texts = new Map<string, Tensor>();
+  readonly #mixed: Autocast | null;
+  readonly #cosine: DType;
+  /** Of unit length, in float32. */
+  readonly #texts = new TextFeatures((captions) => unit(this.#encode(captions)));
 
-  constructor(scorer: ClipScorer, clip: Clip, tokenizer: ClipTokenizer) {
+  constructor(
+    scorer: ClipScorer,
+    vision: Hold<VisionFeatures>,
+    text: ClipText,
+    tokenizer: ClipTokenizer,
+    isRounded: boolean,
+  ) {
     this.name = scorer.name;
     this.#scorer = scorer;
-    this.#clip = clip;
+    this.#vision = vision;
+    this.#text = text;
     this.#tokenizer = tokenizer;
-    this.#scale = scorer.scaled ? Math.exp(clip.logitScale.item() as number) : 1;
+    this.#scale = scorer.scaled ? Math.exp(text.logitScale.item() as number) : 1;
+    this.#mixed = isRounded ? scorer.upstream.towers : null;
+    this.#cosine = isRounded ? scorer.upstream.cosine : "float32";
+    this.dtype = this.#mixed?.products ?? vision.value.dtype;
+  }
+
+  truncates(caption: string): boolean {
+    return this.#tokenizer.encode(caption).length > this.#text.config.text.context;
   }
 
   score(images: readonly RgbImage[], captions: readonly string[]): number[] {
     return noGrad(() =>
       scope(() => {
-        const { image } = this.#clip.config.vision;
-        const device = this.#clip.logitScale.device;
-        const image_BD = unit(this.#clip.encodeImage(pixelBatch(images, image, this.#scorer.pixels, device)));
-        const text_BD = this.#textFeatures(captions);
-        const cosines = image_BD.mul(text_BD).sum(-1).to({ device: "cpu" }).data() as Float32Array;
-        return Array.from(cosines, (cosine) => this.#scale * cosine);
+        const image_BD = unit(this.#vision.value.of(images, this.#scorer.pixels, this.#mixed));
+        const text_BD = this.#texts.of(captions);
+        if (this.#cosine === "float32") {
+          const cosines = image_BD.mul(text_BD).sum(-1).to({ device: "cpu" }).data() as Float32Array;
+          return Array.from(cosines, (cosine) => this.#scale * cosine);
+        }
+        const rounded = (x: Tensor) => x.to({ dtype: this.#cosine });
+        const cosines_B = rounded(rounded(image_BD).float().mul(rounded(text_BD).float()).sum(-1));
+        const scores_B = cosines_B.mul(Math.fround(this.#scale));
+        return Array.from(scores_B.float().to({ device: "cpu" }).data() as Float32Array);
       }),
     );
   }
 
-  #textFeatures(captions: readonly string[]): Tensor {
-    const missing = [...new Set(captions)].filter((caption) => !this.#texts.has(caption));
-    if (missing.length > 0)
-      scope(() => {
-        const { ids, ends } = this.#tokenizer.encodeBatch(missing, this.#clip.config.text.context);
-        const device = this.#clip.logitScale.device;
-        const ends_B = tensor(BigInt64Array.from(ends, BigInt), { dtype: "int64" });
-        const text_BD = unit(this.#clip.encodeText(ids.to({ device }), ends_B.to({ device })));
-        missing.forEach((caption, i) => {
-          this.#texts.set(caption, text_BD.select(0, i).clone().keep());
-        });
-      });
-    const features = captions.map((caption) => {
-      const feature = this.#texts.get(caption)!;
-      this.#texts.delete(caption);
-      this.#texts.set(caption, feature);
-      return feature;
-    });
-    const stacked = stack(features);
-    for (const [caption, feature] of this.#texts) {
-      if (this.#texts.size <= CACHED_TEXTS) break;
-      feature.dispose();
-      this.#texts.delete(caption);
-    }
-    return stacked;
+  /** Features of captions (B, D) in float32, not of unit length */
+  #encode(captions: readonly string[]): Tensor {
+    const { ids, ends } = this.#tokenizer.encodeBatch(captions, this.#text.config.text.context);
+    const { device } = this.#text.logitScale;
+    const ends_B = tensor(BigInt64Array.from(ends, BigInt), { dtype: "int64" });
+    return within(this.#mixed, device, () => this.#text.encodeText(ids.to({ device }), ends_B.to({ device }))).float();
   }
 
   dispose(): void {
-    for (const feature of this.#texts.values()) feature.dispose();
-    this.#texts.clear();
-    this.#clip.dispose();
+    this.#texts.dispose();
+    this.#text.dispose();
+    this.#vision.dispose();
   }
 }
+
+/** Features shorter than this are not made longer by the published evaluation. */
+const LEAST_NORM = 1e-6;
 
 class AestheticModel implements ScorerModel {
   readonly name = "LAION aesthetic predictor";
   readonly batchSize = BATCH;
-  readonly #vision: ClipVision;
+  readonly dtype: DType;
+  readonly #vision: Hold<VisionFeatures>;
   readonly #head: LinearHead;
-  readonly #device: string;
+  readonly #isRounded: boolean;
 
-  constructor(vision: ClipVision, head: LinearHead) {
+  constructor(vision: Hold<VisionFeatures>, head: LinearHead, isRounded: boolean) {
     this.#vision = vision;
     this.#head = head;
-    this.#device = vision.stateDict().get("class_embedding")!.device;
+    this.#isRounded = isRounded;
+    this.dtype = vision.value.dtype;
   }
 
   score(images: readonly RgbImage[]): number[] {
     return noGrad(() =>
       scope(() => {
-        const features_BD = this.#vision.forward(pixelBatch(images, this.#vision.config.image, "pillow", this.#device));
-        const norms_B1 = features_BD.square().sum(-1, { keepdim: true }).sqrt();
-        // A feature of zeros stays one, as in the published scorer.
-        const unit_BD = features_BD.div(norms_B1.add(norms_B1.eq(0).float()));
-        const scores = unit_BD.to({ device: "cpu", dtype: "float64" }).matmul(this.#head.weight).data() as Float64Array;
+        const features_BD = this.#vision.value.of(images, "pillow");
+        const scores_B = this.#judge(this.#isRounded ? features_BD.to({ dtype: "float16" }).float() : features_BD);
+        const scores = scores_B.to({ device: "cpu", dtype: "float64" }).data() as Float64Array;
         return Array.from(scores, (score) => score + this.#head.bias);
       }),
     );
+  }
+
+  #judge(features_BD: Tensor): Tensor {
+    const norms_B1 = norm(features_BD);
+    if (this.#isRounded) {
+      const unit_BD = features_BD.div(norms_B1.clamp({ min: LEAST_NORM }));
+      return unit_BD.to({ device: "cpu" }).matmul(this.#head.weight.float());
+    }
+    // A feature of zeros stays one, as in the published scorer.
+    const unit_BD = features_BD.div(norms_B1.add(norms_B1.eq(0).float()));
+    return unit_BD.to({ device: "cpu", dtype: "float64" }).matmul(this.#head.weight);
   }
 
   dispose(): void {

@@ -9,7 +9,7 @@
 import type { nn } from "@miro-t2i/torch";
 import type { TensorFile } from "@miro-t2i/torch/io";
 import { MiroError } from "../errors.js";
-import { Clip, type ClipConfig, ClipVision, ClipVisionTower } from "../networks/clip.js";
+import { Clip, type ClipConfig, ClipText, ClipVision, ClipVisionTower } from "../networks/clip.js";
 import { loadStrictly, type Stored, type WeightsPlace } from "./strict-weights.js";
 
 interface Layout {
@@ -21,6 +21,8 @@ interface Layout {
   text: RegExp;
   /** The projection, which a tower that gives its patches' states does without. */
   projection: RegExp;
+  /** The image side, which a text tower does without. */
+  vision: RegExp;
 }
 
 const HUGGING_FACE: Layout = {
@@ -28,6 +30,7 @@ const HUGGING_FACE: Layout = {
   ignored: /^(?:text|vision)_model\.embeddings\.position_ids$/,
   text: /^(?:text_model\.|text_projection\.weight$|logit_scale$)/,
   projection: /^visual_projection\.weight$/,
+  vision: /^(?:vision_model\.|visual_projection\.weight$)/,
 };
 
 const OPEN_CLIP: Layout = {
@@ -38,6 +41,7 @@ const OPEN_CLIP: Layout = {
   ignored: /^(?:input_resolution|context_length|vocab_size|attn_mask)$/,
   text: /^(?!visual\.)/,
   projection: /^visual\.proj$/,
+  vision: /^visual\./,
 };
 
 const HUGGING_FACE_NAMES: ReadonlyMap<string, string> = new Map([
@@ -83,9 +87,15 @@ export function loadClip(file: TensorFile, config: ClipConfig, place: WeightsPla
   return load(() => new Clip(config), size, "", file, place);
 }
 
+/** The text side alone; the image side of the file is not read. @throws as {@link loadClip} */
+export function loadClipText(file: TensorFile, config: ClipConfig, place: WeightsPlace): ClipText {
+  const size = towerSize(config.text) + config.text.vocabulary * config.text.width;
+  return load(() => new ClipText(config), size, "", file, place, "vision");
+}
+
 /** The image side alone; the text side of the file is not read. @throws as {@link loadClip} */
 export function loadClipVision(file: TensorFile, config: ClipConfig, place: WeightsPlace): ClipVision {
-  return load(() => new ClipVision(config), towerSize(config.vision), "visual.", file, place);
+  return load(() => new ClipVision(config), towerSize(config.vision), "visual.", file, place, "text");
 }
 
 /**
@@ -126,13 +136,15 @@ function load<M extends nn.Module>(
   prefix: string,
   file: TensorFile,
   place: WeightsPlace,
+  without?: "text" | "vision",
 ): M {
-  const { stored, ignored, text } = layoutOf(file);
+  const layout = layoutOf(file);
+  const { stored, ignored } = layout;
   return loadStrictly(make, file, place, {
     what: "this CLIP",
     size,
     stored: (name) => stored(prefix + name),
-    ignored: (key) => ignored.test(key) || (prefix !== "" && text.test(key)),
+    ignored: (key) => ignored.test(key) || (without !== undefined && layout[without].test(key)),
   });
 }
 

@@ -14,6 +14,7 @@ import { Tokenizer } from "../text/tokenizer.js";
 import { clipPixels } from "./clip-pixels.js";
 import { JINA_CONFIG_FILES, type JinaConfig, readJinaConfig } from "./jina-config.js";
 import { jinaSize, loadJinaClip } from "./jina-weights.js";
+import { KeptFeatures, pictureKey } from "./kept-features.js";
 import { fetchFolder, placeOf } from "./published-folder.js";
 import type { LoadScorerOptions, ScorerModel, ScorerSpec } from "./scorer.js";
 import { type OpenTensors, openTensors } from "./tensor-files.js";
@@ -36,6 +37,9 @@ const TEXT_PARAMETERS = 561_000_000;
 const BATCH = 16;
 /** Pictures that go through the tower together: 1,297 tokens each fill a processor. */
 const PICTURES = 4;
+
+/** Pictures whose features are kept. */
+const KEPT_PICTURES = 1024;
 
 /** The spec, as `registerScorer` takes it. */
 export const jinaScorerSpec: ScorerSpec = {
@@ -117,6 +121,7 @@ class JinaModel implements ScorerModel {
   readonly #rounded: boolean;
   readonly #scale: number;
   readonly #texts: TextFeatures;
+  readonly #pictures = new KeptFeatures(KEPT_PICTURES);
 
   constructor(
     clip: JinaClip,
@@ -143,7 +148,7 @@ class JinaModel implements ScorerModel {
   score(images: readonly RgbImage[], captions: readonly string[]): number[] {
     return noGrad(() =>
       scope(() => {
-        const image_BD = this.#unit(this.#encodeImages(images));
+        const image_BD = this.#unit(this.#features(images));
         const text_BD = this.#texts.of(captions);
         const cosines = image_BD.mul(text_BD).sum(-1).to({ device: "cpu" }).data() as Float32Array;
         return Array.from(cosines, (cosine) =>
@@ -154,6 +159,10 @@ class JinaModel implements ScorerModel {
   }
 
   /** Features (B, D) in float32, not of unit length */
+  #features(images: readonly RgbImage[]): Tensor {
+    return this.#pictures.of(images, images.map(pictureKey), (missing) => this.#encodeImages(missing));
+  }
+
   #encodeImages(images: readonly RgbImage[]): Tensor {
     const { image } = this.#config.vision;
     const { device } = this.#clip.logitScale;
@@ -181,6 +190,7 @@ class JinaModel implements ScorerModel {
 
   dispose(): void {
     this.#texts.dispose();
+    this.#pictures.dispose();
     this.#clip.dispose();
   }
 }

@@ -26,9 +26,9 @@ export async function fetchFolder(
   key: string,
   weights: readonly string[],
   sideFiles: readonly string[],
-  { cacheDir, signal }: LoadScorerOptions,
+  { cacheDir, onDownload, onMessage, signal }: LoadScorerOptions,
 ): Promise<string> {
-  const source = await resolveModel(name, `weights.${key}`, { cacheDir, signal });
+  const source = await resolveModel(name, `weights.${key}`, { cacheDir, onDownload, onMessage, signal });
   const file = weights.find((file) => source.files.includes(file));
   if (file === undefined)
     throw new InvalidInputError(`${name}: holds no weights of ${key}; expected ${weights.join(" or ")}`);

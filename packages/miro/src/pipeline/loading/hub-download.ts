@@ -18,7 +18,7 @@ import type { Repository } from "./hub-repository.js";
 import { PartialFile } from "./partial-file.js";
 
 /** A file on its way into the cache. */
-interface IncomingFile extends RemoteFile {
+export interface IncomingFile extends RemoteFile {
   blob: string;
 }
 
@@ -77,7 +77,7 @@ function checkSpace({ name, storage }: Repository, neededBytes: number, files: r
 }
 
 /** Downloads one file: resumed after a broken connection, checked against its hash, named only when right. */
-async function downloadBlob(
+export async function downloadBlob(
   repository: Repository,
   { path, url, hash, sizeBytes: size, blob }: IncomingFile,
   report: (bytes: number) => void,
@@ -94,9 +94,11 @@ async function downloadBlob(
         await receive(repository, url, path, partial, size, report);
         const received = partial.sizeBytes();
         if (received < size) throw new Error(`the connection ended at byte ${received} of ${size}`);
-        if (received > size) throw new Damaged(`more than the ${size} bytes arrived that the Hub states`);
+        if (received > size) throw new Damaged(`more than the ${size} bytes arrived ${stated(repository)}`);
         if (hash !== null && !(await hasHash(partial.path, hash, received))) {
-          throw new Damaged(`the contents do not have the hash that the Hub states (${hash.slice(0, 12)}…)`);
+          throw new Damaged(
+            `the contents do not have the hash ${repository.elsewhere === undefined ? "that the Hub states" : "that is expected"} (${hash.slice(0, 12)}…)`,
+          );
         }
         await rename(partial.path, blob);
         return;
@@ -123,6 +125,10 @@ async function downloadBlob(
   } finally {
     partial.park();
   }
+}
+
+function stated({ elsewhere }: Repository): string {
+  return elsewhere === undefined ? "that the Hub states" : "that are expected";
 }
 
 /** What arrived is wrong, and nothing of it can be kept. */
@@ -156,10 +162,11 @@ async function receive(
   const counted = async function* () {
     for await (const part of body) {
       const standIn = unlike ? describeStandIn(part) : null;
-      if (standIn !== null) throw new MiroError(`${repository.name}/${path}: ${hubEndpoint()} sent ${standIn}`);
+      if (standIn !== null)
+        throw new MiroError(`${repository.name}/${path}: ${repository.elsewhere ?? hubEndpoint()} sent ${standIn}`);
       unlike = false;
       bytes += part.length;
-      if (bytes > size) throw new Damaged(`more than the ${size} bytes arrive that the Hub states`);
+      if (bytes > size) throw new Damaged(`more than the ${size} bytes arrive ${stated(repository)}`);
       report(bytes);
       yield part;
     }

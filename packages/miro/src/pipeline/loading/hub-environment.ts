@@ -94,6 +94,11 @@ export function hubCache(): string {
   return expanded(HF_HUB_CACHE || HUGGINGFACE_HUB_CACHE || join(hubHome(), "hub"));
 }
 
+/** The folder for what libraries keep there beside repositories. */
+export function hubAssets(): string {
+  return expanded(process.env.HF_ASSETS_CACHE || join(hubHome(), "assets"));
+}
+
 function tokenPath(): string {
   return expanded(process.env.HF_TOKEN_PATH || join(hubHome(), "token"));
 }

@@ -34,9 +34,9 @@ export class Unreachable extends MiroError {
     readonly reason: string,
     /** Whether another attempt is worth its time. */
     readonly passes: boolean,
-    options?: ErrorOptions,
+    { elsewhere, ...options }: ErrorOptions & Pick<Repository, "elsewhere"> = {},
   ) {
-    super(`${hubEndpoint()} cannot be reached (${reason})`, options);
+    super(`${elsewhere ?? hubEndpoint()} cannot be reached (${reason})`, options);
   }
 }
 
@@ -154,6 +154,7 @@ async function retried<T extends { status: number; headers: { get(name: string):
   path?: string,
   timeoutMs = metadataTimeoutMs(),
 ): Promise<T> {
+  const { elsewhere } = repository;
   const { signal } = repository.options;
   let timeouts = 0;
   for (let attempts = 0; ; attempts++) {
@@ -181,10 +182,10 @@ async function retried<T extends { status: number; headers: { get(name: string):
         repository.connections = undefined;
       }
       const failure = late
-        ? new Unreachable(`no answer within ${timeoutMs / 1000} s`, timeouts < 2, { cause: error })
+        ? new Unreachable(`no answer within ${timeoutMs / 1000} s`, timeouts < 2, { cause: error, elsewhere })
         : error instanceof Unreachable
           ? error
-          : new Unreachable(networkReason(error), true, { cause: error });
+          : new Unreachable(networkReason(error), true, { cause: error, elsewhere });
       if (!failure.passes || delay === undefined) throw failure;
     } finally {
       clearTimeout(timer);
@@ -211,7 +212,7 @@ async function send(
   signal: AbortSignal,
   { stopAtStorage = false } = {},
 ): Promise<UndiciResponse> {
-  const authorization = hubAuthorization();
+  const authorization = repository.elsewhere !== undefined ? undefined : hubAuthorization();
   const { fetch } = await import("undici");
   repository.connections ??= await openConnections();
   const trusted = new Set(
@@ -230,7 +231,7 @@ async function send(
       signal,
       dispatcher: repository.connections as Dispatcher,
     }).catch((error: unknown) => {
-      throw signal.aborted ? error : noAnswer(asked, error);
+      throw signal.aborted ? error : noAnswer(repository, asked, error);
     });
     const location = response.headers.get("Location");
     if (![301, 302, 303, 307, 308].includes(response.status) || location === null) return leftOver(response);
@@ -254,7 +255,7 @@ async function leftOver(response: UndiciResponse): Promise<UndiciResponse> {
 }
 
 /** Why no answer came, and by which proxy. */
-function noAnswer(url: URL, error: unknown): Error {
+function noAnswer({ elsewhere }: Repository, url: URL, error: unknown): Error {
   const proxy = proxyFor(url);
   const reason = networkReason(error);
   const { code } = innermost(error) as NodeJS.ErrnoException;
@@ -267,7 +268,7 @@ function noAnswer(url: URL, error: unknown): Error {
     });
   }
   const way = proxy === null ? "" : ` by the proxy ${proxy.address.origin}, ${proxy.variable}`;
-  return new Unreachable(`${reason}${way}`, code !== "ENOTFOUND", { cause: error });
+  return new Unreachable(`${reason}${way}`, code !== "ENOTFOUND", { cause: error, elsewhere });
 }
 
 /** A description whole, when it is JSON. */
@@ -289,7 +290,11 @@ async function wholeText(repository: Repository, response: UndiciResponse): Prom
 }
 
 /** Another server answered: a portal of the network, a proxy, a web server at a wrong address. */
-export function notTheHub({ name }: Repository, status: number): MiroError {
+export function notTheHub({ name, elsewhere }: Repository, status: number): MiroError {
+  if (elsewhere !== undefined)
+    return new MiroError(
+      `${name}: ${elsewhere} leads nowhere; check the proxy, or whether the network asks to log in first`,
+    );
   const error = new MiroError(
     `${name}: ${hubEndpoint()} did not answer as the Hub does; check HF_ENDPOINT and the proxy, or whether the network asks to log in first`,
   );
@@ -327,11 +332,12 @@ function httpError(
 }
 
 function refusal(
-  { name, parameter, revision }: Repository,
+  { name, parameter, revision, elsewhere }: Repository,
   status: number,
   code: string | null,
   path?: string,
 ): MiroError {
+  if (elsewhere !== undefined) return new MiroError(`${name}: ${elsewhere} answers with HTTP status ${status}`);
   const known = hubAuthorization() !== undefined;
   if (code === "GatedRepo" || code === "DisabledRepo") {
     const what = code === "GatedRepo" ? "its owner lets in only who accepts the conditions" : "it has been disabled";

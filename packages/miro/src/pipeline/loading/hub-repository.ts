@@ -45,6 +45,8 @@ export interface Repository {
   /** Its folder in the cache. */
   storage: string;
   options: HubOptions;
+  /** The server, where it stands for a file outside of the Hub; it gets no token. */
+  elsewhere?: string | undefined;
   /** Open connections to the Hub, if there are any. */
   connections?: Dispatcher | undefined;
 }

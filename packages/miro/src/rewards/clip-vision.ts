@@ -1,0 +1,68 @@
+/**
+ * The image side of a CLIP as scorers use it: loaded once for all that look with the same weights (OpenAI's CLIP and
+ * the aesthetic predictor), and each picture encoded once while it is remembered.
+ */
+import { realpathSync, statSync } from "node:fs";
+import { autocast, type DType, stack, type Tensor } from "@miro-t2i/torch";
+import type { ClipConfig, ClipVision } from "../networks/clip.js";
+import type { RgbImage } from "../pictures/rgb.js";
+import { type ClipPixels, clipPixels, clipPixelsKey } from "./clip-pixels.js";
+import { loadClipVision } from "./clip-weights.js";
+import { KeptFeatures } from "./kept-features.js";
+import { type Hold, Shared } from "./shared.js";
+import type { WeightsPlace } from "./strict-weights.js";
+import type { OpenTensors } from "./tensor-files.js";
+
+/** Pictures whose features are kept. */
+const KEPT = 1024;
+
+/** PyTorch's autocast: products in a half precision, the residual stream in float32, or in that of the products. */
+export interface Autocast {
+  products: "bfloat16" | "float16";
+  stream: DType;
+}
+
+export class VisionFeatures {
+  readonly #vision: ClipVision;
+  readonly #device: string;
+  readonly #kept = new KeptFeatures(KEPT);
+
+  constructor(vision: ClipVision, device: string) {
+    this.#vision = vision;
+    this.#device = device;
+  }
+
+  /** What the tower computes in. */
+  get dtype(): DType {
+    return this.#vision.stateDict().get("class_embedding")!.dtype;
+  }
+
+  /** Features (B, D) in float32, not of unit length. @param kind how pixels are made */
+  of(images: readonly RgbImage[], kind: ClipPixels, mixed: Autocast | null = null): Tensor {
+    const side = this.#vision.config.image;
+    const keys = images.map((image) => `${mixed?.products} ${mixed?.stream} ${clipPixelsKey(image, side, kind)}`);
+    return this.#kept.of(images, keys, (missing) => {
+      const pixels = stack(missing.map((image) => clipPixels(image, side, kind))).to({ device: this.#device });
+      return within(mixed, this.#device, () => this.#vision.forward(pixels, mixed?.stream)).float();
+    });
+  }
+
+  dispose(): void {
+    this.#kept.dispose();
+    this.#vision.dispose();
+  }
+}
+
+/** Runs in mixed precision where that is asked for. */
+export function within<T>(mixed: Autocast | null, device: string, body: () => T): T {
+  return mixed === null ? body() : autocast({ device: device.split(":")[0]!, dtype: mixed.products }, body);
+}
+
+const shared = new Shared<VisionFeatures>();
+
+/** The image side of a file's CLIP, which others may hold too. @throws as `loadClipVision` */
+export function holdVision(file: OpenTensors, config: ClipConfig, place: WeightsPlace): Hold<VisionFeatures> {
+  const { mtimeMs, size } = statSync(file.path);
+  const key = JSON.stringify([realpathSync(file.path), mtimeMs, size, place.device, place.dtype]);
+  return shared.hold(key, () => new VisionFeatures(loadClipVision(file, config, place), place.device));
+}

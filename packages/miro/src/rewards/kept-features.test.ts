@@ -1,0 +1,75 @@
+import { memory, scope, tensor } from "@miro-t2i/torch";
+import { expect, it } from "vitest";
+import type { RgbImage } from "../pictures/rgb.js";
+import { clipPixels, clipPixelsKey } from "./clip-pixels.js";
+import { KeptFeatures, pictureKey } from "./kept-features.js";
+import { Shared } from "./shared.js";
+
+const picture = (level: number, width = 2, height = 2): RgbImage => ({
+  width,
+  height,
+  data: Uint8Array.from({ length: width * height * 3 }, (_, i) => level + (i % 7)),
+});
+
+it("features of equal content are encoded once, however many are asked for, and no more are kept than allowed", () => {
+  const before = memory.stats().liveTensors;
+  const kept = new KeptFeatures(3);
+  const encoded: number[] = [];
+  const of = (levels: number[]) =>
+    scope(() => {
+      const images = levels.map((level) => picture(level));
+      const features = kept.of(images, images.map(pictureKey), (missing) => {
+        encoded.push(...missing.map(({ data }) => data[0]!));
+        return tensor(missing.map(({ data }) => [data[0]!]));
+      });
+      return features.toList();
+    });
+  expect(of([1, 2, 1])).toEqual([[1], [2], [1]]);
+  expect(of([2, 3])).toEqual([[2], [3]]);
+  expect(encoded).toEqual([1, 2, 3]);
+  expect(of([4, 5, 6, 7])).toEqual([[4], [5], [6], [7]]);
+  expect(memory.stats().liveTensors - before).toBe(3);
+  expect(of([5, 6, 7])).toEqual([[5], [6], [7]]);
+  expect(encoded).toEqual([1, 2, 3, 4, 5, 6, 7]);
+  expect(of([4])).toEqual([[4]]);
+  expect(encoded.at(-1)).toBe(4);
+  kept.dispose();
+  expect(memory.stats().liveTensors).toBe(before);
+});
+
+it("pictures are told apart by content and by the pixels that a tower sees of them", () => {
+  const image = picture(3, 9, 6);
+  const changed = picture(3, 9, 6);
+  expect(clipPixelsKey(changed, 4, "pillow")).toBe(clipPixelsKey(image, 4, "pillow"));
+  expect(pictureKey({ ...image, width: 6, height: 9 })).not.toBe(pictureKey(image));
+  // The longer side becomes 6, whose surplus of 2 needs no rounding; of 11 x 4 it becomes 11, with one that does.
+  expect(clipPixelsKey(image, 4, "transformers")).toBe(clipPixelsKey(image, 4, "pillow"));
+  const odd = picture(3, 11, 4);
+  expect(clipPixelsKey(odd, 4, "transformers")).not.toBe(clipPixelsKey(odd, 4, "pillow"));
+  expect(clipPixelsKey(odd, 4, "tensor")).not.toBe(clipPixelsKey(odd, 4, "letterbox"));
+  // A picture whose pixels were written over is another one.
+  const first = clipPixels(image, 4, "pillow").toList();
+  image.data.fill(200);
+  expect(clipPixels(image, 4, "pillow").toList()).not.toEqual(first);
+});
+
+it("what is shared is made once and freed by the last of its owners", () => {
+  let made = 0;
+  let freed = 0;
+  const shared = new Shared<{ dispose(): void }>();
+  const hold = () => shared.hold("tower", () => ({ made: ++made, dispose: () => void freed++ }));
+  const [a, b] = [hold(), hold()];
+  expect(b.value).toBe(a.value);
+  a.dispose();
+  a.dispose();
+  expect([made, freed]).toEqual([1, 0]);
+  b.dispose();
+  expect([made, freed]).toEqual([1, 1]);
+  expect(hold().value).not.toBe(a.value);
+  expect(() =>
+    shared.hold("broken", () => {
+      throw new Error("no file");
+    }),
+  ).toThrow("no file");
+  expect(made).toBe(2);
+});
