@@ -1,6 +1,7 @@
 /** `miro evaluate`: one sub-command for each evaluation. */
 import type { Register } from "./context.js";
 import { register as registerGeneval } from "./evaluate-geneval.js";
+import { register as registerParti } from "./evaluate-parti.js";
 import { register as registerRewards } from "./evaluate-rewards.js";
 
 const EVALUATIONS: readonly { name: string; summary: string; register: Register }[] = [
@@ -14,12 +15,18 @@ const EVALUATIONS: readonly { name: string; summary: string; register: Register 
     summary: "scores of a folder of generated pictures by the reward models",
     register: registerRewards,
   },
+  {
+    name: "parti",
+    summary: "pictures of PartiPrompts and their scores by the reward models, by category",
+    register: registerParti,
+  },
 ];
 
 const EXAMPLES = `
 Examples:
   miro evaluate geneval --help
   miro evaluate rewards images --scorers sharpness
+  miro evaluate parti PartiPrompts.tsv --scorers sharpness
 `;
 
 export const register: Register = (command, context) => {

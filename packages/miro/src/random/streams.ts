@@ -47,7 +47,7 @@ export const PERMUTATION_STREAMS = {
 export type PermutationStream = keyof typeof PERMUTATION_STREAMS;
 
 /** What a counter-based draw of a sample decides; see philox.ts. */
-export const SAMPLE_DRAWS = { caption: 1, latent: 2 } as const;
+export const SAMPLE_DRAWS = { caption: 1, latent: 2, evaluation: 3 } as const;
 export type SampleDraw = keyof typeof SAMPLE_DRAWS;
 
 /** A seed that depends on everything it is given (splitmix64's mixing function); below 2⁵³. */

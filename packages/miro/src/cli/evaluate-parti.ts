@@ -1,0 +1,113 @@
+/** `miro evaluate parti`: rewards of a model on PartiPrompts. Parses, calls {@link evaluateParti}, prints. */
+import "./extensions.js";
+import { z } from "zod";
+import { evaluateParti, type PartiResult } from "../evaluation/parti/evaluate.js";
+import { scoreFolderSchema } from "../evaluation/rewards/score-folder.js";
+import { field, flag } from "../options.js";
+import { generateSchema } from "../pipeline/generate-options.js";
+import { modelOrBundled } from "../pipeline/loading/bundled.js";
+import { promptOptionsSchema } from "../pipeline/requests/prompt-file.js";
+import { declare, type Given } from "./add-options.js";
+import { json } from "./common-options.js";
+import type { CliContext, Register } from "./context.js";
+import { figureTable, tellers, tellTroubles } from "./evaluate-rewards.js";
+import { loadingSchema, loadPipeline, modelSchema, optionsOf } from "./model-options.js";
+import { Progress } from "./progress.js";
+
+const EXAMPLES = `
+The table is Google's PartiPrompts.tsv (https://github.com/google-research/parti): tab-separated, with the columns Prompt,
+Category, Challenge and Note. --outdir gets a folder of pictures for each prompt, their scores (see: miro evaluate rewards
+--help) and parti.json with the figures of all prompts, of each category and of each challenge; intervals are 95 %, over
+prompts. The noise of a picture follows from the seed, the prompt and its number, so that a range of prompts gives the same
+pictures as the whole. The same command goes on where it was interrupted; several of them share the work.
+
+Examples:
+  miro evaluate parti PartiPrompts.tsv --outdir parti --scorers sharpness,colorfulness
+  miro evaluate parti PartiPrompts.tsv --outdir parti --model nicolas-dufour/miro --device cuda --prompt-range 0-199
+  miro evaluate parti PartiPrompts.tsv --outdir parti --reward aesthetic_score=0.625 --weights aesthetic=models/aesthetic
+`;
+
+const settingsSchema = promptOptionsSchema.omit({ imagesPerPrompt: true });
+const { outfile: _, summary: __, absolute: ___, ...scoring } = scoreFolderSchema.shape;
+const scoringSchema = z.strictObject(scoring);
+
+const schema = z.strictObject({
+  prompts: field(z.string().min(1), {
+    expected: "a file",
+    help: "table of the prompts (below)",
+    flag: "<prompts.tsv>",
+  }),
+  outdir: field(z.string().min(1).default("parti"), {
+    expected: "a folder",
+    help: "folder of pictures, scores and figures",
+    flag: "--outdir <dir>",
+  }),
+  samples: field(z.int().min(1).max(1000).default(4), {
+    expected: "an integer from 1 to 1000",
+    help: "pictures of each prompt",
+    flag: "--n-samples <n>",
+  }),
+  promptRange: field(z.tuple([z.int().min(0), z.int().min(0)]).optional(), {
+    expected: "FIRST-LAST with 0 <= FIRST <= LAST",
+    help: "prompts by their place from 0, both included",
+    flag: "--prompt-range <first-last>",
+    parse: (text) => (/^\s*\d+\s*-\s*\d+\s*$/.test(text) ? text.split("-").map(Number) : undefined),
+    otherwise: "all",
+  }),
+  ...modelSchema.shape,
+  ...settingsSchema.shape,
+  seed: field(z.int().min(0).default(42), {
+    expected: "an integer of at least 0",
+    help: "seed of all noise",
+    flag: "--seed <n>",
+  }),
+  batchSize: generateSchema.shape.batchSize,
+  ...scoringSchema.shape,
+  overwrite: flag("draw pictures of other settings again", "--overwrite"),
+  json,
+});
+
+export const register: Register = (command, context) => {
+  declare(command, schema, (options, given) => parti(options, given, context)).addHelpText("after", EXAMPLES);
+};
+
+async function parti(
+  options: z.output<typeof schema>,
+  given: Given<typeof schema>,
+  context: CliContext,
+): Promise<void> {
+  const { prompts, outdir, samples, seed, promptRange, overwrite, variant } = options;
+  const model = modelOrBundled(options.model);
+  const progress = await Progress.for(context);
+  const { onMessage, ...tell } = tellers(context, progress);
+  let result: PartiResult;
+  try {
+    result = await evaluateParti({
+      prompts,
+      outdir,
+      samples,
+      seed,
+      promptRange,
+      options: optionsOf(settingsSchema, given),
+      batchSize: given.batchSize,
+      overwrite,
+      model: { model, ...(variant !== undefined && { variant }) },
+      load: () => loadPipeline(model, optionsOf(loadingSchema, given), context, progress),
+      scoring: { ...optionsOf(scoringSchema, options), ...tell, onMessage },
+      signal: context.signal,
+      onMessage,
+      onPicture: (done, total) => progress.update("drawing", done, total),
+    });
+  } finally {
+    progress.stop();
+  }
+  const { summary, rewards, drawn, skipped } = result;
+  if (options.json) context.stdout(`${JSON.stringify(summary)}\n`);
+  else {
+    const parts = [["all", summary.all] as const, ...Object.entries(summary.categories)];
+    const tables = parts.map(([name, figures]) => `${name}: ${figureTable(figures, rewards.columns)}`);
+    context.stdout(`${tables.join("\n\n")}\n`);
+  }
+  context.stderr(`${drawn} pictures drawn, ${skipped} were there\n`);
+  tellTroubles(rewards, context);
+}

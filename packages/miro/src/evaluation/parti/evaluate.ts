@@ -1,0 +1,195 @@
+/**
+ * PartiPrompts, from prompts to figures: pictures of every prompt are drawn into a folder of GenEval's form, scored as
+ * `scoreFolder` does, and summarised over all prompts, by category and by challenge. Pictures and scores that are there
+ * are not made again.
+ *
+ *   00000/metadata.jsonl          {"prompt", "category", "challenge", "note"} of a prompt
+ *   00000/samples/0000.png        its pictures
+ *   rewards.jsonl, rewards_summary.json, rewards_scores.jsonl   as of score-folder.ts
+ *   parti.json                    the figures
+ */
+import { existsSync } from "node:fs";
+import { join } from "node:path";
+import { describe, InvalidInputError, invalid } from "../../errors.js";
+import { sha256 } from "../../files/sha256.js";
+import { readBytes, readText, writeFileAtomic } from "../../files/whole-files.js";
+import { message, option } from "../../message.js";
+import type { MiroPipeline } from "../../pipeline/pipeline.js";
+import { DrawRequest } from "../../pipeline/requests/draw-request.js";
+import { PictureFiles } from "../../pipeline/requests/picture-files.js";
+import { checkOptions, type PlannedPicture } from "../../pipeline/requests/plan-pictures.js";
+import type { PromptOptions } from "../../pipeline/requests/prompt-file.js";
+import { checkScorerFor } from "../../rewards/registry.js";
+import { occurrences, pictureSeed } from "../picture-seed.js";
+import { rewardColumns, weightsByKey } from "../rewards/names.js";
+import { type FolderRewards, type ScoreFolderOptions, scoreFolder } from "../rewards/score-folder.js";
+import { type RewardFigures, type RewardRow, rewardFigures } from "../rewards/summary.js";
+import { type PartiPrompt, readPartiPrompts } from "./prompts.js";
+
+/** Options of {@link evaluateParti}. */
+export interface PartiOptions {
+  /** Table of the prompts. */
+  prompts: string;
+  /** Folder of everything that is made. */
+  outdir: string;
+  /** Pictures of each prompt. */
+  samples: number;
+  seed: number;
+  /** The first and the last prompt, both included, from 0; default: all. */
+  promptRange?: readonly [number, number] | undefined;
+  /** Of the sampler, rewards and guidance. */
+  options?: PromptOptions | undefined;
+  /** Pictures that are computed together; absent: each by itself, so that they do not depend on one another. */
+  batchSize?: number | undefined;
+  /** Draw pictures of other settings again. */
+  overwrite?: boolean | undefined;
+  /** Which model draws, for the record. */
+  model: Readonly<Record<string, unknown>>;
+  /** Loads it; it is disposed of before the scorers are loaded. */
+  load(): Promise<MiroPipeline>;
+  scoring?: ScoreFolderOptions | undefined;
+  signal?: AbortSignal | undefined;
+  onMessage?: ((message: string) => void) | undefined;
+  /** Called with the number of pictures drawn and in all. */
+  onPicture?: ((done: number, total: number) => void) | undefined;
+}
+
+/** The contents of `parti.json`. */
+export interface PartiSummary {
+  schema: "miro-parti-1";
+  /** Of the table of prompts. */
+  prompts_sha256: string;
+  prompt_range: [number, number];
+  n_samples: number;
+  seed: number;
+  model: Readonly<Record<string, unknown>>;
+  options: PromptOptions;
+  scorers: FolderRewards["summary"]["scorers"];
+  all: RewardFigures;
+  categories: Record<string, RewardFigures>;
+  challenges: Record<string, RewardFigures>;
+}
+
+/** What {@link evaluateParti} finds. */
+export interface PartiResult {
+  summary: PartiSummary;
+  rewards: FolderRewards;
+  /** Pictures that were drawn, and those that were there. */
+  drawn: number;
+  skipped: number;
+}
+
+/**
+ * Draws, scores and summarises.
+ * @throws InvalidInputError for a wrong table, range or option, and when the folder holds pictures of other prompts or
+ *   settings
+ */
+export async function evaluateParti(given: PartiOptions): Promise<PartiResult> {
+  const { prompts: table, outdir, samples, seed, options = {}, scoring, signal, overwrite = false } = given;
+  const prompts = readPartiPrompts(table);
+  const [first, last] = given.promptRange ?? [0, prompts.length - 1];
+  if (first > last || last >= prompts.length)
+    throw invalid("promptRange", `FIRST-LAST with 0 <= FIRST <= LAST < ${prompts.length}`, `${first}-${last}`);
+  const columns = rewardColumns(scoring?.scorers, weightsByKey(scoring?.weights ?? {}));
+  const pictures = planPictures(prompts, [first, last], given);
+  const { drawn, skipped } = await draw(pictures, prompts, given);
+  const rewards = await scoreFolder(outdir, { ...scoring, signal });
+  const promptOf = ({ filename }: RewardRow) => Number(/^\d+/.exec(filename)?.[0] ?? Number.NaN);
+  const rows = rewards.rows.filter((row) => promptOf(row) >= first && promptOf(row) <= last);
+  const figures = (some: readonly RewardRow[]) => rewardFigures(some, rewards.columns);
+  const by = (field: "category" | "challenge"): Record<string, RewardFigures> => {
+    const groups = new Map<string, RewardRow[]>();
+    for (const row of rows) {
+      const name = prompts[promptOf(row)]![field];
+      if (name !== undefined) groups.set(name, [...(groups.get(name) ?? []), row]);
+    }
+    return Object.fromEntries(
+      [...groups].sort(([a], [b]) => (a < b ? -1 : 1)).map(([name, list]) => [name, figures(list)]),
+    );
+  };
+  const summary: PartiSummary = {
+    schema: "miro-parti-1",
+    prompts_sha256: sha256(readBytes(table)),
+    prompt_range: [first, last],
+    n_samples: samples,
+    seed,
+    model: given.model,
+    options,
+    scorers: rewards.summary.scorers,
+    all: figures(rows),
+    categories: by("category"),
+    challenges: by("challenge"),
+  };
+  writeFileAtomic(join(outdir, "parti.json"), `${JSON.stringify(summary, null, 2)}\n`, { overwrite: true });
+  return { summary, rewards, drawn, skipped };
+
+  async function draw(pictures: readonly PlannedPicture[], prompts: readonly PartiPrompt[], given: PartiOptions) {
+    const files = new PictureFiles({ output: outdir, resume: true, overwrite });
+    for (let index = first; index <= last; index++) writeMetadata(join(outdir, folderName(index)), prompts[index]!);
+    const request = new DrawRequest({ pictures, files });
+    try {
+      await request.claim({ signal, onWait: given.onMessage });
+      const pipe = await given.load();
+      try {
+        for (const { key } of columns) checkScorerFor(pipe, key, "scorers");
+        let done = 0;
+        const report = await request.draw(pipe, {
+          signal,
+          onWait: given.onMessage,
+          onPicture: () => given.onPicture?.(++done, pictures.length),
+        });
+        for (const warning of report.warnings) given.onMessage?.(`warning: ${warning}`);
+        return report;
+      } finally {
+        await pipe.dispose();
+      }
+    } finally {
+      request.release();
+    }
+  }
+
+  function writeMetadata(folder: string, prompt: PartiPrompt): void {
+    const path = join(folder, "metadata.jsonl");
+    const record = JSON.stringify(prompt);
+    if (existsSync(path)) {
+      const there = readText(path).trimEnd();
+      if (there === record) return;
+      if (!overwrite)
+        throw new InvalidInputError(
+          message`${path}: is of another prompt than ${describe(prompt.prompt)}; choose another ${option("outdir")}, or ${option("overwrite", true)} to replace it`,
+        );
+    }
+    writeFileAtomic(path, record, { overwrite: true });
+  }
+}
+
+function folderName(prompt: number): string {
+  return String(prompt).padStart(5, "0");
+}
+
+function planPictures(
+  prompts: readonly PartiPrompt[],
+  [first, last]: readonly [number, number],
+  { samples, seed, options, batchSize }: PartiOptions,
+): PlannedPicture[] {
+  const before = occurrences(prompts.map(({ prompt }) => prompt));
+  const pictures: PlannedPicture[] = [];
+  for (let p = first; p <= last; p++) {
+    const { prompt } = prompts[p]!;
+    for (let sample = 0; sample < samples; sample++) {
+      const own = pictureSeed(seed, prompt, before[p]!, sample);
+      pictures.push({
+        index: pictures.length,
+        prompt,
+        seed: own,
+        options: checkOptions({
+          ...options,
+          seed: own,
+          ...(batchSize === undefined ? { deterministic: true } : { batchSize }),
+        }),
+        name: `${folderName(p)}/samples/${String(sample).padStart(4, "0")}`,
+      });
+    }
+  }
+  return pictures;
+}
