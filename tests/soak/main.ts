@@ -2,13 +2,13 @@
 import { field, flag, runProgram } from "miro-t2i/cli";
 import { z } from "zod";
 
-const RUNS = ["generate", "preprocess", "training-kill"] as const;
+const RUNS = ["generate", "preprocess", "geneval", "training-kill"] as const;
 const count = z.int().min(1);
 
 const schema = z.strictObject({
   run: field(z.enum(RUNS), {
     expected: `one of ${RUNS.join(", ")}`,
-    help: "generate: memory over thousands of pictures; preprocess, training-kill: work that is killed at random moments",
+    help: "generate: memory over thousands of pictures; the others: work that is killed at random moments",
     flag: "<run>",
   }),
   pictures: field(z.int().min(20).default(2000), {
@@ -30,7 +30,7 @@ const schema = z.strictObject({
     expected: "an integer of at least 1",
     help: "of the others: how often the work is killed",
     flag: "--kills <n>",
-    otherwise: "50, of training-kill 100",
+    otherwise: "50, of geneval 20, of training-kill 100",
   }),
   seed: field(z.int().default(0), {
     expected: "an integer",
@@ -48,6 +48,7 @@ process.exitCode = await runProgram({
     if (run === "generate") return (await import("./generate.js")).soakGenerate(pictures, steps, model);
     if (run === "preprocess")
       return (await import("./preprocess.js")).soakPreprocess({ kills: kills ?? 50, seed, keep });
+    if (run === "geneval") return (await import("./geneval.js")).soakGeneval({ kills: kills ?? 20, seed, keep });
     return (await import("./training-kill.js")).soakTraining({ kills: kills ?? 100, seed, keep });
   },
 });

@@ -1,54 +1,426 @@
 /** `miro evaluate geneval`. Parses, calls, prints. */
+import "./extensions.js";
+import { existsSync } from "node:fs";
+import { basename, join, resolve } from "node:path";
 import { z } from "zod";
-import { invalid } from "../errors.js";
+import { InvalidInputError, invalid } from "../errors.js";
+import { ColourClassifier } from "../evaluation/geneval/colours.js";
 import { judgeFile } from "../evaluation/geneval/judge-file.js";
-import { rulesSchema } from "../evaluation/geneval/rules.js";
-import { field, parseOptions } from "../options.js";
-import { declare } from "./add-options.js";
+import { type PromptSet, readLongPrompts, readPromptSet } from "../evaluation/geneval/prompts.js";
+import { type Rules, rulesSchema } from "../evaluation/geneval/rules.js";
+import {
+  counted,
+  type EvaluationReport,
+  type EvaluationRun,
+  evaluateGeneval,
+  STAGES,
+  type Stage,
+} from "../evaluation/geneval/run/evaluate.js";
+import { readImageFolder } from "../evaluation/geneval/run/image-folder.js";
+import { Resources } from "../evaluation/geneval/run/resources.js";
+import { type Suite, suiteNames, suiteOf, weightsKey } from "../evaluation/geneval/run/suites.js";
+import { summaryText } from "../evaluation/geneval/summary.js";
+import { about, message } from "../message.js";
+import { commaSeparated, field, flag, parseOptions } from "../options.js";
+import { modelOrBundled } from "../pipeline/loading/bundled.js";
+import { mergeOptions } from "../pipeline/requests/plan-pictures.js";
+import { type PromptOptions, promptOptionsSchema } from "../pipeline/requests/prompt-file.js";
+import { declare, type Given } from "./add-options.js";
 import { json } from "./common-options.js";
 import type { CliContext, Register } from "./context.js";
+import { dryRun } from "./evaluate-geneval-plan.js";
+import { loadingSchema, loadPipeline, modelSchema, optionsOf } from "./model-options.js";
+import { Progress } from "./progress.js";
 
 const EXAMPLES = `
 Examples:
+  miro evaluate geneval --prompts emoji                   the bundled model on its own world, two minutes
+  miro evaluate geneval --model nicolas-dufour/miro --detector mask2former.pth --device cuda --preset published-68
+  miro evaluate geneval --model nicolas-dufour/miro --detector mask2former.pth --reward aesthetic_score=0.625
+  miro evaluate geneval --checkpoint runs/mine --detector mask2former.pth --tasks counting,position
+  miro evaluate geneval --images pictures --detector mask2former.pth --clip openai/clip-vit-large-patch14
+  miro evaluate geneval --only summary --outfile results.jsonl        upstream's file or ours
+  miro evaluate geneval --prompts emoji --dry-run
   miro evaluate geneval --judge detections.json --json
-  miro evaluate geneval --judge detections.json --options threshold=0.5
+
+Everything is kept in --outdir, in the form of GenEval's own programs: 00000/metadata.jsonl, 00000/samples/0000.png,
+hparams.json, results.jsonl; beside them detections/, colours/, summary.json, summary.md and failures.png. The same
+command goes on where it was stopped. Several processes with the same command share the work, such as a SLURM array.
+
+Presets: published-68 is 50 steps, guidance 7, all reward targets 1; published-75 is the same with aesthetic_score=0.625.
+The detector is mask2former_swin-s-p4-w7-224_8xb2-lsj-50e_coco_20220504_001756-c9d0c4f2.pth of OpenMMLab.
 
 A file of detections: {"cases": [{"name": "a bench", "metadata": {"tag": "single_object", "include": [{"class": "bench",
 "count": 1}], "prompt": "a photo of a bench"}, "detections": {"bench": [[40, 45, 80, 75, 0.8]]}, "colours": {}}]}. Boxes
 are x1, y1, x2, y2 and a score; colours are those of the kept objects of a class, best first.
 `;
 
-const schema = z.strictObject({
-  judge: field(z.string().min(1).optional(), {
+const path = z.string().min(1).optional();
+/** The options of `generate` that hold for all pictures. */
+const settingsSchema = promptOptionsSchema.omit({ imagesPerPrompt: true });
+
+const PUBLISHED: PromptOptions = { steps: 50, guidanceScale: 7, guidanceType: "constant", sampler: "euler" };
+const PRESETS: Readonly<Record<"published-68" | "published-75", PromptOptions>> = {
+  "published-68": PUBLISHED,
+  "published-75": { ...PUBLISHED, rewardTargets: { aesthetic_score: 0.625 } },
+};
+
+export const genevalSchema = z.strictObject({
+  ...modelSchema.shape,
+  checkpoint: field(path, {
+    expected: "the folder of a training",
+    help: "the model that a training has exported, instead of --model",
+    flag: "--checkpoint <run>",
+  }),
+  images: field(path, {
+    expected: "a folder",
+    help: "judge the pictures of a folder instead of drawing some",
+    flag: "--images <dir>",
+  }),
+  prompts: field(z.string().default("geneval"), {
+    expected: () => `one of ${suiteNames().join(", ")}`,
+    help: () =>
+      `what is asked for: ${suiteNames()
+        .map((name) => `${name} (${suiteOf(name).summary})`)
+        .join("; ")}`,
+    flag: "--prompts <name>",
+  }),
+  metadataFile: field(path, {
     expected: "a file",
-    help: "judge the detections of a JSON file, without pictures",
-    flag: "--judge <file.json>",
+    help: "other prompts, in the form of GenEval's evaluation_metadata.jsonl",
+    flag: "--metadata-file <file.jsonl>",
+  }),
+  longPrompts: field(path, {
+    expected: "a file",
+    help: "longer texts for GenEval's prompts, such as upstream's evaluation_metadata_long.jsonl",
+    flag: "--long-prompts <file.jsonl>",
+  }),
+  outdir: field(path, {
+    expected: "a folder",
+    help: "folder of the pictures and of everything that is found out",
+    flag: "--outdir <dir>",
+    otherwise: "./geneval/MODEL, RUN/geneval_images, or the folder of --images",
+  }),
+  outfile: field(path, {
+    expected: "a file",
+    help: "verdicts, one picture a line",
+    flag: "--outfile <file.jsonl>",
+    otherwise: "results.jsonl in --outdir",
+  }),
+  samples: field(z.int().min(1).max(1000).optional(), {
+    expected: "an integer from 1 to 1000",
+    help: "pictures of each prompt",
+    flag: "--n-samples <n>",
+    otherwise: "4, of emoji 1",
+  }),
+  preset: field(z.enum(["published-68", "published-75"]).optional(), {
+    expected: "published-68 or published-75",
+    help: "settings of the published scores (below); other flags override them",
+    flag: "--preset <name>",
+  }),
+  ...settingsSchema.shape,
+  cfg: field(z.number().optional(), {
+    expected: "a finite number",
+    help: "the same as --guidance",
+    flag: "--cfg <w>",
+  }),
+  batched: flag(
+    "compute the pictures of a batch together: faster on a GPU, but the last bits then depend on the batch",
+    "--batched",
+  ),
+  batchSize: field(z.int().min(1).max(4096).default(4), {
+    expected: "an integer of at least 1",
+    help: "with --batched: pictures computed together",
+    flag: "--batch-size <n>",
+  }),
+  seed: field(z.int().min(0).default(42), {
+    expected: "an integer of at least 0",
+    help: "seed; the noise of a picture follows from it, the prompt and the picture's number alone",
+    flag: "--seed <n>",
+  }),
+  tasks: field(z.array(z.string().min(1)).min(1).optional(), {
+    expected: "tags of prompts, with commas between them",
+    help: "prompts of these tasks only, such as counting,position",
+    flag: "--tasks <list>",
+    parse: commaSeparated,
+  }),
+  promptRange: field(z.tuple([z.int().min(0), z.int().min(0)]).optional(), {
+    expected: "FIRST-LAST with 0 <= FIRST <= LAST",
+    help: "prompts of these places only, counted from 0, the last included",
+    flag: "--prompt-range <first-last>",
+    parse: toRange,
+  }),
+  only: field(z.enum(STAGES).optional(), {
+    expected: `one of ${STAGES.join(", ")}`,
+    help: "one step alone",
+    flag: "--only <step>",
+  }),
+  detector: field(path, {
+    expected: "a file, a folder or a repository",
+    help: "weights of Mask2Former with Swin-S (below)",
+    flag: "--detector <file|dir>",
+  }),
+  resizeU8: flag(
+    "round pictures to whole grey levels before the detector sees them, as the first GenEval did",
+    "--resize-u8",
+  ),
+  clip: field(path, {
+    expected: "a folder or a repository",
+    help: "OpenAI's CLIP ViT-L/14, which tells colours",
+    flag: "--clip <dir>",
+    otherwise: "openai/clip-vit-large-patch14",
   }),
   options: field(z.record(z.string(), z.union([z.number(), z.string()])).default({}), {
     expected: "key=value",
     help:
-      "constant of the rules: threshold, counting_threshold, max_objects, max_overlap, position_threshold; " +
-      "repeatable",
+      "constant of the rules: threshold, counting_threshold, max_objects, max_overlap, position_threshold, " +
+      "bgcolor, crop; repeatable",
     flag: "--options <key=value>",
+  }),
+  failures: field(z.int().min(0).max(500).default(36), {
+    expected: "an integer from 0 to 500",
+    help: "pictures on the sheet of failures",
+    flag: "--failures <n>",
+  }),
+  overwrite: flag("replace pictures of other settings", "--overwrite"),
+  dryRun: flag("say what would be done, and how many hours that takes", "--dry-run"),
+  judge: field(path, {
+    expected: "a file",
+    help: "judge the detections of a JSON file, without pictures",
+    flag: "--judge <file.json>",
   }),
   json,
 });
 
+type Options = z.output<typeof genevalSchema>;
+
 export const register: Register = (command, context) => {
-  declare(command, schema, (options) => geneval(options, context)).addHelpText("after", EXAMPLES);
+  declare(command, genevalSchema, (options, given) => geneval(options, given, context)).addHelpText("after", EXAMPLES);
 };
 
-function geneval({ judge, options, json }: z.output<typeof schema>, context: CliContext): void {
-  parseOptions(rulesSchema, options, "options");
-  if (judge === undefined) throw invalid("judge", "a file", "none");
-  const verdicts = judgeFile(judge, options);
-  if (json) {
+async function geneval(options: Options, given: Given<typeof genevalSchema>, context: CliContext): Promise<void> {
+  const constants = constantsOf(options.options);
+  if (options.judge !== undefined) {
+    judgeDetections(options.judge, options.options, options.json, context);
+    return;
+  }
+  const progress = await Progress.for(context);
+  const tell = (text: string) => {
+    progress.stop();
+    context.stderr(`${text}\n`);
+  };
+  const request = await requestOf(options, given, constants);
+  await using resources = new Resources({
+    pipeline:
+      request.model === null ? undefined : () => loadPipeline(request.model!, request.loading, context, progress),
+    detector: () =>
+      request.suite.loadDetector({
+        source: options.detector,
+        device: options.device,
+        dtype: "float32",
+        resizeU8: options.resizeU8,
+        cacheDir: options.cacheDir,
+        signal: context.signal,
+      }),
+    colours: () =>
+      ColourClassifier.load({
+        clip: options.clip,
+        device: options.device,
+        cacheDir: options.cacheDir,
+        signal: context.signal,
+        ...constants.cut,
+      }),
+  });
+  try {
+    const run: EvaluationRun = {
+      ...request.run,
+      resources,
+      signal: context.signal,
+      onProgress: (what, done, total) => progress.update(what, done, total),
+      onMessage: tell,
+    };
+    if (options.dryRun) {
+      context.stdout(await dryRun(run, request.suite, options.json));
+      return;
+    }
+    const report = await evaluateGeneval(run);
+    progress.stop();
+    print(report, run, options.json, context);
+  } finally {
+    progress.stop();
+  }
+}
+
+/** `3-17` */
+function toRange(text: string): [number, number] | undefined {
+  const match = /^(\d+)-(\d+)$/.exec(text.trim());
+  return match && Number(match[1]) <= Number(match[2]) ? [Number(match[1]), Number(match[2])] : undefined;
+}
+
+/** The rules' constants, and how objects are cut out for their colours. */
+function constantsOf({ bgcolor, crop, ...rules }: Options["options"]): {
+  rules: Rules;
+  cut: { background?: string; crop?: boolean };
+} {
+  for (const [key, flag] of [
+    ["model", "--detector"],
+    ["clip_model", "--clip"],
+  ] as const)
+    if (key in rules) throw invalid(`options.${key}`, `the weights by ${flag}`, rules[key]);
+  if (crop !== undefined && crop !== 0 && crop !== 1) throw invalid("options.crop", "0 or 1", crop);
+  return {
+    rules: parseOptions(rulesSchema, rules, "options"),
+    cut: {
+      ...(bgcolor !== undefined && { background: String(bgcolor) }),
+      ...(crop !== undefined && { crop: crop === 1 }),
+    },
+  };
+}
+
+function judgeDetections(path: string, options: Options["options"], asJson: boolean, context: CliContext): void {
+  const { bgcolor, crop, ...rules } = options;
+  const verdicts = judgeFile(path, rules);
+  if (asJson) {
     context.stdout(`${JSON.stringify({ verdicts })}\n`);
     return;
   }
-  for (const { name, correct, reason } of verdicts)
-    context.stdout(
-      `${correct ? "correct" : "wrong  "}  ${name}${correct ? "" : `: ${reason.replaceAll("\n", "; ")}`}\n`,
-    );
+  for (const { name, correct, reason } of verdicts) {
+    const why = correct ? "" : `: ${reason.replaceAll("\n", "; ")}`;
+    context.stdout(`${correct ? "correct" : "wrong  "}  ${name}${why}\n`);
+  }
   context.stdout(`${verdicts.filter(({ correct }) => correct).length} of ${verdicts.length} correct\n`);
+}
+
+/** An evaluation without its models. */
+interface Request {
+  suite: Suite;
+  /** Null where nothing is drawn. */
+  model: string | null;
+  loading: Given<typeof loadingSchema>;
+  run: Omit<EvaluationRun, "resources" | "signal" | "onProgress" | "onMessage">;
+}
+
+async function requestOf(
+  options: Options,
+  given: Given<typeof genevalSchema>,
+  { rules, cut }: ReturnType<typeof constantsOf>,
+): Promise<Request> {
+  const { only, images, checkpoint, tasks, promptRange } = options;
+  const named = (["model", "checkpoint", "images"] as const).filter((key) => options[key] !== undefined);
+  if (named.length > 1) throw invalid(named[1]!, `no --${named[0]} with it`, options[named[1]!]);
+  const suite = suiteOf(options.prompts);
+  const asked = promptsOf(options, suite);
+  const draws = images === undefined && (only === undefined || only === "generate");
+  const model = images !== undefined ? null : modelOf(options.model, checkpoint);
+  const name = images !== undefined ? basename(resolve(images)) : nameOf(model!, checkpoint);
+  const detects = only === undefined || only === "detect";
+  if (detects && suite.needsWeights && options.detector === undefined && !options.dryRun)
+    throw new InvalidInputError(
+      message`${about("detector")}: expected the weights of GenEval's detector, a file, folder or repository (see --help); received none`,
+    );
+  const folder = images ?? options.outdir ?? defaultFolder(name, suite, options);
+  const settings = settingsOf(options, given);
+  const loading = optionsOf(loadingSchema, given);
+  const { threads: _, cacheDir: __, device: ___, ...decisive } = loading;
+  // A folder that says nothing of its prompts, and has none of these, is taken as it is.
+  const isOther = images !== undefined && !asked.isChosen && readImageFolder(images, asked.set).prompts.length === 0;
+  return {
+    suite,
+    model: draws ? model : null,
+    loading,
+    run: {
+      images: folder,
+      output: options.outdir ?? folder,
+      outfile: options.outfile,
+      set: isOther ? undefined : asked.set,
+      includes: (index, tag) =>
+        (tasks === undefined || tasks.includes(tag)) &&
+        (promptRange === undefined || (index >= promptRange[0] && index <= promptRange[1])),
+      ...(draws && {
+        draw: {
+          samples: options.samples ?? suite.samples,
+          seed: options.seed,
+          options: settings,
+          batchSize: options.batched ? options.batchSize : undefined,
+          overwrite: options.overwrite,
+          model: { model: resolveIfFolder(model!), ...decisive },
+        },
+      }),
+      only,
+      rules,
+      detectorKey: await detectorKeyOf(options, suite),
+      colourKey: JSON.stringify({ clip: await weightsKey(options.clip ?? "openai/clip-vit-large-patch14"), ...cut }),
+      failures: options.failures,
+      name,
+      compare: suite.compare && options.metadataFile === undefined,
+    },
+  };
+}
+
+async function detectorKeyOf({ detector, resizeU8 }: Options, { name }: Suite): Promise<string> {
+  const weights = detector === undefined ? "included" : await weightsKey(detector);
+  return `${name}, weights ${weights}${resizeU8 ? ", whole grey levels" : ""}`;
+}
+
+function promptsOf({ metadataFile, longPrompts }: Options, suite: Suite): { set: PromptSet; isChosen: boolean } {
+  if (metadataFile !== undefined && longPrompts !== undefined)
+    throw invalid("longPrompts", "no --metadata-file with it", longPrompts);
+  if (metadataFile !== undefined) return { set: readPromptSet(metadataFile), isChosen: true };
+  if (longPrompts !== undefined) return { set: readLongPrompts(longPrompts), isChosen: true };
+  return { set: suite.prompts(), isChosen: false };
+}
+
+function modelOf(model: string | undefined, checkpoint: string | undefined): string {
+  if (checkpoint === undefined) return modelOrBundled(model);
+  const folders = [join(checkpoint, "export"), checkpoint];
+  const found = folders.find((folder) => existsSync(join(folder, "config.json")));
+  if (found !== undefined) return found;
+  throw new InvalidInputError(
+    message`${about("checkpoint")}: ${checkpoint} holds no model: neither export/config.json, which a training writes at its end, nor config.json`,
+  );
+}
+
+function nameOf(model: string, checkpoint: string | undefined): string {
+  return basename(resolve(checkpoint ?? model));
+}
+
+function resolveIfFolder(model: string): string {
+  return existsSync(model) ? resolve(model) : model;
+}
+
+function defaultFolder(name: string, suite: Suite, { checkpoint }: Options): string {
+  if (checkpoint !== undefined) return join(checkpoint, "geneval_images");
+  return join("geneval", suite.compare ? name : `${name}-${suite.name}`);
+}
+
+function settingsOf({ preset, cfg, guidanceScale }: Options, given: Given<typeof genevalSchema>): PromptOptions {
+  if (cfg !== undefined && guidanceScale !== undefined && cfg !== guidanceScale)
+    throw invalid("cfg", `the same as --guidance ${guidanceScale}`, cfg);
+  const chosen: PromptOptions = {
+    ...optionsOf(settingsSchema, given),
+    ...(cfg !== undefined && { guidanceScale: cfg }),
+  };
+  return preset === undefined ? chosen : mergeOptions(PRESETS[preset], chosen);
+}
+
+function print(report: EvaluationReport, run: EvaluationRun, asJson: boolean, context: CliContext): void {
+  const { drawn, detected, problems, summary, files } = report;
+  const kinds = counted(problems);
+  for (const [kind, { count, first }] of Object.entries(kinds)) {
+    context.stderr(`warning: ${kind}, ${count}:\n${first.map((one) => `  ${one}\n`).join("")}`);
+    if (count > first.length) context.stderr(`  and ${count - first.length} more\n`);
+  }
+  if (asJson) {
+    const json = { folder: run.images, drawn, detected, problems: kinds, files, ...summary };
+    context.stdout(`${JSON.stringify(json)}\n`);
+    return;
+  }
+  const does = (stage: Stage) => run.only === undefined || run.only === stage;
+  if (run.draw && does("generate")) context.stdout(`${drawn} pictures drawn\n`);
+  if (does("detect")) context.stdout(`${detected} pictures looked at\n`);
+  if (summary) {
+    const [low, high] = summary.overall_interval;
+    context.stdout(`\n${summaryText(summary)}95 % interval over prompts: ${low.toFixed(5)} to ${high.toFixed(5)}\n\n`);
+  }
+  for (const file of Object.values(files)) context.stdout(`${file}\n`);
 }

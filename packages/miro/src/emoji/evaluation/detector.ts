@@ -25,8 +25,10 @@ import {
 import { toBatch } from "./picture-batch.js";
 
 /** A division of a picture and what each of its objects looks like. */
-interface View {
+export interface View {
   regions: Region[];
+  /** For each pixel, the region that it is nearest to. */
+  owner: Uint8Array;
   /** Logarithms of the probabilities of all labels, for each region. */
   looks: Float32Array[];
 }
@@ -34,6 +36,8 @@ interface View {
 /** What the detector has seen of a picture, to be asked about. */
 export interface Observation {
   labels: readonly string[];
+  /** 1 where something stands before the background. */
+  mask: Uint8Array;
   divisions: View[];
   /** The picture cut in two, across and down. */
   halves: View[];
@@ -65,7 +69,7 @@ const FILL = 0.82;
  */
 const EVEN = 0.6;
 /** A name is found when it is among this many of the likeliest. */
-const TOP = 5;
+export const TOP = 5;
 /** A division into more objects than this is not one into two, with something beside them. */
 const PAIR_MOST = 4;
 
@@ -78,8 +82,9 @@ export function observe(image: RgbImage, classifier: EmojiClassifier): Observati
   const crops = all.flatMap((division) => division.regions.map((_, i) => cropOf(segmented, division, i, FILL)));
   const looks = crops.length === 0 ? [] : lookAt(crops, classifier);
   let next = 0;
-  const view = ({ regions }: Division): View => ({ regions, looks: regions.map(() => looks[next++]!) });
-  return { labels: classifier.config.labels, divisions: parted.map(view), halves: cut.map(view) };
+  const view = ({ regions, owner }: Division): View => ({ regions, owner, looks: regions.map(() => looks[next++]!) });
+  const { mask } = segmented;
+  return { labels: classifier.config.labels, mask, divisions: parted.map(view), halves: cut.map(view) };
 }
 
 function lookAt(crops: readonly RgbImage[], classifier: EmojiClassifier): Float32Array[] {

@@ -1,0 +1,151 @@
+/** Looks for objects in the pictures of an evaluation, and keeps what was found, so that judging can be repeated. */
+import { readFileSync } from "node:fs";
+import { join } from "node:path";
+import { systemReason } from "../../../errors.js";
+import { sha256 } from "../../../files/sha256.js";
+import { decodeImage, ImageError } from "../../../pictures/decode.js";
+import type { RgbImage } from "../../../pictures/rgb.js";
+import type { PromptFolder } from "./image-folder.js";
+import { type PictureDetections, readPromptFile, stored, writePromptFile } from "./prompt-files.js";
+import type { Resources } from "./resources.js";
+import type { SharedWork } from "./shared-work.js";
+
+/** What is looked at. */
+export interface DetectRun {
+  /** Folder of the pictures. */
+  images: string;
+  /** Folder of what is found. */
+  output: string;
+  prompts: readonly PromptFolder[];
+  /** What decides the detections beside the pictures. */
+  key: string;
+  /** Detections below it are left out. */
+  minScore: number;
+  signal?: AbortSignal | undefined;
+  onPicture?: ((done: number, total: number) => void) | undefined;
+}
+
+/** The work for one folder. */
+export class Detection {
+  readonly #run: DetectRun;
+  readonly #complete = new Set<number>();
+  readonly #hashes = new Map<string, string | null>();
+
+  constructor(run: DetectRun) {
+    this.#run = run;
+  }
+
+  /** Whether a prompt's pictures as they are now have been looked at. */
+  isComplete(index: number): boolean {
+    if (this.#complete.has(index)) return true;
+    const { output, prompts, key } = this.#run;
+    const folder = prompts.find((prompt) => prompt.index === index);
+    if (folder === undefined) return false;
+    const file = readPromptFile(output, "detections", index);
+    if (file?.key !== key) return false;
+    if (Object.keys(file.pictures).length !== folder.samples.length) return false;
+    if (folder.samples.some(({ path }) => file.pictures[nameOf(path)]?.sha256 !== this.#hash(path))) return false;
+    this.#complete.add(index);
+    return true;
+  }
+
+  /** Prompts that have still to be looked at. */
+  missing(): number[] {
+    return this.#run.prompts.filter(({ index }) => !this.isComplete(index)).map(({ index }) => index);
+  }
+
+  /** Looks at what nobody else looks at, until nothing is left to take. @returns the number of pictures */
+  async detectMissing(resources: Resources, work: SharedWork): Promise<number> {
+    const { prompts, signal, onPicture } = this.#run;
+    const total = prompts.reduce((sum, { samples }) => sum + samples.length, 0);
+    let open = this.missing();
+    let done = total - sizeOf(prompts, open);
+    let looked = 0;
+    for (;;) {
+      signal?.throwIfAborted();
+      const [index] = await work.take("detect", open, (index) => this.isComplete(index), 1);
+      if (index === undefined) return looked;
+      open = open.filter((other) => other !== index);
+      const folder = prompts.find((prompt) => prompt.index === index)!;
+      await this.#detect(folder, resources);
+      looked += folder.samples.length;
+      done += folder.samples.length;
+      onPicture?.(Math.min(done, total), total);
+    }
+  }
+
+  async #detect({ index, metadata, samples }: PromptFolder, resources: Resources): Promise<void> {
+    const { images, output, key, minScore, signal } = this.#run;
+    const pictures: Record<string, PictureDetections> = {};
+    const decoded: { name: string; image: RgbImage }[] = [];
+    for (const { path } of samples) {
+      const name = nameOf(path);
+      const read = await readPicture(join(images, path));
+      this.#hashes.set(path, read.sha256);
+      if ("error" in read) pictures[name] = { sha256: read.sha256, error: read.error, detections: [] };
+      else {
+        const { width, height } = read.image;
+        pictures[name] = { sha256: read.sha256, width, height, detections: [] };
+        decoded.push({ name, image: read.image });
+      }
+    }
+    if (decoded.length > 0) {
+      const detector = await resources.get("detector");
+      const named = new Set([...metadata.include, ...(metadata.exclude ?? [])].map((one) => one.class));
+      const found = await detector.detect(
+        decoded.map(({ image }) => image),
+        { minScore, ...(signal && { signal }) },
+      );
+      decoded.forEach(({ name }, i) => {
+        pictures[name]!.detections = found[i]!.map((one) => {
+          const className = detector.classes[one.classIndex]!;
+          return stored(one, className, named.has(className));
+        });
+      });
+    }
+    writePromptFile(output, "detections", index, { key, pictures });
+    this.#complete.add(index);
+  }
+
+  #hash(path: string): string | null {
+    const known = this.#hashes.get(path);
+    if (known !== undefined) return known;
+    let hash: string | null = null;
+    try {
+      hash = sha256(readFileSync(join(this.#run.images, path)));
+    } catch {
+      // It cannot be read, and is looked at again, which says why.
+    }
+    this.#hashes.set(path, hash);
+    return hash;
+  }
+}
+
+/** A picture as the evaluator sees it: turned as EXIF says, without alpha; or why it cannot be seen. */
+async function readPicture(
+  path: string,
+): Promise<{ sha256: string; image: RgbImage } | { sha256: string; error: string }> {
+  let bytes: Buffer;
+  try {
+    bytes = readFileSync(path);
+  } catch (error) {
+    return { sha256: sha256(""), error: `cannot be read: ${systemReason(error)}` };
+  }
+  const hash = sha256(bytes);
+  try {
+    return { sha256: hash, image: await decodeImage(bytes, { orient: true }) };
+  } catch (error) {
+    if (!(error instanceof ImageError)) throw error;
+    return { sha256: hash, error: error.message };
+  }
+}
+
+function sizeOf(prompts: readonly PromptFolder[], indices: readonly number[]): number {
+  const wanted = new Set(indices);
+  return prompts.reduce((sum, { index, samples }) => sum + (wanted.has(index) ? samples.length : 0), 0);
+}
+
+/** `0003.png` */
+export function nameOf(path: string): string {
+  return path.slice(path.lastIndexOf("/") + 1);
+}

@@ -1,0 +1,420 @@
+/**
+ * GenEval from end to end in one folder: pictures are drawn, objects found, colours told, verdicts given and summed up.
+ *
+ * Every step keeps its results in files and does what is missing, so that an evaluation goes on where it was stopped.
+ * Several processes with the same folder share the work: each takes prompts that nobody has taken, and the last step is
+ * done by the one that comes to it first.
+ */
+import { existsSync, mkdirSync, readFileSync, rmSync } from "node:fs";
+import { dirname, join } from "node:path";
+import { setTimeout as sleep } from "node:timers/promises";
+import { InvalidInputError, MiroError } from "../../../errors.js";
+import { readJson } from "../../../files/json-file.js";
+import { isObject } from "../../../files/plain-data.js";
+import { sha256 } from "../../../files/sha256.js";
+import { removeKilledWrites, writeFileAtomic } from "../../../files/whole-files.js";
+import { encodePng } from "../../../pictures/png.js";
+import { version } from "../../../version.js";
+import { groupBy } from "../../group-by.js";
+import type { Colour, PromptMetadata } from "../metadata.js";
+import type { PromptSet } from "../prompts.js";
+import { markdownTable } from "../published.js";
+import { pythonJson } from "../python-json.js";
+import { judge, keepBest, type Rules } from "../rules.js";
+import { type Result, readResults, type Summary, summarise } from "../summary.js";
+import { ColourStage } from "./colour-stage.js";
+import { Detection, nameOf } from "./detect.js";
+import { type Failure, failureSheet } from "./failure-sheet.js";
+import { type GenerateRun, Generation } from "./generate.js";
+import { readHparams } from "./hparams.js";
+import { missingSamples, type Problem, type PromptFolder, readImageFolder } from "./image-folder.js";
+import { maskOf, promptFilePath, readPromptFile, type StoredDetection } from "./prompt-files.js";
+import type { Resources } from "./resources.js";
+import { SharedWork } from "./shared-work.js";
+
+/** Steps of an evaluation. */
+export const STAGES = ["generate", "detect", "judge", "summary"] as const;
+export type Stage = (typeof STAGES)[number];
+
+/** What is evaluated and how. */
+export interface EvaluationRun {
+  /** Folder of the pictures. */
+  images: string;
+  /** Folder of everything else; mostly the same. */
+  output: string;
+  /** File of the verdicts. Default: `results.jsonl` in `output`. */
+  outfile?: string | undefined;
+  /** The prompts; where they are not known, those of the folder. */
+  set?: PromptSet | undefined;
+  /** Prompts that are evaluated, by their place. Default: all. */
+  includes?: ((index: number, tag: string) => boolean) | undefined;
+  /** What is drawn; absent where pictures are only judged. */
+  draw?: Omit<GenerateRun, "folder" | "set" | "indices" | "signal" | "onPicture" | "onMessage"> | undefined;
+  /** One step alone. */
+  only?: Stage | undefined;
+  rules: Rules;
+  /** Tells detections of one detector from those of another. */
+  detectorKey: string;
+  /** Tells colours of one classifier from those of another. */
+  colourKey: string;
+  /** Pictures on the sheet of failures. */
+  failures: number;
+  /** What was measured, in the table. */
+  name: string;
+  /** Whether published scores stand beside one's own. */
+  compare: boolean;
+  resources: Resources;
+  signal?: AbortSignal | undefined;
+  onProgress?: ((what: string, done: number, total: number) => void) | undefined;
+  onMessage?: ((message: string) => void) | undefined;
+}
+
+/** What an evaluation came to. */
+export interface EvaluationReport {
+  /** Pictures that were drawn by this call. */
+  drawn: number;
+  /** Pictures that were looked at by this call. */
+  detected: number;
+  problems: Problem[];
+  /** Null where `only` ends before. */
+  summary: Summary | null;
+  /** Files of the last step, by what they are. */
+  files: Partial<Record<"results" | "summary" | "table" | "failures", string>>;
+}
+
+/** How often the work of others is looked at. */
+const POLL_MS = 250;
+/** Detections below it are kept by no rule that is not lower itself. */
+const USUAL_MIN_SCORE = 0.3;
+
+/**
+ * Evaluates a folder. What `only` leaves out is not done.
+ * @throws InvalidInputError for contradictions and for pictures of other settings
+ */
+export async function evaluateGeneval(run: EvaluationRun): Promise<EvaluationReport> {
+  const { only, output, signal, onMessage } = run;
+  const does = (stage: Stage) => only === undefined || only === stage;
+  const report: EvaluationReport = { drawn: 0, detected: 0, problems: [], summary: null, files: {} };
+  if (only === "summary") return { ...report, ...summariseFolder(run) };
+  makeFolder(output);
+  for (const folder of [output, join(output, "detections"), join(output, "colours")]) removeKilledWrites(folder);
+  using work = new SharedWork(output, { signal, onWait: onMessage });
+  await work.tidy();
+  const generation = run.draw && does("generate") ? generationOf(run, run.draw) : null;
+  let told = false;
+  for (;;) {
+    signal?.throwIfAborted();
+    if (generation) report.drawn += await generation.drawMissing(run.resources, work);
+    const open = generation?.missing() ?? [];
+    if (only === "generate") {
+      if (open.length > 0) onMessage?.(`${open.length} prompts are left to other processes`);
+      break;
+    }
+    const folder = present(run);
+    const stages = stagesOf(run, folder.prompts);
+    if (does("detect")) {
+      const ready = generation ? folder.prompts.filter(({ index }) => generation.isComplete(index)) : folder.prompts;
+      const detection = stagesOf(run, ready).detection;
+      report.detected += await detection.detectMissing(run.resources, work);
+      if (only !== "detect" && does("judge")) await stagesOf(run, ready).colours.tellMissing(run.resources, work);
+    } else if (does("judge")) await stages.colours.tellMissing(run.resources, work);
+    const left =
+      open.length +
+      (does("detect") ? stages.detection.missing().length : 0) +
+      (does("judge") ? stages.colours.missing().length : 0);
+    report.problems = folder.problems;
+    if (only === "detect") {
+      if (left > 0) onMessage?.(`${left} prompts are left to other processes`);
+      break;
+    }
+    if (left === 0 && (await conclude(run, folder, work, report))) break;
+    if (!told) onMessage?.(`waiting for another process, which works on ${left === 0 ? "the verdicts" : left}`);
+    told = true;
+    await sleep(POLL_MS, undefined, signal ? { signal } : {});
+  }
+  return report;
+}
+
+function makeFolder(folder: string): void {
+  try {
+    mkdirSync(folder, { recursive: true });
+  } catch (error) {
+    throw new MiroError(`${folder}: cannot be created: ${(error as Error).message}`, { cause: error });
+  }
+}
+
+function generationOf(run: EvaluationRun, draw: NonNullable<EvaluationRun["draw"]>): Generation {
+  const { set, includes = () => true, images, signal, onMessage, onProgress } = run;
+  if (set === undefined) throw new InvalidInputError("pictures are drawn from prompts that are known");
+  const indices = set.prompts.flatMap(({ tag }, index) => (includes(index, tag) ? [index] : []));
+  if (indices.length === 0) throw new InvalidInputError("no prompt is left: choose other tasks or a wider range");
+  return new Generation({
+    ...draw,
+    folder: images,
+    set,
+    indices,
+    signal,
+    onMessage,
+    onPicture: (done, total) => onProgress?.("drawing", done, total),
+  });
+}
+
+/** What is in the folder of those prompts that are evaluated. */
+function present({ images, set, includes = () => true, draw }: EvaluationRun): {
+  prompts: PromptFolder[];
+  problems: Problem[];
+} {
+  const folder = readImageFolder(images, set);
+  const prompts = folder.prompts.filter(({ index, metadata }) => includes(index, metadata.tag));
+  const isMeant = ({ path }: Problem) => {
+    const index = Number.parseInt(path, 10);
+    const tag = set?.prompts[index]?.tag;
+    return Number.isNaN(index) || tag === undefined || includes(index, tag);
+  };
+  const samples = draw?.samples ?? samplesOf(images, prompts);
+  return {
+    prompts: draw
+      ? prompts.map((one) => ({ ...one, samples: one.samples.filter(({ index }) => index < samples) }))
+      : prompts,
+    problems: [...folder.problems.filter(isMeant), ...missingSamples(prompts, samples)],
+  };
+}
+
+/** Pictures that each prompt should have: what the generator says it made, else the most that one has. */
+function samplesOf(folder: string, prompts: readonly PromptFolder[]): number {
+  let said: unknown;
+  try {
+    said = readHparams(folder)?.n_samples;
+  } catch (error) {
+    if (!(error instanceof MiroError)) throw error; // a file that nobody needs here
+  }
+  if (Number.isInteger(said)) return Number(said);
+  return Math.max(0, ...prompts.map(({ samples }) => (samples.at(-1)?.index ?? -1) + 1));
+}
+
+function stagesOf(
+  run: EvaluationRun,
+  prompts: readonly PromptFolder[],
+): { detection: Detection; colours: ColourStage } {
+  const { images, output, rules, detectorKey, colourKey, signal, onProgress } = run;
+  const minScore = Math.min(USUAL_MIN_SCORE, rules.threshold, rules.counting_threshold);
+  return {
+    detection: new Detection({
+      images,
+      output,
+      prompts,
+      minScore,
+      key: `${detectorKey}, scores above ${minScore}`,
+      signal,
+      onPicture: (done, total) => onProgress?.("finding objects", done, total),
+    }),
+    colours: new ColourStage({
+      images,
+      output,
+      prompts,
+      rules,
+      key: colourKey,
+      signal,
+      onPrompt: (done, total) => onProgress?.("telling colours", done, total),
+    }),
+  };
+}
+
+/** Files of the last step. */
+function pathsOf({ output, outfile = join(output, "results.jsonl") }: EvaluationRun) {
+  return {
+    results: outfile,
+    summary: join(output, "summary.json"),
+    table: join(output, "summary.md"),
+    failures: join(output, "failures.png"),
+  };
+}
+
+/** Sums up verdicts that stand in a file, this program's or GenEval's own. */
+function summariseFolder(run: EvaluationRun): Pick<EvaluationReport, "summary" | "files"> {
+  const { results, summary: path, table } = pathsOf(run);
+  const summary = summarise(readResults(results));
+  writeSummary(run, summary, {});
+  return { summary, files: { results, summary: path, table } };
+}
+
+function writeSummary(run: EvaluationRun, summary: Summary, more: Record<string, unknown>): void {
+  const { summary: path, table } = pathsOf(run);
+  writeFileAtomic(table, markdownTable(run.name, summary, run.compare), { overwrite: true });
+  // Last, since its key says that the other files are there.
+  const json = { name: run.name, ...summary, ...more };
+  writeFileAtomic(path, `${JSON.stringify(json, null, 2)}\n`, { overwrite: true });
+}
+
+/** The last step, unless another process does it. @returns whether it is done */
+async function conclude(
+  run: EvaluationRun,
+  folder: { prompts: PromptFolder[]; problems: Problem[] },
+  work: SharedWork,
+  report: EvaluationReport,
+): Promise<boolean> {
+  const paths = pathsOf(run);
+  const key = inputsKey(run, folder);
+  const isDone = () =>
+    storedKey(paths.summary) === key && existsSync(paths.results) && existsSync(paths.table) && run.only === undefined;
+  const { results, failures, problems } = verdicts(run, folder);
+  report.problems = problems;
+  if (results.length === 0) {
+    const reason = problems[0] ? `: ${problems[0].path} ${problems[0].reason}` : "";
+    throw new InvalidInputError(`${run.images}: holds no picture that can be judged${reason}`);
+  }
+  report.summary = summarise(results);
+  if (!isDone()) {
+    const [taken] = await work.take("conclude", [0], isDone, 1);
+    if (taken === undefined && !isDone()) return false;
+    if (taken !== undefined) {
+      removeKilledWrites(dirname(paths.results));
+      writeFileAtomic(paths.results, results.map((row) => `${JSON.stringify(row)}\n`).join(""), { overwrite: true });
+      const sheet = await failureSheet(run.images, failures, run.failures, `${run.name}: pictures that failed`);
+      if (sheet) writeFileAtomic(paths.failures, encodePng(sheet.data, sheet.width, sheet.height), { overwrite: true });
+      else rmSync(paths.failures, { force: true }); // of an earlier evaluation
+      if (run.only === undefined)
+        writeSummary(run, report.summary, { ...provenance(run), problems: counted(problems), key });
+    }
+  }
+  report.files = { results: paths.results };
+  if (run.only === undefined) Object.assign(report.files, { summary: paths.summary, table: paths.table });
+  if (failures.length > 0 && run.failures > 0) report.files.failures = paths.failures;
+  return true;
+}
+
+function storedKey(path: string): unknown {
+  try {
+    const content = readJson(path);
+    return isObject(content) ? content.key : undefined;
+  } catch (error) {
+    if (error instanceof MiroError) return undefined;
+    throw error;
+  }
+}
+
+/** Changes with everything that the last step makes files from. */
+function inputsKey(
+  run: EvaluationRun,
+  { prompts, problems }: { prompts: PromptFolder[]; problems: Problem[] },
+): string {
+  const hash = (path: string) => (existsSync(path) ? sha256(readFileSync(path)) : null);
+  const files = prompts.map(({ index }) => [
+    index,
+    hash(promptFilePath(run.output, "detections", index)),
+    hash(promptFilePath(run.output, "colours", index)),
+  ]);
+  const { rules, name, failures, detectorKey, colourKey, outfile } = run;
+  return sha256(JSON.stringify([version(), rules, name, failures, detectorKey, colourKey, outfile, files, problems]));
+}
+
+function provenance({ set, rules, detectorKey, colourKey, images }: EvaluationRun): Record<string, unknown> {
+  const hparams = join(images, "hparams.json");
+  return {
+    metadata_sha256: set?.sha256 ?? null,
+    hparams_sha256: existsSync(hparams) ? sha256(readFileSync(hparams)) : null,
+    rules,
+    detector: detectorKey,
+    colours: colourKey,
+    versions: { miro: version() },
+  };
+}
+
+/** Problems by kind, with the first of each. */
+export function counted(problems: readonly Problem[]): Record<string, { count: number; first: string[] }> {
+  const counts: Record<string, { count: number; first: string[] }> = {};
+  for (const { kind, path, reason } of problems) {
+    counts[kind] ??= { count: 0, first: [] };
+    const one = counts[kind];
+    one.count++;
+    if (one.first.length < 5) one.first.push(`${path}: ${reason}`);
+  }
+  return counts;
+}
+
+/** A line of `results.jsonl`: GenEval's fields, behind them ours. */
+type Row = Result & { prompt_index: number; sample_index: number; colors: string };
+
+function verdicts(
+  run: EvaluationRun,
+  folder: { prompts: PromptFolder[]; problems: Problem[] },
+): { results: Row[]; failures: Failure[]; problems: Problem[] } {
+  const results: Row[] = [];
+  const failures: Failure[] = [];
+  const problems = [...folder.problems];
+  for (const { index, metadata, samples } of folder.prompts) {
+    const file = readPromptFile(run.output, "detections", index);
+    const colours = readPromptFile(run.output, "colours", index);
+    for (const { index: sample, path } of samples) {
+      const name = nameOf(path);
+      const picture = file?.pictures[name];
+      if (picture === undefined || picture.error !== undefined) {
+        const reason = picture?.error ?? "has not been looked at; run without --only, or with --only detect";
+        problems.push({ kind: picture ? "damaged picture" : "missing picture", path, reason });
+        continue;
+      }
+      const found = groupBy(picture.detections, (one) => one.class);
+      const told = colours?.pictures[name] ?? {};
+      const { correct, reason, kept } = judge(
+        metadata,
+        found,
+        (className, objects) => coloursFor(told, className, objects.length, path),
+        run.rules,
+      );
+      results.push({
+        filename: path,
+        tag: metadata.tag,
+        prompt: metadata.prompt,
+        correct,
+        reason,
+        metadata: pythonJson(metadata),
+        details: pythonJson(
+          Object.fromEntries([...kept].map(([name, list]) => [name, list.map(({ box, score }) => [...box, score])])),
+        ),
+        prompt_index: index,
+        sample_index: sample,
+        colors: pythonJson(told),
+      });
+      if (correct) continue;
+      const own = promptFilePath(run.output, "detections", index);
+      const objects = shownObjects(metadata, found, run.rules);
+      failures.push({
+        path,
+        tag: metadata.tag,
+        prompt: metadata.prompt,
+        reason,
+        objects: objects.map((one) => ({
+          className: one.class,
+          score: one.score,
+          box: one.box,
+          mask: maskOf(one, picture, own),
+        })),
+      });
+    }
+  }
+  return { results, failures, problems };
+}
+
+/** What counts of the classes that were asked for, and behind it what else was found, each place once. */
+function shownObjects(
+  { tag, include }: PromptMetadata,
+  found: ReadonlyMap<string, readonly StoredDetection[]>,
+  rules: Rules,
+): StoredDetection[] {
+  const named = new Set(include.map((one) => one.class));
+  const best = (name: string) => keepBest(found.get(name) ?? [], tag, rules);
+  const asked = [...named].flatMap(best);
+  const places = new Set(asked.map(({ box }) => String(box)));
+  const others = [...found.keys()].filter((name) => !named.has(name)).flatMap(best);
+  const besides = others
+    .sort((a, b) => b.score - a.score)
+    .filter(({ box }) => !places.has(String(box)) && places.add(String(box)));
+  return [...asked, ...besides];
+}
+
+function coloursFor(told: Record<string, Colour[]>, className: string, count: number, path: string): Colour[] {
+  const answers = told[className] ?? [];
+  if (answers.length < count)
+    throw new MiroError(`${path}: the colours of ${className} have not been told; run without --only summary`);
+  return answers.slice(0, count);
+}

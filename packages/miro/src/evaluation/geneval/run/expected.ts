@@ -1,0 +1,102 @@
+/** How long an evaluation takes: what a few steps take here, times how many there are. */
+
+import { parseOptions } from "../../../options.js";
+import { generateSchema } from "../../../pipeline/generate-options.js";
+import type { MiroPipeline } from "../../../pipeline/pipeline.js";
+import type { PromptOptions } from "../../../pipeline/requests/prompt-file.js";
+import type { Detector } from "../detection.js";
+
+/** Seconds of the parts of an evaluation on one device. */
+export interface PartSeconds {
+  /** A sampling step of one picture, all its evaluations of the network included. */
+  step: number;
+  /** The text of a prompt. */
+  text: number;
+  /** From latents to a picture. */
+  decode: number;
+  /** Finding the objects of a picture. */
+  detect: number;
+}
+
+/** Work that is left. */
+export interface Workload {
+  prompts: number;
+  /** That are to be drawn. */
+  pictures: number;
+  /** That are to be looked at. */
+  detections: number;
+  steps: number;
+}
+
+/** Hours on some devices that share the work. */
+export function expectedHours(
+  { prompts, pictures, detections, steps }: Workload,
+  { step, text, decode, detect }: PartSeconds,
+  devices = 1,
+): number {
+  const seconds = pictures * (steps * step + decode) + prompts * text + detections * detect;
+  return seconds / devices / 3600;
+}
+
+/**
+ * The parts for the published model of 360 million parameters, FLAN-T5-XL and Mask2Former. On the processor: measured
+ * (docs/benchmarks.md) on 2 cores of an AMD EPYC with AVX-512 BF16, the network in bfloat16. On an H100: computed, not
+ * measured, from the arithmetic of each part at 30 % of 989 TFLOP/s.
+ */
+export const PUBLISHED_SECONDS: Readonly<Record<"2 CPU cores" | "H100, computed", PartSeconds>> = {
+  "2 CPU cores": { step: 1.19, text: 0.68, decode: 1.87, detect: 6 },
+  "H100, computed": { step: 0.0011, text: 0.003, decode: 0.005, detect: 0.01 },
+};
+
+/** Steps that are timed; the first one warms up. */
+const TIMED_STEPS = 3;
+
+/** Times the parts but the detector on this machine. */
+export async function measureDrawing(
+  pipe: MiroPipeline,
+  prompt: string,
+  options: PromptOptions,
+): Promise<Omit<PartSeconds, "detect">> {
+  const times: number[] = [];
+  const checked = parseOptions(generateSchema, {
+    ...options,
+    steps: TIMED_STEPS,
+    deterministic: true,
+    onStep: () => void times.push(performance.now()),
+  });
+  const started = performance.now();
+  const encoded = await pipe.encodePrompt(prompt); // loads the encoder too
+  encoded.embeddings.dispose();
+  const loaded = performance.now();
+  const again = await pipe.encodePrompt(prompt);
+  again.embeddings.dispose();
+  const text = (performance.now() - loaded) / 1000;
+  let drawn = started;
+  for await (const { latents } of pipe.draw(await pipe.plan(prompt, checked))) {
+    drawn = performance.now();
+    latents?.dispose();
+  }
+  const steps = times.slice(1).map((time, i) => time - times[i]!);
+  return {
+    step: steps.reduce((sum, one) => sum + one, 0) / steps.length / 1000,
+    text,
+    decode: (drawn - times.at(-1)!) / 1000,
+  };
+}
+
+/** Seconds of the detector for a picture of 256 × 256 pixels. */
+export async function measureLooking(detector: Detector): Promise<number> {
+  const side = 256;
+  // Two squares on white.
+  const data = Uint8Array.from({ length: 3 * side * side }, (_, i) => {
+    const [x, y] = [Math.floor(i / 3) % side, Math.floor(i / 3 / side)];
+    return y > 90 && y < 170 && x % 128 > 30 && x % 128 < 100 ? (i % 3) * 100 : 255;
+  });
+  const look = async () => {
+    const started = performance.now();
+    await detector.detect([{ width: side, height: side, data }]);
+    return (performance.now() - started) / 1000;
+  };
+  await look();
+  return look();
+}
