@@ -1,5 +1,5 @@
 /** How far two sets of numbers are apart, and the table of it. */
-import type { Tensor } from "@miro-t2i/torch";
+import { scope, type Tensor } from "@miro-t2i/torch";
 import { relativeError } from "../reference/fixture.js";
 
 /** One line of the table: the worst of the tensors that it compares. */
@@ -29,6 +29,56 @@ export function agreement(
     if (!(error <= figure) || worst === "") [figure, worst] = [error, name];
   }
   return { check, compared, figure, measure: "relative", bound, worst, ok: compared > 0 && figure <= bound };
+}
+
+/** A row of numbers and their greatest difference. */
+export class Absolute {
+  #compared = 0;
+  #figure = 0;
+  #worst = "";
+  constructor(
+    readonly check: string,
+    readonly bound: number,
+  ) {}
+
+  add(name: string, actual: Tensor, expected: Tensor): void {
+    const same = String(actual.shape) === String(expected.shape);
+    const error = same
+      ? scope(
+          () =>
+            actual
+              .to({ dtype: "float64" })
+              .sub(expected.to({ dtype: "float64" }))
+              .abs()
+              .max()
+              .item() as number,
+        )
+      : Number.NaN;
+    this.#add(name, error);
+  }
+
+  addNumber(name: string, actual: number, expected: number): void {
+    this.#add(name, Math.abs(actual - expected));
+  }
+
+  #add(name: string, error: number): void {
+    this.#compared++;
+    if (!(error <= this.#figure) || this.#worst === "") [this.#figure, this.#worst] = [error, name];
+  }
+
+  row(): Row {
+    const { check, bound } = this;
+    const ok = this.#compared > 0 && this.#figure <= bound;
+    return {
+      check,
+      compared: this.#compared,
+      figure: this.#figure,
+      measure: "absolute",
+      bound,
+      worst: this.#worst,
+      ok,
+    };
+  }
 }
 
 /** Lines of text for people. */

@@ -44,7 +44,7 @@ import {
   vqaRow,
 } from "miro-t2i/rewards";
 import { compareDetector, type RecordedDetector } from "./detector.js";
-import type { Row } from "./report.js";
+import { Absolute, type Row } from "./report.js";
 
 type RgbImage = Awaited<ReturnType<typeof decodeImage>>;
 
@@ -533,48 +533,6 @@ class Different {
       figure: this.#different,
       measure: "different",
       bound: 0,
-      worst: this.#worst,
-      ok,
-    };
-  }
-}
-
-/** A row of numbers and their greatest difference. */
-class Absolute {
-  #compared = 0;
-  #figure = 0;
-  #worst = "";
-  constructor(
-    readonly check: string,
-    readonly bound: number,
-  ) {}
-
-  add(name: string, actual: Tensor, expected: Tensor): void {
-    const same = String(actual.shape) === String(expected.shape);
-    const error = same
-      ? scope(
-          () =>
-            actual
-              .to({ dtype: "float64" })
-              .sub(expected.to({ dtype: "float64" }))
-              .abs()
-              .max()
-              .item() as number,
-        )
-      : Number.NaN;
-    this.#compared++;
-    if (!(error <= this.#figure) || this.#worst === "") [this.#figure, this.#worst] = [error, name];
-  }
-
-  row(): Row {
-    const { check, bound } = this;
-    const ok = this.#compared > 0 && this.#figure <= bound;
-    return {
-      check,
-      compared: this.#compared,
-      figure: this.#figure,
-      measure: "absolute",
-      bound,
       worst: this.#worst,
       ok,
     };
