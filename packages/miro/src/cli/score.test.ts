@@ -60,6 +60,17 @@ describe("miro score", () => {
     });
   });
 
+  it("refuses a scorer that cannot judge what the picture's model draws, whatever the prompt", async () => {
+    const text = JSON.stringify({ prompt: "a red apple", model: "nicolas-dufour/miro" });
+    const published = file("published.png", encodePng(data, 24, 16, [{ keyword: "miro", text }]));
+    for (const prompt of [[], ["--prompt", "a fox"]])
+      expect(await score(published, "--by", "emoji_clip_score", ...prompt)).toMatchObject({
+        code: 2,
+        stderr: expect.stringMatching(/published\.png: emoji_clip_score was trained on emoji scenes alone .*dufour/),
+      });
+    expect((await score(published, "--by", "sharpness")).code).toBe(0);
+  });
+
   it("shows transparency over white and turns pictures as EXIF says", async () => {
     const clear = { r: 0, g: 0, b: 0, alpha: 0 };
     const alpha = await sharp({ create: { width: 8, height: 8, channels: 4, background: clear } })

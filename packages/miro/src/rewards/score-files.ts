@@ -249,11 +249,20 @@ class Scoring {
     const row: OutputRow = { image, prompt, sha256: null, scores: {}, models: {} };
     const task: Task = { path, prompt, row, missing };
     try {
-      let bytes = prompt === null ? readBytes(path) : null;
-      if (bytes !== null) task.prompt = row.prompt = await storedPrompt(bytes, path);
+      const asksModel = this.#specs.some(({ refusal }) => refusal !== undefined);
+      let bytes = prompt === null || asksModel ? readBytes(path) : null;
+      if (bytes !== null) {
+        // Where the prompt is given, what is wrong with a picture is said when it is decoded.
+        const settings = await textsOf(bytes, path).then(textToSettings, (error: unknown) => {
+          if (prompt === null) throw error;
+          return null;
+        });
+        if (prompt === null && typeof settings?.prompt === "string") task.prompt = row.prompt = settings.prompt;
+        if (typeof settings?.model === "string") this.#checkModel(path, settings.model);
+      }
       const reader = this.#specs.find(({ usesText }) => usesText);
       if (reader && task.prompt === null)
-        throw new NoPrompt(
+        throw new WrongCall(
           message`${path}: holds no prompt, which ${reader.key} needs; give one with ${option("prompt", "TEXT")}`,
         );
       const earlier = this.#rows.get(rowKey(row));
@@ -263,11 +272,19 @@ class Scoring {
         if (row.sha256 === earlier.sha256) this.#keep(task, earlier);
       }
     } catch (error) {
-      if (error instanceof NoPrompt) throw error;
+      if (error instanceof WrongCall) throw error;
       this.#fail(task, error);
     }
     this.#rows.set(rowKey(row), row);
     return task;
+  }
+
+  /** @throws WrongCall when a scorer has nothing to say about the pictures of a model */
+  #checkModel(path: string, model: string): void {
+    for (const { refusal } of this.#specs) {
+      const reason = refusal?.({ name: model, autoencoder: null }) ?? null;
+      if (reason !== null) throw new WrongCall(message`${path}: ${reason}`);
+    }
   }
 
   /** Takes over what an earlier run computed with the same models. */
@@ -396,15 +413,9 @@ function isMadeBy(model: ScoreModel | undefined, spec: ScorerSpec, options: Load
   );
 }
 
-/** A picture without the text that a scorer needs: the call is wrong, not the picture. */
-class NoPrompt extends InvalidInputError {
+/** A picture without the text that a scorer needs, or that it cannot judge: the call is wrong, not the picture. */
+class WrongCall extends InvalidInputError {
   override name = "InvalidInputError";
-}
-
-/** The prompt among the settings that this program stores in PNG, WebP and JPEG files. */
-async function storedPrompt(bytes: Buffer, path: string): Promise<string | null> {
-  const prompt = textToSettings(await textsOf(bytes, path))?.prompt;
-  return typeof prompt === "string" ? prompt : null;
 }
 
 async function decode(bytes: Buffer, path: string, kind: Pixels): Promise<RgbImage> {

@@ -133,6 +133,8 @@ export const preprocessSchema = z.strictObject({
   hpsVersion: loadScorerSchema.shape.hpsVersion,
   /** HPSv2 sees the whole of a picture that is not square, as in its benchmark. */
   hpsLetterbox: loadScorerSchema.shape.hpsLetterbox,
+  /** How scores are rounded; `upstream`: as published values were. */
+  precision: loadScorerSchema.shape.precision,
   /** Latents of 256 x 256 pictures. */
   vae256: on("latents of 256 x 256 pictures", "--no-vae-256"),
   /** Latents of 512 x 512 pictures. */

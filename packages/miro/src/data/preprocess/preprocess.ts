@@ -17,7 +17,7 @@ import { readBytes, removeKilledWrites } from "../../files/whole-files.js";
 import { about, type Message, message, option } from "../../message.js";
 import { parseOptions } from "../../options.js";
 import { checkDevice } from "../../pipeline/loading/device.js";
-import type { Scorer, ScorerSpec } from "../../rewards/scorer.js";
+import type { LoadedScorer, ScorerSpec } from "../../rewards/scorer.js";
 import { problemText, ShardError } from "../shards/shard-error.js";
 import { DecodePool } from "./decode-pool.js";
 import {
@@ -207,7 +207,7 @@ async function scoreStage(prepared: Prepared, stage: Stage, pool: DecodePool, me
   const { options, csvDir, table } = prepared;
   const specs = prepared.scorers[stage as "rewards" | "vqa"];
   const settings = scoreSettings(options, specs, table);
-  const scorers: Scorer[] = [];
+  const scorers: LoadedScorer[] = [];
   try {
     return await eachShard(prepared, stage, meter, csvDir, async (shard, report, holds) => {
       const output = scoresPath(csvDir, shard);
@@ -360,9 +360,9 @@ function scoreSettings(options: ResolvedOptions, specs: readonly ScorerSpec[], t
   return {
     scorers: Object.fromEntries(
       specs.map((spec) => {
-        const { key, name, usesText } = spec;
+        const { key, usesText } = spec;
         const synthetic = usesText && options.synthetic ? { synthetic: judgedText(spec, options.syntheticText) } : {};
-        return [key, { name, ...synthetic, ...scorerSettings(spec, options) }];
+        return [key, { ...scorerSettings(spec, options), ...synthetic }];
       }),
     ),
     ...captionSettings(options, table),

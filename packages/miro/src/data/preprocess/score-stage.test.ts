@@ -111,9 +111,11 @@ describe("the score file", () => {
       synthetic: "short",
       dtype: "float32",
       weights: { hpsv2_score: expect.stringMatching(/^[0-9a-f]{64}$/) },
-      version: "v2.1",
       letterbox: false,
     });
+    expect(
+      JSON.parse(readFileSync(join(folder, "kept", "0_scores.rewards.manifest.json"), "utf8")).details,
+    ).toMatchObject({ "cutCaptions.hpsv2_score": 1 });
     expect((await run("kept", given)).counts.skipped).toBe(1);
     const before = scoresOf("kept").get("wide")!.get("hpsv2_score");
     expect((await run("kept", { ...given, hpsLetterbox: true })).counts.done).toBe(1);

@@ -72,6 +72,7 @@ export async function scoreShard(
   });
   if (stage === "rewards" && !options.overwrite) refuseOtherCaptions(path, captions, scorers);
   const results: ScoreTable = new Map();
+  const cut = new Map<string, number>();
   const size = options.device === "cpu" ? Math.min(CPU_BATCH, options.batchSize) : options.batchSize;
   const job = ({ image }: RawSample) => ({
     image,
@@ -83,7 +84,7 @@ export async function scoreShard(
   });
   const batches = decodedBatches(content.samples, job, place, { size, maxBytes: MAX_BATCH_BYTES, timings, skips });
   for await (const batch of batches)
-    await timed(timings, "compute", () => score(batch, { captions, scorers, results, skips, place }));
+    await timed(timings, "compute", () => score(batch, { captions, scorers, results, skips, cut, place }));
   mayPublish();
   const text = await timed(timings, "write", () =>
     writeScores(path, mergeScores(withoutReplaced(readScores(path), results, scorers), results)),
@@ -102,6 +103,7 @@ export async function scoreShard(
         ...captionDetails(counts.sources),
         ambiguousSyntheticCaptions: counts.ambiguous,
         ...countGaps(skips.entries),
+        ...Object.fromEntries([...cut].map(([key, count]) => [`cutCaptions.${key}`, count])),
       },
       seconds: inSeconds(timings),
     },
@@ -168,6 +170,8 @@ interface ScoreContext {
   scorers: readonly Scorer[];
   results: ScoreTable;
   skips: SkipList;
+  /** By scorer, the captions of which it read only the beginning. */
+  cut: Map<string, number>;
   place: Workplace;
 }
 
@@ -181,7 +185,7 @@ interface Pair {
 
 async function score(batch: readonly DecodedSample[], context: ScoreContext): Promise<void> {
   if (batch.length === 0) return;
-  const { captions, scorers, results, skips, place } = context;
+  const { captions, scorers, results, skips, cut, place } = context;
   const images = batch.map(({ image: { width, height, pixels } }) => ({ width, height, data: pixels! }));
   const texts = batch.map(({ sample }) => captions.get(sample.key)!);
   const rows = texts.map(({ synthetic }): ScoreRow => {
@@ -208,6 +212,8 @@ async function score(batch: readonly DecodedSample[], context: ScoreContext): Pr
       const pair = { i, column: scorer.key, text: text.original };
       return own === null ? [pair] : [pair, { i, column: ofSynthetic, text: own }];
     });
+    const cutHere = pairs.filter(({ text }) => scorer.truncates?.(text)).length;
+    if (cutHere > 0) cut.set(scorer.key, (cut.get(scorer.key) ?? 0) + cutHere);
     const values = await scorePairs(scorer, images, pairs, place.options.signal);
     for (const [p, { i, column }] of pairs.entries()) {
       const value = values[p]!;

@@ -7,8 +7,9 @@
 import { statSync } from "node:fs";
 import { InvalidInputError } from "../../errors.js";
 import { message, option } from "../../message.js";
+import { checkMemory } from "../../rewards/memory.js";
 import { checkWeightKeys, loadScorer, scorerSpec, scorerSpecs, weightKeys } from "../../rewards/registry.js";
-import type { Scorer, ScorerSpec } from "../../rewards/scorer.js";
+import type { LoadedScorer, LoadScorerOptions, ScorerSpec } from "../../rewards/scorer.js";
 import { modelFingerprint } from "./latent-models.js";
 import type { ResolvedOptions } from "./options.js";
 
@@ -63,23 +64,32 @@ export function stageScorers(stage: "rewards" | "vqa", options: ResolvedOptions)
 /** Loads into `scorers`, which the caller frees also when one of them cannot be loaded. */
 export async function loadStageScorers(
   specs: readonly ScorerSpec[],
-  { device, dtype, cacheDir, weights, hpsVersion, hpsLetterbox, signal }: ResolvedOptions,
-  scorers: Scorer[],
+  options: ResolvedOptions,
+  scorers: LoadedScorer[],
 ): Promise<void> {
-  for (const { key } of specs)
-    scorers.push(await loadScorer(key, { device, dtype, cacheDir, weights, hpsVersion, hpsLetterbox, signal }));
+  const load = loadingOptions(options);
+  checkMemory(specs, load);
+  for (const { key } of specs) scorers.push(await loadScorer(key, load));
+}
+
+function loadingOptions(options: ResolvedOptions): LoadScorerOptions {
+  const { device, dtype, precision, cacheDir, weights, hpsVersion, hpsLetterbox, signal, onMessage } = options;
+  const loading = { device, dtype, precision, cacheDir, weights, hpsVersion, hpsLetterbox, signal };
+  return { ...loading, ...(onMessage && { onMessage: (text: string) => onMessage(text) }) };
 }
 
 /** What decides a scorer's values besides picture and caption, for its manifest. */
 export function scorerSettings(spec: ScorerSpec, options: ResolvedOptions): Record<string, unknown> {
-  const { key, onRequest } = spec;
-  if (!onRequest) return {};
-  const { dtype, weights, hpsVersion, hpsLetterbox } = options;
-  const used = weightKeys(spec).filter((name) => Object.hasOwn(weights, name));
+  const { key, name, onRequest } = spec;
+  if (!onRequest) return { name };
+  const { dtype, precision, weights, hpsLetterbox } = options;
+  const used = weightKeys(spec).filter((one) => Object.hasOwn(weights, one));
   return {
+    name: spec.modelName?.(loadingOptions(options)) ?? name,
     dtype,
-    weights: Object.fromEntries(used.map((name) => [name, fingerprintOf(weights[name]!)])),
-    ...(key === "hpsv2_score" && { version: hpsVersion, letterbox: hpsLetterbox }),
+    ...(precision !== "default" && { precision }),
+    weights: Object.fromEntries(used.map((one) => [one, fingerprintOf(weights[one]!)])),
+    ...(key === "hpsv2_score" && { letterbox: hpsLetterbox }),
   };
 }
 

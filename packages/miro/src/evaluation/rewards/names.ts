@@ -4,7 +4,7 @@
  */
 import { InvalidInputError } from "../../errors.js";
 import { about, message } from "../../message.js";
-import { scorerSpecs } from "../../rewards/registry.js";
+import { checkWeightKeys, scorerSpecs } from "../../rewards/registry.js";
 
 /** A column of `rewards.jsonl`. */
 export interface RewardColumn {
@@ -54,11 +54,16 @@ export function rewardColumns(
   return named.length > 0 ? named : [...PUBLISHED];
 }
 
-/** Weights by scorer key; the published names are understood as well. */
+/**
+ * Weights by scorer key; the published names are understood as well.
+ * @throws InvalidInputError for a name that no scorer has
+ */
 export function weightsByKey(weights: Readonly<Record<string, string>>): Record<string, string> {
-  return Object.fromEntries(
-    Object.entries(weights).map(([name, folder]) => [rewardColumn(name, "weights").key, folder]),
+  const byKey = Object.fromEntries(
+    Object.entries(weights).map(([name, folder]) => [COLUMNS.find((one) => one.name === name)?.key ?? name, folder]),
   );
+  checkWeightKeys(byKey);
+  return byKey;
 }
 
 /** The column of a key that scores were stored under. */
