@@ -208,7 +208,7 @@ class VqaModel implements ScorerModel {
   }
 
   truncates(caption: string): boolean {
-    return vqaTruncates(vqaRow(this.#tokenizer, caption));
+    return vqaTruncates(this.#tokenizer, caption);
   }
 
   score(images: readonly RgbImage[], captions: readonly string[]): number[] {

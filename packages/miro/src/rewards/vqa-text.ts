@@ -45,18 +45,22 @@ function strip(text: string): string {
 
 /** The ids of the question about a caption; both parts around {@link IMAGE_ID} have their own end token. */
 export function vqaRow(tokenizer: Tokenizer, caption: string): number[] {
+  return wholeRow(tokenizer, caption).slice(0, MAX_IDS);
+}
+
+/** Whether the end of the question about a caption is cut off. */
+export function vqaTruncates(tokenizer: Tokenizer, caption: string): boolean {
+  return wholeRow(tokenizer, caption).length > MAX_IDS;
+}
+
+function wholeRow(tokenizer: Tokenizer, caption: string): number[] {
   const question = `Does this figure show "${cleanVqaCaption(caption)}"? Please answer yes or no.`;
   const before = tokenizer.encode(`${SYSTEM} USER: `);
   const after = tokenizer.encode(`\n${question} ASSISTANT: `);
-  return [...before, IMAGE_ID, ...after].slice(0, MAX_IDS);
+  return [...before, IMAGE_ID, ...after];
 }
 
 /** The ids of the answer whose probability is the score, with its end token. */
 export function vqaLabels(tokenizer: Tokenizer): number[] {
   return tokenizer.encode(ANSWER);
-}
-
-/** Whether the end of a caption is cut off. */
-export function vqaTruncates(row: readonly number[]): boolean {
-  return row.length === MAX_IDS;
 }
