@@ -10,19 +10,21 @@ const session = new Session();
 session.connect();
 let modules = 0;
 let characters = 0;
+const own = [];
 session.on("Debugger.scriptParsed", ({ params }) => {
   if (!/^(file:|\\/)/.test(params.url)) return;
   modules++;
   characters += params.length;
+  if (params.url.includes("/packages/miro/dist/")) own.push(params.url.split("/packages/miro/dist/")[1]);
 });
 session.post("Debugger.enable");
 await import(process.argv[1]);
 session.disconnect();
 const native = process.report.getReport().sharedObjects.filter((path) => /\\.node$|libtorch|libvips/.test(path));
-console.log(JSON.stringify({ modules, characters, native }));
+console.log(JSON.stringify({ modules, characters, native, own }));
 `;
 
-function coldImport(specifier: string): { modules: number; characters: number; native: string[] } {
+function coldImport(specifier: string): { modules: number; characters: number; native: string[]; own: string[] } {
   const cwd = fileURLToPath(new URL("../", import.meta.url));
   const arguments_ = ["--input-type=module", "-e", PROGRAM, specifier];
   return JSON.parse(execFileSync(process.execPath, arguments_, { cwd, encoding: "utf8" }));
@@ -46,6 +48,14 @@ test.each([
   expect(modules).toBeGreaterThan(0);
   expect(modules).toBeLessThanOrEqual(budget.modules);
   expect(characters).toBeLessThanOrEqual(budget.characters);
+});
+
+test("drawing loads nothing that training, data and evaluation alone need", () => {
+  const { own } = coldImport(new URL("../packages/miro/dist/cli/generate.js", import.meta.url).href);
+  expect(own).toEqual(expect.arrayContaining(["rewards/registry.js", "networks/rin.js", "emoji/register.js"]));
+  const unneeded =
+    /^emoji\/(?:scenes\/(?!scene-options)|evaluation|scorer\/(?!emoji-clip-score))|^rewards\/score-files|^evaluation\/|^data\/|^training\/(?!loop\/tasks|batches\/(?:sources|recipe-fault))/;
+  expect(own.filter((file) => unneeded.test(file))).toEqual([]);
 });
 
 test("the count sees native code once it is used", () => {

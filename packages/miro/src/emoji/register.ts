@@ -3,7 +3,7 @@
  * training of its parts.
  */
 import { registerSuite } from "../evaluation/geneval/run/suites.js";
-import { registerScorer } from "../rewards/index.js";
+import { registerScorer } from "../rewards/registry.js";
 import { registerSource } from "../training/batches/sources.js";
 import { registerTask } from "../training/loop/tasks.js";
 import { emojiSuite } from "./evaluation/geneval.js";

@@ -8,12 +8,10 @@ import { join } from "node:path";
 import { nn, noGrad, scope, type Tensor } from "@miro-t2i/torch";
 import { readSafetensors } from "@miro-t2i/torch/io";
 import { invalid, MiroError } from "../../errors.js";
+import { CLASSIFIER_SIZE } from "../scenes/scene-options.js";
 import { PictureTower } from "../scorer/picture-tower.js";
 
 const { interpolate } = nn.functional;
-
-/** Side of the pictures that the classifier looks at. */
-export const CLASSIFIER_SIZE = 64;
 
 /** `config.json` of a classifier's folder. */
 export interface EmojiClassifierConfig {

@@ -11,7 +11,8 @@ import { cat, nn, scope } from "@miro-t2i/torch";
 import { invalid } from "../../errors.js";
 import type { RgbImage } from "../../pictures/rgb.js";
 import type { Relation } from "../scenes/captions.js";
-import { CLASSIFIER_SIZE, type EmojiClassifier } from "./classifier.js";
+import { CLASSIFIER_SIZE } from "../scenes/scene-options.js";
+import type { EmojiClassifier } from "./classifier.js";
 import {
   centre,
   cropOf,

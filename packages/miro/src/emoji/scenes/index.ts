@@ -1,10 +1,13 @@
 /** The emoji data set: vocabulary, sprites, scenes with captions and rewards. */
 export { COLOUR_NAMES, type ColourName, NAMED_COLOURS, simplePrompt } from "./captions.js";
 export { type PlacedObject, toRgb8 } from "./render.js";
-export { type EmojiSceneOptions, emojiSceneOptionsSchema } from "./scene-options.js";
 export {
   EMOJI_REWARD_KEYS,
   type EmojiRewardKey,
+  type EmojiSceneOptions,
+  emojiSceneOptionsSchema,
+} from "./scene-options.js";
+export {
   EmojiScenes,
   type Scene,
   type SceneBatch,

@@ -1,4 +1,4 @@
-/** Options of emoji scenes, declared once: a recipe's `data` section and `EmojiScenes.load` take them. */
+/** Options and rewards of emoji scenes. The options are declared once: a recipe's `data` section and `EmojiScenes.load` take them. */
 import { z } from "zod";
 import type { OptionsOf } from "../../options.js";
 
@@ -48,3 +48,11 @@ export type EmojiSceneOptions = OptionsOf<typeof emojiSceneOptionsSchema>;
 
 /** The same with their defaults filled in. */
 export type ResolvedSceneOptions = z.output<typeof emojiSceneOptionsSchema>;
+
+/** Reward keys of this data set, in the order of the network's `coherence_keys`. */
+export const EMOJI_REWARD_KEYS = ["clip_score", "sharpness", "colorfulness"] as const;
+/** One of {@link EMOJI_REWARD_KEYS}. */
+export type EmojiRewardKey = (typeof EMOJI_REWARD_KEYS)[number];
+
+/** Side of the pictures that the classifier of names looks at. */
+export const CLASSIFIER_SIZE = 64;

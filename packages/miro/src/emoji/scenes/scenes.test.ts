@@ -3,7 +3,8 @@ import { describe, expect, it } from "vitest";
 import { COLOUR_NAMES, NAMED_COLOURS } from "./captions.js";
 import { blockCode, blur, desaturate } from "./degrade.js";
 import { SceneRandom } from "./random.js";
-import { EMOJI_REWARD_KEYS, EmojiScenes, type Scene } from "./scenes.js";
+import { EMOJI_REWARD_KEYS } from "./scene-options.js";
+import { EmojiScenes, type Scene } from "./scenes.js";
 import { articleOf, isEveryday, loadVocabulary, pluralOf } from "./vocabulary.js";
 import { wrongWays } from "./wrong-captions.js";
 

@@ -31,14 +31,15 @@ import {
 import { blockCode, blur, desaturate } from "./degrade.js";
 import { SceneRandom } from "./random.js";
 import { compose, type PlacedObject, toUnitRange } from "./render.js";
-import { type EmojiSceneOptions, emojiSceneOptionsSchema, type ResolvedSceneOptions } from "./scene-options.js";
+import {
+  type EmojiRewardKey,
+  type EmojiSceneOptions,
+  emojiSceneOptionsSchema,
+  type ResolvedSceneOptions,
+} from "./scene-options.js";
 import { loadSprites, type Sprite } from "./sprites.js";
 import { type EmojiEntry, isEveryday, loadVocabulary } from "./vocabulary.js";
 import { alter, makeWrong, type SceneSource, WRONG_WAYS, type WrongWay } from "./wrong-captions.js";
-
-/** Reward keys of this data set, in the order of the network's `coherence_keys`. */
-export const EMOJI_REWARD_KEYS = ["clip_score", "sharpness", "colorfulness"] as const;
-export type EmojiRewardKey = (typeof EMOJI_REWARD_KEYS)[number];
 
 export interface Scene extends SceneContent {
   readonly index: number;

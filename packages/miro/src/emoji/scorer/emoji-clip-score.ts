@@ -20,7 +20,7 @@ import { RELEASES } from "../../pipeline/loading/releases.js";
 import type { LoadScorerOptions, ScorerModel, ScorerSpec } from "../../rewards/scorer.js";
 import { T5Encoder } from "../../text/t5.js";
 import { Tokenizer } from "../../text/tokenizer.js";
-import { EmojiClip, textEncoderHash } from "./emoji-clip.js";
+import type { EmojiClip } from "./emoji-clip.js";
 
 const NAME = "emoji-clip";
 /**
@@ -53,9 +53,10 @@ async function loadClipScore({ device = "cpu", model }: LoadScorerOptions): Prom
     throw new InvalidInputError(
       `emoji_clip_score: models/${NAME} is not in this copy; make it with miro train recipes/emoji-clip.yaml`,
     );
+  const { EmojiClip, textEncoderHash } = await import("./emoji-clip.js");
   const clip = EmojiClip.fromPretrained(folder, device);
   try {
-    const textFolder = ownTextEncoder(folder, clip.config.text_encoder_sha256);
+    const textFolder = ownTextEncoder(folder, (own) => textEncoderHash(own) === clip.config.text_encoder_sha256);
     const tokenizer = await Tokenizer.fromFile(textFolder);
     const text = await T5Encoder.fromPretrained(textFolder, { device });
     text.requiresGrad_(false).eval();
@@ -71,11 +72,11 @@ async function loadClipScore({ device = "cpu", model }: LoadScorerOptions): Prom
 }
 
 /** The text encoder that the CLIP was trained with. */
-function ownTextEncoder(folder: string, hash: string): string {
+function ownTextEncoder(folder: string, isOwn: (folder: string) => boolean): string {
   const own = join(folder, "text_encoder");
   if (!existsSync(join(own, "model.safetensors")))
     throw new MiroError(`${own}: not there; it is a part of the scorer: copy it with the rest`);
-  if (textEncoderHash(own) !== hash)
+  if (!isOwn(own))
     throw new MiroError(`${own}: does not match the text encoder this scorer was trained with; restore the original`);
   return own;
 }

@@ -4,7 +4,7 @@ import { compiledModule } from "../../compiled-module.js";
 import { MiroError } from "../../errors.js";
 import { recipeFault } from "../../training/batches/recipe-fault.js";
 import type { DataCheck, SourceSpec } from "../../training/batches/sources.js";
-import { EMOJI_REWARD_KEYS } from "../scenes/scenes.js";
+import { EMOJI_REWARD_KEYS } from "../scenes/scene-options.js";
 import { type EmojiData, emojiDataSchema } from "./emoji-data.js";
 
 export const emojiSource: SourceSpec<EmojiData> = {

@@ -1,8 +1,7 @@
 /** The recipes of the bundled model's parts. */
 import { z } from "zod";
 import { taskRecipeSchema } from "../../training/loop/tasks.js";
-import { CLASSIFIER_SIZE } from "../evaluation/classifier.js";
-import { emojiSceneOptionsSchema } from "../scenes/scene-options.js";
+import { CLASSIFIER_SIZE, emojiSceneOptionsSchema } from "../scenes/scene-options.js";
 
 const size = z.int().positive();
 
