@@ -15,25 +15,8 @@ import { cpSync, mkdtempSync, readFileSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import path from "node:path";
 import { fileURLToPath, pathToFileURL } from "node:url";
-import { parseArgs } from "node:util";
-
-const HELP = `npm run check:cuda -- [--help]
-
-Runs generate, train and preprocess on a device "cuda" that needs no GPU, and prints a line for each finding:
-operators with tensors of two devices, what a CUDA graph cannot capture, and too many waits or copies in a step.
-Exit code 0: nothing found; 1: something was; 2: wrong usage.
-`;
-
-try {
-  const { values } = parseArgs({ options: { help: { type: "boolean", short: "h" } } });
-  if (values.help) {
-    process.stdout.write(HELP);
-    process.exit(0);
-  }
-} catch (error) {
-  console.error(`error: ${error.message.split("\n")[0]}`);
-  process.exit(2);
-}
+import { runProgram } from "miro-t2i/cli";
+import { z } from "zod";
 
 const root = path.dirname(path.dirname(path.dirname(fileURLToPath(import.meta.url))));
 const fixtures = path.join(root, "tests", "reference", "fixtures", "shards");
@@ -165,18 +148,31 @@ async function check({ name, step, limits, steps, args }, work) {
   return { lines, summary: `${name}: ${figures.join(", ")} in one ${step}` };
 }
 
-const work = mkdtempSync(path.join(tmpdir(), "miro-fake-cuda-"));
-try {
-  cpSync(path.join(fixtures, "enriched"), path.join(work, "shards"), { recursive: true });
-  let failed = 0;
-  for (const program of programs(work)) {
-    const { lines, summary } = await check(program, work);
-    console.log(summary);
-    for (const line of lines) console.log(line);
-    failed += lines.length;
+/** Checks every program. @returns the exit code */
+async function main() {
+  const work = mkdtempSync(path.join(tmpdir(), "miro-fake-cuda-"));
+  try {
+    cpSync(path.join(fixtures, "enriched"), path.join(work, "shards"), { recursive: true });
+    let failed = 0;
+    for (const program of programs(work)) {
+      const { lines, summary } = await check(program, work);
+      console.log(summary);
+      for (const line of lines) console.log(line);
+      failed += lines.length;
+    }
+    console.log(failed === 0 ? "no findings" : `${failed} lines of findings`);
+    return failed === 0 ? 0 : 1;
+  } finally {
+    rmSync(work, { recursive: true, force: true });
   }
-  console.log(failed === 0 ? "no findings" : `${failed} lines of findings`);
-  process.exitCode = failed === 0 ? 0 : 1;
-} finally {
-  rmSync(work, { recursive: true, force: true });
 }
+
+process.exitCode = await runProgram({
+  name: "npm run check:cuda --",
+  summary:
+    'Runs generate, train and preprocess on a device "cuda" that needs no GPU, and prints a line for each finding: ' +
+    "operators with tensors of two devices, what a CUDA graph cannot capture, and too many waits or copies in a step.",
+  schema: z.strictObject({}),
+  notes: "Exit code 0: nothing found; 1: something was; 2: wrong usage.",
+  run: main,
+});

@@ -28,7 +28,7 @@ let baseBytes = 0;
  * Collects forgotten tensors now: a young-generation collection, and a full one where memory has grown since the last
  * full one all the same (each young collection lets a few dead objects grow old).
  */
-export function collectForgotten(): void {
+function collectForgotten(): void {
   collector()({ type: "minor" });
   let sizeBytes = sweptSize();
   if (sizeBytes > baseBytes + Math.max(2 * BUDGET_BYTES, baseBytes / 2)) {

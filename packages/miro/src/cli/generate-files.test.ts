@@ -12,7 +12,7 @@ import { afterEach, beforeEach, describe, expect, it } from "vitest";
 import { readImageFile } from "../pictures/image-files.js";
 import { encodePng } from "../pictures/png.js";
 import { type ImageSettings, readSettings } from "../pipeline/settings.js";
-import { run } from "./main.js";
+import { runCaptured as miro } from "./testing/run-captured.js";
 
 const tiny = fileURLToPath(new URL("../../../../tests/reference/fixtures/tiny", import.meta.url));
 const model = ["--model", `${tiny}/checkpoint`, "--text-encoder", `${tiny}/text_encoder`, "--vae", `${tiny}/vae`];
@@ -22,22 +22,8 @@ beforeEach(() => {
 });
 afterEach(() => rmSync(folder, { recursive: true, force: true }));
 
-async function miro(args: string[]) {
-  const out = { code: 0, stdout: "", stderr: "" };
-  out.code = await run(args, {
-    stdout: (text) => {
-      out.stdout += text;
-    },
-    stderr: (text) => {
-      out.stderr += text;
-    },
-    interactive: false,
-    signal: new AbortController().signal,
-  });
-  return out;
-}
 const generate = (...args: string[]) =>
-  miro(["generate", ...model, "--steps", "2", "--dtype", "float32", "--output", folder, ...args]);
+  miro("generate", ...model, "--steps", "2", "--dtype", "float32", "--output", folder, ...args);
 const at = (name: string) => join(folder, name);
 const settingsOf = async (path: string) => readSettings((await readImageFile(path)).text, path);
 
@@ -54,7 +40,7 @@ describe("--from", () => {
 
   it("without changes draws the same bytes, with the settings and the weights that the picture names", async () => {
     expect((await drawn()).code).toBe(0);
-    const again = await miro(["generate", "--from", at("a-cat-seed5.png"), "--output", at("again")]);
+    const again = await miro("generate", "--from", at("a-cat-seed5.png"), "--output", at("again"));
     expect(again).toMatchObject({ code: 0, stdout: `${at("again/a-cat-seed5.png")}\n` });
     expect(again.stderr).not.toContain("warning");
     expect(readFileSync(at("again/a-cat-seed5.png"))).toEqual(readFileSync(at("a-cat-seed5.png")));
@@ -63,7 +49,7 @@ describe("--from", () => {
   it("with changes keeps the rest, from WebP as well", async () => {
     await generate("a cat", "--seed", "5", "--reward", "clip_score=0.25", "--guidance", "3", "--format", "webp");
     const changes = ["a fox", "--reward", "aesthetic_score=0.5", "--images", "2", "--steps", "3"];
-    const { code } = await miro(["generate", "--from", at("a-cat-seed5.webp"), "--output", folder, ...changes]);
+    const { code } = await miro("generate", "--from", at("a-cat-seed5.webp"), "--output", folder, ...changes);
     expect(code).toBe(0);
     expect(await settingsOf(at("a-fox-seed6.png"))).toMatchObject({
       prompt: "a fox",
@@ -79,13 +65,13 @@ describe("--from", () => {
     expect((await generate("a cat", "--seed", "5", ...ancestral)).code).toBe(0);
     const first = readFileSync(at("a-cat-seed5.png"));
     const from = ["generate", "--from", at("a-cat-seed5.png")];
-    expect((await miro([...from, "--output", at("again")])).code).toBe(0);
+    expect((await miro(...from, "--output", at("again"))).code).toBe(0);
     expect(readFileSync(at("again/a-cat-seed5.png")).equals(first)).toBe(true);
-    expect((await miro([...from, "--output", at("more"), "--eta", "0.5"])).code).toBe(0);
+    expect((await miro(...from, "--output", at("more"), "--eta", "0.5")).code).toBe(0);
     expect(await settingsOf(at("more/a-cat-seed5.png"))).toMatchObject({ samplerOptions: { eta: 0.5 } });
-    expect((await miro([...from, "--output", at("other"), "--sampler", "euler"])).code).toBe(0);
+    expect((await miro(...from, "--output", at("other"), "--sampler", "euler")).code).toBe(0);
     expect(await settingsOf(at("other/a-cat-seed5.png"))).not.toHaveProperty("samplerOptions");
-    const refused = await miro([...from, "--output", at("x"), "--eta", "2"]);
+    const refused = await miro(...from, "--output", at("x"), "--eta", "2");
     expect(refused).toMatchObject({
       code: 2,
       stderr: expect.stringMatching(/^error: --eta: expected a number from 0 to 1/),
@@ -98,14 +84,14 @@ describe("--from", () => {
     await forge(path, (settings) => {
       (settings as unknown as ImageSettings).weights!.checkpoint.sha256 = "0".repeat(64);
     });
-    const refused = await miro(["generate", "--from", path, "--output", at("x")]);
+    const refused = await miro("generate", "--from", path, "--output", at("x"));
     expect(refused).toMatchObject({
       code: 2,
       stderr: expect.stringMatching(
         /^error: --model: .* was drawn by other weights than are here \(SHA-256 0000000000… then, [0-9a-f]{10}… now\)/,
       ),
     });
-    const named = await miro(["generate", "--from", path, "--output", at("x"), ...model]);
+    const named = await miro("generate", "--from", path, "--output", at("x"), ...model);
     expect(named).toMatchObject({ code: 0, stderr: expect.stringMatching(/^warning: .* is not what drew /) });
   });
 
@@ -114,7 +100,7 @@ describe("--from", () => {
     await forge(at("a-cat-seed5.png"), (settings) => {
       settings.versions = { miro: "0.0.1", torch: "2.11.0" };
     });
-    const { code, stderr } = await miro(["generate", "--from", at("a-cat-seed5.png"), "--output", at("x")]);
+    const { code, stderr } = await miro("generate", "--from", at("a-cat-seed5.png"), "--output", at("x"));
     expect([code, stderr]).toEqual([
       0,
       expect.stringMatching(/^warning: .* was drawn by miro-t2i 0\.0\.1 with torch 2\.11\.0/),
@@ -159,7 +145,7 @@ describe("--from", () => {
   ])("refuses %s in one line", async (_, change, message) => {
     await drawn();
     await forge(at("a-cat-seed5.png"), change);
-    const { code, stderr, stdout } = await miro(["generate", "--from", at("a-cat-seed5.png"), "--output", at("x")]);
+    const { code, stderr, stdout } = await miro("generate", "--from", at("a-cat-seed5.png"), "--output", at("x"));
     expect(stderr).toMatch(message);
     expect([code, stdout, stderr.trimEnd().split("\n").length]).toEqual([2, "", 1]);
     expect(existsSync(at("x"))).toBe(false);
@@ -271,7 +257,7 @@ describe("names, formats, seeds", () => {
   it("jpeg by the name of the file; contradictions are refused", async () => {
     expect((await generate("a cat", "--output", at("one.jpg"), "--quality", "80")).code).toBe(0);
     expect((await readImageFile(at("one.jpg"))).format).toBe("jpeg");
-    expect((await miro(["info", at("one.jpg")])).stdout).toMatch(/format: jpeg\n[\s\S]*prompt: a cat\n/);
+    expect((await miro("info", at("one.jpg"))).stdout).toMatch(/format: jpeg\n[\s\S]*prompt: a cat\n/);
     expect((await generate("a cat", "--output", at("two.jpg"), "--format", "png")).stderr).toMatch(
       /^error: --format: png contradicts/,
     );
@@ -310,7 +296,7 @@ describe("--best-of", () => {
     const { bestOf, ...settings } = await settingsOf(image.path);
     expect(bestOf).toEqual({ count: 3, seed: 4, scorer: "sharpness", scores: { sharpness: scores[0] }, rank: 1 });
     expect(readdirSync(folder)).toEqual(["a-cat-seed4-best-of-3.png"]);
-    await miro(["generate", "--from", image.path, "--output", folder]);
+    await miro("generate", "--from", image.path, "--output", folder);
     expect(await settingsOf(at(`a-cat-seed${image.seed}.png`))).toEqual(settings);
   });
 

@@ -10,7 +10,7 @@ import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
 import { readPng } from "../pictures/png.js";
 import { generateSchema } from "../pipeline/generate-options.js";
 import * as planning from "../pipeline/plan.js";
-import { run } from "./main.js";
+import { runCaptured as miro, runStoppable } from "./testing/run-captured.js";
 
 const root = fileURLToPath(new URL("../../../../", import.meta.url));
 const tiny = join(root, "tests", "reference", "fixtures", "tiny");
@@ -22,23 +22,8 @@ beforeEach(() => {
 });
 afterEach(() => rmSync(folder, { recursive: true, force: true }));
 
-async function miro(args: string[], signal = new AbortController().signal) {
-  const out = { code: 0, stdout: "", stderr: "" };
-  out.code = await run(args, {
-    stdout: (text) => {
-      out.stdout += text;
-    },
-    stderr: (text) => {
-      out.stderr += text;
-    },
-    interactive: false,
-    signal,
-  });
-  return out;
-}
-
 const generate = (...args: string[]) =>
-  miro(["generate", ...model, "--steps", "2", "--dtype", "float32", "--output", folder, ...args]);
+  miro("generate", ...model, "--steps", "2", "--dtype", "float32", "--output", folder, ...args);
 
 describe("miro generate", () => {
   it("checks reward targets once and plans them once, on the walk that docs/architecture.md names", async () => {
@@ -111,7 +96,7 @@ describe("miro generate", () => {
     expect(text.find(({ keyword }) => keyword === "parameters")!.text).toBe(
       `A Fox, please!\nSteps: 2, Sampler: Euler, CFG scale: 4, Seed: 7, Size: 16x16, Model hash: ${settings.weights.checkpoint.sha256.slice(0, 10)}, Model: checkpoint, VAE hash: ${settings.weights.autoencoder.sha256.slice(0, 10)}, Rewards: clip_score=0.25, Version: miro-t2i ${settings.versions.miro}`,
     );
-    const info = await miro(["info", report.images[2].path, "--json"]);
+    const info = await miro("info", report.images[2].path, "--json");
     expect(JSON.parse(info.stdout).settings).toEqual(settings);
   });
 
@@ -178,20 +163,23 @@ describe("miro generate", () => {
     expect(report.images.length).toBeGreaterThan(3);
     const sheet = readPng(readFileSync(report.sheet), "sheet");
     expect(sheet.width).toBeGreaterThan(16 * 2);
-    expect((await miro(["info", report.sheet])).stdout).toContain("a fox");
+    expect((await miro("info", report.sheet)).stdout).toContain("a fox");
   });
 
   it("knows the bundled model by its name", async () => {
     const args = ["generate", "--model", "miro-emoji", "a fox", "--steps", "1", "--output", folder, "--json"];
-    const { code, stdout, stderr } = await miro(args);
+    const { code, stdout, stderr } = await miro(...args);
     expect([code, stderr]).toEqual([0, ""]);
     const [image] = JSON.parse(stdout).images;
-    expect((await miro(["info", image.path])).stdout).toContain("miro-emoji");
+    expect((await miro("info", image.path)).stdout).toContain("miro-emoji");
   });
 
   it("stops with 130 when interrupted and leaves no partial file", async () => {
     const abort = new AbortController();
-    const running = miro(["generate", ...model, "a cat", "--steps", "100000", "--output", folder], abort.signal);
+    const running = runStoppable(
+      ["generate", ...model, "a cat", "--steps", "100000", "--output", folder],
+      abort.signal,
+    );
     setTimeout(() => abort.abort(), 1500);
     expect(await running).toEqual({ code: 130, stdout: "", stderr: "Interrupted.\n" });
     expect(readdirSync(folder)).toEqual([]);
@@ -276,7 +264,7 @@ describe("wrong usage gives one line and exit code 2", () => {
       code: 2,
       stderr: 'error: PROMPT: expected a text, received "an empty one"\n',
     });
-    expect(await miro(["generte"])).toMatchObject({
+    expect(await miro("generte")).toMatchObject({
       code: 2,
       stderr: expect.stringMatching(/^error: unknown command 'generte'.*generate/),
     });
@@ -285,14 +273,14 @@ describe("wrong usage gives one line and exit code 2", () => {
 
 describe("help", () => {
   it.each(["generate", "info", "doctor", "train"])("of %s has examples", async (command) => {
-    const { code, stdout } = await miro([command, "--help"]);
+    const { code, stdout } = await miro(command, "--help");
     expect(code).toBe(0);
     expect(stdout).toMatch(/Examples:\n {2}miro /);
   });
 
   it("of the program lists the commands", async () => {
-    expect((await miro(["--help"])).stdout).toMatch(/generate +draw pictures/);
-    expect((await miro(["--version"])).stdout).toMatch(/^\d+\.\d+\.\d+\n$/);
+    expect((await miro("--help")).stdout).toMatch(/generate +draw pictures/);
+    expect((await miro("--version")).stdout).toMatch(/^\d+\.\d+\.\d+\n$/);
   });
 });
 

@@ -2,7 +2,7 @@ import { appendFileSync, existsSync, readFileSync, rmSync, truncateSync } from "
 import { join } from "node:path";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
 import { copyPublished, PUBLISHED, recorded } from "../data/dataset/testing/published.js";
-import { run } from "./main.js";
+import { runCaptured } from "./testing/run-captured.js";
 
 let copy: ReturnType<typeof copyPublished>;
 beforeEach(() => {
@@ -10,21 +10,8 @@ beforeEach(() => {
 });
 afterEach(() => copy.remove());
 
-async function index(...args: string[]): Promise<{ code: number; stdout: string; stderr: string }> {
-  const out = { stdout: "", stderr: "" };
-  const folders = ["cc12m", "laion"].map((name) => join(copy.path, name));
-  const code = await run(["index", ...folders, ...args], {
-    stdout: (text) => {
-      out.stdout += text;
-    },
-    stderr: (text) => {
-      out.stderr += text;
-    },
-    interactive: false,
-    signal: new AbortController().signal,
-  });
-  return { code, ...out };
-}
+const index = (...args: string[]) =>
+  runCaptured("index", ...["cc12m", "laion"].map((name) => join(copy.path, name)), ...args);
 
 describe("miro index", () => {
   it("writes what Python's wids writes: shards in order with their numbers of samples", async () => {
@@ -135,10 +122,7 @@ describe("miro index", () => {
       { shards: 1, samples: 13 },
       { shards: 1, samples: 8 },
     ]);
-    const info = async (...args: string[]): Promise<number> => {
-      const quiet = { stdout: () => {}, stderr: () => {}, interactive: false, signal: new AbortController().signal };
-      return run(["info", join(copy.path, "cc12m"), ...args], quiet);
-    };
+    const info = async (...args: string[]) => (await runCaptured("info", join(copy.path, "cc12m"), ...args)).code;
     rmSync(join(copy.path, "cc12m", "wids-index.json"));
     expect([await info(), await info("--skip-broken-shards")]).toEqual([1, 0]);
   });

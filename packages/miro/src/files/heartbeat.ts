@@ -5,7 +5,7 @@
 import { Worker } from "node:worker_threads";
 
 /** Time between two touches. */
-export const TOUCH_MS = 10_000;
+const TOUCH_MS = 10_000;
 
 // The byte is what the file begins with anyway. Writing it, unlike setting the time, leaves it to the file server what
 // "now" is.

@@ -74,7 +74,7 @@ export interface LossCallOptions {
 }
 
 /** The loss of one batch. The caller owns what is returned; call it inside a `scope()`. */
-export function flowMatchingLoss(
+function flowMatchingLoss(
   precond: FlowPrecond,
   network: Rin,
   batch: LossBatch,

@@ -2,11 +2,11 @@ import { manualSeed, noGrad, randn, scope, type Tensor } from "@miro-t2i/torch";
 import { expect, test } from "vitest";
 import { SwiGlu } from "./feed-forward.js";
 import type { Epilogue } from "./fused.js";
-import { inputLevels } from "./int8.js";
+import { kernels } from "./int8.js";
 import { Linear } from "./linear.js";
 
 /** What rounding may do: 2 % with 127 levels on each side of zero. */
-const ROUNDING = 2.54 / inputLevels();
+const ROUNDING = 2.54 / kernels().levels;
 
 const relative = (a: Tensor, b: Tensor) => a.float().sub(b.float()).norm().div(b.float().norm()).item();
 const evaluated = <M extends Linear | SwiGlu>(module: M): M => {

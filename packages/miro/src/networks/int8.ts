@@ -24,18 +24,13 @@ interface Kernels {
 let known: Kernels | undefined;
 
 /** What the processor's kernels take and give; asked at the first use, so that an import loads no native code. */
-function kernels(): Kernels {
+export function kernels(): Kernels {
   if (known === undefined) {
     const { capabilities } = buildInfo();
     const levels = capabilities.some((name) => /vnni|amx/.test(name)) ? 127 : 63;
     known = { levels, zero: levels + 1, writesBfloat16: capabilities.includes("avx512f") };
   }
   return known;
-}
-
-/** Levels of an input on each side of zero, on this processor. */
-export function inputLevels(): number {
-  return kernels().levels;
 }
 
 /** Below this, an input is all zeros. */

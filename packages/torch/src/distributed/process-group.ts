@@ -108,7 +108,7 @@ interface Membership {
 }
 
 /** One line about a failed operation between processes: the rank, the operation, what happened, what to do. */
-export function collectiveError(group: Membership, operation: string, error: unknown): TorchError {
+function collectiveError(group: Membership, operation: string, error: unknown): TorchError {
   const reason = firstLine(error);
   let what = reason;
   if (/tim(ed|e) ?out/i.test(reason)) what = `the other ranks did not answer within ${group.timeoutMs} ms (${reason})`;

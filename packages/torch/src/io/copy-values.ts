@@ -85,7 +85,7 @@ export function checkBooleans(
 }
 
 /** Compares values with what became of them: a sum is cheap, and tells whether one must look closer. */
-export function checkFinite(
+function checkFinite(
   stored: Tensor,
   converted: Tensor,
   { path, key, start }: { path: string; key: string; start: number },

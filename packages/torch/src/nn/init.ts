@@ -58,7 +58,7 @@ export function ones_(tensor: Tensor): Tensor {
 }
 
 /** Sets every element to `value`. PyTorch: `init.constant_`. */
-export function constant_(tensor: Tensor, value: number): Tensor {
+function constant_(tensor: Tensor, value: number): Tensor {
   noGrad(() => tensor.fill_(value));
   return tensor;
 }
@@ -184,7 +184,7 @@ function kaimingStd(tensor: Tensor, { a = 0, mode = "fanIn", nonlinearity = "lea
 }
 
 /** Inputs and outputs of one unit: sizes of dimensions 1 and 0, each times the receptive field. */
-export function fans(tensor: Tensor): { fanIn: number; fanOut: number } {
+function fans(tensor: Tensor): { fanIn: number; fanOut: number } {
   const [out, inner, ...field] = tensor.shape;
   if (out === undefined || inner === undefined) {
     throw new TorchError(`fan-in and fan-out need at least 2 dimensions, got shape [${tensor.shape}]`);

@@ -9,7 +9,12 @@ export interface Captured {
 }
 
 /** Runs `miro ARGS…`. */
-export async function runCaptured(...args: readonly string[]): Promise<Captured> {
+export function runCaptured(...args: readonly string[]): Promise<Captured> {
+  return runStoppable(args, new AbortController().signal);
+}
+
+/** As {@link runCaptured}, until a signal says to stop. */
+export async function runStoppable(args: readonly string[], signal: AbortSignal): Promise<Captured> {
   const captured = { stdout: "", stderr: "" };
   const code = await run(args, {
     stdout: (text) => {
@@ -19,7 +24,7 @@ export async function runCaptured(...args: readonly string[]): Promise<Captured>
       captured.stderr += text;
     },
     interactive: false,
-    signal: new AbortController().signal,
+    signal,
   });
   return { code, ...captured };
 }

@@ -26,7 +26,7 @@ const QUANTILE_LIMIT = 2 ** 24;
 export const BIN_STRATEGIES = ["uniform", "quantile", "refined_quantile"] as const;
 
 /** Options of {@link computeBins}. */
-export const binOptionsSchema = z.strictObject({
+const binOptionsSchema = z.strictObject({
   /** Bins of each reward. Default: 64. */
   numBins: field(z.int().min(2).max(65_536).default(64), {
     expected: "an integer from 2 to 65536",

@@ -1,6 +1,5 @@
 /** Histograms as a picture, one for each field, and as a line of text. */
 import { Chart, ticks } from "../../pictures/chart.js";
-import type { RgbImage } from "../../pictures/rgb.js";
 import type { FieldReport } from "./shard-report.js";
 
 const PANEL = { width: 340, height: 210 };
@@ -24,11 +23,6 @@ export function histogramChart(fields: Readonly<Record<string, FieldReport>>): C
     drawPanel(drawing, (i % columns) * PANEL.width, Math.floor(i / columns) * PANEL.height, name, report);
   });
   return drawing;
-}
-
-/** The picture of {@link histogramChart}. */
-export function histogramImage(fields: Readonly<Record<string, FieldReport>>): Promise<RgbImage> {
-  return histogramChart(fields).toImage();
 }
 
 function drawPanel(drawing: Chart, left: number, top: number, name: string, report: FieldReport): void {

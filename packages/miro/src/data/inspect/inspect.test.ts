@@ -7,7 +7,7 @@ import sharp from "sharp";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { readBytes } from "../../files/whole-files.js";
 import { TarWriter } from "../shards/tar-writer.js";
-import { histogramImage, histogramLine } from "./histogram-chart.js";
+import { histogramChart, histogramLine } from "./histogram-chart.js";
 import { reportShards } from "./shard-report.js";
 import { shardSheet } from "./shard-sheet.js";
 
@@ -77,10 +77,10 @@ describe("pictures of shards", () => {
 
   it("draws a panel for each field, the bars as high as their counts", async () => {
     const { fields } = await reportShards(join(folder, "a.tar"), { bins: 4 });
-    const image = await histogramImage(fields);
+    const image = await histogramChart(fields).toImage();
     const bars = image.data.filter((value, i) => i % 3 === 0 && value === 0x4a && image.data[i + 2] === 0xd0).length;
     expect(bars).toBeGreaterThan(1000);
-    const one = await histogramImage({ clip_score: fields.clip_score! });
+    const one = await histogramChart({ clip_score: fields.clip_score! }).toImage();
     expect(image.width).toBe(2 * one.width);
   });
 

@@ -13,7 +13,7 @@ const position = z.int().min(0);
 const on = (help: string, flag: string) => field(z.boolean().default(true), { expected: "true or false", help, flag });
 
 /** The stages, in the order in which `all` runs them. */
-export const STAGES = ["rewards", "vqa", "vae"] as const;
+const STAGES = ["rewards", "vqa", "vae"] as const;
 /** A stage of data preparation. */
 export type Stage = (typeof STAGES)[number];
 

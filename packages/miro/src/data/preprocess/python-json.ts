@@ -16,7 +16,7 @@ export class JsonInteger {
 export type PythonJson = null | boolean | number | string | JsonInteger | PythonJson[] | Map<string, PythonJson>;
 
 /** Text that is not JSON, with the character at which it ceases to be. */
-export class JsonSyntaxError extends Error {
+class JsonSyntaxError extends Error {
   constructor(message: string, at: number) {
     super(`${message} at character ${at}`);
   }

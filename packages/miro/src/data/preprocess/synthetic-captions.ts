@@ -90,7 +90,7 @@ export class SyntheticTable {
 }
 
 /** The name under which a table has a sample. */
-export function tableName(key: string): string {
+function tableName(key: string): string {
   return withoutExtension(key.slice(key.lastIndexOf("/") + 1));
 }
 

@@ -16,7 +16,7 @@ import type { TableHeader, TableProblem } from "./table-file.js";
 import { readWidsIndex } from "./wids-index.js";
 
 /** What a bad sample or shard does. */
-export const BAD_SAMPLE_POLICIES = ["error", "skip"] as const;
+const BAD_SAMPLE_POLICIES = ["error", "skip"] as const;
 /** What happens to a sample that cannot be read: an error, or it is left out. */
 export type BadSamplePolicy = (typeof BAD_SAMPLE_POLICIES)[number];
 

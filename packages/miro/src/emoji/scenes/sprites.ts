@@ -44,7 +44,7 @@ const SMALLEST_SIDE = 16;
 const COLOUR_WORD = /\b(red|orange|yellow|green|blue|purple|pink|brown|grey|black|white)\b/;
 
 /** `$XDG_CACHE_HOME/miro-t2i/emoji` or `~/.cache/miro-t2i/emoji`. */
-export function spriteCacheFolder(): string {
+function spriteCacheFolder(): string {
   return join(process.env.XDG_CACHE_HOME || join(homedir(), ".cache"), "miro-t2i", "emoji");
 }
 

@@ -67,7 +67,7 @@ export async function buildAutoencoder(recipe: AutoencoderRecipe, context: TaskC
 }
 
 /** The loss above. x̂, x (B, 3, S, S); z (B, C, h, w). */
-export function autoencoderLoss(
+function autoencoderLoss(
   reconstruction: Tensor,
   x: Tensor,
   z: Tensor,
@@ -100,7 +100,7 @@ function difference(x: Tensor, dim: number): Tensor {
  * latents, the error of flat backgrounds (levels of 255), the latents' standard deviation; and a sheet: originals over
  * reconstructions.
  */
-export function measureAutoencoder(
+function measureAutoencoder(
   network: Pick<PatchAutoencoder, "encode" | "decode">,
   scenes: EmojiScenes,
   device = "cpu",

@@ -17,7 +17,7 @@ import { openConnections, proxyFor } from "./hub-proxy.js";
 import type { Repository } from "./hub-repository.js";
 
 /** Waits between attempts unless the caller asks for others. */
-export const RETRY_DELAYS_MS: readonly number[] = [500, 2_000, 8_000];
+const RETRY_DELAYS_MS: readonly number[] = [500, 2_000, 8_000];
 
 /** The statuses of trouble that passes. */
 const PASSING = new Set([408, 429, 500, 502, 503, 504]);

@@ -33,9 +33,6 @@ export interface StepTimes {
   flops?: number | undefined;
 }
 
-/** Names that say how fast a run was, not what it computed: two runs of the same recipe agree in all others. */
-export const VARYING_METRICS = /^(speed\/|memory\/|seconds$)/;
-
 /** Means over the steps since the last log line, and the current speed. */
 export class Meter {
   /** Exponential mean of the raw loss over about 20 steps. */

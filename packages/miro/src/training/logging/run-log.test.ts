@@ -4,7 +4,7 @@ import { join } from "node:path";
 import fc from "fast-check";
 import sharp from "sharp";
 import { afterAll, describe, expect, it } from "vitest";
-import { run } from "../../cli/main.js";
+import { runCaptured } from "../../cli/testing/run-captured.js";
 import { runChart } from "./run-chart.js";
 import { readRunLog, smooth } from "./run-log.js";
 
@@ -142,15 +142,8 @@ describe("runChart", () => {
 
 describe("miro plot", () => {
   async function miro(...args: string[]): Promise<{ code: number; out: string; err: string }> {
-    const out: string[] = [];
-    const err: string[] = [];
-    const code = await run(args, {
-      stdout: (text) => void out.push(text),
-      stderr: (text) => void err.push(text),
-      interactive: false,
-      signal: new AbortController().signal,
-    });
-    return { code, out: out.join(""), err: err.join("") };
+    const { code, stdout: out, stderr: err } = await runCaptured(...args);
+    return { code, out, err };
   }
 
   it("writes PNG and SVG and tells what it has drawn; a run of a single line too", async () => {

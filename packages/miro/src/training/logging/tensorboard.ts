@@ -109,7 +109,7 @@ export function frameRecord(data: Uint8Array): Buffer {
 }
 
 /** CRC-32C (Castagnoli, RFC 3720) as TFRecords store it. */
-export function maskedCrc32c(data: Uint8Array): number {
+function maskedCrc32c(data: Uint8Array): number {
   const crc = crc32c(data);
   return (((crc >>> 15) | (crc << 17)) + 0xa282ead8) >>> 0;
 }

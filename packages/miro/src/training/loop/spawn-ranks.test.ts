@@ -6,9 +6,9 @@ import { join } from "node:path";
 import { scope } from "@miro-t2i/torch";
 import { readSafetensors } from "@miro-t2i/torch/io";
 import { afterAll, describe, expect, it } from "vitest";
-import { VARYING_METRICS } from "../logging/meter.js";
 import { listCheckpoints } from "../state/checkpoint.js";
 import { bits, tinyRecipe, tinyRecipeJson } from "../testing/tiny.js";
+import { VARYING_METRICS } from "../testing/varying-metrics.js";
 import { runTraining } from "./run.js";
 
 const root = mkdtempSync(join(tmpdir(), "miro-ranks-"));

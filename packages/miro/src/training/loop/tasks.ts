@@ -11,7 +11,7 @@ import { invalid } from "../../errors.js";
 const count = z.int().positive();
 
 /** The `trainer` section of a task's recipe. */
-export const taskTrainerSchema = z.strictObject({
+const taskTrainerSchema = z.strictObject({
   maxSteps: count,
   batchSize: count,
   lr: z.number().positive(),

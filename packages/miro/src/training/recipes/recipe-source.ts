@@ -37,7 +37,7 @@ type Json = Record<string, unknown>;
 const extension = /\.ya?ml$/;
 
 /** The recipes that come with the program, or null when they are not there. */
-export function bundledRecipes(): string | null {
+function bundledRecipes(): string | null {
   for (const candidate of ["../../../recipes", "../../../../../recipes"]) {
     const folder = fileURLToPath(new URL(candidate, import.meta.url));
     if (existsSync(join(folder, "base"))) return folder;

@@ -29,7 +29,7 @@ import { T5Encoder } from "../../text/t5.js";
 import { Tokenizer } from "../../text/tokenizer.js";
 
 /** Prompts that a testbed has unless it is said otherwise. */
-export const TESTBED_PROMPTS = 80;
+const TESTBED_PROMPTS = 80;
 
 /** One prompt. */
 export interface TestbedPrompt {

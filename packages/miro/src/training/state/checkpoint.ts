@@ -184,7 +184,7 @@ function sha256(path: string): string {
  * are described well, and more is not known.
  * @throws MiroError or TorchError naming the file that is missing, damaged or one too many
  */
-export function checkTrainingCheckpoint(path: string): void {
+function checkTrainingCheckpoint(path: string): void {
   const file = join(path, SUMS);
   if (existsSync(file)) {
     const sums = new Map<string, string>();

@@ -1,5 +1,5 @@
 /** The parameters of every typed operator, read from the dispatcher's schemas. */
-import { aten, schemas } from "../index.js";
+import { aten, schemas } from "@miro-t2i/torch";
 
 export interface OperatorParameter {
   /** `Tensor`, `int`, `ScalarType`, … as the schema has it. */

@@ -1,13 +1,13 @@
 /**
- * Calls the typed operators of `aten` with random arguments, many of them wrong. A process of its own, run by fuzz.ts:
- * `node dist/testing/fuzz-operators.js REPORT SEED TRIES OPERATOR…`.
+ * Calls the typed operators of `aten` with random arguments, many of them wrong. A process of its own, run by main.ts:
+ * `node tests/dist/fuzz/fuzz-operators.js REPORT SEED TRIES OPERATOR…`.
  *
  * Before each call the call is written to the file REPORT, so that whoever finds this process dead knows what killed
  * it. The last line of standard output is a JSON object: how many calls returned, how many were refused, and what else
  * was thrown.
  */
 import { openSync, writeSync } from "node:fs";
-import { aten, Generator, ones, randn, scope, setNumThreads, Tensor, TorchError, tensor, zeros } from "../index.js";
+import { aten, Generator, ones, randn, scope, setNumThreads, Tensor, TorchError, tensor, zeros } from "@miro-t2i/torch";
 import { type OperatorParameter, typedOperators } from "./typed-operators.js";
 
 /** Bytes of REPORT: one call, padded. */

@@ -1,7 +1,7 @@
 /**
  * Typed operators that end or block the process when libtorch gets arguments of the right types that do not belong
  * together: their kernels rely on checks of the Python layer, or of the operator above them that calls them. Found with
- * libtorch 2.13.0 on a CPU; whatever is not named here has to stand random arguments (fuzz.ts).
+ * libtorch 2.13.0 on a CPU; whatever is not named here has to stand random arguments (main.ts).
  */
 export const LIBTORCH_ABORTS: readonly string[] = [
   // Reads behind a tensor's memory, an undefined tensor or an empty list, or divides by a size of zero.

@@ -1,7 +1,5 @@
 /**
- * `node packages/torch/dist/testing/fuzz.js [--seed N] [--tries N] [--only OPERATOR,…]`
- *
- * Calls every typed operator with random arguments, most of them wrong, and prints one line for each that ends in
+ * `npm run fuzz`: calls every typed operator with random arguments, most of them wrong, and prints one line for each that ends in
  * anything but a result or a TorchError: a process that died, one that hangs, another exception. Operators in {@link
  * LIBTORCH_ABORTS} are left out. Exit code 0: nothing found.
  *
@@ -13,7 +11,8 @@ import { mkdtempSync, readFileSync, rmSync } from "node:fs";
 import { availableParallelism, tmpdir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
-import { parseArgs } from "node:util";
+import { commaSeparated, field, runProgram } from "miro-t2i/cli";
+import { z } from "zod";
 import { LIBTORCH_ABORTS } from "./libtorch-aborts.js";
 import { typedOperators } from "./typed-operators.js";
 
@@ -75,50 +74,29 @@ function lastCall(report: string): string {
   }
 }
 
-const HELP = `npm run fuzz -- [options]
+const schema = z.strictObject({
+  seed: field(z.int().min(0).default(7), {
+    expected: "an integer of at least 0",
+    help: "seed of the arguments",
+    flag: "--seed <n>",
+  }),
+  tries: field(z.int().min(1).default(20), {
+    expected: "an integer of at least 1",
+    help: "calls of each operator",
+    flag: "--tries <n>",
+  }),
+  only: field(z.array(z.string()).optional(), {
+    expected: "operators",
+    help: "these operators alone, separated by commas",
+    flag: "--only <operators>",
+    parse: commaSeparated,
+  }),
+});
 
-Calls every typed operator with random arguments and prints what ends in anything but a result or a TorchError.
-
-  --seed <n>            seed of the arguments (an integer of at least 0; default: 7)
-  --tries <n>           calls of each operator (an integer of at least 1; default: 20)
-  --only <operator,…>   these operators alone
-  -h, --help            print help
-`;
-
-/** The options of the command line. @throws Error naming what is wrong */
-function parse() {
-  const { values } = parseArgs({
-    options: {
-      seed: { type: "string", default: "7" },
-      tries: { type: "string", default: "20" },
-      only: { type: "string" },
-      help: { type: "boolean", short: "h" },
-    },
-  });
-  const integer = (name: "seed" | "tries", least: number): number => {
-    const value = Number(values[name]);
-    if (values[name].trim() !== "" && Number.isSafeInteger(value) && value >= least) return value;
-    throw new Error(`--${name}: expected an integer of at least ${least}, received ${JSON.stringify(values[name])}`);
-  };
-  return { ...values, seed: integer("seed", 0), tries: integer("tries", 1) };
-}
-
-async function main(): Promise<number> {
-  let values: ReturnType<typeof parse>;
-  try {
-    values = parse();
-  } catch (error) {
-    console.error(`error: ${(error as Error).message.split("\n")[0]}`);
-    return 2;
-  }
-  if (values.help) {
-    process.stdout.write(HELP);
-    return 0;
-  }
-  const { seed, tries } = values;
+async function main({ seed, tries, only }: z.output<typeof schema>): Promise<number> {
   const every = [...typedOperators().keys()];
   const left = new Set<string>(LIBTORCH_ABORTS);
-  const names = values.only?.split(",") ?? every.filter((name) => !left.has(name));
+  const names = only ?? every.filter((name) => !left.has(name));
   const groups: string[][] = [];
   for (let i = 0; i < names.length; i += GROUP) groups.push(names.slice(i, i + GROUP));
   const findings = [...left].filter((name) => !every.includes(name)).map((name) => `${name}: listed, but no operator`);
@@ -154,4 +132,10 @@ async function main(): Promise<number> {
   return findings.length === 0 && total.returned > 0 && total.refused > 0 ? 0 : 1;
 }
 
-process.exitCode = await main();
+process.exitCode = await runProgram({
+  name: "npm run fuzz --",
+  summary:
+    "Calls every typed operator with random arguments; prints what ends in anything but a result or a TorchError.",
+  schema,
+  run: main,
+});
