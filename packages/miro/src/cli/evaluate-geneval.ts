@@ -1,5 +1,6 @@
 /** `miro evaluate geneval`. Parses, calls, prints. */
 import "./extensions.js";
+import "../emoji/register-suite.js";
 import { existsSync } from "node:fs";
 import { basename, join, resolve } from "node:path";
 import { z } from "zod";

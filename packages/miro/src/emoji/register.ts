@@ -2,11 +2,9 @@
  * The emoji world comes in by the extension points that anybody's package can use: its scorer, its data and the
  * training of its parts.
  */
-import { registerSuite } from "../evaluation/geneval/run/suites.js";
 import { registerScorer } from "../rewards/registry.js";
 import { registerSource } from "../training/batches/sources.js";
 import { registerTask } from "../training/loop/tasks.js";
-import { emojiSuite } from "./evaluation/geneval.js";
 import { clipScoreSpec } from "./scorer/emoji-clip-score.js";
 import { emojiSource } from "./training/emoji-source.js";
 import {
@@ -18,7 +16,6 @@ import {
 
 registerScorer(clipScoreSpec);
 registerSource("emoji", emojiSource);
-registerSuite(emojiSuite);
 
 // What trains a part pulls in networks and sprites: loaded when it is asked for.
 registerTask("autoencoder", {
