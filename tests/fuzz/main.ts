@@ -1,7 +1,7 @@
 /**
- * `npm run fuzz`: calls every typed operator with random arguments, most of them wrong, and prints one line for each that ends in
- * anything but a result or a TorchError: a process that died, one that hangs, another exception. Operators in {@link
- * LIBTORCH_ABORTS} are left out. Exit code 0: nothing found.
+ * `npm run fuzz`: calls every typed operator with random arguments, most of them wrong, and prints one line for each
+ * that ends in anything but a result or a TorchError: a process that died, one that hangs, another exception. Operators
+ * in {@link LIBTORCH_ABORTS} are left out. Exit code 0: nothing found.
  *
  * The calls run in processes of their own, with bounded memory. After a death the next process goes on behind the
  * operator that caused it.

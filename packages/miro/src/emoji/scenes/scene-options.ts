@@ -1,4 +1,7 @@
-/** Options and rewards of emoji scenes. The options are declared once: a recipe's `data` section and `EmojiScenes.load` take them. */
+/**
+ * Options and rewards of emoji scenes. The options are declared once: a recipe's `data` section and `EmojiScenes.load`
+ * take them.
+ */
 import { z } from "zod";
 import type { OptionsOf } from "../../options.js";
 
