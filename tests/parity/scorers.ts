@@ -432,6 +432,7 @@ async function compareVqa(
   return [ids.row(), features.row(), logits.row(), scores.row()];
 }
 
+/** States are not of unit length: they are compared relative to the largest of the recorded ones. */
 async function compareImageReward(
   { folder, captions, odd_captions, cases, scored_pictures }: Recording,
   scored: readonly RgbImage[],
@@ -458,6 +459,10 @@ async function compareImageReward(
     ids.add(caption, row.join() !== cases.image_reward!.odd_ids![i]!.join());
   });
   const features = new Absolute("image_reward: features", FEATURES);
+  const addStates = (name: string, actual: Tensor, expected: Tensor) => {
+    const largest = Math.max(1, expected.abs().max().item() as number);
+    features.add(name, actual.div(largest), expected.div(largest));
+  };
   const rewards = new Absolute("image_reward: rewards", LOGITS);
   {
     using file = openTensors(home, ["ImageReward.pt"]);
@@ -467,11 +472,11 @@ async function compareImageReward(
       scope(() => {
         const image = blip.encodeImage(pixelsOf(scored, config.vision.image, "pillow"));
         const expected = recorded.get("image.tokens")!;
-        features.add("image.tokens", image.narrow(1, 0, expected.size(1)), expected);
+        addStates("image.tokens", image.narrow(1, 0, expected.size(1)), expected);
         const states = scored.map((_, k) => blip.encodeText(tokens, masks, image.narrow(0, k, 1)));
-        features.add("text.last_hidden", states[0]!.narrow(0, 0, 2), recorded.get("text.last_hidden.picture0")!);
+        addStates("text.last_hidden", states[0]!.narrow(0, 0, 2), recorded.get("text.last_hidden.picture0")!);
         const pooled = stack(states.map((state) => state.select(1, 0)));
-        features.add("pooled", pooled, recorded.get("pooled")!);
+        addStates("pooled", pooled, recorded.get("pooled")!);
         const values = pooled.to({ dtype: "float64" }).matmul(head.weight).add(head.bias);
         rewards.add("mlp", values, recorded.get("mlp")!);
       }),
@@ -481,13 +486,10 @@ async function compareImageReward(
   }
   using scorer = await loadScorer("image_reward_score", { weights: { image_reward_score: home }, dtype: "float32" });
   const expected = recorded.get("reward")!;
-  for (const [first, caption] of captions.entries()) {
-    const texts = scored.map((_, i) => captions[(first + i) % captions.length]!);
-    const scores = await scorer.score(scored, texts);
-    scores.forEach((score, i) => {
-      const at = expected.select(0, i).narrow(0, (first + i) % captions.length, 1);
-      scope(() => rewards.add(`${scored_pictures[i]}, ${caption}`, tensor([score]), at));
-    });
+  for (const [i, image] of scored.entries()) {
+    const scores = await scorer.score(new Array<RgbImage>(captions.length).fill(image), captions);
+    const name = `${scored_pictures[i]}: scores`;
+    scope(() => rewards.add(name, tensor(scores, { dtype: "float64" }), expected.select(0, i)));
   }
   dispose(recorded);
   return [ids.row(), features.row(), rewards.row()];
