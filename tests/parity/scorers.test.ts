@@ -155,6 +155,12 @@ describe("ImageReward's score", () => {
       dtype: "bfloat16",
     });
     expect(half.dtype).toBe("bfloat16");
+    using published = await loadScorer("image_reward_score", {
+      weights: { image_reward_score: join(folder, "image_reward") },
+      dtype: "bfloat16",
+      precision: "upstream",
+    });
+    expect(published.dtype).toBe("float32");
     const scores = await half.score(images, captions.slice(0, images.length));
     scores.forEach((score, i) => {
       expect(score).not.toBe(expected(i, i));

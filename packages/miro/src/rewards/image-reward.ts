@@ -5,7 +5,8 @@
  *   reward = (head(state of [CLS]) − mean) / deviation
  *
  * The text, its first 35 tokens, looks at the picture in every layer of a BERT (networks/blip.ts); the head is the
- * linear chain of linear-head.ts. Networks are computed in the dtype that was asked for, the head in float64.
+ * linear chain of linear-head.ts. Networks are computed in the dtype that was asked for, the head in float64. With
+ * `precision: "upstream"` they are computed in float32, as the published evaluation does.
  *
  * The published repository has weights and `med_config.json`; the vocabulary is that of `bert-base-uncased`, which
  * comes from its own repository. Beside the weights, `architecture.json`, `med_config.json` and `tokenizer/` replace
@@ -24,7 +25,8 @@ import type { RgbImage } from "../pictures/rgb.js";
 import { resolveModel } from "../pipeline/loading/hub.js";
 import { WordPieceTokenizer } from "../text/wordpiece-tokenizer.js";
 import { parseJsonFile } from "./clip-config.js";
-import { clipPixels } from "./clip-pixels.js";
+import { clipPixels, clipPixelsKey } from "./clip-pixels.js";
+import { KeptFeatures } from "./kept-features.js";
 import { type LinearHead, readLinearHead } from "./linear-head.js";
 import { fetchFolder, placeOf } from "./published-folder.js";
 import type { LoadScorerOptions, ScorerModel, ScorerSpec } from "./scorer.js";
@@ -53,6 +55,8 @@ const DEVIATION = 1.0333394966054072;
 
 /** Pictures of one call. */
 const BATCH = 16;
+/** Pictures whose tokens are kept, of 0.8 MB each in float32. */
+const KEPT = 64;
 
 /** The shape of an ImageReward. */
 export interface ImageRewardConfig extends BlipConfig {
@@ -99,10 +103,12 @@ async function loadImageReward(options: LoadScorerOptions): Promise<ScorerModel>
       `${folder}: the tokenizer has ${tokenizer.vocabSize} tokens, the text tower ${config.text.vocabulary}; ` +
         "both must be of one model",
     );
+  // The published evaluation computes in float32: nothing else is rounded there.
+  const dtype = options.precision === "upstream" ? "float32" : options.dtype;
   using file = openTensors(folder, WEIGHTS);
   const head = readImageRewardHead(file, config);
   try {
-    const blip = loadBlip(file, config, placeOf(options, towerSize(config.vision)));
+    const blip = loadBlip(file, config, placeOf({ ...options, dtype }, towerSize(config.vision)));
     return new ImageRewardModel(blip, tokenizer, head, config.length);
   } catch (error) {
     head.weight.dispose();
@@ -272,6 +278,7 @@ class ImageRewardModel implements ScorerModel {
   readonly #tokenizer: WordPieceTokenizer;
   readonly #head: LinearHead;
   readonly #length: number;
+  readonly #kept = new KeptFeatures(KEPT);
 
   constructor(blip: Blip, tokenizer: WordPieceTokenizer, head: LinearHead, length: number) {
     this.dtype = blip.dtype;
@@ -289,13 +296,17 @@ class ImageRewardModel implements ScorerModel {
     return noGrad(() =>
       scope(() => {
         const { device, config } = this.#blip;
+        const { image: side } = config.vision;
+        const keys = images.map((image) => clipPixelsKey(image, side, "pillow"));
         // A picture that stands beside several captions is looked at once.
-        const distinct = [...new Set(images)];
-        const pixels = stack(distinct.map((image) => clipPixels(image, config.vision.image, "pillow")));
-        const image_NVW = this.#blip.encodeImage(pixels.to({ device }));
-        const place = new Map(distinct.map((image, n) => [image, BigInt(n)]));
+        const distinct = new Map(keys.map((key, i) => [key, images[i]!]));
+        const image_NVW = this.#kept.of([...distinct.values()], [...distinct.keys()], (missing) => {
+          const pixels = stack(missing.map((image) => clipPixels(image, side, "pillow")));
+          return this.#blip.encodeImage(pixels.to({ device }));
+        });
+        const places = new Map([...distinct.keys()].map((key, n) => [key, BigInt(n)]));
         const of = tensor(
-          BigInt64Array.from(images, (image) => place.get(image)!),
+          BigInt64Array.from(keys, (key) => places.get(key)!),
           { dtype: "int64" },
         );
         const { ids, mask } = this.#tokenizer.encodeBatch(captions, this.#length);
@@ -313,6 +324,7 @@ class ImageRewardModel implements ScorerModel {
   }
 
   dispose(): void {
+    this.#kept.dispose();
     this.#head.weight.dispose();
     this.#blip.dispose();
   }
