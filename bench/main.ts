@@ -4,6 +4,7 @@ import { commaSeparated, field, runProgram } from "miro-t2i/cli";
 import { PRECISIONS } from "miro-t2i/training";
 import { z } from "zod";
 import { checkpoint } from "./checkpoint.js";
+import { detector } from "./detector.js";
 import { generate } from "./generate.js";
 import { BenchError, type BenchOptions, referencePython } from "./harness.js";
 import { loader } from "./loader.js";
@@ -36,6 +37,11 @@ const BENCHMARKS: Record<
   quantization: { run: quantization, rounds: 1, help: "what int8 does to pictures of the bundled model" },
   scaling: { run: scaling, rounds: 3, help: "training in two processes, against one and against two apart" },
   checkpoint: { run: checkpoint, rounds: 3, help: "how long storing a training checkpoint keeps the training waiting" },
+  detector: {
+    run: detector,
+    rounds: 3,
+    help: "seconds of GenEval's detector on one picture, against Python's transformers",
+  },
   ops: { run: ops, rounds: 1, help: "host cost of one operation, against Python" },
   loader: { run: loader, rounds: 3, help: "samples a second out of shards, against Python's wids and webdataset" },
   generate: {

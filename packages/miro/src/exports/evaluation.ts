@@ -15,7 +15,7 @@ export {
   layoutOf,
   loadDetector,
   loadMask2Former,
-  type Mask2Former,
+  Mask2Former,
   type Mask2FormerShape,
   PatchMerging,
   readShape,
