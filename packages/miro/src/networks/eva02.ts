@@ -4,10 +4,9 @@
  *
  *   x ← x + out(ln(attn(ln₁ x))),  x ← x + w₃ ln(SiLU(w₁ h) ⊙ w₂ h) with h = ln₂ x
  *
- * Shapes: B pictures, T tokens, W width, H heads, K width of a head, P pairs of a head's channels.
+ * Shapes: B pictures, T tokens, C of which go on, W width, H heads, K width of a head.
  * In the state dict q, k and v are one matrix, and so are w₂ and w₁. Heads of q and k have the channels that are
- * rotated
- * together in two halves, where EVA-CLIP has them side by side.
+ * rotated together in two halves, where EVA-CLIP has them side by side.
  */
 import { cat, empty, F, nn, scope, type Tensor, zerosLike } from "@miro-t2i/torch";
 import { inTurn } from "./fused.js";
@@ -69,8 +68,8 @@ export class Eva02 extends nn.Module {
   forward(pixels: Tensor): Tensor {
     return scope(() => {
       const rotation = rotationOf(this.#angles, pixels.device);
-      const { x_BTW } = inTurn([...this.#blocks], { x_BTW: this.#embed(pixels) }, (block, { x_BTW }) => ({
-        x_BTW: block.forward(x_BTW, rotation),
+      const { x_BTW } = inTurn([...this.#blocks], { x_BTW: this.#embed(pixels) }, (block, { x_BTW }, i) => ({
+        x_BTW: block.forward(x_BTW, rotation, i === this.config.layers - 1 ? 1 : x_BTW.size(1)),
       }));
       const { normalizedShape, weight, bias, eps } = this.#norm;
       return F.layerNorm(x_BTW.select(1, 0).float(), normalizedShape, weight!.float(), bias!.float(), eps);
@@ -116,9 +115,11 @@ class Block extends nn.Module {
     this.#mlp = this.register("mlp", new SwiGlu(config));
   }
 
-  forward(x: Tensor, rotation: Rotation): Tensor {
+  /** (B, T, W) → the first `count` tokens, (B, C, W): of the last block only the class token is wanted. */
+  forward(x: Tensor, rotation: Rotation, count: number): Tensor {
     return scope(() => {
-      const attended = scope(() => this.#attn.forward(this.#norm1.forward(x), rotation, x));
+      const residual = x.narrow(1, 0, count);
+      const attended = scope(() => this.#attn.forward(this.#norm1.forward(x), rotation, residual));
       return this.#mlp.forward(this.#norm2.forward(attended), attended);
     });
   }
@@ -144,19 +145,25 @@ class Attention extends nn.Module {
     this.#proj = this.register("proj", new Linear(W, W));
   }
 
-  /** (B, T, W) → residual + attention, (B, T, W) */
+  /** (B, T, W) → residual + attention of the C tokens that the residual has, (B, C, W) */
   forward(x: Tensor, rotation: Rotation, residual: Tensor): Tensor {
     const [B, T, W] = x.shape as [number, number, number];
     const bias = cat([this.#qBias, zerosLike(this.#qBias), this.#vBias]);
     const qkv_BT3HK = F.linear(x, this.#weight, bias).view(B, T, 3, this.#heads, W / this.#heads);
-    const [q_BTHK, k_BTHK, v_BTHK] = qkv_BT3HK.unbind(2) as [Tensor, Tensor, Tensor];
-    const heads = (x_BTHK: Tensor) => x_BTHK.transpose(1, 2);
-    const attended_BHTK = F.scaledDotProductAttention(
-      heads(rotate(q_BTHK, rotation)),
-      heads(rotate(k_BTHK, rotation)),
-      heads(v_BTHK),
+    // Attention reads a head's rows faster where they stand one behind the other.
+    const [q_BHTK, k_BHTK, v_BHTK] = qkv_BT3HK.permute(2, 0, 3, 1, 4).contiguous().unbind(0) as [
+      Tensor,
+      Tensor,
+      Tensor,
+    ];
+    const count = residual.size(1);
+    const attended_BHCK = F.scaledDotProductAttention(
+      rotate(q_BHTK, rotation).narrow(2, 0, count),
+      rotate(k_BHTK, rotation),
+      v_BHTK,
     );
-    return this.#proj.forward(this.#norm.forward(attended_BHTK.transpose(1, 2).reshape(B, T, W)), { add: residual });
+    const attended_BCW = attended_BHCK.transpose(1, 2).reshape(B, count, W);
+    return this.#proj.forward(this.#norm.forward(attended_BCW), { add: residual.contiguous() });
   }
 }
 

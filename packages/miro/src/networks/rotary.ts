@@ -5,9 +5,9 @@
  *
  *   a' = a cos θ − b sin θ,  b' = b cos θ + a sin θ
  *
- * Shapes: T tokens, H heads, K width of a head, P = K / 2 pairs.
+ * Shapes: T tokens, K width of a head, P = K / 2 pairs.
  */
-import { scope, type Tensor, tensor } from "@miro-t2i/torch";
+import { cat, scope, type Tensor, tensor } from "@miro-t2i/torch";
 
 /** Of all tokens: both (T, P) in float32. */
 export interface Rotation {
@@ -29,16 +29,15 @@ export function frequencies(base: number, count: number): number[] {
   return Array.from({ length: count }, (_, i) => base ** (-i / count));
 }
 
-/** Turns the heads of T tokens, in float32 whatever their dtype: (…, T, H, K) → the same shape and dtype */
+/** Turns heads of T tokens, in float32 whatever their dtype: (…, T, K) → the same shape and dtype */
 export function rotate(x: Tensor, { cos, sin }: Rotation): Tensor {
   return scope(() => {
     const x32 = x.float();
-    const [cos_T1P, sin_T1P] = [cos.unsqueeze(1), sin.unsqueeze(1)];
     const [a, b] = x32.chunk(2, -1) as [Tensor, Tensor];
-    const rotated = x32.unflatten(-1, [2, -1]).mul(cos_T1P.unsqueeze(2)).flatten(-2);
+    const rotated = x32.mul(cat([cos, cos], -1));
     const [first, second] = rotated.chunk(2, -1) as [Tensor, Tensor];
-    first.addcmul_(b, sin_T1P, -1);
-    second.addcmul_(a, sin_T1P);
+    first.addcmul_(b, sin, -1);
+    second.addcmul_(a, sin);
     return rotated.to(x.dtype);
   });
 }

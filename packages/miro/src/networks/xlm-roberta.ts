@@ -123,14 +123,11 @@ class Attention extends nn.Module {
   /** (N, W) → x + attention within each text, (N, W) */
   forward(x: Tensor, lengths: readonly number[], rotation: Rotation): Tensor {
     const [N, W] = x.shape as [number, number];
-    const [q_NHK, k_NHK, v_NHK] = this.#qkv
-      .forward(x)
-      .view(N, 3, this.#heads, W / this.#heads)
-      .unbind(1) as [Tensor, Tensor, Tensor];
-    const parts = [rotate(q_NHK, rotation), rotate(k_NHK, rotation), v_NHK].map((x_NHK) =>
-      x_NHK.split(lengths, 0).map((x_THK) => x_THK.transpose(0, 1).unsqueeze(0)),
+    const qkv_N3HK = this.#qkv.forward(x).view(N, 3, this.#heads, W / this.#heads);
+    const [q_HNK, k_HNK, v_HNK] = qkv_N3HK.permute(1, 2, 0, 3).contiguous().unbind(0) as [Tensor, Tensor, Tensor];
+    const [queries, keys, values] = [rotate(q_HNK, rotation), rotate(k_HNK, rotation), v_HNK].map((x_HNK) =>
+      x_HNK.unsqueeze(0).split(lengths, 2),
     ) as [Tensor[], Tensor[], Tensor[]];
-    const [queries, keys, values] = parts;
     const attended = queries.map((q_1HTK, i) =>
       F.scaledDotProductAttention(q_1HTK, keys[i]!, values[i]!).select(0, 0).transpose(0, 1).flatten(1),
     );
