@@ -160,7 +160,12 @@ async function trainAlone(
           lock?.check();
           return first ? writer.save(withOrigin(trainer.checkpoint(recipeToJson(recipe)), recipe)) : undefined;
         },
-        onSamples: (step) => samples?.draw(step) ?? Promise.resolve(),
+        onSamples: async (step) => {
+          const figures = (await samples?.draw(step)) ?? {};
+          if (Object.keys(figures).length === 0) return;
+          log?.write({ step, ...figures });
+          events?.scalars(step, figures);
+        },
         onValidate: async (step) => {
           const networks = { network, average: ema.module, preconditioning };
           const figures = await validation!.measure(networks, group.isAlone ? signal : undefined);

@@ -209,6 +209,10 @@ const withData = (data: z.ZodType<SourceData>) =>
         rewardTarget: z.number().default(1),
         seed: z.int().nonnegative().default(0),
         columns: count.default(8),
+        /** Keys of scorers; the mean score of the samples is logged as `samples/KEY`. */
+        scorers: z.array(z.string().min(1)).default([]),
+        /** Folders or Hub repositories of scorers' models, `KEY=DIR` each. */
+        scorerWeights: z.array(z.string().regex(/^[a-z][a-z0-9_]*=.+$/, "expected SCORER=DIR")).default([]),
       })
       .prefault({}),
   });

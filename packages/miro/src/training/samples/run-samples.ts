@@ -13,6 +13,7 @@ import { sourceOf } from "../batches/sources.js";
 import type { EventWriter } from "../logging/tensorboard.js";
 import type { Recipe } from "../recipes/recipe.js";
 import type { SamplingParts } from "./draw-samples.js";
+import { type CaptionedSamples, SampleScores } from "./sample-scores.js";
 import { drawSampleSheet } from "./sample-sheet.js";
 import { readEmbeddedTestbed } from "./testbed.js";
 import { drawTestbed, testbedSheet } from "./testbed-grids.js";
@@ -33,17 +34,26 @@ export interface RunSamplesOptions {
   signal?: AbortSignal | undefined;
 }
 
+/** One sheet, and what is on it. */
+interface Sheet extends CaptionedSamples {
+  png: Uint8Array;
+}
+
 /** Draws on demand. */
 export interface RunSamples {
-  /** Draws for a step and writes `samples/step-….png`. */
-  draw(step: number): Promise<void>;
+  /**
+   * Draws for a step and writes `samples/step-….png`.
+   * @returns figures of the samples for the log, by name
+   */
+  draw(step: number): Promise<Record<string, number>>;
   dispose(): void;
 }
 
 /**
  * Prepares what a recipe wants to be drawn.
  * @returns null when it wants nothing, or the data do not come with what a sheet needs
- * @throws InvalidInputError when a testbed is asked for and it, the autoencoder or the empty prompt is not there
+ * @throws InvalidInputError when a testbed is asked for and it, the autoencoder or the empty prompt is not there, and for
+ *   scorers that are not known or cannot judge what is drawn
  */
 export function openRunSamples(options: RunSamplesOptions): RunSamples | null {
   const { recipe, source, network, output, events, onTrouble } = options;
@@ -59,11 +69,36 @@ export function openRunSamples(options: RunSamplesOptions): RunSamples | null {
     );
   if (folder === undefined || constants === undefined) return null;
 
+  const scores = new SampleScores(samples, {
+    device: constants.uncondEmbedding.device,
+    onMessage: onTrouble,
+    signal: options.signal,
+  });
+  scores.checkFor(recipe.name, folder);
+
   /** Runs with the autoencoder, which is in memory only meanwhile. */
-  const withParts = async (draw: (parts: SamplingParts) => Promise<Uint8Array>, step: number): Promise<void> => {
+  const withParts = async (draw: (parts: SamplingParts) => Promise<Sheet>, step: number) => {
+    const { png, ...drawn } = await withAutoencoder(draw);
+    const path = join(output, "samples", `step-${String(step).padStart(8, "0")}.png`);
+    try {
+      writeFileAtomic(path, png, { overwrite: true });
+    } catch (error) {
+      onTrouble((error as Error).message); // a run does not end for a picture
+    }
+    events()?.image(step, "samples/sheet", { ...readPng(png, path), encoded: png });
+    try {
+      return await scores.measure(drawn);
+    } catch (error) {
+      if (options.signal?.aborted) throw error;
+      onTrouble(`samples.scorers: ${(error as Error).message}`);
+      return {};
+    }
+  };
+
+  const withAutoencoder = async (draw: (parts: SamplingParts) => Promise<Sheet>): Promise<Sheet> => {
     const autoencoder = loadAutoencoder(folder, { device: "cpu", dtype: "float32" });
     try {
-      const png = await draw({
+      return await draw({
         network,
         preconditioning: options.preconditioning,
         schedule: new LinearSchedule({ ...recipe.scheduler, shift: samples.shift }),
@@ -74,13 +109,6 @@ export function openRunSamples(options: RunSamplesOptions): RunSamples | null {
         rewardTarget: samples.rewardTarget,
         signal: options.signal,
       });
-      const path = join(output, "samples", `step-${String(step).padStart(8, "0")}.png`);
-      try {
-        writeFileAtomic(path, png, { overwrite: true });
-      } catch (error) {
-        onTrouble((error as Error).message); // a run does not end for a picture
-      }
-      events()?.image(step, "samples/sheet", { ...readPng(png, path), encoded: png });
     } finally {
       autoencoder.dispose();
     }
@@ -90,7 +118,10 @@ export function openRunSamples(options: RunSamplesOptions): RunSamples | null {
     if (frozen === undefined) return null;
     return {
       draw: (step) =>
-        withParts((parts) => drawSampleSheet({ ...frozen, ...parts, prompts, maxTextLen, seed, columns }), step),
+        withParts(async (parts) => {
+          const sheet = await drawSampleSheet({ ...frozen, ...parts, prompts, maxTextLen, seed, columns });
+          return { ...sheet, captions: prompts };
+        }, step),
       dispose() {},
     };
   }
@@ -100,7 +131,7 @@ export function openRunSamples(options: RunSamplesOptions): RunSamples | null {
     width: network.config.labelDim,
     count: samples.testbedCount,
   });
-  const draw = async (parts: SamplingParts, step: number): Promise<Uint8Array> => {
+  const draw = async (parts: SamplingParts, step: number): Promise<Sheet> => {
     const { samplesPerPrompt, batchSize } = samples;
     const grids = await drawTestbed({ ...parts, prompts: embedded, samplesPerPrompt, seed, maxTextLen, batchSize });
     const writer = events();
@@ -112,7 +143,11 @@ export function openRunSamples(options: RunSamplesOptions): RunSamples | null {
         writer.image(step, `val/Images/${file.replace(/\.npy$/, "")}`, { ...raw, encoded });
       }
     const sheet = await testbedSheet(grids, { columns, title: `${recipe.name}, step ${step}` });
-    return encodePng(sheet.data, sheet.width, sheet.height);
+    return {
+      png: encodePng(sheet.data, sheet.width, sheet.height),
+      images: grids.flatMap(({ samples }) => samples),
+      captions: grids.flatMap(({ text, samples }) => samples.map(() => text)),
+    };
   };
   return {
     draw: (step) => withParts((parts) => draw(parts, step), step),

@@ -1,7 +1,7 @@
 /** Pictures of fixed prompts and seeds from the averaged network, so that the sheets of a run can be compared. */
 import { noGrad, scope } from "@miro-t2i/torch";
 import { encodePng } from "../../pictures/png.js";
-import { contactSheet } from "../../pictures/rgb.js";
+import { contactSheet, type RgbImage } from "../../pictures/rgb.js";
 import { initialNoise } from "../../pipeline/noise.js";
 import type { FrozenModels } from "../batches/batches.js";
 import { drawSamples, type SamplingParts } from "./draw-samples.js";
@@ -14,8 +14,10 @@ export interface SampleSheetOptions extends SamplingParts, FrozenModels {
   columns: number;
 }
 
-/** Draws every prompt once and returns a PNG, prompts row by row. */
-export async function drawSampleSheet(options: SampleSheetOptions): Promise<Uint8Array> {
+/** Draws every prompt once, and all of them as a PNG, prompts row by row. */
+export async function drawSampleSheet(
+  options: SampleSheetOptions,
+): Promise<{ png: Uint8Array; images: readonly RgbImage[] }> {
   const { network, prompts, seed, tokenizer, encoder } = options;
   const { numInputChannels: channels, dataSize: side } = network.config;
   const device = options.uncondEmbedding.device;
@@ -31,8 +33,10 @@ export async function drawSampleSheet(options: SampleSheetOptions): Promise<Uint
     [channels, side, side],
   );
   try {
-    const sheet = contactSheet(await drawSamples(options, { ...text, noise }), { columns: options.columns });
-    return encodePng(sheet.data, sheet.width, sheet.height, [{ keyword: "prompts", text: prompts.join("\n") }]);
+    const images = await drawSamples(options, { ...text, noise });
+    const sheet = contactSheet(images, { columns: options.columns });
+    const note = { keyword: "prompts", text: prompts.join("\n") };
+    return { png: encodePng(sheet.data, sheet.width, sheet.height, [note]), images };
   } finally {
     for (const tensor of [noise, text.textEmbeddings, text.textMask]) tensor.dispose();
   }

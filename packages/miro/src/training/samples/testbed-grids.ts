@@ -29,6 +29,8 @@ export interface TestbedGrid {
   text: string;
   /** √n × √n samples. */
   image: RgbImage;
+  /** Each of them. */
+  samples: readonly RgbImage[];
 }
 
 /**
@@ -60,11 +62,10 @@ export async function drawTestbed(options: TestbedGridOptions): Promise<TestbedG
   } finally {
     noise.dispose();
   }
-  return prompts.map(({ file, text }, p) => ({
-    file,
-    text,
-    image: contactSheet(pictures.slice(p * n, (p + 1) * n), { columns: side, gap: 0 }),
-  }));
+  return prompts.map(({ file, text }, p) => {
+    const samples = pictures.slice(p * n, (p + 1) * n);
+    return { file, text, samples, image: contactSheet(samples, { columns: side, gap: 0 }) };
+  });
 }
 
 /** The text states of some rows, padded to the longest. */
