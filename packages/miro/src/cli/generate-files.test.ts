@@ -323,6 +323,23 @@ describe("--best-of", () => {
     expect(wrong).toMatchObject({ code: 2, stderr: expect.stringMatching(/^error: --by: expected scorers, each/) });
   });
 
+  it("of a model of other pictures than emoji is chosen by ImageReward where nobody says by what", async () => {
+    const weights = fileURLToPath(
+      new URL("../../../../tests/reference/fixtures/scorers/image_reward", import.meta.url),
+    );
+    const given = ["--best-of", "2", "--json", "--weights", `image_reward_score=${weights}`];
+    const { code, stdout, stderr } = await generate("a cat", ...given);
+    expect({ code, stderr }).toMatchObject({
+      code: 0,
+      stderr: expect.stringMatching(/chosen by image_reward_score, as/),
+    });
+    const [image] = JSON.parse(stdout).images;
+    expect(Object.keys(image.candidates[0].scores)).toEqual(["image_reward_score"]);
+    expect((await generate("a cat", "--weights", `image_reward_score=${weights}`)).stderr).toMatch(
+      /^error: --weights: expected --best-of with it/,
+    );
+  });
+
   it("keeps all where asked to, and resumes", async () => {
     expect((await best("--keep-all")).code).toBe(0);
     const names = ["a-cat-seed4-best-of-3-rank2.png", "a-cat-seed4-best-of-3-rank3.png", "a-cat-seed4-best-of-3.png"];

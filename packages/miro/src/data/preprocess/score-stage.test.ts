@@ -25,6 +25,7 @@ afterAll(() => rmSync(folder, { recursive: true, force: true }));
 /** The scorers of the recording, by column: where it is, and which of the synthetic captions is judged. */
 const RECORDED = [
   ["aesthetic_score", "aesthetic", null],
+  ["clip_score", "clip_jina", "long"],
   ["hpsv2_score", "hpsv2", "short"],
   ["image_reward_score", "image_reward", "short"],
   ["pick_a_score_score", "pick_score", "short"],
@@ -61,6 +62,7 @@ const scoresOf = (name: string) => readScores(join(folder, name, "0_scores.csv")
 /** The recorded tensor, and what upstream divides it by. */
 const UNITS = {
   aesthetic: ["raw", 10],
+  clip_jina: ["logits", 100],
   hpsv2: ["cosine", 1],
   image_reward: ["stored", 1],
   pick_score: ["logits", 100],
@@ -83,9 +85,9 @@ describe("the score file", () => {
     expect(shards[0]).toMatchObject({ seen: 7, written: 6, skipped: { "unsupported-image": 1 } });
     const text = readFileSync(join(folder, "whole", "0_scores.csv"), "utf8");
     expect(text.split("\r\n")[0]).toBe(
-      "key,aesthetic_score,hpsv2_score,image_reward_score,pick_a_score_score,short_synthetic_caption," +
-        "synthetic_aesthetic_score,synthetic_caption,synthetic_hpsv2_score,synthetic_image_reward_score," +
-        "synthetic_pick_a_score_score",
+      "key,aesthetic_score,clip_score,hpsv2_score,image_reward_score,pick_a_score_score,short_synthetic_caption," +
+        "synthetic_aesthetic_score,synthetic_caption,synthetic_clip_score,synthetic_hpsv2_score," +
+        "synthetic_image_reward_score,synthetic_pick_a_score_score",
     );
     const scores = scoresOf("whole");
     for (const [key, of, judged] of RECORDED) {

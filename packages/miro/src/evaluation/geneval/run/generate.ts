@@ -3,7 +3,6 @@
  * its prompt and its number alone, so that any part of the prompts, in any order, drawn by any number of processes,
  * gives the same pictures.
  */
-import { createHash } from "node:crypto";
 import { existsSync, mkdirSync } from "node:fs";
 import { dirname, join } from "node:path";
 import { describe, InvalidInputError, MiroError } from "../../../errors.js";
@@ -17,7 +16,7 @@ import type { MiroPipeline } from "../../../pipeline/pipeline.js";
 import type { Plan } from "../../../pipeline/plan.js";
 import type { PromptOptions } from "../../../pipeline/requests/prompt-file.js";
 import { type ImageSettings, readSettings, settingsDifference, settingsToText } from "../../../pipeline/settings.js";
-import { seedAt } from "../../../random/philox.js";
+import { pictureSeed } from "../../picture-seed.js";
 import type { PromptSet } from "../prompts.js";
 import { pythonJson } from "../python-json.js";
 import { hparamsOf, readHparams, writeHparams } from "./hparams.js";
@@ -45,15 +44,6 @@ export interface GenerateRun {
   signal?: AbortSignal | undefined;
   onPicture?: ((done: number, total: number) => void) | undefined;
   onMessage?: ((message: string) => void) | undefined;
-}
-
-/** Numbers below it are pictures of a prompt; above it stands how often the prompt came before in the set. */
-const MOST_SAMPLES = 2 ** 16;
-
-/** The seed of a picture. @param occurrence how many prompts of the set before it have the same text */
-export function pictureSeed(seed: number, prompt: string, occurrence: number, sample: number): number {
-  const text = createHash("sha256").update(prompt).digest().readUIntBE(0, 6);
-  return seedAt({ seed, epoch: occurrence * MOST_SAMPLES + sample, sample: text, purpose: "evaluation" });
 }
 
 /** The work of {@link drawMissing} for one folder. */
