@@ -52,8 +52,8 @@ export interface RunSamples {
 /**
  * Prepares what a recipe wants to be drawn.
  * @returns null when it wants nothing, or the data do not come with what a sheet needs
- * @throws InvalidInputError when a testbed is asked for and it, the autoencoder or the empty prompt is not there, and for
- *   scorers that are not known or cannot judge what is drawn
+ * @throws InvalidInputError when a testbed is asked for and it, the autoencoder or the empty prompt is not there, and
+ *   for scorers that are not known or cannot judge what is drawn
  */
 export function openRunSamples(options: RunSamplesOptions): RunSamples | null {
   const { recipe, source, network, output, events, onTrouble } = options;

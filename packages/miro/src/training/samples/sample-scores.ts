@@ -1,6 +1,6 @@
 /**
- * Scores of the samples that a run draws, as curves: the mean of each scorer over all pictures of a step. Scorers are in
- * memory only meanwhile.
+ * Scores of the samples that a run draws, as curves: the mean of each scorer over all pictures of a step. Scorers are
+ * in memory only meanwhile.
  */
 import { loadAutoencoder } from "../../autoencoder/index.js";
 import type { RgbImage } from "../../pictures/rgb.js";
