@@ -1,7 +1,10 @@
-import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { cpSync, existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, truncateSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { fileURLToPath } from "node:url";
 import { afterAll, describe, expect, it } from "vitest";
+import { readResults, summarise } from "../evaluation/geneval/summary.js";
+import { sha256 } from "../files/sha256.js";
 import { runCaptured } from "./testing/run-captured.js";
 
 const folder = mkdtempSync(join(tmpdir(), "miro-geneval-"));
@@ -64,5 +67,194 @@ describe("miro evaluate geneval --judge", () => {
     }
     const { code, stderr } = await geneval("--judge", file("ok.json", { cases: [] }), "--options", "treshold=0.5");
     expect([code, stderr]).toEqual([2, expect.stringMatching(/^error: --options treshold: expected one of/)]);
+  });
+});
+
+/** Tiny random weights in the published layouts, and pictures. */
+const fixtures = fileURLToPath(new URL("../../../../tests/reference/fixtures/scorers/", import.meta.url));
+const detector = ["--detector", join(fixtures, "detector"), "--clip", join(fixtures, "clip_openai")];
+/** All that the random detector says counts. */
+const all = ["--options", "threshold=0", "--options", "counting_threshold=0"];
+
+/** A folder of pictures as GenEval's programs leave it. */
+function pictures(name: string, records: readonly object[]): string {
+  records.forEach((record, i) => {
+    const prompt = join(folder, name, String(i).padStart(5, "0"));
+    mkdirSync(join(prompt, "samples"), { recursive: true });
+    writeFileSync(join(prompt, "metadata.jsonl"), JSON.stringify(record));
+    for (const [k, picture] of ["square", "noise"].entries())
+      cpSync(join(fixtures, "pictures", `${picture}.png`), join(prompt, "samples", `000${k}.png`));
+  });
+  return join(folder, name);
+}
+
+const object = (name: string, more: object = {}) => ({ class: name, count: 1, ...more });
+const truck = { tag: "single_object", include: [object("truck")], prompt: "a photo of a truck" };
+const red = { tag: "colors", include: [object("truck", { color: "red" })], prompt: "a photo of a red truck" };
+const missing = { tag: "single_object", include: [object("zebra", { count: 99 })], prompt: "zebras" };
+
+describe("miro evaluate geneval --images", () => {
+  it("finds, tells colours, judges and sums up, and does nothing twice", async () => {
+    const images = pictures("whole", [truck, red, missing]);
+    const first = await geneval("--images", images, ...detector, ...all, "--json");
+    expect(first).toMatchObject({ code: 0, stderr: "" });
+    const report = JSON.parse(first.stdout);
+    expect(report).toMatchObject({ drawn: 0, detected: 6, images: 6, prompts: 3, problems: {} });
+    expect(report.detector).toMatch(/OpenMMLab/);
+    expect(report.tasks.single_object.images).toBe(4);
+    const rows = readResults(join(images, "results.jsonl")) as unknown as Record<string, string>[];
+    expect(Object.keys(rows[0]!).slice(0, 7)).toEqual(
+      ["filename", "tag", "prompt", "correct", "reason", "metadata", "details"], // upstream's come first
+    );
+    expect(rows[0]!.filename).toBe("00000/samples/0000.png");
+    expect(JSON.parse(rows[5]!.metadata!)).toEqual(missing);
+    expect(rows[5]!.reason).toMatch(/^expected zebra>=99, found \d+$/);
+    const colours = rows.slice(2, 4).map(({ colors }) => JSON.parse(colors!).truck as string[]);
+    colours.forEach((answer, i) => {
+      expect(answer).toHaveLength(1);
+      const reason = rows[2 + i]!.reason;
+      expect(reason).toBe(answer[0] === "red" ? "" : `expected red truck>=1, found 0 red; and 1 ${answer[0]}`);
+    });
+    expect(summarise(readResults(join(images, "results.jsonl"))).overall).toBe(report.overall);
+    const files = ["results.jsonl", "summary.json", "summary.md", "failures.png"];
+    const before = files.map((name) => sha256(readFileSync(join(images, name))));
+    const again = JSON.parse((await geneval("--images", images, ...detector, ...all, "--json")).stdout);
+    expect(again).toEqual({ ...report, detected: 0 });
+    // Judging is repeated from what was found: other constants, no pictures looked at.
+    const stricter = await geneval(
+      "--images",
+      images,
+      ...detector,
+      "--only",
+      "judge",
+      "--options",
+      "threshold=1",
+      "--json",
+    );
+    expect(JSON.parse(stricter.stdout)).toMatchObject({ detected: 0, correct_images: 0 });
+    expect((await geneval("--images", images, ...detector, ...all)).code).toBe(0);
+    expect(files.map((name) => sha256(readFileSync(join(images, name))))).toEqual(before);
+  });
+
+  it("names and counts what is damaged, missing or foreign, and judges the rest", async () => {
+    const images = pictures("odd", [truck, red, truck, truck, truck]);
+    truncateSync(join(images, "00000", "samples", "0001.png"), 60);
+    rmSync(join(images, "00001", "samples"), { recursive: true });
+    writeFileSync(join(images, "00002", "metadata.jsonl"), '{"tag": "x"');
+    rmSync(join(images, "00003", "samples", "0001.png"));
+    writeFileSync(join(images, "00003", "samples", "0000.png.bak"), "");
+    writeFileSync(join(images, "notes.txt"), "");
+    mkdirSync(join(images, "0000x"));
+    const asked = file(
+      "asked.jsonl",
+      [truck, red, truck, truck, truck, red].map((one) => JSON.stringify(one)).join("\n"),
+    );
+    const { code, stdout, stderr } = await geneval("--images", images, "--metadata-file", asked, ...detector, "--json");
+    expect(code).toBe(0);
+    const { problems, images: judged } = JSON.parse(stdout);
+    expect(judged).toBe(4);
+    expect(
+      Object.fromEntries(Object.entries(problems).map(([kind, { count }]: [string, any]) => [kind, count])),
+    ).toEqual({
+      "damaged picture": 1,
+      "foreign file": 3,
+      "missing picture": 2,
+      "missing prompt": 1,
+      "wrong metadata": 1,
+    });
+    expect(stderr).toMatch(/damaged picture, 1:\n {2}00000\/samples\/0001\.png: /);
+    expect(stderr).toMatch(/wrong metadata, 1:\n {2}00002\/metadata\.jsonl: not valid JSON/);
+  });
+
+  it("refuses what contradicts itself, before anything is loaded", async () => {
+    const images = pictures("refused", [truck]);
+    for (const [args, error] of [
+      [["--images", images], /--detector: expected the weights of GenEval's detector/],
+      [["--images", images, "--model", "x", ...detector], /--images: expected no --model with it/],
+      [["--images", images, ...detector, "--options", "bgcolor=grey"], /bgcolor: expected original, or a colour/],
+      [
+        ["--images", images, ...detector, "--options", "model=x"],
+        /--options model: expected the weights by --detector/,
+      ],
+      [["--images", images, ...detector, "--sweep", "sharpness"], /a sweep draws, finds and judges/],
+      [["--prompts", "cats"], /--prompts: expected one of geneval, emoji/],
+      [["--prompts", "emoji", "--tasks", "none"], /no prompt is left/],
+      [["--prompts", "emoji", "--cfg", "1", "--guidance", "2"], /--cfg: expected the same as --guidance 2/],
+      [["--prompts", "emoji", "--prompt-range", "5-2"], /--prompt-range: expected FIRST-LAST/],
+      [["--checkpoint", images, ...detector], /--checkpoint: .* holds no model/],
+      [["--only", "summary", "--outfile", join(folder, "none.jsonl")], /none\.jsonl: cannot be read/],
+    ] as const) {
+      const { code, stderr } = await geneval(...args);
+      expect(stderr).toMatch(error);
+      expect(code).toBeGreaterThan(0);
+    }
+  });
+});
+
+describe("miro evaluate geneval --prompts emoji", () => {
+  const emoji = (...args: string[]) =>
+    geneval("--prompts", "emoji", "--prompt-range", "0-1", "--steps", "1", "--outdir", join(folder, "emoji"), ...args);
+
+  it("draws with the bundled model, goes on, and refuses pictures of other settings", async () => {
+    const { code, stdout } = await emoji("--n-samples", "2");
+    expect(code).toBe(0);
+    expect(stdout).toMatch(
+      /^4 pictures drawn\n4 pictures looked at\n\nSummary\n=+\nTotal images: 4\nTotal prompts: 2\n/,
+    );
+    const picture = join(folder, "emoji", "00001", "samples", "0001.png");
+    const bytes = sha256(readFileSync(picture));
+    truncateSync(picture, 1000);
+    const again = JSON.parse((await emoji("--n-samples", "2", "--batch-size", "1", "--json")).stdout);
+    expect(again).toMatchObject({ drawn: 1, images: 4 });
+    expect(sha256(readFileSync(picture))).toBe(bytes);
+    const hparams = JSON.parse(readFileSync(join(folder, "emoji", "hparams.json"), "utf8"));
+    expect(Object.keys(hparams).slice(0, 10)).toEqual(
+      "checkpoint n_samples steps cfg seed coherence_keys coherence_values uncoherence_values guidance_type negative_prompts".split(
+        " ",
+      ),
+    );
+    expect(hparams).toMatchObject({ checkpoint: "miro-emoji", n_samples: 2, steps: 1, seed: 42, sampler: "euler" });
+    const other = await emoji("--n-samples", "2", "--reward", "sharpness=0.5");
+    expect(other.code).toBe(2);
+    expect(other.stderr).toMatch(
+      /these pictures were made with other settings: coherence_values is .*choose another --outdir/,
+    );
+    const replaced = JSON.parse(
+      (await emoji("--n-samples", "2", "--reward", "sharpness=0.5", "--overwrite", "--json")).stdout,
+    );
+    expect(replaced).toMatchObject({ drawn: 4, detected: 4 });
+  });
+
+  it("sweeps a reward's target, with a plot of GenEval and scores", async () => {
+    const { code, stdout } = await emoji(
+      "--sweep",
+      "sharpness=0,1",
+      "--scorers",
+      "sharpness",
+      "--json",
+      "--outdir",
+      join(folder, "sweep"),
+    );
+    expect(code).toBe(0);
+    const { points } = JSON.parse(stdout);
+    expect(points.map(({ target }: { target: number }) => target)).toEqual([0, 1]);
+    expect(Object.keys(points[1].scores)).toEqual(["sharpness"]);
+    for (const name of ["sweep.png", "sweep.json", "sharpness-0/summary.json", "sharpness-1/00001/samples/0000.png"])
+      expect(existsSync(join(folder, "sweep", name)), name).toBe(true);
+  });
+
+  it("plans without drawing", async () => {
+    const { stdout } = await emoji("--dry-run", "--json", "--outdir", join(folder, "planned"));
+    const plan = JSON.parse(stdout);
+    expect(plan).toMatchObject({
+      prompts: 2,
+      samples: 1,
+      pictures: 2,
+      present: 0,
+      steps: 1,
+      tasks: { single_object: 2 },
+    });
+    expect(plan.hours.here).toBeGreaterThan(0);
+    expect(existsSync(join(folder, "planned"))).toBe(false);
   });
 });

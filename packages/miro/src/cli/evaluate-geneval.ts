@@ -5,7 +5,7 @@ import { existsSync } from "node:fs";
 import { basename, join, resolve } from "node:path";
 import { z } from "zod";
 import { InvalidInputError, invalid } from "../errors.js";
-import { ColourClassifier } from "../evaluation/geneval/colours.js";
+import { ColourClassifier, parseBackground } from "../evaluation/geneval/colours.js";
 import { judgeFile } from "../evaluation/geneval/judge-file.js";
 import { type PromptSet, readLongPrompts, readPromptSet } from "../evaluation/geneval/prompts.js";
 import { type Rules, rulesSchema } from "../evaluation/geneval/rules.js";
@@ -20,12 +20,16 @@ import {
 import { readImageFolder } from "../evaluation/geneval/run/image-folder.js";
 import { Resources } from "../evaluation/geneval/run/resources.js";
 import { type Suite, suiteNames, suiteOf, weightsKey } from "../evaluation/geneval/run/suites.js";
+import { type Sweep, type SweepReport, sweepTarget } from "../evaluation/geneval/run/sweep.js";
 import { summaryText } from "../evaluation/geneval/summary.js";
+import { scoreFolder, scoreFolderSchema } from "../evaluation/rewards/score-folder.js";
+import { parseAxis } from "../evaluation/sweep/axis.js";
 import { about, message } from "../message.js";
-import { commaSeparated, field, flag, parseOptions } from "../options.js";
+import { commaSeparated, declarationOf, field, flag, parseOptions } from "../options.js";
 import { modelOrBundled } from "../pipeline/loading/bundled.js";
 import { mergeOptions } from "../pipeline/requests/plan-pictures.js";
 import { type PromptOptions, promptOptionsSchema } from "../pipeline/requests/prompt-file.js";
+import { loadScorerSchema } from "../rewards/registry.js";
 import { declare, type Given } from "./add-options.js";
 import { json } from "./common-options.js";
 import type { CliContext, Register } from "./context.js";
@@ -40,6 +44,7 @@ Examples:
   miro evaluate geneval --model nicolas-dufour/miro --detector mask2former.pth --reward aesthetic_score=0.625
   miro evaluate geneval --checkpoint runs/mine --detector mask2former.pth --tasks counting,position
   miro evaluate geneval --images pictures --detector mask2former.pth --clip openai/clip-vit-large-patch14
+  miro evaluate geneval --prompts emoji --sweep sharpness=0,0.5,1 --scorers sharpness
   miro evaluate geneval --only summary --outfile results.jsonl        upstream's file or ours
   miro evaluate geneval --prompts emoji --dry-run
   miro evaluate geneval --judge detections.json --json
@@ -183,6 +188,17 @@ export const genevalSchema = z.strictObject({
     help: "pictures on the sheet of failures",
     flag: "--failures <n>",
   }),
+  sweep: field(z.string().min(1).optional(), {
+    expected: "the key of a reward, or KEY=VALUES",
+    help: "evaluate at several targets of a reward, each in a folder of its own: KEY (0 to 1 in steps of 0.125) or KEY=0,0.5,1",
+    flag: "--sweep <reward>",
+  }),
+  scorers: field(scoreFolderSchema.shape.scorers, {
+    ...declarationOf(scoreFolderSchema.shape.scorers),
+    help: "with --sweep: score the pictures too, as miro evaluate rewards does; separated by commas",
+    otherwise: "none",
+  }),
+  weights: loadScorerSchema.shape.weights,
   overwrite: flag("replace pictures of other settings", "--overwrite"),
   dryRun: flag("say what would be done, and how many hours that takes", "--dry-run"),
   judge: field(path, {
@@ -244,12 +260,29 @@ async function geneval(options: Options, given: Given<typeof genevalSchema>, con
       context.stdout(await dryRun(run, request.suite, options.json));
       return;
     }
+    if (options.sweep !== undefined) {
+      const report = await sweepTarget(run, sweepOf(options.sweep, options, context));
+      progress.stop();
+      printSweep(report, options.json, context);
+      return;
+    }
     const report = await evaluateGeneval(run);
     progress.stop();
     print(report, run, options.json, context);
   } finally {
     progress.stop();
   }
+}
+
+/** `aesthetic_score`, or `aesthetic_score=0,0.5,1` */
+function sweepOf(text: string, { scorers, weights, device }: Options, { signal }: CliContext): Sweep {
+  const [reward = "", values] = text.split(/=(.*)/s) as [string, string?];
+  const { points } = parseAxis(`reward.${reward}=${values ?? "0:1:0.125"}`, "--sweep", []);
+  const score = async (folder: string) => {
+    const { summary } = await scoreFolder(folder, { scorers, weights, device, signal });
+    return summary.per_image_mean;
+  };
+  return { reward, targets: points.map(({ value }) => Number(value)), ...(scorers && { score }) };
 }
 
 /** `3-17` */
@@ -269,6 +302,7 @@ function constantsOf({ bgcolor, crop, ...rules }: Options["options"]): {
   ] as const)
     if (key in rules) throw invalid(`options.${key}`, `the weights by ${flag}`, rules[key]);
   if (crop !== undefined && crop !== 0 && crop !== 1) throw invalid("options.crop", "0 or 1", crop);
+  if (bgcolor !== undefined) parseBackground(String(bgcolor));
   return {
     rules: parseOptions(rulesSchema, rules, "options"),
     cut: {
@@ -323,8 +357,7 @@ async function requestOf(
   const settings = settingsOf(options, given);
   const loading = optionsOf(loadingSchema, given);
   const { threads: _, cacheDir: __, device: ___, ...decisive } = loading;
-  // A folder that says nothing of its prompts, and has none of these, is taken as it is.
-  const isOther = images !== undefined && !asked.isChosen && readImageFolder(images, asked.set).prompts.length === 0;
+  const isOther = images !== undefined && !asked.isChosen && !isMostlyOf(images, asked.set);
   return {
     suite,
     model: draws ? model : null,
@@ -371,6 +404,11 @@ function promptsOf({ metadataFile, longPrompts }: Options, suite: Suite): { set:
   return { set: suite.prompts(), isChosen: false };
 }
 
+/** Whether the folder's prompts are those of a set, up to some that are wrong. Others are taken as they are. */
+function isMostlyOf(images: string, set: PromptSet): boolean {
+  return 2 * readImageFolder(images, set).prompts.length > readImageFolder(images).prompts.length;
+}
+
 function modelOf(model: string | undefined, checkpoint: string | undefined): string {
   if (checkpoint === undefined) return modelOrBundled(model);
   const folders = [join(checkpoint, "export"), checkpoint];
@@ -404,15 +442,39 @@ function settingsOf({ preset, cfg, guidanceScale }: Options, given: Given<typeof
   return preset === undefined ? chosen : mergeOptions(PRESETS[preset], chosen);
 }
 
-function print(report: EvaluationReport, run: EvaluationRun, asJson: boolean, context: CliContext): void {
-  const { drawn, detected, problems, summary, files } = report;
-  const kinds = counted(problems);
-  for (const [kind, { count, first }] of Object.entries(kinds)) {
+function printSweep({ reward, points, files, problems }: SweepReport, asJson: boolean, context: CliContext): void {
+  warnOf(problems, context);
+  if (asJson) {
+    context.stdout(`${JSON.stringify({ reward, points, problems: counted(problems), files })}\n`);
+    return;
+  }
+  for (const {
+    target,
+    overall,
+    overall_interval: [low, high],
+    scores,
+  } of points) {
+    const means = Object.entries(scores).map(
+      ([key, mean]) => `, ${key} ${mean === null ? "none" : mean.toPrecision(4)}`,
+    );
+    const score = `${overall.toFixed(5)} (${low.toFixed(5)} to ${high.toFixed(5)})`;
+    context.stdout(`${reward} ${target}: ${score}${means.join("")}\n`);
+  }
+  for (const file of Object.values(files)) context.stdout(`${file}\n`);
+}
+
+function warnOf(problems: EvaluationReport["problems"], context: CliContext): void {
+  for (const [kind, { count, first }] of Object.entries(counted(problems))) {
     context.stderr(`warning: ${kind}, ${count}:\n${first.map((one) => `  ${one}\n`).join("")}`);
     if (count > first.length) context.stderr(`  and ${count - first.length} more\n`);
   }
+}
+
+function print(report: EvaluationReport, run: EvaluationRun, asJson: boolean, context: CliContext): void {
+  const { drawn, detected, detector, problems, summary, files } = report;
+  warnOf(problems, context);
   if (asJson) {
-    const json = { folder: run.images, drawn, detected, problems: kinds, files, ...summary };
+    const json = { folder: run.images, drawn, detected, detector, problems: counted(problems), files, ...summary };
     context.stdout(`${JSON.stringify(json)}\n`);
     return;
   }
@@ -421,7 +483,9 @@ function print(report: EvaluationReport, run: EvaluationRun, asJson: boolean, co
   if (does("detect")) context.stdout(`${detected} pictures looked at\n`);
   if (summary) {
     const [low, high] = summary.overall_interval;
-    context.stdout(`\n${summaryText(summary)}95 % interval over prompts: ${low.toFixed(5)} to ${high.toFixed(5)}\n\n`);
+    context.stdout(`\n${summaryText(summary)}95 % interval over prompts: ${low.toFixed(5)} to ${high.toFixed(5)}\n`);
+    if (detector !== undefined) context.stdout(`detector: ${detector}\n`);
+    context.stdout("\n");
   }
   for (const file of Object.values(files)) context.stdout(`${file}\n`);
 }

@@ -161,8 +161,11 @@ export function cutOut(
   return { ...size, data: out };
 }
 
-/** Red, green, blue of `#999` or `#999999`; null for `original`. */
-function parseBackground(background = "#999"): readonly number[] | null {
+/**
+ * Red, green, blue of `#999` or `#999999`; null for `original`.
+ * @throws InvalidInputError for anything else
+ */
+export function parseBackground(background = "#999"): readonly number[] | null {
   if (background === "original") return null;
   const digits = /^#(?:([0-9a-f])([0-9a-f])([0-9a-f])|([0-9a-f]{2})([0-9a-f]{2})([0-9a-f]{2}))$/i.exec(background);
   if (digits === null)

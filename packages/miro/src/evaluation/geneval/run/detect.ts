@@ -89,8 +89,10 @@ export class Detection {
         decoded.push({ name, image: read.image });
       }
     }
+    let name: string | undefined;
     if (decoded.length > 0) {
       const detector = await resources.get("detector");
+      name = `${detector.name}; ${detector.trainingRun}`;
       const named = new Set([...metadata.include, ...(metadata.exclude ?? [])].map((one) => one.class));
       const found = await detector.detect(
         decoded.map(({ image }) => image),
@@ -103,7 +105,7 @@ export class Detection {
         });
       });
     }
-    writePromptFile(output, "detections", index, { key, pictures });
+    writePromptFile(output, "detections", index, { key, ...(name && { detector: name }), pictures });
     this.#complete.add(index);
   }
 

@@ -12,7 +12,7 @@ import { InvalidInputError, MiroError } from "../../../errors.js";
 import { readJson } from "../../../files/json-file.js";
 import { isObject } from "../../../files/plain-data.js";
 import { sha256 } from "../../../files/sha256.js";
-import { removeKilledWrites, writeFileAtomic } from "../../../files/whole-files.js";
+import { readText, removeKilledWrites, writeFileAtomic } from "../../../files/whole-files.js";
 import { encodePng } from "../../../pictures/png.js";
 import { version } from "../../../version.js";
 import { groupBy } from "../../group-by.js";
@@ -75,6 +75,8 @@ export interface EvaluationReport {
   drawn: number;
   /** Pictures that were looked at by this call. */
   detected: number;
+  /** Who found the objects, and who trained that. */
+  detector?: string | undefined;
   problems: Problem[];
   /** Null where `only` ends before. */
   summary: Summary | null;
@@ -240,7 +242,8 @@ function summariseFolder(run: EvaluationRun): Pick<EvaluationReport, "summary" |
 
 function writeSummary(run: EvaluationRun, summary: Summary, more: Record<string, unknown>): void {
   const { summary: path, table } = pathsOf(run);
-  writeFileAtomic(table, markdownTable(run.name, summary, run.compare), { overwrite: true });
+  const note = more.found_by === undefined ? "" : `\nDetector: ${more.found_by}\n`;
+  writeFileAtomic(table, markdownTable(run.name, summary, run.compare) + note, { overwrite: true });
   // Last, since its key says that the other files are there.
   const json = { name: run.name, ...summary, ...more };
   writeFileAtomic(path, `${JSON.stringify(json, null, 2)}\n`, { overwrite: true });
@@ -255,8 +258,6 @@ async function conclude(
 ): Promise<boolean> {
   const paths = pathsOf(run);
   const key = inputsKey(run, folder);
-  const isDone = () =>
-    storedKey(paths.summary) === key && existsSync(paths.results) && existsSync(paths.table) && run.only === undefined;
   const { results, failures, problems } = verdicts(run, folder);
   report.problems = problems;
   if (results.length === 0) {
@@ -264,17 +265,30 @@ async function conclude(
     throw new InvalidInputError(`${run.images}: holds no picture that can be judged${reason}`);
   }
   report.summary = summarise(results);
+  report.detector = [...new Set(results.map(({ detector }) => detector))].join(", ");
+  const text = results.map((row) => `${JSON.stringify(row)}\n`).join("");
+  const isDone = () =>
+    run.only === undefined &&
+    storedKey(paths.summary) === key &&
+    existsSync(paths.table) &&
+    existsSync(paths.results) &&
+    readText(paths.results) === text;
   if (!isDone()) {
     const [taken] = await work.take("conclude", [0], isDone, 1);
     if (taken === undefined && !isDone()) return false;
     if (taken !== undefined) {
       removeKilledWrites(dirname(paths.results));
-      writeFileAtomic(paths.results, results.map((row) => `${JSON.stringify(row)}\n`).join(""), { overwrite: true });
+      writeFileAtomic(paths.results, text, { overwrite: true });
       const sheet = await failureSheet(run.images, failures, run.failures, `${run.name}: pictures that failed`);
       if (sheet) writeFileAtomic(paths.failures, encodePng(sheet.data, sheet.width, sheet.height), { overwrite: true });
       else rmSync(paths.failures, { force: true }); // of an earlier evaluation
       if (run.only === undefined)
-        writeSummary(run, report.summary, { ...provenance(run), problems: counted(problems), key });
+        writeSummary(run, report.summary, {
+          found_by: report.detector,
+          ...provenance(run),
+          problems: counted(problems),
+          key,
+        });
     }
   }
   report.files = { results: paths.results };
@@ -333,7 +347,7 @@ export function counted(problems: readonly Problem[]): Record<string, { count: n
 }
 
 /** A line of `results.jsonl`: GenEval's fields, behind them ours. */
-type Row = Result & { prompt_index: number; sample_index: number; colors: string };
+type Row = Result & { prompt_index: number; sample_index: number; colors: string; detector: string };
 
 function verdicts(
   run: EvaluationRun,
@@ -374,6 +388,7 @@ function verdicts(
         prompt_index: index,
         sample_index: sample,
         colors: pythonJson(told),
+        detector: file!.detector ?? "",
       });
       if (correct) continue;
       const own = promptFilePath(run.output, "detections", index);

@@ -15,6 +15,8 @@ const box = z.tuple([z.number(), z.number(), z.number(), z.number()]);
 const detectionsSchema = z.strictObject({
   /** What decides the detections beside the picture. */
   key: z.string(),
+  /** Who found them: the model, and who trained it. Absent where no picture could be seen. */
+  detector: z.string().optional(),
   pictures: z.record(
     z.string(),
     z.strictObject({
