@@ -19,6 +19,7 @@ interface Entry {
 
 const COMMANDS: Record<string, Entry> = {
   generate: { summary: "draw pictures from text", load: () => import("./generate.js") },
+  studio: { summary: "serve a page and HTTP APIs that draw pictures", load: () => import("./studio.js") },
   sweep: {
     summary: "draw a table of pictures over two settings",
     load: () => import("./sweep.js"),

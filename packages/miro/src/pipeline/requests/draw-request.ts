@@ -13,7 +13,7 @@ import { writeNpy } from "@miro-t2i/torch/io";
 import { InvalidInputError, invalid, MiroError, systemReason } from "../../errors.js";
 import { existing } from "../../files/whole-files.js";
 import { message } from "../../message.js";
-import { contactSheet } from "../../pictures/rgb.js";
+import { contactSheet, type RgbImage } from "../../pictures/rgb.js";
 import type { Drawn } from "../draw.js";
 import type { GenerateProgress, ResolvedGenerateOptions } from "../generate-options.js";
 import type { GeneratedImage } from "../generated-image.js";
@@ -77,6 +77,8 @@ export interface DrawRequestOptions {
   latentsFile?: string | undefined;
   /** Also write one picture that shows them all. */
   sheet?: boolean;
+  /** Give `onStep` small pictures of what is being drawn at every n-th step. */
+  previewEvery?: number | undefined;
   /**
    * The stored picture that is drawn again, whose weights are compared; `chosen` are parts that were named on purpose.
    */
@@ -87,14 +89,22 @@ export interface DrawRequestOptions {
 export interface DrawHooks {
   /** Stops the work within one step. */
   signal?: AbortSignal | undefined;
-  /** Called after each step; `images` are places of pictures. */
-  onStep?: ((progress: Pick<GenerateProgress, "step" | "steps" | "images">) => void) | undefined;
+  /** Called after each step, and waited for. */
+  onStep?: ((progress: RequestProgress) => void | Promise<void>) | undefined;
   /** Told, before drawing, how a picture that is drawn again will differ. */
   onDifference?: ((warning: string) => void) | undefined;
   /** Told that the work waits for another command. */
   onWait?: ((message: string) => void) | undefined;
   /** Called with each picture as soon as it is written, or found to be there, and waited for. */
   onPicture?: ((finished: FinishedPicture) => void | Promise<void>) | undefined;
+}
+
+/** How far the pictures of a request are that are drawn together. */
+export interface RequestProgress extends Pick<GenerateProgress, "step" | "steps"> {
+  /** Their places in the request. */
+  images: readonly number[];
+  /** At steps that `previewEvery` chooses, small pictures; of several candidates the first one's. */
+  previews?: { index: number; image: RgbImage }[];
 }
 
 /** A picture that was drawn, or was there already. */
@@ -257,7 +267,7 @@ export class DrawRequest {
 
   /** A plan for each group of pictures; `held` receives what has to live as long as they do. */
   async #plan(pipe: MiroPipeline, { signal, onStep }: DrawHooks, held: Tensor[]): Promise<Call[]> {
-    const { noise, latentsFile } = this.#options;
+    const { noise, latentsFile, previewEvery } = this.#options;
     const count = this.#candidates;
     const shape = [this.#pictures.length * count, ...pipe.latentShape];
     if (noise && (noise.ndim !== 4 || shape.some((size, i) => noise.size(i) !== size)))
@@ -272,8 +282,14 @@ export class DrawRequest {
         ...(own && { noise: own }),
         ...(signal && { signal }),
         ...(onStep && {
-          onStep: ({ step, steps, images }: GenerateProgress) =>
-            onStep({ step, steps, images: [...new Set(images.map(placeOf))] }),
+          ...(previewEvery !== undefined && { previewEvery }),
+          onStep: ({ step, steps, images, previews }: GenerateProgress) => {
+            const shown = previews?.map((image, i) => ({ index: placeOf(images[i]!), image }));
+            return onStep({
+              ...{ step, steps, images: [...new Set(images.map(placeOf))] },
+              ...(shown && { previews: [...new Map(shown.reverse().map((one) => [one.index, one])).values()] }),
+            });
+          },
         }),
         keepLatents: latentsFile !== undefined,
       };

@@ -1,0 +1,190 @@
+/** What requests for pictures may hold: the options of `generate`, by their names in TypeScript. */
+import { z } from "zod";
+import { InvalidInputError, invalid } from "../../errors.js";
+
+import { about, message } from "../../message.js";
+import { parseOptions } from "../../options.js";
+import { knownFormat } from "../../pictures/image-format.js";
+import { planPictures, randomSeed } from "../../pipeline/requests/plan-pictures.js";
+import { promptOptionsSchema } from "../../pipeline/requests/prompt-file.js";
+import { parseSelection } from "../../rewards/selection.js";
+import type { Engine, ModelCard } from "./engine.js";
+import type { Gallery } from "./gallery.js";
+import type { JobWork } from "./job.js";
+
+const text = z.string().max(100_000);
+
+const { image: _, mask: __, imagesPerPrompt: ___, ...drawing } = promptOptionsSchema.shape;
+
+/** A picture in a JSON body: a data URL, base64, or one of the gallery. */
+const pictureSource = z.union([z.string().min(1), z.strictObject({ picture: z.string().max(64) })]);
+
+/** The body of `POST /api/jobs`. */
+export const jobBody = z.strictObject({
+  /** What to draw; or several. */
+  prompt: text.optional(),
+  prompts: z.array(text).min(1).max(1000).optional(),
+  /** Id of the model; default: the first one. */
+  model: z.string().max(1000).optional(),
+  ...drawing,
+  seed: z.union([z.int().min(0), z.literal("random"), z.array(z.int().min(0)).max(1000)]).default("random"),
+  imagesPerPrompt: z.int().min(1).default(1),
+  deterministic: z.boolean().default(false),
+  /** A preview of each picture at every n-th step. */
+  previewEvery: z.int().min(1).optional(),
+  /** Draw several for each picture and keep the best by a scorer. */
+  bestOf: z.strictObject({ n: z.int().min(2).max(64), by: z.string().max(200) }).optional(),
+  image: pictureSource.optional(),
+  mask: pictureSource.optional(),
+  /** Cancel the job when its last event stream closes. */
+  cancelOnDisconnect: z.boolean().default(false),
+});
+
+export type JobBody = z.output<typeof jobBody>;
+
+/** Files that come with a request, instead of `image` and `mask` in its JSON. */
+export interface Uploads {
+  image?: Uint8Array | undefined;
+  mask?: Uint8Array | undefined;
+}
+
+/** A model that is not offered. */
+export class UnknownModel extends InvalidInputError {}
+
+/** Where requests are made into work. */
+export interface WorkContext {
+  engine: Engine;
+  gallery: Gallery;
+  /** Most pictures of a job. */
+  maxImages: number;
+}
+
+/**
+ * The work of a request, with every option checked.
+ * @throws InvalidInputError naming the field
+ */
+export async function workOf(given: unknown, uploads: Uploads, context: WorkContext): Promise<JobWork> {
+  const body = parseBody(jobBody, given);
+  const { prompt, prompts, seed, imagesPerPrompt, deterministic, previewEvery, bestOf, cancelOnDisconnect } = body;
+  if ((prompt === undefined) === (prompts === undefined))
+    throw invalid("prompt", "one prompt, or a list of prompts", prompt);
+  const texts = prompts ?? [prompt!];
+  const blank = texts.findIndex((one) => one.trim() === "");
+  if (blank >= 0) throw invalid(prompts ? `prompts.${blank}` : "prompt", "a text", texts[blank]);
+  const card = chooseModel(body.model, context.engine);
+  const count = texts.length * imagesPerPrompt;
+  if (count > context.maxImages)
+    throw invalid(
+      prompts ? "prompts" : "imagesPerPrompt",
+      `at most ${context.maxImages} pictures in a job`,
+      `${count}`,
+    );
+  const edits = await editsOf(body, uploads, context.gallery);
+  if (edits.length === 0 && body.strength !== undefined) throw invalid("strength", "an image with it", "none");
+  for (const name of ["rewardTargets", "negativeRewardTargets"] as const) checkRewards(name, body[name], card);
+  if (Array.isArray(seed) && seed.length !== count)
+    throw invalid("seed", `one for each of ${count} pictures`, `${seed.length}`);
+  const options = {
+    ...Object.fromEntries(Object.entries(body).filter(([key]) => key in drawing)),
+    ...{ imagesPerPrompt, deterministic },
+  };
+  const planned = planPictures(
+    texts.map((one) => ({ prompt: one, options: {} })),
+    {
+      options,
+      seed: seed === "random" ? randomSeed() : Array.isArray(seed) ? 0 : seed,
+      candidates: bestOf?.n ?? 1,
+    },
+  );
+  if (bestOf) checkScorers(bestOf.by);
+  return {
+    model: card.id,
+    cancelOnDisconnect,
+    call: {
+      pictures: planned.map((picture, i) => ({
+        ...picture,
+        ...(Array.isArray(seed) && { seed: seed[i]! }),
+        path: context.gallery.newPath(),
+        ...(edits.length > 0 && { edit: 0 }),
+      })),
+      edits,
+      ...(bestOf && { bestOf: { count: bestOf.n, by: bestOf.by } }),
+      ...(previewEvery !== undefined && { previewEvery }),
+    },
+  };
+}
+
+/** Checks a body by its schema. @throws InvalidInputError naming the field */
+export function parseBody<S extends z.ZodObject>(schema: S, given: unknown): z.output<S> {
+  if (typeof given !== "object" || given === null || Array.isArray(given))
+    throw invalid("body", "a JSON object", given);
+  return parseOptions(schema, given);
+}
+
+/** @throws UnknownModel */
+export function chooseModel(id: string | undefined, engine: Engine): ModelCard {
+  const card = engine.card(id);
+  if (card) return card;
+  const known = engine.cards.map((one) => one.id).join(", ");
+  throw new UnknownModel(message`${about("model")}: expected one of ${known}, received ${JSON.stringify(id)}`, {
+    ...{ parameter: "model", expected: `one of ${known}`, received: id },
+  });
+}
+
+function checkRewards(name: string, targets: unknown, { coherenceKeys }: ModelCard): void {
+  for (const key of Object.keys((targets ?? {}) as object))
+    if (!coherenceKeys.includes(key))
+      throw invalid(`${name}.${key}`, `one of the model's rewards ${coherenceKeys.join(", ")}`, key);
+}
+
+function checkScorers(by: string): void {
+  try {
+    parseSelection(by);
+  } catch (error) {
+    throw new InvalidInputError(message`${about("bestOf.by")}: ${(error as Error).message}`, {
+      ...{ parameter: "bestOf.by", expected: "scorers, such as sharpness or a=1,b=0.5", received: by },
+    });
+  }
+}
+
+async function editsOf(body: JobBody, uploads: Uploads, gallery: Gallery) {
+  const image = uploads.image ?? (body.image === undefined ? undefined : await bytesOf("image", body.image, gallery));
+  const mask = uploads.mask ?? (body.mask === undefined ? undefined : await bytesOf("mask", body.mask, gallery));
+  if (image === undefined) {
+    if (mask !== undefined) throw invalid("mask", "an image with it", "none");
+    return [];
+  }
+  for (const [parameter, bytes] of Object.entries({ image, mask })) if (bytes) checkPicture(parameter, bytes);
+  return [{ image, ...(mask && { mask }) }];
+}
+
+async function bytesOf(
+  parameter: string,
+  source: z.output<typeof pictureSource>,
+  gallery: Gallery,
+): Promise<Uint8Array> {
+  if (typeof source !== "string") {
+    const path = gallery.pathOf(source.picture);
+    if (path === null) throw invalid(`${parameter}.picture`, "the id of a picture of the gallery", source.picture);
+    const { readFile } = await import("node:fs/promises");
+    return readFile(path);
+  }
+  return fromBase64(parameter, source);
+}
+
+/** Refuses what is no picture by its first bytes; damage is found when it is decoded. */
+function checkPicture(parameter: string, bytes: Uint8Array): void {
+  try {
+    knownFormat(bytes);
+  } catch (error) {
+    throw invalid(parameter, "a picture: PNG, JPEG, WebP, GIF, BMP, TIFF or AVIF", (error as Error).message);
+  }
+}
+
+/** The bytes of a data URL, or of base64 alone. */
+export function fromBase64(parameter: string, source: string): Uint8Array {
+  const data = /^data:image\/[\w.+-]{1,40};base64,/.exec(source);
+  const base64 = data ? source.slice(data[0].length) : source;
+  if (!/^[A-Za-z0-9+/_-]+={0,2}$/.test(base64)) throw invalid(parameter, "a data URL of a picture, or base64", source);
+  return Uint8Array.from(Buffer.from(base64, "base64"));
+}

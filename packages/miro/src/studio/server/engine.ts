@@ -1,0 +1,257 @@
+/**
+ * The models of the studio, each in a thread of its own. One is loaded at its first use; when another one does not fit in
+ * memory, the least recently used is freed.
+ */
+
+import { existsSync, statSync } from "node:fs";
+import { freemem } from "node:os";
+import { join } from "node:path";
+import { MiroError } from "../../errors.js";
+import { readText } from "../../files/whole-files.js";
+import { modelOrBundled } from "../../pipeline/loading/bundled.js";
+import { resolveModel } from "../../pipeline/loading/hub.js";
+import type { FromPretrainedOptions } from "../../pipeline/loading/load-options.js";
+import { readReleaseConfig } from "../../pipeline/loading/release-config.js";
+import { variantPrefix } from "../../pipeline/loading/sources.js";
+import type { PlannedPicture } from "../../pipeline/requests/plan-pictures.js";
+import type { ImageSettings } from "../../pipeline/settings.js";
+import { Thread } from "../../threads/thread.js";
+
+/** How a thread loads its model. */
+export interface LoadCall {
+  model: string;
+  options: Pick<FromPretrainedOptions, "variant" | "device" | "dtype" | "cacheDir">;
+  threads: number | undefined;
+}
+
+/** What is known of a model once it is loaded. */
+export interface ModelFacts {
+  name: string;
+  variant: string | undefined;
+  device: string;
+  coherenceKeys: readonly string[];
+  defaultSteps: number;
+  defaultGuidanceScale: number;
+  shift: number;
+  /** Width and height of its pictures. */
+  size: [number, number];
+}
+
+/** One picture that a thread is to draw. */
+export interface PictureCall extends PlannedPicture {
+  /** Its file. */
+  path: string;
+  /** Place of what it is drawn over among the call's edits. */
+  edit?: number;
+}
+
+/** What a thread is to draw. */
+export interface DrawCall {
+  pictures: PictureCall[];
+  /** Files of pictures that are drawn over, and of masks. */
+  edits: { image: Uint8Array; mask?: Uint8Array | undefined }[];
+  bestOf?: { count: number; by: string } | undefined;
+  previewEvery?: number | undefined;
+  batchSize?: number | undefined;
+}
+
+/** A step of pictures that are drawn together. */
+export interface StepEvent {
+  images: readonly number[];
+  step: number;
+  steps: number;
+  previews: { index: number; webp: Uint8Array }[];
+}
+
+/** A picture that was written. */
+export interface DrawnEvent {
+  index: number;
+  path: string;
+  settings: ImageSettings;
+}
+
+/** What hears of a call. */
+export interface DrawListeners {
+  step?: ((event: StepEvent) => void) | undefined;
+  picture(event: DrawnEvent): void | Promise<void>;
+}
+
+/** What is known of a model before it is loaded. */
+export interface ModelCard {
+  id: string;
+  name: string;
+  coherenceKeys: readonly string[];
+  defaults: { steps: number; guidanceScale: number; shift: number };
+  /** As its card says; null where it says nothing. */
+  license: string | null;
+  /** Width and height of its pictures. */
+  size: [number, number];
+}
+
+interface Model {
+  card: ModelCard;
+  load: LoadCall;
+  /** Bytes of its files. */
+  bytes: number;
+  thread: Thread | null;
+  facts: Promise<ModelFacts> | null;
+  lastUsed: number;
+  busy: number;
+}
+
+/** Options of {@link Engine.open}. */
+export interface EngineOptions {
+  /** `REPO`, `DIR`, `REPO@VARIANT` or `DIR@VARIANT`; none: the bundled model. */
+  models: readonly string[];
+  device?: string | undefined;
+  dtype?: FromPretrainedOptions["dtype"];
+  threads?: number | undefined;
+  cacheDir?: string | undefined;
+  signal?: AbortSignal | undefined;
+}
+
+/** Memory that a model needs besides its weights. */
+const WORKING_BYTES = 512 * 2 ** 20;
+
+export class Engine {
+  readonly #models = new Map<string, Model>();
+
+  private constructor(models: readonly Model[]) {
+    for (const model of models) this.#models.set(model.card.id, model);
+  }
+
+  /**
+   * Reads what the models say of themselves; of those on the Hub their `config.json` is fetched.
+   * @throws InvalidInputError for a model that is none
+   */
+  static async open({ models, device, dtype, threads, cacheDir, signal }: EngineOptions): Promise<Engine> {
+    const hub = { ...(cacheDir !== undefined && { cacheDir }), ...(signal && { signal }) };
+    const opened: Model[] = [];
+    for (const id of models.length > 0 ? models : [undefined]) {
+      const [named, variant] = split(id);
+      const model = modelOrBundled(named);
+      const source = await resolveModel(model, "model", hub);
+      const prefix = variantPrefix(source, variant);
+      await source.fetch(
+        ["config.json", "README.md"].map((file) => prefix + file).filter((file) => source.files.includes(file)),
+      );
+      const config = readReleaseConfig(join(source.folder, prefix));
+      const {
+        num_steps: steps = 50,
+        guidance_scale: guidanceScale = 7,
+        shift,
+      } = config.settings.sampler_defaults ?? {};
+      const name = id ?? "miro-emoji";
+      opened.push({
+        card: {
+          id: name,
+          name: name.replace(/.*\//, ""),
+          coherenceKeys: config.coherenceKeys,
+          defaults: { steps, guidanceScale, shift: shift ?? config.settings.scheduler?.shift ?? 1 },
+          license: licenseOf(join(source.folder, prefix, "README.md")),
+          size: sizeOf(config),
+        },
+        load: { model, threads, options: { variant, device, dtype, cacheDir } },
+        bytes: bytesOf(join(source.folder, prefix)),
+        ...{ thread: null, facts: null, lastUsed: 0, busy: 0 },
+      });
+    }
+    return new Engine(opened);
+  }
+
+  get cards(): ModelCard[] {
+    return [...this.#models.values()].map(({ card }) => card);
+  }
+
+  /** The model that is meant; without a name the first one. Null where there is none of the name. */
+  card(id: string | undefined): ModelCard | null {
+    return (id === undefined ? this.cards[0]! : this.#models.get(id)?.card) ?? null;
+  }
+
+  isLoaded(id: string): boolean {
+    return this.#models.get(id)?.thread !== null;
+  }
+
+  /** The facts of a model, which is loaded where it is not. */
+  facts(id: string): Promise<ModelFacts> {
+    return this.#loaded(this.#models.get(id)!);
+  }
+
+  /** Draws with a model. @returns warnings. @throws what the pipeline throws, or the signal's reason */
+  async draw(id: string, call: DrawCall, on: DrawListeners, signal: AbortSignal): Promise<string[]> {
+    const model = this.#models.get(id)!;
+    model.busy++;
+    try {
+      await this.#loaded(model);
+      return await model.thread!.call<string[]>("draw", call, { on: { ...on }, signal });
+    } finally {
+      model.busy--;
+      model.lastUsed = performance.now();
+    }
+  }
+
+  /** Ends all threads. */
+  async close(): Promise<void> {
+    await Promise.all([...this.#models.values()].map((model) => this.#free(model)));
+  }
+
+  #loaded(model: Model): Promise<ModelFacts> {
+    model.lastUsed = performance.now();
+    model.facts ??= this.#load(model).catch((error) => {
+      model.facts = null;
+      throw error;
+    });
+    return model.facts;
+  }
+
+  async #load(model: Model): Promise<ModelFacts> {
+    await this.#makeRoom(model.bytes + WORKING_BYTES);
+    const thread = new Thread("studio/server/engine-thread.js");
+    model.thread = thread;
+    try {
+      return await thread.call<ModelFacts>("load", model.load);
+    } catch (error) {
+      model.thread = null;
+      await thread.end(error as Error);
+      throw error;
+    }
+  }
+
+  /** Frees models that nobody uses, the least recently used first, until there is room. */
+  async #makeRoom(bytes: number): Promise<void> {
+    const idle = [...this.#models.values()].filter(({ thread, busy }) => thread !== null && busy === 0);
+    for (const model of idle.sort((a, b) => a.lastUsed - b.lastUsed)) {
+      if (freemem() >= bytes) return;
+      await this.#free(model);
+    }
+  }
+
+  async #free(model: Model): Promise<void> {
+    const { thread } = model;
+    model.thread = null;
+    model.facts = null;
+    await thread?.end(new MiroError("the model was freed"));
+  }
+}
+
+/** `NAME@VARIANT`; a folder whose name has an @ is meant as it is. */
+function split(id: string | undefined): [string | undefined, string | undefined] {
+  if (id === undefined || statSync(id, { throwIfNoEntry: false })?.isDirectory()) return [id, undefined];
+  const at = id.lastIndexOf("@");
+  return at < 1 ? [id, undefined] : [id.slice(0, at), id.slice(at + 1)];
+}
+
+function bytesOf(folder: string): number {
+  return statSync(join(folder, "model.safetensors"), { throwIfNoEntry: false })?.size ?? 0;
+}
+
+/** What the configuration says of the size; the published autoencoders have 8 pixels for a latent. */
+function sizeOf({ network, settings }: ReturnType<typeof readReleaseConfig>): [number, number] {
+  const side = settings.img_resolution ?? network.dataSize * 8;
+  return [side, side];
+}
+
+/** The license in the header of a model card. */
+function licenseOf(card: string): string | null {
+  return existsSync(card) ? (/^license: *([\w.+-]{1,40}) *$/m.exec(readText(card).slice(0, 4096))?.[1] ?? null) : null;
+}

@@ -1,0 +1,439 @@
+/**
+ * The pictures of the studio. Files are the truth: PNG with their settings inside, in the output folder. An index in
+ * SQLite (`.studio/index.sqlite`) answers questions about them; it is made anew from the files where it is missing,
+ * damaged or behind. Favourites are in `.studio/favourites.json`, deleted pictures in `.studio/trash/`.
+ */
+import { createHash, randomBytes } from "node:crypto";
+import { existsSync, mkdirSync, readdirSync, renameSync, rmSync, statSync } from "node:fs";
+import { readFile, stat } from "node:fs/promises";
+import { dirname, join, relative, sep } from "node:path";
+import Database from "libsql";
+import { z } from "zod";
+import { MiroError } from "../../errors.js";
+import { FileLock } from "../../files/file-lock.js";
+import { readJson, writeFileAtomic } from "../../files/whole-files.js";
+import { encodeImage, type ImageFormat } from "../../pictures/image-files.js";
+import { readPng } from "../../pictures/png.js";
+import { sharp } from "../../pictures/sharp.js";
+import { type ImageSettings, readSettings, settingsToText } from "../../pipeline/settings.js";
+import type { JobView } from "./job.js";
+
+/** A new form of the index makes it anew. */
+const VERSION = 1;
+const THUMBNAIL_SIDE = 256;
+
+/** A picture as the gallery lists it. */
+export interface PictureEntry {
+  id: string;
+  prompt: string;
+  model: string;
+  seed: number | null;
+  width: number;
+  height: number;
+  createdAt: string;
+  favourite: boolean;
+  rewardTargets: Record<string, number>;
+}
+
+/** What is asked of the gallery. */
+export interface PictureQuery {
+  /** Words of the prompt. */
+  q?: string | undefined;
+  model?: string | undefined;
+  /** Least targets by reward. */
+  atLeast?: Readonly<Record<string, number>>;
+  favourite?: boolean | undefined;
+  cursor?: string | undefined;
+  limit: number;
+}
+
+/** A page of the gallery; `next` is the cursor of the one after it. */
+export interface PicturePage {
+  pictures: PictureEntry[];
+  next: string | null;
+}
+
+interface Row {
+  number: number;
+  id: string;
+  path: string;
+  prompt: string;
+  model: string;
+  seed: number | null;
+  width: number;
+  height: number;
+  created: number;
+  favourite: number;
+  deleted: number;
+  targets: string;
+}
+
+const favouritesSchema = z.array(z.string());
+
+const TABLES = `
+  CREATE TABLE pictures (
+    number INTEGER PRIMARY KEY, id TEXT UNIQUE NOT NULL, path TEXT UNIQUE NOT NULL, prompt TEXT NOT NULL,
+    model TEXT NOT NULL, seed INTEGER, width INTEGER NOT NULL, height INTEGER NOT NULL, created INTEGER NOT NULL,
+    bytes INTEGER NOT NULL, favourite INTEGER NOT NULL DEFAULT 0, deleted INTEGER NOT NULL DEFAULT 0,
+    targets TEXT NOT NULL);
+  CREATE INDEX newest ON pictures (deleted, created DESC, number DESC);
+  CREATE TABLE targets (key TEXT NOT NULL, picture INTEGER NOT NULL, value REAL NOT NULL, PRIMARY KEY (key, picture)) WITHOUT ROWID;
+  CREATE VIRTUAL TABLE words USING fts5(prompt, tokenize = 'unicode61');
+  CREATE TABLE jobs (id TEXT PRIMARY KEY, finished INTEGER NOT NULL, view TEXT NOT NULL);
+  PRAGMA user_version = ${VERSION};
+`;
+
+export class Gallery {
+  readonly folder: string;
+  readonly #studio: string;
+  readonly #lock: FileLock;
+  readonly #db: Database.Database;
+  readonly #favourites: Set<string>;
+  readonly #now: () => Date;
+
+  private constructor(folder: string, studio: string, lock: FileLock, now: () => Date) {
+    this.folder = folder;
+    this.#studio = studio;
+    this.#lock = lock;
+    this.#now = now;
+    this.#favourites = readFavourites(studio);
+    this.#db = openIndex(studio);
+    this.#loseJobs();
+  }
+
+  /**
+   * Opens the gallery of a folder, which this process then has alone.
+   * @throws MiroError when another server has it, or it cannot be written
+   */
+  static open(folder: string, now = () => new Date()): Gallery {
+    const studio = join(folder, ".studio");
+    mkdirSync(studio, { recursive: true });
+    const lock = FileLock.acquire(studio, "server");
+    if (!(lock instanceof FileLock))
+      throw new MiroError(`${folder}: another studio serves these pictures (${lock.text}); choose another --output`);
+    try {
+      return new Gallery(folder, studio, lock, now);
+    } catch (error) {
+      lock.release();
+      throw error;
+    }
+  }
+
+  close(): void {
+    this.#db.close();
+    this.#lock.release();
+  }
+
+  /** A path for a new picture: a folder for each day. */
+  newPath(): string {
+    const now = this.#now();
+    const [day, time] = local(now);
+    return join(this.folder, day, `${time}-${randomBytes(5).toString("hex")}.png`);
+  }
+
+  /** Takes a picture into the index that has just been written. @returns its id */
+  add(path: string, settings: ImageSettings): string {
+    const { size, mtimeMs } = statSync(path);
+    return this.#insert(path, size, mtimeMs, settings);
+  }
+
+  #insert(path: string, bytes: number, mtimeMs: number, settings: ImageSettings): string {
+    const { prompt, model, variant, seed, width, height, rewardTargets } = settings;
+    const name = relative(this.folder, path).split(sep).join("/");
+    const id = idOf(name);
+    const insert = this.#db.transaction(() => {
+      this.#remove(id);
+      const { lastInsertRowid: number } = this.#db
+        .prepare(
+          "INSERT INTO pictures (id, path, prompt, model, seed, width, height, created, bytes, favourite, targets) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        )
+        .run(
+          ...[
+            id,
+            name,
+            prompt,
+            variant ? `${model}@${variant}` : model,
+            seed,
+            width,
+            height,
+            Math.round(mtimeMs),
+            bytes,
+          ],
+          ...[this.#favourites.has(id) ? 1 : 0, JSON.stringify(rewardTargets)],
+        );
+      this.#db.prepare("INSERT INTO words (rowid, prompt) VALUES (?, ?)").run(number, prompt);
+      const target = this.#db.prepare("INSERT INTO targets (key, picture, value) VALUES (?, ?, ?)");
+      for (const [key, value] of Object.entries(rewardTargets)) target.run(key, number, value);
+    });
+    insert();
+    return id;
+  }
+
+  #remove(id: string): void {
+    const row = this.#row(id, true);
+    if (!row) return;
+    this.#db.prepare("DELETE FROM words WHERE rowid = ?").run(row.number);
+    this.#db.prepare("DELETE FROM targets WHERE picture = ?").run(row.number);
+    this.#db.prepare("DELETE FROM pictures WHERE number = ?").run(row.number);
+  }
+
+  /** Pictures, newest first. */
+  list({ q, model, atLeast = {}, favourite, cursor, limit }: PictureQuery): PicturePage {
+    const where = ["deleted = 0"];
+    const values: unknown[] = [];
+    const match = words(q ?? "");
+    if (match !== null) {
+      where.push("number IN (SELECT rowid FROM words WHERE words MATCH ?)");
+      values.push(match);
+    }
+    if (model !== undefined) {
+      where.push("model = ?");
+      values.push(model);
+    }
+    if (favourite !== undefined) {
+      where.push("favourite = ?");
+      values.push(favourite ? 1 : 0);
+    }
+    for (const [key, least] of Object.entries(atLeast)) {
+      where.push("EXISTS (SELECT 1 FROM targets WHERE key = ? AND picture = number AND value >= ?)");
+      values.push(key, least);
+    }
+    const after = cursor === undefined ? null : /^(\d{1,16})-(\d{1,16})$/.exec(cursor);
+    if (after) {
+      where.push("(created, number) < (?, ?)");
+      values.push(Number(after[1]), Number(after[2]));
+    }
+    const rows = this.#db
+      .prepare(`SELECT * FROM pictures WHERE ${where.join(" AND ")} ORDER BY created DESC, number DESC LIMIT ?`)
+      .all(...values, limit + 1) as Row[];
+    const page = rows.slice(0, limit);
+    const last = page.at(-1);
+    return { pictures: page.map(entryOf), next: rows.length > limit ? `${last!.created}-${last!.number}` : null };
+  }
+
+  get(id: string): PictureEntry | null {
+    const row = this.#row(id);
+    return row && entryOf(row);
+  }
+
+  /** The file of a picture; null where there is none of the id. */
+  pathOf(id: string): string | null {
+    const row = this.#row(id);
+    return row && join(this.folder, row.path);
+  }
+
+  async settings(id: string): Promise<ImageSettings | null> {
+    const path = this.pathOf(id);
+    return path === null ? null : readSettings(readPng(await readFile(path), path).text, path);
+  }
+
+  /** The picture in another format, with its settings. */
+  async converted(id: string, format: Exclude<ImageFormat, "png">): Promise<Buffer | null> {
+    return this.#cached(id, `.${format}`, async (bytes, path) => {
+      const settings = readSettings(readPng(bytes, path).text, path);
+      const { data, info } = await sharp(bytes).removeAlpha().raw().toBuffer({ resolveWithObject: true });
+      return encodeImage({ width: info.width, height: info.height, data }, settingsToText(settings), { format });
+    });
+  }
+
+  async thumbnail(id: string): Promise<Buffer | null> {
+    return this.#cached(id, "-thumbnail.webp", (bytes) =>
+      sharp(bytes)
+        .resize(THUMBNAIL_SIDE, THUMBNAIL_SIDE, { fit: "inside", withoutEnlargement: true })
+        .webp()
+        .toBuffer(),
+    );
+  }
+
+  async #cached(
+    id: string,
+    ending: string,
+    make: (bytes: Buffer, path: string) => Promise<Uint8Array>,
+  ): Promise<Buffer | null> {
+    const path = this.pathOf(id);
+    if (path === null) return null;
+    const file = join(this.#studio, "cache", id.slice(0, 2), `${id}${ending}`);
+    try {
+      return await readFile(file);
+    } catch {
+      const made = await make(await readFile(path), path);
+      mkdirSync(dirname(file), { recursive: true });
+      writeFileAtomic(file, made);
+      return Buffer.from(made);
+    }
+  }
+
+  setFavourite(id: string, favourite: boolean): boolean {
+    if (!this.#row(id)) return false;
+    if (favourite) this.#favourites.add(id);
+    else this.#favourites.delete(id);
+    writeFileAtomic(join(this.#studio, "favourites.json"), `${JSON.stringify([...this.#favourites].sort())}\n`);
+    this.#db.prepare("UPDATE pictures SET favourite = ? WHERE id = ?").run(favourite ? 1 : 0, id);
+    return true;
+  }
+
+  /** Moves a picture to the trash. */
+  remove(id: string): boolean {
+    const row = this.#row(id);
+    if (!row) return false;
+    this.#move(join(this.folder, row.path), join(this.#studio, "trash", row.path));
+    this.#db.prepare("UPDATE pictures SET deleted = 1 WHERE id = ?").run(id);
+    return true;
+  }
+
+  /** Takes a picture out of the trash. */
+  restore(id: string): boolean {
+    const row = this.#row(id, true);
+    if (!row?.deleted) return row !== null;
+    this.#move(join(this.#studio, "trash", row.path), join(this.folder, row.path));
+    this.#db.prepare("UPDATE pictures SET deleted = 0 WHERE id = ?").run(id);
+    return true;
+  }
+
+  #move(from: string, to: string): void {
+    mkdirSync(dirname(to), { recursive: true });
+    renameSync(from, to);
+  }
+
+  /**
+   * Brings the index up to the files: takes in what it does not know, forgets what is gone.
+   * @param signal ends the work
+   */
+  async repair(signal?: AbortSignal): Promise<{ added: number; removed: number; unreadable: string[] }> {
+    const known = new Map<string, { id: string; bytes: number; created: number; deleted: number }>();
+    const all = this.#db.prepare("SELECT id, path, bytes, created, deleted FROM pictures").all() as (Row & {
+      bytes: number;
+    })[];
+    for (const row of all) known.set(row.path, row);
+    const result = { added: 0, removed: 0, unreadable: [] as string[] };
+    for (const [root, deleted] of [
+      [this.folder, false],
+      [join(this.#studio, "trash"), true],
+    ] as const) {
+      for (const path of pngsBelow(root)) {
+        if (signal?.aborted) return result;
+        const name = relative(root, path).split(sep).join("/");
+        try {
+          const { size, mtimeMs } = await stat(path);
+          const row = known.get(name);
+          known.delete(name);
+          if (row && row.bytes === size && row.created === Math.round(mtimeMs) && Boolean(row.deleted) === deleted)
+            continue;
+          const settings = readSettings(readPng(await readFile(path), path).text, path);
+          const id = this.#insert(join(this.folder, name), size, mtimeMs, settings);
+          if (deleted) this.#db.prepare("UPDATE pictures SET deleted = 1 WHERE id = ?").run(id);
+          result.added++;
+        } catch (error) {
+          if (error instanceof MiroError) result.unreadable.push(name);
+          else if ((error as NodeJS.ErrnoException).code !== "ENOENT") throw error;
+        }
+      }
+    }
+    for (const [name, { id }] of known) {
+      if (existsSync(join(this.folder, name)) || existsSync(join(this.#studio, "trash", name))) continue;
+      this.#remove(id);
+      result.removed++;
+    }
+    return result;
+  }
+
+  rememberJob(view: JobView): void {
+    const finished = view.finishedAt === null ? 0 : 1;
+    this.#db
+      .prepare("INSERT OR REPLACE INTO jobs (id, finished, view) VALUES (?, ?, ?)")
+      .run(view.id, finished, JSON.stringify(view));
+  }
+
+  recallJob(id: string): JobView | null {
+    const row = this.#db.prepare("SELECT view FROM jobs WHERE id = ?").get(id) as { view: string } | undefined;
+    return row === undefined ? null : (JSON.parse(row.view) as JobView);
+  }
+
+  forgetJob(id: string): void {
+    this.#db.prepare("DELETE FROM jobs WHERE id = ?").run(id);
+  }
+
+  /** Jobs that a server left behind which ended without finishing them. */
+  #loseJobs(): void {
+    const rows = this.#db.prepare("SELECT view FROM jobs WHERE finished = 0").all() as { view: string }[];
+    for (const { view } of rows) {
+      const lost = JSON.parse(view) as JobView;
+      const error = "the job was lost when the server ended; ask for it again";
+      this.rememberJob({ ...lost, status: "failed", position: null, finishedAt: this.#now().toISOString(), error });
+    }
+  }
+
+  #row(id: string, alsoDeleted = false): Row | null {
+    const row = this.#db.prepare("SELECT * FROM pictures WHERE id = ?").get(id) as Row | undefined;
+    return row === undefined || (row.deleted && !alsoDeleted) ? null : row;
+  }
+}
+
+function openIndex(studio: string): Database.Database {
+  const path = join(studio, "index.sqlite");
+  const open = () => {
+    const db = new Database(path);
+    db.exec("PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL;");
+    const { user_version: version } = db.prepare("PRAGMA user_version").get() as { user_version: number };
+    if (
+      version === VERSION &&
+      (db.prepare("PRAGMA quick_check(1)").get() as { quick_check: string }).quick_check === "ok"
+    )
+      return db;
+    db.close();
+    return null;
+  };
+  try {
+    const db = existsSync(path) ? open() : null;
+    if (db) return db;
+  } catch {
+    // Damaged: everything in it comes from the files.
+  }
+  for (const end of ["", "-wal", "-shm"]) rmSync(path + end, { force: true });
+  const db = new Database(path);
+  db.exec("PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL;");
+  db.exec(TABLES);
+  return db;
+}
+
+function readFavourites(studio: string): Set<string> {
+  const path = join(studio, "favourites.json");
+  return new Set(existsSync(path) ? favouritesSchema.parse(readJson(path)) : []);
+}
+
+function* pngsBelow(folder: string): Generator<string> {
+  if (!existsSync(folder)) return;
+  const folders = [folder];
+  for (let next = folders.pop(); next !== undefined; next = folders.pop()) {
+    for (const entry of readdirSync(next, { withFileTypes: true })) {
+      if (entry.name.startsWith(".")) continue;
+      if (entry.isDirectory()) folders.push(join(next, entry.name));
+      else if (entry.isFile() && entry.name.toLowerCase().endsWith(".png")) yield join(next, entry.name);
+    }
+  }
+}
+
+/** An id that says nothing of where the file is, and is the same whenever the index is made. */
+function idOf(name: string): string {
+  return createHash("sha256").update(name).digest("hex").slice(0, 24);
+}
+
+function entryOf({ id, prompt, model, seed, width, height, created, favourite, targets }: Row): PictureEntry {
+  return {
+    ...{ id, prompt, model, seed, width, height, favourite: favourite === 1 },
+    createdAt: new Date(created).toISOString(),
+    rewardTargets: JSON.parse(targets) as Record<string, number>,
+  };
+}
+
+/** The words of a search, each as the beginning of one; null where there are none. */
+function words(text: string): string | null {
+  const found = text.match(/[\p{L}\p{N}]+/gu) ?? [];
+  return found.length === 0 ? null : found.map((word) => `"${word}"*`).join(" ");
+}
+
+/** Day and time of this place, for folders and files. */
+function local(date: Date): [string, string] {
+  const text = new Date(date.getTime() - date.getTimezoneOffset() * 60_000).toISOString();
+  return [text.slice(0, 10), text.slice(11, 19).replaceAll(":", "-")];
+}

@@ -1,0 +1,132 @@
+/** One job of the studio: its state and the events that its listeners hear, which they can hear again from any place. */
+import { randomBytes } from "node:crypto";
+import type { DrawCall } from "./engine.js";
+
+export type JobStatus = "queued" | "running" | "done" | "failed" | "cancelled";
+
+/** An event of a job's stream. */
+export interface JobEvent {
+  id: number;
+  event: "queued" | "started" | "step" | "preview" | "picture" | "warning" | "done" | "failed" | "cancelled";
+  data: Record<string, unknown>;
+}
+
+/** Events that a slow listener may miss. */
+const PASSING: ReadonlySet<JobEvent["event"]> = new Set(["queued", "step", "preview"]);
+
+/** Whether a listener that cannot follow may miss an event. */
+export function mayBeMissed({ event }: JobEvent): boolean {
+  return PASSING.has(event);
+}
+
+export function isEnd({ event }: Pick<JobEvent, "event">): boolean {
+  return event === "done" || event === "failed" || event === "cancelled";
+}
+
+/** What a job draws. */
+export interface JobWork {
+  model: string;
+  call: DrawCall;
+  /** Ends when its last listener goes. */
+  cancelOnDisconnect: boolean;
+  /** A sweep's table: what becomes of its pictures besides the gallery. */
+  table?: Record<string, unknown>;
+}
+
+/** A job's state for people and programs. */
+export interface JobView {
+  id: string;
+  status: JobStatus;
+  /** Jobs before it; null once it has begun. */
+  position: number | null;
+  model: string;
+  createdAt: string;
+  startedAt: string | null;
+  finishedAt: string | null;
+  step: number;
+  steps: number | null;
+  total: number;
+  pictures: string[];
+  scores: (Record<string, number> | null)[];
+  warnings: string[];
+  error: string | null;
+}
+
+type Hear = (event: JobEvent) => void;
+
+export class Job {
+  readonly id = `job-${Date.now().toString(36)}${randomBytes(6).toString("hex")}`;
+  readonly work: JobWork;
+  readonly createdAt = new Date();
+  readonly abort = new AbortController();
+  startedAt: Date | null = null;
+  finishedAt: Date | null = null;
+  status: JobStatus = "queued";
+  step = 0;
+  steps: number | null = null;
+  error: string | null = null;
+  /** Ids of pictures by place. */
+  readonly pictures: (string | undefined)[];
+  readonly scores: (Record<string, number> | null)[];
+  readonly warnings: string[] = [];
+  /** Events that are kept; of those that may be missed only the last of each kind and picture. */
+  #events: JobEvent[] = [];
+  #next = 1;
+  readonly #listeners = new Set<Hear>();
+
+  constructor(work: JobWork) {
+    this.work = work;
+    this.pictures = work.call.pictures.map(() => undefined);
+    this.scores = Array.from({ length: work.call.pictures.length }, () => null);
+  }
+
+  get isFinished(): boolean {
+    return this.finishedAt !== null;
+  }
+
+  tell(event: JobEvent["event"], data: Record<string, unknown>): void {
+    if (this.isFinished && !isEnd({ event })) return;
+    const entry: JobEvent = { id: this.#next++, event, data };
+    if (mayBeMissed(entry))
+      this.#events = this.#events.filter((old) => old.event !== event || old.data.image !== data.image);
+    this.#events.push(entry);
+    for (const hear of [...this.#listeners]) hear(entry);
+  }
+
+  /** Ends the job; what comes later is not told. */
+  finish(status: "done" | "failed" | "cancelled", data: Record<string, unknown> = {}): void {
+    if (this.isFinished) return;
+    this.status = status;
+    this.finishedAt = new Date();
+    if (status === "failed") this.error = String(data.message);
+    // Previews are of no use any more.
+    this.#events = this.#events.filter((event) => !mayBeMissed(event));
+    this.tell(status, data);
+  }
+
+  /**
+   * Hears the events after `last`, those that were and those that come.
+   * @returns ends the hearing
+   */
+  listen(hear: Hear, last = 0): () => void {
+    for (const event of this.#events) if (event.id > last) hear(event);
+    this.#listeners.add(hear);
+    return () => void this.#listeners.delete(hear);
+  }
+
+  get listeners(): number {
+    return this.#listeners.size;
+  }
+
+  view(position: number | null): JobView {
+    const { id, status, step, steps, error, warnings, work } = this;
+    return {
+      ...{ id, status, position, model: work.model, step, steps, error, warnings, scores: this.scores },
+      createdAt: this.createdAt.toISOString(),
+      startedAt: this.startedAt?.toISOString() ?? null,
+      finishedAt: this.finishedAt?.toISOString() ?? null,
+      total: this.pictures.length,
+      pictures: this.pictures.filter((picture) => picture !== undefined),
+    };
+  }
+}

@@ -1,0 +1,367 @@
+/** The studio's own routes: jobs and their events, pictures, models. */
+import { createReadStream } from "node:fs";
+import { stat } from "node:fs/promises";
+import type { FastifyReply, FastifyRequest } from "fastify";
+import type { ZodTypeProvider } from "fastify-type-provider-zod";
+import { z } from "zod";
+import { InvalidInputError, invalid, MiroError } from "../../errors.js";
+import { samplerNames } from "../../flow/samplers/index.js";
+import { textsOf } from "../../pictures/image-files.js";
+import { textToSettings } from "../../pipeline/settings.js";
+import { UnknownModel, type Uploads, workOf } from "./bodies.js";
+import { streamJob } from "./event-stream.js";
+import { Job, type JobView } from "./job.js";
+import { QueueFull } from "./queue.js";
+import { rewardStyle } from "./reward-styles.js";
+import type { Studio } from "./studio.js";
+
+const errorBody = z.object({
+  error: z.object({
+    message: z.string(),
+    field: z.string().optional(),
+    expected: z.string().optional(),
+    received: z.unknown().optional(),
+  }),
+});
+
+const id = z.object({ id: z.string().max(64) });
+
+const jobView = z.object({
+  id: z.string(),
+  status: z.enum(["queued", "running", "done", "failed", "cancelled"]),
+  position: z.number().nullable(),
+  model: z.string(),
+  createdAt: z.string(),
+  startedAt: z.string().nullable(),
+  finishedAt: z.string().nullable(),
+  step: z.number(),
+  steps: z.number().nullable(),
+  total: z.number(),
+  pictures: z.array(z.string()),
+  scores: z.array(z.record(z.string(), z.number()).nullable()),
+  warnings: z.array(z.string()),
+  error: z.string().nullable(),
+});
+
+const accepted = z.object({
+  id: z.string(),
+  status: z.string(),
+  position: z.number().nullable(),
+  links: z.object({ self: z.string(), events: z.string() }),
+});
+
+const pictureEntry = z.object({
+  id: z.string(),
+  prompt: z.string(),
+  model: z.string(),
+  seed: z.number().nullable(),
+  width: z.number(),
+  height: z.number(),
+  createdAt: z.string(),
+  favourite: z.boolean(),
+  rewardTargets: z.record(z.string(), z.number()),
+});
+
+const IMMUTABLE = "private, max-age=31536000, immutable";
+
+/** What an error is called over HTTP. */
+export function statusOf(error: unknown): number {
+  if (error instanceof UnknownModel) return 404;
+  if (error instanceof QueueFull) return 429;
+  if (error instanceof InvalidInputError) return 400;
+  const status = (error as { statusCode?: unknown }).statusCode;
+  return typeof status === "number" && status >= 400 && status < 500 ? status : 500;
+}
+
+/** An error in the form of the native family. */
+export function errorOf(error: Error): z.output<typeof errorBody> {
+  const { message } = error;
+  if (!(error instanceof InvalidInputError)) return { error: { message } };
+  const { parameter: field, expected, received } = error;
+  return {
+    error: {
+      message,
+      ...(field && { field }),
+      ...(expected && { expected }),
+      ...(received !== undefined && { received }),
+    },
+  };
+}
+
+export function addNativeRoutes(studio: Studio): void {
+  const app = studio.app.withTypeProvider<ZodTypeProvider>();
+  const { queue, gallery, engine } = studio;
+
+  app.get("/health", { schema: { summary: "Whether the server lives, and how long its queue is" } }, async () => ({
+    status: "ok",
+    queue: { waiting: queue.waiting, running: queue.running },
+    uptimeSeconds: Math.round(process.uptime()),
+  }));
+
+  app.get("/metrics", { schema: { summary: "Numbers of the server for Prometheus" } }, async (_, reply) => {
+    const { registry } = studio.metrics;
+    return reply.type(registry.contentType).send(await registry.metrics());
+  });
+
+  app.get("/api/models", { schema: { summary: "The models, with their rewards and limits" } }, async () =>
+    Promise.all(
+      engine.cards.map(async (card) => ({
+        ...{ id: card.id, name: card.name, license: card.license, defaults: card.defaults },
+        rewards: card.coherenceKeys.map((key) => ({
+          ...{ key, ...rewardStyle(key), min: 0, max: 1, step: 1 / 63, default: 1, negativeDefault: 0 },
+        })),
+        size: card.size,
+        samplers: samplerNames(),
+        limits: { images: studio.options.maxImages, steps: 100_000, uploadBytes: studio.limits.upload },
+        loaded: engine.isLoaded(card.id),
+      })),
+    ),
+  );
+
+  app.post(
+    "/api/jobs",
+    {
+      schema: {
+        summary: "Ask for pictures",
+        description: "JSON, or multipart/form-data with the JSON as `request` and files as `image` and `mask`.",
+        body: z.unknown().optional(),
+        response: { 202: accepted, 400: errorBody, 404: errorBody, 429: errorBody },
+      },
+    },
+    async (request, reply) => {
+      const { body, uploads } = await readRequest(request);
+      const job = studio.submit(await workOf(body, uploads, studio.workContext));
+      const self = `/api/jobs/${job.id}`;
+      const { status, position } = queue.view(job);
+      return reply
+        .code(202)
+        .header("location", self)
+        .send({ id: job.id, status, position, links: { self, events: `${self}/events` } });
+    },
+  );
+
+  app.get(
+    "/api/jobs",
+    {
+      schema: {
+        summary: "Jobs, newest first",
+        querystring: z.object({
+          status: z.enum(["queued", "running", "done", "failed", "cancelled"]).optional(),
+          limit: z.coerce.number().int().min(1).max(200).default(50),
+          cursor: z.string().max(64).optional(),
+        }),
+        response: { 200: z.object({ jobs: z.array(jobView), next: z.string().nullable() }) },
+      },
+    },
+    async ({ query: { status, limit, cursor } }) => {
+      const all = queue.list(status);
+      const from = cursor === undefined ? 0 : all.findIndex((job) => job.id === cursor) + 1;
+      const page = all.slice(from, from + limit);
+      return {
+        jobs: page.map((job) => queue.view(job)),
+        next: all.length > from + limit ? page.at(-1)!.id : null,
+      };
+    },
+  );
+
+  app.get(
+    "/api/jobs/:id",
+    { schema: { summary: "A job's state", params: id, response: { 200: jobView, 404: errorBody, 410: errorBody } } },
+    async ({ params }, reply) => {
+      const found = findJob(params.id, reply);
+      if (found === null) return reply;
+      return found instanceof Job ? queue.view(found) : found;
+    },
+  );
+
+  app.get(
+    "/api/jobs/:id/events",
+    { schema: { summary: "A job's events as they happen (server-sent events); Last-Event-ID goes on", params: id } },
+    async (request, reply) => {
+      const found = findJob(request.params.id, reply);
+      if (found === null) return reply;
+      if (!(found instanceof Job))
+        return reply.code(410).send({ error: { message: found.error ?? "the job has ended" } });
+      streamJob(found, request, reply, () => {
+        if (found.work.cancelOnDisconnect) queue.cancel(found);
+      });
+      return reply;
+    },
+  );
+
+  app.delete("/api/jobs/:id", { schema: { summary: "Cancel a job", params: id } }, async ({ params }, reply) => {
+    const found = findJob(params.id, reply);
+    if (found === null) return reply;
+    if (found instanceof Job) queue.cancel(found);
+    return reply.code(204).send();
+  });
+
+  app.get(
+    "/api/pictures",
+    {
+      schema: {
+        summary: "The gallery, newest first; `reward.KEY>=0.5` asks for a least target",
+        querystring: z.looseObject({
+          q: z.string().max(1000).optional(),
+          model: z.string().max(1000).optional(),
+          favourite: z.enum(["true", "false"]).optional(),
+          cursor: z.string().max(64).optional(),
+          limit: z.coerce.number().int().min(1).max(500).default(60),
+        }),
+        response: { 200: z.object({ pictures: z.array(pictureEntry), next: z.string().nullable() }), 400: errorBody },
+      },
+    },
+    async ({ query: { q, model, favourite, cursor, limit, ...rest } }) =>
+      gallery.list({
+        ...{ q, model, cursor, limit, atLeast: leastTargets(rest) },
+        favourite: favourite === undefined ? undefined : favourite === "true",
+      }),
+  );
+
+  app.get(
+    "/api/pictures/:id",
+    { schema: { summary: "What is known of a picture; with .png or .webp its file", params: id } },
+    async (request, reply) => {
+      const [, name, ending] = /^([0-9a-f]+)(?:\.(png|webp|jpe?g))?$/.exec(request.params.id) ?? [];
+      const entry = name === undefined ? null : gallery.get(name);
+      if (entry === null) return noPicture(reply);
+      if (ending === undefined) return entry;
+      if (isFresh(request, reply, `"${name}.${ending}"`)) return reply.code(304).send();
+      if (ending === "png") return sendFile(reply, gallery.pathOf(name!)!);
+      const format = ending === "webp" ? "webp" : "jpeg";
+      return reply.type(`image/${format}`).send(await gallery.converted(name!, format));
+    },
+  );
+
+  app.get(
+    "/api/pictures/:id/thumbnail",
+    { schema: { summary: "A small WebP of a picture", params: id } },
+    async (request, reply) => {
+      const { id: name } = request.params;
+      if (gallery.get(name) === null) return noPicture(reply);
+      if (isFresh(request, reply, `"${name}-thumbnail"`)) return reply.code(304).send();
+      return reply.type("image/webp").send(await gallery.thumbnail(name));
+    },
+  );
+
+  app.get(
+    "/api/pictures/:id/settings",
+    { schema: { summary: "Everything that decides a picture", params: id } },
+    async ({ params }, reply) => (await gallery.settings(params.id)) ?? noPicture(reply),
+  );
+
+  app.patch(
+    "/api/pictures/:id",
+    {
+      schema: {
+        summary: "Make a picture a favourite, or none",
+        params: id,
+        body: z.strictObject({ favourite: z.boolean() }),
+      },
+    },
+    async ({ params, body }, reply) =>
+      gallery.setFavourite(params.id, body.favourite) ? gallery.get(params.id) : noPicture(reply),
+  );
+
+  app.delete(
+    "/api/pictures/:id",
+    { schema: { summary: "Move a picture to the trash", params: id } },
+    async ({ params }, reply) => (gallery.remove(params.id) ? reply.code(204).send() : noPicture(reply)),
+  );
+
+  app.post(
+    "/api/pictures/:id/restore",
+    { schema: { summary: "Take a picture out of the trash", params: id } },
+    async ({ params }, reply) => (gallery.restore(params.id) ? gallery.get(params.id) : noPicture(reply)),
+  );
+
+  app.post(
+    "/api/inspect",
+    { schema: { summary: "The settings in a picture file (multipart/form-data, or the file as the body)" } },
+    async (request, reply) => {
+      const bytes = await readFileBody(request);
+      const text = await textsOf(bytes, "the file");
+      const settings = textToSettings(text);
+      const parameters = text.find(({ keyword }) => keyword === "parameters")?.text ?? null;
+      if (settings === null && parameters === null)
+        return reply.code(422).send({ error: { message: "the picture holds no settings" } });
+      return { settings, parameters };
+    },
+  );
+
+  function findJob(name: string, reply: FastifyReply): Job | JobView | null {
+    const found = queue.find(name);
+    if (found === "expired") reply.code(410).send({ error: { message: `the job ${name} is no longer known` } });
+    else if (found === null) reply.code(404).send({ error: { message: `there is no job ${name}` } });
+    else return found;
+    return null;
+  }
+}
+
+function noPicture(reply: FastifyReply): FastifyReply {
+  return reply.code(404).send({ error: { message: "there is no such picture" } });
+}
+
+/** Sets what caches need; whether the reader has the picture already. */
+function isFresh(request: FastifyRequest, reply: FastifyReply, tag: string): boolean {
+  reply.headers({ etag: tag, "cache-control": IMMUTABLE });
+  return request.headers["if-none-match"] === tag;
+}
+
+async function sendFile(reply: FastifyReply, path: string): Promise<FastifyReply> {
+  const { size } = await stat(path).catch(() => ({ size: -1 }));
+  if (size < 0) return noPicture(reply.removeHeader("cache-control"));
+  return reply.type("image/png").header("content-length", size).send(createReadStream(path));
+}
+
+/** `reward.KEY>` of a query that was `reward.KEY>=VALUE`. */
+function leastTargets(query: Record<string, unknown>): Record<string, number> {
+  const targets: Record<string, number> = {};
+  for (const [name, value] of Object.entries(query)) {
+    const key = /^reward\.(\w{1,64})>?$/.exec(name)?.[1];
+    if (key === undefined) continue;
+    const least = typeof value === "string" && value.trim() !== "" ? Number(value) : Number.NaN;
+    if (!Number.isFinite(least)) throw invalid(name, "a number", value);
+    targets[key] = least;
+  }
+  return targets;
+}
+
+/** The JSON and the files of a request. */
+export async function readRequest(request: FastifyRequest): Promise<{ body: unknown; uploads: Uploads }> {
+  if (!request.isMultipart()) return { body: request.body, uploads: {} };
+  const { fields, files } = await readMultipart(request);
+  if (typeof fields.request !== "string") throw invalid("request", "a part with the JSON of the job", "none");
+  let body: unknown;
+  try {
+    body = JSON.parse(fields.request);
+  } catch {
+    throw invalid("request", "JSON", fields.request);
+  }
+  return { body, uploads: { image: files.image?.[0], mask: files.mask?.[0] } };
+}
+
+/** The parts of a form; every file is read whole. @throws errors with `statusCode` 413 where it is too large */
+export async function readMultipart(
+  request: FastifyRequest,
+): Promise<{ fields: Record<string, string>; files: Record<string, Uint8Array[]> }> {
+  const fields: Record<string, string> = {};
+  const files: Record<string, Uint8Array[]> = {};
+  for await (const part of request.parts()) {
+    if (part.type === "file") {
+      const bytes = Uint8Array.from(await part.toBuffer());
+      const name = part.fieldname.replace(/\[\]$/, "");
+      files[name] = [...(files[name] ?? []), bytes];
+    } else fields[part.fieldname] = String(part.value);
+  }
+  return { fields, files };
+}
+
+async function readFileBody(request: FastifyRequest): Promise<Buffer> {
+  if (Buffer.isBuffer(request.body)) return request.body;
+  if (!request.isMultipart()) throw new MiroError("expected a picture file");
+  const { files } = await readMultipart(request);
+  const first = Object.values(files)[0]?.[0];
+  if (first === undefined) throw invalid("image", "a picture file", "none");
+  return Buffer.from(first);
+}

@@ -1,0 +1,240 @@
+/**
+ * One queue, first in first out. One job computes at a time; small waiting jobs of the same model and settings are drawn
+ * with it in one batch.
+ */
+import { rmSync } from "node:fs";
+import { MiroError } from "../../errors.js";
+import type { DrawnEvent, Engine, PictureCall, StepEvent } from "./engine.js";
+import type { Gallery } from "./gallery.js";
+import { Job, type JobStatus, type JobView, type JobWork } from "./job.js";
+import { BATCH, KEEP_ID_MS, KEEP_JOB_MS } from "./limits.js";
+
+/** What the queue tells the metrics. */
+export interface QueueMeter {
+  finished(job: Job): void;
+  step(seconds: number): void;
+}
+
+export class QueueFull extends MiroError {}
+
+export class JobQueue {
+  readonly #engine: Engine;
+  readonly #gallery: Gallery;
+  readonly #capacity: number;
+  readonly #meter: QueueMeter;
+  readonly #jobs = new Map<string, Job>();
+  /** Ids of jobs that are known no more, with the time of their end. */
+  readonly #expired = new Map<string, number>();
+  #waiting: Job[] = [];
+  #running: Job[] = [];
+  #closed = false;
+  #work: Promise<void> | null = null;
+
+  constructor(engine: Engine, gallery: Gallery, capacity: number, meter: QueueMeter) {
+    this.#engine = engine;
+    this.#gallery = gallery;
+    this.#capacity = capacity;
+    this.#meter = meter;
+  }
+
+  get waiting(): number {
+    return this.#waiting.length;
+  }
+
+  get running(): number {
+    return this.#running.filter((job) => !job.isFinished).length;
+  }
+
+  /** Puts work into the queue. @throws QueueFull */
+  submit(work: JobWork): Job {
+    if (this.#closed) throw new QueueFull("the server is ending");
+    if (this.#waiting.length >= this.#capacity)
+      throw new QueueFull(`${this.#waiting.length} jobs wait already; try again later`);
+    const job = new Job(work);
+    this.#jobs.set(job.id, job);
+    this.#waiting.push(job);
+    this.#gallery.rememberJob(job.view(null));
+    job.tell("queued", { position: this.#waiting.length - 1 + this.running });
+    this.#work ??= this.#run().finally(() => {
+      this.#work = null;
+    });
+    return job;
+  }
+
+  /** A job of this server, or what the index knows of one before it; `expired` where it is known no more. */
+  find(id: string): Job | JobView | "expired" | null {
+    this.#expire();
+    return this.#jobs.get(id) ?? (this.#expired.has(id) ? "expired" : this.#gallery.recallJob(id));
+  }
+
+  /** Newest first. */
+  list(status: JobStatus | undefined): Job[] {
+    this.#expire();
+    return [...this.#jobs.values()].filter((job) => status === undefined || job.status === status).reverse();
+  }
+
+  view(job: Job): JobView {
+    const place = this.#waiting.indexOf(job);
+    return job.view(place < 0 ? null : place + this.running);
+  }
+
+  /** Cancels a job, waiting or running; one that has ended stays as it is. */
+  cancel(job: Job): void {
+    if (job.isFinished) return;
+    const waited = this.#waiting.includes(job);
+    this.#waiting = this.#waiting.filter((other) => other !== job);
+    job.abort.abort(new MiroError("cancelled"));
+    this.#end(job, "cancelled");
+    if (waited) this.#tellPositions();
+  }
+
+  /** Takes no more jobs and cancels those that are there. */
+  async close(): Promise<void> {
+    this.#closed = true;
+    for (const job of [...this.#waiting, ...this.#running]) this.cancel(job);
+    await this.#work;
+  }
+
+  async #run(): Promise<void> {
+    while (this.#waiting.length > 0) {
+      const batch = this.#takeBatch();
+      this.#running = batch;
+      const now = new Date();
+      for (const job of batch) {
+        job.status = "running";
+        job.startedAt = now;
+        job.tell("started", {});
+      }
+      this.#tellPositions();
+      try {
+        await this.#draw(batch);
+      } catch (error) {
+        for (const job of batch) this.#end(job, "failed", error);
+      }
+      this.#running = [];
+    }
+  }
+
+  /** The first job, and small ones that can be drawn with it. */
+  #takeBatch(): Job[] {
+    const first = this.#waiting.shift()!;
+    const key = batchKey(first.work);
+    if (key === null) return [first];
+    const batch = [first];
+    let pictures = first.pictures.length;
+    for (const job of [...this.#waiting]) {
+      if (pictures + job.pictures.length > BATCH) continue;
+      if (batchKey(job.work) !== key) continue;
+      batch.push(job);
+      pictures += job.pictures.length;
+      this.#waiting = this.#waiting.filter((other) => other !== job);
+    }
+    return batch;
+  }
+
+  async #draw(batch: readonly Job[]): Promise<void> {
+    const places: { job: Job; image: number }[] = [];
+    const pictures: PictureCall[] = [];
+    const edits = batch.flatMap(({ work }) => work.call.edits);
+    for (const job of batch) {
+      for (const [image, picture] of job.work.call.pictures.entries()) {
+        pictures.push({ ...picture, index: places.length });
+        places.push({ job, image });
+      }
+    }
+    const { model, call } = batch[0]!.work;
+    const every = batch.map(({ work }) => work.call.previewEvery).filter((n) => n !== undefined);
+    const signal = whenAll(batch.map(({ abort }) => abort.signal));
+    let last = performance.now();
+    const step = ({ images, step, steps, previews }: StepEvent) => {
+      this.#meter.step((performance.now() - last) / 1000);
+      last = performance.now();
+      for (const index of images) {
+        const { job, image } = places[index]!;
+        if (job.isFinished) continue;
+        job.steps = steps;
+        job.step = step + 1;
+        job.tell("step", { image, step: step + 1, steps });
+      }
+      for (const { index, webp } of previews) {
+        const { job, image } = places[index]!;
+        if (job.isFinished || job.work.call.previewEvery === undefined) continue;
+        job.tell("preview", { image, data: `data:image/webp;base64,${Buffer.from(webp).toString("base64")}` });
+      }
+    };
+    const picture = ({ index, path, settings }: DrawnEvent) => {
+      const { job, image } = places[index]!;
+      if (job.isFinished) {
+        rmSync(path, { force: true });
+        return;
+      }
+      const id = this.#gallery.add(path, settings);
+      job.pictures[image] = id;
+      job.scores[image] = settings.bestOf?.scores ?? null;
+      job.tell("picture", {
+        index: image,
+        id,
+        seed: settings.seed,
+        ...(settings.bestOf && { scores: settings.bestOf.scores }),
+      });
+    };
+    const batchSize = pictures.length > 1 && batchKey(batch[0]!.work) !== null ? BATCH : undefined;
+    const warnings = await this.#engine.draw(
+      model,
+      { ...call, pictures, edits, batchSize, ...(every.length > 0 && { previewEvery: Math.min(...every) }) },
+      { step, picture },
+      signal,
+    );
+    for (const job of batch) {
+      for (const text of warnings) job.tell("warning", { message: text });
+      job.warnings.push(...warnings);
+      this.#end(job, "done");
+    }
+  }
+
+  #end(job: Job, status: "done" | "failed" | "cancelled", error?: unknown): void {
+    if (job.isFinished) return;
+    const message = error instanceof Error ? error.message : String(error);
+    job.finish(status, status === "failed" ? { message } : { pictures: job.view(null).pictures });
+    this.#gallery.rememberJob(job.view(null));
+    this.#meter.finished(job);
+  }
+
+  #tellPositions(): void {
+    const before = this.running;
+    for (const [place, job] of this.#waiting.entries()) job.tell("queued", { position: place + before });
+  }
+
+  #expire(): void {
+    const now = Date.now();
+    for (const [id, { finishedAt }] of this.#jobs) {
+      if (finishedAt === null || now - finishedAt.getTime() < KEEP_JOB_MS) continue;
+      this.#jobs.delete(id);
+      this.#expired.set(id, now);
+      this.#gallery.forgetJob(id);
+    }
+    for (const [id, since] of this.#expired) if (now - since > KEEP_ID_MS) this.#expired.delete(id);
+  }
+}
+
+/** What jobs have in common that can be drawn in one batch; null for one that is drawn alone. */
+function batchKey({ model, call: { pictures, edits, bestOf }, table }: JobWork): string | null {
+  if (bestOf || table || edits.length > 0 || pictures.length > BATCH) return null;
+  const keys = pictures.map(({ options }) => {
+    const { rewardTargets, negativeRewardTargets, seed, imagesPerPrompt, variationSeed, ...shared } = options;
+    return JSON.stringify([variationSeed !== undefined, Object.entries(shared).sort(([a], [b]) => (a < b ? -1 : 1))]);
+  });
+  if (pictures.some(({ options }) => options.deterministic) || new Set(keys).size > 1) return null;
+  return `${model}\n${keys[0]}`;
+}
+
+/** Aborted when all of some signals are. */
+function whenAll(signals: readonly AbortSignal[]): AbortSignal {
+  const all = new AbortController();
+  const check = () => {
+    if (signals.every(({ aborted }) => aborted)) all.abort(signals[0]!.reason);
+  };
+  for (const signal of signals) signal.addEventListener("abort", check);
+  check();
+  return all.signal;
+}

@@ -1,0 +1,112 @@
+/** Who may ask: the key, and the origins and host names that browsers send. */
+import { createHash, timingSafeEqual } from "node:crypto";
+import { hostname, networkInterfaces } from "node:os";
+import type { FastifyInstance, FastifyReply, FastifyRequest } from "fastify";
+
+export interface AccessOptions {
+  /** Where the server listens. */
+  host: string;
+  /** Wanted as `Authorization: Bearer KEY`; absent: nothing is. */
+  key?: string | undefined;
+  /** Origins, besides the server's own, that pages may ask from. */
+  allowOrigins: readonly string[];
+}
+
+/** Routes that need no key: they tell nothing. The page's files are told by {@link isPage}. */
+const OPEN = new Set(["/health"]);
+
+const HEADERS = {
+  "content-security-policy":
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data: blob:; connect-src 'self'; manifest-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'",
+  "x-content-type-options": "nosniff",
+  "x-frame-options": "DENY",
+  "referrer-policy": "no-referrer",
+  "cross-origin-resource-policy": "same-origin",
+};
+
+/** Adds the checks to a server. @param isPage whether a path is a file of the page */
+export function guard(
+  app: FastifyInstance,
+  { host, key, allowOrigins }: AccessOptions,
+  isPage: (path: string) => boolean,
+): void {
+  const origins = new Set(allowOrigins.map((origin) => new URL(origin).origin));
+  const names = new Set([...ownNames(host), ...[...origins].map((origin) => new URL(origin).hostname)]);
+  const digest = key === undefined ? null : sha256(key);
+  app.addHook("onRequest", async (request, reply) => {
+    reply.headers(HEADERS);
+    const named = hostOf(request.headers.host);
+    if (named === null || !names.has(named))
+      return refuse(
+        request,
+        reply,
+        403,
+        `the host ${JSON.stringify(request.headers.host ?? "")} is not this server's; see --allow-origin`,
+      );
+    const { origin } = request.headers;
+    if (origin !== undefined && !isOwn(origin, request.headers.host) && !origins.has(origin))
+      return refuse(request, reply, 403, `requests from ${JSON.stringify(origin)} are not allowed; see --allow-origin`);
+    if (origin !== undefined && origins.has(origin)) {
+      reply.headers({ "access-control-allow-origin": origin, vary: "Origin" });
+      if (request.method === "OPTIONS") {
+        reply.headers({
+          "access-control-allow-methods": "GET, POST, PATCH, DELETE",
+          "access-control-allow-headers": "authorization, content-type, last-event-id",
+          "access-control-max-age": "600",
+        });
+        return reply.code(204).send();
+      }
+    }
+    const path = request.url.split("?", 1)[0]!;
+    if (digest === null || OPEN.has(path) || isPage(path)) return;
+    const given = /^Bearer (.+)$/.exec(request.headers.authorization ?? "")?.[1];
+    if (given !== undefined && timingSafeEqual(sha256(given), digest)) return;
+    reply.header("www-authenticate", "Bearer");
+    return refuse(request, reply, 401, "a key is wanted: Authorization: Bearer KEY");
+  });
+}
+
+function refuse(request: FastifyRequest, reply: FastifyReply, status: number, message: string): FastifyReply {
+  const openai = request.url.startsWith("/v1/");
+  const type = status === 401 ? "authentication_error" : "permission_error";
+  return reply.code(status).send({ error: openai ? { message, type, param: null, code: null } : { message } });
+}
+
+function sha256(text: string): Buffer {
+  return createHash("sha256").update(text).digest();
+}
+
+/** The name in a Host header, without its port; null where it makes no sense. */
+function hostOf(header: string | undefined): string | null {
+  try {
+    return header === undefined ? null : new URL(`http://${header}`).hostname;
+  } catch {
+    return null;
+  }
+}
+
+function isOwn(origin: string, host: string | undefined): boolean {
+  return origin === `http://${host}` || origin === `https://${host}`;
+}
+
+/** Names by which the server may be called. A page of another name that leads here is none (DNS rebinding). */
+function ownNames(host: string): string[] {
+  const loopback = ["localhost", "127.0.0.1", "[::1]"];
+  if (isLoopback(host)) return [...loopback, bracketed(host)];
+  const addresses = Object.values(networkInterfaces()).flatMap((all) => all ?? []);
+  return [
+    ...loopback,
+    bracketed(host),
+    hostname().toLowerCase(),
+    ...addresses.map(({ address }) => bracketed(address)),
+  ];
+}
+
+function bracketed(host: string): string {
+  return host.includes(":") && !host.startsWith("[") ? `[${host.replace(/%.*/, "")}]` : host.toLowerCase();
+}
+
+/** Whether only this machine reaches an address. */
+export function isLoopback(host: string): boolean {
+  return host === "localhost" || host === "::1" || /^127(?:\.\d{1,3}){3}$/.test(host);
+}

@@ -1,0 +1,415 @@
+/** The server with small random weights, asked over HTTP. */
+import { cpSync, existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { request } from "node:http";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { fileURLToPath } from "node:url";
+import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { encodeImage } from "../../pictures/image-files.js";
+import { readPng } from "../../pictures/png.js";
+import { MiroPipeline } from "../../pipeline/pipeline.js";
+import { readSettings } from "../../pipeline/settings.js";
+import { Studio, type StudioOptions } from "./studio.js";
+
+const tiny = fileURLToPath(new URL("../../../../../tests/reference/fixtures/tiny", import.meta.url));
+const folders: string[] = [];
+/** A checkpoint with its parts beside it. */
+let model: string;
+let studio: Studio;
+
+const folder = () => {
+  const made = mkdtempSync(join(tmpdir(), "miro-studio-"));
+  folders.push(made);
+  return made;
+};
+const start = (options: Partial<StudioOptions> = {}) =>
+  Studio.start({
+    ...{ models: [model], host: "127.0.0.1", port: 0, output: folder(), queue: 64, maxImages: 16 },
+    ...{ allowOrigins: [], insecure: false, dtype: "float32", ...options },
+  });
+const small = { prompt: "a cat", steps: 2, guidanceScale: 1, seed: 3 };
+
+beforeAll(async () => {
+  model = join(folder(), "tiny");
+  cpSync(`${tiny}/checkpoint`, model, { recursive: true });
+  for (const part of ["text_encoder", "vae"]) cpSync(`${tiny}/${part}`, join(model, part), { recursive: true });
+  studio = await start();
+});
+afterAll(async () => {
+  await studio.close();
+  for (const made of folders) rmSync(made, { recursive: true, force: true });
+});
+
+const at = (path: string, of = studio) => `${of.url}${path}`;
+const json = { "content-type": "application/json" };
+const post = (body: unknown, of = studio, path = "/api/jobs") =>
+  fetch(at(path, of), { method: "POST", headers: json, body: JSON.stringify(body) });
+const submit = async (body: object, of = studio): Promise<string> => {
+  const answer = await post(body, of);
+  expect(answer.status).toBe(202);
+  return ((await answer.json()) as { id: string }).id;
+};
+
+interface Heard {
+  id: number;
+  event: string;
+  data: Record<string, unknown>;
+}
+
+/** The events of a job until its end, or until `enough`. */
+async function events(
+  id: string,
+  {
+    of = studio,
+    last = 0,
+    enough = (_: Heard) => false,
+  }: { of?: Studio; last?: number; enough?: (event: Heard) => boolean } = {},
+): Promise<Heard[]> {
+  const answer = await fetch(at(`/api/jobs/${id}/events`, of), {
+    headers: last > 0 ? { "last-event-id": `${last}` } : {},
+  });
+  expect(answer.headers.get("content-type")).toMatch(/^text\/event-stream/);
+  const heard: Heard[] = [];
+  let rest = "";
+  const decoder = new TextDecoder();
+  for await (const chunk of answer.body!) {
+    rest += decoder.decode(chunk as Uint8Array, { stream: true });
+    for (let cut = rest.indexOf("\n\n"); cut >= 0; cut = rest.indexOf("\n\n")) {
+      const lines = rest.slice(0, cut).split("\n");
+      rest = rest.slice(cut + 2);
+      const value = (name: string) => lines.find((line) => line.startsWith(`${name}: `))?.slice(name.length + 2);
+      if (value("event") === undefined) continue;
+      const event = { id: Number(value("id")), event: value("event")!, data: JSON.parse(value("data")!) };
+      heard.push(event);
+      if (enough(event)) return heard;
+    }
+  }
+  return heard;
+}
+const names = (heard: Heard[]) => heard.map(({ event }) => event);
+const view = async (id: string, of = studio) => (await fetch(at(`/api/jobs/${id}`, of))).json() as Promise<any>;
+
+describe("jobs", () => {
+  it("are accepted, told of as they go, and leave pictures with their settings", async () => {
+    const answer = await post({ ...small, imagesPerPrompt: 2, previewEvery: 1 });
+    expect(answer.status).toBe(202);
+    const { id, links } = (await answer.json()) as { id: string; links: { events: string } };
+    expect(answer.headers.get("location")).toBe(`/api/jobs/${id}`);
+    expect(links.events).toBe(`/api/jobs/${id}/events`);
+    const heard = await events(id);
+    expect(names(heard).at(-1)).toBe("done");
+    const pictures = heard.filter(({ event }) => event === "picture");
+    expect(pictures.map(({ data }) => data.index).sort()).toEqual([0, 1]);
+    const state = await view(id);
+    expect(state).toMatchObject({ status: "done", total: 2, step: 2, steps: 2, error: null });
+    expect(new Set(state.pictures)).toEqual(new Set(pictures.map(({ data }) => data.id)));
+    const png = Buffer.from(await (await fetch(at(`/api/pictures/${state.pictures[0]}.png`))).arrayBuffer());
+    const settings = readSettings(readPng(png, "it").text, "it");
+    expect(settings).toMatchObject({ prompt: "a cat", seed: 3, steps: 2 });
+    expect(await (await fetch(at(`/api/pictures/${state.pictures[0]}/settings`))).json()).toEqual(settings);
+  });
+
+  it("draw what generate draws", async () => {
+    const id = await submit({ ...small, deterministic: true, rewardTargets: { clip_score: 0.5 } });
+    await events(id);
+    const { pictures } = await view(id);
+    const drawn = Buffer.from(await (await fetch(at(`/api/pictures/${pictures[0]}.png`))).arrayBuffer());
+    await using pipe = await MiroPipeline.fromPretrained(model, { dtype: "float32" });
+    const { prompt, ...options } = small;
+    const { images } = await pipe.generate(prompt, {
+      ...options,
+      deterministic: true,
+      rewardTargets: { clip_score: 0.5 },
+    });
+    expect(drawn).toEqual(await images[0]!.toBuffer());
+  });
+
+  it("give previews, which a late reader does without, but never without pictures or the end", async () => {
+    const id = await submit({ ...small, steps: 6, previewEvery: 2 });
+    const all = await events(id);
+    const previews = all.filter(({ event }) => event === "preview");
+    for (const { data } of previews) expect(data.data).toMatch(/^data:image\/webp;base64,/);
+    const late = await events(id);
+    expect(names(late)).toEqual(["started", "picture", "done"]);
+    expect(late.at(-1)).toEqual(all.at(-1));
+    expect(names(await events(id, { last: late[1]!.id }))).toEqual(["done"]);
+  });
+
+  it("wait in order, are cancelled at any time, and again", async () => {
+    const long = await submit({ ...small, steps: 5000, deterministic: true });
+    const waiting = await submit({ ...small, deterministic: true, seed: 4 });
+    expect(await view(waiting)).toMatchObject({ status: "queued", position: 1 });
+    const cancelWaiting = await fetch(at(`/api/jobs/${waiting}`), { method: "DELETE" });
+    expect(cancelWaiting.status).toBe(204);
+    expect(await view(waiting)).toMatchObject({ status: "cancelled", pictures: [] });
+    await events(long, { enough: ({ event }) => event === "step" });
+    for (let i = 0; i < 2; i++) expect((await fetch(at(`/api/jobs/${long}`), { method: "DELETE" })).status).toBe(204);
+    expect(await view(long)).toMatchObject({ status: "cancelled" });
+    expect(names(await events(long)).at(-1)).toBe("cancelled");
+    const next = await submit(small);
+    expect(names(await events(next)).at(-1)).toBe("done");
+    const list = (await (await fetch(at("/api/jobs?status=cancelled"))).json()) as { jobs: { id: string }[] };
+    expect(list.jobs.map((job) => job.id)).toEqual([waiting, long]);
+  });
+
+  it("end when their last reader goes, where that was asked for", async () => {
+    const id = await submit({ ...small, steps: 5000, cancelOnDisconnect: true });
+    const reader = new AbortController();
+    const answer = await fetch(at(`/api/jobs/${id}/events`), { signal: reader.signal });
+    await answer.body!.getReader().read();
+    reader.abort();
+    await expect.poll(async () => (await view(id)).status, { timeout: 20_000 }).toBe("cancelled");
+  });
+
+  it("that are small go together, and each is what it is alone", async () => {
+    const blocker = await submit({ ...small, steps: 5000 });
+    const few = await Promise.all([1, 2, 3].map((seed) => submit({ ...small, prompt: `a cat ${seed}`, seed })));
+    const alone = await submit({ ...small, seed: 9, deterministic: true });
+    await fetch(at(`/api/jobs/${blocker}`), { method: "DELETE" });
+    for (const id of [...few, alone]) expect(names(await events(id)).at(-1)).toBe("done");
+    const states = await Promise.all(few.map((id) => view(id)));
+    expect(new Set(states.map(({ startedAt }) => startedAt)).size).toBe(1);
+    const settings = await Promise.all(
+      states.map(
+        async ({ pictures }) => (await fetch(at(`/api/pictures/${pictures[0]}/settings`))).json() as Promise<any>,
+      ),
+    );
+    expect(settings.map(({ prompt, seed }) => [prompt, seed])).toEqual([
+      ["a cat 1", 1],
+      ["a cat 2", 2],
+      ["a cat 3", 3],
+    ]);
+    await using pipe = await MiroPipeline.fromPretrained(model, { dtype: "float32" });
+    const { images } = await pipe.generate("a cat 2", { steps: 2, guidanceScale: 1, seed: 2 });
+    const png = Buffer.from(await (await fetch(at(`/api/pictures/${states[1].pictures[0]}.png`))).arrayBuffer());
+    const { data } = await (await import("../../pictures/decode-shown.js")).decodeShown(png);
+    const far = images[0]!.data.filter((value, i) => Math.abs(value - data[i]!) > 1).length;
+    expect(far).toBe(0);
+  });
+
+  it("draw over pictures that come as a data URL, a form or an id of the gallery", async () => {
+    const grey = { width: 64, height: 64, data: new Uint8Array(64 * 64 * 3).fill(90) };
+    const png = Buffer.from(await encodeImage(grey, []));
+    const body = { ...small, strength: 0.5 };
+    const first = await submit({ ...body, image: `data:image/png;base64,${png.toString("base64")}` });
+    const form = new FormData();
+    form.set("request", JSON.stringify(body));
+    form.set("image", new Blob([png]), "grey.png");
+    const second = ((await (await fetch(at("/api/jobs"), { method: "POST", body: form })).json()) as { id: string }).id;
+    for (const id of [first, second]) expect(names(await events(id)).at(-1)).toBe("done");
+    const [a, b] = await Promise.all([first, second].map((id) => view(id)));
+    const pixels = async (id: string) => Buffer.from(await (await fetch(at(`/api/pictures/${id}.png`))).arrayBuffer());
+    expect(await pixels(a.pictures[0])).toEqual(await pixels(b.pictures[0]));
+    const third = await submit({ ...body, image: { picture: a.pictures[0] } });
+    expect(names(await events(third)).at(-1)).toBe("done");
+  });
+
+  it("keep the best of several by a scorer, with the scores", async () => {
+    const id = await submit({ ...small, bestOf: { n: 3, by: "sharpness" } });
+    const heard = await events(id);
+    expect(names(heard).at(-1)).toBe("done");
+    expect(heard.find(({ event }) => event === "picture")!.data.scores).toEqual({ sharpness: expect.any(Number) });
+    expect((await view(id)).pictures).toHaveLength(1);
+  });
+
+  it("are refused by field, with what was expected and what came", async () => {
+    const cases: [object | string, number, string | undefined][] = [
+      [{ ...small, steps: 0 }, 400, "steps"],
+      [{ ...small, rewardTargets: { beauty: 1 } }, 400, "rewardTargets.beauty"],
+      [{ ...small, prompt: " " }, 400, "prompt"],
+      [{ prompts: ["a", ""] }, 400, "prompts.1"],
+      [{ steps: 2 }, 400, "prompt"],
+      [{ ...small, imagesPerPrompt: 17 }, 400, "imagesPerPrompt"],
+      [{ ...small, stepz: 2 }, 400, "stepz"],
+      [{ ...small, sampler: "nothing" }, 400, "sampler"],
+      [{ ...small, strength: 0.5 }, 400, "strength"],
+      [{ ...small, mask: "AAAA" }, 400, "mask"],
+      [{ ...small, image: "no base64!" }, 400, "image"],
+      [{ ...small, image: "/etc/passwd" }, 400, "image"],
+      [{ ...small, image: { picture: "../../x" } }, 400, "image.picture"],
+      [{ ...small, bestOf: { n: 2, by: "beauty" } }, 400, "bestOf.by"],
+      [{ ...small, model: "another" }, 404, "model"],
+      [[], 400, "body"],
+      ["{", 400, undefined],
+      [{ ...small, prompt: "a".repeat(2 ** 20) }, 413, undefined],
+    ];
+    for (const [body, status, field] of cases) {
+      const text = typeof body === "string" ? body : JSON.stringify(body);
+      const answer = await fetch(at("/api/jobs"), { method: "POST", headers: json, body: text });
+      const { error } = (await answer.json()) as { error: { message: string; field?: string } };
+      expect([text.slice(0, 80), answer.status, error.field]).toEqual([text.slice(0, 80), status, field]);
+      expect(error.message.length).toBeGreaterThan(5);
+    }
+    const xml = await fetch(at("/api/jobs"), { method: "POST", headers: { "content-type": "text/xml" }, body: "<a/>" });
+    expect(xml.status).toBe(415);
+    const damage = Buffer.from([0x89, 0x50, 0x4e, 0x47, 0x0d, 0x0a, 0x1a, 0x0a, 1, 2, 3]).toString("base64");
+    const damaged = await submit({ ...small, image: `data:image/png;base64,${damage}`, strength: 0.5 });
+    const heard = await events(damaged);
+    expect(heard.at(-1)).toMatchObject({ event: "failed" });
+    expect((await fetch(at("/api/jobs/job-unknown"))).status).toBe(404);
+  });
+
+  it("above the queue's length are refused, and nobody waits unanswered", async () => {
+    const own = await start({ queue: 3 });
+    try {
+      const long = await submit({ ...small, steps: 5000, deterministic: true }, own);
+      await events(long, { of: own, enough: ({ event }) => event === "started" });
+      const answers = await Promise.all(Array.from({ length: 20 }, () => post({ ...small, deterministic: true }, own)));
+      const statuses = answers.map(({ status }) => status);
+      expect(statuses.filter((status) => status === 202)).toHaveLength(3);
+      expect(statuses.filter((status) => status === 429)).toHaveLength(17);
+      expect(answers.find(({ status }) => status === 429)!.headers.get("retry-after")).toMatch(/^\d+$/);
+    } finally {
+      await own.close();
+    }
+  });
+});
+
+describe("the gallery", () => {
+  it("lists, searches, filters, marks, deletes and restores pictures", async () => {
+    const id = await submit({ ...small, prompt: "an odd zebra", rewardTargets: { clip_score: 0.25 } });
+    await events(id);
+    const [picture] = (await view(id)).pictures;
+    const list = async (query: string) =>
+      ((await (await fetch(at(`/api/pictures?${query}`))).json()) as { pictures: { id: string }[] }).pictures.map(
+        (p) => p.id,
+      );
+    expect((await list("limit=1"))[0]).toBe(picture);
+    expect(await list("q=zeb odd")).toEqual([picture]);
+    expect(await list("q=zebra&reward.clip_score>=0.3")).toEqual([]);
+    expect(await list("q=zebra&reward.clip_score>=0.2")).toEqual([picture]);
+    expect(await list("q=zebra&favourite=true")).toEqual([]);
+    const patched = await fetch(at(`/api/pictures/${picture}`), {
+      ...{ method: "PATCH", headers: json, body: JSON.stringify({ favourite: true }) },
+    });
+    expect(await patched.json()).toMatchObject({ favourite: true });
+    expect(await list("q=zebra&favourite=true")).toEqual([picture]);
+    expect((await fetch(at(`/api/pictures/${picture}`), { method: "DELETE" })).status).toBe(204);
+    expect(await list("q=zebra")).toEqual([]);
+    expect((await fetch(at(`/api/pictures/${picture}.png`))).status).toBe(404);
+    expect((await fetch(at(`/api/pictures/${picture}/restore`), { method: "POST" })).status).toBe(200);
+    expect(await list("q=zebra")).toEqual([picture]);
+    const first = await fetch(at("/api/pictures?limit=2"));
+    const { pictures, next } = (await first.json()) as { pictures: { id: string }[]; next: string };
+    expect(await list(`limit=2&cursor=${next}`)).not.toContain(pictures[1]!.id);
+  });
+
+  it("gives other formats with the settings inside, small ones, and answers caches", async () => {
+    const [{ id }] = ((await (await fetch(at("/api/pictures?limit=1"))).json()) as { pictures: [{ id: string }] })
+      .pictures;
+    for (const [end, type] of [
+      [".webp", "image/webp"],
+      [".jpg", "image/jpeg"],
+      ["/thumbnail", "image/webp"],
+    ]) {
+      const answer = await fetch(at(`/api/pictures/${id}${end}`));
+      expect([answer.status, answer.headers.get("content-type")]).toEqual([200, type]);
+      const etag = answer.headers.get("etag")!;
+      const again = await fetch(at(`/api/pictures/${id}${end}`), { headers: { "if-none-match": etag } });
+      expect(again.status).toBe(304);
+      if (end === "/thumbnail") continue;
+      const inspected = await fetch(at("/api/inspect"), {
+        ...{ method: "POST", headers: { "content-type": type! }, body: await answer.arrayBuffer() },
+      });
+      expect(((await inspected.json()) as { settings: { prompt: string } }).settings.prompt).toBeTypeOf("string");
+    }
+  });
+
+  it("knows no paths", async () => {
+    for (const id of ["..%2f..%2fetc%2fpasswd.png", "..%2f.studio%2findex.sqlite", "%00.png", "a/b.png"])
+      expect((await fetch(at(`/api/pictures/${id}`))).status).toBe(404);
+  });
+
+  it("is made anew from the files when its index is lost or damaged; lost jobs are told as lost", async () => {
+    const output = folder();
+    const first = await start({ output });
+    const done = await submit(small, first);
+    await events(done, { of: first });
+    const [picture] = (await view(done, first)).pictures;
+    await fetch(at(`/api/pictures/${picture}`, first), { method: "PATCH", headers: json, body: '{"favourite":true}' });
+    await first.close();
+    writeFileSync(join(output, ".studio", "index.sqlite"), "no database");
+    const second = await start({ output });
+    try {
+      await expect
+        .poll(async () => ((await (await fetch(at("/api/pictures", second))).json()) as any).pictures, {
+          timeout: 20_000,
+        })
+        .toMatchObject([{ id: picture, favourite: true }]);
+      second.gallery.rememberJob({
+        ...(await view(await submit(small, second), second)),
+        id: "job-lost",
+        finishedAt: null,
+      });
+      await expect(start({ output })).rejects.toThrow(/another studio serves these pictures/);
+    } finally {
+      await second.close();
+    }
+    const third = await start({ output });
+    expect(await view("job-lost", third)).toMatchObject({ status: "failed", error: expect.stringContaining("lost") });
+    await third.close();
+    const day = readdirSync(output).find((name) => !name.startsWith("."))!;
+    expect(readdirSync(join(output, day)).every((name) => name.endsWith(".png"))).toBe(true);
+    expect(readFileSync(join(output, day, readdirSync(join(output, day))[0]!))[0]).toBe(0x89);
+  });
+});
+
+describe("access", () => {
+  it("is for this machine's pages, names and key holders alone", async () => {
+    const plain = (headers: Record<string, string>, of = studio, path = "/api/models") =>
+      new Promise<number>((resolve, reject) =>
+        request(at(path, of), { headers }, (answer) => resolve(answer.resume().statusCode!))
+          .on("error", reject)
+          .end(),
+      );
+    expect(await plain({ host: "evil.example" })).toBe(403);
+    expect(await plain({ origin: "http://evil.example" })).toBe(403);
+    expect(await plain({ origin: "null" })).toBe(403);
+    expect(await plain({ origin: studio.url })).toBe(200);
+    expect(await plain({ host: `localhost:${new URL(studio.url).port}` })).toBe(200);
+    const own = await start({ key: "correct-horse", allowOrigins: ["https://app.example"] });
+    try {
+      expect(await plain({}, own)).toBe(401);
+      expect(await plain({ authorization: "Bearer wrong-horse" }, own)).toBe(401);
+      expect(await plain({ authorization: "Bearer correct-horse" }, own)).toBe(200);
+      expect(await plain({}, own, "/health")).toBe(200);
+      expect(await plain({ authorization: "Bearer correct-horse", origin: "https://app.example" }, own)).toBe(200);
+    } finally {
+      await own.close();
+    }
+    await expect(start({ host: "0.0.0.0" })).rejects.toThrow(/^host: expected an address of this machine alone/);
+    const port = Number(new URL(studio.url).port);
+    await expect(start({ port })).rejects.toThrow(`port ${port} of 127.0.0.1 is taken; choose another with --port`);
+  });
+
+  it("describes itself, and counts", async () => {
+    const { paths } = (await (await fetch(at("/openapi.json"))).json()) as { paths: Record<string, unknown> };
+    for (const path of ["/api/jobs", "/api/jobs/{id}/events", "/api/pictures", "/api/models", "/health"])
+      expect(Object.keys(paths)).toContain(path);
+    const metrics = await (await fetch(at("/metrics"))).text();
+    for (const name of [
+      "miro_jobs_total",
+      "miro_queue_jobs",
+      "miro_step_seconds_bucket",
+      "process_resident_memory_bytes",
+    ])
+      expect(metrics).toContain(name);
+    expect(await (await fetch(at("/health"))).json()).toMatchObject({ status: "ok", queue: { waiting: 0 } });
+  });
+});
+
+describe("the end", () => {
+  it("cancels what runs, ends streams with a last event, and frees the folder", async () => {
+    const output = folder();
+    const own = await start({ output });
+    const id = await submit({ ...small, steps: 5000 }, own);
+    const heard = events(id, { of: own });
+    await events(id, { of: own, enough: ({ event }) => event === "step" });
+    const began = performance.now();
+    await own.close();
+    expect(performance.now() - began).toBeLessThan(6000);
+    expect(names(await heard).at(-1)).toBe("cancelled");
+    expect(existsSync(join(output, ".studio", "index.sqlite"))).toBe(true);
+    await (await start({ output })).close();
+  });
+});

@@ -1,0 +1,170 @@
+/** The studio's server: its parts, and their beginning and end. It holds no logic of drawing. */
+import { existsSync } from "node:fs";
+import type { AddressInfo } from "node:net";
+import { fileURLToPath } from "node:url";
+import multipart from "@fastify/multipart";
+import fastifyStatic from "@fastify/static";
+import swagger from "@fastify/swagger";
+import fastify, { type FastifyError, type FastifyInstance } from "fastify";
+import { jsonSchemaTransform, serializerCompiler, validatorCompiler } from "fastify-type-provider-zod";
+import { InvalidInputError, invalid, MiroError } from "../../errors.js";
+import { version } from "../../version.js";
+import type { WorkContext } from "./bodies.js";
+import { Engine, type EngineOptions } from "./engine.js";
+import { Gallery } from "./gallery.js";
+import type { Job, JobWork } from "./job.js";
+import { CLOSE_MS, MAX_JSON_BYTES, MAX_UPLOAD_BYTES } from "./limits.js";
+import { Metrics } from "./metrics.js";
+import { addNativeRoutes, errorOf, statusOf } from "./native-routes.js";
+import { JobQueue } from "./queue.js";
+import { guard, isLoopback } from "./security.js";
+
+/** Options of {@link Studio.start}. */
+export interface StudioOptions extends EngineOptions {
+  host: string;
+  port: number;
+  /** Folder of the pictures. */
+  output: string;
+  /** Most waiting jobs. */
+  queue: number;
+  /** Most pictures of a job. */
+  maxImages: number;
+  key?: string | undefined;
+  allowOrigins: readonly string[];
+  /** Serve others than this machine without a key. */
+  insecure: boolean;
+}
+
+export class Studio {
+  readonly app: FastifyInstance;
+  readonly options: StudioOptions;
+  readonly engine: Engine;
+  readonly gallery: Gallery;
+  readonly queue: JobQueue;
+  readonly metrics: Metrics;
+  readonly limits = { json: MAX_JSON_BYTES, upload: MAX_UPLOAD_BYTES };
+  readonly #end = new AbortController();
+
+  private constructor(options: StudioOptions, engine: Engine, gallery: Gallery) {
+    this.options = options;
+    this.engine = engine;
+    this.gallery = gallery;
+    this.metrics = new Metrics(() => this.queue);
+    this.queue = new JobQueue(engine, gallery, options.queue, this.metrics);
+    this.app = fastify({
+      bodyLimit: MAX_JSON_BYTES,
+      forceCloseConnections: true,
+      routerOptions: { maxParamLength: 200 },
+    });
+  }
+
+  /**
+   * Starts a server.
+   * @throws InvalidInputError for options that contradict each other; MiroError where the port or the folder is taken
+   */
+  static async start(options: StudioOptions): Promise<Studio> {
+    if (!isLoopback(options.host) && options.key === undefined && !options.insecure)
+      throw invalid(
+        "host",
+        "an address of this machine alone; to serve others set a key (--api-key-file), or insist with --insecure",
+        options.host,
+      );
+    const engine = await Engine.open(options);
+    const gallery = Gallery.open(options.output);
+    const studio = new Studio(options, engine, gallery);
+    try {
+      await studio.#build();
+      await studio.app.listen({ host: options.host, port: options.port });
+    } catch (error) {
+      await studio.close();
+      if ((error as NodeJS.ErrnoException).code === "EADDRINUSE")
+        throw new MiroError(`port ${options.port} of ${options.host} is taken; choose another with --port`, {
+          cause: error,
+        });
+      throw error;
+    }
+    void gallery.repair(studio.#end.signal).catch(() => {});
+    return studio;
+  }
+
+  /** Where the server listens. */
+  get url(): string {
+    const { address, family, port } = this.app.server.address() as AddressInfo;
+    return `http://${family === "IPv6" ? `[${address}]` : address}:${port}`;
+  }
+
+  get workContext(): WorkContext {
+    return { engine: this.engine, gallery: this.gallery, maxImages: this.options.maxImages };
+  }
+
+  submit(work: JobWork): Job {
+    return this.queue.submit(work);
+  }
+
+  /** Ends: no new jobs, what runs is cancelled within a step, streams get their last event. */
+  async close(): Promise<void> {
+    this.#end.abort();
+    const late = new Promise<void>((resolve) => setTimeout(resolve, CLOSE_MS).unref());
+    await Promise.race([this.queue.close(), late]);
+    await Promise.race([this.app.close(), late]);
+    await this.engine.close();
+    this.gallery.close();
+  }
+
+  async #build(): Promise<void> {
+    const { app } = this;
+    app.setValidatorCompiler(validatorCompiler);
+    app.setSerializerCompiler(serializerCompiler);
+    const page = pageFolder();
+    guard(app, { host: this.options.host, key: this.options.key, allowOrigins: this.options.allowOrigins }, isPage);
+    await app.register(multipart, { limits: { fileSize: MAX_UPLOAD_BYTES, files: 4, fields: 64 } });
+    await app.register(swagger, {
+      openapi: {
+        info: { title: "MIRO studio", version: version(), description: "Pictures by request: jobs, events, gallery." },
+        components: { securitySchemes: { key: { type: "http", scheme: "bearer" } } },
+      },
+      transform: jsonSchemaTransform,
+    });
+    for (const type of ["image/png", "image/webp", "image/jpeg", "application/octet-stream"])
+      app.addContentTypeParser(type, { parseAs: "buffer", bodyLimit: MAX_UPLOAD_BYTES }, (_, body, done) =>
+        done(null, body),
+      );
+    app.setErrorHandler((error: FastifyError, request, reply) => {
+      const status = statusOf(error);
+      if (status === 429) reply.header("retry-after", "2");
+      if (status >= 500)
+        process.stderr.write(`error: ${request.method} ${request.url.split("?", 1)[0]}: ${error.stack}\n`);
+      const shown =
+        status >= 500 && !(error instanceof MiroError) ? new MiroError("an error in the server") : readable(error);
+      return reply.code(status).send(errorOf(shown));
+    });
+    app.setNotFoundHandler((request, reply) =>
+      reply.code(404).send({ error: { message: `there is no ${request.method} ${request.url.split("?", 1)[0]}` } }),
+    );
+    if (page !== null) await app.register(fastifyStatic, { root: page, cacheControl: true, maxAge: "1h" });
+    await app.register(async () => addNativeRoutes(this));
+    app.get("/openapi.json", { schema: { hide: true } }, async () => app.swagger());
+    await app.ready();
+
+    function isPage(path: string): boolean {
+      return path === "/" || path === "/index.html" || path === "/favicon.svg" || /^\/assets\/[\w.-]+$/.test(path);
+    }
+  }
+}
+
+/** What zod says of a query or a body, as an error of ours. */
+function readable(error: FastifyError): Error {
+  const [issue] = (error.validation ?? []) as { instancePath?: string; message?: string }[];
+  if (issue === undefined) return error;
+  const field = (issue.instancePath ?? "").replace(/^\//, "").replaceAll("/", ".") || "body";
+  return new InvalidInputError(`${field}: ${issue.message}`, { parameter: field, expected: issue.message ?? "" });
+}
+
+/** The built files of the page, where they are. */
+function pageFolder(): string | null {
+  for (const place of ["../../../web", "../web"]) {
+    const folder = fileURLToPath(new URL(place, import.meta.url));
+    if (existsSync(`${folder}/index.html`)) return folder;
+  }
+  return null;
+}
