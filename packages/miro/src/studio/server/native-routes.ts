@@ -11,9 +11,10 @@ import { textToSettings } from "../../pipeline/settings.js";
 import { UnknownModel, type Uploads, workOf } from "./bodies.js";
 import { streamJob } from "./event-stream.js";
 import { Job, type JobView } from "./job.js";
+import { MAX_UPLOAD_BYTES } from "./limits.js";
+import type { StudioParts } from "./parts.js";
 import { QueueFull } from "./queue.js";
 import { rewardStyle } from "./reward-styles.js";
-import type { Studio } from "./studio.js";
 
 const errorBody = z.object({
   error: z.object({
@@ -88,7 +89,7 @@ export function errorOf(error: Error): z.output<typeof errorBody> {
   };
 }
 
-export function addNativeRoutes(studio: Studio): void {
+export function addNativeRoutes(studio: StudioParts): void {
   const app = studio.app.withTypeProvider<ZodTypeProvider>();
   const { queue, gallery, engine } = studio;
 
@@ -112,7 +113,7 @@ export function addNativeRoutes(studio: Studio): void {
         })),
         size: card.size,
         samplers: samplerNames(),
-        limits: { images: studio.options.maxImages, steps: 100_000, uploadBytes: studio.limits.upload },
+        limits: { images: studio.workContext.maxImages, steps: 100_000, uploadBytes: MAX_UPLOAD_BYTES },
         loaded: engine.isLoaded(card.id),
       })),
     ),

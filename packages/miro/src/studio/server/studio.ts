@@ -16,6 +16,7 @@ import type { Job, JobWork } from "./job.js";
 import { CLOSE_MS, MAX_JSON_BYTES, MAX_UPLOAD_BYTES } from "./limits.js";
 import { Metrics } from "./metrics.js";
 import { addNativeRoutes, errorOf, statusOf } from "./native-routes.js";
+import type { StudioParts } from "./parts.js";
 import { JobQueue } from "./queue.js";
 import { guard, isLoopback } from "./security.js";
 
@@ -35,14 +36,13 @@ export interface StudioOptions extends EngineOptions {
   insecure: boolean;
 }
 
-export class Studio {
+export class Studio implements StudioParts {
   readonly app: FastifyInstance;
   readonly options: StudioOptions;
   readonly engine: Engine;
   readonly gallery: Gallery;
   readonly queue: JobQueue;
   readonly metrics: Metrics;
-  readonly limits = { json: MAX_JSON_BYTES, upload: MAX_UPLOAD_BYTES };
   readonly #end = new AbortController();
 
   private constructor(options: StudioOptions, engine: Engine, gallery: Gallery) {
