@@ -1,4 +1,6 @@
-/** One job of the studio: its state and the events that its listeners hear, which they can hear again from any place. */
+/**
+ * One job of the studio: its state and the events that its listeners hear, which they can hear again from any place.
+ */
 import { randomBytes } from "node:crypto";
 import type { DrawCall } from "./engine.js";
 

@@ -1,5 +1,6 @@
 /**
- * One queue, first in first out. One job computes at a time; small waiting jobs of the same model and settings are drawn
+ * One queue, first in first out. One job computes at a time; small waiting jobs of the same model and settings are
+ * drawn
  * with it in one batch.
  */
 import { rmSync } from "node:fs";
