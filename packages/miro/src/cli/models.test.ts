@@ -74,4 +74,26 @@ describe("miro models", () => {
     );
     expect(text).toMatch(/^ +nicolas-dufour\/miro +4\.0 MB +main 01234567 +used \d{4}-\d\d-\d\d$/m);
   });
+
+  it("lists the scorers: where their weights are from, what they take, their terms, and whether they are cached", async () => {
+    cached("openai/clip-vit-large-patch14", ["config.json", "model.safetensors"], 10);
+    cached("yuvalkirstain/PickScore_v1", ["config.json"], 10);
+    const { scorers } = JSON.parse(await models("--json"));
+    const of = (key: string) => scorers.find((scorer: { key: string }) => scorer.key === key);
+    expect(of("clip_openai")).toMatchObject({
+      license: { name: "MIT", nonCommercial: false },
+      repositories: [{ name: "openai/clip-vit-large-patch14", cached: true }],
+      ready: true,
+    });
+    expect(of("clip_openai").memoryBytes.float32).toBeGreaterThan(1.7e9);
+    expect(of("pick_a_score_score")).toMatchObject({ repositories: [{ cached: false }], ready: false });
+    expect(of("aesthetic_score")).toMatchObject({ repositories: [{ cached: false }, { cached: true }], ready: false });
+    expect(of("clip_score").license).toEqual({ name: "CC-BY-NC-4.0", nonCommercial: true });
+    expect(of("sharpness")).toMatchObject({ repositories: [], license: null, memoryBytes: null, ready: true });
+    const text = await models();
+    expect(text).toMatch(
+      /^\* +clip_openai +openai\/clip-vit-large-patch14 +1\.7 GB +2\.1 GB or 1\.3 GB of memory +MIT$/m,
+    );
+    expect(text).toMatch(/^ +clip_score +jinaai\/jina-clip-v2 .* CC-BY-NC-4\.0 \(not for commercial use\)$/m);
+  });
 });

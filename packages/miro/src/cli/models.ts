@@ -1,7 +1,9 @@
-/** `miro models`: what can be loaded, what is in the cache, and the disk that it takes. Works offline. */
+/** `miro models`: models and scorers that can be loaded, what is cached, and the disk that it takes. Works offline. */
+import "./extensions.js";
 import { z } from "zod";
 import { loadSchema } from "../pipeline/loading/load-options.js";
 import { listModels, type ModelList } from "../pipeline/loading/model-list.js";
+import { gigabytes, type ListedScorer, listScorers } from "../rewards/index.js";
 import { declare } from "./add-options.js";
 import { json } from "./common-options.js";
 import type { Register } from "./context.js";
@@ -12,19 +14,21 @@ Examples:
   miro models --json
   miro generate "a fox" --model nicolas-dufour/miro-ablations --variant miro-only-clip
 
-Models marked with * are in the cache, whole. The cache is shared with Python's huggingface_hub; \`hf cache\` cleans it up.
+Models and scorers marked with * are in the cache, whole, or need no download. The cache is shared with Python's huggingface_hub; \`hf cache\` cleans it up.
 `;
 
 const schema = z.strictObject({ cacheDir: loadSchema.shape.cacheDir, json });
 
 export const register: Register = (command, context) => {
   declare(command, schema, ({ json }, { cacheDir }) => {
-    const list = listModels({ ...(cacheDir !== undefined && { cacheDir }) });
-    context.stdout(json ? `${JSON.stringify(list)}\n` : describe(list));
+    const where = cacheDir === undefined ? {} : { cacheDir };
+    const list = listModels(where);
+    const scorers = listScorers(where);
+    context.stdout(json ? `${JSON.stringify({ ...list, scorers })}\n` : describe(list, scorers));
   }).addHelpText("after", EXAMPLES);
 };
 
-function describe({ bundled, published, cache }: ModelList): string {
+function describe({ bundled, published, cache }: ModelList, scorers: readonly ListedScorer[]): string {
   const lines: string[] = [];
   if (bundled) lines.push(`${bundled.name} (bundled): ${bundled.rewards.join(", ")}`, "");
   const all = published[0]!.rewards;
@@ -37,6 +41,8 @@ function describe({ bundled, published, cache }: ModelList): string {
     title,
   ]);
   lines.push(...table(rows), "");
+  lines.push("Scorers (miro score --by KEY), their download, memory in float32 or bfloat16, and licence:");
+  lines.push(...table(scorers.flatMap(scorerRows)), "");
   const { repositories } = cache;
   const free = cache.freeBytes === null ? "" : `, ${gigabytes(cache.freeBytes)} free`;
   lines.push(`Cache ${cache.folder}: ${gigabytes(cache.sizeBytes)}${free}`);
@@ -57,6 +63,24 @@ function describe({ bundled, published, cache }: ModelList): string {
   return `${lines.join("\n")}\n`;
 }
 
+/** One row, and one more for each further place that weights come from. */
+function scorerRows({ key, repositories, memoryBytes, license, ready }: ListedScorer): string[][] {
+  const memory = memoryBytes ? `${gigabytes(memoryBytes.float32)} or ${gigabytes(memoryBytes.bfloat16)} of memory` : "";
+  const terms = license ? `${license.name}${license.nonCommercial ? " (not for commercial use)" : ""}` : "";
+  const [first, ...others] = repositories.map(({ name, sizeBytes }) => [placeOf(name), gigabytes(sizeBytes)] as const);
+  return [
+    [ready ? "*" : " ", key, ...(first ?? ["no download", ""]), memory, terms],
+    ...others.map(([name, size]) => [" ", "", `and ${name}`, size, "", ""]),
+  ];
+}
+
+/** Of a file elsewhere the server and the project. */
+function placeOf(name: string): string {
+  if (!URL.canParse(name)) return name;
+  const { host, pathname } = new URL(name);
+  return [host, ...pathname.split("/").slice(1, 3)].join("/");
+}
+
 function table(rows: readonly string[][]): string[] {
   const widths = rows[0]?.map((_, i) => Math.max(...rows.map((row) => row[i]!.length))) ?? [];
   return rows.map((row) =>
@@ -65,8 +89,4 @@ function table(rows: readonly string[][]): string[] {
       .join("  ")
       .trimEnd(),
   );
-}
-
-function gigabytes(bytes: number): string {
-  return bytes < 1e8 ? `${(bytes / 1e6).toFixed(1)} MB` : `${(bytes / 1e9).toFixed(1)} GB`;
 }

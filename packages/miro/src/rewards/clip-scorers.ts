@@ -55,13 +55,12 @@ const SIDE_FILES = [
 ];
 const OPENAI_CLIP = "openai/clip-vit-large-patch14";
 const AESTHETIC_HEAD = "sac+logos+ava1-l14-linearMSE.pth";
-const AESTHETIC_BYTES = 3_714_759;
 const AESTHETIC_HEAD_URL =
   "https://github.com/christophschuhmann/improved-aesthetic-predictor/raw/main/sac%2Blogos%2Bava1-l14-linearMSE.pth";
 const AESTHETIC_FILE: KnownFile = {
   name: AESTHETIC_HEAD,
   url: AESTHETIC_HEAD_URL,
-  sizeBytes: AESTHETIC_BYTES,
+  sizeBytes: 3_714_759,
   sha256: "21dd590f3ccdc646f0d53120778b296013b096a035a2718c9cb0d511bff0f1e0",
 };
 
@@ -198,7 +197,12 @@ export const clipScorerSpecs: readonly ScorerSpec[] = [
     stored: { divisor: 10, offset: 0 },
     license: { name: "Apache-2.0 (head), MIT (CLIP)", nonCommercial: false },
     repositories: [
-      { name: AESTHETIC_HEAD_URL, weights: [AESTHETIC_HEAD], sizeBytes: AESTHETIC_BYTES },
+      {
+        name: AESTHETIC_HEAD_URL,
+        weights: [AESTHETIC_HEAD],
+        sizeBytes: AESTHETIC_FILE.sizeBytes,
+        sha256: AESTHETIC_FILE.sha256,
+      },
       {
         name: OPENAI_CLIP,
         weights: HUGGING_FACE_WEIGHTS,

@@ -53,6 +53,7 @@ export {
   type ScorerSpec,
   storedScore,
 } from "./scorer.js";
+export { type ListedRepository, type ListedScorer, listScorers } from "./scorer-list.js";
 export type { WeightsPlace } from "./strict-weights.js";
 export { type OpenTensors, openTensors } from "./tensor-files.js";
 export { readVqaConfig, type VqaConfig } from "./vqa-config.js";

@@ -106,6 +106,8 @@ export interface ScorerRepository {
   weights: readonly string[];
   /** Size of the download. */
   sizeBytes: number;
+  /** Of a file elsewhere, in hexadecimal. */
+  sha256?: string | undefined;
   /** The entry of `weights` that replaces it, of another scorer or its own; default: the scorer that has it. */
   givenAs?: string | undefined;
 }
