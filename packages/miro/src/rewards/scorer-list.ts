@@ -1,4 +1,4 @@
-/** What there is to know about the scorers before one is loaded: where from, how large, on which terms, what is cached. */
+/** What is known of the scorers before one is loaded: where from, how large, on which terms, what is cached. */
 import { existsSync, readdirSync } from "node:fs";
 import { join } from "node:path";
 import { readJson } from "../files/json-file.js";
