@@ -22,6 +22,10 @@ export interface BenchOptions {
   steps: number;
   /** What is trained in. */
   precision: PrecisionName;
+  /** Scorers that are measured; empty for all. */
+  by: string[];
+  /** A recording of the scorers' reference, with their weights. */
+  recording?: string | undefined;
   /** Name of the result file. */
   name: string;
   /** The command line, for the record. */

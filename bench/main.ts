@@ -13,6 +13,7 @@ import { pipeline } from "./pipeline.js";
 import { quantization } from "./quantization.js";
 import { sampling } from "./sampling.js";
 import { scaling } from "./scaling.js";
+import { scorers } from "./scorers.js";
 import { training } from "./training.js";
 
 const BENCHMARKS: Record<
@@ -44,6 +45,11 @@ const BENCHMARKS: Record<
   },
   ops: { run: ops, rounds: 1, help: "host cost of one operation, against Python" },
   loader: { run: loader, rounds: 3, help: "samples a second out of shards, against Python's wids and webdataset" },
+  scorers: {
+    run: scorers,
+    rounds: 3,
+    help: "pictures a second and peak memory of each scorer, and of all together, against transformers and open_clip",
+  },
   generate: {
     run: generate,
     rounds: 5,
@@ -88,6 +94,19 @@ const schema = z.strictObject({
     help: "name of the result: bench/results/NAME.json",
     flag: "--name <name>",
     otherwise: "the benchmark's, with -tiny at that size",
+  }),
+  by: field(z.array(z.string()).default([]), {
+    expected: "keys of scorers",
+    help: "of scorers: those that are measured, separated by commas",
+    flag: "--by <keys>",
+    otherwise: "all but vqa_score",
+    parse: commaSeparated,
+  }),
+  recording: field(z.string().optional(), {
+    expected: "a folder",
+    help: "of scorers: a recording of tests/reference/make_scorer_reference.py with their weights",
+    flag: "--recording <dir>",
+    otherwise: "one is made with the Python",
   }),
   steps: field(count.default(3), {
     expected: "an integer of at least 1",

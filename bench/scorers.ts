@@ -1,0 +1,149 @@
+/**
+ * `npm run bench -- scorers`: pictures per second and peak memory of the scorers on a CPU, 16 pictures of 512 x 512
+ * with a text each, in the default dtype and in float32; then all of them over the same pictures. Ours against
+ * transformers and open_clip in PyTorch eager, both from the files of the pictures to the scores, each measurement in
+ * a process of its own. Weights are random, in the published layouts: a recording of
+ * tests/reference/make_scorer_reference.py, which is made where none is given.
+ */
+import { spawnSync } from "node:child_process";
+import { existsSync, mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { encodeImage } from "miro-t2i";
+import { scorerSpec } from "miro-t2i/rewards";
+import { BenchError, type BenchOptions, columns, root, runReference, type Spread, spread, store } from "./harness.js";
+
+/** Folders of a recording by scorer; the aesthetic predictor looks with OpenAI's CLIP. */
+const CASES: Readonly<Record<string, string>> = {
+  clip_openai: "clip_openai",
+  aesthetic_score: "aesthetic",
+  pick_a_score_score: "pick_score",
+  hpsv2_score: "hpsv2",
+  sciscore_score: "sciscore",
+  image_reward_score: "image_reward",
+  clip_score: "clip_jina",
+  vqa_score: "vqa",
+};
+/** Those that a machine of 16 GB can load in float32, one at a time. */
+const DEFAULT_KEYS = Object.keys(CASES).filter((key) => key !== "vqa_score");
+const BATCH = 16;
+const SIDE = 512;
+
+/** What one process measured: seconds for a batch, and the most memory that it had. */
+interface Measured {
+  seconds: number[];
+  peakBytes: number;
+  dtype: string;
+}
+
+interface Row {
+  scorer: string;
+  dtype: string;
+  ours: Spread;
+  oursPeakBytes: number;
+  python: Spread | null;
+  pythonPeakBytes: number | null;
+}
+
+export async function scorers(options: BenchOptions): Promise<void> {
+  const keys = options.by.length > 0 ? options.by : DEFAULT_KEYS;
+  for (const key of keys) {
+    scorerSpec(key);
+    if (!(key in CASES)) throw new BenchError(`${key}: has no published weights to be measured with`);
+  }
+  const scratch = mkdtempSync(join(tmpdir(), "miro-bench-scorers-"));
+  try {
+    const recording = options.recording ?? record(options, keys, join(scratch, "weights"));
+    const weights = Object.fromEntries(
+      [...new Set([...keys, ...(keys.includes("aesthetic_score") ? ["clip_openai"] : [])])].map((key) => [
+        key,
+        join(recording, CASES[key]!),
+      ]),
+    );
+    const batches = await drawPictures(scratch, options.rounds + 1);
+    const rows: Row[] = [];
+    for (const group of [...keys.map((key) => [key]), ...(keys.length > 1 ? [keys] : [])]) {
+      const job = { keys: group, weights, batches };
+      const auto = measureOurs({ ...job, dtype: "auto" });
+      for (const ours of auto.dtype === "float32" ? [auto] : [auto, measureOurs({ ...job, dtype: "float32" })]) {
+        const python = options.python
+          ? runReference<Measured | null>(options.python, "scorers.py", [JSON.stringify({ ...job, dtype: ours.dtype })])
+          : null;
+        rows.push({
+          scorer: group.length > 1 ? `all ${group.length} together` : group[0]!,
+          dtype: ours.dtype,
+          ours: spread(ours.seconds),
+          oursPeakBytes: ours.peakBytes,
+          python: python && spread(python.seconds),
+          pythonPeakBytes: python?.peakBytes ?? null,
+        });
+      }
+    }
+    const rate = (s: Spread) => (BATCH / s.median).toFixed(2);
+    const gigabytes = (bytes: number) => (bytes / 1e9).toFixed(1);
+    console.log(
+      columns([
+        ["pictures a second", "dtype", "ours", "Python", "speed", "GB ours", "GB Python"],
+        ...rows.map(({ scorer, dtype, ours, oursPeakBytes, python, pythonPeakBytes }) => [
+          scorer,
+          dtype,
+          rate(ours),
+          python ? rate(python) : "",
+          python ? `${(python.median / ours.median).toFixed(2)}x` : "",
+          gigabytes(oursPeakBytes),
+          pythonPeakBytes === null ? "" : gigabytes(pythonPeakBytes),
+        ]),
+      ]),
+    );
+    const file = store(options, { size: options.size, keys, batch: BATCH, side: SIDE }, { rows });
+    console.log(`written: ${file}`);
+  } finally {
+    rmSync(scratch, { recursive: true, force: true });
+  }
+}
+
+/** Weights in the published layouts, drawn by the recorder of the reference. */
+function record({ python, size }: BenchOptions, keys: readonly string[], out: string): string {
+  if (python === null)
+    throw new BenchError("give --python, which makes random weights, or --recording with a folder that has them");
+  const cases = new Set(keys.map((key) => CASES[key]!));
+  if (cases.has("aesthetic")) cases.add("clip_openai");
+  const script = join(root(), "tests", "reference", "make_scorer_reference.py");
+  const result = spawnSync(python, [script, out, "--size", size, "--only", [...cases].join(",")], { encoding: "utf8" });
+  if (result.status !== 0)
+    throw new BenchError(`${script} failed:\n${result.stderr?.trim().split("\n").slice(-5).join("\n")}`);
+  return out;
+}
+
+/** Files of pictures that are all different, so that nothing is remembered from one batch to the next. */
+async function drawPictures(scratch: string, count: number): Promise<{ files: string[]; prompts: string[] }[]> {
+  const folder = join(scratch, "pictures");
+  mkdirSync(folder);
+  const batches: { files: string[]; prompts: string[] }[] = [];
+  for (let round = 0; round < count; round++) {
+    const numbers = Array.from({ length: BATCH }, (_, i) => round * BATCH + i);
+    const files: string[] = [];
+    for (const n of numbers) {
+      const data = Uint8Array.from({ length: SIDE * SIDE * 3 }, (_, at) => {
+        const [x, y] = [((at / 3) | 0) % SIDE, (at / 3 / SIDE) | 0];
+        return 128 + 80 * Math.sin((x * (n + 3)) / 97 + (at % 3)) + 40 * Math.cos((y * (n + 5)) / 61);
+      });
+      const path = join(folder, `${n}.png`);
+      writeFileSync(path, await encodeImage({ width: SIDE, height: SIDE, data }, []));
+      files.push(path);
+    }
+    batches.push({ files, prompts: numbers.map((n) => `a photo of a red bench number ${n} beside a tree`) });
+  }
+  return batches;
+}
+
+function measureOurs(job: object): Measured {
+  const script = [join(root(), "bench", "dist", "scorers-run.js")].find(existsSync);
+  if (script === undefined) throw new BenchError("bench/dist/scorers-run.js is missing; npm run bench compiles it");
+  const { status, stdout, stderr } = spawnSync(process.execPath, [script, JSON.stringify(job)], {
+    encoding: "utf8",
+    maxBuffer: 2 ** 26,
+  });
+  if (status !== 0) throw new BenchError(`scoring failed:\n${stderr.trim().split("\n").slice(-5).join("\n")}`);
+  return JSON.parse(stdout.trim().split("\n").at(-1)!) as Measured;
+}
