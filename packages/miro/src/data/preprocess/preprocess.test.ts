@@ -379,14 +379,14 @@ describe("captions", () => {
         }),
       });
     const where = places();
-    await expect(run(where, { stage: "vqa", scorers: undefined })).rejects.toThrow(
-      /no scorer of this stage exists; there are sharpness \(rewards\)/,
+    await expect(run(where, { stage: "vqa", scorers: ["sharpness"] })).rejects.toThrow(
+      /no scorer of this stage is among `?scorers`?; there are sharpness \(rewards\).*vqa_score \(vqa\)/,
     );
     length("short_test_score", "rewards", "short");
     length("test_score", "rewards");
-    length("vqa_score", "vqa");
+    length("test_vqa_score", "vqa");
     await run(where, { stage: "rewards", scorers: ["short_test_score", "test_score"] });
-    await run(where, { stage: "vqa", scorers: undefined });
+    await run(where, { stage: "vqa", scorers: ["test_vqa_score"] });
     const row = readScores(join(where.csvDir, "b_scores.csv")).get("000")!;
     expect(Object.fromEntries(row)).toEqual({
       short_synthetic_caption: "apple",
@@ -395,13 +395,13 @@ describe("captions", () => {
       synthetic_short_test_score: "apple".length,
       test_score: "a red  apple".length,
       synthetic_test_score: "a shiny red apple".length,
-      vqa_score: "a red  apple".length,
-      synthetic_vqa_score: "a shiny red apple".length,
+      test_vqa_score: "a red  apple".length,
+      synthetic_test_vqa_score: "a shiny red apple".length,
     });
     await run(where, { stage: "rewards", scorers: ["short_test_score"], syntheticText: "long" });
     const after = readScores(join(where.csvDir, "b_scores.csv")).get("000")!;
     expect(after.get("synthetic_short_test_score")).toBe("a shiny red apple".length);
-    expect(after.get("synthetic_vqa_score")).toBe("a shiny red apple".length);
+    expect(after.get("synthetic_test_vqa_score")).toBe("a shiny red apple".length);
   });
 });
 
