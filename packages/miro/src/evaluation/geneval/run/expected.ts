@@ -44,7 +44,7 @@ export function expectedHours(
  * measured, from the arithmetic of each part at 30 % of 989 TFLOP/s.
  */
 export const PUBLISHED_SECONDS: Readonly<Record<"2 CPU cores" | "H100, computed", PartSeconds>> = {
-  "2 CPU cores": { step: 1.19, text: 0.68, decode: 1.87, detect: 6 },
+  "2 CPU cores": { step: 1.19, text: 0.68, decode: 1.87, detect: 2.5 },
   "H100, computed": { step: 0.0011, text: 0.003, decode: 0.005, detect: 0.01 },
 };
 
