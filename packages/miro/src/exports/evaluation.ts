@@ -24,7 +24,9 @@ export {
 } from "../evaluation/geneval/detector/index.js";
 export { judgeFile, type NamedVerdict } from "../evaluation/geneval/judge-file.js";
 export { COLOURS, type PromptMetadata } from "../evaluation/geneval/metadata.js";
-export { publishedMetadata } from "../evaluation/geneval/prompts.js";
+export { type PromptSet, publishedMetadata, publishedPrompts } from "../evaluation/geneval/prompts.js";
+export { type DetectorOptions, registerSuite, type Suite } from "../evaluation/geneval/run/suites.js";
+export { type Result, readResults, type Summary, summarise } from "../evaluation/geneval/summary.js";
 export {
   type FolderRewards,
   type RewardSummary,
