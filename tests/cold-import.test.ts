@@ -54,7 +54,7 @@ test("drawing loads nothing that training, data and evaluation alone need", () =
   const { own } = coldImport(new URL("../packages/miro/dist/cli/generate.js", import.meta.url).href);
   expect(own).toEqual(expect.arrayContaining(["rewards/registry.js", "networks/rin.js", "emoji/register.js"]));
   const unneeded =
-    /^emoji\/(?:scenes\/(?!scene-options)|evaluation|scorer\/(?!emoji-clip-score))|^rewards\/score-files|^evaluation\/|^data\/|^training\/(?!loop\/tasks|batches\/(?:sources|recipe-fault))/;
+    /^emoji\/(?:scenes\/(?!scene-options)|evaluation|scorer\/(?!emoji-clip-score))|^rewards\/(?:score-files|clip-(?:scorers|weights|vision)|jina-(?!facts)|image-reward\.|vqa-(?!facts)|strict-weights)|^networks\/(?:clip|eva02|xlm-roberta|blip)|^text\/(?:clip-|wordpiece|t5-seq2seq)|^evaluation\/|^data\/|^training\/(?!loop\/tasks|batches\/(?:sources|recipe-fault))/;
   expect(own.filter((file) => unneeded.test(file))).toEqual([]);
 });
 

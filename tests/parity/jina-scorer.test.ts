@@ -11,7 +11,7 @@ import { runCaptured } from "../../packages/miro/src/cli/testing/run-captured.js
 import { decodeImage } from "../../packages/miro/src/pictures/decode.js";
 import type { RgbImage } from "../../packages/miro/src/pictures/rgb.js";
 import { readJinaConfig } from "../../packages/miro/src/rewards/jina-config.js";
-import { jinaScorerSpec } from "../../packages/miro/src/rewards/jina-scorer.js";
+import { jinaFacts } from "../../packages/miro/src/rewards/jina-facts.js";
 import { loadJinaClip } from "../../packages/miro/src/rewards/jina-weights.js";
 import { loadScorer } from "../../packages/miro/src/rewards/registry.js";
 import { openTensors } from "../../packages/miro/src/rewards/tensor-files.js";
@@ -181,7 +181,7 @@ describe("a clip_score", () => {
   });
 
   it("is stored divided by 100, and its weights are not for commercial use", () => {
-    expect(jinaScorerSpec).toMatchObject({
+    expect(jinaFacts).toMatchObject({
       key: "clip_score",
       stored: { divisor: 100, offset: 0 },
       license: { name: "CC-BY-NC-4.0", nonCommercial: true },

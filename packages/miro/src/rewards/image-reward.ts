@@ -26,26 +26,22 @@ import { resolveModel } from "../pipeline/loading/hub.js";
 import { WordPieceTokenizer } from "../text/wordpiece-tokenizer.js";
 import { parseJsonFile } from "./clip-config.js";
 import { clipPixels, clipPixelsKey } from "./clip-pixels.js";
+import {
+  BERT_VOCABULARY,
+  IMAGE_REWARD_KEY,
+  IMAGE_REWARD_NAME,
+  IMAGE_REWARD_REPOSITORY,
+  IMAGE_REWARD_WEIGHTS,
+} from "./image-reward-facts.js";
 import { KeptFeatures } from "./kept-features.js";
 import { type LinearHead, readLinearHead } from "./linear-head.js";
 import { fetchFolder, placeOf } from "./published-folder.js";
-import type { LoadScorerOptions, ScorerModel, ScorerSpec } from "./scorer.js";
+import type { LoadScorerOptions, ScorerModel } from "./scorer.js";
 import { loadStrictly, type WeightsPlace } from "./strict-weights.js";
 import { openTensors } from "./tensor-files.js";
 
-const KEY = "image_reward_score";
-const NAME = "ImageReward v1.0";
-const REPOSITORY = "THUDM/ImageReward";
-const WEIGHTS = ["ImageReward.pt"];
 const SIDE_FILES = ["med_config.json", "architecture.json", ...WordPieceTokenizer.files];
 
-/** Where the vocabulary comes from that the published repository lacks. */
-const VOCABULARY = {
-  repository: "google-bert/bert-base-uncased",
-  file: "vocab.txt",
-  bytes: 231_508,
-  sha256: "07eced375cec144d27c900241f3e339478dec958f92fddbc551f295c992038a3",
-};
 /** Tokens that BLIP adds to it; ImageReward uses neither. */
 const ADDED_TOKENS = ["[DEC]", "[ENC]"];
 
@@ -74,28 +70,15 @@ export const IMAGE_REWARD: ImageRewardConfig = {
   length: 35,
 };
 
-/** The spec, as `registerScorer` takes it. */
-export const imageRewardSpec: ScorerSpec = {
-  key: KEY,
-  name: NAME,
-  description: "how well people find that a picture shows a text, about -2.3 to 2.1 (ImageReward)",
-  stage: "rewards",
-  usesText: true,
-  pixels: "stored",
-  onRequest: true,
-  stored: { offset: 2, divisor: 4 },
-  syntheticCaption: "short",
-  license: { name: "Apache-2.0", nonCommercial: false },
-  repositories: [
-    { name: REPOSITORY, weights: WEIGHTS, sizeBytes: 1_790_000_000 },
-    { name: VOCABULARY.repository, weights: [VOCABULARY.file], sizeBytes: VOCABULARY.bytes },
-  ],
-  memory: { parts: { ImageReward: 446_000_000 }, workingBytes: 400e6 },
-  load: loadImageReward,
-};
-
-async function loadImageReward(options: LoadScorerOptions): Promise<ScorerModel> {
-  const folder = await fetchFolder(options.weights?.[KEY] ?? REPOSITORY, KEY, WEIGHTS, SIDE_FILES, options);
+/** Reads the model. */
+export async function loadImageReward(options: LoadScorerOptions): Promise<ScorerModel> {
+  const folder = await fetchFolder(
+    options.weights?.[IMAGE_REWARD_KEY] ?? IMAGE_REWARD_REPOSITORY,
+    IMAGE_REWARD_KEY,
+    IMAGE_REWARD_WEIGHTS,
+    SIDE_FILES,
+    options,
+  );
   const config = readImageRewardConfig(folder);
   const tokenizer = await imageRewardTokenizer(folder, options);
   if (tokenizer.vocabSize !== config.text.vocabulary)
@@ -105,7 +88,7 @@ async function loadImageReward(options: LoadScorerOptions): Promise<ScorerModel>
     );
   // The published evaluation computes in float32: nothing else is rounded there.
   const dtype = options.precision === "upstream" ? "float32" : options.dtype;
-  using file = openTensors(folder, WEIGHTS);
+  using file = openTensors(folder, IMAGE_REWARD_WEIGHTS);
   const head = readImageRewardHead(file, config);
   try {
     const blip = loadBlip(file, config, placeOf({ ...options, dtype }, towerSize(config.vision)));
@@ -200,10 +183,10 @@ export async function imageRewardTokenizer(
 ): Promise<WordPieceTokenizer> {
   const own = WordPieceTokenizer.fromFolder(folder, ADDED_TOKENS);
   if (own !== null) return own;
-  const { repository, file } = VOCABULARY;
+  const { repository, file } = BERT_VOCABULARY;
   let path: string;
   try {
-    const source = await resolveModel(repository, `weights.${KEY}`, { cacheDir, signal });
+    const source = await resolveModel(repository, `weights.${IMAGE_REWARD_KEY}`, { cacheDir, signal });
     await source.fetch([file]);
     path = join(source.folder, file);
   } catch (error) {
@@ -216,9 +199,9 @@ export async function imageRewardTokenizer(
     );
   }
   const hash = sha256(readBytes(path));
-  if (hash !== VOCABULARY.sha256)
+  if (hash !== BERT_VOCABULARY.sha256)
     throw new MiroError(
-      `${path}: not the vocabulary of bert-base-uncased: its SHA-256 is ${hash}, expected ${VOCABULARY.sha256}; ` +
+      `${path}: not the vocabulary of bert-base-uncased: its SHA-256 is ${hash}, expected ${BERT_VOCABULARY.sha256}; ` +
         `put the right ${file} into ${join(folder, "tokenizer")}`,
     );
   return WordPieceTokenizer.fromFile(path, ADDED_TOKENS);
@@ -271,7 +254,7 @@ function towerSize({ layers, width, hidden }: BlipTower): number {
 }
 
 class ImageRewardModel implements ScorerModel {
-  readonly name = NAME;
+  readonly name = IMAGE_REWARD_NAME;
   readonly batchSize = BATCH;
   readonly dtype: DType;
   readonly #blip: Blip;

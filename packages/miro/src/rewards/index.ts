@@ -57,6 +57,6 @@ export { type ListedRepository, type ListedScorer, listScorers } from "./scorer-
 export type { WeightsPlace } from "./strict-weights.js";
 export { type OpenTensors, openTensors } from "./tensor-files.js";
 export { readVqaConfig, type VqaConfig } from "./vqa-config.js";
-export { VQA_WEIGHTS } from "./vqa-scorer.js";
+export { VQA_WEIGHTS } from "./vqa-facts.js";
 export { cleanVqaCaption, vqaLabels, vqaRow } from "./vqa-text.js";
 export { loadVqa, type VqaNetworks } from "./vqa-weights.js";

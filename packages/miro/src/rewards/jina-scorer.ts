@@ -13,25 +13,13 @@ import type { RgbImage } from "../pictures/rgb.js";
 import { Tokenizer } from "../text/tokenizer.js";
 import { clipPixels } from "./clip-pixels.js";
 import { JINA_CONFIG_FILES, type JinaConfig, readJinaConfig } from "./jina-config.js";
+import { JINA_KEY, JINA_NAME, JINA_REPOSITORY, JINA_TOKENIZER_FILE, JINA_WEIGHTS } from "./jina-facts.js";
 import { jinaSize, loadJinaClip } from "./jina-weights.js";
 import { KeptFeatures, pictureKey } from "./kept-features.js";
 import { fetchFolder, placeOf } from "./published-folder.js";
-import type { LoadScorerOptions, ScorerModel, ScorerSpec } from "./scorer.js";
+import type { LoadScorerOptions, ScorerModel } from "./scorer.js";
 import { type OpenTensors, openTensors } from "./tensor-files.js";
 import { TextFeatures } from "./text-features.js";
-
-const KEY = "clip_score";
-const NAME = "jina-clip-v2";
-const REPOSITORY = "jinaai/jina-clip-v2";
-const TOKENIZER_FILE = "tokenizer.json";
-const WEIGHTS = [
-  "model.safetensors",
-  "model.safetensors.index.json",
-  "pytorch_model.bin",
-  "pytorch_model.bin.index.json",
-];
-const VISION_PARAMETERS = 304_000_000;
-const TEXT_PARAMETERS = 561_000_000;
 
 /** Pictures and captions of one call. */
 const BATCH = 16;
@@ -41,31 +29,13 @@ const PICTURES = 4;
 /** Pictures whose features are kept. */
 const KEPT_PICTURES = 1024;
 
-/** The spec, as `registerScorer` takes it. */
-export const jinaScorerSpec: ScorerSpec = {
-  key: KEY,
-  name: NAME,
-  description: "how well picture and text agree, about 15 to 40 (jina-clip-v2: long texts, 89 languages)",
-  stage: "rewards",
-  usesText: true,
-  pixels: "stored",
-  onRequest: true,
-  stored: { divisor: 100, offset: 0 },
-  license: { name: "CC-BY-NC-4.0", nonCommercial: true },
-  repositories: [{ name: REPOSITORY, weights: WEIGHTS, sizeBytes: 2 * (VISION_PARAMETERS + TEXT_PARAMETERS) }],
-  memory: {
-    parts: { "jina-clip-v2, pictures": VISION_PARAMETERS, "jina-clip-v2, text": TEXT_PARAMETERS },
-    workingBytes: 500e6,
-  },
-  load: loadJina,
-};
-
-async function loadJina(options: LoadScorerOptions): Promise<ScorerModel> {
+/** Reads the model. */
+export async function loadJina(options: LoadScorerOptions): Promise<ScorerModel> {
   const folder = await fetchFolder(
-    options.weights?.[KEY] ?? REPOSITORY,
-    KEY,
-    WEIGHTS,
-    [TOKENIZER_FILE, ...JINA_CONFIG_FILES],
+    options.weights?.[JINA_KEY] ?? JINA_REPOSITORY,
+    JINA_KEY,
+    JINA_WEIGHTS,
+    [JINA_TOKENIZER_FILE, ...JINA_CONFIG_FILES],
     options,
   );
   const config = readJinaConfig(folder);
@@ -73,7 +43,7 @@ async function loadJina(options: LoadScorerOptions): Promise<ScorerModel> {
   checkTokenizer(tokenizer, config, folder);
   const rounded = options.precision === "upstream";
   const dtype = rounded ? "bfloat16" : options.dtype;
-  using file = openTensors(folder, WEIGHTS);
+  using file = openTensors(folder, JINA_WEIGHTS);
   const clip = loadJinaClip(
     file,
     config,
@@ -91,7 +61,9 @@ function checkTokenizer(tokenizer: Tokenizer, { text, padId }: JinaConfig, folde
         "both must be of one model",
     );
   if (tokenizer.padId !== padId)
-    throw new MiroError(`${folder}: ${TOKENIZER_FILE}: <pad> is ${tokenizer.padId}; the text tower has it at ${padId}`);
+    throw new MiroError(
+      `${folder}: ${JINA_TOKENIZER_FILE}: <pad> is ${tokenizer.padId}; the text tower has it at ${padId}`,
+    );
 }
 
 /** A value of the file as it is stored, whatever the dtype of the towers. */
@@ -111,7 +83,7 @@ function bfloat16(value: number): number {
 }
 
 class JinaModel implements ScorerModel {
-  readonly name = NAME;
+  readonly name = JINA_NAME;
   readonly batchSize = BATCH;
   readonly dtype;
   readonly #clip: JinaClip;

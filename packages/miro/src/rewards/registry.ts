@@ -7,11 +7,9 @@ import { abortSignal, callback, field, flag, parseOptions } from "../options.js"
 import { checkDevice } from "../pipeline/loading/device.js";
 import { loadSchema } from "../pipeline/loading/load-options.js";
 import type { MiroPipeline } from "../pipeline/pipeline.js";
-import { clipScorerSpecs } from "./clip-scorers.js";
-import { imageRewardSpec } from "./image-reward.js";
-import { jinaScorerSpec } from "./jina-scorer.js";
 import { colorfulnessSpec, sharpnessSpec } from "./measured.js";
 import { checkMemory } from "./memory.js";
+import { publishedScorers } from "./published-scorers.js";
 import {
   checkedScorer,
   type LoadedScorer,
@@ -20,7 +18,6 @@ import {
   SCORER_PRECISIONS,
   type ScorerSpec,
 } from "./scorer.js";
-import { vqaScorerSpec } from "./vqa-scorer.js";
 
 const specs = new Map<string, ScorerSpec>();
 
@@ -205,12 +202,4 @@ export async function loadScorerFor(
   return loadScorer(key, { ...options, device: pipe.device });
 }
 
-for (const spec of [
-  sharpnessSpec,
-  colorfulnessSpec,
-  jinaScorerSpec,
-  ...clipScorerSpecs,
-  imageRewardSpec,
-  vqaScorerSpec,
-])
-  registerScorer(spec);
+for (const spec of [sharpnessSpec, colorfulnessSpec, ...publishedScorers]) registerScorer(spec);

@@ -148,6 +148,9 @@ export interface PictureOrigin {
   readonly autoencoder: Autoencoder | null;
 }
 
+/** What is known of a scorer without loading it. */
+export type ScorerFacts = Omit<ScorerSpec, "load">;
+
 /** A scorer that can be loaded. */
 export interface ScorerSpec {
   /** Column of the CSV file and name on the command line. */

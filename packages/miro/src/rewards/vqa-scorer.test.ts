@@ -9,7 +9,8 @@ import { decodeImage } from "../pictures/decode.js";
 import type { RgbImage } from "../pictures/rgb.js";
 import { loadScorer } from "./registry.js";
 import { openTensors } from "./tensor-files.js";
-import { loadVqaScorer, VQA_WEIGHTS } from "./vqa-scorer.js";
+import { VQA_WEIGHTS } from "./vqa-facts.js";
+import { loadVqaScorer } from "./vqa-scorer.js";
 
 const RECORDED = fileURLToPath(new URL("../../../../tests/reference/fixtures/scorers/", import.meta.url));
 const HOME = join(RECORDED, "vqa");

@@ -26,68 +26,39 @@ import { clipPixels } from "./clip-pixels.js";
 import { loadClipTower } from "./clip-weights.js";
 import { availableMemory, gigabytes } from "./memory.js";
 import { fetchFolder, placeOf } from "./published-folder.js";
-import type { LoadScorerOptions, ScorerModel, ScorerSpec } from "./scorer.js";
+import type { LoadScorerOptions, ScorerModel } from "./scorer.js";
 import type { WeightsPlace } from "./strict-weights.js";
 import { openTensors } from "./tensor-files.js";
 import { countVqaParameters, readVqaConfig, type VqaConfig } from "./vqa-config.js";
+import {
+  VQA_KEY,
+  VQA_NAME,
+  VQA_REPOSITORY,
+  VQA_TOKENIZER,
+  VQA_TOKENIZER_KEY,
+  VQA_TOKENIZER_REPOSITORY,
+  VQA_TOWER_KEY,
+  VQA_TOWER_REPOSITORY,
+  VQA_WEIGHTS,
+} from "./vqa-facts.js";
 import { IMAGE_ID, vqaLabels, vqaRow, vqaTruncates } from "./vqa-text.js";
 import { checkVqa, loadVqa, type VqaNetworks, vqaTokens } from "./vqa-weights.js";
 
-const KEY = "vqa_score";
-/** The entries of `weights` for the vision tower and the tokenizer, where they are not beside T5. */
-const TOWER_KEY = "vqa_vision_tower";
-const TOKENIZER_KEY = "vqa_tokenizer";
-const NAME = "CLIP-FlanT5";
 /** Pictures of one call. */
 const BATCH = 16;
 /** Tokens of a question that memory is kept for. */
 const QUESTION_TOKENS = 192;
 
-const REPOSITORY = "zhiqiulin/clip-flant5-xxl";
-const TOWER_REPOSITORY = "openai/clip-vit-large-patch14-336";
-const TOKENIZER_REPOSITORY = "google/flan-t5-xxl";
-const TOKENIZER = "tokenizer.json";
-/** What the weights, or their index, may be called; the first that is there is taken. */
-export const VQA_WEIGHTS = [
-  "model.safetensors.index.json",
-  "model.safetensors",
-  "pytorch_model.bin.index.json",
-  "pytorch_model.bin",
-];
-
-/** The spec, as `registerScorer` takes it. */
-export const vqaScorerSpec: ScorerSpec = {
-  key: KEY,
-  name: NAME,
-  description: "whether the picture shows the text, as a probability: 0 to 1 (VQAScore with CLIP-FlanT5-XXL)",
-  stage: "vqa",
-  usesText: true,
-  pixels: "stored",
-  onRequest: true,
-  license: { name: "research only, trained on data under CC-BY-NC-4.0", nonCommercial: true },
-  repositories: [
-    { name: REPOSITORY, weights: VQA_WEIGHTS, sizeBytes: 22_300_000_000 },
-    { name: TOWER_REPOSITORY, weights: VQA_WEIGHTS, sizeBytes: 1_711_974_081, givenAs: TOWER_KEY },
-    { name: TOKENIZER_REPOSITORY, weights: [TOKENIZER], sizeBytes: 2_424_064, givenAs: TOKENIZER_KEY },
-  ],
-  memory: {
-    parts: { "CLIP-FlanT5-XXL": 11_154_000_000, "CLIP ViT-L/14-336, pictures": 303_507_456 },
-    workingBytes: 4e9,
-    streams: true,
-  },
-  load: (options) => loadVqaScorer(options),
-};
-
 /** @param freeBytes memory that may be used; default: what the device has left */
 export async function loadVqaScorer(options: LoadScorerOptions, freeBytes?: number): Promise<ScorerModel> {
   const { weights = {}, dtype, precision, onMessage } = options;
   if (dtype === "float16")
-    throw invalid("dtype", `float32, bfloat16 or auto for ${KEY} (T5 overflows in float16)`, dtype);
+    throw invalid("dtype", `float32, bfloat16 or auto for ${VQA_KEY} (T5 overflows in float16)`, dtype);
   const folder = await fetchFolder(
-    weights[KEY] ?? REPOSITORY,
-    KEY,
+    weights[VQA_KEY] ?? VQA_REPOSITORY,
+    VQA_KEY,
     VQA_WEIGHTS,
-    ["config.json", "architecture.json", TOKENIZER],
+    ["config.json", "architecture.json", VQA_TOKENIZER],
     options,
   );
   const config = readVqaConfig(folder);
@@ -131,18 +102,18 @@ async function loadTokenizer(
   folder: string,
   { weights = {}, cacheDir, signal }: LoadScorerOptions,
 ): Promise<Tokenizer> {
-  const given = weights[TOKENIZER_KEY];
-  if (given === undefined && existsSync(join(folder, TOKENIZER))) return Tokenizer.fromFile(folder);
-  const name = given ?? TOKENIZER_REPOSITORY;
-  const source = await resolveModel(name, `weights.${TOKENIZER_KEY}`, { cacheDir, signal });
-  if (!source.files.includes(TOKENIZER)) throw new InvalidInputError(`${name}: holds no ${TOKENIZER}`);
-  await source.fetch([TOKENIZER]);
+  const given = weights[VQA_TOKENIZER_KEY];
+  if (given === undefined && existsSync(join(folder, VQA_TOKENIZER))) return Tokenizer.fromFile(folder);
+  const name = given ?? VQA_TOKENIZER_REPOSITORY;
+  const source = await resolveModel(name, `weights.${VQA_TOKENIZER_KEY}`, { cacheDir, signal });
+  if (!source.files.includes(VQA_TOKENIZER)) throw new InvalidInputError(`${name}: holds no ${VQA_TOKENIZER}`);
+  await source.fetch([VQA_TOKENIZER]);
   return Tokenizer.fromFile(source.folder);
 }
 
 async function loadTower(config: VqaConfig, place: WeightsPlace, options: LoadScorerOptions): Promise<ClipVisionTower> {
-  const name = options.weights?.[TOWER_KEY] ?? TOWER_REPOSITORY;
-  const folder = await fetchFolder(name, TOWER_KEY, VQA_WEIGHTS, ["config.json"], options);
+  const name = options.weights?.[VQA_TOWER_KEY] ?? VQA_TOWER_REPOSITORY;
+  const folder = await fetchFolder(name, VQA_TOWER_KEY, VQA_WEIGHTS, ["config.json"], options);
   const { vision } = readClipConfig(folder, CLIP_L_336);
   if (vision.width !== config.vision.width)
     throw new MiroError(
@@ -170,18 +141,18 @@ function chooseStreaming(
   if (resident <= freeBytes) return false;
   if (least > freeBytes)
     throw new MiroError(
-      `${KEY}: needs ${gigabytes(least)} of memory on ${device} in ${dtype}, with its layers read from disk one by one; ` +
+      `${VQA_KEY}: needs ${gigabytes(least)} of memory on ${device} in ${dtype}, with its layers read from disk one by one; ` +
         `${gigabytes(freeBytes)} are free`,
     );
   onMessage?.(
-    `${KEY}: needs ${gigabytes(resident)} of memory on ${device} in ${dtype}, ${gigabytes(freeBytes)} are free; ` +
+    `${VQA_KEY}: needs ${gigabytes(resident)} of memory on ${device} in ${dtype}, ${gigabytes(freeBytes)} are free; ` +
       "its layers are read from disk for each batch, which is slow",
   );
   return true;
 }
 
 class VqaModel implements ScorerModel {
-  readonly name = NAME;
+  readonly name = VQA_NAME;
   readonly batchSize = BATCH;
   readonly dtype: WeightsPlace["dtype"];
   readonly #config: VqaConfig;
