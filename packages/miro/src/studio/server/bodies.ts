@@ -4,13 +4,13 @@ import { InvalidInputError, invalid } from "../../errors.js";
 
 import { about, message } from "../../message.js";
 import { parseOptions } from "../../options.js";
-import { knownFormat } from "../../pictures/image-format.js";
 import { planPictures, randomSeed } from "../../pipeline/requests/plan-pictures.js";
 import { promptOptionsSchema } from "../../pipeline/requests/prompt-file.js";
 import { parseSelection } from "../../rewards/selection.js";
 import type { Engine, ModelCard } from "./engine.js";
 import type { Gallery } from "./gallery.js";
 import type { JobWork } from "./job.js";
+import { sizeOfUpload } from "./recode.js";
 
 const text = z.string().max(100_000);
 
@@ -154,7 +154,11 @@ async function editsOf(body: JobBody, uploads: Uploads, gallery: Gallery) {
     if (mask !== undefined) throw invalid("mask", "an image with it", "none");
     return [];
   }
-  for (const [parameter, bytes] of Object.entries({ image, mask })) if (bytes) checkPicture(parameter, bytes);
+  // Damage is found when they are decoded.
+  const size = await sizeOfUpload("image", image);
+  const maskSize = mask ? await sizeOfUpload("mask", mask) : null;
+  if (size !== null && maskSize !== null && maskSize !== size)
+    throw invalid("mask", `the size of the image, ${size}`, maskSize);
   return [{ image, ...(mask && { mask }) }];
 }
 
@@ -170,15 +174,6 @@ async function bytesOf(
     return readFile(path);
   }
   return fromBase64(parameter, source);
-}
-
-/** Refuses what is no picture by its first bytes; damage is found when it is decoded. */
-function checkPicture(parameter: string, bytes: Uint8Array): void {
-  try {
-    knownFormat(bytes);
-  } catch (error) {
-    throw invalid(parameter, "a picture: PNG, JPEG, WebP, GIF, BMP, TIFF or AVIF", (error as Error).message);
-  }
 }
 
 /** The bytes of a data URL, or of base64 alone. */

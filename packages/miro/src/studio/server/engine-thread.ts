@@ -54,13 +54,19 @@ serve({
       for (const { index, image } of previews ?? []) event.previews.push({ index, webp: await previewOf(image) });
       await emit("step", event);
     };
+    const { tokenizer } = await pipe!.textEncoder();
     const { warnings } = await request.draw(pipe!, {
       signal,
       ...(listens("step") && { onStep }),
       onPicture: async ({ picture: { index }, image }) => {
         const { path } = pictures[index]!;
         writeFileAtomic(path, await encodeImage(image, settingsToText(image.settings)), { overwrite: false });
-        const drawn: DrawnEvent = { index, path, settings: image.settings };
+        const drawn: DrawnEvent = {
+          index,
+          path,
+          settings: image.settings,
+          promptTokens: tokenizer.encode(image.prompt).length,
+        };
         await emit("picture", drawn);
       },
     });

@@ -69,6 +69,8 @@ export interface DrawnEvent {
   index: number;
   path: string;
   settings: ImageSettings;
+  /** Tokens of its prompt. */
+  promptTokens: number;
 }
 
 /** What hears of a call. */

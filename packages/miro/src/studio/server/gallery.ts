@@ -17,6 +17,7 @@ import { readPng } from "../../pictures/png.js";
 import { sharp } from "../../pictures/sharp.js";
 import { type ImageSettings, readSettings, settingsToText } from "../../pipeline/settings.js";
 import type { JobView } from "./job.js";
+import { qualityOf } from "./recode.js";
 
 /** A new form of the index makes it anew. */
 const VERSION = 1;
@@ -227,13 +228,24 @@ export class Gallery {
     return path === null ? null : readSettings(readPng(await readFile(path), path).text, path);
   }
 
-  /** The picture in another format, with its settings. */
-  async converted(id: string, format: Exclude<ImageFormat, "png">): Promise<Buffer | null> {
-    return this.#cached(id, `.${format}`, async (bytes, path) => {
+  /**
+   * The picture in another format, with its settings.
+   * @param quality another one than the usual; such files are made each time
+   */
+  async converted(
+    id: string,
+    format: Exclude<ImageFormat, "png">,
+    quality?: number | undefined,
+  ): Promise<Buffer | null> {
+    const make = async (bytes: Buffer, path: string) => {
       const settings = readSettings(readPng(bytes, path).text, path);
       const { data, info } = await sharp(bytes).removeAlpha().raw().toBuffer({ resolveWithObject: true });
-      return encodeImage({ width: info.width, height: info.height, data }, settingsToText(settings), { format });
-    });
+      const image = { width: info.width, height: info.height, data };
+      return encodeImage(image, settingsToText(settings), { format, ...qualityOf(quality) });
+    };
+    if (quality === undefined) return this.#cached(id, `.${format}`, make);
+    const path = this.pathOf(id);
+    return path === null ? null : Buffer.from(await make(await readFile(path), path));
   }
 
   async thumbnail(id: string): Promise<Buffer | null> {

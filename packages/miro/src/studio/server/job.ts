@@ -71,6 +71,14 @@ export class Job {
   readonly pictures: (string | undefined)[];
   readonly scores: (Record<string, number> | null)[];
   readonly warnings: string[] = [];
+  /** Seeds and tokens of the prompts by place. */
+  readonly seeds: (number | null)[];
+  readonly promptTokens: number[];
+  /** Why it failed, as an error. */
+  failure: Error | null = null;
+  /** Resolves at its end. */
+  readonly ended: Promise<void>;
+  #resolveEnded = () => {};
   /** Events that are kept; of those that may be missed only the last of each kind and picture. */
   #events: JobEvent[] = [];
   #next = 1;
@@ -79,7 +87,12 @@ export class Job {
   constructor(work: JobWork) {
     this.work = work;
     this.pictures = work.call.pictures.map(() => undefined);
-    this.scores = Array.from({ length: work.call.pictures.length }, () => null);
+    this.scores = work.call.pictures.map(() => null);
+    this.seeds = work.call.pictures.map(({ seed }) => seed);
+    this.promptTokens = work.call.pictures.map(() => 0);
+    this.ended = new Promise((resolve) => {
+      this.#resolveEnded = resolve;
+    });
   }
 
   get isFinished(): boolean {
@@ -104,6 +117,7 @@ export class Job {
     // Previews are of no use any more.
     this.#events = this.#events.filter((event) => !mayBeMissed(event));
     this.tell(status, data);
+    this.#resolveEnded();
   }
 
   /**

@@ -4,17 +4,18 @@ import { stat } from "node:fs/promises";
 import type { FastifyReply, FastifyRequest } from "fastify";
 import type { ZodTypeProvider } from "fastify-type-provider-zod";
 import { z } from "zod";
-import { InvalidInputError, invalid, MiroError } from "../../errors.js";
+import { invalid, MiroError } from "../../errors.js";
 import { samplerNames } from "../../flow/samplers/index.js";
 import { textsOf } from "../../pictures/image-files.js";
 import { textToSettings } from "../../pipeline/settings.js";
-import { UnknownModel, type Uploads, workOf } from "./bodies.js";
+import { jobBody, workOf } from "./bodies.js";
 import { streamJob } from "./event-stream.js";
 import { Job, type JobView } from "./job.js";
 import { MAX_UPLOAD_BYTES } from "./limits.js";
 import type { StudioParts } from "./parts.js";
-import { QueueFull } from "./queue.js";
+import { readFileBody, readRequest } from "./request-bodies.js";
 import { rewardStyle } from "./reward-styles.js";
+import { checkedByRoute } from "./schemas.js";
 
 const errorBody = z.object({
   error: z.object({
@@ -65,30 +66,6 @@ const pictureEntry = z.object({
 
 const IMMUTABLE = "private, max-age=31536000, immutable";
 
-/** What an error is called over HTTP. */
-export function statusOf(error: unknown): number {
-  if (error instanceof UnknownModel) return 404;
-  if (error instanceof QueueFull) return 429;
-  if (error instanceof InvalidInputError) return 400;
-  const status = (error as { statusCode?: unknown }).statusCode;
-  return typeof status === "number" && status >= 400 && status < 500 ? status : 500;
-}
-
-/** An error in the form of the native family. */
-export function errorOf(error: Error): z.output<typeof errorBody> {
-  const { message } = error;
-  if (!(error instanceof InvalidInputError)) return { error: { message } };
-  const { parameter: field, expected, received } = error;
-  return {
-    error: {
-      message,
-      ...(field && { field }),
-      ...(expected && { expected }),
-      ...(received !== undefined && { received }),
-    },
-  };
-}
-
 export function addNativeRoutes(studio: StudioParts): void {
   const app = studio.app.withTypeProvider<ZodTypeProvider>();
   const { queue, gallery, engine } = studio;
@@ -125,9 +102,10 @@ export function addNativeRoutes(studio: StudioParts): void {
       schema: {
         summary: "Ask for pictures",
         description: "JSON, or multipart/form-data with the JSON as `request` and files as `image` and `mask`.",
-        body: z.unknown().optional(),
+        body: jobBody,
         response: { 202: accepted, 400: errorBody, 404: errorBody, 429: errorBody },
       },
+      validatorCompiler: checkedByRoute,
     },
     async (request, reply) => {
       const { body, uploads } = await readRequest(request);
@@ -221,16 +199,23 @@ export function addNativeRoutes(studio: StudioParts): void {
 
   app.get(
     "/api/pictures/:id",
-    { schema: { summary: "What is known of a picture; with .png or .webp its file", params: id } },
+    {
+      schema: {
+        summary: "What is known of a picture; with .png, .webp or .jpg its file",
+        params: id,
+        querystring: z.object({ quality: z.coerce.number().int().min(0).max(100).optional() }),
+      },
+    },
     async (request, reply) => {
+      const { quality } = request.query;
       const [, name, ending] = /^([0-9a-f]+)(?:\.(png|webp|jpe?g))?$/.exec(request.params.id) ?? [];
       const entry = name === undefined ? null : gallery.get(name);
       if (entry === null) return noPicture(reply);
       if (ending === undefined) return entry;
-      if (isFresh(request, reply, `"${name}.${ending}"`)) return reply.code(304).send();
+      if (isFresh(request, reply, `"${name}.${ending}${quality ?? ""}"`)) return reply.code(304).send();
       if (ending === "png") return sendFile(reply, gallery.pathOf(name!)!);
       const format = ending === "webp" ? "webp" : "jpeg";
-      return reply.type(`image/${format}`).send(await gallery.converted(name!, format));
+      return reply.type(`image/${format}`).send(await gallery.converted(name!, format, quality));
     },
   );
 
@@ -326,43 +311,4 @@ function leastTargets(query: Record<string, unknown>): Record<string, number> {
     targets[key] = least;
   }
   return targets;
-}
-
-/** The JSON and the files of a request. */
-export async function readRequest(request: FastifyRequest): Promise<{ body: unknown; uploads: Uploads }> {
-  if (!request.isMultipart()) return { body: request.body, uploads: {} };
-  const { fields, files } = await readMultipart(request);
-  if (typeof fields.request !== "string") throw invalid("request", "a part with the JSON of the job", "none");
-  let body: unknown;
-  try {
-    body = JSON.parse(fields.request);
-  } catch {
-    throw invalid("request", "JSON", fields.request);
-  }
-  return { body, uploads: { image: files.image?.[0], mask: files.mask?.[0] } };
-}
-
-/** The parts of a form; every file is read whole. @throws errors with `statusCode` 413 where it is too large */
-export async function readMultipart(
-  request: FastifyRequest,
-): Promise<{ fields: Record<string, string>; files: Record<string, Uint8Array[]> }> {
-  const fields: Record<string, string> = {};
-  const files: Record<string, Uint8Array[]> = {};
-  for await (const part of request.parts()) {
-    if (part.type === "file") {
-      const bytes = Uint8Array.from(await part.toBuffer());
-      const name = part.fieldname.replace(/\[\]$/, "");
-      files[name] = [...(files[name] ?? []), bytes];
-    } else fields[part.fieldname] = String(part.value);
-  }
-  return { fields, files };
-}
-
-async function readFileBody(request: FastifyRequest): Promise<Buffer> {
-  if (Buffer.isBuffer(request.body)) return request.body;
-  if (!request.isMultipart()) throw new MiroError("expected a picture file");
-  const { files } = await readMultipart(request);
-  const first = Object.values(files)[0]?.[0];
-  if (first === undefined) throw invalid("image", "a picture file", "none");
-  return Buffer.from(first);
 }

@@ -1,7 +1,6 @@
 /**
  * One queue, first in first out. One job computes at a time; small waiting jobs of the same model and settings are
- * drawn
- * with it in one batch.
+ * drawn with it in one batch.
  */
 import { rmSync } from "node:fs";
 import { MiroError } from "../../errors.js";
@@ -159,11 +158,17 @@ export class JobQueue {
       }
       for (const { index, webp } of previews) {
         const { job, image } = places[index]!;
-        if (job.isFinished || job.work.call.previewEvery === undefined) continue;
-        job.tell("preview", { image, data: `data:image/webp;base64,${Buffer.from(webp).toString("base64")}` });
+        const { previewEvery: own } = job.work.call;
+        if (job.isFinished || own === undefined || (step + 1) % own !== 0) continue;
+        job.tell("preview", {
+          image,
+          step: step + 1,
+          steps,
+          data: `data:image/webp;base64,${Buffer.from(webp).toString("base64")}`,
+        });
       }
     };
-    const picture = ({ index, path, settings }: DrawnEvent) => {
+    const picture = ({ index, path, settings, promptTokens }: DrawnEvent) => {
       const { job, image } = places[index]!;
       if (job.isFinished) {
         rmSync(path, { force: true });
@@ -171,6 +176,8 @@ export class JobQueue {
       }
       const id = this.#gallery.add(path, settings);
       job.pictures[image] = id;
+      job.seeds[image] = settings.seed;
+      job.promptTokens[image] = promptTokens;
       job.scores[image] = settings.bestOf?.scores ?? null;
       job.tell("picture", {
         index: image,
@@ -182,7 +189,7 @@ export class JobQueue {
     const batchSize = pictures.length > 1 && batchKey(batch[0]!.work) !== null ? BATCH : undefined;
     const warnings = await this.#engine.draw(
       model,
-      { ...call, pictures, edits, batchSize, ...(every.length > 0 && { previewEvery: Math.min(...every) }) },
+      { ...call, pictures, edits, batchSize, ...(every.length > 0 && { previewEvery: every.reduce(commonDivisor) }) },
       { step, picture },
       signal,
     );
@@ -196,6 +203,7 @@ export class JobQueue {
   #end(job: Job, status: "done" | "failed" | "cancelled", error?: unknown): void {
     if (job.isFinished) return;
     const message = error instanceof Error ? error.message : String(error);
+    if (status === "failed") job.failure = error instanceof Error ? error : new MiroError(message);
     job.finish(status, status === "failed" ? { message } : { pictures: job.view(null).pictures });
     this.#gallery.rememberJob(job.view(null));
     this.#meter.finished(job);
@@ -227,6 +235,11 @@ function batchKey({ model, call: { pictures, edits, bestOf }, table }: JobWork):
   });
   if (pictures.some(({ options }) => options.deterministic) || new Set(keys).size > 1) return null;
   return `${model}\n${keys[0]}`;
+}
+
+/** The largest number that divides both: previews at its multiples are at those of both. */
+function commonDivisor(a: number, b: number): number {
+  return b === 0 ? a : commonDivisor(b, a % b);
 }
 
 /** Aborted when all of some signals are. */

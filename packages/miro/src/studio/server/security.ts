@@ -2,6 +2,8 @@
 import { createHash, timingSafeEqual } from "node:crypto";
 import { hostname, networkInterfaces } from "node:os";
 import type { FastifyInstance, FastifyReply, FastifyRequest } from "fastify";
+import { MiroError } from "../../errors.js";
+import { refusalOf } from "./refusals.js";
 
 export interface AccessOptions {
   /** Where the server listens. */
@@ -67,9 +69,7 @@ export function guard(
 }
 
 function refuse(request: FastifyRequest, reply: FastifyReply, status: number, message: string): FastifyReply {
-  const openai = request.url.startsWith("/v1/");
-  const type = status === 401 ? "authentication_error" : "permission_error";
-  return reply.code(status).send({ error: openai ? { message, type, param: null, code: null } : { message } });
+  return reply.code(status).send(refusalOf(request.url, status, new MiroError(message)));
 }
 
 function sha256(text: string): Buffer {

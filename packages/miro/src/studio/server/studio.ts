@@ -15,9 +15,11 @@ import { Gallery } from "./gallery.js";
 import type { Job, JobWork } from "./job.js";
 import { CLOSE_MS, MAX_JSON_BYTES, MAX_UPLOAD_BYTES } from "./limits.js";
 import { Metrics } from "./metrics.js";
-import { addNativeRoutes, errorOf, statusOf } from "./native-routes.js";
+import { addNativeRoutes } from "./native-routes.js";
+import { addOpenaiRoutes } from "./openai-routes.js";
 import type { StudioParts } from "./parts.js";
 import { JobQueue } from "./queue.js";
+import { refusalOf, shown, statusOf } from "./refusals.js";
 import { guard, isLoopback } from "./security.js";
 
 /** Options of {@link Studio.start}. */
@@ -134,15 +136,15 @@ export class Studio implements StudioParts {
       if (status === 429) reply.header("retry-after", "2");
       if (status >= 500)
         process.stderr.write(`error: ${request.method} ${request.url.split("?", 1)[0]}: ${error.stack}\n`);
-      const shown =
-        status >= 500 && !(error instanceof MiroError) ? new MiroError("an error in the server") : readable(error);
-      return reply.code(status).send(errorOf(shown));
+      return reply.code(status).send(refusalOf(request.url, status, shown(status, readable(error))));
     });
-    app.setNotFoundHandler((request, reply) =>
-      reply.code(404).send({ error: { message: `there is no ${request.method} ${request.url.split("?", 1)[0]}` } }),
-    );
+    app.setNotFoundHandler((request, reply) => {
+      const missing = new MiroError(`there is no ${request.method} ${request.url.split("?", 1)[0]}`);
+      return reply.code(404).send(refusalOf(request.url, 404, missing));
+    });
     if (page !== null) await app.register(fastifyStatic, { root: page, cacheControl: true, maxAge: "1h" });
     await app.register(async () => addNativeRoutes(this));
+    await app.register(async () => addOpenaiRoutes(this));
     app.get("/openapi.json", { schema: { hide: true } }, async () => app.swagger());
     await app.ready();
 

@@ -1,0 +1,62 @@
+/** Pictures of requests and answers in other forms; decoding and encoding run beside the server's own thread. */
+import { InvalidInputError, invalid } from "../../errors.js";
+import { about, message } from "../../message.js";
+import { checkSize } from "../../pictures/image-error.js";
+import type { ImageFormat } from "../../pictures/image-files.js";
+import { knownFormat } from "../../pictures/image-format.js";
+import { sharp } from "../../pictures/sharp.js";
+import { MAX_UPLOAD_PIXELS } from "./limits.js";
+
+/** A picture in another format and size. @param quality of jpeg and webp */
+export async function recoded(
+  bytes: Buffer,
+  format: ImageFormat,
+  { size: [width, height], quality }: { size: [number, number]; quality?: number | undefined },
+): Promise<Buffer> {
+  const image = sharp(bytes).resize(width, height, { kernel: "cubic" });
+  return format === "png" ? image.png().toBuffer() : image[format](qualityOf(quality)).toBuffer();
+}
+
+/** Quality of 0 to 100 as encoders take it. */
+export function qualityOf(quality: number | undefined): { quality?: number } {
+  return quality === undefined ? {} : { quality: Math.max(1, quality) };
+}
+
+/**
+ * The size that a picture's header tells; null where only decoding does.
+ * @throws InvalidInputError for what is no picture, or is larger than what is decoded
+ */
+export async function sizeOfUpload(parameter: string, bytes: Uint8Array): Promise<string | null> {
+  try {
+    const format = knownFormat(bytes);
+    if (format === "bmp" || format === "avif") return null;
+    const { autoOrient, width, height } = await sharp(bytes, { limitInputPixels: false }).metadata();
+    checkSize(width, height, MAX_UPLOAD_PIXELS);
+    return `${autoOrient.width} x ${autoOrient.height}`;
+  } catch (error) {
+    throw new InvalidInputError(message`${about(parameter)}: ${firstLine(error)}`, {
+      ...{ parameter, expected: "a picture: PNG, JPEG, WebP, GIF, BMP, TIFF or AVIF" },
+      received: firstLine(error),
+      cause: error,
+    });
+  }
+}
+
+/** A mask whose transparent places are white and opaque ones black. @throws InvalidInputError for one without alpha */
+export async function maskOfAlpha(parameter: string, bytes: Uint8Array): Promise<Uint8Array> {
+  await sizeOfUpload(parameter, bytes);
+  try {
+    const image = sharp(bytes, { limitInputPixels: MAX_UPLOAD_PIXELS });
+    const { hasAlpha } = await image.metadata();
+    if (!hasAlpha)
+      throw invalid(parameter, "a picture with transparency; its transparent places are drawn anew", "none");
+    return new Uint8Array(await image.autoOrient().extractChannel("alpha").negate().png().toBuffer());
+  } catch (error) {
+    if (error instanceof InvalidInputError) throw error;
+    throw invalid(parameter, "a picture with transparency", firstLine(error));
+  }
+}
+
+function firstLine(error: unknown): string {
+  return (error as Error).message.split("\n", 1)[0]!;
+}
