@@ -1,14 +1,14 @@
 /**
  * The models of the studio, each in a thread of its own. One is loaded at its first use; when another one does not fit
- * in
- * memory, the least recently used is freed.
+ * in memory, the least recently used is freed.
  */
 
 import { existsSync, statSync } from "node:fs";
 import { freemem } from "node:os";
 import { join } from "node:path";
+import { z } from "zod";
 import { MiroError } from "../../errors.js";
-import { readText } from "../../files/whole-files.js";
+import { readJson, readText } from "../../files/whole-files.js";
 import { modelOrBundled } from "../../pipeline/loading/bundled.js";
 import { resolveModel } from "../../pipeline/loading/hub.js";
 import type { FromPretrainedOptions } from "../../pipeline/loading/load-options.js";
@@ -136,7 +136,9 @@ export class Engine {
       const source = await resolveModel(model, "model", hub);
       const prefix = variantPrefix(source, variant);
       await source.fetch(
-        ["config.json", "README.md"].map((file) => prefix + file).filter((file) => source.files.includes(file)),
+        ["config.json", "README.md", "vae/config.json"]
+          .map((file) => prefix + file)
+          .filter((file) => source.files.includes(file)),
       );
       const config = readReleaseConfig(join(source.folder, prefix));
       const {
@@ -152,7 +154,7 @@ export class Engine {
           coherenceKeys: config.coherenceKeys,
           defaults: { steps, guidanceScale, shift: shift ?? config.settings.scheduler?.shift ?? 1 },
           license: licenseOf(join(source.folder, prefix, "README.md")),
-          size: sizeOf(config),
+          size: sizeOf(join(source.folder, prefix), config),
         },
         load: { model, threads, options: { variant, device, dtype, cacheDir } },
         bytes: bytesOf(join(source.folder, prefix)),
@@ -248,9 +250,15 @@ function bytesOf(folder: string): number {
   return statSync(join(folder, "model.safetensors"), { throwIfNoEntry: false })?.size ?? 0;
 }
 
-/** What the configuration says of the size; the published autoencoders have 8 pixels for a latent. */
-function sizeOf({ network, settings }: ReturnType<typeof readReleaseConfig>): [number, number] {
-  const side = settings.img_resolution ?? network.dataSize * 8;
+const autoencoderSchema = z.looseObject({ block_out_channels: z.array(z.number()).min(1).max(16) });
+
+/** Width and height of a model's pictures; the published autoencoders, which it is loaded with, have 8 pixels a latent. */
+function sizeOf(folder: string, { network, settings }: ReturnType<typeof readReleaseConfig>): [number, number] {
+  const path = join(folder, "vae", "config.json");
+  const own = existsSync(path) ? autoencoderSchema.safeParse(readJson(path)).data : undefined;
+  const side = own
+    ? network.dataSize * 2 ** (own.block_out_channels.length - 1)
+    : (settings.img_resolution ?? network.dataSize * 8);
   return [side, side];
 }
 

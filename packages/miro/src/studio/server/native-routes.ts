@@ -4,7 +4,7 @@ import { stat } from "node:fs/promises";
 import type { FastifyReply, FastifyRequest } from "fastify";
 import type { ZodTypeProvider } from "fastify-type-provider-zod";
 import { z } from "zod";
-import { invalid, MiroError } from "../../errors.js";
+import { invalid } from "../../errors.js";
 import { samplerNames } from "../../flow/samplers/index.js";
 import { textsOf } from "../../pictures/image-files.js";
 import { textToSettings } from "../../pipeline/settings.js";

@@ -12,7 +12,6 @@ import type { ImageFormat } from "../../pictures/image-files.js";
 import { chooseModel, jobBody, parseBody, type Uploads, workOf } from "./bodies.js";
 import { EventStream } from "./event-stream.js";
 import type { Job, JobEvent } from "./job.js";
-import { MAX_UPLOAD_BYTES } from "./limits.js";
 import type { StudioParts } from "./parts.js";
 import { maskOfAlpha, recoded } from "./recode.js";
 import { refusalOf, shown, statusOf } from "./refusals.js";
@@ -178,7 +177,7 @@ export function addOpenaiRoutes(studio: StudioParts): void {
       streamImages(kind, job, answer, body, request, reply);
       return reply;
     }
-    await ended(job);
+    await job.ended;
     if (reply.raw.destroyed) return reply;
     if (job.status !== "done") throw failureOf(job);
     const data = await Promise.all(job.pictures.map((id, i) => pictureOf(job, i, id!, answer, request)));
@@ -284,11 +283,6 @@ function nativeOf(body: object): object {
 function withoutNulls(given: unknown): unknown {
   if (typeof given !== "object" || given === null || Array.isArray(given)) return given;
   return Object.fromEntries(Object.entries(given).filter(([, value]) => value !== null));
-}
-
-/** Resolves when a job has ended. */
-export function ended(job: Job): Promise<void> {
-  return job.ended;
 }
 
 /** Why a job has no pictures, as an error. */

@@ -242,8 +242,15 @@ describe("jobs", () => {
     }
     const xml = await fetch(at("/api/jobs"), { method: "POST", headers: { "content-type": "text/xml" }, body: "<a/>" });
     expect(xml.status).toBe(415);
-    const damage = Buffer.from([0x89, 0x50, 0x4e, 0x47, 0x0d, 0x0a, 0x1a, 0x0a, 1, 2, 3]).toString("base64");
-    const damaged = await submit({ ...small, image: `data:image/png;base64,${damage}`, strength: 0.5 });
+    const damage = Buffer.from([0x89, 0x50, 0x4e, 0x47, 0x0d, 0x0a, 0x1a, 0x0a, 1, 2, 3]);
+    const dataUrl = (bytes: Buffer) => `data:image/png;base64,${bytes.toString("base64")}`;
+    const atOnce = await post({ ...small, image: dataUrl(damage), strength: 0.5 });
+    expect([atOnce.status, ((await atOnce.json()) as any).error.field]).toEqual([400, "image"]);
+    // A good header with half of the pixels is found when they are decoded.
+    const noise = Uint8Array.from({ length: 64 * 64 * 3 }, (_, i) => (i * 7919) % 251);
+    const whole = Buffer.from(await encodeImage({ width: 64, height: 64, data: noise }, []));
+    const half = whole.subarray(0, whole.length / 2);
+    const damaged = await submit({ ...small, image: dataUrl(half), strength: 0.5 });
     const heard = await events(damaged);
     expect(heard.at(-1)).toMatchObject({ event: "failed" });
     expect((await fetch(at("/api/jobs/job-unknown"))).status).toBe(404);
