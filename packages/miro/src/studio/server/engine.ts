@@ -252,7 +252,9 @@ function bytesOf(folder: string): number {
 
 const autoencoderSchema = z.looseObject({ block_out_channels: z.array(z.number()).min(1).max(16) });
 
-/** Width and height of a model's pictures; the published autoencoders, which it is loaded with, have 8 pixels a latent. */
+/**
+ * Width and height of a model's pictures; the published autoencoders, which it is loaded with, have 8 pixels a latent.
+ */
 function sizeOf(folder: string, { network, settings }: ReturnType<typeof readReleaseConfig>): [number, number] {
   const path = join(folder, "vae", "config.json");
   const own = existsSync(path) ? autoencoderSchema.safeParse(readJson(path)).data : undefined;
