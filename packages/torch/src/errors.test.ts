@@ -235,6 +235,8 @@ describe("numbers are taken exactly or refused", () => {
         ).toContain("self");
       for (const value of [t.handle + 0.5, t.handle + 2 ** 32, Number.NaN])
         expect(() => native.shape(value), String(value)).toThrow("a Tensor is expected");
+      for (const value of [t.handle + 0.5, t.handle + 2 ** 32, Number.NaN])
+        expect(() => native.backward([value], [], false, false), String(value)).toThrow("tensors must hold tensors");
     });
   });
 

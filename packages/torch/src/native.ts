@@ -39,8 +39,6 @@ export interface Native {
   device(t: Handle): string;
   numel(t: Handle): number;
   isContiguous(t: Handle): boolean;
-  storageBytes(t: Handle): number;
-  dataPointer(t: Handle): bigint;
   copyToHost(t: Handle, target: HostArray): void;
   fromHost(source: HostArray, shape: readonly number[], dtype: number): Handle;
   item(t: Handle): number;

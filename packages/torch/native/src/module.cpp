@@ -185,7 +185,7 @@ std::vector<Handle> toHandles(Environment& e, napi_value v, const char* what) {
   for (uint32_t i = 0; i < length; ++i) {
     napi_value item;
     check(e, napi_get_element(e.env, v, i, &item));
-    if (napi_get_value_int32(e.env, item, &result[i]) != napi_ok) throw UsageError{std::string(what) + " must hold tensors"};
+    if (!readHandle(e, item, &result[i])) throw UsageError{std::string(what) + " must hold tensors"};
   }
   return result;
 }

@@ -31,14 +31,6 @@ napi_value numel(Environment& e, napi_value* argv, size_t argc) {
 napi_value isContiguous(Environment& e, napi_value* argv, size_t argc) {
   return makeBool(e, tensorAt(e, argv, argc, 0).is_contiguous());
 }
-napi_value storageBytes(Environment& e, napi_value* argv, size_t argc) {
-  return makeNumber(e, static_cast<double>(tensorAt(e, argv, argc, 0).storage().nbytes()));
-}
-napi_value dataPointer(Environment& e, napi_value* argv, size_t argc) {
-  napi_value result;
-  check(e, napi_create_bigint_uint64(e.env, reinterpret_cast<uint64_t>(tensorAt(e, argv, argc, 0).const_data_ptr()), &result));
-  return result;
-}
 
 struct Bytes {
   char* data;
@@ -190,7 +182,7 @@ napi_value receive(Environment& e, napi_value* argv, size_t argc) {
 
 const std::vector<Binding> kTensorBindings = {
     {"shape", shape}, {"strides", strides}, {"dtype", dtype}, {"device", device}, {"numel", numel},
-    {"isContiguous", isContiguous}, {"storageBytes", storageBytes}, {"dataPointer", dataPointer},
+    {"isContiguous", isContiguous},
     {"copyToHost", copyToHost}, {"fromHost", fromHost}, {"item", item}, {"free", release}, {"isValid", isValid},
     {"alias", alias}, {"same", same}, {"beginScope", beginScope}, {"endScope", endScope}, {"keep", keep},
     {"track", track}, {"sweep", sweep}, {"setBudget", setBudget}, {"share", share}, {"receive", receive}};
