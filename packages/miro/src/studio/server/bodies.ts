@@ -155,10 +155,10 @@ async function editsOf(body: JobBody, uploads: Uploads, gallery: Gallery) {
     return [];
   }
   // Damage is found when they are decoded.
-  const size = await sizeOfUpload("image", image);
-  const maskSize = mask ? await sizeOfUpload("mask", mask) : null;
-  if (size !== null && maskSize !== null && maskSize !== size)
-    throw invalid("mask", `the size of the image, ${size}`, maskSize);
+  const sizes = [await sizeOfUpload("image", image), mask ? await sizeOfUpload("mask", mask) : null];
+  const [own, masks] = sizes.map((size) => size?.join(" x "));
+  if (own !== undefined && masks !== undefined && masks !== own)
+    throw invalid("mask", `the size of the image, ${own}`, masks);
   return [{ image, ...(mask && { mask }) }];
 }
 

@@ -74,6 +74,10 @@ export class Job {
   /** Seeds and tokens of the prompts by place. */
   readonly seeds: (number | null)[];
   readonly promptTokens: number[];
+  /** How much of each picture is done, 0 to 1. */
+  readonly fractions: number[];
+  /** The last preview, a small WebP. */
+  preview: Uint8Array | null = null;
   /** Why it failed, as an error. */
   failure: Error | null = null;
   /** Resolves at its end. */
@@ -89,6 +93,7 @@ export class Job {
     this.pictures = work.call.pictures.map(() => undefined);
     this.scores = work.call.pictures.map(() => null);
     this.seeds = work.call.pictures.map(({ seed }) => seed);
+    this.fractions = work.call.pictures.map(() => 0);
     this.promptTokens = work.call.pictures.map(() => 0);
     this.ended = new Promise((resolve) => {
       this.#resolveEnded = resolve;
@@ -115,6 +120,7 @@ export class Job {
     this.finishedAt = new Date();
     if (status === "failed") this.error = String(data.message);
     // Previews are of no use any more.
+    this.preview = null;
     this.#events = this.#events.filter((event) => !mayBeMissed(event));
     this.tell(status, data);
     this.#resolveEnded();

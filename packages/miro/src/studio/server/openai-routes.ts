@@ -215,7 +215,7 @@ export function addOpenaiRoutes(studio: StudioParts): void {
         send("completed", { ...picture, index: image, usage: usageOf(job, answer, image) });
       } else if (event === "failed" || event === "cancelled") {
         const error = failureOf(job);
-        const status = statusOf(error);
+        const status = statusOf(error, request.url);
         stream.send("error", { type: "error", ...refusalOf(request.url, status, shown(status, error)) });
         stream.end();
       } else if (event === "done") stream.end();
@@ -226,7 +226,7 @@ export function addOpenaiRoutes(studio: StudioParts): void {
       last = last
         .then(() => hear(event))
         .catch((error: Error) => {
-          const status = statusOf(error);
+          const status = statusOf(error, request.url);
           stream.send("error", { type: "error", ...refusalOf(request.url, status, shown(status, error)) });
           stream.end();
           queue.cancel(job);

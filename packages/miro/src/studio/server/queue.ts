@@ -154,12 +154,14 @@ export class JobQueue {
         if (job.isFinished) continue;
         job.steps = steps;
         job.step = step + 1;
+        job.fractions[image] = (step + 1) / steps;
         job.tell("step", { image, step: step + 1, steps });
       }
       for (const { index, webp } of previews) {
         const { job, image } = places[index]!;
         const { previewEvery: own } = job.work.call;
         if (job.isFinished || own === undefined || (step + 1) % own !== 0) continue;
+        job.preview = webp;
         job.tell("preview", {
           image,
           step: step + 1,
@@ -176,6 +178,7 @@ export class JobQueue {
       }
       const id = this.#gallery.add(path, settings);
       job.pictures[image] = id;
+      job.fractions[image] = 1;
       job.seeds[image] = settings.seed;
       job.promptTokens[image] = promptTokens;
       job.scores[image] = settings.bestOf?.scores ?? null;

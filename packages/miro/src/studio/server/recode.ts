@@ -26,13 +26,13 @@ export function qualityOf(quality: number | undefined): { quality?: number } {
  * The size that a picture's header tells; null where only decoding does.
  * @throws InvalidInputError for what is no picture, or is larger than what is decoded
  */
-export async function sizeOfUpload(parameter: string, bytes: Uint8Array): Promise<string | null> {
+export async function sizeOfUpload(parameter: string, bytes: Uint8Array): Promise<[number, number] | null> {
   try {
     const format = knownFormat(bytes);
     if (format === "bmp" || format === "avif") return null;
     const { autoOrient, width, height } = await sharp(bytes, { limitInputPixels: false }).metadata();
     checkSize(width, height, MAX_UPLOAD_PIXELS);
-    return `${autoOrient.width} x ${autoOrient.height}`;
+    return [autoOrient.width, autoOrient.height];
   } catch (error) {
     throw new InvalidInputError(message`${about(parameter)}: ${firstLine(error)}`, {
       ...{ parameter, expected: "a picture: PNG, JPEG, WebP, GIF, BMP, TIFF or AVIF" },
@@ -46,7 +46,7 @@ export async function sizeOfUpload(parameter: string, bytes: Uint8Array): Promis
 export async function maskOfAlpha(parameter: string, bytes: Uint8Array): Promise<Uint8Array> {
   await sizeOfUpload(parameter, bytes);
   try {
-    const image = sharp(bytes, { limitInputPixels: MAX_UPLOAD_PIXELS });
+    const image = reader(bytes);
     const { hasAlpha } = await image.metadata();
     if (!hasAlpha)
       throw invalid(parameter, "a picture with transparency; its transparent places are drawn anew", "none");
@@ -54,6 +54,45 @@ export async function maskOfAlpha(parameter: string, bytes: Uint8Array): Promise
   } catch (error) {
     if (error instanceof InvalidInputError) throw error;
     throw invalid(parameter, "a picture with transparency", firstLine(error));
+  }
+}
+
+/** A picture stretched to the proportions of what is drawn; as it is where it has them, or only decoding tells. */
+export async function stretched(parameter: string, bytes: Uint8Array, aspect: number): Promise<Uint8Array> {
+  const size = await sizeOfUpload(parameter, bytes);
+  if (size === null) return bytes;
+  const [width, height] = size;
+  if (width / height === aspect) return bytes;
+  const side = { width, height: Math.max(1, Math.round(width / aspect)), fit: "fill" as const };
+  return decoded(parameter, () => reader(bytes).autoOrient().resize(side).png().toBuffer());
+}
+
+/** A mask of the size of its picture, turned over and blurred where that is asked for. */
+export async function maskFor(
+  parameter: string,
+  bytes: Uint8Array,
+  image: Uint8Array,
+  { invert, blur }: { invert: boolean; blur: number },
+): Promise<Uint8Array> {
+  await sizeOfUpload(parameter, bytes);
+  const size = await sizeOfUpload("init_images.0", image);
+  return decoded(parameter, () => {
+    let mask = reader(bytes).autoOrient().flatten({ background: "white" }).toColourspace("b-w");
+    if (size !== null) mask = mask.resize(...size, { fit: "fill" });
+    if (invert) mask = mask.negate();
+    return (blur >= 0.3 ? mask.blur(blur) : mask).png().toBuffer();
+  });
+}
+
+function reader(bytes: Uint8Array) {
+  return sharp(bytes, { limitInputPixels: MAX_UPLOAD_PIXELS });
+}
+
+async function decoded(parameter: string, decode: () => Promise<Buffer>): Promise<Uint8Array> {
+  try {
+    return new Uint8Array(await decode());
+  } catch (error) {
+    throw invalid(parameter, "a picture that can be decoded", firstLine(error));
   }
 }
 

@@ -21,6 +21,7 @@ import type { StudioParts } from "./parts.js";
 import { JobQueue } from "./queue.js";
 import { refusalOf, shown, statusOf } from "./refusals.js";
 import { guard, isLoopback } from "./security.js";
+import { addWebuiRoutes } from "./webui-routes.js";
 
 /** Options of {@link Studio.start}. */
 export interface StudioOptions extends EngineOptions {
@@ -132,11 +133,12 @@ export class Studio implements StudioParts {
         done(null, body),
       );
     app.setErrorHandler((error: FastifyError, request, reply) => {
-      const status = statusOf(error);
+      const told = readable(error);
+      const status = statusOf(told, request.url);
       if (status === 429) reply.header("retry-after", "2");
       if (status >= 500)
         process.stderr.write(`error: ${request.method} ${request.url.split("?", 1)[0]}: ${error.stack}\n`);
-      return reply.code(status).send(refusalOf(request.url, status, shown(status, readable(error))));
+      return reply.code(status).send(refusalOf(request.url, status, shown(status, told)));
     });
     app.setNotFoundHandler((request, reply) => {
       const missing = new MiroError(`there is no ${request.method} ${request.url.split("?", 1)[0]}`);
@@ -145,6 +147,7 @@ export class Studio implements StudioParts {
     if (page !== null) await app.register(fastifyStatic, { root: page, cacheControl: true, maxAge: "1h" });
     await app.register(async () => addNativeRoutes(this));
     await app.register(async () => addOpenaiRoutes(this));
+    await app.register(async () => addWebuiRoutes(this));
     app.get("/openapi.json", { schema: { hide: true } }, async () => app.swagger());
     await app.ready();
 
