@@ -1,0 +1,175 @@
+/** The whole page. */
+import { signal } from "@preact/signals";
+import { useEffect, useState } from "preact/hooks";
+import { connected, giveKey, keyWanted, messageOf } from "../state/api.js";
+import { chooseModel, model, models, takeOverFile } from "../state/form.js";
+import { liveJobs } from "../state/jobs.js";
+import { tell } from "../state/notices.js";
+import { startError } from "../state/start.js";
+import { THEMES, theme } from "../state/theme.js";
+import { Dialog } from "./dialog.js";
+import { Gallery } from "./gallery.js";
+import { IconButton } from "./icon.js";
+import { Jobs } from "./jobs.js";
+import { Notices } from "./notices.js";
+import { Prompt } from "./prompt.js";
+import { RewardMap } from "./reward-map.js";
+import { Rewards } from "./rewards.js";
+import { Sampling } from "./sampling.js";
+import { Compare, Viewer } from "./viewer.js";
+
+const view = signal<"gallery" | "map">(location.hash === "#map" ? "map" : "gallery");
+
+export function App() {
+  return (
+    <>
+      <a class="skip" href="#prompt">
+        To the prompt
+      </a>
+      <Header />
+      <main>
+        <div class="side">
+          <Prompt />
+          <Rewards />
+          <Sampling />
+        </div>
+        <div class="stage">
+          {startError.value && (
+            <p class="error" role="alert">
+              {startError.value}
+            </p>
+          )}
+          <Jobs />
+          <nav class="tabs" aria-label="Views">
+            <Tab name="gallery" label="Gallery" />
+            <Tab name="map" label="Reward map" />
+          </nav>
+          {view.value === "gallery" ? <Gallery /> : <RewardMap />}
+        </div>
+      </main>
+      <Viewer />
+      <Compare />
+      <KeyDialog />
+      <DropZone />
+      <Notices />
+    </>
+  );
+}
+
+function Tab({ name, label }: { name: "gallery" | "map"; label: string }) {
+  return (
+    <a
+      href={`#${name}`}
+      aria-current={view.value === name ? "page" : undefined}
+      onClick={() => {
+        view.value = name;
+      }}
+    >
+      {label}
+    </a>
+  );
+}
+
+function Header() {
+  const waiting = liveJobs.value.length;
+  const next = THEMES[(THEMES.indexOf(theme.value) + 1) % THEMES.length]!;
+  return (
+    <header class="top">
+      <h1>
+        <span class="brand">MIRO</span> <span class="sub">studio</span>
+      </h1>
+      <div class="top-state" role="status">
+        {!connected.value ? (
+          <span class="lost">The connection is lost; the page keeps trying.</span>
+        ) : waiting > 0 ? (
+          <span class="busy">
+            {waiting} {waiting === 1 ? "job" : "jobs"}
+          </span>
+        ) : null}
+      </div>
+      {models.value.length > 0 && (
+        <label class="model">
+          <span>Model</span>
+          <select value={model.value?.id} onChange={(event) => chooseModel(event.currentTarget.value)}>
+            {models.value.map(({ id, name }) => (
+              <option key={id} value={id}>
+                {name}
+              </option>
+            ))}
+          </select>
+        </label>
+      )}
+      <IconButton
+        icon={theme.value === "light" ? "sun" : theme.value === "dark" ? "moon" : "system"}
+        label={`Colours: ${theme.value}. Change to ${next}`}
+        onClick={() => {
+          theme.value = next;
+        }}
+      />
+    </header>
+  );
+}
+
+function KeyDialog() {
+  const [typed, setTyped] = useState("");
+  if (keyWanted.value === "no") return null;
+  return (
+    <Dialog label="Key of the studio" class="key" onClose={() => {}}>
+      <form
+        onSubmit={(event) => {
+          event.preventDefault();
+          if (typed.trim() !== "") giveKey(typed.trim());
+          setTyped("");
+        }}
+      >
+        <h2>This studio wants a key</h2>
+        <p class="help">It is kept until this tab is closed.</p>
+        {keyWanted.value === "wrong" && (
+          <p class="error" role="alert">
+            That is not the key.
+          </p>
+        )}
+        <label for="key">Key</label>
+        <input
+          id="key"
+          type="password"
+          autocomplete="current-password"
+          value={typed}
+          onInput={(event) => setTyped(event.currentTarget.value)}
+        />
+        <button type="submit" class="generate small">
+          Open the studio
+        </button>
+      </form>
+    </Dialog>
+  );
+}
+
+/** Takes the settings of a picture that is dropped anywhere. */
+function DropZone() {
+  const [over, setOver] = useState(false);
+  useEffect(() => {
+    const hasFile = (event: DragEvent) => event.dataTransfer?.types.includes("Files") ?? false;
+    const drag = (event: DragEvent) => {
+      if (!hasFile(event)) return;
+      event.preventDefault();
+      setOver(true);
+    };
+    const leave = (event: DragEvent) => {
+      if (event.relatedTarget === null) setOver(false);
+    };
+    const drop = (event: DragEvent) => {
+      if (!hasFile(event)) return;
+      event.preventDefault();
+      setOver(false);
+      const file = event.dataTransfer?.files[0];
+      if (file) takeOverFile(file).catch((error) => tell(messageOf(error), { kind: "bad" }));
+    };
+    const on = { dragenter: drag, dragover: drag, dragleave: leave, drop } as const;
+    for (const [name, hear] of Object.entries(on)) window.addEventListener(name as "drop", hear);
+    return () => {
+      for (const [name, hear] of Object.entries(on)) window.removeEventListener(name as "drop", hear);
+    };
+  }, []);
+  return over ? <div class="drop">Drop a picture to take over its settings</div> : null;
+}

@@ -1,0 +1,128 @@
+/** Sliders with a number beside them, and other fields of the form. */
+import { useEffect, useId, useState } from "preact/hooks";
+import { STEPS_OF_TARGET } from "../state/form.js";
+
+interface TargetProps {
+  label: string;
+  colour: string;
+  value: number;
+  onChange: (value: number) => void;
+}
+
+/** A target from 0 to 1 in steps of 1/63. */
+export function TargetSlider({ label, colour, value, onChange }: TargetProps) {
+  return (
+    <span class="target" style={{ "--c": colour, "--at": String(value) }}>
+      <input
+        type="range"
+        min={0}
+        max={STEPS_OF_TARGET}
+        step={1}
+        value={Math.round(value * STEPS_OF_TARGET)}
+        aria-label={label}
+        aria-valuetext={value.toFixed(2)}
+        onInput={(event) => onChange(Number(event.currentTarget.value) / STEPS_OF_TARGET)}
+      />
+      <NumberField label={`${label}, as a number`} value={value} min={0} max={1} step={0.01} onChange={onChange} />
+    </span>
+  );
+}
+
+interface NumberProps {
+  id?: string;
+  label?: string;
+  value: number;
+  min: number;
+  max: number;
+  step: number;
+  onChange: (value: number) => void;
+  disabled?: boolean;
+}
+
+/** A number that may be typed; what is none, or out of range, is put right when the field is left. */
+export function NumberField({ id, label, value, min, max, step, onChange, disabled }: NumberProps) {
+  const shown = String(Math.round(value * 1000) / 1000);
+  const short = step === 0.01 ? value.toFixed(2) : shown;
+  const [typed, setTyped] = useState<string | null>(null);
+  return (
+    <input
+      id={id}
+      type="text"
+      inputMode="decimal"
+      class="number"
+      aria-label={label}
+      disabled={disabled}
+      value={typed ?? short}
+      onInput={(event) => {
+        const text = event.currentTarget.value;
+        setTyped(text);
+        const number = Number(text.replace(",", "."));
+        if (text.trim() !== "" && number >= min && number <= max && (step < 1 || Number.isInteger(number)))
+          onChange(number);
+      }}
+      onBlur={(event) => {
+        const number = Number(event.currentTarget.value.replace(",", "."));
+        if (typed !== null && Number.isFinite(number) && typed.trim() !== "") {
+          const inside = Math.min(max, Math.max(min, number));
+          onChange(step < 1 ? inside : Math.round(inside));
+        }
+        setTyped(null);
+      }}
+    />
+  );
+}
+
+interface SliderProps {
+  label: string;
+  value: number;
+  min: number;
+  max: number;
+  step: number;
+  onChange: (value: number) => void;
+  /** Most that can be typed, where that is more than the slider's end. */
+  most?: number;
+  disabled?: boolean;
+  help?: string;
+  children?: preact.ComponentChildren;
+}
+
+/** A slider of the sampling settings. */
+export function Slider({ label, value, min, max, step, onChange, most, disabled, help, children }: SliderProps) {
+  const id = useId();
+  return (
+    <div class="field">
+      <div class="field-head">
+        <label for={id}>{label}</label>
+        {children}
+        <NumberField
+          {...{ value, min, max: most ?? max, step: step < 1 ? 0.001 : 1, onChange }}
+          label={`${label}, as a number`}
+          {...(disabled !== undefined && { disabled })}
+        />
+      </div>
+      <input
+        id={id}
+        type="range"
+        {...{ min, max, step, value, disabled }}
+        aria-describedby={help === undefined ? undefined : `${id}-help`}
+        onInput={(event) => onChange(Number(event.currentTarget.value))}
+      />
+      {help !== undefined && (
+        <p id={`${id}-help`} class="help">
+          {help}
+        </p>
+      )}
+    </div>
+  );
+}
+
+/** The time, told anew while something runs. */
+export function useNow(running: boolean): number {
+  const [now, setNow] = useState(Date.now());
+  useEffect(() => {
+    if (!running) return;
+    const timer = setInterval(() => setNow(Date.now()), 500);
+    return () => clearInterval(timer);
+  }, [running]);
+  return now;
+}

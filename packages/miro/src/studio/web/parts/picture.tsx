@@ -1,0 +1,73 @@
+/** A picture of the studio. Where a key is wanted the browser cannot load it by itself, and it is fetched. */
+import { useEffect, useState } from "preact/hooks";
+import { ask, key } from "../state/api.js";
+
+/** The address under which an image of the studio can be shown; null until it is there. */
+export function useSource(url: string): string | null {
+  const wanted = key.value !== null;
+  const [made, setMade] = useState<{ url: string; blob: string } | null>(null);
+  useEffect(() => {
+    if (!wanted) return;
+    let blob: string | null = null;
+    let gone = false;
+    void ask(url)
+      .then((answer) => answer.blob())
+      .then((bytes) => {
+        if (gone) return;
+        blob = URL.createObjectURL(bytes);
+        setMade({ url, blob });
+      })
+      .catch(() => {}); // The alternative text stands in its place.
+    return () => {
+      gone = true;
+      if (blob !== null) URL.revokeObjectURL(blob);
+    };
+  }, [url, wanted]);
+  if (!wanted) return url;
+  return made?.url === url ? made.blob : null;
+}
+
+export function Picture({ url, alt, class: name = "" }: { url: string; alt: string; class?: string }) {
+  const source = useSource(url);
+  return source === null ? (
+    <span class={`waiting ${name}`} role="img" aria-label={alt} />
+  ) : (
+    <img class={name} src={source} alt={alt} decoding="async" draggable={false} />
+  );
+}
+
+/** Saves a file of the studio, with its settings inside. */
+export async function download(url: string, name: string): Promise<void> {
+  const blob = await (await ask(url)).blob();
+  saveBlob(blob, name);
+}
+
+export function saveBlob(blob: Blob, name: string): void {
+  const link = document.createElement("a");
+  link.href = URL.createObjectURL(blob);
+  link.download = name;
+  link.click();
+  setTimeout(() => URL.revokeObjectURL(link.href), 10_000);
+}
+
+/** One picture of several: two side by side, three and four in two rows, more in as square a grid as can be. */
+export async function composeSheet(urls: readonly string[]): Promise<Blob> {
+  const gap = 4;
+  const bitmaps = await Promise.all(urls.map(async (url) => createImageBitmap(await (await ask(url)).blob())));
+  const columns = Math.ceil(Math.sqrt(bitmaps.length));
+  const rows = Math.ceil(bitmaps.length / columns);
+  const [width, height] = [Math.max(...bitmaps.map((b) => b.width)), Math.max(...bitmaps.map((b) => b.height))];
+  const canvas = document.createElement("canvas");
+  canvas.width = columns * width + (columns - 1) * gap;
+  canvas.height = rows * height + (rows - 1) * gap;
+  const context = canvas.getContext("2d")!;
+  context.fillStyle = "rgb(245, 245, 245)";
+  context.fillRect(0, 0, canvas.width, canvas.height);
+  for (const [i, bitmap] of bitmaps.entries()) {
+    context.drawImage(bitmap, (i % columns) * (width + gap), Math.floor(i / columns) * (height + gap));
+    bitmap.close();
+  }
+  return new Promise((resolve, reject) =>
+    canvas.toBlob((blob) => (blob ? resolve(blob) : reject(new Error("The sheet could not be made."))), "image/png"),
+  );
+}

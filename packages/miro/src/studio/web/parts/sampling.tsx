@@ -1,0 +1,214 @@
+/** Sampling settings, the seed, and what is drawn over. */
+import { useEffect, useId, useRef } from "preact/hooks";
+import { thumbnailUrl } from "../state/api.js";
+import { form, lastSeed, model, randomSeed, set, source } from "../state/form.js";
+import { tell } from "../state/notices.js";
+import { Slider, NumberField } from "./field.js";
+import { IconButton } from "./icon.js";
+import { Picture } from "./picture.js";
+
+const MOST_SEED = 2 ** 31 - 1;
+
+export function Sampling() {
+  const chosen = model.value;
+  const { steps, guidance, guidanceOff, images, sampler, shift, guidanceType, negativePrompt } = form.value;
+  const { bestOf, scorer } = form.value;
+  const id = useId();
+  if (chosen === null) return null;
+  const fine = chosen.defaults.guidanceScale < 2;
+  return (
+    <section class="panel sampling" aria-labelledby="sampling-title">
+      <h2 id="sampling-title">Sampling</h2>
+      <div class="fields">
+        <Slider
+          {...{ label: "Steps", value: steps, min: 1, max: 100, step: 1, most: chosen.limits.steps }}
+          onChange={(value) => set({ steps: value })}
+        />
+        <Slider
+          {...{ label: "Guidance", value: guidance, min: 0, max: fine ? 3 : 15, step: fine ? 0.05 : 0.5, most: 100 }}
+          disabled={guidanceOff}
+          onChange={(value) => set({ guidance: value })}
+        >
+          <label class="check">
+            <input
+              type="checkbox"
+              checked={guidanceOff}
+              onChange={(event) => set({ guidanceOff: event.currentTarget.checked })}
+            />
+            off
+          </label>
+        </Slider>
+        <Slider
+          {...{ label: "Images", value: images, min: 1, max: Math.min(16, chosen.limits.images), step: 1 }}
+          onChange={(value) => set({ images: value })}
+        />
+        <Seed />
+      </div>
+      <SourcePanel />
+      <details>
+        <summary>More settings</summary>
+        <div class="fields">
+          <div class="field wide">
+            <label for={`${id}-negative`}>Negative prompt</label>
+            <input
+              id={`${id}-negative`}
+              type="text"
+              value={negativePrompt}
+              placeholder="what guidance leads away from"
+              onInput={(event) => set({ negativePrompt: event.currentTarget.value })}
+            />
+          </div>
+          <div class="field">
+            <label for={`${id}-sampler`}>Sampler</label>
+            <select
+              id={`${id}-sampler`}
+              value={sampler}
+              onChange={(event) => set({ sampler: event.currentTarget.value })}
+            >
+              {chosen.samplers.map((name) => (
+                <option key={name} value={name}>
+                  {name}
+                </option>
+              ))}
+            </select>
+          </div>
+          <div class="field">
+            <label for={`${id}-type`}>Guidance over the steps</label>
+            <select
+              id={`${id}-type`}
+              value={guidanceType}
+              onChange={(event) => set({ guidanceType: event.currentTarget.value as "constant" | "linear" })}
+            >
+              <option value="constant">constant</option>
+              <option value="linear">rising</option>
+            </select>
+          </div>
+          <Slider
+            {...{ label: "Shift", value: shift, min: 0.05, max: 5, step: 0.05, most: 100 }}
+            onChange={(value) => set({ shift: value })}
+          />
+          <Slider
+            {...{ label: "Best of", value: bestOf, min: 1, max: 16, step: 1, most: 64 }}
+            onChange={(value) => set({ bestOf: value })}
+          />
+          {bestOf > 1 && (
+            <div class="field wide">
+              <label for={`${id}-scorer`}>Best by the scorer</label>
+              <input
+                id={`${id}-scorer`}
+                list={`${id}-scorers`}
+                value={scorer}
+                onInput={(event) => set({ scorer: event.currentTarget.value })}
+              />
+              <datalist id={`${id}-scorers`}>
+                {chosen.scorers.map((name) => (
+                  <option key={name} value={name} />
+                ))}
+              </datalist>
+              <p class="help">
+                One, or several with weights: <code>sharpness,colorfulness=0.5</code>
+              </p>
+            </div>
+          )}
+        </div>
+      </details>
+    </section>
+  );
+}
+
+function Seed() {
+  const { seed, randomSeed: random, variation } = form.value;
+  const id = useId();
+  return (
+    <div class="field">
+      <div class="field-head">
+        <label for={id}>Seed</label>
+        <label class="check">
+          <input
+            type="checkbox"
+            checked={random}
+            onChange={(event) => {
+              const { checked } = event.currentTarget;
+              // The seed that was drawn with goes on being used.
+              set({ randomSeed: checked, ...(!checked && lastSeed.value !== null && { seed: lastSeed.value }) });
+            }}
+          />
+          random
+        </label>
+      </div>
+      <div class="seed">
+        <NumberField
+          {...{ id, min: 0, max: MOST_SEED, step: 1, disabled: random }}
+          value={random ? (lastSeed.value ?? seed) : seed}
+          onChange={(value) => set({ seed: value })}
+        />
+        <IconButton
+          icon="dice"
+          label="Another seed"
+          onClick={() => set({ seed: randomSeed(), randomSeed: false })}
+        />
+      </div>
+      {random && lastSeed.value !== null && <p class="help">The last pictures began with {lastSeed.value}.</p>}
+      {!random && (
+        <Slider
+          {...{ label: "Variation", value: variation, min: 0, max: 1, step: 0.05 }}
+          onChange={(value) => set({ variation: value })}
+        />
+      )}
+    </div>
+  );
+}
+
+/** What is drawn over: image to image. */
+function SourcePanel() {
+  const { value } = source;
+  const input = useRef<HTMLInputElement>(null);
+  useEffect(() => () => {
+    if (value?.kind === "file") URL.revokeObjectURL(value.url);
+  }, [value]);
+  const most = model.value?.limits.uploadBytes ?? 0;
+  return (
+    <div class="source">
+      <input
+        ref={input}
+        type="file"
+        accept="image/*"
+        class="hidden"
+        aria-label="Picture to draw over"
+        tabIndex={-1}
+        onChange={(event) => {
+          const file = event.currentTarget.files?.[0];
+          if (!file) return;
+          if (file.size > most) tell(`The file has more than ${most / 2 ** 20} MiB.`, { kind: "bad" });
+          else source.value = { kind: "file", file, url: URL.createObjectURL(file) };
+          event.currentTarget.value = "";
+        }}
+      />
+      {value === null ? (
+        <button type="button" class="quiet" onClick={() => input.current!.click()}>
+          Draw over a picture …
+        </button>
+      ) : (
+        <div class="source-set">
+          {value.kind === "file" ? (
+            <img src={value.url} alt="The picture that is drawn over" />
+          ) : (
+            <Picture url={thumbnailUrl(value.id)} alt="The picture that is drawn over" />
+          )}
+          <Slider
+            {...{ label: "Strength", value: form.value.strength, min: 0, max: 1, step: 0.05 }}
+            help="0 keeps the picture, 1 draws it anew."
+            onChange={(strength) => set({ strength })}
+          />
+          <IconButton
+            icon="close"
+            label="Draw over nothing"
+            onClick={() => {
+              source.value = null;
+            }}
+          />
+        </div>
+      )}
+    </div>
+  );
+}

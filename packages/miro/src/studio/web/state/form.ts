@@ -1,0 +1,214 @@
+/** What the person has set, kept over a reload, and the request that it makes. */
+import { batch, computed, effect, signal } from "@preact/signals";
+import { askJson, type Model, type Settings, sentence } from "./api.js";
+import { tell } from "./notices.js";
+
+/** Targets are multiples of this. */
+export const STEPS_OF_TARGET = 63;
+const STORED = "miro-studio-form";
+
+/** The picture that is drawn over: one of the gallery, or a file. */
+export type Source = { kind: "picture"; id: string } | { kind: "file"; file: File; url: string };
+
+export interface Form {
+  model: string;
+  prompt: string;
+  negativePrompt: string;
+  targets: Record<string, number>;
+  negativeTargets: Record<string, number>;
+  steps: number;
+  guidance: number;
+  guidanceOff: boolean;
+  guidanceType: "constant" | "linear";
+  images: number;
+  seed: number;
+  randomSeed: boolean;
+  sampler: string;
+  shift: number;
+  bestOf: number;
+  scorer: string;
+  strength: number;
+  variation: number;
+}
+
+const BLANK: Form = {
+  ...{ model: "", prompt: "", negativePrompt: "", targets: {}, negativeTargets: {}, steps: 20, guidance: 1 },
+  ...{ guidanceOff: false, guidanceType: "constant", images: 4, seed: 3407, randomSeed: true, sampler: "euler" },
+  ...{ shift: 1, bestOf: 1, scorer: "", strength: 0.75, variation: 0 },
+};
+
+export const models = signal<Model[]>([]);
+export const form = signal<Form>(BLANK);
+export const source = signal<Source | null>(null);
+export const model = computed(() => models.value.find(({ id }) => id === form.value.model) ?? models.value[0] ?? null);
+/** The seed that the last job used. */
+export const lastSeed = signal<number | null>(null);
+
+export function set(changes: Partial<Form>): void {
+  form.value = { ...form.value, ...changes };
+}
+
+export function setTarget(key: string, value: number, negative = false): void {
+  const name = negative ? "negativeTargets" : "targets";
+  set({ [name]: { ...form.value[name], [key]: snap(value) } });
+}
+
+/** The nearest multiple of 1/63. */
+export function snap(value: number): number {
+  return Math.round(Math.min(1, Math.max(0, value)) * STEPS_OF_TARGET) / STEPS_OF_TARGET;
+}
+
+export function resetTargets(negative: boolean): void {
+  set({ [negative ? "negativeTargets" : "targets"]: {} });
+}
+
+export function targetOf(key: string, negative = false): number {
+  const reward = model.value?.rewards.find((one) => one.key === key);
+  const given = (negative ? form.value.negativeTargets : form.value.targets)[key];
+  return given ?? (negative ? reward?.negativeDefault : reward?.default) ?? (negative ? 0 : 1);
+}
+
+/** All targets of the model's rewards. */
+export function targetsOf(negative = false): Record<string, number> {
+  return Object.fromEntries((model.value?.rewards ?? []).map(({ key }) => [key, targetOf(key, negative)]));
+}
+
+/** Sampling settings as the model has them. */
+export function chooseModel(id: string): void {
+  const chosen = models.value.find((one) => one.id === id);
+  if (!chosen) return;
+  const { steps, guidanceScale, shift } = chosen.defaults;
+  set({
+    ...{ model: id, steps, shift, guidance: guidanceScale, guidanceOff: guidanceScale === 0 },
+    images: Math.min(form.value.images, chosen.limits.images),
+    scorer: chosen.scorers[0] ?? "",
+  });
+}
+
+/** The request that the form makes, without pictures and seeds. */
+export function requestOf(): Record<string, unknown> {
+  const { prompt, negativePrompt, steps, guidance, guidanceOff, guidanceType, sampler, shift } = form.value;
+  return {
+    ...{ model: model.value?.id, prompt: prompt.trim(), steps, sampler, shift, guidanceType },
+    guidanceScale: guidanceOff ? 0 : guidance,
+    rewardTargets: targetsOf(),
+    negativeRewardTargets: targetsOf(true),
+    ...(negativePrompt.trim() !== "" && { negativePrompt: negativePrompt.trim() }),
+    previewEvery: Math.max(1, Math.round(steps / 8)),
+  };
+}
+
+export function randomSeed(): number {
+  return crypto.getRandomValues(new Uint32Array(1))[0]! >>> 1;
+}
+
+/** Makes the form say what a picture says. What the model has no reward for is left out, and told. */
+export function takeOver(settings: Settings): void {
+  const keys = new Set((model.value?.rewards ?? []).map(({ key }) => key));
+  const known = (targets: Record<string, number> | undefined) =>
+    Object.fromEntries(Object.entries(targets ?? {}).filter(([key]) => keys.has(key)));
+  const unknown = Object.keys(settings.rewardTargets ?? {}).filter((key) => !keys.has(key));
+  batch(() => {
+    const samplers = model.value?.samplers ?? [];
+    set({
+      ...{ prompt: settings.prompt, negativePrompt: settings.negativePrompt ?? "", steps: settings.steps },
+      ...{ guidance: settings.guidanceScale, guidanceOff: settings.guidanceScale === 0 },
+      ...{ guidanceType: settings.guidanceType ?? "constant", shift: settings.shift, images: 1, bestOf: 1 },
+      ...(samplers.includes(settings.sampler) && { sampler: settings.sampler }),
+      ...{ targets: known(settings.rewardTargets), negativeTargets: known(settings.negativeRewardTargets) },
+      ...(settings.seed !== null && { seed: settings.seed, randomSeed: false }),
+      ...(settings.strength !== undefined && { strength: settings.strength }),
+      variation: 0,
+    });
+  });
+  const without = unknown.length > 0 ? ` The model has no reward ${unknown.join(", ")}.` : "";
+  tell(`The settings of the picture are taken over.${without}`);
+}
+
+/** Reads the settings of a picture file into the form. */
+export async function takeOverFile(file: File): Promise<void> {
+  const body = new FormData();
+  body.append("image", file);
+  const { settings, parameters } = await askJson<{ settings: Settings | null; parameters: string | null }>(
+    "/api/inspect",
+    { method: "POST", body },
+  );
+  if (settings !== null) takeOver(settings);
+  else if (parameters !== null) {
+    takeOverLines(parameters);
+  }
+}
+
+/** The lines that other programs write: prompt, `Negative prompt: …`, then `Steps: 20, Seed: 3, …`. */
+function takeOverLines(lines: string): void {
+  const rows = lines.split("\n");
+  const last = rows.findLastIndex((row) => /^Steps: \d+/.test(row));
+  const fields = last < 0 ? "" : rows[last]!;
+  const negative = rows.findIndex((row) => row.startsWith("Negative prompt: "));
+  const end = [negative, last].filter((row) => row >= 0).sort((a, b) => a - b)[0] ?? rows.length;
+  const number = (name: string) => {
+    const found = new RegExp(`(?:^|, )${name}: ([\\d.]+)`).exec(fields)?.[1];
+    return found === undefined ? undefined : Number(found);
+  };
+  const [steps, seed] = [number("Steps"), number("Seed")];
+  set({
+    prompt: rows.slice(0, end).join("\n"),
+    negativePrompt: negative < 0 ? "" : rows[negative]!.slice("Negative prompt: ".length),
+    ...(steps !== undefined && { steps }),
+    ...(seed !== undefined && { seed, randomSeed: false }),
+  });
+  tell(sentence("prompt, steps and seed are taken over; another program made the picture"));
+}
+
+export function startForm(): void {
+  const stored = localStorage.getItem(STORED);
+  if (stored !== null) {
+    try {
+      form.value = { ...BLANK, ...(JSON.parse(stored) as Partial<Form>) };
+    } catch {
+      localStorage.removeItem(STORED); // not ours
+    }
+  }
+  effect(() => localStorage.setItem(STORED, JSON.stringify(form.value)));
+}
+
+export async function loadModels(): Promise<void> {
+  const list = await askJson<Model[]>("/api/models");
+  batch(() => {
+    models.value = list;
+    if (!list.some(({ id }) => id === form.value.model)) chooseModel(list[0]!.id);
+    if (form.value.prompt === "") set({ prompt: examplesOf(list[0]!)[0]! });
+    const { scorers } = model.value!;
+    if (!scorers.includes(form.value.scorer)) set({ scorer: scorers[0] ?? "" });
+  });
+}
+
+/** Prompts of the testbed, for models that bring no examples. */
+const EXAMPLES = [
+  "a robot watering flowers in a greenhouse",
+  "a red apple on a wooden table",
+  "a fox made of folded paper",
+  "a lighthouse on a cliff during a storm",
+  "a hedgehog wearing a tiny knitted scarf",
+  "an astronaut riding a camel across orange dunes",
+  "a whale swimming between skyscrapers above a city",
+  "a library whose shelves grow out of living trees",
+  "a dragon curled around a church tower, ink drawing",
+  "a mountain village in winter, woodcut print",
+  "a busy street market at night, watercolour",
+  "a harbour at dawn in flat colours, screen print poster",
+  "a castle built from sugar cubes",
+  "a knitted octopus sitting on a sofa",
+  "a macro photograph of a bee on a lavender flower",
+  "a portrait of a young woman with freckles, soft window light",
+  "a bowl of ramen with a halved egg and spring onions",
+  "three yellow lemons beside a blue ceramic jug",
+  "a red cube below a blue sphere on a plain grey background",
+  "a shop window with a neon sign that reads \"coffee\"",
+  "a violinist playing on a rooftop at dusk",
+  "a waterfall in a rainforest with a rainbow in the mist",
+];
+
+export function examplesOf({ examples }: Model): readonly string[] {
+  return examples.length > 0 ? examples.slice(0, 22) : EXAMPLES;
+}

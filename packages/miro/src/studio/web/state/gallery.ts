@@ -1,0 +1,133 @@
+/** The pictures that the gallery shows: as many as were scrolled to, newest first. */
+import { batch, signal } from "@preact/signals";
+import { ApiError, ask, askJson, messageOf, type PictureEntry } from "./api.js";
+import { tell } from "./notices.js";
+
+const PAGE = 120;
+
+export const pictures = signal<PictureEntry[]>([]);
+export const query = signal<{ q: string; favourite: boolean }>({ q: "", favourite: false });
+export const loading = signal(false);
+/** Whether all pictures are there; null before the first answer. */
+export const complete = signal<boolean | null>(null);
+export const galleryError = signal<string | null>(null);
+/** Two pictures to compare, by id. */
+export const chosen = signal<string[]>([]);
+/** The picture that is shown large. */
+export const shown = signal<PictureEntry | null>(null);
+export const comparing = signal(false);
+
+let cursor: string | null = null;
+let turn = 0;
+
+function pageUrl(): string {
+  const { q, favourite } = query.value;
+  const params = new URLSearchParams({ limit: String(PAGE) });
+  if (q.trim() !== "") params.set("q", q);
+  if (favourite) params.set("favourite", "true");
+  if (cursor !== null) params.set("cursor", cursor);
+  return `/api/pictures?${params}`;
+}
+
+/** Begins anew. */
+export async function reload(): Promise<void> {
+  turn++;
+  cursor = null;
+  loading.value = false;
+  complete.value = null;
+  await more(true);
+}
+
+export async function more(fresh = false): Promise<void> {
+  if (loading.value || complete.value === true) return;
+  const mine = turn;
+  loading.value = true;
+  try {
+    const page = await askJson<{ pictures: PictureEntry[]; next: string | null }>(pageUrl());
+    if (mine !== turn) return;
+    batch(() => {
+      const had = new Set(fresh ? [] : pictures.value.map(({ id }) => id));
+      pictures.value = [...(fresh ? [] : pictures.value), ...page.pictures.filter(({ id }) => !had.has(id))];
+      cursor = page.next;
+      complete.value = page.next === null;
+      galleryError.value = null;
+    });
+  } catch (error) {
+    if (mine === turn && error instanceof ApiError && error.status !== 0) galleryError.value = messageOf(error);
+  } finally {
+    if (mine === turn) loading.value = false;
+  }
+}
+
+/** A picture was drawn: it comes first, where the search is for everything. */
+export async function arrived(id: string): Promise<void> {
+  const { q, favourite } = query.value;
+  if (q.trim() !== "" || favourite) return;
+  try {
+    const entry = await askJson<PictureEntry>(`/api/pictures/${id}`);
+    if (!pictures.value.some((one) => one.id === id)) pictures.value = [entry, ...pictures.value];
+  } catch {
+    // It is there after the next reload of the gallery.
+  }
+}
+
+export async function setFavourite(entry: PictureEntry, favourite: boolean): Promise<void> {
+  replace({ ...entry, favourite });
+  try {
+    await ask(`/api/pictures/${entry.id}`, { method: "PATCH", json: { favourite } });
+  } catch (error) {
+    replace(entry);
+    tell(messageOf(error), { kind: "bad" });
+  }
+}
+
+function replace(entry: PictureEntry): void {
+  batch(() => {
+    pictures.value = pictures.value.map((one) => (one.id === entry.id ? entry : one));
+    if (shown.value?.id === entry.id) shown.value = entry;
+  });
+}
+
+export async function remove(entry: PictureEntry): Promise<void> {
+  const place = pictures.value.findIndex(({ id }) => id === entry.id);
+  pictures.value = pictures.value.filter(({ id }) => id !== entry.id);
+  chosen.value = chosen.value.filter((id) => id !== entry.id);
+  const back = () => {
+    const all = pictures.value.filter(({ id }) => id !== entry.id);
+    pictures.value = [...all.slice(0, Math.max(0, place)), entry, ...all.slice(Math.max(0, place))];
+  };
+  try {
+    await ask(`/api/pictures/${entry.id}`, { method: "DELETE" });
+  } catch (error) {
+    back();
+    tell(messageOf(error), { kind: "bad" });
+    return;
+  }
+  const undo = async () => {
+    try {
+      await ask(`/api/pictures/${entry.id}/restore`, { method: "POST" });
+      back();
+    } catch (error) {
+      tell(messageOf(error), { kind: "bad" });
+    }
+  };
+  tell("The picture is in the trash.", { action: { label: "Undo", run: () => void undo() }, ms: 10_000 });
+}
+
+/** Chooses a picture for a comparison; of three the oldest choice goes. */
+export function choose(id: string): void {
+  chosen.value = chosen.value.includes(id) ? chosen.value.filter((one) => one !== id) : [...chosen.value, id].slice(-2);
+}
+
+export async function entryOf(id: string): Promise<PictureEntry> {
+  return pictures.value.find((one) => one.id === id) ?? askJson<PictureEntry>(`/api/pictures/${id}`);
+}
+
+/** Shows a picture large. */
+export async function show(id: string): Promise<void> {
+  try {
+    shown.value = await entryOf(id);
+  } catch (error) {
+    tell(messageOf(error), { kind: "bad" });
+  }
+}

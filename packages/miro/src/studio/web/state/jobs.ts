@@ -1,0 +1,270 @@
+/** Jobs of this tab, as they happen. Their ids outlive a reload; the server tells again what has happened. */
+import { computed, effect, type Signal, signal } from "@preact/signals";
+import { ApiError, ask, askJson, connected, type JobView, lost, messageOf, sentence } from "./api.js";
+import { EventParser } from "./event-parser.js";
+
+/** What a job is for. */
+export type Purpose =
+  | { kind: "draw" }
+  /** Cells of the reward map, by place. */
+  | { kind: "map"; map: string; cells: number[] }
+  /** A strip below a slider. */
+  | { kind: "strip"; key: string };
+
+export interface Tile {
+  step: number;
+  steps: number;
+  preview: string | null;
+  picture: string | null;
+  seed: number | null;
+  scores: Record<string, number> | null;
+}
+
+export interface JobState {
+  status: JobView["status"] | "lost";
+  position: number | null;
+  tiles: Tile[];
+  /** When it began and ended, on this machine's clock. */
+  startedAt: number | null;
+  finishedAt: number | null;
+  /** Progress when this page first heard of the job, for the time that is left. */
+  heardAt: { time: number; progress: number } | null;
+  error: string | null;
+  warnings: string[];
+}
+
+export interface StoredJob {
+  id: string;
+  purpose: Purpose;
+  prompt: string;
+  total: number;
+}
+
+export interface Job extends StoredJob {
+  state: Signal<JobState>;
+  /** Last event that was heard. */
+  last: number;
+}
+
+const STORED = "miro-studio-jobs";
+/** A browser has six connections to a server; streams must leave some for everything else. */
+const STREAMS = 2;
+const POLL_MS = 1500;
+
+export const jobs = signal<Job[]>([]);
+const hearers = new Set<(job: Job, event: string, image: number | null) => void>();
+
+/** Hears of pictures and ends of all jobs. */
+export function onJobEvent(hear: (job: Job, event: string, image: number | null) => void): void {
+  hearers.add(hear);
+}
+
+export const isEnded = ({ status }: JobState) => status !== "queued" && status !== "running";
+const isLive = (job: Job) => !isEnded(job.state.value);
+
+export const liveJobs = computed(() => jobs.value.filter(isLive));
+
+/** How much of a job is done, 0 to 1. */
+export function progressOf({ tiles }: JobState): number {
+  const done = tiles.reduce((sum, { step, steps, picture }) => sum + (picture ? 1 : steps > 0 ? step / steps : 0), 0);
+  return tiles.length === 0 ? 0 : done / tiles.length;
+}
+
+/** Seconds that a job still takes by what it took so far; null where that says nothing yet. */
+export function secondsLeft(state: JobState, now: number): number | null {
+  const progress = progressOf(state);
+  if (state.heardAt === null || progress - state.heardAt.progress < 0.02) return null;
+  const rate = (progress - state.heardAt.progress) / (now - state.heardAt.time);
+  return rate <= 0 ? null : (1 - progress) / rate / 1000;
+}
+
+/** Asks for pictures. @param files go along as parts of a form */
+export async function submit(
+  request: Record<string, unknown>,
+  total: number,
+  purpose: Purpose = { kind: "draw" },
+  files: { image?: Blob } = {},
+): Promise<Job> {
+  const form = new FormData();
+  form.append("request", JSON.stringify(request));
+  if (files.image) form.append("image", files.image);
+  const { id } = await askJson<{ id: string }>(
+    "/api/jobs",
+    files.image ? { method: "POST", body: form } : { method: "POST", json: request },
+  );
+  const job = newJob({ id, purpose, prompt: String(request.prompt), total });
+  jobs.value = [job, ...tidied()];
+  return job;
+}
+
+/** Jobs without those that have ended longest ago: their pictures are in the gallery. */
+function tidied(): Job[] {
+  let ended = 0;
+  return jobs.value.filter(
+    (job) => isLive(job) || job.purpose.kind === "strip" || (job.purpose.kind === "draw" && ended++ < 1),
+  );
+}
+
+function newJob(stored: StoredJob): Job {
+  const tile = { ...{ step: 0, steps: 0, preview: null, picture: null }, seed: null, scores: null };
+  return {
+    ...stored,
+    last: 0,
+    state: signal<JobState>({
+      ...{ status: "queued", position: null, startedAt: null, finishedAt: null, heardAt: null, error: null },
+      ...{ warnings: [], tiles: Array.from({ length: stored.total }, () => ({ ...tile })) },
+    }),
+  };
+}
+
+/** Ends a job. It is shown as cancelled at once. */
+export async function cancel(job: Job): Promise<void> {
+  try {
+    await ask(`/api/jobs/${job.id}`, { method: "DELETE" });
+  } catch (error) {
+    if (!(error instanceof ApiError) || ![404, 410].includes(error.status)) throw error;
+  }
+  apply(job, "cancelled", {});
+}
+
+export function forget(job: Job): void {
+  jobs.value = jobs.value.filter((other) => other !== job);
+}
+
+function change(job: Job, changes: Partial<JobState>): void {
+  job.state.value = { ...job.state.value, ...changes };
+}
+
+function changeTile(job: Job, image: number, changes: Partial<Tile>): void {
+  const tiles = job.state.value.tiles.map((tile, i) => (i === image ? { ...tile, ...changes } : tile));
+  change(job, { tiles });
+}
+
+function apply(job: Job, event: string, data: Record<string, unknown>): void {
+  if (isEnded(job.state.value)) return;
+  const image = typeof data.image === "number" ? data.image : typeof data.index === "number" ? data.index : null;
+  if (event === "queued") change(job, { position: Number(data.position) });
+  else if (event === "started") change(job, { status: "running", position: null, startedAt: Date.now() });
+  else if (event === "step") {
+    changeTile(job, image!, { step: Number(data.step), steps: Number(data.steps) });
+    const state = job.state.value;
+    if (state.heardAt === null) change(job, { heardAt: { time: Date.now(), progress: progressOf(state) } });
+  } else if (event === "preview") changeTile(job, image!, { preview: String(data.data) });
+  else if (event === "picture") {
+    changeTile(job, image!, {
+      picture: String(data.id),
+      seed: typeof data.seed === "number" ? data.seed : null,
+      scores: (data.scores as Record<string, number>) ?? null,
+    });
+  } else if (event === "warning") change(job, { warnings: [...job.state.value.warnings, String(data.message)] });
+  else if (event === "done" || event === "cancelled")
+    change(job, { status: event, position: null, finishedAt: Date.now() });
+  else if (event === "failed" || event === "lost") {
+    change(job, { status: event, position: null, finishedAt: Date.now(), error: sentence(String(data.message)) });
+  }
+  for (const hear of hearers) hear(job, event, image);
+}
+
+/** What the server knows of a job that has no stream. */
+function applyView(job: Job, view: JobView): void {
+  if (view.position !== null) change(job, { position: view.position });
+  if (view.status === "running" && job.state.value.status === "queued") apply(job, "started", {});
+  const shown = new Set(job.state.value.tiles.map(({ picture }) => picture));
+  // Places are known when all pictures are there.
+  if (view.pictures.length === job.total) {
+    for (const [index, id] of view.pictures.entries()) {
+      if (!shown.has(id)) apply(job, "picture", { index, id, scores: view.scores[index] });
+    }
+  }
+  if (view.status === "failed") apply(job, "failed", { message: view.error });
+  else if (view.status === "done" || view.status === "cancelled") apply(job, view.status, {});
+}
+
+/** Follows a job's stream to its end, also over lost connections. */
+async function follow(job: Job, signal: AbortSignal): Promise<void> {
+  for (let wait = 300; !signal.aborted && isLive(job); wait = Math.min(wait * 2, 4000)) {
+    try {
+      const headers: Record<string, string> = job.last > 0 ? { "last-event-id": `${job.last}` } : {};
+      const answer = await ask(`/api/jobs/${job.id}/events`, { signal, headers });
+      const parser = new EventParser();
+      const reader = answer.body!.pipeThrough(new TextDecoderStream()).getReader();
+      for (;;) {
+        const { done, value } = await reader.read();
+        if (done) break;
+        wait = 300;
+        for (const { id, event, data } of parser.push(value)) {
+          if (id !== null) job.last = id;
+          apply(job, event, JSON.parse(data) as Record<string, unknown>);
+        }
+      }
+      if (isLive(job)) lost();
+    } catch (error) {
+      if (signal.aborted) return;
+      if (error instanceof ApiError && error.status > 0) return settle(job, error);
+      lost();
+    }
+    await new Promise((resolve) => setTimeout(resolve, wait));
+  }
+}
+
+/** A job without a stream: it has ended before this server began, or is known no more. */
+async function settle(job: Job, error: unknown): Promise<void> {
+  try {
+    applyView(job, await askJson<JobView>(`/api/jobs/${job.id}`));
+    if (isLive(job)) apply(job, "lost", { message: messageOf(error) });
+  } catch (again) {
+    if (again instanceof ApiError && again.status > 0) apply(job, "lost", { message: again.message });
+  }
+}
+
+export function startJobs(): void {
+  const stored = sessionStorage.getItem(STORED);
+  if (stored !== null) {
+    try {
+      jobs.value = (JSON.parse(stored) as StoredJob[]).map(newJob);
+    } catch {
+      sessionStorage.removeItem(STORED); // not ours
+    }
+  }
+  effect(() => {
+    const all = jobs.value.map(({ id, purpose, prompt, total }) => ({ id, purpose, prompt, total }));
+    sessionStorage.setItem(STORED, JSON.stringify(all));
+  });
+
+  const visible = signal(!document.hidden);
+  document.addEventListener("visibilitychange", () => {
+    visible.value = !document.hidden;
+  });
+  const streams = new Map<Job, AbortController>();
+  effect(() => {
+    // The oldest come first in the queue. A hidden tab leaves its connections to others.
+    const wanted = visible.value ? liveJobs.value.slice(-STREAMS) : [];
+    for (const [job, stream] of streams) {
+      if (wanted.includes(job)) continue;
+      stream.abort();
+      streams.delete(job);
+    }
+    for (const job of wanted) {
+      if (streams.has(job)) continue;
+      const stream = new AbortController();
+      streams.set(job, stream);
+      void follow(job, stream.signal);
+    }
+  });
+  const poll = async () => {
+    for (const job of liveJobs.value) {
+      if (streams.has(job) || !visible.value || !connected.value) continue;
+      await settleQuietly(job);
+    }
+    setTimeout(poll, POLL_MS);
+  };
+  setTimeout(poll, POLL_MS);
+}
+
+async function settleQuietly(job: Job): Promise<void> {
+  try {
+    applyView(job, await askJson<JobView>(`/api/jobs/${job.id}`));
+  } catch (error) {
+    if (error instanceof ApiError && error.status > 0) apply(job, "lost", { message: error.message });
+  }
+}

@@ -1,0 +1,37 @@
+/** Begins: what was stored, what the server knows, and what goes on when it is back. */
+import { effect, signal } from "@preact/signals";
+import { messageOf, returns } from "./api.js";
+import { loadModels, startForm } from "./form.js";
+import { arrived, reload } from "./gallery.js";
+import { onJobEvent, startJobs } from "./jobs.js";
+import { resumeMap, startRewardMap } from "./reward-map.js";
+import { followTheme } from "./theme.js";
+
+/** Why the page has no models yet. */
+export const startError = signal<string | null>(null);
+
+export function start(): void {
+  followTheme();
+  startForm();
+  startRewardMap();
+  onJobEvent((job, event, image) => {
+    const id = event === "picture" && image !== null ? job.state.value.tiles[image]!.picture : null;
+    if (id !== null) void arrived(id);
+  });
+  startJobs();
+  effect(() => {
+    // What `begin` reads is none of this effect's business.
+    if (returns.value >= 0) queueMicrotask(begin);
+  });
+}
+
+async function begin(): Promise<void> {
+  try {
+    await loadModels();
+    startError.value = null;
+    resumeMap();
+  } catch (error) {
+    startError.value = messageOf(error);
+  }
+  await reload();
+}

@@ -1,0 +1,18 @@
+/** Light, dark, or as the system has it. */
+import { effect, signal } from "@preact/signals";
+
+export const THEMES = ["system", "light", "dark"] as const;
+export type Theme = (typeof THEMES)[number];
+
+const STORED = "miro-studio-theme";
+const stored = localStorage.getItem(STORED) as Theme | null;
+
+export const theme = signal<Theme>(stored !== null && THEMES.includes(stored) ? stored : "system");
+
+export function followTheme(): void {
+  effect(() => {
+    if (theme.value === "system") delete document.documentElement.dataset.theme;
+    else document.documentElement.dataset.theme = theme.value;
+    localStorage.setItem(STORED, theme.value);
+  });
+}
