@@ -6,6 +6,7 @@
  *   2. libtorch MIRO_LIBTORCH or LIBTORCH, else an installed Python torch, else a private copy (pip, as configured)
  *   3. native addon   packages/torch/build/miro_torch.node (CMake)
  *   4. TypeScript     dist folders of the packages (tsc -b)
+ *   5. studio's page  packages/miro/web (Vite)
  *
  * Plain Node, no dependencies. A step whose inputs have not changed is skipped; when all are skipped nothing is
  * printed. Writes to stderr only. Exit code 0 or 1.
@@ -21,6 +22,7 @@ import { dependenciesStep } from "./setup/dependencies.mjs";
 import { libtorchStep } from "./setup/libtorch.mjs";
 import { withLock } from "./setup/lock.mjs";
 import { nativeStep } from "./setup/native.mjs";
+import { pageStep } from "./setup/page.mjs";
 import { requireNode, SetupError } from "./setup/report.mjs";
 import { typescriptStep } from "./setup/typescript.mjs";
 
@@ -30,7 +32,7 @@ const log = (text) => process.stderr.write(text);
 /** What every step is given: the clone's root, the environment and where to write. */
 const context = { root, env: process.env, log };
 
-const steps = [dependenciesStep, libtorchStep, nativeStep, typescriptStep];
+const steps = [dependenciesStep, libtorchStep, nativeStep, typescriptStep, pageStep];
 
 async function main() {
   requireNode(process.versions.node);

@@ -3,6 +3,9 @@ import { existsSync } from "node:fs";
 import path from "node:path";
 import { fingerprint, listFiles, readJson, run, writeJson } from "./report.mjs";
 
+/** The studio's page, which is checked with the rest and built by a step of its own. */
+const PAGE = "packages/miro/src/studio/web";
+
 /** The projects of the root tsconfig.json and where their output goes. */
 const projects = [
   { folder: "packages/torch", source: "src" },
@@ -16,7 +19,9 @@ const recordFile = (root) => path.join(root, ".setup", "typescript.json");
 function sources(root) {
   return projects.flatMap(({ folder, source }) => {
     const base = path.join(root, folder, source);
-    return listFiles(base, (file) => file.endsWith(".ts") && !file.endsWith(".d.ts")).map((file) => ({
+    const isCompiled = (file) =>
+      file.endsWith(".ts") && !file.endsWith(".d.ts") && !file.startsWith(path.join(root, PAGE));
+    return listFiles(base, isCompiled).map((file) => ({
       file,
       output: path.join(root, folder, "dist", path.relative(base, file).replace(/\.ts$/, ".js")),
     }));

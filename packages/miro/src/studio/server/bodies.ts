@@ -16,6 +16,11 @@ const text = z.string().max(100_000);
 
 const { image: _, mask: __, imagesPerPrompt: ___, ...drawing } = promptOptionsSchema.shape;
 
+const targets = z.record(z.string().min(1), z.number());
+/** Targets of all pictures of a job, or a set for each. */
+const targetSets = z.union([targets, z.array(targets).min(1).max(1000)]).optional();
+const TARGETS = ["rewardTargets", "negativeRewardTargets"] as const;
+
 /** A picture in a JSON body: a data URL, base64, or one of the gallery. */
 const pictureSource = z.union([z.string().min(1), z.strictObject({ picture: z.string().max(64) })]);
 
@@ -27,6 +32,8 @@ export const jobBody = z.strictObject({
   /** Id of the model; default: the first one. */
   model: z.string().max(1000).optional(),
   ...drawing,
+  rewardTargets: targetSets,
+  negativeRewardTargets: targetSets,
   seed: z.union([z.int().min(0), z.literal("random"), z.array(z.int().min(0)).max(1000)]).default("random"),
   imagesPerPrompt: z.int().min(1).default(1),
   deterministic: z.boolean().default(false),
@@ -81,12 +88,12 @@ export async function workOf(given: unknown, uploads: Uploads, context: WorkCont
     );
   const edits = await editsOf(body, uploads, context.gallery);
   if (edits.length === 0 && body.strength !== undefined) throw invalid("strength", "an image with it", "none");
-  for (const name of ["rewardTargets", "negativeRewardTargets"] as const) checkRewards(name, body[name], card);
+  const sets = TARGETS.map((name) => [name, setsOf(name, body[name], count, card)] as const);
   if (Array.isArray(seed) && seed.length !== count)
     throw invalid("seed", `one for each of ${count} pictures`, `${seed.length}`);
   const options = {
     ...Object.fromEntries(Object.entries(body).filter(([key]) => key in drawing)),
-    ...{ imagesPerPrompt, deterministic },
+    ...{ imagesPerPrompt, deterministic, rewardTargets: undefined, negativeRewardTargets: undefined },
   };
   const planned = planPictures(
     texts.map((one) => ({ prompt: one, options: {} })),
@@ -104,6 +111,10 @@ export async function workOf(given: unknown, uploads: Uploads, context: WorkCont
       pictures: planned.map((picture, i) => ({
         ...picture,
         ...(Array.isArray(seed) && { seed: seed[i]! }),
+        options: {
+          ...picture.options,
+          ...Object.fromEntries(sets.flatMap(([name, each]) => (each === null ? [] : [[name, each[i]!]]))),
+        },
         path: context.gallery.newPath(),
         ...(edits.length > 0 && { edit: 0 }),
       })),
@@ -131,10 +142,20 @@ export function chooseModel(id: string | undefined, engine: Engine): ModelCard {
   });
 }
 
-function checkRewards(name: string, targets: unknown, { coherenceKeys }: ModelCard): void {
-  for (const key of Object.keys((targets ?? {}) as object))
+/** The targets of each picture; null where none are given. @throws InvalidInputError */
+function setsOf(
+  name: (typeof TARGETS)[number],
+  given: JobBody["rewardTargets"],
+  count: number,
+  { coherenceKeys }: ModelCard,
+): readonly z.output<typeof targets>[] | null {
+  if (given === undefined) return null;
+  const sets = Array.isArray(given) ? given : Array.from({ length: count }, () => given);
+  if (sets.length !== count) throw invalid(name, `a set of targets for each of ${count} pictures`, `${sets.length}`);
+  for (const key of new Set(sets.flatMap((set) => Object.keys(set))))
     if (!coherenceKeys.includes(key))
       throw invalid(`${name}.${key}`, `one of the model's rewards ${coherenceKeys.join(", ")}`, key);
+  return sets;
 }
 
 function checkScorers(by: string): void {

@@ -8,6 +8,8 @@ import { freemem } from "node:os";
 import { join } from "node:path";
 import { z } from "zod";
 import { MiroError } from "../../errors.js";
+import { filledLines } from "../../files/table-file.js";
+import { readTextFile } from "../../files/text-file.js";
 import { readJson, readText } from "../../files/whole-files.js";
 import { modelOrBundled } from "../../pipeline/loading/bundled.js";
 import { resolveModel } from "../../pipeline/loading/hub.js";
@@ -89,6 +91,8 @@ export interface ModelCard {
   license: string | null;
   /** Width and height of its pictures. */
   size: [number, number];
+  /** Prompts that show what it draws: `examples.txt` beside the checkpoint, one a line. */
+  examples: readonly string[];
 }
 
 interface Model {
@@ -113,6 +117,8 @@ export interface EngineOptions {
   signal?: AbortSignal | undefined;
 }
 
+const EXAMPLES = "examples.txt";
+const MOST_EXAMPLES = 64;
 /** Memory that a model needs besides its weights. */
 const WORKING_BYTES = 512 * 2 ** 20;
 
@@ -136,7 +142,7 @@ export class Engine {
       const source = await resolveModel(model, "model", hub);
       const prefix = variantPrefix(source, variant);
       await source.fetch(
-        ["config.json", "README.md", "vae/config.json"]
+        ["config.json", "README.md", "vae/config.json", EXAMPLES]
           .map((file) => prefix + file)
           .filter((file) => source.files.includes(file)),
       );
@@ -155,6 +161,7 @@ export class Engine {
           defaults: { steps, guidanceScale, shift: shift ?? config.settings.scheduler?.shift ?? 1 },
           license: licenseOf(join(source.folder, prefix, "README.md")),
           size: sizeOf(join(source.folder, prefix), config),
+          examples: examplesOf(join(source.folder, prefix, EXAMPLES)),
         },
         load: { model, threads, options: { variant, device, dtype, cacheDir } },
         bytes: bytesOf(join(source.folder, prefix)),
@@ -267,4 +274,10 @@ function sizeOf(folder: string, { network, settings }: ReturnType<typeof readRel
 /** The license in the header of a model card. */
 function licenseOf(card: string): string | null {
   return existsSync(card) ? (/^license: *([\w.+-]{1,40}) *$/m.exec(readText(card).slice(0, 4096))?.[1] ?? null) : null;
+}
+
+function examplesOf(file: string): string[] {
+  if (!existsSync(file)) return [];
+  const lines = filledLines(readTextFile(file)).map(({ text }) => text.trim());
+  return lines.slice(0, MOST_EXAMPLES).map((text) => text.slice(0, 1000));
 }

@@ -7,8 +7,11 @@ import { z } from "zod";
 import { invalid } from "../../errors.js";
 import { samplerNames } from "../../flow/samplers/index.js";
 import { textsOf } from "../../pictures/image-files.js";
+import { BUNDLED_MODEL } from "../../pipeline/loading/bundled.js";
 import { textToSettings } from "../../pipeline/settings.js";
+import { DEFAULT_SCORER, scorerSpecs } from "../../rewards/registry.js";
 import { jobBody, workOf } from "./bodies.js";
+import type { ModelCard } from "./engine.js";
 import { streamJob } from "./event-stream.js";
 import { Job, type JobView } from "./job.js";
 import { MAX_UPLOAD_BYTES } from "./limits.js";
@@ -66,6 +69,13 @@ const pictureEntry = z.object({
 
 const IMMUTABLE = "private, max-age=31536000, immutable";
 
+/** Keys of the scorers that may choose among a model's pictures, first the one that suits it and needs no download. */
+function scorersFor({ name }: ModelCard): string[] {
+  const keys = scorerSpecs().map(({ key }) => key);
+  const suited = [...(name === BUNDLED_MODEL ? [DEFAULT_SCORER] : []), "sharpness", "colorfulness"];
+  return [...suited, ...keys.filter((key) => key !== DEFAULT_SCORER && !suited.includes(key))];
+}
+
 export function addNativeRoutes(studio: StudioParts): void {
   const app = studio.app.withTypeProvider<ZodTypeProvider>();
   const { queue, gallery, engine } = studio;
@@ -90,6 +100,8 @@ export function addNativeRoutes(studio: StudioParts): void {
         })),
         size: card.size,
         samplers: samplerNames(),
+        scorers: scorersFor(card),
+        examples: card.examples,
         limits: { images: studio.workContext.maxImages, steps: 100_000, uploadBytes: MAX_UPLOAD_BYTES },
         loaded: engine.isLoaded(card.id),
       })),

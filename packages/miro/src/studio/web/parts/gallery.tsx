@@ -26,7 +26,7 @@ const GAP = 10;
 
 export function Gallery() {
   const { q, favourite } = query.value;
-  const waiting = useRef<ReturnType<typeof setTimeout>>();
+  const waiting = useRef<ReturnType<typeof setTimeout>>(undefined);
   const search = (changes: Partial<typeof query.value>, ms = 0) => {
     query.value = { ...query.value, ...changes };
     clearTimeout(waiting.current);
@@ -47,12 +47,7 @@ export function Gallery() {
             onInput={(event) => search({ q: event.currentTarget.value }, 200)}
           />
         </div>
-        <button
-          type="button"
-          class="quiet"
-          aria-pressed={favourite}
-          onClick={() => search({ favourite: !favourite })}
-        >
+        <button type="button" class="quiet" aria-pressed={favourite} onClick={() => search({ favourite: !favourite })}>
           <Icon name="heart" filled={favourite} /> Favourites
         </button>
         {chosen.value.length > 0 && (

@@ -40,7 +40,15 @@ interface IconButtonProps {
   disabled?: boolean;
 }
 
-export function IconButton({ icon, label, onClick, filled = false, pressed, class: more = "", disabled }: IconButtonProps) {
+export function IconButton({
+  icon,
+  label,
+  onClick,
+  filled = false,
+  pressed,
+  class: more = "",
+  disabled,
+}: IconButtonProps) {
   return (
     <button
       type="button"

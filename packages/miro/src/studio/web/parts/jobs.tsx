@@ -1,7 +1,7 @@
 /** Jobs of this tab: what waits, what is being drawn, and the last one that ended. */
 import { messageOf, pictureUrl, thumbnailUrl } from "../state/api.js";
 import { show } from "../state/gallery.js";
-import { cancel, forget, isEnded, type Job, jobs, type JobState, progressOf, secondsLeft } from "../state/jobs.js";
+import { cancel, forget, isEnded, type Job, type JobState, jobs, progressOf, secondsLeft } from "../state/jobs.js";
 import { tell } from "../state/notices.js";
 import { useNow } from "./field.js";
 import { IconButton } from "./icon.js";
@@ -42,7 +42,11 @@ export function saysOf(state: JobState, now: number): string {
 
 /** The picture that is being drawn. */
 function current({ tiles }: JobState): { step: number; steps: number } {
-  return tiles.findLast(({ step, picture }) => step > 0 && picture === null) ?? tiles.findLast(({ step }) => step > 0) ?? tiles[0]!;
+  return (
+    tiles.findLast(({ step, picture }) => step > 0 && picture === null) ??
+    tiles.findLast(({ step }) => step > 0) ??
+    tiles[0]!
+  );
 }
 
 function timeText(seconds: number): string {
@@ -102,7 +106,7 @@ function JobCard({ job }: { job: Job }) {
         </p>
       ))}
       {(!ended || finished.length > 0) && (
-        <div class={`job-tiles of-${Math.min(4, job.total)}`}>
+        <div class={`job-tiles of-${job.total}`}>
           {state.tiles.map((tile, i) => {
             const { picture, preview, step, steps, scores } = tile;
             const best = Object.entries(scores ?? {});
@@ -115,7 +119,7 @@ function JobCard({ job }: { job: Job }) {
                     <Picture url={thumbnailUrl(picture)} alt={`${job.prompt}, picture ${i + 1}`} />
                   </button>
                 ) : preview ? (
-                  <img class="preview" src={preview} alt={`Preview of picture ${i + 1} at step ${step} of ${steps}`} />
+                  <img class="preview" src={preview} alt={`Preview ${i + 1} at step ${step} of ${steps}`} />
                 ) : (
                   <span class="waiting" />
                 )}

@@ -3,16 +3,16 @@ import { useState } from "preact/hooks";
 import { thumbnailUrl } from "../state/api.js";
 import { form, model, setTarget, targetOf } from "../state/form.js";
 import { nearestCell } from "../state/map-order.js";
+import { tell } from "../state/notices.js";
 import {
+  type RewardMap as MapState,
   mapChoice,
   mapPreviews,
-  type RewardMap as Map,
   rewardMap,
   startMap,
   stopMap,
   targetsOfCell,
 } from "../state/reward-map.js";
-import { tell } from "../state/notices.js";
 import { Picture } from "./picture.js";
 
 const SIDES = [3, 5, 9];
@@ -93,7 +93,7 @@ export function RewardMap() {
   );
 }
 
-function Cells({ map }: { map: Map }) {
+function Cells({ map }: { map: MapState }) {
   const [at, setAt] = useState<number | null>(null);
   const rewards = model.value?.rewards ?? [];
   const style = (key: string) => rewards.find((reward) => reward.key === key) ?? { label: key, colour: "#888" };
@@ -169,8 +169,10 @@ function Cells({ map }: { map: Map }) {
           <b>{x.label}</b> 0 → 1
         </span>
       </div>
-      <figcaption role="status">
-        {at === null ? `“${map.prompt}”, seed ${map.seed}, ${drawn.length} of ${total} pictures` : says(at)}
+      <figcaption>
+        <span role="status">
+          {at === null ? `“${map.prompt}”, seed ${map.seed}, ${drawn.length} of ${total} pictures` : says(at)}
+        </span>
       </figcaption>
     </figure>
   );

@@ -3,8 +3,8 @@ import { thumbnailUrl } from "../state/api.js";
 import { form, model, resetTargets, setTarget, targetOf } from "../state/form.js";
 import { cancel, isEnded } from "../state/jobs.js";
 import { closeStrip, drawStrip, STRIP, stripOf } from "../state/strips.js";
-import { Icon, IconButton } from "./icon.js";
 import { TargetSlider } from "./field.js";
+import { Icon, IconButton } from "./icon.js";
 import { Picture } from "./picture.js";
 
 export function Rewards() {
@@ -13,18 +13,23 @@ export function Rewards() {
   return (
     <section class="panel rewards" aria-labelledby="rewards-title">
       <h2 id="rewards-title">Rewards</h2>
+      {rewards.length > 0 && off && <p class="help">Guidance is off: negative targets have no effect.</p>}
       {rewards.length === 0 && <p class="help">This model has no rewards.</p>}
       {rewards.length > 0 && (
         <div class="reward-grid">
           <div class="reward-head">
-            <span>Positive</span>
-            <button type="button" class="link" onClick={() => resetTargets(false)}>
-              <Icon name="reset" /> Reset to 1
-            </button>
-            <span>Negative{off && " (guidance is off)"}</span>
-            <button type="button" class="link" onClick={() => resetTargets(true)}>
-              <Icon name="reset" /> Reset to 0
-            </button>
+            <span>
+              Positive
+              <button type="button" class="link" onClick={() => resetTargets(false)}>
+                <Icon name="reset" /> Reset to 1
+              </button>
+            </span>
+            <span>
+              Negative
+              <button type="button" class="link" onClick={() => resetTargets(true)}>
+                <Icon name="reset" /> Reset to 0
+              </button>
+            </span>
           </div>
           {rewards.map(({ key, label, colour }) => (
             <div class="reward" key={key} style={{ "--c": colour }}>

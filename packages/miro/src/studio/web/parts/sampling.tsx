@@ -3,7 +3,7 @@ import { useEffect, useId, useRef } from "preact/hooks";
 import { thumbnailUrl } from "../state/api.js";
 import { form, lastSeed, model, randomSeed, set, source } from "../state/form.js";
 import { tell } from "../state/notices.js";
-import { Slider, NumberField } from "./field.js";
+import { NumberField, Slider } from "./field.js";
 import { IconButton } from "./icon.js";
 import { Picture } from "./picture.js";
 
@@ -142,11 +142,7 @@ function Seed() {
           value={random ? (lastSeed.value ?? seed) : seed}
           onChange={(value) => set({ seed: value })}
         />
-        <IconButton
-          icon="dice"
-          label="Another seed"
-          onClick={() => set({ seed: randomSeed(), randomSeed: false })}
-        />
+        <IconButton icon="dice" label="Another seed" onClick={() => set({ seed: randomSeed(), randomSeed: false })} />
       </div>
       {random && lastSeed.value !== null && <p class="help">The last pictures began with {lastSeed.value}.</p>}
       {!random && (
@@ -163,9 +159,12 @@ function Seed() {
 function SourcePanel() {
   const { value } = source;
   const input = useRef<HTMLInputElement>(null);
-  useEffect(() => () => {
-    if (value?.kind === "file") URL.revokeObjectURL(value.url);
-  }, [value]);
+  useEffect(
+    () => () => {
+      if (value?.kind === "file") URL.revokeObjectURL(value.url);
+    },
+    [value],
+  );
   const most = model.value?.limits.uploadBytes ?? 0;
   return (
     <div class="source">
@@ -191,9 +190,9 @@ function SourcePanel() {
       ) : (
         <div class="source-set">
           {value.kind === "file" ? (
-            <img src={value.url} alt="The picture that is drawn over" />
+            <img src={value.url} alt="What is drawn over" />
           ) : (
-            <Picture url={thumbnailUrl(value.id)} alt="The picture that is drawn over" />
+            <Picture url={thumbnailUrl(value.id)} alt="What is drawn over" />
           )}
           <Slider
             {...{ label: "Strength", value: form.value.strength, min: 0, max: 1, step: 0.05 }}

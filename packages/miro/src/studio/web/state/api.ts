@@ -90,7 +90,7 @@ export const connected = signal(true);
 /** Counts how often the connection came back. */
 export const returns = signal(0);
 
-let givers: (() => void)[] = [];
+const givers: (() => void)[] = [];
 
 export function giveKey(text: string): void {
   sessionStorage.setItem(KEY, text);

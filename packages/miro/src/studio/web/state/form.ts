@@ -204,7 +204,7 @@ const EXAMPLES = [
   "a bowl of ramen with a halved egg and spring onions",
   "three yellow lemons beside a blue ceramic jug",
   "a red cube below a blue sphere on a plain grey background",
-  "a shop window with a neon sign that reads \"coffee\"",
+  'a shop window with a neon sign that reads "coffee"',
   "a violinist playing on a rooftop at dusk",
   "a waterfall in a rainforest with a rainbow in the mist",
 ];
