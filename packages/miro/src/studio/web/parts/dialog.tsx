@@ -19,7 +19,6 @@ export function Dialog({ label, class: name = "", onClose, onKeyDown, children }
     return () => before?.focus?.({ preventScroll: true });
   }, []);
   return (
-    // biome-ignore lint/a11y/useKeyWithClickEvents: Escape closes a dialog by itself
     <dialog
       ref={dialog}
       class={name}

@@ -112,7 +112,6 @@ function JobCard({ job }: { job: Job }) {
             const best = Object.entries(scores ?? {});
             if (ended && picture === null) return null;
             return (
-              // biome-ignore lint/suspicious/noArrayIndexKey: a tile is its place
               <div class="job-tile" key={i}>
                 {picture ? (
                   <button type="button" onClick={() => void show(picture)} aria-label={`Show picture ${i + 1} large`}>

@@ -144,7 +144,6 @@ function Cells({ map }: { map: MapState }) {
             return (
               <button
                 type="button"
-                // biome-ignore lint/suspicious/noArrayIndexKey: a cell is its place
                 key={cell}
                 data-cell={cell}
                 class={picture ? "drawn" : "coming"}
