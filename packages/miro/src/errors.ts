@@ -85,6 +85,21 @@ function safeJson(value: object): string {
   }
 }
 
+/** The calls of the system that look for what a user has named. */
+const READING = ["access", "lstat", "open", "opendir", "read", "readlink", "realpath", "scandir", "stat"];
+
+/**
+ * Whether an error, or what caused it, is that something which was to be read is not there: wrong usage in every
+ * command, whichever part noticed.
+ */
+export function isMissingFile(error: unknown): boolean {
+  for (let cause = error, depth = 0; cause instanceof Error && depth < 10; cause = cause.cause, depth++) {
+    const { code, syscall } = cause as NodeJS.ErrnoException;
+    if ((code === "ENOENT" || code === "ENOTDIR") && READING.includes(syscall ?? "")) return true;
+  }
+  return false;
+}
+
 /** The part of a system error that a reader needs: `no such file or directory`, `no space left on device`, … */
 export function systemReason(error: unknown): string {
   const code = (error as NodeJS.ErrnoException)?.code;

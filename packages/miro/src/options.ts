@@ -132,9 +132,21 @@ export function parseOptions<T extends z.ZodObject>(schema: T, input: unknown, w
   }
   const path = issue.path.map(String);
   const of = schema.shape[path[0] ?? ""] as z.ZodType | undefined;
-  const expected = of && isDeclared(of) ? expectedOf(of) : issue.message;
+  const words = of && isDeclared(of) ? expectedOf(of) : issue.message;
+  const most = limitOf(result.error.issues);
+  const expected = most === null || words.includes(String(most)) ? words : `${words}, and at most ${most}`;
   const received = path.reduce<unknown>((value, key) => (value as Record<string, unknown> | undefined)?.[key], input);
   throw invalid(path.length > 0 ? parameter(...path) : (within ?? "options"), expected, received);
+}
+
+/** The limit that a number is above, or null where something else is wrong. */
+function limitOf(issues: readonly z.core.$ZodIssue[]): number | bigint | null {
+  for (const issue of issues) {
+    if (issue.code === "too_big" && (issue.origin === "number" || issue.origin === "int")) return issue.maximum;
+    const inside = issue.code === "invalid_union" ? limitOf(issue.errors.flat()) : null;
+    if (inside !== null) return inside;
+  }
+  return null;
 }
 
 /** The alternatives that a schema accepts, without what makes it optional. */

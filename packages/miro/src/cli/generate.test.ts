@@ -249,11 +249,21 @@ describe("wrong usage gives one line and exit code 2", () => {
     ],
     ["an unknown flag", ["--stepps", "3"], /^error: unknown option '--stepps' \(Did you mean --steps\?\)$/],
     ["a window that is none", ["--guidance-window", "3"], /^error: --guidance-window: expected FIRST:LAST/],
+    [
+      "a window that ends before it begins",
+      ["--guidance-window", "5:2"],
+      /^error: --guidance-window: expected FIRST:LAST with the first no later than the last, .* received "5:2"$/,
+    ],
+    [
+      "too many steps",
+      ["--steps", "999999999"],
+      /^error: --steps: expected an integer of at least 1, and at most 100000, received 999999999$/,
+    ],
     ["no threads", ["--threads", "0"], /^error: --threads: /],
-  ])("%s", async (what, args, message) => {
+  ])("%s", async (_, args, message) => {
     const { code, stdout, stderr } = await generate("a cat", ...args);
     expect(stderr.trimEnd()).toMatch(message);
-    expect(code).toBe(what.startsWith("a prompt file") ? 1 : 2);
+    expect(code).toBe(2);
     expect(stdout).toBe("");
     expect(stderr.trimEnd()).not.toContain("\n");
     expect(readdirSync(folder)).toEqual([]);
@@ -269,6 +279,15 @@ describe("wrong usage gives one line and exit code 2", () => {
       stderr: expect.stringMatching(/^error: unknown command 'generte'.*generate/),
     });
   });
+});
+
+it("targets where no model was trained, and a window without a step, are told and drawn", async () => {
+  const { code, stderr } = await generate("a cat", "--reward", "clip_score=1000", "--guidance-window", "7:");
+  expect(stderr).toContain(
+    "warning: the reward target clip_score 1000 is outside of 0 to 1, where models are trained\n",
+  );
+  expect(stderr).toContain("warning: no step is guided: the guidance window begins at step 7, and there are 2\n");
+  expect(code).toBe(0);
 });
 
 describe("help", () => {

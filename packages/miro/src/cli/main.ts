@@ -4,7 +4,7 @@
  */
 import { setImmediate } from "node:timers/promises";
 import { Command, CommanderError } from "commander";
-import { InterruptedError, MiroError, systemReason } from "../errors.js";
+import { InterruptedError, isMissingFile, MiroError, systemReason } from "../errors.js";
 import { ERASE_LINE, oneLine, printable } from "../printable.js";
 import { onStop, surviveLostOutput, writeSafely } from "../surroundings.js";
 import { version } from "../version.js";
@@ -166,7 +166,7 @@ function report(error: unknown, names: FlagNames, context: CliContext): number {
   }
   if (error instanceof MiroError) {
     context.stderr(`error: ${oneLine(withFlags(error.wording, names))}\n`);
-    return error.exitCode;
+    return isMissingFile(error) ? 2 : error.exitCode;
   }
   const { code, syscall, path } = error as NodeJS.ErrnoException;
   const message = error instanceof Error ? error.message : String(error);
@@ -174,5 +174,5 @@ function report(error: unknown, names: FlagNames, context: CliContext): number {
   else context.stderr(`error: ${oneLine(message)}\n`);
   // A stack trace is of no use to a user; developers ask for it.
   if (process.env.MIRO_DEBUG && error instanceof Error) context.stderr(`${error.stack}\n`);
-  return 1;
+  return isMissingFile(error) ? 2 : 1;
 }

@@ -1,12 +1,12 @@
 /** `miro sweep`: a table of pictures over two settings, as one labelled sheet and one JSON file. */
 import "./extensions.js";
-import { mkdirSync } from "node:fs";
 import { join } from "node:path";
 import { z } from "zod";
 import { MiroError, systemReason } from "../errors.js";
 import { type Axis, axisNames, parseAxis } from "../evaluation/sweep/axis.js";
 import { summarize, sweepSheet, sweepToJson } from "../evaluation/sweep/report.js";
 import { runSweep, type SweepResult } from "../evaluation/sweep/run.js";
+import { makeFolder } from "../files/make-folder.js";
 import { writeFileAtomic } from "../files/whole-files.js";
 import { commaSeparated, field, flag } from "../options.js";
 import { encodePng } from "../pictures/png.js";
@@ -117,7 +117,7 @@ async function sweep(options: Options, given: Given<typeof schema>, context: Cli
   const y = options.y === undefined ? undefined : parseAxis(options.y, "--y", prompts);
   const model = modelOrBundled(options.model);
   try {
-    mkdirSync(output, { recursive: true });
+    makeFolder(output);
   } catch (error) {
     throw new MiroError(`--output: ${output} cannot be created: ${systemReason(error)}`, { cause: error });
   }

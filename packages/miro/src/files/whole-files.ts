@@ -2,11 +2,12 @@
  * Files that are whole or absent. Everything this package writes for a user goes through here: the engine's atomic
  * writer with errors in the words of this package, and a refusal to replace what is there.
  */
-import { mkdirSync, readFileSync } from "node:fs";
+import { readFileSync } from "node:fs";
 import { dirname } from "node:path";
 import { writeFileAtomically } from "@miro-t2i/torch/atomic-write"; // without loading libtorch
 import { InvalidInputError, MiroError, systemReason } from "../errors.js";
 import { message, option } from "../message.js";
+import { makeFolder } from "./make-folder.js";
 
 export { removeKilledWrites } from "@miro-t2i/torch/atomic-write";
 export { readJson } from "./json-file.js";
@@ -40,7 +41,7 @@ export function writeFileAtomic(
 /** Makes the folder of a file. @throws MiroError naming the file when the disk refuses */
 export function createFolder(folder: string, path: string): void {
   try {
-    mkdirSync(folder, { recursive: true });
+    makeFolder(folder);
   } catch (error) {
     const code = (error as NodeJS.ErrnoException).code;
     const reason = code === "EEXIST" ? "a part of its path is a file" : systemReason(error);

@@ -53,6 +53,17 @@ describe.each(IMAGE_FORMATS)("%s", (format) => {
   });
 });
 
+it("another format, an unknown option and what is no picture are refused", async () => {
+  const wrong = encodeImage as (...args: unknown[]) => Promise<Uint8Array>;
+  await expect(wrong(image, text, { format: "gif" })).rejects.toThrow(
+    /^format: expected one of png, webp, jpeg, received "gif"$/,
+  );
+  await expect(wrong(image, text, 5)).rejects.toThrow(/^options: expected an object of options, received 5$/);
+  await expect(wrong(image, text, { form: "png" })).rejects.toThrow(/^form: expected one of the options/);
+  for (const none of [undefined, "a.png", { ...image, width: image.width + 1 }])
+    await expect(wrong(none, text)).rejects.toThrow(/^image: expected { width, height, data }/);
+});
+
 it("quality makes smaller files, and PNG has none", async () => {
   const sizes = await Promise.all([20, 95].map((quality) => encodeImage(image, text, { format: "jpeg", quality })));
   expect(sizes[0]!.length).toBeLessThan(sizes[1]!.length);

@@ -7,7 +7,7 @@ import { extname } from "node:path";
 import { z } from "zod";
 import { InvalidInputError, invalid, MiroError } from "../errors.js";
 import { readBytes } from "../files/whole-files.js";
-import { field, type OptionsOf } from "../options.js";
+import { field, type OptionsOf, parseOptions } from "../options.js";
 import {
   insertIntoJpeg,
   insertIntoWebp,
@@ -18,7 +18,7 @@ import {
   readXmp,
 } from "./exif.js";
 import { encodePng, type PngText, readPng } from "./png.js";
-import type { RgbImage } from "./rgb.js";
+import { isRgb, type RgbImage } from "./rgb.js";
 import { sharp } from "./sharp.js";
 
 /** File formats of pictures. */
@@ -64,7 +64,7 @@ export function formatOf(path: string): ImageFormat | null {
  * with the same version of sharp).
  *
  * @param text as `settingsToText` gives it. WebP and JPEG keep the texts `Software`, `parameters` and `miro`.
- * @throws InvalidInputError for a quality of PNG, which has none
+ * @throws InvalidInputError for another format, a quality of PNG, which has none, and what is no picture
  *
  * @example
  * ```ts
@@ -78,8 +78,11 @@ export function formatOf(path: string): ImageFormat | null {
 export async function encodeImage(
   image: RgbImage,
   text: readonly PngText[],
-  { format = "png", quality }: ImageFileOptions = {},
+  options: ImageFileOptions = {},
 ): Promise<Uint8Array> {
+  const { format, quality } = parseOptions(imageFormatSchema, options);
+  if (!isRgb(image))
+    throw invalid("image", "{ width, height, data } of 8-bit RGB, width · height · 3 bytes of data", image);
   if (format === "png") {
     if (quality !== undefined) throw invalid("quality", "nothing with png, which keeps every pixel", quality);
     return encodePng(image.data, image.width, image.height, text);
@@ -88,15 +91,15 @@ export async function encodeImage(
   const raw = { width: image.width, height: image.height, channels: 3 as const };
   const pixels = sharp(image.data, { raw });
   const [software, parameters, json] = [find("Software"), find("parameters"), find("miro")];
-  const options = { quality: quality ?? DEFAULT_QUALITY };
+  const encoding = { quality: quality ?? DEFAULT_QUALITY };
   if (format === "webp") {
     const webp = await pixels
       .withXmp(makeXmp(json, software))
-      .webp({ ...options, smartSubsample: true })
+      .webp({ ...encoding, smartSubsample: true })
       .toBuffer();
     return insertIntoWebp(webp, makeExif(software, parameters));
   }
-  const jpeg = await pixels.jpeg({ ...options, chromaSubsampling: "4:4:4" }).toBuffer();
+  const jpeg = await pixels.jpeg({ ...encoding, chromaSubsampling: "4:4:4" }).toBuffer();
   return insertIntoJpeg(jpeg, { software, parameters, json });
 }
 

@@ -11,6 +11,14 @@ export interface RgbImage {
   data: Uint8Array;
 }
 
+/** Whether a value is 8-bit RGB with as many bytes as its sides say. */
+export function isRgb(value: unknown): value is RgbImage {
+  if (typeof value !== "object" || value === null) return false;
+  const { width, height, data } = value as Partial<RgbImage>;
+  const isSide = (side: unknown): side is number => Number.isInteger(side) && (side as number) >= 1;
+  return data instanceof Uint8Array && isSide(width) && isSide(height) && data.length === width * height * 3;
+}
+
 /**
  * Decoder output (B, 3, H, W), about [-1, 1], to bytes: x·0.5 + 0.5, clamped to [0, 1], times 255 and **truncated**, as
  * the published pipeline does (rounding would be half a level brighter on average). Not-a-number becomes black.

@@ -6,25 +6,12 @@
 import { z } from "zod";
 import { evaluationsOf, samplerNames, samplerOptionsOfAll } from "../flow/samplers/index.js";
 import { declarationOf, defaultOf, field, wordsOf } from "../options.js";
-import type { RgbImage } from "../pictures/rgb.js";
+import { isRgb, type RgbImage } from "../pictures/rgb.js";
 
 const rewards = z.record(z.string().min(1), z.number()).readonly();
 const rewardSets = z.union([rewards, z.array(rewards).readonly()]).optional();
 const seed = z.int().min(0);
-const pictureSource = z.union([
-  z.string().min(1),
-  z.custom<RgbImage>(
-    (value) =>
-      typeof value === "object" &&
-      value !== null &&
-      "data" in value &&
-      value.data instanceof Uint8Array &&
-      "width" in value &&
-      "height" in value &&
-      [value.width, value.height].every((side) => Number.isInteger(side) && (side as number) >= 1) &&
-      value.data.length === (value.width as number) * (value.height as number) * 3,
-  ),
-]);
+const pictureSource = z.union([z.string().min(1), z.custom<RgbImage>(isRgb)]);
 
 /** What decides a picture, besides its prompt, the noise that was given, and the checkpoint. */
 export const pictureOptions = z.strictObject({
@@ -92,14 +79,15 @@ export const pictureOptions = z.strictObject({
   guidanceWindow: field(
     z
       .tuple([z.int().min(0), z.int().min(0).nullable()])
+      .refine(([first, last]) => last === null || last >= first)
       .readonly()
       .optional(),
     {
-      expected: "the first and the last guided step, counted from 0 (null: the last of all)",
+      expected: "the first and the last guided step, counted from 0 and in this order (null: the last of all)",
       help: "first and last guided step, counted from 0; other steps run unguided",
       flag: "--guidance-window <first:last>",
       parse: toWindow,
-      written: "FIRST:LAST, for example 2:10 or 2:",
+      written: "FIRST:LAST with the first no later than the last, for example 2:10 or 2:",
       perPrompt: true,
     },
   ),
@@ -214,7 +202,8 @@ function samplerCosts(): string {
 function toWindow(text: string): [number, number | null] | undefined {
   const match = /^(\d*):(\d*)$/.exec(text.trim());
   if (!match) return undefined;
-  return [match[1] === "" ? 0 : Number(match[1]), match[2] === "" ? null : Number(match[2])];
+  const [first, last] = [match[1] === "" ? 0 : Number(match[1]), match[2] === "" ? null : Number(match[2])];
+  return last !== null && last < first ? undefined : [first, last];
 }
 
 /**

@@ -82,6 +82,8 @@ export class MiroPipeline {
   readonly variant: string | undefined;
   readonly #parts: PipelineParts;
   readonly #drawer: Drawer;
+  /** Plans of which it was told what is odd about them. */
+  readonly #told = new WeakSet<Plan>();
   /** Pixels for one latent along a side, once it was asked for. */
   #downsampling: number | null = null;
 
@@ -311,6 +313,10 @@ export class MiroPipeline {
       onWarning?.(warning);
       plan.onWarning?.(warning);
     };
+    if (!this.#told.has(plan)) {
+      this.#told.add(plan);
+      for (const oddity of plan.oddities) warn(oddity);
+    }
     return this.#drawer.draw(plan, rows, (text) => this.encodePrompt(text), warn);
   }
 

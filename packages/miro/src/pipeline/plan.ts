@@ -56,6 +56,8 @@ export interface Plan
   guided: { any: boolean; all: boolean };
   schedule: LinearSchedule;
   batchSize: number;
+  /** What is odd about the call without being wrong. */
+  oddities: string[];
 }
 
 /** Options that a plan holds as `edit` and `variation`. */
@@ -99,6 +101,8 @@ export async function makePlan(
   };
   const guided = guidedSteps(guidance, steps);
   const [, height, width] = about.latentShape;
+  const wanted = targets("rewardTargets", given.rewardTargets, 1, count, about.coherenceKeys);
+  const unwanted = targets("negativeRewardTargets", given.negativeRewardTargets, 0, count, about.coherenceKeys);
   const shift = given.shift === "dynamic" ? dynamicShift(height, width) : given.shift;
   const schedule = shift === undefined ? about.schedule : new LinearSchedule({ ...about.schedule, shift });
   return {
@@ -107,8 +111,8 @@ export async function makePlan(
     negativePrompts: negatives(negativePrompt, prompts.length, guided.any),
     count,
     promptOf: (row: number) => Math.floor(row / given.imagesPerPrompt),
-    wanted: targets("rewardTargets", given.rewardTargets, 1, count, about.coherenceKeys),
-    unwanted: targets("negativeRewardTargets", given.negativeRewardTargets, 0, count, about.coherenceKeys),
+    wanted,
+    unwanted,
     noise,
     seeds: noise ? null : seedsOf("seed", given.seed, count, variationSeed === undefined),
     variation: variationOf(variationSeed, variationStrength, count),
@@ -121,7 +125,24 @@ export async function makePlan(
     schedule,
     shift: schedule.shift,
     batchSize: given.deterministic ? 1 : (given.batchSize ?? about.batchSize),
+    oddities: [
+      ...oddTargets("reward target", wanted),
+      ...oddTargets("negative reward target", unwanted),
+      ...(guidance.scale > 0 && given.guidanceWindow && !guided.any
+        ? [`no step is guided: the guidance window begins at step ${guidance.start}, and there are ${steps}`]
+        : []),
+    ],
   };
+}
+
+/** Targets that no training picture had: what comes of them is anybody's guess. */
+function oddTargets(what: string, sets: readonly Record<string, number>[]): string[] {
+  const odd = sets.flatMap((set) => Object.entries(set).filter(([, target]) => target < 0 || target > 1));
+  return [
+    ...new Set(
+      odd.map(([key, target]) => `the ${what} ${key} ${target} is outside of 0 to 1, where models are trained`),
+    ),
+  ];
 }
 
 function texts(parameter: string, given: string | readonly string[]): string[] {

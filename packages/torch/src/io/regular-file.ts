@@ -68,5 +68,5 @@ export class RegularFile {
 function cannotRead(path: string, error: unknown): TorchError {
   const code = (error as NodeJS.ErrnoException).code ?? String(error);
   const reason = { ENOENT: "no such file", EACCES: "permission denied", EISDIR: "is a folder" }[code] ?? code;
-  return new TorchError(`${path}: cannot be read: ${reason}`);
+  return new TorchError(`${path}: cannot be read: ${reason}`, { cause: error });
 }

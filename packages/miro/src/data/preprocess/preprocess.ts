@@ -6,12 +6,13 @@
  * when samples were left out, a report (`….skipped.jsonl`). A shard is worked on under a lock. What a killed process
  * leaves is a temporary file and a manifest that says `writing`; the next run removes the one and does the shard again.
  */
-import { existsSync, mkdirSync, realpathSync, statSync } from "node:fs";
+import { existsSync, realpathSync, statSync } from "node:fs";
 import { availableParallelism } from "node:os";
 import { basename, dirname, join } from "node:path";
 import { getNumThreads, setNumThreads } from "@miro-t2i/torch";
 import { InvalidInputError, invalid, MiroError, systemReason } from "../../errors.js";
 import { FileLock } from "../../files/file-lock.js";
+import { makeFolder } from "../../files/make-folder.js";
 import { sha256 } from "../../files/sha256.js";
 import { readBytes, removeKilledWrites } from "../../files/whole-files.js";
 import { about, type Message, message, option } from "../../message.js";
@@ -122,9 +123,9 @@ async function prepare(options: ResolvedOptions): Promise<Prepared> {
     options,
   ).map((i) => all[i]!);
   const csvDir = options.csvDir ?? join(statSync(src).isDirectory() ? src : dirname(src), "scores");
-  makeFolder("csvDir", csvDir);
+  makeOutputFolder("csvDir", csvDir);
   if (dest !== undefined && stages.includes("vae")) {
-    makeFolder("dest", dest);
+    makeOutputFolder("dest", dest);
     if (realpathSync(dest) === realpathSync(src))
       throw new InvalidInputError(
         message`${about("dest")}: is the folder of ${option("src")}; the enriched tars would replace the raw ones`,
@@ -145,9 +146,9 @@ async function prepare(options: ResolvedOptions): Promise<Prepared> {
   return { options, stages, shards, csvDir, table, scorers, folders };
 }
 
-function makeFolder(parameter: string, folder: string): void {
+function makeOutputFolder(parameter: string, folder: string): void {
   try {
-    mkdirSync(folder, { recursive: true });
+    makeFolder(folder);
   } catch (error) {
     throw new InvalidInputError(message`${about(parameter)}: ${folder}: cannot be made: ${systemReason(error)}`, {
       cause: error,

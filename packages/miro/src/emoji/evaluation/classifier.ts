@@ -7,7 +7,7 @@ import { existsSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 import { nn, noGrad, scope, type Tensor } from "@miro-t2i/torch";
 import { readSafetensors } from "@miro-t2i/torch/io";
-import { invalid, MiroError } from "../../errors.js";
+import { InvalidInputError, invalid } from "../../errors.js";
 import { CLASSIFIER_SIZE } from "../scenes/scene-options.js";
 import { PictureTower } from "../scorer/picture-tower.js";
 
@@ -33,7 +33,7 @@ export class EmojiClassifier extends nn.Module {
   static fromPretrained(folder: string): EmojiClassifier {
     const path = join(folder, "config.json");
     if (!existsSync(path)) {
-      throw new MiroError(`${path}: no such file; make a classifier with: miro train recipes/emoji-classifier.yaml`);
+      throw new InvalidInputError(`${path}: no such file; make a classifier with: miro train emoji-classifier`);
     }
     const config: EmojiClassifierConfig = JSON.parse(readFileSync(path, "utf8"));
     return scope(() => {

@@ -12,11 +12,12 @@
  * their hashes, so that an interrupted run goes on and another recipe is not mixed in.
  */
 import { createHash } from "node:crypto";
-import { existsSync, mkdirSync } from "node:fs";
+import { existsSync } from "node:fs";
 import { join } from "node:path";
 import { z } from "zod";
 import { TarWriter } from "../../data/shards/tar-writer.js";
 import { InvalidInputError, MiroError, systemReason } from "../../errors.js";
+import { makeFolder } from "../../files/make-folder.js";
 import { readJson, writeFileAtomic } from "../../files/whole-files.js";
 import { message, option } from "../../message.js";
 import { sharp } from "../../pictures/sharp.js";
@@ -80,7 +81,7 @@ const SHARD_STREAM = 100;
 export async function renderRawShards(options: RenderRawShardsOptions): Promise<RenderedShards> {
   const { recipe, output, overwrite = false, signal, onProgress } = options;
   try {
-    mkdirSync(output, { recursive: true });
+    makeFolder(output);
   } catch (error) {
     throw new MiroError(`${output}: cannot be created: ${systemReason(error)}`, { cause: error });
   }

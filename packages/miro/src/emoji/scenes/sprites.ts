@@ -8,10 +8,11 @@
  * File: "MIROEMO1", u32 header length, JSON header, then the levels' bytes one after the other.
  */
 import { createHash } from "node:crypto";
-import { mkdirSync, readFileSync } from "node:fs";
+import { readFileSync } from "node:fs";
 import { homedir } from "node:os";
 import { join } from "node:path";
 import { writeFileAtomically } from "@miro-t2i/torch/atomic-write";
+import { makeFolder } from "../../files/make-folder.js";
 import { sharp } from "../../pictures/sharp.js";
 import { type EmojiEntry, spriteFolder } from "./vocabulary.js";
 
@@ -140,7 +141,7 @@ function writeCache(path: string, sprites: readonly Sprite[]): void {
   length.writeUInt32LE(json.length);
   const parts = sprites.flatMap((sprite) => sprite.levels.map((level) => level.data));
   try {
-    mkdirSync(spriteCacheFolder(), { recursive: true });
+    makeFolder(spriteCacheFolder());
     writeFileAtomically(path, (write) => {
       for (const part of [Buffer.from(MAGIC), length, json, ...parts]) write(part);
     });

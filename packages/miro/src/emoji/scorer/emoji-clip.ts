@@ -16,7 +16,7 @@ import { join } from "node:path";
 import { nn, scope, type Tensor } from "@miro-t2i/torch";
 import { readSafetensors } from "@miro-t2i/torch/io";
 import { z } from "zod";
-import { MiroError } from "../../errors.js";
+import { InvalidInputError, MiroError } from "../../errors.js";
 import { readBytes, readJson } from "../../files/whole-files.js";
 import { PictureTower } from "./picture-tower.js";
 
@@ -78,7 +78,7 @@ export class EmojiClip extends nn.Module {
   static fromPretrained(folder: string, device = "cpu"): EmojiClip {
     const path = join(folder, "config.json");
     if (!existsSync(path)) {
-      throw new MiroError(`${path}: no such file; make a CLIP with: miro train recipes/emoji-clip.yaml`);
+      throw new InvalidInputError(`${path}: no such file; make a CLIP with: miro train emoji-clip`);
     }
     const config = configSchema.safeParse(readJson(path));
     if (!config.success) {

@@ -13,13 +13,14 @@
  * latents.
  */
 import { createHash } from "node:crypto";
-import { existsSync, mkdirSync, readdirSync } from "node:fs";
+import { existsSync, readdirSync } from "node:fs";
 import { join } from "node:path";
 import { Worker } from "node:worker_threads";
 import { scope, type Tensor, zeros } from "@miro-t2i/torch";
 import { readSafetensors } from "@miro-t2i/torch/io";
 import { compiledModule } from "../../compiled-module.js";
 import { MiroError } from "../../errors.js";
+import { makeFolder } from "../../files/make-folder.js";
 import { readBytes, writeFileAtomic } from "../../files/whole-files.js";
 import type { EmojiData } from "./emoji-data.js";
 
@@ -76,7 +77,7 @@ export class LatentCache {
     };
     const hash = createHash("sha256").update(JSON.stringify(identity)).digest("hex").slice(0, 12);
     const folder = join(data.cache, `emoji-${data.scenes.size}-${hash}`);
-    mkdirSync(folder, { recursive: true });
+    makeFolder(folder);
     if (makes)
       writeFileAtomic(join(folder, "dataset.json"), `${JSON.stringify(identity, null, 2)}\n`, { overwrite: true });
 

@@ -8,9 +8,10 @@
  *
  * The picture's tower and the predictor are thrown away; the encoder is frozen from then on, as MIRO's is.
  */
-import { existsSync, mkdirSync, writeFileSync } from "node:fs";
+import { existsSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { cat, nn, noGrad, scope, type Tensor, tensor } from "@miro-t2i/torch";
+import { makeFolder } from "../../files/make-folder.js";
 import { readJson, writeFileAtomic } from "../../files/whole-files.js";
 import { T5Encoder } from "../../text/t5.js";
 import { Tokenizer } from "../../text/tokenizer.js";
@@ -111,7 +112,7 @@ export async function buildTextEncoder(recipe: TextEncoderRecipe, context: TaskC
       );
     },
     async export(folder, figures) {
-      mkdirSync(folder, { recursive: true });
+      makeFolder(folder);
       await network.text.save(folder, { dtype: "float16" });
       await saveTokenizer(folder, tokenizerJson);
       writeFileSync(join(folder, "training.json"), `${JSON.stringify({ recipe, figures }, null, 2)}\n`);

@@ -5,11 +5,12 @@
  *                                 /blobs/HASH                   contents, by SHA-256 (large files) or git object id
  *                                 /snapshots/COMMIT/PATH        links to the blobs
  */
-import { existsSync, mkdirSync, readdirSync, realpathSync, statSync, writeFileSync } from "node:fs";
+import { existsSync, readdirSync, realpathSync, statSync, writeFileSync } from "node:fs";
 import { copyFile, link as hardLink, mkdir, readFile, rename, rm, symlink } from "node:fs/promises";
 import { dirname, join, relative, sep } from "node:path";
 import { beginFile } from "@miro-t2i/torch/atomic-write";
 import { InvalidInputError, MiroError, systemReason } from "../../errors.js";
+import { makeFolder } from "../../files/make-folder.js";
 import { about, message } from "../../message.js";
 import { symlinksDisabled } from "./hub-environment.js";
 
@@ -64,7 +65,7 @@ export function tagCache(cache: string): void {
 /** A relative link; a file of its own where the file system has no links, or the user wants none. */
 export async function link(blob: string, path: string): Promise<void> {
   await writable(path, async () => {
-    mkdirSync(dirname(path), { recursive: true });
+    makeFolder(dirname(path));
     await rm(path, { force: true });
     try {
       if (symlinksDisabled()) await hardLink(realpathSync(blob), path);

@@ -4,12 +4,13 @@
  * addresses as others: it bridges them, and their SHA-256 is that of the contents.
  */
 import { createHash } from "node:crypto";
-import { createReadStream, createWriteStream, mkdirSync, statfsSync, statSync } from "node:fs";
+import { createReadStream, createWriteStream, statfsSync, statSync } from "node:fs";
 import { rename, rm, truncate } from "node:fs/promises";
 import { dirname, join } from "node:path";
 import { pipeline } from "node:stream/promises";
 import { describeStandIn } from "@miro-t2i/torch/stand-in";
 import { MiroError } from "../../errors.js";
+import { makeFolder } from "../../files/make-folder.js";
 import { cannotWrite, link, tagCache, writable } from "./hub-cache.js";
 import { describeFiles, type RemoteFile } from "./hub-describe.js";
 import { hubEndpoint } from "./hub-environment.js";
@@ -42,7 +43,7 @@ export async function download(
   }
   const allTotalBytes = absent.reduce((sum, { sizeBytes }) => sum + sizeBytes, 0);
   if (absent.length > 0) {
-    await writable(absent[0]!.blob, async () => mkdirSync(join(repository.storage, "blobs"), { recursive: true }));
+    await writable(absent[0]!.blob, async () => makeFolder(join(repository.storage, "blobs")));
     tagCache(dirname(repository.storage));
     checkSpace(repository, allTotalBytes, absent);
   }

@@ -3,9 +3,10 @@
  * They go to the folder that `huggingface_hub` has for what is no repository (`assets`), or below the cache that was
  * given.
  */
-import { mkdirSync, statSync } from "node:fs";
+import { statSync } from "node:fs";
 import { join } from "node:path";
 import { MiroError } from "../../errors.js";
+import { makeFolder } from "../../files/make-folder.js";
 import { writable } from "./hub-cache.js";
 import { downloadBlob } from "./hub-download.js";
 import { hubAssets, hubOffline } from "./hub-environment.js";
@@ -54,7 +55,7 @@ export async function fetchKnownFile(file: KnownFile, options: HubOptions = {}):
   };
   const { name, url, sizeBytes, sha256 } = file;
   const blob = join(folder, name);
-  await writable(blob, async () => mkdirSync(folder, { recursive: true }));
+  await writable(blob, async () => makeFolder(folder));
   await downloadBlob(repository, { path: name, url, etag: sha256, hash: sha256, sizeBytes, blob }, (bytes) =>
     options.onDownload?.({
       repo: origin,

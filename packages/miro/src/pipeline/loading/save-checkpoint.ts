@@ -1,10 +1,10 @@
 /** Writes release folders, in the layout that checkpoint.ts reads. */
-import { mkdirSync } from "node:fs";
 import { join } from "node:path";
 import { type DType, isFloatingPoint, scope, type Tensor } from "@miro-t2i/torch";
 import { writeNpy, writeSafetensors } from "@miro-t2i/torch/io";
 import type { LatentNormalization } from "../../autoencoder/normalization.js";
 import { MiroError, systemReason } from "../../errors.js";
+import { makeFolder } from "../../files/make-folder.js";
 import { writeFileAtomic } from "../../files/whole-files.js";
 import type { Checkpoint } from "./checkpoint.js";
 import { releaseConfigToJson } from "./release-config.js";
@@ -30,7 +30,7 @@ export function saveCheckpoint(folder: string, checkpoint: SaveCheckpointOptions
     dtype = "float32",
   } = checkpoint;
   try {
-    mkdirSync(folder, { recursive: true });
+    makeFolder(folder);
   } catch (error) {
     throw new MiroError(`${folder}: cannot be created: ${systemReason(error)}`, { cause: error });
   }

@@ -6,11 +6,12 @@
  * are in the way when their names are claimed, what the checkpoint cannot do before it draws. Order is that of the
  * pictures throughout, and what is held in memory does not grow with their number.
  */
-import { existsSync, mkdirSync } from "node:fs";
+import { existsSync } from "node:fs";
 import { dirname } from "node:path";
 import { cat, scope, type Tensor } from "@miro-t2i/torch";
 import { writeNpy } from "@miro-t2i/torch/io";
 import { InvalidInputError, invalid, MiroError, systemReason } from "../../errors.js";
+import { makeFolder } from "../../files/make-folder.js";
 import { existing } from "../../files/whole-files.js";
 import { message } from "../../message.js";
 import { contactSheet, type RgbImage } from "../../pictures/rgb.js";
@@ -410,7 +411,7 @@ export class DrawRequest {
   #saveLatents(path: string, latents: ReadonlyMap<number, Tensor>): void {
     this.#refuseExisting(path);
     try {
-      mkdirSync(dirname(path), { recursive: true });
+      makeFolder(dirname(path));
     } catch (error) {
       throw new MiroError(`${dirname(path)}: cannot be created: ${systemReason(error)}`, { cause: error });
     }

@@ -7,13 +7,14 @@
  * removed by the next command.
  */
 import { randomBytes } from "node:crypto";
-import { mkdirSync, readdirSync, readFileSync, rmdirSync, rmSync } from "node:fs";
+import { readdirSync, readFileSync, rmdirSync, rmSync } from "node:fs";
 import { dirname, join, resolve } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { IDENTITY_PATTERN, lifeOf, processIdentity } from "@miro-t2i/torch/atomic-write";
 import { MiroError, systemReason } from "../../errors.js";
 import { FileLock, SILENT_MS, silenceOf } from "../../files/file-lock.js";
 import { keepTouching, stopTouching } from "../../files/heartbeat.js";
+import { makeFolder } from "../../files/make-folder.js";
 import { writeFileAtomic } from "../../files/whole-files.js";
 
 const POLL_MS = 20;
@@ -49,7 +50,7 @@ export class NameClaims {
     { signal, onWait }: ChooseOptions = {},
   ): Promise<void> {
     try {
-      this.#made ??= mkdirSync(this.#folder, { recursive: true });
+      this.#made ??= makeFolder(this.#folder);
     } catch (error) {
       throw new MiroError(`${this.#folder}: cannot be created: ${systemReason(error)}`, { cause: error });
     }

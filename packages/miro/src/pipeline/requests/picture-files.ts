@@ -6,7 +6,7 @@ import { existsSync, statSync } from "node:fs";
 import { dirname, extname, relative } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { z } from "zod";
-import { describe, InvalidInputError, MiroError } from "../../errors.js";
+import { describe, InvalidInputError, invalid, MiroError } from "../../errors.js";
 import { existing, removeKilledWrites, writeFileAtomic } from "../../files/whole-files.js";
 import { about, message, option } from "../../message.js";
 import { declarationOf, field, flag, type OptionsOf, parseOptions } from "../../options.js";
@@ -30,6 +30,15 @@ import type { PlannedPicture } from "./plan-pictures.js";
 
 /** Where pictures go when nothing is said. */
 export const DEFAULT_OUTPUT = "pictures";
+
+/** Endings of files that are no pictures, or pictures of formats that are not written: nobody calls a folder so. */
+const OTHER_FILES = new Set(
+  (
+    ".apng .avif .bmp .cr2 .csv .dng .eps .exr .gif .hdr .heic .heif .html .ico .j2k .jfif .jp2 .jpe .json .jsonl .jxl " +
+    ".mkv .mov .mp4 .npy .npz .pdf .pgm .pnm .ppm .psd .pt .qoi .raw .safetensors .svg .tar .tga .tif .tiff .txt .webm " +
+    ".xcf .yaml .zip"
+  ).split(" "),
+);
 
 /** How often the work of others is looked at. */
 const OTHERS_POLL_MS = 250;
@@ -110,6 +119,8 @@ export class PictureFiles {
     const { output, overwrite, resume, name } = checked;
     const isFolder = statSync(output ?? "", { throwIfNoEntry: false })?.isDirectory() ?? false;
     const named = output === undefined || isFolder ? null : formatOf(output);
+    if (output !== undefined && !isFolder && named === null && OTHER_FILES.has(extname(output).toLowerCase()))
+      throw invalid("output", "a folder, or a file that ends with .png, .webp, .jpg or .jpeg", output);
     if (named && checked.format && named !== checked.format) {
       throw new InvalidInputError(message`${about("format")}: ${checked.format} contradicts the output ${output}`);
     }

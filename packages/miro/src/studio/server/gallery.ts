@@ -4,13 +4,14 @@
  * damaged or behind. Favourites are in `.studio/favourites.json`, deleted pictures in `.studio/trash/`.
  */
 import { createHash, randomBytes } from "node:crypto";
-import { existsSync, mkdirSync, readdirSync, renameSync, rmSync, statSync } from "node:fs";
+import { existsSync, readdirSync, renameSync, rmSync, statSync } from "node:fs";
 import { readFile, stat } from "node:fs/promises";
 import { dirname, join, relative, sep } from "node:path";
 import Database from "libsql";
 import { z } from "zod";
 import { MiroError } from "../../errors.js";
 import { FileLock } from "../../files/file-lock.js";
+import { makeFolder } from "../../files/make-folder.js";
 import { readJson, writeFileAtomic } from "../../files/whole-files.js";
 import { encodeImage, type ImageFormat } from "../../pictures/image-files.js";
 import { readPng } from "../../pictures/png.js";
@@ -108,7 +109,7 @@ export class Gallery {
    */
   static open(folder: string, now = () => new Date()): Gallery {
     const studio = join(folder, ".studio");
-    mkdirSync(studio, { recursive: true });
+    makeFolder(studio);
     const lock = FileLock.acquire(studio, "server");
     if (!(lock instanceof FileLock))
       throw new MiroError(`${folder}: another studio serves these pictures (${lock.text}); choose another --output`);
@@ -269,7 +270,7 @@ export class Gallery {
       return await readFile(file);
     } catch {
       const made = await make(await readFile(path), path);
-      mkdirSync(dirname(file), { recursive: true });
+      makeFolder(dirname(file));
       writeFileAtomic(file, made);
       return Buffer.from(made);
     }
@@ -303,7 +304,7 @@ export class Gallery {
   }
 
   #move(from: string, to: string): void {
-    mkdirSync(dirname(to), { recursive: true });
+    makeFolder(dirname(to));
     renameSync(from, to);
   }
 

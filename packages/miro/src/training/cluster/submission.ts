@@ -1,9 +1,9 @@
 /** Writes what a job needs into its folder and hands it to `sbatch`. */
 import { execFile } from "node:child_process";
-import { mkdirSync } from "node:fs";
 import { join } from "node:path";
 import { promisify } from "node:util";
 import { MiroError, systemReason } from "../../errors.js";
+import { makeFolder } from "../../files/make-folder.js";
 import { writeFileAtomic } from "../../files/whole-files.js";
 import { message, option } from "../../message.js";
 import { jobVariables } from "../recipes/environment.js";
@@ -29,7 +29,7 @@ export interface SubmittedJob {
  */
 export async function submitJob({ job, folder, recipes }: JobPlan, variables = jobVariables()): Promise<SubmittedJob> {
   const script = join(folder, "job.sh");
-  makeFolder(job.logs);
+  makeJobFolder(job.logs);
   // Variables may be secrets.
   writeFileAtomic(job.environmentFile, environmentText(variables), { overwrite: true, mode: 0o600 });
   for (const [path, text] of recipes) writeFileAtomic(path, text, { overwrite: true });
@@ -70,9 +70,9 @@ async function sbatch(script: string): Promise<string> {
   return id;
 }
 
-function makeFolder(path: string): void {
+function makeJobFolder(path: string): void {
   try {
-    mkdirSync(path, { recursive: true });
+    makeFolder(path);
   } catch (error) {
     throw new MiroError(`${path}: cannot be made: ${systemReason(error)}`, { cause: error });
   }

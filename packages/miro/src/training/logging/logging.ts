@@ -1,6 +1,7 @@
 /** What a training run tells: a JSON-lines file for programs, a progress line for people. */
-import { existsSync, mkdirSync, openSync, readFileSync } from "node:fs";
+import { existsSync, openSync, readFileSync } from "node:fs";
 import { dirname } from "node:path";
+import { makeFolder } from "../../files/make-folder.js";
 import { writeFileAtomic } from "../../files/whole-files.js";
 import { ERASE_LINE } from "../../printable.js";
 import { LogFile } from "./log-file.js";
@@ -20,7 +21,7 @@ export class MetricsLog {
 
   /** @param onTrouble called when the file cannot be written, which does not end a run */
   constructor(path: string, step: number, onTrouble?: (message: string) => void) {
-    mkdirSync(dirname(path), { recursive: true });
+    makeFolder(dirname(path));
     if (existsSync(path)) {
       const kept = readFileSync(path, "utf8")
         .split("\n")

@@ -85,7 +85,9 @@ function logFile(path: string): string {
     statSync(file);
     return file;
   } catch (error) {
-    throw new MiroError(`${path}: no log of a run: ${systemReason(error)}; name the folder of a run or its log.jsonl`);
+    throw new MiroError(`${path}: no log of a run: ${systemReason(error)}; name the folder of a run or its log.jsonl`, {
+      cause: error,
+    });
   }
 }
 

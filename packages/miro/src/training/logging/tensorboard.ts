@@ -18,10 +18,11 @@
  * a killed process cut off. A start that begins after step 0 says so with SessionLog.START, upon which TensorBoard
  * forgets what earlier files hold from that step on.
  */
-import { mkdirSync, openSync } from "node:fs";
+import { openSync } from "node:fs";
 import { hostname } from "node:os";
 import { join } from "node:path";
 import { MiroError, systemReason } from "../../errors.js";
+import { makeFolder } from "../../files/make-folder.js";
 import { LogFile } from "./log-file.js";
 
 /** A picture for {@link EventWriter.image}. */
@@ -61,7 +62,7 @@ export class EventWriter {
     const counter = String(files++);
     this.path = join(folder, `events.out.tfevents.${seconds}.${hostname()}.${process.pid}.${counter}`);
     try {
-      mkdirSync(folder, { recursive: true });
+      makeFolder(folder);
       this.#file = new LogFile(this.path, openSync(this.path, "ax"), onTrouble);
     } catch (error) {
       throw new MiroError(`${this.path}: cannot be created: ${systemReason(error)}`, { cause: error });

@@ -10,12 +10,12 @@
  *   RUN/checkpoints/    as in ../state/checkpoint.ts, without EMA weights
  *   RUN/export/         the finished network
  */
-import { mkdirSync } from "node:fs";
 import { join } from "node:path";
 import { manualSeed, scope, setNumThreads } from "@miro-t2i/torch";
 import { AdamW, clipGradNorm_ } from "@miro-t2i/torch/optim";
 import { stringify } from "yaml";
 import { invalid, MiroError } from "../../errors.js";
+import { makeFolder } from "../../files/make-folder.js";
 import { writeFileAtomic } from "../../files/whole-files.js";
 import { checkDevice } from "../../pipeline/loading/device.js";
 import { streamSeed } from "../../random/streams.js";
@@ -55,7 +55,7 @@ export async function runTask(options: RunOptions<TaskRecipe>): Promise<RunResul
   return withRunLock(options, async (lock) => {
     checkDevice(recipe.trainer.device, "trainer.device");
     const newest = await openRunFolder(options, DataParallelGroup.alone());
-    mkdirSync(output, { recursive: true });
+    makeFolder(output);
     const seedInitialWeights = () => void manualSeed(streamSeed(recipe.seed, "initialWeights"));
     const task = await spec.build(recipe, { output, seedInitialWeights, onMessage });
     try {

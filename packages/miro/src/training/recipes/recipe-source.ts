@@ -163,7 +163,7 @@ function locate(name: string, folder: string): string {
     .map((library) => join(library, `${name.replace(extension, "")}.yaml`))
     .find((path) => existsSync(path));
   if (found !== undefined) return found;
-  if (extension.test(name)) throw new MiroError(`${name}: no such file or directory`);
+  if (extension.test(name)) throw new InvalidInputError(`${name}: no such file or directory`);
   const near = nearest(name, recipeNames());
   const hint = near.length > 0 ? `did you mean ${near.join(" or ")}?` : `there are ${recipeNames().join(", ")}`;
   throw new InvalidInputError(`${name}: no recipe of this name; ${hint}`);
@@ -205,7 +205,7 @@ function readYaml(path: string): { json: Json; lines: Map<string, number> } {
   try {
     bytes = readFileSync(path);
   } catch (error) {
-    throw new MiroError(`${path}: ${systemReason(error)}`);
+    throw new MiroError(`${path}: ${systemReason(error)}`, { cause: error });
   }
   const counter = new LineCounter();
   const text = decodeText(bytes, shown(path));

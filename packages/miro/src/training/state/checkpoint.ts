@@ -36,6 +36,7 @@ import { beginFile, flushFolder, removeKilledWrites } from "@miro-t2i/torch/atom
 import { readSafetensors, writeSafetensors } from "@miro-t2i/torch/io";
 import type { GradScalerState } from "@miro-t2i/torch/optim";
 import { describe, InvalidInputError, MiroError, systemReason } from "../../errors.js";
+import { makeFolder } from "../../files/make-folder.js";
 import { about, message, option } from "../../message.js";
 
 /** The plain part of a checkpoint, `state.json`. */
@@ -124,7 +125,7 @@ export function saveTrainingCheckpoint(
   const path = join(folder, name);
   const temporary = beginFile(path);
   try {
-    mkdirSync(folder, { recursive: true });
+    makeFolder(folder);
     removeKilledWrites(folder);
     mkdirSync(temporary);
     writeSafetensors(join(temporary, "network.safetensors"), checkpoint.network);

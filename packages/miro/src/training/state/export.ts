@@ -2,10 +2,11 @@
  * A trained model as a release folder in half precision: the averaged network, and copies of the frozen text encoder
  * and autoencoder beside it where the recipe names them, so that the folder needs nothing else.
  */
-import { copyFileSync, mkdirSync, readdirSync } from "node:fs";
+import { copyFileSync, readdirSync } from "node:fs";
 import { join } from "node:path";
 import { scope } from "@miro-t2i/torch";
 import { readSafetensors, writeSafetensors } from "@miro-t2i/torch/io";
+import { makeFolder } from "../../files/make-folder.js";
 import { parsePrecondConfig } from "../../networks/config.js";
 import type { FlowPrecond } from "../../networks/precond.js";
 import type { Rin } from "../../networks/rin.js";
@@ -62,7 +63,7 @@ export function exportRelease({ recipe, output, network, preconditioning, consta
 
 /** Copies a folder's files; float32 tensors become float16. */
 function copyHalved(from: string, to: string): void {
-  mkdirSync(to, { recursive: true });
+  makeFolder(to);
   for (const entry of readdirSync(from, { withFileTypes: true })) {
     if (!entry.isFile()) continue;
     const [source, target] = [join(from, entry.name), join(to, entry.name)];

@@ -1,11 +1,12 @@
 /** Folders that are there as a whole or not at all. */
-import { existsSync, mkdirSync, renameSync, rmSync } from "node:fs";
+import { existsSync, renameSync, rmSync } from "node:fs";
 import { beginFile } from "@miro-t2i/torch/atomic-write";
+import { makeFolder } from "../../files/make-folder.js";
 
 /** Fills a new folder beside `path` and puts it in its place once it is complete. */
 export async function replaceFolder(path: string, fill: (folder: string) => void | Promise<void>): Promise<void> {
   const temporary = beginFile(path);
-  mkdirSync(temporary, { recursive: true });
+  makeFolder(temporary);
   try {
     await fill(temporary);
   } catch (error) {

@@ -1,8 +1,8 @@
 /** One training in a run's folder: two that write there would remove each other's checkpoints. */
-import { mkdirSync } from "node:fs";
 import { setTimeout as sleep } from "node:timers/promises";
 import { InvalidInputError, MiroError, systemReason } from "../../errors.js";
 import { FileLock } from "../../files/file-lock.js";
+import { makeFolder } from "../../files/make-folder.js";
 import { message, option } from "../../message.js";
 
 const POLL_MS = 1000;
@@ -28,7 +28,7 @@ export class RunLock {
    */
   static async acquire(output: string, { signal, onMessage }: RunLockOptions = {}): Promise<RunLock> {
     try {
-      mkdirSync(output, { recursive: true });
+      makeFolder(output);
     } catch (error) {
       throw new MiroError(`${output}: cannot be created: ${systemReason(error)}`, { cause: error });
     }

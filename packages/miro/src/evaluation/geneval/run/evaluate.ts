@@ -5,11 +5,12 @@
  * Several processes with the same folder share the work: each takes prompts that nobody has taken, and the last step is
  * done by the one that comes to it first.
  */
-import { existsSync, mkdirSync, readFileSync, rmSync } from "node:fs";
+import { existsSync, readFileSync, rmSync } from "node:fs";
 import { dirname, join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { InvalidInputError, MiroError } from "../../../errors.js";
 import { readJson } from "../../../files/json-file.js";
+import { makeFolder } from "../../../files/make-folder.js";
 import { isObject } from "../../../files/plain-data.js";
 import { sha256 } from "../../../files/sha256.js";
 import { readText, removeKilledWrites, writeFileAtomic } from "../../../files/whole-files.js";
@@ -98,7 +99,7 @@ export async function evaluateGeneval(run: EvaluationRun): Promise<EvaluationRep
   const does = (stage: Stage) => only === undefined || only === stage;
   const report: EvaluationReport = { drawn: 0, detected: 0, problems: [], summary: null, files: {} };
   if (only === "summary") return { ...report, ...summariseFolder(run) };
-  makeFolder(output);
+  makeOutputFolder(output);
   for (const folder of [output, join(output, "detections"), join(output, "colours")]) removeKilledWrites(folder);
   using work = new SharedWork(output, { signal, onWait: onMessage });
   await work.tidy();
@@ -137,9 +138,9 @@ export async function evaluateGeneval(run: EvaluationRun): Promise<EvaluationRep
   return report;
 }
 
-function makeFolder(folder: string): void {
+function makeOutputFolder(folder: string): void {
   try {
-    mkdirSync(folder, { recursive: true });
+    makeFolder(folder);
   } catch (error) {
     throw new MiroError(`${folder}: cannot be created: ${(error as Error).message}`, { cause: error });
   }

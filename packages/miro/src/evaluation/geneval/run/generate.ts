@@ -3,9 +3,10 @@
  * its prompt and its number alone, so that any part of the prompts, in any order, drawn by any number of processes,
  * gives the same pictures.
  */
-import { existsSync, mkdirSync } from "node:fs";
+import { existsSync } from "node:fs";
 import { dirname, join } from "node:path";
 import { describe, InvalidInputError, MiroError } from "../../../errors.js";
+import { makeFolder } from "../../../files/make-folder.js";
 import { readBytes, readText, removeKilledWrites, writeFileAtomic } from "../../../files/whole-files.js";
 import { message, option } from "../../../message.js";
 import { parseOptions } from "../../../options.js";
@@ -147,7 +148,7 @@ export class Generation {
   async #record(pipe: MiroPipeline): Promise<void> {
     const { folder, set, samples, seed, overwrite } = this.#run;
     const [settings] = await pipe.settings(await this.#plan(pipe, [this.#run.indices[0]!]));
-    mkdirSync(folder, { recursive: true });
+    makeFolder(folder);
     const batchSize = this.#together ?? 1;
     const hparams = hparamsOf(pipe, settings!, { set, samples, seed, batchSize, requested: this.#requested });
     writeHparams(folder, hparams, overwrite);

@@ -1,0 +1,33 @@
+/**
+ * Folders with those above them. Node's own `mkdir` with `recursive` never ends where the system says that a new folder
+ * has no parent although it has one, as below `/proc`.
+ */
+import { mkdirSync, statSync } from "node:fs";
+import { dirname, resolve } from "node:path";
+
+/**
+ * Makes a folder and those above it that are missing.
+ *
+ * @returns the first that was made, undefined where all were there
+ * @throws the system's error
+ */
+export function makeFolder(path: string): string | undefined {
+  const missing: string[] = [];
+  let there = resolve(path);
+  while (statSync(there, { throwIfNoEntry: false }) === undefined && dirname(there) !== there) {
+    missing.unshift(there);
+    there = dirname(there);
+  }
+  // A file at this place is told as EEXIST or ENOTDIR.
+  if (missing.length === 0 && !statSync(there).isDirectory()) mkdirSync(there);
+  for (const folder of missing) {
+    try {
+      mkdirSync(folder);
+    } catch (error) {
+      // Another process may have been faster.
+      const isThere = statSync(folder, { throwIfNoEntry: false })?.isDirectory() ?? false;
+      if ((error as NodeJS.ErrnoException).code !== "EEXIST" || !isThere) throw error;
+    }
+  }
+  return missing[0];
+}
