@@ -1,7 +1,9 @@
 import { readFileSync } from "node:fs";
 import { gunzipSync } from "node:zlib";
 import { describe, expect, it } from "vitest";
+import { MiroError } from "../errors.js";
 import { decodeImage, ImageError, imageFormat } from "./decode.js";
+import { decodingError } from "./image-format.js";
 
 /** Recorded by tests/reference/record_pictures.py with Pillow. */
 interface Recorded {
@@ -111,4 +113,13 @@ it("reads a picture after one that broke the decoder", async () => {
   const name = "smooth-420-full.avif";
   await expect(decodeImage(bytesOf(name).subarray(0, 300))).rejects.toBeInstanceOf(ImageError);
   await expect(decodeImage(bytesOf(name))).resolves.toMatchObject({ width: decoded[name]!.width });
+});
+
+it("lays nothing at a picture's door that is no fault of it", () => {
+  const missing = new MiroError("sharp cannot be loaded");
+  expect(decodingError(missing)).toBe(missing);
+  expect(decodingError(new Error("unexpected end of file\nmore"))).toMatchObject({
+    reason: "bad-image",
+    message: "cannot be decoded: unexpected end of file",
+  });
 });

@@ -1,4 +1,5 @@
 /** Formats of pictures, told by their first bytes whatever the file is called. */
+import { MiroError } from "../errors.js";
 import { ImageError } from "./image-error.js";
 
 /** Formats that are decoded here. */
@@ -42,9 +43,9 @@ export function knownFormat(bytes: Uint8Array): DecodedFormat {
   throw new ImageError("unsupported-image", `no JPEG, PNG, WebP, GIF, BMP, TIFF or AVIF (${bytes.length} bytes)`);
 }
 
-/** What a decoder's error says, as one. */
-export function decodingError(error: unknown): ImageError {
-  if (error instanceof ImageError) return error;
+/** What a decoder's error says of the picture; an error that is no fault of it stays as it is. */
+export function decodingError(error: unknown): MiroError {
+  if (error instanceof MiroError) return error;
   const message = (error instanceof Error ? error.message : String(error)).split("\n")[0]!;
   return new ImageError("bad-image", `cannot be decoded: ${message}`, { cause: error });
 }

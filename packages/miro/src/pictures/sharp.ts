@@ -1,12 +1,21 @@
 // sharp with its native code loaded at the first picture: importing the package costs nothing of it.
 import { createRequire } from "node:module";
 import type Sharp from "sharp";
+import { MiroError } from "../errors.js";
 
 let loaded: typeof Sharp | undefined;
 
 function load(): typeof Sharp {
-  loaded ??= createRequire(import.meta.url)("sharp") as typeof Sharp;
-  return loaded;
+  try {
+    loaded ??= createRequire(import.meta.url)("sharp") as typeof Sharp;
+    return loaded;
+  } catch (error) {
+    // No fault of a picture: nothing may be written about one.
+    const reason = (error as Error).message.split("\n")[0]!;
+    throw new MiroError(`sharp, which decodes pictures, cannot be loaded: ${reason}; install the package again`, {
+      cause: error,
+    });
+  }
 }
 
 /** The function `sharp` and what hangs on it. */
