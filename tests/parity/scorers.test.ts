@@ -86,6 +86,24 @@ describe("a score", () => {
     expect(Math.abs(b[1]! - a[1]!)).toBeGreaterThan(1e-4);
   });
 
+  it("has the learned scale of the file, unrounded, in bfloat16 too", async () => {
+    const home = mkdtempSync(join(tmpdir(), "miro-scale-"));
+    const scores: number[] = [];
+    const image = { width: 8, height: 8, data: Uint8Array.from({ length: 192 }, (_, i) => (i * 37) % 256) };
+    for (const scale of [4.6, 4.605]) {
+      const at = join(home, `${scale}`);
+      cpSync(join(folder, "pick_score"), at, { recursive: true });
+      const tensors = readSafetensors(join(at, "model.safetensors"));
+      tensors.set("logit_scale", tensor(scale));
+      writeSafetensors(join(at, "model.safetensors"), tensors);
+      for (const one of tensors.values()) one.dispose();
+      using scorer = await loadScorer("pick_a_score_score", { weights: { pick_a_score_score: at }, dtype: "bfloat16" });
+      scores.push((await scorer.score([image], ["a cat"]))[0]!);
+    }
+    rmSync(home, { recursive: true, force: true });
+    expect(scores[1]! / scores[0]!).toBeCloseTo(Math.exp(0.005), 5);
+  });
+
   it("in bfloat16 is near that in float32, and not the same", async () => {
     const weights = { hpsv2_score: join(folder, "hpsv2") };
     using half = await loadScorer("hpsv2_score", { weights, dtype: "bfloat16" });

@@ -39,7 +39,7 @@ import { type LinearHead, readLinearHead } from "./linear-head.js";
 import { fetchFolder, placeOf } from "./published-folder.js";
 import type { LoadScorerOptions, ScorerModel } from "./scorer.js";
 import type { Hold } from "./shared.js";
-import { openTensors } from "./tensor-files.js";
+import { openTensors, readScalar } from "./tensor-files.js";
 import { TextFeatures } from "./text-features.js";
 
 /** Pictures of one call. */
@@ -64,7 +64,9 @@ export async function loadClipScorer(scorer: ClipScorer, options: LoadScorerOpti
   using file = openTensors(folder, scorer.weights);
   const vision = holdVision(file, config, place);
   try {
-    return new ClipModel(scorer, vision, loadClipText(file, config, place), tokenizer, isRounded);
+    const text = loadClipText(file, config, place);
+    const scale = scorer.scaled ? Math.exp(readScalar(file, "logit_scale")) : 1;
+    return new ClipModel(scorer, vision, text, tokenizer, { scale, isRounded });
   } catch (error) {
     vision.dispose();
     throw error;
@@ -172,14 +174,14 @@ class ClipModel implements ScorerModel {
     vision: Hold<VisionFeatures>,
     text: ClipText,
     tokenizer: ClipTokenizer,
-    isRounded: boolean,
+    { scale, isRounded }: { scale: number; isRounded: boolean },
   ) {
     this.name = scorer.name;
     this.#scorer = scorer;
     this.#vision = vision;
     this.#text = text;
     this.#tokenizer = tokenizer;
-    this.#scale = scorer.scaled ? Math.exp(text.logitScale.item() as number) : 1;
+    this.#scale = scale;
     this.#mixed = isRounded ? scorer.upstream.towers : null;
     this.#cosine = isRounded ? scorer.upstream.cosine : "float32";
     this.dtype = this.#mixed?.products ?? vision.value.dtype;

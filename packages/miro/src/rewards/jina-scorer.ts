@@ -6,7 +6,7 @@
  * float32 or wider. With `precision: "upstream"` the towers are bfloat16, the coordinates of the rotary positions, the
  * features and the score are rounded to it as well: published values were made so.
  */
-import { cat, empty, noGrad, scope, stack, type Tensor } from "@miro-t2i/torch";
+import { cat, noGrad, scope, stack, type Tensor } from "@miro-t2i/torch";
 import { MiroError } from "../errors.js";
 import type { JinaClip } from "../networks/jina-clip.js";
 import type { RgbImage } from "../pictures/rgb.js";
@@ -18,7 +18,7 @@ import { jinaSize, loadJinaClip } from "./jina-weights.js";
 import { KeptFeatures, pictureKey } from "./kept-features.js";
 import { fetchFolder, placeOf } from "./published-folder.js";
 import type { LoadScorerOptions, ScorerModel } from "./scorer.js";
-import { type OpenTensors, openTensors } from "./tensor-files.js";
+import { openTensors, readScalar } from "./tensor-files.js";
 import { TextFeatures } from "./text-features.js";
 
 /** Pictures and captions of one call. */
@@ -64,15 +64,6 @@ function checkTokenizer(tokenizer: Tokenizer, { text, padId }: JinaConfig, folde
     throw new MiroError(
       `${folder}: ${JINA_TOKENIZER_FILE}: <pad> is ${tokenizer.padId}; the text tower has it at ${padId}`,
     );
-}
-
-/** A value of the file as it is stored, whatever the dtype of the towers. */
-function readScalar(file: OpenTensors, key: string): number {
-  return scope(() => {
-    const value = empty([]);
-    file.copyTo(key, value);
-    return value.item() as number;
-  });
 }
 
 /** The nearest bfloat16, half to even. */

@@ -4,7 +4,7 @@
  */
 import { existsSync } from "node:fs";
 import { join } from "node:path";
-import type { Tensor } from "@miro-t2i/torch";
+import { empty, scope, type Tensor } from "@miro-t2i/torch";
 import { SafetensorsFile, type StoredTensorInfo, type TensorFile, TorchCheckpoint } from "@miro-t2i/torch/io";
 import { InvalidInputError, MiroError } from "../errors.js";
 import { readJson } from "../files/json-file.js";
@@ -37,6 +37,15 @@ function openTensorFile(path: string): OpenTensors {
     checkpoint.close();
     throw error;
   }
+}
+
+/** A single value in float32, whatever the dtype of the towers: rounded to bfloat16 a learned scale is 1 % off. */
+export function readScalar(file: OpenTensors, key: string): number {
+  return scope(() => {
+    const value = empty([]);
+    file.copyTo(key, value);
+    return value.item() as number;
+  });
 }
 
 /** A file, with how to close it. */
