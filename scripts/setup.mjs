@@ -9,7 +9,8 @@
  *   5. studio's page  packages/miro/web (Vite)
  *
  * Plain Node, no dependencies. A step whose inputs have not changed is skipped; when all are skipped nothing is
- * printed. Writes to stderr only. Exit code 0 or 1.
+ * printed. `--only libtorch,addon` looks at these steps alone, as a machine without npm needs it. Writes to stderr only.
+ * Exit code 0 or 1; 2 for wrong usage.
  *
  * Environment: MIRO_LIBTORCH or LIBTORCH (folder with libtorch's lib/ and include/), MIRO_CACHE (where the private copy
  * of libtorch goes; default ${XDG_CACHE_HOME:-~/.cache}/miro-t2i), MIRO_PYTHON (default python3), CXX, CMAKE,
@@ -18,6 +19,7 @@
 import { mkdirSync } from "node:fs";
 import path from "node:path";
 import { fileURLToPath } from "node:url";
+import { parseArgs } from "node:util";
 import { dependenciesStep } from "./setup/dependencies.mjs";
 import { libtorchStep } from "./setup/libtorch.mjs";
 import { withLock } from "./setup/lock.mjs";
@@ -32,10 +34,36 @@ const log = (text) => process.stderr.write(text);
 /** What every step is given: the clone's root, the environment and where to write. */
 const context = { root, env: process.env, log };
 
-const steps = [dependenciesStep, libtorchStep, nativeStep, typescriptStep, pageStep];
+/** All steps in their order, by the names that `--only` takes. */
+const STEPS = {
+  dependencies: dependenciesStep,
+  libtorch: libtorchStep,
+  addon: nativeStep,
+  typescript: typescriptStep,
+  page: pageStep,
+};
+
+/** The steps that the arguments ask for; null, with a line about it, when they are wrong. */
+function askedSteps() {
+  const names = Object.keys(STEPS);
+  try {
+    const { only } = parseArgs({ options: { only: { type: "string", default: names.join() } } }).values;
+    const unknown = only.split(",").find((name) => !names.includes(name));
+    if (unknown === undefined) return names.filter((name) => only.split(",").includes(name)).map((name) => STEPS[name]);
+    log(`setup: --only: expected some of ${names.join()} (received ${JSON.stringify(unknown)})\n`);
+  } catch (error) {
+    log(`setup: ${error.message}\n`);
+  }
+  return null;
+}
 
 async function main() {
   requireNode(process.versions.node);
+  const steps = askedSteps();
+  if (steps === null) {
+    process.exitCode = 2;
+    return;
+  }
   if (steps.every((step) => step.isDone(context))) return;
   mkdirSync(path.join(root, ".setup"), { recursive: true });
   await withLock(path.join(root, ".setup", "lock"), log, async () => {

@@ -1,7 +1,8 @@
 // The set-up against made-up clones: what it skips, what it asks for, what it says when something is missing.
-import { execFileSync } from "node:child_process";
+import { execFileSync, spawnSync } from "node:child_process";
 import {
   chmodSync,
+  cpSync,
   existsSync,
   mkdirSync,
   mkdtempSync,
@@ -337,6 +338,49 @@ describe("native addon and TypeScript", () => {
     for (const step of [dependenciesStep, libtorchStep, nativeStep, typescriptStep]) step.isDone(here);
     const { user, system } = process.cpuUsage(before);
     expect((user + system) / 1000).toBeLessThan(300);
+  });
+});
+
+describe("--only", () => {
+  const here = path.resolve(import.meta.dirname, "..");
+  /** Runs the installer of a made-up clone, in which there is nothing but what the test has put there. */
+  const setup = (args: string[], env: Record<string, string>) => {
+    cpSync(path.join(here, "scripts", "setup.mjs"), path.join(root, "scripts", "setup.mjs"));
+    cpSync(path.join(here, "scripts", "setup"), path.join(root, "scripts", "setup"), { recursive: true });
+    const command = [path.join(root, "scripts", "setup.mjs"), ...args];
+    return spawnSync(process.execPath, command, { env, encoding: "utf8" });
+  };
+
+  test("libtorch,addon builds the addon without npm, dependencies and TypeScript, once", () => {
+    const built = path.join(here, "packages", "torch", "build", "miro_torch.node");
+    program("bin/c++");
+    program("bin/make");
+    program(
+      "bin/cmake",
+      `[ "$1" = --build ] || exit 0\n/bin/mkdir -p "$2/out"\n/bin/cp "${built}" "$2/out/"\necho x >> "${root}/builds"`,
+    );
+    write("packages/torch/native/src/module.cpp", "int x;");
+    const env = { PATH: path.join(root, "bin"), LIBTORCH: fakeLibtorch("torch"), HOME: root };
+    for (const _ of [1, 2]) {
+      const { status, stderr } = setup(["--only", "libtorch,addon"], env);
+      expect([status, stderr.includes("failed")], stderr).toEqual([0, false]);
+    }
+    expect(readFileSync(path.join(root, "builds"), "utf8")).toBe("x\n");
+    expect(existsSync(path.join(root, "packages/torch/build/miro_torch.node"))).toBe(true);
+    expect(existsSync(path.join(root, "node_modules"))).toBe(false);
+  });
+
+  test.each([
+    [
+      ["--only", "libtorch,native"],
+      /--only: expected some of dependencies,libtorch,addon,typescript,page \(received "native"\)/,
+    ],
+    [["--quick"], /Unknown option '--quick'/],
+  ])("%j is wrong usage", (args, message) => {
+    const { status, stderr } = setup(args, { PATH: path.join(root, "bin") });
+    expect(status).toBe(2);
+    expect(stderr).toMatch(message);
+    expect(existsSync(path.join(root, ".setup"))).toBe(false);
   });
 });
 
