@@ -9,7 +9,8 @@
  *   5. studio's page  packages/miro/web (Vite)
  *
  * Plain Node, no dependencies. A step whose inputs have not changed is skipped; when all are skipped nothing is
- * printed. `--only libtorch,addon` looks at these steps alone, as a machine without npm needs it. Writes to stderr only.
+ * printed. `--only libtorch,addon` looks at these steps alone, as a machine without npm needs it. Writes to stderr
+ * only.
  * Exit code 0 or 1; 2 for wrong usage.
  *
  * Environment: MIRO_LIBTORCH or LIBTORCH (folder with libtorch's lib/ and include/), MIRO_CACHE (where the private copy
