@@ -4,7 +4,7 @@
  * any depth, and on a path that reaches into another package.
  *
  *   torch <- files, pictures, random, threads <- networks, text, autoencoder <- flow <- pipeline <- rewards, data
- *     <- training, evaluation <- studio, emoji <- cli, exports
+ *     <- training, evaluation <- release <- studio, emoji <- cli, exports
  *
  * Rooms are the folders of packages/miro/src. Files that lie beside them (errors.ts, version.ts) are below every room,
  * index.ts is above. Type-only imports count; test files are not looked at.
@@ -21,6 +21,7 @@ const levels = [
   ["pipeline"],
   ["rewards", "data"],
   ["training", "evaluation"],
+  ["release"],
   ["studio", "emoji"],
   ["cli", "exports"],
 ];

@@ -12,9 +12,9 @@ import {
   loadDetector,
 } from "../../packages/miro/src/evaluation/geneval/detector/load-detector.js";
 import { fromUnfold } from "../../packages/miro/src/evaluation/geneval/detector/weights.js";
+import { openTensors } from "../../packages/miro/src/files/tensor-files.js";
 import { decodeImage } from "../../packages/miro/src/pictures/decode.js";
 import type { RgbImage } from "../../packages/miro/src/pictures/rgb.js";
-import { openTensors } from "../../packages/miro/src/rewards/tensor-files.js";
 import { scorerFolder } from "../reference/fixture.js";
 
 const FILE = "mask2former_swin-s-p4-w7-224_8xb2-lsj-50e_coco.pth";

@@ -8,13 +8,13 @@ import { cat, noGrad, ones, scope, type Tensor, tensor } from "@miro-t2i/torch";
 import { readSafetensors, writeSafetensors } from "@miro-t2i/torch/io";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { runCaptured } from "../../packages/miro/src/cli/testing/run-captured.js";
+import { openTensors } from "../../packages/miro/src/files/tensor-files.js";
 import { decodeImage } from "../../packages/miro/src/pictures/decode.js";
 import type { RgbImage } from "../../packages/miro/src/pictures/rgb.js";
 import { readJinaConfig } from "../../packages/miro/src/rewards/jina-config.js";
 import { jinaFacts } from "../../packages/miro/src/rewards/jina-facts.js";
 import { loadJinaClip } from "../../packages/miro/src/rewards/jina-weights.js";
 import { loadScorer } from "../../packages/miro/src/rewards/registry.js";
-import { openTensors } from "../../packages/miro/src/rewards/tensor-files.js";
 import { scorerFolder } from "../reference/fixture.js";
 
 const home = join(scorerFolder(), "clip_jina");

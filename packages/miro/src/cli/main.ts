@@ -49,6 +49,11 @@ const COMMANDS: Record<string, Entry> = {
   evaluate: { summary: "measure a model or a folder of pictures", load: () => import("./evaluate.js") },
   train: { summary: "train a model by a recipe", load: () => import("./train.js") },
   launch: { summary: "submit a training to a SLURM cluster", load: () => import("./launch.js") },
+  convert: {
+    summary: "make a release folder of a training checkpoint, and back",
+    load: () => import("./convert.js"),
+  },
+  card: { summary: "render the card of a release folder", load: () => import("./card.js") },
   testbed: {
     summary: "check the prompts that runs draw for comparison, and compute their embeddings",
     load: () => import("./testbed.js"),

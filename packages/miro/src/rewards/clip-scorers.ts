@@ -18,6 +18,7 @@
  */
 import { type DType, noGrad, scope, type Tensor, tensor } from "@miro-t2i/torch";
 import { InvalidInputError, MiroError } from "../errors.js";
+import { openTensors, readScalar } from "../files/tensor-files.js";
 import { message, option } from "../message.js";
 import type { Clip, ClipText } from "../networks/clip.js";
 import type { RgbImage } from "../pictures/rgb.js";
@@ -39,7 +40,6 @@ import { type LinearHead, readLinearHead } from "./linear-head.js";
 import { fetchFolder, placeOf } from "./published-folder.js";
 import type { LoadScorerOptions, ScorerModel } from "./scorer.js";
 import type { Hold } from "./shared.js";
-import { openTensors, readScalar } from "./tensor-files.js";
 import { TextFeatures } from "./text-features.js";
 
 /** Pictures of one call. */

@@ -4,6 +4,7 @@
  */
 import { realpathSync, statSync } from "node:fs";
 import { autocast, type DType, stack, type Tensor } from "@miro-t2i/torch";
+import type { OpenTensors } from "../files/tensor-files.js";
 import type { ClipConfig, ClipVision } from "../networks/clip.js";
 import type { RgbImage } from "../pictures/rgb.js";
 import { type ClipPixels, clipPixels, clipPixelsKey } from "./clip-pixels.js";
@@ -11,7 +12,6 @@ import { loadClipVision } from "./clip-weights.js";
 import { KeptFeatures } from "./kept-features.js";
 import { type Hold, Shared } from "./shared.js";
 import type { WeightsPlace } from "./strict-weights.js";
-import type { OpenTensors } from "./tensor-files.js";
 
 /** Pictures whose features are kept. */
 const KEPT = 1024;

@@ -19,6 +19,7 @@ import type { TensorFile } from "@miro-t2i/torch/io";
 import { z } from "zod";
 import { MiroError } from "../errors.js";
 import { sha256 } from "../files/sha256.js";
+import { openTensors } from "../files/tensor-files.js";
 import { readBytes } from "../files/whole-files.js";
 import { Blip, type BlipConfig, type BlipTower } from "../networks/blip.js";
 import type { RgbImage } from "../pictures/rgb.js";
@@ -38,7 +39,6 @@ import { type LinearHead, readLinearHead } from "./linear-head.js";
 import { fetchFolder, placeOf } from "./published-folder.js";
 import type { LoadScorerOptions, ScorerModel } from "./scorer.js";
 import { loadStrictly, type WeightsPlace } from "./strict-weights.js";
-import { openTensors } from "./tensor-files.js";
 
 const SIDE_FILES = ["med_config.json", "architecture.json", ...WordPieceTokenizer.files];
 

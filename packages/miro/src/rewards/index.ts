@@ -1,4 +1,6 @@
 /** Scorers: what scores pictures, and what is done with the scores. */
+
+export { type OpenTensors, openTensors } from "../files/tensor-files.js";
 export {
   type BestOf,
   type BestOfOptions,
@@ -55,7 +57,6 @@ export {
 } from "./scorer.js";
 export { type ListedRepository, type ListedScorer, listScorers } from "./scorer-list.js";
 export type { WeightsPlace } from "./strict-weights.js";
-export { type OpenTensors, openTensors } from "./tensor-files.js";
 export { readVqaConfig, type VqaConfig } from "./vqa-config.js";
 export { VQA_WEIGHTS } from "./vqa-facts.js";
 export { cleanVqaCaption, vqaLabels, vqaRow } from "./vqa-text.js";

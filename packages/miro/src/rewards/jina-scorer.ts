@@ -8,6 +8,7 @@
  */
 import { cat, noGrad, scope, stack, type Tensor } from "@miro-t2i/torch";
 import { MiroError } from "../errors.js";
+import { openTensors, readScalar } from "../files/tensor-files.js";
 import type { JinaClip } from "../networks/jina-clip.js";
 import type { RgbImage } from "../pictures/rgb.js";
 import { Tokenizer } from "../text/tokenizer.js";
@@ -18,7 +19,6 @@ import { jinaSize, loadJinaClip } from "./jina-weights.js";
 import { KeptFeatures, pictureKey } from "./kept-features.js";
 import { fetchFolder, placeOf } from "./published-folder.js";
 import type { LoadScorerOptions, ScorerModel } from "./scorer.js";
-import { openTensors, readScalar } from "./tensor-files.js";
 import { TextFeatures } from "./text-features.js";
 
 /** Pictures and captions of one call. */

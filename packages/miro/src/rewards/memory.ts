@@ -7,10 +7,10 @@ import { readFileSync, statSync } from "node:fs";
 import { freemem } from "node:os";
 import { dirname, join } from "node:path";
 import { MiroError } from "../errors.js";
+import { openTensors } from "../files/tensor-files.js";
 import { message, option } from "../message.js";
 import { resolveDType } from "../pipeline/loading/device.js";
 import type { LoadScorerOptions, ScorerSpec } from "./scorer.js";
-import { openTensors } from "./tensor-files.js";
 
 const BYTES = { float32: 4, bfloat16: 2, float16: 2 } as const;
 

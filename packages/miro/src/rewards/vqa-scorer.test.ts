@@ -5,10 +5,10 @@ import { fileURLToPath } from "node:url";
 import { empty, memory, scope, type Tensor, tensor } from "@miro-t2i/torch";
 import { readSafetensors, writeSafetensors } from "@miro-t2i/torch/io";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { openTensors } from "../files/tensor-files.js";
 import { decodeImage } from "../pictures/decode.js";
 import type { RgbImage } from "../pictures/rgb.js";
 import { loadScorer } from "./registry.js";
-import { openTensors } from "./tensor-files.js";
 import { VQA_WEIGHTS } from "./vqa-facts.js";
 import { loadVqaScorer } from "./vqa-scorer.js";
 

@@ -15,6 +15,7 @@ import { existsSync } from "node:fs";
 import { join } from "node:path";
 import { cat, cuda, itemSize, noGrad, scope, stack, type Tensor, tensor } from "@miro-t2i/torch";
 import { InvalidInputError, invalid, MiroError } from "../errors.js";
+import { openTensors } from "../files/tensor-files.js";
 import type { ClipVisionTower } from "../networks/clip.js";
 import type { RgbImage } from "../pictures/rgb.js";
 import { cudaIndex } from "../pipeline/loading/device.js";
@@ -28,7 +29,6 @@ import { availableMemory, gigabytes } from "./memory.js";
 import { fetchFolder, placeOf } from "./published-folder.js";
 import type { LoadScorerOptions, ScorerModel } from "./scorer.js";
 import type { WeightsPlace } from "./strict-weights.js";
-import { openTensors } from "./tensor-files.js";
 import { countVqaParameters, readVqaConfig, type VqaConfig } from "./vqa-config.js";
 import {
   VQA_KEY,

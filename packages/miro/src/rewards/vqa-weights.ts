@@ -8,12 +8,12 @@
 import { F, nn, scope, type Tensor } from "@miro-t2i/torch";
 import type { TensorFile } from "@miro-t2i/torch/io";
 import { MiroError } from "../errors.js";
+import type { OpenTensors } from "../files/tensor-files.js";
 import type { ClipVisionTower } from "../networks/clip.js";
 import { T5Seq2Seq } from "../text/t5-seq2seq.js";
 import { T5Block, type T5Side } from "../text/t5-stack.js";
 import { loadClipTower } from "./clip-weights.js";
 import { checkSize, checkTensors, readInto, type Stored, type WeightsPlace } from "./strict-weights.js";
-import type { OpenTensors } from "./tensor-files.js";
 import { countVqaParameters, type VqaConfig } from "./vqa-config.js";
 
 /** Tokens of the published tokenizer; files may have rows for more. */

@@ -12,6 +12,13 @@ export { type LoadModuleOptions, loadModule, type StoredTensor } from "./load-mo
 export { encodeNpy, type NpyHeader, type NpySource, readNpy, readNpyHeader, writeNpy } from "./npy.js";
 export { Opaque, PickledBytes, PickleLeaf, type PickleValue } from "./pickle.js";
 export { type ReadRowsOptions, ROW_STATUS, readRows } from "./read-rows.js";
-export { readSafetensors, SafetensorsFile, type TensorInfo, writeSafetensors } from "./safetensors.js";
+export {
+  type DeferredTensor,
+  readSafetensors,
+  SafetensorsFile,
+  type TensorInfo,
+  writeSafetensors,
+} from "./safetensors.js";
 export type { StoredTensorInfo, TensorFile } from "./tensor-file.js";
 export { TorchCheckpoint, type TorchStateDict, TorchTensor } from "./torch-checkpoint.js";
+export { type Picklable, PythonFloat, PythonTuple, writeTorchCheckpoint } from "./torch-checkpoint-writer.js";

@@ -7,8 +7,9 @@
  * (`copyTo`). The writer is atomic and lays files out as the reference implementation does (wider dtypes first, then by
  * name).
  */
-import type { DType } from "../dtype.js";
+import { type DType, itemSize } from "../dtype.js";
 import { TorchError } from "../errors.js";
+import { scope } from "../scope.js";
 import type { Tensor } from "../tensor.js";
 import { writeFileAtomically } from "./atomic-write.js";
 import { checkBooleans, copyValues } from "./copy-values.js";
@@ -16,7 +17,7 @@ import { FormatError, refuseStandIn } from "./format-error.js";
 import { MappedFile } from "./mapped-file.js";
 import { RegularFile } from "./regular-file.js";
 import { parseStrictJson, type StrictJson, StrictJsonError } from "./strict-json.js";
-import { pieceBuffer, sizeInBytes, streamBytes } from "./tensor-bytes.js";
+import { pieceBuffer, streamBytes } from "./tensor-bytes.js";
 import type { StoredTensorInfo, TensorFile } from "./tensor-file.js";
 
 /** The reference implementation's limit on the header. */
@@ -311,9 +312,27 @@ export function readSafetensors(path: string): Map<string, Tensor> {
   return tensors;
 }
 
+/** A tensor that is made when its turn to be written comes, and freed after it. */
+export interface DeferredTensor {
+  dtype: DType;
+  shape: readonly number[];
+  /** Makes the tensor. */
+  read(): Tensor;
+}
+
+/** Makes a tensor whose turn has come. @throws TorchError when it is not what was announced */
+export function readDeferred(path: string, name: string, tensor: Tensor | DeferredTensor): Tensor {
+  if (!("read" in tensor)) return tensor;
+  const values = tensor.read();
+  if (values.dtype === tensor.dtype && String(values.shape) === String(tensor.shape)) return values;
+  throw new TorchError(
+    `${path}: ${name}: announced as ${tensor.dtype} [${tensor.shape}], made as ${values.dtype} [${values.shape}]`,
+  );
+}
+
 /**
  * Writes tensors under their names, atomically, a piece at a time. Tensors that share memory are written once for each
- * name. Python: `safetensors.torch.save_file`.
+ * name; a {@link DeferredTensor} is in memory only while it is written. Python: `safetensors.torch.save_file`.
  *
  * @param metadata free-form strings
  * @throws TorchError when a tensor or name cannot be stored or the disk refuses; `path` is then as it was
@@ -325,10 +344,10 @@ export function readSafetensors(path: string): Map<string, Tensor> {
  */
 export function writeSafetensors(
   path: string,
-  tensors: Map<string, Tensor> | Record<string, Tensor>,
+  tensors: ReadonlyMap<string, Tensor | DeferredTensor> | Record<string, Tensor | DeferredTensor>,
   metadata: Record<string, string> = {},
 ): void {
-  const entries = [...(tensors instanceof Map ? tensors : Object.entries(tensors))].map(([name, tensor]) => {
+  const entries = entriesOf(tensors).map(([name, tensor]) => {
     const formatDtype = FORMAT_DTYPE_OF.get(tensor.dtype);
     if (formatDtype === undefined) throw new TorchError(`${path}: ${name}: dtype ${tensor.dtype} cannot be stored`);
     if (name === METADATA_KEY) throw new TorchError(`${path}: a tensor cannot be named ${METADATA_KEY}`);
@@ -346,7 +365,7 @@ export function writeSafetensors(
   let end = 0;
   for (const { name, tensor, formatDtype } of entries) {
     const begin = end;
-    end += sizeInBytes(tensor);
+    end += tensor.shape.reduce((product, size) => product * size, itemSize(tensor.dtype));
     header.push([name, { dtype: formatDtype, shape: [...tensor.shape], data_offsets: [begin, end] }]);
   }
   // Joined by hand: an object would move integer-like names to the front.
@@ -360,6 +379,10 @@ export function writeSafetensors(
   writeFileAtomically(path, (write) => {
     write(prefix);
     const buffer = pieceBuffer();
-    for (const { tensor } of entries) streamBytes(tensor, buffer, write);
+    for (const { name, tensor } of entries) scope(() => streamBytes(readDeferred(path, name, tensor), buffer, write));
   });
+}
+
+function entriesOf<T>(tensors: ReadonlyMap<string, T> | Record<string, T>): [string, T][] {
+  return tensors instanceof Map ? [...tensors] : Object.entries(tensors as Record<string, T>);
 }

@@ -2,7 +2,8 @@
  * Release folders, in the layout of the published checkpoints:
  *
  *   config.json              constructor arguments and settings, below
- *   model.safetensors        network.*, preconditioning.*, data_preprocessing.*, postprocessing.*
+ *   model.safetensors        network.*, preconditioning.*, data_preprocessing.*, postprocessing.*; or several files with
+ *                            model.safetensors.index.json
  *   uncond_embedding.npy     text encoder states of the empty string, (n, d) or (d,) float32
  *
  * A folder may also hold `text_encoder/` and `vae/`, which then come before any repository.
@@ -10,16 +11,33 @@
 import { existsSync, readdirSync, statSync } from "node:fs";
 import { join } from "node:path";
 import { type DType, empty, isFloatingPoint, nn, scope, type Tensor } from "@miro-t2i/torch";
-import { loadModule, readNpy, SafetensorsFile, type StoredTensor } from "@miro-t2i/torch/io";
+import { loadModule, readNpy, type StoredTensor, type TensorFile } from "@miro-t2i/torch/io";
 import { defaultNormalization, type LatentNormalization } from "../../autoencoder/normalization.js";
 import { InvalidInputError, MiroError } from "../../errors.js";
+import { openTensorFile, shardNames } from "../../files/tensor-files.js";
 import { release } from "../../flow/release.js";
 import { FlowPrecond } from "../../networks/precond.js";
 import { Rin } from "../../networks/rin.js";
 import { inFile, type ReleaseConfig, type ReleaseSettings, readReleaseConfig } from "./release-config.js";
 
-/** The files every checkpoint has. */
+/** The files every checkpoint has; of the weights, the first of {@link WEIGHT_FILES} that is there. */
 export const CHECKPOINT_FILES = ["config.json", "model.safetensors", "uncond_embedding.npy"] as const;
+
+/** Which file of several holds which tensor, where the weights are not one file. */
+export const WEIGHTS_INDEX = "model.safetensors.index.json";
+
+const WEIGHT_FILES = ["model.safetensors", WEIGHTS_INDEX] as const;
+
+/** The files of {@link CHECKPOINT_FILES} that are not among those that `has` knows. */
+export function missingFiles(has: (name: string) => boolean): string[] {
+  return CHECKPOINT_FILES.filter((name) => !has(name) && !(name === WEIGHT_FILES[0] && has(WEIGHT_FILES[1])));
+}
+
+/** Names of the files with the weights of a folder whose description is there. @throws MiroError naming the index */
+export function weightFiles(folder: string): string[] {
+  const [single, index] = WEIGHT_FILES;
+  return existsSync(join(folder, single)) ? [single] : shardNames(join(folder, index));
+}
 
 /** A checkpoint in memory. The modules are in evaluation mode and record no gradients. */
 export interface Checkpoint {
@@ -59,10 +77,11 @@ export function openCheckpoint(
   folder: string,
   { device = "cpu", dtype = "float32" }: LoadCheckpointOptions = {},
 ): OpenedCheckpoint {
-  for (const name of CHECKPOINT_FILES) requireFile(folder, name);
+  const [missing] = missingFiles((name) => existsSync(join(folder, name)));
+  if (missing !== undefined) throw new InvalidInputError(`${join(folder, missing)}: ${missingReason(folder)}`);
   const config = readReleaseConfig(folder);
-  const path = join(folder, "model.safetensors");
-  const load = <M extends nn.Module>(file: SafetensorsFile, name: string, create: () => M): M => {
+  const path = weightsPath(folder);
+  const load = <M extends nn.Module>(file: TensorFile, name: string, create: () => M): M => {
     // Without the random draws of a fresh network: every value comes from the file.
     const module = scope(() => nn.init.skipped(create));
     try {
@@ -73,7 +92,7 @@ export function openCheckpoint(
     }
     return module.requiresGrad_(false).eval();
   };
-  using file = SafetensorsFile.open(path);
+  using file = openTensorFile(path);
   checkAgainstConfig(path, file, config);
   const { numInputChannels: channels, labelDim } = config.network;
   const owned: { dispose(): void }[] = [];
@@ -97,7 +116,7 @@ export function openCheckpoint(
       ),
       preconditioning: own(load(file, "preconditioning", () => new FlowPrecond(config.preconditioning))),
       loadNetwork: () => {
-        using again = SafetensorsFile.open(path);
+        using again = openTensorFile(path);
         return load(again, "network", () => new Rin(config.network));
       },
     };
@@ -121,19 +140,19 @@ export function loadCheckpoint(folder: string, options: LoadCheckpointOptions = 
 
 /** Number of the network's floating values in a release folder, from the header of its tensor file. */
 export function countParameters(folder: string): number {
-  const file = SafetensorsFile.open(join(folder, "model.safetensors"));
-  try {
-    return file
-      .keys()
-      .filter((key) => key.startsWith("network.") && file.info(key).dtype !== "bool")
-      .reduce((sum, key) => sum + file.info(key).shape.reduce((product, size) => product * size, 1), 0);
-  } finally {
-    file.close();
-  }
+  using file = openTensorFile(weightsPath(folder));
+  return file
+    .keys()
+    .filter((key) => key.startsWith("network.") && file.info(key).dtype !== "bool")
+    .reduce((sum, key) => sum + file.info(key).shape.reduce((product, size) => product * size, 1), 0);
+}
+
+function weightsPath(folder: string): string {
+  return join(folder, WEIGHT_FILES.find((name) => existsSync(join(folder, name))) ?? WEIGHT_FILES[0]);
 }
 
 /** The tensors of one module, without its prefix. */
-function tensorsOf(file: SafetensorsFile, module: string): Map<string, StoredTensor> {
+function tensorsOf(file: TensorFile, module: string): Map<string, StoredTensor> {
   const prefix = `${module}.`;
   const keys = file.keys().filter((key) => key.startsWith(prefix));
   return new Map(keys.map((key) => [key.slice(prefix.length), { file, key }]));
@@ -143,7 +162,7 @@ function tensorsOf(file: SafetensorsFile, module: string): Map<string, StoredTen
  * Compares the sizes that `config.json` states with the tensors that they decide, before the network is allocated: a
  * configuration may state any size, the file is as large as it is.
  */
-function checkAgainstConfig(path: string, file: SafetensorsFile, config: ReleaseConfig): void {
+function checkAgainstConfig(path: string, file: TensorFile, config: ReleaseConfig): void {
   const { network: c, preconditioning: p } = config;
   const learned = c.concatCondTokenToLatents ? c.numLatents - c.numCondTokens - 1 : c.numLatents;
   const expected: Record<string, number[]> = {
@@ -175,7 +194,7 @@ function checkAgainstConfig(path: string, file: SafetensorsFile, config: Release
 }
 
 function loadNormalization(
-  file: SafetensorsFile,
+  file: TensorFile,
   prefix: string,
   config: ReleaseSettings["postprocessing"],
   channels: number,
@@ -221,10 +240,6 @@ function loadUncondEmbedding(path: string, width: number, maxRows: number, devic
   });
 }
 
-function requireFile(folder: string, name: string): void {
-  if (!existsSync(join(folder, name))) throw new InvalidInputError(`${join(folder, name)}: ${missingReason(folder)}`);
-}
-
 /** Why a checkpoint's file is not there, with the variants that are. */
 function missingReason(folder: string): string {
   if (!existsSync(folder)) return "no such folder";
@@ -238,7 +253,7 @@ export function listVariants(folder: string): string[] {
   try {
     return readdirSync(folder)
       .filter((name) => statSync(join(folder, name), { throwIfNoEntry: false })?.isDirectory())
-      .filter((name) => CHECKPOINT_FILES.every((file) => existsSync(join(folder, name, file))))
+      .filter((name) => missingFiles((file) => existsSync(join(folder, name, file))).length === 0)
       .sort();
   } catch {
     return [];

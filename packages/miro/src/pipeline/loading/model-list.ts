@@ -2,7 +2,7 @@
 import { existsSync, readdirSync, readFileSync, statfsSync, statSync } from "node:fs";
 import { dirname, join, resolve } from "node:path";
 import { BUNDLED_MODEL, bundledModel } from "./bundled.js";
-import { CHECKPOINT_FILES } from "./checkpoint.js";
+import { missingFiles } from "./checkpoint.js";
 import { hubCache } from "./hub-environment.js";
 import { readReleaseConfig } from "./release-config.js";
 import { RELEASES, type Release } from "./releases.js";
@@ -106,7 +106,7 @@ function scan(folder: string, repository: string): CachedRepository | null {
       checkpoints: files
         .filter((file) => file === "config.json" || file.endsWith("/config.json"))
         .map((file) => file.slice(0, -"config.json".length))
-        .filter((prefix) => CHECKPOINT_FILES.every((name) => present.has(prefix + name)))
+        .filter((prefix) => missingFiles((name) => present.has(prefix + name)).length === 0)
         .map((prefix) => prefix.replace(/\/$/, "")),
     };
   });

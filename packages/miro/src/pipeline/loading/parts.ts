@@ -13,7 +13,7 @@ import type { Rin } from "../../networks/rin.js";
 import { T5Encoder } from "../../text/t5.js";
 import { countT5Parameters } from "../../text/t5-config.js";
 import { Tokenizer } from "../../text/tokenizer.js";
-import { type Checkpoint, countParameters, openCheckpoint } from "./checkpoint.js";
+import { type Checkpoint, countParameters, openCheckpoint, weightFiles } from "./checkpoint.js";
 import { type ComputeDType, checkDevice, resolveDType, SMALL_NETWORK } from "./device.js";
 import { resolveModel } from "./hub.js";
 import type { HubOptions } from "./hub-repository.js";
@@ -127,7 +127,7 @@ export async function loadParts(model: string, options: LoadOptions): Promise<Pi
       given.textEncoderDtype === "auto" ? (given.dtype === "float32" ? "float32" : "auto") : given.textEncoderDtype;
     // Hashing goes on beside loading and drawing.
     const origin: PipelineOrigin = {
-      checkpoint: identifyWeights({ name: model }, folder, ["model.safetensors"]),
+      checkpoint: identifyWeights({ name: model }, folder, weightFiles(folder)),
       autoencoder: identifyWeights(sourceOf(vae), vaeFolder, vaeWeights(vaeFolder)),
       textEncoder: once(async () => {
         const textFolder = await fetchTextEncoder(text, hub);

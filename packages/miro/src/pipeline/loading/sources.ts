@@ -7,7 +7,7 @@ import { join } from "node:path";
 import { describe, InvalidInputError, MiroError } from "../../errors.js";
 import { readJson } from "../../files/whole-files.js";
 import { about, message } from "../../message.js";
-import { CHECKPOINT_FILES } from "./checkpoint.js";
+import { CHECKPOINT_FILES, missingFiles, WEIGHTS_INDEX, weightFiles } from "./checkpoint.js";
 import { type ModelSource, resolveModel } from "./hub.js";
 import type { HubOptions } from "./hub-repository.js";
 
@@ -40,13 +40,13 @@ export function variantsOf(source: ModelSource): string[] {
   return source.files
     .filter((file) => file.endsWith("/config.json"))
     .map((file) => file.slice(0, -"/config.json".length))
-    .filter((folder) => CHECKPOINT_FILES.every((name) => present.has(`${folder}/${name}`)))
+    .filter((folder) => missingFiles((name) => present.has(`${folder}/${name}`)).length === 0)
     .sort();
 }
 
 /** Makes a checkpoint's files present and returns their folder. */
 export async function fetchCheckpoint(source: ModelSource, prefix: string): Promise<string> {
-  const missing = CHECKPOINT_FILES.filter((name) => !source.files.includes(prefix + name));
+  const missing = missingFiles((name) => source.files.includes(prefix + name));
   if (missing.length > 0) {
     if (source.incomplete)
       notCached(
@@ -60,8 +60,12 @@ export async function fetchCheckpoint(source: ModelSource, prefix: string): Prom
       message`${about("model")}: ${join(source.name, prefix)} is not a checkpoint: ${missing.join(", ")} ${missing.length > 1 ? "are" : "is"} missing${hint}`,
     );
   }
-  await source.fetch(CHECKPOINT_FILES.map((name) => prefix + name));
-  return join(source.folder, prefix);
+  const folder = join(source.folder, prefix);
+  const present = [...CHECKPOINT_FILES, WEIGHTS_INDEX].filter((name) => source.files.includes(prefix + name));
+  const whole = present.includes("model.safetensors");
+  await source.fetch(present.filter((name) => !whole || name !== WEIGHTS_INDEX).map((name) => prefix + name));
+  if (!whole) await source.fetch(weightFiles(folder).map((name) => prefix + name));
+  return folder;
 }
 
 /** Decides where a part comes from. */

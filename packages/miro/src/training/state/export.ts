@@ -7,9 +7,10 @@ import { join } from "node:path";
 import { scope } from "@miro-t2i/torch";
 import { readSafetensors, writeSafetensors } from "@miro-t2i/torch/io";
 import { makeFolder } from "../../files/make-folder.js";
-import { parsePrecondConfig } from "../../networks/config.js";
+import { parsePrecondConfig, parseRinConfig, type RinConfig } from "../../networks/config.js";
 import type { FlowPrecond } from "../../networks/precond.js";
 import type { Rin } from "../../networks/rin.js";
+import type { ReleaseConfig } from "../../pipeline/loading/release-config.js";
 import { saveCheckpoint } from "../../pipeline/loading/save-checkpoint.js";
 import type { DataConstants } from "../batches/batches.js";
 import { sourceOf } from "../batches/sources.js";
@@ -27,36 +28,48 @@ export interface ExportOptions {
 
 /** Writes the release into a folder. */
 export function exportRelease({ recipe, output, network, preconditioning, constants }: ExportOptions): void {
-  const { textTokens, textEncoder, autoencoder, release } = sourceOf(recipe.data).facts(recipe.data, network.config);
-  if (release === undefined) throw new TypeError(`${recipe.data.kind} data have no release`);
+  const config = releaseConfigOf(recipe, network.config);
+  if (config.settings.img_resolution === undefined) throw new TypeError(`${recipe.data.kind} data have no release`);
   saveCheckpoint(output, {
-    config: {
-      network: network.config,
-      preconditioning: parsePrecondConfig(recipe.preconditioning),
-      coherenceKeys: network.config.coherenceKeys,
-      settings: {
-        scheduler: {
-          start: recipe.scheduler.start,
-          end: recipe.scheduler.end,
-          shift: recipe.scheduler.shift,
-          clip_min: recipe.scheduler.clipMin,
-        },
-        sampler_defaults: {
-          num_steps: recipe.samples.steps,
-          guidance_scale: recipe.samples.guidanceScale,
-          shift: recipe.samples.shift,
-        },
-        data_resolution: network.config.dataSize,
-        img_resolution: release.imgResolution,
-        max_text_len: textTokens,
-      },
-    },
+    config,
     network,
     preconditioning,
     postprocessing: constants.normalization,
     uncondEmbedding: constants.uncondEmbedding,
     dtype: "float16",
   });
+  copyFrozenParts(recipe, output);
+}
+
+/** The configuration of a release; without `img_resolution` where the recipe's data do not say it. */
+export function releaseConfigOf(recipe: Recipe, network: RinConfig): ReleaseConfig {
+  const { textTokens, release } = sourceOf(recipe.data).facts(recipe.data, network);
+  return {
+    network,
+    preconditioning: parsePrecondConfig(recipe.preconditioning),
+    coherenceKeys: network.coherenceKeys,
+    settings: {
+      scheduler: {
+        start: recipe.scheduler.start,
+        end: recipe.scheduler.end,
+        shift: recipe.scheduler.shift,
+        clip_min: recipe.scheduler.clipMin,
+      },
+      sampler_defaults: {
+        num_steps: recipe.samples.steps,
+        guidance_scale: recipe.samples.guidanceScale,
+        shift: recipe.samples.shift,
+      },
+      data_resolution: network.dataSize,
+      ...(release && { img_resolution: release.imgResolution }),
+      max_text_len: textTokens,
+    },
+  };
+}
+
+/** Copies the frozen models of a recipe, where it names folders, so that the release needs nothing else. */
+export function copyFrozenParts(recipe: Recipe, output: string): void {
+  const { textEncoder, autoencoder } = sourceOf(recipe.data).facts(recipe.data, parseRinConfig(recipe.network));
   if (textEncoder !== undefined) copyHalved(textEncoder, join(output, "text_encoder"));
   if (autoencoder !== undefined) copyHalved(autoencoder, join(output, "vae"));
 }

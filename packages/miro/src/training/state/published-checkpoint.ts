@@ -97,20 +97,31 @@ export class PublishedCheckpoint {
     return [...this.#modules.keys()].filter((name) => AVERAGE.test(name));
   }
 
+  /** Names of everything that the state dict holds, up to the first dot. */
+  get modules(): string[] {
+    return [...this.#modules.keys()];
+  }
+
+  /**
+   * Tensors below a name, in the file's order: `network`, one of {@link averages}, `preconditioning`,
+   * `data_preprocessing`, …; a tensor of that very name is under "".
+   */
+  tensors(name: string): Map<string, StoredTensor> {
+    return new Map([...(this.#modules.get(name) ?? [])].filter(([key]) => !LEGACY_SCALING.test(key)));
+  }
+
   /**
    * Copies a network's values into a module.
    * @param name `network`, one of {@link averages}, or `preconditioning`
    * @throws MiroError or TorchError listing what is missing, unexpected or of another shape
    */
   load(name: string, module: Rin | FlowPrecond): void {
-    const stored = this.#modules.get(name);
-    if (stored === undefined)
+    if (!this.#modules.has(name))
       throw new MiroError(
         `${this.path}: holds no ${name}; it holds ${[...this.#modules.keys()].join(", ") || "nothing"}`,
       );
-    const own = new Map([...stored].filter(([key]) => !LEGACY_SCALING.test(key)));
     try {
-      loadModule(module, own);
+      loadModule(module, this.tensors(name));
     } catch (error) {
       const unread = [...this.#others].filter(([key]) => key.split(".")[0] === name);
       const [first] = unread;

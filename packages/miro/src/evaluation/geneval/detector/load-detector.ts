@@ -8,7 +8,7 @@ import type { RgbImage } from "../../../pictures/rgb.js";
 import { breathe } from "../../../pipeline/interruption.js";
 import { type ComputeDType, checkDevice, resolveDType } from "../../../pipeline/loading/device.js";
 import { resolveModel } from "../../../pipeline/loading/hub.js";
-import { openTensors } from "../../../rewards/tensor-files.js";
+import { openTensors } from "../../../files/tensor-files.js";
 import type { Detection, DetectOptions, Detector } from "../detection.js";
 import { CLASS_NAMES } from "../prompts.js";
 

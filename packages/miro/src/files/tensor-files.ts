@@ -7,7 +7,7 @@ import { join } from "node:path";
 import { empty, scope, type Tensor } from "@miro-t2i/torch";
 import { SafetensorsFile, type StoredTensorInfo, type TensorFile, TorchCheckpoint } from "@miro-t2i/torch/io";
 import { InvalidInputError, MiroError } from "../errors.js";
-import { readJson } from "../files/json-file.js";
+import { readJson } from "./json-file.js";
 
 /** Open tensors of one or several files. */
 export interface OpenTensors extends TensorFile, Disposable {}
@@ -24,7 +24,8 @@ export function openTensors(folder: string, names: readonly string[]): OpenTenso
   return openTensorFile(join(folder, name));
 }
 
-function openTensorFile(path: string): OpenTensors {
+/** Opens one file, or several by their index. @throws MiroError or TorchError naming a file that is broken */
+export function openTensorFile(path: string): OpenTensors {
   if (path.endsWith(".index.json")) return openShards(path);
   if (path.endsWith(".safetensors")) {
     const file = SafetensorsFile.open(path);
@@ -60,10 +61,24 @@ function view(file: TensorFile, close: () => void): OpenTensors {
   };
 }
 
-function openShards(index: string): OpenTensors {
+/** Names of the files that an index lists. @throws MiroError when it is no index */
+export function shardNames(index: string): string[] {
+  return [...new Set(Object.values(weightMap(index)))];
+}
+
+/** Which file beside an index holds which tensor. */
+function weightMap(index: string): Record<string, string> {
   const map = (readJson(index) as { weight_map?: unknown } | null)?.weight_map;
   if (typeof map !== "object" || map === null || Array.isArray(map))
     throw new MiroError(`${index}: weight_map: expected an object from tensor names to file names`);
+  for (const [key, name] of Object.entries(map))
+    if (typeof name !== "string" || !/^[\w.-]+$/.test(name) || name.endsWith(".json") || name.startsWith("."))
+      throw new MiroError(`${index}: weight_map[${JSON.stringify(key)}]: expected the name of a file beside it`);
+  return map as Record<string, string>;
+}
+
+function openShards(index: string): OpenTensors {
+  const map = weightMap(index);
   const folder = join(index, "..");
   const files = new Map<string, OpenTensors>();
   const close = () => {
@@ -72,8 +87,6 @@ function openShards(index: string): OpenTensors {
   const places = new Map<string, OpenTensors>();
   try {
     for (const [key, name] of Object.entries(map)) {
-      if (typeof name !== "string" || !/^[\w.-]+$/.test(name) || name.endsWith(".json") || name.startsWith("."))
-        throw new MiroError(`${index}: weight_map[${JSON.stringify(key)}]: expected the name of a file beside it`);
       let file = files.get(name);
       if (file === undefined) {
         file = openTensorFile(join(folder, name));

@@ -1,0 +1,457 @@
+import { execFileSync, spawnSync } from "node:child_process";
+import {
+  copyFileSync,
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  writeFileSync,
+} from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { pathToFileURL } from "node:url";
+import { full, manualSeed, nn, ones, randn, scope, type Tensor, zeros } from "@miro-t2i/torch";
+import { readSafetensors, TorchCheckpoint, type TorchTensor, writeTorchCheckpoint } from "@miro-t2i/torch/io";
+import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { parse } from "yaml";
+import { runCaptured } from "../cli/testing/run-captured.js";
+import { REWARD_KEYS } from "../networks/config.js";
+import { FlowPrecond } from "../networks/precond.js";
+import { Rin } from "../networks/rin.js";
+import { tinyConfig } from "../networks/testing/tiny-config.js";
+import { loadCheckpoint } from "../pipeline/loading/checkpoint.js";
+import { RELEASES } from "../pipeline/loading/releases.js";
+import { runTraining } from "../training/loop/run.js";
+import { listCheckpoints } from "../training/state/checkpoint.js";
+import { writeConstants } from "../training/state/data-constants.js";
+import { tinyRecipe } from "../training/testing/tiny.js";
+import { parseRunConfiguration } from "./config-yaml.js";
+import { PRESETS } from "./presets.js";
+import { parseSize } from "./sizes.js";
+
+const fixtures = join(import.meta.dirname, "../training/fixtures");
+const ckpt = join(fixtures, "epoch=0-step=3.ckpt");
+const root = mkdtempSync(join(tmpdir(), "miro-convert-"));
+const at = (name: string) => join(root, name);
+afterAll(() => rmSync(root, { recursive: true, force: true }));
+
+/** Bytes of every tensor of a state dict, by name. */
+function stateBytes(path: string): Map<string, string> {
+  using file = TorchCheckpoint.open(path);
+  const state = (file.root as Map<string, Map<string, TorchTensor>>).get("state_dict")!;
+  return scope(() => new Map([...state].map(([name, tensor]) => [name, bytesOf(file.read(tensor))])));
+}
+
+function bytesOf(tensor: Tensor): string {
+  const data = tensor.contiguous().data();
+  const bytes = Buffer.from(data.buffer, data.byteOffset, data.byteLength).toString("base64");
+  return `${tensor.dtype} [${tensor.shape}] ${bytes}`;
+}
+
+const below = (bytes: Map<string, string>, module: string) =>
+  new Map(
+    [...bytes].flatMap(([name, value]) => (name.startsWith(`${module}.`) ? [[name.slice(module.length), value]] : [])),
+  );
+
+async function converted(...args: string[]): Promise<{ stderr: string; stdout: string }> {
+  const { code, stderr, stdout } = await runCaptured("convert", ...args);
+  expect(code, stderr).toBe(0);
+  return { stderr, stdout };
+}
+
+async function refused(...args: string[]): Promise<string> {
+  const { code, stderr } = await runCaptured("convert", ...args);
+  expect(code).toBeGreaterThan(0);
+  return stderr;
+}
+
+describe("a published checkpoint", () => {
+  it.each([
+    [[], "ema_network"],
+    [["--ema", "1"], "ema_network_0_999"],
+    [["--ema", "raw"], "network"],
+  ])("%j: release and checkpoint made of it again hold its %s, tensor by tensor", async (flags, module) => {
+    const [release, back] = [at(`release-${module}`), at(`back-${module}`)];
+    await converted(ckpt, "--output", release, ...flags);
+    await converted(release, "--to", "ckpt", "--output", back);
+    const [before, after] = [stateBytes(ckpt), stateBytes(join(back, "init.ckpt"))];
+    expect(below(before, module).size).toBe(129);
+    for (const copy of ["network", "ema_network"]) expect(below(after, copy)).toEqual(below(before, module));
+    for (const other of ["preconditioning", "data_preprocessing"])
+      expect(below(after, other)).toEqual(below(before, other));
+    expect(after.get("postprocessing.scale")).toBe(before.get("postprocessing.scale"));
+    expect(after.get("uncond_conditioning")).toBe(before.get("uncond_conditioning"));
+    expect([...after.keys()].some((name) => name.includes("vae"))).toBe(false);
+  });
+
+  it("is released in another precision, but for its buffers, in several files, which load as one", async () => {
+    await converted(ckpt, "--output", at("whole"));
+    await converted(ckpt, "--output", at("parts"), "--dtype", "float16", "--max-shard-size", "50kB");
+    const names = readdirSync(at("parts"));
+    expect(names).toContain("model.safetensors.index.json");
+    expect(names).not.toContain("model.safetensors");
+    const shards = names.filter((name) => /^model-\d{5}-of-00003\.safetensors$/.test(name));
+    expect(shards.length).toBe(3);
+    scope(() => {
+      const parts = new Map(shards.flatMap((name) => [...readSafetensors(join(at("parts"), name))]));
+      const whole = readSafetensors(join(at("whole"), "model.safetensors"));
+      expect([...parts.keys()].sort()).toEqual([...whole.keys()].sort());
+      for (const [name, tensor] of whole) {
+        const stays = /freqs|phases|scale$|^(data_pre|post)processing/.test(name) || tensor.dtype === "bool";
+        const isParameter = !(stays && !name.includes("layer_scale"));
+        expect(bytesOf(parts.get(name)!), name).toBe(bytesOf(isParameter ? tensor.half() : tensor));
+      }
+      const { network, preconditioning } = loadCheckpoint(at("parts"));
+      expect([...network.parameters()].length).toBeGreaterThan(100);
+      network.dispose();
+      preconditioning.dispose();
+    });
+    expect(JSON.parse(readFileSync(join(at("parts"), "config.json"), "utf8")).dtype).toBe("float16");
+  });
+
+  it("of a folder with a published name becomes that release, and one of another network does not", async () => {
+    const folder = at("CC12M_256_RIN_small_flow_multi_cad");
+    mkdirSync(folder);
+    copyFileSync(ckpt, join(folder, "last.ckpt"));
+    expect(await refused(folder, "--output", at("named"))).toMatch(
+      /named as without synthetic captions of nicolas-dufour\/miro-ablations.*knows clip_score, sharpness/,
+    );
+    expect(existsSync(at("named"))).toBe(false);
+  });
+
+  it("without EMA weights or normalization is refused with what to do, and leaves nothing", async () => {
+    const compiled = join(fixtures, "compiled.ckpt");
+    expect(await refused(compiled, "--output", at("none"))).toMatch(/holds no EMA weights; --ema raw/);
+    expect(await refused(compiled, "--output", at("none"), "--ema", "raw")).toMatch(
+      /holds no normalization of latents/,
+    );
+    expect(await refused(ckpt, "--output", at("none"), "--ema", "2")).toMatch(/--ema: expected 0 to 1/);
+    expect(existsSync(at("none"))).toBe(false);
+  });
+
+  it("of a compiled network, with its configuration beside it, is the same network", async () => {
+    const folder = at("compiled");
+    mkdirSync(folder);
+    copyFileSync(join(fixtures, "compiled.ckpt"), join(folder, "last.ckpt"));
+    writeFileSync(join(folder, "config.yaml"), CONFIG_YAML);
+    copyFileSync(join(at("release-network"), "uncond_embedding.npy"), join(folder, "flan_t5_xl_uncond.npy"));
+    await converted(folder, "--output", at("of-compiled"), "--ema", "raw");
+    const [one, other] = [at("release-network"), at("of-compiled")].map((path) =>
+      JSON.parse(readFileSync(join(path, "release.json"), "utf8")),
+    );
+    expect(one.check).toEqual(other.check);
+    const config = JSON.parse(readFileSync(join(at("of-compiled"), "config.json"), "utf8"));
+    expect(config.network).toMatchObject({ num_cond_tokens: 5, coherence_dropout: 0.25, use_self_conditioning: true });
+    expect([config.sampler_defaults.guidance_scale, config.img_resolution]).toEqual([5, 48]);
+    writeFileSync(join(folder, "config.yaml"), CONFIG_YAML.replace("num_blocks: 1", "num_blocks: 4"));
+    expect(await refused(folder, "--output", at("none"), "--ema", "raw")).toMatch(
+      /states network\.num_blocks = 4, the tensors are of a network with 1/,
+    );
+  });
+
+  it("does not replace what is no release, and a release only when asked to", async () => {
+    mkdirSync(at("mine"));
+    writeFileSync(join(at("mine"), "thesis.txt"), "words");
+    expect(await refused(ckpt, "--output", at("mine"), "--overwrite")).toMatch(/holds files and is no release/);
+    expect(await refused(ckpt, "--output", at("release-network"))).toMatch(/holds a release; --overwrite replaces it/);
+    await converted(ckpt, "--output", at("release-network"), "--ema", "raw", "--overwrite");
+    expect(readFileSync(join(at("mine"), "thesis.txt"), "utf8")).toBe("words");
+  });
+
+  it("whose tensors are not those of a network is refused by name", async () => {
+    const broken = at("broken.ckpt");
+    scope(() => {
+      using file = TorchCheckpoint.open(ckpt);
+      const state = (file.root as Map<string, Map<string, TorchTensor>>).get("state_dict")!;
+      const tensors = new Map([...state].map(([name, tensor]) => [name, file.read(tensor)]));
+      tensors.delete("ema_network.data_ln.weight");
+      tensors.set("ema_network.time_embedder.map_time_input.bias", zeros([3]));
+      tensors.set("ema_network.extra", zeros([1]));
+      writeTorchCheckpoint(broken, { state_dict: tensors });
+    });
+    expect(await refused(broken, "--output", at("none"))).toMatch(
+      /missing \(1\): network\.data_ln\.weight; not of this network \(1\): network\.extra; of another shape \(1\): network\.time_embedder\.map_time_input\.bias: expected \[16\], found \[3\]/,
+    );
+    expect(existsSync(at("none"))).toBe(false);
+  });
+});
+
+const CONFIG_YAML = `
+data: { img_resolution: 48, data_resolution: 4, label_dim: 6, num_cond_tokens: 5 }
+logger: { project: "\${oc.env:WANDB_PROJECT,miro}" }
+model:
+  cfg_rate: 5.0
+  channel_wise_normalisation: true
+  network:
+    coherence_keys: [clip_score, sharpness]
+    instance:
+      _target_: miro.models.networks.rin.CADRINTextCond
+      data_size: \${data.data_resolution}
+      label_dim: \${data.label_dim}
+      num_cond_tokens: \${data.num_cond_tokens}
+      coherence_keys: \${model.network.coherence_keys}
+      num_blocks: 1
+      coherence_dropout: 0.25
+  inference_noise_scheduler: { _target_: x, start: 1, end: 0, clip_min: 1e-9 }
+`;
+
+describe("a configuration of the published code", () => {
+  it("has its references followed, those to the environment left out, and circles ended", () => {
+    const parsed = parseRunConfiguration(CONFIG_YAML, "config.yaml");
+    expect(parsed.network).toMatchObject({ data_size: 4, label_dim: 6, coherence_keys: ["clip_score", "sharpness"] });
+    expect(parsed.scheduler).toEqual({ start: 1, end: 0, clip_min: 1e-9 });
+    // biome-ignore-start lint/suspicious/noTemplateCurlyInString: references as they stand in such a file
+    const circle =
+      "model: { cfg_rate: '${a.b}', network: { instance: { data_size: '${oc.env:X}' } } }\na: { b: '${model.cfg_rate}' }";
+    // biome-ignore-end lint/suspicious/noTemplateCurlyInString: as above
+    expect(parseRunConfiguration(circle, "config.yaml")).toMatchObject({ network: {} });
+    expect(() => parseRunConfiguration("a: [", "config.yaml")).toThrow(/^config\.yaml: /);
+    expect(() => parseRunConfiguration("- 1", "config.yaml")).toThrow(/expected the configuration of a run/);
+  });
+});
+
+describe("presets", () => {
+  it("are the sixteen published folders", () => {
+    const folders = [...PRESETS.keys()];
+    expect(folders.length).toBe(RELEASES.length);
+    expect(PRESETS.get("CC12M_256_RIN_small_flow_multi_cad_synth_synth_p50")?.variant).toBeUndefined();
+    expect(PRESETS.get("CC12M_256_RIN_small_flow_multi_cad_no_pick")?.variant).toBe("miro-no-pickscore");
+    expect(PRESETS.get("CC12M_256_RIN_small_flow_multi_cad_no_image_reward")?.variant).toBe("miro-no-image-reward");
+    expect(PRESETS.get("CC12M_256_RIN_small_flow_pick_a_score_score_cad")?.rewards).toEqual(["pick_a_score_score"]);
+    expect(PRESETS.get("CC12M_256_RIN_small_flow_multi_cad")?.rewards).toEqual(REWARD_KEYS);
+  });
+});
+
+describe("sizes", () => {
+  it.each([
+    ["5GB", 5e9],
+    ["1.5MiB", 1572864],
+    ["1000", 1000],
+    ["5 TiBs", undefined],
+    ["0", undefined],
+    ["-1GB", undefined],
+  ])("%s is %s", (text, bytes) => expect(parseSize(text)).toBe(bytes));
+});
+
+describe("a run of miro train", () => {
+  const run = at("run");
+  const ema = { decay: [0.9, 0.5], default_index: 1 };
+  beforeAll(async () => {
+    await runTraining({ recipe: tinyRecipe({ precision: "32-true" }, { ema }), output: run });
+    // Made-up data have no constants; those of real data are stored so.
+    scope(() =>
+      writeConstants(run, {
+        normalization: { scale: full([1, 4, 1, 1], 0.5), bias: ones([1, 4, 1, 1]) },
+        uncondEmbedding: randn([1, 6]),
+      }),
+    );
+  });
+
+  it("is released with the EMA weights that it draws with, and with others where they are named", async () => {
+    await converted(run, "--output", at("of-run"));
+    await converted(run, "--output", at("of-run-0"), "--ema", "0", "--step", "8");
+    const newest = listCheckpoints(join(run, "checkpoints")).at(-1)!.path;
+    scope(() => {
+      const expected = readSafetensors(join(newest, "ema_0_5.safetensors"));
+      const found = readSafetensors(join(at("of-run"), "model.safetensors"));
+      expect(expected.size).toBeGreaterThan(100);
+      for (const [name, tensor] of expected) expect(bytesOf(found.get(`network.${name}`)!), name).toBe(bytesOf(tensor));
+      expect(found.get("postprocessing.scale")!.view(-1).toList()).toEqual([0.5, 0.5, 0.5, 0.5]);
+    });
+    const facts = JSON.parse(readFileSync(join(at("of-run-0"), "release.json"), "utf8"));
+    expect(facts).toMatchObject({ step: 8, average: "EMA weights, decay 0.9", training: { batchSize: 4 } });
+  });
+
+  it("becomes a checkpoint of the published code with its moments, step and schedule, and goes on here from it", async () => {
+    await converted(run, "--to", "ckpt", "--output", at("resumed"));
+    const last = join(at("resumed"), "last.ckpt");
+    const state = stateBytes(last);
+    const newest = listCheckpoints(join(run, "checkpoints")).at(-1)!.path;
+    scope(() => {
+      for (const [name, tensor] of readSafetensors(join(newest, "network.safetensors")))
+        expect(state.get(name), name).toBe(bytesOf(tensor));
+      for (const [name, tensor] of readSafetensors(join(newest, "ema_0_5.safetensors")))
+        expect(state.get(`ema_network_0_5.${name}`), name).toBe(bytesOf(tensor));
+    });
+    const goOn = (output: string, from: object) =>
+      runTraining({ recipe: tinyRecipe({ max_steps: 12 }, { ema, ...from }), output });
+    await goOn(at("from-ckpt"), { initialization: { from: last, continue: true } });
+    await runTraining({
+      recipe: tinyRecipe({ max_steps: 12 }, { ema }),
+      output: run,
+      resume: true,
+      allowChanges: true,
+    });
+    const [theirs, ours] = [at("from-ckpt"), run].map(
+      (path) => listCheckpoints(join(path, "checkpoints")).at(-1)!.path,
+    );
+    scope(() => {
+      const found = readSafetensors(join(theirs!, "optimizer.safetensors"));
+      for (const [name, tensor] of readSafetensors(join(ours!, "optimizer.safetensors")))
+        expect(bytesOf(found.get(name)!), name).toBe(bytesOf(tensor));
+    });
+  });
+
+  it("that is damaged, or stores no constants, is refused", async () => {
+    expect(await refused(run, "--output", at("none"), "--step", "7")).toMatch(/holds no checkpoint of step 7/);
+    rmSync(join(run, "constants.safetensors"));
+    expect(await refused(run, "--output", at("none"))).toMatch(/stores no constants of its data/);
+    expect(existsSync(at("none"))).toBe(false);
+  });
+});
+
+describe("memory", () => {
+  it("is at most 1.2 times the output, whatever the checkpoint holds beside", () => {
+    const big = at("big.ckpt");
+    manualSeed(1);
+    const config = tinyConfig({ latents_dim: 768, data_dim: 256, num_processing_layers: 1, num_blocks: 1 });
+    scope(() => {
+      const [network, preconditioning] = [nn.init.skipped(() => new Rin(config)), new FlowPrecond()];
+      const state = new Map<string, Tensor>();
+      for (const [name, tensor] of network.stateDict()) {
+        const values = tensor.dtype === "bool" ? tensor : randn(tensor.shape).mul(0.02);
+        for (const module of ["network", "ema_network"]) state.set(`${module}.${name}`, values);
+      }
+      for (const [name, tensor] of preconditioning.stateDict()) state.set(`preconditioning.${name}`, tensor);
+      for (const module of ["data_preprocessing", "postprocessing"]) {
+        state.set(`${module}.scale`, ones([1, 4, 1, 1]));
+        state.set(`${module}.bias`, zeros([1, 4, 1, 1]));
+      }
+      writeTorchCheckpoint(big, { state_dict: state.set("uncond_conditioning", zeros([1, 24])) });
+      network.dispose();
+      preconditioning.dispose();
+    });
+    const dist = pathToFileURL(join(import.meta.dirname, "../../dist/")).href;
+    const program = `
+import { openSource } from "${dist}release/open-source.js";
+import { convertToRelease } from "${dist}release/convert.js";
+import { statSync } from "node:fs";
+const convert = async (path, output) => {
+  const source = openSource(path);
+  await convertToRelease(source, { output, dtype: "float32", maxShardBytes: 5e9, overwrite: false, card: {} });
+  source[Symbol.dispose]();
+};
+await convert(${JSON.stringify(ckpt)}, ${JSON.stringify(at("small"))});
+const before = process.resourceUsage().maxRSS;
+await convert(${JSON.stringify(big)}, ${JSON.stringify(at("large"))});
+const bytes = statSync(${JSON.stringify(join(at("large"), "model.safetensors"))}).size;
+console.log(JSON.stringify({ ratio: (process.resourceUsage().maxRSS - before) * 1024 / bytes, bytes }));
+`;
+    const printed = execFileSync(process.execPath, ["--input-type=module", "--eval", program], {
+      encoding: "utf8",
+      env: { ...process.env, OMP_NUM_THREADS: "1" },
+    });
+    const { ratio, bytes } = JSON.parse(printed);
+    expect(bytes).toBeGreaterThan(80e6);
+    expect(ratio).toBeLessThan(1.2);
+  }, 60_000);
+});
+
+describe("cards", () => {
+  it("have a header that the Hub reads, and speak of the checkpoint's own rewards alone", async () => {
+    const { stdout } = await runCaptured(
+      "card",
+      at("release-ema_network"),
+      "--repo",
+      "me/toy",
+      "--license",
+      "mit",
+      "--title",
+      "Toy: a | b",
+    );
+    expect(stdout.trim()).toBe(join(at("release-ema_network"), "README.md"));
+    const text = readFileSync(stdout.trim(), "utf8");
+    const header = parse(/^---\n([\s\S]*?)\n---\n/.exec(text)![1]!);
+    expect(header).toMatchObject({ license: "mit", library_name: "miro-t2i", pipeline_tag: "text-to-image" });
+    expect(header.tags).toContain("reward-conditioning");
+    for (const key of REWARD_KEYS) expect(text.includes(key)).toBe(key === "clip_score");
+    expect(text).toContain("| `sharpness` |");
+    expect(text).toContain('MiroPipeline.fromPretrained("me/toy")');
+    const { check } = JSON.parse(readFileSync(join(at("release-ema_network"), "release.json"), "utf8"));
+    expect(text).toContain(check.sha256);
+    expect(text).toContain("float32, EMA weights, step 3");
+  });
+
+  it("of a folder of variants list them", async () => {
+    mkdirSync(at("variants"));
+    await converted(ckpt, "--output", join(at("variants"), "one"), "--repo", "me/toys", "--variant", "one");
+    await converted(
+      ckpt,
+      "--output",
+      join(at("variants"), "two"),
+      "--ema",
+      "1",
+      "--repo",
+      "me/toys",
+      "--variant",
+      "two",
+    );
+    const { code } = await runCaptured("card", at("variants"), "--repo", "me/toys");
+    expect(code).toBe(0);
+    const text = readFileSync(join(at("variants"), "README.md"), "utf8");
+    for (const name of ["one", "two"])
+      expect(text).toContain(`| [\`${name}\`](${name}) | 2 | \`clip_score\`, \`sharpness\` |`);
+    expect(readFileSync(join(at("variants"), "one", "README.md"), "utf8")).toContain('{ variant: "one" }');
+    expect((await runCaptured("card", at("mine"))).stderr).toMatch(/neither a release/);
+  });
+});
+
+/** A Python with torch that has the published package `miro-t2i`. */
+const python = process.env.MIRO_PYTHON ?? "";
+const hasPackage =
+  python !== "" &&
+  spawnSync(python, ["-c", "import importlib.util as u, sys; sys.exit(not u.find_spec('miro'))"]).status === 0;
+
+describe.runIf(hasPackage)("the published Python code", () => {
+  it.each([
+    ["back-ema_network", "init.ckpt", 0],
+    ["resumed", "last.ckpt", 9],
+  ])("loads %s/%s, moments included, and makes a step", (folder, file, step) => {
+    const result = spawnSync(
+      python,
+      ["-c", PROGRAM, join(at(folder), file), join(at(folder), "config.json"), String(step)],
+      {
+        encoding: "utf8",
+        env: {
+          ...process.env,
+          PYTHONPATH: [join(import.meta.dirname, "../../../../tests/reference"), process.env.PYTHONPATH]
+            .filter(Boolean)
+            .join(":"),
+        },
+      },
+    );
+    expect(result.status, result.stderr).toBe(0);
+  });
+});
+
+const PROGRAM = `
+import json, sys, torch
+from make_reference import allow_missing_torchvision, parameter_groups
+allow_missing_torchvision()
+from miro.models.networks.rin import CADRINTextCond
+from miro.models.preconditioning import FlowPrecond
+from miro.utils.lr_scheduler import WarmupCosineDecayLR
+from miro.utils.optimizers import Lamb
+path, config, step = sys.argv[1], json.load(open(sys.argv[2])), int(sys.argv[3])
+c = torch.load(path, weights_only=True)
+net, ema = CADRINTextCond(**config["network"]), CADRINTextCond(**config["network"])
+pre = FlowPrecond(num_latents=config["network"]["num_latents"], latents_dim=config["network"]["latents_dim"], sigma_data=0.5)
+part = lambda name: {k[len(name) + 1:]: v for k, v in c["state_dict"].items() if k.startswith(name + ".")}
+net.load_state_dict(part("network")), ema.load_state_dict(part("ema_network")), pre.load_state_dict(part("preconditioning"))
+opt = Lamb(parameter_groups(net, pre, weight_decay=0.01), lr=1e-3, betas=(0.9, 0.999), weight_decay=0.01, eps=1e-8, decouple=False)
+opt.load_state_dict(c["optimizer_states"][0])
+schedule = WarmupCosineDecayLR(opt, warmup_steps=1, total_steps=2, rate=0.8)
+schedule.load_state_dict(c["lr_schedulers"][0])
+assert c["global_step"] == step
+trained = [p for g in opt.param_groups for p in g["params"] if p.requires_grad]
+moments = [opt.state[p] for p in trained if p in opt.state]
+assert (len(moments) > 100) == (step > 0), len(moments)
+for p in trained:
+    if p in opt.state:
+        assert opt.state[p]["exp_avg"].shape == p.shape and opt.state[p]["step"] == step, opt.state[p]["step"]
+    p.grad = torch.ones_like(p)
+opt.step()
+schedule.step(step + 1)
+`;

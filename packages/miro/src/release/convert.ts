@@ -1,0 +1,113 @@
+/**
+ * A checkpoint as a release folder: `config.json`, `model.safetensors`, `uncond_embedding.npy`, `release.json` and the
+ * card `README.md`. Tensors pass one at a time; the finished file is read again for one forward pass. The folder appears
+ * as a whole or not at all.
+ */
+import { existsSync, readdirSync, statSync } from "node:fs";
+import { join, resolve } from "node:path";
+import { buildInfo, scope } from "@miro-t2i/torch";
+import { writeNpy } from "@miro-t2i/torch/io";
+import { InvalidInputError } from "../errors.js";
+import { writeFileAtomic } from "../files/whole-files.js";
+import { message, option } from "../message.js";
+import { countParameters } from "../pipeline/loading/checkpoint.js";
+import { releaseConfigToJson } from "../pipeline/loading/release-config.js";
+import { copyFrozenParts } from "../training/state/export.js";
+import { replaceFolder } from "../training/state/replace-folder.js";
+import { version } from "../version.js";
+import { type CardOptions, writeCard } from "./card.js";
+import { factsFile, type ReleaseFacts } from "./facts.js";
+import { type ForwardCheck, forwardCheck } from "./forward-check.js";
+import type { ReleaseSource } from "./source.js";
+import { checkWeights, expectedTensors } from "./weights.js";
+import { type ReleaseDType, writeWeights } from "./write-weights.js";
+
+/** Options of {@link convertToRelease}. */
+export interface ConvertOptions {
+  output: string;
+  dtype: ReleaseDType;
+  maxShardBytes: number;
+  /** Replace a release that is there. */
+  overwrite: boolean;
+  card: Omit<CardOptions, "folder">;
+  onMessage?: (message: string) => void;
+  /** Called with the finished folder before it gets its name. */
+  onFilled?: (folder: string) => Promise<void>;
+}
+
+/** What was written. */
+export interface Converted {
+  output: string;
+  files: string[];
+  tensors: number;
+  parameters: number;
+  check: ForwardCheck;
+}
+
+/** Writes a release. @throws MiroError when the tensors do not fit the configuration; nothing is there then */
+export async function convertToRelease(source: ReleaseSource, options: ConvertOptions): Promise<Converted> {
+  const { output, dtype, onMessage = () => {} } = options;
+  checkOutput(output, options.overwrite);
+  const { config, weights } = source;
+  const expected = expectedTensors(config);
+  checkWeights(source.path, weights, expected);
+  let check: ForwardCheck | undefined;
+  let files: string[] = [];
+  let parameters = 0;
+  await replaceFolder(resolve(output), async (folder) => {
+    onMessage(`writing ${expected.size} tensors as ${dtype}`);
+    writeWeights(folder, weights, expected, options);
+    scope(() => writeNpy(join(folder, "uncond_embedding.npy"), source.uncondEmbedding.float().contiguous()));
+    const { network, preconditioning, ...rest } = releaseConfigToJson(config);
+    const json = { network, preconditioning, ...rest, dtype };
+    writeFileAtomic(join(folder, "config.json"), `${JSON.stringify(json, null, 2)}\n`, { overwrite: true });
+    if (source.recipe !== null) copyFrozenParts(source.recipe, folder);
+    onMessage("checking the network by one forward pass");
+    check = forwardCheck(folder, dtype);
+    parameters = countParameters(folder);
+    const facts = factsFile(factsOf(source, { dtype, check, parameters }));
+    writeFileAtomic(join(folder, facts.name), facts.text, { overwrite: true });
+    await options.onFilled?.(folder);
+    writeCard({ ...options.card, folder });
+    files = readdirSync(folder, { recursive: true, encoding: "utf8" })
+      .filter((name) => statSync(join(folder, name)).isFile())
+      .sort();
+  });
+  return { output, files, tensors: expected.size, parameters, check: check! };
+}
+
+function factsOf(
+  { average, step, recipe }: ReleaseSource,
+  figures: Pick<ReleaseFacts, "dtype" | "check" | "parameters">,
+): ReleaseFacts {
+  return {
+    ...figures,
+    average,
+    step,
+    training: recipe && {
+      batchSize: recipe.trainer.batchSize,
+      maxSteps: recipe.trainer.maxSteps,
+      precision: recipe.trainer.precision,
+      optimizer: recipe.optimizer.name,
+      lr: recipe.optimizer.lr,
+    },
+    versions: { miro: version(), torch: buildInfo().torchVersion },
+    samples: null,
+  };
+}
+
+/** A folder is replaced only where it is an earlier release, and that was asked for. */
+export function checkOutput(output: string, overwrite: boolean): void {
+  const stat = statSync(output, { throwIfNoEntry: false });
+  if (stat === undefined) return;
+  if (!stat.isDirectory()) throw new InvalidInputError(message`${option("output")}: ${output} is a file`);
+  if (readdirSync(output).length === 0) return;
+  if (!existsSync(join(output, "config.json")))
+    throw new InvalidInputError(
+      message`${option("output")}: ${output} holds files and is no release; name a new folder`,
+    );
+  if (!overwrite)
+    throw new InvalidInputError(
+      message`${option("output")}: ${output} holds a release; ${option("overwrite", true)} replaces it`,
+    );
+}

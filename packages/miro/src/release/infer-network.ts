@@ -1,0 +1,116 @@
+/**
+ * The network's constructor arguments, told from the shapes of its tensors: a checkpoint of the published code holds no
+ * configuration. What shapes cannot tell (dropout rates, the text length that some networks allow for) comes from the
+ * configuration file beside it; what both say must agree.
+ */
+import { InvalidInputError, MiroError } from "../errors.js";
+import { type FlowPrecondConfig, parsePrecondConfig, parseRinConfig, type RinConfig } from "../networks/config.js";
+import { infoOf, type Weight } from "./weights.js";
+
+/** Arguments as `config.json` has them, as far as they are known. */
+export type GivenArguments = Readonly<Record<string, unknown>>;
+
+/** What tensors are looked at, by their names below the module. */
+export type Tensors = ReadonlyMap<string, Weight>;
+
+const DEFAULT_MULTIPLIER = 4;
+const REWARD = /^coherence_embedder\.(.+)_coherence\.encode_time\.freqs$/;
+const MATTERS_LITTLE = { num_cond_tokens: 77 };
+
+/**
+ * @param path of the checkpoint, for errors
+ * @param channels of the latents
+ * @param given arguments that a configuration file states
+ * @throws MiroError when the tensors are of no such network; InvalidInputError when the file contradicts them
+ */
+export function inferNetwork(path: string, tensors: Tensors, channels: number, given: GivenArguments): RinConfig {
+  const shape = (name: string): readonly number[] => {
+    const weight = tensors.get(name);
+    if (weight === undefined)
+      throw new MiroError(`${path}: is no network of MIRO: the tensor network.${name} is missing`);
+    return infoOf(weight).shape;
+  };
+  const size = (name: string, dimension: number): number => shape(name)[dimension] ?? 0;
+  const count = (pattern: RegExp): number =>
+    new Set([...tensors.keys()].flatMap((key) => pattern.exec(key)?.[1] ?? [])).size;
+  const has = (name: string): boolean => tensors.has(name);
+
+  const block = "rin_blocks.0";
+  const [learned, latentsDim] = [size("latents", 0), size("latents", 1)];
+  const dataDim = size("data_pos_embedding", 1);
+  const patchSize = Math.sqrt(size("patch_extractor.weight", 1) / channels);
+  const useCond = has(`${block}.retrieve_cond.ca.q.weight`);
+  const useSelf = has("ln_previous_1.weight");
+  const concat = useSelf ? false : (given.concat_cond_token_to_latents ?? (useCond ? false : undefined));
+  if (typeof concat !== "boolean")
+    throw new InvalidInputError(
+      `${path}: the tensors do not tell whether the latents include the conditioning (concat_cond_token_to_latents); put the run's config.yaml or a config.json beside the checkpoint`,
+    );
+  if (concat && typeof given.num_cond_tokens !== "number")
+    throw new InvalidInputError(
+      `${path}: the tensors do not tell num_cond_tokens of a network whose latents include the conditioning; put the run's config.yaml or a config.json beside the checkpoint`,
+    );
+  const told = {
+    data_size: patchSize * Math.sqrt(size("data_pos_embedding", 0)),
+    num_input_channels: channels,
+    label_dim: size("map_text_tokens.weight", 1),
+    data_dim: dataDim,
+    num_latents: concat ? learned + Number(given.num_cond_tokens) + 1 : learned,
+    latents_dim: latentsDim,
+    num_processing_layers: count(/^rin_blocks\.0\.processer_sa\.(\d+)\./),
+    num_blocks: count(/^rin_blocks\.(\d+)\./),
+    patch_size: patchSize,
+    read_write_heads: size(`${block}.retriever_ca.ca.q.weight`, 0) / size(`${block}.retriever_ca.ca.q_norm.weight`, 0),
+    compute_heads: latentsDim / size(`${block}.processer_sa.0.sa.q_norm.weight`, 0),
+    latent_mlp_multiplier: multiplier(
+      size(`${block}.retriever_ca.ffn.linear_out.weight`, 1),
+      latentsDim,
+      given.latent_mlp_multiplier,
+    ),
+    data_mlp_multiplier: multiplier(
+      size(`${block}.writer_ca.ffn.linear_out.weight`, 1),
+      dataDim,
+      given.data_mlp_multiplier,
+    ),
+    use_cond_rin_block: useCond,
+    concat_cond_token_to_latents: concat,
+    use_self_conditioning: useSelf,
+    num_text_registers: size("text_registers", 0),
+    coherence_keys: [...tensors.keys()].flatMap((key) => REWARD.exec(key)?.[1] ?? []),
+  };
+  // Published configurations leave use_self_conditioning out, and their converter then takes it for true.
+  for (const [key, value] of Object.entries(told)) {
+    const stated = given[key];
+    if (stated === undefined || String(stated) === String(value)) continue;
+    throw new InvalidInputError(
+      `${path}: the configuration states network.${key} = ${JSON.stringify(stated)}, the tensors are of a network with ${JSON.stringify(value)}`,
+    );
+  }
+  return parseRinConfig({ ...MATTERS_LITTLE, ...given, ...told });
+}
+
+/** A multiplier that gives the width of a SwiGLU layer, which is rounded up to a multiple of 256. */
+function multiplier(hidden: number, width: number, given: unknown): number {
+  const fits = (value: number) => Math.ceil(Math.trunc((value * width * 2) / 3) / 256) * 256 === hidden;
+  const whole = Array.from({ length: 64 }, (_, i) => i + 1);
+  const found = [given, DEFAULT_MULTIPLIER, ...whole].find((value) => typeof value === "number" && fits(value));
+  return typeof found === "number" ? found : (hidden * 3) / (2 * width);
+}
+
+/** The same for the preconditioning. */
+export function inferPreconditioning(
+  path: string,
+  tensors: Tensors,
+  network: RinConfig,
+  given: GivenArguments,
+): FlowPrecondConfig {
+  const features = tensors.get("logvar_proj.0.freqs");
+  if (features === undefined) throw new MiroError(`${path}: the tensor preconditioning.logvar_proj.0.freqs is missing`);
+  return parsePrecondConfig({
+    ...given,
+    num_latents: network.numLatents,
+    latents_dim: network.latentsDim,
+    logvar_channels: infoOf(features).shape[0],
+    logvar_mlp_layers: [...tensors.keys()].filter((key) => /^logvar_proj\.\d+\.weight$/.test(key)).length - 1,
+  });
+}

@@ -1,0 +1,55 @@
+/** A release folder as what another release, or a training checkpoint, is made from. */
+import { existsSync } from "node:fs";
+import { join } from "node:path";
+import { readNpy } from "@miro-t2i/torch/io";
+import { defaultNormalization } from "../autoencoder/normalization.js";
+import { openTensorFile } from "../files/tensor-files.js";
+import { weightFiles } from "../pipeline/loading/checkpoint.js";
+import { readReleaseConfig } from "../pipeline/loading/release-config.js";
+import type { ReleaseSource } from "./source.js";
+import type { Weight } from "./weights.js";
+
+/** Opens a folder; text states of the empty prompt become (n, d) float32. @throws MiroError naming the file */
+export function openFolder(path: string): ReleaseSource {
+  const config = readReleaseConfig(path);
+  const files = weightFiles(path).map((name) => openTensorFile(join(path, name)));
+  const close = () => {
+    for (const file of files) file[Symbol.dispose]();
+  };
+  try {
+    const weights = new Map<string, Weight>(
+      files.flatMap((file) =>
+        file
+          .keys()
+          .filter((key) => !key.startsWith("postprocessing.vae."))
+          .map((key) => [key, { file, key }] as const),
+      ),
+    );
+    for (const module of ["data_preprocessing", "postprocessing"] as const) {
+      if (weights.has(`${module}.scale`)) continue;
+      const { scale, bias } = defaultNormalization(config.settings[module] ?? {});
+      weights.set(`${module}.scale`, scale);
+      weights.set(`${module}.bias`, bias);
+    }
+    const states = readNpy(join(path, "uncond_embedding.npy")).float();
+    return {
+      path,
+      config,
+      weights,
+      uncondEmbedding: states.view(-1, states.size(-1)),
+      average: "the weights of a release",
+      step: null,
+      preset: null,
+      recipe: null,
+      [Symbol.dispose]: close,
+    };
+  } catch (error) {
+    close();
+    throw error;
+  }
+}
+
+/** Whether a folder is a release. */
+export function isReleaseFolder(path: string): boolean {
+  return existsSync(join(path, "config.json")) && existsSync(join(path, "uncond_embedding.npy"));
+}

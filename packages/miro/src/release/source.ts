@@ -1,0 +1,25 @@
+/** What a release is made from, wherever it comes from. */
+import type { Tensor } from "@miro-t2i/torch";
+import type { ReleaseConfig } from "../pipeline/loading/release-config.js";
+import type { Release } from "../pipeline/loading/releases.js";
+import type { Recipe } from "../training/recipes/recipe.js";
+import type { Weight } from "./weights.js";
+
+/** A checkpoint that is open: its tensors are read when they are written. */
+export interface ReleaseSource extends Disposable {
+  /** The file or folder, for people. */
+  path: string;
+  config: ReleaseConfig;
+  /** By their names in a release: `network.*`, `preconditioning.*`, `data_preprocessing.*`, `postprocessing.*`. */
+  weights: ReadonlyMap<string, Weight>;
+  /** Text states of the empty prompt, (n, d); owned by the source. */
+  uncondEmbedding: Tensor;
+  /** Which weights these are, in words: `EMA weights of decay 0.9999`. */
+  average: string;
+  /** Optimizer steps behind the weights, where that is known. */
+  step: number | null;
+  /** The published release that it is, told by the folder's name. */
+  preset: Release | null;
+  /** Of a run of `miro train`: its recipe. */
+  recipe: Recipe | null;
+}
