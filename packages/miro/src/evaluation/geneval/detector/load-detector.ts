@@ -3,12 +3,12 @@ import { statSync } from "node:fs";
 import { basename, dirname, join } from "node:path";
 import { noGrad, scope } from "@miro-t2i/torch";
 import { InvalidInputError, invalid, MiroError } from "../../../errors.js";
+import { openTensors } from "../../../files/tensor-files.js";
 import { about, message } from "../../../message.js";
 import type { RgbImage } from "../../../pictures/rgb.js";
 import { breathe } from "../../../pipeline/interruption.js";
 import { type ComputeDType, checkDevice, resolveDType } from "../../../pipeline/loading/device.js";
 import { resolveModel } from "../../../pipeline/loading/hub.js";
-import { openTensors } from "../../../files/tensor-files.js";
 import type { Detection, DetectOptions, Detector } from "../detection.js";
 import { CLASS_NAMES } from "../prompts.js";
 
