@@ -2,7 +2,8 @@
  * Release folders, in the layout of the published checkpoints:
  *
  *   config.json              constructor arguments and settings, below
- *   model.safetensors        network.*, preconditioning.*, data_preprocessing.*, postprocessing.*; or several files with
+ *   model.safetensors        network.*, preconditioning.*, data_preprocessing.*, postprocessing.*; or several files
+ * with
  *                            model.safetensors.index.json
  *   uncond_embedding.npy     text encoder states of the empty string, (n, d) or (d,) float32
  *
