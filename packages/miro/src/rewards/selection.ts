@@ -36,9 +36,11 @@ export function defaultScorer(pipe: MiroPipeline): string {
  */
 export function parseSelection(text: string): WeightedKey[] {
   const parts = text.split(",").map((part): WeightedKey => {
-    const [, key = "", weight] = /^\s*([^=\s]*)\s*(?:=\s*(.*?)\s*)?$/.exec(part) ?? [];
-    const value = weight === undefined ? 1 : weight === "" ? Number.NaN : Number(weight);
-    if (key === "" || !Number.isFinite(value))
+    const cut = part.indexOf("=");
+    const key = (cut < 0 ? part : part.slice(0, cut)).trim();
+    const weight = part.slice(cut + 1).trim();
+    const value = cut < 0 ? 1 : weight === "" ? Number.NaN : Number(weight);
+    if (key === "" || /\s/.test(key) || !Number.isFinite(value))
       throw new InvalidInputError(
         message`${about("scorer")}: expected scorers, each alone or with its weight (image_reward_score=1,aesthetic_score=0.5), received ${JSON.stringify(part)}`,
       );

@@ -156,7 +156,7 @@ export class Engine {
       opened.push({
         card: {
           id: name,
-          name: name.replace(/.*\//, ""),
+          name: name.slice(name.lastIndexOf("/") + 1),
           coherenceKeys: config.coherenceKeys,
           defaults: { steps, guidanceScale, shift: shift ?? config.settings.scheduler?.shift ?? 1 },
           license: licenseOf(join(source.folder, prefix, "README.md")),

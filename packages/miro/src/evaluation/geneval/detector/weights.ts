@@ -123,7 +123,7 @@ export function storedKeys(name: string, layout: DetectorLayout): string[] {
   const [own, ...numbers] = PATTERNS[at]!.exec(name)!;
   const of = NAMES[at]![layout === "hugging-face" ? 2 : 1];
   const key = of.replaceAll("#", () => numbers.shift()!) + name.slice(own.length);
-  const parts = /\[(.+)\]/.exec(key);
+  const parts = /\[([^[\]]+)\]/.exec(key);
   if (parts !== null) return parts[1]!.split(",").map((part) => key.replace(parts[0], part));
   return [layout === "mmdet-2" ? version2(key) : key];
 }
