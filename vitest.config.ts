@@ -21,10 +21,11 @@ const SLOW = [
   /^packages\/miro\/src\/(linear-time\.|text\/tokenizer\.|flow\/replay\.|pipeline\/requests\/draw-request\.)/,
 ];
 
-/** Every test file, from the root. */
+/** Every test file, from the root; those in a browser are another run (`npm run test:browser`). */
 const files = ["packages/torch/src", "packages/miro/src", "tests", "scripts", "bench"]
   .flatMap((folder) => listFiles(source(folder), (file: string) => file.endsWith(".test.ts")))
-  .map((file: string) => path.relative(source("."), file));
+  .map((file: string) => path.relative(source("."), file))
+  .filter((file: string) => !file.startsWith("tests/browser/"));
 const matches = (patterns: RegExp[], file: string) => patterns.some((pattern) => pattern.test(file));
 const partOf = (file: string) => {
   if (file.startsWith("tests/docs/")) return "docs";

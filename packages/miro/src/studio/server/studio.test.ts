@@ -124,6 +124,27 @@ describe("jobs", () => {
     expect(drawn).toEqual(await images[0]!.toBuffer());
   });
 
+  it("take a set of targets for each picture, which are those of single jobs", async () => {
+    const rewardTargets = [{ clip_score: 0 }, { clip_score: 0.5, aesthetic_score: 0.25 }];
+    const body = { ...small, seed: [3, 3], imagesPerPrompt: 2, deterministic: true };
+    const id = await submit({ ...body, rewardTargets });
+    await events(id);
+    const { pictures } = await view(id);
+    const bytesOf = async (picture: string) =>
+      Buffer.from(await (await fetch(at(`/api/pictures/${picture}.png`))).arrayBuffer());
+    for (const [i, targets] of rewardTargets.entries()) {
+      const alone = await submit({ ...small, deterministic: true, rewardTargets: targets });
+      await events(alone);
+      expect(await bytesOf(pictures[i]!)).toEqual(await bytesOf((await view(alone)).pictures[0]!));
+    }
+    for (const wrong of [rewardTargets.slice(1), [...rewardTargets.slice(1), { other: 1 }], []]) {
+      const answer = await post({ ...body, rewardTargets: wrong });
+      expect(answer.status).toBe(400);
+      const { error } = (await answer.json()) as { error: { field: string } };
+      expect(error.field).toMatch(/^rewardTargets/);
+    }
+  });
+
   it("give previews, which a late reader does without, but never without pictures or the end", async () => {
     const id = await submit({ ...small, steps: 6, previewEvery: 2 });
     const all = await events(id);

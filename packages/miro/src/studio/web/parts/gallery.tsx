@@ -100,7 +100,8 @@ function Grid({ entries }: { entries: readonly PictureEntry[] }) {
     let frame = 0;
     const look = () => {
       frame = 0;
-      const { top } = box.current!.getBoundingClientRect();
+      if (box.current === null) return; // the gallery has just gone
+      const { top } = box.current.getBoundingClientRect();
       const first = Math.max(0, Math.floor(-top / height) - AROUND);
       const last = Math.ceil((window.innerHeight - top) / height) + AROUND;
       setRange(([a, b]) => (a === first && b === last ? [a, b] : [first, last]));
@@ -118,7 +119,7 @@ function Grid({ entries }: { entries: readonly PictureEntry[] }) {
       window.removeEventListener("resize", soon);
     };
   }, [width, height, columns, entries.length]);
-  useEffect(() => {
+  useLayoutEffect(() => {
     if (!wantsFocus.current) return;
     const tile = box.current!.querySelector<HTMLElement>(`[data-place="${active}"] .open`);
     if (tile === null) return;
@@ -149,12 +150,15 @@ function Grid({ entries }: { entries: readonly PictureEntry[] }) {
   };
   const [from, to] = [Math.min(range[0], rows) * columns, Math.min(range[1], rows) * columns];
   const at = Math.min(active, Math.max(0, entries.length - 1));
+  const places = Array.from({ length: Math.max(0, Math.min(to, entries.length) - from) }, (_, i) => from + i);
+  // The picture that has the focus stays, wherever it is scrolled to.
+  if (at < entries.length && !places.includes(at)) places.push(at);
   return (
     // biome-ignore lint/a11y/noStaticElementInteractions: the keys are those of the buttons inside
     <div ref={box} class="grid" style={{ height: `${Math.max(0, rows * height - GAP)}px` }} onKeyDown={keys}>
       {width > 0 &&
-        entries.slice(from, to).map((entry, i) => {
-          const place = from + i;
+        places.map((place) => {
+          const entry = entries[place]!;
           const [column, row] = [place % columns, Math.floor(place / columns)];
           return (
             <Card

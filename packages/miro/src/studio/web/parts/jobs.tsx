@@ -8,7 +8,7 @@ import { IconButton } from "./icon.js";
 import { composeSheet, Picture, saveBlob } from "./picture.js";
 
 export function Jobs() {
-  const drawn = jobs.value.filter(({ purpose }) => purpose.kind === "draw");
+  const drawn = jobs.value.filter(({ purpose }) => purpose.kind === "draw").toSorted((a, b) => place(a) - place(b));
   if (drawn.length === 0) return null;
   return (
     <section class="jobs" aria-label="Jobs">
@@ -17,6 +17,12 @@ export function Jobs() {
       ))}
     </section>
   );
+}
+
+/** What is drawn comes first, then what waits, in the order of the queue. */
+function place({ state: { value } }: Job): number {
+  if (value.status === "running") return -1;
+  return isEnded(value) ? Number.POSITIVE_INFINITY : (value.position ?? 0);
 }
 
 /** What a job is doing, as a sentence. */
@@ -94,7 +100,7 @@ function JobCard({ job }: { job: Job }) {
           </button>
         )}
       </header>
-      {!ended && <progress max={1} value={progress} aria-label="Progress" />}
+      {state.status === "running" && <progress max={1} value={progress} aria-label="Progress" />}
       {state.error && (
         <p class="error" role="alert">
           {state.error}
@@ -105,7 +111,7 @@ function JobCard({ job }: { job: Job }) {
           {text}
         </p>
       ))}
-      {(!ended || finished.length > 0) && (
+      {(state.status === "running" || finished.length > 0) && (
         <div class={`job-tiles of-${job.total}`}>
           {state.tiles.map((tile, i) => {
             const { picture, preview, step, steps, scores } = tile;

@@ -10,7 +10,7 @@ export class EventParser {
 
   /** The events that are whole with this piece. */
   push(piece: string): StreamEvent[] {
-    this.#rest += piece.replaceAll("\r\n", "\n");
+    this.#rest = (this.#rest + piece).replaceAll("\r\n", "\n");
     const blocks = this.#rest.split("\n\n");
     this.#rest = blocks.pop()!;
     return blocks.map(read).filter((event) => event !== null);

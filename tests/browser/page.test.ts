@@ -1,0 +1,407 @@
+/** The studio's page in a real Chromium, against a real server. */
+import { copyFileSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
+import { createRequire } from "node:module";
+import { join } from "node:path";
+import { type Browser, type BrowserContextOptions, chromium, type Page } from "playwright-core";
+import { afterAll, afterEach, beforeAll, describe, expect, it } from "vitest";
+import { chromiumPath } from "./need-chromium.js";
+import { folder, removeFolders, type Serving, serve, tinyModel } from "./serving.js";
+
+/** How long a poll waits on a machine that has much else to do. */
+const WAIT = { timeout: 20_000 };
+
+let browser: Browser;
+let model: string;
+let studio: Serving;
+/** What pages said that they should not: errors, and what the content security policy refused. */
+const complaints: string[] = [];
+
+beforeAll(async () => {
+  model = tinyModel();
+  [browser, studio] = await Promise.all([
+    chromium.launch({ executablePath: chromiumPath, args: ["--no-sandbox"] }),
+    serve(model),
+  ]);
+});
+afterAll(async () => {
+  await browser?.close();
+  await studio?.end();
+  removeFolders();
+});
+afterEach(async () => {
+  for (const context of browser.contexts()) await context.close();
+  expect(complaints.splice(0)).toEqual([]);
+});
+
+async function open(options: BrowserContextOptions = {}, { of = studio, ready = true } = {}): Promise<Page> {
+  const context = await browser.newContext({ viewport: { width: 1280, height: 900 }, ...options });
+  const page = await context.newPage();
+  page.setDefaultTimeout(20_000);
+  page.on("pageerror", (error) => complaints.push(error.message));
+  page.on("console", (message) => {
+    // The browser itself reports what the server refuses; the page shows it to people.
+    if (message.type() === "error" && !/^Failed to load resource/.test(message.text())) complaints.push(message.text());
+  });
+  await page.goto(of.url);
+  if (ready) await page.locator(".reward").first().waitFor();
+  return page;
+}
+
+const number = (page: Page, label: string) => page.getByLabel(`${label}, as a number`, { exact: true });
+const generate = (page: Page) => page.getByRole("button", { name: /^Generate/ }).click();
+
+/** Fills the form and draws. */
+async function draw(page: Page, { prompt = "a cat", steps = 4, images = 1 } = {}): Promise<void> {
+  await page.getByLabel("Prompt", { exact: true }).fill(prompt);
+  await number(page, "Steps").fill(`${steps}`);
+  await number(page, "Images").fill(`${images}`);
+  await generate(page);
+}
+
+async function api<T>(path: string, of = studio): Promise<T> {
+  return (await fetch(`${of.url}${path}`)).json() as Promise<T>;
+}
+
+interface Jobs {
+  jobs: { id: string; status: string }[];
+}
+
+describe("jobs", () => {
+  it("are drawn with previews, and their pictures come into the gallery", async () => {
+    const page = await open();
+    await draw(page, { prompt: "a cat on a mat", steps: 160, images: 2 });
+    await page.locator(".job-tile .preview").first().waitFor();
+    expect(await page.locator(".job-state").textContent()).toMatch(/^Step \d+ of 160(, [\d.]+ (s|min) left)?$/);
+    await page.locator(".job.done").waitFor();
+    expect(await page.locator(".job-tile button").count()).toBe(2);
+    await page.locator(".card").nth(1).waitFor();
+    expect(await page.getByRole("button", { name: /^a cat on a mat, seed \d+: show large$/ }).count()).toBe(2);
+  });
+
+  it("are cancelled at once, while others go on", async () => {
+    const page = await open();
+    await draw(page, { prompt: "the first", steps: 90_000 });
+    await draw(page, { prompt: "the second", steps: 4 });
+    const first = page.getByRole("article", { name: "Job: the first" });
+    const second = page.getByRole("article", { name: "Job: the second" });
+    await second.getByText("Waits: 1 job before it.").waitFor();
+    await first.getByRole("button", { name: "Cancel" }).click();
+    await first.getByText("Cancelled.").waitFor();
+    await second.getByText(/^Done/).waitFor();
+    expect((await api<Jobs>("/api/jobs?limit=2")).jobs.map(({ status }) => status)).toEqual(["done", "cancelled"]);
+  });
+
+  it("go on over a reload of the page", async () => {
+    const page = await open();
+    await draw(page, { prompt: "reloaded", steps: 90_000 });
+    await draw(page, { prompt: "behind it", steps: 4 });
+    await page.getByText(/^Step \d+ of 90000/).waitFor();
+    await page.reload();
+    const job = page.getByRole("article", { name: "Job: reloaded" });
+    await job.getByText(/^Step \d+ of 90000/).waitFor();
+    await page.getByText("Waits: 1 job before it.").waitFor();
+    await job.getByRole("button", { name: "Cancel" }).click();
+    const behind = page.getByRole("article", { name: "Job: behind it" });
+    await behind.getByText(/^Done/).waitFor();
+    expect(await behind.getByRole("button", { name: "Show picture 1 large" }).count()).toBe(1);
+  });
+
+  it("that fail say why, at the prompt", async () => {
+    const page = await open();
+    await draw(page, { prompt: "  " });
+    await page.getByRole("alert").getByText("Please enter a prompt.").waitFor();
+    await draw(page, { prompt: "a cat", images: 1 });
+    await page.locator(".job.done").waitFor();
+    expect(await page.getByRole("alert").count()).toBe(0);
+  });
+
+  it("keep the best of several, with its scores", async () => {
+    const page = await open();
+    await page.getByText("More settings").click();
+    await number(page, "Best of").fill("3");
+    await page.getByLabel("Best by the scorer").fill("sharpness");
+    await draw(page);
+    await page
+      .locator(".scores")
+      .getByText(/^sharpness -?[\d.]+$/)
+      .waitFor();
+  });
+});
+
+describe("the reward map", () => {
+  it("is drawn from coarse to fine, shows its targets, and gives them to the sliders", async () => {
+    const page = await open();
+    await page.getByLabel("Prompt", { exact: true }).fill("a map");
+    await number(page, "Steps").fill("3");
+    await page.getByRole("link", { name: "Reward map" }).click();
+    await page.getByLabel("Across").selectOption({ label: "Aesthetic" });
+    await page.getByLabel("Up", { exact: true }).selectOption({ label: "CLIP" });
+    await page.getByRole("button", { name: "Draw the map" }).click();
+    await page.locator(".cells .drawn").nth(8).waitFor();
+    // The corners and the middles come before what lies between them.
+    expect(await page.locator("[data-cell='0'].drawn, [data-cell='24'].drawn").count()).toBe(2);
+    await page.locator(".cells .drawn").nth(24).waitFor();
+    const cell = page.locator("[data-cell='3']");
+    await cell.hover();
+    await page.getByText("Aesthetic 0.75, CLIP 1.00").first().waitFor();
+    await cell.click();
+    expect(await number(page, "Aesthetic, positive target").inputValue()).toBe("0.75");
+    expect(await number(page, "CLIP, positive target").inputValue()).toBe("1.00");
+    const { pictures } = await api<{ pictures: { seed: number }[] }>("/api/pictures?q=map&limit=100");
+    expect(pictures.length).toBe(25);
+    expect(new Set(pictures.map(({ seed }) => seed)).size).toBe(1);
+  });
+
+  it("has a strip for one reward", async () => {
+    const page = await open();
+    await page.getByLabel("Prompt", { exact: true }).fill("a strip");
+    await number(page, "Steps").fill("3");
+    await page.getByRole("button", { name: /^CLIP: a strip/ }).click();
+    await page.getByRole("button", { name: "CLIP 0.25: take this target" }).click();
+    expect(await number(page, "CLIP, positive target").inputValue()).toBe("0.25");
+  });
+});
+
+describe("pictures", () => {
+  /** A picture of the server, as its id and its file. */
+  async function drawn(page: Page, prompt: string): Promise<{ id: string; png: Buffer; seed: number }> {
+    await draw(page, { prompt });
+    await page
+      .getByRole("article", { name: `Job: ${prompt}` })
+      .getByText(/^Done/)
+      .waitFor();
+    const { pictures } = await api<{ pictures: { id: string; seed: number }[] }>(`/api/pictures?q=${prompt}`);
+    const { id, seed } = pictures[0]!;
+    const answer = await fetch(`${studio.url}/api/pictures/${id}.png`);
+    return { id, seed, png: Buffer.from(await answer.arrayBuffer()) };
+  }
+
+  it("give their settings to the form when they are dropped", async () => {
+    const page = await open();
+    await number(page, "CLIP, positive target").fill("0.5");
+    const { png, seed } = await drawn(page, "dropped");
+    await page.getByLabel("Prompt", { exact: true }).fill("another");
+    await page.getByRole("button", { name: /Reset to 1/ }).click();
+    await page.evaluate(`{
+      const bytes = Uint8Array.from(atob("${png.toString("base64")}"), (c) => c.charCodeAt(0));
+      const dataTransfer = new DataTransfer();
+      dataTransfer.items.add(new File([bytes], "dropped.png", { type: "image/png" }));
+      document.body.dispatchEvent(new DragEvent("drop", { bubbles: true, cancelable: true, dataTransfer }));
+    }`);
+    await page.getByText("The settings of the picture are taken over.").waitFor();
+    expect(await page.getByLabel("Prompt", { exact: true }).inputValue()).toBe("dropped");
+    expect(await page.getByLabel("Seed", { exact: true }).inputValue()).toBe(String(seed));
+    expect(await number(page, "CLIP, positive target").inputValue()).toBe("0.51"); // the nearest of 64
+  });
+
+  it("are drawn over: one of the gallery, and a file", async () => {
+    const page = await open();
+    const { png, id } = await drawn(page, "below");
+    await page.locator(`[data-id="${id}"] .open`).click();
+    await page.getByRole("button", { name: "Draw over it" }).click();
+    await drawn(page, "above");
+    await page.getByRole("button", { name: "Draw over nothing" }).click();
+    await page.getByLabel("Picture to draw over").setInputFiles({ name: "a.png", mimeType: "image/png", buffer: png });
+    await number(page, "Strength").fill("0.4");
+    const { id: last } = await drawn(page, "over a file");
+    const settings = await api<{ strength: number; image: unknown }>(`/api/pictures/${last}/settings`);
+    expect(settings.strength).toBe(0.4);
+    expect(settings.image).toBeDefined();
+  });
+
+  it("are compared, deleted, and brought back", async () => {
+    const page = await open();
+    await drawn(page, "left");
+    await drawn(page, "right");
+    for (const place of [0, 1]) {
+      await page.locator(".card").nth(place).hover();
+      await page.locator(".card").nth(place).getByRole("button", { name: "Choose for a comparison" }).click();
+    }
+    await page.getByRole("button", { name: "Compare two" }).click();
+    await page.getByRole("rowheader", { name: "Prompt" }).waitFor();
+    expect(await page.getByRole("rowheader", { name: "Steps" }).count()).toBe(0); // the same in both
+    await page.keyboard.press("Escape");
+    const card = page.locator(".card", { has: page.getByRole("button", { name: /^right, / }) }).first();
+    await card.hover();
+    await card.getByRole("button", { name: "Delete" }).click();
+    await expect.poll(() => page.getByRole("button", { name: /^right, / }).count(), WAIT).toBe(0);
+    await page.getByRole("button", { name: "Undo" }).click();
+    await page.getByRole("button", { name: /^right, / }).waitFor();
+    expect((await api<{ pictures: unknown[] }>("/api/pictures?q=right")).pictures.length).toBe(1);
+  });
+
+  it("fill a gallery of 2,000 of which only those in sight are there", async () => {
+    const output = folder();
+    const { png } = await drawn(await open(), "many");
+    mkdirSync(join(output, "many"));
+    const first = join(output, "many", "0.png");
+    writeFileSync(first, png);
+    for (let i = 1; i < 2000; i++) copyFileSync(first, join(output, "many", `${i}.png`));
+    const full = await serve(model, { output });
+    try {
+      await expect.poll(() => pictureCount(full), WAIT).toBe(2000);
+      const page = await open({}, { of: full });
+      await page.locator(".card .open").first().focus();
+      let loaded = 0;
+      for (let turn = 0; turn < 40 && loaded < 1999; turn++) {
+        const seen = loaded;
+        await expect
+          .poll(async () => {
+            await page.keyboard.press("End");
+            loaded = await focusedPlace(page);
+            return loaded;
+          }, WAIT)
+          .toBeGreaterThan(seen);
+      }
+      expect(loaded).toBe(1999);
+      expect(await page.locator(".card").count()).toBeLessThan(120);
+    } finally {
+      await full.end();
+    }
+  });
+});
+
+describe("the page", () => {
+  it("fits on 360 pixels", async () => {
+    const page = await open({ viewport: { width: 360, height: 740 } });
+    await draw(page, { prompt: "a narrow one", images: 4 });
+    await page.locator(".job.done").waitFor();
+    for (const view of ["Gallery", "Reward map"]) {
+      await page.getByRole("link", { name: view }).click();
+      expect(await page.evaluate("document.documentElement.scrollWidth")).toBe(360);
+    }
+    expect(await page.evaluate("document.querySelector('.generate').getBoundingClientRect().bottom")).toBeLessThan(740);
+  });
+
+  it("is used with the keyboard alone", async () => {
+    const page = await open();
+    await page.keyboard.press("Tab");
+    expect(await page.locator(":focus").textContent()).toBe("To the prompt");
+    await page.keyboard.press("Enter");
+    await expect.poll(() => page.evaluate("location.hash"), WAIT).toBe("#prompt");
+    await page.getByLabel("Prompt", { exact: true }).focus();
+    await page.keyboard.press("Control+A");
+    await page.keyboard.type("typed");
+    await number(page, "Steps").focus();
+    await page.keyboard.press("Control+A");
+    await page.keyboard.type("3");
+    await page.getByLabel("Prompt", { exact: true }).focus();
+    await page.keyboard.press("Control+Enter");
+    await page
+      .getByRole("button", { name: /^typed, / })
+      .first()
+      .waitFor();
+    // One stop in the gallery; arrows lead on from there.
+    const focused = () => page.locator(":focus").getAttribute("aria-label");
+    for (let i = 0; i < 80 && !/show large$/.test((await focused()) ?? ""); i++) await page.keyboard.press("Tab");
+    const first = await focused();
+    expect(first).toMatch(/: show large$/);
+    await page.keyboard.press("ArrowRight");
+    await expect.poll(() => focusedPlace(page), WAIT).toBe(1);
+    await page.keyboard.press("ArrowLeft");
+    await page.keyboard.press("Enter");
+    const large = page.locator("dialog.viewer");
+    await large.waitFor();
+    const before = await large.getAttribute("aria-label");
+    await page.keyboard.press("ArrowRight");
+    await expect.poll(() => large.locator("img").count(), WAIT).toBe(1);
+    await page.keyboard.press("ArrowLeft");
+    expect(await large.getAttribute("aria-label")).toBe(before);
+    await page.keyboard.press("Escape");
+    await expect.poll(() => large.count(), WAIT).toBe(0);
+    expect(await focused()).toBe(first);
+  });
+
+  it.each(["light", "dark"] as const)("has no serious faults that axe knows, %s", async (colorScheme) => {
+    const page = await open({ colorScheme });
+    await draw(page, { images: 2 });
+    await page.locator(".job.done").waitFor();
+    await page.getByText("More settings").click();
+    await page.getByText("Examples").click();
+    expect(await serious(page)).toEqual([]);
+    await page.getByRole("link", { name: "Reward map" }).click();
+    expect(await serious(page)).toEqual([]);
+    await page.locator(".job-tile button").first().click();
+    await page.locator("dialog.viewer dd").first().waitFor();
+    expect(await serious(page)).toEqual([]);
+  });
+
+  it("asks for the key once, and shows pictures with it", async () => {
+    const locked = await serve(model, { key: "a-key-of-tests" });
+    try {
+      const page = await open({}, { of: locked, ready: false });
+      await page.getByLabel("Key", { exact: true }).fill("not-the-key");
+      await page.keyboard.press("Enter");
+      await page.getByText("That is not the key.").waitFor();
+      await page.getByLabel("Key", { exact: true }).fill("a-key-of-tests");
+      await page.keyboard.press("Enter");
+      await page.locator(".reward").first().waitFor();
+      await draw(page);
+      await page.locator(".card img").first().waitFor();
+      await expect
+        .poll(() => page.evaluate("document.querySelector('.card img').naturalWidth"), WAIT)
+        .toBeGreaterThan(0);
+      await page.reload();
+      await page.locator(".reward").first().waitFor();
+      expect(await page.locator("dialog").count()).toBe(0);
+    } finally {
+      await locked.end();
+    }
+  });
+
+  it("shows a lost connection, and goes on when the server is back", async () => {
+    const output = folder();
+    const first = await serve(model, { output });
+    const page = await open({}, { of: first });
+    await draw(page, { prompt: "interrupted", steps: 90_000 });
+    await page.getByText(/^Step \d+ of 90000/).waitFor();
+    await first.end("SIGKILL");
+    await page.getByText("The connection is lost").waitFor();
+    const again = await serve(model, { output, port: Number(new URL(first.url).port) });
+    try {
+      await expect.poll(() => page.getByText("The connection is lost").count(), WAIT).toBe(0);
+      await page.getByText(/lost when the server ended/).waitFor();
+      await draw(page, { prompt: "after it" });
+      await page.getByRole("article", { name: "Job: after it" }).getByText(/^Done/).waitFor();
+    } finally {
+      await again.end();
+    }
+  });
+
+  it("weighs less than 150 kB of compressed script", async () => {
+    const { gzipSync } = await import("node:zlib");
+    const assets = new URL("../../packages/miro/web/assets/", import.meta.url);
+    const scripts = readdirSync(assets).filter((file) => file.endsWith(".js"));
+    const bytes = scripts.reduce((sum, file) => sum + gzipSync(readFileSync(new URL(file, assets))).length, 0);
+    expect(bytes).toBeGreaterThan(1000);
+    expect(bytes).toBeLessThan(150_000);
+  });
+});
+
+/** The place in the gallery of the picture that has the focus; NaN where none has. */
+async function focusedPlace(page: Page): Promise<number> {
+  return Number((await page.evaluate("document.activeElement.parentElement?.dataset.place")) ?? Number.NaN);
+}
+
+/** How many pictures the index of a studio knows. */
+async function pictureCount(of: Serving): Promise<number> {
+  let count = 0;
+  for (let cursor: string | null = ""; cursor !== null; ) {
+    const query: string = cursor === "" ? "" : `&cursor=${cursor}`;
+    const page: { pictures: unknown[]; next: string | null } = await api(`/api/pictures?limit=500${query}`, of);
+    count += page.pictures.length;
+    cursor = page.next;
+  }
+  return count;
+}
+
+/** What axe calls serious or critical, as `rule: element`. */
+async function serious(page: Page): Promise<string[]> {
+  await page.evaluate(readFileSync(createRequire(import.meta.url).resolve("axe-core/axe.min.js"), "utf8"));
+  const { violations } = (await page.evaluate("axe.run()")) as {
+    violations: { id: string; impact: string; nodes: { html: string; failureSummary: string }[] }[];
+  };
+  return violations
+    .filter(({ impact }) => impact === "serious" || impact === "critical")
+    .flatMap(({ id, nodes }) => nodes.map(({ html, failureSummary }) => `${id}: ${html} ${failureSummary}`));
+}

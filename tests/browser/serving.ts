@@ -1,0 +1,67 @@
+/** A `miro studio` of small random weights, as a process, and pages of it. */
+import { type ChildProcess, spawn } from "node:child_process";
+import { once } from "node:events";
+import { cpSync, mkdtempSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { fileURLToPath } from "node:url";
+
+const root = fileURLToPath(new URL("../..", import.meta.url));
+const tiny = join(root, "tests/reference/fixtures/tiny");
+const folders: string[] = [];
+
+/** A folder that {@link removeFolders} removes. */
+export function folder(): string {
+  const made = mkdtempSync(join(tmpdir(), "miro-browser-"));
+  folders.push(made);
+  return made;
+}
+
+/** Removes all folders. */
+export function removeFolders(): void {
+  for (const made of folders.splice(0)) rmSync(made, { recursive: true, force: true });
+}
+
+/** A checkpoint of small random weights with three rewards. */
+export function tinyModel(): string {
+  const model = join(folder(), "tiny");
+  cpSync(`${tiny}/checkpoint`, model, { recursive: true });
+  for (const part of ["text_encoder", "vae"]) cpSync(`${tiny}/${part}`, join(model, part), { recursive: true });
+  return model;
+}
+
+/** A running `miro studio`. */
+export interface Serving {
+  url: string;
+  output: string;
+  process: ChildProcess;
+  end(signal?: NodeJS.Signals): Promise<void>;
+}
+
+/** Starts `miro studio` on a free port, or on the given one. */
+export async function serve(
+  model: string,
+  { output = folder(), port = 0, key }: { output?: string; port?: number; key?: string } = {},
+): Promise<Serving> {
+  const args = ["studio", "--model", model, "--port", `${port}`, "--output", output, "--dtype", "float32"];
+  const child = spawn(process.execPath, [join(root, "packages/miro/bin/miro.mjs"), ...args], {
+    env: { ...process.env, OMP_NUM_THREADS: "1", ...(key !== undefined && { MIRO_STUDIO_API_KEY: key }) },
+    stdio: ["ignore", "pipe", "pipe"],
+  });
+  let said = "";
+  child.stderr.on("data", (piece) => {
+    said += piece;
+  });
+  const url = await new Promise<string>((resolve, reject) => {
+    child.stdout.once("data", (line) => resolve(String(line).trim()));
+    child.once("exit", (code) => reject(new Error(`miro studio ended with ${code}: ${said}`)));
+  });
+  return {
+    ...{ url, output, process: child },
+    async end(signal = "SIGTERM") {
+      if (child.exitCode !== null || child.signalCode !== null) return;
+      child.kill(signal);
+      await once(child, "exit");
+    },
+  };
+}
