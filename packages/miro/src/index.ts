@@ -3,6 +3,7 @@
  * are made of is in `miro-t2i/networks`, `/data`, `/training`, `/evaluation` and `/rewards`. Importing loads no native
  * code: libtorch is loaded when the first function needs it.
  */
+import "./unbundled.js";
 import "./emoji/register.js";
 
 // Errors. Everything that is thrown on purpose is one of them, or the reason of the signal that was given.

@@ -1,8 +1,8 @@
 // The native addon: where it lies, what it exports, and the state it shares with JavaScript.
-import { existsSync } from "node:fs";
 import { createRequire } from "node:module";
-import { dirname, join } from "node:path";
+import { dirname } from "node:path";
 import { fileURLToPath } from "node:url";
+import { addonFile, loadAdvice, theseSurroundings } from "./addon-file.js";
 import { TorchError } from "./errors.js";
 
 /** A tensor's name in native code: slot index and generation in one 31-bit integer. 0 is no tensor. */
@@ -22,6 +22,8 @@ export interface BuildInfo {
   aten: string;
   /** The loaded `libtorch_cpu` file. */
   libraryPath: string;
+  /** The addon's file: of a clone's build, or of this platform's package. */
+  addonPath: string;
 }
 
 type HostArray = ArrayBufferView | ArrayBuffer;
@@ -121,7 +123,7 @@ export interface Native {
   reducerBackward(reducer: number, outputs: Handle[]): void;
   reducerFinalize(reducer: number): void;
   reducerStatistics(reducer: number): number[];
-  buildInfo(): BuildInfo;
+  buildInfo(): Omit<BuildInfo, "addonPath">;
   readRows(t: Handle, descriptors: Int32Array, places: Float64Array, cancelled: Int32Array): Promise<Uint8Array>;
 }
 
@@ -138,13 +140,14 @@ function shortenSpinning(): void {
   if (env.OMP_WAIT_POLICY === undefined && env.GOMP_SPINCOUNT === undefined) env.GOMP_SPINCOUNT = "2000";
 }
 
+/** The folder of this package. */
+const home = () => dirname(dirname(fileURLToPath(import.meta.url)));
+
+/** @internal The addon's file. @throws TorchError where there is none */
+export const addonPath = (): string => addonFile(theseSurroundings(home()));
+
 function load(): Native {
-  const file = join(dirname(fileURLToPath(import.meta.url)), "..", "build", "miro_torch.node");
-  if (!existsSync(file)) {
-    throw new TorchError(
-      `the native addon is not built: ${file} is missing; run "node scripts/setup.mjs" in the clone`,
-    );
-  }
+  const file = addonPath();
   shortenSpinning();
   try {
     const addon = createRequire(import.meta.url)(file) as Native;
@@ -152,9 +155,8 @@ function load(): Native {
     // A copy: Node-API makes its object of functions one property after another, which leaves V8 with a dictionary.
     return { ...addon };
   } catch (error) {
-    throw new TorchError(
-      `the native addon ${file} could not be loaded: ${(error as Error).message}; run "node scripts/setup.mjs" to build it for the libtorch that is installed`,
-    );
+    const { message } = error as Error;
+    throw new TorchError(`the native addon ${file} could not be loaded: ${message}; ${loadAdvice(home(), message)}`);
   }
 }
 

@@ -1,5 +1,5 @@
 // Threads, devices, and what the engine was built against.
-import { type BuildInfo, native } from "./native.js";
+import { addonPath, type BuildInfo, native } from "./native.js";
 
 export type { BuildInfo } from "./native.js";
 
@@ -17,7 +17,7 @@ export function setNumThreads(n: number): void {
 
 /** What the engine was built against, and what the processor can do. */
 export function buildInfo(): BuildInfo {
-  return native.buildInfo();
+  return { ...native.buildInfo(), addonPath: addonPath() };
 }
 
 /** Every schema that libtorch's dispatcher knows, as text. */

@@ -26,12 +26,15 @@ import { kebabCase, nameFlags } from "./flag-names.js";
 export type Given<S extends z.ZodObject> = { [K in keyof z.output<S>]?: Exclude<z.output<S>[K], undefined> };
 
 /** An option of commander whose value goes by the name of its declaration. */
-class DeclaredOption extends Option {
+export class DeclaredOption extends Option {
   readonly #name: string;
+  /** The values of an option that has only a few: shells complete them. The help has them in words. */
+  readonly values: readonly string[] | null;
 
   constructor(name: string, schema: z.ZodType, flag: string) {
     super(flag, description(schema));
     this.#name = name;
+    this.values = isFlag(schema) ? null : choices(schema);
     this.mandatory = !schema.safeParse(undefined).success;
     if (!isFlag(schema)) this.argParser(reader(name, schema, flag));
   }

@@ -1,5 +1,5 @@
 import { expect, test } from "vitest";
-import { gpuFindings } from "./doctor.js";
+import { gpuFindings, libtorchFindings, nodeFinding } from "./doctor.js";
 
 const h100 = { name: "NVIDIA H100", memoryBytes: 80 * 2 ** 30, capability: [9, 0] as const };
 const t4 = { name: "Tesla T4", memoryBytes: 15 * 2 ** 30, capability: [7, 5] as const };
@@ -17,4 +17,28 @@ test("a GPU that libtorch cannot use is named with what to do", () => {
   expect(forCpus).toMatchObject({ name: "GPU 0", state: "note" });
   expect(forCpus!.fix).toContain("LIBTORCH");
   expect(gpuFindings([t4], false, true)[0]!.fix).toContain("driver");
+});
+
+test("Node and libtorch are named with their versions, and what no test runs on is said", () => {
+  expect(nodeFinding("22.23.3")).toEqual({ name: "Node", value: "22.23.3 (tested)", state: "ok" });
+  expect(nodeFinding("27.0.0")).toMatchObject({
+    value: "27.0.0",
+    state: "note",
+    fix: "tested are Node 20, 22, 24, 26",
+  });
+  const info = {
+    torchVersion: "2.13.0",
+    cuda: false,
+    libraryPath: "/l/lib/libtorch_cpu.so",
+    addonPath: "/c/build/a.node",
+  };
+  expect(libtorchFindings(info, null)).toEqual([
+    { name: "addon", value: "built here for libtorch 2.13.0 (/c/build/a.node)", state: "ok" },
+    { name: "libtorch", value: "2.13.0, CPU (tested) (/l/lib/libtorch_cpu.so)", state: "ok" },
+  ]);
+  const newer = { ...info, torchVersion: "2.14.0", cuda: true, addonPath: "/p/node_modules/@miro-t2i/x/a.node" };
+  const [addon, library] = libtorchFindings(newer, "13.0");
+  expect(addon!.value).toContain("prebuilt for libtorch 2.14.0");
+  expect(library).toMatchObject({ state: "note", fix: "tested are 2.11, 2.12, 2.13" });
+  expect(library!.value).toContain("2.14.0, CUDA 13.0 (");
 });

@@ -1,6 +1,7 @@
 /** `miro doctor`: what was found on this machine, and how to fix what is missing. */
-import { existsSync, readdirSync } from "node:fs";
+import { existsSync, readdirSync, readFileSync } from "node:fs";
 import { availableParallelism, cpus, freemem, totalmem } from "node:os";
+import { dirname, join } from "node:path";
 import type { CudaDevice } from "@miro-t2i/torch";
 import { z } from "zod";
 import { describe, InvalidInputError, MiroError } from "../errors.js";
@@ -54,13 +55,59 @@ export const register: Register = (command, context) => {
 async function examine(context: CliContext): Promise<Finding[]> {
   const ok = (name: string, value: string): Finding => ({ name, value, state: "ok" });
   return [
-    ok("miro", `${version()}, Node ${process.versions.node}, ${process.platform} ${process.arch}`),
+    ok("miro", `${version()}, ${process.platform} ${process.arch}`),
+    nodeFinding(process.versions.node),
     ok("processor", `${cpus()[0]?.model.trim() ?? "unknown"}, ${availableParallelism()} threads`),
     memoryFinding(),
     ...(await engine(context)),
     bundled(),
     ...cache(),
   ];
+}
+
+/** Releases of Node that tests run on, and versions of libtorch. */
+const TESTED = { node: [20, 22, 24, 26], libtorch: ["2.11", "2.12", "2.13"] };
+
+/** The release of Node, and whether tests run on it. */
+export function nodeFinding(running: string): Finding {
+  const tested = TESTED.node.includes(Number.parseInt(running, 10));
+  const value = `${running}${tested ? " (tested)" : ""}`;
+  if (tested) return { name: "Node", value, state: "ok" };
+  return { name: "Node", value, state: "note", fix: `tested are Node ${TESTED.node.join(", ")}` };
+}
+
+/** The addon and the libtorch that it loads, with its CUDA, and whether tests run with them. */
+export function libtorchFindings(info: LoadedLibrary, cuda: string | null): Finding[] {
+  const { torchVersion, libraryPath, addonPath } = info;
+  const tested = TESTED.libtorch.includes(torchVersion.split(".").slice(0, 2).join("."));
+  const build = info.cuda ? `CUDA${cuda === null ? "" : ` ${cuda}`}` : "CPU";
+  const as = (name: string, value: string): Finding => ({ name, value, state: "ok" });
+  const from = addonPath.includes("node_modules") ? "prebuilt" : "built here";
+  const library = as("libtorch", `${torchVersion}, ${build}${tested ? " (tested)" : ""} (${libraryPath})`);
+  const only = `tested are ${TESTED.libtorch.join(", ")}`;
+  return [
+    as("addon", `${from} for libtorch ${torchVersion} (${addonPath})`),
+    tested ? library : { ...library, state: "note", fix: only },
+  ];
+}
+
+/** What of `buildInfo()` the findings are about. */
+interface LoadedLibrary {
+  torchVersion: string;
+  cuda: boolean;
+  libraryPath: string;
+  addonPath: string;
+}
+
+/** CUDA's version as the files beside libtorch say: those of Python's torch, or of a libtorch archive; else null. */
+function cudaVersion(libraryPath: string): string | null {
+  const folder = dirname(dirname(libraryPath));
+  for (const name of ["version.py", "build-version"]) {
+    const file = join(folder, name);
+    const found = existsSync(file) && /\+cu(\d+)(\d)\b/.exec(readFileSync(file, "utf8"));
+    if (found) return `${found[1]}.${found[2]}`;
+  }
+  return null;
 }
 
 function memoryFinding(): Finding {
@@ -76,8 +123,11 @@ async function engine(context: CliContext): Promise<Finding[]> {
     torch = await import("@miro-t2i/torch");
     torch.buildInfo();
   } catch (error) {
-    const reason = (error instanceof Error ? error.message : String(error)).split("\n")[0]!;
-    const fix = "run `npm run setup` in the repository; it says what it lacks (a compiler, CMake, libtorch)";
+    // The message says first what is wrong, then what to do about it.
+    const message = (error instanceof Error ? error.message : String(error)).split("\n")[0]!;
+    const end = message.indexOf("; ");
+    const [reason, advice] = end < 0 ? [message, null] : [message.slice(0, end), message.slice(end + 2)];
+    const fix = advice ?? "install again; in a clone, `npm run setup` says what it lacks (a compiler, CMake, libtorch)";
     return [{ name: "libtorch", value: reason, state: "missing", fix }];
   }
   const info = torch.buildInfo();
@@ -89,11 +139,7 @@ async function engine(context: CliContext): Promise<Finding[]> {
   const speeds = [speed("float32"), speed("bfloat16")];
   if (context.interactive) context.stderr(ERASE_LINE);
   return [
-    {
-      name: "libtorch",
-      value: `${info.torchVersion}${info.cuda ? ", CUDA" : ", CPU"} (${info.libraryPath})`,
-      state: "ok",
-    },
+    ...libtorchFindings(info, info.cuda ? cudaVersion(info.libraryPath) : null),
     { name: "instructions", value: info.capabilities.join(", ") || "none reported", state: "ok" },
     {
       name: "devices",

@@ -59,6 +59,10 @@ const COMMANDS: Record<string, Entry> = {
     load: () => import("./testbed.js"),
   },
   plot: { summary: "draw loss curves and other logged metrics", load: () => import("./plot.js") },
+  completion: {
+    summary: "print what makes bash, zsh or fish complete commands and options",
+    load: () => import("./completion.js"),
+  },
 };
 
 const EXAMPLES = `
@@ -130,6 +134,13 @@ export async function main(): Promise<void> {
   process.exitCode = code === 0 && lost !== null ? 1 : code;
 }
 
+/** The program with every command in full: for what is generated from all of them. */
+export async function wholeProgram(): Promise<Command> {
+  const unused = () => undefined;
+  const signal = new AbortController().signal;
+  return buildProgram(["completion"], { stdout: unused, stderr: unused, interactive: false, signal });
+}
+
 async function buildProgram(args: readonly string[], context: CliContext): Promise<Command> {
   const wanted = args.find((arg) => !arg.startsWith("-"));
   const program = new Command("miro")
@@ -142,7 +153,8 @@ async function buildProgram(args: readonly string[], context: CliContext): Promi
   for (const [name, { summary, load }] of Object.entries(COMMANDS)) {
     const command = program.command(name).description(summary);
     configure(command, context);
-    if (name === wanted || (wanted === "help" && args.includes(name))) {
+    // Completion is about all commands.
+    if (name === wanted || wanted === "completion" || (wanted === "help" && args.includes(name))) {
       (await load()).register(command, context);
     }
   }

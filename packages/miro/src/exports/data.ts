@@ -2,6 +2,8 @@
  * `miro-t2i/data`: from raw samples to training batches. Shards and their index, data preparation, the training set
  * with its bins, filters and orders, and pictures decoded, resized and cropped as the published preparation does.
  */
+import "../unbundled.js";
+
 export {
   BIN_STRATEGIES,
   BlockOrder,

@@ -2,6 +2,8 @@
  * `miro-t2i/evaluation`: GenEval's detector, rules and colours; rewards of folders of pictures; sweeps, tables of
  * pictures in which one thing changes along each side.
  */
+import "../unbundled.js";
+
 export { bootstrapIntervals, type Interval } from "../evaluation/bootstrap.js";
 export { type ColourAnswer, ColourClassifier, type ColourOptions, cutOut } from "../evaluation/geneval/colours.js";
 export type { Box, Detection, Detector, Mask } from "../evaluation/geneval/detection.js";

@@ -2,6 +2,8 @@
  * `miro-t2i/networks`: what a pipeline is made of. The RIN and its conditioning, text encoder and autoencoders, the
  * schedule, guidance, samplers and loss of rectified flow, and checkpoints as files.
  */
+import "../unbundled.js";
+
 export * from "../autoencoder/index.js";
 export { combine, type Guidance, guidanceWeight } from "../flow/guidance.js";
 export {

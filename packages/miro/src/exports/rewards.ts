@@ -1,6 +1,7 @@
 /**
  * `miro-t2i/rewards`: scorers of pictures, what they measure, and what is done with their scores.
  */
+import "../unbundled.js";
 import "../emoji/register.js";
 
 export { Blip, type BlipConfig, type BlipTower } from "../networks/blip.js";

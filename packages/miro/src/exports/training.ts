@@ -1,6 +1,7 @@
 /**
  * `miro-t2i/training`: recipes, runs, what they log and keep, and jobs on clusters.
  */
+import "../unbundled.js";
 import "../emoji/register.js";
 
 export { type BatchSource, RandomBatches, type RandomBatchesOptions } from "../training/batches/batches.js";

@@ -1,0 +1,48 @@
+/** The manual page `miro(1)`, generated from the help of every command. */
+import type { Command } from "commander";
+
+/** Text of a man page: what troff would take for a command or an escape is none. */
+function troff(text: string): string {
+  return text
+    .replaceAll("\\", "\\e")
+    .replaceAll("-", "\\-")
+    .replaceAll(/^(?=[.'])/gm, "\\&");
+}
+
+/** A term and what it means. */
+const item = (term: string, meaning: string) => `.TP\n.B ${troff(term)}\n${troff(meaning)}`;
+
+/**
+ * Writes the page.
+ *
+ * @param program with all its commands
+ */
+export function manPage(program: Command, version: string): string {
+  const parts = [
+    `.TH MIRO 1 "" "miro-t2i ${troff(version)}" "User Commands"`,
+    `.SH NAME\nmiro \\- ${troff(program.description())}`,
+    ".SH SYNOPSIS\n.B miro\n.I command\n[\\fIarguments\\fR]",
+    ".SH COMMANDS",
+  ];
+  const visit = (command: Command, path: string) => {
+    const help = command.createHelp();
+    parts.push(`.SS ${troff(`${path} ${help.commandUsage(command).split(" ").slice(1).join(" ")}`.trim())}`);
+    parts.push(troff(command.description()));
+    for (const argument of help.visibleArguments(command)) {
+      parts.push(item(help.argumentTerm(argument), help.argumentDescription(argument)));
+    }
+    for (const option of help.visibleOptions(command)) {
+      parts.push(item(help.optionTerm(option), help.optionDescription(option)));
+    }
+    for (const inner of command.commands) visit(inner, `${path} ${inner.name()}`);
+  };
+  for (const command of program.commands) visit(command, `${program.name()} ${command.name()}`);
+  parts.push(
+    ".SH EXIT STATUS",
+    item("0", "done"),
+    item("1", "failed"),
+    item("2", "wrong usage"),
+    item("130", "interrupted"),
+  );
+  return `${parts.join("\n")}\n`;
+}

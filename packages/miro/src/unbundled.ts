@@ -1,0 +1,24 @@
+/**
+ * Refuses to run where a bundler has copied this package into another file: its models, recipes and pages lie beside
+ * it, and its dependencies have native parts. The first import of every entry, so that its message comes before the
+ * failures of those.
+ */
+import { readFileSync } from "node:fs";
+
+/** The name that the package.json beside this code has, null where there is none. */
+function packageName(): string | null {
+  try {
+    // A bundle in CommonJS has no import.meta.url.
+    const manifest = readFileSync(new URL("../package.json", import.meta.url), "utf8");
+    return (JSON.parse(manifest) as { name?: string }).name ?? null;
+  } catch {
+    return null;
+  }
+}
+
+if (packageName() !== "miro-t2i") {
+  throw new Error(
+    "miro-t2i was bundled into another file, where it finds neither its models nor its native parts; mark it as " +
+      "external (esbuild: --external:miro-t2i; Vite: build.rolldownOptions.external or ssr.external)",
+  );
+}

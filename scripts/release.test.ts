@@ -1,0 +1,114 @@
+// What is published: the same bytes for the same content, nothing of the development, one version for all.
+import { execFileSync } from "node:child_process";
+import { chmodSync, mkdtempSync, readFileSync, rmSync, utimesSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import path from "node:path";
+import { fileURLToPath } from "node:url";
+import { gunzipSync } from "node:zlib";
+import { afterEach, beforeAll, beforeEach, describe, expect, test } from "vitest";
+import { newerSymbols, OLDEST } from "./release/addon.mjs";
+import { ADDON_PACKAGE, addonPackage, LIBTORCH_PACKAGE, miroPackage, torchPackage } from "./release/packages.mjs";
+import { packPackage } from "./release/tarball.mjs";
+
+const root = path.dirname(path.dirname(fileURLToPath(import.meta.url)));
+const json = (file: string) => JSON.parse(readFileSync(path.join(root, file), "utf8"));
+
+let folder: string;
+beforeEach(() => {
+  folder = mkdtempSync(path.join(tmpdir(), "release "));
+});
+afterEach(() => rmSync(folder, { recursive: true, force: true }));
+
+describe("a tarball", () => {
+  test("depends on names and contents alone, not on times, modes or order", async () => {
+    const file = path.join(folder, "a.txt");
+    writeFileSync(file, "content");
+    const one = path.join(folder, "one.tgz");
+    const other = path.join(folder, "other.tgz");
+    const long = `dist/${"deep/".repeat(30)}index.js`;
+    const entries: [string, object][] = [
+      ["a.txt", { file }],
+      [long, { content: "export {};\n" }],
+      ["bin/run.mjs", { content: "#!/usr/bin/env node\n" }],
+    ];
+    const first = await packPackage(one, new Map(entries));
+    utimesSync(file, 1, 1);
+    chmodSync(file, 0o600);
+    expect(await packPackage(other, new Map(entries.toReversed()))).toEqual(first);
+    expect(readFileSync(other).equals(readFileSync(one))).toBe(true);
+    const listing = execFileSync("tar", ["-tvf", one], { encoding: "utf8" }).trim().split("\n");
+    expect(listing.map((line) => line.split(/\s+/).at(-1))).toEqual([
+      "package/a.txt",
+      "package/bin/run.mjs",
+      `package/${long}`,
+    ]);
+    expect(listing.map((line) => line.slice(0, 10))).toEqual(["-rw-r--r--", "-rwxr-xr-x", "-rw-r--r--"]);
+    expect(gunzipSync(readFileSync(one)).includes("content")).toBe(true);
+  });
+});
+
+describe("packages of JavaScript", () => {
+  let packages: { name: string; version: string; entries: Map<string, { file?: string; content?: string }> }[];
+  beforeAll(async () => {
+    packages = [torchPackage({ root }), await miroPackage({ root })];
+  });
+  test("hold no tests, maps, sources or notes of the build, and name no map", () => {
+    for (const { entries } of packages) {
+      for (const [name, { content }] of entries) {
+        expect(name).not.toMatch(/\.test\.|\.map$|\/testing\/|tsbuildinfo|^src\//);
+        if (/^dist\/.*\.js$/.test(name)) expect(content, name).not.toContain("sourceMappingURL");
+      }
+    }
+  });
+  test("hold README and licence, no install script, and what the program needs beside its code", () => {
+    for (const { entries, name } of packages) {
+      for (const file of ["package.json", "README.md", "LICENSE", "dist/index.js", "dist/index.d.ts"]) {
+        expect([...entries.keys()], name).toContain(file);
+      }
+      expect(JSON.parse(entries.get("package.json")!.content!).scripts ?? {}).toEqual({});
+    }
+    const miro = packages[1]!.entries;
+    for (const file of [
+      "THIRD_PARTY_NOTICES.md",
+      "bin/miro.mjs",
+      "man/miro.1",
+      "models/miro-emoji/model.safetensors",
+      "models/miro-emoji/vae/config.json",
+      "recipes/emoji.yaml",
+    ]) {
+      expect([...miro.keys()]).toContain(file);
+    }
+    expect([...miro.keys()].some((name) => name.startsWith("recipes/base/"))).toBe(true);
+  });
+  test("have one version, and depend on each other by exactly that", () => {
+    const addon = addonPackage({ root, addon: path.join(root, "LICENSE") });
+    const { version } = json("packages/miro/package.json");
+    expect([...packages, addon].map((one) => one.version)).toEqual([version, version, version]);
+    const manifestOf = (one: (typeof packages)[number]) => JSON.parse(one.entries.get("package.json")!.content!);
+    expect(manifestOf(packages[0]!).optionalDependencies).toEqual({ [ADDON_PACKAGE]: version });
+    expect(manifestOf(packages[1]!).dependencies["@miro-t2i/torch"]).toBe(version);
+    expect(manifestOf(addon).dependencies).toEqual({ [LIBTORCH_PACKAGE]: version });
+    expect(manifestOf(addon)).toMatchObject({ os: ["linux"], cpu: ["x64"], libc: ["glibc"] });
+  });
+});
+
+describe("symbols of a newer system", () => {
+  const line = (version: string, name: string) =>
+    `0000000000000000      DF *UND*\t0000000000000000 (${version}) ${name}`;
+  test("are found, each by its own library's versions", () => {
+    const table = [
+      line("GLIBC_2.28", "fcntl64"),
+      line("GLIBC_2.34", "dlopen"),
+      line("GLIBC_2.4", "__stack_chk_fail"),
+      line("GLIBCXX_3.4.22", "_ZNSt6thread6_StateD2Ev"),
+      line("GLIBCXX_3.4.30", "_ZSt21__glibcxx_assert_fail"),
+      line("CXXABI_1.3.13", "__cxa_x"),
+      "0000000000001000 g    DF .text\t0000000000000010  GLIBC_9.9  own",
+    ].join("\n");
+    expect(newerSymbols(table, OLDEST)).toEqual([
+      "_ZSt21__glibcxx_assert_fail (GLIBCXX_3.4.30)",
+      "__cxa_x (CXXABI_1.3.13)",
+      "dlopen (GLIBC_2.34)",
+    ]);
+  });
+});

@@ -1,0 +1,101 @@
+#!/usr/bin/env node
+/**
+ * Makes the packages as they are published, with a manifest of sizes and hashes. The same sources, compiler and
+ * libtorch give the same bytes.
+ *
+ *   npm run pack:release                    all, into build/release
+ *   npm run pack:release -- --js            the packages of JavaScript alone, without compiler and libtorch
+ *   npm run pack:release -- --output DIR
+ *
+ * The addon is compiled against the private copy of libtorch that the set-up fetched (or what LIBTORCH names, which
+ * must be the official CPU build), for an old glibc: a newer symbol in a binary is an error.
+ */
+import { copyFileSync, existsSync, mkdirSync, readdirSync, renameSync, rmSync, writeFileSync } from "node:fs";
+import path from "node:path";
+import { fileURLToPath } from "node:url";
+import { parseArgs } from "node:util";
+import { cacheFolder, coreLibrary, headerVersion, version as wanted } from "../setup/libtorch.mjs";
+import { fingerprint, SetupError } from "../setup/report.mjs";
+import { releaseAddon, tooNew } from "./addon.mjs";
+import { addonPackage, LIBTORCH_PACKAGE, libtorchPackage, miroPackage, torchPackage } from "./packages.mjs";
+import { digests, packPackage } from "./tarball.mjs";
+
+const root = path.resolve(path.dirname(fileURLToPath(import.meta.url)), "..", "..");
+const log = (text) => process.stderr.write(text);
+
+/** The official CPU build whose libraries are published. */
+function officialLibtorch(env) {
+  const named = env.MIRO_LIBTORCH || env.LIBTORCH;
+  const folder = named ? path.resolve(named) : path.join(cacheFolder(env), `libtorch-${wanted}`, "torch");
+  const found = coreLibrary(folder) && headerVersion(folder)?.join(".");
+  if (found !== wanted || existsSync(path.join(folder, "lib", "libtorch_cuda.so"))) {
+    const hint = "run npm run setup without LIBTORCH and without Python's torch, or point LIBTORCH at that wheel";
+    throw new SetupError(
+      `expected the CPU build of libtorch ${wanted} in ${folder}, found ${found || "none"}; ${hint}`,
+    );
+  }
+  return { torch: folder, torchVersion: wanted };
+}
+
+/** Packs one package. libtorch takes a minute to compress: its tarball is kept by its content. */
+async function pack(output, { name, version, entries }) {
+  const file = `${name.replace("@", "").replace("/", "-")}-${version}.tgz`;
+  const target = path.join(output, file);
+  let sizes;
+  if (name === LIBTORCH_PACKAGE) {
+    const texts = JSON.stringify([...entries].filter(([, entry]) => "content" in entry));
+    const files = [...entries.values()].flatMap((entry) => ("file" in entry ? [entry.file] : []));
+    const tool = fileURLToPath(new URL("tarball.mjs", import.meta.url));
+    const kept = path.join(root, ".cache", "release", `${fingerprint("/", [...files, tool], texts).slice(0, 16)}.tgz`);
+    if (!existsSync(kept)) {
+      log(`pack: ${file} (a minute or two) ...\n`);
+      await packPackage(`${kept}.part`, entries);
+      renameSync(`${kept}.part`, kept);
+    }
+    copyFileSync(kept, target);
+    sizes = await digests(target);
+  } else {
+    sizes = await packPackage(target, entries);
+  }
+  return { name, version, file, files: entries.size, ...sizes };
+}
+
+async function main() {
+  const { values } = parseArgs({ options: { js: { type: "boolean" }, output: { type: "string" } } });
+  const output = path.resolve(values.output ?? path.join(root, "build", "release"));
+  mkdirSync(output, { recursive: true });
+  for (const name of readdirSync(output)) if (name.endsWith(".tgz")) rmSync(path.join(output, name));
+  const context = { root, env: process.env, log };
+  const packages = [torchPackage(context), await miroPackage(context)];
+  if (!values.js) {
+    const libtorch = officialLibtorch(process.env);
+    const addon = await releaseAddon({ ...context, ...libtorch, libtorch: LIBTORCH_PACKAGE });
+    packages.push(addonPackage({ root, addon }), await libtorchPackage({ ...context, ...libtorch }));
+    for (const { name, entries } of packages) {
+      for (const [inside, entry] of entries) {
+        if (!("file" in entry) || !/\.(node|so(\.\d+)*)$/.test(inside)) continue;
+        const symbols = tooNew(entry.file);
+        if (symbols.length === 0) continue;
+        const cure = "build on an older system, or give them an old version in scripts/release/old-glibc.h";
+        throw new SetupError(
+          `${name}: ${inside} needs a newer system than is promised: ${symbols.join(", ")}; ${cure}`,
+        );
+      }
+    }
+  }
+  const manifest = [];
+  for (const one of packages) manifest.push(await pack(output, one));
+  writeFileSync(path.join(output, "manifest.json"), `${JSON.stringify({ packages: manifest }, null, 2)}\n`);
+  for (const { file, bytes, files, sha256 } of manifest) {
+    console.log(`${file}  ${(bytes / 1e6).toFixed(1)} MB, ${files} files, sha256 ${sha256.slice(0, 16)}`);
+  }
+  console.log(`${path.relative(process.cwd(), output) || "."}: ${manifest.length} packages and manifest.json`);
+}
+
+try {
+  await main();
+} catch (error) {
+  if (!(error instanceof SetupError) && !error.code?.startsWith("ERR_PARSE_ARGS")) throw error;
+  log(`pack: ${error.message}\n`);
+  process.exitCode = 1;
+}
