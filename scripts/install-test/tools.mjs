@@ -3,7 +3,9 @@ import { spawnSync } from "node:child_process";
 import { existsSync, mkdirSync, readFileSync, writeFileSync } from "node:fs";
 import path from "node:path";
 
-/** Exact versions: what is tested today is tested tomorrow. verdaccio asks for a node-fetch that some registries lack. */
+/**
+ * Exact versions: what is tested today is tested tomorrow. verdaccio asks for a node-fetch that some registries lack.
+ */
 const TOOLS = {
   private: true,
   dependencies: { verdaccio: "6.8.0", npm: "11.19.1", pnpm: "10.34.8", yarn: "1.22.22", esbuild: "0.28.2" },

@@ -18,7 +18,8 @@ const LIBRARY_FOLDERS = (libtorch) =>
 /**
  * Builds the addon, unless it is there already.
  *
- * @param {{ root: string, env: NodeJS.ProcessEnv, torch: string, libtorch: string, log: (text: string) => void }} context
+ * @param {{ root: string, env: NodeJS.ProcessEnv, torch: string, libtorch: string, log: (text: string) => void }}
+ * context
  *   torch: libtorch's folder; libtorch: name of the package that will hold it
  * @returns {Promise<string>} the file
  */

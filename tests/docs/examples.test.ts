@@ -69,7 +69,7 @@ async function runExample(
   folder: string,
 ): Promise<{ code: number; output: string }> {
   if (language === "sh") {
-    const prelude = `npx() { [ "$1" = miro ] && shift; node "${miro}" "$@"; }; miro() { node "${miro}" "$@"; }\n`;
+    const prelude = `npx() { case "$1" in miro|miro-t2i) shift ;; esac; node "${miro}" "$@"; }; miro() { node "${miro}" "$@"; }\n`;
     return run("bash", ["-euo", "pipefail", "-c", prelude + code], folder);
   }
   const file = join(folder, `example-${line}.mjs`);

@@ -1,4 +1,6 @@
-/** `miro completion`: shell code that completes commands, options and their values, generated from the declared ones. */
+/**
+ * `miro completion`: shell code that completes commands, options and their values, generated from the declared ones.
+ */
 import type { Command } from "commander";
 import { z } from "zod";
 import { field } from "../options.js";

@@ -1,0 +1,195 @@
+// deploy/: its files are well formed, name this version, and start what they say they start.
+import { type ChildProcess, spawn, spawnSync } from "node:child_process";
+import {
+  chmodSync,
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  writeFileSync,
+} from "node:fs";
+import { tmpdir } from "node:os";
+import path from "node:path";
+import { fileURLToPath } from "node:url";
+import { DockerfileParser } from "dockerfile-ast";
+import { validate } from "dockerfile-utils";
+import { afterEach, beforeEach, describe, expect, test } from "vitest";
+import { parse } from "yaml";
+
+const root = fileURLToPath(new URL("../../", import.meta.url));
+const read = (name: string) => readFileSync(path.join(root, "deploy", name), "utf8");
+const { version } = JSON.parse(readFileSync(path.join(root, "packages/miro/package.json"), "utf8"));
+const miro = path.join(root, "packages/miro/bin/miro.mjs");
+
+let folder: string;
+let server: ChildProcess | null = null;
+beforeEach(() => {
+  folder = mkdtempSync(path.join(tmpdir(), "deploy "));
+});
+afterEach(async () => {
+  const running = server;
+  server = null;
+  if (running && running.exitCode === null) {
+    const ended = new Promise((resolve) => running.once("exit", resolve));
+    running.kill("SIGKILL");
+    await ended;
+  }
+  rmSync(folder, { recursive: true, force: true });
+});
+
+/** A folder for PATH in which `miro` is this clone's. */
+function programs(): string {
+  const bin = path.join(folder, "bin");
+  mkdirSync(bin);
+  writeFileSync(path.join(bin, "miro"), `#!/bin/sh\nexec "${process.execPath}" "${miro}" "$@"\n`);
+  chmodSync(path.join(bin, "miro"), 0o755);
+  return `${bin}:${process.env.PATH}`;
+}
+
+/** Starts a server on a free port and asks whether it is well. It ends cleanly when it is interrupted. */
+async function serves(command: string, args: string[], env: Record<string, string>): Promise<string> {
+  const child = spawn(command, args, { env: { ...process.env, PATH: programs(), ...env }, cwd: folder });
+  server = child;
+  let output = "";
+  const url = await new Promise<string>((resolve, reject) => {
+    for (const stream of [child.stdout, child.stderr]) {
+      stream.on("data", (part) => {
+        output += part;
+        const found = /http:\/\/\S+:\d+/.exec(output);
+        if (found) resolve(found[0]);
+      });
+    }
+    child.once("exit", (code) => reject(new Error(`it ended with ${code}: ${output}`)));
+  });
+  const { port } = new URL(url);
+  expect((await fetch(`http://127.0.0.1:${port}/health`)).status).toBe(200);
+  return port;
+}
+
+async function interrupted(): Promise<number | null> {
+  const running = server!;
+  const ended = new Promise<number | null>((resolve) => running.once("exit", resolve));
+  running.kill("SIGINT");
+  return ended;
+}
+
+/** The instructions of a Dockerfile, by keyword. */
+const instructionsOf = (name: string) =>
+  DockerfileParser.parse(read(name))
+    .getInstructions()
+    .map((instruction) => ({
+      keyword: instruction.getKeyword(),
+      text: instruction.getRawArgumentsContent() ?? "",
+    }));
+
+describe.each(["Dockerfile", "space/Dockerfile"])("%s", (name) => {
+  const instructions = instructionsOf(name);
+  const all = (keyword: string) => instructions.filter((one) => one.keyword === keyword).map(({ text }) => text);
+
+  test("has no fault that the linter of Dockerfiles finds", () => {
+    expect(validate(read(name))).toEqual([]);
+  });
+  test("installs this version, from images of a release that is tested", () => {
+    expect(all("ARG")).toContain(`MIRO_VERSION=${version}`);
+    for (const image of all("FROM")) expect(image).toMatch(/^(node:(\$\{NODE_VERSION\}|22)-bookworm|\$\{VARIANT\})/);
+  });
+  test("does not run as root, and leaves no package lists or caches", () => {
+    const users = instructions.findIndex(({ keyword }) => keyword === "USER");
+    expect(instructions[users]!.text).toBe("node");
+    expect(instructions.slice(users).some(({ keyword }) => keyword === "RUN")).toBe(false);
+    for (const run of all("RUN")) {
+      if (run.includes("apt-get install"))
+        expect(run).toMatch(/--no-install-recommends[\s\S]*rm -rf \/var\/lib\/apt\/lists/);
+      if (run.includes("npm install")) expect(run).toMatch(/--ignore-scripts[\s\S]*npm cache clean/);
+      if (run.includes("pip install")) expect(run).toContain("--no-cache-dir");
+    }
+  });
+});
+
+describe("Dockerfile", () => {
+  const instructions = instructionsOf("Dockerfile");
+  const last = (keyword: string) => JSON.parse(instructions.findLast((one) => one.keyword === keyword)!.text);
+
+  test("serves the studio, and its health check finds it well", async () => {
+    expect(last("ENTRYPOINT")).toEqual(["miro"]);
+    const args = last("CMD").map((arg: string) => arg.replace("/data/", `${folder}/`));
+    const port = await serves("miro", [...args, "--port", "0"], { MIRO_STUDIO_API_KEY: "a-key-for-tests" });
+    const health = instructions.find(({ keyword }) => keyword === "HEALTHCHECK")!.text;
+    const [program, ...check] = JSON.parse(health.slice(health.indexOf("CMD") + 3)) as string[];
+    const ask = (at: string) =>
+      spawnSync(
+        program!,
+        check.map((arg) => arg.replace("7860", at)),
+      );
+    expect(ask(port).status).toBe(0);
+    expect(await interrupted()).toBeOneOf([0, 130]);
+    expect(ask(port).status).toBe(1);
+  });
+});
+
+describe("compose.yaml", () => {
+  const { services, volumes } = parse(read("compose.yaml"), { merge: true });
+
+  test("keeps what is written in a volume, and listens on this machine alone, with a key", () => {
+    expect(Object.keys(services)).toEqual(["studio", "studio-cuda"]);
+    for (const service of Object.values<Record<string, any>>(services)) {
+      expect(service.volumes).toEqual(["data:/data"]);
+      expect(service.environment.MIRO_STUDIO_API_KEY).toContain(":?");
+      for (const port of service.ports) expect(port).toMatch(/^127\.0\.0\.1:\d+:7860$/);
+      const { context, dockerfile } = service.build;
+      expect(existsSync(path.join(root, "deploy", context, dockerfile))).toBe(true);
+    }
+    expect(Object.keys(volumes)).toEqual(["data"]);
+  });
+  test("the arguments for a GPU are those of the Dockerfile, and a device", () => {
+    const usual = instructionsOf("Dockerfile").findLast(({ keyword }) => keyword === "CMD")!.text;
+    expect(services["studio-cuda"].command).toEqual([...JSON.parse(usual), "--device", "cuda"]);
+    expect(services["studio-cuda"].build.args).toEqual({ VARIANT: "cuda" });
+  });
+});
+
+describe("miro-studio.service", () => {
+  const unit = read("miro-studio.service");
+  const command = /^ExecStart=(.+)$/m.exec(unit)![1]!.split(" ");
+
+  test("starts the studio with a key from a file", async () => {
+    writeFileSync(path.join(folder, "api-key"), "a-key-for-tests\n");
+    const args = command.slice(1).map((arg) => arg.replace("%d", folder).replace("/var/lib/miro", folder));
+    await serves("miro", [...args.map((arg) => (arg === "7860" ? "0" : arg))], {});
+    expect(await interrupted()).toBeOneOf([0, 130]);
+  });
+  test("is a unit that systemd would load", () => {
+    const settings = unit.split("\n").filter((line) => line !== "" && !line.startsWith("#"));
+    for (const line of settings) expect(line).toMatch(/^(\[(Unit|Service|Install)\]|[A-Z][A-Za-z]+=.*)$/);
+    const file = path.join(folder, "miro-studio.service");
+    writeFileSync(file, unit.replace(/^Documentation=.*\n/m, "").replace(command[0]!, process.execPath));
+    const { error, status, stderr } = spawnSync("systemd-analyze", ["verify", file], { encoding: "utf8" });
+    // Machines without systemd are left with the check above.
+    if (error === undefined) expect(status, stderr).toBe(0);
+  });
+});
+
+describe("space", () => {
+  test("has the header that the Hub reads", () => {
+    const [, header] = read("space/README.md").split("---\n");
+    const { sdk, app_port, license, models } = parse(header!);
+    expect({ sdk, app_port, license }).toEqual({ sdk: "docker", app_port: 7860, license: "mit" });
+    expect(models).toEqual(["nicolas-dufour/miro", "nicolas-dufour/miro-ablations"]);
+  });
+  test("has every file that its Dockerfile copies", () => {
+    const copied = instructionsOf("space/Dockerfile").filter(({ keyword }) => keyword === "COPY");
+    const files = readdirSync(path.join(root, "deploy/space"));
+    expect(copied.map(({ text }) => text.split(" ").find((word) => files.includes(word)))).toEqual(["start.sh"]);
+  });
+  test("starts, and answers under its name at the Hub", async () => {
+    const env = { MIRO_OUTPUT: folder, SPACE_HOST: "owner-miro.hf.space" };
+    const port = await serves("sh", [path.join(root, "deploy/space/start.sh"), "--port", "0"], env);
+    const response = await fetch(`http://127.0.0.1:${port}/api/models`, {
+      headers: { origin: "https://owner-miro.hf.space" },
+    });
+    expect(response.status).toBe(200);
+    expect(await interrupted()).toBeOneOf([0, 130]);
+  });
+});
