@@ -14,7 +14,9 @@ const PREBUILT: Record<string, string> = { "linux x64": "linux-x64-gnu" };
 export interface AddonSurroundings {
   /** The folder of this package, which holds `dist`. */
   home: string;
+  /** As `process.platform`. */
   platform: string;
+  /** As `process.arch`. */
   arch: string;
   /** Version of the running glibc, null where the C library is another one. */
   glibc: () => string | null;
