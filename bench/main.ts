@@ -14,6 +14,7 @@ import { quantization } from "./quantization.js";
 import { sampling } from "./sampling.js";
 import { scaling } from "./scaling.js";
 import { scorers } from "./scorers.js";
+import { studio } from "./studio.js";
 import { training } from "./training.js";
 
 const BENCHMARKS: Record<
@@ -49,6 +50,11 @@ const BENCHMARKS: Record<
     run: scorers,
     rounds: 3,
     help: "pictures a second and peak memory of each scorer, and of all together, against transformers and open_clip",
+  },
+  studio: {
+    run: studio,
+    rounds: 5,
+    help: "seconds of pictures over HTTP beside the library's own, jobs drawn together, and of /health meanwhile",
   },
   generate: {
     run: generate,

@@ -3,8 +3,8 @@ import "./extensions.js";
 import { join } from "node:path";
 import { z } from "zod";
 import { MiroError, systemReason } from "../errors.js";
-import { type Axis, axisNames, parseAxis } from "../evaluation/sweep/axis.js";
-import { summarize, sweepSheet, sweepToJson } from "../evaluation/sweep/report.js";
+import { axisNames, parseAxis } from "../evaluation/sweep/axis.js";
+import { summarize, sweepFooter, sweepSheet, sweepToJson } from "../evaluation/sweep/report.js";
 import { runSweep, type SweepResult } from "../evaluation/sweep/run.js";
 import { makeFolder } from "../files/make-folder.js";
 import { writeFileAtomic } from "../files/whole-files.js";
@@ -157,7 +157,7 @@ async function sweep(options: Options, given: Given<typeof schema>, context: Cli
     const title = options.title ?? (new Set(prompts).size === 1 ? prompts[0]! : undefined);
     const picture = await sweepSheet(result, {
       ...(title && { title }),
-      footer: describe(result, x, y),
+      footer: sweepFooter(result),
       ...(options.cellSize !== undefined && { cellSize: options.cellSize }),
     });
     const json = { sheet, ...sweepToJson(result), seconds: Math.round((performance.now() - started) / 10) / 100 };
@@ -169,21 +169,6 @@ async function sweep(options: Options, given: Given<typeof schema>, context: Cli
     progress.stop();
     for (const scorer of scorers) scorer.dispose();
   }
-}
-
-/** What all pictures have in common, as far as no axis changes it. */
-function describe({ cells }: SweepResult, x: Axis, y: Axis | undefined): string {
-  const { model, variant, steps, sampler, guidanceScale, seed, versions } = cells[0]![0]!.images[0]!.settings;
-  const changed = new Set([x.name, y?.name ?? "prompt"]);
-  const parts = [
-    !changed.has("model") && !changed.has("variant") && `${model}${variant ? `/${variant}` : ""}`,
-    !changed.has("steps") && !changed.has("evaluations") && `${steps} steps`,
-    !changed.has("sampler") && sampler,
-    !changed.has("guidance") && (guidanceScale > 0 ? `guidance ${guidanceScale}` : "unguided"),
-    !changed.has("seed") && `seed ${seed}`,
-    `miro-t2i ${versions.miro}`,
-  ];
-  return parts.filter(Boolean).join(", ");
 }
 
 /** Mean scores along both sides, for people. */

@@ -34,6 +34,21 @@ export function sweepSheet({ x, y, cells }: SweepResult, options: SweepSheetOpti
   });
 }
 
+/** What all pictures have in common, as far as no axis changes it. */
+export function sweepFooter({ x, y, cells }: SweepResult): string {
+  const { model, variant, steps, sampler, guidanceScale, seed, versions } = cells[0]![0]!.images[0]!.settings;
+  const changed = new Set([x.name, y.name]);
+  const parts = [
+    !changed.has("model") && !changed.has("variant") && `${model}${variant ? `/${variant}` : ""}`,
+    !changed.has("steps") && !changed.has("evaluations") && `${steps} steps`,
+    !changed.has("sampler") && sampler,
+    !changed.has("guidance") && (guidanceScale > 0 ? `guidance ${guidanceScale}` : "unguided"),
+    !changed.has("seed") && `seed ${seed}`,
+    `miro-t2i ${versions.miro}`,
+  ];
+  return parts.filter(Boolean).join(", ");
+}
+
 /** Everything about a sweep but its pixels. */
 export function sweepToJson(result: SweepResult): Record<string, unknown> {
   const axis = ({ name, points }: Axis) => ({ name, values: points.map(({ value }) => value) });

@@ -10,7 +10,7 @@ import { about, message } from "../../message.js";
 import type { RgbImage } from "../../pictures/rgb.js";
 import type { GeneratedImage } from "../../pipeline/generated-image.js";
 import type { MiroPipeline } from "../../pipeline/pipeline.js";
-import { DrawRequest } from "../../pipeline/requests/draw-request.js";
+import { type DrawHooks, DrawRequest } from "../../pipeline/requests/draw-request.js";
 import type { PictureFiles } from "../../pipeline/requests/picture-files.js";
 import { checkOptions, mergeOptions, type PlannedPicture } from "../../pipeline/requests/plan-pictures.js";
 import type { PromptOptions } from "../../pipeline/requests/prompt-file.js";
@@ -35,8 +35,10 @@ export interface SweepOptions {
   /** The checkpoint where no axis names another. */
   model: string;
   variant?: string | undefined;
-  /** Loads a checkpoint; the sweep disposes of it. */
+  /** Loads a checkpoint. */
   load(model: string, variant: string | undefined): Promise<MiroPipeline>;
+  /** Called with a checkpoint that is not needed any more. Default: it is disposed of. */
+  release?: ((pipe: MiroPipeline) => Promise<void>) | undefined;
   /** Judges of every picture. */
   scorers?: readonly Scorer[];
   /**
@@ -48,6 +50,12 @@ export interface SweepOptions {
   /** Where each picture is kept; those that are there with the same settings are not drawn again. */
   files?: PictureFiles;
   onProgress?: (progress: SweepProgress) => void;
+  /** Called with each picture, by its place in {@link layOutSweep}, and waited for. */
+  onPicture?: ((index: number, image: SweepImage) => void | Promise<void>) | undefined;
+  /** Called after each step of pictures, by their places, and waited for. */
+  onStep?: DrawHooks["onStep"];
+  /** Give `onStep` pictures of what is being drawn at every n-th step. */
+  previewEvery?: number | undefined;
   signal?: AbortSignal;
 }
 
@@ -86,7 +94,7 @@ export interface SweepResult {
 }
 
 /** One picture before it is drawn: its place in the table and the checkpoint that draws it. */
-interface Place extends PlannedPicture {
+export interface SweepPlace extends PlannedPicture {
   row: number;
   column: number;
   /** Index among the pictures of its cell. */
@@ -100,13 +108,12 @@ interface Place extends PlannedPicture {
  * Draws a sweep.
  *
  * @throws InvalidInputError when both axes change the same thing, or several prompts have no axis, and when a scorer
- * has
- *   nothing to say about what a checkpoint draws; what `MiroPipeline.generate` throws
+ *   has nothing to say about what a checkpoint draws; what `MiroPipeline.generate` throws
  */
 export async function runSweep(options: SweepOptions): Promise<SweepResult> {
   const { prompts, signal, files } = options;
   const y = options.y ?? promptAxis(prompts);
-  const places = layOut({ ...options, y });
+  const places = layOutSweep({ ...options, y });
   try {
     await files?.claim(places, { settings: null, rewards: null, signal });
     return await drawPlaces(options, y, places);
@@ -115,7 +122,7 @@ export async function runSweep(options: SweepOptions): Promise<SweepResult> {
   }
 }
 
-async function drawPlaces(options: SweepOptions, y: Axis, places: readonly Place[]): Promise<SweepResult> {
+async function drawPlaces(options: SweepOptions, y: Axis, places: readonly SweepPlace[]): Promise<SweepResult> {
   const { x, signal, files, scorers = [], onProgress } = options;
   const cells: SweepCell[][] = y.points.map((_, row) =>
     x.points.map((_, column) => ({ row, column, images: [], ignoredRewards: [] })),
@@ -123,7 +130,7 @@ async function drawPlaces(options: SweepOptions, y: Axis, places: readonly Place
   const warnings = new Set<string>();
   let done = 0;
   let converged = new Map<string, RgbImage>();
-  const take = async (place: Place, image: GeneratedImage, path: string | null): Promise<void> => {
+  const take = async (place: SweepPlace, image: GeneratedImage, path: string | null): Promise<void> => {
     const scores: Record<string, number> = {};
     for (const scorer of scorers) {
       const [score] = await scorer.score([image], [place.prompt], { ...(signal && { signal }) });
@@ -132,15 +139,9 @@ async function drawPlaces(options: SweepOptions, y: Axis, places: readonly Place
     const limit = converged.get(limitKey(place));
     if (limit) scores.distance = rmsDifference(image, limit);
     const { width, height, data, settings } = image;
-    cells[place.row]![place.column]!.images[place.nth] = {
-      width,
-      height,
-      data,
-      seed: place.seed,
-      settings,
-      path,
-      scores,
-    };
+    const drawn: SweepImage = { width, height, data, seed: place.seed, settings, path, scores };
+    cells[place.row]![place.column]!.images[place.nth] = drawn;
+    await options.onPicture?.(place.index, drawn);
     onProgress?.({ done: ++done, total: places.length, label: checkpointName(place) });
   };
   const groups = groupBy(places, checkpointName);
@@ -152,13 +153,15 @@ async function drawPlaces(options: SweepOptions, y: Axis, places: readonly Place
       for (const { key } of scorers) checkScorerFor(pipe, key, "by");
       if (groups.length > 1) for (const place of group) leaveOutUnknown(place, pipe, cells[place.row]![place.column]!);
       if (options.distance) converged = await drawConverged(pipe, group, signal);
-      const report = await new DrawRequest({ pictures: group, files }).draw(pipe, {
+      const { previewEvery, onStep } = options;
+      const report = await new DrawRequest({ pictures: group, files, previewEvery }).draw(pipe, {
         signal,
-        onPicture: ({ picture, image, path }) => take(picture as Place, image, path),
+        ...(onStep && { onStep }),
+        onPicture: ({ picture, image, path }) => take(picture as SweepPlace, image, path),
       });
       for (const warning of report.warnings) warnings.add(warning);
     } finally {
-      await pipe.dispose();
+      await (options.release?.(pipe) ?? pipe.dispose());
     }
   }
   return { x, y, cells, warnings: [...warnings] };
@@ -169,9 +172,15 @@ function promptAxis(prompts: readonly string[]): Axis {
   return { name: "prompt", points: prompts.map((prompt) => ({ label: prompt, value: prompt, change: { prompt } })) };
 }
 
-/** The pictures of a sweep, row by row. */
-function layOut(options: SweepOptions & { y: Axis }): Place[] {
-  const { prompts, x, y, seed = 0, imagesPerCell = 1, settings = {} } = options;
+/** What decides the places of a sweep. */
+export type SweepLayout = Pick<
+  SweepOptions,
+  "prompts" | "x" | "y" | "seed" | "imagesPerCell" | "settings" | "model" | "variant"
+>;
+
+/** The pictures of a sweep, row by row. @throws InvalidInputError as {@link runSweep} does */
+export function layOutSweep(options: SweepLayout): SweepPlace[] {
+  const { prompts, x, y = promptAxis(options.prompts), seed = 0, imagesPerCell = 1, settings = {} } = options;
   if (prompts.length === 0) throw invalid("prompts", "at least one prompt", prompts);
   const subject = (name: string) => (name === "evaluations" ? "steps" : name);
   if (subject(x.name) === subject(y.name)) {
@@ -194,7 +203,7 @@ function layOut(options: SweepOptions & { y: Axis }): Place[] {
       ...(evaluations !== undefined && { steps: stepsWithin(rest.sampler ?? "euler", evaluations) }),
     };
   };
-  const places: Place[] = [];
+  const places: SweepPlace[] = [];
   for (const [row, { change: down }] of y.points.entries()) {
     for (const [column, { change: across }] of x.points.entries()) {
       const chosen: CellChange = { ...across, ...down };
@@ -225,7 +234,7 @@ function optionsOf({ prompt, seed, model, variant, evaluations, ...options }: Ce
 }
 
 /** Leaves out the targets that a checkpoint does not know, which in a comparison of checkpoints is no mistake. */
-function leaveOutUnknown(place: Place, { coherenceKeys }: MiroPipeline, cell: SweepCell): void {
+function leaveOutUnknown(place: SweepPlace, { coherenceKeys }: MiroPipeline, cell: SweepCell): void {
   const options = { ...place.options };
   for (const field of ["rewardTargets", "negativeRewardTargets"] as const) {
     const targets = Object.entries((options[field] ?? {}) as Record<string, number>);
@@ -241,13 +250,13 @@ function leaveOutUnknown(place: Place, { coherenceKeys }: MiroPipeline, cell: Sw
 const CONVERGED_STEPS = 100;
 
 /** What decides the picture that a place converges to: everything but the sampler, its options and its steps. */
-function limitKey({ prompt, seed, options: { sampler, samplerOptions, steps, ...rest } }: Place): string {
+function limitKey({ prompt, seed, options: { sampler, samplerOptions, steps, ...rest } }: SweepPlace): string {
   return JSON.stringify([prompt, seed, Object.entries(rest).sort(([a], [b]) => (a < b ? -1 : 1))]);
 }
 
 async function drawConverged(
   pipe: MiroPipeline,
-  places: readonly Place[],
+  places: readonly SweepPlace[],
   signal: AbortSignal | undefined,
 ): Promise<Map<string, RgbImage>> {
   const limits = new Map<string, RgbImage>();
@@ -258,7 +267,7 @@ async function drawConverged(
   });
   await new DrawRequest({ pictures: slow }).draw(pipe, {
     signal,
-    onPicture: ({ picture, image }) => void limits.set(limitKey(picture as Place), image),
+    onPicture: ({ picture, image }) => void limits.set(limitKey(picture as SweepPlace), image),
   });
   return limits;
 }
@@ -270,7 +279,7 @@ function rmsDifference(a: RgbImage, b: RgbImage): number {
   return Math.sqrt(sum / a.data.length);
 }
 
-function checkpointName({ model, variant }: Place): string {
+function checkpointName({ model, variant }: SweepPlace): string {
   return variant === undefined ? model : `${model}/${variant}`;
 }
 

@@ -147,15 +147,20 @@ function setsOf(
   name: (typeof TARGETS)[number],
   given: JobBody["rewardTargets"],
   count: number,
-  { coherenceKeys }: ModelCard,
+  card: ModelCard,
 ): readonly z.output<typeof targets>[] | null {
   if (given === undefined) return null;
   const sets = Array.isArray(given) ? given : Array.from({ length: count }, () => given);
   if (sets.length !== count) throw invalid(name, `a set of targets for each of ${count} pictures`, `${sets.length}`);
-  for (const key of new Set(sets.flatMap((set) => Object.keys(set))))
+  for (const set of new Set(sets)) checkRewards(name, set, card);
+  return sets;
+}
+
+/** @throws InvalidInputError for a reward that a model was not trained on */
+export function checkRewards(name: string, targets: unknown, { coherenceKeys }: ModelCard): void {
+  for (const key of Object.keys((targets ?? {}) as object))
     if (!coherenceKeys.includes(key))
       throw invalid(`${name}.${key}`, `one of the model's rewards ${coherenceKeys.join(", ")}`, key);
-  return sets;
 }
 
 function checkScorers(by: string): void {

@@ -1,14 +1,22 @@
 /** The thread of one model of the studio: all computing, decoding and encoding happens here. */
+import { mkdirSync } from "node:fs";
+import { join } from "node:path";
 import { setNumThreads } from "@miro-t2i/torch";
+import { sweepFooter, sweepSheet, sweepToJson } from "../../evaluation/sweep/report.js";
+import { runSweep } from "../../evaluation/sweep/run.js";
 import { writeFileAtomic } from "../../files/whole-files.js";
 import { decodeShown } from "../../pictures/decode-shown.js";
 import { encodeImage } from "../../pictures/image-files.js";
+import { encodePng } from "../../pictures/png.js";
 import type { RgbImage } from "../../pictures/rgb.js";
 import { sharp } from "../../pictures/sharp.js";
 import { MiroPipeline } from "../../pipeline/pipeline.js";
 import { DrawRequest, type RequestProgress } from "../../pipeline/requests/draw-request.js";
+import { PictureFiles } from "../../pipeline/requests/picture-files.js";
 import { type ImageSettings, settingsToText } from "../../pipeline/settings.js";
+import { loadScorer } from "../../rewards/index.js";
 import { loadRanker } from "../../rewards/ranker.js";
+import type { Scorer } from "../../rewards/scorer.js";
 import { serve } from "../../threads/serve.js";
 import type { DrawCall, DrawnEvent, LoadCall, ModelFacts, StepEvent } from "./engine.js";
 import { MAX_UPLOAD_PIXELS } from "./limits.js";
@@ -17,15 +25,19 @@ import { MAX_UPLOAD_PIXELS } from "./limits.js";
 const PREVIEW_SIDE = 128;
 
 let pipe: MiroPipeline | null = null;
+/** How it was loaded. */
+let own: LoadCall | null = null;
 
 serve({
-  async load({ model, options, threads }: LoadCall, { signal, emit }) {
+  async load(call: LoadCall, { signal, emit }) {
+    const { model, options, threads } = call;
     if (threads !== undefined) setNumThreads(threads);
     pipe = await MiroPipeline.fromPretrained(model, {
       ...options,
       signal,
       onDownload: (progress) => void emit("download", progress),
     });
+    own = call;
     const { name, variant, device, coherenceKeys, defaultSteps, defaultGuidanceScale, latentShape, schedule } = pipe;
     const side = latentShape[1] * pipe.autoencoder.downsampling;
     const facts: ModelFacts = {
@@ -49,11 +61,7 @@ serve({
       ...(bestOf && { bestOf: { count: bestOf.count, scorer: bestOf.by, load: loadRanker } }),
       ...(previewEvery !== undefined && { previewEvery }),
     });
-    const onStep = async ({ previews, ...progress }: RequestProgress) => {
-      const event: StepEvent = { ...progress, previews: [] };
-      for (const { index, image } of previews ?? []) event.previews.push({ index, webp: await previewOf(image) });
-      await emit("step", event);
-    };
+    const onStep = async (progress: RequestProgress) => emit("step", await stepOf(progress));
     const { tokenizer } = await pipe!.textEncoder();
     const { warnings } = await request.draw(pipe!, {
       signal,
@@ -73,6 +81,49 @@ serve({
     return warnings;
   },
 
+  /** Draws a table; its folder gets the pictures, `sheet.png` and `sweep.json`. */
+  async sweep({ sweep, previewEvery, folder }: DrawCall & { folder: string }, { signal, emit }) {
+    const { by, loads, title, cellSize, ...layout } = sweep!;
+    const { tokenizer } = await pipe!.textEncoder();
+    const { device, dtype, cacheDir } = own!.options;
+    mkdirSync(folder, { recursive: true });
+    const scorers: Scorer[] = [];
+    try {
+      for (const key of new Set(by)) scorers.push(await loadScorer(key, { device, dtype, cacheDir, signal }));
+      const result = await runSweep({
+        ...layout,
+        load: async (name, variant) => {
+          const call = loads[variant === undefined ? name : `${name}@${variant}`]!;
+          const isOwn = call.model === own!.model && call.options.variant === own!.options.variant;
+          return isOwn ? pipe! : MiroPipeline.fromPretrained(call.model, { ...call.options, signal });
+        },
+        release: async (one) => {
+          if (one !== pipe) await one.dispose();
+        },
+        ...{ scorers, signal, previewEvery },
+        files: new PictureFiles({ output: folder, resume: true }),
+        onStep: async (progress) => emit("step", await stepOf(progress)),
+        onPicture: async (index, { path, settings }) => {
+          const promptTokens = tokenizer.encode(settings.prompt).length;
+          const drawn: DrawnEvent = { index, path: path!, settings, promptTokens };
+          await emit("picture", drawn);
+        },
+      });
+      const shown = title ?? (layout.prompts.length === 1 ? layout.prompts[0]! : undefined);
+      const sheet = await sweepSheet(result, {
+        ...(shown !== undefined && { title: shown }),
+        footer: sweepFooter(result),
+        ...(cellSize !== undefined && { cellSize }),
+      });
+      const text = [{ keyword: "miro", text: JSON.stringify({ sheet: layout.prompts }) }];
+      writeFileAtomic(join(folder, "sheet.png"), encodePng(sheet.data, sheet.width, sheet.height, text));
+      writeFileAtomic(join(folder, "sweep.json"), `${JSON.stringify(sweepToJson(result))}\n`);
+      return result.warnings;
+    } finally {
+      for (const scorer of scorers) scorer.dispose();
+    }
+  },
+
   /** The settings that pictures will have, for checks before anything is drawn. */
   async describe({ pictures }: { pictures: DrawCall["pictures"] }): Promise<ImageSettings[]> {
     const settings: ImageSettings[] = [];
@@ -83,6 +134,12 @@ serve({
     return settings;
   },
 });
+
+async function stepOf({ previews, ...progress }: RequestProgress): Promise<StepEvent> {
+  const event: StepEvent = { ...progress, previews: [] };
+  for (const { index, image } of previews ?? []) event.previews.push({ index, webp: await previewOf(image) });
+  return event;
+}
 
 async function decodeEdit({ image, mask }: DrawCall["edits"][number]): Promise<{ image: RgbImage; mask?: RgbImage }> {
   return {

@@ -8,6 +8,7 @@ import { freemem } from "node:os";
 import { join } from "node:path";
 import { z } from "zod";
 import { MiroError } from "../../errors.js";
+import type { SweepLayout } from "../../evaluation/sweep/run.js";
 import { filledLines } from "../../files/table-file.js";
 import { readTextFile } from "../../files/text-file.js";
 import { readJson, readText } from "../../files/whole-files.js";
@@ -48,8 +49,21 @@ export interface PictureCall extends PlannedPicture {
   edit?: number;
 }
 
+/** A table of pictures that a thread is to draw. */
+export interface SweepCall extends SweepLayout {
+  /** Scorers of every picture. */
+  by: string[];
+  distance: boolean;
+  title?: string | undefined;
+  cellSize?: number | undefined;
+  /** The models by name, `NAME@VARIANT` for variants. */
+  loads: Record<string, LoadCall>;
+}
+
 /** What a thread is to draw. */
 export interface DrawCall {
+  /** Its pictures are those of a table. */
+  sweep?: SweepCall | undefined;
   pictures: PictureCall[];
   /** Files of pictures that are drawn over, and of masks. */
   edits: { image: Uint8Array; mask?: Uint8Array | undefined }[];
@@ -191,15 +205,37 @@ export class Engine {
 
   /** Draws with a model. @returns warnings. @throws what the pipeline throws, or the signal's reason */
   async draw(id: string, call: DrawCall, on: DrawListeners, signal: AbortSignal): Promise<string[]> {
+    return this.#use(id, "draw", call, on, signal);
+  }
+
+  async #use(id: string, method: string, call: DrawCall, on: DrawListeners, signal: AbortSignal): Promise<string[]> {
     const model = this.#models.get(id)!;
     model.busy++;
     try {
       await this.#loaded(model);
-      return await model.thread!.call<string[]>("draw", call, { on: { ...on }, signal });
+      return await model.thread!.call<string[]>(method, call, { on: { ...on }, signal });
     } finally {
       model.busy--;
       model.lastUsed = performance.now();
     }
+  }
+
+  /**
+   * Draws a table with a model, and with others that its axes name.
+   * @param folder of its pictures, its sheet and its JSON file
+   */
+  async sweep(
+    id: string,
+    call: DrawCall & { folder: string },
+    on: DrawListeners,
+    signal: AbortSignal,
+  ): Promise<string[]> {
+    return this.#use(id, "sweep", call, on, signal);
+  }
+
+  /** How a model is loaded. */
+  loadOf(id: string): LoadCall {
+    return this.#models.get(id)!.load;
   }
 
   /** Ends all threads. */

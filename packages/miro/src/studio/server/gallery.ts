@@ -133,6 +133,11 @@ export class Gallery {
     return join(this.folder, day, `${time}-${randomBytes(5).toString("hex")}.png`);
   }
 
+  /** Folder of a sweep's pictures, its sheet and its JSON file; null for what is no id of a job. */
+  sweepFolder(job: string): string | null {
+    return /^job-[0-9a-z]{8,40}$/.test(job) ? join(this.folder, "sweeps", job) : null;
+  }
+
   /** Takes a picture into the index that has just been written. @returns its id */
   add(path: string, settings: ImageSettings): string {
     const { size, mtimeMs } = statSync(path);

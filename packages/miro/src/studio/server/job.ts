@@ -31,8 +31,6 @@ export interface JobWork {
   call: DrawCall;
   /** Ends when its last listener goes. */
   cancelOnDisconnect: boolean;
-  /** A sweep's table: what becomes of its pictures besides the gallery. */
-  table?: Record<string, unknown>;
 }
 
 /** A job's state for people and programs. */
@@ -52,6 +50,8 @@ export interface JobView {
   scores: (Record<string, number> | null)[];
   warnings: string[];
   error: string | null;
+  /** Of a sweep that is done: where its sheet is. */
+  sheet: string | null;
 }
 
 type Hear = (event: JobEvent) => void;
@@ -148,6 +148,7 @@ export class Job {
       startedAt: this.startedAt?.toISOString() ?? null,
       finishedAt: this.finishedAt?.toISOString() ?? null,
       total: this.pictures.length,
+      sheet: work.call.sweep && status === "done" ? `/api/sweeps/${id}/sheet.png` : null,
       pictures: this.pictures.filter((picture) => picture !== undefined),
     };
   }

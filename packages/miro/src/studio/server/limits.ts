@@ -4,6 +4,8 @@ export const MAX_JSON_BYTES = 2 ** 20;
 export const MAX_UPLOAD_BYTES = 32 * 2 ** 20;
 /** Pixels of a picture that is uploaded. */
 export const MAX_UPLOAD_PIXELS = 64_000_000;
+/** Pictures of a sweep. */
+export const MAX_SWEEP_PICTURES = 1024;
 /** How long a finished job is known, and how long after that its id is known to have been one. */
 export const KEEP_JOB_MS = 3_600_000;
 export const KEEP_ID_MS = 24 * 3_600_000;

@@ -1,6 +1,7 @@
 /** The studio's own routes: jobs and their events, pictures, models. */
-import { createReadStream } from "node:fs";
+import { createReadStream, existsSync } from "node:fs";
 import { stat } from "node:fs/promises";
+import { join } from "node:path";
 import type { FastifyReply, FastifyRequest } from "fastify";
 import type { ZodTypeProvider } from "fastify-type-provider-zod";
 import { z } from "zod";
@@ -13,12 +14,13 @@ import { DEFAULT_SCORER, scorerSpecs } from "../../rewards/registry.js";
 import { jobBody, workOf } from "./bodies.js";
 import type { ModelCard } from "./engine.js";
 import { streamJob } from "./event-stream.js";
-import { Job, type JobView } from "./job.js";
+import { Job, type JobView, type JobWork } from "./job.js";
 import { MAX_UPLOAD_BYTES } from "./limits.js";
 import type { StudioParts } from "./parts.js";
 import { readFileBody, readRequest } from "./request-bodies.js";
 import { rewardStyle } from "./reward-styles.js";
 import { checkedByRoute } from "./schemas.js";
+import { sweepBody, sweepWorkOf } from "./sweeps.js";
 
 const errorBody = z.object({
   error: z.object({
@@ -46,6 +48,7 @@ const jobView = z.object({
   scores: z.array(z.record(z.string(), z.number()).nullable()),
   warnings: z.array(z.string()),
   error: z.string().nullable(),
+  sheet: z.string().nullable().optional(),
 });
 
 const accepted = z.object({
@@ -121,13 +124,40 @@ export function addNativeRoutes(studio: StudioParts): void {
     },
     async (request, reply) => {
       const { body, uploads } = await readRequest(request);
-      const job = studio.submit(await workOf(body, uploads, studio.workContext));
-      const self = `/api/jobs/${job.id}`;
-      const { status, position } = queue.view(job);
-      return reply
-        .code(202)
-        .header("location", self)
-        .send({ id: job.id, status, position, links: { self, events: `${self}/events` } });
+      return accept(await workOf(body, uploads, studio.workContext), reply);
+    },
+  );
+
+  app.post(
+    "/api/sweeps",
+    {
+      schema: {
+        summary: "Ask for a table of pictures over two settings, as miro sweep draws it",
+        body: sweepBody,
+        response: { 202: accepted, 400: errorBody, 404: errorBody, 429: errorBody },
+      },
+      validatorCompiler: checkedByRoute,
+    },
+    async ({ body }, reply) => accept(sweepWorkOf(body, studio.workContext), reply),
+  );
+
+  app.get(
+    "/api/sweeps/:id/:file",
+    {
+      schema: {
+        summary: "The labelled sheet of a sweep (sheet.png), or its settings and scores (sweep.json)",
+        params: z.object({ id: z.string().max(64), file: z.enum(["sheet.png", "sweep.json"]) }),
+      },
+    },
+    async ({ params }, reply) => {
+      const folder = gallery.sweepFolder(params.id);
+      if (folder === null) return noPicture(reply);
+      const path = join(folder, params.file);
+      return params.file === "sheet.png"
+        ? sendFile(reply, path)
+        : existsSync(path)
+          ? reply.type("application/json").send(createReadStream(path))
+          : noPicture(reply);
     },
   );
 
@@ -286,6 +316,14 @@ export function addNativeRoutes(studio: StudioParts): void {
       return { settings, parameters };
     },
   );
+
+  function accept(work: JobWork, reply: FastifyReply) {
+    const job = studio.submit(work);
+    const self = `/api/jobs/${job.id}`;
+    const { status, position } = queue.view(job);
+    reply.code(202).header("location", self);
+    return { id: job.id, status, position, links: { self, events: `${self}/events` } };
+  }
 
   function findJob(name: string, reply: FastifyReply): Job | JobView | null {
     const found = queue.find(name);

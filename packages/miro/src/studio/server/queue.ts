@@ -190,12 +190,16 @@ export class JobQueue {
       });
     };
     const batchSize = pictures.length > 1 && batchKey(batch[0]!.work) !== null ? BATCH : undefined;
-    const warnings = await this.#engine.draw(
-      model,
-      { ...call, pictures, edits, batchSize, ...(every.length > 0 && { previewEvery: every.reduce(commonDivisor) }) },
-      { step, picture },
-      signal,
-    );
+    const previewEvery = every.length > 0 ? every.reduce(commonDivisor) : undefined;
+    const whole = { ...call, pictures, edits, batchSize, previewEvery };
+    const warnings = call.sweep
+      ? await this.#engine.sweep(
+          model,
+          { ...whole, folder: this.#gallery.sweepFolder(batch[0]!.id)! },
+          { step, picture },
+          signal,
+        )
+      : await this.#engine.draw(model, whole, { step, picture }, signal);
     for (const job of batch) {
       for (const text of warnings) job.tell("warning", { message: text });
       job.warnings.push(...warnings);
@@ -207,7 +211,7 @@ export class JobQueue {
     if (job.isFinished) return;
     const message = error instanceof Error ? error.message : String(error);
     if (status === "failed") job.failure = error instanceof Error ? error : new MiroError(message);
-    job.finish(status, status === "failed" ? { message } : { pictures: job.view(null).pictures });
+    job.finish(status, status === "failed" ? { message } : endData(job, status));
     this.#gallery.rememberJob(job.view(null));
     this.#meter.finished(job);
   }
@@ -230,14 +234,20 @@ export class JobQueue {
 }
 
 /** What jobs have in common that can be drawn in one batch; null for one that is drawn alone. */
-function batchKey({ model, call: { pictures, edits, bestOf }, table }: JobWork): string | null {
-  if (bestOf || table || edits.length > 0 || pictures.length > BATCH) return null;
+function batchKey({ model, call: { pictures, edits, bestOf, sweep } }: JobWork): string | null {
+  if (bestOf || sweep || edits.length > 0 || pictures.length > BATCH) return null;
   const keys = pictures.map(({ options }) => {
     const { rewardTargets, negativeRewardTargets, seed, imagesPerPrompt, variationSeed, ...shared } = options;
     return JSON.stringify([variationSeed !== undefined, Object.entries(shared).sort(([a], [b]) => (a < b ? -1 : 1))]);
   });
   if (pictures.some(({ options }) => options.deterministic) || new Set(keys).size > 1) return null;
   return `${model}\n${keys[0]}`;
+}
+
+/** What is told at the end of a job. */
+function endData(job: Job, status: JobStatus): Record<string, unknown> {
+  const { pictures, id } = job.view(null);
+  return { pictures, ...(job.work.call.sweep && status === "done" && { sheet: `/api/sweeps/${id}/sheet.png` }) };
 }
 
 /** The largest number that divides both: previews at its multiples are at those of both. */

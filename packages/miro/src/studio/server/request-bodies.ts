@@ -30,8 +30,21 @@ export async function readRequest(request: FastifyRequest): Promise<{ body: unkn
   return { body, uploads: { image: files.get("image")?.[0], mask: files.get("mask")?.[0] } };
 }
 
-/** The parts of a form; every file is read whole. @throws TooLarge where they are too large together */
+/**
+ * The parts of a form; every file is read whole.
+ * @throws TooLarge where they are too large together; InvalidInputError for what is no form
+ */
 export async function readForm(request: FastifyRequest): Promise<Form> {
+  try {
+    return await partsOf(request);
+  } catch (error) {
+    // What the parser says of a form that is damaged carries no status.
+    if (error instanceof MiroError || (error as { statusCode?: number }).statusCode !== undefined) throw error;
+    throw invalid("body", "multipart/form-data", (error as Error).message);
+  }
+}
+
+async function partsOf(request: FastifyRequest): Promise<Form> {
   const form: Form = { fields: new Map(), files: new Map() };
   let size = 0;
   for await (const part of request.parts()) {

@@ -6,10 +6,11 @@ import multipart from "@fastify/multipart";
 import fastifyStatic from "@fastify/static";
 import swagger from "@fastify/swagger";
 import fastify, { type FastifyError, type FastifyInstance } from "fastify";
-import { jsonSchemaTransform, serializerCompiler, validatorCompiler } from "fastify-type-provider-zod";
+import { serializerCompiler, validatorCompiler } from "fastify-type-provider-zod";
 import { InvalidInputError, invalid, MiroError } from "../../errors.js";
 import { version } from "../../version.js";
 import type { WorkContext } from "./bodies.js";
+import { addDocsPage } from "./docs-page.js";
 import { Engine, type EngineOptions } from "./engine.js";
 import { Gallery } from "./gallery.js";
 import type { Job, JobWork } from "./job.js";
@@ -20,6 +21,7 @@ import { addOpenaiRoutes } from "./openai-routes.js";
 import type { StudioParts } from "./parts.js";
 import { JobQueue } from "./queue.js";
 import { refusalOf, shown, statusOf } from "./refusals.js";
+import { schemaTransform } from "./schemas.js";
 import { guard, isLoopback } from "./security.js";
 import { addWebuiRoutes } from "./webui-routes.js";
 
@@ -126,7 +128,7 @@ export class Studio implements StudioParts {
         info: { title: "MIRO studio", version: version(), description: "Pictures by request: jobs, events, gallery." },
         components: { securitySchemes: { key: { type: "http", scheme: "bearer" } } },
       },
-      transform: jsonSchemaTransform,
+      transform: schemaTransform,
     });
     for (const type of ["image/png", "image/webp", "image/jpeg", "application/octet-stream"])
       app.addContentTypeParser(type, { parseAs: "buffer", bodyLimit: MAX_UPLOAD_BYTES }, (_, body, done) =>
@@ -148,6 +150,7 @@ export class Studio implements StudioParts {
     await app.register(async () => addNativeRoutes(this));
     await app.register(async () => addOpenaiRoutes(this));
     await app.register(async () => addWebuiRoutes(this));
+    addDocsPage(app);
     app.get("/openapi.json", { schema: { hide: true } }, async () => app.swagger());
     await app.ready();
 
