@@ -15,6 +15,7 @@ const { image: _, mask: __, strength: ___, imagesPerPrompt: ____, ...settings } 
 
 /** The body of `POST /api/sweeps`. */
 export const sweepBody = z.strictObject({
+  ...settings,
   ...{ prompt, prompts, model, previewEvery, cancelOnDisconnect },
   x: field(z.string().max(10_000), { expected: "an axis and its values, NAME=VALUES", help: "from column to column" }),
   y: field(z.string().max(10_000).optional(), {
@@ -39,7 +40,6 @@ export const sweepBody = z.strictObject({
     expected: "an integer from 1 to 2048",
     help: "side of a picture on the sheet, pixels",
   }),
-  ...settings,
 });
 
 /**
