@@ -1,4 +1,6 @@
-/** `GET /docs`: a plain page of all routes, made of the same description as `/openapi.json`; it asks for nothing else. */
+/**
+ * `GET /docs`: a plain page of all routes, made of the same description as `/openapi.json`; it asks for nothing else.
+ */
 import type { FastifyInstance } from "fastify";
 
 /** What is read of a JSON schema. */
