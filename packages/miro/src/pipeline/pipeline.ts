@@ -188,12 +188,17 @@ export class MiroPipeline {
   }
 
   /**
-   * Text encoder states of one prompt; the caller frees them. Without padding, except for networks that attend padded
+   * Text encoder states of one prompt, in which the characters of the model's vocabulary mean their names; the caller
+   * frees them. Without padding, except for networks that attend padded
    * text (`concatCondTokenToLatents`). `cut` is what exceeded the checkpoint's limit, "" if nothing did.
    */
   async encodePrompt(prompt: string): Promise<EncodedPrompt> {
     if (typeof prompt !== "string") throw invalid("prompt", "a text", prompt);
-    return encodePrompt(await this.#drawer.presentTextEncoder(), prompt, this.#parts);
+    return encodePrompt(
+      await this.#drawer.presentTextEncoder(),
+      this.#parts.vocabulary?.named(prompt) ?? prompt,
+      this.#parts,
+    );
   }
 
   /**
@@ -289,7 +294,7 @@ export class MiroPipeline {
   async plan(prompt: string | readonly string[], options: ResolvedGenerateOptions): Promise<Plan> {
     this.#drawer.checkUsable();
     const { labelDim, concatCondTokenToLatents } = this.config.network;
-    return makePlan(prompt, options, {
+    const plan = await makePlan(prompt, options, {
       coherenceKeys: this.coherenceKeys,
       latentShape: this.latentShape,
       defaultSteps: this.defaultSteps,
@@ -299,6 +304,9 @@ export class MiroPipeline {
       labelDim,
       paddedTokens: concatCondTokenToLatents ? this.config.settings.max_text_len : null,
     });
+    const texts = [...(plan.promptEmbeddings ? [] : plan.prompts), ...(plan.negativePrompts ?? [])];
+    const unknown = this.#parts.vocabulary?.warning(texts, this.name);
+    return unknown ? { ...plan, oddities: [...plan.oddities, unknown] } : plan;
   }
 
   /**

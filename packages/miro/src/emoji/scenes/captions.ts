@@ -86,6 +86,21 @@ const RELATION_PHRASES: Readonly<Record<Relation, readonly string[]>> = {
   and: ["and", "next to"],
 };
 
+/** The words of captions that name no thing. */
+export function captionWords(): string[] {
+  const phrases = [
+    ...COLOUR_NAMES,
+    ...TINT_NAMES,
+    ...NUMBER_WORDS.slice(1),
+    "2 3 4 5 white a an",
+    ...SIZE_WORDS,
+    ...Object.values(RELATION_PHRASES).flat(),
+    "on in front of against with from to background gradient",
+    "a picture of a 3d emoji of an icon of",
+  ];
+  return [...new Set(phrases.flatMap((phrase) => phrase.split(" ")))].sort();
+}
+
 /** A caption that is true of `content`; wording drawn from `random`. */
 export function describeScene(content: SceneContent, random: SceneRandom, options: CaptionOptions): string {
   const objects = content.entries.map((entry, i) => objectPhrase(content, entry, i, random, options));

@@ -6,6 +6,7 @@ import { SceneRandom } from "./random.js";
 import { EMOJI_REWARD_KEYS } from "./scene-options.js";
 import { EmojiScenes, type Scene } from "./scenes.js";
 import { articleOf, isEveryday, loadVocabulary, pluralOf } from "./vocabulary.js";
+import { vocabularyFile } from "./vocabulary-file.js";
 import { wrongWays } from "./wrong-captions.js";
 
 const scenes = await EmojiScenes.load({ size: 64 });
@@ -58,6 +59,12 @@ describe("vocabulary", () => {
       .slice(1)
       .flatMap((group) => group.replaceAll("\n", " ").trim().split(", "));
     expect(listed).toEqual(loadVocabulary("core").map(({ label }) => label));
+  });
+
+  it("is what the file beside the bundled model's weights says, which knows every word of captions", () => {
+    const path = new URL("../../../../../models/miro-emoji/vocabulary.json", import.meta.url);
+    const file = JSON.parse(readFileSync(path, "utf8"));
+    expect(file).toEqual(vocabularyFile(loadVocabulary("core")));
   });
 
   it("gives every everyday name and alias to one thing only", () => {

@@ -20,6 +20,8 @@ export interface EmojiEntry {
   /** "red apples"; used by counts of two to five. Equal to the label where `article` is "". */
   readonly plural: string;
   readonly group: number;
+  /** What people look for it by, and captions do not say: "puppy". */
+  readonly tags: readonly string[];
 }
 
 /** Where a vocabulary comes from: a named list or explicit labels. */
@@ -229,6 +231,9 @@ export function spriteFolder(): string {
   return join(resolvePackage("@lobehub/fluent-emoji-3d"), "assets");
 }
 
+/** A tag of more things than these tells nothing. */
+const WELL_KNOWN_TAG = 6;
+
 /** Every CLDR emoji of the core groups that has a picture, in CLDR's order. 984 entries. */
 export function coreVocabulary(): EmojiEntry[] {
   const folder = spriteFolder();
@@ -256,6 +261,7 @@ export function coreVocabulary(): EmojiEntry[] {
       article: bare ? "" : articleOf(label),
       plural: bare ? label : pluralOf(label),
       group: record.group!,
+      tags: (record.tags ?? []).filter((tag) => tag.length > 2 && tagUses.get(tag)! <= WELL_KNOWN_TAG),
     };
   });
 }

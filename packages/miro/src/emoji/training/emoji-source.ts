@@ -2,9 +2,12 @@
 import { existsSync } from "node:fs";
 import { compiledModule } from "../../compiled-module.js";
 import { MiroError } from "../../errors.js";
+import { VOCABULARY_FILE } from "../../text/vocabulary.js";
 import { recipeFault } from "../../training/batches/recipe-fault.js";
 import type { DataCheck, SourceSpec } from "../../training/batches/sources.js";
 import { EMOJI_REWARD_KEYS } from "../scenes/scene-options.js";
+import { loadVocabulary } from "../scenes/vocabulary.js";
+import { vocabularyFile } from "../scenes/vocabulary-file.js";
 import { type EmojiData, emojiDataSchema } from "./emoji-data.js";
 
 export const emojiSource: SourceSpec<EmojiData> = {
@@ -26,7 +29,10 @@ export const emojiSource: SourceSpec<EmojiData> = {
     textTokens: maxTextLen,
     autoencoder,
     textEncoder,
-    release: { imgResolution: scenes.size },
+    release: {
+      imgResolution: scenes.size,
+      files: () => ({ [VOCABULARY_FILE]: `${JSON.stringify(vocabularyFile(loadVocabulary(scenes.vocabulary)))}\n` }),
+    },
   }),
   check: ({ samples, autoencoder, textEncoder }) => ({
     samples,

@@ -13,6 +13,7 @@ import type { Rin } from "../../networks/rin.js";
 import { T5Encoder } from "../../text/t5.js";
 import { countT5Parameters } from "../../text/t5-config.js";
 import { Tokenizer } from "../../text/tokenizer.js";
+import { Vocabulary } from "../../text/vocabulary.js";
 import { type Checkpoint, countParameters, openCheckpoint, weightFiles } from "./checkpoint.js";
 import { type ComputeDType, checkDevice, resolveDType, SMALL_NETWORK } from "./device.js";
 import { resolveModel } from "./hub.js";
@@ -88,6 +89,8 @@ export interface PipelineParts extends Omit<Checkpoint, "network"> {
   /** Name of the model in settings. */
   name?: string;
   variant?: string | undefined;
+  /** What the model knows, where its folder says so. */
+  vocabulary?: Vocabulary | null;
 }
 
 /** The parts of `MiroPipeline.fromPretrained`; see there. */
@@ -155,6 +158,7 @@ export async function loadParts(model: string, options: LoadOptions): Promise<Pi
       quantization: given.quantization,
       name: source.folder === model ? basename(resolve(model)) : model,
       variant,
+      vocabulary: Vocabulary.of(folder),
     };
   } catch (error) {
     network.free();

@@ -7,6 +7,7 @@ import { join } from "node:path";
 import { scope } from "@miro-t2i/torch";
 import { readSafetensors, writeSafetensors } from "@miro-t2i/torch/io";
 import { makeFolder } from "../../files/make-folder.js";
+import { writeFileAtomic } from "../../files/whole-files.js";
 import { parsePrecondConfig, parseRinConfig, type RinConfig } from "../../networks/config.js";
 import type { FlowPrecond } from "../../networks/precond.js";
 import type { Rin } from "../../networks/rin.js";
@@ -69,7 +70,9 @@ export function releaseConfigOf(recipe: Recipe, network: RinConfig): ReleaseConf
 
 /** Copies the frozen models of a recipe, where it names folders, so that the release needs nothing else. */
 export function copyFrozenParts(recipe: Recipe, output: string): void {
-  const { textEncoder, autoencoder } = sourceOf(recipe.data).facts(recipe.data, parseRinConfig(recipe.network));
+  const { textEncoder, autoencoder, release } = sourceOf(recipe.data).facts(recipe.data, parseRinConfig(recipe.network));
+  for (const [name, text] of Object.entries(release?.files?.() ?? {}))
+    writeFileAtomic(join(output, name), text, { overwrite: true });
   if (textEncoder !== undefined) copyHalved(textEncoder, join(output, "text_encoder"));
   if (autoencoder !== undefined) copyHalved(autoencoder, join(output, "vae"));
 }

@@ -1,0 +1,166 @@
+/**
+ * What a small model knows: `vocabulary.json` beside its `config.json` lists the things that it draws and the other
+ * words of its captions. Prompts with other words are told, and a character that stands for a thing, such as an emoji,
+ * means its name. Models of open text have no such file.
+ */
+import { existsSync } from "node:fs";
+import { join } from "node:path";
+import { z } from "zod";
+import { describe, InvalidInputError } from "../errors.js";
+import { readJson } from "../files/json-file.js";
+import { nearest } from "../nearest.js";
+
+/** Name of the file in a model's folder. */
+export const VOCABULARY_FILE = "vocabulary.json";
+
+const name = z.string().min(1).max(100);
+const vocabularySchema = z.strictObject({
+  /** The things that can be drawn. */
+  things: z
+    .array(
+      z.strictObject({
+        name,
+        /** With its article: `a red apple`. */
+        phrase: name,
+        plural: name,
+        /** Other names of it that captions use. */
+        aliases: z.array(name).max(100),
+        /** Words that the model does not know and people say: `puppy`. */
+        related: z.array(name).max(100),
+        /** The characters that mean it. */
+        characters: z.array(z.string().min(1).max(32)).max(16),
+      }),
+    )
+    .min(1)
+    .max(100_000),
+  /** Words of captions that name no thing: articles, numbers, colours, places. */
+  words: z.array(name).max(100_000),
+});
+
+/** What {@link VOCABULARY_FILE} holds. */
+export type VocabularyFile = z.output<typeof vocabularySchema>;
+
+type Thing = VocabularyFile["things"][number];
+
+/** Most known names that a warning proposes for a word. */
+const PROPOSALS = 3;
+
+/** The words and characters that a model knows. */
+export class Vocabulary {
+  readonly #things: readonly Thing[];
+  readonly #words: ReadonlySet<string>;
+  readonly #byCharacter = new Map<string, Thing>();
+  readonly #character: RegExp | null;
+
+  constructor({ things, words }: VocabularyFile) {
+    this.#things = things;
+    const names = things.flatMap(({ name, phrase, plural, aliases }) => [name, phrase, plural, ...aliases]);
+    this.#words = new Set([...names, ...words].flatMap(wordsOf));
+    for (const thing of things) for (const character of thing.characters) this.#byCharacter.set(bare(character), thing);
+    // Longer ones first: some begin with another.
+    const characters = [...this.#byCharacter.keys()].sort((a, b) => b.length - a.length);
+    this.#character =
+      characters.length === 0
+        ? null
+        : new RegExp(
+            `(${characters.map((one) => one.replace(/[\\^$.*+?()[\]{}|]/g, "\\$&")).join("|")})\\ufe0f?`,
+            "gu",
+          );
+  }
+
+  /**
+   * The vocabulary of a model's folder, null where it has none.
+   * @throws InvalidInputError for a file that is none
+   */
+  static of(folder: string): Vocabulary | null {
+    const path = join(folder, VOCABULARY_FILE);
+    if (!existsSync(path)) return null;
+    const result = vocabularySchema.safeParse(readJson(path));
+    if (result.success) return new Vocabulary(result.data);
+    const [issue] = result.error.issues;
+    throw new InvalidInputError(`${path}: ${describe(issue!.path.join("."))}: ${issue!.message.toLowerCase()}`);
+  }
+
+  /** Number of things. */
+  get size(): number {
+    return this.#things.length;
+  }
+
+  /** A text with names in place of characters: `🦊 on a red background` is `a fox on a red background`. */
+  named(text: string): string {
+    if (this.#character === null) return text;
+    const { parts, ends } = this.#split(text);
+    if (parts.length === 0) return text;
+    let out = "";
+    let at = 0;
+    for (const [i, { thing, start, count }] of parts.entries()) {
+      const between = text.slice(at, start);
+      const follows = i > 0 && between.trim() === "";
+      out += follows ? " and " : between;
+      // Behind "a", "three small" and the like the bare name follows.
+      const alone = out.trim() === "" || follows || /(?:,|\band|\bof|\bto|\babove|\bbelow|\bunder)\s*$/i.test(out);
+      const words = count > 1 ? `${NUMBERS[count] ?? count} ${thing.plural}` : alone ? thing.phrase : thing.name;
+      out += (/[\p{L}\p{N}]$/u.test(out) ? " " : "") + words;
+      at = ends[i]!;
+      if (/^[\p{L}\p{N}]/u.test(text.slice(at))) out += " ";
+    }
+    return out + text.slice(at);
+  }
+
+  /** Runs of one character, with where they begin and end. */
+  #split(text: string): { parts: { thing: Thing; start: number; count: number }[]; ends: number[] } {
+    const parts: { thing: Thing; start: number; count: number }[] = [];
+    const ends: number[] = [];
+    for (const match of text.matchAll(this.#character!)) {
+      const thing = this.#byCharacter.get(match[1]!)!;
+      const end = match.index + match[0].length;
+      const last = parts.at(-1);
+      if (last?.thing === thing && text.slice(ends.at(-1), match.index).trim() === "") {
+        last.count++;
+        ends[ends.length - 1] = end;
+      } else {
+        parts.push({ thing, start: match.index, count: 1 });
+        ends.push(end);
+      }
+    }
+    return { parts, ends };
+  }
+
+  /** What the model does not know of some texts, in one line with the nearest names; null where it knows all words. */
+  warning(texts: readonly string[], model: string): string | null {
+    const unknown = new Map<string, string[]>();
+    for (const text of new Set(texts))
+      for (const word of wordsOf(this.named(text))) if (!this.#knows(word)) unknown.set(word, this.#near(word));
+    if (unknown.size === 0) return null;
+    const told = [...unknown].slice(0, 8).map(([word, names]) => {
+      const near = names.length === 0 ? "" : ` (it knows ${names.join(", ")})`;
+      return `"${word}"${near}`;
+    });
+    const more = unknown.size > told.length ? ` and ${unknown.size - told.length} more words` : "";
+    return `${model} draws ${this.#things.length} things and does not know ${told.join(", ")}${more}; what it draws for them is by chance`;
+  }
+
+  #knows(word: string): boolean {
+    return this.#words.has(word) || this.#words.has(`${word}s`) || this.#words.has(word.replace(/(?:e?s|'s)$/, ""));
+  }
+
+  /** Names that people may have meant by a word. */
+  #near(word: string): string[] {
+    const stem = word.replace(/s$/, "");
+    const related = this.#things.filter((thing) => thing.related.some((one) => one === word || one === stem));
+    const names = this.#things.flatMap(({ name, aliases }) => [name, ...aliases]);
+    const spelt = word.length < 3 ? [] : nearest(word, names);
+    return [...new Set([...related.map(({ name }) => name), ...spelt])].slice(0, PROPOSALS);
+  }
+}
+
+const NUMBERS = ["", "one", "two", "three", "four", "five"];
+
+function bare(character: string): string {
+  return character.replace(/\ufe0f$/, "");
+}
+
+/** The words of a text in lower case, and the pictographs among them. */
+function wordsOf(text: string): string[] {
+  return text.toLowerCase().match(/[\p{L}\p{N}]+(?:['’][\p{L}]+)?|\p{Extended_Pictographic}/gu) ?? [];
+}
