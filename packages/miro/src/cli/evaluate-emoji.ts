@@ -37,7 +37,7 @@ const schema = z.strictObject({
   }),
   classifier: field(z.string().default(join("models", "emoji-classifier")), {
     expected: "a folder",
-    help: "the classifier; made by: miro train recipes/emoji-classifier.yaml",
+    help: "the classifier; made by: miro train emoji-classifier",
     flag: "--classifier <dir>",
   }),
   output: field(z.string().default(join("runs", "emoji-evaluation")), {

@@ -42,7 +42,7 @@ Examples:
   miro generate "a cat" --from pictures/a-fox-seed7.png --steps 100
   miro generate "a cat" --image pictures/a-fox-seed7.png --strength 0.6        drawn over the fox
   miro generate "a fox" --seed 7 --variation-seed 1 --images 4                  four variations of one fox
-  miro generate --prompts prompts.jsonl --output pictures --resume --json
+  miro generate --prompts prompts.jsonl --output book --resume --json
   miro generate "a fox" --images 9 --name "{model}/{index}-{reward.sharpness}" --format webp
 
 Pictures are named {prompt}-seed{seed} and hold their settings (see: miro info PICTURE). Without --output they go to

@@ -13,7 +13,7 @@ import type { CliContext, Register } from "./context.js";
 const EXAMPLES = `
 Examples:
   miro launch multi_cad_synth trainer.devices=8 trainer.num_nodes=2 --partition gpu --time 24:00:00
-  miro launch multi_cad_synth trainer.devices=8 --time 1-0 --print          the whole script, nothing is submitted
+  miro launch multi_cad_synth trainer.devices=8 --partition gpu --time 1-0 --print          the whole script, nothing is submitted
   miro launch emoji --array optimizer.lr=1e-3,2e-3 --array seed=0,1 --max-simultaneous 2 --cpus-per-task 4
   miro launch emoji --dependency afterok:1234 --sbatch --account=vision --sbatch --mem=64G
 

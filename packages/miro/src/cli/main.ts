@@ -68,7 +68,7 @@ const COMMANDS: Record<string, Entry> = {
 const EXAMPLES = `
 Examples:
   miro generate "a red apple on a light blue background"
-  miro generate "a fox" --images 4 --seed 7 --reward aesthetic_score=0.3 --output pictures
+  miro generate "a fox" --images 4 --seed 7 --reward sharpness=0.3
   miro info pictures/a-fox-seed7.png
   miro doctor
 `;

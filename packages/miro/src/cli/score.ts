@@ -33,7 +33,7 @@ ${scorerSpecs()
 Examples:
   miro score pictures/*.png                             how well each picture shows the prompt that is stored in it
   miro score photo.jpg --prompt "a red apple"
-  miro score pictures --by emoji_clip_score --by sharpness --json
+  miro score book --by emoji_clip_score --by sharpness --json
   miro score pictures/*.png --by pick_a_score_score --weights pick_a_score_score=models/PickScore_v1
   miro score --pairs pairs.jsonl --by clip_openai --output scores.csv
   miro score geneval --by image_reward_score --by hpsv2_score --output geneval/scores.jsonl

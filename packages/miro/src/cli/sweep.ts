@@ -29,12 +29,12 @@ prompts of the call, and are the rows where --y is not given; the variant main i
 
 Examples:
   miro sweep "a fox" --x reward.sharpness=0:1:0.25 --y reward.colorfulness=0:1:0.5
-  miro sweep "a fox" "a rocket" "a cactus" --x guidance=0,0.25,1,3
-  miro sweep "a fox" --x evaluations=5,10,20,40 --y sampler=euler,heun,midpoint,ab2 --images 4 --by emoji_clip_score --distance
-  miro sweep "a fox" --x tradeoff.sharpness.clip_score=0:1:0.25 --y seed=0:3 --guidance 1
+  miro sweep "a fox" "a rocket" "a cactus" --x guidance=0,0.25,1,3 --output guidance
+  miro sweep "a fox" --x evaluations=5,10,20,40 --y sampler=euler,heun,midpoint,ab2 --images 4 --by emoji_clip_score --distance --output samplers
+  miro sweep "a fox" --x tradeoff.sharpness.clip_score=0:1:0.25 --y seed=0:3 --guidance 1 --output tradeoff
   miro sweep "a fox in the snow" --model nicolas-dufour/miro --x guidance=0,7 --y seed=0:3
-  miro sweep "a fox" --x reward.sharpness=0:1:0.5 --y seed=0:3 --by sharpness,colorfulness
-  miro sweep "a fox in the snow" --model nicolas-dufour/miro-ablations --x variant=miro-clip,miro-aesthetic
+  miro sweep "a fox" --x reward.sharpness=0:1:0.5 --y seed=0:3 --by sharpness,colorfulness --output scores
+  miro sweep "a fox in the snow" --model nicolas-dufour/miro-ablations --x variant=miro-only-clip,miro-only-aesthetic
 
 The folder of --output gets sheet.png, sweep.json and every picture (rROW-cCOLUMN.png). The same command goes on where it
 was interrupted; pictures of other settings are replaced only with --overwrite.

@@ -23,7 +23,7 @@ import { jsonWithFlags } from "./flag-names.js";
 const EXAMPLES = `
 Examples:
   miro train emoji
-  miro train recipes/emoji.yaml trainer.batch_size=64 optimizer.lr=1e-3 --output runs/try-2
+  miro train emoji trainer.batch_size=64 optimizer.lr=1e-3 --output runs/try-2
   miro train emoji --output runs/try-2 --resume
   miro train emoji --output runs/try-2 --resume 1000        from the checkpoint of step 1000; later ones are set aside
   miro train emoji --devices 2 trainer.replicas=1           two processes share each batch

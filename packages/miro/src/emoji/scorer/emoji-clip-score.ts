@@ -51,7 +51,7 @@ async function loadClipScore({ device = "cpu", model }: LoadScorerOptions): Prom
   const folder = model ?? bundledFolder(NAME);
   if (folder === null)
     throw new InvalidInputError(
-      `emoji_clip_score: models/${NAME} is not in this copy; make it with miro train recipes/emoji-clip.yaml`,
+      `emoji_clip_score: models/${NAME} is not in this copy; make it with miro train emoji-clip`,
     );
   const { EmojiClip, textEncoderHash } = await import("./emoji-clip.js");
   const clip = EmojiClip.fromPretrained(folder, device);

@@ -6,7 +6,8 @@
  *
  * Mappings are merged key by key; anything else, lists included, replaces what was there. A recipe is named by its
  * path, or by its name: `NAME.yaml` beside the file that names it (on the command line: in the working directory), else
- * in the folder `recipes` of the working directory, else among those that come with the program. Overrides
+ * in the folder `recipes` of the working directory, else among those that come with the program, which have
+ * `recipes/NAME.yaml` for a path too. Overrides
  * `a.b.c=value` come last; a value is read as YAML (`3`, `true`, `[a, b]`, `text`). `extends=NAME` as an override
  * applies another recipe on top, before the other overrides.
  */
@@ -35,6 +36,16 @@ type Json = Record<string, unknown>;
 
 /** Extension that recipe files have. */
 const extension = /\.ya?ml$/;
+
+/** Where recipes find the models that come with the program, unless it is set: `${MIRO_MODELS}/miro-emoji/vae`. */
+const MODELS_VARIABLE = "MIRO_MODELS";
+
+/** The folder of the models that come with the program, or null when they are not there. */
+function shippedModels(): string | null {
+  const candidates = ["../../../models", "../../../../../models"].map((path) => new URL(path, import.meta.url));
+  const folder = candidates.find((candidate) => existsSync(candidate));
+  return folder === undefined ? null : fileURLToPath(folder);
+}
 
 /** The recipes that come with the program, or null when they are not there. */
 function bundledRecipes(): string | null {
@@ -117,6 +128,7 @@ class Composer {
               `${this.origins.get(place)}: ${place} asks for the variable ${name}, which no recipe may read; give ${place}=VALUE, or set a variable whose name begins with MIRO_`,
             );
           const variable = environment(name);
+          if (variable === undefined && name === MODELS_VARIABLE && shippedModels() !== null) return shippedModels()!;
           if (variable === undefined && otherwise === undefined)
             throw new InvalidInputError(
               `${this.origins.get(place)}: ${place} needs the variable ${name}; set it in the environment or in .env, or give ${place}=VALUE`,
@@ -160,7 +172,7 @@ function locate(name: string, folder: string): string {
   if (existsSync(beside)) return beside;
   const libraries = ["recipes", bundledRecipes()].filter((library) => library !== null);
   const found = libraries
-    .map((library) => join(library, `${name.replace(extension, "")}.yaml`))
+    .map((library) => join(library, `${name.replace(/^(?:\.\/)?recipes\//, "").replace(extension, "")}.yaml`))
     .find((path) => existsSync(path));
   if (found !== undefined) return found;
   if (extension.test(name)) throw new InvalidInputError(`${name}: no such file or directory`);

@@ -70,7 +70,10 @@ export function releaseConfigOf(recipe: Recipe, network: RinConfig): ReleaseConf
 
 /** Copies the frozen models of a recipe, where it names folders, so that the release needs nothing else. */
 export function copyFrozenParts(recipe: Recipe, output: string): void {
-  const { textEncoder, autoencoder, release } = sourceOf(recipe.data).facts(recipe.data, parseRinConfig(recipe.network));
+  const { textEncoder, autoencoder, release } = sourceOf(recipe.data).facts(
+    recipe.data,
+    parseRinConfig(recipe.network),
+  );
   for (const [name, text] of Object.entries(release?.files?.() ?? {}))
     writeFileAtomic(join(output, name), text, { overwrite: true });
   if (textEncoder !== undefined) copyHalved(textEncoder, join(output, "text_encoder"));

@@ -1,0 +1,129 @@
+/**
+ * The examples of `--help` do what they say, as printed, in a folder far from the clone. Their pictures are drawn with
+ * one step, so that the test is short; those that need what a test has not stand in one list.
+ */
+import { copyFileSync, mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { fileURLToPath } from "node:url";
+import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { runCaptured } from "../../packages/miro/src/cli/testing/run-captured.js";
+
+const root = fileURLToPath(new URL("../../", import.meta.url));
+
+/** What is not run, and what a reader needs for it. */
+const NEEDS: readonly (readonly [RegExp, string])[] = [
+  [
+    /nicolas-dufour\/|google\/|openai\/|published|--weights|clip_openai|image_reward|hpsv2|--detector/,
+    "published weights",
+  ],
+  [
+    /PartiPrompts|epoch=14|model\.safetensors|geneval\/|score geneval|--judge|--outfile|evaluate rewards images/,
+    "files of others",
+  ],
+  [/--src |data\/|miro index /, "pictures with captions; docs/data.md runs them"],
+  [/^launch (?!.*--print)/, "a cluster"],
+  [/^train (?!.*--(print|dry-run))/, "hours of training; docs/training.md runs a short one"],
+  [/^train multi_cad_synth .*--dry-run/, "the data of the paper"],
+  [/^studio/, "a browser; it serves until it is stopped"],
+  [/--by emoji_clip_score --distance|^evaluate geneval --prompts emoji(?! --dry-run)/, "minutes"],
+  [/^render recipes\/emoji-data.yaml --output|^plot .*try-1|^testbed/, "minutes"],
+];
+
+const COMMANDS = [
+  ["generate"],
+  ["sweep"],
+  ["info"],
+  ["score"],
+  ["models"],
+  ["doctor"],
+  ["render"],
+  ["preprocess"],
+  ["index"],
+  ["evaluate"],
+  ["evaluate", "rewards"],
+  ["evaluate", "parti"],
+  ["evaluate", "geneval"],
+  ["train"],
+  ["launch"],
+  ["testbed"],
+  ["plot"],
+  ["studio"],
+];
+
+/** The command lines under "Examples:", without what is said about them. */
+async function examplesOf(command: readonly string[]): Promise<string[]> {
+  const { stdout } = await runCaptured(...command, "--help");
+  const section = stdout.split(/^Examples:$/m)[1] ?? "";
+  return [...section.matchAll(/^ {2}miro (.+)$/gm)].map(([, line]) => line!.split(/ {2,}| \| /)[0]!.trim());
+}
+
+/** A command line as a shell splits it; `pictures/*.png` is filled in. */
+function wordsOf(line: string): string[] {
+  const words = [...line.matchAll(/"([^"]*)"|(\S+)/g)].map(([, quoted, word]) => quoted ?? word!);
+  return words.flatMap((word) => (word === "pictures/*.png" ? ["pictures/a-fox-seed7.png"] : [word]));
+}
+
+const examples = [[], ...COMMANDS].map(async (command) => [command, await examplesOf(command)] as const);
+const all = await Promise.all(examples);
+
+describe("the examples of --help", () => {
+  const before = process.cwd();
+  let folder: string;
+  beforeAll(async () => {
+    folder = mkdtempSync(join(tmpdir(), "miro-help-"));
+    process.chdir(folder);
+    // What the examples say a reader has already.
+    await runCaptured("generate", "a fox", "--images", "4", "--seed", "7", "--steps", "1", "--output", "pictures");
+    copyFileSync("pictures/a-fox-seed7.png", "pictures/a-fox-seed0.png");
+    copyFileSync("pictures/a-fox-seed7.png", "photo.jpg");
+    writeFileSync("prompts.jsonl", '{"prompt": "a fox", "seed": 7, "steps": 1, "reward": {"sharpness": 0.2}}\n');
+    mkdirSync("runs/emoji", { recursive: true });
+    writeFileSync("runs/emoji/log.jsonl", LOG);
+  });
+  afterAll(() => {
+    process.chdir(before);
+    rmSync(folder, { recursive: true, force: true });
+  });
+
+  it("are there for every command", () => {
+    expect(all.filter(([, lines]) => lines.length === 0)).toEqual([]);
+  });
+
+  const run = all.flatMap(([, lines]) => lines).filter((line) => !NEEDS.some(([pattern]) => pattern.test(line)));
+  it.each([...new Set(run)])(
+    "miro %s",
+    async (line) => {
+      const words = wordsOf(line.replaceAll("models/miro-emoji", join(root, "models/miro-emoji")));
+      const draws = /^(generate|sweep)/.test(line) && !/evaluations|--prompts|--from/.test(line);
+      const { code, stderr } = await runCaptured(
+        ...words,
+        ...(draws && !words.includes("--steps") ? ["--steps", "1"] : []),
+      );
+      expect(stderr).not.toMatch(/^(error|warning):/m);
+      expect(code).toBe(0);
+    },
+    120_000,
+  );
+
+  it("that need what a test has not are few, and every reason is needed", () => {
+    const lines = all.flatMap(([, lines]) => lines);
+    for (const [pattern, reason] of NEEDS)
+      expect(
+        lines.some((line) => pattern.test(line)),
+        reason,
+      ).toBe(true);
+    expect(run.length).toBeGreaterThan(25);
+  });
+});
+
+const LOG = Array.from({ length: 8 }, (_, step) =>
+  JSON.stringify({
+    step,
+    seconds: step,
+    "train/loss": 1 / (step + 1),
+    "train/raw_loss": 1 / (step + 1),
+    "lr-AdamW": 0.1,
+    "speed/images_per_second": 9,
+  }),
+).join("\n");
