@@ -8,7 +8,7 @@ import { scope, type Tensor } from "@miro-t2i/torch";
 import { readSafetensors } from "@miro-t2i/torch/io";
 
 /** The root of the repository, found upward from here (this file's source or its output in dist/). */
-function repositoryRoot(): string {
+export function repositoryRoot(): string {
   let folder = path.dirname(fileURLToPath(import.meta.url));
   while (!existsSync(path.join(folder, "package-lock.json"))) {
     if (path.dirname(folder) === folder) throw new Error("not inside the repository");

@@ -8,38 +8,24 @@
 import { describe, expect, test } from "vitest";
 import {
   aten,
-  call,
   cat,
   cuda,
   type DType,
   einsum,
   F,
-  grad,
-  noGrad,
   outer,
   scope,
   setNumThreads,
   stack,
-  Tensor,
+  type Tensor,
   tensor,
   where,
 } from "./index.js";
+import { gradientMismatches, mismatch, outputsOf, valueMismatch } from "./testing/op-conformance.js";
 import { type Case, DTYPES, makeArguments, type Recorded, recorded, table } from "./testing/op-table.js";
 
-/** Largest |got − want| / max(1, max|want|). */
-const TOLERANCE: Partial<Record<DType, number>> = { float64: 1e-11, float32: 1e-5, bfloat16: 4e-2, float16: 5e-3 };
-
-const outputsOf = (result: unknown): Tensor[] => (result instanceof Tensor ? [result] : (result as Tensor[]));
-const valuesOf = (t: Tensor): number[] => Array.from(t.to("float64").data() as Float64Array);
-
 function expectClose(got: Tensor[], want: Recorded["outputs"], dtype: DType): void {
-  expect(got.map((t) => t.shape)).toEqual(want.map((output) => output.shape));
-  for (const [i, output] of want.entries()) {
-    const expected = output.values.map(Number);
-    const scale = Math.max(1, ...expected.map(Math.abs));
-    const error = Math.max(0, ...valuesOf(got[i]!).map((value, j) => Math.abs(value - expected[j]!))) / scale;
-    expect(error, `output ${i}`).toBeLessThanOrEqual(TOLERANCE[dtype] ?? 1e-6);
-  }
+  expect(mismatch(got, want, dtype)).toBeNull();
 }
 
 // Tiny tensors: waking a second thread costs more than the work.
@@ -56,57 +42,15 @@ describe.each(devices)("on %s", (device) => {
     "%s",
     (_, spec, i) => {
       test.each(DTYPES[spec.dtypes ?? "float"]!)("values in %s", (dtype) => {
-        scope(() => {
-          const { args } = makeArguments(spec, dtype, device);
-          expectClose(outputsOf(call(spec.op, ...args)), recorded[i]!.outputs, dtype);
-        });
+        expect(valueMismatch(spec, recorded[i]!, dtype, device)).toBeNull();
       });
 
       if (spec.grad !== 0) {
-        test("gradient against finite differences", () => scope(() => checkGradient(spec, device)));
+        test("gradient against finite differences", () => expect(gradientMismatches(spec, device)).toEqual([]));
       }
     },
   );
 });
-
-/** Compares d(Σ w·out)/d(input), with fixed weights w, with central differences in float64. */
-function checkGradient(spec: Case, device: string): void {
-  const { args, inputs } = makeArguments(spec, "float64", device);
-  // Away from the grid of the inputs, where some operators have kinks.
-  for (const [k, input] of inputs.entries()) input.add_(0.0031 * (k + 1));
-  const weighted = (): Tensor => {
-    const outputs = outputsOf(call(spec.op, ...args)).filter((output) => output.dtype === "float64");
-    const sums = outputs.map((output) => {
-      const weights = Array.from({ length: output.numel }, (_, j) => Math.cos(1 + 1.7 * j));
-      return output.mul(tensor(weights, { shape: output.shape, dtype: "float64", device })).sum();
-    });
-    return stack(sums).sum();
-  };
-  for (const input of inputs) input.requiresGrad_();
-  const gradients = grad([weighted()], inputs).map((gradient) => valuesOf(gradient!));
-  const step = 1e-5;
-  const wrong: string[] = [];
-  noGrad(() => {
-    for (const [k, input] of inputs.entries()) {
-      const flat = input.detach().view(-1);
-      for (let j = 0; j < flat.numel; j++) {
-        const numeric = scope(() => {
-          const element = flat.select(0, j);
-          element.add_(step);
-          const above = weighted().item();
-          element.sub_(2 * step);
-          const below = weighted().item();
-          element.add_(step);
-          return (above - below) / (2 * step);
-        });
-        const analytic = gradients[k]![j]!;
-        const error = Math.abs(analytic - numeric) / Math.max(1, Math.abs(numeric));
-        if (!(error < 1e-6)) wrong.push(`input ${k}, element ${j}: ${analytic} against ${numeric}`);
-      }
-    }
-  });
-  expect(wrong).toEqual([]);
-}
 
 /**
  * Methods and functions over the same operators: line of the table (by operator and position among its lines) → call.

@@ -1,0 +1,37 @@
+/**
+ * One rank of a process group, which groups.ts starts: `group-rank.js BACKEND DEVICE RANK WORLD_SIZE STORE`. It checks
+ * the collectives, trains a small network on its part of a batch and sends the loss on the whole batch.
+ */
+import { tensor } from "@miro-t2i/torch";
+import { DistributedReducer, initProcessGroup, type ProcessGroupBackend } from "@miro-t2i/torch/distributed";
+import { must } from "./checks.js";
+import { trainTogether } from "./group-training.js";
+
+const [backend, device, rankText, worldText, store] = process.argv.slice(2) as [
+  ProcessGroupBackend,
+  string,
+  string,
+  string,
+  string,
+];
+const [rank, worldSize] = [Number(rankText), Number(worldText)];
+const group = await initProcessGroup({ backend, initMethod: `file://${store}`, rank, worldSize, timeoutMs: 30_000 });
+
+using x = tensor([rank + 1, 2], { device }).keep();
+await group.allReduce(x);
+const sum = (worldSize * (worldSize + 1)) / 2;
+must(String(x.toList()) === `${sum},${2 * worldSize}`, `all-reduce: ${x.toList()}, not ${sum},${2 * worldSize}`);
+
+using own = tensor([10 * rank], { device }).keep();
+const gathered = (await group.allGather(own)).map((one) => one.item());
+must(String(gathered) === String(gathered.map((_, i) => 10 * i)), `all-gather: ${gathered}`);
+must(gathered.length === worldSize, `all-gather: ${gathered.length} tensors`);
+
+await group.broadcast(own, worldSize - 1);
+must(own.item() === 10 * (worldSize - 1), `broadcast: ${own.item()}`);
+await group.barrier();
+
+const loss = await trainTogether(device, { rank, worldSize, group, reducer: DistributedReducer });
+process.send!({ loss });
+await group.destroy();
+process.disconnect();

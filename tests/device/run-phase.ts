@@ -1,0 +1,76 @@
+/** Runs one phase of the device check in a process of its own, within a time. */
+import { fork } from "node:child_process";
+import type { Finding } from "./checks.js";
+
+/** How a phase ended. */
+export interface Outcome {
+  state: "ok" | "failed" | "out of time" | "left out" | "does not apply";
+  seconds: number;
+  findings: Finding[];
+  /** How its process died, and its last words; null when it did not. */
+  death: string | null;
+}
+
+/** The end of what a process has printed that is kept. */
+const TAIL = 2000;
+
+/**
+ * Starts `program` with arguments and collects the messages that it sends.
+ * @param limitSeconds after which it is killed, with all that it has started
+ * @returns its messages, how it died (null: it ended as it should), whether that was the limit
+ */
+export function collect<T>(
+  program: string,
+  args: readonly string[],
+  limitSeconds: number,
+): Promise<{ messages: T[]; death: string | null; outOfTime: boolean; seconds: number }> {
+  const start = performance.now();
+  // A group of its own, so that its own processes are stopped with it.
+  const child = fork(program, args, { stdio: ["ignore", "pipe", "pipe", "ipc"], detached: true });
+  const messages: T[] = [];
+  let printed = "";
+  let outOfTime = false;
+  const stop = () => {
+    try {
+      process.kill(-child.pid!, "SIGKILL");
+    } catch {}
+  };
+  process.once("exit", stop);
+  const timer = setTimeout(() => {
+    outOfTime = true;
+    stop();
+  }, limitSeconds * 1000);
+  for (const stream of [child.stdout!, child.stderr!])
+    stream.setEncoding("utf8").on("data", (text: string) => {
+      printed = (printed + text).slice(-TAIL);
+    });
+  child.on("message", (message) => messages.push(message as T));
+  return new Promise((resolve, reject) => {
+    child.on("error", reject).on("close", (code, signal) => {
+      clearTimeout(timer);
+      process.off("exit", stop);
+      stop(); // what it has left behind
+      const ending = signal ?? `exit code ${code}`;
+      const last = lastWords(printed);
+      const death = code === 0 ? null : last === "" ? ending : `${ending}: ${last}`;
+      resolve({ messages, death, outOfTime, seconds: (performance.now() - start) / 1000 });
+    });
+  });
+}
+
+/** The line of an error among what was printed, else the last line. */
+function lastWords(printed: string): string {
+  const lines = printed.split("\n").filter((line) => line.trim() !== "" && !/^Node\.js v/.test(line));
+  return (lines.find((line) => /^\w*Error\b/.test(line)) ?? lines.at(-1) ?? "").trim();
+}
+
+/** Runs a phase. */
+export async function runPhase(program: string, args: readonly string[], limitSeconds: number): Promise<Outcome> {
+  const { messages: findings, death, outOfTime, seconds } = await collect<Finding>(program, args, limitSeconds);
+  const state = () => {
+    if (outOfTime) return "out of time";
+    if (death !== null || findings.length === 0 || findings.some((one) => one.state === "failed")) return "failed";
+    return findings.every((one) => one.state === "does not apply") ? "does not apply" : "ok";
+  };
+  return { state: state(), seconds, findings, death: outOfTime ? null : death };
+}

@@ -1,0 +1,74 @@
+/**
+ * Training on recorded shards: 40 steps in one go and in two parts agree, and half precision follows float32. What is
+ * compared is the loss of each step.
+ */
+import { cpSync, mkdtempSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { loadRecipe, PRECISIONS, type PrecisionName, readRunLog, runTraining } from "miro-t2i/training";
+import { repositoryRoot } from "../reference/fixture.js";
+import { type Checks, must, within } from "./checks.js";
+
+const STEPS = 40;
+const FIRST_PART = 20;
+
+/** A GPU adds up gradients in an order of its own at each run, and training makes more of the difference. */
+const RESUMED = { cpu: 1e-6, gpu: { "32-true": 1e-3, "bf16-mixed": 5e-2, "16-mixed": 5e-2 } };
+/** Of the mean loss, to float32's. */
+const HALF = 5e-2;
+
+export async function train(checks: Checks): Promise<void> {
+  const work = mkdtempSync(join(tmpdir(), "miro-device-"));
+  try {
+    const shards = join(work, "shards");
+    cpSync(join(repositoryRoot(), "tests", "reference", "fixtures", "shards", "enriched"), shards, { recursive: true });
+    const means = new Map<PrecisionName, number>();
+    for (const precision of PRECISIONS) {
+      const run = (folder: string, maxSteps: number, resume = false) => {
+        const recipe = loadRecipe(join(repositoryRoot(), "scripts", "device", "shards-train.yaml"), [
+          `data.dir=${shards}`,
+          `trainer.device=${checks.device}`,
+          `trainer.precision=${precision}`,
+          `trainer.max_steps=${maxSteps}`,
+          "trainer.log_every_n_steps=1",
+        ]);
+        return runTraining({ recipe, output: join(work, precision, folder), resume });
+      };
+      let whole: number[] = [];
+      await checks.check(`${STEPS} steps in ${precision}`, async () => {
+        await run("whole", STEPS);
+        whole = losses(join(work, precision, "whole"));
+        const [first, last] = [mean(whole.slice(0, 5)), mean(whole.slice(-5))];
+        must(last < first, `the loss rises from ${first} to ${last}`);
+        means.set(precision, mean(whole));
+        return `loss ${first.toFixed(3)} → ${last.toFixed(3)}`;
+      });
+      await checks.check(`${FIRST_PART} steps and ${STEPS - FIRST_PART} resumed in ${precision}`, async () => {
+        must(whole.length === STEPS, "the run to compare with has failed");
+        await run("parts", FIRST_PART);
+        await run("parts", STEPS, true);
+        const parts = losses(join(work, precision, "parts"));
+        const error = Math.max(...parts.map((loss, i) => Math.abs(loss - whole[i]!) / Math.abs(whole[i]!)));
+        return within(error, checks.onGpu ? RESUMED.gpu[precision] : RESUMED.cpu);
+      });
+      if (precision !== "32-true")
+        await checks.check(`mean loss in ${precision} as in 32-true`, () => {
+          const [half, exact] = [means.get(precision), means.get("32-true")];
+          must(half !== undefined && exact !== undefined, "a run to compare has failed");
+          return within(Math.abs(half! - exact!) / Math.abs(exact!), HALF);
+        });
+    }
+  } finally {
+    rmSync(work, { recursive: true, force: true });
+  }
+}
+
+const mean = (values: readonly number[]) => values.reduce((sum, value) => sum + value, 0) / values.length;
+
+/** The loss of each step. @throws Error where one is missing or not finite */
+function losses(folder: string): number[] {
+  const { steps, values } = readRunLog(folder).series.get("train/loss") ?? { steps: [], values: [] };
+  must(steps.length === STEPS, `${steps.length} losses were logged, not ${STEPS}`);
+  must(values.every(Number.isFinite), "a loss is not finite");
+  return values;
+}
