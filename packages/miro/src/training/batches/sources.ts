@@ -64,7 +64,10 @@ export interface SourceFacts {
   /** Folders of the frozen models, for sample sheets and the release. */
   autoencoder?: string | undefined;
   textEncoder?: string | undefined;
-  /** What a release states of the data, and texts that lie beside its weights by their names; absent where there can be none, because the empty prompt is not known. */
+  /**
+   * What a release states of the data, and texts that lie beside its weights by their names; absent where there can be
+   * none, because the empty prompt is not known.
+   */
   release?: { imgResolution: number; files?: () => Readonly<Record<string, string>> };
 }
 
