@@ -75,6 +75,7 @@ describe("packages of JavaScript", () => {
       "models/miro-emoji/model.safetensors",
       "models/miro-emoji/vae/config.json",
       "recipes/emoji.yaml",
+      "web/index.html",
     ]) {
       expect([...miro.keys()]).toContain(file);
     }

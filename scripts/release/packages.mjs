@@ -16,7 +16,15 @@ const LIBRARIES = ["libc10.so", "libgomp.so.1", "libtorch.so", "libtorch_cpu.so"
 /** The models that come with the program. */
 const MODELS = ["miro-emoji", "emoji-clip", "emoji-classifier"];
 
-const json = (value) => `${JSON.stringify(value, null, 2)}\n`;
+/**
+ * A package.json as it is published. npm attests where a package was made only where the repository is named in it; a
+ * workflow of GitHub names its own.
+ */
+function json(manifest) {
+  const { GITHUB_SERVER_URL: server, GITHUB_REPOSITORY: name } = process.env;
+  const repository = server && name ? { repository: { type: "git", url: `git+${server}/${name}.git` } } : {};
+  return `${JSON.stringify({ ...manifest, ...repository }, null, 2)}\n`;
+}
 
 /** The files that npm would pack of a workspace, without the comments that name source maps, which are not packed. */
 function workspaceEntries(root, folder) {
