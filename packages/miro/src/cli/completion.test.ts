@@ -67,8 +67,10 @@ test("the manual page has every command and option, and nothing that troff would
   const program = await wholeProgram();
   const page = manPage(program, version());
   for (const { path, options } of commandsOf(program)) {
-    if (path !== "") expect(page).toContain(`.SS miro ${path.replaceAll("-", "\\-")}`);
+    if (path !== "") expect(page).toContain(`.SS miro ${path.replaceAll("-", "\\-")} [`);
     for (const { long } of path === "" ? [] : options) expect(page).toContain(long.replaceAll("-", "\\-"));
   }
+  // Other characters than those of ASCII are written by their code: every troff reads that.
+  expect(page).toMatch(/^[\x20-\x7e\n]+$/);
   for (const line of page.split("\n")) expect(line).toMatch(/^(\.(TH|SH|SS|TP|B|I) ?|\\&|\[|[^.'])|^\.TP$|^$/);
 });

@@ -6,8 +6,12 @@ function troff(text: string): string {
   return text
     .replaceAll("\\", "\\e")
     .replaceAll("-", "\\-")
+    .replaceAll(/[^\x20-\x7e\n]/gu, (character) => `\\[u${hexadecimal(character)}]`)
     .replaceAll(/^(?=[.'])/gm, "\\&");
 }
+
+/** The code point of a character as troff wants it: at least four digits. */
+const hexadecimal = (character: string) => character.codePointAt(0)!.toString(16).toUpperCase().padStart(4, "0");
 
 /** A term and what it means. */
 const item = (term: string, meaning: string) => `.TP\n.B ${troff(term)}\n${troff(meaning)}`;
@@ -24,9 +28,9 @@ export function manPage(program: Command, version: string): string {
     ".SH SYNOPSIS\n.B miro\n.I command\n[\\fIarguments\\fR]",
     ".SH COMMANDS",
   ];
-  const visit = (command: Command, path: string) => {
+  const visit = (command: Command) => {
     const help = command.createHelp();
-    parts.push(`.SS ${troff(`${path} ${help.commandUsage(command).split(" ").slice(1).join(" ")}`.trim())}`);
+    parts.push(`.SS ${troff(help.commandUsage(command))}`);
     parts.push(troff(command.description()));
     for (const argument of help.visibleArguments(command)) {
       parts.push(item(help.argumentTerm(argument), help.argumentDescription(argument)));
@@ -34,9 +38,9 @@ export function manPage(program: Command, version: string): string {
     for (const option of help.visibleOptions(command)) {
       parts.push(item(help.optionTerm(option), help.optionDescription(option)));
     }
-    for (const inner of command.commands) visit(inner, `${path} ${inner.name()}`);
+    for (const inner of command.commands) visit(inner);
   };
-  for (const command of program.commands) visit(command, `${program.name()} ${command.name()}`);
+  for (const command of program.commands) visit(command);
   parts.push(
     ".SH EXIT STATUS",
     item("0", "done"),
