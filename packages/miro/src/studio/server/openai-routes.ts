@@ -25,29 +25,38 @@ const ignored = (help: string) => field(z.unknown().optional(), { expected: "any
 
 /** The body of `POST /v1/images/generations`; `null` stands for an option that is not given. */
 export const imagesBody = z.strictObject({
+  /** What to draw. */
   prompt: field(z.string().max(100_000), { expected: "a text", help: "what to draw" }),
+  /** Number of pictures, seeds upwards. Default: 1. */
   n: field(z.int().min(1).default(1), { expected: "an integer of at least 1", help: "number of pictures" }),
+  /** `auto`, or the size of the model's pictures. */
   size: field(z.string().max(40).default("auto"), {
     expected: "auto, or the size of the model's pictures",
     help: "size of the pictures: auto, or that of the model",
   }),
+  /** `low`: 20 steps, `medium`: the default of the model, `high`: 100; an own number of steps decides. */
   quality: field(z.enum(["auto", "low", "medium", "high", "standard", "hd"]).default("auto"), {
     expected: "one of auto, low, medium, high, standard, hd",
     help: "low: 20 steps, medium: the model's default, high: 100; an own number of steps decides",
   }),
+  /** Pictures in the answer, or their addresses. */
   response_format: field(z.enum(["b64_json", "url"]).default("b64_json"), {
     expected: "b64_json or url",
     help: "pictures in the answer, or their addresses",
   }),
+  /** Format of the pictures. */
   output_format: field(z.enum(["png", "jpeg", "webp"]).default("png"), {
     expected: "one of png, jpeg, webp",
     help: "format of the pictures",
   }),
+  /** Quality of jpeg and webp, 0 to 100. */
   output_compression: field(z.int().min(0).max(100).optional(), {
     expected: "an integer from 0 to 100",
     help: "quality of jpeg and webp",
   }),
+  /** Answer with server-sent events. */
   stream: field(z.boolean().default(false), { expected: "true or false", help: "answer with server-sent events" }),
+  /** With `stream`: previews of each picture while it is drawn. */
   partial_images: field(z.int().min(0).max(3).default(0), {
     expected: "an integer from 0 to 3",
     help: "with stream: previews of each picture while it is drawn",

@@ -17,25 +17,33 @@ const { image: _, mask: __, strength: ___, imagesPerPrompt: ____, ...settings } 
 export const sweepBody = z.strictObject({
   ...settings,
   ...{ prompt, prompts, model, previewEvery, cancelOnDisconnect },
+  /** What changes from column to column, `NAME=VALUES`. */
   x: field(z.string().max(10_000), { expected: "an axis and its values, NAME=VALUES", help: "from column to column" }),
+  /** What changes from row to row. Default: the prompts. */
   y: field(z.string().max(10_000).optional(), {
     expected: "an axis and its values, NAME=VALUES",
     help: "from row to row; default: the prompts",
   }),
+  /** Seed of every place. Default: 0. */
   seed: field(z.int().min(0).default(0), { expected: "an integer of at least 0", help: "seed of every place" }),
+  /** Pictures of each place, seeds upwards. Default: 1. */
   imagesPerCell: field(z.int().min(1).max(1000).default(1), {
     expected: "an integer of at least 1",
     help: "pictures of each place, seeds upwards",
   }),
+  /** Scorers of every picture. */
   by: field(z.array(z.string().max(100)).max(100).default([]), {
     expected: "a list of keys of scorers",
     help: "score every picture",
   }),
+  /** Score every picture by its distance from the one that its steps lead to. */
   distance: field(z.boolean().default(false), {
     expected: "true or false",
     help: "score every picture by its distance from the one that its steps lead to",
   }),
+  /** Title of the sheet. Default: the prompt. */
   title: field(z.string().max(1000).optional(), { expected: "a text", help: "title of the sheet" }),
+  /** Side of a picture on the sheet, pixels. */
   cellSize: field(z.int().min(1).max(2048).optional(), {
     expected: "an integer from 1 to 2048",
     help: "side of a picture on the sheet, pixels",

@@ -32,6 +32,7 @@ const off = (help: string) =>
 const integer = (least: number, most: number) => z.int().min(least).max(most);
 
 const drawing = {
+  /** What to draw. */
   prompt: field(z.string().max(100_000), { expected: "a text", help: "what to draw" }),
   negative_prompt: given(z.string().max(100_000), "a text", "what guidance leads away from"),
   steps: given(integer(1, 100_000), "an integer of at least 1", "sampling steps; default: the model's"),
@@ -76,6 +77,7 @@ export const txt2imgBody = z.looseObject(drawing);
 /** The body of `POST /sdapi/v1/img2img`. */
 export const img2imgBody = z.looseObject({
   ...drawing,
+  /** The picture that is drawn over. */
   init_images: field(z.array(z.string().min(1)).length(1), { expected: "one picture", help: "what is drawn over" }),
   mask: given(z.string().min(1), "a picture", "white places are drawn anew"),
   mask_blur: given(z.number().min(0).max(200), "a number from 0 to 200", "softness of the mask's edges, pixels"),
@@ -359,6 +361,7 @@ export function addWebuiRoutes(studio: StudioParts): void {
 }
 
 const pngInfoBody = z.looseObject({
+  /** The picture, as base64 or a data URL. */
   image: field(z.string().min(1), { expected: "a picture as base64 or a data URL", help: "the picture" }),
 });
 
