@@ -46,7 +46,7 @@ describe("miro evaluate geneval --judge", () => {
 
   it("names the file, the case and what is wrong with it", async () => {
     const wrong = (name: string, content: unknown) => geneval("--judge", file(name, content));
-    expect((await geneval("--judge", join(folder, "none.json"))).code).toBe(1);
+    expect((await geneval("--judge", join(folder, "none.json"))).code).toBe(2);
     for (const [content, error] of [
       ["{", /bad\.json: not valid JSON/],
       [{ cases: {} }, /bad\.json, cases: .*expected array/],

@@ -124,7 +124,7 @@ describe("miro score", () => {
     expect(Math.abs(third - colorfulnessScore(pink))).toBeLessThan(0.05 * colorfulnessScore(pink));
   });
 
-  it("refuses what is no picture, unknown scorers and wrong usage with exit code 2, missing files with 1", async () => {
+  it("refuses what is no picture, unknown scorers, missing files and wrong usage with exit code 2", async () => {
     const broken = file("broken.png", Buffer.from("not a picture"));
     const cut = file("cut.png", encodePng(noise, 24, 16).subarray(0, 300));
     for (const path of [broken, cut]) {
@@ -134,7 +134,7 @@ describe("miro score", () => {
     }
     expect(await score(plain, "--by", "beauty")).toMatchObject({ code: 2, stderr: expect.stringMatching(/"beauty"/) });
     expect((await score()).code).toBe(2);
-    expect((await score(join(folder, "none.png"))).code).toBe(1);
+    expect((await score(join(folder, "none.png"))).code).toBe(2);
   });
 
   it("names every scorer in its help", async () => {
