@@ -53,6 +53,7 @@ const COMMANDS: Record<string, Entry> = {
     summary: "make a release folder of a training checkpoint, and back",
     load: () => import("./convert.js"),
   },
+  publish: { summary: "put a release folder on the Hugging Face Hub", load: () => import("./publish.js") },
   card: { summary: "render the card of a release folder", load: () => import("./card.js") },
   testbed: {
     summary: "check the prompts that runs draw for comparison, and compute their embeddings",

@@ -13,7 +13,6 @@ import { writeFileAtomic } from "../files/whole-files.js";
 import { message, option } from "../message.js";
 import { countParameters } from "../pipeline/loading/checkpoint.js";
 import { releaseConfigToJson } from "../pipeline/loading/release-config.js";
-import { copyFrozenParts } from "../training/state/export.js";
 import { replaceFolder } from "../training/state/replace-folder.js";
 import { version } from "../version.js";
 import { type CardOptions, writeCard } from "./card.js";
@@ -62,7 +61,7 @@ export async function convertToRelease(source: ReleaseSource, options: ConvertOp
     const { network, preconditioning, ...rest } = releaseConfigToJson(config);
     const json = { network, preconditioning, ...rest, dtype };
     writeFileAtomic(join(folder, "config.json"), `${JSON.stringify(json, null, 2)}\n`, { overwrite: true });
-    if (source.recipe !== null) copyFrozenParts(source.recipe, folder);
+    source.copyParts(folder);
     onMessage("checking the network by one forward pass");
     check = forwardCheck(folder, dtype);
     parameters = countParameters(folder);

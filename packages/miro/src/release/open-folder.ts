@@ -1,5 +1,5 @@
 /** A release folder as what another release, or a training checkpoint, is made from. */
-import { existsSync } from "node:fs";
+import { cpSync, existsSync } from "node:fs";
 import { join } from "node:path";
 import { readNpy } from "@miro-t2i/torch/io";
 import { defaultNormalization } from "../autoencoder/normalization.js";
@@ -41,6 +41,10 @@ export function openFolder(path: string): ReleaseSource {
       step: null,
       preset: null,
       recipe: null,
+      copyParts: (folder) => {
+        for (const part of ["text_encoder", "vae"])
+          if (existsSync(join(path, part))) cpSync(join(path, part), join(folder, part), { recursive: true });
+      },
       [Symbol.dispose]: close,
     };
   } catch (error) {

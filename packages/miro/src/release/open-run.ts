@@ -9,7 +9,7 @@ import { parseRinConfig } from "../networks/config.js";
 import { parseRecipe } from "../training/recipes/recipe.js";
 import { checkpointToResume, listCheckpoints } from "../training/state/checkpoint.js";
 import { readConstants } from "../training/state/data-constants.js";
-import { releaseConfigOf } from "../training/state/export.js";
+import { copyFrozenParts, releaseConfigOf } from "../training/state/export.js";
 import { type EmaChoice, emaFiles } from "./ema-choice.js";
 import type { ReleaseSource } from "./source.js";
 import type { Weight } from "./weights.js";
@@ -67,6 +67,7 @@ export function openRun(path: string, { ema, step, uncondEmbedding }: OpenRunOpt
       step: state.step,
       preset: null,
       recipe,
+      copyParts: (folder) => copyFrozenParts(recipe, folder),
       [Symbol.dispose]: close,
     };
   } catch (error) {

@@ -22,4 +22,6 @@ export interface ReleaseSource extends Disposable {
   preset: Release | null;
   /** Of a run of `miro train`: its recipe. */
   recipe: Recipe | null;
+  /** Copies the text encoder and the autoencoder that come with the checkpoint into a release's folder. */
+  copyParts(folder: string): void;
 }

@@ -1,0 +1,62 @@
+/** `miro publish`: a release folder on the Hugging Face Hub. Parses, shows the plan, calls, prints. */
+import { z } from "zod";
+import { InvalidInputError } from "../errors.js";
+import { message, option } from "../message.js";
+import { field, flag } from "../options.js";
+import { planPublication, publish } from "../release/publish.js";
+import { formatSize } from "../release/sizes.js";
+import { declare } from "./add-options.js";
+import { json } from "./common-options.js";
+import type { Register } from "./context.js";
+
+const EXAMPLES = `
+Examples:
+  miro publish release me/my-model --dry-run         what would be created, updated, deleted, and what is there already
+  miro publish release me/my-model --public
+  miro publish release me/my-variants --variant no-clip
+
+The token is HF_TOKEN, or that of hf auth login; it is sent to the Hub alone and never printed. Everything appears in one
+commit. After an interruption the same command goes on; docs/publishing.md tells more.
+`;
+
+const schema = z.strictObject({
+  folder: field(z.string().min(1), { expected: "a folder", help: "release folder", flag: "<dir>" }),
+  repo: field(z.string().regex(/^[\w.-]+\/[\w.-]+$/), {
+    expected: "owner/name",
+    help: "repository on the Hub",
+    flag: "<owner/name>",
+  }),
+  variant: field(
+    z
+      .string()
+      .regex(/^\w[\w.-]*$/)
+      .optional(),
+    {
+      expected: "the name of a folder",
+      help: "folder within the repository",
+      flag: "--variant <name>",
+    },
+  ),
+  private: flag("make the repository private; a new one is", "--private"),
+  public: flag("make the repository public", "--public"),
+  dryRun: flag("show the plan and do nothing", "--dry-run"),
+  json,
+});
+
+export const register: Register = (command, context) => {
+  declare(command, schema, async ({ folder, repo, variant, dryRun, json, ...visible }) => {
+    if (visible.private && visible.public)
+      throw new InvalidInputError(message`${option("private", true)} and ${option("public", true)} exclude each other`);
+    const visibility = visible.public ? "public" : visible.private ? "private" : undefined;
+    const onProgress = (what: string) => context.stderr(`${what}\n`);
+    const options = { repo, variant, visibility, signal: context.signal, onProgress } as const;
+    const plan = await planPublication(folder, options);
+    if (plan.creates) onProgress(`create    ${repo}, ${visibility ?? "private"}`);
+    for (const { action, path, bytes } of plan.files)
+      onProgress(`${action.padEnd(9)} ${path}${action === "delete" ? "" : ` (${formatSize(bytes)})`}`);
+    const commit = dryRun ? null : await publish(plan, options);
+    const files = plan.files.map(({ path, action, bytes }) => ({ path, action, bytes }));
+    if (json) context.stdout(`${JSON.stringify({ repo, variant, creates: plan.creates, files, dryRun, commit })}\n`);
+    else if (!dryRun) context.stdout(`${commit ?? "nothing differs"}\n`);
+  }).addHelpText("after", EXAMPLES);
+};

@@ -1,0 +1,151 @@
+import { execFile } from "node:child_process";
+import { copyFileSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
+import { runCaptured } from "../cli/testing/run-captured.js";
+import { UploadServer } from "./testing/upload-server.js";
+
+let server: UploadServer;
+let root: string;
+let release: string;
+
+beforeEach(async () => {
+  server = await new UploadServer().start();
+  root = mkdtempSync(join(tmpdir(), "miro-publish-"));
+  release = join(root, "release");
+  mkdirSync(join(release, "vae"), { recursive: true });
+  writeFileSync(join(release, "config.json"), "{}\n");
+  writeFileSync(join(release, "README.md"), "# A model\n");
+  writeFileSync(join(release, "model.safetensors"), Buffer.alloc(5000, 1));
+  writeFileSync(join(release, "vae", "weights.safetensors"), Buffer.alloc(3000, 2));
+  writeFileSync(join(release, ".hidden"), "not this");
+  vi.stubEnv("HF_ENDPOINT", server.endpoint);
+  vi.stubEnv("HF_HOME", join(root, "home"));
+  vi.stubEnv("HF_TOKEN", "hf_writer");
+});
+
+afterEach(async () => {
+  vi.unstubAllEnvs();
+  await server.stop();
+  rmSync(root, { recursive: true, force: true });
+});
+
+async function publish(...args: string[]) {
+  const result = await runCaptured("publish", release, "me/model", ...args);
+  expect(result.stdout + result.stderr).not.toContain("hf_writer");
+  return result;
+}
+
+const actions = (stderr: string) =>
+  Object.fromEntries(
+    [...stderr.matchAll(/^(create|update|unchanged|delete) +(\S+)/gm)].map(([, a, path]) => [path, a]),
+  );
+const sent = () => server.requests.filter((request) => request.startsWith("PUT /object/")).length;
+
+describe("publishing", () => {
+  it("shows a plan and does nothing with --dry-run", async () => {
+    const { code, stderr } = await publish("--dry-run");
+    expect([code, actions(stderr)["model.safetensors"]]).toEqual([0, "create"]);
+    expect(stderr).toMatch(/^create {4}me\/model, private$/m);
+    expect(server.repositories).toEqual({});
+  });
+
+  it("puts every file there in one commit, and then only what differs", async () => {
+    const first = await publish();
+    expect(first.code, first.stderr).toBe(0);
+    const { files } = server.repositories["me/model"]!;
+    expect(Object.keys(files).sort()).toEqual([
+      "README.md",
+      "config.json",
+      "model.safetensors",
+      "vae/weights.safetensors",
+    ]);
+    expect(files["model.safetensors"]!.equals(Buffer.alloc(5000, 1))).toBe(true);
+    expect([server.visibility["me/model"], sent()]).toEqual([true, 2]);
+    expect((await publish()).stdout).toBe("nothing differs\n");
+    writeFileSync(join(release, "README.md"), "# Another\n");
+    const again = await publish("--public");
+    expect(actions(again.stderr)).toEqual({
+      "README.md": "update",
+      "config.json": "unchanged",
+      "model.safetensors": "unchanged",
+      "vae/weights.safetensors": "unchanged",
+    });
+    expect([files["README.md"]!.toString(), server.visibility["me/model"], sent()]).toEqual(["# Another\n", false, 2]);
+  });
+
+  it("puts a variant into its folder, and removes weights that it no longer has", async () => {
+    await publish("--variant", "one");
+    rmSync(join(release, "model.safetensors"));
+    writeFileSync(join(release, "model-00001-of-00001.safetensors"), Buffer.alloc(2000, 3));
+    const { code, stderr } = await publish("--variant", "one");
+    expect([code, actions(stderr)["one/model.safetensors"]]).toEqual([0, "delete"]);
+    expect(Object.keys(server.repositories["me/model"]!.files).sort()).toEqual([
+      "one/README.md",
+      "one/config.json",
+      "one/model-00001-of-00001.safetensors",
+      "one/vae/weights.safetensors",
+    ]);
+  });
+
+  it("that breaks off shows nothing, and goes on without sending twice", async () => {
+    server.breaks = 1;
+    const { code, stderr } = await publish();
+    expect([code, stderr]).toEqual([1, expect.stringMatching(/the upload broke off .*run the command again/)]);
+    expect(server.repositories["me/model"]!.files).toEqual({});
+    await vi.waitFor(() => expect(server.objects.size).toBe(1));
+    const before = sent();
+    expect((await publish()).code).toBe(0);
+    expect(sent() - before).toBe(1);
+    expect(Object.keys(server.repositories["me/model"]!.files).length).toBe(4);
+  });
+
+  it("does not undo a commit that came in between", async () => {
+    await publish();
+    writeFileSync(join(release, "README.md"), "# Another\n");
+    server.interferes = true;
+    const { code, stderr } = await publish();
+    expect([code, stderr]).toEqual([1, expect.stringMatching(/me\/model: the repository has changed since the plan/)]);
+    expect(server.repositories["me/model"]!.files["README.md"]!.toString()).toBe("# A model\n");
+    expect((await publish()).code).toBe(0);
+  });
+
+  it.each([
+    ["hf_reader", /may not write there \(no right to write\)/],
+    ["hf_nobody", /does not know the access token/],
+    ["", /needs an access token that may write/],
+  ])("with the token %j says what is wrong with it", async (token, words) => {
+    vi.stubEnv("HF_TOKEN", token);
+    const { code, stderr } = await publish();
+    expect(code).toBeGreaterThan(0);
+    expect(stderr).toMatch(words);
+    if (token !== "") expect(stderr).not.toContain(token);
+    expect(server.repositories).toEqual({});
+  });
+
+  it("refuses what is no release, and two visibilities", async () => {
+    expect((await publish("--private", "--public")).stderr).toMatch(/exclude each other/);
+    rmSync(join(release, "config.json"));
+    expect((await publish()).stderr).toMatch(/holds no release/);
+  });
+
+  it.runIf(process.env.MIRO_PYTHON)("is read back by Python's huggingface_hub", async () => {
+    copyFileSync(join(release, "config.json"), join(release, "release.json"));
+    expect((await publish()).code).toBe(0);
+    const names = ["model.safetensors", "vae/weights.safetensors", "README.md"];
+    const program =
+      "import sys, huggingface_hub as h; [h.hf_hub_download('me/model', f, local_dir=sys.argv[1]) for f in sys.argv[2:]]";
+    const { status, stderr } = await new Promise<{ status: number | null; stderr: string }>((resolve) => {
+      execFile(
+        process.env.MIRO_PYTHON!,
+        ["-c", program, join(root, "copy"), ...names],
+        { env: { ...process.env, HF_ENDPOINT: server.downloads.endpoint, HF_HUB_DISABLE_XET: "1" } },
+        (error, _, stderr) => resolve({ status: error === null ? 0 : 1, stderr }),
+      );
+    });
+    expect(status, stderr).toBe(0);
+    for (const name of names)
+      expect(readFileSync(join(root, "copy", name)).equals(readFileSync(join(release, name)))).toBe(true);
+  });
+});

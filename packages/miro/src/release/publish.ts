@@ -1,0 +1,244 @@
+/**
+ * A release folder on the Hub: first a plan, file by file, by hash; then one commit of what differs. Large files go
+ * where the Hub wants them (Xet, LFS), through `@huggingface/hub`. The commit names the revision that the plan was made
+ * from, so that nobody's change is undone; until it, nothing is visible. Large files that an interrupted upload has
+ * brought over are not sent again.
+ */
+import { createHash } from "node:crypto";
+import { createReadStream, readdirSync, statSync } from "node:fs";
+import { join } from "node:path";
+import { pathToFileURL } from "node:url";
+import type { CommitOperation } from "@huggingface/hub";
+import { InvalidInputError, MiroError } from "../errors.js";
+import { hubAuthorization, hubEndpoint, hubOffline, userAgent } from "../pipeline/loading/hub-environment.js";
+
+/** What happens to one file. */
+export interface PlannedFile {
+  /** In the repository. */
+  path: string;
+  action: "create" | "update" | "unchanged" | "delete";
+  bytes: number;
+  /** On this machine; null for a file that goes. */
+  file: string | null;
+}
+
+/** What a publication will do. */
+export interface PublicationPlan {
+  repo: string;
+  /** Whether the repository has still to be made. */
+  creates: boolean;
+  /** Revision that the plan was made from. */
+  parent: string | null;
+  /** Whether it is private now; null where it is not there. */
+  isPrivate: boolean | null;
+  files: PlannedFile[];
+}
+
+/** Options of {@link planPublication} and {@link publish}. */
+export interface PublishOptions {
+  repo: string;
+  /** Folder within the repository. */
+  variant?: string | undefined;
+  /** Visibility; a repository that is there keeps its own unless this is given. A new one is private. */
+  visibility?: "private" | "public" | undefined;
+  signal?: AbortSignal | undefined;
+  onProgress?: ((what: string) => void) | undefined;
+}
+
+/** Weights of an earlier release in other files: readers would take them for those of this one. */
+const WEIGHTS = /^model(-\d{5}-of-\d{5})?\.safetensors(\.index\.json)?$/;
+
+/** Compares a folder with what the Hub has. @throws MiroError naming what the Hub refuses */
+export async function planPublication(folder: string, options: PublishOptions): Promise<PublicationPlan> {
+  const { repo, variant, signal } = options;
+  const offline = hubOffline();
+  if (offline !== null) throw new InvalidInputError(`${offline} is set: nothing can be published`);
+  const prefix = variant === undefined ? "" : `${variant}/`;
+  const local = filesOf(folder);
+  const state = await stateOf(repo, signal);
+  const remote = new Set(state?.siblings ?? []);
+  const both = local.map((name) => prefix + name).filter((path) => remote.has(path));
+  const known = state === null || both.length === 0 ? new Map() : await hashesOf(repo, state.sha, both, signal);
+  const files: PlannedFile[] = [];
+  for (const name of local) {
+    const [path, file] = [prefix + name, join(folder, name)];
+    const there = known.get(path) as RemoteFile | undefined;
+    const action = there === undefined ? "create" : (await isSame(file, there)) ? "unchanged" : "update";
+    files.push({ path, action, bytes: statSync(file).size, file });
+  }
+  for (const path of remote) {
+    const name = path.startsWith(prefix) ? path.slice(prefix.length) : "";
+    if (WEIGHTS.test(name) && !local.includes(name)) files.push({ path, action: "delete", bytes: 0, file: null });
+  }
+  return { repo, creates: state === null, parent: state?.sha ?? null, isPrivate: state?.private ?? null, files };
+}
+
+/** Does what a plan says. @returns the commit's address, null where nothing differed */
+export async function publish(plan: PublicationPlan, options: PublishOptions): Promise<string | null> {
+  const { commitIter, createRepo } = await import("@huggingface/hub");
+  const { visibility, variant, signal, onProgress = () => {} } = options;
+  const repo = { type: "model" as const, name: plan.repo };
+  const authorization = hubAuthorization();
+  // For the storage's own tokens the library needs it; every request to the Hub has it from the fetch below.
+  const token = /^Bearer (hf_.+)$/.exec(authorization ?? "")?.[1];
+  const shared = { repo, hubUrl: hubEndpoint(), fetch: hubFetch(), ...(token !== undefined && { accessToken: token }) };
+  if (authorization === undefined)
+    throw new InvalidInputError(
+      "publishing needs an access token that may write: set HF_TOKEN, or log in with hf auth login",
+    );
+  let { parent } = plan;
+  if (plan.creates) {
+    await refusals(plan.repo, () =>
+      createRepo({ ...shared, visibility: visibility ?? "private" } as Parameters<typeof createRepo>[0]),
+    );
+    parent = (await stateOf(plan.repo, signal))?.sha ?? null;
+  } else if (visibility !== undefined && (visibility === "private") !== plan.isPrivate) {
+    await request(plan.repo, "settings", { method: "PUT", body: { private: visibility === "private" }, signal });
+  }
+  const operations = plan.files.flatMap(({ action, path, file }): CommitOperation[] =>
+    action === "unchanged"
+      ? []
+      : file === null
+        ? [{ operation: "delete", path }]
+        : [{ operation: "addOrUpdate", path, content: pathToFileURL(file) }],
+  );
+  if (operations.length === 0) return null;
+  return refusals(plan.repo, async () => {
+    const work = commitIter({
+      ...shared,
+      title: `Upload ${variant ?? "main"} weights`,
+      operations,
+      ...(parent !== null && { parentCommit: parent }),
+      ...(signal && { abortSignal: signal }),
+    });
+    for (;;) {
+      const { done, value } = await work.next();
+      if (done) return value?.commit.url ?? null;
+      if (value.event === "phase") onProgress(value.phase === "committing" ? "committing" : "uploading");
+      else if (value.state === "uploading" && value.progress === 1) onProgress(`${value.path} is there`);
+    }
+  });
+}
+
+/** Files of a release, by their names within it; hidden ones and links are no part of it. */
+function filesOf(folder: string): string[] {
+  const walk = (below: string): string[] =>
+    readdirSync(join(folder, below), { withFileTypes: true }).flatMap((entry) => {
+      const name = below === "" ? entry.name : `${below}/${entry.name}`;
+      if (entry.name.startsWith(".")) return [];
+      return entry.isDirectory() ? walk(name) : entry.isFile() ? [name] : [];
+    });
+  if (!statSync(folder, { throwIfNoEntry: false })?.isDirectory())
+    throw new InvalidInputError(`${folder}: no such folder`);
+  const files = walk("").sort();
+  if (!files.some((name) => /(^|\/)config\.json$/.test(name)))
+    throw new InvalidInputError(`${folder}: holds no release (config.json); miro convert makes one`);
+  return files;
+}
+
+interface RepositoryState {
+  sha: string;
+  private: boolean;
+  siblings: string[];
+}
+
+/** What a repository holds; null where there is none. */
+async function stateOf(repo: string, signal?: AbortSignal): Promise<RepositoryState | null> {
+  const json = await request(repo, "revision/main", { signal, orNull: true });
+  if (json === null) return null;
+  const {
+    sha,
+    siblings = [],
+    private: isPrivate = false,
+  } = json as {
+    sha: string;
+    siblings?: { rfilename: string }[];
+    private?: boolean;
+  };
+  return { sha, private: isPrivate, siblings: siblings.map(({ rfilename }) => rfilename) };
+}
+
+interface RemoteFile {
+  path: string;
+  oid: string;
+  lfs?: { oid: string };
+}
+
+async function hashesOf(
+  repo: string,
+  revision: string,
+  paths: readonly string[],
+  signal?: AbortSignal,
+): Promise<Map<string, RemoteFile>> {
+  const json = await request(repo, `paths-info/${revision}`, { method: "POST", body: { paths }, signal });
+  return new Map((json as RemoteFile[]).map((file) => [file.path, file]));
+}
+
+/** A large file is known by the SHA-256 of its content, another one as git knows it. */
+async function isSame(file: string, { oid, lfs }: RemoteFile): Promise<boolean> {
+  const hash = createHash(lfs === undefined ? "sha1" : "sha256");
+  if (lfs === undefined) hash.update(`blob ${statSync(file).size}\0`);
+  for await (const piece of createReadStream(file)) hash.update(piece as Buffer);
+  return hash.digest("hex") === (lfs?.oid.replace(/^sha256:/, "") ?? oid);
+}
+
+async function request(
+  repo: string,
+  route: string,
+  {
+    method = "GET",
+    body,
+    signal,
+    orNull = false,
+  }: { method?: string; body?: object; signal?: AbortSignal | undefined; orNull?: boolean },
+): Promise<unknown> {
+  return refusals(repo, async () => {
+    const response = await hubFetch()(`${hubEndpoint()}/api/models/${repo}/${route}`, {
+      method,
+      headers: { "Content-Type": "application/json" },
+      ...(body && { body: JSON.stringify(body) }),
+      ...(signal && { signal }),
+    });
+    if (response.status === 404 && orNull) return null;
+    // A repository that is not there, or not to be seen, answers so to who has no token.
+    if (response.status === 401 && orNull && hubAuthorization() === undefined) return null;
+    if (!response.ok) throw Object.assign(new Error(await response.text()), { statusCode: response.status });
+    return response.json();
+  });
+}
+
+/** A `fetch` that says who asks, to the Hub itself and to nobody else. */
+function hubFetch(): typeof fetch {
+  const { origin } = new URL(hubEndpoint());
+  return (input, init = {}) => {
+    const headers = new Headers(init.headers);
+    const authorization = hubAuthorization();
+    headers.set("User-Agent", userAgent());
+    if (authorization !== undefined && new URL(String(input)).origin === origin)
+      headers.set("Authorization", authorization);
+    return fetch(input, { ...init, headers });
+  };
+}
+
+/** Says in words what the Hub refuses. */
+async function refusals<T>(repo: string, work: () => Promise<T>): Promise<T> {
+  try {
+    return await work();
+  } catch (error) {
+    const { statusCode, name } = error as { statusCode?: number; name?: string };
+    if (error instanceof MiroError || name === "AbortError") throw error;
+    const said = (error as Error).message.split(/\. URL: |\n/)[0]!.slice(0, 200);
+    const cause = (error as Error).cause as { code?: string } | undefined;
+    const words =
+      statusCode === 401
+        ? "the Hub does not know the access token; make one that may write, and set HF_TOKEN"
+        : statusCode === 403
+          ? `the access token may not write there (${said})`
+          : statusCode === 409 || statusCode === 412
+            ? `the repository has changed since the plan was made (${said}); run the command again for a new plan`
+            : statusCode === undefined
+              ? `the upload broke off (${cause?.code ?? said}); run the command again: large files that are there are not sent again`
+              : `the Hub answers ${statusCode} (${said}); run the command again: large files that are there are not sent again`;
+    throw new MiroError(`${repo}: ${words}`, { cause: error });
+  }
+}
