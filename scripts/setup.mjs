@@ -9,7 +9,7 @@
  *   5. studio's page  packages/miro/web (Vite)
  *
  * Plain Node, no dependencies. A step whose inputs have not changed is skipped; when all are skipped nothing is
- * printed. `--only libtorch,addon` looks at these steps alone, as a machine without npm needs it. Writes to stderr
+ * printed. `--help` prints this and does nothing else. `--only libtorch,addon` looks at these steps alone, as a machine without npm needs it. Writes to stderr
  * only.
  * Exit code 0 or 1; 2 for wrong usage.
  *
@@ -17,7 +17,7 @@
  * of libtorch goes; default ${XDG_CACHE_HOME:-~/.cache}/miro-t2i), MIRO_PYTHON (default python3), CXX, CMAKE,
  * MIRO_JOBS.
  */
-import { mkdirSync } from "node:fs";
+import { mkdirSync, readFileSync } from "node:fs";
 import path from "node:path";
 import { fileURLToPath } from "node:url";
 import { parseArgs } from "node:util";
@@ -44,11 +44,22 @@ const STEPS = {
   page: pageStep,
 };
 
-/** The steps that the arguments ask for; null, with a line about it, when they are wrong. */
+/** What stands at the top of this file. */
+function helpText() {
+  const [, text] = readFileSync(fileURLToPath(import.meta.url), "utf8").match(/^\/\*\*\n([\s\S]*?)^ \*\//m);
+  return text.replace(/^ \*( |$)/gm, "");
+}
+
+/** The steps that the arguments ask for, none with `--help`; null, with a line about it, when they are wrong. */
 function askedSteps() {
   const names = Object.keys(STEPS);
   try {
-    const { only } = parseArgs({ options: { only: { type: "string", default: names.join() } } }).values;
+    const options = { only: { type: "string", default: names.join() }, help: { type: "boolean", short: "h" } };
+    const { only, help } = parseArgs({ options }).values;
+    if (help) {
+      process.stdout.write(helpText());
+      return [];
+    }
     const unknown = only.split(",").find((name) => !names.includes(name));
     if (unknown === undefined) return names.filter((name) => only.split(",").includes(name)).map((name) => STEPS[name]);
     log(`setup: --only: expected some of ${names.join()} (received ${JSON.stringify(unknown)})\n`);
@@ -65,7 +76,10 @@ async function main() {
     process.exitCode = 2;
     return;
   }
-  if (steps.every((step) => step.isDone(context))) return;
+  const open = steps.filter((step) => !step.isDone(context));
+  if (open.length === 0) return;
+  // Missing tools are told before anything is downloaded or built.
+  for (const step of open) await step.check?.(context);
   mkdirSync(path.join(root, ".setup"), { recursive: true });
   await withLock(path.join(root, ".setup", "lock"), log, async () => {
     for (const step of steps) {

@@ -67,14 +67,26 @@ const context = (env: Record<string, string>) => {
 };
 
 describe("missing tools", () => {
+  test("are told by --help and nothing is done; another argument is refused", () => {
+    const setup = path.join(import.meta.dirname, "setup.mjs");
+    const run = (...args: string[]) => spawnSync(process.execPath, [setup, ...args], { encoding: "utf8" });
+    expect(run("--help")).toMatchObject({ status: 0, stderr: "" });
+    expect(run("--help").stdout).toMatch(/^The installer: [\s\S]*MIRO_LIBTORCH[\s\S]*MIRO_JOBS/);
+    expect(run("--halp")).toMatchObject({ status: 2, stdout: "", stderr: expect.stringContaining("--halp") });
+  });
+
   test("each is named with the command that installs it, in the order in which they are needed", async () => {
     program("bin/apt-get");
     const env = { PATH: path.join(root, "bin") };
-    expect(await failure(() => buildTools(env))).toBe(
+    expect((await failure(() => buildTools(env))).split("\n")).toEqual([
       "CMake is missing; it is needed to build the native addon. Install it with: sudo apt-get install cmake",
-    );
+      "A C++20 compiler is missing; it is needed to build the native addon. Install it with: sudo apt-get install g++",
+      "make (or ninja) is missing; it is needed to build the native addon. Install it with: sudo apt-get install make",
+    ]);
     program("bin/cmake");
-    expect(await failure(() => buildTools(env))).toMatch(/^A C\+\+20 compiler is missing.*sudo apt-get install g\+\+$/);
+    expect(await failure(() => buildTools(env))).toMatch(
+      /^A C\+\+20 compiler is missing.*sudo apt-get install g\+\+$/m,
+    );
     program("bin/c++");
     expect(await failure(() => buildTools(env))).toMatch(/^make \(or ninja\) is missing.*sudo apt-get install make$/);
     program("bin/make");
@@ -85,6 +97,7 @@ describe("missing tools", () => {
 
   test("a compiler without C++20 is told apart from none", async () => {
     program("bin/cmake");
+    program("bin/make");
     program("bin/c++", "echo unrecognized option -std=c++20 >&2; exit 1");
     expect(await failure(() => buildTools({ PATH: path.join(root, "bin") }))).toContain("does not compile C++20");
   });

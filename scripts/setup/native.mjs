@@ -53,14 +53,21 @@ function isDone(context) {
   return hash !== undefined && existsSync(addon) && readJson(record)?.hash === hash;
 }
 
-/** CMake, a generator with its program, and a compiler that takes C++20; an error names the first that is missing. */
+/** CMake, a generator with its program, and a compiler that takes C++20; an error names all that are missing. */
 export async function buildTools(env) {
   const cmake = which(env.CMAKE || "cmake", env);
-  if (!cmake) throw missingTool("CMake", "cmake", "to build the native addon", env);
   const compiler = env.CXX
     ? which(env.CXX.split(" ")[0], env)
     : (which("c++", env) ?? which("g++", env) ?? which("clang++", env));
-  if (!compiler) throw missingTool("A C++20 compiler", "compiler", "to build the native addon", env);
+  const ninja = which("ninja", env) ?? which("ninja-build", env);
+  const make = which("make", env) ?? which("gmake", env);
+  const needed = "to build the native addon";
+  const missing = [
+    ...(cmake ? [] : [missingTool("CMake", "cmake", needed, env)]),
+    ...(compiler ? [] : [missingTool("A C++20 compiler", "compiler", needed, env)]),
+    ...(ninja || make ? [] : [missingTool("make (or ninja)", "make", needed, env)]),
+  ];
+  if (missing.length > 0) throw new SetupError(missing.map(({ message }) => message).join("\n"));
   const probe = await capture(
     "/bin/sh",
     ["-c", 'echo "#include <concepts>" | "$0" -std=c++20 -fsyntax-only -x c++ -', compiler],
@@ -71,9 +78,6 @@ export async function buildTools(env) {
       `${compiler} does not compile C++20 (GCC 11 or Clang 14 is enough): ${probe.output.trim().split("\n")[0]}\nInstall a newer one and name it with CXX=...`,
     );
   }
-  const ninja = which("ninja", env) ?? which("ninja-build", env);
-  const make = which("make", env) ?? which("gmake", env);
-  if (!ninja && !make) throw missingTool("make (or ninja)", "make", "to build the native addon", env);
   return { cmake, compiler, generator: ninja ? "Ninja" : "Unix Makefiles", program: ninja ?? make };
 }
 
@@ -132,5 +136,6 @@ export const nativeStep = {
   name: "native addon",
   title: (context) => `native addon (CMake; the first time takes a minute or two on ${jobs(context.env)} cores)`,
   isDone,
+  check: ({ env }) => buildTools(env),
   run: build,
 };
