@@ -269,6 +269,15 @@ describe("wrong usage gives one line and exit code 2", () => {
     expect(readdirSync(folder)).toEqual([]);
   });
 
+  it("a text in place of a command is a prompt of generate", async () => {
+    const { code, stdout } = await miro("a cat", ...model, "--steps", "1", "--output", folder);
+    expect([code, stdout]).toEqual([0, `${folder}/a-cat-seed0.png\n`]);
+    expect(await miro("a cat", ...model, "--steps", "0")).toMatchObject({
+      code: 2,
+      stderr: expect.stringMatching(/^error: --steps: /),
+    });
+  });
+
   it("an empty prompt, an unknown command", async () => {
     expect(await generate(" ")).toMatchObject({
       code: 2,

@@ -68,6 +68,7 @@ const COMMANDS: Record<string, Entry> = {
 
 const EXAMPLES = `
 Examples:
+  miro "a fox"                                            short for: miro generate "a fox"
   miro generate "a red apple on a light blue background"
   miro generate "a fox" --images 4 --seed 7 --reward sharpness=0.3
   miro info pictures/a-fox-seed7.png
@@ -97,7 +98,8 @@ export async function run(args: readonly string[], overrides: Partial<CliContext
     : () => undefined;
   let names: FlagNames = {};
   try {
-    const program = await buildProgram(args, context);
+    const words = isPrompt(args[0]) ? ["generate", ...args] : [...args];
+    const program = await buildProgram(words, context);
     const follow = (parent: Command): void => {
       parent.hook("preSubcommand", (_, command) => {
         names = flagNames(command);
@@ -105,7 +107,7 @@ export async function run(args: readonly string[], overrides: Partial<CliContext
       });
     };
     follow(program);
-    await program.parseAsync([...args], { from: "user" });
+    await program.parseAsync(words, { from: "user" });
     return 0;
   } catch (error) {
     return report(error, names, context);
@@ -113,6 +115,14 @@ export async function run(args: readonly string[], overrides: Partial<CliContext
     unlisten();
   }
 }
+
+/** Whether the first word is no command but a text: `miro "a fox"` means `miro generate "a fox"`. */
+function isPrompt(word: string | undefined): boolean {
+  return word !== undefined && !word.startsWith("-") && /\s|\p{Extended_Pictographic}/u.test(word.trim());
+}
+
+/** Help is as wide as the terminal, and no wider than is easily read. */
+const HELP_WIDTH = Math.min(110, process.stdout.columns ?? 110);
 
 /**
  * Surroundings to which nothing is written that a terminal would obey; documents for programs go to stdout as they are.
@@ -167,7 +177,7 @@ function configure(command: Command, context: CliContext): void {
     .exitOverride()
     .showSuggestionAfterError(true)
     .configureOutput({ writeOut: context.stdout, writeErr: context.stderr, outputError: () => {} })
-    .configureHelp({ helpWidth: 110 });
+    .configureHelp({ helpWidth: HELP_WIDTH });
 }
 
 /** Prints what the user needs to know about `error` and returns the exit code. */
