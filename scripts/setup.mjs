@@ -9,7 +9,8 @@
  *   5. studio's page  packages/miro/web (Vite)
  *
  * Plain Node, no dependencies. A step whose inputs have not changed is skipped; when all are skipped nothing is
- * printed. `--help` prints this and does nothing else. `--only libtorch,addon` looks at these steps alone, as a machine without npm needs it. Writes to stderr
+ * printed. `--help` prints this and does nothing else. `--only libtorch,addon` looks at these steps alone, as a machine
+ * without npm needs it. Writes to stderr
  * only.
  * Exit code 0 or 1; 2 for wrong usage.
  *
