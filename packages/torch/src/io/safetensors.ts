@@ -314,7 +314,9 @@ export function readSafetensors(path: string): Map<string, Tensor> {
 
 /** A tensor that is made when its turn to be written comes, and freed after it. */
 export interface DeferredTensor {
+  /** Of what {@link read} makes. */
   dtype: DType;
+  /** Of what {@link read} makes. */
   shape: readonly number[];
   /** Makes the tensor. */
   read(): Tensor;
