@@ -116,9 +116,13 @@ export async function run(args: readonly string[], overrides: Partial<CliContext
   }
 }
 
-/** Whether the first word is no command but a text: `miro "a fox"` means `miro generate "a fox"`. */
+/**
+ * Whether the first word is no command but a text: `miro "a fox"` means `miro generate "a fox"`. What a terminal obeys
+ * is none.
+ */
 function isPrompt(word: string | undefined): boolean {
-  return word !== undefined && !word.startsWith("-") && /\s|\p{Extended_Pictographic}/u.test(word.trim());
+  if (word === undefined || word.startsWith("-") || printable(word) !== word) return false;
+  return /\s|\p{Extended_Pictographic}/u.test(word.trim());
 }
 
 /** Help is as wide as the terminal, and no wider than is easily read. */
