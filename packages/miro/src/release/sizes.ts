@@ -15,7 +15,7 @@ const UNITS: Record<string, number> = {
 
 /** Bytes; undefined where the text is no size. */
 export function parseSize(text: string): number | undefined {
-  const [, count, unit = ""] = /^\s*(\d+(?:\.\d+)?)\s*([a-z]*)\s*$/i.exec(text) ?? [];
+  const [, count, unit = ""] = /^(\d+(?:\.\d+)?)\s*([a-z]*)$/i.exec(text.trim()) ?? [];
   const factor = UNITS[unit.toUpperCase()];
   if (count === undefined || factor === undefined) return undefined;
   const bytes = Math.floor(Number(count) * factor);
