@@ -1,3 +1,5 @@
+import { Worker } from "node:worker_threads";
+
 /**
  * The compiled form of a module of this package, for worker threads and processes: they run what tsc made, also when
  * their parent runs from its source.
@@ -6,4 +8,12 @@
  */
 export function compiledModule(path: string): URL {
   return new URL(`../dist/${path}`, import.meta.url);
+}
+
+/**
+ * Starts a compiled module as a thread. Node's own flags of the process (`--input-type`, `--eval`) are about its main
+ * program and would end the thread, so it gets none.
+ */
+export function startThread(path: string, workerData?: unknown): Worker {
+  return new Worker(compiledModule(path), { execArgv: [], workerData });
 }

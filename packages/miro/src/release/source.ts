@@ -23,5 +23,5 @@ export interface ReleaseSource extends Disposable {
   /** Of a run of `miro train`: its recipe. */
   recipe: Recipe | null;
   /** Copies the text encoder and the autoencoder that come with the checkpoint into a release's folder. */
-  copyParts(folder: string): void;
+  copyParts(folder: string): void | Promise<void>;
 }

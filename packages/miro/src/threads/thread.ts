@@ -1,6 +1,6 @@
 /** A thread with methods: calls go in, events and results come out, errors and cancelling pass both ways. */
-import { Worker } from "node:worker_threads";
-import { compiledModule } from "../compiled-module.js";
+import type { Worker } from "node:worker_threads";
+import { startThread } from "../compiled-module.js";
 import { MiroError } from "../errors.js";
 import { errorFromData, errorToData, type FromThread, type ToThread } from "./messages.js";
 
@@ -31,7 +31,7 @@ export class Thread {
 
   /** @param module that calls `serve`, from the package's source folder: `pipeline/pipeline-thread.js` */
   constructor(module: string) {
-    this.#worker = new Worker(compiledModule(module));
+    this.#worker = startThread(module);
     this.#worker.on("message", (message: FromThread) => void this.#receive(message));
     this.#worker.on("error", (error) => this.#fail(error));
     this.#worker.on("exit", () => this.#fail(new MiroError("the thread has ended")));

@@ -3,8 +3,8 @@
  * in the order of the jobs ({@link DecodePool.inOrder}), and no more pictures are under way than a budget of bytes
  * allows.
  */
-import { Worker } from "node:worker_threads";
-import { compiledModule } from "../../compiled-module.js";
+import type { Worker } from "node:worker_threads";
+import { startThread } from "../../compiled-module.js";
 import { MiroError } from "../../errors.js";
 import type { Piece, SkipReason } from "./sources.js";
 
@@ -63,10 +63,10 @@ export class DecodePool {
 
   /** @param workers number of threads, at least 1 */
   constructor(workers: number) {
-    const script = compiledModule("data/preprocess/decode-worker.js");
+    const script = "data/preprocess/decode-worker.js";
     this.#load = Array.from({ length: workers }, () => 0);
     this.#workers = this.#load.map(() => {
-      const worker = new Worker(script);
+      const worker = startThread(script);
       worker.on("message", (reply: DecodeReply) => this.#settle(reply));
       worker.on("error", (error) => this.#fail(new MiroError(`a decoding thread failed: ${(error as Error).message}`)));
       worker.on("exit", () => this.#fail(new MiroError("a decoding thread ended")));

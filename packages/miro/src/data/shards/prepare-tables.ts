@@ -5,8 +5,8 @@
 import { accessSync, constants } from "node:fs";
 import { availableParallelism } from "node:os";
 import { dirname } from "node:path";
-import { Worker } from "node:worker_threads";
-import { compiledModule } from "../../compiled-module.js";
+import type { Worker } from "node:worker_threads";
+import { startThread } from "../../compiled-module.js";
 import { MiroError } from "../../errors.js";
 import { ShardTable } from "./shard-table.js";
 
@@ -34,7 +34,7 @@ export async function prepareTables(
   signal?.throwIfAborted();
   const missing = shards.filter((path) => isWritable(dirname(path)) && !ShardTable.isStored(path));
   if (missing.length < WORTH_THREADS || jobs < 2) return; // made one by one when they are needed
-  const script = compiledModule("data/shards/table-worker.js");
+  const script = "data/shards/table-worker.js";
   const workers: Worker[] = [];
   let next = 0;
   let done = 0;
@@ -45,7 +45,7 @@ export async function prepareTables(
       stop = () => reject(signal!.reason);
       signal?.addEventListener("abort", stop, { once: true });
       for (let i = running; i > 0; i--) {
-        const worker = new Worker(script);
+        const worker = startThread(script);
         workers.push(worker);
         const give = (): void => worker.postMessage(missing[next++] ?? null);
         worker.on("message", () => {

@@ -1,7 +1,7 @@
 /** What a model of emoji scenes knows, for the file beside its weights. */
 import type { VocabularyFile } from "../../text/vocabulary.js";
 import { captionWords, simplePrompt } from "./captions.js";
-import type { EmojiEntry } from "./vocabulary.js";
+import { type EmojiEntry, loadVocabulary } from "./vocabulary.js";
 
 /** Words that captions lack and that change nothing. */
 const HARMLESS = "the some this that is are it its with at one single big large please draw image photo";
@@ -19,4 +19,9 @@ export function vocabularyFile(entries: readonly EmojiEntry[]): VocabularyFile {
     })),
     words: [...new Set([...captionWords(), ...HARMLESS.split(" ")])].sort(),
   };
+}
+
+/** The file's text for a vocabulary by name. */
+export function releaseVocabulary(name: Parameters<typeof loadVocabulary>[0]): string {
+  return `${JSON.stringify(vocabularyFile(loadVocabulary(name)))}\n`;
 }

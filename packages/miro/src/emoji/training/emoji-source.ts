@@ -6,8 +6,6 @@ import { VOCABULARY_FILE } from "../../text/vocabulary.js";
 import { recipeFault } from "../../training/batches/recipe-fault.js";
 import type { DataCheck, SourceSpec } from "../../training/batches/sources.js";
 import { EMOJI_REWARD_KEYS } from "../scenes/scene-options.js";
-import { loadVocabulary } from "../scenes/vocabulary.js";
-import { vocabularyFile } from "../scenes/vocabulary-file.js";
 import { type EmojiData, emojiDataSchema } from "./emoji-data.js";
 
 export const emojiSource: SourceSpec<EmojiData> = {
@@ -31,7 +29,10 @@ export const emojiSource: SourceSpec<EmojiData> = {
     textEncoder,
     release: {
       imgResolution: scenes.size,
-      files: () => ({ [VOCABULARY_FILE]: `${JSON.stringify(vocabularyFile(loadVocabulary(scenes.vocabulary)))}\n` }),
+      files: async () => {
+        const { releaseVocabulary } = await import("../scenes/vocabulary-file.js");
+        return { [VOCABULARY_FILE]: releaseVocabulary(scenes.vocabulary) };
+      },
     },
   }),
   check: ({ samples, autoencoder, textEncoder }) => ({

@@ -15,10 +15,10 @@
 import { createHash } from "node:crypto";
 import { existsSync, readdirSync } from "node:fs";
 import { join } from "node:path";
-import { Worker } from "node:worker_threads";
+import type { Worker } from "node:worker_threads";
 import { scope, type Tensor, zeros } from "@miro-t2i/torch";
 import { readSafetensors } from "@miro-t2i/torch/io";
-import { compiledModule } from "../../compiled-module.js";
+import { startThread } from "../../compiled-module.js";
 import { MiroError } from "../../errors.js";
 import { makeFolder } from "../../files/make-folder.js";
 import { readBytes, writeFileAtomic } from "../../files/whole-files.js";
@@ -114,14 +114,14 @@ export class LatentCache {
 
   #startWorkers(missing: number[]): void {
     const count = Math.min(this.#data.workers, missing.length);
-    const script = compiledModule("emoji/training/latent-worker.js");
+    const script = "emoji/training/latent-worker.js";
     for (let w = 0; w < count; w++) {
       const job: ShardJob = {
         data: this.#data,
         folder: this.folder,
         shards: missing.filter((_, i) => i % count === w),
       };
-      const worker = new Worker(script, { workerData: job });
+      const worker = startThread(script, job);
       worker.on("message", (shard: number) => this.#load(shard));
       worker.on("error", (error) => this.#fail(error));
       worker.on("exit", () => this.#wake());

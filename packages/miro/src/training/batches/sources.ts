@@ -68,7 +68,7 @@ export interface SourceFacts {
    * What a release states of the data, and texts that lie beside its weights by their names; absent where there can be
    * none, because the empty prompt is not known.
    */
-  release?: { imgResolution: number; files?: () => Readonly<Record<string, string>> };
+  release?: { imgResolution: number; files?: () => Promise<Readonly<Record<string, string>>> };
 }
 
 /** One thing that a dry run looked at. */

@@ -3,9 +3,9 @@
  * the gradient of some rows of the batch, and the trainer adds the gradients up. For networks whose operations are too
  * small to be worth dividing among threads.
  */
-import { Worker } from "node:worker_threads";
+import type { Worker } from "node:worker_threads";
 import { aten, noGrad, receive, type SharedTensor, scope, share, type Tensor } from "@miro-t2i/torch";
-import { compiledModule } from "../../compiled-module.js";
+import { startThread } from "../../compiled-module.js";
 import { MiroError } from "../../errors.js";
 import type { LossBatch } from "../../flow/loss.js";
 import { divideRows, type Rows, rowsOf } from "../batches/batch-slices.js";
@@ -59,7 +59,7 @@ export class Replicas {
     const [own, ...rest] = this.rows;
     this.ownRows = own!;
     this.#parameters = trainableParameters(model);
-    const script = compiledModule("training/loop/replica-worker.js");
+    const script = "training/loop/replica-worker.js";
     this.#others = rest.map((rows) => {
       const setup = scope((): ReplicaSetup => {
         const tensors = [...model.network.stateDict("network"), ...model.preconditioning.stateDict("preconditioning")];
@@ -70,7 +70,7 @@ export class Replicas {
           uncondEmbedding: share(model.loss.options.uncondEmbedding),
         };
       });
-      const worker = new Worker(script, { workerData: setup });
+      const worker = startThread(script, setup);
       worker.on("error", (error) => {
         this.#failure = new MiroError(`a training thread failed: ${error.message}`);
       });

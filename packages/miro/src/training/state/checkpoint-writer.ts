@@ -3,9 +3,9 @@
  * copy to the disk as checkpoint.ts does. At most one is on its way; the next one waits for it.
  */
 import { once } from "node:events";
-import { Worker } from "node:worker_threads";
+import type { Worker } from "node:worker_threads";
 import { empty, noGrad, type SharedTensor, scope, share, type Tensor } from "@miro-t2i/torch";
-import { compiledModule } from "../../compiled-module.js";
+import { startThread } from "../../compiled-module.js";
 import { MiroError } from "../../errors.js";
 import { Message, type MessagePart } from "../../message.js";
 import type { NamedTensors, RetentionOptions, TrainingCheckpoint, TrainingState } from "./checkpoint.js";
@@ -102,8 +102,8 @@ export class CheckpointWriter {
   }
 
   async #write(job: WriteJob): Promise<void> {
-    const script = compiledModule("training/state/checkpoint-writer-worker.js");
-    this.#worker ??= new Worker(script);
+    const script = "training/state/checkpoint-writer-worker.js";
+    this.#worker ??= startThread(script);
     const worker = this.#worker;
     const gone = new AbortController();
     const stopped = once(worker, "exit", { signal: gone.signal }).then(() => {

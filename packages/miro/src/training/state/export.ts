@@ -28,7 +28,13 @@ export interface ExportOptions {
 }
 
 /** Writes the release into a folder. */
-export function exportRelease({ recipe, output, network, preconditioning, constants }: ExportOptions): void {
+export async function exportRelease({
+  recipe,
+  output,
+  network,
+  preconditioning,
+  constants,
+}: ExportOptions): Promise<void> {
   const config = releaseConfigOf(recipe, network.config);
   if (config.settings.img_resolution === undefined) throw new TypeError(`${recipe.data.kind} data have no release`);
   saveCheckpoint(output, {
@@ -39,7 +45,7 @@ export function exportRelease({ recipe, output, network, preconditioning, consta
     uncondEmbedding: constants.uncondEmbedding,
     dtype: "float16",
   });
-  copyFrozenParts(recipe, output);
+  await copyFrozenParts(recipe, output);
 }
 
 /** The configuration of a release; without `img_resolution` where the recipe's data do not say it. */
@@ -69,12 +75,12 @@ export function releaseConfigOf(recipe: Recipe, network: RinConfig): ReleaseConf
 }
 
 /** Copies the frozen models of a recipe, where it names folders, so that the release needs nothing else. */
-export function copyFrozenParts(recipe: Recipe, output: string): void {
+export async function copyFrozenParts(recipe: Recipe, output: string): Promise<void> {
   const { textEncoder, autoencoder, release } = sourceOf(recipe.data).facts(
     recipe.data,
     parseRinConfig(recipe.network),
   );
-  for (const [name, text] of Object.entries(release?.files?.() ?? {}))
+  for (const [name, text] of Object.entries((await release?.files?.()) ?? {}))
     writeFileAtomic(join(output, name), text, { overwrite: true });
   if (textEncoder !== undefined) copyHalved(textEncoder, join(output, "text_encoder"));
   if (autoencoder !== undefined) copyHalved(autoencoder, join(output, "vae"));
