@@ -10,10 +10,15 @@ export function compiledModule(path: string): URL {
   return new URL(`../dist/${path}`, import.meta.url);
 }
 
-/**
- * Starts a compiled module as a thread. Node's own flags of the process (`--input-type`, `--eval`) are about its main
- * program and would end the thread, so it gets none.
- */
+// Node's own flags of the process (`--input-type`, `--eval`) are about its main program and would end a thread at once,
+// so threads get none.
+
+/** Starts a compiled module as a thread. */
 export function startThread(path: string, workerData?: unknown): Worker {
   return new Worker(compiledModule(path), { execArgv: [], workerData });
+}
+
+/** Starts the source text of a CommonJS program as a thread: for one so small that a file of its own would not pay. */
+export function startProgram(source: string, workerData?: unknown): Worker {
+  return new Worker(source, { eval: true, execArgv: [], workerData });
 }

@@ -2,7 +2,8 @@
  * Signs of life: the files that this process holds are touched regularly, by a thread of its own, because a step of a
  * training may keep the main thread busy for minutes. The thread does not keep the process from ending.
  */
-import { Worker } from "node:worker_threads";
+import type { Worker } from "node:worker_threads";
+import { startProgram } from "../compiled-module.js";
 
 /** Time between two touches. */
 const TOUCH_MS = 10_000;
@@ -29,7 +30,7 @@ let worker: Worker | null = null;
 /** Begins to touch a file that holds a JSON object. */
 export function keepTouching(path: string): void {
   if (worker === null) {
-    const thread = new Worker(PROGRAM, { eval: true, stdout: false, stderr: false });
+    const thread = startProgram(PROGRAM);
     thread.unref();
     // Without the thread the lock still holds wherever the system can tell that this process lives.
     thread.on("error", () => {

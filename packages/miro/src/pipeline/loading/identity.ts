@@ -9,8 +9,8 @@ import { createHash } from "node:crypto";
 import { type BigIntStats, realpathSync, statSync } from "node:fs";
 import { homedir } from "node:os";
 import { basename, dirname, join, resolve } from "node:path";
-import { Worker } from "node:worker_threads";
 import { z } from "zod";
+import { startProgram } from "../../compiled-module.js";
 import { MiroError, systemReason } from "../../errors.js";
 import { readBytes, readText, writeFileAtomic } from "../../files/whole-files.js";
 import { bundledModel } from "./bundled.js";
@@ -158,7 +158,7 @@ parentPort.postMessage(hash.digest("hex"));`;
 
 function hashInWorker(file: string, background: boolean): Promise<string> {
   return new Promise((resolve, reject) => {
-    const worker = new Worker(WORKER, { eval: true, execArgv: [], workerData: file });
+    const worker = startProgram(WORKER, file);
     worker.once("message", resolve);
     worker.once("error", (error) =>
       reject(new MiroError(`${file}: cannot be read: ${systemReason(error)}`, { cause: error })),
