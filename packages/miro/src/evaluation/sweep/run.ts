@@ -17,6 +17,7 @@ import type { PromptOptions } from "../../pipeline/requests/prompt-file.js";
 import type { ImageSettings } from "../../pipeline/settings.js";
 import { checkScorerFor } from "../../rewards/registry.js";
 import type { Scorer } from "../../rewards/scorer.js";
+import { groupBy } from "../group-by.js";
 import type { Axis, CellChange } from "./axis.js";
 
 /** Options of {@link runSweep}. */
@@ -144,7 +145,7 @@ async function drawPlaces(options: SweepOptions, y: Axis, places: readonly Sweep
     await options.onPicture?.(place.index, drawn);
     onProgress?.({ done: ++done, total: places.length, label: checkpointName(place) });
   };
-  const groups = groupBy(places, checkpointName);
+  const groups = [...groupBy(places, checkpointName).values()];
   for (const group of groups) {
     signal?.throwIfAborted();
     const { model, variant } = group[0]!;
@@ -281,16 +282,4 @@ function rmsDifference(a: RgbImage, b: RgbImage): number {
 
 function checkpointName({ model, variant }: SweepPlace): string {
   return variant === undefined ? model : `${model}/${variant}`;
-}
-
-/** Items with equal keys together, in order of first appearance. */
-function groupBy<T>(items: readonly T[], keyOf: (item: T) => string): T[][] {
-  const groups = new Map<string, T[]>();
-  for (const item of items) {
-    const key = keyOf(item);
-    const group = groups.get(key);
-    if (group) group.push(item);
-    else groups.set(key, [item]);
-  }
-  return [...groups.values()];
 }

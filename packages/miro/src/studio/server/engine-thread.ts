@@ -13,12 +13,12 @@ import { sharp } from "../../pictures/sharp.js";
 import { MiroPipeline } from "../../pipeline/pipeline.js";
 import { DrawRequest, type RequestProgress } from "../../pipeline/requests/draw-request.js";
 import { PictureFiles } from "../../pipeline/requests/picture-files.js";
-import { type ImageSettings, settingsToText } from "../../pipeline/settings.js";
+import { settingsToText } from "../../pipeline/settings.js";
 import { loadScorer } from "../../rewards/index.js";
 import { loadRanker } from "../../rewards/ranker.js";
 import type { Scorer } from "../../rewards/scorer.js";
 import { serve } from "../../threads/serve.js";
-import type { DrawCall, DrawnEvent, LoadCall, ModelFacts, StepEvent } from "./engine.js";
+import type { DrawCall, DrawnEvent, LoadCall, StepEvent } from "./engine.js";
 import { MAX_UPLOAD_PIXELS } from "./limits.js";
 
 /** Side of previews in pixels. */
@@ -38,13 +38,6 @@ serve({
       onDownload: (progress) => void emit("download", progress),
     });
     own = call;
-    const { name, variant, device, coherenceKeys, defaultSteps, defaultGuidanceScale, latentShape, schedule } = pipe;
-    const side = latentShape[1] * pipe.autoencoder.downsampling;
-    const facts: ModelFacts = {
-      ...{ name, variant, device, coherenceKeys, defaultSteps, defaultGuidanceScale },
-      ...{ shift: schedule.shift, size: [side, side] },
-    };
-    return facts;
   },
 
   async draw({ pictures, edits, bestOf, previewEvery, batchSize }: DrawCall, { signal, emit, listens }) {
@@ -122,16 +115,6 @@ serve({
     } finally {
       for (const scorer of scorers) scorer.dispose();
     }
-  },
-
-  /** The settings that pictures will have, for checks before anything is drawn. */
-  async describe({ pictures }: { pictures: DrawCall["pictures"] }): Promise<ImageSettings[]> {
-    const settings: ImageSettings[] = [];
-    for (const { prompt, options, seed } of pictures)
-      settings.push(
-        ...(await pipe!.settings(await pipe!.plan(prompt, { ...options, imagesPerPrompt: 1, seed: seed ?? 0 }))),
-      );
-    return settings;
   },
 });
 

@@ -28,19 +28,6 @@ export interface LoadCall {
   threads: number | undefined;
 }
 
-/** What is known of a model once it is loaded. */
-export interface ModelFacts {
-  name: string;
-  variant: string | undefined;
-  device: string;
-  coherenceKeys: readonly string[];
-  defaultSteps: number;
-  defaultGuidanceScale: number;
-  shift: number;
-  /** Width and height of its pictures. */
-  size: [number, number];
-}
-
 /** One picture that a thread is to draw. */
 export interface PictureCall extends PlannedPicture {
   /** Its file. */
@@ -115,7 +102,8 @@ interface Model {
   /** Bytes of its files. */
   bytes: number;
   thread: Thread | null;
-  facts: Promise<ModelFacts> | null;
+  /** Its loading, once it has begun. */
+  loading: Promise<void> | null;
   lastUsed: number;
   busy: number;
 }
@@ -179,7 +167,7 @@ export class Engine {
         },
         load: { model, threads, options: { variant, device, dtype, cacheDir } },
         bytes: bytesOf(join(source.folder, prefix)),
-        ...{ thread: null, facts: null, lastUsed: 0, busy: 0 },
+        ...{ thread: null, loading: null, lastUsed: 0, busy: 0 },
       });
     }
     return new Engine(opened);
@@ -196,11 +184,6 @@ export class Engine {
 
   isLoaded(id: string): boolean {
     return this.#models.get(id)?.thread !== null;
-  }
-
-  /** The facts of a model, which is loaded where it is not. */
-  facts(id: string): Promise<ModelFacts> {
-    return this.#loaded(this.#models.get(id)!);
   }
 
   /** Draws with a model. @returns warnings. @throws what the pipeline throws, or the signal's reason */
@@ -243,21 +226,21 @@ export class Engine {
     await Promise.all([...this.#models.values()].map((model) => this.#free(model)));
   }
 
-  #loaded(model: Model): Promise<ModelFacts> {
+  #loaded(model: Model): Promise<void> {
     model.lastUsed = performance.now();
-    model.facts ??= this.#load(model).catch((error) => {
-      model.facts = null;
+    model.loading ??= this.#load(model).catch((error) => {
+      model.loading = null;
       throw error;
     });
-    return model.facts;
+    return model.loading;
   }
 
-  async #load(model: Model): Promise<ModelFacts> {
+  async #load(model: Model): Promise<void> {
     await this.#makeRoom(model.bytes + WORKING_BYTES);
     const thread = new Thread("studio/server/engine-thread.js");
     model.thread = thread;
     try {
-      return await thread.call<ModelFacts>("load", model.load);
+      await thread.call<void>("load", model.load);
     } catch (error) {
       model.thread = null;
       await thread.end(error as Error);
@@ -277,7 +260,7 @@ export class Engine {
   async #free(model: Model): Promise<void> {
     const { thread } = model;
     model.thread = null;
-    model.facts = null;
+    model.loading = null;
     await thread?.end(new MiroError("the model was freed"));
   }
 }
