@@ -23,7 +23,7 @@ const bench = {
 const detections = { bench: [[40, 45, 80, 75, 0.5]] };
 
 describe("miro evaluate geneval --judge", () => {
-  it("prints the verdicts in the order of the file; options of a case go before flags, flags before the file's", async () => {
+  it("prints the verdicts in the order of the file; options of a case override flags, which override the file's", async () => {
     const path = file("cases.json", {
       options: { threshold: 0.9 },
       cases: [

@@ -51,7 +51,7 @@ is given. --output may also name the file of a single picture: .png, .webp, .jpg
 
 Prompt files: a text file has one prompt a line, a .jsonl file one JSON object a line ({"prompt": "a fox", "seed": 7,
 "reward": {"sharpness": 0.2}}), a .csv or .tsv file a header row (prompt,seed,reward.sharpness). Settings have the names of the
-flags, with _ for -; those of a line go before those of the command.
+flags, with _ for -; those of a line override those of the command.
 
 Fields of --name: ${NAME_FIELDS.map((name) => `{${name}}`).join(" ")}
 `;

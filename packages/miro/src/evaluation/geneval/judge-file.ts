@@ -1,7 +1,7 @@
 /**
  * Verdicts on detections that stand in a file: `{"options": …, "cases": [{"name", "metadata", "detections", "colours",
  * "options"}]}`. Detections are `{class: [[x1, y1, x2, y2, score], …]}`, colours the answers for the kept objects of a
- * class, best first; a case's options go before the file's.
+ * class, best first; a case's options override the file's.
  */
 import { z } from "zod";
 import { InvalidInputError } from "../../errors.js";
@@ -37,7 +37,7 @@ export interface NamedVerdict {
 /**
  * Judges the cases of a file, in their order.
  *
- * @param options go before the file's
+ * @param options override the file's
  * @throws InvalidInputError naming the file, the case and what is wrong with it
  */
 export function judgeFile(path: string, options: Readonly<Record<string, unknown>> = {}): NamedVerdict[] {

@@ -76,7 +76,7 @@ export interface PromptRequest {
 /** The options of `generate` that may differ from prompt to prompt. */
 export const promptOptionsSchema = perPrompt(generateSchema);
 
-/** What `generate` may be told for one prompt. */
+/** The options of `generate` for one prompt. */
 export type PromptOptions = Omit<
   z.output<typeof promptOptionsSchema>,
   "noise" | "promptEmbeddings" | "keepLatents" | "onStep" | "onImage" | "onWarning" | "signal"

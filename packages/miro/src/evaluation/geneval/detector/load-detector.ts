@@ -48,8 +48,8 @@ const TRAINING_RUN: Readonly<Record<DetectorLayout, string>> = {
 };
 
 /**
- * Loads Mask2Former with Swin-S for COCO's 80 classes. OpenMMLab's weights go before the Hugging Face port where a
- * folder has both; a `config.json` beside the weights states another shape.
+ * Loads Mask2Former with Swin-S for COCO's 80 classes. OpenMMLab's weights take precedence over the Hugging Face port
+ * where a folder has both; a `config.json` beside the weights states another shape.
  *
  * @param source a weight file, a folder that holds one, or a repository of the Hugging Face Hub
  * @throws InvalidInputError when there are no weights; MiroError naming the file and the tensor that is wrong

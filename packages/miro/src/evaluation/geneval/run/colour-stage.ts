@@ -36,7 +36,7 @@ export class ColourStage {
     this.#prompts = run.prompts.filter(({ metadata }) => metadata.include.some(({ color }) => color !== undefined));
   }
 
-  /** Whether the colours of a prompt are told for the detections as they are now. */
+  /** Whether the colours of a prompt have been recognised for the detections as they are now. */
   isComplete(index: number): boolean {
     if (this.#complete.has(index)) return true;
     const key = this.#keyOf(index);
