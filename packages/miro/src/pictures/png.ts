@@ -6,12 +6,14 @@
  * Text goes into `tEXt` where Latin-1 can carry it and into uncompressed `iTXt` (UTF-8) where it cannot. The reader
  * also takes compressed `zTXt` and `iTXt` from other programs, with a bound on what they may inflate to.
  */
-import { deflateSync, inflateSync } from "node:zlib";
+import { constants, deflateSync, inflateSync } from "node:zlib";
 import { MiroError } from "../errors.js";
 
 const SIGNATURE = Uint8Array.of(0x89, 0x50, 0x4e, 0x47, 0x0d, 0x0a, 0x1a, 0x0a);
 /** No text that this reader returns may be longer. */
 const MAX_TEXT_BYTES = 4 << 20;
+/** Level 9 took seven times as long (190 ms for 256 x 256) for files 1 % smaller. */
+const COMPRESSION = { level: 7, strategy: constants.Z_FILTERED };
 
 /** A keyword (1 to 79 Latin-1 characters) and its text. */
 export interface PngText {
@@ -47,7 +49,7 @@ export function encodePng(data: Uint8Array, width: number, height: number, text:
     SIGNATURE,
     pngChunk("IHDR", header),
     ...text.map(textChunk),
-    pngChunk("IDAT", deflateSync(filterRows(data, width * 3, height), { level: 9 })),
+    pngChunk("IDAT", deflateSync(filterRows(data, width * 3, height), COMPRESSION)),
     pngChunk("IEND", new Uint8Array(0)),
   ]);
 }
