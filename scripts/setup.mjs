@@ -88,6 +88,8 @@ async function main() {
       const start = performance.now();
       log(`setup: ${step.title(context)} ...\n`);
       await step.run(context);
+      // A step that never counts as done would run again before every program.
+      if (!step.isDone(context)) throw new SetupError(`${step.name}: what was made does not fit what was asked for`);
       log(`setup: ${step.name} ready (${((performance.now() - start) / 1000).toFixed(1)} s)\n`);
     }
   });
