@@ -4,10 +4,11 @@ import { setNumThreads } from "@miro-t2i/torch";
 import { z } from "zod";
 import { MiroError } from "../errors.js";
 import { field } from "../options.js";
+import { loadSchema } from "../pipeline/loading/load-options.js";
 import { gigabytes, type ScoreReport, scoreFilesWithReport, scorerBytes, scorerSpecs } from "../rewards/index.js";
 import { scoreFilesSchema } from "../rewards/score-files.js";
 import { declare } from "./add-options.js";
-import { json, threads } from "./common-options.js";
+import { json } from "./common-options.js";
 import type { CliContext, Register } from "./context.js";
 import { Progress } from "./progress.js";
 
@@ -52,7 +53,7 @@ const schema = z.strictObject({
     flag: "[images...]",
   }),
   ...scoreFilesSchema.shape,
-  threads,
+  threads: loadSchema.shape.threads,
   json,
 });
 
