@@ -26,7 +26,7 @@ Examples:
   miro train emoji trainer.batch_size=64 optimizer.lr=1e-3 --output runs/try-2
   miro train emoji --output runs/try-2 --resume
   miro train emoji --output runs/try-2 --resume 1000        from the checkpoint of step 1000; later ones are set aside
-  miro train emoji --devices 2 trainer.replicas=1           two processes share each batch
+  miro train emoji --devices 2                              two processes share each batch
   miro train multi_cad_synth data.dir=/data --print         every value, and where it comes from
   miro train multi_cad_synth trainer.devices=8 --dry-run    parameters, memory, FLOPs; are the data there?
   miro train clip_score_cad extends=base/as_upstream        another recipe on top

@@ -16,7 +16,7 @@ export function peakFlops({ logger, trainer }: Recipe, group: DataParallelGroup)
   if (logger.peakTflops !== undefined) return logger.peakTflops * 1e12;
   const dtype = ({ "32-true": "float32", "bf16-mixed": "bfloat16", "16-mixed": "float16" } as const)[trainer.precision];
   // Replicas and processes compute beside each other, each with as many threads.
-  return trainer.replicas * group.worldSize * measurePeakFlops({ device: trainer.device, dtype });
+  return (trainer.replicas ?? 1) * group.worldSize * measurePeakFlops({ device: trainer.device, dtype });
 }
 
 /** The EMA weights by their published names, on the device of the network. */

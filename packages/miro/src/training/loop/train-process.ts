@@ -70,7 +70,7 @@ async function trainAlone(
   if (recipe.trainer.threads > 0) setNumThreads(recipe.trainer.threads);
 
   const { trainer: settings } = recipe;
-  const device = settings.device;
+  const { device, replicas: threads = 1 } = settings;
   onMessage("opening the data");
   await group.agree("the recipe", JSON.stringify(recipeToJson(recipe)));
   const source = await group.firstRankFirst(() => openBatches(recipe, group, { signal, onMessage, warn }));
@@ -99,8 +99,7 @@ async function trainAlone(
     const optimizer = createOptimizer(recipe, network, preconditioning);
     const { totalSteps = settings.maxSteps, ...warmupCosine } = recipe.lrScheduler;
 
-    replicas =
-      settings.replicas > 1 ? new Replicas(recipe, settings.replicas, { network, preconditioning, loss }) : null;
+    replicas = threads > 1 ? new Replicas(recipe, threads, { network, preconditioning, loss }) : null;
     samples = first
       ? openRunSamples({
           recipe,

@@ -68,6 +68,15 @@ describe("loadRecipe", () => {
     expect(() => load(tiny, override)).toThrow(message);
   });
 
+  it("leaves a setting for the CPU out where a GPU or several processes are chosen", () => {
+    const text = tiny.replace("batch_size: 4", "batch_size: 4, replicas: 2");
+    expect(load(text).trainer.replicas).toBe(2);
+    for (const chosen of ["trainer.device=cuda", "trainer.devices=2", "trainer.num_nodes=2"]) {
+      expect(load(text, chosen).trainer).not.toHaveProperty("replicas");
+      expect(() => load(text, chosen, "trainer.replicas=2")).toThrow(/command line: trainer\.replicas: expected 1 /);
+    }
+  });
+
   it("names what is missing", () => {
     expect(() => load(tiny.replace("max_steps: 6, ", ""))).toThrow(/trainer\.max_steps is missing/);
     expect(() => loadRecipe(join(folder, "none.yaml"))).toThrow(/none\.yaml: no such file/);

@@ -17,12 +17,23 @@ export type { Recipe } from "./schema.js";
  */
 export function parseRecipe(json: unknown, source = "recipe", origins?: Origins): Recipe {
   const recipe = checkRecipe(recipeSchema(), json, source, origins);
+  leaveOutCpuSettings(recipe, origins);
   const network = checkRules(recipe, (lines) => refuseRecipe(source, lines, origins));
   recipe.network = rinConfigToJson(network);
   recipe.preconditioning = precondConfigToJson(
     parsePrecondConfig({ ...recipe.preconditioning, num_latents: network.numLatents, latents_dim: network.latentsDim }),
   );
   return recipe;
+}
+
+/**
+ * Leaves out what a recipe sets for one process on the CPU when a GPU or several processes are chosen: a recipe for the
+ * CPU trains on GPUs by `trainer.device=cuda` alone. What the command line sets stays, to be refused.
+ */
+function leaveOutCpuSettings({ trainer }: Recipe, origins?: Origins): void {
+  const isOneOnCpu = trainer.device === "cpu" && trainer.devices * trainer.numNodes === 1;
+  const origin = origins?.get("trainer.replicas");
+  if (!isOneOnCpu && origin !== undefined && origin !== "command line") delete trainer.replicas;
 }
 
 /** What a source of data needs to know of the rest of its recipe. */

@@ -27,7 +27,7 @@ export function checkRules(recipe: Recipe, refuseAll: (faults: RecipeFault[]) =>
         `expected fewer than the ${totalSteps} steps of the schedule (received ${warmupSteps})`,
       ),
     ]);
-  const { replicas, device, devices, numNodes } = recipe.trainer;
+  const { replicas = 1, device, devices, numNodes } = recipe.trainer;
   const plan = batchPlan(recipe.trainer);
   if ("key" in plan) refuse([plan]);
   else if (replicas > plan.deviceBatchSize)

@@ -143,10 +143,11 @@ const withData = (data: z.ZodType<SourceData>) =>
       /** Threads of one tensor operation; 0 leaves the engine's choice. */
       threads: z.int().nonnegative().default(0),
       /**
-       * Threads that divide each batch's rows among them; for networks whose operations are too small to divide. CPU
-       * only.
+       * Threads that divide each batch's rows among them, by default one; for networks whose operations are too small
+       * to divide. For one process on the CPU: where a GPU or several processes are chosen, a recipe's value is left
+       * out.
        */
-      replicas: count.default(1),
+      replicas: count.optional(),
       gradientClipVal: z.number().positive().default(2),
       /**
        * A step whose loss or gradients are not finite is skipped, with the name of the first such tensor; after so many
