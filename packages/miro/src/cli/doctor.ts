@@ -5,6 +5,7 @@ import { dirname, join } from "node:path";
 import type { CudaDevice } from "@miro-t2i/torch";
 import { z } from "zod";
 import { describe, InvalidInputError, MiroError } from "../errors.js";
+import { formatMemory, formatSize } from "../files/sizes.js";
 import { bundledModel } from "../pipeline/loading/bundled.js";
 import { hubCache, hubEndpoint, hubOffline } from "../pipeline/loading/hub-environment.js";
 import { proxyFor } from "../pipeline/loading/hub-proxy.js";
@@ -111,8 +112,7 @@ function cudaVersion(libraryPath: string): string | null {
 }
 
 function memoryFinding(): Finding {
-  const gib = (bytes: number) => `${(bytes / 2 ** 30).toFixed(1)} GiB`;
-  const value = `${gib(freemem())} free of ${gib(totalmem())}`;
+  const value = `${formatMemory(freemem())} free of ${formatMemory(totalmem())}`;
   if (totalmem() > 1.5 * 2 ** 30) return { name: "memory", value, state: "ok" };
   return { name: "memory", value, state: "note", fix: "the bundled model needs about 1 GiB" };
 }
@@ -168,7 +168,7 @@ async function engine(context: CliContext): Promise<Finding[]> {
 /** A line for each GPU that the driver knows, whether libtorch can use it or not. */
 export function gpuFindings(gpus: readonly CudaDevice[], usable: boolean, cudaBuild: boolean): Finding[] {
   return gpus.map(({ name, memoryBytes, capability }, i) => {
-    const value = `${name}, ${(memoryBytes / 2 ** 30).toFixed(1)} GiB, compute capability ${capability.join(".")}`;
+    const value = `${name}, ${formatMemory(memoryBytes)}, compute capability ${capability.join(".")}`;
     if (usable) return { name: `cuda:${i}`, value, state: "ok" };
     const fix = cudaBuild
       ? "libtorch does not see it: its CUDA may be newer than the driver (nvidia-smi shows what the driver supports)"
@@ -228,7 +228,7 @@ function cache(): Finding[] {
   ];
   const free = freeBytes(folder);
   if (free !== null) {
-    const value = `${(free / 1e9).toFixed(1)} GB free for ${folder}`;
+    const value = `${formatSize(free)} free for ${folder}`;
     const fix = "published checkpoints with their text encoder take about 14 GB; set HF_HOME to a larger disk";
     findings.push(free < 14e9 ? { name: "disk", value, state: "note", fix } : { name: "disk", value, state: "ok" });
   }

@@ -6,6 +6,7 @@ import { histogramChart, histogramLine } from "../data/inspect/histogram-chart.j
 import { reportShards, type ShardReport } from "../data/inspect/shard-report.js";
 import { shardSheet } from "../data/inspect/shard-sheet.js";
 import { WIDS_INDEX_NAME } from "../data/shards/wids-index.js";
+import { formatMemory } from "../files/sizes.js";
 import { writeFileAtomic } from "../files/whole-files.js";
 import { encodePng } from "../pictures/png.js";
 import type { CliContext } from "./context.js";
@@ -57,8 +58,11 @@ export async function shardInfo(
 /** The report for people. */
 export function shardLines(report: ShardReport): string[] {
   const { shards, samples, bytes, members, fields, problems, problemCount } = report;
-  const each = samples > 0 ? `, ${size(bytes / samples)} a sample` : "";
-  const lines = [`${samples} samples in ${shards} shard${shards === 1 ? "" : "s"}, ${size(bytes)}${each}`, "members:"];
+  const each = samples > 0 ? `, ${formatMemory(bytes / samples)} a sample` : "";
+  const lines = [
+    `${samples} samples in ${shards} shard${shards === 1 ? "" : "s"}, ${formatMemory(bytes)}${each}`,
+    "members:",
+  ];
   const names = Object.keys(members);
   const width = Math.max(0, ...names.map((name) => name.length));
   for (const [name, member] of Object.entries(members)) {
@@ -68,7 +72,7 @@ export function shardLines(report: ShardReport): string[] {
       : "";
     const what = arrays ? `${arrays.dtype} (${arrays.shape})${lengths}` : "";
     lines.push(
-      `  ${name.padEnd(width)}  ${String(member.count).padStart(8)}  ${size(member.bytes).padStart(9)}  ${what}`.trimEnd(),
+      `  ${name.padEnd(width)}  ${String(member.count).padStart(8)}  ${formatMemory(member.bytes).padStart(9)}  ${what}`.trimEnd(),
     );
   }
   const shown = Object.entries(fields).filter(([, { count }]) => count > 0);
@@ -86,17 +90,4 @@ export function shardLines(report: ShardReport): string[] {
 
 function number(value: number | null): string {
   return value === null ? "none" : String(Number(value.toPrecision(4)));
-}
-
-function size(bytes: number): string {
-  if (bytes < 1024) return `${Math.round(bytes)} B`;
-  const units = ["KiB", "MiB", "GiB", "TiB"];
-  let value = bytes;
-  let unit = "B";
-  for (const next of units) {
-    if (value < 1024) break;
-    value /= 1024;
-    unit = next;
-  }
-  return `${value.toFixed(1)} ${unit}`;
 }

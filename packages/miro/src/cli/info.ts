@@ -7,6 +7,7 @@ import { basename, join } from "node:path";
 import { z } from "zod";
 import { CUT_REMEDY } from "../data/shards/shard-error.js";
 import { InvalidInputError, MiroError } from "../errors.js";
+import { formatMemory } from "../files/sizes.js";
 import { readJson } from "../files/whole-files.js";
 import { message, option } from "../message.js";
 import { field, flag } from "../options.js";
@@ -184,6 +185,6 @@ function toLines(value: Report, indent = ""): string[] {
 
 function count(key: string, value: number): string {
   if (key === "parameters") return `${value} (${(value / 1e6).toFixed(1)}M)`;
-  if (key === "bytes") return `${value} (${(value / 2 ** 20).toFixed(1)} MiB)`;
+  if (key === "bytes") return `${value} (${formatMemory(value)})`;
   return String(value);
 }

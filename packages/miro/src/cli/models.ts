@@ -1,9 +1,10 @@
 /** `miro models`: models and scorers that can be loaded, what is cached, and the disk that it takes. Works offline. */
 import "./extensions.js";
 import { z } from "zod";
+import { formatSize } from "../files/sizes.js";
 import { loadSchema } from "../pipeline/loading/load-options.js";
 import { listModels, type ModelList } from "../pipeline/loading/model-list.js";
-import { gigabytes, type ListedScorer, listScorers } from "../rewards/index.js";
+import { type ListedScorer, listScorers } from "../rewards/index.js";
 import { declare } from "./add-options.js";
 import { json } from "./common-options.js";
 import type { Register } from "./context.js";
@@ -44,18 +45,18 @@ function describe({ bundled, published, cache }: ModelList, scorers: readonly Li
   lines.push("Scorers (miro score --by KEY), their download, memory in float32 or bfloat16, and licence:");
   lines.push(...table(scorers.flatMap(scorerRows)), "");
   const { repositories } = cache;
-  const free = cache.freeBytes === null ? "" : `, ${gigabytes(cache.freeBytes)} free`;
-  lines.push(`Cache ${cache.folder}: ${gigabytes(cache.sizeBytes)}${free}`);
+  const free = cache.freeBytes === null ? "" : `, ${formatSize(cache.freeBytes)} free`;
+  lines.push(`Cache ${cache.folder}: ${formatSize(cache.sizeBytes)}${free}`);
   lines.push(
     ...table(
       repositories.flatMap(({ repository, revisions, sizeBytes, incompleteBytes, lastUsed }) => [
         [
           " ",
           repository,
-          gigabytes(sizeBytes),
+          formatSize(sizeBytes),
           revisions.map(({ commit, refs }) => [...refs, commit.slice(0, 8)].join(" ")).join(", ") || "no revision",
           lastUsed ? `used ${lastUsed.slice(0, 10)}` : "",
-          incompleteBytes > 0 ? `${gigabytes(incompleteBytes)} of an unfinished download` : "",
+          incompleteBytes > 0 ? `${formatSize(incompleteBytes)} of an unfinished download` : "",
         ],
       ]),
     ),
@@ -65,9 +66,11 @@ function describe({ bundled, published, cache }: ModelList, scorers: readonly Li
 
 /** One row, and one more for each further place that weights come from. */
 function scorerRows({ key, repositories, memoryBytes, license, ready }: ListedScorer): string[][] {
-  const memory = memoryBytes ? `${gigabytes(memoryBytes.float32)} or ${gigabytes(memoryBytes.bfloat16)} of memory` : "";
+  const memory = memoryBytes
+    ? `${formatSize(memoryBytes.float32)} or ${formatSize(memoryBytes.bfloat16)} of memory`
+    : "";
   const terms = license ? `${license.name}${license.nonCommercial ? " (not for commercial use)" : ""}` : "";
-  const [first, ...others] = repositories.map(({ name, sizeBytes }) => [placeOf(name), gigabytes(sizeBytes)] as const);
+  const [first, ...others] = repositories.map(({ name, sizeBytes }) => [placeOf(name), formatSize(sizeBytes)] as const);
   return [
     [ready ? "*" : " ", key, ...(first ?? ["no download", ""]), memory, terms],
     ...others.map(([name, size]) => [" ", "", `and ${name}`, size, "", ""]),

@@ -1,10 +1,10 @@
 /** `miro publish`: a release folder on the Hugging Face Hub. Parses, shows the plan, calls, prints. */
 import { z } from "zod";
 import { InvalidInputError } from "../errors.js";
+import { formatSize } from "../files/sizes.js";
 import { message, option } from "../message.js";
 import { field, flag } from "../options.js";
 import { planPublication, publish } from "../release/publish.js";
-import { formatSize } from "../release/sizes.js";
 import { declare } from "./add-options.js";
 import { json } from "./common-options.js";
 import type { Register } from "./context.js";

@@ -3,12 +3,12 @@ import "./extensions.js";
 import { setNumThreads } from "@miro-t2i/torch";
 import { z } from "zod";
 import { MiroError } from "../errors.js";
+import { formatSize } from "../files/sizes.js";
 import { field } from "../options.js";
-import { loadSchema } from "../pipeline/loading/load-options.js";
-import { gigabytes, type ScoreReport, scoreFilesWithReport, scorerBytes, scorerSpecs } from "../rewards/index.js";
+import { type ScoreReport, scoreFilesWithReport, scorerBytes, scorerSpecs } from "../rewards/index.js";
 import { scoreFilesSchema } from "../rewards/score-files.js";
 import { declare } from "./add-options.js";
-import { json } from "./common-options.js";
+import { json, threads } from "./common-options.js";
 import type { CliContext, Register } from "./context.js";
 import { Progress } from "./progress.js";
 
@@ -25,7 +25,7 @@ Memory for the weights and a batch, in float32 and in bfloat16 or float16 (--dty
 ${scorerSpecs()
   .filter(({ memory }) => memory)
   .map((spec) => {
-    const [whole, half] = (["float32", "bfloat16"] as const).map((dtype) => gigabytes(scorerBytes([spec], { dtype })));
+    const [whole, half] = (["float32", "bfloat16"] as const).map((dtype) => formatSize(scorerBytes([spec], { dtype })));
     const license = spec.license?.nonCommercial ? `, not for commercial use (${spec.license.name})` : "";
     return `  ${spec.key.padEnd(19)} ${whole} or ${half}${spec.memory?.streams ? ", or less, read from the disk layer by layer" : ""}${license}`;
   })
@@ -53,7 +53,7 @@ const schema = z.strictObject({
     flag: "[images...]",
   }),
   ...scoreFilesSchema.shape,
-  threads: loadSchema.shape.threads,
+  threads,
   json,
 });
 

@@ -9,7 +9,6 @@ import { InvalidInputError } from "../errors.js";
 import { release } from "../flow/release.js";
 import type { Rin } from "../networks/rin.js";
 import { Part, type PipelineParts, type TextEncoder } from "./loading/parts.js";
-import { Turns } from "./turns.js";
 
 /** Parts that take turns. */
 export type PartName = "textEncoder" | "network" | "autoencoder";
@@ -26,8 +25,8 @@ export class Residency {
   #textEncoder: Promise<TextEncoder> | null = null;
   /** What `#textEncoder` became, until it is freed. */
   #loadedTextEncoder: TextEncoder | null = null;
-  /** Of work that has the memory to itself. */
-  readonly #turns = new Turns();
+  /** Ends with the last work that has the memory to itself. */
+  #turn: Promise<unknown> = Promise.resolve();
   #disposed = false;
 
   /** @param beforeFreeingNetwork frees what reads the network's own memory */
@@ -83,23 +82,22 @@ export class Residency {
     memory.emptyCache();
   }
 
-  /**
-   * Runs work when it may have the memory: at once, or with `lowMemory` after the work before it.
-   * @throws the signal's reason when it is aborted while the work waits
-   */
-  async *inTurn<T>(
-    work: AsyncGenerator<T, void, void>,
-    signal: AbortSignal | undefined,
-  ): AsyncGenerator<T, void, void> {
+  /** Runs work when it may have the memory: at once, or with `lowMemory` after the work before it. */
+  async *inTurn<T>(work: AsyncGenerator<T, void, void>): AsyncGenerator<T, void, void> {
     if (!this.#parts.lowMemory) {
       yield* work;
       return;
     }
-    const end = await this.#turns.begin(signal);
+    const before = this.#turn;
+    let done: () => void = () => {};
+    this.#turn = new Promise<void>((resolve) => {
+      done = resolve;
+    });
     try {
+      await before;
       yield* work;
     } finally {
-      end();
+      done();
     }
   }
 

@@ -17,6 +17,7 @@ import { readSafetensors, TorchCheckpoint, type TorchTensor, writeTorchCheckpoin
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { parse } from "yaml";
 import { runCaptured } from "../cli/testing/run-captured.js";
+import { parseSize } from "../files/sizes.js";
 import { REWARD_KEYS } from "../networks/config.js";
 import { FlowPrecond } from "../networks/precond.js";
 import { Rin } from "../networks/rin.js";
@@ -29,7 +30,6 @@ import { writeConstants } from "../training/state/data-constants.js";
 import { tinyRecipe } from "../training/testing/tiny.js";
 import { parseRunConfiguration } from "./config-yaml.js";
 import { PRESETS } from "./presets.js";
-import { parseSize } from "./sizes.js";
 
 const fixtures = join(import.meta.dirname, "../training/fixtures");
 const ckpt = join(fixtures, "epoch=0-step=3.ckpt");

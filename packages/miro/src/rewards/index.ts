@@ -26,7 +26,7 @@ export { JINA_CLIP_V2, type JinaConfig, type LoraConfig, readJinaConfig } from "
 export { loadJinaClip } from "./jina-weights.js";
 export { type LinearHead, readLinearHead } from "./linear-head.js";
 export { colorfulnessScore, haslerColorfulness, laplacianEnergy, sharpnessScore } from "./measured.js";
-export { availableMemory, checkMemory, gigabytes, scorerBytes, scorerParameters } from "./memory.js";
+export { availableMemory, checkMemory, scorerBytes, scorerParameters } from "./memory.js";
 export { loadScorer, registerScorer, scorerSpec, scorerSpecs } from "./registry.js";
 export {
   type ScoredFile,

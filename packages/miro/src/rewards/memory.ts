@@ -7,6 +7,7 @@ import { readFileSync, statSync } from "node:fs";
 import { freemem } from "node:os";
 import { dirname, join } from "node:path";
 import { MiroError } from "../errors.js";
+import { formatSize } from "../files/sizes.js";
 import { openTensors } from "../files/tensor-files.js";
 import { message, option } from "../message.js";
 import { resolveDType } from "../pipeline/loading/device.js";
@@ -125,17 +126,12 @@ export function checkMemory(
   if (needed <= available) return;
   const half = scorerBytes(kept, { ...options, dtype: "bfloat16" });
   const remedies = [
-    ...(half < needed && half <= available ? [message`take ${option("dtype", "bfloat16")} (${gigabytes(half)})`] : []),
+    ...(half < needed && half <= available ? [message`take ${option("dtype", "bfloat16")} (${formatSize(half)})`] : []),
     ...(kept.length > 1 ? [message`use fewer scorers at a time`] : []),
   ];
   const ways = remedies.length > 0 ? remedies : [message`free some, or use a machine with more`];
   const end = ways.slice(1).reduce((text, way) => message`${text}, or ${way}`, ways[0]!);
   throw new MiroError(
-    message`${kept.map(({ key }) => key).join(", ")}: ${gigabytes(needed)} of memory are needed, ${gigabytes(available)} are free; ${end}`,
+    message`${kept.map(({ key }) => key).join(", ")}: ${formatSize(needed)} of memory are needed, ${formatSize(available)} are free; ${end}`,
   );
-}
-
-/** Bytes in words. */
-export function gigabytes(bytes: number): string {
-  return bytes < 1e8 ? `${(bytes / 1e6).toFixed(1)} MB` : `${(bytes / 1e9).toFixed(1)} GB`;
 }

@@ -15,6 +15,7 @@ import { existsSync } from "node:fs";
 import { join } from "node:path";
 import { cat, cuda, itemSize, noGrad, scope, stack, type Tensor, tensor } from "@miro-t2i/torch";
 import { InvalidInputError, invalid, MiroError } from "../errors.js";
+import { formatSize } from "../files/sizes.js";
 import { openTensors } from "../files/tensor-files.js";
 import type { ClipVisionTower } from "../networks/clip.js";
 import type { RgbImage } from "../pictures/rgb.js";
@@ -25,7 +26,7 @@ import { Tokenizer } from "../text/tokenizer.js";
 import { CLIP_L_336, readClipConfig } from "./clip-config.js";
 import { clipPixels } from "./clip-pixels.js";
 import { loadClipTower } from "./clip-weights.js";
-import { availableMemory, gigabytes } from "./memory.js";
+import { availableMemory } from "./memory.js";
 import { fetchFolder, placeOf } from "./published-folder.js";
 import type { LoadScorerOptions, ScorerModel } from "./scorer.js";
 import type { WeightsPlace } from "./strict-weights.js";
@@ -141,11 +142,11 @@ function chooseStreaming(
   if (resident <= freeBytes) return false;
   if (least > freeBytes)
     throw new MiroError(
-      `${VQA_KEY}: needs ${gigabytes(least)} of memory on ${device} in ${dtype}, with its layers read from disk one by one; ` +
-        `${gigabytes(freeBytes)} are free`,
+      `${VQA_KEY}: needs ${formatSize(least)} of memory on ${device} in ${dtype}, with its layers read from disk one by one; ` +
+        `${formatSize(freeBytes)} are free`,
     );
   onMessage?.(
-    `${VQA_KEY}: needs ${gigabytes(resident)} of memory on ${device} in ${dtype}, ${gigabytes(freeBytes)} are free; ` +
+    `${VQA_KEY}: needs ${formatSize(resident)} of memory on ${device} in ${dtype}, ${formatSize(freeBytes)} are free; ` +
       "its layers are read from disk for each batch, which is slow",
   );
   return true;

@@ -11,6 +11,7 @@ import { pipeline } from "node:stream/promises";
 import { describeStandIn } from "@miro-t2i/torch/stand-in";
 import { MiroError } from "../../errors.js";
 import { makeFolder } from "../../files/make-folder.js";
+import { formatSize } from "../../files/sizes.js";
 import { cannotWrite, link, tagCache, writable } from "./hub-cache.js";
 import { describeFiles, type RemoteFile } from "./hub-describe.js";
 import { hubEndpoint } from "./hub-environment.js";
@@ -71,9 +72,8 @@ function checkSpace({ name, storage }: Repository, neededBytes: number, files: r
   const kept = files.reduce((sum, { blob }) => sum + PartialFile.keptBytes(blob), 0);
   const { bavail, bsize } = statfsSync(storage);
   if (neededBytes - kept <= bavail * bsize) return;
-  const gb = (bytes: number) => `${(bytes / 1e9).toFixed(1)} GB`;
   throw new MiroError(
-    `${name}: ${gb(neededBytes - kept)} are to be downloaded, ${gb(bavail * bsize)} are free in ${storage}; free some, or set HF_HUB_CACHE to a larger disk`,
+    `${name}: ${formatSize(neededBytes - kept)} are to be downloaded, ${formatSize(bavail * bsize)} are free in ${storage}; free some, or set HF_HUB_CACHE to a larger disk`,
   );
 }
 

@@ -8,6 +8,7 @@
 import { join } from "node:path";
 import { InvalidInputError } from "../../errors.js";
 import { trimEnd } from "../../files/trim.js";
+import { localTime } from "../../local-time.js";
 import { about, message } from "../../message.js";
 
 /** What the fields of a template stand for. */
@@ -48,8 +49,8 @@ const FIELDS: Record<string, (values: NameValues, template: string) => string> =
   shift: ({ shift }) => String(shift),
   model: ({ model }) => model,
   variant: ({ variant }) => variant,
-  date: ({ began }) => local(began).slice(0, 10),
-  time: ({ began }) => local(began).slice(11, 19).replaceAll(":", "-"),
+  date: ({ began }) => localTime(began).day,
+  time: ({ began }) => localTime(began).time,
 };
 
 /** The fields of a template, for help and errors. */
@@ -171,9 +172,4 @@ export function slug(prompt: string): string {
     .replace(/^-/, "");
   const first = Array.from(words.slice(0, 120)).slice(0, 60).join("");
   return trimEnd(first, (c) => c === "-") || "picture";
-}
-
-/** Date and time of this place, `2026-01-31T23:59:59`. */
-function local(date: Date): string {
-  return new Date(date.getTime() - date.getTimezoneOffset() * 60_000).toISOString().slice(0, 19);
 }

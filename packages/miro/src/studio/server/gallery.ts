@@ -13,6 +13,7 @@ import { MiroError } from "../../errors.js";
 import { FileLock } from "../../files/file-lock.js";
 import { makeFolder } from "../../files/make-folder.js";
 import { readJson, writeFileAtomic } from "../../files/whole-files.js";
+import { localTime } from "../../local-time.js";
 import { encodeImage, type ImageFormat } from "../../pictures/image-files.js";
 import { readPng } from "../../pictures/png.js";
 import { sharp } from "../../pictures/sharp.js";
@@ -129,7 +130,7 @@ export class Gallery {
   /** A path for a new picture: a folder for each day. */
   newPath(): string {
     const now = this.#now();
-    const [day, time] = local(now);
+    const { day, time } = localTime(now);
     return join(this.folder, day, `${time}-${randomBytes(5).toString("hex")}.png`);
   }
 
@@ -448,10 +449,4 @@ function entryOf({ id, prompt, model, seed, width, height, created, favourite, t
 function words(text: string): string | null {
   const found = text.match(/[\p{L}\p{N}]+/gu) ?? [];
   return found.length === 0 ? null : found.map((word) => `"${word}"*`).join(" ");
-}
-
-/** Day and time of this place, for folders and files. */
-function local(date: Date): [string, string] {
-  const text = new Date(date.getTime() - date.getTimezoneOffset() * 60_000).toISOString();
-  return [text.slice(0, 10), text.slice(11, 19).replaceAll(":", "-")];
 }

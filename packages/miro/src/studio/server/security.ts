@@ -3,6 +3,7 @@ import { createHash, timingSafeEqual } from "node:crypto";
 import { hostname, networkInterfaces } from "node:os";
 import type { FastifyInstance, FastifyReply, FastifyRequest } from "fastify";
 import { MiroError } from "../../errors.js";
+import { isLoopback } from "../../loopback.js";
 import { refusalOf } from "./refusals.js";
 
 export interface AccessOptions {
@@ -104,9 +105,4 @@ function ownNames(host: string): string[] {
 
 function bracketed(host: string): string {
   return host.includes(":") && !host.startsWith("[") ? `[${host.replace(/%.*/, "")}]` : host.toLowerCase();
-}
-
-/** Whether only this machine reaches an address. */
-export function isLoopback(host: string): boolean {
-  return host === "localhost" || host === "::1" || /^127(?:\.\d{1,3}){3}$/.test(host);
 }

@@ -8,6 +8,7 @@ import swagger from "@fastify/swagger";
 import fastify, { type FastifyError, type FastifyInstance } from "fastify";
 import { serializerCompiler, validatorCompiler } from "fastify-type-provider-zod";
 import { InvalidInputError, invalid, MiroError } from "../../errors.js";
+import { isLoopback } from "../../loopback.js";
 import { version } from "../../version.js";
 import type { WorkContext } from "./bodies.js";
 import { addDocsPage } from "./docs-page.js";
@@ -22,7 +23,7 @@ import type { StudioParts } from "./parts.js";
 import { JobQueue } from "./queue.js";
 import { refusalOf, shown, statusOf } from "./refusals.js";
 import { schemaTransform } from "./schemas.js";
-import { guard, isLoopback } from "./security.js";
+import { guard } from "./security.js";
 import { addWebuiRoutes } from "./webui-routes.js";
 
 /** Options of {@link Studio.start}. */

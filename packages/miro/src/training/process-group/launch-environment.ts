@@ -8,6 +8,7 @@
  * port that follows from the job's number.
  */
 import { InvalidInputError } from "../../errors.js";
+import { isLoopback } from "../../loopback.js";
 
 /** A process among those that train together. */
 export interface RankPlace {
@@ -86,10 +87,6 @@ function numberOf(environment: NodeJS.ProcessEnv) {
       );
     return value;
   };
-}
-
-function isLoopback(host: string): boolean {
-  return host === "localhost" || host === "::1" || /^127\./.test(host);
 }
 
 /**
