@@ -129,6 +129,52 @@ describe("Dockerfile", () => {
   });
 });
 
+describe("miro.def", () => {
+  const text = read("miro.def");
+  /** The stages, each with its header, and its sections by name. */
+  const stages = text.split(/^(?=Bootstrap: )/m).slice(1);
+  const section = (stage: string, name: string) =>
+    new RegExp(`^%${name}\\n((?:[ ]{4}.*\\n|\\n)*)`, "m").exec(stage)?.[1]?.replace(/^ {4}/gm, "") ?? "";
+
+  test("has the images, the torch and the tools of the Dockerfile", () => {
+    const docker = read("Dockerfile");
+    expect(stages.map((stage) => /^From: (.*)$/m.exec(stage)?.[1])).toEqual(
+      ["", "-slim"].map((end) => `node:{{ NODE_VERSION }}-bookworm${end}`),
+    );
+    const given = stages.flatMap((stage) => section(stage, "arguments").trim().split("\n"));
+    for (const argument of given) expect(docker).toContain(`ARG ${argument}\n`);
+    for (const [, name] of text.matchAll(/\{\{ (\w+) \}\}/g)) expect(given.join("\n")).toContain(`${name}=`);
+    const tools = /--no-install-recommends (.*?)(?: \\)?\n/;
+    expect(tools.exec(text)![1]).toBe(tools.exec(docker.slice(docker.indexOf("AS cuda-build")))![1]);
+  });
+  test("has no section that Apptainer would not know", () => {
+    for (const [, name] of text.matchAll(/^%(.+)$/gm))
+      expect(["arguments", "files", "files from build", "post", "runscript", "test", "labels"]).toContain(name);
+    const inside = /^(#.*|Bootstrap: docker|From: .+|Stage: \w+|%[\w ]+|[ ]{4}.+|)$/;
+    for (const line of text.split("\n")) expect(line).toMatch(inside);
+  });
+  test("its scripts are ones that a shell reads", () => {
+    for (const stage of stages)
+      for (const name of ["post", "runscript", "test"]) {
+        const { status, stderr } = spawnSync("sh", ["-n"], { input: section(stage, name), encoding: "utf8" });
+        expect([status, stderr]).toEqual([0, ""]);
+      }
+  });
+  test("copies all that the set-up of a clone needs, to where it builds", () => {
+    const copied = section(stages[0]!, "files")
+      .trim()
+      .split("\n")
+      .map((line) => line.split(" "));
+    for (const [from, to] of copied) {
+      expect(existsSync(path.join(root, from!)), from).toBe(true);
+      expect(to).toBe(`/opt/miro/${from}`);
+    }
+    const { references } = JSON.parse(readFileSync(path.join(root, "tsconfig.json"), "utf8"));
+    const folders = references.map(({ path }: { path: string }) => path.split("/")[0]);
+    expect(copied.map(([from]) => from)).toEqual(expect.arrayContaining([...folders, "scripts", "package-lock.json"]));
+  });
+});
+
 describe("compose.yaml", () => {
   const { services, volumes } = parse(read("compose.yaml"), { merge: true });
 

@@ -64,6 +64,9 @@ export class Cluster {
     writeFileSync(inside("munge.key"), randomBytes(256), { mode: 0o400 });
     const [controller, node] = [await freePort(), await freePort()];
     writeFileSync(inside("slurm.conf"), configuration(this.folder, { controller, node }));
+    // What stands for two GPUs: SLURM only wants files of theirs.
+    for (const gpu of ["gpu0", "gpu1"]) writeFileSync(inside(gpu), "");
+    writeFileSync(inside("gres.conf"), `AutoDetect=off\nName=gpu File=${inside("gpu[0-1]")}\n`);
     process.env.SLURM_CONF = inside("slurm.conf");
     process.env.PATH = searchPath;
 
@@ -177,8 +180,12 @@ KillWait=10
 OverTimeLimit=0
 ReturnToService=2
 SlurmdParameters=config_overrides
-NodeName=${host} NodeAddr=127.0.0.1 CPUs=2 State=UNKNOWN
-PartitionName=test Nodes=${host} Default=YES MaxTime=INFINITE State=UP
+GresTypes=gpu
+NodeName=${host} NodeAddr=127.0.0.1 CPUs=2 RealMemory=1000 Gres=gpu:2 Feature=fast State=UNKNOWN
+PreemptType=preempt/partition_prio
+PreemptMode=REQUEUE
+PartitionName=test Nodes=${host} Default=YES MaxTime=INFINITE State=UP PriorityTier=1 GraceTime=60
+PartitionName=urgent Nodes=${host} MaxTime=INFINITE State=UP PriorityTier=2 PreemptMode=OFF
 `;
 }
 

@@ -1,4 +1,15 @@
-import { chmodSync, existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, statSync, writeFileSync } from "node:fs";
+import { createHash } from "node:crypto";
+import {
+  chmodSync,
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  statSync,
+  writeFileSync,
+} from "node:fs";
 import { tmpdir } from "node:os";
 import { delimiter, join, resolve } from "node:path";
 import { afterAll, afterEach, describe, expect, it, vi } from "vitest";
@@ -60,7 +71,7 @@ describe("miro launch", () => {
     [["--time", "tomorrow"], /--time: expected a time above 0 as minutes, H:M:S or D-H:M:S, received "tomorrow"/],
     [["--time", "2", "--signal-before", "120"], /--signal-before: expected less than the 120 seconds of --time/],
     [["--max-simultaneous", "2"], /--max-simultaneous: needs --array/],
-    [["--sbatch", "account=x"], /--sbatch\.0: expected an option of sbatch, as --account=x/],
+    [["--sbatch", "account=x"], /--sbatch\.0: expected an option of sbatch, as --reservation=x/],
   ])("refuses %j with 2 before anything is written", async (args, message) => {
     const { code, err } = await call(recipe, "--partition", "cpu", "--output", output, ...args);
     expect(err).toMatch(message);
@@ -68,29 +79,126 @@ describe("miro launch", () => {
     expect(existsSync(output)).toBe(false);
   });
 
-  it("takes the partition from the site's settings, and names what is missing", async () => {
+  it("takes from the site's settings what is not given, and leaves the rest to SLURM", async () => {
     vi.stubEnv("MIRO_SLURM_PARTITION", "");
-    const { code, err } = await call(recipe, "--print");
-    expect({ code, err }).toEqual({
-      code: 2,
-      err: "error: --partition: missing; name one, or set MIRO_SLURM_PARTITION in the environment or .env\n",
-    });
+    const bare = await call(recipe, "--print");
+    expect(bare.code).toBe(0);
+    expect(bare.out).not.toMatch(/--(partition|account|qos|mem|constraint)/);
     vi.stubEnv("MIRO_SLURM_PARTITION", "a b");
-    expect((await call(recipe, "--print")).out).toMatch(/^#SBATCH --partition="a b"$/m);
+    vi.stubEnv("SBATCH_ACCOUNT", "vision");
+    vi.stubEnv("SBATCH_MEM_PER_NODE", "64G");
+    const { out } = await call(recipe, "--print", "--mem", "0", "--qos", "high");
+    const said = out.split("\n").filter((line) => /--(partition|account|qos|mem|constraint)=/.test(line));
+    expect(said).toEqual([
+      '#SBATCH --partition="a b"',
+      "#SBATCH --account=vision",
+      "#SBATCH --qos=high",
+      "#SBATCH --mem=0",
+    ]);
+    vi.stubEnv("SBATCH_MEM_PER_NODE", "much");
+    expect(await call(recipe, "--print")).toEqual({
+      code: 2,
+      out: "",
+      err: 'error: environment: SBATCH_MEM_PER_NODE: expected a size as 64G, or 0 for all memory, received "much"\n',
+    });
+  });
+
+  it("asks for GPUs in the site's way, for no fewer than there are processes", async () => {
+    const gpus = async (...args: string[]) => {
+      const { code, out, err } = await call(recipe, "trainer.device=cuda", "trainer.devices=4", "--print", ...args);
+      return code === 0 ? out.split("\n").filter((line) => /--(gres|gpus-per-node)=/.test(line)) : err;
+    };
+    expect(await gpus()).toEqual(["#SBATCH --gres=gpu:4"]);
+    expect(await gpus("--gpus-per-node", "a100:4")).toEqual(["#SBATCH --gpus-per-node=a100:4"]);
+    expect(await gpus("--gres", "gpu:a100:8,tmpfs:100G")).toEqual(["#SBATCH --gres=gpu:a100:8,tmpfs:100G"]);
+    const tooFew = "at least 4 GPUs, one for each of trainer.devices";
+    expect(await gpus("--gpus-per-node", "2")).toBe(`error: --gpus-per-node: expected ${tooFew}, received "2"\n`);
+    expect(await gpus("--gres", "tmpfs:100G")).toBe(`error: --gres: expected ${tooFew}, received "tmpfs:100G"\n`);
+    expect(await gpus("--gres", "gpu:1;id")).toMatch(/^error: --gres: expected resources as gpu:8/);
+  });
+
+  it("trains a recipe for one process on the CPU on GPUs, without its settings for the CPU", async () => {
+    const path = join(folder, "threads.yaml");
+    writeFileSync(path, JSON.stringify(tinyRecipeJson({ replicas: 2 })));
+    const write = join(folder, "gpus");
+    expect(await call(path, "trainer.device=cuda", "trainer.devices=2", "--write", write)).toMatchObject({ code: 0 });
+    const [frozen] = readdirSync(write).filter((name) => name.startsWith("recipe-"));
+    expect(parse(readFileSync(join(write, frozen!), "utf8")).trainer).not.toHaveProperty("replicas");
+    expect((await call(path, "trainer.device=cuda", "trainer.replicas=2", "--print")).err).toMatch(
+      /command line: trainer\.replicas: expected 1 on cuda \(received 2\)/,
+    );
+  });
+
+  it("--write makes a folder that can be edited and submitted, submits nothing, and keeps what was edited", async () => {
+    fakeSbatch(`touch ${folder}/submitted-by-write; echo 1`);
+    const prologue = join(folder, "modules.sh");
+    writeFileSync(prologue, "export FROM_MODULES=1\n");
+    const write = join(folder, "job to edit");
+    const args = [
+      recipe,
+      "--output",
+      output,
+      "--write",
+      write,
+      "--prologue",
+      prologue,
+      "--network-interface",
+      "ib0,ib1",
+    ];
+    const { code, out } = await call(...args, "--print");
+    expect(code).toBe(0);
+    expect(existsSync(join(folder, "submitted-by-write"))).toBe(false);
+    const script = join(write, "job.sh");
+    expect(readFileSync(script, "utf8")).toBe(out);
+    expect(out).toContain("export FROM_MODULES=1\n");
+    for (const path of out.matchAll(/'([^']*job to edit[^']*)'/g)) expect(existsSync(path[1]!), path[1]).toBe(true);
+    const environment = readFileSync(join(write, "environment.sh"), "utf8");
+    expect(environment).toMatch(/^NCCL_SOCKET_IFNAME=ib0,ib1\nGLOO_SOCKET_IFNAME=ib0,ib1$/m);
+    const record = JSON.parse(readFileSync(join(write, "launch.json"), "utf8"));
+    const digest = createHash("sha256").update("export FROM_MODULES=1\n").digest("hex");
+    expect(record).toMatchObject({ job: null, prologue: { path: prologue, sha256: digest }, runs: [output] });
+
+    expect(await call(...args)).toMatchObject({ code: 0, out: `${script}\n` });
+    writeFileSync(script, `${out}# edited\n`);
+    const again = await call(...args);
+    expect(again).toMatchObject({
+      code: 2,
+      err: expect.stringMatching(/job\.sh: is another script, .* another --write$/m),
+    });
+    expect(readFileSync(script, "utf8")).toBe(`${out}# edited\n`);
+  });
+
+  it.each([
+    [["--container-runtime", "pyxis"], /--container-runtime: needs --container/],
+    [["--container-mount", "/data"], /--container-mount: needs --container/],
+    [["--container", "x", "--stage-to", "/tmp"], /--stage-to: a container has its own Node and libtorch/],
+    [["--container", "none.sif"], /none\.sif: no such image/],
+    [["--container", "x", "--container-mount", "/a,/etc:/etc"], /--container-mount\.0: expected \/SOURCE/],
+    [["--container", "x", "--container-runtime", "docker"], /--container-runtime: .*pyxis or apptainer/],
+    [["--stage-to", "$(id)"], /--stage-to: expected an absolute path, or one that begins with a variable/],
+    [["--network-interface", "ib0;id"], /--network-interface: expected a network interface/],
+    [["--prologue", "none.sh"], /none\.sh/],
+    [["--account", "a\nb"], /--account: expected a text without control characters/],
+  ])("refuses %j with 2", async (args, message) => {
+    const { code, err } = await call(recipe, "--output", output, ...args, "--print");
+    expect(err).toMatch(message);
+    expect(code).toBe(2);
   });
 
   it("submits the script, without the variables of a job that it is called from, and prints the id", async () => {
     fakeSbatch(
-      `[ -z "$SLURM_NTASKS" ] && [ "$SLURM_CONF" = /slurm.conf ] && [ "$1" = --parsable ] && cp "$2" ${folder}/got && echo "77;site"`,
+      `[ -z "$SLURM_NTASKS$SBATCH_PARTITION" ] && [ "$SLURM_CONF" = /slurm.conf ] && [ "$1" = --parsable ] && cp "$2" ${folder}/got && echo "77;site"`,
     );
     vi.stubEnv("SLURM_NTASKS", "4");
     vi.stubEnv("SLURM_CONF", "/slurm.conf");
+    vi.stubEnv("SBATCH_PARTITION", "another");
     vi.stubEnv("MIRO_DATA_DIR", "it's $HOME");
     const { code, out } = await call(recipe, "--partition", "cpu", "--output", output);
     expect({ code, out }).toEqual({ code: 0, out: "77\n" });
     const script = readFileSync(join(output, "slurm/job.sh"), "utf8");
     expect(readFileSync(join(folder, "got"), "utf8")).toBe(script);
     expect(script).toContain(`\ncd -- ${resolve(".")} `);
+    expect(JSON.parse(readFileSync(join(output, "slurm/launch.json"), "utf8"))).toMatchObject({ job: "77" });
     const environment = join(output, "slurm/environment.sh");
     expect(readFileSync(environment, "utf8")).toMatch(/^MIRO_DATA_DIR='it'\\''s \$HOME'$/m);
     expect(statSync(environment).mode & 0o777).toBe(0o600);

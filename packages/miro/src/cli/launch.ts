@@ -1,11 +1,14 @@
-/** `miro launch`: submits a training to SLURM. Parses, calls {@link planJob} and {@link submitJob}, prints. */
+/**
+ * `miro launch`: submits a training to SLURM. Parses, calls {@link planJob} and {@link submitJob} or {@link writeJob},
+ * prints.
+ */
 
 import "./extensions.js";
 import { z } from "zod";
 import { flag } from "../options.js";
 import { jobScript } from "../training/cluster/job-script.js";
 import { launchOptionsSchema, planJob } from "../training/cluster/plan.js";
-import { submitJob } from "../training/cluster/submission.js";
+import { submitJob, writeJob } from "../training/cluster/submission.js";
 import { declare } from "./add-options.js";
 import { json } from "./common-options.js";
 import type { CliContext, Register } from "./context.js";
@@ -13,18 +16,22 @@ import type { CliContext, Register } from "./context.js";
 const EXAMPLES = `
 Examples:
   miro launch multi_cad_synth trainer.devices=8 trainer.num_nodes=2 --partition gpu --time 24:00:00
-  miro launch multi_cad_synth trainer.devices=8 --partition gpu --time 1-0 --print          the whole script, nothing is submitted
+  miro launch multi_cad_synth data.dir=/data trainer.devices=8 --time 1-0 --print      the whole script, nothing is submitted
+  miro launch multi_cad_synth data.dir=/data --print --write job                       the script and its files, to be edited: sbatch job/job.sh
+  miro launch multi_cad_synth trainer.devices=8 --prologue modules.sh --account vision --gpus-per-node a100:8 --mem 0
+  miro launch multi_cad_synth trainer.devices=8 --container miro.sif --network-interface ib0
+  miro launch multi_cad_synth trainer.devices=8 --stage-to '$SLURM_TMPDIR'
   miro launch emoji --array optimizer.lr=1e-3,2e-3 --array seed=0,1 --max-simultaneous 2 --cpus-per-task 4
-  miro launch emoji --dependency afterok:1234 --sbatch --account=vision --sbatch --mem=64G
+  miro launch emoji --dependency afterok:1234 --sbatch --reservation=vision
 
 The job has one process for each of trainer.devices on each of trainer.num_nodes. Before its time limit the run stores a checkpoint and
 the job goes back into the queue, until all steps are done; a run that fails, or that scancel ends, does not. The script, and the recipe as
-it is now, are kept in RUN/slurm/, logs are in MIRO_SLURM_OUTPUT_DIR. docs/training.md tells more.
+it is now, are kept in RUN/slurm/, logs are in MIRO_SLURM_OUTPUT_DIR. docs/cluster.md tells more.
 `;
 
 const schema = z.strictObject({
   ...launchOptionsSchema.shape,
-  print: flag("print the script, and do nothing else", "--print"),
+  print: flag("print the script, and submit nothing", "--print"),
   json,
 });
 
@@ -37,15 +44,18 @@ async function launch(
   { stdout, stderr }: CliContext,
 ): Promise<void> {
   const plan = planJob(options);
-  if (print) {
-    const script = jobScript(plan.job);
-    stdout(json ? `${JSON.stringify({ script })}\n` : script);
-    return;
-  }
-  const submitted = await submitJob(plan);
-  if (json) stdout(`${JSON.stringify(submitted)}\n`);
-  else {
+  if (!print && options.write === undefined) {
+    const submitted = await submitJob(plan);
+    if (json) return stdout(`${JSON.stringify(submitted)}\n`);
     stdout(`${submitted.job}\n`);
-    stderr(`submitted ${submitted.script}; logs are in ${submitted.logs}\n`);
+    return stderr(`submitted ${submitted.script}; logs are in ${submitted.logs}\n`);
+  }
+  const script = jobScript(plan.job);
+  const written = options.write === undefined ? null : await writeJob(plan);
+  if (json) return stdout(`${JSON.stringify({ ...(print && { script }), ...(written && { written }) })}\n`);
+  if (print) stdout(script);
+  if (written !== null) {
+    if (!print) stdout(`${written.script}\n`);
+    stderr(`wrote ${written.script} and what it refers to; submit it with sbatch ${written.script}\n`);
   }
 }

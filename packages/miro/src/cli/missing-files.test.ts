@@ -29,6 +29,8 @@ it.each<[string, ...string[]]>([
   ["train", "nowhere.yaml"],
   ["train", "nowhere"],
   ["launch", "nowhere.yaml"],
+  ["launch", "emoji", "--prologue", "nowhere.sh"],
+  ["launch", "emoji", "--container", "nowhere.sif"],
   ["plot", "nowhere"],
   ["testbed", "nowhere"],
   ["index", "nowhere"],

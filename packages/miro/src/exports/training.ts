@@ -16,9 +16,13 @@ export {
   type SourceSpec,
   type ValidationBatches,
 } from "../training/batches/sources.js";
+export type { ContainerRuntime, JobContainer } from "../training/cluster/container.js";
 export { type Job, type JobRun, jobScript } from "../training/cluster/job-script.js";
 export { type JobPlan, type LaunchOptions, planJob } from "../training/cluster/plan.js";
-export { type SubmittedJob, submitJob } from "../training/cluster/submission.js";
+export type { Prologue } from "../training/cluster/prologue.js";
+export type { RuntimeFile } from "../training/cluster/runtime-files.js";
+export type { Staging } from "../training/cluster/staging.js";
+export { type SubmittedJob, submitJob, type WrittenJob, writeJob } from "../training/cluster/submission.js";
 export {
   type CurveSummary,
   type RunChart,

@@ -47,13 +47,21 @@ function fakeCluster(name: string, change: Partial<Job> = {}) {
     "srun",
     `printf '%s\\0' "$@" > "$NOTES/srun"
 env > "$NOTES/environment"
+ulimit -n > "$NOTES/limit"
 stop() { [ -z "$STORES" ] || ln -sfn "$STORES" "$NOTES/run/checkpoints/last"; exit "$ENDS"; }
 [ -z "$WAITS" ] && stop
 trap stop USR1
 touch "$NOTES/waiting"
 for _ in {1..1000}; do sleep 0.01; done`,
   );
-  command("scontrol", 'if [ "$1" = show ]; then printf "node7\\nnode8\\n"; else echo "$@" >> "$NOTES/scontrol"; fi');
+  command(
+    "scontrol",
+    `case "$1 $2" in
+  "show hostnames") printf "node7\\nnode8\\n" ;;
+  "show job") echo "JobId=$3 PreemptEligibleTime=2026-01-31T09:00:00 PreemptTime=\${PREEMPT_TIME:-None}" ;;
+  *) echo "$@" >> "$NOTES/scontrol" ;;
+esac`,
+  );
   const environmentFile = join(folder, "environment.sh");
   writeFileSync(environmentFile, `SETTING=${shellWord("a 'b' $c")}\n`);
   const job: Job = {
@@ -62,7 +70,8 @@ for _ in {1..1000}; do sleep 0.01; done`,
     nodes: 2,
     tasksPerNode: 4,
     cpusPerTask: 3,
-    gpusPerNode: 4,
+    gres: "gpu:4",
+    usesGpus: true,
     signalBefore: 180,
     sbatch: [],
     logs: folder,
@@ -159,7 +168,7 @@ describe("a job script", () => {
       ...["dependency=afterok:7", "account=x"],
     ]);
     const runs = [1, 2, 3].map((i) => ({ output: `/runs/${i}`, arguments: [] }));
-    const array = directives({ gpusPerNode: 0, isArray: true, runs, maxSimultaneous: 2 });
+    const array = directives({ gres: undefined, isArray: true, runs, maxSimultaneous: 2 });
     expect(array).toContain("array=0-2%2");
     expect(array).toContain('output="/logs/100%% \\"x\\"/tiny-%A_%a.log"');
     expect(array.filter((text) => /^(gres|time|dependency)/.test(text))).toEqual([]);
@@ -219,6 +228,12 @@ describe("a job script", () => {
     expect(cluster.read("srun").split("\0")).toContain("b");
   });
 
+  it("goes back into the queue when it was preempted, also before the first step", async () => {
+    const cluster = fakeCluster("preempted");
+    const { code, requeued } = await runJob(cluster, { ends: 130, env: { PREEMPT_TIME: "2026-01-31T09:05:00" } });
+    expect({ code, requeued }).toEqual({ code: 130, requeued: "requeue 1234" });
+  });
+
   it("does not go back when a whole time limit brought no new checkpoint", async () => {
     const cluster = fakeCluster("no-progress");
     symlinkSync("step_00000001", join(cluster.output, "checkpoints/last"));
@@ -235,6 +250,87 @@ describe("a job script", () => {
     ["finished although it was warned", { ends: 0, warned: true, stores: "step_00000002" }, 0],
   ])("passes the exit code on and stays out of the queue when the training %s", async (name, course, code) => {
     expect(await runJob(fakeCluster(name), course)).toMatchObject({ code, requeued: "" });
+  });
+
+  it("leaves to the site what is not given", () => {
+    const site = { partition: undefined, gres: undefined };
+    const text = readFileSync(fakeCluster("site", site).script, "utf8");
+    expect(text).not.toMatch(/#SBATCH --(partition|account|qos|mem|constraint|gres|gpus-per-node)/);
+  });
+
+  it("asks for what is given, quoted where SLURM would read it otherwise", () => {
+    const given = { account: 'a "b"#c', qos: "high", mem: "64G", constraint: "a100&nvlink", gpusPerNode: "a100:4" };
+    const text = readFileSync(fakeCluster("given", given).script, "utf8");
+    for (const line of [
+      'account="a \\"b\\"#c"',
+      "qos=high",
+      "mem=64G",
+      'constraint="a100&nvlink"',
+      "gpus-per-node=a100:4",
+    ])
+      expect(text).toContain(`\n#SBATCH --${line}\n`);
+  });
+
+  it.each(["partition", "account", "qos", "constraint", "mem", "gres", "gpusPerNode", "dependency"])(
+    "refuses a line break in %s, which could begin another directive",
+    (option) => {
+      expect(() => fakeCluster("injection", { [option]: "x\n#SBATCH --uid=0" })).toThrow(
+        new RegExp(`^${option}: expected a text without control characters`),
+      );
+    },
+  );
+
+  it("runs a prologue first, whose variables and limits the processes get, and nothing else of it", async () => {
+    const text = [
+      "ulimit -n 64",
+      'export FROM_PROLOGUE="$UNSET $SETTING"',
+      "set -e; set -f; IFS=x; cd /; set -- other arguments",
+      "shopt -s nullglob",
+      "",
+    ].join("\n");
+    const cluster = fakeCluster("prologue", { prologue: { path: "/site's modules.sh", sha256: "abc", text } });
+    expect(readFileSync(cluster.script, "utf8")).toContain("# prologue: '/site'\\''s modules.sh', sha256 abc\n");
+    expect(await runJob(cluster, { ends: 0 })).toEqual({ code: 0, stderr: "", requeued: "" });
+    const environment = cluster.read("environment").split("\n");
+    expect(environment).toEqual(expect.arrayContaining(["FROM_PROLOGUE= a 'b' $c", `PWD=${cluster.folder}`]));
+    expect(cluster.read("srun").split("\0")).toContain("/recipes/tiny.yaml");
+    expect(cluster.read("limit").trim()).toBe("64");
+  });
+
+  it("ends with a prologue that ends", async () => {
+    const cluster = fakeCluster("prologue-ends", {
+      prologue: { path: "/p.sh", sha256: "", text: "false || exit 7\n" },
+    });
+    expect(await runJob(cluster, { ends: 0 })).toMatchObject({ code: 7 });
+    expect(cluster.read("srun")).toBe("");
+  });
+
+  it("starts the processes in a container of pyxis, where the settings of the job hold", async () => {
+    const mounts = ["/data:/data", "/it's $HOME:/x:ro"];
+    const container = { runtime: "pyxis", image: "registry#it's $(id)/miro:1", mounts } as const;
+    const cluster = fakeCluster("pyxis", { container });
+    expect(await runJob(cluster, { ends: 0 })).toMatchObject({ code: 0, stderr: "" });
+    const words = cluster.read("srun").split("\0").slice(0, -1);
+    expect(words.slice(4)).toEqual([
+      "--container-image=registry#it's $(id)/miro:1",
+      "--container-mounts=/data:/data,/it's $HOME:/x:ro",
+      `--container-workdir=${cluster.folder}`,
+      ...["--no-container-mount-home", "--no-container-entrypoint", "bash", "-c"],
+      'set -a; . "$0" && set +a && exec miro "$@"',
+      join(cluster.folder, "environment.sh"),
+      ...["train", "/recipes/tiny.yaml", ...HOSTILE, "--output", cluster.output, "--resume"],
+    ]);
+  });
+
+  it.each([true, false])("starts the processes with apptainer, GPUs: %s", async (usesGpus) => {
+    const container = { runtime: "apptainer", image: "/images/it's.sif", mounts: ["/data:/data"] } as const;
+    const cluster = fakeCluster(`apptainer-${usesGpus}`, { container, usesGpus });
+    expect(await runJob(cluster, { ends: 0 })).toMatchObject({ code: 0, stderr: "" });
+    const words = cluster.read("srun").split("\0").slice(4, -1);
+    expect(words.slice(0, words.indexOf("bash"))).toEqual([
+      ...["apptainer", "exec", ...(usesGpus ? ["--nv"] : []), "--bind", "/data:/data", "--pwd", cluster.folder],
+      "/images/it's.sif",
+    ]);
   });
 
   it("trains nothing when its settings are gone", async () => {

@@ -5,118 +5,38 @@
 import { createHash } from "node:crypto";
 import { join, resolve } from "node:path";
 import { fileURLToPath } from "node:url";
-import { z } from "zod";
+import type { z } from "zod";
 import { InvalidInputError, invalid } from "../../errors.js";
 import { about, message, option } from "../../message.js";
-import { field, flag, type OptionsOf, parseOptions } from "../../options.js";
+import { parseOptions } from "../../options.js";
 import { taskOf } from "../loop/tasks.js";
 import { type Environment, readEnvironment, siteSettings } from "../recipes/environment.js";
-import { parseRecipe, type Recipe, recipeToYaml } from "../recipes/recipe.js";
+import { parseRecipe, type Recipe, recipeToJson, recipeToYaml } from "../recipes/recipe.js";
 import { composeRecipe } from "../recipes/recipe-source.js";
 import { arrayTasks } from "./array.js";
+import { foldersIn, planContainer } from "./container.js";
 import type { Job } from "./job-script.js";
+import { type LaunchOptions, launchOptionsSchema } from "./launch-options.js";
+import { readPrologue } from "./prologue.js";
+import { withSiteOptions } from "./site-options.js";
+import { planStaging } from "./staging.js";
 import { limitSeconds } from "./time-limit.js";
 
-const count = z.int().positive();
-
-const name = z.string().min(1).optional();
-
-/** Options of {@link planJob}. */
-export const launchOptionsSchema = z.strictObject({
-  /** Name or file of the recipe. */
-  recipe: field(z.string().min(1), {
-    expected: "the name or file of a recipe",
-    help: "name or file of the recipe",
-    flag: "<recipe>",
-  }),
-  /** Values that replace those of the recipe, as `key=value`. */
-  overrides: field(z.array(z.string()).default([]), {
-    expected: "key=value",
-    help: "values that replace those of the recipe",
-    flag: "[key=value...]",
-  }),
-  /** Folder of the run. Default: runs/NAME. */
-  output: field(name, {
-    expected: "a path",
-    help: "folder of the run",
-    flag: "--output <dir>",
-    otherwise: "runs/NAME",
-  }),
-  /** Partition to submit to. Default: MIRO_SLURM_PARTITION. */
-  partition: field(name, {
-    expected: "the name of a partition",
-    help: "partition to submit to",
-    flag: "--partition <name>",
-    otherwise: "MIRO_SLURM_PARTITION",
-  }),
-  /** Time limit of the job, as minutes, H:M:S or D-H:M:S. Default: the partition's. */
-  time: field(
-    z
-      .string()
-      .refine((text) => limitSeconds(text) !== null)
-      .optional(),
-    {
-      expected: "a time above 0 as minutes, H:M:S or D-H:M:S",
-      help: "time limit of the job, as minutes, H:M:S or D-H:M:S",
-      flag: "--time <limit>",
-      otherwise: "the partition's",
-    },
-  ),
-  /** Seconds before the limit at which the run stores a checkpoint and stops. */
-  signalBefore: field(count.max(65535).default(180), {
-    expected: "seconds from 1 to 65535",
-    help: "when the run stores a checkpoint and stops before the limit",
-    flag: "--signal-before <seconds>",
-  }),
-  /** CPUs, and threads, of each process. */
-  cpusPerTask: field(count.default(8), {
-    expected: "an integer of at least 1",
-    help: "CPUs, and threads, of each process",
-    flag: "--cpus-per-task <n>",
-  }),
-  /** An array with one task for each value, as `key=value,value`; of several, for each combination. */
-  array: field(z.array(z.string()).default([]), {
-    expected: "key=value,value,…",
-    help: "an array with one task for each value; repeat it for all combinations",
-    flag: "--array <key=values>",
-  }),
-  /** Tasks of the array that run at the same time. */
-  maxSimultaneous: field(count.optional(), {
-    expected: "an integer of at least 1",
-    help: "tasks of the array that run at the same time",
-    flag: "--max-simultaneous <n>",
-  }),
-  /** What to wait for, as `afterok:JOB`. */
-  dependency: field(name, {
-    expected: "a dependency of sbatch",
-    help: "what to wait for, as afterok:JOB",
-    flag: "--dependency <what>",
-  }),
-  /** Other options of sbatch, as `--account=x`. */
-  sbatch: field(z.array(z.string().regex(/^-[^\r\n]*$/)).default([]), {
-    expected: "an option of sbatch, as --account=x",
-    help: "another option of sbatch; repeat it for more",
-    flag: "--sbatch <option>",
-  }),
-  /** Continue even though the recipe has changed in values that decide what the run computes. */
-  allowChanges: flag(
-    "continue even though the recipe has changed in values that decide what the run computes",
-    "--allow-changes",
-  ),
-});
-
-/** Options of {@link planJob}, defaults left out. */
-export type LaunchOptions = OptionsOf<typeof launchOptionsSchema>;
+export { type LaunchOptions, launchOptionsSchema } from "./launch-options.js";
 
 /** A job, and the files that it needs. */
 export interface JobPlan {
   job: Job;
-  /** The folder that its script is kept in. */
+  /** The folder that its script, and what the script refers to, is kept in. */
   folder: string;
+  /** Whether that folder is for people, who edit the script and submit it themselves. */
+  isForEditing: boolean;
   /**
    * The recipe of each task as it is now: what is edited while the job waits or runs does not reach it. Path → YAML.
    */
   recipes: ReadonlyMap<string, string>;
+  /** Variables that the job gets besides those of the site. */
+  variables: ReadonlyMap<string, string>;
 }
 
 /**
@@ -124,13 +44,14 @@ export interface JobPlan {
  * @throws InvalidInputError naming the option, or the place in the recipe, that is wrong
  */
 export function planJob(input: LaunchOptions, environment: Environment = readEnvironment()): JobPlan {
-  const options = parseOptions(launchOptionsSchema, input);
-  const { signalBefore, time, array, maxSimultaneous, overrides } = options;
+  const options = withSiteOptions(parseOptions(launchOptionsSchema, input), environment);
+  const { signalBefore, time, array, maxSimultaneous, overrides, stageTo } = options;
   const limit = time === undefined ? null : limitSeconds(time);
   if (limit !== null && signalBefore >= limit)
     throw invalid("signalBefore", message`less than the ${limit} seconds of ${option("time")}`, signalBefore);
   if (maxSimultaneous !== undefined && array.length === 0)
     throw new InvalidInputError(message`${about("maxSimultaneous")}: needs ${option("array")}`);
+  checkContainerOptions(options);
 
   const tasks = arrayTasks(array).map((task) => {
     const words = [...overrides, ...task.overrides];
@@ -144,36 +65,53 @@ export function planJob(input: LaunchOptions, environment: Environment = readEnv
       message`${about("array")}: all tasks of an array get the same machines; ${tasks[0]!.words.join(" ")} asks for ${size}, ${other.words.join(" ")} for ${sizeOf(other.recipe)}`,
     );
 
-  const site = siteSettings(environment);
-  const partition = options.partition ?? site.slurmPartition;
-  if (partition === undefined)
-    throw new InvalidInputError(
-      message`${about("partition")}: missing; name one, or set MIRO_SLURM_PARTITION in the environment or .env`,
-    );
   const output = resolve(options.output ?? join("runs", recipe.name));
-  const folder = join(output, "slurm");
+  const folder = options.write === undefined ? join(output, "slurm") : resolve(options.write);
+  const workingDirectory = resolve(".");
   const { devices, numNodes, device } = recipe.trainer;
   const recipes = tasks.map((task) => frozenRecipe(folder, task.recipe));
+  const needed = () => [workingDirectory, output, folder, ...foldersIn(tasks.map((task) => recipeToJson(task.recipe)))];
   return {
     folder,
+    isForEditing: options.write !== undefined,
     recipes: new Map(recipes.map(({ path, text }) => [path, text])),
+    variables: new Map(
+      options.networkInterface === undefined
+        ? []
+        : ["NCCL_SOCKET_IFNAME", "GLOO_SOCKET_IFNAME"].map((name) => [name, options.networkInterface!]),
+    ),
     job: {
       name: recipe.name,
-      partition,
+      partition: options.partition,
+      account: options.account,
+      qos: options.qos,
+      constraint: options.constraint,
+      mem: options.mem,
       nodes: numNodes,
       tasksPerNode: devices,
       cpusPerTask: options.cpusPerTask,
-      gpusPerNode: device.startsWith("cuda") ? devices : 0,
+      ...gpuRequest(options, recipe),
+      usesGpus: device.startsWith("cuda"),
       time,
       signalBefore,
       dependency: options.dependency,
       sbatch: options.sbatch,
       maxSimultaneous,
-      logs: resolve(site.slurmOutputDir),
-      workingDirectory: resolve("."),
+      logs: resolve(siteSettings(environment).slurmOutputDir),
+      workingDirectory,
       environmentFile: join(folder, "environment.sh"),
+      prologue: options.prologue === undefined ? undefined : readPrologue(options.prologue),
       node: process.execPath,
       miro: fileURLToPath(new URL("../../../bin/miro.mjs", import.meta.url)),
+      container:
+        options.container === undefined
+          ? undefined
+          : planContainer(
+              { image: options.container, runtime: options.containerRuntime },
+              [...needed(), ...foldersIn(environment("HF_HOME")?.value)],
+              options.containerMounts,
+            ),
+      staging: stageTo === undefined ? undefined : planStaging(stageTo, folder),
       isArray: array.length > 0,
       runs: tasks.map((task, i) => ({
         output: join(output, task.folder),
@@ -181,6 +119,53 @@ export function planJob(input: LaunchOptions, environment: Environment = readEnv
       })),
     },
   };
+}
+
+/** Options that say something about a container need one, and a container has its own Node and libtorch. */
+function checkContainerOptions({
+  container,
+  containerRuntime,
+  containerMounts,
+  stageTo,
+}: z.output<typeof launchOptionsSchema>): void {
+  if (container !== undefined && stageTo !== undefined)
+    throw new InvalidInputError(
+      message`${about("stageTo")}: a container has its own Node and libtorch; leave one of ${option("stageTo")} and ${option("container")} out`,
+    );
+  if (container !== undefined) return;
+  const alone =
+    containerRuntime !== undefined ? "containerRuntime" : containerMounts.length > 0 ? "containerMounts" : null;
+  if (alone !== null) throw new InvalidInputError(message`${about(alone)}: needs ${option("container")}`);
+}
+
+/**
+ * What the nodes are asked for: what the user or the site says, else a GPU for each process.
+ * @throws InvalidInputError where there would be fewer GPUs than processes
+ */
+function gpuRequest(
+  { gpusPerNode, gres }: Pick<z.output<typeof launchOptionsSchema>, "gpusPerNode" | "gres">,
+  { trainer: { device, devices } }: Recipe,
+): Pick<Job, "gpusPerNode" | "gres"> {
+  if (!device.startsWith("cuda")) return { gpusPerNode, gres };
+  if (gpusPerNode === undefined && gres === undefined) return { gres: `gpu:${devices}` };
+  const gpus = gpusPerNode === undefined ? gpusIn(gres!) : Number(gpusPerNode.split(":").at(-1));
+  if (gpus < devices)
+    throw invalid(
+      gpusPerNode === undefined ? "gres" : "gpusPerNode",
+      `at least ${devices} ${devices === 1 ? "GPU" : "GPUs"}, one for each of trainer.devices`,
+      gpusPerNode ?? gres,
+    );
+  return { gpusPerNode, gres };
+}
+
+/** The GPUs among resources: `gpu` is one, `gpu:8` and `gpu:a100:8` are eight. */
+function gpusIn(gres: string): number {
+  const counts = gres.split(",").map((entry) => {
+    const [name, ...rest] = entry.split(":");
+    const count = /^\d+$/.test(rest.at(-1) ?? "") ? Number(rest.at(-1)) : 1;
+    return name === "gpu" ? count : 0;
+  });
+  return counts.reduce((sum, count) => sum + count, 0);
 }
 
 function readRecipe(name: string, overrides: readonly string[], environment: Environment): Recipe {

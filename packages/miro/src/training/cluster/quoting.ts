@@ -33,6 +33,7 @@ export function patternPath(path: string, option: string): string {
   return path.replaceAll("%", "%%");
 }
 
-function hasControls(text: string): boolean {
+/** Whether a text has characters that are no text: line breaks, tabs, escapes. */
+export function hasControls(text: string): boolean {
   return [...text].some((letter) => letter < " " || letter === "\x7f");
 }

@@ -1,20 +1,24 @@
 /** Writes what a job needs into its folder and hands it to `sbatch`. */
 import { execFile } from "node:child_process";
+import { existsSync } from "node:fs";
 import { join } from "node:path";
 import { promisify } from "node:util";
-import { MiroError, systemReason } from "../../errors.js";
+import { InvalidInputError, MiroError, systemReason } from "../../errors.js";
 import { makeFolder } from "../../files/make-folder.js";
+import { sha256 } from "../../files/sha256.js";
+import { readTextFile } from "../../files/text-file.js";
 import { writeFileAtomic } from "../../files/whole-files.js";
 import { message, option } from "../../message.js";
+import { version } from "../../version.js";
 import { jobVariables } from "../recipes/environment.js";
 import { jobScript } from "./job-script.js";
 import type { JobPlan } from "./plan.js";
 import { shellWord } from "./quoting.js";
+import { sbatchEnvironment } from "./site-options.js";
+import { packRuntime, stagedScript } from "./staging.js";
 
-/** A job that SLURM has taken. */
-export interface SubmittedJob {
-  /** Its id. */
-  job: string;
+/** A job whose files are written. */
+export interface WrittenJob {
   script: string;
   environment: string;
   /** Folder of the logs. */
@@ -23,24 +27,64 @@ export interface SubmittedJob {
   runs: string[];
 }
 
+/** A job that SLURM has taken. */
+export interface SubmittedJob extends WrittenJob {
+  /** Its id. */
+  job: string;
+}
+
 /**
  * Submits a job.
  * @throws MiroError with what sbatch says
  */
-export async function submitJob({ job, folder, recipes }: JobPlan, variables = jobVariables()): Promise<SubmittedJob> {
+export async function submitJob(plan: JobPlan, variables = jobVariables()): Promise<SubmittedJob> {
+  const written = await writeJob(plan, variables);
+  const job = await sbatch(written.script);
+  writeRecord(plan, job);
+  return { job, ...written };
+}
+
+/**
+ * Writes the script and all that it refers to.
+ * @throws InvalidInputError where the folder is for people and holds another script, which somebody may have edited
+ */
+export async function writeJob(plan: JobPlan, variables = jobVariables()): Promise<WrittenJob> {
+  const { job, folder, recipes } = plan;
   const script = join(folder, "job.sh");
+  const text = jobScript(job);
+  if (plan.isForEditing && existsSync(script) && readTextFile(script) !== text)
+    throw new InvalidInputError(
+      message`${script}: is another script, which may have been edited; remove it, or choose another ${option("write")}`,
+    );
+  makeJobFolder(folder);
   makeJobFolder(job.logs);
   // Variables may be secrets.
-  writeFileAtomic(job.environmentFile, environmentText(variables), { overwrite: true, mode: 0o600 });
+  const environment = environmentText(new Map([...variables, ...plan.variables]));
+  writeFileAtomic(job.environmentFile, environment, { overwrite: true, mode: 0o600 });
   for (const [path, text] of recipes) writeFileAtomic(path, text, { overwrite: true });
-  writeFileAtomic(script, jobScript(job), { overwrite: true });
-  return {
-    job: await sbatch(script),
-    script,
-    environment: job.environmentFile,
-    logs: job.logs,
+  if (job.staging !== undefined) {
+    await packRuntime(job.staging);
+    writeFileAtomic(job.staging.script, stagedScript(job.staging), { overwrite: true });
+  }
+  writeRecord(plan, null);
+  writeFileAtomic(script, text, { overwrite: true });
+  return { script, environment: job.environmentFile, logs: job.logs, runs: job.runs.map(({ output }) => output) };
+}
+
+/** `launch.json`: what the job was made of. @param id null where it is not submitted (yet) */
+function writeRecord({ job, folder, recipes }: JobPlan, id: string | null): void {
+  const { prologue, container, staging } = job;
+  const record = {
+    job: id,
+    miro: version(),
+    script_sha256: sha256(jobScript(job)),
+    recipes: [...recipes].map(([path, text]) => ({ path, sha256: sha256(text) })),
+    prologue: prologue === undefined ? null : { path: prologue.path, sha256: prologue.sha256 },
+    container: container ?? null,
+    staging: staging === undefined ? null : { archive: staging.archive, script: staging.script },
     runs: job.runs.map(({ output }) => output),
   };
+  writeFileAtomic(join(folder, "launch.json"), `${JSON.stringify(record, null, 2)}\n`, { overwrite: true });
 }
 
 function environmentText(variables: ReadonlyMap<string, string>): string {
@@ -48,13 +92,9 @@ function environmentText(variables: ReadonlyMap<string, string>): string {
 }
 
 async function sbatch(script: string): Promise<string> {
-  // Inside of another job its variables describe that job; srun would take them for those of the new one.
-  const env = Object.fromEntries(
-    Object.entries(process.env).filter(([name]) => !name.startsWith("SLURM_") || name === "SLURM_CONF"),
-  );
   let printed: string;
   try {
-    printed = (await promisify(execFile)("sbatch", ["--parsable", script], { env })).stdout;
+    printed = (await promisify(execFile)("sbatch", ["--parsable", script], { env: sbatchEnvironment() })).stdout;
   } catch (error) {
     const { code, stderr } = error as { code?: unknown; stderr?: string };
     if (code === "ENOENT")
