@@ -19,6 +19,7 @@ function packageName(): string | null {
 if (packageName() !== "miro-t2i") {
   throw new Error(
     "miro-t2i was bundled into another file, where it finds neither its models nor its native parts; mark it as " +
-      "external (esbuild: --external:miro-t2i; Vite: build.rolldownOptions.external or ssr.external)",
+      "external (esbuild: --external:miro-t2i; Vite: ssr.external; webpack, Rollup: externals; Next.js: " +
+      "serverExternalPackages)",
   );
 }

@@ -2,14 +2,6 @@
 import { z } from "zod";
 import { field, flag } from "../options.js";
 
-/** Threads of the computation. */
-export const threads = field(z.int().min(1).optional(), {
-  expected: "an integer of at least 1",
-  help: "processor threads",
-  flag: "--threads <n>",
-  otherwise: "libtorch's choice",
-});
-
 /** Results for programs, instead of lines for people. */
 export const json = flag("print one JSON object on stdout", "--json");
 

@@ -14,11 +14,11 @@ import { encodePng } from "../pictures/png.js";
 import type { RgbImage } from "../pictures/rgb.js";
 import { bundledModel } from "../pipeline/loading/bundled.js";
 import { checkDevice } from "../pipeline/loading/device.js";
+import { loadSchema } from "../pipeline/loading/load-options.js";
 import { MiroPipeline } from "../pipeline/pipeline.js";
 import { loadScorer } from "../rewards/index.js";
 import { DEFAULT_SCORER } from "../rewards/registry.js";
 import { onStop } from "../surroundings.js";
-import { threads } from "./common-options.js";
 import { runProgram } from "./program.js";
 import "./extensions.js";
 import { checkDetector } from "../emoji/evaluation/detector-check.js";
@@ -79,7 +79,7 @@ const schema = z.strictObject({
     help: "seed of the names and of the pictures",
     flag: "--seed <n>",
   }),
-  threads,
+  threads: loadSchema.shape.threads,
   device: field(z.string().default("cpu"), {
     expected: "cpu, cuda or cuda:N",
     help: "cpu, cuda or cuda:N: where the model and the classifier run",

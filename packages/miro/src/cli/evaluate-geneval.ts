@@ -27,6 +27,7 @@ import { parseAxis } from "../evaluation/sweep/axis.js";
 import { about, message } from "../message.js";
 import { commaSeparated, declarationOf, field, flag, parseOptions } from "../options.js";
 import { modelOrBundled } from "../pipeline/loading/bundled.js";
+import { loadSchema } from "../pipeline/loading/load-options.js";
 import { mergeOptions } from "../pipeline/requests/plan-pictures.js";
 import { type PromptOptions, promptOptionsSchema } from "../pipeline/requests/prompt-file.js";
 import { loadScorerSchema } from "../rewards/registry.js";
@@ -34,7 +35,7 @@ import { declare, type Given } from "./add-options.js";
 import { json } from "./common-options.js";
 import type { CliContext, Register } from "./context.js";
 import { dryRun } from "./evaluate-geneval-plan.js";
-import { loadingSchema, loadPipeline, modelSchema, optionsOf } from "./model-options.js";
+import { loadPipeline, modelSchema, optionsOf } from "./model-options.js";
 import { Progress } from "./progress.js";
 
 const EXAMPLES = `
@@ -331,7 +332,7 @@ interface Request {
   suite: Suite;
   /** Null where nothing is drawn. */
   model: string | null;
-  loading: Given<typeof loadingSchema>;
+  loading: Given<typeof loadSchema>;
   run: Omit<EvaluationRun, "resources" | "signal" | "onProgress" | "onMessage">;
 }
 
@@ -355,7 +356,7 @@ async function requestOf(
     );
   const folder = images ?? options.outdir ?? defaultFolder(name, suite, options);
   const settings = settingsOf(options, given);
-  const loading = optionsOf(loadingSchema, given);
+  const loading = optionsOf(loadSchema, given);
   const { threads: _, cacheDir: __, device: ___, ...decisive } = loading;
   const isOther = images !== undefined && !asked.isChosen && !isMostlyOf(images, asked.set);
   return {

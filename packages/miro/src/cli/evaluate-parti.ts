@@ -6,12 +6,13 @@ import { scoreFolderSchema } from "../evaluation/rewards/score-folder.js";
 import { field, flag } from "../options.js";
 import { generateSchema } from "../pipeline/generate-options.js";
 import { modelOrBundled } from "../pipeline/loading/bundled.js";
+import { loadSchema } from "../pipeline/loading/load-options.js";
 import { promptOptionsSchema } from "../pipeline/requests/prompt-file.js";
 import { declare, type Given } from "./add-options.js";
 import { json } from "./common-options.js";
 import type { CliContext, Register } from "./context.js";
 import { figureTable, tellers, tellTroubles } from "./evaluate-rewards.js";
-import { loadingSchema, loadPipeline, modelSchema, optionsOf } from "./model-options.js";
+import { loadPipeline, modelSchema, optionsOf } from "./model-options.js";
 import { Progress } from "./progress.js";
 
 const EXAMPLES = `
@@ -92,7 +93,7 @@ async function parti(
       batchSize: given.batchSize,
       overwrite,
       model: { model, ...(variant !== undefined && { variant }) },
-      load: () => loadPipeline(model, optionsOf(loadingSchema, given), context, progress),
+      load: () => loadPipeline(model, optionsOf(loadSchema, given), context, progress),
       scoring: { ...optionsOf(scoringSchema, options), ...tell, onMessage },
       signal: context.signal,
       onMessage,

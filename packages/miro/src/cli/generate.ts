@@ -6,6 +6,7 @@ import { InvalidInputError, invalid } from "../errors.js";
 import { declarationOf, field, flag } from "../options.js";
 import { generateSchema } from "../pipeline/generate-options.js";
 import { modelOrBundled } from "../pipeline/loading/bundled.js";
+import { loadSchema } from "../pipeline/loading/load-options.js";
 import { type BestOfRequest, type DrawHooks, type DrawReport, DrawRequest } from "../pipeline/requests/draw-request.js";
 import { NAME_FIELDS } from "../pipeline/requests/file-names.js";
 import { DEFAULT_OUTPUT, pictureFilesSchema } from "../pipeline/requests/picture-files.js";
@@ -26,7 +27,7 @@ import { json } from "./common-options.js";
 import type { CliContext, Register } from "./context.js";
 import { sheetPrompts } from "./default-sheet.js";
 import { nameFlags } from "./flag-names.js";
-import { loadingSchema, loadPipeline, modelSchema, optionsOf } from "./model-options.js";
+import { loadPipeline, modelSchema, optionsOf } from "./model-options.js";
 import { Progress } from "./progress.js";
 
 const EXAMPLES = `
@@ -152,7 +153,7 @@ async function generate(flags: Flags, context: CliContext): Promise<void> {
   };
   try {
     await request.claim(hooks);
-    const load = { ...redrawn?.load, ...optionsOf(loadingSchema, flags) };
+    const load = { ...redrawn?.load, ...optionsOf(loadSchema, flags) };
     const pipe = await loadPipeline(model, load, context, progress);
     const report = await request.draw(pipe, hooks);
     progress.stop();

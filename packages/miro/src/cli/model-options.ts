@@ -1,16 +1,11 @@
 /** The options that name a checkpoint and say how it is loaded: the same for every command that draws. */
-import { setNumThreads } from "@miro-t2i/torch";
 import { z } from "zod";
 import { field } from "../options.js";
 import { type FromPretrainedOptions, loadSchema } from "../pipeline/loading/load-options.js";
 import { MiroPipeline } from "../pipeline/pipeline.js";
 import type { Given } from "./add-options.js";
-import { threads } from "./common-options.js";
 import type { CliContext } from "./context.js";
 import type { Progress } from "./progress.js";
-
-/** How a checkpoint is loaded. */
-export const loadingSchema = z.strictObject({ ...loadSchema.shape, threads });
 
 /** Which checkpoint, with which parts, on which device. */
 export const modelSchema = z.strictObject({
@@ -20,17 +15,16 @@ export const modelSchema = z.strictObject({
     flag: "--model <repo|dir>",
     otherwise: "the bundled model",
   }),
-  ...loadingSchema.shape,
+  ...loadSchema.shape,
 });
 
 /** Loads a checkpoint as asked for, with its downloads shown. */
 export function loadPipeline(
   model: string,
-  { threads, ...options }: FromPretrainedOptions & { threads?: number | undefined },
+  options: FromPretrainedOptions,
   { signal, stderr }: CliContext,
   progress: Progress,
 ): Promise<MiroPipeline> {
-  if (threads !== undefined) setNumThreads(threads);
   return MiroPipeline.fromPretrained(model, {
     ...options,
     signal,

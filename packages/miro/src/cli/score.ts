@@ -5,10 +5,11 @@ import { z } from "zod";
 import { MiroError } from "../errors.js";
 import { formatSize } from "../files/sizes.js";
 import { field } from "../options.js";
+import { loadSchema } from "../pipeline/loading/load-options.js";
 import { type ScoreReport, scoreFilesWithReport, scorerBytes, scorerSpecs } from "../rewards/index.js";
 import { scoreFilesSchema } from "../rewards/score-files.js";
 import { declare } from "./add-options.js";
-import { json, threads } from "./common-options.js";
+import { json } from "./common-options.js";
 import type { CliContext, Register } from "./context.js";
 import { Progress } from "./progress.js";
 
@@ -53,7 +54,7 @@ const schema = z.strictObject({
     flag: "[images...]",
   }),
   ...scoreFilesSchema.shape,
-  threads,
+  threads: loadSchema.shape.threads,
   json,
 });
 

@@ -8,7 +8,6 @@ import { field, flag } from "../options.js";
 import { loadSchema } from "../pipeline/loading/load-options.js";
 import { Studio } from "../studio/server/studio.js";
 import { declare } from "./add-options.js";
-import { threads } from "./common-options.js";
 import type { CliContext, Register } from "./context.js";
 
 const EXAMPLES = `
@@ -70,7 +69,7 @@ const schema = z.strictObject({
   device: loadSchema.shape.device,
   dtype: loadSchema.shape.dtype,
   cacheDir: loadSchema.shape.cacheDir,
-  threads,
+  threads: loadSchema.shape.threads,
 });
 
 export const register: Register = (command, context) => {

@@ -11,6 +11,7 @@ import { writeFileAtomic } from "../files/whole-files.js";
 import { commaSeparated, field, flag } from "../options.js";
 import { encodePng } from "../pictures/png.js";
 import { modelOrBundled } from "../pipeline/loading/bundled.js";
+import { loadSchema } from "../pipeline/loading/load-options.js";
 import { PictureFiles } from "../pipeline/requests/picture-files.js";
 import { promptOptionsSchema } from "../pipeline/requests/prompt-file.js";
 import { loadScorer, scorerSpec, scorerSpecs } from "../rewards/index.js";
@@ -18,7 +19,7 @@ import { loadScorerSchema } from "../rewards/registry.js";
 import type { Scorer } from "../rewards/scorer.js";
 import { declare, type Given } from "./add-options.js";
 import type { CliContext, Register } from "./context.js";
-import { loadingSchema, loadPipeline, modelSchema, optionsOf } from "./model-options.js";
+import { loadPipeline, modelSchema, optionsOf } from "./model-options.js";
 import { Progress } from "./progress.js";
 
 const EXAMPLES = `
@@ -142,7 +143,7 @@ async function sweep(options: Options, given: Given<typeof schema>, context: Cli
       settings: optionsOf(settingsSchema, given),
       model,
       variant: options.variant,
-      load: (name, variant) => loadPipeline(name, { ...optionsOf(loadingSchema, given), variant }, context, progress),
+      load: (name, variant) => loadPipeline(name, { ...optionsOf(loadSchema, given), variant }, context, progress),
       scorers,
       distance: options.distance,
       files,

@@ -2,9 +2,9 @@
 import { setNumThreads } from "@miro-t2i/torch";
 import { z } from "zod";
 import { declarationOf, field, flag } from "../options.js";
+import { loadSchema } from "../pipeline/loading/load-options.js";
 import { prepareTestbed, readTestbed, testbedOptionsSchema } from "../training/samples/testbed.js";
 import { declare } from "./add-options.js";
-import { threads } from "./common-options.js";
 import type { Register } from "./context.js";
 import { Progress } from "./progress.js";
 
@@ -27,7 +27,7 @@ const schema = z.strictObject({
     ...declarationOf(testbedOptionsSchema.shape.folder),
     flag: "[folder]",
   }),
-  threads,
+  threads: loadSchema.shape.threads,
   check: flag("check the prompts only", "--check"),
   json: flag("print the result as JSON", "--json"),
 });

@@ -17,7 +17,7 @@ import {
   readUserComment,
   readXmp,
 } from "./exif.js";
-import { encodePng, type PngText, readPng } from "./png.js";
+import { encodePngAside, type PngText, readPng } from "./png.js";
 import { isRgb, type RgbImage } from "./rgb.js";
 import { sharp } from "./sharp.js";
 
@@ -85,7 +85,7 @@ export async function encodeImage(
     throw invalid("image", "{ width, height, data } of 8-bit RGB, width · height · 3 bytes of data", image);
   if (format === "png") {
     if (quality !== undefined) throw invalid("quality", "nothing with png, which keeps every pixel", quality);
-    return encodePng(image.data, image.width, image.height, text);
+    return encodePngAside(image.data, image.width, image.height, text);
   }
   const find = (wanted: string) => text.find(({ keyword }) => keyword === wanted)?.text ?? "";
   const raw = { width: image.width, height: image.height, channels: 3 as const };

@@ -15,7 +15,7 @@ import { drawLatents, predictBy } from "./draw-latents.js";
 import { blend, type EncodedEdit, encodeEdit, gridFrom, startOver } from "./edit.js";
 import type { GenerateProgress } from "./generate-options.js";
 import { GeneratedImage } from "./generated-image.js";
-import { breathe } from "./interruption.js";
+import { breathe, orAborted } from "./interruption.js";
 import { cudaIndex } from "./loading/device.js";
 import type { PipelineParts, TextEncoder } from "./loading/parts.js";
 import { between, noiseAfter, noiseOf } from "./noise.js";
@@ -115,7 +115,7 @@ export class Drawer {
     encode: (prompt: string) => Promise<EncodedPrompt>,
     warn: (warning: string) => void,
   ): AsyncGenerator<Drawn, void, void> {
-    return this.#residency.inTurn(this.#draw(plan, rows, encode, warn));
+    return this.#residency.inTurn(this.#draw(plan, rows, encode, warn), plan.signal);
   }
 
   async *#draw(
@@ -134,7 +134,8 @@ export class Drawer {
         await residency.over("autoencoder");
       }
       const limit = this.#parts.config.settings.max_text_len;
-      texts = await encodeTexts(plan, rows, { encode, limit, device: this.#device, warn });
+      const load = () => this.presentTextEncoder();
+      texts = await encodeTexts(plan, rows, { load, encode, limit, device: this.#device, warn });
       await residency.over("textEncoder");
       edits = await this.#encodeEdits(plan, rows);
       for await (const batch of residency.toDecoder(this.#batches(plan, rows, { texts, edits }, warn))) {
@@ -284,7 +285,7 @@ export class Drawer {
   /** Decodes a batch and delivers each picture as it is finished. */
   async *#finish(plan: Plan, { rows, latents }: Batch, edits: EncodedEdits | null): AsyncGenerator<Drawn, void, void> {
     const chunk = plan.deterministic ? 1 : this.decoder.together;
-    const origin = await originOf(plan, this.#parts);
+    const origin = await orAborted(originOf(plan, this.#parts), plan.signal);
     for (let first = 0; first < rows.length; first += chunk) {
       await breathe(plan.signal);
       const own = rows.slice(first, first + chunk);

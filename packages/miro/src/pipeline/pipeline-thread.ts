@@ -1,11 +1,11 @@
 /** The thread of a {@link WorkerPipeline}: one pipeline, whose calls take turns picture by picture. */
 import { parseOptions } from "../options.js";
 import { serve } from "../threads/serve.js";
-import { Turns } from "../threads/turns.js";
 import { type GenerateOptions, type GenerateProgress, generateSchema } from "./generate-options.js";
 import type { GeneratedImage } from "./generated-image.js";
 import type { FromPretrainedOptions } from "./loading/load-options.js";
 import { MiroPipeline } from "./pipeline.js";
+import { Turns } from "./turns.js";
 import type { PipelineFacts, SentImage } from "./worker-pipeline.js";
 
 interface Drawing {
@@ -14,7 +14,8 @@ interface Drawing {
 }
 
 let pipe: MiroPipeline | null = null;
-const turns = new Turns();
+/** Of calls, picture by picture; null where the pipeline itself lets only one call work. */
+let turns: Turns | null = null;
 
 serve({
   async load({ model, options }: { model: string | undefined; options: FromPretrainedOptions }, { signal, emit }) {
@@ -24,6 +25,7 @@ serve({
       onDownload: (progress) => void emit("onDownload", progress),
       onMessage: (message) => void emit("onMessage", message),
     });
+    turns = options.lowMemory ? null : new Turns();
     const { name, variant, device, dtype, coherenceKeys, defaultSteps, defaultGuidanceScale, latentShape } = pipe;
     const { config } = pipe;
     const facts: PipelineFacts = {
@@ -46,7 +48,7 @@ serve({
       warnings.push(warning);
       void emit("onWarning", warning);
     });
-    for await (const { image, row } of turns.share(pictures)) {
+    for await (const { image, row } of turns?.share(pictures, signal) ?? pictures) {
       const sent: SentImage = { ...pixelsOf(image), settings: image.settings };
       await emit("image", { sent, row }, [sent.data.buffer as ArrayBuffer]);
     }

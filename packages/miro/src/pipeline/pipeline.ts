@@ -7,7 +7,7 @@
  *
  * What happens: plan.ts checks and decides, draw.ts computes, residency.ts says which part is in memory.
  */
-import { cat, scope, Tensor } from "@miro-t2i/torch";
+import { cat, scope, setNumThreads, Tensor } from "@miro-t2i/torch";
 import type { Autoencoder } from "../autoencoder/index.js";
 import { invalid } from "../errors.js";
 import { release } from "../flow/release.js";
@@ -21,7 +21,7 @@ import type { GeneratedImage } from "./generated-image.js";
 import { modelOrBundled } from "./loading/bundled.js";
 import type { Checkpoint } from "./loading/checkpoint.js";
 import type { ComputeDType } from "./loading/device.js";
-import { type FromPretrainedOptions, loadSchema } from "./loading/load-options.js";
+import { type FromPretrainedOptions, loadSchema, type WorkerChoice } from "./loading/load-options.js";
 import { checkChannels, loadParts, Part, type PipelineParts, type TextEncoder } from "./loading/parts.js";
 import { makePlan, type Plan } from "./plan.js";
 import { originOf, settingsOf } from "./recorded-settings.js";
@@ -127,18 +127,23 @@ export class MiroPipeline {
    */
   static fromPretrained(
     model: string | undefined,
-    options: FromPretrainedOptions & { worker: true },
+    options: FromPretrainedOptions & WorkerChoice<true>,
   ): Promise<WorkerPipeline>;
   static fromPretrained(
     model?: string,
-    options?: FromPretrainedOptions & { worker?: false | undefined },
+    options?: FromPretrainedOptions & Partial<WorkerChoice<false | undefined>>,
   ): Promise<MiroPipeline>;
+  static fromPretrained(
+    model: string | undefined,
+    options: FromPretrainedOptions & Partial<WorkerChoice<boolean | undefined>>,
+  ): Promise<MiroPipeline | WorkerPipeline>;
   static async fromPretrained(
     model?: string,
     options: FromPretrainedOptions = {},
   ): Promise<MiroPipeline | WorkerPipeline> {
     const checked = parseOptions(loadSchema, options);
     if (checked.worker) return WorkerPipeline.load(model, checked);
+    if (checked.threads !== undefined) setNumThreads(checked.threads);
     return new MiroPipeline(await loadParts(modelOrBundled(model), checked));
   }
 

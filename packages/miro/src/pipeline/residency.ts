@@ -9,6 +9,7 @@ import { InvalidInputError } from "../errors.js";
 import { release } from "../flow/release.js";
 import type { Rin } from "../networks/rin.js";
 import { Part, type PipelineParts, type TextEncoder } from "./loading/parts.js";
+import { Turns } from "./turns.js";
 
 /** Parts that take turns. */
 export type PartName = "textEncoder" | "network" | "autoencoder";
@@ -25,8 +26,8 @@ export class Residency {
   #textEncoder: Promise<TextEncoder> | null = null;
   /** What `#textEncoder` became, until it is freed. */
   #loadedTextEncoder: TextEncoder | null = null;
-  /** Ends with the last work that has the memory to itself. */
-  #turn: Promise<unknown> = Promise.resolve();
+  /** Of work that has the memory to itself. */
+  readonly #turns = new Turns();
   #disposed = false;
 
   /** @param beforeFreeingNetwork frees what reads the network's own memory */
@@ -82,22 +83,23 @@ export class Residency {
     memory.emptyCache();
   }
 
-  /** Runs work when it may have the memory: at once, or with `lowMemory` after the work before it. */
-  async *inTurn<T>(work: AsyncGenerator<T, void, void>): AsyncGenerator<T, void, void> {
+  /**
+   * Runs work when it may have the memory: at once, or with `lowMemory` after the work before it.
+   * @throws the signal's reason when it is aborted while the work waits
+   */
+  async *inTurn<T>(
+    work: AsyncGenerator<T, void, void>,
+    signal: AbortSignal | undefined,
+  ): AsyncGenerator<T, void, void> {
     if (!this.#parts.lowMemory) {
       yield* work;
       return;
     }
-    const before = this.#turn;
-    let done: () => void = () => {};
-    this.#turn = new Promise<void>((resolve) => {
-      done = resolve;
-    });
+    const end = await this.#turns.begin(signal);
     try {
-      await before;
       yield* work;
     } finally {
-      done();
+      end();
     }
   }
 

@@ -2,7 +2,7 @@
 import { noGrad, scope, type Tensor } from "@miro-t2i/torch";
 import { release } from "../flow/release.js";
 import { copyStates, type TextStates } from "./conditioning.js";
-import { breathe } from "./interruption.js";
+import { breathe, orAborted } from "./interruption.js";
 import type { PipelineParts, TextEncoder } from "./loading/parts.js";
 import type { Plan } from "./plan.js";
 
@@ -47,6 +47,8 @@ export interface EncodedTexts {
 
 /** How {@link encodeTexts} encodes. */
 export interface EncodeTextsOptions {
+  /** Has the text encoder in memory, which other calls may wait for too. */
+  load: () => Promise<unknown>;
   encode: (prompt: string) => Promise<EncodedPrompt>;
   /** Most tokens of a text, for the warning that one was cut. */
   limit: number;
@@ -58,7 +60,7 @@ export interface EncodeTextsOptions {
 export async function encodeTexts(
   plan: Plan,
   rows: readonly number[],
-  { encode, limit, device, warn }: EncodeTextsOptions,
+  { load, encode, limit, device, warn }: EncodeTextsOptions,
 ): Promise<EncodedTexts> {
   const { prompts, negativePrompts, promptEmbeddings, signal } = plan;
   const needed = [...new Set(rows.map(plan.promptOf))];
@@ -67,6 +69,7 @@ export async function encodeTexts(
     const known = distinct.get(text);
     if (known) return known;
     await breathe(signal);
+    await orAborted(load(), signal);
     const { cut, ...states } = await encode(text);
     distinct.set(text, states);
     const begin = JSON.stringify(shortened(text));

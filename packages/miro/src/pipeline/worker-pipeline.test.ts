@@ -1,7 +1,8 @@
 /** A pipeline in a thread draws what one on the main thread does, and leaves the event loop alone. */
+import { readdirSync, readFileSync } from "node:fs";
 import { fileURLToPath } from "node:url";
-import { randn } from "@miro-t2i/torch";
-import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { memory, randn } from "@miro-t2i/torch";
+import { afterAll, beforeAll, describe, expect, it, vi } from "vitest";
 import { InvalidInputError } from "../errors.js";
 import { MiroPipeline } from "./pipeline.js";
 import type { WorkerPipeline } from "./worker-pipeline.js";
@@ -85,6 +86,30 @@ describe("a pipeline in a thread", () => {
     await worker.generate("a cat", options); // and goes on with the next call
   });
 
+  it("stops within a step when nobody listens to its steps", async () => {
+    const drawing = worker.generate("a cat", { ...options, steps: 100_000, signal: AbortSignal.timeout(20) });
+    await expect(drawing).rejects.toThrow(/timeout/);
+  });
+
+  it("leaves the queue at once when a call that waits is aborted, and disturbs no other", async () => {
+    const abort = new AbortController();
+    let at = 0;
+    const running = worker.generate("a cat", {
+      ...{ ...options, steps: 100 },
+      onStep: ({ step }) => {
+        at = step;
+        if (step === 2) abort.abort(new Error("gone"));
+      },
+    });
+    const waiting = worker.generate("a fox", { ...options, signal: abort.signal });
+    const behind = worker.generate("a fox", options);
+    await expect(waiting).rejects.toThrow("gone");
+    expect(at).toBeLessThan(6);
+    const [{ images: first }, { images }] = await Promise.all([running, behind]);
+    expect(first).toHaveLength(1);
+    expect(images[0]!.data).toEqual((await pipe.generate("a fox", options)).images[0]!.data);
+  });
+
   it("ends with the error of a callback", async () => {
     const onStep = () => {
       throw new Error("broken callback");
@@ -96,9 +121,21 @@ describe("a pipeline in a thread", () => {
     const order: string[] = [];
     const draw = (name: string, count: number) =>
       worker.generate(name, { ...options, imagesPerPrompt: count, onImage: () => void order.push(name) });
-    await Promise.all([draw("many", 6), draw("one", 1)]);
-    expect(order.indexOf("one")).toBeLessThan(4);
-    expect(order).toHaveLength(7);
+    await Promise.all([draw("a", 4), draw("b", 2), draw("c", 1)]);
+    expect(order.join("")).toBe("abcabaa");
+  });
+
+  it("draws one call after another with lowMemory, and who waits can give up", async () => {
+    const own = await MiroPipeline.fromPretrained(`${tiny}/checkpoint`, { ...load, worker: true, lowMemory: true });
+    const abort = new AbortController();
+    const draw = (signal?: AbortSignal) =>
+      own.generate(["a cat", "a fox"], { ...options, ...(signal && { signal }), onStep: () => abort.abort() });
+    const [first, left, last] = await Promise.allSettled([draw(), draw(abort.signal), draw()]);
+    expect(left).toMatchObject({ status: "rejected", reason: abort.signal.reason });
+    const { images } = await pipe.generate(["a cat", "a fox"], options);
+    for (const result of [first, last] as PromiseFulfilledResult<Awaited<ReturnType<typeof draw>>>[])
+      expect(result.value.images.map(({ data }) => data)).toEqual(images.map(({ data }) => data));
+    await own.dispose();
   });
 
   it("streams pictures as they are asked for, and ends when the loop is left", async () => {
@@ -144,7 +181,35 @@ describe("a pipeline in a thread", () => {
   });
 
   it("that cannot be loaded says why, and leaves no thread", async () => {
+    const threads = readdirSync("/proc/self/task").length;
     const loading = MiroPipeline.fromPretrained(`${tiny}/nothing`, { worker: true });
     await expect(loading).rejects.toBeInstanceOf(InvalidInputError);
+    await vi.waitFor(() => expect(readdirSync("/proc/self/task").length).toBeLessThanOrEqual(threads));
+  });
+
+  it("leaves no memory, thread or file behind when it is disposed of in the middle of its work", async () => {
+    const held = () => ({
+      threads: readdirSync("/proc/self/task").length,
+      descriptors: readdirSync("/proc/self/fd").length,
+      maps: readFileSync("/proc/self/maps", "utf8").split(tiny).length,
+      liveBytes: memory.stats().liveBytes,
+    });
+    const drawAndLeave = async () => {
+      const own = await MiroPipeline.fromPretrained(`${tiny}/checkpoint`, { ...load, worker: true, threads: 2 });
+      const drawing = new Promise<void>((begun, reject) => {
+        const onStep = () => void setImmediate(begun); // the next step is computed then
+        own.generate("a cat", { ...options, steps: 100_000, onStep }).catch(reject);
+      });
+      await drawing;
+      await own.dispose();
+    };
+    await drawAndLeave(); // loads what a process loads once
+    const before = held();
+    for (let i = 0; i < 3; i++) await drawAndLeave();
+    await vi.waitFor(() => {
+      const after = held();
+      for (const what of ["threads", "descriptors", "maps", "liveBytes"] as const)
+        expect(after[what], what).toBeLessThanOrEqual(before[what]);
+    });
   });
 });

@@ -11,6 +11,7 @@ import { modelOrBundled } from "./loading/bundled.js";
 import type { Checkpoint } from "./loading/checkpoint.js";
 import type { ComputeDType } from "./loading/device.js";
 import type { LoadOptions } from "./loading/load-options.js";
+import { texts } from "./plan.js";
 import { disposedOf } from "./residency.js";
 import type { ImageSettings } from "./settings.js";
 
@@ -38,8 +39,11 @@ export interface SentImage {
 /** Progress as `generate` reports it, without the tensors. */
 export type WorkerProgress = Omit<GenerateProgress, "x" | "denoised">;
 
+/** Options of `generate` that hold tensors, which stay in their thread. */
+const TENSORS = ["noise", "promptEmbeddings", "keepLatents"] as const;
+
 /** Options of {@link WorkerPipeline.generate}: those of `MiroPipeline.generate` that are no tensors. */
-export type WorkerGenerateOptions = Omit<GenerateOptions, "noise" | "promptEmbeddings" | "keepLatents" | "onStep"> & {
+export type WorkerGenerateOptions = Omit<GenerateOptions, (typeof TENSORS)[number] | "onStep"> & {
   /** Called after each step of each batch, and waited for. */
   onStep?: ((progress: WorkerProgress) => void | Promise<void>) | undefined;
 };
@@ -51,9 +55,6 @@ export interface WorkerResult {
   /** What the caller should know, such as prompts that were cut. */
   warnings: string[];
 }
-
-/** Options of `generate` that hold tensors, which stay in their thread. */
-const TENSORS = ["noise", "promptEmbeddings", "keepLatents"] as const;
 
 /**
  * A pipeline in a worker thread. Calls that run at the same time take turns picture by picture.
@@ -190,7 +191,7 @@ export class WorkerPipeline {
 
   /** The settings that the pictures of a call will hold, without drawing them. */
   async describe(prompt: string | readonly string[], options: WorkerGenerateOptions = {}): Promise<ImageSettings[]> {
-    return this.#thread.call("describe", { prompt, options: withoutCallbacks(options) });
+    return this.#thread.call("describe", toSend(prompt, options));
   }
 
   async #draw(
@@ -198,7 +199,7 @@ export class WorkerPipeline {
     options: WorkerGenerateOptions,
     deliver: (image: GeneratedImage) => void | Promise<void>,
   ): Promise<string[]> {
-    const plain = withoutCallbacks(options);
+    const call = toSend(prompt, options);
     const { onStep, onImage, onWarning, signal } = options;
     const on = {
       onStep,
@@ -209,7 +210,7 @@ export class WorkerPipeline {
         await deliver(image);
       },
     };
-    return this.#thread.call<string[]>("generate", { prompt, options: plain }, { on, signal });
+    return this.#thread.call<string[]>("generate", call, { on, signal });
   }
 
   /** Ends the thread and frees everything in it at once; calls that run are rejected. A second call does nothing. */
@@ -223,12 +224,12 @@ export class WorkerPipeline {
   }
 }
 
-/** Checks options and leaves out what cannot pass between threads. */
-function withoutCallbacks(options: WorkerGenerateOptions): object {
-  const { onStep, onImage, onWarning, signal, ...plain } = options;
-  for (const name of TENSORS)
-    if (name in plain)
-      throw invalid(name, "nothing with a pipeline in a thread, since tensors cannot leave theirs", "a value");
+/** A call as it passes to the thread: checked, without callbacks. @throws InvalidInputError for what cannot pass */
+function toSend(prompt: string | readonly string[], options: WorkerGenerateOptions) {
   parseOptions(generateSchema, options);
-  return plain;
+  const { onStep, onImage, onWarning, signal, ...plain } = options as GenerateOptions;
+  for (const name of TENSORS)
+    if (plain[name])
+      throw invalid(name, "nothing with a pipeline in a thread, since tensors cannot leave theirs", "a value");
+  return { prompt: texts("prompt", prompt), options: plain };
 }

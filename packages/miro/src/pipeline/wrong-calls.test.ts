@@ -14,15 +14,17 @@ type Wrong = any;
 const before = process.cwd();
 let elsewhere: string;
 let pipe: Wrong;
+let worker: Wrong;
 beforeAll(async () => {
   elsewhere = mkdtempSync(join(tmpdir(), "miro-elsewhere-"));
   process.chdir(elsewhere);
   pipe = await MiroPipeline.fromPretrained();
+  worker = await MiroPipeline.fromPretrained(undefined, { worker: true });
 });
 afterAll(async () => {
   process.chdir(before);
   rmSync(elsewhere, { recursive: true, force: true });
-  await pipe.dispose();
+  await Promise.all([pipe.dispose(), worker.dispose()]);
 });
 
 it("the bundled model is meant by no name and by its own, from any folder", async () => {
@@ -56,6 +58,11 @@ describe("wrong calls", () => {
     ["latents that are none", async () => pipe.decode([1]), /^latents: expected a tensor \(B, 4, 32, 32\)/],
     ["latents of another shape", async () => pipe.preview(zeros([4, 2, 2])), /^latents: expected a tensor/],
     ["a number to encode", () => pipe.encodePrompt(5), /^prompt: expected a text, received 5$/],
+    ["no prompt for a thread", () => worker.generate(), /^prompt: expected a text or a list of texts, received/],
+    ["what no thread can be sent", () => worker.generate(() => {}), /^prompt: expected a text or a list of texts/],
+    ["null as options of a thread", () => worker.generate("a", null), /^options: expected an object of options/],
+    ["a stream of nothing in a thread", () => worker.stream(null).next(), /^prompt: expected a text/],
+    ["no threads", () => load(undefined, { threads: 0 }), /^threads: expected an integer of at least 1, received 0$/],
     ["a choice without a pipeline", () => bestOf(undefined as Wrong, "a"), /^pipe: expected a MiroPipeline/],
     ["a choice without a prompt", () => bestOf(pipe, undefined as Wrong), /^prompt: expected a text/],
     ["a choice with null as options", () => bestOf(pipe, "a", null as Wrong), /^options: expected an object/],

@@ -61,6 +61,16 @@ export const loadSchema = z.strictObject({
     help: "int8: the network's blocks in 8 bits, on a CPU faster and smaller, less exact",
     flag: "--quantize <type>",
   }),
+  /**
+   * Processor threads of one operation, in the thread in which the pipeline computes. Default: libtorch's choice, one
+   * for each core, or `OMP_NUM_THREADS`.
+   */
+  threads: field(z.int().min(1).max(4096).optional(), {
+    expected: "an integer of at least 1",
+    help: "processor threads",
+    flag: "--threads <n>",
+    otherwise: "libtorch's choice",
+  }),
   /** Cache of downloads. Default: that of Python's huggingface_hub. */
   cacheDir: field(name.optional(), {
     expected: "a folder",
@@ -83,6 +93,12 @@ export const loadSchema = z.strictObject({
 
 /** Options of `MiroPipeline.fromPretrained`; `worker: true` beside them decides what it returns. */
 export type FromPretrainedOptions = Omit<OptionsOf<typeof loadSchema>, "worker">;
+
+/** The option beside them; its value decides what `MiroPipeline.fromPretrained` returns. */
+export interface WorkerChoice<Worker extends boolean | undefined> {
+  /** Compute in a thread of its own, so that the event loop of the caller stays free; tensors do not leave it. */
+  worker: Worker;
+}
 
 /** The same with defaults filled in. */
 export type LoadOptions = z.output<typeof loadSchema>;
