@@ -145,7 +145,9 @@ function oddTargets(what: string, sets: readonly Record<string, number>[]): stri
   ];
 }
 
-/** The texts that are given, one or several. @throws InvalidInputError for what is no text, or too long for a picture */
+/**
+ * The texts that are given, one or several. @throws InvalidInputError for what is no text, or too long for a picture
+ */
 export function texts(parameter: string, given: string | readonly string[]): string[] {
   if (typeof given !== "string" && !(Array.isArray(given) && given.length > 0)) {
     throw invalid(parameter, "a text or a list of texts", given);
