@@ -90,11 +90,11 @@ export const register: Register = (command, context) => {
 
 async function convert(options: Options, context: CliContext): Promise<void> {
   const { source: path, to, ema, step, uncondEmbedding } = options;
-  using source = openSource(path, { ema, step, uncondEmbedding });
+  const say = (text: string) => context.stderr(`${text}\n`);
+  using source = openSource(path, { ema, step, uncondEmbedding, onMessage: say });
   if (to === "ckpt") return toCkpt(source, options, context);
   const { output, dtype, maxShardSize, overwrite, samples } = options;
   const { repo = source.preset?.repository, variant = source.preset?.variant, title, description, license } = options;
-  const say = (text: string) => context.stderr(`${text}\n`);
   say(`${source.path}: ${source.average}${source.step === null ? "" : `, step ${source.step}`}`);
   const result = await convertToRelease(source, {
     output,

@@ -1,41 +1,52 @@
 /** A dry run's report for people. */
+import { MiroError } from "../errors.js";
+import { formatMemory as bytes } from "../files/sizes.js";
 import { Message } from "../message.js";
+import { shortNumber, wholeNumber as whole } from "../numbers.js";
+import type { DataCheck } from "../training/batches/sources.js";
 import type { DryRunReport } from "../training/planning/dry-run.js";
 import { withFlags } from "./flag-names.js";
 
 const MARKS = { ok: "ok     ", note: "note   ", missing: "MISSING" };
 
 /** The report as lines of text. */
-export function dryRunText({ name, size, batch, flops, memory, data, epochs, release }: DryRunReport): string {
+export function dryRunText({ name, size, batch, flops, memory, data, start, epochs, release }: DryRunReport): string {
   const { network, preconditioning, groups } = size;
   const device = batch.deviceBatchSize * batch.accumulateGradBatches;
+  const many = (count: number, what: string) => `${whole(count)} ${what}${count === 1 ? "" : "s"}`;
   const lines = [
     name,
-    `  parameters   ${whole(network.trainable)} trainable in ${network.tensors} tensors, ${whole(network.buffers)} constants; preconditioning ${whole(preconditioning.trainable)}`,
+    `  parameters   ${whole(network.trainable)} trainable in ${many(network.tensors, "tensor")}, ${whole(network.buffers)} constants; preconditioning ${whole(preconditioning.trainable)}`,
     `               ${whole(groups.decayed)} decayed, ${whole(groups.plain)} not`,
-    `  batch        ${batch.batchSize} = micro-batch ${batch.deviceBatchSize} x ${batch.accumulateGradBatches} accumulation steps x ${batch.worldSize} devices`,
-    `  arithmetic   ${si(flops.perSample)}FLOP a sample of ${flops.textTokens} text tokens, ${si(flops.perStep)}FLOP a step (${si(flops.perDeviceStep)}FLOP a device), ${si(flops.total)}FLOP in all`,
-    `  memory       ${gib(memory.total)} on each device, for ${batch.deviceBatchSize} of its ${device} samples at once:`,
-    `               weights ${gib(memory.weights)}, gradients ${gib(memory.gradients)}, optimizer ${gib(memory.optimizer)}, EMA weights ${gib(memory.averages)},`,
-    `               half-precision weights ${gib(memory.castWeights)}, batch ${gib(memory.batch)}, activations about ${gib(memory.activations)}`,
+    `  batch        ${whole(batch.batchSize)} = micro-batch ${whole(batch.deviceBatchSize)} x ${many(batch.accumulateGradBatches, "accumulation step")} x ${many(batch.worldSize, "device")}`,
+    `  arithmetic   ${si(flops.perSample)}FLOP a sample of ${many(flops.textTokens, "text token")}, ${si(flops.perStep)}FLOP a step (${si(flops.perDeviceStep)}FLOP a device), ${si(flops.total)}FLOP in all`,
+    `  memory       ${bytes(memory.total)} on each device, for ${whole(batch.deviceBatchSize)} of its ${many(device, "sample")} at once:`,
+    `               weights ${bytes(memory.weights)}, gradients ${bytes(memory.gradients)}, optimizer ${bytes(memory.optimizer)}, EMA weights ${bytes(memory.averages)},`,
+    `               half-precision weights ${bytes(memory.castWeights)}, batch ${bytes(memory.batch)}, activations about ${bytes(memory.activations)}`,
     `  release      ${release ? "written at the end" : "none: data.uncond_embedding or data.text_encoder would be needed"}`,
     "  data",
-    ...data.checks.flatMap(({ status, subject, finding, remedy }) => [
-      `    ${MARKS[status]}  ${subject}: ${finding}`,
-      ...(remedy === undefined ? [] : [`             ${remedy instanceof Message ? withFlags(remedy, {}) : remedy}`]),
-    ]),
+    ...checkLines(data.checks),
   ];
   if (data.samples !== null)
-    lines.push(`    ${whole(data.samples)} samples, ${epochs!.toPrecision(3)} passes over them`);
-  return `${lines.join("\n")}\n`;
+    lines.push(`    ${many(data.samples, "sample")}, ${shortNumber(epochs!)} passes over them`);
+  return `${[...lines, "  start", ...checkLines(start)].join("\n")}\n`;
 }
 
-function whole(n: number): string {
-  return n.toLocaleString("en-US");
+/** What was looked at, one line each, with what puts it right below. */
+export function checkLines(checks: readonly DataCheck[]): string[] {
+  return checks.flatMap(({ status, subject, finding, remedy }) => [
+    `    ${MARKS[status]}  ${subject}: ${finding}`,
+    ...(remedy === undefined ? [] : [`             ${remedy instanceof Message ? withFlags(remedy, {}) : remedy}`]),
+  ]);
 }
 
-function gib(bytes: number): string {
-  return `${(bytes / 2 ** 30).toFixed(2)} GiB`;
+/** Ends with an error where something would stop a run. @param what as in "the run" */
+export function refuseBlocked(what: string, found: readonly DataCheck[]): void {
+  if (found.length === 0) return;
+  const subjects = [...new Set(found.map(({ subject }) => subject))];
+  throw new MiroError(
+    `${what} cannot start: ${found.length} ${found.length === 1 ? "thing is" : "things are"} missing: ${subjects.join(", ")}`,
+  );
 }
 
 /** With a decimal prefix: `750 T`. */

@@ -28,6 +28,8 @@ import { about, message } from "../message.js";
 import { commaSeparated, declarationOf, field, flag, parseOptions } from "../options.js";
 import { modelOrBundled } from "../pipeline/loading/bundled.js";
 import { loadSchema } from "../pipeline/loading/load-options.js";
+import { isRun } from "../pipeline/loading/run-checkpoint.js";
+import { pinnedCheckpoint } from "../pipeline/loading/run-model.js";
 import { mergeOptions } from "../pipeline/requests/plan-pictures.js";
 import { type PromptOptions, promptOptionsSchema } from "../pipeline/requests/prompt-file.js";
 import { loadScorerSchema } from "../rewards/registry.js";
@@ -76,7 +78,7 @@ export const genevalSchema = z.strictObject({
   ...modelSchema.shape,
   checkpoint: field(path, {
     expected: "the folder of a training",
-    help: "the model that a training has exported, instead of --model",
+    help: "the model of a training, instead of --model: what it has exported, else its newest checkpoint",
     flag: "--checkpoint <run>",
   }),
   images: field(path, {
@@ -411,16 +413,22 @@ function isMostlyOf(images: string, set: PromptSet): boolean {
 }
 
 function modelOf(model: string | undefined, checkpoint: string | undefined): string {
-  if (checkpoint === undefined) return modelOrBundled(model);
+  if (checkpoint === undefined) {
+    const chosen = modelOrBundled(model);
+    return isRun(chosen) ? pinnedCheckpoint(chosen) : chosen;
+  }
   const folders = [join(checkpoint, "export"), checkpoint];
   const found = folders.find((folder) => existsSync(join(folder, "config.json")));
   if (found !== undefined) return found;
+  if (isRun(checkpoint)) return pinnedCheckpoint(checkpoint);
   throw new InvalidInputError(
-    message`${about("checkpoint")}: ${checkpoint} holds no model: neither export/config.json, which a training writes at its end, nor config.json`,
+    message`${about("checkpoint")}: ${checkpoint} holds no model: neither checkpoints of a run, nor export/config.json, which a training writes at its end, nor config.json`,
   );
 }
 
 function nameOf(model: string, checkpoint: string | undefined): string {
+  // A checkpoint of a run: RUN/checkpoints/step-…
+  if (isRun(model)) return `${basename(resolve(model, "../.."))}-${basename(model)}`;
   return basename(resolve(checkpoint ?? model));
 }
 

@@ -1,9 +1,9 @@
 /**
- * `miro info`: the settings in a picture, or what a checkpoint, a text encoder, an autoencoder, a tensor file, a
+ * `miro info`: the settings in a picture, or what a checkpoint, a run, a text encoder, an autoencoder, a tensor file, a
  * training checkpoint or shards hold.
  */
 import { existsSync, statSync } from "node:fs";
-import { basename, join } from "node:path";
+import { basename, dirname, join } from "node:path";
 import { z } from "zod";
 import { CUT_REMEDY } from "../data/shards/shard-error.js";
 import { InvalidInputError, MiroError } from "../errors.js";
@@ -12,6 +12,7 @@ import { readJson } from "../files/whole-files.js";
 import { message, option } from "../message.js";
 import { field, flag } from "../options.js";
 import { readImageFile } from "../pictures/image-files.js";
+import type { ReleaseConfig } from "../pipeline/loading/release-config.js";
 import { textToSettings } from "../pipeline/settings.js";
 import { printable } from "../printable.js";
 import { declare } from "./add-options.js";
@@ -24,6 +25,7 @@ const EXAMPLES = `
 Examples:
   miro info pictures/a-fox-seed0.png       prompt, seed, rewards and everything else that made the picture
   miro info models/miro-emoji              configuration, tensors and parameters of a checkpoint
+  miro info runs/emoji                     checkpoints of a run, and what the newest is as a model
   miro info model.safetensors --json
   miro info epoch=14-step=250000.ckpt      what a training checkpoint of the published code holds; nothing in it is executed
   miro info data/emoji/train --plot scores.png --sheet samples.png     what shards hold, in words and pictures
@@ -34,7 +36,7 @@ const file = z.string().optional();
 const schema = z.strictObject({
   path: field(z.string(), {
     expected: "a path",
-    help: "a PNG, WebP or JPEG picture, a folder with config.json, a .safetensors, .npy or .ckpt file, a tar shard or a folder of shards",
+    help: "a PNG, WebP or JPEG picture, a folder with config.json, a run, a .safetensors, .npy or .ckpt file, a tar shard or a folder of shards",
     flag: "<path>",
   }),
   plot: field(file, {
@@ -108,6 +110,8 @@ async function inspectNpy(path: string): Promise<Report> {
 async function inspectFolder(folder: string): Promise<Report> {
   const { listVariants } = await import("../pipeline/loading/checkpoint.js");
   const { readReleaseConfig } = await import("../pipeline/loading/release-config.js");
+  const { isRun } = await import("../pipeline/loading/run-checkpoint.js");
+  if (isRun(folder)) return inspectRun(folder);
   const variants = listVariants(folder);
   const config = join(folder, "config.json");
   if (!existsSync(config)) {
@@ -119,21 +123,47 @@ async function inspectFolder(folder: string): Promise<Report> {
     .find((file) => existsSync(file));
   const json = readJson(config) as Report | null;
   if (!json?.network) return { folder, config: json, ...(weights ? await inspectTensors(weights) : {}) };
-  const release = readReleaseConfig(folder);
-  const { sampler_defaults: sampler, ...settings } = release.settings;
   return {
     folder,
-    rewards: [...release.coherenceKeys],
-    resolution: settings.img_resolution ?? null,
-    latents: `${release.network.numInputChannels} x ${settings.data_resolution} x ${settings.data_resolution}`,
-    "text tokens": settings.max_text_len,
-    ...(sampler && { "sampler defaults": sampler }),
-    ...(settings.scheduler && { scheduler: settings.scheduler }),
-    network: release.network,
+    ...aboutModel(readReleaseConfig(folder)),
     parts: ["text_encoder", "vae"].filter((part) => existsSync(join(folder, part, "config.json"))),
     ...(weights ? await inspectTensors(weights, "network.") : { weights: "missing" }),
     ...(variants.length > 0 && { variants }),
   };
+}
+
+function aboutModel({ coherenceKeys, network, settings }: ReleaseConfig): Report {
+  const { sampler_defaults: sampler } = settings;
+  return {
+    rewards: [...coherenceKeys],
+    resolution: settings.img_resolution ?? null,
+    latents: `${network.numInputChannels} x ${settings.data_resolution} x ${settings.data_resolution}`,
+    "text tokens": settings.max_text_len,
+    ...(sampler && { "sampler defaults": sampler }),
+    ...(settings.scheduler && { scheduler: settings.scheduler }),
+    network,
+  };
+}
+
+/** A run of `miro train`: its checkpoints, and what the newest is as a model. */
+async function inspectRun(run: string): Promise<Report> {
+  const { openStored, listCheckpoints } = await import("../pipeline/loading/run-checkpoint.js");
+  const { readModelDescription } = await import("../pipeline/loading/run-model.js");
+  return openStored(run, {}, (checkpoint) => {
+    const description = readModelDescription(checkpoint.path);
+    const { recipe } = readJson(join(checkpoint.path, "state.json")) as { recipe: Report };
+    return {
+      folder: run,
+      recipe: recipe.name,
+      checkpoints: listCheckpoints(dirname(checkpoint.path)).map(({ step }) => step),
+      newest: checkpoint.path,
+      ...(description && {
+        "text encoder": description.textEncoder ?? null,
+        autoencoder: description.vae ?? null,
+        ...aboutModel(description.config),
+      }),
+    };
+  });
 }
 
 /** Tensors of a file by top-level module, dtypes, parameters. Only the header is read. */

@@ -205,6 +205,21 @@ describe("miro launch", () => {
     expect(statSync(join(folder, "logs")).isDirectory()).toBe(true);
   });
 
+  it("refuses a job that could not start, on the grounds of a dry run, all at once, and submits nothing", async () => {
+    fakeSbatch(`touch ${folder}/submitted; echo 5`);
+    const run = join(folder, "runs/never");
+    const args = [
+      "initialization.from=/nowhere/model",
+      "trainer.keep_every_n_steps=1",
+      "trainer.max_steps=1000000000000",
+    ];
+    const { code, err } = await call(recipe, "--partition", "cpu", "--output", run, ...args);
+    expect(code).toBe(1);
+    expect(err).toMatch(/MISSING {2}initialization\.from: .*\n.*\n {4}MISSING {2}disk: /);
+    expect(err).toMatch(/error: the job cannot start: 2 things are missing: initialization\.from, disk\n$/);
+    for (const path of [run, join(folder, "submitted")]) expect(existsSync(path)).toBe(false);
+  });
+
   it("trains what the recipe was when it was submitted, whatever is submitted or edited later", async () => {
     fakeSbatch("echo 5");
     const args = [recipe, "--partition", "cpu", "--output", join(folder, "runs/frozen"), "--json"];

@@ -6,12 +6,15 @@
 import "./extensions.js";
 import { z } from "zod";
 import { flag } from "../options.js";
+import type { DataCheck } from "../training/batches/sources.js";
 import { jobScript } from "../training/cluster/job-script.js";
-import { launchOptionsSchema, planJob } from "../training/cluster/plan.js";
+import { type JobPlan, type LaunchOptions, launchOptionsSchema, planJob } from "../training/cluster/plan.js";
 import { submitJob, writeJob } from "../training/cluster/submission.js";
+import { blocking, checkRun } from "../training/planning/dry-run.js";
 import { declare } from "./add-options.js";
 import { json } from "./common-options.js";
 import type { CliContext, Register } from "./context.js";
+import { checkLines, refuseBlocked } from "./dry-run-text.js";
 
 const EXAMPLES = `
 Examples:
@@ -45,6 +48,7 @@ async function launch(
 ): Promise<void> {
   const plan = planJob(options);
   if (!print && options.write === undefined) {
+    await refuseUnready(plan, options, stderr);
     const submitted = await submitJob(plan);
     if (json) return stdout(`${JSON.stringify(submitted)}\n`);
     stdout(`${submitted.job}\n`);
@@ -58,4 +62,19 @@ async function launch(
     if (!print) stdout(`${written.script}\n`);
     stderr(`wrote ${written.script} and what it refers to; submit it with sbatch ${written.script}\n`);
   }
+}
+
+/** Submits nothing that could not start, as `miro train --dry-run` finds it; all of it is told at once. */
+async function refuseUnready(
+  { tasks }: JobPlan,
+  { allowChanges }: Pick<LaunchOptions, "allowChanges">,
+  stderr: CliContext["stderr"],
+): Promise<void> {
+  const found = new Map<string, DataCheck>();
+  for (const { recipe, output } of tasks)
+    for (const check of blocking(await checkRun(recipe, { output, resume: true, allowChanges, here: false })))
+      found.set(`${check.subject}: ${check.finding}`, check);
+  const checks = [...found.values()];
+  if (checks.length > 0) stderr(`${checkLines(checks).join("\n")}\n`);
+  refuseBlocked("the job", checks);
 }

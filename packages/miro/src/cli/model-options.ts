@@ -11,7 +11,7 @@ import type { Progress } from "./progress.js";
 export const modelSchema = z.strictObject({
   model: field(z.string().min(1).optional(), {
     expected: "a folder or a repository",
-    help: "checkpoint: folder, or repository on the Hugging Face Hub",
+    help: "release folder, run of miro train (its newest checkpoint) or repository on the Hugging Face Hub",
     flag: "--model <repo|dir>",
     otherwise: "the bundled model",
   }),

@@ -1,4 +1,4 @@
-import { existsSync } from "node:fs";
+import { existsSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { describe, expect, it } from "vitest";
@@ -11,11 +11,45 @@ describe("miro train", () => {
   };
 
   it("--dry-run ends with 1 and says what is missing, also as JSON", async () => {
-    const { code, out, err } = await call("multi_cad", "data.dir=/nowhere", "--dry-run", "--json");
+    const args = ["multi_cad", "data.dir=/nowhere", "trainer.device=cpu", "trainer.device_batch_size=1", "--dry-run"];
+    const { code, out, err } = await call(...args, "--json");
     expect(code).toBe(1);
-    expect(err).toMatch(/the data are not ready: 3 things are missing/);
-    expect(JSON.parse(out)).toMatchObject({ name: "multi_cad", data: { ready: false }, release: false });
-    expect((await call("multi_cad", "data.dir=/nowhere", "--dry-run")).out).toMatch(/360,411,664 trainable/);
+    expect(err).toMatch(/the run cannot start: 3 things are missing: \/nowhere\/cc12m\/train, /);
+    expect(JSON.parse(out)).toMatchObject({ name: "multi_cad", ready: false, data: { ready: false }, release: true });
+    const { out: text } = await call(...args);
+    expect(text).toMatch(/360,411,664 trainable/);
+    expect(text).toMatch(/release {6}written at the end/);
+    expect(text).not.toMatch(/\de\+\d/);
+  });
+
+  it("--dry-run finds at once all that would stop a run", async () => {
+    const folder = mkdtempSync(join(tmpdir(), "miro-hindrances-"));
+    try {
+      const file = join(folder, "file");
+      writeFileSync(file, "");
+      const args = [
+        ...["emoji-shards", `data.root=${folder}/none`, `data.text_encoder=${folder}/no/text`],
+        ...[`data.autoencoder=${folder}/no/vae`, "initialization.from=/nowhere/model", "trainer.device=cuda:99"],
+        ...["trainer.replicas=1", "trainer.max_steps=1000000000000", "trainer.keep_every_n_steps=1"],
+        ...["--output", join(file, "run"), "--dry-run"],
+      ];
+      const { code, out, err } = await call(...args);
+      expect(code).toBe(1);
+      expect(err).toMatch(
+        /: 7 things are missing: .*none, trainer\.device, data\.text_encoder, data\.autoencoder, initialization\.from, output, disk\n$/,
+      );
+      for (const line of [
+        /MISSING {2}trainer\.device: "cuda:99" is not available|MISSING {2}trainer\.device: trainer\.devices: expected at most/,
+        /MISSING {2}data\.text_encoder: .*no\/text is not there\n {13}data\.text_encoder=DIR names another folder/,
+        /MISSING {2}data\.autoencoder: .*no\/vae is not there/,
+        /MISSING {2}initialization\.from: \/nowhere\/model.*no such folder/,
+        /MISSING {2}output: .*file is a file\n {13}--output/,
+        /MISSING {2}disk: 1,000,000,000,003 checkpoints of .* MB/,
+      ])
+        expect(out).toMatch(line);
+    } finally {
+      rmSync(folder, { recursive: true });
+    }
   });
 
   it("--print shows each value with its origin", async () => {

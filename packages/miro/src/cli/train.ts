@@ -2,13 +2,15 @@
 import "./extensions.js";
 import { join } from "node:path";
 import { z } from "zod";
-import { InterruptedError, InvalidInputError, invalid, MiroError } from "../errors.js";
+import { InterruptedError, InvalidInputError, invalid } from "../errors.js";
+import { wholeNumber } from "../numbers.js";
 import { field, flag } from "../options.js";
 import { type Progress, ProgressLine } from "../training/logging/logging.js";
 import { runTraining } from "../training/loop/run.js";
 import { runTask } from "../training/loop/run-task.js";
 import { taskOf } from "../training/loop/tasks.js";
-import { dryRun } from "../training/planning/dry-run.js";
+import { minutes } from "../training/loop/time-budget.js";
+import { blocking, dryRun } from "../training/planning/dry-run.js";
 import { rankPlaceOf } from "../training/process-group/launch-environment.js";
 import { checkRecipe } from "../training/recipes/checked-yaml.js";
 import { parseRecipe } from "../training/recipes/recipe.js";
@@ -17,7 +19,7 @@ import { resolvedValues, resolvedYaml } from "../training/recipes/resolved-recip
 import { declare } from "./add-options.js";
 import { recipeArguments } from "./common-options.js";
 import type { CliContext, Register } from "./context.js";
-import { dryRunText } from "./dry-run-text.js";
+import { dryRunText, refuseBlocked } from "./dry-run-text.js";
 import { jsonWithFlags } from "./flag-names.js";
 
 const EXAMPLES = `
@@ -28,12 +30,14 @@ Examples:
   miro train emoji --output runs/try-2 --resume 1000        from the checkpoint of step 1000; later ones are set aside
   miro train emoji --devices 2                              two processes share each batch
   miro train multi_cad_synth data.dir=/data --print         every value, and where it comes from
-  miro train multi_cad_synth trainer.devices=8 --dry-run    parameters, memory, FLOPs; are the data there?
+  miro train multi_cad_synth trainer.devices=8 --dry-run    parameters, memory, FLOPs, and all that would stop the run
+  miro train emoji trainer.max_minutes=30                   stops after half an hour as at its end, with a checkpoint and a model
   miro train clip_score_cad extends=base/as_upstream        another recipe on top
 
 A recipe is a path, or the name of a file in the folder recipes. Ctrl-C stores a checkpoint and stops; --resume continues from it
 exactly. A second Ctrl-C stops at once; the last stored checkpoint stays. The run's folder holds recipe.yaml, log.jsonl, samples/,
-checkpoints/ and, at the end, export/. docs/training.md tells more.
+checkpoints/ and, at the end, export/. miro generate --model RUN draws with the newest checkpoint at any time. docs/training.md
+tells more.
 `;
 
 const text = z.string().optional();
@@ -75,11 +79,16 @@ const schema = z.strictObject({
     "--skip-broken-shards",
   ),
   print: flag("print the whole recipe with the origin of every value, and do nothing else", "--print"),
-  dryRun: flag("count parameters, memory and arithmetic, check the data, and do nothing else", "--dry-run"),
+  dryRun: flag(
+    "count parameters, memory and arithmetic, find all that would stop the run, and do nothing else",
+    "--dry-run",
+  ),
   json: flag("print the result as JSON", "--json"),
 });
 
 type Options = z.output<typeof schema>;
+/** With the step that `--resume` names. */
+type Resolved = Omit<Options, "resume"> & { resume: boolean | number };
 
 export const register: Register = (command, context) => {
   declare(command, schema, async (options) => {
@@ -94,7 +103,7 @@ export const register: Register = (command, context) => {
       ...(skipBrokenShards ? ["data.skip_broken_shards=true"] : []),
     ]);
     if (print) printRecipe(composed, options, context);
-    else if (dryRun) await plan(composed, options, context);
+    else if (dryRun) await plan(composed, { ...options, resume }, context);
     else await train(composed, { ...options, resume }, context);
   })
     .usage("[options] <recipe> [key=value...]")
@@ -126,27 +135,31 @@ function printRecipe({ json, path, origins }: ComposedRecipe, flags: Options, { 
   );
 }
 
-async function plan({ json, path, origins }: ComposedRecipe, flags: Options, { stdout }: CliContext): Promise<void> {
+async function plan(
+  { json, path, origins }: ComposedRecipe,
+  { output, resume, allowChanges, json: asJson }: Resolved,
+  { stdout }: CliContext,
+): Promise<void> {
   if (taskOf(json) !== null) throw new InvalidInputError(`${path}: --dry-run is for recipes of the diffusion network`);
-  const report = await dryRun(parseRecipe(json, path, origins));
-  stdout(flags.json ? `${jsonWithFlags(report)}\n` : dryRunText(report));
-  const missing = report.data.checks.filter(({ status }) => status === "missing").length;
-  if (missing > 0)
-    throw new MiroError(`the data are not ready: ${missing} ${missing === 1 ? "thing is" : "things are"} missing`);
+  const recipe = parseRecipe(json, path, origins);
+  const report = await dryRun(recipe, { output: output ?? folderOf(recipe), resume, allowChanges });
+  stdout(asJson ? `${jsonWithFlags(report)}\n` : dryRunText(report));
+  refuseBlocked("the run", blocking(report));
 }
 
-async function train(
-  { json, path, origins }: ComposedRecipe,
-  flags: Omit<Options, "resume"> & { resume: boolean | number },
-  context: CliContext,
-): Promise<void> {
+/** Where the run of a recipe lies unless another folder is named. */
+function folderOf({ name }: { name: string }): string {
+  return join("runs", name);
+}
+
+async function train({ json, path, origins }: ComposedRecipe, flags: Resolved, context: CliContext): Promise<void> {
   const task = taskOf(json);
   const recipe = task === null ? parseRecipe(json, path, origins) : checkRecipe(task.schema, json, path);
   // Of processes that a launcher has started, the first tells how it goes; all tell what is wrong.
   const first = (rankPlaceOf(process.env)?.rank ?? 0) === 0;
   const progress = new ProgressLine({ isTTY: context.interactive, write: context.stderr });
   const surroundings = {
-    output: flags.output ?? join("runs", recipe.name),
+    output: flags.output ?? folderOf(recipe),
     resume: flags.resume,
     allowChanges: flags.allowChanges,
     signal: context.signal,
@@ -158,10 +171,16 @@ async function train(
     : runTraining({ recipe, ...surroundings })
   ).finally(() => progress.end());
   if (flags.json && first) context.stdout(`${JSON.stringify(result)}\n`);
-  if (!result.finished) {
+  if (!result.finished && result.outOfTime !== true) {
     if (first) context.stderr(`stopped at step ${result.step}; continue with --resume\n`);
     // Of several processes any may have been asked, not only this one.
     throw new InterruptedError(`stopped at step ${result.step}`);
   }
-  if (!flags.json && first) context.stderr(`done: ${result.exported ?? result.checkpoint}\n`);
+  if (flags.json || !first) return;
+  const { maxSteps, maxMinutes } = recipe.trainer;
+  if (result.outOfTime)
+    context.stderr(
+      `stopped after ${minutes(maxMinutes!)}, at step ${wholeNumber(result.step)} of ${wholeNumber(maxSteps)}; continue with --resume\n`,
+    );
+  context.stderr(`done: ${result.exported ?? result.checkpoint}\n`);
 }

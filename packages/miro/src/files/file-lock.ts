@@ -72,6 +72,14 @@ export class FileLock {
     }
   }
 
+  /** Who holds a lock, without taking it; null where nobody does. @throws MiroError when the folder cannot be read */
+  static holder(folder: string, name: string): LockOwner | null {
+    const prefix = `.${name}.lock.`;
+    const newest = lockNumbers(folder, prefix).at(-1);
+    const owner = newest === undefined ? "gone" : ownerOf(join(folder, prefix + newest));
+    return typeof owner === "string" ? null : owner;
+  }
+
   /** Whether the lock is still this one's: a process that slept for long may have been taken for dead. */
   isHeld(): boolean {
     const owner = readOwner(this.path);

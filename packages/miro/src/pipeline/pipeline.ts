@@ -112,8 +112,8 @@ export class MiroPipeline {
    * Loads a pipeline. The text encoder is loaded at the first call of {@link generate}. With `worker: true` it lives in
    * a thread of its own, see {@link WorkerPipeline}.
    *
-   * @param model a folder in the release layout, a repository `owner/name` of the Hugging Face Hub, or `miro-emoji`,
-   *   the bundled model, which is also the default
+   * @param model a folder in the release layout, a run of `miro train` or one of its checkpoints, a repository
+   *   `owner/name` of the Hugging Face Hub, or `miro-emoji`, the bundled model, which is also the default
    * @throws InvalidInputError for what the caller chose wrongly (model, variant, device, …); MiroError for files that
    *   are missing or broken and for a Hub that cannot be reached
    *

@@ -145,6 +145,7 @@ export class Residency {
     preconditioning.dispose();
     for (const name of ["network", "autoencoder"] as const) this.#free(name);
     release([preprocessing, postprocessing, uncondEmbedding]);
+    this.#parts.closeFiles?.();
   }
 
   #free(name: "network" | "autoencoder"): void {

@@ -61,7 +61,7 @@ export async function convertToRelease(source: ReleaseSource, options: ConvertOp
     const { network, preconditioning, ...rest } = releaseConfigToJson(config);
     const json = { network, preconditioning, ...rest, dtype };
     writeFileAtomic(join(folder, "config.json"), `${JSON.stringify(json, null, 2)}\n`, { overwrite: true });
-    await source.copyParts(folder);
+    await source.copyParts(folder, dtype);
     onMessage("checking the network by one forward pass");
     check = forwardCheck(folder, dtype);
     parameters = countParameters(folder);

@@ -4,6 +4,7 @@ import { join } from "node:path";
 import { invalid, MiroError } from "../errors.js";
 import { emaName } from "../training/loop/ema.js";
 import type { Recipe } from "../training/recipes/recipe.js";
+import { emaFile } from "../training/state/checkpoint.js";
 
 /** The place of an EMA copy, from 0, or `raw` for the network's own weights. */
 export type EmaChoice = number | "raw";
@@ -18,7 +19,7 @@ export function emaFiles(
   const decays = Array.isArray(ema.decay) ? ema.decay : [ema.decay];
   const decay = decays[choice];
   if (decay === undefined) throw invalid("ema", placesOf(decays.length), choice);
-  const file = `${emaName(decay, choice).replace(/^ema_network/, "ema")}.safetensors`;
+  const file = emaFile(emaName(decay, choice));
   if (!existsSync(join(checkpoint, file))) throw new MiroError(`${join(checkpoint, file)}: is missing`);
   return { file, words: `EMA weights, decay ${decay}` };
 }

@@ -84,6 +84,7 @@ export function openCkpt(path: string, { ema, uncondEmbedding }: OpenCkptOptions
       step: checkpoint.step,
       preset,
       recipe: null,
+      checkpoint: null,
       copyParts: () => undefined,
       [Symbol.dispose]: () => checkpoint.close(),
     };

@@ -41,6 +41,7 @@ export function openFolder(path: string): ReleaseSource {
       step: null,
       preset: null,
       recipe: null,
+      checkpoint: null,
       copyParts: (folder) => {
         for (const part of ["text_encoder", "vae"])
           if (existsSync(join(path, part))) cpSync(join(path, part), join(folder, part), { recursive: true });

@@ -1,13 +1,16 @@
 /** Runs of `miro train` as what a release is made from: the EMA weights of one of their checkpoints. */
-import { existsSync } from "node:fs";
-import { basename, dirname, join, resolve } from "node:path";
+import { existsSync, readdirSync } from "node:fs";
+import { join } from "node:path";
 import { readNpy, SafetensorsFile } from "@miro-t2i/torch/io";
-import { InvalidInputError, MiroError } from "../errors.js";
+import { InvalidInputError } from "../errors.js";
 import { readJson } from "../files/whole-files.js";
-import { about, message, option } from "../message.js";
+import { message, option } from "../message.js";
 import { parseRinConfig } from "../networks/config.js";
+import { openStored, type StoredCheckpoint } from "../pipeline/loading/run-checkpoint.js";
+import { readModelDescription } from "../pipeline/loading/run-model.js";
+import { sourceOf } from "../training/batches/sources.js";
 import { parseRecipe } from "../training/recipes/recipe.js";
-import { checkpointToResume, listCheckpoints } from "../training/state/checkpoint.js";
+import { checkTrainingCheckpoint, type TrainingState } from "../training/state/checkpoint.js";
 import { readConstants } from "../training/state/data-constants.js";
 import { copyFrozenParts, releaseConfigOf } from "../training/state/export.js";
 import { type EmaChoice, emaFiles } from "./ema-choice.js";
@@ -18,35 +21,40 @@ import type { Weight } from "./weights.js";
 export interface OpenRunOptions {
   /** Which EMA weights; default: those that the recipe releases. */
   ema?: EmaChoice | undefined;
-  /** Which checkpoint; default: the newest. */
+  /** Which checkpoint; default: the newest that is whole. */
   step?: number | undefined;
   /** Text states of the empty prompt as `.npy`, where the run has stored none. */
   uncondEmbedding?: string | undefined;
+  /** Told of damaged checkpoints that are passed over. */
+  onMessage?: ((message: string) => void) | undefined;
 }
 
-/** Whether a folder is a run, or one of the checkpoints of a run. */
-export function isRun(path: string): boolean {
-  return listCheckpoints(join(path, "checkpoints")).length > 0 || existsSync(join(path, "state.json"));
+/**
+ * Opens the newest whole checkpoint of a run, or the one that is named. All of its files stay open until the source is
+ * disposed of, whatever the run removes meanwhile.
+ * @throws InvalidInputError when there is none; MiroError when the one that is meant is damaged
+ */
+export function openRun(path: string, { step, onMessage, ...options }: OpenRunOptions): ReleaseSource {
+  return openStored(path, { step, onMessage }, (checkpoint) => openCheckpoint(checkpoint, options));
 }
 
-/** Opens the newest checkpoint of a run, or the one that is named. @throws MiroError when it is damaged */
-export function openRun(path: string, { ema, step, uncondEmbedding }: OpenRunOptions): ReleaseSource {
-  const { checkpoint, run } = placeOf(path, step);
-  const files: Disposable[] = [];
+function openCheckpoint(
+  { path, run }: StoredCheckpoint & { run: string },
+  { ema, uncondEmbedding }: Pick<OpenRunOptions, "ema" | "uncondEmbedding">,
+): ReleaseSource {
+  const files = new Map<string, SafetensorsFile>();
   const close = () => {
-    for (const file of files) file[Symbol.dispose]();
+    for (const file of files.values()) file.close();
   };
   try {
-    const open = (name: string): SafetensorsFile => {
-      const file = SafetensorsFile.open(join(checkpoint.path, name));
-      files.push(file);
-      return file;
-    };
-    const state = readJson(join(checkpoint.path, "state.json")) as { step: number; recipe: unknown };
-    const recipe = parseRecipe(state.recipe, join(checkpoint.path, "state.json"));
-    const chosen = emaFiles(checkpoint.path, recipe, ema);
-    const own = open("network.safetensors");
-    const averaged = chosen.file === null ? own : open(chosen.file);
+    for (const name of readdirSync(path).filter((name) => name.endsWith(".safetensors")))
+      files.set(name, SafetensorsFile.open(join(path, name)));
+    checkTrainingCheckpoint(path);
+    const state = readJson(join(path, "state.json")) as TrainingState;
+    const recipe = parseRecipe(state.recipe, join(path, "state.json"));
+    const chosen = emaFiles(path, recipe, ema);
+    const own = files.get("network.safetensors")!;
+    const averaged = chosen.file === null ? own : files.get(chosen.file)!;
     const constants = constantsOf(run, uncondEmbedding);
     const weights = new Map<string, Weight>();
     // An average's names have no prefix; the network's own have it, beside the preconditioning's.
@@ -58,35 +66,28 @@ export function openRun(path: string, { ema, step, uncondEmbedding }: OpenRunOpt
       weights.set(`${module}.scale`, constants.normalization.scale);
       weights.set(`${module}.bias`, constants.normalization.bias);
     }
+    const network = parseRinConfig(recipe.network);
+    const facts = sourceOf(recipe.data).facts(recipe.data, network);
+    // Names in a recipe are of the folder that it was trained in.
+    const { textEncoder = facts.textEncoder, vae: autoencoder = facts.autoencoder } = readModelDescription(path) ?? {};
     return {
-      path: checkpoint.path,
-      config: releaseConfigOf(recipe, parseRinConfig(recipe.network)),
+      path,
+      config: releaseConfigOf(recipe, network),
       weights,
       uncondEmbedding: constants.uncondEmbedding,
       average: chosen.words,
       step: state.step,
       preset: null,
       recipe,
-      copyParts: (folder) => copyFrozenParts(recipe, folder),
+      checkpoint: { state, files },
+      copyParts: (folder, dtype) =>
+        copyFrozenParts({ ...facts, textEncoder, autoencoder }, folder, { half: dtype !== "float32" }),
       [Symbol.dispose]: close,
     };
   } catch (error) {
     close();
     throw error;
   }
-}
-
-/** The checkpoint that is meant, compared with its hashes, and the folder of its run. */
-function placeOf(path: string, step: number | undefined): { checkpoint: { step: number; path: string }; run: string } {
-  const own = existsSync(join(path, "state.json"));
-  const folder = own ? dirname(resolve(path)) : join(path, "checkpoints");
-  const named = own ? Number(/^step-(\d{8,})$/.exec(basename(resolve(path)))?.[1] ?? Number.NaN) : step;
-  if (own && step !== undefined)
-    throw new InvalidInputError(message`${about("step")}: ${path} is one checkpoint; name its run to choose a step`);
-  if (Number.isNaN(named)) throw new MiroError(`${path}: the folder of a checkpoint is named step-NNNNNNNN`);
-  const checkpoint = checkpointToResume(folder, named ?? true);
-  if (checkpoint === undefined) throw new InvalidInputError(`${path}: holds no checkpoint yet`);
-  return { checkpoint, run: dirname(folder) };
 }
 
 function constantsOf(run: string, uncondEmbedding: string | undefined) {

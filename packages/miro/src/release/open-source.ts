@@ -2,11 +2,12 @@
 import { existsSync, statSync } from "node:fs";
 import { join } from "node:path";
 import { InvalidInputError } from "../errors.js";
+import { isRun } from "../pipeline/loading/run-checkpoint.js";
 import { TORCH_FILE } from "../training/state/published-checkpoint.js";
 import type { EmaChoice } from "./ema-choice.js";
 import { openCkpt } from "./open-ckpt.js";
 import { isReleaseFolder, openFolder } from "./open-folder.js";
-import { isRun, openRun } from "./open-run.js";
+import { openRun } from "./open-run.js";
 import type { ReleaseSource } from "./source.js";
 
 /** Which weights of a path. */
@@ -14,6 +15,8 @@ export interface OpenSourceOptions {
   ema?: EmaChoice | undefined;
   step?: number | undefined;
   uncondEmbedding?: string | undefined;
+  /** Told of damaged checkpoints of a run that are passed over. */
+  onMessage?: ((message: string) => void) | undefined;
 }
 
 /** Opens it; the caller disposes of it. @throws InvalidInputError when it is none of them */
@@ -24,7 +27,7 @@ export function openSource(path: string, options: OpenSourceOptions = {}): Relea
     const [name] = Object.entries(options).find(([, value]) => value !== undefined) ?? [];
     if (name !== undefined) throw new InvalidInputError(`--${name}: does not apply to ${what} (${path})`);
   };
-  const { step, ...ofCkpt } = options;
+  const { step, onMessage: _, ...ofCkpt } = options;
   if (!stat.isDirectory()) {
     if (!TORCH_FILE.test(path))
       throw new InvalidInputError(

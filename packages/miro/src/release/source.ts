@@ -1,9 +1,12 @@
 /** What a release is made from, wherever it comes from. */
 import type { Tensor } from "@miro-t2i/torch";
+import type { SafetensorsFile } from "@miro-t2i/torch/io";
 import type { ReleaseConfig } from "../pipeline/loading/release-config.js";
 import type { Release } from "../pipeline/loading/releases.js";
 import type { Recipe } from "../training/recipes/recipe.js";
+import type { TrainingState } from "../training/state/checkpoint.js";
 import type { Weight } from "./weights.js";
+import type { ReleaseDType } from "./write-weights.js";
 
 /** A checkpoint that is open: its tensors are read when they are written. */
 export interface ReleaseSource extends Disposable {
@@ -22,6 +25,11 @@ export interface ReleaseSource extends Disposable {
   preset: Release | null;
   /** Of a run of `miro train`: its recipe. */
   recipe: Recipe | null;
-  /** Copies the text encoder and the autoencoder that come with the checkpoint into a release's folder. */
-  copyParts(folder: string): void | Promise<void>;
+  /** Of such a run: the checkpoint's state, and its open files by name. */
+  checkpoint: { state: TrainingState; files: ReadonlyMap<string, SafetensorsFile> } | null;
+  /**
+   * Copies the text encoder and the autoencoder that come with the checkpoint into a release's folder.
+   * @param dtype of the release: the parts of one in float32 stay as they are
+   */
+  copyParts(folder: string, dtype: ReleaseDType): void | Promise<void>;
 }

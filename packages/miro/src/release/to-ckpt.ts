@@ -6,18 +6,22 @@
  * weights: they are the network's and its EMA's, the optimizer has no moments and the step is 0. The autoencoder, which
  * the published code keeps below `postprocessing.vae.`, is left out: it loads checkpoints without it.
  */
-import { existsSync } from "node:fs";
 import { join } from "node:path";
 import { nn, scope, type Tensor } from "@miro-t2i/torch";
-import { type Picklable, PythonFloat, PythonTuple, SafetensorsFile, writeTorchCheckpoint } from "@miro-t2i/torch/io";
+import {
+  type Picklable,
+  PythonFloat,
+  PythonTuple,
+  type SafetensorsFile,
+  writeTorchCheckpoint,
+} from "@miro-t2i/torch/io";
 import { MiroError } from "../errors.js";
-import { readJson } from "../files/whole-files.js";
 import { FlowPrecond } from "../networks/precond.js";
 import { Rin } from "../networks/rin.js";
 import { emaName } from "../training/loop/ema.js";
 import { parameterGroups } from "../training/loop/parameter-groups.js";
 import type { Recipe } from "../training/recipes/recipe.js";
-import type { TrainingState } from "../training/state/checkpoint.js";
+import { emaFile, type TrainingState } from "../training/state/checkpoint.js";
 import type { ReleaseSource } from "./source.js";
 import { checkWeights, deferred, expectedTensors, infoOf, type Weight } from "./weights.js";
 
@@ -30,41 +34,31 @@ const SCHEDULE = { warmupSteps: 5000, totalSteps: 500_000, rate: 0.8 } as const;
 /** Writes the checkpoint. @throws MiroError when the tensors do not fit the configuration */
 export function writeCkpt(path: string, source: ReleaseSource): { tensors: number; step: number } {
   checkWeights(source.path, source.weights, expectedTensors(source.config));
-  const files: SafetensorsFile[] = [];
-  try {
-    return scope(() => {
-      const open = (name: string): SafetensorsFile => {
-        const file = SafetensorsFile.open(join(source.path, name));
-        files.push(file);
-        return file;
-      };
-      const run = source.recipe === null ? null : openRunState(source.path, source.recipe, open);
-      const state = stateDict(source, run);
-      const step = run?.state.step ?? 0;
-      writeTorchCheckpoint(path, {
-        epoch: 0,
-        global_step: step,
-        "pytorch-lightning_version": LIGHTNING,
-        state_dict: state,
-        loops: loops(step),
-        callbacks: {},
-        optimizer_states: [optimizerState(source, run)],
-        lr_schedulers: [schedule(source.recipe)],
-        ...(run?.state.scaler && {
-          MixedPrecision: {
-            scale: new PythonFloat(run.state.scaler.scale),
-            growth_factor: new PythonFloat(2),
-            backoff_factor: new PythonFloat(0.5),
-            growth_interval: source.recipe!.trainer.lossScale.growthInterval,
-            _growth_tracker: run.state.scaler.growthTracker,
-          },
-        }),
-      });
-      return { tensors: state.size, step };
+  return scope(() => {
+    const run = runStateOf(source);
+    const state = stateDict(source, run);
+    const step = run?.state.step ?? 0;
+    writeTorchCheckpoint(path, {
+      epoch: 0,
+      global_step: step,
+      "pytorch-lightning_version": LIGHTNING,
+      state_dict: state,
+      loops: loops(step),
+      callbacks: {},
+      optimizer_states: [optimizerState(source, run)],
+      lr_schedulers: [schedule(source.recipe)],
+      ...(run?.state.scaler && {
+        MixedPrecision: {
+          scale: new PythonFloat(run.state.scaler.scale),
+          growth_factor: new PythonFloat(2),
+          backoff_factor: new PythonFloat(0.5),
+          growth_interval: source.recipe!.trainer.lossScale.growthInterval,
+          _growth_tracker: run.state.scaler.growthTracker,
+        },
+      }),
     });
-  } finally {
-    for (const file of files) file.close();
-  }
+    return { tensors: state.size, step };
+  });
 }
 
 /** The parts of a run's checkpoint that a release does not hold. */
@@ -77,19 +71,23 @@ interface RunState {
   averages: Map<string, SafetensorsFile>;
 }
 
-function openRunState(path: string, recipe: Recipe, open: (name: string) => SafetensorsFile): RunState {
-  const decays = Array.isArray(recipe.ema.decay) ? recipe.ema.decay : [recipe.ema.decay];
-  const averages = decays.map((decay, i) => {
+function runStateOf({ path, recipe, checkpoint }: ReleaseSource): RunState | null {
+  if (recipe === null || checkpoint === null) return null;
+  const { state, files } = checkpoint;
+  const file = (name: string): SafetensorsFile => {
+    const found = files.get(name);
+    if (found === undefined) throw new MiroError(`${join(path, name)}: is missing`);
+    return found;
+  };
+  const averages = [recipe.ema.decay].flat().map((decay, i) => {
     const name = emaName(decay, i);
-    const file = `${name.replace(/^ema_network/, "ema")}.safetensors`;
-    if (!existsSync(join(path, file))) throw new MiroError(`${join(path, file)}: is missing`);
-    return [name, open(file)] as const;
+    return [name, file(emaFile(name))] as const;
   });
   return {
-    state: readJson(join(path, "state.json")) as TrainingState,
+    state,
     recipe,
-    network: open("network.safetensors"),
-    optimizer: open("optimizer.safetensors"),
+    network: file("network.safetensors"),
+    optimizer: file("optimizer.safetensors"),
     averages: new Map(averages),
   };
 }

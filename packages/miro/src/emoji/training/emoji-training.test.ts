@@ -10,70 +10,36 @@ import {
 } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { manualSeed, scope, type Tensor, tensor } from "@miro-t2i/torch";
+import { scope, type Tensor, tensor } from "@miro-t2i/torch";
 import { readSafetensors } from "@miro-t2i/torch/io";
 import sharp from "sharp";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import "../register.js";
 import { loadAutoencoder } from "../../autoencoder/index.js";
-import { PatchAutoencoder } from "../../autoencoder/patch-autoencoder.js";
 import { MiroPipeline } from "../../pipeline/pipeline.js";
-import { T5Encoder } from "../../text/t5.js";
-import { saveTokenizer, trainUnigram } from "../../text/unigram-trainer.js";
 import { divideRows } from "../../training/batches/batch-slices.js";
 import { runTraining } from "../../training/loop/run.js";
 import { parseRecipe, type Recipe } from "../../training/recipes/recipe.js";
 import { prepareTestbed } from "../../training/samples/testbed.js";
-import { tinyRecipeJson } from "../../training/testing/tiny.js";
 import { EmojiScenes } from "../scenes/index.js";
-import { writeHalf } from "./autoencoder.js";
 import { EmojiBatches } from "./emoji-batches.js";
 import type { EmojiData } from "./emoji-data.js";
+import { makeTinyParts, TINY_SCENES, type TinyParts, tinyEmojiJson } from "./testing/tiny-emoji.js";
 
 const root = mkdtempSync(join(tmpdir(), "miro-emoji-"));
 afterAll(() => rmSync(root, { recursive: true, force: true }));
-const autoencoder = join(root, "vae");
-const textEncoder = join(root, "text_encoder");
-const scenes = { vocabulary: ["red apple", "penguin", "rocket", "cat face", "fox", "star", "bell", "crown"], size: 32 };
+const scenes = TINY_SCENES;
+let parts: TinyParts;
+let autoencoder: string;
+let textEncoder: string;
 
 function recipe(data: object = {}, rest: object = {}): Recipe {
-  const { network, ...tiny } = tinyRecipeJson({ max_steps: 3, batch_size: 8, log_every_n_steps: 1 });
-  return parseRecipe({
-    ...tiny,
-    network: { ...(network as object), label_dim: 16, coherence_keys: ["clip_score", "sharpness", "colorfulness"] },
-    lr_scheduler: { warmup_steps: 1 },
-    data: {
-      kind: "emoji",
-      samples: 20,
-      shard_size: 8,
-      scenes,
-      cache: join(root, "cache"),
-      autoencoder,
-      text_encoder: textEncoder,
-      max_text_len: 24,
-      ...data,
-    },
-    ...rest,
-  });
+  return parseRecipe(tinyEmojiJson(parts, join(root, "cache"), { data, rest }));
 }
 
 beforeAll(async () => {
-  manualSeed(0);
-  const captions = (await EmojiScenes.load(scenes)).batch(0, 200).captions;
-  await saveTokenizer(
-    textEncoder,
-    trainUnigram(
-      captions.map((caption) => [caption, 1]),
-      { vocabSize: 120 },
-    ),
-  );
-  const vocabSize = 400;
-  const encoder = new T5Encoder({ dModel: 16, dKv: 8, numHeads: 2, dFf: 16, numLayers: 1, vocabSize, dropoutRate: 0 });
-  await encoder.save(textEncoder);
-  const network = new PatchAutoencoder({ channels: [8, 8], encoder_blocks: [0, 0], decoder_blocks: [0, 0] });
-  mkdirSync(autoencoder);
-  writeFileSync(join(autoencoder, "config.json"), JSON.stringify(network.config));
-  writeHalf(join(autoencoder, "diffusion_pytorch_model.safetensors"), network);
+  parts = await makeTinyParts(root);
+  ({ autoencoder, textEncoder } = parts);
 });
 
 /** Opens the batches, takes one, closes them. */
@@ -181,8 +147,14 @@ describe("training on emoji", { timeout: 120_000 }, () => {
     };
     const result = await runTraining({ recipe: recipe({}, { samples }), output });
     expect(result).toMatchObject({ finished: true, exported: join(output, "export") });
-    const sheet = await sharp(join(output, "samples", "step-00000002.png")).metadata();
-    expect([sheet.width, sheet.height]).toEqual([3 * 36 + 4, 36 + 4]);
+    const sheet = await sharp(join(output, "samples", "step-00000002.png"))
+      .raw()
+      .toBuffer({ resolveWithObject: true });
+    // Three cells, and a title above them.
+    expect(sheet.info.width).toBeGreaterThan(3 * 128);
+    expect(sheet.info.height).toBeGreaterThan(128 + 2 * 11);
+    const foot = sheet.data.subarray(sheet.data.length - sheet.info.width * 3 * 24);
+    expect(Math.min(...foot), "captions below the pictures").toBeLessThan(128);
     const log = readFileSync(join(output, "log.jsonl"), "utf8");
     expect(log).not.toContain("warning");
 

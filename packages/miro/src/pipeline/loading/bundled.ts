@@ -33,7 +33,7 @@ export function bundledFolder(name: string): string | null {
  */
 export function modelOrBundled(model: string | undefined): string {
   if (model !== undefined && (typeof model !== "string" || model === "")) {
-    throw invalid("model", `a folder, a repository owner/name or ${BUNDLED_MODEL}`, model);
+    throw invalid("model", `a folder, a run, a repository owner/name or ${BUNDLED_MODEL}`, model);
   }
   if (model !== undefined && (model !== BUNDLED_MODEL || statSync(model, { throwIfNoEntry: false })?.isDirectory())) {
     return model;

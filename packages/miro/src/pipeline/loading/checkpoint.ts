@@ -12,7 +12,7 @@
 import { existsSync, readdirSync, statSync } from "node:fs";
 import { join } from "node:path";
 import { type DType, empty, isFloatingPoint, nn, scope, type Tensor } from "@miro-t2i/torch";
-import { loadModule, readNpy, type StoredTensor, type TensorFile } from "@miro-t2i/torch/io";
+import { loadModule, readNpy, type StoredTensor } from "@miro-t2i/torch/io";
 import { defaultNormalization, type LatentNormalization } from "../../autoencoder/normalization.js";
 import { InvalidInputError, MiroError } from "../../errors.js";
 import { openTensorFile, shardNames } from "../../files/tensor-files.js";
@@ -53,6 +53,19 @@ export interface Checkpoint {
   uncondEmbedding: Tensor;
 }
 
+/** The files of a model, open: what they hold is known, and nothing of it is in memory yet. */
+export interface CheckpointFiles extends Disposable {
+  /** What holds the tensors, for errors. */
+  path: string;
+  config: ReleaseConfig;
+  /** By their names in a release. */
+  tensors: ReadonlyMap<string, StoredTensor>;
+  /** Text states of the empty prompt as they are stored; the caller owns them. */
+  readUncondEmbedding(): Tensor;
+  /** Where those are stored. */
+  uncondPath: string;
+}
+
 /** Options of {@link loadCheckpoint}. */
 export interface LoadCheckpointOptions {
   /** Where the networks go, default `cpu`. */
@@ -74,28 +87,51 @@ export interface OpenedCheckpoint extends Omit<Checkpoint, "network"> {
  *
  * @throws MiroError naming the file and what is wrong with it
  */
-export function openCheckpoint(
-  folder: string,
-  { device = "cpu", dtype = "float32" }: LoadCheckpointOptions = {},
-): OpenedCheckpoint {
+export function openCheckpoint(folder: string, options: LoadCheckpointOptions = {}): OpenedCheckpoint {
+  return openCheckpointFiles(() => openReleaseFiles(folder), options);
+}
+
+/** The files of a release folder. @throws MiroError naming the file that is missing or broken */
+export function openReleaseFiles(folder: string): CheckpointFiles {
   const [missing] = missingFiles((name) => existsSync(join(folder, name)));
   if (missing !== undefined) throw new InvalidInputError(`${join(folder, missing)}: ${missingReason(folder)}`);
   const config = readReleaseConfig(folder);
   const path = weightsPath(folder);
-  const load = <M extends nn.Module>(file: TensorFile, name: string, create: () => M): M => {
+  const uncondPath = join(folder, "uncond_embedding.npy");
+  const file = openTensorFile(path);
+  return {
+    path,
+    config,
+    tensors: new Map(file.keys().map((key) => [key, { file, key }])),
+    uncondPath,
+    readUncondEmbedding: () => {
+      checkSize(uncondPath, config);
+      return readNpy(uncondPath);
+    },
+    [Symbol.dispose]: () => file[Symbol.dispose](),
+  };
+}
+
+/** As {@link openCheckpoint}, of files wherever they lie. @param open opens them, each time anew */
+export function openCheckpointFiles(
+  open: () => CheckpointFiles,
+  { device = "cpu", dtype = "float32" }: LoadCheckpointOptions = {},
+): OpenedCheckpoint {
+  using files = open();
+  const { config, path, tensors } = files;
+  const load = <M extends nn.Module>(from: CheckpointFiles, name: string, create: () => M): M => {
     // Without the random draws of a fresh network: every value comes from the file.
     const module = scope(() => nn.init.skipped(create));
     try {
-      inFile(path, () => loadModule(module, tensorsOf(file, name), { device, dtype }));
+      inFile(path, () => loadModule(module, tensorsOf(from.tensors, name), { device, dtype }));
     } catch (error) {
       module.dispose();
       throw error;
     }
     return module.requiresGrad_(false).eval();
   };
-  using file = openTensorFile(path);
-  checkAgainstConfig(path, file, config);
-  const { numInputChannels: channels, labelDim } = config.network;
+  checkAgainstConfig(path, tensors, config);
+  const { numInputChannels: channels } = config.network;
   const owned: { dispose(): void }[] = [];
   const own = <T extends { dispose(): void }>(value: T): T => {
     owned.push(value);
@@ -103,7 +139,7 @@ export function openCheckpoint(
   };
   try {
     const normalization = (name: "data_preprocessing" | "postprocessing") => {
-      const loaded = loadNormalization(file, name, config.settings[name], channels, device);
+      const loaded = loadNormalization(tensors, name, config.settings[name], channels, device);
       own(loaded.scale);
       own(loaded.bias);
       return loaded;
@@ -112,12 +148,10 @@ export function openCheckpoint(
       config,
       preprocessing: normalization("data_preprocessing"),
       postprocessing: normalization("postprocessing"),
-      uncondEmbedding: own(
-        loadUncondEmbedding(join(folder, "uncond_embedding.npy"), labelDim, config.settings.max_text_len, device),
-      ),
-      preconditioning: own(load(file, "preconditioning", () => new FlowPrecond(config.preconditioning))),
+      uncondEmbedding: own(loadUncondEmbedding(files, device)),
+      preconditioning: own(load(files, "preconditioning", () => new FlowPrecond(config.preconditioning))),
       loadNetwork: () => {
-        using again = openTensorFile(path);
+        using again = open();
         return load(again, "network", () => new Rin(config.network));
       },
     };
@@ -129,7 +163,16 @@ export function openCheckpoint(
 
 /** Loads a release folder; see `openCheckpoint`. @throws MiroError naming the file and what is wrong with it */
 export function loadCheckpoint(folder: string, options: LoadCheckpointOptions = {}): Checkpoint {
-  const { loadNetwork, ...rest } = openCheckpoint(folder, options);
+  return loaded(openCheckpoint(folder, options));
+}
+
+/** Loads open files, and closes them. @throws MiroError naming the file and what is wrong with it */
+export function loadCheckpointFiles(files: CheckpointFiles, options: LoadCheckpointOptions = {}): Checkpoint {
+  using own = files;
+  return loaded(openCheckpointFiles(() => ({ ...own, [Symbol.dispose]: () => {} }), options));
+}
+
+function loaded({ loadNetwork, ...rest }: OpenedCheckpoint): Checkpoint {
   try {
     return { ...rest, network: loadNetwork() };
   } catch (error) {
@@ -142,10 +185,15 @@ export function loadCheckpoint(folder: string, options: LoadCheckpointOptions = 
 /** Number of the network's floating values in a release folder, from the header of its tensor file. */
 export function countParameters(folder: string): number {
   using file = openTensorFile(weightsPath(folder));
-  return file
-    .keys()
-    .filter((key) => key.startsWith("network.") && file.info(key).dtype !== "bool")
-    .reduce((sum, key) => sum + file.info(key).shape.reduce((product, size) => product * size, 1), 0);
+  return countNetwork(new Map(file.keys().map((key) => [key, { file, key }])));
+}
+
+/** The same of tensors by their names in a release. */
+export function countNetwork(tensors: CheckpointFiles["tensors"]): number {
+  return [...tensors]
+    .map(([name, { file, key }]) => ({ name, ...file.info(key) }))
+    .filter(({ name, dtype }) => name.startsWith("network.") && dtype !== "bool")
+    .reduce((sum, { shape }) => sum + shape.reduce((product, size) => product * size, 1), 0);
 }
 
 function weightsPath(folder: string): string {
@@ -153,17 +201,17 @@ function weightsPath(folder: string): string {
 }
 
 /** The tensors of one module, without its prefix. */
-function tensorsOf(file: TensorFile, module: string): Map<string, StoredTensor> {
+function tensorsOf(tensors: CheckpointFiles["tensors"], module: string): Map<string, StoredTensor> {
   const prefix = `${module}.`;
-  const keys = file.keys().filter((key) => key.startsWith(prefix));
-  return new Map(keys.map((key) => [key.slice(prefix.length), { file, key }]));
+  const own = [...tensors].filter(([name]) => name.startsWith(prefix));
+  return new Map(own.map(([name, stored]) => [name.slice(prefix.length), stored]));
 }
 
 /**
  * Compares the sizes that `config.json` states with the tensors that they decide, before the network is allocated: a
  * configuration may state any size, the file is as large as it is.
  */
-function checkAgainstConfig(path: string, file: TensorFile, config: ReleaseConfig): void {
+function checkAgainstConfig(path: string, tensors: CheckpointFiles["tensors"], config: ReleaseConfig): void {
   const { network: c, preconditioning: p } = config;
   const learned = c.concatCondTokenToLatents ? c.numLatents - c.numCondTokens - 1 : c.numLatents;
   const expected: Record<string, number[]> = {
@@ -176,13 +224,14 @@ function checkAgainstConfig(path: string, file: TensorFile, config: ReleaseConfi
     "preconditioning.logvar_proj.0.freqs": [p.logvarChannels],
   };
   for (const [key, shape] of Object.entries(expected)) {
-    if (!file.has(key)) throw new MiroError(`${path}: the tensor ${key} is missing`);
-    const found = file.info(key).shape;
+    const stored = tensors.get(key);
+    if (stored === undefined) throw new MiroError(`${path}: the tensor ${key} is missing`);
+    const found = stored.file.info(stored.key).shape;
     if (found.length !== shape.length || found.some((size, i) => size !== shape[i])) {
       throw new MiroError(`${path}: tensor ${key}: expected shape [${shape}] as config.json says, found [${found}]`);
     }
   }
-  const count = (pattern: RegExp) => new Set(file.keys().flatMap((key) => pattern.exec(key)?.[1] ?? [])).size;
+  const count = (pattern: RegExp) => new Set([...tensors.keys()].flatMap((key) => pattern.exec(key)?.[1] ?? [])).size;
   const layers: [what: string, described: number, found: number][] = [
     ["RIN blocks", c.numBlocks, count(/^network\.rin_blocks\.(\d+)\./)],
     ["processing layers", c.numProcessingLayers, count(/^network\.rin_blocks\.0\.processer_sa\.(\d+)\./)],
@@ -195,7 +244,7 @@ function checkAgainstConfig(path: string, file: TensorFile, config: ReleaseConfi
 }
 
 function loadNormalization(
-  file: TensorFile,
+  tensors: CheckpointFiles["tensors"],
   prefix: string,
   config: ReleaseSettings["postprocessing"],
   channels: number,
@@ -203,8 +252,9 @@ function loadNormalization(
 ): LatentNormalization {
   return scope(() => {
     const stored = (name: string) => {
-      const key = `${prefix}.${name}`;
-      if (!file.has(key)) return undefined;
+      const tensor = tensors.get(`${prefix}.${name}`);
+      if (tensor === undefined) return undefined;
+      const { file, key } = tensor;
       const shape = [1, channels, 1, 1];
       const found = file.info(key).shape;
       if (found.length !== 4 || found.some((size, i) => size !== shape[i])) {
@@ -224,13 +274,20 @@ function loadNormalization(
   });
 }
 
-/** (d,) or (n, d), any floating dtype → (n, d) float32. */
-function loadUncondEmbedding(path: string, width: number, maxRows: number, device: string): Tensor {
+/** Refuses a file that is larger than text states of the empty prompt can be. */
+function checkSize(path: string, { network, settings }: ReleaseConfig): void {
   const { size } = statSync(path);
-  const most = Math.max(maxRows, 1024) * width * 8 + 16_384;
+  const width = network.labelDim;
+  const most = Math.max(settings.max_text_len, 1024) * width * 8 + 16_384;
   if (size > most) throw new MiroError(`${path}: ${size} bytes are too many for rows of ${width} values`);
+}
+
+/** (d,) or (n, d), any floating dtype → (n, d) float32. */
+function loadUncondEmbedding(files: CheckpointFiles, device: string): Tensor {
+  const { uncondPath: path, config } = files;
+  const width = config.network.labelDim;
   return scope(() => {
-    const stored = readNpy(path);
+    const stored = files.readUncondEmbedding();
     const rows = stored.ndim === 1 ? stored.unsqueeze(0) : stored;
     if (rows.ndim !== 2 || rows.size(1) !== width || rows.size(0) === 0) {
       throw new MiroError(`${path}: expected shape (${width},) or (n, ${width}), found (${stored.shape.join(", ")})`);

@@ -43,13 +43,28 @@ export async function resolveModel(name: string, parameter: string, options: Hub
   if (statSync(name, { throwIfNoEntry: false })?.isDirectory()) {
     return { name, folder: name, files: listFolder(name), fetch: async (paths) => checkLinks(name, paths, parameter) };
   }
-  if (!REPOSITORY.test(name) || name.startsWith(".") || existsSync(name)) {
+  if (!isRepositoryName(name) || existsSync(name)) {
     const what = existsSync(name) ? "a file" : "neither";
     throw new InvalidInputError(
       message`${about(parameter)}: expected a folder or a repository owner/name, received ${JSON.stringify(name)} (${what})`,
     );
   }
   return openRepository(name, parameter, options);
+}
+
+/** Whether a name may be that of a repository. */
+export function isRepositoryName(name: string): boolean {
+  return REPOSITORY.test(name) && !name.startsWith(".");
+}
+
+/** A repository as far as the cache has it, without asking the Hub; null where the cache has nothing of it. */
+export function cachedModel(name: string, parameter: string, options: HubOptions = {}): Promise<ModelSource | null> {
+  const storage = storageOf(name, options);
+  return cached({ name, parameter, revision: options.revision ?? "main", storage, options }, "it was not asked");
+}
+
+function storageOf(name: string, { cacheDir }: HubOptions): string {
+  return join(cacheDir ?? hubCache(), `models--${name.replace("/", "--")}`);
 }
 
 async function openRepository(name: string, parameter: string, options: HubOptions): Promise<ModelSource> {
@@ -59,7 +74,7 @@ async function openRepository(name: string, parameter: string, options: HubOptio
       message`${about("revision")}: expected a branch, tag or commit, received ${JSON.stringify(revision)}`,
     );
   }
-  const storage = join(options.cacheDir ?? hubCache(), `models--${name.replace("/", "--")}`);
+  const storage = storageOf(name, options);
   const repository: Repository = { name, parameter, revision, storage, options };
   const offline = hubOffline();
   if (offline) return (await cached(repository, `${offline} is set`)) ?? nothingCached(repository, `${offline} is set`);

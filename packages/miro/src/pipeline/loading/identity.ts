@@ -68,6 +68,13 @@ export function identifyWeights(
   };
 }
 
+/** Identifies weights of a folder whose hashes are known. @param hashes by the names of the files */
+export function knownWeights(folder: string, hashes: ReadonlyMap<string, string>): PendingIdentity {
+  const names = [...hashes.keys()];
+  const sha256 = names.length === 1 ? hashes.get(names[0]!)! : combined(names, [...hashes.values()]);
+  return { get: async () => ({ source: "folder", name: tilde(resolve(folder)), sha256 }) };
+}
+
 /** Waits for background work, which alone does not keep the process alive. */
 async function awake<T>(work: Promise<T>): Promise<T> {
   const timer = setInterval(() => {}, 60_000);

@@ -2,7 +2,7 @@
  * What a pipeline is made of, and how it comes into memory from a folder or the Hub. With `lowMemory` the text encoder,
  * the network and the decoder take turns: each is read when its turn comes and freed after it.
  */
-import { basename, join, resolve } from "node:path";
+import { join } from "node:path";
 import { memory, type nn } from "@miro-t2i/torch";
 import { type Autoencoder, countStoredWeights, loadAutoencoder } from "../../autoencoder/index.js";
 import { InvalidInputError, invalid } from "../../errors.js";
@@ -14,23 +14,13 @@ import { T5Encoder } from "../../text/t5.js";
 import { countT5Parameters } from "../../text/t5-config.js";
 import { Tokenizer } from "../../text/tokenizer.js";
 import { Vocabulary } from "../../text/vocabulary.js";
-import { type Checkpoint, countParameters, openCheckpoint, weightFiles } from "./checkpoint.js";
+import { type Checkpoint, countNetwork, openCheckpointFiles } from "./checkpoint.js";
 import { type ComputeDType, checkDevice, resolveDType, SMALL_NETWORK } from "./device.js";
-import { resolveModel } from "./hub.js";
 import type { HubOptions } from "./hub-repository.js";
 import { identifyWeights, type PendingIdentity } from "./identity.js";
 import type { LoadOptions } from "./load-options.js";
-import {
-  choosePart,
-  fetchCheckpoint,
-  fetchTextEncoder,
-  fetchVae,
-  isLocal,
-  type PartSource,
-  textEncoderWeights,
-  vaeWeights,
-  variantPrefix,
-} from "./sources.js";
+import { type LocatedModel, locateModel } from "./located-model.js";
+import { fetchTextEncoder, fetchVae, isLocal, type PartSource, textEncoderWeights, vaeWeights } from "./sources.js";
 
 /** Where the text encoder and the autoencoder come from when nothing else is said. */
 export const DEFAULT_TEXT_ENCODER = "google/flan-t5-xl";
@@ -91,37 +81,44 @@ export interface PipelineParts extends Omit<Checkpoint, "network"> {
   variant?: string | undefined;
   /** What the model knows, where its folder says so. */
   vocabulary?: Vocabulary | null;
+  /** Closes the files that parts which take turns are read from. */
+  closeFiles?: () => void;
 }
 
 /** The parts of `MiroPipeline.fromPretrained`; see there. */
 export async function loadParts(model: string, options: LoadOptions): Promise<PipelineParts> {
-  const { revision, cacheDir, onDownload, onMessage, signal, variant, lowMemory, ...given } = options;
-  const device = checkDevice(given.device);
+  const { revision, cacheDir, onDownload, onMessage, signal, variant } = options;
+  const device = checkDevice(options.device);
   const hub: HubOptions = { cacheDir, onDownload, onMessage, signal };
-  const source = await resolveModel(model, "model", { ...hub, revision });
-  const prefix = variantPrefix(source, variant);
-  const folder = await fetchCheckpoint(source, prefix);
-  const dtype = resolveDType(given.dtype, device, countParameters(folder));
-  const { loadNetwork, ...checkpoint } = openCheckpoint(folder, { device, dtype });
-  const { settings, network: config } = checkpoint.config;
-  const { text_encoder_repo: textRepo, vae_repo: vaeRepo } = settings;
+  const located = await locateModel(model, { ...hub, revision, variant });
+  let isKept = false;
+  try {
+    const parts = await loadLocated(located, options, { device, hub });
+    isKept = parts.lowMemory === true;
+    return parts;
+  } finally {
+    if (!isKept) located.close();
+  }
+}
+
+async function loadLocated(
+  located: LocatedModel,
+  { variant, lowMemory, ...given }: LoadOptions,
+  { device, hub }: { device: string; hub: HubOptions },
+): Promise<PipelineParts> {
   if (given.quantization === "int8" && device !== "cpu") {
     throw new InvalidInputError(
       message`${about("quantization")}: int8 is for device cpu, received ${device}; leave it out`,
     );
   }
+  const dtype = resolveDType(given.dtype, device, countParametersOf(located));
+  const { loadNetwork, ...checkpoint } = openCheckpointFiles(located.open, { device, dtype });
+  const { network: config } = checkpoint.config;
   const network = new Part(() => (given.quantization === "int8" ? loadNetwork().quantize() : loadNetwork()));
   let autoencoder: Part<Autoencoder> | null = null;
   try {
-    const text = choosePart(
-      source,
-      `${prefix}text_encoder/`,
-      "textEncoder",
-      given.textEncoder,
-      textRepo,
-      DEFAULT_TEXT_ENCODER,
-    );
-    const vae = choosePart(source, `${prefix}vae/`, "vae", given.vae, vaeRepo, DEFAULT_VAE);
+    const text = located.part("textEncoder", given.textEncoder, DEFAULT_TEXT_ENCODER);
+    const vae = located.part("vae", given.vae, DEFAULT_VAE);
     // A wrong folder is noticed now; a repository is asked when its files are needed.
     if (isLocal(text)) await fetchTextEncoder(text, hub);
     const vaeFolder = await fetchVae(vae, hub);
@@ -130,7 +127,7 @@ export async function loadParts(model: string, options: LoadOptions): Promise<Pi
       given.textEncoderDtype === "auto" ? (given.dtype === "float32" ? "float32" : "auto") : given.textEncoderDtype;
     // Hashing goes on beside loading and drawing.
     const origin: PipelineOrigin = {
-      checkpoint: identifyWeights({ name: model }, folder, weightFiles(folder)),
+      checkpoint: located.identify(),
       autoencoder: identifyWeights(sourceOf(vae), vaeFolder, vaeWeights(vaeFolder)),
       textEncoder: once(async () => {
         const textFolder = await fetchTextEncoder(text, hub);
@@ -156,9 +153,10 @@ export async function loadParts(model: string, options: LoadOptions): Promise<Pi
       device,
       dtype,
       quantization: given.quantization,
-      name: source.folder === model ? basename(resolve(model)) : model,
+      name: located.name,
       variant,
-      vocabulary: Vocabulary.of(folder),
+      vocabulary: Vocabulary.of(located.folder),
+      closeFiles: located.close,
     };
   } catch (error) {
     network.free();
@@ -167,6 +165,11 @@ export async function loadParts(model: string, options: LoadOptions): Promise<Pi
     release([checkpoint.preprocessing, checkpoint.postprocessing, checkpoint.uncondEmbedding]);
     throw error;
   }
+}
+
+function countParametersOf({ open }: LocatedModel): number {
+  using files = open();
+  return countNetwork(files.tensors);
 }
 
 function sourceOf(part: PartSource): "checkpoint" | { name: string } {

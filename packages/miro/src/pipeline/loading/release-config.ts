@@ -68,7 +68,11 @@ export interface ReleaseConfig {
  */
 export function readReleaseConfig(folder: string): ReleaseConfig {
   const path = join(folder, "config.json");
-  const json = readJson(path);
+  return parseReleaseConfig(readJson(path), path);
+}
+
+/** Checks the content of a `config.json`. @param path of the file that it comes from, for errors */
+export function parseReleaseConfig(json: unknown, path: string): ReleaseConfig {
   checkPlainData(json, (place) => `${path}: ${place}`);
   if (typeof json !== "object" || json === null || Array.isArray(json))
     throw new InvalidInputError(`${path}: expected an object`);

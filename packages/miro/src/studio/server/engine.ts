@@ -14,8 +14,11 @@ import { readTextFile } from "../../files/text-file.js";
 import { readJson, readText } from "../../files/whole-files.js";
 import { modelOrBundled } from "../../pipeline/loading/bundled.js";
 import { resolveModel } from "../../pipeline/loading/hub.js";
+import type { HubOptions } from "../../pipeline/loading/hub-repository.js";
 import type { FromPretrainedOptions } from "../../pipeline/loading/load-options.js";
-import { readReleaseConfig } from "../../pipeline/loading/release-config.js";
+import { type ReleaseConfig, readReleaseConfig } from "../../pipeline/loading/release-config.js";
+import { isRun } from "../../pipeline/loading/run-checkpoint.js";
+import { openRunModel } from "../../pipeline/loading/run-model.js";
 import { variantPrefix } from "../../pipeline/loading/sources.js";
 import type { PlannedPicture } from "../../pipeline/requests/plan-pictures.js";
 import type { ImageSettings } from "../../pipeline/settings.js";
@@ -141,14 +144,7 @@ export class Engine {
     for (const id of models.length > 0 ? models : [undefined]) {
       const [named, variant] = split(id);
       const model = modelOrBundled(named);
-      const source = await resolveModel(model, "model", hub);
-      const prefix = variantPrefix(source, variant);
-      await source.fetch(
-        ["config.json", "README.md", "vae/config.json", EXAMPLES]
-          .map((file) => prefix + file)
-          .filter((file) => source.files.includes(file)),
-      );
-      const config = readReleaseConfig(join(source.folder, prefix));
+      const { folder, config, bytes } = isRun(model) ? ofRun(model) : await ofRelease(model, variant, hub);
       const {
         num_steps: steps = 50,
         guidance_scale: guidanceScale = 7,
@@ -161,12 +157,12 @@ export class Engine {
           name: name.slice(name.lastIndexOf("/") + 1),
           coherenceKeys: config.coherenceKeys,
           defaults: { steps, guidanceScale, shift: shift ?? config.settings.scheduler?.shift ?? 1 },
-          license: licenseOf(join(source.folder, prefix, "README.md")),
-          size: sizeOf(join(source.folder, prefix), config),
-          examples: examplesOf(join(source.folder, prefix, EXAMPLES)),
+          license: licenseOf(join(folder, "README.md")),
+          size: sizeOf(folder, config),
+          examples: examplesOf(join(folder, EXAMPLES)),
         },
         load: { model, threads, options: { variant, device, dtype, cacheDir } },
-        bytes: bytesOf(join(source.folder, prefix)),
+        bytes,
         ...{ thread: null, loading: null, lastUsed: 0, busy: 0 },
       });
     }
@@ -272,8 +268,35 @@ function split(id: string | undefined): [string | undefined, string | undefined]
   return at < 1 ? [id, undefined] : [id.slice(0, at), id.slice(at + 1)];
 }
 
-function bytesOf(folder: string): number {
-  return statSync(join(folder, "model.safetensors"), { throwIfNoEntry: false })?.size ?? 0;
+/** What a model says of itself, and how much its weights are. */
+interface Described {
+  folder: string;
+  config: ReleaseConfig;
+  bytes: number;
+}
+
+/** A release folder, or a repository in that layout, of which only that much is fetched. */
+async function ofRelease(model: string, variant: string | undefined, hub: HubOptions): Promise<Described> {
+  const source = await resolveModel(model, "model", hub);
+  const prefix = variantPrefix(source, variant);
+  await source.fetch(
+    ["config.json", "README.md", "vae/config.json", EXAMPLES]
+      .map((file) => prefix + file)
+      .filter((file) => source.files.includes(file)),
+  );
+  const folder = join(source.folder, prefix);
+  return { folder, config: readReleaseConfig(folder), bytes: bytesOf(join(folder, "model.safetensors")) };
+}
+
+/** The checkpoint of a run that is the newest now; what is loaded is the newest by then. */
+function ofRun(run: string): Described {
+  using model = openRunModel(run);
+  const bytes = [...model.weights.keys()].map((name) => bytesOf(join(model.path, name)));
+  return { folder: model.path, config: model.config, bytes: bytes.reduce((sum, size) => sum + size, 0) };
+}
+
+function bytesOf(file: string): number {
+  return statSync(file, { throwIfNoEntry: false })?.size ?? 0;
 }
 
 const autoencoderSchema = z.looseObject({ block_out_channels: z.array(z.number()).min(1).max(16) });
@@ -281,7 +304,7 @@ const autoencoderSchema = z.looseObject({ block_out_channels: z.array(z.number()
 /**
  * Width and height of a model's pictures; the published autoencoders, which it is loaded with, have 8 pixels a latent.
  */
-function sizeOf(folder: string, { network, settings }: ReturnType<typeof readReleaseConfig>): [number, number] {
+function sizeOf(folder: string, { network, settings }: ReleaseConfig): [number, number] {
   const path = join(folder, "vae", "config.json");
   const own = existsSync(path) ? autoencoderSchema.safeParse(readJson(path)).data : undefined;
   const side = own

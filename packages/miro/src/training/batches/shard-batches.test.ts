@@ -1,6 +1,8 @@
 import { type ChildProcess, spawn } from "node:child_process";
 import {
+  cpSync,
   existsSync,
+  mkdirSync,
   mkdtempSync,
   readdirSync,
   readFileSync,
@@ -19,6 +21,7 @@ import { defaultNormalization, normalize } from "../../autoencoder/normalization
 import { sampleLatents } from "../../data/dataset/latents.js";
 import { COUNTS, copyPublished, recorded, recordedTensors, SHARDS } from "../../data/dataset/testing/published.js";
 import { type ShardBatch, ShardLoader } from "../../data/shards/index.js";
+import { makeTinyParts } from "../../emoji/training/testing/tiny-emoji.js";
 import { parseRinConfig } from "../../networks/config.js";
 import { runTraining } from "../loop/run.js";
 import { parseRecipe } from "../recipes/recipe.js";
@@ -444,6 +447,49 @@ describe("training from shards", { timeout: 180_000 }, () => {
     const config = JSON.parse(readFileSync(join(result.exported!, "config.json"), "utf8"));
     expect(JSON.stringify(config)).toContain('"img_resolution":64');
     expect(existsSync(join(result.exported!, "text_encoder"))).toBe(false);
+  });
+});
+
+describe("the text encoder of the paper's recipes, a repository", { timeout: 60_000 }, () => {
+  const cache = join(output, "hub");
+  const data = { text_encoder: "google/flan-t5-xl", autoencoder: "stabilityai/sdxl-vae", num_bins: 8 };
+  beforeAll(() => {
+    vi.stubEnv("HF_HUB_OFFLINE", "1");
+    vi.stubEnv("HF_HUB_CACHE", cache);
+  });
+  afterAll(() => vi.unstubAllEnvs());
+
+  const train = async (name: string, loss: object = {}) => {
+    const messages: string[] = [];
+    const json = { ...recipeJson(data, { max_steps: 1, batch_size: 2 }), loss };
+    const result = await runTraining({
+      recipe: parseRecipe(json),
+      output: join(output, name),
+      onMessage: (message) => messages.push(message),
+    });
+    return { ...result, messages: messages.join("\n") };
+  };
+
+  it("is done without where it cannot be had, which is told; not where steps need it", async () => {
+    const { finished, exported, messages } = await train("without");
+    expect({ finished, exported }).toEqual({ finished: true, exported: null });
+    expect(messages).toMatch(/google\/flan-t5-xl: HF_HUB_OFFLINE is set.*there will be no release at the end/);
+    await expect(train("needed", { cond_drop_rate: 0.5 })).rejects.toThrow(/google\/flan-t5-xl: HF_HUB_OFFLINE is set/);
+  });
+
+  it("of the cache gives the release its empty prompt; the release names the repositories and copies nothing", async () => {
+    const parts = await makeTinyParts(mkdtempSync(join(output, "parts-")));
+    const repository = join(cache, "models--google--flan-t5-xl");
+    mkdirSync(join(repository, "refs"), { recursive: true });
+    writeFileSync(join(repository, "refs", "main"), "0".repeat(40));
+    cpSync(parts.textEncoder, join(repository, "snapshots", "0".repeat(40)), { recursive: true });
+    const { exported, messages } = await train("within");
+    expect(exported, messages).toBe(join(output, "within", "export"));
+    expect(readdirSync(exported!).sort()).toEqual(["config.json", "model.safetensors", "uncond_embedding.npy"]);
+    expect(JSON.parse(readFileSync(join(exported!, "config.json"), "utf8"))).toMatchObject({
+      text_encoder_repo: "google/flan-t5-xl",
+      vae_repo: "stabilityai/sdxl-vae",
+    });
   });
 });
 

@@ -17,8 +17,10 @@ import { type PlannedSample, TrainingSet } from "../../data/dataset/training-set
 import { textMember, trainingSetOptionsSchema } from "../../data/dataset/training-set-options.js";
 import { type RowRequest, ShardLoader, stepPosition } from "../../data/shards/index.js";
 import { InvalidInputError, MiroError } from "../../errors.js";
+import { readJson } from "../../files/whole-files.js";
 import type { LossBatch } from "../../flow/loss.js";
 import type { RinConfig } from "../../networks/config.js";
+import { fetchTextEncoder } from "../../pipeline/loading/sources.js";
 import { Permutation } from "../../random/permutation.js";
 import { T5Encoder } from "../../text/t5.js";
 import { Tokenizer } from "../../text/tokenizer.js";
@@ -28,6 +30,7 @@ import { encodedEmptyPrompt } from "./empty-prompt.js";
 import { normalizationOf } from "./latent-statistics.js";
 import { type ShardData, scoreColumnsOf } from "./shard-data.js";
 import { rootsOf } from "./shard-roots.js";
+import type { FrozenNeeds } from "./sources.js";
 
 /** What {@link ShardBatches.open} needs. */
 export interface ShardBatchesOptions extends OpenHooks {
@@ -41,6 +44,8 @@ export interface ShardBatchesOptions extends OpenHooks {
   device: string;
   /** Standard deviation that latents get with `latent_normalization: data`. */
   sigmaData: number;
+  /** What of the frozen models is needed; by default all of it. */
+  needs?: FrozenNeeds | undefined;
   /** Latents become x with these statistics, whatever the data say: those of the training data, for validation. */
   normalization?: LatentNormalization;
 }
@@ -92,12 +97,13 @@ export class ShardBatches implements BatchSource {
       checkFit(set, options);
       stepPosition(0, batchSize, set.length);
       const normalization = await normalizationFor(set, options);
-      const frozen = await frozenModels(options, normalization);
+      const text = await textModels(options);
       const given = uncondFrom(options);
-      if (given !== undefined) frozen?.uncondEmbedding.dispose();
-      const uncondEmbedding = given ?? frozen?.uncondEmbedding;
+      if (given !== undefined) text?.uncondEmbedding.dispose();
+      const uncondEmbedding = given ?? text?.uncondEmbedding;
       const constants = uncondEmbedding && { normalization, uncondEmbedding };
-      return new ShardBatches(options, set, normalization, constants, frozen && { ...frozen, ...constants });
+      const frozen = constants && text?.models ? { ...text.models, ...constants } : undefined;
+      return new ShardBatches(options, set, normalization, constants, frozen);
     } catch (error) {
       set.close();
       throw error;
@@ -269,20 +275,54 @@ function uncondFrom({ data, network, device }: ShardBatchesOptions): Tensor | un
   });
 }
 
-/** The text encoder with its tokenizer, where the recipe names one. */
-async function frozenModels(
+/**
+ * The text states of the empty prompt, and the text encoder with its tokenizer where sheets need it; undefined where
+ * nothing is needed of them, or the recipe names none.
+ */
+async function textModels(
   options: ShardBatchesOptions,
-  normalization: LatentNormalization,
-): Promise<FrozenModels | undefined> {
-  const { data, network, device } = options;
-  if (data.textEncoder === undefined) return undefined;
-  const tokenizer = await Tokenizer.fromFile(data.textEncoder);
-  const encoder = await T5Encoder.fromPretrained(data.textEncoder, { device, dtype: "float32" });
+): Promise<{ uncondEmbedding: Tensor; models: Pick<FrozenModels, "tokenizer" | "encoder"> | null } | undefined> {
+  const { data, network, device, needs = { emptyPrompt: "always", textEncoder: true } } = options;
+  const isGiven = data.uncondEmbedding !== undefined;
+  if (typeof data.textEncoder !== "string") return undefined;
+  if (!needs.textEncoder && (isGiven || needs.emptyPrompt === "never")) return undefined;
+  const folder = await textEncoderFolder(
+    data.textEncoder,
+    options,
+    !needs.textEncoder && needs.emptyPrompt === "release",
+  );
+  if (folder === null) return undefined;
+  const path = join(folder, "config.json");
+  const { dModel } = T5Encoder.configFromJson(readJson(path), path);
+  if (dModel !== network.labelDim)
+    throw new MiroError(`data.text_encoder: its states are ${dModel} wide, network.label_dim is ${network.labelDim}`);
+  const tokenizer = await Tokenizer.fromFile(folder);
+  const encoder = await T5Encoder.fromPretrained(folder, { device, dtype: "float32" });
   encoder.requiresGrad_(false).eval();
   const uncondEmbedding = encodedEmptyPrompt({ tokenizer, encoder }, data.maxTextLen, device);
-  if (uncondEmbedding.size(1) !== network.labelDim)
-    throw new MiroError(
-      `data.text_encoder: its states are ${uncondEmbedding.size(1)} wide, network.label_dim is ${network.labelDim}`,
+  if (needs.textEncoder) return { uncondEmbedding, models: { tokenizer, encoder } };
+  encoder.dispose();
+  return { uncondEmbedding, models: null };
+}
+
+/**
+ * The folder of a text encoder, fetched where it is a repository.
+ * @param canDoWithout where it cannot be had, that is told and training goes on
+ * @returns null where it cannot be had
+ */
+async function textEncoderFolder(
+  name: string,
+  { signal, onMessage }: ShardBatchesOptions,
+  canDoWithout: boolean,
+): Promise<string | null> {
+  try {
+    const part = { name, parameter: "data.text_encoder", source: null, prefix: "" };
+    return await fetchTextEncoder(part, { signal, onMessage });
+  } catch (error) {
+    if (!canDoWithout || !(error instanceof MiroError) || error instanceof InvalidInputError) throw error;
+    onMessage?.(
+      `${error.message}; without it there will be no release at the end, until data.uncond_embedding names the states of the empty prompt or the run is resumed with the text encoder at hand`,
     );
-  return { tokenizer, encoder, normalization, uncondEmbedding };
+    return null;
+  }
 }

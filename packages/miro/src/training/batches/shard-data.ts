@@ -35,10 +35,13 @@ export const shardDataSchema = z.strictObject({
    * where one is named.
    */
   uncondEmbedding: z.string().min(1).optional(),
-  /** Folder of the frozen text encoder with its tokenizer: for sample sheets and the release. */
-  textEncoder: z.string().min(1).optional(),
-  /** Folder of the frozen autoencoder: for sample sheets and the release. */
-  autoencoder: z.string().min(1).optional(),
+  /**
+   * The frozen text encoder with its tokenizer, for sample sheets and the release: a folder, or a repository of the
+   * Hugging Face Hub; null for none.
+   */
+  textEncoder: z.string().min(1).nullable().optional(),
+  /** The frozen autoencoder, for sample sheets and the release: a folder, or a repository; null for none. */
+  autoencoder: z.string().min(1).nullable().optional(),
   /** Side of the pictures in pixels, as the release states it; by default 8 for each latent. */
   imgResolution: count.optional(),
 });

@@ -11,9 +11,9 @@ export const shardSource: SourceSpec<ShardData> = {
   facts: ({ maxTextLen, autoencoder, textEncoder, uncondEmbedding, imgResolution }, { dataSize }) => ({
     textTokens: maxTextLen,
     halfPrecisionTexts: true,
-    autoencoder,
-    textEncoder,
-    ...((uncondEmbedding !== undefined || textEncoder !== undefined) && {
+    autoencoder: autoencoder ?? undefined,
+    textEncoder: textEncoder ?? undefined,
+    ...((uncondEmbedding !== undefined || (textEncoder ?? undefined) !== undefined) && {
       release: { imgResolution: imgResolution ?? 8 * dataSize },
     }),
   }),
@@ -61,7 +61,8 @@ function faults(data: ShardData, { network, loss: { condDropRate, textDropRate }
   const unknown = columns.filter((key) => data.coherenceScores !== undefined && !data.coherenceScores.includes(key));
   if (unknown.length > 0)
     found.push(recipeFault("data.coherence_scores", `lacks ${unknown.join(", ")} of network.coherence_keys`));
-  if (condDropRate + textDropRate > 0 && data.uncondEmbedding === undefined && data.textEncoder === undefined)
+  const knowsEmptyPrompt = data.uncondEmbedding !== undefined || (data.textEncoder ?? undefined) !== undefined;
+  if (condDropRate + textDropRate > 0 && !knowsEmptyPrompt)
     found.push(
       recipeFault(
         "data.uncond_embedding",

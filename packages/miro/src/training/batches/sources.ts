@@ -29,6 +29,17 @@ export interface SourceRecipe {
   batchSize: number;
 }
 
+/** What a process needs of the frozen models besides the batches. */
+export interface FrozenNeeds {
+  /**
+   * Text states of the empty prompt. `always`: steps or sheets use them; `release`: the release alone does, and
+   * training goes on without them; `never`: another process sees to it.
+   */
+  emptyPrompt: "always" | "release" | "never";
+  /** The text encoder itself, as sheets of the recipe's prompts do. */
+  textEncoder: boolean;
+}
+
 /** What batches are opened with. */
 export interface SourceContext {
   seed: number;
@@ -42,6 +53,8 @@ export interface SourceContext {
   sigmaData: number;
   /** False: another process makes the files that are missing, and this one waits for them. */
   makesFiles: boolean;
+  /** What of the frozen models this process needs; by default all of it. */
+  needs?: FrozenNeeds | undefined;
   signal?: AbortSignal | undefined;
   /** Told what a person should know. */
   onMessage?: ((message: string) => void) | undefined;
@@ -61,7 +74,7 @@ export interface SourceFacts {
   textTokens: number;
   /** Whether text states are stored in half precision. */
   halfPrecisionTexts?: boolean;
-  /** Folders of the frozen models, for sample sheets and the release. */
+  /** Folders, or repositories, of the frozen models, for sample sheets and the release. */
   autoencoder?: string | undefined;
   textEncoder?: string | undefined;
   /**

@@ -37,6 +37,8 @@ export interface JobPlan {
   recipes: ReadonlyMap<string, string>;
   /** Variables that the job gets besides those of the site. */
   variables: ReadonlyMap<string, string>;
+  /** What each task trains, and where. */
+  tasks: readonly { recipe: Recipe; output: string }[];
 }
 
 /**
@@ -80,6 +82,7 @@ export function planJob(input: LaunchOptions, environment: Environment = readEnv
         ? []
         : ["NCCL_SOCKET_IFNAME", "GLOO_SOCKET_IFNAME"].map((name) => [name, options.networkInterface!]),
     ),
+    tasks: tasks.map(({ recipe, folder }) => ({ recipe, output: join(output, folder) })),
     job: {
       name: recipe.name,
       partition: options.partition,

@@ -6,7 +6,9 @@ import { LinearSchedule } from "../../flow/schedule.js";
 import { parsePrecondConfig, parseRinConfig } from "../../networks/config.js";
 import { FlowPrecond } from "../../networks/precond.js";
 import { Rin } from "../../networks/rin.js";
-import { loadCheckpoint } from "../../pipeline/loading/checkpoint.js";
+import { loadCheckpoint, loadCheckpointFiles } from "../../pipeline/loading/checkpoint.js";
+import { isRun } from "../../pipeline/loading/run-checkpoint.js";
+import { openRunModel } from "../../pipeline/loading/run-model.js";
 import type { Recipe } from "../recipes/recipe.js";
 import { PublishedCheckpoint, TORCH_FILE } from "../state/published-checkpoint.js";
 
@@ -26,8 +28,8 @@ export function createNetworks(recipe: Recipe): { network: Rin; preconditioning:
 }
 
 /**
- * Copies weights into fresh networks: of a release folder, such as an earlier export, or of a training checkpoint of
- * the published code.
+ * Copies weights into fresh networks: of a release folder, such as an earlier export, of another run, or of a training
+ * checkpoint of the published code.
  * @param average of a training checkpoint: the average whose values the network gets; by default the network's own
  * @throws TorchError or MiroError that lists every tensor in which they differ
  */
@@ -38,7 +40,7 @@ export function startFrom(from: string, network: Rin, preconditioning: FlowPreco
     checkpoint.load("preconditioning", preconditioning);
     return;
   }
-  const checkpoint = loadCheckpoint(from);
+  const checkpoint = isRun(from) ? loadCheckpointFiles(openRunModel(from)) : loadCheckpoint(from);
   try {
     noGrad(() => {
       network.loadStateDict(checkpoint.network.stateDict());

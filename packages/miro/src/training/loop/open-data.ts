@@ -1,7 +1,7 @@
 /** The batches that a recipe trains with, and those that it validates with. */
 import { parseRinConfig } from "../../networks/config.js";
 import type { BatchSource } from "../batches/batches.js";
-import { type SourceContext, sourceOf } from "../batches/sources.js";
+import { type FrozenNeeds, type SourceContext, sourceOf } from "../batches/sources.js";
 import type { DataParallelGroup } from "../process-group/process-group.js";
 import { planOf } from "../recipes/batch-plan.js";
 import type { Recipe } from "../recipes/recipe.js";
@@ -27,6 +27,7 @@ export function openBatches(
     ...contextOf(recipe, group),
     batchSize,
     rows: group.rowsOf(batchSize),
+    needs: frozenNeeds(recipe, group),
     signal: hooks.signal,
     onMessage: warn,
     onProgress: (what, done, all) => say(`${what}: ${done} of ${all} shards`),
@@ -60,6 +61,14 @@ function contextOf(
 ): Omit<SourceContext, "batchSize"> {
   const sigmaData = preconditioning.sigma_data as number;
   return { seed, device, network: parseRinConfig(network), sigmaData, makesFiles: group.isFirst };
+}
+
+/** What this process needs of the frozen models: the first draws the sheets and writes the release. */
+function frozenNeeds({ loss, samples }: Recipe, { isFirst }: DataParallelGroup): FrozenNeeds {
+  const draws = isFirst && samples.everyNSteps > 0;
+  const sheets = draws && samples.testbed === undefined && samples.prompts.length > 0;
+  const always = loss.condDropRate + loss.textDropRate > 0 || sheets || (draws && samples.testbed !== undefined);
+  return { emptyPrompt: always ? "always" : isFirst ? "release" : "never", textEncoder: sheets };
 }
 
 /** Calls a function at most every five seconds, and first after five. */

@@ -21,10 +21,13 @@ export interface RunOptions<R = Recipe> {
 
 /** What {@link runTraining} returns. */
 export interface RunResult {
+  /** All steps are done. */
   finished: boolean;
+  /** Set where `trainer.max_minutes` ended the run before its last step; it can be resumed. */
+  outOfTime?: true;
   step: number;
   /** Newest checkpoint. */
   checkpoint: string | null;
-  /** Release folder, when the run is finished and its data know the empty prompt. */
+  /** Release folder, when the run is finished or out of time, and its data know the empty prompt. */
   exported: string | null;
 }

@@ -99,6 +99,13 @@ describe("runTask", () => {
     expect(values(second.network.bias!)).toEqual(values(undisturbed.network.bias!));
   });
 
+  it("stops as at its end when its time is over, and can go on", async () => {
+    const timed = { ...recipe, trainer: { ...recipe.trainer, maxMinutes: 1e-9 } };
+    const first = await run("timed", task(), { recipe: timed });
+    expect(first).toMatchObject({ finished: false, outOfTime: true, step: 1, exported: join(root, "timed", "export") });
+    expect(await run("timed", task(), { resume: true })).toMatchObject({ finished: true, step: 12 });
+  });
+
   it("refuses to go on by another recipe, unless that is insisted on", async () => {
     const { widthOfInput: _, ...asOnceStored } = recipe;
     await run("changed", task(), { recipe: asOnceStored }); // as stored before the recipes had these keys

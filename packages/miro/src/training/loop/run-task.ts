@@ -18,6 +18,7 @@ import { invalid, MiroError } from "../../errors.js";
 import { makeFolder } from "../../files/make-folder.js";
 import { writeFileAtomic } from "../../files/whole-files.js";
 import { checkDevice } from "../../pipeline/loading/device.js";
+import type { StoredCheckpoint } from "../../pipeline/loading/run-checkpoint.js";
 import { streamSeed } from "../../random/streams.js";
 import { MetricsLog } from "../logging/logging.js";
 import { DataParallelGroup } from "../process-group/process-group.js";
@@ -31,10 +32,12 @@ import { WarmupCosine } from "./lr-schedule.js";
 import { openRunFolder, withRunLock } from "./run-folder.js";
 import type { RunOptions, RunResult } from "./run-options.js";
 import { type Task, type TaskRecipe, type TaskSpec, taskOf } from "./tasks.js";
+import { deadlineOf } from "./time-budget.js";
 
 /** What a resumed run may change in its recipe, whatever its task; the rest decides what is computed. */
 const FREE = [
   "name",
+  "trainer.max_minutes",
   "trainer.threads",
   "trainer.device",
   "trainer.log_every_n_steps",
@@ -50,6 +53,7 @@ const FREE = [
  */
 export async function runTask(options: RunOptions<TaskRecipe>): Promise<RunResult> {
   const { recipe, output, onMessage = () => {} } = options;
+  const deadline = deadlineOf(recipe.trainer);
   const spec = taskOf({ ...recipe });
   if (spec === null) throw invalid("recipe.kind", "the kind of a registered task", recipe.kind);
   return withRunLock(options, async (lock) => {
@@ -59,7 +63,7 @@ export async function runTask(options: RunOptions<TaskRecipe>): Promise<RunResul
     const seedInitialWeights = () => void manualSeed(streamSeed(recipe.seed, "initialWeights"));
     const task = await spec.build(recipe, { output, seedInitialWeights, onMessage });
     try {
-      return await trainTask(task, spec, { lock, newest }, options);
+      return await trainTask(task, spec, { lock, newest, deadline }, options);
     } finally {
       task.dispose?.();
     }
@@ -69,7 +73,7 @@ export async function runTask(options: RunOptions<TaskRecipe>): Promise<RunResul
 async function trainTask(
   task: Task,
   { schema, freeKeys = [] }: TaskSpec,
-  { lock, newest }: { lock: RunLock; newest: { step: number; path: string } | undefined },
+  { lock, newest, deadline }: { lock: RunLock; newest: StoredCheckpoint | undefined; deadline: number },
   { recipe, output, allowChanges = false, signal, onProgress, onMessage = () => {} }: RunOptions<TaskRecipe>,
 ): Promise<RunResult> {
   const { trainer, seed } = recipe;
@@ -161,26 +165,31 @@ async function trainTask(
     record: () => ({ step, ...figures, loss: round(smoothLoss), seconds: Math.round(seconds()) }),
   };
 
+  const isLate = () => step > startStep && performance.now() >= deadline;
   try {
     writeFileAtomic(join(output, "recipe.yaml"), stringify(recipeToJson(recipe, schema)), { overwrite: true });
     network.train();
     const finished = await runLoop(steps, {
       ...trainer,
-      stop: () => signal?.aborted === true,
+      stop: () => signal?.aborted === true || isLate(),
       signal,
-      onProgress,
+      onProgress: (progress) => {
+        const secondsLeft = Math.min(progress.secondsLeft, (deadline - performance.now()) / 1000);
+        onProgress?.({ ...progress, secondsLeft });
+      },
       onLog: (record) => log.write(record),
       recurring: [
         { everyNSteps: trainer.evaluateEveryNSteps, run: async () => void (step < maxSteps && (await evaluate())) },
         { everyNSteps: trainer.checkpointEveryNSteps, run: () => void save() },
       ],
     });
-    if (!finished) return { finished, step, checkpoint: save(), exported: null };
+    const outOfTime = !finished && signal?.aborted !== true;
+    if (!finished && !outOfTime) return { finished, step, checkpoint: save(), exported: null };
     const measured = await evaluate();
     network.eval();
     const exported = join(output, "export");
     await replaceFolder(exported, (folder) => task.export(folder, measured));
-    return { finished: true, step, checkpoint: save(), exported };
+    return { finished, ...(outOfTime && { outOfTime }), step, checkpoint: save(), exported };
   } finally {
     log.close();
   }

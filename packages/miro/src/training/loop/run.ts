@@ -30,8 +30,11 @@ export async function runTraining(options: RunOptions): Promise<RunResult> {
   }
 }
 
-/** Compares the processes and GPUs that there are with those that the recipe speaks of. */
-function checkProcesses(trainer: Recipe["trainer"], place: RankPlace | null): void {
+/**
+ * Compares the processes and GPUs that there are with those that the recipe speaks of.
+ * @throws InvalidInputError naming the setting
+ */
+export function checkProcesses(trainer: Recipe["trainer"], place: RankPlace | null): void {
   const { devices, numNodes, device } = trainer;
   const { worldSize } = planOf(trainer);
   if (place !== null && place.worldSize !== worldSize)

@@ -69,6 +69,12 @@ describe("several processes", { timeout: 180_000 }, () => {
     }
   });
 
+  it("stop together after the same step when the time of one is over", async () => {
+    const settings = { devices: 2, max_steps: 100_000, max_minutes: 1e-9 };
+    const result = await runTraining({ recipe: recipe(settings), output: join(root, "timed") });
+    expect(result).toMatchObject({ finished: false, outOfTime: true, step: 1 });
+  });
+
   it("stop together after the same step, and go on to the bit with as many, and without a gap with fewer", async () => {
     const settings = { devices: 3, max_steps: 8, checkpoint_every_n_steps: 8, log_every_n_steps: 1 };
     const whole = join(root, "three");

@@ -13,6 +13,8 @@ const count = z.int().positive();
 /** The `trainer` section of a task's recipe. */
 const taskTrainerSchema = z.strictObject({
   maxSteps: count,
+  /** After so many minutes the run stops as at its end; counted anew by each start. */
+  maxMinutes: z.number().positive().optional(),
   batchSize: count,
   lr: z.number().positive(),
   betas: z.tuple([z.number().min(0).lt(1), z.number().min(0).lt(1)]).default([0.9, 0.99]),

@@ -5,17 +5,21 @@
  *   RUN/data.json        digest of the data, where the recipe alone does not decide them
  *   RUN/log.jsonl        one JSON object a line, each with its step
  *   RUN/tensorboard/     the same figures and the sheets, as event files
- *   RUN/checkpoints/     see ../state/checkpoint.ts
+ *   RUN/checkpoints/     see ../state/checkpoint.ts; each is a model that draws
  *   RUN/samples/         sheets by step
- *   RUN/export/          the EMA weights in the release layout, after the last step
+ *   RUN/export/          the EMA weights in the release layout, after the last step or when the time is over
  */
 import { join } from "node:path";
 import { buildInfo, manualSeed, scope, setNumThreads, zeros } from "@miro-t2i/torch";
 import { GradScaler } from "@miro-t2i/torch/optim";
+import { InvalidInputError } from "../../errors.js";
 import { writeFileAtomic } from "../../files/whole-files.js";
+import { parseRinConfig } from "../../networks/config.js";
 import { trainingFlops } from "../../networks/flops.js";
+import { wholeNumber } from "../../numbers.js";
 import { streamSeed } from "../../random/streams.js";
 import { version } from "../../version.js";
+import { checkFrozenParts } from "../batches/part-check.js";
 import { MetricsLog } from "../logging/logging.js";
 import { EventWriter } from "../logging/tensorboard.js";
 import type { DataParallelGroup } from "../process-group/process-group.js";
@@ -31,7 +35,7 @@ import {
 } from "../state/checkpoint.js";
 import { CheckpointWriter } from "../state/checkpoint-writer.js";
 import { writeConstants } from "../state/data-constants.js";
-import { exportRelease } from "../state/export.js";
+import { exportRelease, modelTexts } from "../state/export.js";
 import { continuePublished, PublishedCheckpoint } from "../state/published-checkpoint.js";
 import { replaceFolder } from "../state/replace-folder.js";
 import type { RunLock } from "../state/run-lock.js";
@@ -42,6 +46,7 @@ import { openBatches, openValidation } from "./open-data.js";
 import { noteData, openRunFolder, withRunLock } from "./run-folder.js";
 import type { RunOptions, RunResult } from "./run-options.js";
 import { Replicas } from "./thread-replicas.js";
+import { deadlineOf, within } from "./time-budget.js";
 import { Trainer } from "./trainer.js";
 import type { Validation } from "./validation.js";
 
@@ -60,6 +65,7 @@ async function trainAlone(
   group: DataParallelGroup,
   lock: RunLock | null,
 ): Promise<RunResult> {
+  const deadline = deadlineOf(recipe.trainer);
   const checkpoints = join(output, "checkpoints");
   const first = group.isFirst;
   const onMessage = first ? say : () => {};
@@ -73,6 +79,7 @@ async function trainAlone(
   const { device, replicas: threads = 1 } = settings;
   onMessage("opening the data");
   await group.agree("the recipe", JSON.stringify(recipeToJson(recipe)));
+  await refuseMissingParts(recipe);
   const source = await group.firstRankFirst(() => openBatches(recipe, group, { signal, onMessage, warn }));
   let replicas: Replicas | null = null;
   let validation: Validation | null = null;
@@ -101,7 +108,7 @@ async function trainAlone(
 
     replicas = threads > 1 ? new Replicas(recipe, threads, { network, preconditioning, loss }) : null;
     samples = first
-      ? openRunSamples({
+      ? await openRunSamples({
           recipe,
           source,
           network: ema.module,
@@ -112,6 +119,7 @@ async function trainAlone(
           signal,
         })
       : null;
+    const texts = first ? await modelTexts(recipe, [...emas.keys()]) : {};
     const selfConditioning = network.config.useSelfConditioning && recipe.loss.selfCondRate > 0;
     let log: MetricsLog | null = null;
     let events: EventWriter | null = null;
@@ -159,7 +167,8 @@ async function trainAlone(
         },
         onCheckpoint: () => {
           lock?.check();
-          return first ? writer.save(withOrigin(trainer.checkpoint(recipeToJson(recipe)), recipe)) : undefined;
+          if (!first) return undefined;
+          return writer.save({ ...withOrigin(trainer.checkpoint(recipeToJson(recipe)), recipe), texts });
         },
         onSamples: async (step) => {
           const figures = (await samples?.draw(step)) ?? {};
@@ -169,7 +178,8 @@ async function trainAlone(
         },
         onValidate: async (step) => {
           const networks = { network, average: ema.module, preconditioning };
-          const figures = await validation!.measure(networks, group.isAlone ? signal : undefined);
+          const figures = await validation!.measure(networks, signal);
+          if (figures === null) return; // asked to stop
           log?.write({ step, ...figures });
           events?.scalars(step, figures);
         },
@@ -179,7 +189,10 @@ async function trainAlone(
       scope(() => {
         const stored = loadTrainingCheckpoint(newest.path);
         if (!allowChanges)
-          refuseRecipeChanges(newest.path, recipeChanges(withDefaults(stored.state.recipe), recipeToJson(recipe)));
+          refuseRecipeChanges(
+            newest.path,
+            recipeChanges(recipeWithDefaults(stored.state.recipe), recipeToJson(recipe)),
+          );
         trainer.restore(stored);
       });
       onMessage(`resumed at step ${trainer.step} from ${newest.path}`);
@@ -204,25 +217,27 @@ async function trainAlone(
       });
     const parameters = [...network.parameters()].reduce((sum, parameter) => sum + parameter.numel, 0);
     onMessage(
-      `network ${(parameters / 1e6).toFixed(2)}M parameters, ${settings.maxSteps} steps of ${settings.batchSize}, ${settings.precision}, ${device}${group.isAlone ? "" : ` × ${group.worldSize}`}`,
+      `network of ${wholeNumber(parameters)} parameters, ${wholeNumber(settings.maxSteps)} steps of ${wholeNumber(settings.batchSize)} samples${within(settings.maxMinutes)}, ${settings.precision}, ${device}${group.isAlone ? "" : ` × ${group.worldSize}`}`,
     );
     let finished: boolean;
     try {
-      finished = await trainer.run(signal);
+      finished = await trainer.run(signal, deadline);
       await writer.settled();
     } finally {
       log?.close();
       events?.close();
     }
     const { constants } = source;
-    const exported = first && finished && constants ? join(output, "export") : null;
+    const outOfTime = trainer.isOutOfTime;
+    const exported = first && (finished || outOfTime) && constants ? join(output, "export") : null;
     if (exported !== null && constants)
       await replaceFolder(exported, (folder) =>
         exportRelease({ recipe, output: folder, network: ema.module, preconditioning, constants }),
       );
     // The launcher may end all processes some time after the first has gone; so none goes before rank 0 has stored all.
     await group.barrier();
-    return { finished, step: trainer.step, checkpoint: listCheckpoints(checkpoints).at(-1)?.path ?? null, exported };
+    const checkpoint = listCheckpoints(checkpoints).at(-1)?.path ?? null;
+    return { finished, ...(outOfTime && { outOfTime }), step: trainer.step, checkpoint, exported };
   } finally {
     await writer.close();
     samples?.dispose();
@@ -230,6 +245,16 @@ async function trainAlone(
     await validation?.close();
     await source.close();
   }
+}
+
+/** A frozen model that is not there would be missed at the end, by the release. @throws InvalidInputError */
+async function refuseMissingParts({ data, network }: Recipe): Promise<void> {
+  const checks = await checkFrozenParts(data, parseRinConfig(network));
+  const missing = checks.filter(({ status }) => status === "missing");
+  if (missing.length > 0)
+    throw new InvalidInputError(
+      missing.map(({ subject, finding, remedy }) => `${subject}: ${finding}; ${remedy}`).join("; "),
+    );
 }
 
 /** Adds what is known beside of the run. */
@@ -248,7 +273,7 @@ function withOrigin(checkpoint: TrainingCheckpoint, { trainer }: Recipe): Traini
  * A stored recipe with the settings that have come since, at their defaults; as it is where it is no longer a valid
  * one.
  */
-function withDefaults(stored: unknown): unknown {
+export function recipeWithDefaults(stored: unknown): unknown {
   try {
     return recipeToJson(parseRecipe(stored));
   } catch {

@@ -109,6 +109,10 @@ export class Trainer {
   #textTokens = 0;
   /** Any of several processes has been asked to stop. */
   #stopAgreed = false;
+  /** The time of any of them is over. */
+  #timeAgreed = false;
+  /** When this process's time is over, by performance.now(). */
+  #deadline = Number.POSITIVE_INFINITY;
 
   readonly #group: DataParallelGroup;
   readonly #hooks: TrainerHooks;
@@ -122,12 +126,19 @@ export class Trainer {
     this.#group = parts.group ?? DataParallelGroup.alone();
   }
 
+  /** Whether {@link run} ended because its time was over, before the last step. */
+  get isOutOfTime(): boolean {
+    return this.#timeAgreed && !this.#stopAgreed && this.step < this.options.maxSteps;
+  }
+
   /**
-   * Trains until `maxSteps` or until the signal is aborted, then stores a checkpoint. Of several processes, all stop
-   * after the same step.
+   * Trains until `maxSteps`, or until the signal is aborted or the time is over, then stores a checkpoint. Of several
+   * processes, all stop after the same step.
+   * @param deadline when the time is over, by performance.now(); one step is made in any case
    * @returns whether all steps were done
    */
-  async run(signal?: AbortSignal): Promise<boolean> {
+  async run(signal?: AbortSignal, deadline = Number.POSITIVE_INFINITY): Promise<boolean> {
+    this.#deadline = deadline;
     const { options, parts } = this;
     const hooks = this.#hooks;
     const group = this.#group;
@@ -176,9 +187,12 @@ export class Trainer {
       batchSize,
       logEveryNSteps,
       signal: alone,
-      stop: () => this.#stopAgreed || alone?.aborted === true,
+      stop: () => this.#stopAgreed || this.#timeAgreed || alone?.aborted === true,
       onLog: (record) => hooks.onLog?.(record),
-      onProgress: (progress) => hooks.onProgress?.(progress),
+      onProgress: (progress) => {
+        const secondsLeft = Math.min(progress.secondsLeft, (deadline - performance.now()) / 1000);
+        hooks.onProgress?.({ ...progress, secondsLeft });
+      },
       recurring: [
         { everyNSteps: checkpointEveryNSteps, run: checkpoint },
         { ...validation, run: async (step) => hooks.onValidate?.(step) },
@@ -291,16 +305,19 @@ export class Trainer {
   }
 
   /**
-   * The terms of the whole batch, from this process's share of them; and whether any process has been asked to stop.
+   * The terms of the whole batch, from this process's share of them; and whether any process has been asked to stop, or
+   * has no time left.
    */
   async #agreed(terms: StepTerms, stop: boolean): Promise<StepTerms> {
-    const [loss, rawLoss, logvar, stops] = await this.#group.sum([
+    const [loss, rawLoss, logvar, stops, overdue] = await this.#group.sum([
       terms.loss,
       terms.rawLoss,
       terms.logvar ?? 0,
       Number(stop),
+      Number(performance.now() >= this.#deadline),
     ]);
     this.#stopAgreed = stops! > 0;
+    this.#timeAgreed = overdue! > 0;
     return { loss: loss!, rawLoss: rawLoss!, ...(terms.logvar !== undefined && { logvar: logvar! }) };
   }
 

@@ -61,6 +61,19 @@ describe("validation", () => {
     );
   });
 
+  it("is left at once by a run that is to stop, which stores the step", async () => {
+    const output = join(root, "left");
+    const stop = new AbortController();
+    const result = await runTraining({
+      recipe: recipe(every2),
+      output,
+      signal: stop.signal,
+      onProgress: ({ step }) => step === 2 && stop.abort(),
+    });
+    expect(result).toMatchObject({ finished: false, step: 2, checkpoint: expect.stringMatching(/step-00000002$/) });
+    expect(figures(output).size).toBe(0);
+  });
+
   it("asks the same of every network at every time: equal weights have equal losses", async () => {
     const output = join(root, "equal");
     const still = { optimizer: { name: "adamw", lr: 1e-30 }, lr_scheduler: { warmup_steps: 1 }, ema: { decay: 0.5 } };

@@ -44,11 +44,12 @@ export class Validation {
   /**
    * Figures by upstream's names: `val/loss`, `val/raw_loss`, `val/loss_gradnorm_reweighted`, `val/logvar`, and the same
    * with `_ema` for the average.
+   * @returns null when any process has been asked to stop meanwhile, the same on all of them
    */
   async measure(
     { network, average, preconditioning }: { network: Rin; average: Rin; preconditioning: FlowPrecond },
     signal?: AbortSignal,
-  ): Promise<Record<string, number>> {
+  ): Promise<Record<string, number> | null> {
     const { source, batches, group = DataParallelGroup.alone() } = this.#options;
     const names = [
       "loss",
@@ -59,8 +60,13 @@ export class Validation {
     network.eval();
     preconditioning.eval();
     try {
-      for (let i = group.rank; i < batches; i += group.worldSize) {
-        await source.ready(i, signal);
+      for (let start = 0; start < batches; start += group.worldSize) {
+        // What several processes do together, none of them may leave alone.
+        const [stops] = await group.sum([Number(signal?.aborted === true)]);
+        if (stops! > 0) return null;
+        const i = start + group.rank;
+        if (i >= batches) continue;
+        await source.ready(i, group.isAlone ? signal : undefined);
         for (const [name, value] of Object.entries(this.#terms({ "": network, _ema: average }, preconditioning, i)))
           sums[name]! += value / batches;
       }

@@ -1,15 +1,17 @@
 /**
- * Everything that can be known of a training before it starts: sizes, arithmetic, memory, and whether the data are
- * there.
+ * Everything that can be known of a training before it starts: sizes, arithmetic, memory, whether the data are there,
+ * and what else would stop it.
  */
+import { join } from "node:path";
 import { parseRinConfig } from "../../networks/config.js";
 import { trainingFlops } from "../../networks/flops.js";
-import { sourceOf } from "../batches/sources.js";
+import { type DataCheck, sourceOf } from "../batches/sources.js";
 import { type BatchPlan, planOf } from "../recipes/batch-plan.js";
 import type { Recipe } from "../recipes/recipe.js";
 import { checkData, type DataReport } from "./data-check.js";
 import { type MemoryPlan, memoryPlan } from "./memory-plan.js";
 import { type ModelSize, modelSize } from "./model-size.js";
+import { checkStart, type StartOptions } from "./start-check.js";
 
 /** What {@link dryRun} finds. */
 export interface DryRunReport {
@@ -24,21 +26,28 @@ export interface DryRunReport {
   /** Bytes on each device. */
   memory: MemoryPlan;
   data: DataReport;
+  /** What was looked at besides the data: devices, memory, frozen models, the folder of the run, the disk. */
+  start: DataCheck[];
+  /** Nothing would stop the run. */
+  ready: boolean;
   /** Passes over the data, where their number is known. */
   epochs: number | null;
   /** Whether a release folder is written at the end. */
   release: boolean;
 }
 
-/** Plans a training without doing any of it. */
-export async function dryRun(recipe: Recipe): Promise<DryRunReport> {
+/**
+ * Plans a training without doing any of it.
+ * @param options how it would be started; by default as `miro train` does, in runs/NAME
+ */
+export async function dryRun(recipe: Recipe, options: Partial<StartOptions> = {}): Promise<DryRunReport> {
   const config = parseRinConfig(recipe.network);
   const batch = planOf(recipe.trainer);
   const { maxSteps } = recipe.trainer;
   const size = modelSize(recipe);
   const { textTokens, release } = sourceOf(recipe.data).facts(recipe.data, config);
   const perSample = trainingFlops(config, textTokens, config.useSelfConditioning && recipe.loss.selfCondRate > 0);
-  const data = await checkData(recipe);
+  const { data, start } = await checkRun(recipe, { output: join("runs", recipe.name), ...options });
   return {
     name: recipe.name,
     size,
@@ -52,7 +61,28 @@ export async function dryRun(recipe: Recipe): Promise<DryRunReport> {
     },
     memory: memoryPlan(recipe, size, textTokens),
     data,
+    start,
+    ready: blocking({ data, start }).length === 0,
     epochs: data.samples === null ? null : (maxSteps * batch.batchSize) / data.samples,
     release: release !== undefined,
   };
+}
+
+/** What {@link checkRun} looked at. */
+export interface RunChecks {
+  data: DataReport;
+  start: DataCheck[];
+}
+
+/** Looks at everything that a run needs: its data, and all else. */
+export async function checkRun(recipe: Recipe, options: StartOptions): Promise<RunChecks> {
+  const data = await checkData(recipe);
+  const told = new Set(data.checks.map(({ subject, status }) => `${subject} ${status}`));
+  const start = (await checkStart(recipe, options)).filter(({ subject, status }) => !told.has(`${subject} ${status}`));
+  return { data, start };
+}
+
+/** What of it would stop the run. */
+export function blocking({ data, start }: RunChecks): DataCheck[] {
+  return [...data.checks, ...start].filter(({ status }) => status === "missing");
 }

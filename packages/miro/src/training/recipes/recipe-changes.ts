@@ -26,6 +26,7 @@ const FREE = [
   "data.img_resolution",
   "ema.default_index",
   "trainer.max_steps",
+  "trainer.max_minutes",
   "trainer.device",
   "trainer.devices",
   "trainer.num_nodes",

@@ -52,8 +52,8 @@ const withData = (data: z.ZodType<SourceData>) =>
         /** Learned latents and data positions start far apart instead of nearly alike. */
         distinctTokens: z.boolean().default(false),
         /**
-         * Release folder, or training checkpoint of the published code (FILE.ckpt), whose weights the run starts with;
-         * its network must have the recipe's sizes.
+         * Release folder, run (its EMA weights), or training checkpoint of the published code (FILE.ckpt), whose weights
+         * the run starts with; its network must have the recipe's sizes.
          */
         from: z.string().optional(),
         /**
@@ -101,6 +101,11 @@ const withData = (data: z.ZodType<SourceData>) =>
       .prefault({}),
     trainer: z.strictObject({
       maxSteps: count,
+      /**
+       * After so many minutes the run stops as at its end, with a checkpoint and a release, however many steps are
+       * done; counted anew by each start. The schedule stays that of max_steps, so that the run can go on.
+       */
+      maxMinutes: z.number().positive().optional(),
       /** Samples of one optimizer step, all devices together. */
       batchSize: count,
       /** Processes, one for each device, on each of the nodes. */

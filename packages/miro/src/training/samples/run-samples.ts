@@ -6,8 +6,10 @@ import { writeFileAtomic } from "../../files/whole-files.js";
 import { LinearSchedule } from "../../flow/schedule.js";
 import type { FlowPrecond } from "../../networks/precond.js";
 import type { Rin } from "../../networks/rin.js";
+import { wholeNumber } from "../../numbers.js";
 import { encodePng, readPng } from "../../pictures/png.js";
 import { sharp } from "../../pictures/sharp.js";
+import { fetchVae } from "../../pipeline/loading/sources.js";
 import type { BatchSource } from "../batches/batches.js";
 import { sourceOf } from "../batches/sources.js";
 import type { EventWriter } from "../logging/tensorboard.js";
@@ -55,19 +57,22 @@ export interface RunSamples {
  * @throws InvalidInputError when a testbed is asked for and it, the autoencoder or the empty prompt is not there, and
  *   for scorers that are not known or cannot judge what is drawn
  */
-export function openRunSamples(options: RunSamplesOptions): RunSamples | null {
+export async function openRunSamples(options: RunSamplesOptions): Promise<RunSamples | null> {
   const { recipe, source, network, output, events, onTrouble } = options;
   const { data, samples } = recipe;
   if (samples.everyNSteps === 0) return null;
   const { prompts, testbed, columns, seed } = samples;
   if (testbed === undefined && prompts.length === 0) return null;
-  const { autoencoder: folder, textTokens: maxTextLen } = sourceOf(data).facts(data, network.config);
+  const { autoencoder: name, textTokens: maxTextLen } = sourceOf(data).facts(data, network.config);
   const { constants, frozen } = source;
-  if (testbed !== undefined && (folder === undefined || constants === undefined))
+  if (testbed !== undefined && (name === undefined || constants === undefined))
     throw new InvalidInputError(
       "samples.testbed: drawing needs data.autoencoder, and data.text_encoder or data.uncond_embedding",
     );
-  if (folder === undefined || constants === undefined) return null;
+  if (name === undefined || constants === undefined) return null;
+  if (testbed === undefined && frozen === undefined) return null;
+  const part = { name, parameter: "data.autoencoder", source: null, prefix: "" };
+  const folder = await fetchVae(part, { signal: options.signal, onMessage: onTrouble });
 
   const scores = new SampleScores(samples, {
     device: constants.uncondEmbedding.device,
@@ -114,13 +119,15 @@ export function openRunSamples(options: RunSamplesOptions): RunSamples | null {
     }
   };
 
+  const titleOf = (step: number) => `${recipe.name}, step ${wholeNumber(step)}`;
+
   if (testbed === undefined) {
-    if (frozen === undefined) return null;
+    const models = frozen!;
     return {
       draw: (step) =>
         withParts(async (parts) => {
-          const sheet = await drawSampleSheet({ ...frozen, ...parts, prompts, maxTextLen, seed, columns });
-          return { ...sheet, captions: prompts };
+          const sheet = { prompts, maxTextLen, seed, columns, title: titleOf(step) };
+          return { ...(await drawSampleSheet({ ...models, ...parts, ...sheet })), captions: prompts };
         }, step),
       dispose() {},
     };
@@ -142,7 +149,7 @@ export function openRunSamples(options: RunSamplesOptions): RunSamples | null {
         // The number in front of the name keeps prompts apart that begin alike.
         writer.image(step, `val/Images/${file.replace(/\.npy$/, "")}`, { ...raw, encoded });
       }
-    const sheet = await testbedSheet(grids, { columns, title: `${recipe.name}, step ${step}` });
+    const sheet = await testbedSheet(grids, { columns, title: titleOf(step) });
     return {
       png: encodePng(sheet.data, sheet.width, sheet.height),
       images: grids.flatMap(({ samples }) => samples),

@@ -1,9 +1,10 @@
 /** Pictures of fixed prompts and seeds from the averaged network, so that the sheets of a run can be compared. */
 import { noGrad, scope } from "@miro-t2i/torch";
 import { encodePng } from "../../pictures/png.js";
-import { contactSheet, type RgbImage } from "../../pictures/rgb.js";
+import type { RgbImage } from "../../pictures/rgb.js";
 import { initialNoise } from "../../pipeline/noise.js";
 import type { FrozenModels } from "../batches/batches.js";
+import { captionedSheet } from "./captioned-sheet.js";
 import { drawSamples, type SamplingParts } from "./draw-samples.js";
 
 export interface SampleSheetOptions extends SamplingParts, FrozenModels {
@@ -12,9 +13,14 @@ export interface SampleSheetOptions extends SamplingParts, FrozenModels {
   /** Picture i uses seed + i. */
   seed: number;
   columns: number;
+  /** Above all pictures. */
+  title: string;
 }
 
-/** Draws every prompt once, and all of them as a PNG, prompts row by row. */
+/** A line of a prompt needs so many pixels. */
+const LEAST_CELL = 128;
+
+/** Draws every prompt once, and all of them as a PNG, row by row, each with its prompt below. */
 export async function drawSampleSheet(
   options: SampleSheetOptions,
 ): Promise<{ png: Uint8Array; images: readonly RgbImage[] }> {
@@ -34,7 +40,9 @@ export async function drawSampleSheet(
   );
   try {
     const images = await drawSamples(options, { ...text, noise });
-    const sheet = contactSheet(images, { columns: options.columns });
+    const pictures = images.map((image, i) => ({ image, caption: prompts[i]! }));
+    const cellSize = Math.max(LEAST_CELL, ...images.flatMap(({ width, height }) => [width, height]));
+    const sheet = await captionedSheet(pictures, { columns: options.columns, title: options.title, cellSize });
     const note = { keyword: "prompts", text: prompts.join("\n") };
     return { png: encodePng(sheet.data, sheet.width, sheet.height, [note]), images };
   } finally {

@@ -5,8 +5,8 @@
  */
 import { Generator, randn, scope, stack, tensor, zeros } from "@miro-t2i/torch";
 import { invalid } from "../../errors.js";
-import { labelledSheet } from "../../pictures/labelled-sheet.js";
 import { contactSheet, type RgbImage } from "../../pictures/rgb.js";
+import { captionedSheet } from "./captioned-sheet.js";
 import { drawSamples, type SamplingParts } from "./draw-samples.js";
 import type { EmbeddedPrompt } from "./testbed.js";
 
@@ -84,13 +84,9 @@ function textOf(rows: readonly EmbeddedPrompt[], { maxTextLen, uncondEmbedding }
 }
 
 /** All grids on one sheet, each with its prompt below. */
-export function testbedSheet(grids: readonly TestbedGrid[], { columns, title }: { columns: number; title: string }) {
-  const rows: { image: RgbImage | null; label: string }[][] = [];
-  for (let start = 0; start < grids.length; start += columns) {
-    const row = grids.slice(start, start + columns).map(({ image, text }) => ({ image, label: text }));
-    rows.push([...row, ...Array.from({ length: Math.min(columns, grids.length) - row.length }, () => EMPTY)]);
-  }
-  return labelledSheet({ cells: rows, title });
+export function testbedSheet(grids: readonly TestbedGrid[], options: { columns: number; title: string }) {
+  return captionedSheet(
+    grids.map(({ image, text }) => ({ image, caption: text })),
+    options,
+  );
 }
-
-const EMPTY = { image: null, label: "" };

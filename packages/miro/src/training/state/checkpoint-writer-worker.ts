@@ -11,7 +11,7 @@ import type { WriteAnswer, WriteJob } from "./checkpoint-writer.js";
 
 setNumThreads(1);
 
-parentPort!.on("message", ({ folder, state, tensors, retention }: WriteJob) => {
+parentPort!.on("message", ({ folder, state, tensors, texts, retention }: WriteJob) => {
   parentPort!.postMessage(
     scope((): WriteAnswer => {
       const named = Object.fromEntries(
@@ -21,7 +21,7 @@ parentPort!.on("message", ({ folder, state, tensors, retention }: WriteJob) => {
         ]),
       );
       const { network, optimizer, ...emas } = named;
-      const checkpoint = { state, network, optimizer, emas } as TrainingCheckpoint;
+      const checkpoint = { state, network, optimizer, emas, texts } as TrainingCheckpoint;
       try {
         return { path: saveTrainingCheckpoint(folder, checkpoint, retention) };
       } catch (error) {

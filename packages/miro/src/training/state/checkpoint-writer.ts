@@ -16,6 +16,7 @@ export interface WriteJob {
   state: TrainingState;
   /** `network`, `optimizer` and each average, tensors by name; in memory of the writer's own. */
   tensors: Record<string, Record<string, SharedTensor>>;
+  texts: TrainingCheckpoint["texts"];
   retention: RetentionOptions;
 }
 
@@ -45,13 +46,13 @@ export class CheckpointWriter {
    */
   async save(checkpoint: TrainingCheckpoint): Promise<void> {
     await this.settled();
-    const { state, network, optimizer, emas } = checkpoint;
+    const { state, network, optimizer, emas, texts } = checkpoint;
     const tensors = noGrad(() =>
       Object.fromEntries(
         Object.entries({ network, optimizer, ...emas }).map(([part, named]) => [part, this.#copied(part, named)]),
       ),
     );
-    const job: WriteJob = { folder: this.#folder, state, tensors, retention: this.#retention };
+    const job: WriteJob = { folder: this.#folder, state, tensors, texts, retention: this.#retention };
     this.#pending = this.#write(job)
       .catch((error: Error) => {
         this.#failure = error;

@@ -6,6 +6,8 @@
  *     ema.safetensors         the averaged network; a further average of decay 0.999 is ema_0_999.safetensors
  *     optimizer.safetensors   moments, one tensor for each parameter
  *     state.json              step, EMA updates, samples seen, the resolved recipe, versions
+ *     model.json              what `miro generate --model RUN` needs to know, see pipeline/loading/run-model.ts; with it
+ *                             what a release has beside its weights, such as vocabulary.json
  *     SHA256SUMS              the hashes of these files, as sha256sum writes and checks them
  *   RUN/checkpoints/last      a link to the newest of them
  *
@@ -16,15 +18,11 @@
  * is whole whenever the process is killed. Removal renames first, for the same reason. The link is replaced by renaming
  * too, after the folder is in place and before older ones go; who resumes takes the newest folder and needs no link.
  */
-import { createHash } from "node:crypto";
 import {
-  closeSync,
   existsSync,
   mkdirSync,
-  openSync,
   readdirSync,
   readFileSync,
-  readSync,
   renameSync,
   rmSync,
   symlinkSync,
@@ -36,8 +34,12 @@ import { beginFile, flushFolder, removeKilledWrites } from "@miro-t2i/torch/atom
 import { readSafetensors, writeSafetensors } from "@miro-t2i/torch/io";
 import type { GradScalerState } from "@miro-t2i/torch/optim";
 import { describe, InvalidInputError, MiroError, systemReason } from "../../errors.js";
+import { checkSum, readSums, SUMS_FILE, sumsOf } from "../../files/checksums.js";
 import { makeFolder } from "../../files/make-folder.js";
 import { about, message, option } from "../../message.js";
+import { listCheckpoints, STATE_FILE, type StoredCheckpoint } from "../../pipeline/loading/run-checkpoint.js";
+
+export { listCheckpoints } from "../../pipeline/loading/run-checkpoint.js";
 
 /** The plain part of a checkpoint, `state.json`. */
 export interface TrainingState {
@@ -80,10 +82,12 @@ export interface TrainingCheckpoint {
   /** The averaged networks by their published names, `ema_network` and `ema_network_0_999`. */
   emas: Record<string, NamedTensors>;
   optimizer: NamedTensors;
+  /** Texts that lie beside them, by the names of their files: what the network is as a model. */
+  texts?: Readonly<Record<string, string>> | undefined;
 }
 
-/** The file of an average. */
-const emaFile = (name: string) => `${name.replace(/^ema_network/, "ema")}.safetensors`;
+/** The file of EMA weights, by their published name. */
+export const emaFile = (name: string) => `${name.replace(/^ema_network/, "ema")}.safetensors`;
 const emaFilePattern = /^ema(_[\w-]+)?\.safetensors$/;
 
 /** Which checkpoints stay when a new one is written. */
@@ -95,22 +99,8 @@ export interface RetentionOptions {
 }
 
 const LAST = "last";
-const SUMS = "SHA256SUMS";
 /** What a checkpoint is called that a run has gone back behind. */
 const REPLACED = "replaced-";
-const finalName = /^step-(\d{8,})$/;
-
-/** Complete checkpoints below `folder`, oldest first. */
-export function listCheckpoints(folder: string): { step: number; path: string }[] {
-  if (!existsSync(folder)) return [];
-  return readdirSync(folder)
-    .flatMap((name) => {
-      const step = finalName.exec(name)?.[1];
-      return step === undefined ? [] : [{ step: Number(step), path: join(folder, name) }];
-    })
-    .sort((a, b) => a.step - b.step);
-}
-
 /**
  * Writes one checkpoint, points `last` at it and removes older ones.
  * @returns its path
@@ -132,8 +122,10 @@ export function saveTrainingCheckpoint(
     for (const [name, average] of Object.entries(checkpoint.emas))
       writeSafetensors(join(temporary, emaFile(name)), average);
     writeSafetensors(join(temporary, "optimizer.safetensors"), checkpoint.optimizer);
-    writeFileSync(join(temporary, "state.json"), `${JSON.stringify(checkpoint.state, null, 2)}\n`, { flush: true });
-    writeFileSync(join(temporary, SUMS), sumsOf(temporary), { flush: true });
+    writeFileSync(join(temporary, STATE_FILE), `${JSON.stringify(checkpoint.state, null, 2)}\n`, { flush: true });
+    for (const [name, text] of Object.entries(checkpoint.texts ?? {}))
+      writeFileSync(join(temporary, name), text, { flush: true });
+    writeFileSync(join(temporary, SUMS_FILE), sumsOf(temporary), { flush: true });
     flushFolder(temporary);
     if (existsSync(path)) removeFolder(folder, name);
     renameSync(temporary, path);
@@ -157,53 +149,18 @@ export function saveTrainingCheckpoint(
   return path;
 }
 
-/** A line for each file of a folder, by name: its SHA-256 and its name. */
-function sumsOf(folder: string): string {
-  return readdirSync(folder)
-    .filter((name) => name !== SUMS)
-    .sort()
-    .map((name) => `${sha256(join(folder, name))}  ${name}\n`)
-    .join("");
-}
-
-/** The hash of a file, a piece at a time. */
-function sha256(path: string): string {
-  const hash = createHash("sha256");
-  const piece = Buffer.alloc(2 ** 20);
-  const descriptor = openSync(path, "r");
-  try {
-    for (let count = readSync(descriptor, piece); count > 0; count = readSync(descriptor, piece))
-      hash.update(piece.subarray(0, count));
-  } finally {
-    closeSync(descriptor);
-  }
-  return hash.digest("hex");
-}
-
 /**
  * Compares a checkpoint with its hashes and reads what describes it. One of an early version has no hashes: its tensors
  * are described well, and more is not known.
  * @throws MiroError or TorchError naming the file that is missing, damaged or one too many
  */
-function checkTrainingCheckpoint(path: string): void {
-  const file = join(path, SUMS);
-  if (existsSync(file)) {
-    const sums = new Map<string, string>();
-    for (const line of readFileSync(file, "utf8").split("\n").filter(Boolean)) {
-      const [, hash, name] = /^([0-9a-f]{64}) {2}([\w.-]+)$/.exec(line) ?? [];
-      if (hash === undefined || name === undefined)
-        throw new MiroError(`${file}: is damaged: a line is no hash and name`);
-      sums.set(name, hash);
-    }
-    const names = readdirSync(path).filter((name) => name !== SUMS);
-    for (const name of new Set([...names, ...sums.keys()])) {
-      if (!names.includes(name)) throw new MiroError(`${join(path, name)}: is missing`);
-      if (!sums.has(name)) throw new MiroError(`${join(path, name)}: is not listed in ${SUMS}`);
-      if (sha256(join(path, name)) !== sums.get(name))
-        throw new MiroError(`${join(path, name)}: is damaged: its SHA-256 is not the one in ${SUMS}`);
-    }
-    for (const name of ["state.json", "network.safetensors", "optimizer.safetensors"])
-      if (!sums.has(name)) throw new MiroError(`${file}: is damaged: it does not list ${name}`);
+export function checkTrainingCheckpoint(path: string): void {
+  const sums = readSums(path);
+  if (sums !== null) {
+    const names = readdirSync(path).filter((name) => name !== SUMS_FILE);
+    for (const name of new Set([...names, ...sums.keys()])) checkSum(path, name, sums);
+    for (const name of [STATE_FILE, "network.safetensors", "optimizer.safetensors"])
+      if (!sums.has(name)) throw new MiroError(`${join(path, SUMS_FILE)}: is damaged: it does not list ${name}`);
   }
   scope(() => void loadTrainingCheckpoint(path));
 }
@@ -215,7 +172,7 @@ function checkTrainingCheckpoint(path: string): void {
  * @throws InvalidInputError when there is none of that step; MiroError when it is damaged, naming the newest that is
  *   whole
  */
-export function checkpointToResume(folder: string, resume: true | number): { step: number; path: string } | undefined {
+export function checkpointToResume(folder: string, resume: true | number): StoredCheckpoint | undefined {
   const stored = listCheckpoints(folder);
   const chosen = resume === true ? stored.at(-1) : stored.find(({ step }) => step === resume);
   if (chosen === undefined) {
@@ -271,7 +228,7 @@ export function setAsideNewer(folder: string, step: number): string[] {
  * inside a `scope()` that frees them.
  */
 export function loadTrainingCheckpoint(path: string): TrainingCheckpoint {
-  const statePath = join(path, "state.json");
+  const statePath = join(path, STATE_FILE);
   let state: TrainingState;
   try {
     state = JSON.parse(readFileSync(statePath, "utf8")) as TrainingState;

@@ -1,9 +1,10 @@
 /**
- * A trained model as a release folder in half precision: the averaged network, and copies of the frozen text encoder
- * and autoencoder beside it where the recipe names them, so that the folder needs nothing else.
+ * What a run's network is as a model: the description beside each checkpoint, and after the last step a release folder
+ * in half precision with the averaged network, and with copies of the frozen text encoder and autoencoder where the
+ * recipe names their folders, so that the release needs nothing else. Of parts on the Hub it has the names.
  */
-import { copyFileSync, readdirSync } from "node:fs";
-import { join } from "node:path";
+import { copyFileSync, readdirSync, statSync } from "node:fs";
+import { join, resolve } from "node:path";
 import { scope } from "@miro-t2i/torch";
 import { readSafetensors, writeSafetensors } from "@miro-t2i/torch/io";
 import { makeFolder } from "../../files/make-folder.js";
@@ -12,10 +13,12 @@ import { parsePrecondConfig, parseRinConfig, type RinConfig } from "../../networ
 import type { FlowPrecond } from "../../networks/precond.js";
 import type { Rin } from "../../networks/rin.js";
 import type { ReleaseConfig } from "../../pipeline/loading/release-config.js";
+import { MODEL_FILE, modelText } from "../../pipeline/loading/run-model.js";
 import { saveCheckpoint } from "../../pipeline/loading/save-checkpoint.js";
 import type { DataConstants } from "../batches/batches.js";
-import { sourceOf } from "../batches/sources.js";
+import { type SourceFacts, sourceOf } from "../batches/sources.js";
 import type { Recipe } from "../recipes/recipe.js";
+import { emaFile } from "./checkpoint.js";
 
 export interface ExportOptions {
   recipe: Recipe;
@@ -45,12 +48,40 @@ export async function exportRelease({
     uncondEmbedding: constants.uncondEmbedding,
     dtype: "float16",
   });
-  await copyFrozenParts(recipe, output);
+  await copyFrozenParts(factsOf(recipe), output, { half: true });
+}
+
+/**
+ * The files beside a checkpoint's weights that make a model of it, by name.
+ * @param emaNames the recipe's EMA weights by their published names
+ */
+export async function modelTexts(recipe: Recipe, emaNames: readonly string[]): Promise<Record<string, string>> {
+  const { textEncoder, autoencoder, release } = factsOf(recipe);
+  const description = {
+    network: emaFile(emaNames[recipe.ema.defaultIndex]!),
+    config: releaseConfigOf(recipe, parseRinConfig(recipe.network)),
+    textEncoder: wherever(textEncoder),
+    vae: wherever(autoencoder),
+  };
+  return { [MODEL_FILE]: modelText(description), ...(await release?.files?.()) };
+}
+
+function factsOf({ data, network }: Recipe): SourceFacts {
+  return sourceOf(data).facts(data, parseRinConfig(network));
+}
+
+/** A part's name that means the same in every working directory. */
+function wherever(name: string | undefined): string | undefined {
+  return name !== undefined && isFolder(name) ? resolve(name) : name;
+}
+
+function isFolder(path: string): boolean {
+  return statSync(path, { throwIfNoEntry: false })?.isDirectory() ?? false;
 }
 
 /** The configuration of a release; without `img_resolution` where the recipe's data do not say it. */
 export function releaseConfigOf(recipe: Recipe, network: RinConfig): ReleaseConfig {
-  const { textTokens, release } = sourceOf(recipe.data).facts(recipe.data, network);
+  const { textTokens, release, textEncoder, autoencoder } = sourceOf(recipe.data).facts(recipe.data, network);
   return {
     network,
     preconditioning: parsePrecondConfig(recipe.preconditioning),
@@ -70,29 +101,37 @@ export function releaseConfigOf(recipe: Recipe, network: RinConfig): ReleaseConf
       data_resolution: network.dataSize,
       ...(release && { img_resolution: release.imgResolution }),
       max_text_len: textTokens,
+      ...(textEncoder !== undefined && !isFolder(textEncoder) && { text_encoder_repo: textEncoder }),
+      ...(autoencoder !== undefined && !isFolder(autoencoder) && { vae_repo: autoencoder }),
     },
   };
 }
 
-/** Copies the frozen models of a recipe, where it names folders, so that the release needs nothing else. */
-export async function copyFrozenParts(recipe: Recipe, output: string): Promise<void> {
-  const { textEncoder, autoencoder, release } = sourceOf(recipe.data).facts(
-    recipe.data,
-    parseRinConfig(recipe.network),
-  );
+/**
+ * Copies the frozen models of a run, where they are folders, and what else a release of it has beside its weights.
+ * @param half whether their float32 tensors become float16
+ */
+export async function copyFrozenParts(
+  { textEncoder, autoencoder, release }: Pick<SourceFacts, "textEncoder" | "autoencoder" | "release">,
+  output: string,
+  { half }: { half: boolean },
+): Promise<void> {
   for (const [name, text] of Object.entries((await release?.files?.()) ?? {}))
     writeFileAtomic(join(output, name), text, { overwrite: true });
-  if (textEncoder !== undefined) copyHalved(textEncoder, join(output, "text_encoder"));
-  if (autoencoder !== undefined) copyHalved(autoencoder, join(output, "vae"));
+  for (const [part, name] of [
+    ["text_encoder", textEncoder],
+    ["vae", autoencoder],
+  ] as const)
+    if (name !== undefined && isFolder(name)) copyPart(name, join(output, part), half);
 }
 
-/** Copies a folder's files; float32 tensors become float16. */
-function copyHalved(from: string, to: string): void {
+/** Copies a folder's files; float32 tensors become float16 where that is asked for. */
+function copyPart(from: string, to: string, half: boolean): void {
   makeFolder(to);
   for (const entry of readdirSync(from, { withFileTypes: true })) {
     if (!entry.isFile()) continue;
     const [source, target] = [join(from, entry.name), join(to, entry.name)];
-    if (!entry.name.endsWith(".safetensors")) copyFileSync(source, target);
+    if (!half || !entry.name.endsWith(".safetensors")) copyFileSync(source, target);
     else
       scope(() => {
         const tensors = [...readSafetensors(source)];

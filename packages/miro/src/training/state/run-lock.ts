@@ -7,6 +7,9 @@ import { message, option } from "../../message.js";
 
 const POLL_MS = 1000;
 
+/** Name of the lock in a run's folder. */
+export const RUN_LOCK = "run";
+
 export interface RunLockOptions {
   signal?: AbortSignal | undefined;
   onMessage?: ((message: string) => void) | undefined;
@@ -35,7 +38,7 @@ export class RunLock {
     let silentMs: number | null = null;
     for (;;) {
       signal?.throwIfAborted();
-      const found = FileLock.acquire(output, "run");
+      const found = FileLock.acquire(output, RUN_LOCK);
       if (found instanceof FileLock) return new RunLock(output, found);
       // Less silence than a moment ago: it was heard of.
       if (found.isKnown || (silentMs !== null && found.silentMs < silentMs))

@@ -1,0 +1,11 @@
+/** Numbers for people: digits in groups of three, never an exponent. */
+
+/** `1,024`. */
+export function wholeNumber(value: number): string {
+  return value.toLocaleString("en-US", { maximumFractionDigits: 0 });
+}
+
+/** To three digits: `3,660`, `12.5`, `0.0123`; of larger numbers every digit before the point. */
+export function shortNumber(value: number): string {
+  return Math.abs(value) >= 100 ? wholeNumber(value) : value.toLocaleString("en-US", { maximumSignificantDigits: 3 });
+}

@@ -1,0 +1,94 @@
+/**
+ * A model by what its user calls it, before anything of it is in memory: a release folder, a repository in that layout,
+ * or a run of `miro train`, of which the newest whole checkpoint is taken.
+ */
+import { statSync } from "node:fs";
+import { basename, isAbsolute, resolve } from "node:path";
+import { InvalidInputError } from "../../errors.js";
+import { about, message } from "../../message.js";
+import { type CheckpointFiles, openReleaseFiles, weightFiles } from "./checkpoint.js";
+import { resolveModel } from "./hub.js";
+import type { HubOptions } from "./hub-repository.js";
+import { identifyWeights, knownWeights, type PendingIdentity } from "./identity.js";
+import { readReleaseConfig } from "./release-config.js";
+import { isRun } from "./run-checkpoint.js";
+import { openRunModel, type RunModel, runModelName } from "./run-model.js";
+import { choosePart, fetchCheckpoint, type PartSource, variantPrefix } from "./sources.js";
+
+/** A model whose files are at hand. */
+export interface LocatedModel {
+  /** What its pictures call it. */
+  name: string;
+  /** Folder of what lies beside the weights, such as the vocabulary. */
+  folder: string;
+  /** Opens the files, each time anew. */
+  open(): CheckpointFiles;
+  /** Begins to hash the weights, where their hashes are not known. */
+  identify(): PendingIdentity;
+  /** Where a part comes from. @param given what the caller has named in its place */
+  part(parameter: "textEncoder" | "vae", given: string | undefined, fallback: string): PartSource;
+  /** Closes what it keeps open. */
+  close(): void;
+}
+
+/** What {@link locateModel} is told. */
+export interface LocateOptions extends HubOptions {
+  variant?: string | undefined;
+}
+
+/**
+ * Finds a model and makes its files present.
+ * @throws InvalidInputError when it is none; MiroError when its files are broken, or the Hub cannot be reached
+ */
+export async function locateModel(model: string, { variant, ...hub }: LocateOptions): Promise<LocatedModel> {
+  if (isRun(model)) {
+    if (variant !== undefined && variant !== "")
+      throw new InvalidInputError(message`${about("variant")}: ${model} is a run of miro train, which has no variants`);
+    return runModel(openRunModel(model, { onMessage: hub.onMessage }));
+  }
+  const source = await resolveModel(model, "model", hub);
+  const prefix = variantPrefix(source, variant);
+  const folder = await fetchCheckpoint(source, prefix);
+  const { text_encoder_repo: textEncoder, vae_repo: vae } = readReleaseConfig(folder).settings;
+  const parts = {
+    textEncoder: { folder: "text_encoder", configured: textEncoder },
+    vae: { folder: "vae", configured: vae },
+  };
+  return {
+    name: source.folder === model ? basename(resolve(model)) : model,
+    folder,
+    open: () => openReleaseFiles(folder),
+    identify: () => identifyWeights({ name: model }, folder, weightFiles(folder)),
+    part: (parameter, given, fallback) => {
+      const part = parts[parameter];
+      return choosePart(source, `${prefix}${part.folder}/`, parameter, given, part.configured, fallback);
+    },
+    close: () => {},
+  };
+}
+
+function runModel(files: RunModel): LocatedModel {
+  const { path, weights } = files;
+  const isKnown = [...weights.values()].every((hash) => hash !== null);
+  return {
+    name: runModelName(files),
+    folder: path,
+    // They stay open: the run may remove the checkpoint meanwhile.
+    open: () => ({ ...files, [Symbol.dispose]: () => {} }),
+    identify: () =>
+      isKnown
+        ? knownWeights(path, weights as ReadonlyMap<string, string>)
+        : identifyWeights({ name: path }, path, [...weights.keys()]),
+    part: (parameter, given, fallback) => {
+      const named = files[parameter];
+      const isGone =
+        given === undefined && named !== undefined && isAbsolute(named) && !statSync(named, { throwIfNoEntry: false });
+      if (isGone)
+        throw new InvalidInputError(
+          message`${about(parameter)}: ${path} was trained with ${named}, which is not there; name the folder where it is now`,
+        );
+      return { name: given ?? named ?? fallback, parameter, source: null, prefix: "" };
+    },
+    close: () => files[Symbol.dispose](),
+  };
+}

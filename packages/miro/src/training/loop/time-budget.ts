@@ -1,0 +1,22 @@
+/** `trainer.max_minutes`: how long a run may take, counted from its start. */
+import { shortNumber } from "../../numbers.js";
+
+/** The part of a recipe that says it. */
+export interface TimeBudget {
+  maxMinutes?: number | undefined;
+}
+
+/** When the time of a run that begins now is over, by performance.now(); never without a limit. */
+export function deadlineOf({ maxMinutes }: TimeBudget): number {
+  return maxMinutes === undefined ? Number.POSITIVE_INFINITY : performance.now() + maxMinutes * 60_000;
+}
+
+/** `, within 30 minutes`, or nothing. */
+export function within(maxMinutes: number | undefined): string {
+  return maxMinutes === undefined ? "" : `, within ${minutes(maxMinutes)}`;
+}
+
+/** `1 minute`, `1.5 minutes`. */
+export function minutes(count: number): string {
+  return `${shortNumber(count)} minute${count === 1 ? "" : "s"}`;
+}
