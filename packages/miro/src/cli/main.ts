@@ -47,6 +47,7 @@ const COMMANDS: Record<string, Entry> = {
     load: () => import("./index-command.js"),
   },
   evaluate: { summary: "measure a model or a folder of pictures", load: () => import("./evaluate.js") },
+  bench: { summary: "measure how fast a model draws on this machine", load: () => import("./bench.js") },
   train: { summary: "train a model by a recipe", load: () => import("./train.js") },
   launch: { summary: "submit a training to a SLURM cluster", load: () => import("./launch.js") },
   convert: {

@@ -36,6 +36,7 @@ export {
   scoreFolder,
 } from "../evaluation/rewards/score-folder.js";
 export { type RewardFigures, type RewardRow, rewardFigures } from "../evaluation/rewards/summary.js";
+export { measureSpeed, type Seconds, type Speed, type SpeedOptions } from "../evaluation/speed.js";
 export { type Axis, parseAxis } from "../evaluation/sweep/axis.js";
 export { sweepSheet, sweepToJson } from "../evaluation/sweep/report.js";
 export { runSweep, type SweepOptions, type SweepResult } from "../evaluation/sweep/run.js";
