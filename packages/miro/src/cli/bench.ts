@@ -3,10 +3,11 @@ import { getNumThreads } from "@miro-t2i/torch";
 import { z } from "zod";
 import { measureSpeed, type Seconds, type Speed, speedSchema } from "../evaluation/speed.js";
 import { modelOrBundled } from "../pipeline/loading/bundled.js";
+import { loadSchema } from "../pipeline/loading/load-options.js";
 import { declare } from "./add-options.js";
 import { json } from "./common-options.js";
 import type { Register } from "./context.js";
-import { loadingSchema, loadPipeline, modelSchema, optionsOf } from "./model-options.js";
+import { loadPipeline, modelSchema, optionsOf } from "./model-options.js";
 import { Progress } from "./progress.js";
 
 const EXAMPLES = `
@@ -26,7 +27,7 @@ export const register: Register = (command, context) => {
     const progress = await Progress.for(context);
     const model = modelOrBundled(options.model);
     const start = performance.now();
-    const pipe = await loadPipeline(model, optionsOf(loadingSchema, given), context, progress);
+    const pipe = await loadPipeline(model, optionsOf(loadSchema, given), context, progress);
     try {
       const loaded = (performance.now() - start) / 1000;
       const speeds = await measureSpeed(pipe, {
