@@ -39,7 +39,9 @@ export interface StartOptions {
   output: string;
   resume?: boolean | number | undefined;
   allowChanges?: boolean | undefined;
-  /** False: another machine will train, as those of a cluster do; the devices and the memory of this one say nothing. */
+  /**
+   * False: another machine will train, as those of a cluster do; the devices and the memory of this one say nothing.
+   */
   here?: boolean | undefined;
 }
 

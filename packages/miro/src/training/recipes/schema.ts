@@ -52,7 +52,8 @@ const withData = (data: z.ZodType<SourceData>) =>
         /** Learned latents and data positions start far apart instead of nearly alike. */
         distinctTokens: z.boolean().default(false),
         /**
-         * Release folder, run (its EMA weights), or training checkpoint of the published code (FILE.ckpt), whose weights
+         * Release folder, run (its EMA weights), or training checkpoint of the published code (FILE.ckpt), whose
+         * weights
          * the run starts with; its network must have the recipe's sizes.
          */
         from: z.string().optional(),
