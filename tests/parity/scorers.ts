@@ -339,10 +339,11 @@ async function compareColours({ folder, cases }: Recording, image: RgbImage): Pr
       const digest = createHash("sha256").update(cut.data).digest("hex");
       if (label === "") bytes.add(`${names[o]}, whole`, digest !== objects[names[o]!]!.crop_sha256);
     });
-    classes.forEach((name, c) => {
-      const found = classifier.classify(image, seen, name);
+    for (const [c, name] of classes.entries()) {
+      const found = await classifier.classify(image, seen, name);
+      const own = await classifier.weightsOf(name);
       scope(() => {
-        if (label === "") weights.add(name, classifier.weightsOf(name), recorded.get("classifier")!.select(0, c));
+        if (label === "") weights.add(name, own, recorded.get("classifier")!.select(0, c));
         const rows = tensor(Float32Array.from(found.flatMap((one) => one.logits))).view(found.length, -1);
         logits.add(`${name}${label}`, rows, expected.select(0, c));
         const right = recorded.get(`answer${label}`)!.select(0, c).toList() as (number | bigint)[];
@@ -350,7 +351,7 @@ async function compareColours({ folder, cases }: Recording, image: RgbImage): Pr
           answers.add(`${name}, ${names[o]}${label}`, colour !== COLOURS[Number(right[o])]);
         });
       });
-    });
+    }
   }
   dispose(recorded);
   return [bytes.row(), weights.row(), logits.row(), answers.row()];

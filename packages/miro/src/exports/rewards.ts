@@ -50,6 +50,7 @@ export {
   readLinearHead,
   readVqaConfig,
   registerScorer,
+  type ScoreCall,
   type ScoredFile,
   type ScoreFilesOptions,
   type ScoreModel,

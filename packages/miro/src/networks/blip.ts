@@ -10,6 +10,7 @@
  * and those of keys and values of the picture another, `kv`.
  */
 import { cat, type DType, empty, F, nn, scope, type Tensor } from "@miro-t2i/torch";
+import { atOnce, type ByLayer } from "./by-layer.js";
 import { Linear } from "./linear.js";
 
 /** One of the two transformers. The activation is the exact GELU. */
@@ -60,7 +61,12 @@ export class Blip extends nn.Module {
 
   /** Normalised pixels (N, 3, S, S) → tokens of pictures (N, V, W), the class token first */
   encodeImage(pixels: Tensor): Tensor {
-    return this.#vision.forward(pixels);
+    return atOnce(this.encodeImageByLayer(pixels));
+  }
+
+  /** As {@link encodeImage}, with stops. */
+  encodeImageByLayer(pixels: Tensor): ByLayer<Tensor> {
+    return this.#vision.forwardByLayer(pixels);
   }
 
   /**
@@ -73,7 +79,12 @@ export class Blip extends nn.Module {
    * @returns (B, T, W)
    */
   encodeText(ids: Tensor, mask: Tensor | null, image: Tensor, of: Tensor | null = null): Tensor {
-    return this.#text.forward(ids, mask, image, of);
+    return atOnce(this.encodeTextByLayer(ids, mask, image, of));
+  }
+
+  /** As {@link encodeText}, with stops. */
+  encodeTextByLayer(ids: Tensor, mask: Tensor | null, image: Tensor, of: Tensor | null = null): ByLayer<Tensor> {
+    return this.#text.forwardByLayer(ids, mask, image, of);
   }
 }
 
@@ -98,17 +109,18 @@ class Vision extends nn.Module {
     this.#norm = this.register("norm", new nn.LayerNorm(W, { eps }));
   }
 
-  forward(pixels: Tensor): Tensor {
-    return scope(() => {
-      const patches_NVW = this.#patches
-        .forward(pixels.to({ dtype: this.classToken.dtype }))
-        .flatten(2)
-        .transpose(1, 2);
-      const class_N1W = this.classToken.expand(pixels.size(0), 1, -1);
-      let x_NVW = cat([class_N1W, patches_NVW], 1).add(this.#positions);
-      for (const block of this.#blocks) x_NVW = scope(() => block.forward(x_NVW));
-      return this.#norm.forward(x_NVW);
-    });
+  *forwardByLayer(pixels: Tensor): ByLayer<Tensor> {
+    const patches_NVW = this.#patches
+      .forward(pixels.to({ dtype: this.classToken.dtype }))
+      .flatten(2)
+      .transpose(1, 2);
+    const class_N1W = this.classToken.expand(pixels.size(0), 1, -1);
+    let x_NVW = cat([class_N1W, patches_NVW], 1).add(this.#positions);
+    for (const block of this.#blocks) {
+      yield [x_NVW];
+      x_NVW = scope(() => block.forward(x_NVW));
+    }
+    return this.#norm.forward(x_NVW);
   }
 }
 
@@ -180,13 +192,14 @@ class Text extends nn.Module {
     this.#layers = this.register("encoder", new TextLayers(layers)).layer;
   }
 
-  forward(ids: Tensor, mask: Tensor | null, image: Tensor, of: Tensor | null): Tensor {
-    return scope(() => {
-      const mask_B11T = mask?.unsqueeze(1).unsqueeze(1) ?? null;
-      let x_BTW = this.#embeddings.forward(ids);
-      for (const layer of this.#layers) x_BTW = scope(() => layer.forward(x_BTW, mask_B11T, image, of));
-      return x_BTW;
-    });
+  *forwardByLayer(ids: Tensor, mask: Tensor | null, image: Tensor, of: Tensor | null): ByLayer<Tensor> {
+    const mask_B11T = mask?.unsqueeze(1).unsqueeze(1) ?? null;
+    let x_BTW = this.#embeddings.forward(ids);
+    for (const layer of this.#layers) {
+      yield mask_B11T === null ? [x_BTW] : [x_BTW, mask_B11T];
+      x_BTW = scope(() => layer.forward(x_BTW, mask_B11T, image, of));
+    }
+    return x_BTW;
   }
 }
 

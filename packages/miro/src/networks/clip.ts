@@ -11,6 +11,7 @@
  * both projections are (D, W).
  */
 import { aten, cat, type DType, empty, F, nn, scope, type Tensor } from "@miro-t2i/torch";
+import { atOnce, type ByLayer } from "./by-layer.js";
 import { Linear } from "./linear.js";
 
 /** The activation of the feed-forward layers: `quick_gelu` is x σ(1.702 x), OpenAI's; `gelu` the exact one, LAION's. */
@@ -71,25 +72,31 @@ export class ClipVisionTower extends nn.Module {
    * see pictures take (LLaVA).
    */
   patches(pixels: Tensor): Tensor {
-    return scope(() => {
-      const x_BTW = this.#blocks.forward(this.#embed(pixels), false, this.config.layers - 1);
-      return x_BTW.narrow(1, 1, x_BTW.size(1) - 1);
-    });
+    return atOnce(this.patchesByLayer(pixels));
+  }
+
+  /** As {@link patches}, with stops. */
+  *patchesByLayer(pixels: Tensor): ByLayer<Tensor> {
+    const x_BTW = yield* this.#blocks.forwardByLayer(this.#embed(pixels), false, this.config.layers - 1);
+    return x_BTW.narrow(1, 1, x_BTW.size(1) - 1);
   }
 
   /** Normalised pixels (B, 3, S, S) → state of the class token behind the last norm (B, W) */
-  protected pooled(pixels: Tensor, stream?: DType): Tensor {
-    return scope(() => this.#after.forward(this.#blocks.forward(this.#embed(pixels, stream), false).select(1, 0)));
+  protected *pooledByLayer(pixels: Tensor, stream?: DType): ByLayer<Tensor> {
+    const x_BTW = yield* this.#blocks.forwardByLayer(this.#embed(pixels, stream), false);
+    return this.#after.forward(x_BTW.select(1, 0));
   }
 
   #embed(pixels: Tensor, stream: DType = this.#class.dtype): Tensor {
-    const B = pixels.size(0);
-    const patches_BTW = this.#conv1
-      .forward(pixels.to({ dtype: this.#class.dtype }))
-      .flatten(2)
-      .transpose(1, 2);
-    const class_B1W = this.#class.view(1, 1, -1).expand(B, 1, -1).to({ dtype: stream });
-    return this.#before.forward(cat([class_B1W, patches_BTW], 1).add(this.#positions.to({ dtype: stream })));
+    return scope(() => {
+      const B = pixels.size(0);
+      const patches_BTW = this.#conv1
+        .forward(pixels.to({ dtype: this.#class.dtype }))
+        .flatten(2)
+        .transpose(1, 2);
+      const class_B1W = this.#class.view(1, 1, -1).expand(B, 1, -1).to({ dtype: stream });
+      return this.#before.forward(cat([class_B1W, patches_BTW], 1).add(this.#positions.to({ dtype: stream })));
+    });
   }
 }
 
@@ -109,7 +116,12 @@ export class ClipVision extends ClipVisionTower {
    *   float32
    */
   forward(pixels: Tensor, stream?: DType): Tensor {
-    return scope(() => project(this.pooled(pixels, stream), this.#proj));
+    return atOnce(this.forwardByLayer(pixels, stream));
+  }
+
+  /** As {@link forward}, with stops. */
+  *forwardByLayer(pixels: Tensor, stream?: DType): ByLayer<Tensor> {
+    return project(yield* this.pooledByLayer(pixels, stream), this.#proj);
   }
 }
 
@@ -144,14 +156,17 @@ export class ClipText extends nn.Module {
    * @param ends (B) int64: position of the first end token of each text
    */
   encodeText(ids: Tensor, ends: Tensor): Tensor {
-    return scope(() => {
-      const [B, T] = ids.shape as [number, number];
-      const x_BTW = this.#tokens.forward(ids).add(this.#positions.narrow(0, 0, T));
-      const states_BTW = this.#blocks.forward(x_BTW, true);
-      const index = ends.view(B, 1, 1).expand(B, 1, states_BTW.size(2));
-      const pooled_BW = this.#final.forward(aten.gather(states_BTW, 1, index).select(1, 0));
-      return project(pooled_BW, this.#proj);
-    });
+    return atOnce(this.encodeTextByLayer(ids, ends));
+  }
+
+  /** As {@link encodeText}, with stops. */
+  *encodeTextByLayer(ids: Tensor, ends: Tensor): ByLayer<Tensor> {
+    const [B, T] = ids.shape as [number, number];
+    const x_BTW = this.#tokens.forward(ids).add(this.#positions.narrow(0, 0, T));
+    const states_BTW = yield* this.#blocks.forwardByLayer(x_BTW, true);
+    const index = ends.view(B, 1, 1).expand(B, 1, states_BTW.size(2));
+    const pooled_BW = this.#final.forward(aten.gather(states_BTW, 1, index).select(1, 0));
+    return project(pooled_BW, this.#proj);
   }
 }
 
@@ -188,8 +203,11 @@ class Blocks extends nn.Module {
   }
 
   /** @param count of the blocks, the first ones; default all */
-  forward(x: Tensor, isCausal: boolean, count = this.#resblocks.length): Tensor {
-    for (const block of this.#resblocks.items.slice(0, count)) x = scope(() => block.forward(x, isCausal));
+  *forwardByLayer(x: Tensor, isCausal: boolean, count = this.#resblocks.length): ByLayer<Tensor> {
+    for (const block of this.#resblocks.items.slice(0, count)) {
+      yield [x];
+      x = scope(() => block.forward(x, isCausal));
+    }
     return x;
   }
 }

@@ -9,7 +9,7 @@
  * rotated together in two halves, where EVA-CLIP has them side by side.
  */
 import { cat, empty, F, nn, scope, type Tensor, zerosLike } from "@miro-t2i/torch";
-import { inTurn } from "./fused.js";
+import { atOnce, type ByLayer } from "./by-layer.js";
 import { Linear } from "./linear.js";
 import { frequencies, type Rotation, rotate, rotationOf } from "./rotary.js";
 
@@ -66,14 +66,19 @@ export class Eva02 extends nn.Module {
 
   /** Normalised pixels (B, 3, S, S) → features (B, W) in float32, not of unit length */
   forward(pixels: Tensor): Tensor {
-    return scope(() => {
-      const rotation = rotationOf(this.#angles, pixels.device);
-      const { x_BTW } = inTurn([...this.#blocks], { x_BTW: this.#embed(pixels) }, (block, { x_BTW }, i) => ({
-        x_BTW: block.forward(x_BTW, rotation, i === this.config.layers - 1 ? 1 : x_BTW.size(1)),
-      }));
-      const { normalizedShape, weight, bias, eps } = this.#norm;
-      return F.layerNorm(x_BTW.select(1, 0).float(), normalizedShape, weight!.float(), bias!.float(), eps);
-    });
+    return atOnce(this.forwardByLayer(pixels));
+  }
+
+  /** As {@link forward}, with stops. */
+  *forwardByLayer(pixels: Tensor): ByLayer<Tensor> {
+    const rotation = rotationOf(this.#angles, pixels.device);
+    let x_BTW = this.#embed(pixels);
+    for (const [i, block] of [...this.#blocks].entries()) {
+      yield [x_BTW, ...Object.values(rotation)];
+      x_BTW = block.forward(x_BTW, rotation, i === this.config.layers - 1 ? 1 : x_BTW.size(1));
+    }
+    const { normalizedShape, weight, bias, eps } = this.#norm;
+    return F.layerNorm(x_BTW.select(1, 0).float(), normalizedShape, weight!.float(), bias!.float(), eps);
   }
 
   /** Class token and patches, with their positions: (B, T, W) */

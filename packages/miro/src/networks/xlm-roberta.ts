@@ -8,7 +8,7 @@
  * Shapes: N tokens of all texts, B texts, T tokens of one, W width, H heads, K width of a head.
  */
 import { cat, F, nn, scope, stack, type Tensor, tensor } from "@miro-t2i/torch";
-import { inTurn } from "./fused.js";
+import { atOnce, type ByLayer } from "./by-layer.js";
 import { Linear } from "./linear.js";
 import { frequencies, type Rotation, rotate, rotationOf } from "./rotary.js";
 
@@ -56,29 +56,33 @@ export class XlmRoberta extends nn.Module {
    * @param ignored a token that is not there, but has a position: padding
    */
   forward(texts: readonly (readonly number[])[], ignored: number): Tensor {
-    return scope(() => {
-      const { device } = this.#words.weight;
-      const tokens = texts.map((ids) => [...ids.entries()].filter(([, id]) => id !== ignored));
-      const lengths = tokens.map((text) => text.length);
-      const all = tokens.flat();
-      const frequency = frequencies(this.config.base, this.config.width / this.config.heads / 2);
-      const angles = all.map(([position]) => Float64Array.from(frequency, (f) => position * f));
-      const rotation = rotationOf(angles, device);
-      const ids_N = tensor(
-        BigInt64Array.from(all, ([, id]) => BigInt(id)),
-        { dtype: "int64" },
-      ).to({ device });
-      const embedded_NW = scope(() => this.#norm.forward(this.#words.forward(ids_N).add(this.#types.weight)));
-      const { x_NW } = inTurn([...this.#layers], { x_NW: embedded_NW }, (layer, { x_NW }) => ({
-        x_NW: layer.forward(x_NW, lengths, rotation),
-      }));
-      return stack(
-        x_NW
-          .float()
-          .split(lengths, 0)
-          .map((x_TW) => x_TW.mean(0)),
-      );
-    });
+    return atOnce(this.forwardByLayer(texts, ignored));
+  }
+
+  /** As {@link forward}, with stops. */
+  *forwardByLayer(texts: readonly (readonly number[])[], ignored: number): ByLayer<Tensor> {
+    const { device } = this.#words.weight;
+    const tokens = texts.map((ids) => [...ids.entries()].filter(([, id]) => id !== ignored));
+    const lengths = tokens.map((text) => text.length);
+    const all = tokens.flat();
+    const frequency = frequencies(this.config.base, this.config.width / this.config.heads / 2);
+    const angles = all.map(([position]) => Float64Array.from(frequency, (f) => position * f));
+    const rotation = rotationOf(angles, device);
+    const ids_N = tensor(
+      BigInt64Array.from(all, ([, id]) => BigInt(id)),
+      { dtype: "int64" },
+    ).to({ device });
+    let x_NW = scope(() => this.#norm.forward(this.#words.forward(ids_N).add(this.#types.weight)));
+    for (const layer of this.#layers) {
+      yield [x_NW, ...Object.values(rotation)];
+      x_NW = layer.forward(x_NW, lengths, rotation);
+    }
+    return stack(
+      x_NW
+        .float()
+        .split(lengths, 0)
+        .map((x_TW) => x_TW.mean(0)),
+    );
   }
 }
 

@@ -20,6 +20,7 @@ import { type DType, noGrad, scope, type Tensor, tensor } from "@miro-t2i/torch"
 import { InvalidInputError, MiroError } from "../errors.js";
 import { openTensors, readScalar } from "../files/tensor-files.js";
 import { message, option } from "../message.js";
+import { type ByLayer, holding } from "../networks/by-layer.js";
 import type { Clip, ClipText } from "../networks/clip.js";
 import type { RgbImage } from "../pictures/rgb.js";
 import { fetchKnownFile } from "../pipeline/loading/known-file.js";
@@ -34,11 +35,12 @@ import {
   HUGGING_FACE_WEIGHTS,
   OPENAI_CLIP,
 } from "./clip-facts.js";
-import { type Autocast, holdVision, type VisionFeatures, within } from "./clip-vision.js";
+import { type Autocast, holdVision, inFloat32, type VisionFeatures, within } from "./clip-vision.js";
 import { loadClip, loadClipText, towerSize } from "./clip-weights.js";
 import { type LinearHead, readLinearHead } from "./linear-head.js";
 import { fetchFolder, placeOf } from "./published-folder.js";
-import type { LoadScorerOptions, ScorerModel } from "./scorer.js";
+import { runByLayer } from "./run-by-layer.js";
+import type { LoadScorerOptions, ScoreCall, ScorerModel } from "./scorer.js";
 import type { Hold } from "./shared.js";
 import { TextFeatures } from "./text-features.js";
 
@@ -167,7 +169,7 @@ class ClipModel implements ScorerModel {
   readonly #mixed: Autocast | null;
   readonly #cosine: DType;
   /** Of unit length, in float32. */
-  readonly #texts = new TextFeatures((captions) => unit(this.#encode(captions)));
+  readonly #texts = new TextFeatures((captions, signal) => this.#encode(captions, signal));
 
   constructor(
     scorer: ClipScorer,
@@ -191,11 +193,13 @@ class ClipModel implements ScorerModel {
     return this.#tokenizer.encode(caption).length > this.#text.config.text.context;
   }
 
-  score(images: readonly RgbImage[], captions: readonly string[]): number[] {
+  async score(images: readonly RgbImage[], captions: readonly string[], { signal }: ScoreCall = {}): Promise<number[]> {
+    const asked = { mixed: this.#mixed, signal };
+    using features_BD = await this.#vision.value.of(images, this.#scorer.pixels, asked);
+    using text_BD = await this.#texts.of(captions, signal);
     return noGrad(() =>
       scope(() => {
-        const image_BD = unit(this.#vision.value.of(images, this.#scorer.pixels, this.#mixed));
-        const text_BD = this.#texts.of(captions);
+        const image_BD = unit(features_BD);
         if (this.#cosine === "float32") {
           const cosines = image_BD.mul(text_BD).sum(-1).to({ device: "cpu" }).data() as Float32Array;
           return Array.from(cosines, (cosine) => this.#scale * cosine);
@@ -208,12 +212,20 @@ class ClipModel implements ScorerModel {
     );
   }
 
-  /** Features of captions (B, D) in float32, not of unit length */
-  #encode(captions: readonly string[]): Tensor {
-    const { ids, ends } = this.#tokenizer.encodeBatch(captions, this.#text.config.text.context);
+  /** Features of captions (B, D) of unit length, in float32 */
+  async #encode(captions: readonly string[], signal: AbortSignal | undefined): Promise<Tensor> {
     const { device } = this.#text.logitScale;
-    const ends_B = tensor(BigInt64Array.from(ends, BigInt), { dtype: "int64" });
-    return within(this.#mixed, device, () => this.#text.encodeText(ids.to({ device }), ends_B.to({ device }))).float();
+    const layers = inFloat32(this.#encodeByLayer(captions));
+    using features_BD = await runByLayer(layers, signal, (body) => within(this.#mixed, device, body));
+    return noGrad(() => scope(() => unit(features_BD)));
+  }
+
+  *#encodeByLayer(captions: readonly string[]): ByLayer<Tensor> {
+    const { device } = this.#text.logitScale;
+    const { ids, ends } = this.#tokenizer.encodeBatch(captions, this.#text.config.text.context);
+    const ids_BT = ids.to({ device });
+    const ends_B = tensor(BigInt64Array.from(ends, BigInt), { dtype: "int64" }).to({ device });
+    return yield* holding([ids_BT, ends_B], this.#text.encodeTextByLayer(ids_BT, ends_B));
   }
 
   dispose(): void {
@@ -241,10 +253,14 @@ class AestheticModel implements ScorerModel {
     this.dtype = vision.value.dtype;
   }
 
-  score(images: readonly RgbImage[]): number[] {
+  async score(
+    images: readonly RgbImage[],
+    _captions: readonly string[],
+    { signal }: ScoreCall = {},
+  ): Promise<number[]> {
+    using features_BD = await this.#vision.value.of(images, "pillow", { signal });
     return noGrad(() =>
       scope(() => {
-        const features_BD = this.#vision.value.of(images, "pillow");
         const scores_B = this.#judge(this.#isRounded ? features_BD.to({ dtype: "float16" }).float() : features_BD);
         const scores = scores_B.to({ device: "cpu", dtype: "float64" }).data() as Float64Array;
         return Array.from(scores, (score) => score + this.#head.bias);

@@ -3,13 +3,15 @@
  * the aesthetic predictor), and each picture encoded once while it is remembered.
  */
 import { realpathSync, statSync } from "node:fs";
-import { autocast, type DType, stack, type Tensor } from "@miro-t2i/torch";
+import { autocast, type DType, noGrad, scope, stack, type Tensor } from "@miro-t2i/torch";
 import type { OpenTensors } from "../files/tensor-files.js";
+import type { ByLayer } from "../networks/by-layer.js";
 import type { ClipConfig, ClipVision } from "../networks/clip.js";
 import type { RgbImage } from "../pictures/rgb.js";
 import { type ClipPixels, clipPixels, clipPixelsKey } from "./clip-pixels.js";
 import { loadClipVision } from "./clip-weights.js";
 import { KeptFeatures } from "./kept-features.js";
+import { runByLayer } from "./run-by-layer.js";
 import { type Hold, Shared } from "./shared.js";
 import type { WeightsPlace } from "./strict-weights.js";
 
@@ -37,13 +39,25 @@ export class VisionFeatures {
     return this.#vision.stateDict().get("class_embedding")!.dtype;
   }
 
-  /** Features (B, D) in float32, not of unit length. @param kind how pixels are made */
-  of(images: readonly RgbImage[], kind: ClipPixels, mixed: Autocast | null = null): Tensor {
+  /**
+   * Features (B, D) in float32, not of unit length; the caller frees them.
+   *
+   * @param kind how pixels are made
+   * @throws the signal's reason when it is aborted
+   */
+  of(
+    images: readonly RgbImage[],
+    kind: ClipPixels,
+    { mixed = null, signal }: { mixed?: Autocast | null; signal?: AbortSignal | undefined } = {},
+  ): Promise<Tensor> {
     const side = this.#vision.config.image;
     const keys = images.map((image) => `${mixed?.products} ${mixed?.stream} ${clipPixelsKey(image, side, kind)}`);
-    return this.#kept.of(images, keys, (missing) => {
-      const pixels = stack(missing.map((image) => clipPixels(image, side, kind))).to({ device: this.#device });
-      return within(mixed, this.#device, () => this.#vision.forward(pixels, mixed?.stream)).float();
+    return this.#kept.of(images, keys, async (missing) => {
+      using pixels = noGrad(() =>
+        scope(() => stack(missing.map((image) => clipPixels(image, side, kind))).to({ device: this.#device })),
+      );
+      const layers = inFloat32(this.#vision.forwardByLayer(pixels, mixed?.stream));
+      return await runByLayer(layers, signal, (body) => within(mixed, this.#device, body));
     });
   }
 
@@ -51,6 +65,11 @@ export class VisionFeatures {
     this.#kept.dispose();
     this.#vision.dispose();
   }
+}
+
+/** The same in float32: mixed precision gives the projection in a half one. */
+export function* inFloat32(layers: ByLayer<Tensor>): ByLayer<Tensor> {
+  return (yield* layers).float();
 }
 
 /** Runs in mixed precision where that is asked for. */

@@ -22,6 +22,7 @@ import { sha256 } from "../files/sha256.js";
 import { openTensors } from "../files/tensor-files.js";
 import { readBytes } from "../files/whole-files.js";
 import { Blip, type BlipConfig, type BlipTower } from "../networks/blip.js";
+import { type ByLayer, holding } from "../networks/by-layer.js";
 import type { RgbImage } from "../pictures/rgb.js";
 import { resolveModel } from "../pipeline/loading/hub.js";
 import { WordPieceTokenizer } from "../text/wordpiece-tokenizer.js";
@@ -37,7 +38,8 @@ import {
 import { KeptFeatures } from "./kept-features.js";
 import { type LinearHead, readLinearHead } from "./linear-head.js";
 import { fetchFolder, placeOf } from "./published-folder.js";
-import type { LoadScorerOptions, ScorerModel } from "./scorer.js";
+import { runByLayer } from "./run-by-layer.js";
+import type { LoadScorerOptions, ScoreCall, ScorerModel } from "./scorer.js";
 import { loadStrictly, type WeightsPlace } from "./strict-weights.js";
 
 const SIDE_FILES = ["med_config.json", "architecture.json", ...WordPieceTokenizer.files];
@@ -275,29 +277,39 @@ class ImageRewardModel implements ScorerModel {
     return this.#tokenizer.truncates(caption, this.#length);
   }
 
-  score(images: readonly RgbImage[], captions: readonly string[]): number[] {
-    return noGrad(() =>
-      scope(() => {
-        const { device, config } = this.#blip;
-        const { image: side } = config.vision;
-        const keys = images.map((image) => clipPixelsKey(image, side, "pillow"));
-        // A picture that stands beside several captions is looked at once.
-        const distinct = new Map(keys.map((key, i) => [key, images[i]!]));
-        const image_NVW = this.#kept.of([...distinct.values()], [...distinct.keys()], (missing) => {
-          const pixels = stack(missing.map((image) => clipPixels(image, side, "pillow")));
-          return this.#blip.encodeImage(pixels.to({ device }));
-        });
-        const places = new Map([...distinct.keys()].map((key, n) => [key, BigInt(n)]));
-        const of = tensor(
-          BigInt64Array.from(keys, (key) => places.get(key)!),
-          { dtype: "int64" },
-        );
-        const { ids, mask } = this.#tokenizer.encodeBatch(captions, this.#length);
-        const [ids_BT, mask_BT, of_B] = [ids, mask, of].map((rows) => rows.to({ device })) as [Tensor, Tensor, Tensor];
-        const state_BTW = this.#blip.encodeText(ids_BT, mask_BT, image_NVW, of_B);
-        return this.#rewards(state_BTW.select(1, 0));
-      }),
+  async score(images: readonly RgbImage[], captions: readonly string[], { signal }: ScoreCall = {}): Promise<number[]> {
+    const { image: side } = this.#blip.config.vision;
+    const keys = images.map((image) => clipPixelsKey(image, side, "pillow"));
+    // A picture that stands beside several captions is looked at once.
+    const distinct = new Map(keys.map((key, i) => [key, images[i]!]));
+    using image_NVW = await this.#kept.of([...distinct.values()], [...distinct.keys()], (missing) =>
+      runByLayer(this.#encodeImages(missing), signal),
     );
+    const places = new Map([...distinct.keys()].map((key, n) => [key, n]));
+    const of = keys.map((key) => places.get(key)!);
+    using state_BW = await runByLayer(this.#encodeTexts(captions, image_NVW, of), signal);
+    return noGrad(() => scope(() => this.#rewards(state_BW)));
+  }
+
+  /** Tokens of pictures (N, V, W) */
+  *#encodeImages(images: readonly RgbImage[]): ByLayer<Tensor> {
+    const { device, config } = this.#blip;
+    const pixels = scope(() => {
+      const each = images.map((image) => clipPixels(image, config.vision.image, "pillow"));
+      return stack(each).to({ device });
+    });
+    return yield* holding([pixels], this.#blip.encodeImageByLayer(pixels));
+  }
+
+  /** States of [CLS] (B, W) of texts that look at pictures. @param of the picture of each */
+  *#encodeTexts(captions: readonly string[], image_NVW: Tensor, of: readonly number[]): ByLayer<Tensor> {
+    const { device } = this.#blip;
+    const { ids, mask } = this.#tokenizer.encodeBatch(captions, this.#length);
+    const of_B = tensor(BigInt64Array.from(of, BigInt), { dtype: "int64" });
+    const asked = [ids, mask, of_B].map((rows) => rows.to({ device })) as [Tensor, Tensor, Tensor];
+    const [ids_BT, mask_BT, picture_B] = asked;
+    const layers = this.#blip.encodeTextByLayer(ids_BT, mask_BT, image_NVW, picture_B);
+    return (yield* holding(asked, layers)).select(1, 0);
   }
 
   #rewards(state_BW: Tensor): number[] {

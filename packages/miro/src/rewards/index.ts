@@ -46,6 +46,7 @@ export type { ScoreModel } from "./score-output.js";
 export {
   type LoadedScorer,
   type LoadScorerOptions,
+  type ScoreCall,
   type Scorer,
   type ScorerLicense,
   type ScorerMemory,

@@ -9,6 +9,7 @@
 import { cat, noGrad, scope, stack, type Tensor } from "@miro-t2i/torch";
 import { MiroError } from "../errors.js";
 import { openTensors, readScalar } from "../files/tensor-files.js";
+import { type ByLayer, holding } from "../networks/by-layer.js";
 import type { JinaClip } from "../networks/jina-clip.js";
 import type { RgbImage } from "../pictures/rgb.js";
 import { Tokenizer } from "../text/tokenizer.js";
@@ -18,7 +19,8 @@ import { JINA_KEY, JINA_NAME, JINA_REPOSITORY, JINA_TOKENIZER_FILE, JINA_WEIGHTS
 import { jinaSize, loadJinaClip } from "./jina-weights.js";
 import { KeptFeatures, pictureKey } from "./kept-features.js";
 import { fetchFolder, placeOf } from "./published-folder.js";
-import type { LoadScorerOptions, ScorerModel } from "./scorer.js";
+import { runByLayer } from "./run-by-layer.js";
+import type { LoadScorerOptions, ScoreCall, ScorerModel } from "./scorer.js";
 import { TextFeatures } from "./text-features.js";
 
 /** Pictures and captions of one call. */
@@ -99,20 +101,23 @@ class JinaModel implements ScorerModel {
     this.#rounded = rounded;
     const scale = Math.exp(logitScale);
     this.#scale = rounded ? bfloat16(scale) : scale;
-    this.#texts = new TextFeatures((captions) =>
-      this.#unit(this.#clip.text.forward(this.#ids(captions), config.padId)),
-    );
+    this.#texts = new TextFeatures(async (captions, signal) => {
+      const layers = this.#clip.text.forwardByLayer(this.#ids(captions), config.padId);
+      using features_BD = await runByLayer(layers, signal);
+      return noGrad(() => scope(() => this.#unit(features_BD)));
+    });
   }
 
   truncates(caption: string): boolean {
     return this.#tokenizer.encode(caption).length > this.#config.context;
   }
 
-  score(images: readonly RgbImage[], captions: readonly string[]): number[] {
+  async score(images: readonly RgbImage[], captions: readonly string[], { signal }: ScoreCall = {}): Promise<number[]> {
+    using features_BD = await this.#features(images, signal);
+    using text_BD = await this.#texts.of(captions, signal);
     return noGrad(() =>
       scope(() => {
-        const image_BD = this.#unit(this.#features(images));
-        const text_BD = this.#texts.of(captions);
+        const image_BD = this.#unit(features_BD);
         const cosines = image_BD.mul(text_BD).sum(-1).to({ device: "cpu" }).data() as Float32Array;
         return Array.from(cosines, (cosine) =>
           this.#rounded ? bfloat16(this.#scale * bfloat16(cosine)) : this.#scale * cosine,
@@ -122,21 +127,21 @@ class JinaModel implements ScorerModel {
   }
 
   /** Features (B, D) in float32, not of unit length */
-  #features(images: readonly RgbImage[]): Tensor {
-    return this.#pictures.of(images, images.map(pictureKey), (missing) => this.#encodeImages(missing));
+  #features(images: readonly RgbImage[], signal: AbortSignal | undefined): Promise<Tensor> {
+    return this.#pictures.of(images, images.map(pictureKey), (missing) =>
+      runByLayer(this.#encodeImages(missing), signal),
+    );
   }
 
-  #encodeImages(images: readonly RgbImage[]): Tensor {
+  *#encodeImages(images: readonly RgbImage[]): ByLayer<Tensor> {
     const { image } = this.#config.vision;
     const { device } = this.#clip.logitScale;
     const features: Tensor[] = [];
-    for (let start = 0; start < images.length; start += PICTURES)
-      features.push(
-        scope(() => {
-          const pixels = images.slice(start, start + PICTURES).map((one) => clipPixels(one, image, "pillow"));
-          return this.#clip.vision.forward(stack(pixels).to({ device }));
-        }),
-      );
+    for (let start = 0; start < images.length; start += PICTURES) {
+      const some = images.slice(start, start + PICTURES).map((one) => clipPixels(one, image, "pillow"));
+      const pixels = scope(() => stack(some).to({ device }));
+      features.push(yield* holding([...features, pixels], this.#clip.vision.forwardByLayer(pixels)));
+    }
     return cat(features);
   }
 

@@ -1,4 +1,4 @@
-import { memory, scope, tensor } from "@miro-t2i/torch";
+import { memory, tensor } from "@miro-t2i/torch";
 import { expect, it } from "vitest";
 import type { RgbImage } from "../pictures/rgb.js";
 import { clipPixels, clipPixelsKey } from "./clip-pixels.js";
@@ -11,28 +11,55 @@ const picture = (level: number, width = 2, height = 2): RgbImage => ({
   data: Uint8Array.from({ length: width * height * 3 }, (_, i) => level + (i % 7)),
 });
 
-it("features of equal content are encoded once, however many are asked for, and no more are kept than allowed", () => {
+it("features of equal content are encoded once, however many are asked for, and no more are kept than allowed", async () => {
   const before = memory.stats().liveTensors;
   const kept = new KeptFeatures(3);
   const encoded: number[] = [];
-  const of = (levels: number[]) =>
-    scope(() => {
-      const images = levels.map((level) => picture(level));
-      const features = kept.of(images, images.map(pictureKey), (missing) => {
-        encoded.push(...missing.map(({ data }) => data[0]!));
-        return tensor(missing.map(({ data }) => [data[0]!]));
-      });
-      return features.toList();
+  const of = async (levels: number[]) => {
+    const images = levels.map((level) => picture(level));
+    using features = await kept.of(images, images.map(pictureKey), async (missing) => {
+      encoded.push(...missing.map(({ data }) => data[0]!));
+      return tensor(missing.map(({ data }) => [data[0]!]));
     });
-  expect(of([1, 2, 1])).toEqual([[1], [2], [1]]);
-  expect(of([2, 3])).toEqual([[2], [3]]);
+    return features.toList();
+  };
+  expect(await of([1, 2, 1])).toEqual([[1], [2], [1]]);
+  expect(await of([2, 3])).toEqual([[2], [3]]);
   expect(encoded).toEqual([1, 2, 3]);
-  expect(of([4, 5, 6, 7])).toEqual([[4], [5], [6], [7]]);
+  expect(await of([4, 5, 6, 7])).toEqual([[4], [5], [6], [7]]);
   expect(memory.stats().liveTensors - before).toBe(3);
-  expect(of([5, 6, 7])).toEqual([[5], [6], [7]]);
+  expect(await of([5, 6, 7])).toEqual([[5], [6], [7]]);
   expect(encoded).toEqual([1, 2, 3, 4, 5, 6, 7]);
-  expect(of([4])).toEqual([[4]]);
+  expect(await of([4])).toEqual([[4]]);
   expect(encoded.at(-1)).toBe(4);
+  kept.dispose();
+  expect(memory.stats().liveTensors).toBe(before);
+});
+
+it("calls that come while another encodes wait for it, and go on when it fails", async () => {
+  const before = memory.stats().liveTensors;
+  const kept = new KeptFeatures(2);
+  let fail!: (error: Error) => void;
+  const first = kept.of(["a"], ["a"], () => new Promise((_, reject) => (fail = reject)));
+  const encoded: string[][] = [];
+  const encode = async (missing: readonly string[]) => {
+    encoded.push([...missing]);
+    return tensor(missing.map((text) => [text.charCodeAt(0)]));
+  };
+  const others = [kept.of(["a", "b"], ["a", "b"], encode), kept.of(["b", "c", "a"], ["b", "c", "a"], encode)];
+  await new Promise((resolve) => setImmediate(resolve));
+  expect(encoded).toEqual([]);
+  fail(new Error("stopped"));
+  await expect(first).rejects.toThrow("stopped");
+  const values = (await Promise.all(others)).map((features) => {
+    using owned = features;
+    return owned.toList();
+  });
+  expect(values).toEqual([
+    [[97], [98]],
+    [[98], [99], [97]],
+  ]);
+  expect(encoded).toEqual([["a", "b"], ["c"]]);
   kept.dispose();
   expect(memory.stats().liveTensors).toBe(before);
 });

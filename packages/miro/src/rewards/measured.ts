@@ -93,6 +93,7 @@ function measured(key: string, name: string, description: string, measure: (imag
     description,
     stage: "rewards",
     usesText: false,
-    load: async () => ({ name, batchSize: 16, score: (images) => images.map(measure), dispose: () => {} }),
+    // One by one: a large picture takes about a second.
+    load: async () => ({ name, batchSize: 1, score: (images) => images.map(measure), dispose: () => {} }),
   };
 }

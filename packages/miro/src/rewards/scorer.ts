@@ -4,15 +4,23 @@
  *
  * A scorer is registered as a {@link ScorerSpec} under the key that is its column in a shard's CSV file (`sharpness`).
  * Loading it gives a {@link ScorerModel}, which does the arithmetic alone; {@link checkedScorer} puts around it what
- * all of them need: lengths and pixels are checked, pictures go in chunks, a call can be aborted between them, and a
- * value that is not finite is no score: an error from `score`, null from `scoreOrNull`.
+ * all of them need: lengths and pixels are checked, pictures go in chunks, a call can be aborted between them (and
+ * within, where the model looks at the signal), and a value that is not finite is no score: an error from `score`, null
+ * from `scoreOrNull`.
  */
 import type { DType } from "@miro-t2i/torch";
 import type { Autoencoder } from "../autoencoder/index.js";
 import { invalid, MiroError } from "../errors.js";
 import type { RgbImage } from "../pictures/rgb.js";
+import { breathe } from "../pipeline/interruption.js";
 import type { ComputeDType } from "../pipeline/loading/device.js";
 import type { DownloadProgress } from "../pipeline/loading/hub-repository.js";
+
+/** How pictures are judged. */
+export interface ScoreCall {
+  /** Stops the call, within a batch too. */
+  signal?: AbortSignal | undefined;
+}
 
 /** A loaded scorer. */
 export interface Scorer {
@@ -35,11 +43,7 @@ export interface Scorer {
    * @throws InvalidInputError for counts and pictures that do not fit; MiroError naming the picture whose score is not
    *   finite; the signal's reason when it is aborted
    */
-  score(
-    images: readonly RgbImage[],
-    captions: readonly string[],
-    options?: { signal?: AbortSignal | undefined },
-  ): Promise<number[]>;
+  score(images: readonly RgbImage[], captions: readonly string[], options?: ScoreCall): Promise<number[]>;
   /** Frees the weights; the scorer must not be used afterwards. */
   dispose(): void;
 }
@@ -53,7 +57,7 @@ export interface LoadedScorer extends Scorer, Disposable {
   scoreOrNull(
     images: readonly RgbImage[],
     captions: readonly string[],
-    options?: { signal?: AbortSignal | undefined },
+    options?: ScoreCall,
   ): Promise<(number | null)[]>;
 }
 
@@ -135,8 +139,12 @@ export interface ScorerModel {
   readonly dtype?: DType | undefined;
   /** As {@link Scorer.truncates}. */
   truncates?(caption: string): boolean;
-  /** A value that is not finite says that the model could not judge that picture. */
-  score(images: readonly RgbImage[], captions: readonly string[]): number[] | Promise<number[]>;
+  /**
+   * A value that is not finite says that the model could not judge that picture. One call follows another.
+   *
+   * @throws the signal's reason when it is aborted; a model that takes long looks at it between its layers
+   */
+  score(images: readonly RgbImage[], captions: readonly string[], options?: ScoreCall): number[] | Promise<number[]>;
   dispose(): void;
 }
 
@@ -203,9 +211,9 @@ export function checkedScorer(spec: Pick<ScorerSpec, "key" | "usesText">, model:
     checkInput(images, captions, usesText);
     const values: number[] = [];
     for (let start = 0; start < images.length; start += model.batchSize) {
-      signal?.throwIfAborted();
+      await breathe(signal);
       const end = start + model.batchSize;
-      const part = await model.score(images.slice(start, end), captions.slice(start, end));
+      const part = await model.score(images.slice(start, end), captions.slice(start, end), { signal });
       const expected = Math.min(model.batchSize, images.length - start);
       if (part.length !== expected)
         throw new MiroError(`${key}: the scorer returned ${part.length} values for ${expected} pictures`);

@@ -159,7 +159,7 @@ describe("a score", () => {
 describe("the published layouts", () => {
   const score = async (home: string, more: Record<string, string> = {}) => {
     using scorer = await loadScorer("vqa_score", options(home, more));
-    return scorer.score(images, captions);
+    return await scorer.score(images, captions);
   };
 
   it("one safetensors file, copies of the embedding, rows without a token: the same score", async () => {

@@ -17,6 +17,7 @@ import { cat, cuda, itemSize, noGrad, scope, stack, type Tensor, tensor } from "
 import { InvalidInputError, invalid, MiroError } from "../errors.js";
 import { formatSize } from "../files/sizes.js";
 import { openTensors } from "../files/tensor-files.js";
+import { type ByLayer, holding } from "../networks/by-layer.js";
 import type { ClipVisionTower } from "../networks/clip.js";
 import type { RgbImage } from "../pictures/rgb.js";
 import { cudaIndex } from "../pipeline/loading/device.js";
@@ -28,7 +29,8 @@ import { clipPixels } from "./clip-pixels.js";
 import { loadClipTower } from "./clip-weights.js";
 import { availableMemory } from "./memory.js";
 import { fetchFolder, placeOf } from "./published-folder.js";
-import type { LoadScorerOptions, ScorerModel } from "./scorer.js";
+import { runByLayer } from "./run-by-layer.js";
+import type { LoadScorerOptions, ScoreCall, ScorerModel } from "./scorer.js";
 import type { WeightsPlace } from "./strict-weights.js";
 import { countVqaParameters, readVqaConfig, type VqaConfig } from "./vqa-config.js";
 import {
@@ -183,12 +185,12 @@ class VqaModel implements ScorerModel {
     return vqaTruncates(this.#tokenizer, caption);
   }
 
-  score(images: readonly RgbImage[], captions: readonly string[]): number[] {
-    const { t5 } = this.#networks;
+  async score(images: readonly RgbImage[], captions: readonly string[], { signal }: ScoreCall = {}): Promise<number[]> {
+    using images_BTd = await runByLayer(this.#see(images), signal);
+    using decoded_BLd = await runByLayer(this.#answer(images_BTd, captions), signal);
     return noGrad(() =>
       scope(() => {
-        const encoded = t5.encode(this.#texts(images, captions));
-        const exact_BLV = t5.logits(t5.decode(encoded, this.#labels, this.#config.startId));
+        const exact_BLV = this.#networks.t5.logits(decoded_BLd);
         const logits_BLV = this.#rounded ? exact_BLV.to({ dtype: "bfloat16" }).float() : exact_BLV;
         const labels = tensor(BigInt64Array.from(this.#labels, BigInt), { dtype: "int64", device: this.#device });
         const index_BL1 = labels.view(1, -1, 1).expand(images.length, -1, 1);
@@ -198,12 +200,30 @@ class VqaModel implements ScorerModel {
     );
   }
 
+  /** Pictures as T5 reads them (B, T, d) */
+  *#see(images: readonly RgbImage[]): ByLayer<Tensor> {
+    const { tower, projector } = this.#networks;
+    const pixels = scope(() => {
+      const each = images.map((image) => clipPixels(image, tower.config.image, "square"));
+      return stack(each).to({ device: this.#device });
+    });
+    const patches_BTW = yield* holding([pixels], tower.patchesByLayer(pixels));
+    return projector.forward(patches_BTW.float());
+  }
+
+  /** Last states of the decoder (B, L, d) for the questions whether the pictures show the captions. */
+  *#answer(images_BTd: Tensor, captions: readonly string[]): ByLayer<Tensor> {
+    const { t5 } = this.#networks;
+    const texts = this.#texts(images_BTd, captions);
+    const encoded = yield* holding([texts.states], t5.encodeByLayer(texts));
+    const decoded = t5.decodeByLayer(encoded, this.#labels, this.#config.startId);
+    return yield* holding([encoded.states], decoded);
+  }
+
   /** Questions with their pictures in them. */
-  #texts(images: readonly RgbImage[], captions: readonly string[]): T5Rows {
-    const { tower, projector, t5 } = this.#networks;
+  #texts(images_BTd: Tensor, captions: readonly string[]): T5Rows {
+    const { t5 } = this.#networks;
     return scope(() => {
-      const pixels = stack(images.map((image) => clipPixels(image, tower.config.image, "square")));
-      const images_BTd = projector.forward(tower.patches(pixels.to({ device: this.#device })).float());
       const rows: Tensor[] = captions.map((caption, i) => {
         const ids = vqaRow(this.#tokenizer, caption);
         const at = ids.indexOf(IMAGE_ID);

@@ -4,6 +4,7 @@
  * vocabulary, d width of the states.
  */
 import { cat, empty, F, nn, scope, type Tensor, tensor } from "@miro-t2i/torch";
+import { atOnce, type ByLayer, holding } from "../networks/by-layer.js";
 import type { T5Config } from "./t5-config.js";
 import { type T5Block, type T5Rows, T5Stack } from "./t5-stack.js";
 
@@ -36,19 +37,27 @@ export class T5Seq2Seq extends nn.Module {
 
   /** Embedded texts → states (N, d) */
   encode(texts: T5Rows): T5Rows {
-    return { ...texts, states: scope(() => this.#encoder.encode(texts)) };
+    return atOnce(this.encodeByLayer(texts));
+  }
+
+  /** As {@link encode}, with stops. */
+  *encodeByLayer(texts: T5Rows): ByLayer<T5Rows> {
+    return { ...texts, states: yield* this.#encoder.encodeByLayer(texts) };
   }
 
   /** Last states of the decoder (B, L, d), when it is given the start token and all labels but the last. */
   decode(encoded: T5Rows, labels: readonly number[], start: number): Tensor {
-    return scope(() => {
-      const inputs_1Ld = this.embed([start, ...labels.slice(0, -1)]).unsqueeze(0);
-      const inputs_BLd = cat(
-        encoded.lengths.map(() => inputs_1Ld),
-        0,
-      );
-      return this.#decoder.decode(inputs_BLd, encoded);
-    });
+    return atOnce(this.decodeByLayer(encoded, labels, start));
+  }
+
+  /** As {@link decode}, with stops. */
+  *decodeByLayer(encoded: T5Rows, labels: readonly number[], start: number): ByLayer<Tensor> {
+    const inputs_1Ld = this.embed([start, ...labels.slice(0, -1)]).unsqueeze(0);
+    const inputs_BLd = cat(
+      encoded.lengths.map(() => inputs_1Ld),
+      0,
+    );
+    return yield* holding([inputs_BLd], this.#decoder.decodeByLayer(inputs_BLd, encoded));
   }
 
   /** States (B, L, d) → logits (B, L, V) float32 */

@@ -9,6 +9,7 @@
  * weights; in bfloat16 only the products with weights are.
  */
 import { aten, cat, F, isGradEnabled, nn, scope, type Tensor, tensor } from "@miro-t2i/torch";
+import { atOnce, type ByLayer, holding } from "../networks/by-layer.js";
 import type { T5Config } from "./t5-config.js";
 
 /** Bias of a padded key: the lowest float32, as the reference has it, so that a text without tokens gives no NaN. */
@@ -66,27 +67,36 @@ export class T5Stack extends nn.Module {
   /** Padded texts: (B, T, d), (B, T) bool → (B, T, d). What stands in padded positions has no influence. */
   forward(x: Tensor, mask: Tensor): Tensor {
     const bias = this.#bias(x.size(1)).maskedFill(mask.logicalNot().unsqueeze(1).unsqueeze(1), MASKED);
-    return this.#run(x, this.#attendPadded(bias));
+    return atOnce(this.#run(x, this.#attendPadded(bias)));
   }
 
   /** Texts without padding, which see nothing of each other: → (N, d) */
-  encode({ states, lengths }: T5Rows): Tensor {
+  encode(rows: T5Rows): Tensor {
+    return atOnce(this.encodeByLayer(rows));
+  }
+
+  /** As {@link encode}, with stops. */
+  *encodeByLayer({ states, lengths }: T5Rows): ByLayer<Tensor> {
     const bias = this.#newBias(Math.max(...lengths));
-    return this.#run(states, (q, k, v) => this.#attendRows(q, k, v, lengths, bias));
+    const attend: Attend = (q, k, v) => this.#attendRows(q, k, v, lengths, bias);
+    return yield* holding([bias], this.#run(states, attend));
   }
 
   /** Labels that see those before them and all of their text: (B, L, d) → (B, L, d) */
-  decode(x: Tensor, encoded: T5Rows): Tensor {
+  *decodeByLayer(x: Tensor, encoded: T5Rows): ByLayer<Tensor> {
     const L = x.size(1);
     const later = tensor(Array.from({ length: L * L }, (_, i) => i % L > Math.floor(i / L))).view(L, L);
     const bias = this.#bias(L).maskedFill(later.to({ device: x.device }), MASKED);
-    return this.#run(x, this.#attendPadded(bias), encoded);
+    return yield* holding([bias], this.#run(x, this.#attendPadded(bias), encoded));
   }
 
-  #run(x: Tensor, attend: Attend, encoded: T5Rows | null = null): Tensor {
+  *#run(x: Tensor, attend: Attend, encoded: T5Rows | null = null): ByLayer<Tensor> {
     const dropout = this.training ? this.#config.dropoutRate : 0;
     let states = F.dropout(x, dropout);
-    for (const block of this.#blocks) states = scope(() => block.forward(states, attend, encoded));
+    for (const block of this.#blocks) {
+      yield states === x ? [] : [states];
+      states = scope(() => block.forward(states, attend, encoded));
+    }
     return F.dropout(this.#norm.forward(states), dropout);
   }
 

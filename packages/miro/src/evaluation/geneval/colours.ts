@@ -8,14 +8,16 @@
  * The article is "a" whatever follows. Pixels are those of the published evaluator: Pillow's bicubic filter on the
  * shorter side, then the middle, so that long objects lose their ends.
  */
-import { noGrad, scope, stack, type Tensor, tensor } from "@miro-t2i/torch";
+import { scope, stack, type Tensor, tensor } from "@miro-t2i/torch";
 import { InvalidInputError } from "../../errors.js";
+import { type ByLayer, holding } from "../../networks/by-layer.js";
 import type { Clip } from "../../networks/clip.js";
 import type { RgbImage } from "../../pictures/rgb.js";
 import type { ComputeDType } from "../../pipeline/loading/device.js";
 import { hashFile } from "../../pipeline/loading/identity.js";
 import { clipPixels } from "../../rewards/clip-pixels.js";
 import { loadOpenaiClip } from "../../rewards/clip-scorers.js";
+import { runByLayer } from "../../rewards/run-by-layer.js";
 import type { ClipTokenizer } from "../../text/clip-tokenizer.js";
 import { type Box, type Mask, maskHas } from "./detection.js";
 import { COLOURS, type Colour } from "./metadata.js";
@@ -43,6 +45,12 @@ export interface ColourAnswer {
   colour: Colour;
   /** 100 cos, in the order of {@link COLOURS}. */
   logits: number[];
+}
+
+/** Where an object is. */
+interface SeenObject {
+  box: Box;
+  mask?: Mask | undefined;
 }
 
 /** Objects that go through the network together. */
@@ -76,49 +84,53 @@ export class ColourClassifier implements Disposable {
     return new ColourClassifier(towers.clip, towers.tokenizer, await hashFile(towers.path), { background, crop });
   }
 
-  /** The colours of objects of a class. */
-  classify(image: RgbImage, objects: readonly { box: Box; mask?: Mask | undefined }[], name: string): ColourAnswer[] {
+  /** The colours of objects of a class. @throws the signal's reason when it is aborted, between two layers of CLIP */
+  async classify(
+    image: RgbImage,
+    objects: readonly SeenObject[],
+    name: string,
+    { signal }: { signal?: AbortSignal | undefined } = {},
+  ): Promise<ColourAnswer[]> {
+    const weights = await this.weightsOf(name, signal);
     const answers: ColourAnswer[] = [];
-    for (let first = 0; first < objects.length; first += BATCH)
-      answers.push(...this.#classify(image, objects.slice(first, first + BATCH), name));
+    for (let first = 0; first < objects.length; first += BATCH) {
+      const logits = await runByLayer(this.#look(image, objects.slice(first, first + BATCH), weights), signal);
+      answers.push(...logits.map((row) => ({ colour: COLOURS[row.indexOf(Math.max(...row))]!, logits: row })));
+    }
     return answers;
   }
 
-  #classify(image: RgbImage, objects: readonly { box: Box; mask?: Mask | undefined }[], name: string): ColourAnswer[] {
+  *#look(image: RgbImage, objects: readonly SeenObject[], weights: Tensor): ByLayer<number[][]> {
     const { image: side } = this.#clip.config.vision;
-    const device = this.#clip.logitScale.device;
-    const logits = noGrad(() =>
-      scope(() => {
-        const cuts = objects.map(({ box, mask }) =>
-          clipPixels(cutOut(image, box, mask, this.#options), side, "pillow"),
-        );
-        const features_BD = unit(this.#clip.encodeImage(stack(cuts).to({ device })));
-        return features_BD.matmul(this.weightsOf(name).t()).mul(100).to({ device: "cpu" }).toList() as number[][];
-      }),
-    );
-    return logits.map((row) => ({ colour: COLOURS[row.indexOf(Math.max(...row))]!, logits: row }));
+    const pixels = scope(() => {
+      const cuts = objects.map(({ box, mask }) => clipPixels(cutOut(image, box, mask, this.#options), side, "pillow"));
+      return stack(cuts).to({ device: this.#clip.logitScale.device });
+    });
+    const features_BD = unit(yield* holding([pixels], this.#clip.visual.forwardByLayer(pixels)));
+    return features_BD.matmul(weights.t()).mul(100).to({ device: "cpu" }).toList() as number[][];
   }
 
   /** The classifier of a class (10, D); it stays this one's. */
-  weightsOf(name: string): Tensor {
+  async weightsOf(name: string, signal?: AbortSignal): Promise<Tensor> {
     const known = this.#weights.get(name);
     if (known !== undefined) return known;
-    const device = this.#clip.logitScale.device;
-    const weights = noGrad(() =>
-      scope(() => {
-        const texts = COLOURS.flatMap((colour) => [
-          `a photo of a ${colour} ${name}`,
-          `a photo of a ${colour}-colored ${name}`,
-          `a photo of a ${colour} object`,
-        ]);
-        const { ids, ends } = this.#tokenizer.encodeBatch(texts, this.#clip.config.text.context);
-        const ends_B = tensor(BigInt64Array.from(ends, BigInt), { dtype: "int64" });
-        const texts_BD = unit(this.#clip.encodeText(ids.to({ device }), ends_B.to({ device })));
-        return unit(texts_BD.view(COLOURS.length, 3, -1).mean([1])).keep();
-      }),
-    );
+    const weights = (await runByLayer(this.#read(name), signal)).keep();
     this.#weights.set(name, weights);
     return weights;
+  }
+
+  *#read(name: string): ByLayer<Tensor> {
+    const texts = COLOURS.flatMap((colour) => [
+      `a photo of a ${colour} ${name}`,
+      `a photo of a ${colour}-colored ${name}`,
+      `a photo of a ${colour} object`,
+    ]);
+    const device = this.#clip.logitScale.device;
+    const { ids, ends } = this.#tokenizer.encodeBatch(texts, this.#clip.config.text.context);
+    const ids_BT = ids.to({ device });
+    const ends_B = tensor(BigInt64Array.from(ends, BigInt), { dtype: "int64" }).to({ device });
+    const texts_BD = unit(yield* holding([ids_BT, ends_B], this.#clip.encodeTextByLayer(ids_BT, ends_B)));
+    return unit(texts_BD.view(COLOURS.length, 3, -1).mean([1]));
   }
 
   dispose(): void {

@@ -75,7 +75,7 @@ export class ColourStage {
   }
 
   async #tell({ index, metadata, samples }: PromptFolder, resources: Resources): Promise<void> {
-    const { images, output, rules } = this.#run;
+    const { images, output, rules, signal } = this.#run;
     const key = this.#keyOf(index)!;
     const file = readPromptFile(output, "detections", index);
     const pictures: Record<string, Record<string, Colour[]>> = {};
@@ -92,7 +92,8 @@ export class ColourStage {
         const objects = best.map((one) => ({ box: one.box, mask: maskOf(one, found, path) }));
         const image = await decodeImage(readBytes(join(images, sample.path)), { orient: true });
         const classifier = await resources.get("colours");
-        told[name] = classifier.classify(image, objects, name).map(({ colour }) => colour);
+        const answers = await classifier.classify(image, objects, name, { signal });
+        told[name] = answers.map(({ colour }) => colour);
       }
       pictures[nameOf(sample.path)] = told;
     }
