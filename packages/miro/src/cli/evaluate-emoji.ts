@@ -1,6 +1,6 @@
 /** `npm run evaluate:emoji`: the measurement of the bundled model, until `miro evaluate` takes it in. */
 
-import { join } from "node:path";
+import { basename, join } from "node:path";
 import { setNumThreads } from "@miro-t2i/torch";
 import { z } from "zod";
 import { loadAutoencoder } from "../autoencoder/index.js";
@@ -16,6 +16,7 @@ import { bundledModel } from "../pipeline/loading/bundled.js";
 import { checkDevice } from "../pipeline/loading/device.js";
 import { loadSchema } from "../pipeline/loading/load-options.js";
 import { MiroPipeline } from "../pipeline/pipeline.js";
+import { sheetText } from "../pipeline/settings.js";
 import { loadScorer } from "../rewards/index.js";
 import { DEFAULT_SCORER } from "../rewards/registry.js";
 import { onStop } from "../surroundings.js";
@@ -208,7 +209,7 @@ async function evaluate(values: z.output<typeof schema>, signal: AbortSignal): P
 }
 
 function writePng(path: string, { data, width, height }: RgbImage): void {
-  writeFileAtomic(path, encodePng(data, width, height), { overwrite: true });
+  writeFileAtomic(path, encodePng(data, width, height, [sheetText(basename(path, ".png"))]), { overwrite: true });
 }
 
 /** One line on a terminal that is written over; elsewhere a line now and then. */

@@ -59,7 +59,8 @@ export function tellers({ signal, stderr }: CliContext, progress: Progress) {
 }
 
 /** What a reader of the figures should know, on stderr. */
-export function tellTroubles({ summary, truncated }: FolderRewards, { stderr }: CliContext): void {
+export function tellTroubles({ summary, truncated, sheets }: FolderRewards, { stderr }: CliContext): void {
+  for (const path of sheets) stderr(`warning: ${path}: left out, since it is a sheet that shows several pictures\n`);
   for (const { filename, scorers, reason } of summary.errors)
     stderr(`warning: ${filename}: no ${scorers.join(", ")}: ${reason}\n`);
   for (const [name, count] of Object.entries(truncated))

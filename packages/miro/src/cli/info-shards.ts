@@ -9,6 +9,7 @@ import { WIDS_INDEX_NAME } from "../data/shards/wids-index.js";
 import { formatMemory } from "../files/sizes.js";
 import { writeFileAtomic } from "../files/whole-files.js";
 import { encodePng } from "../pictures/png.js";
+import { sheetText } from "../pipeline/settings.js";
 import type { CliContext } from "./context.js";
 import { Progress } from "./progress.js";
 
@@ -43,11 +44,13 @@ export async function shardInfo(
       const chart = histogramChart(report.fields);
       const svg = plot.toLowerCase().endsWith(".svg");
       const { width, height, data } = svg ? { width: 0, height: 0, data: null } : await chart.toImage();
-      writeFileAtomic(plot, data === null ? chart.toSvg() : encodePng(data, width, height), { overwrite: true });
+      const text = [sheetText("numbers of shards")];
+      writeFileAtomic(plot, data === null ? chart.toSvg() : encodePng(data, width, height, text), { overwrite: true });
     }
     if (sheet !== undefined) {
       const { width, height, data } = await shardSheet(path, { signal: context.signal });
-      writeFileAtomic(sheet, encodePng(data, width, height), { overwrite: true });
+      const png = encodePng(data, width, height, [sheetText("samples of shards")]);
+      writeFileAtomic(sheet, png, { overwrite: true });
     }
     return report;
   } finally {

@@ -6,6 +6,7 @@ import { invalid } from "../errors.js";
 import { writeFileAtomic } from "../files/whole-files.js";
 import { field, flag } from "../options.js";
 import { encodePng } from "../pictures/png.js";
+import { sheetText } from "../pipeline/settings.js";
 import { runChart, runChartOptionsSchema } from "../training/logging/run-chart.js";
 import { readRunLog } from "../training/logging/run-log.js";
 import { declare } from "./add-options.js";
@@ -48,7 +49,7 @@ export const register: Register = (command, context) => {
     if (svg) writeFileAtomic(output, drawing.toSvg(), { overwrite: true });
     else {
       const { data, width, height } = await drawing.toImage();
-      writeFileAtomic(output, encodePng(data, width, height), { overwrite: true });
+      writeFileAtomic(output, encodePng(data, width, height, [sheetText("curves of runs")]), { overwrite: true });
     }
     for (const { path, badLines } of logs)
       if (badLines > 0)

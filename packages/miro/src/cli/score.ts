@@ -122,9 +122,11 @@ function lines({ images }: ScoreReport, means: Record<string, number | null>, ou
   ];
 }
 
-function notes({ truncated, notFinite, images }: ScoreReport): string[] {
+function notes({ truncated, notFinite, images, sheets }: ScoreReport): string[] {
   const some = (count: number, what: string) => `${count} ${what}${count === 1 ? "" : "s"}`;
+  const names = [...sheets.slice(0, 3), ...(sheets.length > 3 ? ["…"] : [])].join(", ");
   return [
+    ...(sheets.length > 0 ? [`left out: ${some(sheets.length, "sheet")} of several pictures: ${names}`] : []),
     ...Object.entries(truncated).map(
       ([key, count]) => `${key}: reads only the beginning of ${some(count, "prompt")}, longer than its model allows`,
     ),

@@ -14,6 +14,7 @@ import { modelOrBundled } from "../pipeline/loading/bundled.js";
 import { loadSchema } from "../pipeline/loading/load-options.js";
 import { PictureFiles } from "../pipeline/requests/picture-files.js";
 import { promptOptionsSchema } from "../pipeline/requests/prompt-file.js";
+import { sheetText } from "../pipeline/settings.js";
 import { loadScorer, scorerSpec, scorerSpecs } from "../rewards/index.js";
 import { loadScorerSchema } from "../rewards/registry.js";
 import type { Scorer } from "../rewards/scorer.js";
@@ -162,7 +163,8 @@ async function sweep(options: Options, given: Given<typeof schema>, context: Cli
       ...(options.cellSize !== undefined && { cellSize: options.cellSize }),
     });
     const json = { sheet, ...sweepToJson(result), seconds: Math.round((performance.now() - started) / 10) / 100 };
-    writeFileAtomic(sheet, encodePng(picture.data, picture.width, picture.height), { overwrite: true });
+    const png = encodePng(picture.data, picture.width, picture.height, [sheetText(prompts)]);
+    writeFileAtomic(sheet, png, { overwrite: true });
     writeFileAtomic(join(output, "sweep.json"), `${JSON.stringify(json, null, 2)}\n`, { overwrite: true });
     context.stdout(options.json ? `${JSON.stringify(json)}\n` : `${sheet}\n${join(output, "sweep.json")}\n`);
     if (!options.json) context.stderr(table(result));

@@ -160,6 +160,22 @@ export function textToSettings(text: readonly PngText[]): Record<string, unknown
 }
 
 /**
+ * Marks a picture that shows several, or a chart of them, so that nobody takes it for one of them.
+ *
+ * @param shows what is on it
+ * @param settings of the pictures, where they are the same for all
+ */
+export function sheetText(shows: unknown, settings?: ImageSettings): PngText {
+  return { keyword: "miro", text: JSON.stringify({ sheet: shows, ...(settings && { settings }) }) };
+}
+
+/** Whether the texts are those of a picture that shows several, written by this program. */
+export function isSheet(text: readonly PngText[]): boolean {
+  const stored = textToSettings(text);
+  return stored !== null && "sheet" in stored;
+}
+
+/**
  * The settings among the texts of a picture, checked: whatever a file holds, what this returns can be trusted in form.
  *
  * @param file name for error messages

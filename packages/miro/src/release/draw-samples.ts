@@ -5,6 +5,7 @@ import { writeFileAtomic } from "../files/whole-files.js";
 import { encodePng } from "../pictures/png.js";
 import { contactSheet, type RgbImage } from "../pictures/rgb.js";
 import { MiroPipeline } from "../pipeline/pipeline.js";
+import { sheetText } from "../pipeline/settings.js";
 import { SAMPLES_FILE } from "./card.js";
 import { factsFile, readFacts } from "./facts.js";
 
@@ -58,7 +59,8 @@ export async function drawSamples(options: SampleOptions): Promise<void> {
     await pipe.dispose();
   }
   const sheet = contactSheet(images);
-  writeFileAtomic(join(folder, SAMPLES_FILE), encodePng(sheet.data, sheet.width, sheet.height), { overwrite: true });
+  const png = encodePng(sheet.data, sheet.width, sheet.height, [sheetText(prompts)]);
+  writeFileAtomic(join(folder, SAMPLES_FILE), png, { overwrite: true });
   const file = factsFile({ ...facts, samples: { prompts: [...new Set(prompts)], seed } });
   writeFileAtomic(join(folder, file.name), file.text, { overwrite: true });
 }

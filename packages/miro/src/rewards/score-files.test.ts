@@ -4,6 +4,7 @@ import { join } from "node:path";
 import { afterAll, beforeEach, describe, expect, it } from "vitest";
 import { encodeImage } from "../pictures/image-files.js";
 import { encodePng } from "../pictures/png.js";
+import { sheetText } from "../pipeline/settings.js";
 import { registerScorer } from "./registry.js";
 import { scoreFiles, scoreFilesWithReport } from "./score-files.js";
 
@@ -79,6 +80,34 @@ describe("what is scored", () => {
     expect(values(await of([join(folder, "geneval", "00001")]))).toEqual([10, 11]);
     put("geneval/00001/metadata.jsonl", '{"tag": "counting"}');
     await expect(of([join(folder, "geneval")])).rejects.toThrow(/00001\/metadata\.jsonl: line 1: expected \{"prompt"/);
+  });
+
+  it("are not the sheets that this program puts beside them, whatever they are called", async () => {
+    const files = [put("sheets/a.png", picture(1, "a cat")), put("sheets/b.png", picture(2, "a dog"))];
+    const sheet = put("sheets/all.png", encodePng(new Uint8Array(27).fill(9), 3, 3, [sheetText(["a cat", "a dog"])]));
+    const jpeg = put(
+      "sheets/z.jpg",
+      await encodeImage({ width: 3, height: 3, data: new Uint8Array(27) }, [sheetText(["a cat"])], { format: "jpeg" }),
+    );
+    for (const paths of [[join(folder, "sheets")], [files[0]!, sheet, files[1]!, jpeg]])
+      for (const prompt of [undefined, "a fox"]) {
+        const options = { by: ["level_score", "length_score"], ...(prompt && { prompt }) };
+        const report = await scoreFilesWithReport(paths, options);
+        expect(report.images.map(({ path }) => path)).toEqual(files);
+        expect([values(report.images), report.unreadable]).toEqual([[1, 2], 0]);
+        expect(report.sheets).toEqual([sheet, jpeg]);
+      }
+    // In a folder of GenEval's form too; a pair names what it means.
+    put("geneval-sheet/00000/metadata.jsonl", JSON.stringify({ prompt: "a dog" }));
+    put("geneval-sheet/00000/samples/0000.png", picture(3));
+    put("geneval-sheet/00000/samples/sheet.png", readFileSync(sheet));
+    const report = await scoreFilesWithReport([join(folder, "geneval-sheet")], { by: ["level_score"] });
+    expect([values(report.images), report.sheets.length]).toEqual([[3], 1]);
+    const pairs = put("sheets/pairs.jsonl", JSON.stringify({ image: "all.png", prompt: "two pictures" }));
+    expect(values(await scoreFiles([], { pairs, by: ["level_score"] }))).toEqual([9]);
+    await expect(scoreFiles([sheet], { by: ["level_score"] })).rejects.toThrow(
+      /all\.png: is a sheet that shows several pictures, and there is no other picture/,
+    );
   });
 
   it("are pairs of a CSV or TSV file, with texts in quotes", async () => {

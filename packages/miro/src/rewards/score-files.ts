@@ -19,7 +19,7 @@ import { decodeImage } from "../pictures/decode.js";
 import { decodeShown } from "../pictures/decode-shown.js";
 import { textsOf } from "../pictures/image-files.js";
 import type { RgbImage } from "../pictures/rgb.js";
-import { textToSettings } from "../pipeline/settings.js";
+import { isSheet, textToSettings } from "../pipeline/settings.js";
 import { checkMemory } from "./memory.js";
 import { DEFAULT_SCORER, loadScorer, loadScorerSchema, scorerSpec } from "./registry.js";
 import { type AskedPicture, askedPictures } from "./score-inputs.js";
@@ -102,12 +102,15 @@ export interface ScoreReport {
   truncated: Record<string, number>;
   /** Scores that were in the output already. */
   reused: number;
+  /** Files that show several pictures, as this program puts them beside its pictures; they are not scored. */
+  sheets: string[];
 }
 
 /**
  * Scores picture files (JPEG, PNG, WebP, GIF, BMP, TIFF, AVIF), in order. A folder stands for the pictures in it.
  *
- * A picture that cannot be read has `error` and null scores, and so has null what is not finite.
+ * A picture that cannot be read has `error` and null scores, and so has null what is not finite. Sheets that this
+ * program has written, such as the one of a sweep, are left out.
  *
  * @throws InvalidInputError for a picture without a prompt where a scorer needs it, before anything is scored; the
  *   first picture's error when none can be read; MiroError when the scorers do not fit in memory
@@ -186,6 +189,7 @@ class Scoring {
   readonly #root: string | undefined;
   readonly #rows: Map<string, OutputRow>;
   readonly #truncated = new Map<string, Map<string, boolean>>();
+  readonly #sheets: string[] = [];
   #savedMs = performance.now();
   #reused = 0;
 
@@ -207,8 +211,13 @@ class Scoring {
     const tasks: Task[] = [];
     for (const picture of asked) {
       signal?.throwIfAborted();
-      tasks.push(await this.#plan(picture));
+      const task = await this.#plan(picture);
+      if (task) tasks.push(task);
     }
+    if (tasks.length === 0)
+      throw new InvalidInputError(
+        `${this.#sheets[0]}: is a sheet that shows several pictures, and there is no other picture to be scored`,
+      );
     const open = tasks.filter(({ missing, failure }) => missing.size > 0 && !failure);
     const needed = this.#specs.filter(({ key }) => open.some(({ missing }) => missing.has(key)));
     checkMemory(needed, this.#options);
@@ -242,21 +251,26 @@ class Scoring {
     return this.#report(tasks);
   }
 
-  /** What is to be done for a picture. Its file is read only where its prompt or its hash is needed for that. */
-  async #plan({ path, prompt }: AskedPicture): Promise<Task> {
+  /** What is to be done for a picture; null for a sheet. Its file is read only where its texts or hash are needed. */
+  async #plan({ path, prompt, unlessSheet }: AskedPicture): Promise<Task | null> {
     const missing = new Set(this.#specs.map(({ key }) => key));
     const image = this.#root === undefined ? path : relative(this.#root, path);
     const row: OutputRow = { image, prompt, sha256: null, scores: {}, models: {} };
     const task: Task = { path, prompt, row, missing };
     try {
       const asksModel = this.#specs.some(({ refusal }) => refusal !== undefined);
-      let bytes = prompt === null || asksModel ? readBytes(path) : null;
+      let bytes = prompt === null || asksModel || unlessSheet ? readBytes(path) : null;
       if (bytes !== null) {
         // Where the prompt is given, what is wrong with a picture is said when it is decoded.
-        const settings = await textsOf(bytes, path).then(textToSettings, (error: unknown) => {
+        const text = await textsOf(bytes, path).catch((error: unknown) => {
           if (prompt === null) throw error;
-          return null;
+          return [];
         });
+        if (unlessSheet && isSheet(text)) {
+          this.#sheets.push(path);
+          return null;
+        }
+        const settings = textToSettings(text);
         if (prompt === null && typeof settings?.prompt === "string") task.prompt = row.prompt = settings.prompt;
         if (typeof settings?.model === "string") this.#checkModel(path, settings.model);
       }
@@ -390,6 +404,7 @@ class Scoring {
       notFinite: count(({ row, failure }, key) => !failure && row.scores[key] === null),
       truncated: Object.fromEntries(truncated),
       reused: this.#reused,
+      sheets: this.#sheets,
     };
   }
 }

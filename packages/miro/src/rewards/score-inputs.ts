@@ -5,9 +5,11 @@
  *   a folder       all picture files in it, in the order of their numbers
  *   GenEval's      `NNNNN/metadata.jsonl` with the prompt of the pictures in `NNNNN/samples`
  *   pairs          a JSONL file with {"image", "prompt"} a line, or a CSV or TSV file with columns of these names
+ *
+ * The sheets that this program puts beside its pictures are none of them.
  */
 import { existsSync, readdirSync, statSync } from "node:fs";
-import { dirname, extname, join, resolve } from "node:path";
+import { basename, dirname, extname, join, resolve } from "node:path";
 import { z } from "zod";
 import { InvalidInputError, MiroError, systemReason } from "../errors.js";
 import { filledLines, parseJsonLine, parseTable } from "../files/table-file.js";
@@ -18,6 +20,8 @@ import { IMAGE_EXTENSIONS } from "../pictures/decode.js";
 export interface AskedPicture {
   path: string;
   prompt: string | null;
+  /** Whether it is left out when it turns out to be a sheet that shows several pictures. */
+  unlessSheet: boolean;
 }
 
 /** What the pictures and files of an option stand for. */
@@ -36,7 +40,7 @@ export function askedPictures(paths: readonly string[], { prompt, pairs }: Asked
   const asked = paths.flatMap((path): AskedPicture[] =>
     statSync(path, { throwIfNoEntry: false })?.isDirectory()
       ? picturesOf(path).map((picture) => ({ ...picture, prompt: prompt ?? picture.prompt }))
-      : [{ path, prompt: prompt ?? null }],
+      : [{ path, prompt: prompt ?? null, unlessSheet: true }],
   );
   if (pairs !== undefined) asked.push(...readPairs(pairs));
   return asked;
@@ -61,7 +65,7 @@ function picturesOf(folder: string): AskedPicture[] {
     throw new InvalidInputError(
       `${folder}: holds no pictures, neither in the folder itself nor as NNNNN/samples beside NNNNN/metadata.jsonl`,
     );
-  return files.map((path) => ({ path, prompt: null }));
+  return files.map((path) => ({ path, prompt: null, unlessSheet: true }));
 }
 
 /** The folders of prompts in a folder of GenEval's form, or the folder itself when it is one; else none. */
@@ -91,7 +95,11 @@ function promptPictures(folder: string): AskedPicture[] {
     `${path}: line ${line?.number ?? 1}`,
     '{"prompt": "a text"}',
   );
-  return pictureFiles(join(folder, "samples")).map((picture) => ({ path: picture, prompt }));
+  return pictureFiles(join(folder, "samples")).map((picture) => ({
+    path: picture,
+    prompt,
+    unlessSheet: !/^\d+\./.test(basename(picture)), // samples have numbers; there may be a million of them
+  }));
 }
 
 const promptSchema = z.object({ prompt: z.string() });
@@ -119,7 +127,7 @@ function readPairs(path: string): AskedPicture[] {
     : filledLines(text).map(({ text: line, number }) => readRecord(line, pairSchema, `${path}: line ${number}`, PAIR));
   return pairs.map(({ image, prompt }) => {
     const beside = resolve(dirname(path), image);
-    return { path: existsSync(beside) ? beside : image, prompt };
+    return { path: existsSync(beside) ? beside : image, prompt, unlessSheet: false };
   });
 }
 

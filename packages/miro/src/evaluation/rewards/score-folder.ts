@@ -80,6 +80,8 @@ export interface FolderRewards {
   reused: number;
   /** Prompts of which a scorer read only the beginning, by column. */
   truncated: Record<string, number>;
+  /** Files that show several pictures, as this program writes them; they are left out. */
+  sheets: string[];
 }
 
 /**
@@ -147,7 +149,8 @@ export async function scoreFolder(folder: string, options: ScoreFolderOptions = 
     overwrite: true,
   });
   const truncated = Object.entries(report.truncated).map(([key, count]) => [columnNameOf(key), count]);
-  return { rows, columns, summary, reused: report.reused, truncated: Object.fromEntries(truncated) };
+  const { reused, sheets } = report;
+  return { rows, columns, summary, reused, truncated: Object.fromEntries(truncated), sheets };
 }
 
 function columnNameOf(key: string): string {

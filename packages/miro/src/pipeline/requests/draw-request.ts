@@ -20,7 +20,7 @@ import type { GenerateProgress, ResolvedGenerateOptions } from "../generate-opti
 import type { GeneratedImage } from "../generated-image.js";
 import type { MiroPipeline } from "../pipeline.js";
 import type { Plan } from "../plan.js";
-import type { ImageSettings } from "../settings.js";
+import { type ImageSettings, sheetText } from "../settings.js";
 import type { ChooseOptions } from "./name-claims.js";
 import { type ExistingPicture, PictureFiles, type PictureFilesOptions } from "./picture-files.js";
 import { groupPictures, type PictureGroup, type PlannedPicture } from "./plan-pictures.js";
@@ -400,8 +400,7 @@ export class DrawRequest {
   async #writeSheet(images: readonly GeneratedImage[]): Promise<string | null> {
     if (!this.#options.sheet || this.#files === null || images.length === 0) return null;
     const prompts = images.map(({ prompt, seed }) => ({ prompt, seed }));
-    const text = JSON.stringify({ sheet: prompts, settings: images[0]!.settings });
-    return this.#files.writeExtra("sheet", contactSheet(images), [{ keyword: "miro", text }]);
+    return this.#files.writeExtra("sheet", contactSheet(images), [sheetText(prompts, images[0]!.settings)]);
   }
 
   #refuseExisting(path: string): void {

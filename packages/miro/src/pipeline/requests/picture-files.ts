@@ -23,7 +23,7 @@ import type { PngText } from "../../pictures/png.js";
 import type { RgbImage } from "../../pictures/rgb.js";
 import { sharp } from "../../pictures/sharp.js";
 import { GeneratedImage } from "../generated-image.js";
-import { type ImageSettings, readSettings, settingsDifference, settingsToText, textToSettings } from "../settings.js";
+import { type ImageSettings, isSheet, readSettings, settingsDifference, settingsToText } from "../settings.js";
 import { NameAllocator, NameTemplate, type NameValues } from "./file-names.js";
 import { type ChooseOptions, NameClaims } from "./name-claims.js";
 import type { PlannedPicture } from "./plan-pictures.js";
@@ -342,7 +342,8 @@ export class PictureFiles {
       return [path];
     });
     // What shows the pictures of an earlier call is brought up to date.
-    if (this.#options.resume && (await isSheet(path))) this.#incomplete.add(path);
+    if (this.#options.resume && existsSync(path) && isSheet((await readImageFile(path)).text))
+      this.#incomplete.add(path);
     return this.#store(path, image, text);
   }
 
@@ -374,13 +375,6 @@ export class PictureFiles {
 
 async function readStored(path: string): Promise<ImageSettings> {
   return readSettings((await readImageFile(path)).text, path);
-}
-
-/** Whether a file is one picture that stands for several, written by this program. */
-async function isSheet(path: string): Promise<boolean> {
-  if (!existsSync(path)) return false;
-  const stored = textToSettings((await readImageFile(path)).text);
-  return stored !== null && "sheet" in stored;
 }
 
 function nameValues(

@@ -13,7 +13,7 @@ import { sharp } from "../../pictures/sharp.js";
 import { MiroPipeline } from "../../pipeline/pipeline.js";
 import { DrawRequest, type RequestProgress } from "../../pipeline/requests/draw-request.js";
 import { PictureFiles } from "../../pipeline/requests/picture-files.js";
-import { settingsToText } from "../../pipeline/settings.js";
+import { settingsToText, sheetText } from "../../pipeline/settings.js";
 import { loadScorer } from "../../rewards/index.js";
 import { loadRanker } from "../../rewards/ranker.js";
 import type { Scorer } from "../../rewards/scorer.js";
@@ -108,7 +108,7 @@ serve({
         footer: sweepFooter(result),
         ...(cellSize !== undefined && { cellSize }),
       });
-      const text = [{ keyword: "miro", text: JSON.stringify({ sheet: layout.prompts }) }];
+      const text = [sheetText(layout.prompts)];
       writeFileAtomic(join(folder, "sheet.png"), encodePng(sheet.data, sheet.width, sheet.height, text));
       writeFileAtomic(join(folder, "sweep.json"), `${JSON.stringify(sweepToJson(result))}\n`);
       return result.warnings;

@@ -17,7 +17,7 @@ import { localTime } from "../../local-time.js";
 import { encodeImage, type ImageFormat } from "../../pictures/image-files.js";
 import { readPng } from "../../pictures/png.js";
 import { sharp } from "../../pictures/sharp.js";
-import { type ImageSettings, readSettings, settingsToText } from "../../pipeline/settings.js";
+import { type ImageSettings, isSheet, readSettings, settingsToText } from "../../pipeline/settings.js";
 import type { JobView } from "./job.js";
 import { qualityOf } from "./recode.js";
 
@@ -338,7 +338,9 @@ export class Gallery {
           known.delete(name);
           if (row && row.bytes === size && row.created === Math.round(mtimeMs) && Boolean(row.deleted) === deleted)
             continue;
-          const settings = readSettings(readPng(await readFile(path), path).text, path);
+          const { text } = readPng(await readFile(path), path);
+          if (isSheet(text)) continue;
+          const settings = readSettings(text, path);
           const id = this.#insert(join(this.folder, name), size, mtimeMs, settings);
           if (deleted) this.#db.prepare("UPDATE pictures SET deleted = 1 WHERE id = ?").run(id);
           result.added++;

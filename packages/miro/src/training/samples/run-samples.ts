@@ -10,6 +10,7 @@ import { wholeNumber } from "../../numbers.js";
 import { encodePng, readPng } from "../../pictures/png.js";
 import { sharp } from "../../pictures/sharp.js";
 import { fetchVae } from "../../pipeline/loading/sources.js";
+import { sheetText } from "../../pipeline/settings.js";
 import type { BatchSource } from "../batches/batches.js";
 import { sourceOf } from "../batches/sources.js";
 import type { EventWriter } from "../logging/tensorboard.js";
@@ -151,7 +152,7 @@ export async function openRunSamples(options: RunSamplesOptions): Promise<RunSam
       }
     const sheet = await testbedSheet(grids, { columns, title: titleOf(step) });
     return {
-      png: encodePng(sheet.data, sheet.width, sheet.height),
+      png: encodePng(sheet.data, sheet.width, sheet.height, [sheetText(grids.map(({ text }) => text))]),
       images: grids.flatMap(({ samples }) => samples),
       captions: grids.flatMap(({ text, samples }) => samples.map(() => text)),
     };

@@ -3,6 +3,7 @@ import { noGrad, scope } from "@miro-t2i/torch";
 import { encodePng } from "../../pictures/png.js";
 import type { RgbImage } from "../../pictures/rgb.js";
 import { initialNoise } from "../../pipeline/noise.js";
+import { sheetText } from "../../pipeline/settings.js";
 import type { FrozenModels } from "../batches/batches.js";
 import { captionedSheet } from "./captioned-sheet.js";
 import { drawSamples, type SamplingParts } from "./draw-samples.js";
@@ -44,7 +45,7 @@ export async function drawSampleSheet(
     const cellSize = Math.max(LEAST_CELL, ...images.flatMap(({ width, height }) => [width, height]));
     const sheet = await captionedSheet(pictures, { columns: options.columns, title: options.title, cellSize });
     const note = { keyword: "prompts", text: prompts.join("\n") };
-    return { png: encodePng(sheet.data, sheet.width, sheet.height, [note]), images };
+    return { png: encodePng(sheet.data, sheet.width, sheet.height, [note, sheetText(prompts)]), images };
   } finally {
     for (const tensor of [noise, text.textEmbeddings, text.textMask]) tensor.dispose();
   }

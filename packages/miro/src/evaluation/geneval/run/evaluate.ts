@@ -15,6 +15,7 @@ import { isObject } from "../../../files/plain-data.js";
 import { sha256 } from "../../../files/sha256.js";
 import { readText, removeKilledWrites, writeFileAtomic } from "../../../files/whole-files.js";
 import { encodePng } from "../../../pictures/png.js";
+import { sheetText } from "../../../pipeline/settings.js";
 import { version } from "../../../version.js";
 import { groupBy } from "../../group-by.js";
 import type { Colour, PromptMetadata } from "../metadata.js";
@@ -281,8 +282,10 @@ async function conclude(
       removeKilledWrites(dirname(paths.results));
       writeFileAtomic(paths.results, text, { overwrite: true });
       const sheet = await failureSheet(run.images, failures, run.failures, `${run.name}: pictures that failed`);
-      if (sheet) writeFileAtomic(paths.failures, encodePng(sheet.data, sheet.width, sheet.height), { overwrite: true });
-      else rmSync(paths.failures, { force: true }); // of an earlier evaluation
+      if (sheet) {
+        const png = encodePng(sheet.data, sheet.width, sheet.height, [sheetText("pictures that failed")]);
+        writeFileAtomic(paths.failures, png, { overwrite: true });
+      } else rmSync(paths.failures, { force: true }); // of an earlier evaluation
       if (run.only === undefined)
         writeSummary(run, report.summary, {
           found_by: report.detector,
