@@ -41,6 +41,23 @@ it("two processes share the work, and nothing is done twice", async () => {
   expect(differences(files("whole"), files("shared"))).toEqual([]);
 });
 
+it("two processes share a sweep and the scores of its pictures", async () => {
+  const sweep = (name: string) =>
+    command(name, "--prompt-range", "18-19", "--sweep", "sharpness=0,1", "--scorers", "sharpness");
+  const alone = await runMiro(sweep("sweep"));
+  const both = await Promise.all([runMiro(sweep("swept")), runMiro(sweep("swept"))]);
+  expect(both.map(({ code, stderr }) => [code, code === 0 ? "" : stderr])).toEqual([
+    [0, ""],
+    [0, ""],
+  ]);
+  const points = ({ stdout }: { stdout: string }) =>
+    (JSON.parse(stdout) as { points: { scores: unknown; overall: number }[] }).points.map(({ scores, overall }) => [
+      scores,
+      overall,
+    ]);
+  for (const one of both) expect(points(one)).toEqual(points(alone));
+});
+
 it("parts of the prompts, drawn in another order, are the same pictures", async () => {
   const part = (range: string) => command("parts", "--only", "generate", "--prompt-range", range);
   expect(await runMiro(part("20-21"))).toMatchObject({ code: 0 });

@@ -136,6 +136,28 @@ describe("miro evaluate geneval --images", () => {
     expect(files.map((name) => sha256(readFileSync(join(images, name))))).toEqual(before);
   });
 
+  it("in bfloat16 finds about the same objects, and keeps them apart from those of float32", async () => {
+    const images = pictures("halves", [red]);
+    const run = async (...dtypes: string[]) => {
+      const { stdout } = await geneval("--images", images, ...detector, ...all, "--json", ...dtypes);
+      const report = JSON.parse(stdout) as { detected: number };
+      const json = JSON.parse(readFileSync(join(images, "detections", "00000.json"), "utf8"));
+      const found = Object.values(json.pictures as Record<string, { detections: { score: number }[] }>);
+      const best = found.map(({ detections }) => Math.max(...detections.map(({ score }) => score)));
+      const colours = sha256(readFileSync(join(images, "colours", "00000.json")));
+      return { detected: report.detected, best, colours };
+    };
+    const whole = await run();
+    const halves = ["--detector-dtype", "bfloat16", "--clip-dtype", "bfloat16"];
+    const half = await run(...halves);
+    expect([whole.detected, half.detected, (await run(...halves)).detected]).toEqual([2, 2, 0]);
+    expect(half.best).not.toEqual(whole.best);
+    half.best.forEach((score, i) => {
+      expect(Math.abs(score - whole.best[i]!)).toBeLessThan(0.05);
+    });
+    expect(half.colours).not.toBe(whole.colours);
+  });
+
   it("names and counts what is damaged, missing or foreign, and judges the rest", async () => {
     const images = pictures("odd", [truck, red, truck, truck, truck]);
     truncateSync(join(images, "00000", "samples", "0001.png"), 60);
@@ -179,6 +201,11 @@ describe("miro evaluate geneval --images", () => {
       [["--images", images, ...detector, "--sweep", "sharpness"], /a sweep draws, finds and judges/],
       [["--prompts", "cats"], /--prompts: expected one of geneval, emoji/],
       [["--prompts", "emoji", "--tasks", "none"], /no prompt is left/],
+      [
+        ["--prompts", "emoji", "--detector-dtype", "bfloat16"],
+        /--detector-dtype: expected float32 with --prompts emoji/,
+      ],
+      [["--images", images, ...detector, "--clip-dtype", "int8"], /--clip-dtype: expected one of auto, float32/],
       [["--prompts", "emoji", "--cfg", "1", "--guidance", "2"], /--cfg: expected the same as --guidance 2/],
       [["--prompts", "emoji", "--prompt-range", "5-2"], /--prompt-range: expected FIRST-LAST/],
       [["--checkpoint", images, ...detector], /--checkpoint: .* holds no model/],
@@ -241,6 +268,23 @@ describe("miro evaluate geneval --prompts emoji", () => {
     expect(Object.keys(points[1].scores)).toEqual(["sharpness"]);
     for (const name of ["sweep.png", "sweep.json", "sharpness-0/summary.json", "sharpness-1/00001/samples/0000.png"])
       expect(existsSync(join(folder, "sweep", name)), name).toBe(true);
+  });
+
+  it("plans the colours of objects too, and times them where CLIP is given", async () => {
+    const plan = async (...args: string[]) => {
+      const asked = ["--steps", "1", "--tasks", "colors,color_attr", "--outdir", join(folder, "plan")];
+      const { code, stdout, stderr } = await geneval(...asked, ...args, "--dry-run");
+      expect([code, stderr]).toEqual([0, ""]);
+      return stdout;
+    };
+    const untimed = await plan();
+    // 94 prompts of one object, 100 of two, four pictures each
+    expect(untimed).toMatch(/\n1176 objects whose colour is asked for, not timed each\n/);
+    expect(untimed).toMatch(/in one process, without the detector and the colours\n/);
+    const timed = JSON.parse(await plan(...detector, "--json"));
+    expect(timed.seconds.colour).toBeGreaterThan(0);
+    expect(timed.seconds.colourTexts).toBeGreaterThan(0);
+    expect(timed.objects).toBe(1176);
   });
 
   it("plans without drawing", async () => {

@@ -27,6 +27,7 @@ import { parseAxis } from "../evaluation/sweep/axis.js";
 import { about, message } from "../message.js";
 import { commaSeparated, declarationOf, field, flag, parseOptions } from "../options.js";
 import { modelOrBundled } from "../pipeline/loading/bundled.js";
+import { COMPUTE_DTYPES } from "../pipeline/loading/device.js";
 import { loadSchema } from "../pipeline/loading/load-options.js";
 import { isRun } from "../pipeline/loading/run-checkpoint.js";
 import { pinnedCheckpoint } from "../pipeline/loading/run-model.js";
@@ -169,6 +170,11 @@ export const genevalSchema = z.strictObject({
     help: "weights of Mask2Former with Swin-S (below)",
     flag: "--detector <file|dir>",
   }),
+  detectorDtype: field(z.enum(COMPUTE_DTYPES).default("float32"), {
+    expected: `one of ${COMPUTE_DTYPES.join(", ")}`,
+    help: "what the detector's backbone computes in; verdicts turn on small differences of scores",
+    flag: "--detector-dtype <dtype>",
+  }),
   resizeU8: flag(
     "round pictures to whole grey levels before the detector sees them, as the first GenEval did",
     "--resize-u8",
@@ -178,6 +184,11 @@ export const genevalSchema = z.strictObject({
     help: "OpenAI's CLIP ViT-L/14, which tells colours",
     flag: "--clip <dir>",
     otherwise: "openai/clip-vit-large-patch14",
+  }),
+  clipDtype: field(z.enum(COMPUTE_DTYPES).default("auto"), {
+    expected: `one of ${COMPUTE_DTYPES.join(", ")}`,
+    help: "what that CLIP computes in",
+    flag: "--clip-dtype <dtype>",
   }),
   options: field(z.record(z.string(), z.union([z.number(), z.string()])).default({}), {
     expected: "key=value",
@@ -237,7 +248,7 @@ async function geneval(options: Options, given: Given<typeof genevalSchema>, con
       request.suite.loadDetector({
         source: options.detector,
         device: options.device,
-        dtype: "float32",
+        dtype: options.detectorDtype,
         resizeU8: options.resizeU8,
         cacheDir: options.cacheDir,
         signal: context.signal,
@@ -246,6 +257,7 @@ async function geneval(options: Options, given: Given<typeof genevalSchema>, con
       ColourClassifier.load({
         clip: options.clip,
         device: options.device,
+        dtype: options.clipDtype,
         cacheDir: options.cacheDir,
         signal: context.signal,
         ...constants.cut,
@@ -260,7 +272,8 @@ async function geneval(options: Options, given: Given<typeof genevalSchema>, con
       onMessage: tell,
     };
     if (options.dryRun) {
-      context.stdout(await dryRun(run, request.suite, options.json));
+      const asked = { json: options.json, clip: options.clip !== undefined };
+      context.stdout(await dryRun(run, request.suite, asked));
       return;
     }
     if (options.sweep !== undefined) {
@@ -278,11 +291,11 @@ async function geneval(options: Options, given: Given<typeof genevalSchema>, con
 }
 
 /** `aesthetic_score`, or `aesthetic_score=0,0.5,1` */
-function sweepOf(text: string, { scorers, weights, device }: Options, { signal }: CliContext): Sweep {
+function sweepOf(text: string, { scorers, weights, device, cacheDir }: Options, { signal }: CliContext): Sweep {
   const [reward = "", values] = text.split(/=(.*)/s) as [string, string?];
   const { points } = parseAxis(`reward.${reward}=${values ?? "0:1:0.125"}`, "--sweep", []);
   const score = async (folder: string) => {
-    const { summary } = await scoreFolder(folder, { scorers, weights, device, signal });
+    const { summary } = await scoreFolder(folder, { scorers, weights, device, cacheDir, signal });
     return summary.per_image_mean;
   };
   return { reward, targets: points.map(({ value }) => Number(value)), ...(scorers && { score }) };
@@ -347,6 +360,12 @@ async function requestOf(
   const named = (["model", "checkpoint", "images"] as const).filter((key) => options[key] !== undefined);
   if (named.length > 1) throw invalid(named[1]!, `no --${named[0]} with it`, options[named[1]!]);
   const suite = suiteOf(options.prompts);
+  if (!suite.needsWeights && options.detectorDtype !== "float32")
+    throw invalid(
+      "detectorDtype",
+      `float32 with --prompts ${suite.name}, whose detector is small`,
+      options.detectorDtype,
+    );
   const asked = promptsOf(options, suite);
   const draws = images === undefined && (only === undefined || only === "generate");
   const model = images !== undefined ? null : modelOf(options.model, checkpoint);
@@ -386,7 +405,11 @@ async function requestOf(
       only,
       rules,
       detectorKey: await detectorKeyOf(options, suite),
-      colourKey: JSON.stringify({ clip: await weightsKey(options.clip ?? "openai/clip-vit-large-patch14"), ...cut }),
+      colourKey: JSON.stringify({
+        clip: await weightsKey(options.clip ?? "openai/clip-vit-large-patch14"),
+        ...cut,
+        ...(options.clipDtype !== "auto" && { dtype: options.clipDtype }),
+      }),
       failures: options.failures,
       name,
       compare: suite.compare && options.metadataFile === undefined,
@@ -394,9 +417,10 @@ async function requestOf(
   };
 }
 
-async function detectorKeyOf({ detector, resizeU8 }: Options, { name }: Suite): Promise<string> {
+async function detectorKeyOf({ detector, detectorDtype, resizeU8 }: Options, { name }: Suite): Promise<string> {
   const weights = detector === undefined ? "included" : await weightsKey(detector);
-  return `${name}, weights ${weights}${resizeU8 ? ", whole grey levels" : ""}`;
+  const dtype = detectorDtype === "float32" ? "" : `, ${detectorDtype}`;
+  return `${name}, weights ${weights}${dtype}${resizeU8 ? ", whole grey levels" : ""}`;
 }
 
 function promptsOf({ metadataFile, longPrompts }: Options, suite: Suite): { set: PromptSet; isChosen: boolean } {

@@ -1,9 +1,10 @@
 /** How long an evaluation takes: what a few steps take here, times how many there are. */
-
 import { parseOptions } from "../../../options.js";
+import type { RgbImage } from "../../../pictures/rgb.js";
 import { generateSchema } from "../../../pipeline/generate-options.js";
 import type { MiroPipeline } from "../../../pipeline/pipeline.js";
 import type { PromptOptions } from "../../../pipeline/requests/prompt-file.js";
+import type { ColourClassifier } from "../colours.js";
 import type { Detector } from "../detection.js";
 
 /** Seconds of the parts of an evaluation on one device. */
@@ -16,6 +17,10 @@ export interface PartSeconds {
   decode: number;
   /** Finding the objects of a picture. */
   detect: number;
+  /** Telling the colour of an object. */
+  colour: number;
+  /** The texts that tell the colours of a class of objects, once for all its pictures. */
+  colourTexts: number;
 }
 
 /** Work that is left. */
@@ -26,37 +31,43 @@ export interface Workload {
   /** That are to be looked at. */
   detections: number;
   steps: number;
+  /** Whose colour is asked for. */
+  objects: number;
+  /** Classes that these are of. */
+  classes: number;
 }
 
 /** Hours on some devices that share the work. */
 export function expectedHours(
-  { prompts, pictures, detections, steps }: Workload,
-  { step, text, decode, detect }: PartSeconds,
+  { prompts, pictures, detections, steps, objects, classes }: Workload,
+  { step, text, decode, detect, colour, colourTexts }: PartSeconds,
   devices = 1,
 ): number {
-  const seconds = pictures * (steps * step + decode) + prompts * text + detections * detect;
+  const drawing = pictures * (steps * step + decode) + prompts * text;
+  const seconds = drawing + detections * detect + objects * colour + classes * colourTexts;
   return seconds / devices / 3600;
 }
 
 /**
  * The parts for the published model of 360 million parameters, FLAN-T5-XL and Mask2Former. On the processor: measured
- * (docs/benchmarks.md) on 2 cores of an AMD EPYC with AVX-512 BF16, the network in bfloat16. On an H100: computed, not
- * measured, from the arithmetic of each part at 30 % of 989 TFLOP/s.
+ * (docs/benchmarks.md) on 2 cores of an AMD EPYC with AVX-512 BF16, the network in bfloat16; but the colours, which are
+ * computed from CLIP's arithmetic (0.16 TFLOP an object, 0.39 for the texts of a class) at the network's speed there. On
+ * an H100: computed, not measured, from the arithmetic of each part at 30 % of 989 TFLOP/s.
  */
 export const PUBLISHED_SECONDS: Readonly<Record<"2 CPU cores" | "H100, computed", PartSeconds>> = {
-  "2 CPU cores": { step: 1.19, text: 0.68, decode: 1.87, detect: 2.5 },
-  "H100, computed": { step: 0.0011, text: 0.003, decode: 0.005, detect: 0.01 },
+  "2 CPU cores": { step: 1.19, text: 0.68, decode: 1.87, detect: 2.5, colour: 0.58, colourTexts: 1.4 },
+  "H100, computed": { step: 0.0011, text: 0.003, decode: 0.005, detect: 0.01, colour: 0.0006, colourTexts: 0.0013 },
 };
 
 /** Steps that are timed; the first one warms up. */
 const TIMED_STEPS = 3;
 
-/** Times the parts but the detector on this machine. */
+/** Times drawing on this machine. */
 export async function measureDrawing(
   pipe: MiroPipeline,
   prompt: string,
   options: PromptOptions,
-): Promise<Omit<PartSeconds, "detect">> {
+): Promise<Pick<PartSeconds, "step" | "text" | "decode">> {
   const times: number[] = [];
   const checked = parseOptions(generateSchema, {
     ...options,
@@ -84,19 +95,34 @@ export async function measureDrawing(
   };
 }
 
-/** Seconds of the detector for a picture of 256 × 256 pixels. */
-export async function measureLooking(detector: Detector): Promise<number> {
+/** Two squares on white, 256 × 256 pixels. */
+function squares(): RgbImage {
   const side = 256;
-  // Two squares on white.
   const data = Uint8Array.from({ length: 3 * side * side }, (_, i) => {
     const [x, y] = [Math.floor(i / 3) % side, Math.floor(i / 3 / side)];
     return y > 90 && y < 170 && x % 128 > 30 && x % 128 < 100 ? (i % 3) * 100 : 255;
   });
-  const look = async () => {
-    const started = performance.now();
-    await detector.detect([{ width: side, height: side, data }]);
-    return (performance.now() - started) / 1000;
-  };
+  return { width: side, height: side, data };
+}
+
+async function secondsOf(work: () => Promise<unknown>): Promise<number> {
+  const started = performance.now();
+  await work();
+  return (performance.now() - started) / 1000;
+}
+
+/** Times the detector on a picture; the first one warms up. */
+export async function measureLooking(detector: Detector): Promise<number> {
+  const look = () => detector.detect([squares()]);
   await look();
-  return look();
+  return secondsOf(look);
+}
+
+/** Times the colours of one object, and the texts of a class; the first ones warm up. */
+export async function measureColours(
+  classifier: ColourClassifier,
+): Promise<Pick<PartSeconds, "colour" | "colourTexts">> {
+  const tell = () => classifier.classify(squares(), [{ box: [30, 90, 100, 170] }], "bench");
+  await tell();
+  return { colour: await secondsOf(tell), colourTexts: await secondsOf(() => classifier.weightsOf("clock")) };
 }
