@@ -82,14 +82,14 @@ describe("packages of JavaScript", () => {
     expect([...miro.keys()].some((name) => name.startsWith("recipes/base/"))).toBe(true);
   });
   test("have one version, and depend on each other by exactly that", () => {
-    const addon = addonPackage({ root, addon: path.join(root, "LICENSE") });
+    const addon = addonPackage({ root, addon: path.join(root, "LICENSE"), torchVersion: "2.13.0" });
     const { version } = json("packages/miro/package.json");
     expect([...packages, addon].map((one) => one.version)).toEqual([version, version, version]);
     const manifestOf = (one: (typeof packages)[number]) => JSON.parse(one.entries.get("package.json")!.content!);
     expect(manifestOf(packages[0]!).optionalDependencies).toEqual({ [ADDON_PACKAGE]: version });
     expect(manifestOf(packages[1]!).dependencies["@miro-t2i/torch"]).toBe(version);
     expect(manifestOf(addon).dependencies).toEqual({ [LIBTORCH_PACKAGE]: version });
-    expect(manifestOf(addon)).toMatchObject({ os: ["linux"], cpu: ["x64"], libc: ["glibc"] });
+    expect(manifestOf(addon)).toMatchObject({ os: ["linux"], cpu: ["x64"], libc: ["glibc"], libtorch: "2.13.0" });
   });
 });
 

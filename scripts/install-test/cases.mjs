@@ -1,6 +1,6 @@
 /** What is tried with the installed packages. A case returns what it saw in a line, or throws. */
 import { spawnSync } from "node:child_process";
-import { chmodSync, mkdirSync, readdirSync, renameSync, rmSync, statSync } from "node:fs";
+import { chmodSync, cpSync, mkdirSync, readdirSync, readFileSync, renameSync, rmSync, statSync } from "node:fs";
 import { createRequire } from "node:module";
 import path from "node:path";
 import { build } from "vite";
@@ -223,5 +223,41 @@ export const CASES = {
       renameSync(path.join(folder, "away"), path.join(scope, name));
     }
     return "without the addon or libtorch, the message says how to get them";
+  },
+  libtorch: async (context) => {
+    const { sandbox } = context;
+    const { folder, env } = await installed(context);
+    sandbox.write(path.join(folder, "draw.mjs"), DRAW);
+    const packaged = path.join(folder, "node_modules", "@miro-t2i", "libtorch-linux-x64-gnu");
+    // Another folder than npm's, with what archives of libtorch have beside the libraries.
+    const other = sandbox.folder("eine andere", "libtorch");
+    cpSync(path.join(packaged, "lib"), path.join(other, "lib"), { recursive: true });
+    const { libtorch: version } = JSON.parse(readFileSync(path.join(packaged, "package.json"), "utf8"));
+    sandbox.write(path.join(other, "build-version"), `${version}+cpu\n`);
+    const named = { ...env, LIBTORCH: other };
+    // Nothing of npm's own can be loaded: what draws is what was named.
+    renameSync(packaged, path.join(folder, "away"));
+    try {
+      await succeed(sandbox, folder, named, "node", "draw.mjs");
+      await checkApple(context, path.join(folder, "apple.png"));
+      const { output } = await succeed(sandbox, folder, named, "npx", "miro", "doctor");
+      if (!output.includes(path.join(other, "lib", "libtorch_cpu.so")))
+        throw new Error(`miro doctor names another libtorch than ${other}:\n${output}`);
+      const inside = DRAW.replace("fromPretrained()", "fromPretrained(undefined, { worker: true })");
+      sandbox.write(path.join(folder, "inside.mjs"), inside);
+      await succeed(sandbox, folder, named, "node", "inside.mjs");
+      await checkApple(context, path.join(folder, "apple.png"));
+    } finally {
+      renameSync(path.join(folder, "away"), packaged);
+    }
+    for (const [text, reason] of [
+      ["2.11.0+cpu\n", "libtorch 2.11.0; the installed addon was compiled for"],
+      ["", "a libtorch of unknown version"],
+    ]) {
+      sandbox.write(path.join(other, "build-version"), text);
+      await refuse(sandbox, folder, named, reason, "node", "draw.mjs");
+    }
+    await refuse(sandbox, folder, { ...env, LIBTORCH: folder }, "is no folder of libtorch", "node", "draw.mjs");
+    return "LIBTORCH names another libtorch, which draws; one of another version is refused";
   },
 };

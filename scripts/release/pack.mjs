@@ -70,7 +70,8 @@ async function main() {
   if (!values.js) {
     const libtorch = officialLibtorch(process.env);
     const addon = await releaseAddon({ ...context, ...libtorch, libtorch: LIBTORCH_PACKAGE });
-    packages.push(addonPackage({ root, addon }), await libtorchPackage({ ...context, ...libtorch }));
+    const binary = { ...context, ...libtorch };
+    packages.push(addonPackage({ ...binary, addon }), await libtorchPackage(binary));
     for (const { name, entries } of packages) {
       for (const [inside, entry] of entries) {
         if (!("file" in entry) || !/\.(node|so(\.\d+)*)$/.test(inside)) continue;

@@ -85,7 +85,7 @@ const platformFields = (version, description) => ({
 });
 
 /** The compiled addon. It depends on libtorch, so that every package manager puts the two beside each other. */
-export function addonPackage({ root, addon }) {
+export function addonPackage({ root, addon, torchVersion }) {
   const { version } = readJson(path.join(root, "packages/torch/package.json"));
   const manifest = {
     name: ADDON_PACKAGE,
@@ -93,6 +93,8 @@ export function addonPackage({ root, addon }) {
     license: "MIT",
     exports: { "./miro_torch.node": "./miro_torch.node", "./package.json": "./package.json" },
     dependencies: { [LIBTORCH_PACKAGE]: version },
+    // What it was compiled for: another libtorch that LIBTORCH names must be of the same release.
+    libtorch: torchVersion,
   };
   const entries = new Map([
     ["package.json", { content: json(manifest) }],

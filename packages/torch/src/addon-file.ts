@@ -69,7 +69,10 @@ export function loadAdvice(home: string, reason: string): string {
     return 'run "node scripts/setup.mjs" to build it for the libtorch that is installed';
   }
   if (/libtorch|libc10/.test(reason) && reason.includes("cannot open shared object file")) {
-    return "libtorch is a package beside it, @miro-t2i/libtorch-…: delete node_modules and install again";
+    return (
+      "libtorch is a package beside it, @miro-t2i/libtorch-…: delete node_modules and install again, or set LIBTORCH to " +
+      "the folder of a libtorch for CPUs of the same version"
+    );
   }
   if (/GLIBC|CXXABI/.test(reason)) return `it needs glibc 2.28 and GCC 8's libstdc++ or newer; ${FROM_SOURCE}`;
   if (reason.includes("undefined symbol")) {

@@ -4,6 +4,7 @@ import { dirname } from "node:path";
 import { fileURLToPath } from "node:url";
 import { addonFile, loadAdvice, theseSurroundings } from "./addon-file.js";
 import { TorchError } from "./errors.js";
+import { loadNamedLibtorch } from "./named-libtorch.js";
 
 /** A tensor's name in native code: slot index and generation in one 31-bit integer. 0 is no tensor. */
 export type Handle = number;
@@ -149,6 +150,7 @@ export const addonPath = (): string => addonFile(theseSurroundings(home()));
 function load(): Native {
   const file = addonPath();
   shortenSpinning();
+  loadNamedLibtorch(file);
   try {
     const addon = createRequire(import.meta.url)(file) as Native;
     addon.setup(TorchError, flags);

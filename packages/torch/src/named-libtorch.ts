@@ -1,0 +1,105 @@
+/**
+ * A libtorch that MIRO_LIBTORCH or LIBTORCH names, in place of the one that npm has installed beside the packaged addon.
+ * Its libraries are loaded before the addon: the system's loader then takes them for those that the addon asks for, as
+ * their names are the same. An addon that a clone has built has its libtorch from the set-up.
+ */
+import { existsSync, readFileSync } from "node:fs";
+import { constants } from "node:os";
+import { dirname, join, resolve } from "node:path";
+import { TorchError } from "./errors.js";
+
+/** What the addon loads of libtorch, each after what it needs itself. */
+const LIBRARIES = ["libc10.so", "libtorch_cpu.so", "libtorch.so"];
+/** RTLD_NODELETE of Linux, which Node does not name: a library stays although it is no addon of Node's. */
+const NO_DELETE = 0x1000;
+
+/** What is asked of the process; replaced by tests. */
+export interface LoaderSurroundings {
+  env: Readonly<Record<string, string | undefined>>;
+  /** Loads a library that stays. It throws where it cannot be loaded. */
+  load: (file: string) => void;
+}
+
+/**
+ * Loads the libtorch that the environment names for a packaged addon; nothing where none is named.
+ *
+ * @throws TorchError naming the variable, when its folder is no libtorch, is of another version than the addon was
+ *   compiled for, is one for CUDA, or cannot be loaded
+ */
+export function loadNamedLibtorch(addon: string, { env, load }: LoaderSurroundings = theseSurroundings()): void {
+  const compiledFor = libtorchOf(addon);
+  const variable = ["MIRO_LIBTORCH", "LIBTORCH"].find((name) => env[name]);
+  if (compiledFor === null || variable === undefined) return;
+  const folder = resolve(env[variable]!);
+  const refuse = (reason: string): never => {
+    throw new TorchError(
+      `${variable} names ${folder}, ${reason}; name the folder of another libtorch ${seriesOf(compiledFor)}, or unset ` +
+        `${variable} to take the one that npm has installed`,
+    );
+  };
+  const missing = LIBRARIES.find((name) => !existsSync(join(folder, "lib", name)));
+  if (missing) refuse(`which is no folder of libtorch: lib/${missing} is missing`);
+  const found = versionOf(folder);
+  if (found === null) refuse("a libtorch of unknown version: include/torch/headeronly/version.h is missing");
+  else if (seriesOf(found) !== seriesOf(compiledFor))
+    refuse(`libtorch ${found}; the installed addon was compiled for ${compiledFor}`);
+  if (existsSync(join(folder, "lib", "libtorch_cuda.so")))
+    refuse(
+      `a libtorch for CUDA; the installed addon is for CPUs. For CUDA, run \`npm run setup\` in a clone with ${variable} ` +
+        "set to it",
+    );
+  for (const name of LIBRARIES) {
+    try {
+      load(join(folder, "lib", name));
+    } catch (error) {
+      refuse(`whose lib/${name} cannot be loaded: ${(error as Error).message}`);
+    }
+  }
+}
+
+/** The libtorch that a packaged addon was compiled for; null where a clone has built it. */
+function libtorchOf(addon: string): string | null {
+  const file = join(dirname(addon), "package.json");
+  if (!existsSync(file)) return null;
+  const { libtorch } = JSON.parse(readFileSync(file, "utf8")) as { libtorch?: unknown };
+  return typeof libtorch === "string" ? libtorch : null;
+}
+
+/** Of a folder of libtorch by its headers, or by what Python's torch and the archives have beside them; else null. */
+function versionOf(folder: string): string | null {
+  for (const header of ["headeronly/version.h", "csrc/api/include/torch/version.h"]) {
+    const text = read(join(folder, "include", "torch", header));
+    const parts = ["MAJOR", "MINOR", "PATCH"].map(
+      (part) => text?.match(new RegExp(`#define TORCH_VERSION_${part} (\\d+)`))?.[1],
+    );
+    if (parts.every((part) => part !== undefined)) return parts.join(".");
+  }
+  for (const name of ["version.py", "build-version"]) {
+    const found = read(join(folder, name))?.match(/\d+\.\d+\.\d+/)?.[0];
+    if (found) return found;
+  }
+  return null;
+}
+
+function read(file: string): string | null {
+  return existsSync(file) ? readFileSync(file, "utf8") : null;
+}
+
+/** `2.13` of `2.13.0`: the releases that one compiled addon can be used with. */
+function seriesOf(version: string): string {
+  return version.split(".").slice(0, 2).join(".");
+}
+
+function theseSurroundings(): LoaderSurroundings {
+  return {
+    env: process.env,
+    load: (file) => {
+      try {
+        process.dlopen({ exports: {} }, file, constants.dlopen.RTLD_LAZY | NO_DELETE);
+      } catch (error) {
+        // Node has loaded it, and says that it is no addon.
+        if (!(error as Error).message.includes("did not self-register")) throw error;
+      }
+    },
+  };
+}
