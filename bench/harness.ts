@@ -24,6 +24,10 @@ export interface BenchOptions {
   precision: PrecisionName;
   /** Scorers that are measured; empty for all. */
   by: string[];
+  /** Pictures that are scored together. */
+  pictures: number;
+  /** What scorers compute in, one measurement for each. */
+  dtypes: ("auto" | "float32" | "bfloat16")[];
   /** A recording of the scorers' reference, with their weights. */
   recording?: string | undefined;
   /** Name of the result file. */

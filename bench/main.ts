@@ -108,11 +108,28 @@ const schema = z.strictObject({
     otherwise: "all but vqa_score",
     parse: commaSeparated,
   }),
+  pictures: field(count.default(16), {
+    expected: "an integer of at least 1",
+    help: "of scorers: pictures that are scored together",
+    flag: "--pictures <n>",
+  }),
+  dtypes: field(
+    z
+      .array(z.enum(["auto", "float32", "bfloat16"]))
+      .min(1)
+      .default(["auto", "float32"]),
+    {
+      expected: "auto, float32 or bfloat16, with commas between them",
+      help: "of scorers: what they compute in, one measurement for each",
+      flag: "--dtypes <list>",
+      parse: commaSeparated,
+    },
+  ),
   recording: field(z.string().optional(), {
     expected: "a folder",
     help: "of scorers: a recording of tests/reference/make_scorer_reference.py with their weights",
     flag: "--recording <dir>",
-    otherwise: "one is made with the Python",
+    otherwise: "weights are made with the Python",
   }),
   steps: field(count.default(3), {
     expected: "an integer of at least 1",
