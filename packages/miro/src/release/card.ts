@@ -46,7 +46,7 @@ const MEANINGS: Record<string, string> = {
 
 const BIBTEX = `\`\`\`bibtex
 @inproceedings{dufour2026miro,
-  title     = {MIRO: Multi-Reward Conditioned Pretraining Improves T2I Quality and Efficiency},
+  title     = {{MIRO}: {MultI-Reward cOnditioned} pretraining improves {T2I} quality and efficiency},
   author    = {Dufour, Nicolas and Degeorge, Lucas and Ghosh, Arijit and Kalogeiton, Vicky and Picard, David},
   booktitle = {International Conference on Machine Learning},
   year      = {2026}
