@@ -10,13 +10,13 @@
  *   npm run test:install -- --only pnpm,worker  some of the cases
  */
 import { spawnSync } from "node:child_process";
-import { existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import path from "node:path";
 import { fileURLToPath } from "node:url";
 import { parseArgs } from "node:util";
 import { CASES } from "./install-test/cases.mjs";
-import { startRegistry } from "./install-test/registry.mjs";
+import { publishAll, startRegistry } from "./install-test/registry.mjs";
 import { Sandbox } from "./install-test/sandbox.mjs";
 import { installTools, nodeBinary } from "./install-test/tools.mjs";
 
@@ -31,17 +31,6 @@ function execute(command, args, options = {}) {
   const { status, stdout, stderr } = spawnSync(command, args, { encoding: "utf8", cwd: root, ...options });
   if (status !== 0) throw new Error(`${command} ${args.join(" ")} failed:\n${stdout}${stderr}`);
   return stdout.trim();
-}
-
-/** Publishes all tarballs of a folder. The registry takes any name for a login. */
-function publish(folder, registry, scratch) {
-  const npmrc = path.join(scratch, "publish.npmrc");
-  const { host } = new URL(registry);
-  writeFileSync(npmrc, `//${host}/:_authToken=anybody\n`);
-  const options = ["--registry", registry, "--userconfig", npmrc, "--ignore-scripts"];
-  for (const name of readdirSync(folder).filter((name) => name.endsWith(".tgz"))) {
-    execute("npm", ["publish", path.join(folder, name), "--access", "public", ...options]);
-  }
 }
 
 /**
@@ -102,7 +91,7 @@ async function main() {
       rmSync(path.join(storage, own), { recursive: true, force: true });
     }
     registry = await startRegistry({ tools, folder: scratch, storage, upstream });
-    publish(packages, registry.url, scratch);
+    publishAll(packages, registry.url, scratch);
     fill(registry.url, scratch, tools, path.join(storage, "filled.json"));
     await registry.close();
     registry = await startRegistry({ tools, folder: scratch, storage, upstream: null });

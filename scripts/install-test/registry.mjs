@@ -1,6 +1,6 @@
 /** A registry on this machine: verdaccio, first with the configured registry behind it, then on its own. */
-import { spawn } from "node:child_process";
-import { closeSync, openSync, readFileSync, writeFileSync } from "node:fs";
+import { spawn, spawnSync } from "node:child_process";
+import { closeSync, openSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
 import { createServer } from "node:net";
 import path from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
@@ -65,4 +65,17 @@ export async function startRegistry({ tools, folder, storage, upstream }) {
       await ended;
     },
   };
+}
+
+/** Publishes all tarballs of a folder. The registry takes any name for a login. */
+export function publishAll(folder, registry, scratch) {
+  const npmrc = path.join(scratch, "publish.npmrc");
+  const { host } = new URL(registry);
+  writeFileSync(npmrc, `//${host}/:_authToken=anybody\n`);
+  const options = ["--registry", registry, "--userconfig", npmrc, "--ignore-scripts"];
+  for (const name of readdirSync(folder).filter((name) => name.endsWith(".tgz"))) {
+    const args = ["publish", path.join(folder, name), "--access", "public", ...options];
+    const { status, stderr } = spawnSync("npm", args, { encoding: "utf8" });
+    if (status !== 0) throw new Error(`npm publish ${name} failed:\n${stderr}`);
+  }
 }
