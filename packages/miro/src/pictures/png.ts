@@ -10,6 +10,7 @@ import { promisify } from "node:util";
 import { constants, deflate, deflateSync, inflateSync } from "node:zlib";
 import { MiroError } from "../errors.js";
 
+const deflateAside = promisify(deflate);
 const SIGNATURE = Uint8Array.of(0x89, 0x50, 0x4e, 0x47, 0x0d, 0x0a, 0x1a, 0x0a);
 /** No text that this reader returns may be longer. */
 const MAX_TEXT_BYTES = 4 << 20;
@@ -80,28 +81,48 @@ function pngFile(pixels: Uint8Array, width: number, height: number, text: readon
  */
 function filterRows(data: Uint8Array, stride: number, height: number): Uint8Array {
   const out = new Uint8Array((stride + 1) * height);
-  const trial = [0, 1, 2, 3, 4].map(() => new Uint8Array(stride));
+  const trials = Array.from({ length: 5 }, () => new Uint8Array(stride));
+  const [none, sub, upward, average, predicted] = trials as [
+    Uint8Array,
+    Uint8Array,
+    Uint8Array,
+    Uint8Array,
+    Uint8Array,
+  ];
   for (let y = 0; y < height; y++) {
     const row = y * stride;
-    const sums = [0, 0, 0, 0, 0];
+    let [ofNone, ofSub, ofUp, ofAverage, ofPaeth] = [0, 0, 0, 0, 0];
     for (let i = 0; i < stride; i++) {
       const value = data[row + i]!;
       const left = i >= 3 ? data[row + i - 3]! : 0;
       const up = y > 0 ? data[row - stride + i]! : 0;
       const corner = i >= 3 && y > 0 ? data[row - stride + i - 3]! : 0;
-      for (let f = 0; f < 5; f++) {
-        const guess =
-          f === 0 ? 0 : f === 1 ? left : f === 2 ? up : f === 3 ? (left + up) >> 1 : paeth(left, up, corner);
-        const difference = (value - guess) & 255;
-        trial[f]![i] = difference;
-        sums[f]! += difference < 128 ? difference : 256 - difference;
-      }
+      ofNone += size(value);
+      none[i] = value;
+      const a = (value - left) & 255;
+      ofSub += size(a);
+      sub[i] = a;
+      const b = (value - up) & 255;
+      ofUp += size(b);
+      upward[i] = b;
+      const c = (value - ((left + up) >> 1)) & 255;
+      ofAverage += size(c);
+      average[i] = c;
+      const d = (value - paeth(left, up, corner)) & 255;
+      ofPaeth += size(d);
+      predicted[i] = d;
     }
+    const sums = [ofNone, ofSub, ofUp, ofAverage, ofPaeth];
     const best = sums.indexOf(Math.min(...sums));
     out[y * (stride + 1)] = best;
-    out.set(trial[best]!, y * (stride + 1) + 1);
+    out.set(trials[best]!, y * (stride + 1) + 1);
   }
   return out;
+}
+
+/** Of a byte as a signed difference. */
+function size(difference: number): number {
+  return difference < 128 ? difference : 256 - difference;
 }
 
 function paeth(left: number, up: number, corner: number): number {

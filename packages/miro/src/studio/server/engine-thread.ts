@@ -23,6 +23,25 @@ import { MAX_UPLOAD_PIXELS } from "./limits.js";
 
 /** Side of previews in pixels. */
 const PREVIEW_SIDE = 128;
+/** Steps of the picture that nobody sees. */
+const WARM_STEPS = 2;
+
+/** Work that is done while the next is computed: in order, and with one piece behind at most. */
+class Behind {
+  #last: Promise<void> = Promise.resolve();
+
+  /** Waits for the piece before, and begins this one. @throws what the piece before has thrown */
+  async follow(piece: () => Promise<void>): Promise<void> {
+    await this.#last;
+    this.#last = piece();
+    this.#last.catch(() => {}); // thrown where it is waited for
+  }
+
+  /** @throws what the last piece has thrown */
+  end(): Promise<void> {
+    return this.#last;
+  }
+}
 
 let pipe: MiroPipeline | null = null;
 /** How it was loaded. */
@@ -40,6 +59,12 @@ serve({
     own = call;
   },
 
+  /** Does what the first picture would have to do: reads the text encoder, and draws until the code is fast. */
+  async warm(_: null, { signal }) {
+    await pipe!.textEncoder();
+    await pipe!.generate("a picture", { steps: WARM_STEPS, seed: 0, signal });
+  },
+
   async draw({ pictures, edits, bestOf, previewEvery, batchSize }: DrawCall, { signal, emit, listens }) {
     const sources = await Promise.all(edits.map(decodeEdit));
     const request = new DrawRequest({
@@ -54,24 +79,39 @@ serve({
       ...(bestOf && { bestOf: { count: bestOf.count, scorer: bestOf.by, load: loadRanker } }),
       ...(previewEvery !== undefined && { previewEvery }),
     });
-    const onStep = async (progress: RequestProgress) => emit("step", await stepOf(progress));
     const { tokenizer } = await pipe!.textEncoder();
-    const { warnings } = await request.draw(pipe!, {
-      signal,
-      ...(listens("step") && { onStep }),
-      onPicture: async ({ picture: { index }, image }) => {
-        const { path } = pictures[index]!;
-        writeFileAtomic(path, await encodeImage(image, settingsToText(image.settings)), { overwrite: false });
-        const drawn: DrawnEvent = {
-          index,
-          path,
-          settings: image.settings,
-          promptTokens: tokenizer.encode(image.prompt).length,
-        };
-        await emit("picture", drawn);
-      },
-    });
-    return warnings;
+    const steps = new Behind();
+    const files = new Behind();
+    try {
+      const { warnings } = await request.draw(pipe!, {
+        signal,
+        ...(listens("step") && {
+          onStep: (progress) => steps.follow(async () => emit("step", await stepOf(progress))),
+        }),
+        onPicture: async ({ picture: { index }, image }) => {
+          const { path } = pictures[index]!;
+          const encoded = encodeImage(image, settingsToText(image.settings));
+          encoded.catch(() => {}); // thrown where it is waited for
+          await files.follow(async () => {
+            writeFileAtomic(path, await encoded, { overwrite: false });
+            const drawn: DrawnEvent = {
+              index,
+              path,
+              settings: image.settings,
+              promptTokens: tokenizer.encode(image.prompt).length,
+            };
+            await emit("picture", drawn);
+          });
+        },
+      });
+      await steps.end();
+      await files.end();
+      return warnings;
+    } catch (error) {
+      // Every file that is written is told, also when the work was cancelled.
+      await files.end().catch(() => {});
+      throw error;
+    }
   },
 
   /** Draws a table; its folder gets the pictures, `sheet.png` and `sweep.json`. */
@@ -119,9 +159,8 @@ serve({
 });
 
 async function stepOf({ previews, ...progress }: RequestProgress): Promise<StepEvent> {
-  const event: StepEvent = { ...progress, previews: [] };
-  for (const { index, image } of previews ?? []) event.previews.push({ index, webp: await previewOf(image) });
-  return event;
+  const encoded = (previews ?? []).map(async ({ index, image }) => ({ index, webp: await previewOf(image) }));
+  return { ...progress, previews: await Promise.all(encoded) };
 }
 
 async function decodeEdit({ image, mask }: DrawCall["edits"][number]): Promise<{ image: RgbImage; mask?: RgbImage }> {

@@ -1,6 +1,6 @@
 /**
- * The models of the studio, each in a thread of its own. One is loaded at its first use; when another one does not fit
- * in memory, the least recently used is freed.
+ * The models of the studio, each in a thread of its own. One is loaded at its first use, the only one at the start; when
+ * another one does not fit in memory, the least recently used is freed.
  */
 
 import { existsSync, statSync } from "node:fs";
@@ -107,6 +107,10 @@ interface Model {
   thread: Thread | null;
   /** Its loading, once it has begun. */
   loading: Promise<void> | null;
+  /** Whether its loading has ended. */
+  loaded: boolean;
+  /** Ends what is done before its first picture is asked for. */
+  warming: AbortController | null;
   lastUsed: number;
   busy: number;
 }
@@ -163,7 +167,7 @@ export class Engine {
         },
         load: { model, threads, options: { variant, device, dtype, cacheDir } },
         bytes,
-        ...{ thread: null, loading: null, lastUsed: 0, busy: 0 },
+        ...{ thread: null, loading: null, loaded: false, warming: null, lastUsed: 0, busy: 0 },
       });
     }
     return new Engine(opened);
@@ -179,20 +183,45 @@ export class Engine {
   }
 
   isLoaded(id: string): boolean {
-    return this.#models.get(id)?.thread !== null;
+    return this.#models.get(id)?.loaded ?? false;
+  }
+
+  /**
+   * Loads a model before its first picture is asked for, so that this one is not waited for longer than others. Ends
+   * early when one is asked for.
+   * @throws what loading throws
+   */
+  async warm(id: string): Promise<void> {
+    const model = this.#models.get(id)!;
+    const ending = new AbortController();
+    model.warming = ending;
+    try {
+      await this.#use(model, "warm", null, {}, ending.signal);
+    } catch (error) {
+      if (!ending.signal.aborted) throw error;
+    } finally {
+      model.warming = null;
+    }
   }
 
   /** Draws with a model. @returns warnings. @throws what the pipeline throws, or the signal's reason */
   async draw(id: string, call: DrawCall, on: DrawListeners, signal: AbortSignal): Promise<string[]> {
-    return this.#use(id, "draw", call, on, signal);
+    const model = this.#models.get(id)!;
+    model.warming?.abort();
+    return this.#use(model, "draw", call, on, signal);
   }
 
-  async #use(id: string, method: string, call: DrawCall, on: DrawListeners, signal: AbortSignal): Promise<string[]> {
-    const model = this.#models.get(id)!;
+  async #use<T>(
+    model: Model,
+    method: string,
+    call: DrawCall | null,
+    on: Partial<DrawListeners>,
+    signal: AbortSignal,
+  ): Promise<T> {
     model.busy++;
     try {
       await this.#loaded(model);
-      return await model.thread!.call<string[]>(method, call, { on: { ...on }, signal });
+      return await model.thread!.call<T>(method, call, { on: { ...on }, signal });
     } finally {
       model.busy--;
       model.lastUsed = performance.now();
@@ -209,7 +238,9 @@ export class Engine {
     on: DrawListeners,
     signal: AbortSignal,
   ): Promise<string[]> {
-    return this.#use(id, "sweep", call, on, signal);
+    const model = this.#models.get(id)!;
+    model.warming?.abort();
+    return this.#use(model, "sweep", call, on, signal);
   }
 
   /** How a model is loaded. */
@@ -219,6 +250,7 @@ export class Engine {
 
   /** Ends all threads. */
   async close(): Promise<void> {
+    for (const { warming } of this.#models.values()) warming?.abort();
     await Promise.all([...this.#models.values()].map((model) => this.#free(model)));
   }
 
@@ -237,6 +269,7 @@ export class Engine {
     model.thread = thread;
     try {
       await thread.call<void>("load", model.load);
+      model.loaded = true;
     } catch (error) {
       model.thread = null;
       await thread.end(error as Error);
@@ -257,6 +290,7 @@ export class Engine {
     const { thread } = model;
     model.thread = null;
     model.loading = null;
+    model.loaded = false;
     await thread?.end(new MiroError("the model was freed"));
   }
 }

@@ -4,7 +4,7 @@ import { request } from "node:http";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
-import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { afterAll, beforeAll, describe, expect, it, vi } from "vitest";
 import { encodeImage } from "../../pictures/image-files.js";
 import { readPng } from "../../pictures/png.js";
 import { MiroPipeline } from "../../pipeline/pipeline.js";
@@ -379,6 +379,47 @@ describe("the gallery", () => {
     const day = readdirSync(output).find((name) => !name.startsWith("."))!;
     expect(readdirSync(join(output, day)).every((name) => name.endsWith(".png"))).toBe(true);
     expect(readFileSync(join(output, day, readdirSync(join(output, day))[0]!))[0]).toBe(0x89);
+  });
+});
+
+describe("the only model", () => {
+  it("is loaded at the start, and of several none before its first use", async () => {
+    const loaded = async (of: Studio) =>
+      ((await (await fetch(at("/api/models", of))).json()) as any[]).map((one) => one.loaded);
+    await expect.poll(() => loaded(studio), { timeout: 20_000 }).toEqual([true]);
+    const other = join(folder(), "other");
+    cpSync(model, other, { recursive: true });
+    const two = await start({ models: [model, other] });
+    try {
+      expect(await loaded(two)).toEqual([false, false]);
+      const id = await submit({ ...small, model: other }, two);
+      expect(names(await events(id, { of: two })).at(-1)).toBe("done");
+      expect(await loaded(two)).toEqual([false, true]);
+    } finally {
+      await two.close();
+    }
+  });
+
+  it("that cannot be loaded is told of by the server and by every job", async () => {
+    const damaged = join(folder(), "damaged");
+    cpSync(model, damaged, { recursive: true });
+    writeFileSync(join(damaged, "model.safetensors"), "no tensors");
+    const said: string[] = [];
+    const stderr = vi.spyOn(process.stderr, "write").mockImplementation((text) => said.push(String(text)) > 0);
+    try {
+      const own = await start({ models: [damaged] });
+      try {
+        await expect
+          .poll(() => said.join(""), { timeout: 20_000 })
+          .toMatch(/^warning: .*damaged could not be loaded: /);
+        const id = await submit(small, own);
+        expect((await events(id, { of: own })).at(-1)).toMatchObject({ event: "failed" });
+      } finally {
+        await own.close();
+      }
+    } finally {
+      stderr.mockRestore();
+    }
   });
 });
 

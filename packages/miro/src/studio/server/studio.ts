@@ -90,7 +90,16 @@ export class Studio implements StudioParts {
       throw error;
     }
     void gallery.repair(studio.#end.signal).catch(() => {});
+    const [only, ...others] = engine.cards;
+    if (others.length === 0) studio.#warm(only!.id);
     return studio;
+  }
+
+  /** Loads a model that will be used in any case; jobs tell again what goes wrong with it. */
+  #warm(id: string): void {
+    this.engine.warm(id).catch((error: Error) => {
+      if (!this.#end.signal.aborted) process.stderr.write(`warning: ${id} could not be loaded: ${error.message}\n`);
+    });
   }
 
   /** Where the server listens. */
