@@ -2,8 +2,10 @@
 
 import { request } from "node:http";
 import { connect } from "node:net";
+import { deflateSync, gzipSync } from "node:zlib";
 import fc from "fast-check";
 import { afterAll, beforeAll, describe, expect, it, vi } from "vitest";
+import { encodePng, pngChunk } from "../../pictures/png.js";
 import type { Studio } from "./studio.js";
 import { TinyStudios } from "./testing/tiny-studio.js";
 
@@ -86,6 +88,47 @@ describe("every route", () => {
     await alive();
   });
 
+  it("answers forms with wrong fields, and questions with wrong values, by a refusal as well", async () => {
+    const { fields } = routes.find(({ path }) => path === "/v1/images/generations")!;
+    const word = fc.oneof(
+      fc.string({ maxLength: 50 }),
+      fc.jsonValue({ maxDepth: 2 }).map((value) => JSON.stringify(value)),
+      fc.constantFrom("-1", "NaN", "1e999", "[", "{}", "\0", "../../etc/passwd", "a".repeat(3000)),
+    );
+    const names = fc.oneof(
+      fc.constantFrom(...fields, ...fields.map((name) => `${name}[]`), "rewardTargets[clip_score]", "__proto__[a]"),
+      fc.string({ minLength: 1, maxLength: 20 }),
+    );
+    await fc.assert(
+      fc.asyncProperty(fc.dictionary(names, word, { maxKeys: 6, noNullPrototype: true }), async (given) => {
+        const form = new FormData();
+        for (const [name, value] of Object.entries(given)) form.append(name, value);
+        form.set("sampler", "no sampler");
+        form.append("image", new Blob([Uint8Array.from(encodePng(new Uint8Array(3), 1, 1))]), "a.png");
+        const headers = { authorization: `Bearer ${KEY}` };
+        const answer = await fetch(`${studio.url}/v1/images/edits`, { method: "POST", headers, body: form });
+        expect(answer.status).toBeGreaterThanOrEqual(400);
+        expect(answer.status).toBeLessThan(500);
+        expect(await answer.json()).toMatchObject({ error: { type: "invalid_request_error" } });
+      }),
+      { numRuns: 100 },
+    );
+    const asked = ["q", "model", "favourite", "cursor", "limit", "status", "quality", "reward.clip_score>"];
+    const lists = ["/api/pictures", "/api/jobs", "/api/pictures/0.webp", "/sdapi/v1/progress", "/v1/models"];
+    await fc.assert(
+      fc.asyncProperty(
+        fc.constantFrom(...lists),
+        fc.array(fc.tuple(fc.constantFrom(...asked), word), { maxLength: 4 }),
+        async (path, query) => {
+          const answer = await ask("GET", `${path}?${new URLSearchParams(query)}`);
+          expect([path, query, answer.status < 500]).toEqual([path, query, true]);
+          await answer.text();
+        },
+      ),
+      { numRuns: 200 },
+    );
+  });
+
   it("refuses bodies that are no JSON, too large, of another type, or cut, in its own form", async () => {
     for (const { method, path } of routes.filter((route) => route.fields.length > 0)) {
       const at = filled(path, "x");
@@ -148,6 +191,75 @@ describe("every route", () => {
         ),
       );
     for (const method of ["PUT", "DELETE", "PATCH"]) expect((await ask(method, "/api/jobs", "{}")).status).toBe(404);
+  });
+});
+
+describe("what grows when it is unpacked", () => {
+  const png = (...chunks: Uint8Array[]) => {
+    const whole = encodePng(new Uint8Array(3), 1, 1);
+    // Signature and header of a picture of one pixel, what is put in, and the rest of it.
+    return Buffer.concat([whole.subarray(0, 33), ...chunks, whole.subarray(33)]);
+  };
+  /** A picture whose header says 60,000 x 60,000 pixels, 10 GB of them. */
+  const huge = () => {
+    const header = Buffer.from([0, 0, 0xea, 0x60, 0, 0, 0xea, 0x60, 8, 2, 0, 0, 0]);
+    const pixels = pngChunk("IDAT", deflateSync(new Uint8Array(1000)));
+    return Buffer.concat([encodePng(new Uint8Array(3), 1, 1).subarray(0, 8), pngChunk("IHDR", header), pixels]);
+  };
+  const form = (name: string, bytes: Uint8Array, fields: Record<string, string> = {}) => {
+    const body = new FormData();
+    for (const [key, value] of Object.entries(fields)) body.append(key, value);
+    body.append(name, new Blob([Uint8Array.from(bytes)], { type: "image/png" }), "a.png");
+    return body;
+  };
+  const send = (path: string, body: FormData | Uint8Array | string, more: Record<string, string> = {}) =>
+    fetch(studio.url + path, {
+      method: "POST",
+      headers: { authorization: `Bearer ${KEY}`, ...more },
+      body: body as FormData,
+    });
+
+  it("is refused before: pictures of every route by their headers", async () => {
+    const bytes = huge();
+    const base64 = bytes.toString("base64");
+    const job = { prompt: "a cat", strength: 0.5 };
+    const type = { "content-type": "application/json" };
+    const answers = {
+      json: await send("/api/jobs", JSON.stringify({ ...job, image: base64 }), type),
+      mask: await send("/api/jobs", JSON.stringify({ ...job, image: png().toString("base64"), mask: base64 }), type),
+      form: await send("/api/jobs", form("image", bytes, { request: JSON.stringify(job) })),
+      edits: await send("/v1/images/edits", form("image", bytes, { prompt: "a cat" })),
+      img2img: await send("/sdapi/v1/img2img", JSON.stringify({ prompt: "a cat", init_images: [base64] }), type),
+    };
+    for (const [name, answer] of Object.entries(answers)) {
+      expect([name, answer.status]).toEqual([name, name === "img2img" ? 422 : 400]);
+      expect(await answer.text()).toMatch(/pixels|large/i);
+    }
+    expect(studio.queue.waiting + studio.queue.running).toBe(0);
+  });
+
+  it("is refused before: texts in pictures, and bodies", async () => {
+    const zeros = deflateSync(new Uint8Array(64 * 2 ** 20)); // 64 MiB in 64 KiB
+    const text = pngChunk("zTXt", Buffer.concat([Buffer.from("miro\0\0", "latin1"), zeros]));
+    const before = process.memoryUsage().rss;
+    const answers = [
+      await send("/api/inspect", png(text), { "content-type": "image/png" }),
+      await send("/sdapi/v1/png-info", JSON.stringify({ image: png(text).toString("base64") }), {
+        "content-type": "application/json",
+      }),
+    ];
+    expect(answers.map(({ status }) => status)).toEqual([400, 422]);
+    for (const answer of answers) expect((await answer.text()).length).toBeLessThan(2000);
+    expect(process.memoryUsage().rss - before).toBeLessThan(48 * 2 ** 20);
+    const cut = await send("/api/inspect", png().subarray(0, 60), { "content-type": "image/png" });
+    expect([cut.status, ((await cut.json()) as any).error.field]).toEqual([400, "image"]);
+    // Packed bodies are not unpacked at all.
+    const packed = gzipSync(`{"prompt":"${"a".repeat(2 ** 20)}"}`);
+    const more = { "content-type": "application/json", "content-encoding": "gzip" };
+    const answer = await send("/api/jobs", packed, more);
+    expect(answer.status).toBeGreaterThanOrEqual(400);
+    expect(answer.status).toBeLessThan(500);
+    await alive();
   });
 });
 

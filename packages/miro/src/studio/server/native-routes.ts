@@ -7,7 +7,6 @@ import type { ZodTypeProvider } from "fastify-type-provider-zod";
 import { z } from "zod";
 import { invalid } from "../../errors.js";
 import { samplerNames } from "../../flow/samplers/index.js";
-import { textsOf } from "../../pictures/image-files.js";
 import { BUNDLED_MODEL } from "../../pipeline/loading/bundled.js";
 import { textToSettings } from "../../pipeline/settings.js";
 import { DEFAULT_SCORER, scorerSpecs } from "../../rewards/registry.js";
@@ -17,6 +16,7 @@ import { streamJob } from "./event-stream.js";
 import { Job, type JobView, type JobWork } from "./job.js";
 import { MAX_UPLOAD_BYTES } from "./limits.js";
 import type { StudioParts } from "./parts.js";
+import { textsOfUpload } from "./recode.js";
 import { readFileBody, readRequest } from "./request-bodies.js";
 import { rewardStyle } from "./reward-styles.js";
 import { checkedByRoute } from "./schemas.js";
@@ -308,7 +308,7 @@ export function addNativeRoutes(studio: StudioParts): void {
     { schema: { summary: "The settings in a picture file (multipart/form-data, or the file as the body)" } },
     async (request, reply) => {
       const bytes = await readFileBody(request);
-      const text = await textsOf(bytes, "the file");
+      const text = await textsOfUpload("image", bytes);
       const settings = textToSettings(text);
       const parameters = text.find(({ keyword }) => keyword === "parameters")?.text ?? null;
       if (settings === null && parameters === null)

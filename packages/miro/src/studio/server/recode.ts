@@ -2,8 +2,9 @@
 import { InvalidInputError, invalid } from "../../errors.js";
 import { about, message } from "../../message.js";
 import { checkSize } from "../../pictures/image-error.js";
-import type { ImageFormat } from "../../pictures/image-files.js";
+import { type ImageFormat, textsOf } from "../../pictures/image-files.js";
 import { knownFormat } from "../../pictures/image-format.js";
+import type { PngText } from "../../pictures/png.js";
 import { sharp } from "../../pictures/sharp.js";
 import { MAX_UPLOAD_PIXELS } from "./limits.js";
 
@@ -82,6 +83,15 @@ export async function maskFor(
     if (invert) mask = mask.negate();
     return (blur >= 0.3 ? mask.blur(blur) : mask).png().toBuffer();
   });
+}
+
+/** The texts in a picture; none in one that has none. @throws InvalidInputError for one that is damaged */
+export async function textsOfUpload(parameter: string, bytes: Buffer): Promise<PngText[]> {
+  try {
+    return await textsOf(bytes, "the picture");
+  } catch (error) {
+    throw invalid(parameter, "a picture that is whole", firstLine(error));
+  }
 }
 
 function reader(bytes: Uint8Array) {

@@ -10,7 +10,6 @@ import { z } from "zod";
 import { invalid } from "../../errors.js";
 import { samplerNames, samplerTitle, withOptionsOf } from "../../flow/samplers/index.js";
 import { field } from "../../options.js";
-import { textsOf } from "../../pictures/image-files.js";
 import { readPng } from "../../pictures/png.js";
 import { sharp } from "../../pictures/sharp.js";
 import { randomSeed } from "../../pipeline/requests/plan-pictures.js";
@@ -21,7 +20,7 @@ import type { ModelCard } from "./engine.js";
 import type { Job } from "./job.js";
 import { MAX_UPLOAD_BYTES } from "./limits.js";
 import type { StudioParts } from "./parts.js";
-import { maskFor, stretched } from "./recode.js";
+import { maskFor, stretched, textsOfUpload } from "./recode.js";
 import { checkedByRoute } from "./schemas.js";
 
 /** A field that clients send as null where it is not given. */
@@ -352,7 +351,7 @@ export function addWebuiRoutes(studio: StudioParts): void {
     },
     async ({ body }) => {
       const { image } = parseBody(pngInfoBody, body);
-      const texts = await textsOf(Buffer.from(fromBase64("image", image)), "image");
+      const texts = await textsOfUpload("image", Buffer.from(fromBase64("image", image)));
       const items = Object.fromEntries(texts.map(({ keyword, text }) => [keyword, text]));
       const settings = textToSettings(texts) === null ? null : readSettings(texts, "image");
       return { info: items.parameters ?? "", items, parameters: settings ? parametersOf(settings) : {} };
