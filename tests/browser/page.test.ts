@@ -3,6 +3,7 @@ import { copyFileSync, mkdirSync, readdirSync, readFileSync, writeFileSync } fro
 import { createRequire } from "node:module";
 import { join } from "node:path";
 import { type Browser, type BrowserContextOptions, chromium, type Page } from "playwright-core";
+import sharp from "sharp";
 import { afterAll, afterEach, beforeAll, describe, expect, it } from "vitest";
 import { chromiumPath } from "./need-chromium.js";
 import { folder, removeFolders, type Serving, serve, tinyModel } from "./serving.js";
@@ -215,12 +216,19 @@ describe("pictures", () => {
     await drawn(page, "right");
     for (const place of [0, 1]) {
       await page.locator(".card").nth(place).hover();
-      await page.locator(".card").nth(place).getByRole("button", { name: "Choose for a comparison" }).click();
+      await page.locator(".card").nth(place).getByRole("button", { name: "Choose, to compare or for a sheet" }).click();
     }
     await page.getByRole("button", { name: "Compare two" }).click();
     await page.getByRole("rowheader", { name: "Prompt" }).waitFor();
     expect(await page.getByRole("rowheader", { name: "Steps" }).count()).toBe(0); // the same in both
     await page.keyboard.press("Escape");
+    const [sheet] = await Promise.all([
+      page.waitForEvent("download"),
+      page.getByRole("button", { name: "Download the 2 chosen pictures as one sheet" }).click(),
+    ]);
+    const { width, height } = await sharp(await sheet.path()).metadata();
+    expect([width, height]).toEqual([16 + 4 + 16, 16]);
+    await page.getByRole("button", { name: "Choose none" }).click();
     const card = page.locator(".card", { has: page.getByRole("button", { name: /^right, / }) }).first();
     await card.hover();
     await card.getByRole("button", { name: "Delete" }).click();
@@ -257,6 +265,150 @@ describe("pictures", () => {
       expect(await page.locator(".card").count()).toBeLessThan(120);
     } finally {
       await full.end();
+    }
+  });
+});
+
+describe("masks", () => {
+  const canvas = (page: Page) => page.getByLabel(/^Mask\. Arrow keys/);
+  /** The share of the picture that is to be drawn anew. */
+  const share = (page: Page) =>
+    page.evaluate(`{
+      const canvas = document.querySelector(".mask-editor canvas");
+      const { data } = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height);
+      let opaque = 0;
+      for (let i = 3; i < data.length; i += 4) opaque += data[i];
+      opaque / 255 / (data.length / 4);
+    }`) as Promise<number>;
+  /** Opens the editor for a grey picture. */
+  async function paintable(options: BrowserContextOptions = {}): Promise<Page> {
+    const page = await open(options);
+    await page.getByLabel("Picture to draw over").setInputFiles({ ...GREY, buffer: await grey() });
+    await page.getByRole("button", { name: "Paint a mask …" }).click();
+    await canvas(page).waitFor();
+    return page;
+  }
+  const GREY = { name: "grey.png", mimeType: "image/png" };
+  const grey = () =>
+    sharp({ create: { width: 64, height: 64, channels: 3, background: "#777" } })
+      .png()
+      .toBuffer();
+  /** Paints a line from top to bottom. @param x share of the width */
+  async function line(page: Page, x: number): Promise<void> {
+    const { x: left, y: top, width, height } = (await canvas(page).boundingBox())!;
+    await page.mouse.move(left + x * width, top + 2);
+    await page.mouse.down();
+    await page.mouse.move(left + x * width, top + height / 2, { steps: 4 });
+    await page.mouse.move(left + x * width, top + height - 2);
+    await page.mouse.up();
+  }
+
+  it("are painted, and only their places are drawn anew", async () => {
+    const page = await paintable();
+    await line(page, 0.2);
+    await page.getByRole("button", { name: "Done" }).click();
+    expect(await number(page, "Strength").inputValue()).toBe("1");
+    await draw(page, { prompt: "painted" });
+    await page.getByRole("article", { name: "Job: painted" }).getByText(/^Done/).waitFor();
+    const { pictures } = await api<{ pictures: { id: string }[] }>("/api/pictures?q=painted");
+    const png = Buffer.from(await (await fetch(`${studio.url}/api/pictures/${pictures[0]!.id}.png`)).arrayBuffer());
+    const { data, info } = await sharp(png).raw().toBuffer({ resolveWithObject: true });
+    const middle = (info.width * info.height) / 2;
+    const changed = (x: number) => data[(middle + Math.floor(x * info.width)) * info.channels] !== 0x77;
+    expect([0.2, 0.5, 0.9].map(changed)).toEqual([true, false, false]);
+    await page.getByRole("button", { name: "Change the mask …" }).click();
+    expect(await share(page)).toBeGreaterThan(0.1);
+  });
+
+  it("are erased, undone, turned over and cleared", async () => {
+    const page = await paintable();
+    await line(page, 0.3);
+    const painted = await share(page);
+    expect(painted).toBeGreaterThan(0.1);
+    await page.getByRole("button", { name: "Erase" }).click();
+    await line(page, 0.3);
+    expect(await share(page)).toBeLessThan(0.01);
+    await page.getByRole("button", { name: "Undo" }).click();
+    expect(await share(page)).toBeCloseTo(painted, 3);
+    await page.getByRole("button", { name: "Invert" }).click();
+    expect(await share(page)).toBeCloseTo(1 - painted, 3);
+    await page.getByRole("button", { name: "Clear" }).click();
+    expect(await share(page)).toBe(0);
+    await canvas(page).focus();
+    await page.keyboard.press("Control+z");
+    expect(await share(page)).toBeCloseTo(1 - painted, 3);
+  });
+
+  it("are painted with the keyboard, and with a finger", async () => {
+    const page = await paintable({ hasTouch: true });
+    expect(await page.locator(":focus").getAttribute("aria-label")).toMatch(/^Mask\./);
+    for (let i = 0; i < 4; i++) await page.keyboard.press("]");
+    await page.keyboard.press("Shift+ArrowUp");
+    expect(await share(page)).toBe(0);
+    await page.keyboard.down(" ");
+    await page.keyboard.press("ArrowRight");
+    await page.keyboard.press("ArrowRight");
+    await page.keyboard.up(" ");
+    const typed = await share(page);
+    expect(typed).toBeGreaterThan(0.02);
+    await page.keyboard.press("ArrowDown"); // the brush is up
+    expect(await share(page)).toBeCloseTo(typed, 5);
+    const { x, y, width, height } = (await canvas(page).boundingBox())!;
+    await page.touchscreen.tap(x + 0.2 * width, y + 0.8 * height);
+    await expect.poll(() => share(page), WAIT).toBeGreaterThan(typed + 0.01);
+    expect(await serious(page)).toEqual([]);
+  });
+
+  it("come from files, chosen or dropped, of the picture's proportions", async () => {
+    const page = await paintable();
+    const half = await sharp(Buffer.from([255, 0]), { raw: { width: 2, height: 1, channels: 1 } })
+      .resize(32, 32, { kernel: "nearest", fit: "fill" })
+      .png()
+      .toBuffer();
+    await page.getByLabel("File of a mask").setInputFiles({ name: "half.png", mimeType: "image/png", buffer: half });
+    await expect.poll(() => share(page), WAIT).toBeGreaterThan(0.45);
+    expect(await share(page)).toBeLessThan(0.55);
+    const wide = await sharp(half).resize(64, 16, { fit: "fill" }).png().toBuffer();
+    await page.getByLabel("File of a mask").setInputFiles({ name: "wide.png", mimeType: "image/png", buffer: wide });
+    await page.getByText("The mask has 64 × 16 pixels, the picture 64 × 64.").first().waitFor();
+    await page.getByRole("button", { name: "Clear" }).click();
+    await page.evaluate(`{
+      const bytes = Uint8Array.from(atob("${half.toString("base64")}"), (c) => c.charCodeAt(0));
+      const dataTransfer = new DataTransfer();
+      dataTransfer.items.add(new File([bytes], "half.png", { type: "image/png" }));
+      const drop = new DragEvent("drop", { bubbles: true, cancelable: true, dataTransfer });
+      document.querySelector(".mask-stage").dispatchEvent(drop);
+    }`);
+    await expect.poll(() => share(page), WAIT).toBeGreaterThan(0.45);
+    expect(await page.getByText("The settings of the picture are taken over.").count()).toBe(0);
+  });
+});
+
+describe("several models", () => {
+  it("draw the same prompt and seed side by side", async () => {
+    const two = await serve(model, { others: [tinyModel("other")] });
+    try {
+      const page = await open({}, { of: two });
+      await page.getByLabel("Prompt", { exact: true }).fill("side by side");
+      await number(page, "Steps").fill("3");
+      await number(page, "Images").fill("2");
+      await page.getByRole("button", { name: "All models" }).click();
+      const card = page.getByRole("article", { name: "Comparison: side by side" });
+      await card.getByText("All 2 models have ended.").waitFor();
+      expect(await card.locator("h3").allTextContents()).toEqual(["tiny", "other"]);
+      for (const name of ["Model tiny", "Model other"])
+        expect(await card.getByRole("region", { name }).getByRole("button").count()).toBe(2);
+      const { pictures } = await api<{ pictures: { seed: number; model: string }[] }>("/api/pictures", two);
+      const seeds = (of: string) => pictures.filter(({ model }) => model === of).map(({ seed }) => seed);
+      expect(seeds("tiny")).toHaveLength(2);
+      expect(seeds("other")).toEqual(seeds("tiny"));
+      expect(await serious(page)).toEqual([]);
+      await page.reload();
+      await card.getByText("All 2 models have ended.").waitFor();
+      await card.getByRole("button", { name: "Put away" }).click();
+      await expect.poll(() => card.count(), WAIT).toBe(0);
+    } finally {
+      await two.end();
     }
   });
 });
@@ -303,6 +455,10 @@ describe("the page", () => {
     const large = page.locator("dialog.viewer");
     await large.waitFor();
     const before = await large.getAttribute("aria-label");
+    await page.keyboard.press("F");
+    await expect.poll(() => page.evaluate("document.fullscreenElement?.className"), WAIT).toBe("viewer-picture");
+    await page.keyboard.press("F");
+    await expect.poll(() => page.evaluate("document.fullscreenElement"), WAIT).toBe(null);
     await page.keyboard.press("ArrowRight");
     await expect.poll(() => large.locator("img").count(), WAIT).toBe(1);
     await page.keyboard.press("ArrowLeft");

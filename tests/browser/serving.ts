@@ -23,11 +23,19 @@ export function removeFolders(): void {
 }
 
 /** A checkpoint of small random weights with three rewards. */
-export function tinyModel(): string {
-  const model = join(folder(), "tiny");
+export function tinyModel(name = "tiny"): string {
+  const model = join(folder(), name);
   cpSync(`${tiny}/checkpoint`, model, { recursive: true });
   for (const part of ["text_encoder", "vae"]) cpSync(`${tiny}/${part}`, join(model, part), { recursive: true });
   return model;
+}
+
+export interface ServeOptions {
+  /** Further models. */
+  others?: string[];
+  output?: string;
+  port?: number;
+  key?: string;
 }
 
 /** A running `miro studio`. */
@@ -41,9 +49,10 @@ export interface Serving {
 /** Starts `miro studio` on a free port, or on the given one. */
 export async function serve(
   model: string,
-  { output = folder(), port = 0, key }: { output?: string; port?: number; key?: string } = {},
+  { others = [], output = folder(), port = 0, key }: ServeOptions = {},
 ): Promise<Serving> {
-  const args = ["studio", "--model", model, "--port", `${port}`, "--output", output, "--dtype", "float32"];
+  const models = [model, ...others].flatMap((one) => ["--model", one]);
+  const args = ["studio", ...models, "--port", `${port}`, "--output", output, "--dtype", "float32"];
   const child = spawn(process.execPath, [join(root, "packages/miro/bin/miro.mjs"), ...args], {
     env: { ...process.env, OMP_NUM_THREADS: "1", ...(key !== undefined && { MIRO_STUDIO_API_KEY: key }) },
     stdio: ["ignore", "pipe", "pipe"],

@@ -1,7 +1,7 @@
 /** The whole page. */
 import { signal } from "@preact/signals";
 import { useEffect, useState } from "preact/hooks";
-import { connected, giveKey, keyWanted, messageOf } from "../state/api.js";
+import { connected, giveKey, key, keyWanted, messageOf } from "../state/api.js";
 import { chooseModel, model, models, takeOverFile } from "../state/form.js";
 import { liveJobs } from "../state/jobs.js";
 import { tell } from "../state/notices.js";
@@ -32,6 +32,7 @@ export function App() {
           <Prompt />
           <Rewards />
           <Sampling />
+          <Links />
         </div>
         <div class="stage">
           {startError.value && (
@@ -91,11 +92,7 @@ function Header() {
         <label class="model">
           <span>Model</span>
           <select value={model.value?.id} onChange={(event) => chooseModel(event.currentTarget.value)}>
-            {models.value.map(({ id, name }) => (
-              <option key={id} value={id}>
-                {name}
-              </option>
-            ))}
+            <ModelOptions />
           </select>
         </label>
       )}
@@ -107,6 +104,47 @@ function Header() {
         }}
       />
     </header>
+  );
+}
+
+/** The models; variants of one are together. */
+function ModelOptions() {
+  const bases = [...new Set(models.value.map(({ name }) => name.split("@", 1)[0]!))];
+  return bases.map((base) => {
+    const some = models.value.filter(({ name }) => name.split("@", 1)[0] === base);
+    const options = some.map(({ id, name }) => (
+      <option key={id} value={id}>
+        {some.length > 1 ? name.slice(base.length + 1) || base : name}
+      </option>
+    ));
+    return some.length > 1 ? (
+      <optgroup key={base} label={base}>
+        {options}
+      </optgroup>
+    ) : (
+      options
+    );
+  });
+}
+
+/** Where the model comes from. Nothing of these pages is asked for before somebody goes there. */
+const LINKS = {
+  Paper: "https://arxiv.org/abs/2510.25897",
+  Project: "https://nicolas-dufour.github.io/miro/",
+  Model: "https://huggingface.co/nicolas-dufour/miro",
+  Package: "https://www.npmjs.com/package/miro-t2i",
+};
+
+function Links() {
+  return (
+    <nav class="links" aria-label="About MIRO">
+      {Object.entries(LINKS).map(([name, url]) => (
+        <a key={name} href={url} target="_blank" rel="noreferrer">
+          {name}
+        </a>
+      ))}
+      {key.value === null && <a href="/docs">HTTP API</a>}
+    </nav>
   );
 }
 

@@ -18,7 +18,7 @@ import {
 } from "../state/gallery.js";
 import { tell } from "../state/notices.js";
 import { Icon, IconButton } from "./icon.js";
-import { download, Picture } from "./picture.js";
+import { composeSheet, download, Picture, saveBlob } from "./picture.js";
 
 /** Rows that are there above and below what can be seen. */
 const AROUND = 2;
@@ -50,18 +50,7 @@ export function Gallery() {
         <button type="button" class="quiet" aria-pressed={favourite} onClick={() => search({ favourite: !favourite })}>
           <Icon name="heart" filled={favourite} /> Favourites
         </button>
-        {chosen.value.length > 0 && (
-          <button
-            type="button"
-            class="quiet strong"
-            disabled={chosen.value.length < 2}
-            onClick={() => {
-              comparing.value = true;
-            }}
-          >
-            <Icon name="compare" /> {chosen.value.length < 2 ? "Choose one more" : "Compare two"}
-          </button>
-        )}
+        {chosen.value.length > 0 && <Chosen ids={chosen.value} />}
       </header>
       {galleryError.value && <p class="error">{galleryError.value}</p>}
       {nothing && (
@@ -74,6 +63,39 @@ export function Gallery() {
         {loading.value ? "Loads pictures" : ""}
       </p>
     </section>
+  );
+}
+
+/** What can be done with the pictures that are chosen. */
+function Chosen({ ids }: { ids: readonly string[] }) {
+  const sheet = async () => saveBlob(await composeSheet(ids.map(pictureUrl)), "miro-sheet.png");
+  return (
+    <fieldset class="chosen-tools">
+      <legend class="visually-hidden">Chosen pictures</legend>
+      <button
+        type="button"
+        class="quiet strong"
+        disabled={ids.length < 2}
+        onClick={() => {
+          comparing.value = true;
+        }}
+      >
+        <Icon name="compare" /> {ids.length < 2 ? "Choose one more" : "Compare two"}
+      </button>
+      <IconButton
+        icon="download"
+        label={`Download the ${ids.length} chosen pictures as one sheet`}
+        disabled={ids.length < 2}
+        onClick={() => void sheet().catch((error) => tell(messageOf(error), { kind: "bad" }))}
+      />
+      <IconButton
+        icon="close"
+        label="Choose none"
+        onClick={() => {
+          chosen.value = [];
+        }}
+      />
+    </fieldset>
   );
 }
 
@@ -105,7 +127,7 @@ function Grid({ entries }: { entries: readonly PictureEntry[] }) {
       const first = Math.max(0, Math.floor(-top / height) - AROUND);
       const last = Math.ceil((window.innerHeight - top) / height) + AROUND;
       setRange(([a, b]) => (a === first && b === last ? [a, b] : [first, last]));
-      if (last * columns > entries.length - columns * 4) void more();
+      if (last * columns > entries.length - columns * 12) void more();
     };
     const soon = () => {
       frame ||= requestAnimationFrame(look);
@@ -215,7 +237,12 @@ function Card({ entry, place, side, x, y, isActive, onFocus }: CardProps) {
           label={favourite ? "No favourite any more" : "Favourite"}
           onClick={() => void setFavourite(entry, !favourite)}
         />
-        <IconButton icon="compare" pressed={isChosen} label="Choose for a comparison" onClick={() => choose(id)} />
+        <IconButton
+          icon="compare"
+          pressed={isChosen}
+          label="Choose, to compare or for a sheet"
+          onClick={() => choose(id)}
+        />
         <IconButton
           icon="download"
           label="Download"

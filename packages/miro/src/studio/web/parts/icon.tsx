@@ -17,6 +17,10 @@ const PATHS = {
   search: "M10.500 4.500a6 6 0 1 0 0 12 6 6 0 0 0 0-12zM15 15l5 5",
   sliders: "M4 7h9M17 7h3M15 5v4M4 12h3M11 12h9M9 10v4M4 17h9M17 17h3M15 15v4",
   check: "M5 12.500l4.500 4.500L19 7.500",
+  brush: "M14 4l6 6-8 8a4 4 0 0 1-3 1H4c2-1 1-4 3-6zM11 7l6 6",
+  eraser: "M9 19h11M4.500 13.500L13 5l6 6-8 8H8z M8.500 9.500l6 6",
+  invert: "M12 4a8 8 0 1 0 0 16zM12 4a8 8 0 0 1 0 16M12 8h5M12 12h7M12 16h5",
+  expand: "M4 9V4h5M20 9V4h-5M4 15v5h5M20 15v5h-5",
   vary: "M4 16c4 0 4-8 8-8s4 8 8 8M4 8c2 0 3 2 4 4M16 12c1 2 2 4 4 4",
 } as const;
 

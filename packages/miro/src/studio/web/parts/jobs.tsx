@@ -1,20 +1,43 @@
 /** Jobs of this tab: what waits, what is being drawn, and the last one that ended. */
 import { messageOf, pictureUrl, thumbnailUrl } from "../state/api.js";
 import { show } from "../state/gallery.js";
-import { cancel, forget, isEnded, type Job, type JobState, jobs, progressOf, secondsLeft } from "../state/jobs.js";
+import {
+  cancel,
+  forget,
+  groupOf,
+  isEnded,
+  type Job,
+  type JobState,
+  jobs,
+  progressOf,
+  secondsLeft,
+} from "../state/jobs.js";
 import { tell } from "../state/notices.js";
 import { useNow } from "./field.js";
 import { IconButton } from "./icon.js";
 import { composeSheet, Picture, saveBlob } from "./picture.js";
 
+const bad = (error: unknown) => tell(messageOf(error), { kind: "bad" });
+
 export function Jobs() {
-  const drawn = jobs.value.filter(({ purpose }) => purpose.kind === "draw").toSorted((a, b) => place(a) - place(b));
-  if (drawn.length === 0) return null;
+  const groups = new Map<string, Job[]>();
+  for (const job of jobs.value) {
+    const group = groupOf(job);
+    // The newest job comes first in the list; columns are in the order of the models.
+    if (group !== null) groups.set(group, [job, ...(groups.get(group) ?? [])]);
+  }
+  if (groups.size === 0) return null;
+  const first = (group: readonly Job[]) => Math.min(...group.map(place));
+  const shown = [...groups].toSorted(([, a], [, b]) => first(a) - first(b));
   return (
     <section class="jobs" aria-label="Jobs">
-      {drawn.map((job) => (
-        <JobCard key={job.id} job={job} />
-      ))}
+      {shown.map(([id, group]) =>
+        group[0]!.purpose.kind === "compare" ? (
+          <ComparisonCard key={id} group={group} />
+        ) : (
+          <JobCard key={id} job={group[0]!} />
+        ),
+      )}
     </section>
   );
 }
@@ -64,43 +87,83 @@ function JobCard({ job }: { job: Job }) {
   const state = job.state.value;
   const ended = isEnded(state);
   const now = useNow(!ended);
-  const progress = state.status === "done" ? 1 : progressOf(state);
-  const finished = state.tiles.flatMap(({ picture }) => picture ?? []);
   return (
     <article class={`job ${state.status}`} aria-label={`Job: ${job.prompt}`}>
-      <header>
-        <div class="job-text">
-          <strong title={job.prompt}>{job.prompt}</strong>
-          <span class="job-state" role="status">
-            {saysOf(state, now)}
-          </span>
-        </div>
-        {ended ? (
-          <>
-            {finished.length > 1 && (
-              <IconButton
-                icon="download"
-                label="Download all as one sheet"
-                onClick={() =>
-                  void composeSheet(finished.map(pictureUrl))
-                    .then((blob) => saveBlob(blob, "miro-sheet.png"))
-                    .catch((error) => tell(messageOf(error), { kind: "bad" }))
-                }
-              />
-            )}
-            <IconButton icon="close" label="Put away" onClick={() => forget(job)} />
-          </>
-        ) : (
-          <button
-            type="button"
-            class="quiet"
-            onClick={() => void cancel(job).catch((error) => tell(messageOf(error), { kind: "bad" }))}
-          >
-            Cancel
-          </button>
-        )}
-      </header>
-      {state.status === "running" && <progress max={1} value={progress} aria-label="Progress" />}
+      <CardHead prompt={job.prompt} says={saysOf(state, now)} group={[job]} />
+      <JobBody job={job} class={`of-${job.total}`} />
+    </article>
+  );
+}
+
+/** The same prompt, seed and settings with several models, a column for each. */
+function ComparisonCard({ group }: { group: readonly Job[] }) {
+  const states = group.map(({ state }) => state.value);
+  const now = useNow(!states.every(isEnded));
+  const done = states.filter(isEnded).length;
+  const says = done === group.length ? `All ${done} models have ended.` : `${done} of ${group.length} models.`;
+  const [{ prompt }] = group as [Job];
+  return (
+    <article class="job comparison" aria-label={`Comparison: ${prompt}`}>
+      <CardHead {...{ prompt, says, group }} />
+      <div class="columns" style={{ "--n": String(group.length) }}>
+        {group.map((job, i) => {
+          const model = job.purpose.kind === "compare" ? job.purpose.model : "";
+          return (
+            <section key={job.id} class={`column ${states[i]!.status}`} aria-label={`Model ${model}`}>
+              <h3>{model}</h3>
+              <span class="job-state">{saysOf(states[i]!, now)}</span>
+              <JobBody job={job} class="of-column" />
+            </section>
+          );
+        })}
+      </div>
+    </article>
+  );
+}
+
+function CardHead({ prompt, says, group }: { prompt: string; says: string; group: readonly Job[] }) {
+  const live = group.filter(({ state }) => !isEnded(state.value));
+  const finished = group.flatMap(({ state }) => state.value.tiles.flatMap(({ picture }) => picture ?? []));
+  return (
+    <header>
+      <div class="job-text">
+        <strong title={prompt}>{prompt}</strong>
+        <span class="job-state" role="status">
+          {says}
+        </span>
+      </div>
+      {live.length === 0 ? (
+        <>
+          {finished.length > 1 && (
+            <IconButton
+              icon="download"
+              label="Download all as one sheet"
+              onClick={() =>
+                void composeSheet(finished.map(pictureUrl))
+                  .then((blob) => saveBlob(blob, "miro-sheet.png"))
+                  .catch(bad)
+              }
+            />
+          )}
+          <IconButton icon="close" label="Put away" onClick={() => forget(...group)} />
+        </>
+      ) : (
+        <button type="button" class="quiet" onClick={() => void Promise.all(live.map(cancel)).catch(bad)}>
+          Cancel
+        </button>
+      )}
+    </header>
+  );
+}
+
+/** Progress, errors and pictures of a job. */
+function JobBody({ job, class: name }: { job: Job; class: string }) {
+  const state = job.state.value;
+  const ended = isEnded(state);
+  const finished = state.tiles.some(({ picture }) => picture !== null);
+  return (
+    <>
+      {state.status === "running" && <progress max={1} value={progressOf(state)} aria-label="Progress" />}
       {state.error && (
         <p class="error" role="alert">
           {state.error}
@@ -111,10 +174,9 @@ function JobCard({ job }: { job: Job }) {
           {text}
         </p>
       ))}
-      {(state.status === "running" || finished.length > 0) && (
-        <div class={`job-tiles of-${job.total}`}>
-          {state.tiles.map((tile, i) => {
-            const { picture, preview, step, steps, scores } = tile;
+      {(state.status === "running" || finished) && (
+        <div class={`job-tiles ${name}`}>
+          {state.tiles.map(({ picture, preview, step, steps, scores }, i) => {
             const best = Object.entries(scores ?? {});
             if (ended && picture === null) return null;
             return (
@@ -136,6 +198,6 @@ function JobCard({ job }: { job: Job }) {
           })}
         </div>
       )}
-    </article>
+    </>
   );
 }

@@ -4,7 +4,8 @@ import { ask, key } from "../state/api.js";
 
 /** The address under which an image of the studio can be shown; null until it is there. */
 export function useSource(url: string): string | null {
-  const wanted = key.value !== null;
+  // What the page itself has made needs no key.
+  const wanted = key.value !== null && !url.startsWith("blob:");
   const [made, setMade] = useState<{ url: string; blob: string } | null>(null);
   useEffect(() => {
     if (!wanted) return;

@@ -47,7 +47,7 @@ export function Prompt() {
             type="button"
             class="quiet"
             title="The same prompt, seed and settings with every model"
-            onClick={() => void draw(models.value.map(({ id }) => id))}
+            onClick={() => void draw(models.value)}
           >
             All models
           </button>

@@ -1,10 +1,12 @@
 /** Sampling settings, the seed, and what is drawn over. */
-import { useEffect, useId, useRef } from "preact/hooks";
-import { thumbnailUrl } from "../state/api.js";
+import { useEffect, useId, useLayoutEffect, useRef, useState } from "preact/hooks";
+import { pictureUrl, thumbnailUrl } from "../state/api.js";
 import { form, lastSeed, model, randomSeed, set, source } from "../state/form.js";
+import { isMasked, mask, maskSize, show } from "../state/mask.js";
 import { tell } from "../state/notices.js";
 import { NumberField, Slider } from "./field.js";
-import { IconButton } from "./icon.js";
+import { Icon, IconButton } from "./icon.js";
+import { MASK_COLOUR, MaskEditor } from "./mask-editor.js";
 import { Picture } from "./picture.js";
 
 const MOST_SEED = 2 ** 31 - 1;
@@ -155,9 +157,10 @@ function Seed() {
   );
 }
 
-/** What is drawn over: image to image. */
+/** What is drawn over: image to image, and with a mask in-painting. */
 function SourcePanel() {
   const { value } = source;
+  const [painting, setPainting] = useState(false);
   const input = useRef<HTMLInputElement>(null);
   useEffect(
     () => () => {
@@ -189,14 +192,17 @@ function SourcePanel() {
         </button>
       ) : (
         <div class="source-set">
-          {value.kind === "file" ? (
-            <img src={value.url} alt="What is drawn over" />
-          ) : (
-            <Picture url={thumbnailUrl(value.id)} alt="What is drawn over" />
-          )}
+          <span class="source-picture">
+            <Picture url={value.kind === "file" ? value.url : thumbnailUrl(value.id)} alt="What is drawn over" />
+            <MaskPreview />
+          </span>
           <Slider
             {...{ label: "Strength", value: form.value.strength, min: 0, max: 1, step: 0.05 }}
-            help="0 keeps the picture, 1 draws it anew."
+            help={
+              isMasked(mask.value)
+                ? "How much of the painted places is drawn anew; 1: all of it."
+                : "0 keeps the picture, 1 draws it anew."
+            }
             onChange={(strength) => set({ strength })}
           />
           <IconButton
@@ -206,8 +212,32 @@ function SourcePanel() {
               source.value = null;
             }}
           />
+          <button type="button" class="quiet" onClick={() => setPainting(true)}>
+            <Icon name="brush" /> {isMasked(mask.value) ? "Change the mask …" : "Paint a mask …"}
+          </button>
         </div>
+      )}
+      {painting && value !== null && (
+        <MaskEditor
+          url={value.kind === "file" ? value.url : pictureUrl(value.id)}
+          onSize={(size) => {
+            maskSize.value = size;
+          }}
+          onClose={() => setPainting(false)}
+        />
       )}
     </div>
   );
+}
+
+/** The mask over the small picture. */
+function MaskPreview() {
+  const canvas = useRef<HTMLCanvasElement>(null);
+  const [deeds, size] = [mask.value, maskSize.value];
+  useLayoutEffect(() => {
+    if (canvas.current) show(canvas.current, deeds, MASK_COLOUR);
+  }, [deeds, size]);
+  if (size === null || !isMasked(deeds)) return null;
+  const [width, height] = size;
+  return <canvas ref={canvas} width={160} height={Math.max(1, Math.round((160 * height) / width))} />;
 }

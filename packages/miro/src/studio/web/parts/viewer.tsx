@@ -1,5 +1,5 @@
 /** One picture large, with everything that can be done with it; and two beside each other. */
-import { useEffect, useState } from "preact/hooks";
+import { useEffect, useRef, useState } from "preact/hooks";
 import { askJson, messageOf, type PictureEntry, pictureUrl, type Settings } from "../state/api.js";
 import { draw } from "../state/draw.js";
 import { models, set, source, takeOver } from "../state/form.js";
@@ -38,6 +38,11 @@ function Large({ entry }: { entry: PictureEntry }) {
   const { id, prompt, favourite } = entry;
   const settings = useSettings(id);
   const place = pictures.value.findIndex((one) => one.id === id);
+  const stage = useRef<HTMLDivElement>(null);
+  const fullScreen = () => {
+    const change = document.fullscreenElement ? document.exitFullscreen() : stage.current!.requestFullscreen();
+    change.catch(bad);
+  };
   const close = () => {
     shown.value = null;
   };
@@ -60,11 +65,12 @@ function Large({ entry }: { entry: PictureEntry }) {
         if (event.key === "ArrowLeft") go(-1);
         else if (event.key === "ArrowRight") go(1);
         else if (event.key === "f") void setFavourite(entry, !favourite);
+        else if (event.key === "F") fullScreen();
         else return;
         event.preventDefault();
       }}
     >
-      <div class="viewer-picture">
+      <div class="viewer-picture" ref={stage}>
         <Picture url={pictureUrl(id)} alt={prompt} key={id} />
         <IconButton icon="left" class="before" label="Newer picture" disabled={place <= 0} onClick={() => go(-1)} />
         <IconButton
@@ -87,7 +93,7 @@ function Large({ entry }: { entry: PictureEntry }) {
           <IconButton
             icon="compare"
             pressed={chosen.value.includes(id)}
-            label="Choose for a comparison"
+            label="Choose, to compare or for a sheet"
             onClick={() => choose(id)}
           />
           <IconButton
@@ -104,6 +110,7 @@ function Large({ entry }: { entry: PictureEntry }) {
               shown.value = place < 0 ? null : next;
             }}
           />
+          <IconButton icon="expand" label="Full screen" onClick={fullScreen} />
           <IconButton icon="close" class="last" label="Close" onClick={close} />
         </div>
         <p class="viewer-prompt">{prompt}</p>
@@ -156,7 +163,7 @@ function Rows({ rows }: { rows: readonly Row[] }) {
 }
 
 export function Compare() {
-  const [first, second] = chosen.value;
+  const [first, second] = chosen.value.slice(-2);
   if (!comparing.value || first === undefined || second === undefined) return null;
   return <Pair ids={[first, second]} />;
 }

@@ -1,29 +1,33 @@
 /** What the buttons do: draw what the form says. */
 import { signal } from "@preact/signals";
-import { ApiError, messageOf } from "./api.js";
-import { form, lastSeed, randomSeed, requestOf, source } from "./form.js";
+import { ApiError, type Model, messageOf } from "./api.js";
+import { form, lastSeed, model, newId, randomSeed, requestOf, source } from "./form.js";
 import { submit } from "./jobs.js";
+import { maskFile } from "./mask.js";
 
 /** What went wrong with the last request, and the field that it is about. */
 export const formError = signal<{ message: string; field?: string | undefined } | null>(null);
 export const sending = signal(false);
 
-/** @param others ids of models that draw the same, side by side */
-export async function draw(models: readonly (string | undefined)[] = [undefined]): Promise<void> {
+/** @param compared models that draw the same, side by side; none: the chosen model */
+export async function draw(compared: readonly Model[] = []): Promise<void> {
   const { prompt, images, seed, randomSeed: random, bestOf, scorer, strength, variation } = form.value;
   if (prompt.trim() === "") {
     formError.value = { message: "Please enter a prompt.", field: "prompt" };
     return;
   }
+  const chosen = model.value;
+  if (chosen === null) return;
   const from = source.value;
   const first = random ? randomSeed() : seed;
   sending.value = true;
+  const group = compared.length > 0 ? newId() : null;
   try {
-    for (const model of models) {
+    const mask = from === null ? null : await maskFile();
+    for (const one of group === null ? [chosen] : compared) {
       await submit(
         {
-          ...requestOf(),
-          ...(model !== undefined && { model }),
+          ...requestOf(one),
           ...{ imagesPerPrompt: images, seed: first },
           ...(bestOf > 1 && scorer !== "" && { bestOf: { n: bestOf, by: scorer } }),
           ...(from !== null && { strength }),
@@ -31,8 +35,8 @@ export async function draw(models: readonly (string | undefined)[] = [undefined]
           ...(variation > 0 && !random && { variationSeed: randomSeed(), variationStrength: variation }),
         },
         images,
-        { kind: "draw" },
-        from?.kind === "file" ? { image: from.file } : {},
+        group === null ? { kind: "draw" } : { kind: "compare", group, model: one.name },
+        { ...(from?.kind === "file" && { image: from.file }), ...(mask && { mask }) },
       );
     }
     lastSeed.value = first;

@@ -62,15 +62,15 @@ export function resetTargets(negative: boolean): void {
   set({ [negative ? "negativeTargets" : "targets"]: {} });
 }
 
-export function targetOf(key: string, negative = false): number {
-  const reward = model.value?.rewards.find((one) => one.key === key);
+export function targetOf(key: string, negative = false, of = model.value): number {
+  const reward = of?.rewards.find((one) => one.key === key);
   const given = (negative ? form.value.negativeTargets : form.value.targets)[key];
   return given ?? (negative ? reward?.negativeDefault : reward?.default) ?? (negative ? 0 : 1);
 }
 
-/** All targets of the model's rewards. */
-export function targetsOf(negative = false): Record<string, number> {
-  return Object.fromEntries((model.value?.rewards ?? []).map(({ key }) => [key, targetOf(key, negative)]));
+/** All targets of a model's rewards. */
+export function targetsOf(negative = false, of = model.value): Record<string, number> {
+  return Object.fromEntries((of?.rewards ?? []).map(({ key }) => [key, targetOf(key, negative, of)]));
 }
 
 /** Sampling settings as the model has them. */
@@ -85,14 +85,14 @@ export function chooseModel(id: string): void {
   });
 }
 
-/** The request that the form makes, without pictures and seeds. */
-export function requestOf(): Record<string, unknown> {
+/** The request that the form makes of a model, without pictures and seeds. */
+export function requestOf(of = model.value): Record<string, unknown> {
   const { prompt, negativePrompt, steps, guidance, guidanceOff, guidanceType, sampler, shift } = form.value;
   return {
-    ...{ model: model.value?.id, prompt: prompt.trim(), steps, sampler, shift, guidanceType },
+    ...{ model: of?.id, prompt: prompt.trim(), steps, sampler, shift, guidanceType },
     guidanceScale: guidanceOff ? 0 : guidance,
-    rewardTargets: targetsOf(),
-    negativeRewardTargets: targetsOf(true),
+    rewardTargets: targetsOf(false, of),
+    negativeRewardTargets: targetsOf(true, of),
     ...(negativePrompt.trim() !== "" && { negativePrompt: negativePrompt.trim() }),
     previewEvery: Math.max(1, Math.round(steps / 8)),
   };
@@ -100,6 +100,11 @@ export function requestOf(): Record<string, unknown> {
 
 export function randomSeed(): number {
   return crypto.getRandomValues(new Uint32Array(1))[0]! >>> 1;
+}
+
+/** A name for what the page keeps. `crypto.randomUUID` is there for pages of this machine or of https alone. */
+export function newId(): string {
+  return [...crypto.getRandomValues(new Uint32Array(2))].map((word) => word.toString(36)).join("-");
 }
 
 /** Makes the form say what a picture says. What the model has no reward for is left out, and told. */

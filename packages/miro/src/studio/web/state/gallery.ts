@@ -3,7 +3,9 @@ import { batch, signal } from "@preact/signals";
 import { ApiError, ask, askJson, messageOf, type PictureEntry } from "./api.js";
 import { tell } from "./notices.js";
 
-const PAGE = 120;
+/** Pictures of the first page, which is waited for, and of each further one. */
+const FIRST_PAGE = 120;
+const PAGE = 480;
 
 export const pictures = signal<PictureEntry[]>([]);
 export const query = signal<{ q: string; favourite: boolean }>({ q: "", favourite: false });
@@ -11,7 +13,7 @@ export const loading = signal(false);
 /** Whether all pictures are there; null before the first answer. */
 export const complete = signal<boolean | null>(null);
 export const galleryError = signal<string | null>(null);
-/** Two pictures to compare, by id. */
+/** Pictures that are chosen, by id: the last two are compared, all of them make a sheet. */
 export const chosen = signal<string[]>([]);
 /** The picture that is shown large. */
 export const shown = signal<PictureEntry | null>(null);
@@ -22,7 +24,7 @@ let turn = 0;
 
 function pageUrl(): string {
   const { q, favourite } = query.value;
-  const params = new URLSearchParams({ limit: String(PAGE) });
+  const params = new URLSearchParams({ limit: String(cursor === null ? FIRST_PAGE : PAGE) });
   if (q.trim() !== "") params.set("q", q);
   if (favourite) params.set("favourite", "true");
   if (cursor !== null) params.set("cursor", cursor);
@@ -114,9 +116,13 @@ export async function remove(entry: PictureEntry): Promise<void> {
   tell("The picture is in the trash.", { action: { label: "Undo", run: () => void undo() }, ms: 10_000 });
 }
 
-/** Chooses a picture for a comparison; of three the oldest choice goes. */
+/** Most pictures of a sheet. */
+const MOST_CHOSEN = 36;
+
+/** Chooses a picture, or no more; of too many the oldest choice goes. */
 export function choose(id: string): void {
-  chosen.value = chosen.value.includes(id) ? chosen.value.filter((one) => one !== id) : [...chosen.value, id].slice(-2);
+  const others = chosen.value.filter((one) => one !== id);
+  chosen.value = others.length < chosen.value.length ? others : [...others, id].slice(-MOST_CHOSEN);
 }
 
 export async function entryOf(id: string): Promise<PictureEntry> {

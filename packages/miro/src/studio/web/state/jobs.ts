@@ -6,6 +6,8 @@ import { EventParser } from "./event-parser.js";
 /** What a job is for. */
 export type Purpose =
   | { kind: "draw" }
+  /** One of several models that draw the same, side by side. */
+  | { kind: "compare"; group: string; model: string }
   /** Cells of the reward map, by place. */
   | { kind: "map"; map: string; cells: number[] }
   /** A strip below a slider. */
@@ -83,14 +85,14 @@ export async function submit(
   request: Record<string, unknown>,
   total: number,
   purpose: Purpose = { kind: "draw" },
-  files: { image?: Blob } = {},
+  files: { image?: Blob; mask?: Blob } = {},
 ): Promise<Job> {
   const form = new FormData();
   form.append("request", JSON.stringify(request));
-  if (files.image) form.append("image", files.image);
+  for (const [name, file] of Object.entries(files)) form.append(name, file);
   const { id } = await askJson<{ id: string }>(
     "/api/jobs",
-    files.image ? { method: "POST", body: form } : { method: "POST", json: request },
+    Object.keys(files).length > 0 ? { method: "POST", body: form } : { method: "POST", json: request },
   );
   const job = newJob({ id, purpose, prompt: String(request.prompt), total });
   jobs.value = [job, ...tidied()];
@@ -99,10 +101,21 @@ export async function submit(
 
 /** Jobs without those that have ended longest ago: their pictures are in the gallery. */
 function tidied(): Job[] {
-  let ended = 0;
-  return jobs.value.filter(
-    (job) => isLive(job) || job.purpose.kind === "strip" || (job.purpose.kind === "draw" && ended++ < 1),
-  );
+  const liveGroups = new Set(jobs.value.filter(isLive).map(groupOf));
+  const ended = new Set<string>();
+  return jobs.value.filter((job) => {
+    const group = groupOf(job);
+    if (isLive(job) || job.purpose.kind === "strip") return true;
+    if (group === null) return false;
+    if (liveGroups.has(group)) return true;
+    ended.add(group);
+    return ended.size <= 1;
+  });
+}
+
+/** What is shown as one: a job, or those of several models; null for what is shown elsewhere. */
+export function groupOf({ id, purpose }: Job): string | null {
+  return purpose.kind === "draw" ? id : purpose.kind === "compare" ? purpose.group : null;
 }
 
 function newJob(stored: StoredJob): Job {
@@ -127,8 +140,8 @@ export async function cancel(job: Job): Promise<void> {
   apply(job, "cancelled", {});
 }
 
-export function forget(job: Job): void {
-  jobs.value = jobs.value.filter((other) => other !== job);
+export function forget(...some: Job[]): void {
+  jobs.value = jobs.value.filter((job) => !some.includes(job));
 }
 
 function change(job: Job, changes: Partial<JobState>): void {

@@ -1,7 +1,7 @@
 /** The reward map: one seed, two rewards, a grid of pictures over both targets, from coarse to fine. */
 import { computed, effect, signal } from "@preact/signals";
 import { messageOf } from "./api.js";
-import { form, lastSeed, model, randomSeed, requestOf, snap, targetsOf } from "./form.js";
+import { form, lastSeed, model, newId, randomSeed, requestOf, snap, targetsOf } from "./form.js";
 import { cancel, isEnded, jobs, onJobEvent, submit } from "./jobs.js";
 import { mapLevels } from "./map-order.js";
 
@@ -50,7 +50,7 @@ export function startMap(): void {
   const { previewEvery: _, ...request } = requestOf();
   void stopMap();
   rewardMap.value = {
-    ...{ id: crypto.randomUUID(), x, y, side, seed: chosen, prompt: form.value.prompt.trim(), request },
+    ...{ id: newId(), x, y, side, seed: chosen, prompt: form.value.prompt.trim(), request },
     ...{ pictures: {}, running: true, error: null },
   };
   void next();

@@ -4,6 +4,7 @@ import { messageOf, returns } from "./api.js";
 import { loadModels, startForm } from "./form.js";
 import { arrived, reload } from "./gallery.js";
 import { onJobEvent, startJobs } from "./jobs.js";
+import { startMask } from "./mask.js";
 import { resumeMap, startRewardMap } from "./reward-map.js";
 import { followTheme } from "./theme.js";
 
@@ -13,6 +14,7 @@ export const startError = signal<string | null>(null);
 export function start(): void {
   followTheme();
   startForm();
+  startMask();
   startRewardMap();
   onJobEvent((job, event, image) => {
     const id = event === "picture" && image !== null ? job.state.value.tiles[image]!.picture : null;

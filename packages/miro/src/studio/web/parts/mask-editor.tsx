@@ -1,0 +1,223 @@
+/** Painting the places of a picture that are drawn anew: with a pointer, a finger or the keyboard, or from a file. */
+import { useEffect, useLayoutEffect, useRef, useState } from "preact/hooks";
+import { messageOf } from "../state/api.js";
+import { addDeed, isMasked, mask, maskOfFile, paint, type Stroke, show, undo } from "../state/mask.js";
+import { tell } from "../state/notices.js";
+import { Dialog } from "./dialog.js";
+import { Icon, IconButton } from "./icon.js";
+import { useSource } from "./picture.js";
+
+/** Colour of the places that are drawn anew. */
+export const MASK_COLOUR = "#ec4899";
+/** Most pixels of the canvas along a side: what is shown, not what is sent. */
+const SHOWN = 1024;
+/** Diameters of the brush in widths of the picture. */
+const SIZES = { least: 0.01, most: 0.5, step: 0.01 };
+
+interface EditorProps {
+  url: string;
+  onSize: (size: [number, number]) => void;
+  onClose: () => void;
+}
+
+export function MaskEditor({ url, onSize, onClose }: EditorProps) {
+  const shown = useSource(url);
+  const canvas = useRef<HTMLCanvasElement>(null);
+  const input = useRef<HTMLInputElement>(null);
+  const [size, setSize] = useState<[number, number] | null>(null);
+  const [erase, setErase] = useState(false);
+  const [brush, setBrush] = useState(0.12);
+  /** Where the brush is, in widths of the picture; null: nowhere near it. */
+  const [at, setAt] = useState<[number, number] | null>(null);
+  /** The line that is being painted. */
+  const stroke = useRef<Stroke | null>(null);
+  const deeds = mask.value;
+  const tall = size === null ? 1 : size[1] / size[0];
+
+  useLayoutEffect(() => {
+    if (canvas.current && stroke.current === null) show(canvas.current, deeds, MASK_COLOUR);
+  }, [deeds, size]);
+  useEffect(() => canvas.current?.focus({ preventScroll: true }), [size]);
+
+  const begin = (point: [number, number]) => {
+    stroke.current = { kind: "stroke", erase, size: brush, points: [point] };
+    draw([point]);
+  };
+  /** Paints the newest part of the line. */
+  const draw = (points: [number, number][]) => {
+    const line = stroke.current!;
+    const last = line.points.at(-1)!;
+    line.points.push(...points);
+    const context = canvas.current!.getContext("2d")!;
+    paint(context, { ...line, points: [last, ...points] });
+    context.globalCompositeOperation = "source-in";
+    context.fillStyle = MASK_COLOUR;
+    context.fillRect(0, 0, context.canvas.width, context.canvas.height);
+  };
+  const end = () => {
+    const line = stroke.current;
+    stroke.current = null;
+    if (line) addDeed(line);
+  };
+  const pointOf = ({ clientX, clientY }: { clientX: number; clientY: number }): [number, number] => {
+    const { left, top, width } = canvas.current!.getBoundingClientRect();
+    return [(clientX - left) / width, (clientY - top) / width];
+  };
+  const load = (file: File | undefined) => {
+    if (!file || size === null) return;
+    maskOfFile(file, ...size).then(addDeed, (error) => tell(messageOf(error), { kind: "bad" }));
+  };
+  const resize = (by: number) => setBrush((now) => Math.min(SIZES.most, Math.max(SIZES.least, now + by)));
+  const keys = (event: KeyboardEvent) => {
+    const by = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] }[event.key];
+    const ctrl = event.ctrlKey || event.metaKey;
+    if (by) {
+      const far = Math.max(0.01, brush / (event.shiftKey ? 1 : 4));
+      const [x, y] = at ?? [0.5, tall / 2];
+      const to: [number, number] = [
+        Math.min(1, Math.max(0, x + by[0]! * far)),
+        Math.min(tall, Math.max(0, y + by[1]! * far)),
+      ];
+      setAt(to);
+      if (stroke.current) draw([to]);
+    } else if (event.key === " ") {
+      const point: [number, number] = at ?? [0.5, tall / 2];
+      setAt(point);
+      if (!event.repeat && stroke.current === null) begin(point);
+    } else if (event.key === "z" && ctrl) undo();
+    else if (ctrl || event.altKey) return;
+    else if (event.key === "e") setErase(!erase);
+    else if (event.key === "i") addDeed({ kind: "invert" });
+    else if (event.key === "[") resize(-SIZES.step * 2);
+    else if (event.key === "]") resize(SIZES.step * 2);
+    else return;
+    event.preventDefault();
+  };
+  // What is dropped here is a mask, and no picture whose settings are wanted.
+  const hold = (event: DragEvent) => {
+    event.preventDefault();
+    event.stopPropagation();
+  };
+  return (
+    <Dialog label="Mask: the places that are drawn anew" class="mask-editor" onClose={onClose}>
+      {/* biome-ignore lint/a11y/noStaticElementInteractions: a place to drop files; the button beside does the same */}
+      <div
+        class="mask-body"
+        onDragEnter={hold}
+        onDragOver={hold}
+        onDrop={(event) => {
+          hold(event);
+          load(event.dataTransfer?.files[0]);
+        }}
+      >
+        <div class="mask-stage">
+          {shown === null ? (
+            <span class="waiting" role="img" aria-label="The picture is loaded" />
+          ) : (
+            <div class="mask-picture" style={{ "--tall": String(tall) }}>
+              <img
+                src={shown}
+                alt=""
+                draggable={false}
+                onLoad={({ currentTarget: { naturalWidth, naturalHeight } }) => {
+                  setSize([naturalWidth, naturalHeight]);
+                  onSize([naturalWidth, naturalHeight]);
+                }}
+              />
+              {size && (
+                // biome-ignore lint/a11y/noInteractiveElementToNoninteractiveRole: its keys are those of a program
+                <canvas
+                  ref={canvas}
+                  width={Math.round(SHOWN * Math.min(1, 1 / tall))}
+                  height={Math.round(SHOWN * Math.min(1, 1 / tall) * tall)}
+                  role="application"
+                  aria-label="Mask. Arrow keys move the brush, Space paints while it is held, E erases, I inverts"
+                  tabIndex={0}
+                  onKeyDown={keys}
+                  onKeyUp={(event) => {
+                    if (event.key === " ") end();
+                  }}
+                  onBlur={end}
+                  onPointerDown={(event) => {
+                    if (event.button !== 0 || stroke.current) return;
+                    event.currentTarget.setPointerCapture(event.pointerId);
+                    begin(pointOf(event));
+                  }}
+                  onPointerMove={(event) => {
+                    setAt(event.pointerType === "touch" ? null : pointOf(event));
+                    if (stroke.current && event.currentTarget.hasPointerCapture(event.pointerId))
+                      draw([...(event.getCoalescedEvents?.() ?? []), event].map(pointOf));
+                  }}
+                  onPointerUp={end}
+                  onPointerCancel={end}
+                  onPointerLeave={() => setAt(null)}
+                />
+              )}
+              {at && (
+                <span
+                  class={`brush ${erase ? "erases" : ""}`}
+                  style={{ left: `${100 * at[0]}%`, top: `${(100 * at[1]) / tall}%`, width: `${100 * brush}%` }}
+                />
+              )}
+            </div>
+          )}
+        </div>
+        <div class="mask-tools">
+          <h2>Mask</h2>
+          <p class="help">What you paint is drawn anew; the rest of the picture stays.</p>
+          <fieldset class="mask-modes">
+            <legend class="visually-hidden">Brush</legend>
+            <button type="button" class="quiet" aria-pressed={!erase} onClick={() => setErase(false)}>
+              <Icon name="brush" /> Paint
+            </button>
+            <button type="button" class="quiet" aria-pressed={erase} onClick={() => setErase(true)}>
+              <Icon name="eraser" /> Erase
+            </button>
+          </fieldset>
+          <label class="field">
+            <span>Size of the brush</span>
+            <input
+              type="range"
+              {...{ min: SIZES.least, max: SIZES.most, step: SIZES.step, value: brush }}
+              onInput={(event) => setBrush(Number(event.currentTarget.value))}
+            />
+          </label>
+          <div class="mask-deeds">
+            <button type="button" class="quiet" disabled={deeds.length === 0} onClick={undo}>
+              <Icon name="reset" /> Undo
+            </button>
+            <button type="button" class="quiet" disabled={!isMasked(deeds)} onClick={() => addDeed({ kind: "clear" })}>
+              <Icon name="trash" /> Clear
+            </button>
+            <button type="button" class="quiet" onClick={() => addDeed({ kind: "invert" })}>
+              <Icon name="invert" /> Invert
+            </button>
+            <input
+              ref={input}
+              type="file"
+              accept="image/*"
+              class="hidden"
+              aria-label="File of a mask"
+              tabIndex={-1}
+              onChange={(event) => {
+                load(event.currentTarget.files?.[0]);
+                event.currentTarget.value = "";
+              }}
+            />
+            <button type="button" class="quiet" onClick={() => input.current!.click()}>
+              <Icon name="picture" /> From a file …
+            </button>
+          </div>
+          <p class="help">
+            A file's white places are drawn anew; it can be dropped here too. Keys: arrows and Space paint, E erases, I
+            inverts, [ and ] size the brush, Ctrl+Z undoes.
+          </p>
+          <button type="button" class="generate small" onClick={onClose}>
+            Done
+          </button>
+        </div>
+        <IconButton icon="close" class="mask-close" label="Close" onClick={onClose} />
+      </div>
+    </Dialog>
+  );
+}
