@@ -1,7 +1,7 @@
 /**
  * `npm run soak -- studio`: a server under load and faults. 1,000 requests at once against its queue of 64; hang-ups,
- * slow readers and half-sent bodies; thousands of pictures in one process, with its memory and file descriptors; and
- * kill -9 at random moments. Writes bench/results/studio-soak.json; exit code 1 when anything was not as it should be.
+ * slow readers and half-sent bodies; thousands of pictures in one process, with its memory and file descriptors, and
+ * their gallery as the page shows it; and kill -9 at random moments. Writes bench/results/studio-soak.json; exit code 1 when anything was not as it should be.
  */
 import { type ChildProcess, spawn } from "node:child_process";
 import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
@@ -12,6 +12,7 @@ import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { fileURLToPath } from "node:url";
 import { readImageFile, readSettings } from "miro-t2i";
+import { measureGallery } from "./gallery-page.js";
 import { generator } from "./kill-and-restart.js";
 
 const ROOT = fileURLToPath(new URL("../../", import.meta.url.replace("/dist/", "/")));
@@ -114,6 +115,7 @@ export async function soakStudio({
     const load = await flood(server, small, check);
     const faults = await disturb(server, small, random, check);
     const memory = await drawMany(server, small, pictures, random, check);
+    const gallery = await lookAt(server, output, check);
     await server.end("SIGTERM");
     const lost = { kills: 0, jobs: 0, pictures: 0 };
     for (let i = 0; i < kills; i++) {
@@ -143,7 +145,7 @@ export async function soakStudio({
       benchmark: "studio-soak",
       date: new Date().toISOString(),
       machine: { cpu: cpus()[0]?.model, cores: cpus().length, node: process.version },
-      ...{ pictures, kills, steps, model, load, faults, memory, wrong },
+      ...{ pictures, kills, steps, model, load, faults, memory, gallery, wrong },
     };
     const folder = join(ROOT, "bench", "results");
     mkdirSync(folder, { recursive: true });
@@ -270,6 +272,29 @@ async function drawMany(server: Server, small: Small, pictures: number, random: 
   );
   check(last.descriptors <= first.descriptors + 3, `descriptors: ${first.descriptors}, then ${last.descriptors}`);
   return samples;
+}
+
+/** The gallery of many pictures: how fast a page of it is answered, and the page in a browser. */
+async function lookAt(server: Server, output: string, check: Check) {
+  const pictures = await count(server, pngs(output).length);
+  const times: number[] = [];
+  for (let i = 0; i < 100; i++) {
+    const start = performance.now();
+    await server.json(`/api/pictures?limit=120${["", "&q=fox", "&favourite=true", `&q=fox+${i}`][i % 4]}`);
+    times.push(performance.now() - start);
+  }
+  const answerMs = Math.round(times.sort((a, b) => a - b)[98]!);
+  const page = await measureGallery(server.url, pictures);
+  if (page) {
+    const { firstPictureMs, frameMs, scrolledSeconds, mostInDocument } = page;
+    check(
+      mostInDocument < 200,
+      `the page shows ${pictures} pictures: the first after ${firstPictureMs} ms, scrolled in ` +
+        `${scrolledSeconds.toFixed(0)} s with ${frameMs.p50} ms a frame (p95 ${frameMs.p95} ms), ` +
+        `${mostInDocument} of them in the document at once`,
+    );
+  }
+  return { answerMs, page };
 }
 
 function pngs(folder: string): string[] {
