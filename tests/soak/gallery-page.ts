@@ -32,7 +32,8 @@ export async function measureGallery(url: string, pictures: number): Promise<Gal
     const began = performance.now();
     await page.goto(url);
     // The page's own policy forbids what `waitForFunction` does with a text.
-    while (!(await page.evaluate("document.querySelector('.card img')?.naturalWidth > 0"))) await page.waitForTimeout(5);
+    while (!(await page.evaluate("document.querySelector('.card img')?.naturalWidth > 0")))
+      await page.waitForTimeout(5);
     const firstPictureMs = performance.now() - began;
     await page.evaluate(`{
       const seen = (window.seen = { frames: [], most: 0, last: 0 });

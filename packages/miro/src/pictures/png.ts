@@ -10,7 +10,6 @@ import { promisify } from "node:util";
 import { constants, deflate, deflateSync, inflateSync } from "node:zlib";
 import { MiroError } from "../errors.js";
 
-const deflateAside = promisify(deflate);
 const SIGNATURE = Uint8Array.of(0x89, 0x50, 0x4e, 0x47, 0x0d, 0x0a, 0x1a, 0x0a);
 /** No text that this reader returns may be longer. */
 const MAX_TEXT_BYTES = 4 << 20;

@@ -2,7 +2,7 @@
 import { timingSafeEqual } from "node:crypto";
 import fastify from "fastify";
 import { beforeEach, describe, expect, it, vi } from "vitest";
-import { type AccessOptions, guard, isLoopback } from "./security.js";
+import { type AccessOptions, guard } from "./security.js";
 
 vi.mock("node:crypto", async (original) => {
   const crypto = await original<typeof import("node:crypto")>();
@@ -106,18 +106,4 @@ it("every answer, refusals too, forbids frames, foreign scripts and guessed type
     expect(answer.headers["x-content-type-options"]).toBe("nosniff");
     expect(answer.headers["referrer-policy"]).toBe("no-referrer");
   }
-});
-
-it("this machine alone is what only this machine reaches", () => {
-  expect(["localhost", "::1", "127.0.0.1", "127.255.0.3"].map(isLoopback)).toEqual([true, true, true, true]);
-  for (const host of [
-    "0.0.0.0",
-    "::",
-    "127.0.0.1.evil.example",
-    "128.0.0.1",
-    "1127.0.0.1",
-    "localhost.evil.example",
-    "",
-  ])
-    expect([host, isLoopback(host)]).toEqual([host, false]);
 });
