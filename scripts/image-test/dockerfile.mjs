@@ -1,4 +1,7 @@
-/** A Dockerfile as a list of steps: the stages that a target needs, with arguments filled in, as `docker build` reads it. */
+/**
+ * A Dockerfile as a list of steps: the stages that a target needs, with arguments filled in, as `docker build` reads
+ * it.
+ */
 import { DockerfileParser } from "dockerfile-ast";
 
 /** PATH of Debian's images. */

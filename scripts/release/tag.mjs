@@ -1,5 +1,8 @@
 #!/usr/bin/env node
-/** Tags the version of the packages, unless it is tagged; the tag's workflow publishes them. Run by the release workflow. */
+/**
+ * Tags the version of the packages, unless it is tagged; the tag's workflow publishes them. Run by the release
+ * workflow.
+ */
 import { execFileSync } from "node:child_process";
 import { readFileSync } from "node:fs";
 

@@ -1,4 +1,6 @@
-/** The page of a studio with thousands of pictures, in Chromium: its first paint, and its frames while it is scrolled. */
+/**
+ * The page of a studio with thousands of pictures, in Chromium: its first paint, and its frames while it is scrolled.
+ */
 import { existsSync } from "node:fs";
 import { chromium } from "playwright-core";
 

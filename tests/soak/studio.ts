@@ -1,7 +1,8 @@
 /**
  * `npm run soak -- studio`: a server under load and faults. 1,000 requests at once against its queue of 64; hang-ups,
  * slow readers and half-sent bodies; thousands of pictures in one process, with its memory and file descriptors, and
- * their gallery as the page shows it; and kill -9 at random moments. Writes bench/results/studio-soak.json; exit code 1 when anything was not as it should be.
+ * their gallery as the page shows it; and kill -9 at random moments. Writes bench/results/studio-soak.json; exit code 1
+ * when anything was not as it should be.
  */
 import { type ChildProcess, spawn } from "node:child_process";
 import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";

@@ -1,5 +1,6 @@
 /**
- * A libtorch that MIRO_LIBTORCH or LIBTORCH names, in place of the one that npm has installed beside the packaged addon.
+ * A libtorch that MIRO_LIBTORCH or LIBTORCH names, in place of the one that npm has installed beside the packaged
+ * addon.
  * Its libraries are loaded before the addon: the system's loader then takes them for those that the addon asks for, as
  * their names are the same. An addon that a clone has built has its libtorch from the set-up.
  */

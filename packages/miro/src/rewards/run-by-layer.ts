@@ -1,4 +1,6 @@
-/** Networks of scorers run layer by layer, so that a call can be aborted within a batch, and other work runs between. */
+/**
+ * Networks of scorers run layer by layer, so that a call can be aborted within a batch, and other work runs between.
+ */
 import { noGrad } from "@miro-t2i/torch";
 import { type ByLayer, freeing } from "../networks/by-layer.js";
 import { breathe } from "../pipeline/interruption.js";

@@ -1,5 +1,6 @@
 /**
- * The models of the studio, each in a thread of its own. One is loaded at its first use, the only one at the start; when
+ * The models of the studio, each in a thread of its own. One is loaded at its first use, the only one at the start;
+ * when
  * another one does not fit in memory, the least recently used is freed.
  */
 
