@@ -1,8 +1,8 @@
 /**
  * `npm run bench -- checkpoint [--size full|tiny]`: storing a training checkpoint of the published network (weights,
- * one average, both moments, float32): how long the training waits when the write goes on beside it, how long the write
- * takes, how long a write takes that is waited for, and what a matrix product takes meanwhile. Needs twice the
- * checkpoint's size in memory.
+ * one average, both moments, float32): how long the training waits when copy and write go on beside it, how long the
+ * copy and the write take, how long a write takes that is waited for, and what a matrix product takes meanwhile. Needs
+ * twice the checkpoint's size in memory.
  */
 import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
@@ -17,7 +17,7 @@ const SIDE = 1024;
 
 export async function checkpoint(options: BenchOptions): Promise<void> {
   const folder = mkdtempSync(join(tmpdir(), "miro-bench-checkpoint-"));
-  const network = nn.init.skipped(() => new Rin(parseRinConfig(NETWORKS[options.size as "full" | "tiny"])));
+  const network = nn.init.skipped(() => new Rin(parseRinConfig(NETWORKS[options.size])));
   const kept: Tensor[] = [];
   const like = (suffix: string) =>
     Object.fromEntries(
@@ -50,23 +50,27 @@ export async function checkpoint(options: BenchOptions): Promise<void> {
   await writer.settled();
   const alone = Array.from({ length: 50 }, product);
   const waits: number[] = [];
+  const copies: number[] = [];
   const writes: number[] = [];
   const beside: number[] = [];
   const blocking: number[] = [];
   for (let round = 1; round <= options.rounds; round++) {
     const start = performance.now();
-    await writer.save(at(2 * round - 1));
-    waits.push((performance.now() - start) / 1000);
+    const since = () => (performance.now() - start) / 1000;
+    await writer.begin(at(2 * round - 1));
+    waits.push(since());
     let written = false;
+    const copied = writer.copied().then(() => void copies.push(since()));
     const done = writer.settled().then(() => {
       written = true;
     });
+    // The gradients of the next step.
     while (!written) {
       beside.push(product());
       await nextTurn();
     }
-    await done;
-    writes.push((performance.now() - start) / 1000 - waits.at(-1)!);
+    await Promise.all([copied, done]);
+    writes.push(since() - copies.at(-1)!);
     const again = performance.now();
     saveTrainingCheckpoint(folder, at(2 * round), { keepLast: 1 });
     blocking.push((performance.now() - again) / 1000);
@@ -78,6 +82,7 @@ export async function checkpoint(options: BenchOptions): Promise<void> {
   const rows = {
     gigabytes: bytes / 1e9,
     waitSeconds: spread(waits),
+    copySeconds: spread(copies),
     writeBesideSeconds: spread(writes),
     writeWaitedForSeconds: spread(blocking),
     productAloneMs: spread(alone),
@@ -93,6 +98,7 @@ export async function checkpoint(options: BenchOptions): Promise<void> {
     columns([
       [`checkpoint of ${rows.gigabytes.toFixed(2)} GB`, "median", "min", "max"],
       line("the training waits, s", rows.waitSeconds),
+      line("until weights may change, beside gradients, s", rows.copySeconds),
       line("the write beside it, s", rows.writeBesideSeconds),
       line("a write that is waited for, s", rows.writeWaitedForSeconds),
       line(`product of ${SIDE} x ${SIDE} matrices, alone, ms`, rows.productAloneMs),

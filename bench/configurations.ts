@@ -31,7 +31,8 @@ const shared = {
   coherence_keys: [...REWARD_KEYS],
 };
 
-export const NETWORKS: Record<"full" | "tiny", NetworkArguments> = {
+/** `thin` has the depth of the published model, and so little width that what is left is the work of the host. */
+export const NETWORKS: Record<"full" | "tiny" | "thin", NetworkArguments> = {
   /** The published main model: 360.4M parameters, 256 × 256 pictures. */
   full: {
     ...shared,
@@ -56,6 +57,18 @@ export const NETWORKS: Record<"full" | "tiny", NetworkArguments> = {
     num_processing_layers: 1,
     num_blocks: 2,
     read_write_heads: 2,
+    compute_heads: 4,
+  },
+  thin: {
+    ...shared,
+    data_size: 8,
+    label_dim: 48,
+    data_dim: 64,
+    num_latents: 16,
+    latents_dim: 64,
+    num_processing_layers: 4,
+    num_blocks: 4,
+    read_write_heads: 4,
     compute_heads: 4,
   },
 };

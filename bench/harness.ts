@@ -10,6 +10,8 @@ import type { PrecisionName } from "miro-t2i/training";
 export interface BenchOptions {
   /** `full` or `tiny`: which network is measured. */
   size: "full" | "tiny";
+  /** Of training: the network at full depth and tiny width, whatever the size. */
+  thin: boolean;
   /** Repetitions of whatever is repeated. */
   rounds: number;
   /** A Python with the reference implementation, null when there is none. */

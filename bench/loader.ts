@@ -8,11 +8,10 @@
  * the page cache. Cold: they were dropped from it (posix_fadvise) before each run.
  */
 import { spawnSync } from "node:child_process";
-import { randomBytes } from "node:crypto";
 import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { aten, empty, scope, type Tensor, zeros } from "@miro-t2i/torch";
+import { aten, empty, randn, scope, type Tensor, zeros } from "@miro-t2i/torch";
 import { encodeNpy } from "@miro-t2i/torch/io";
 import { ShardSet, TarWriter, tarsIn, writeWidsIndex } from "miro-t2i/data";
 import { BenchError, type BenchOptions, columns, root, runReference, spread, store } from "./harness.js";
@@ -150,17 +149,44 @@ function run(settings: LoaderRun): LoaderFigures {
   return JSON.parse(result.stdout.trim().split("\n").at(-1)!) as LoaderFigures;
 }
 
-/** Shards with members, sizes and order of the published ones; the values are random bytes. @returns their size */
-export async function makeShards(folder: string, shards: number, perShard: number): Promise<number> {
-  const noise = randomBytes(8 * 2 ** 20);
+/** What in shards is as a network has it; as published by default. */
+export interface ShardShapes {
+  /** Of a text state. */
+  width: number;
+  /** Of the latents at 256. */
+  side: number;
+  /** Fields with scores. */
+  scores: readonly string[];
+}
+
+/**
+ * Shards with members, sizes and order of the published ones; the values are random: normal numbers in float16.
+ * @returns their size
+ */
+export async function makeShards(
+  folder: string,
+  shards: number,
+  perShard: number,
+  { width = WIDTH, side = 32, scores = ["clip_score"] }: Partial<ShardShapes> = {},
+): Promise<number> {
+  const noise = scope(() => {
+    const values = randn([4 * 2 ** 20], { dtype: "float32" })
+      .to("float16")
+      .data();
+    return Buffer.from(values.buffer, values.byteOffset, values.byteLength);
+  });
   const filled = (template: Uint8Array, header: number, seed: number): Uint8Array => {
-    const start = (seed * 104_729) % (noise.length - template.length);
+    const start = 2 * ((seed * 104_729) % ((noise.length - template.length) / 2)); // a whole number of values
     const bytes = Buffer.from(noise.subarray(start, start + template.length));
     bytes.set(template.subarray(0, header));
     return bytes;
   };
   const template = (shape: number[]) => scope(() => encodeNpy(zeros(shape, { dtype: "float16" })));
-  const [text, small, large] = [template([TOKENS, WIDTH]), template([4, 32, 32]), template([4, 64, 64])];
+  const [text, small, large] = [
+    template([TOKENS, width]),
+    template([4, side, side]),
+    template([4, 2 * side, 2 * side]),
+  ];
   const jpg = new Uint8Array(JPEG_BYTES);
   let bytes = 0;
   for (let shard = 0; shard < shards; shard++) {
@@ -171,7 +197,10 @@ export async function makeShards(folder: string, shards: number, perShard: numbe
         [TEXT]: filled(text, 128, n),
         jpg: filled(jpg, 0, n + 1),
         json: Buffer.from(
-          JSON.stringify({ width: 512, height: 384, clip_score: (n % 1024) / 1024, caption: `caption ${n}` }),
+          JSON.stringify({
+            ...{ width: 512, height: 384, caption: `caption ${n}` },
+            ...Object.fromEntries(scores.map((score) => [score, (n % 1024) / 1024])),
+          }),
         ),
         txt: Buffer.from(`caption ${n}`),
         "vae_embeddings_mean_256.npy": filled(small, 128, n + 2),

@@ -1,6 +1,6 @@
 /** `npm run bench -- NAME`: one benchmark (`--help` lists them and the options). */
 
-import { commaSeparated, field, runProgram } from "miro-t2i/cli";
+import { commaSeparated, field, flag, runProgram } from "miro-t2i/cli";
 import { PRECISIONS } from "miro-t2i/training";
 import { z } from "zod";
 import { checkpoint } from "./checkpoint.js";
@@ -136,6 +136,7 @@ const schema = z.strictObject({
     help: "of training: steps that are measured",
     flag: "--steps <n>",
   }),
+  thin: flag("of training: full depth and tiny width on one thread, whose processor time is the host's", "--thin"),
   precision: field(z.enum(PRECISIONS).default("32-true"), {
     expected: `one of ${PRECISIONS.join(", ")}`,
     help: "of training: precision",
@@ -151,7 +152,7 @@ async function main({ benchmark, batch, result, ...options }: z.output<typeof sc
       rounds: options.rounds ?? rounds,
       batches: batch,
       python: referencePython(options.python),
-      name: result ?? `${benchmark}${options.size === "full" ? "" : `-${options.size}`}`,
+      name: result ?? `${benchmark}${options.thin ? "-thin" : options.size === "full" ? "" : `-${options.size}`}`,
       command: `npm run bench -- ${process.argv
         .slice(2)
         .filter((arg, i, all) => arg !== "--python" && all[i - 1] !== "--python")

@@ -1,25 +1,31 @@
 /**
  * `npm run bench -- training [--batch 2] [--steps 3] [--precision 32-true|bf16-mixed|16-mixed] [--device cuda]`:
  * seconds of one optimizer step of the recipe multi_cad_synth (360.4M parameters; two passes for self-conditioning,
- * backward, clipping, LAMB, EMA) on random data with 77 text tokens, this implementation and the published Python one
- * in eager mode in the same run, and the share of the matrix-product ceiling that each reaches.
+ * backward, clipping, LAMB, EMA) on shards of random data with 77 text tokens, as `miro train` makes it, this
+ * implementation and the published Python one in eager mode (on batches that are there already) in the same run, and
+ * the share of the matrix-product ceiling that each reaches.
  *
  * The two sides train alternately, each in a process of its own; the first step of each, in which the optimizer's state
  * is made, is not counted. The published code computes text and rewards in both passes, this one once: each is credited
  * with what it computes.
+ *
+ * `--thin` has the network at full depth and tiny width, on one thread: its processor time is what the host spends
+ * on a step of any width.
  */
 import { spawnSync } from "node:child_process";
+import { mkdtempSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { forwardFlops, parseRinConfig } from "miro-t2i/networks";
 import { composeRecipe, parseRecipe, recipeToJson } from "miro-t2i/training";
 import { NETWORKS } from "./configurations.js";
 import { gemmCeiling } from "./gemm.js";
 import { BenchError, type BenchOptions, columns, root, runReference, type Spread, spread, store } from "./harness.js";
+import { makeShards } from "./loader.js";
 import { TEXT_TOKENS } from "./sampling.js";
 import type { TrainingFigures, TrainingRun } from "./training-run.js";
 
 const RECIPE = "multi_cad_synth";
-const PARTS = ["gradients", "clip", "optimizer", "ema"] as const;
 const PRODUCTS_IN = { "32-true": "float32", "bf16-mixed": "bfloat16", "16-mixed": "float16" } as const;
 
 interface Result {
@@ -27,8 +33,8 @@ interface Result {
   batch: number;
   threads: number;
   secondsPerStep: Spread;
-  /** Of which. */
-  parts: Record<(typeof PARTS)[number], Spread>;
+  /** Processor seconds of all threads; ours only. */
+  cpuSecondsPerStep?: Spread;
   imagesPerSecond: number;
   /** Floating-point operations of a step. */
   tflopPerStep: number;
@@ -38,15 +44,33 @@ interface Result {
   peakBytes: number;
 }
 
+/** What Python says. */
+interface ReferenceFigures extends Omit<TrainingFigures, "seconds" | "cpuSeconds"> {
+  /** Seconds of each measured step, by part. */
+  seconds: Record<string, number[]>;
+}
+
 export async function training(options: BenchOptions): Promise<void> {
-  const { batches, device, precision, python, rounds, size, steps } = options;
+  const folder = mkdtempSync(join(tmpdir(), "miro-bench-shards-"));
+  try {
+    const { label_dim: width, data_size: side, coherence_keys: scores } = networkOf(options);
+    const samples = Math.max(64, 2 * Math.max(...options.batches));
+    await makeShards(folder, 2, samples / 2, { width, side, scores });
+    measured(options, folder);
+  } finally {
+    rmSync(folder, { recursive: true, force: true });
+  }
+}
+
+function measured(options: BenchOptions, shards: string): void {
+  const { batches, device, precision, python, rounds, steps, thin } = options;
   const ceiling = gemmCeiling(PRODUCTS_IN[precision], device);
   const sides: { name: string; batch: number; runs: TrainingFigures[]; run: () => TrainingFigures; python: boolean }[] =
     batches.flatMap((batch) => {
-      const recipe = recipeFor(options, batch);
-      const ours = () => ourTraining({ recipe, steps });
-      const theirs = () =>
-        runReference<TrainingFigures>(python!, "training.py", [JSON.stringify(recipe), String(steps)]);
+      const data = { kind: "shards", root: shards, max_text_len: TEXT_TOKENS, synthetic_embedding_prob: 0 };
+      const ours = () => ourTraining({ recipe: recipeFor(options, batch, data), steps }, thin);
+      const random = recipeFor(options, batch, { kind: "random", text_len: TEXT_TOKENS });
+      const theirs = () => theirTraining(python!, random, steps);
       return [
         { name: `miro, ${precision}`, batch, runs: [], run: ours, python: false },
         ...(python ? [{ name: `Python reference, ${precision}`, batch, runs: [], run: theirs, python: true }] : []),
@@ -58,12 +82,10 @@ export async function training(options: BenchOptions): Promise<void> {
     console.error(`round ${round + 1} of ${rounds} done`);
   }
 
-  const config = parseRinConfig(NETWORKS[size]);
+  const config = parseRinConfig(networkOf(options));
   const results = sides.map(({ name, batch, runs, python }): Result => {
-    const ofPart = (part: (typeof PARTS)[number]) => runs.flatMap(({ seconds }) => seconds[part]);
-    const secondsPerStep = spread(
-      ofPart("gradients").map((_, step) => PARTS.reduce((sum, part) => sum + ofPart(part)[step]!, 0)),
-    );
+    const secondsPerStep = spread(runs.flatMap(({ seconds }) => seconds));
+    const cpuSeconds = runs.flatMap(({ cpuSeconds }) => cpuSeconds);
     // The pass without gradient, the one with it, and twice the latter backwards.
     const first = forwardFlops(config, TEXT_TOKENS, { conditioning: python });
     const tflopPerStep = (batch * (first + 3 * forwardFlops(config, TEXT_TOKENS))) / 1e12;
@@ -73,12 +95,7 @@ export async function training(options: BenchOptions): Promise<void> {
       batch,
       threads: runs[0]!.threads,
       secondsPerStep,
-      parts: {
-        gradients: spread(ofPart("gradients")),
-        clip: spread(ofPart("clip")),
-        optimizer: spread(ofPart("optimizer")),
-        ema: spread(ofPart("ema")),
-      },
+      ...(cpuSeconds.length > 0 && { cpuSecondsPerStep: spread(cpuSeconds) }),
       imagesPerSecond: batch / secondsPerStep.median,
       tflopPerStep,
       tflops,
@@ -92,14 +109,14 @@ export async function training(options: BenchOptions): Promise<void> {
     columns([
       [
         `one training step, ${device}`,
-        ...["batch", "seconds", "min - max", ...PARTS, "images/s", "TFLOP/s", "of ceiling", "peak GB", "speed"],
+        ...["batch", "seconds", "min - max", "CPU seconds", "images/s", "TFLOP/s", "of ceiling", "peak GB", "speed"],
       ],
       ...results.map((r) => [
         r.name,
         String(r.batch),
-        r.secondsPerStep.median.toFixed(3),
-        `${r.secondsPerStep.min.toFixed(3)} - ${r.secondsPerStep.max.toFixed(3)}`,
-        ...PARTS.map((part) => r.parts[part].median.toFixed(3)),
+        r.secondsPerStep.median.toFixed(4),
+        `${r.secondsPerStep.min.toFixed(4)} - ${r.secondsPerStep.max.toFixed(4)}`,
+        r.cpuSecondsPerStep?.median.toFixed(4) ?? "",
         r.imagesPerSecond.toFixed(3),
         r.tflops.toFixed(3),
         `${(100 * r.shareOfCeiling).toFixed(0)} %`,
@@ -113,22 +130,27 @@ export async function training(options: BenchOptions): Promise<void> {
   );
   const file = store(
     options,
-    { recipe: RECIPE, size, network: NETWORKS[size], precision, device, textTokens: TEXT_TOKENS, steps, rounds },
+    { recipe: RECIPE, network: networkOf(options), precision, device, textTokens: TEXT_TOKENS, steps, rounds },
     { results, ceiling },
     sides.find((side) => side.python)?.runs[0]?.versions,
   );
   console.log(`written: ${file}`);
 }
 
-/** The recipe with random data and the batch, precision and device that are measured, every value included. */
-function recipeFor({ size, device, precision }: BenchOptions, batch: number): unknown {
+function networkOf({ size, thin }: BenchOptions) {
+  return NETWORKS[thin ? "thin" : size];
+}
+
+/** The recipe with other data, and the batch, precision and device that are measured, every value included. */
+function recipeFor(options: BenchOptions, batch: number, data: object): unknown {
+  const { device, precision } = options;
   const { json } = composeRecipe(RECIPE);
   const { data: _d, validation: _v, samples: _s, ...rest } = json;
   return recipeToJson(
     parseRecipe({
       ...rest,
-      network: { ...(json.network as object), ...NETWORKS[size] },
-      data: { kind: "random", text_len: TEXT_TOKENS },
+      network: { ...(json.network as object), ...networkOf(options) },
+      data,
       trainer: {
         ...(json.trainer as object),
         device,
@@ -141,9 +163,17 @@ function recipeFor({ size, device, precision }: BenchOptions, batch: number): un
   );
 }
 
-function ourTraining(run: TrainingRun): TrainingFigures {
+function ourTraining(run: TrainingRun, oneThread: boolean): TrainingFigures {
   const script = join(root(), "bench", "dist", "training-run.js");
-  const result = spawnSync(process.execPath, [script, JSON.stringify(run)], { encoding: "utf8" });
+  const env = { ...process.env, ...(oneThread && { OMP_NUM_THREADS: "1" }) };
+  const result = spawnSync(process.execPath, [script, JSON.stringify(run)], { encoding: "utf8", env });
   if (result.status !== 0) throw new BenchError(`${script} failed:\n${result.stderr || result.error?.message}`);
   return JSON.parse(result.stdout.trim().split("\n").at(-1)!) as TrainingFigures;
+}
+
+function theirTraining(python: string, recipe: unknown, steps: number): TrainingFigures {
+  const figures = runReference<ReferenceFigures>(python, "training.py", [JSON.stringify(recipe), String(steps)]);
+  const parts = Object.values(figures.seconds);
+  const seconds = Array.from({ length: steps }, (_, step) => parts.reduce((sum, part) => sum + part[step]!, 0));
+  return { ...figures, seconds, cpuSeconds: [] };
 }

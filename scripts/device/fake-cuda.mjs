@@ -66,6 +66,9 @@ function kindOf(declaration) {
 /** Operators whose result has a size that only the device knows, or is a value of the host's. */
 const LOOKS = /nonzero|masked_select|unique|_local_scalar_dense|is_nonzero|equal$|repeat_interleave\.Tensor/;
 
+/** libtorch's number of the dtype uint8. */
+const UINT8 = 0;
+
 const NO_META_KERNEL = /not implemented|Could not run|overrideable|not support|with Meta tensors/i;
 
 function replace(native) {
@@ -187,6 +190,29 @@ function replace(native) {
     waits("data");
     new Uint8Array(target.buffer ?? target, target.byteOffset ?? 0, target.byteLength).fill(0);
   };
+  // What has no meta kernels: nothing is computed, and nothing waits.
+  const own0d = (device) => own.call(operator("aten::zeros"), [], null, null, device);
+  native.clipGradients = (parameters, ...rest) =>
+    parameters.some(isMeta) ? own0d("meta") : own.clipGradients(parameters, ...rest);
+  native.unscaleGradients = (parameters, ...rest) =>
+    parameters.some(isMeta) ? undefined : own.unscaleGradients(parameters, ...rest);
+  native.optimizerStep = (algorithm, settings, parameters, ...rest) =>
+    parameters.some(isMeta) ? undefined : own.optimizerStep(algorithm, settings, parameters, ...rest);
+  native.moveTowards = (targets, ...rest) => (targets.some(isMeta) ? undefined : own.moveTowards(targets, ...rest));
+  native.pinned = (size) => own.fromHost(new Uint8Array(size), [size], UINT8);
+  native.copyBeside = (t, device) => {
+    if (place(device) === "meta") arrives("copyBeside", true, t);
+    return zeros(t, place(device));
+  };
+  native.copyOut = (_sources, targets) => {
+    note("queued", "copyOut");
+    for (const t of targets) own.call(operator("aten::zero_"), t);
+    return 0;
+  };
+  native.copyIsDone = () => true;
+  native.copyWait = () => waits("a copy to the host");
+  for (const name of ["copyBefore", "copyFree"]) native[name] = () => undefined;
+  native.graphPool = () => 0;
   native.generatorNew = (device) => own.generatorNew(place(device) === "meta" ? "cpu" : device);
   native.generatorDefault = native.generatorNew;
   native.cudaAvailable = () => true;

@@ -12,6 +12,7 @@ export const PHASES = {
   conformance: { limitSeconds: 120, load: async () => (await import("./conformance.js")).conformance },
   parity: { limitSeconds: 120, load: async () => (await import("./parity.js")).parity("float32") },
   parity16: { limitSeconds: 60, load: async () => (await import("./parity.js")).parity("bfloat16") },
+  step: { limitSeconds: 60, load: async () => (await import("./step.js")).step },
   train: { limitSeconds: 180, load: async () => (await import("./train.js")).train },
   replay: { limitSeconds: 60, load: async () => (await import("./replay.js")).replay },
   nccl: { limitSeconds: 60, load: async () => (await import("./groups.js")).groups },

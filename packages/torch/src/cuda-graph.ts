@@ -35,16 +35,37 @@ export function hasCudaGraphs(device = 0): boolean {
   return known;
 }
 
+/** Memory that several graphs take what they compute from, see {@link captureGraph}. */
+export class GraphPool {
+  /** @internal */
+  readonly id = native.graphPool();
+}
+
+/** Options of {@link captureGraph}. */
+export interface CaptureOptions {
+  /** Index of the CUDA device; default 0. */
+  device?: number;
+  /** Runs before the capture, in which libraries make their choices; default 2. */
+  warmUps?: number;
+  /**
+   * Memory shared with other graphs, so that all of them need no more than the largest, besides their outputs. They
+   * must not run at the same time, and no graph may read what another one has computed on the way.
+   */
+  pool?: GraphPool | undefined;
+}
+
 /**
  * Captures `body` as a CUDA graph. It runs `warmUps` times first, so that libraries have made their choices, then once
  * under capture. It must read and write the same tensors at every run, give plain objects of tensors, never look at a
  * value (`item`, `data`) and never copy from the host. The outputs hold nothing before the first replay.
  *
- * @param device index of the CUDA device
  * @throws TorchError where the engine was built without CUDA, or when `body` does what cannot be captured
  */
-export function captureGraph<T extends object>(body: () => T, { device = 0, warmUps = 2 } = {}): Replayable<T> {
-  const graph = native.graphNew(device);
+export function captureGraph<T extends object>(
+  body: () => T,
+  { device = 0, warmUps = 2, pool }: CaptureOptions = {},
+): Replayable<T> {
+  const graph = native.graphNew(device, pool?.id ?? -1);
   try {
     native.graphEnter(graph);
     let outputs: T;

@@ -5,6 +5,7 @@
  */
 export type { GeneratorLike } from "./arguments.js";
 export * from "./autograd.js";
+export * from "./copies.js";
 export * from "./creation.js";
 export * from "./cuda-graph.js";
 export { type Device, type DType, type HostData, isFloatingPoint, itemSize, type MemoryFormat } from "./dtype.js";

@@ -94,7 +94,31 @@ export interface Native {
   cudaAvailable(): boolean;
   cudaDeviceCount(): number;
   cudaSynchronize(device?: number): void;
-  graphNew(device: number): number;
+  gradients(parameters: Int32Array): Handle[];
+  clearGradients(parameters: Int32Array): void;
+  clipGradients(parameters: Int32Array, maxNorm: number): Handle;
+  unscaleGradients(parameters: Int32Array, inverseScale: Handle, found: Handle): void;
+  moveTowards(targets: Int32Array, sources: Int32Array, weight: number): void;
+  optimizerStep(
+    algorithm: "adamw" | "lamb",
+    settings: Float64Array,
+    parameters: Int32Array,
+    firsts: Int32Array,
+    seconds: Int32Array,
+    steps: Int32Array,
+    allSteps: Handle,
+    skip: Handle,
+  ): void;
+  rmsNorm(x: Handle, weight: Handle, eps: number): Handle;
+  pinned(bytes: number): Handle;
+  copyBeside(t: Handle, device: string): Handle;
+  copyOut(sources: Handle[], targets: Handle[]): number;
+  copyIsDone(copy: number): boolean;
+  copyWait(copy: number): void;
+  copyBefore(copy: number, t: Handle): void;
+  copyFree(copy: number): void;
+  graphNew(device: number, pool?: number): number;
+  graphPool(): number;
   graphEnter(graph: number): void;
   graphLeave(graph: number): void;
   graphBegin(graph: number): void;

@@ -11,3 +11,6 @@ export type Draw = (purpose: DrawPurpose, kind: "uniform" | "normal", shape: num
 export function drawFrom(generator?: Generator): Draw {
   return (_purpose, kind, shape) => (kind === "normal" ? randn(shape, { generator }) : rand(shape, { generator }));
 }
+
+/** A draw that will be made: its arguments. */
+export type PlannedDraw = Parameters<Draw>;

@@ -12,13 +12,13 @@
  *
  * Sources: MIRO (arXiv 2510.25897), the order and shapes of the random draws as in the published implementation.
  */
-import { type Generator, noGrad, type Tensor } from "@miro-t2i/torch";
+import { type Generator, inferenceMode, noGrad, type Tensor } from "@miro-t2i/torch";
 import { invalid } from "../errors.js";
 import type { ConditioningInput } from "../networks/conditioning.js";
 import type { FlowPrecond } from "../networks/precond.js";
 import type { Rin } from "../networks/rin.js";
 import { type DropRates, dropConditions } from "./condition-dropout.js";
-import { type Draw, drawFrom } from "./draws.js";
+import { type Draw, drawFrom, type PlannedDraw } from "./draws.js";
 import type { LinearSchedule } from "./schedule.js";
 
 export { type Draw, type DrawPurpose, drawFrom } from "./draws.js";
@@ -98,7 +98,10 @@ function flowMatchingLoss(
     precision(() => precond.apply(network, { y, gamma, conditioning, previousLatents }));
 
   const selfConditioned = options.selfCondRate > 0 && network.config.useSelfConditioning;
-  const zPrev = selfConditioned ? noGrad(() => keepSome(pass(null).z, options.selfCondRate, draw)) : null;
+  // The first pass is over when its latents are known: nothing of it needs to be able to take part in a graph.
+  const zPrev = selfConditioned
+    ? noGrad(() => keepSome(inferenceMode(() => pass(null)).z, options.selfCondRate, draw))
+    : null;
   const { D } = pass(zPrev);
   const squared = D.float().sub(n.sub(x0)).square(); // (B, C, r, r)
   const rawLoss = squared.detach().mean();
@@ -145,6 +148,24 @@ export class FlowMatchingLoss {
       logitNormal: options.logitNormal === undefined ? { mean: 0, std: 1 } : options.logitNormal,
       doGradnormReweighting: options.doGradnormReweighting ?? false,
     };
+  }
+
+  /**
+   * The draws that a call for this batch makes, in their order: who makes them beforehand can send them to a device
+   * together with the batch.
+   */
+  draws(network: Rin, { x0, rewards }: LossBatch): PlannedDraw[] {
+    const { condDropRate, textDropRate, rewardDropRate, logitNormal, selfCondRate } = this.options;
+    const B = x0.size(0);
+    const keys = Object.keys(rewards).length;
+    const planned: (PlannedDraw | false)[] = [
+      condDropRate + textDropRate > 0 && ["textDrop", "uniform", [B]],
+      rewardDropRate > 0 && keys > 0 && ["rewardDrop", "uniform", [B, keys]],
+      ["time", logitNormal === null ? "uniform" : "normal", [B]],
+      ["noise", "normal", x0.shape],
+      selfCondRate > 0 && network.config.useSelfConditioning && ["keepLatents", "uniform", [B, 1, 1]],
+    ];
+    return planned.filter((draw) => draw !== false);
   }
 
   /** The caller owns what is returned; call it inside a `scope()`. */

@@ -87,7 +87,7 @@ test("recorded evaluations give the bytes of ordinary ones, for every sampler, w
   dispose();
 });
 
-test("a recording is made once for each number of rows, and again only for other shapes; nothing stays behind", async () => {
+test("a recording is made once for each shape, the first evaluation's included; nothing stays behind", async () => {
   const { predict, condition, dispose } = network();
   // Everything is given back by hand here, so that the count does not depend on what a collection finds.
   const live = memory.stats().liveTensors;
@@ -99,11 +99,19 @@ test("a recording is made once for each number of rows, and again only for other
   };
   captures = 0;
   await run(5);
-  expect(captures).toBe(2); // guided steps, and those after the window
+  expect(captures).toBe(3); // the first evaluation, guided steps, and those after the window
   await run(5);
-  expect(captures).toBe(2);
+  expect(captures).toBe(3);
   await run(4);
-  expect(captures).toBe(4);
+  expect(captures).toBe(6);
+  await run(5);
+  expect(captures).toBe(6); // the earlier ones are kept
+  for (const tokens of [6, 7, 8, 9]) await run(tokens);
+  expect(captures).toBe(18);
+  await run(9);
+  expect(captures).toBe(18);
+  await run(4); // 16 are kept: two of its three had to go, and the third goes for the first of them
+  expect(captures).toBe(21);
   replayed.dispose();
   expect(memory.stats().liveTensors).toBe(live);
   dispose();

@@ -1,13 +1,12 @@
 /**
  * The network's evaluations as captured work: on an accelerator, launching a thousand small kernels takes longer than
- * running
- * them, so the whole evaluation is recorded once (as a CUDA graph) and replayed with new values in the same tensors.
+ * running them, so the whole evaluation is recorded once (as a CUDA graph) and replayed with new values in the same
+ * tensors.
  *
  * What changes from step to step (noisy latents, signal levels, latents of the step before, conditioning) is copied
- * into tensors
- * that stay; nothing waits for the device. The first evaluation of a picture, which has no previous latents, is a
- * different one and
- * runs as it is. Where recording fails for another reason than memory, evaluations run as they are from then on.
+ * into tensors that stay; nothing waits for the device. There is a recording for each shape of the inputs, and one more
+ * for the first evaluation of a picture, which has no previous latents; those that were not used for longest go. Where
+ * recording fails for another reason than memory, evaluations run as they are from then on.
  */
 import { type Replayable, scope, Tensor } from "@miro-t2i/torch";
 import type { Predict } from "./guidance.js";
@@ -23,17 +22,23 @@ interface Prediction {
 
 /** Tensors that stay, and the work on them. */
 interface Recording<Conditioning> {
-  inputs: { y: Tensor; gamma: Tensor; conditioning: Conditioning; previousLatents: Tensor };
+  inputs: { y: Tensor; gamma: Tensor; conditioning: Conditioning; previousLatents: Tensor | null };
   /** The conditioning that the inputs hold a copy of. */
   source: Conditioning;
   run: Replayable<Prediction>;
 }
 
-/** Evaluations of a network, recorded by their number of rows. Belongs to one network; free it with {@link dispose}. */
+/** More shapes than a server is asked for in turn; each recording holds its inputs, and memory for what it computes. */
+const MOST_RECORDINGS = 16;
+
+/** Evaluations of a network, recorded by their shapes. Belongs to one network; free it with {@link dispose}. */
 export class ReplayedPredict<Conditioning extends object> {
   readonly #predict: Predict<Conditioning>;
   readonly #capture: Capture;
-  readonly #recordings = new Map<number, Recording<Conditioning>>();
+  /** By the shapes of the inputs, the one that was used last at the end. */
+  readonly #recordings = new Map<string, Recording<Conditioning>>();
+  /** Of conditionings that were seen: one serves all steps of a call. */
+  readonly #forms = new WeakMap<object, string>();
   /** Why nothing is recorded any more; null while recording works. */
   failure: Error | null = null;
 
@@ -44,16 +49,15 @@ export class ReplayedPredict<Conditioning extends object> {
 
   /** As the function given to the constructor. */
   readonly predict: Predict<Conditioning> = (y, gamma, conditioning, previousLatents) => {
-    if (previousLatents === null || this.failure !== null)
-      return this.#predict(y, gamma, conditioning, previousLatents);
+    if (this.failure !== null) return this.#predict(y, gamma, conditioning, previousLatents);
     const given = { y, gamma, conditioning, previousLatents };
-    const rows = y.shape[0]!;
-    let recording = this.#recordings.get(rows);
-    if (recording && !fits(recording.inputs, given)) {
-      free(recording);
-      this.#recordings.delete(rows);
-      recording = undefined;
+    let conditioned = this.#forms.get(conditioning);
+    if (conditioned === undefined) {
+      conditioned = formOf(conditioning);
+      this.#forms.set(conditioning, conditioned);
     }
+    const form = `${formOf([y, gamma, previousLatents])} ${conditioned}`;
+    let recording = this.#recordings.get(form);
     if (!recording) {
       try {
         recording = this.#record(given);
@@ -62,14 +66,16 @@ export class ReplayedPredict<Conditioning extends object> {
         this.failure = error as Error;
         return this.#predict(y, gamma, conditioning, previousLatents);
       }
-      this.#recordings.set(rows, recording);
+      this.#forgetOldest();
     } else {
+      this.#recordings.delete(form);
       // The conditioning of a call is one object for all its steps.
       const { conditioning: same, ...changing } = recording.inputs;
       copyInto(changing, { y, gamma, previousLatents });
       if (recording.source !== conditioning) copyInto(same, conditioning);
       recording.source = conditioning;
     }
+    this.#recordings.set(form, recording);
     recording.run.replay();
     const { D, z } = recording.run.outputs;
     return { D: D.clone(), z: z?.clone() ?? null };
@@ -84,6 +90,15 @@ export class ReplayedPredict<Conditioning extends object> {
     } catch (error) {
       release(inputs);
       throw error;
+    }
+  }
+
+  #forgetOldest(): void {
+    if (this.#recordings.size < MOST_RECORDINGS) return;
+    for (const [form, oldest] of this.#recordings) {
+      free(oldest);
+      this.#recordings.delete(form);
+      return;
     }
   }
 
@@ -107,16 +122,14 @@ function kept<T>(value: T): T {
   return Object.fromEntries(Object.entries(value).map(([key, item]) => [key, kept(item)])) as T;
 }
 
-/** Whether two structures have the same form, with tensors of the same shapes and dtypes at the same places. */
-function fits(a: unknown, b: unknown): boolean {
-  if (a instanceof Tensor && b instanceof Tensor) return a.dtype === b.dtype && String(a.shape) === String(b.shape);
-  if (a === null || b === null || typeof a !== "object" || typeof b !== "object") return a === b;
-  if (a instanceof Tensor || b instanceof Tensor) return false;
-  const [left, right] = [Object.entries(a), b as Record<string, unknown>];
-  return left.length === Object.keys(right).length && left.every(([key, item]) => fits(item, right[key]));
+/** What two structures have in common when the values of one can be copied into the other: shapes, dtypes and places. */
+function formOf(value: unknown): string {
+  if (value instanceof Tensor) return `${value.dtype}[${value.shape}]`;
+  if (value === null || typeof value !== "object") return String(value);
+  return `{${Object.entries(value).map(([key, item]) => `${key}:${formOf(item)}`)}}`;
 }
 
-/** Copies the values of one structure into the tensors of another that {@link fits}. */
+/** Copies the values of one structure into the tensors of another of the same form. */
 function copyInto(target: unknown, source: unknown): void {
   if (target instanceof Tensor) target.copy_(source as Tensor);
   else if (target !== null && typeof target === "object") {

@@ -1,7 +1,7 @@
 /**
  * Normalisation over the last axis. Statistics are taken in float32 whatever the dtype of the input.
  */
-import { aten, nn, ones, type Tensor } from "@miro-t2i/torch";
+import { autocast, isAutocastEnabled, nn, ones, type Tensor } from "@miro-t2i/torch";
 
 /** The epsilon of every norm in the network. */
 export const EPS = 1e-6;
@@ -20,19 +20,33 @@ export class RmsNorm extends nn.Module {
 
   /** (..., dim) → (..., dim), same dtype. */
   forward(x: Tensor): Tensor {
-    const x32 = x.float();
     // In training as the published code does it, to the last bit: Adam makes whole steps of differences in tiny
     // gradients.
-    if (this.training) return aten.rms_norm(x32, [this.dim], null, EPS).to(x.dtype).mul(this.weight);
+    if (this.training || x.device !== "cpu") return nn.functional.fusedRmsNorm(x, this.weight, EPS);
     // By the vector norm, which is one pass over x: half the time of ATen's rms_norm on a CPU.
+    const x32 = x.float();
     const inverse = x32.norm(-1, true).square().div(this.dim).add(EPS).rsqrt();
     return x32.mul(inverse).to(x.dtype).mul(this.weight);
   }
 }
 
-/** Layer norm with weight and bias and the network's epsilon. */
+/**
+ * Layer norm with weight and bias and the network's epsilon.
+ *
+ * Under autocast on a GPU, PyTorch turns an input in half precision into float32, normalises, and has the next product
+ * turn the result back: three kernels. Here one kernel takes the input as it is; its statistics are in float32, too.
+ */
 export class LayerNorm extends nn.LayerNorm {
   constructor(dim: number) {
     super(dim, { eps: EPS });
+  }
+
+  override forward(x: Tensor): Tensor {
+    if (!isAutocastEnabled()) return super.forward(x);
+    const { device, dtype } = x;
+    if (device === "cpu" || dtype === "float32") return super.forward(x);
+    const [weight, bias] = [this.weight!.to(dtype), this.bias!.to(dtype)];
+    const norm = () => nn.functional.layerNorm(x, this.normalizedShape, weight, bias, this.eps);
+    return autocast({ device, dtype: dtype as "bfloat16" | "float16", enabled: false }, norm);
   }
 }

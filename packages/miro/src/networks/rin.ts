@@ -176,10 +176,12 @@ export class Rin extends nn.Module {
    *
    * In training, hidden rewards (`coherenceDropout`) are drawn here, once for all passes that share the result, and
    * the keys and values are left to the passes.
+   *
+   * @param keepPadding leaves padded text where it is, masked, instead of looking for what can be left out
    */
-  condition(input: ConditioningInput): Conditioning {
+  condition(input: ConditioningInput, { keepPadding = false } = {}): Conditioning {
     return scope(() => {
-      const { text_BTL, textMask } = this.#textTokens(input);
+      const { text_BTL, textMask } = this.#textTokens(input, keepPadding);
       const { coherenceKeys, numTextRegisters } = this.config;
       const rewards_BKL = this.#rewardTokens(
         rewardMatrix(input.rewards, coherenceKeys, input.textEmbeddings, this.training),
@@ -202,7 +204,10 @@ export class Rin extends nn.Module {
   }
 
   /** The text that is attended, (B, T, label width) → (B, T, L), and its mask, null when nothing of it is padded. */
-  #textTokens({ textEmbeddings, textMask }: ConditioningInput): { text_BTL: Tensor; textMask: Tensor | null } {
+  #textTokens(
+    { textEmbeddings, textMask }: ConditioningInput,
+    keepPadding: boolean,
+  ): { text_BTL: Tensor; textMask: Tensor | null } {
     const { labelDim } = this.config;
     const { device, dtype } = this.latents;
     if (textEmbeddings.ndim !== 3 || textEmbeddings.size(2) !== labelDim) {
@@ -211,7 +216,7 @@ export class Rin extends nn.Module {
     // Padded text can be left out unless it is attended. Looking at the mask makes the host wait for the device, which
     // would stall each training step on an accelerator.
     const attended = this.config.concatCondTokenToLatents && this.options.maskPaddedText !== true;
-    const look = !attended && (device === "cpu" || !isGradEnabled());
+    const look = !attended && !keepPadding && (device === "cpu" || !isGradEnabled());
     const trimmed = look ? trimText(textEmbeddings, textMask) : { text: textEmbeddings, mask: textMask };
     return { text_BTL: this.mapTextTokens.forward(trimmed.text.to(dtype)), textMask: trimmed.mask };
   }

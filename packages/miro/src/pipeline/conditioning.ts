@@ -82,6 +82,11 @@ export interface ConditionOptions {
   /** Which evaluations of the run are guided. */
   guided: { any: boolean; all: boolean };
   device: string;
+  /**
+   * Pads the texts to a multiple of so many tokens, which nothing attends, so that texts of different lengths give
+   * tensors of few shapes. Networks that attend padding get theirs as it is.
+   */
+  padTo?: number;
 }
 
 /**
@@ -90,12 +95,14 @@ export interface ConditionOptions {
  */
 export function condition(options: ConditionOptions): Branches {
   const { network, texts, wanted, unwantedTexts, unwanted, guided, device } = options;
-  const { labelDim } = network.config;
+  const { labelDim, concatCondTokenToLatents } = network.config;
+  const padTo = concatCondTokenToLatents ? undefined : options.padTo;
   return scope(() =>
     noGrad(() => {
       const all = guided.any ? [...texts, ...unwantedTexts] : texts;
       const targets = guided.any ? [...wanted, ...unwanted] : wanted;
-      const longest = Math.max(...all.map(({ embeddings }) => embeddings.size(0)));
+      const tokens = Math.max(...all.map(({ embeddings }) => embeddings.size(0)));
+      const longest = padTo === undefined ? tokens : Math.ceil(tokens / padTo) * padTo;
       const textEmbeddings = zeros([all.length, longest, labelDim], { device });
       const textMask = zeros([all.length, longest], { dtype: "bool", device });
       for (const [row, { embeddings, length, mask }] of all.entries()) {
@@ -114,7 +121,8 @@ export function condition(options: ConditionOptions): Branches {
           { dtype: "float32", device },
         );
       const rewards = Object.fromEntries(Object.keys(targets[0]!).map((key) => [key, column(key)]));
-      const conditioning = network.condition({ textEmbeddings, textMask, rewards });
+      const keepPadding = padTo !== undefined;
+      const conditioning = network.condition({ textEmbeddings, textMask, rewards }, { keepPadding });
       if (!guided.any) return { both: null, conditional: conditioning };
       return {
         both: conditioning,

@@ -2,7 +2,7 @@
  * Draws the pictures of a plan: texts are encoded, batches of pictures go through the network, the decoder finishes
  * them. A batch that does not fit in memory is halved, and what fits is remembered.
  */
-import { captureGraph, cat, hasCudaGraphs, memory, scope, type Tensor, TorchError } from "@miro-t2i/torch";
+import { captureGraph, cat, GraphPool, hasCudaGraphs, memory, scope, type Tensor, TorchError } from "@miro-t2i/torch";
 import type { Autoencoder } from "../autoencoder/index.js";
 import type { Predict } from "../flow/guidance.js";
 import { release } from "../flow/release.js";
@@ -42,6 +42,9 @@ interface Batch {
 /** What is drawn over, by the place of its prompt. */
 type EncodedEdits = Map<number, EncodedEdit>;
 
+/** Texts are padded to multiples of so many tokens where evaluations are recorded. */
+const RECORDED_TOKENS = 16;
+
 /** Draws with the parts of one pipeline, which it owns. */
 export class Drawer {
   readonly decoder: Decoder;
@@ -60,10 +63,11 @@ export class Drawer {
     this.#device = parts.device ?? "cpu";
     this.#predict = predictBy(parts.preconditioning, () => this.network);
     const gpu = cudaIndex(this.#device);
-    this.#replayed =
-      gpu !== null && hasCudaGraphs(gpu)
-        ? new ReplayedPredict(this.#predict, (body) => captureGraph(body, { device: gpu }))
-        : null;
+    if (gpu !== null && hasCudaGraphs(gpu)) {
+      // One evaluation comes after the other, and its results are copied: all can use the same memory.
+      const pool = new GraphPool();
+      this.#replayed = new ReplayedPredict(this.#predict, (body) => captureGraph(body, { device: gpu, pool }));
+    } else this.#replayed = null;
     this.#residency = new Residency(parts, () => this.#replayed?.dispose());
     this.decoder = new Decoder(parts, () => this.autoencoder);
   }
@@ -206,6 +210,8 @@ export class Drawer {
       unwanted: rows.map((row) => plan.unwanted[row]!),
       guided: plan.guided,
       device: this.#device,
+      // A recording is of one length of text: a few lengths serve all texts.
+      ...(this.#replayed && { padTo: RECORDED_TOKENS }),
     });
   }
 

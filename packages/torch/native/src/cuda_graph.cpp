@@ -19,12 +19,12 @@ namespace {
 struct Captured {
   at::cuda::CUDAGraph graph;
   // Known before the capture has ended, unlike one that it would make
-  c10::MempoolId_t pool = at::cuda::graph_pool_handle();
+  c10::MempoolId_t pool;
   c10::cuda::CUDAStream stream;
   c10::cuda::CUDAStream before;  // the stream and the device that were current when this one was entered
   c10::DeviceIndex deviceBefore;
-  explicit Captured(c10::DeviceIndex device)
-      : stream(c10::cuda::getStreamFromPool(false, device)), before(c10::cuda::getCurrentCUDAStream(device)),
+  Captured(c10::DeviceIndex device, c10::MempoolId_t pool)
+      : pool(pool), stream(c10::cuda::getStreamFromPool(false, device)), before(c10::cuda::getCurrentCUDAStream(device)),
         deviceBefore(device) {}
 };
 
@@ -34,10 +34,16 @@ Captured& graphAt(Environment& e, napi_value* argv, size_t argc) {
   return *static_cast<Captured*>(e.graphs[id].get());  // only this file puts anything into the table
 }
 
-// graphNew(device index) -> id
+// graphPool() -> id of memory that several graphs take what they compute from
+napi_value graphPool(Environment& e, napi_value*, size_t) {
+  e.graphPools.push_back(at::cuda::graph_pool_handle());
+  return makeInt(e, static_cast<int32_t>(e.graphPools.size() - 1));
+}
+// graphNew(device index, pool or -1 for one of its own) -> id
 napi_value graphNew(Environment& e, napi_value* argv, size_t argc) {
   const c10::DeviceIndex device = cudaIndexAt(e, argv, argc, 0);
-  e.graphs.push_back(std::make_shared<Captured>(device));
+  const int64_t pool = argc > 1 ? intWithin(e, argv[1], "pool", -1, static_cast<int64_t>(e.graphPools.size()) - 1) : -1;
+  e.graphs.push_back(std::make_shared<Captured>(device, pool < 0 ? at::cuda::graph_pool_handle() : e.graphPools[pool]));
   return makeInt(e, static_cast<int32_t>(e.graphs.size() - 1));
 }
 // graphEnter(id): work is queued on the graph's stream until graphLeave, for warming up and for capture.
@@ -92,7 +98,7 @@ napi_value graphFree(Environment& e, napi_value* argv, size_t argc) {
 #else
 
 napi_value refuse(Environment&, napi_value*, size_t) { throw UsageError{"CUDA graphs need a libtorch with CUDA"}; }
-constexpr Function graphNew = refuse, graphEnter = refuse, graphLeave = refuse, graphBegin = refuse, graphEnd = refuse,
+constexpr Function graphNew = refuse, graphPool = refuse, graphEnter = refuse, graphLeave = refuse, graphBegin = refuse, graphEnd = refuse,
                    graphReplay = refuse, graphFree = refuse;
 
 #endif
@@ -100,7 +106,7 @@ constexpr Function graphNew = refuse, graphEnter = refuse, graphLeave = refuse, 
 }  // namespace
 
 const std::vector<Binding> kCudaGraphBindings = {
-    {"graphNew", graphNew}, {"graphEnter", graphEnter}, {"graphLeave", graphLeave}, {"graphBegin", graphBegin},
+    {"graphNew", graphNew}, {"graphPool", graphPool}, {"graphEnter", graphEnter}, {"graphLeave", graphLeave}, {"graphBegin", graphBegin},
     {"graphEnd", graphEnd}, {"graphReplay", graphReplay}, {"graphFree", graphFree}};
 
 }  // namespace miro

@@ -9,6 +9,7 @@
 #include <ATen/ATen.h>
 #include <ATen/core/Generator.h>
 #include <ATen/core/dispatch/Dispatcher.h>
+#include <c10/core/Event.h>
 #include <c10/core/InferenceMode.h>
 
 #include <cstdint>
@@ -16,6 +17,7 @@
 #include <functional>
 #include <memory>
 #include <string>
+#include <utility>
 #include <vector>
 
 namespace miro {
@@ -125,6 +127,8 @@ class Environment {
   std::vector<int32_t> freeGenerators;
   std::vector<std::unique_ptr<c10::InferenceMode>> inferenceGuards;
   std::vector<std::shared_ptr<void>> graphs;  // CUDA graphs by id, null when freed
+  std::vector<std::pair<uint64_t, uint64_t>> graphPools;  // memory that several of them share, by id
+  std::vector<std::shared_ptr<c10::Event>> copies;  // copies beside the computation by id, null when freed
   // Stores, process groups and reducers by id, null when freed
   std::vector<std::shared_ptr<DistributedObject>> distributed;
   c10::Stack stack;              // reused between calls
@@ -192,6 +196,6 @@ struct Binding {
   Function function;
 };
 extern const std::vector<Binding> kOperatorBindings, kTensorBindings, kAutogradBindings, kRuntimeBindings, kFileBindings,
-    kCudaGraphBindings, kDistributedBindings;
+    kCudaGraphBindings, kDistributedBindings, kOptimizerBindings, kStreamBindings, kNormBindings;
 
 }  // namespace miro

@@ -380,6 +380,9 @@ napi_value initialise(napi_env env, napi_value exports) {
     define(*e, exports, kFileBindings);
     define(*e, exports, kCudaGraphBindings);
     define(*e, exports, kDistributedBindings);
+    define(*e, exports, kOptimizerBindings);
+    define(*e, exports, kStreamBindings);
+    define(*e, exports, kNormBindings);
   } catch (...) {
     const std::string message = "could not start the addon: " + messageOf(std::current_exception());
     napi_throw_error(env, nullptr, message.c_str());

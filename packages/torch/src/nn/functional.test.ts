@@ -122,3 +122,42 @@ describe("losses", () => {
     });
   });
 });
+
+describe("fusedRmsNorm", () => {
+  /** Values and gradients of a residual block around a norm, as bytes. */
+  const blockWith = (norm: (x: Tensor, weight: Tensor) => Tensor, shape: number[]): string[] =>
+    scope(() => {
+      manualSeed(3);
+      const width = shape.at(-1)!;
+      const x = randn(shape).requiresGrad_();
+      const weight = randn([width]).requiresGrad_();
+      const mix = randn([width, width]);
+      const h = x.mul(1.5); // not a leaf: gradients of three branches meet here
+      const y = h.add(norm(h, weight).matmul(mix)).add(h.sin());
+      y.square().sum().backward();
+      return [y, x.grad!, weight.grad!].map((t) =>
+        Buffer.from((t.detach().data() as Float32Array).buffer).toString("hex"),
+      );
+    });
+
+  test.each([[[2, 5, 7]], [[3, 64]], [[1, 1, 1]], [[4, 33, 130]]])(
+    "of %j gives values and gradients of the operators one by one, to the bit",
+    (shape) => {
+      const fused = blockWith((x, weight) => F.fusedRmsNorm(x, weight, 1e-6), shape);
+      expect(fused).toEqual(blockWith((x, weight) => F.rmsNorm(x, [shape.at(-1)!], null, 1e-6).mul(weight), shape));
+    },
+  );
+
+  test("takes what is not contiguous, other dtypes and no gradients; refuses a weight that does not fit", () => {
+    scope(() => {
+      manualSeed(4);
+      const x = randn([6, 5]).transpose(0, 1);
+      const weight = randn([6]);
+      const formula = (t: Tensor) => t.div(t.square().mean([-1], true).add(1e-6).sqrt()).mul(weight);
+      close(F.fusedRmsNorm(x, weight, 1e-6), formula(x), 1e-5);
+      close(F.fusedRmsNorm(x.to("bfloat16"), weight, 1e-6), formula(x.to("bfloat16").float()), 2e-2);
+      close(F.fusedRmsNorm(x.double(), weight.double(), 1e-6), formula(x.double()), 1e-5);
+      expect(() => F.fusedRmsNorm(x, randn([5]), 1e-6)).toThrow(/a weight for each value of the last dimension/);
+    });
+  });
+});

@@ -1,7 +1,6 @@
 /** AdamW (Loshchilov and Hutter, 2019) as `torch.optim.AdamW`, one fused kernel call for each device and dtype. */
-import { aten } from "../ops.generated.js";
 import type { Tensor } from "../tensor.js";
-import { type AdamOptions, byKind, type Entry, type GroupInput, Optimizer, type ParamGroup } from "./optimizer.js";
+import { type AdamOptions, type GroupInput, Optimizer, type Update } from "./optimizer.js";
 
 /** Options of {@link AdamW}. */
 export type AdamWOptions = AdamOptions;
@@ -28,28 +27,7 @@ export class AdamW extends Optimizer<AdamWOptions> {
     super(params, { lr, betas, eps, weightDecay });
   }
 
-  protected override update(
-    { lr, betas: [beta1, beta2], eps, weightDecay }: ParamGroup<AdamWOptions>,
-    entries: Entry[],
-  ): void {
-    for (const list of byKind(entries)) {
-      const steps = list.map((entry) => entry.step);
-      aten._foreach_add__Scalar(steps, 1);
-      aten._fused_adamw_(
-        list.map((entry) => entry.param),
-        list.map((entry) => entry.grad),
-        list.map((entry) => entry.expAvg),
-        list.map((entry) => entry.expAvgSq),
-        [],
-        steps,
-        lr,
-        beta1,
-        beta2,
-        weightDecay,
-        eps,
-        false,
-        false,
-      );
-    }
+  protected override update(): Update {
+    return { algorithm: "adamw", decoupled: true, adapted: false };
   }
 }

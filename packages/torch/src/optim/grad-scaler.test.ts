@@ -1,6 +1,7 @@
 import { describe, expect, it } from "vitest";
 import { tensor, zeros } from "../creation.js";
 import { scope } from "../scope.js";
+import { AdamW } from "./adamw.js";
 import { GradScaler } from "./grad-scaler.js";
 
 /** A parameter with a gradient. */
@@ -19,6 +20,22 @@ describe("GradScaler", () => {
       expect([a.grad!.toList(), b.grad!.toList()]).toEqual([[1, -2], [0.5]]);
       expect(scaler.unscale([a, parameter([Number.POSITIVE_INFINITY])])).toBe(false);
       expect(scaler.unscale([parameter([Number.NaN])])).toBe(false);
+    });
+  });
+
+  it("tells an optimizer on the device to leave a step out", () => {
+    scope(() => {
+      const scaler = new GradScaler({ initScale: 8 });
+      const p = parameter([8, Number.POSITIVE_INFINITY]);
+      const optimizer = new AdamW([p], { lr: 1 });
+      optimizer.step(scaler.unscale_([p]));
+      expect(p.toList()).toEqual([0, 0]);
+      scaler.update();
+      expect([scaler.scale, scaler.scaleOn("cpu").item()]).toEqual([4, 4]);
+      p.grad = tensor([4, -4]);
+      optimizer.step(scaler.unscale_([p]));
+      expect((p.toList() as number[]).map(Math.sign)).toEqual([-1, 1]);
+      optimizer.dispose();
     });
   });
 

@@ -2,12 +2,16 @@
  * Dynamic loss scaling for float16 training (Micikevicius et al., 2018), as `torch.amp.GradScaler`: the loss is
  * multiplied by a scale so that small gradients do not vanish, the gradients are divided by it again. An overflow
  * halves the scale, and the step is to be left out; after `growthInterval` steps without one it is doubled.
+ *
+ * The scale lies on the device of the gradients, so that a step need not wait for it.
  */
 import { noGrad } from "../autograd.js";
 import { full, zeros } from "../creation.js";
+import { native } from "../native.js";
 import { aten } from "../ops.generated.js";
 import { scope } from "../scope.js";
 import type { Tensor } from "../tensor.js";
+import { TensorList } from "./tensor-list.js";
 
 /** Options of {@link GradScaler}. */
 export interface GradScalerOptions {
@@ -29,6 +33,16 @@ export interface GradScalerState {
   growthTracker: number;
 }
 
+/** The state on a device. */
+interface OnDevice {
+  /** float32, (1). */
+  scale: Tensor;
+  /** int32, (1). */
+  tracker: Tensor;
+  /** float32, (1): 1 after an overflow, else 0. */
+  found: Tensor;
+}
+
 /**
  * Dynamic loss scaling for float16. PyTorch: `torch.amp.GradScaler`.
  *
@@ -36,6 +50,15 @@ export interface GradScalerState {
  * ```ts
  * loss.mul(scaler.scale).backward();
  * if (scaler.unscale(model.parameters())) optimizer.step();
+ * scaler.update();
+ * ```
+ *
+ * Without waiting for the device:
+ *
+ * @example
+ * ```ts
+ * loss.mul(scaler.scaleOn(device)).backward();
+ * optimizer.step(scaler.unscale_(model.parameters()));
  * scaler.update();
  * ```
  */
@@ -46,8 +69,9 @@ export class GradScaler {
   readonly backoffFactor: number;
   /** Steps without an overflow after which the scale grows. */
   readonly growthInterval: number;
-  #state: GradScalerState;
-  #overflow = false;
+  /** Before it lies on a device. */
+  #initial: GradScalerState;
+  #state: OnDevice | null = null;
 
   constructor({
     initScale = 65536,
@@ -58,60 +82,77 @@ export class GradScaler {
     this.growthFactor = growthFactor;
     this.backoffFactor = backoffFactor;
     this.growthInterval = growthInterval;
-    this.#state = { scale: initScale, growthTracker: 0 };
+    this.#initial = { scale: initScale, growthTracker: 0 };
   }
 
-  /** What the loss is to be multiplied by. */
+  /** What the loss is to be multiplied by. Waits for the device. */
   get scale(): number {
-    return this.#state.scale;
+    return this.#state === null ? this.#initial.scale : this.#state.scale.item();
+  }
+
+  /** The same as a float32 tensor (1) on a device, which is the scaler's own and changes with {@link update}. */
+  scaleOn(device: string): Tensor {
+    return this.#on(device).scale;
+  }
+
+  #on(device: string): OnDevice {
+    this.#state ??= scope(() => ({
+      scale: full([1], this.#initial.scale, { device }).keep(),
+      tracker: full([1], this.#initial.growthTracker, { dtype: "int32", device }).keep(),
+      found: zeros([1], { device }).keep(),
+    }));
+    return this.#state;
   }
 
   /**
    * Divides the gradients by the scale, in place. Waits for the device.
    * @returns whether all of them are finite; where not, leave the step out
    */
-  unscale(params: Iterable<Tensor>): boolean {
-    this.#overflow = noGrad(() =>
+  unscale(params: Iterable<Tensor> | TensorList): boolean {
+    return this.unscale_(params).item() === 0;
+  }
+
+  /**
+   * Divides the gradients by the scale, in place and without waiting for the device.
+   * @returns float32 (1), the scaler's own: 1 where a gradient is not finite, else 0; for an optimizer's `step`
+   */
+  unscale_(params: Iterable<Tensor> | TensorList): Tensor {
+    const list = TensorList.of(params);
+    const { scale, found } = this.#on(list.tensors[0]?.device ?? "cpu");
+    noGrad(() =>
       scope(() => {
-        const lists = new Map<string, Tensor[]>();
-        for (const { grad } of params) {
-          if (grad === null) continue;
-          const list = lists.get(grad.device) ?? [];
-          list.push(grad);
-          lists.set(grad.device, list);
-        }
-        let found = 0;
-        for (const [device, list] of lists) {
-          const foundInf = zeros([1], { device });
-          aten._amp_foreach_non_finite_check_and_unscale_(list, foundInf, full([1], 1 / this.scale, { device }));
-          found += foundInf.item();
-        }
-        return found > 0;
+        found.zero_();
+        native.unscaleGradients(list.handles(), scale.double().reciprocal().float().handle, found.handle);
       }),
     );
-    return !this.#overflow;
+    return found;
   }
 
   /** Chooses the next scale. Call it after each step, made or left out. */
   update(): void {
-    this.#state = scope(() => {
-      const scale = full([1], this.scale);
-      const tracker = full([1], this.#state.growthTracker, { dtype: "int32" });
-      const overflow = full([1], this.#overflow ? 1 : 0);
-      const { growthFactor, backoffFactor, growthInterval } = this;
-      noGrad(() => aten._amp_update_scale_(scale, tracker, overflow, growthFactor, backoffFactor, growthInterval));
-      return { scale: scale.item(), growthTracker: tracker.item() };
+    const { growthFactor, backoffFactor, growthInterval } = this;
+    const { scale, tracker, found } = this.#on("cpu");
+    noGrad(() => {
+      aten._amp_update_scale_(scale, tracker, found, growthFactor, backoffFactor, growthInterval);
+      found.zero_();
     });
-    this.#overflow = false;
   }
 
-  /** What a checkpoint keeps. */
+  /** What a checkpoint keeps. Waits for the device. */
   stateDict(): GradScalerState {
-    return { ...this.#state };
+    const state = this.#state;
+    if (state === null) return { ...this.#initial };
+    return { scale: state.scale.item(), growthTracker: state.tracker.item() };
   }
 
   /** Takes over what {@link stateDict} gave. */
   loadStateDict(state: GradScalerState): void {
-    this.#state = { ...state };
+    this.#initial = { ...state };
+    if (this.#state === null) return;
+    const { scale, tracker } = this.#state;
+    noGrad(() => {
+      scale.fill_(state.scale);
+      tracker.fill_(state.growthTracker);
+    });
   }
 }

@@ -1,7 +1,7 @@
 import { afterEach, describe, expect, test } from "vitest";
-import { linspace, scope, type Tensor, TorchError, tensor } from "../index.js";
+import { fullLike, linspace, ones, scope, type Tensor, TorchError, tensor, zeros } from "../index.js";
 import { flat, reference, relativeError } from "../testing/reference.js";
-import { AdamW, clipGradNorm_, Lamb, type LambOptions } from "./index.js";
+import { AdamW, clipGradNorm_, Lamb, type LambOptions, TensorList } from "./index.js";
 
 const kept: { dispose(): void }[] = [];
 const own = <T extends { dispose(): void }>(value: T): T => {
@@ -175,6 +175,49 @@ describe.each([
     expect(resumed.map(flat)).toEqual(straight.map(flat));
   });
 
+  test("a skipped step changes nothing, and does not count", () => {
+    const [straight, skipping] = [twoParameters(), twoParameters()];
+    const [first, second] = [own(build(straight)), own(build(skipping))];
+    const [go, skip] = scope(() => [zeros([]).keep(), ones([]).keep()]) as [Tensor, Tensor];
+    for (let step = 1; step <= 3; step++) {
+      for (const [params, optimizer] of [
+        [straight, first],
+        [skipping, second],
+      ] as const) {
+        optimizer.zeroGrad();
+        backward(params, step);
+        optimizer.step(go);
+      }
+      // Between two steps, one whose gradients are of no use.
+      for (const param of skipping) param.grad = scope(() => fullLike(param, Number.NaN));
+      second.step(skip);
+      second.skipped();
+    }
+    const plain = own(build(twoParameters()));
+    expect(second.stepCount).toBe(3);
+    expect(skipping.map(flat)).toEqual(straight.map(flat));
+    const state = (optimizer: AdamW | Lamb) =>
+      Object.entries(optimizer.stateDict().tensors).map(([k, t]) => [k, flat(t)]);
+    expect(state(second)).toEqual(state(first));
+    expect(Object.keys(plain.stateDict().tensors)).toEqual([]);
+    for (const t of [go, skip]) t.dispose();
+  });
+
+  test("takes gradients whose elements lie in another order than the parameter's", () => {
+    const make = () => scope(() => parameter(linspace(-1, 1, 6).reshape(2, 3)));
+    const [dense, transposed] = [make(), make()];
+    const values = [
+      [1, 2, 3],
+      [4, 5, 6],
+    ];
+    dense.grad = tensor(values);
+    transposed.grad = scope(() => tensor(values).transpose(0, 1).contiguous().transpose(0, 1));
+    expect(transposed.grad!.isContiguous).toBe(false);
+    own(build([dense])).step();
+    own(build([transposed])).step();
+    expect(flat(transposed)).toEqual(flat(dense));
+  });
+
   test("changes to a group count from the next step", () => {
     const params = twoParameters();
     const optimizer = own(build(params));
@@ -245,5 +288,30 @@ describe("clipGradNorm_", () => {
   test("nothing to clip has norm 0", () => {
     const p = parameter(tensor([1]));
     expect(scope(() => clipGradNorm_([p], 1).item())).toBe(0);
+  });
+});
+
+describe("TensorList", () => {
+  test("moves all tensors at once, and keeps up with one that got another handle", () => {
+    const [a, b, c] = scope(() => [tensor([0, 4]).keep(), tensor([[8]]).keep(), tensor([2, 2]).keep()]) as Tensor[];
+    const [targets, ends] = [new TensorList([a!, b!]), new TensorList([c!, b!])];
+    targets.lerp_(ends, 0.5);
+    expect([a!, b!].map(flat)).toEqual([[1, 3], [8]]);
+    a!.assign(tensor([10, 20]));
+    targets.lerp_(ends, 0.25);
+    expect(flat(a!)).toEqual([8, 15.5]);
+    for (const t of [a, b, c]) t!.dispose();
+  });
+
+  test("gives gradients where there are some, and drops them", () => {
+    const [p, q] = [parameter(tensor([3, 4])), parameter(tensor([1]))];
+    const list = new TensorList([p, q]);
+    scope(() => {
+      p.grad = tensor([1, 2]);
+      expect(list.gradients().map((t) => t && flat(t))).toEqual([[1, 2], null]);
+      list.clearGradients();
+      expect(list.gradients()).toEqual([null, null]);
+      expect(() => new TensorList([p]).lerp_(list, 1)).toThrow(/moveTowards|lists/i);
+    });
   });
 });

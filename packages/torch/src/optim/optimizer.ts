@@ -1,9 +1,11 @@
 /** What the optimizers share: parameter groups, state per parameter, saving and loading. */
 import { noGrad } from "../autograd.js";
-import { full, zerosLike } from "../creation.js";
+import { zeros, zerosLike } from "../creation.js";
 import { TorchError } from "../errors.js";
+import { native } from "../native.js";
 import { scope } from "../scope.js";
 import type { Tensor } from "../tensor.js";
+import { TensorList } from "./tensor-list.js";
 
 /** A group as the caller gives it: its tensors, and the options that differ from the optimizer's. */
 export type GroupInput<Options> = { params: Iterable<Tensor> } & Partial<Options>;
@@ -26,7 +28,7 @@ export interface Moments {
   expAvg: Tensor;
   /** Running mean of the squared gradient, in the parameter's shape. */
   expAvgSq: Tensor;
-  /** float32 scalar on the parameter's device, as the fused kernels want it. */
+  /** float32 scalar on the parameter's device, as the fused kernels want it: a place in its group's counts. */
   step: Tensor;
 }
 
@@ -46,14 +48,26 @@ export interface AdamOptions {
   weightDecay: number;
 }
 
-/** A parameter that has a gradient, with its state. */
-export interface Entry extends Moments {
-  /** The parameter. */
-  param: Tensor;
-  /** Its gradient, in its shape. */
-  grad: Tensor;
-  /** Steps taken before this one. */
-  stepsTaken: number;
+/** How a group is updated by the engine. */
+export interface Update {
+  /** Whose kernels. */
+  algorithm: "adamw" | "lamb";
+  /** Of LAMB: p ← p·(1 − λ) after the step instead of λp in its direction. */
+  decoupled: boolean;
+  /** Of LAMB: the step is scaled by the trust ratio. */
+  adapted: boolean;
+}
+
+/** The state of a group, and the lists that the engine takes; 0 stands for a parameter without state. */
+interface GroupState {
+  parameters: TensorList;
+  firsts: Int32Array;
+  seconds: Int32Array;
+  steps: Int32Array;
+  /** The counts of all parameters one after the other, of which each `step` is one; null on several devices. */
+  counts: Tensor | null;
+  /** Parameters without state. */
+  missing: number;
 }
 
 /** The base of the optimizers: parameter groups, moments, saving and loading. PyTorch: `torch.optim.Optimizer`. */
@@ -63,8 +77,9 @@ export abstract class Optimizer<Options extends AdamOptions> {
   /** Steps taken. */
   stepCount = 0;
   readonly #moments = new Map<Tensor, Moments>();
-  /** Mirrors each `step` tensor on the host: reading it back would wait for the device. */
-  readonly #stepsTaken = new Map<Tensor, number>();
+  readonly #states = new Map<ParamGroup<Options>, GroupState>();
+  readonly #settings = new Float64Array(7);
+  readonly #all: TensorList;
 
   /**
    * Optimises a list of tensors, or groups of them with options of their own.
@@ -83,6 +98,7 @@ export abstract class Optimizer<Options extends AdamOptions> {
     if (all.length === 0) throw new TorchError(`${this.constructor.name}: there are no parameters`);
     if (new Set(all).size < all.length) throw new TorchError(`${this.constructor.name}: a parameter is given twice`);
     for (const group of this.paramGroups) this.check(group);
+    this.#all = new TensorList(all);
   }
 
   /** Refuses options out of range. */
@@ -100,50 +116,95 @@ export abstract class Optimizer<Options extends AdamOptions> {
     }
   }
 
-  /** Updates every parameter that has a gradient. */
-  step(): void {
+  /**
+   * Updates every parameter that has a gradient, without waiting for its device.
+   *
+   * @param skip float32 scalar: where it is 1, everything stays as it is. Say so with {@link skipped} once it is known.
+   */
+  step(skip: Tensor | null = null): void {
     this.stepCount++;
-    noGrad(() =>
-      scope(() => {
-        for (const group of this.paramGroups) {
-          const entries = this.#entries(group);
-          if (entries.length > 0) this.update(group, entries);
-        }
-      }),
+    for (const group of this.paramGroups) this.#update(group, skip);
+  }
+
+  /** The last step was skipped: it does not count. */
+  skipped(): void {
+    this.stepCount--;
+  }
+
+  /** How the engine updates a group. */
+  protected abstract update(group: ParamGroup<Options>): Update;
+
+  #update(group: ParamGroup<Options>, skip: Tensor | null): void {
+    if (group.params.length === 0) return;
+    const state = this.#state(group);
+    const parameters = state.parameters.handles();
+    if (state.missing > 0) this.#addState(group, state);
+    const { algorithm, decoupled, adapted } = this.update(group);
+    const { lr, betas, eps, weightDecay } = group;
+    this.#settings.set([lr, betas[0], betas[1], eps, weightDecay, Number(decoupled), Number(adapted)]);
+    native.optimizerStep(
+      algorithm,
+      this.#settings,
+      parameters,
+      state.firsts,
+      state.seconds,
+      state.steps,
+      state.missing === 0 && state.counts !== null ? state.counts.handle : 0,
+      skip === null ? 0 : skip.handle,
     );
   }
 
-  /** Updates one group; called without gradient recording, inside a scope. */
-  protected abstract update(group: ParamGroup<Options>, entries: Entry[]): void;
-
-  #entries(group: ParamGroup<Options>): Entry[] {
-    const entries: Entry[] = [];
-    for (const param of group.params) {
-      const grad = param.requiresGrad ? param.grad : null;
-      if (grad === null) continue;
-      const stepsTaken = this.#stepsTaken.get(param) ?? 0;
-      this.#stepsTaken.set(param, stepsTaken + 1);
-      entries.push({ param, grad, stepsTaken, ...this.#momentsOf(param) });
+  /** The lists of a group, made at its first use: its tensors lie where they stay by then. */
+  #state(group: ParamGroup<Options>): GroupState {
+    const { params } = group;
+    const known = this.#states.get(group);
+    if (known !== undefined) {
+      if (known.firsts.length === params.length) return known;
+      throw new TorchError(`${this.constructor.name}: the tensors of a group cannot be changed once it was used`);
     }
-    return entries;
+    const devices = new Set(params.map(({ device }) => device));
+    const [device] = devices;
+    const count = params.length;
+    const state: GroupState = {
+      parameters: new TensorList(params),
+      firsts: new Int32Array(count),
+      seconds: new Int32Array(count),
+      steps: new Int32Array(count),
+      counts: devices.size === 1 ? scope(() => zeros([count], { device: device! }).keep()) : null,
+      missing: count,
+    };
+    this.#states.set(group, state);
+    return state;
   }
 
-  #momentsOf(param: Tensor): Moments {
-    let moments = this.#moments.get(param);
-    if (moments === undefined) {
-      moments = {
+  /** Gives state to the parameters that have a gradient and no state yet. */
+  #addState(group: ParamGroup<Options>, state: GroupState): void {
+    const present = scope(() => state.parameters.gradients().map((gradient) => gradient !== null));
+    for (const [i, param] of group.params.entries())
+      if (present[i] && state.firsts[i] === 0) this.#momentsAt(state, i, param);
+  }
+
+  #momentsAt(state: GroupState, i: number, param: Tensor): Moments {
+    const known = this.#moments.get(param);
+    if (known !== undefined) return known;
+    const moments = noGrad(() =>
+      scope(() => ({
         expAvg: zerosLike(param).keep(),
         expAvgSq: zerosLike(param).keep(),
-        step: full([], 0, { dtype: "float32", device: param.device }).keep(),
-      };
-      this.#moments.set(param, moments);
-    }
+        step: (state.counts?.select(0, i) ?? zeros([], { device: param.device })).keep(),
+      })),
+    );
+    this.#moments.set(param, moments);
+    state.firsts[i] = moments.expAvg.handle;
+    state.seconds[i] = moments.expAvgSq.handle;
+    state.steps[i] = moments.step.handle;
+    state.missing--;
     return moments;
   }
 
   /** Drops the gradients. */
   zeroGrad(): void {
-    for (const param of this.#parameters()) param.grad = null;
+    this.#all.clearGradients();
   }
 
   /** Steps, moments and options, for a checkpoint. The tensors are the optimizer's own, not copies. */
@@ -199,33 +260,42 @@ export abstract class Optimizer<Options extends AdamOptions> {
     this.stepCount = step;
     for (const [i, group] of merged.entries()) Object.assign(this.paramGroups[i]!, group);
     noGrad(() => {
-      for (const param of params) {
-        const values = loaded.get(param);
-        if (values === undefined) {
-          this.#forget(param);
-          continue;
+      for (const group of this.paramGroups) {
+        const state = this.#state(group);
+        for (const [i, param] of group.params.entries()) {
+          const values = loaded.get(param);
+          if (values === undefined) {
+            this.#forget(state, i, param);
+            continue;
+          }
+          const moments = this.#momentsAt(state, i, param);
+          for (const moment of Object.keys(MOMENT_NAMES) as MomentName[]) moments[moment].copy_(values[moment]);
         }
-        const moments = this.#momentsOf(param);
-        for (const moment of Object.keys(MOMENT_NAMES) as MomentName[]) moments[moment].copy_(values[moment]);
-        this.#stepsTaken.set(param, Number(values.step.item()));
       }
     });
   }
 
   /** Frees the state; the optimizer starts anew if it is used again. */
   dispose(): void {
-    for (const param of this.#parameters()) this.#forget(param);
+    for (const [group, state] of this.#states) {
+      for (const [i, param] of group.params.entries()) this.#forget(state, i, param);
+      state.counts?.dispose();
+    }
+    this.#states.clear();
   }
 
   [Symbol.dispose](): void {
     this.dispose();
   }
 
-  #forget(param: Tensor): void {
+  #forget(state: GroupState, i: number, param: Tensor): void {
     const moments = this.#moments.get(param);
+    if (moments === undefined) return;
     this.#moments.delete(param);
-    this.#stepsTaken.delete(param);
-    for (const name of Object.keys(moments ?? {}) as MomentName[]) moments![name].dispose();
+    noGrad(() => moments.step.zero_());
+    for (const name of Object.keys(moments) as MomentName[]) moments[name].dispose();
+    state.firsts[i] = state.seconds[i] = state.steps[i] = 0;
+    state.missing++;
   }
 
   #parameters(): Tensor[] {
@@ -235,16 +305,4 @@ export abstract class Optimizer<Options extends AdamOptions> {
 
 function isTensor(value: object): value is Tensor {
   return !("params" in value);
-}
-
-/** Sorts entries into lists that one foreach or fused call can take: one device, one dtype, one count of steps. */
-export function byKind(entries: Entry[]): Entry[][] {
-  const lists = new Map<string, Entry[]>();
-  for (const entry of entries) {
-    const kind = `${entry.param.device} ${entry.param.dtype} ${entry.grad.dtype} ${entry.stepsTaken}`;
-    const list = lists.get(kind);
-    if (list === undefined) lists.set(kind, [entry]);
-    else list.push(entry);
-  }
-  return [...lists.values()];
 }

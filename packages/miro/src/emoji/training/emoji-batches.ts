@@ -84,11 +84,11 @@ export class EmojiBatches implements BatchSource {
       .to({ device });
     const textMask = ids.ne(0);
     return {
-      x0: x0.to({ device }),
+      x0,
       textEmbeddings: noGrad(() => this.frozen.encoder.forward(ids, textMask)),
       textMask,
       rewards: Object.fromEntries(
-        Object.entries(this.#cache.rewards).map(([key, values]) => [key, values.indexSelect(0, rows).to({ device })]),
+        Object.entries(this.#cache.rewards).map(([key, values]) => [key, values.indexSelect(0, rows)]),
       ),
     };
   }

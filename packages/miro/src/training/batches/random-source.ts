@@ -11,7 +11,7 @@ export const randomSource: SourceSpec<z.output<typeof schema>> = {
   schema,
   facts: ({ textLen }) => ({ textTokens: textLen }),
   check: () => ({ samples: null, checks: [{ status: "ok", subject: "data", finding: "random, nothing to read" }] }),
-  async open({ textLen }, { network, seed, batchSize, rows, device }) {
+  async open({ textLen }, { network, seed, batchSize, rows }) {
     return new RandomBatches({
       seed,
       batchSize,
@@ -21,7 +21,6 @@ export const randomSource: SourceSpec<z.output<typeof schema>> = {
       textLength: textLen,
       textWidth: network.labelDim,
       rewardKeys: network.coherenceKeys,
-      device,
     });
   },
 };

@@ -41,6 +41,7 @@ export interface ShardBatchesOptions extends OpenHooks {
   batchSize: number;
   /** Rows of each batch that are read and given; by default all. */
   rows?: Rows | undefined;
+  /** Where the constants lie; batches are made on the CPU. */
   device: string;
   /** Standard deviation that latents get with `latent_normalization: data`. */
   sigmaData: number;
@@ -115,7 +116,7 @@ export class ShardBatches implements BatchSource {
   }
 
   batch(step: number): LossBatch {
-    const { data, seed, device, network } = this.#options;
+    const { data, seed, network } = this.#options;
     const { rows, tensors, masks } = this.#loader.take(step);
     const { mean, std, text } = tensors as { mean: Tensor; std?: Tensor; text: Tensor };
     const latents =
@@ -126,12 +127,12 @@ export class ShardBatches implements BatchSource {
     const column = (key: string) => {
       const s = this.set.scores.indexOf(columns[network.coherenceKeys.indexOf(key)]!);
       const values = Float32Array.from(rows as Row[], ({ rewards }) => rewards[s]!);
-      return tensor(values, { dtype: "float32" }).to({ device });
+      return tensor(values, { dtype: "float32" });
     };
     return {
-      x0: normalize(latents.float(), this.normalization).to({ device }),
-      textEmbeddings: text.to({ device }),
-      textMask: masks.text!.to({ device }),
+      x0: normalize(latents.float(), this.normalization),
+      textEmbeddings: text,
+      textMask: masks.text!,
       rewards: Object.fromEntries(network.coherenceKeys.map((key) => [key, column(key)])),
     };
   }

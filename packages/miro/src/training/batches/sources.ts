@@ -46,7 +46,7 @@ export interface SourceContext {
   batchSize: number;
   /** The rows of each batch that this process reads; by default all. */
   rows?: Rows | undefined;
-  /** Where the batches are to lie. */
+  /** Where the training is. Batches may lie there, or on the CPU, from where all of one are sent together. */
   device: string;
   network: RinConfig;
   /** Standard deviation that the network expects of normalised latents. */

@@ -57,7 +57,7 @@ describe("figures beside the loss", () => {
       const norms = groupGradientNorms([
         { params: [parameter(3), parameter(4)] },
         { params: [full([2], 0).requiresGrad_()] },
-      ]);
+      ]).toList() as number[];
       expect(norms[0]).toBeCloseTo(Math.sqrt(2 * 9 + 2 * 16), 5);
       expect(norms[1]).toBe(0);
     });

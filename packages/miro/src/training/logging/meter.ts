@@ -3,7 +3,8 @@
  * names are the published code's where it has them (`train/loss`, `train/raw_loss`, `train/loss_gradnorm_reweighted`,
  * `train/logvar`, `lr-Lamb/pg1`).
  */
-import { aten, cuda, memory, noGrad, scope, stack, type Tensor } from "@miro-t2i/torch";
+import { aten, cuda, memory, noGrad, scope, stack, type Tensor, zeros } from "@miro-t2i/torch";
+import { TensorList } from "@miro-t2i/torch/optim";
 import { cudaIndex } from "../../pipeline/loading/device.js";
 
 /** Means over some rows of a batch. */
@@ -53,10 +54,19 @@ export class Meter {
   }
 
   add(report: StepReport, times: StepTimes): void {
+    this.report(report);
+    this.time(times);
+  }
+
+  /** What a step has found, which may be known later than how long it took. */
+  report(report: StepReport): void {
     this.#reports.push(report);
-    this.#times.push(times);
-    const towards = (mean: number, value: number) => (Number.isFinite(mean) ? mean + 0.05 * (value - mean) : value);
     this.smoothLoss = Number.isFinite(report.rawLoss) ? towards(this.smoothLoss, report.rawLoss) : this.smoothLoss;
+  }
+
+  /** How long a step took. */
+  time(times: StepTimes): void {
+    this.#times.push(times);
     this.#smoothMs = towards(this.#smoothMs, times.totalMs);
   }
 
@@ -96,6 +106,11 @@ export class Meter {
   }
 }
 
+/** An exponential mean over about 20 values. */
+function towards(mean: number, value: number): number {
+  return Number.isFinite(mean) ? mean + 0.05 * (value - mean) : value;
+}
+
 /** `lr-Lamb/pg1`, …: the learning rate of each group of an optimizer, as Lightning's monitor names them. */
 export function learningRates(optimizer: { paramGroups: readonly { lr: number }[] }): Record<string, number> {
   const name = optimizer.constructor.name;
@@ -119,16 +134,19 @@ export function memoryFigures(device: string): Record<string, number> {
   };
 }
 
-/** The norm of the gradients of each group; 0 for a group without. */
-export function groupGradientNorms(groups: readonly { params: readonly Tensor[] }[]): number[] {
+/** The norm of the gradients of each group, (groups) on their device; 0 for a group without. Waits for nothing. */
+export function groupGradientNorms(groups: readonly { params: readonly Tensor[] }[]): Tensor {
   return noGrad(() =>
-    scope(() =>
-      groups.map(({ params }) => {
-        const gradients = params.flatMap(({ grad }) => grad ?? []);
-        if (gradients.length === 0) return 0;
-        return aten.linalg_vector_norm(stack(aten._foreach_norm_Scalar(gradients, 2)), 2).item();
-      }),
-    ),
+    scope(() => {
+      const device = groups[0]?.params[0]?.device ?? "cpu";
+      return stack(
+        groups.map(({ params }) => {
+          const gradients = new TensorList(params).gradients().filter((gradient) => gradient !== null);
+          if (gradients.length === 0) return zeros([], { device });
+          return aten.linalg_vector_norm(stack(aten._foreach_norm_Scalar(gradients, 2)), 2);
+        }),
+      );
+    }),
   );
 }
 

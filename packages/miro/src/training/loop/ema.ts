@@ -7,7 +7,8 @@
  * its random initial weights. Only tensors that require gradients are averaged; buffers keep the values they were
  * copied with.
  */
-import { aten, type nn, noGrad, type Tensor } from "@miro-t2i/torch";
+import type { nn } from "@miro-t2i/torch";
+import { TensorList } from "@miro-t2i/torch/optim";
 import { pythonFloat } from "../../data/dataset/python-number.js";
 import { invalid } from "../../errors.js";
 
@@ -33,8 +34,8 @@ export class Ema<M extends nn.Module = nn.Module> {
   readonly everyNSteps: number;
   /** Updates made so far. */
   updates = 0;
-  readonly #averages: Tensor[] = [];
-  readonly #sources: Tensor[] = [];
+  readonly #averages: TensorList;
+  readonly #sources: TensorList;
 
   /**
    * @param source the network that is being trained
@@ -52,11 +53,9 @@ export class Ema<M extends nn.Module = nn.Module> {
     if (!(this.decay >= 0 && this.decay < 1)) throw invalid("decay", "a number in [0, 1)", this.decay);
     const copies = new Map(module.namedParameters());
     module.loadStateDict(source.stateDict());
-    for (const [name, parameter] of source.namedParameters()) {
-      if (!parameter.requiresGrad) continue;
-      this.#sources.push(parameter);
-      this.#averages.push(copies.get(name)!);
-    }
+    const trained = [...source.namedParameters()].filter(([, parameter]) => parameter.requiresGrad);
+    this.#sources = new TensorList(trained.map(([, parameter]) => parameter));
+    this.#averages = new TensorList(trained.map(([name]) => copies.get(name)!));
     module.requiresGrad_(false).eval();
   }
 
@@ -69,7 +68,6 @@ export class Ema<M extends nn.Module = nn.Module> {
   update(): void {
     const weight = 1 - this.nextDecay() ** this.everyNSteps;
     this.updates++;
-    if (this.updates % this.everyNSteps === 0)
-      noGrad(() => aten._foreach_lerp__Scalar(this.#averages, this.#sources, weight));
+    if (this.updates % this.everyNSteps === 0) this.#averages.lerp_(this.#sources, weight);
   }
 }

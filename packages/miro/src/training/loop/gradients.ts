@@ -30,6 +30,9 @@ export interface Model {
   loss: FlowMatchingLoss;
 }
 
+/** What the loss of some rows draws, by its purpose: a row for each of theirs. */
+export type Draws = Readonly<Partial<Record<DrawPurpose, Tensor>>>;
+
 export interface GradientOptions {
   seed: number;
   /** The step, from 1. */
@@ -37,10 +40,10 @@ export interface GradientOptions {
   /** Which rows of the whole batch these are. */
   rows: Rows;
   precision: PrecisionName;
-  /** The gradients are to be divided by it; by default 1. */
-  lossScale?: number;
-  /** Draws for the whole batch that are made already; new ones are added, and the caller disposes of them. */
-  drawn?: Map<DrawPurpose, Tensor>;
+  /** The gradients are to be divided by it; by default 1. On a device: one value. */
+  lossScale?: number | Tensor | undefined;
+  /** What {@link drawRows} gives, wherever it lies by now; by default it is called. */
+  draws?: Draws;
   /**
    * Averages the gradients over the processes, once for all accumulation steps; then they are those of the whole batch
    * on each of them.
@@ -48,63 +51,78 @@ export interface GradientOptions {
   reducer?: DistributedReducer | undefined;
 }
 
+/** What the loss draws in step k for some rows; on the CPU, the same as often as it is called. */
+export function drawRows(
+  { network, loss }: Model,
+  batch: LossBatch,
+  { seed, k, rows }: Pick<GradientOptions, "seed" | "k" | "rows">,
+): Draws {
+  const drawAll = drawFrom(new Generator().manualSeed(streamSeed(seed, "lossBatch", k)));
+  const drawn = loss.draws(network, batch).map(([purpose, kind, [, ...rest]]) => {
+    if (purpose === "noise") return [purpose, noiseOf(rows, rest, seed, k)] as const;
+    return [purpose, drawAll(purpose, kind, [rows.batchSize, ...rest]).narrow(0, rows.start, rows.count)] as const;
+  });
+  return Object.fromEntries(drawn);
+}
+
 /**
  * Adds the gradients of some rows in accumulation steps of equally many, each of which needs the memory of its rows
- * only and is freed before the next begins.
+ * only and is freed before the next begins. Call it inside a `scope()`. Waits for no device.
+ * @returns the means of the rows' terms on their device, see {@link termsIn}
  */
 export function accumulateGradients(
   model: Model,
   batch: LossBatch,
   { accumulateGradBatches, reducer, ...options }: GradientOptions & { accumulateGradBatches: number },
-): StepTerms {
+): Tensor {
   const { rows } = options;
-  const drawn = new Map<DrawPurpose, Tensor>();
-  try {
-    const parts = partsOf(rows, accumulateGradBatches).map((some, i) => {
-      const own = { start: some.start - rows.start, count: some.count, batchSize: rows.count };
-      const add = () =>
-        scope(() => addGradients(model, rowsOf(batch, own), { ...options, rows: some, drawn, reducer }));
-      const last = i === accumulateGradBatches - 1;
-      return { terms: reducer === undefined || last ? add() : reducer.noSync(add), rows: own };
-    });
-    return combineTerms(parts);
-  } finally {
-    for (const tensor of drawn.values()) tensor.dispose();
-  }
+  const draws = options.draws ?? drawRows(model, batch, options);
+  const parts = partsOf(rows, accumulateGradBatches).map((some, i) => {
+    const own = { start: some.start - rows.start, count: some.count, batchSize: rows.count };
+    const add = () =>
+      scope(() => addGradients(model, rowsOf(batch, own), { ...options, rows: some, draws: cut(draws, own), reducer }));
+    const last = i === accumulateGradBatches - 1;
+    return { terms: reducer === undefined || last ? add() : reducer.noSync(add), rows: own };
+  });
+  return meanOf(parts);
+}
+
+/** Rows of what was drawn. */
+function cut(draws: Draws, { start, count }: Rows): Draws {
+  return Object.fromEntries(Object.entries(draws).map(([purpose, all]) => [purpose, all.narrow(0, start, count)]));
 }
 
 /**
  * Adds these rows' share of the gradient of the batch's mean loss to the parameters. Call it inside a `scope()`.
  * @param batch the rows
  */
-function addGradients(model: Model, batch: LossBatch, options: GradientOptions): StepTerms {
+function addGradients(model: Model, batch: LossBatch, options: GradientOptions): Tensor {
   const { rows, lossScale = 1, reducer } = options;
   reducer?.prepareForForward();
   const terms = lossOf(model, batch, options);
   // The reducer's mean over the processes becomes the sum of their shares.
   const processes = reducer?.group.worldSize ?? 1;
-  const share = terms.loss.mul((processes * lossScale * rows.count) / rows.batchSize);
+  const share =
+    typeof lossScale === "number"
+      ? terms.loss.mul((processes * lossScale * rows.count) / rows.batchSize)
+      : terms.loss.mul((processes * rows.count) / rows.batchSize).mul(lossScale.view([]));
   if (reducer === undefined) share.backward();
   else reducer.backward(share);
-  return { loss: terms.loss.item(), rawLoss: terms.rawLoss.item(), logvar: terms.logvar?.item() };
+  const { loss, rawLoss, logvar } = terms;
+  return stack([loss.detach(), rawLoss, ...(logvar === undefined ? [] : [logvar])]).double();
 }
 
 /**
  * The mean loss of some rows with the draws of a step: the same as often as it is called. Call it inside a `scope()`.
  */
 export function lossOf(
-  { network, preconditioning, loss }: Model,
+  model: Model,
   batch: LossBatch,
-  { seed, k, rows, precision, drawn }: Omit<GradientOptions, "lossScale">,
+  { seed, k, rows, precision, draws = drawRows(model, batch, { seed, k, rows }) }: Omit<GradientOptions, "lossScale">,
 ): LossTerms {
+  const { network, preconditioning, loss } = model;
   manualSeed(streamSeed(seed, "networkDropout", k, rows.start));
-  const drawAll = drawFrom(new Generator().manualSeed(streamSeed(seed, "lossBatch", k)));
-  const draw: Draw = (purpose, kind, [, ...rest]) => {
-    if (purpose === "noise") return noiseOf(rows, rest, seed, k);
-    const all = drawn?.get(purpose) ?? drawAll(purpose, kind, [rows.batchSize, ...rest]);
-    if (drawn?.has(purpose) === false) drawn.set(purpose, all.keep());
-    return all.narrow(0, rows.start, rows.count);
-  };
+  const draw: Draw = (purpose) => draws[purpose]!;
   return loss.call(preconditioning, network, batch, {
     draw,
     precision: inPrecision(precision, network.latents.device),
@@ -128,13 +146,13 @@ export function inPrecision(precision: PrecisionName, on: string): Precision {
   return (run) => autocast({ device, dtype }, run);
 }
 
-/** Means over the whole batch from those of its parts. */
-export function combineTerms(parts: { terms: StepTerms; rows: Rows }[]): StepTerms {
-  const mean = (pick: (terms: StepTerms) => number) =>
-    parts.reduce((sum, { terms, rows }) => sum + (pick(terms) * rows.count) / rows.batchSize, 0);
-  return {
-    loss: mean((t) => t.loss),
-    rawLoss: mean((t) => t.rawLoss),
-    logvar: parts[0]!.terms.logvar === undefined ? undefined : mean((t) => t.logvar!),
-  };
+/** Means over the whole batch from those of its parts, as float64 vectors on one device. */
+export function meanOf(parts: readonly { terms: Tensor; rows: Rows }[]): Tensor {
+  const shares = parts.map(({ terms, rows }) => terms.mul(rows.count).div(rows.batchSize));
+  return shares.reduce((sum, share) => sum.add(share));
+}
+
+/** The terms in the values of such a vector. */
+export function termsIn([loss, rawLoss, logvar]: readonly number[]): StepTerms {
+  return { loss: loss!, rawLoss: rawLoss!, ...(logvar !== undefined && { logvar }) };
 }

@@ -33,7 +33,7 @@ parentPort!.on("message", (task: ReplicaTask) => {
       textMask: receive(task.textMask),
       rewards: Object.fromEntries(Object.entries(task.rewards).map(([key, message]) => [key, receive(message)])),
     };
-    const terms = accumulateGradients(model, batch, {
+    const means = accumulateGradients(model, batch, {
       seed,
       k: task.k,
       rows,
@@ -46,7 +46,7 @@ parentPort!.on("message", (task: ReplicaTask) => {
       parameter.grad = null;
       return grad && share(grad);
     });
-    return { terms, gradients };
+    return { terms: means.toList() as number[], gradients };
   });
   parentPort!.postMessage(answer);
 });

@@ -9,7 +9,6 @@ import { startThread } from "../../compiled-module.js";
 import { MiroError } from "../../errors.js";
 import type { LossBatch } from "../../flow/loss.js";
 import { divideRows, type Rows, rowsOf } from "../batches/batch-slices.js";
-import type { StepTerms } from "../logging/meter.js";
 import type { Recipe } from "../recipes/recipe.js";
 import type { Model } from "./gradients.js";
 
@@ -34,7 +33,8 @@ export interface ReplicaTask {
 
 /** Its answer: a gradient for each trainable parameter, in the order of `trainableParameters`. */
 export interface ReplicaAnswer {
-  terms: StepTerms;
+  /** The means of its rows, see `termsIn`. */
+  terms: number[];
   gradients: (SharedTensor | null)[];
 }
 
@@ -105,7 +105,7 @@ export class Replicas {
   }
 
   /** Waits for the other threads and adds their gradients, in a fixed order. */
-  async collect(): Promise<{ terms: StepTerms; rows: Rows }[]> {
+  async collect(): Promise<{ terms: number[]; rows: Rows }[]> {
     const answers = await Promise.all(this.#pending.splice(0));
     for (const { gradients } of answers) scope(() => this.#add(gradients));
     return answers.map(({ terms }, i) => ({ terms, rows: this.#others[i]!.rows }));

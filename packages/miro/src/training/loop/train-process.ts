@@ -168,8 +168,9 @@ async function trainAlone(
         onCheckpoint: () => {
           lock?.check();
           if (!first) return undefined;
-          return writer.save({ ...withOrigin(trainer.checkpoint(recipeToJson(recipe)), recipe), texts });
+          return writer.begin({ ...withOrigin(trainer.checkpoint(recipeToJson(recipe)), recipe), texts });
         },
+        beforeChange: () => writer.copied(),
         onSamples: async (step) => {
           const figures = (await samples?.draw(step)) ?? {};
           if (Object.keys(figures).length === 0) return;

@@ -6,30 +6,29 @@
  * batch is a function of (seed, k) too, so a run that is resumed at any step computes bit for bit what the undisturbed
  * run computes.
  *
+ * The host only queues what a device is to compute. Whether a step counts is decided there: an optimizer changes
+ * nothing where its loss or its gradients are not finite. The host reads the figures of a step when it has queued the
+ * gradients of the next one, so that the device never waits for it; on a CPU, where nothing is queued, at once.
+ *
  * Several processes each compute their rows of the batch and average the gradients; from there on all of them do the
  * same. What they decide by (the loss, a wish to stop) is summed over them first.
  */
-import { aten, noGrad, scope, type Tensor } from "@miro-t2i/torch";
-import { clipGradNorm_, type GradScaler, type OptimizerState } from "@miro-t2i/torch/optim";
+import { aten, cat, noGrad, scope, type Tensor, tensor, zeros, zerosLike } from "@miro-t2i/torch";
+import { clipGradNorm_, type GradScaler, type OptimizerState, TensorList } from "@miro-t2i/torch/optim";
 import { MiroError } from "../../errors.js";
+import type { LossBatch } from "../../flow/loss.js";
 import type { Rin } from "../../networks/rin.js";
 import { partsOf, type Rows, rowsOf } from "../batches/batch-slices.js";
 import type { BatchSource } from "../batches/batches.js";
+import { toDevice } from "../batches/to-device.js";
 import type { LogRecord, Progress } from "../logging/logging.js";
-import {
-  groupGradientNorms,
-  learningRates,
-  Meter,
-  memoryFigures,
-  type StepReport,
-  type StepTerms,
-} from "../logging/meter.js";
+import { groupGradientNorms, learningRates, Meter, memoryFigures } from "../logging/meter.js";
 import { findNonFinite, nonFiniteGradients } from "../logging/non-finite.js";
 import { DataParallelGroup } from "../process-group/process-group.js";
 import type { Recipe } from "../recipes/recipe.js";
 import type { NamedTensors, TrainingCheckpoint } from "../state/checkpoint.js";
 import type { Ema } from "./ema.js";
-import { accumulateGradients, combineTerms, lossOf, type Model } from "./gradients.js";
+import { accumulateGradients, type Draws, drawRows, lossOf, type Model, meanOf, termsIn } from "./gradients.js";
 import { runLoop, type Work } from "./loop.js";
 import type { WarmupCosine } from "./lr-schedule.js";
 import type { Replicas } from "./thread-replicas.js";
@@ -37,7 +36,10 @@ import type { Replicas } from "./thread-replicas.js";
 /** What the loop needs of an optimizer. */
 export interface TrainingOptimizer {
   paramGroups: { params: Tensor[]; lr: number }[];
-  step(): void;
+  /** @param skip float32: where it is 1, nothing changes */
+  step(skip: Tensor): void;
+  /** The last step was skipped. */
+  skipped(): void;
   zeroGrad(): void;
   stateDict(): OptimizerState;
   loadStateDict(state: OptimizerState): void;
@@ -77,6 +79,8 @@ export type TrainerOptions = Pick<Recipe, "seed"> &
     ema: Pick<Recipe["ema"], "updateOnSkippedSteps">;
     samples: Pick<Recipe["samples"], "everyNSteps" | "offset">;
     validation: Pick<Recipe["validation"], "everyNSteps">;
+    /** Whether the figures of a step are read when those of the next one are queued; by default on a GPU. */
+    readsLater?: boolean;
     /** What the log's use of the machine is reckoned from. */
     work?: {
       /** Floating-point operations of one sample with so many text tokens. */
@@ -90,13 +94,41 @@ export type TrainerOptions = Pick<Recipe, "seed"> &
 export interface TrainerHooks {
   onLog?(record: LogRecord): void;
   onProgress?(progress: Progress): void;
-  /** Asked to store `trainer.checkpoint()`; the tensors may change as soon as it has resolved. */
+  /** Asked to store `trainer.checkpoint()`; the tensors may change as soon as `beforeChange` has resolved. */
   onCheckpoint?(): void | Promise<void>;
+  /** Awaited before weights change. */
+  beforeChange?(): Promise<void>;
   onSamples?(step: number): Promise<void>;
   onValidate?(step: number): Promise<void>;
   /** Something went wrong that the run survives. */
   onWarning?(step: number, message: string): void;
 }
+
+/** A step that is queued: its figures on the device. */
+interface QueuedStep {
+  /** From 1. */
+  k: number;
+  /** The loss's terms, then {@link Figures}; float64. */
+  figures: Tensor;
+  /** How many terms. */
+  terms: number;
+  /** Gradients that are not finite were replaced, and it was said. */
+  repaired: boolean;
+}
+
+/**
+ * Of a queued step, after the terms: how many processes were asked to stop, or have no time left, what the device has
+ * decided, and, of steps that are logged, the norms of the groups.
+ */
+type Figures = [
+  stops: number,
+  overdue: number,
+  gradNorm: number,
+  skipped: number,
+  overflow: number,
+  scale: number,
+  ...norms: number[],
+];
 
 export class Trainer {
   /** Optimizer steps done, skipped ones included. */
@@ -113,9 +145,15 @@ export class Trainer {
   #timeAgreed = false;
   /** When this process's time is over, by performance.now(). */
   #deadline = Number.POSITIVE_INFINITY;
+  /** The step whose figures have not been read. */
+  #queued: QueuedStep | null = null;
+  #meter = new Meter();
 
   readonly #group: DataParallelGroup;
   readonly #hooks: TrainerHooks;
+  readonly #device: string;
+  readonly #trainable: TensorList;
+  readonly #readsLater: boolean;
 
   constructor(
     readonly parts: TrainerParts,
@@ -124,6 +162,9 @@ export class Trainer {
   ) {
     this.#hooks = hooks;
     this.#group = parts.group ?? DataParallelGroup.alone();
+    this.#device = parts.network.latents.device;
+    this.#trainable = new TensorList(parts.optimizer.paramGroups.flatMap(({ params }) => params));
+    this.#readsLater = options.readsLater ?? this.#device !== "cpu";
   }
 
   /** Whether {@link run} ended because its time was over, before the last step. */
@@ -144,11 +185,13 @@ export class Trainer {
     const group = this.#group;
     const { maxSteps, batchSize, logEveryNSteps, checkpointEveryNSteps, samples, validation, work } = options;
     const meter = new Meter(work?.peakFlops ?? null);
+    this.#meter = meter;
     let stored = this.step;
     // What several processes do together, none of them may leave.
     const alone = group.isAlone ? signal : undefined;
     if (this.step < maxSteps) await this.#settleReduction();
     const trainer = this;
+    const firstStep = this.step + 1;
     const steps: Work = {
       get step() {
         return trainer.step;
@@ -156,10 +199,13 @@ export class Trainer {
       ready: (signal) => parts.source.ready(this.step, signal),
       advance: async (waitingSince) => {
         const startedAt = performance.now();
-        const report = await this.#update(signal);
+        await this.#update(signal);
+        // The log needs the figures of its steps, and the progress those of some step.
+        const { step } = this;
+        if (step % logEveryNSteps === 0 || step === firstStep || step === maxSteps) await this.#read();
         const now = performance.now();
         this.seconds += (now - waitingSince) / 1000;
-        meter.add(report, {
+        meter.time({
           waitMs: startedAt - waitingSince,
           totalMs: now - waitingSince,
           images: batchSize,
@@ -173,15 +219,22 @@ export class Trainer {
         ...meter.flush(),
         ...learningRates(parts.optimizer),
         "train/skipped_steps": this.skippedSteps,
-        ...memoryFigures(parts.network.latents.device),
+        ...memoryFigures(this.#device),
         ...group.communicationFigures(),
         seconds: round(this.seconds),
       }),
     };
-    const checkpoint = async () => {
+    /** Weights and averages are those of the last step only once its figures were read. */
+    const onceRead =
+      (run: (step: number) => void | Promise<void>) =>
+      async (step = this.step) => {
+        await this.#read();
+        await run(step);
+      };
+    const checkpoint = onceRead(async () => {
       await hooks.onCheckpoint?.();
       stored = this.step;
-    };
+    });
     const finished = await runLoop(steps, {
       maxSteps,
       batchSize,
@@ -195,8 +248,8 @@ export class Trainer {
       },
       recurring: [
         { everyNSteps: checkpointEveryNSteps, run: checkpoint },
-        { ...validation, run: async (step) => hooks.onValidate?.(step) },
-        { ...samples, run: () => this.#drawSamples(signal) },
+        { ...validation, run: onceRead(async (step) => hooks.onValidate?.(step)) },
+        { ...samples, run: onceRead(() => this.#drawSamples(signal)) },
       ],
     });
     if (stored !== this.step) await checkpoint();
@@ -228,15 +281,8 @@ export class Trainer {
       const own = this.#rows();
       const rows = partsOf(own, accumulateGradBatches)[0]!;
       const part = { start: 0, count: rows.count, batchSize: own.count };
-      const batch = rowsOf(source.batch(this.step), part);
-      accumulateGradients(this.parts, batch, {
-        seed,
-        k: this.step + 1,
-        rows,
-        precision,
-        accumulateGradBatches: 1,
-        reducer,
-      });
+      const options = { seed, k: this.step + 1, rows, precision, accumulateGradBatches: 1, reducer };
+      accumulateGradients(this.parts, rowsOf(toDevice(source.batch(this.step), this.#device), part), options);
       optimizer.zeroGrad();
     });
   }
@@ -246,83 +292,143 @@ export class Trainer {
     return this.#group.rowsOf(this.options.batchSize);
   }
 
-  /** One optimizer step. */
-  async #update(signal?: AbortSignal): Promise<StepReport> {
+  /** Queues one optimizer step. */
+  async #update(signal?: AbortSignal): Promise<void> {
     const { optimizer, schedule, scaler } = this.parts;
-    const { logEveryNSteps, gradientClipVal, zeroNonFiniteGradients, ema } = this.options;
+    const { logEveryNSteps, gradientClipVal, zeroNonFiniteGradients } = this.options;
     const k = this.step + 1;
-    const terms = await this.#agreed(await this.#gradients(k), signal?.aborted === true);
-    const overflow = scope(() => scaler?.unscale(this.#trainable()) === false);
-    const groupNorms =
-      k % logEveryNSteps === 0 || zeroNonFiniteGradients ? groupGradientNorms(optimizer.paramGroups) : undefined;
-    const clip = () => scope(() => clipGradNorm_(this.#trainable(), gradientClipVal).item());
-    let gradNorm = zeroNonFiniteGradients ? Math.hypot(...groupNorms!) : clip();
-    // All gradients and the loss are looked at through these two numbers.
-    const finite = !overflow && Number.isFinite(terms.loss) && Number.isFinite(gradNorm);
-    const made = finite || (zeroNonFiniteGradients && !overflow);
-    if (finite) this.#badInARow = 0;
-    else await this.#report(k, { loss: terms.loss, gradNorm, overflow, made });
-    if (zeroNonFiniteGradients) {
-      if (!finite) this.#zeroBadGradients();
-      gradNorm = clip();
+    const terms = await this.#gradients(k);
+    try {
+      await this.#agree(terms, signal?.aborted === true);
+      await this.#hooks.beforeChange?.();
+      await this.#read();
+      const overflow = scope(() => scaler?.unscale_(this.#trainable).clone().keep());
+      const repaired = zeroNonFiniteGradients && (await this.#repair(k, terms, overflow));
+      scope(() =>
+        noGrad(() => {
+          const norms = k % logEveryNSteps === 0 ? groupGradientNorms(optimizer.paramGroups) : null;
+          const norm = clipGradNorm_(this.#trainable, gradientClipVal);
+          // All gradients and the loss are looked at through these two numbers.
+          const sound = terms.select(0, 0).isfinite().logicalAnd(norm.isfinite());
+          const bad = zeroNonFiniteGradients ? zerosLike(sound) : sound.logicalNot();
+          const skip = (overflow === undefined ? bad : bad.logicalOr(overflow.ne(0).view([]))).float();
+          schedule.apply(k);
+          optimizer.step(skip);
+          const scale = scaler?.scaleOn(this.#device).clone();
+          scaler?.update();
+          const zero = skip.mul(0);
+          const figures = [terms, norm, skip, overflow ?? zero, scale ?? zero, ...(norms === null ? [] : [norms])];
+          const all = cat(figures.map((some) => some.double().reshape(-1))).keep();
+          this.#queued = { k, figures: all, terms: terms.numel - 2, repaired };
+        }),
+      );
+      overflow?.dispose();
+    } finally {
+      terms.dispose();
     }
-    scope(() => {
-      if (made) {
-        schedule.apply(k);
-        optimizer.step();
-      }
-      scaler?.update();
-      if (made || ema.updateOnSkippedSteps) for (const average of this.emas().values()) average.update();
-      optimizer.zeroGrad();
-    });
     this.step = k;
-    return { ...terms, gradNorm, ...(groupNorms && { groupNorms }) };
+    // Gradients that are not finite are looked at before they go.
+    if (!this.#readsLater) await this.#read();
+    optimizer.zeroGrad();
   }
 
-  /** Leaves the gradients of the batch's mean loss in the parameters. */
-  async #gradients(k: number): Promise<StepTerms> {
-    const { source, replicas } = this.parts;
-    const { seed, precision, accumulateGradBatches } = this.options;
-    const lossScale = this.parts.scaler?.scale;
+  /** Leaves the gradients of the batch's mean loss in the parameters. @returns the terms, kept, on the device */
+  async #gradients(k: number): Promise<Tensor> {
+    const { replicas, scaler } = this.parts;
     const rows = replicas?.ownRows ?? this.#rows();
     const { reducer } = this.#group;
-    const terms = scope(() => {
-      const batch = source.batch(this.step);
+    const means = scope(() => {
+      const { batch, draws } = this.#batch(k, rows);
       this.#textTokens = batch.textEmbeddings.size(1);
-      replicas?.start(k, batch, lossScale);
+      replicas?.start(k, batch, scaler?.scale);
       const own = replicas ? rowsOf(batch, rows) : batch;
       return accumulateGradients(this.parts, own, {
-        seed,
-        k,
-        rows,
-        precision,
-        lossScale,
-        accumulateGradBatches,
+        ...this.#stepOptions(k, rows),
+        lossScale: scaler?.scaleOn(this.#device),
+        draws,
         reducer,
-      });
+      }).keep();
     });
-    return combineTerms([{ terms, rows }, ...((await replicas?.collect()) ?? [])]);
+    const others = (await replicas?.collect()) ?? [];
+    const parts = [{ terms: means, rows }, ...others.map(({ terms, rows }) => ({ terms: tensor(terms, F64), rows }))];
+    try {
+      return scope(() => meanOf(parts).keep());
+    } finally {
+      for (const { terms } of parts) terms.dispose();
+    }
+  }
+
+  /** Batch k, and what the loss draws for these of its rows, on the device in one copy. */
+  #batch(k: number, rows: Rows): { batch: LossBatch; draws: Draws } {
+    const { source, replicas } = this.parts;
+    const batch = source.batch(k - 1);
+    const own = replicas ? rowsOf(batch, rows) : batch;
+    return toDevice({ batch, draws: drawRows(this.parts, own, { seed: this.options.seed, k, rows }) }, this.#device);
+  }
+
+  #stepOptions(k: number, rows: Rows) {
+    const { seed, precision, accumulateGradBatches } = this.options;
+    return { seed, k, rows, precision, accumulateGradBatches };
   }
 
   /**
-   * The terms of the whole batch, from this process's share of them; and whether any process has been asked to stop, or
-   * has no time left.
+   * Makes the terms those of the whole batch, from this process's share of them, and appends how many processes have
+   * been asked to stop, and how many have no time left. In place.
    */
-  async #agreed(terms: StepTerms, stop: boolean): Promise<StepTerms> {
-    const [loss, rawLoss, logvar, stops, overdue] = await this.#group.sum([
-      terms.loss,
-      terms.rawLoss,
-      terms.logvar ?? 0,
-      Number(stop),
-      Number(performance.now() >= this.#deadline),
-    ]);
-    this.#stopAgreed = stops! > 0;
-    this.#timeAgreed = overdue! > 0;
-    return { loss: loss!, rawLoss: rawLoss!, ...(terms.logvar !== undefined && { logvar: logvar! }) };
+  async #agree(terms: Tensor, stop: boolean): Promise<void> {
+    const options = { ...F64, device: this.#device };
+    const overdue = performance.now() >= this.#deadline;
+    const { isAlone } = this.#group;
+    // A process alone need not ask; what is made on the device needs no copy.
+    if (isAlone) this.#timeAgreed = overdue;
+    const asked = () => (isAlone ? zeros([2], options) : tensor([Number(stop), Number(overdue)], options));
+    scope(() => void terms.assign(cat([terms, asked()])));
+    await this.#group.sumInPlace(terms);
   }
 
-  #trainable(): Tensor[] {
-    return this.parts.optimizer.paramGroups.flatMap((group) => group.params);
+  /** Reads the figures of the queued step, if there is one: says what is wrong with it, and moves the averages. */
+  async #read(): Promise<void> {
+    const queued = this.#queued;
+    if (queued === null) return;
+    this.#queued = null;
+    const { k, terms: count, repaired } = queued;
+    const values = queued.figures.toList() as number[];
+    queued.figures.dispose();
+    const terms = termsIn(values.slice(0, count));
+    const [stops, overdue, gradNorm, skipped, overflow, lossScale, ...groupNorms] = values.slice(count) as Figures;
+    if (!this.#group.isAlone) {
+      this.#stopAgreed = stops > 0;
+      this.#timeAgreed = overdue > 0;
+    }
+    if (skipped === 1) {
+      this.skippedSteps++;
+      this.parts.optimizer.skipped();
+    }
+    const sound = overflow === 0 && Number.isFinite(terms.loss) && Number.isFinite(gradNorm);
+    if (sound && !repaired) this.#badInARow = 0;
+    else if (!repaired)
+      await this.#report(k, { loss: terms.loss, gradNorm, lossScale, overflow: overflow !== 0, made: skipped === 0 });
+    if (skipped === 0 || this.options.ema.updateOnSkippedSteps)
+      for (const average of this.emas().values()) average.update();
+    this.#meter.report({ ...terms, gradNorm, ...(groupNorms.length > 0 && { groupNorms }) });
+  }
+
+  /**
+   * Puts zeros in place of gradients that are not finite, and says so; waits for the device.
+   * @returns whether there were any, or the loss was not finite
+   */
+  async #repair(k: number, terms: Tensor, overflow: Tensor | undefined): Promise<boolean> {
+    const [loss, norms] = scope(() => [
+      terms.select(0, 0).item(),
+      groupGradientNorms(this.parts.optimizer.paramGroups).toList() as number[],
+    ]);
+    const overflowed = overflow !== undefined && overflow.item() !== 0;
+    const gradNorm = Math.hypot(...norms);
+    if (!overflowed && Number.isFinite(loss) && Number.isFinite(gradNorm)) return false;
+    const lossScale = this.parts.scaler?.scale ?? 1;
+    await this.#report(k, { loss, gradNorm, lossScale, overflow: overflowed, made: !overflowed });
+    this.#zeroBadGradients();
+    return true;
   }
 
   emas(): ReadonlyMap<string, Ema<Rin>> {
@@ -330,23 +436,27 @@ export class Trainer {
   }
 
   #zeroBadGradients(): void {
-    noGrad(() => {
-      for (const { grad } of this.#trainable()) if (grad !== null) aten.nan_to_num_(grad, 0, 0, 0);
-    });
+    noGrad(() =>
+      scope(() => {
+        for (const gradient of this.#trainable.gradients()) if (gradient !== null) aten.nan_to_num_(gradient, 0, 0, 0);
+      }),
+    );
   }
 
   /** Says what is wrong with a step, and ends a run in which nothing has been right for a while. */
   async #report(
     k: number,
-    { loss, gradNorm, overflow, made }: { loss: number; gradNorm: number; overflow: boolean; made: boolean },
+    {
+      loss,
+      gradNorm,
+      lossScale,
+      overflow,
+      made,
+    }: { loss: number; gradNorm: number; lossScale: number; overflow: boolean; made: boolean },
   ): Promise<void> {
-    if (!made) this.skippedSteps++;
     // While the search for a scale goes on, overflows are part of it.
-    if (overflow && Number.isFinite(loss) && this.parts.scaler!.scale > 1) {
-      this.#hooks.onWarning?.(
-        k,
-        `step ${k}: overflow at the loss scale ${this.parts.scaler!.scale}; the step was skipped`,
-      );
+    if (overflow && Number.isFinite(loss) && lossScale > 1) {
+      this.#hooks.onWarning?.(k, `step ${k}: overflow at the loss scale ${lossScale}; the step was skipped`);
       return;
     }
     this.#badInARow++;
@@ -358,27 +468,51 @@ export class Trainer {
     this.#hooks.onWarning?.(k, what);
   }
 
-  /** The first tensor of step k that is not finite, in words. The step's gradients must still be there. */
+  /** The first tensor of step k that is not finite, in words. The weights must still be those that it began with. */
   async #culprit(k: number): Promise<string> {
+    const { source } = this.parts;
+    await source.ready(k - 1); // sources can go back to a batch that has been taken
+    return scope(() => this.#withGradientsOf(k, () => this.#culpritIn(k)));
+  }
+
+  /** Runs `look` with the gradients of step k in the parameters. */
+  #withGradientsOf(k: number, look: () => string): string {
+    if (!this.#readsLater || this.step < k) return look(); // they still are
+    // By now they are gone, or those of the next step. Skipped, step k has changed no weight: they can be had anew.
+    const next = this.#trainable.gradients();
+    this.#trainable.clearGradients();
+    const { reducer } = this.#group;
+    try {
+      const rows = this.#rows();
+      const again = () => {
+        const { batch, draws } = this.#batch(k, rows);
+        accumulateGradients(this.parts, batch, { ...this.#stepOptions(k, rows), draws });
+      };
+      if (reducer === undefined) again();
+      else reducer.noSync(again);
+      return look();
+    } finally {
+      for (const [i, parameter] of this.#trainable.tensors.entries()) parameter.grad = next[i] ?? null;
+    }
+  }
+
+  #culpritIn(k: number): string {
     const { source, replicas } = this.parts;
     const { seed, precision, accumulateGradBatches } = this.options;
-    await source.ready(this.step); // sources can go back to a batch that has been taken
-    return scope(() => {
-      const batch = source.batch(this.step);
-      const own = this.#rows();
-      const forward = () => {
-        for (const rows of (replicas?.rows ?? [own]).flatMap((some) => partsOf(some, accumulateGradBatches))) {
-          const part = { ...rows, start: rows.start - own.start };
-          scope(() => void lossOf(this.parts, rowsOf(batch, part), { seed, k, rows, precision }));
-        }
-      };
-      const [gradient, ...others] = nonFiniteGradients(this.parts, forward);
-      const where = findNonFinite({ model: this.parts, batch, forward });
-      const more = others.length > 0 ? ` and of ${others.length} others` : "";
-      const gradients = gradient === undefined ? "" : `the gradient of ${gradient}${more} is not finite`;
-      if (where !== null) return `first ${where}${gradients && `; ${gradients}`}`;
-      return gradients || "no single tensor is the cause: the norm overflowed";
-    });
+    const batch = toDevice(source.batch(k - 1), this.#device);
+    const own = this.#rows();
+    const forward = () => {
+      for (const rows of (replicas?.rows ?? [own]).flatMap((some) => partsOf(some, accumulateGradBatches))) {
+        const part = { ...rows, start: rows.start - own.start };
+        scope(() => void lossOf(this.parts, rowsOf(batch, part), { seed, k, rows, precision }));
+      }
+    };
+    const [gradient, ...others] = nonFiniteGradients(this.parts, forward);
+    const where = findNonFinite({ model: this.parts, batch, forward });
+    const more = others.length > 0 ? ` and of ${others.length} others` : "";
+    const gradients = gradient === undefined ? "" : `the gradient of ${gradient}${more} is not finite`;
+    if (where !== null) return `first ${where}${gradients && `; ${gradients}`}`;
+    return gradients || "no single tensor is the cause: the norm overflowed";
   }
 
   /** Everything that decides the rest of the run; the tensors are the live ones, not copies. */
@@ -434,6 +568,8 @@ export class Trainer {
     this.seconds = state.seconds;
   }
 }
+
+const F64 = { dtype: "float64" } as const;
 
 /** Name of the first average. */
 const DEFAULT_EMA = "ema_network";

@@ -11,6 +11,7 @@ import type { FlowPrecond } from "../../networks/precond.js";
 import type { Rin } from "../../networks/rin.js";
 import { streamSeed } from "../../random/streams.js";
 import type { BatchSource } from "../batches/batches.js";
+import { toDevice } from "../batches/to-device.js";
 import { DataParallelGroup } from "../process-group/process-group.js";
 import type { Recipe } from "../recipes/recipe.js";
 import { inPrecision } from "./gradients.js";
@@ -83,7 +84,7 @@ export class Validation {
     const { source, recipe, batchSize } = this.#options;
     return noGrad(() =>
       scope(() => {
-        const batch = source.batch(i);
+        const batch = toDevice(source.batch(i), networks[""]!.latents.device);
         const figures: Record<string, number> = {};
         for (const [suffix, network] of Object.entries(networks)) {
           const { device } = network.latents;

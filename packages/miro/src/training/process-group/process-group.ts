@@ -6,7 +6,7 @@
  * A process that trains alone is a group of one: it has all rows, sums are what it gave, and nothing waits.
  */
 import { createHash } from "node:crypto";
-import { type nn, scope, TorchError, tensor } from "@miro-t2i/torch";
+import { type nn, scope, type Tensor, TorchError, tensor } from "@miro-t2i/torch";
 import { DistributedReducer, initProcessGroup, type ProcessGroup, RendezvousStore } from "@miro-t2i/torch/distributed";
 import { InvalidInputError, MiroError } from "../../errors.js";
 import { divideRows, type Rows } from "../batches/batch-slices.js";
@@ -84,6 +84,11 @@ export class DataParallelGroup {
   /** Sums over all processes, the same on each. */
   async sum(values: readonly number[]): Promise<number[]> {
     return this.#allReduce(values, "sum");
+  }
+
+  /** Sums a tensor over all processes, in place; in a group of one it stays as it is. */
+  async sumInPlace(values: Tensor): Promise<void> {
+    await this.#processes?.group.allReduce(values, "sum");
   }
 
   /**

@@ -192,6 +192,27 @@ describe("the writer", () => {
     w.dispose();
   });
 
+  it("copies while the training goes on: tensors that change once they are copied are stored as they were", async () => {
+    const folder = join(root, "begun");
+    const writer = new CheckpointWriter(folder, { keepLast: 10 });
+    const w = scope(() => ones([1000, 1000]).keep());
+    for (let step = 1; step <= 3; step++) {
+      scope(() => void w.fill_(step));
+      await writer.begin(checkpoint(step, { w }));
+      expect(scope(() => w.sum().item())).toBe(step * 1e6); // may be read meanwhile
+      await writer.copied();
+      await writer.copied(); // once more costs nothing
+      scope(() => void w.fill_(-1));
+    }
+    await writer.settled();
+    await writer.close();
+    scope(() => {
+      const stored = listCheckpoints(folder).map(({ path }) => loadTrainingCheckpoint(path).network.w!);
+      expect(stored.map((t) => [t.amin().item(), t.amax().item()])).toEqual([1, 2, 3].map((step) => [step, step]));
+    });
+    w.dispose();
+  });
+
   it("reports a failure with the next step, the next save and the end", async () => {
     const file = join(root, "a-file");
     writeFileSync(file, "");

@@ -1,10 +1,12 @@
 /**
- * Checkpoints written beside the training: a step waits for a copy of the tensors in memory, a worker thread brings the
- * copy to the disk as checkpoint.ts does. At most one is on its way; the next one waits for it.
+ * Checkpoints written beside the training. A thread of its own copies the tensors, while the training already computes
+ * the gradients of the next step, and brings the copy to the disk as checkpoint.ts does; from a GPU, a stream of its own
+ * copies them. The training waits only where it comes to change its weights before they are copied, or where the
+ * checkpoint before is still being written.
  */
-import { once } from "node:events";
+import { setTimeout as sleep } from "node:timers/promises";
 import type { Worker } from "node:worker_threads";
-import { empty, noGrad, type SharedTensor, scope, share, type Tensor } from "@miro-t2i/torch";
+import { HostCopy, itemSize, pinnedMemory, type SharedTensor, scope, share, type Tensor } from "@miro-t2i/torch";
 import { startThread } from "../../compiled-module.js";
 import { MiroError } from "../../errors.js";
 import { Message, type MessagePart } from "../../message.js";
@@ -14,22 +16,31 @@ import type { NamedTensors, RetentionOptions, TrainingCheckpoint, TrainingState 
 export interface WriteJob {
   folder: string;
   state: TrainingState;
-  /** `network`, `optimizer` and each average, tensors by name; in memory of the writer's own. */
+  /** `network`, `optimizer` and each average, tensors by name. */
   tensors: Record<string, Record<string, SharedTensor>>;
+  /** Whether they are the training's own, which the thread copies before it writes, or already copies. */
+  live: boolean;
   texts: TrainingCheckpoint["texts"];
   retention: RetentionOptions;
 }
 
-/** The thread's answer. */
-export type WriteAnswer = { path: string } | { error: readonly MessagePart[] };
+/** The thread's answers: `copied` once the training's own tensors may change, then how the write ended. */
+export type WriteAnswer = { copied: true } | { path: string } | { error: readonly MessagePart[] };
+
+/** How often it is looked whether a GPU has made its copy. */
+const POLL_MS = 2;
 
 /** Writes checkpoints in a thread of its own, while training goes on. */
 export class CheckpointWriter {
   readonly #folder: string;
   readonly #retention: RetentionOptions;
-  /** Memory of the copies, kept from one checkpoint to the next: new memory costs many times what the copy does. */
-  readonly #copies = new Map<string, Tensor>();
+  /** Pinned memory of copies from a GPU, kept from one checkpoint to the next. */
+  readonly #pinned = new Map<string, Tensor>();
   #worker: Worker | null = null;
+  /** The copy from a GPU that is under way. */
+  #fromGpu: HostCopy | null = null;
+  /** Settles when the tensors of the last checkpoint may change. */
+  #copied: Promise<void> | null = null;
   #pending: Promise<void> | null = null;
   #failure: Error | null = null;
 
@@ -45,21 +56,40 @@ export class CheckpointWriter {
    * @throws MiroError when that one could not be written; then nothing is copied
    */
   async save(checkpoint: TrainingCheckpoint): Promise<void> {
+    await this.begin(checkpoint);
+    await this.copied();
+  }
+
+  /**
+   * Begins to copy a checkpoint, which will be written: its tensors must not change before {@link copied} has resolved.
+   * Waits first for the one before.
+   * @throws MiroError when that one could not be written; then nothing is copied
+   */
+  async begin({ state, network, optimizer, emas, texts }: TrainingCheckpoint): Promise<void> {
     await this.settled();
-    const { state, network, optimizer, emas, texts } = checkpoint;
-    const tensors = noGrad(() =>
-      Object.fromEntries(
-        Object.entries({ network, optimizer, ...emas }).map(([part, named]) => [part, this.#copied(part, named)]),
-      ),
-    );
-    const job: WriteJob = { folder: this.#folder, state, tensors, texts, retention: this.#retention };
-    this.#pending = this.#write(job)
+    const parts = { network, optimizer, ...emas };
+    const live = Object.values(parts).every((named) => Object.values(named).every(({ device }) => device === "cpu"));
+    const sent = live ? parts : this.#copyFromGpu(parts);
+    let copied = () => {};
+    this.#copied = new Promise((resolve) => {
+      copied = resolve;
+    });
+    this.#pending = this.#write({ state, texts, live }, sent, copied)
       .catch((error: Error) => {
         this.#failure = error;
       })
       .finally(() => {
+        copied(); // nobody copies any longer
         this.#pending = null;
       });
+  }
+
+  /** Resolves when the tensors of the last checkpoint may change. Costs nothing where they may. */
+  async copied(): Promise<void> {
+    // A GPU orders what comes next behind the copy by itself.
+    if (this.#fromGpu !== null) this.#fromGpu.holdBack();
+    else await this.#copied;
+    this.#copied = null;
   }
 
   /**
@@ -80,46 +110,91 @@ export class CheckpointWriter {
     await this.#pending;
     await this.#worker?.terminate();
     this.#worker = null;
-    for (const copy of this.#copies.values()) copy.dispose();
-    this.#copies.clear();
+    for (const copy of this.#pinned.values()) copy.dispose();
+    this.#pinned.clear();
   }
 
-  /** Copies in memory, as messages. */
-  #copied(part: string, named: NamedTensors): Record<string, SharedTensor> {
-    return Object.fromEntries(
-      Object.entries(named).map(([name, tensor]) => {
-        const key = `${part} ${name}`;
-        let copy = this.#copies.get(key);
-        if (copy === undefined || copy.dtype !== tensor.dtype || String(copy.shape) !== String(tensor.shape)) {
-          copy?.dispose();
-          copy = scope(() => empty(tensor.shape, { dtype: tensor.dtype }).keep());
-          this.#copies.set(key, copy);
+  /** Copies in pinned memory, which have their values once the copy is done. */
+  #copyFromGpu(parts: Record<string, NamedTensors>): Record<string, NamedTensors> {
+    const sources: Tensor[] = [];
+    const targets: Tensor[] = [];
+    const copies = Object.entries(parts).map(([part, named]) => {
+      const own = Object.entries(named).map(([name, tensor]) => {
+        const copy = this.#pinnedFor(`${part} ${name}`, tensor);
+        if (tensor.device === "cpu") scope(() => void copy.copy_(tensor.detach()));
+        else {
+          sources.push(tensor);
+          targets.push(copy);
         }
-        const values = copy;
-        scope(() => values.copy_(tensor.detach()));
-        return [name, share(copy)];
-      }),
-    );
+        return [name, copy] as const;
+      });
+      return [part, Object.fromEntries(own)] as const;
+    });
+    this.#fromGpu = new HostCopy(sources, targets);
+    return Object.fromEntries(copies);
   }
 
-  async #write(job: WriteJob): Promise<void> {
-    const script = "training/state/checkpoint-writer-worker.js";
-    this.#worker ??= startThread(script);
-    const worker = this.#worker;
-    const gone = new AbortController();
-    const stopped = once(worker, "exit", { signal: gone.signal }).then(() => {
-      throw new MiroError(`${job.folder}: the thread that writes checkpoints stopped`);
-    });
-    stopped.catch(() => {}); // raced below
-    worker.postMessage(job);
-    try {
-      const [answer] = (await Promise.race([once(worker, "message"), stopped])) as [WriteAnswer];
-      if ("error" in answer) throw new MiroError(new Message(answer.error));
-    } catch (error) {
-      if (error instanceof MiroError) throw error;
-      throw new MiroError(`${job.folder}: the thread that writes checkpoints failed: ${(error as Error).message}`);
-    } finally {
-      gone.abort();
-    }
+  #pinnedFor(key: string, { dtype, shape, numel }: Tensor): Tensor {
+    const known = this.#pinned.get(key);
+    if (known !== undefined && known.dtype === dtype && String(known.shape) === String(shape)) return known;
+    known?.dispose();
+    const copy = scope(() =>
+      pinnedMemory(Math.max(1, numel) * itemSize(dtype))
+        .viewDtype(dtype)
+        .narrow(0, 0, numel)
+        .view(shape)
+        .keep(),
+    );
+    this.#pinned.set(key, copy);
+    return copy;
   }
+
+  async #write(
+    job: Pick<WriteJob, "state" | "texts" | "live">,
+    parts: Record<string, NamedTensors>,
+    copied: () => void,
+  ): Promise<void> {
+    const copy = this.#fromGpu;
+    if (copy !== null) {
+      while (!copy.isDone) await sleep(POLL_MS);
+      copy.dispose();
+      this.#fromGpu = null;
+      copied();
+    }
+    this.#worker ??= startThread("training/state/checkpoint-writer-worker.js");
+    const worker = this.#worker;
+    const shared = ([part, named]: [string, NamedTensors]) => [
+      part,
+      Object.fromEntries(Object.entries(named).map(([name, tensor]) => [name, share(tensor)])),
+    ];
+    const tensors = Object.fromEntries(Object.entries(parts).map(shared));
+    const ended = answerOf(worker, this.#folder, copied);
+    worker.postMessage({ ...job, folder: this.#folder, tensors, retention: this.#retention } satisfies WriteJob);
+    await ended;
+  }
+}
+
+/** Resolves when the thread has written. @param copied called when it has made its copies */
+function answerOf(worker: Worker, folder: string, copied: () => void): Promise<void> {
+  return new Promise((resolve, reject) => {
+    const listeners = {
+      message(answer: WriteAnswer) {
+        if ("copied" in answer) copied();
+        else if ("path" in answer) end(null);
+        else end(new MiroError(new Message(answer.error)));
+      },
+      error(error: Error) {
+        end(new MiroError(`${folder}: the thread that writes checkpoints failed: ${error.message}`));
+      },
+      exit() {
+        end(new MiroError(`${folder}: the thread that writes checkpoints stopped`));
+      },
+    };
+    const end = (error: MiroError | null) => {
+      for (const [event, listener] of Object.entries(listeners)) worker.off(event, listener);
+      if (error === null) resolve();
+      else reject(error);
+    };
+    for (const [event, listener] of Object.entries(listeners)) worker.on(event, listener);
+  });
 }

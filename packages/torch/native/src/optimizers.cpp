@@ -1,0 +1,244 @@
+// What a training step does to all parameters: one call for the whole list, ATen's foreach and fused kernels
+// underneath. Lists are Int32Arrays of handles. Nothing here waits for a device.
+#include "environment.hpp"
+
+#include <ATen/ATen.h>
+
+#include <algorithm>
+#include <array>
+
+namespace miro {
+namespace {
+
+using Tensors = std::vector<at::Tensor>;
+
+// The memory of a typed array of a given type.
+template <typename Value>
+std::pair<const Value*, size_t> typedArray(Environment& e, napi_value v, napi_typedarray_type wanted, const char* what) {
+  napi_typedarray_type type;
+  size_t length = 0, offset = 0;
+  void* data = nullptr;
+  napi_value buffer;
+  bool typed = false;
+  check(e, napi_is_typedarray(e.env, v, &typed));
+  if (typed) check(e, napi_get_typedarray_info(e.env, v, &type, &length, &data, &buffer, &offset));
+  if (!typed || type != wanted) throw UsageError{std::string(what) + " must be a typed array"};
+  return {static_cast<const Value*>(data), length};
+}
+
+// A list of handles, of which 0 stands for no tensor.
+Tensors tensorsAt(Environment& e, napi_value* argv, size_t argc, size_t i, const char* what) {
+  if (i >= argc) throw UsageError{std::string(what) + " are missing"};
+  const auto [handles, length] = typedArray<int32_t>(e, argv[i], napi_int32_array, what);
+  Tensors result;
+  result.reserve(length);
+  for (size_t k = 0; k < length; ++k) result.push_back(handles[k] == 0 ? at::Tensor() : e.tensor(handles[k]));
+  return result;
+}
+
+std::optional<at::Tensor> optionalTensor(Environment& e, napi_value* argv, size_t argc, size_t i) {
+  const Handle handle = handleAt(e, argv, argc, i);
+  return handle == 0 ? std::nullopt : std::optional<at::Tensor>(e.tensor(handle));
+}
+
+at::Tensor gradientOf(const at::Tensor& parameter) { return parameter.requires_grad() ? parameter.grad() : at::Tensor(); }
+
+// Places in a list of parameters whose gradients one kernel can take together: of one device and one dtype.
+struct Alike {
+  c10::Device device;
+  at::ScalarType dtype;
+  std::vector<size_t> places;
+  Tensors gradients;
+};
+
+std::vector<Alike> alike(const Tensors& parameters) {
+  std::vector<Alike> lists;
+  for (size_t i = 0; i < parameters.size(); ++i) {
+    at::Tensor gradient = gradientOf(parameters[i]);
+    if (!gradient.defined()) continue;
+    const auto found = std::find_if(lists.begin(), lists.end(), [&](const Alike& list) {
+      return list.device == gradient.device() && list.dtype == gradient.scalar_type();
+    });
+    Alike& list = found != lists.end() ? *found : lists.emplace_back(Alike{gradient.device(), gradient.scalar_type(), {}, {}});
+    list.places.push_back(i);
+    list.gradients.push_back(std::move(gradient));
+  }
+  return lists;
+}
+
+// gradients(parameters) -> handles, 0 where there is none
+napi_value gradients(Environment& e, napi_value* argv, size_t argc) {
+  std::vector<Handle> handles;
+  for (const at::Tensor& parameter : tensorsAt(e, argv, argc, 0, "parameters")) {
+    const at::Tensor gradient = gradientOf(parameter);
+    handles.push_back(gradient.defined() ? e.store(gradient) : 0);
+  }
+  return makeHandles(e, handles);
+}
+
+// clearGradients(parameters)
+napi_value clearGradients(Environment& e, napi_value* argv, size_t argc) {
+  for (const at::Tensor& parameter : tensorsAt(e, argv, argc, 0, "parameters")) parameter.mutable_grad() = at::Tensor();
+  return makeUndefined(e);
+}
+
+// clipGradients(parameters, maxNorm) -> the norm before
+napi_value clipGradients(Environment& e, napi_value* argv, size_t argc) {
+  if (argc < 2) throw UsageError{"clipGradients(parameters, maxNorm)"};
+  const double maxNorm = toDouble(e, argv[1], "maxNorm");
+  at::NoGradGuard noGrad;
+  const auto lists = alike(tensorsAt(e, argv, argc, 0, "parameters"));
+  if (lists.empty()) return makeInt(e, e.store(at::zeros({})));
+  Tensors norms;
+  for (const Alike& list : lists) {
+    for (at::Tensor& norm : at::_foreach_norm(list.gradients, 2)) norms.push_back(norm.to(lists.front().device));
+  }
+  const at::Tensor total = at::linalg_vector_norm(at::stack(norms), 2);
+  // A norm that is NaN changes nothing, so that it can still be seen which gradients were to blame.
+  const at::Tensor coefficient =
+      total.add(1e-6).reciprocal().mul(maxNorm).clamp(std::nullopt, at::Scalar(1)).nan_to_num(1.0);
+  for (const Alike& list : lists) {
+    if (coefficient.is_cpu() && coefficient.item<double>() == 1) continue;  // looking costs nothing there
+    at::_foreach_mul_(list.gradients, coefficient.to(list.device));
+  }
+  return makeInt(e, e.store(total));
+}
+
+// unscaleGradients(parameters, inverse of the scale, found): multiplies; `found` becomes 1 where a value is not finite
+napi_value unscaleGradients(Environment& e, napi_value* argv, size_t argc) {
+  if (argc < 3) throw UsageError{"unscaleGradients(parameters, inverseScale, found)"};
+  at::NoGradGuard noGrad;
+  const at::Tensor inverse = e.tensor(handleAt(e, argv, argc, 1));
+  at::Tensor found = e.tensor(handleAt(e, argv, argc, 2));
+  for (const Alike& list : alike(tensorsAt(e, argv, argc, 0, "parameters"))) {
+    at::Tensor there = list.device == found.device() ? found : at::zeros_like(found, found.options().device(list.device));
+    at::_amp_foreach_non_finite_check_and_unscale_(list.gradients, there, inverse.to(list.device));
+    if (list.device != found.device()) found.copy_(at::maximum(found, there.to(found.device())));
+  }
+  return makeUndefined(e);
+}
+
+// moveTowards(targets, sources, weight): targets += weight · (sources − targets)
+napi_value moveTowards(Environment& e, napi_value* argv, size_t argc) {
+  if (argc < 3) throw UsageError{"moveTowards(targets, sources, weight)"};
+  at::NoGradGuard noGrad;
+  const Tensors targets = tensorsAt(e, argv, argc, 0, "targets"), sources = tensorsAt(e, argv, argc, 1, "sources");
+  if (targets.size() != sources.size()) throw UsageError{"moveTowards: the lists must be of one length"};
+  if (!targets.empty()) at::_foreach_lerp_(targets, sources, at::Scalar(toDouble(e, argv[2], "weight")));
+  return makeUndefined(e);
+}
+
+// ---- optimizer steps -------------------------------------------------------------------------------------------
+
+struct Settings {
+  double lr, beta1, beta2, eps, weightDecay;
+  bool decoupled, adapted;
+};
+
+// Parameters that one kernel takes together, with their state.
+struct Group {
+  Tensors parameters, gradients, firsts, seconds, steps;
+  size_t size() const { return parameters.size(); }
+  Group part(size_t from, size_t to) const {
+    const auto cut = [&](const Tensors& list) { return Tensors(list.begin() + from, list.begin() + to); };
+    return {cut(parameters), cut(gradients), cut(firsts), cut(seconds), cut(steps)};
+  }
+};
+
+// Temporaries are made for this many values at a time: enough to fill the kernels, little to hold.
+constexpr int64_t kBucketValues = int64_t{1} << 24;
+
+void adamw(const Settings& s, const Group& g, double weightDecay, const std::optional<at::Tensor>& skip) {
+  at::_fused_adamw_(g.parameters, g.gradients, g.firsts, g.seconds, {}, g.steps, s.lr, s.beta1, s.beta2, weightDecay, s.eps,
+                    false, false, std::nullopt, skip);
+}
+
+// ‖p‖/‖r‖ for each pair, 1 where either is 0.
+at::Tensor trustRatios(const Tensors& parameters, const Tensors& directions) {
+  const at::Tensor weights = at::stack(at::_foreach_norm(parameters, 2)), changes = at::stack(at::_foreach_norm(directions, 2));
+  return at::where(weights.ne(0).logical_and(changes.ne(0)), weights.div(changes), at::Scalar(1));
+}
+
+// p ← p − η·ρ·r with r = λp + m̂/(√v̂ + ε): Adam's kernel with a rate of −1 adds its step to what stands in λp.
+void adaptedLamb(const Settings& s, const Group& g, const std::optional<at::Tensor>& skip) {
+  const Tensors directions = at::_foreach_mul(g.parameters, at::Scalar(s.decoupled ? 0.0 : s.weightDecay));
+  at::_fused_adam_(directions, g.gradients, g.firsts, g.seconds, {}, g.steps, -1.0, s.beta1, s.beta2, 0.0, s.eps, false, false,
+                   std::nullopt, skip);
+  at::Tensor rates = trustRatios(g.parameters, directions).mul(-s.lr);
+  if (skip) rates = rates.mul(1 - *skip);
+  at::_foreach_addcmul_(g.parameters, directions, rates.unbind(0));
+}
+
+void lamb(const Settings& s, const Group& g, const std::optional<at::Tensor>& skip) {
+  if (s.adapted) {
+    size_t from = 0;
+    int64_t values = 0;
+    for (size_t i = 0; i <= g.size(); ++i) {
+      const int64_t more = i < g.size() ? g.parameters[i].numel() : 0;
+      if (i > from && (i == g.size() || values + more > kBucketValues)) {
+        adaptedLamb(s, g.part(from, i), skip);
+        from = i;
+        values = 0;
+      }
+      values += more;
+    }
+  } else {
+    adamw(s, g, s.decoupled ? 0 : s.weightDecay, skip);
+  }
+  if (!s.decoupled || s.weightDecay == 0) return;
+  if (skip) at::_foreach_mul_(g.parameters, (*skip - 1).mul(s.weightDecay).add(1).to(g.parameters[0].scalar_type()));
+  else at::_foreach_mul_(g.parameters, at::Scalar(1 - s.weightDecay));
+}
+
+// A gradient with the strides of its parameter, which the fused kernels take for granted.
+at::Tensor laidOutAs(const at::Tensor& parameter, const at::Tensor& gradient) {
+  return gradient.strides() == parameter.strides() ? gradient : at::empty_like(parameter).copy_(gradient);
+}
+
+// optimizerStep("adamw" | "lamb", [lr, beta1, beta2, eps, weightDecay, decoupled, adapted], parameters, firsts, seconds,
+// steps, all steps or 0, skip or 0): updates every parameter that has a gradient; nothing where `skip` is 1.
+napi_value optimizerStep(Environment& e, napi_value* argv, size_t argc) {
+  if (argc < 8) throw UsageError{"optimizerStep(algorithm, settings, parameters, firsts, seconds, steps, allSteps, skip)"};
+  const std::string algorithm = toString(e, argv[0], "algorithm");
+  const auto [numbers, count] = typedArray<double>(e, argv[1], napi_float64_array, "settings");
+  if (count != 7 || (algorithm != "adamw" && algorithm != "lamb")) throw UsageError{"optimizerStep: unknown settings"};
+  const Settings s{numbers[0], numbers[1], numbers[2], numbers[3], numbers[4], numbers[5] != 0, numbers[6] != 0};
+  at::NoGradGuard noGrad;
+  const Tensors parameters = tensorsAt(e, argv, argc, 2, "parameters"), firsts = tensorsAt(e, argv, argc, 3, "firsts"),
+                seconds = tensorsAt(e, argv, argc, 4, "seconds"), steps = tensorsAt(e, argv, argc, 5, "steps");
+  if (firsts.size() != parameters.size() || seconds.size() != parameters.size() || steps.size() != parameters.size()) {
+    throw UsageError{"optimizerStep: the lists must be of one length"};
+  }
+  std::optional<at::Tensor> allSteps = optionalTensor(e, argv, argc, 6);
+  const std::optional<at::Tensor> skip = optionalTensor(e, argv, argc, 7);
+  for (const Alike& list : alike(parameters)) {
+    Group g;
+    for (size_t k = 0; k < list.places.size(); ++k) {
+      const size_t i = list.places[k];
+      if (!firsts[i].defined() || !seconds[i].defined() || !steps[i].defined()) {
+        throw UsageError{"optimizerStep: a parameter with a gradient has no state"};
+      }
+      g.parameters.push_back(parameters[i]);
+      g.gradients.push_back(laidOutAs(parameters[i], list.gradients[k]));
+      g.firsts.push_back(firsts[i]);
+      g.seconds.push_back(seconds[i]);
+      g.steps.push_back(steps[i]);
+    }
+    const std::optional<at::Tensor> skipThere = skip ? std::optional<at::Tensor>(skip->to(list.device).reshape({})) : std::nullopt;
+    const bool all = allSteps && g.size() == parameters.size();
+    const Tensors counted = all ? Tensors{*allSteps} : g.steps;
+    if (skipThere) at::_foreach_add_(counted, 1 - *skipThere);
+    else at::_foreach_add_(counted, at::Scalar(1));
+    if (algorithm == "adamw") adamw(s, g, s.weightDecay, skipThere);
+    else lamb(s, g, skipThere);
+  }
+  return makeUndefined(e);
+}
+
+}  // namespace
+
+const std::vector<Binding> kOptimizerBindings = {
+    {"gradients", gradients}, {"clearGradients", clearGradients}, {"clipGradients", clipGradients},
+    {"unscaleGradients", unscaleGradients}, {"moveTowards", moveTowards}, {"optimizerStep", optimizerStep}};
+
+}  // namespace miro

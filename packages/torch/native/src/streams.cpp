@@ -1,0 +1,121 @@
+// Copies between host and device that run beside the computation: on a stream of their own, from and to pinned memory.
+// Written against c10's interface of devices, so that it compiles without CUDA; there only pinned memory is missing.
+#include "environment.hpp"
+
+#include <c10/core/Event.h>
+#include <c10/core/StreamGuard.h>
+#include <c10/core/impl/VirtualGuardImpl.h>
+
+#include <map>
+#include <mutex>
+
+namespace miro {
+namespace {
+
+// The stream of a device that copies run on, one for the whole process.
+c10::Stream copyStream(const c10::impl::VirtualGuardImpl& devices, c10::Device device) {
+  static std::mutex mutex;
+  static std::map<c10::DeviceIndex, c10::Stream> streams;
+  std::lock_guard<std::mutex> lock(mutex);
+  const auto found = streams.find(device.index());
+  if (found != streams.end()) return found->second;
+  return streams.emplace(device.index(), devices.getStreamFromGlobalPool(device)).first->second;
+}
+
+// A device with its index, which "cuda" alone leaves open.
+c10::Device indexed(const c10::impl::VirtualGuardImpl& devices, c10::Device device) {
+  return device.has_index() ? device : devices.getDevice();
+}
+
+// pinned(bytes) -> a uint8 tensor in host memory that devices copy from and to without waiting
+napi_value pinned(Environment& e, napi_value* argv, size_t argc) {
+  if (argc < 1) throw UsageError{"pinned(bytes)"};
+  const int64_t bytes = intWithin(e, argv[0], "bytes", 0, int64_t{1} << 42);
+  return makeInt(e, e.store(at::empty({bytes}, at::TensorOptions().dtype(at::kByte).pinned_memory(true))));
+}
+
+// copyBeside(pinned tensor, device) -> a copy there. What the current stream is given from now on comes after the copy,
+// which itself waits for nothing.
+napi_value copyBeside(Environment& e, napi_value* argv, size_t argc) {
+  if (argc < 2) throw UsageError{"copyBeside(tensor, device)"};
+  const at::Tensor source = e.tensor(handleAt(e, argv, argc, 0));
+  const c10::Device named = deviceOf(toString(e, argv[1], "device"));
+  if (named.is_cpu() || named.is_meta()) {
+    return makeInt(e, e.store(source.to(source.options().device(named), false, true)));
+  }
+  const c10::impl::VirtualGuardImpl devices(named.type());
+  const c10::Device device = indexed(devices, named);
+  const c10::Stream current = devices.getStream(device), beside = copyStream(devices, device);
+  at::Tensor copy;
+  {
+    c10::StreamGuard guard(beside);
+    copy = source.to(source.options().device(device).pinned_memory(false), true, true);
+  }
+  c10::Event copied(device.type());
+  copied.record(beside);
+  copied.block(current);
+  // Its memory belongs to the stream of the copies: it must not be used anew before the current one is done with it.
+  devices.recordDataPtrOnStream(copy.storage().data_ptr(), current);
+  return makeInt(e, e.store(std::move(copy)));
+}
+
+// copyOut(sources on one device, pinned targets) -> id of the copy, which comes after what the current stream has been
+// given so far.
+napi_value copyOut(Environment& e, napi_value* argv, size_t argc) {
+  if (argc < 2) throw UsageError{"copyOut(sources, targets)"};
+  const auto sources = toHandles(e, argv[0], "sources"), targets = toHandles(e, argv[1], "targets");
+  if (sources.size() != targets.size() || sources.empty()) throw UsageError{"copyOut: expected as many targets as sources"};
+  at::NoGradGuard noGrad;
+  const c10::Device device = e.tensor(sources[0]).device();
+  if (device.is_cpu()) throw UsageError{"copyOut: the sources lie on the CPU already"};
+  const c10::impl::VirtualGuardImpl devices(device.type());
+  const c10::Stream current = devices.getStream(device), beside = copyStream(devices, device);
+  c10::Event ready(device.type());
+  ready.record(current);
+  ready.block(beside);
+  auto done = std::make_shared<c10::Event>(device.type());
+  {
+    c10::StreamGuard guard(beside);
+    for (size_t i = 0; i < sources.size(); ++i) {
+      const at::Tensor source = e.tensor(sources[i]).detach();
+      if (source.device() != device) throw UsageError{"copyOut: the sources lie on two devices"};
+      e.tensor(targets[i]).copy_(source, true);
+    }
+    done->record(beside);
+  }
+  e.copies.push_back(std::move(done));
+  return makeInt(e, static_cast<int32_t>(e.copies.size() - 1));
+}
+
+c10::Event& copyAt(Environment& e, napi_value* argv, size_t argc) {
+  const int64_t id = argc > 0 ? toInt(e, argv[0], "copy") : -1;
+  if (id < 0 || static_cast<size_t>(id) >= e.copies.size() || !e.copies[id]) throw UsageError{"this copy was freed"};
+  return *e.copies[id];
+}
+// copyIsDone(id): without waiting
+napi_value copyIsDone(Environment& e, napi_value* argv, size_t argc) { return makeBool(e, copyAt(e, argv, argc).query()); }
+// copyWait(id): on the host
+napi_value copyWait(Environment& e, napi_value* argv, size_t argc) {
+  copyAt(e, argv, argc).synchronize();
+  return makeUndefined(e);
+}
+// copyBefore(id, tensor on its device): what the current stream is given from now on comes after the copy
+napi_value copyBefore(Environment& e, napi_value* argv, size_t argc) {
+  c10::Event& copy = copyAt(e, argv, argc);
+  const c10::Device device = e.tensor(handleAt(e, argv, argc, 1)).device();
+  copy.block(c10::impl::VirtualGuardImpl(device.type()).getStream(device));
+  return makeUndefined(e);
+}
+napi_value copyFree(Environment& e, napi_value* argv, size_t argc) {
+  copyAt(e, argv, argc);
+  e.copies[toInt(e, argv[0], "copy")].reset();
+  return makeUndefined(e);
+}
+
+}  // namespace
+
+const std::vector<Binding> kStreamBindings = {
+    {"pinned", pinned}, {"copyBeside", copyBeside}, {"copyOut", copyOut}, {"copyIsDone", copyIsDone},
+    {"copyWait", copyWait}, {"copyBefore", copyBefore}, {"copyFree", copyFree}};
+
+}  // namespace miro

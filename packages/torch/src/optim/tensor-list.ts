@@ -1,0 +1,56 @@
+/** Lists of tensors that stay, for what is done to all of them in one call of the engine. */
+import { native } from "../native.js";
+import { scope } from "../scope.js";
+import { type Tensor, wrap } from "../tensor.js";
+
+/**
+ * Tensors that stay, such as the parameters of a network: what is done to all of them at every step is one call.
+ *
+ * @example
+ * ```ts
+ * const trained = new TensorList(model.parameters());
+ * clipGradNorm_(trained, 1);
+ * ```
+ */
+export class TensorList {
+  /** The tensors. */
+  readonly tensors: readonly Tensor[];
+  readonly #handles: Int32Array;
+
+  constructor(tensors: Iterable<Tensor>) {
+    this.tensors = [...tensors];
+    this.#handles = new Int32Array(this.tensors.length);
+  }
+
+  /** The list itself, or a new one of these tensors. */
+  static of(tensors: Iterable<Tensor> | TensorList): TensorList {
+    return tensors instanceof TensorList ? tensors : new TensorList(tensors);
+  }
+
+  /**
+   * The handles as the engine takes them, in the same array each time. They are read anew at each use, because a tensor
+   * gets another one when it is moved.
+   * @internal
+   */
+  handles(): Int32Array {
+    const { length } = this.tensors;
+    for (let i = 0; i < length; i++) this.#handles[i] = this.tensors[i]!.handle;
+    return this.#handles;
+  }
+
+  /** The gradients, null where there is none: new objects for the same memory. */
+  gradients(): (Tensor | null)[] {
+    return scope(() => native.gradients(this.handles()).map((handle) => (handle === 0 ? null : wrap(handle))));
+  }
+
+  /** Drops the gradients. */
+  clearGradients(): void {
+    native.clearGradients(this.handles());
+  }
+
+  /** Moves each tensor towards another: t ← t + weight · (end − t). Records no gradients. */
+  lerp_(ends: TensorList, weight: number): this {
+    native.moveTowards(this.handles(), ends.handles(), weight);
+    return this;
+  }
+}
