@@ -1,4 +1,6 @@
-/** What a training step is made of on a device: norms, optimizers, skipped steps, batches and checkpoints on their way. */
+/**
+ * What a training step is made of on a device: norms, optimizers, skipped steps, batches and checkpoints on their way.
+ */
 import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";

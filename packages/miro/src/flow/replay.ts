@@ -122,7 +122,9 @@ function kept<T>(value: T): T {
   return Object.fromEntries(Object.entries(value).map(([key, item]) => [key, kept(item)])) as T;
 }
 
-/** What two structures have in common when the values of one can be copied into the other: shapes, dtypes and places. */
+/**
+ * What two structures have in common when the values of one can be copied into the other: shapes, dtypes and places.
+ */
 function formOf(value: unknown): string {
   if (value instanceof Tensor) return `${value.dtype}[${value.shape}]`;
   if (value === null || typeof value !== "object") return String(value);

@@ -9,7 +9,8 @@
  *   p ← p·(1 − λ)            (decoupled decay, not scaled by η)
  *
  * Norms and ratios stay on the device: a step never waits for it. The moments and r are made by Adam's fused kernels
- * (native/src/optimizers.cpp), which add −η·m̂/(√v̂ + ε) to a tensor: to p where nothing is adapted, else with η = −1 to
+ * (native/src/optimizers.cpp), which add −η·m̂/(√v̂ + ε) to a tensor: to p where nothing is adapted, else with η = −1
+ * to
  * λp.
  */
 import type { Tensor } from "../tensor.js";
