@@ -1,5 +1,5 @@
 /**
- * A SLURM cluster of one node on this machine, of its own: configuration, keys, ports and state are in a temporary
+ * A SLURM cluster of two nodes on this machine, of its own: configuration, keys, ports and state are in a temporary
  * folder, and everything talks over the loopback interface. It needs neither systemd nor cgroups nor a database, and
  * may run as root in a container.
  */
@@ -22,6 +22,11 @@ import { setTimeout as sleep } from "node:timers/promises";
 import { promisify } from "node:util";
 
 const TOOLS = ["munged", "slurmctld", "slurmd", "sbatch", "srun", "scontrol", "scancel", "sinfo"];
+
+const HOST = hostname().split(".")[0]!;
+
+/** The processes of a job find each other by the names of the nodes, so that both must lead to this machine. */
+const NODES = [HOST, "localhost"];
 
 /** Daemons are not on everybody's path. */
 const searchPath = [process.env.PATH, "/usr/sbin", "/sbin"].join(delimiter);
@@ -60,10 +65,10 @@ export class Cluster {
 
   async #start(): Promise<void> {
     const inside = (name: string) => join(this.folder, name);
-    for (const name of ["state", "spool"]) mkdirSync(inside(name));
+    mkdirSync(inside("state"));
     writeFileSync(inside("munge.key"), randomBytes(256), { mode: 0o400 });
-    const [controller, node] = [await freePort(), await freePort()];
-    writeFileSync(inside("slurm.conf"), configuration(this.folder, { controller, node }));
+    const ports = { controller: await freePort(), nodes: [await freePort(), await freePort()] };
+    writeFileSync(inside("slurm.conf"), configuration(this.folder, ports));
     // What stands for two GPUs: SLURM only wants files of theirs.
     for (const gpu of ["gpu0", "gpu1"]) writeFileSync(inside(gpu), "");
     writeFileSync(inside("gres.conf"), `AutoDetect=off\nName=gpu File=${inside("gpu[0-1]")}\n`);
@@ -78,11 +83,14 @@ export class Cluster {
     ]);
     await this.#until("munged", () => existsSync(inside(munge.socket)));
     this.#daemon("slurmctld", ["-D"]);
-    this.#daemon("slurmd", ["-D"]);
-    await this.#until(
-      "the node",
-      async () => (await this.tool("sinfo", "--noheader", "--format=%T")).trim() === "idle",
-    );
+    for (const node of NODES) this.#daemon("slurmd", ["-D", "-N", node]);
+    await this.#until("the nodes", async () => {
+      const states = await this.tool("sinfo", "--Node", "--noheader", "--format=%T");
+      return states
+        .trim()
+        .split("\n")
+        .every((state) => state === "idle");
+    });
   }
 
   /** Runs one of SLURM's commands. @returns what it prints */
@@ -149,13 +157,11 @@ export class Cluster {
   }
 }
 
-function configuration(folder: string, port: { controller: number; node: number }): string {
-  const host = hostname().split(".")[0]!;
+function configuration(folder: string, port: { controller: number; nodes: readonly number[] }): string {
   const { username } = userInfo();
   return `ClusterName=miro
-SlurmctldHost=${host}(127.0.0.1)
+SlurmctldHost=${HOST}(127.0.0.1)
 SlurmctldPort=${port.controller}
-SlurmdPort=${port.node}
 CommunicationParameters=NoCtldInAddrAny,NoInAddrAny
 SlurmUser=${username}
 SlurmdUser=${username}
@@ -163,11 +169,11 @@ AuthType=auth/munge
 # A job that goes back into the queue may begin again only when the credentials of its last run have expired.
 AuthInfo=socket=${folder}/munge.socket,cred_expire=15
 StateSaveLocation=${folder}/state
-SlurmdSpoolDir=${folder}/spool
+SlurmdSpoolDir=${folder}/spool-%n
 SlurmctldPidFile=${folder}/slurmctld.pid
-SlurmdPidFile=${folder}/slurmd.pid
+SlurmdPidFile=${folder}/slurmd-%n.pid
 SlurmctldLogFile=${folder}/slurmctld.log
-SlurmdLogFile=${folder}/slurmd.log
+SlurmdLogFile=${folder}/slurmd-%n.log
 ProctrackType=proctrack/linuxproc
 TaskPlugin=task/none
 JobAcctGatherType=jobacct_gather/none
@@ -181,11 +187,13 @@ OverTimeLimit=0
 ReturnToService=2
 SlurmdParameters=config_overrides
 GresTypes=gpu
-NodeName=${host} NodeAddr=127.0.0.1 CPUs=2 RealMemory=1000 Gres=gpu:2 Feature=fast State=UNKNOWN
+NodeName=DEFAULT CPUs=2 RealMemory=1000 Gres=gpu:2 Feature=fast State=UNKNOWN
+${NODES.map((name, i) => `NodeName=${name} NodeHostname=${HOST} NodeAddr=127.0.0.1 Port=${port.nodes[i]}`).join("\n")}
 PreemptType=preempt/partition_prio
 PreemptMode=REQUEUE
-PartitionName=test Nodes=${host} Default=YES MaxTime=INFINITE State=UP PriorityTier=1 GraceTime=60
-PartitionName=urgent Nodes=${host} MaxTime=INFINITE State=UP PriorityTier=2 PreemptMode=OFF
+PartitionName=test Nodes=${HOST} Default=YES MaxTime=INFINITE State=UP PriorityTier=1 GraceTime=60
+PartitionName=pair Nodes=${NODES.join()} MaxTime=INFINITE State=UP PriorityTier=1
+PartitionName=urgent Nodes=${HOST} MaxTime=INFINITE State=UP PriorityTier=2 PreemptMode=OFF
 `;
 }
 

@@ -16,7 +16,7 @@ import { commaSeparated, field, flag, runProgram } from "miro-t2i/cli";
 import { z } from "zod";
 import { Cluster, missingTools } from "./cluster.js";
 import { Jobs } from "./jobs.js";
-import { containers, edited, options, prologue, staging } from "./site-trials.js";
+import { containers, edited, nodes, options, prologue, staging } from "./site-trials.js";
 import { array, cancelled, longerThanItsLimit, preempted, rankThatDies, recipeThatFails } from "./training-trials.js";
 
 /** All trials in their order, by the names that `--only` takes. */
@@ -28,6 +28,7 @@ const TRIALS = {
   array,
   options,
   prologue,
+  nodes,
   edited,
   containers,
   staging,

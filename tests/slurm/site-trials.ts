@@ -65,6 +65,18 @@ export async function prologue(jobs: Jobs): Promise<void> {
   jobs.passed("the processes have the variables and the limits of a prologue");
 }
 
+export async function nodes(jobs: Jobs): Promise<void> {
+  const layout = ["trainer.num_nodes=2", "trainer.devices=1"];
+  const options = ["--partition", "pair", "--network-interface", "lo", "--stage-to", join(jobs.folder, "disk of two")];
+  const id = await jobs.launch("nodes", [...FEW, ...layout], options);
+  await jobs.completed(id);
+  const text = await asked(jobs, id);
+  expect(/NumNodes=2 /.test(text), text);
+  expect(logLines(join(jobs.folder, "nodes")).length === 3, "not all steps");
+  expect(jobs.log().includes("cpu × 2"), jobs.log());
+  jobs.passed("two nodes with a process each meet, by the network interface that is given, and train together");
+}
+
 export async function edited(jobs: Jobs): Promise<void> {
   const folder = join(jobs.folder, "to edit");
   const noted = join(jobs.folder, "edited");
