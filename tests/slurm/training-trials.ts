@@ -7,10 +7,18 @@ import { outcome } from "../soak/training-kill.js";
 import { expect, type Jobs, logLines } from "./jobs.js";
 
 export async function recipeThatFails(jobs: Jobs): Promise<void> {
-  const id = await jobs.launch("fails", ["initialization.from=nowhere"]);
+  // What would fail is not submitted; a script to edit is written all the same.
+  const args = [jobs.recipe, "initialization.from=nowhere", "--output", join(jobs.folder, "fails")];
+  const refused = await runMiro(["launch", ...args]);
+  expect(refused.code === 1 && refused.stdout === "", `not refused: ${refused.stdout}${refused.stderr}`);
+  const written = await runMiro(["launch", ...args, "--cpus-per-task", "1", "--write", join(jobs.folder, "fails.job")]);
+  expect(written.code === 0, written.stderr);
+  const id = (await jobs.cluster.tool("sbatch", "--parsable", written.stdout.trim())).trim();
   const { state, restarts, exitCode } = await jobs.ended(id);
   expect(state === "FAILED" && restarts === 0 && exitCode === "2:0", `${state} ${exitCode}, ${restarts} restarts`);
-  jobs.passed("a run that fails ends its job with its exit code, and the job does not go back into the queue");
+  jobs.passed(
+    "a run that would fail is not submitted; one that fails ends its job with its exit code, and the job does not go back into the queue",
+  );
 }
 
 export async function rankThatDies(jobs: Jobs): Promise<void> {
