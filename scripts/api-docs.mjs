@@ -13,7 +13,9 @@ import { spawnSync } from "node:child_process";
 import { existsSync, mkdirSync, readFileSync, writeFileSync } from "node:fs";
 import path from "node:path";
 import { fileURLToPath } from "node:url";
+import { argumentsOf } from "./setup/command-line.mjs";
 
+argumentsOf(import.meta.url);
 const root = path.dirname(path.dirname(fileURLToPath(import.meta.url)));
 const home = path.join(root, ".cache", "typedoc");
 const TOOLS = ["typedoc@0.28.20", "typescript@6.0.3"];

@@ -12,6 +12,7 @@
 import { readFileSync } from "node:fs";
 import path from "node:path";
 import { fileURLToPath } from "node:url";
+import { argumentsOf } from "./setup/command-line.mjs";
 import { listFiles } from "./setup/report.mjs";
 
 const EXPORT = /^export (?:abstract |async )*(?:function\*?|class|interface|type|const) (\w+)/;
@@ -106,9 +107,9 @@ function undocumentedEntries(folder) {
 if (process.argv[1] === fileURLToPath(import.meta.url)) {
   const root = path.dirname(path.dirname(fileURLToPath(import.meta.url)));
   const checked = (file) => /\.ts$/.test(file) && !/\.(test|generated)\.ts$|\/testing\//.test(file);
-  const entries = process.argv[2] === "--entries";
-  for (const folder of process.argv.slice(entries ? 3 : 2)) {
-    if (entries) {
+  const { values, positionals } = argumentsOf(import.meta.url, { entries: { type: "boolean" } }, true);
+  for (const folder of positionals) {
+    if (values.entries) {
       for (const message of undocumentedEntries(path.join(root, folder))) {
         console.error(message);
         process.exitCode = 1;

@@ -8,10 +8,13 @@
  *
  * Rooms are the folders of packages/miro/src. Files that lie beside them (errors.ts, version.ts) are below every room,
  * index.ts is above. Type-only imports count; test files are not looked at.
+ *
+ *   npm run check:imports
  */
 import { existsSync, readFileSync } from "node:fs";
 import path from "node:path";
 import { fileURLToPath } from "node:url";
+import { argumentsOf } from "./setup/command-line.mjs";
 import { listFiles } from "./setup/report.mjs";
 
 const levels = [
@@ -128,6 +131,7 @@ export function checkImports(root) {
 }
 
 if (process.argv[1] === fileURLToPath(import.meta.url)) {
+  argumentsOf(import.meta.url);
   const problems = checkImports(path.dirname(path.dirname(fileURLToPath(import.meta.url))));
   for (const problem of problems) console.error(problem);
   process.exitCode = problems.length > 0 ? 1 : 0;

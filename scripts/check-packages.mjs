@@ -2,13 +2,17 @@
 /**
  * Packs the packages of JavaScript as they are published and lets publint and "are the types wrong" look at what a user
  * would get. ESM only: a `require` of a package is not meant to work, so that attw's profile is `esm-only`.
+ *
+ *   npm run check:packages
  */
 import { spawnSync } from "node:child_process";
 import { mkdtempSync, readdirSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import path from "node:path";
 import { fileURLToPath } from "node:url";
+import { argumentsOf } from "./setup/command-line.mjs";
 
+argumentsOf(import.meta.url);
 const root = path.dirname(path.dirname(fileURLToPath(import.meta.url)));
 const run = (command, args) => spawnSync(command, args, { cwd: root, encoding: "utf8" });
 const tool = (name) => path.join(root, "node_modules", ".bin", name);

@@ -8,6 +8,7 @@
 import { readFileSync } from "node:fs";
 import path from "node:path";
 import { fileURLToPath } from "node:url";
+import { argumentsOf } from "./setup/command-line.mjs";
 import { listFiles } from "./setup/report.mjs";
 
 const LIMIT = 120;
@@ -25,7 +26,7 @@ if (process.argv[1] === fileURLToPath(import.meta.url)) {
   const root = path.dirname(path.dirname(fileURLToPath(import.meta.url)));
   const checked = (file) => /\.(ts|mjs|cpp|hpp)$/.test(file) && !file.endsWith(".generated.ts");
   const skipped = /\/(node_modules|dist|build)\//;
-  for (const folder of process.argv.slice(2)) {
+  for (const folder of argumentsOf(import.meta.url, {}, true).positionals) {
     for (const file of listFiles(path.join(root, folder), (f) => checked(f) && !skipped.test(f))) {
       for (const [line, width] of wideLines(readFileSync(file, "utf8"))) {
         console.error(`${path.relative(root, file)}:${line}: ${width} columns; a comment has at most ${LIMIT}`);

@@ -10,18 +10,17 @@
  *
  * Plain Node, no dependencies. A step whose inputs have not changed is skipped; when all are skipped nothing is
  * printed. `--help` prints this and does nothing else. `--only libtorch,addon` looks at these steps alone, as a machine
- * without npm needs it. Writes to stderr
- * only.
- * Exit code 0 or 1; 2 for wrong usage.
+ * without npm needs it. Writes to stderr only: the steps, the addon's files as they are compiled, and now and then how
+ * long a step has been at work. Exit code 0 or 1; 2 for wrong usage.
  *
  * Environment: MIRO_LIBTORCH or LIBTORCH (folder with libtorch's lib/ and include/), MIRO_CACHE (where the private copy
  * of libtorch goes; default ${XDG_CACHE_HOME:-~/.cache}/miro-t2i), MIRO_PYTHON (default python3), CXX, CMAKE,
  * MIRO_JOBS.
  */
-import { mkdirSync, readFileSync } from "node:fs";
+import { mkdirSync } from "node:fs";
 import path from "node:path";
 import { fileURLToPath } from "node:url";
-import { parseArgs } from "node:util";
+import { argumentsOf } from "./setup/command-line.mjs";
 import { dependenciesStep } from "./setup/dependencies.mjs";
 import { libtorchStep } from "./setup/libtorch.mjs";
 import { withLock } from "./setup/lock.mjs";
@@ -45,29 +44,31 @@ const STEPS = {
   page: pageStep,
 };
 
-/** What stands at the top of this file. */
-function helpText() {
-  const [, text] = readFileSync(fileURLToPath(import.meta.url), "utf8").match(/^\/\*\*\n([\s\S]*?)^ \*\//m);
-  return text.replace(/^ \*( |$)/gm, "");
-}
+/** Seconds between two signs of life of a step that takes long. */
+const SIGN_SECONDS = 15;
 
-/** The steps that the arguments ask for, none with `--help`; null, with a line about it, when they are wrong. */
+/** The steps that the arguments ask for; null, with a line about it, when they are wrong. */
 function askedSteps() {
   const names = Object.keys(STEPS);
-  try {
-    const options = { only: { type: "string", default: names.join() }, help: { type: "boolean", short: "h" } };
-    const { only, help } = parseArgs({ options }).values;
-    if (help) {
-      process.stdout.write(helpText());
-      return [];
-    }
-    const unknown = only.split(",").find((name) => !names.includes(name));
-    if (unknown === undefined) return names.filter((name) => only.split(",").includes(name)).map((name) => STEPS[name]);
-    log(`setup: --only: expected some of ${names.join()} (received ${JSON.stringify(unknown)})\n`);
-  } catch (error) {
-    log(`setup: ${error.message}\n`);
-  }
+  const { only } = argumentsOf(import.meta.url, { only: { type: "string", default: names.join() } }).values;
+  const unknown = only.split(",").find((name) => !names.includes(name));
+  if (unknown === undefined) return names.filter((name) => only.split(",").includes(name)).map((name) => STEPS[name]);
+  log(`setup: --only: expected some of ${names.join()} (received ${JSON.stringify(unknown)})\n`);
   return null;
+}
+
+/** Tools that some steps lack, all of them in one error: they are told before anything is downloaded or built. */
+async function checkTools(steps) {
+  const missing = [];
+  for (const step of steps) {
+    try {
+      await step.check?.(context);
+    } catch (error) {
+      if (!(error instanceof SetupError)) throw error;
+      missing.push(error.message);
+    }
+  }
+  if (missing.length > 0) throw new SetupError(missing.join("\n"));
 }
 
 async function main() {
@@ -79,18 +80,22 @@ async function main() {
   }
   const open = steps.filter((step) => !step.isDone(context));
   if (open.length === 0) return;
-  // Missing tools are told before anything is downloaded or built.
-  for (const step of open) await step.check?.(context);
+  await checkTools(open);
   mkdirSync(path.join(root, ".setup"), { recursive: true });
   await withLock(path.join(root, ".setup", "lock"), log, async () => {
     for (const step of steps) {
       if (step.isDone(context)) continue;
       const start = performance.now();
       log(`setup: ${step.title(context)} ...\n`);
-      await step.run(context);
+      const seconds = () => (performance.now() - start) / 1000;
+      const sign = setInterval(
+        () => log(`setup: ${step.name}: at work for ${Math.round(seconds())} s\n`),
+        SIGN_SECONDS * 1000,
+      );
+      await step.run(context).finally(() => clearInterval(sign));
       // A step that never counts as done would run again before every program.
       if (!step.isDone(context)) throw new SetupError(`${step.name}: what was made does not fit what was asked for`);
-      log(`setup: ${step.name} ready (${((performance.now() - start) / 1000).toFixed(1)} s)\n`);
+      log(`setup: ${step.name} ready (${seconds().toFixed(1)} s)\n`);
     }
   });
 }

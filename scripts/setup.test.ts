@@ -18,7 +18,7 @@ import { afterEach, beforeEach, describe, expect, test } from "vitest";
 import { dependenciesStep, npmEnvironment } from "./setup/dependencies.mjs";
 import { chosenLibtorch, libtorchStep } from "./setup/libtorch.mjs";
 import { ownerText, withLock } from "./setup/lock.mjs";
-import { buildTools, nativeStep } from "./setup/native.mjs";
+import { buildProgress, buildTools, nativeStep } from "./setup/native.mjs";
 import { missingTool, requireNode, which } from "./setup/report.mjs";
 import { typescriptStep } from "./setup/typescript.mjs";
 
@@ -284,6 +284,7 @@ esac`,
     test("is unpacked whole, with what is needed and nothing left over", async () => {
       const env = withPip({ "2.13.0+cpu": wheel("torch-2.13.0+cpu-py3.whl", cpu) });
       await libtorchStep.run(context(env));
+      expect(said).toContain("fetching a private copy of 2.13.0");
       const folder = path.join(root, "my cache/libtorch-2.13.0/torch");
       expect(chosenLibtorch(context(env))).toMatchObject({ folder, version: "2.13.0", source: "private copy" });
       expect(readdirSync(path.join(folder, "lib"))).toEqual(["libtorch_cpu.so"]);
@@ -292,6 +293,7 @@ esac`,
       rmSync(path.join(root, "packages"), { recursive: true });
       await libtorchStep.run(context(env));
       expect(readFileSync(path.join(root, "downloads"), "utf8")).toBe("x\n"); // the second clone uses the first's
+      expect(said).not.toContain("fetching");
     });
 
     test("falls back to the plain version, and refuses the CUDA build", async () => {
@@ -317,6 +319,22 @@ esac`,
 });
 
 describe("native addon and TypeScript", () => {
+  test("the files of the addon are told as they are compiled, which one of how many", () => {
+    const told = (...lines: string[]) => {
+      const texts: string[] = [];
+      const tell = buildProgress(root, (text: string) => texts.push(text));
+      for (const line of lines) tell(line);
+      return texts;
+    };
+    write("CMakeFiles/progress.marks", "3\n");
+    const building = (mark: string, file: string) => `[${mark}] Building CXX object CMakeFiles/x.dir/src/${file}.o`;
+    const make = [building(" 33%", "files.cpp"), building(" 66%", "a-b.cpp"), "[100%] Linking CXX shared module x"];
+    expect(told("Scanning", ...make)).toEqual(["files.cpp, file 1 of 2", "a-b.cpp, file 2 of 2"]);
+    expect(told(building("1/10", "files.cpp"), "[10/10] Linking CXX shared module out/x")).toEqual([
+      "files.cpp, file 1 of 9",
+    ]);
+  });
+
   test("the addon is built again when a source, the libtorch or a record is missing or different", async () => {
     const folder = fakeLibtorch("torch");
     write("packages/torch/native/src/module.cpp", "int x;");
@@ -381,6 +399,18 @@ describe("--only", () => {
     expect(readFileSync(path.join(root, "builds"), "utf8")).toBe("x\n");
     expect(existsSync(path.join(root, "packages/torch/build/miro_torch.node"))).toBe(true);
     expect(existsSync(path.join(root, "node_modules"))).toBe(false);
+  });
+
+  test("names all missing tools of all steps at once, before it does anything", () => {
+    const { status, stderr } = setup(["--only", "libtorch,addon"], { PATH: path.join(root, "bin"), HOME: root });
+    expect(status).toBe(1);
+    expect(stderr.match(/^.*is missing;/gm)).toEqual([
+      "setup: Python 3 is missing;",
+      "CMake is missing;",
+      "A C++20 compiler is missing;",
+      "make (or ninja) is missing;",
+    ]);
+    expect(existsSync(path.join(root, ".setup"))).toBe(false);
   });
 
   test.each([

@@ -14,16 +14,16 @@ import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync
 import { tmpdir } from "node:os";
 import path from "node:path";
 import { fileURLToPath } from "node:url";
-import { parseArgs } from "node:util";
 import { CASES } from "./install-test/cases.mjs";
 import { publishAll, startRegistry } from "./install-test/registry.mjs";
 import { Sandbox } from "./install-test/sandbox.mjs";
 import { installTools, nodeBinary } from "./install-test/tools.mjs";
+import { argumentsOf } from "./setup/command-line.mjs";
 
 const root = path.dirname(path.dirname(fileURLToPath(import.meta.url)));
 const RELEASES = ["20.19.0", "22", "24", "26"];
 const list = { type: "string" };
-const { values } = parseArgs({ options: { packages: list, node: list, only: list } });
+const { values } = argumentsOf(import.meta.url, { packages: list, node: list, only: list });
 const releases = values.node?.split(",") ?? RELEASES;
 const only = values.only?.split(",");
 

@@ -10,6 +10,7 @@ import { spawnSync } from "node:child_process";
 import { existsSync, mkdirSync } from "node:fs";
 import path from "node:path";
 import { fileURLToPath } from "node:url";
+import { argumentsOf } from "./setup/command-line.mjs";
 
 const root = path.dirname(path.dirname(fileURLToPath(import.meta.url)));
 /** The oldest release that `engines` allows, and the newest of each later line. */
@@ -19,6 +20,7 @@ const RELEASES = ["20.19.0", "22", "24", "26"];
 const isRunning = (release) =>
   release === process.versions.node.split(".").slice(0, release.split(".").length).join(".");
 
+argumentsOf(import.meta.url, {}, true);
 const given = process.argv.slice(2);
 const cut = given.includes("--") ? given.indexOf("--") : given.length;
 const releases = cut > 0 ? given.slice(0, cut) : RELEASES.filter((release) => !isRunning(release));

@@ -13,7 +13,7 @@
 import { copyFileSync, existsSync, mkdirSync, readdirSync, renameSync, rmSync, writeFileSync } from "node:fs";
 import path from "node:path";
 import { fileURLToPath } from "node:url";
-import { parseArgs } from "node:util";
+import { argumentsOf } from "../setup/command-line.mjs";
 import { cacheFolder, coreLibrary, headerVersion, version as wanted } from "../setup/libtorch.mjs";
 import { fingerprint, SetupError } from "../setup/report.mjs";
 import { releaseAddon, tooNew } from "./addon.mjs";
@@ -61,7 +61,7 @@ async function pack(output, { name, version, entries }) {
 }
 
 async function main() {
-  const { values } = parseArgs({ options: { js: { type: "boolean" }, output: { type: "string" } } });
+  const { values } = argumentsOf(import.meta.url, { js: { type: "boolean" }, output: { type: "string" } });
   const output = path.resolve(values.output ?? path.join(root, "build", "release"));
   mkdirSync(output, { recursive: true });
   for (const name of readdirSync(output)) if (name.endsWith(".tgz")) rmSync(path.join(output, name));
@@ -96,7 +96,7 @@ async function main() {
 try {
   await main();
 } catch (error) {
-  if (!(error instanceof SetupError) && !error.code?.startsWith("ERR_PARSE_ARGS")) throw error;
+  if (!(error instanceof SetupError)) throw error;
   log(`pack: ${error.message}\n`);
   process.exitCode = 1;
 }

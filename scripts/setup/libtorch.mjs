@@ -80,6 +80,9 @@ export function cacheFolder(env) {
   return path.join(env.XDG_CACHE_HOME || path.join(env.HOME || homedir(), ".cache"), "miro-t2i");
 }
 
+/** Where the private copy is, or would be. */
+const privateFolder = (env) => path.join(cacheFolder(env), `libtorch-${version}`, "torch");
+
 /**
  * Unpacks the parts of a wheel that compiling and running against libtorch needs; a CUDA build is refused (its
  * libraries are other wheels).
@@ -107,8 +110,8 @@ with zipfile.ZipFile(wheel) as z:
 async function privateCopy(context) {
   const { env, log } = context;
   const cache = cacheFolder(env);
-  const home = path.join(cache, `libtorch-${version}`);
-  const folder = path.join(home, "torch");
+  const home = path.dirname(privateFolder(env));
+  const folder = privateFolder(env);
   if (coreLibrary(folder)) return folder;
   try {
     mkdirSync(cache, { recursive: true });
@@ -119,12 +122,8 @@ async function privateCopy(context) {
   }
   return withLock(path.join(cache, "lock"), log, async () => {
     if (coreLibrary(folder)) return folder;
-    const python = pythonFor(env);
-    if (!python)
-      throw missingTool("Python 3", "python3", "once, to fetch libtorch (or set LIBTORCH to a libtorch you have)", env);
-    if ((await capture(python, ["-m", "pip", "--version"], { env })).code !== 0) {
-      throw missingTool("pip", "pip", "once, to fetch libtorch (or set LIBTORCH to a libtorch you have)", env);
-    }
+    const python = await pipOf(env);
+    log(`setup: no libtorch found; fetching a private copy of ${version} (about 200 MB) into ${cache} ...\n`);
     const downloads = path.join(cache, "downloads");
     const unpacked = mkdtempSync(path.join(cache, "unpack-"));
     try {
@@ -137,6 +136,16 @@ async function privateCopy(context) {
     }
     return folder;
   });
+}
+
+/** The Python whose pip fetches libtorch. @throws SetupError naming what is missing */
+async function pipOf(env) {
+  const why = "once, to fetch libtorch (or set LIBTORCH to a libtorch you have)";
+  const python = pythonFor(env);
+  if (!python) throw missingTool("Python 3", "python3", why, env);
+  if ((await capture(python, ["-m", "pip", "--version"], { env })).code !== 0)
+    throw missingTool("pip", "pip", why, env);
+  return python;
 }
 
 /**
@@ -208,23 +217,26 @@ export function chosenLibtorch({ root, env }) {
   return record.library && signature(coreLibrary(record.folder) ?? "") === record.library ? record : null;
 }
 
+/** A libtorch that is there without a download, and what it is; null where there is none. */
+async function present(env) {
+  const wanted = requested(env);
+  if (wanted) return { folder: fromEnvironment(wanted), source: wanted.name };
+  const python = pythonFor(env);
+  const folder = python && (await fromPython(python, env));
+  return folder ? { folder, source: "Python's torch" } : null;
+}
+
+/** What a download needs, where one is needed. */
+async function check({ env }) {
+  if ((await present(env)) === null && !coreLibrary(privateFolder(env))) await pipOf(env);
+}
+
 async function find(context) {
   const { root, env, log } = context;
-  const wanted = requested(env);
-  let folder = wanted && fromEnvironment(wanted);
-  let source = wanted?.name;
-  if (!folder) {
-    const python = pythonFor(env);
-    folder = python && (await fromPython(python, env));
-    source = "Python's torch";
-  }
-  if (!folder) {
-    log(
-      `setup: no libtorch found; fetching a private copy of ${version} (about 200 MB) into ${cacheFolder(env)} ...\n`,
-    );
-    folder = await privateCopy(context);
-    source = "private copy";
-  }
+  const { folder, source } = (await present(env)) ?? {
+    folder: await privateCopy(context),
+    source: "private copy",
+  };
   const found = headerVersion(folder).join(".");
   writeJson(recordFile(root), { folder, version: found, source, library: signature(coreLibrary(folder)) });
   log(`setup: libtorch ${found} in ${folder} (${source})\n`);
@@ -234,5 +246,6 @@ export const libtorchStep = {
   name: "libtorch",
   title: () => "libtorch",
   isDone: (context) => chosenLibtorch(context) !== null,
+  check,
   run: find,
 };

@@ -1,5 +1,5 @@
 /** Step 3: the addon, packages/torch/build/miro_torch.node, built by CMake against the chosen libtorch. */
-import { existsSync, mkdirSync, renameSync, rmSync } from "node:fs";
+import { existsSync, mkdirSync, readFileSync, renameSync, rmSync } from "node:fs";
 import { cpus, totalmem } from "node:os";
 import path from "node:path";
 import { chosenLibtorch } from "./libtorch.mjs";
@@ -84,8 +84,32 @@ export async function buildTools(env) {
 /** Parallel compilations: one a core, and 2 GiB of memory for each (ATen's headers are large). */
 const jobs = (env) => Number(env.MIRO_JOBS) || Math.max(1, Math.min(cpus().length, Math.floor(totalmem() / 2 ** 31)));
 
+/**
+ * Tells of each file that is compiled which one it is of how many: Ninja counts its steps in every line, make's are in
+ * a file; the last step of both links.
+ * @param {string} tree  the build folder  @param {(text: string) => void} tell
+ * @returns {(line: string) => void} takes the lines of `cmake --build`
+ */
+export function buildProgress(tree, tell) {
+  let count = 0;
+  const marks = () => {
+    try {
+      return Number(readFileSync(path.join(tree, "CMakeFiles", "progress.marks"), "utf8"));
+    } catch {
+      return 0;
+    }
+  };
+  return (line) => {
+    const match = /^\[\s*\d+(?:%|\/(\d+))\] Building CXX object (?:.*\/)?([^/]+)\.o$/.exec(line.trim());
+    if (!match) return;
+    const files = Number(match[1] ?? marks()) - 1;
+    count += 1;
+    tell(`${match[2]}, file ${count}${files >= count ? ` of ${files}` : ""}`);
+  };
+}
+
 async function build(context) {
-  const { root, env } = context;
+  const { root, env, log } = context;
   const { source, addon, record, tree, headers } = places(root);
   const tools = await buildTools(env);
   const { torch, hash } = inputs(context);
@@ -119,7 +143,10 @@ async function build(context) {
     ],
     { env },
   );
-  await run("Building the native addon", tools.cmake, ["--build", tree, "--parallel", String(jobs(env))], { env });
+  await run("Building the native addon", tools.cmake, ["--build", tree, "--parallel", String(jobs(env))], {
+    env,
+    onLine: buildProgress(tree, (text) => log(`setup: native addon: ${text}\n`)),
+  });
 
   const built = path.join(output, "miro_torch.node");
   await run(

@@ -92,17 +92,23 @@ process.on("exit", () => {
 
 /**
  * Runs a program with its output kept, shown only when it fails.
+ * @param {{cwd?: string, env?: object, onLine?: (line: string) => void}} options onLine: told each line of stdout
  * @returns {Promise<{code: number, output: string, stdout: string}>} output: both streams, in order of arrival
  */
-export function capture(command, args, { cwd, env } = {}) {
+export function capture(command, args, { cwd, env, onLine } = {}) {
   return new Promise((resolve) => {
     const child = spawn(command, args, { cwd, env, stdio: ["ignore", "pipe", "pipe"], detached: true });
     if (child.pid) running.add(child);
     let output = "";
     let stdout = "";
+    let told = 0;
     child.stdout.on("data", (chunk) => {
       output += chunk;
       stdout += chunk;
+      for (let end = stdout.indexOf("\n", told); onLine && end >= 0; end = stdout.indexOf("\n", told)) {
+        onLine(stdout.slice(told, end));
+        told = end + 1;
+      }
     });
     child.stderr.on("data", (chunk) => {
       output += chunk;

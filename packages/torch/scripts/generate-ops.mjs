@@ -1,15 +1,21 @@
-// Generates src/ops.generated.ts (a typed wrapper for each aten operator of the dispatcher) and
-// src/tensor.generated.ts (the class Tensor with a method for each line of tensor-methods.mjs).
-//   node packages/torch/scripts/generate-ops.mjs           writes the files
-//   node packages/torch/scripts/generate-ops.mjs --check   exits 1 when a committed file is not current
-// Needs the built addon. The committed files are made from libtorch 2.13.0 (CPU); --check is skipped on other versions.
+/**
+ * Generates src/ops.generated.ts (a typed wrapper for each aten operator of the dispatcher) and src/tensor.generated.ts
+ * (the class Tensor with a method for each line of tensor-methods.mjs).
+ *
+ *   npm run generate:ops               writes the files
+ *   npm run generate:ops -- --check    exits 1 when a committed file is not current
+ *
+ * Needs the built addon. The committed files are made from libtorch 2.13.0 (CPU); --check is skipped on other versions.
+ */
 import { readFileSync, writeFileSync } from "node:fs";
 import { createRequire } from "node:module";
 import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
+import { argumentsOf } from "../../../scripts/setup/command-line.mjs";
 import { tensorText } from "./generate-tensor.mjs";
 import { parseOperator, SCALARS } from "./schemas.mjs";
 
+const { values: asked } = argumentsOf(import.meta.url, { check: { type: "boolean" } });
 const PINNED = "2.13.0";
 const here = dirname(fileURLToPath(import.meta.url));
 const native = createRequire(import.meta.url)(join(here, "..", "build", "miro_torch.node"));
@@ -127,7 +133,7 @@ const files = [
 ];
 for (const [name, wanted, what] of files) {
   const target = join(here, "..", "src", name);
-  if (!process.argv.includes("--check")) {
+  if (!asked.check) {
     writeFileSync(target, wanted);
     console.error(`generate-ops: wrote ${what}`);
   } else if (readFileSync(target, "utf8") !== wanted) {
