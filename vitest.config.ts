@@ -70,8 +70,8 @@ export default defineConfig({
     pool: "forks",
     maxWorkers: 2,
     sequence: { sequencer: ShortFirst },
-    // Two processes with a thread for each core would wait for each other at every operator.
-    env: { OMP_NUM_THREADS: "1" },
+    // Two processes with a thread for each core would wait for each other at every operator. Nobody's own settings count.
+    env: { OMP_NUM_THREADS: "1", MIRO_CONFIG: "" },
     testTimeout: 60_000,
     hookTimeout: 120_000,
   },

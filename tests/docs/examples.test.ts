@@ -80,7 +80,9 @@ async function runExample(
 
 function run(command: string, args: readonly string[], cwd: string): Promise<{ code: number; output: string }> {
   return new Promise((resolve, reject) => {
-    const child = spawn(command, args, { cwd, env: { ...process.env, CI: "true" }, stdio: ["ignore", "pipe", "pipe"] });
+    // Settings files are those that the examples write.
+    const env = { ...process.env, CI: "true", MIRO_CONFIG: undefined, XDG_CONFIG_HOME: join(cwd, "no settings") };
+    const child = spawn(command, args, { cwd, env, stdio: ["ignore", "pipe", "pipe"] });
     let output = "";
     for (const stream of [child.stdout, child.stderr]) {
       stream.on("data", (part: Buffer) => {

@@ -2,12 +2,17 @@
  * The examples of `--help` do what they say, as printed, in a folder far from the clone. Their pictures are drawn with
  * one step, so that the test is short; those that need what a test has not stand in one list.
  */
-import { copyFileSync, mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { copyFileSync, cpSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
+import type { Command } from "commander";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { DeclaredOption } from "../../packages/miro/src/cli/add-options.js";
+import { commandsOf } from "../../packages/miro/src/cli/completion.js";
+import { wholeProgram } from "../../packages/miro/src/cli/main.js";
 import { runCaptured } from "../../packages/miro/src/cli/testing/run-captured.js";
+import { declarationOf, defaultOf } from "../../packages/miro/src/options.js";
 
 const root = fileURLToPath(new URL("../../", import.meta.url));
 
@@ -27,35 +32,21 @@ const NEEDS: readonly (readonly [RegExp, string])[] = [
   [/^train multi_cad_synth .*--dry-run/, "the data of the paper"],
   [/^studio/, "a browser; it serves until it is stopped"],
   [/--by emoji_clip_score --distance|^evaluate geneval --prompts emoji(?! --dry-run)/, "minutes"],
-  [/^render recipes\/emoji-data.yaml --output|^plot .*try-1|^testbed/, "minutes"],
+  [/^render emoji-data --output|^plot .*try-1|^testbed --model/, "minutes"],
+  [/^testbed$/, "published weights"],
+  [/^(convert|card) /, "the checkpoint of a training; docs/publishing.md runs them"],
+  [/^publish /, "a token of the Hub"],
 ];
 
-const COMMANDS = [
-  ["generate"],
-  ["sweep"],
-  ["info"],
-  ["score"],
-  ["models"],
-  ["doctor"],
-  ["render"],
-  ["preprocess"],
-  ["index"],
-  ["evaluate"],
-  ["evaluate", "rewards"],
-  ["evaluate", "parti"],
-  ["evaluate", "geneval"],
-  ["train"],
-  ["launch"],
-  ["testbed"],
-  ["plot"],
-  ["studio"],
-];
+/** Every command that the program has, and those within commands. */
+const program = await wholeProgram();
+const COMMANDS = commandsOf(program).map(({ path }) => path.split(" ").filter((word) => word !== ""));
 
 /** The command lines under "Examples:", without what is said about them. */
 async function examplesOf(command: readonly string[]): Promise<string[]> {
   const { stdout } = await runCaptured(...command, "--help");
   const section = stdout.split(/^Examples:$/m)[1] ?? "";
-  return [...section.matchAll(/^ {2}miro (.+)$/gm)].map(([, line]) => line!.split(/ {2,}| \| /)[0]!.trim());
+  return [...section.matchAll(/^ {2}miro (.+)$/gm)].map(([, line]) => line!.split(/ {2,}| \| | > /)[0]!.trim());
 }
 
 /** A command line as a shell splits it; `pictures/*.png` is filled in. */
@@ -64,7 +55,7 @@ function wordsOf(line: string): string[] {
   return words.flatMap((word) => (word === "pictures/*.png" ? ["pictures/a-fox-seed7.png"] : [word]));
 }
 
-const examples = [[], ...COMMANDS].map(async (command) => [command, await examplesOf(command)] as const);
+const examples = COMMANDS.map(async (command) => [command, await examplesOf(command)] as const);
 const all = await Promise.all(examples);
 
 describe("the examples of --help", () => {
@@ -80,6 +71,7 @@ describe("the examples of --help", () => {
     writeFileSync("prompts.jsonl", '{"prompt": "a fox", "seed": 7, "steps": 1, "reward": {"sharpness": 0.2}}\n');
     mkdirSync("runs/emoji", { recursive: true });
     writeFileSync("runs/emoji/log.jsonl", LOG);
+    cpSync(join(root, "datasets/text_prompt_testbed"), "datasets/text_prompt_testbed", { recursive: true });
   });
   afterAll(() => {
     process.chdir(before);
@@ -94,7 +86,7 @@ describe("the examples of --help", () => {
   it.each([...new Set(run)])(
     "miro %s",
     async (line) => {
-      const words = wordsOf(line.replaceAll("models/miro-emoji", join(root, "models/miro-emoji")));
+      const words = wordsOf(line);
       const draws = /^(generate|sweep)/.test(line) && !/evaluations|--prompts|--from/.test(line);
       const { code, stderr } = await runCaptured(
         ...words,
@@ -115,6 +107,30 @@ describe("the examples of --help", () => {
       ).toBe(true);
     expect(run.length).toBeGreaterThan(25);
   });
+});
+
+describe("what examples leave", () => {
+  const ignored = readFileSync(join(root, ".gitignore"), "utf8").split("\n");
+  const leaves = (command: Command): Command[] =>
+    command.commands.length === 0 ? [command] : command.commands.flatMap(leaves);
+  const defaults = leaves(program).flatMap(({ options }) =>
+    options.flatMap((option) => {
+      if (!(option instanceof DeclaredOption) || declarationOf(option.schema).writes === undefined) return [];
+      const value = defaultOf(option.schema);
+      return typeof value === "string" ? [value] : [];
+    }),
+  );
+  const readme = readFileSync(join(root, "README.md"), "utf8");
+  const named = [...readme.matchAll(/--output (\S+)|save\("([^"]+)"\)/g)].map(([, output, file]) => output ?? file!);
+
+  it.each([...new Set(["pictures", "runs/NAME", "data/NAME/raw", "geneval/NAME", ...defaults, ...named])])(
+    "%s is ignored by git in the clone",
+    (path) => {
+      const [first, ...below] = path.split("/");
+      const isFile = below.length === 0 && first!.includes(".");
+      expect(ignored).toContain(isFile ? `/${first}` : `/${first}/`);
+    },
+  );
 });
 
 const LOG = Array.from({ length: 8 }, (_, step) =>

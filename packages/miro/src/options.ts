@@ -5,6 +5,7 @@
  * * the check of what TypeScript callers give ({@link parseOptions}) and the type of it ({@link OptionsOf}),
  * * flags and arguments of commands, with types and defaults in their help (`cli/add-options.ts`),
  * * columns of prompt files and axes of sweeps, for options that may differ from prompt to prompt ({@link perPrompt}),
+ * * defaults that a settings file changes (`cli/settings-files.ts`),
  * * the settings that a picture stores ({@link oneEach}).
  */
 import { z } from "zod";
@@ -13,6 +14,9 @@ import { snakeCase } from "./letter-case.js";
 
 /** Words, or what gives them when they are needed: lists of what is registered grow after the declaration. */
 export type Words = string | (() => string);
+
+/** What is written at a place that an option names. */
+export type Writing = "file" | "folder";
 
 /** What an option is besides its schema. */
 export interface Declaration {
@@ -37,6 +41,8 @@ export interface Declaration {
   perPrompt?: true;
   /** Its name as an axis of sweeps, null for none; default: that of its column. */
   axis?: string | null;
+  /** It names what is going to be written; commands prove that it can be before they do anything. */
+  writes?: Writing;
   /** Options inside of it, each with a flag, a column and an axis of its own. */
   members?: () => Readonly<Record<string, z.ZodType>>;
 }
@@ -191,13 +197,17 @@ export type PerPrompt<S extends z.ZodObject> = z.ZodObject<
   z.core.$strict
 >;
 
-/** Of some options those that may differ from prompt to prompt, as they are for one; none has a default. */
+/**
+ * Of some options those that may differ from prompt to prompt, as they are for one; none has a default, but its words say
+ * what holds.
+ */
 export function perPrompt<S extends z.ZodObject>(options: S): PerPrompt<S> {
   const fields = Object.entries<z.ZodType>(options.shape)
     .filter(([, schema]) => isDeclared(schema) && declarationOf(schema).perPrompt)
     .map(([name, schema]) => {
       const one = single(schema);
-      return [name, field(one.optional(), declarationOf(one))];
+      const { otherwise = otherwiseOf(schema), ...declaration } = declarationOf(one);
+      return [name, field(one.optional(), { ...declaration, otherwise })];
     });
   return z.strictObject(Object.fromEntries(fields)) as unknown as PerPrompt<S>;
 }
@@ -234,6 +244,15 @@ export function choices(schema: z.ZodType): string[] | null {
 export function defaultOf(schema: z.ZodType): unknown {
   const result = schema.safeParse(undefined);
   return result.success ? result.data : undefined;
+}
+
+/** What holds where an option is not given, in words: `none` where that is nothing. */
+export function otherwiseOf(schema: z.ZodType): string {
+  const { otherwise } = declarationOf(schema);
+  if (otherwise !== undefined) return wordsOf(otherwise);
+  const value = defaultOf(schema);
+  if (typeof value === "string" || typeof value === "number") return String(value);
+  return Array.isArray(value) && value.length > 0 ? value.join(",") : "none";
 }
 
 /** Options that have been checked, one by one, with the defaults of those that are not given. */

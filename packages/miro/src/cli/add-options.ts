@@ -6,17 +6,18 @@ import { Argument, type Command, Option } from "commander";
 import type { z } from "zod";
 import { invalid } from "../errors.js";
 import { checkKey } from "../files/plain-data.js";
+import { proveWritable } from "../files/writable.js";
 import {
   choices,
   collects,
   declarationOf,
-  defaultOf,
   expectedOf,
   fromText,
   isDeclared,
   isFlag,
   isNumeric,
   isOnlyNumeric,
+  otherwiseOf,
   parseOptions,
   wordsOf,
 } from "../options.js";
@@ -28,19 +29,44 @@ export type Given<S extends z.ZodObject> = { [K in keyof z.output<S>]?: Exclude<
 /** An option of commander whose value goes by the name of its declaration. */
 export class DeclaredOption extends Option {
   readonly #name: string;
+  readonly schema: z.ZodType;
   /** The values of an option that has only a few: shells complete them. The help has them in words. */
   readonly values: readonly string[] | null;
+  /** Reads a text, where it is no flag; of lists and records one after another. */
+  readonly read: (text: string, earlier: unknown) => unknown;
 
   constructor(name: string, schema: z.ZodType, flag: string) {
     super(flag, description(schema));
     this.#name = name;
+    this.schema = schema;
     this.values = isFlag(schema) ? null : choices(schema);
-    this.mandatory = !schema.safeParse(undefined).success;
-    if (!isFlag(schema)) this.argParser(reader(name, schema, flag));
+    this.read = reader(name, schema, flag);
+    if (!isFlag(schema)) this.argParser(this.read);
   }
 
   override attributeName(): string {
     return this.#name;
+  }
+
+  /** Its name in a settings file: that of the flag, of `--no-x` too. */
+  get key(): string {
+    return this.long!.replace(/^--(?:no-)?/, "");
+  }
+
+  /** Whether it must be given, on the command line or by a settings file. */
+  get isNeeded(): boolean {
+    return !this.schema.safeParse(undefined).success;
+  }
+}
+
+/** An argument with the values that it may have, where they are few. */
+export class DeclaredArgument extends Argument {
+  readonly values: readonly string[] | null;
+
+  constructor(name: string, schema: z.ZodType, written: string) {
+    super(written, description(schema));
+    this.values = choices(schema);
+    this.argParser(reader(name, schema, written));
   }
 }
 
@@ -67,7 +93,7 @@ export function addOptions<S extends z.ZodObject>(
       command.addOption(new DeclaredOption(name, of, flag));
       nameFlags(command, { [name]: flag.split(" ")[0]! });
     } else {
-      command.addArgument(new Argument(flag, description(of)).argParser(reader(name, of, flag)));
+      command.addArgument(new DeclaredArgument(name, of, flag));
       nameFlags(command, { [name]: flag.replace(/[<>[\].]/g, "").toUpperCase() });
     }
   }
@@ -75,18 +101,30 @@ export function addOptions<S extends z.ZodObject>(
 }
 
 /**
- * Declares a command: adds its options, and runs it with what was given.
+ * Declares a command: adds its options, and runs it with what was given, once it is known that what it is to write can
+ * be written.
  *
- * @param run gets all options, defaults filled in, and those alone that were given
+ * @param run gets all options, defaults filled in; those alone that were given, on the command line or by a settings
+ *   file; and those of the command line alone
  */
 export function declare<S extends z.ZodObject>(
   command: Command,
   schema: S,
-  run: (options: z.output<S>, given: Given<S>) => void | Promise<void>,
+  run: (options: z.output<S>, given: Given<S>, typed: Given<S>) => void | Promise<void>,
 ): Command {
   return addOptions(command, schema).action(async () => {
-    const given = givenTo(command, schema);
-    await run(parseOptions(schema, given), given as Given<S>);
+    const given = givenTo(command, schema, ["default"]);
+    const isSet = (option: Option) => command.getOptionValue(option.attributeName()) !== undefined;
+    for (const option of command.options)
+      if (option instanceof DeclaredOption && option.isNeeded && !isSet(option))
+        command.error(`error: required option '${option.flags}' not specified`);
+    const options = parseOptions(schema, given);
+    for (const [name, of] of Object.entries<z.ZodType>(schema.shape)) {
+      const kind = isDeclared(of) ? declarationOf(of).writes : undefined;
+      const path = options[name as keyof typeof options] as unknown;
+      if (kind !== undefined && typeof path === "string") proveWritable(path, kind, name);
+    }
+    await run(options, given as Given<S>, givenTo(command, schema, ["default", "config"]) as Given<S>);
   });
 }
 
@@ -102,15 +140,15 @@ function writtenOf(schema: z.ZodObject, keys: readonly string[]): Written[] {
   });
 }
 
-/** The values of a command's options and arguments, by their names. */
-function givenTo(command: Command, schema: z.ZodObject): Record<string, unknown> {
+/** The values of a command's options and arguments, by their names, but for those from some sources. */
+function givenTo(command: Command, schema: z.ZodObject, without: readonly string[]): Record<string, unknown> {
   const given: Record<string, unknown> = {};
   const words = [...command.processedArgs];
   for (const { path, flag } of writtenOf(schema, Object.keys(schema.shape))) {
     const name = path.join(".");
     const value = !flag.startsWith("-")
       ? words.shift()
-      : command.getOptionValueSource(name) === "default"
+      : without.includes(command.getOptionValueSource(name) ?? "default")
         ? undefined
         : command.getOptionValue(name);
     if (value === undefined) continue;
@@ -136,20 +174,15 @@ function reader(name: string, schema: z.ZodType, flag: string): (text: string, e
   };
 }
 
-/** Help with the type and the default. */
+/** Help with the type and the default; of what must be given there is none, and a flag is off unless it is given. */
 function description(schema: z.ZodType): string {
-  const { help, otherwise, flag } = declarationOf(schema);
+  const { help, flag } = declarationOf(schema);
   const typed = isNumeric(schema) || choices(schema) !== null;
-  const holds = otherwise === undefined ? shown(defaultOf(schema)) : wordsOf(otherwise);
-  const notes = [typed ? expectedOf(schema) : "", holds === "" ? "" : `default: ${holds}`].filter(
-    (note) => note !== "",
-  );
+  const hasDefault = !isFlag(schema) && schema.safeParse(undefined).success && Boolean(flag?.startsWith("-"));
+  const notes = [
+    ...(typed ? [expectedOf(schema)] : []),
+    ...(hasDefault || otherwiseOf(schema) !== "none" ? [`default: ${otherwiseOf(schema)}`] : []),
+  ];
   const what = flag?.startsWith("--no-") ? `no ${wordsOf(help)}` : wordsOf(help);
   return notes.length === 0 ? what : `${what} (${notes.join("; ")})`;
-}
-
-/** A default as it would be written; what a flag that is not given means is understood. */
-function shown(value: unknown): string {
-  if (typeof value === "string" || typeof value === "number") return String(value);
-  return Array.isArray(value) ? value.join(",") : "";
 }

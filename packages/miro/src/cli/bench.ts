@@ -7,6 +7,7 @@ import { loadSchema } from "../pipeline/loading/load-options.js";
 import { declare } from "./add-options.js";
 import { json } from "./common-options.js";
 import type { Register } from "./context.js";
+import { helpText } from "./help-text.js";
 import { loadPipeline, modelSchema, optionsOf } from "./model-options.js";
 import { Progress } from "./progress.js";
 
@@ -49,7 +50,7 @@ export const register: Register = (command, context) => {
       progress.stop();
       await pipe.dispose();
     }
-  }).addHelpText("after", EXAMPLES);
+  }).addHelpText("after", helpText(EXAMPLES));
 };
 
 /** A line for each number of pictures. */

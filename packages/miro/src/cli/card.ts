@@ -9,6 +9,7 @@ import { writeCard } from "../release/card.js";
 import { drawSamples } from "../release/draw-samples.js";
 import { declare } from "./add-options.js";
 import type { Register } from "./context.js";
+import { helpText } from "./help-text.js";
 import { cardShape, samplesShape } from "./release-options.js";
 
 const EXAMPLES = `
@@ -19,7 +20,12 @@ Examples:
 `;
 
 const schema = z.strictObject({
-  folder: field(z.string().min(1), { expected: "a folder", help: "release, or folder of releases", flag: "<dir>" }),
+  folder: field(z.string().min(1), {
+    expected: "a folder",
+    help: "release, or folder of releases",
+    flag: "<dir>",
+    writes: "folder",
+  }),
   ...cardShape,
   ...samplesShape,
 });
@@ -30,9 +36,9 @@ export const register: Register = (command, context) => {
     if (samples > 0) {
       if (!existsSync(join(folder, "config.json")))
         throw new InvalidInputError(message`${option("samples")}: ${folder} is a folder of variants; name one of them`);
-      const onMessage = (text: string) => context.stderr(`${text}\n`);
+      const onMessage = (text: string) => context.note(`${text}\n`);
       await drawSamples({ folder, count: samples, prompts: prompt, seed, ...rest, signal: context.signal, onMessage });
     }
     context.stdout(`${writeCard({ folder, repo, variant, title, description, license })}\n`);
-  }).addHelpText("after", EXAMPLES);
+  }).addHelpText("after", helpText(EXAMPLES));
 };

@@ -4,8 +4,9 @@
 import type { Command } from "commander";
 import { z } from "zod";
 import { field } from "../options.js";
-import { DeclaredOption, declare } from "./add-options.js";
+import { DeclaredArgument, DeclaredOption, declare } from "./add-options.js";
 import type { Register } from "./context.js";
+import { helpText } from "./help-text.js";
 
 const EXAMPLES = `
 Examples:
@@ -25,7 +26,7 @@ export const register: Register = (command, context) => {
     const commands = commandsOf(command.parent!);
     const generate = { bash, zsh, fish }[shell];
     context.stdout(generate(commands));
-  }).addHelpText("after", EXAMPLES);
+  }).addHelpText("after", helpText(EXAMPLES));
 };
 
 /** An option as shells see it. */
@@ -51,7 +52,10 @@ export function commandsOf(program: Command): ShellCommand[] {
   const found: ShellCommand[] = [];
   const visit = (command: Command, path: string) => {
     const help = command.createHelp();
-    const values = command.name() === "completion" ? SHELLS : [];
+    const [argument] = command.registeredArguments;
+    const few = argument instanceof DeclaredArgument ? argument.values : null;
+    // Of the command that is about commands these are the values.
+    const values = few ?? (path === "config" ? program.commands.map((one) => one.name()) : []);
     found.push({
       path,
       commands: help.visibleCommands(command).map((one) => ({ name: one.name(), summary: one.description() })),

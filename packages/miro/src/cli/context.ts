@@ -4,16 +4,22 @@
 export interface CliContext {
   /** Results: text for people, or one JSON document under `--json`. */
   stdout(text: string): void;
-  /** Progress, warnings and errors. */
+  /** Warnings and errors. */
   stderr(text: string): void;
-  /** Whether stderr is a terminal: progress bars are drawn only then. */
+  /** What is good to know while a command works, and no warning: nothing under `--quiet`. */
+  note(text: string): void;
+  /** What the terminal obeys, on stdout as it is: colours, pictures. Nothing of a stranger may come here. */
+  terminal(text: string): void;
+  /** Whether stderr is a terminal, and `--quiet` was not asked for: progress bars are drawn only then. */
   interactive: boolean;
+  /** Whether stdout and stderr show colours. */
+  colours: { stdout: boolean; stderr: boolean };
   /** Aborted by Ctrl-C. */
   signal: AbortSignal;
 }
 
 /**
  * A command's file (`cli/<name>.ts`) exports this function. It receives the command with its name and summary already
- * set and adds arguments, options, examples (`addHelpText("after", …)`) and the action.
+ * set and adds arguments, options, examples (`addHelpText("after", helpText(…))`) and the action.
  */
 export type Register = (command: import("commander").Command, context: CliContext) => void;

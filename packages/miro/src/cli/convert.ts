@@ -10,7 +10,7 @@ import { writeFileAtomic } from "../files/whole-files.js";
 import { message, option } from "../message.js";
 import { field, flag } from "../options.js";
 import { releaseConfigToJson } from "../pipeline/loading/release-config.js";
-import { convertToRelease } from "../release/convert.js";
+import { type ConvertOptions, convertToRelease } from "../release/convert.js";
 import { drawSamples } from "../release/draw-samples.js";
 import { openSource } from "../release/open-source.js";
 import { writeCkpt } from "../release/to-ckpt.js";
@@ -18,6 +18,8 @@ import { RELEASE_DTYPES } from "../release/write-weights.js";
 import { declare } from "./add-options.js";
 import { json } from "./common-options.js";
 import type { CliContext, Register } from "./context.js";
+import { helpText } from "./help-text.js";
+import { untilStopped } from "./interruption.js";
 import { cardShape, samplesShape } from "./release-options.js";
 
 const EXAMPLES = `
@@ -41,7 +43,12 @@ const schema = z.strictObject({
     help: "run of miro train or one of its checkpoints, .ckpt file of the published code, or release folder",
     flag: "<run|file.ckpt|folder>",
   }),
-  output: field(z.string().min(1), { expected: "a folder", help: "folder to write", flag: "--output <dir>" }),
+  output: field(z.string().min(1), {
+    expected: "a folder",
+    help: "folder to write",
+    flag: "--output <dir>",
+    writes: "folder",
+  }),
   to: field(z.enum(["release", "ckpt"]).default("release"), {
     expected: "release or ckpt",
     help: "what to write: a release folder, or a training checkpoint of the published code",
@@ -85,18 +92,18 @@ const schema = z.strictObject({
 type Options = z.output<typeof schema>;
 
 export const register: Register = (command, context) => {
-  declare(command, schema, (options) => convert(options, context)).addHelpText("after", EXAMPLES);
+  declare(command, schema, (options) => convert(options, context)).addHelpText("after", helpText(EXAMPLES));
 };
 
 async function convert(options: Options, context: CliContext): Promise<void> {
   const { source: path, to, ema, step, uncondEmbedding } = options;
-  const say = (text: string) => context.stderr(`${text}\n`);
+  const say = (text: string) => context.note(`${text}\n`);
   using source = openSource(path, { ema, step, uncondEmbedding, onMessage: say });
   if (to === "ckpt") return toCkpt(source, options, context);
   const { output, dtype, maxShardSize, overwrite, samples } = options;
   const { repo = source.preset?.repository, variant = source.preset?.variant, title, description, license } = options;
   say(`${source.path}: ${source.average}${source.step === null ? "" : `, step ${source.step}`}`);
-  const result = await convertToRelease(source, {
+  const work: ConvertOptions = {
     output,
     dtype,
     maxShardBytes: maxShardSize,
@@ -111,7 +118,12 @@ async function convert(options: Options, context: CliContext): Promise<void> {
       const { signal } = context;
       await drawSamples({ folder, count: samples, prompts, seed, steps, textEncoder, vae, signal, onMessage: say });
     },
-  });
+  };
+  const result = await untilStopped(
+    context,
+    () => `${output} is as it was; the same command begins anew`,
+    () => convertToRelease(source, work),
+  );
   if (options.json)
     context.stdout(`${JSON.stringify({ ...result, dtype, average: source.average, step: source.step })}\n`);
   else {
@@ -139,6 +151,6 @@ function toCkpt(source: ReturnType<typeof openSource>, options: Options, context
     writeFileAtomic(join(output, "config.json"), config, { overwrite: true });
   }
   const bytes = statSync(file).size;
-  context.stderr(`${tensors} tensors, step ${step}, ${formatSize(bytes)}\n`);
+  context.note(`${tensors} tensors, step ${step}, ${formatSize(bytes)}\n`);
   context.stdout(options.json ? `${JSON.stringify({ file, tensors, step, bytes })}\n` : `${file}\n`);
 }

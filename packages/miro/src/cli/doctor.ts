@@ -15,6 +15,8 @@ import { version } from "../version.js";
 import { declare } from "./add-options.js";
 import { json } from "./common-options.js";
 import type { CliContext, Register } from "./context.js";
+import { helpText } from "./help-text.js";
+import { paint } from "./paint.js";
 
 const EXAMPLES = `
 Examples:
@@ -33,6 +35,9 @@ interface Finding {
   fix?: string;
 }
 
+/** What stands before a finding, and its colour. */
+const MARKS = { ok: [" ", "green"], note: ["!", "yellow"], missing: ["x", "red"] } as const;
+
 const schema = z.strictObject({ json });
 
 export const register: Register = (command, context) => {
@@ -43,14 +48,16 @@ export const register: Register = (command, context) => {
     } else {
       const width = Math.max(...findings.map(({ name }) => name.length));
       for (const { name, value, state, fix } of findings) {
-        const mark = state === "ok" ? " " : state === "note" ? "!" : "x";
-        context.stdout(`${mark} ${name.padEnd(width)}  ${value}\n`);
+        const [mark, style] = MARKS[state];
+        if (context.colours.stdout) context.terminal(paint(style, mark));
+        else context.stdout(mark);
+        context.stdout(` ${name.padEnd(width)}  ${value}\n`);
         if (fix) context.stdout(`  ${" ".repeat(width)}  -> ${fix}\n`);
       }
     }
     const missing = findings.filter(({ state }) => state === "missing").map(({ name }) => name);
     if (missing.length > 0) throw new MiroError(`missing: ${missing.join(", ")}`);
-  }).addHelpText("after", EXAMPLES);
+  }).addHelpText("after", helpText(EXAMPLES));
 };
 
 async function examine(context: CliContext): Promise<Finding[]> {

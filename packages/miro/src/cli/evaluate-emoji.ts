@@ -45,6 +45,7 @@ const schema = z.strictObject({
     expected: "a folder",
     help: "where result.json and the sheets go, after each part; the other two modes write detector.json and best-of.json",
     flag: "--output <dir>",
+    writes: "folder",
   }),
   parts: field(z.array(z.enum(EVALUATION_PARTS)).min(1).optional(), {
     expected: `some of ${EVALUATION_PARTS.join(", ")}, with commas between them`,
@@ -240,7 +241,7 @@ process.exitCode = await runProgram({
       return 0;
     } catch (error) {
       if (!interrupt.signal.aborted) throw error;
-      process.stderr.write("\nInterrupted.\n");
+      process.stderr.write(`\nInterrupted: parts that are done are in ${options.output}\n`);
       return 130;
     }
   },

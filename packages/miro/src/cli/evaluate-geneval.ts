@@ -38,8 +38,10 @@ import { declare, type Given } from "./add-options.js";
 import { json } from "./common-options.js";
 import type { CliContext, Register } from "./context.js";
 import { dryRun } from "./evaluate-geneval-plan.js";
+import { helpText } from "./help-text.js";
+import { SAME_COMMAND, untilStopped } from "./interruption.js";
 import { loadPipeline, modelSchema, optionsOf } from "./model-options.js";
-import { Progress } from "./progress.js";
+import { Progress, tellerOf } from "./progress.js";
 
 const EXAMPLES = `
 Examples:
@@ -99,6 +101,7 @@ export const genevalSchema = z.strictObject({
     expected: "a file",
     help: "other prompts, in the form of GenEval's evaluation_metadata.jsonl",
     flag: "--metadata-file <file.jsonl>",
+    otherwise: "those of --prompts",
   }),
   longPrompts: field(path, {
     expected: "a file",
@@ -109,12 +112,14 @@ export const genevalSchema = z.strictObject({
     expected: "a folder",
     help: "folder of the pictures and of everything that is found out",
     flag: "--outdir <dir>",
+    writes: "folder",
     otherwise: "./geneval/MODEL, RUN/geneval_images, or the folder of --images",
   }),
   outfile: field(path, {
     expected: "a file",
     help: "verdicts, one picture a line",
     flag: "--outfile <file.jsonl>",
+    writes: "file",
     otherwise: "results.jsonl in --outdir",
   }),
   samples: field(z.int().min(1).max(1000).optional(), {
@@ -152,18 +157,21 @@ export const genevalSchema = z.strictObject({
     expected: "tags of prompts, with commas between them",
     help: "prompts of these tasks only, such as counting,position",
     flag: "--tasks <list>",
+    otherwise: "all",
     parse: commaSeparated,
   }),
   promptRange: field(z.tuple([z.int().min(0), z.int().min(0)]).optional(), {
     expected: "FIRST-LAST with 0 <= FIRST <= LAST",
     help: "prompts of these places only, counted from 0, the last included",
     flag: "--prompt-range <first-last>",
+    otherwise: "all",
     parse: toRange,
   }),
   only: field(z.enum(STAGES).optional(), {
     expected: `one of ${STAGES.join(", ")}`,
     help: "one step alone",
     flag: "--only <step>",
+    otherwise: "all",
   }),
   detector: field(path, {
     expected: "a file, a folder or a repository",
@@ -196,6 +204,7 @@ export const genevalSchema = z.strictObject({
       "constant of the rules: threshold, counting_threshold, max_objects, max_overlap, position_threshold, " +
       "bgcolor, crop; repeatable",
     flag: "--options <key=value>",
+    otherwise: "GenEval's",
   }),
   failures: field(z.int().min(0).max(500).default(36), {
     expected: "an integer from 0 to 500",
@@ -226,7 +235,10 @@ export const genevalSchema = z.strictObject({
 type Options = z.output<typeof genevalSchema>;
 
 export const register: Register = (command, context) => {
-  declare(command, genevalSchema, (options, given) => geneval(options, given, context)).addHelpText("after", EXAMPLES);
+  declare(command, genevalSchema, (options, given) => geneval(options, given, context)).addHelpText(
+    "after",
+    helpText(EXAMPLES),
+  );
 };
 
 async function geneval(options: Options, given: Given<typeof genevalSchema>, context: CliContext): Promise<void> {
@@ -236,10 +248,6 @@ async function geneval(options: Options, given: Given<typeof genevalSchema>, con
     return;
   }
   const progress = await Progress.for(context);
-  const tell = (text: string) => {
-    progress.stop();
-    context.stderr(`${text}\n`);
-  };
   const request = await requestOf(options, given, constants);
   await using resources = new Resources({
     pipeline:
@@ -263,13 +271,18 @@ async function geneval(options: Options, given: Given<typeof genevalSchema>, con
         ...constants.cut,
       }),
   });
+  let at = "";
+  const left = () => `${at}${SAME_COMMAND}`;
   try {
     const run: EvaluationRun = {
       ...request.run,
       resources,
       signal: context.signal,
-      onProgress: (what, done, total) => progress.update(what, done, total),
-      onMessage: tell,
+      onProgress: (what, done, total) => {
+        at = `${what}: ${done} of ${total}; `;
+        progress.update(stageOf(what, request.run), done, total);
+      },
+      onMessage: tellerOf(context, progress),
     };
     if (options.dryRun) {
       const asked = { json: options.json, clip: options.clip !== undefined };
@@ -277,17 +290,24 @@ async function geneval(options: Options, given: Given<typeof genevalSchema>, con
       return;
     }
     if (options.sweep !== undefined) {
-      const report = await sweepTarget(run, sweepOf(options.sweep, options, context));
+      const sweep = sweepOf(options.sweep, options, context);
+      const report = await untilStopped(context, left, () => sweepTarget(run, sweep));
       progress.stop();
       printSweep(report, options.json, context);
       return;
     }
-    const report = await evaluateGeneval(run);
+    const report = await untilStopped(context, left, () => evaluateGeneval(run));
     progress.stop();
     print(report, run, options.json, context);
   } finally {
     progress.stop();
   }
+}
+
+/** A stage with its place among those that the evaluation goes through. */
+function stageOf(what: string, { only, draw }: Request["run"]): string {
+  const stages = [...(draw ? ["drawing"] : []), "finding objects", "telling colours"];
+  return only === undefined ? `${stages.indexOf(what) + 1} of ${stages.length}: ${what}` : what;
 }
 
 /** `aesthetic_score`, or `aesthetic_score=0,0.5,1` */

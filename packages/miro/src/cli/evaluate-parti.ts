@@ -1,7 +1,7 @@
 /** `miro evaluate parti`: rewards of a model on PartiPrompts. Parses, calls {@link evaluateParti}, prints. */
 import "./extensions.js";
 import { z } from "zod";
-import { evaluateParti, type PartiResult } from "../evaluation/parti/evaluate.js";
+import { evaluateParti, type PartiOptions, type PartiResult } from "../evaluation/parti/evaluate.js";
 import { scoreFolderSchema } from "../evaluation/rewards/score-folder.js";
 import { field, flag } from "../options.js";
 import { generateSchema } from "../pipeline/generate-options.js";
@@ -12,6 +12,8 @@ import { declare, type Given } from "./add-options.js";
 import { json } from "./common-options.js";
 import type { CliContext, Register } from "./context.js";
 import { figureTable, tellers, tellTroubles } from "./evaluate-rewards.js";
+import { helpText } from "./help-text.js";
+import { SAME_COMMAND, untilStopped } from "./interruption.js";
 import { loadPipeline, modelSchema, optionsOf } from "./model-options.js";
 import { Progress } from "./progress.js";
 
@@ -42,6 +44,7 @@ const schema = z.strictObject({
     expected: "a folder",
     help: "folder of pictures, scores and figures",
     flag: "--outdir <dir>",
+    writes: "folder",
   }),
   samples: field(z.int().min(1).max(1000).default(4), {
     expected: "an integer from 1 to 1000",
@@ -69,7 +72,7 @@ const schema = z.strictObject({
 });
 
 export const register: Register = (command, context) => {
-  declare(command, schema, (options, given) => parti(options, given, context)).addHelpText("after", EXAMPLES);
+  declare(command, schema, (options, given) => parti(options, given, context)).addHelpText("after", helpText(EXAMPLES));
 };
 
 async function parti(
@@ -80,35 +83,44 @@ async function parti(
   const { prompts, outdir, samples, seed, promptRange, overwrite, variant } = options;
   const model = modelOrBundled(options.model);
   const progress = await Progress.for(context);
-  const { onMessage, ...tell } = tellers(context, progress);
+  const { onMessage, ...tell } = tellers(context, progress, "2 of 2: scoring");
   let result: PartiResult;
+  let drawn = "";
+  const work: PartiOptions = {
+    prompts,
+    outdir,
+    samples,
+    seed,
+    promptRange,
+    options: optionsOf(settingsSchema, given),
+    batchSize: given.batchSize,
+    overwrite,
+    model: { model, ...(variant !== undefined && { variant }) },
+    load: () => loadPipeline(model, optionsOf(loadSchema, given), context, progress),
+    scoring: { ...optionsOf(scoringSchema, options), ...tell, onMessage },
+    signal: context.signal,
+    onMessage,
+    onPicture: (done, total) => {
+      drawn = `${done} of ${total} pictures are drawn; `;
+      progress.update("1 of 2: drawing", done, total);
+    },
+  };
   try {
-    result = await evaluateParti({
-      prompts,
-      outdir,
-      samples,
-      seed,
-      promptRange,
-      options: optionsOf(settingsSchema, given),
-      batchSize: given.batchSize,
-      overwrite,
-      model: { model, ...(variant !== undefined && { variant }) },
-      load: () => loadPipeline(model, optionsOf(loadSchema, given), context, progress),
-      scoring: { ...optionsOf(scoringSchema, options), ...tell, onMessage },
-      signal: context.signal,
-      onMessage,
-      onPicture: (done, total) => progress.update("drawing", done, total),
-    });
+    result = await untilStopped(
+      context,
+      () => `${drawn}what is scored is kept; ${SAME_COMMAND}`,
+      () => evaluateParti(work),
+    );
   } finally {
     progress.stop();
   }
-  const { summary, rewards, drawn, skipped } = result;
+  const { summary, rewards, skipped } = result;
   if (options.json) context.stdout(`${JSON.stringify(summary)}\n`);
   else {
     const parts = [["all", summary.all] as const, ...Object.entries(summary.categories)];
     const tables = parts.map(([name, figures]) => `${name}: ${figureTable(figures, rewards.columns)}`);
     context.stdout(`${tables.join("\n\n")}\n`);
   }
-  context.stderr(`${drawn} pictures drawn, ${skipped} were there\n`);
+  context.note(`${result.drawn} pictures drawn, ${skipped} were there\n`);
   tellTroubles(rewards, context);
 }

@@ -7,7 +7,9 @@ import { field } from "../options.js";
 import { declare } from "./add-options.js";
 import { json } from "./common-options.js";
 import type { CliContext, Register } from "./context.js";
-import { Progress } from "./progress.js";
+import { helpText } from "./help-text.js";
+import { SAME_COMMAND, untilStopped } from "./interruption.js";
+import { Progress, tellerOf } from "./progress.js";
 
 const EXAMPLES = `
 DIR has a folder for each prompt: 00000/metadata.jsonl with {"prompt": …}, and its pictures in 00000/samples. Written are
@@ -29,14 +31,19 @@ const schema = z.strictObject({
 });
 
 export const register: Register = (command, context) => {
-  declare(command, schema, (options) => rewards(options, context)).addHelpText("after", EXAMPLES);
+  declare(command, schema, (options) => rewards(options, context)).addHelpText("after", helpText(EXAMPLES));
 };
 
 async function rewards({ folder, json, ...options }: z.output<typeof schema>, context: CliContext): Promise<void> {
   const progress = await Progress.for(context);
   let found: FolderRewards;
   try {
-    found = await scoreFolder(folder, { ...options, ...tellers(context, progress) });
+    const work = { ...options, ...tellers(context, progress) };
+    found = await untilStopped(
+      context,
+      () => `what is scored is kept; ${SAME_COMMAND}`,
+      () => scoreFolder(folder, work),
+    );
   } finally {
     progress.stop();
   }
@@ -46,15 +53,12 @@ async function rewards({ folder, json, ...options }: z.output<typeof schema>, co
 }
 
 /** What scoring reports while it works. */
-export function tellers({ signal, stderr }: CliContext, progress: Progress) {
+export function tellers(context: CliContext, progress: Progress, stage = "scoring") {
   return {
-    signal,
-    onProgress: (done: number, total: number) => progress.update("scoring", done, total),
+    signal: context.signal,
+    onProgress: (done: number, total: number) => progress.update(stage, done, total),
     onDownload: progress.download.bind(progress),
-    onMessage: (message: string) => {
-      progress.stop();
-      stderr(`${message}\n`);
-    },
+    onMessage: tellerOf(context, progress),
   };
 }
 

@@ -3,6 +3,7 @@ import type { Register } from "./context.js";
 import { register as registerGeneval } from "./evaluate-geneval.js";
 import { register as registerParti } from "./evaluate-parti.js";
 import { register as registerRewards } from "./evaluate-rewards.js";
+import { helpText } from "./help-text.js";
 
 const EVALUATIONS: readonly { name: string; summary: string; register: Register }[] = [
   {
@@ -30,6 +31,6 @@ Examples:
 `;
 
 export const register: Register = (command, context) => {
-  command.helpCommand("help [command]", "print help for a command").addHelpText("after", EXAMPLES);
+  command.helpCommand("help [command]", "print help for a command").addHelpText("after", helpText(EXAMPLES));
   for (const { name, summary, register } of EVALUATIONS) register(command.command(name).description(summary), context);
 };

@@ -181,7 +181,7 @@ describe("miro generate", () => {
       abort.signal,
     );
     setTimeout(() => abort.abort(), 1500);
-    expect(await running).toEqual({ code: 130, stdout: "", stderr: "Interrupted.\n" });
+    expect(await running).toEqual({ code: 130, stdout: "", stderr: "Interrupted: 0 of 1 picture drawn\n" });
     expect(readdirSync(folder)).toEqual([]);
   });
 });
@@ -334,7 +334,7 @@ describe.skipIf(!built)("the process", () => {
     const timer = setTimeout(() => child.kill("SIGINT"), 6000);
     const code = await new Promise((resolve) => child.on("close", resolve));
     clearTimeout(timer);
-    expect([code, stderr]).toEqual([130, "Interrupted.\n"]);
+    expect([code, stderr]).toEqual([130, "Interrupted: 0 of 1 picture drawn\n"]);
     expect(readdirSync(folder)).toEqual([]);
   });
 });

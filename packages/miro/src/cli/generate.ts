@@ -3,6 +3,7 @@ import "./extensions.js";
 import { readNpy } from "@miro-t2i/torch/io";
 import { z } from "zod";
 import { InvalidInputError, invalid } from "../errors.js";
+import { type Message, message, option } from "../message.js";
 import { declarationOf, field, flag } from "../options.js";
 import { generateSchema } from "../pipeline/generate-options.js";
 import { modelOrBundled } from "../pipeline/loading/bundled.js";
@@ -26,9 +27,13 @@ import { declare, type Given } from "./add-options.js";
 import { json } from "./common-options.js";
 import type { CliContext, Register } from "./context.js";
 import { sheetPrompts } from "./default-sheet.js";
+import { DrawingProgress } from "./drawing-progress.js";
 import { nameFlags } from "./flag-names.js";
+import { helpText } from "./help-text.js";
+import { untilStopped } from "./interruption.js";
 import { loadPipeline, modelSchema, optionsOf } from "./model-options.js";
-import { Progress } from "./progress.js";
+import { Progress, tellerOf } from "./progress.js";
+import { viewOf, viewOptions } from "./view.js";
 
 const EXAMPLES = `
 Examples:
@@ -45,6 +50,7 @@ Examples:
   miro generate "a fox" --seed 7 --variation-seed 1 --images 4                  four variations of one fox
   miro generate --prompts prompts.jsonl --output book --resume --json
   miro generate "a fox" --images 9 --name "{model}/{index}-{reward.sharpness}" --format webp
+  miro generate "a fox" --show sixel                     in the terminal too
 
 Pictures are named {prompt}-seed{seed} and hold their settings (see: miro info PICTURE). Without --output they go to
 ./${DEFAULT_OUTPUT}, numbered where a name is taken; in a folder given with --output nothing is replaced unless --overwrite
@@ -100,33 +106,61 @@ const schema = z.strictObject({
     help: "initial noise (pictures, channels, r, r) float32 instead of seeds",
     flag: "--init-noise <file.npy>",
   }),
-  saveLatents: field(file, {
-    expected: "a file",
-    help: "store the latents (pictures, channels, r, r) float32",
-    flag: "--save-latents <file.npy>",
-  }),
+  saveLatents: field(
+    z
+      .string()
+      .regex(/\.npy$/i)
+      .optional(),
+    {
+      expected: "a file that ends in .npy",
+      help: "store the latents (pictures, channels, r, r) float32",
+      flag: "--save-latents <file.npy>",
+      writes: "file",
+    },
+  ),
+  ...viewOptions,
   json,
 });
 
 type Flags = Given<typeof schema>;
 
+/** What a picture stores, so that it can be drawn again. */
+const storedSchema = z.strictObject({
+  ...modelSchema.pick({ model: true, variant: true, revision: true, textEncoder: true, vae: true }).shape,
+  ...modelSchema.pick({ device: true, dtype: true, quantization: true, textEncoderDtype: true }).shape,
+  ...promptOptionsSchema.shape,
+  seed: promptSchema.shape.seed,
+});
+
 export const register: Register = (command, context) => {
-  declare(command, schema, (_, given) => generate(given, context)).addHelpText("after", EXAMPLES);
+  declare(command, schema, (_, given, typed) => generate(effective(given, typed), context)).addHelpText(
+    "after",
+    helpText(EXAMPLES),
+  );
   nameFlags(command, { noise: "--init-noise" });
 };
+
+/**
+ * What counts of the values of flags and of settings files: a picture that is drawn again keeps its own settings but for
+ * what flags say, and what is about the best of several has no meaning for one.
+ */
+function effective(given: Flags, typed: Flags): Flags {
+  const stored = given.from === undefined ? [] : Object.keys(storedSchema.shape);
+  const ofSeveral = given.n === undefined ? ["scorer", "weights", "hpsVersion", "keepAll"] : [];
+  const left = new Set([...stored, ...ofSeveral]);
+  return { ...Object.fromEntries(Object.entries(given).filter(([name]) => !left.has(name))), ...typed };
+}
 
 async function generate(flags: Flags, context: CliContext): Promise<void> {
   const started = performance.now();
   checkFlags(flags);
+  const view = viewOf(flags, context);
   const redrawn = flags.from === undefined ? null : await readRedrawing(flags.from, flags);
   const model = modelOrBundled(flags.model ?? redrawn?.model);
   const prompts = promptsOf(flags, redrawn, model);
   const noise = flags.initNoise === undefined ? undefined : readNpy(flags.initNoise);
   const progress = await Progress.for(context);
-  const tell = (message: string) => {
-    progress.stop();
-    context.stderr(`${message}\n`);
-  };
+  const tell = tellerOf(context, progress);
   const request = new DrawRequest({
     pictures: planChecked(prompts.requests, {
       options: mergeOptions(redrawn?.request.options ?? {}, optionsOf(optionsSchema, flags)),
@@ -144,20 +178,21 @@ async function generate(flags: Flags, context: CliContext): Promise<void> {
     signal: context.signal,
     onWait: tell,
     onDifference: (warning) => tell(`warning: ${warning}`),
-    onStep: ({ step, steps, images }) =>
-      progress.update(
-        request.count === 1 ? "drawing" : `drawing ${images.at(-1)! + 1}/${request.count}`,
-        step + 1,
-        steps,
-      ),
+    onStep: (now) => drawing.step(now),
+    onPicture: () => drawing.picture(),
   };
+  const drawing = new DrawingProgress(progress, request.count, flags.n);
   try {
-    await request.claim(hooks);
     const load = { ...redrawn?.load, ...optionsOf(loadSchema, flags) };
-    const pipe = await loadPipeline(model, load, context, progress);
-    const report = await request.draw(pipe, hooks);
+    const left = () => whatIsLeft(flags, drawing.finished, request);
+    const { pipe, report } = await untilStopped(context, left, async () => {
+      await request.claim(hooks);
+      const pipe = await loadPipeline(model, load, context, progress);
+      return { pipe, report: await request.draw(pipe, hooks) };
+    });
     progress.stop();
     print(report, { seconds: round((performance.now() - started) / 1000), device: pipe.device, dtype: pipe.dtype });
+    await view(report.sheet === null ? report.images.map(({ path }) => path!) : [report.sheet]);
   } finally {
     progress.stop();
     request.release();
@@ -181,8 +216,21 @@ async function generate(flags: Flags, context: CliContext): Promise<void> {
     if (sheet) context.stdout(`${sheet}\n`);
     const also = flags.resume ? `, ${skipped} skipped as they were there` : "";
     const { seconds, device, dtype } = run;
-    context.stderr(`${drawn} picture${drawn === 1 ? "" : "s"} in ${seconds} s (${device}, ${dtype})${also}\n`);
+    context.note(`${drawn} picture${drawn === 1 ? "" : "s"} in ${seconds} s (${device}, ${dtype})${also}\n`);
   }
+}
+
+/** What a command that is stopped has drawn, and how the rest is drawn. */
+function whatIsLeft(
+  { initNoise, saveLatents, seed }: Flags,
+  finished: number,
+  { count, pictures }: DrawRequest,
+): Message {
+  const done = `${finished} of ${count} picture${count === 1 ? "" : "s"} drawn`;
+  if (finished === 0) return message`${done}`;
+  if (initNoise !== undefined || saveLatents !== undefined) return message`${done}; the same command draws all again`;
+  const chosen = seed === "random" ? message` and ${option("seed", pictures[0]!.seed!)}` : "";
+  return message`${done}; the same command with ${option("resume", true)}${chosen} draws the rest`;
 }
 
 /**
@@ -225,7 +273,7 @@ function chooseSeed(flags: Flags, stored: number | undefined, context: CliContex
   const { from } = flags;
   if (flags.seed === "random") {
     const seed = randomSeed();
-    context.stderr(`seed ${seed}\n`);
+    context.note(`seed ${seed}\n`);
     return seed;
   }
   if (flags.seed === undefined && from !== undefined && stored === undefined) {

@@ -2,12 +2,15 @@
 
 import { z } from "zod";
 import { type IndexResult, indexOptionsSchema, indexShards } from "../data/dataset/index-shards.js";
+import type { OpenHooks } from "../data/dataset/open-shards.js";
 import { problemText } from "../data/shards/index.js";
 import { MiroError } from "../errors.js";
 import { declare } from "./add-options.js";
 import { json } from "./common-options.js";
 import type { CliContext, Register } from "./context.js";
-import { Progress } from "./progress.js";
+import { helpText } from "./help-text.js";
+import { SAME_COMMAND, untilStopped } from "./interruption.js";
+import { Progress, tellerOf } from "./progress.js";
 
 const EXAMPLES = `
 Examples:
@@ -22,18 +25,24 @@ Bin edges are kept in the first folder under the published name and are found th
 const schema = z.strictObject({ ...indexOptionsSchema.shape, json });
 
 export const register: Register = (command, context) => {
-  declare(command, schema, (options) => index(options, context)).addHelpText("after", EXAMPLES);
+  declare(command, schema, (options) => index(options, context)).addHelpText("after", helpText(EXAMPLES));
 };
 
 async function index({ json, ...options }: z.output<typeof schema>, context: CliContext): Promise<void> {
   const progress = await Progress.for(context);
   let result: IndexResult;
+  let at = "";
+  const hooks: OpenHooks = {
+    signal: context.signal,
+    onProgress: (what, done, all) => {
+      at = `${what}: ${done} of ${all} shards; `;
+      progress.update(what, done, all, { count: `${done}/${all} shards` });
+    },
+    onMessage: tellerOf(context, progress),
+  };
+  const left = () => `${at}shards that were read have their table beside them; ${SAME_COMMAND}`;
   try {
-    result = await indexShards(options, {
-      signal: context.signal,
-      onProgress: (what, done, all) => progress.update(what, done, all),
-      onMessage: (message) => context.stderr(`${message}\n`),
-    });
+    result = await untilStopped(context, left, () => indexShards(options, hooks));
   } finally {
     progress.stop();
   }

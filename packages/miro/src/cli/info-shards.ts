@@ -38,7 +38,7 @@ export async function shardInfo(
     const report = await reportShards(path, {
       skipBrokenShards,
       signal: context.signal,
-      onProgress: (done, total) => progress.update("reading", done, total, " shards"),
+      onProgress: (done, total) => progress.update("reading", done, total, { count: `${done}/${total} shards` }),
     });
     if (plot !== undefined) {
       const chart = histogramChart(report.fields);

@@ -6,12 +6,13 @@ import { existsSync, statSync } from "node:fs";
 import { basename, dirname, join } from "node:path";
 import { z } from "zod";
 import { CUT_REMEDY } from "../data/shards/shard-error.js";
-import { InvalidInputError, MiroError } from "../errors.js";
+import { InvalidInputError, invalid, MiroError } from "../errors.js";
 import { formatMemory } from "../files/sizes.js";
 import { readJson } from "../files/whole-files.js";
 import { message, option } from "../message.js";
 import { field, flag } from "../options.js";
 import { readImageFile } from "../pictures/image-files.js";
+import { BUNDLED_MODEL, modelOrBundled } from "../pipeline/loading/bundled.js";
 import type { ReleaseConfig } from "../pipeline/loading/release-config.js";
 import { textToSettings } from "../pipeline/settings.js";
 import { printable } from "../printable.js";
@@ -19,19 +20,20 @@ import { declare } from "./add-options.js";
 import { json } from "./common-options.js";
 import type { Register } from "./context.js";
 import { withFlags } from "./flag-names.js";
+import { helpText } from "./help-text.js";
 import { holdsShards, shardInfo, shardLines } from "./info-shards.js";
+import { viewOf, viewOptions } from "./view.js";
 
 const EXAMPLES = `
 Examples:
   miro info pictures/a-fox-seed0.png       prompt, seed, rewards and everything else that made the picture
-  miro info models/miro-emoji              configuration, tensors and parameters of a checkpoint
+  miro info pictures/a-fox-seed0.png --show kitty
   miro info runs/emoji                     checkpoints of a run, and what the newest is as a model
+  miro info miro-emoji                     configuration, tensors and parameters of a checkpoint; this is the bundled one
   miro info model.safetensors --json
   miro info epoch=14-step=250000.ckpt      what a training checkpoint of the published code holds; nothing in it is executed
   miro info data/emoji/train --plot scores.png --sheet samples.png     what shards hold, in words and pictures
 `;
-
-const file = z.string().optional();
 
 const schema = z.strictObject({
   path: field(z.string(), {
@@ -39,29 +41,47 @@ const schema = z.strictObject({
     help: "a PNG, WebP or JPEG picture, a folder with config.json, a run, a .safetensors, .npy or .ckpt file, a tar shard or a folder of shards",
     flag: "<path>",
   }),
-  plot: field(file, {
-    expected: "a file",
-    help: "of shards: histograms of the numbers in their metadata, as .png or .svg",
-    flag: "--plot <file>",
-  }),
-  sheet: field(file, {
-    expected: "a file",
-    help: "of shards: pictures with their captions and scores",
-    flag: "--sheet <file.png>",
-  }),
+  plot: field(
+    z
+      .string()
+      .regex(/\.(?:png|svg)$/i)
+      .optional(),
+    {
+      expected: "a file that ends in .png or .svg",
+      help: "of shards: histograms of the numbers in their metadata, as .png or .svg",
+      flag: "--plot <file>",
+      writes: "file",
+    },
+  ),
+  sheet: field(
+    z
+      .string()
+      .regex(/\.png$/i)
+      .optional(),
+    {
+      expected: "a file that ends in .png",
+      help: "of shards: pictures with their captions and scores",
+      flag: "--sheet <file.png>",
+      writes: "file",
+    },
+  ),
   skipBrokenShards: flag(
     "leave out shards that were cut or cannot be read; otherwise they are an error",
     "--skip-broken-shards",
   ),
+  ...viewOptions,
   json,
 });
 
 export const register: Register = (command, context) => {
-  declare(command, schema, async ({ path, json, skipBrokenShards, ...pictures }) => {
+  declare(command, schema, async ({ path: named, json, skipBrokenShards, open, show, ...pictures }) => {
+    const view = viewOf({ open, show, json }, context);
+    const path = named === BUNDLED_MODEL ? modelOrBundled(named) : named;
     const isFolder = statSync(path, { throwIfNoEntry: false })?.isDirectory();
     if (isFolder !== undefined && holdsShards(path, isFolder)) {
       const report = await shardInfo(path, { ...pictures, skipBrokenShards }, context);
       context.stdout(json ? `${JSON.stringify(report)}\n` : `${shardLines(report).join("\n")}\n`);
+      await view(Object.values(pictures).filter((file) => file !== undefined));
       if (report.broken > 0)
         throw new MiroError(
           `${report.broken} of ${report.shards} shards were cut: the report tells of what is left of them; ${withFlags(CUT_REMEDY, {})}`,
@@ -73,8 +93,12 @@ export const register: Register = (command, context) => {
         throw new InvalidInputError(message`${option(name)} applies to shards only, and ${path} contains none`);
     }
     const report = await inspect(path);
+    if (!("format" in report))
+      for (const [name, given] of Object.entries({ open: open || undefined, show }))
+        if (given !== undefined) throw invalid(name, "a picture to look at", path);
     context.stdout(json ? `${JSON.stringify(report)}\n` : `${toLines(report).join("\n")}\n`);
-  }).addHelpText("after", EXAMPLES);
+    if (open || show !== undefined) await view([path]);
+  }).addHelpText("after", helpText(EXAMPLES));
 };
 
 type Report = Record<string, unknown>;

@@ -15,6 +15,7 @@ import { declare } from "./add-options.js";
 import { json } from "./common-options.js";
 import type { CliContext, Register } from "./context.js";
 import { checkLines, refuseBlocked } from "./dry-run-text.js";
+import { helpText } from "./help-text.js";
 
 const EXAMPLES = `
 Examples:
@@ -39,12 +40,12 @@ const schema = z.strictObject({
 });
 
 export const register: Register = (command, context) => {
-  declare(command, schema, (options) => launch(options, context)).addHelpText("after", EXAMPLES);
+  declare(command, schema, (options) => launch(options, context)).addHelpText("after", helpText(EXAMPLES));
 };
 
 async function launch(
   { print, json, ...options }: z.output<typeof schema>,
-  { stdout, stderr }: CliContext,
+  { stdout, stderr, note }: CliContext,
 ): Promise<void> {
   const plan = planJob(options);
   if (!print && options.write === undefined) {
@@ -52,7 +53,7 @@ async function launch(
     const submitted = await submitJob(plan);
     if (json) return stdout(`${JSON.stringify(submitted)}\n`);
     stdout(`${submitted.job}\n`);
-    return stderr(`submitted ${submitted.script}; logs are in ${submitted.logs}\n`);
+    return note(`submitted ${submitted.script}; logs are in ${submitted.logs}\n`);
   }
   const script = jobScript(plan.job);
   const written = options.write === undefined ? null : await writeJob(plan);
@@ -60,7 +61,7 @@ async function launch(
   if (print) stdout(script);
   if (written !== null) {
     if (!print) stdout(`${written.script}\n`);
-    stderr(`wrote ${written.script} and what it refers to; submit it with sbatch ${written.script}\n`);
+    note(`wrote ${written.script} and what it refers to; submit it with sbatch ${written.script}\n`);
   }
 }
 

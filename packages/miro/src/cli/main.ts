@@ -8,8 +8,14 @@ import { InterruptedError, isMissingFile, MiroError, systemReason } from "../err
 import { ERASE_LINE, oneLine, printable } from "../printable.js";
 import { onStop, surviveLostOutput, writeSafely } from "../surroundings.js";
 import { version } from "../version.js";
+import { addOptions } from "./add-options.js";
+import { quietOptions } from "./common-options.js";
 import type { CliContext, Register } from "./context.js";
-import { type FlagNames, flagNames, withFlags } from "./flag-names.js";
+import { flagNames, withFlags } from "./flag-names.js";
+import { helpText, helpWidth, paintHelp } from "./help-text.js";
+import { hasColours, paintHead } from "./paint.js";
+import { Settings } from "./settings.js";
+import { meantWords } from "./words.js";
 
 interface Entry {
   summary: string;
@@ -61,11 +67,21 @@ const COMMANDS: Record<string, Entry> = {
     load: () => import("./testbed.js"),
   },
   plot: { summary: "draw loss curves and other logged metrics", load: () => import("./plot.js") },
+  config: {
+    summary: "show the settings files that are read, and which value comes from where",
+    load: () => import("./config.js"),
+  },
   completion: {
     summary: "print what makes bash, zsh or fish complete commands and options",
     load: () => import("./completion.js"),
   },
 };
+
+/** The names of all commands. */
+export const COMMAND_NAMES: readonly string[] = Object.keys(COMMANDS);
+
+/** Commands that are about all commands. */
+const ABOUT_ALL = ["completion", "config"];
 
 const EXAMPLES = `
 Examples:
@@ -74,6 +90,9 @@ Examples:
   miro generate "a fox" --images 4 --seed 7 --reward sharpness=0.3
   miro info pictures/a-fox-seed7.png
   miro doctor
+
+Defaults of all options can be written into miro.config.yaml, here or in a folder above, and ~/.config/miro/config.yaml
+(see: miro config --help).
 `;
 
 /**
@@ -86,10 +105,14 @@ Examples:
 export async function run(args: readonly string[], overrides: Partial<CliContext> = {}): Promise<number> {
   const interrupt = new AbortController();
   const owner = overrides.signal === undefined;
-  const context = forPeople(args, {
+  const context = forPeople({
     stdout: (text) => writeSafely(process.stdout, text),
     stderr: (text) => writeSafely(process.stderr, text),
     interactive: Boolean(process.stderr.isTTY),
+    colours: {
+      stdout: overrides.stdout === undefined && hasColours(process.stdout),
+      stderr: overrides.stderr === undefined && hasColours(process.stderr),
+    },
     signal: interrupt.signal,
     ...overrides,
   });
@@ -97,46 +120,45 @@ export async function run(args: readonly string[], overrides: Partial<CliContext
   const unlisten = owner
     ? onStop({ stop: () => interrupt.abort(), stopAtOnce: () => process.exit(130) })
     : () => undefined;
-  let names: FlagNames = {};
+  let asked: Command | null = null;
+  const settings = new Settings();
   try {
-    const words = isPrompt(args[0]) ? ["generate", ...args] : [...args];
+    const words = meantWords(args);
     const program = await buildProgram(words, context);
     const follow = (parent: Command): void => {
       parent.hook("preSubcommand", (_, command) => {
-        names = flagNames(command);
+        asked = command;
         follow(command);
       });
     };
     follow(program);
+    program.hook("preAction", async (_, command) => {
+      for (const warning of await settings.apply(command, wholeProgram)) context.stderr(`warning: ${warning}\n`);
+      // Documents for programs are written as they are.
+      if (command.getOptionValue("json") === true) context.stdout = context.terminal;
+      if (command.getOptionValue("quiet") !== true) return;
+      context.interactive = false;
+      context.note = () => {};
+    });
     await program.parseAsync(words, { from: "user" });
     return 0;
   } catch (error) {
-    return report(error, names, context);
+    return report(error, asked, settings, context);
   } finally {
     unlisten();
   }
 }
 
-/**
- * Whether the first word is no command but a text: `miro "a fox"` means `miro generate "a fox"`. What a terminal obeys
- * is none.
- */
-function isPrompt(word: string | undefined): boolean {
-  if (word === undefined || word.startsWith("-") || printable(word) !== word) return false;
-  return /\s|\p{Extended_Pictographic}/u.test(word.trim());
-}
-
-/** Help is as wide as the terminal, and no wider than is easily read. */
-const HELP_WIDTH = Math.min(110, process.stdout.columns ?? 110);
-
-/**
- * Surroundings to which nothing is written that a terminal would obey; documents for programs go to stdout as they are.
- */
-function forPeople(args: readonly string[], context: CliContext): CliContext {
+/** Surroundings to which nothing is written that a terminal would obey, but by `terminal`. */
+function forPeople(context: Omit<CliContext, "note" | "terminal"> & Partial<CliContext>): CliContext {
+  const head = context.colours.stderr ? paintHead : (text: string) => text;
+  const stderr = (text: string) => context.stderr(text === ERASE_LINE ? text : head(printable(text)));
   return {
     ...context,
-    stdout: args.includes("--json") ? context.stdout : (text) => context.stdout(printable(text)),
-    stderr: (text) => context.stderr(text === ERASE_LINE ? text : printable(text)),
+    stdout: (text) => context.stdout(printable(text)),
+    stderr,
+    note: context.note ?? stderr,
+    terminal: context.terminal ?? context.stdout,
   };
 }
 
@@ -153,8 +175,10 @@ export async function main(): Promise<void> {
 /** The program with every command in full: for what is generated from all of them. */
 export async function wholeProgram(): Promise<Command> {
   const unused = () => undefined;
+  const writing = { stdout: unused, stderr: unused, note: unused, terminal: unused };
+  const colours = { stdout: false, stderr: false };
   const signal = new AbortController().signal;
-  return buildProgram(["completion"], { stdout: unused, stderr: unused, interactive: false, signal });
+  return buildProgram(["completion"], { ...writing, colours, interactive: false, signal });
 }
 
 async function buildProgram(args: readonly string[], context: CliContext): Promise<Command> {
@@ -164,29 +188,41 @@ async function buildProgram(args: readonly string[], context: CliContext): Promi
     .version(version(), "-V, --version", "print the version")
     .helpOption("-h, --help", "print help")
     .helpCommand("help [command]", "print help for a command")
-    .addHelpText("after", EXAMPLES);
+    .addHelpText("after", helpText(EXAMPLES));
   configure(program, context);
   for (const [name, { summary, load }] of Object.entries(COMMANDS)) {
     const command = program.command(name).description(summary);
     configure(command, context);
-    // Completion is about all commands.
-    if (name === wanted || wanted === "completion" || (wanted === "help" && args.includes(name))) {
+    const isAsked = name === wanted || (wanted === "help" && args.includes(name));
+    if (isAsked || ABOUT_ALL.includes(wanted ?? "")) {
       (await load()).register(command, context);
+      for (const leaf of leavesOf(command)) addOptions(leaf, quietOptions);
     }
   }
   return program;
+}
+
+/** A command that does something, or those within it that do. */
+function leavesOf(command: Command): Command[] {
+  return command.commands.length === 0 ? [command] : command.commands.flatMap(leavesOf);
 }
 
 function configure(command: Command, context: CliContext): void {
   command
     .exitOverride()
     .showSuggestionAfterError(true)
-    .configureOutput({ writeOut: context.stdout, writeErr: context.stderr, outputError: () => {} })
-    .configureHelp({ helpWidth: HELP_WIDTH });
+    .configureOutput({
+      writeOut: context.colours.stdout ? (text) => context.terminal(paintHelp(printable(text))) : context.stdout,
+      writeErr: context.stderr,
+      outputError: () => {},
+    })
+    // Names alone leave room for what commands do.
+    .configureHelp({ helpWidth: helpWidth(), minWidthToWrap: 20, subcommandTerm: (one) => one.name() });
 }
 
 /** Prints what the user needs to know about `error` and returns the exit code. */
-function report(error: unknown, names: FlagNames, context: CliContext): number {
+function report(error: unknown, asked: Command | null, settings: Settings, context: CliContext): number {
+  const names = asked === null ? {} : flagNames(asked);
   if (error instanceof CommanderError) {
     if (error.exitCode === 0) return 0;
     if (error.code === "commander.help") return 2;
@@ -194,11 +230,13 @@ function report(error: unknown, names: FlagNames, context: CliContext): number {
     return 2;
   }
   if (context.signal.aborted || error instanceof InterruptedError) {
-    context.stderr("Interrupted.\n");
+    const what = error instanceof InterruptedError ? oneLine(withFlags(error.wording, names)) : "";
+    context.stderr(what === "" ? "Interrupted.\n" : `Interrupted: ${what}\n`);
     return 130;
   }
   if (error instanceof MiroError) {
-    context.stderr(`error: ${oneLine(withFlags(error.wording, names))}\n`);
+    const where = settings.placeOf(error.wording.parameter);
+    context.stderr(`error: ${where}${oneLine(withFlags(error.wording, names))}\n`);
     return isMissingFile(error) ? 2 : error.exitCode;
   }
   const { code, syscall, path } = error as NodeJS.ErrnoException;

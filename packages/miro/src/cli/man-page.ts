@@ -1,5 +1,6 @@
 /** The manual page `miro(1)`, generated from the help of every command. */
 import type { Command } from "commander";
+import { PROJECT_FILE } from "./settings.js";
 
 /** Text of a man page: what troff would take for a command or an escape is none. */
 function troff(text: string): string {
@@ -42,6 +43,13 @@ export function manPage(program: Command, version: string): string {
   };
   for (const command of program.commands) visit(command);
   parts.push(
+    ".SH FILES",
+    item(`./${PROJECT_FILE}`, "defaults of options for a project, also in a folder above; see miro config"),
+    item("~/.config/miro/config.yaml", "defaults of options for a user; XDG_CONFIG_HOME names another ~/.config"),
+    ".SH ENVIRONMENT",
+    item("MIRO_CONFIG", "a file of defaults instead of these two; none when it is empty"),
+    item("NO_COLOR", "no colours"),
+    item("HF_HOME, HF_TOKEN, HF_ENDPOINT", "cache, token and address of the Hugging Face Hub"),
     ".SH EXIT STATUS",
     item("0", "done"),
     item("1", "failed"),

@@ -5,7 +5,7 @@ import { type FromPretrainedOptions, loadSchema } from "../pipeline/loading/load
 import { MiroPipeline } from "../pipeline/pipeline.js";
 import type { Given } from "./add-options.js";
 import type { CliContext } from "./context.js";
-import type { Progress } from "./progress.js";
+import { type Progress, tellerOf } from "./progress.js";
 
 /** Which checkpoint, with which parts, on which device. */
 export const modelSchema = z.strictObject({
@@ -22,17 +22,14 @@ export const modelSchema = z.strictObject({
 export function loadPipeline(
   model: string,
   options: FromPretrainedOptions,
-  { signal, stderr }: CliContext,
+  context: CliContext,
   progress: Progress,
 ): Promise<MiroPipeline> {
   return MiroPipeline.fromPretrained(model, {
     ...options,
-    signal,
+    signal: context.signal,
     onDownload: (now) => progress.download(now),
-    onMessage: (message) => {
-      progress.stop();
-      stderr(`${message}\n`);
-    },
+    onMessage: tellerOf(context, progress),
   });
 }
 

@@ -8,6 +8,7 @@ import { type ListedScorer, listScorers } from "../rewards/index.js";
 import { declare } from "./add-options.js";
 import { json } from "./common-options.js";
 import type { Register } from "./context.js";
+import { helpText } from "./help-text.js";
 
 const EXAMPLES = `
 Examples:
@@ -26,7 +27,7 @@ export const register: Register = (command, context) => {
     const list = listModels(where);
     const scorers = listScorers(where);
     context.stdout(json ? `${JSON.stringify({ ...list, scorers })}\n` : describe(list, scorers));
-  }).addHelpText("after", EXAMPLES);
+  }).addHelpText("after", helpText(EXAMPLES));
 };
 
 function describe({ bundled, published, cache }: ModelList, scorers: readonly ListedScorer[]): string {

@@ -11,6 +11,8 @@ import { runChart, runChartOptionsSchema } from "../training/logging/run-chart.j
 import { readRunLog } from "../training/logging/run-log.js";
 import { declare } from "./add-options.js";
 import type { Register } from "./context.js";
+import { helpText } from "./help-text.js";
+import { viewOf, viewOptions } from "./view.js";
 
 const EXAMPLES = `
 Examples:
@@ -33,14 +35,17 @@ const schema = z.strictObject({
     expected: "a file that ends in .svg or .png",
     help: "SVG or PNG file",
     flag: "--output <file>",
+    writes: "file",
     otherwise: "plot.svg in the folder of a single run, else here",
   }),
   ...runChartOptionsSchema.shape,
+  ...viewOptions,
   json: flag("print what is shown as JSON", "--json"),
 });
 
 export const register: Register = (command, context) => {
-  declare(command, schema, async ({ runs, json, output = defaultOutput(runs), ...chart }) => {
+  declare(command, schema, async ({ runs, json, output = defaultOutput(runs), open, show, ...chart }) => {
+    const view = viewOf({ open, show, json }, context);
     const svg = output.toLowerCase().endsWith(".svg");
     if (!svg && !output.toLowerCase().endsWith(".png"))
       throw invalid("output", "a file that ends in .svg or .png", output);
@@ -62,7 +67,8 @@ export const register: Register = (command, context) => {
       warnings: warnings.length,
     }));
     context.stdout(json ? `${JSON.stringify({ output, runs: about, curves })}\n` : `${output}\n`);
-  }).addHelpText("after", EXAMPLES);
+    await view([output], () => drawing.toImage());
+  }).addHelpText("after", helpText(EXAMPLES));
 };
 
 function defaultOutput(runs: readonly string[]): string {

@@ -1,7 +1,12 @@
 /** `miro preprocess`: prepares training data. Parses, calls {@link preprocess}, prints. */
 import "./extensions.js";
 import { z } from "zod";
-import { type PreprocessProgress, type PreprocessResult, preprocess } from "../data/preprocess/index.js";
+import {
+  type PreprocessOptions,
+  type PreprocessProgress,
+  type PreprocessResult,
+  preprocess,
+} from "../data/preprocess/index.js";
 import { preprocessSchema } from "../data/preprocess/options.js";
 import { MiroError } from "../errors.js";
 import { scorerSpecs } from "../rewards/index.js";
@@ -9,7 +14,9 @@ import { declare } from "./add-options.js";
 import { json } from "./common-options.js";
 import type { CliContext, Register } from "./context.js";
 import { withFlags } from "./flag-names.js";
-import { Progress } from "./progress.js";
+import { helpText } from "./help-text.js";
+import { SAME_COMMAND, untilStopped } from "./interruption.js";
+import { Progress, type ProgressDetail } from "./progress.js";
 
 const EXAMPLES = `
 Scorers that exist (those of published data sets run with --weights or --scorers published; see docs/data.md):
@@ -18,7 +25,7 @@ ${scorerSpecs()
   .join("\n")}
 ${scorerSpecs().some(({ stage }) => stage === "vqa") ? "" : "  None is of stage vqa: that stage ends with an error, and --stage all leaves it out.\n"}
 Examples:
-  miro preprocess --stage all --src raw --dest shards --model models/miro-emoji --no-vae-512
+  miro preprocess --stage all --src raw --dest shards --model miro-emoji --no-vae-512
   miro preprocess --stage rewards --src raw --synthetic-captions captions.tsv
   miro preprocess --stage rewards --src raw --scorers published --device cuda
   miro preprocess --stage rewards --src raw --weights hpsv2_score=models/HPSv2 --weights pick_a_score_score=models/PickScore_v1
@@ -36,22 +43,32 @@ Finished shards are skipped, interrupted ones made again; Ctrl-C stops between t
 const schema = z.strictObject({ ...preprocessSchema.shape, json });
 
 export const register: Register = (command, context) => {
-  declare(command, schema, (options) => run(options, context)).addHelpText("after", EXAMPLES);
+  declare(command, schema, (options) => run(options, context)).addHelpText("after", helpText(EXAMPLES));
 };
 
 async function run({ json, ...options }: z.output<typeof schema>, context: CliContext): Promise<void> {
   const progress = await Progress.for(context);
   let result: PreprocessResult;
+  let at: PreprocessProgress | null = null;
+  const left = () =>
+    at === null
+      ? SAME_COMMAND
+      : `stage ${at.stage}, in shard ${at.shard} (${at.shardIndex + 1} of ${at.shardCount}); ${SAME_COMMAND}, with this shard from its beginning`;
   try {
-    result = await preprocess({
+    const work: PreprocessOptions = {
       ...options,
       signal: context.signal,
-      onProgress: (now) => progress.update(label(now), now.done, now.total),
+      onProgress: (now) => {
+        at = now;
+        const { stage, shardIndex, shardCount, done, total } = now;
+        progress.update(stage, shardIndex + done / total, shardCount, detailOf(now));
+      },
       onMessage: (text, wording) => {
         progress.stop();
         context.stderr(`${wording ? withFlags(wording, {}) : text}\n`);
       },
-    });
+    };
+    result = await untilStopped(context, left, () => preprocess(work));
   } finally {
     progress.stop();
   }
@@ -67,15 +84,20 @@ async function run({ json, ...options }: z.output<typeof schema>, context: CliCo
   }
 }
 
-function label({ stage, shard, shardIndex, shardCount, rate, totalSeconds }: PreprocessProgress): string {
-  return `${stage} ${shard} (${shardIndex + 1}/${shardCount}) ${rate.toFixed(1)}/s, ${duration(totalSeconds)} in all`;
-}
-
-function duration(seconds: number): string {
-  const minutes = Math.floor(seconds / 60);
-  return minutes < 60
-    ? `${minutes}:${String(Math.floor(seconds % 60)).padStart(2, "0")}`
-    : `${(minutes / 60).toFixed(1)} h`;
+function detailOf({
+  shard,
+  shardIndex,
+  shardCount,
+  done,
+  total,
+  rate,
+  totalSeconds,
+}: PreprocessProgress): ProgressDetail {
+  return {
+    count: `shard ${shardIndex + 1}/${shardCount} (${shard})`,
+    detail: `${done}/${total} samples, ${rate.toFixed(1)}/s`,
+    secondsLeft: totalSeconds,
+  };
 }
 
 function summary({ shards, counts, seconds }: PreprocessResult): string[] {

@@ -6,6 +6,7 @@ import { oneLine, printable } from "../printable.js";
 import { surviveLostOutput } from "../surroundings.js";
 import { declare } from "./add-options.js";
 import { flagNames, withFlags } from "./flag-names.js";
+import { helpText, helpWidth } from "./help-text.js";
 
 /** A program: how it is called, what it does, its options and its work. */
 export interface Program<S extends z.ZodObject> {
@@ -34,11 +35,11 @@ export async function runProgram<S extends z.ZodObject>(program: Program<S>): Pr
     .helpOption("-h, --help", "print help")
     .exitOverride()
     .configureOutput({ outputError: () => {} })
-    .configureHelp({ helpWidth: 110 });
+    .configureHelp({ helpWidth: helpWidth(), minWidthToWrap: 20 });
   declare(command, program.schema, async (options) => {
     code = (await program.run(options)) ?? 0;
   });
-  if (program.notes !== undefined) command.addHelpText("after", `\n${program.notes}\n`);
+  if (program.notes !== undefined) command.addHelpText("after", helpText(`\n${program.notes}\n`));
   try {
     await command.parseAsync(process.argv.slice(2), { from: "user" });
     return code;

@@ -1,20 +1,51 @@
 /**
- * One progress line on stderr, redrawn in place; nothing at all when stderr is no terminal. `cli-progress` is loaded
- * with the first line only.
+ * One progress line on stderr, redrawn in place; nothing at all when stderr is no terminal, or under `--quiet`. A stage
+ * has one line from its beginning to its end, with the time that is left of it. `cli-progress` is loaded with the first
+ * line only.
  */
 import type { SingleBar } from "cli-progress";
+import { clock } from "../duration.js";
 import type { DownloadProgress } from "../pipeline/loading/hub-repository.js";
 import { printable } from "../printable.js";
 import type { CliContext } from "./context.js";
+import { paint } from "./paint.js";
+
+/** What stands beside a bar. */
+export interface ProgressDetail {
+  /** What is done of what; default: the two numbers. */
+  count?: string;
+  /** More about it: the shard at hand, the rate. */
+  detail?: string;
+  /** Seconds that are left of the whole work, where that is known better than by the bar's own pace. */
+  secondsLeft?: number;
+}
+
+/** How long the pace of the work is looked back on: what is skipped at the beginning is soon forgotten. */
+const PACE_MS = 60_000;
+
+/** Time left by the pace of the last minute. */
+export class Pace {
+  #marks: { value: number; ms: number }[] = [];
+
+  /** @returns seconds, or null as long as nothing is known */
+  left(value: number, total: number, ms = performance.now()): number | null {
+    if (value < (this.#marks.at(-1)?.value ?? 0)) this.#marks = [];
+    this.#marks.push({ value, ms });
+    // What takes longer than a minute a piece is judged by the last two.
+    while (this.#marks.length > 3 && this.#marks[1]!.ms < ms - PACE_MS) this.#marks.shift();
+    const [first] = this.#marks;
+    const done = value - first!.value;
+    return done <= 0 ? null : ((ms - first!.ms) / 1000 / done) * (total - value);
+  }
+}
 
 export class Progress {
   #bar: SingleBar | null = null;
-  #label = "";
-  /** What a download had when it was first reported, and when. */
-  #first = { bytes: 0, ms: 0 };
-  readonly #create: ((format: string) => SingleBar) | null;
+  #stage = "";
+  #pace = new Pace();
+  readonly #create: (() => SingleBar) | null;
 
-  private constructor(create: ((format: string) => SingleBar) | null) {
+  private constructor(create: (() => SingleBar) | null) {
     this.#create = create;
   }
 
@@ -22,10 +53,11 @@ export class Progress {
   static async for(context: CliContext): Promise<Progress> {
     if (!context.interactive) return new Progress(null);
     const { default: cliProgress } = await import("cli-progress");
+    const bar = context.colours.stderr ? paint("cyan", "{bar}") : "{bar}";
     return new Progress(
-      (format) =>
+      () =>
         new cliProgress.SingleBar({
-          format: printable(format).replaceAll("\n", " "),
+          format: `{stage} ${bar} {text}`,
           stream: process.stderr,
           hideCursor: true,
           clearOnComplete: true,
@@ -36,44 +68,58 @@ export class Progress {
     );
   }
 
-  /** Shows `value` of `total` behind a label; another label begins another line. */
-  update(label: string, value: number, total: number, unit = ""): void {
+  /** Shows how far a stage is: `value` of `total`. Another stage begins another line. */
+  update(stage: string, value: number, total: number, { count, detail, secondsLeft }: ProgressDetail = {}): void {
     if (!this.#create) return;
-    if (!this.#bar || this.#label !== label) {
-      this.stop();
-      this.#label = label;
-      this.#bar = this.#create(`${label} {bar} {value}/{total}${unit} {eta_formatted}`);
-      this.#bar.start(total, value);
-    } else {
-      this.#bar.setTotal(total);
-      this.#bar.update(value);
-    }
+    this.#begin(stage);
+    const left = secondsLeft ?? this.#pace.left(value, total);
+    const time = left === null || value >= total ? "" : `${clock(left)} left`;
+    this.#draw(value, total, [count ?? `${value}/${total}`, detail ?? "", time]);
   }
 
   /** Shows a download: all files that are fetched together, the rate and the time left. */
   download(progress: DownloadProgress): void {
     if (!this.#create) return;
     const { repo, allBytes, allTotalBytes } = progress;
-    const label = `downloading ${repo}`;
-    const now = performance.now();
-    if (!this.#bar || this.#label !== label || allBytes < this.#first.bytes) {
-      this.stop();
-      this.#label = label;
-      this.#first = { bytes: allBytes, ms: now };
-      this.#bar = this.#create(`${label} {bar} {text}`);
-      this.#bar.start(allTotalBytes, allBytes, { text: downloadText(progress, 0) });
-    } else {
-      this.#bar.setTotal(allTotalBytes);
-      const rate = (allBytes - this.#first.bytes) / ((now - this.#first.ms) / 1000);
-      this.#bar.update(allBytes, { text: downloadText(progress, rate) });
-    }
+    this.#begin(`downloading ${repo}`);
+    const left = this.#pace.left(allBytes, allTotalBytes);
+    const rate = left === null || left === 0 ? 0 : (allTotalBytes - allBytes) / left;
+    this.#draw(allBytes, allTotalBytes, [downloadText(progress, rate)]);
   }
 
-  /** Removes the line. */
+  /** Removes the line; the next update draws it again. */
   stop(): void {
     this.#bar?.stop();
     this.#bar = null;
   }
+
+  #begin(stage: string): void {
+    if (stage === this.#stage) return;
+    this.stop();
+    this.#stage = stage;
+    this.#pace = new Pace();
+  }
+
+  #draw(value: number, total: number, parts: readonly string[]): void {
+    const line = (text: string) => printable(text).replaceAll("\n", " ");
+    const text = line(parts.filter((part) => part !== "").join(", "));
+    if (this.#bar === null) {
+      this.#bar = this.#create!();
+      this.#bar.start(total, value, { stage: line(this.#stage), text });
+    } else {
+      this.#bar.setTotal(total);
+      this.#bar.update(value, { text });
+    }
+  }
+}
+
+/** Says what libraries tell while a progress line may stand there: warnings always, the rest as notes. */
+export function tellerOf(context: CliContext, progress: Progress): (message: string) => void {
+  return (message) => {
+    progress.stop();
+    const say = message.startsWith("warning: ") ? context.stderr : context.note;
+    say(`${message}\n`);
+  };
 }
 
 /** How far a download is, in words. @param rate bytes a second; 0 when it is not known yet */
@@ -84,12 +130,6 @@ export function downloadText(progress: DownloadProgress, rate: number): string {
     `${(allBytes / unit).toFixed(1)}/${(allTotalBytes / unit).toFixed(1)} ${name}`,
     `file ${fileNumber} of ${fileCount}`,
   ];
-  if (rate > 0) {
-    const left = Math.round((allTotalBytes - allBytes) / rate);
-    const two = (n: number) => String(n).padStart(2, "0");
-    const [hours, minutes, seconds] = [Math.floor(left / 3600), Math.floor(left / 60) % 60, left % 60];
-    const clock = hours > 0 ? `${hours}:${two(minutes)}:${two(seconds)}` : `${minutes}:${two(seconds)}`;
-    parts.push(`${(rate / 1e6).toFixed(1)} MB/s`, `${clock} left`);
-  }
+  if (rate > 0) parts.push(`${(rate / 1e6).toFixed(1)} MB/s`, `${clock((allTotalBytes - allBytes) / rate)} left`);
   return parts.join(", ");
 }

@@ -8,6 +8,9 @@ import { planPublication, publish } from "../release/publish.js";
 import { declare } from "./add-options.js";
 import { json } from "./common-options.js";
 import type { Register } from "./context.js";
+import { helpText } from "./help-text.js";
+import { SAME_COMMAND, untilStopped } from "./interruption.js";
+import { Progress, tellerOf } from "./progress.js";
 
 const EXAMPLES = `
 Examples:
@@ -48,15 +51,20 @@ export const register: Register = (command, context) => {
     if (visible.private && visible.public)
       throw new InvalidInputError(message`${option("private", true)} and ${option("public", true)} exclude each other`);
     const visibility = visible.public ? "public" : visible.private ? "private" : undefined;
-    const onProgress = (what: string) => context.stderr(`${what}\n`);
-    const options = { repo, variant, visibility, signal: context.signal, onProgress } as const;
+    const progress = await Progress.for(context);
+    const onProgress = tellerOf(context, progress);
+    const onBytes = (done: number, all: number) =>
+      progress.update("uploading", done, all, { count: `${formatSize(done)} of ${formatSize(all)}` });
+    const options = { repo, variant, visibility, signal: context.signal, onProgress, onBytes } as const;
     const plan = await planPublication(folder, options);
     if (plan.creates) onProgress(`create    ${repo}, ${visibility ?? "private"}`);
     for (const { action, path, bytes } of plan.files)
       onProgress(`${action.padEnd(9)} ${path}${action === "delete" ? "" : ` (${formatSize(bytes)})`}`);
-    const commit = dryRun ? null : await publish(plan, options);
+    const left = () => `nothing is to be seen on the Hub before all is there; ${SAME_COMMAND}`;
+    const upload = () => publish(plan, options).finally(() => progress.stop());
+    const commit = dryRun ? null : await untilStopped(context, left, upload);
     const files = plan.files.map(({ path, action, bytes }) => ({ path, action, bytes }));
     if (json) context.stdout(`${JSON.stringify({ repo, variant, creates: plan.creates, files, dryRun, commit })}\n`);
     else if (!dryRun) context.stdout(`${commit ?? "nothing differs"}\n`);
-  }).addHelpText("after", EXAMPLES);
+  }).addHelpText("after", helpText(EXAMPLES));
 };

@@ -58,6 +58,7 @@ export const samplesShape = {
     expected: "a text",
     help: "what they show; may be given several times",
     flag: "--prompt <text>",
+    otherwise: "those of the run, else some examples",
   }),
   seed: field(z.int().min(0).default(0), {
     expected: "an integer of at least 0",

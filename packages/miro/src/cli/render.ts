@@ -1,19 +1,21 @@
 /** `miro render`: emoji scenes as raw tar shards. */
 import { join } from "node:path";
 import { z } from "zod";
-import { rawShardsRecipeSchema, renderRawShards } from "../emoji/scenes/raw-shards.js";
+import { type RenderRawShardsOptions, rawShardsRecipeSchema, renderRawShards } from "../emoji/scenes/raw-shards.js";
 import { field, flag } from "../options.js";
 import { checkRecipe } from "../training/recipes/checked-yaml.js";
 import { readRecipe } from "../training/recipes/recipe.js";
 import { declare } from "./add-options.js";
 import { json, recipeArguments } from "./common-options.js";
 import type { Register } from "./context.js";
+import { helpText } from "./help-text.js";
+import { SAME_COMMAND, untilStopped } from "./interruption.js";
 import { Progress } from "./progress.js";
 
 const EXAMPLES = `
 Examples:
-  miro render recipes/emoji-data.yaml --output data/emoji/raw
-  miro render recipes/emoji-data.yaml samples=500 samples_per_shard=250 --output data/emoji/small
+  miro render emoji-data --output data/emoji/raw
+  miro render emoji-data samples=500 samples_per_shard=250 --output data/emoji/small
 
 Each sample is KEY.jpg, KEY.txt (the caption) and KEY.json (size, scene, true caption), as data sets from the web come.
 Finished shards are kept: the same command goes on where it was interrupted, and does nothing when all is there.
@@ -26,6 +28,7 @@ const schema = z.strictObject({
     expected: "a folder",
     help: "folder of the shards",
     flag: "--output <dir>",
+    writes: "folder",
     otherwise: "data/NAME/raw",
   }),
   overwrite: flag("render again what is there, and replace shards of another recipe", "--overwrite"),
@@ -37,18 +40,24 @@ export const register: Register = (command, context) => {
     const recipe = checkRecipe(rawShardsRecipeSchema, readRecipe(path, overrides), path);
     const output = given.output ?? join("data", recipe.name, "raw");
     const progress = await Progress.for(context);
-    const result = await renderRawShards({
+    let at = "";
+    const work: RenderRawShardsOptions = {
       recipe,
       output,
       overwrite,
       signal: context.signal,
-      onProgress: (done, total) => progress.update("rendering", done, total),
-    }).finally(() => progress.stop());
+      onProgress: (done, total) => {
+        at = `${done} of ${total} samples; finished shards are kept; `;
+        progress.update("rendering", done, total);
+      },
+    };
+    const left = () => `${at}${SAME_COMMAND}`;
+    const result = await untilStopped(context, left, () => renderRawShards(work)).finally(() => progress.stop());
     const { shards, samples, kept } = result;
     context.stdout(
       json
         ? `${JSON.stringify(result)}\n`
         : `${output}: ${shards.length} shards, ${samples} samples, ${kept} shards kept\n`,
     );
-  }).addHelpText("after", EXAMPLES);
+  }).addHelpText("after", helpText(EXAMPLES));
 };

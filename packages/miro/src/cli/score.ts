@@ -7,11 +7,13 @@ import { formatSize } from "../files/sizes.js";
 import { field } from "../options.js";
 import { loadSchema } from "../pipeline/loading/load-options.js";
 import { type ScoreReport, scoreFilesWithReport, scorerBytes, scorerSpecs } from "../rewards/index.js";
-import { scoreFilesSchema } from "../rewards/score-files.js";
+import { type ScoreFilesOptions, scoreFilesSchema } from "../rewards/score-files.js";
 import { declare } from "./add-options.js";
 import { json } from "./common-options.js";
 import type { CliContext, Register } from "./context.js";
-import { Progress } from "./progress.js";
+import { helpText } from "./help-text.js";
+import { SAME_COMMAND, untilStopped } from "./interruption.js";
+import { Progress, tellerOf } from "./progress.js";
 
 /** Pictures that an error names. */
 const NAMED = 10;
@@ -59,24 +61,28 @@ const schema = z.strictObject({
 });
 
 export const register: Register = (command, context) => {
-  declare(command, schema, (options) => score(options, context)).addHelpText("after", EXAMPLES);
+  declare(command, schema, (options) => score(options, context)).addHelpText("after", helpText(EXAMPLES));
 };
 
 async function score({ images, json, threads, ...options }: z.output<typeof schema>, context: CliContext) {
   if (threads !== undefined) setNumThreads(threads);
   const progress = await Progress.for(context);
   let report: ScoreReport;
+  let at = "";
+  const left = () =>
+    `${at}${options.output === undefined ? "--output FILE keeps scores, so that they are not computed again" : SAME_COMMAND}`;
+  const work: ScoreFilesOptions = {
+    ...options,
+    signal: context.signal,
+    onProgress: (done, total) => {
+      at = `${done} of ${total} pictures are scored; `;
+      progress.update("scoring", done, total);
+    },
+    onDownload: (now) => progress.download(now),
+    onMessage: tellerOf(context, progress),
+  };
   try {
-    report = await scoreFilesWithReport(images, {
-      ...options,
-      signal: context.signal,
-      onProgress: (done, total) => progress.update("scoring", done, total),
-      onDownload: (now) => progress.download(now),
-      onMessage: (text) => {
-        progress.stop();
-        context.stderr(`${text}\n`);
-      },
-    });
+    report = await untilStopped(context, left, () => scoreFilesWithReport(images, work));
   } finally {
     progress.stop();
   }

@@ -1,6 +1,5 @@
 /** `miro studio`: serves pictures to a browser and to programs. Parses, starts {@link Studio}, prints. */
 import "./extensions.js";
-import { spawn } from "node:child_process";
 import { z } from "zod";
 import { invalid } from "../errors.js";
 import { readText } from "../files/whole-files.js";
@@ -9,6 +8,8 @@ import { loadSchema } from "../pipeline/loading/load-options.js";
 import { Studio } from "../studio/server/studio.js";
 import { declare } from "./add-options.js";
 import type { CliContext, Register } from "./context.js";
+import { helpText } from "./help-text.js";
+import { openWithDesktop } from "./open-file.js";
 
 const EXAMPLES = `
 Examples:
@@ -42,6 +43,7 @@ const schema = z.strictObject({
     expected: "a folder",
     help: "folder of the pictures",
     flag: "--output <dir>",
+    writes: "folder",
   }),
   queue: field(z.int().min(1).max(100_000).default(64), {
     expected: "an integer of at least 1",
@@ -73,19 +75,17 @@ const schema = z.strictObject({
 });
 
 export const register: Register = (command, context) => {
-  declare(command, schema, (options) => serve(options, context)).addHelpText("after", EXAMPLES);
+  declare(command, schema, (options) => serve(options, context)).addHelpText("after", helpText(EXAMPLES));
 };
 
 async function serve(
   { model: models, apiKeyFile, allowOrigin: allowOrigins, open, ...options }: z.output<typeof schema>,
-  { signal, stdout }: CliContext,
+  context: CliContext,
 ): Promise<void> {
+  const { signal } = context;
   const studio = await Studio.start({ ...options, models, allowOrigins, key: readKey(apiKeyFile), signal });
-  stdout(`${studio.url}\n`);
-  if (open)
-    spawn("xdg-open", [studio.url], { stdio: "ignore", detached: true })
-      .on("error", () => {})
-      .unref();
+  context.stdout(`${studio.url}\n`);
+  if (open) await openWithDesktop(studio.url, context);
   try {
     if (!signal.aborted) await new Promise((resolve) => signal.addEventListener("abort", resolve, { once: true }));
   } finally {

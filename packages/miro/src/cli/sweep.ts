@@ -2,11 +2,9 @@
 import "./extensions.js";
 import { join } from "node:path";
 import { z } from "zod";
-import { MiroError, systemReason } from "../errors.js";
 import { axisNames, parseAxis } from "../evaluation/sweep/axis.js";
 import { summarize, sweepFooter, sweepSheet, sweepToJson } from "../evaluation/sweep/report.js";
-import { runSweep, type SweepResult } from "../evaluation/sweep/run.js";
-import { makeFolder } from "../files/make-folder.js";
+import { layOutSweep, runSweep, type SweepOptions, type SweepResult } from "../evaluation/sweep/run.js";
 import { writeFileAtomic } from "../files/whole-files.js";
 import { commaSeparated, field, flag } from "../options.js";
 import { encodePng } from "../pictures/png.js";
@@ -20,8 +18,12 @@ import { loadScorerSchema } from "../rewards/registry.js";
 import type { Scorer } from "../rewards/scorer.js";
 import { declare, type Given } from "./add-options.js";
 import type { CliContext, Register } from "./context.js";
+import { DrawingProgress } from "./drawing-progress.js";
+import { helpText } from "./help-text.js";
+import { SAME_COMMAND, untilStopped } from "./interruption.js";
 import { loadPipeline, modelSchema, optionsOf } from "./model-options.js";
-import { Progress } from "./progress.js";
+import { Progress, tellerOf } from "./progress.js";
+import { viewOf, viewOptions } from "./view.js";
 
 const EXAMPLES = `
 Axes: ${axisNames().join(", ")}.
@@ -101,7 +103,9 @@ const schema = z.strictObject({
     expected: "a folder",
     help: "folder of the sheet, the JSON file and the pictures",
     flag: "--output <dir>",
+    writes: "folder",
   }),
+  ...viewOptions,
   overwrite: flag("draw again what is there, and replace pictures of other settings", "--overwrite"),
   json: flag("print the contents of sweep.json on stdout", "--json"),
 });
@@ -109,7 +113,7 @@ const schema = z.strictObject({
 type Options = z.output<typeof schema>;
 
 export const register: Register = (command, context) => {
-  declare(command, schema, (options, given) => sweep(options, given, context)).addHelpText("after", EXAMPLES);
+  declare(command, schema, (options, given) => sweep(options, given, context)).addHelpText("after", helpText(EXAMPLES));
 };
 
 async function sweep(options: Options, given: Given<typeof schema>, context: CliContext): Promise<void> {
@@ -118,24 +122,19 @@ async function sweep(options: Options, given: Given<typeof schema>, context: Cli
   const x = parseAxis(options.x, "--x", prompts);
   const y = options.y === undefined ? undefined : parseAxis(options.y, "--y", prompts);
   const model = modelOrBundled(options.model);
-  try {
-    makeFolder(output);
-  } catch (error) {
-    throw new MiroError(`--output: ${output} cannot be created: ${systemReason(error)}`, { cause: error });
-  }
+  const view = viewOf(options, context);
   const files = new PictureFiles({ output, overwrite, resume: true });
   for (const key of options.by) scorerSpec(key, "by");
   const scorers: Scorer[] = [];
   const progress = await Progress.for(context);
-  const tell = (message: string) => {
-    progress.stop();
-    context.stderr(`${message}\n`);
-  };
+  const tell = tellerOf(context, progress);
+  let drawing: DrawingProgress | undefined;
+  const left = () => `${drawing?.finished ?? 0} of ${drawing?.total ?? "all"} pictures are there; ${SAME_COMMAND}`;
   try {
     const { weights, hpsVersion, device, dtype, cacheDir } = options;
     const load = { weights, hpsVersion, device, dtype, cacheDir, signal: context.signal, onMessage: tell };
     for (const key of new Set(options.by)) scorers.push(await loadScorer(key, load));
-    const result = await runSweep({
+    const sweep: SweepOptions = {
       prompts,
       x,
       ...(y && { y }),
@@ -148,9 +147,12 @@ async function sweep(options: Options, given: Given<typeof schema>, context: Cli
       scorers,
       distance: options.distance,
       files,
-      onProgress: ({ done, total }) => progress.update("drawing", done, total),
+      onStep: (now) => drawing!.step(now),
+      onProgress: () => drawing!.picture(),
       signal: context.signal,
-    });
+    };
+    drawing = new DrawingProgress(progress, layOutSweep(sweep).length);
+    const result = await untilStopped(context, left, () => runSweep(sweep));
     progress.stop();
     for (const warning of result.warnings) context.stderr(`warning: ${warning}\n`);
     for (const key of new Set(result.cells.flat().flatMap(({ ignoredRewards }) => ignoredRewards)))
@@ -167,7 +169,8 @@ async function sweep(options: Options, given: Given<typeof schema>, context: Cli
     writeFileAtomic(sheet, png, { overwrite: true });
     writeFileAtomic(join(output, "sweep.json"), `${JSON.stringify(json, null, 2)}\n`, { overwrite: true });
     context.stdout(options.json ? `${JSON.stringify(json)}\n` : `${sheet}\n${join(output, "sweep.json")}\n`);
-    if (!options.json) context.stderr(table(result));
+    if (!options.json) context.note(table(result));
+    await view([sheet]);
   } finally {
     progress.stop();
     for (const scorer of scorers) scorer.dispose();

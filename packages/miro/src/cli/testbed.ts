@@ -3,9 +3,11 @@ import { setNumThreads } from "@miro-t2i/torch";
 import { z } from "zod";
 import { declarationOf, field, flag } from "../options.js";
 import { loadSchema } from "../pipeline/loading/load-options.js";
-import { prepareTestbed, readTestbed, testbedOptionsSchema } from "../training/samples/testbed.js";
+import { prepareTestbed, readTestbed, type TestbedOptions, testbedOptionsSchema } from "../training/samples/testbed.js";
 import { declare } from "./add-options.js";
 import type { Register } from "./context.js";
+import { helpText } from "./help-text.js";
+import { SAME_COMMAND, untilStopped } from "./interruption.js";
 import { Progress } from "./progress.js";
 
 const FOLDER = "datasets/text_prompt_testbed";
@@ -13,7 +15,7 @@ const FOLDER = "datasets/text_prompt_testbed";
 const EXAMPLES = `
 Examples:
   miro testbed
-  miro testbed --model models/miro-emoji --embeddings-name miro_emoji
+  miro testbed --model miro-emoji --embeddings-name miro_emoji
   miro testbed my-prompts --count 12 --text-encoder google/flan-t5-xl --device cuda
   miro testbed --check
 
@@ -42,12 +44,18 @@ export const register: Register = (command, context) => {
     if (threads !== undefined) setNumThreads(threads);
     const progress = await Progress.for(context);
     try {
-      const result = await prepareTestbed({
+      let at = "";
+      const work: TestbedOptions = {
         folder,
         ...options,
-        onProgress: (done, total) => progress.update("prompts", done, total),
+        onProgress: (done, total) => {
+          at = `${done} of ${total} prompts are there; `;
+          progress.update("prompts", done, total);
+        },
         signal: context.signal,
-      });
+      };
+      const left = () => `${at}${SAME_COMMAND}`;
+      const result = await untilStopped(context, left, () => prepareTestbed(work));
       progress.stop();
       for (const text of result.cut) context.stderr(`warning: cut: ${text}\n`);
       const { embeddings, computed, kept } = result;
@@ -55,5 +63,5 @@ export const register: Register = (command, context) => {
     } finally {
       progress.stop();
     }
-  }).addHelpText("after", EXAMPLES);
+  }).addHelpText("after", helpText(EXAMPLES));
 };

@@ -3,6 +3,7 @@ import "./extensions.js";
 import { join } from "node:path";
 import { z } from "zod";
 import { InterruptedError, InvalidInputError, invalid } from "../errors.js";
+import { message, option } from "../message.js";
 import { wholeNumber } from "../numbers.js";
 import { field, flag } from "../options.js";
 import { type Progress, ProgressLine } from "../training/logging/logging.js";
@@ -21,6 +22,7 @@ import { recipeArguments } from "./common-options.js";
 import type { CliContext, Register } from "./context.js";
 import { dryRunText, refuseBlocked } from "./dry-run-text.js";
 import { jsonWithFlags } from "./flag-names.js";
+import { helpText } from "./help-text.js";
 
 const EXAMPLES = `
 Examples:
@@ -53,22 +55,26 @@ const schema = z.strictObject({
     expected: "a folder",
     help: "folder of the run",
     flag: "--output <dir>",
+    writes: "folder",
     otherwise: "runs/NAME",
   }),
   device: field(text, {
     expected: "a device",
     help: "cpu, cuda or cuda:N: short for trainer.device=NAME; also for recipes of the parts",
     flag: "--device <name>",
+    otherwise: "the recipe's",
   }),
   devices: field(text, {
     expected: "an integer",
     help: "processes, one for each device, that share each batch: short for trainer.devices=N",
     flag: "--devices <n>",
+    otherwise: "the recipe's",
   }),
   resume: field(z.union([z.boolean(), z.string()]).default(false), {
     expected: "a step",
     help: "continue from the newest checkpoint in the folder of the run; with a step from the checkpoint of that step",
     flag: "--resume [step]",
+    otherwise: "begin at step 0",
   }),
   allowChanges: flag(
     "continue even though the recipe has changed in values that decide what the run computes",
@@ -107,7 +113,7 @@ export const register: Register = (command, context) => {
     else await train(composed, { ...options, resume }, context);
   })
     .usage("[options] <recipe> [key=value...]")
-    .addHelpText("after", EXAMPLES);
+    .addHelpText("after", helpText(EXAMPLES));
 };
 
 /**
@@ -157,7 +163,7 @@ async function train({ json, path, origins }: ComposedRecipe, flags: Resolved, c
   const recipe = task === null ? parseRecipe(json, path, origins) : checkRecipe(task.schema, json, path);
   // Of processes that a launcher has started, the first tells how it goes; all tell what is wrong.
   const first = (rankPlaceOf(process.env)?.rank ?? 0) === 0;
-  const progress = new ProgressLine({ isTTY: context.interactive, write: context.stderr });
+  const progress = new ProgressLine({ isTTY: context.interactive, write: context.note });
   const surroundings = {
     output: flags.output ?? folderOf(recipe),
     resume: flags.resume,
@@ -165,6 +171,10 @@ async function train({ json, path, origins }: ComposedRecipe, flags: Resolved, c
     signal: context.signal,
     ...(first && { onProgress: (now: Progress) => progress.update(now) }),
     onMessage: (message: string) => progress.say(message),
+    onWarning: (message: string) => {
+      progress.end();
+      context.stderr(`${message}\n`);
+    },
   };
   const result = await ("kind" in recipe
     ? runTask({ recipe, ...surroundings })
@@ -172,15 +182,16 @@ async function train({ json, path, origins }: ComposedRecipe, flags: Resolved, c
   ).finally(() => progress.end());
   if (flags.json && first) context.stdout(`${JSON.stringify(result)}\n`);
   if (!result.finished && result.outOfTime !== true) {
-    if (first) context.stderr(`stopped at step ${result.step}; continue with --resume\n`);
-    // Of several processes any may have been asked, not only this one.
-    throw new InterruptedError(`stopped at step ${result.step}`);
+    // Of several processes any may have been asked, not only this one; the first tells it.
+    throw new InterruptedError(
+      first ? message`stopped at step ${result.step}; continue with ${option("resume", true)}` : "",
+    );
   }
   if (flags.json || !first) return;
   const { maxSteps, maxMinutes } = recipe.trainer;
   if (result.outOfTime)
-    context.stderr(
+    context.note(
       `stopped after ${minutes(maxMinutes!)}, at step ${wholeNumber(result.step)} of ${wholeNumber(maxSteps)}; continue with --resume\n`,
     );
-  context.stderr(`done: ${result.exported ?? result.checkpoint}\n`);
+  context.note(`done: ${result.exported ?? result.checkpoint}\n`);
 }

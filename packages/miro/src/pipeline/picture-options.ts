@@ -22,16 +22,18 @@ export const pictureOptions = z.strictObject({
   rewardTargets: field(rewardSets, {
     expected: "finite numbers by reward name",
     orList: "one per picture",
-    help: "what each reward is asked to be, nominally 0 to 1; 1 where not given",
+    help: "what each reward is asked to be, nominally 0 to 1",
     flag: "--reward <key=value>",
+    otherwise: "1 each",
     perPrompt: true,
   }),
   /** The rewards that guidance leads away from; 0 where not given. A list has a set for each picture. */
   negativeRewardTargets: field(rewardSets, {
     expected: "finite numbers by reward name",
     orList: "one per picture",
-    help: "the rewards that guidance leads away from; 0 where not given",
+    help: "the rewards that guidance leads away from",
     flag: "--negative-reward <key=value>",
+    otherwise: "0 each",
     perPrompt: true,
     axis: "negative",
   }),
@@ -52,7 +54,7 @@ export const pictureOptions = z.strictObject({
     perPrompt: true,
   }),
   /**
-   * Text that guidance leads away from, instead of the checkpoint's empty one; without effect where guidance is off. A
+   * Text that guidance leads away from, without effect where guidance is off. A
    * list has a text for each prompt.
    */
   negativePrompt: field(z.union([z.string(), z.array(z.string()).readonly()]).optional(), {
@@ -60,6 +62,7 @@ export const pictureOptions = z.strictObject({
     orList: "one per prompt",
     help: "text that guidance leads away from, instead of the checkpoint's empty one; without effect where guidance is off",
     flag: "--negative-prompt <text>",
+    otherwise: "the checkpoint's empty one",
     perPrompt: true,
   }),
   /** Seed of the first picture; the i-th one of a call uses `seed + i`. A list has a seed for each picture. */
@@ -86,6 +89,7 @@ export const pictureOptions = z.strictObject({
       expected: "the first and the last guided step, counted from 0 and in this order (null: the last of all)",
       help: "first and last guided step, counted from 0; other steps run unguided",
       flag: "--guidance-window <first:last>",
+      otherwise: "all steps",
       parse: toWindow,
       written: "FIRST:LAST with the first no later than the last, for example 2:10 or 2:",
       perPrompt: true,

@@ -43,6 +43,8 @@ export interface PublishOptions {
   visibility?: "private" | "public" | undefined;
   signal?: AbortSignal | undefined;
   onProgress?: ((what: string) => void) | undefined;
+  /** Called with the bytes that were sent and those of all files, while files are sent. */
+  onBytes?: ((done: number, all: number) => void) | undefined;
 }
 
 /** Weights of an earlier release in other files: readers would take them for those of this one. */
@@ -76,7 +78,7 @@ export async function planPublication(folder: string, options: PublishOptions): 
 /** Does what a plan says. @returns the commit's address, null where nothing differed */
 export async function publish(plan: PublicationPlan, options: PublishOptions): Promise<string | null> {
   const { commitIter, createRepo } = await import("@huggingface/hub");
-  const { visibility, variant, signal, onProgress = () => {} } = options;
+  const { visibility, variant, signal, onProgress = () => {}, onBytes } = options;
   const repo = { type: "model" as const, name: plan.repo };
   const authorization = hubAuthorization();
   // For the storage's own tokens the library needs it; every request to the Hub has it from the fetch below.
@@ -111,9 +113,21 @@ export async function publish(plan: PublicationPlan, options: PublishOptions): P
       ...(parent !== null && { parentCommit: parent }),
       ...(signal && { abortSignal: signal }),
     });
+    const sizes = new Map(
+      plan.files.flatMap(({ action, path, bytes }) => (action === "unchanged" ? [] : [[path, bytes]])),
+    );
+    const all = [...sizes.values()].reduce((sum, bytes) => sum + bytes, 0);
+    const sent = new Map<string, number>();
     for (;;) {
       const { done, value } = await work.next();
       if (done) return value?.commit.url ?? null;
+      if (value.event === "fileProgress" && value.state === "uploading") {
+        sent.set(value.path, value.progress * (sizes.get(value.path) ?? 0));
+        onBytes?.(
+          [...sent.values()].reduce((sum, bytes) => sum + bytes, 0),
+          all,
+        );
+      }
       if (value.event === "phase") onProgress(value.phase === "committing" ? "committing" : "uploading");
       else if (value.state === "uploading" && value.progress === 1) onProgress(`${value.path} is there`);
     }

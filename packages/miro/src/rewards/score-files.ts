@@ -60,6 +60,7 @@ export const scoreFilesSchema = z.strictObject({
     expected: "a file that ends in .csv or .jsonl",
     help: "CSV or JSONL file for the scores; what it has already is not computed again",
     flag: "--output <file>",
+    writes: "file",
   }),
   /** Folder that the paths in the output are relative to, so that they can be moved together. Default: as given. */
   root: field(z.string().min(1).optional(), {

@@ -5,6 +5,7 @@
 import { join } from "node:path";
 import { z } from "zod";
 import { InvalidInputError } from "../../errors.js";
+import { proveWritable } from "../../files/writable.js";
 import { message, option } from "../../message.js";
 import { REWARD_KEYS } from "../../networks/config.js";
 import { asFlag, commaSeparated, field, flag, type OptionsOf, parseOptions } from "../../options.js";
@@ -112,6 +113,7 @@ export interface IndexResult {
 export async function indexShards(input: IndexOptions, hooks: OpenHooks = {}): Promise<IndexResult> {
   const options = parseOptions(indexOptionsSchema, input);
   const folders: IndexResult["folders"] = [];
+  if (!options.check) for (const folder of options.folders) proveWritable(folder, "folder", "folders");
   for (const folder of options.folders) {
     const path = join(folder, WIDS_INDEX_NAME);
     if (options.check) {

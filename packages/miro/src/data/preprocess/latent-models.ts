@@ -11,6 +11,7 @@ import { InvalidInputError, invalid } from "../../errors.js";
 import { sha256 } from "../../files/sha256.js";
 import { readJson } from "../../files/whole-files.js";
 import { about, message, option } from "../../message.js";
+import { modelOrBundled } from "../../pipeline/loading/bundled.js";
 import { checkDevice, resolveDType } from "../../pipeline/loading/device.js";
 import { resolveModel } from "../../pipeline/loading/hub.js";
 import type { HubOptions } from "../../pipeline/loading/hub-repository.js";
@@ -40,7 +41,7 @@ export async function locateModels(
   const source =
     options.model === undefined
       ? { name: "", folder: "", files: [], fetch: async () => {} }
-      : await resolveModel(options.model, "model", hub);
+      : await resolveModel(modelOrBundled(options.model), "model", hub);
   const config = source.files.includes("config.json")
     ? await source.fetch(["config.json"]).then(() => readJson(join(source.folder, "config.json")))
     : {};

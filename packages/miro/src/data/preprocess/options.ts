@@ -41,6 +41,7 @@ export const preprocessSchema = z.strictObject({
     expected: "a folder",
     help: "folder of the score files",
     flag: "--csv-dir <dir>",
+    writes: "folder",
     otherwise: "SRC/scores",
   }),
   /** Folder of the enriched tars; needed for `vae` and `all`. */
@@ -48,18 +49,21 @@ export const preprocessSchema = z.strictObject({
     expected: "a folder",
     help: "folder of the enriched tars; needed for vae and all",
     flag: "--dest <dir>",
+    writes: "folder",
   }),
   /** One shard, by its position in the sorted list. */
   shardId: field(position.optional(), {
     expected: "a position from 0 on",
     help: "one shard, by its position in the sorted list",
     flag: "--shard-id <n>",
+    otherwise: "all shards",
   }),
   /** Shards by position. */
   shardIds: field(z.array(position).min(1).optional(), {
     expected: "a position, or several separated by commas",
     help: "shards by position, a,b,c",
     flag: "--shard-ids <list>",
+    otherwise: "all shards",
     parse: toPositions,
   }),
   /** Shards by position, the first and the last, both included. */
@@ -67,6 +71,7 @@ export const preprocessSchema = z.strictObject({
     expected: "FIRST-LAST with 0 <= FIRST <= LAST",
     help: "shards by position, FIRST-LAST, both included",
     flag: "--shard-range <first-last>",
+    otherwise: "all shards",
     parse: toRange,
   }),
   /** Shards by name, with or without .tar. */
@@ -74,6 +79,7 @@ export const preprocessSchema = z.strictObject({
     expected: "names of shards",
     help: "shards by name, with or without .tar; may be given several times",
     flag: "--shard <name>",
+    otherwise: "all shards",
   }),
   /** Samples of a shard where the source holds no tars. */
   shardSize: field(count.default(1000), {
@@ -144,8 +150,9 @@ export const preprocessSchema = z.strictObject({
   /** Checkpoint whose text_encoder/ and vae/ are used instead of the published ones. */
   model: field(name.optional(), {
     expected: "a folder or a repository",
-    help: "checkpoint whose text_encoder/ and vae/ are used instead of the published ones",
+    help: "checkpoint whose text_encoder/ and vae/ are used",
     flag: "--model <path>",
+    otherwise: "the published ones",
   }),
   /** T5 encoder. Default: the model's, else google/flan-t5-xl. */
   textEncoder: field(name.optional(), {

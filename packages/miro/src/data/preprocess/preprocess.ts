@@ -10,11 +10,12 @@ import { existsSync, realpathSync, statSync } from "node:fs";
 import { availableParallelism } from "node:os";
 import { basename, dirname, join } from "node:path";
 import { getNumThreads, setNumThreads } from "@miro-t2i/torch";
-import { InvalidInputError, invalid, MiroError, systemReason } from "../../errors.js";
+import { InvalidInputError, invalid, MiroError } from "../../errors.js";
 import { FileLock } from "../../files/file-lock.js";
 import { makeFolder } from "../../files/make-folder.js";
 import { sha256 } from "../../files/sha256.js";
 import { readBytes, removeKilledWrites } from "../../files/whole-files.js";
+import { proveWritable } from "../../files/writable.js";
 import { about, type Message, message, option } from "../../message.js";
 import { parseOptions } from "../../options.js";
 import { checkDevice } from "../../pipeline/loading/device.js";
@@ -123,14 +124,16 @@ async function prepare(options: ResolvedOptions): Promise<Prepared> {
     options,
   ).map((i) => all[i]!);
   const csvDir = options.csvDir ?? join(statSync(src).isDirectory() ? src : dirname(src), "scores");
-  makeOutputFolder("csvDir", csvDir);
+  proveWritable(csvDir, "folder", "csvDir");
   if (dest !== undefined && stages.includes("vae")) {
-    makeOutputFolder("dest", dest);
+    proveWritable(dest, "folder", "dest");
+    makeOutputFolder(dest);
     if (realpathSync(dest) === realpathSync(src))
       throw new InvalidInputError(
         message`${about("dest")}: is the folder of ${option("src")}; the enriched tars would replace the raw ones`,
       );
   }
+  makeOutputFolder(csvDir);
   const table = options.syntheticCaptions === undefined ? null : SyntheticTable.open(options.syntheticCaptions);
   if (table !== null && !options.synthetic)
     throw new InvalidInputError(
@@ -146,14 +149,8 @@ async function prepare(options: ResolvedOptions): Promise<Prepared> {
   return { options, stages, shards, csvDir, table, scorers, folders };
 }
 
-function makeOutputFolder(parameter: string, folder: string): void {
-  try {
-    makeFolder(folder);
-  } catch (error) {
-    throw new InvalidInputError(message`${about(parameter)}: ${folder}: cannot be made: ${systemReason(error)}`, {
-      cause: error,
-    });
-  }
+function makeOutputFolder(folder: string): void {
+  makeFolder(folder);
   removeKilledWrites(folder);
 }
 
@@ -380,7 +377,11 @@ class Meter {
   #shard = "";
   #index = 0;
   #begun = performance.now();
-  readonly #started = performance.now();
+  /** When the first shard began of which samples were computed; those that are there already take no time. */
+  #started = 0;
+  /** Shards before this one of which samples were computed. */
+  #worked = 0;
+  #hasSamples = false;
   readonly #stage: Stage;
   readonly #stageIndex: number;
   readonly #stageCount: number;
@@ -409,13 +410,18 @@ class Meter {
     this.#shard = shard;
     this.#index = index;
     this.#begun = performance.now();
+    if (this.#hasSamples) this.#worked++;
+    this.#hasSamples = false;
+    if (this.#worked === 0) this.#started = this.#begun;
   }
 
   sample(done: number, total: number): void {
+    this.#hasSamples = true;
     if (!this.#report) return;
     const seconds = (performance.now() - this.#begun) / 1000;
     const all = (performance.now() - this.#started) / 1000;
-    const part = (this.#index + done / total) / this.#shardCount;
+    const secondsAShard = all / (this.#worked + done / total);
+    const stagesLeft = this.#stageCount - this.#stageIndex - 1;
     this.#report({
       stage: this.#stage,
       shard: this.#shard,
@@ -426,7 +432,7 @@ class Meter {
       rate: done / Math.max(seconds, 1e-3),
       shardSeconds: (seconds / done) * (total - done),
       // Stages that are still to come are not known; they are taken to be as long as this one.
-      totalSeconds: (all / part) * (1 - part + (this.#stageCount - this.#stageIndex - 1)),
+      totalSeconds: secondsAShard * (this.#shardCount * (1 + stagesLeft) - this.#index - done / total),
     });
   }
 }

@@ -38,6 +38,7 @@ export const scoreFolderSchema = z.strictObject({
     expected: "a file",
     help: "file of the rows",
     flag: "--outfile <file>",
+    writes: "file",
     otherwise: "DIR/rewards.jsonl",
   }),
   /** The figures. Default: DIR/rewards_summary.json. */
@@ -45,6 +46,7 @@ export const scoreFolderSchema = z.strictObject({
     expected: "a file",
     help: "file of the figures",
     flag: "--summary <file>",
+    writes: "file",
     otherwise: "DIR/rewards_summary.json",
   }),
   /** Names of files with all their folders, as the published tool writes them; otherwise from the folder on. */

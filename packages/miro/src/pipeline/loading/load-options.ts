@@ -18,12 +18,14 @@ export const loadSchema = z.strictObject({
     expected: "a branch, tag or commit",
     help: "branch, tag or commit of the checkpoint's repository",
     flag: "--revision <name>",
+    otherwise: "main",
   }),
   /** Text encoder instead of the checkpoint's: a folder or a repository. */
   textEncoder: field(name.optional(), {
     expected: "a folder or a repository",
-    help: "text encoder instead of the checkpoint's",
+    help: "text encoder",
     flag: "--text-encoder <repo|dir>",
+    otherwise: "the checkpoint's own",
   }),
   /** Precision of the text encoder. `auto`: bfloat16 for a large one, unless `dtype` is float32. */
   textEncoderDtype: field(z.enum(["auto", "float32", "bfloat16"]).default("auto"), {
@@ -34,8 +36,9 @@ export const loadSchema = z.strictObject({
   /** Autoencoder instead of the checkpoint's: a folder or a repository. */
   vae: field(name.optional(), {
     expected: "a folder or a repository",
-    help: "autoencoder instead of the checkpoint's",
+    help: "autoencoder",
     flag: "--vae <repo|dir>",
+    otherwise: "the checkpoint's own",
   }),
   /** Text encoder, network and decoder take turns in memory: slower, with the peak of the largest alone. */
   lowMemory: field(z.boolean().default(false), {

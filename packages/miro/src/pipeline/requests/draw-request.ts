@@ -13,6 +13,7 @@ import { writeNpy } from "@miro-t2i/torch/io";
 import { InvalidInputError, invalid, MiroError, systemReason } from "../../errors.js";
 import { makeFolder } from "../../files/make-folder.js";
 import { existing } from "../../files/whole-files.js";
+import { proveWritable } from "../../files/writable.js";
 import { message } from "../../message.js";
 import { contactSheet, type RgbImage } from "../../pictures/rgb.js";
 import type { Drawn } from "../draw.js";
@@ -104,6 +105,8 @@ export interface DrawHooks {
 export interface RequestProgress extends Pick<GenerateProgress, "step" | "steps"> {
   /** Their places in the request. */
   images: readonly number[];
+  /** How many are drawn together, candidates each by itself. */
+  rows: number;
   /** At steps that `previewEvery` chooses, small pictures; of several candidates the first one's. */
   previews?: { index: number; image: RgbImage }[];
 }
@@ -186,7 +189,15 @@ export class DrawRequest {
     this.#pictures = pictures;
     this.#candidates = bestOf?.count ?? 1;
     this.#files = files instanceof PictureFiles ? files : files === undefined ? null : new PictureFiles(files);
-    if (latentsFile !== undefined) this.#refuseExisting(latentsFile);
+    if (latentsFile !== undefined) {
+      this.#refuseExisting(latentsFile);
+      proveWritable(latentsFile, "file", "latentsFile");
+    }
+  }
+
+  /** The pictures, in order. */
+  get pictures(): readonly PlannedPicture[] {
+    return this.#pictures;
   }
 
   /** Number of pictures. */
@@ -287,7 +298,7 @@ export class DrawRequest {
           onStep: ({ step, steps, images, previews }: GenerateProgress) => {
             const shown = previews?.map((image, i) => ({ index: placeOf(images[i]!), image }));
             return onStep({
-              ...{ step, steps, images: [...new Set(images.map(placeOf))] },
+              ...{ step, steps, images: [...new Set(images.map(placeOf))], rows: images.length },
               ...(shown && { previews: [...new Map(shown.reverse().map((one) => [one.index, one])).values()] }),
             });
           },

@@ -8,6 +8,7 @@ import { setTimeout as sleep } from "node:timers/promises";
 import { z } from "zod";
 import { describe, InvalidInputError, invalid, MiroError } from "../../errors.js";
 import { existing, removeKilledWrites, writeFileAtomic } from "../../files/whole-files.js";
+import { refuseFileAsFolder } from "../../files/writable.js";
 import { about, message, option } from "../../message.js";
 import { declarationOf, field, flag, type OptionsOf, parseOptions } from "../../options.js";
 import {
@@ -117,6 +118,7 @@ export class PictureFiles {
   constructor(options: PictureFilesOptions = {}) {
     const checked = parseOptions(pictureFilesSchema, options);
     const { output, overwrite, resume, name } = checked;
+    if (output !== undefined) refuseFileAsFolder(dirname(output), "output");
     const isFolder = statSync(output ?? "", { throwIfNoEntry: false })?.isDirectory() ?? false;
     const named = output === undefined || isFolder ? null : formatOf(output);
     if (output !== undefined && !isFolder && named === null && OTHER_FILES.has(extname(output).toLowerCase()))
@@ -136,9 +138,7 @@ export class PictureFiles {
     this.#file = named ? output! : null;
     this.#folder = named ? dirname(output!) : (output ?? DEFAULT_OUTPUT);
     this.#numbered = output === undefined && !overwrite && !resume;
-    if (statSync(this.#folder, { throwIfNoEntry: false })?.isDirectory() === false) {
-      throw new InvalidInputError(message`${about("output")}: ${this.#folder} is a file, not a folder`);
-    }
+    refuseFileAsFolder(this.#folder, "output");
     if (this.#file !== null) this.#refuseExisting(this.#file);
     removeKilledWrites(this.#folder);
     this.#claims = new NameClaims(this.#folder);

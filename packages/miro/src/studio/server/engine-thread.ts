@@ -158,7 +158,7 @@ serve({
   },
 });
 
-async function stepOf({ previews, ...progress }: RequestProgress): Promise<StepEvent> {
+async function stepOf({ previews, rows: _, ...progress }: RequestProgress): Promise<StepEvent> {
   const encoded = (previews ?? []).map(async ({ index, image }) => ({ index, webp: await previewOf(image) }));
   return { ...progress, previews: await Promise.all(encoded) };
 }

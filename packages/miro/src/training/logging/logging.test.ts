@@ -2,7 +2,8 @@ import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, describe, expect, it } from "vitest";
-import { formatDuration, formatProgress, MetricsLog, ProgressLine } from "./logging.js";
+import { clock } from "../../duration.js";
+import { formatProgress, MetricsLog, ProgressLine } from "./logging.js";
 
 const folder = mkdtempSync(join(tmpdir(), "miro-log-"));
 afterAll(() => rmSync(folder, { recursive: true, force: true }));
@@ -22,7 +23,7 @@ describe("progress", () => {
   const now = { step: 1200, totalSteps: 6000, loss: 0.41234, imagesPerSecond: 138.2, secondsLeft: 3440 };
   it("shows step, loss, speed and time left", () => {
     expect(formatProgress(now)).toBe("step 1200/6000 · loss 0.4123 · 138 img/s · 57:20 left");
-    expect([0, 59.6, 3723, Number.NaN].map(formatDuration)).toEqual(["0:00", "1:00", "1:02:03", "?"]);
+    expect([0, 59.6, 3723, Number.NaN].map(clock)).toEqual(["0:00", "1:00", "1:02:03", "?"]);
   });
 
   it("rewrites one line on a terminal and throttles elsewhere", () => {

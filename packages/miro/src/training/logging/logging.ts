@@ -1,6 +1,7 @@
 /** What a training run tells: a JSON-lines file for programs, a progress line for people. */
 import { existsSync, openSync, readFileSync } from "node:fs";
 import { dirname } from "node:path";
+import { clock } from "../../duration.js";
 import { makeFolder } from "../../files/make-folder.js";
 import { writeFileAtomic } from "../../files/whole-files.js";
 import { ERASE_LINE } from "../../printable.js";
@@ -62,18 +63,8 @@ export function formatProgress({ step, totalSteps, loss, imagesPerSecond, second
     `step ${step}/${totalSteps}`,
     `loss ${loss.toFixed(4)}`,
     `${imagesPerSecond < 10 ? imagesPerSecond.toFixed(1) : Math.round(imagesPerSecond)} img/s`,
-    `${formatDuration(secondsLeft)} left`,
+    `${clock(secondsLeft)} left`,
   ].join(" · ");
-}
-
-/** `57:20`, `1:02:03`, `2 d 4 h`. */
-export function formatDuration(seconds: number): string {
-  if (!Number.isFinite(seconds)) return "?";
-  const whole = Math.max(0, Math.round(seconds));
-  if (whole >= 48 * 3600) return `${Math.floor(whole / 86_400)} d ${Math.floor(whole / 3600) % 24} h`;
-  const [h, m, s] = [Math.floor(whole / 3600), Math.floor(whole / 60) % 60, whole % 60];
-  const two = (n: number) => String(n).padStart(2, "0");
-  return h > 0 ? `${h}:${two(m)}:${two(s)}` : `${m}:${two(s)}`;
 }
 
 /** Progress on stderr: one line that is rewritten on a terminal, else a new line at most every `everyMs`. */

@@ -32,6 +32,7 @@ async function train({ place, recipe: json, module, ...options }: Extract<ToRank
         ...options,
         signal: stop.signal,
         onMessage: (text) => void tell({ type: "message", text }),
+        onWarning: (text) => void tell({ type: "warning", text }),
         ...(place.rank === 0 && { onProgress: (progress) => void tell({ type: "progress", progress }) }),
       },
       group,

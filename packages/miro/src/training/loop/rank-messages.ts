@@ -34,5 +34,6 @@ export interface RankError {
 export type FromRank =
   | { type: "progress"; progress: Progress }
   | { type: "message"; text: string }
+  | { type: "warning"; text: string }
   | { type: "result"; result: RunResult }
   | { type: "error"; error: RankError };

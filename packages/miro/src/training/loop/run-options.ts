@@ -17,6 +17,8 @@ export interface RunOptions<R = Recipe> {
   signal?: AbortSignal;
   onProgress?: (progress: Progress) => void;
   onMessage?: (message: string) => void;
+  /** Told what must not get lost: a NaN, samples that cannot be read. Default: `onMessage`. */
+  onWarning?: (message: string) => void;
 }
 
 /** What {@link runTraining} returns. */

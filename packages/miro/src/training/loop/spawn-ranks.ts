@@ -102,7 +102,7 @@ class Rank {
   #output = "";
   readonly #rank: number;
 
-  constructor(rank: number, start: ToRank, { recipe, onProgress, onMessage }: RunOptions) {
+  constructor(rank: number, start: ToRank, { recipe, onProgress, onMessage, onWarning = onMessage }: RunOptions) {
     this.#rank = rank;
     const script = compiledModule("training/loop/rank-main.js");
     const { device, devices } = recipe.trainer;
@@ -121,6 +121,7 @@ class Rank {
     this.#child.on("message", (message: FromRank) => {
       if (message.type === "progress") onProgress?.(message.progress);
       else if (message.type === "message") onMessage?.(message.text);
+      else if (message.type === "warning") onWarning?.(message.text);
       else if (message.type === "result") this.#result = message.result;
       else this.#error = message.error;
     });

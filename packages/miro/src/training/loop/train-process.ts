@@ -61,16 +61,17 @@ export async function trainProcess(options: RunOptions, group: DataParallelGroup
 
 /** @param lock of the run's folder, which the process that writes there holds */
 async function trainAlone(
-  { recipe, output, resume = false, allowChanges = false, signal, onProgress, onMessage: say = () => {} }: RunOptions,
+  { recipe, output, resume = false, allowChanges = false, signal, onProgress, ...told }: RunOptions,
   group: DataParallelGroup,
   lock: RunLock | null,
 ): Promise<RunResult> {
   const deadline = deadlineOf(recipe.trainer);
   const checkpoints = join(output, "checkpoints");
   const first = group.isFirst;
-  const onMessage = first ? say : () => {};
+  const onMessage = (first && told.onMessage) || (() => {});
+  const onWarning = told.onWarning ?? told.onMessage ?? (() => {});
   /** Says what must not get lost, whoever says it. */
-  const warn = first ? say : (message: string) => say(`rank ${group.rank}: ${message}`);
+  const warn = first ? onWarning : (message: string) => onWarning(`rank ${group.rank}: ${message}`);
   const newest = await openRunFolder({ output, resume }, group);
   if (resume !== false && !newest) onMessage(`${output}: no checkpoint yet, starting at step 0`);
   if (recipe.trainer.threads > 0) setNumThreads(recipe.trainer.threads);

@@ -11,13 +11,13 @@
  * `a.b.c=value` come last; a value is read as YAML (`3`, `true`, `[a, b]`, `text`). `extends=NAME` as an override
  * applies another recipe on top, before the other overrides.
  */
-import { existsSync, readdirSync, readFileSync, realpathSync } from "node:fs";
-import { dirname, join, relative, resolve } from "node:path";
+import { existsSync, readdirSync, realpathSync } from "node:fs";
+import { dirname, join, resolve } from "node:path";
 import { fileURLToPath } from "node:url";
-import { isMap, isScalar, LineCounter, parseDocument, parse as parseYaml } from "yaml";
-import { InvalidInputError, MiroError, systemReason } from "../../errors.js";
+import { parse as parseYaml } from "yaml";
+import { InvalidInputError } from "../../errors.js";
 import { checkKey, checkPlainData, isObject } from "../../files/plain-data.js";
-import { decodeText } from "../../files/text-file.js";
+import { readYamlFile, shownPath } from "../../files/yaml-file.js";
 import { nearest } from "../../nearest.js";
 import { type Environment, mayBeInRecipe, readEnvironment } from "./environment.js";
 
@@ -85,12 +85,14 @@ class Composer {
     const path = locate(name, folder);
     const real = existsSync(path) ? realpathSync(path) : path;
     if (parents.includes(real))
-      throw new InvalidInputError(`${shown(path)}: extends itself (by way of ${parents.map(shown).join(", ")})`);
-    const { json, lines } = readYaml(path);
+      throw new InvalidInputError(
+        `${shownPath(path)}: extends itself (by way of ${parents.map(shownPath).join(", ")})`,
+      );
+    const { json, lines } = readYamlFile(path);
     const { extends: parts, ...own } = json;
-    for (const part of parts === undefined ? [] : extended(parts, `${shown(path)}:${lines.get("extends") ?? 1}`))
+    for (const part of parts === undefined ? [] : extended(parts, `${shownPath(path)}:${lines.get("extends") ?? 1}`))
       this.apply(part, dirname(path), [...parents, real]);
-    this.#merge(this.json, own, "", (place) => `${shown(path)}:${lines.get(place) ?? 1}`);
+    this.#merge(this.json, own, "", (place) => `${shownPath(path)}:${lines.get(place) ?? 1}`);
     return path;
   }
 
@@ -209,55 +211,4 @@ function parseOverride(text: string): { path: string; value: unknown; text: stri
   }
   checkPlainData(value, () => text);
   return { path, value, text };
-}
-
-/** A YAML file, and the line of every key by its path. */
-function readYaml(path: string): { json: Json; lines: Map<string, number> } {
-  let bytes: Buffer;
-  try {
-    bytes = readFileSync(path);
-  } catch (error) {
-    throw new MiroError(`${path}: ${systemReason(error)}`, { cause: error });
-  }
-  const counter = new LineCounter();
-  const text = decodeText(bytes, shown(path));
-  let document: ReturnType<typeof parseDocument>;
-  try {
-    document = parseDocument(text, { lineCounter: counter });
-  } catch (error) {
-    const reason = error instanceof RangeError ? "nested too deep" : (error as Error).message.split("\n")[0];
-    throw new InvalidInputError(`${shown(path)}: not valid YAML: ${reason}`);
-  }
-  const fault = document.errors[0];
-  if (fault !== undefined)
-    throw new InvalidInputError(
-      `${shown(path)}:${fault.linePos?.[0].line ?? 1}: not valid YAML: ${fault.message.split("\n")[0]!.split(" at line ")[0]}`,
-    );
-  let json: unknown;
-  try {
-    json = document.toJS();
-  } catch (error) {
-    const reason = error instanceof RangeError ? "nested too deep" : (error as Error).message.split("\n")[0];
-    throw new InvalidInputError(`${shown(path)}: not valid YAML: ${reason}`);
-  }
-  if (!isObject(json)) throw new InvalidInputError(`${shown(path)}: expected a mapping of sections`);
-  const lines = new Map<string, number>();
-  const walk = (node: unknown, prefix: string): void => {
-    if (!isMap(node)) return;
-    for (const { key, value } of node.items) {
-      if (!isScalar(key)) continue;
-      const place = `${prefix}${String(key.value)}`;
-      lines.set(place, counter.linePos(key.range?.[0] ?? 0).line);
-      walk(value, `${place}.`);
-    }
-  };
-  walk(document.contents, "");
-  checkPlainData(json, (place) => `${shown(path)}:${lines.get(place) ?? 1}`);
-  return { json, lines };
-}
-
-/** A path as a reader of the working directory would write it. */
-function shown(path: string): string {
-  const short = relative(".", path);
-  return short.startsWith("..") ? path : short;
 }

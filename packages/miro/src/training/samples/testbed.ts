@@ -21,6 +21,7 @@ import { sha256 } from "../../files/sha256.js";
 import { parseTable } from "../../files/table-file.js";
 import { linesOf, readTextFile } from "../../files/text-file.js";
 import { readJson, writeFileAtomic } from "../../files/whole-files.js";
+import { proveWritable } from "../../files/writable.js";
 import { type Message, message, option } from "../../message.js";
 import { abortSignal, callback, field, flag, type OptionsOf, parseOptions } from "../../options.js";
 import { checkDevice } from "../../pipeline/loading/device.js";
@@ -190,6 +191,8 @@ export async function prepareTestbed(options: TestbedOptions): Promise<TestbedRe
   } = parseOptions(testbedOptionsSchema, options);
   const prompts = readTestbed(folder, { count });
   const device = checkDevice(rest.device);
+  const target = join(folder, `${embeddingsName}_embeddings`);
+  proveWritable(target, "folder", "folder");
   const located = await locateModels({
     model,
     textEncoder,
@@ -201,7 +204,6 @@ export async function prepareTestbed(options: TestbedOptions): Promise<TestbedRe
     vae512: false,
   });
   const encoderFolder = located.textEncoder!;
-  const target = join(folder, `${embeddingsName}_embeddings`);
   const madePath = join(target, "made.json");
   const identity = { text_encoder: modelFingerprint(encoderFolder), text_max_length: textMaxLength };
   const earlier = overwrite ? null : readMade(madePath);

@@ -14,6 +14,7 @@ import { makeFolder } from "../../../files/make-folder.js";
 import { isObject } from "../../../files/plain-data.js";
 import { sha256 } from "../../../files/sha256.js";
 import { readText, removeKilledWrites, writeFileAtomic } from "../../../files/whole-files.js";
+import { proveWritable } from "../../../files/writable.js";
 import { encodePng } from "../../../pictures/png.js";
 import { sheetText } from "../../../pipeline/settings.js";
 import { version } from "../../../version.js";
@@ -100,7 +101,8 @@ export async function evaluateGeneval(run: EvaluationRun): Promise<EvaluationRep
   const does = (stage: Stage) => only === undefined || only === stage;
   const report: EvaluationReport = { drawn: 0, detected: 0, problems: [], summary: null, files: {} };
   if (only === "summary") return { ...report, ...summariseFolder(run) };
-  makeOutputFolder(output);
+  proveWritable(output, "folder", "outdir");
+  makeFolder(output);
   for (const folder of [output, join(output, "detections"), join(output, "colours")]) removeKilledWrites(folder);
   using work = new SharedWork(output, { signal, onWait: onMessage });
   await work.tidy();
@@ -137,14 +139,6 @@ export async function evaluateGeneval(run: EvaluationRun): Promise<EvaluationRep
     await sleep(POLL_MS, undefined, signal ? { signal } : {});
   }
   return report;
-}
-
-function makeOutputFolder(folder: string): void {
-  try {
-    makeFolder(folder);
-  } catch (error) {
-    throw new MiroError(`${folder}: cannot be created: ${(error as Error).message}`, { cause: error });
-  }
 }
 
 function generationOf(run: EvaluationRun, draw: NonNullable<EvaluationRun["draw"]>): Generation {

@@ -194,7 +194,10 @@ export class Generation {
     const rows = indices.flatMap((index, i) => this.#open(index).map((sample) => i * samples + sample));
     const plan = await this.#plan(pipe, indices);
     let drawn = 0;
-    for await (const { row, image } of pipe.draw(plan, { rows, onWarning: onMessage })) {
+    for await (const { row, image } of pipe.draw(plan, {
+      rows,
+      onWarning: (warning) => onMessage?.(`warning: ${warning}`),
+    })) {
       const path = samplePath(indices[Math.floor(row / samples)]!, row % samples);
       const bytes = await encodeImage(image, settingsToText(image.settings));
       writeFileAtomic(join(folder, path), bytes, { overwrite: true });

@@ -1,0 +1,38 @@
+import { mkdirSync, mkdtempSync, readdirSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { afterAll, expect, it } from "vitest";
+import { InvalidInputError, MiroError } from "../errors.js";
+import { proveWritable } from "./writable.js";
+
+const folder = mkdtempSync(join(tmpdir(), "miro-writable-"));
+afterAll(() => rmSync(folder, { recursive: true, force: true }));
+mkdirSync(join(folder, "there"));
+writeFileSync(join(folder, "file"), "");
+
+it("what can be written is proven without a trace", () => {
+  for (const path of ["a", "a/b/c", "there", "there/a"]) proveWritable(join(folder, path), "folder", "output");
+  for (const path of ["a", "a/b", "there/a", "file"]) proveWritable(join(folder, path), "file", "output");
+  proveWritable("/dev/null", "file", "output");
+  expect([readdirSync(folder).sort(), readdirSync(join(folder, "there"))]).toEqual([["file", "there"], []]);
+});
+
+it("a file in the place of a folder, and the reverse, are wrong usage that names the option", () => {
+  for (const [path, kind] of [
+    ["file", "folder"],
+    ["file/a/b", "folder"],
+    ["file/a", "file"],
+    ["there", "file"],
+  ] as const) {
+    const prove = () => proveWritable(join(folder, path), kind, "output");
+    expect(prove).toThrow(InvalidInputError);
+    expect(prove).toThrow(/^output: .*(?:is a file, not a folder|is a folder, expected a file)$/);
+  }
+});
+
+it("what the system refuses is told with its reason", () => {
+  const prove = () => proveWritable("/proc/none/a", "folder", "output");
+  expect(prove).toThrow(MiroError);
+  expect(prove).not.toThrow(InvalidInputError);
+  expect(prove).toThrow(/^output: \/proc\/none\/a cannot be created: ./);
+});

@@ -1,0 +1,65 @@
+/** Proof, before long work, that what comes of it can be written. Nothing is left behind. */
+import { mkdirSync, rmdirSync, type Stats, statSync } from "node:fs";
+import { dirname, join, resolve } from "node:path";
+import { beginFile } from "@miro-t2i/torch/atomic-write"; // without loading libtorch
+import { InvalidInputError, MiroError, systemReason } from "../errors.js";
+import { about, message } from "../message.js";
+import type { Writing } from "../options.js";
+
+/** What is at a path; nothing where there is nothing, or a file above it. */
+function look(path: string): Stats | undefined {
+  try {
+    return statSync(path, { throwIfNoEntry: false });
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code === "ENOTDIR") return undefined;
+    throw error;
+  }
+}
+
+/**
+ * Proves that a file or a folder can be made, or that something can be written into a folder that is there: by making
+ * something beside or in it, and removing that.
+ *
+ * @param parameter the option that names the path, for the error
+ * @throws InvalidInputError where a file is in the place of a folder, or the reverse; MiroError with the system's reason
+ */
+export function proveWritable(path: string, kind: Writing, parameter: string): void {
+  const target = resolve(path);
+  const there = look(target);
+  if (kind === "file" && there?.isDirectory())
+    throw new InvalidInputError(message`${about(parameter)}: ${path} is a folder, expected a file`);
+  if (kind === "file" && there && !there.isFile()) return; // a device or a pipe takes what it is given
+  const folder = firstThere(kind === "file" ? dirname(target) : target);
+  refuseFile(folder, path, parameter);
+  try {
+    const probe = beginFile(join(folder, "writable"));
+    mkdirSync(probe);
+    rmdirSync(probe);
+  } catch (error) {
+    const what = kind === "file" || there ? "written" : "created";
+    throw new MiroError(message`${about(parameter)}: ${path} cannot be ${what}: ${systemReason(error)}`, {
+      cause: error,
+    });
+  }
+}
+
+/**
+ * Refuses a folder that is a file, or lies below one.
+ * @throws InvalidInputError
+ */
+export function refuseFileAsFolder(folder: string, parameter: string): void {
+  refuseFile(firstThere(resolve(folder)), folder, parameter);
+}
+
+/** The path itself where it is there, else the first above it that is. */
+function firstThere(path: string): string {
+  let there = path;
+  while (look(there) === undefined && dirname(there) !== there) there = dirname(there);
+  return there;
+}
+
+function refuseFile(there: string, path: string, parameter: string): void {
+  if (look(there)?.isDirectory()) return;
+  const which = resolve(path) === there ? "" : `: ${there}`;
+  throw new InvalidInputError(message`${about(parameter)}: ${path}${which} is a file, not a folder`);
+}
