@@ -141,7 +141,8 @@ export const register: Register = (command, context) => {
 };
 
 /**
- * What counts of the values of flags and of settings files: a picture that is drawn again keeps its own settings but for
+ * What counts of the values of flags and of settings files: a picture that is drawn again keeps its own settings but
+ * for
  * what flags say, and what is about the best of several has no meaning for one.
  */
 function effective(given: Flags, typed: Flags): Flags {

@@ -21,7 +21,8 @@ function look(path: string): Stats | undefined {
  * something beside or in it, and removing that.
  *
  * @param parameter the option that names the path, for the error
- * @throws InvalidInputError where a file is in the place of a folder, or the reverse; MiroError with the system's reason
+ * @throws InvalidInputError where a file is in the place of a folder, or the reverse; MiroError with the system's
+ * reason
  */
 export function proveWritable(path: string, kind: Writing, parameter: string): void {
   const target = resolve(path);
