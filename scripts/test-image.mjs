@@ -16,14 +16,15 @@ import { tmpdir } from "node:os";
 import path from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { fileURLToPath } from "node:url";
-import { parseArgs } from "node:util";
 import { BASE_PATH, stepsOf } from "./image-test/dockerfile.mjs";
 import { debianRoot, nodeRoot } from "./image-test/root.mjs";
 import { publishAll, startRegistry } from "./install-test/registry.mjs";
 import { installTools, nodeBinary } from "./install-test/tools.mjs";
+import { argumentsOf } from "./setup/command-line.mjs";
 
 const root = path.dirname(path.dirname(fileURLToPath(import.meta.url)));
-const { values } = parseArgs({ options: { packages: { type: "string" } } });
+const { values } = argumentsOf(import.meta.url, { packages: { type: "string" } });
+
 function execute(command, args, options = {}) {
   const { status, stdout, stderr } = spawnSync(command, args, { encoding: "utf8", cwd: root, ...options });
   if (status !== 0) throw new Error(`${command} ${args.join(" ")} failed:\n${stdout}${stderr}`);

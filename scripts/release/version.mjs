@@ -13,6 +13,7 @@ import { existsSync, readFileSync, writeFileSync } from "node:fs";
 import { createRequire } from "node:module";
 import path from "node:path";
 import { fileURLToPath, pathToFileURL } from "node:url";
+import { argumentsOf } from "../setup/command-line.mjs";
 
 /** Where entries of a kind stand that name no heading of their own. */
 const HEADING_OF = { minor: "Added", major: "Changed", patch: "Fixed" };
@@ -84,6 +85,7 @@ export async function makeVersion(root, date) {
 }
 
 if (process.argv[1] && import.meta.url === pathToFileURL(process.argv[1]).href) {
+  argumentsOf(import.meta.url);
   const root = path.resolve(path.dirname(fileURLToPath(import.meta.url)), "..", "..");
   const version = await makeVersion(root, new Date().toISOString().slice(0, 10));
   console.log(version === null ? "no entries in .changeset: nothing to do" : `version ${version}`);

@@ -34,7 +34,7 @@ const NEEDS: readonly (readonly [RegExp, string])[] = [
   [/--by emoji_clip_score --distance|^evaluate geneval --prompts emoji(?! --dry-run)/, "minutes"],
   [/^render emoji-data --output|^plot .*try-1|^testbed --model/, "minutes"],
   [/^testbed$/, "published weights"],
-  [/^(convert|card) /, "the checkpoint of a training; docs/publishing.md runs them"],
+  [/^(convert|card|info runs)[ /]/, "the checkpoint of a training; docs/publishing.md runs them"],
   [/^publish /, "a token of the Hub"],
 ];
 
