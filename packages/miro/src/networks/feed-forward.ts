@@ -35,15 +35,16 @@ export class SwiGlu extends nn.Module {
   }
 }
 
-/** `linear_2(GELU(linear_1(x)))`, hidden width 4 · dim, exact (erf) GELU. (..., dim) → (..., dim) */
+/** `linear_2(GELU(linear_1(x)))`, hidden width multiplier · dim, exact (erf) GELU. (..., dim) → (..., dim) */
 export class GeluMlp extends nn.Module {
   readonly linear1: Linear;
   readonly linear2: Linear;
 
-  constructor(dim: number) {
+  constructor(dim: number, multiplier = 4) {
     super();
-    this.linear1 = this.register("linear_1", new Linear(dim, 4 * dim));
-    this.linear2 = this.register("linear_2", new Linear(4 * dim, dim));
+    const hidden = Math.round(multiplier * dim);
+    this.linear1 = this.register("linear_1", new Linear(dim, hidden));
+    this.linear2 = this.register("linear_2", new Linear(hidden, dim));
   }
 
   forward(x: Tensor): Tensor {

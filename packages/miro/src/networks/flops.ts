@@ -78,7 +78,7 @@ export function forwardWork(config: RinConfig, textTokens: number): ForwardWork 
     conditioningTransformer:
       CONDITIONING_LAYERS *
       (linear(C, L, 3 * L) + attention(C, C, L) + linear(C, L, L) + linear(C, L, 4 * L) + linear(C, 4 * L, L)),
-    selfConditioning: config.useSelfConditioning ? linear(N, L, 4 * L) + linear(N, 4 * L, L) : 0,
+    selfConditioning: config.useSelfConditioning ? 2 * linear(N, L, latentMlpMultiplier * L) : 0,
     textProjection: linear(textTokens, config.labelDim, L),
     rewardEmbedders: K * scalar,
     timeEmbedder: scalar,

@@ -406,3 +406,15 @@ it("frees everything that it does not return", () => {
     );
   pass(() => memory.stats().liveTensors);
 });
+
+it("the layer of self-conditioning is as wide as latent_mlp_multiplier says", () => {
+  scope(() => {
+    const rin = new Rin(tinyConfig({ use_self_conditioning: true, latent_mlp_multiplier: 3 }));
+    const { latentsDim: L } = rin.config;
+    const shape = (name: string) => rin.stateDict().get(`linear_previous.${name}.weight`)!.shape;
+    expect([shape("linear_1"), shape("linear_2")]).toEqual([
+      [3 * L, L],
+      [L, 3 * L],
+    ]);
+  });
+});

@@ -112,7 +112,7 @@ export class Rin extends nn.Module {
     this.selfConditioning = config.useSelfConditioning
       ? {
           norm1: this.register("ln_previous_1", new LayerNorm(L)),
-          mlp: this.register("linear_previous", new GeluMlp(L)),
+          mlp: this.register("linear_previous", new GeluMlp(L, config.latentMlpMultiplier)),
           norm2: this.register("ln_previous_2", new LayerNorm(L)),
         }
       : null;

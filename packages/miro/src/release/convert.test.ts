@@ -25,6 +25,7 @@ import { tinyConfig } from "../networks/testing/tiny-config.js";
 import { loadCheckpoint } from "../pipeline/loading/checkpoint.js";
 import { RELEASES } from "../pipeline/loading/releases.js";
 import { runTraining } from "../training/loop/run.js";
+import { modelSize } from "../training/planning/model-size.js";
 import { listCheckpoints } from "../training/state/checkpoint.js";
 import { writeConstants } from "../training/state/data-constants.js";
 import { tinyRecipe } from "../training/testing/tiny.js";
@@ -294,6 +295,31 @@ describe("a run of miro train", () => {
     });
   });
 
+  it("without reweighting gives its checkpoint the parameters that the published code then has, and goes on from it", async () => {
+    const output = at("plain");
+    const rest = {
+      ...{ ema, preconditioning: { do_gradnorm_reweighting: false } },
+      ...{ network: { ...tinyRecipe().network, latent_mlp_multiplier: 2, use_self_conditioning: true } },
+    };
+    await runTraining({ recipe: tinyRecipe({}, rest), output });
+    copyFileSync(join(run, "constants.safetensors"), join(output, "constants.safetensors"));
+    await converted(output, "--to", "ckpt", "--output", at("plain-ckpt"));
+    const last = join(at("plain-ckpt"), "last.ckpt");
+    const before = [...stateBytes(last).keys()].filter((name) => name.startsWith("preconditioning."));
+    expect(before.length).toBeGreaterThan(0);
+    using file = TorchCheckpoint.open(last);
+    const [optimizer] = (file.root as Map<string, Map<string, Map<string, number[]>[]>[]>).get("optimizer_states")!;
+    const listed = optimizer!.get("param_groups")!.flatMap((group) => group.get("params")!).length;
+    const masks = [...stateBytes(last)].filter(([name, value]) => /^network\./.test(name) && value.startsWith("bool"));
+    const { network } = modelSize(tinyRecipe({}, rest));
+    expect(listed).toBe(network.tensors + masks.length);
+    const result = await runTraining({
+      recipe: tinyRecipe({ max_steps: 10 }, { ...rest, initialization: { from: last, continue: true } }),
+      output: at("plain-on"),
+    });
+    expect(result).toMatchObject({ finished: true, step: 10 });
+  });
+
   it("that is damaged, or stores no constants, is refused", async () => {
     expect(await refused(run, "--output", at("none"), "--step", "7")).toMatch(/holds no checkpoint of step 7/);
     rmSync(join(run, "constants.safetensors"));
@@ -424,6 +450,28 @@ describe.runIf(hasPackage)("the published Python code", () => {
     );
     expect(result.status, result.stderr).toBe(0);
   });
+});
+
+const hasLightning =
+  hasPackage &&
+  spawnSync(python, ["-c", "import importlib.util as u, sys; sys.exit(not u.find_spec('pytorch_lightning'))"])
+    .status === 0;
+
+describe.runIf(hasLightning)("PyTorch Lightning", () => {
+  it.each(["resumed", "plain-ckpt"])(
+    "resumes a training from %s, and finds all of it restored",
+    (folder) => {
+      const script = join(import.meta.dirname, "../../../../tests/reference/resume_lightning.py");
+      const result = spawnSync(python, [script, at(folder)], { encoding: "utf8" });
+      expect(result.status, result.stderr).toBe(0);
+      expect(JSON.parse(result.stdout.trim().split("\n").at(-1)!)).toMatchObject({
+        from: 9,
+        to: 12,
+        "same loops": true,
+      });
+    },
+    120_000,
+  );
 });
 
 const PROGRAM = `

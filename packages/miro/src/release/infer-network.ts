@@ -62,11 +62,10 @@ export function inferNetwork(path: string, tensors: Tensors, channels: number, g
     patch_size: patchSize,
     read_write_heads: size(`${block}.retriever_ca.ca.q.weight`, 0) / size(`${block}.retriever_ca.ca.q_norm.weight`, 0),
     compute_heads: latentsDim / size(`${block}.processer_sa.0.sa.q_norm.weight`, 0),
-    latent_mlp_multiplier: multiplier(
-      size(`${block}.retriever_ca.ffn.linear_out.weight`, 1),
-      latentsDim,
-      given.latent_mlp_multiplier,
-    ),
+    // The layer of self-conditioning tells it exactly; SwiGLU's width is rounded.
+    latent_mlp_multiplier: useSelf
+      ? size("linear_previous.linear_1.weight", 0) / latentsDim
+      : multiplier(size(`${block}.retriever_ca.ffn.linear_out.weight`, 1), latentsDim, given.latent_mlp_multiplier),
     data_mlp_multiplier: multiplier(
       size(`${block}.writer_ca.ffn.linear_out.weight`, 1),
       dataDim,

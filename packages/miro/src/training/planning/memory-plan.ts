@@ -85,7 +85,9 @@ export function activationBytes(config: RinConfig, textTokens: number, mixed: bo
   // GELU's hidden layer twice (before and after), the stream, norms' outputs, queries, keys, values, attention's
   // output, scaled branches.
   const conditioning = CONDITIONING_LAYERS * C * (2 * FLOAT * L + (2 + 3 + 1 + 2 + 8) * c * L);
-  const selfConditioning = config.useSelfConditioning ? N * (3 * FLOAT * L + (1 + 8) * c * L) : 0;
+  const selfConditioning = config.useSelfConditioning
+    ? N * (3 * FLOAT * L + (1 + 2 * config.latentMlpMultiplier) * c * L)
+    : 0;
   const ends = 2 * M * (FLOAT * D + c * D + c * patch) + textTokens * c * config.labelDim;
   return numBlocks * block + conditioning + selfConditioning + ends;
 }
