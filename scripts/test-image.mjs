@@ -75,6 +75,12 @@ function run(folder, image, args) {
   return spawn(program, rest, { stdio: ["ignore", "pipe", "pipe"] });
 }
 
+/** As `docker stop`: the first process inside is told to end. */
+function stop(child) {
+  const inner = readFileSync(`/proc/${child.pid}/task/${child.pid}/children`, "utf8").trim();
+  if (inner !== "") process.kill(Number(inner), "SIGTERM");
+}
+
 async function draws(folder, image) {
   const child = run(folder, image, ["generate", "a red apple on a light blue background", "--seed", "7", "--json"]);
   let output = "";
@@ -108,9 +114,12 @@ async function serves(folder, image) {
     const refused = await fetch(`http://127.0.0.1:${image.port}/api/models`);
     if (refused.status !== 401) throw new Error(`without the key the studio answers ${refused.status}, not 401`);
   } finally {
-    child.kill("SIGTERM");
+    stop(child);
+    const late = setTimeout(() => child.kill("SIGKILL"), 30_000); // what runs inside goes with it
     await ended;
+    clearTimeout(late);
   }
+  if (child.signalCode !== null) throw new Error(`the studio did not end when it was stopped:\n${output}`);
   return `healthy on port ${image.port}; a request without the key is refused`;
 }
 

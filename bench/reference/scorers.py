@@ -183,7 +183,7 @@ def vqa(folder, dtype):
         longest = max(map(len, rows))
         states = torch.stack([torch.cat([row, row.new_zeros(longest - len(row), row.shape[1])]) for row in rows])
         mask = torch.stack([(torch.arange(longest) < len(row)).long() for row in rows])
-        logits = t5(inputs_embeds=states, attention_mask=mask, labels=labels.expand(len(rows), -1)).logits
+        logits = t5(inputs_embeds=states, attention_mask=mask, labels=labels.repeat(len(rows), 1)).logits
         log = F.log_softmax(logits.float(), -1)
         return log.gather(-1, labels.view(1, -1, 1).expand(len(rows), -1, 1)).mean((1, 2)).exp()
 

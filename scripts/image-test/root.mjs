@@ -46,6 +46,7 @@ function debootstrap(cache) {
   const home = path.join(cache, "debootstrap");
   const program = path.join(home, "usr", "sbin", "debootstrap");
   if (!existsSync(program)) {
+    mkdirSync(home, { recursive: true });
     const folder = mkdtempSync(path.join(tmpdir(), "debootstrap-"));
     try {
       execFileSync("apt-get", ["download", "debootstrap"], { cwd: folder, stdio: "pipe" });
