@@ -61,10 +61,10 @@ export const NETWORKS: Record<"full" | "tiny" | "thin", NetworkArguments> = {
   },
   thin: {
     ...shared,
-    data_size: 8,
+    data_size: 4,
     label_dim: 48,
     data_dim: 64,
-    num_latents: 16,
+    num_latents: 4,
     latents_dim: 64,
     num_processing_layers: 4,
     num_blocks: 4,

@@ -67,9 +67,9 @@ function measured(options: BenchOptions, shards: string): void {
   const ceiling = gemmCeiling(PRODUCTS_IN[precision], device);
   const sides: { name: string; batch: number; runs: TrainingFigures[]; run: () => TrainingFigures; python: boolean }[] =
     batches.flatMap((batch) => {
-      const data = { kind: "shards", root: shards, max_text_len: TEXT_TOKENS, synthetic_embedding_prob: 0 };
+      const data = { kind: "shards", root: shards, max_text_len: tokensOf(options), synthetic_embedding_prob: 0 };
       const ours = () => ourTraining({ recipe: recipeFor(options, batch, data), steps }, thin);
-      const random = recipeFor(options, batch, { kind: "random", text_len: TEXT_TOKENS });
+      const random = recipeFor(options, batch, { kind: "random", text_len: tokensOf(options) });
       const theirs = () => theirTraining(python!, random, steps);
       return [
         { name: `miro, ${precision}`, batch, runs: [], run: ours, python: false },
@@ -83,12 +83,13 @@ function measured(options: BenchOptions, shards: string): void {
   }
 
   const config = parseRinConfig(networkOf(options));
+  const tokens = tokensOf(options);
   const results = sides.map(({ name, batch, runs, python }): Result => {
     const secondsPerStep = spread(runs.flatMap(({ seconds }) => seconds));
     const cpuSeconds = runs.flatMap(({ cpuSeconds }) => cpuSeconds);
     // The pass without gradient, the one with it, and twice the latter backwards.
-    const first = forwardFlops(config, TEXT_TOKENS, { conditioning: python });
-    const tflopPerStep = (batch * (first + 3 * forwardFlops(config, TEXT_TOKENS))) / 1e12;
+    const first = forwardFlops(config, tokens, { conditioning: python });
+    const tflopPerStep = (batch * (first + 3 * forwardFlops(config, tokens))) / 1e12;
     const tflops = tflopPerStep / secondsPerStep.median;
     return {
       name,
@@ -130,12 +131,15 @@ function measured(options: BenchOptions, shards: string): void {
   );
   const file = store(
     options,
-    { recipe: RECIPE, network: networkOf(options), precision, device, textTokens: TEXT_TOKENS, steps, rounds },
+    { recipe: RECIPE, network: networkOf(options), precision, device, textTokens: tokens, steps, rounds },
     { results, ceiling },
     sides.find((side) => side.python)?.runs[0]?.versions,
   );
   console.log(`written: ${file}`);
 }
+
+/** Text tokens: four are as much work for the host as many. */
+const tokensOf = ({ thin }: BenchOptions) => (thin ? 4 : TEXT_TOKENS);
 
 function networkOf({ size, thin }: BenchOptions) {
   return NETWORKS[thin ? "thin" : size];

@@ -31,6 +31,7 @@ import type { Ema } from "./ema.js";
 import { accumulateGradients, type Draws, drawRows, lossOf, type Model, meanOf, termsIn } from "./gradients.js";
 import { runLoop, type Work } from "./loop.js";
 import type { WarmupCosine } from "./lr-schedule.js";
+import { QueuedFigures } from "./queued-figures.js";
 import type { Replicas } from "./thread-replicas.js";
 
 /** What the loop needs of an optimizer. */
@@ -109,7 +110,7 @@ interface QueuedStep {
   /** From 1. */
   k: number;
   /** The loss's terms, then {@link Figures}; float64. */
-  figures: Tensor;
+  figures: QueuedFigures;
   /** How many terms. */
   terms: number;
   /** Gradients that are not finite were replaced, and it was said. */
@@ -319,7 +320,7 @@ export class Trainer {
           const zero = skip.mul(0);
           const figures = [terms, norm, skip, overflow ?? zero, scale ?? zero, ...(norms === null ? [] : [norms])];
           const all = cat(figures.map((some) => some.double().reshape(-1))).keep();
-          this.#queued = { k, figures: all, terms: terms.numel - 2, repaired };
+          this.#queued = { k, figures: new QueuedFigures(all), terms: terms.numel - 2, repaired };
         }),
       );
       overflow?.dispose();
@@ -392,8 +393,7 @@ export class Trainer {
     if (queued === null) return;
     this.#queued = null;
     const { k, terms: count, repaired } = queued;
-    const values = queued.figures.toList() as number[];
-    queued.figures.dispose();
+    const values = queued.figures.take();
     const terms = termsIn(values.slice(0, count));
     const [stops, overdue, gradNorm, skipped, overflow, lossScale, ...groupNorms] = values.slice(count) as Figures;
     if (!this.#group.isAlone) {
