@@ -1,12 +1,13 @@
 // What is published: the same bytes for the same content, nothing of the development, one version for all.
 import { execFileSync } from "node:child_process";
-import { chmodSync, mkdtempSync, readFileSync, rmSync, utimesSync, writeFileSync } from "node:fs";
+import { chmodSync, existsSync, mkdtempSync, readFileSync, rmSync, utimesSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import path from "node:path";
 import { fileURLToPath } from "node:url";
 import { gunzipSync } from "node:zlib";
 import { afterEach, beforeAll, beforeEach, describe, expect, test } from "vitest";
 import { newerSymbols, OLDEST } from "./release/addon.mjs";
+import { declaredOptions, publishedDeclaration } from "./release/declarations.mjs";
 import { ADDON_PACKAGE, addonPackage, LIBTORCH_PACKAGE, miroPackage, torchPackage } from "./release/packages.mjs";
 import { packPackage } from "./release/tarball.mjs";
 
@@ -81,6 +82,23 @@ describe("packages of JavaScript", () => {
     }
     expect([...miro.keys()].some((name) => name.startsWith("recipes/base/"))).toBe(true);
   });
+  test("show callers the comments of all options, and name Node's types where they use them", () => {
+    let commented = 0;
+    for (const [name, { content }] of packages.flatMap(({ entries }) => [...entries])) {
+      if (!name.endsWith(".d.ts")) continue;
+      if (/^(?! *\*).*\bBuffer\b/m.test(content!)) expect(content, name).toMatch(/^\/\/\/ <reference types="node" \/>/);
+      const source = path.join(root, "packages/miro/src", name.replace(/^dist\/(.*)\.d\.ts$/, "$1.ts"));
+      if (!existsSync(source) || !content!.includes(": z.ZodObject<{\n")) continue;
+      for (const [schema, { comments }] of declaredOptions(readFileSync(source, "utf8"))) {
+        if (!content!.includes(`const ${schema}: z.ZodObject<{`)) continue;
+        for (const lines of comments.values()) {
+          expect(content, `${name}: ${schema}`).toContain(lines.map((line: string) => `    ${line}\n`).join(""));
+          commented++;
+        }
+      }
+    }
+    expect(commented).toBeGreaterThan(100);
+  });
   test("have one version, and depend on each other by exactly that", () => {
     const addon = addonPackage({ root, addon: path.join(root, "LICENSE"), torchVersion: "2.13.0" });
     const { version } = json("packages/miro/package.json");
@@ -91,6 +109,66 @@ describe("packages of JavaScript", () => {
     expect(manifestOf(addon).dependencies).toEqual({ [LIBTORCH_PACKAGE]: version });
     expect(manifestOf(addon)).toMatchObject({ os: ["linux"], cpu: ["x64"], libc: ["glibc"], libtorch: "2.13.0" });
   });
+});
+
+test("the comment of an option is found in its schema, and in one that is spread into it", () => {
+  const source = [
+    "const base = z.strictObject({",
+    "  /** How many. */",
+    "  count: field(z.int(), {}),",
+    "});",
+    "export const all = z.strictObject({",
+    "  /**",
+    "   * What it is called:",
+    "   * a word.",
+    "   */",
+    "  name: field(",
+    "    z.object({",
+    "      /** not an option */",
+    "      inside: z.int(),",
+    "    }),",
+    "    {},",
+    "  ),",
+    "  ...base.shape,",
+    "  plain: z.int(),",
+    "});",
+    "export const other = z.strictObject({ ...all.shape });",
+  ].join("\n");
+  const declaration = (name: string) =>
+    [
+      `export declare const ${name}: z.ZodObject<{`,
+      "    name: z.ZodObject<{",
+      "        inside: z.ZodInt;",
+      "    }, z.core.$strip>;",
+      "    plain: z.ZodInt;",
+      "    count: z.ZodInt;",
+      "}, z.core.$strict>;",
+      "export declare function count(plain: AbortSignal): void;",
+      "",
+    ].join("\n");
+  for (const name of ["all", "other"])
+    expect(publishedDeclaration(declaration(name), declaredOptions(source))).toBe(
+      [
+        '/// <reference types="node" />',
+        `export declare const ${name}: z.ZodObject<{`,
+        "    /**",
+        "     * What it is called:",
+        "     * a word.",
+        "     */",
+        "    name: z.ZodObject<{",
+        "        inside: z.ZodInt;",
+        "    }, z.core.$strip>;",
+        "    plain: z.ZodInt;",
+        "    /** How many. */",
+        "    count: z.ZodInt;",
+        "}, z.core.$strict>;",
+        "export declare function count(plain: AbortSignal): void;",
+        "",
+      ].join("\n"),
+    );
+  expect(publishedDeclaration("export declare const one: number;\n", new Map())).toBe(
+    "export declare const one: number;\n",
+  );
 });
 
 describe("symbols of a newer system", () => {

@@ -4,6 +4,7 @@ import { existsSync, mkdirSync, readFileSync, renameSync, rmSync } from "node:fs
 import path from "node:path";
 import { pathToFileURL } from "node:url";
 import { fingerprint, listFiles, readJson, run, SetupError } from "../setup/report.mjs";
+import { optionsOfFolder, publishedDeclaration } from "./declarations.mjs";
 
 /** The platform that the binary packages are for. */
 const PLATFORM = "linux-x64-gnu";
@@ -26,7 +27,10 @@ function json(manifest) {
   return `${JSON.stringify({ ...manifest, ...repository }, null, 2)}\n`;
 }
 
-/** The files that npm would pack of a workspace, without the comments that name source maps, which are not packed. */
+/**
+ * The files that npm would pack of a workspace, without the comments that name source maps, which are not packed;
+ * declarations as declarations.mjs publishes them.
+ */
 function workspaceEntries(root, folder) {
   const home = path.join(root, folder);
   const listing = execFileSync("npm", ["pack", "--dry-run", "--json", "--silent", "--ignore-scripts"], {
@@ -36,11 +40,16 @@ function workspaceEntries(root, folder) {
   });
   const [{ files }] = JSON.parse(listing);
   const entries = new Map();
+  const options = optionsOfFolder(path.join(home, "src"));
   for (const { path: name } of files) {
     const file = path.join(home, name);
     const mapped = /\.(js|ts)$/.test(name) && name.startsWith("dist/");
-    const content = mapped ? readFileSync(file, "utf8").replace(/\n\/\/# sourceMappingURL=\S+\s*$/, "\n") : null;
-    entries.set(name, content === null ? { file } : { content });
+    if (!mapped) entries.set(name, { file });
+    else {
+      const content = readFileSync(file, "utf8").replace(/\n\/\/# sourceMappingURL=\S+\s*$/, "\n");
+      const source = path.join(home, name.replace(/^dist\/(.*)\.d\.ts$/, "src/$1.ts"));
+      entries.set(name, { content: source.endsWith(".ts") ? publishedDeclaration(content, options(source)) : content });
+    }
   }
   if (!entries.has("dist/index.js")) throw new SetupError(`${folder} is not built: run npm run build`);
   return entries;

@@ -189,6 +189,7 @@ function load(): Native {
 /**
  * The addon's functions. The first access loads the addon and libtorch: importing the package alone loads no native
  * code. Never copied into a constant at the top of a module, which would load them too.
+ * @internal
  */
 export let native: Native = new Proxy({} as Native, {
   get(_, name: keyof Native) {

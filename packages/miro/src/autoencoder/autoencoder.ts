@@ -24,5 +24,6 @@ export interface Autoencoder extends nn.Module {
 export interface LoadAutoencoderOptions {
   /** Dtype of weights and activations (default float32). The SDXL autoencoder overflows in float16. */
   dtype?: Extract<DType, "float32" | "bfloat16">;
+  /** Where it goes, default `cpu`. */
   device?: string;
 }

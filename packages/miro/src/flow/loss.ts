@@ -31,6 +31,7 @@ export interface LossBatch extends ConditioningInput {
 
 /** Options of {@link FlowMatchingLoss}. */
 export interface FlowMatchingLossOptions extends Partial<DropRates> {
+  /** Signal level γ of a time t. */
   schedule: LinearSchedule;
   /** Text states of the empty prompt, (U, labelDim), U ≤ T: what a dropped text is replaced by. */
   uncondEmbedding: Tensor;
@@ -62,6 +63,7 @@ export type Precision = <T>(run: () => T) => T;
 
 /** Options of one call of the loss. */
 export interface LossCallOptions {
+  /** Source of the random draws; default: the process-wide one. */
   generator?: Generator;
   /** Replaces the generator. */
   draw?: Draw;

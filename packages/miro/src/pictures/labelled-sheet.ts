@@ -17,13 +17,17 @@ export interface SheetCell {
 
 /** What {@link labelledSheet} draws. All rows have the same number of cells. */
 export interface LabelledSheetOptions {
+  /** Pictures, row by row. */
   cells: readonly (readonly SheetCell[])[];
+  /** Text above the table. */
   title?: string;
   /** Name of what changes from column to column, above their labels. */
   columnTitle?: string;
+  /** What stands above each column. */
   columnLabels?: readonly string[];
   /** Name of what changes from row to row. */
   rowTitle?: string;
+  /** What stands beside each row. */
   rowLabels?: readonly string[];
   /** Small print at the foot. */
   footer?: string;

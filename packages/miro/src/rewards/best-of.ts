@@ -43,6 +43,7 @@ export const bestOfSchema = z.strictObject({
 export interface ScoreProgress {
   /** Pictures that have all their scores, and pictures in all. */
   scored: number;
+  /** Pictures in all. */
   imageCount: number;
 }
 

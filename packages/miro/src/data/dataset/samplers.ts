@@ -13,6 +13,7 @@ import { type SampleOrder, sums, upperBound } from "../shards/order.js";
 export interface BlockOrderOptions {
   /** Samples of each block. */
   blockLengths: readonly number[];
+  /** Decides the order. */
   seed: number;
   /** False keeps blocks and samples in their order. */
   shuffle?: boolean;
@@ -127,6 +128,7 @@ export function chunkedOrder({
 export interface WeightedOrderOptions {
   /** Data sets, one after another in the numbering of samples. */
   parts: readonly { order: SampleOrder; weight: number }[];
+  /** Decides how positions are dealt out. */
   seed: number;
   /** Positions of an epoch; by default the number of samples of all data sets. */
   length?: number;

@@ -65,10 +65,13 @@ export interface StatisticsOptions {
   syntheticProb: number;
   /** Extension of the synthetic caption's text states: samples without it keep their original scores. */
   syntheticText: string;
+  /** Which scores of a sample with several captions count. */
   scoreMode: ScoreMode;
   /** Samples that the sample holds at most. */
   maxSamples: number;
+  /** Decides which samples are in the sample. */
   seed: number;
+  /** Stops the work. */
   signal?: AbortSignal;
   /** Called for each shard that is done. */
   onShard?: (done: number, all: number) => void;

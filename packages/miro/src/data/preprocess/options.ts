@@ -275,19 +275,23 @@ export type ResolvedOptions = z.output<typeof preprocessSchema>;
 
 /** How far the work is. */
 export interface PreprocessProgress {
+  /** The stage that works. */
   stage: Stage;
   /** Name of the shard. */
   shard: string;
   /** Position of the shard among the selected ones, and how many there are. */
   shardIndex: number;
+  /** Number of selected shards. */
   shardCount: number;
   /** Samples of the shard that are done, and all of it. */
   done: number;
+  /** Samples of the shard. */
   total: number;
   /** Samples per second in this shard. */
   rate: number;
   /** Estimated seconds for the rest of the shard and of all stages and shards. */
   shardSeconds: number;
+  /** Estimated seconds for the rest of all stages and shards. */
   totalSeconds: number;
 }
 

@@ -17,6 +17,7 @@ const WORTH_THREADS = 8;
 export interface PrepareTablesOptions {
   /** Threads; by default the processor's, eight at most. */
   jobs?: number;
+  /** Stops the work. */
   signal?: AbortSignal;
   /** Called for each table that is made. */
   onTable?: (done: number, missing: number) => void;

@@ -360,6 +360,7 @@ function missingMember(table: ShardTable, path: string, sample: number, extensio
 export interface SelectOptions {
   /** Extensions that each sample must have. */
   members?: readonly string[];
+  /** Whether a sample of a shard belongs to the selection. */
   where?: (table: ShardTable, sample: number) => boolean;
 }
 

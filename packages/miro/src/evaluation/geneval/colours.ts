@@ -34,9 +34,13 @@ export interface CutOptions {
 export interface ColourOptions extends CutOptions {
   /** Folder or repository of OpenAI's CLIP ViT-L/14. Default: the published repository. */
   clip?: string | undefined;
+  /** `cpu`, `cuda`, `cuda:1`, …; default `cpu`. */
   device?: string | undefined;
+  /** What the network computes in. */
   dtype?: ComputeDType | undefined;
+  /** Cache of downloads; default: the one of Python's `huggingface_hub`. */
   cacheDir?: string | undefined;
+  /** Stops downloads. */
   signal?: AbortSignal | undefined;
 }
 

@@ -22,6 +22,7 @@ import type { Axis, CellChange } from "./axis.js";
 
 /** Options of {@link runSweep}. */
 export interface SweepOptions {
+  /** What is drawn. */
   prompts: readonly string[];
   /** What changes from column to column. */
   x: Axis;
@@ -35,6 +36,7 @@ export interface SweepOptions {
   settings?: PromptOptions;
   /** The checkpoint where no axis names another. */
   model: string;
+  /** Sub-folder of that checkpoint. */
   variant?: string | undefined;
   /** Loads a checkpoint. */
   load(model: string, variant: string | undefined): Promise<MiroPipeline>;
@@ -50,6 +52,7 @@ export interface SweepOptions {
   distance?: boolean;
   /** Where each picture is kept; those that are there with the same settings are not drawn again. */
   files?: PictureFiles;
+  /** Called with each picture that is drawn or was there. */
   onProgress?: (progress: SweepProgress) => void;
   /** Called with each picture, by its place in {@link layOutSweep}, and waited for. */
   onPicture?: ((index: number, image: SweepImage) => void | Promise<void>) | undefined;
@@ -57,6 +60,7 @@ export interface SweepOptions {
   onStep?: DrawHooks["onStep"];
   /** Give `onStep` pictures of what is being drawn at every n-th step. */
   previewEvery?: number | undefined;
+  /** Stops the work within one step. */
   signal?: AbortSignal;
 }
 

@@ -42,8 +42,11 @@ export function weightFiles(folder: string): string[] {
 
 /** A checkpoint in memory. The modules are in evaluation mode and record no gradients. */
 export interface Checkpoint {
+  /** What `config.json` says. */
   config: ReleaseConfig;
+  /** The network. */
   network: Rin;
+  /** Wraps the network's input and output. */
   preconditioning: FlowPrecond;
   /** Latents of the autoencoder → network. */
   preprocessing: LatentNormalization;

@@ -48,15 +48,21 @@ export interface BatchSource {
 
 /** Options of {@link RandomBatches}. */
 export interface RandomBatchesOptions {
+  /** Decides all values. */
   seed: number;
+  /** Rows of a batch. */
   batchSize: number;
   /** Rows of each batch that are given; by default all. */
   rows?: Rows | undefined;
+  /** Channels of the latents. */
   channels: number;
   /** Side of the latents. */
   size: number;
+  /** Tokens of each text. */
   textLength: number;
+  /** Width of the text states. */
   textWidth: number;
+  /** Names of the rewards. */
   rewardKeys: readonly string[];
   /** Where the batches lie; drawn on the CPU for every device. */
   device?: string;

@@ -19,6 +19,7 @@ export interface WarmupCosineOptions {
   totalSteps: number;
   /** ρ: which part of the half cosine is walked until S. */
   rate?: number;
+  /** The first update has the full rate, and the warm-up begins after it. */
   firstUpdateAtFullRate?: boolean;
 }
 

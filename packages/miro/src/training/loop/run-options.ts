@@ -4,6 +4,7 @@ import type { Recipe } from "../recipes/recipe.js";
 
 /** @typeParam R of the diffusion network or of a task */
 export interface RunOptions<R = Recipe> {
+  /** What is trained, and how. */
   recipe: R;
   /** Folder of the run. */
   output: string;
@@ -14,8 +15,11 @@ export interface RunOptions<R = Recipe> {
   resume?: boolean | number;
   /** Continue even if values of the recipe differ that decide what the run computes. */
   allowChanges?: boolean;
+  /** Stops after a step, with a checkpoint. */
   signal?: AbortSignal;
+  /** Called after each step. */
   onProgress?: (progress: Progress) => void;
+  /** Told what a person at the terminal should know. */
   onMessage?: (message: string) => void;
   /** Told what must not get lost: a NaN, samples that cannot be read. Default: `onMessage`. */
   onWarning?: (message: string) => void;

@@ -30,6 +30,7 @@ export interface LoadDetectorOptions {
   resizeU8?: boolean | undefined;
   /** Cache of downloads; default: the one of Python's `huggingface_hub`. */
   cacheDir?: string | undefined;
+  /** Stops downloads. */
   signal?: AbortSignal | undefined;
 }
 
