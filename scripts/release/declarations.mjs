@@ -1,7 +1,8 @@
 /**
  * Declaration files as they are published. TypeScript writes the types of options without the comments above them,
  * which editors show to callers: they are put back. What speaks of Node's own types says where they come from, since
- * newer releases of TypeScript no longer look for them by themselves. Typed arrays are written as all releases read them.
+ * newer releases of TypeScript no longer look for them by themselves. Typed arrays are written as all releases read
+ * them.
  */
 import { readFileSync } from "node:fs";
 import { listFiles } from "../setup/report.mjs";
