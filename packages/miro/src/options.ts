@@ -56,6 +56,16 @@ export function field<T extends z.ZodType>(schema: T, declaration: Declaration):
   return own;
 }
 
+/**
+ * Describes a value of a recipe, or of another file that people write: no option of a function, so it has no flag. The
+ * words go into the JSON Schema that zod makes, and from there into `docs/recipes.md`.
+ *
+ * @param upstream its name in the published code's configuration, where it is there under another name
+ */
+export function setting<T extends z.ZodType>(schema: T, description: string, upstream?: string): T {
+  return schema.meta({ description, ...(upstream !== undefined && { upstream }) }) as T;
+}
+
 /** What was declared of an option. @throws Error for a schema that is no {@link field} */
 export function declarationOf(schema: z.ZodType): Declaration {
   const declaration = declarations.get(schema);

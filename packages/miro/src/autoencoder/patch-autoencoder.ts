@@ -17,6 +17,7 @@
 import { cat, nn, noGrad, scope, type Tensor, tensor } from "@miro-t2i/torch";
 import { z } from "zod";
 import { InvalidInputError, invalid } from "../errors.js";
+import { setting } from "../options.js";
 import type { Autoencoder, LatentDistribution, LoadAutoencoderOptions } from "./autoencoder.js";
 import { loadWeights, readConfig } from "./weights.js";
 
@@ -26,24 +27,30 @@ const EPS = 1e-6;
 /** Bounds that no real autoencoder comes near. */
 const count = z.int().nonnegative().max(256);
 const width = z.int().positive().max(16_384);
-const configSchema = z.object({
-  _class_name: z.literal("PatchAutoencoder").default("PatchAutoencoder"),
-  /** Pixels along a side of the finer grid's cells; the coarser grid, that of the latents, has cells twice as wide. */
-  patch_size: z.int().positive().max(64).default(4),
-  /** Channels on the finer and on the coarser grid. */
-  channels: z.tuple([width, width]).default([32, 64]),
-  latent_channels: z.int().min(4).max(1024).default(4),
-  /** Residual blocks on the finer and on the coarser grid. */
-  encoder_blocks: z.tuple([count, count]).default([0, 1]),
-  decoder_blocks: z.tuple([count, count]).default([1, 2]),
+export const patchAutoencoderConfigSchema = z.object({
+  _class_name: setting(z.literal("PatchAutoencoder").default("PatchAutoencoder"), "what this is the configuration of"),
+  patch_size: setting(
+    z.int().positive().max(64).default(4),
+    "pixels along a side of the finer grid's cells; the coarser grid, that of the latents, has cells twice as wide",
+  ),
+  channels: setting(z.tuple([width, width]).default([32, 64]), "channels on the finer and on the coarser grid"),
+  latent_channels: setting(z.int().min(4).max(1024).default(4), "channels of the latents"),
+  encoder_blocks: setting(
+    z.tuple([count, count]).default([0, 1]),
+    "residual blocks of the encoder on the finer and on the coarser grid",
+  ),
+  decoder_blocks: setting(
+    z.tuple([count, count]).default([1, 2]),
+    "residual blocks of the decoder on the finer and on the coarser grid",
+  ),
 });
 
 /** `config.json` of a PatchAutoencoder. */
-export type PatchAutoencoderConfig = z.output<typeof configSchema>;
+export type PatchAutoencoderConfig = z.output<typeof patchAutoencoderConfigSchema>;
 
 /** @throws InvalidInputError naming every field that is wrong */
 export function parsePatchAutoencoderConfig(json: unknown): PatchAutoencoderConfig {
-  const result = configSchema.safeParse(json);
+  const result = patchAutoencoderConfigSchema.safeParse(json);
   if (result.success) return result.data;
   const problems = result.error.issues.map((issue) => `${issue.path.join(".") || "config"}: ${issue.message}`);
   throw new InvalidInputError(`PatchAutoencoder: ${problems.join("; ")}`);

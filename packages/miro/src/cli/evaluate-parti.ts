@@ -8,8 +8,9 @@ import { generateSchema } from "../pipeline/generate-options.js";
 import { modelOrBundled } from "../pipeline/loading/bundled.js";
 import { loadSchema } from "../pipeline/loading/load-options.js";
 import { promptOptionsSchema } from "../pipeline/requests/prompt-file.js";
+import { loadScorerModules } from "../rewards/scorer-modules.js";
 import { declare, type Given } from "./add-options.js";
-import { json } from "./common-options.js";
+import { json, scorerModules } from "./common-options.js";
 import type { CliContext, Register } from "./context.js";
 import { figureTable, tellers, tellTroubles } from "./evaluate-rewards.js";
 import { helpText } from "./help-text.js";
@@ -67,6 +68,7 @@ const schema = z.strictObject({
   }),
   batchSize: generateSchema.shape.batchSize,
   ...scoringSchema.shape,
+  scorerModules,
   overwrite: flag("draw pictures of other settings again", "--overwrite"),
   json,
 });
@@ -80,6 +82,7 @@ async function parti(
   given: Given<typeof schema>,
   context: CliContext,
 ): Promise<void> {
+  await loadScorerModules(options.scorerModules);
   const { prompts, outdir, samples, seed, promptRange, overwrite, variant } = options;
   const model = modelOrBundled(options.model);
   const progress = await Progress.for(context);

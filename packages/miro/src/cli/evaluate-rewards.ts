@@ -4,8 +4,9 @@ import { z } from "zod";
 import { type FolderRewards, scoreFolder, scoreFolderSchema } from "../evaluation/rewards/score-folder.js";
 import type { RewardFigures } from "../evaluation/rewards/summary.js";
 import { field } from "../options.js";
+import { loadScorerModules } from "../rewards/scorer-modules.js";
 import { declare } from "./add-options.js";
-import { json } from "./common-options.js";
+import { json, scorerModules } from "./common-options.js";
 import type { CliContext, Register } from "./context.js";
 import { helpText } from "./help-text.js";
 import { SAME_COMMAND, untilStopped } from "./interruption.js";
@@ -27,6 +28,7 @@ Examples:
 const schema = z.strictObject({
   folder: field(z.string().min(1), { expected: "a folder", help: "folder of pictures (below)", flag: "<dir>" }),
   ...scoreFolderSchema.shape,
+  scorerModules,
   json,
 });
 
@@ -34,7 +36,11 @@ export const register: Register = (command, context) => {
   declare(command, schema, (options) => rewards(options, context)).addHelpText("after", helpText(EXAMPLES));
 };
 
-async function rewards({ folder, json, ...options }: z.output<typeof schema>, context: CliContext): Promise<void> {
+async function rewards(
+  { folder, json, scorerModules, ...options }: z.output<typeof schema>,
+  context: CliContext,
+): Promise<void> {
+  await loadScorerModules(scorerModules);
   const progress = await Progress.for(context);
   let found: FolderRewards;
   try {

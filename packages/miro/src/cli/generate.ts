@@ -22,9 +22,10 @@ import { type Redrawing, readRedrawing } from "../pipeline/requests/redraw.js";
 import { bestOfSchema } from "../rewards/best-of.js";
 import { rankerLoader } from "../rewards/ranker.js";
 import { DEFAULT_SCORER, loadScorerSchema, scorerSpec } from "../rewards/registry.js";
+import { loadScorerModules } from "../rewards/scorer-modules.js";
 import { defaultScorer, parseSelection, selectionText } from "../rewards/selection.js";
 import { declare, type Given } from "./add-options.js";
-import { json } from "./common-options.js";
+import { json, scorerModules } from "./common-options.js";
 import type { CliContext, Register } from "./context.js";
 import { sheetPrompts } from "./default-sheet.js";
 import { DrawingProgress } from "./drawing-progress.js";
@@ -89,6 +90,7 @@ const schema = z.strictObject({
   }),
   weights: loadScorerSchema.shape.weights,
   hpsVersion: loadScorerSchema.shape.hpsVersion,
+  scorerModules,
   keepAll: flag("with --best-of: write the others too, as NAME-rank2 and so on", "--keep-all"),
   promptFile: field(file, {
     expected: "a file",
@@ -154,6 +156,7 @@ function effective(given: Flags, typed: Flags): Flags {
 
 async function generate(flags: Flags, context: CliContext): Promise<void> {
   const started = performance.now();
+  await loadScorerModules(flags.scorerModules ?? []);
   checkFlags(flags);
   const view = viewOf(flags, context);
   const redrawn = flags.from === undefined ? null : await readRedrawing(flags.from, flags);

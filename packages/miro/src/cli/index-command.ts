@@ -1,11 +1,15 @@
 /** `miro index`: indexes and bin edges of shards. Parses, calls {@link indexShards}, prints. */
-
+import "./extensions.js";
 import { z } from "zod";
-import { type IndexResult, indexOptionsSchema, indexShards } from "../data/dataset/index-shards.js";
+import { type IndexResult, indexOptionsSchema, indexShards, type IndexOptions } from "../data/dataset/index-shards.js";
 import type { OpenHooks } from "../data/dataset/open-shards.js";
 import { problemText } from "../data/shards/index.js";
-import { MiroError } from "../errors.js";
-import { declare } from "./add-options.js";
+import { invalid, MiroError } from "../errors.js";
+import { message, option } from "../message.js";
+import { declarationOf, field } from "../options.js";
+import { recipeBins } from "../training/planning/recipe-bins.js";
+import { loadRecipe } from "../training/recipes/recipe.js";
+import { declare, type Given } from "./add-options.js";
 import { json } from "./common-options.js";
 import type { CliContext, Register } from "./context.js";
 import { helpText } from "./help-text.js";
@@ -17,18 +21,45 @@ Examples:
   miro index data/cc12m data/laion                      wids-index.json in each folder, tables beside the shards
   miro index data/cc12m data/laion --bins --synthetic-prob 0.5
   miro index data/cc12m --bins --scores clip_score,aesthetic_score --num-bins 32 --json
+  miro index --bins --recipe mine.yaml                  folders, scores and bins as the recipe's training uses them
   miro index data/cc12m --check                         does the index still fit the shards?
 
 Bin edges are kept in the first folder under the published name and are found there by training with the same options.
 `;
 
-const schema = z.strictObject({ ...indexOptionsSchema.shape, json });
+const schema = z.strictObject({
+  ...indexOptionsSchema.shape,
+  folders: field(z.array(z.string().min(1)).default([]), {
+    ...declarationOf(indexOptionsSchema.shape.folders),
+    flag: "[dir...]",
+    otherwise: "those of --recipe",
+  }),
+  recipe: field(z.string().min(1).optional(), {
+    expected: "the name or file of a recipe",
+    help: "take folders, scores, bins and captions from a recipe, so that its training finds these bin edges; flags override it",
+    flag: "--recipe <recipe>",
+  }),
+  json,
+});
 
 export const register: Register = (command, context) => {
-  declare(command, schema, (options) => index(options, context)).addHelpText("after", helpText(EXAMPLES));
+  declare(command, schema, (options, given) => index(options, given, context)).addHelpText("after", helpText(EXAMPLES));
 };
 
-async function index({ json, ...options }: z.output<typeof schema>, context: CliContext): Promise<void> {
+/** The options that were given, over those of a recipe where one is named. */
+function optionsOf({ recipe, folders = [], json: _, ...given }: Given<typeof schema>): IndexOptions {
+  const base = recipe === undefined ? null : recipeBins(loadRecipe(recipe));
+  if (base === null && folders.length === 0)
+    throw invalid("folders", message`folders with *.tar, or ${option("recipe", "RECIPE")}`, folders);
+  return { ...base, ...given, folders: folders.length > 0 ? folders : base!.folders };
+}
+
+async function index(
+  { json, check, skipBrokenShards }: z.output<typeof schema>,
+  given: Given<typeof schema>,
+  context: CliContext,
+): Promise<void> {
+  const options = optionsOf(given);
   const progress = await Progress.for(context);
   let result: IndexResult;
   let at = "";
@@ -57,10 +88,10 @@ async function index({ json, ...options }: z.output<typeof schema>, context: Cli
     }
     if (result.bins !== null) printBins(result.bins, context);
   }
-  if (options.check && problems.length > 0)
+  if (check && problems.length > 0)
     throw new MiroError(`${problems.length} of the indexed shards no longer fit; run miro index without --check`);
   const damaged = new Set(problems.filter((problem) => !("extension" in problem)).map(({ path }) => path)).size;
-  if (damaged > 0 && !options.skipBrokenShards)
+  if (damaged > 0 && !(options.skipBrokenShards ?? skipBrokenShards))
     throw new MiroError(
       `${damaged} ${damaged === 1 ? "shard is" : "shards are"} damaged or unfinished; only what could be read of them was indexed; --skip-broken-shards leaves out those that were cut`,
     );

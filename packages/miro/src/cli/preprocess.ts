@@ -10,8 +10,9 @@ import {
 import { preprocessSchema } from "../data/preprocess/options.js";
 import { MiroError } from "../errors.js";
 import { scorerSpecs } from "../rewards/index.js";
+import { loadScorerModules } from "../rewards/scorer-modules.js";
 import { declare } from "./add-options.js";
-import { json } from "./common-options.js";
+import { json, scorerModules } from "./common-options.js";
 import type { CliContext, Register } from "./context.js";
 import { withFlags } from "./flag-names.js";
 import { helpText } from "./help-text.js";
@@ -40,13 +41,14 @@ Finished shards are skipped, interrupted ones made again; Ctrl-C stops between t
 *.skipped.jsonl beside the output. Exit code 1 when a shard failed; the others are complete.
 `;
 
-const schema = z.strictObject({ ...preprocessSchema.shape, json });
+const schema = z.strictObject({ ...preprocessSchema.shape, scorerModules, json });
 
 export const register: Register = (command, context) => {
   declare(command, schema, (options) => run(options, context)).addHelpText("after", helpText(EXAMPLES));
 };
 
-async function run({ json, ...options }: z.output<typeof schema>, context: CliContext): Promise<void> {
+async function run({ json, scorerModules, ...options }: z.output<typeof schema>, context: CliContext): Promise<void> {
+  await loadScorerModules(scorerModules);
   const progress = await Progress.for(context);
   let result: PreprocessResult;
   let at: PreprocessProgress | null = null;

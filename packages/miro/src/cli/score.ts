@@ -6,10 +6,11 @@ import { MiroError } from "../errors.js";
 import { formatSize } from "../files/sizes.js";
 import { field } from "../options.js";
 import { loadSchema } from "../pipeline/loading/load-options.js";
-import { type ScoreReport, scoreFilesWithReport, scorerBytes, scorerSpecs } from "../rewards/index.js";
+import { type ScoreReport, scoreFilesWithReport, scorerBytes, scorerSpecs, scorerSpec } from "../rewards/index.js";
 import { type ScoreFilesOptions, scoreFilesSchema } from "../rewards/score-files.js";
+import { loadScorerModules } from "../rewards/scorer-modules.js";
 import { declare } from "./add-options.js";
-import { json } from "./common-options.js";
+import { json, scorerModules } from "./common-options.js";
 import type { CliContext, Register } from "./context.js";
 import { helpText } from "./help-text.js";
 import { SAME_COMMAND, untilStopped } from "./interruption.js";
@@ -40,6 +41,7 @@ Examples:
   miro score book --by emoji_clip_score --by sharpness --json
   miro score pictures/*.png --by pick_a_score_score --weights pick_a_score_score=models/PickScore_v1
   miro score --pairs pairs.jsonl --by clip_openai --output scores.csv
+  miro score pictures/*.png --scorer-module brightness.mjs --by brightness     a scorer of your own (docs/rewards.md)
   miro score geneval --by image_reward_score --by hpsv2_score --output geneval/scores.jsonl
   miro score photo.jpg --by aesthetic_score --weights aesthetic_score=models/aesthetic --weights clip_openai=models/clip
 
@@ -56,6 +58,7 @@ const schema = z.strictObject({
     flag: "[images...]",
   }),
   ...scoreFilesSchema.shape,
+  scorerModules,
   threads: loadSchema.shape.threads,
   json,
 });
@@ -64,7 +67,11 @@ export const register: Register = (command, context) => {
   declare(command, schema, (options) => score(options, context)).addHelpText("after", helpText(EXAMPLES));
 };
 
-async function score({ images, json, threads, ...options }: z.output<typeof schema>, context: CliContext) {
+async function score(
+  { images, json, threads, scorerModules, ...options }: z.output<typeof schema>,
+  context: CliContext,
+) {
+  await loadScorerModules(scorerModules);
   if (threads !== undefined) setNumThreads(threads);
   const progress = await Progress.for(context);
   let report: ScoreReport;
@@ -104,7 +111,7 @@ function meansOf({ images }: ScoreReport): Record<string, number | null> {
   );
 }
 
-function toJson({ images, models, unreadable, notFinite, truncated }: ScoreReport, means: object) {
+function toJson({ images, models, unreadable, notFinite, truncated, unturned }: ScoreReport, means: object) {
   const scorers = Object.entries(models).map(([key, { name, precision }]) => ({
     key,
     name,
@@ -113,7 +120,7 @@ function toJson({ images, models, unreadable, notFinite, truncated }: ScoreRepor
   const dtypes = Object.fromEntries(
     Object.entries(models).flatMap(([key, { dtype }]) => (dtype ? [[key, dtype]] : [])),
   );
-  return { images, means, scorers, dtypes, unreadable, notFinite, truncated };
+  return { images, means, scorers, dtypes, unreadable, notFinite, truncated, unturned };
 }
 
 function lines({ images }: ScoreReport, means: Record<string, number | null>, output: string | undefined): string[] {
@@ -128,11 +135,17 @@ function lines({ images }: ScoreReport, means: Record<string, number | null>, ou
   ];
 }
 
-function notes({ truncated, notFinite, images, sheets }: ScoreReport): string[] {
+function notes({ truncated, notFinite, unturned, images, sheets }: ScoreReport): string[] {
   const some = (count: number, what: string) => `${count} ${what}${count === 1 ? "" : "s"}`;
   const names = [...sheets.slice(0, 3), ...(sheets.length > 3 ? ["…"] : [])].join(", ");
+  const stored = Object.keys(images[0]!.scores).filter((key) => scorerSpec(key).pixels === "stored");
   return [
     ...(sheets.length > 0 ? [`left out: ${some(sheets.length, "sheet")} of several pictures: ${names}`] : []),
+    ...(unturned > 0
+      ? [
+          `${some(unturned, "picture")} stored turned or mirrored (EXIF): ${stored.join(", ")} ${stored.length === 1 ? "sees" : "see"} ${unturned === 1 ? "it" : "them"} as stored, as in the published data sets`,
+        ]
+      : []),
     ...Object.entries(truncated).map(
       ([key, count]) => `${key}: reads only the beginning of ${some(count, "prompt")}, longer than its model allows`,
     ),

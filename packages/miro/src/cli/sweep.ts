@@ -16,7 +16,9 @@ import { sheetText } from "../pipeline/settings.js";
 import { loadScorer, scorerSpec, scorerSpecs } from "../rewards/index.js";
 import { loadScorerSchema } from "../rewards/registry.js";
 import type { Scorer } from "../rewards/scorer.js";
+import { loadScorerModules } from "../rewards/scorer-modules.js";
 import { declare, type Given } from "./add-options.js";
+import { scorerModules } from "./common-options.js";
 import type { CliContext, Register } from "./context.js";
 import { DrawingProgress } from "./drawing-progress.js";
 import { helpText } from "./help-text.js";
@@ -83,6 +85,7 @@ const schema = z.strictObject({
   }),
   weights: loadScorerSchema.shape.weights,
   hpsVersion: loadScorerSchema.shape.hpsVersion,
+  scorerModules,
   distance: flag(
     "score every picture by its distance from the one that its steps lead to (RMS, levels of 255)",
     "--distance",
@@ -118,6 +121,7 @@ export const register: Register = (command, context) => {
 
 async function sweep(options: Options, given: Given<typeof schema>, context: CliContext): Promise<void> {
   const started = performance.now();
+  await loadScorerModules(options.scorerModules);
   const { prompts, seed, imagesPerCell, output, overwrite } = options;
   const x = parseAxis(options.x, "--x", prompts);
   const y = options.y === undefined ? undefined : parseAxis(options.y, "--y", prompts);

@@ -6,23 +6,28 @@ import { InterruptedError, InvalidInputError, invalid } from "../errors.js";
 import { message, option } from "../message.js";
 import { wholeNumber } from "../numbers.js";
 import { field, flag } from "../options.js";
+import { loadScorerModules } from "../rewards/scorer-modules.js";
+import { shellWord } from "../training/cluster/quoting.js";
 import { type Progress, ProgressLine } from "../training/logging/logging.js";
 import { runTraining } from "../training/loop/run.js";
 import { runTask } from "../training/loop/run-task.js";
 import { taskOf } from "../training/loop/tasks.js";
 import { minutes } from "../training/loop/time-budget.js";
 import { blocking, dryRun } from "../training/planning/dry-run.js";
+import { proposeTraining } from "../training/planning/propose.js";
 import { rankPlaceOf } from "../training/process-group/launch-environment.js";
 import { checkRecipe } from "../training/recipes/checked-yaml.js";
 import { parseRecipe } from "../training/recipes/recipe.js";
 import { type ComposedRecipe, composeRecipe } from "../training/recipes/recipe-source.js";
 import { resolvedValues, resolvedYaml } from "../training/recipes/resolved-recipe.js";
 import { declare } from "./add-options.js";
-import { recipeArguments } from "./common-options.js";
+import { recipeArguments, scorerModules } from "./common-options.js";
 import type { CliContext, Register } from "./context.js";
 import { dryRunText, refuseBlocked } from "./dry-run-text.js";
 import { jsonWithFlags } from "./flag-names.js";
 import { helpText } from "./help-text.js";
+import { proposalText } from "./proposal-text.js";
+import { keysText, recipeKinds } from "./recipe-keys.js";
 
 const EXAMPLES = `
 Examples:
@@ -31,10 +36,13 @@ Examples:
   miro train emoji --output runs/try-2 --resume
   miro train emoji --output runs/try-2 --resume 1000        from the checkpoint of step 1000; later ones are set aside
   miro train emoji --devices 2                              two processes share each batch
+  miro train mine.yaml --plan                               batch, steps, schedule and time for these data and this machine
   miro train multi_cad_synth data.dir=/data --print         every value, and where it comes from
   miro train multi_cad_synth trainer.devices=8 --dry-run    parameters, memory, FLOPs, and all that would stop the run
   miro train emoji trainer.max_minutes=30                   stops after half an hour as at its end, with a checkpoint and a model
   miro train clip_score_cad extends=base/as_upstream        another recipe on top
+
+  miro train --keys                                         every key that a recipe can have (docs/recipes.md)
 
 A recipe is a path, or the name of a file in the folder recipes. Ctrl-C stores a checkpoint and stops; --resume continues from it
 exactly. A second Ctrl-C stops at once; the last stored checkpoint stays. The run's folder holds recipe.yaml, log.jsonl, samples/,
@@ -84,7 +92,13 @@ const schema = z.strictObject({
     "train without shards that were cut: short for data.skip_broken_shards=true",
     "--skip-broken-shards",
   ),
+  scorerModules,
+  keys: flag("print every key that a recipe can have, and do nothing else", "--keys"),
   print: flag("print the whole recipe with the origin of every value, and do nothing else", "--print"),
+  plan: flag(
+    "propose batch, threads, steps, schedule and their time from the data and this machine, as overrides to paste; a few steps are made to measure them",
+    "--plan",
+  ),
   dryRun: flag(
     "count parameters, memory and arithmetic, find all that would stop the run, and do nothing else",
     "--dry-run",
@@ -99,18 +113,22 @@ type Resolved = Omit<Options, "resume"> & { resume: boolean | number };
 export const register: Register = (command, context) => {
   declare(command, schema, async (options) => {
     const { recipe, overrides, device, devices, skipBrokenShards, print, dryRun } = options;
+    const modules = await loadScorerModules(options.scorerModules);
     const { resume, words } = resumeOf(options.resume, recipe === undefined ? [] : [recipe, ...overrides]);
     const [name, ...values] = words;
+    if (options.keys) return printKeys(name, options, context);
     if (name === undefined) throw new InvalidInputError("recipe: expected the name or file of a recipe, received none");
-    const composed = composeRecipe(name, [
+    const given = [
       ...values,
       ...(device === undefined ? [] : [`trainer.device=${device}`]),
       ...(devices === undefined ? [] : [`trainer.devices=${devices}`]),
       ...(skipBrokenShards ? ["data.skip_broken_shards=true"] : []),
-    ]);
+    ];
+    const composed = composeRecipe(name, given);
     if (print) printRecipe(composed, options, context);
+    else if (options.plan) await propose({ name, values: given }, composed, { ...options, resume }, context);
     else if (dryRun) await plan(composed, { ...options, resume }, context);
-    else await train(composed, { ...options, resume }, context);
+    else await train(composed, { ...options, scorerModules: modules, resume }, context);
   })
     .usage("[options] <recipe> [key=value...]")
     .addHelpText("after", helpText(EXAMPLES));
@@ -129,6 +147,14 @@ function resumeOf(flag: boolean | string, given: string[]): { resume: boolean | 
   const steps = words.filter(isStep);
   if (steps.length > 1) throw new InvalidInputError(`--resume: expected one step, received ${steps.join(" and ")}`);
   return { resume: steps.length === 0 ? true : Number(steps[0]), words: words.filter((word) => !isStep(word)) };
+}
+
+/** The keys of a recipe's kind; without a recipe those of the diffusion network. */
+function printKeys(name: string | undefined, flags: Options, { stdout }: CliContext): void {
+  const { kind = null } = name === undefined ? {} : composeRecipe(name).json;
+  const found = recipeKinds().find((one) => one.kind === kind);
+  if (found === undefined) throw invalid("kind", "the kind of a recipe", kind);
+  stdout(flags.json ? `${JSON.stringify(found)}\n` : keysText(found));
 }
 
 function printRecipe({ json, path, origins }: ComposedRecipe, flags: Options, { stdout }: CliContext): void {
@@ -158,6 +184,33 @@ function folderOf({ name }: { name: string }): string {
   return join("runs", name);
 }
 
+/** Prints what to add to a recipe, and the command that trains so. */
+async function propose(
+  { name, values }: { name: string; values: readonly string[] },
+  { json, path, origins }: ComposedRecipe,
+  flags: Resolved,
+  { stdout, stderr, signal }: CliContext,
+): Promise<void> {
+  if (taskOf(json) !== null) throw new InvalidInputError(`${path}: --plan is for recipes of the diffusion network`);
+  const output = flags.output ?? folderOf(parseRecipe(json, path, origins));
+  const proposal = await proposeTraining({
+    start: { output, resume: flags.resume, allowChanges: flags.allowChanges },
+    compose(overrides) {
+      const composed = composeRecipe(name, [...values, ...overrides]);
+      return parseRecipe(composed.json, composed.path, composed.origins);
+    },
+    isGiven: (key) => origins.get(key) === "command line",
+    signal,
+    onMessage: (text) => stderr(`${text}\n`),
+  });
+  const overrides = Object.entries(proposal.overrides).map(([key, value]) => `${key}=${value}`);
+  const folder = flags.output === undefined ? [] : ["--output", flags.output];
+  const command = ["miro", "train", ...[name, ...values, ...overrides, ...folder].map(shellWord)].join(" ");
+  const { report, ...rest } = proposal;
+  stdout(flags.json ? `${jsonWithFlags({ ...rest, command, ...report })}\n` : proposalText(proposal, command));
+  refuseBlocked("the run", blocking(report));
+}
+
 async function train({ json, path, origins }: ComposedRecipe, flags: Resolved, context: CliContext): Promise<void> {
   const task = taskOf(json);
   const recipe = task === null ? parseRecipe(json, path, origins) : checkRecipe(task.schema, json, path);
@@ -168,6 +221,7 @@ async function train({ json, path, origins }: ComposedRecipe, flags: Resolved, c
     output: flags.output ?? folderOf(recipe),
     resume: flags.resume,
     allowChanges: flags.allowChanges,
+    scorerModules: flags.scorerModules,
     signal: context.signal,
     ...(first && { onProgress: (now: Progress) => progress.update(now) }),
     onMessage: (message: string) => progress.say(message),

@@ -5,6 +5,7 @@
 import { z } from "zod";
 import { describe, InvalidInputError } from "../errors.js";
 import { camelCase, snakeCase } from "../letter-case.js";
+import { setting } from "../options.js";
 
 /**
  * The seven rewards of the published main model, in the order that fixes the tokens and the rows of the reward
@@ -27,52 +28,47 @@ const probability = z.number().min(0).max(1);
 /** A probability of dropping something that must sometimes stay. */
 const dropRate = z.number().min(0).lt(1);
 
-const rinConfigSchema = z
+export const rinConfigSchema = z
   .strictObject({
-    /** Side of the latent picture. */
-    dataSize: size,
-    numInputChannels: size,
-    /** Width of the text encoder's states. */
-    labelDim: size,
-    /** Text length that the number of learned latents allows for; matters only with `concatCondTokenToLatents`. */
-    numCondTokens: size,
-    /** Width D of the data tokens. */
-    dataDim: size,
-    /** Number N of latent tokens. */
-    numLatents: size,
-    /** Width L of the latent tokens. */
-    latentsDim: size,
-    /** Self-attention layers in each block. */
-    numProcessingLayers: size,
-    numBlocks: size,
-    patchSize: size,
-    /** Heads of the cross-attentions between data, conditioning and latents. */
-    readWriteHeads: size.default(16),
-    /** Heads of the latents' self-attention. */
-    computeHeads: size.default(16),
-    latentMlpMultiplier: multiplier.default(4),
-    dataMlpMultiplier: multiplier.default(4),
-    /** Dropout inside the feed-forward layers of the self-attention blocks. */
-    computeDropout: probability.default(0),
-    /** Stochastic depth of the cross-attention blocks. */
-    rwStochasticDepth: dropRate.default(0),
-    /** Stochastic depth of the self-attention blocks. */
-    computeStochasticDepth: dropRate.default(0),
-    /** Each block begins with the latents reading the conditioning. */
-    useCondRinBlock: z.boolean().default(false),
-    /** The conditioning tokens are part of the latents. */
-    concatCondTokenToLatents: z.boolean().default(true),
-    /** The latents of an earlier forward pass are fed back. */
-    useSelfConditioning: z.boolean().default(false),
-    numTextRegisters: z.int().nonnegative().default(16),
-    /** The rewards, without the `_coherence` suffix that their tensors carry. */
-    coherenceKeys: z
-      .array(z.string().regex(/^[^.]+$/, "must be a name without dots"))
-      .readonly()
-      .default([]),
-    /** Probability of hiding a reward in training. */
-    coherenceDropout: probability.default(0),
-    dropoutStrategy: z.enum(["binomial", "uniform", "none"]).default("binomial"),
+    dataSize: setting(size, "side of the latent picture"),
+    numInputChannels: setting(size, "channels of the latent picture"),
+    labelDim: setting(size, "width of the text encoder's states"),
+    numCondTokens: setting(
+      size,
+      "text length that the number of learned latents allows for; matters only with concat_cond_token_to_latents",
+    ),
+    dataDim: setting(size, "width D of the data tokens"),
+    numLatents: setting(size, "number N of latent tokens"),
+    latentsDim: setting(size, "width L of the latent tokens, a multiple of 16"),
+    numProcessingLayers: setting(size, "self-attention layers in each block"),
+    numBlocks: setting(size, "blocks, each of which reads the data, computes and writes back"),
+    patchSize: setting(size, "side of the square of latents that makes one data token"),
+    readWriteHeads: setting(size.default(16), "heads of the cross-attentions between data, conditioning and latents"),
+    computeHeads: setting(size.default(16), "heads of the latents' self-attention"),
+    latentMlpMultiplier: setting(multiplier.default(4), "width of the latents' feed-forward layers over L"),
+    dataMlpMultiplier: setting(multiplier.default(4), "width of the data tokens' feed-forward layers over D"),
+    computeDropout: setting(
+      probability.default(0),
+      "dropout inside the feed-forward layers of the self-attention blocks",
+    ),
+    rwStochasticDepth: setting(dropRate.default(0), "stochastic depth of the cross-attention blocks"),
+    computeStochasticDepth: setting(dropRate.default(0), "stochastic depth of the self-attention blocks"),
+    useCondRinBlock: setting(z.boolean().default(false), "each block begins with the latents reading the conditioning"),
+    concatCondTokenToLatents: setting(z.boolean().default(true), "the conditioning tokens are part of the latents"),
+    useSelfConditioning: setting(z.boolean().default(false), "the latents of an earlier forward pass are fed back"),
+    numTextRegisters: setting(z.int().nonnegative().default(16), "learned tokens beside those of the text"),
+    coherenceKeys: setting(
+      z
+        .array(z.string().regex(/^[^.]+$/, "must be a name without dots"))
+        .readonly()
+        .default([]),
+      "the rewards, in the order of their tokens; generate --reward takes these names. Any number in the samples' JSON can be one",
+    ),
+    coherenceDropout: setting(probability.default(0), "probability of hiding a reward in training"),
+    dropoutStrategy: setting(
+      z.enum(["binomial", "uniform", "none"]).default("binomial"),
+      "which rewards are hidden: each by itself, a random number of them, or none",
+    ),
   })
   .superRefine((c, ctx) => {
     const refuse = (key: string, message: string) => ctx.addIssue({ code: "custom", path: [key], message });
@@ -110,16 +106,20 @@ const rinConfigSchema = z
 /** All constructor arguments of {@link Rin}, defaults filled in. */
 export type RinConfig = z.output<typeof rinConfigSchema>;
 
-const precondConfigSchema = z.strictObject({
-  numLatents: size.default(256),
-  latentsDim: size.default(512),
-  /** `"noise_driven"` or `true`: scale input and output; anything else: leave both alone. */
-  doNormalization: z.union([z.string(), z.boolean()]).default("noise_driven"),
-  /** Standard deviation of the data that the scaling assumes. */
-  sigmaData: z.number().positive().default(0.5),
-  doGradnormReweighting: z.boolean().default(true),
-  logvarChannels: size.default(128),
-  logvarMlpLayers: z.int().nonnegative().max(64).default(0),
+export const precondConfigSchema = z.strictObject({
+  numLatents: setting(size.default(256), "that of the network, which fills it in"),
+  latentsDim: setting(size.default(512), "that of the network, which fills it in"),
+  doNormalization: setting(
+    z.union([z.string(), z.boolean()]).default("noise_driven"),
+    "noise_driven or true: scale input and output; anything else: leave both alone",
+  ),
+  sigmaData: setting(z.number().positive().default(0.5), "standard deviation of the data that the scaling assumes"),
+  doGradnormReweighting: setting(
+    z.boolean().default(true),
+    "weight the loss by a learned log-variance of each noise level",
+  ),
+  logvarChannels: setting(size.default(128), "number of Fourier features of the log-variance"),
+  logvarMlpLayers: setting(z.int().nonnegative().max(64).default(0), "hidden layers of the log-variance"),
 });
 
 /** All constructor arguments of {@link FlowPrecond}, defaults filled in. */

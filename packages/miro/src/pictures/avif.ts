@@ -62,6 +62,11 @@ export async function decodeAvif(
   return orient ? turned(stored, orientation) : stored;
 }
 
+/** How the boxes say that a picture is to be turned, as EXIF counts: 1 to 8. */
+export function avifOrientation(bytes: Uint8Array): number {
+  return readBoxes(bytes).orientation;
+}
+
 /** Boxes that hold boxes, and the bytes before the first of these. */
 const CONTAINERS: Record<string, number> = {
   ...{ meta: 4, iprp: 0, ipco: 0 },

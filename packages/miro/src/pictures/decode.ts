@@ -15,8 +15,8 @@
  * premultiplied alpha (within 1). Pillow reads also TIFF in Lab, of 12 bits, in separate planes of tiles, and
  * compressed by zstd or LZMA; these are refused here.
  */
-import type { OutputInfo, Sharp } from "sharp";
-import { decodeAvif } from "./avif.js";
+import type { Metadata, OutputInfo, Sharp } from "sharp";
+import { avifOrientation, decodeAvif } from "./avif.js";
 import { decodeBmp } from "./bmp.js";
 import { decodeGif } from "./gif.js";
 import { checkSize, ImageError, MAX_PIXELS } from "./image-error.js";
@@ -24,7 +24,7 @@ import { decodingError, imageFormat, knownFormat } from "./image-format.js";
 import { completePng } from "./png-rows.js";
 import type { RgbImage } from "./rgb.js";
 import { sharp } from "./sharp.js";
-import { readTiffTags } from "./tiff.js";
+import { readTiffTags, type TiffTags } from "./tiff.js";
 
 export { ImageError, type ImageProblem, MAX_PIXELS } from "./image-error.js";
 export { type DecodedFormat, IMAGE_EXTENSIONS, imageFormat } from "./image-format.js";
@@ -37,20 +37,36 @@ export interface DecodeOptions {
   orient?: boolean;
 }
 
+/** A picture, and how it says that it is to be turned. */
+export interface OrientedImage {
+  image: RgbImage;
+  /** As EXIF counts, 1 to 8. */
+  orientation: number;
+}
+
 const START_OF_SCAN = Buffer.of(0xff, 0xda);
 const MAX_SCANS = 100;
 /**
  * Decodes a picture.
  * @throws ImageError for other formats, damaged or cut files and pictures above the limit
  */
-export async function decodeImage(
+export async function decodeImage(bytes: Uint8Array, options: DecodeOptions = {}): Promise<RgbImage> {
+  return (await decodeWithOrientation(bytes, options)).image;
+}
+
+/**
+ * As {@link decodeImage}, with the orientation that the picture says and that `orient` decides about: 1, or 2 to 8 where
+ * it is stored mirrored or turned, as phones store photographs. That of a TIFF, which is always followed, counts as 1.
+ */
+export async function decodeWithOrientation(
   bytes: Uint8Array,
   { maxPixels = MAX_PIXELS, orient = false }: DecodeOptions = {},
-): Promise<RgbImage> {
+): Promise<OrientedImage> {
   const format = knownFormat(bytes);
-  if (format === "gif") return decodeGif(bytes, maxPixels);
-  if (format === "bmp") return decodeBmp(bytes, maxPixels);
-  if (format === "avif") return await decodeAvif(bytes, maxPixels, orient);
+  if (format === "gif") return { image: decodeGif(bytes, maxPixels), orientation: 1 };
+  if (format === "bmp") return { image: decodeBmp(bytes, maxPixels), orientation: 1 };
+  if (format === "avif")
+    return { image: await decodeAvif(bytes, maxPixels, orient), orientation: avifOrientation(bytes) };
   try {
     return await decodeWithSharp(bytes, maxPixels, orient).catch((error: unknown) => {
       const complete = format === "png" && !(error instanceof ImageError) ? completePng(bytes) : null;
@@ -62,15 +78,25 @@ export async function decodeImage(
   }
 }
 
-async function decodeWithSharp(bytes: Uint8Array, maxPixels: number, orient: boolean): Promise<RgbImage> {
+async function decodeWithSharp(bytes: Uint8Array, maxPixels: number, orient: boolean): Promise<OrientedImage> {
   const unlimited = imageFormat(bytes) === "jpeg" && hasFewScans(bytes);
   const options = { ignoreIcc: true, limitInputPixels: false, pages: 1, unlimited } as const;
-  const { format, width, height, space, channels, depth, orientation = 1 } = await sharp(bytes, options).metadata();
+  const metadata = await sharp(bytes, options).metadata();
+  const { format, width, height, orientation = 1 } = metadata;
   checkSize(width, height, maxPixels);
   const tiff = format === "tiff" ? readTiffTags(bytes) : null;
   // The TIFF reader takes strips that it could not decode for errors, not for truncation.
   const source = sharp(bytes, { ...options, failOn: tiff === null ? "truncated" : "error" });
   const turned = (orient || tiff !== null) && orientation > 1 ? source.autoOrient() : source;
+  return { image: await toRgb(turned, bytes, metadata, tiff), orientation: tiff === null ? orientation : 1 };
+}
+
+async function toRgb(
+  turned: Sharp,
+  bytes: Uint8Array,
+  { format, space, channels, depth }: Metadata,
+  tiff: TiffTags | null,
+): Promise<RgbImage> {
   if (space === "cmyk") {
     const wide = depth === "ushort";
     const inks = await raw(turned.pipelineColourspace("cmyk").toColourspace("cmyk"), wide ? "ushort" : "uchar");

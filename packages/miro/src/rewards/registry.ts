@@ -12,14 +12,17 @@ import { checkMemory } from "./memory.js";
 import { publishedScorers } from "./published-scorers.js";
 import {
   checkedScorer,
+  checkSpec,
   type LoadedScorer,
   type LoadScorerOptions,
+  ofScorer,
   type PictureOrigin,
   SCORER_PRECISIONS,
   type ScorerSpec,
 } from "./scorer.js";
 
 const specs = new Map<string, ScorerSpec>();
+const versions = new Map<string, string>();
 
 /** The scorer that is used where nobody says which. */
 export const DEFAULT_SCORER = "emoji_clip_score";
@@ -94,9 +97,22 @@ export const loadScorerSchema = z.strictObject({
  * ```
  */
 export function registerScorer(spec: ScorerSpec): void {
-  if (!/^[a-z][a-z0-9_]*$/.test(spec.key)) throw invalid("key", "lower-case letters, digits and _", spec.key);
+  checkSpec(spec);
   if (specs.has(spec.key)) throw invalid("key", "one that no scorer has", spec.key);
   specs.set(spec.key, spec);
+}
+
+/**
+ * Says by what a scorer's values can be told from those of an earlier text of it: scores that a file holds are computed
+ * again where they are of another version.
+ */
+export function setScorerVersion(key: string, version: string): void {
+  versions.set(key, version);
+}
+
+/** The version of a scorer; undefined for those that come with the program, whose names say all. */
+export function scorerVersion(key: string): string | undefined {
+  return versions.get(key);
 }
 
 /**
@@ -164,7 +180,10 @@ export async function loadScorer(key: string, options: LoadScorerOptions = {}): 
   const own = model === undefined ? weights : { ...weights, [key]: model };
   checkMemory([spec], { ...given, device, weights: own });
   tellTerms(spec, given.onMessage);
-  return checkedScorer(spec, await spec.load({ ...given, device, model: own[key], weights: own }));
+  return checkedScorer(
+    spec,
+    await ofScorer(key, () => spec.load({ ...given, device, model: own[key], weights: own }), given.signal),
+  );
 }
 
 /** Scorers whose terms were told. */

@@ -15,13 +15,13 @@ import { sha256 } from "../files/sha256.js";
 import { createFolder, readBytes } from "../files/whole-files.js";
 import { message, option } from "../message.js";
 import { callback, field, type OptionsOf, parseOptions } from "../options.js";
-import { decodeImage } from "../pictures/decode.js";
+import { decodeWithOrientation, type OrientedImage } from "../pictures/decode.js";
 import { decodeShown } from "../pictures/decode-shown.js";
 import { textsOf } from "../pictures/image-files.js";
 import type { RgbImage } from "../pictures/rgb.js";
 import { isSheet, textToSettings } from "../pipeline/settings.js";
 import { checkMemory } from "./memory.js";
-import { DEFAULT_SCORER, loadScorer, loadScorerSchema, scorerSpec } from "./registry.js";
+import { DEFAULT_SCORER, loadScorer, loadScorerSchema, scorerSpec, scorerVersion } from "./registry.js";
 import { type AskedPicture, askedPictures } from "./score-inputs.js";
 import { isOutputName, type OutputRow, readOutput, rowKey, type ScoreModel, writeOutput } from "./score-output.js";
 import type { LoadedScorer, LoadScorerOptions, ScorerSpec } from "./scorer.js";
@@ -101,6 +101,8 @@ export interface ScoreReport {
   notFinite: Record<string, number>;
   /** Prompts of which a scorer read only the beginning, by scorer key. Those of earlier runs do not count. */
   truncated: Record<string, number>;
+  /** Pictures whose EXIF orientation the scorers that judge stored pixels did not follow. */
+  unturned: number;
   /** Scores that were in the output already. */
   reused: number;
   /** Files that show several pictures, as this program puts them beside its pictures; they are not scored. */
@@ -176,6 +178,8 @@ interface Task {
   row: OutputRow;
   /** Scorers that have not judged it. */
   missing: Set<string>;
+  /** Its EXIF orientation was not followed for the scorers that judge stored pixels. */
+  unturned?: boolean;
   /** Why it cannot be read. */
   failure?: MiroError;
 }
@@ -330,7 +334,11 @@ class Scoring {
           const bytes = readBytes(task.path);
           if (this.#output !== undefined) task.row.sha256 = sha256(bytes);
           const decoded: Decoded = { shown: undefined, stored: undefined };
-          for (const kind of kinds) decoded[kind] = await decode(bytes, task.path, kind);
+          for (const kind of kinds) {
+            const { image, orientation } = await decode(bytes, task.path, kind);
+            decoded[kind] = image;
+            if (orientation > 1) task.unturned = true;
+          }
           return decoded;
         } catch (error) {
           this.#fail(task, error);
@@ -352,11 +360,13 @@ class Scoring {
     const images = todo.map(({ image }) => image);
     const scores = await scorer.scoreOrNull(images, prompts, { signal });
     const given = weightsOf(spec, weights);
+    const version = scorerVersion(key);
     const model: ScoreModel = {
       name: scorer.name,
       ...(scorer.dtype && { dtype: scorer.dtype }),
       ...(scorer.dtype && precision === "upstream" && { precision }),
       ...(given && { weights: given }),
+      ...(version && { version }),
     };
     todo.forEach(({ task }, i) => {
       task.row.scores[key] = scores[i]!;
@@ -404,6 +414,7 @@ class Scoring {
       unreadable: tasks.filter(({ failure }) => failure).length,
       notFinite: count(({ row, failure }, key) => !failure && row.scores[key] === null),
       truncated: Object.fromEntries(truncated),
+      unturned: tasks.filter(({ unturned }) => unturned).length,
       reused: this.#reused,
       sheets: this.#sheets,
     };
@@ -425,7 +436,8 @@ function isMadeBy(model: ScoreModel | undefined, spec: ScorerSpec, options: Load
     model.name === (spec.modelName?.(options) ?? spec.name) &&
     (model.dtype === undefined || dtype === "auto" || precision === "upstream" || model.dtype === dtype) &&
     (model.dtype === undefined || (model.precision === "upstream") === (precision === "upstream")) &&
-    model.weights === weightsOf(spec, weights)
+    model.weights === weightsOf(spec, weights) &&
+    model.version === scorerVersion(spec.key)
   );
 }
 
@@ -434,9 +446,10 @@ class WrongCall extends InvalidInputError {
   override name = "InvalidInputError";
 }
 
-async function decode(bytes: Buffer, path: string, kind: Pixels): Promise<RgbImage> {
+async function decode(bytes: Buffer, path: string, kind: Pixels): Promise<OrientedImage> {
   try {
-    return await (kind === "shown" ? decodeShown(bytes, MAX_PIXELS) : decodeImage(bytes, { maxPixels: MAX_PIXELS }));
+    if (kind === "stored") return await decodeWithOrientation(bytes, { maxPixels: MAX_PIXELS });
+    return { image: await decodeShown(bytes, MAX_PIXELS), orientation: 1 };
   } catch (error) {
     throw new InvalidInputError(`${path}: cannot be read as a picture: ${(error as Error).message}`, { cause: error });
   }

@@ -26,6 +26,8 @@ const modelSchema = z.object({
   precision: z.string().optional(),
   /** The folder or repository that was given instead of the published one. */
   weights: z.string().optional(),
+  /** Of a scorer from a module of the user: the digest of the module's file. */
+  version: z.string().optional(),
 });
 
 /** What a score was made with. */

@@ -10,7 +10,7 @@
  */
 import type { DType } from "@miro-t2i/torch";
 import type { Autoencoder } from "../autoencoder/index.js";
-import { invalid, MiroError } from "../errors.js";
+import { describe, invalid, MiroError } from "../errors.js";
 import type { RgbImage } from "../pictures/rgb.js";
 import { breathe } from "../pipeline/interruption.js";
 import type { ComputeDType } from "../pipeline/loading/device.js";
@@ -199,6 +199,52 @@ export interface ScorerSpec {
   load(options: LoadScorerOptions): Promise<ScorerModel>;
 }
 
+/**
+ * Checks what is registered; types do not reach JavaScript.
+ * @throws InvalidInputError naming what of it is wrong
+ */
+export function checkSpec(spec: ScorerSpec): void {
+  if (typeof spec !== "object" || spec === null)
+    throw invalid("scorer", "an object { key, name, description, stage, usesText, load }", spec);
+  const { key, name, description, stage, usesText, pixels, load } = spec;
+  if (typeof key !== "string" || !/^[a-z][a-z0-9_]*$/.test(key))
+    throw invalid("key", "lower-case letters, digits and _", key);
+  if (typeof name !== "string" || name === "")
+    throw invalid(`${key}.name`, "the model or measure in a few words", name);
+  if (typeof description !== "string") throw invalid(`${key}.description`, "a line of help", description);
+  if (!["rewards", "vqa"].includes(stage)) throw invalid(`${key}.stage`, '"rewards" or "vqa"', stage);
+  if (typeof usesText !== "boolean") throw invalid(`${key}.usesText`, "true or false", usesText);
+  if (![undefined, "shown", "stored"].includes(pixels)) throw invalid(`${key}.pixels`, '"shown" or "stored"', pixels);
+  if (typeof load !== "function") throw invalid(`${key}.load`, "a function that gives the model", load);
+}
+
+/** @throws InvalidInputError naming what is wrong with what a scorer's `load` gives */
+function checkModel(key: string, model: ScorerModel): void {
+  const what = `${key}.load()`;
+  if (typeof model !== "object" || model === null)
+    throw invalid(what, "an object { name, batchSize, score, dispose }", model);
+  const { name, batchSize, score, dispose } = model;
+  if (typeof name !== "string") throw invalid(`${what}.name`, "the model or measure in a few words", name);
+  if (!Number.isInteger(batchSize) || batchSize < 1)
+    throw invalid(`${what}.batchSize`, "an integer of at least 1", batchSize);
+  if (typeof score !== "function") throw invalid(`${what}.score`, "a function of pictures and captions", score);
+  if (typeof dispose !== "function") throw invalid(`${what}.dispose`, "a function that frees the model", dispose);
+}
+
+/**
+ * Does a scorer's own work. What a programming error in it says gets the key of the scorer in front; errors that are
+ * meant to be read stay as they are.
+ */
+export async function ofScorer<T>(key: string, work: () => T | Promise<T>, signal?: AbortSignal): Promise<T> {
+  try {
+    return await work();
+  } catch (error) {
+    const readable = error instanceof Error && ("syscall" in error || /^(?:Torch|Format)Error$/.test(error.name));
+    if (error instanceof MiroError || readable || signal?.aborted) throw error;
+    throw new Error(`${key}: ${error instanceof Error ? error.message : String(error)}`, { cause: error });
+  }
+}
+
 /** A score as the published data sets' CSV files have it. */
 export function storedScore(spec: Pick<ScorerSpec, "stored"> | undefined, score: number): number {
   const stored = spec?.stored;
@@ -208,17 +254,27 @@ export function storedScore(spec: Pick<ScorerSpec, "stored"> | undefined, score:
 /** Puts checks, chunks and cancelling around a model. */
 export function checkedScorer(spec: Pick<ScorerSpec, "key" | "usesText">, model: ScorerModel): LoadedScorer {
   const { key, usesText } = spec;
+  checkModel(key, model);
   const judge: Scorer["score"] = async (images, captions, { signal } = {}) => {
     checkInput(images, captions, usesText);
     const values: number[] = [];
     for (let start = 0; start < images.length; start += model.batchSize) {
       await breathe(signal);
       const end = start + model.batchSize;
-      const part = await model.score(images.slice(start, end), captions.slice(start, end), { signal });
+      const batch = [images.slice(start, end), captions.slice(start, end)] as const;
+      const part = await ofScorer(key, () => model.score(...batch, { signal }), signal);
       const expected = Math.min(model.batchSize, images.length - start);
-      if (part.length !== expected)
-        throw new MiroError(`${key}: the scorer returned ${part.length} values for ${expected} pictures`);
-      values.push(...part);
+      if (typeof part !== "object" || part === null || !(Symbol.iterator in part))
+        throw new MiroError(
+          `${key}: the scorer returned ${describe(part)} for ${expected} pictures, not their numbers`,
+        );
+      const numbers = [...part];
+      if (numbers.length !== expected)
+        throw new MiroError(`${key}: the scorer returned ${numbers.length} values for ${expected} pictures`);
+      const other = numbers.find((value) => typeof value !== "number");
+      if (other !== undefined)
+        throw new MiroError(`${key}: the scorer returned ${describe(other)}, which is no number`);
+      values.push(...numbers);
     }
     return values;
   };

@@ -3,6 +3,7 @@ import { InvalidInputError } from "../../errors.js";
 import type { ShardSet } from "../shards/index.js";
 import { type BinEdges, type BinIdentity, readBinCache, writeBinCache } from "./bin-cache.js";
 import { type BinOptions, computeBins, parseBinOptions } from "./bins.js";
+import { foundFields, numericFields } from "./numeric-fields.js";
 import type { OpenHooks } from "./open-shards.js";
 import { type CountedShard, gatherStatistics, type Statistics } from "./statistics.js";
 import { type TrainingSetOptions, textMember } from "./training-set-options.js";
@@ -70,7 +71,10 @@ export async function binsOf(
     const values = statistics.values.get(name)!;
     const some = computeBins(values, binOptions(options));
     if (some === null) {
-      const found = values.length === 0 ? "no sample has one" : `all ${values.length} sampled values are ${values[0]}`;
+      const found =
+        values.length === 0
+          ? `no sample has one (${foundFields(numericFields(shards))})`
+          : `all ${values.length} sampled values are ${values[0]}`;
       throw new InvalidInputError(`${name}: no bins can be made, ${found}; leave it out of the rewards`);
     }
     edges.set(name, some);

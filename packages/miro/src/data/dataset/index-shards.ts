@@ -9,6 +9,7 @@ import { proveWritable } from "../../files/writable.js";
 import { message, option } from "../../message.js";
 import { REWARD_KEYS } from "../../networks/config.js";
 import { asFlag, commaSeparated, field, flag, type OptionsOf, parseOptions } from "../../options.js";
+import { scorerSpecs } from "../../rewards/registry.js";
 import {
   checkWidsIndex,
   type ShardProblem,
@@ -18,8 +19,8 @@ import {
   writeWidsIndex,
 } from "../shards/index.js";
 import { binsOf } from "./bins-of.js";
-import { syntheticName } from "./caption-source.js";
 import type { FilterOptions } from "./filters.js";
+import { foundFields, numericFields } from "./numeric-fields.js";
 import type { OpenHooks } from "./open-shards.js";
 import { passesIn, writeSizeCache } from "./size-cache.js";
 import type { ScoreSummary } from "./statistics.js";
@@ -41,13 +42,17 @@ export const indexOptionsSchema = z.strictObject({
   check: flag("write nothing; say what no longer fits the indexes", "--check"),
   /** Compute the bin edges of the scores over all folders and keep them in the first. */
   bins: flag("compute the bin edges of the scores over all folders and keep them in the first", "--bins"),
-  /** Scores to bin. Default: the published rewards that the shards have, or every field that ends in `_score`. */
+  /**
+   * Scores to bin. Default: the published rewards that the shards have; where they have none, the scores of this
+   * program's scorers and every field that ends in `_score`.
+   */
   scores: field(z.array(z.string().min(1)).min(1).optional(), {
     expected: "names of scores",
     help: "scores to bin, separated by commas",
     flag: "--scores <names>",
     parse: commaSeparated,
-    otherwise: "the published rewards that the shards have, or every field that ends in _score",
+    otherwise:
+      "the published rewards that the shards have; where they have none, the scores of this program's scorers and every field that ends in _score",
   }),
   /** How often a sample's synthetic caption is trained with, from 0 to 1. */
   syntheticProb: asFlag(training.syntheticEmbeddingProb, "--synthetic-prob <p>"),
@@ -183,15 +188,19 @@ async function computeAndKeep(
   }
 }
 
-/** The scores that shards have. */
+/**
+ * The scores that shards have: the published rewards; where there are none, what the scorers of this program have
+ * measured, and every other field that is called a score.
+ */
 function scoresOf(shards: ShardSet): string[] {
-  const fields = new Set(shards.shards.flatMap(({ header }) => header.columns));
-  const published = REWARD_KEYS.filter((key) => fields.has(key));
+  const fields = numericFields(shards);
+  const published = REWARD_KEYS.filter((key) => fields.includes(key));
   if (published.length > 0) return [...published];
-  const other = [...fields].filter((name) => name.endsWith("_score") && !name.startsWith(syntheticName("")));
+  const measured = new Set(scorerSpecs().map(({ key }) => key));
+  const other = fields.filter((name) => measured.has(name) || name.endsWith("_score"));
   if (other.length === 0)
     throw new InvalidInputError(
-      message`${shards.shards[0]!.path}: no sample's metadata has a field that ends in _score; name fields with ${option("scores")}`,
+      message`${shards.shards[0]!.path}: no sample's metadata has the score of a scorer, or a field that ends in _score; ${foundFields(fields)}; name fields with ${option("scores")}`,
     );
   return other;
 }

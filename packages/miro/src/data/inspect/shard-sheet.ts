@@ -6,6 +6,7 @@ import { decodeImage, IMAGE_EXTENSIONS } from "../../pictures/decode.js";
 import { labelledSheet, type SheetCell } from "../../pictures/labelled-sheet.js";
 import type { RgbImage } from "../../pictures/rgb.js";
 import { sharp } from "../../pictures/sharp.js";
+import { readManifest } from "../preprocess/manifest.js";
 import { PositionalFile } from "../shards/positional-file.js";
 import { ShardSet } from "../shards/shard-set.js";
 import { ShardTable } from "../shards/shard-table.js";
@@ -61,8 +62,9 @@ export async function shardSheet(
       signal?.throwIfAborted();
       const table = ShardTable.load(path);
       const file = PositionalFile.open(path);
+      const orient = wereTurned(path);
       try {
-        for (const sample of wanted) cells.push(await cellOf(table, file, sample, cellSize));
+        for (const sample of wanted) cells.push(await cellOf({ table, file, sample, side: cellSize, orient }));
       } finally {
         file.close();
       }
@@ -79,7 +81,24 @@ export async function shardSheet(
   return labelledSheet({ cells: rows, cellSize });
 }
 
-async function cellOf(table: ShardTable, file: PositionalFile, sample: number, side: number): Promise<SheetCell> {
+/** Whether the latents of a shard were made of pictures turned as EXIF says: the sheet shows what is trained on. */
+function wereTurned(shard: string): boolean {
+  return readManifest(shard.replace(/\.tar$/, ".manifest.json"))?.settings.exifOrientation === true;
+}
+
+async function cellOf({
+  table,
+  file,
+  sample,
+  side,
+  orient,
+}: {
+  table: ShardTable;
+  file: PositionalFile;
+  sample: number;
+  side: number;
+  orient: boolean;
+}): Promise<SheetCell> {
   const read = (extension: string) => {
     const member = table.member(sample, extension);
     return member && file.read(member.offset, member.size);
@@ -92,7 +111,10 @@ async function cellOf(table: ShardTable, file: PositionalFile, sample: number, s
     .map(([name, value]) => `${name} ${value.toPrecision(3)}`);
   const text = caption.length > CAPTION_LENGTH ? `${caption.slice(0, CAPTION_LENGTH - 1)}…` : caption;
   const bytes = IMAGE_EXTENSIONS.map(read).find((found) => found !== null && found !== undefined);
-  return { image: bytes ? await thumbnail(bytes, side) : null, label: [text, ...scores].filter(Boolean).join("\n") };
+  return {
+    image: bytes ? await thumbnail(bytes, side, orient) : null,
+    label: [text, ...scores].filter(Boolean).join("\n"),
+  };
 }
 
 /** A caption, or why there is none to show: a sheet shows what is there. */
@@ -105,9 +127,9 @@ function captionOf(bytes: Uint8Array | null | undefined): string {
 }
 
 /** A picture made to fit, or null when it cannot be read: a sheet shows what is there. */
-async function thumbnail(bytes: Uint8Array, side: number): Promise<RgbImage | null> {
+async function thumbnail(bytes: Uint8Array, side: number, orient: boolean): Promise<RgbImage | null> {
   try {
-    const { width, height, data: pixels } = await decodeImage(bytes, { maxPixels: MAX_PIXELS });
+    const { width, height, data: pixels } = await decodeImage(bytes, { maxPixels: MAX_PIXELS, orient });
     const { data, info } = await sharp(pixels, { raw: { width, height, channels: 3 } })
       .resize(side, side, { fit: "inside", withoutEnlargement: true })
       .raw()

@@ -39,9 +39,9 @@ export async function readCaptionTable(path: string, columns: CaptionColumns = {
       `${path}: expected a folder of tars or pictures, or a table (${Object.keys(READERS).join(", ")})`,
     );
   }
-  const rows = await read(path);
+  const { rows, columns: present } = await read(path);
   if (rows.length === 0) throw new InvalidInputError(`${path}: holds no rows`);
-  const { image, caption } = chooseColumns(path, new Set(rows.flatMap((row) => [...row.keys()])), columns);
+  const { image, caption } = chooseColumns(path, present, columns);
   if (read === readDelimited) readNumbers(rows, [image, caption]);
   return rows.map((row, i) => {
     const picture = row.get(image);
@@ -59,13 +59,24 @@ export function textOf(value: PythonJson | undefined): string | null {
   return typeof value === "number" || value instanceof JsonInteger ? writePythonJson(value) : null;
 }
 
-const READERS: Record<string, (path: string) => Row[] | Promise<Row[]>> = {
+/** A table's rows without empty cells, and its columns, whether or not their cells are filled. */
+interface Table {
+  rows: Row[];
+  columns: ReadonlySet<string>;
+}
+
+const READERS: Record<string, (path: string) => Table | Promise<Table>> = {
   ".csv": readDelimited,
   ".tsv": readDelimited,
   ".jsonl": readJsonLines,
   ".ndjson": readJsonLines,
   ".parquet": readParquet,
 };
+
+/** Whether a file's name is that of a table. */
+export function isTable(name: string): boolean {
+  return Object.hasOwn(READERS, extname(name).toLowerCase());
+}
 
 /** The columns of pictures and captions among those of a table. @throws InvalidInputError when one is not there */
 export function chooseColumns(
@@ -86,9 +97,12 @@ export function chooseColumns(
   };
 }
 
-function readDelimited(path: string): Row[] {
+function readDelimited(path: string): Table {
   const { columns, rows } = parseTable(readTextFile(path), path);
-  return rows.map(({ cells }) => new Map(columns.map((column, i) => [column, cells[i]!] as const).filter(filled)));
+  return {
+    rows: rows.map(({ cells }) => new Map(columns.map((column, i) => [column, cells[i]!] as const).filter(filled))),
+    columns: new Set(columns),
+  };
 }
 
 const filled = ([, cell]: readonly [string, string]): boolean => cell !== "";
@@ -117,8 +131,8 @@ function readNumbers(rows: readonly Row[], texts: readonly string[]): void {
   }
 }
 
-function readJsonLines(path: string): Row[] {
-  return filledLines(readTextFile(path)).map(({ text, number }) => {
+function readJsonLines(path: string): Table {
+  const rows = filledLines(readTextFile(path)).map(({ text, number }) => {
     let value: PythonJson;
     try {
       value = parsePythonJson(text);
@@ -131,11 +145,13 @@ function readJsonLines(path: string): Row[] {
       throw new InvalidInputError(`${path}:${number}: the name ${describe(twice)} stands twice in one object`);
     return value;
   });
+  return { rows, columns: new Set(rows.flatMap((row) => [...row.keys()])) };
 }
 
-async function readParquet(path: string): Promise<Row[]> {
+async function readParquet(path: string): Promise<Table> {
   const table = await openParquet(path);
-  return (await table.read(0, table.rows)).map((record) => parquetRow(record, table));
+  const rows = (await table.read(0, table.rows)).map((record) => parquetRow(record, table));
+  return { rows, columns: new Set(table.columns) };
 }
 
 /** A row without the cells that are empty or have no place in JSON. */

@@ -31,6 +31,8 @@ export interface DecodedImage {
   pixels: Uint8Array | null;
   /** 8-bit RGB of each asked side. */
   squares: Uint8Array[];
+  /** Whether its EXIF orientation says to turn it, and it was not. */
+  unturned: boolean;
   /** Milliseconds spent on reading, and on decoding and resizing. */
   readMs: number;
   decodeMs: number;

@@ -6,8 +6,7 @@ import { type FileHandle, open } from "node:fs/promises";
 import { parentPort } from "node:worker_threads";
 import { systemReason } from "../../errors.js";
 import { centreSquare } from "../../pictures/crop.js";
-import { decodeImage, ImageError } from "../../pictures/decode.js";
-import type { RgbImage } from "../../pictures/rgb.js";
+import { decodeWithOrientation, ImageError, type OrientedImage } from "../../pictures/decode.js";
 import type { DecodeJob, DecodeReply, DecodeResult } from "./decode-pool.js";
 
 /** The file that was read last: most pictures of a shard lie in one. */
@@ -60,13 +59,14 @@ async function decode(job: DecodeJob): Promise<DecodeResult> {
     return { reason: "unreadable", message: `${job.image.path}: ${systemReason(error)}` };
   }
   const readMs = performance.now() - started;
-  let image: RgbImage;
+  let decoded: OrientedImage;
   try {
-    image = await decodeImage(bytes, { maxPixels: job.maxPixels, orient: job.orient });
+    decoded = await decodeWithOrientation(bytes, { maxPixels: job.maxPixels, orient: job.orient });
   } catch (error) {
     if (error instanceof ImageError) return { reason: error.reason, message: error.message };
     throw error;
   }
+  const { image, orientation } = decoded;
   const squares = job.sides.map((side) => centreSquare(image, side).data);
   const { width, height } = image;
   return {
@@ -75,6 +75,7 @@ async function decode(job: DecodeJob): Promise<DecodeResult> {
     bytes: job.keepBytes ? bytes : null,
     pixels: job.keepPixels ? own(image.data) : null,
     squares,
+    unturned: !job.orient && orientation > 1,
     readMs,
     decodeMs: performance.now() - started - readMs,
   };

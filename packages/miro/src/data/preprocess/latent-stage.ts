@@ -26,6 +26,7 @@ import {
   SkipList,
   scoresPath,
   timed,
+  UNTURNED,
   type Workplace,
 } from "./shard-work.js";
 import { type RawSample, type Skipped, type SourceShard, seenSamples } from "./sources.js";
@@ -112,6 +113,7 @@ export async function latentShard(
         details: {
           ...captionDetails(counts.sources),
           ambiguousSyntheticCaptions: counts.ambiguous,
+          ...(skips.unturned > 0 && { [UNTURNED]: skips.unturned }),
           cutCaptions: models.cutCaptions - cutBefore,
           notFiniteNumbers: notFinite,
         },

@@ -102,6 +102,7 @@ describe("pictures in Parquet", () => {
       `${join(mixed, "part.parquet")}, rows 1 to 5`,
     ]);
     writeFileSync(join(mixed, "a.jpg"), "");
+    writeFileSync(join(mixed, "a.txt"), "a caption");
     expect((await listShards(mixed, options))[0]!.label).toMatch(/pictures 0 to 0/);
   });
 

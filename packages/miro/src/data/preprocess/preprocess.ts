@@ -52,7 +52,7 @@ import {
 } from "./options.js";
 import { gapName, judgedText, scoreShard } from "./score-stage.js";
 import { readScores, type ScoreTable } from "./scores-csv.js";
-import { type ShardReport, scoresPath, type Workplace } from "./shard-work.js";
+import { type ShardReport, scoresPath, UNTURNED, type Workplace } from "./shard-work.js";
 import { listShards, type Skipped, type SourceShard } from "./sources.js";
 import { loadStageScorers, scorerSettings, stageScorers } from "./stage-scorers.js";
 import { SyntheticTable } from "./synthetic-captions.js";
@@ -94,7 +94,9 @@ export async function preprocess(given: PreprocessOptions): Promise<PreprocessRe
   try {
     for (const [i, stage] of stages.entries()) {
       const meter = new Meter(stage, i, stages.length, prepared.shards.length, options.onProgress);
-      reports.push(...(await (stage === "vae" ? latentStage : scoreStage)(prepared, stage, pool, meter)));
+      const done = await (stage === "vae" ? latentStage : scoreStage)(prepared, stage, pool, meter);
+      reports.push(...done);
+      refuseNothing(options.src, done);
     }
   } finally {
     await pool.close();
@@ -102,7 +104,46 @@ export async function preprocess(given: PreprocessOptions): Promise<PreprocessRe
   }
   const counts = { done: 0, skipped: 0, locked: 0, failed: 0 };
   for (const { status } of reports) counts[status]++;
+  tellUnturned(options, reports);
   return { shards: reports, counts, seconds: Math.round(performance.now() - started) / 1000 };
+}
+
+/** What to do about samples that are left out, for those reasons of which a whole data set may be. */
+const REMEDIES: Partial<Record<string, string>> = {
+  "missing-caption":
+    "give each picture a caption: NAME.txt beside NAME.jpg, a field caption or text in NAME.json, KEY.txt in a tar, or a column of a table",
+  "missing-json": "give each sample of a tar its KEY.json; {} will do",
+  "missing-image": "give each sample its picture",
+};
+
+/** @throws MiroError when no sample of a whole source can be used: such a result is no data set */
+function refuseNothing(src: string, reports: readonly ShardReport[]): void {
+  const seen = reports.reduce((sum, report) => sum + report.seen, 0);
+  const isDone = reports.every(({ status }) => status === "done" || status === "skipped");
+  if (!isDone || seen === 0 || reports.some(({ written }) => written > 0)) return;
+  const reasons = new Map<string, number>();
+  for (const { skipped } of reports)
+    for (const [reason, count] of Object.entries(skipped)) reasons.set(reason, (reasons.get(reason) ?? 0) + count);
+  const byCount = [...reasons].sort((a, b) => b[1] - a[1]);
+  const remedy = byCount.map(([reason]) => REMEDIES[reason]).find((text) => text !== undefined);
+  const counts = byCount.map(([reason, count]) => `${count} ${reason}`).join(", ");
+  throw new MiroError(
+    `${src}: none of the ${seen} samples can be used (${counts}); ${remedy ?? "the files *.skipped.jsonl beside the output say why"}`,
+  );
+}
+
+/** Says of how many pictures the EXIF orientation was not followed. */
+function tellUnturned(options: ResolvedOptions, reports: readonly ShardReport[]): void {
+  const byStage = new Map<Stage, number>();
+  for (const { stage, unturned = 0 } of reports) byStage.set(stage, (byStage.get(stage) ?? 0) + unturned);
+  const count = Math.max(0, ...byStage.values());
+  if (count === 0) return;
+  const what =
+    count === 1 ? "picture is stored turned or mirrored and was" : "pictures are stored turned or mirrored and were";
+  say(
+    options,
+    message`${options.src}: ${count} ${what} taken as stored, as in the published data; phones store photographs so: ${option("exifOrientation", true)} turns them as viewers do`,
+  );
 }
 
 async function prepare(options: ResolvedOptions): Promise<Prepared> {
@@ -240,10 +281,14 @@ function isScored(manifest: Manifest, plan: Plan, path: string, specs: readonly 
   });
 }
 
-function finished(report: ShardReport, { samples, seconds }: Manifest): void {
+function finished(report: ShardReport, { samples, details, seconds }: Manifest): void {
   report.status = "skipped";
   report.message = "finished already";
-  Object.assign(report, { ...samples!, seconds });
+  Object.assign(report, { ...samples!, ...unturnedOf(details), seconds });
+}
+
+function unturnedOf(details: Readonly<Record<string, number>>): { unturned?: number } {
+  return details[UNTURNED] === undefined ? {} : { unturned: details[UNTURNED] };
 }
 
 /** Ends a shard: the report of what was left out first, the manifest last. */
@@ -257,7 +302,7 @@ function close(
     ...outcome,
     output: { ...outcome.output!, file: basename(outcome.output!.file) },
   });
-  Object.assign(report, { ...outcome.samples!, seconds: outcome.seconds });
+  Object.assign(report, { ...outcome.samples!, ...unturnedOf(outcome.details), seconds: outcome.seconds });
 }
 
 /** Works on one shard after another, each under its lock. */

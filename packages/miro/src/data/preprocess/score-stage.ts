@@ -26,6 +26,7 @@ import {
   SkipList,
   scoresPath,
   timed,
+  UNTURNED,
   type Workplace,
 } from "./shard-work.js";
 import { type RawSample, type Skipped, type SourceShard, seenSamples } from "./sources.js";
@@ -102,6 +103,7 @@ export async function scoreShard(
       details: {
         ...captionDetails(counts.sources),
         ambiguousSyntheticCaptions: counts.ambiguous,
+        ...(skips.unturned > 0 && { [UNTURNED]: skips.unturned }),
         ...countGaps(skips.entries),
         ...Object.fromEntries([...cut].map(([key, count]) => [`cutCaptions.${key}`, count])),
       },

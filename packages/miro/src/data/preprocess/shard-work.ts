@@ -32,6 +32,8 @@ export interface ShardReport {
   seen: number;
   written: number;
   skipped: Record<string, number>;
+  /** Pictures whose EXIF orientation was not followed, where there are some. */
+  unturned?: number;
   seconds: Record<string, number>;
   /** Why it failed, or why nothing was done. */
   message?: string;
@@ -54,6 +56,9 @@ export function scoresPath(csvDir: string, { stem }: Pick<SourceShard, "stem">):
   return join(csvDir, `${stem}_scores.csv`);
 }
 
+/** Name of the manifest's count of pictures whose EXIF orientation was not followed. */
+export const UNTURNED = "unturnedPictures";
+
 /** Fresh timings, all zero. */
 export function noTimings(): Timings {
   return { read: 0, decode: 0, wait: 0, compute: 0, write: 0, total: 0 };
@@ -74,9 +79,11 @@ export async function timed<T>(timings: Timings, part: keyof Timings, work: () =
   }
 }
 
-/** Notes what is left out; with `strict` that is an error. */
+/** Notes what is left out of samples, and of their pictures; with `strict` a sample that is left out is an error. */
 export class SkipList {
   readonly entries: Skipped[] = [];
+  /** Pictures that were taken as they are stored although EXIF says to turn them. */
+  unturned = 0;
   readonly #label: string;
   readonly #strict: boolean;
 
@@ -127,6 +134,7 @@ export async function* decodedBatches(
     timings.wait += waitedMs;
     if ("reason" in result) skips.add({ key: item.key, ...result });
     else {
+      if (result.unturned) skips.unturned++;
       timings.read += result.readMs;
       timings.decode += result.decodeMs;
       batch.push({ sample: item, image: result });

@@ -19,7 +19,7 @@ import { fingerprintOf } from "../shards/positional-file.js";
 import { groupSamples, splitMemberName } from "../shards/sample-key.js";
 import { CUT_REMEDY, cutProblem, problemText, ShardError } from "../shards/shard-error.js";
 import { TarFile } from "../shards/tar-file.js";
-import { type CaptionRow, chooseColumns, parquetRow, readCaptionTable, textOf } from "./caption-table.js";
+import { type CaptionRow, chooseColumns, isTable, parquetRow, readCaptionTable, textOf } from "./caption-table.js";
 import { openParquet, type ParquetTable } from "./parquet-table.js";
 import { findPictures, type LeftOut, statsOf } from "./picture-folder.js";
 import { type PythonJson, parsePythonJson } from "./python-json.js";
@@ -134,7 +134,7 @@ export async function listShards(source: string, options: SourceOptions): Promis
       options,
     );
   }
-  return folderShards(source, found, options);
+  return folderShards(source, found, names, options);
 }
 
 function isParquet(path: string): boolean {
@@ -213,6 +213,7 @@ function limited(size: number, read: () => Uint8Array): Uint8Array {
 function folderShards(
   source: string,
   { pictures, leftOut }: ReturnType<typeof findPictures>,
+  names: readonly string[],
   { shardSize }: SourceOptions,
 ): SourceShard[] {
   pictures.sort(byCodePoint);
@@ -221,6 +222,9 @@ function folderShards(
     const others = leftOut.length > 0 ? `; left out: ${leftOut[0]!.message}` : "";
     throw new InvalidInputError(`${source}: holds no *.tar, no pictures (${kinds}) and no *.parquet${others}`);
   }
+  const hasText = (path: string) =>
+    [".txt", ".json"].some((end) => statsOf(besideOf(join(source, path), end))?.isFile());
+  if (!pictures.some(hasText)) throw withoutCaptions(source, pictures, names);
   return chunks(pictures, shardSize).map((part, i) => {
     const beside = (path: string, extension: string) => besideOf(join(source, path), extension);
     return {
@@ -254,6 +258,22 @@ function folderShards(
       },
     };
   });
+}
+
+/** The error about a folder of pictures none of which has a file of text beside it. */
+function withoutCaptions(source: string, pictures: readonly string[], names: readonly string[]): InvalidInputError {
+  const [first] = pictures;
+  const stem = first!.slice(0, -extname(first!).length);
+  const table = names.find((name) => isTable(name));
+  const other =
+    table === undefined
+      ? "a table (.csv with the columns image and caption) in place of the folder does as well"
+      : `if ${table} is a table of captions, name that file in place of the folder`;
+  const holds =
+    pictures.length === 1 ? "its picture has no caption" : `none of its ${pictures.length} pictures has a caption`;
+  return new InvalidInputError(
+    `${source}: ${holds}; expected a text file beside each (${stem}.txt for ${first}), or ${stem}.json with a field caption or text; ${other}`,
+  );
 }
 
 /** Belongs to no sample: what is left out before there are samples is counted with the first shard. */

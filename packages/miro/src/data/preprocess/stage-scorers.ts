@@ -8,7 +8,14 @@ import { statSync } from "node:fs";
 import { InvalidInputError } from "../../errors.js";
 import { message, option } from "../../message.js";
 import { checkMemory } from "../../rewards/memory.js";
-import { checkWeightKeys, loadScorer, scorerSpec, scorerSpecs, weightKeys } from "../../rewards/registry.js";
+import {
+  checkWeightKeys,
+  loadScorer,
+  scorerSpec,
+  scorerSpecs,
+  scorerVersion,
+  weightKeys,
+} from "../../rewards/registry.js";
 import type { LoadedScorer, LoadScorerOptions, ScorerSpec } from "../../rewards/scorer.js";
 import { modelFingerprint } from "./latent-models.js";
 import type { ResolvedOptions } from "./options.js";
@@ -81,11 +88,13 @@ function loadingOptions(options: ResolvedOptions): LoadScorerOptions {
 /** What decides a scorer's values besides picture and caption, for its manifest. */
 export function scorerSettings(spec: ScorerSpec, options: ResolvedOptions): Record<string, unknown> {
   const { key, name, onRequest } = spec;
-  if (!onRequest) return { name };
+  const version = scorerVersion(key);
+  if (!onRequest) return { name, ...(version && { version }) };
   const { dtype, precision, weights, hpsLetterbox } = options;
   const used = weightKeys(spec).filter((one) => Object.hasOwn(weights, one));
   return {
     name: spec.modelName?.(loadingOptions(options)) ?? name,
+    ...(version && { version }),
     dtype,
     ...(precision !== "default" && { precision }),
     weights: Object.fromEntries(used.map((one) => [one, fingerprintOf(weights[one]!)])),

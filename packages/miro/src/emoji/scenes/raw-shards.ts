@@ -20,6 +20,7 @@ import { InvalidInputError, MiroError, systemReason } from "../../errors.js";
 import { makeFolder } from "../../files/make-folder.js";
 import { readJson, writeFileAtomic } from "../../files/whole-files.js";
 import { message, option } from "../../message.js";
+import { setting } from "../../options.js";
 import { sharp } from "../../pictures/sharp.js";
 import { SceneRandom } from "./random.js";
 import { toRgb8 } from "./render.js";
@@ -28,16 +29,19 @@ import { EmojiScenes, type Scene } from "./scenes.js";
 
 /** A recipe of raw shards. */
 export const rawShardsRecipeSchema = z.strictObject({
-  kind: z.literal("emoji-data"),
-  name: z.string().regex(/^[\w-]+$/, "letters, digits, '_' and '-'"),
-  /** Scenes to render. */
-  samples: z.int().positive(),
-  samplesPerShard: z.int().positive().max(100_000).default(1000),
-  /** Quality of the JPEG pictures, 1 to 100; colours are not subsampled. */
-  jpegQuality: z.int().min(1).max(100).default(95),
-  /** Share of the samples that bring a true ("synthetic") caption. */
-  syntheticShare: z.number().min(0).max(1).default(0.9),
-  scenes: emojiSceneOptionsSchema.prefault({}),
+  kind: setting(z.literal("emoji-data"), "what is made"),
+  name: setting(z.string().regex(/^[\w-]+$/, "letters, digits, '_' and '-'"), "begins the names of the shards"),
+  samples: setting(z.int().positive(), "scenes to render"),
+  samplesPerShard: setting(z.int().positive().max(100_000).default(1000), "scenes in one tar"),
+  jpegQuality: setting(
+    z.int().min(1).max(100).default(95),
+    "quality of the JPEG pictures, 1 to 100; colours are not subsampled",
+  ),
+  syntheticShare: setting(
+    z.number().min(0).max(1).default(0.9),
+    'share of the samples that bring a true ("synthetic") caption',
+  ),
+  scenes: setting(emojiSceneOptionsSchema.prefault({}), "scenes to draw"),
 });
 
 export type RawShardsRecipe = z.output<typeof rawShardsRecipeSchema>;

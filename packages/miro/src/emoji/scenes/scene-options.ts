@@ -3,47 +3,76 @@
  * take them.
  */
 import { z } from "zod";
-import type { OptionsOf } from "../../options.js";
+import { type OptionsOf, setting } from "../../options.js";
 
 const share = z.number().min(0).max(1);
 
+const shareOf = (what: string) => setting(share.default(0), `relative weight of ${what}`);
+
 /** Options of the data set, as a recipe's `data` section writes them. Shares within a group are relative weights. */
 export const emojiSceneOptionsSchema = z.strictObject({
-  /** A named list or explicit CLDR labels. */
-  vocabulary: z.union([z.enum(["everyday", "animals", "core"]), z.array(z.string()).min(8)]).default("everyday"),
-  /**
-   * Share of the things that are drawn from the vocabulary's everyday names alone, which then come up more often than
-   * the others.
-   */
-  everyday: share.default(0),
-  /** Side of the square pictures in pixels. */
-  size: z.number().int().min(32).max(256).multipleOf(8).default(128),
-  seed: z.number().int().default(0),
-  kinds: z
-    .strictObject({ one: share.default(0), small: share.default(0), count: share.default(0), pair: share.default(0) })
-    .default({ one: 0.56, small: 0.08, count: 0.16, pair: 0.2 }),
-  backgrounds: z
-    .strictObject({ white: share.default(0), named: share.default(0), gradient: share.default(0) })
-    .default({ white: 0.25, named: 0.6, gradient: 0.15 }),
-  /** Standard deviations of place (share of the side) and of size (share of the object's). */
-  jitter: z
-    .strictObject({ position: z.number().min(0).max(0.05), scale: z.number().min(0).max(0.1) })
-    .default({ position: 0.015, scale: 0.036 }),
-  /** Share of white backgrounds that the caption mentions. */
-  whiteMentioned: share.default(0.3),
-  /** Probability that a sprite that can be re-tinted is. */
-  tint: share.default(0.18),
-  /** Share of object names that are aliases ("apple") where the entry has some. */
-  aliasShare: share.default(0.2),
-  /** Share of captions that are wrong, wholly or in part, with `clip_score` telling so. */
-  wrongCaption: share.default(0.2),
-  /** Share of pictures that are damaged, and how. */
-  degraded: share.default(0.25),
-  degradations: z
-    .strictObject({ blur: share.default(0), blocks: share.default(0), desaturate: share.default(0) })
-    .default({ blur: 0.5, blocks: 0.1, desaturate: 0.4 }),
-  /** Share of single rewards that are left untold (NaN). */
-  rewardUnset: share.default(0.05),
+  vocabulary: setting(
+    z.union([z.enum(["everyday", "animals", "core"]), z.array(z.string()).min(8)]).default("everyday"),
+    "what can be drawn: a named list, or CLDR names of emoji",
+  ),
+  everyday: setting(
+    share.default(0),
+    "share of the things that are drawn from the vocabulary's everyday names alone, which then come up more often than the others",
+  ),
+  size: setting(
+    z.number().int().min(32).max(256).multipleOf(8).default(128),
+    "side of the square pictures in pixels, a multiple of 8",
+  ),
+  seed: setting(z.number().int().default(0), "which scenes are drawn"),
+  kinds: setting(
+    z
+      .strictObject({
+        one: shareOf("one thing"),
+        small: shareOf("one small thing"),
+        count: shareOf("several of one thing"),
+        pair: shareOf("two different things"),
+      })
+      .default({ one: 0.56, small: 0.08, count: 0.16, pair: 0.2 }),
+    "what a scene shows",
+  ),
+  backgrounds: setting(
+    z
+      .strictObject({
+        white: shareOf("white"),
+        named: shareOf("a colour that the caption names"),
+        gradient: shareOf("a gradient"),
+      })
+      .default({ white: 0.25, named: 0.6, gradient: 0.15 }),
+    "what is behind it",
+  ),
+  jitter: setting(
+    z
+      .strictObject({
+        position: setting(z.number().min(0).max(0.05), "standard deviation of the place, as a share of the side"),
+        scale: setting(z.number().min(0).max(0.1), "standard deviation of the size, as a share of the object's"),
+      })
+      .default({ position: 0.015, scale: 0.036 }),
+    "how much place and size vary",
+  ),
+  whiteMentioned: setting(share.default(0.3), "share of white backgrounds that the caption mentions"),
+  tint: setting(share.default(0.18), "probability that a sprite that can be re-tinted is"),
+  aliasShare: setting(share.default(0.2), 'share of object names that are aliases ("apple") where the entry has some'),
+  wrongCaption: setting(
+    share.default(0.2),
+    "share of captions that are wrong, wholly or in part, with clip_score telling so",
+  ),
+  degraded: setting(share.default(0.25), "share of pictures that are damaged"),
+  degradations: setting(
+    z
+      .strictObject({
+        blur: shareOf("blurred pictures"),
+        blocks: shareOf("coarse blocks"),
+        desaturate: shareOf("pale colours"),
+      })
+      .default({ blur: 0.5, blocks: 0.1, desaturate: 0.4 }),
+    "how pictures are damaged",
+  ),
+  rewardUnset: setting(share.default(0.05), "share of single rewards that are left untold (NaN)"),
 });
 
 /** Options of `EmojiScenes.load`. */

@@ -1,84 +1,108 @@
 /** The recipes of the bundled model's parts. */
 import { z } from "zod";
+import { setting } from "../../options.js";
 import { taskRecipeSchema } from "../../training/loop/tasks.js";
 import { CLASSIFIER_SIZE, emojiSceneOptionsSchema } from "../scenes/scene-options.js";
 
 const size = z.int().positive();
+const scenes = "scenes to draw";
+const noise = setting(
+  z.number().min(0).default(0.1),
+  "largest standard deviation of pixel noise, for a tolerance of what generated pictures have and renders have not",
+);
 
 export const autoencoderRecipeSchema = taskRecipeSchema("autoencoder", {
-  scenes: emojiSceneOptionsSchema.prefault({}),
-  /** Constructor options of PatchAutoencoder. */
-  network: z.record(z.string(), z.unknown()).default({}),
-  /**
-   * Folder of an exported autoencoder to start from; its encoder is kept as it is, so that latents made with it stay
-   * valid.
-   */
-  refineDecoderOf: z.string().optional(),
-  loss: z
-    .strictObject({
-      /** Largest standard deviation of the noise on latents. */
-      noise: z.number().min(0).default(0.1),
-      latentPenalty: z.number().min(0).default(0.003),
-    })
-    .prefault({}),
+  scenes: setting(emojiSceneOptionsSchema.prefault({}), scenes),
+  network: setting(z.record(z.string(), z.unknown()).default({}), "sizes of the PatchAutoencoder"),
+  refineDecoderOf: setting(
+    z.string().optional(),
+    "folder of an exported autoencoder to start from; its encoder is kept as it is, so that latents made with it stay valid",
+  ),
+  loss: setting(
+    z
+      .strictObject({
+        noise: setting(z.number().min(0).default(0.1), "largest standard deviation of the noise on latents"),
+        latentPenalty: setting(z.number().min(0).default(0.003), "weight of the latents' mean square"),
+      })
+      .prefault({}),
+    "what is learnt besides the picture",
+  ),
 });
 
 export type AutoencoderRecipe = z.output<typeof autoencoderRecipeSchema>;
 
 export const textEncoderRecipeSchema = taskRecipeSchema("text-encoder", {
-  scenes: emojiSceneOptionsSchema.prefault({ size: 64 }),
-  tokenizer: z.strictObject({ vocabSize: size.default(2048), captions: size.default(30_000) }).prefault({}),
-  network: z
-    .strictObject({
-      dModel: size.default(128),
-      dKv: size.default(32),
-      numHeads: size.default(4),
-      dFf: size.default(256),
-      numLayers: size.default(2),
-    })
-    .prefault({}),
-  /** Width of the common space of pictures and captions. */
-  sharedDim: size.default(128),
-  maxTextLen: size.default(32),
-  /**
-   * Prediction of what the named things look like, see appearance.ts: its weight in the loss, and how many captions
-   * without pictures each step reads for it besides those of the pictures.
-   */
-  appearance: z
-    .strictObject({ weight: z.number().positive().default(10), captions: z.int().nonnegative().default(192) })
-    .prefault({}),
+  scenes: setting(emojiSceneOptionsSchema.prefault({ size: 64 }), scenes),
+  tokenizer: setting(
+    z
+      .strictObject({
+        vocabSize: setting(size.default(2048), "tokens"),
+        captions: setting(size.default(30_000), "captions that it is trained on"),
+      })
+      .prefault({}),
+    "the Unigram tokenizer, which is trained first",
+  ),
+  network: setting(
+    z
+      .strictObject({
+        dModel: setting(size.default(128), "width of the text states"),
+        dKv: setting(size.default(32), "width of a head"),
+        numHeads: setting(size.default(4), "heads"),
+        dFf: setting(size.default(256), "width of the feed-forward layers"),
+        numLayers: setting(size.default(2), "layers"),
+      })
+      .prefault({}),
+    "sizes of the T5 encoder",
+  ),
+  sharedDim: setting(size.default(128), "width of the common space of pictures and captions"),
+  maxTextLen: setting(size.default(32), "captions longer than so many tokens are cut"),
+  appearance: setting(
+    z
+      .strictObject({
+        weight: setting(z.number().positive().default(10), "its weight in the loss"),
+        captions: setting(
+          z.int().nonnegative().default(192),
+          "captions without pictures that each step reads for it besides those of the pictures",
+        ),
+      })
+      .prefault({}),
+    "prediction of what the named things look like",
+  ),
 });
 
 export type TextEncoderRecipe = z.output<typeof textEncoderRecipeSchema>;
 
 export const clipRecipeSchema = taskRecipeSchema("clip", {
-  scenes: emojiSceneOptionsSchema.prefault({ size: 64 }),
-  /** Folder of the frozen text encoder. */
-  textEncoder: z.string(),
-  network: z
-    .strictObject({
-      towerWidths: z.array(size.multipleOf(8)).length(4).default([32, 64, 128, 128]),
-      textHeads: size.default(4),
-      textHidden: size.default(64),
-      sharedDim: size.default(128),
-    })
-    .prefault({}),
-  maxTextLen: size.default(32),
-  /** Largest standard deviation of pixel noise. */
-  noise: z.number().min(0).default(0.1),
-  /** Scenes that the figures are taken over. */
-  evaluatedScenes: z.int().min(2).default(512),
+  scenes: setting(emojiSceneOptionsSchema.prefault({ size: 64 }), scenes),
+  textEncoder: setting(z.string(), "folder of the frozen text encoder"),
+  network: setting(
+    z
+      .strictObject({
+        towerWidths: setting(
+          z.array(size.multipleOf(8)).length(4).default([32, 64, 128, 128]),
+          "channels of the picture tower's four stages, multiples of 8",
+        ),
+        textHeads: setting(size.default(4), "heads that pool the text states"),
+        textHidden: setting(size.default(64), "width of the pooling"),
+        sharedDim: setting(size.default(128), "width of the common space of pictures and captions"),
+      })
+      .prefault({}),
+    "sizes of the CLIP",
+  ),
+  maxTextLen: setting(size.default(32), "captions longer than so many tokens are cut"),
+  noise,
+  evaluatedScenes: setting(z.int().min(2).default(512), "scenes that the figures are taken over"),
 });
 
 export type ClipRecipe = z.output<typeof clipRecipeSchema>;
 
 export const classifierRecipeSchema = taskRecipeSchema("classifier", {
-  scenes: emojiSceneOptionsSchema.prefault({ size: CLASSIFIER_SIZE, kinds: { one: 0.8, small: 0.2 }, tint: 0 }),
-  /**
-   * Largest standard deviation of pixel noise, for a tolerance of what generated pictures have and renders have not.
-   */
-  noise: z.number().min(0).default(0.1),
-  labelSmoothing: z.number().min(0).lt(1).default(0.05),
+  scenes: setting(
+    emojiSceneOptionsSchema.prefault({ size: CLASSIFIER_SIZE, kinds: { one: 0.8, small: 0.2 }, tint: 0 }),
+    scenes,
+  ),
+  noise,
+  labelSmoothing: setting(z.number().min(0).lt(1).default(0.05), "probability that is spread over all names"),
 });
 
 export type ClassifierRecipe = z.output<typeof classifierRecipeSchema>;

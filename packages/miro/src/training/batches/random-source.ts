@@ -1,10 +1,11 @@
 /** `data.kind: random`: random latents, texts and rewards, for benchmarks and tests. */
 import { z } from "zod";
+import { setting } from "../../options.js";
 import { RandomBatches } from "./batches.js";
 import type { SourceSpec } from "./sources.js";
 
 const schema = z.strictObject({
-  textLen: z.int().positive().default(8),
+  textLen: setting(z.int().positive().default(8), "tokens of each random text"),
 });
 
 export const randomSource: SourceSpec<z.output<typeof schema>> = {

@@ -7,6 +7,7 @@ import { existsSync, statSync } from "node:fs";
 import { join } from "node:path";
 import { keptBins } from "../../data/dataset/bins-of.js";
 import { syntheticName } from "../../data/dataset/caption-source.js";
+import { foundFields } from "../../data/dataset/numeric-fields.js";
 import { textMember } from "../../data/dataset/training-set-options.js";
 import {
   type IndexedShard,
@@ -23,10 +24,11 @@ import { type ShardData, scoreColumnsOf } from "./shard-data.js";
 import { rootsOf } from "./shard-roots.js";
 import type { DataCheck, SourceRecipe, SourceReport } from "./sources.js";
 
-/** Looks at the training shards. */
+/** Looks at the training shards. @param readAll those without a table too */
 export async function checkShards(
   data: ShardData,
   { network: config, batchSize }: SourceRecipe,
+  readAll = false,
 ): Promise<SourceReport> {
   const checks: DataCheck[] = [];
   const roots = rootsOf(data);
@@ -34,7 +36,7 @@ export async function checkShards(
   const shards = found.flat();
   if (shards.length === 0) return { samples: null, checks };
   const tables = shards.map((path) => ShardTable.isStored(path));
-  const without = tables.filter((stored) => !stored).length;
+  const without = readAll ? 0 : tables.filter((stored) => !stored).length;
   if (without > 0)
     checks.push({
       status: "note",
@@ -42,7 +44,7 @@ export async function checkShards(
       finding: `${without} of ${shards.length} shards have none yet; the first start reads those shards through`,
       remedy: `miro index ${roots.join(" ")}`,
     });
-  const looked = found.flatMap((paths) => paths.filter((path, i) => i === 0 || ShardTable.isStored(path)));
+  const looked = found.flatMap((paths) => paths.filter((path, i) => readAll || i === 0 || ShardTable.isStored(path)));
   const samples = checkMembers(looked, data, config, checks);
   if (without > 0 || found.some((paths) => paths.length === 0)) return { samples: null, checks };
   if (samples < batchSize)
@@ -129,6 +131,7 @@ function checkMembers(
   const scores = data.coherenceScores ?? scoreColumnsOf(data, config.coherenceKeys);
   const paired = p > 0 && data.scoreMode === "paired" ? scores.map(syntheticName) : [];
   const present = new Map<string, number>();
+  const fields = new Set<string>();
   const add = (name: string, n: number) => present.set(name, (present.get(name) ?? 0) + n);
   const faults = new Set<string>();
   let samples = 0;
@@ -160,6 +163,7 @@ function checkMembers(
         remedy: "miro preprocess --overwrite makes it anew",
       });
     samples += table.count;
+    for (const name of table.header.columns) if (!name.startsWith(syntheticName(""))) fields.add(name);
     for (const { name, present } of table.header.extensions) add(name, present);
     for (const name of [...scores, ...paired])
       add(`score ${name}`, table.columns.get(name)?.reduce((n, value) => n + (Number.isFinite(value) ? 1 : 0), 0) ?? 0);
@@ -180,14 +184,16 @@ function checkMembers(
       finding: fault,
       remedy: "choose a recipe with the sizes of the shards, or prepare them anew with miro preprocess",
     });
-  const report = (subject: string, there: number, optional: boolean, remedy: string) => {
+  const report = (subject: string, there: number, optional: boolean, remedy: string, found = "") => {
     if (there === samples) checks.push({ status: "ok", subject, finding: `in all ${samples} samples looked at` });
     else
       checks.push({
         status: there === 0 && !optional ? "missing" : "note",
         subject,
         finding:
-          there === 0 ? `in none of the ${samples} samples looked at` : `in ${there} of ${samples} samples looked at`,
+          there === 0
+            ? `in none of the ${samples} samples looked at${found}`
+            : `in ${there} of ${samples} samples looked at`,
         remedy,
       });
   };
@@ -195,7 +201,13 @@ function checkMembers(
     report(`${prefix}.${member}`, present.get(member) ?? 0, optional, "miro preprocess --stage vae");
   const needed = data.binCoherence;
   for (const name of scores)
-    report(`score ${name}`, present.get(`score ${name}`) ?? 0, !needed, `miro preprocess --stage ${stageOf(name)}`);
+    report(
+      `score ${name}`,
+      present.get(`score ${name}`) ?? 0,
+      !needed,
+      `miro preprocess --stage ${stageOf(name)}`,
+      `; ${foundFields([...fields])}${fields.size > 0 ? ", each of which can be a reward" : ""}`,
+    );
   for (const name of paired)
     report(
       `score ${name}`,

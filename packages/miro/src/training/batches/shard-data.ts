@@ -2,48 +2,62 @@
 import { z } from "zod";
 import { LATENT_DTYPES } from "../../data/dataset/latents.js";
 import { trainingSetOptionsSchema } from "../../data/dataset/training-set-options.js";
+import { setting } from "../../options.js";
 
 const count = z.int().positive();
 
 export const shardDataSchema = z.strictObject({
-  /** Folder that relative roots lie in; by default the working directory. */
-  dir: z.string().min(1).optional(),
+  dir: setting(
+    z.string().min(1).optional(),
+    "folder that relative roots lie in; by default the working directory",
+    "data_dir",
+  ),
   ...trainingSetOptionsSchema.shape,
-  /**
-   * The metadata fields that hold the rewards, in the order of network.coherence_keys; by default the fields of the
-   * same names. For rewards that something else measured than their name says.
-   */
-  scoreColumns: z.array(z.string().min(1)).optional(),
-  /** Draw latents as mean + std·noise; false trains on the mean. */
-  vaeSample: z.boolean().default(true),
-  /** `stored` rounds every step of the draw to the dtype of the files, as the published code does. */
-  latentDtype: z.enum(LATENT_DTYPES).default("float32"),
-  /**
-   * How latents become x: with the statistics of the SDXL autoencoder (`sdxl`: by channel, what every published model
-   * uses; `sdxl_plain`: one factor), or with those of the first samples of the shards (`data`), for any other
-   * autoencoder.
-   */
-  latentNormalization: z.enum(["sdxl", "sdxl_plain", "data"]).default("sdxl"),
-  /** Texts longer than this are cut. */
-  maxTextLen: count.default(256),
-  /** `longest`: pad each batch to its longest text; `fixed`: always to max_text_len, as the published code does. */
-  textPadding: z.enum(["longest", "fixed"]).default("longest"),
-  /** Batches that are read ahead. */
-  prefetchFactor: z.int().positive().max(256).default(4),
-  /**
-   * Text states of the empty prompt, an .npy file (tokens, label_dim) or (1, tokens, label_dim); the text encoder's
-   * where one is named.
-   */
-  uncondEmbedding: z.string().min(1).optional(),
-  /**
-   * The frozen text encoder with its tokenizer, for sample sheets and the release: a folder, or a repository of the
-   * Hugging Face Hub; null for none.
-   */
-  textEncoder: z.string().min(1).nullable().optional(),
-  /** The frozen autoencoder, for sample sheets and the release: a folder, or a repository; null for none. */
-  autoencoder: z.string().min(1).nullable().optional(),
-  /** Side of the pictures in pixels, as the release states it; by default 8 for each latent. */
-  imgResolution: count.optional(),
+  scoreColumns: setting(
+    z.array(z.string().min(1)).optional(),
+    "fields of the samples' JSON that hold the rewards, in the order of network.coherence_keys; by default the fields of the same names. For rewards that something else measured than their name says",
+  ),
+  vaeSample: setting(
+    z.boolean().default(true),
+    "draw latents as mean + std·noise; false trains on the mean",
+    "model.data_preprocessing.vae_sample",
+  ),
+  latentDtype: setting(
+    z.enum(LATENT_DTYPES).default("float32"),
+    "stored rounds every step of the draw to the dtype of the files, as the published code does",
+  ),
+  latentNormalization: setting(
+    z.enum(["sdxl", "sdxl_plain", "data"]).default("sdxl"),
+    "how latents become x: with the statistics of the SDXL autoencoder (sdxl: by channel, what every published model uses; sdxl_plain: one factor), or with those of the first samples of the shards (data), for any other autoencoder",
+    "model.channel_wise_normalisation",
+  ),
+  maxTextLen: setting(count.default(256), "texts longer than so many tokens are cut"),
+  textPadding: setting(
+    z.enum(["longest", "fixed"]).default("longest"),
+    "longest: pad each batch to its longest text; fixed: always to max_text_len, as the published code does",
+  ),
+  prefetchFactor: setting(
+    z.int().positive().max(256).default(4),
+    "batches that are read ahead",
+    "computer.prefetch_factor",
+  ),
+  uncondEmbedding: setting(
+    z.string().min(1).optional(),
+    "text states of the empty prompt, an .npy file (tokens, label_dim) or (1, tokens, label_dim); by default the text encoder's, where one is named",
+  ),
+  textEncoder: setting(
+    z.string().min(1).nullable().optional(),
+    "the frozen text encoder with its tokenizer, for sample sheets and the release: a folder, or a repository of the Hugging Face Hub; null for none",
+  ),
+  autoencoder: setting(
+    z.string().min(1).nullable().optional(),
+    "the frozen autoencoder, for sample sheets and the release: a folder, or a repository; null for none",
+  ),
+  imgResolution: setting(
+    count.optional(),
+    "side of the pictures in pixels, as the release states it; by default 8 for each latent",
+    "data.img_resolution",
+  ),
 });
 
 /** The checked section. */

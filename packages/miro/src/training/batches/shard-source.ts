@@ -17,8 +17,8 @@ export const shardSource: SourceSpec<ShardData> = {
       release: { imgResolution: imgResolution ?? 8 * dataSize },
     }),
   }),
-  async check(data, recipe, validationRoot) {
-    const report = await checkShards(data, recipe);
+  async check(data, recipe, validationRoot, readAll) {
+    const report = await checkShards(data, recipe, readAll);
     if (validationRoot !== undefined)
       report.checks.push(...checkValidationShards(data, validationRoot, recipe.network));
     return report;

@@ -11,6 +11,7 @@ import type { LatentNormalization } from "../../autoencoder/normalization.js";
 import { invalid } from "../../errors.js";
 import type { Message } from "../../message.js";
 import type { RinConfig } from "../../networks/config.js";
+import { setting } from "../../options.js";
 import type { Rows } from "./batch-slices.js";
 import type { BatchSource } from "./batches.js";
 import type { RecipeFault } from "./recipe-fault.js";
@@ -125,8 +126,17 @@ export interface SourceSpec<D = SourceData> {
     root: string | string[],
     context: SourceContext & { normalization: LatentNormalization },
   ): Promise<ValidationBatches>;
-  /** Whether the data are there; computes nothing. @param validationRoot where the recipe validates */
-  check(data: D, recipe: SourceRecipe, validationRoot?: string | string[]): SourceReport | Promise<SourceReport>;
+  /**
+   * Whether the data are there; computes nothing.
+   * @param validationRoot where the recipe validates
+   * @param readAll look at all of the data, so that the number of samples is known
+   */
+  check(
+    data: D,
+    recipe: SourceRecipe,
+    validationRoot?: string | string[],
+    readAll?: boolean,
+  ): SourceReport | Promise<SourceReport>;
 }
 
 const specs = new Map<string, SourceSpec>();
@@ -150,7 +160,9 @@ export function sourceOf({ kind }: SourceData): SourceSpec {
 
 /** The schema of a recipe's `data`: one of the sections that are known now. */
 export function sourceDataSchema(): z.ZodType<SourceData> {
-  const sections = [...specs].map(([kind, { schema }]) => z.strictObject({ kind: z.literal(kind), ...schema.shape }));
+  const sections = [...specs].map(([kind, { schema }]) =>
+    z.strictObject({ kind: setting(z.literal(kind), "what this section is"), ...schema.shape }),
+  );
   const [first, ...others] = sections;
   return z.discriminatedUnion("kind", [first!, ...others]) as unknown as z.ZodType<SourceData>;
 }

@@ -4,7 +4,7 @@ import { aten, manualSeed, scope, type Tensor } from "@miro-t2i/torch";
 import { readSafetensors } from "@miro-t2i/torch/io";
 import { describe, expect, it } from "vitest";
 import { parseRecipe, recipeToJson } from "../recipes/recipe.js";
-import { tinyRecipe } from "../testing/tiny.js";
+import { tinyRecipe, tinyRecipeJson } from "../testing/tiny.js";
 import { createNetworks, startFrom } from "./model.js";
 
 const checkpoint = fileURLToPath(new URL("../../../../../tests/reference/fixtures/tiny/checkpoint", import.meta.url));
@@ -46,7 +46,16 @@ describe("initial weights of a run", () => {
   });
 
   it("refuse a folder of another network", () => {
-    const { network, preconditioning } = createNetworks(tinyRecipe());
+    const json = tinyRecipeJson();
+    const sizes = { ...(json.network as object), coherence_keys: config.network.coherence_keys };
+    const { network, preconditioning } = createNetworks(tinyRecipe({}, { network: sizes }));
     expect(() => startFrom(checkpoint, network, preconditioning)).toThrow(/shape|missing|unexpected/i);
+  });
+
+  it("refuse a model of other rewards, and say how fields take their names", () => {
+    const { network, preconditioning } = createNetworks(tinyRecipe());
+    expect(() => startFrom(checkpoint, network, preconditioning)).toThrow(
+      /has learned the rewards clip_score, .*, network\.coherence_keys are clip_score, sharpness; .*data\.score_columns/,
+    );
   });
 });

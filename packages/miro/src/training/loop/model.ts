@@ -1,11 +1,13 @@
 /** The networks and the loss of a recipe. */
 import { arange, noGrad, rand, randn, scope, stack, type Tensor } from "@miro-t2i/torch";
+import { InvalidInputError } from "../../errors.js";
 import { FlowMatchingLoss } from "../../flow/loss.js";
 import { release } from "../../flow/release.js";
 import { LinearSchedule } from "../../flow/schedule.js";
 import { parsePrecondConfig, parseRinConfig } from "../../networks/config.js";
 import { FlowPrecond } from "../../networks/precond.js";
 import { Rin } from "../../networks/rin.js";
+import { modelOrBundled } from "../../pipeline/loading/bundled.js";
 import { loadCheckpoint, loadCheckpointFiles } from "../../pipeline/loading/checkpoint.js";
 import { isRun } from "../../pipeline/loading/run-checkpoint.js";
 import { openRunModel } from "../../pipeline/loading/run-model.js";
@@ -40,8 +42,9 @@ export function startFrom(from: string, network: Rin, preconditioning: FlowPreco
     checkpoint.load("preconditioning", preconditioning);
     return;
   }
-  const checkpoint = isRun(from) ? loadCheckpointFiles(openRunModel(from)) : loadCheckpoint(from);
+  const checkpoint = isRun(from) ? loadCheckpointFiles(openRunModel(from)) : loadCheckpoint(modelOrBundled(from));
   try {
+    checkRewards(from, checkpoint.network.config.coherenceKeys, network.config.coherenceKeys);
     noGrad(() => {
       network.loadStateDict(checkpoint.network.stateDict());
       preconditioning.loadStateDict(checkpoint.preconditioning.stateDict());
@@ -51,6 +54,14 @@ export function startFrom(from: string, network: Rin, preconditioning: FlowPreco
     checkpoint.preconditioning.dispose();
     release([checkpoint.preprocessing, checkpoint.postprocessing, checkpoint.uncondEmbedding]);
   }
+}
+
+/** @throws InvalidInputError where a model has learned other rewards than a network is to have */
+function checkRewards(from: string, theirs: readonly string[], ours: readonly string[]): void {
+  if (theirs.join() === ours.join()) return;
+  throw new InvalidInputError(
+    `initialization.from: ${from} has learned the rewards ${theirs.join(", ")}, network.coherence_keys are ${ours.join(", ")}; keep its names in their order, and name your fields for them in data.score_columns`,
+  );
 }
 
 /**

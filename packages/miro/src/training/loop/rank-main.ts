@@ -3,6 +3,7 @@
  */
 import { MiroError } from "../../errors.js";
 import { message } from "../../message.js";
+import { loadScorerModules } from "../../rewards/scorer-modules.js";
 import { surviveLostOutput } from "../../surroundings.js";
 import { DataParallelGroup, isLostRank } from "../process-group/process-group.js";
 import { parseRecipe } from "../recipes/recipe.js";
@@ -20,10 +21,12 @@ process.on("message", (message: ToRank) => {
   else void train(message).then((code) => process.exit(code));
 });
 
-async function train({ place, recipe: json, module, ...options }: Extract<ToRank, { type: "start" }>): Promise<number> {
+async function train(start: Extract<ToRank, { type: "start" }>): Promise<number> {
+  const { place, recipe: json, module, scorerModules, ...options } = start;
   let group: DataParallelGroup | null = null;
   try {
     if (module !== undefined) await import(module);
+    await loadScorerModules(scorerModules);
     const recipe = parseRecipe(json);
     group = await DataParallelGroup.join(place, recipe.trainer);
     const result = await trainProcess(

@@ -13,6 +13,8 @@ export type ToRank =
       recipe: unknown;
       /** The module that registers the source of its data, where this package does not know it by itself. */
       module: string | undefined;
+      /** Files of modules that register scorers. */
+      scorerModules: readonly string[];
       output: string;
       resume: boolean | number;
       allowChanges: boolean;

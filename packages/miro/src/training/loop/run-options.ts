@@ -15,6 +15,8 @@ export interface RunOptions<R = Recipe> {
   resume?: boolean | number;
   /** Continue even if values of the recipe differ that decide what the run computes. */
   allowChanges?: boolean;
+  /** Files of modules that register scorers (`rewards/scorer-modules.ts`), for the other processes of the run. */
+  scorerModules?: readonly string[];
   /** Stops after a step, with a checkpoint. */
   signal?: AbortSignal;
   /** Called after each step. */

@@ -40,7 +40,8 @@ interface Ending {
 
 /** See the top. @returns what rank 0 answers */
 export async function runRanks(options: RunOptions): Promise<RunResult> {
-  const { recipe, output, resume = false, allowChanges = false, signal, onMessage = () => {} } = options;
+  const { recipe, output, resume = false, allowChanges = false, scorerModules = [], signal } = options;
+  const { onMessage = () => {} } = options;
   const { worldSize } = planOf(recipe.trainer);
   const store = await RendezvousStore.tcp({ host: "127.0.0.1", port: 0, serves: true });
   const ranks = Array.from({ length: worldSize }, (_, rank) => {
@@ -60,6 +61,7 @@ export async function runRanks(options: RunOptions): Promise<RunResult> {
         place,
         recipe: recipeToJson(recipe),
         module: sourceOf(recipe.data).module?.toString(),
+        scorerModules,
         output,
         resume,
         allowChanges,

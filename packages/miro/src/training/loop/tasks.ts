@@ -7,27 +7,31 @@
 import type { nn, Tensor } from "@miro-t2i/torch";
 import { z } from "zod";
 import { invalid } from "../../errors.js";
+import { setting } from "../../options.js";
 
 const count = z.int().positive();
 
 /** The `trainer` section of a task's recipe. */
 const taskTrainerSchema = z.strictObject({
-  maxSteps: count,
-  /** After so many minutes the run stops as at its end; counted anew by each start. */
-  maxMinutes: z.number().positive().optional(),
-  batchSize: count,
-  lr: z.number().positive(),
-  betas: z.tuple([z.number().min(0).lt(1), z.number().min(0).lt(1)]).default([0.9, 0.99]),
-  weightDecay: z.number().min(0).default(0.01),
-  warmupSteps: z.int().nonnegative().default(50),
-  gradientClipVal: z.number().positive().default(1),
-  /** Where network and batches lie: cpu, cuda or cuda:N. */
-  device: z.string().default("cpu"),
-  /** Threads of one tensor operation; 0 leaves the engine's choice. */
-  threads: z.int().nonnegative().default(0),
-  logEveryNSteps: count.default(20),
-  evaluateEveryNSteps: count.default(500),
-  checkpointEveryNSteps: count.default(500),
+  maxSteps: setting(count, "optimizer steps of the whole run"),
+  maxMinutes: setting(
+    z.number().positive().optional(),
+    "after so many minutes the run stops as at its end; counted anew by each start",
+  ),
+  batchSize: setting(count, "samples of one optimizer step"),
+  lr: setting(z.number().positive(), "learning rate after the warm-up"),
+  betas: setting(
+    z.tuple([z.number().min(0).lt(1), z.number().min(0).lt(1)]).default([0.9, 0.99]),
+    "AdamW's decay of the first and of the second moment",
+  ),
+  weightDecay: setting(z.number().min(0).default(0.01), "decay of the weights in each step"),
+  warmupSteps: setting(z.int().nonnegative().default(50), "steps over which the learning rate rises from 0"),
+  gradientClipVal: setting(z.number().positive().default(1), "largest norm of all gradients together"),
+  device: setting(z.string().default("cpu"), "where network and batches lie: cpu, cuda or cuda:N"),
+  threads: setting(z.int().nonnegative().default(0), "threads of one tensor operation; 0 leaves libtorch's choice"),
+  logEveryNSteps: setting(count.default(20), "steps from one line of the log to the next"),
+  evaluateEveryNSteps: setting(count.default(500), "steps from one measurement to the next"),
+  checkpointEveryNSteps: setting(count.default(500), "steps from one checkpoint to the next"),
 });
 
 /** What every task's recipe has; most have more. */
@@ -42,11 +46,11 @@ export interface TaskRecipe {
 /** The schema of a task's recipe, from what it has of its own. */
 export function taskRecipeSchema<K extends string, S extends z.ZodRawShape>(kind: K, shape: S) {
   return z.strictObject({
-    kind: z.literal(kind),
-    name: z.string(),
-    seed: z.int().nonnegative().default(3407),
+    kind: setting(z.literal(kind), "what is trained"),
+    name: setting(z.string(), "names the folder of the run, runs/NAME"),
+    seed: setting(z.int().nonnegative().default(3407), "seed of everything random"),
     ...shape,
-    trainer: taskTrainerSchema,
+    trainer: setting(taskTrainerSchema, "steps, batch and what is stored"),
   });
 }
 
@@ -94,6 +98,11 @@ export function registerTask<R extends TaskRecipe>(kind: string, spec: TaskSpec<
   if (!/^[a-z][a-z0-9-]*$/.test(kind)) throw invalid("kind", "lower-case letters, digits and -", kind);
   if (specs.has(kind)) throw invalid("kind", "one that no task has", kind);
   specs.set(kind, spec as unknown as TaskSpec);
+}
+
+/** The kinds of tasks that are known, with what they are. */
+export function taskSpecs(): ReadonlyMap<string, TaskSpec> {
+  return specs;
 }
 
 /** The task of a recipe's `kind`, or null for a recipe of the diffusion network. */

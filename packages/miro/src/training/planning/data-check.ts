@@ -11,13 +11,17 @@ export interface DataReport {
   checks: DataCheck[];
 }
 
-/** Looks at the data of a recipe. */
-export async function checkData(recipe: Recipe): Promise<DataReport> {
+/**
+ * Looks at the data of a recipe.
+ * @param readAll look at all of them, so that their number is known, however long it takes
+ */
+export async function checkData(recipe: Recipe, readAll = false): Promise<DataReport> {
   const { everyNSteps, root } = recipe.validation;
   const report = await sourceOf(recipe.data).check(
     recipe.data,
     sourceRecipe(recipe),
     everyNSteps > 0 ? root : undefined,
+    readAll,
   );
   return { ready: report.checks.every(({ status }) => status !== "missing"), ...report };
 }

@@ -38,16 +38,19 @@ export interface DryRunReport {
 
 /**
  * Plans a training without doing any of it.
- * @param options how it would be started; by default as `miro train` does, in runs/NAME
+ * @param options how it would be started; by default as `miro train` does, in runs/NAME; `readAll`: see checkData
  */
-export async function dryRun(recipe: Recipe, options: Partial<StartOptions> = {}): Promise<DryRunReport> {
+export async function dryRun(
+  recipe: Recipe,
+  { readAll = false, ...options }: Partial<StartOptions> & { readAll?: boolean } = {},
+): Promise<DryRunReport> {
   const config = parseRinConfig(recipe.network);
   const batch = planOf(recipe.trainer);
   const { maxSteps } = recipe.trainer;
   const size = modelSize(recipe);
   const { textTokens, release } = sourceOf(recipe.data).facts(recipe.data, config);
   const perSample = trainingFlops(config, textTokens, config.useSelfConditioning && recipe.loss.selfCondRate > 0);
-  const { data, start } = await checkRun(recipe, { output: join("runs", recipe.name), ...options });
+  const { data, start } = await checkRun(recipe, { output: join("runs", recipe.name), ...options }, readAll);
   return {
     name: recipe.name,
     size,
@@ -75,8 +78,8 @@ export interface RunChecks {
 }
 
 /** Looks at everything that a run needs: its data, and all else. */
-export async function checkRun(recipe: Recipe, options: StartOptions): Promise<RunChecks> {
-  const data = await checkData(recipe);
+export async function checkRun(recipe: Recipe, options: StartOptions, readAll = false): Promise<RunChecks> {
+  const data = await checkData(recipe, readAll);
   const told = new Set(data.checks.map(({ subject, status }) => `${subject} ${status}`));
   const start = (await checkStart(recipe, options)).filter(({ subject, status }) => !told.has(`${subject} ${status}`));
   return { data, start };

@@ -12,6 +12,7 @@ import { readJson } from "../../files/whole-files.js";
 import { message, option } from "../../message.js";
 import { parseRinConfig, rinConfigToJson } from "../../networks/config.js";
 import { wholeNumber } from "../../numbers.js";
+import { modelOrBundled } from "../../pipeline/loading/bundled.js";
 import { openReleaseFiles } from "../../pipeline/loading/checkpoint.js";
 import { checkDevice, cudaIndex } from "../../pipeline/loading/device.js";
 import { freeBytes } from "../../pipeline/loading/model-list.js";
@@ -125,7 +126,7 @@ function checkInitialWeights({ initialization, network }: Recipe): DataCheck[] {
       PublishedCheckpoint.open(from)[Symbol.dispose]();
       return from;
     }
-    using files = isRun(from) ? openRunModel(from) : openReleaseFiles(from);
+    using files = isRun(from) ? openRunModel(from) : openReleaseFiles(modelOrBundled(from));
     const there = rinConfigToJson(files.config.network) as Record<string, unknown>;
     const differ = Object.keys(network).filter(
       (key) => !WITHOUT_TENSORS.has(key) && JSON.stringify(there[key]) !== JSON.stringify(network[key]),

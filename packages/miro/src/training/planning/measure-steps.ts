@@ -1,0 +1,110 @@
+/**
+ * How long an optimizer step of a recipe takes on this machine, by making some: with its network, its batch and random
+ * data, so that nothing has to be prepared. Reading the data is not counted; it goes on beside the computation.
+ */
+import { getNumThreads, setNumThreads, zeros } from "@miro-t2i/torch";
+import { GradScaler } from "@miro-t2i/torch/optim";
+import { parseRinConfig } from "../../networks/config.js";
+import { RandomBatches } from "../batches/batches.js";
+import { sourceOf } from "../batches/sources.js";
+import { createAverages, createOptimizer } from "../loop/assemble.js";
+import { WarmupCosine } from "../loop/lr-schedule.js";
+import { createLoss, createNetworks } from "../loop/model.js";
+import { Replicas } from "../loop/thread-replicas.js";
+import { Trainer } from "../loop/trainer.js";
+import { planOf } from "../recipes/batch-plan.js";
+import type { Recipe } from "../recipes/recipe.js";
+
+/** Steps that are measured at least, behind a first one that is not; and at most. */
+const FEWEST = 3;
+const MOST = 50;
+
+/** What {@link measureSteps} measures. */
+export interface MeasuredSteps {
+  /** Median. */
+  secondsPerStep: number;
+  /** How many steps it is the median of. */
+  steps: number;
+}
+
+/**
+ * Makes steps for about so many seconds, three at least, in this process alone.
+ * @throws the signal's reason when it is aborted
+ */
+export async function measureSteps(
+  recipe: Recipe,
+  { seconds, signal }: { seconds: number; signal?: AbortSignal | undefined },
+): Promise<MeasuredSteps> {
+  const { trainer: settings } = recipe;
+  const config = parseRinConfig(recipe.network);
+  const threads = getNumThreads();
+  if (settings.threads > 0) setNumThreads(settings.threads);
+  const { network, preconditioning } = createNetworks(recipe);
+  network.to({ device: settings.device });
+  preconditioning.to({ device: settings.device });
+  const emas = createAverages(recipe, network);
+  const uncondEmbedding = zeros([1, config.labelDim], { device: settings.device });
+  const loss = createLoss(recipe, uncondEmbedding);
+  const optimizer = createOptimizer(recipe, network, preconditioning);
+  const { totalSteps = settings.maxSteps, ...warmupCosine } = recipe.lrScheduler;
+  const replicas =
+    (settings.replicas ?? 1) > 1 ? new Replicas(recipe, settings.replicas!, { network, preconditioning, loss }) : null;
+  const enough = new AbortController();
+  const ends: number[] = [];
+  try {
+    const trainer = new Trainer(
+      {
+        network,
+        preconditioning,
+        ema: [...emas.values()][recipe.ema.defaultIndex]!,
+        emas,
+        scaler: settings.precision === "16-mixed" ? new GradScaler({ initScale: settings.lossScale.init }) : null,
+        loss,
+        optimizer,
+        schedule: new WarmupCosine(optimizer, { ...warmupCosine, totalSteps }),
+        source: new RandomBatches({
+          seed: recipe.seed,
+          batchSize: settings.batchSize,
+          channels: config.numInputChannels,
+          size: config.dataSize,
+          textLength: sourceOf(recipe.data).facts(recipe.data, config).textTokens,
+          textWidth: config.labelDim,
+          rewardKeys: config.coherenceKeys,
+          device: settings.device,
+        }),
+        replicas,
+      },
+      {
+        ...settings,
+        maxSteps: MOST + 1,
+        logEveryNSteps: MOST + 2,
+        checkpointEveryNSteps: MOST + 2,
+        accumulateGradBatches: planOf(settings).accumulateGradBatches,
+        seed: recipe.seed,
+        ema: recipe.ema,
+        samples: { everyNSteps: 0, offset: 0 },
+        validation: { everyNSteps: 0 },
+      },
+      {
+        onProgress: () => {
+          ends.push(performance.now());
+          if (ends.length > FEWEST && ends.at(-1)! - ends[0]! >= 1000 * seconds) enough.abort();
+        },
+      },
+    );
+    await trainer.run(signal === undefined ? enough.signal : AbortSignal.any([signal, enough.signal]));
+    signal?.throwIfAborted();
+  } finally {
+    await replicas?.close();
+    for (const { module } of emas.values()) module.dispose();
+    network.dispose();
+    preconditioning.dispose();
+    uncondEmbedding.dispose();
+    setNumThreads(threads);
+  }
+  const durations = ends
+    .slice(1)
+    .map((end, i) => end - ends[i]!)
+    .sort((a, b) => a - b);
+  return { secondsPerStep: durations[Math.floor(durations.length / 2)]! / 1000, steps: durations.length };
+}
