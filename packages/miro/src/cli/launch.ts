@@ -6,6 +6,7 @@
 import "./extensions.js";
 import { z } from "zod";
 import { flag } from "../options.js";
+import { loadScorerModules } from "../rewards/scorer-modules.js";
 import type { DataCheck } from "../training/batches/sources.js";
 import { jobScript } from "../training/cluster/job-script.js";
 import { type JobPlan, type LaunchOptions, launchOptionsSchema, planJob } from "../training/cluster/plan.js";
@@ -47,6 +48,7 @@ async function launch(
   { print, json, ...options }: z.output<typeof schema>,
   { stdout, stderr, note }: CliContext,
 ): Promise<void> {
+  await loadScorerModules(options.scorerModules);
   const plan = planJob(options);
   if (!print && options.write === undefined) {
     await refuseUnready(plan, options, stderr);

@@ -10,9 +10,9 @@ import {
 import { preprocessSchema } from "../data/preprocess/options.js";
 import { MiroError } from "../errors.js";
 import { scorerSpecs } from "../rewards/index.js";
-import { loadScorerModules } from "../rewards/scorer-modules.js";
+import { loadScorerModules, scorerModules } from "../rewards/scorer-modules.js";
 import { declare } from "./add-options.js";
-import { json, scorerModules } from "./common-options.js";
+import { json } from "./common-options.js";
 import type { CliContext, Register } from "./context.js";
 import { withFlags } from "./flag-names.js";
 import { helpText } from "./help-text.js";

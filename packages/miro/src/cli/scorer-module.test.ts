@@ -6,6 +6,7 @@ import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import sharp from "sharp";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { tinyRecipeJson } from "../training/testing/tiny.js";
 
 const program = fileURLToPath(new URL("../../bin/miro.mjs", import.meta.url));
 let folder: string;
@@ -101,6 +102,12 @@ describe("--scorer-module", { timeout: 180_000 }, () => {
       ["204", 0.8],
       ["51", 0.2],
     ]);
+  });
+
+  it("launch: the job gets the module by its whole path", async () => {
+    writeFileSync(join(folder, "tiny.json"), JSON.stringify(tinyRecipeJson()));
+    const { stdout } = await miro("launch", "tiny.json", "--partition", "cpu", "--print", ...own);
+    expect(stdout).toContain(`--scorer-module ${join(folder, "brightness.mjs")}`);
   });
 
   it("evaluate rewards, generate --best-of and sweep", async () => {

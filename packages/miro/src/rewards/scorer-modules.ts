@@ -7,12 +7,21 @@
 import { spawnSync } from "node:child_process";
 import { realpathSync, statSync } from "node:fs";
 import { pathToFileURL } from "node:url";
+import { z } from "zod";
 import { InvalidInputError, MiroError, systemReason } from "../errors.js";
 import { sha256 } from "../files/sha256.js";
 import { readBytes } from "../files/whole-files.js";
 import { about, type Message, message } from "../message.js";
+import { field } from "../options.js";
 import { registerScorer, scorerSpecs, setScorerVersion } from "./registry.js";
 import type { ScorerSpec } from "./scorer.js";
+
+/** The option of commands that load modules before they look at anything else. */
+export const scorerModules = field(z.array(z.string().min(1)).default([]), {
+  expected: "files of ES modules",
+  help: "ES module that registers scorers of your own (docs/rewards.md); may be given several times",
+  flag: "--scorer-module <file.mjs>",
+});
 
 /** The option that names modules, for errors. */
 const OPTION = "scorerModules";

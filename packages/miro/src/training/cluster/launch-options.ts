@@ -1,6 +1,7 @@
 /** The options of `miro launch`, declared once. */
 import { z } from "zod";
 import { field, flag, type OptionsOf } from "../../options.js";
+import { scorerModules } from "../../rewards/scorer-modules.js";
 import { CONTAINER_MOUNT, CONTAINER_RUNTIMES } from "./container.js";
 import { nodePath } from "./staging.js";
 import { limitSeconds } from "./time-limit.js";
@@ -203,6 +204,8 @@ export const launchOptionsSchema = z.strictObject({
     "continue even though the recipe has changed in values that decide what the run computes",
     "--allow-changes",
   ),
+  /** Files of modules that register the scorers of `samples.scorers`. */
+  scorerModules,
 });
 
 /** Options of {@link planJob}, defaults left out. */

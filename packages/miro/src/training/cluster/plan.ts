@@ -118,7 +118,11 @@ export function planJob(input: LaunchOptions, environment: Environment = readEnv
       isArray: array.length > 0,
       runs: tasks.map((task, i) => ({
         output: join(output, task.folder),
-        arguments: [recipes[i]!.path, ...(options.allowChanges ? ["--allow-changes"] : [])],
+        arguments: [
+          recipes[i]!.path,
+          ...(options.allowChanges ? ["--allow-changes"] : []),
+          ...options.scorerModules.flatMap((file) => ["--scorer-module", resolve(file)]),
+        ],
       })),
     },
   };
