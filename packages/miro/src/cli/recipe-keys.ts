@@ -142,6 +142,8 @@ function table(rows: readonly RecipeKey[]): string {
     row.description,
     ...(withUpstream ? [row.upstream === undefined ? "" : `\`${row.upstream}\``] : []),
   ]);
-  const line = (cells: readonly string[]) => `| ${cells.map((cell) => cell.replaceAll("|", "\\|")).join(" | ")} |\n`;
-  return [line(head), line(head.map(() => "---")), ...lines.map(line)].join("");
+  // Columns stand below each other, as the formatter of this repository writes them.
+  const widths = head.map((name, c) => Math.max(name.length, ...lines.map((cells) => cells[c]!.length)));
+  const line = (cells: readonly string[]) => `| ${cells.map((cell, c) => cell.padEnd(widths[c]!)).join(" | ")} |\n`;
+  return [line(head), line(widths.map((width) => "-".repeat(width))), ...lines.map(line)].join("");
 }
