@@ -105,8 +105,8 @@ describe("--scorer-module", { timeout: 180_000 }, () => {
   });
 
   it("launch: the job gets the module by its whole path", async () => {
-    writeFileSync(join(folder, "tiny.json"), JSON.stringify(tinyRecipeJson()));
-    const { stdout } = await miro("launch", "tiny.json", "--partition", "cpu", "--print", ...own);
+    writeFileSync(join(folder, "tiny.yaml"), JSON.stringify(tinyRecipeJson()));
+    const { stdout } = await miro("launch", "tiny.yaml", "--partition", "cpu", "--print", ...own);
     expect(stdout).toContain(`--scorer-module ${join(folder, "brightness.mjs")}`);
   });
 
