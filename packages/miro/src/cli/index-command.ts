@@ -1,7 +1,7 @@
 /** `miro index`: indexes and bin edges of shards. Parses, calls {@link indexShards}, prints. */
 import "./extensions.js";
 import { z } from "zod";
-import { type IndexResult, indexOptionsSchema, indexShards, type IndexOptions } from "../data/dataset/index-shards.js";
+import { type IndexOptions, type IndexResult, indexOptionsSchema, indexShards } from "../data/dataset/index-shards.js";
 import type { OpenHooks } from "../data/dataset/open-shards.js";
 import { problemText } from "../data/shards/index.js";
 import { invalid, MiroError } from "../errors.js";

@@ -206,7 +206,8 @@ async function trainAlone(
       for (const difference of continuePublished(published, trainer, recipe)) onMessage(difference);
       onMessage(`continues at step ${trainer.step} from ${from}`);
     }
-    // Without reweighting the loss does not depend on the preconditioning, whose only parameters are the log-variance's.
+    // Without reweighting the loss does not depend on the preconditioning, whose only parameters are the log-
+    // variance's.
     const reweights = recipe.preconditioning.do_gradnorm_reweighting === true;
     await group.synchronize({ network, ...(reweights && { preconditioning }) });
     if (first) {
