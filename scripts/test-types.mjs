@@ -15,8 +15,8 @@ import { createRequire } from "node:module";
 import { availableParallelism, tmpdir } from "node:os";
 import path from "node:path";
 import { fileURLToPath } from "node:url";
-import { parseArgs } from "node:util";
 import { miroPackage, torchPackage } from "./release/packages.mjs";
+import { argumentsOf } from "./setup/command-line.mjs";
 import { readJson } from "./setup/report.mjs";
 import { undocumentedMembers } from "./types-test/documentation.mjs";
 
@@ -121,7 +121,7 @@ function compile(folder, release, name, settings) {
 }
 
 async function main() {
-  const { values } = parseArgs({ options: { typescript: { type: "string" } } });
+  const { values } = argumentsOf(import.meta.url, { typescript: { type: "string" } });
   const releases = values.typescript?.split(",") ?? RELEASES;
   for (const release of releases) compiler(release);
   const folder = mkdtempSync(path.join(tmpdir(), "miro-types-"));

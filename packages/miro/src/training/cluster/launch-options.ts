@@ -33,6 +33,7 @@ export const launchOptionsSchema = z.strictObject({
     expected: "a path",
     help: "folder of the run",
     flag: "--output <dir>",
+    writes: "folder",
     otherwise: "runs/NAME",
   }),
   /** Partition to submit to. Default: MIRO_SLURM_PARTITION, else SBATCH_PARTITION, else the site's. */
@@ -198,6 +199,7 @@ export const launchOptionsSchema = z.strictObject({
     expected: "a folder",
     help: "write the script and what it refers to into a folder, and submit nothing",
     flag: "--write <dir>",
+    writes: "folder",
   }),
   /** Continue even though the recipe has changed in values that decide what the run computes. */
   allowChanges: flag(
