@@ -1,6 +1,6 @@
 /**
- * The applications of examples/, which docs/apps.md shows: each is started, asked for a picture, and ended. That of
- * Electron is left to `npm run test:types`, since it needs a screen.
+ * The applications of examples/, which docs/apps.md shows: each is started, asked for a picture, and ended, but
+ * for that of Electron, which needs a screen.
  */
 import { type ChildProcess, spawn } from "node:child_process";
 import { once } from "node:events";

@@ -1,11 +1,10 @@
 // Root-mean-square norm over the last dimension as one node of the graph: x / √(mean(x²) + ε) · weight.
 //
 // On the CPU in float32 it gives, to the bit, what ATen's operators give one after the other (pow, mean, add, rsqrt,
-// mul,
-// mul, and their derivatives), in a third of the passes over memory. Sums, whose result depends on their order, are
-// left
-// to the operators that would have made them; what is done here rounds each value by itself, as the file is compiled
-// without contraction of products and sums. Everything else goes to aten::rms_norm, which has fused kernels on GPUs.
+// mul, mul, and their derivatives), in a third of the passes over memory. Sums, whose result depends on their order,
+// are left to the operators that would have made them; what is done here rounds each value by itself, as the file is
+// compiled without contraction of products and sums. Everything else goes to aten::rms_norm, which has fused kernels
+// on GPUs.
 #include "environment.hpp"
 
 #include <ATen/ATen.h>

@@ -196,8 +196,7 @@ at::Tensor laidOutAs(const at::Tensor& parameter, const at::Tensor& gradient) {
 }
 
 // optimizerStep("adamw" | "lamb", [lr, beta1, beta2, eps, weightDecay, decoupled, adapted], parameters, firsts,
-// seconds,
-// steps, all steps or 0, skip or 0): updates every parameter that has a gradient; nothing where `skip` is 1.
+// seconds, steps, all steps or 0, skip or 0): updates every parameter that has a gradient; nothing where `skip` is 1.
 napi_value optimizerStep(Environment& e, napi_value* argv, size_t argc) {
   if (argc < 8) throw UsageError{"optimizerStep(algorithm, settings, parameters, firsts, seconds, steps, allSteps, skip)"};
   const std::string algorithm = toString(e, argv[0], "algorithm");
