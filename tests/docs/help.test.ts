@@ -26,7 +26,7 @@ const NEEDS: readonly (readonly [RegExp, string])[] = [
     /PartiPrompts|epoch=14|model\.safetensors|geneval\/|score geneval|--judge|--outfile|evaluate rewards images/,
     "files of others",
   ],
-  [/--src |data\/|miro index /, "pictures with captions; docs/data.md runs them"],
+  [/--src |data\/|^index /, "pictures with captions; docs/data.md runs them"],
   [/^launch (?!.*--print)/, "a cluster"],
   [/^train (?!.*--(print|dry-run))/, "hours of training; docs/training.md runs a short one"],
   [/^train multi_cad_synth .*--dry-run/, "the data of the paper"],
@@ -69,6 +69,11 @@ describe("the examples of --help", () => {
     copyFileSync("pictures/a-fox-seed7.png", "pictures/a-fox-seed0.png");
     copyFileSync("pictures/a-fox-seed7.png", "photo.jpg");
     writeFileSync("prompts.jsonl", '{"prompt": "a fox", "seed": 7, "steps": 1, "reward": {"sharpness": 0.2}}\n');
+    writeFileSync(
+      "brightness.mjs",
+      `export default { key: "brightness", name: "first byte", description: "first byte", stage: "rewards", usesText: false,
+        load: () => ({ name: "first byte", batchSize: 8, score: (all) => all.map(({ data }) => data[0]), dispose() {} }) };`,
+    );
     mkdirSync("runs/emoji", { recursive: true });
     writeFileSync("runs/emoji/log.jsonl", LOG);
     cpSync(join(root, "datasets/text_prompt_testbed"), "datasets/text_prompt_testbed", { recursive: true });
