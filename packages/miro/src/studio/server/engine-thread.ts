@@ -23,8 +23,8 @@ import { MAX_UPLOAD_PIXELS } from "./limits.js";
 
 /** Side of previews in pixels. */
 const PREVIEW_SIDE = 128;
-/** Steps of the picture that nobody sees. */
-const WARM_STEPS = 2;
+/** How long a picture that nobody sees may be drawn. */
+const WARM_MS = 2000;
 
 /** Work that is done while the next is computed: in order, and with one piece behind at most. */
 class Behind {
@@ -62,7 +62,15 @@ serve({
   /** Does what the first picture would have to do: reads the text encoder, and draws until the code is fast. */
   async warm(_: null, { signal }) {
     await pipe!.textEncoder();
-    await pipe!.generate("a picture", { steps: WARM_STEPS, seed: 0, signal });
+    const draw = async (steps: number, until: AbortSignal) => {
+      const { images } = await pipe!.generate("a picture", { steps, seed: 0, signal: until });
+      await encodeImage(images[0]!, settingsToText(images[0]!.settings));
+    };
+    await draw(1, signal);
+    const late = AbortSignal.timeout(WARM_MS);
+    await draw(pipe!.defaultSteps, AbortSignal.any([signal, late])).catch((error) => {
+      if (!late.aborted) throw error;
+    });
   },
 
   async draw({ pictures, edits, bestOf, previewEvery, batchSize }: DrawCall, { signal, emit, listens }) {
