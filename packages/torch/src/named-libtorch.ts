@@ -16,6 +16,7 @@ const NO_DELETE = 0x1000;
 
 /** What is asked of the process; replaced by tests. */
 export interface LoaderSurroundings {
+  /** Of the process. */
   env: Readonly<Record<string, string | undefined>>;
   /** Loads a library that stays. It throws where it cannot be loaded. */
   load: (file: string) => void;
