@@ -77,7 +77,7 @@ function versionOf(folder: string): string | null {
     if (parts.every((part) => part !== undefined)) return parts.join(".");
   }
   for (const name of ["version.py", "build-version"]) {
-    const found = read(join(folder, name))?.match(/\d+\.\d+\.\d+/)?.[0];
+    const found = read(join(folder, name))?.match(/\b\d{1,3}\.\d{1,3}\.\d{1,3}/)?.[0];
     if (found) return found;
   }
   return null;

@@ -119,7 +119,9 @@ export function declare<S extends z.ZodObject>(
       if (option instanceof DeclaredOption && option.isNeeded && !isSet(option))
         command.error(`error: required option '${option.flags}' not specified`);
     const options = parseOptions(schema, given);
-    for (const [name, of] of Object.entries<z.ZodType>(schema.shape)) {
+    // A dry run writes nothing, and tells everything that would stop the work at once.
+    const written = "dryRun" in options && options.dryRun === true ? [] : Object.entries<z.ZodType>(schema.shape);
+    for (const [name, of] of written) {
       const kind = isDeclared(of) ? declarationOf(of).writes : undefined;
       const path = options[name as keyof typeof options] as unknown;
       if (kind !== undefined && typeof path === "string") proveWritable(path, kind, name);
