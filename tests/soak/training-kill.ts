@@ -66,15 +66,14 @@ export function unusable(output: string): string[] {
   return faults;
 }
 
+/** Files of a checkpoint that say how long it took, and so differ from run to run. */
+const TIMED = /(^|\/)(state\.json|SHA256SUMS)$/;
+
 /** Digests of the tensors that a finished run has left, and the steps of its log. */
 export function outcome(output: string): Record<string, string> {
   const folder = join(output, "checkpoints");
-  const { state: _, ...tensors } = Object.fromEntries(
-    Object.entries(contents(join(folder, readlinkSync(join(folder, "last"))))).map(([name, digest]) => [
-      name.endsWith("state.json") ? "state" : name,
-      digest,
-    ]),
-  );
+  const files = Object.entries(contents(join(folder, readlinkSync(join(folder, "last")))));
+  const tensors = Object.fromEntries(files.filter(([name]) => !TIMED.test(name)));
   const lines = readFileSync(join(output, "log.jsonl"), "utf8").trim().split("\n");
   return { ...tensors, steps: lines.map((line) => JSON.parse(line).step).join(" ") };
 }
