@@ -30,6 +30,8 @@ export interface BenchOptions {
   pictures: number;
   /** What scorers compute in, one measurement for each. */
   dtypes: ("auto" | "float32" | "bfloat16")[];
+  /** Scorers are measured over the same pictures only, none alone. */
+  together: boolean;
   /** A recording of the scorers' reference, with their weights. */
   recording?: string | undefined;
   /** Name of the result file. */

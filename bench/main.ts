@@ -125,6 +125,11 @@ const schema = z.strictObject({
       parse: commaSeparated,
     },
   ),
+  together: field(z.boolean().default(false), {
+    expected: "true or false",
+    help: "of scorers: all of them over the same pictures, and none alone",
+    flag: "--together",
+  }),
   recording: field(z.string().optional(), {
     expected: "a folder",
     help: "of scorers: a recording of tests/reference/make_scorer_reference.py with their weights",

@@ -55,6 +55,8 @@ interface Row {
 
 export async function scorers(options: BenchOptions): Promise<void> {
   const keys = options.by.length > 0 ? options.by : DEFAULT_KEYS;
+  if (options.together && keys.length === 1)
+    throw new BenchError(`--together: expected --by with at least two scorers, found ${keys[0]}`);
   for (const key of keys) {
     scorerSpec(key);
     if (!(key in CASES)) throw new BenchError(`${key}: has no published weights to be measured with`);
@@ -74,7 +76,8 @@ export async function scorers(options: BenchOptions): Promise<void> {
     const rows: Row[] = [];
     const write = () => store(options, { size: options.size, keys, batch: pictures, side: SIDE }, { rows });
     let file = "";
-    for (const group of [...keys.map((key) => [key]), ...(keys.length > 1 ? [keys] : [])]) {
+    const alone = options.together ? [] : keys.map((key) => [key]);
+    for (const group of [...alone, ...(keys.length > 1 ? [keys] : [])]) {
       const job = { keys: group, weights, batches };
       const measured = new Set<string>();
       for (const asked of options.dtypes) {
