@@ -72,3 +72,30 @@ export const NETWORKS: Record<"full" | "tiny" | "thin", NetworkArguments> = {
     compute_heads: 4,
   },
 };
+
+const SIZES = {
+  /** FLAN-T5-XL and the SDXL autoencoder. */
+  full: {
+    t5: { d_model: 2048, d_kv: 64, d_ff: 5120, num_layers: 24, num_heads: 32 },
+    widths: [128, 256, 512, 512],
+    groups: 32,
+  },
+  tiny: { t5: { d_model: 48, d_kv: 16, d_ff: 96, num_layers: 2, num_heads: 3 }, widths: [16, 32], groups: 8 },
+};
+
+/** The text encoder and the autoencoder of a network's size, as their config.json. */
+export function frozenParts(size: "full" | "tiny") {
+  const { t5, widths, groups } = SIZES[size];
+  return {
+    t5: { ...t5, vocab_size: 32128, feed_forward_proj: "gated-gelu", model_type: "t5" },
+    vae: {
+      _class_name: "AutoencoderKL",
+      block_out_channels: widths,
+      down_block_types: widths.map(() => "DownEncoderBlock2D"),
+      up_block_types: widths.map(() => "UpDecoderBlock2D"),
+      layers_per_block: 2,
+      norm_num_groups: groups,
+      latent_channels: 4,
+    },
+  };
+}

@@ -14,6 +14,7 @@ import { quantization } from "./quantization.js";
 import { sampling } from "./sampling.js";
 import { scaling } from "./scaling.js";
 import { scorers } from "./scorers.js";
+import { server } from "./server.js";
 import { studio } from "./studio.js";
 import { training } from "./training.js";
 
@@ -50,6 +51,11 @@ const BENCHMARKS: Record<
     run: scorers,
     rounds: 3,
     help: "pictures a second and peak memory of each scorer, and of all together, against transformers and open_clip",
+  },
+  server: {
+    run: server,
+    rounds: 1,
+    help: "how fast a web server answers while five pictures are drawn in its process",
   },
   studio: {
     run: studio,

@@ -6,18 +6,9 @@
  */
 import { nn, noGrad, ones, randn, scope } from "@miro-t2i/torch";
 import { AutoencoderKL, parseAutoencoderKLConfig, resolveDType, T5Encoder } from "miro-t2i/networks";
-import { NETWORKS } from "./configurations.js";
+import { frozenParts, NETWORKS } from "./configurations.js";
 import { type BenchOptions, columns, runReference, type Spread, seconds, spread, store } from "./harness.js";
 import { GUIDANCE, ourSteps, STEPS, TEXT_TOKENS } from "./sampling.js";
-
-const SIZES = {
-  full: {
-    t5: { d_model: 2048, d_kv: 64, d_ff: 5120, num_layers: 24, num_heads: 32 },
-    widths: [128, 256, 512, 512],
-    groups: 32,
-  },
-  tiny: { t5: { d_model: 48, d_kv: 16, d_ff: 96, num_layers: 2, num_heads: 3 }, widths: [16, 32], groups: 8 },
-};
 
 interface Row {
   part: string;
@@ -27,18 +18,8 @@ interface Row {
 }
 
 export async function pipeline(options: BenchOptions): Promise<void> {
-  const { t5: sizes, widths, groups } = SIZES[options.size];
   const network = NETWORKS[options.size];
-  const t5 = { ...sizes, vocab_size: 32128, feed_forward_proj: "gated-gelu", model_type: "t5" };
-  const vae = {
-    _class_name: "AutoencoderKL",
-    block_out_channels: widths,
-    down_block_types: widths.map(() => "DownEncoderBlock2D"),
-    up_block_types: widths.map(() => "UpDecoderBlock2D"),
-    layers_per_block: 2,
-    norm_num_groups: groups,
-    latent_channels: 4,
-  };
+  const { t5, vae } = frozenParts(options.size);
   const chosen = resolveDType("auto", "cpu") === "bfloat16" ? "bfloat16" : "float32";
   const times: Record<string, number[]> = {
     "text encoder bfloat16": encoderSeconds(t5, options.rounds),
