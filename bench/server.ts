@@ -1,12 +1,17 @@
 /**
  * `npm run bench -- server`: how fast a web server answers while it draws. Five pictures are asked for at the sizes of
- * the published model (random weights, 50 steps); meanwhile this process asks for `/ping` every 20 ms, whether or not
- * the last answer has come. The server draws on its event loop, in a thread (`worker: true`), and in a thread that
- * leaves one core to the server (`threads`).
+ * the published model (text encoder, network and autoencoder with random or constant weights); meanwhile this process
+ * asks for `/ping` every 20 ms, whether or not the last answer has come. The server draws on its event loop, in a thread
+ * (`worker: true`), and in a thread that leaves one core to the server (`threads`).
+ *
+ * A picture has 6 steps instead of 50, so that its decoding and its PNG fall into the time that is measured too. The
+ * weights, 4 GB, are made once and kept in `.cache/bench`.
  */
 import { type ChildProcess, spawn } from "node:child_process";
-import { copyFileSync, mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
-import { loadavg, tmpdir } from "node:os";
+import { createHash } from "node:crypto";
+import { once } from "node:events";
+import { copyFileSync, existsSync, mkdirSync, mkdtempSync, renameSync, rmSync, writeFileSync } from "node:fs";
+import { loadavg } from "node:os";
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { fileURLToPath } from "node:url";
@@ -27,8 +32,12 @@ import { BenchError, type BenchOptions, columns, root, store } from "./harness.j
 import type { Drawn, ServerRun } from "./server-run.js";
 
 const PICTURES = 5;
+const STEPS = 6;
 const EVERY_MS = 20;
-const SECONDS = { full: 30, tiny: 3 };
+/** How long is asked while nothing is drawn, and while pictures are. */
+const SECONDS = { full: { idle: 3, drawing: 30 }, tiny: { idle: 1, drawing: 3 } };
+/** The first step waits for texts to be encoded. */
+const FIRST_STEP_SECONDS = 60;
 
 interface Answers {
   p50: number;
@@ -44,78 +53,111 @@ interface Result {
   pingMilliseconds: Answers;
   /** The same with no picture in progress. */
   idleMilliseconds: Answers;
-  /** Steps of the five pictures that were computed meanwhile. */
+  /** Steps that were computed meanwhile, and pictures that were sent. */
   steps: number;
+  pictures: number;
   seconds: number;
   loadAverage: number;
 }
 
 export async function server(options: BenchOptions): Promise<void> {
-  const folder = mkdtempSync(join(tmpdir(), "miro-bench-server-"));
   const cores = getNumThreads();
   const ways: [string, Omit<ServerRun, "folder">][] = [
-    ["on the event loop", { worker: false, threads: cores }],
-    ["in a thread", { worker: true, threads: cores }],
-    ["in a thread, one core left to the server", { worker: true, threads: Math.max(1, cores - 1) }],
+    ["on the event loop", { worker: false, threads: cores, steps: STEPS }],
+    ["in a thread", { worker: true, threads: cores, steps: STEPS }],
+    ["in a thread, one core left to the server", { worker: true, threads: Math.max(1, cores - 1), steps: STEPS }],
   ];
-  try {
-    await writeModel(folder, options.size);
-    const results: Result[] = [];
-    for (let round = 0; round < options.rounds; round++)
-      for (const [way, run] of ways) results.push(await measure(way, { folder, ...run }, SECONDS[options.size]));
-    const milliseconds = ({ p50, p99, max }: Answers) => [p50, p99, max].map((value) => value.toFixed(1));
-    console.log(
-      columns([
-        ["/ping while 5 pictures are drawn, ms", "threads", "median", "p99", "max", "steps a second", "p99 when idle"],
-        ...results.map((result) => [
-          result.way,
-          String(result.threads),
-          ...milliseconds(result.pingMilliseconds),
-          (result.steps / result.seconds).toFixed(2),
-          result.idleMilliseconds.p99.toFixed(1),
-        ]),
+  const folder = await keptModel(options.size);
+  const results: Result[] = [];
+  for (let round = 0; round < options.rounds; round++)
+    for (const [way, run] of ways) results.push(await measure(way, { folder, ...run }, SECONDS[options.size]));
+  const milliseconds = ({ p50, p99, max }: Answers) => [p50, p99, max].map((value) => value.toFixed(1));
+  console.log(
+    columns([
+      [
+        "/ping while 5 pictures are drawn, ms",
+        ...["threads", "median", "p99", "max", "steps a second", "pictures", "p99 when idle"],
+      ],
+      ...results.map((result) => [
+        result.way,
+        String(result.threads),
+        ...milliseconds(result.pingMilliseconds),
+        (result.steps / result.seconds).toFixed(2),
+        String(result.pictures),
+        result.idleMilliseconds.p99.toFixed(1),
       ]),
-    );
-    const config = { size: options.size, network: NETWORKS[options.size], ...frozenParts(options.size) };
-    console.log(`written: ${store(options, { ...config, pictures: PICTURES, everyMs: EVERY_MS }, { results })}`);
-  } finally {
-    rmSync(folder, { recursive: true, force: true });
-  }
+    ]),
+  );
+  const config = { size: options.size, network: NETWORKS[options.size], ...frozenParts(options.size) };
+  const asked = { pictures: PICTURES, stepsOfAPicture: STEPS, everyMs: EVERY_MS };
+  console.log(`written: ${store(options, { ...config, ...asked }, { results })}`);
 }
 
-async function measure(way: string, run: ServerRun, duration: number): Promise<Result> {
+async function measure(way: string, run: ServerRun, seconds: { idle: number; drawing: number }): Promise<Result> {
   const program = fileURLToPath(new URL("server-run.js", import.meta.url));
-  const child = spawn(process.execPath, [program, JSON.stringify(run)], { stdio: ["ignore", "pipe", "inherit"] });
+  const child = spawn(process.execPath, [program, JSON.stringify(run)], { stdio: ["pipe", "pipe", "inherit"] });
+  const ended = once(child, "exit");
   const leave = new AbortController();
   try {
+    const begun = performance.now();
     const url = `http://127.0.0.1:${await portOf(child)}`;
-    const idleMilliseconds = await ping(url, Math.min(5, duration));
+    console.log(`${way}: ready after ${((performance.now() - begun) / 1000).toFixed(1)} s`);
+    const idleMilliseconds = await ping(url, seconds.idle);
+    let failure: unknown = null;
     const pictures = Array.from({ length: PICTURES }, (_, seed) =>
-      fetch(`${url}/draw?seed=${seed}`, { signal: leave.signal }).catch(() => null),
+      get(`${url}/draw?seed=${seed}`, leave.signal).catch((error: unknown) => {
+        if (!leave.signal.aborted) failure ??= error;
+      }),
     );
-    const drawn = async () => (await (await fetch(`${url}/drawn`)).json()) as Drawn;
-    while ((await drawn()).steps === 0) await sleep(50); // texts are encoded first
-    const { steps: before } = await drawn();
+    const drawn = async () => {
+      const state = JSON.parse((await get(`${url}/drawn`)).toString()) as Drawn;
+      if (failure) throw failure;
+      return state;
+    };
+    const patience = performance.now() + 1000 * FIRST_STEP_SECONDS;
+    while ((await drawn()).steps === 0) {
+      if (performance.now() > patience) throw new BenchError(`${way}: no step in ${FIRST_STEP_SECONDS} s`);
+      await sleep(50);
+    }
+    const before = await drawn();
     const start = performance.now();
-    const pingMilliseconds = await ping(url, duration);
-    const { steps: after } = await drawn();
-    const seconds = (performance.now() - start) / 1000;
+    const pingMilliseconds = await ping(url, seconds.drawing);
+    const after = await drawn();
+    const taken = (performance.now() - start) / 1000;
     leave.abort();
     await Promise.all(pictures);
     return {
       ...{ way, threads: run.threads, pingMilliseconds, idleMilliseconds },
-      ...{ steps: after - before, seconds, loadAverage: loadavg()[0]! },
+      ...{ steps: after.steps - before.steps, pictures: after.pictures, seconds: taken, loadAverage: loadavg()[0]! },
     };
   } finally {
-    child.kill();
+    leave.abort();
+    child.kill("SIGKILL");
+    await ended; // the next server has the machine for itself
   }
 }
 
-function portOf(child: ChildProcess): Promise<string> {
-  return new Promise((resolve, reject) => {
-    child.stdout!.once("data", (bytes: Buffer) => resolve(bytes.toString().trim()));
-    child.once("exit", (code) => reject(new BenchError(`the server ended with ${code}`)));
-  });
+/** The body of an answer. @throws BenchError with what came instead of it */
+async function get(url: string, signal?: AbortSignal): Promise<Buffer> {
+  let body: Buffer;
+  let status: string;
+  try {
+    const answer = await fetch(url, signal ? { signal } : {});
+    status = `${answer.status} ${answer.statusText}`;
+    body = Buffer.from(await answer.arrayBuffer());
+    if (answer.ok && body.length > 0) return body;
+  } catch (error) {
+    const { message, cause } = error as Error;
+    throw new BenchError(`${url}: ${message}${cause instanceof Error ? `: ${cause.message}` : ""}`, { cause: error });
+  }
+  throw new BenchError(`${url}: the server answered ${status} with ${JSON.stringify(body.toString().slice(0, 500))}`);
+}
+
+async function portOf(child: ChildProcess): Promise<string> {
+  const said = await Promise.race([once(child.stdout!, "data"), once(child, "exit")]);
+  if (child.exitCode !== null || child.signalCode !== null)
+    throw new BenchError(`the server ended with ${child.exitCode ?? child.signalCode}`);
+  return String(said[0]).trim();
 }
 
 /** Asks for `/ping` at a steady pace: an answer that is late keeps no later question waiting. */
@@ -125,15 +167,36 @@ async function ping(url: string, duration: number): Promise<Answers> {
   for (let due = start; due < start + 1000 * duration; due += EVERY_MS) {
     await sleep(Math.max(0, due - performance.now()));
     const asked = performance.now();
-    answers.push(
-      fetch(`${url}/ping`)
-        .then((answer) => answer.text())
-        .then(() => performance.now() - asked),
-    );
+    const answer = get(`${url}/ping`).then(() => performance.now() - asked);
+    answer.catch(() => {}); // is told at the end, with the others
+    answers.push(answer);
   }
   const times = (await Promise.all(answers)).sort((a, b) => a - b);
   const at = (share: number) => times[Math.min(times.length - 1, Math.floor(share * times.length))]!;
   return { p50: at(0.5), p99: at(0.99), max: times.at(-1)!, samples: times.length };
+}
+
+/** The folder of a model with random weights, which is made where no earlier run of the same sizes has left it. */
+async function keptModel(size: "full" | "tiny"): Promise<string> {
+  const sizes = JSON.stringify([NETWORKS[size], frozenParts(size)]);
+  const kept = join(root(), ".cache", "bench");
+  const folder = join(kept, `server-${size}-${createHash("sha256").update(sizes).digest("hex").slice(0, 12)}`);
+  const isThere = existsSync(folder);
+  const begun = performance.now();
+  if (!isThere) {
+    mkdirSync(kept, { recursive: true });
+    const unfinished = mkdtempSync(`${folder}-unfinished-`);
+    try {
+      await writeModel(unfinished, size);
+      renameSync(unfinished, folder);
+    } finally {
+      rmSync(unfinished, { recursive: true, force: true });
+    }
+  }
+  console.log(
+    `weights: ${folder} (${isThere ? "of an earlier run" : `made in ${((performance.now() - begun) / 1000).toFixed(1)} s`})`,
+  );
+  return folder;
 }
 
 /** A model with random weights, as a folder: what a thread can load. */

@@ -3,6 +3,7 @@
  * has no parent although it has one, as below `/proc`.
  */
 import { mkdirSync, statSync } from "node:fs";
+import { mkdir, stat } from "node:fs/promises";
 import { dirname, resolve } from "node:path";
 
 /**
@@ -30,4 +31,22 @@ export function makeFolder(path: string): string | undefined {
     }
   }
   return missing[0];
+}
+
+/** As {@link makeFolder}, beside the event loop. @throws the system's error */
+export async function makeFolderAside(path: string): Promise<void> {
+  try {
+    await mkdir(path);
+  } catch (error) {
+    const { code } = error as NodeJS.ErrnoException;
+    if (code === "ENOENT" && dirname(path) !== path) {
+      await makeFolderAside(dirname(path));
+      await mkdir(path).catch((again: unknown) => unlessFolder(path, again)); // another may have been faster
+    } else await unlessFolder(path, error);
+  }
+}
+
+async function unlessFolder(path: string, error: unknown): Promise<void> {
+  const there = await stat(path).catch(() => null);
+  if (!there?.isDirectory()) throw error;
 }

@@ -1,9 +1,9 @@
-import { chmodSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { chmodSync, mkdtempSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
 import { InvalidInputError, MiroError } from "../errors.js";
-import { readBytes, readJson, writeFileAtomic } from "./whole-files.js";
+import { readBytes, readBytesAside, readJson, writeFileAside, writeFileAtomic } from "./whole-files.js";
 
 let folder: string;
 beforeEach(() => {
@@ -11,43 +11,62 @@ beforeEach(() => {
 });
 afterEach(() => rmSync(folder, { recursive: true, force: true }));
 
-describe("writeFileAtomic", () => {
-  it("creates folders and leaves nothing beside the file", () => {
-    const path = join(folder, "a", "b.bin");
-    writeFileAtomic(path, Uint8Array.of(1, 2, 3));
+describe.each([
+  ["writeFileAtomic", async (...args: Parameters<typeof writeFileAtomic>) => writeFileAtomic(...args)],
+  [
+    "writeFileAside",
+    (path: string, data: Uint8Array | string, options?: Parameters<typeof writeFileAside>[2]) =>
+      writeFileAside(path, Buffer.from(data as string), options),
+  ],
+])("%s", (_, write) => {
+  it("creates folders and leaves nothing beside the file", async () => {
+    const path = join(folder, "a", "b", "c.bin");
+    await write(path, Uint8Array.of(1, 2, 3));
     expect([...readFileSync(path)]).toEqual([1, 2, 3]);
-    expect(readdirSync(join(folder, "a"))).toEqual(["b.bin"]);
+    expect(readdirSync(join(folder, "a", "b"))).toEqual(["c.bin"]);
   });
 
-  it("refuses to replace a file unless told to", () => {
+  it("refuses to replace a file unless told to", async () => {
     const path = join(folder, "x");
-    writeFileAtomic(path, "old");
-    expect(() => writeFileAtomic(path, "new")).toThrow(InvalidInputError);
+    await write(path, "old");
+    await expect(write(path, "new")).rejects.toThrow(InvalidInputError);
     expect(readFileSync(path, "utf8")).toBe("old");
-    writeFileAtomic(path, "new", { overwrite: true });
+    await write(path, "new", { overwrite: true, mode: 0o600 });
     expect(readFileSync(path, "utf8")).toBe("new");
+    expect(statSync(path).mode & 0o777).toBe(0o600);
     expect(readdirSync(folder)).toEqual(["x"]);
   });
 
-  it("names the file when the disk refuses, and leaves nothing", () => {
+  it("names the file when the disk refuses, and leaves nothing", async () => {
     // a name longer than file systems allow
-    expect(() => writeFileAtomic(join(folder, "n".repeat(300)), "x")).toThrow(MiroError);
+    await expect(write(join(folder, "n".repeat(300)), "x")).rejects.toThrow(MiroError);
     writeFileSync(join(folder, "file"), "");
-    expect(() => writeFileAtomic(join(folder, "file", "below"), "x")).toThrow(/file\/below: cannot be written: /);
+    await expect(write(join(folder, "file", "below"), "x")).rejects.toThrow(
+      /file\/below: cannot be written: a part of/,
+    );
+    await expect(write(join(folder, "file", "b", "c"), "x")).rejects.toThrow(/file\/b\/c: cannot be written: /);
+    await expect(write("/proc/nothing/x", "x")).rejects.toThrow(/^\/proc\/nothing\/x: cannot be written: /);
     expect(readdirSync(folder)).toEqual(["file"]);
   });
 
-  it.skipIf(process.getuid?.() === 0)("says when permission is missing", () => {
+  it("lets several files appear in a folder that none of them found", async () => {
+    const paths = Array.from({ length: 8 }, (_, i) => join(folder, "new", "folder", `${i}`));
+    await Promise.all(paths.map((path) => write(path, "x")));
+    expect(readdirSync(join(folder, "new", "folder"))).toHaveLength(8);
+  });
+
+  it.skipIf(process.getuid?.() === 0)("says when permission is missing", async () => {
     chmodSync(folder, 0o500);
-    expect(() => writeFileAtomic(join(folder, "x"), "x")).toThrow(/permission denied/);
+    await expect(write(join(folder, "x"), "x")).rejects.toThrow(/permission denied/);
     chmodSync(folder, 0o700);
   });
 });
 
 describe("reading", () => {
-  it("names the file that is missing or no JSON", () => {
+  it("names the file that is missing or no JSON", async () => {
     const path = join(folder, "config.json");
     expect(() => readBytes(path)).toThrow(`${path}: cannot be read: no such file or directory`);
+    await expect(readBytesAside(path)).rejects.toThrow(`${path}: cannot be read: no such file or directory`);
     writeFileSync(path, '{\n  "a": 1,\n}');
     expect(() => readJson(path)).toThrow(`${path}: not valid JSON: `);
   });

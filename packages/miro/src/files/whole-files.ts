@@ -3,27 +3,36 @@
  * writer with errors in the words of this package, and a refusal to replace what is there.
  */
 import { readFileSync } from "node:fs";
+import { readFile } from "node:fs/promises";
 import { dirname } from "node:path";
-import { writeFileAtomically } from "@miro-t2i/torch/atomic-write"; // without loading libtorch
+import { writeFileAtomically, writeFileAtomicallyAside } from "@miro-t2i/torch/atomic-write"; // without loading libtorch
 import { InvalidInputError, MiroError, systemReason } from "../errors.js";
 import { message, option } from "../message.js";
-import { makeFolder } from "./make-folder.js";
+import { makeFolder, makeFolderAside } from "./make-folder.js";
 
 export { removeKilledWrites } from "@miro-t2i/torch/atomic-write";
 export { readJson } from "./json-file.js";
 
+/** How a file is written. */
+export interface WriteOptions {
+  /**
+   * Whether an existing file may be replaced; otherwise it is an error, also when the file appears while this one is
+   * being written.
+   */
+  overwrite?: boolean;
+  /** Who may read and write the file, by default what the umask leaves. */
+  mode?: number;
+}
+
 /**
  * Writes a file atomically, creating its folder.
  *
- * @param overwrite whether an existing file may be replaced; otherwise it is an error, also when the file appears
- *   while this one is being written
- * @param mode who may read and write the file, by default what the umask leaves
  * @throws InvalidInputError when the file exists; MiroError naming the file when the disk refuses
  */
 export function writeFileAtomic(
   path: string,
   data: Uint8Array | string,
-  { overwrite = false, mode }: { overwrite?: boolean; mode?: number } = {},
+  { overwrite = false, mode }: WriteOptions = {},
 ): void {
   createFolder(dirname(path), path);
   try {
@@ -32,10 +41,32 @@ export function writeFileAtomic(
       mode,
     });
   } catch (error) {
-    const reason = (error as Error).cause ?? error;
-    if ((reason as NodeJS.ErrnoException).code === "EEXIST") throw existing(path);
-    throw new MiroError(`${path}: cannot be written: ${systemReason(reason)}`, { cause: error });
+    throw refusedWrite(path, error);
   }
+}
+
+/** As {@link writeFileAtomic}, beside the event loop: what runs in a server goes on while the disk works. */
+export async function writeFileAside(
+  path: string,
+  data: Uint8Array,
+  { overwrite = false, mode }: WriteOptions = {},
+): Promise<void> {
+  try {
+    await makeFolderAside(dirname(path));
+  } catch (error) {
+    throw refusedFolder(path, error);
+  }
+  try {
+    await writeFileAtomicallyAside(path, data, { overwrite, mode });
+  } catch (error) {
+    throw refusedWrite(path, error);
+  }
+}
+
+function refusedWrite(path: string, error: unknown): Error {
+  const reason = (error as Error).cause ?? error;
+  if ((reason as NodeJS.ErrnoException).code === "EEXIST") return existing(path);
+  return new MiroError(`${path}: cannot be written: ${systemReason(reason)}`, { cause: error });
 }
 
 /** Makes the folder of a file. @throws MiroError naming the file when the disk refuses */
@@ -43,10 +74,14 @@ export function createFolder(folder: string, path: string): void {
   try {
     makeFolder(folder);
   } catch (error) {
-    const code = (error as NodeJS.ErrnoException).code;
-    const reason = code === "EEXIST" ? "a part of its path is a file" : systemReason(error);
-    throw new MiroError(`${path}: cannot be written: ${reason}`, { cause: error });
+    throw refusedFolder(path, error);
   }
+}
+
+function refusedFolder(path: string, error: unknown): MiroError {
+  const code = (error as NodeJS.ErrnoException).code;
+  const reason = code === "EEXIST" ? "a part of its path is a file" : systemReason(error);
+  return new MiroError(`${path}: cannot be written: ${reason}`, { cause: error });
 }
 
 /** The error for a file that is in the way. */
@@ -66,6 +101,19 @@ export function readBytes(path: string): Buffer {
   try {
     return readFileSync(path);
   } catch (error) {
-    throw new MiroError(`${path}: cannot be read: ${systemReason(error)}`, { cause: error });
+    throw unreadable(path, error);
   }
+}
+
+/** As {@link readBytes}, beside the event loop. */
+export async function readBytesAside(path: string): Promise<Buffer> {
+  try {
+    return await readFile(path);
+  } catch (error) {
+    throw unreadable(path, error);
+  }
+}
+
+function unreadable(path: string, error: unknown): MiroError {
+  return new MiroError(`${path}: cannot be read: ${systemReason(error)}`, { cause: error });
 }

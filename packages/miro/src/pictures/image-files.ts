@@ -6,7 +6,7 @@
 import { extname } from "node:path";
 import { z } from "zod";
 import { InvalidInputError, invalid, MiroError } from "../errors.js";
-import { readBytes } from "../files/whole-files.js";
+import { readBytesAside } from "../files/whole-files.js";
 import { field, type OptionsOf, parseOptions } from "../options.js";
 import {
   insertIntoJpeg,
@@ -132,7 +132,7 @@ export interface ImageFile {
  * ```
  */
 export async function readImageFile(path: string): Promise<ImageFile> {
-  const bytes = readBytes(path);
+  const bytes = await readBytesAside(path);
   if (bytes[0] === 0x89) {
     const { width, height, text } = readPng(bytes, path);
     return { format: "png", width, height, text };

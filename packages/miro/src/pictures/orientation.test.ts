@@ -1,4 +1,7 @@
-/** The eight EXIF orientations, in every format that says one: what is shown is the same picture. */
+/**
+ * The eight EXIF orientations, in every format that says one: what is shown is the same picture. An AVIF says it by the
+ * boxes `irot` and `imir` (HEIF 6.5.10 and 6.5.12), which libheif writes for an orientation.
+ */
 import type { Sharp } from "sharp";
 import { describe, expect, it } from "vitest";
 import { decodeImage, decodeWithOrientation } from "./decode.js";
@@ -16,6 +19,7 @@ const FORMATS = {
   jpeg: { encode: (image: Sharp) => image.jpeg({ quality: 100, chromaSubsampling: "4:4:4" }), tolerance: 6 },
   png: { encode: (image: Sharp) => image.png(), tolerance: 0 },
   webp: { encode: (image: Sharp) => image.webp({ lossless: true }), tolerance: 0 },
+  avif: { encode: (image: Sharp) => image.avif({ lossless: true, chromaSubsampling: "4:4:4" }), tolerance: 3 },
 };
 
 describe.each(Object.entries(FORMATS))("%s", (_, { encode, tolerance }) => {

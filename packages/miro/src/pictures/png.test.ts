@@ -3,7 +3,7 @@ import fc from "fast-check";
 import sharp from "sharp";
 import { describe, expect, it } from "vitest";
 import { MiroError } from "../errors.js";
-import { encodePng, encodePngAside, readPng } from "./png.js";
+import { encodePng, encodePngAside, readPng, SLICE_BYTES } from "./png.js";
 
 const pixels = (width: number, height: number, f: (x: number, y: number, c: number) => number) =>
   Uint8Array.from({ length: width * height * 3 }, (_, i) =>
@@ -37,16 +37,21 @@ describe("encodePng", () => {
     expect(encodePng(smooth, 128, 128).length).toBeLessThan(smooth.length / 20);
   });
 
-  it("gives the same bytes beside the event loop, which goes on meanwhile", async () => {
-    const noisy = pixels(64, 64, (x, y, c) => (x * y * 31 + c * x * 7) & 255);
+  it("gives the same bytes beside the event loop, which turns after each slice of rows", async () => {
+    const side = 256;
+    const noisy = pixels(side, side, (x, y, c) => (x * y * 31 + c * x * 7) & 255);
     const text = [{ keyword: "miro", text: "{}" }];
-    let turned = false;
-    setImmediate(() => {
-      turned = true;
-    });
-    const aside = await encodePngAside(noisy, 64, 64, text);
-    expect(turned).toBe(true);
-    expect(aside).toEqual(encodePng(noisy, 64, 64, text));
+    let turns = 0;
+    let done = false;
+    const turn = () => {
+      turns++;
+      if (!done) setImmediate(turn);
+    };
+    setImmediate(turn);
+    const aside = await encodePngAside(noisy, side, side, text);
+    done = true;
+    expect(turns).toBeGreaterThanOrEqual(Math.floor(noisy.length / SLICE_BYTES));
+    expect(aside).toEqual(encodePng(noisy, side, side, text));
   });
 
   it("refuses a buffer of the wrong size", async () => {

@@ -6,8 +6,9 @@
  * Text goes into `tEXt` where Latin-1 can carry it and into uncompressed `iTXt` (UTF-8) where it cannot. The reader
  * also takes compressed `zTXt` and `iTXt` from other programs, with a bound on what they may inflate to.
  */
+import { setImmediate as nextTurn } from "node:timers/promises";
 import { promisify } from "node:util";
-import { constants, deflate, deflateSync, inflateSync } from "node:zlib";
+import { constants, crc32, deflate, deflateSync, inflateSync } from "node:zlib";
 import { MiroError } from "../errors.js";
 
 const SIGNATURE = Uint8Array.of(0x89, 0x50, 0x4e, 0x47, 0x0d, 0x0a, 0x1a, 0x0a);
@@ -40,10 +41,18 @@ export interface PngInfo {
  */
 export function encodePng(data: Uint8Array, width: number, height: number, text: readonly PngText[] = []): Uint8Array {
   checkSize(data, width, height);
-  return pngFile(deflateSync(filterRows(data, width * 3, height), COMPRESSION), width, height, text);
+  const rows = new Uint8Array((width * 3 + 1) * height);
+  filterRows(data, width * 3, 0, height, rows);
+  return pngFile(deflateSync(rows, COMPRESSION), width, height, text);
 }
 
-/** The same bytes as {@link encodePng}, compressed beside the event loop: a server's stays free. */
+/** Bytes of pixels that are filtered in one turn of the event loop: about a millisecond's work. */
+export const SLICE_BYTES = 2 ** 16;
+
+/**
+ * The same bytes as {@link encodePng}, compressed beside the event loop and filtered in many of its turns: a server's
+ * stays free.
+ */
 export async function encodePngAside(
   data: Uint8Array,
   width: number,
@@ -51,7 +60,14 @@ export async function encodePngAside(
   text: readonly PngText[] = [],
 ): Promise<Uint8Array> {
   checkSize(data, width, height);
-  return pngFile(await promisify(deflate)(filterRows(data, width * 3, height), COMPRESSION), width, height, text);
+  const stride = width * 3;
+  const rows = new Uint8Array((stride + 1) * height);
+  const together = Math.max(1, Math.floor(SLICE_BYTES / stride));
+  for (let first = 0; first < height; first += together) {
+    if (first > 0) await nextTurn();
+    filterRows(data, stride, first, Math.min(height, first + together), rows);
+  }
+  return pngFile(await promisify(deflate)(rows, COMPRESSION), width, height, text);
 }
 
 function checkSize(data: Uint8Array, width: number, height: number): void {
@@ -75,11 +91,10 @@ function pngFile(pixels: Uint8Array, width: number, height: number, text: readon
 }
 
 /**
- * Filters each row by the one of the five filters with the least sum of absolute differences (PNG 12.7), and puts the
- * filter's number in front of it.
+ * Filters each row from `first` to `end` by the one of the five filters with the least sum of absolute differences (PNG
+ * 12.7), and puts it into `out` with the filter's number in front of it.
  */
-function filterRows(data: Uint8Array, stride: number, height: number): Uint8Array {
-  const out = new Uint8Array((stride + 1) * height);
+function filterRows(data: Uint8Array, stride: number, first: number, end: number, out: Uint8Array): void {
   const trials = Array.from({ length: 5 }, () => new Uint8Array(stride));
   const [none, sub, upward, average, predicted] = trials as [
     Uint8Array,
@@ -88,7 +103,7 @@ function filterRows(data: Uint8Array, stride: number, height: number): Uint8Arra
     Uint8Array,
     Uint8Array,
   ];
-  for (let y = 0; y < height; y++) {
+  for (let y = first; y < end; y++) {
     const row = y * stride;
     let [ofNone, ofSub, ofUp, ofAverage, ofPaeth] = [0, 0, 0, 0, 0];
     for (let i = 0; i < stride; i++) {
@@ -116,7 +131,6 @@ function filterRows(data: Uint8Array, stride: number, height: number): Uint8Arra
     out[y * (stride + 1)] = best;
     out.set(trials[best]!, y * (stride + 1) + 1);
   }
-  return out;
 }
 
 /** Of a byte as a signed difference. */
@@ -253,16 +267,3 @@ function inflateText(data: Uint8Array): Buffer | null {
     return null;
   }
 }
-
-/** CRC-32 of ISO 3309, as PNG annex D. */
-function crc32(data: Uint8Array): number {
-  let crc = 0xffffffff;
-  for (let i = 0; i < data.length; i++) crc = TABLE[(crc ^ data[i]!) & 255]! ^ (crc >>> 8);
-  return (crc ^ 0xffffffff) >>> 0;
-}
-
-const TABLE = Uint32Array.from({ length: 256 }, (_, n) => {
-  let c = n;
-  for (let k = 0; k < 8; k++) c = c & 1 ? 0xedb88320 ^ (c >>> 1) : c >>> 1;
-  return c >>> 0;
-});

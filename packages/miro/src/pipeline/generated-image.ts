@@ -1,6 +1,6 @@
 /** A finished picture, which can store itself. */
 import { invalid } from "../errors.js";
-import { writeFileAtomic } from "../files/whole-files.js";
+import { writeFileAside } from "../files/whole-files.js";
 import { parseOptions } from "../options.js";
 import {
   encodeImage,
@@ -62,7 +62,8 @@ export class GeneratedImage implements RgbImage {
   }
 
   /**
-   * Writes the picture with its settings inside, which `miro info FILE` shows. The file appears whole or not at all.
+   * Writes the picture with its settings inside, which `miro info FILE` shows. The file appears whole or not at all. The
+   * event loop goes on meanwhile.
    *
    * @param path a name that ends with `.png` (keeps every pixel), `.webp`, `.jpg` or `.jpeg`
    * @throws InvalidInputError for another ending, a quality with PNG, and an existing file with `overwrite: false`;
@@ -83,7 +84,7 @@ export class GeneratedImage implements RgbImage {
     if (typeof options !== "object" || options === null) throw invalid("options", "an object of options", options);
     const { overwrite = true, ...rest } = options;
     if (typeof overwrite !== "boolean") throw invalid("overwrite", "true or false", overwrite);
-    writeFileAtomic(path, await this.toBuffer(format, rest), { overwrite });
+    await writeFileAside(path, await this.toBuffer(format, rest), { overwrite });
   }
 
   /**

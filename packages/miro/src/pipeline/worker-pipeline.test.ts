@@ -1,5 +1,8 @@
 /** A pipeline in a thread draws what one on the main thread does, and leaves the event loop alone. */
-import { readdirSync, readFileSync } from "node:fs";
+import { spawnSync } from "node:child_process";
+import { mkdtempSync, readdirSync, readFileSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { memory, randn } from "@miro-t2i/torch";
 import { afterAll, beforeAll, describe, expect, it, vi } from "vitest";
@@ -12,6 +15,38 @@ const load = { dtype: "float32", textEncoder: `${tiny}/text_encoder`, vae: `${ti
 const options = { steps: 3, guidanceScale: 1, seed: 3 };
 let pipe: MiroPipeline;
 let worker: WorkerPipeline;
+
+/** Draws, and prints which functions that keep a thread waiting are called while the pictures become files. */
+const SAVING = `
+import fs from "node:fs";
+import { syncBuiltinESMExports } from "node:module";
+import zlib from "node:zlib";
+import { processIdentity } from "@miro-t2i/torch/atomic-write";
+import { MiroPipeline, readImageFile } from ${JSON.stringify(new URL("../../dist/index.js", import.meta.url).href)};
+const pipe = await MiroPipeline.fromPretrained(process.env.MODEL, JSON.parse(process.env.LOAD));
+const { images } = await pipe.generate("a cat", { steps: 1, guidanceScale: 1 });
+processIdentity(); // read once from /proc, which is no disk
+const called = [];
+const watch = (object, name) => {
+  const real = object[name];
+  object[name] = (...args) => {
+    called.push(name);
+    return real(...args);
+  };
+};
+for (const module of [fs, zlib]) for (const name of Object.keys(module)) if (name.endsWith("Sync")) watch(module, name);
+watch(process, "dlopen");
+syncBuiltinESMExports();
+for (const format of ["png", "webp", "jpg"]) {
+  const file = process.argv[1] + "/new/folder/a." + format;
+  await images[0].save(file);
+  await images[0].save(file);
+  await readImageFile(file);
+}
+for (const format of ["png", "webp", "jpeg"]) await images[0].toBuffer(format);
+console.log(JSON.stringify(called));
+await pipe.dispose();
+`;
 
 beforeAll(async () => {
   pipe = await MiroPipeline.fromPretrained(`${tiny}/checkpoint`, load);
@@ -168,6 +203,22 @@ describe("a pipeline in a thread", () => {
     const many = { ...options, steps: 30 };
     const beside = await turnsOfLoop(worker.generate("a cat", many));
     expect(beside).toBeGreaterThan(5 * (await turnsOfLoop(pipe.generate("a cat", many))));
+  });
+
+  it("makes files of its pictures without a call that waits for the disk, an encoder or a library", () => {
+    const folder = mkdtempSync(join(tmpdir(), "miro-aside-"));
+    try {
+      const { stdout, stderr } = spawnSync(process.execPath, ["--input-type=module", "-e", SAVING, folder], {
+        cwd: fileURLToPath(new URL(".", import.meta.url)), // where packages are found
+        encoding: "utf8",
+        env: { ...process.env, MODEL: `${tiny}/checkpoint`, LOAD: JSON.stringify({ ...load, worker: true }) },
+      });
+      expect(stderr).toBe("");
+      expect(JSON.parse(stdout)).toEqual([]);
+      expect(readdirSync(join(folder, "new", "folder")).sort()).toEqual(["a.jpg", "a.png", "a.webp"]);
+    } finally {
+      rmSync(folder, { recursive: true, force: true });
+    }
   });
 
   it("rejects what runs and what comes when it is disposed of", async () => {

@@ -4,6 +4,7 @@
  */
 import { invalid } from "../errors.js";
 import { parseOptions } from "../options.js";
+import { encodeImage } from "../pictures/image-files.js";
 import { Thread } from "../threads/thread.js";
 import { type GenerateOptions, type GenerateProgress, generateSchema } from "./generate-options.js";
 import { GeneratedImage } from "./generated-image.js";
@@ -89,7 +90,11 @@ export class WorkerPipeline {
     try {
       const argument = { model: modelOrBundled(model), options: plain };
       const on = { onDownload, onMessage };
-      return new WorkerPipeline(thread, await thread.call<PipelineFacts>("load", argument, { on, signal }));
+      const facts = thread.call<PipelineFacts>("load", argument, { on, signal });
+      encoders ??= prepareEncoders();
+      const pipe = new WorkerPipeline(thread, await facts);
+      await encoders;
+      return pipe;
     } catch (error) {
       await thread.end(error as Error);
       throw error;
@@ -222,6 +227,19 @@ export class WorkerPipeline {
   [Symbol.asyncDispose](): Promise<void> {
     return this.dispose();
   }
+}
+
+/** Once for all pipelines. */
+let encoders: Promise<void> | undefined;
+
+/**
+ * Encodes one pixel: the first WebP or JPEG of a process loads sharp, which keeps the event loop waiting for a tenth of a
+ * second. Better while the model is loaded than between the requests of a server.
+ */
+async function prepareEncoders(): Promise<void> {
+  const pixel = { width: 1, height: 1, data: new Uint8Array(3) };
+  // Who saves as PNG alone needs no sharp; others hear of it with their picture.
+  await encodeImage(pixel, [], { format: "webp" }).catch(() => {});
 }
 
 /** A call as it passes to the thread: checked, without callbacks. @throws InvalidInputError for what cannot pass */

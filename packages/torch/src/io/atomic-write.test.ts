@@ -1,9 +1,11 @@
 import { type ChildProcess, spawn, spawnSync } from "node:child_process";
 import fs from "node:fs";
+import promises from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterEach, beforeEach, describe, expect, test, vi } from "vitest";
 import { full, scope, TorchError, tensor, zeros } from "../index.js";
+import { writeFileAtomicallyAside } from "./atomic-write.js";
 import { readSafetensors, removeKilledWrites, writeFileAtomically, writeSafetensors } from "./index.js";
 import { lifeOf, processIdentity } from "./process-identity.js";
 
@@ -96,6 +98,54 @@ describe("a failing write", () => {
     ) => write(descriptor, bytes, from, Math.min(length, 3))) as typeof write);
     writeFileAtomically(path(), (sink) => sink(Buffer.from("a whole sentence")));
     expect(fs.readFileSync(path(), "utf8")).toBe("a whole sentence");
+  });
+});
+
+describe("beside the event loop", () => {
+  const failing = (name: "sync" | "write", code: string) => async () => {
+    const file = await promises.open(join(folder, "probe"), "w");
+    vi.spyOn(Object.getPrototypeOf(file), name).mockRejectedValueOnce(systemError(code));
+    await file.close();
+    fs.rmSync(join(folder, "probe"));
+  };
+  const put = (text: string, options = {}) => writeFileAtomicallyAside(path(), Buffer.from(text), options);
+
+  test.each<[string, () => unknown, RegExp]>([
+    ["a full disk", failing("write", "ENOSPC"), /model\.safetensors: cannot be written: no space left/],
+    ["a failing flush", failing("sync", "EIO"), /model\.safetensors: cannot be written after 3 bytes: EIO/],
+    [
+      "a failing rename",
+      () => vi.spyOn(promises, "rename").mockRejectedValueOnce(systemError("EACCES")),
+      /permission denied/,
+    ],
+  ])("%s leaves the old file and nothing else", async (_, breakIt, message) => {
+    await put("old");
+    await breakIt();
+    await expect(put("new")).rejects.toThrow(message);
+    expect(fs.readdirSync(folder)).toEqual(["model.safetensors"]);
+    expect(fs.readFileSync(path(), "utf8")).toBe("old");
+    await put("new");
+    expect(fs.readFileSync(path(), "utf8")).toBe("new");
+  });
+
+  test("without overwrite a file that exists stays, also one that appears during the writing", async () => {
+    await put("old");
+    await expect(put("new", { overwrite: false })).rejects.toThrow(/cannot be written.*EEXIST/);
+    expect(fs.readFileSync(path(), "utf8")).toBe("old");
+    fs.rmSync(path());
+    const both = await Promise.allSettled(["first", "second"].map((text) => put(text, { overwrite: false })));
+    expect(both.map(({ status }) => status).sort()).toEqual(["fulfilled", "rejected"]);
+    const winner = ["first", "second"][both.findIndex(({ status }) => status === "fulfilled")];
+    expect(fs.readFileSync(path(), "utf8")).toBe(winner);
+    expect(fs.readdirSync(folder)).toEqual(["model.safetensors"]);
+  });
+
+  test("file systems without hard links are written to as well", async () => {
+    vi.spyOn(promises, "link").mockRejectedValue(systemError("EPERM"));
+    await put("new", { overwrite: false });
+    await expect(put("newer", { overwrite: false })).rejects.toThrow(/EEXIST/);
+    expect(fs.readFileSync(path(), "utf8")).toBe("new");
+    expect(fs.readdirSync(folder)).toEqual(["model.safetensors"]);
   });
 });
 

@@ -4,6 +4,7 @@
  */
 import { createHash, randomBytes } from "node:crypto";
 import fs from "node:fs";
+import promises, { type FileHandle } from "node:fs/promises";
 import { basename, dirname, join } from "node:path";
 import { TorchError } from "../errors.js";
 import { IDENTITY_PATTERN, lifeOf, processIdentity } from "./process-identity.js";
@@ -57,6 +58,40 @@ export function writeFileAtomically(
   flushFolder(dirname(path));
 }
 
+/**
+ * The same for bytes that are there already, beside the event loop: a server's goes on while the disk works.
+ * @throws TorchError as {@link writeFileAtomically}
+ */
+export async function writeFileAtomicallyAside(
+  path: string,
+  bytes: Uint8Array,
+  { overwrite = true, mode }: AtomicWriteOptions = {},
+): Promise<void> {
+  const folder = dirname(path);
+  const prefix = prefixOf(path);
+  removeUnfinished(folder, await promises.readdir(folder).catch(() => []), (name) => name.startsWith(prefix));
+  const temporary = temporaryIn(folder, prefix);
+  let written = 0;
+  try {
+    const file = await promises.open(temporary, "wx", mode);
+    try {
+      while (written < bytes.length) {
+        const { bytesWritten } = await file.write(bytes, written, bytes.length - written);
+        written += bytesWritten;
+      }
+      await file.sync();
+    } finally {
+      await file.close();
+    }
+    if (overwrite) await promises.rename(temporary, path);
+    else await claimAside(temporary, path);
+  } catch (error) {
+    await promises.rm(temporary, { force: true });
+    throw describe(path, error, written);
+  }
+  await flushFolderAside(folder);
+}
+
 /** Gives the finished file its name unless the name is taken. */
 function claim(temporary: string, path: string): void {
   try {
@@ -74,6 +109,21 @@ function claim(temporary: string, path: string): void {
   fs.rmSync(temporary);
 }
 
+/** As {@link claim}. */
+async function claimAside(temporary: string, path: string): Promise<void> {
+  try {
+    await promises.link(temporary, path);
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code !== "EEXIST") {
+      await (await promises.open(path, "wx")).close();
+      await promises.rename(temporary, path);
+      return;
+    }
+    if ((await promises.stat(temporary)).nlink !== 2) throw error;
+  }
+  await promises.rm(temporary);
+}
+
 /**
  * The one way in which unfinished files and folders are named, so that it can be told whose they are:
  * `.NAME.OWNER.RANDOM.tmp` (the owner as in process-identity.ts). For writers that cannot use {@link
@@ -81,8 +131,16 @@ function claim(temporary: string, path: string): void {
  */
 export function beginFile(path: string): string {
   const folder = dirname(path);
-  const prefix = `.${shortName(basename(path))}.`;
-  removeUnfinished(folder, (name) => name.startsWith(prefix));
+  const prefix = prefixOf(path);
+  removeUnfinished(folder, namesIn(folder), (name) => name.startsWith(prefix));
+  return temporaryIn(folder, prefix);
+}
+
+function prefixOf(path: string): string {
+  return `.${shortName(basename(path))}.`;
+}
+
+function temporaryIn(folder: string, prefix: string): string {
   return join(folder, `${prefix}${processIdentity()}.${randomBytes(6).toString("hex")}.tmp`);
 }
 
@@ -102,7 +160,16 @@ function shortName(name: string): string {
  * @returns the names of what was removed
  */
 export function removeKilledWrites(folder: string): string[] {
-  return removeUnfinished(folder, () => true);
+  return removeUnfinished(folder, namesIn(folder), () => true);
+}
+
+/** What a folder holds; nothing where it is not there, or can be written but not listed. */
+function namesIn(folder: string): string[] {
+  try {
+    return fs.readdirSync(folder);
+  } catch {
+    return [];
+  }
 }
 
 const UNFINISHED = new RegExp(`^\\..+\\.(${IDENTITY_PATTERN})\\.[0-9a-f]{12}\\.tmp$`, "s");
@@ -113,13 +180,7 @@ const UNFINISHED = new RegExp(`^\\..+\\.(${IDENTITY_PATTERN})\\.[0-9a-f]{12}\\.t
  */
 const ABANDONED_MS = 24 * 3600_000;
 
-function removeUnfinished(folder: string, isMeant: (name: string) => boolean): string[] {
-  let names: string[];
-  try {
-    names = fs.readdirSync(folder);
-  } catch {
-    return []; // a folder that is not there, or can be written but not listed
-  }
+function removeUnfinished(folder: string, names: readonly string[], isMeant: (name: string) => boolean): string[] {
   return names.filter((name) => {
     const owner = isMeant(name) ? UNFINISHED.exec(name)?.[1] : undefined;
     if (owner === undefined) return false;
@@ -162,11 +223,28 @@ export function flushFolder(folder: string): void {
     descriptor = fs.openSync(folder, "r");
     fs.fsyncSync(descriptor);
   } catch (error) {
-    const code = (error as NodeJS.ErrnoException).code ?? "";
-    if (!["EINVAL", "EISDIR", "EPERM", "EACCES", "ENOTSUP"].includes(code)) throw describe(folder, error, 0);
+    if (!isRefusedFlush(error)) throw describe(folder, error, 0);
   } finally {
     if (descriptor !== undefined) fs.closeSync(descriptor);
   }
+}
+
+/** As {@link flushFolder}. */
+async function flushFolderAside(folder: string): Promise<void> {
+  let handle: FileHandle | undefined;
+  try {
+    handle = await promises.open(folder, "r");
+    await handle.sync();
+  } catch (error) {
+    if (!isRefusedFlush(error)) throw describe(folder, error, 0);
+  } finally {
+    await handle?.close();
+  }
+}
+
+function isRefusedFlush(error: unknown): boolean {
+  const code = (error as NodeJS.ErrnoException).code ?? "";
+  return ["EINVAL", "EISDIR", "EPERM", "EACCES", "ENOTSUP"].includes(code);
 }
 
 const REASONS: Record<string, string> = {

@@ -7,7 +7,7 @@ import { dirname, extname, relative } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { z } from "zod";
 import { describe, InvalidInputError, invalid, MiroError } from "../../errors.js";
-import { existing, removeKilledWrites, writeFileAtomic } from "../../files/whole-files.js";
+import { existing, removeKilledWrites, writeFileAside } from "../../files/whole-files.js";
 import { refuseFileAsFolder } from "../../files/writable.js";
 import { about, message, option } from "../../message.js";
 import { declarationOf, field, flag, type OptionsOf, parseOptions } from "../../options.js";
@@ -361,7 +361,7 @@ export class PictureFiles {
     const { quality, overwrite } = this.#options;
     const bytes = await encodeImage(image, text, { format: this.format, ...(quality !== undefined && { quality }) });
     try {
-      writeFileAtomic(path, bytes, { overwrite: overwrite || this.#incomplete.has(path) });
+      await writeFileAside(path, bytes, { overwrite: overwrite || this.#incomplete.has(path) });
       return path;
     } catch (error) {
       if (!existsSync(path)) throw error;

@@ -12,7 +12,7 @@ import { z } from "zod";
 import { MiroError } from "../../errors.js";
 import { FileLock } from "../../files/file-lock.js";
 import { makeFolder } from "../../files/make-folder.js";
-import { readJson, writeFileAtomic } from "../../files/whole-files.js";
+import { readJson, writeFileAside, writeFileAtomic } from "../../files/whole-files.js";
 import { localTime } from "../../local-time.js";
 import { encodeImage, type ImageFormat } from "../../pictures/image-files.js";
 import { readPng } from "../../pictures/png.js";
@@ -276,8 +276,7 @@ export class Gallery {
       return await readFile(file);
     } catch {
       const made = await make(await readFile(path), path);
-      makeFolder(dirname(file));
-      writeFileAtomic(file, made);
+      await writeFileAside(file, made, { overwrite: true }); // another request may have made it too
       return Buffer.from(made);
     }
   }
@@ -286,7 +285,8 @@ export class Gallery {
     if (!this.#row(id)) return false;
     if (favourite) this.#favourites.add(id);
     else this.#favourites.delete(id);
-    writeFileAtomic(join(this.#studio, "favourites.json"), `${JSON.stringify([...this.#favourites].sort())}\n`);
+    const text = `${JSON.stringify([...this.#favourites].sort())}\n`;
+    writeFileAtomic(join(this.#studio, "favourites.json"), text, { overwrite: true });
     this.#db.prepare("UPDATE pictures SET favourite = ? WHERE id = ?").run(favourite ? 1 : 0, id);
     return true;
   }

@@ -312,6 +312,13 @@ describe("the gallery", () => {
     });
     expect(await patched.json()).toMatchObject({ favourite: true });
     expect(await list("q=zebra&favourite=true")).toEqual([picture]);
+    for (const favourite of [false, true]) {
+      const again = await fetch(at(`/api/pictures/${picture}`), {
+        ...{ method: "PATCH", headers: json, body: JSON.stringify({ favourite }) },
+      });
+      expect(await again.json()).toMatchObject({ favourite });
+      expect(await list("q=zebra&favourite=true")).toEqual(favourite ? [picture] : []);
+    }
     expect((await fetch(at(`/api/pictures/${picture}`), { method: "DELETE" })).status).toBe(204);
     expect(await list("q=zebra")).toEqual([]);
     expect((await fetch(at(`/api/pictures/${picture}.png`))).status).toBe(404);
