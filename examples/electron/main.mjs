@@ -5,6 +5,7 @@ import { MiroPipeline } from "miro-t2i";
 
 const here = import.meta.dirname;
 const pipeline = MiroPipeline.fromPretrained(undefined, { worker: true });
+pipeline.catch(() => {}); // told to each window that asks for a picture
 
 ipcMain.handle("draw", async (event, prompt) => {
   const pipe = await pipeline;
@@ -15,13 +16,15 @@ ipcMain.handle("draw", async (event, prompt) => {
   return images[0].toBuffer("webp");
 });
 
-await app.whenReady();
-const window = new BrowserWindow({ webPreferences: { preload: path.join(here, "preload.cjs") } });
-await window.loadFile(path.join(here, "index.html"));
+// No `await` here: an application is ready only after its main module has ended.
+app.whenReady().then(() => {
+  const window = new BrowserWindow({ webPreferences: { preload: path.join(here, "preload.cjs") } });
+  return window.loadFile(path.join(here, "index.html"));
+});
 
 app.on("window-all-closed", () => app.quit());
-app.on("will-quit", async (event) => {
+app.once("will-quit", async (event) => {
   event.preventDefault();
-  await (await pipeline).dispose();
+  await pipeline.then((pipe) => pipe.dispose()).catch(() => {});
   app.exit();
 });

@@ -17,8 +17,8 @@ import {
   readUserComment,
   readXmp,
 } from "./exif.js";
-import { encodePngAside, type PngText, readPng } from "./png.js";
-import { isRgb, type RgbImage } from "./rgb.js";
+import { checkTexts, encodePngAside, type PngText, readPng } from "./png.js";
+import { isRgb, RGB_WORDS, type RgbImage } from "./rgb.js";
 import { sharp } from "./sharp.js";
 
 /** File formats of pictures. */
@@ -63,7 +63,7 @@ export function formatOf(path: string): ImageFormat | null {
  * A picture as the bytes of a file. The same pixels and texts give the same bytes (PNG on every machine, the others
  * with the same version of sharp).
  *
- * @param text as `settingsToText` gives it. WebP and JPEG keep the texts `Software`, `parameters` and `miro`.
+ * @param text as `settingsToText` gives it, by default none. WebP and JPEG keep the texts `Software`, `parameters` and `miro`.
  * @throws InvalidInputError for another format, a quality of PNG, which has none, and what is no picture
  *
  * @example
@@ -72,17 +72,18 @@ export function formatOf(path: string): ImageFormat | null {
  * import { encodeImage } from "miro-t2i";
  *
  * const grey = { width: 2, height: 2, data: new Uint8Array(12).fill(128) };
+ * writeFileSync("grey.png", await encodeImage(grey));
  * writeFileSync("grey.webp", await encodeImage(grey, [], { format: "webp", quality: 80 }));
  * ```
  */
 export async function encodeImage(
   image: RgbImage,
-  text: readonly PngText[],
+  text: readonly PngText[] = [],
   options: ImageFileOptions = {},
 ): Promise<Uint8Array> {
+  if (!isRgb(image)) throw invalid("image", RGB_WORDS, image);
+  checkTexts(text);
   const { format, quality } = parseOptions(imageFormatSchema, options);
-  if (!isRgb(image))
-    throw invalid("image", "{ width, height, data } of 8-bit RGB, width · height · 3 bytes of data", image);
   if (format === "png") {
     if (quality !== undefined) throw invalid("quality", "nothing with png, which keeps every pixel", quality);
     return encodePngAside(image.data, image.width, image.height, text);
@@ -132,6 +133,7 @@ export interface ImageFile {
  * ```
  */
 export async function readImageFile(path: string): Promise<ImageFile> {
+  if (typeof path !== "string" || path === "") throw invalid("path", "the name of a picture's file", path);
   const bytes = await readBytesAside(path);
   if (bytes[0] === 0x89) {
     const { width, height, text } = readPng(bytes, path);

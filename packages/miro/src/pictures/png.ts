@@ -9,7 +9,7 @@
 import { setImmediate as nextTurn } from "node:timers/promises";
 import { promisify } from "node:util";
 import { constants, crc32, deflate, deflateSync, inflateSync } from "node:zlib";
-import { MiroError } from "../errors.js";
+import { invalid, MiroError } from "../errors.js";
 
 const SIGNATURE = Uint8Array.of(0x89, 0x50, 0x4e, 0x47, 0x0d, 0x0a, 0x1a, 0x0a);
 /** No text that this reader returns may be longer. */
@@ -21,6 +21,12 @@ const COMPRESSION = { level: 7, strategy: constants.Z_FILTERED };
 export interface PngText {
   keyword: string;
   text: string;
+}
+
+/** @throws InvalidInputError for what are no texts */
+export function checkTexts(text: unknown): asserts text is readonly PngText[] {
+  const isText = (one: Partial<PngText> | null) => typeof one?.keyword === "string" && typeof one.text === "string";
+  if (!Array.isArray(text) || !text.every(isText)) throw invalid("text", "a list of { keyword, text }", text);
 }
 
 /** What {@link readPng} finds without decoding the pixels. */

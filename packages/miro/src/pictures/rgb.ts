@@ -1,5 +1,8 @@
 /** Pixels: from the decoder's output to 8-bit RGB, and several pictures on one sheet. */
 import { scope, type Tensor } from "@miro-t2i/torch";
+import { z } from "zod";
+import { invalid } from "../errors.js";
+import { field, type OptionsOf, parseOptions } from "../options.js";
 
 /** 8-bit RGB, row-major, channels last. */
 export interface RgbImage {
@@ -10,6 +13,9 @@ export interface RgbImage {
   /** `width · height · 3` bytes: red, green and blue of each pixel, row by row. */
   data: Uint8Array;
 }
+
+/** What {@link isRgb} takes, in words. */
+export const RGB_WORDS = "{ width, height, data } of 8-bit RGB, width · height · 3 bytes of data";
 
 /** Whether a value is 8-bit RGB with as many bytes as its sides say. */
 export function isRgb(value: unknown): value is RgbImage {
@@ -43,18 +49,28 @@ export function toRgb(decoded: Tensor): RgbImage[] {
   return Array.from({ length: batch }, (_, i) => ({ width, height, data: bytes.slice(i * size, (i + 1) * size) }));
 }
 
-/** Options of {@link contactSheet}. */
-export interface SheetOptions {
+const sheetSchema = z.strictObject({
   /** Pictures in a row; default: as close to a square as can be. */
-  columns?: number;
+  columns: field(z.int().min(1).optional(), { expected: "an integer of at least 1", help: "pictures in a row" }),
   /** Pixels between pictures and around them, default 4. */
-  gap?: number;
+  gap: field(z.int().min(0).default(4), {
+    expected: "an integer of at least 0",
+    help: "pixels between pictures and around them",
+  }),
   /** Grey level of what no picture covers, default 245. */
-  background?: number;
-}
+  background: field(z.int().min(0).max(255).default(245), {
+    expected: "an integer from 0 to 255",
+    help: "grey level of what no picture covers",
+  }),
+});
+
+/** Options of {@link contactSheet}. */
+export type SheetOptions = OptionsOf<typeof sheetSchema>;
 
 /**
  * Pictures of any sizes on one sheet, row by row; each cell is as large as the largest picture.
+ *
+ * @throws InvalidInputError for no picture, what is no picture, and wrong options
  *
  * @example
  * ```ts
@@ -67,7 +83,10 @@ export interface SheetOptions {
  * ```
  */
 export function contactSheet(images: readonly RgbImage[], options: SheetOptions = {}): RgbImage {
-  const { columns = Math.ceil(Math.sqrt(images.length)), gap = 4, background = 245 } = options;
+  if (!Array.isArray(images) || images.length === 0) throw invalid("images", "a list of at least one picture", images);
+  const wrong = images.findIndex((image) => !isRgb(image));
+  if (wrong >= 0) throw invalid(`images.${wrong}`, RGB_WORDS, images[wrong]);
+  const { columns = Math.ceil(Math.sqrt(images.length)), gap, background } = parseOptions(sheetSchema, options);
   const cellWidth = Math.max(...images.map((image) => image.width));
   const cellHeight = Math.max(...images.map((image) => image.height));
   const rows = Math.ceil(images.length / columns);

@@ -9,8 +9,8 @@ import {
   type ImageFormat,
   imageFormatSchema,
 } from "../pictures/image-files.js";
-import type { RgbImage } from "../pictures/rgb.js";
-import { type ImageSettings, settingsToText } from "./settings.js";
+import { isRgb, RGB_WORDS, type RgbImage } from "../pictures/rgb.js";
+import { checkSettings, type ImageSettings, settingsToText } from "./settings.js";
 
 /** Options of {@link GeneratedImage.save}. */
 export interface SaveOptions {
@@ -47,10 +47,13 @@ export class GeneratedImage implements RgbImage {
   /** Everything that decides the picture, as its file stores it. */
   readonly settings: ImageSettings;
 
-  constructor({ width, height, data }: RgbImage, settings: ImageSettings) {
-    this.width = width;
-    this.height = height;
-    this.data = data;
+  /** @throws InvalidInputError for what is no picture, or are no settings */
+  constructor(image: RgbImage, settings: ImageSettings) {
+    if (!isRgb(image)) throw invalid("image", RGB_WORDS, image);
+    checkSettings(settings);
+    this.width = image.width;
+    this.height = image.height;
+    this.data = image.data;
     this.prompt = settings.prompt;
     this.seed = settings.seed;
     this.settings = settings;

@@ -89,7 +89,8 @@ export class MiroPipeline {
 
   /** A pipeline of parts that are in memory already; {@link fromPretrained} reads them from files. */
   constructor(parts: PipelineParts) {
-    if (typeof parts !== "object" || parts === null) throw invalid("parts", "the parts of a pipeline", parts);
+    if (typeof parts !== "object" || parts === null)
+      throw invalid("parts", "the parts of a pipeline (MiroPipeline.fromPretrained loads those of a model)", parts);
     this.#parts = parts;
     this.preconditioning = parts.preconditioning;
     this.config = parts.config;

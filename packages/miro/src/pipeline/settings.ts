@@ -4,10 +4,10 @@
  * `Steps: …, Sampler: …, CFG scale: …`, where a value with a comma, a colon or a line feed is quoted as JSON).
  */
 import { z } from "zod";
-import { describe, InvalidInputError } from "../errors.js";
+import { describe, InvalidInputError, invalid } from "../errors.js";
 import { samplerTitle } from "../flow/samplers/index.js";
 import { oneEach } from "../options.js";
-import type { PngText } from "../pictures/png.js";
+import { checkTexts, type PngText } from "../pictures/png.js";
 import { sha256Schema, weightsSchema } from "./loading/identity.js";
 import { EDIT_OPTIONS, pictureOptions } from "./picture-options.js";
 
@@ -106,12 +106,20 @@ export function decidedOptions(plan: object, from: z.ZodObject = pictureOptions)
 
 /** The text chunks of a picture. */
 export function settingsToText(settings: ImageSettings): PngText[] {
+  checkSettings(settings);
   const software = `miro-t2i ${settings.versions.miro}`;
   return [
     { keyword: "Software", text: software },
     { keyword: "parameters", text: parameters(settings, software) },
     { keyword: "miro", text: JSON.stringify(settings) },
   ];
+}
+
+/** @throws InvalidInputError for what a caller cannot have got as settings */
+export function checkSettings(settings: unknown): asserts settings is ImageSettings {
+  const { prompt, versions, rewardTargets } = (settings ?? {}) as Partial<Record<keyof ImageSettings, unknown>>;
+  if (typeof prompt !== "string" || [versions, rewardTargets].some((one) => typeof one !== "object" || one === null))
+    throw invalid("settings", "settings of a picture, as describe and readSettings give them", settings);
 }
 
 function parameters(settings: ImageSettings, software: string): string {
@@ -193,6 +201,7 @@ export function isSheet(text: readonly PngText[]): boolean {
  * ```
  */
 export function readSettings(text: readonly PngText[], file: string): ImageSettings {
+  checkTexts(text);
   const found = textToSettings(text);
   if (!found) {
     throw new InvalidInputError(

@@ -2,7 +2,8 @@
  * A pipeline in a thread of its own, so that the event loop of the caller stays free while pictures are drawn.
  * Everything but tensors passes: options, progress, previews, pictures, errors, cancelling.
  */
-import { invalid } from "../errors.js";
+import { InvalidInputError, invalid } from "../errors.js";
+import { about, message } from "../message.js";
 import { parseOptions } from "../options.js";
 import { encodeImage } from "../pictures/image-files.js";
 import { Thread } from "../threads/thread.js";
@@ -240,6 +241,20 @@ async function prepareEncoders(): Promise<void> {
   const pixel = { width: 1, height: 1, data: new Uint8Array(3) };
   // Who saves as PNG alone needs no sharp; others hear of it with their picture.
   await encodeImage(pixel, [], { format: "webp" }).catch(() => {});
+}
+
+// What programs in JavaScript may ask for all the same: an error that says why it is not here.
+for (const name of ["network", "autoencoder", "schedule", "preconditioning", "textEncoder", "freeTextEncoder"])
+  refuse(name);
+for (const name of ["encodePrompt", "decode", "preview", "plan", "draw", "settings"]) refuse(name);
+
+function refuse(name: string): void {
+  const get = () => {
+    throw new InvalidInputError(
+      message`${about(name)}: stays in the thread of the pipeline; load it without { worker: true } to work with tensors`,
+    );
+  };
+  Object.defineProperty(WorkerPipeline.prototype, name, { get });
 }
 
 /** A call as it passes to the thread: checked, without callbacks. @throws InvalidInputError for what cannot pass */

@@ -7,10 +7,14 @@ import { join } from "node:path";
 import { memory, zeros } from "@miro-t2i/torch";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { InvalidInputError } from "../errors.js";
-import { bestOf } from "../rewards/best-of.js";
-import { MiroPipeline } from "./pipeline.js";
+import * as root from "../index.js";
 
 type Wrong = any;
+const { bestOf, MiroPipeline } = root;
+/** All that the package exports, for calls that its types refuse. */
+const miro: Wrong = root;
+const picture = { width: 2, height: 2, data: new Uint8Array(12) };
+const planned = () => miro.planPictures([{ prompt: "a fox", options: { steps: 1 } }], { seed: 1 });
 const before = process.cwd();
 let elsewhere: string;
 let pipe: Wrong;
@@ -46,7 +50,11 @@ describe("wrong calls", () => {
     ["a number as options", () => pipe.generate("a", 5), /^options: expected an object of options, received 5$/],
     ["null as options", () => pipe.generate("a", null), /^options: expected an object of options, received null$/],
     ["a list as options", () => pipe.describe("a", []), /^options: expected an object of options, received \[\]$/],
-    ["parts that are none", () => new (MiroPipeline as Wrong)(), /^parts: expected/],
+    [
+      "parts that are none",
+      () => new (MiroPipeline as Wrong)("miro-emoji"),
+      /^parts: expected .*MiroPipeline\.fromPretrained/,
+    ],
     ["no prompt", () => pipe.generate(undefined), /^prompt: expected a text or a list of texts, received undefined$/],
     ["no prompts", () => pipe.generate([]), /^prompt: expected a text or a list of texts, received \[\]$/],
     [
@@ -66,6 +74,45 @@ describe("wrong calls", () => {
     ["a choice without a pipeline", () => bestOf(undefined as Wrong, "a"), /^pipe: expected a MiroPipeline/],
     ["a choice without a prompt", () => bestOf(pipe, undefined as Wrong), /^prompt: expected a text/],
     ["a choice with null as options", () => bestOf(pipe, "a", null as Wrong), /^options: expected an object/],
+    [
+      "tensors of a thread",
+      () => worker.decode(zeros([1])),
+      /^decode: stays in the thread .* without \{ worker: true \}/,
+    ],
+    ["the network of a thread", () => worker.network, /^network: stays in the thread/],
+    ["a sheet of nothing", () => miro.contactSheet(), /^images: expected a list of at least one picture/],
+    ["a sheet of no picture", () => miro.contactSheet([]), /^images: expected a list of at least one picture/],
+    [
+      "a sheet of what is none",
+      () => miro.contactSheet([picture, 5]),
+      /^images\.1: expected \{ width, height, data \}/,
+    ],
+    ["a sheet without columns", () => miro.contactSheet([picture], { columns: 0 }), /^columns: expected an integer/],
+    ["a sheet with an unknown option", () => miro.contactSheet([picture], { cols: 2 }), /^cols: expected one of/],
+    ["a format in the place of texts", () => miro.encodeImage(picture, "png"), /^text: expected a list of/],
+    ["texts that are none", () => miro.encodeImage(picture, [{ keyword: 5 }]), /^text: expected a list of/],
+    ["a picture's file without a name", () => miro.readImageFile(), /^path: expected the name of a picture's file/],
+    ["a file's name in the place of texts", () => miro.readSettings("a.png"), /^text: expected a list of/],
+    ["settings that are none", () => miro.settingsToText({}), /^settings: expected settings of a picture/],
+    ["a picture without pixels", () => new miro.GeneratedImage(), /^image: expected \{ width, height, data \}/],
+    ["a picture without settings", () => new miro.GeneratedImage(picture), /^settings: expected settings of/],
+    ["no requests", () => miro.planPictures(), /^requests: expected a list of/],
+    ["prompts as requests", () => miro.planPictures(["a fox"], { seed: 1 }), /^requests\.0: expected \{ prompt, opt/],
+    ["a plan without options", () => miro.planPictures([], undefined), /^options: expected an object \{ seed/],
+    ["a plan without a seed", () => miro.planPictures([], {}), /^seed: expected the first picture's seed, or null/],
+    ["a prompt file without a name", () => miro.readPromptFile(5), /^promptFile: expected the name of a file/],
+    ["a request of nothing", () => new miro.DrawRequest({}), /^options: expected \{ pictures, … \}/],
+    ["a request without a pipeline", () => new miro.DrawRequest({ pictures: planned() }).draw(), /^pipe: expected a/],
+    [
+      "a request in a thread",
+      () => new miro.DrawRequest({ pictures: planned() }).draw(worker),
+      /^plan: stays in the thread of the pipeline; load it without \{ worker: true \}/,
+    ],
+    ["a sampler without a name", () => miro.registerSampler(), /^sampler: expected a name/],
+    ["a sampler without a method", () => miro.registerSampler("own", {}), /^own: expected a method \{ order, /],
+    ["no scorer", () => miro.loadScorer(), /^scorer: expected the key of a scorer, received undefined$/],
+    ["a text in the place of files", () => miro.scoreFiles("a.png"), /^paths: expected a list of files and folders/],
+    ["a folder that is none", () => miro.listModels({ cacheDir: 5 }), /^cacheDir: expected a folder, received 5$/],
   ])("refuse %s", async (_, call, message) => {
     const error = await (async () => call())().catch((reason: Error) => reason);
     expect(error).toBeInstanceOf(InvalidInputError);
@@ -80,7 +127,7 @@ describe("wrong calls", () => {
       guidanceWindow: [0, null],
     } as const;
     const prompts = ["a", "b"] as const;
-    expect((await (pipe as MiroPipeline).describe(prompts, options)).map(({ seed }) => seed)).toEqual([1, 2]);
+    expect((await (pipe as root.MiroPipeline).describe(prompts, options)).map(({ seed }) => seed)).toEqual([1, 2]);
   });
 });
 

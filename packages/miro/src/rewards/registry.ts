@@ -137,6 +137,7 @@ export function scorerSpecs(): readonly ScorerSpec[] {
 export function scorerSpec(key: string, parameter = "scorer"): ScorerSpec {
   const spec = specs.get(key);
   if (spec) return spec;
+  if (typeof key !== "string") throw invalid(parameter, "the key of a scorer", key);
   const byDistance = [...specs.keys()]
     .map((name) => ({ name, distance: editDistance(key, name) }))
     .sort((a, b) => a.distance - b.distance);

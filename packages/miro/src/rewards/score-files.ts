@@ -138,6 +138,8 @@ export async function scoreFilesWithReport(
   paths: readonly string[],
   options: ScoreFilesOptions = {},
 ): Promise<ScoreReport> {
+  if (!Array.isArray(paths) || !paths.every((path) => typeof path === "string"))
+    throw invalid("paths", "a list of files and folders", paths);
   const { by, prompt, pairs, output, root, model, ...rest } = parseOptions(scoreFilesSchema, options);
   const keys = [...new Set(by)];
   const specs = keys.map((key) => scorerSpec(key, "by"));

@@ -31,7 +31,10 @@ export function registerSampler<Memory extends object, Options extends object>(
   name: string,
   method: Method<Memory, Options>,
 ): void {
-  if (!/^[a-z][a-z0-9_]*$/.test(name)) throw invalid("sampler", "lower-case letters, digits and _", name);
+  if (typeof name !== "string" || !/^[a-z][a-z0-9_]*$/.test(name))
+    throw invalid("sampler", "a name of lower-case letters, digits and _", name);
+  if (typeof method?.step !== "function" || typeof method.evaluations !== "function")
+    throw invalid(name, "a method { order, evaluations, step }", method);
   if (methods.has(name)) throw invalid("sampler", "a name that no sampler has", name);
   for (const [key, schema] of Object.entries(method.options?.shape ?? {})) {
     if (!/^[a-z][A-Za-z0-9]*$/.test(key)) throw invalid(`${name}.options`, "options with camelCase names", key);

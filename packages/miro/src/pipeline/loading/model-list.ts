@@ -1,6 +1,7 @@
 /** What can be loaded on this machine: the bundled model, the published ones, and what the cache of downloads holds. */
 import { existsSync, readdirSync, readFileSync, statfsSync, statSync } from "node:fs";
 import { dirname, join, resolve } from "node:path";
+import { invalid } from "../../errors.js";
 import { BUNDLED_MODEL, bundledModel } from "./bundled.js";
 import { missingFiles } from "./checkpoint.js";
 import { hubCache } from "./hub-environment.js";
@@ -57,7 +58,10 @@ export interface ModelList {
  * for (const { repository, variant } of listModels().published) console.log(repository, variant ?? "");
  * ```
  */
-export function listModels({ cacheDir = hubCache() }: { cacheDir?: string } = {}): ModelList {
+export function listModels(options: { cacheDir?: string } = {}): ModelList {
+  if (typeof options !== "object" || options === null) throw invalid("options", "an object of options", options);
+  const { cacheDir = hubCache() } = options;
+  if (typeof cacheDir !== "string") throw invalid("cacheDir", "a folder", cacheDir);
   const repositories = entriesOf(cacheDir)
     .filter((name) => name.startsWith("models--"))
     .map((name) => scan(join(cacheDir, name), name.slice("models--".length).split("--").join("/")))

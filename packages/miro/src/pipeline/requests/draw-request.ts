@@ -184,6 +184,8 @@ export class DrawRequest {
 
   /** @throws InvalidInputError when files are in the way or options of files contradict each other */
   constructor(options: DrawRequestOptions) {
+    if (typeof options !== "object" || options === null || !Array.isArray(options.pictures))
+      throw invalid("options", "{ pictures, … } with the pictures of planPictures", options);
     const { pictures, files, latentsFile, bestOf } = options;
     this.#options = options;
     this.#pictures = pictures;
@@ -236,6 +238,7 @@ export class DrawRequest {
    *   file; the signal's reason when it is aborted: what was written stays
    */
   async draw(pipe: MiroPipeline, hooks: DrawHooks = {}): Promise<DrawReport> {
+    if (typeof pipe?.plan !== "function") throw invalid("pipe", "a MiroPipeline", pipe);
     const { bestOf, latentsFile, redrawn } = this.#options;
     const files = this.#files;
     const held: Tensor[] = [];

@@ -1,6 +1,6 @@
 /** Which pictures a list of prompts means, each with its options checked, and which of them can share a plan. */
 import { randomInt } from "node:crypto";
-import { InvalidInputError } from "../../errors.js";
+import { InvalidInputError, invalid } from "../../errors.js";
 import { samplerNames, withOptionsOf } from "../../flow/samplers/index.js";
 import { about, message } from "../../message.js";
 import { parseOptions, withDefaults } from "../../options.js";
@@ -52,7 +52,17 @@ export function randomSeed(): number {
  * ```
  */
 export function planPictures(requests: readonly PromptRequest[], options: PlanOptions): PlannedPicture[] {
+  if (!Array.isArray(requests)) throw invalid("requests", "a list of { prompt, options }", requests);
+  const wrong = requests.findIndex((one) => typeof one?.prompt !== "string" || !isObject(one.options));
+  if (wrong >= 0) throw invalid(`requests.${wrong}`, "{ prompt, options } with a text and an object", requests[wrong]);
+  if (!isObject(options)) throw invalid("options", "an object { seed, … }", options);
+  if (options.seed !== null && !Number.isSafeInteger(options.seed))
+    throw invalid("seed", "the first picture's seed, or null where the noise is given", options.seed);
   return layOut(requests, options, checkOptions);
+}
+
+function isObject(value: unknown): value is object {
+  return typeof value === "object" && value !== null && !Array.isArray(value);
 }
 
 /**

@@ -12,7 +12,7 @@
  */
 import { extname } from "node:path";
 import { z } from "zod";
-import { InvalidInputError } from "../../errors.js";
+import { InvalidInputError, invalid } from "../../errors.js";
 import { checkPlainData } from "../../files/plain-data.js";
 import { filledLines, parseJsonLine, parseTable } from "../../files/table-file.js";
 import { readTextFile } from "../../files/text-file.js";
@@ -98,6 +98,7 @@ export type PromptOptions = Omit<
  * ```
  */
 export function readPromptFile(path: string, options: z.ZodObject = generateSchema): PromptRequest[] {
+  if (typeof path !== "string" || path === "") throw invalid("promptFile", "the name of a file of prompts", path);
   const read = READERS[extname(path).toLowerCase()];
   if (read === undefined) {
     throw new InvalidInputError(
