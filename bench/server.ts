@@ -1,7 +1,8 @@
 /**
  * `npm run bench -- server`: how fast a web server answers while it draws. Five pictures are asked for at the sizes of
  * the published model (text encoder, network and autoencoder with random or constant weights); meanwhile this process
- * asks for `/ping` every 20 ms, whether or not the last answer has come. The server draws on its event loop, in a thread
+ * asks for `/ping` every 20 ms, whether or not the last answer has come. The server draws on its event loop, in a
+ * thread
  * (`worker: true`), and in a thread that leaves one core to the server (`threads`).
  *
  * A picture has 6 steps instead of 50, so that its decoding and its PNG fall into the time that is measured too. The

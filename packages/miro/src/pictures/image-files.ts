@@ -63,7 +63,8 @@ export function formatOf(path: string): ImageFormat | null {
  * A picture as the bytes of a file. The same pixels and texts give the same bytes (PNG on every machine, the others
  * with the same version of sharp).
  *
- * @param text as `settingsToText` gives it, by default none. WebP and JPEG keep the texts `Software`, `parameters` and `miro`.
+ * @param text as `settingsToText` gives it, by default none. WebP and JPEG keep the texts `Software`, `parameters` and
+ * `miro`.
  * @throws InvalidInputError for another format, a quality of PNG, which has none, and what is no picture
  *
  * @example

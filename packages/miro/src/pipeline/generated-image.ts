@@ -65,7 +65,8 @@ export class GeneratedImage implements RgbImage {
   }
 
   /**
-   * Writes the picture with its settings inside, which `miro info FILE` shows. The file appears whole or not at all. The
+   * Writes the picture with its settings inside, which `miro info FILE` shows. The file appears whole or not at all.
+   * The
    * event loop goes on meanwhile.
    *
    * @param path a name that ends with `.png` (keeps every pixel), `.webp`, `.jpg` or `.jpeg`

@@ -234,7 +234,8 @@ export class WorkerPipeline {
 let encoders: Promise<void> | undefined;
 
 /**
- * Encodes one pixel: the first WebP or JPEG of a process loads sharp, which keeps the event loop waiting for a tenth of a
+ * Encodes one pixel: the first WebP or JPEG of a process loads sharp, which keeps the event loop waiting for a tenth of
+ * a
  * second. Better while the model is loaded than between the requests of a server.
  */
 async function prepareEncoders(): Promise<void> {
