@@ -82,4 +82,18 @@ describe("PatchAutoencoder", () => {
     expect(() => model.decode(tensor(new Float32Array(12), { shape: [1, 3, 2, 2] }))).toThrow(/batch, 4, h, w/);
     expect(() => new PatchAutoencoder({ ...config, channels: [8] })).toThrow(/channels/);
   });
+
+  it("gets more blocks in its decoder, which change nothing before they are trained", () => {
+    scope(() => {
+      manualSeed(1);
+      const small = { channels: [8, 16], decoder_blocks: [1, 1] };
+      const stored = new PatchAutoencoder(small);
+      nn.init.normal_(stored.stateDict().get("decoder.patch_out.weight")!);
+      const grown = stored.withDecoderBlocks([2, 3]);
+      expect(grown.config).toEqual({ ...stored.config, decoder_blocks: [2, 3] });
+      const latents = randn([2, 4, 4, 4]);
+      expect(grown.decode(latents).sub(stored.decode(latents)).abs().max().item()).toBe(0);
+      expect(() => grown.withDecoderBlocks([2, 2])).toThrow(/decoder_blocks: expected at least the 2 and 3 .*2 and 2/);
+    });
+  });
 });

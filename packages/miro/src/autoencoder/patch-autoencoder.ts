@@ -105,6 +105,34 @@ export class PatchAutoencoder extends nn.Module implements Autoencoder {
     return loadWeights(folder, { leastWeights, create: () => new PatchAutoencoder(config) }, { dtype, device });
   }
 
+  /**
+   * The same autoencoder with more residual blocks in its decoder: those behind the others change nothing until they
+   * are trained. The caller owns it.
+   * @param blocks on the finer and on the coarser grid
+   */
+  withDecoderBlocks(blocks: PatchAutoencoderConfig["decoder_blocks"]): PatchAutoencoder {
+    const { decoder_blocks: own } = this.config;
+    if (blocks.some((count, grid) => count < own[grid]!))
+      throw invalid(
+        "decoder_blocks",
+        `at least the ${own.join(" and ")} that the autoencoder has`,
+        blocks.join(" and "),
+      );
+    const grown = new PatchAutoencoder({ ...this.config, decoder_blocks: blocks });
+    const weights = this.stateDict();
+    noGrad(() =>
+      scope(() => {
+        for (const [name, value] of grown.stateDict()) {
+          const known = weights.get(name);
+          if (known !== undefined) value.copy_(known);
+          // The second convolution's weight begins at zero, its bias does not.
+          else if (name.endsWith("conv2.bias")) value.zero_();
+        }
+      }),
+    );
+    return grown;
+  }
+
   /** Turns gradients on for the decoder and off for the encoder. */
   trainDecoderOnly(): this {
     this.#encoder.requiresGrad_(false);

@@ -39,7 +39,7 @@ it("measures part by part, each name as often as it is to be, and draws sheets",
       expect(data).toHaveLength(3 * width * height);
     }
   }
-  const { retrieval, counts, relations, aliases, rewards } = figures as EvaluationFigures;
+  const { retrieval, counts, relations, aliases, rewards, edges, samples } = figures as EvaluationFigures;
   expect(Object.keys(figures)).toEqual([...EVALUATION_PARTS]);
   expect(sheets).toEqual([
     "plain",
@@ -50,6 +50,7 @@ it("measures part by part, each name as often as it is to be, and draws sheets",
     "sentences",
     "rewards",
     "reward-pictures",
+    "samples",
   ]);
   // Nothing but backgrounds: they are right, and there is nothing to count or to find.
   expect(retrieval.coloured).toMatchObject({ pictures: 4, background: 1 });
@@ -60,8 +61,14 @@ it("measures part by part, each name as often as it is to be, and draws sheets",
   expect(aliases.aliases.pictures).toBe(1);
   expect(aliases.sentences.pictures).toBe(4);
   expect(rewards.colorfulness).toMatchObject({ rises: true, monotone: true });
+  // Nothing but backgrounds has no edges; the true pictures have.
+  expect(edges.drawn).toMatchObject({ pictures: 4, coherence: Number.NaN, sharpness: 0 });
+  expect(edges.renders.pictures).toBe(4);
+  expect(edges.renders.coherence).toBeGreaterThan(0.3);
+  expect(Math.abs(edges.renders.borders[8] - 1)).toBeLessThan(0.5);
+  expect(samples.prompts).toHaveLength(4);
   // 2 prompts at 4 targets of 2 rewards and once at 1.
-  expect(progress).toEqual([8 + 20 + 20 + 5 + 18, 8 + 20 + 20 + 5 + 18]);
+  expect(progress).toEqual([8 + 20 + 20 + 5 + 18 + 4 + 4, 8 + 20 + 20 + 5 + 18 + 4 + 4]);
   expect(drawn).toHaveLength(progress[1]!);
   expect(drawn.some((prompt) => /grapes/.test(prompt) && /(two|three|four|five) /.test(prompt))).toBe(false);
 });

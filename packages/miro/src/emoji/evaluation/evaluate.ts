@@ -8,6 +8,8 @@
  * | relations | pairs of things in each relation                              | the same |
  * | aliases   | other names of things; names in the sentences of the training | `retrieval.ts` |
  * | rewards   | the same prompts and seeds at five targets of each reward     | `reward-axes.ts` |
+ * | edges     | a sample of names; held against true renders of the same      | `edges.ts` |
+ * | samples   | captions of scenes that nobody chose                          | who looks at them |
  *
  * Pictures are checked as they are drawn, and only those of the sheets are kept.
  */
@@ -17,8 +19,10 @@ import { labelledSheet, type SheetCell } from "../../pictures/labelled-sheet.js"
 import type { RgbImage } from "../../pictures/rgb.js";
 import type { MiroPipeline } from "../../pipeline/pipeline.js";
 import { RELATIONS } from "../scenes/captions.js";
+import { EmojiScenes } from "../scenes/index.js";
 import type { EmojiClassifier } from "./classifier.js";
 import { countObjects, isRightCount, isRightPair, locatePair, observe } from "./detector.js";
+import { type EdgeMeasures, EdgeMeter } from "./edges.js";
 import {
   type AskedCount,
   type AskedPair,
@@ -34,6 +38,7 @@ import {
   summariseCounts,
   summarisePairs,
 } from "./layouts.js";
+import { atLeastEight, rendersOf } from "./renders.js";
 import {
   type Asked,
   askedByAlias,
@@ -48,7 +53,7 @@ import {
 import { REWARD_MEASURES, REWARD_TARGETS, type RewardAxis, rewardAxis, rewardChart } from "./reward-axes.js";
 import { sampleEvenly } from "./sampling.js";
 
-export const EVALUATION_PARTS = ["retrieval", "counts", "relations", "aliases", "rewards"] as const;
+export const EVALUATION_PARTS = ["retrieval", "counts", "relations", "aliases", "rewards", "edges", "samples"] as const;
 export type EvaluationPart = (typeof EVALUATION_PARTS)[number];
 
 export interface EmojiEvaluationOptions {
@@ -78,6 +83,8 @@ export interface EvaluationFigures {
   aliases: { aliases: RetrievalScore; sentences: RetrievalScore };
   /** By reward key. */
   rewards: Record<string, RewardAxis>;
+  edges: { drawn: EdgeMeasures; renders: EdgeMeasures };
+  samples: { prompts: string[] };
 }
 
 /** A part that is done. */
@@ -101,8 +108,10 @@ interface Plan {
   run(draw: Draw): Promise<Omit<FinishedPart, "part">>;
 }
 
-/** Names in a part that draws several pictures of each, and in that of other names. */
-const SAMPLES = { counts: 60, relations: 60, aliases: 240 };
+/** Names in the parts that do not draw all. */
+const SAMPLES = { counts: 60, relations: 60, aliases: 240, edges: 100 };
+/** Captions of the part that is looked at, pictures in a row of it, and the first scene whose caption is taken. */
+const UNCHOSEN = { count: 24, columns: 6, first: 2 ** 31 };
 /** Pictures drawn in one call. */
 const CHUNK = 16;
 /** Pictures on a sheet, those in a row, and the side that each is shrunk to. */
@@ -137,6 +146,8 @@ export async function* evaluateEmoji(
       return retrievalPlan({ aliases: sample(askedByAlias(labels, seed), SAMPLES.aliases), sentences }, classifier);
     },
     rewards: () => rewardsPlan(askedOnColours(sample(labels, rewardPrompts)), pipeline.coherenceKeys, classifier),
+    edges: () => edgesPlan(askedPlainly(sample(labels, SAMPLES.edges)), seed),
+    samples: () => samplesPlan({ labels, count: Math.min(UNCHOSEN.count, limit), seed }),
   };
   const plans = parts.map((part) => ({ part, plan: planners[part]() }));
   const total = plans.reduce((sum, { plan }) => sum + plan.pictures, 0);
@@ -255,6 +266,44 @@ function rewardsPlan(asked: Asked[], coherenceKeys: readonly string[], classifie
   };
 }
 
+/** Steps and outlines of single things on white, drawn and true. */
+function edgesPlan(asked: Asked[], seed: number): Plan {
+  return {
+    pictures: asked.length,
+    async run(draw) {
+      const [drawn, renders] = [new EdgeMeter(), new EdgeMeter()];
+      let size = 0;
+      await draw(asked, (image) => {
+        size = image.width;
+        drawn.see(image);
+      });
+      const labels = asked.map(({ label }) => label);
+      for (const image of await rendersOf(labels, size, seed)) renders.see(image);
+      return { figures: { drawn: drawn.measures, renders: renders.measures }, sheets: {} };
+    },
+  };
+}
+
+/** Captions that come as those of the training do, at full size. */
+function samplesPlan({ labels, count, seed }: { labels: readonly string[]; count: number; seed: number }): Plan {
+  return {
+    pictures: count,
+    async run(draw) {
+      const scenes = await EmojiScenes.load({ vocabulary: atLeastEight(labels), seed, size: 32 });
+      const prompts = Array.from({ length: count }, (_, i) => scenes.describe(UNCHOSEN.first + i).trueCaption);
+      const cells: SheetCell[] = [];
+      await draw(
+        prompts.map((prompt) => ({ prompt })),
+        (image, { prompt }) => cells.push({ image, label: prompt }),
+      );
+      return {
+        figures: { prompts },
+        sheets: { samples: await labelledSheet({ cells: inRows(cells, UNCHOSEN.columns) }) },
+      };
+    },
+  };
+}
+
 /** Cells that come column by column, as a table with names on two sides. */
 function tableSheet(
   cells: SheetCell[],
@@ -271,8 +320,8 @@ function tableSheet(
 }
 
 /** Cells in rows of equal length, the last filled up with empty ones. */
-function inRows(cells: readonly SheetCell[]): SheetCell[][] {
-  const columns = Math.min(SHEET.columns, cells.length);
+function inRows(cells: readonly SheetCell[], most: number = SHEET.columns): SheetCell[][] {
+  const columns = Math.min(most, cells.length);
   return Array.from({ length: Math.ceil(cells.length / columns) }, (_, row) =>
     Array.from({ length: columns }, (_, i) => cells[row * columns + i] ?? { image: null }),
   );

@@ -4,25 +4,35 @@
  * Loss, x the picture and x̂ its reconstruction from z + s·n, n ~ N(0,1), s ~ U(0, noise) for each picture:
  *
  *   |x̂ − x| + |pool₄ x̂ − pool₄ x| + 2 (x̂ − x)² + ⅕ Σ over three scales |∇x̂ − ∇x| + penalty · z²        (means)
+ *     + crispness · |√pool₁₆ (∇x̂)² − √pool₁₆ (∇x)²|
  *
  * The pooled term holds flat colours, the gradients hold edges, the noise makes the decoder tolerant of what a sampler
- * leaves, and the penalty keeps the learned latents small.
+ * leaves, and the penalty keeps the learned latents small. With `loss.redrawn`, a share of each batch has latents with the
+ * error of a diffusion network instead of noise (redrawing.ts), so that the decoder mends what such a network leaves.
+ * Where an outline runs is then uncertain by some pixels, and all terms but the last ask for the mean of what is
+ * possible, which is blurred. The last one asks for as much gradient in each neighbourhood as there is in truth, wherever
+ * in it: for a crisp outline.
  */
 import { writeFileSync } from "node:fs";
 import { join } from "node:path";
-import { cat, nn, noGrad, rand, randnLike, scope, type Tensor, tensor } from "@miro-t2i/torch";
+import { cat, nn, noGrad, rand, randint, randnLike, scope, type Tensor, tensor } from "@miro-t2i/torch";
 import { writeSafetensors } from "@miro-t2i/torch/io";
-import { PatchAutoencoder } from "../../autoencoder/patch-autoencoder.js";
+import { PatchAutoencoder, parsePatchAutoencoderConfig } from "../../autoencoder/patch-autoencoder.js";
+import { invalid } from "../../errors.js";
 import { sharp } from "../../pictures/sharp.js";
 import type { Task, TaskContext } from "../../training/loop/tasks.js";
 import { EmojiScenes } from "../scenes/index.js";
 import type { AutoencoderRecipe } from "./recipes.js";
+import { Redrawing } from "./redrawing.js";
 
 const { avgPool2d, l1Loss, mseLoss } = nn.functional;
 
 /** Index of the first scene that is kept for evaluation; training starts at 0. */
 const UNSEEN = 2 ** 31;
 const EVALUATED = 64;
+/** Side of the neighbourhoods of the last term, and how far apart they are. */
+const NEIGHBOURHOOD = { side: 16, stride: 4 };
+
 /** Pictures on the sheet of originals and reconstructions. */
 const SHOWN = 16;
 
@@ -36,7 +46,13 @@ export async function buildAutoencoder(recipe: AutoencoderRecipe, context: TaskC
   const network =
     recipe.refineDecoderOf === undefined
       ? new PatchAutoencoder(recipe.network)
-      : PatchAutoencoder.fromPretrained(recipe.refineDecoderOf).trainDecoderOnly();
+      : decoderOf(recipe.refineDecoderOf, recipe.network);
+  const { redrawn, crop, crispness } = recipe.loss;
+  const least = Math.ceil((NEIGHBOURHOOD.side + 1) / network.downsampling);
+  if (crispness > 0 && crop !== undefined && crop < least)
+    throw invalid("loss.crop", `at least ${least} latents, the neighbourhoods of loss.crispness`, crop);
+  const redrawing =
+    redrawn === undefined ? null : await Redrawing.load(redrawn, { autoencoder: network, size: S, device });
 
   const pictures = (start: number, count: number) => {
     const { pixels, scenes: described } = scenes.batch(start, count);
@@ -46,13 +62,17 @@ export async function buildAutoencoder(recipe: AutoencoderRecipe, context: TaskC
     network,
     loss(step) {
       const B = trainer.batchSize;
-      const { x } = pictures(step * B, B);
+      const { x, described } = pictures(step * B, B);
       const z = network.encode(x).mean;
       const noisy = z.add(randnLike(z).mul(rand([B, 1, 1, 1], { device }).mul(recipe.loss.noise)));
-      return autoencoderLoss(network.decode(noisy), x, z, recipe.loss.latentPenalty);
+      const rows = redrawn === undefined ? 0 : Math.max(1, Math.round(redrawn.share * B));
+      const drawn = redrawing === null ? [] : [redrawing.redraw(z.narrow(0, 0, rows), described.slice(0, rows))];
+      const latents = cat([...drawn, noisy.narrow(0, rows, B - rows)], 0);
+      const [part, target] = cropped(latents, x, crop);
+      return autoencoderLoss(network.decode(part), target, z, recipe.loss);
     },
     async evaluate() {
-      const { figures, sheet } = noGrad(() => measureAutoencoder(network, scenes, device));
+      const { figures, sheet } = noGrad(() => measureAutoencoder(network, { scenes, device, redrawing }));
       await sharp(sheet.data, { raw: { width: sheet.width, height: sheet.height, channels: 3 } })
         .png()
         .toFile(join(context.output, "reconstructions.png"));
@@ -63,7 +83,32 @@ export async function buildAutoencoder(recipe: AutoencoderRecipe, context: TaskC
       const tensors = scope(() => writeHalf(join(folder, "diffusion_pytorch_model.safetensors"), network));
       writeFileSync(join(folder, "training.json"), `${JSON.stringify({ recipe, figures, tensors }, null, 2)}\n`);
     },
+    dispose: () => redrawing?.dispose(),
   };
+}
+
+/** The autoencoder of a folder, its decoder to be trained, with as many of its blocks as a recipe's network asks for. */
+function decoderOf(folder: string, { decoder_blocks: blocks }: AutoencoderRecipe["network"]): PatchAutoencoder {
+  const stored = PatchAutoencoder.fromPretrained(folder);
+  if (blocks === undefined) return stored.trainDecoderOnly();
+  const { decoder_blocks } = parsePatchAutoencoderConfig({ decoder_blocks: blocks });
+  const grown = stored.withDecoderBlocks(decoder_blocks);
+  stored.dispose();
+  return grown.trainDecoderOnly();
+}
+
+/** The same random square of latents (B, C, h, w) and of their pictures (B, 3, S, S); all where no side is given. */
+function cropped(latents: Tensor, x: Tensor, side: number | undefined): [Tensor, Tensor] {
+  const whole = latents.size(2);
+  if (side === undefined || side >= whole) return [latents, x];
+  const cell = x.size(2) / whole;
+  const [top, left] = (randint(0, whole - side + 1, [2]).toList() as (number | bigint)[]).map(Number) as [
+    number,
+    number,
+  ];
+  const square = (t: Tensor, scale: number) =>
+    t.narrow(2, top * scale, side * scale).narrow(3, left * scale, side * scale);
+  return [square(latents, 1), square(x, cell)];
 }
 
 /** The loss above. x̂, x (B, 3, S, S); z (B, C, h, w). */
@@ -71,7 +116,7 @@ function autoencoderLoss(
   reconstruction: Tensor,
   x: Tensor,
   z: Tensor,
-  latentPenalty: number,
+  { latentPenalty, crispness }: AutoencoderRecipe["loss"],
 ): { loss: Tensor; figures: Record<string, Tensor> } {
   const l1 = l1Loss(reconstruction, x);
   const mse = mseLoss(reconstruction, x);
@@ -86,7 +131,17 @@ function autoencoderLoss(
     [a, b] = [avgPool2d(a, 2), avgPool2d(b, 2)];
   }
   const loss = l1.add(pooled).add(mse.mul(2)).add(gradients!.mul(0.2)).add(z.square().mean().mul(latentPenalty));
-  return { loss, figures: { l1, mse } };
+  if (crispness === 0) return { loss, figures: { l1, mse } };
+  const crisp = l1Loss(localGradient(reconstruction), localGradient(x));
+  return { loss: loss.add(crisp.mul(crispness)), figures: { l1, mse, crisp } };
+}
+
+/** Root mean square of the gradients in each neighbourhood, for each colour. */
+function localGradient(x: Tensor): Tensor {
+  const squares = (dim: number) => difference(x, dim).square();
+  const [across, down] = [squares(3).narrow(2, 1, x.size(2) - 1), squares(2).narrow(3, 1, x.size(3) - 1)];
+  const { side, stride } = NEIGHBOURHOOD;
+  return avgPool2d(across.add(down), side, { stride }).add(1e-6).sqrt();
 }
 
 /** Neighbour minus value along a dimension. */
@@ -97,24 +152,24 @@ function difference(x: Tensor, dim: number): Tensor {
 
 /**
  * PSNR over scenes that training never sees (dB, pictures in [-1, 1], so the peak is 2), the same with noise on the
- * latents, the error of flat backgrounds (levels of 255), the latents' standard deviation; and a sheet: originals over
- * reconstructions.
+ * latents and of redrawn ones where the loss has some, the error of flat backgrounds (levels of 255), the latents'
+ * standard deviation; and a sheet: originals over reconstructions, over pictures from redrawn latents.
  */
 function measureAutoencoder(
   network: Pick<PatchAutoencoder, "encode" | "decode">,
-  scenes: EmojiScenes,
-  device = "cpu",
+  { scenes, device, redrawing }: { scenes: EmojiScenes; device: string; redrawing: Redrawing | null },
 ): { figures: Record<string, number>; sheet: { data: Uint8Array; width: number; height: number } } {
   const S = scenes.size;
   return scope(() => {
-    const { pixels } = scenes.batch(UNSEEN, EVALUATED);
+    const { pixels, scenes: described } = scenes.batch(UNSEEN, EVALUATED);
     const x = tensor(pixels, { shape: [EVALUATED, 3, S, S], device });
     const z = network.encode(x).mean;
     const plain = inChunks(z, (part) => network.decode(part).clamp(-1, 1));
+    const redrawn = redrawing && network.decode(redrawing.redraw(z.narrow(0, 0, SHOWN), described.slice(0, SHOWN)));
     const noisy = inChunks(z.add(randnLike(z).mul(0.15)), (part) => network.decode(part).clamp(-1, 1));
     const psnr = (y: Tensor) =>
       y
-        .sub(x)
+        .sub(x.narrow(0, 0, y.size(0)))
         .div(2)
         .square()
         .mean([1, 2, 3])
@@ -126,13 +181,15 @@ function measureAutoencoder(
     const figures = {
       psnr: psnr(plain),
       psnr_noise_0_15: psnr(noisy),
+      ...(redrawn && { psnr_redrawn: psnr(redrawn.clamp(-1, 1)) }),
       background_error: corner(plain).sub(corner(x)).abs().mean().item() * 127.5,
       latent_std: z.std().item(),
     };
     const columns = 8;
     const rows: Tensor[] = [];
     for (let first = 0; first < SHOWN; first += columns) {
-      for (const t of [x, plain]) rows.push(cat(t.narrow(0, first, columns).unbind(0), 2));
+      for (const t of [x, plain, ...(redrawn ? [redrawn] : [])])
+        rows.push(cat(t.narrow(0, first, columns).unbind(0), 2));
     }
     const sheet = cat(rows, 1);
     const [, height, width] = sheet.shape as [number, number, number];

@@ -16,13 +16,35 @@ export const autoencoderRecipeSchema = taskRecipeSchema("autoencoder", {
   network: setting(z.record(z.string(), z.unknown()).default({}), "sizes of the PatchAutoencoder"),
   refineDecoderOf: setting(
     z.string().optional(),
-    "folder of an exported autoencoder to start from; its encoder is kept as it is, so that latents made with it stay valid",
+    "folder of an exported autoencoder to start from; its encoder is kept as it is, so that latents made with it stay valid; of network only decoder_blocks is read: more blocks than it has begin as what changes nothing",
   ),
   loss: setting(
     z
       .strictObject({
         noise: setting(z.number().min(0).default(0.1), "largest standard deviation of the noise on latents"),
         latentPenalty: setting(z.number().min(0).default(0.003), "weight of the latents' mean square"),
+        crispness: setting(
+          z.number().min(0).default(0),
+          "weight of how much gradient there is in each neighbourhood, which keeps outlines crisp where their place is uncertain",
+        ),
+        crop: setting(
+          size.optional(),
+          "a step decodes a square of so many latents a side, at a random place; the whole picture where it is not set",
+        ),
+        redrawn: setting(
+          z
+            .strictObject({
+              model: setting(z.string(), "release folder or run of a diffusion network that knows these latents"),
+              share: setting(z.number().gt(0).max(1).default(0.75), "share of each batch that the network redraws"),
+              maxGamma: setting(
+                z.number().gt(0).lt(1).default(0.5),
+                "largest signal level that it begins at; 0 is noise alone",
+              ),
+              steps: setting(size.default(6), "its sampling steps"),
+            })
+            .optional(),
+          "latents with the error of a diffusion network, from which the decoder is to give the true picture",
+        ),
       })
       .prefault({}),
     "what is learnt besides the picture",

@@ -13,6 +13,7 @@ import { isRun } from "../../pipeline/loading/run-checkpoint.js";
 import { openRunModel } from "../../pipeline/loading/run-model.js";
 import type { Recipe } from "../recipes/recipe.js";
 import { PublishedCheckpoint, TORCH_FILE } from "../state/published-checkpoint.js";
+import { growPatches, growsInto } from "./grow-patches.js";
 
 /** The network alone. */
 export function createNetwork(recipe: Recipe): Rin {
@@ -31,7 +32,7 @@ export function createNetworks(recipe: Recipe): { network: Rin; preconditioning:
 
 /**
  * Copies weights into fresh networks: of a release folder, such as an earlier export, of another run, or of a training
- * checkpoint of the published code.
+ * checkpoint of the published code. Weights of a network with larger patches are grown (grow-patches.ts).
  * @param average of a training checkpoint: the average whose values the network gets; by default the network's own
  * @throws TorchError or MiroError that lists every tensor in which they differ
  */
@@ -46,7 +47,12 @@ export function startFrom(from: string, network: Rin, preconditioning: FlowPreco
   try {
     checkRewards(from, checkpoint.network.config.coherenceKeys, network.config.coherenceKeys);
     noGrad(() => {
-      network.loadStateDict(checkpoint.network.stateDict());
+      const { config } = checkpoint.network;
+      const weights = checkpoint.network.stateDict();
+      scope(() => {
+        const grows = growsInto(config, network.config);
+        network.loadStateDict(grows ? growPatches(weights, config, network.config) : weights);
+      });
       preconditioning.loadStateDict(checkpoint.preconditioning.stateDict());
     });
   } finally {

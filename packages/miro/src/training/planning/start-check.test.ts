@@ -86,6 +86,11 @@ describe("what would stop a run", () => {
         expect.stringMatching(/^initialization\.from: .*another network: network\.data_dim is 16 there and 32 here$/),
       ]);
     }
+    // Larger patches are not grown, smaller ones are.
+    expect(await from(run, { patch_size: 4 })).toEqual([
+      expect.stringMatching(/^initialization\.from: .*network\.patch_size is 2 there and 4 here$/),
+    ]);
+    expect(await from(run, { patch_size: 1 })).toEqual([]);
     expect(await from(join(root, "no.ckpt"))).toEqual([expect.stringMatching(/^initialization\.from: .*no\.ckpt/)]);
   });
 

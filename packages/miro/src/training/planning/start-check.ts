@@ -21,6 +21,7 @@ import { openRunModel } from "../../pipeline/loading/run-model.js";
 import { availableMemory } from "../../rewards/memory.js";
 import { checkFrozenParts } from "../batches/part-check.js";
 import { type DataCheck, sourceOf } from "../batches/sources.js";
+import { growsInto } from "../loop/grow-patches.js";
 import { checkProcesses } from "../loop/run.js";
 import { recipeWithDefaults } from "../loop/train-process.js";
 import { rankPlaceOf } from "../process-group/launch-environment.js";
@@ -128,8 +129,12 @@ function checkInitialWeights({ initialization, network }: Recipe): DataCheck[] {
     }
     using files = isRun(from) ? openRunModel(from) : openReleaseFiles(modelOrBundled(from));
     const there = rinConfigToJson(files.config.network) as Record<string, unknown>;
+    const grows = growsInto(files.config.network, parseRinConfig(network));
     const differ = Object.keys(network).filter(
-      (key) => !WITHOUT_TENSORS.has(key) && JSON.stringify(there[key]) !== JSON.stringify(network[key]),
+      (key) =>
+        !WITHOUT_TENSORS.has(key) &&
+        !(key === "patch_size" && grows) &&
+        JSON.stringify(there[key]) !== JSON.stringify(network[key]),
     );
     if (differ.length === 0) return from;
     const values = differ.map(

@@ -55,7 +55,7 @@ const initializationSchema = z.strictObject({
   ),
   from: setting(
     z.string().optional(),
-    "release folder, run (its EMA weights), miro-emoji (the bundled model), or training checkpoint of the published code (FILE.ckpt), whose weights the run starts with; its network must have the recipe's sizes",
+    "release folder, run (its EMA weights), miro-emoji (the bundled model), or training checkpoint of the published code (FILE.ckpt), whose weights the run starts with; its network must have the recipe's sizes, but a model's patches may be larger: its weights are then grown",
   ),
   average: setting(
     z.string().optional(),
