@@ -7,10 +7,12 @@
  *     + crispness · |√pool₁₆ (∇x̂)² − √pool₁₆ (∇x)²|
  *
  * The pooled term holds flat colours, the gradients hold edges, the noise makes the decoder tolerant of what a sampler
- * leaves, and the penalty keeps the learned latents small. With `loss.redrawn`, a share of each batch has latents with the
+ * leaves, and the penalty keeps the learned latents small. With `loss.redrawn`, a share of each batch has latents with
+ * the
  * error of a diffusion network instead of noise (redrawing.ts), so that the decoder mends what such a network leaves.
  * Where an outline runs is then uncertain by some pixels, and all terms but the last ask for the mean of what is
- * possible, which is blurred. The last one asks for as much gradient in each neighbourhood as there is in truth, wherever
+ * possible, which is blurred. The last one asks for as much gradient in each neighbourhood as there is in truth,
+ * wherever
  * in it: for a crisp outline.
  */
 import { writeFileSync } from "node:fs";
@@ -87,7 +89,9 @@ export async function buildAutoencoder(recipe: AutoencoderRecipe, context: TaskC
   };
 }
 
-/** The autoencoder of a folder, its decoder to be trained, with as many of its blocks as a recipe's network asks for. */
+/**
+ * The autoencoder of a folder, its decoder to be trained, with as many of its blocks as a recipe's network asks for.
+ */
 function decoderOf(folder: string, { decoder_blocks: blocks }: AutoencoderRecipe["network"]): PatchAutoencoder {
   const stored = PatchAutoencoder.fromPretrained(folder);
   if (blocks === undefined) return stored.trainDecoderOnly();
