@@ -111,6 +111,26 @@ describe("jobs", () => {
     expect(await behind.getByRole("button", { name: "Show picture 1 large" }).count()).toBe(1);
   });
 
+  it("are found again when the page is left before the studio has answered", async () => {
+    const page = await open();
+    let reached: () => void = () => {};
+    const asked = new Promise<void>((resolve) => {
+      reached = resolve;
+    });
+    await page.route("**/api/jobs", async (route) => {
+      await route.fetch();
+      reached(); // and the answer never comes
+    });
+    await draw(page, { prompt: "on its way", steps: 90_000 });
+    await asked;
+    await page.unroute("**/api/jobs");
+    await page.reload();
+    const job = page.getByRole("article", { name: "Job: on its way" });
+    await job.getByText(/^Step \d+ of 90000/).waitFor();
+    await job.getByRole("button", { name: "Cancel" }).click();
+    await job.getByText("Cancelled.").waitFor();
+  });
+
   it("that fail say why, at the prompt", async () => {
     const page = await open();
     await draw(page, { prompt: "  " });

@@ -8,7 +8,9 @@ import type { Predict } from "../flow/guidance.js";
 import { release } from "../flow/release.js";
 import { ReplayedPredict } from "../flow/replay.js";
 import type { Conditioning } from "../networks/conditioning.js";
+import { forwardFlops } from "../networks/flops.js";
 import type { Rin } from "../networks/rin.js";
+import { withBusyThreads } from "./busy-threads.js";
 import { type Branches, condition } from "./conditioning.js";
 import { Decoder } from "./decoder.js";
 import { drawLatents, predictBy } from "./draw-latents.js";
@@ -23,6 +25,7 @@ import type { Plan } from "./plan.js";
 import { originOf, settingsOf } from "./recorded-settings.js";
 import { Residency } from "./residency.js";
 import { type EncodedPrompt, type EncodedTexts, encodeTexts } from "./texts.js";
+import { Together } from "./together.js";
 
 /** A finished picture on its way to the caller. */
 export interface Drawn {
@@ -45,6 +48,9 @@ type EncodedEdits = Map<number, EncodedEdit>;
 /** Texts are padded to multiples of so many tokens where evaluations are recorded. */
 const RECORDED_TOKENS = 16;
 
+/** Tokens of a text, as far as they matter for the arithmetic of an evaluation: hardly. */
+const COUNTED_TOKENS = 16;
+
 /** Draws with the parts of one pipeline, which it owns. */
 export class Drawer {
   readonly decoder: Decoder;
@@ -54,6 +60,8 @@ export class Drawer {
   readonly #predict: Predict<Conditioning>;
   /** On CUDA the network's evaluations are recorded and replayed. */
   readonly #replayed: ReplayedPredict<Conditioning> | null;
+  /** Which pictures are the same together as alone; null where they are not compared. */
+  readonly #together: Together | null;
   #warnedOfGraphs = false;
   /** Pictures that fit in memory together, as far as that has been found out. */
   #fits = Number.POSITIVE_INFINITY;
@@ -61,13 +69,16 @@ export class Drawer {
   constructor(parts: PipelineParts) {
     this.#parts = parts;
     this.#device = parts.device ?? "cpu";
-    this.#predict = predictBy(parts.preconditioning, () => this.network);
+    const predict = predictBy(parts.preconditioning, () => this.network);
+    const flops = forwardFlops(parts.config.network, COUNTED_TOKENS, { conditioning: false });
+    this.#predict = this.#device === "cpu" ? withBusyThreads(predict, flops) : predict;
     const gpu = cudaIndex(this.#device);
     if (gpu !== null && hasCudaGraphs(gpu)) {
       // One evaluation comes after the other, and its results are copied: all can use the same memory.
       const pool = new GraphPool();
       this.#replayed = new ReplayedPredict(this.#predict, (body) => captureGraph(body, { device: gpu, pool }));
     } else this.#replayed = null;
+    this.#together = this.#device === "cpu" ? new Together(this.#predict, this.latentShape) : null;
     this.#residency = new Residency(parts, () => this.#replayed?.dispose());
     this.decoder = new Decoder(parts, () => this.autoencoder);
   }
@@ -168,7 +179,7 @@ export class Drawer {
     try {
       for (let left = rows; left.length > 0; ) {
         await breathe(plan.signal);
-        const own = left.slice(0, size);
+        const own = left.slice(0, await this.#count(plan, left, texts, size));
         // Pictures that differ in their seeds only share one conditioning.
         const key = JSON.stringify(own.map((row) => [textsOf(plan, row), plan.wanted[row], plan.unwanted[row]]));
         if (conditioning === null || key !== conditioned) {
@@ -198,6 +209,21 @@ export class Drawer {
     } finally {
       release(conditioning);
     }
+  }
+
+  /** How many of the next pictures make a batch: with `deterministic` only what is the same together as alone. */
+  async #count(plan: Plan, left: readonly number[], texts: EncodedTexts, size: number): Promise<number> {
+    if (!plan.deterministic) return size;
+    if (this.#together === null || size === 1) return 1;
+    return this.#together.leading(left, {
+      limit: size,
+      textsOf: (row) => {
+        const [wanted, unwanted] = [texts.wanted, texts.unwanted].map((one) => one?.get(plan.promptOf(row)));
+        return [wanted!, ...(unwanted ? [unwanted] : [])];
+      },
+      condition: (rows) => this.#condition(plan, rows, texts),
+      signal: plan.signal,
+    });
   }
 
   #condition(plan: Plan, rows: readonly number[], { wanted, unwanted }: EncodedTexts): Branches {

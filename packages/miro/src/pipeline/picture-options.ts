@@ -183,12 +183,13 @@ export const pictureOptions = z.strictObject({
     perPrompt: true,
   }),
   /**
-   * Compute and decode every picture by itself, so that its bytes depend neither on the others of the call nor on its
-   * place among them; the default on a CPU already does. `batchSize` then has no effect.
+   * Compute and decode every picture as if by itself, so that its bytes depend neither on the others of the call nor on
+   * its place among them; the default on a CPU already does. With `batchSize`, a CPU computes those together that are
+   * found to be the same, bit for bit, as alone; elsewhere `batchSize` then has no effect.
    */
   deterministic: field(z.boolean().default(false), {
     expected: "true or false",
-    help: "compute and decode every picture by itself, so that its bytes depend neither on the others of the call nor on its place among them; the default on a CPU already does (batch size 1), and batchSize then has no effect",
+    help: "compute and decode every picture as if by itself, so that its bytes depend neither on the others of the call nor on its place among them; the default on a CPU already does (batch size 1). With a batch size, a CPU computes those together that are found to be the same, bit for bit, as alone; on a GPU the batch size then has no effect",
     flag: "--deterministic",
   }),
 });

@@ -3,7 +3,7 @@
  *
  * Pictures are computed in batches of `batchSize` (1 on a CPU), each with its own generator. With the default on a CPU,
  * and with `deterministic` everywhere, a picture is therefore bit for bit the same whatever else the call draws; larger
- * batches change the order in which kernels add numbers up (four at a time change 5 of 196,608 values by one level).
+ * batches may change the order in which kernels add numbers up (see together.ts).
  *
  * What happens: plan.ts checks and decides, draw.ts computes, residency.ts says which part is in memory.
  */

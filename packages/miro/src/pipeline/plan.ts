@@ -124,7 +124,7 @@ export async function makePlan(
     guided,
     schedule,
     shift: schedule.shift,
-    batchSize: given.deterministic ? 1 : (given.batchSize ?? about.batchSize),
+    batchSize: given.batchSize ?? (given.deterministic ? 1 : about.batchSize),
     oddities: [
       ...oddTargets("reward target", wanted),
       ...oddTargets("negative reward target", unwanted),

@@ -1,7 +1,7 @@
 /** The thread of one model of the studio: all computing, decoding and encoding happens here. */
 import { mkdirSync } from "node:fs";
 import { join } from "node:path";
-import { setNumThreads } from "@miro-t2i/torch";
+import { getNumThreads, setNumThreads } from "@miro-t2i/torch";
 import { sweepFooter, sweepSheet, sweepToJson } from "../../evaluation/sweep/report.js";
 import { runSweep } from "../../evaluation/sweep/run.js";
 import { writeFileAtomic } from "../../files/whole-files.js";
@@ -57,6 +57,7 @@ serve({
       onDownload: (progress) => void emit("download", progress),
     });
     own = call;
+    return pipe.device;
   },
 
   /** Does what the first picture would have to do: reads the text encoder, and draws until the code is fast. */
@@ -73,7 +74,9 @@ serve({
     });
   },
 
-  async draw({ pictures, edits, bestOf, previewEvery, batchSize }: DrawCall, { signal, emit, listens }) {
+  async draw({ pictures, edits, bestOf, previewEvery, batchSize, threads }: DrawCall, { signal, emit, listens }) {
+    const most = getNumThreads();
+    if (threads !== undefined) setNumThreads(threads);
     const sources = await Promise.all(edits.map(decodeEdit));
     const request = new DrawRequest({
       pictures: pictures.map(({ path: _, edit, ...picture }) => ({
@@ -119,6 +122,8 @@ serve({
       // Every file that is written is told, also when the work was cancelled.
       await files.end().catch(() => {});
       throw error;
+    } finally {
+      setNumThreads(most);
     }
   },
 

@@ -1,11 +1,13 @@
 /**
  * The models of the studio, each in a thread of its own. One is loaded at its first use, the only one at the start;
- * when
- * another one does not fit in memory, the least recently used is freed.
+ * when another one does not fit in memory, the least recently used is freed.
+ *
+ * Operators of a small model are too short to be shared by the cores of a CPU, pictures are not: such a model has a
+ * thread for each core, and they share the pictures of a call.
  */
 
-import { existsSync, statSync } from "node:fs";
-import { freemem } from "node:os";
+import { existsSync, readdirSync, statSync } from "node:fs";
+import { availableParallelism, freemem } from "node:os";
 import { join } from "node:path";
 import { z } from "zod";
 import { MiroError } from "../../errors.js";
@@ -61,6 +63,8 @@ export interface DrawCall {
   bestOf?: { count: number; by: string } | undefined;
   previewEvery?: number | undefined;
   batchSize?: number | undefined;
+  /** Threads of operators, where cores are shared with other parts of a call. */
+  threads?: number | undefined;
 }
 
 /** A step of pictures that are drawn together. */
@@ -103,9 +107,15 @@ export interface ModelCard {
 interface Model {
   card: ModelCard;
   load: LoadCall;
-  /** Bytes of its files. */
+  /** Bytes of its weights. */
   bytes: number;
+  /** Threads that it may have: as many as cores, where it is small with all its parts. */
+  cores: number;
   thread: Thread | null;
+  /** Where it is computed, once it is loaded. */
+  device: string | null;
+  /** Further threads that share the pictures of a call, once they were needed. */
+  helpers: Promise<Thread[]> | null;
   /** Its loading, once it has begun. */
   loading: Promise<void> | null;
   /** Whether its loading has ended. */
@@ -131,6 +141,9 @@ const EXAMPLES = "examples.txt";
 const MOST_EXAMPLES = 64;
 /** Memory that a model needs besides its weights. */
 const WORKING_BYTES = 512 * 2 ** 20;
+/** Most bytes of a model that is in several threads, and most threads of it. */
+const SMALL_BYTES = 64 * 2 ** 20;
+const MOST_THREADS = 4;
 
 export class Engine {
   readonly #models = new Map<string, Model>();
@@ -168,7 +181,9 @@ export class Engine {
         },
         load: { model, threads, options: { variant, device, dtype, cacheDir } },
         bytes,
-        ...{ thread: null, loading: null, loaded: false, warming: null, lastUsed: 0, busy: 0 },
+        cores: isSmall(folder) ? Math.min(threads ?? availableParallelism(), MOST_THREADS) : 1,
+        ...{ thread: null, device: null, helpers: null, loading: null, loaded: false, warming: null },
+        ...{ lastUsed: 0, busy: 0 },
       });
     }
     return new Engine(opened);
@@ -198,6 +213,8 @@ export class Engine {
     model.warming = ending;
     try {
       await this.#use(model, "warm", null, {}, ending.signal);
+      for (const helper of await this.#helpersOf(model))
+        await helper.call<void>("warm", null, { signal: ending.signal });
     } catch (error) {
       if (!ending.signal.aborted) throw error;
     } finally {
@@ -209,7 +226,17 @@ export class Engine {
   async draw(id: string, call: DrawCall, on: DrawListeners, signal: AbortSignal): Promise<string[]> {
     const model = this.#models.get(id)!;
     model.warming?.abort();
-    return this.#use(model, "draw", call, on, signal);
+    const shares = call.bestOf || call.edits.length > 0 ? 1 : Math.min(model.cores, call.pictures.length);
+    if (shares === 1) return this.#use(model, "draw", call, on, signal);
+    model.busy++;
+    try {
+      await this.#loaded(model);
+      const threads = [model.thread!, ...(await this.#helpersOf(model))].slice(0, shares);
+      return await drawParts(threads, model.cores, call, on, signal);
+    } finally {
+      model.busy--;
+      model.lastUsed = performance.now();
+    }
   }
 
   async #use<T>(
@@ -269,13 +296,23 @@ export class Engine {
     const thread = new Thread("studio/server/engine-thread.js");
     model.thread = thread;
     try {
-      await thread.call<void>("load", model.load);
+      model.device = await thread.call<string>("load", model.load);
       model.loaded = true;
     } catch (error) {
       model.thread = null;
       await thread.end(error as Error);
       throw error;
     }
+  }
+
+  /** The further threads of a loaded model; none of one that is not small. */
+  #helpersOf(model: Model): Promise<Thread[]> {
+    if (model.device !== "cpu") return Promise.resolve([]);
+    model.helpers ??= loadHelpers(model.load, model.cores - 1).catch((error) => {
+      model.helpers = null;
+      throw error;
+    });
+    return model.helpers;
   }
 
   /** Frees models that nobody uses, the least recently used first, until there is room. */
@@ -288,12 +325,81 @@ export class Engine {
   }
 
   async #free(model: Model): Promise<void> {
-    const { thread } = model;
+    const { thread, helpers } = model;
     model.thread = null;
+    model.device = null;
+    model.helpers = null;
     model.loading = null;
     model.loaded = false;
-    await thread?.end(new MiroError("the model was freed"));
+    const reason = new MiroError("the model was freed");
+    const others = (await helpers?.catch(() => [])) ?? [];
+    await Promise.all([thread, ...others].map((one) => one?.end(reason)));
   }
+}
+
+/** Whether a release, with the text encoder and the autoencoder in its folder, may be in memory several times. */
+function isSmall(folder: string): boolean {
+  const parts = [folder, join(folder, "text_encoder"), join(folder, "vae")];
+  if (!parts.every((part) => existsSync(part))) return false;
+  const files = parts.flatMap((part) => readdirSync(part).map((name) => join(part, name)));
+  return files.reduce((sum, file) => sum + bytesOf(file), 0) <= SMALL_BYTES;
+}
+
+/** Loads a model into further threads. */
+async function loadHelpers(load: LoadCall, count: number): Promise<Thread[]> {
+  const threads = Array.from({ length: count }, () => new Thread("studio/server/engine-thread.js"));
+  try {
+    await Promise.all(threads.map((thread) => thread.call<string>("load", load)));
+    return threads;
+  } catch (error) {
+    await Promise.all(threads.map((thread) => thread.end(error as Error)));
+    throw error;
+  }
+}
+
+/**
+ * Draws the pictures of a call in several threads of one model at once, each its share in their order.
+ * @returns warnings. @throws the first error of a thread, which ends the others
+ */
+async function drawParts(
+  threads: readonly Thread[],
+  cores: number,
+  call: DrawCall,
+  on: DrawListeners,
+  signal: AbortSignal,
+): Promise<string[]> {
+  const share = Math.ceil(call.pictures.length / threads.length);
+  const failed = new AbortController();
+  const either = AbortSignal.any([signal, failed.signal]);
+  const drawn = await Promise.allSettled(
+    threads.map(async (thread, i) => {
+      const own = call.pictures.slice(i * share, (i + 1) * share);
+      if (own.length === 0) return [];
+      const pictures = own.map((picture, index) => ({ ...picture, index }));
+      const placeOf = (index: number) => own[index]!.index;
+      const { step } = on;
+      const listeners: DrawListeners = {
+        ...(step && {
+          step: ({ images, previews, ...event }) =>
+            step({
+              ...event,
+              images: images.map(placeOf),
+              previews: previews.map(({ index, webp }) => ({ index: placeOf(index), webp })),
+            }),
+        }),
+        picture: (event) => on.picture({ ...event, index: placeOf(event.index) }),
+      };
+      const part: DrawCall = { ...call, pictures, threads: Math.max(1, Math.floor(cores / threads.length)) };
+      try {
+        return await thread.call<string[]>("draw", part, { on: { ...listeners }, signal: either });
+      } catch (error) {
+        failed.abort(error);
+        throw error;
+      }
+    }),
+  );
+  if (either.aborted) throw either.reason;
+  return [...new Set(drawn.flatMap((part) => (part.status === "fulfilled" ? part.value : [])))];
 }
 
 /** `NAME@VARIANT`; a folder whose name has an @ is meant as it is. */

@@ -59,6 +59,8 @@ type Hear = (event: JobEvent) => void;
 export class Job {
   readonly id = `job-${Date.now().toString(36)}${randomBytes(6).toString("hex")}`;
   readonly work: JobWork;
+  /** What its request calls itself, so that it is found again by who had no answer. */
+  readonly requestKey: string | undefined;
   readonly createdAt = new Date();
   readonly abort = new AbortController();
   startedAt: Date | null = null;
@@ -88,8 +90,9 @@ export class Job {
   #next = 1;
   readonly #listeners = new Set<Hear>();
 
-  constructor(work: JobWork) {
+  constructor(work: JobWork, requestKey?: string) {
     this.work = work;
+    this.requestKey = requestKey;
     this.pictures = work.call.pictures.map(() => undefined);
     this.scores = work.call.pictures.map(() => null);
     this.seeds = work.call.pictures.map(({ seed }) => seed);

@@ -70,6 +70,9 @@ const pictureEntry = z.object({
   rewardTargets: z.record(z.string(), z.number()),
 });
 
+/** What a request may call itself. */
+const requestKey = z.string().regex(/^[\w.:-]{1,100}$/);
+
 const IMMUTABLE = "private, max-age=31536000, immutable";
 
 /** Keys of the scorers that may choose among a model's pictures, first the one that suits it and needs no download. */
@@ -116,7 +119,10 @@ export function addNativeRoutes(studio: StudioParts): void {
     {
       schema: {
         summary: "Ask for pictures",
-        description: "JSON, or multipart/form-data with the JSON as `request` and files as `image` and `mask`.",
+        description:
+          "JSON, or multipart/form-data with the JSON as `request` and files as `image` and `mask`. A request that is " +
+          "sent again with the same Idempotency-Key is answered with its first job.",
+        headers: z.looseObject({ "idempotency-key": requestKey.optional() }),
         body: jobBody,
         response: { 202: accepted, 400: errorBody, 404: errorBody, 429: errorBody },
       },
@@ -124,7 +130,8 @@ export function addNativeRoutes(studio: StudioParts): void {
     },
     async (request, reply) => {
       const { body, uploads } = await readRequest(request);
-      return accept(await workOf(body, uploads, studio.workContext), reply);
+      const key = request.headers["idempotency-key"];
+      return accept(await workOf(body, uploads, studio.workContext), reply, key);
     },
   );
 
@@ -170,12 +177,13 @@ export function addNativeRoutes(studio: StudioParts): void {
           status: z.enum(["queued", "running", "done", "failed", "cancelled"]).optional(),
           limit: z.coerce.number().int().min(1).max(200).default(50),
           cursor: z.string().max(64).optional(),
+          requestKey: requestKey.optional(),
         }),
         response: { 200: z.object({ jobs: z.array(jobView), next: z.string().nullable() }) },
       },
     },
-    async ({ query: { status, limit, cursor } }) => {
-      const all = queue.list(status);
+    async ({ query: { status, limit, cursor, requestKey: key } }) => {
+      const all = queue.list(status, key);
       const from = cursor === undefined ? 0 : all.findIndex((job) => job.id === cursor) + 1;
       const page = all.slice(from, from + limit);
       return {
@@ -317,8 +325,8 @@ export function addNativeRoutes(studio: StudioParts): void {
     },
   );
 
-  function accept(work: JobWork, reply: FastifyReply) {
-    const job = studio.submit(work);
+  function accept(work: JobWork, reply: FastifyReply, key?: string) {
+    const job = studio.submit(work, key);
     const self = `/api/jobs/${job.id}`;
     const { status, position } = queue.view(job);
     reply.code(202).header("location", self);

@@ -17,5 +17,5 @@ export interface StudioParts {
   readonly workContext: WorkContext;
   /** Where the server listens. */
   readonly url: string;
-  submit(work: JobWork): Job;
+  submit(work: JobWork, requestKey?: string): Job;
 }

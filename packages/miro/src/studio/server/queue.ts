@@ -45,12 +45,14 @@ export class JobQueue {
     return this.#running.filter((job) => !job.isFinished).length;
   }
 
-  /** Puts work into the queue. @throws QueueFull */
-  submit(work: JobWork): Job {
+  /** Puts work into the queue; a request that came before is not done twice. @throws QueueFull */
+  submit(work: JobWork, requestKey?: string): Job {
+    const before = requestKey === undefined ? undefined : this.list(undefined, requestKey)[0];
+    if (before) return before;
     if (this.#closed) throw new QueueFull("the server is ending");
     if (this.#waiting.length >= this.#capacity)
       throw new QueueFull(`${this.#waiting.length} jobs wait already; try again later`);
-    const job = new Job(work);
+    const job = new Job(work, requestKey);
     this.#jobs.set(job.id, job);
     this.#waiting.push(job);
     this.#gallery.rememberJob(job.view(null));
@@ -68,9 +70,12 @@ export class JobQueue {
   }
 
   /** Newest first. */
-  list(status: JobStatus | undefined): Job[] {
+  list(status: JobStatus | undefined, requestKey?: string): Job[] {
     this.#expire();
-    return [...this.#jobs.values()].filter((job) => status === undefined || job.status === status).reverse();
+    return [...this.#jobs.values()]
+      .filter((job) => status === undefined || job.status === status)
+      .filter((job) => requestKey === undefined || job.requestKey === requestKey)
+      .reverse();
   }
 
   view(job: Job): JobView {
@@ -240,7 +245,7 @@ function batchKey({ model, call: { pictures, edits, bestOf, sweep } }: JobWork):
     const { rewardTargets, negativeRewardTargets, seed, imagesPerPrompt, variationSeed, ...shared } = options;
     return JSON.stringify([variationSeed !== undefined, Object.entries(shared).sort(([a], [b]) => (a < b ? -1 : 1))]);
   });
-  if (pictures.some(({ options }) => options.deterministic) || new Set(keys).size > 1) return null;
+  if (new Set(keys).size > 1) return null;
   return `${model}\n${keys[0]}`;
 }
 

@@ -208,6 +208,39 @@ describe("jobs", () => {
     expect(far).toBe(0);
   });
 
+  it("with deterministic go together too, and each has the bytes of its single drawing", async () => {
+    const options = { ...small, deterministic: true };
+    const blocker = await submit({ ...small, steps: 5000 });
+    const seeds = [11, 12, 13, 14, 15, 16, 17, 18];
+    const few = await Promise.all(seeds.map((seed) => submit({ ...options, seed })));
+    await fetch(at(`/api/jobs/${blocker}`), { method: "DELETE" });
+    for (const id of few) expect(names(await events(id)).at(-1)).toBe("done");
+    const states = await Promise.all(few.map((id) => view(id)));
+    expect(new Set(states.map(({ startedAt }) => startedAt)).size).toBe(1);
+    await using pipe = await MiroPipeline.fromPretrained(model, { dtype: "float32" });
+    for (const [i, { pictures }] of states.entries()) {
+      const drawn = Buffer.from(await (await fetch(at(`/api/pictures/${pictures[0]}.png`))).arrayBuffer());
+      const { prompt, ...rest } = { ...options, seed: seeds[i]! };
+      expect(drawn).toEqual(await (await pipe.generate(prompt, rest)).images[0]!.toBuffer());
+    }
+  });
+
+  it("are not drawn twice when a request is sent again with its key", async () => {
+    const headers = { ...json, "idempotency-key": "once.only" };
+    const ask = () => fetch(at("/api/jobs"), { method: "POST", headers, body: JSON.stringify(small) });
+    const [first, again] = [await (await ask()).json(), await (await ask()).json()] as { id: string }[];
+    expect(again!.id).toBe(first!.id);
+    const found = (await (await fetch(at("/api/jobs?requestKey=once.only"))).json()) as { jobs: { id: string }[] };
+    expect(found.jobs.map(({ id }) => id)).toEqual([first!.id]);
+    await events(first!.id);
+    const wrong = await fetch(at("/api/jobs"), {
+      method: "POST",
+      headers: { ...json, "idempotency-key": "a b" },
+      body: JSON.stringify(small),
+    });
+    expect(wrong.status).toBe(400);
+  });
+
   it("draw over pictures that come as a data URL, a form or an id of the gallery", async () => {
     const grey = { width: 64, height: 64, data: new Uint8Array(64 * 64 * 3).fill(90) };
     const png = Buffer.from(await encodeImage(grey, []));

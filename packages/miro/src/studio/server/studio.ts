@@ -112,8 +112,8 @@ export class Studio implements StudioParts {
     return { engine: this.engine, gallery: this.gallery, maxImages: this.options.maxImages };
   }
 
-  submit(work: JobWork): Job {
-    return this.queue.submit(work);
+  submit(work: JobWork, requestKey?: string): Job {
+    return this.queue.submit(work, requestKey);
   }
 
   /** Ends: no new jobs, what runs is cancelled within a step, streams get their last event. */

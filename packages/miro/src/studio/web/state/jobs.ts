@@ -1,7 +1,11 @@
-/** Jobs of this tab, as they happen. Their ids outlive a reload; the server tells again what has happened. */
+/**
+ * Jobs of this tab, as they happen. Their ids outlive a reload; the server tells again what has happened. A request
+ * that a reload meets on its way has a key by which its job is found.
+ */
 import { computed, effect, type Signal, signal } from "@preact/signals";
 import { ApiError, ask, askJson, connected, type JobView, lost, messageOf, sentence } from "./api.js";
 import { EventParser } from "./event-parser.js";
+import { newId } from "./form.js";
 
 /** What a job is for. */
 export type Purpose =
@@ -48,7 +52,18 @@ export interface Job extends StoredJob {
   last: number;
 }
 
+/** A request whose answer has not come yet: a reload finds its job by the key. */
+interface SentJob extends Omit<StoredJob, "id"> {
+  key: string;
+}
+
 const STORED = "miro-studio-jobs";
+const STORED_SENT = "miro-studio-sent";
+/** How often a job is looked for whose request was under way when the page was left, and how long between. */
+const LOOKS = 10;
+const LOOK_MS = 500;
+/** A browser lets so many bytes of requests go on when the page is left. */
+const MOST_KEPT_ALIVE = 60_000;
 /** A browser has six connections to a server; streams must leave some for everything else. */
 const STREAMS = 2;
 const POLL_MS = 1500;
@@ -87,16 +102,62 @@ export async function submit(
   purpose: Purpose = { kind: "draw" },
   files: { image?: Blob; mask?: Blob } = {},
 ): Promise<Job> {
+  const text = JSON.stringify(request);
   const form = new FormData();
-  form.append("request", JSON.stringify(request));
+  form.append("request", text);
   for (const [name, file] of Object.entries(files)) form.append(name, file);
-  const { id } = await askJson<{ id: string }>(
-    "/api/jobs",
-    Object.keys(files).length > 0 ? { method: "POST", body: form } : { method: "POST", json: request },
-  );
-  const job = newJob({ id, purpose, prompt: String(request.prompt), total });
+  const asked: SentJob = { key: newId(), purpose, prompt: String(request.prompt), total };
+  const init = {
+    method: "POST",
+    headers: { "idempotency-key": asked.key },
+    ...(Object.keys(files).length > 0 ? { body: form } : { json: request, keepalive: text.length < MOST_KEPT_ALIVE }),
+  };
+  keepSent([...sent, asked]);
+  try {
+    return begin(asked, (await askJson<{ id: string }>("/api/jobs", init)).id);
+  } finally {
+    keepSent(sent.filter((one) => one !== asked));
+  }
+}
+
+let sent: SentJob[] = [];
+
+function keepSent(now: SentJob[]): void {
+  sent = now;
+  sessionStorage.setItem(STORED_SENT, JSON.stringify(sent));
+}
+
+function begin({ key: _, ...stored }: SentJob, id: string): Job {
+  const job = newJob({ id, ...stored });
   jobs.value = [job, ...tidied()];
   return job;
+}
+
+/** Takes up a job whose request was under way when the page was left. */
+async function takeUp(asked: SentJob): Promise<void> {
+  for (let look = 0; look < LOOKS; look++) {
+    try {
+      const { jobs: found } = await askJson<{ jobs: JobView[] }>(`/api/jobs?requestKey=${asked.key}`);
+      if (found[0]) {
+        begin(asked, found[0].id);
+        break;
+      }
+    } catch (error) {
+      if (error instanceof ApiError && error.status > 0) break;
+    }
+    await new Promise((resolve) => setTimeout(resolve, LOOK_MS));
+  }
+  keepSent(sent.filter((one) => one !== asked));
+}
+
+/** What this tab has stored; an empty list where that is not ours. */
+function stored<T>(name: string): T[] {
+  try {
+    const list: unknown = JSON.parse(sessionStorage.getItem(name) ?? "[]");
+    return Array.isArray(list) ? list : [];
+  } catch {
+    return [];
+  }
 }
 
 /** Jobs without those that have ended longest ago: their pictures are in the gallery. */
@@ -231,14 +292,9 @@ async function settle(job: Job, error: unknown): Promise<void> {
 }
 
 export function startJobs(): void {
-  const stored = sessionStorage.getItem(STORED);
-  if (stored !== null) {
-    try {
-      jobs.value = (JSON.parse(stored) as StoredJob[]).map(newJob);
-    } catch {
-      sessionStorage.removeItem(STORED); // not ours
-    }
-  }
+  jobs.value = stored<StoredJob>(STORED).map(newJob);
+  sent = stored<SentJob>(STORED_SENT);
+  for (const asked of sent) void takeUp(asked);
   effect(() => {
     const all = jobs.value.map(({ id, purpose, prompt, total }) => ({ id, purpose, prompt, total }));
     sessionStorage.setItem(STORED, JSON.stringify(all));
