@@ -4,23 +4,17 @@
  * Loss, x the picture and x̂ its reconstruction from z + s·n, n ~ N(0,1), s ~ U(0, noise) for each picture:
  *
  *   |x̂ − x| + |pool₄ x̂ − pool₄ x| + 2 (x̂ − x)² + ⅕ Σ over three scales |∇x̂ − ∇x| + penalty · z²        (means)
- *     + crispness · |√pool₁₆ (∇x̂)² − √pool₁₆ (∇x)²|
  *
  * The pooled term holds flat colours, the gradients hold edges, the noise makes the decoder tolerant of what a sampler
  * leaves, and the penalty keeps the learned latents small. With `loss.redrawn`, a share of each batch has latents with
  * the
  * error of a diffusion network instead of noise (redrawing.ts), so that the decoder mends what such a network leaves.
- * Where an outline runs is then uncertain by some pixels, and all terms but the last ask for the mean of what is
- * possible, which is blurred. The last one asks for as much gradient in each neighbourhood as there is in truth,
- * wherever
- * in it: for a crisp outline.
  */
 import { writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { cat, nn, noGrad, rand, randint, randnLike, scope, type Tensor, tensor } from "@miro-t2i/torch";
 import { writeSafetensors } from "@miro-t2i/torch/io";
 import { PatchAutoencoder, parsePatchAutoencoderConfig } from "../../autoencoder/patch-autoencoder.js";
-import { invalid } from "../../errors.js";
 import { sharp } from "../../pictures/sharp.js";
 import type { Task, TaskContext } from "../../training/loop/tasks.js";
 import { EmojiScenes } from "../scenes/index.js";
@@ -32,9 +26,6 @@ const { avgPool2d, l1Loss, mseLoss } = nn.functional;
 /** Index of the first scene that is kept for evaluation; training starts at 0. */
 const UNSEEN = 2 ** 31;
 const EVALUATED = 64;
-/** Side of the neighbourhoods of the last term, and how far apart they are. */
-const NEIGHBOURHOOD = { side: 16, stride: 4 };
-
 /** Pictures on the sheet of originals and reconstructions. */
 const SHOWN = 16;
 
@@ -49,10 +40,7 @@ export async function buildAutoencoder(recipe: AutoencoderRecipe, context: TaskC
     recipe.refineDecoderOf === undefined
       ? new PatchAutoencoder(recipe.network)
       : decoderOf(recipe.refineDecoderOf, recipe.network);
-  const { redrawn, crop, crispness } = recipe.loss;
-  const least = Math.ceil((NEIGHBOURHOOD.side + 1) / network.downsampling);
-  if (crispness > 0 && crop !== undefined && crop < least)
-    throw invalid("loss.crop", `at least ${least} latents, the neighbourhoods of loss.crispness`, crop);
+  const { redrawn, crop } = recipe.loss;
   const redrawing =
     redrawn === undefined ? null : await Redrawing.load(redrawn, { autoencoder: network, size: S, device });
 
@@ -120,7 +108,7 @@ function autoencoderLoss(
   reconstruction: Tensor,
   x: Tensor,
   z: Tensor,
-  { latentPenalty, crispness }: AutoencoderRecipe["loss"],
+  { latentPenalty }: AutoencoderRecipe["loss"],
 ): { loss: Tensor; figures: Record<string, Tensor> } {
   const l1 = l1Loss(reconstruction, x);
   const mse = mseLoss(reconstruction, x);
@@ -135,17 +123,7 @@ function autoencoderLoss(
     [a, b] = [avgPool2d(a, 2), avgPool2d(b, 2)];
   }
   const loss = l1.add(pooled).add(mse.mul(2)).add(gradients!.mul(0.2)).add(z.square().mean().mul(latentPenalty));
-  if (crispness === 0) return { loss, figures: { l1, mse } };
-  const crisp = l1Loss(localGradient(reconstruction), localGradient(x));
-  return { loss: loss.add(crisp.mul(crispness)), figures: { l1, mse, crisp } };
-}
-
-/** Root mean square of the gradients in each neighbourhood, for each colour. */
-function localGradient(x: Tensor): Tensor {
-  const squares = (dim: number) => difference(x, dim).square();
-  const [across, down] = [squares(3).narrow(2, 1, x.size(2) - 1), squares(2).narrow(3, 1, x.size(3) - 1)];
-  const { side, stride } = NEIGHBOURHOOD;
-  return avgPool2d(across.add(down), side, { stride }).add(1e-6).sqrt();
+  return { loss, figures: { l1, mse } };
 }
 
 /** Neighbour minus value along a dimension. */

@@ -23,10 +23,6 @@ export const autoencoderRecipeSchema = taskRecipeSchema("autoencoder", {
       .strictObject({
         noise: setting(z.number().min(0).default(0.1), "largest standard deviation of the noise on latents"),
         latentPenalty: setting(z.number().min(0).default(0.003), "weight of the latents' mean square"),
-        crispness: setting(
-          z.number().min(0).default(0),
-          "weight of how much gradient there is in each neighbourhood, which keeps outlines crisp where their place is uncertain",
-        ),
         crop: setting(
           size.optional(),
           "a step decodes a square of so many latents a side, at a random place; the whole picture where it is not set",
