@@ -14,12 +14,14 @@ import { type ConvertOptions, convertToRelease } from "../release/convert.js";
 import { drawSamples } from "../release/draw-samples.js";
 import { openSource } from "../release/open-source.js";
 import { writeCkpt } from "../release/to-ckpt.js";
+import type { OnBytes } from "../release/weights.js";
 import { RELEASE_DTYPES } from "../release/write-weights.js";
 import { declare } from "./add-options.js";
 import { json } from "./common-options.js";
 import type { CliContext, Register } from "./context.js";
 import { helpText } from "./help-text.js";
 import { untilStopped } from "./interruption.js";
+import { Progress, tellerOf } from "./progress.js";
 import { cardShape, samplesShape } from "./release-options.js";
 
 const EXAMPLES = `
@@ -97,9 +99,12 @@ export const register: Register = (command, context) => {
 
 async function convert(options: Options, context: CliContext): Promise<void> {
   const { source: path, to, ema, step, uncondEmbedding } = options;
-  const say = (text: string) => context.note(`${text}\n`);
+  const progress = await Progress.for(context);
+  const say = tellerOf(context, progress);
+  const onBytes = (done: number, total: number) =>
+    progress.update("writing", done, total, { count: `${formatSize(done)} of ${formatSize(total)}` });
   using source = openSource(path, { ema, step, uncondEmbedding, onMessage: say });
-  if (to === "ckpt") return toCkpt(source, options, context);
+  if (to === "ckpt") return toCkpt(source, options, { context, progress, onBytes });
   const { output, dtype, maxShardSize, overwrite, samples } = options;
   const { repo = source.preset?.repository, variant = source.preset?.variant, title, description, license } = options;
   say(`${source.path}: ${source.average}${source.step === null ? "" : `, step ${source.step}`}`);
@@ -110,6 +115,7 @@ async function convert(options: Options, context: CliContext): Promise<void> {
     overwrite,
     card: { repo, variant, title, description, license },
     onMessage: say,
+    onBytes,
     onFilled: async (folder) => {
       if (samples === 0) return;
       say(`drawing ${samples} pictures`);
@@ -123,7 +129,7 @@ async function convert(options: Options, context: CliContext): Promise<void> {
     context,
     () => `${output} is as it was; the same command begins anew`,
     () => convertToRelease(source, work),
-  );
+  ).finally(() => progress.stop());
   if (options.json)
     context.stdout(`${JSON.stringify({ ...result, dtype, average: source.average, step: source.step })}\n`);
   else {
@@ -134,7 +140,11 @@ async function convert(options: Options, context: CliContext): Promise<void> {
 }
 
 /** Into a folder: `last.ckpt` of a run, `init.ckpt` of a release, with the configuration beside it. */
-function toCkpt(source: ReturnType<typeof openSource>, options: Options, context: CliContext): void {
+function toCkpt(
+  source: ReturnType<typeof openSource>,
+  options: Options,
+  { context, progress, onBytes }: { context: CliContext; progress: Progress; onBytes: OnBytes },
+): void {
   const { output, overwrite } = options;
   for (const name of ["ema", "maxShardSize", "samples", "dtype"] as const) {
     const isDefault = options[name] === schema.shape[name].parse(undefined);
@@ -145,7 +155,13 @@ function toCkpt(source: ReturnType<typeof openSource>, options: Options, context
   if (!overwrite && statSync(file, { throwIfNoEntry: false }) !== undefined)
     throw new InvalidInputError(message`${option("output")}: ${file} exists; ${option("overwrite", true)} replaces it`);
   makeFolder(dirname(file));
-  const { tensors, step } = writeCkpt(file, source);
+  let written: ReturnType<typeof writeCkpt>;
+  try {
+    written = writeCkpt(file, source, onBytes);
+  } finally {
+    progress.stop();
+  }
+  const { tensors, step } = written;
   if (!named) {
     const config = `${JSON.stringify(releaseConfigToJson(source.config), null, 2)}\n`;
     writeFileAtomic(join(output, "config.json"), config, { overwrite: true });

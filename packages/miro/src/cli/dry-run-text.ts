@@ -5,6 +5,7 @@ import { Message } from "../message.js";
 import { shortNumber, wholeNumber as whole } from "../numbers.js";
 import type { DataCheck } from "../training/batches/sources.js";
 import type { DryRunReport } from "../training/planning/dry-run.js";
+import type { TaskDryRunReport } from "../training/planning/dry-run-task.js";
 import { withFlags } from "./flag-names.js";
 
 const MARKS = { ok: "ok     ", note: "note   ", missing: "MISSING" };
@@ -30,6 +31,20 @@ export function dryRunText({ name, size, batch, flops, memory, data, start, epoc
   if (data.samples !== null)
     lines.push(`    ${many(data.samples, "sample")}, ${shortNumber(epochs!)} passes over them`);
   return `${[...lines, "  start", ...checkLines(start)].join("\n")}\n`;
+}
+
+/** The report of a recipe that trains a part. */
+export function taskDryRunText({ name, kind, size, batchSize, maxSteps, start }: TaskDryRunReport): string {
+  const parameters = size && `${whole(size.trainable)} trainable in ${whole(size.tensors)} tensors`;
+  const constants = size && size.buffers > 0 ? `, ${whole(size.buffers)} that stay as they are` : "";
+  const lines = [
+    `${name} (${kind})`,
+    ...(size === null ? [] : [`  parameters   ${parameters}${constants}`]),
+    `  batch        ${whole(batchSize)}, in ${whole(maxSteps)} steps: ${whole(batchSize * maxSteps)} samples`,
+    "  start",
+    ...checkLines(start),
+  ];
+  return `${lines.join("\n")}\n`;
 }
 
 /** What was looked at, one line each, with what puts it right below. */

@@ -4,6 +4,7 @@ import { basename, join } from "node:path";
 import { setNumThreads } from "@miro-t2i/torch";
 import { z } from "zod";
 import { loadAutoencoder } from "../autoencoder/index.js";
+import { clock } from "../duration.js";
 import { evaluateBestOf } from "../emoji/evaluation/best-of.js";
 import { EmojiClassifier } from "../emoji/evaluation/classifier.js";
 import { loadVocabulary } from "../emoji/scenes/index.js";
@@ -20,7 +21,10 @@ import { sheetText } from "../pipeline/settings.js";
 import { loadScorer } from "../rewards/index.js";
 import { DEFAULT_SCORER } from "../rewards/registry.js";
 import { onStop } from "../surroundings.js";
+import { quietOptions } from "./common-options.js";
+import { hasColours } from "./paint.js";
 import { runProgram } from "./program.js";
+import { Pace, Progress } from "./progress.js";
 import "./extensions.js";
 import { checkDetector } from "../emoji/evaluation/detector-check.js";
 import { EVALUATION_PARTS, evaluateEmoji } from "../emoji/evaluation/evaluate.js";
@@ -30,6 +34,7 @@ const text = z.string().optional();
 const count = z.int().min(1).optional();
 
 const schema = z.strictObject({
+  ...quietOptions.shape,
   model: field(text, {
     expected: "a folder",
     help: "the model to test",
@@ -129,7 +134,10 @@ const schema = z.strictObject({
 /** Seconds between two lines of progress where they cannot be written over each other. */
 const PROGRESS_SECONDS = 30;
 
-async function evaluate(values: z.output<typeof schema>, signal: AbortSignal): Promise<void> {
+async function evaluate(
+  values: z.output<typeof schema>,
+  { signal, onProgress }: { signal: AbortSignal; onProgress: (done: number, total: number) => void },
+): Promise<void> {
   const {
     seed,
     limit,
@@ -156,7 +164,6 @@ async function evaluate(values: z.output<typeof schema>, signal: AbortSignal): P
     writeFileAtomic(join(values.output, file), json, { overwrite: true });
     return json;
   };
-  const onProgress = progressLine();
   const common = { seed, onProgress, signal };
   if (values.checkDetector) {
     const { autoencoder } = values;
@@ -213,18 +220,17 @@ function writePng(path: string, { data, width, height }: RgbImage): void {
   writeFileAtomic(path, encodePng(data, width, height, [sheetText(basename(path, ".png"))]), { overwrite: true });
 }
 
-/** One line on a terminal that is written over; elsewhere a line now and then. */
-function progressLine(): (done: number, total: number) => void {
-  const startedAt = performance.now();
-  let shownAt = startedAt;
+/** A bar on a terminal; elsewhere a line now and then; nothing under `--quiet`. */
+function shownBy(progress: Progress, quiet: boolean): (done: number, total: number) => void {
+  const pace = new Pace();
+  let shownAt = performance.now();
   return (done, total) => {
-    const now = performance.now();
-    const last = done === total;
-    if (!process.stderr.isTTY && !last && now - shownAt < PROGRESS_SECONDS * 1000) return;
-    shownAt = now;
-    const left = Math.round(((now - startedAt) / 1000 / done) * (total - done));
-    const line = `${done}/${total} pictures, ${Math.floor(left / 60)} min ${left % 60} s left`;
-    process.stderr.write(process.stderr.isTTY ? `\r${line}  ${last ? "\n" : ""}` : `${line}\n`);
+    progress.update("drawing", done, total, { count: `${done}/${total} pictures` });
+    const left = pace.left(done, total);
+    const isDue = done === total || performance.now() - shownAt >= PROGRESS_SECONDS * 1000;
+    if (quiet || process.stderr.isTTY || !isDue) return;
+    shownAt = performance.now();
+    process.stderr.write(`${done}/${total} pictures${left === null ? "" : `, ${clock(left)} left`}\n`);
   };
 }
 
@@ -236,13 +242,21 @@ process.exitCode = await runProgram({
   summary: "Measures the bundled model, until `miro evaluate` does it.",
   schema,
   async run(options) {
+    const { quiet } = options;
+    const progress = await Progress.for({
+      interactive: Boolean(process.stderr.isTTY) && !quiet,
+      colours: { stdout: false, stderr: hasColours(process.stderr) },
+    });
     try {
-      await evaluate(options, interrupt.signal);
+      await evaluate(options, { signal: interrupt.signal, onProgress: shownBy(progress, quiet) });
       return 0;
     } catch (error) {
       if (!interrupt.signal.aborted) throw error;
-      process.stderr.write(`\nInterrupted: parts that are done are in ${options.output}\n`);
+      progress.stop();
+      process.stderr.write(`Interrupted: parts that are done are in ${options.output}\n`);
       return 130;
+    } finally {
+      progress.stop();
     }
   },
 });

@@ -120,20 +120,20 @@ export async function run(args: readonly string[], overrides: Partial<CliContext
   const unlisten = owner
     ? onStop({ stop: () => interrupt.abort(), stopAtOnce: () => process.exit(130) })
     : () => undefined;
-  let asked: Command | null = null;
+  let called: Command | null = null;
   const settings = new Settings();
   try {
     const words = meantWords(args);
-    const program = await buildProgram(words, context);
+    const program = await buildProgram(asked(words), context);
     const follow = (parent: Command): void => {
       parent.hook("preSubcommand", (_, command) => {
-        asked = command;
+        called = command;
         follow(command);
       });
     };
     follow(program);
     program.hook("preAction", async (_, command) => {
-      for (const warning of await settings.apply(command, wholeProgram)) context.stderr(`warning: ${warning}\n`);
+      for (const warning of await settings.apply(command, programWith)) context.stderr(`warning: ${warning}\n`);
       // Documents for programs are written as they are.
       if (command.getOptionValue("json") === true) context.stdout = context.terminal;
       if (command.getOptionValue("quiet") !== true) return;
@@ -143,7 +143,7 @@ export async function run(args: readonly string[], overrides: Partial<CliContext
     await program.parseAsync(words, { from: "user" });
     return 0;
   } catch (error) {
-    return report(error, asked, settings, context);
+    return report(error, called, settings, context);
   } finally {
     unlisten();
   }
@@ -173,16 +173,27 @@ export async function main(): Promise<void> {
 }
 
 /** The program with every command in full: for what is generated from all of them. */
-export async function wholeProgram(): Promise<Command> {
+export function wholeProgram(): Promise<Command> {
+  return programWith(COMMAND_NAMES);
+}
+
+/** The program with some commands in full, which none runs. */
+function programWith(names: readonly string[]): Promise<Command> {
   const unused = () => undefined;
   const writing = { stdout: unused, stderr: unused, note: unused, terminal: unused };
   const colours = { stdout: false, stderr: false };
   const signal = new AbortController().signal;
-  return buildProgram(["completion"], { ...writing, colours, interactive: false, signal });
+  return buildProgram((name) => names.includes(name), { ...writing, colours, interactive: false, signal });
 }
 
-async function buildProgram(args: readonly string[], context: CliContext): Promise<Command> {
+/** The commands that a command line needs in full. */
+function asked(args: readonly string[]): (name: string) => boolean {
   const wanted = args.find((arg) => !arg.startsWith("-"));
+  const isAboutAll = ABOUT_ALL.includes(wanted ?? "");
+  return (name) => isAboutAll || name === wanted || (wanted === "help" && args.includes(name));
+}
+
+async function buildProgram(isWanted: (name: string) => boolean, context: CliContext): Promise<Command> {
   const program = new Command("miro")
     .description("Text-to-image with the qualities you ask for: MIRO in TypeScript.")
     .version(version(), "-V, --version", "print the version")
@@ -193,8 +204,7 @@ async function buildProgram(args: readonly string[], context: CliContext): Promi
   for (const [name, { summary, load }] of Object.entries(COMMANDS)) {
     const command = program.command(name).description(summary);
     configure(command, context);
-    const isAsked = name === wanted || (wanted === "help" && args.includes(name));
-    if (isAsked || ABOUT_ALL.includes(wanted ?? "")) {
+    if (isWanted(name)) {
       (await load()).register(command, context);
       for (const leaf of leavesOf(command)) addOptions(leaf, quietOptions);
     }
@@ -221,8 +231,8 @@ function configure(command: Command, context: CliContext): void {
 }
 
 /** Prints what the user needs to know about `error` and returns the exit code. */
-function report(error: unknown, asked: Command | null, settings: Settings, context: CliContext): number {
-  const names = asked === null ? {} : flagNames(asked);
+function report(error: unknown, called: Command | null, settings: Settings, context: CliContext): number {
+  const names = called === null ? {} : flagNames(called);
   if (error instanceof CommanderError) {
     if (error.exitCode === 0) return 0;
     if (error.code === "commander.help") return 2;

@@ -79,7 +79,9 @@ it("score judges what is shown; of scorers that judge stored pixels it is told",
     unturned: 0,
   });
   const stored = await score("corner_stored");
-  expect(stored.stderr).toMatch(/^7 pictures stored turned or mirrored \(EXIF\): corner_stored sees them as stored/);
+  expect(stored.stderr).toMatch(
+    /^warning: 7 pictures stored turned or mirrored \(EXIF\): corner_stored sees them as stored/,
+  );
   expect(JSON.parse(stored.stdout).unturned).toBe(7);
 });
 

@@ -17,7 +17,7 @@ import type { CliContext, Register } from "./context.js";
 import { withFlags } from "./flag-names.js";
 import { helpText } from "./help-text.js";
 import { SAME_COMMAND, untilStopped } from "./interruption.js";
-import { Progress, type ProgressDetail } from "./progress.js";
+import { Progress, type ProgressDetail, tellerOf } from "./progress.js";
 
 const EXAMPLES = `
 Scorers that exist (those of published data sets run with --weights or --scorers published; see docs/data.md):
@@ -51,6 +51,7 @@ async function run({ json, scorerModules, ...options }: z.output<typeof schema>,
   await loadScorerModules(scorerModules);
   const progress = await Progress.for(context);
   let result: PreprocessResult;
+  const tell = tellerOf(context, progress);
   let at: PreprocessProgress | null = null;
   const left = () =>
     at === null
@@ -66,8 +67,7 @@ async function run({ json, scorerModules, ...options }: z.output<typeof schema>,
         progress.update(stage, shardIndex + done / total, shardCount, detailOf(now));
       },
       onMessage: (text, wording) => {
-        progress.stop();
-        context.stderr(`${wording ? withFlags(wording, {}) : text}\n`);
+        tell(wording ? withFlags(wording, {}) : text);
       },
     };
     result = await untilStopped(context, left, () => preprocess(work));

@@ -50,7 +50,7 @@ export class Progress {
   }
 
   /** A progress display for a command; silent where there is no terminal. */
-  static async for(context: CliContext): Promise<Progress> {
+  static async for(context: Pick<CliContext, "interactive" | "colours">): Promise<Progress> {
     if (!context.interactive) return new Progress(null);
     const { default: cliProgress } = await import("cli-progress");
     const bar = context.colours.stderr ? paint("cyan", "{bar}") : "{bar}";

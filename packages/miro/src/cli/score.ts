@@ -96,7 +96,7 @@ async function score(
   const means = meansOf(report);
   if (json) context.stdout(`${JSON.stringify(toJson(report, means))}\n`);
   else for (const line of lines(report, means, options.output)) context.stdout(`${line}\n`);
-  for (const note of notes(report)) context.stderr(`${note}\n`);
+  for (const warning of warnings(report)) context.stderr(`warning: ${warning}\n`);
   if (report.unreadable > 0) throw unreadable(report);
 }
 
@@ -135,7 +135,7 @@ function lines({ images }: ScoreReport, means: Record<string, number | null>, ou
   ];
 }
 
-function notes({ truncated, notFinite, unturned, images, sheets }: ScoreReport): string[] {
+function warnings({ truncated, notFinite, unturned, images, sheets }: ScoreReport): string[] {
   const some = (count: number, what: string) => `${count} ${what}${count === 1 ? "" : "s"}`;
   const names = [...sheets.slice(0, 3), ...(sheets.length > 3 ? ["…"] : [])].join(", ");
   const stored = Object.keys(images[0]!.scores).filter((key) => scorerSpec(key).pixels === "stored");

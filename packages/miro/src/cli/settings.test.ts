@@ -110,6 +110,21 @@ describe("what is wrong is one line that names file and line", () => {
     expect(stderr).toContain(message);
   });
 
+  it("or a warning of each command, where it stands in the section of another one", async () => {
+    const file = settings(
+      "threads: 2\ngenerate:\n  stepz: 3\nevaluate:\n  geneval: { n_sample: 1, seed: 1 }\n  partj: {}\ntrain: 3\n",
+    );
+    const told = [
+      `warning: ${file}:3: generate.stepz is no option of miro generate; did you mean steps?\n`,
+      `warning: ${file}:5: evaluate.geneval.n-sample is no option of miro evaluate geneval; did you mean n-samples?\n`,
+      `warning: ${file}:6: evaluate.partj is no option of miro evaluate; did you mean parti?\n`,
+      `warning: ${file}:7: train: expected the settings of miro train\n`,
+    ];
+    expect(await miro("models", "--quiet")).toMatchObject({ code: 0, stderr: told.join("") });
+    const own = await miro("evaluate", "rewards", "nowhere", "--scorers", "sharpness");
+    expect(own.stderr).toMatch(/^error: .*:6: evaluate\.partj is no option of miro evaluate; did you mean parti\?\n$/);
+  });
+
   it("in the sections of all commands where miro config looks at them", async () => {
     const file = settings("evaluate:\n  geneval:\n    n-samples: 0\n");
     expect((await miro("generate", "--help")).code).toBe(0);

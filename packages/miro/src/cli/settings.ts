@@ -37,6 +37,9 @@ interface SettingsFile {
   lines: ReadonlyMap<string, number>;
 }
 
+/** Loads commands of the program by their names. */
+export type LoadCommands = (names: readonly string[]) => Promise<Command>;
+
 /** One value of a settings file. */
 export interface Setting {
   /** The commands that it stands below; none for every command. */
@@ -87,19 +90,19 @@ export class Settings {
   /**
    * Gives a command the values that the files have for it and that its flags do not give.
    *
-   * @param whole loads all commands, to tell what another one has from what none has
-   * @returns what the user should know
+   * @param load loads commands by their names, to tell what others have from what none has
+   * @returns what the user should know, also of what stands wrongly in the sections of other commands
    * @throws InvalidInputError naming file and line of what no command has, and of a value that its option cannot read
    */
-  async apply(command: Command, whole: () => Promise<Command>): Promise<string[]> {
+  async apply(command: Command, load: LoadCommands): Promise<string[]> {
     const { files, warnings } = await readSettings();
-    for (const { option, setting } of await settingsFor(files, command, whole)) {
+    for (const { option, setting } of await settingsFor(files, command, load)) {
       const name = option.attributeName();
       if (command.getOptionValueSource(name) === "cli") continue;
       this.#places.set(name, setting.place);
       command.setOptionValueWithSource(name, readSetting(option, setting.value), "config");
     }
-    return warnings;
+    return [...warnings, ...(await faultsElsewhere(files, command, load))];
   }
 
   /** `miro.config.yaml:3: ` where the parameter that a message is about comes from there, else nothing. */
@@ -138,7 +141,7 @@ export function settableOptions(command: Command): Map<string, DeclaredOption> {
 export async function settingsFor(
   files: readonly SettingsFile[],
   command: Command,
-  whole: () => Promise<Command>,
+  load: LoadCommands,
 ): Promise<{ option: DeclaredOption; setting: Setting }[]> {
   const options = settableOptions(command);
   const found = new Map<string, Setting>();
@@ -150,7 +153,8 @@ export async function settingsFor(
     }
   const own = commandPath(command).length;
   for (const setting of unknown)
-    if (setting.section.length === own || !isKnown(setting, await whole())) throw unknownSetting(setting, command);
+    if (setting.section.length === own || !isKnown(setting, await load(commandNames(command))))
+      throw unknownSetting(setting, levelOf(command, setting.section));
   return [...found].map(([key, setting]) => ({ option: options.get(key)!, setting }));
 }
 
@@ -187,13 +191,55 @@ function isKnown({ section, key }: Setting, program: Command): boolean {
   return start !== undefined && has(start);
 }
 
-function unknownSetting({ section, key, place }: Setting, command: Command): InvalidInputError {
-  let level = command;
-  for (let depth = commandPath(command).length; depth > section.length; depth--) level = level.parent!;
-  const near = nearest(key, [...settableOptions(command).keys(), ...level.commands.map((one) => one.name())]);
+/** The names of the commands of the program that a command belongs to. */
+function commandNames(command: Command): string[] {
+  const { parent } = command;
+  return parent === null ? command.commands.map((one) => one.name()) : commandNames(parent);
+}
+
+/** The command of a section that a command belongs to. */
+function levelOf(command: Command, section: readonly string[]): Command {
+  return commandPath(command).length === section.length ? command : levelOf(command.parent!, section);
+}
+
+/** @param level the command of the setting's section */
+function unknownSetting({ section, key, place }: Setting, level: Command): InvalidInputError {
+  const near = nearest(key, [...settableOptions(level).keys(), ...level.commands.map((one) => one.name())]);
   const hint = near.length > 0 ? `; did you mean ${near.join(" or ")}?` : "";
   const whose = section.length === 0 ? "any command" : `miro ${section.join(" ")}`;
   return new InvalidInputError(`${place}: ${[...section, key].join(".")} is no option of ${whose}${hint}`);
+}
+
+/**
+ * What stands in the sections of other commands and is no option of theirs: nothing to this command, but whoever wrote
+ * it should know.
+ */
+async function faultsElsewhere(files: readonly SettingsFile[], command: Command, load: LoadCommands) {
+  const own = commandPath(command);
+  const sections = new Set(files.flatMap(({ json }) => Object.keys(json)));
+  const names = commandNames(command).filter((name) => sections.has(name));
+  if (names.every((name) => own.length === 1 && name === own[0])) return [];
+  const program = await load(names);
+  const faults: string[] = [];
+  for (const { path, json, lines } of files) {
+    const walk = (level: Command, section: readonly string[], values: unknown): void => {
+      const placeOf = (key: readonly string[]) => `${path}:${lines.get(key.join(".")) ?? 1}`;
+      if (!isObject(values)) {
+        const what = section.join(" ");
+        faults.push(`${placeOf(section)}: ${section.join(".")}: expected the settings of miro ${what}`);
+        return;
+      }
+      const isOwn = section.every((name, depth) => name === own[depth]);
+      for (const [key, value] of Object.entries(values)) {
+        const inner = level.commands.find((one) => one.name() === key);
+        const setting = { section, key: key.replaceAll("_", "-"), value, place: placeOf([...section, key]) };
+        if (inner !== undefined) walk(inner, [...section, key], value);
+        else if (!isOwn && !isKnown(setting, program)) faults.push(unknownSetting(setting, level).message);
+      }
+    };
+    walk(program, [], json);
+  }
+  return faults;
 }
 
 /**

@@ -43,7 +43,10 @@ describe("miro sweep", () => {
     expect(sheet.width).toBeGreaterThan(2 * 64);
     // The folder is scored picture by picture; the sheet is none of them, and that is said.
     const scored = await runCaptured("score", folder, "--by", "sharpness", "--json");
-    expect(scored).toMatchObject({ code: 0, stderr: `left out: 1 sheet of several pictures: ${folder}/sheet.png\n` });
+    expect(scored).toMatchObject({
+      code: 0,
+      stderr: `warning: left out: 1 sheet of several pictures: ${folder}/sheet.png\n`,
+    });
     const { images } = JSON.parse(scored.stdout) as { images: { path: string }[] };
     expect(images.map(({ path }) => path)).toEqual(pictures.map((name) => join(folder, `${name}.png`)));
   });

@@ -7,6 +7,7 @@ import { message, option } from "../message.js";
 import { wholeNumber } from "../numbers.js";
 import { field, flag } from "../options.js";
 import { loadScorerModules, scorerModules } from "../rewards/scorer-modules.js";
+import { missing } from "../training/batches/finding.js";
 import { shellWord } from "../training/cluster/quoting.js";
 import { type Progress, ProgressLine } from "../training/logging/logging.js";
 import { runTraining } from "../training/loop/run.js";
@@ -14,6 +15,7 @@ import { runTask } from "../training/loop/run-task.js";
 import { taskOf } from "../training/loop/tasks.js";
 import { minutes } from "../training/loop/time-budget.js";
 import { blocking, dryRun } from "../training/planning/dry-run.js";
+import { dryRunTask } from "../training/planning/dry-run-task.js";
 import { proposeTraining } from "../training/planning/propose.js";
 import { rankPlaceOf } from "../training/process-group/launch-environment.js";
 import { checkRecipe } from "../training/recipes/checked-yaml.js";
@@ -23,7 +25,7 @@ import { resolvedValues, resolvedYaml } from "../training/recipes/resolved-recip
 import { declare } from "./add-options.js";
 import { recipeArguments } from "./common-options.js";
 import type { CliContext, Register } from "./context.js";
-import { dryRunText, refuseBlocked } from "./dry-run-text.js";
+import { dryRunText, refuseBlocked, taskDryRunText } from "./dry-run-text.js";
 import { jsonWithFlags } from "./flag-names.js";
 import { helpText } from "./help-text.js";
 import { proposalText } from "./proposal-text.js";
@@ -172,7 +174,13 @@ async function plan(
   { output, resume, allowChanges, json: asJson }: Resolved,
   { stdout }: CliContext,
 ): Promise<void> {
-  if (taskOf(json) !== null) throw new InvalidInputError(`${path}: --dry-run is for recipes of the diffusion network`);
+  const task = taskOf(json);
+  if (task !== null) {
+    const report = await dryRunTask(checkRecipe(task.schema, json, path), { output, resume, allowChanges });
+    stdout(asJson ? `${jsonWithFlags(report)}\n` : taskDryRunText(report));
+    refuseBlocked("the run", missing(report.start));
+    return;
+  }
   const recipe = parseRecipe(json, path, origins);
   const report = await dryRun(recipe, { output: output ?? folderOf(recipe), resume, allowChanges });
   stdout(asJson ? `${jsonWithFlags(report)}\n` : dryRunText(report));
@@ -189,7 +197,7 @@ async function propose(
   { name, values }: { name: string; values: readonly string[] },
   { json, path, origins }: ComposedRecipe,
   flags: Resolved,
-  { stdout, stderr, signal }: CliContext,
+  { stdout, note, signal }: CliContext,
 ): Promise<void> {
   if (taskOf(json) !== null) throw new InvalidInputError(`${path}: --plan is for recipes of the diffusion network`);
   const output = flags.output ?? folderOf(parseRecipe(json, path, origins));
@@ -201,7 +209,7 @@ async function propose(
     },
     isGiven: (key) => origins.get(key) === "command line",
     signal,
-    onMessage: (text) => stderr(`${text}\n`),
+    onMessage: (text) => note(`${text}\n`),
   });
   const overrides = Object.entries(proposal.overrides).map(([key, value]) => `${key}=${value}`);
   const folder = flags.output === undefined ? [] : ["--output", flags.output];

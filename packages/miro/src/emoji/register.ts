@@ -18,20 +18,25 @@ registerScorer(clipScoreSpec);
 registerSource("emoji", emojiSource);
 
 // What trains a part pulls in networks and sprites: loaded when it is asked for.
+const checks = () => import("./training/part-checks.js");
 registerTask("autoencoder", {
   schema: autoencoderRecipeSchema,
   build: async (recipe, context) => (await import("./training/autoencoder.js")).buildAutoencoder(recipe, context),
+  check: async (recipe) => (await checks()).checkAutoencoder(recipe),
 });
 registerTask("text-encoder", {
   schema: textEncoderRecipeSchema,
   build: async (recipe, context) => (await import("./training/text-encoder.js")).buildTextEncoder(recipe, context),
+  check: async (recipe) => (await checks()).checkTextEncoder(recipe),
 });
 registerTask("clip", {
   schema: clipRecipeSchema,
   freeKeys: ["evaluated_scenes"],
   build: async (recipe, context) => (await import("./training/clip.js")).buildClip(recipe, context),
+  check: async (recipe) => (await checks()).checkClip(recipe),
 });
 registerTask("classifier", {
   schema: classifierRecipeSchema,
   build: async (recipe, context) => (await import("./training/classifier.js")).buildClassifier(recipe, context),
+  check: async (recipe) => (await checks()).checkClassifier(recipe),
 });

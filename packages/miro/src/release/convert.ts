@@ -19,7 +19,7 @@ import { type CardOptions, writeCard } from "./card.js";
 import { factsFile, type ReleaseFacts } from "./facts.js";
 import { type ForwardCheck, forwardCheck } from "./forward-check.js";
 import type { ReleaseSource } from "./source.js";
-import { checkWeights, expectedTensors } from "./weights.js";
+import { checkWeights, expectedTensors, type OnBytes } from "./weights.js";
 import { type ReleaseDType, writeWeights } from "./write-weights.js";
 
 /** Options of {@link convertToRelease}. */
@@ -31,6 +31,8 @@ export interface ConvertOptions {
   overwrite: boolean;
   card: Omit<CardOptions, "folder">;
   onMessage?: (message: string) => void;
+  /** Told how much of the weights is written. */
+  onBytes?: OnBytes;
   /** Called with the finished folder before it gets its name. */
   onFilled?: (folder: string) => Promise<void>;
 }

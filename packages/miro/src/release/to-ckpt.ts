@@ -23,7 +23,7 @@ import { parameterGroups } from "../training/loop/parameter-groups.js";
 import type { Recipe } from "../training/recipes/recipe.js";
 import { emaFile, type TrainingState } from "../training/state/checkpoint.js";
 import type { ReleaseSource } from "./source.js";
-import { checkWeights, deferred, expectedTensors, infoOf, type Weight } from "./weights.js";
+import { checkWeights, deferred, expectedTensors, infoOf, type OnBytes, ReadMeter, type Weight } from "./weights.js";
 
 /** The framework's version whose layout this is. */
 const LIGHTNING = "2.6.0";
@@ -31,12 +31,17 @@ const LIGHTNING = "2.6.0";
 const PUBLISHED = { lr: 1e-3, betas: [0.9, 0.999], eps: 1e-8, weightDecay: 0.01 } as const;
 const SCHEDULE = { warmupSteps: 5000, totalSteps: 500_000, rate: 0.8 } as const;
 
-/** Writes the checkpoint. @throws MiroError when the tensors do not fit the configuration */
-export function writeCkpt(path: string, source: ReleaseSource): { tensors: number; step: number } {
+/**
+ * Writes the checkpoint.
+ * @param onBytes told how much is written
+ * @throws MiroError when the tensors do not fit the configuration
+ */
+export function writeCkpt(path: string, source: ReleaseSource, onBytes?: OnBytes): { tensors: number; step: number } {
   checkWeights(source.path, source.weights, expectedTensors(source.config));
   return scope(() => {
     const run = runStateOf(source);
-    const state = stateDict(source, run);
+    const meter = new ReadMeter(onBytes);
+    const state = stateDict(source, run, meter);
     const step = run?.state.step ?? 0;
     writeTorchCheckpoint(path, {
       epoch: 0,
@@ -45,7 +50,7 @@ export function writeCkpt(path: string, source: ReleaseSource): { tensors: numbe
       state_dict: state,
       loops: loops(step),
       callbacks: {},
-      optimizer_states: [optimizerState(source, run)],
+      optimizer_states: [optimizerState(source, run, meter)],
       lr_schedulers: [schedule(source.recipe)],
       ...(run?.state.scaler && {
         MixedPrecision: {
@@ -93,13 +98,13 @@ function runStateOf({ path, recipe, checkpoint }: ReleaseSource): RunState | nul
 }
 
 /** In the order of the published code's modules, and each of them in the order of its network. */
-function stateDict(source: ReleaseSource, run: RunState | null): Map<string, Picklable> {
+function stateDict(source: ReleaseSource, run: RunState | null, meter: ReadMeter): Map<string, Picklable> {
   const state = new Map<string, Picklable>();
   const { weights } = source;
   const names = [...expectedTensors(source.config).keys()];
   const add = (name: string, weight: Weight): void => {
     const { dtype } = infoOf(weight);
-    state.set(name, deferred(weight, dtype === "bool" ? "bool" : "float32"));
+    state.set(name, meter.track(deferred(weight, dtype === "bool" ? "bool" : "float32")));
   };
   const copy = (module: string, as: string, weightOf: (name: string) => Weight): void => {
     for (const name of names)
@@ -121,7 +126,7 @@ function stateDict(source: ReleaseSource, run: RunState | null): Map<string, Pic
  * Both groups of the published configuration. Masks are parameters there that are never trained: the first group lists
  * them, and they have no moments.
  */
-function optimizerState({ config }: ReleaseSource, run: RunState | null): Picklable {
+function optimizerState({ config }: ReleaseSource, run: RunState | null, meter: ReadMeter): Picklable {
   const settings = run?.recipe.optimizer ?? PUBLISHED;
   const network = nn.init.skipped(() => new Rin(config.network));
   const preconditioning = nn.init.skipped(() => new FlowPrecond(config.preconditioning));
@@ -139,7 +144,7 @@ function optimizerState({ config }: ReleaseSource, run: RunState | null): Pickla
   const paramGroups = groups.map(({ weightDecay, layerAdaptation }, i) => {
     const params = listed[i]!.map((param) => {
       const place = places.get(param);
-      const moments = place === undefined ? null : momentsOf(run, place);
+      const moments = place === undefined ? null : momentsOf(run, place, meter);
       if (moments !== null) state.set(number, moments);
       return number++;
     });
@@ -163,15 +168,15 @@ function parametersAndMasks(module: nn.Module): Tensor[] {
   return [...module.stateDict().values()].filter((tensor) => parameters.has(tensor) || tensor.dtype === "bool");
 }
 
-function momentsOf(run: RunState | null, place: number): Picklable | null {
+function momentsOf(run: RunState | null, place: number, meter: ReadMeter): Picklable | null {
   if (run === null || !run.optimizer.has(`${place}.exp_avg`)) return null;
   const { optimizer, recipe } = run;
   const part = (name: string) => deferred({ file: optimizer, key: `${place}.${name}` }, "float32");
   const step = part("step");
   return {
-    step: recipe.optimizer.name === "adamw" ? step : scope(() => step.read().item() as number),
-    exp_avg: part("exp_avg"),
-    exp_avg_sq: part("exp_avg_sq"),
+    step: recipe.optimizer.name === "adamw" ? meter.track(step) : scope(() => step.read().item() as number),
+    exp_avg: meter.track(part("exp_avg")),
+    exp_avg_sq: meter.track(part("exp_avg_sq")),
   };
 }
 

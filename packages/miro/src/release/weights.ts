@@ -1,5 +1,5 @@
 /** Tensors on their way from one checkpoint into another: in a file or in memory, one at a time. */
-import { type DType, empty, isFloatingPoint, nn, type Tensor } from "@miro-t2i/torch";
+import { type DType, empty, isFloatingPoint, itemSize, nn, type Tensor } from "@miro-t2i/torch";
 import type { DeferredTensor, StoredTensor } from "@miro-t2i/torch/io";
 import { MiroError } from "../errors.js";
 import { FlowPrecond } from "../networks/precond.js";
@@ -89,6 +89,35 @@ export function infoOf(weight: Weight): { dtype: DType | null; formatDtype: stri
 export function deferred(weight: Weight, dtype: DType): DeferredTensor {
   const { shape } = infoOf(weight);
   return { dtype, shape, read: () => read(weight, dtype) };
+}
+
+/** Tells how much of the tensors has been read, in bytes as they are written. */
+export type OnBytes = (done: number, total: number) => void;
+
+/** Counts the bytes of tensors that are read while they are written. */
+export class ReadMeter {
+  #total = 0;
+  #done = 0;
+  readonly #onBytes: OnBytes | undefined;
+
+  constructor(onBytes: OnBytes | undefined) {
+    this.#onBytes = onBytes;
+  }
+
+  /** The same tensor, which tells when it is read. All have to be tracked before the first is read. */
+  track(tensor: DeferredTensor): DeferredTensor {
+    const bytes = tensor.shape.reduce((product, size) => product * size, itemSize(tensor.dtype));
+    this.#total += bytes;
+    return {
+      ...tensor,
+      read: () => {
+        const values = tensor.read();
+        this.#done += bytes;
+        this.#onBytes?.(this.#done, this.#total);
+        return values;
+      },
+    };
+  }
 }
 
 /** Reads a tensor; the caller owns it. */

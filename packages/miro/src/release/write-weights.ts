@@ -4,7 +4,7 @@ import { type DType, itemSize } from "@miro-t2i/torch";
 import { type DeferredTensor, writeSafetensors } from "@miro-t2i/torch/io";
 import { writeFileAtomic } from "../files/whole-files.js";
 import { WEIGHTS_INDEX } from "../pipeline/loading/checkpoint.js";
-import { deferred, type ExpectedTensor, type Weight } from "./weights.js";
+import { deferred, type ExpectedTensor, type OnBytes, ReadMeter, type Weight } from "./weights.js";
 
 /** Dtypes that the parameters of a release may have. */
 export const RELEASE_DTYPES = ["float32", "float16", "bfloat16"] as const;
@@ -19,10 +19,11 @@ export function writeWeights(
   folder: string,
   weights: ReadonlyMap<string, Weight>,
   expected: ReadonlyMap<string, ExpectedTensor>,
-  { dtype, maxShardBytes }: { dtype: ReleaseDType; maxShardBytes: number },
+  { dtype, maxShardBytes, onBytes }: { dtype: ReleaseDType; maxShardBytes: number; onBytes?: OnBytes | undefined },
 ): string[] {
   const shards: { bytes: number; tensors: Map<string, DeferredTensor> }[] = [];
   let total = 0;
+  const meter = new ReadMeter(onBytes);
   for (const [name, { kind, shape }] of expected) {
     const as: DType = kind === "parameter" ? dtype : kind === "buffer" ? "float32" : "bool";
     const bytes = shape.reduce((product, size) => product * size, itemSize(as));
@@ -33,7 +34,7 @@ export function writeWeights(
     }
     shard.bytes += bytes;
     total += bytes;
-    shard.tensors.set(name, deferred(weights.get(name)!, as));
+    shard.tensors.set(name, meter.track(deferred(weights.get(name)!, as)));
   }
   const digits = (value: number) => String(value).padStart(5, "0");
   const names = shards.map((_, i) =>

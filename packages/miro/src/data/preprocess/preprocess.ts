@@ -142,7 +142,7 @@ function tellUnturned(options: ResolvedOptions, reports: readonly ShardReport[])
     count === 1 ? "picture is stored turned or mirrored and was" : "pictures are stored turned or mirrored and were";
   say(
     options,
-    message`${options.src}: ${count} ${what} taken as stored, as in the published data; phones store photographs so: ${option("exifOrientation", true)} turns them as viewers do`,
+    message`warning: ${options.src}: ${count} ${what} taken as stored, as in the published data; phones store photographs so: ${option("exifOrientation", true)} turns them as viewers do`,
   );
 }
 
@@ -346,13 +346,13 @@ async function eachShard(
       if (options.skipBrokenShards && error instanceof ShardError) {
         report.status = "skipped";
         report.message = problemText(error.problem);
-        options.onMessage?.(`${shard.label}: left out: ${report.message}`);
+        options.onMessage?.(`warning: ${shard.label}: left out: ${report.message}`);
         continue;
       }
       if (options.strict || !isExpected(error)) throw error;
       report.status = "failed";
       tell(report, error);
-      say(options, message`${shard.label}: failed: ${error}`);
+      say(options, message`warning: ${shard.label}: failed: ${error}`);
     } finally {
       lock.release();
     }

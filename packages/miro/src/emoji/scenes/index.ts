@@ -11,6 +11,7 @@ export {
   EmojiScenes,
   type Scene,
   type SceneBatch,
+  vocabularyOf,
 } from "./scenes.js";
 export { coreVocabulary, type EmojiEntry, loadVocabulary, type VocabularySelection } from "./vocabulary.js";
 export { WRONG_WAYS, type WrongWay, wrongWays } from "./wrong-captions.js";

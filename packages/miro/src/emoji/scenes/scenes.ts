@@ -121,6 +121,17 @@ const DAMAGE_STREAM = 2;
 /** The first of one stream for each way to be wrong. */
 const WRONG_STREAM = 3;
 
+/**
+ * The things that scenes of these options show, without their pictures.
+ * @throws InvalidInputError for options that no scene can be drawn with, and where the package of pictures is missing
+ */
+export function vocabularyOf({ vocabulary: selection, everyday }: ResolvedSceneOptions): readonly EmojiEntry[] {
+  const vocabulary = loadVocabulary(selection);
+  if (everyday > 0 && vocabulary.filter(({ label }) => isEveryday(label)).length < 2)
+    throw invalid("scenes.everyday", "0 where the vocabulary has fewer than two everyday names", everyday);
+  return vocabulary;
+}
+
 export class EmojiScenes {
   readonly options: ResolvedSceneOptions;
   readonly vocabulary: readonly EmojiEntry[];
@@ -133,15 +144,12 @@ export class EmojiScenes {
     this.vocabulary = vocabulary;
     this.#sprites = sprites;
     this.#everyday = vocabulary.flatMap(({ label }, index) => (isEveryday(label) ? [index] : []));
-    if (options.everyday > 0 && this.#everyday.length < 2) {
-      throw invalid("scenes.everyday", "0 where the vocabulary has fewer than two everyday names", options.everyday);
-    }
   }
 
   /** Loads names and sprites (a second on the first call for a vocabulary, then from the cache). */
   static async load(options: EmojiSceneOptions = {}): Promise<EmojiScenes> {
     const resolved = emojiSceneOptionsSchema.parse(options);
-    const vocabulary = loadVocabulary(resolved.vocabulary);
+    const vocabulary = vocabularyOf(resolved);
     return new EmojiScenes(resolved, vocabulary, await loadSprites(vocabulary, resolved.size * PORTRAIT_SIDE));
   }
 

@@ -11,9 +11,8 @@
 import { cpSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { cat, nn, noGrad, rand, randnLike, scope, type Tensor, tensor } from "@miro-t2i/torch";
-import { InvalidInputError } from "../../errors.js";
+import { invalid } from "../../errors.js";
 import { areaUnderCurve } from "../../evaluation/statistics.js";
-import { about, message } from "../../message.js";
 import { T5Encoder } from "../../text/t5.js";
 import { Tokenizer } from "../../text/tokenizer.js";
 import type { Task, TaskContext } from "../../training/loop/tasks.js";
@@ -33,24 +32,11 @@ export async function buildClip(recipe: ClipRecipe, context: TaskContext): Promi
   const { trainer, textEncoder } = recipe;
   const { device } = trainer;
   const scenes = await EmojiScenes.load({ ...recipe.scenes, wrongCaption: 0, rewardUnset: 0 });
-  if (scenes.size % 16 !== 0)
-    throw new InvalidInputError(message`${about("scenes.size")}: expected a multiple of 16, received ${scenes.size}`);
   const tokenizer = await Tokenizer.fromFile(textEncoder);
   const text = await T5Encoder.fromPretrained(textEncoder, { device });
   text.requiresGrad_(false).eval();
   context.seedInitialWeights();
-  const network = new ContrastiveClip(
-    new EmojiClip({
-      image_size: scenes.size,
-      tower_widths: recipe.network.towerWidths,
-      text_dim: text.config.dModel,
-      text_heads: recipe.network.textHeads,
-      text_hidden: recipe.network.textHidden,
-      shared_dim: recipe.network.sharedDim,
-      max_text_len: recipe.maxTextLen,
-      text_encoder_sha256: textEncoderHash(textEncoder),
-    }),
-  );
+  const network = clipNetwork(recipe, text.config.dModel, textEncoderHash(textEncoder));
   const { clip } = network;
 
   const read = (start: number, count: number) => {
@@ -93,6 +79,26 @@ export async function buildClip(recipe: ClipRecipe, context: TaskContext): Promi
     },
     dispose: () => text.dispose(),
   };
+}
+
+/**
+ * The network of a recipe.
+ * @param textDim width of the text encoder's states @param textSha256 hash of its weights
+ */
+export function clipNetwork({ scenes, network, maxTextLen }: ClipRecipe, textDim: number, textSha256: string) {
+  if (scenes.size % 16 !== 0) throw invalid("scenes.size", "a multiple of 16", scenes.size);
+  return new ContrastiveClip(
+    new EmojiClip({
+      image_size: scenes.size,
+      tower_widths: network.towerWidths,
+      text_dim: textDim,
+      text_heads: network.textHeads,
+      text_hidden: network.textHidden,
+      shared_dim: network.sharedDim,
+      max_text_len: maxTextLen,
+      text_encoder_sha256: textSha256,
+    }),
+  );
 }
 
 /** Any way to be wrong but another object: the second wrong caption of a scene. */

@@ -11,6 +11,7 @@
 import { existsSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { cat, nn, noGrad, scope, type Tensor, tensor } from "@miro-t2i/torch";
+import { invalid } from "../../errors.js";
 import { makeFolder } from "../../files/make-folder.js";
 import { readJson, writeFileAtomic } from "../../files/whole-files.js";
 import { T5Encoder } from "../../text/t5.js";
@@ -40,12 +41,7 @@ export async function buildTextEncoder(recipe: TextEncoderRecipe, context: TaskC
   );
   const tokenizer = Tokenizer.fromJson(tokenizerJson);
   context.seedInitialWeights();
-  const network = new ContrastiveModel(
-    new T5Encoder({ ...recipe.network, vocabSize: tokenizer.vocabSize, dropoutRate: 0 }),
-    recipe.network.dModel,
-    recipe.sharedDim,
-    scenes.size,
-  );
+  const network = textEncoderNetwork(recipe, tokenizer.vocabSize);
   const portraits = await Portraits.load(recipe.scenes.vocabulary);
 
   const read = (start: number, count: number) => {
@@ -118,6 +114,17 @@ export async function buildTextEncoder(recipe: TextEncoderRecipe, context: TaskC
       writeFileSync(join(folder, "training.json"), `${JSON.stringify({ recipe, figures }, null, 2)}\n`);
     },
   };
+}
+
+/** The network of a recipe. */
+export function textEncoderNetwork({ network, sharedDim, scenes }: TextEncoderRecipe, vocabSize: number) {
+  if (scenes.size % 16 !== 0) throw invalid("scenes.size", "a multiple of 16", scenes.size);
+  return new ContrastiveModel(
+    new T5Encoder({ ...network, vocabSize, dropoutRate: 0 }),
+    network.dModel,
+    sharedDim,
+    scenes.size,
+  );
 }
 
 /**

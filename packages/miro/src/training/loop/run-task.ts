@@ -23,7 +23,7 @@ import { streamSeed } from "../../random/streams.js";
 import { MetricsLog } from "../logging/logging.js";
 import { DataParallelGroup } from "../process-group/process-group.js";
 import { recipeToJson } from "../recipes/recipe.js";
-import { recipeChanges, refuseRecipeChanges } from "../recipes/recipe-changes.js";
+import { type RecipeChange, recipeChanges, refuseRecipeChanges } from "../recipes/recipe-changes.js";
 import { loadTrainingCheckpoint, saveTrainingCheckpoint, setAsideNewer } from "../state/checkpoint.js";
 import { replaceFolder } from "../state/replace-folder.js";
 import type { RunLock } from "../state/run-lock.js";
@@ -70,9 +70,20 @@ export async function runTask(options: RunOptions<TaskRecipe>): Promise<RunResul
   });
 }
 
+/** How the recipe of a checkpoint differs from the run's, in values that decide what is computed. */
+export function taskRecipeChanges(
+  { schema, freeKeys = [] }: TaskSpec,
+  storedRecipe: unknown,
+  recipe: TaskRecipe,
+): RecipeChange[] {
+  const before = schema.safeParse(storedRecipe); // with the defaults of what is newer than the run
+  const asFile = (of: unknown) => recipeToJson(of as object, schema);
+  return recipeChanges(asFile(before.data ?? storedRecipe), asFile(recipe), [...FREE, ...freeKeys]);
+}
+
 async function trainTask(
   task: Task,
-  { schema, freeKeys = [] }: TaskSpec,
+  spec: TaskSpec,
   { lock, newest, deadline }: { lock: RunLock; newest: StoredCheckpoint | undefined; deadline: number },
   { recipe, output, allowChanges = false, signal, onProgress, onMessage = () => {} }: RunOptions<TaskRecipe>,
 ): Promise<RunResult> {
@@ -91,13 +102,7 @@ async function trainTask(
     scope(() => {
       const stored = loadTrainingCheckpoint(newest.path);
       if (!allowChanges) {
-        const before = schema.safeParse(stored.state.recipe); // with the defaults of what is newer than the run
-        const asFile = (of: unknown) => recipeToJson(of as object, schema);
-        refuseRecipeChanges(
-          newest.path,
-          recipeChanges(asFile(before.data ?? stored.state.recipe), asFile(recipe), [...FREE, ...freeKeys]),
-          "start a new run",
-        );
+        refuseRecipeChanges(newest.path, taskRecipeChanges(spec, stored.state.recipe, recipe), "start a new run");
       }
       network.loadStateDict(stored.network);
       const groups = optimizer.stateDict().groups;
@@ -167,7 +172,7 @@ async function trainTask(
 
   const isLate = () => step > startStep && performance.now() >= deadline;
   try {
-    writeFileAtomic(join(output, "recipe.yaml"), stringify(recipeToJson(recipe, schema)), { overwrite: true });
+    writeFileAtomic(join(output, "recipe.yaml"), stringify(recipeToJson(recipe, spec.schema)), { overwrite: true });
     network.train();
     const finished = await runLoop(steps, {
       ...trainer,

@@ -8,6 +8,7 @@ import type { nn, Tensor } from "@miro-t2i/torch";
 import { z } from "zod";
 import { invalid } from "../../errors.js";
 import { setting } from "../../options.js";
+import type { DataCheck } from "../batches/sources.js";
 
 const count = z.int().positive();
 
@@ -79,6 +80,15 @@ export interface TaskContext {
   onMessage(message: string): void;
 }
 
+/** What a dry run finds out about a task, besides what every run needs: device, memory, folder and disk. */
+export interface TaskReport {
+  checks: DataCheck[];
+  /** The network, which the caller frees; null where it cannot be made. Its weights may be of any value. */
+  network: nn.Module | null;
+  /** Bytes of a sample, and of what its first layers make of it: the least that training keeps of it. */
+  sampleBytes: number;
+}
+
 /** A kind of task. */
 export interface TaskSpec<R extends TaskRecipe = TaskRecipe> {
   /** Checks a recipe in camelCase; see {@link taskRecipeSchema}. */
@@ -86,6 +96,8 @@ export interface TaskSpec<R extends TaskRecipe = TaskRecipe> {
   /** Keys of the recipe's file that a resumed run may change, because they decide nothing that it computes. */
   readonly freeKeys?: readonly string[];
   build(recipe: R, context: TaskContext): Task | Promise<Task>;
+  /** Looks at everything that `build` and the steps need, without training or drawing anything, for a dry run. */
+  check?(recipe: R): TaskReport | Promise<TaskReport>;
 }
 
 const specs = new Map<string, TaskSpec>();

@@ -5,13 +5,15 @@
 import { join } from "node:path";
 import { parseRinConfig } from "../../networks/config.js";
 import { trainingFlops } from "../../networks/flops.js";
+import { missing } from "../batches/finding.js";
 import { type DataCheck, sourceOf } from "../batches/sources.js";
 import { type BatchPlan, planOf } from "../recipes/batch-plan.js";
 import type { Recipe } from "../recipes/recipe.js";
 import { checkData, type DataReport } from "./data-check.js";
+import type { StartOptions } from "./folder-check.js";
 import { type MemoryPlan, memoryPlan } from "./memory-plan.js";
 import { type ModelSize, modelSize } from "./model-size.js";
-import { checkStart, type StartOptions } from "./start-check.js";
+import { checkStart } from "./start-check.js";
 
 /** What {@link dryRun} finds. */
 export interface DryRunReport {
@@ -87,5 +89,5 @@ export async function checkRun(recipe: Recipe, options: StartOptions, readAll = 
 
 /** What of it would stop the run. */
 export function blocking({ data, start }: RunChecks): DataCheck[] {
-  return [...data.checks, ...start].filter(({ status }) => status === "missing");
+  return missing([...data.checks, ...start]);
 }

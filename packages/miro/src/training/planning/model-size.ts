@@ -47,7 +47,8 @@ export function modelSize(recipe: Recipe): ModelSize {
   });
 }
 
-function countValues(module: nn.Module): ValueCount {
+/** Values of one module. */
+export function countValues(module: nn.Module): ValueCount {
   const trainable = [...module.parameters()].filter((parameter) => parameter.requiresGrad);
   const sum = (numels: number[]) => numels.reduce((a, b) => a + b, 0);
   const all = [...module.stateDict().values()].filter((tensor) => tensor.dtype.startsWith("float"));

@@ -14,10 +14,10 @@ import { measurePeakFlops } from "../logging/peak-flops.js";
 import { planOf } from "../recipes/batch-plan.js";
 import { type Recipe, recipeToJson } from "../recipes/recipe.js";
 import { type DryRunReport, dryRun } from "./dry-run.js";
+import type { StartOptions } from "./folder-check.js";
 import { type MeasuredSteps, measureSteps } from "./measure-steps.js";
 import { memoryPlan } from "./memory-plan.js";
 import { modelSize } from "./model-size.js";
-import type { StartOptions } from "./start-check.js";
 
 const PASSES = 25;
 const USUAL_SAMPLES = 8192;

@@ -8,7 +8,8 @@ import { FileLock } from "../../files/file-lock.js";
 import { runTraining } from "../loop/run.js";
 import { parseRecipe } from "../recipes/recipe.js";
 import { RUN_LOCK } from "../state/run-lock.js";
-import { checkStart, type StartOptions } from "./start-check.js";
+import type { StartOptions } from "./folder-check.js";
+import { checkStart } from "./start-check.js";
 
 const root = mkdtempSync(join(tmpdir(), "miro-start-"));
 const run = join(root, "run");

@@ -1,0 +1,112 @@
+/** The folder of a run, whatever is trained: whether it can be written and used, and whether the disk has room. */
+import { existsSync, readdirSync, statSync } from "node:fs";
+import { join } from "node:path";
+import { MiroError } from "../../errors.js";
+import { FileLock } from "../../files/file-lock.js";
+import { formatSize } from "../../files/sizes.js";
+import { readJson } from "../../files/whole-files.js";
+import { proveWritable } from "../../files/writable.js";
+import { message, option } from "../../message.js";
+import { wholeNumber } from "../../numbers.js";
+import { freeBytes } from "../../pipeline/loading/model-list.js";
+import { finding } from "../batches/finding.js";
+import type { DataCheck } from "../batches/sources.js";
+import type { RecipeChange } from "../recipes/recipe-changes.js";
+import { checkpointToResume, listCheckpoints, type TrainingState } from "../state/checkpoint.js";
+import { RUN_LOCK } from "../state/run-lock.js";
+
+/** How a run would be started. */
+export interface StartOptions {
+  /** Folder of the run. */
+  output: string;
+  resume?: boolean | number | undefined;
+  allowChanges?: boolean | undefined;
+  /**
+   * False: another machine will train, as those of a cluster do; the devices and the memory of this one say nothing.
+   */
+  here?: boolean | undefined;
+}
+
+/** Bytes that a run writes. */
+export interface DiskNeeds {
+  /** How many checkpoints are there at once. */
+  checkpoints: number;
+  /** Bytes of one. */
+  checkpoint: number;
+  /** Bytes of the finished model. */
+  release: number;
+}
+
+/**
+ * The folder of the run: whether it can be written, and what is in it.
+ * @param changesSince how the recipe of a checkpoint that the run would go on from differs from the run's
+ */
+export function checkOutput(
+  { output, resume = false, allowChanges = false }: StartOptions,
+  changesSince: (storedRecipe: TrainingState["recipe"]) => readonly RecipeChange[],
+): DataCheck[] {
+  const writable = finding("output", () => {
+    proveWritable(output, "folder", "output");
+    return output;
+  });
+  if (writable.status === "missing")
+    return [{ ...writable, remedy: message`${option("output", "DIR")} names another folder` }];
+  const checks = [writable];
+  const owner = existsSync(output) ? FileLock.holder(output, RUN_LOCK) : null;
+  if (owner !== null)
+    checks.push({
+      status: "missing",
+      subject: "output",
+      finding: `${output}: ${owner.text} trains here`,
+      remedy: message`wait for its end, or name another ${option("output")}`,
+    });
+  const stored = listCheckpoints(join(output, "checkpoints"));
+  if (stored.length === 0) return checks;
+  if (resume === false) {
+    checks.push({
+      status: "missing",
+      subject: "output",
+      finding: `${output}: holds a run at step ${wholeNumber(stored.at(-1)!.step)}`,
+      remedy: message`continue it with ${option("resume", true)}, or name another ${option("output")}`,
+    });
+    return checks;
+  }
+  checks.push(
+    finding("checkpoint", () => {
+      const { path, step } = checkpointToResume(join(output, "checkpoints"), resume)!;
+      const state = readJson(join(path, "state.json")) as TrainingState;
+      const changes = allowChanges ? [] : changesSince(state.recipe).map(({ key }) => key);
+      if (changes.length > 0)
+        throw new MiroError(`${path}: the run was made by another recipe, which differs in ${changes.join(", ")}`);
+      return `goes on at step ${wholeNumber(step)}`;
+    }),
+  );
+  return checks;
+}
+
+/** Whether there is room for all that is written, checkpoints that are there already counted in. */
+export function checkDisk({ checkpoints: count, checkpoint, release }: DiskNeeds, output: string): DataCheck {
+  const needed = count * checkpoint + release;
+  const there = sizeBelow(join(output, "checkpoints"));
+  const free = freeBytes(output);
+  const words = `${wholeNumber(count)} checkpoints of ${formatSize(checkpoint)} and a release: ${formatSize(needed)}`;
+  if (free === null) return { status: "note", subject: "disk", finding: `${words}; what is free is not known` };
+  const finding = `${words}; ${formatSize(free)} are free${there > 0 ? `, ${formatSize(there)} are there already` : ""}`;
+  if (needed <= free + there) return { status: "ok", subject: "disk", finding };
+  return {
+    status: "missing",
+    subject: "disk",
+    finding,
+    remedy: message`free some, name an ${option("output")} on another disk, or keep fewer: trainer.keep_last, trainer.keep_every_n_steps`,
+  };
+}
+
+function sizeBelow(folder: string): number {
+  if (!existsSync(folder)) return 0;
+  return readdirSync(folder, { recursive: true, withFileTypes: true })
+    .filter((entry) => entry.isFile())
+    .reduce((sum, { parentPath, name }) => sum + (statSync(join(parentPath, name), NONE)?.size ?? 0), 0);
+}
+
+/** A run that goes on removes checkpoints meanwhile. */
+const NONE = { throwIfNoEntry: false } as const;

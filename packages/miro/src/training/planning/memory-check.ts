@@ -1,0 +1,18 @@
+/** Whether a training fits into the memory of its device. */
+import { cuda } from "@miro-t2i/torch";
+import { formatMemory } from "../../files/sizes.js";
+import { cudaIndex } from "../../pipeline/loading/device.js";
+import { availableMemory } from "../../rewards/memory.js";
+import type { DataCheck } from "../batches/sources.js";
+
+/**
+ * @param bytes what is needed by estimate, and what is needed at the very least
+ * @param remedy what needs less
+ */
+export function checkMemory(device: string, bytes: { needed: number; least: number }, remedy: string): DataCheck {
+  const gpu = cudaIndex(device);
+  const there = gpu === null ? availableMemory() : cuda.devices()[gpu]!.memoryBytes;
+  const figures = `about ${formatMemory(bytes.needed)} of ${formatMemory(there)}${gpu === null ? " that are free" : " of the GPU"}`;
+  if (bytes.needed <= there) return { status: "ok", subject: "memory", finding: figures };
+  return { status: bytes.least > there ? "missing" : "note", subject: "memory", finding: figures, remedy };
+}
