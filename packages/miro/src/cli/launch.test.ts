@@ -152,7 +152,7 @@ describe("miro launch", () => {
     expect(readFileSync(script, "utf8")).toBe(out);
     expect(out).toContain("export FROM_MODULES=1\n");
     for (const path of out.matchAll(/'([^']*job to edit[^']*)'/g)) expect(existsSync(path[1]!), path[1]).toBe(true);
-    const environment = readFileSync(join(write, "environment.sh"), "utf8");
+    const environment = readFileSync(/^\. '(.*)' \|\| exit 1$/m.exec(out)![1]!, "utf8");
     expect(environment).toMatch(/^NCCL_SOCKET_IFNAME=ib0,ib1\nGLOO_SOCKET_IFNAME=ib0,ib1$/m);
     const record = JSON.parse(readFileSync(join(write, "launch.json"), "utf8"));
     const digest = createHash("sha256").update("export FROM_MODULES=1\n").digest("hex");
@@ -199,7 +199,8 @@ describe("miro launch", () => {
     expect(readFileSync(join(folder, "got"), "utf8")).toBe(script);
     expect(script).toContain(`\ncd -- ${resolve(".")} `);
     expect(JSON.parse(readFileSync(join(output, "slurm/launch.json"), "utf8"))).toMatchObject({ job: "77" });
-    const environment = join(output, "slurm/environment.sh");
+    const environment = /^\. (.*) \|\| exit 1$/m.exec(script)![1]!;
+    expect(environment.startsWith(join(output, "slurm/environment-"))).toBe(true);
     expect(readFileSync(environment, "utf8")).toMatch(/^MIRO_DATA_DIR='it'\\''s \$HOME'$/m);
     expect(statSync(environment).mode & 0o777).toBe(0o600);
     expect(statSync(join(folder, "logs")).isDirectory()).toBe(true);
@@ -232,6 +233,21 @@ describe("miro launch", () => {
     const { code, stdout } = await runCaptured("train", first, "--print");
     expect(code).toBe(0);
     expect(stdout).toMatch(/^seed: 1 /m);
+  });
+
+  it("gives a job the settings that it was submitted with, whatever is submitted to the same run later", async () => {
+    fakeSbatch("echo 5");
+    const args = [recipe, "--partition", "cpu", "--output", join(folder, "runs/settings"), "--json"];
+    const submitted = async (setting: string, ...options: string[]) => {
+      vi.stubEnv("MIRO_DATA_DIR", setting);
+      const { environment } = JSON.parse((await call(...args, ...options)).out) as { environment: string };
+      return { environment, text: readFileSync(environment, "utf8") };
+    };
+    const first = await submitted("/first");
+    const others = [await submitted("/second"), await submitted("/first", "--network-interface", "ib0")];
+    expect(readFileSync(first.environment, "utf8")).toBe(first.text);
+    expect(new Set([first, ...others].map(({ environment }) => environment)).size).toBe(3);
+    expect(await submitted("/first")).toEqual(first);
   });
 
   it("gives each combination of an array's values a folder, and reports them as JSON", async () => {

@@ -2,7 +2,7 @@
  * What `miro launch` submits: the recipe is put together and checked as `miro train` does it, for every task of an
  * array, and all paths are made absolute, before anything is written.
  */
-import { createHash } from "node:crypto";
+import { createHash, scryptSync } from "node:crypto";
 import { join, resolve } from "node:path";
 import { fileURLToPath } from "node:url";
 import type { z } from "zod";
@@ -10,7 +10,7 @@ import { InvalidInputError, invalid } from "../../errors.js";
 import { about, message, option } from "../../message.js";
 import { parseOptions } from "../../options.js";
 import { taskOf } from "../loop/tasks.js";
-import { type Environment, readEnvironment, siteSettings } from "../recipes/environment.js";
+import { type Environment, jobVariables, readEnvironment, siteSettings } from "../recipes/environment.js";
 import { parseRecipe, type Recipe, recipeToJson, recipeToYaml } from "../recipes/recipe.js";
 import { composeRecipe } from "../recipes/recipe-source.js";
 import { arrayTasks } from "./array.js";
@@ -18,6 +18,7 @@ import { foldersIn, planContainer } from "./container.js";
 import type { Job } from "./job-script.js";
 import { type LaunchOptions, launchOptionsSchema } from "./launch-options.js";
 import { readPrologue } from "./prologue.js";
+import { shellWord } from "./quoting.js";
 import { withSiteOptions } from "./site-options.js";
 import { planStaging } from "./staging.js";
 import { limitSeconds } from "./time-limit.js";
@@ -35,17 +36,22 @@ export interface JobPlan {
    * The recipe of each task as it is now: what is edited while the job waits or runs does not reach it. Path → YAML.
    */
   recipes: ReadonlyMap<string, string>;
-  /** Variables that the job gets besides those of the site. */
-  variables: ReadonlyMap<string, string>;
+  /** The variables of the job, as a file for bash; they may be secrets. The same holds for it. */
+  environment: { path: string; text: string };
   /** What each task trains, and where. */
   tasks: readonly { recipe: Recipe; output: string }[];
 }
 
 /**
  * Checks everything and decides what is submitted; writes nothing.
+ * @param variables those of the site that the job gets
  * @throws InvalidInputError naming the option, or the place in the recipe, that is wrong
  */
-export function planJob(input: LaunchOptions, environment: Environment = readEnvironment()): JobPlan {
+export function planJob(
+  input: LaunchOptions,
+  environment: Environment = readEnvironment(),
+  variables: ReadonlyMap<string, string> = jobVariables(),
+): JobPlan {
   const options = withSiteOptions(parseOptions(launchOptionsSchema, input), environment);
   const { signalBefore, time, array, maxSimultaneous, overrides, stageTo } = options;
   const limit = time === undefined ? null : limitSeconds(time);
@@ -72,16 +78,18 @@ export function planJob(input: LaunchOptions, environment: Environment = readEnv
   const workingDirectory = resolve(".");
   const { devices, numNodes, device } = recipe.trainer;
   const recipes = tasks.map((task) => frozenRecipe(folder, task.recipe));
+  const { networkInterface } = options;
+  const interfaces =
+    networkInterface === undefined
+      ? {}
+      : { NCCL_SOCKET_IFNAME: networkInterface, GLOO_SOCKET_IFNAME: networkInterface };
+  const frozen = frozenEnvironment(folder, new Map([...variables, ...Object.entries(interfaces)]));
   const needed = () => [workingDirectory, output, folder, ...foldersIn(tasks.map((task) => recipeToJson(task.recipe)))];
   return {
     folder,
     isForEditing: options.write !== undefined,
     recipes: new Map(recipes.map(({ path, text }) => [path, text])),
-    variables: new Map(
-      options.networkInterface === undefined
-        ? []
-        : ["NCCL_SOCKET_IFNAME", "GLOO_SOCKET_IFNAME"].map((name) => [name, options.networkInterface!]),
-    ),
+    environment: frozen,
     tasks: tasks.map(({ recipe, folder }) => ({ recipe, output: join(output, folder) })),
     job: {
       name: recipe.name,
@@ -102,7 +110,7 @@ export function planJob(input: LaunchOptions, environment: Environment = readEnv
       maxSimultaneous,
       logs: resolve(siteSettings(environment).slurmOutputDir),
       workingDirectory,
-      environmentFile: join(folder, "environment.sh"),
+      environmentFile: frozen.path,
       prologue: options.prologue === undefined ? undefined : readPrologue(options.prologue),
       node: process.execPath,
       miro: fileURLToPath(new URL("../../../bin/miro.mjs", import.meta.url)),
@@ -189,6 +197,15 @@ function frozenRecipe(folder: string, recipe: Recipe): { path: string; text: str
   const text = recipeToYaml(recipe);
   const digest = createHash("sha256").update(text).digest("hex").slice(0, 12);
   return { path: join(folder, `recipe-${digest}.yaml`), text };
+}
+
+/**
+ * The variables in a file named after its content, so that no later job changes what a waiting one will get. Others may
+ * see the name: it comes from a slow hash, by which nobody finds out a short secret.
+ */
+function frozenEnvironment(folder: string, variables: ReadonlyMap<string, string>): { path: string; text: string } {
+  const text = [...variables].map(([name, value]) => `${name}=${shellWord(value)}\n`).join("");
+  return { path: join(folder, `environment-${scryptSync(text, "miro launch", 6).toString("hex")}.sh`), text };
 }
 
 /** What a recipe asks of a cluster. */

@@ -10,10 +10,8 @@ import { readTextFile } from "../../files/text-file.js";
 import { writeFileAtomic } from "../../files/whole-files.js";
 import { message, option } from "../../message.js";
 import { version } from "../../version.js";
-import { jobVariables } from "../recipes/environment.js";
 import { jobScript } from "./job-script.js";
 import type { JobPlan } from "./plan.js";
-import { shellWord } from "./quoting.js";
 import { sbatchEnvironment } from "./site-options.js";
 import { packRuntime, stagedScript } from "./staging.js";
 
@@ -37,8 +35,8 @@ export interface SubmittedJob extends WrittenJob {
  * Submits a job.
  * @throws MiroError with what sbatch says
  */
-export async function submitJob(plan: JobPlan, variables = jobVariables()): Promise<SubmittedJob> {
-  const written = await writeJob(plan, variables);
+export async function submitJob(plan: JobPlan): Promise<SubmittedJob> {
+  const written = await writeJob(plan);
   const job = await sbatch(written.script);
   writeRecord(plan, job);
   return { job, ...written };
@@ -48,8 +46,8 @@ export async function submitJob(plan: JobPlan, variables = jobVariables()): Prom
  * Writes the script and all that it refers to.
  * @throws InvalidInputError where the folder is for people and holds another script, which somebody may have edited
  */
-export async function writeJob(plan: JobPlan, variables = jobVariables()): Promise<WrittenJob> {
-  const { job, folder, recipes } = plan;
+export async function writeJob(plan: JobPlan): Promise<WrittenJob> {
+  const { job, folder, environment, recipes } = plan;
   const script = join(folder, "job.sh");
   const text = jobScript(job);
   if (plan.isForEditing && existsSync(script) && readTextFile(script) !== text)
@@ -58,9 +56,7 @@ export async function writeJob(plan: JobPlan, variables = jobVariables()): Promi
     );
   makeJobFolder(folder);
   makeJobFolder(job.logs);
-  // Variables may be secrets.
-  const environment = environmentText(new Map([...variables, ...plan.variables]));
-  writeFileAtomic(job.environmentFile, environment, { overwrite: true, mode: 0o600 });
+  writeFileAtomic(environment.path, environment.text, { overwrite: true, mode: 0o600 });
   for (const [path, text] of recipes) writeFileAtomic(path, text, { overwrite: true });
   if (job.staging !== undefined) {
     await packRuntime(job.staging);
@@ -68,7 +64,7 @@ export async function writeJob(plan: JobPlan, variables = jobVariables()): Promi
   }
   writeRecord(plan, null);
   writeFileAtomic(script, text, { overwrite: true });
-  return { script, environment: job.environmentFile, logs: job.logs, runs: job.runs.map(({ output }) => output) };
+  return { script, environment: environment.path, logs: job.logs, runs: job.runs.map(({ output }) => output) };
 }
 
 /** `launch.json`: what the job was made of. @param id null where it is not submitted (yet) */
@@ -85,10 +81,6 @@ function writeRecord({ job, folder, recipes }: JobPlan, id: string | null): void
     runs: job.runs.map(({ output }) => output),
   };
   writeFileAtomic(join(folder, "launch.json"), `${JSON.stringify(record, null, 2)}\n`, { overwrite: true });
-}
-
-function environmentText(variables: ReadonlyMap<string, string>): string {
-  return [...variables].map(([name, value]) => `${name}=${shellWord(value)}\n`).join("");
 }
 
 async function sbatch(script: string): Promise<string> {
