@@ -8,7 +8,14 @@ import { gunzipSync } from "node:zlib";
 import { afterEach, beforeAll, beforeEach, describe, expect, test } from "vitest";
 import { newerSymbols, OLDEST } from "./release/addon.mjs";
 import { declaredOptions, publishedDeclaration } from "./release/declarations.mjs";
-import { ADDON_PACKAGE, addonPackage, LIBTORCH_PACKAGE, miroPackage, torchPackage } from "./release/packages.mjs";
+import {
+  ADDON_PACKAGE,
+  addonPackage,
+  cudaPackage,
+  LIBTORCH_PACKAGE,
+  miroPackage,
+  torchPackage,
+} from "./release/packages.mjs";
 import { packPackage } from "./release/tarball.mjs";
 
 const root = path.dirname(path.dirname(fileURLToPath(import.meta.url)));
@@ -102,12 +109,16 @@ describe("packages of JavaScript", () => {
   test("have one version, and depend on each other by exactly that", () => {
     const addon = addonPackage({ root, addon: path.join(root, "LICENSE"), torchVersion: "2.13.0" });
     const { version } = json("packages/miro/package.json");
-    expect([...packages, addon].map((one) => one.version)).toEqual([version, version, version]);
+    const cuda = cudaPackage({ root, addon: path.join(root, "LICENSE"), torchVersion: "2.13.0", cuda: "13.0" });
+    expect([...packages, addon, cuda].map((one) => one.version)).toEqual([version, version, version, version]);
     const manifestOf = (one: (typeof packages)[number]) => JSON.parse(one.entries.get("package.json")!.content!);
     expect(manifestOf(packages[0]!).optionalDependencies).toEqual({ [ADDON_PACKAGE]: version });
     expect(manifestOf(packages[1]!).dependencies["@miro-t2i/torch"]).toBe(version);
     expect(manifestOf(addon).dependencies).toEqual({ [LIBTORCH_PACKAGE]: version });
     expect(manifestOf(addon)).toMatchObject({ os: ["linux"], cpu: ["x64"], libc: ["glibc"], libtorch: "2.13.0" });
+    // The user has libtorch for CUDA: nothing would install another.
+    expect(manifestOf(cuda)).toMatchObject({ os: ["linux"], cpu: ["x64"], libtorch: "2.13.0", cuda: "13.0" });
+    expect(manifestOf(cuda)).not.toHaveProperty("dependencies");
   });
 });
 

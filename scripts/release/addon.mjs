@@ -6,7 +6,7 @@ import { execFileSync } from "node:child_process";
 import { existsSync, mkdirSync, readFileSync, renameSync, rmSync, writeFileSync } from "node:fs";
 import path from "node:path";
 import { buildTools } from "../setup/native.mjs";
-import { capture, fingerprint, listFiles, readJson, run } from "../setup/report.mjs";
+import { capture, fingerprint, listFiles, readJson, run, SetupError } from "../setup/report.mjs";
 
 /** The oldest glibc and libstdc++ (GCC 8) that the addon may need: those of RHEL 8 and Debian 10. */
 export const OLDEST = { GLIBC: "2.28", GLIBCXX: "3.4.25", CXXABI: "1.3.11" };
@@ -18,18 +18,19 @@ const LIBRARY_FOLDERS = (libtorch) =>
 /**
  * Builds the addon, unless it is there already.
  *
- * @param {{ root: string, env: NodeJS.ProcessEnv, torch: string, libtorch: string, log: (text: string) => void }}
- * context
- *   torch: libtorch's folder; libtorch: name of the package that will hold it
+ * @param {{ root: string, env: NodeJS.ProcessEnv, torch: string, libtorch: string | null, cuda?: boolean,
+ *   log: (text: string) => void }} context
+ *   torch: libtorch's folder; libtorch: name of the package that will hold it, null where none does: then a variable
+ *   names it to the user's program, which loads it first; cuda: with CUDA graphs and NCCL
  * @returns {Promise<string>} the file
  */
-export async function releaseAddon({ root, env, torch, libtorch, log }) {
+export async function releaseAddon({ root, env, torch, libtorch, cuda = false, log }) {
   const source = path.join(root, "packages", "torch", "native");
   const here = path.join(root, "scripts", "release");
   const headers = path.join(root, "node_modules", "node-api-headers");
   const tools = await buildTools(env);
   const compiler = (await capture(tools.compiler, ["--version"], { env })).stdout.split("\n")[0];
-  const folders = LIBRARY_FOLDERS(libtorch);
+  const folders = libtorch === null ? null : LIBRARY_FOLDERS(libtorch);
   const shims = ["old-glibc.h", "old-glibc.c", "addon.mjs"].map((name) => readFileSync(path.join(here, name), "utf8"));
   const version = readJson(path.join(headers, "package.json"))?.version;
   const all = listFiles(source, () => true);
@@ -38,8 +39,8 @@ export async function releaseAddon({ root, env, torch, libtorch, log }) {
   const file = path.join(cache, `miro_torch-${hash.slice(0, 16)}.node`);
   if (existsSync(file)) return file;
 
-  log("pack: the addon for release (CMake; some minutes) ...\n");
-  const tree = path.join(cache, "cmake");
+  log(`pack: the addon for ${cuda ? "CUDA" : "CPUs"} (CMake; some minutes) ...\n`);
+  const tree = path.join(cache, cuda ? "cmake-cuda" : "cmake");
   rmSync(tree, { recursive: true, force: true });
   mkdirSync(tree, { recursive: true });
   const shim = path.join(tree, "old-glibc.o");
@@ -54,10 +55,12 @@ export async function releaseAddon({ root, env, torch, libtorch, log }) {
   );
   // The linker reads this file itself: no shell and no build file sees the dollar sign.
   const linking = path.join(tree, "link-options");
-  writeFileSync(linking, `--enable-new-dtags -rpath ${folders}\n`);
+  writeFileSync(linking, `--enable-new-dtags${folders === null ? "" : ` -rpath ${folders}`}\n`);
   const prefixes = [
     [source, "native"],
     [root, "."],
+    // Headers of CUDA lie beside torch.
+    ...(cuda ? [[path.dirname(torch), "site-packages"]] : []),
     [torch, "libtorch"],
   ].map(([from, to]) => `-ffile-prefix-map=${from}=${to}`);
   await run(
@@ -82,6 +85,11 @@ export async function releaseAddon({ root, env, torch, libtorch, log }) {
     ],
     { env },
   );
+  if (cuda && !/^NCCL_COMPILES:\w+=(TRUE|1|ON)$/m.test(readFileSync(path.join(tree, "CMakeCache.txt"), "utf8"))) {
+    throw new SetupError(
+      `the headers of CUDA and NCCL were not found beside ${torch}: install torch with its dependencies, by pip`,
+    );
+  }
   await run("Building the addon for release", tools.cmake, ["--build", tree, "--parallel", env.MIRO_JOBS ?? "2"], {
     env,
   });

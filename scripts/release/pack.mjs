@@ -5,19 +5,37 @@
  *
  *   npm run pack:release                    all, into build/release
  *   npm run pack:release -- --js            the packages of JavaScript alone, without compiler and libtorch
+ *   npm run pack:release -- --cuda FOLDER   also the addon for CUDA, compiled against the torch in FOLDER, which pip has
+ *                                           installed with CUDA and the headers of its libraries
  *   npm run pack:release -- --output DIR
  *
  * The addon is compiled against the private copy of libtorch that the set-up fetched (or what LIBTORCH names, which
  * must be the official CPU build), for an old glibc: a newer symbol in a binary is an error.
  */
-import { copyFileSync, existsSync, mkdirSync, readdirSync, renameSync, rmSync, writeFileSync } from "node:fs";
+import {
+  copyFileSync,
+  existsSync,
+  mkdirSync,
+  readdirSync,
+  readFileSync,
+  renameSync,
+  rmSync,
+  writeFileSync,
+} from "node:fs";
 import path from "node:path";
 import { fileURLToPath } from "node:url";
 import { argumentsOf } from "../setup/command-line.mjs";
 import { cacheFolder, coreLibrary, headerVersion, version as wanted } from "../setup/libtorch.mjs";
 import { fingerprint, SetupError } from "../setup/report.mjs";
 import { releaseAddon, tooNew } from "./addon.mjs";
-import { addonPackage, LIBTORCH_PACKAGE, libtorchPackage, miroPackage, torchPackage } from "./packages.mjs";
+import {
+  addonPackage,
+  cudaPackage,
+  LIBTORCH_PACKAGE,
+  libtorchPackage,
+  miroPackage,
+  torchPackage,
+} from "./packages.mjs";
 import { digests, packPackage } from "./tarball.mjs";
 
 const root = path.resolve(path.dirname(fileURLToPath(import.meta.url)), "..", "..");
@@ -35,6 +53,20 @@ function officialLibtorch(env) {
     );
   }
   return { torch: folder, torchVersion: wanted };
+}
+
+/** A torch with CUDA, as pip has installed it: what the addon for CUDA is compiled against. */
+function cudaLibtorch(named) {
+  const folder = path.resolve(named);
+  const found = coreLibrary(folder) && headerVersion(folder)?.join(".");
+  const file = path.join(folder, "version.py");
+  const cuda = existsSync(file) ? /^cuda\b[^\n']*'(\d+\.\d+)/m.exec(readFileSync(file, "utf8"))?.[1] : undefined;
+  if (found !== wanted || !existsSync(path.join(folder, "lib", "libtorch_cuda.so")) || cuda === undefined)
+    throw new SetupError(
+      `--cuda ${folder}: expected the folder of a torch ${wanted} with CUDA that pip has installed, found ` +
+        `${found ? `${found}${cuda === undefined ? " for CPUs" : ""}` : "none"}`,
+    );
+  return { torch: folder, torchVersion: wanted, cuda };
 }
 
 /** Packs one package. libtorch takes a minute to compress: its tarball is kept by its content. */
@@ -61,7 +93,13 @@ async function pack(output, { name, version, entries }) {
 }
 
 async function main() {
-  const { values } = argumentsOf(import.meta.url, { js: { type: "boolean" }, output: { type: "string" } });
+  const { values } = argumentsOf(import.meta.url, {
+    js: { type: "boolean" },
+    cuda: { type: "string" },
+    output: { type: "string" },
+  });
+  if (values.js && values.cuda !== undefined) throw new SetupError("--js and --cuda: choose one of them");
+  const withCuda = values.cuda === undefined ? null : cudaLibtorch(values.cuda);
   const output = path.resolve(values.output ?? path.join(root, "build", "release"));
   mkdirSync(output, { recursive: true });
   for (const name of readdirSync(output)) if (name.endsWith(".tgz")) rmSync(path.join(output, name));
@@ -72,6 +110,11 @@ async function main() {
     const addon = await releaseAddon({ ...context, ...libtorch, libtorch: LIBTORCH_PACKAGE });
     const binary = { ...context, ...libtorch };
     packages.push(addonPackage({ ...binary, addon }), await libtorchPackage(binary));
+    if (withCuda !== null) {
+      const { cuda, ...its } = withCuda;
+      const addon = await releaseAddon({ ...context, ...its, libtorch: null, cuda: true });
+      packages.push(cudaPackage({ root, ...withCuda, addon }));
+    }
     for (const { name, entries } of packages) {
       for (const [inside, entry] of entries) {
         if (!("file" in entry) || !/\.(node|so(\.\d+)*)$/.test(inside)) continue;

@@ -10,6 +10,7 @@ import { optionsOfFolder, publishedDeclaration } from "./declarations.mjs";
 const PLATFORM = "linux-x64-gnu";
 export const ADDON_PACKAGE = `@miro-t2i/torch-${PLATFORM}`;
 export const LIBTORCH_PACKAGE = `@miro-t2i/libtorch-${PLATFORM}`;
+export const CUDA_PACKAGE = "@miro-t2i/torch-linux-x64-cuda";
 
 /** What the addon loads of libtorch; headers, tests, Python's parts and static libraries stay behind. */
 const LIBRARIES = ["libc10.so", "libgomp.so.1", "libtorch.so", "libtorch_cpu.so"];
@@ -94,27 +95,42 @@ const platformFields = (version, description) => ({
 });
 
 /** The compiled addon. It depends on libtorch, so that every package manager puts the two beside each other. */
-export function addonPackage({ root, addon, torchVersion }) {
+export function addonPackage(context) {
+  const description = "The native addon of @miro-t2i/torch for Linux on x64 with glibc 2.28 or newer.";
+  const readme = `${description} npm installs it with \`@miro-t2i/torch\`.`;
+  const { version } = readJson(path.join(context.root, "packages/torch/package.json"));
+  return addonOf(context, ADDON_PACKAGE, description, readme, { dependencies: { [LIBTORCH_PACKAGE]: version } });
+}
+
+/**
+ * The addon for a libtorch with CUDA, which has several GB: it is no package, LIBTORCH names what pip has installed.
+ */
+export function cudaPackage({ cuda, ...context }) {
+  const description = `The native addon of @miro-t2i/torch for CUDA ${cuda}, for Linux on x64 with glibc 2.28 or newer.`;
+  const readme =
+    `${description} libtorch is not part of it: \`LIBTORCH\` names the folder of a torch ` +
+    `${context.torchVersion.replace(/\.\d+$/, "")} for CUDA, such as that of Python's torch.`;
+  return addonOf(context, CUDA_PACKAGE, description, readme, { cuda });
+}
+
+function addonOf({ root, addon, torchVersion }, name, description, readme, more) {
   const { version } = readJson(path.join(root, "packages/torch/package.json"));
   const manifest = {
-    name: ADDON_PACKAGE,
-    ...platformFields(version, "The native addon of @miro-t2i/torch for Linux on x64 with glibc 2.28 or newer."),
+    name,
+    ...platformFields(version, description),
     license: "MIT",
     exports: { "./miro_torch.node": "./miro_torch.node", "./package.json": "./package.json" },
-    dependencies: { [LIBTORCH_PACKAGE]: version },
     // What it was compiled for: another libtorch that LIBTORCH names must be of the same release.
     libtorch: torchVersion,
+    ...more,
   };
   const entries = new Map([
     ["package.json", { content: json(manifest) }],
-    [
-      "README.md",
-      { content: `# ${ADDON_PACKAGE}\n\n${manifest.description} npm installs it with \`@miro-t2i/torch\`.\n` },
-    ],
+    ["README.md", { content: `# ${name}\n\n${readme}\n` }],
     ["LICENSE", { file: path.join(root, "LICENSE") }],
     ["miro_torch.node", { file: addon }],
   ]);
-  return { name: ADDON_PACKAGE, version, entries };
+  return { name, version, entries };
 }
 
 /** libtorch for CPUs. */

@@ -8,7 +8,7 @@ import { type AddonSurroundings, addonFile, loadAdvice } from "./addon-file.js";
 let home: string;
 beforeEach(() => {
   home = join(mkdtempSync(join(tmpdir(), "addon ")), "node_modules", "torch");
-  write("package.json", JSON.stringify({ name: "@miro-t2i/torch" }));
+  write("package.json", JSON.stringify({ name: "@miro-t2i/torch", version: "1.2.3" }));
 });
 afterEach(() => rmSync(dirname(dirname(home)), { recursive: true, force: true }));
 
@@ -23,11 +23,15 @@ const here = (changes: Partial<AddonSurroundings> = {}): AddonSurroundings => ({
   platform: "linux",
   arch: "x64",
   glibc: () => "2.36",
+  env: {},
   resolve: (name) => {
     throw new Error(`Cannot find module '${name}'`);
   },
   ...changes,
 });
+
+/** A folder of libtorch for CUDA. */
+const cuda = () => dirname(dirname(write("elsewhere/lib/libtorch_cuda.so")));
 
 describe("the addon is", () => {
   test("the one that a clone has built, before all", () => {
@@ -39,6 +43,13 @@ describe("the addon is", () => {
       "/packages/@miro-t2i/torch-linux-x64-gnu/miro_torch.node",
     );
   });
+  test("for a libtorch with CUDA that a variable names, that of another package", () => {
+    const of = (env: Record<string, string>) => addonFile(here({ env, resolve: (name) => `/packages/${name}` }));
+    const other = "/packages/@miro-t2i/torch-linux-x64-cuda/miro_torch.node";
+    expect(of({ LIBTORCH: cuda() })).toBe(other);
+    expect(of({ LIBTORCH: home, MIRO_LIBTORCH: cuda() })).toBe(other);
+    expect(of({ LIBTORCH: cuda(), MIRO_LIBTORCH: home })).not.toBe(other);
+  });
 });
 
 describe("where there is none, the message says what to do", () => {
@@ -48,6 +59,13 @@ describe("where there is none, the message says what to do", () => {
   });
   test("where optional dependencies were left out", () => {
     expect(() => addonFile(here())).toThrow(/torch-linux-x64-gnu is not installed.*npm install --include=optional/);
+  });
+  test("where a variable names a libtorch for CUDA, whose addon is a package of its own", () => {
+    expect(() => addonFile(here({ env: { LIBTORCH: cuda() } }))).toThrow(
+      `LIBTORCH names ${cuda()}, a libtorch for CUDA, and the addon for it is not installed; run \`npm install ` +
+        "@miro-t2i/torch-linux-x64-cuda@1.2.3`, or unset LIBTORCH",
+    );
+    expect(() => addonFile(here({ arch: "arm64", env: { LIBTORCH: cuda() } }))).toThrow("from a clone");
   });
   test.each([
     ["linux", "arm64", "linux arm64"],

@@ -15,6 +15,11 @@ const write = (name: string, content = "") => {
 };
 const packaged = write("package/miro_torch.node");
 write("package/package.json", JSON.stringify({ name: "@miro-t2i/torch-linux-x64-gnu", libtorch: "2.13.0" }));
+const forCuda = write("cuda-package/miro_torch.node");
+write(
+  "cuda-package/package.json",
+  JSON.stringify({ name: "@miro-t2i/torch-linux-x64-cuda", libtorch: "2.13.0", cuda: "13.0" }),
+);
 
 /** A folder of libtorch as Python's torch, or as an archive, has it. */
 function libtorch(name: string, version: [number, number, number] | string | null, ...more: string[]): string {
@@ -58,12 +63,48 @@ describe("the libtorch that is named", () => {
       /, libtorch 2\.11\.0; the installed addon was compiled for 2\.13\.0/,
     ],
     ["no version", libtorch("bare", null), /unknown version: include\/torch\/headeronly\/version\.h is missing/],
-    ["CUDA", libtorch("cuda", [2, 13, 0], "libtorch_cuda.so"), /for CUDA; the installed addon is for CPUs.*in a clone/],
   ])("is refused for %s, with what to do", (_, folder, reason) => {
     expect(() => loaded({ LIBTORCH: folder })).toThrow(reason);
     expect(() => loaded({ LIBTORCH: folder })).toThrow(
       new RegExp(`^LIBTORCH names ${folder}, .*name the folder of another libtorch 2\\.13, or unset LIBTORCH`),
     );
+  });
+
+  describe("for CUDA, by the addon that was compiled for it,", () => {
+    const parts = ["libc10_cuda.so", "libtorch_cuda.so"];
+    const archive = libtorch("cuda archive", "2.13.1+cu132", ...parts);
+    const wheel = libtorch("cuda wheel", [2, 13, 0], ...parts);
+    write("cuda wheel/version.py", "__version__ = '2.13.0'\ndebug = False\ncuda: Optional[str] = '13.0'\nhip = None\n");
+
+    test("is loaded with CUDA's libraries, where its CUDA is of the same major version", () => {
+      const files = ["libc10.so", "libtorch_cpu.so", "libc10_cuda.so", "libtorch_cuda.so", "libtorch.so"];
+      for (const folder of [archive, wheel])
+        expect(loaded({ LIBTORCH: folder }, forCuda)).toEqual(files.map((name) => join(folder, "lib", name)));
+    });
+
+    test.each([
+      [
+        "a part of it",
+        libtorch("half", "2.13.0+cu130", parts[1]!),
+        /no folder of libtorch: lib\/libc10_cuda\.so is missing/,
+      ],
+      [
+        "another CUDA",
+        libtorch("cuda 12", "2.13.0+cu126", ...parts),
+        /for CUDA 12\.6; the addon was compiled for 13\.0/,
+      ],
+      [
+        "an unknown CUDA",
+        libtorch("cuda ?", [2, 13, 0], ...parts),
+        /for an unknown CUDA; the addon was compiled for 13\.0/,
+      ],
+      ["another version", libtorch("cuda old", "2.11.0+cu130", ...parts), /, libtorch 2\.11\.0; the installed addon/],
+    ])("is refused for %s, with what to do", (_, folder, reason) => {
+      expect(() => loaded({ LIBTORCH: folder }, forCuda)).toThrow(reason);
+      expect(() => loaded({ LIBTORCH: folder }, forCuda)).toThrow(
+        "name the folder of a libtorch 2.13 for CUDA 13, or unset LIBTORCH to compute on the CPU",
+      );
+    });
   });
 
   test("that the loader refuses is an error that says why", () => {
