@@ -18,7 +18,7 @@ import { afterEach, beforeEach, describe, expect, test } from "vitest";
 import { dependenciesStep, npmEnvironment } from "./setup/dependencies.mjs";
 import { chosenLibtorch, libtorchStep } from "./setup/libtorch.mjs";
 import { ownerText, withLock } from "./setup/lock.mjs";
-import { buildProgress, buildTools, nativeStep } from "./setup/native.mjs";
+import { buildProgress, buildTools, nativeStep, requireCudaHeaders } from "./setup/native.mjs";
 import { missingTool, requireNode, which } from "./setup/report.mjs";
 import { typescriptStep } from "./setup/typescript.mjs";
 
@@ -335,6 +335,22 @@ describe("native addon and TypeScript", () => {
     ]);
   });
 
+  test("headers of CUDA that pip's torch comes without are named with the packages that have them", () => {
+    const torch = path.join(root, "site", "torch");
+    const headers = path.join(root, "site", "nvidia", "cu13", "include");
+    const add = (file: string) => {
+      mkdirSync(path.dirname(file), { recursive: true });
+      writeFileSync(file, "");
+    };
+    add(path.join(headers, "cuda_runtime_api.h"));
+    expect(() => requireCudaHeaders(torch)).not.toThrow();
+    add(path.join(torch, "lib", "libtorch_cuda.so"));
+    expect(() => requireCudaHeaders(torch)).toThrow(/missing beside .*torch;.*pip install "cuda-toolkit\[crt,cccl\]"/);
+    add(path.join(headers, "crt", "host_defines.h"));
+    expect(() => requireCudaHeaders(torch)).toThrow(/pip install "cuda-toolkit\[cccl\]"/);
+    add(path.join(headers, "nv", "target"));
+    expect(() => requireCudaHeaders(torch)).not.toThrow();
+  });
   test("the addon is built again when a source, the libtorch or a record is missing or different", async () => {
     const folder = fakeLibtorch("torch");
     write("packages/torch/native/src/module.cpp", "int x;");

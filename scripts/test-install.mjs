@@ -8,6 +8,8 @@
  *   npm run test:install -- --packages DIR      packages that were made before
  *   npm run test:install -- --node 22,24        on some releases of Node (default 20.19.0,22,24,26)
  *   npm run test:install -- --only pnpm,worker  some of the cases
+ *   npm run test:install -- --cuda FOLDER       also with the torch with CUDA in FOLDER, which the packages' addon for
+ *                                               CUDA was compiled for
  */
 import { spawnSync } from "node:child_process";
 import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
@@ -23,7 +25,7 @@ import { argumentsOf } from "./setup/command-line.mjs";
 const root = path.dirname(path.dirname(fileURLToPath(import.meta.url)));
 const RELEASES = ["20.19.0", "22", "24", "26"];
 const list = { type: "string" };
-const { values } = argumentsOf(import.meta.url, { packages: list, node: list, only: list });
+const { values } = argumentsOf(import.meta.url, { packages: list, node: list, only: list, cuda: list });
 const releases = values.node?.split(",") ?? RELEASES;
 const only = values.only?.split(",");
 
@@ -99,11 +101,12 @@ async function main() {
     const sandbox = new Sandbox(scratch, tools, registry.url);
     console.log(`packages from ${registry.url} alone${sandbox.asNobody ? ", as nobody" : ""}`);
     const { version } = JSON.parse(readFileSync(path.join(root, "packages/miro/package.json"), "utf8"));
-    const context = { root, tools, sandbox, version, releases, binaries, pictures: new Set() };
+    const cuda = values.cuda === undefined ? null : path.resolve(values.cuda);
+    const context = { root, tools, sandbox, version, releases, binaries, cuda, pictures: new Set() };
     let failures = 0;
     let passed = 0;
     for (const [name, test] of Object.entries(CASES)) {
-      if (only && !only.includes(name)) continue;
+      if (only ? !only.includes(name) : name === "cuda" && cuda === null) continue;
       const start = performance.now();
       try {
         const said = await test(context);

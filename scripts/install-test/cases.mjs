@@ -224,6 +224,27 @@ export const CASES = {
     }
     return "without the addon or libtorch, the message says how to get them";
   },
+  platforms: async (context) => {
+    const { sandbox } = context;
+    const { folder, env } = await installed(context);
+    sandbox.write(path.join(folder, "draw.mjs"), DRAW);
+    const said = [];
+    for (const [platform, arch] of [
+      ["linux", "arm64"],
+      ["darwin", "arm64"],
+      ["win32", "x64"],
+    ]) {
+      const text = `for (const [name, value] of Object.entries(${JSON.stringify({ platform, arch })}))
+  Object.defineProperty(process, name, { value });
+`;
+      sandbox.write(path.join(folder, "elsewhere.cjs"), text);
+      const message = `no prebuilt native addon for ${platform} ${arch}, only for Linux x64 with glibc 2.28 or newer; build it from a clone`;
+      // The file that draws is loaded there as it is here: what differs is what it sees of the machine.
+      await refuse(sandbox, folder, env, message, "node", "--require", "./elsewhere.cjs", "draw.mjs");
+      said.push(`${platform} ${arch}`);
+    }
+    return `as if on ${said.join(", ")}, the message says what there is and what to do`;
+  },
   libtorch: async (context) => {
     const { sandbox } = context;
     const { folder, env } = await installed(context);
@@ -258,6 +279,30 @@ export const CASES = {
       await refuse(sandbox, folder, named, reason, "node", "draw.mjs");
     }
     await refuse(sandbox, folder, { ...env, LIBTORCH: folder }, "is no folder of libtorch", "node", "draw.mjs");
-    return "LIBTORCH names another libtorch, which draws; one of another version is refused";
+    sandbox.write(path.join(other, "lib", "libtorch_cuda.so"), "");
+    const install = `npm install @miro-t2i/torch-linux-x64-cuda@${context.version}`;
+    await refuse(sandbox, folder, named, install, "node", "draw.mjs");
+    return "LIBTORCH names another libtorch, which draws; one of another version is refused, one for CUDA needs its addon";
+  },
+  cuda: async (context) => {
+    const { sandbox, version, cuda } = context;
+    if (cuda === null) throw new Error("needs --cuda, the folder of a torch with CUDA");
+    const { folder, env } = await installed(context);
+    sandbox.write(path.join(folder, "draw.mjs"), DRAW);
+    const named = { ...env, LIBTORCH: cuda };
+    await refuse(sandbox, folder, named, "@miro-t2i/torch-linux-x64-cuda", "node", "draw.mjs");
+    await succeed(sandbox, folder, env, "npm", "install", `@miro-t2i/torch-linux-x64-cuda@${version}`);
+    await succeed(sandbox, folder, named, "node", "draw.mjs");
+    await checkApple(context, path.join(folder, "apple.png"));
+    const { output } = await succeed(sandbox, folder, named, "npx", "miro", "doctor");
+    const library = output.split("\n").find((line) => line.includes(path.join(cuda, "lib", "libtorch_cpu.so")));
+    if (!library?.includes("CUDA")) throw new Error(`miro doctor names another libtorch than ${cuda}:\n${output}`);
+    const gpu = output.split("\n").find((line) => /^. GPU/.test(line)) ?? "";
+    if (gpu.includes("none"))
+      await refuse(sandbox, folder, named, "cuda", "npx", "miro", "generate", "a fox", "--device", "cuda");
+    // Without the variable the installation is what it was.
+    await succeed(sandbox, folder, env, "node", "draw.mjs");
+    await checkApple(context, path.join(folder, "apple.png"));
+    return `${library.trim()}; ${gpu.trim()}`;
   },
 };

@@ -5,7 +5,7 @@
 import { execFileSync } from "node:child_process";
 import { existsSync, mkdirSync, readFileSync, renameSync, rmSync, writeFileSync } from "node:fs";
 import path from "node:path";
-import { buildTools } from "../setup/native.mjs";
+import { buildTools, requireCudaHeaders } from "../setup/native.mjs";
 import { capture, fingerprint, listFiles, readJson, run, SetupError } from "../setup/report.mjs";
 
 /** The oldest glibc and libstdc++ (GCC 8) that the addon may need: those of RHEL 8 and Debian 10. */
@@ -39,6 +39,7 @@ export async function releaseAddon({ root, env, torch, libtorch, cuda = false, l
   const file = path.join(cache, `miro_torch-${hash.slice(0, 16)}.node`);
   if (existsSync(file)) return file;
 
+  if (cuda) requireCudaHeaders(torch);
   log(`pack: the addon for ${cuda ? "CUDA" : "CPUs"} (CMake; some minutes) ...\n`);
   const tree = path.join(cache, cuda ? "cmake-cuda" : "cmake");
   rmSync(tree, { recursive: true, force: true });
@@ -86,9 +87,7 @@ export async function releaseAddon({ root, env, torch, libtorch, cuda = false, l
     { env },
   );
   if (cuda && !/^NCCL_COMPILES:\w+=(TRUE|1|ON)$/m.test(readFileSync(path.join(tree, "CMakeCache.txt"), "utf8"))) {
-    throw new SetupError(
-      `the headers of CUDA and NCCL were not found beside ${torch}: install torch with its dependencies, by pip`,
-    );
+    throw new SetupError(`NCCL's headers were not found beside ${torch}: install torch with its dependencies, by pip`);
   }
   await run("Building the addon for release", tools.cmake, ["--build", tree, "--parallel", env.MIRO_JOBS ?? "2"], {
     env,

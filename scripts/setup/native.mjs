@@ -81,6 +81,27 @@ export async function buildTools(env) {
   return { cmake, compiler, generator: ninja ? "Ninja" : "Unix Makefiles", program: ninja ?? make };
 }
 
+/**
+ * Headers of CUDA 13 that pip's torch comes without, and the addon needs: the first to compile at all, the second for
+ * NCCL. CMake takes those beside torch, so that a toolkit of the machine is no help.
+ *
+ * @param {string} torch libtorch's folder
+ * @throws SetupError naming the packages that have them
+ */
+export function requireCudaHeaders(torch) {
+  const headers = path.join(torch, "..", "nvidia", "cu13", "include");
+  if (!existsSync(path.join(torch, "lib", "libtorch_cuda.so")) || !existsSync(path.join(headers, "cuda_runtime_api.h")))
+    return;
+  const packages = Object.entries({ crt: "crt/host_defines.h", cccl: "nv/target" })
+    .filter(([, file]) => !existsSync(path.join(headers, file)))
+    .map(([name]) => name);
+  if (packages.length === 0) return;
+  throw new SetupError(
+    `Some headers of CUDA are missing beside ${torch}; pip has them. Install them into the same Python with: ` +
+      `pip install "cuda-toolkit[${packages.join(",")}]"`,
+  );
+}
+
 /** Parallel compilations: one a core, and 2 GiB of memory for each (ATen's headers are large). */
 const jobs = (env) => Number(env.MIRO_JOBS) || Math.max(1, Math.min(cpus().length, Math.floor(totalmem() / 2 ** 31)));
 
@@ -113,6 +134,7 @@ async function build(context) {
   const { source, addon, record, tree, headers } = places(root);
   const tools = await buildTools(env);
   const { torch, hash } = inputs(context);
+  requireCudaHeaders(torch.folder);
 
   // A tree made with other choices cannot be reused; one made with the same resumes after an interruption.
   const choices = { torch: torch.folder, library: torch.library, source, ...tools };
