@@ -5,7 +5,8 @@
  *
  *   npm run pack:release                    all, into build/release
  *   npm run pack:release -- --js            the packages of JavaScript alone, without compiler and libtorch
- *   npm run pack:release -- --cuda FOLDER   also the addon for CUDA, compiled against the torch in FOLDER, which pip has
+ *   npm run pack:release -- --cuda FOLDER   also the addon for CUDA, compiled against the torch in FOLDER, which pip
+ * has
  *                                           installed with CUDA and the headers of its libraries
  *   npm run pack:release -- --output DIR
  *

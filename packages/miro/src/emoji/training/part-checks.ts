@@ -1,5 +1,6 @@
 /**
- * What a dry run looks at in the recipes of the bundled model's parts: the scenes, the parts that they build on, and the
+ * What a dry run looks at in the recipes of the bundled model's parts: the scenes, the parts that they build on, and
+ * the
  * network, through which one blank picture goes, so that sizes that do not fit each other are found. Nothing is drawn
  * and no weights are initialised.
  */
