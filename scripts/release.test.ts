@@ -1,6 +1,15 @@
 // What is published: the same bytes for the same content, nothing of the development, one version for all.
 import { execFileSync } from "node:child_process";
-import { chmodSync, existsSync, mkdtempSync, readFileSync, rmSync, utimesSync, writeFileSync } from "node:fs";
+import {
+  chmodSync,
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readFileSync,
+  rmSync,
+  utimesSync,
+  writeFileSync,
+} from "node:fs";
 import { tmpdir } from "node:os";
 import path from "node:path";
 import { fileURLToPath } from "node:url";
@@ -12,6 +21,7 @@ import {
   ADDON_PACKAGE,
   addonPackage,
   cudaPackage,
+  isCompiled,
   LIBTORCH_PACKAGE,
   miroPackage,
   torchPackage,
@@ -66,6 +76,21 @@ describe("packages of JavaScript", () => {
         expect(name).not.toMatch(/\.test\.|\.map$|\/testing\/|tsbuildinfo|^src\//);
         if (/^dist\/.*\.js$/.test(name)) expect(content, name).not.toContain("sourceMappingURL");
       }
+    }
+  });
+  test("hold of dist/ what has a source, not what tsc left of files that were moved", () => {
+    const home = mkdtempSync(path.join(tmpdir(), "miro-dist-"));
+    try {
+      mkdirSync(path.join(home, "src", "a"), { recursive: true });
+      writeFileSync(path.join(home, "src", "a", "b.ts"), "");
+      const names = ["dist/a/b.js", "dist/a/b.d.ts", "dist/b.js", "dist/a/c.d.ts"];
+      expect(names.map((name) => isCompiled(home, name))).toEqual([true, true, false, false]);
+    } finally {
+      rmSync(home, { recursive: true, force: true });
+    }
+    for (const [i, folder] of ["packages/torch", "packages/miro"].entries()) {
+      const compiled = [...packages[i]!.entries.keys()].filter((name) => /^dist\/.*\.(js|d\.ts)$/.test(name));
+      for (const name of compiled) expect(isCompiled(path.join(root, folder), name), name).toBe(true);
     }
   });
   test("hold README and licence, no install script, and what the program needs beside its code", () => {

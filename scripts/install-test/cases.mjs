@@ -3,6 +3,8 @@ import { spawnSync } from "node:child_process";
 import { chmodSync, cpSync, mkdirSync, readdirSync, readFileSync, renameSync, rmSync, statSync } from "node:fs";
 import { createRequire } from "node:module";
 import path from "node:path";
+import { pathToFileURL } from "node:url";
+import { promisify } from "node:util";
 import { build } from "vite";
 
 /** The program that the documentation begins with. */
@@ -126,6 +128,17 @@ async function bundled(context, bundle) {
   }
 }
 
+/** A module of the tools. */
+function importTool({ tools }, name) {
+  const file = createRequire(path.join(tools, "package.json")).resolve(name);
+  return import(pathToFileURL(file).href);
+}
+
+/** What a plugin that bundles packages would take of this package; what that needs stays outside. */
+function sourceOf(folder, id) {
+  return id === "miro-t2i" ? path.join(folder, "node_modules", id, "dist", "index.js") : null;
+}
+
 /** Every case by its name, in the order in which they run. */
 export const CASES = {
   npm: async (context) => {
@@ -181,6 +194,37 @@ export const CASES = {
           rolldownOptions: { output: { entryFileNames: path.basename(output) } },
         },
       });
+    });
+    return "external draws; inside is refused with what to do";
+  },
+  webpack: async (context) => {
+    const { default: webpack } = await importTool(context, "webpack");
+    await bundled(context, async ({ folder, entry, output, external }) => {
+      const stats = await promisify(webpack)({
+        ...{ mode: "production", target: "node20", context: folder, entry },
+        ...{ experiments: { outputModule: true }, optimization: { minimize: false } },
+        output: { path: path.dirname(output), filename: path.basename(output), module: true },
+        externals: external ? { "miro-t2i": "import miro-t2i" } : {},
+        // What an application does that bundles native code: binaries are files beside the bundle.
+        module: { rules: [{ test: /\.(node|wasm|so[\d.]*)$/, type: "asset/resource" }] },
+      });
+      const errors = stats.toJson({ all: false, errors: true }).errors;
+      if (errors.length > 0) throw new Error(`webpack failed:\n${errors[0].message}`);
+    });
+    return "external draws; inside is refused with what to do";
+  },
+  rollup: async (context) => {
+    const { rollup } = await importTool(context, "rollup");
+    await bundled(context, async ({ folder, entry, output, external }) => {
+      const inside = { name: "inside", resolveId: (id) => (external ? null : sourceOf(folder, id)) };
+      const bundle = await rollup({
+        input: entry,
+        external: external ? ["miro-t2i"] : [],
+        plugins: [inside],
+        onwarn: () => {},
+      });
+      await bundle.write({ file: output, format: "es", inlineDynamicImports: true });
+      await bundle.close();
     });
     return "external draws; inside is refused with what to do";
   },

@@ -1,4 +1,4 @@
-/** Programs that the test uses: verdaccio, package managers, esbuild, and releases of Node. Kept in .cache. */
+/** Programs that the test uses: verdaccio, package managers, bundlers, and releases of Node. Kept in .cache. */
 import { spawnSync } from "node:child_process";
 import { existsSync, mkdirSync, readFileSync, writeFileSync } from "node:fs";
 import path from "node:path";
@@ -8,7 +8,11 @@ import path from "node:path";
  */
 const TOOLS = {
   private: true,
-  dependencies: { verdaccio: "6.8.0", npm: "11.19.1", pnpm: "10.34.8", yarn: "1.22.22", esbuild: "0.28.2" },
+  dependencies: {
+    verdaccio: "6.8.0",
+    ...{ npm: "11.19.1", pnpm: "10.34.8", yarn: "1.22.22" },
+    ...{ esbuild: "0.28.2", webpack: "5.113.0", rollup: "4.68.8" },
+  },
   overrides: { "node-fetch": "2.7.0" },
 };
 

@@ -46,7 +46,7 @@ function workspaceEntries(root, folder) {
     const file = path.join(home, name);
     const mapped = /\.(js|ts)$/.test(name) && name.startsWith("dist/");
     if (!mapped) entries.set(name, { file });
-    else {
+    else if (isCompiled(home, name)) {
       const content = readFileSync(file, "utf8").replace(/\n\/\/# sourceMappingURL=\S+\s*$/, "\n");
       const source = path.join(home, name.replace(/^dist\/(.*)\.d\.ts$/, "src/$1.ts"));
       entries.set(name, { content: source.endsWith(".ts") ? publishedDeclaration(content, options(source)) : content });
@@ -54,6 +54,11 @@ function workspaceEntries(root, folder) {
   }
   if (!entries.has("dist/index.js")) throw new SetupError(`${folder} is not built: run npm run build`);
   return entries;
+}
+
+/** Whether what was compiled still has its source: tsc leaves what it made of files that were moved or removed. */
+export function isCompiled(home, name) {
+  return existsSync(path.join(home, name.replace(/^dist\/(.*?)(\.d\.ts|\.js)$/, "src/$1.ts")));
 }
 
 /** `@miro-t2i/torch`: JavaScript, and the addon's sources. */
