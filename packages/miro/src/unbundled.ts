@@ -16,7 +16,10 @@ function packageName(): string | null {
   }
 }
 
-if (packageName() !== "miro-t2i") {
+/** There in bundles of webpack alone, which lets `import.meta.url` name the file that it has copied from. */
+declare const __webpack_require__: unknown;
+
+if (typeof __webpack_require__ !== "undefined" || packageName() !== "miro-t2i") {
   throw new Error(
     "miro-t2i was bundled into another file, where it finds neither its models nor its native parts; mark it as " +
       "external (esbuild: --external:miro-t2i; Vite: ssr.external; webpack, Rollup: externals; Next.js: " +
