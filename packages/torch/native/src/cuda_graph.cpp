@@ -43,7 +43,9 @@ napi_value graphPool(Environment& e, napi_value*, size_t) {
 napi_value graphNew(Environment& e, napi_value* argv, size_t argc) {
   const c10::DeviceIndex device = cudaIndexAt(e, argv, argc, 0);
   const int64_t pool = argc > 1 ? intWithin(e, argv[1], "pool", -1, static_cast<int64_t>(e.graphPools.size()) - 1) : -1;
-  e.graphs.push_back(std::make_shared<Captured>(device, pool < 0 ? at::cuda::graph_pool_handle() : e.graphPools[pool]));
+  // The two numbers of an id are of other types from release to release of libtorch.
+  const c10::MempoolId_t memory = pool < 0 ? at::cuda::graph_pool_handle() : c10::MempoolId_t(e.graphPools[pool]);
+  e.graphs.push_back(std::make_shared<Captured>(device, memory));
   return makeInt(e, static_cast<int32_t>(e.graphs.size() - 1));
 }
 // graphEnter(id): work is queued on the graph's stream until graphLeave, for warming up and for capture.
