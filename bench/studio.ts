@@ -57,7 +57,7 @@ export async function studio(options: BenchOptions): Promise<void> {
     }
     const [oneByOne, together]: [Cost[], Cost[]] = [[], []];
     for (let round = 0; round < options.rounds; round++) {
-      oneByOne.push(await own.cost(() => inTurn(JOBS, (i) => own.draw(i))));
+      oneByOne.push(await own.cost(() => inTurn(JOBS, (i) => own.draw(i, { deterministic: true }))));
       together.push(await own.waiting(JOBS));
     }
     const health = await own.healthWhileDrawing();
@@ -211,7 +211,8 @@ class Server {
     const blocker = (await this.json("/api/jobs", last)).id as string;
     while ((await this.json("/health")).queue.running === 0) await sleep(5);
     const jobs: string[] = [];
-    for (let i = 0; i < count; i++) jobs.push((await this.json("/api/jobs", { prompt: PROMPT, seed: i })).id);
+    for (let i = 0; i < count; i++)
+      jobs.push((await this.json("/api/jobs", { prompt: PROMPT, seed: i, deterministic: true })).id);
     return this.cost(async () => {
       await fetch(`${this.url}/api/jobs/${blocker}`, { method: "DELETE" });
       // An event stream ends with its job.
