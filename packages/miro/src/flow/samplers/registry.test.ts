@@ -48,7 +48,9 @@ describe("the registry of samplers", () => {
 
   it("refuses names that are taken or could not be a file's, and options without defaults", () => {
     expect(() => registerSampler("euler", twice)).toThrow("sampler: expected a name that no sampler has");
-    expect(() => registerSampler("Euler 2", twice)).toThrow("sampler: expected lower-case letters, digits and _");
+    expect(() => registerSampler("Euler 2", twice)).toThrow(
+      'sampler: expected a name of lower-case letters, digits and _, received "Euler 2"',
+    );
     const needed = { ...twice, options: z.strictObject({ rho: z.number() }) };
     expect(() => registerSampler("needy", needed)).toThrow("needy.options.rho: expected a schema with a default");
     expect(samplerNames()).not.toContain("needy");
