@@ -5,7 +5,8 @@
 import { readFileSync } from "node:fs";
 import { readFile } from "node:fs/promises";
 import { dirname } from "node:path";
-import { writeFileAtomically, writeFileAtomicallyAside } from "@miro-t2i/torch/atomic-write"; // without loading libtorch
+// This entry does not load libtorch.
+import { writeFileAtomically, writeFileAtomicallyAside } from "@miro-t2i/torch/atomic-write";
 import { InvalidInputError, MiroError, systemReason } from "../errors.js";
 import { message, option } from "../message.js";
 import { makeFolder, makeFolderAside } from "./make-folder.js";
