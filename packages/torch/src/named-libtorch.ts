@@ -30,6 +30,7 @@ export function namedLibtorch(env: Variables): { variable: string; folder: strin
 
 /** What is asked of the process; replaced by tests. */
 export interface LoaderSurroundings {
+  /** Where a libtorch may be named. */
   env: Variables;
   /** Loads a library that stays. It throws where it cannot be loaded. */
   load: (file: string) => void;
