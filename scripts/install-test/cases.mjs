@@ -341,12 +341,12 @@ export const CASES = {
     const { output } = await succeed(sandbox, folder, named, "npx", "miro", "doctor");
     const library = output.split("\n").find((line) => line.includes(path.join(cuda, "lib", "libtorch_cpu.so")));
     if (!library?.includes("CUDA")) throw new Error(`miro doctor names another libtorch than ${cuda}:\n${output}`);
-    const gpu = output.split("\n").find((line) => /^. GPU/.test(line)) ?? "";
-    if (gpu.includes("none"))
+    const devices = /^. devices +(.*)$/m.exec(output)?.[1] ?? "";
+    if (!devices.includes("cuda"))
       await refuse(sandbox, folder, named, "cuda", "npx", "miro", "generate", "a fox", "--device", "cuda");
     // Without the variable the installation is what it was.
     await succeed(sandbox, folder, env, "node", "draw.mjs");
     await checkApple(context, path.join(folder, "apple.png"));
-    return `${library.trim()}; ${gpu.trim()}`;
+    return `${library.trim()}; devices: ${devices}${devices.includes("cuda") ? "" : "; --device cuda is refused"}`;
   },
 };
