@@ -43,7 +43,7 @@ describe("miro train", () => {
         /MISSING {2}data\.text_encoder: .*no\/text is not there\n {13}data\.text_encoder=DIR names another folder/,
         /MISSING {2}data\.autoencoder: .*no\/vae is not there/,
         /MISSING {2}initialization\.from: \/nowhere\/model.*no such folder/,
-        /MISSING {2}output: .*file is a file\n {13}--output/,
+        /MISSING {2}output: .*file is a file, not a folder\n {13}--output/,
         /MISSING {2}disk: 1,000,000,000,003 checkpoints of .* MB/,
       ])
         expect(out).toMatch(line);
