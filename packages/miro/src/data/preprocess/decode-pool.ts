@@ -145,7 +145,8 @@ export class DecodePool {
     const pending = this.#pending.get(reply.id);
     if (pending === undefined) return;
     this.#pending.delete(reply.id);
-    if (--this.#load[pending.worker]! === 0) this.#workers[pending.worker]!.unref();
+    // A thread that is being ended keeps the process until it has ended, whatever it still answers.
+    if (--this.#load[pending.worker]! === 0 && !this.#closed) this.#workers[pending.worker]!.unref();
     if ("error" in reply) pending.reject(new MiroError(`decoding failed: ${reply.error}`));
     else pending.resolve(reply.result);
   }
