@@ -59,7 +59,8 @@ export class Thread {
     } finally {
       signal?.removeEventListener("abort", abort);
       this.#calls.delete(id);
-      if (this.#calls.size === 0) this.#worker.unref();
+      // A thread that is being ended keeps the process until it has ended.
+      if (this.#calls.size === 0 && this.#ended === null) this.#worker.unref();
     }
   }
 
