@@ -2,8 +2,7 @@
 /**
  * Takes the steps of the release workflow (.github/workflows/release.yml) in their order, as far as that is possible
  * away from GitHub: in a clone of the last commit, whose origin is a repository of this machine, with a registry of
- * this
- * machine in place of npm's. Needs root and network for packages, as the workflow's container has them.
+ * this machine in place of npm's. Needs root and network for packages, as the workflow's container has them.
  *
  *   npm run test:release
  *   npm run test:release -- --folder DIR              keeps the clone in DIR, and continues with the one that is there

@@ -6,8 +6,7 @@
  *   npm run pack:release                    all, into build/release
  *   npm run pack:release -- --js            the packages of JavaScript alone, without compiler and libtorch
  *   npm run pack:release -- --cuda FOLDER   also the addon for CUDA, compiled against the torch in FOLDER, which pip
- * has
- *                                           installed with CUDA and the headers of its libraries
+ *                                           has installed with CUDA and the headers of its libraries
  *   npm run pack:release -- --output DIR
  *
  * The addon is compiled against the private copy of libtorch that the set-up fetched (or what LIBTORCH names, which

@@ -5,8 +5,8 @@ import { parse } from "yaml";
 /**
  * The steps of a job.
  *
- * @returns {{ name?: string, run?: string, uses?: string, with?: Record<string, string>, env?: Record<string, string>
- * }[]}
+ * @returns {{ name?: string, run?: string, uses?: string, with?: Record<string, string>,
+ *   env?: Record<string, string> }[]}
  */
 export function stepsOf(file, job) {
   return parse(readFileSync(file, "utf8")).jobs[job].steps;

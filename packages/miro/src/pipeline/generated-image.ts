@@ -66,8 +66,7 @@ export class GeneratedImage implements RgbImage {
 
   /**
    * Writes the picture with its settings inside, which `miro info FILE` shows. The file appears whole or not at all.
-   * The
-   * event loop goes on meanwhile.
+   * The event loop goes on meanwhile.
    *
    * @param path a name that ends with `.png` (keeps every pixel), `.webp`, `.jpg` or `.jpeg`
    * @throws InvalidInputError for another ending, a quality with PNG, and an existing file with `overwrite: false`;

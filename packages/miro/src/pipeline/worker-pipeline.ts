@@ -235,8 +235,7 @@ let encoders: Promise<void> | undefined;
 
 /**
  * Encodes one pixel: the first WebP or JPEG of a process loads sharp, which keeps the event loop waiting for a tenth of
- * a
- * second. Better while the model is loaded than between the requests of a server.
+ * a second. Better while the model is loaded than between the requests of a server.
  */
 async function prepareEncoders(): Promise<void> {
   const pixel = { width: 1, height: 1, data: new Uint8Array(3) };
