@@ -66,6 +66,20 @@ export function spread(values: readonly number[]): Spread {
   return { median, min: sorted[0]!, max: sorted.at(-1)!, samples: sorted.length };
 }
 
+/** How long answers take. */
+export interface Percentiles {
+  p50: number;
+  p99: number;
+  max: number;
+  samples: number;
+}
+
+export function percentiles(values: readonly number[]): Percentiles {
+  const sorted = [...values].sort((a, b) => a - b);
+  const at = (share: number) => sorted[Math.min(sorted.length - 1, Math.floor(share * sorted.length))]!;
+  return { p50: at(0.5), p99: at(0.99), max: sorted.at(-1)!, samples: sorted.length };
+}
+
 /** Seconds that one call takes: `repeats` calls after `warmup` unmeasured ones. */
 export function seconds(repeats: number, warmup: number, work: () => void): number[] {
   for (let i = 0; i < warmup; i++) work();

@@ -2,8 +2,7 @@
  * `npm run bench -- server`: how fast a web server answers while it draws. Five pictures are asked for at the sizes of
  * the published model (text encoder, network and autoencoder with random or constant weights); meanwhile this process
  * asks for `/ping` every 20 ms, whether or not the last answer has come. The server draws on its event loop, in a
- * thread
- * (`worker: true`), and in a thread that leaves one core to the server (`threads`).
+ * thread (`worker: true`), and in a thread that leaves one core to the server (`threads`).
  *
  * A picture has 6 steps instead of 50, so that its decoding and its PNG fall into the time that is measured too. The
  * weights, 4 GB, are made once and kept in `.cache/bench`.
@@ -30,7 +29,7 @@ import {
   T5Encoder,
 } from "miro-t2i/networks";
 import { frozenParts, NETWORKS } from "./configurations.js";
-import { BenchError, type BenchOptions, columns, root, store } from "./harness.js";
+import { BenchError, type BenchOptions, columns, type Percentiles, percentiles, root, store } from "./harness.js";
 import type { Drawn, ServerRun } from "./server-run.js";
 
 const PICTURES = 5;
@@ -41,20 +40,13 @@ const SECONDS = { full: { idle: 3, drawing: 30 }, tiny: { idle: 1, drawing: 3 } 
 /** The first step waits for texts to be encoded. */
 const FIRST_STEP_SECONDS = 60;
 
-interface Answers {
-  p50: number;
-  p99: number;
-  max: number;
-  samples: number;
-}
-
 interface Result {
   way: string;
   threads: number;
   /** Milliseconds from the moment of asking to the answer. */
-  pingMilliseconds: Answers;
+  pingMilliseconds: Percentiles;
   /** The same with no picture in progress. */
-  idleMilliseconds: Answers;
+  idleMilliseconds: Percentiles;
   /** Steps that were computed meanwhile, and pictures that were sent. */
   steps: number;
   pictures: number;
@@ -73,7 +65,7 @@ export async function server(options: BenchOptions): Promise<void> {
   const results: Result[] = [];
   for (let round = 0; round < options.rounds; round++)
     for (const [way, run] of ways) results.push(await measure(way, { folder, ...run }, SECONDS[options.size]));
-  const milliseconds = ({ p50, p99, max }: Answers) => [p50, p99, max].map((value) => value.toFixed(1));
+  const milliseconds = ({ p50, p99, max }: Percentiles) => [p50, p99, max].map((value) => value.toFixed(1));
   console.log(
     columns([
       [
@@ -166,7 +158,7 @@ async function portOf(child: ChildProcess): Promise<string> {
 }
 
 /** Asks for `/ping` at a steady pace: an answer that is late keeps no later question waiting. */
-async function ping(url: string, duration: number): Promise<Answers> {
+async function ping(url: string, duration: number): Promise<Percentiles> {
   const answers: Promise<number>[] = [];
   const start = performance.now();
   for (let due = start; due < start + 1000 * duration; due += EVERY_MS) {
@@ -176,9 +168,7 @@ async function ping(url: string, duration: number): Promise<Answers> {
     answer.catch(() => {}); // is told at the end, with the others
     answers.push(answer);
   }
-  const times = (await Promise.all(answers)).sort((a, b) => a - b);
-  const at = (share: number) => times[Math.min(times.length - 1, Math.floor(share * times.length))]!;
-  return { p50: at(0.5), p99: at(0.99), max: times.at(-1)!, samples: times.length };
+  return percentiles(await Promise.all(answers));
 }
 
 /** The folder of a model with random weights, which is made where no earlier run of the same sizes has left it. */
@@ -198,9 +188,8 @@ async function keptModel(size: "full" | "tiny"): Promise<string> {
       rmSync(unfinished, { recursive: true, force: true });
     }
   }
-  console.log(
-    `weights: ${folder} (${isThere ? "of an earlier run" : `made in ${((performance.now() - begun) / 1000).toFixed(1)} s`})`,
-  );
+  const seconds = ((performance.now() - begun) / 1000).toFixed(1);
+  console.log(`weights: ${folder} (${isThere ? "of an earlier run" : `made in ${seconds} s`})`);
   return folder;
 }
 

@@ -9,7 +9,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { MiroPipeline } from "miro-t2i";
-import { BenchError, type BenchOptions, root, spread, store } from "./harness.js";
+import { BenchError, type BenchOptions, type Percentiles, percentiles, root, spread, store } from "./harness.js";
 
 const PROMPT = "a red apple";
 const JOBS = 8;
@@ -220,7 +220,7 @@ class Server {
     });
   }
 
-  async healthWhileDrawing(): Promise<{ p50: number; p99: number; max: number; samples: number }> {
+  async healthWhileDrawing(): Promise<Percentiles> {
     let drawing = true;
     const pictures = (async () => {
       for (let i = 0; drawing; i++) await this.draw(i);
@@ -232,8 +232,6 @@ class Server {
     }
     drawing = false;
     await pictures;
-    times.sort((a, b) => a - b);
-    const at = (share: number) => times[Math.min(times.length - 1, Math.floor(share * times.length))]!;
-    return { p50: at(0.5), p99: at(0.99), max: times.at(-1)!, samples: times.length };
+    return percentiles(times);
   }
 }

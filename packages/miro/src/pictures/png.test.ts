@@ -4,6 +4,7 @@ import sharp from "sharp";
 import { describe, expect, it } from "vitest";
 import { MiroError } from "../errors.js";
 import { encodePng, encodePngAside, readPng, SLICE_BYTES } from "./png.js";
+import { turnsOfLoop } from "./testing/turns-of-loop.js";
 
 const pixels = (width: number, height: number, f: (x: number, y: number, c: number) => number) =>
   Uint8Array.from({ length: width * height * 3 }, (_, i) =>
@@ -41,15 +42,7 @@ describe("encodePng", () => {
     const side = 256;
     const noisy = pixels(side, side, (x, y, c) => (x * y * 31 + c * x * 7) & 255);
     const text = [{ keyword: "miro", text: "{}" }];
-    let turns = 0;
-    let done = false;
-    const turn = () => {
-      turns++;
-      if (!done) setImmediate(turn);
-    };
-    setImmediate(turn);
-    const aside = await encodePngAside(noisy, side, side, text);
-    done = true;
+    const { turns, value: aside } = await turnsOfLoop(() => encodePngAside(noisy, side, side, text));
     expect(turns).toBeGreaterThanOrEqual(Math.floor(noisy.length / SLICE_BYTES));
     expect(aside).toEqual(encodePng(noisy, side, side, text));
   });

@@ -91,6 +91,11 @@ export function deferred(weight: Weight, dtype: DType): DeferredTensor {
   return { dtype, shape, read: () => read(weight, dtype) };
 }
 
+/** Bytes of a tensor's values. */
+export function bytesOf({ shape, dtype }: { shape: readonly number[]; dtype: DType }): number {
+  return shape.reduce((product, size) => product * size, itemSize(dtype));
+}
+
 /** Tells how much of the tensors has been read, in bytes as they are written. */
 export type OnBytes = (done: number, total: number) => void;
 
@@ -106,7 +111,7 @@ export class ReadMeter {
 
   /** The same tensor, which tells when it is read. All have to be tracked before the first is read. */
   track(tensor: DeferredTensor): DeferredTensor {
-    const bytes = tensor.shape.reduce((product, size) => product * size, itemSize(tensor.dtype));
+    const bytes = bytesOf(tensor);
     this.#total += bytes;
     return {
       ...tensor,

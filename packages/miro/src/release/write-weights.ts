@@ -1,10 +1,10 @@
 /** `model.safetensors` of a release, or several files with an index where one would be too large. */
 import { join } from "node:path";
-import { type DType, itemSize } from "@miro-t2i/torch";
+import type { DType } from "@miro-t2i/torch";
 import { type DeferredTensor, writeSafetensors } from "@miro-t2i/torch/io";
 import { writeFileAtomic } from "../files/whole-files.js";
 import { WEIGHTS_INDEX } from "../pipeline/loading/checkpoint.js";
-import { deferred, type ExpectedTensor, type OnBytes, ReadMeter, type Weight } from "./weights.js";
+import { bytesOf, deferred, type ExpectedTensor, type OnBytes, ReadMeter, type Weight } from "./weights.js";
 
 /** Dtypes that the parameters of a release may have. */
 export const RELEASE_DTYPES = ["float32", "float16", "bfloat16"] as const;
@@ -26,7 +26,7 @@ export function writeWeights(
   const meter = new ReadMeter(onBytes);
   for (const [name, { kind, shape }] of expected) {
     const as: DType = kind === "parameter" ? dtype : kind === "buffer" ? "float32" : "bool";
-    const bytes = shape.reduce((product, size) => product * size, itemSize(as));
+    const bytes = bytesOf({ shape, dtype: as });
     let shard = shards.at(-1);
     if (shard === undefined || shard.bytes + bytes > maxShardBytes) {
       shard = { bytes: 0, tensors: new Map() };

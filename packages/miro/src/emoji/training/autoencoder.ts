@@ -7,8 +7,8 @@
  *
  * The pooled term holds flat colours, the gradients hold edges, the noise makes the decoder tolerant of what a sampler
  * leaves, and the penalty keeps the learned latents small. With `loss.redrawn`, a share of each batch has latents with
- * the
- * error of a diffusion network instead of noise (redrawing.ts), so that the decoder mends what such a network leaves.
+ * the error of a diffusion network instead of noise (redrawing.ts), so that the decoder mends what such a network
+ * leaves.
  */
 import { writeFileSync } from "node:fs";
 import { join } from "node:path";
@@ -80,7 +80,7 @@ export async function buildAutoencoder(recipe: AutoencoderRecipe, context: TaskC
 /**
  * The autoencoder of a folder, its decoder to be trained, with as many of its blocks as a recipe's network asks for.
  */
-function decoderOf(folder: string, { decoder_blocks: blocks }: AutoencoderRecipe["network"]): PatchAutoencoder {
+export function decoderOf(folder: string, { decoder_blocks: blocks }: AutoencoderRecipe["network"]): PatchAutoencoder {
   const stored = PatchAutoencoder.fromPretrained(folder);
   if (blocks === undefined) return stored.trainDecoderOnly();
   const { decoder_blocks } = parsePatchAutoencoderConfig({ decoder_blocks: blocks });

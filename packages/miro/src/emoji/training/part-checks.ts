@@ -1,8 +1,7 @@
 /**
  * What a dry run looks at in the recipes of the bundled model's parts: the scenes, the parts that they build on, and
- * the
- * network, through which one blank picture goes, so that sizes that do not fit each other are found. Nothing is drawn
- * and no weights are initialised.
+ * the network, through which one blank picture goes, so that sizes that do not fit each other are found. Nothing is
+ * drawn and no weights are initialised.
  */
 import { existsSync } from "node:fs";
 import { join } from "node:path";
@@ -18,6 +17,7 @@ import type { TaskReport } from "../../training/loop/tasks.js";
 import { EmojiClassifier } from "../evaluation/classifier.js";
 import { vocabularyOf } from "../scenes/index.js";
 import type { ResolvedSceneOptions } from "../scenes/scene-options.js";
+import { decoderOf } from "./autoencoder.js";
 import { clipNetwork } from "./clip.js";
 import type { AutoencoderRecipe, ClassifierRecipe, ClipRecipe, TextEncoderRecipe } from "./recipes.js";
 import { textEncoderNetwork } from "./text-encoder.js";
@@ -33,7 +33,7 @@ export function checkAutoencoder({ scenes, network: sizes, refineDecoderOf: from
       "refine_decoder_of",
       () => {
         if (!existsSync(from)) throw new MiroError(`${from} is not there`);
-        network = PatchAutoencoder.fromPretrained(from).trainDecoderOnly();
+        network = decoderOf(from, sizes);
         return from;
       },
       "miro train emoji-autoencoder makes one: refine_decoder_of=runs/emoji-autoencoder/export",

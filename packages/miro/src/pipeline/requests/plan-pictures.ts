@@ -1,6 +1,7 @@
 /** Which pictures a list of prompts means, each with its options checked, and which of them can share a plan. */
 import { randomInt } from "node:crypto";
 import { InvalidInputError, invalid } from "../../errors.js";
+import { isObject } from "../../files/plain-data.js";
 import { samplerNames, withOptionsOf } from "../../flow/samplers/index.js";
 import { about, message } from "../../message.js";
 import { parseOptions, withDefaults } from "../../options.js";
@@ -59,10 +60,6 @@ export function planPictures(requests: readonly PromptRequest[], options: PlanOp
   if (options.seed !== null && !Number.isSafeInteger(options.seed))
     throw invalid("seed", "the first picture's seed, or null where the noise is given", options.seed);
   return layOut(requests, options, checkOptions);
-}
-
-function isObject(value: unknown): value is object {
-  return typeof value === "object" && value !== null && !Array.isArray(value);
 }
 
 /**

@@ -212,7 +212,7 @@ export class Engine {
     const ending = new AbortController();
     model.warming = ending;
     try {
-      await this.#use(model, "warm", null, {}, ending.signal);
+      await this.#use(model, (thread) => thread.call<void>("warm", null, { signal: ending.signal }));
       for (const helper of await this.#helpersOf(model))
         await helper.call<void>("warm", null, { signal: ending.signal });
     } catch (error) {
@@ -227,29 +227,19 @@ export class Engine {
     const model = this.#models.get(id)!;
     model.warming?.abort();
     const shares = call.bestOf || call.edits.length > 0 ? 1 : Math.min(model.cores, call.pictures.length);
-    if (shares === 1) return this.#use(model, "draw", call, on, signal);
-    model.busy++;
-    try {
-      await this.#loaded(model);
-      const threads = [model.thread!, ...(await this.#helpersOf(model))].slice(0, shares);
-      return await drawParts(threads, model.cores, call, on, signal);
-    } finally {
-      model.busy--;
-      model.lastUsed = performance.now();
-    }
+    return this.#use(model, async (thread) => {
+      if (shares === 1) return thread.call<string[]>("draw", call, { on: { ...on }, signal });
+      const threads = [thread, ...(await this.#helpersOf(model))].slice(0, shares);
+      return drawParts(threads, model.cores, call, on, signal);
+    });
   }
 
-  async #use<T>(
-    model: Model,
-    method: string,
-    call: DrawCall | null,
-    on: Partial<DrawListeners>,
-    signal: AbortSignal,
-  ): Promise<T> {
+  /** Does something in the thread of a model, which stays loaded meanwhile. */
+  async #use<T>(model: Model, work: (thread: Thread) => Promise<T>): Promise<T> {
     model.busy++;
     try {
       await this.#loaded(model);
-      return await model.thread!.call<T>(method, call, { on: { ...on }, signal });
+      return await work(model.thread!);
     } finally {
       model.busy--;
       model.lastUsed = performance.now();
@@ -268,7 +258,7 @@ export class Engine {
   ): Promise<string[]> {
     const model = this.#models.get(id)!;
     model.warming?.abort();
-    return this.#use(model, "sweep", call, on, signal);
+    return this.#use(model, (thread) => thread.call<string[]>("sweep", call, { on: { ...on }, signal }));
   }
 
   /** How a model is loaded. */
