@@ -113,11 +113,20 @@ export async function submit(
     ...(Object.keys(files).length > 0 ? { body: form } : { json: request, keepalive: text.length < MOST_KEPT_ALIVE }),
   };
   keepSent([...sent, asked]);
+  let id: string;
   try {
-    return begin(asked, (await askJson<{ id: string }>("/api/jobs", init)).id);
-  } finally {
-    keepSent(sent.filter((one) => one !== asked));
+    ({ id } = await askJson<{ id: string }>("/api/jobs", init));
+  } catch (error) {
+    // Without an answer, as when the page is left, the studio may have taken the job: a reload looks for it.
+    if (isAnswer(error)) forgetSent(asked);
+    throw error;
   }
+  forgetSent(asked);
+  return begin(asked, id);
+}
+
+function isAnswer(error: unknown): boolean {
+  return error instanceof ApiError && error.status > 0;
 }
 
 let sent: SentJob[] = [];
@@ -125,6 +134,10 @@ let sent: SentJob[] = [];
 function keepSent(now: SentJob[]): void {
   sent = now;
   sessionStorage.setItem(STORED_SENT, JSON.stringify(sent));
+}
+
+function forgetSent(asked: SentJob): void {
+  keepSent(sent.filter((one) => one !== asked));
 }
 
 function begin({ key: _, ...stored }: SentJob, id: string): Job {
@@ -143,11 +156,11 @@ async function takeUp(asked: SentJob): Promise<void> {
         break;
       }
     } catch (error) {
-      if (error instanceof ApiError && error.status > 0) break;
+      if (isAnswer(error)) break;
     }
     await new Promise((resolve) => setTimeout(resolve, LOOK_MS));
   }
-  keepSent(sent.filter((one) => one !== asked));
+  forgetSent(asked);
 }
 
 /** What this tab has stored; an empty list where that is not ours. */
