@@ -20,6 +20,7 @@ describe("the vocabulary of the bundled model", () => {
       "🦊 and 🍎": "a fox and a red apple",
       "a small 🦊": "a small fox",
       "🍇": "grapes",
+      "😀 😃😃": "a grinning face and two grinning faces with big eyes",
       "❤️": "a red heart",
       "❤": "a red heart",
       "a fox": "a fox",
@@ -33,6 +34,8 @@ describe("the vocabulary of the bundled model", () => {
     expect(known.warning(["a steampunk robot", "a pengiun"], "miro-emoji")).toMatch(
       /^miro-emoji draws 984 things and does not know "steampunk".*, "pengiun" \(it knows penguin.*\); what/,
     );
+    // What people look for things by, however many things it fits.
+    expect(known.warning(["a happy face"], "miro-emoji")).toContain('"happy" (it knows grinning face,');
     expect(known.warning(["a 🏴"], "miro-emoji")).toContain('"🏴"');
   });
 });

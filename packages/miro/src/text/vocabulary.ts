@@ -25,7 +25,7 @@ const vocabularySchema = z.strictObject({
         plural: name,
         /** Other names of it that captions use. */
         aliases: z.array(name).max(100),
-        /** Words that the model does not know and people say: `puppy`. */
+        /** Words that people say for it and the model does not know: `puppy`, `happy`. */
         related: z.array(name).max(100),
         /** The characters that mean it. */
         characters: z.array(z.string().min(1).max(32)).max(16),

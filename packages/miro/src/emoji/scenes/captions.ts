@@ -2,8 +2,9 @@
  * Words for scenes: named colours, number and size words, relations, background phrases and sentence templates.
  * `describeScene` is true to the scene that it is given; `scenes.ts` makes wrong captions by describing another scene.
  */
+import { articleOf, takesArticle } from "./grammar.js";
 import type { SceneRandom } from "./random.js";
-import { articleOf, type EmojiEntry } from "./vocabulary.js";
+import type { EmojiEntry } from "./vocabulary.js";
 
 export type Rgb = readonly [red: number, green: number, blue: number];
 
@@ -136,12 +137,7 @@ function objectPhrase(
   }
   const name = useAlias ? entry.aliases[Math.floor(alias * entry.aliases.length)] : entry.label;
   const words = [...adjectives, name].join(" ");
-  return bareName || (entry.article === "" && !useAlias) || isPlural(name) ? words : `${articleOf(words)} ${words}`;
-}
-
-/** Of the aliases, which bring no article with them as entries do, one is a plural. */
-function isPlural(alias: string): boolean {
-  return alias === "fries";
+  return bareName || !takesArticle(name) ? words : `${articleOf(words)} ${words}`;
 }
 
 function backgroundPhrase(background: Background, random: SceneRandom): string {
@@ -175,7 +171,7 @@ export function simplePrompt(entry: EmojiEntry, colour?: ColourName | "white"): 
 
 /** One thing by another of its names: "an apple". */
 export function aliasPrompt(alias: string): string {
-  return isPlural(alias) ? alias : `${articleOf(alias)} ${alias}`;
+  return takesArticle(alias) ? `${articleOf(alias)} ${alias}` : alias;
 }
 
 /** "three red apples on a light blue background"; with a count of 1 the plain sentence. */

@@ -6,6 +6,7 @@ import { existsSync, readFileSync } from "node:fs";
 import { createRequire } from "node:module";
 import { dirname, join } from "node:path";
 import { invalid } from "../../errors.js";
+import { articleOf, pluralOf, takesArticle } from "./grammar.js";
 
 /** One thing that can be drawn and named. */
 export interface EmojiEntry {
@@ -155,59 +156,6 @@ const CORE_GROUPS = new Set([0, 3, 4, 5, 6, 7]);
 /** Clock faces: 24 pictures that differ by the hands. */
 const CLOCK_SUBGROUP = 58;
 
-/** Labels that take no article and no count: plurals and materials. */
-const WITHOUT_ARTICLE = new Set(
-  (
-    "grapes cherries blueberries peanuts beans bread bacon popcorn butter salt sushi pancakes french_fries glasses sunglasses goggles jeans " +
-    "shorts briefs gloves socks maracas scissors chopsticks skis bubbles soap spaghetti cooked_rice curry_rice " +
-    "broccoli garlic fireworks sparkles ice houses books chains paw_prints musical_notes nesting_dolls coral " +
-    "ballet_shoes shopping_bags linked_paperclips bowling tennis"
-  )
-    .split(" ")
-    .map((word) => word.replaceAll("_", " ")),
-);
-
-const IRREGULAR_PLURALS: Readonly<Record<string, string>> = {
-  wolf: "wolves",
-  fish: "fish",
-  sheep: "sheep",
-  mouse: "mice",
-  goose: "geese",
-  ox: "oxen",
-  deer: "deer",
-  leaf: "leaves",
-  die: "dice",
-  foot: "feet",
-  knife: "knives",
-  man: "men",
-  bison: "bison",
-};
-
-/** English plural of a name; the head word of "slice of pizza" is the one before "of". */
-export function pluralOf(name: string): string {
-  const at = name.indexOf(" of ");
-  if (at > 0) return pluralOf(name.slice(0, at)) + name.slice(at);
-  const words = name.split(" ");
-  const last = words[words.length - 1];
-  const plural =
-    IRREGULAR_PLURALS[last] ??
-    (/[^aeiou]y$/.test(last)
-      ? `${last.slice(0, -1)}ies`
-      : /(s|x|z|ch|sh)$/.test(last)
-        ? `${last}es`
-        : /(tomato|potato|volcano|mango)$/.test(last)
-          ? `${last}es`
-          : `${last}s`);
-  return [...words.slice(0, -1), plural].join(" ");
-}
-
-/** "a" or "an", by sound for the few words whose spelling misleads. */
-export function articleOf(name: string): "a" | "an" {
-  if (/^(uni|eu|one|use|uk|ufo)/i.test(name)) return "a";
-  if (/^(hour|x-ray|8)/i.test(name)) return "an";
-  return /^[aeiou]/i.test(name) ? "an" : "a";
-}
-
 interface EmojibaseRecord {
   hexcode: string;
   label: string;
@@ -231,9 +179,6 @@ export function spriteFolder(): string {
   return join(resolvePackage("@lobehub/fluent-emoji-3d"), "assets");
 }
 
-/** A tag of more things than these tells nothing. */
-const WELL_KNOWN_TAG = 6;
-
 /** Every CLDR emoji of the core groups that has a picture, in CLDR's order. 984 entries. */
 export function coreVocabulary(): EmojiEntry[] {
   const folder = spriteFolder();
@@ -252,7 +197,7 @@ export function coreVocabulary(): EmojiEntry[] {
   }
   return core.map(({ record, code }) => {
     const { label } = record;
-    const bare = WITHOUT_ARTICLE.has(label);
+    const bare = !takesArticle(label);
     const ownTags = (record.tags ?? []).filter((tag) => tag.length > 2 && tagUses.get(tag) === 1);
     return {
       code,
@@ -261,7 +206,7 @@ export function coreVocabulary(): EmojiEntry[] {
       article: bare ? "" : articleOf(label),
       plural: bare ? label : pluralOf(label),
       group: record.group!,
-      tags: (record.tags ?? []).filter((tag) => tag.length > 2 && tagUses.get(tag)! <= WELL_KNOWN_TAG),
+      tags: (record.tags ?? []).filter((tag) => tag.length > 2),
     };
   });
 }
