@@ -1,7 +1,6 @@
 /**
  * A root folder like that of the image `node:*-bookworm-slim`: Debian's smallest system from the package sources of
- * this
- * machine, and a release of Node with npm. The system is kept in .cache; each test works on a copy.
+ * this machine, and a release of Node with npm. The system is kept in .cache; each test works on a copy.
  */
 import { execFileSync, spawnSync } from "node:child_process";
 import {

@@ -1,7 +1,7 @@
 /**
  * Python's clients of OpenAI and of the web UI, unchanged, against a studio of small random weights.
- * MIRO_CLIENTS_PYTHON
- * names a Python that has the packages `openai` and `webuiapi`; without one the tests say so and are left out.
+ * MIRO_CLIENTS_PYTHON names a Python that has the packages `openai` and `webuiapi`; without one the tests say so and
+ * are left out.
  */
 import { execFile, spawnSync } from "node:child_process";
 import { cpSync, mkdtempSync, rmSync } from "node:fs";

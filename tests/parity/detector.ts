@@ -3,8 +3,7 @@
  * detections, with the weights of each layout that the recording holds.
  *
  * A mask logit near zero decides where a query may look, so that the last bits of a product can change what follows.
- * The
- * small network is recorded where no logit is that close; at the published size one always is, and mmdet and
+ * The small network is recorded where no logit is that close; at the published size one always is, and mmdet and
  * transformers differ from each other by as much as the wider bounds allow.
  */
 import { existsSync } from "node:fs";

@@ -1,6 +1,5 @@
 // The committed recording of jina-clip (tests/reference/fixtures/scorers/clip_jina): what its scores depend on, and
-// which
-// folders are refused. That they agree with the published libraries is in scorers.test.ts.
+// which folders are refused. That they agree with the published libraries is in scorers.test.ts.
 import { cpSync, mkdtempSync, readFileSync, rmSync, truncateSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";

@@ -209,8 +209,7 @@ export type PerPrompt<S extends z.ZodObject> = z.ZodObject<
 
 /**
  * Of some options those that may differ from prompt to prompt, as they are for one; none has a default, but its words
- * say
- * what holds.
+ * say what holds.
  */
 export function perPrompt<S extends z.ZodObject>(options: S): PerPrompt<S> {
   const fields = Object.entries<z.ZodType>(options.shape)

@@ -144,8 +144,7 @@ export const register: Register = (command, context) => {
 
 /**
  * What counts of the values of flags and of settings files: a picture that is drawn again keeps its own settings but
- * for
- * what flags say, and what is about the best of several has no meaning for one.
+ * for what flags say, and what is about the best of several has no meaning for one.
  */
 function effective(given: Flags, typed: Flags): Flags {
   const stored = given.from === undefined ? [] : Object.keys(storedSchema.shape);

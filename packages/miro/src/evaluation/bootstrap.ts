@@ -1,8 +1,7 @@
 /**
  * Intervals of means by the bootstrap (Efron 1979): the units, here the prompts, are drawn anew with replacement, as
- * many
- * as there are, and the middle 95 % of the means is the interval. Pictures of one prompt are not independent; prompts
- * are.
+ * many as there are, and the middle 95 % of the means is the interval. Pictures of one prompt are not independent;
+ * prompts are.
  */
 import { philox4x32 } from "../random/philox.js";
 

@@ -1,7 +1,7 @@
 /**
  * What a training step hides of a sample's conditioning, so that the network can be guided (Ho and Salimans,
- * "Classifier-Free
- * Diffusion Guidance", arXiv 2207.12598): the text becomes the empty prompt, a reward becomes unknown (NaN).
+ * "Classifier-Free Diffusion Guidance", arXiv 2207.12598): the text becomes the empty prompt, a reward becomes unknown
+ * (NaN).
  */
 import { cat, type Tensor, where, zeros } from "@miro-t2i/torch";
 import { invalid } from "../errors.js";
@@ -54,8 +54,7 @@ function unknown(reward: Tensor, drop: Tensor): Tensor {
 
 /**
  * The empty prompt padded to the T tokens of a batch's text: embeddings (1, T, labelDim), mask (1, T). A single token
- * is repeated
- * over all positions, as upstream does (only the first is unmasked, so the others have no effect).
+ * is repeated over all positions, as upstream does (only the first is unmasked, so the others have no effect).
  */
 function emptyPrompt(uncondEmbedding: Tensor, text_BTE: Tensor): { embeddings: Tensor; mask: Tensor } {
   const T = text_BTE.size(1);

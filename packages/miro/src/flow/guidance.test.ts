@@ -33,8 +33,7 @@ describe("guidance", () => {
 
   /**
    * A network with memory whose answer can be followed by hand. Rows of the conditional branch get conditioning 1, of
-   * the
-   * other −1; latents: z' = z + c; velocity: c + z.
+   * the other −1; latents: z' = z + c; velocity: c + z.
    */
   async function run(guidance: Guidance, steps = 4) {
     const calls: { rows: number; previous: number[] | null }[] = [];

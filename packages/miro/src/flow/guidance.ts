@@ -10,9 +10,9 @@
  * begin or end between two steps: entering, the unconditional branch starts from a copy of the conditional latents;
  * leaving, the conditional half goes on.
  *
- * Within a step of several evaluations w is that of the place where the model is evaluated: linear guidance rises
- * along the step, and
- * a step is inside the window or outside it as a whole, so that the velocity never jumps in the middle of one.
+ * Within a step of several evaluations w is that of the place where the model is evaluated: linear guidance rises along
+ * the step, and a step is inside the window or outside it as a whole, so that the velocity never jumps in the middle of
+ * one.
  */
 import { cat, full, type Tensor } from "@miro-t2i/torch";
 import type { VelocityModel } from "./sampling.js";

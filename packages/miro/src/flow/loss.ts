@@ -7,8 +7,7 @@
  *   ℓ ← ℓ / exp(u(γ)) + u(γ)                                         with log-variance reweighting
  *
  * t = 1 is pure noise and t = 0 is data. z_prev, the latents that the network receives as self-conditioning, come from
- * a first
- * pass over the same y without gradient, each sample's zeroed with probability 1 − selfCondRate.
+ * a first pass over the same y without gradient, each sample's zeroed with probability 1 − selfCondRate.
  *
  * Sources: MIRO (arXiv 2510.25897), the order and shapes of the random draws as in the published implementation.
  */
@@ -69,8 +68,7 @@ export interface LossCallOptions {
   draw?: Draw;
   /**
    * Wraps every call of the network. Each is wrapped on its own, because autocast keeps the weights it has cast: casts
-   * made in the
-   * pass without gradient would cut the gradient of the second.
+   * made in the pass without gradient would cut the gradient of the second.
    */
   precision?: Precision;
 }

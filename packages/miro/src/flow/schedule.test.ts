@@ -47,8 +47,7 @@ describe("LinearSchedule", () => {
 describe("dynamicShift", () => {
   it("gives the noise levels of FLUX.1's scheduler", () => {
     // FlowMatchEulerDiscreteScheduler(use_dynamic_shifting) of diffusers 0.42.1: set_timesteps(sigmas=linspace(1, 1/8,
-    // 8), mu), with
-    // mu = 0.5 (256 tokens) and 1.15 (4096 tokens), followed by its final 0.
+    // 8), mu), with mu = 0.5 (256 tokens) and 1.15 (4096 tokens), followed by its final 0.
     const recorded: [number, number[]][] = [
       [32, [1, 0.9202618, 0.8318243, 0.7331817, 0.6224594, 0.4972936, 0.3546612, 0.1906318, 0]],
       [128, [1, 0.9567237, 0.9045308, 0.8403488, 0.7595109, 0.6545668, 0.5128441, 0.3109011, 0]],

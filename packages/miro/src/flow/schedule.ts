@@ -6,9 +6,8 @@
  *   γ ← max(γ, clipMin)
  *
  * Note the direction: the shift acts on γ itself, so a shift above 1 spends more steps close to the data and one below
- * 1
- * more of them close to the noise (upstream ignores the latter; no published checkpoint has one). With the defaults
- * γ = 1 − t, and the noisy latent is y = γ·x₀ + (1 − γ)·n.
+ * 1 more of them close to the noise (upstream ignores the latter; no published checkpoint has one). With the defaults γ
+ * = 1 − t, and the noisy latent is y = γ·x₀ + (1 − γ)·n.
  */
 import type { Tensor } from "@miro-t2i/torch";
 
@@ -62,15 +61,13 @@ export class LinearSchedule {
 
 /**
  * The shift that a picture's size asks for, by the rule of FLUX.1: larger pictures keep their large shapes visible
- * under more noise, so
- * more steps belong near the noise.
+ * under more noise, so more steps belong near the noise.
  *
  *   μ = 0.5 + (1.15 − 0.5)·(L − 256)/(4096 − 256),   L = height·width/4 tokens of 2 × 2 latents
  *   t ← e^μ·t / (1 + (e^μ − 1)·t)                    t = 1 noise
  *
- * In terms of γ = 1 − t this is a shift of e^−μ. For 32 × 32 latents (256 pixels a side, L = 256) it is 0.61, for 128
- * × 128 (1024
- * pixels) 0.32.
+ * In terms of γ = 1 − t this is a shift of e^−μ. For 32 × 32 latents (256 pixels a side, L = 256) it is 0.61, for 128 ×
+ * 128 (1024 pixels) 0.32.
  *
  * The form of the shift: Esser et al., "Scaling Rectified Flow Transformers for High-Resolution Image Synthesis"
  * (arXiv 2403.03206),

@@ -99,9 +99,8 @@ export function forwardFlops(config: RinConfig, textTokens: number, { conditioni
 
 /**
  * Floating-point operations of one training sample: a forward pass, a backward pass of twice its work, and, with
- * `selfConditioning`, the pass
- * without gradient that comes first. It is counted whole, as in the published figures, though text and rewards are
- * computed once for both.
+ * `selfConditioning`, the pass without gradient that comes first. It is counted whole, as in the published figures,
+ * though text and rewards are computed once for both.
  */
 export function trainingFlops(config: RinConfig, textTokens: number, selfConditioning: boolean): number {
   return (selfConditioning ? 4 : 3) * forwardFlops(config, textTokens);

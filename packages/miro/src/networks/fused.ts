@@ -2,10 +2,8 @@
  * What makes a pre-norm residual network fast, behind one name: {@link residual}.
  *
  * On a CPU, in evaluation and without gradients, oneDNN applies an activation, a product or a sum while a tile of a
- * matrix
- * product is still in cache. A branch of a residual network ends with such a product, so the sum with the residual
- * stream
- * is part of it. Everywhere else the same is computed by operators of its own.
+ * matrix product is still in cache. A branch of a residual network ends with such a product, so the sum with the
+ * residual stream is part of it. Everywhere else the same is computed by operators of its own.
  */
 import {
   call,

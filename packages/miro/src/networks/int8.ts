@@ -1,9 +1,7 @@
 /**
- * Linear layers in 8 bits: weights with one scale for each output, inputs with one scale for the whole tensor,
- * measured at each
- * call (dynamic quantisation). oneDNN multiplies unsigned by signed bytes (AVX-512 VNNI, AMX), sums in int32, and
- * scales,
- * adds the bias and applies what follows in the same kernel:
+ * Linear layers in 8 bits: weights with one scale for each output, inputs with one scale for the whole tensor, measured
+ * at each call (dynamic quantisation). oneDNN multiplies unsigned by signed bytes (AVX-512 VNNI, AMX), sums in int32,
+ * and scales, adds the bias and applies what follows in the same kernel:
  *
  *   x ≈ s·(u − 128), u in 0 … 255;   W ≈ diag(t)·V, V in −127 … 127;   x Wᵀ + b ≈ s·(u − 128) Vᵀ·diag(t) + b
  *

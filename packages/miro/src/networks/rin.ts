@@ -48,14 +48,12 @@ export interface RinOutput {
 export interface RinOptions {
   /**
    * In training, take a NaN reward for a reward of 0.0, as the published code does. By default NaN means "nothing is
-   * known" in
-   * training as in evaluation: the sample's token for that reward is the positional embedding alone.
+   * known" in training as in evaluation: the sample's token for that reward is the positional embedding alone.
    */
   nanRewardAsZeroInTraining?: boolean;
   /**
    * With `concatCondTokenToLatents`, keep everything from attending padded text. Off by default, because networks of
-   * that
-   * kind which exist were trained with padding attended; turn it on for new ones.
+   * that kind which exist were trained with padding attended; turn it on for new ones.
    */
   maskPaddedText?: boolean;
 }
@@ -141,8 +139,7 @@ export class Rin extends nn.Module {
 
   /**
    * Turns the weights of the blocks, nearly all of the network's arithmetic, into int8 (see int8.ts). The network can
-   * then only be
-   * evaluated, on a CPU; its own weights are gone.
+   * then only be evaluated, on a CPU; its own weights are gone.
    */
   quantize(): this {
     for (const [, module] of this.blocks.namedModules()) {
@@ -342,8 +339,8 @@ function stackTokens(vectors: Tensor[]): Tensor {
 
 /**
  * Keys and values of the time token and the conditioning tokens. In training they are one matrix product, as in the
- * published
- * code: two products round differently, and Adam makes whole steps of the difference where a gradient is nearly zero.
+ * published code: two products round differently, and Adam makes whole steps of the difference where a gradient is
+ * nearly zero.
  */
 function keyValueOf(
   reader: CrossAttentionBlock,

@@ -56,8 +56,8 @@ export async function decodeImage(bytes: Uint8Array, options: DecodeOptions = {}
 
 /**
  * As {@link decodeImage}, with the orientation that the picture says and that `orient` decides about: 1, or 2 to 8
- * where
- * it is stored mirrored or turned, as phones store photographs. That of a TIFF, which is always followed, counts as 1.
+ * where it is stored mirrored or turned, as phones store photographs. That of a TIFF, which is always followed, counts
+ * as 1.
  */
 export async function decodeWithOrientation(
   bytes: Uint8Array,

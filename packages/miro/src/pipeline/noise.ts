@@ -4,11 +4,9 @@ import { cat, Generator, randn, scope, type Tensor } from "@miro-t2i/torch";
 
 /**
  * A source of standard normal noise (seeds.length, ...shape) float32 on the CPU. Row i of the first draw equals
- * PyTorch's
- * `torch.randn(1, ...shape, generator=Generator().manual_seed(seeds[i]))`; it is the initial noise. Further draws, for
- * samplers that add noise, go on with the same generators. Drawn on the CPU for every device, so that a seed means the
- * same
- * picture everywhere. The caller owns what is drawn.
+ * PyTorch's `torch.randn(1, ...shape, generator=Generator().manual_seed(seeds[i]))`; it is the initial noise. Further
+ * draws, for samplers that add noise, go on with the same generators. Drawn on the CPU for every device, so that a seed
+ * means the same picture everywhere. The caller owns what is drawn.
  */
 export function noiseOf(seeds: readonly number[], shape: readonly number[]): () => Tensor {
   const generators = seeds.map((seed) => new Generator("cpu").manualSeed(seed));

@@ -54,8 +54,7 @@ export const pictureOptions = z.strictObject({
     perPrompt: true,
   }),
   /**
-   * Text that guidance leads away from, without effect where guidance is off. A
-   * list has a text for each prompt.
+   * Text that guidance leads away from, without effect where guidance is off. A list has a text for each prompt.
    */
   negativePrompt: field(z.union([z.string(), z.array(z.string()).readonly()]).optional(), {
     expected: "a text",

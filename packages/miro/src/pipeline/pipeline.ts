@@ -195,8 +195,8 @@ export class MiroPipeline {
 
   /**
    * Text encoder states of one prompt, in which the characters of the model's vocabulary mean their names; the caller
-   * frees them. Without padding, except for networks that attend padded
-   * text (`concatCondTokenToLatents`). `cut` is what exceeded the checkpoint's limit, "" if nothing did.
+   * frees them. Without padding, except for networks that attend padded text (`concatCondTokenToLatents`). `cut` is
+   * what exceeded the checkpoint's limit, "" if nothing did.
    */
   async encodePrompt(prompt: string): Promise<EncodedPrompt> {
     if (typeof prompt !== "string") throw invalid("prompt", "a text", prompt);

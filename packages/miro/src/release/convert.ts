@@ -1,8 +1,7 @@
 /**
  * A checkpoint as a release folder: `config.json`, `model.safetensors`, `uncond_embedding.npy`, `release.json` and the
  * card `README.md`. Tensors pass one at a time; the finished file is read again for one forward pass. The folder
- * appears
- * as a whole or not at all.
+ * appears as a whole or not at all.
  */
 import { existsSync, readdirSync, statSync } from "node:fs";
 import { join, resolve } from "node:path";

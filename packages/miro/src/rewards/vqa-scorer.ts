@@ -1,7 +1,6 @@
 /**
  * VQAScore (Lin et al. 2024, "Evaluating Text-to-Visual Generation with Image-to-Text Generation"): the probability
- * that
- * CLIP-FlanT5 answers "Yes" to the question whether a picture shows a caption,
+ * that CLIP-FlanT5 answers "Yes" to the question whether a picture shows a caption,
  *
  *   score = exp(mean over the answer's tokens of log P(token | picture, question, tokens before))
  *

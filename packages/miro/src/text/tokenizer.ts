@@ -1,8 +1,7 @@
 /**
  * Text to token ids and back, from a `tokenizer.json`: the same ids as transformers' fast tokenizers of T5 and
  * XLM-RoBERTa. The order of work is that of Hugging Face tokenizers: added tokens are cut out, the rest is normalised,
- * cut into words, and each
- * word segmented by the Unigram model; then the template adds `</s>`.
+ * cut into words, and each word segmented by the Unigram model; then the template adds `</s>`.
  */
 import { stat } from "node:fs/promises";
 import { join } from "node:path";

@@ -7,10 +7,9 @@
  *
  * The pickle is read by the machine of pickle.ts, which knows ordered dictionaries, sets, sizes, dtypes, storages, the
  * functions that put a tensor together from its storage, offset, shape and strides, and NumPy's scalars. Objects of
- * other classes come as
- * `Opaque`: their names, nothing else. Every size is compared with the file before anything is allocated; values are
- * read when a tensor is asked for.
- * Layout: https://docs.pytorch.org/docs/stable/notes/serialization.html
+ * other classes come as `Opaque`: their names, nothing else. Every size is compared with the file before anything is
+ * allocated; values are read when a tensor is asked for. Layout:
+ * https://docs.pytorch.org/docs/stable/notes/serialization.html
  */
 import { noGrad } from "../autograd.js";
 import { empty } from "../creation.js";

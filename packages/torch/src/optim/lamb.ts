@@ -10,8 +10,7 @@
  *
  * Norms and ratios stay on the device: a step never waits for it. The moments and r are made by Adam's fused kernels
  * (native/src/optimizers.cpp), which add −η·m̂/(√v̂ + ε) to a tensor: to p where nothing is adapted, else with η = −1
- * to
- * λp.
+ * to λp.
  */
 import type { Tensor } from "../tensor.js";
 import { type AdamOptions, type GroupInput, Optimizer, type ParamGroup, type Update } from "./optimizer.js";

@@ -42,8 +42,7 @@ export function rewardColumn(name: string, parameter: string): RewardColumn {
 
 /**
  * The columns that are asked for. Without a choice: those whose weights are named, in the published order; where none
- * is
- * named, the published six.
+ * is named, the published six.
  */
 export function rewardColumns(
   scorers: readonly string[] | undefined,

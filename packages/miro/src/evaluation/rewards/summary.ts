@@ -1,7 +1,7 @@
 /**
  * The figures of a file of rewards: means over pictures, their spread, and means over prompts with intervals. One
- * object
- * has the forms of both published tools: a mean for each scorer under its name, and the maps of means and deviations.
+ * object has the forms of both published tools: a mean for each scorer under its name, and the maps of means and
+ * deviations.
  */
 import { bootstrapIntervals, type Interval } from "../bootstrap.js";
 

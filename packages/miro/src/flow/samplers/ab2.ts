@@ -3,8 +3,7 @@ import type { Method } from "../sampling.js";
 
 /**
  * The two-step method of Adams and Bashforth for steps of any length. With r = h / (2·h₋), where h₋ is the length of
- * the
- * step before and v₋ its velocity:
+ * the step before and v₋ its velocity:
  *
  *   x ← x − h·((1 + r)·v − r·v₋)
  *

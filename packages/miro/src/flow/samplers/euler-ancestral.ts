@@ -15,8 +15,7 @@ const options = z.strictObject({
 
 /**
  * Euler's method with ancestral noise, a sampler of the SDE: each step goes further than γ', towards the data, and
- * noise
- * takes it back to the level γ'. With σ = 1 − γ:
+ * noise takes it back to the level γ'. With σ = 1 − γ:
  *
  *   σ↓ = σ'·(1 + η·(σ'/σ − 1)),   x↓ = (σ↓/σ)·x + (1 − σ↓/σ)·x₀          Euler's step to σ↓ ≤ σ'
  *   x ← (α'/α↓)·x↓ + √(σ'² − (α'/α↓·σ↓)²)·n,   α = 1 − σ

@@ -241,8 +241,8 @@ describe("euler_ancestral", () => {
 
   /**
    * Mean and variance of the state at each γ. With Gaussian data each step is affine in x and in its noise, so one run
-   * of
-   * steps + 2 rows gives both: row 0 begins at 0 and gets no noise, row 1 begins at 1, and row i + 2 gets 1 in step i.
+   * of steps + 2 rows gives both: row 0 begins at 0 and gets no noise, row 1 begins at 1, and row i + 2 gets 1 in step
+   * i.
    */
   async function moments(steps: number, eta: number): Promise<{ gamma: number; mean: number; variance: number }[]> {
     const gammas = new LinearSchedule().grid(steps);

@@ -37,8 +37,8 @@ export function rungeKutta4(velocity: (y: number, gamma: number) => number, y: n
 
 /**
  * Numbers of steps, each twice the one before, at which a sampler shows its order. On a grid from γ = 0 to 1 the
- * logarithmic
- * signal-to-noise ratio of dpmpp_2m runs from −∞ to ∞: its error falls as log(steps)/steps², so it takes more of them.
+ * logarithmic signal-to-noise ratio of dpmpp_2m runs from −∞ to ∞: its error falls as log(steps)/steps², so it takes
+ * more of them.
  */
 export const manySteps = (sampler: string): [number, number, number] =>
   sampler === "dpmpp_2m" ? [160, 320, 640] : [20, 40, 80];

@@ -9,8 +9,7 @@ const ALIGNMENT = 256;
 
 /**
  * The same structure of plain objects with its tensors on a device. What lies there already stays; the rest are views
- * of
- * one new buffer, owned by the caller's scope. The host does not wait.
+ * of one new buffer, owned by the caller's scope. The host does not wait.
  */
 export function toDevice<T extends object>(structure: T, device: string): T {
   if (device === "cpu") return structure;

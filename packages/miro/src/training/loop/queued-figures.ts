@@ -3,8 +3,7 @@ import { HostCopy, pinnedMemory, scope, type Tensor } from "@miro-t2i/torch";
 
 /**
  * A vector on its way to the host. From a GPU it is copied as soon as it is computed, beside what comes next: a copy
- * that
- * is asked for only when it is read would come after everything that has been queued by then.
+ * that is asked for only when it is read would come after everything that has been queued by then.
  */
 export class QueuedFigures {
   readonly #values: Tensor;

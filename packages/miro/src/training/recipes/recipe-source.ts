@@ -7,9 +7,8 @@
  * Mappings are merged key by key; anything else, lists included, replaces what was there. A recipe is named by its
  * path, or by its name: `NAME.yaml` beside the file that names it (on the command line: in the working directory), else
  * in the folder `recipes` of the working directory, else among those that come with the program, which have
- * `recipes/NAME.yaml` for a path too. Overrides
- * `a.b.c=value` come last; a value is read as YAML (`3`, `true`, `[a, b]`, `text`). `extends=NAME` as an override
- * applies another recipe on top, before the other overrides.
+ * `recipes/NAME.yaml` for a path too. Overrides `a.b.c=value` come last; a value is read as YAML (`3`, `true`, `[a,
+ * b]`, `text`). `extends=NAME` as an override applies another recipe on top, before the other overrides.
  */
 import { existsSync, readdirSync, realpathSync } from "node:fs";
 import { dirname, join, resolve } from "node:path";

@@ -37,8 +37,7 @@ export interface Samples {
 
 /**
  * Draws one batch of pictures with Euler steps and guidance against the empty prompt. The network and the
- * preconditioning are in
- * evaluation mode meanwhile; the latter is put back into the mode it had.
+ * preconditioning are in evaluation mode meanwhile; the latter is put back into the mode it had.
  */
 export async function drawSamples(parts: SamplingParts, samples: Samples): Promise<RgbImage[]> {
   const { network, preconditioning, schedule, steps, normalization, signal } = parts;

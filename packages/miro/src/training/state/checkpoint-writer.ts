@@ -1,8 +1,7 @@
 /**
  * Checkpoints written beside the training. A thread of its own copies the tensors, while the training already computes
  * the gradients of the next step, and brings the copy to the disk as checkpoint.ts does; from a GPU, a stream of its
- * own
- * copies them. The training waits only where it comes to change its weights before they are copied, or where the
+ * own copies them. The training waits only where it comes to change its weights before they are copied, or where the
  * checkpoint before is still being written.
  */
 import { setTimeout as sleep } from "node:timers/promises";

@@ -52,8 +52,7 @@ export function expectedHours(
  * The parts for the published model of 360 million parameters, FLAN-T5-XL and Mask2Former. On the processor: measured
  * (docs/benchmarks.md) on 2 cores of an AMD EPYC with AVX-512 BF16, the network in bfloat16; but the colours, which are
  * computed from CLIP's arithmetic (0.16 TFLOP an object, 0.39 for the texts of a class) at the network's speed there.
- * On
- * an H100: computed, not measured, from the arithmetic of each part at 30 % of 989 TFLOP/s.
+ * On an H100: computed, not measured, from the arithmetic of each part at 30 % of 989 TFLOP/s.
  */
 export const PUBLISHED_SECONDS: Readonly<Record<"2 CPU cores" | "H100, computed", PartSeconds>> = {
   "2 CPU cores": { step: 1.19, text: 0.68, decode: 1.87, detect: 2.5, colour: 0.58, colourTexts: 1.4 },
