@@ -37,10 +37,10 @@ export async function scorers(checks: Checks): Promise<void> {
   const bound = checks.onGpu ? 1e-4 : 1e-5;
   const images = [picture(96, 96, 30), picture(120, 80, 160)];
 
-  await checks.check("CLIP: features of recorded captions", () => {
+  await checks.check("CLIP: features of recorded captions", async () => {
     const home = join(folder, CLIP);
     using file = openTensors(home, ["model.safetensors"]);
-    const clip = loadClip(file, readClipConfig(home, CLIP_L), { device, dtype: "float32" });
+    const clip = await loadClip(file, readClipConfig(home, CLIP_L), { device, dtype: "float32" });
     const recorded = readSafetensors(join(home, "reference.safetensors"));
     const error = noGrad(() =>
       scope(() => {
@@ -66,9 +66,9 @@ export async function scorers(checks: Checks): Promise<void> {
     });
 
   const home = join(folder, "detector");
-  await checks.check("GenEval's detector: logits of recorded pixels", () => {
+  await checks.check("GenEval's detector: logits of recorded pixels", async () => {
     using file = openTensors(home, [DETECTOR]);
-    using network = loadMask2Former(file, readShape(join(home, "config.json")), { device, dtype: "float32" });
+    using network = await loadMask2Former(file, readShape(join(home, "config.json")), { device, dtype: "float32" });
     const recorded = readSafetensors(join(home, "reference.safetensors"));
     const error = noGrad(() =>
       scope(() => {

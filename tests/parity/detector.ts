@@ -63,7 +63,10 @@ export async function compareDetector(
   for (const name of WEIGHTS.filter((name) => existsSync(join(home, name)))) {
     using file = openTensors(home, [name]);
     const layout = layoutOf(file);
-    using network = loadMask2Former(file, readShape(join(home, "config.json")), { device: "cpu", dtype: "float32" });
+    using network = await loadMask2Former(file, readShape(join(home, "config.json")), {
+      device: "cpu",
+      dtype: "float32",
+    });
     noGrad(() => scope(() => rows.push(...compareNetwork(layout, network, recorded, info, pictures, full))));
     if (layout !== "hugging-face") noGrad(() => scope(() => rows.push(compareMerging(home, name, recorded))));
   }

@@ -24,9 +24,9 @@ afterAll(() => rmSync(scratch, { recursive: true, force: true }));
 type Tensors = Map<string, Tensor>;
 const load = (folder = home, dtype: "float32" | "bfloat16" = "float32") =>
   loadScorer("clip_score", { weights: { clip_score: folder }, dtype });
-const loadNetwork = (folder = home) => {
+const loadNetwork = async (folder = home) => {
   using file = openTensors(folder, ["model.safetensors"]);
-  return loadJinaClip(file, readJinaConfig(folder), { device: "cpu", dtype: "float32" });
+  return await loadJinaClip(file, readJinaConfig(folder), { device: "cpu", dtype: "float32" });
 };
 
 /** A copy of the recording's folder with other tensors. */
@@ -87,8 +87,8 @@ describe("a clip_score", () => {
     );
   });
 
-  it("does not depend on padding behind the end", () => {
-    const clip = loadNetwork();
+  it("does not depend on padding behind the end", async () => {
+    const clip = await loadNetwork();
     noGrad(() =>
       scope(() => {
         const ids = [0, 17, 30, 2];
@@ -196,11 +196,11 @@ describe("low-rank updates", () => {
     ["layers.0.mixer.out_proj.weight", "encoder.layers.0.mixer.out_proj", false],
     ["layers.1.fc1.weight", "encoder.layers.1.mlp.fc1", false],
     ["layers.1.fc2.weight", "encoder.layers.1.mlp.fc2", false],
-  ])("are added to %s, times alpha / rank", (name, published, embedding) => {
+  ])("are added to %s, times alpha / rank", async (name, published, embedding) => {
     const folder = configured(`alpha-${name}`, "config.json", (json) => {
       json.text_config.hf_model_config_kwargs.lora_alpha = 6;
     });
-    const clip = loadNetwork(folder);
+    const clip = await loadNetwork(folder);
     scope(() => {
       const tensors = readSafetensors(join(home, "model.safetensors"));
       const part = (end: string) => tensors.get(`${TEXT}${published}.parametrizations.weight.${end}`)!.double();

@@ -116,7 +116,7 @@ async function compareJina(home: string, images: readonly RgbImage[]): Promise<R
   const config = readJinaConfig(home);
   const tokenizer = await Tokenizer.fromFile(home);
   using file = openTensors(home, ["model.safetensors", "pytorch_model.bin"]);
-  const clip = loadJinaClip(file, config, { device: "cpu", dtype: "float32" });
+  const clip = await loadJinaClip(file, config, { device: "cpu", dtype: "float32" });
   const [plain, prefixed] = [
     new Absolute("clip_jina: published cosines", COSINES),
     new Absolute("clip_jina: published cosines with the prefix", REDUCED),

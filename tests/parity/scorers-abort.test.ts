@@ -1,4 +1,5 @@
-// Every published scorer, on the committed recording, is aborted at each place where it looks at the signal.
+// Every published scorer, on the committed recording, is aborted at places where it looks at the signal: while its
+// weights are loaded, and between its layers.
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import { memory } from "@miro-t2i/torch";
@@ -54,14 +55,30 @@ describe.each([
     const files = ["square", "tall", "wide"].map((one) => join(folder, "pictures", `${one}.png`));
     images = await Promise.all(files.map((file) => decodeImage(readFileSync(file))));
   });
-  const load = async (): Promise<LoadedScorer> => {
-    if (name !== "vqa_score with layers from the disk") return loadScorer(name, options);
+  const load = async (signal?: AbortSignal): Promise<LoadedScorer> => {
+    if (name !== "vqa_score with layers from the disk") return loadScorer(name, { ...options, signal });
     const told: string[] = [];
     // Enough for one layer and what a batch needs, too little for all.
-    const model = await loadVqaScorer({ ...options, onMessage: (text) => void told.push(text) }, 9.25e6);
+    const onMessage = (text: string) => void told.push(text);
+    const model = await loadVqaScorer({ ...options, signal, onMessage }, 9.25e6);
     expect(told).toEqual([expect.stringMatching(/layers are read from disk/)]);
     return checkedScorer({ key: "vqa_score", usesText: true }, model);
   };
+
+  it("can be given up while the weights are loaded, and leaves nothing behind", async () => {
+    const before = memory.stats().liveTensors;
+    const whole = countedSignal(Number.POSITIVE_INFINITY);
+    (await load(whole.signal)).dispose();
+    // At least as often as there are tensors, of which each of these scorers has dozens.
+    expect(whole.looks()).toBeGreaterThan(24);
+    const places = [0.25, 0.5, 0.75, 1].map((part) => Math.floor(part * whole.looks()));
+    for (const at of [1, 2, 3, ...places]) {
+      const { signal, looks } = countedSignal(at);
+      await expect(load(signal)).rejects.toThrow("enough");
+      expect(looks()).toBe(at);
+      expect(memory.stats().liveTensors).toBe(before);
+    }
+  });
 
   it("ends at any of its layers when it is aborted, leaves nothing behind, and goes on the next time", async () => {
     const before = memory.stats().liveTensors;
@@ -84,6 +101,16 @@ describe.each([
     });
     expect(memory.stats().liveTensors).toBe(before);
   });
+});
+
+it("of two scorers that share a tower, one goes on when the other is given up while it loads", async () => {
+  const before = memory.stats().liveTensors;
+  const { signal } = countedSignal(20);
+  const first = loadScorer("clip_openai", { ...options, signal });
+  const second = loadScorer("aesthetic_score", options);
+  await expect(first).rejects.toThrow("enough");
+  (await second).dispose();
+  expect(memory.stats().liveTensors).toBe(before);
 });
 
 async function using<T>(load: () => Promise<LoadedScorer>, use: (scorer: LoadedScorer) => Promise<T>): Promise<T> {

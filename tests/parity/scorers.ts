@@ -203,7 +203,7 @@ async function compareClip(
   const expected = recorded.get("logits") ?? recorded.get("cosine")!;
   {
     using file = openTensors(home, WEIGHTS);
-    const clip = loadClip(file, config, { device: "cpu", dtype: "float32" });
+    const clip = await loadClip(file, config, { device: "cpu", dtype: "float32" });
     noGrad(() =>
       scope(() => {
         const image = unit(clip.encodeImage(pixelsOf(scored, config.vision.image, pixels)));
@@ -250,7 +250,7 @@ async function compareJina(
   const expected = recorded.get("logits")!;
   {
     using file = openTensors(home, WEIGHTS);
-    const clip = loadJinaClip(file, config, { device: "cpu", dtype: "float32" });
+    const clip = await loadJinaClip(file, config, { device: "cpu", dtype: "float32" });
     noGrad(() =>
       scope(() => {
         const image = unit(clip.vision.forward(pixelsOf(scored, config.vision.image, "pillow")));
@@ -389,7 +389,7 @@ async function compareVqa(
   {
     using file = openTensors(home, VQA_WEIGHTS);
     const config = readVqaConfig(home);
-    using networks = loadVqa(file, config, { device: "cpu", dtype: "float32" }, { streamed: false });
+    using networks = await loadVqa(file, config, { device: "cpu", dtype: "float32" }, { streamed: false });
     noGrad(() =>
       scope(() => {
         const { tower, projector, t5 } = networks;
@@ -468,7 +468,7 @@ async function compareImageReward(
   {
     using file = openTensors(home, ["ImageReward.pt"]);
     const head = readImageRewardHead(file, config);
-    const blip = loadBlip(file, config, { device: "cpu", dtype: "float32" });
+    const blip = await loadBlip(file, config, { device: "cpu", dtype: "float32" });
     noGrad(() =>
       scope(() => {
         const image = blip.encodeImage(pixelsOf(scored, config.vision.image, "pillow"));

@@ -7,8 +7,10 @@
  * last oneDNN's float32 convolutions are up to 40 % faster, but ten times less exact.
  */
 import { cat, nn, scope, type Tensor } from "@miro-t2i/torch";
+import { takeAll } from "@miro-t2i/torch/io";
 import { z } from "zod";
 import { InvalidInputError, invalid } from "../errors.js";
+import type { Pieces } from "../pieces.js";
 import type { Autoencoder, LatentDistribution, LoadAutoencoderOptions } from "./autoencoder.js";
 import { loadWeights, readConfig } from "./weights.js";
 
@@ -92,13 +94,18 @@ export class AutoencoderKL extends nn.Module implements Autoencoder {
    * Loads a folder with `config.json` and weights, in evaluation mode.
    * @throws MiroError or TorchError naming the file and what is wrong with it
    */
-  static fromPretrained(
+  static fromPretrained(folder: string, options: LoadAutoencoderOptions = {}): AutoencoderKL {
+    return takeAll(AutoencoderKL.loading(folder, options));
+  }
+
+  /** As {@link fromPretrained}, in pieces. */
+  static *loading(
     folder: string,
     { dtype = "float32", device = "cpu" }: LoadAutoencoderOptions = {},
-  ): AutoencoderKL {
+  ): Pieces<AutoencoderKL> {
     const config = parseAutoencoderKLConfig(readConfig(folder));
     const widths = config.block_out_channels;
-    return loadWeights(
+    return yield* loadWeights(
       folder,
       {
         // The convolutions of the residual blocks that keep their width, in encoder and decoder.

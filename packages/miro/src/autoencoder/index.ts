@@ -1,5 +1,7 @@
 /** Autoencoders: pictures to latents and back. */
+import { takeAll } from "@miro-t2i/torch/io";
 import { InvalidInputError } from "../errors.js";
+import type { Pieces } from "../pieces.js";
 import type { Autoencoder, LoadAutoencoderOptions } from "./autoencoder.js";
 import { AutoencoderKL } from "./autoencoder-kl.js";
 import { PatchAutoencoder } from "./patch-autoencoder.js";
@@ -11,9 +13,9 @@ export { PatchAutoencoder, type PatchAutoencoderConfig, parsePatchAutoencoderCon
 export { countStoredWeights } from "./weights.js";
 
 /** The loaders by the `_class_name` of a folder's `config.json`. */
-const LOADERS: Record<string, (folder: string, options: LoadAutoencoderOptions) => Autoencoder> = {
-  AutoencoderKL: (folder, options) => AutoencoderKL.fromPretrained(folder, options),
-  PatchAutoencoder: (folder, options) => PatchAutoencoder.fromPretrained(folder, options),
+const LOADERS: Record<string, (folder: string, options: LoadAutoencoderOptions) => Pieces<Autoencoder>> = {
+  AutoencoderKL: (folder, options) => AutoencoderKL.loading(folder, options),
+  PatchAutoencoder: (folder, options) => PatchAutoencoder.loading(folder, options),
 };
 
 /**
@@ -21,6 +23,11 @@ const LOADERS: Record<string, (folder: string, options: LoadAutoencoderOptions) 
  * @throws MiroError naming the file that is missing or broken; InvalidInputError for a kind that is not known
  */
 export function loadAutoencoder(folder: string, options: LoadAutoencoderOptions = {}): Autoencoder {
+  return takeAll(loadingAutoencoder(folder, options));
+}
+
+/** As {@link loadAutoencoder}, in pieces. */
+export function* loadingAutoencoder(folder: string, options: LoadAutoencoderOptions = {}): Pieces<Autoencoder> {
   const name = readConfig(folder)._class_name;
   const load = typeof name === "string" && Object.hasOwn(LOADERS, name) ? LOADERS[name] : undefined;
   if (load === undefined) {
@@ -29,5 +36,5 @@ export function loadAutoencoder(folder: string, options: LoadAutoencoderOptions 
       `${folder}/config.json: _class_name: expected one of ${known}, received ${JSON.stringify(name)}`,
     );
   }
-  return load(folder, options);
+  return yield* load(folder, options);
 }

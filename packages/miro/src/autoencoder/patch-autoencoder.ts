@@ -15,9 +15,11 @@
  * W/2p).
  */
 import { cat, nn, noGrad, scope, type Tensor, tensor } from "@miro-t2i/torch";
+import { takeAll } from "@miro-t2i/torch/io";
 import { z } from "zod";
 import { InvalidInputError, invalid } from "../errors.js";
 import { setting } from "../options.js";
+import type { Pieces } from "../pieces.js";
 import type { Autoencoder, LatentDistribution, LoadAutoencoderOptions } from "./autoencoder.js";
 import { loadWeights, readConfig } from "./weights.js";
 
@@ -91,10 +93,15 @@ export class PatchAutoencoder extends nn.Module implements Autoencoder {
    * Loads a folder with `config.json` and weights, in evaluation mode.
    * @throws MiroError or TorchError naming the file and what is wrong with it
    */
-  static fromPretrained(
+  static fromPretrained(folder: string, options: LoadAutoencoderOptions = {}): PatchAutoencoder {
+    return takeAll(PatchAutoencoder.loading(folder, options));
+  }
+
+  /** As {@link fromPretrained}, in pieces. */
+  static *loading(
     folder: string,
     { dtype = "float32", device = "cpu" }: LoadAutoencoderOptions = {},
-  ): PatchAutoencoder {
+  ): Pieces<PatchAutoencoder> {
     const config = parsePatchAutoencoderConfig(readConfig(folder));
     const { channels, encoder_blocks, decoder_blocks } = config;
     // Two convolutions in each residual block.
@@ -102,7 +109,8 @@ export class PatchAutoencoder extends nn.Module implements Autoencoder {
       (sum, width, i) => sum + (encoder_blocks[i]! + decoder_blocks[i]!) * 2 * 9 * width ** 2,
       0,
     );
-    return loadWeights(folder, { leastWeights, create: () => new PatchAutoencoder(config) }, { dtype, device });
+    const plan = { leastWeights, create: () => new PatchAutoencoder(config) };
+    return yield* loadWeights(folder, plan, { dtype, device });
   }
 
   /**

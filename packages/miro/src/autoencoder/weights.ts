@@ -2,9 +2,10 @@
 import { existsSync } from "node:fs";
 import path from "node:path";
 import { nn, scope } from "@miro-t2i/torch";
-import { loadModule, SafetensorsFile, type StoredTensor } from "@miro-t2i/torch/io";
+import { loadModuleInPieces, SafetensorsFile, type StoredTensor } from "@miro-t2i/torch/io";
 import { MiroError } from "../errors.js";
 import { readJson } from "../files/json-file.js";
+import { filled, type Pieces } from "../pieces.js";
 import type { LoadAutoencoderOptions } from "./autoencoder.js";
 
 const CONFIG = "config.json";
@@ -53,11 +54,11 @@ export interface Plan<M extends nn.Module> {
  * The autoencoder of a folder, in evaluation mode and without gradients.
  * @throws MiroError or TorchError naming the file and what is wrong with it
  */
-export function loadWeights<M extends nn.Module>(
+export function* loadWeights<M extends nn.Module>(
   folder: string,
   { leastWeights, create, rename = (name) => ({ name }) }: Plan<M>,
   options: LoadAutoencoderOptions,
-): M {
+): Pieces<M> {
   const weights = weightsFile(folder);
   using file = SafetensorsFile.open(weights);
   const stored = new Map<string, StoredTensor>();
@@ -73,13 +74,14 @@ export function loadWeights<M extends nn.Module>(
       `${path.join(folder, CONFIG)}: describes at least ${leastWeights} weights, ${weights} holds ${held}`,
     );
   }
-  const model = scope(() => nn.init.skipped(create));
-  try {
-    loadModule(model, stored, options);
-  } catch (error) {
-    model.dispose();
-    if ((error as Error).message.includes(weights)) throw error;
-    throw new MiroError(`${weights}: ${(error as Error).message}`, { cause: error });
-  }
+  const fresh = () => scope(() => nn.init.skipped(create));
+  const model = yield* filled(fresh, function* (model) {
+    try {
+      yield* loadModuleInPieces(model, stored, options);
+    } catch (error) {
+      if ((error as Error).message.includes(weights)) throw error;
+      throw new MiroError(`${weights}: ${(error as Error).message}`, { cause: error });
+    }
+  });
   return model.requiresGrad_(false).eval();
 }

@@ -27,6 +27,18 @@ const plain = file("plain.png", encodePng(data, 24, 16));
 const told = file("told.png", encodePng(data, 24, 16, [{ keyword: "miro", text: JSON.stringify(settings) }]));
 
 describe("miro score", () => {
+  it.each([
+    ["--by", "sharpness", "--by", "colorfulness"],
+    ["--by", "sharpness,colorfulness"],
+    ["--by", "sharpness", "colorfulness"],
+  ])("takes scorers as in %s %s %s %s", async (...by) => {
+    const { code, stdout } = await score(plain, ...by, "--json");
+    expect(code).toBe(0);
+    const { images } = JSON.parse(stdout);
+    expect(images.map(({ path }: { path: string }) => path)).toEqual([plain]);
+    expect(Object.keys(images[0].scores)).toEqual(["sharpness", "colorfulness"]);
+  });
+
   it("prints one JSON object with every score in the order of the files", async () => {
     const webp = await sharp(data, { raw: { width: 24, height: 16, channels: 3 } })
       .webp({ lossless: true })

@@ -1,5 +1,6 @@
 /** `miro score`: scores of picture files. Parses, calls {@link scoreFilesWithReport}, prints. */
 import "./extensions.js";
+import { existsSync } from "node:fs";
 import { setNumThreads } from "@miro-t2i/torch";
 import { z } from "zod";
 import { MiroError } from "../errors.js";
@@ -38,11 +39,11 @@ ${scorerSpecs()
 Examples:
   miro score pictures/*.png                             how well each picture shows the prompt that is stored in it
   miro score photo.jpg --prompt "a red apple"
-  miro score book --by emoji_clip_score --by sharpness --json
+  miro score book --by emoji_clip_score,sharpness --json
   miro score pictures/*.png --by pick_a_score_score --weights pick_a_score_score=models/PickScore_v1
   miro score --pairs pairs.jsonl --by clip_openai --output scores.csv
   miro score pictures/*.png --scorer-module brightness.mjs --by brightness     a scorer of your own (docs/rewards.md)
-  miro score geneval --by image_reward_score --by hpsv2_score --output geneval/scores.jsonl
+  miro score geneval --by image_reward_score,hpsv2_score --output geneval/scores.jsonl
   miro score photo.jpg --by aesthetic_score --weights aesthetic_score=models/aesthetic --weights clip_openai=models/clip
 
 A folder stands for the pictures in it, or for those in NNNNN/samples with the prompt in NNNNN/metadata.jsonl beside it.
@@ -68,10 +69,14 @@ export const register: Register = (command, context) => {
 };
 
 async function score(
-  { images, json, threads, scorerModules, ...options }: z.output<typeof schema>,
+  { images: words, json, threads, scorerModules, ...options }: z.output<typeof schema>,
   context: CliContext,
 ) {
   await loadScorerModules(scorerModules);
+  // With `--by one other` the second scorer comes among the pictures.
+  const isScorer = (word: string) => scorerSpecs().some(({ key }) => key === word) && !existsSync(word);
+  const images = words.filter((word) => !isScorer(word));
+  const by = [...options.by.flatMap((list) => list.split(",")), ...words.filter(isScorer)];
   if (threads !== undefined) setNumThreads(threads);
   const progress = await Progress.for(context);
   let report: ScoreReport;
@@ -80,6 +85,7 @@ async function score(
     `${at}${options.output === undefined ? "--output FILE keeps scores, so that they are not computed again" : SAME_COMMAND}`;
   const work: ScoreFilesOptions = {
     ...options,
+    by: [...new Set(by)],
     signal: context.signal,
     onProgress: (done, total) => {
       at = `${done} of ${total} pictures are scored; `;

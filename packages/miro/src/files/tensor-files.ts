@@ -5,7 +5,13 @@
 import { existsSync } from "node:fs";
 import { join } from "node:path";
 import { empty, scope, type Tensor } from "@miro-t2i/torch";
-import { SafetensorsFile, type StoredTensorInfo, type TensorFile, TorchCheckpoint } from "@miro-t2i/torch/io";
+import {
+  SafetensorsFile,
+  type StoredTensorInfo,
+  type TensorFile,
+  TorchCheckpoint,
+  tensorFile,
+} from "@miro-t2i/torch/io";
 import { InvalidInputError, MiroError } from "../errors.js";
 import { readJson } from "./json-file.js";
 
@@ -51,14 +57,14 @@ export function readScalar(file: OpenTensors, key: string): number {
 
 /** A file, with how to close it. */
 function view(file: TensorFile, close: () => void): OpenTensors {
-  return {
+  const open = tensorFile({
     path: file.path,
     keys: () => file.keys(),
     has: (key) => file.has(key),
     info: (key) => file.info(key),
-    copyTo: (key, target) => file.copyTo(key, target),
-    [Symbol.dispose]: close,
-  };
+    copyInPieces: (key, target) => file.copyInPieces(key, target),
+  });
+  return { ...open, [Symbol.dispose]: close };
 }
 
 /** Names of the files that an index lists. @throws MiroError when it is no index */
@@ -104,12 +110,12 @@ function openShards(index: string): OpenTensors {
     if (file === undefined) throw new MiroError(`${index}: holds no tensor ${JSON.stringify(key)}`);
     return file;
   };
-  return {
+  const open = tensorFile({
     path: index,
     keys: () => [...places.keys()],
     has: (key) => places.has(key),
     info: (key: string): StoredTensorInfo => find(key).info(key),
-    copyTo: (key: string, target: Tensor) => find(key).copyTo(key, target),
-    [Symbol.dispose]: close,
-  };
+    copyInPieces: (key: string, target: Tensor) => find(key).copyInPieces(key, target),
+  });
+  return { ...open, [Symbol.dispose]: close };
 }

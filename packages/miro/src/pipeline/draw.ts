@@ -145,6 +145,7 @@ export class Drawer {
     let edits: EncodedEdits | null = null;
     try {
       if (plan.previewEvery !== undefined && plan.preview === "linear") {
+        await residency.bring("autoencoder", plan.signal);
         this.decoder.fitPreview();
         await residency.over("autoencoder");
       }
@@ -176,6 +177,7 @@ export class Drawer {
     let size = Math.min(plan.batchSize, this.#fits);
     let conditioning: Branches | null = null;
     let conditioned = "";
+    await this.#residency.bring("network", plan.signal);
     try {
       for (let left = rows; left.length > 0; ) {
         await breathe(plan.signal);
@@ -282,6 +284,7 @@ export class Drawer {
   async #encodeEdits({ edit, promptOf, signal }: Plan, rows: readonly number[]): Promise<EncodedEdits | null> {
     if (!edit) return null;
     const encoded: EncodedEdits = new Map();
+    await this.#residency.bring("autoencoder", signal);
     const into = { autoencoder: this.autoencoder, normalization: this.#parts.preprocessing };
     try {
       for (const prompt of new Set(rows.map(promptOf))) {
@@ -318,6 +321,7 @@ export class Drawer {
   async *#finish(plan: Plan, { rows, latents }: Batch, edits: EncodedEdits | null): AsyncGenerator<Drawn, void, void> {
     const chunk = plan.deterministic ? 1 : this.decoder.together;
     const origin = await orAborted(originOf(plan, this.#parts), plan.signal);
+    await this.#residency.bring("autoencoder", plan.signal);
     for (let first = 0; first < rows.length; first += chunk) {
       await breathe(plan.signal);
       const own = rows.slice(first, first + chunk);

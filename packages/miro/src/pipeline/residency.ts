@@ -26,6 +26,8 @@ export class Residency {
   #textEncoder: Promise<TextEncoder> | null = null;
   /** What `#textEncoder` became, until it is freed. */
   #loadedTextEncoder: TextEncoder | null = null;
+  /** Stops the loading of what nobody will use. */
+  #loading = new AbortController();
   /** Of work that has the memory to itself. */
   readonly #turns = new Turns();
   #disposed = false;
@@ -55,7 +57,7 @@ export class Residency {
 
   textEncoder(): Promise<TextEncoder> {
     this.checkUsable();
-    this.#textEncoder ??= this.#parts.loadTextEncoder().then(
+    this.#textEncoder ??= this.#parts.loadTextEncoder(this.#loading.signal).then(
       (loaded) => {
         this.#loadedTextEncoder = loaded;
         return loaded;
@@ -73,6 +75,16 @@ export class Residency {
     let loaded = await this.textEncoder();
     while (loaded !== this.#loadedTextEncoder) loaded = await this.textEncoder();
     return loaded;
+  }
+
+  /** Has the network or the autoencoder in memory. @throws the signal's reason when it is aborted */
+  async bring(name: "network" | "autoencoder", signal: AbortSignal | undefined): Promise<void> {
+    this.checkUsable();
+    const part: Part<Rin> | Part<Autoencoder> | Rin | Autoencoder = this.#parts[name];
+    if (!(part instanceof Part)) return;
+    await part.load(signal);
+    if (this.#disposed) part.free();
+    this.checkUsable();
   }
 
   async freeTextEncoder(): Promise<void> {
@@ -107,9 +119,16 @@ export class Residency {
   async over(...names: PartName[]): Promise<void> {
     if (!this.#parts.lowMemory) return;
     for (const name of names) {
-      if (name === "textEncoder") await this.freeTextEncoder();
+      if (name === "textEncoder") await this.#giveUpTextEncoder();
       else this.#free(name);
     }
+  }
+
+  /** Frees the text encoder; where it is on its way, it comes no more. */
+  async #giveUpTextEncoder(): Promise<void> {
+    this.#loading.abort(disposedOf());
+    await this.freeTextEncoder();
+    this.#loading = new AbortController();
   }
 
   /**
@@ -140,7 +159,7 @@ export class Residency {
   async dispose(): Promise<void> {
     if (this.#disposed) return;
     this.#disposed = true;
-    await this.freeTextEncoder();
+    await this.#giveUpTextEncoder();
     const { preconditioning, preprocessing, postprocessing, uncondEmbedding } = this.#parts;
     preconditioning.dispose();
     for (const name of ["network", "autoencoder"] as const) this.#free(name);

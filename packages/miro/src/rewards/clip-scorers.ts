@@ -64,9 +64,9 @@ export async function loadClipScorer(scorer: ClipScorer, options: LoadScorerOpti
   const isRounded = options.precision === "upstream";
   const place = placeOf(isRounded ? { ...options, dtype: "float32" } : options, towerSize(config.vision));
   using file = openTensors(folder, scorer.weights);
-  const vision = holdVision(file, config, place);
+  const vision = await holdVision(file, config, place, options.signal);
   try {
-    const text = loadClipText(file, config, place);
+    const text = await loadClipText(file, config, place, options.signal);
     const scale = scorer.scaled ? Math.exp(readScalar(file, "logit_scale")) : 1;
     return new ClipModel(scorer, vision, text, tokenizer, { scale, isRounded });
   } catch (error) {
@@ -90,7 +90,8 @@ export function loadOpenaiClip(options: LoadScorerOptions, cleaning: ClipCleanin
 async function loadTowers(scorer: ClipScorer, options: LoadScorerOptions): Promise<ClipTowers> {
   const { folder, config, tokenizer } = await openFolder(scorer, options);
   using file = openTensors(folder, scorer.weights);
-  const clip = loadClip(file, config, placeOf(options, towerSize(config.vision)));
+  const place = placeOf(options, towerSize(config.vision));
+  const clip = await loadClip(file, config, place, options.signal);
   return { clip, tokenizer, path: file.path };
 }
 
@@ -127,7 +128,7 @@ export async function loadAesthetic(options: LoadScorerOptions): Promise<ScorerM
     const isRounded = options.precision === "upstream";
     const place = placeOf(isRounded ? { ...options, dtype: "float16" } : options, towerSize(config.vision));
     using file = openTensors(towerFolder, HUGGING_FACE_WEIGHTS);
-    return new AestheticModel(holdVision(file, config, place), folded, isRounded);
+    return new AestheticModel(await holdVision(file, config, place, options.signal), folded, isRounded);
   } catch (error) {
     folded.weight.dispose();
     throw error;

@@ -80,8 +80,16 @@ export function within<T>(mixed: Autocast | null, device: string, body: () => T)
 const shared = new Shared<VisionFeatures>();
 
 /** The image side of a file's CLIP, which others may hold too. @throws as `loadClipVision` */
-export function holdVision(file: OpenTensors, config: ClipConfig, place: WeightsPlace): Hold<VisionFeatures> {
+export function holdVision(
+  file: OpenTensors,
+  config: ClipConfig,
+  place: WeightsPlace,
+  signal: AbortSignal | undefined,
+): Promise<Hold<VisionFeatures>> {
   const { mtimeMs, size } = statSync(file.path);
   const key = JSON.stringify([realpathSync(file.path), mtimeMs, size, place.device, place.dtype]);
-  return shared.hold(key, () => new VisionFeatures(loadClipVision(file, config, place), place.device));
+  return shared.hold(
+    key,
+    async () => new VisionFeatures(await loadClipVision(file, config, place, signal), place.device),
+  );
 }

@@ -10,7 +10,7 @@ import type { nn } from "@miro-t2i/torch";
 import type { TensorFile } from "@miro-t2i/torch/io";
 import { MiroError } from "../errors.js";
 import { Clip, type ClipConfig, ClipText, ClipVision, ClipVisionTower } from "../networks/clip.js";
-import { loadStrictly, type Stored, type WeightsPlace } from "./strict-weights.js";
+import { loadStrictly, type PublishedLayout, type Stored, type WeightsPlace } from "./strict-weights.js";
 
 interface Layout {
   /** Of the network's tensor, by its name in {@link Clip}. */
@@ -78,24 +78,41 @@ function huggingFaceKeys(name: string): string[] {
 }
 
 /**
- * Both towers. @throws MiroError naming the file and the tensors that do not fit; FormatError for values that are not
- * finite
+ * Both towers.
+ * @throws MiroError naming the file and the tensors that do not fit; FormatError for values that are not finite; the
+ *   signal's reason when it is aborted
  */
-export function loadClip(file: TensorFile, config: ClipConfig, place: WeightsPlace): Clip {
+export async function loadClip(
+  file: TensorFile,
+  config: ClipConfig,
+  place: WeightsPlace,
+  signal?: AbortSignal,
+): Promise<Clip> {
   const { vision, text } = config;
   const size = towerSize(vision) + towerSize(text) + text.vocabulary * text.width;
-  return load(() => new Clip(config), size, "", file, place);
+  return load(() => new Clip(config), { size, prefix: "" }, file, place, signal);
 }
 
 /** The text side alone; the image side of the file is not read. @throws as {@link loadClip} */
-export function loadClipText(file: TensorFile, config: ClipConfig, place: WeightsPlace): ClipText {
+export async function loadClipText(
+  file: TensorFile,
+  config: ClipConfig,
+  place: WeightsPlace,
+  signal?: AbortSignal,
+): Promise<ClipText> {
   const size = towerSize(config.text) + config.text.vocabulary * config.text.width;
-  return load(() => new ClipText(config), size, "", file, place, "vision");
+  return load(() => new ClipText(config), { size, prefix: "", without: "vision" }, file, place, signal);
 }
 
 /** The image side alone; the text side of the file is not read. @throws as {@link loadClip} */
-export function loadClipVision(file: TensorFile, config: ClipConfig, place: WeightsPlace): ClipVision {
-  return load(() => new ClipVision(config), towerSize(config.vision), "visual.", file, place, "text");
+export async function loadClipVision(
+  file: TensorFile,
+  config: ClipConfig,
+  place: WeightsPlace,
+  signal?: AbortSignal,
+): Promise<ClipVision> {
+  const size = towerSize(config.vision);
+  return load(() => new ClipVision(config), { size, prefix: "visual.", without: "text" }, file, place, signal);
 }
 
 /**
@@ -103,14 +120,14 @@ export function loadClipVision(file: TensorFile, config: ClipConfig, place: Weig
  *
  * @param prefix of the names in a file of a larger model, whose other tensors are left to others
  */
-export function loadClipTower(
+export async function loadClipTower(
   file: TensorFile,
   vision: ClipConfig["vision"],
   place: WeightsPlace,
-  prefix = "",
-): ClipVisionTower {
+  { prefix = "", signal }: { prefix?: string; signal?: AbortSignal | undefined } = {},
+): Promise<ClipVisionTower> {
   const { stored, ignored, text, projection } = prefix === "" ? layoutOf(file) : HUGGING_FACE;
-  return loadStrictly(() => new ClipVisionTower(vision), file, place, {
+  const layout: PublishedLayout = {
     what: "this CLIP",
     size: towerSize(vision),
     stored: (name) => {
@@ -122,7 +139,8 @@ export function loadClipTower(
       const own = key.slice(prefix.length);
       return ignored.test(own) || (prefix === "" && (text.test(own) || projection.test(own)));
     },
-  });
+  };
+  return loadStrictly(() => new ClipVisionTower(vision), file, place, layout, signal);
 }
 
 /** About how many weights a tower has. */
@@ -130,22 +148,22 @@ export function towerSize({ layers, width, hidden }: ClipConfig["vision"] | Clip
   return layers * (4 * width ** 2 + 2 * width * hidden);
 }
 
-function load<M extends nn.Module>(
+async function load<M extends nn.Module>(
   make: () => M,
-  size: number,
-  prefix: string,
+  { size, prefix, without }: { size: number; prefix: string; without?: "text" | "vision" },
   file: TensorFile,
   place: WeightsPlace,
-  without?: "text" | "vision",
-): M {
+  signal: AbortSignal | undefined,
+): Promise<M> {
   const layout = layoutOf(file);
   const { stored, ignored } = layout;
-  return loadStrictly(make, file, place, {
+  const published: PublishedLayout = {
     what: "this CLIP",
     size,
     stored: (name) => stored(prefix + name),
     ignored: (key) => ignored.test(key) || (without !== undefined && layout[without].test(key)),
-  });
+  };
+  return loadStrictly(make, file, place, published, signal);
 }
 
 function layoutOf(file: TensorFile): Layout {

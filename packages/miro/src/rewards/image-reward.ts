@@ -15,7 +15,7 @@
 import { existsSync } from "node:fs";
 import { join } from "node:path";
 import { type DType, noGrad, scope, stack, type Tensor, tensor } from "@miro-t2i/torch";
-import type { TensorFile } from "@miro-t2i/torch/io";
+import { type TensorFile, tensorFile } from "@miro-t2i/torch/io";
 import { z } from "zod";
 import { MiroError } from "../errors.js";
 import { sha256 } from "../files/sha256.js";
@@ -93,7 +93,8 @@ export async function loadImageReward(options: LoadScorerOptions): Promise<Score
   using file = openTensors(folder, IMAGE_REWARD_WEIGHTS);
   const head = readImageRewardHead(file, config);
   try {
-    const blip = loadBlip(file, config, placeOf({ ...options, dtype }, towerSize(config.vision)));
+    const place = placeOf({ ...options, dtype }, towerSize(config.vision));
+    const blip = await loadBlip(file, config, place, options.signal);
     return new ImageRewardModel(blip, tokenizer, head, config.length);
   } catch (error) {
     head.weight.dispose();
@@ -214,15 +215,25 @@ const HEAD = "mlp.layers";
 /** Positions that count from zero, and BLIP's projections, which ImageReward does not use. */
 const UNUSED = /^blip\.(?:text_encoder\.embeddings\.position_ids|(?:vision|text)_proj\.(?:weight|bias))$/;
 
-/** The networks. @throws MiroError naming the file and the tensors that do not fit; FormatError for infinite values */
-export function loadBlip(file: TensorFile, config: BlipConfig, place: WeightsPlace): Blip {
+/**
+ * The networks.
+ * @throws MiroError naming the file and the tensors that do not fit; FormatError for infinite values; the signal's
+ *   reason when it is aborted
+ */
+export async function loadBlip(
+  file: TensorFile,
+  config: BlipConfig,
+  place: WeightsPlace,
+  signal?: AbortSignal,
+): Promise<Blip> {
   const { vision, text } = config;
-  return loadStrictly(() => new Blip(config), file, place, {
+  const layout = {
     what: "this ImageReward",
     size: towerSize(vision) + towerSize(text) + text.vocabulary * text.width,
-    stored: (name) => ({ keys: publishedKeys(name) }),
-    ignored: (key) => UNUSED.test(key) || key.startsWith(`${HEAD}.`),
-  });
+    stored: (name: string) => ({ keys: publishedKeys(name) }),
+    ignored: (key: string) => UNUSED.test(key) || key.startsWith(`${HEAD}.`),
+  };
+  return loadStrictly(() => new Blip(config), file, place, layout, signal);
 }
 
 function publishedKeys(name: string): string[] {
@@ -241,13 +252,13 @@ const FUSED: Record<string, [attention: string, parts: string[]]> = {
 
 /** The head, folded. @throws MiroError naming the file and the tensor */
 export function readImageRewardHead(file: TensorFile, { head, text }: ImageRewardConfig): LinearHead {
-  const part: TensorFile = {
+  const part = tensorFile({
     path: file.path,
     keys: () => file.keys().filter((key) => key.startsWith("mlp.")),
     has: (key) => file.has(key),
     info: (key) => file.info(key),
-    copyTo: (key, target) => file.copyTo(key, target),
-  };
+    copyInPieces: (key, target) => file.copyInPieces(key, target),
+  });
   return readLinearHead(part, HEAD, text.width, head);
 }
 

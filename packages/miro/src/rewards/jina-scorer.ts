@@ -46,12 +46,10 @@ export async function loadJina(options: LoadScorerOptions): Promise<ScorerModel>
   const rounded = options.precision === "upstream";
   const dtype = rounded ? "bfloat16" : options.dtype;
   using file = openTensors(folder, JINA_WEIGHTS);
-  const clip = loadJinaClip(
-    file,
-    config,
-    placeOf({ ...options, dtype }, jinaSize(config)),
-    rounded ? bfloat16 : undefined,
-  );
+  const clip = await loadJinaClip(file, config, placeOf({ ...options, dtype }, jinaSize(config)), {
+    coordinate: rounded ? bfloat16 : undefined,
+    signal: options.signal,
+  });
   return new JinaModel(clip, config, tokenizer, { rounded, logitScale: readScalar(file, "logit_scale") });
 }
 

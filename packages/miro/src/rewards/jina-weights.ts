@@ -8,8 +8,8 @@
  * The rows of q and k in the vision tower are put in the order in which `Eva02` has them. Loading is strict: every
  * tensor is there in its shape, and nothing else but tables of rotary positions, which are computed.
  */
-import { aten, empty, noGrad, scope } from "@miro-t2i/torch";
-import type { StoredTensorInfo, TensorFile } from "@miro-t2i/torch/io";
+import { aten, empty, noGrad, scope, type Tensor } from "@miro-t2i/torch";
+import { type StoredTensorInfo, type TensorFile, tensorFile } from "@miro-t2i/torch/io";
 import { MiroError } from "../errors.js";
 import { JinaClip } from "../networks/jina-clip.js";
 import type { JinaConfig, LoraConfig } from "./jina-config.js";
@@ -21,28 +21,32 @@ const ROTARY_TABLE = /^vision_model\.(?:blocks\.\d+\.attn\.)?rope\.freqs_(?:cos|
 
 /**
  * Both towers. @throws MiroError naming the file and the tensors that do not fit; FormatError for values that are not
- * finite
+ * finite; the signal's reason when it is aborted
  *
  * @param coordinate how a rotary coordinate of the vision tower is rounded; default: not at all
  */
-export function loadJinaClip(
+export async function loadJinaClip(
   file: TensorFile,
   config: JinaConfig,
   place: WeightsPlace,
-  coordinate?: (value: number) => number,
-): JinaClip {
+  {
+    coordinate,
+    signal,
+  }: { coordinate?: ((value: number) => number) | undefined; signal?: AbortSignal | undefined } = {},
+): Promise<JinaClip> {
   if (!file.has(`${VISION}cls_token`) || !file.keys().some((key) => key.startsWith(TEXT)))
     throw new MiroError(
       `${file.path}: holds no jina-clip: ${VISION}cls_token or ${TEXT}… is not in it; ` +
         `it begins with ${file.keys().slice(0, 3).join(", ")}`,
     );
   const merged = mergedLora(halvedHeads(file, config.vision.width / config.vision.heads), config.lora);
-  return loadStrictly(() => new JinaClip(config, coordinate), merged, place, {
+  const layout = {
     what: "this jina-clip",
     size: jinaSize(config),
-    stored: (name) => ({ keys: publishedKeys(name) }),
-    ignored: (key) => ROTARY_TABLE.test(key),
-  });
+    stored: (name: string) => ({ keys: publishedKeys(name) }),
+    ignored: (key: string) => ROTARY_TABLE.test(key),
+  };
+  return loadStrictly(() => new JinaClip(config, coordinate), merged, place, layout, signal);
 }
 
 /** About how many weights both towers have. */
@@ -75,13 +79,13 @@ function publishedKeys(name: string): string[] {
 
 /** The file with the channels of each head of q and k in two halves, of which it has pairs side by side. */
 function halvedHeads(file: TensorFile, headWidth: number): TensorFile {
-  return {
+  return tensorFile({
     path: file.path,
     keys: () => file.keys(),
     has: (key) => file.has(key),
     info: (key) => file.info(key),
-    copyTo(key, target) {
-      file.copyTo(key, target);
+    *copyInPieces(key, target) {
+      yield* file.copyInPieces(key, target);
       if (!/^vision_model\.blocks\.\d+\.attn\.(?:[qk]_proj\.weight|q_bias)$/.test(key)) return;
       noGrad(() =>
         scope(() => {
@@ -90,7 +94,7 @@ function halvedHeads(file: TensorFile, headWidth: number): TensorFile {
         }),
       );
     },
-  };
+  });
 }
 
 /** The names of a matrix and its update in the file. */
@@ -112,31 +116,42 @@ function mergedLora(file: TensorFile, { rank, alpha }: LoraConfig): TensorFile {
     const base = `${weight.slice(0, -".weight".length)}.parametrizations.weight.`;
     return { original: `${base}original`, a: `${base}0.lora_A`, b: `${base}0.lora_B` };
   };
-  return {
+  return tensorFile({
     path: file.path,
     keys: () => keys,
     has: (key) => known.has(key),
     info: (key) => (merged.has(key) ? checkedUpdate(file, partsOf(key), rank) : file.info(key)),
-    copyTo(key, target) {
-      if (!merged.has(key)) return file.copyTo(key, target);
+    *copyInPieces(key, target) {
+      if (!merged.has(key)) {
+        yield* file.copyInPieces(key, target);
+        return;
+      }
       const { original, a, b } = partsOf(key);
-      noGrad(() =>
-        scope(() => {
-          const read = (part: string) => {
-            const values = empty(file.info(part).shape, { dtype: "float32" });
-            file.copyTo(part, values);
-            return values.select(0, 0);
-          };
-          const inPlace = target.dtype === "float32" && target.device === "cpu";
-          const sum = inPlace ? target : empty(target.shape, { dtype: "float32" });
-          file.copyTo(original, sum);
-          const [left, right] = isEmbedding(key) ? [read(a), read(b)] : [read(b), read(a)];
-          aten.addmm_(sum, left, right, 1, alpha / rank);
-          if (!inPlace) target.copy_(sum);
-        }),
-      );
+      if (target.dtype === "float32" && target.device === "cpu") {
+        yield* file.copyInPieces(original, target);
+        add(target);
+        return;
+      }
+      using sum = empty(target.shape, { dtype: "float32" });
+      yield* file.copyInPieces(original, sum);
+      add(sum);
+      noGrad(() => void target.copy_(sum));
+
+      function add(matrix: Tensor): void {
+        noGrad(() =>
+          scope(() => {
+            const read = (part: string) => {
+              const values = empty(file.info(part).shape, { dtype: "float32" });
+              file.copyTo(part, values);
+              return values.select(0, 0);
+            };
+            const [left, right] = isEmbedding(key) ? [read(a), read(b)] : [read(b), read(a)];
+            aten.addmm_(matrix, left, right, 1, alpha / rank);
+          }),
+        );
+      }
     },
-  };
+  });
 }
 
 const isEmbedding = (key: string) => key.includes(".embeddings.");

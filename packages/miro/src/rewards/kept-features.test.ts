@@ -80,23 +80,33 @@ it("pictures are told apart by content and by the pixels that a tower sees of th
   expect(clipPixels(image, 4, "pillow").toList()).not.toEqual(first);
 });
 
-it("what is shared is made once and freed by the last of its owners", () => {
+it("what is shared is made once and freed by the last of its owners", async () => {
   let made = 0;
   let freed = 0;
   const shared = new Shared<{ dispose(): void }>();
-  const hold = () => shared.hold("tower", () => ({ made: ++made, dispose: () => void freed++ }));
-  const [a, b] = [hold(), hold()];
+  const hold = () => shared.hold("tower", async () => ({ made: ++made, dispose: () => void freed++ }));
+  const [a, b] = await Promise.all([hold(), hold()]);
   expect(b.value).toBe(a.value);
   a.dispose();
   a.dispose();
   expect([made, freed]).toEqual([1, 0]);
   b.dispose();
   expect([made, freed]).toEqual([1, 1]);
-  expect(hold().value).not.toBe(a.value);
-  expect(() =>
-    shared.hold("broken", () => {
-      throw new Error("no file");
-    }),
-  ).toThrow("no file");
+  expect((await hold()).value).not.toBe(a.value);
+  const broken = async () => {
+    throw new Error("no file");
+  };
+  await expect(shared.hold("broken", broken)).rejects.toThrow("no file");
   expect(made).toBe(2);
+});
+
+it("whoever waits for what another gave up makes it", async () => {
+  const shared = new Shared<{ name: string; dispose(): void }>();
+  const given = Promise.reject(new Error("given up"));
+  const first = shared.hold("tower", () => given);
+  const second = shared.hold("tower", async () => ({ name: "second", dispose() {} }));
+  const third = shared.hold("tower", async () => ({ name: "third", dispose() {} }));
+  await expect(first).rejects.toThrow("given up");
+  expect((await second).value.name).toBe("second");
+  expect((await third).value).toBe((await second).value);
 });

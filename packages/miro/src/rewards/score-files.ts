@@ -37,7 +37,7 @@ export const scoreFilesSchema = z.strictObject({
   /** Keys of the scorers. */
   by: field(z.array(z.string().min(1)).min(1).default([DEFAULT_SCORER]), {
     expected: "keys of scorers",
-    help: "scorer to use; may be given several times",
+    help: "scorer to use, or several, separated by commas; may be given several times",
     flag: "--by <scorer>",
   }),
   /** What the pictures should show. Default: the prompt that is stored in each. */

@@ -91,7 +91,7 @@ export interface LoadScorerOptions {
   onMessage?: ((message: string) => void) | undefined;
   /** Reports downloads. */
   onDownload?: ((progress: DownloadProgress) => void) | undefined;
-  /** Stops downloads. */
+  /** Stops loading. */
   signal?: AbortSignal | undefined;
 }
 

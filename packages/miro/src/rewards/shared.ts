@@ -7,24 +7,47 @@ export interface Hold<T> {
   dispose(): void;
 }
 
-export class Shared<T extends { dispose(): void }> {
-  readonly #held = new Map<string, { value: T; owners: number }>();
+interface Entry<T> {
+  making: Promise<T>;
+  owners: number;
+}
 
-  /** @param make called when nobody holds what the key names */
-  hold(key: string, make: () => T): Hold<T> {
-    const entry = this.#held.get(key) ?? { value: make(), owners: 0 };
-    this.#held.set(key, entry);
-    entry.owners++;
-    let open = true;
-    return {
-      value: entry.value,
-      dispose: () => {
-        if (!open) return;
-        open = false;
-        if (--entry.owners > 0) return;
-        this.#held.delete(key);
-        entry.value.dispose();
-      },
-    };
+export class Shared<T extends { dispose(): void }> {
+  readonly #held = new Map<string, Entry<T>>();
+
+  /**
+   * @param make called when nobody holds what the key names. Where another owner's `make` fails, as when it is given up,
+   *   this one is tried
+   * @throws what `make` throws
+   */
+  async hold(key: string, make: () => Promise<T>): Promise<Hold<T>> {
+    for (;;) {
+      const others = this.#held.get(key);
+      const entry = others ?? { making: make(), owners: 0 };
+      this.#held.set(key, entry);
+      entry.owners++;
+      try {
+        const value = await entry.making;
+        return { value, dispose: once(() => this.#letGo(key, entry, value)) };
+      } catch (error) {
+        if (this.#held.get(key) === entry) this.#held.delete(key);
+        if (others === undefined) throw error;
+      }
+    }
   }
+
+  #letGo(key: string, entry: Entry<T>, value: T): void {
+    if (--entry.owners > 0) return;
+    this.#held.delete(key);
+    value.dispose();
+  }
+}
+
+function once(work: () => void): () => void {
+  let isDone = false;
+  return () => {
+    if (isDone) return;
+    isDone = true;
+    work();
+  };
 }

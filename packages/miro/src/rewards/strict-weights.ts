@@ -3,8 +3,9 @@
  * known to hold no weights. Tensors may have other names there, be transposed or rearranged, or stand in several parts.
  */
 import { type DType, empty, isFloatingPoint, nn, noGrad, scope, type Tensor } from "@miro-t2i/torch";
-import { loadModule, type StoredTensor, type TensorFile } from "@miro-t2i/torch/io";
+import { loadModuleInPieces, type StoredTensor, type TensorFile, tensorFile } from "@miro-t2i/torch/io";
 import { MiroError } from "../errors.js";
+import { filled, inPieces, type Pieces } from "../pieces.js";
 
 /** Where the weights go. */
 export interface WeightsPlace {
@@ -37,42 +38,42 @@ export interface PublishedLayout {
 /**
  * Makes a network and loads it; it is in evaluation mode and has no gradients. Weights are not drawn before.
  *
- * @throws MiroError naming the file and the tensors that do not fit; FormatError for values that are not finite
+ * @throws MiroError naming the file and the tensors that do not fit; FormatError for values that are not finite; the
+ *   signal's reason when it is aborted
  */
-export function loadStrictly<M extends nn.Module>(
+export async function loadStrictly<M extends nn.Module>(
   make: () => M,
   file: TensorFile,
   place: WeightsPlace,
   layout: PublishedLayout,
-): M {
+  signal: AbortSignal | undefined,
+): Promise<M> {
   checkSize(file, layout);
-  const module = scope(() => nn.init.skipped(make));
-  try {
+  const fresh = () => scope(() => nn.init.skipped(make));
+  const read = filled(fresh, function* (module) {
     const own = module.stateDict();
     const stored = new Map<string, Stored>();
     for (const name of own.keys()) stored.set(name, layout.stored(name));
     checkTensors(own, stored, layout, file);
-    return readInto(module, file, place, stored);
-  } catch (error) {
-    module.dispose();
-    throw error;
-  }
+    yield* readInto(module, file, place, stored);
+  });
+  return inPieces(read, signal);
 }
 
 /**
  * Reads the values of a network that {@link checkTensors} has found in the file; it is in evaluation mode and has no
  * gradients. A tensor of the file may have more rows, which are left out.
  */
-export function readInto<M extends nn.Module>(
+export function* readInto<M extends nn.Module>(
   module: M,
   file: TensorFile,
   place: WeightsPlace,
   stored: ReadonlyMap<string, Stored>,
-): M {
+): Pieces<M> {
   const places = new Map<string, StoredTensor>();
   const adapted = adapt(file, stored, module.stateDict());
   for (const name of stored.keys()) places.set(name, { file: adapted, key: name });
-  loadModule(module, places, place);
+  yield* loadModuleInPieces(module, places, place);
   return module.requiresGrad_(false).eval() as M;
 }
 
@@ -134,34 +135,38 @@ export function checkTensors(
 
 /** The file as the network names and shapes it. */
 function adapt(file: TensorFile, stored: ReadonlyMap<string, Stored>, own: ReadonlyMap<string, Tensor>): TensorFile {
-  return {
+  return tensorFile({
     path: file.path,
     keys: () => [...stored.keys()],
     has: (name) => stored.has(name),
     info: (name) => ({ ...describe(file, stored.get(name)!), shape: own.get(name)!.shape }),
-    copyTo: (name, target) =>
-      scope(() => {
-        const { keys, transposed, rearrange } = stored.get(name)!;
-        if (transposed || rearrange) {
-          const shape = transposed ? [...target.shape].reverse() : [...target.shape];
-          const values = empty(shape, { dtype: target.dtype });
-          file.copyTo(keys[0]!, values);
-          noGrad(() => target.copy_(rearrange ? rearrange(values) : values.t()));
-          return;
-        }
-        const { shape } = file.info(keys[0]!);
-        if (keys.length === 1 && target.ndim > 0 && shape[0]! > target.size(0)) {
-          const all = empty([...shape], { dtype: target.dtype });
-          file.copyTo(keys[0]!, all);
-          noGrad(() => target.copy_(all.narrow(0, 0, target.size(0))));
-          return;
-        }
-        const size = target.ndim === 0 ? 0 : target.size(0) / keys.length;
-        keys.forEach((key, i) => {
-          file.copyTo(key, keys.length === 1 ? target : noGrad(() => target.narrow(0, i * size, size)));
-        });
-      }),
-  };
+    *copyInPieces(name, target) {
+      const { keys, transposed, rearrange } = stored.get(name)!;
+      if (transposed || rearrange) {
+        const shape = transposed ? [...target.shape].reverse() : [...target.shape];
+        using values = empty(shape, { dtype: target.dtype });
+        yield* file.copyInPieces(keys[0]!, values);
+        noGrad(() => scope(() => void target.copy_(rearrange ? rearrange(values) : values.t())));
+        return;
+      }
+      const { shape } = file.info(keys[0]!);
+      if (keys.length === 1 && target.ndim > 0 && shape[0]! > target.size(0)) {
+        using all = empty([...shape], { dtype: target.dtype });
+        yield* file.copyInPieces(keys[0]!, all);
+        noGrad(() => scope(() => void target.copy_(all.narrow(0, 0, target.size(0)))));
+        return;
+      }
+      if (keys.length === 1) {
+        yield* file.copyInPieces(keys[0]!, target);
+        return;
+      }
+      const size = target.size(0) / keys.length;
+      for (const [i, key] of keys.entries()) {
+        using part = noGrad(() => target.narrow(0, i * size, size));
+        yield* file.copyInPieces(key, part);
+      }
+    },
+  });
 }
 
 function describe(file: TensorFile, { keys }: Stored) {

@@ -79,7 +79,7 @@ export async function loadVqaScorer(options: LoadScorerOptions, freeBytes?: numb
     const rounded = precision === "upstream";
     const place: WeightsPlace = { ...asked, dtype: rounded || asked.dtype === "float16" ? "bfloat16" : asked.dtype };
     const streamed = chooseStreaming(config, tokens, place, freeBytes ?? freeOn(place.device), onMessage);
-    const networks = loadVqa(file, config, place, { streamed });
+    const networks = await loadVqa(file, config, place, { streamed, signal: options.signal });
     kept = streamed;
     try {
       const tower = networks.tower ?? (await loadTower(config, place, options));
@@ -122,7 +122,7 @@ async function loadTower(config: VqaConfig, place: WeightsPlace, options: LoadSc
       `${folder}: the vision tower has a width of ${vision.width}, CLIP-FlanT5 takes ${config.vision.width}`,
     );
   using file = openTensors(folder, VQA_WEIGHTS);
-  return loadClipTower(file, vision, place);
+  return await loadClipTower(file, vision, place, { signal: options.signal });
 }
 
 /** Whether the blocks of T5 are read from the disk for each batch. @throws MiroError when even that takes too much */

@@ -6,10 +6,11 @@
  * file each time they are used and freed behind it; both compute the same.
  */
 import { F, nn, scope, type Tensor } from "@miro-t2i/torch";
-import type { TensorFile } from "@miro-t2i/torch/io";
+import { type TensorFile, takeAll } from "@miro-t2i/torch/io";
 import { MiroError } from "../errors.js";
 import type { OpenTensors } from "../files/tensor-files.js";
 import type { ClipVisionTower } from "../networks/clip.js";
+import { filled, inPieces, type Pieces } from "../pieces.js";
 import { T5Seq2Seq } from "../text/t5-seq2seq.js";
 import { T5Block, type T5Side } from "../text/t5-stack.js";
 import { loadClipTower } from "./clip-weights.js";
@@ -54,14 +55,14 @@ function embeddingKey(file: TensorFile): string {
  * disposed of; else the caller may close it.
  *
  * @throws MiroError naming the file and the tensors of the vision tower that do not fit; FormatError for values that
- *   are not finite
+ *   are not finite; the signal's reason when it is aborted
  */
-export function loadVqa(
+export async function loadVqa(
   file: OpenTensors,
   config: VqaConfig,
   place: WeightsPlace,
-  { streamed }: { streamed: boolean },
-): VqaNetworks {
+  { streamed, signal }: { streamed: boolean; signal?: AbortSignal | undefined },
+): Promise<VqaNetworks> {
   const tokens = vqaTokens(file, config);
   const { t5: c, decoderLayers } = config;
   const layers = { encoder: c.numLayers, decoder: decoderLayers };
@@ -74,39 +75,39 @@ export function loadVqa(
     for (const thing of disposables.splice(0)) thing[Symbol.dispose]();
   };
   try {
-    const readBlock = (side: T5Side, i: number) => {
-      const block = make(() => new T5Block(c, side));
-      try {
-        return readInto(
-          block,
-          file,
-          place,
-          storedAs(block, (name) => `${side}.block.${i}.${name}`),
-        );
-      } catch (error) {
-        block.dispose();
-        throw error;
-      }
+    const read = <M extends nn.Module>(construct: () => M, where: WeightsPlace, keyOf: (name: string) => string) =>
+      filled(
+        () => make(construct),
+        (module) => readInto(module, file, where, storedAs(module, keyOf)),
+      );
+    const readBlock = (side: T5Side, i: number): Pieces<T5Block> =>
+      read(
+        () => new T5Block(c, side),
+        place,
+        (name) => `${side}.block.${i}.${name}`,
+      );
+    const readBlocks = async (side: T5Side): Promise<Iterable<T5Block>> => {
+      if (streamed) return new BlocksOnDisk(layers[side], (i) => takeAll(readBlock(side, i)));
+      const blocks: T5Block[] = [];
+      for (let i = 0; i < layers[side]; i++) blocks.push(own(await inPieces(readBlock(side, i), signal)));
+      return blocks;
     };
-    const blocks = (side: T5Side): Iterable<T5Block> =>
-      streamed
-        ? new BlocksOnDisk(layers[side], (i) => readBlock(side, i))
-        : Array.from({ length: layers[side] }, (_, i) => own(readBlock(side, i)));
-    const tower = hasTower(file) ? own(loadClipTower(file, config.vision, place, TOWER)) : null;
-    const projector = own(make(() => newProjector(config)));
-    readInto(
-      projector,
-      file,
+    const blocks = { encoder: await readBlocks("encoder"), decoder: await readBlocks("decoder") };
+    const tower = hasTower(file)
+      ? own(await loadClipTower(file, config.vision, place, { prefix: TOWER, signal }))
+      : null;
+    const readProjector = read(
+      () => newProjector(config),
       { ...place, dtype: "float32" },
-      storedAs(projector, (name) => `mm_projector.${name}`),
+      (name) => `mm_projector.${name}`,
     );
-    const t5 = own(make(() => new T5Seq2Seq(c, tokens, { encoder: blocks("encoder"), decoder: blocks("decoder") })));
-    readInto(
-      t5,
-      file,
+    const projector = own(await inPieces(readProjector, signal));
+    const readT5 = read(
+      () => new T5Seq2Seq(c, tokens, blocks),
       place,
-      storedAs(t5, (name) => restKey(file, name)),
+      (name) => restKey(file, name),
     );
+    const t5 = own(await inPieces(readT5, signal));
     if (streamed) own(file);
     return { tower, projector, t5, [Symbol.dispose]: dispose };
   } catch (error) {

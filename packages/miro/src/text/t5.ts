@@ -7,7 +7,7 @@ import { mkdir } from "node:fs/promises";
 import { join } from "node:path";
 import { nn, scope, type Tensor } from "@miro-t2i/torch";
 import {
-  loadModule,
+  loadModuleInPieces,
   SafetensorsFile,
   type StoredTensor,
   writeFileAtomically,
@@ -15,6 +15,7 @@ import {
 } from "@miro-t2i/torch/io";
 import { InvalidInputError, invalid } from "../errors.js";
 import { readJson } from "../files/json-file.js";
+import { filled, inPieces } from "../pieces.js";
 import {
   checkT5Config,
   countT5Parameters,
@@ -31,6 +32,8 @@ export interface T5LoadOptions {
   dtype?: "float32" | "bfloat16";
   /** Default "cpu". */
   device?: string;
+  /** Stops loading. */
+  signal?: AbortSignal | undefined;
 }
 
 /** The encoder of T5 (v1.1 and FLAN): token ids to states. */
@@ -62,11 +65,12 @@ export class T5Encoder extends nn.Module {
    * `model.safetensors.index.json`. A decoder and output head are never read. In evaluation mode; the weights record
    * gradients until `requiresGrad_(false)`.
    *
-   * @throws InvalidInputError (files, config), MiroError or TorchError (weights) that names the file and what is wrong
+   * @throws InvalidInputError (files, config), MiroError or TorchError (weights) that names the file and what is wrong;
+   *   the signal's reason when it is aborted
    */
   static async fromPretrained(
     folder: string,
-    { dtype = "float32", device = "cpu" }: T5LoadOptions = {},
+    { dtype = "float32", device = "cpu", signal }: T5LoadOptions = {},
   ): Promise<T5Encoder> {
     if (dtype !== "float32" && dtype !== "bfloat16")
       throw invalid("dtype", '"float32" or "bfloat16" for a T5 encoder', dtype);
@@ -89,14 +93,15 @@ export class T5Encoder extends nn.Module {
       const described = countT5Parameters(config);
       if (described > 2 * held)
         throw new InvalidInputError(`${file}: describes ${described} weights, ${folder} holds ${held} of an encoder`);
-      const model = scope(() => nn.init.skipped(() => new T5Encoder(config)));
-      try {
-        loadModule(model, stored, { dtype, device });
-      } catch (error) {
-        model.dispose();
-        throw naming(folder, error);
-      }
-      return model.eval();
+      const fresh = () => scope(() => nn.init.skipped(() => new T5Encoder(config)));
+      const read = filled(fresh, function* (model) {
+        try {
+          yield* loadModuleInPieces(model, stored, { dtype, device });
+        } catch (error) {
+          throw naming(folder, error);
+        }
+      });
+      return (await inPieces(read, signal)).eval();
     } finally {
       for (const shard of files) shard.close();
     }

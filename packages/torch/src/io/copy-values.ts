@@ -30,33 +30,38 @@ export interface ValueSource {
 }
 
 /**
- * @param target contiguous; what it holds after an error is undefined
+ * Copies a piece with each step, and yields after it.
+ *
+ * @param target contiguous; what it holds after an error, or before the last step, is undefined
  * @param onlyFinite whether NaN and infinity, in the file or in the target's dtype, are errors (default true)
  * @throws FormatError for a value that is not allowed, TorchError when the target has another number of elements
  */
-export function copyValues(source: ValueSource, target: Tensor, { onlyFinite = true } = {}): void {
+export function* copyValues(
+  source: ValueSource,
+  target: Tensor,
+  { onlyFinite = true } = {},
+): Generator<void, void, void> {
   const { path, key, byteOffset, dtype, shape } = source;
   const count = shape.reduce((product, size) => product * size, 1);
   checkTarget(source, target);
   const width = itemSize(dtype);
   const step = COPY_BYTES / width;
   const buffer = new Uint8Array(Math.min(count, step) * width);
-  noGrad(() =>
-    scope(() => {
-      const flat = target.detach().view(-1);
-      for (let start = 0; start < count; start += step) {
-        const length = Math.min(step, count - start);
-        const bytes = buffer.subarray(0, length * width);
-        source.readInto(bytes, byteOffset + start * width);
-        if (dtype === "bool") checkBooleans(bytes, { path, key, byteOffset: byteOffset + start });
-        scope(() => {
-          const piece = wrap(native.fromHost(bytes, [length], dtypeCode(dtype)));
-          const place = flat.narrow(0, start, length).copy_(piece);
-          if (onlyFinite && isFloatingPoint(dtype)) checkFinite(piece, place, { path, key, start });
-        });
-      }
-    }),
-  );
+  for (let start = 0; start < count; start += step) {
+    const length = Math.min(step, count - start);
+    const bytes = buffer.subarray(0, length * width);
+    source.readInto(bytes, byteOffset + start * width);
+    if (dtype === "bool") checkBooleans(bytes, { path, key, byteOffset: byteOffset + start });
+    // Other work may run between the steps: modes and scopes do not reach beyond one.
+    noGrad(() =>
+      scope(() => {
+        const piece = wrap(native.fromHost(bytes, [length], dtypeCode(dtype)));
+        const place = target.detach().view(-1).narrow(0, start, length).copy_(piece);
+        if (onlyFinite && isFloatingPoint(dtype)) checkFinite(piece, place, { path, key, start });
+      }),
+    );
+    yield;
+  }
 }
 
 /** @throws TorchError unless the target takes the values of the source */

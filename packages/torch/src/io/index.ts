@@ -8,7 +8,7 @@ export {
   writeFileAtomically,
 } from "./atomic-write.js";
 export { FormatError, type FormatErrorDetails } from "./format-error.js";
-export { type LoadModuleOptions, loadModule, type StoredTensor } from "./load-module.js";
+export { type LoadModuleOptions, loadModule, loadModuleInPieces, type StoredTensor } from "./load-module.js";
 export { encodeNpy, type NpyHeader, type NpySource, readNpy, readNpyHeader, writeNpy } from "./npy.js";
 export { Opaque, PickledBytes, PickleLeaf, type PickleValue } from "./pickle.js";
 export { type ReadRowsOptions, ROW_STATUS, readRows } from "./read-rows.js";
@@ -19,6 +19,6 @@ export {
   type TensorInfo,
   writeSafetensors,
 } from "./safetensors.js";
-export type { StoredTensorInfo, TensorFile } from "./tensor-file.js";
+export { type StoredTensorInfo, type TensorFile, takeAll, tensorFile } from "./tensor-file.js";
 export { TorchCheckpoint, type TorchStateDict, TorchTensor } from "./torch-checkpoint.js";
 export { type Picklable, PythonFloat, PythonTuple, writeTorchCheckpoint } from "./torch-checkpoint-writer.js";

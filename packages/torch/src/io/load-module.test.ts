@@ -7,7 +7,7 @@ import { memory } from "../memory.js";
 import * as nn from "../nn/index.js";
 import { scope } from "../scope.js";
 import type { Tensor } from "../tensor.js";
-import { loadModule, type StoredTensor } from "./load-module.js";
+import { loadModule, loadModuleInPieces, type StoredTensor } from "./load-module.js";
 import { SafetensorsFile, writeSafetensors } from "./safetensors.js";
 
 let folder: string;
@@ -60,6 +60,24 @@ describe("a module's values from a file", () => {
       for (const [name, tensor] of net.stateDict()) expect([name, same(tensor, stored[name]!)]).toEqual([name, true]);
       expect(net.linear.weight.requiresGrad).toBe(true);
     }));
+
+  it.each([{}, { dtype: "bfloat16" }] as const)("come in pieces, after each of which %j can be given up", (options) =>
+    scope(() => {
+      write();
+      using file = SafetensorsFile.open(path);
+      const stored = new Map<string, StoredTensor>(file.keys().map((key) => [key, { file, key }]));
+      const pieces = [...loadModuleInPieces(new Net(), stored, options)].length;
+      expect(pieces).toBeGreaterThan(stored.size); // the matrix is of several
+      for (let taken = 0; taken < pieces; taken++) {
+        using net = new Net();
+        const before = memory.stats().liveTensors;
+        const work = loadModuleInPieces(net, stored, options);
+        for (let i = 0; i < taken; i++) work.next();
+        work.return();
+        expect(memory.stats().liveTensors).toBe(before);
+      }
+    }),
+  );
 
   it("take the wanted dtype, as the engine rounds; buffers that keep theirs do", () =>
     scope(() => {

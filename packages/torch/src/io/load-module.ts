@@ -7,9 +7,8 @@ import { type DType, isFloatingPoint } from "../dtype.js";
 import { TorchError } from "../errors.js";
 import { memory } from "../memory.js";
 import type { Module } from "../nn/module.js";
-import { scope } from "../scope.js";
 import type { Tensor } from "../tensor.js";
-import type { TensorFile } from "./tensor-file.js";
+import { type TensorFile, takeAll } from "./tensor-file.js";
 
 /** Where a module's tensor is stored. */
 export interface StoredTensor {
@@ -51,8 +50,28 @@ const RELEASE_BYTES = 256 * 2 ** 20;
 export function loadModule(
   module: Module,
   stored: ReadonlyMap<string, StoredTensor>,
-  { device, dtype }: LoadModuleOptions = {},
+  options: LoadModuleOptions = {},
 ): void {
+  takeAll(loadModuleInPieces(module, stored, options));
+}
+
+/**
+ * As {@link loadModule}, a piece with each step: gigabytes take seconds, and between two steps other work can run, or
+ * the loading can be given up. The module must not be used before the last step.
+ *
+ * @example
+ * ```ts
+ * for (const _ of loadModuleInPieces(layer, stored)) {
+ *   await new Promise(setImmediate);
+ *   signal.throwIfAborted();
+ * }
+ * ```
+ */
+export function* loadModuleInPieces(
+  module: Module,
+  stored: ReadonlyMap<string, StoredTensor>,
+  { device, dtype }: LoadModuleOptions = {},
+): Generator<void, void, void> {
   const own = module.stateDict();
   checkFit(module, own, stored);
   const kept = module.keptDtypes();
@@ -65,15 +84,14 @@ export function loadModule(
       device: device ?? target.device,
       dtype: isFloatingPoint(target.dtype) && !kept.has(target) ? (dtype ?? target.dtype) : target.dtype,
     };
-    if ((wanted.dtype === target.dtype && wanted.device === target.device) || kept.has(target))
-      file.copyTo(key, target);
-    else
-      scope(() => {
-        const values = empty(target.shape, wanted);
-        file.copyTo(key, values);
-        module.loadStateDict(new Map([[name, values]]), { strict: false, assign: true });
-        release();
-      });
+    if ((wanted.dtype === target.dtype && wanted.device === target.device) || kept.has(target)) {
+      yield* file.copyInPieces(key, target);
+      continue;
+    }
+    using values = empty(target.shape, wanted);
+    yield* file.copyInPieces(key, values);
+    module.loadStateDict(new Map([[name, values]]), { strict: false, assign: true });
+    release();
   }
   module.to({ ...(device !== undefined && { device }), ...(dtype !== undefined && { dtype }) });
   release();

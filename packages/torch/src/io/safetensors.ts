@@ -18,7 +18,7 @@ import { MappedFile } from "./mapped-file.js";
 import { RegularFile } from "./regular-file.js";
 import { parseStrictJson, type StrictJson, StrictJsonError } from "./strict-json.js";
 import { pieceBuffer, streamBytes } from "./tensor-bytes.js";
-import type { StoredTensorInfo, TensorFile } from "./tensor-file.js";
+import { type StoredTensorInfo, type TensorFile, takeAll } from "./tensor-file.js";
 
 /** The reference implementation's limit on the header. */
 const MAX_HEADER_BYTES = 100_000_000;
@@ -145,10 +145,15 @@ export class SafetensorsFile implements TensorFile {
    * @throws FormatError when a floating value is NaN or infinite, in the file or in the target's dtype
    */
   copyTo(key: string, target: Tensor): void {
+    takeAll(this.copyInPieces(key, target));
+  }
+
+  /** As {@link copyTo}, a piece with each step. */
+  *copyInPieces(key: string, target: Tensor): Generator<void, void, void> {
     const { shape, byteOffset } = this.info(key);
     const dtype = this.#dtypeOf(key);
     const readInto = (bytes: Uint8Array, at: number) => this.#file.readInto(bytes, at);
-    copyValues({ path: this.path, key, byteOffset, dtype, shape, readInto }, target);
+    yield* copyValues({ path: this.path, key, byteOffset, dtype, shape, readInto }, target);
   }
 
   #dtypeOf(key: string): DType {

@@ -31,4 +31,35 @@ export interface TensorFile {
    * @throws FormatError when a floating value is not finite, TorchError when the file is cut short
    */
   copyTo(key: string, target: Tensor): void;
+  /**
+   * As {@link copyTo}, a piece with each step, so that the work can be left between two of them. Nothing is copied
+   * before the first step; whoever takes all steps has copied everything.
+   */
+  copyInPieces(key: string, target: Tensor): Generator<void, void, void>;
+}
+
+/**
+ * A file of tensors out of its parts, for files that are made of other ones: renamed, put together, computed.
+ *
+ * @example
+ * ```ts
+ * const renamed = tensorFile({
+ *   path: file.path,
+ *   keys: () => file.keys().map((key) => `encoder.${key}`),
+ *   has: (key) => file.has(key.slice("encoder.".length)),
+ *   info: (key) => file.info(key.slice("encoder.".length)),
+ *   copyInPieces: (key, target) => file.copyInPieces(key.slice("encoder.".length), target),
+ * });
+ * ```
+ */
+export function tensorFile(parts: Omit<TensorFile, "copyTo">): TensorFile {
+  return { ...parts, copyTo: (key, target) => takeAll(parts.copyInPieces(key, target)) };
+}
+
+/** Takes all steps of a work at once. @returns what it gives */
+export function takeAll<T>(steps: Generator<void, T, void>): T {
+  for (;;) {
+    const { done, value } = steps.next();
+    if (done) return value;
+  }
 }

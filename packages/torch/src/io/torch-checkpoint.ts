@@ -22,7 +22,7 @@ import { checkTarget, copyValues, type ValueSource } from "./copy-values.js";
 import { FormatError, refuseStandIn } from "./format-error.js";
 import { containEntries, Known, Opaque, PickledBytes, PickleLeaf, type PickleValue, readPickle } from "./pickle.js";
 import { RegularFile } from "./regular-file.js";
-import type { StoredTensorInfo, TensorFile } from "./tensor-file.js";
+import { type StoredTensorInfo, type TensorFile, takeAll, tensorFile } from "./tensor-file.js";
 import { ZipFile } from "./zip-file.js";
 
 /** Storage classes and dtypes: bytes of an element, and the engine's dtype where it has one. */
@@ -454,20 +454,20 @@ export class TorchCheckpoint {
       }
       return tensor;
     };
-    return {
+    return tensorFile({
       path: this.path,
       keys: () => [...tensors.keys()],
       has: (key) => tensors.has(key),
       info: find,
-      copyTo: (key, target) => this.copyTo(find(key), target, key),
-    };
+      copyInPieces: (key, target) => this.#copy(find(key), target, key, true),
+    });
   }
 
   /** A tensor's values, in its dtype, on the CPU, in C order; the caller owns it. Any value is allowed in it. */
   read(tensor: TorchTensor, name = "of the checkpoint"): Tensor {
     return scope(() => {
       const values = empty(tensor.shape as number[], { dtype: engineDtype(this.path, tensor, name) });
-      this.#copy(tensor, values, name, false);
+      takeAll(this.#copy(tensor, values, name, false));
       return values;
     });
   }
@@ -478,10 +478,10 @@ export class TorchCheckpoint {
    * @throws FormatError when a floating value is not finite
    */
   copyTo(tensor: TorchTensor, target: Tensor, name = "of the checkpoint"): void {
-    this.#copy(tensor, target, name, true);
+    takeAll(this.#copy(tensor, target, name, true));
   }
 
-  #copy(tensor: TorchTensor, target: Tensor, name: string, onlyFinite: boolean): void {
+  *#copy(tensor: TorchTensor, target: Tensor, name: string, onlyFinite: boolean): Generator<void, void, void> {
     const { shape, strides, itemBytes, storageOffset, path } = { ...tensor, path: this.path };
     const storage = tensor.storage as TorchStorage;
     const source: ValueSource = {
@@ -494,23 +494,28 @@ export class TorchCheckpoint {
     };
     checkTarget(source, target);
     if (tensor.numel === 0) return;
-    this.#copyStored(source, strides, target, onlyFinite);
+    yield* this.#copyStored(source, strides, target, onlyFinite);
     if (tensor.lazy.negated) noGrad(() => scope(() => void target.detach().neg_()));
   }
 
-  #copyStored(source: ValueSource, strides: readonly number[], target: Tensor, onlyFinite: boolean): void {
+  *#copyStored(
+    source: ValueSource,
+    strides: readonly number[],
+    target: Tensor,
+    onlyFinite: boolean,
+  ): Generator<void, void, void> {
     const shape = source.shape as number[];
     if (isContiguous(shape, strides)) {
-      copyValues(source, target, { onlyFinite });
+      yield* copyValues(source, target, { onlyFinite });
       return;
     }
     // Another order, or gaps: the part of the storage from the first to the last value, seen with the strides.
     const length = shape.reduce((sum, size, i) => sum + (size - 1) * strides[i]!, 1);
-    scope(() => {
-      const part = empty([length], { dtype: source.dtype });
-      copyValues({ ...source, shape: [length] }, part, { onlyFinite });
-      target.detach().copy_(aten.as_strided(part, shape, strides as number[], 0).reshape(...target.shape));
-    });
+    using part = empty([length], { dtype: source.dtype });
+    yield* copyValues({ ...source, shape: [length] }, part, { onlyFinite });
+    scope(
+      () => void target.detach().copy_(aten.as_strided(part, shape, strides as number[], 0).reshape(...target.shape)),
+    );
   }
 
   #place(storage: TorchStorage): number {

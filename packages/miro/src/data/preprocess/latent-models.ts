@@ -6,11 +6,12 @@ import { closeSync, openSync, readdirSync, readFileSync, readSync, statSync } fr
 import { join } from "node:path";
 import { noGrad, scope, type Tensor, tensor } from "@miro-t2i/torch";
 import { encodeNpy } from "@miro-t2i/torch/io";
-import { type Autoencoder, loadAutoencoder } from "../../autoencoder/index.js";
+import { type Autoencoder, loadingAutoencoder } from "../../autoencoder/index.js";
 import { InvalidInputError, invalid } from "../../errors.js";
 import { sha256 } from "../../files/sha256.js";
 import { readJson } from "../../files/whole-files.js";
 import { about, message, option } from "../../message.js";
+import { inPieces } from "../../pieces.js";
 import { modelOrBundled } from "../../pipeline/loading/bundled.js";
 import { checkDevice, resolveDType } from "../../pipeline/loading/device.js";
 import { resolveModel } from "../../pipeline/loading/hub.js";
@@ -137,7 +138,9 @@ export class LatentModels {
     const fast = device !== "cpu" && resolveDType("auto", device) === "bfloat16";
     const asked = latentDType(options);
     const dtype = asked === "auto" ? (fast ? "bfloat16" : "float32") : asked;
-    const vae = folders.vae === null ? null : loadAutoencoder(folders.vae, { device, dtype });
+    const { signal } = options;
+    const vae =
+      folders.vae === null ? null : await inPieces(loadingAutoencoder(folders.vae, { device, dtype }), signal);
     try {
       vae?.requiresGrad_(false).eval();
       for (const side of sidesOf(options))
@@ -147,7 +150,7 @@ export class LatentModels {
           );
       if (folders.textEncoder === null) return new LatentModels(vae, null, device, options.textMaxLength);
       const tokenizer = await Tokenizer.fromFile(folders.textEncoder);
-      const encoder = await T5Encoder.fromPretrained(folders.textEncoder, { device, dtype });
+      const encoder = await T5Encoder.fromPretrained(folders.textEncoder, { device, dtype, signal });
       encoder.requiresGrad_(false).eval();
       return new LatentModels(vae, { tokenizer, encoder }, device, options.textMaxLength);
     } catch (error) {

@@ -47,7 +47,7 @@ function isEmoji(autoencoder: Autoencoder): boolean {
   return autoencoder instanceof PatchAutoencoder;
 }
 
-async function loadClipScore({ device = "cpu", model }: LoadScorerOptions): Promise<ScorerModel> {
+async function loadClipScore({ device = "cpu", model, signal }: LoadScorerOptions): Promise<ScorerModel> {
   const folder = model ?? bundledFolder(NAME);
   if (folder === null)
     throw new InvalidInputError(
@@ -58,7 +58,7 @@ async function loadClipScore({ device = "cpu", model }: LoadScorerOptions): Prom
   try {
     const textFolder = ownTextEncoder(folder, (own) => textEncoderHash(own) === clip.config.text_encoder_sha256);
     const tokenizer = await Tokenizer.fromFile(textFolder);
-    const text = await T5Encoder.fromPretrained(textFolder, { device });
+    const text = await T5Encoder.fromPretrained(textFolder, { device, signal });
     text.requiresGrad_(false).eval();
     if (text.config.dModel !== clip.config.text_dim)
       throw new MiroError(

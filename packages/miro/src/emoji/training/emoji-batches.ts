@@ -49,7 +49,7 @@ export class EmojiBatches implements BatchSource {
   static async open(options: EmojiBatchesOptions): Promise<EmojiBatches> {
     const { data, device, sigmaData, makesScenes = true, signal } = options;
     const tokenizer = await Tokenizer.fromFile(data.textEncoder);
-    const encoder = await T5Encoder.fromPretrained(data.textEncoder, { device, dtype: "float32" });
+    const encoder = await T5Encoder.fromPretrained(data.textEncoder, { device, dtype: "float32", signal });
     encoder.requiresGrad_(false).eval();
     const cache = await LatentCache.open(data, { makes: makesScenes, signal });
     const { scale, bias } = scope(() => {

@@ -12,14 +12,15 @@
 import { existsSync, readdirSync, statSync } from "node:fs";
 import { join } from "node:path";
 import { type DType, empty, isFloatingPoint, nn, scope, type Tensor } from "@miro-t2i/torch";
-import { loadModule, readNpy, type StoredTensor } from "@miro-t2i/torch/io";
+import { loadModuleInPieces, readNpy, type StoredTensor, takeAll } from "@miro-t2i/torch/io";
 import { defaultNormalization, type LatentNormalization } from "../../autoencoder/normalization.js";
 import { InvalidInputError, MiroError } from "../../errors.js";
 import { openTensorFile, shardNames } from "../../files/tensor-files.js";
 import { release } from "../../flow/release.js";
 import { FlowPrecond } from "../../networks/precond.js";
 import { Rin } from "../../networks/rin.js";
-import { inFile, type ReleaseConfig, type ReleaseSettings, readReleaseConfig } from "./release-config.js";
+import { filled, type Pieces } from "../../pieces.js";
+import { ofFile, type ReleaseConfig, type ReleaseSettings, readReleaseConfig } from "./release-config.js";
 
 /** The files every checkpoint has; of the weights, the first of {@link WEIGHT_FILES} that is there. */
 export const CHECKPOINT_FILES = ["config.json", "model.safetensors", "uncond_embedding.npy"] as const;
@@ -80,7 +81,7 @@ export interface LoadCheckpointOptions {
 /** A release folder whose files were found to fit each other; all of it is in memory but the network. */
 export interface OpenedCheckpoint extends Omit<Checkpoint, "network"> {
   /** Reads the network, each time anew; the caller owns it. @throws MiroError or TorchError naming the file */
-  loadNetwork(): Rin;
+  loadNetwork(): Pieces<Rin>;
 }
 
 /**
@@ -122,17 +123,18 @@ export function openCheckpointFiles(
 ): OpenedCheckpoint {
   using files = open();
   const { config, path, tensors } = files;
-  const load = <M extends nn.Module>(from: CheckpointFiles, name: string, create: () => M): M => {
+  function* load<M extends nn.Module>(from: CheckpointFiles, name: string, create: () => M): Pieces<M> {
     // Without the random draws of a fresh network: every value comes from the file.
-    const module = scope(() => nn.init.skipped(create));
-    try {
-      inFile(path, () => loadModule(module, tensorsOf(from.tensors, name), { device, dtype }));
-    } catch (error) {
-      module.dispose();
-      throw error;
-    }
+    const fresh = () => scope(() => nn.init.skipped(create));
+    const module = yield* filled(fresh, function* (module) {
+      try {
+        yield* loadModuleInPieces(module, tensorsOf(from.tensors, name), { device, dtype });
+      } catch (error) {
+        throw ofFile(path, error);
+      }
+    });
     return module.requiresGrad_(false).eval();
-  };
+  }
   checkAgainstConfig(path, tensors, config);
   const { numInputChannels: channels } = config.network;
   const owned: { dispose(): void }[] = [];
@@ -152,10 +154,10 @@ export function openCheckpointFiles(
       preprocessing: normalization("data_preprocessing"),
       postprocessing: normalization("postprocessing"),
       uncondEmbedding: own(loadUncondEmbedding(files, device)),
-      preconditioning: own(load(files, "preconditioning", () => new FlowPrecond(config.preconditioning))),
-      loadNetwork: () => {
+      preconditioning: own(takeAll(load(files, "preconditioning", () => new FlowPrecond(config.preconditioning)))),
+      *loadNetwork() {
         using again = open();
-        return load(again, "network", () => new Rin(config.network));
+        return yield* load(again, "network", () => new Rin(config.network));
       },
     };
   } catch (error) {
@@ -177,7 +179,7 @@ export function loadCheckpointFiles(files: CheckpointFiles, options: LoadCheckpo
 
 function loaded({ loadNetwork, ...rest }: OpenedCheckpoint): Checkpoint {
   try {
-    return { ...rest, network: loadNetwork() };
+    return { ...rest, network: takeAll(loadNetwork()) };
   } catch (error) {
     rest.preconditioning.dispose();
     release([rest.preprocessing, rest.postprocessing, rest.uncondEmbedding]);

@@ -90,8 +90,8 @@ export const loadSchema = z.strictObject({
   onDownload: callback<(progress: DownloadProgress) => void>("reports downloads"),
   /** Told what a download waits for. */
   onMessage: callback<(message: string) => void>("told what a download waits for"),
-  /** Stops downloads. */
-  signal: abortSignal("stops downloads"),
+  /** Stops loading. */
+  signal: abortSignal("stops loading"),
 });
 
 /** Options of `MiroPipeline.fromPretrained`; `worker: true` beside them decides what it returns. */

@@ -83,3 +83,67 @@ describe("the text encoder", () => {
     );
   });
 });
+
+describe("loading", () => {
+  /** A signal that is aborted when it is looked at for the `at`-th time, and how often it was. */
+  function countedSignal(at: number): { signal: AbortSignal; looks: () => number } {
+    const controller = new AbortController();
+    const { signal } = controller;
+    let looks = 0;
+    signal.throwIfAborted = () => {
+      if (++looks === at) controller.abort(new Error("enough"));
+      if (signal.aborted) throw signal.reason;
+    };
+    return { signal, looks: () => looks };
+  }
+
+  it.each([{}, { dtype: "bfloat16" }, { lowMemory: true }, { quantization: "int8" }] as const)(
+    "of %j can be given up between any tensors, and leaves nothing behind",
+    async (options) => {
+      const before = memory.stats().liveTensors;
+      const whole = countedSignal(Number.POSITIVE_INFINITY);
+      await (await load({ ...options, signal: whole.signal })).dispose();
+      expect(whole.looks()).toBeGreaterThan(100);
+      for (const part of [0.01, 0.3, 0.6, 1]) {
+        const { signal } = countedSignal(Math.ceil(part * whole.looks()));
+        await expect(load({ ...options, signal })).rejects.toThrow("enough");
+        expect(memory.stats().liveTensors).toBe(before);
+      }
+    },
+  );
+
+  it("lets other work run", async () => {
+    let turns = 0;
+    const turn = () => void turns++;
+    const immediate = setImmediate(turn);
+    const pipe = await load();
+    clearImmediate(immediate);
+    expect(turns).toBe(1);
+    await pipe.dispose();
+  });
+
+  it("of the text encoder ends with the pipeline, for whoever waits too", async () => {
+    const before = memory.stats().liveTensors;
+    const pipe = await load();
+    const call = pipe.generate("a cat", { steps: 1 });
+    const encoder = pipe.textEncoder();
+    const [called, loaded] = [expect(call), expect(encoder)].map((one) => one.rejects.toThrow(/was disposed of/));
+    await pipe.dispose();
+    await Promise.all([called, loaded]);
+    expect(memory.stats().liveTensors).toBe(before);
+  });
+
+  it("of a part whose turn has come ends with its call, and the next one loads it again", async () => {
+    const pipe = await load({ lowMemory: true });
+    const whole = countedSignal(Number.POSITIVE_INFINITY);
+    const draw = (signal: AbortSignal) => pipe.generate("a cat", { steps: 1, signal });
+    await draw(whole.signal);
+    const idle = memory.stats().liveTensors;
+    for (const part of [0.2, 0.5, 0.9]) {
+      await expect(draw(countedSignal(Math.ceil(part * whole.looks())).signal)).rejects.toThrow("enough");
+      expect(memory.stats().liveTensors).toBe(idle);
+    }
+    expect((await draw(new AbortController().signal)).images).toHaveLength(1);
+    await pipe.dispose();
+  });
+});

@@ -4,13 +4,15 @@
  */
 import { join } from "node:path";
 import { memory, type nn } from "@miro-t2i/torch";
-import { type Autoencoder, countStoredWeights, loadAutoencoder } from "../../autoencoder/index.js";
+import { takeAll } from "@miro-t2i/torch/io";
+import { type Autoencoder, countStoredWeights, loadingAutoencoder } from "../../autoencoder/index.js";
 import { InvalidInputError, invalid } from "../../errors.js";
 import { readJson } from "../../files/whole-files.js";
 import { release } from "../../flow/release.js";
 import { about, message } from "../../message.js";
 import type { Rin } from "../../networks/rin.js";
-import { T5Encoder } from "../../text/t5.js";
+import { inPieces, type Pieces } from "../../pieces.js";
+import { T5Encoder, type T5LoadOptions } from "../../text/t5.js";
 import { countT5Parameters } from "../../text/t5-config.js";
 import { Tokenizer } from "../../text/tokenizer.js";
 import { Vocabulary } from "../../text/vocabulary.js";
@@ -34,15 +36,26 @@ export interface TextEncoder {
 
 /** A module that is read when it is used, and again after it was freed. */
 export class Part<M extends nn.Module> {
-  readonly #load: () => M;
+  readonly #load: () => Pieces<M>;
   #module: M | null = null;
 
-  constructor(load: () => M) {
+  constructor(load: () => Pieces<M>) {
     this.#load = load;
   }
 
+  /** The module; where it is not in memory, it is read at once. */
   get module(): M {
-    this.#module ??= this.#load();
+    this.#module ??= takeAll(this.#load());
+    return this.#module;
+  }
+
+  /** Reads the module where it is not in memory, and lets other work run meanwhile. @throws the signal's reason */
+  async load(signal: AbortSignal | undefined): Promise<M> {
+    if (this.#module !== null) return this.#module;
+    const loaded = await inPieces(this.#load(), signal);
+    // Others may have needed it meanwhile.
+    if (this.#module === null) this.#module = loaded;
+    else loaded.dispose();
     return this.#module;
   }
 
@@ -66,8 +79,8 @@ export interface PipelineOrigin {
 export interface PipelineParts extends Omit<Checkpoint, "network"> {
   network: Rin | Part<Rin>;
   autoencoder: Autoencoder | Part<Autoencoder>;
-  /** Loaded at the first call that needs it. */
-  loadTextEncoder: () => Promise<TextEncoder>;
+  /** Loaded at the first call that needs it; the signal stops that. */
+  loadTextEncoder: (signal?: AbortSignal) => Promise<TextEncoder>;
   /** The parts take turns in memory; network and autoencoder are {@link Part}s then. */
   lowMemory?: boolean;
   device?: string;
@@ -114,7 +127,10 @@ async function loadLocated(
   const dtype = resolveDType(given.dtype, device, countParametersOf(located));
   const { loadNetwork, ...checkpoint } = openCheckpointFiles(located.open, { device, dtype });
   const { network: config } = checkpoint.config;
-  const network = new Part(() => (given.quantization === "int8" ? loadNetwork().quantize() : loadNetwork()));
+  const network = new Part(function* () {
+    const loaded = yield* loadNetwork();
+    return given.quantization === "int8" ? loaded.quantize() : loaded;
+  });
   let autoencoder: Part<Autoencoder> | null = null;
   try {
     const text = located.part("textEncoder", given.textEncoder, DEFAULT_TEXT_ENCODER);
@@ -136,17 +152,18 @@ async function loadLocated(
       }),
     };
     const vaeDType = dtype === "bfloat16" && countStoredWeights(vaeFolder) >= SMALL_NETWORK ? dtype : "float32";
-    autoencoder = new Part(() => loadAutoencoder(vaeFolder, { dtype: vaeDType, device }));
-    checkChannels(autoencoder.module, config.numInputChannels);
+    autoencoder = new Part(() => loadingAutoencoder(vaeFolder, { dtype: vaeDType, device }));
+    const decoder = await autoencoder.load(hub.signal);
+    checkChannels(decoder, config.numInputChannels);
     if (lowMemory) autoencoder.free();
-    else void network.module;
     return {
       ...checkpoint,
-      network: lowMemory ? network : network.module,
-      autoencoder: lowMemory ? autoencoder : autoencoder.module,
-      loadTextEncoder: async () => {
+      network: lowMemory ? network : await network.load(hub.signal),
+      autoencoder: lowMemory ? autoencoder : decoder,
+      loadTextEncoder: async (signal) => {
         const { dtype } = await origin.textEncoder();
-        return loadTextEncoder(await fetchTextEncoder(text, hub), device, dtype, config.labelDim);
+        const folder = await fetchTextEncoder(text, hub);
+        return loadTextEncoder(folder, { device, dtype, signal }, config.labelDim);
       },
       origin,
       lowMemory,
@@ -204,12 +221,7 @@ export function checkChannels(autoencoder: Autoencoder, channels: number): void 
 }
 
 /** Loads a tokenizer and its encoder; the width is compared before the weights are read. */
-async function loadTextEncoder(
-  folder: string,
-  device: string,
-  dtype: "float32" | "bfloat16",
-  width: number,
-): Promise<TextEncoder> {
+async function loadTextEncoder(folder: string, options: T5LoadOptions, width: number): Promise<TextEncoder> {
   const config = T5Encoder.configFromJson(readJson(join(folder, "config.json")), join(folder, "config.json"));
   if (config.dModel !== width) {
     throw invalid(
@@ -219,7 +231,7 @@ async function loadTextEncoder(
     );
   }
   const tokenizer = await Tokenizer.fromFile(folder);
-  const encoder = await T5Encoder.fromPretrained(folder, { device, dtype });
+  const encoder = await T5Encoder.fromPretrained(folder, options);
   encoder.requiresGrad_(false);
   return { tokenizer, encoder };
 }

@@ -113,10 +113,13 @@ export function inFile<T>(path: string, work: () => T): T {
   try {
     return work();
   } catch (error) {
-    if (!(error instanceof Error) || error.message.includes(path)) throw error;
-    const message = `${path}: ${oneLine(error.message)}`;
-    throw error instanceof InvalidInputError
-      ? new InvalidInputError(message)
-      : new MiroError(message, { cause: error });
+    throw ofFile(path, error);
   }
+}
+
+/** What is thrown, naming the file. */
+export function ofFile(path: string, error: unknown): unknown {
+  if (!(error instanceof Error) || error.message.includes(path)) return error;
+  const message = `${path}: ${oneLine(error.message)}`;
+  return error instanceof InvalidInputError ? new InvalidInputError(message) : new MiroError(message, { cause: error });
 }

@@ -283,7 +283,7 @@ function uncondFrom({ data, network, device }: ShardBatchesOptions): Tensor | un
 async function textModels(
   options: ShardBatchesOptions,
 ): Promise<{ uncondEmbedding: Tensor; models: Pick<FrozenModels, "tokenizer" | "encoder"> | null } | undefined> {
-  const { data, network, device, needs = { emptyPrompt: "always", textEncoder: true } } = options;
+  const { data, network, device, signal, needs = { emptyPrompt: "always", textEncoder: true } } = options;
   const isGiven = data.uncondEmbedding !== undefined;
   if (typeof data.textEncoder !== "string") return undefined;
   if (!needs.textEncoder && (isGiven || needs.emptyPrompt === "never")) return undefined;
@@ -298,7 +298,7 @@ async function textModels(
   if (dModel !== network.labelDim)
     throw new MiroError(`data.text_encoder: its states are ${dModel} wide, network.label_dim is ${network.labelDim}`);
   const tokenizer = await Tokenizer.fromFile(folder);
-  const encoder = await T5Encoder.fromPretrained(folder, { device, dtype: "float32" });
+  const encoder = await T5Encoder.fromPretrained(folder, { device, dtype: "float32", signal });
   encoder.requiresGrad_(false).eval();
   const uncondEmbedding = encodedEmptyPrompt({ tokenizer, encoder }, data.maxTextLen, device);
   if (needs.textEncoder) return { uncondEmbedding, models: { tokenizer, encoder } };

@@ -1,7 +1,7 @@
 /** The options of `miro launch`, declared once. */
 import { z } from "zod";
 import { field, flag, type OptionsOf } from "../../options.js";
-import { scorerModules } from "../../rewards/scorer-modules.js";
+import { scorerModules as moduleFiles } from "../../rewards/scorer-modules.js";
 import { CONTAINER_MOUNT, CONTAINER_RUNTIMES } from "./container.js";
 import { nodePath } from "./staging.js";
 import { limitSeconds } from "./time-limit.js";
@@ -207,7 +207,7 @@ export const launchOptionsSchema = z.strictObject({
     "--allow-changes",
   ),
   /** Files of modules that register the scorers of `samples.scorers`. */
-  scorerModules,
+  scorerModules: moduleFiles,
 });
 
 /** Options of {@link planJob}, defaults left out. */

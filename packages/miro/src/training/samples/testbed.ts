@@ -220,7 +220,7 @@ export async function prepareTestbed(options: TestbedOptions): Promise<TestbedRe
   if (kept === prompts.length) return result;
 
   const tokenizer = await Tokenizer.fromFile(encoderFolder);
-  const encoder = await T5Encoder.fromPretrained(encoderFolder, { device, dtype: "float32" });
+  const encoder = await T5Encoder.fromPretrained(encoderFolder, { device, dtype: "float32", signal });
   encoder.requiresGrad_(false).eval();
   try {
     for (const { file, text } of prompts) {

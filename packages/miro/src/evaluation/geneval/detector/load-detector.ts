@@ -30,7 +30,7 @@ export interface LoadDetectorOptions {
   resizeU8?: boolean | undefined;
   /** Cache of downloads; default: the one of Python's `huggingface_hub`. */
   cacheDir?: string | undefined;
-  /** Stops downloads. */
+  /** Stops loading. */
   signal?: AbortSignal | undefined;
 }
 
@@ -72,7 +72,7 @@ export async function loadDetector(
     );
   using file = openTensors(folder, [basename(path)]);
   const layout = layoutOf(file);
-  const network = loadMask2Former(file, shape, { device, dtype: resolveDType(dtype, device) });
+  const network = await loadMask2Former(file, shape, { device, dtype: resolveDType(dtype, device) }, signal);
   return detectorOf(network, layout, { device, scale, resizeU8 });
 }
 

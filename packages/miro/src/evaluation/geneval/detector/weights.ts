@@ -162,9 +162,15 @@ const UNUSED =
 /**
  * The network with the weights of a file.
  *
- * @throws MiroError naming the file and the tensors that do not fit; FormatError for values that are not finite
+ * @throws MiroError naming the file and the tensors that do not fit; FormatError for values that are not finite; the
+ *   signal's reason when it is aborted
  */
-export function loadMask2Former(file: TensorFile, shape: Mask2FormerShape, place: DetectorPlace): Mask2Former {
+export async function loadMask2Former(
+  file: TensorFile,
+  shape: Mask2FormerShape,
+  place: DetectorPlace,
+  signal?: AbortSignal,
+): Promise<Mask2Former> {
   const layout = layoutOf(file);
   const published: PublishedLayout = {
     what: "this Mask2Former",
@@ -174,7 +180,7 @@ export function loadMask2Former(file: TensorFile, shape: Mask2FormerShape, place
   };
   checkTables(file, shape.backbone.window);
   const make = () => new Mask2Former(shape);
-  const network = loadStrictly(make, file, { device: place.device, dtype: "float32" }, published);
+  const network = await loadStrictly(make, file, { device: place.device, dtype: "float32" }, published, signal);
   network.backbone.to({ dtype: place.dtype });
   return network;
 }
