@@ -1,5 +1,8 @@
 /** What an import costs before anything is computed: no native code, and a bounded amount of JavaScript. */
 import { execFileSync } from "node:child_process";
+import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { expect, test } from "vitest";
 
@@ -56,6 +59,28 @@ test("drawing loads nothing that training, data and evaluation alone need", () =
   const unneeded =
     /^emoji\/(?:scenes\/(?!scene-options)|evaluation|scorer\/(?!emoji-clip-score))|^rewards\/(?:score-files|clip-(?:scorers|weights|vision)|jina-(?!facts)|image-reward\.|vqa-(?!facts)|strict-weights)|^networks\/(?:clip|eva02|xlm-roberta|blip)|^text\/(?:clip-|wordpiece|t5-seq2seq)|^evaluation\/|^data\/|^training\/(?!loop\/tasks|batches\/(?:sources|recipe-fault))/;
   expect(own.filter((file) => unneeded.test(file))).toEqual([]);
+});
+
+test("a settings file is checked without loading the commands that its sections are for", () => {
+  const folder = mkdtempSync(join(tmpdir(), "miro-cold-"));
+  const file = join(folder, "settings.yaml");
+  writeFileSync(
+    file,
+    "device: cpu\ngenerate: { stepz: 2 }\nevaluate: { geneval: { seed: 1 } }\ntrain: { quiet: true }\n",
+  );
+  const main = new URL("../packages/miro/dist/cli/main.js", import.meta.url).href;
+  const program = PROGRAM.replace(
+    "await import(process.argv[1]);",
+    `await (await import(process.argv[1])).run(["config", "--help"], { stdout: () => {} });
+     own.length = 0;
+     await (await import(process.argv[1])).run(["plot", "nowhere"], { stderr: (text) => own.push(text) });`,
+  );
+  const env = { ...process.env, MIRO_CONFIG: file };
+  const out = execFileSync(process.execPath, ["--input-type=module", "-e", program, main], { encoding: "utf8", env });
+  rmSync(folder, { recursive: true });
+  const { own } = JSON.parse(out) as { own: string[] };
+  expect(own.join("\n")).toMatch(/stepz is no option of miro generate; did you mean steps\?.*nowhere/s);
+  expect(own.filter((one) => /^cli\/(?:generate|evaluate|train)/.test(one))).toEqual([]);
 });
 
 test("the count sees native code once it is used", () => {

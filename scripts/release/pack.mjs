@@ -12,18 +12,10 @@
  * The addon is compiled against the private copy of libtorch that the set-up fetched (or what LIBTORCH names, which
  * must be the official CPU build), for an old glibc: a newer symbol in a binary is an error.
  */
-import {
-  copyFileSync,
-  existsSync,
-  mkdirSync,
-  readdirSync,
-  readFileSync,
-  renameSync,
-  rmSync,
-  writeFileSync,
-} from "node:fs";
+import { copyFileSync, existsSync, mkdirSync, readdirSync, renameSync, rmSync, writeFileSync } from "node:fs";
 import path from "node:path";
 import { fileURLToPath } from "node:url";
+import { cudaOf } from "../../packages/torch/dist/named-libtorch.js";
 import { argumentsOf } from "../setup/command-line.mjs";
 import { cacheFolder, coreLibrary, headerVersion, version as wanted } from "../setup/libtorch.mjs";
 import { fingerprint, SetupError } from "../setup/report.mjs";
@@ -59,12 +51,11 @@ function officialLibtorch(env) {
 function cudaLibtorch(named) {
   const folder = path.resolve(named);
   const found = coreLibrary(folder) && headerVersion(folder)?.join(".");
-  const file = path.join(folder, "version.py");
-  const cuda = existsSync(file) ? /^cuda\b[^\n']*'(\d+\.\d+)/m.exec(readFileSync(file, "utf8"))?.[1] : undefined;
-  if (found !== wanted || !existsSync(path.join(folder, "lib", "libtorch_cuda.so")) || cuda === undefined)
+  const cuda = cudaOf(folder);
+  if (found !== wanted || !existsSync(path.join(folder, "lib", "libtorch_cuda.so")) || cuda === null)
     throw new SetupError(
       `--cuda ${folder}: expected the folder of a torch ${wanted} with CUDA that pip has installed, found ` +
-        `${found ? `${found}${cuda === undefined ? " for CPUs" : ""}` : "none"}`,
+        `${found ? `${found}${cuda === null ? " for CPUs" : ""}` : "none"}`,
     );
   return { torch: folder, torchVersion: wanted, cuda };
 }

@@ -100,6 +100,12 @@ export function isMissingFile(error: unknown): boolean {
   return false;
 }
 
+/** The exit code of a program that ends with an error, whichever part of it noticed. */
+export function exitCodeOf(error: unknown): number {
+  if (isMissingFile(error)) return 2;
+  return error instanceof MiroError ? error.exitCode : 1;
+}
+
 /** The part of a system error that a reader needs: `no such file or directory`, `no space left on device`, … */
 export function systemReason(error: unknown): string {
   const code = (error as NodeJS.ErrnoException)?.code;

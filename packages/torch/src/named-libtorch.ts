@@ -85,8 +85,13 @@ function libtorchOf(addon: string): { libtorch: string; cuda: string | null } | 
   return typeof libtorch === "string" ? { libtorch, cuda: typeof cuda === "string" ? cuda : null } : null;
 }
 
-/** CUDA's version as Python's torch (`2.13.0+cu130` or `cuda = '13.0'`) and the archives have it beside them. */
-function cudaOf(folder: string): string | null {
+/**
+ * The version of CUDA that a libtorch was built with, as Python's torch (`2.13.0+cu130` or `cuda = '13.0'`) and the
+ * archives have it beside them; null where they do not say.
+ *
+ * @param folder the one with `lib/` and `include/`
+ */
+export function cudaOf(folder: string): string | null {
   for (const name of ["version.py", "build-version"]) {
     const text = read(join(folder, name)) ?? "";
     const [, major, minor] =

@@ -1,5 +1,5 @@
 import { expect, test } from "vitest";
-import { cuda } from "./index.js";
+import { buildInfo, cuda } from "./index.js";
 
 test("float32 is exact on CUDA until TF32 is allowed, for products and convolutions apart", () => {
   expect(cuda.allowTf32()).toEqual({ matmul: false, cudnn: false });
@@ -17,6 +17,11 @@ test("the driver's GPUs have a name, memory and a capability; devices that libto
     expect(capability[0]).toBeGreaterThanOrEqual(3);
   }
   expect(gpus.length).toBeGreaterThanOrEqual(cuda.isAvailable() ? cuda.deviceCount() : 0);
+});
+
+test("libtorch says which CUDA it was built with, or that it was built without", () => {
+  if (buildInfo().cuda) expect(cuda.version()).toMatch(/^\d+\.\d$/);
+  else expect(cuda.version()).toBeNull();
 });
 
 test.skipIf(cuda.isAvailable())("without CUDA its memory cannot be asked for", () => {

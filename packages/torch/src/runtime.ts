@@ -1,4 +1,6 @@
 // Threads, devices, and what the engine was built against.
+import { dirname } from "node:path";
+import { cudaOf } from "./named-libtorch.js";
 import { addonPath, type BuildInfo, native } from "./native.js";
 
 export type { BuildInfo } from "./native.js";
@@ -40,6 +42,11 @@ export const cuda = {
   /** Whether libtorch was built with CUDA and finds a GPU. PyTorch: `torch.cuda.is_available`. */
   isAvailable(): boolean {
     return native.cudaAvailable();
+  },
+  /** The CUDA that libtorch was built with, such as `13.0`; null without CUDA. PyTorch: `torch.version.cuda`. */
+  version(): string | null {
+    const { cuda, libraryPath } = native.buildInfo();
+    return cuda ? cudaOf(dirname(dirname(libraryPath))) : null;
   },
   /** Number of GPUs that libtorch can use. PyTorch: `torch.cuda.device_count`. */
   deviceCount(): number {

@@ -7,6 +7,7 @@ import type { z } from "zod";
 import { invalid } from "../errors.js";
 import { checkKey } from "../files/plain-data.js";
 import { proveWritable } from "../files/writable.js";
+import { message, type OptionMention } from "../message.js";
 import {
   choices,
   collects,
@@ -128,6 +129,16 @@ export function declare<S extends z.ZodObject>(
     }
     await run(options, given as Given<S>, givenTo(command, schema, ["default", "config"]) as Given<S>);
   });
+}
+
+/**
+ * Refuses options of the command line that mean nothing without another one. Settings files may have them all the same.
+ *
+ * @param other the one that is missing, as a message mentions it
+ */
+export function refuseWithout(other: OptionMention, typed: object, names: readonly string[]): void {
+  for (const [name, value] of Object.entries(typed))
+    if (names.includes(name)) throw invalid(name, message`${other} with it`, value);
 }
 
 function writtenOf(schema: z.ZodObject, keys: readonly string[]): Written[] {

@@ -7,10 +7,10 @@ import { message, option } from "../message.js";
 import { field } from "../options.js";
 import { writeCard } from "../release/card.js";
 import { drawSamples } from "../release/draw-samples.js";
-import { declare } from "./add-options.js";
+import { declare, refuseWithout } from "./add-options.js";
 import type { Register } from "./context.js";
 import { helpText } from "./help-text.js";
-import { cardShape, samplesShape } from "./release-options.js";
+import { cardShape, OF_SAMPLES, samplesShape } from "./release-options.js";
 
 const EXAMPLES = `
 Examples:
@@ -31,7 +31,8 @@ const schema = z.strictObject({
 });
 
 export const register: Register = (command, context) => {
-  declare(command, schema, async (options) => {
+  declare(command, schema, async (options, _, typed) => {
+    if (options.samples === 0) refuseWithout(option("samples"), typed, OF_SAMPLES);
     const { folder, repo, variant, title, description, license, samples, prompt, seed, ...rest } = options;
     if (samples > 0) {
       if (!existsSync(join(folder, "config.json")))

@@ -56,11 +56,10 @@ export const register: Register = (command, context) => {
 
 async function show({ command: names, json }: z.output<typeof schema>, program: Command, context: CliContext) {
   const { files } = await readSettings();
-  const whole = async () => program;
   if (names.length > 0) {
     const command = commandOf(program, names);
     const given = new Map<string, { value: unknown; place: string }>();
-    for (const { option, setting } of await settingsFor(files, command, whole))
+    for (const { option, setting } of settingsFor(files, command))
       given.set(option.key, { value: checkSetting(option, setting), place: setting.place });
     const options = [...settableOptions(command)].map(([key, option]) => {
       const own = given.get(key);
@@ -70,7 +69,7 @@ async function show({ command: names, json }: z.output<typeof schema>, program: 
     else context.stdout(table(options.map(({ option, value, from }) => [option, words(value), from])));
     return;
   }
-  const settings = await allSettings(files, program);
+  const settings = allSettings(files, program);
   if (json) {
     context.stdout(`${JSON.stringify({ files: files.map(({ path }) => path), settings })}\n`);
     return;
@@ -81,10 +80,10 @@ async function show({ command: names, json }: z.output<typeof schema>, program: 
 }
 
 /** Every value of the files that counts for some command, checked by the options of all of them. */
-async function allSettings(files: Awaited<ReturnType<typeof readSettings>>["files"], program: Command) {
+function allSettings(files: Awaited<ReturnType<typeof readSettings>>["files"], program: Command) {
   const uses = new Map<string, { setting: Setting; value: unknown; commands: string[]; refusal: unknown }>();
   for (const command of leavesOf(program)) {
-    for (const { option, setting } of await settingsFor(files, command, async () => program)) {
+    for (const { option, setting } of settingsFor(files, command)) {
       const use = uses.get(setting.place + setting.key) ?? { setting, value: undefined, commands: [], refusal: null };
       uses.set(setting.place + setting.key, use);
       try {

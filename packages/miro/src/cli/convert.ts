@@ -16,13 +16,13 @@ import { openSource } from "../release/open-source.js";
 import { writeCkpt } from "../release/to-ckpt.js";
 import type { OnBytes } from "../release/weights.js";
 import { RELEASE_DTYPES } from "../release/write-weights.js";
-import { declare } from "./add-options.js";
+import { declare, refuseWithout } from "./add-options.js";
 import { json } from "./common-options.js";
 import type { CliContext, Register } from "./context.js";
 import { helpText } from "./help-text.js";
 import { untilStopped } from "./interruption.js";
 import { Progress, tellerOf } from "./progress.js";
-import { cardShape, samplesShape } from "./release-options.js";
+import { cardShape, OF_SAMPLES, samplesShape } from "./release-options.js";
 
 const EXAMPLES = `
 Examples:
@@ -94,7 +94,10 @@ const schema = z.strictObject({
 type Options = z.output<typeof schema>;
 
 export const register: Register = (command, context) => {
-  declare(command, schema, (options) => convert(options, context)).addHelpText("after", helpText(EXAMPLES));
+  declare(command, schema, (options, _, typed) => {
+    if (options.samples === 0) refuseWithout(option("samples"), typed, OF_SAMPLES);
+    return convert(options, context);
+  }).addHelpText("after", helpText(EXAMPLES));
 };
 
 async function convert(options: Options, context: CliContext): Promise<void> {

@@ -1,7 +1,6 @@
 /** `miro doctor`: what was found on this machine, and how to fix what is missing. */
-import { existsSync, readdirSync, readFileSync } from "node:fs";
+import { existsSync, readdirSync } from "node:fs";
 import { availableParallelism, cpus, freemem, totalmem } from "node:os";
-import { dirname, join } from "node:path";
 import type { CudaDevice } from "@miro-t2i/torch";
 import { z } from "zod";
 import { describe, InvalidInputError, MiroError } from "../errors.js";
@@ -107,17 +106,6 @@ interface LoadedLibrary {
   addonPath: string;
 }
 
-/** CUDA's version as the files beside libtorch say: those of Python's torch, or of a libtorch archive; else null. */
-function cudaVersion(libraryPath: string): string | null {
-  const folder = dirname(dirname(libraryPath));
-  for (const name of ["version.py", "build-version"]) {
-    const file = join(folder, name);
-    const found = existsSync(file) && /\+cu(\d+)(\d)\b/.exec(readFileSync(file, "utf8"));
-    if (found) return `${found[1]}.${found[2]}`;
-  }
-  return null;
-}
-
 function memoryFinding(): Finding {
   const value = `${formatMemory(freemem())} free of ${formatMemory(totalmem())}`;
   if (totalmem() > 1.5 * 2 ** 30) return { name: "memory", value, state: "ok" };
@@ -146,7 +134,7 @@ async function engine(context: CliContext): Promise<Finding[]> {
   const speeds = [speed("float32"), speed("bfloat16")];
   if (context.interactive) context.stderr(ERASE_LINE);
   return [
-    ...libtorchFindings(info, info.cuda ? cudaVersion(info.libraryPath) : null),
+    ...libtorchFindings(info, torch.cuda.version()),
     { name: "instructions", value: info.capabilities.join(", ") || "none reported", state: "ok" },
     {
       name: "devices",

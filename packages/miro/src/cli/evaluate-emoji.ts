@@ -8,14 +8,14 @@ import { clock } from "../duration.js";
 import { evaluateBestOf } from "../emoji/evaluation/best-of.js";
 import { EmojiClassifier } from "../emoji/evaluation/classifier.js";
 import { loadVocabulary } from "../emoji/scenes/index.js";
-import { MiroError } from "../errors.js";
 import { writeFileAtomic } from "../files/whole-files.js";
 import { commaSeparated, field, flag } from "../options.js";
 import { encodePng } from "../pictures/png.js";
 import type { RgbImage } from "../pictures/rgb.js";
-import { bundledModel } from "../pipeline/loading/bundled.js";
+import { modelOrBundled } from "../pipeline/loading/bundled.js";
 import { checkDevice } from "../pipeline/loading/device.js";
 import { loadSchema } from "../pipeline/loading/load-options.js";
+import { pinnedModel } from "../pipeline/loading/run-model.js";
 import { MiroPipeline } from "../pipeline/pipeline.js";
 import { sheetText } from "../pipeline/settings.js";
 import { loadScorer } from "../rewards/index.js";
@@ -36,9 +36,9 @@ const count = z.int().min(1).optional();
 const schema = z.strictObject({
   ...quietOptions.shape,
   model: field(text, {
-    expected: "a folder",
-    help: "the model to test",
-    flag: "--model <dir>",
+    expected: "a folder or a repository",
+    help: "the model to test: a release folder, a run of miro train (its newest checkpoint) or a repository",
+    flag: "--model <repo|dir>",
     otherwise: "the bundled one",
   }),
   classifier: field(z.string().default(join("models", "emoji-classifier")), {
@@ -131,12 +131,19 @@ const schema = z.strictObject({
   }),
 });
 
+/** How an evaluation is stopped, and whom it tells what. */
+interface Surroundings {
+  signal: AbortSignal;
+  onProgress: (done: number, total: number) => void;
+  onMessage: (message: string) => void;
+}
+
 /** Seconds between two lines of progress where they cannot be written over each other. */
 const PROGRESS_SECONDS = 30;
 
 async function evaluate(
   values: z.output<typeof schema>,
-  { signal, onProgress }: { signal: AbortSignal; onProgress: (done: number, total: number) => void },
+  { signal, onProgress, onMessage }: Surroundings,
 ): Promise<void> {
   const {
     seed,
@@ -178,8 +185,7 @@ async function evaluate(
     return;
   }
 
-  const model = values.model ?? bundledModel();
-  if (model === null) throw new MiroError("there is no bundled model; name one with --model DIR");
+  const model = pinnedModel(modelOrBundled(values.model), onMessage);
   const pipeline = await MiroPipeline.fromPretrained(model, { device });
   figures.model = model;
   figures.steps = steps ?? pipeline.defaultSteps;
@@ -248,7 +254,8 @@ process.exitCode = await runProgram({
       colours: { stdout: false, stderr: hasColours(process.stderr) },
     });
     try {
-      await evaluate(options, { signal: interrupt.signal, onProgress: shownBy(progress, quiet) });
+      const onMessage = (message: string) => void process.stderr.write(`${message}\n`);
+      await evaluate(options, { signal: interrupt.signal, onProgress: shownBy(progress, quiet), onMessage });
       return 0;
     } catch (error) {
       if (!interrupt.signal.aborted) throw error;

@@ -24,17 +24,17 @@ import { type Sweep, type SweepReport, sweepTarget } from "../evaluation/geneval
 import { summaryText } from "../evaluation/geneval/summary.js";
 import { scoreFolder, scoreFolderSchema } from "../evaluation/rewards/score-folder.js";
 import { parseAxis } from "../evaluation/sweep/axis.js";
-import { about, message } from "../message.js";
+import { about, message, option } from "../message.js";
 import { commaSeparated, declarationOf, field, flag, parseOptions } from "../options.js";
 import { modelOrBundled } from "../pipeline/loading/bundled.js";
 import { COMPUTE_DTYPES } from "../pipeline/loading/device.js";
 import { loadSchema } from "../pipeline/loading/load-options.js";
 import { isRun } from "../pipeline/loading/run-checkpoint.js";
-import { pinnedCheckpoint } from "../pipeline/loading/run-model.js";
+import { pinnedModel } from "../pipeline/loading/run-model.js";
 import { mergeOptions } from "../pipeline/requests/plan-pictures.js";
 import { type PromptOptions, promptOptionsSchema } from "../pipeline/requests/prompt-file.js";
 import { loadScorerSchema } from "../rewards/registry.js";
-import { declare, type Given } from "./add-options.js";
+import { declare, type Given, refuseWithout } from "./add-options.js";
 import { json } from "./common-options.js";
 import type { CliContext, Register } from "./context.js";
 import { dryRun } from "./evaluate-geneval-plan.js";
@@ -235,10 +235,11 @@ export const genevalSchema = z.strictObject({
 type Options = z.output<typeof genevalSchema>;
 
 export const register: Register = (command, context) => {
-  declare(command, genevalSchema, (options, given) => geneval(options, given, context)).addHelpText(
-    "after",
-    helpText(EXAMPLES),
-  );
+  declare(command, genevalSchema, (options, given, typed) => {
+    if (options.sweep === undefined) refuseWithout(option("sweep"), typed, ["scorers", "weights"]);
+    if (!options.batched) refuseWithout(option("batched", true), typed, ["batchSize"]);
+    return geneval(options, given, context);
+  }).addHelpText("after", helpText(EXAMPLES));
 };
 
 async function geneval(options: Options, given: Given<typeof genevalSchema>, context: CliContext): Promise<void> {
@@ -248,7 +249,7 @@ async function geneval(options: Options, given: Given<typeof genevalSchema>, con
     return;
   }
   const progress = await Progress.for(context);
-  const request = await requestOf(options, given, constants);
+  const request = await requestOf(options, given, constants, tellerOf(context, progress));
   await using resources = new Resources({
     pipeline:
       request.model === null ? undefined : () => loadPipeline(request.model!, request.loading, context, progress),
@@ -375,6 +376,7 @@ async function requestOf(
   options: Options,
   given: Given<typeof genevalSchema>,
   { rules, cut }: ReturnType<typeof constantsOf>,
+  onMessage: (message: string) => void,
 ): Promise<Request> {
   const { only, images, checkpoint, tasks, promptRange } = options;
   const named = (["model", "checkpoint", "images"] as const).filter((key) => options[key] !== undefined);
@@ -388,7 +390,7 @@ async function requestOf(
     );
   const asked = promptsOf(options, suite);
   const draws = images === undefined && (only === undefined || only === "generate");
-  const model = images !== undefined ? null : modelOf(options.model, checkpoint);
+  const model = images !== undefined ? null : modelOf(options, onMessage);
   const name = images !== undefined ? basename(resolve(images)) : nameOf(model!, checkpoint);
   const detects = only === undefined || only === "detect";
   if (detects && suite.needsWeights && options.detector === undefined && !options.dryRun)
@@ -426,7 +428,7 @@ async function requestOf(
       rules,
       detectorKey: await detectorKeyOf(options, suite),
       colourKey: JSON.stringify({
-        clip: await weightsKey(options.clip ?? "openai/clip-vit-large-patch14"),
+        clip: await weightsKey(options.clip ?? "openai/clip-vit-large-patch14", "clip"),
         ...cut,
         ...(options.clipDtype !== "auto" && { dtype: options.clipDtype }),
       }),
@@ -438,7 +440,7 @@ async function requestOf(
 }
 
 async function detectorKeyOf({ detector, detectorDtype, resizeU8 }: Options, { name }: Suite): Promise<string> {
-  const weights = detector === undefined ? "included" : await weightsKey(detector);
+  const weights = detector === undefined ? "included" : await weightsKey(detector, "detector");
   const dtype = detectorDtype === "float32" ? "" : `, ${detectorDtype}`;
   return `${name}, weights ${weights}${dtype}${resizeU8 ? ", whole grey levels" : ""}`;
 }
@@ -456,15 +458,14 @@ function isMostlyOf(images: string, set: PromptSet): boolean {
   return 2 * readImageFolder(images, set).prompts.length > readImageFolder(images).prompts.length;
 }
 
-function modelOf(model: string | undefined, checkpoint: string | undefined): string {
+function modelOf({ model, checkpoint }: Options, onMessage: (message: string) => void): string {
   if (checkpoint === undefined) {
-    const chosen = modelOrBundled(model);
-    return isRun(chosen) ? pinnedCheckpoint(chosen) : chosen;
+    return pinnedModel(modelOrBundled(model), onMessage);
   }
   const folders = [join(checkpoint, "export"), checkpoint];
   const found = folders.find((folder) => existsSync(join(folder, "config.json")));
   if (found !== undefined) return found;
-  if (isRun(checkpoint)) return pinnedCheckpoint(checkpoint);
+  if (isRun(checkpoint)) return pinnedModel(checkpoint, onMessage);
   throw new InvalidInputError(
     message`${about("checkpoint")}: ${checkpoint} holds no model: neither checkpoints of a run, nor export/config.json, which a training writes at its end, nor config.json`,
   );

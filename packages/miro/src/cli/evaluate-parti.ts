@@ -7,12 +7,14 @@ import { field, flag } from "../options.js";
 import { generateSchema } from "../pipeline/generate-options.js";
 import { modelOrBundled } from "../pipeline/loading/bundled.js";
 import { loadSchema } from "../pipeline/loading/load-options.js";
+import { pinnedModel } from "../pipeline/loading/run-model.js";
 import { promptOptionsSchema } from "../pipeline/requests/prompt-file.js";
 import { loadScorerModules, scorerModules } from "../rewards/scorer-modules.js";
 import { declare, type Given } from "./add-options.js";
 import { json } from "./common-options.js";
 import type { CliContext, Register } from "./context.js";
 import { figureTable, tellers, tellTroubles } from "./evaluate-rewards.js";
+import { nameFlags } from "./flag-names.js";
 import { helpText } from "./help-text.js";
 import { SAME_COMMAND, untilStopped } from "./interruption.js";
 import { loadPipeline, modelSchema, optionsOf } from "./model-options.js";
@@ -75,6 +77,8 @@ const schema = z.strictObject({
 
 export const register: Register = (command, context) => {
   declare(command, schema, (options, given) => parti(options, given, context)).addHelpText("after", helpText(EXAMPLES));
+  // What draws calls the folder of its pictures so.
+  nameFlags(command, { output: "--outdir" });
 };
 
 async function parti(
@@ -84,9 +88,9 @@ async function parti(
 ): Promise<void> {
   await loadScorerModules(options.scorerModules);
   const { prompts, outdir, samples, seed, promptRange, overwrite, variant } = options;
-  const model = modelOrBundled(options.model);
   const progress = await Progress.for(context);
   const { onMessage, ...tell } = tellers(context, progress, "2 of 2: scoring");
+  const model = pinnedModel(modelOrBundled(options.model), onMessage);
   let result: PartiResult;
   let drawn = "";
   const work: PartiOptions = {

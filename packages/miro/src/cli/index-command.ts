@@ -9,7 +9,7 @@ import { message, option } from "../message.js";
 import { declarationOf, field } from "../options.js";
 import { recipeBins } from "../training/planning/recipe-bins.js";
 import { loadRecipe } from "../training/recipes/recipe.js";
-import { declare, type Given } from "./add-options.js";
+import { declare, type Given, refuseWithout } from "./add-options.js";
 import { json } from "./common-options.js";
 import type { CliContext, Register } from "./context.js";
 import { helpText } from "./help-text.js";
@@ -42,8 +42,23 @@ const schema = z.strictObject({
   json,
 });
 
+/** Options that nothing but bin edges follow from. */
+const OF_BINS: (keyof z.output<typeof schema>)[] = [
+  "scores",
+  "scoreMode",
+  "numBins",
+  "strategy",
+  "refineLastNBins",
+  "refineFactor",
+  "distinct",
+  "maxSamples",
+];
+
 export const register: Register = (command, context) => {
-  declare(command, schema, (options, given) => index(options, given, context)).addHelpText("after", helpText(EXAMPLES));
+  declare(command, schema, (options, given, typed) => {
+    if (!options.bins) refuseWithout(option("bins", true), typed, OF_BINS);
+    return index(options, given, context);
+  }).addHelpText("after", helpText(EXAMPLES));
 };
 
 /** The options that were given, over those of a recipe where one is named. */

@@ -4,13 +4,14 @@
  */
 import { setImmediate } from "node:timers/promises";
 import { Command, CommanderError } from "commander";
-import { InterruptedError, isMissingFile, MiroError, systemReason } from "../errors.js";
+import { exitCodeOf, InterruptedError, MiroError, systemReason } from "../errors.js";
 import { ERASE_LINE, oneLine, printable } from "../printable.js";
 import { onStop, surviveLostOutput, writeSafely } from "../surroundings.js";
 import { version } from "../version.js";
 import { addOptions } from "./add-options.js";
 import { quietOptions } from "./common-options.js";
 import type { CliContext, Register } from "./context.js";
+import { failureText } from "./failure.js";
 import { flagNames, withFlags } from "./flag-names.js";
 import { helpText, helpWidth, paintHelp } from "./help-text.js";
 import { hasColours, paintHead } from "./paint.js";
@@ -133,7 +134,7 @@ export async function run(args: readonly string[], overrides: Partial<CliContext
     };
     follow(program);
     program.hook("preAction", async (_, command) => {
-      for (const warning of await settings.apply(command, programWith)) context.stderr(`warning: ${warning}\n`);
+      for (const warning of await settings.apply(command)) context.stderr(`warning: ${warning}\n`);
       // Documents for programs are written as they are.
       if (command.getOptionValue("json") === true) context.stdout = context.terminal;
       if (command.getOptionValue("quiet") !== true) return;
@@ -174,16 +175,11 @@ export async function main(): Promise<void> {
 
 /** The program with every command in full: for what is generated from all of them. */
 export function wholeProgram(): Promise<Command> {
-  return programWith(COMMAND_NAMES);
-}
-
-/** The program with some commands in full, which none runs. */
-function programWith(names: readonly string[]): Promise<Command> {
   const unused = () => undefined;
   const writing = { stdout: unused, stderr: unused, note: unused, terminal: unused };
   const colours = { stdout: false, stderr: false };
   const signal = new AbortController().signal;
-  return buildProgram((name) => names.includes(name), { ...writing, colours, interactive: false, signal });
+  return buildProgram(() => true, { ...writing, colours, interactive: false, signal });
 }
 
 /** The commands that a command line needs in full. */
@@ -245,15 +241,11 @@ function report(error: unknown, called: Command | null, settings: Settings, cont
     return 130;
   }
   if (error instanceof MiroError) {
-    const where = settings.placeOf(error.wording.parameter);
-    context.stderr(`error: ${where}${oneLine(withFlags(error.wording, names))}\n`);
-    return isMissingFile(error) ? 2 : error.exitCode;
+    context.stderr(`error: ${settings.placeOf(error.wording.parameter)}${failureText(error, names)}\n`);
+    return exitCodeOf(error);
   }
-  const { code, syscall, path } = error as NodeJS.ErrnoException;
-  const message = error instanceof Error ? error.message : String(error);
-  if (code && syscall) context.stderr(`error: ${path ? `${path}: ` : ""}${systemReason(error)}\n`);
-  else context.stderr(`error: ${oneLine(message)}\n`);
+  context.stderr(`error: ${failureText(error, names)}\n`);
   // A stack trace is of no use to a user; developers ask for it.
   if (process.env.MIRO_DEBUG && error instanceof Error) context.stderr(`${error.stack}\n`);
-  return isMissingFile(error) ? 2 : 1;
+  return exitCodeOf(error);
 }

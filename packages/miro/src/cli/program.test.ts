@@ -1,5 +1,7 @@
+import { readFileSync } from "node:fs";
 import { afterEach, describe, expect, it, vi } from "vitest";
 import { z } from "zod";
+import { MiroError } from "../errors.js";
 import { field } from "../options.js";
 import { runProgram } from "./program.js";
 
@@ -28,7 +30,11 @@ async function call(...args: string[]) {
       }),
     }),
     notes: "Exit code 7: as many rounds as asked for.",
-    run: ({ rounds }) => (rounds === 5 ? 7 : undefined),
+    run: ({ rounds }) => {
+      if (rounds === 6) readFileSync("/nowhere/rounds.txt");
+      if (rounds === 8) throw new MiroError("the network is gone");
+      return rounds === 5 ? 7 : undefined;
+    },
   });
   vi.restoreAllMocks();
   return { code, ...written };
@@ -47,8 +53,13 @@ describe("runProgram", () => {
   it.each([
     [["--wrong"], "error: unknown option '--wrong'\n"],
     [["--rounds", "0"], "error: --rounds: expected an integer of at least 1, received 0\n"],
+    [["--rounds", "6"], "error: /nowhere/rounds.txt: no such file or directory\n"],
     [["--rounds", "some"], 'error: --rounds: expected a number, received "some"\n'],
   ])("refuses %j in one line, with exit code 2", async (args, line) => {
     expect(await call(...args)).toEqual({ code: 2, stdout: "", stderr: line });
+  });
+
+  it("ends with 1 where something fails that nobody has written wrongly", async () => {
+    expect(await call("--rounds", "8")).toEqual({ code: 1, stdout: "", stderr: "error: the network is gone\n" });
   });
 });

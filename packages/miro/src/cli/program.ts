@@ -1,11 +1,12 @@
 /** Programs beside `miro`, such as the benchmarks: one command each, with options declared as those of `miro` are. */
 import { Command, CommanderError } from "commander";
 import type { z } from "zod";
-import { MiroError } from "../errors.js";
+import { exitCodeOf } from "../errors.js";
 import { oneLine, printable } from "../printable.js";
 import { surviveLostOutput } from "../surroundings.js";
 import { declare } from "./add-options.js";
-import { flagNames, withFlags } from "./flag-names.js";
+import { failureText, isForUsers } from "./failure.js";
+import { flagNames } from "./flag-names.js";
 import { helpText, helpWidth } from "./help-text.js";
 
 /** A program: how it is called, what it does, its options and its work. */
@@ -49,8 +50,8 @@ export async function runProgram<S extends z.ZodObject>(program: Program<S>): Pr
       process.stderr.write(`${oneLine(error.message, " ")}\n`);
       return 2;
     }
-    if (!(error instanceof MiroError)) throw error;
-    process.stderr.write(`error: ${printable(oneLine(withFlags(error.wording, flagNames(command)), " "))}\n`);
-    return error.exitCode;
+    if (!isForUsers(error)) throw error;
+    process.stderr.write(`error: ${printable(failureText(error, flagNames(command)))}\n`);
+    return exitCodeOf(error);
   }
 }

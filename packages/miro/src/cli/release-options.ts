@@ -47,6 +47,9 @@ export const cardShape = {
   ),
 };
 
+/** Options of {@link samplesShape} that mean nothing where no pictures are drawn. */
+export const OF_SAMPLES = ["prompt", "seed", "steps", "textEncoder", "vae"];
+
 /** Pictures for the card. */
 export const samplesShape = {
   samples: field(z.int().min(0).max(64).default(0), {

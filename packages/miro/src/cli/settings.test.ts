@@ -3,7 +3,9 @@ import { chownSync, mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:f
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
-import { settingsPaths } from "./settings.js";
+import { wholeProgram } from "./main.js";
+import { OPTION_NAMES } from "./option-names.generated.js";
+import { optionNames, settingsPaths } from "./settings.js";
 import { runCaptured as miro } from "./testing/run-captured.js";
 
 const before = process.cwd();
@@ -96,6 +98,7 @@ describe("what is wrong is one line that names file and line", () => {
     ["generate: { reward: { sharpness: much } }\n", ":1: --reward"],
     ["generate: { overwrite: maybe }\n", ':1: --overwrite: expected true or false, received "maybe"'],
     ["generate:\n  stepz: 3\n", ":2: generate.stepz is no option of miro generate; did you mean steps?"],
+    ["devise: cuda\n", ":1: devise is no option of any command; did you mean device or devices?"],
     ["generat:\n  steps: 3\n", ":1: generat is no option of any command; did you mean generate?"],
     ["evaluate: {}\ngenerate: 3\n", ":2: generate: expected the settings of miro generate"],
     ["- a\n", ": expected a mapping of options and commands"],
@@ -132,6 +135,10 @@ describe("what is wrong is one line that names file and line", () => {
     expect(code).toBe(2);
     expect(stderr).toContain(`${file}:3: `);
   });
+});
+
+it("option-names.generated.ts has the options that commands declare; npm run generate:option-names writes it", async () => {
+  expect(OPTION_NAMES).toEqual(optionNames(await wholeProgram()));
 });
 
 it("an option of other commands at the top is none of this one's business", async () => {

@@ -26,6 +26,7 @@ import { message } from "../message.js";
 import { nearest } from "../nearest.js";
 import { collects, expectedOf, isFlag } from "../options.js";
 import { DeclaredOption } from "./add-options.js";
+import { OPTION_NAMES } from "./option-names.generated.js";
 
 /** The name of the file of a project. */
 export const PROJECT_FILE = "miro.config.yaml";
@@ -36,9 +37,6 @@ interface SettingsFile {
   json: Record<string, unknown>;
   lines: ReadonlyMap<string, number>;
 }
-
-/** Loads commands of the program by their names. */
-export type LoadCommands = (names: readonly string[]) => Promise<Command>;
 
 /** One value of a settings file. */
 export interface Setting {
@@ -90,19 +88,18 @@ export class Settings {
   /**
    * Gives a command the values that the files have for it and that its flags do not give.
    *
-   * @param load loads commands by their names, to tell what others have from what none has
    * @returns what the user should know, also of what stands wrongly in the sections of other commands
    * @throws InvalidInputError naming file and line of what no command has, and of a value that its option cannot read
    */
-  async apply(command: Command, load: LoadCommands): Promise<string[]> {
+  async apply(command: Command): Promise<string[]> {
     const { files, warnings } = await readSettings();
-    for (const { option, setting } of await settingsFor(files, command, load)) {
+    for (const { option, setting } of settingsFor(files, command)) {
       const name = option.attributeName();
       if (command.getOptionValueSource(name) === "cli") continue;
       this.#places.set(name, setting.place);
       command.setOptionValueWithSource(name, readSetting(option, setting.value), "config");
     }
-    return [...warnings, ...(await faultsElsewhere(files, command, load))];
+    return [...warnings, ...faultsElsewhere(files, command)];
   }
 
   /** `miro.config.yaml:3: ` where the parameter that a message is about comes from there, else nothing. */
@@ -138,23 +135,18 @@ export function settableOptions(command: Command): Map<string, DeclaredOption> {
  *
  * @throws InvalidInputError naming file and line of what no command has
  */
-export async function settingsFor(
+export function settingsFor(
   files: readonly SettingsFile[],
   command: Command,
-  load: LoadCommands,
-): Promise<{ option: DeclaredOption; setting: Setting }[]> {
+): { option: DeclaredOption; setting: Setting }[] {
   const options = settableOptions(command);
   const found = new Map<string, Setting>();
-  const unknown: Setting[] = [];
   for (const file of [...files].reverse())
     for (const setting of valuesFor(file, command)) {
       if (options.has(setting.key)) found.set(setting.key, setting);
-      else unknown.push(setting);
+      else if (setting.section.length === commandPath(command).length || !isKnown(setting))
+        throw unknownSetting(setting);
     }
-  const own = commandPath(command).length;
-  for (const setting of unknown)
-    if (setting.section.length === own || !isKnown(setting, await load(commandNames(command))))
-      throw unknownSetting(setting, levelOf(command, setting.section));
   return [...found].map(([key, setting]) => ({ option: options.get(key)!, setting }));
 }
 
@@ -181,30 +173,37 @@ function valuesFor({ path, json, lines }: SettingsFile, command: Command): Setti
   return settings;
 }
 
+/** The names of the options of all commands of a program, by the words that call the command. */
+export function optionNames(program: Command): Record<string, string[]> {
+  const leaves = (command: Command): Command[] =>
+    command.commands.length === 0 ? [command] : command.commands.flatMap(leaves);
+  const named = leaves(program).map((command) => [
+    commandPath(command).join(" "),
+    [...settableOptions(command).keys()],
+  ]);
+  return Object.fromEntries(named);
+}
+
+/** Options of a command and of those within it, by the table that needs none of them loaded. */
+function optionsBelow(section: readonly string[]): string[] {
+  const isBelow = (path: string) => section.every((name, depth) => path.split(" ")[depth] === name);
+  return Object.entries(OPTION_NAMES).flatMap(([path, keys]) => (isBelow(path) ? keys : []));
+}
+
+/** The names of the commands within a command, or of the program. */
+function commandsWithin(section: readonly string[]): string[] {
+  const paths = Object.keys(OPTION_NAMES).map((path) => path.split(" "));
+  const inside = paths.filter((path) => path.length > section.length && section.every((name, i) => path[i] === name));
+  return [...new Set(inside.map((path) => path[section.length]!))];
+}
+
 /** Whether any command that a setting stands for has an option of its name. */
-function isKnown({ section, key }: Setting, program: Command): boolean {
-  const start = section.reduce<Command | undefined>(
-    (above, name) => above?.commands.find((one) => one.name() === name),
-    program,
-  );
-  const has = (command: Command): boolean => settableOptions(command).has(key) || command.commands.some(has);
-  return start !== undefined && has(start);
+function isKnown({ section, key }: Setting): boolean {
+  return optionsBelow(section).includes(key);
 }
 
-/** The names of the commands of the program that a command belongs to. */
-function commandNames(command: Command): string[] {
-  const { parent } = command;
-  return parent === null ? command.commands.map((one) => one.name()) : commandNames(parent);
-}
-
-/** The command of a section that a command belongs to. */
-function levelOf(command: Command, section: readonly string[]): Command {
-  return commandPath(command).length === section.length ? command : levelOf(command.parent!, section);
-}
-
-/** @param level the command of the setting's section */
-function unknownSetting({ section, key, place }: Setting, level: Command): InvalidInputError {
-  const near = nearest(key, [...settableOptions(level).keys(), ...level.commands.map((one) => one.name())]);
+function unknownSetting({ section, key, place }: Setting): InvalidInputError {
+  const near = nearest(key, [...new Set([...commandsWithin(section), ...optionsBelow(section)])]);
   const hint = near.length > 0 ? `; did you mean ${near.join(" or ")}?` : "";
   const whose = section.length === 0 ? "any command" : `miro ${section.join(" ")}`;
   return new InvalidInputError(`${place}: ${[...section, key].join(".")} is no option of ${whose}${hint}`);
@@ -214,15 +213,11 @@ function unknownSetting({ section, key, place }: Setting, level: Command): Inval
  * What stands in the sections of other commands and is no option of theirs: nothing to this command, but whoever wrote
  * it should know.
  */
-async function faultsElsewhere(files: readonly SettingsFile[], command: Command, load: LoadCommands) {
+function faultsElsewhere(files: readonly SettingsFile[], command: Command): string[] {
   const own = commandPath(command);
-  const sections = new Set(files.flatMap(({ json }) => Object.keys(json)));
-  const names = commandNames(command).filter((name) => sections.has(name));
-  if (names.every((name) => own.length === 1 && name === own[0])) return [];
-  const program = await load(names);
   const faults: string[] = [];
   for (const { path, json, lines } of files) {
-    const walk = (level: Command, section: readonly string[], values: unknown): void => {
+    const walk = (section: readonly string[], values: unknown): void => {
       const placeOf = (key: readonly string[]) => `${path}:${lines.get(key.join(".")) ?? 1}`;
       if (!isObject(values)) {
         const what = section.join(" ");
@@ -230,14 +225,14 @@ async function faultsElsewhere(files: readonly SettingsFile[], command: Command,
         return;
       }
       const isOwn = section.every((name, depth) => name === own[depth]);
+      const within = commandsWithin(section);
       for (const [key, value] of Object.entries(values)) {
-        const inner = level.commands.find((one) => one.name() === key);
         const setting = { section, key: key.replaceAll("_", "-"), value, place: placeOf([...section, key]) };
-        if (inner !== undefined) walk(inner, [...section, key], value);
-        else if (!isOwn && !isKnown(setting, program)) faults.push(unknownSetting(setting, level).message);
+        if (within.includes(key)) walk([...section, key], value);
+        else if (!isOwn && !isKnown(setting)) faults.push(unknownSetting(setting).message);
       }
     };
-    walk(program, [], json);
+    walk([], json);
   }
   return faults;
 }

@@ -11,6 +11,7 @@ import { listVariants } from "../pipeline/loading/checkpoint.js";
 import { type ReleaseConfig, readReleaseConfig } from "../pipeline/loading/release-config.js";
 import { ABLATIONS_REPOSITORY, MAIN_REPOSITORY, RELEASES, type Release } from "../pipeline/loading/releases.js";
 import { type ReleaseFacts, readFacts } from "./facts.js";
+import { refuseRun } from "./open-folder.js";
 
 /** What a card says beside the folder's content. */
 export interface CardOptions {
@@ -61,6 +62,7 @@ function publishedAs(repo: string | undefined, variant: string | undefined): Rel
 /** Renders `README.md` of a release folder and writes it. @returns its path */
 export function writeCard(options: CardOptions): string {
   const { folder } = options;
+  refuseRun(folder);
   const path = join(folder, "README.md");
   const text = existsSync(join(folder, "config.json")) ? releaseCard(options) : variantsCard(options);
   writeFileAtomic(path, text, { overwrite: true });

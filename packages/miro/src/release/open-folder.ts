@@ -3,11 +3,21 @@ import { cpSync, existsSync } from "node:fs";
 import { join } from "node:path";
 import { readNpy } from "@miro-t2i/torch/io";
 import { defaultNormalization } from "../autoencoder/normalization.js";
+import { InvalidInputError } from "../errors.js";
 import { openTensorFile } from "../files/tensor-files.js";
 import { weightFiles } from "../pipeline/loading/checkpoint.js";
 import { readReleaseConfig } from "../pipeline/loading/release-config.js";
+import { isRun } from "../pipeline/loading/run-checkpoint.js";
 import type { ReleaseSource } from "./source.js";
 import type { Weight } from "./weights.js";
+
+/** @throws InvalidInputError for a run of `miro train`, where a release is wanted */
+export function refuseRun(folder: string): void {
+  if (isRun(folder))
+    throw new InvalidInputError(
+      `${folder}: is a run of miro train; miro convert makes a release of it, and a run that has ended has one in export/`,
+    );
+}
 
 /** Opens a folder; text states of the empty prompt become (n, d) float32. @throws MiroError naming the file */
 export function openFolder(path: string): ReleaseSource {

@@ -2,6 +2,7 @@
 import { existsSync, statSync } from "node:fs";
 import { join } from "node:path";
 import { InvalidInputError } from "../errors.js";
+import { about, message } from "../message.js";
 import { isRun } from "../pipeline/loading/run-checkpoint.js";
 import { TORCH_FILE } from "../training/state/published-checkpoint.js";
 import type { EmaChoice } from "./ema-choice.js";
@@ -25,7 +26,7 @@ export function openSource(path: string, options: OpenSourceOptions = {}): Relea
   if (stat === undefined) throw new InvalidInputError(`${path}: no such file or directory`);
   const refuse = (options: object, what: string): void => {
     const [name] = Object.entries(options).find(([, value]) => value !== undefined) ?? [];
-    if (name !== undefined) throw new InvalidInputError(`--${name}: does not apply to ${what} (${path})`);
+    if (name !== undefined) throw new InvalidInputError(message`${about(name)}: does not apply to ${what} (${path})`);
   };
   const { step, onMessage: _, ...ofCkpt } = options;
   if (!stat.isDirectory()) {
@@ -39,6 +40,7 @@ export function openSource(path: string, options: OpenSourceOptions = {}): Relea
   if (isRun(path)) return openRun(path, options);
   if (isReleaseFolder(path)) {
     refuse({ step, ema: options.ema }, "a release, which has one set of weights");
+    refuse({ uncondEmbedding: options.uncondEmbedding }, "a release, which has its own uncond_embedding.npy");
     return openFolder(path);
   }
   const last = join(path, "last.ckpt");

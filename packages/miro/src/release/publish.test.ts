@@ -101,6 +101,18 @@ describe("publishing", () => {
     expect(Object.keys(server.repositories["me/model"]!.files).length).toBe(4);
   });
 
+  it("that reaches no Hub says where it was tried, that nothing was uploaded, and what to look at", async () => {
+    const closed = server.endpoint;
+    await server.stop();
+    for (const args of [["--dry-run"], []]) {
+      const { code, stderr } = await publish(...args);
+      expect(code).toBe(1);
+      expect(stderr).toBe(
+        `error: me/model: ${closed} cannot be reached (connect ECONNREFUSED ${closed.slice(7)}), and nothing was uploaded; check the network and HF_ENDPOINT\n`,
+      );
+    }
+  });
+
   it("does not undo a commit that came in between", async () => {
     await publish();
     writeFileSync(join(release, "README.md"), "# Another\n");

@@ -11,6 +11,7 @@ import { pathToFileURL } from "node:url";
 import type { CommitOperation } from "@huggingface/hub";
 import { InvalidInputError, MiroError } from "../errors.js";
 import { hubAuthorization, hubEndpoint, hubOffline, userAgent } from "../pipeline/loading/hub-environment.js";
+import { refuseRun } from "./open-folder.js";
 
 /** What happens to one file. */
 export interface PlannedFile {
@@ -56,6 +57,7 @@ export async function planPublication(folder: string, options: PublishOptions): 
   const offline = hubOffline();
   if (offline !== null) throw new InvalidInputError(`${offline} is set: nothing can be published`);
   const prefix = variant === undefined ? "" : `${variant}/`;
+  refuseRun(folder);
   const local = filesOf(folder);
   const state = await stateOf(repo, signal);
   const remote = new Set(state?.siblings ?? []);
@@ -90,7 +92,7 @@ export async function publish(plan: PublicationPlan, options: PublishOptions): P
     );
   let { parent } = plan;
   if (plan.creates) {
-    await refusals(plan.repo, () =>
+    await refusals(plan.repo, "before", () =>
       createRepo({ ...shared, visibility: visibility ?? "private" } as Parameters<typeof createRepo>[0]),
     );
     parent = (await stateOf(plan.repo, signal))?.sha ?? null;
@@ -105,7 +107,7 @@ export async function publish(plan: PublicationPlan, options: PublishOptions): P
         : [{ operation: "addOrUpdate", path, content: pathToFileURL(file) }],
   );
   if (operations.length === 0) return null;
-  return refusals(plan.repo, async () => {
+  return refusals(plan.repo, "upload", async () => {
     const work = commitIter({
       ...shared,
       title: `Upload ${variant ?? "main"} weights`,
@@ -206,7 +208,7 @@ async function request(
     orNull = false,
   }: { method?: string; body?: object; signal?: AbortSignal | undefined; orNull?: boolean },
 ): Promise<unknown> {
-  return refusals(repo, async () => {
+  return refusals(repo, "before", async () => {
     const response = await hubFetch()(`${hubEndpoint()}/api/models/${repo}/${route}`, {
       method,
       headers: { "Content-Type": "application/json" },
@@ -234,15 +236,18 @@ function hubFetch(): typeof fetch {
   };
 }
 
-/** Says in words what the Hub refuses. */
-async function refusals<T>(repo: string, work: () => Promise<T>): Promise<T> {
+const AGAIN = "run the command again: large files that are there are not sent again";
+
+/** Says in words what the Hub refuses. @param stage whether files are sent, or nothing yet */
+async function refusals<T>(repo: string, stage: "before" | "upload", work: () => Promise<T>): Promise<T> {
   try {
     return await work();
   } catch (error) {
     const { statusCode, name } = error as { statusCode?: number; name?: string };
     if (error instanceof MiroError || name === "AbortError") throw error;
     const said = (error as Error).message.split(/\. URL: |\n/)[0]!.slice(0, 200);
-    const cause = (error as Error).cause as { code?: string } | undefined;
+    const cause = (error as Error).cause as { code?: string; message?: string } | undefined;
+    const reason = cause?.message || cause?.code || said;
     const words =
       statusCode === 401
         ? "the Hub does not know the access token; make one that may write, and set HF_TOKEN"
@@ -251,8 +256,10 @@ async function refusals<T>(repo: string, work: () => Promise<T>): Promise<T> {
           : statusCode === 409 || statusCode === 412
             ? `the repository has changed since the plan was made (${said}); run the command again for a new plan`
             : statusCode === undefined
-              ? `the upload broke off (${cause?.code ?? said}); run the command again: large files that are there are not sent again`
-              : `the Hub answers ${statusCode} (${said}); run the command again: large files that are there are not sent again`;
+              ? stage === "upload"
+                ? `the upload broke off (${reason}); ${AGAIN}`
+                : `${hubEndpoint()} cannot be reached (${reason}), and nothing was uploaded; check the network${process.env.HF_ENDPOINT ? " and HF_ENDPOINT" : ", or name a mirror with HF_ENDPOINT"}`
+              : `the Hub answers ${statusCode} (${said}); ${AGAIN}`;
     throw new MiroError(`${repo}: ${words}`, { cause: error });
   }
 }

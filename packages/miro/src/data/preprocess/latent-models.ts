@@ -9,15 +9,14 @@ import { encodeNpy } from "@miro-t2i/torch/io";
 import { type Autoencoder, loadingAutoencoder } from "../../autoencoder/index.js";
 import { InvalidInputError, invalid } from "../../errors.js";
 import { sha256 } from "../../files/sha256.js";
-import { readJson } from "../../files/whole-files.js";
 import { about, message, option } from "../../message.js";
 import { inPieces } from "../../pieces.js";
 import { modelOrBundled } from "../../pipeline/loading/bundled.js";
 import { checkDevice, resolveDType } from "../../pipeline/loading/device.js";
-import { resolveModel } from "../../pipeline/loading/hub.js";
 import type { HubOptions } from "../../pipeline/loading/hub-repository.js";
+import { locateParts } from "../../pipeline/loading/located-model.js";
 import { DEFAULT_TEXT_ENCODER, DEFAULT_VAE } from "../../pipeline/loading/parts.js";
-import { choosePart, fetchTextEncoder, fetchVae } from "../../pipeline/loading/sources.js";
+import { fetchTextEncoder, fetchVae } from "../../pipeline/loading/sources.js";
 import { T5Encoder } from "../../text/t5.js";
 import { Tokenizer } from "../../text/tokenizer.js";
 import type { ResolvedOptions } from "./options.js";
@@ -39,24 +38,12 @@ export async function locateModels(
   >,
 ): Promise<LatentFolders> {
   const hub: HubOptions = { cacheDir: options.cacheDir, signal: options.signal };
-  const source =
-    options.model === undefined
-      ? { name: "", folder: "", files: [], fetch: async () => {} }
-      : await resolveModel(modelOrBundled(options.model), "model", hub);
-  const config = source.files.includes("config.json")
-    ? await source.fetch(["config.json"]).then(() => readJson(join(source.folder, "config.json")))
-    : {};
-  const named = (field: string): string | undefined => {
-    const value = (config as Record<string, unknown> | null)?.[field];
-    return typeof value === "string" ? value : undefined;
-  };
-  const part = (parameter: string, folder: string, given: string | undefined, field: string, fallback: string) =>
-    choosePart(source, folder, parameter, given, named(field), fallback);
-  const text = part("textEncoder", "text_encoder/", options.textEncoder, "text_encoder_repo", DEFAULT_TEXT_ENCODER);
-  const vae = part("vae", "vae/", options.vae, "vae_repo", DEFAULT_VAE);
+  const part = await locateParts(options.model === undefined ? null : modelOrBundled(options.model), hub);
+  const text = () => part("textEncoder", options.textEncoder, DEFAULT_TEXT_ENCODER);
+  const vae = () => part("vae", options.vae, DEFAULT_VAE);
   return {
-    textEncoder: options.textEmbeddings ? await fetchTextEncoder(text, hub) : null,
-    vae: options.vae256 || options.vae512 ? await fetchVae(vae, hub) : null,
+    textEncoder: options.textEmbeddings ? await fetchTextEncoder(text(), hub) : null,
+    vae: options.vae256 || options.vae512 ? await fetchVae(vae(), hub) : null,
   };
 }
 

@@ -150,7 +150,7 @@ export const preprocessSchema = z.strictObject({
   /** Checkpoint whose text_encoder/ and vae/ are used instead of the published ones. */
   model: field(name.optional(), {
     expected: "a folder or a repository",
-    help: "checkpoint whose text_encoder/ and vae/ are used",
+    help: "release folder, run of miro train or repository whose text encoder and autoencoder are used",
     flag: "--model <path>",
     otherwise: "the published ones",
   }),

@@ -6,9 +6,15 @@
 import { existsSync } from "node:fs";
 import { join } from "node:path";
 import { nn, noGrad, ones, scope, type Tensor, zeros } from "@miro-t2i/torch";
+import type { Autoencoder } from "../../autoencoder/autoencoder.js";
 import { PatchAutoencoder } from "../../autoencoder/patch-autoencoder.js";
 import { MiroError } from "../../errors.js";
 import { readJson } from "../../files/whole-files.js";
+import { modelOrBundled } from "../../pipeline/loading/bundled.js";
+import { cachedModel, isRepositoryName } from "../../pipeline/loading/hub.js";
+import { locateModel } from "../../pipeline/loading/located-model.js";
+import { DEFAULT_TEXT_ENCODER } from "../../pipeline/loading/parts.js";
+import { fetchTextEncoder } from "../../pipeline/loading/sources.js";
 import { T5Encoder } from "../../text/t5.js";
 import { Tokenizer } from "../../text/tokenizer.js";
 import { finding, findingLater } from "../../training/batches/finding.js";
@@ -20,12 +26,14 @@ import type { ResolvedSceneOptions } from "../scenes/scene-options.js";
 import { decoderOf } from "./autoencoder.js";
 import { clipNetwork } from "./clip.js";
 import type { AutoencoderRecipe, ClassifierRecipe, ClipRecipe, TextEncoderRecipe } from "./recipes.js";
+import { checkLatents } from "./redrawing.js";
 import { textEncoderNetwork } from "./text-encoder.js";
 
 const FLOAT = 4;
 
 /** Looks at a recipe of kind `autoencoder`. */
-export function checkAutoencoder({ scenes, network: sizes, refineDecoderOf: from }: AutoencoderRecipe): TaskReport {
+export async function checkAutoencoder(recipe: AutoencoderRecipe): Promise<TaskReport> {
+  const { scenes, network: sizes, refineDecoderOf: from, loss } = recipe;
   const checks = [checkScenes(scenes)];
   let network: PatchAutoencoder | null = null;
   if (from !== undefined) {
@@ -45,7 +53,36 @@ export function checkAutoencoder({ scenes, network: sizes, refineDecoderOf: from
     network ??= new PatchAutoencoder(sizes);
     return [network, (x) => void network!.decode(network!.encode(x).mean)];
   });
-  return report([...checks, made.check], made.network, scenes);
+  checks.push(made.check);
+  if (loss.redrawn !== undefined && made.check.status === "ok")
+    checks.push(await checkRedrawing(loss.redrawn.model, { autoencoder: made.network!, size: scenes.size }));
+  return report(checks, made.network, scenes);
+}
+
+/** The diffusion network that redraws scenes: that it and its text encoder are there, and that it knows such latents. */
+async function checkRedrawing(model: string, latents: { autoencoder: Autoencoder; size: number }): Promise<DataCheck> {
+  const subject = "loss.redrawn.model";
+  const remedy = "miro train emoji makes one: loss.redrawn.model=runs/emoji";
+  const name = modelOrBundled(model);
+  if (!existsSync(name) && isRepositoryName(name) && (await cachedModel(name, subject)) === null) {
+    const absent = `the repository ${name} is not in the cache; the start downloads it`;
+    return { status: "note", subject, finding: absent, remedy };
+  }
+  const check = async () => {
+    if (!existsSync(name) && !isRepositoryName(name)) throw new MiroError(`${name} is not there`);
+    const located = await locateModel(name, {});
+    try {
+      using files = located.open();
+      checkLatents(files.config.network, latents, model);
+      await fetchTextEncoder(located.part("textEncoder", undefined, DEFAULT_TEXT_ENCODER), {});
+    } finally {
+      located.close();
+    }
+    return model;
+  };
+  const found = await findingLater(subject, check, remedy);
+  // To the recipe it is one key, whichever option of the loading is meant.
+  return { ...found, finding: found.finding.replace(/^(?:model|textEncoder): /, "") };
 }
 
 /** Looks at a recipe of kind `text-encoder`. */

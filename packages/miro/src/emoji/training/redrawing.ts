@@ -15,6 +15,7 @@ import { denormalize, normalize } from "../../autoencoder/normalization.js";
 import { InvalidInputError } from "../../errors.js";
 import { release } from "../../flow/release.js";
 import { about, message } from "../../message.js";
+import type { RinConfig } from "../../networks/config.js";
 import type { Rin } from "../../networks/rin.js";
 import { parseOptions } from "../../options.js";
 import { modelOrBundled } from "../../pipeline/loading/bundled.js";
@@ -35,6 +36,19 @@ type Model = Omit<Checkpoint, "network"> & { network: Rin } & TextEncoder;
 
 /** γ is never 0 in training. */
 const LEAST_GAMMA = 1e-9;
+
+/** @throws InvalidInputError where a network knows other latents than those of scenes of `size` pixels */
+export function checkLatents(
+  { dataSize, numInputChannels }: Pick<RinConfig, "dataSize" | "numInputChannels">,
+  { autoencoder, size }: { autoencoder: Pick<Autoencoder, "downsampling" | "latentChannels">; size: number },
+  model: string,
+): void {
+  const side = size / autoencoder.downsampling;
+  if (dataSize !== side || numInputChannels !== autoencoder.latentChannels)
+    throw new InvalidInputError(
+      message`${about("loss.redrawn.model")}: expected a model of latents ${autoencoder.latentChannels} × ${side} × ${side}, received ${model} of ${numInputChannels} × ${dataSize} × ${dataSize}`,
+    );
+}
 
 /** A frozen model that redraws scenes. */
 export class Redrawing {
@@ -63,12 +77,7 @@ export class Redrawing {
     // Its own decoder is of no use here.
     if (parts.autoencoder instanceof Part) parts.autoencoder.free();
     else parts.autoencoder.dispose();
-    const { dataSize, numInputChannels } = parts.config.network;
-    const side = size / autoencoder.downsampling;
-    if (dataSize !== side || numInputChannels !== autoencoder.latentChannels)
-      throw new InvalidInputError(
-        message`${about("loss.redrawn.model")}: expected a model of latents ${autoencoder.latentChannels} × ${side} × ${side}, received ${options.model} of ${numInputChannels} × ${dataSize} × ${dataSize}`,
-      );
+    checkLatents(parts.config.network, { autoencoder, size }, options.model);
     const network = parts.network instanceof Part ? parts.network.module : parts.network;
     const text = await parts.loadTextEncoder();
     return new Redrawing({ ...parts, network, ...text }, options, device);

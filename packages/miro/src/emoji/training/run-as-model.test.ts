@@ -15,9 +15,13 @@ import { tmpdir } from "node:os";
 import { basename, join } from "node:path";
 import { memory, scope } from "@miro-t2i/torch";
 import { readSafetensors, writeSafetensors } from "@miro-t2i/torch/io";
+import type { Command, Option } from "commander";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import "../register.js";
+import { run as runCommand, wholeProgram } from "../../cli/main.js";
+import { commandPath } from "../../cli/settings.js";
 import { runCaptured } from "../../cli/testing/run-captured.js";
+import { encodePng } from "../../pictures/png.js";
 import { MiroPipeline } from "../../pipeline/pipeline.js";
 import { Engine } from "../../studio/server/engine.js";
 import { runTraining } from "../../training/loop/run.js";
@@ -105,6 +109,104 @@ describe("a run that was stopped", { timeout: 120_000 }, () => {
     expect(redrawn.code, redrawn.stderr).toBe(0);
     const again = JSON.parse(redrawn.stdout) as { images: { path: string }[] };
     expect(readFileSync(again.images[0]!.path).equals(readFileSync(images[0]!.path))).toBe(true);
+  });
+
+  /** Command lines that take a run in the place of a model, and what they print; of each a file that they make. */
+  const lines: Readonly<Record<string, readonly [string[], RegExp]>> = {
+    generate: [["a fox", `--model=${run}`, "--steps=1", "--output=drawn"], /^drawn\/a-fox-seed0\.png$/m],
+    sweep: [["a fox", `--model=${run}`, "--steps=1", "--x=seed=0:1", "--output=swept"], /^swept\/sheet\.png$/m],
+    studio: [[`--model=${run}`, "--port=0", "--output=gallery"], /^http:/m],
+    bench: [[`--model=${run}`, "--steps=1", "--rounds=1", "--batches=1"], /^\S+emoji \(cpu/m],
+    "evaluate geneval": [
+      [`--model=${run}`, "--prompts=emoji", "--prompt-range=0-0", "--only=generate", "--steps=1"],
+      /^1 pictures drawn$/m,
+    ],
+    "evaluate parti": [
+      ["parti.tsv", `--model=${run}`, "--n-samples=1", "--steps=1", "--scorers=sharpness"],
+      /^all: 1 pictures of 1 prompts$/m,
+    ],
+    preprocess: [
+      ["--stage=all", "--src=raw", "--dest=shards", `--model=${run}`, "--no-vae-512", "--scorers=sharpness"],
+      /^2 done/m,
+    ],
+    testbed: [["bed", "--count=1", `--model=${run}`], /: 1 computed, 0 kept$/m],
+    info: [[run], /^checkpoints: 2, 3, 4$/m],
+    convert: [[run, "--output=made", "--samples=1", "--steps=1"], /^made$/m],
+    train: [["recipe.yaml", `initialization.from=${run}`, "--output=tuned"], /^done: tuned\/export$/m],
+  };
+
+  it("is taken by every command that takes a model", async () => {
+    const taking = (command: Command): string[] => {
+      if (command.commands.length > 0) return command.commands.flatMap(taking);
+      const isModel = ({ long, description }: Option) =>
+        long === "--model" && /checkpoint|repository|offer/.test(description);
+      return command.options.some(isModel) ? [commandPath(command).join(" ")] : [];
+    };
+    const named = taking(await wholeProgram());
+    expect(Object.keys(lines)).toEqual(expect.arrayContaining(named));
+    expect(named).toEqual(expect.arrayContaining(["generate", "studio", "evaluate parti", "testbed"]));
+  });
+
+  describe("in the place of a model", () => {
+    const before = process.cwd();
+    const work = join(root, "commands");
+    beforeAll(() => {
+      for (const name of ["raw", "bed"]) mkdirSync(join(work, name), { recursive: true });
+      process.chdir(work);
+      const picture = encodePng(new Uint8Array(3 * 256 * 256), 256, 256);
+      for (const name of ["raw", "bed"]) writeFileSync(join(name, "a.png"), picture);
+      writeFileSync("raw/a.txt", "a fox");
+      writeFileSync("bed/metadata.csv", "file_name,text\na.png,a fox\n");
+      writeFileSync("bed/prompts.txt", "a fox\n");
+      writeFileSync("parti.tsv", "Prompt\tCategory\tChallenge\tNote\na fox\tAnimals\tBasic\t\n");
+      writeFileSync("recipe.yaml", JSON.stringify(tinyEmojiJson(parts, join(root, "cache"))));
+    });
+    afterAll(() => process.chdir(before));
+
+    it.each(Object.entries(lines))("miro %s", async (name, [args, prints]) => {
+      const stop = new AbortController();
+      const printed = { stdout: "", stderr: "" };
+      const code = await runCommand([...name.split(" "), ...args], {
+        stdout: (text) => {
+          printed.stdout += text;
+          // It serves until it is stopped.
+          if (name === "studio") stop.abort();
+        },
+        stderr: (text) => {
+          printed.stderr += text;
+        },
+        interactive: false,
+        signal: stop.signal,
+      });
+      expect(code, printed.stderr).toBe(0);
+      expect(printed.stdout + printed.stderr).toMatch(prints);
+    });
+
+    it("whose figures name the checkpoint, and are not mixed with those of a later one", async () => {
+      const { model } = JSON.parse(readFileSync("parti/parti.json", "utf8"));
+      expect(model).toEqual({ model: checkpoint(4) });
+      expect(existsSync("geneval/emoji-step-00000004-emoji/00000/samples/0000.png")).toBe(true);
+      const earlier = ["parti.tsv", `--model=${checkpoint(3)}`, "--n-samples=1", "--steps=1", "--scorers=sharpness"];
+      const { code, stderr } = await runCaptured("evaluate", "parti", ...earlier);
+      expect(code).toBe(2);
+      expect(stderr).toMatch(/"emoji step 4" there and "emoji step 3" here; choose another name or --outdir, or /);
+    });
+
+    it("but not of a release", async () => {
+      for (const words of [
+        ["card", run],
+        ["publish", run, "owner/name", "--dry-run"],
+      ]) {
+        const { code, stderr } = await runCaptured(...words);
+        expect([code, stderr]).toEqual([
+          2,
+          expect.stringMatching(/: is a run of miro train; miro convert makes a release/),
+        ]);
+      }
+      expect(existsSync(join(run, "README.md"))).toBe(false);
+      const revision = await runCaptured("generate", "a fox", `--model=${run}`, "--revision=main", "--output=never");
+      expect(revision).toMatchObject({ code: 2, stderr: expect.stringMatching(/^error: --revision: .* is a folder/) });
+    });
   });
 
   it("gives another run its weights to start with", async () => {

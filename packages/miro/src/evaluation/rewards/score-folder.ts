@@ -15,6 +15,7 @@ import { filledLines, parseJsonLine } from "../../files/table-file.js";
 import { readTextFile } from "../../files/text-file.js";
 import { writeFileAtomic } from "../../files/whole-files.js";
 import { callback, commaSeparated, field, flag, type OptionsOf, parseOptions } from "../../options.js";
+import { checkDevice } from "../../pipeline/loading/device.js";
 import { loadScorerSchema } from "../../rewards/registry.js";
 import { scoreFilesWithReport } from "../../rewards/score-files.js";
 import { genevalFolders } from "../../rewards/score-inputs.js";
@@ -100,6 +101,7 @@ export async function scoreFolder(folder: string, options: ScoreFolderOptions = 
     weights: given,
     ...load
   } = parseOptions(scoreFolderSchema, options);
+  checkDevice(load.device);
   const weights = weightsByKey(given);
   const asked = rewardColumns(scorers, weights);
   if (genevalFolders(folder).length === 0)

@@ -41,6 +41,7 @@ const REPOSITORY = /^[\w.-]+\/[\w.-]+$/;
  */
 export async function resolveModel(name: string, parameter: string, options: HubOptions = {}): Promise<ModelSource> {
   if (statSync(name, { throwIfNoEntry: false })?.isDirectory()) {
+    refuseRevision(name, options.revision);
     return { name, folder: name, files: listFolder(name), fetch: async (paths) => checkLinks(name, paths, parameter) };
   }
   if (!isRepositoryName(name) || existsSync(name)) {
@@ -50,6 +51,14 @@ export async function resolveModel(name: string, parameter: string, options: Hub
     );
   }
   return openRepository(name, parameter, options);
+}
+
+/** A folder has no revisions. @throws InvalidInputError where one is asked for */
+export function refuseRevision(folder: string, revision: string | undefined): void {
+  if (revision !== undefined)
+    throw new InvalidInputError(
+      message`${about("revision")}: ${folder} is a folder on this machine, which has no revision ${JSON.stringify(revision)}`,
+    );
 }
 
 /** Whether a name may be that of a repository. */

@@ -3,11 +3,12 @@
  * or a run of `miro train`, of which the newest whole checkpoint is taken.
  */
 import { statSync } from "node:fs";
-import { basename, isAbsolute, resolve } from "node:path";
+import { basename, isAbsolute, join, resolve } from "node:path";
 import { InvalidInputError } from "../../errors.js";
+import { readJson } from "../../files/whole-files.js";
 import { about, message } from "../../message.js";
 import { type CheckpointFiles, openReleaseFiles, weightFiles } from "./checkpoint.js";
-import { resolveModel } from "./hub.js";
+import { type ModelSource, refuseRevision, resolveModel } from "./hub.js";
 import type { HubOptions } from "./hub-repository.js";
 import { identifyWeights, knownWeights, type PendingIdentity } from "./identity.js";
 import { readReleaseConfig } from "./release-config.js";
@@ -42,6 +43,7 @@ export interface LocateOptions extends HubOptions {
  */
 export async function locateModel(model: string, { variant, ...hub }: LocateOptions): Promise<LocatedModel> {
   if (isRun(model)) {
+    refuseRevision(model, hub.revision);
     if (variant !== undefined && variant !== "")
       throw new InvalidInputError(message`${about("variant")}: ${model} is a run of miro train, which has no variants`);
     return runModel(openRunModel(model, { onMessage: hub.onMessage }));
@@ -50,21 +52,52 @@ export async function locateModel(model: string, { variant, ...hub }: LocateOpti
   const prefix = variantPrefix(source, variant);
   const folder = await fetchCheckpoint(source, prefix);
   const { text_encoder_repo: textEncoder, vae_repo: vae } = readReleaseConfig(folder).settings;
-  const parts = {
-    textEncoder: { folder: "text_encoder", configured: textEncoder },
-    vae: { folder: "vae", configured: vae },
-  };
   return {
     name: source.folder === model ? basename(resolve(model)) : model,
     folder,
     open: () => openReleaseFiles(folder),
     identify: () => identifyWeights({ name: model }, folder, weightFiles(folder)),
-    part: (parameter, given, fallback) => {
-      const part = parts[parameter];
-      return choosePart(source, `${prefix}${part.folder}/`, parameter, given, part.configured, fallback);
-    },
+    part: partChooser(source, prefix, { textEncoder, vae }),
     close: () => {},
   };
+}
+
+/** Decides where a part of a model comes from. */
+export type PartChooser = LocatedModel["part"];
+
+/**
+ * The parts of a model for whoever needs no network of it: of a repository nothing but its configuration is fetched.
+ *
+ * @param model null for none: the parts that are named, or those of the published model
+ * @throws InvalidInputError when it is none
+ */
+export async function locateParts(model: string | null, hub: HubOptions): Promise<PartChooser> {
+  if (model === null) return partChooser({ name: "", folder: "", files: [], fetch: async () => {} }, "", {});
+  if (isRun(model)) {
+    using files = openRunModel(model, { onMessage: hub.onMessage });
+    return partsOfRun(files);
+  }
+  const source = await resolveModel(model, "model", hub);
+  const config: unknown = source.files.includes("config.json")
+    ? await source.fetch(["config.json"]).then(() => readJson(join(source.folder, "config.json")))
+    : null;
+  const named = (field: string): string | undefined => {
+    const value = (config as Record<string, unknown> | null)?.[field];
+    return typeof value === "string" ? value : undefined;
+  };
+  return partChooser(source, "", { textEncoder: named("text_encoder_repo"), vae: named("vae_repo") });
+}
+
+const PART_FOLDERS = { textEncoder: "text_encoder", vae: "vae" } as const;
+
+/** @param configured what the model's configuration names */
+function partChooser(
+  source: ModelSource,
+  prefix: string,
+  configured: { textEncoder?: string | undefined; vae?: string | undefined },
+): PartChooser {
+  return (parameter, given, fallback) =>
+    choosePart(source, `${prefix}${PART_FOLDERS[parameter]}/`, parameter, given, configured[parameter], fallback);
 }
 
 function runModel(files: RunModel): LocatedModel {
@@ -79,16 +112,20 @@ function runModel(files: RunModel): LocatedModel {
       isKnown
         ? knownWeights(path, weights as ReadonlyMap<string, string>)
         : identifyWeights({ name: path }, path, [...weights.keys()]),
-    part: (parameter, given, fallback) => {
-      const named = files[parameter];
-      const isGone =
-        given === undefined && named !== undefined && isAbsolute(named) && !statSync(named, { throwIfNoEntry: false });
-      if (isGone)
-        throw new InvalidInputError(
-          message`${about(parameter)}: ${path} was trained with ${named}, which is not there; name the folder where it is now`,
-        );
-      return { name: given ?? named ?? fallback, parameter, source: null, prefix: "" };
-    },
+    part: partsOfRun(files),
     close: () => files[Symbol.dispose](),
+  };
+}
+
+function partsOfRun(files: Pick<RunModel, "path" | "textEncoder" | "vae">): PartChooser {
+  return (parameter, given, fallback) => {
+    const named = files[parameter];
+    const isGone =
+      given === undefined && named !== undefined && isAbsolute(named) && !statSync(named, { throwIfNoEntry: false });
+    if (isGone)
+      throw new InvalidInputError(
+        message`${about(parameter)}: ${files.path} was trained with ${named}, which is not there; name the folder where it is now`,
+      );
+    return { name: given ?? named ?? fallback, parameter, source: null, prefix: "" };
   };
 }

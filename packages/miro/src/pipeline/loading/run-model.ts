@@ -20,7 +20,7 @@ import { message, option } from "../../message.js";
 import type { CheckpointFiles } from "./checkpoint.js";
 import { checkLinks } from "./hub-cache.js";
 import { parseReleaseConfig, type ReleaseConfig, releaseConfigToJson } from "./release-config.js";
-import { type OpenStoredOptions, openStored, type StoredCheckpoint } from "./run-checkpoint.js";
+import { isRun, type OpenStoredOptions, openStored, type StoredCheckpoint } from "./run-checkpoint.js";
 
 /** The description beside the weights. */
 export const MODEL_FILE = "model.json";
@@ -151,12 +151,15 @@ function noConstants(run: string): MiroError {
 }
 
 /**
- * The checkpoint that is taken of a run now, by its own path: what is to be done with one and the same model, however
- * long it takes and the run goes on, names it.
+ * A model by a name that means the same weights however long the work with it takes: of a run, which goes on, the
+ * checkpoint that is the newest now.
+ *
+ * @param onMessage told of damaged checkpoints that are passed over
  */
-export function pinnedCheckpoint(path: string, options: OpenStoredOptions = {}): string {
-  using model = openRunModel(path, options);
-  return model.path;
+export function pinnedModel(model: string, onMessage?: (message: string) => void): string {
+  if (!isRun(model)) return model;
+  using opened = openRunModel(model, { onMessage });
+  return opened.path;
 }
 
 /** What a checkpoint of a run is called in the settings of its pictures. */

@@ -16,6 +16,7 @@ import { filledLines } from "../../files/table-file.js";
 import { readTextFile } from "../../files/text-file.js";
 import { readJson, readText } from "../../files/whole-files.js";
 import { modelOrBundled } from "../../pipeline/loading/bundled.js";
+import { checkDevice } from "../../pipeline/loading/device.js";
 import { resolveModel } from "../../pipeline/loading/hub.js";
 import type { HubOptions } from "../../pipeline/loading/hub-repository.js";
 import type { FromPretrainedOptions } from "../../pipeline/loading/load-options.js";
@@ -158,11 +159,13 @@ export class Engine {
    */
   static async open({ models, device, dtype, threads, cacheDir, signal }: EngineOptions): Promise<Engine> {
     const hub = { ...(cacheDir !== undefined && { cacheDir }), ...(signal && { signal }) };
+    // The threads would find out one by one, after the page is served.
+    if (device !== undefined && device !== "cpu") checkDevice(device);
     const opened: Model[] = [];
     for (const id of models.length > 0 ? models : [undefined]) {
       const [named, variant] = split(id);
       const model = modelOrBundled(named);
-      const { folder, config, bytes } = isRun(model) ? ofRun(model) : await ofRelease(model, variant, hub);
+      const { folder, autoencoder, config, bytes } = isRun(model) ? ofRun(model) : await ofRelease(model, variant, hub);
       const {
         num_steps: steps = 50,
         guidance_scale: guidanceScale = 7,
@@ -176,7 +179,7 @@ export class Engine {
           coherenceKeys: config.coherenceKeys,
           defaults: { steps, guidanceScale, shift: shift ?? config.settings.scheduler?.shift ?? 1 },
           license: licenseOf(join(folder, "README.md")),
-          size: sizeOf(folder, config),
+          size: sizeOf(autoencoder, config),
           examples: examplesOf(join(folder, EXAMPLES)),
         },
         load: { model, threads, options: { variant, device, dtype, cacheDir } },
@@ -402,6 +405,8 @@ function split(id: string | undefined): [string | undefined, string | undefined]
 /** What a model says of itself, and how much its weights are. */
 interface Described {
   folder: string;
+  /** Folder of its autoencoder, where it has its own. */
+  autoencoder: string | undefined;
   config: ReleaseConfig;
   bytes: number;
 }
@@ -416,14 +421,20 @@ async function ofRelease(model: string, variant: string | undefined, hub: HubOpt
       .filter((file) => source.files.includes(file)),
   );
   const folder = join(source.folder, prefix);
-  return { folder, config: readReleaseConfig(folder), bytes: bytesOf(join(folder, "model.safetensors")) };
+  const config = readReleaseConfig(folder);
+  return { folder, autoencoder: join(folder, "vae"), config, bytes: bytesOf(join(folder, "model.safetensors")) };
 }
 
 /** The checkpoint of a run that is the newest now; what is loaded is the newest by then. */
 function ofRun(run: string): Described {
   using model = openRunModel(run);
   const bytes = [...model.weights.keys()].map((name) => bytesOf(join(model.path, name)));
-  return { folder: model.path, config: model.config, bytes: bytes.reduce((sum, size) => sum + size, 0) };
+  return {
+    folder: model.path,
+    autoencoder: model.vae,
+    config: model.config,
+    bytes: bytes.reduce((sum, size) => sum + size, 0),
+  };
 }
 
 function bytesOf(file: string): number {
@@ -435,9 +446,9 @@ const autoencoderSchema = z.looseObject({ block_out_channels: z.array(z.number()
 /**
  * Width and height of a model's pictures; the published autoencoders, which it is loaded with, have 8 pixels a latent.
  */
-function sizeOf(folder: string, { network, settings }: ReleaseConfig): [number, number] {
-  const path = join(folder, "vae", "config.json");
-  const own = existsSync(path) ? autoencoderSchema.safeParse(readJson(path)).data : undefined;
+function sizeOf(autoencoder: string | undefined, { network, settings }: ReleaseConfig): [number, number] {
+  const path = autoencoder === undefined ? null : join(autoencoder, "config.json");
+  const own = path !== null && existsSync(path) ? autoencoderSchema.safeParse(readJson(path)).data : undefined;
   const side = own
     ? network.dataSize * 2 ** (own.block_out_channels.length - 1)
     : (settings.img_resolution ?? network.dataSize * 8);

@@ -99,7 +99,7 @@ export const testbedOptionsSchema = z.strictObject({
   /** Checkpoint whose text encoder is used: a folder or a repository. */
   model: field(z.string().min(1).optional(), {
     expected: "a folder or a repository",
-    help: "checkpoint whose text encoder is used",
+    help: "release folder, run of miro train or repository whose text encoder is used",
     flag: "--model <repo|dir>",
   }),
   /** T5 encoder: a folder or a repository. Default: the model's, else google/flan-t5-xl. */

@@ -11,7 +11,7 @@ import { type ComputeDType, checkDevice, resolveDType } from "../../../pipeline/
 import { resolveModel } from "../../../pipeline/loading/hub.js";
 import type { Detection, DetectOptions, Detector } from "../detection.js";
 import { CLASS_NAMES } from "../prompts.js";
-
+import { DETECTOR_ADDRESS } from "./address.js";
 import { instances } from "./instances.js";
 import type { Mask2Former } from "./mask2former.js";
 import { detectorInput, SCALE, type Scale } from "./pixels.js";
@@ -33,11 +33,6 @@ export interface LoadDetectorOptions {
   /** Stops loading. */
   signal?: AbortSignal | undefined;
 }
-
-/** Where OpenMMLab has the weights that GenEval prescribes. */
-const DOWNLOAD =
-  "https://download.openmmlab.com/mmdetection/v3.0/mask2former/mask2former_swin-s-p4-w7-224_8xb2-lsj-50e_coco/" +
-  "mask2former_swin-s-p4-w7-224_8xb2-lsj-50e_coco_20220504_001756-c9d0c4f2.pth";
 
 const OPENMMLAB = /^mask2former_swin-s[\w.-]*\.pth$/;
 const HUGGING_FACE = ["model.safetensors", "pytorch_model.bin"];
@@ -80,7 +75,7 @@ async function findWeights(source: string, cacheDir: string | undefined, signal:
   if (statSync(source, { throwIfNoEntry: false })?.isFile()) return source;
   if (/\.(pth|pt|bin|safetensors)$/.test(source))
     throw new InvalidInputError(
-      message`${about("detector")}: there is no file ${source}; OpenMMLab has GenEval's detector at ${DOWNLOAD}`,
+      message`${about("detector")}: there is no file ${source}; OpenMMLab has GenEval's detector at ${DETECTOR_ADDRESS}`,
     );
   const model = await resolveModel(source, "detector", { cacheDir, signal });
   const openMmLab = model.files.filter((file) => OPENMMLAB.test(file)).sort();
@@ -91,7 +86,7 @@ async function findWeights(source: string, cacheDir: string | undefined, signal:
     HUGGING_FACE.find((file) => model.files.includes(file));
   if (file === undefined)
     throw new InvalidInputError(
-      message`${about("detector")}: ${source} holds no weights; expected mask2former_swin-s….pth (${DOWNLOAD}), or ${HUGGING_FACE.join(" or ")} of the Hugging Face port`,
+      message`${about("detector")}: ${source} holds no weights; expected mask2former_swin-s….pth (${DETECTOR_ADDRESS}), or ${HUGGING_FACE.join(" or ")} of the Hugging Face port`,
     );
   await model.fetch([file, ...(model.files.includes("config.json") ? ["config.json"] : [])]);
   return join(model.folder, file);
