@@ -16,7 +16,8 @@ export class Shared<T extends { dispose(): void }> {
   readonly #held = new Map<string, Entry<T>>();
 
   /**
-   * @param make called when nobody holds what the key names. Where another owner's `make` fails, as when it is given up,
+   * @param make called when nobody holds what the key names. Where another owner's `make` fails, as when it is given
+   * up,
    *   this one is tried
    * @throws what `make` throws
    */

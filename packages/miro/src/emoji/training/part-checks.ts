@@ -59,7 +59,9 @@ export async function checkAutoencoder(recipe: AutoencoderRecipe): Promise<TaskR
   return report(checks, made.network, scenes);
 }
 
-/** The diffusion network that redraws scenes: that it and its text encoder are there, and that it knows such latents. */
+/**
+ * The diffusion network that redraws scenes: that it and its text encoder are there, and that it knows such latents.
+ */
 async function checkRedrawing(model: string, latents: { autoencoder: Autoencoder; size: number }): Promise<DataCheck> {
   const subject = "loss.redrawn.model";
   const remedy = "miro train emoji makes one: loss.redrawn.model=runs/emoji";
