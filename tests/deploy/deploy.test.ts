@@ -97,7 +97,7 @@ describe.each(["Dockerfile", "space/Dockerfile"])("%s", (name) => {
   });
   test("does not run as root, and leaves no package lists or caches", () => {
     const users = instructions.findIndex(({ keyword }) => keyword === "USER");
-    expect(instructions[users]!.text).toBe("node");
+    expect(instructions[users]!.text).toBe("1000");
     expect(instructions.slice(users).some(({ keyword }) => keyword === "RUN")).toBe(false);
     for (const run of all("RUN")) {
       if (run.includes("apt-get install"))
@@ -218,11 +218,24 @@ describe("miro-studio.service", () => {
 });
 
 describe("space", () => {
-  test("has the header that the Hub reads", () => {
+  test("has a header by the Hub's rules", () => {
     const [, header] = read("space/README.md").split("---\n");
-    const { sdk, app_port, license, models } = parse(header!);
-    expect({ sdk, app_port, license }).toEqual({ sdk: "docker", app_port: 7860, license: "mit" });
+    const { title, emoji, colorFrom, colorTo, sdk, app_port, license, pinned, models, tags, ...others } = parse(
+      header!,
+    );
+    expect(others).toEqual({});
+    expect(title).toMatch(/^\S.*$/);
+    expect(emoji).toMatch(/^\p{Extended_Pictographic}$/u);
+    for (const colour of [colorFrom, colorTo])
+      expect("red yellow green blue indigo purple pink gray".split(" ")).toContain(colour);
+    expect({ sdk, app_port, license, pinned }).toEqual({
+      sdk: "docker",
+      app_port: 7860,
+      license: "mit",
+      pinned: false,
+    });
     expect(models).toEqual(["nicolas-dufour/miro", "nicolas-dufour/miro-ablations"]);
+    for (const tag of tags) expect(tag).toMatch(/^[a-z][a-z-]+$/);
   });
   test("has every file that its Dockerfile copies", () => {
     const copied = instructionsOf("space/Dockerfile").filter(({ keyword }) => keyword === "COPY");
@@ -236,6 +249,9 @@ describe("space", () => {
       headers: { origin: "https://owner-miro.hf.space" },
     });
     expect(response.status).toBe(200);
+    // The Hub's own page shows it in a frame.
+    expect(response.headers.get("content-security-policy")).toMatch(/frame-ancestors https:\/\/huggingface\.co$/);
+    expect(response.headers.get("x-frame-options")).toBe(null);
     expect(await interrupted()).toBeOneOf([0, 130]);
   });
 });

@@ -22,6 +22,9 @@ Routes: /api (jobs with events, gallery), /v1 (as OpenAI), /sdapi/v1 (as Stable 
 docs/studio.md tells more. Ctrl-C cancels what is drawn and ends; a second Ctrl-C ends at once.
 `;
 
+/** Others than those of the web have none: browsers would call each of them `null`. */
+const origin = z.url({ protocol: /^https?$/ });
+
 const schema = z.strictObject({
   host: field(z.string().min(1).default("127.0.0.1"), {
     expected: "an address",
@@ -61,10 +64,15 @@ const schema = z.strictObject({
     flag: "--api-key-file <file>",
     otherwise: "MIRO_STUDIO_API_KEY",
   }),
-  allowOrigin: field(z.array(z.url()).default([]), {
+  allowOrigin: field(z.array(origin).default([]), {
     expected: "an origin such as https://example.org",
     help: "pages of this origin may ask too; may be given several times",
     flag: "--allow-origin <url>",
+  }),
+  allowFrame: field(z.array(origin).default([]), {
+    expected: "an origin such as https://example.org",
+    help: "pages of this origin may show the studio in a frame; may be given several times",
+    flag: "--allow-frame <url>",
   }),
   insecure: flag("serve others than this machine without a key", "--insecure"),
   open: flag("open the page in the browser", "--open"),
@@ -79,11 +87,25 @@ export const register: Register = (command, context) => {
 };
 
 async function serve(
-  { model: models, apiKeyFile, allowOrigin: allowOrigins, open, ...options }: z.output<typeof schema>,
+  {
+    model: models,
+    apiKeyFile,
+    allowOrigin: allowOrigins,
+    allowFrame: allowFrames,
+    open,
+    ...options
+  }: z.output<typeof schema>,
   context: CliContext,
 ): Promise<void> {
   const { signal } = context;
-  const studio = await Studio.start({ ...options, models, allowOrigins, key: readKey(apiKeyFile), signal });
+  const studio = await Studio.start({
+    ...options,
+    models,
+    allowOrigins,
+    allowFrames,
+    key: readKey(apiKeyFile),
+    signal,
+  });
   context.stdout(`${studio.url}\n`);
   if (open) await openWithDesktop(studio.url, context);
   try {

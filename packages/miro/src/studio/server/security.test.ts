@@ -107,3 +107,14 @@ it("every answer, refusals too, forbids frames, foreign scripts and guessed type
     expect(answer.headers["referrer-policy"]).toBe("no-referrer");
   }
 });
+
+it("pages that may show this one in a frame are named by their origins; others still may not", async () => {
+  const ask = guarded({ key: KEY, allowFrames: ["https://hub.example/spaces/fox", "http://127.0.0.1:3000"] });
+  for (const answer of [await ask("GET", "/"), await ask("GET", "/", { host: "evil.example" })]) {
+    const policy = String(answer.headers["content-security-policy"]);
+    expect(policy.split("; ").at(-1)).toBe("frame-ancestors https://hub.example http://127.0.0.1:3000");
+    // An old header without a list, which would forbid them all.
+    expect(answer.headers["x-frame-options"]).toBeUndefined();
+  }
+  expect((await guarded()("GET", "/")).headers["x-frame-options"]).toBe("DENY");
+});

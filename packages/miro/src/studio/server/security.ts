@@ -13,31 +13,39 @@ export interface AccessOptions {
   key?: string | undefined;
   /** Origins, besides the server's own, that pages may ask from. */
   allowOrigins: readonly string[];
+  /** Origins of pages that may show this one in a frame. Default: none. */
+  allowFrames?: readonly string[];
 }
 
 /** Routes that need no key: they tell nothing. The page's files are told by {@link isPage}. */
 const OPEN = new Set(["/health"]);
 
-const HEADERS = {
-  "content-security-policy":
-    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data: blob:; connect-src 'self'; manifest-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'",
-  "x-content-type-options": "nosniff",
-  "x-frame-options": "DENY",
-  "referrer-policy": "no-referrer",
-  "cross-origin-resource-policy": "same-origin",
-};
+/** What every answer says to browsers. @param frames origins of pages that may show this one in a frame */
+function headersOf(frames: readonly string[]): Record<string, string> {
+  const policy =
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data: blob:; connect-src 'self'; manifest-src 'self'; base-uri 'none'; form-action 'self'";
+  return {
+    "content-security-policy": `${policy}; frame-ancestors ${frames.length === 0 ? "'none'" : frames.join(" ")}`,
+    "x-content-type-options": "nosniff",
+    // Knows no list of origins: with one, the policy above speaks alone.
+    ...(frames.length === 0 && { "x-frame-options": "DENY" }),
+    "referrer-policy": "no-referrer",
+    "cross-origin-resource-policy": "same-origin",
+  };
+}
 
 /** Adds the checks to a server. @param isPage whether a path is a file of the page */
 export function guard(
   app: FastifyInstance,
-  { host, key, allowOrigins }: AccessOptions,
+  { host, key, allowOrigins, allowFrames = [] }: AccessOptions,
   isPage: (path: string) => boolean,
 ): void {
   const origins = new Set(allowOrigins.map((origin) => new URL(origin).origin));
   const names = new Set([...ownNames(host), ...[...origins].map((origin) => new URL(origin).hostname)]);
+  const headers = headersOf(allowFrames.map((origin) => new URL(origin).origin));
   const digest = key === undefined ? null : sha256(key);
   app.addHook("onRequest", async (request, reply) => {
-    reply.headers(HEADERS);
+    reply.headers(headers);
     const named = hostOf(request.headers.host);
     if (named === null || !names.has(named))
       return refuse(

@@ -38,6 +38,8 @@ export interface StudioOptions extends EngineOptions {
   maxImages: number;
   key?: string | undefined;
   allowOrigins: readonly string[];
+  /** Origins of pages that may show the studio's page in a frame. */
+  allowFrames?: readonly string[];
   /** Serve others than this machine without a key. */
   insecure: boolean;
 }
@@ -131,7 +133,7 @@ export class Studio implements StudioParts {
     app.setValidatorCompiler(validatorCompiler);
     app.setSerializerCompiler(serializerCompiler);
     const page = pageFolder();
-    guard(app, { host: this.options.host, key: this.options.key, allowOrigins: this.options.allowOrigins }, isPage);
+    guard(app, this.options, isPage);
     await app.register(multipart, { limits: { fileSize: MAX_UPLOAD_BYTES, files: 4, fields: 64 } });
     await app.register(swagger, {
       openapi: {
