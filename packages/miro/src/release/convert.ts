@@ -5,7 +5,7 @@
  */
 import { existsSync, readdirSync, statSync } from "node:fs";
 import { join, resolve } from "node:path";
-import { buildInfo, scope } from "@miro-t2i/torch";
+import { buildInfo, memory, scope } from "@miro-t2i/torch";
 import { writeNpy } from "@miro-t2i/torch/io";
 import { InvalidInputError } from "../errors.js";
 import { writeFileAtomic } from "../files/whole-files.js";
@@ -64,6 +64,7 @@ export async function convertToRelease(source: ReleaseSource, options: ConvertOp
     writeFileAtomic(join(folder, "config.json"), `${JSON.stringify(json, null, 2)}\n`, { overwrite: true });
     await source.copyParts(folder, dtype);
     onMessage("checking the network by one forward pass");
+    memory.emptyCache(); // what the tensors left, one after the other, is not what the network wants
     check = forwardCheck(folder, dtype);
     parameters = countParameters(folder);
     const facts = factsFile(factsOf(source, { dtype, check, parameters }));
