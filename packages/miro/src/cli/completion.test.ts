@@ -1,10 +1,8 @@
 // Completion: bash runs the generated code and is asked what it would complete; the others are read.
 import { execFileSync } from "node:child_process";
 import { beforeAll, describe, expect, test } from "vitest";
-import { version } from "../version.js";
 import { commandsOf } from "./completion.js";
 import { run, wholeProgram } from "./main.js";
-import { manPage } from "./man-page.js";
 
 const printed = async (...args: string[]) => {
   let text = "";
@@ -61,16 +59,4 @@ test("an unknown shell is refused with those that are known", async () => {
 test("what is nearly a command or an option is asked for", async () => {
   expect((await printed("genrate", "a fox")).text).toContain("Did you mean generate?");
   expect((await printed("generate", "a fox", "--sed", "1")).text).toContain("Did you mean --seed?");
-});
-
-test("the manual page has every command and option, and nothing that troff would obey", async () => {
-  const program = await wholeProgram();
-  const page = manPage(program, version());
-  for (const { path, options } of commandsOf(program)) {
-    if (path !== "") expect(page).toContain(`.SS miro ${path.replaceAll("-", "\\-")} [`);
-    for (const { long } of path === "" ? [] : options) expect(page).toContain(long.replaceAll("-", "\\-"));
-  }
-  // Other characters than those of ASCII are written by their code: every troff reads that.
-  expect(page).toMatch(/^[\x20-\x7e\n]+$/);
-  for (const line of page.split("\n")) expect(line).toMatch(/^(\.(TH|SH|SS|TP|B|I) ?|\\&|\[|[^.'])|^\.TP$|^$/);
 });

@@ -9,10 +9,10 @@
  */
 import { createHash } from "node:crypto";
 import { readFileSync } from "node:fs";
-import { homedir } from "node:os";
 import { join } from "node:path";
 import { writeFileAtomically } from "@miro-t2i/torch/atomic-write";
 import { makeFolder } from "../../files/make-folder.js";
+import { ownCache } from "../../files/own-cache.js";
 import { sharp } from "../../pictures/sharp.js";
 import { type EmojiEntry, spriteFolder } from "./vocabulary.js";
 
@@ -44,10 +44,7 @@ const MAGIC = "MIROEMO1";
 const SMALLEST_SIDE = 16;
 const COLOUR_WORD = /\b(red|orange|yellow|green|blue|purple|pink|brown|grey|black|white)\b/;
 
-/** `$XDG_CACHE_HOME/miro-t2i/emoji` or `~/.cache/miro-t2i/emoji`. */
-function spriteCacheFolder(): string {
-  return join(process.env.XDG_CACHE_HOME || join(homedir(), ".cache"), "miro-t2i", "emoji");
-}
+const spriteCacheFolder = () => join(ownCache(), "emoji");
 
 /**
  * Loads the sprites of a vocabulary, from the cache where it is there.

@@ -12,6 +12,7 @@ import { basename, dirname, join, resolve } from "node:path";
 import { z } from "zod";
 import { startProgram } from "../../compiled-module.js";
 import { MiroError, systemReason } from "../../errors.js";
+import { ownCache } from "../../files/own-cache.js";
 import { readBytes, readText, writeFileAtomic } from "../../files/whole-files.js";
 import { bundledModel } from "./bundled.js";
 
@@ -176,10 +177,7 @@ function hashInWorker(file: string, background: boolean): Promise<string> {
 
 const cacheSchema = z.record(z.string(), z.object({ state: z.string(), sha256: sha256Schema }));
 
-function cachePath(): string {
-  const { MIRO_CACHE, XDG_CACHE_HOME } = process.env;
-  return join(MIRO_CACHE || join(XDG_CACHE_HOME || join(homedir(), ".cache"), "miro-t2i"), "sha256.json");
-}
+const cachePath = () => join(ownCache(), "sha256.json");
 
 /** What is known, nothing when the file is not there or damaged: everything in it can be computed again. */
 function readCache(): z.output<typeof cacheSchema> {
