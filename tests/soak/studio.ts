@@ -5,7 +5,7 @@
  * when anything was not as it should be.
  */
 import { type ChildProcess, spawn } from "node:child_process";
-import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { mkdirSync, mkdtempSync, readdirSync, rmSync, writeFileSync } from "node:fs";
 import { request } from "node:http";
 import { connect } from "node:net";
 import { cpus, tmpdir } from "node:os";
@@ -13,6 +13,7 @@ import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { fileURLToPath } from "node:url";
 import { readImageFile, readSettings } from "miro-t2i";
+import type { Kept } from "./collect.js";
 import { measureGallery } from "./gallery-page.js";
 import { generator } from "./kill-and-restart.js";
 
@@ -20,6 +21,8 @@ const ROOT = fileURLToPath(new URL("../../", import.meta.url.replace("/dist/", "
 const QUEUE = 64;
 const REQUESTS = 1000;
 const ALLOWED_GROWTH_MIB = 50;
+
+type Usage = Kept & { descriptors: number };
 
 /** A server in a process of its own. */
 class Server {
@@ -30,9 +33,9 @@ class Server {
 
   static async start(model: string, output: string): Promise<Server> {
     const options = ["--model", model, "--output", output, "--port", "0", "--queue", `${QUEUE}`, "--max-images", "16"];
-    const child = spawn(process.execPath, [join(ROOT, "packages/miro/bin/miro.mjs"), "studio", ...options], {
-      stdio: ["ignore", "pipe", "inherit"],
-    });
+    const preload = ["--expose-gc", "--import", new URL("./collect.js", import.meta.url).href];
+    const program = [join(ROOT, "packages/miro/bin/miro.mjs"), "studio", ...options];
+    const child = spawn(process.execPath, [...preload, ...program], { stdio: ["ignore", "pipe", "inherit", "ipc"] });
     const url = await new Promise<string>((resolve, reject) => {
       child.stdout!.once("data", (bytes: Buffer) => resolve(bytes.toString().trim()));
       child.once("exit", (code) => reject(new Error(`the server ended with ${code}`)));
@@ -57,11 +60,19 @@ class Server {
     });
   }
 
-  /** Resident memory in MiB, and open file descriptors. */
-  usage(): { residentMiB: number; descriptors: number } {
-    const status = readFileSync(`/proc/${this.child.pid}/status`, "utf8");
-    const kib = Number(/^VmRSS:\s+(\d+)/m.exec(status)![1]);
-    return { residentMiB: Math.round(kib / 1024), descriptors: readdirSync(`/proc/${this.child.pid}/fd`).length };
+  /** Open file descriptors, and what is in memory once garbage is collected. */
+  async usage(): Promise<Usage> {
+    const kept = new Promise<Kept>((resolve, reject) =>
+      this.child.once("message", (answer: Kept | { error: string }) =>
+        "error" in answer ? reject(new Error(answer.error)) : resolve(answer),
+      ),
+    );
+    this.child.send("collect");
+    return { ...(await kept), descriptors: this.descriptors() };
+  }
+
+  descriptors(): number {
+    return readdirSync(`/proc/${this.child.pid}/fd`).length;
   }
 
   /** Waits until nothing is drawn and nothing waits. */
@@ -205,7 +216,7 @@ async function disturb(server: Server, small: Small, random: () => number, check
     const text = JSON.stringify(body);
     return head(path, Buffer.byteLength(text)) + text;
   };
-  const before = server.usage();
+  const before = await server.usage();
   const visits: Promise<void>[] = [];
   for (let i = 0; i < 300; i++) {
     const ms = random() * 800;
@@ -231,11 +242,8 @@ async function disturb(server: Server, small: Small, random: () => number, check
   for (const { id, status } of list)
     if (status === "queued" || status === "running") await server.json(`/api/jobs/${id}`, undefined, "DELETE");
   await server.idle();
-  let after = server.usage();
-  for (let i = 0; i < 100 && after.descriptors > before.descriptors + 3; i++) {
-    await sleep(100);
-    after = server.usage();
-  }
+  for (let i = 0; i < 100 && server.descriptors() > before.descriptors + 3; i++) await sleep(100);
+  const after = await server.usage();
   check(
     after.descriptors <= before.descriptors + 3,
     `300 hang-ups, slow readers and half-sent bodies: ${before.descriptors} descriptors before, ${after.descriptors} after`,
@@ -247,8 +255,8 @@ async function disturb(server: Server, small: Small, random: () => number, check
 /** Thousands of pictures in one process. */
 async function drawMany(server: Server, small: Small, pictures: number, random: () => number, check: Check) {
   const each = 10;
-  const samples: { pictures: number; residentMiB: number; descriptors: number }[] = [];
-  const marks = [100, ...[0.25, 0.5, 0.75, 1].map((share) => Math.ceil((share * pictures) / each) * each)];
+  const samples: ({ pictures: number } & Usage)[] = [];
+  const marks = [100, ...Array.from({ length: 10 }, (_, i) => Math.ceil((((i + 1) / 10) * pictures) / each) * each)];
   for (let drawn = 0; drawn < pictures; ) {
     const { status, body } = await server.json("/api/jobs", {
       ...{ ...small(drawn), imagesPerPrompt: each },
@@ -260,9 +268,12 @@ async function drawMany(server: Server, small: Small, pictures: number, random: 
     drawn += each;
     if (random() < 0.2) await server.json("/api/pictures?limit=60&q=fox");
     if (!marks.includes(drawn)) continue;
-    samples.push({ pictures: drawn, ...server.usage() });
+    const usage = await server.usage();
+    samples.push({ pictures: drawn, ...usage });
+    const { residentMiB, heapMiB, externalMiB, tensors, tensorMiB, descriptors } = usage;
     console.log(
-      `      ${drawn} pictures: ${samples.at(-1)!.residentMiB} MiB, ${samples.at(-1)!.descriptors} descriptors`,
+      `      ${drawn} pictures: ${residentMiB} MiB, of which JavaScript ${heapMiB} and ${externalMiB} outside of its ` +
+        `heap, ${tensors} tensors of ${tensorMiB} MiB; ${descriptors} descriptors`,
     );
   }
   const [first, last] = [samples[0]!, samples.at(-1)!];

@@ -58,7 +58,8 @@ type Hear = (event: JobEvent) => void;
 
 export class Job {
   readonly id = `job-${Date.now().toString(36)}${randomBytes(6).toString("hex")}`;
-  readonly work: JobWork;
+  /** What it draws; of a job that has ended without its pictures and uploads, which are kept no longer than needed. */
+  work: JobWork;
   /** What its request calls itself, so that it is found again by who had no answer. */
   readonly requestKey: string | undefined;
   readonly createdAt = new Date();
@@ -124,6 +125,7 @@ export class Job {
     if (status === "failed") this.error = String(data.message);
     // Previews are of no use any more.
     this.preview = null;
+    this.work = { ...this.work, call: { ...this.work.call, pictures: [], edits: [] } };
     this.#events = this.#events.filter((event) => !mayBeMissed(event));
     this.tell(status, data);
     this.#resolveEnded();
