@@ -14,8 +14,8 @@ import { invalid, MiroError } from "../errors.js";
 const SIGNATURE = Uint8Array.of(0x89, 0x50, 0x4e, 0x47, 0x0d, 0x0a, 0x1a, 0x0a);
 /** No text that this reader returns may be longer. */
 const MAX_TEXT_BYTES = 4 << 20;
-/** Level 9 took seven times as long (190 ms for 256 x 256) for files 1 % smaller. */
-const COMPRESSION = { level: 7, strategy: constants.Z_FILTERED };
+/** For 256 x 256 pixels 5 ms and files 0 to 3 % larger than those of level 7 in 18 ms, of level 9 in 190 ms. */
+const COMPRESSION = { level: 5, strategy: constants.Z_FILTERED };
 
 /** A keyword (1 to 79 Latin-1 characters) and its text. */
 export interface PngText {

@@ -10,6 +10,7 @@ import { encodeImage } from "../../pictures/image-files.js";
 import { encodePng } from "../../pictures/png.js";
 import type { RgbImage } from "../../pictures/rgb.js";
 import { sharp } from "../../pictures/sharp.js";
+import { type Meeting, PartnerThread } from "../../pipeline/halves.js";
 import { MiroPipeline } from "../../pipeline/pipeline.js";
 import { DrawRequest, type RequestProgress } from "../../pipeline/requests/draw-request.js";
 import { PictureFiles } from "../../pipeline/requests/picture-files.js";
@@ -23,7 +24,8 @@ import { MAX_UPLOAD_PIXELS } from "./limits.js";
 
 /** Side of previews in pixels. */
 const PREVIEW_SIDE = 128;
-/** How long a picture that nobody sees may be drawn. */
+/** How many pictures that nobody sees are drawn, and for how long: then V8 has compiled what the first one needs. */
+const WARM_PICTURES = 3;
 const WARM_MS = 2000;
 
 /** Work that is done while the next is computed: in order, and with one piece behind at most. */
@@ -44,6 +46,8 @@ class Behind {
 }
 
 let pipe: MiroPipeline | null = null;
+/** Takes half of its evaluations, where a call may use it. */
+let partner: PartnerThread | null = null;
 /** How it was loaded. */
 let own: LoadCall | null = null;
 
@@ -60,6 +64,16 @@ serve({
     return pipe.device;
   },
 
+  /** Takes half of evaluations of the thread at the other end. */
+  async serveHalves(meeting: Meeting) {
+    pipe!.serve(meeting);
+  },
+
+  /** Has a thread at the other end that takes half of its evaluations, where a call may use it. */
+  async meetPartner(meeting: Meeting) {
+    partner = new PartnerThread(meeting);
+  },
+
   /** Does what the first picture would have to do: reads the text encoder, and draws until the code is fast. */
   async warm(_: null, { signal }) {
     await pipe!.textEncoder();
@@ -69,13 +83,17 @@ serve({
     };
     await draw(1, signal);
     const late = AbortSignal.timeout(WARM_MS);
-    await draw(pipe!.defaultSteps, AbortSignal.any([signal, late])).catch((error) => {
+    try {
+      for (let i = 0; i < WARM_PICTURES; i++) await draw(pipe!.defaultSteps, AbortSignal.any([signal, late]));
+    } catch (error) {
       if (!late.aborted) throw error;
-    });
+    }
   },
 
-  async draw({ pictures, edits, bestOf, previewEvery, batchSize, threads }: DrawCall, { signal, emit, listens }) {
+  async draw(call: DrawCall, { signal, emit, listens }) {
+    const { pictures, edits, bestOf, previewEvery, batchSize, threads, inHalves } = call;
     const most = getNumThreads();
+    pipe!.partner = inHalves ? partner : null;
     if (threads !== undefined) setNumThreads(threads);
     const sources = await Promise.all(edits.map(decodeEdit));
     const request = new DrawRequest({

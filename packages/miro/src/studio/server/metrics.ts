@@ -35,6 +35,7 @@ export class Metrics implements QueueMeter {
         this.set({ state: "running" }, running);
       },
     });
+    memory.stats(); // loads libtorch, which must not stop the server when it is first asked
     new Gauge({
       ...{ name: "miro_tensor_bytes", help: "Bytes of live tensors", registers },
       collect() {

@@ -10,7 +10,7 @@ import { serializerCompiler, validatorCompiler } from "fastify-type-provider-zod
 import { InvalidInputError, invalid, MiroError } from "../../errors.js";
 import { isLoopback } from "../../loopback.js";
 import { version } from "../../version.js";
-import type { WorkContext } from "./bodies.js";
+import { type WorkContext, workOf } from "./bodies.js";
 import { addDocsPage } from "./docs-page.js";
 import { Engine, type EngineOptions } from "./engine.js";
 import { Gallery } from "./gallery.js";
@@ -99,7 +99,11 @@ export class Studio implements StudioParts {
 
   /** Loads a model that will be used in any case; jobs tell again what goes wrong with it. */
   #warm(id: string): void {
-    this.engine.warm(id).catch((error: Error) => {
+    const warm = async () => {
+      await this.engine.warm(id);
+      await workOf({ prompt: "a picture" }, {}, this.workContext); // what the first request would compile
+    };
+    warm().catch((error: Error) => {
       if (!this.#end.signal.aborted) process.stderr.write(`warning: ${id} could not be loaded: ${error.message}\n`);
     });
   }
