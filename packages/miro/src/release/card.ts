@@ -7,7 +7,7 @@ import { join } from "node:path";
 import { stringify } from "yaml";
 import { InvalidInputError } from "../errors.js";
 import { writeFileAtomic } from "../files/whole-files.js";
-import { listVariants } from "../pipeline/loading/checkpoint.js";
+import { listVariants, weightFiles } from "../pipeline/loading/checkpoint.js";
 import { type ReleaseConfig, readReleaseConfig } from "../pipeline/loading/release-config.js";
 import { ABLATIONS_REPOSITORY, MAIN_REPOSITORY, RELEASES, type Release } from "../pipeline/loading/releases.js";
 import { type ReleaseFacts, readFacts } from "./facts.js";
@@ -81,7 +81,7 @@ export function releaseCard(options: CardOptions): string {
     `# ${oneLineOf(title)}`,
     pictures(folder, facts),
     options.description ?? (release ? describeRelease(release) : describeModel(config)),
-    factTable(config, facts, release),
+    factTable(config, facts, release, weightFiles(folder).toSorted()),
     usage(options, config),
     rewardSection(config),
     release?.repository === MAIN_REPOSITORY ? REPORTED : "",
@@ -171,7 +171,13 @@ function pictures(folder: string, { samples }: ReleaseFacts): string {
   return `![Pictures drawn by this checkpoint](${SAMPLES_FILE})\n\nDrawn by this checkpoint, seeds from ${samples.seed}, not selected: ${prompts}.`;
 }
 
-function factTable(config: ReleaseConfig, facts: ReleaseFacts, release: Release | null): string {
+function factTable(
+  config: ReleaseConfig,
+  facts: ReleaseFacts,
+  release: Release | null,
+  files: readonly string[],
+): string {
+  const [first, last] = [`\`${files[0]}\``, files.length > 1 ? ` to \`${files.at(-1)}\`` : ""];
   const { network, settings, coherenceKeys } = config;
   const size = settings.img_resolution ?? "unknown";
   const rows = [
@@ -190,7 +196,7 @@ function factTable(config: ReleaseConfig, facts: ReleaseFacts, release: Release 
     ...(settings.vae_repo ? [["Autoencoder", `\`${settings.vae_repo}\``]] : []),
     ...(release ? [["Training data", "CC12M; LAION Aesthetics v2 4.5, subset 6.0+"]] : []),
     ["Rewards", coherenceKeys.map((key) => `\`${key}\``).join(", ")],
-    ["Weights", `\`model.safetensors\`, ${facts.dtype}, ${facts.average}${stepText(facts.step)}`],
+    ["Weights", `${first}${last}, ${facts.dtype}, ${facts.average}${stepText(facts.step)}`],
   ];
   return table(["", ""], rows);
 }

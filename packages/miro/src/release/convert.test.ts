@@ -110,6 +110,8 @@ describe("a published checkpoint", () => {
       preconditioning.dispose();
     });
     expect(JSON.parse(readFileSync(join(at("parts"), "config.json"), "utf8")).dtype).toBe("float16");
+    const card = readFileSync(join(at("parts"), "README.md"), "utf8");
+    expect(card).toContain("`model-00001-of-00003.safetensors` to `model-00003-of-00003.safetensors`, float16");
   });
 
   it("of a folder with a published name becomes that release, and one of another network does not", async () => {
