@@ -112,7 +112,7 @@ function ComparisonCard({ group }: { group: readonly Job[] }) {
             <section key={job.id} class={`column ${states[i]!.status}`} aria-label={`Model ${model}`}>
               <h3>{model}</h3>
               <span class="job-state">{saysOf(states[i]!, now)}</span>
-              <JobBody job={job} class="of-column" />
+              <JobBody job={job} class={`of-column of-${job.total}`} />
             </section>
           );
         })}
