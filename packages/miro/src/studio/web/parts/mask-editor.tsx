@@ -2,7 +2,7 @@
 import { useEffect, useLayoutEffect, useRef, useState } from "preact/hooks";
 import { messageOf } from "../state/api.js";
 import { addDeed, isMasked, mask, maskOfFile, paint, type Stroke, show, undo } from "../state/mask.js";
-import { tell } from "../state/notices.js";
+import { dismissAll, tell } from "../state/notices.js";
 import { Dialog } from "./dialog.js";
 import { Icon, IconButton } from "./icon.js";
 import { useSource } from "./picture.js";
@@ -38,6 +38,8 @@ export function MaskEditor({ url, onSize, onClose }: EditorProps) {
     if (canvas.current && stroke.current === null) show(canvas.current, deeds, MASK_COLOUR);
   }, [deeds, size]);
   useEffect(() => canvas.current?.focus({ preventScroll: true }), [size]);
+  // On a phone a notice of before would cover the picture, or what ends the painting.
+  useEffect(() => dismissAll(), []);
 
   const begin = (point: [number, number]) => {
     stroke.current = { kind: "stroke", erase, size: brush, points: [point] };

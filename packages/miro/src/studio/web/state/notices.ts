@@ -20,3 +20,7 @@ export function tell(text: string, { kind = "good", action, ms = 6000 }: Partial
 export function dismiss(id: number): void {
   notices.value = notices.value.filter((notice) => notice.id !== id);
 }
+
+export function dismissAll(): void {
+  notices.value = [];
+}
