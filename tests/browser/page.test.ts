@@ -443,6 +443,17 @@ describe("several models", () => {
       expect(seeds("tiny")).toHaveLength(2);
       expect(seeds("other")).toEqual(seeds("tiny"));
       expect(await serious(page)).toEqual([]);
+      // Neither a long prompt nor what the models say of it widens a narrow page.
+      await page.setViewportSize({ width: 360, height: 740 });
+      const long = `${"Fuchsschwanzgrasblütenstaubwolke".repeat(3)} ${"and one more fox ".repeat(20)}`.trim();
+      await page.getByLabel("Prompt", { exact: true }).fill(long);
+      await page.getByRole("button", { name: "All models" }).click();
+      const narrow = page.getByRole("article", { name: `Comparison: ${long}` });
+      await narrow.getByText("All 2 models have ended.").waitFor();
+      expect(await narrow.locator(".warning").count()).toBeGreaterThan(0);
+      expect(await page.evaluate("document.documentElement.scrollWidth")).toBe(360);
+      await narrow.getByRole("button", { name: "Put away" }).click();
+      await page.setViewportSize({ width: 1280, height: 900 });
       await page.reload();
       await card.getByText("All 2 models have ended.").waitFor();
       await card.getByRole("button", { name: "Put away" }).click();
