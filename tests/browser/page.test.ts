@@ -1,6 +1,8 @@
 /** The studio's page in a real Chromium, against a real server. */
 import { copyFileSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
+import { createServer } from "node:http";
 import { createRequire } from "node:module";
+import type { AddressInfo } from "node:net";
 import { join } from "node:path";
 import { type Browser, type BrowserContextOptions, chromium, type Page, type Route } from "playwright-core";
 import sharp from "sharp";
@@ -612,3 +614,31 @@ async function serious(page: Page): Promise<string[]> {
     .filter(({ impact }) => impact === "serious" || impact === "critical")
     .flatMap(({ id, nodes }) => nodes.map(({ html, failureSummary }) => `${id}: ${html} ${failureSummary}`));
 }
+
+describe("in a frame of another site's page, as a Space at the Hub", () => {
+  it("draws, also where the browser keeps nothing for it", async () => {
+    let framed: Serving | null = null;
+    const hub = createServer((_, response) => {
+      response.setHeader("content-type", "text/html");
+      response.end(`<title>Hub</title><iframe src="${framed!.url}" width="1200" height="800"></iframe>`);
+    });
+    // Another site than the studio's 127.0.0.1.
+    await new Promise<void>((resolve) => hub.listen(0, "localhost", resolve));
+    const origin = `http://localhost:${(hub.address() as AddressInfo).port}`;
+    try {
+      framed = await serve(model, { frame: origin });
+      const page = await open({}, { of: { ...framed, url: origin }, ready: false });
+      const inside = page.frameLocator("iframe");
+      await inside.locator(".reward").first().waitFor();
+      await inside.getByLabel("Prompt", { exact: true }).fill("a cat in a frame");
+      await inside.getByRole("button", { name: /^Generate/ }).click();
+      await inside
+        .getByRole("button", { name: /^a cat in a frame, seed \d+: show large$/ })
+        .first()
+        .waitFor();
+    } finally {
+      hub.close();
+      await framed?.end();
+    }
+  });
+});

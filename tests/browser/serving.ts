@@ -36,6 +36,8 @@ export interface ServeOptions {
   output?: string;
   port?: number;
   key?: string;
+  /** Origin of a page that may show it in a frame. */
+  frame?: string;
 }
 
 /** A running `miro studio`. */
@@ -49,10 +51,11 @@ export interface Serving {
 /** Starts `miro studio` on a free port, or on the given one. */
 export async function serve(
   model: string,
-  { others = [], output = folder(), port = 0, key }: ServeOptions = {},
+  { others = [], output = folder(), port = 0, key, frame }: ServeOptions = {},
 ): Promise<Serving> {
   const models = [model, ...others].flatMap((one) => ["--model", one]);
   const args = ["studio", ...models, "--port", `${port}`, "--output", output, "--dtype", "float32"];
+  if (frame !== undefined) args.push("--allow-frame", frame);
   const child = spawn(process.execPath, [join(root, "packages/miro/bin/miro.mjs"), ...args], {
     env: { ...process.env, OMP_NUM_THREADS: "1", ...(key !== undefined && { MIRO_STUDIO_API_KEY: key }) },
     stdio: ["ignore", "pipe", "pipe"],

@@ -1,5 +1,6 @@
 /** Requests to the studio: with the key where one is wanted, and with the state of the connection. */
 import { signal } from "@preact/signals";
+import { session } from "./storage.js";
 
 export interface Reward {
   key: string;
@@ -82,7 +83,7 @@ export class ApiError extends Error {
 
 const KEY = "miro-studio-key";
 /** The key that requests give; kept for as long as the tab lives. */
-export const key = signal<string | null>(sessionStorage.getItem(KEY));
+export const key = signal<string | null>(session.getItem(KEY));
 /** Whether the person is asked for the key, and whether one was wrong. */
 export const keyWanted = signal<"no" | "yes" | "wrong">("no");
 /** Whether the server answers. */
@@ -93,7 +94,7 @@ export const returns = signal(0);
 const givers: (() => void)[] = [];
 
 export function giveKey(text: string): void {
-  sessionStorage.setItem(KEY, text);
+  session.setItem(KEY, text);
   key.value = text;
   keyWanted.value = "no";
   for (const go of givers.splice(0)) go();

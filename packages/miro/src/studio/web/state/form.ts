@@ -2,6 +2,7 @@
 import { batch, computed, effect, signal } from "@preact/signals";
 import { askJson, type Model, type Settings, sentence } from "./api.js";
 import { tell } from "./notices.js";
+import { local } from "./storage.js";
 
 /** Targets are multiples of this. */
 export const STEPS_OF_TARGET = 63;
@@ -166,15 +167,15 @@ function takeOverLines(lines: string): void {
 }
 
 export function startForm(): void {
-  const stored = localStorage.getItem(STORED);
+  const stored = local.getItem(STORED);
   if (stored !== null) {
     try {
       form.value = { ...BLANK, ...(JSON.parse(stored) as Partial<Form>) };
     } catch {
-      localStorage.removeItem(STORED); // not ours
+      local.removeItem(STORED); // not ours
     }
   }
-  effect(() => localStorage.setItem(STORED, JSON.stringify(form.value)));
+  effect(() => local.setItem(STORED, JSON.stringify(form.value)));
 }
 
 export async function loadModels(): Promise<void> {

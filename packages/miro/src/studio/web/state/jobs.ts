@@ -6,6 +6,7 @@ import { computed, effect, type Signal, signal } from "@preact/signals";
 import { ApiError, ask, askJson, connected, type JobView, lost, messageOf, sentence } from "./api.js";
 import { EventParser } from "./event-parser.js";
 import { newId } from "./form.js";
+import { session } from "./storage.js";
 
 /** What a job is for. */
 export type Purpose =
@@ -133,7 +134,7 @@ let sent: SentJob[] = [];
 
 function keepSent(now: SentJob[]): void {
   sent = now;
-  sessionStorage.setItem(STORED_SENT, JSON.stringify(sent));
+  session.setItem(STORED_SENT, JSON.stringify(sent));
 }
 
 function forgetSent(asked: SentJob): void {
@@ -166,7 +167,7 @@ async function takeUp(asked: SentJob): Promise<void> {
 /** What this tab has stored; an empty list where that is not ours. */
 function stored<T>(name: string): T[] {
   try {
-    const list: unknown = JSON.parse(sessionStorage.getItem(name) ?? "[]");
+    const list: unknown = JSON.parse(session.getItem(name) ?? "[]");
     return Array.isArray(list) ? list : [];
   } catch {
     return [];
@@ -310,7 +311,7 @@ export function startJobs(): void {
   for (const asked of sent) void takeUp(asked);
   effect(() => {
     const all = jobs.value.map(({ id, purpose, prompt, total }) => ({ id, purpose, prompt, total }));
-    sessionStorage.setItem(STORED, JSON.stringify(all));
+    session.setItem(STORED, JSON.stringify(all));
   });
 
   const visible = signal(!document.hidden);

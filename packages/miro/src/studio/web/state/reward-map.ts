@@ -4,6 +4,7 @@ import { messageOf } from "./api.js";
 import { form, lastSeed, model, newId, randomSeed, requestOf, snap, targetsOf } from "./form.js";
 import { cancel, isEnded, jobs, onJobEvent, submit } from "./jobs.js";
 import { mapLevels } from "./map-order.js";
+import { session } from "./storage.js";
 
 export interface RewardMap {
   id: string;
@@ -101,15 +102,15 @@ async function next(): Promise<void> {
 }
 
 export function startRewardMap(): void {
-  const stored = sessionStorage.getItem(STORED);
+  const stored = session.getItem(STORED);
   if (stored !== null) {
     try {
       rewardMap.value = JSON.parse(stored) as RewardMap | null;
     } catch {
-      sessionStorage.removeItem(STORED); // not ours
+      session.removeItem(STORED); // not ours
     }
   }
-  effect(() => sessionStorage.setItem(STORED, JSON.stringify(rewardMap.value)));
+  effect(() => session.setItem(STORED, JSON.stringify(rewardMap.value)));
   effect(() => {
     const keys = model.value?.rewards.map(({ key }) => key) ?? [];
     const { x, y, side } = mapChoice.peek();

@@ -1,11 +1,12 @@
 /** Light, dark, or as the system has it. */
 import { effect, signal } from "@preact/signals";
+import { local } from "./storage.js";
 
 export const THEMES = ["system", "light", "dark"] as const;
 export type Theme = (typeof THEMES)[number];
 
 const STORED = "miro-studio-theme";
-const stored = localStorage.getItem(STORED) as Theme | null;
+const stored = local.getItem(STORED) as Theme | null;
 
 export const theme = signal<Theme>(stored !== null && THEMES.includes(stored) ? stored : "system");
 
@@ -13,6 +14,6 @@ export function followTheme(): void {
   effect(() => {
     if (theme.value === "system") delete document.documentElement.dataset.theme;
     else document.documentElement.dataset.theme = theme.value;
-    localStorage.setItem(STORED, theme.value);
+    local.setItem(STORED, theme.value);
   });
 }
