@@ -110,6 +110,7 @@ export interface Native {
     skip: Handle,
   ): void;
   rmsNorm(x: Handle, weight: Handle, eps: number): Handle;
+  toBytes(x: Handle, levels: number, smallest: number): [bytes: Handle, step: Handle];
   pinned(bytes: number): Handle;
   copyBeside(t: Handle, device: string): Handle;
   copyOut(sources: Handle[], targets: Handle[]): number;

@@ -8,7 +8,7 @@
  * Processors without VNNI add pairs of products in 16 bits, which two large ones leave: there x has half as many
  * levels, u in 1 … 127 around 64.
  */
-import { aten, buildInfo, call, nn, scope, type Tensor, tensor, zeros } from "@miro-t2i/torch";
+import { buildInfo, call, nn, scope, type Tensor, tensor, zeros } from "@miro-t2i/torch";
 import type { Epilogue } from "./fused.js";
 
 interface Kernels {
@@ -44,11 +44,8 @@ export interface Int8Input {
 /** Rounds to levels around zero, the largest magnitude to the outermost. */
 export function int8Input(x: Tensor): Int8Input {
   const { dtype } = x;
-  const x32 = x.float();
-  const largest = aten.linalg_vector_norm(x32, Number.POSITIVE_INFINITY).clamp(SMALLEST, null);
-  // The conversion to bytes cuts off: half a step more rounds.
-  const bytes = aten.addcmul(tensor(kernels().zero + 0.5), x32, largest.reciprocal().mul(kernels().levels)).to("uint8");
-  return { bytes, step: largest.div(kernels().levels), dtype: dtype === "bfloat16" ? dtype : "float32" };
+  const { bytes, step } = nn.functional.toBytes(dtype === "bfloat16" ? x : x.float(), kernels().levels, SMALLEST);
+  return { bytes, step, dtype: dtype === "bfloat16" ? dtype : "float32" };
 }
 
 /** A weight (out, in) in int8, in oneDNN's own layout, with its bias. */

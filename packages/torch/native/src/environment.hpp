@@ -196,6 +196,6 @@ struct Binding {
   Function function;
 };
 extern const std::vector<Binding> kOperatorBindings, kTensorBindings, kAutogradBindings, kRuntimeBindings, kFileBindings,
-    kCudaGraphBindings, kDistributedBindings, kOptimizerBindings, kStreamBindings, kNormBindings;
+    kCudaGraphBindings, kDistributedBindings, kOptimizerBindings, kStreamBindings, kNormBindings, kByteBindings;
 
 }  // namespace miro

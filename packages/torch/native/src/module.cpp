@@ -383,6 +383,7 @@ napi_value initialise(napi_env env, napi_value exports) {
     define(*e, exports, kOptimizerBindings);
     define(*e, exports, kStreamBindings);
     define(*e, exports, kNormBindings);
+    define(*e, exports, kByteBindings);
   } catch (...) {
     const std::string message = "could not start the addon: " + messageOf(std::current_exception());
     napi_throw_error(env, nullptr, message.c_str());

@@ -1,11 +1,15 @@
-// What a training step does to all parameters: one call for the whole list, ATen's foreach and fused kernels
-// underneath. Lists are Int32Arrays of handles. Nothing here waits for a device.
+// What a training step does to all parameters: one call for the whole list. Float32 tensors on the CPU are gone through
+// by the loops of lists.cpp, all others by ATen's foreach and fused kernels. Lists are Int32Arrays of handles. Nothing
+// here waits for a device.
 #include "environment.hpp"
+#include "lists.hpp"
 
 #include <ATen/ATen.h>
+#include <ATen/Parallel.h>
 
 #include <algorithm>
 #include <array>
+#include <cmath>
 
 namespace miro {
 namespace {
@@ -66,6 +70,37 @@ std::vector<Alike> alike(const Tensors& parameters) {
   return lists;
 }
 
+// Whether the loops of lists.cpp can go through a tensor.
+bool isPlain(const at::Tensor& t) {
+  return t.is_cpu() && t.scalar_type() == at::kFloat && t.layout() == at::kStrided && t.is_contiguous();
+}
+bool arePlain(const Tensors& list) { return std::all_of(list.begin(), list.end(), isPlain); }
+
+// Calls `piece(from, count)` for all pieces of n values, on all threads where there are several pieces.
+template <typename Piece>
+void inPieces(int64_t n, const Piece& piece) {
+  const int64_t pieces = (n + lists::kPiece - 1) / lists::kPiece;
+  at::parallel_for(0, pieces, 1, [&](int64_t first, int64_t last) {
+    for (int64_t k = first; k < last; ++k) piece(k * lists::kPiece, std::min(lists::kPiece, n - k * lists::kPiece));
+  });
+}
+
+double squares(const at::Tensor& t) {
+  const float* x = t.const_data_ptr<float>();
+  if (t.numel() <= lists::kPiece) return lists::squares(x, t.numel());
+  std::vector<double> sums((t.numel() + lists::kPiece - 1) / lists::kPiece);
+  inPieces(t.numel(), [&](int64_t from, int64_t count) { sums[from / lists::kPiece] = lists::squares(x + from, count); });
+  double sum = 0;
+  for (const double some : sums) sum += some;
+  return sum;
+}
+
+void scale(const at::Tensor& t, float c) {
+  float* x = t.mutable_data_ptr<float>();
+  inPieces(t.numel(), [&](int64_t from, int64_t count) { lists::scale(x + from, c, count); });
+  t.unsafeGetTensorImpl()->bump_version();
+}
+
 // gradients(parameters) -> handles, 0 where there is none
 napi_value gradients(Environment& e, napi_value* argv, size_t argc) {
   std::vector<Handle> handles;
@@ -82,6 +117,18 @@ napi_value clearGradients(Environment& e, napi_value* argv, size_t argc) {
   return makeUndefined(e);
 }
 
+// The norm before. A coefficient that is not a number changes nothing.
+at::Tensor clipPlain(const Tensors& gradients, double maxNorm) {
+  double sum = 0;
+  for (const at::Tensor& g : gradients) sum += squares(g);
+  const auto norm = static_cast<float>(std::sqrt(sum));
+  const float coefficient = 1 / (norm + 1e-6f) * static_cast<float>(maxNorm);
+  if (coefficient < 1) {
+    for (const at::Tensor& g : gradients) scale(g, coefficient);
+  }
+  return at::scalar_tensor(norm);
+}
+
 // clipGradients(parameters, maxNorm) -> the norm before
 napi_value clipGradients(Environment& e, napi_value* argv, size_t argc) {
   if (argc < 2) throw UsageError{"clipGradients(parameters, maxNorm)"};
@@ -89,6 +136,7 @@ napi_value clipGradients(Environment& e, napi_value* argv, size_t argc) {
   at::NoGradGuard noGrad;
   const auto lists = alike(tensorsAt(e, argv, argc, 0, "parameters"));
   if (lists.empty()) return makeInt(e, e.store(at::zeros({})));
+  if (lists.size() == 1 && arePlain(lists[0].gradients)) return makeInt(e, e.store(clipPlain(lists[0].gradients, maxNorm)));
   Tensors norms;
   for (const Alike& list : lists) {
     for (at::Tensor& norm : at::_foreach_norm(list.gradients, 2)) norms.push_back(norm.to(lists.front().device));
@@ -124,7 +172,23 @@ napi_value moveTowards(Environment& e, napi_value* argv, size_t argc) {
   at::NoGradGuard noGrad;
   const Tensors targets = tensorsAt(e, argv, argc, 0, "targets"), sources = tensorsAt(e, argv, argc, 1, "sources");
   if (targets.size() != sources.size()) throw UsageError{"moveTowards: the lists must be of one length"};
-  if (!targets.empty()) at::_foreach_lerp_(targets, sources, at::Scalar(toDouble(e, argv[2], "weight")));
+  const double weight = toDouble(e, argv[2], "weight");
+  Tensors others, theirSources;
+  for (size_t i = 0; i < targets.size(); ++i) {
+    const at::Tensor &target = targets[i], &source = sources[i];
+    if (!isPlain(target) || !isPlain(source) || target.sizes() != source.sizes()) {
+      others.push_back(target);
+      theirSources.push_back(source);
+      continue;
+    }
+    float* x = target.mutable_data_ptr<float>();
+    const float* y = source.const_data_ptr<float>();
+    inPieces(target.numel(), [&](int64_t from, int64_t count) {
+      lists::moveTowards(x + from, y + from, static_cast<float>(weight), count);
+    });
+    target.unsafeGetTensorImpl()->bump_version();
+  }
+  if (!others.empty()) at::_foreach_lerp_(others, theirSources, at::Scalar(weight));
   return makeUndefined(e);
 }
 
@@ -167,6 +231,40 @@ void adaptedLamb(const Settings& s, const Group& g, const std::optional<at::Tens
   at::Tensor rates = trustRatios(g.parameters, directions).mul(-s.lr);
   if (skip) rates = rates.mul(1 - *skip);
   at::_foreach_addcmul_(g.parameters, directions, rates.unbind(0));
+}
+
+bool isPlain(const Group& g) {
+  return arePlain(g.parameters) && arePlain(g.gradients) && arePlain(g.firsts) && arePlain(g.seconds);
+}
+
+// The same, and the decoupled decay, in two passes over each tensor.
+void plainLamb(const Settings& s, const Group& g) {
+  for (size_t i = 0; i < g.size(); ++i) {
+    const at::Tensor& parameter = g.parameters[i];
+    const int64_t n = parameter.numel();
+    const double k = g.steps[i].item<double>();
+    const auto f = [](double value) { return static_cast<float>(value); };
+    const lists::Lamb step{f(s.beta1), f(1 - s.beta1), f(s.beta2), f(1 - s.beta2), f(1 / (1 - std::pow(s.beta1, k))),
+                           f(1 / std::sqrt(1 - std::pow(s.beta2, k))), f(s.eps), f(s.decoupled ? 0.0 : s.weightDecay)};
+    const at::Tensor direction = at::empty_like(parameter);
+    float *p = parameter.mutable_data_ptr<float>(), *m = g.firsts[i].mutable_data_ptr<float>(),
+          *v = g.seconds[i].mutable_data_ptr<float>(), *r = direction.mutable_data_ptr<float>();
+    const float* grad = g.gradients[i].const_data_ptr<float>();
+    std::vector<lists::Sums> sums((n + lists::kPiece - 1) / lists::kPiece);
+    inPieces(n, [&](int64_t from, int64_t count) {
+      sums[from / lists::kPiece] = lists::lambDirection(step, p + from, grad + from, m + from, v + from, r + from, count);
+    });
+    lists::Sums all{0, 0};
+    for (const auto& [weights, directions] : sums) all = {all.weights + weights, all.directions + directions};
+    const double ratio = s.adapted && all.weights != 0 && all.directions != 0 ? std::sqrt(all.weights) / std::sqrt(all.directions) : 1;
+    const auto rate = static_cast<float>(-s.lr * ratio), rest = static_cast<float>(1 - s.weightDecay);
+    const bool decays = s.decoupled && s.weightDecay != 0;
+    inPieces(n, [&](int64_t from, int64_t count) {
+      lists::addScaled(p + from, r + from, rate, count);
+      if (decays) lists::scale(p + from, rest, count);
+    });
+    for (const at::Tensor& changed : {parameter, g.firsts[i], g.seconds[i]}) changed.unsafeGetTensorImpl()->bump_version();
+  }
 }
 
 void lamb(const Settings& s, const Group& g, const std::optional<at::Tensor>& skip) {
@@ -230,7 +328,8 @@ napi_value optimizerStep(Environment& e, napi_value* argv, size_t argc) {
     if (skipThere) at::_foreach_add_(counted, 1 - *skipThere);
     else at::_foreach_add_(counted, at::Scalar(1));
     if (algorithm == "adamw") adamw(s, g, s.weightDecay, skipThere);
-    else lamb(s, g, skipThere);
+    else if (!isPlain(g)) lamb(s, g, skipThere);
+    else if (!skipThere || skipThere->item<float>() == 0) plainLamb(s, g);
   }
   return makeUndefined(e);
 }

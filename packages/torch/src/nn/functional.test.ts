@@ -3,7 +3,22 @@
  */
 import fc from "fast-check";
 import { describe, expect, test } from "vitest";
-import { arange, F, full, manualSeed, ones, randn, scope, type Tensor, TorchError, tensor, where } from "../index.js";
+import {
+  arange,
+  F,
+  full,
+  getNumThreads,
+  manualSeed,
+  ones,
+  randn,
+  scope,
+  setNumThreads,
+  type Tensor,
+  TorchError,
+  tensor,
+  where,
+  zeros,
+} from "../index.js";
 import { flat, relativeError } from "../testing/reference.js";
 
 const close = (got: Tensor, want: Tensor, tolerance = 1e-12): void => {
@@ -159,5 +174,53 @@ describe("fusedRmsNorm", () => {
       close(F.fusedRmsNorm(x.double(), weight.double(), 1e-6), formula(x.double()), 1e-5);
       expect(() => F.fusedRmsNorm(x, randn([5]), 1e-6)).toThrow(/a weight for each value of the last dimension/);
     });
+  });
+});
+
+describe("toBytes", () => {
+  test("puts the largest magnitude on the outermost level and rounds the others to the nearest", () => {
+    const { bytes, step } = F.toBytes(
+      tensor([
+        [-2, 0, 0.51],
+        [1, 0.009, -0.009],
+      ]),
+      100,
+    );
+    expect([bytes.dtype, bytes.toList()]).toEqual([
+      "uint8",
+      [
+        [1, 101, 127],
+        [151, 101, 101],
+      ],
+    ]);
+    expect(step.item()).toBeCloseTo(0.02, 6);
+  });
+
+  test.each(["float32", "bfloat16"] as const)("of %s is within half a step of every value, on any threads", (dtype) => {
+    scope(() => {
+      manualSeed(5);
+      const x = randn([3, 7, 5003]).to(dtype).transpose(0, 1);
+      const threads = getNumThreads();
+      const [one, two] = [1, 2].map((count) => {
+        setNumThreads(count);
+        return F.toBytes(x, 127);
+      });
+      setNumThreads(threads);
+      expect(two!.bytes.eq(one!.bytes).all().item()).toBe(1);
+      const { bytes, step } = one!;
+      expect(bytes.shape).toEqual(x.shape);
+      const off = bytes.float().sub(128).mul(step).sub(x.float()).abs().max().item();
+      expect(off).toBeLessThanOrEqual(0.5001 * step.item());
+      expect(bytes.min().item()).toBeGreaterThanOrEqual(1);
+    });
+  });
+
+  test("zeros stay zeros, what is not a number shows in the step; other inputs are refused", () => {
+    const { bytes } = F.toBytes(zeros([4]), 63);
+    expect(bytes.toList()).toEqual([64, 64, 64, 64]);
+    expect(F.toBytes(zeros([0, 4]), 63).bytes.shape).toEqual([0, 4]);
+    expect(F.toBytes(tensor([1, Number.NaN, 2]), 63).step.item()).toBeNaN();
+    expect(() => F.toBytes(tensor([1], double), 63)).toThrow(/float32 or bfloat16 on the CPU, got Double/);
+    expect(() => F.toBytes(zeros([4]), 128)).toThrow(/levels must be from 1 to 127/);
   });
 });

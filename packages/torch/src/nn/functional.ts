@@ -61,6 +61,19 @@ export function fusedRmsNorm(x: Tensor, weight: Tensor, eps: number): Tensor {
 }
 
 /**
+ * A float32 or bfloat16 tensor on the CPU as bytes, for products in 8 bits: x ≈ step · (bytes − levels − 1). The
+ * largest magnitude, or `smallest` where that is larger, lies on the outermost of `levels` on each side of zero.
+ * Records no gradients.
+ *
+ * @param levels from 1 to 127
+ * @returns uint8 in the shape of x, and step as a float32 scalar, which is NaN where x holds one
+ */
+export function toBytes(x: Tensor, levels: number, smallest = 1e-12): { bytes: Tensor; step: Tensor } {
+  const [bytes, step] = native.toBytes(x.handle, levels, smallest);
+  return { bytes: wrap(bytes), step: wrap(step) };
+}
+
+/**
  * Normalises (B, C, …) over groups of channels and all positions. PyTorch: `F.group_norm`.
  *
  * @param groups how many; must divide C

@@ -1,5 +1,16 @@
 import { afterEach, describe, expect, test } from "vitest";
-import { fullLike, linspace, ones, scope, type Tensor, TorchError, tensor, zeros } from "../index.js";
+import {
+  fullLike,
+  getNumThreads,
+  linspace,
+  ones,
+  scope,
+  setNumThreads,
+  type Tensor,
+  TorchError,
+  tensor,
+  zeros,
+} from "../index.js";
 import { flat, reference, relativeError } from "../testing/reference.js";
 import { AdamW, clipGradNorm_, Lamb, type LambOptions, TensorList } from "./index.js";
 
@@ -138,6 +149,40 @@ describe("Lamb", () => {
     );
     optimizer.step();
     expect(relativeError(flat(p), [-0.01, 0.01])).toBeLessThan(1e-6);
+  });
+
+  test("of large tensors equals the formula, and is the same on any number of threads", () => {
+    const count = 100_003;
+    const threads = getNumThreads();
+    const train = (on: number) => {
+      setNumThreads(on);
+      const p = scope(() => parameter(linspace(-1, 2, count)));
+      const average = scope(() => zeros([count]).keep());
+      const optimizer = own(new Lamb([p], { ...base, weightDecay: 0.02, decouple: false }));
+      const formula = new LambFormula(flat(p), { ...base, weightDecay: 0.02, decouple: false });
+      const norms: number[] = [];
+      for (let step = 1; step <= 3; step++) {
+        optimizer.zeroGrad();
+        scope(() => p.square().mean().mul(step).backward());
+        norms.push(scope(() => clipGradNorm_([p], 1e-3).item()));
+        formula.step(scope(() => flat(p.grad!)));
+        optimizer.step();
+        expect(relativeError(flat(p), formula.p)).toBeLessThan(1e-6);
+      }
+      new TensorList([average]).lerp_(new TensorList([p]), 0.25);
+      expect(
+        relativeError(
+          flat(average),
+          formula.p.map((value) => value / 4),
+        ),
+      ).toBeLessThan(1e-6);
+      return { p: flat(p), norms, average: flat(own(average)) };
+    };
+    try {
+      expect(train(2)).toEqual(train(1));
+    } finally {
+      setNumThreads(threads);
+    }
   });
 
   test("half-precision parameters move", () => {
