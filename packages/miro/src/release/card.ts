@@ -283,7 +283,8 @@ function licenseText(license: string, release: Release | null): string {
     : `${name}, © 2026 Nicolas Dufour. The text encoder and the autoencoder have their own licenses.`;
 }
 
-function table(head: readonly string[], rows: readonly (readonly string[])[]): string {
+/** A table in Markdown. */
+export function table(head: readonly string[], rows: readonly (readonly string[])[]): string {
   const line = (cells: readonly string[]) => `| ${cells.map((cell) => cell.replaceAll("|", "\\|")).join(" | ")} |`;
   return [line(head), line(head.map(() => "---")), ...rows.map(line)].join("\n");
 }

@@ -1,5 +1,5 @@
 /** A release folder as what another release, or a training checkpoint, is made from. */
-import { cpSync, existsSync } from "node:fs";
+import { copyFileSync, cpSync, existsSync } from "node:fs";
 import { join } from "node:path";
 import { readNpy } from "@miro-t2i/torch/io";
 import { defaultNormalization } from "../autoencoder/normalization.js";
@@ -8,6 +8,7 @@ import { openTensorFile } from "../files/tensor-files.js";
 import { weightFiles } from "../pipeline/loading/checkpoint.js";
 import { readReleaseConfig } from "../pipeline/loading/release-config.js";
 import { isRun } from "../pipeline/loading/run-checkpoint.js";
+import { VOCABULARY_FILE } from "../text/vocabulary.js";
 import type { ReleaseSource } from "./source.js";
 import type { Weight } from "./weights.js";
 
@@ -55,6 +56,9 @@ export function openFolder(path: string): ReleaseSource {
       copyParts: (folder) => {
         for (const part of ["text_encoder", "vae"])
           if (existsSync(join(path, part))) cpSync(join(path, part), join(folder, part), { recursive: true });
+        // What a small model knows, and what it is shown with.
+        for (const name of [VOCABULARY_FILE, "examples.txt"])
+          if (existsSync(join(path, name))) copyFileSync(join(path, name), join(folder, name));
       },
       [Symbol.dispose]: close,
     };

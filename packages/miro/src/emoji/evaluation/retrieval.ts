@@ -59,7 +59,8 @@ export interface Judged {
   rightBackground: boolean;
 }
 
-const GROUPS: Readonly<Record<number, string>> = {
+/** Names of the groups that core names come from. */
+export const GROUPS: Readonly<Record<number, string>> = {
   0: "smileys",
   3: "animals and nature",
   4: "food",
