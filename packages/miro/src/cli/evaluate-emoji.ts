@@ -141,10 +141,11 @@ interface Surroundings {
 /** Seconds between two lines of progress where they cannot be written over each other. */
 const PROGRESS_SECONDS = 30;
 
+/** @returns the figures as JSON, which are in their file */
 async function evaluate(
   values: z.output<typeof schema>,
   { signal, onProgress, onMessage }: Surroundings,
-): Promise<void> {
+): Promise<string> {
   const {
     seed,
     limit,
@@ -181,8 +182,7 @@ async function evaluate(
       ...(autoencoder !== undefined && { autoencoder: loadAutoencoder(autoencoder, { device }) }),
     };
     Object.assign(figures, { autoencoder }, await checkDetector(classifier, options));
-    process.stdout.write(save());
-    return;
+    return save();
   }
 
   const model = pinnedModel(modelOrBundled(values.model), onMessage);
@@ -219,7 +219,7 @@ async function evaluate(
       save();
     }
   }
-  process.stdout.write(save());
+  return save();
 }
 
 function writePng(path: string, { data, width, height }: RgbImage): void {
@@ -254,8 +254,14 @@ process.exitCode = await runProgram({
       colours: { stdout: false, stderr: hasColours(process.stderr) },
     });
     try {
-      const onMessage = (message: string) => void process.stderr.write(`${message}\n`);
-      await evaluate(options, { signal: interrupt.signal, onProgress: shownBy(progress, quiet), onMessage });
+      const onMessage = (message: string) => {
+        progress.stop();
+        process.stderr.write(`${message}\n`);
+      };
+      const work = { signal: interrupt.signal, onProgress: shownBy(progress, quiet), onMessage };
+      const figures = await evaluate(options, work);
+      progress.stop();
+      process.stdout.write(figures);
       return 0;
     } catch (error) {
       if (!interrupt.signal.aborted) throw error;

@@ -278,6 +278,14 @@ describe("wrong usage gives one line and exit code 2", () => {
     });
   });
 
+  it("a single word in the place of a command, which may be meant as a prompt", async () => {
+    expect(await miro("zebra")).toEqual({
+      code: 2,
+      stdout: "",
+      stderr: `error: unknown command 'zebra'; to draw it: miro generate "zebra"\n`,
+    });
+  });
+
   it("an empty prompt, an unknown command", async () => {
     expect(await generate(" ")).toMatchObject({
       code: 2,

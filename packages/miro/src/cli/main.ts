@@ -226,13 +226,20 @@ function configure(command: Command, context: CliContext): void {
     .configureHelp({ helpWidth: helpWidth(), minWidthToWrap: 20, subcommandTerm: (one) => one.name() });
 }
 
+/** A single word in the place of a command may be meant as a prompt; texts of several words are taken for one. */
+function promptHint(message: string): string {
+  const word = /^error: unknown command '([^']+)'$/.exec(message)?.[1];
+  return word === undefined ? "" : `; to draw it: miro generate ${JSON.stringify(word)}`;
+}
+
 /** Prints what the user needs to know about `error` and returns the exit code. */
 function report(error: unknown, called: Command | null, settings: Settings, context: CliContext): number {
   const names = called === null ? {} : flagNames(called);
   if (error instanceof CommanderError) {
     if (error.exitCode === 0) return 0;
     if (error.code === "commander.help") return 2;
-    context.stderr(`${oneLine(error.message, " ")}\n`);
+    const hint = error.code === "commander.unknownCommand" && called === null ? promptHint(error.message) : "";
+    context.stderr(`${oneLine(error.message, " ")}${hint}\n`);
     return 2;
   }
   if (context.signal.aborted || error instanceof InterruptedError) {

@@ -1,6 +1,6 @@
 import { describe, expect, it } from "vitest";
 import { DrawingProgress } from "./drawing-progress.js";
-import { downloadText, Pace, type Progress, type ProgressDetail } from "./progress.js";
+import { downloadText, Pace, type Progress, type ProgressDetail, progressLine } from "./progress.js";
 
 const progress = (allBytes: number, allTotalBytes: number) => ({
   repo: "a/b",
@@ -18,6 +18,24 @@ describe("a download", () => {
     expect(downloadText(progress(1.2e9, 9.4e9), 85e6)).toBe("1.2/9.4 GB, file 2 of 4, 85.0 MB/s, 1:36 left");
     expect(downloadText(progress(0, 9.4e9), 1e6)).toBe("0.0/9.4 GB, file 2 of 4, 1.0 MB/s, 2:36:40 left");
     expect(downloadText(progress(1e6, 2e6), 0)).toBe("1.0/2.0 MB, file 2 of 4");
+  });
+});
+
+describe("a line", () => {
+  const drawing = { stage: "drawing", parts: ["1/2 pictures", "step 3/12", "0:12 left"], progress: 0.5 };
+
+  it("has a bar and all that is known, where the terminal is wide", () => {
+    expect(progressLine(drawing, 80)).toBe("drawing ============------------ 1/2 pictures, step 3/12, 0:12 left");
+    expect(progressLine({ ...drawing, parts: ["", "step 3/12", ""] }, 80, (bar) => `[${bar}]`)).toBe(
+      "drawing [============------------] step 3/12",
+    );
+  });
+
+  it("fits a narrow one: a shorter bar, then less beside it, the time left last of all", () => {
+    expect(progressLine(drawing, 60)).toBe("drawing ========-------- 1/2 pictures, step 3/12, 0:12 left");
+    expect(progressLine(drawing, 40)).toBe("drawing ====--- 1/2 pictures, 0:12 left");
+    expect(progressLine(drawing, 30)).toBe("drawing ======----- 0:12 left");
+    for (let columns = 1; columns < 100; columns++) expect(progressLine(drawing, columns).length).toBeLessThan(columns);
   });
 });
 

@@ -39,6 +39,37 @@ export class Pace {
   }
 }
 
+/** What a line shows besides its bar. */
+interface Payload {
+  stage: string;
+  /** What is done, more about it, and the time left; empty where it is not known. */
+  parts: readonly string[];
+}
+
+const BAR = 24;
+const LEAST_BAR = 4;
+
+/**
+ * A progress line that fits a terminal: the bar gets shorter first, then what is least worth knowing goes, the time
+ * that is left last of all.
+ */
+export function progressLine(
+  { stage, parts, progress }: Payload & { progress: number },
+  columns: number,
+  painted: (bar: string) => string = (bar) => bar,
+): string {
+  const [count = "", detail = "", time = ""] = parts;
+  const texts = [[count, detail, time], [count, time], [time || count]].map((some) =>
+    some.filter((part) => part !== "").join(", "),
+  );
+  const room = (text: string) => columns - 1 - `${stage}  ${text}`.length;
+  const text = texts.find((one) => room(one) >= LEAST_BAR) ?? texts.at(-1)!;
+  const size = Math.min(BAR, room(text));
+  if (size < LEAST_BAR) return `${stage} ${text}`.slice(0, columns - 1);
+  const done = Math.round(Math.min(1, progress) * size);
+  return `${stage} ${painted("=".repeat(done) + "-".repeat(size - done))} ${text}`;
+}
+
 export class Progress {
   #bar: SingleBar | null = null;
   #stage = "";
@@ -53,17 +84,17 @@ export class Progress {
   static async for(context: Pick<CliContext, "interactive" | "colours">): Promise<Progress> {
     if (!context.interactive) return new Progress(null);
     const { default: cliProgress } = await import("cli-progress");
-    const bar = context.colours.stderr ? paint("cyan", "{bar}") : "{bar}";
+    const painted = (bar: string) => (context.colours.stderr ? paint("cyan", bar) : bar);
     return new Progress(
       () =>
         new cliProgress.SingleBar({
-          format: `{stage} ${bar} {text}`,
+          format: (_, { progress }, { stage, parts }: Payload) =>
+            progressLine({ stage, parts, progress }, process.stderr.columns || 80, painted),
           stream: process.stderr,
           hideCursor: true,
           clearOnComplete: true,
           linewrap: false,
           gracefulExit: false,
-          barsize: 24,
         }),
     );
   }
@@ -102,13 +133,13 @@ export class Progress {
 
   #draw(value: number, total: number, parts: readonly string[]): void {
     const line = (text: string) => printable(text).replaceAll("\n", " ");
-    const text = line(parts.filter((part) => part !== "").join(", "));
+    const payload: Payload = { stage: line(this.#stage), parts: parts.map(line) };
     if (this.#bar === null) {
       this.#bar = this.#create!();
-      this.#bar.start(total, value, { stage: line(this.#stage), text });
+      this.#bar.start(total, value, payload);
     } else {
       this.#bar.setTotal(total);
-      this.#bar.update(value, { text });
+      this.#bar.update(value, payload);
     }
   }
 }

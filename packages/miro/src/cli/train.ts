@@ -224,7 +224,14 @@ async function train({ json, path, origins }: ComposedRecipe, flags: Resolved, c
   const recipe = task === null ? parseRecipe(json, path, origins) : checkRecipe(task.schema, json, path);
   // Of processes that a launcher has started, the first tells how it goes; all tell what is wrong.
   const first = (rankPlaceOf(process.env)?.rank ?? 0) === 0;
-  const progress = new ProgressLine({ isTTY: context.interactive, write: context.note });
+  const progress = new ProgressLine({
+    isTTY: context.interactive,
+    write: context.note,
+    // As wide as it is now: windows change their size.
+    get columns() {
+      return process.stderr.columns || 80;
+    },
+  });
   const surroundings = {
     output: flags.output ?? folderOf(recipe),
     resume: flags.resume,

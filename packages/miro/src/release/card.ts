@@ -62,6 +62,7 @@ function publishedAs(repo: string | undefined, variant: string | undefined): Rel
 /** Renders `README.md` of a release folder and writes it. @returns its path */
 export function writeCard(options: CardOptions): string {
   const { folder } = options;
+  if (!existsSync(folder)) throw new InvalidInputError(`${folder}: no such folder`);
   refuseRun(folder);
   const path = join(folder, "README.md");
   const text = existsSync(join(folder, "config.json")) ? releaseCard(options) : variantsCard(options);

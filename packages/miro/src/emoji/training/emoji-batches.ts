@@ -10,6 +10,7 @@ import type { Rows } from "../../training/batches/batch-slices.js";
 import type { BatchSource, DataConstants, FrozenModels } from "../../training/batches/batches.js";
 import { encodedEmptyPrompt } from "../../training/batches/empty-prompt.js";
 import { normalizationOf } from "../../training/batches/latent-statistics.js";
+import type { SourceContext } from "../../training/batches/sources.js";
 import type { EmojiData } from "./emoji-data.js";
 import { LatentCache } from "./latent-cache.js";
 
@@ -25,6 +26,8 @@ export interface EmojiBatchesOptions {
   signal?: AbortSignal | undefined;
   /** Make the scenes that are missing (default); otherwise another process does, and they are waited for. */
   makesScenes?: boolean;
+  /** Told how many of the scenes are there that training waits for. */
+  onProgress?: SourceContext["onProgress"];
 }
 
 /**
@@ -47,11 +50,15 @@ export class EmojiBatches implements BatchSource {
   }
 
   static async open(options: EmojiBatchesOptions): Promise<EmojiBatches> {
-    const { data, device, sigmaData, makesScenes = true, signal } = options;
+    const { data, device, sigmaData, makesScenes = true, signal, onProgress } = options;
     const tokenizer = await Tokenizer.fromFile(data.textEncoder);
     const encoder = await T5Encoder.fromPretrained(data.textEncoder, { device, dtype: "float32", signal });
     encoder.requiresGrad_(false).eval();
-    const cache = await LatentCache.open(data, { makes: makesScenes, signal });
+    const cache = await LatentCache.open(data, {
+      makes: makesScenes,
+      signal,
+      onProgress: (done, all) => onProgress?.("drawing the first scenes", done, all, "scenes"),
+    });
     const { scale, bias } = scope(() => {
       const first = cache.latents.narrow(0, 0, Math.min(data.shardSize, data.samples));
       const { scale, bias } = normalizationOf(first, sigmaData);

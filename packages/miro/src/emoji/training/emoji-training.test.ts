@@ -62,6 +62,15 @@ async function take<T>(data: object, step: number, look: (batch: ReturnType<Emoj
 const list = (t: Tensor) => t.flatten().toList() as number[];
 
 describe("EmojiBatches", { timeout: 120_000 }, () => {
+  it("tell how many of the scenes that training waits for are drawn", async () => {
+    const data = recipe({ cache: join(root, "told"), samples: 60, shard_size: 40 }).data as unknown as EmojiData;
+    const told: unknown[] = [];
+    const onProgress = (...args: unknown[]) => told.push(args);
+    const source = await EmojiBatches.open({ data, seed: 1, batchSize: 8, device: "cpu", sigmaData: 0.5, onProgress });
+    await source.close();
+    expect(told).toEqual([16, 32, 40].map((done) => ["drawing the first scenes", done, 40, "scenes"]));
+  });
+
   it("are divided among processes, of which one makes the scenes", async () => {
     const data = recipe({ cache: join(root, "shared-cache") }).data as unknown as EmojiData;
     const common = { data, seed: 1, batchSize: 8, device: "cpu", sigmaData: 0.5 };

@@ -32,6 +32,20 @@ export interface ShardJob {
   shards: number[];
 }
 
+interface OpenOptions {
+  makes?: boolean;
+  signal?: AbortSignal | undefined;
+  onProgress?: ((done: number, all: number) => void) | undefined;
+}
+
+/** How far a worker is with a shard; the last message of one comes when its file is there. */
+export interface ShardProgress {
+  shard: number;
+  /** Samples. */
+  done: number;
+  all: number;
+}
+
 export class LatentCache {
   /** (N, C, h, w) float16 on the host; rows of shards that are not there yet are zero. */
   latents!: Tensor;
@@ -61,11 +75,9 @@ export class LatentCache {
    * Opens the cache of these options, loads what it holds and starts making the rest. Resolves when the first shard is
    * there.
    * @param makes false: another process makes what is missing, it is loaded as it comes
+   * @param onProgress called with the samples of the first shard that are made, and their number
    */
-  static async open(
-    data: EmojiData,
-    { makes = true, signal }: { makes?: boolean; signal?: AbortSignal | undefined } = {},
-  ): Promise<LatentCache> {
+  static async open(data: EmojiData, { makes = true, signal, onProgress }: OpenOptions = {}): Promise<LatentCache> {
     const identity = {
       scenes: data.scenes,
       shardSize: data.shardSize,
@@ -84,7 +96,7 @@ export class LatentCache {
     const cache = new LatentCache(folder, data);
     const missing = cache.#present.flatMap((_, shard) => (existsSync(shardPath(folder, shard)) ? [] : [shard]));
     for (let shard = 0; shard < cache.shardCount; shard++) if (!missing.includes(shard)) cache.#load(shard);
-    if (missing.length > 0 && makes) cache.#startWorkers(missing);
+    if (missing.length > 0 && makes) cache.#startWorkers(missing, onProgress);
     else if (missing.length > 0) cache.#awaitShards(missing);
     await cache.until(Math.min(data.shardSize, data.samples), signal);
     return cache;
@@ -112,7 +124,7 @@ export class LatentCache {
     for (const tensor of [this.latents, this.ids, ...Object.values(this.rewards)]) tensor?.dispose();
   }
 
-  #startWorkers(missing: number[]): void {
+  #startWorkers(missing: number[], onProgress?: OpenOptions["onProgress"]): void {
     const count = Math.min(this.#data.workers, missing.length);
     const script = "emoji/training/latent-worker.js";
     for (let w = 0; w < count; w++) {
@@ -122,7 +134,10 @@ export class LatentCache {
         shards: missing.filter((_, i) => i % count === w),
       };
       const worker = startThread(script, job);
-      worker.on("message", (shard: number) => this.#load(shard));
+      worker.on("message", ({ shard, done, all }: ShardProgress) => {
+        if (shard === 0) onProgress?.(done, all);
+        if (done === all) this.#load(shard);
+      });
       worker.on("error", (error) => this.#fail(error));
       worker.on("exit", () => this.#wake());
       this.#workers.push(worker);

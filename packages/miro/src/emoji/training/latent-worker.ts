@@ -5,7 +5,7 @@ import { writeSafetensors } from "@miro-t2i/torch/io";
 import { loadAutoencoder } from "../../autoencoder/index.js";
 import { Tokenizer } from "../../text/tokenizer.js";
 import { EmojiScenes } from "../scenes/index.js";
-import { type ShardJob, shardPath } from "./latent-cache.js";
+import { type ShardJob, type ShardProgress, shardPath } from "./latent-cache.js";
 
 /** Scenes encoded in one pass. */
 const CHUNK = 16;
@@ -18,13 +18,13 @@ const tokenizer = await Tokenizer.fromFile(data.textEncoder);
 
 for (const shard of shards) {
   makeShard(shard);
-  parentPort!.postMessage(shard);
   await new Promise((resolve) => setImmediate(resolve));
 }
 
 function makeShard(shard: number): void {
   const start = shard * data.shardSize;
   const count = Math.min(data.shardSize, data.samples - start);
+  const tell = (done: number) => parentPort!.postMessage({ shard, done, all: count } satisfies ShardProgress);
   scope(() => {
     const captions: string[] = [];
     const rewards: Record<string, number[]> = {};
@@ -39,6 +39,7 @@ function makeShard(shard: number): void {
           return noGrad(() => autoencoder.encode(x).mean.half());
         }),
       );
+      if (at + CHUNK < count) tell(at + CHUNK);
     }
     writeSafetensors(shardPath(folder, shard), {
       latents: cat(latents, 0),
@@ -48,4 +49,5 @@ function makeShard(shard: number): void {
       ),
     });
   });
+  tell(count);
 }

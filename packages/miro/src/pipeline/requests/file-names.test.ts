@@ -97,6 +97,7 @@ describe("slug", () => {
     ["A red apple, on a light-blue background!", "a-red-apple-on-a-light-blue-background"],
     ["../../etc/passwd", "etc-passwd"],
     ["日本の猫", "日本の猫"],
+    ["a 🦊 on a red background", "a-🦊-on-a-red-background"],
     ["!!!", "picture"],
     ["x".repeat(500), "x".repeat(60)],
   ])("of %s", (prompt, name) => {

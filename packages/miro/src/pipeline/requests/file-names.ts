@@ -1,8 +1,8 @@
 /**
  * File names of pictures from templates: `{prompt}-seed{seed}`, `{model}/{index}-{reward.sharpness}`.
  *
- * What a field stands for can never leave the folder or hide a file: a value loses everything but letters, digits and
- * `. _ = + -`, and leading dots; only the template itself can name sub-folders. Every part of a path is cut to a length
+ * What a field stands for can never leave the folder or hide a file: a value loses everything but letters, digits,
+ * emoji and `. _ = + -`, and leading dots; only the template itself can name sub-folders. Every part of a path is cut to a length
  * that file systems take, at a character. Names that fall together get a number: `fox.png`, `fox-2.png`.
  */
 import { join } from "node:path";
@@ -115,7 +115,7 @@ export class NameTemplate {
       : FIELDS[name]!(values, this.text);
     return value
       .normalize("NFKC")
-      .replace(/[^\p{L}\p{M}\p{N}._=+-]+/gu, "-")
+      .replace(/[^\p{L}\p{M}\p{N}\p{Extended_Pictographic}._=+-]+/gu, "-")
       .replace(/^\.+/, "");
   }
 }
@@ -163,12 +163,12 @@ function shorten(text: string, bytes: number): string {
   return text;
 }
 
-/** A prompt as a file name: letters and digits of any script, at most 60 characters. */
+/** A prompt as a file name: letters and digits of any script, and emoji, at most 60 characters. */
 export function slug(prompt: string): string {
   const words = prompt
     .normalize("NFKC")
     .toLowerCase()
-    .replace(/[^\p{L}\p{M}\p{N}]+/gu, "-")
+    .replace(/[^\p{L}\p{M}\p{N}\p{Extended_Pictographic}]+/gu, "-")
     .replace(/^-/, "");
   const first = Array.from(words.slice(0, 120)).slice(0, 60).join("");
   return trimEnd(first, (c) => c === "-") || "picture";

@@ -59,7 +59,8 @@ export interface SourceContext {
   signal?: AbortSignal | undefined;
   /** Told what a person should know. */
   onMessage?: ((message: string) => void) | undefined;
-  onProgress?: ((what: string, done: number, all: number) => void) | undefined;
+  /** Told how far it is, in shards or in what `unit` says. */
+  onProgress?: ((what: string, done: number, all: number, unit?: string) => void) | undefined;
 }
 
 /** Batches of samples that are not trained with, the same ones whenever they are asked for. */

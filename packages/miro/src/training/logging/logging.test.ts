@@ -23,6 +23,9 @@ describe("progress", () => {
   const now = { step: 1200, totalSteps: 6000, loss: 0.41234, imagesPerSecond: 138.2, secondsLeft: 3440 };
   it("shows step, loss, speed and time left", () => {
     expect(formatProgress(now)).toBe("step 1200/6000 · loss 0.4123 · 138 img/s · 57:20 left");
+    expect(formatProgress(now, 60)).toBe(formatProgress(now));
+    expect(formatProgress(now, 45)).toBe("step 1200/6000 · loss 0.4123 · 57:20 left");
+    expect(formatProgress(now, 30)).toBe("step 1200/6000 · 57:20 left");
     expect([0, 59.6, 3723, Number.NaN].map(clock)).toEqual(["0:00", "1:00", "1:02:03", "?"]);
   });
 

@@ -57,24 +57,35 @@ export interface Progress {
   secondsLeft: number;
 }
 
-/** `step 1200/6000 · loss 0.4123 · 138 img/s · 57:20 left` */
-export function formatProgress({ step, totalSteps, loss, imagesPerSecond, secondsLeft }: Progress): string {
-  return [
-    `step ${step}/${totalSteps}`,
-    `loss ${loss.toFixed(4)}`,
-    `${imagesPerSecond < 10 ? imagesPerSecond.toFixed(1) : Math.round(imagesPerSecond)} img/s`,
-    `${clock(secondsLeft)} left`,
-  ].join(" · ");
+/** `step 1200/6000 · loss 0.4123 · 138 img/s · 57:20 left`, or as much of it as a narrow terminal takes. */
+export function formatProgress(
+  { step, totalSteps, loss, imagesPerSecond, secondsLeft }: Progress,
+  columns = Number.POSITIVE_INFINITY,
+): string {
+  const [steps, left] = [`step ${step}/${totalSteps}`, `${clock(secondsLeft)} left`];
+  const losses = `loss ${loss.toFixed(4)}`;
+  const speed = `${imagesPerSecond < 10 ? imagesPerSecond.toFixed(1) : Math.round(imagesPerSecond)} img/s`;
+  const lines = [[steps, losses, speed, left], [steps, losses, left], [steps, left], [steps]];
+  const texts = lines.map((parts) => parts.join(" · "));
+  return texts.find((text) => text.length < columns) ?? texts.at(-1)!;
+}
+
+/** Where a progress line is written. */
+interface LineStream {
+  isTTY?: boolean;
+  /** Width of a terminal. */
+  columns?: number;
+  write(text: string): unknown;
 }
 
 /** Progress on stderr: one line that is rewritten on a terminal, else a new line at most every `everyMs`. */
 export class ProgressLine {
   #last = Number.NEGATIVE_INFINITY;
   #open = false;
-  readonly #stream: { isTTY?: boolean; write(text: string): unknown };
+  readonly #stream: LineStream;
   readonly #everyMs: number;
 
-  constructor(stream: { isTTY?: boolean; write(text: string): unknown } = process.stderr, everyMs = 15_000) {
+  constructor(stream: LineStream = process.stderr, everyMs = 15_000) {
     this.#stream = stream;
 
     this.#everyMs = everyMs;
@@ -84,7 +95,7 @@ export class ProgressLine {
     const now = performance.now();
     if (this.#stream.isTTY) {
       this.#stream.write(ERASE_LINE);
-      this.#stream.write(formatProgress(progress));
+      this.#stream.write(formatProgress(progress, this.#stream.columns));
       this.#open = true;
     } else if (now - this.#last >= this.#everyMs) {
       this.#stream.write(`${formatProgress(progress)}\n`);

@@ -1,5 +1,6 @@
 /** The batches that a recipe trains with, and those that it validates with. */
 import { parseRinConfig } from "../../networks/config.js";
+import { wholeNumber } from "../../numbers.js";
 import type { BatchSource } from "../batches/batches.js";
 import { type FrozenNeeds, type SourceContext, sourceOf } from "../batches/sources.js";
 import type { DataParallelGroup } from "../process-group/process-group.js";
@@ -30,7 +31,8 @@ export function openBatches(
     needs: frozenNeeds(recipe, group),
     signal: hooks.signal,
     onMessage: warn,
-    onProgress: (what, done, all) => say(`${what}: ${done} of ${all} shards`),
+    onProgress: (what, done, all, unit = "shards") =>
+      say(`${what}: ${wholeNumber(done)} of ${wholeNumber(all)} ${unit}`),
   });
 }
 
@@ -71,12 +73,12 @@ function frozenNeeds({ loss, samples }: Recipe, { isFirst }: DataParallelGroup):
   return { emptyPrompt: always ? "always" : isFirst ? "release" : "never", textEncoder: sheets };
 }
 
-/** Calls a function at most every five seconds, and first after five. */
+/** Calls a function first after five seconds, and then at most every fifteen. */
 function sparsely(say: (message: string) => void): (message: string) => void {
-  let last = performance.now();
+  let next = performance.now() + 5000;
   return (message) => {
-    if (performance.now() - last < 5000) return;
-    last = performance.now();
+    if (performance.now() < next) return;
+    next = performance.now() + 15_000;
     say(message);
   };
 }
