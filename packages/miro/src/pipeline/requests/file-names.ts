@@ -2,8 +2,8 @@
  * File names of pictures from templates: `{prompt}-seed{seed}`, `{model}/{index}-{reward.sharpness}`.
  *
  * What a field stands for can never leave the folder or hide a file: a value loses everything but letters, digits,
- * emoji and `. _ = + -`, and leading dots; only the template itself can name sub-folders. Every part of a path is cut to a length
- * that file systems take, at a character. Names that fall together get a number: `fox.png`, `fox-2.png`.
+ * emoji and `. _ = + -`, and leading dots; only the template itself can name sub-folders. Every part of a path is cut
+ * to a length that file systems take, at a character. Names that fall together get a number: `fox.png`, `fox-2.png`.
  */
 import { join } from "node:path";
 import { InvalidInputError } from "../../errors.js";
