@@ -50,9 +50,19 @@ export class EventStream {
   }
 }
 
-/** Streams a job's events, from after `Last-Event-ID` on, until its end. */
-export function streamJob(job: Job, request: FastifyRequest, reply: FastifyReply, onLastReader: () => void): void {
-  const last = Number(request.headers["last-event-id"] ?? 0);
+/**
+ * Streams a job's events, from after `Last-Event-ID` on, until its end. A reader who has heard the end is answered 204,
+ * which tells browsers not to come again.
+ */
+export function streamJob(
+  job: Job,
+  request: FastifyRequest,
+  reply: FastifyReply,
+  onLastReader: () => void,
+): FastifyReply {
+  const given = Number(request.headers["last-event-id"] ?? 0);
+  const last = Number.isSafeInteger(given) && given > 0 ? given : 0;
+  if (job.isFinished && last >= job.lastEvent) return reply.code(204).send();
   let unlisten = () => {};
   const stream = new EventStream(reply, () => {
     unlisten();
@@ -62,5 +72,6 @@ export function streamJob(job: Job, request: FastifyRequest, reply: FastifyReply
     stream.send(event.event, event.data, { id: event.id, mayBeMissed: mayBeMissed(event) });
     if (isEnd(event)) stream.end();
   };
-  unlisten = job.listen(hear, Number.isSafeInteger(last) && last > 0 ? last : 0);
+  unlisten = job.listen(hear, last);
+  return reply;
 }

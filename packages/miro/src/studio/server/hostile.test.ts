@@ -157,6 +157,14 @@ describe("every route", () => {
     }
   });
 
+  it("answers addresses that are none in the form of their routes", async () => {
+    const native = await (await fetch(`${studio.url}/api/pictures/%ff`)).json();
+    expect(native).toEqual({ error: { message: expect.stringContaining("%ff") } });
+    const openai = await fetch(`${studio.url}/v1/models/%ff`);
+    expect(openai.status).toBe(400);
+    expect(await openai.json()).toMatchObject({ error: { type: "invalid_request_error", param: null } });
+  });
+
   it("knows no ids that lead elsewhere, and no methods but its own", async () => {
     const ids = [
       "../../etc/passwd",

@@ -108,6 +108,11 @@ export class Job {
     return this.finishedAt !== null;
   }
 
+  /** Id of the newest event; 0 where there is none. */
+  get lastEvent(): number {
+    return this.#next - 1;
+  }
+
   tell(event: JobEvent["event"], data: Record<string, unknown>): void {
     if (this.isFinished && !isEnd({ event })) return;
     const entry: JobEvent = { id: this.#next++, event, data };

@@ -8,6 +8,7 @@ import type { QueueMeter } from "./queue.js";
 export class Metrics implements QueueMeter {
   readonly registry = new Registry();
   readonly #jobs: Counter;
+  readonly #cancels: Counter;
   readonly #pictures: Counter;
   readonly #jobSeconds: Histogram;
   readonly #stepSeconds: Histogram;
@@ -18,6 +19,7 @@ export class Metrics implements QueueMeter {
     this.#jobs = new Counter({
       ...{ name: "miro_jobs_total", help: "Jobs that have ended, by how they did", labelNames: ["status"], registers },
     });
+    this.#cancels = new Counter({ name: "miro_cancels_total", help: "Jobs that were cancelled", registers });
     this.#pictures = new Counter({ name: "miro_pictures_total", help: "Pictures that were drawn", registers });
     this.#jobSeconds = new Histogram({
       ...{ name: "miro_job_seconds", help: "Seconds from a job's beginning to its end", registers },
@@ -46,6 +48,7 @@ export class Metrics implements QueueMeter {
 
   finished(job: Job): void {
     this.#jobs.inc({ status: job.status });
+    if (job.status === "cancelled") this.#cancels.inc();
     this.#pictures.inc(job.pictures.filter((picture) => picture !== undefined).length);
     if (job.startedAt && job.finishedAt)
       this.#jobSeconds.observe((job.finishedAt.getTime() - job.startedAt.getTime()) / 1000);

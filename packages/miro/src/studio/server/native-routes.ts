@@ -176,20 +176,23 @@ export function addNativeRoutes(studio: StudioParts): void {
         querystring: z.object({
           status: z.enum(["queued", "running", "done", "failed", "cancelled"]).optional(),
           limit: z.coerce.number().int().min(1).max(200).default(50),
-          cursor: z.string().max(64).optional(),
+          cursor: z
+            .string()
+            .regex(/^job-[0-9a-z]{8,40}$/, "expected the next of a page before")
+            .optional(),
           requestKey: requestKey.optional(),
         }),
         response: { 200: z.object({ jobs: z.array(jobView), next: z.string().nullable() }) },
       },
     },
     async ({ query: { status, limit, cursor, requestKey: key } }) => {
-      const all = queue.list(status, key);
-      const from = cursor === undefined ? 0 : all.findIndex((job) => job.id === cursor) + 1;
-      const page = all.slice(from, from + limit);
-      return {
-        jobs: page.map((job) => queue.view(job)),
-        next: all.length > from + limit ? page.at(-1)!.id : null,
-      };
+      // Its job may be in another state by now; once it is forgotten, so are those before it.
+      const all = queue.list(undefined, key);
+      const place = cursor === undefined ? -1 : all.findIndex((job) => job.id === cursor);
+      const older = cursor !== undefined && place < 0 ? [] : all.slice(place + 1);
+      const asked = older.filter((job) => status === undefined || job.status === status);
+      const page = asked.slice(0, limit);
+      return { jobs: page.map((job) => queue.view(job)), next: asked.length > limit ? page.at(-1)!.id : null };
     },
   );
 
@@ -211,10 +214,9 @@ export function addNativeRoutes(studio: StudioParts): void {
       if (found === null) return reply;
       if (!(found instanceof Job))
         return reply.code(410).send({ error: { message: found.error ?? "the job has ended" } });
-      streamJob(found, request, reply, () => {
+      return streamJob(found, request, reply, () => {
         if (found.work.cancelOnDisconnect) queue.cancel(found);
       });
-      return reply;
     },
   );
 
@@ -234,7 +236,10 @@ export function addNativeRoutes(studio: StudioParts): void {
           q: z.string().max(1000).optional(),
           model: z.string().max(1000).optional(),
           favourite: z.enum(["true", "false"]).optional(),
-          cursor: z.string().max(64).optional(),
+          cursor: z
+            .string()
+            .regex(/^\d{1,16}-\d{1,16}$/, "expected the next of a page before")
+            .optional(),
           limit: z.coerce.number().int().min(1).max(500).default(60),
         }),
         response: { 200: z.object({ pictures: z.array(pictureEntry), next: z.string().nullable() }), 400: errorBody },

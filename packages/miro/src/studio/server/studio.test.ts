@@ -98,6 +98,9 @@ describe("jobs", () => {
     expect(links.events).toBe(`/api/jobs/${id}/events`);
     const heard = await events(id);
     expect(names(heard).at(-1)).toBe("done");
+    // Who has heard the end is not kept waiting for more.
+    const after = await fetch(at(links.events), { headers: { "last-event-id": `${heard.at(-1)!.id}` } });
+    expect(after.status).toBe(204);
     const pictures = heard.filter(({ event }) => event === "picture");
     expect(pictures.map(({ data }) => data.index).sort()).toEqual([0, 1]);
     const state = await view(id);
@@ -360,6 +363,14 @@ describe("the gallery", () => {
     const first = await fetch(at("/api/pictures?limit=2"));
     const { pictures, next } = (await first.json()) as { pictures: { id: string }[]; next: string };
     expect(await list(`limit=2&cursor=${next}`)).not.toContain(pictures[1]!.id);
+    // What is no cursor would begin again at the first page, for ever.
+    for (const path of ["/api/pictures?cursor=x", "/api/jobs?cursor=x"])
+      expect((await fetch(at(path))).status).toBe(400);
+    const page = async (query: string) => (await (await fetch(at(`/api/jobs?${query}`))).json()) as { jobs: object[] };
+    const [newest] = (await page("limit=1")).jobs as { id: string }[];
+    const older = await page(`status=failed&limit=200&cursor=${newest!.id}`);
+    expect(older).toEqual(await page("status=failed&limit=200"));
+    expect(await page("cursor=job-0123456789")).toEqual({ jobs: [], next: null });
   });
 
   it("gives other formats with the settings inside, small ones, and answers caches", async () => {
@@ -498,6 +509,7 @@ describe("access", () => {
     const metrics = await (await fetch(at("/metrics"))).text();
     for (const name of [
       "miro_jobs_total",
+      "miro_cancels_total",
       "miro_queue_jobs",
       "miro_step_seconds_bucket",
       "process_resident_memory_bytes",

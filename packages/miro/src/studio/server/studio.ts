@@ -5,7 +5,7 @@ import { fileURLToPath } from "node:url";
 import multipart from "@fastify/multipart";
 import fastifyStatic from "@fastify/static";
 import swagger from "@fastify/swagger";
-import fastify, { type FastifyError, type FastifyInstance } from "fastify";
+import fastify, { type FastifyError, type FastifyInstance, type FastifyReply, type FastifyRequest } from "fastify";
 import { serializerCompiler, validatorCompiler } from "fastify-type-provider-zod";
 import { InvalidInputError, invalid, MiroError } from "../../errors.js";
 import { isLoopback } from "../../loopback.js";
@@ -63,6 +63,8 @@ export class Studio implements StudioParts {
       bodyLimit: MAX_JSON_BYTES,
       forceCloseConnections: true,
       routerOptions: { maxParamLength: 200 },
+      // Errors from before a route is found, such as an address that is none.
+      frameworkErrors: (error, request, reply) => this.#refuse(error, request, reply),
     });
   }
 
@@ -132,6 +134,15 @@ export class Studio implements StudioParts {
     this.gallery.close();
   }
 
+  #refuse(error: FastifyError, request: FastifyRequest, reply: FastifyReply): FastifyReply {
+    const told = readable(error);
+    const status = statusOf(told, request.url);
+    if (status === 429) reply.header("retry-after", "2");
+    if (status >= 500)
+      process.stderr.write(`error: ${request.method} ${request.url.split("?", 1)[0]}: ${error.stack}\n`);
+    return reply.code(status).send(refusalOf(request.url, status, shown(status, told)));
+  }
+
   async #build(): Promise<void> {
     const { app } = this;
     app.setValidatorCompiler(validatorCompiler);
@@ -150,14 +161,7 @@ export class Studio implements StudioParts {
       app.addContentTypeParser(type, { parseAs: "buffer", bodyLimit: MAX_UPLOAD_BYTES }, (_, body, done) =>
         done(null, body),
       );
-    app.setErrorHandler((error: FastifyError, request, reply) => {
-      const told = readable(error);
-      const status = statusOf(told, request.url);
-      if (status === 429) reply.header("retry-after", "2");
-      if (status >= 500)
-        process.stderr.write(`error: ${request.method} ${request.url.split("?", 1)[0]}: ${error.stack}\n`);
-      return reply.code(status).send(refusalOf(request.url, status, shown(status, told)));
-    });
+    app.setErrorHandler((error: FastifyError, request, reply) => this.#refuse(error, request, reply));
     app.setNotFoundHandler((request, reply) => {
       const missing = new MiroError(`there is no ${request.method} ${request.url.split("?", 1)[0]}`);
       return reply.code(404).send(refusalOf(request.url, 404, missing));
