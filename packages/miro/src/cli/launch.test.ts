@@ -185,6 +185,12 @@ describe("miro launch", () => {
     expect(code).toBe(2);
   });
 
+  it("refuses a copy on each node for data that need the clone", async () => {
+    const { code, err } = await call("emoji", "--output", output, "--stage-to", "/tmp", "--print");
+    expect(err).toMatch(/^error: --stage-to: data\.kind emoji needs files of the clone .*miro render/);
+    expect(code).toBe(2);
+  });
+
   it("submits the script, without the variables of a job that it is called from, and prints the id", async () => {
     fakeSbatch(
       `[ -z "$SLURM_NTASKS$SBATCH_PARTITION" ] && [ "$SLURM_CONF" = /slurm.conf ] && [ "$1" = --parsable ] && cp "$2" ${folder}/got && echo "77;site"`,

@@ -11,6 +11,8 @@ import { type EmojiData, emojiDataSchema } from "./emoji-data.js";
 export const emojiSource: SourceSpec<EmojiData> = {
   schema: emojiDataSchema,
   module: compiledModule("emoji/register.js"),
+  // The emoji pictures are a development dependency.
+  needsClone: true,
   faults(_, { network: { coherenceKeys } }) {
     const known: readonly string[] = EMOJI_REWARD_KEYS;
     const unknown = coherenceKeys.filter((key) => !known.includes(key));

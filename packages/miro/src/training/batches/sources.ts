@@ -113,6 +113,8 @@ export interface SourceSpec<D = SourceData> {
    * own.
    */
   readonly module?: string | URL;
+  /** It needs files that only a clone has: a copy of what is installed cannot open it. */
+  readonly needsClone?: boolean;
   /** What in the section does not fit the rest of the recipe. */
   faults?(data: D, recipe: SourceRecipe): RecipeFault[];
   facts(data: D, network: RinConfig): SourceFacts;

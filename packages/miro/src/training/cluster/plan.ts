@@ -9,6 +9,7 @@ import type { z } from "zod";
 import { InvalidInputError, invalid } from "../../errors.js";
 import { about, message, option } from "../../message.js";
 import { parseOptions } from "../../options.js";
+import { sourceOf } from "../batches/sources.js";
 import { taskOf } from "../loop/tasks.js";
 import { type Environment, jobVariables, readEnvironment, siteSettings } from "../recipes/environment.js";
 import { parseRecipe, type Recipe, recipeToJson, recipeToYaml } from "../recipes/recipe.js";
@@ -66,6 +67,10 @@ export function planJob(
     return { ...task, words, recipe: readRecipe(options.recipe, words, environment) };
   });
   const { recipe } = tasks[0]!;
+  if (stageTo !== undefined && sourceOf(recipe.data).needsClone)
+    throw new InvalidInputError(
+      message`${about("stageTo")}: data.kind ${recipe.data.kind} needs files of the clone that are not copied; make shards of such data first (miro render, then miro preprocess), and train on them`,
+    );
   const size = sizeOf(recipe);
   const other = tasks.find((task) => sizeOf(task.recipe) !== size);
   if (other !== undefined)
