@@ -6,9 +6,11 @@
  * All norms are group norms with epsilon 1e-6, the activation is SiLU. Channels come first in memory: with channels
  * last oneDNN's float32 convolutions are up to 40 % faster, but ten times less exact.
  */
+
 import { cat, nn, scope, type Tensor } from "@miro-t2i/torch";
 import { takeAll } from "@miro-t2i/torch/io";
 import { z } from "zod";
+import { checkObject } from "../arguments.js";
 import { InvalidInputError, invalid } from "../errors.js";
 import type { Pieces } from "../pieces.js";
 import type { Autoencoder, LatentDistribution, LoadAutoencoderOptions } from "./autoencoder.js";
@@ -99,10 +101,9 @@ export class AutoencoderKL extends nn.Module implements Autoencoder {
   }
 
   /** As {@link fromPretrained}, in pieces. */
-  static *loading(
-    folder: string,
-    { dtype = "float32", device = "cpu" }: LoadAutoencoderOptions = {},
-  ): Pieces<AutoencoderKL> {
+  static *loading(folder: string, options: LoadAutoencoderOptions = {}): Pieces<AutoencoderKL> {
+    checkObject("options", options, "{ dtype, device }");
+    const { dtype = "float32", device = "cpu" } = options;
     const config = parseAutoencoderKLConfig(readConfig(folder));
     const widths = config.block_out_channels;
     return yield* loadWeights(

@@ -14,9 +14,11 @@
  * Shapes: B batch, C channels, H and W sides of the picture, p `patch_size`; latents are (B, latent_channels, H/2p,
  * W/2p).
  */
+
 import { cat, nn, noGrad, scope, type Tensor, tensor } from "@miro-t2i/torch";
 import { takeAll } from "@miro-t2i/torch/io";
 import { z } from "zod";
+import { checkObject } from "../arguments.js";
 import { InvalidInputError, invalid } from "../errors.js";
 import { setting } from "../options.js";
 import type { Pieces } from "../pieces.js";
@@ -98,10 +100,9 @@ export class PatchAutoencoder extends nn.Module implements Autoencoder {
   }
 
   /** As {@link fromPretrained}, in pieces. */
-  static *loading(
-    folder: string,
-    { dtype = "float32", device = "cpu" }: LoadAutoencoderOptions = {},
-  ): Pieces<PatchAutoencoder> {
+  static *loading(folder: string, options: LoadAutoencoderOptions = {}): Pieces<PatchAutoencoder> {
+    checkObject("options", options, "{ dtype, device }");
+    const { dtype = "float32", device = "cpu" } = options;
     const config = parsePatchAutoencoderConfig(readConfig(folder));
     const { channels, encoder_blocks, decoder_blocks } = config;
     // Two convolutions in each residual block.

@@ -1,8 +1,10 @@
 /** The two files of an autoencoder's folder: `config.json` and its weights. */
+
 import { existsSync } from "node:fs";
 import path from "node:path";
 import { nn, scope } from "@miro-t2i/torch";
 import { loadModuleInPieces, SafetensorsFile, type StoredTensor } from "@miro-t2i/torch/io";
+import { checkName } from "../arguments.js";
 import { MiroError } from "../errors.js";
 import { readJson } from "../files/json-file.js";
 import { filled, type Pieces } from "../pieces.js";
@@ -17,6 +19,7 @@ const WEIGHTS = [
 
 /** The folder's `config.json`. @throws MiroError naming the file */
 export function readConfig(folder: string): Record<string, unknown> {
+  checkName("folder", folder, "the name of a folder");
   const file = path.join(folder, CONFIG);
   const json = readJson(file);
   if (typeof json !== "object" || json === null || Array.isArray(json)) {
@@ -37,6 +40,7 @@ function weightsFile(folder: string): string {
  * @throws MiroError or TorchError naming the file
  */
 export function countStoredWeights(folder: string): number {
+  checkName("folder", folder, "the name of a folder");
   using file = SafetensorsFile.open(weightsFile(folder));
   return file.keys().reduce((sum, key) => sum + file.info(key).shape.reduce((product, size) => product * size, 1), 0);
 }

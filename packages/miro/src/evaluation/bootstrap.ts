@@ -3,6 +3,7 @@
  * many as there are, and the middle 95 % of the means is the interval. Pictures of one prompt are not independent;
  * prompts are.
  */
+import { checkList } from "../arguments.js";
 import { philox4x32 } from "../random/philox.js";
 
 const RESAMPLES = 2000;
@@ -16,6 +17,7 @@ export type Interval = [low: number, high: number];
  * @returns null for a column without values
  */
 export function bootstrapIntervals(columns: readonly (readonly (number | null)[])[]): (Interval | null)[] {
+  checkList("columns", columns, "a list of columns of numbers", Array.isArray);
   const units = columns[0]?.length ?? 0;
   const means: number[][] = columns.map(() => []);
   for (let round = 0; round < RESAMPLES && units > 0; round++) {

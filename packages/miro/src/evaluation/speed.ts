@@ -1,5 +1,7 @@
 /** How fast a pipeline draws on this machine: seconds of a picture, of a step, and of what surrounds the steps. */
+
 import { z } from "zod";
+import { checkObject } from "../arguments.js";
 import { abortSignal, callback, field, type OptionsOf, parseOptions } from "../options.js";
 import { generateSchema } from "../pipeline/generate-options.js";
 import type { MiroPipeline } from "../pipeline/pipeline.js";
@@ -77,6 +79,7 @@ export interface Speed {
  * ```
  */
 export async function measureSpeed(pipe: MiroPipeline, options: SpeedOptions = {}): Promise<Speed[]> {
+  checkObject("pipe", pipe, "a MiroPipeline", ["generate"]);
   const { prompt, batches, rounds, onProgress, ...drawing } = parseOptions(speedSchema, options);
   const speeds: Speed[] = [];
   for (const batch of batches) {

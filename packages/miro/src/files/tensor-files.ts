@@ -2,6 +2,7 @@
  * Weights of a folder, in whichever of the usual ways they are stored: one safetensors file, several with an index,
  * or a checkpoint of `torch.save`.
  */
+
 import { existsSync } from "node:fs";
 import { join } from "node:path";
 import { empty, scope, type Tensor } from "@miro-t2i/torch";
@@ -12,6 +13,7 @@ import {
   TorchCheckpoint,
   tensorFile,
 } from "@miro-t2i/torch/io";
+import { checkList, checkName, isText } from "../arguments.js";
 import { InvalidInputError, MiroError } from "../errors.js";
 import { readJson } from "./json-file.js";
 
@@ -25,6 +27,8 @@ export interface OpenTensors extends TensorFile, Disposable {}
  * @throws InvalidInputError when there is none; MiroError or TorchError naming a file that is broken
  */
 export function openTensors(folder: string, names: readonly string[]): OpenTensors {
+  checkName("folder", folder, "the name of a folder");
+  checkList("names", names, "a list of file names", isText);
   const name = names.find((name) => existsSync(join(folder, name)));
   if (name === undefined) throw new InvalidInputError(`${folder}: holds no weights; expected ${names.join(" or ")}`);
   return openTensorFile(join(folder, name));

@@ -1,4 +1,5 @@
 /** Centre crops with the offsets of torchvision and of transformers, which round an odd remainder differently. */
+import { checkImage, checkObject } from "../arguments.js";
 import { invalid } from "../errors.js";
 import { type PassOrder, type ResizeFilter, resize } from "./resize.js";
 import type { RgbImage } from "./rgb.js";
@@ -16,10 +17,13 @@ export function cropOffset(length: number, size: number, rounding: CropRounding 
 
 /** The middle of a picture. @throws InvalidInputError when the window is larger than the picture */
 export function cropCentre(
-  { width, height, data }: RgbImage,
+  image: RgbImage,
   size: { width: number; height: number },
   rounding: CropRounding = "even",
 ): RgbImage {
+  checkImage("image", image);
+  checkObject("size", size, "{ width, height }", ["width", "height"]);
+  const { width, height, data } = image;
   if (size.width > width || size.height > height)
     throw invalid("size", `at most ${width} x ${height}`, `${size.width} x ${size.height}`);
   const left = cropOffset(width, size.width, rounding);
@@ -35,6 +39,7 @@ export function cropCentre(
 
 /** The largest centred square, resized bilinearly: what the autoencoder encodes. @param side in pixels */
 export function centreSquare(image: RgbImage, side: number): RgbImage {
+  checkImage("image", image);
   const least = Math.min(image.width, image.height);
   const square = image.width === image.height ? image : cropCentre(image, { width: least, height: least });
   return resize(square, { width: side, height: side }, "bilinear");
@@ -51,6 +56,7 @@ export function resizeThenCrop(
   rounding: CropRounding = "even",
   order: PassOrder = "rows-first",
 ): RgbImage {
+  checkImage("image", image);
   const { width, height } = image;
   const size =
     width <= height

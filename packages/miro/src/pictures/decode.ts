@@ -15,7 +15,9 @@
  * premultiplied alpha (within 1). Pillow reads also TIFF in Lab, of 12 bits, in separate planes of tiles, and
  * compressed by zstd or LZMA; these are refused here.
  */
+
 import type { Metadata, OutputInfo, Sharp } from "sharp";
+import { checkBytes } from "../arguments.js";
 import { avifOrientation, decodeAvif } from "./avif.js";
 import { decodeBmp } from "./bmp.js";
 import { decodeGif } from "./gif.js";
@@ -51,6 +53,7 @@ const MAX_SCANS = 100;
  * @throws ImageError for other formats, damaged or cut files and pictures above the limit
  */
 export async function decodeImage(bytes: Uint8Array, options: DecodeOptions = {}): Promise<RgbImage> {
+  checkBytes("bytes", bytes);
   return (await decodeWithOrientation(bytes, options)).image;
 }
 

@@ -1,4 +1,5 @@
 /** Formats of pictures, told by their first bytes whatever the file is called. */
+import { checkBytes } from "../arguments.js";
 import { MiroError } from "../errors.js";
 import { ImageError } from "./image-error.js";
 
@@ -12,6 +13,7 @@ const TIFF_MARKS = ["II*\0", "MM\0*", "II+\0", "MM\0+"];
 
 /** The format by the first bytes, null for anything that is not decoded here. */
 export function imageFormat(bytes: Uint8Array): DecodedFormat | null {
+  checkBytes("bytes", bytes);
   const start = Buffer.from(bytes.buffer, bytes.byteOffset, Math.min(256, bytes.length)).toString("latin1");
   if (start.startsWith("\xff\xd8\xff")) return "jpeg";
   if (start.startsWith("\x89PNG\r\n\x1a\n")) return "png";

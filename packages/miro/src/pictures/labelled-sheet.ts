@@ -1,7 +1,9 @@
 /**
  * Pictures in a table with a title, labels for its columns and rows, and a line under each picture.
  */
+
 import type { OverlayOptions } from "sharp";
+import { checkList, checkObject } from "../arguments.js";
 import { invalid } from "../errors.js";
 import type { RgbImage } from "./rgb.js";
 import { sharp } from "./sharp.js";
@@ -56,6 +58,8 @@ const FOOTER: TextStyle = { size: 11, colour: "#666666" };
  *   30,000 pixels on a side
  */
 export async function labelledSheet(options: LabelledSheetOptions): Promise<RgbImage> {
+  checkObject("options", options, "{ cells, … }", ["cells"]);
+  checkList("cells", options.cells, "a list of rows of cells", Array.isArray);
   const { cells, columnLabels, rowLabels } = options;
   const rows = cells.length;
   const columns = cells[0]?.length ?? 0;

@@ -7,6 +7,7 @@
  * widens with the factor of reduction (antialiasing), in fixed point with 22 fractional bits, rounded and clipped to 8
  * bits after each pass. A pass that would not change its side is left out.
  */
+import { checkImage, checkObject } from "../arguments.js";
 import type { RgbImage } from "./rgb.js";
 
 /** Bits behind the point: 8 bits of value and 2 of head room are left of the 32. */
@@ -58,6 +59,8 @@ export function resize(
   filter: ResizeFilter,
   order: PassOrder = "rows-first",
 ): RgbImage {
+  checkImage("image", image);
+  checkObject("size", size, "{ width, height }", ["width", "height"]);
   const { width, height } = size;
   const rows = (picture: RgbImage) =>
     width === picture.width ? picture : resizeRows(picture, width, weights(picture.width, width, filter));

@@ -2,9 +2,11 @@
  * Shapes of the published CLIPs, and those that a folder states for itself: transformers' `config.json` or open_clip's
  * `open_clip_config.json`. What a file leaves out is as in the published model.
  */
+
 import { existsSync } from "node:fs";
 import { join } from "node:path";
 import { z } from "zod";
+import { checkName } from "../arguments.js";
 import { MiroError } from "../errors.js";
 import { readJson } from "../files/json-file.js";
 import type { ClipConfig } from "../networks/clip.js";
@@ -88,6 +90,7 @@ const openClipSchema = z.looseObject({
 
 /** The shape of a folder's CLIP. @throws MiroError naming the file and the field */
 export function readClipConfig(folder: string, published: ClipConfig): ClipConfig {
+  checkName("folder", folder, "the name of a folder");
   const openClip = join(folder, "open_clip_config.json");
   if (existsSync(openClip)) return checked(openClip, fromOpenClip(parseJsonFile(openClip, openClipSchema)));
   const huggingFace = join(folder, "config.json");

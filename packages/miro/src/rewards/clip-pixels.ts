@@ -8,7 +8,9 @@
  *   letterbox     HPSv2's own benchmark: as tensor, but the longer side resized and the rest black
  *   square        VQAScore: as transformers, of the picture padded to a square with the mean colour
  */
+
 import { F, scope, type Tensor, tensor } from "@miro-t2i/torch";
+import { checkImage } from "../arguments.js";
 import { cropOffset, resizeThenCrop } from "../pictures/crop.js";
 import { padToSquare } from "../pictures/pad.js";
 import type { RgbImage } from "../pictures/rgb.js";
@@ -26,6 +28,7 @@ const MEAN_COLOUR = [122, 116, 104] as const;
 
 /** Normalised pixels (3, side, side) in float32; the caller owns them. */
 export function clipPixels(image: RgbImage, side: number, kind: ClipPixels): Tensor {
+  checkImage("image", image);
   return scope(() => {
     const planes =
       kind === "tensor" || kind === "letterbox" ? resizeTensor(image, side, kind) : resizeBytes(image, side, kind);

@@ -12,11 +12,13 @@
  * comes from its own repository. Beside the weights, `architecture.json`, `med_config.json` and `tokenizer/` replace
  * the published shape and vocabulary.
  */
+
 import { existsSync } from "node:fs";
 import { join } from "node:path";
 import { type DType, noGrad, scope, stack, type Tensor, tensor } from "@miro-t2i/torch";
 import { type TensorFile, tensorFile } from "@miro-t2i/torch/io";
 import { z } from "zod";
+import { checkName } from "../arguments.js";
 import { MiroError } from "../errors.js";
 import { sha256 } from "../files/sha256.js";
 import { openTensors } from "../files/tensor-files.js";
@@ -130,6 +132,7 @@ const medSchema = z.looseObject({
 
 /** The shape of a folder's ImageReward; what its files leave out is as published. @throws MiroError naming the file */
 export function readImageRewardConfig(folder: string): ImageRewardConfig {
+  checkName("folder", folder, "the name of a folder");
   const { vision: V, text: T, head, length } = IMAGE_REWARD;
   const [architecture, med] = [join(folder, "architecture.json"), join(folder, "med_config.json")];
   const a = existsSync(architecture) ? parseJsonFile(architecture, architectureSchema) : { vision: {} };

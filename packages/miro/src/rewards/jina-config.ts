@@ -4,9 +4,11 @@
  * and `preprocessor_config.json`. What a file leaves out is as in the published model. What changes the arithmetic, and
  * not the shape, must be as in the published model.
  */
+
 import { existsSync } from "node:fs";
 import { join } from "node:path";
 import { z } from "zod";
+import { checkName } from "../arguments.js";
 import { MiroError } from "../errors.js";
 import { readJson } from "../files/json-file.js";
 import type { JinaClipConfig } from "../networks/jina-clip.js";
@@ -126,6 +128,7 @@ const [MODEL_FILE, TEXT_FILE, PREPROCESSOR_FILE] = JINA_CONFIG_FILES;
 
 /** The shape of a folder's jina-clip. @throws MiroError naming the file and the field */
 export function readJinaConfig(folder: string): JinaConfig {
+  checkName("folder", folder, "the name of a folder");
   const model = read(join(folder, MODEL_FILE), modelSchema);
   const vision = visionOf(model.vision_config ?? {}, join(folder, MODEL_FILE));
   const { lora_rank, lora_alpha } = model.text_config?.hf_model_config_kwargs ?? {};

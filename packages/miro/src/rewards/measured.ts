@@ -13,6 +13,7 @@
  * The side is a factor because steps from pixel to pixel grow as a picture shrinks; it evens sizes out roughly, not
  * exactly.
  */
+import { checkImage } from "../arguments.js";
 import type { RgbImage } from "../pictures/rgb.js";
 import type { ScorerSpec } from "./scorer.js";
 
@@ -25,7 +26,9 @@ const REFERENCE_SIDE = 256;
  * Mean square of the four-neighbour Laplacian of the luma (BT.601, 0 to 255) over all inner pixels; 0 where there are
  * none. Blur lowers it.
  */
-export function laplacianEnergy({ width, height, data }: RgbImage): number {
+export function laplacianEnergy(image: RgbImage): number {
+  checkImage("image", image);
+  const { width, height, data } = image;
   if (width < 3 || height < 3) return 0;
   const luma = new Float64Array(width * height);
   for (let i = 0; i < luma.length; i++)
@@ -41,7 +44,9 @@ export function laplacianEnergy({ width, height, data }: RgbImage): number {
 }
 
 /** Hasler and Süsstrunk, "Measuring colourfulness in natural images" (2003): √(σ²rg + σ²yb) + 0.3 √(μ²rg + μ²yb). */
-export function haslerColorfulness({ width, height, data }: RgbImage): number {
+export function haslerColorfulness(image: RgbImage): number {
+  checkImage("image", image);
+  const { width, height, data } = image;
   const n = width * height;
   let [rg, yb, rgSquares, ybSquares] = [0, 0, 0, 0];
   for (let i = 0; i < n; i++) {
@@ -59,12 +64,14 @@ export function haslerColorfulness({ width, height, data }: RgbImage): number {
 
 /** The score `sharpness`, in [0, 1). */
 export function sharpnessScore(image: RgbImage): number {
+  checkImage("image", image);
   const side = Math.min(image.width, image.height);
   return bend((Math.sqrt(laplacianEnergy(image)) * side) / REFERENCE_SIDE, SHARPNESS_HALF);
 }
 
 /** The score `colorfulness`, in [0, 1). */
 export function colorfulnessScore(image: RgbImage): number {
+  checkImage("image", image);
   return bend(haslerColorfulness(image), COLORFULNESS_HALF);
 }
 

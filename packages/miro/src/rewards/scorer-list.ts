@@ -1,6 +1,8 @@
 /** What is known of the scorers before one is loaded: where from, how large, on which terms, what is cached. */
+
 import { existsSync, readdirSync } from "node:fs";
 import { join } from "node:path";
+import { checkObject } from "../arguments.js";
 import { readJson } from "../files/json-file.js";
 import { hubCache } from "../pipeline/loading/hub-environment.js";
 import { isFetched } from "../pipeline/loading/known-file.js";
@@ -37,7 +39,9 @@ export interface ListedScorer {
  * All scorers, in the order in which they were registered. The Hub is not asked.
  * @param cacheDir default: as Python's `huggingface_hub`
  */
-export function listScorers({ cacheDir }: { cacheDir?: string } = {}): ListedScorer[] {
+export function listScorers(options: { cacheDir?: string } = {}): ListedScorer[] {
+  checkObject("options", options, "{ cacheDir }");
+  const { cacheDir } = options;
   return scorerSpecs().map((spec) => {
     const { key, name, description, usesText, license = null, memory } = spec;
     const repositories = (spec.repositories ?? []).map(

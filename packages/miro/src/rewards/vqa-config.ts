@@ -2,9 +2,11 @@
  * The shape of a CLIP-FlanT5: `config.json` of its folder, and `architecture.json` beside it for a vision tower that is
  * not OpenAI's.
  */
+
 import { existsSync } from "node:fs";
 import { join } from "node:path";
 import { z } from "zod";
+import { checkName } from "../arguments.js";
 import { MiroError } from "../errors.js";
 import { readJson } from "../files/json-file.js";
 import type { ClipConfig } from "../networks/clip.js";
@@ -48,6 +50,7 @@ const architectureSchema = z.looseObject({
 
 /** @throws MiroError or InvalidInputError naming the file and the field */
 export function readVqaConfig(folder: string): VqaConfig {
+  checkName("folder", folder, "the name of a folder");
   const path = join(folder, "config.json");
   const t5 = t5ConfigFromJson(readJson(path), path, "clip_t5");
   const model = parseJsonFile(path, modelSchema);

@@ -2,6 +2,7 @@
  * What VQAScore asks of a picture: whether it shows the caption, in the chat form that the model was tuned with (Lin et
  * al. 2024). A row of ids has one place for the picture.
  */
+import { checkText } from "../arguments.js";
 import type { Tokenizer } from "../text/tokenizer.js";
 import { WHITE_SPACE } from "../text/whitespace.js";
 
@@ -26,6 +27,7 @@ const EDGE = new RegExp(SPACE, "u");
  * all that follows; tags become blanks; no backticks; white space of several characters is one blank.
  */
 export function cleanVqaCaption(text: string): string {
+  checkText("text", text);
   const outside = text.replace(/```.*?```/gs, "");
   const fence = outside.indexOf("```");
   const closed = fence < 0 ? outside : outside.slice(0, fence);

@@ -13,10 +13,12 @@
  * `@huggingface/tokenizers` 0.2 is not used: it lower-cases whole texts ("Σ" at the end of a word) and has JavaScript's
  * white space, so the ids of one odd text in twenty are others.
  */
+
 import { existsSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 import { brotliDecompressSync, gunzipSync } from "node:zlib";
 import { type Tensor, tensor } from "@miro-t2i/torch";
+import { checkName } from "../arguments.js";
 import { MiroError, systemReason } from "../errors.js";
 import { readJson } from "../files/json-file.js";
 import { readBytes } from "../files/whole-files.js";
@@ -130,6 +132,7 @@ export class ClipTokenizer {
    * @throws MiroError naming the file that is broken
    */
   static fromFolder(folder: string, cleaning: ClipCleaning): ClipTokenizer {
+    checkName("folder", folder, "the name of a folder");
     for (const place of [folder, join(folder, "tokenizer")])
       for (const [name, read] of TABLES) {
         const path = join(place, name);

@@ -3,6 +3,7 @@
  * Variants Improve Transformer"), with the state-dict names of transformers' `T5EncoderModel`. Its layers are in
  * t5-stack.ts. Shapes: B texts, T tokens, d width of the states.
  */
+
 import { mkdir } from "node:fs/promises";
 import { join } from "node:path";
 import { nn, scope, type Tensor } from "@miro-t2i/torch";
@@ -13,6 +14,7 @@ import {
   writeFileAtomically,
   writeSafetensors,
 } from "@miro-t2i/torch/io";
+import { checkName, checkObject } from "../arguments.js";
 import { InvalidInputError, invalid } from "../errors.js";
 import { readJson } from "../files/json-file.js";
 import { filled, inPieces } from "../pieces.js";
@@ -68,10 +70,10 @@ export class T5Encoder extends nn.Module {
    * @throws InvalidInputError (files, config), MiroError or TorchError (weights) that names the file and what is wrong;
    *   the signal's reason when it is aborted
    */
-  static async fromPretrained(
-    folder: string,
-    { dtype = "float32", device = "cpu", signal }: T5LoadOptions = {},
-  ): Promise<T5Encoder> {
+  static async fromPretrained(folder: string, options: T5LoadOptions = {}): Promise<T5Encoder> {
+    checkObject("options", options, "{ dtype, device, signal }");
+    const { dtype = "float32", device = "cpu", signal } = options;
+    checkName("folder", folder, "the name of a folder");
     if (dtype !== "float32" && dtype !== "bfloat16")
       throw invalid("dtype", '"float32" or "bfloat16" for a T5 encoder', dtype);
     const file = join(folder, "config.json");

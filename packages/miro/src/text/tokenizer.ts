@@ -3,9 +3,11 @@
  * XLM-RoBERTa. The order of work is that of Hugging Face tokenizers: added tokens are cut out, the rest is normalised,
  * cut into words, and each word segmented by the Unigram model; then the template adds `</s>`.
  */
+
 import { stat } from "node:fs/promises";
 import { join } from "node:path";
 import { type Tensor, tensor } from "@miro-t2i/torch";
+import { checkName } from "../arguments.js";
 import { InvalidInputError, invalid, MiroError, systemReason } from "../errors.js";
 import { readJson } from "../files/json-file.js";
 import { type AddedToken, AddedTokenFinder } from "./added-tokens.js";
@@ -62,6 +64,7 @@ export class Tokenizer {
    * @throws InvalidInputError if it is missing or malformed, saying where
    */
   static async fromFile(path: string): Promise<Tokenizer> {
+    checkName("path", path, "the name of a file");
     let file = path;
     try {
       if ((await stat(path)).isDirectory()) file = join(path, "tokenizer.json");

@@ -9,9 +9,11 @@
  * `@huggingface/tokenizers` 0.2 is not used: it lower-cases whole texts ("Σ" at the end of a word), and removes and
  * splits by the Unicode of the JavaScript engine. The ids of one odd text in twenty are others.
  */
+
 import { existsSync } from "node:fs";
 import { join } from "node:path";
 import { type Tensor, tensor } from "@miro-t2i/torch";
+import { checkName } from "../arguments.js";
 import { MiroError } from "../errors.js";
 import { readJson } from "../files/json-file.js";
 import { readTextFile } from "../files/text-file.js";
@@ -94,12 +96,14 @@ export class WordPieceTokenizer {
 
   /** The vocabulary of a folder; null where it has none. @throws MiroError naming the file that is broken */
   static fromFolder(folder: string, added: readonly string[] = []): WordPieceTokenizer | null {
+    checkName("folder", folder, "the name of a folder");
     const name = WordPieceTokenizer.files.find((name) => existsSync(join(folder, name)));
     return name === undefined ? null : WordPieceTokenizer.fromFile(join(folder, name), added);
   }
 
   /** @param path a `vocab.txt`, or a `tokenizer.json` with a WordPiece model */
   static fromFile(path: string, added: readonly string[] = []): WordPieceTokenizer {
+    checkName("path", path, "the name of a file");
     const pieces = path.endsWith(".json") ? jsonPieces(path, added) : listedPieces(path);
     return new WordPieceTokenizer(pieces, added, path);
   }

@@ -6,6 +6,7 @@
  * The sample: all samples where there are at most `maxSamples`; otherwise that many different ones, the very samples
  * that the published code draws in a single process (Python's `random.Random(seed).sample`), grouped by shard.
  */
+import { checkList, checkObject, isObject } from "../../arguments.js";
 import type { ShardTable } from "../shards/index.js";
 import { canBeSynthetic, drawsSynthetic, type ScoreMode, syntheticName } from "./caption-source.js";
 import { PythonRandom } from "./python-random.js";
@@ -104,6 +105,8 @@ export async function gatherStatistics(
   shards: readonly CountedShard[],
   options: StatisticsOptions,
 ): Promise<Statistics> {
+  checkList("shards", shards, "a list of counted shards", isObject);
+  checkObject("options", options, "{ scores, … }", ["scores"]);
   const { scores, syntheticProb, syntheticText, scoreMode, maxSamples, seed } = options;
   const total = shards.reduce((sum, { count }) => sum + count, 0);
   const drawn = total > maxSamples ? Float64Array.from(new PythonRandom(seed).sample(total, maxSamples)).sort() : null;

@@ -2,10 +2,12 @@
  * Makes the missing tables of many shards in worker threads. It is a matter of reading headers, some 5,000 samples a
  * second and core; a data set of ten million samples takes half an hour on one core.
  */
+
 import { accessSync, constants } from "node:fs";
 import { availableParallelism } from "node:os";
 import { dirname } from "node:path";
 import type { Worker } from "node:worker_threads";
+import { checkList, checkObject, isText } from "../../arguments.js";
 import { startThread } from "../../compiled-module.js";
 import { MiroError } from "../../errors.js";
 import { ShardTable } from "./shard-table.js";
@@ -28,10 +30,10 @@ export interface PrepareTablesOptions {
  * shard is not told here: loading its table reports it.
  * @throws the signal's reason; MiroError when a thread fails
  */
-export async function prepareTables(
-  shards: readonly string[],
-  { jobs = Math.min(8, availableParallelism()), signal, onTable }: PrepareTablesOptions = {},
-): Promise<void> {
+export async function prepareTables(shards: readonly string[], options: PrepareTablesOptions = {}): Promise<void> {
+  checkObject("options", options, "an object of options");
+  const { jobs = Math.min(8, availableParallelism()), signal, onTable } = options;
+  checkList("shards", shards, "a list of tar files", isText);
   signal?.throwIfAborted();
   const missing = shards.filter((path) => isWritable(dirname(path)) && !ShardTable.isStored(path));
   if (missing.length < WORTH_THREADS || jobs < 2) return; // made one by one when they are needed

@@ -2,9 +2,11 @@
  * Several shards as one numbered list of samples: tables loaded when needed and given back when many are, files opened
  * when read and closed when others need their place.
  */
+
 import { readdirSync, statSync } from "node:fs";
 import { join } from "node:path";
 import { z } from "zod";
+import { checkName, checkObject } from "../../arguments.js";
 import { describe, InvalidInputError, systemReason } from "../../errors.js";
 import { field, type OptionsOf, parseOptions } from "../../options.js";
 import { sums, upperBound } from "./order.js";
@@ -110,6 +112,7 @@ export class ShardSet {
   static async open(
     options: ShardSetOptions & { signal?: AbortSignal; onShard?: (done: number, all: number) => void },
   ): Promise<ShardSet> {
+    checkObject("options", options, "{ sources, … }");
     const { signal, onShard, ...rest } = options;
     const checked = parseOptions(shardSetOptions, rest);
     const problems: ShardProblem[] = [];
@@ -416,6 +419,7 @@ function shardsOf(source: string): { path: string; nsamples?: number }[] {
  * @throws ShardError when there are none
  */
 export function tarsIn(folder: string): string[] {
+  checkName("folder", folder, "the name of a folder");
   let names: string[];
   try {
     names = readdirSync(folder);

@@ -5,10 +5,12 @@
  * header is needed unless a name is too long for ustar. The archive grows under a temporary name in the same folder, is
  * flushed to the disk, and then renamed.
  */
+
 import { createHash } from "node:crypto";
 import { type FileHandle, open, rm } from "node:fs/promises";
 import { beginFile, publishFile } from "@miro-t2i/torch/io";
 import { z } from "zod";
+import { checkName } from "../../arguments.js";
 import { InvalidInputError, MiroError, systemReason } from "../../errors.js";
 import { field, type OptionsOf, parseOptions } from "../../options.js";
 import { splitMemberName } from "./sample-key.js";
@@ -82,6 +84,7 @@ export class TarWriter {
    * @throws MiroError naming the path when the folder is missing or cannot be written
    */
   static async create(path: string, options: TarWriterOptions = {}): Promise<TarWriter> {
+    checkName("path", path, "the name of a file");
     const stamp = parseOptions(tarWriterOptions, options);
     const temporary = beginFile(path);
     try {

@@ -6,11 +6,13 @@
  * Paths are relative to the index, as `wids` takes them. The published training code takes them relative to the folder
  * that it is started in instead; for it, write absolute ones.
  */
+
 import { existsSync, readFileSync } from "node:fs";
 import { basename, dirname, isAbsolute, join, relative, resolve, sep } from "node:path";
 import { fileURLToPath } from "node:url";
 import { writeFileAtomically } from "@miro-t2i/torch/io";
 import { z } from "zod";
+import { checkName, checkObject } from "../../arguments.js";
 import { systemReason } from "../../errors.js";
 import { field, type OptionsOf, parseOptions } from "../../options.js";
 import { type FileFingerprint, PositionalFile, sameFingerprint } from "./positional-file.js";
@@ -70,6 +72,7 @@ const indexSchema = z.looseObject({
  * @throws ShardError naming the file and the entry; remote shards are refused
  */
 export function readWidsIndex(path: string): WidsIndex {
+  checkName("path", path, "the name of a file");
   const index = parse(path, indexSchema);
   const shards = (index.shardlist ?? []).map((entry) =>
     indexed(path, index.base ?? null, entry, { weight: index.weight, dataset: index.name }),
@@ -184,6 +187,8 @@ export async function writeWidsIndex(
   path: string,
   options: WriteWidsIndexOptions & { signal?: AbortSignal; onShard?: (done: number, all: number) => void },
 ): Promise<{ index: WidsIndex; problems: ShardProblem[] }> {
+  checkName("path", path, "the name of the index's file");
+  checkObject("options", options, "{ shards, … }");
   const { signal, onShard, ...rest } = options;
   const { shards, name, paths, skipBrokenShards } = parseOptions(writeOptions, rest);
   await prepareTables(shards, { signal, onTable: onShard });

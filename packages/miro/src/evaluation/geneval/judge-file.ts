@@ -3,7 +3,9 @@
  * "options"}]}`. Detections are `{class: [[x1, y1, x2, y2, score], …]}`, colours the answers for the kept objects of a
  * class, best first; a case's options override the file's.
  */
+
 import { z } from "zod";
+import { checkName } from "../../arguments.js";
 import { InvalidInputError } from "../../errors.js";
 import { parseJson } from "../../files/json-file.js";
 import { checkPlainData } from "../../files/plain-data.js";
@@ -41,6 +43,7 @@ export interface NamedVerdict {
  * @throws InvalidInputError naming the file, the case and what is wrong with it
  */
 export function judgeFile(path: string, options: Readonly<Record<string, unknown>> = {}): NamedVerdict[] {
+  checkName("path", path, "the name of a file");
   const content = parseJson(readBytes(path), path);
   checkPlainData(content, (place) => `${path}, ${place}`);
   const file = check(fileSchema, content, path);

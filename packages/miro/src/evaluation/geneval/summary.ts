@@ -3,7 +3,9 @@
  * pictures, as the published program computes it; intervals come from drawing prompts anew (Efron 1979), since the
  * pictures of one prompt are not independent.
  */
+
 import { z } from "zod";
+import { checkName } from "../../arguments.js";
 import { describe, InvalidInputError } from "../../errors.js";
 import { isObject } from "../../files/plain-data.js";
 import { linesOf, readTextFile } from "../../files/text-file.js";
@@ -178,6 +180,7 @@ function classShares(results: readonly Result[]): Record<string, Share> {
  * @throws InvalidInputError naming file, line and field of what is wrong; MiroError when the file cannot be read
  */
 export function readResults(path: string): Result[] {
+  checkName("path", path, "the name of a file");
   const lines = linesOf(readTextFile(path)).map((text, i) => ({ text, where: `${path}, line ${i + 1}` }));
   const results = lines
     .filter(({ text }) => text.trim() !== "")

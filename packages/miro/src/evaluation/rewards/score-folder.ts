@@ -7,9 +7,11 @@
  *
  * The last file lets a second run compute only what is missing. Columns of scorers that are not asked for stay.
  */
+
 import { existsSync } from "node:fs";
 import { isAbsolute, join, relative, resolve } from "node:path";
 import { z } from "zod";
+import { checkName } from "../../arguments.js";
 import { InvalidInputError } from "../../errors.js";
 import { filledLines, parseJsonLine } from "../../files/table-file.js";
 import { readTextFile } from "../../files/text-file.js";
@@ -93,6 +95,7 @@ export interface FolderRewards {
  * @throws InvalidInputError for a folder of another form, and for unknown scorers; as `scoreFiles`
  */
 export async function scoreFolder(folder: string, options: ScoreFolderOptions = {}): Promise<FolderRewards> {
+  checkName("folder", folder, "a folder of pictures");
   const {
     scorers,
     outfile,

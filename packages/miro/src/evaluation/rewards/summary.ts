@@ -3,6 +3,7 @@
  * object has the forms of both published tools: a mean for each scorer under its name, and the maps of means and
  * deviations.
  */
+import { checkList, isObject, isText } from "../../arguments.js";
 import { bootstrapIntervals, type Interval } from "../bootstrap.js";
 
 /** A picture's rewards, by the names of columns. */
@@ -30,6 +31,8 @@ export interface RewardFigures {
 
 /** The figures of some rows; a column without a value has null. */
 export function rewardFigures(rows: readonly RewardRow[], columns: readonly string[]): RewardFigures {
+  checkList("rows", rows, "a list of rows", isObject);
+  checkList("columns", columns, "a list of names", isText);
   const byPrompt = new Map<string, RewardRow[]>();
   for (const row of rows) {
     const others = byPrompt.get(row.prompt);

@@ -15,7 +15,9 @@
  *   variant=NAME,NAME          variants of the checkpoint; `main` is the checkpoint itself
  *   prompt                     the prompts of the call
  */
+
 import type { z } from "zod";
+import { checkList, checkText, isText } from "../../arguments.js";
 import { InvalidInputError, invalid } from "../../errors.js";
 import { checkKey } from "../../files/plain-data.js";
 import { about, message } from "../../message.js";
@@ -107,6 +109,9 @@ export function parseAxis(
   prompts: readonly string[],
   options: z.ZodObject = generateSchema,
 ): Axis {
+  checkText("text", text, "NAME=VALUES");
+  checkText("parameter", parameter, "what the axis is called, for errors");
+  checkList("prompts", prompts, "a list of texts", isText);
   const cut = text.indexOf("=");
   const name = (cut < 0 ? text : text.slice(0, cut)).trim();
   const values = cut < 0 ? "" : text.slice(cut + 1).trim();

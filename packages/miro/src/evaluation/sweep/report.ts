@@ -2,6 +2,7 @@
  * A finished sweep for people and for programs: one labelled sheet, and one JSON object with every setting and score.
  */
 
+import { checkObject } from "../../arguments.js";
 import { labelledSheet } from "../../pictures/labelled-sheet.js";
 import type { RgbImage } from "../../pictures/rgb.js";
 import type { Axis } from "./axis.js";
@@ -23,7 +24,9 @@ export interface SweepSheetOptions {
 }
 
 /** The pictures of a sweep in a table with its axes; under each the mean of its scores. */
-export function sweepSheet({ x, y, cells }: SweepResult, options: SweepSheetOptions = {}): Promise<RgbImage> {
+export async function sweepSheet(result: SweepResult, options: SweepSheetOptions = {}): Promise<RgbImage> {
+  checkObject("result", result, "a sweep, as runSweep gives it", ["x", "y", "cells"]);
+  const { x, y, cells } = result;
   return labelledSheet({
     ...options,
     cells: cells.map((row) => row.map((cell) => ({ image: cell.images[0] ?? null, ...withLabel(cell) }))),
@@ -51,6 +54,7 @@ export function sweepFooter({ x, y, cells }: SweepResult): string {
 
 /** Everything about a sweep but its pixels. */
 export function sweepToJson(result: SweepResult): Record<string, unknown> {
+  checkObject("result", result, "a sweep, as runSweep gives it", ["x", "y", "cells"]);
   const axis = ({ name, points }: Axis) => ({ name, values: points.map(({ value }) => value) });
   return {
     x: axis(result.x),

@@ -4,6 +4,7 @@
  * in one call; checkpoints are loaded one after another.
  */
 
+import { checkList, checkObject, isText } from "../../arguments.js";
 import { InvalidInputError, invalid } from "../../errors.js";
 import { stepsWithin, withOptionsOf } from "../../flow/samplers/index.js";
 import { about, message } from "../../message.js";
@@ -116,6 +117,8 @@ export interface SweepPlace extends PlannedPicture {
  *   has nothing to say about what a checkpoint draws; what `MiroPipeline.generate` throws
  */
 export async function runSweep(options: SweepOptions): Promise<SweepResult> {
+  checkObject("options", options, "{ prompts, x, … }", ["prompts", "x"]);
+  checkList("prompts", options.prompts, "a list of texts", isText);
   const { prompts, signal, files } = options;
   const y = options.y ?? promptAxis(prompts);
   const places = layOutSweep({ ...options, y });

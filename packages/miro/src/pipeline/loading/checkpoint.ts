@@ -9,10 +9,12 @@
  *
  * A folder may also hold `text_encoder/` and `vae/`, which then come before any repository.
  */
+
 import { existsSync, readdirSync, statSync } from "node:fs";
 import { join } from "node:path";
 import { type DType, empty, isFloatingPoint, nn, scope, type Tensor } from "@miro-t2i/torch";
 import { loadModuleInPieces, readNpy, type StoredTensor, takeAll } from "@miro-t2i/torch/io";
+import { checkName, checkObject } from "../../arguments.js";
 import { defaultNormalization, type LatentNormalization } from "../../autoencoder/normalization.js";
 import { InvalidInputError, MiroError } from "../../errors.js";
 import { openTensorFile, shardNames } from "../../files/tensor-files.js";
@@ -97,6 +99,7 @@ export function openCheckpoint(folder: string, options: LoadCheckpointOptions = 
 
 /** The files of a release folder. @throws MiroError naming the file that is missing or broken */
 export function openReleaseFiles(folder: string): CheckpointFiles {
+  checkName("folder", folder, "the name of a folder");
   const [missing] = missingFiles((name) => existsSync(join(folder, name)));
   if (missing !== undefined) throw new InvalidInputError(`${join(folder, missing)}: ${missingReason(folder)}`);
   const config = readReleaseConfig(folder);
@@ -119,8 +122,10 @@ export function openReleaseFiles(folder: string): CheckpointFiles {
 /** As {@link openCheckpoint}, of files wherever they lie. @param open opens them, each time anew */
 export function openCheckpointFiles(
   open: () => CheckpointFiles,
-  { device = "cpu", dtype = "float32" }: LoadCheckpointOptions = {},
+  options: LoadCheckpointOptions = {},
 ): OpenedCheckpoint {
+  checkObject("options", options, "{ device, dtype }");
+  const { device = "cpu", dtype = "float32" } = options;
   using files = open();
   const { config, path, tensors } = files;
   function* load<M extends nn.Module>(from: CheckpointFiles, name: string, create: () => M): Pieces<M> {

@@ -1,6 +1,8 @@
 /** `config.json` of a release folder: constructor arguments of the network and settings, with upstream's names. */
+
 import { join } from "node:path";
 import { z } from "zod";
+import { checkName } from "../../arguments.js";
 import { InvalidInputError, MiroError } from "../../errors.js";
 import { checkPlainData } from "../../files/plain-data.js";
 import { readJson } from "../../files/whole-files.js";
@@ -67,6 +69,7 @@ export interface ReleaseConfig {
  * @throws MiroError naming the file, when it cannot be read; InvalidInputError naming the field, when it makes no sense
  */
 export function readReleaseConfig(folder: string): ReleaseConfig {
+  checkName("folder", folder, "the name of a folder");
   const path = join(folder, "config.json");
   return parseReleaseConfig(readJson(path), path);
 }

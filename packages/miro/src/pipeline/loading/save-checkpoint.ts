@@ -1,7 +1,9 @@
 /** Writes release folders, in the layout that checkpoint.ts reads. */
+
 import { join } from "node:path";
 import { type DType, isFloatingPoint, scope, type Tensor } from "@miro-t2i/torch";
 import { writeNpy, writeSafetensors } from "@miro-t2i/torch/io";
+import { checkName, checkObject } from "../../arguments.js";
 import type { LatentNormalization } from "../../autoencoder/normalization.js";
 import { MiroError, systemReason } from "../../errors.js";
 import { makeFolder } from "../../files/make-folder.js";
@@ -21,6 +23,8 @@ export interface SaveCheckpointOptions extends Omit<Checkpoint, "preprocessing">
 
 /** Writes a release folder. Each file appears whole; `config.json`, the one that readers look for, comes last. */
 export function saveCheckpoint(folder: string, checkpoint: SaveCheckpointOptions): void {
+  checkName("folder", folder, "the name of a folder");
+  checkObject("checkpoint", checkpoint, "{ config, network, … }", ["config", "network", "preconditioning"]);
   const {
     config,
     network,

@@ -7,6 +7,7 @@
  */
 
 import { z } from "zod";
+import { checkName } from "../../arguments.js";
 import type { LatentNormalization } from "../../autoencoder/normalization.js";
 import { invalid } from "../../errors.js";
 import type { Message } from "../../message.js";
@@ -149,6 +150,7 @@ const specs = new Map<string, SourceSpec>();
  * @throws InvalidInputError when the kind is taken
  */
 export function registerSource<D>(kind: string, spec: SourceSpec<D>): void {
+  checkName("kind", kind, "the kind of a source");
   if (!/^[a-z][a-z0-9-]*$/.test(kind)) throw invalid("kind", "lower-case letters, digits and -", kind);
   if (specs.has(kind)) throw invalid("kind", "one that no source has", kind);
   specs.set(kind, spec as unknown as SourceSpec);

@@ -17,6 +17,7 @@
  * A prologue runs before everything else, as the site wrote it; what it has set of the shell (`set -e`, `IFS`, the
  * folder) is set back, its variables and limits reach the processes.
  */
+import { checkObject } from "../../arguments.js";
 import { containerWords, type JobContainer } from "./container.js";
 import type { Prologue } from "./prologue.js";
 import { directiveValue, patternPath, shellWord } from "./quoting.js";
@@ -79,6 +80,7 @@ export interface JobRun {
 
 /** The text of the script. */
 export function jobScript(job: Job): string {
+  checkObject("job", job, "a job, as planJob gives it", ["run"]);
   const { srun, command } = startOf(job);
   const options = ["--kill-on-bad-exit=0", "--wait=60", `--cpus-per-task=${job.cpusPerTask}`, "--export=ALL", ...srun];
   return `#!/bin/bash

@@ -1,8 +1,10 @@
 /** Writes what a job needs into its folder and hands it to `sbatch`. */
+
 import { execFile } from "node:child_process";
 import { existsSync } from "node:fs";
 import { join } from "node:path";
 import { promisify } from "node:util";
+import { checkObject } from "../../arguments.js";
 import { InvalidInputError, MiroError, systemReason } from "../../errors.js";
 import { makeFolder } from "../../files/make-folder.js";
 import { sha256 } from "../../files/sha256.js";
@@ -36,6 +38,7 @@ export interface SubmittedJob extends WrittenJob {
  * @throws MiroError with what sbatch says
  */
 export async function submitJob(plan: JobPlan): Promise<SubmittedJob> {
+  checkObject("plan", plan, "a plan, as planJob gives it", ["job"]);
   const written = await writeJob(plan);
   const job = await sbatch(written.script);
   writeRecord(plan, job);
@@ -47,6 +50,7 @@ export async function submitJob(plan: JobPlan): Promise<SubmittedJob> {
  * @throws InvalidInputError where the folder is for people and holds another script, which somebody may have edited
  */
 export async function writeJob(plan: JobPlan): Promise<WrittenJob> {
+  checkObject("plan", plan, "a plan, as planJob gives it", ["job"]);
   const { job, folder, environment, recipes } = plan;
   const script = join(folder, "job.sh");
   const text = jobScript(job);

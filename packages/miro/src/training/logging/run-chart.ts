@@ -1,5 +1,7 @@
 /** Charts of what runs have logged: one panel for each name, the runs over each other, raw and smoothed. */
+
 import { z } from "zod";
+import { checkList, isObject } from "../../arguments.js";
 import { invalid } from "../../errors.js";
 import { nearest } from "../../nearest.js";
 import { commaSeparated, field, flag, type OptionsOf, parseOptions } from "../../options.js";
@@ -91,6 +93,7 @@ const OUTLIERS = 0.005;
  * @throws InvalidInputError when no log has a name that is asked for, naming near ones
  */
 export function runChart(logs: readonly RunLog[], options: RunChartOptions = {}): RunChart {
+  checkList("logs", logs, "a list of logs, as readRunLog gives them", isObject);
   const { keys, x, smoothing, logScale, title } = parseOptions(runChartOptionsSchema, options);
   const runs = distinctNames(logs).map((name, i) => ({ name, log: logs[i]!, colour: COLOURS[i % COLOURS.length]! }));
   const known = [...new Set(logs.flatMap(({ series }) => [...series.keys()]))];

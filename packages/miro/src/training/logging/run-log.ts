@@ -6,8 +6,10 @@
  * are no records, are counted and left out. A record whose step lies before that of an earlier one starts a resumed
  * part of the run: what was logged after its step is discarded, because the run went back there.
  */
+
 import { statSync } from "node:fs";
 import { basename, dirname, join, resolve } from "node:path";
+import { checkList, checkName } from "../../arguments.js";
 import { MiroError, systemReason } from "../../errors.js";
 import { readText } from "../../files/whole-files.js";
 
@@ -40,6 +42,7 @@ export interface RunLog {
  * @throws MiroError when there is no log, or no record in it
  */
 export function readRunLog(path: string): RunLog {
+  checkName("path", path, "the name of a file");
   const file = logFile(path);
   const values = new Map<string, Map<number, number>>();
   let warnings: RunLog["warnings"] = [];
@@ -111,6 +114,7 @@ function parseRecord(line: string): { step: number; [name: string]: unknown } | 
  * @param weight of the past, in [0, 1); 0 smooths nothing
  */
 export function smooth(values: readonly number[], weight: number): number[] {
+  checkList("values", values, "a list of numbers");
   let mean = 0;
   let n = 0;
   return values.map((value) => {

@@ -1,5 +1,7 @@
 /** The networks and the loss of a recipe. */
+
 import { arange, noGrad, rand, randn, scope, stack, type Tensor } from "@miro-t2i/torch";
+import { checkObject } from "../../arguments.js";
 import { InvalidInputError } from "../../errors.js";
 import { FlowMatchingLoss } from "../../flow/loss.js";
 import { release } from "../../flow/release.js";
@@ -22,6 +24,7 @@ export function createNetwork(recipe: Recipe): Rin {
 
 /** Network and preconditioning on the CPU, in training mode, with weights drawn from the global generator. */
 export function createNetworks(recipe: Recipe): { network: Rin; preconditioning: FlowPrecond } {
+  checkObject("recipe", recipe, "a recipe, as loadRecipe gives it", ["network"]);
   const network = createNetwork(recipe);
   if (recipe.initialization.distinctTokens) distinguishTokens(network);
   const preconditioning = new FlowPrecond(parsePrecondConfig(recipe.preconditioning));
@@ -101,6 +104,7 @@ function distinguishTokens(network: Rin): void {
 
 /** The loss of a recipe. */
 export function createLoss(recipe: Recipe, uncondEmbedding: Tensor): FlowMatchingLoss {
+  checkObject("recipe", recipe, "a recipe, as loadRecipe gives it", ["loss", "scheduler"]);
   return new FlowMatchingLoss({
     schedule: new LinearSchedule(recipe.scheduler),
     uncondEmbedding,

@@ -10,10 +10,12 @@
  *   RUN/checkpoints/    as in ../state/checkpoint.ts, without EMA weights
  *   RUN/export/         the finished network
  */
+
 import { join } from "node:path";
 import { manualSeed, scope, setNumThreads } from "@miro-t2i/torch";
 import { AdamW, clipGradNorm_ } from "@miro-t2i/torch/optim";
 import { stringify } from "yaml";
+import { checkObject } from "../../arguments.js";
 import { invalid, MiroError } from "../../errors.js";
 import { makeFolder } from "../../files/make-folder.js";
 import { writeFileAtomic } from "../../files/whole-files.js";
@@ -52,6 +54,8 @@ const FREE = [
  *   resumed
  */
 export async function runTask(options: RunOptions<TaskRecipe>): Promise<RunResult> {
+  checkObject("options", options, "{ recipe, output, … }", ["recipe", "output"]);
+  checkObject("recipe", options.recipe, "the recipe of a task", ["kind", "trainer"]);
   const { recipe, output, onMessage = () => {} } = options;
   const deadline = deadlineOf(recipe.trainer);
   const spec = taskOf({ ...recipe });

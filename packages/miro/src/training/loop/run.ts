@@ -2,7 +2,9 @@
  * A training: in this process alone, as one of several processes that a launcher has started (srun, torchrun), or in
  * processes of its own, one for each device of the recipe. What a process does is in train-process.ts.
  */
+
 import { cuda } from "@miro-t2i/torch";
+import { checkObject } from "../../arguments.js";
 import { InvalidInputError } from "../../errors.js";
 import { message, option } from "../../message.js";
 import { type RankPlace, rankPlaceOf } from "../process-group/launch-environment.js";
@@ -17,6 +19,8 @@ export type { RunOptions, RunResult } from "./run-options.js";
 
 /** Trains by a recipe. */
 export async function runTraining(options: RunOptions): Promise<RunResult> {
+  checkObject("options", options, "{ recipe, output, … }", ["recipe", "output"]);
+  checkObject("recipe", options.recipe, "a recipe, as loadRecipe gives it", ["network", "trainer", "data"]);
   const { trainer } = options.recipe;
   const place = rankPlaceOf(process.env);
   checkProcesses(trainer, place);

@@ -4,8 +4,10 @@
  * A task says what its network, its loss, its measurements and its finished form are; the folder of the run, the steps,
  * checkpoints, resuming and the log are the same for all (run-task.ts).
  */
+
 import type { nn, Tensor } from "@miro-t2i/torch";
 import { z } from "zod";
+import { checkName } from "../../arguments.js";
 import { invalid } from "../../errors.js";
 import { setting } from "../../options.js";
 import type { DataCheck } from "../batches/sources.js";
@@ -107,6 +109,7 @@ const specs = new Map<string, TaskSpec>();
  * @throws InvalidInputError when the kind is taken
  */
 export function registerTask<R extends TaskRecipe>(kind: string, spec: TaskSpec<R>): void {
+  checkName("kind", kind, "the kind of a task");
   if (!/^[a-z][a-z0-9-]*$/.test(kind)) throw invalid("kind", "lower-case letters, digits and -", kind);
   if (specs.has(kind)) throw invalid("kind", "one that no task has", kind);
   specs.set(kind, spec as unknown as TaskSpec);

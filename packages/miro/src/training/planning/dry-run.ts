@@ -2,7 +2,9 @@
  * Everything that can be known of a training before it starts: sizes, arithmetic, memory, whether the data are there,
  * and what else would stop it.
  */
+
 import { join } from "node:path";
+import { checkObject } from "../../arguments.js";
 import { parseRinConfig } from "../../networks/config.js";
 import { trainingFlops } from "../../networks/flops.js";
 import { missing } from "../batches/finding.js";
@@ -44,8 +46,11 @@ export interface DryRunReport {
  */
 export async function dryRun(
   recipe: Recipe,
-  { readAll = false, ...options }: Partial<StartOptions> & { readAll?: boolean } = {},
+  how: Partial<StartOptions> & { readAll?: boolean } = {},
 ): Promise<DryRunReport> {
+  checkObject("options", how, "an object of options");
+  const { readAll = false, ...options } = how;
+  checkObject("recipe", recipe, "a recipe, as loadRecipe gives it", ["network", "trainer", "data"]);
   const config = parseRinConfig(recipe.network);
   const batch = planOf(recipe.trainer);
   const { maxSteps } = recipe.trainer;

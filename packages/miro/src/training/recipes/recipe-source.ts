@@ -10,10 +10,12 @@
  * `recipes/NAME.yaml` for a path too. Overrides `a.b.c=value` come last; a value is read as YAML (`3`, `true`, `[a,
  * b]`, `text`). `extends=NAME` as an override applies another recipe on top, before the other overrides.
  */
+
 import { existsSync, readdirSync, realpathSync } from "node:fs";
 import { dirname, join, resolve } from "node:path";
 import { fileURLToPath } from "node:url";
 import { parse as parseYaml } from "yaml";
+import { checkList, checkName, isText } from "../../arguments.js";
 import { InvalidInputError } from "../../errors.js";
 import { checkKey, checkPlainData, isObject } from "../../files/plain-data.js";
 import { readYamlFile, shownPath } from "../../files/yaml-file.js";
@@ -65,6 +67,8 @@ export function composeRecipe(
   overrides: readonly string[] = [],
   environment: Environment = readEnvironment(),
 ): ComposedRecipe {
+  checkName("recipe", name, "a recipe: its name or file");
+  checkList("overrides", overrides, "a list of overrides, each name=value", isText);
   const composer = new Composer();
   const path = composer.apply(name, ".", []);
   const pairs = overrides.map(parseOverride);

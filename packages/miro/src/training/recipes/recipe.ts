@@ -1,6 +1,9 @@
 /** Training recipes: a YAML file and `key=value` overrides, checked as a whole before anything is allocated. */
+
 import { stringify } from "yaml";
 import type { z } from "zod";
+import { checkText } from "../../arguments.js";
+import { invalid } from "../../errors.js";
 import { parsePrecondConfig, parseRinConfig, precondConfigToJson, rinConfigToJson } from "../../networks/config.js";
 import type { SourceRecipe } from "../batches/sources.js";
 import { checkRecipe, refuseRecipe, toFile } from "./checked-yaml.js";
@@ -16,6 +19,9 @@ export type { Recipe } from "./schema.js";
  * @throws InvalidInputError with one line for each unknown key (and the nearest valid names), wrong type or value.
  */
 export function parseRecipe(json: unknown, source = "recipe", origins?: Origins): Recipe {
+  checkText("source", source, "where the recipe comes from, for errors");
+  if (origins !== undefined && !(origins instanceof Map))
+    throw invalid("origins", "where values come from, as composeRecipe gives it", origins);
   const recipe = checkRecipe(recipeSchema(), json, source, origins);
   leaveOutCpuSettings(recipe, origins);
   const network = checkRules(recipe, (lines) => refuseRecipe(source, lines, origins));

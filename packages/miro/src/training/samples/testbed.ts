@@ -10,11 +10,13 @@
  *
  * File names may be written with or without `.npy`.
  */
+
 import { existsSync, rmSync } from "node:fs";
 import { join } from "node:path";
 import { memory, noGrad, scope, type Tensor } from "@miro-t2i/torch";
 import { readNpy, writeNpy } from "@miro-t2i/torch/io";
 import { z } from "zod";
+import { checkName, checkObject } from "../../arguments.js";
 import { locateModels, modelFingerprint } from "../../data/preprocess/latent-models.js";
 import { InvalidInputError, invalid, MiroError } from "../../errors.js";
 import { sha256 } from "../../files/sha256.js";
@@ -46,10 +48,10 @@ export interface TestbedPrompt {
  * @throws InvalidInputError naming file and row: missing columns, names that are no file names, a text or a name twice,
  *   an empty text, another number of prompts, or a prompts.txt that differs
  */
-export function readTestbed(
-  folder: string,
-  { count = TESTBED_PROMPTS }: { count?: number | null } = {},
-): TestbedPrompt[] {
+export function readTestbed(folder: string, options: { count?: number | null } = {}): TestbedPrompt[] {
+  checkObject("options", options, "{ count }");
+  const { count = TESTBED_PROMPTS } = options;
+  checkName("folder", folder, "the folder of a testbed");
   const path = join(folder, "metadata.csv");
   const fail = (what: string | Message): never => {
     throw new InvalidInputError(what);
@@ -265,8 +267,11 @@ export interface EmbeddedPrompt extends TestbedPrompt {
  */
 export function readEmbeddedTestbed(
   folder: string,
-  { embeddingsName, width, count = TESTBED_PROMPTS }: { embeddingsName: string; width: number; count?: number | null },
+  options: { embeddingsName: string; width: number; count?: number | null },
 ): EmbeddedPrompt[] {
+  checkName("folder", folder, "the folder of a testbed");
+  checkObject("options", options, "{ embeddingsName, width }", ["embeddingsName", "width"]);
+  const { embeddingsName, width, count = TESTBED_PROMPTS } = options;
   const source = join(folder, `${embeddingsName}_embeddings`);
   const made = readMade(join(source, "made.json"));
   const again = `run miro testbed ${folder} --embeddings-name ${embeddingsName}`;

@@ -19,6 +19,7 @@
  * is whole whenever the process is killed. Removal renames first, for the same reason. The link is replaced by renaming
  * too, after the folder is in place and before older ones go; who resumes takes the newest folder and needs no link.
  */
+
 import {
   existsSync,
   mkdirSync,
@@ -34,6 +35,7 @@ import { scope, type Tensor, TorchError } from "@miro-t2i/torch";
 import { beginFile, flushFolder, removeKilledWrites } from "@miro-t2i/torch/atomic-write";
 import { readSafetensors, writeSafetensors } from "@miro-t2i/torch/io";
 import type { GradScalerState } from "@miro-t2i/torch/optim";
+import { checkName, checkObject } from "../../arguments.js";
 import { describe, InvalidInputError, MiroError, systemReason } from "../../errors.js";
 import { checkSum, readSums, SUMS_FILE, sumsOf } from "../../files/checksums.js";
 import { makeFolder } from "../../files/make-folder.js";
@@ -112,6 +114,8 @@ export function saveTrainingCheckpoint(
   checkpoint: TrainingCheckpoint,
   { keepLast = 2, keepEveryNSteps = 0 }: RetentionOptions = {},
 ): string {
+  checkName("folder", folder, "the name of a folder");
+  checkObject("checkpoint", checkpoint, "{ state, network, emas, … }", ["state", "network", "emas"]);
   const name = `step-${String(checkpoint.state.step).padStart(8, "0")}`;
   const path = join(folder, name);
   const temporary = beginFile(path);
@@ -229,6 +233,7 @@ export function setAsideNewer(folder: string, step: number): string[] {
  * inside a `scope()` that frees them.
  */
 export function loadTrainingCheckpoint(path: string): TrainingCheckpoint {
+  checkName("path", path, "the folder of a checkpoint");
   const statePath = join(path, STATE_FILE);
   let state: TrainingState;
   try {

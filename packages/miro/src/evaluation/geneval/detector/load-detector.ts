@@ -1,7 +1,9 @@
 /** GenEval's detector by name: a weight file, a folder or a repository, and what is done with pictures. */
+
 import { statSync } from "node:fs";
 import { basename, dirname, join } from "node:path";
 import { noGrad, scope } from "@miro-t2i/torch";
+import { checkName, checkObject } from "../../../arguments.js";
 import { InvalidInputError, invalid, MiroError } from "../../../errors.js";
 import { openTensors } from "../../../files/tensor-files.js";
 import { about, message } from "../../../message.js";
@@ -50,10 +52,10 @@ const TRAINING_RUN: Readonly<Record<DetectorLayout, string>> = {
  * @param source a weight file, a folder that holds one, or a repository of the Hugging Face Hub
  * @throws InvalidInputError when there are no weights; MiroError naming the file and the tensor that is wrong
  */
-export async function loadDetector(
-  source: string,
-  { device = "cpu", dtype = "float32", scale = SCALE, resizeU8 = false, cacheDir, signal }: LoadDetectorOptions = {},
-): Promise<Detector & Disposable> {
+export async function loadDetector(source: string, options: LoadDetectorOptions = {}): Promise<Detector & Disposable> {
+  checkObject("options", options, "an object of options");
+  const { device = "cpu", dtype = "float32", scale = SCALE, resizeU8 = false, cacheDir, signal } = options;
+  checkName("source", source, "a weight file, a folder or a repository");
   checkDevice(device);
   if (!scale.every((side) => Number.isInteger(side) && side >= 1 && side <= 8192))
     throw invalid("scale", "a long and a short edge from 1 to 8192", scale);

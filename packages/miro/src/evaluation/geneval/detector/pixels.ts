@@ -5,7 +5,9 @@
  * mmdet 3.x, which MIRO's published numbers come from, resizes floats; mmdet 2.x, which GenEval was written with,
  * bytes.
  */
+
 import { F, scope, type Tensor, tensor } from "@miro-t2i/torch";
+import { checkImage, checkList } from "../../../arguments.js";
 import type { RgbImage } from "../../../pictures/rgb.js";
 import type { MapSize } from "./deformable-attention.js";
 
@@ -41,6 +43,8 @@ export function resizedSize({ width, height }: MapSize, [long, short]: Scale): M
  * @param bytes rounds the resized picture to whole grey levels, as mmdet 2.x does
  */
 export function detectorInput(image: RgbImage, scale: Scale, bytes: boolean): DetectorInput {
+  checkImage("image", image);
+  checkList("scale", scale, "a long and a short edge");
   const { width, height } = image;
   const resized = resizedSize(image, scale);
   const padded = { height: multiple(resized.height), width: multiple(resized.width) };

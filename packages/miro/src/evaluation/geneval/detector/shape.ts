@@ -2,7 +2,9 @@
  * The shape of a Mask2Former with a Swin backbone: GenEval's, and what a folder's `config.json` of transformers states
  * for itself. What that file leaves out is as in the published model.
  */
+
 import { z } from "zod";
+import { checkName } from "../../../arguments.js";
 import { MiroError } from "../../../errors.js";
 import { readJson } from "../../../files/json-file.js";
 
@@ -90,6 +92,7 @@ export const GROUPS = 32;
 
 /** The shape that a file states. @throws MiroError naming the file and the field */
 export function readShape(path: string): Mask2FormerShape {
+  checkName("path", path, "the name of a file");
   const parsed = schema.safeParse(readJson(path));
   if (!parsed.success) {
     const { path: field, message } = parsed.error.issues[0]!;

@@ -4,6 +4,7 @@
  */
 import { readdirSync, statSync } from "node:fs";
 import { join } from "node:path";
+import { checkObject } from "../../../arguments.js";
 import { InvalidInputError, invalid } from "../../../errors.js";
 import { sha256 } from "../../../files/sha256.js";
 import { about, message } from "../../../message.js";
@@ -65,6 +66,7 @@ const suites = new Map<string, Suite>([[geneval.name, geneval]]);
  * @throws InvalidInputError when the name is taken
  */
 export function registerSuite(suite: Suite): void {
+  checkObject("suite", suite, "{ name, … }", ["name"]);
   if (suites.has(suite.name)) throw invalid("name", "one that no other prompts have", suite.name);
   suites.set(suite.name, suite);
 }

@@ -1,0 +1,52 @@
+/**
+ * Arguments as JavaScript gives them: types do not reach it. Functions of the public modules look at what they are
+ * given before they use it, so that a wrong call has one error that names the argument.
+ */
+import { invalid } from "./errors.js";
+
+/** @throws InvalidInputError unless it is the name of a file or folder */
+export function checkName(parameter: string, value: unknown, expected: string): asserts value is string {
+  if (typeof value !== "string" || value === "") throw invalid(parameter, expected, value);
+}
+
+/** @throws InvalidInputError unless it is a text, which may be empty */
+export function checkText(parameter: string, value: unknown, expected = "a text"): asserts value is string {
+  if (typeof value !== "string") throw invalid(parameter, expected, value);
+}
+
+/** @throws InvalidInputError unless it is an object that has all of `fields` */
+export function checkObject(
+  parameter: string,
+  value: unknown,
+  expected: string,
+  fields: readonly string[] = [],
+): asserts value is object {
+  const isObject = typeof value === "object" && value !== null && !Array.isArray(value);
+  if (!isObject || fields.some((field) => (value as Record<string, unknown>)[field] === undefined))
+    throw invalid(parameter, expected, value);
+}
+
+/** @throws InvalidInputError unless it is a list whose entries are accepted */
+export function checkList(
+  parameter: string,
+  value: unknown,
+  expected: string,
+  isEntry: (entry: unknown) => boolean = () => true,
+): asserts value is readonly unknown[] {
+  if (!Array.isArray(value) || !value.every(isEntry)) throw invalid(parameter, expected, value);
+}
+
+/** @throws InvalidInputError unless it is bytes */
+export function checkBytes(parameter: string, value: unknown): asserts value is Uint8Array {
+  if (!(value instanceof Uint8Array)) throw invalid(parameter, "the bytes of a picture's file", value);
+}
+
+/** @throws InvalidInputError unless it is a picture: 8-bit RGB */
+export function checkImage(parameter: string, value: unknown): void {
+  const { width, height, data } = (isObject(value) ? value : {}) as Record<string, unknown>;
+  if (typeof width !== "number" || typeof height !== "number" || !(data instanceof Uint8Array))
+    throw invalid(parameter, "{ width, height, data } with three bytes a pixel", value);
+}
+
+export const isText = (value: unknown): boolean => typeof value === "string";
+export const isObject = (value: unknown): boolean => typeof value === "object" && value !== null;
