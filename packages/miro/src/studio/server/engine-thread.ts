@@ -25,7 +25,7 @@ import { MAX_UPLOAD_PIXELS } from "./limits.js";
 /** Side of previews in pixels. */
 const PREVIEW_SIDE = 128;
 /** How many pictures that nobody sees are drawn, and for how long: then V8 has compiled what the first one needs. */
-const WARM_PICTURES = 3;
+const WARM_PICTURES = 2;
 const WARM_MS = 2000;
 
 /** Work that is done while the next is computed: in order, and with one piece behind at most. */
@@ -75,8 +75,9 @@ serve({
   },
 
   /** Does what the first picture would have to do: reads the text encoder, and draws until the code is fast. */
-  async warm(_: null, { signal }) {
+  async warm({ inHalves }: { inHalves: boolean }, { signal }) {
     await pipe!.textEncoder();
+    pipe!.partner = inHalves ? partner : null;
     const draw = async (steps: number, until: AbortSignal) => {
       const { images } = await pipe!.generate("a picture", { steps, seed: 0, signal: until });
       await encodeImage(images[0]!, settingsToText(images[0]!.settings));

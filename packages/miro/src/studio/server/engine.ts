@@ -218,9 +218,12 @@ export class Engine {
     const ending = new AbortController();
     model.warming = ending;
     try {
-      await this.#use(model, (thread) => thread.call<void>("warm", null, { signal: ending.signal }));
-      for (const helper of await this.#helpersOf(model))
-        await helper.call<void>("warm", null, { signal: ending.signal });
+      const { signal } = ending;
+      const warm = (thread: Thread, inHalves = false) => thread.call<void>("warm", { inHalves }, { signal });
+      await this.#use(model, warm);
+      const helpers = await this.#helpersOf(model);
+      for (const helper of helpers) await warm(helper);
+      if (helpers.length > 0) await this.#use(model, (thread) => warm(thread, true));
     } catch (error) {
       if (!ending.signal.aborted) throw error;
     } finally {
