@@ -237,7 +237,6 @@ type Options = z.output<typeof genevalSchema>;
 export const register: Register = (command, context) => {
   declare(command, genevalSchema, (options, given, typed) => {
     if (options.sweep === undefined) refuseWithout(option("sweep"), typed, ["scorers", "weights"]);
-    if (!options.batched) refuseWithout(option("batched", true), typed, ["batchSize"]);
     return geneval(options, given, context);
   }).addHelpText("after", helpText(EXAMPLES));
 };
