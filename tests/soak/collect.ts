@@ -5,7 +5,7 @@
  * system that the process would not give back by itself.
  */
 import { syncBuiltinESMExports } from "node:module";
-import { setImmediate as turn } from "node:timers/promises";
+import { setTimeout as sleep, setImmediate as turn } from "node:timers/promises";
 import workers, { isMainThread, threadId, Worker, type WorkerOptions } from "node:worker_threads";
 
 /** What is left in a process after its garbage was collected. */
@@ -32,6 +32,8 @@ interface KeptHere {
 type Message = { here: number } | { collect: true } | { kept: KeptHere };
 
 const MIB = 2 ** 20;
+/** V8 gives pages back to the system in the background. */
+const SETTLE_MS = 1000;
 /** How long a thread may take to answer. */
 const MOST_MS = 30_000;
 
@@ -79,6 +81,7 @@ if (isMainThread) {
     channel.postMessage({ collect: true } satisfies Message);
     await all;
     answers.push(await collectHere());
+    await sleep(SETTLE_MS);
     const { memory } = await import("@miro-t2i/torch");
     const sum = (of: (kept: KeptHere) => number) => answers.reduce((total, kept) => total + of(kept), 0);
     return {
