@@ -17,7 +17,6 @@ import { drawLatents, predictBy } from "./draw-latents.js";
 import { blend, type EncodedEdit, encodeEdit, gridFrom, startOver } from "./edit.js";
 import type { GenerateProgress } from "./generate-options.js";
 import { GeneratedImage } from "./generated-image.js";
-import { inHalves, type Partner } from "./halves.js";
 import { breathe, orAborted } from "./interruption.js";
 import { cudaIndex } from "./loading/device.js";
 import type { PipelineParts, TextEncoder } from "./loading/parts.js";
@@ -58,10 +57,7 @@ export class Drawer {
   readonly #parts: PipelineParts;
   readonly #device: string;
   readonly #residency: Residency;
-  /** An evaluation of the network, alone. */
-  readonly predict: Predict<Conditioning>;
-  /** Takes half of the rows of evaluations that need not be the same to the bit. */
-  partner: Partner | null = null;
+  readonly #predict: Predict<Conditioning>;
   /** On CUDA the network's evaluations are recorded and replayed. */
   readonly #replayed: ReplayedPredict<Conditioning> | null;
   /** Which pictures are the same together as alone; null where they are not compared. */
@@ -75,14 +71,14 @@ export class Drawer {
     this.#device = parts.device ?? "cpu";
     const predict = predictBy(parts.preconditioning, () => this.network);
     const flops = forwardFlops(parts.config.network, COUNTED_TOKENS, { conditioning: false });
-    this.predict = this.#device === "cpu" ? withBusyThreads(predict, flops) : predict;
+    this.#predict = this.#device === "cpu" ? withBusyThreads(predict, flops) : predict;
     const gpu = cudaIndex(this.#device);
     if (gpu !== null && hasCudaGraphs(gpu)) {
       // One evaluation comes after the other, and its results are copied: all can use the same memory.
       const pool = new GraphPool();
-      this.#replayed = new ReplayedPredict(this.predict, (body) => captureGraph(body, { device: gpu, pool }));
+      this.#replayed = new ReplayedPredict(this.#predict, (body) => captureGraph(body, { device: gpu, pool }));
     } else this.#replayed = null;
-    this.#together = this.#device === "cpu" ? new Together(this.predict, this.latentShape) : null;
+    this.#together = this.#device === "cpu" ? new Together(this.#predict, this.latentShape) : null;
     this.#residency = new Residency(parts, () => this.#replayed?.dispose());
     this.decoder = new Decoder(parts, () => this.autoencoder);
   }
@@ -251,7 +247,6 @@ export class Drawer {
   async #sample(plan: Plan, rows: readonly number[], branches: Branches, edits: EncodedEdits | null): Promise<Tensor> {
     const { steps, guidance, sampler, samplerOptions, schedule, signal, onStep, count } = plan;
     const { start, noise } = this.#noise(plan, rows);
-    const predict = this.partner && !plan.deterministic ? inHalves(this.predict, this.partner) : this.predict;
     const first = plan.edit ? Math.fround(1 - plan.edit.strength) : 0;
     const over =
       edits &&
@@ -262,7 +257,7 @@ export class Drawer {
       );
     try {
       return await drawLatents(over?.start ?? start, {
-        predict: this.#replayed?.predict ?? predict,
+        predict: this.#replayed?.predict ?? this.#predict,
         ...{ branches, guidance, sampler, options: samplerOptions, noise, signal },
         ...{ gammas: gridFrom(schedule.grid(steps), first), wholeSteps: steps, keep: over?.keep ?? null },
         ...(onStep && {

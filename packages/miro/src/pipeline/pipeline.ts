@@ -18,7 +18,6 @@ import type { RgbImage } from "../pictures/rgb.js";
 import { Drawer, type Drawn } from "./draw.js";
 import { type GenerateOptions, generateSchema, type ResolvedGenerateOptions } from "./generate-options.js";
 import type { GeneratedImage } from "./generated-image.js";
-import { type Meeting, type Partner, serveHalves } from "./halves.js";
 import { modelOrBundled } from "./loading/bundled.js";
 import type { Checkpoint } from "./loading/checkpoint.js";
 import type { ComputeDType } from "./loading/device.js";
@@ -333,22 +332,6 @@ export class MiroPipeline {
       for (const oddity of plan.oddities) warn(oddity);
     }
     return this.#drawer.draw(plan, rows, (text) => this.encodePrompt(text), warn);
-  }
-
-  /**
-   * Another thread that takes half of the rows of evaluations, where `deterministic` does not ask for the same bits.
-   * @internal
-   */
-  set partner(partner: Partner | null) {
-    this.#drawer.partner = partner;
-  }
-
-  /**
-   * Evaluates for a pipeline in another thread, whose partner this one is.
-   * @internal
-   */
-  serve(meeting: Meeting): void {
-    serveHalves(meeting, this.#drawer.predict);
   }
 
   /**

@@ -1,5 +1,5 @@
 /** A thread with methods: calls go in, events and results come out, errors and cancelling pass both ways. */
-import type { Transferable, Worker } from "node:worker_threads";
+import type { Worker } from "node:worker_threads";
 import { startThread } from "../compiled-module.js";
 import { MiroError } from "../errors.js";
 import { errorFromData, errorToData, type FromThread, type ToThread } from "./messages.js";
@@ -13,8 +13,6 @@ export interface CallOptions {
   on?: Readonly<Record<string, Listener | undefined>>;
   /** Stops the call, which then rejects with the signal's reason. */
   signal?: AbortSignal | undefined;
-  /** What of the argument the thread gets for itself. */
-  transfer?: readonly Transferable[];
 }
 
 interface Call {
@@ -45,7 +43,7 @@ export class Thread {
    *
    * @throws what the method throws, the signal's reason, or MiroError when the thread ends
    */
-  async call<T>(method: string, argument: unknown, { on = {}, signal, transfer }: CallOptions = {}): Promise<T> {
+  async call<T>(method: string, argument: unknown, { on = {}, signal }: CallOptions = {}): Promise<T> {
     signal?.throwIfAborted();
     if (this.#ended) throw this.#ended;
     const id = this.#next++;
@@ -55,7 +53,7 @@ export class Thread {
         this.#calls.set(id, { on, signal, resolve: resolve as (value: unknown) => void, reject });
         this.#worker.ref();
         const listens = Object.keys(on).filter((name) => on[name] !== undefined);
-        this.#post({ type: "call", id, method, argument, listens }, transfer);
+        this.#post({ type: "call", id, method, argument, listens });
         signal?.addEventListener("abort", abort, { once: true });
       });
     } finally {
@@ -75,8 +73,8 @@ export class Thread {
     await this.#worker.terminate();
   }
 
-  #post(message: ToThread, transfer: readonly Transferable[] = []): void {
-    if (this.#ended === null) this.#worker.postMessage(message, [...transfer]);
+  #post(message: ToThread): void {
+    if (this.#ended === null) this.#worker.postMessage(message);
   }
 
   #fail(error: Error): void {

@@ -10,7 +10,6 @@ import { encodeImage } from "../../pictures/image-files.js";
 import { encodePng } from "../../pictures/png.js";
 import type { RgbImage } from "../../pictures/rgb.js";
 import { sharp } from "../../pictures/sharp.js";
-import { type Meeting, PartnerThread } from "../../pipeline/halves.js";
 import { MiroPipeline } from "../../pipeline/pipeline.js";
 import { DrawRequest, type RequestProgress } from "../../pipeline/requests/draw-request.js";
 import { PictureFiles } from "../../pipeline/requests/picture-files.js";
@@ -46,8 +45,6 @@ class Behind {
 }
 
 let pipe: MiroPipeline | null = null;
-/** Takes half of its evaluations, where a call may use it. */
-let partner: PartnerThread | null = null;
 /** How it was loaded. */
 let own: LoadCall | null = null;
 
@@ -64,20 +61,9 @@ serve({
     return pipe.device;
   },
 
-  /** Takes half of evaluations of the thread at the other end. */
-  async serveHalves(meeting: Meeting) {
-    pipe!.serve(meeting);
-  },
-
-  /** Has a thread at the other end that takes half of its evaluations, where a call may use it. */
-  async meetPartner(meeting: Meeting) {
-    partner = new PartnerThread(meeting);
-  },
-
   /** Does what the first picture would have to do: reads the text encoder, and draws until the code is fast. */
-  async warm({ inHalves }: { inHalves: boolean }, { signal }) {
+  async warm(_: null, { signal }) {
     await pipe!.textEncoder();
-    pipe!.partner = inHalves ? partner : null;
     const draw = async (steps: number, until: AbortSignal) => {
       const { images } = await pipe!.generate("a picture", { steps, seed: 0, signal: until });
       await encodeImage(images[0]!, settingsToText(images[0]!.settings));
@@ -91,10 +77,8 @@ serve({
     }
   },
 
-  async draw(call: DrawCall, { signal, emit, listens }) {
-    const { pictures, edits, bestOf, previewEvery, batchSize, threads, inHalves } = call;
+  async draw({ pictures, edits, bestOf, previewEvery, batchSize, threads }: DrawCall, { signal, emit, listens }) {
     const most = getNumThreads();
-    pipe!.partner = inHalves ? partner : null;
     if (threads !== undefined) setNumThreads(threads);
     const sources = await Promise.all(edits.map(decodeEdit));
     const request = new DrawRequest({

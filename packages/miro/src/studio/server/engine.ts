@@ -3,13 +3,12 @@
  * when another one does not fit in memory, the least recently used is freed.
  *
  * Operators of a small model are too short to be shared by the cores of a CPU, pictures are not: such a model has a
- * thread for each core, and they share the pictures of a call; of a single picture two of them share the evaluations.
+ * thread for each core, and they share the pictures of a call.
  */
 
 import { existsSync, readdirSync, statSync } from "node:fs";
 import { availableParallelism, freemem } from "node:os";
 import { join } from "node:path";
-import { MessageChannel } from "node:worker_threads";
 import { z } from "zod";
 import { MiroError } from "../../errors.js";
 import type { SweepLayout } from "../../evaluation/sweep/run.js";
@@ -67,8 +66,6 @@ export interface DrawCall {
   batchSize?: number | undefined;
   /** Threads of operators, where cores are shared with other parts of a call. */
   threads?: number | undefined;
-  /** Whether another thread of the model takes half of the evaluations. */
-  inHalves?: boolean | undefined;
 }
 
 /** A step of pictures that are drawn together. */
@@ -219,11 +216,9 @@ export class Engine {
     model.warming = ending;
     try {
       const { signal } = ending;
-      const warm = (thread: Thread, inHalves = false) => thread.call<void>("warm", { inHalves }, { signal });
+      const warm = (thread: Thread) => thread.call<void>("warm", null, { signal });
       await this.#use(model, warm);
-      const helpers = await this.#helpersOf(model);
-      for (const helper of helpers) await warm(helper);
-      if (helpers.length > 0) await this.#use(model, (thread) => warm(thread, true));
+      for (const helper of await this.#helpersOf(model)) await warm(helper);
     } catch (error) {
       if (!ending.signal.aborted) throw error;
     } finally {
@@ -237,10 +232,7 @@ export class Engine {
     model.warming?.abort();
     const shares = call.bestOf || call.edits.length > 0 ? 1 : Math.min(model.cores, call.pictures.length);
     return this.#use(model, async (thread) => {
-      if (shares === 1) {
-        const inHalves = model.cores > 1 && (await this.#helpersOf(model)).length > 0;
-        return thread.call<string[]>("draw", { ...call, inHalves }, { on: { ...on }, signal });
-      }
+      if (shares === 1) return thread.call<string[]>("draw", call, { on: { ...on }, signal });
       const threads = [thread, ...(await this.#helpersOf(model))].slice(0, shares);
       return drawParts(threads, model.cores, call, on, signal);
     });
@@ -310,7 +302,7 @@ export class Engine {
   /** The further threads of a loaded model; none of one that is not small. */
   #helpersOf(model: Model): Promise<Thread[]> {
     if (model.device !== "cpu") return Promise.resolve([]);
-    model.helpers ??= loadHelpers(model.thread!, model.load, model.cores - 1).catch((error) => {
+    model.helpers ??= loadHelpers(model.load, model.cores - 1).catch((error) => {
       model.helpers = null;
       throw error;
     });
@@ -347,21 +339,14 @@ function isSmall(folder: string): boolean {
   return files.reduce((sum, file) => sum + bytesOf(file), 0) <= SMALL_BYTES;
 }
 
-/** Loads a model into further threads; the first of them is the partner of its thread. */
-async function loadHelpers(thread: Thread, load: LoadCall, count: number): Promise<Thread[]> {
+/** Loads a model into further threads. */
+async function loadHelpers(load: LoadCall, count: number): Promise<Thread[]> {
   const threads = Array.from({ length: count }, () => new Thread("studio/server/engine-thread.js"));
   try {
-    await Promise.all(threads.map((one) => one.call<string>("load", load)));
-    const [partner] = threads;
-    if (partner) {
-      const { port1, port2 } = new MessageChannel();
-      const answered = new Int32Array(new SharedArrayBuffer(4));
-      await partner.call<void>("serveHalves", { port: port1, answered }, { transfer: [port1] });
-      await thread.call<void>("meetPartner", { port: port2, answered }, { transfer: [port2] });
-    }
+    await Promise.all(threads.map((thread) => thread.call<string>("load", load)));
     return threads;
   } catch (error) {
-    await Promise.all(threads.map((one) => one.end(error as Error)));
+    await Promise.all(threads.map((thread) => thread.end(error as Error)));
     throw error;
   }
 }
