@@ -113,6 +113,22 @@ describe("publishing", () => {
     }
   });
 
+  it("goes by the proxy that the environment names, and says which one does not answer", async () => {
+    // A proxy is asked for whole addresses, and the server takes them too.
+    vi.stubEnv("HF_ENDPOINT", "http://hub.invalid");
+    vi.stubEnv("http_proxy", server.endpoint);
+    vi.stubEnv("no_proxy", "127.0.0.1");
+    const { code, stderr } = await publish();
+    expect(code, stderr).toBe(0);
+    expect(Object.keys(server.repositories["me/model"]!.files).length).toBe(4);
+    vi.stubEnv("http_proxy", "http://127.0.0.1:9");
+    const refused = await publish();
+    expect([refused.code, refused.stderr]).toEqual([
+      1,
+      expect.stringMatching(/nothing was uploaded; check http_proxy, the proxy http:\/\/127\.0\.0\.1:9/),
+    ]);
+  });
+
   it("does not undo a commit that came in between", async () => {
     await publish();
     writeFileSync(join(release, "README.md"), "# Another\n");

@@ -9,8 +9,10 @@ import { createReadStream, readdirSync, statSync } from "node:fs";
 import { join } from "node:path";
 import { pathToFileURL } from "node:url";
 import type { CommitOperation } from "@huggingface/hub";
+import type { Dispatcher, RequestInfo, RequestInit } from "undici";
 import { InvalidInputError, MiroError } from "../errors.js";
 import { hubAuthorization, hubEndpoint, hubOffline, userAgent } from "../pipeline/loading/hub-environment.js";
+import { openConnections, proxyFor } from "../pipeline/loading/hub-proxy.js";
 import { refuseRun } from "./open-folder.js";
 
 /** What happens to one file. */
@@ -85,7 +87,7 @@ export async function publish(plan: PublicationPlan, options: PublishOptions): P
   const authorization = hubAuthorization();
   // For the storage's own tokens the library needs it; every request to the Hub has it from the fetch below.
   const token = /^Bearer (hf_.+)$/.exec(authorization ?? "")?.[1];
-  const shared = { repo, hubUrl: hubEndpoint(), fetch: hubFetch(), ...(token !== undefined && { accessToken: token }) };
+  const shared = { repo, hubUrl: hubEndpoint(), fetch: hubFetch, ...(token !== undefined && { accessToken: token }) };
   if (authorization === undefined)
     throw new InvalidInputError(
       "publishing needs an access token that may write: set HF_TOKEN, or log in with hf auth login",
@@ -209,7 +211,7 @@ async function request(
   }: { method?: string; body?: object; signal?: AbortSignal | undefined; orNull?: boolean },
 ): Promise<unknown> {
   return refusals(repo, "before", async () => {
-    const response = await hubFetch()(`${hubEndpoint()}/api/models/${repo}/${route}`, {
+    const response = await hubFetch(`${hubEndpoint()}/api/models/${repo}/${route}`, {
       method,
       headers: { "Content-Type": "application/json" },
       ...(body && { body: JSON.stringify(body) }),
@@ -223,17 +225,29 @@ async function request(
   });
 }
 
-/** A `fetch` that says who asks, to the Hub itself and to nobody else. */
-function hubFetch(): typeof fetch {
-  const { origin } = new URL(hubEndpoint());
-  return (input, init = {}) => {
-    const headers = new Headers(init.headers);
-    const authorization = hubAuthorization();
-    headers.set("User-Agent", userAgent());
-    if (authorization !== undefined && new URL(String(input)).origin === origin)
-      headers.set("Authorization", authorization);
-    return fetch(input, { ...init, headers });
-  };
+/** Connections that are open, straight or through proxies; idle ones keep no process. */
+let connections: Dispatcher | null = null;
+
+/** A `fetch` by the proxy of the environment, that says who asks, to the Hub itself and to nobody else. */
+const hubFetch: typeof fetch = async (input, init = {}) => {
+  const { fetch } = await import("undici");
+  connections ??= await openConnections();
+  const headers = new Headers(init.headers);
+  const authorization = hubAuthorization();
+  headers.set("User-Agent", userAgent());
+  if (authorization !== undefined && new URL(String(input)).origin === new URL(hubEndpoint()).origin)
+    headers.set("Authorization", authorization);
+  const request = { ...init, headers: Object.fromEntries(headers), dispatcher: connections } as RequestInit;
+  return (await fetch(input as RequestInfo, request)) as unknown as Response;
+};
+
+/** What to look at when the Hub cannot be reached. */
+function whatToCheck(): string {
+  const proxy = proxyFor(new URL(hubEndpoint()));
+  if (proxy !== null) return `check ${proxy.variable}, the proxy ${proxy.address.origin}`;
+  return process.env.HF_ENDPOINT
+    ? "check the network and HF_ENDPOINT"
+    : "check the network, or name a mirror with HF_ENDPOINT";
 }
 
 const AGAIN = "run the command again: large files that are there are not sent again";
@@ -258,7 +272,7 @@ async function refusals<T>(repo: string, stage: "before" | "upload", work: () =>
             : statusCode === undefined
               ? stage === "upload"
                 ? `the upload broke off (${reason}); ${AGAIN}`
-                : `${hubEndpoint()} cannot be reached (${reason}), and nothing was uploaded; check the network${process.env.HF_ENDPOINT ? " and HF_ENDPOINT" : ", or name a mirror with HF_ENDPOINT"}`
+                : `${hubEndpoint()} cannot be reached (${reason}), and nothing was uploaded; ${whatToCheck()}`
               : `the Hub answers ${statusCode} (${said}); ${AGAIN}`;
     throw new MiroError(`${repo}: ${words}`, { cause: error });
   }

@@ -45,7 +45,9 @@ export class UploadServer {
   }
 
   async #answer(request: IncomingMessage, response: ServerResponse): Promise<void> {
-    const path = decodeURIComponent(new URL(request.url!, "http://x").pathname);
+    const { pathname, search } = new URL(request.url!, "http://x"); // whole where this is a proxy
+    request.url = pathname + search;
+    const path = decodeURIComponent(pathname);
     this.requests.push(`${request.method} ${path}`);
     const json = (status: number, body: unknown) =>
       void response.writeHead(status, { "Content-Type": "application/json" }).end(JSON.stringify(body));
