@@ -34,6 +34,8 @@ describe("the vocabulary of the bundled model", () => {
     expect(known.warning(["a steampunk robot", "a pengiun"], "miro-emoji")).toMatch(
       /^miro-emoji draws 984 things and does not know "steampunk".*, "pengiun" \(it knows penguin.*\); what/,
     );
+    // Names with a word that is spelt alike, and none for words that are not.
+    expect(known.warning(["a very red aple"], "miro-emoji")).toMatch(/"very", "aple" \(it knows .*\bred apple\b.*\);/);
     // What people look for things by, however many things it fits.
     expect(known.warning(["a happy face"], "miro-emoji")).toContain('"happy" (it knows grinning face,');
     expect(known.warning(["a 🏴"], "miro-emoji")).toContain('"🏴"');

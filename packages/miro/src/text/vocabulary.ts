@@ -8,7 +8,7 @@ import { join } from "node:path";
 import { z } from "zod";
 import { describe, InvalidInputError } from "../errors.js";
 import { readJson } from "../files/json-file.js";
-import { nearest } from "../nearest.js";
+import { editDistance } from "../nearest.js";
 
 /** Name of the file in a model's folder. */
 export const VOCABULARY_FILE = "vocabulary.json";
@@ -128,15 +128,15 @@ export class Vocabulary {
 
   /** What the model does not know of some texts, in one line with the nearest names; null where it knows all words. */
   warning(texts: readonly string[], model: string): string | null {
-    const unknown = new Map<string, string[]>();
-    for (const text of new Set(texts))
-      for (const word of wordsOf(this.named(text))) if (!this.#knows(word)) unknown.set(word, this.#near(word));
-    if (unknown.size === 0) return null;
-    const told = [...unknown].slice(0, 8).map(([word, names]) => {
+    const words = new Set([...new Set(texts)].flatMap((text) => wordsOf(this.named(text))));
+    const unknown = [...words].filter((word) => !this.#knows(word));
+    if (unknown.length === 0) return null;
+    const told = unknown.slice(0, 8).map((word) => {
+      const names = this.#near(word);
       const near = names.length === 0 ? "" : ` (it knows ${names.join(", ")})`;
       return `"${word}"${near}`;
     });
-    const more = unknown.size > told.length ? ` and ${unknown.size - told.length} more words` : "";
+    const more = unknown.length > told.length ? ` and ${unknown.length - told.length} more words` : "";
     return `${model} draws ${this.#things.length} things and does not know ${told.join(", ")}${more}; what it draws for them is by chance`;
   }
 
@@ -149,12 +149,25 @@ export class Vocabulary {
     const stem = word.replace(/s$/, "");
     const related = this.#things.filter((thing) => thing.related.some((one) => one === word || one === stem));
     const names = this.#things.flatMap(({ name, aliases }) => [name, ...aliases]);
-    const spelt = word.length < 3 ? [] : nearest(word, names);
+    const spelt = names
+      .map((name) => ({ name, distance: Math.min(...wordsOf(name).map((other) => misspelling(word, other))) }))
+      .filter(({ distance }) => distance <= mostEdits(word))
+      .sort((a, b) => a.distance - b.distance || a.name.length - b.name.length)
+      .map(({ name }) => name);
     return [...new Set([...related.map(({ name }) => name), ...spelt])].slice(0, PROPOSALS);
   }
 }
 
 const NUMBERS = ["", "one", "two", "three", "four", "five"];
+
+/** How far a known word may be from a misspelt one: short words are near to too many others. */
+const mostEdits = (word: string) => (word.length < 3 ? 0 : word.length < 6 ? 1 : 2);
+
+/** How far a word is from another; near where it is its beginning or its end: `berry` and `strawberry`. */
+function misspelling(word: string, other: string): number {
+  const isPart = word.length > 4 && (other.startsWith(word) || other.endsWith(word));
+  return isPart ? 1 : editDistance(word, other);
+}
 
 function bare(character: string): string {
   return character.replace(/\ufe0f$/, "");
