@@ -15,15 +15,14 @@ export function checkText(parameter: string, value: unknown, expected = "a text"
 }
 
 /** @throws InvalidInputError unless it is an object that has all of `fields` */
-export function checkObject(
+export function checkObject<T extends object>(
   parameter: string,
-  value: unknown,
+  value: T,
   expected: string,
-  fields: readonly string[] = [],
-): asserts value is object {
+  fields: readonly (keyof T & string)[] = [],
+): void {
   const isObject = typeof value === "object" && value !== null && !Array.isArray(value);
-  if (!isObject || fields.some((field) => (value as Record<string, unknown>)[field] === undefined))
-    throw invalid(parameter, expected, value);
+  if (!isObject || fields.some((field) => value[field] === undefined)) throw invalid(parameter, expected, value);
 }
 
 /** @throws InvalidInputError unless it is a list whose entries are accepted */

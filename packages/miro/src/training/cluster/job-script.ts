@@ -80,7 +80,7 @@ export interface JobRun {
 
 /** The text of the script. */
 export function jobScript(job: Job): string {
-  checkObject("job", job, "a job, as planJob gives it", ["run"]);
+  checkObject("job", job, "a job, as planJob gives it", ["runs"]);
   const { srun, command } = startOf(job);
   const options = ["--kill-on-bad-exit=0", "--wait=60", `--cpus-per-task=${job.cpusPerTask}`, "--export=ALL", ...srun];
   return `#!/bin/bash
