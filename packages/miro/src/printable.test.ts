@@ -13,6 +13,7 @@ it("controls are shown by their numbers, and all other text is left as it is", (
 
 it("a message of several lines goes on one", () => {
   expect(oneLine("  a \n\n\t b\r\nc\n")).toBe("a; b; c");
+  expect(oneLine("made by another recipe:\n  a: 1, 2 now\n  b")).toBe("made by another recipe: a: 1, 2 now; b");
 });
 
 it.each([

@@ -24,11 +24,11 @@ export function printable(text: string): string {
   });
 }
 
-/** A message on one line. */
+/** A message on one line; what follows a colon belongs to it. */
 export function oneLine(message: string, separator = "; "): string {
-  return message
+  const lines = message
     .split("\n")
     .map((line) => line.trim())
-    .filter((line) => line !== "")
-    .join(separator);
+    .filter((line) => line !== "");
+  return lines.map((line, i) => (i === 0 ? line : (lines[i - 1]!.endsWith(":") ? " " : separator) + line)).join("");
 }

@@ -19,6 +19,7 @@ import { readPng } from "../../pictures/png.js";
 import { sharp } from "../../pictures/sharp.js";
 import { type ImageSettings, isSheet, readSettings, settingsToText } from "../../pipeline/settings.js";
 import type { JobView } from "./job.js";
+import { KEEP_JOB_MS } from "./limits.js";
 import { qualityOf } from "./recode.js";
 
 /** A new form of the index makes it anew. */
@@ -101,7 +102,7 @@ export class Gallery {
     this.#now = now;
     this.#favourites = readFavourites(studio);
     this.#db = openIndex(studio);
-    this.#loseJobs();
+    this.#settleJobs();
   }
 
   /**
@@ -374,8 +375,11 @@ export class Gallery {
     this.#db.prepare("DELETE FROM jobs WHERE id = ?").run(id);
   }
 
-  /** Jobs that a server left behind which ended without finishing them. */
-  #loseJobs(): void {
+  /** Of the jobs of an earlier server, those that it did not finish are lost, and those that were kept their time go. */
+  #settleJobs(): void {
+    this.#db
+      .prepare("DELETE FROM jobs WHERE finished = 1 AND json_extract(view, '$.finishedAt') < ?")
+      .run(new Date(this.#now().getTime() - KEEP_JOB_MS).toISOString());
     const rows = this.#db.prepare("SELECT view FROM jobs WHERE finished = 0").all() as { view: string }[];
     for (const { view } of rows) {
       const lost = JSON.parse(view) as JobView;
