@@ -375,7 +375,9 @@ export class Gallery {
     this.#db.prepare("DELETE FROM jobs WHERE id = ?").run(id);
   }
 
-  /** Of the jobs of an earlier server, those that it did not finish are lost, and those that were kept their time go. */
+  /**
+   * Of the jobs of an earlier server, those that it did not finish are lost, and those that were kept their time go.
+   */
   #settleJobs(): void {
     this.#db
       .prepare("DELETE FROM jobs WHERE finished = 1 AND json_extract(view, '$.finishedAt') < ?")
