@@ -1,11 +1,13 @@
 // Every published scorer, on the committed recording, is aborted at places where it looks at the signal: while its
 // weights are loaded, and between its layers.
+
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import { memory } from "@miro-t2i/torch";
 import { beforeAll, describe, expect, it } from "vitest";
 import { decodeImage } from "../../packages/miro/src/pictures/decode.js";
 import type { RgbImage } from "../../packages/miro/src/pictures/rgb.js";
+import { countedSignal } from "../../packages/miro/src/pipeline/loading/testing/counted-signal.js";
 import { loadScorer } from "../../packages/miro/src/rewards/registry.js";
 import { checkedScorer, type LoadedScorer } from "../../packages/miro/src/rewards/scorer.js";
 import { loadVqaScorer } from "../../packages/miro/src/rewards/vqa-scorer.js";
@@ -25,18 +27,6 @@ const options = {
     vqa_score: home("vqa"),
   },
 } as const;
-
-/** A signal that is aborted when it is looked at for the `at`-th time, and how often it was. */
-function countedSignal(at: number): { signal: AbortSignal; looks: () => number } {
-  const controller = new AbortController();
-  const { signal } = controller;
-  let looks = 0;
-  signal.throwIfAborted = () => {
-    if (++looks === at) controller.abort(new Error("enough"));
-    if (signal.aborted) throw signal.reason;
-  };
-  return { signal, looks: () => looks };
-}
 
 describe.each([
   // The least number of layers: of the towers for one batch.

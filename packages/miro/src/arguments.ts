@@ -21,8 +21,8 @@ export function checkObject<T extends object>(
   expected: string,
   fields: readonly (keyof T & string)[] = [],
 ): void {
-  const isObject = typeof value === "object" && value !== null && !Array.isArray(value);
-  if (!isObject || fields.some((field) => value[field] === undefined)) throw invalid(parameter, expected, value);
+  const isPlain = isObject(value) && !Array.isArray(value);
+  if (!isPlain || fields.some((field) => value[field] === undefined)) throw invalid(parameter, expected, value);
 }
 
 /** @throws InvalidInputError unless it is a list whose entries are accepted */

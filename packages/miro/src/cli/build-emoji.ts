@@ -14,9 +14,9 @@ import { runProgram } from "./program.js";
 import { Progress } from "./progress.js";
 import "./extensions.js";
 
-const NOTES = `The card is the template with the figures of the evaluation in it. Measuring takes about 20 minutes on two cores. It
-is done part by part, and a part that --measurements holds of the same weights is not measured again: an interrupted
-command goes on where it was, and a card whose text has changed is filled at once:
+const NOTES = `The card is the template with the figures of the evaluation in it. Measuring takes about 20 minutes on
+two cores. It is done part by part, and a part that --measurements holds of the same weights is not measured again: an
+interrupted command goes on where it was, and a card whose text has changed is filled at once:
 
   npm run build:emoji -- --network models/miro-emoji --measurements models/miro-emoji --output /tmp/miro-emoji`;
 

@@ -7,8 +7,8 @@
 export interface VariableGroup {
   title: string;
   /**
-   * Names that belong together, of several for the same the one that goes before the others first; and what they say.
-   * In the meaning, code stands between backticks.
+   * Names of variables and their meaning. Where several set the same, the first one that is set counts. Code in a
+   * meaning stands between backticks.
    */
   rows: readonly (readonly [names: string, meaning: string])[];
 }

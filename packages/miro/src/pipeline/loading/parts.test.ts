@@ -3,6 +3,7 @@ import { memory } from "@miro-t2i/torch";
 import { describe, expect, it } from "vitest";
 import { MiroPipeline } from "../pipeline.js";
 import type { FromPretrainedOptions } from "./load-options.js";
+import { countedSignal } from "./testing/counted-signal.js";
 
 const tiny = fileURLToPath(new URL("../../../../../tests/reference/fixtures/tiny", import.meta.url));
 const load = (options: FromPretrainedOptions = {}) =>
@@ -85,18 +86,6 @@ describe("the text encoder", () => {
 });
 
 describe("loading", () => {
-  /** A signal that is aborted when it is looked at for the `at`-th time, and how often it was. */
-  function countedSignal(at: number): { signal: AbortSignal; looks: () => number } {
-    const controller = new AbortController();
-    const { signal } = controller;
-    let looks = 0;
-    signal.throwIfAborted = () => {
-      if (++looks === at) controller.abort(new Error("enough"));
-      if (signal.aborted) throw signal.reason;
-    };
-    return { signal, looks: () => looks };
-  }
-
   it.each([{}, { dtype: "bfloat16" }, { lowMemory: true }, { quantization: "int8" }] as const)(
     "of %j can be given up between any tensors, and leaves nothing behind",
     async (options) => {
