@@ -14,6 +14,11 @@ export function checkText(parameter: string, value: unknown, expected = "a text"
   if (typeof value !== "string") throw invalid(parameter, expected, value);
 }
 
+/** @throws InvalidInputError unless it is a whole number from 1 */
+export function checkCount(parameter: string, value: unknown): asserts value is number {
+  if (!Number.isSafeInteger(value) || (value as number) < 1) throw invalid(parameter, "a whole number from 1", value);
+}
+
 /** @throws InvalidInputError unless it is an object that has all of `fields` */
 export function checkObject<T extends object>(
   parameter: string,

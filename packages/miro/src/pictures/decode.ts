@@ -17,7 +17,9 @@
  */
 
 import type { Metadata, OutputInfo, Sharp } from "sharp";
+import { z } from "zod";
 import { checkBytes } from "../arguments.js";
+import { field, flag, type OptionsOf, parseOptions } from "../options.js";
 import { avifOrientation, decodeAvif } from "./avif.js";
 import { decodeBmp } from "./bmp.js";
 import { decodeGif } from "./gif.js";
@@ -31,13 +33,18 @@ import { readTiffTags, type TiffTags } from "./tiff.js";
 export { ImageError, type ImageProblem, MAX_PIXELS } from "./image-error.js";
 export { type DecodedFormat, IMAGE_EXTENSIONS, imageFormat } from "./image-format.js";
 
-/** How {@link decodeImage} decodes. */
-export interface DecodeOptions {
+const decodeSchema = z.strictObject({
   /** Pictures with more pixels are refused; default {@link MAX_PIXELS}. */
-  maxPixels?: number;
+  maxPixels: field(z.int().min(1).default(MAX_PIXELS), {
+    expected: "an integer of at least 1",
+    help: "most pixels of a picture that is decoded",
+  }),
   /** Whether to turn the picture as its EXIF orientation says; default false. */
-  orient?: boolean;
-}
+  orient: flag("turn the picture as its EXIF orientation says"),
+});
+
+/** How {@link decodeImage} decodes. */
+export type DecodeOptions = OptionsOf<typeof decodeSchema>;
 
 /** A picture, and how it says that it is to be turned. */
 export interface OrientedImage {
@@ -54,7 +61,7 @@ const MAX_SCANS = 100;
  */
 export async function decodeImage(bytes: Uint8Array, options: DecodeOptions = {}): Promise<RgbImage> {
   checkBytes("bytes", bytes);
-  return (await decodeWithOrientation(bytes, options)).image;
+  return (await decodeWithOrientation(bytes, parseOptions(decodeSchema, options))).image;
 }
 
 /**

@@ -4,6 +4,7 @@
  * `Steps: …, Sampler: …, CFG scale: …`, where a value with a comma, a colon or a line feed is quoted as JSON).
  */
 import { z } from "zod";
+import { checkText } from "../arguments.js";
 import { describe, InvalidInputError, invalid } from "../errors.js";
 import { samplerTitle } from "../flow/samplers/index.js";
 import { oneEach } from "../options.js";
@@ -202,6 +203,7 @@ export function isSheet(text: readonly PngText[]): boolean {
  */
 export function readSettings(text: readonly PngText[], file: string): ImageSettings {
   checkTexts(text);
+  checkText("file", file, "the name of the picture's file, for errors");
   const found = textToSettings(text);
   if (!found) {
     throw new InvalidInputError(

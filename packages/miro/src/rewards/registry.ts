@@ -1,5 +1,6 @@
 /** The scorers that exist, by key. */
 import { z } from "zod";
+import { checkText } from "../arguments.js";
 import { InvalidInputError, invalid } from "../errors.js";
 import { about, message } from "../message.js";
 import { editDistance } from "../nearest.js";
@@ -137,6 +138,7 @@ export function scorerSpecs(): readonly ScorerSpec[] {
 export function scorerSpec(key: string, parameter = "scorer"): ScorerSpec {
   const spec = specs.get(key);
   if (spec) return spec;
+  checkText("parameter", parameter, "the name of the option that holds the key");
   if (typeof key !== "string") throw invalid(parameter, "the key of a scorer", key);
   const byDistance = [...specs.keys()]
     .map((name) => ({ name, distance: editDistance(key, name) }))

@@ -247,6 +247,7 @@ export async function ofScorer<T>(key: string, work: () => T | Promise<T>, signa
 
 /** A score as the published data sets' CSV files have it. */
 export function storedScore(spec: Pick<ScorerSpec, "stored"> | undefined, score: number): number {
+  if (typeof score !== "number") throw invalid("score", "a number", score);
   const stored = spec?.stored;
   return stored === undefined ? score : (score + stored.offset) / stored.divisor;
 }

@@ -17,7 +17,7 @@
  */
 
 import type { z } from "zod";
-import { checkList, checkText, isText } from "../../arguments.js";
+import { checkList, checkObject, checkText, isText } from "../../arguments.js";
 import { InvalidInputError, invalid } from "../../errors.js";
 import { checkKey } from "../../files/plain-data.js";
 import { about, message } from "../../message.js";
@@ -112,6 +112,7 @@ export function parseAxis(
   checkText("text", text, "NAME=VALUES");
   checkText("parameter", parameter, "what the axis is called, for errors");
   checkList("prompts", prompts, "a list of texts", isText);
+  checkObject("options", options, "the options of generate, as a schema", ["shape"]);
   const cut = text.indexOf("=");
   const name = (cut < 0 ? text : text.slice(0, cut)).trim();
   const values = cut < 0 ? "" : text.slice(cut + 1).trim();

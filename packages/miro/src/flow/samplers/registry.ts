@@ -3,6 +3,7 @@
  * the documentation's table) reads them from here.
  */
 import type { z } from "zod";
+import { checkCount } from "../../arguments.js";
 import { invalid } from "../../errors.js";
 import { isDeclared, parseOptions } from "../../options.js";
 import type { Method } from "../sampling.js";
@@ -69,13 +70,15 @@ export function samplerTitle(name: string): string {
 
 /** How often a sampler evaluates the model in a run of `steps` steps. */
 export function evaluationsOf(sampler: string, steps: number): number {
+  checkCount("steps", steps);
   return samplerMethod(sampler).evaluations(steps);
 }
 
 /** The most steps that take no more than `evaluations` evaluations; at least 1. */
 export function stepsWithin(sampler: string, evaluations: number): number {
   const method = samplerMethod(sampler);
-  let [low, high] = [1, Math.max(1, Math.floor(evaluations))];
+  checkCount("evaluations", evaluations);
+  let [low, high] = [1, evaluations];
   while (low < high) {
     const middle = Math.ceil((low + high) / 2);
     if (method.evaluations(middle) <= evaluations) low = middle;

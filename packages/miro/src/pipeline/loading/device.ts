@@ -1,5 +1,6 @@
 /** Devices and dtypes: what a name means on this machine. */
 import { buildInfo, cuda, type DType } from "@miro-t2i/torch";
+import { checkText } from "../../arguments.js";
 import { InvalidInputError } from "../../errors.js";
 import { about, message } from "../../message.js";
 
@@ -68,6 +69,7 @@ export function resolveDType(
   parameters = Number.POSITIVE_INFINITY,
 ): Exclude<ComputeDType, "auto"> & DType {
   if (dtype !== "auto") return dtype;
+  checkText("device", device, "cpu, cuda or cuda:N");
   const gpu = cudaIndex(device);
   if (gpu !== null) return gpuDType(cuda.devices()[gpu]?.capability);
   return buildInfo().fastBfloat16 && parameters >= SMALL_NETWORK ? "bfloat16" : "float32";

@@ -16,7 +16,7 @@ import { dirname, join, resolve } from "node:path";
 import { fileURLToPath } from "node:url";
 import { parse as parseYaml } from "yaml";
 import { checkList, checkName, isText } from "../../arguments.js";
-import { InvalidInputError } from "../../errors.js";
+import { InvalidInputError, invalid } from "../../errors.js";
 import { checkKey, checkPlainData, isObject } from "../../files/plain-data.js";
 import { readYamlFile, shownPath } from "../../files/yaml-file.js";
 import { nearest } from "../../nearest.js";
@@ -69,6 +69,7 @@ export function composeRecipe(
 ): ComposedRecipe {
   checkName("recipe", name, "a recipe: its name or file");
   checkList("overrides", overrides, "a list of overrides, each name=value", isText);
+  if (typeof environment !== "function") throw invalid("environment", "what readEnvironment gives", environment);
   const composer = new Composer();
   const path = composer.apply(name, ".", []);
   const pairs = overrides.map(parseOverride);
