@@ -46,7 +46,14 @@ const programs = (work) => [
     ["train 32-true", "shards-train.yaml", "32-true", { wait: 1, copy: 0 }],
     ["train 16-mixed", "shards-train.yaml", "16-mixed", { wait: 1, copy: 0 }],
     ["train bf16-mixed on random data", "random-train.yaml", "bf16-mixed", { wait: 1, copy: 0 }],
-  ].map(([name, recipe, precision, limits]) => ({
+    ...["32-true", "bf16-mixed", "16-mixed"].map((precision) => [
+      `train ${precision} with CUDA graphs`,
+      "shards-train.yaml",
+      precision,
+      { wait: 1, copy: 0 },
+      ["trainer.cuda_graphs=true"],
+    ]),
+  ].map(([name, recipe, precision, limits, more = []]) => ({
     name,
     step: "optimizer step",
     limits,
@@ -57,6 +64,7 @@ const programs = (work) => [
       ...(recipe.startsWith("shards") ? [`data.dir=${path.join(work, "shards")}`] : []),
       `trainer.precision=${precision}`,
       `trainer.max_steps=${steps}`,
+      ...more,
       "--device=cuda",
       `--output=${run}`,
     ],

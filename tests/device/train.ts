@@ -24,15 +24,19 @@ export async function train(checks: Checks): Promise<void> {
     cpSync(join(repositoryRoot(), "tests", "reference", "fixtures", "shards", "enriched"), shards, { recursive: true });
     const means = new Map<PrecisionName, number>();
     for (const precision of PRECISIONS) {
-      const run = (folder: string, maxSteps: number, resume = false) => {
+      const run = async (folder: string, maxSteps: number, { resume = false, graphs = false } = {}) => {
         const recipe = loadRecipe(join(repositoryRoot(), "scripts", "device", "shards-train.yaml"), [
           `data.dir=${shards}`,
           `trainer.device=${checks.device}`,
           `trainer.precision=${precision}`,
           `trainer.max_steps=${maxSteps}`,
           "trainer.log_every_n_steps=1",
+          `trainer.cuda_graphs=${graphs}`,
         ]);
-        return runTraining({ recipe, output: join(work, precision, folder), resume });
+        const warnings: string[] = [];
+        const onWarning = (warning: string) => void warnings.push(warning);
+        await runTraining({ recipe, output: join(work, precision, folder), resume, onWarning });
+        return warnings;
       };
       let whole: number[] = [];
       await checks.check(`${STEPS} steps in ${precision}`, async () => {
@@ -46,11 +50,23 @@ export async function train(checks: Checks): Promise<void> {
       await checks.check(`${FIRST_PART} steps and ${STEPS - FIRST_PART} resumed in ${precision}`, async () => {
         must(whole.length === STEPS, "the run to compare with has failed");
         await run("parts", FIRST_PART);
-        await run("parts", STEPS, true);
+        await run("parts", STEPS, { resume: true });
         const parts = losses(join(work, precision, "parts"));
-        const error = Math.max(...parts.map((loss, i) => Math.abs(loss - whole[i]!) / Math.abs(whole[i]!)));
-        return within(error, checks.onGpu ? RESUMED.gpu[precision] : RESUMED.cpu);
+        return within(furthest(parts, whole), checks.onGpu ? RESUMED.gpu[precision] : RESUMED.cpu);
       });
+      const recorded = `${STEPS} steps in ${precision} with gradients recorded as CUDA graphs`;
+      if (!checks.onGpu) checks.doesNotApply(recorded, "a CPU has no graphs");
+      else
+        await checks.check(recorded, async () => {
+          must(whole.length === STEPS, "the run to compare with has failed");
+          const warnings = await run("graphs", STEPS, { graphs: true });
+          const failed = warnings.find((warning) => warning.includes("cuda_graphs"));
+          must(failed === undefined, failed ?? "");
+          const graphs = losses(join(work, precision, "graphs"));
+          const times = ["graphs", "whole"].map((folder) => stepTime(join(work, precision, folder)).toFixed(1));
+          const error = furthest(graphs, whole);
+          return `${within(error, RESUMED.gpu[precision])}; a step takes ${times[0]} ms, ${times[1]} without`;
+        });
       if (precision !== "32-true")
         await checks.check(`mean loss in ${precision} as in 32-true`, () => {
           const [half, exact] = [means.get(precision), means.get("32-true")];
@@ -64,6 +80,18 @@ export async function train(checks: Checks): Promise<void> {
 }
 
 const mean = (values: readonly number[]) => values.reduce((sum, value) => sum + value, 0) / values.length;
+
+/** The largest difference of two lists of losses, as a part of the second one's. */
+function furthest(losses: readonly number[], reference: readonly number[]): number {
+  return Math.max(...losses.map((loss, i) => Math.abs(loss - reference[i]!) / Math.abs(reference[i]!)));
+}
+
+/** Milliseconds of a step: the median of the second half of a run. */
+function stepTime(folder: string): number {
+  const { values } = readRunLog(folder).series.get("speed/step_ms") ?? { values: [] };
+  const later = values.slice(values.length / 2).sort((a, b) => a - b);
+  return later[later.length >> 1] ?? Number.NaN;
+}
 
 /** The loss of each step. @throws Error where one is missing or not finite */
 function losses(folder: string): number[] {

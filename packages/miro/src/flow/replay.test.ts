@@ -1,4 +1,4 @@
-import { memory, noGrad, ones, type Replayable, rand, randn, scope, Tensor } from "@miro-t2i/torch";
+import { memory, noGrad, ones, type Replayable, rand, randn, scope, type Tensor } from "@miro-t2i/torch";
 import { expect, test } from "vitest";
 import { type Conditioning, narrowConditioning } from "../networks/conditioning.js";
 import { parsePrecondConfig } from "../networks/config.js";
@@ -6,38 +6,21 @@ import { FlowPrecond } from "../networks/precond.js";
 import { Rin } from "../networks/rin.js";
 import { tinyConfig } from "../networks/testing/tiny-config.js";
 import { guidedVelocity, type Predict } from "./guidance.js";
+import type { Capture } from "./recording.js";
 import { release } from "./release.js";
 import { ReplayedPredict } from "./replay.js";
 import { samplerMethod, samplerNames, withOptionsOf } from "./samplers/index.js";
 import { sample } from "./sampling.js";
 import { LinearSchedule } from "./schedule.js";
+import { rerun } from "./testing/rerun.js";
 
 const KEYS = ["a", "b"];
 
-/**
- * Stands for a CUDA graph: the same work again, into the tensors of the first time. Looks nothing up, captures no
- * values.
- */
-function rerun<T extends object>(body: () => T): Replayable<T> {
-  captures++;
-  const outputs = scope(() => {
-    const made = body();
-    for (const value of Object.values(made)) if (value instanceof Tensor) value.fill_(Number.NaN).keep();
-    return made;
-  });
-  return {
-    outputs,
-    replay: () =>
-      scope(() => {
-        for (const [key, value] of Object.entries(body()))
-          if (value instanceof Tensor) (outputs as Record<string, Tensor>)[key]!.copy_(value);
-      }),
-    dispose: () => {
-      for (const value of Object.values(outputs)) if (value instanceof Tensor) value.dispose();
-    },
-  };
-}
 let captures = 0;
+const counted: Capture = (body) => {
+  captures++;
+  return rerun(body);
+};
 
 function network() {
   const rin = new Rin(tinyConfig({ coherence_keys: KEYS, num_blocks: 1 }));
@@ -68,7 +51,7 @@ async function draw(predict: Predict<Conditioning>, both: Conditioning, x: Tenso
 
 test("recorded evaluations give the bytes of ordinary ones, for every sampler, window and conditioning", async () => {
   const { predict, condition, dispose } = network();
-  const replayed = new ReplayedPredict(predict, rerun);
+  const replayed = new ReplayedPredict(predict, counted);
   const inputs = noGrad(() =>
     scope(() => [
       { both: condition(2, 5), x: randn([1, 4, 8, 8]) },
@@ -91,7 +74,7 @@ test("a recording is made once for each shape, the first evaluation's included; 
   const { predict, condition, dispose } = network();
   // Everything is given back by hand here, so that the count does not depend on what a collection finds.
   const live = memory.stats().liveTensors;
-  const replayed = new ReplayedPredict(predict, rerun);
+  const replayed = new ReplayedPredict(predict, counted);
   const run = async (tokens: number) => {
     const { both, x } = noGrad(() => scope(() => ({ both: condition(2, tokens), x: randn([1, 4, 8, 8]) })));
     await draw(replayed.predict, both, x, "euler");

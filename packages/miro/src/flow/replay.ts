@@ -8,12 +8,10 @@
  * for the first evaluation of a picture, which has no previous latents; those that were not used for longest go. Where
  * recording fails for another reason than memory, evaluations run as they are from then on.
  */
-import { type Replayable, scope, Tensor } from "@miro-t2i/torch";
+import { type Replayable, scope, type Tensor } from "@miro-t2i/torch";
 import type { Predict } from "./guidance.js";
+import { type Capture, copyInto, formOf, staying } from "./recording.js";
 import { release } from "./release.js";
-
-/** Runs `body` and gives something that repeats it on the same tensors, such as the engine's `captureGraph`. */
-export type Capture = <T extends object>(body: () => T) => Replayable<T>;
 
 interface Prediction {
   D: Tensor;
@@ -82,7 +80,7 @@ export class ReplayedPredict<Conditioning extends object> {
   };
 
   #record(given: Recording<Conditioning>["inputs"]): Recording<Conditioning> {
-    const inputs = scope(() => kept(given));
+    const inputs = scope(() => staying(given));
     try {
       const { y, gamma, conditioning, previousLatents } = inputs;
       const run = this.#capture<Prediction>(() => this.#predict(y, gamma, conditioning, previousLatents));
@@ -112,29 +110,4 @@ export class ReplayedPredict<Conditioning extends object> {
 function free({ inputs, run }: Recording<object>): void {
   run.dispose();
   release(inputs);
-}
-
-/** A structure of plain objects, arrays and tensors with copies of its tensors that outlive scopes. */
-function kept<T>(value: T): T {
-  if (value instanceof Tensor) return value.clone().contiguous().keep() as T;
-  if (Array.isArray(value)) return value.map(kept) as T;
-  if (value === null || typeof value !== "object") return value;
-  return Object.fromEntries(Object.entries(value).map(([key, item]) => [key, kept(item)])) as T;
-}
-
-/**
- * What two structures have in common when the values of one can be copied into the other: shapes, dtypes and places.
- */
-function formOf(value: unknown): string {
-  if (value instanceof Tensor) return `${value.dtype}[${value.shape}]`;
-  if (value === null || typeof value !== "object") return String(value);
-  return `{${Object.entries(value).map(([key, item]) => `${key}:${formOf(item)}`)}}`;
-}
-
-/** Copies the values of one structure into the tensors of another of the same form. */
-function copyInto(target: unknown, source: unknown): void {
-  if (target instanceof Tensor) target.copy_(source as Tensor);
-  else if (target !== null && typeof target === "object") {
-    for (const [key, item] of Object.entries(target)) copyInto(item, (source as Record<string, unknown>)[key]);
-  }
 }

@@ -1,8 +1,10 @@
 /** What a training is made of, by its recipe: EMA weights, the optimizer, and what the machine can do. */
-import { nn } from "@miro-t2i/torch";
+import { captureGraph, GraphPool, hasCudaGraphs, nn } from "@miro-t2i/torch";
 import { AdamW, Lamb } from "@miro-t2i/torch/optim";
+import type { Capture } from "../../flow/recording.js";
 import type { FlowPrecond } from "../../networks/precond.js";
 import type { Rin } from "../../networks/rin.js";
+import { cudaIndex } from "../../pipeline/loading/device.js";
 import { measurePeakFlops } from "../logging/peak-flops.js";
 import type { DataParallelGroup } from "../process-group/process-group.js";
 import type { Recipe } from "../recipes/recipe.js";
@@ -17,6 +19,22 @@ export function peakFlops({ logger, trainer }: Recipe, group: DataParallelGroup)
   const dtype = ({ "32-true": "float32", "bf16-mixed": "bfloat16", "16-mixed": "float16" } as const)[trainer.precision];
   // Replicas and processes compute beside each other, each with as many threads.
   return (trainer.replicas ?? 1) * group.worldSize * measurePeakFlops({ device: trainer.device, dtype });
+}
+
+/**
+ * How gradients are recorded as CUDA graphs; null where they are not to be.
+ * @param warn told when they were to be, and cannot
+ */
+export function createCapture({ trainer }: Recipe, warn: (warning: string) => void): Capture | null {
+  const device = cudaIndex(trainer.device);
+  if (!trainer.cudaGraphs || device === null) return null;
+  if (!hasCudaGraphs(device)) {
+    warn(`trainer.cuda_graphs: graphs are not there for ${trainer.device}; the run goes on without, which costs speed`);
+    return null;
+  }
+  // One comes after the other, and what they give is copied: all can use the same memory.
+  const pool = new GraphPool();
+  return (body) => captureGraph(body, { device, pool });
 }
 
 /** The EMA weights by their published names, on the device of the network. */

@@ -9,7 +9,6 @@
 import { autocast, Generator, manualSeed, randn, scope, stack, type Tensor } from "@miro-t2i/torch";
 import type { DistributedReducer } from "@miro-t2i/torch/distributed";
 import {
-  type Draw,
   type DrawPurpose,
   drawFrom,
   type FlowMatchingLoss,
@@ -80,7 +79,10 @@ export function accumulateGradients(
   const parts = partsOf(rows, accumulateGradBatches).map((some, i) => {
     const own = { start: some.start - rows.start, count: some.count, batchSize: rows.count };
     const add = () =>
-      scope(() => addGradients(model, rowsOf(batch, own), { ...options, rows: some, draws: cut(draws, own), reducer }));
+      scope(() => {
+        seedNetwork({ ...options, rows: some });
+        return addGradients(model, rowsOf(batch, own), { ...options, rows: some, draws: cut(draws, own), reducer });
+      });
     const last = i === accumulateGradBatches - 1;
     return { terms: reducer === undefined || last ? add() : reducer.noSync(add), rows: own };
   });
@@ -88,18 +90,22 @@ export function accumulateGradients(
 }
 
 /** Rows of what was drawn. */
-function cut(draws: Draws, { start, count }: Rows): Draws {
+export function cut(draws: Draws, { start, count }: Rows): Draws {
   return Object.fromEntries(Object.entries(draws).map(([purpose, all]) => [purpose, all.narrow(0, start, count)]));
 }
 
 /**
- * Adds these rows' share of the gradient of the batch's mean loss to the parameters. Call it inside a `scope()`.
+ * Adds these rows' share of the gradient of the batch's mean loss to the parameters. Call it inside a `scope()`, after
+ * {@link seedNetwork}.
  * @param batch the rows
  */
-function addGradients(model: Model, batch: LossBatch, options: GradientOptions): Tensor {
-  const { rows, lossScale = 1, reducer } = options;
+export function addGradients(
+  model: Model,
+  batch: LossBatch,
+  { rows, precision, draws, lossScale = 1, reducer }: Omit<GradientOptions, "seed" | "k"> & { draws: Draws },
+): Tensor {
   reducer?.prepareForForward();
-  const terms = lossOf(model, batch, options);
+  const terms = lossWith(model, batch, draws, precision);
   // The reducer's mean over the processes becomes the sum of their shares.
   const processes = reducer?.group.worldSize ?? 1;
   const share =
@@ -112,19 +118,28 @@ function addGradients(model: Model, batch: LossBatch, options: GradientOptions):
   return stack([loss.detach(), rawLoss, ...(logvar === undefined ? [] : [logvar])]).double();
 }
 
+/** Seeds the process-wide generator, from which the network draws what it hides of some rows in a step. */
+export function seedNetwork({ seed, k, rows }: Pick<GradientOptions, "seed" | "k" | "rows">): void {
+  manualSeed(streamSeed(seed, "networkDropout", k, rows.start));
+}
+
 /**
  * The mean loss of some rows with the draws of a step: the same as often as it is called. Call it inside a `scope()`.
  */
 export function lossOf(
   model: Model,
   batch: LossBatch,
-  { seed, k, rows, precision, draws = drawRows(model, batch, { seed, k, rows }) }: Omit<GradientOptions, "lossScale">,
+  options: Pick<GradientOptions, "seed" | "k" | "rows" | "precision">,
 ): LossTerms {
+  const draws = drawRows(model, batch, options);
+  seedNetwork(options);
+  return lossWith(model, batch, draws, options.precision);
+}
+
+function lossWith(model: Model, batch: LossBatch, draws: Draws, precision: PrecisionName): LossTerms {
   const { network, preconditioning, loss } = model;
-  manualSeed(streamSeed(seed, "networkDropout", k, rows.start));
-  const draw: Draw = (purpose) => draws[purpose]!;
   return loss.call(preconditioning, network, batch, {
-    draw,
+    draw: (purpose) => draws[purpose]!,
     precision: inPrecision(precision, network.latents.device),
   });
 }

@@ -39,7 +39,7 @@ import { exportRelease, modelTexts } from "../state/export.js";
 import { continuePublished, PublishedCheckpoint } from "../state/published-checkpoint.js";
 import { replaceFolder } from "../state/replace-folder.js";
 import type { RunLock } from "../state/run-lock.js";
-import { createAverages, createOptimizer, peakFlops } from "./assemble.js";
+import { createAverages, createCapture, createOptimizer, peakFlops } from "./assemble.js";
 import { WarmupCosine } from "./lr-schedule.js";
 import { createLoss, createNetworks, startFrom } from "./model.js";
 import { openBatches, openValidation } from "./open-data.js";
@@ -138,6 +138,7 @@ async function trainAlone(
         optimizer,
         schedule: new WarmupCosine(optimizer, { ...warmupCosine, totalSteps }),
         source,
+        capture: createCapture(recipe, warn),
         replicas,
         group,
       },

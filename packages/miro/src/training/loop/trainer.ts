@@ -17,6 +17,7 @@ import { aten, cat, noGrad, scope, type Tensor, tensor, zeros, zerosLike } from 
 import { clipGradNorm_, type GradScaler, type OptimizerState, TensorList } from "@miro-t2i/torch/optim";
 import { MiroError } from "../../errors.js";
 import type { LossBatch } from "../../flow/loss.js";
+import type { Capture } from "../../flow/recording.js";
 import type { Rin } from "../../networks/rin.js";
 import { partsOf, type Rows, rowsOf } from "../batches/batch-slices.js";
 import type { BatchSource } from "../batches/batches.js";
@@ -27,6 +28,7 @@ import { findNonFinite, nonFiniteGradients } from "../logging/non-finite.js";
 import { DataParallelGroup } from "../process-group/process-group.js";
 import type { Recipe } from "../recipes/recipe.js";
 import type { NamedTensors, TrainingCheckpoint } from "../state/checkpoint.js";
+import { CapturedGradients } from "./captured-gradients.js";
 import type { Ema } from "./ema.js";
 import { accumulateGradients, type Draws, drawRows, lossOf, type Model, meanOf, termsIn } from "./gradients.js";
 import { runLoop, type Work } from "./loop.js";
@@ -56,6 +58,8 @@ export interface TrainerParts extends Model {
   optimizer: TrainingOptimizer;
   schedule: WarmupCosine;
   source: BatchSource;
+  /** How gradients are recorded, to be replayed by one launch; absent: they are computed operator by operator. */
+  capture?: Capture | null;
   /** Threads that compute some rows of each batch; absent: this thread computes all. */
   replicas?: Replicas | null;
   /** The processes that share each batch; by default this one alone. The source gives this process's rows only. */
@@ -155,6 +159,7 @@ export class Trainer {
   readonly #device: string;
   readonly #trainable: TensorList;
   readonly #readsLater: boolean;
+  readonly #captured: CapturedGradients | null;
 
   constructor(
     readonly parts: TrainerParts,
@@ -166,6 +171,7 @@ export class Trainer {
     this.#device = parts.network.latents.device;
     this.#trainable = new TensorList(parts.optimizer.paramGroups.flatMap(({ params }) => params));
     this.#readsLater = options.readsLater ?? this.#device !== "cpu";
+    this.#captured = parts.capture ? new CapturedGradients(parts, this.#trainable, parts.capture) : null;
   }
 
   /** Whether {@link run} ended because its time was over, before the last step. */
@@ -236,23 +242,28 @@ export class Trainer {
       await hooks.onCheckpoint?.();
       stored = this.step;
     });
-    const finished = await runLoop(steps, {
-      maxSteps,
-      batchSize,
-      logEveryNSteps,
-      signal: alone,
-      stop: () => this.#stopAgreed || this.#timeAgreed || alone?.aborted === true,
-      onLog: (record) => hooks.onLog?.(record),
-      onProgress: (progress) => {
-        const secondsLeft = Math.min(progress.secondsLeft, (deadline - performance.now()) / 1000);
-        hooks.onProgress?.({ ...progress, secondsLeft });
-      },
-      recurring: [
-        { everyNSteps: checkpointEveryNSteps, run: checkpoint },
-        { ...validation, run: onceRead(async (step) => hooks.onValidate?.(step)) },
-        { ...samples, run: onceRead(() => this.#drawSamples(signal)) },
-      ],
-    });
+    let finished: boolean;
+    try {
+      finished = await runLoop(steps, {
+        maxSteps,
+        batchSize,
+        logEveryNSteps,
+        signal: alone,
+        stop: () => this.#stopAgreed || this.#timeAgreed || alone?.aborted === true,
+        onLog: (record) => hooks.onLog?.(record),
+        onProgress: (progress) => {
+          const secondsLeft = Math.min(progress.secondsLeft, (deadline - performance.now()) / 1000);
+          hooks.onProgress?.({ ...progress, secondsLeft });
+        },
+        recurring: [
+          { everyNSteps: checkpointEveryNSteps, run: checkpoint },
+          { ...validation, run: onceRead(async (step) => hooks.onValidate?.(step)) },
+          { ...samples, run: onceRead(() => this.#drawSamples(signal)) },
+        ],
+      });
+    } finally {
+      this.#captured?.dispose();
+    }
     if (stored !== this.step) await checkpoint();
     return finished;
   }
@@ -330,6 +341,7 @@ export class Trainer {
     this.step = k;
     // Gradients that are not finite are looked at before they go.
     if (!this.#readsLater) await this.#read();
+    if (this.#captured?.works) return; // its gradients stay where they are
     optimizer.zeroGrad();
   }
 
@@ -343,13 +355,12 @@ export class Trainer {
       this.#textTokens = batch.textEmbeddings.size(1);
       replicas?.start(k, batch, scaler?.scale);
       const own = replicas ? rowsOf(batch, rows) : batch;
-      return accumulateGradients(this.parts, own, {
-        ...this.#stepOptions(k, rows),
-        lossScale: scaler?.scaleOn(this.#device),
-        draws,
-        reducer,
-      }).keep();
+      const options = { ...this.#stepOptions(k, rows), lossScale: scaler?.scaleOn(this.#device), draws };
+      const terms =
+        this.#captured?.accumulate(own, options) ?? accumulateGradients(this.parts, own, { ...options, reducer });
+      return terms.keep();
     });
+    this.#warnOfCapture(k);
     const others = (await replicas?.collect()) ?? [];
     const parts = [{ terms: means, rows }, ...others.map(({ terms, rows }) => ({ terms: tensor(terms, F64), rows }))];
     try {
@@ -357,6 +368,16 @@ export class Trainer {
     } finally {
       for (const { terms } of parts) terms.dispose();
     }
+  }
+
+  /** Says once that gradients were to be recorded and could not be. */
+  #warnOfCapture(k: number): void {
+    const failure = this.#captured?.takeFailure();
+    if (failure)
+      this.#hooks.onWarning?.(
+        k,
+        `trainer.cuda_graphs: recording a step failed (${failure.message}); the run goes on without, which costs speed`,
+      );
   }
 
   /** Batch k, and what the loss draws for these of its rows, on the device in one copy. */

@@ -7,7 +7,7 @@ import { GradScaler } from "@miro-t2i/torch/optim";
 import { parseRinConfig } from "../../networks/config.js";
 import { RandomBatches } from "../batches/batches.js";
 import { sourceOf } from "../batches/sources.js";
-import { createAverages, createOptimizer } from "../loop/assemble.js";
+import { createAverages, createCapture, createOptimizer } from "../loop/assemble.js";
 import { WarmupCosine } from "../loop/lr-schedule.js";
 import { createLoss, createNetworks } from "../loop/model.js";
 import { Replicas } from "../loop/thread-replicas.js";
@@ -72,6 +72,7 @@ export async function measureSteps(
           rewardKeys: config.coherenceKeys,
           device: settings.device,
         }),
+        capture: createCapture(recipe, () => {}),
         replicas,
       },
       {

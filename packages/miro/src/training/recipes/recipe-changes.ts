@@ -33,6 +33,7 @@ const FREE = [
   "trainer.strategy",
   "trainer.device_batch_size",
   "trainer.accumulate_grad_batches",
+  "trainer.cuda_graphs",
   "trainer.threads",
   "trainer.replicas",
   "trainer.max_skipped_in_a_row",

@@ -27,7 +27,7 @@ export function checkRules(recipe: Recipe, refuseAll: (faults: RecipeFault[]) =>
         `expected fewer than the ${totalSteps} steps of the schedule (received ${warmupSteps})`,
       ),
     ]);
-  const { replicas = 1, device, devices, numNodes } = recipe.trainer;
+  const { replicas = 1, device, devices, numNodes, cudaGraphs } = recipe.trainer;
   const plan = batchPlan(recipe.trainer);
   if ("key" in plan) refuse([plan]);
   else if (replicas > plan.deviceBatchSize)
@@ -40,6 +40,13 @@ export function checkRules(recipe: Recipe, refuseAll: (faults: RecipeFault[]) =>
   if (replicas > 1 && device !== "cpu")
     refuse([recipeFault("trainer.replicas", `expected 1 on ${device} (received ${replicas})`)]);
   const processes = devices * numNodes;
+  if (cudaGraphs && (device === "cpu" || processes > 1))
+    refuse([
+      recipeFault(
+        "trainer.cuda_graphs",
+        `expected false ${device === "cpu" ? "on cpu" : `with ${processes} processes, whose gradients are averaged on the way`} (received true)`,
+      ),
+    ]);
   if (processes > 1 && replicas > 1)
     refuse([
       recipeFault(

@@ -193,6 +193,10 @@ const trainerSchema = z.strictObject({
     z.boolean().default(false),
     "upstream's repair: gradients that are not finite become 0 and the step is made (16-mixed skips it all the same)",
   ),
+  cudaGraphs: setting(
+    z.boolean().default(false),
+    "one GPU: loss and gradients are recorded once for each length of text and replayed by one launch, for batches so small that launching kernels takes longer than running them",
+  ),
   threads: setting(countFromZero.default(0), "threads of one tensor operation; 0 leaves libtorch's choice"),
   replicas: setting(
     count.optional(),

@@ -1,0 +1,80 @@
+// Gradients that are replayed from a recording are those that are computed operator by operator.
+import { describe, expect, it } from "vitest";
+import type { Capture } from "../../flow/recording.js";
+import { rerun } from "../../flow/testing/rerun.js";
+import { tinyRecipe } from "../testing/tiny.js";
+import { trained } from "../testing/trained.js";
+
+let captures = 0;
+const counted: Capture = (body) => {
+  captures++;
+  return rerun(body);
+};
+
+/** Texts of a length that needs no padding: padding changes how sums are rounded. */
+const WHOLE = { data: { kind: "random", text_len: 16 } };
+
+describe("captured gradients", () => {
+  it.each<[string, object]>([
+    ["in float32", {}],
+    ["in accumulation steps, by one recording", { device_batch_size: 2 }],
+    ["in bfloat16", { precision: "bf16-mixed" }],
+    ["in float16, with overflows at first", { precision: "16-mixed", max_steps: 24, max_skipped_in_a_row: 99 }],
+    ["where gradients are repaired", { zero_non_finite_gradients: true }],
+  ])("%s: weights, moments, averages, log and warnings are the same", async (_, trainer) => {
+    captures = 0;
+    const captured = await trained(trainer, WHOLE, { capture: counted, readsLater: true });
+    expect(captures).toBe(1);
+    expect(captured.error).toBeNull();
+    expect(captured).toEqual(await trained(trainer, WHOLE, { readsLater: true }));
+    expect(captured.stored.length).toBeGreaterThan(2);
+    if ("precision" in trainer && trainer.precision === "16-mixed")
+      expect(captured.warnings.join()).toContain("overflow at the loss scale");
+  });
+
+  it("texts are padded to one length, which changes nothing but rounding", async () => {
+    captures = 0;
+    const captured = await trained({}, {}, { capture: counted });
+    expect(captures).toBe(1);
+    const alone = await trained({}, {});
+    expect(captured.records.length).toBe(alone.records.length);
+    captured.records.forEach((record, i) => {
+      expect(record["train/loss"]).toBeCloseTo(alone.records[i]!["train/loss"] as number, 4);
+    });
+  });
+
+  it("a step that is not finite is named with its own tensors", async () => {
+    const trainer = { max_skipped_in_a_row: 3, checkpoint_every_n_steps: 1000, log_every_n_steps: 1000 };
+    const rest = { ...WHOLE, optimizer: { name: "adamw", lr: 1e30 } };
+    const alone = await trained(trainer, rest);
+    expect(alone.error).toMatch(/^step 4: loss .*first the output of network\.\S+ .*the step was skipped, 3 in a row/);
+    for (const readsLater of [true, false]) {
+      const captured = await trained(trainer, rest, { capture: counted, readsLater });
+      expect([captured.error, captured.warnings]).toEqual([alone.error, alone.warnings]);
+    }
+  });
+
+  it("a recording that fails is said once, and the run goes on without", async () => {
+    let tried = 0;
+    const capture: Capture = (body) => {
+      tried++;
+      body(); // leaves gradients behind
+      throw new Error("operation not permitted when stream is capturing");
+    };
+    const failed = await trained({}, WHOLE, { capture });
+    const alone = await trained({}, WHOLE);
+    expect(tried).toBe(1);
+    expect(failed.warnings).toEqual([
+      "trainer.cuda_graphs: recording a step failed (operation not permitted when stream is capturing); the run goes on without, which costs speed",
+    ]);
+    expect({ ...failed, warnings: [] }).toEqual(alone);
+  });
+
+  it("is refused on a CPU and with several processes", () => {
+    expect(() => tinyRecipe({ cuda_graphs: true })).toThrow("trainer.cuda_graphs: expected false on cpu");
+    expect(() => tinyRecipe({ cuda_graphs: true, device: "cuda", devices: 2 })).toThrow(
+      "trainer.cuda_graphs: expected false with 2 processes",
+    );
+    expect(tinyRecipe({ cuda_graphs: true, device: "cuda" }).trainer.cudaGraphs).toBe(true);
+  });
+});

@@ -1,0 +1,92 @@
+/** A whole training and all that it tells, to be compared with another one. */
+import { manualSeed, scope, type Tensor, zeros } from "@miro-t2i/torch";
+import { GradScaler } from "@miro-t2i/torch/optim";
+import type { Capture } from "../../flow/recording.js";
+import type { LogRecord } from "../logging/logging.js";
+import { createAverages, createOptimizer } from "../loop/assemble.js";
+import { WarmupCosine } from "../loop/lr-schedule.js";
+import { createLoss, createNetworks } from "../loop/model.js";
+import { openBatches } from "../loop/open-data.js";
+import { Trainer } from "../loop/trainer.js";
+import { DataParallelGroup } from "../process-group/process-group.js";
+import { planOf } from "../recipes/batch-plan.js";
+import { tinyRecipe } from "./tiny.js";
+
+export interface Told {
+  records: LogRecord[];
+  warnings: string[];
+  /** Losses of the progress. */
+  losses: number[];
+  /** Steps at which a checkpoint was asked for, and its values. */
+  stored: [step: number, values: string[]][];
+  error: string | null;
+}
+
+/** What a whole training by the tiny recipe tells, without figures of time and memory. */
+export async function trained(
+  trainer: object,
+  rest: object,
+  { readsLater = false, capture = null }: { readsLater?: boolean; capture?: Capture | null } = {},
+): Promise<Told> {
+  const recipe = tinyRecipe(trainer, rest);
+  const { trainer: settings } = recipe;
+  manualSeed(0);
+  const { network, preconditioning } = createNetworks(recipe);
+  const emas = createAverages(recipe, network);
+  const empty = scope(() => zeros([1, network.config.labelDim]).keep());
+  const optimizer = createOptimizer(recipe, network, preconditioning);
+  const group = DataParallelGroup.alone();
+  const told: Told = { records: [], warnings: [], losses: [], stored: [], error: null };
+  const run = new Trainer(
+    {
+      network,
+      preconditioning,
+      ema: [...emas.values()][0]!,
+      emas,
+      scaler: settings.precision === "16-mixed" ? new GradScaler({ initScale: 2 ** 40, growthInterval: 2 }) : null,
+      loss: createLoss(recipe, empty),
+      optimizer,
+      schedule: new WarmupCosine(optimizer, { warmupSteps: 3, totalSteps: 9, rate: 1 }),
+      source: await openBatches(recipe, group, { onMessage: () => {}, warn: () => {} }),
+      capture,
+      group,
+    },
+    {
+      ...settings,
+      accumulateGradBatches: planOf(settings).accumulateGradBatches,
+      seed: recipe.seed,
+      ema: recipe.ema,
+      samples: { everyNSteps: 0, offset: 0 },
+      validation: { everyNSteps: 0 },
+      readsLater,
+    },
+    {
+      onLog: ({ step, ...figures }) => {
+        const steady = Object.entries(figures).filter(([name]) => !/^(speed|memory|seconds)/.test(name));
+        told.records.push({ step, ...Object.fromEntries(steady) });
+      },
+      onProgress: ({ loss }) => told.losses.push(loss),
+      onWarning: (_, message) => told.warnings.push(message),
+      onCheckpoint: () => {
+        const { state, network, emas, optimizer } = run.checkpoint({});
+        const tensors = Object.entries({ ...network, ...optimizer, ...emas.ema_network }).map(([name, t]) =>
+          bits(name, t),
+        );
+        told.stored.push([state.step, [JSON.stringify({ ...state, seconds: 0 }), ...tensors]]);
+      },
+    },
+  );
+  try {
+    await run.run();
+  } catch (error) {
+    told.error = (error as Error).message;
+  }
+  for (const module of [network, preconditioning, ...[...emas.values()].map(({ module }) => module)]) module.dispose();
+  empty.dispose();
+  return told;
+}
+
+const bits = (name: string, t: Tensor) => {
+  const data = t.detach().data();
+  return `${name} ${Buffer.from(data.buffer, data.byteOffset, data.byteLength).toString("base64")}`;
+};
