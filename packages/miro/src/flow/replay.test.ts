@@ -1,4 +1,4 @@
-import { memory, noGrad, ones, type Replayable, rand, randn, scope, type Tensor } from "@miro-t2i/torch";
+import { memory, noGrad, ones, rand, randn, scope, type Tensor } from "@miro-t2i/torch";
 import { expect, test } from "vitest";
 import { type Conditioning, narrowConditioning } from "../networks/conditioning.js";
 import { parsePrecondConfig } from "../networks/config.js";
