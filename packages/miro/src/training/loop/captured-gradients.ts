@@ -1,7 +1,7 @@
 /**
  * The gradients of a step as captured work: launching the kernels of both passes and of the backward pass one by one
- * takes longer than running them where a batch is small, so they are recorded once (as a CUDA graph) and replayed on new
- * values in the same tensors.
+ * takes longer than running them where a batch is small, so they are recorded once (as a CUDA graph) and replayed on
+ * new values in the same tensors.
  *
  * Batch, draws and loss scale are copied into tensors that stay. Gradients stay where they are, too: they are set to
  * zero, not dropped, and every accumulation step adds to them. There is a recording for each shape of the inputs. Texts
