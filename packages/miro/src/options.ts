@@ -31,6 +31,8 @@ export interface Declaration {
    * it is switched off. Absent: not at all.
    */
   flag?: string;
+  /** The values that there are, where only the program knows them, for shells to complete; `help` names them. */
+  values?: () => readonly string[];
   /** What holds where it is not given, if that is no constant of the schema. */
   otherwise?: Words;
   /** Reads a text of a command line, a cell or an axis; undefined where it cannot be read. Default: by the schema. */
@@ -245,7 +247,9 @@ export function isFlag(schema: z.ZodType): boolean {
 }
 
 /** The values of an option that has only a few, else null. */
-export function choices(schema: z.ZodType): string[] | null {
+export function choices(schema: z.ZodType): readonly string[] | null {
+  const { values } = declarationOf(schema);
+  if (values !== undefined) return values();
   const all = alternatives(schema);
   return all.every((one) => one instanceof z.ZodEnum) ? all.flatMap((one) => one.options.map(String)) : null;
 }

@@ -189,8 +189,8 @@ function reader(name: string, schema: z.ZodType, flag: string): (text: string, e
 
 /** Help with the type and the default; of what must be given there is none, and a flag is off unless it is given. */
 function description(schema: z.ZodType): string {
-  const { help, flag } = declarationOf(schema);
-  const typed = isNumeric(schema) || choices(schema) !== null;
+  const { help, flag, values } = declarationOf(schema);
+  const typed = isNumeric(schema) || (values === undefined && choices(schema) !== null);
   const hasDefault = !isFlag(schema) && schema.safeParse(undefined).success && Boolean(flag?.startsWith("-"));
   const notes = [
     ...(typed ? [expectedOf(schema)] : []),

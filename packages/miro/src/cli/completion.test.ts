@@ -34,6 +34,7 @@ describe("bash", () => {
   });
   test("completes the values of an option that has only a few", () => {
     expect(completes("miro", "generate", "--quantize", "")).toEqual(["none", "int8"]);
+    expect(completes("miro", "generate", "--sampler", "eul")).toEqual(["euler", "euler_ancestral"]);
   });
 });
 

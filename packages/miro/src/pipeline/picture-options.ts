@@ -154,6 +154,7 @@ export const pictureOptions = z.strictObject({
       expected: () => `one of ${samplerNames().join(", ")}`,
       help: () => `sampler, with its evaluations of the network a step: ${samplerCosts()}`,
       flag: "--sampler <name>",
+      values: samplerNames,
       perPrompt: true,
     },
   ),

@@ -1,4 +1,13 @@
-import { copyFileSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import {
+  copyFileSync,
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  writeFileSync,
+} from "node:fs";
 import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
@@ -514,6 +523,23 @@ describe("other sources", () => {
     expect(found.get("red 0.json")!.toString()).toBe('{"year": 1990}');
     expect(imageFormat(found.get("red 0.png")!)).toBe("png");
     expect(imageFormat(found.get("train-00000-of-00002/00000001.bmp")!)).toBe("bmp");
+  });
+});
+
+describe("folders", () => {
+  it("of scores are made by the stages that write some, not by that which reads them", async () => {
+    const where = places();
+    expect((await run(where, { stage: "vae", missingScores: "allow" })).counts.done).toBe(2);
+    expect([existsSync(where.dest), existsSync(where.csvDir)]).toEqual([true, false]);
+    const scored = places();
+    expect((await run(scored, { stage: "rewards" })).counts.done).toBe(2);
+    expect([existsSync(scored.dest), existsSync(scored.csvDir)]).toEqual([false, true]);
+  });
+
+  it("are not made where a model is missing", async () => {
+    const where = places();
+    await expect(run(where, { model: join(folder, "no-model") })).rejects.toThrow(/no-model/);
+    expect([existsSync(where.dest), existsSync(where.csvDir)]).toEqual([false, false]);
   });
 });
 

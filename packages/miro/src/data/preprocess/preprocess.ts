@@ -165,16 +165,13 @@ async function prepare(options: ResolvedOptions): Promise<Prepared> {
     options,
   ).map((i) => all[i]!);
   const csvDir = options.csvDir ?? join(statSync(src).isDirectory() ? src : dirname(src), "scores");
-  proveWritable(csvDir, "folder", "csvDir");
   if (dest !== undefined && stages.includes("vae")) {
     proveWritable(dest, "folder", "dest");
-    makeOutputFolder(dest);
-    if (realpathSync(dest) === realpathSync(src))
+    if (existsSync(dest) && realpathSync(dest) === realpathSync(src))
       throw new InvalidInputError(
         message`${about("dest")}: is the folder of ${option("src")}; the enriched tars would replace the raw ones`,
       );
   }
-  makeOutputFolder(csvDir);
   const table = options.syntheticCaptions === undefined ? null : SyntheticTable.open(options.syntheticCaptions);
   if (table !== null && !options.synthetic)
     throw new InvalidInputError(
@@ -185,8 +182,13 @@ async function prepare(options: ResolvedOptions): Promise<Prepared> {
     if (scorers.vqa.length === 0) stages.splice(stages.indexOf("vqa"), 1);
     if (scorers.rewards.length === 0) stages.splice(stages.indexOf("rewards"), 1);
   }
+  // The stage `vae` only reads scores, which there need not be.
+  const writesScores = stages.some((one) => one !== "vae");
+  if (writesScores) proveWritable(csvDir, "folder", "csvDir");
   const folders = stages.includes("vae") ? await locateModels(options) : null;
   signal?.throwIfAborted();
+  if (dest !== undefined && stages.includes("vae")) makeOutputFolder(dest);
+  if (writesScores) makeOutputFolder(csvDir);
   return { options, stages, shards, csvDir, table, scorers, folders };
 }
 

@@ -26,7 +26,12 @@ import { MetricsLog } from "../logging/logging.js";
 import { DataParallelGroup } from "../process-group/process-group.js";
 import { recipeToJson } from "../recipes/recipe.js";
 import { type RecipeChange, recipeChanges, refuseRecipeChanges } from "../recipes/recipe-changes.js";
-import { loadTrainingCheckpoint, saveTrainingCheckpoint, setAsideNewer } from "../state/checkpoint.js";
+import {
+  loadTrainingCheckpoint,
+  readTrainingState,
+  saveTrainingCheckpoint,
+  setAsideNewer,
+} from "../state/checkpoint.js";
 import { replaceFolder } from "../state/replace-folder.js";
 import type { RunLock } from "../state/run-lock.js";
 import { runLoop, type Work } from "./loop.js";
@@ -56,13 +61,17 @@ const FREE = [
 export async function runTask(options: RunOptions<TaskRecipe>): Promise<RunResult> {
   checkObject("options", options, "{ recipe, output, … }", ["recipe", "output"]);
   checkObject("recipe", options.recipe, "the recipe of a task", ["kind", "trainer"]);
-  const { recipe, output, onMessage = () => {} } = options;
+  const { recipe, output, allowChanges = false, onMessage = () => {} } = options;
   const deadline = deadlineOf(recipe.trainer);
   const spec = taskOf({ ...recipe });
   if (spec === null) throw invalid("recipe.kind", "the kind of a registered task", recipe.kind);
   return withRunLock(options, async (lock) => {
     checkDevice(recipe.trainer.device, "trainer.device");
     const newest = await openRunFolder(options, DataParallelGroup.alone());
+    if (newest && !allowChanges) {
+      const changes = taskRecipeChanges(spec, readTrainingState(newest.path).recipe, recipe);
+      refuseRecipeChanges(newest.path, changes, "start a new run");
+    }
     makeFolder(output);
     const seedInitialWeights = () => void manualSeed(streamSeed(recipe.seed, "initialWeights"));
     const task = await spec.build(recipe, { output, seedInitialWeights, onMessage });
@@ -89,7 +98,7 @@ async function trainTask(
   task: Task,
   spec: TaskSpec,
   { lock, newest, deadline }: { lock: RunLock; newest: StoredCheckpoint | undefined; deadline: number },
-  { recipe, output, allowChanges = false, signal, onProgress, onMessage = () => {} }: RunOptions<TaskRecipe>,
+  { recipe, output, signal, onProgress, onMessage = () => {} }: RunOptions<TaskRecipe>,
 ): Promise<RunResult> {
   const { trainer, seed } = recipe;
   if (trainer.threads > 0) setNumThreads(trainer.threads);
@@ -105,9 +114,6 @@ async function trainTask(
   if (newest) {
     scope(() => {
       const stored = loadTrainingCheckpoint(newest.path);
-      if (!allowChanges) {
-        refuseRecipeChanges(newest.path, taskRecipeChanges(spec, stored.state.recipe, recipe), "start a new run");
-      }
       network.loadStateDict(stored.network);
       const groups = optimizer.stateDict().groups;
       optimizer.loadStateDict({ step: stored.state.optimizerStep, tensors: stored.optimizer, groups });

@@ -30,6 +30,7 @@ import { openRunSamples, type RunSamples } from "../samples/run-samples.js";
 import {
   listCheckpoints,
   loadTrainingCheckpoint,
+  readTrainingState,
   setAsideNewer,
   type TrainingCheckpoint,
 } from "../state/checkpoint.js";
@@ -73,6 +74,10 @@ async function trainAlone(
   /** Says what must not get lost, whoever says it. */
   const warn = first ? onWarning : (message: string) => onWarning(`rank ${group.rank}: ${message}`);
   const newest = await openRunFolder({ output, resume }, group);
+  if (newest && !allowChanges) {
+    const stored = readTrainingState(newest.path).recipe;
+    refuseRecipeChanges(newest.path, recipeChanges(recipeWithDefaults(stored), recipeToJson(recipe)));
+  }
   if (resume !== false && !newest) onMessage(`${output}: no checkpoint yet, starting at step 0`);
   if (recipe.trainer.threads > 0) setNumThreads(recipe.trainer.threads);
 
@@ -190,13 +195,7 @@ async function trainAlone(
     );
     if (newest) {
       scope(() => {
-        const stored = loadTrainingCheckpoint(newest.path);
-        if (!allowChanges)
-          refuseRecipeChanges(
-            newest.path,
-            recipeChanges(recipeWithDefaults(stored.state.recipe), recipeToJson(recipe)),
-          );
-        trainer.restore(stored);
+        trainer.restore(loadTrainingCheckpoint(newest.path));
       });
       onMessage(`resumed at step ${trainer.step} from ${newest.path}`);
       if (first)

@@ -134,7 +134,10 @@ describe("resuming", () => {
     await train(output);
     const before = bits(output);
     const other = recipe({ batch_size: 8, log_every_n_steps: 1 }, { optimizer: { name: "lamb", lr: 0.02 } });
-    const error = await train(output, { recipe: other, resume: true }).catch((error: Error) => error);
+    const said: string[] = [];
+    const onMessage = (text: string) => void said.push(text);
+    const error = await train(output, { recipe: other, resume: true, onMessage }).catch((error: Error) => error);
+    expect(said).not.toContain("opening the data"); // which may take long
     expect((error as Error).message.split("\n")).toEqual([
       expect.stringMatching(/step-00000009: the run was made by another recipe:$/),
       "  optimizer.lr: 0.01 in the checkpoint, 0.02 now",

@@ -233,6 +233,22 @@ export function setAsideNewer(folder: string, step: number): string[] {
  * inside a `scope()` that frees them.
  */
 export function loadTrainingCheckpoint(path: string): TrainingCheckpoint {
+  const state = readTrainingState(path);
+  const read = (file: string) => Object.fromEntries(readSafetensors(join(path, file)));
+  const averages = readdirSync(path).flatMap((file) => {
+    const suffix = emaFilePattern.exec(file);
+    return suffix === null ? [] : [[`ema_network${suffix[1] ?? ""}`, read(file)] as const];
+  });
+  return {
+    state,
+    network: read("network.safetensors"),
+    emas: Object.fromEntries(averages),
+    optimizer: read("optimizer.safetensors"),
+  };
+}
+
+/** What a checkpoint says of its run, without its tensors. @throws MiroError naming what is wrong with it */
+export function readTrainingState(path: string): TrainingState {
   checkName("path", path, "the folder of a checkpoint");
   const statePath = join(path, STATE_FILE);
   let state: TrainingState;
@@ -246,17 +262,7 @@ export function loadTrainingCheckpoint(path: string): TrainingCheckpoint {
   for (const key of ["step", "emaUpdates", "skippedSteps", "seconds", "optimizerStep"] as const)
     if (typeof state[key] !== "number" || !(state[key] >= 0))
       throw new MiroError(`${statePath}: ${key}: expected a number of 0 or more, found ${describe(state[key])}`);
-  const read = (file: string) => Object.fromEntries(readSafetensors(join(path, file)));
-  const averages = readdirSync(path).flatMap((file) => {
-    const suffix = emaFilePattern.exec(file);
-    return suffix === null ? [] : [[`ema_network${suffix[1] ?? ""}`, read(file)] as const];
-  });
-  return {
-    state,
-    network: read("network.safetensors"),
-    emas: Object.fromEntries(averages),
-    optimizer: read("optimizer.safetensors"),
-  };
+  return state;
 }
 
 function removeFolder(folder: string, name: string): void {
