@@ -1,8 +1,9 @@
-import { mkdtempSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from "node:fs";
+import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { afterAll, expect, test } from "vitest";
+import { decodeImage } from "../../pictures/decode.js";
 import { buildBundledModel } from "./build.js";
 import { readFigures } from "./figures.js";
 
@@ -30,6 +31,22 @@ test("the bundled model is what the command makes of it and of its evaluation, i
   expect(filesOf(output)).toEqual(filesOf(bundled));
   for (const name of filesOf(bundled))
     expect(readFileSync(join(output, name)).equals(readFileSync(join(bundled, name))), name).toBe(true);
+});
+
+test("the curve of the loss is of the logs that are named, whatever they call it", async () => {
+  for (const key of ["raw_loss", "train/raw_loss"]) {
+    const run = join(folder, key.replace("/", "-"));
+    mkdirSync(run);
+    writeFileSync(
+      join(run, "log.jsonl"),
+      [1, 2, 3].map((step) => `${JSON.stringify({ step, [key]: 1 / step })}\n`).join(""),
+    );
+    const output = join(folder, `with-${key.replace("/", "-")}`);
+    await buildBundledModel({ ...options, logs: [run], output });
+    const { width } = await decodeImage(readFileSync(join(output, "loss.png")));
+    expect(width).toBeGreaterThan(300);
+    expect(readFileSync(join(output, "loss.png")).equals(readFileSync(join(bundled, "loss.png")))).toBe(false);
+  }
 });
 
 test("a card that names a figure that there is not is refused, and nothing is written", async () => {

@@ -107,11 +107,16 @@ async function prepare(
   for (const name of ["README.md", "release.json"]) rmSync(join(folder, name));
 }
 
+/** The loss without reweighting, as logs call it and as early ones did. */
+const RAW_LOSSES = ["train/raw_loss", "raw_loss"];
+
 /** The curve of the loss; the earlier edition's where no log says another, null where that has none. */
 async function lossPicture({ network, logs, before }: BuildOptions): Promise<Uint8Array | null> {
   const runs = logs ?? (isRun(network) ? [network] : []);
   if (runs.length > 0) {
-    const { drawing } = runChart(runs.map(readRunLog), { keys: ["raw_loss", "train/raw_loss"] });
+    const read = runs.map(readRunLog);
+    const keys = RAW_LOSSES.filter((key) => read.some(({ series }) => series.has(key)));
+    const { drawing } = runChart(read, { keys: keys.length > 0 ? keys : RAW_LOSSES });
     const { data, width, height } = await drawing.toImage();
     return encodePng(data, width, height, [sheetText("curves of runs")]);
   }
