@@ -20,9 +20,12 @@ export interface Ending {
 
 /**
  * Runs `miro` with arguments.
- * @param kill a signal and the milliseconds after which it is sent, unless the process has ended by then
+ * @param kill a signal, and after how many milliseconds or by what sign it is sent, unless the process has ended by then
  */
-export function runMiro(args: readonly string[], kill?: { signal: NodeJS.Signals; afterMs: number }): Promise<Ending> {
+export function runMiro(
+  args: readonly string[],
+  kill?: { signal: NodeJS.Signals } & ({ afterMs: number } | { once: () => boolean }),
+): Promise<Ending> {
   const started = performance.now();
   const child: ChildProcess = spawn(process.execPath, [MIRO, ...args], { stdio: ["ignore", "pipe", "pipe"] });
   const text = { stdout: "", stderr: "" };
@@ -30,11 +33,16 @@ export function runMiro(args: readonly string[], kill?: { signal: NodeJS.Signals
     child[name]!.on("data", (bytes: Buffer) => {
       text[name] += bytes;
     });
-  const timer = kill && setTimeout(() => child.kill(kill.signal), kill.afterMs);
+  const end = () => {
+    if (kill === undefined || ("once" in kill && !kill.once())) return;
+    clearInterval(timer);
+    child.kill(kill.signal);
+  };
+  const timer = setInterval(end, kill && "afterMs" in kill ? kill.afterMs : 5);
   return new Promise((resolve, reject) => {
     child.on("error", reject);
     child.on("close", (code, signal) => {
-      clearTimeout(timer);
+      clearInterval(timer);
       resolve({ code, signal, ...text, ms: performance.now() - started });
     });
   });
