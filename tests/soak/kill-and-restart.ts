@@ -20,7 +20,8 @@ export interface Ending {
 
 /**
  * Runs `miro` with arguments.
- * @param kill a signal, and after how many milliseconds or by what sign it is sent, unless the process has ended by then
+ * @param kill a signal, and after how many milliseconds or by what sign it is sent, unless the process has ended by
+ * then
  */
 export function runMiro(
   args: readonly string[],
