@@ -34,12 +34,16 @@ export function runMiro(
     child[name]!.on("data", (bytes: Buffer) => {
       text[name] += bytes;
     });
-  const end = () => {
-    if (kill === undefined || ("once" in kill && !kill.once())) return;
-    clearInterval(timer);
-    child.kill(kill.signal);
-  };
-  const timer = setInterval(end, kill && "afterMs" in kill ? kill.afterMs : 5);
+  const timer =
+    kill &&
+    setInterval(
+      () => {
+        if ("once" in kill && !kill.once()) return;
+        clearInterval(timer);
+        child.kill(kill.signal);
+      },
+      "once" in kill ? 5 : kill.afterMs,
+    );
   return new Promise((resolve, reject) => {
     child.on("error", reject);
     child.on("close", (code, signal) => {

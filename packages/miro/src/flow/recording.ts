@@ -2,10 +2,22 @@
  * What captured work needs: tensors that stay, into which new values are copied, and a name for structures whose values
  * can be copied into each other.
  */
-import { type Replayable, Tensor } from "@miro-t2i/torch";
+import { captureGraph, GraphPool, type Replayable, Tensor } from "@miro-t2i/torch";
 
 /** Runs `body` and gives something that repeats it on the same tensors, such as the engine's `captureGraph`. */
 export type Capture = <T extends object>(body: () => T) => Replayable<T>;
+
+/**
+ * Records CUDA graphs on a device that has them. All use the same memory, so one must be done, and what it gives
+ * copied, before the next one runs.
+ */
+export function graphsOn(device: number): Capture {
+  const pool = new GraphPool();
+  return (body) => captureGraph(body, { device, pool });
+}
+
+/** Texts of recorded work are padded to multiples of so many tokens: a few lengths serve all texts. */
+export const RECORDED_TOKENS = 16;
 
 /** A structure of plain objects, arrays and tensors with copies of its tensors that outlive scopes. */
 export function staying<T>(value: T): T {

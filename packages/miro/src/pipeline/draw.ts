@@ -2,9 +2,10 @@
  * Draws the pictures of a plan: texts are encoded, batches of pictures go through the network, the decoder finishes
  * them. A batch that does not fit in memory is halved, and what fits is remembered.
  */
-import { captureGraph, cat, GraphPool, hasCudaGraphs, memory, scope, type Tensor, TorchError } from "@miro-t2i/torch";
+import { cat, hasCudaGraphs, memory, scope, type Tensor, TorchError } from "@miro-t2i/torch";
 import type { Autoencoder } from "../autoencoder/index.js";
 import type { Predict } from "../flow/guidance.js";
+import { graphsOn, RECORDED_TOKENS } from "../flow/recording.js";
 import { release } from "../flow/release.js";
 import { ReplayedPredict } from "../flow/replay.js";
 import type { Conditioning } from "../networks/conditioning.js";
@@ -45,9 +46,6 @@ interface Batch {
 /** What is drawn over, by the place of its prompt. */
 type EncodedEdits = Map<number, EncodedEdit>;
 
-/** Texts are padded to multiples of so many tokens where evaluations are recorded. */
-const RECORDED_TOKENS = 16;
-
 /** Tokens of a text, as far as they matter for the arithmetic of an evaluation: hardly. */
 const COUNTED_TOKENS = 16;
 
@@ -74,9 +72,7 @@ export class Drawer {
     this.#predict = this.#device === "cpu" ? withBusyThreads(predict, flops) : predict;
     const gpu = cudaIndex(this.#device);
     if (gpu !== null && hasCudaGraphs(gpu)) {
-      // One evaluation comes after the other, and its results are copied: all can use the same memory.
-      const pool = new GraphPool();
-      this.#replayed = new ReplayedPredict(this.#predict, (body) => captureGraph(body, { device: gpu, pool }));
+      this.#replayed = new ReplayedPredict(this.#predict, graphsOn(gpu));
     } else this.#replayed = null;
     this.#together = this.#device === "cpu" ? new Together(this.#predict, this.latentShape) : null;
     this.#residency = new Residency(parts, () => this.#replayed?.dispose());
@@ -238,7 +234,6 @@ export class Drawer {
       unwanted: rows.map((row) => plan.unwanted[row]!),
       guided: plan.guided,
       device: this.#device,
-      // A recording is of one length of text: a few lengths serve all texts.
       ...(this.#replayed && { padTo: RECORDED_TOKENS }),
     });
   }

@@ -1,7 +1,7 @@
 /** What a training is made of, by its recipe: EMA weights, the optimizer, and what the machine can do. */
-import { captureGraph, GraphPool, hasCudaGraphs, nn } from "@miro-t2i/torch";
+import { hasCudaGraphs, nn } from "@miro-t2i/torch";
 import { AdamW, Lamb } from "@miro-t2i/torch/optim";
-import type { Capture } from "../../flow/recording.js";
+import { type Capture, graphsOn } from "../../flow/recording.js";
 import type { FlowPrecond } from "../../networks/precond.js";
 import type { Rin } from "../../networks/rin.js";
 import { cudaIndex } from "../../pipeline/loading/device.js";
@@ -32,9 +32,7 @@ export function createCapture({ trainer }: Recipe, warn: (warning: string) => vo
     warn(`trainer.cuda_graphs: graphs are not there for ${trainer.device}; the run goes on without, which costs speed`);
     return null;
   }
-  // One comes after the other, and what they give is copied: all can use the same memory.
-  const pool = new GraphPool();
-  return (body) => captureGraph(body, { device, pool });
+  return graphsOn(device);
 }
 
 /** The EMA weights by their published names, on the device of the network. */

@@ -2,7 +2,7 @@
 import { describe, expect, it } from "vitest";
 import type { Capture } from "../../flow/recording.js";
 import { rerun } from "../../flow/testing/rerun.js";
-import { tinyRecipe } from "../testing/tiny.js";
+import { tinyRecipe, tinyRecipeJson } from "../testing/tiny.js";
 import { trained } from "../testing/trained.js";
 
 let captures = 0;
@@ -43,6 +43,19 @@ describe("captured gradients", () => {
     });
   });
 
+  it("texts stay as they are where the network reads what is padded", async () => {
+    const { network } = tinyRecipeJson();
+    const concatenated = {
+      ...(network as object),
+      concat_cond_token_to_latents: true,
+      use_self_conditioning: false,
+      num_latents: 12,
+    };
+    const captured = await trained({}, { network: concatenated }, { capture: counted });
+    expect(captured.error).toBeNull();
+    expect(captured).toEqual(await trained({}, { network: concatenated }));
+  });
+
   it("a step that is not finite is named with its own tensors", async () => {
     const trainer = { max_skipped_in_a_row: 3, checkpoint_every_n_steps: 1000, log_every_n_steps: 1000 };
     const rest = { ...WHOLE, optimizer: { name: "adamw", lr: 1e30 } };
@@ -56,16 +69,17 @@ describe("captured gradients", () => {
 
   it("a recording that fails is said once, and the run goes on without", async () => {
     let tried = 0;
+    const why = "operation not permitted when stream is capturing";
     const capture: Capture = (body) => {
       tried++;
       body(); // leaves gradients behind
-      throw new Error("operation not permitted when stream is capturing");
+      throw new Error(why);
     };
     const failed = await trained({}, WHOLE, { capture });
     const alone = await trained({}, WHOLE);
     expect(tried).toBe(1);
     expect(failed.warnings).toEqual([
-      "trainer.cuda_graphs: recording a step failed (operation not permitted when stream is capturing); the run goes on without, which costs speed",
+      `trainer.cuda_graphs: recording a step failed (${why}); the run goes on without, which costs speed`,
     ]);
     expect({ ...failed, warnings: [] }).toEqual(alone);
   });

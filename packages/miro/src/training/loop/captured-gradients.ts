@@ -5,28 +5,26 @@
  *
  * Batch, draws and loss scale are copied into tensors that stay. Gradients stay where they are, too: they are set to
  * zero, not dropped, and every accumulation step adds to them. There is a recording for each shape of the inputs. Texts
- * are padded to multiples of {@link TEXT_TOKENS}, so that a few recordings serve all batches; what is padded is read by
- * no-one. Where recording fails, gradients are computed operator by operator from then on.
+ * are padded to multiples of {@link RECORDED_TOKENS}, so that a few recordings serve all batches, where no-one reads what
+ * is padded. Where recording fails, gradients are computed operator by operator from then on.
  */
 import { aten, noGrad, type Replayable, type Tensor } from "@miro-t2i/torch";
 import type { TensorList } from "@miro-t2i/torch/optim";
 import type { LossBatch } from "../../flow/loss.js";
-import { type Capture, copyInto, formOf, staying } from "../../flow/recording.js";
+import { type Capture, copyInto, formOf, RECORDED_TOKENS, staying } from "../../flow/recording.js";
 import { release } from "../../flow/release.js";
-import { partsOf, type Rows, rowsOf } from "../batches/batch-slices.js";
+import type { Rows } from "../batches/batch-slices.js";
 import {
   accumulateGradients,
   addGradients,
-  cut,
   type Draws,
   type GradientOptions,
+  type MicroBatch,
   type Model,
   meanOf,
+  microBatches,
   seedNetwork,
 } from "./gradients.js";
-
-/** Texts have a multiple of so many tokens. */
-const TEXT_TOKENS = 16;
 
 /** What changes from step to step. */
 interface Inputs {
@@ -48,15 +46,16 @@ export class CapturedGradients {
   readonly #model: Model;
   readonly #trainable: TensorList;
   readonly #capture: Capture;
+  readonly #onFailure: (failure: Error) => void;
   readonly #recordings = new Map<string, Recording>();
-  /** Why nothing is recorded any more, until it is taken. */
-  #failure: Error | null = null;
   #works = true;
 
-  constructor(model: Model, trainable: TensorList, capture: Capture) {
+  /** @param onFailure told why nothing is recorded any more, once */
+  constructor(model: Model, trainable: TensorList, capture: Capture, onFailure: (failure: Error) => void) {
     this.#model = model;
     this.#trainable = trainable;
     this.#capture = capture;
+    this.#onFailure = onFailure;
   }
 
   /** Whether gradients are replayed: then they lie in tensors that must stay. */
@@ -64,45 +63,34 @@ export class CapturedGradients {
     return this.#works;
   }
 
-  /** Why recording has failed, the first time that it is asked for; null before and afterwards. */
-  takeFailure(): Error | null {
-    const failure = this.#failure;
-    this.#failure = null;
-    return failure;
-  }
-
   /** As `accumulateGradients`, but what was in the gradients before is gone. */
   accumulate(batch: LossBatch, options: Options): Tensor {
     if (!this.#works) return accumulateGradients(this.#model, batch, options);
-    const parts = partsOf(options.rows, options.accumulateGradBatches);
-    const padded = padTexts(batch);
-    let prepared: { recording: Recording; inputs: Inputs; some: Rows; own: Rows }[];
+    const { draws, lossScale = 1, rows, accumulateGradBatches } = options;
+    const parts = microBatches(this.#padded(batch), draws, rows, accumulateGradBatches);
+    let prepared: (MicroBatch & { recording: Recording })[];
     try {
-      prepared = parts.map((some) => {
-        const own = { start: some.start - options.rows.start, count: some.count, batchSize: options.rows.count };
-        const { draws, lossScale = 1 } = options;
-        const inputs = { batch: rowsOf(padded, own), draws: cut(draws, own), lossScale };
-        return { recording: this.#recordingOf(inputs, { ...options, rows: some }), inputs, some, own };
-      });
+      prepared = parts.map((part) => ({ ...part, recording: this.#recordingOf({ ...part, lossScale }, options) }));
     } catch (error) {
-      this.#failure = error as Error;
       this.#works = false;
       this.dispose();
       this.#trainable.clearGradients();
+      this.#onFailure(error as Error);
       return accumulateGradients(this.#model, batch, options);
     }
     noGrad(() => aten._foreach_zero_(this.#trainable.gradients().filter((gradient) => gradient !== null)));
     return meanOf(
-      prepared.map(({ recording, inputs, some, own }) => {
-        copyInto(recording.inputs, inputs);
-        seedNetwork({ ...options, rows: some });
+      prepared.map(({ recording, batch, draws, rows, own }) => {
+        copyInto(recording.inputs, { batch, draws, lossScale });
+        seedNetwork({ ...options, rows });
         recording.run.replay();
         return { terms: recording.run.outputs.terms.clone(), rows: own };
       }),
     );
   }
 
-  #recordingOf(given: Inputs, { rows, precision }: Options): Recording {
+  #recordingOf({ batch, draws, lossScale, rows }: Inputs & { rows: Rows }, { precision }: Options): Recording {
+    const given = { batch, draws, lossScale };
     const form = formOf(given);
     let recording = this.#recordings.get(form);
     if (recording === undefined) {
@@ -130,15 +118,15 @@ export class CapturedGradients {
     }
     this.#recordings.clear();
   }
-}
 
-/** The batch with its texts padded to a multiple of {@link TEXT_TOKENS}. */
-function padTexts(batch: LossBatch): LossBatch {
-  const missing = -batch.textEmbeddings.size(1) & (TEXT_TOKENS - 1);
-  if (missing === 0) return batch;
-  return {
-    ...batch,
-    textEmbeddings: aten.constant_pad_nd(batch.textEmbeddings, [0, 0, 0, missing]),
-    textMask: aten.constant_pad_nd(batch.textMask, [0, missing]),
-  };
+  /** The batch with its texts padded, unless its network reads what is padded. */
+  #padded(batch: LossBatch): LossBatch {
+    const missing = -batch.textEmbeddings.size(1) & (RECORDED_TOKENS - 1);
+    if (missing === 0 || this.#model.network.config.concatCondTokenToLatents) return batch;
+    return {
+      ...batch,
+      textEmbeddings: aten.constant_pad_nd(batch.textEmbeddings, [0, 0, 0, missing]),
+      textMask: aten.constant_pad_nd(batch.textMask, [0, missing]),
+    };
+  }
 }

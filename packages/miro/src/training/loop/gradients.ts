@@ -74,23 +74,39 @@ export function accumulateGradients(
   batch: LossBatch,
   { accumulateGradBatches, reducer, ...options }: GradientOptions & { accumulateGradBatches: number },
 ): Tensor {
-  const { rows } = options;
   const draws = options.draws ?? drawRows(model, batch, options);
-  const parts = partsOf(rows, accumulateGradBatches).map((some, i) => {
-    const own = { start: some.start - rows.start, count: some.count, batchSize: rows.count };
+  const parts = microBatches(batch, draws, options.rows, accumulateGradBatches);
+  const means = parts.map(({ rows, own, batch, draws }, i) => {
     const add = () =>
       scope(() => {
-        seedNetwork({ ...options, rows: some });
-        return addGradients(model, rowsOf(batch, own), { ...options, rows: some, draws: cut(draws, own), reducer });
+        seedNetwork({ ...options, rows });
+        return addGradients(model, batch, { ...options, rows, draws, reducer });
       });
     const last = i === accumulateGradBatches - 1;
     return { terms: reducer === undefined || last ? add() : reducer.noSync(add), rows: own };
   });
-  return meanOf(parts);
+  return meanOf(means);
+}
+
+/** What one accumulation step computes. */
+export interface MicroBatch {
+  /** Its rows of the whole batch, and of the rows that are given. */
+  rows: Rows;
+  own: Rows;
+  batch: LossBatch;
+  draws: Draws;
+}
+
+/** Rows of a batch and what was drawn for them, in equally many at a time (views). */
+export function microBatches(batch: LossBatch, draws: Draws, all: Rows, parts: number): MicroBatch[] {
+  return partsOf(all, parts).map((rows) => {
+    const own = { start: rows.start - all.start, count: rows.count, batchSize: all.count };
+    return { rows, own, batch: rowsOf(batch, own), draws: cut(draws, own) };
+  });
 }
 
 /** Rows of what was drawn. */
-export function cut(draws: Draws, { start, count }: Rows): Draws {
+function cut(draws: Draws, { start, count }: Rows): Draws {
   return Object.fromEntries(Object.entries(draws).map(([purpose, all]) => [purpose, all.narrow(0, start, count)]));
 }
 

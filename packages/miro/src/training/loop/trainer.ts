@@ -171,7 +171,9 @@ export class Trainer {
     this.#device = parts.network.latents.device;
     this.#trainable = new TensorList(parts.optimizer.paramGroups.flatMap(({ params }) => params));
     this.#readsLater = options.readsLater ?? this.#device !== "cpu";
-    this.#captured = parts.capture ? new CapturedGradients(parts, this.#trainable, parts.capture) : null;
+    this.#captured = parts.capture
+      ? new CapturedGradients(parts, this.#trainable, parts.capture, (failure) => this.#warnOfCapture(failure))
+      : null;
   }
 
   /** Whether {@link run} ended because its time was over, before the last step. */
@@ -360,7 +362,6 @@ export class Trainer {
         this.#captured?.accumulate(own, options) ?? accumulateGradients(this.parts, own, { ...options, reducer });
       return terms.keep();
     });
-    this.#warnOfCapture(k);
     const others = (await replicas?.collect()) ?? [];
     const parts = [{ terms: means, rows }, ...others.map(({ terms, rows }) => ({ terms: tensor(terms, F64), rows }))];
     try {
@@ -370,14 +371,10 @@ export class Trainer {
     }
   }
 
-  /** Says once that gradients were to be recorded and could not be. */
-  #warnOfCapture(k: number): void {
-    const failure = this.#captured?.takeFailure();
-    if (failure)
-      this.#hooks.onWarning?.(
-        k,
-        `trainer.cuda_graphs: recording a step failed (${failure.message}); the run goes on without, which costs speed`,
-      );
+  /** Says that gradients were to be recorded and could not be. */
+  #warnOfCapture({ message }: Error): void {
+    const what = `trainer.cuda_graphs: recording a step failed (${message})`;
+    this.#hooks.onWarning?.(this.step + 1, `${what}; the run goes on without, which costs speed`);
   }
 
   /** Batch k, and what the loss draws for these of its rows, on the device in one copy. */

@@ -1,7 +1,7 @@
 /** A network that trains in a second, for tests. */
 import { readdirSync } from "node:fs";
 import { join } from "node:path";
-import { scope } from "@miro-t2i/torch";
+import { scope, type Tensor } from "@miro-t2i/torch";
 import { readSafetensors } from "@miro-t2i/torch/io";
 import { TINY_NETWORK } from "../../networks/testing/tiny-config.js";
 import { parseRecipe, type Recipe } from "../recipes/recipe.js";
@@ -47,10 +47,15 @@ export function bits(output: string): Record<string, string> {
     const all: Record<string, string> = {};
     for (const part of readdirSync(path).filter((name) => name.endsWith(".safetensors"))) {
       for (const [name, tensor] of readSafetensors(join(path, part))) {
-        const data = tensor.data();
-        all[`${part} ${name}`] = Buffer.from(data.buffer, data.byteOffset, data.byteLength).toString("base64");
+        all[`${part} ${name}`] = bitsOf(tensor);
       }
     }
     return all;
   });
+}
+
+/** The values of a tensor as bits. */
+export function bitsOf(tensor: Tensor): string {
+  const data = tensor.detach().data();
+  return Buffer.from(data.buffer, data.byteOffset, data.byteLength).toString("base64");
 }

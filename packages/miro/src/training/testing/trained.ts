@@ -1,5 +1,5 @@
 /** A whole training and all that it tells, to be compared with another one. */
-import { manualSeed, scope, type Tensor, zeros } from "@miro-t2i/torch";
+import { manualSeed, scope, zeros } from "@miro-t2i/torch";
 import { GradScaler } from "@miro-t2i/torch/optim";
 import type { Capture } from "../../flow/recording.js";
 import type { LogRecord } from "../logging/logging.js";
@@ -10,7 +10,7 @@ import { openBatches } from "../loop/open-data.js";
 import { Trainer } from "../loop/trainer.js";
 import { DataParallelGroup } from "../process-group/process-group.js";
 import { planOf } from "../recipes/batch-plan.js";
-import { tinyRecipe } from "./tiny.js";
+import { bitsOf, tinyRecipe } from "./tiny.js";
 
 export interface Told {
   records: LogRecord[];
@@ -69,8 +69,8 @@ export async function trained(
       onWarning: (_, message) => told.warnings.push(message),
       onCheckpoint: () => {
         const { state, network, emas, optimizer } = run.checkpoint({});
-        const tensors = Object.entries({ ...network, ...optimizer, ...emas.ema_network }).map(([name, t]) =>
-          bits(name, t),
+        const tensors = Object.entries({ ...network, ...optimizer, ...emas.ema_network }).map(
+          ([name, t]) => `${name} ${bitsOf(t)}`,
         );
         told.stored.push([state.step, [JSON.stringify({ ...state, seconds: 0 }), ...tensors]]);
       },
@@ -85,8 +85,3 @@ export async function trained(
   empty.dispose();
   return told;
 }
-
-const bits = (name: string, t: Tensor) => {
-  const data = t.detach().data();
-  return `${name} ${Buffer.from(data.buffer, data.byteOffset, data.byteLength).toString("base64")}`;
-};
