@@ -5,8 +5,8 @@
  *
  * Batch, draws and loss scale are copied into tensors that stay. Gradients stay where they are, too: they are set to
  * zero, not dropped, and every accumulation step adds to them. There is a recording for each shape of the inputs. Texts
- * are padded to multiples of {@link RECORDED_TOKENS}, so that a few recordings serve all batches, where no-one reads what
- * is padded. Where recording fails, gradients are computed operator by operator from then on.
+ * are padded to multiples of {@link RECORDED_TOKENS}, so that a few recordings serve all batches, where no-one reads
+ * what is padded. Where recording fails, gradients are computed operator by operator from then on.
  */
 import { aten, noGrad, type Replayable, type Tensor } from "@miro-t2i/torch";
 import type { TensorList } from "@miro-t2i/torch/optim";
