@@ -1,7 +1,9 @@
 #!/usr/bin/env node
 /**
- * Lines are at most 120 columns wide, comments too: the formatter breaks code, but no comments. Generated files are
- * left out. A line may be longer only where it cannot be broken: an address, or a string that the formatter left whole.
+ * Lines are at most 120 columns wide, comments too: the formatter breaks TypeScript and JavaScript, but no comments,
+ * and
+ * no C++. Generated files are left out. A line may be longer only where it cannot be broken: an address, or a string
+ * that the formatter left whole.
  *
  *   node scripts/check-width.mjs FOLDER...
  */
@@ -14,11 +16,13 @@ import { listFiles } from "./setup/report.mjs";
 const LIMIT = 120;
 const COMMENT = /^\s*(\/\/|\/?\*)|\s\/\/ /;
 
-/** The comment lines of a text that are too wide, as [line number, width]. */
-export function wideLines(text) {
+/** The lines of a text that are too wide, as [line number, width]; of `commentsOnly`, those that are comments. */
+export function wideLines(text, commentsOnly) {
   return text.split("\n").flatMap((line, i) => {
     const width = [...line].length;
-    return width > LIMIT && COMMENT.test(line) && !/https?:\/\/\S{60}/.test(line) ? [[i + 1, width]] : [];
+    return width > LIMIT && (!commentsOnly || COMMENT.test(line)) && !/https?:\/\/\S{60}/.test(line)
+      ? [[i + 1, width]]
+      : [];
   });
 }
 
@@ -28,8 +32,8 @@ if (process.argv[1] === fileURLToPath(import.meta.url)) {
   const skipped = /\/(node_modules|dist|build)\//;
   for (const folder of argumentsOf(import.meta.url, {}, true).positionals) {
     for (const file of listFiles(path.join(root, folder), (f) => checked(f) && !skipped.test(f))) {
-      for (const [line, width] of wideLines(readFileSync(file, "utf8"))) {
-        console.error(`${path.relative(root, file)}:${line}: ${width} columns; a comment has at most ${LIMIT}`);
+      for (const [line, width] of wideLines(readFileSync(file, "utf8"), !/pp$/.test(file))) {
+        console.error(`${path.relative(root, file)}:${line}: ${width} columns; a line has at most ${LIMIT}`);
         process.exitCode = 1;
       }
     }

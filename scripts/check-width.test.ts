@@ -1,7 +1,7 @@
 import { expect, test } from "vitest";
 import { wideLines } from "./check-width.mjs";
 
-test("a comment is at most 120 columns wide; addresses and code are left alone", () => {
+test("a comment, and code that no formatter breaks, is at most 120 columns wide; addresses are left alone", () => {
   const fits = `// ${"x ".repeat(58)}y`;
   const text = [
     fits,
@@ -11,8 +11,10 @@ test("a comment is at most 120 columns wide; addresses and code are left alone",
     `// https://${"a".repeat(130)}`,
   ];
   expect(fits.length).toBe(120);
-  expect(wideLines(text.join("\n"))).toEqual([
+  const comments = [
     [2, 123],
     [3, 153],
-  ]);
+  ];
+  expect(wideLines(text.join("\n"), true)).toEqual(comments);
+  expect(wideLines(text.join("\n"), false)).toEqual([...comments, [4, 143]]);
 });

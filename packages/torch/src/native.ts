@@ -110,7 +110,9 @@ export interface Native {
     skip: Handle,
   ): void;
   rmsNorm(x: Handle, weight: Handle, eps: number): Handle;
-  toBytes(x: Handle, levels: number, smallest: number): [bytes: Handle, step: Handle];
+  toBytes(x: Handle, levels: number, smallest: number): [bytes: Handle, steps: Handle];
+  scaleRows_(y: Handle, steps: Handle, bias: Handle, more: Handle): void;
+  gateRows_(y: Handle, gate: Handle, steps: Handle, bias: Handle, gateBias: Handle): void;
   pinned(bytes: number): Handle;
   copyBeside(t: Handle, device: string): Handle;
   copyOut(sources: Handle[], targets: Handle[]): number;

@@ -1,4 +1,4 @@
-import { manualSeed, noGrad, randn, scope, type Tensor } from "@miro-t2i/torch";
+import { manualSeed, noGrad, randn, scope, type Tensor, tensor } from "@miro-t2i/torch";
 import { expect, test } from "vitest";
 import { SwiGlu } from "./feed-forward.js";
 import type { Epilogue } from "./fused.js";
@@ -52,6 +52,23 @@ test("inputs of any size keep their relative precision, and zeros stay zeros", (
         expect(relative(layer.forward(x.mul(size)), expected.mul(size))).toBeLessThan(ROUNDING);
       }
       expect(layer.forward(x.mul(0)).abs().amax().item()).toBe(0);
+      layer.dispose();
+    }),
+  );
+});
+
+test("each row has its own levels, whatever the size of the others", () => {
+  noGrad(() =>
+    scope(() => {
+      manualSeed(3);
+      const layer = evaluated(new Linear(64, 48));
+      const x = randn([3, 5, 64]);
+      const sizes = tensor([1, 1e-3, 1e3, 10, 0.1]).unsqueeze(-1);
+      const bias = layer.bias!.clone();
+      const expected = layer.forward(x.mul(sizes)).sub(bias);
+      layer.quantize();
+      const off = layer.forward(x.mul(sizes)).sub(bias).sub(expected).div(sizes).square().mean().sqrt().item();
+      expect(off).toBeLessThan(ROUNDING * expected.div(sizes).square().mean().sqrt().item());
       layer.dispose();
     }),
   );

@@ -1,7 +1,7 @@
 /** The affine map, in any of the ways in which its weight may stand in memory. */
-import { nn, Tensor, TorchError } from "@miro-t2i/torch";
+import { nn, type Tensor, TorchError } from "@miro-t2i/torch";
 import { applyEpilogue, canFuse, type Epilogue, fusedLinear } from "./fused.js";
-import { type Int8Input, Int8Weight, int8Input } from "./int8.js";
+import { Int8Weight, int8Input } from "./int8.js";
 
 export class Linear extends nn.Linear {
   /** @param parts number of equal slices of the output that are computed on their own, for {@link gated} */
@@ -19,7 +19,7 @@ export class Linear extends nn.Linear {
 
   /** (…, in) → (…, out) */
   override forward(x: Tensor, epilogue: Epilogue = "none"): Tensor {
-    if (this.#int8.length === 1) return this.#part(0, this.#input(x), epilogue);
+    if (this.#int8.length === 1) return this.#int8[0]!.product(int8Input(x), epilogue);
     if (this.#int8.length > 1) throw new TorchError("Linear: quantised in parts, so it computes only part by part");
     if (this.#parts === 1 && this.#fuses(x)) return fusedLinear(x, this.weight, this.bias, epilogue);
     return applyEpilogue(super.forward(x), epilogue);
@@ -27,26 +27,19 @@ export class Linear extends nn.Linear {
 
   /** `value · SiLU(gate)`, where `[value, gate]` are the two halves of the output: (…, in) → (…, out / 2) */
   gated(x: Tensor): Tensor {
-    if (this.#fuses(x)) {
-      const input = this.#input(x);
-      return this.#part(0, input, { mul: this.#part(1, input, "silu") });
-    }
-    const [value, gate] = this.forward(x).chunk(2, -1) as [Tensor, Tensor];
-    return nn.functional.silu(gate).mul(value);
+    const [value, gate] = this.#int8;
+    if (value !== undefined && gate !== undefined) return value.gated(int8Input(x), gate);
+    if (this.#fuses(x)) return this.#part(0, x, { mul: this.#part(1, x, "silu") });
+    const [open, gates] = this.forward(x).chunk(2, -1) as [Tensor, Tensor];
+    return nn.functional.silu(gates).mul(open);
   }
 
   #fuses(x: Tensor): boolean {
-    return this.#int8.length > 0 || (!this.training && canFuse(x));
-  }
-
-  /** What {@link part} takes: x, or x in int8 where the weight is; made once for all parts. */
-  #input(x: Tensor): Tensor | Int8Input {
-    return this.#int8.length > 0 ? int8Input(x) : x;
+    return !this.training && canFuse(x);
   }
 
   /** Slice `i` of the output alone: (…, in) → (…, out / parts). Only where {@link fuses}. */
-  #part(i: number, x: Tensor | Int8Input, epilogue: Epilogue): Tensor {
-    if (!(x instanceof Tensor)) return this.#int8[i]!.product(x, epilogue);
+  #part(i: number, x: Tensor, epilogue: Epilogue): Tensor {
     const size = this.outFeatures / this.#parts;
     const weight = this.weight.narrow(0, i * size, size);
     return fusedLinear(x, weight, this.bias?.narrow(0, i * size, size) ?? null, epilogue);

@@ -33,9 +33,9 @@ napi_value backward(Environment& e, napi_value* argv, size_t argc) {
 // grad(outputs, inputs, gradOutputs, retainGraph, createGraph, allowUnused) -> handles, 0 where unused
 napi_value grad(Environment& e, napi_value* argv, size_t argc) {
   if (argc < 6) throw UsageError{"grad(outputs, inputs, gradOutputs, retainGraph, createGraph, allowUnused)"};
-  const auto results = torch::autograd::grad(variables(e, argv[0], "outputs"), variables(e, argv[1], "inputs"),
-                                             optionalVariables(e, argv[2], "gradOutputs"), toBool(e, argv[3], "retainGraph"),
-                                             toBool(e, argv[4], "createGraph"), toBool(e, argv[5], "allowUnused"));
+  const auto results = torch::autograd::grad(
+      variables(e, argv[0], "outputs"), variables(e, argv[1], "inputs"), optionalVariables(e, argv[2], "gradOutputs"),
+      toBool(e, argv[3], "retainGraph"), toBool(e, argv[4], "createGraph"), toBool(e, argv[5], "allowUnused"));
   std::vector<Handle> handles;
   for (const auto& t : results) handles.push_back(t.defined() ? e.store(t) : 0);
   return makeHandles(e, handles);
@@ -96,8 +96,10 @@ napi_value beginAutocast(Environment& e, napi_value* argv, size_t argc) {
   if (argc < 4) throw UsageError{"beginAutocast(device, dtype, enabled, cache)"};
   const c10::DeviceType type = autocastDevice(e, argv[0]);
   const at::ScalarType dtype = dtypeAt(e, argv, argc, 1);
-  if (!at::isFloatingType(dtype)) throw UsageError{"autocast needs a floating dtype, got " + std::string(c10::toString(dtype))};
-  const int state = static_cast<int>(at::autocast::get_autocast_dtype(type)) | (at::autocast::is_autocast_enabled(type) ? 256 : 0) |
+  if (!at::isFloatingType(dtype))
+    throw UsageError{"autocast needs a floating dtype, got " + std::string(c10::toString(dtype))};
+  const int state = static_cast<int>(at::autocast::get_autocast_dtype(type)) |
+                    (at::autocast::is_autocast_enabled(type) ? 256 : 0) |
                     (at::autocast::is_autocast_cache_enabled() ? 512 : 0);
   at::autocast::increment_nesting();
   at::autocast::set_autocast_enabled(type, toBool(e, argv[2], "enabled"));

@@ -24,13 +24,16 @@ struct Captured {
   c10::cuda::CUDAStream before;  // the stream and the device that were current when this one was entered
   c10::DeviceIndex deviceBefore;
   Captured(c10::DeviceIndex device, c10::MempoolId_t pool)
-      : pool(pool), stream(c10::cuda::getStreamFromPool(false, device)), before(c10::cuda::getCurrentCUDAStream(device)),
+      : pool(pool),
+        stream(c10::cuda::getStreamFromPool(false, device)),
+        before(c10::cuda::getCurrentCUDAStream(device)),
         deviceBefore(device) {}
 };
 
 Captured& graphAt(Environment& e, napi_value* argv, size_t argc) {
   const int64_t id = argc > 0 ? toInt(e, argv[0], "graph") : -1;
-  if (id < 0 || static_cast<size_t>(id) >= e.graphs.size() || !e.graphs[id]) throw UsageError{"this CUDA graph was freed"};
+  if (id < 0 || static_cast<size_t>(id) >= e.graphs.size() || !e.graphs[id])
+    throw UsageError{"this CUDA graph was freed"};
   return *static_cast<Captured*>(e.graphs[id].get());  // only this file puts anything into the table
 }
 
@@ -100,15 +103,15 @@ napi_value graphFree(Environment& e, napi_value* argv, size_t argc) {
 #else
 
 napi_value refuse(Environment&, napi_value*, size_t) { throw UsageError{"CUDA graphs need a libtorch with CUDA"}; }
-constexpr Function graphNew = refuse, graphPool = refuse, graphEnter = refuse, graphLeave = refuse, graphBegin = refuse, graphEnd = refuse,
-                   graphReplay = refuse, graphFree = refuse;
+constexpr Function graphNew = refuse, graphPool = refuse, graphEnter = refuse, graphLeave = refuse, graphBegin = refuse,
+                   graphEnd = refuse, graphReplay = refuse, graphFree = refuse;
 
 #endif
 
 }  // namespace
 
 const std::vector<Binding> kCudaGraphBindings = {
-    {"graphNew", graphNew}, {"graphPool", graphPool}, {"graphEnter", graphEnter}, {"graphLeave", graphLeave}, {"graphBegin", graphBegin},
-    {"graphEnd", graphEnd}, {"graphReplay", graphReplay}, {"graphFree", graphFree}};
+    {"graphNew", graphNew},     {"graphPool", graphPool}, {"graphEnter", graphEnter},   {"graphLeave", graphLeave},
+    {"graphBegin", graphBegin}, {"graphEnd", graphEnd},   {"graphReplay", graphReplay}, {"graphFree", graphFree}};
 
 }  // namespace miro

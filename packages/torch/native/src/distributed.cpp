@@ -70,7 +70,8 @@ template <typename T>
 std::shared_ptr<T> objectAt(Environment& e, napi_value* argv, size_t argc, const char* what) {
   const int64_t id = argc > 0 ? toInt(e, argv[0], what) : -1;
   std::shared_ptr<T> found;
-  if (id >= 0 && static_cast<size_t>(id) < e.distributed.size()) found = std::dynamic_pointer_cast<T>(e.distributed[id]);
+  if (id >= 0 && static_cast<size_t>(id) < e.distributed.size())
+    found = std::dynamic_pointer_cast<T>(e.distributed[id]);
   if (!found) throw UsageError{std::string("this ") + what + " was destroyed"};
   return found;
 }
@@ -119,7 +120,8 @@ napi_value promiseOf(Environment& e, std::function<void()> run, std::function<na
   job->result = std::move(result);
   napi_value promise, name;
   check(e, napi_create_string_utf8(e.env, "collective", NAPI_AUTO_LENGTH, &name));
-  check(e, napi_create_threadsafe_function(e.env, nullptr, nullptr, name, 0, 1, nullptr, nullptr, nullptr, settle, &job->settle));
+  check(e, napi_create_threadsafe_function(e.env, nullptr, nullptr, name, 0, 1, nullptr, nullptr, nullptr, settle,
+                                           &job->settle));
   check(e, napi_create_promise(e.env, &job->deferred, &promise));
   std::thread([owned = std::move(job)]() mutable {
     Job* job = owned.release();
@@ -172,7 +174,8 @@ napi_value storeFile(Environment& e, napi_value* argv, size_t argc) {
   auto store = std::make_shared<Store>();
   return promiseOf(
       e,
-      [store, path = toString(e, argv[0], "path"), processes = intWithin(e, argv[1], "worldSize", 1, 1 << 20), timeout = timeoutAt(e, argv[2])] {
+      [store, path = toString(e, argv[0], "path"), processes = intWithin(e, argv[1], "worldSize", 1, 1 << 20),
+       timeout = timeoutAt(e, argv[2])] {
         store->store = c10::make_intrusive<c10d::FileStore>(path, static_cast<int>(processes));
         store->store->setTimeout(timeout);
       },
@@ -193,7 +196,8 @@ napi_value groupNew(Environment& e, napi_value* argv, size_t argc) {
   if (argc < 5) throw UsageError{"groupNew(store, backend, rank, size, timeoutMs)"};
   const auto store = objectAt<Store>(e, argv, argc, "store");
   const std::string backend = toString(e, argv[1], "backend");
-  if (backend != "nccl" && backend != "gloo") throw UsageError{"backend must be 'gloo' or 'nccl', got '" + backend + "'"};
+  if (backend != "nccl" && backend != "gloo")
+    throw UsageError{"backend must be 'gloo' or 'nccl', got '" + backend + "'"};
   const bool nccl = backend == "nccl";
 #ifndef MIRO_WITH_NCCL
   if (nccl) throw UsageError{"the nccl backend needs a libtorch with CUDA and nccl.h at set-up; use gloo here"};
@@ -218,8 +222,8 @@ napi_value groupNew(Environment& e, napi_value* argv, size_t argc) {
         if (nccl) g.backend = ncclBackend(g.store, g.rank, g.size, g.timeout);
 #endif
         if (!nccl) {
-          g.backend = c10::make_intrusive<c10d::ProcessGroupGloo>(g.store, g.rank, g.size,
-                                                                  c10d::ProcessGroupGloo::Options::create_default(g.timeout));
+          g.backend = c10::make_intrusive<c10d::ProcessGroupGloo>(
+              g.store, g.rank, g.size, c10d::ProcessGroupGloo::Options::create_default(g.timeout));
         }
         g.group = c10::make_intrusive<c10d::ProcessGroup>(g.store, g.rank, g.size);
         g.group->setDefaultBackend(type);
@@ -356,10 +360,12 @@ std::shared_ptr<R> makeReducer(const ReducerArguments& a) {
   using Base = std::vector<at::Tensor>;
   using Pg = c10::intrusive_ptr<c10d::ProcessGroup>;
   using Buckets = std::vector<std::vector<size_t>>;
-  if constexpr (std::is_constructible_v<R, Base, Buckets, Pg, Vb, int64_t, bool, bool, Names, int64_t, bool, bool, std::vector<int64_t>, bool>) {
+  if constexpr (std::is_constructible_v<R, Base, Buckets, Pg, Vb, int64_t, bool, bool, Names, int64_t, bool, bool,
+                                        std::vector<int64_t>, bool>) {
     return std::make_shared<R>(a.parameters, a.buckets, a.group, sparse, a.bucketBytes, a.findUnused, false, a.names,
                                a.firstBucketBytes, false, false, caps, false);
-  } else if constexpr (std::is_constructible_v<R, Base, Buckets, Pg, Vb, int64_t, bool, bool, Names, int64_t, bool, bool, std::vector<int64_t>>) {
+  } else if constexpr (std::is_constructible_v<R, Base, Buckets, Pg, Vb, int64_t, bool, bool, Names, int64_t, bool,
+                                               bool, std::vector<int64_t>>) {
     return std::make_shared<R>(a.parameters, a.buckets, a.group, sparse, a.bucketBytes, a.findUnused, false, a.names,
                                a.firstBucketBytes, false, false, caps);
   } else {
@@ -433,7 +439,8 @@ napi_value reducerStatistics(Environment& e, napi_value* argv, size_t argc) {
   const auto r = objectAt<GradientReducer>(e, argv, argc, "reducer");
   const auto data = r->logger->get_ddp_logging_data();
   std::vector<double> values;
-  for (const char* key : {"avg_backward_compute_time", "avg_backward_comm_time", "avg_backward_compute_comm_overlap_time"}) {
+  for (const char* key :
+       {"avg_backward_compute_time", "avg_backward_comm_time", "avg_backward_compute_comm_overlap_time"}) {
     const auto found = data.ints_map.find(key);
     values.push_back(found == data.ints_map.end() ? 0.0 : static_cast<double>(found->second));
   }
@@ -453,6 +460,7 @@ const std::vector<Binding> kDistributedBindings = {
     {"groupNew", groupNew}, {"groupFree", groupFree}, {"groupAllReduce", groupAllReduce},
     {"groupBroadcast", groupBroadcast}, {"groupAllGather", groupAllGather}, {"groupBarrier", groupBarrier},
     {"reducerNew", reducerNew}, {"reducerFree", reducerFree}, {"reducerForward", reducerForward},
-    {"reducerBackward", reducerBackward}, {"reducerFinalize", reducerFinalize}, {"reducerStatistics", reducerStatistics}};
+    {"reducerBackward", reducerBackward}, {"reducerFinalize", reducerFinalize},
+    {"reducerStatistics", reducerStatistics}};
 
 }  // namespace miro

@@ -44,8 +44,8 @@ struct Slot {
 };
 
 enum class Kind : uint8_t {
-  Tensor, TensorList, OptionalTensorList, Int, Float, Bool, Scalar, String, IntList, FloatList, BoolList, ScalarList, OptionalScalarList,
-  ScalarType, MemoryFormat, Layout, Device, Generator, Unsupported
+  Tensor, TensorList, OptionalTensorList, Int, Float, Bool, Scalar, String, IntList, FloatList, BoolList, ScalarList,
+  OptionalScalarList, ScalarType, MemoryFormat, Layout, Device, Generator, Unsupported
 };
 
 struct IntegerRange {
@@ -195,7 +195,8 @@ struct Binding {
   const char* name;
   Function function;
 };
-extern const std::vector<Binding> kOperatorBindings, kTensorBindings, kAutogradBindings, kRuntimeBindings, kFileBindings,
-    kCudaGraphBindings, kDistributedBindings, kOptimizerBindings, kStreamBindings, kNormBindings, kByteBindings;
+extern const std::vector<Binding> kOperatorBindings, kTensorBindings, kAutogradBindings, kRuntimeBindings,
+    kFileBindings, kCudaGraphBindings, kDistributedBindings, kOptimizerBindings, kStreamBindings, kNormBindings,
+    kByteBindings;
 
 }  // namespace miro

@@ -37,7 +37,8 @@ struct ReadRows {
 
 uint8_t readRow(const Row& row, char* target) {
   for (int64_t done = 0; done < row.length;) {
-    const ssize_t count = ::pread(row.descriptor, target + done, static_cast<size_t>(row.length - done), row.offset + done);
+    const ssize_t count =
+        ::pread(row.descriptor, target + done, static_cast<size_t>(row.length - done), row.offset + done);
     if (count == 0) return kShort;
     if (count < 0) {
       if (errno == EINTR) continue;
@@ -107,20 +108,26 @@ napi_value readRows(Environment& e, napi_value* argv, size_t argc) {
   job->target = e.tensor(handleAt(e, argv, argc, 0));
   const at::Tensor& target = job->target;
   if (!target.is_cpu() || !target.is_contiguous() || target.dim() < 1 || target.requires_grad()) {
-    throw UsageError{"readRows: the target must be a contiguous CPU tensor with rows, without gradient, got " + describe(target)};
+    throw UsageError{"readRows: the target must be a contiguous CPU tensor with rows, without gradient, got " +
+                     describe(target)};
   }
   const auto count = static_cast<size_t>(target.size(0));
   job->stride = count == 0 ? 0 : static_cast<int64_t>(target.nbytes() / count);
-  const auto* descriptors = typedArray<int32_t>(e, argv[1], napi_int32_array, count, "descriptors must be an Int32Array, one a row");
-  const auto* places = typedArray<double>(e, argv[2], napi_float64_array, 4 * count, "places must be a Float64Array, four numbers a row");
-  job->cancelFlag = typedArray<int32_t>(e, argv[3], napi_int32_array, 1, "cancelled must be an Int32Array of one number");
+  const auto* descriptors =
+      typedArray<int32_t>(e, argv[1], napi_int32_array, count, "descriptors must be an Int32Array, one a row");
+  const auto* places = typedArray<double>(e, argv[2], napi_float64_array, 4 * count,
+                                          "places must be a Float64Array, four numbers a row");
+  job->cancelFlag =
+      typedArray<int32_t>(e, argv[3], napi_int32_array, 1, "cancelled must be an Int32Array of one number");
   job->rows.reserve(count);
   for (size_t i = 0; i < count; ++i) {
     const double* place = places + 4 * i;
     if (!(place[0] >= 0 && place[0] < 9e15 && place[1] >= 0 && place[1] <= static_cast<double>(job->stride))) {
-      throw UsageError{"readRows: row " + std::to_string(i) + " needs an offset and at most " + std::to_string(job->stride) + " bytes"};
+      throw UsageError{"readRows: row " + std::to_string(i) + " needs an offset and at most " +
+                       std::to_string(job->stride) + " bytes"};
     }
-    job->rows.push_back({descriptors[i], static_cast<int64_t>(place[0]), static_cast<int64_t>(place[1]), place[2], place[3]});
+    job->rows.push_back(
+        {descriptors[i], static_cast<int64_t>(place[0]), static_cast<int64_t>(place[1]), place[2], place[3]});
   }
   job->status.assign(count, kSkipped);
   job->data = count == 0 ? nullptr : static_cast<char*>(target.mutable_data_ptr());

@@ -20,7 +20,8 @@ class TORCH_API ProcessGroupGloo : public Backend {
     Options() = delete;  // made by libtorch only
   };
 
-  explicit ProcessGroupGloo(const c10::intrusive_ptr<Store>& store, int rank, int size, c10::intrusive_ptr<Options> options);
+  explicit ProcessGroupGloo(const c10::intrusive_ptr<Store>& store, int rank, int size,
+                            c10::intrusive_ptr<Options> options);
   ~ProcessGroupGloo() override;
 
  private:

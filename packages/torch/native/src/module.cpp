@@ -25,7 +25,8 @@ Handle Environment::store(at::Tensor tensor) {
     freeSlots_.pop_back();
   } else {
     index = static_cast<uint32_t>(slots_.size());
-    if (index > kIndexMask) throw UsageError{"more than 4 million tensors are alive; free some with scope() or dispose()"};
+    if (index > kIndexMask)
+      throw UsageError{"more than 4 million tensors are alive; free some with scope() or dispose()"};
     slots_.emplace_back();
   }
   Slot& s = slots_[index];
@@ -217,7 +218,8 @@ napi_value makeUndefined(Environment& e) {
 napi_value makeHandles(Environment& e, const std::vector<Handle>& v) {
   napi_value result;
   check(e, napi_create_array_with_length(e.env, v.size(), &result));
-  for (size_t i = 0; i < v.size(); ++i) check(e, napi_set_element(e.env, result, static_cast<uint32_t>(i), makeInt(e, v[i])));
+  for (size_t i = 0; i < v.size(); ++i)
+    check(e, napi_set_element(e.env, result, static_cast<uint32_t>(i), makeInt(e, v[i])));
   return result;
 }
 Handle handleAt(Environment& e, napi_value* argv, size_t argc, size_t i) {
@@ -229,8 +231,8 @@ Handle handleAt(Environment& e, napi_value* argv, size_t argc, size_t i) {
 int64_t intWithin(Environment& e, napi_value v, const char* what, int64_t first, int64_t last) {
   const int64_t result = toInt(e, v, what);
   if (result < first || result > last) {
-    throw UsageError{std::string(what) + " must be from " + std::to_string(first) + " to " + std::to_string(last) + ", got " +
-                     std::to_string(result)};
+    throw UsageError{std::string(what) + " must be from " + std::to_string(first) + " to " + std::to_string(last) +
+                     ", got " + std::to_string(result)};
   }
   return result;
 }
@@ -265,7 +267,8 @@ c10::Device deviceOf(const std::string& name) {
 c10::DeviceIndex cudaIndexAt(Environment& e, napi_value* argv, size_t argc, size_t i) {
   if (!torch::cuda::is_available()) throw UsageError{"no CUDA device is available"};
   if (i >= argc) return 0;
-  return static_cast<c10::DeviceIndex>(intWithin(e, argv[i], "the CUDA device", 0, static_cast<int64_t>(torch::cuda::device_count()) - 1));
+  return static_cast<c10::DeviceIndex>(
+      intWithin(e, argv[i], "the CUDA device", 0, static_cast<int64_t>(torch::cuda::device_count()) - 1));
 }
 
 std::string messageOf(const std::exception_ptr& failure) {
@@ -368,7 +371,8 @@ napi_value initialise(napi_env env, napi_value exports) {
     });
     auto owned = std::make_unique<Environment>(env);
     Environment* e = owned.get();
-    if (napi_set_instance_data(env, e, [](napi_env, void* data, void*) { delete static_cast<Environment*>(data); }, nullptr) != napi_ok) {
+    if (napi_set_instance_data(
+            env, e, [](napi_env, void* data, void*) { delete static_cast<Environment*>(data); }, nullptr) != napi_ok) {
       return nullptr;
     }
     owned.release();

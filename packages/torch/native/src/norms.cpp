@@ -50,7 +50,8 @@ at::Tensor inverseRms(const at::Tensor& x, double eps) {
 at::Tensor scaledRows(const at::Tensor& x, const at::Tensor& inverse, const at::Tensor& weight) {
   const int64_t width = x.size(-1), rows = x.numel() / width;
   at::Tensor result = at::empty(x.sizes(), x.options());
-  const float *in = x.const_data_ptr<float>(), *w = weight.const_data_ptr<float>(), *v = inverse.const_data_ptr<float>();
+  const float *in = x.const_data_ptr<float>(), *w = weight.const_data_ptr<float>(),
+              *v = inverse.const_data_ptr<float>();
   float* out = result.mutable_data_ptr<float>();
   forRows(rows, width, [&](int64_t r) {
     const float* a = in + r * width;
@@ -64,7 +65,8 @@ at::Tensor scaledRows(const at::Tensor& x, const at::Tensor& inverse, const at::
 // The input comes twice: the operators one by one would give it two gradients, of the quotient's numerator and of its
 // denominator, which are added in this order to what other branches give it. Sums of three depend on their order.
 struct RmsNorm : public torch::autograd::Function<RmsNorm> {
-  static at::Tensor forward(AutogradContext* context, const at::Tensor& x, const at::Tensor&, const at::Tensor& weight, double eps) {
+  static at::Tensor forward(AutogradContext* context, const at::Tensor& x, const at::Tensor&, const at::Tensor& weight,
+                            double eps) {
     const at::Tensor inverse = inverseRms(x, eps);
     context->save_for_backward({x, weight, inverse});
     return scaledRows(x, inverse, weight);
@@ -75,8 +77,8 @@ struct RmsNorm : public torch::autograd::Function<RmsNorm> {
     const auto saved = context->get_saved_variables();
     const at::Tensor x = saved[0], weight = saved[1], inverse = saved[2], gradient = outputs[0].contiguous();
     const int64_t width = x.size(-1), rows = x.numel() / width;
-    const float *in = x.const_data_ptr<float>(), *w = weight.const_data_ptr<float>(), *v = inverse.const_data_ptr<float>(),
-                *g = gradient.const_data_ptr<float>();
+    const float *in = x.const_data_ptr<float>(), *w = weight.const_data_ptr<float>(),
+                *v = inverse.const_data_ptr<float>(), *g = gradient.const_data_ptr<float>();
     at::Tensor ofWeight;
     if (context->needs_input_grad(2)) {
       at::Tensor products = at::empty(x.sizes(), x.options());
@@ -118,14 +120,16 @@ napi_value rmsNorm(Environment& e, napi_value* argv, size_t argc) {
   const at::Tensor x = e.tensor(handleAt(e, argv, argc, 0)), weight = e.tensor(handleAt(e, argv, argc, 1));
   const double eps = toDouble(e, argv[2], "eps");
   if (x.dim() == 0 || weight.dim() != 1 || x.size(-1) != weight.size(0)) {
-    throw UsageError{"rmsNorm: expected a weight for each value of the last dimension, got " + describe(x) + " and " + describe(weight)};
+    throw UsageError{"rmsNorm: expected a weight for each value of the last dimension, got " + describe(x) + " and " +
+                     describe(weight)};
   }
   const auto plain = [](const at::Tensor& t) {
     return t.is_cpu() && t.scalar_type() == at::kFloat && t.layout() == at::kStrided && t.is_contiguous();
   };
   if (!plain(x) || !plain(weight) || x.numel() == 0) {
     if (x.scalar_type() == weight.scalar_type()) return makeInt(e, e.store(at::rms_norm(x, {x.size(-1)}, weight, eps)));
-    return makeInt(e, e.store(at::rms_norm(x.to(at::kFloat), {x.size(-1)}, std::nullopt, eps).to(x.scalar_type()).mul(weight)));
+    return makeInt(
+        e, e.store(at::rms_norm(x.to(at::kFloat), {x.size(-1)}, std::nullopt, eps).to(x.scalar_type()).mul(weight)));
   }
   if (at::GradMode::is_enabled() && (x.requires_grad() || weight.requires_grad())) {
     return makeInt(e, e.store(RmsNorm::apply(x, x, weight, eps)));

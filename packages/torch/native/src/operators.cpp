@@ -148,7 +148,8 @@ at::Scalar toScalar(Environment& e, napi_value v, const ArgumentPlan& a) {
   if (type == napi_object) {
     napi_value inner;
     double d = 0;
-    if (napi_get_named_property(e.env, v, "float", &inner) == napi_ok && napi_get_value_double(e.env, inner, &d) == napi_ok) {
+    if (napi_get_named_property(e.env, v, "float", &inner) == napi_ok &&
+        napi_get_value_double(e.env, inner, &d) == napi_ok) {
       return at::Scalar(d);
     }
   }
@@ -224,7 +225,8 @@ c10::IValue convert(Environment& e, napi_value v, const ArgumentPlan& a) {
     case Kind::Tensor: return readTensor(e, v, a);
     case Kind::TensorList: {
       c10::List<at::Tensor> list;
-      for (auto& t : readArray(e, v, a, [&](napi_value i) -> at::Tensor { return readTensor(e, i, a); })) list.push_back(std::move(t));
+      for (auto& t : readArray(e, v, a, [&](napi_value i) -> at::Tensor { return readTensor(e, i, a); }))
+        list.push_back(std::move(t));
       return list;
     }
     case Kind::OptionalTensorList: {
@@ -264,7 +266,8 @@ c10::IValue convert(Environment& e, napi_value v, const ArgumentPlan& a) {
         for (int32_t i = 0; i < a.fixedLength; ++i) list.push_back(toDouble(e, v, a.name.c_str()));
         return list;
       }
-      for (const double d : readArray(e, v, a, [&](napi_value i) { return toDouble(e, i, a.name.c_str()); })) list.push_back(d);
+      for (const double d : readArray(e, v, a, [&](napi_value i) { return toDouble(e, i, a.name.c_str()); }))
+        list.push_back(d);
       return list;
     }
     case Kind::BoolList: {
@@ -273,7 +276,8 @@ c10::IValue convert(Environment& e, napi_value v, const ArgumentPlan& a) {
         for (int32_t i = 0; i < a.fixedLength; ++i) list.push_back(toBool(e, v, a.name.c_str()));
         return list;
       }
-      for (const bool b : readArray(e, v, a, [&](napi_value i) { return toBool(e, i, a.name.c_str()); })) list.push_back(b);
+      for (const bool b : readArray(e, v, a, [&](napi_value i) { return toBool(e, i, a.name.c_str()); }))
+        list.push_back(b);
       // Becomes a std::array: its length is part of the signature.
       if (a.fixedLength > 0 && list.size() != static_cast<size_t>(a.fixedLength)) {
         refuse(a, "an array of " + std::to_string(list.size()) + " for " + std::to_string(a.fixedLength));
@@ -322,7 +326,8 @@ c10::IValue convert(Environment& e, napi_value v, const ArgumentPlan& a) {
     }
     case Kind::Layout: {
       constexpr auto strided = static_cast<int64_t>(at::kStrided);
-      if (type == napi_number ? readInt(e, v, a) != strided : readString(e, v, a) != "strided") refuse(a, foundType(e, v));
+      if (type == napi_number ? readInt(e, v, a) != strided : readString(e, v, a) != "strided")
+        refuse(a, foundType(e, v));
       return strided;
     }
     case Kind::Device: return deviceOf(readString(e, v, a));
@@ -412,7 +417,8 @@ template <typename Type, size_t>
 using Repeat = Type;
 
 template <size_t... T, size_t... S>
-DirectCall direct(const c10::OperatorHandle& handle, bool writes, std::index_sequence<T...>, std::index_sequence<S...>) {
+DirectCall direct(const c10::OperatorHandle& handle, bool writes, std::index_sequence<T...>,
+                  std::index_sequence<S...>) {
   if (!writes) {
     const auto typed = handle.typed<at::Tensor(Repeat<const at::Tensor&, T>..., Repeat<const at::Scalar&, S>...)>();
     return [typed](at::Tensor* const* tensors, const at::Scalar* scalars, c10::SymIntArrayRef) {
@@ -420,7 +426,8 @@ DirectCall direct(const c10::OperatorHandle& handle, bool writes, std::index_seq
     };
   }
   return [&]<size_t... R>(std::index_sequence<R...>) -> DirectCall {
-    const auto typed = handle.typed<at::Tensor&(at::Tensor&, Repeat<const at::Tensor&, R>..., Repeat<const at::Scalar&, S>...)>();
+    const auto typed =
+        handle.typed<at::Tensor&(at::Tensor&, Repeat<const at::Tensor&, R>..., Repeat<const at::Scalar&, S>...)>();
     return [typed](at::Tensor* const* tensors, const at::Scalar* scalars, c10::SymIntArrayRef) {
       typed.call(*tensors[0], *tensors[R + 1]..., scalars[S]...);
       return at::Tensor();
@@ -451,8 +458,8 @@ void planDirect(OperatorPlan& plan) {
     } else if (a.kind == Kind::Scalar && sizes == 0) {
       ++scalars;
       plan.defaultScalars.push_back(a.hasDefault ? a.defaultValue.toScalar() : at::Scalar());
-    } else if (a.kind == Kind::IntList && scalars + sizes == 0 && schema.arguments()[i].real_type()->str() == "SymInt[]" &&
-               a.fixedLength == 0 && !a.hasDefault) {
+    } else if (a.kind == Kind::IntList && scalars + sizes == 0 &&
+               schema.arguments()[i].real_type()->str() == "SymInt[]" && a.fixedLength == 0 && !a.hasDefault) {
       ++sizes;
     } else {
       return;
@@ -463,7 +470,9 @@ void planDirect(OperatorPlan& plan) {
     if (sizes > 0) {
       if (tensors != 1 || plan.writesOnly) return;
       const auto typed = plan.handle.typed<at::Tensor(const at::Tensor&, c10::SymIntArrayRef)>();
-      plan.direct = [typed](at::Tensor* const* given, const at::Scalar*, c10::SymIntArrayRef list) { return typed.call(*given[0], list); };
+      plan.direct = [typed](at::Tensor* const* given, const at::Scalar*, c10::SymIntArrayRef list) {
+        return typed.call(*given[0], list);
+      };
     } else if (tensors == 1) {
       plan.direct = direct<1>(plan.handle, plan.writesOnly, scalars);
     } else if (tensors == 2) {
@@ -529,7 +538,8 @@ class StackLease {
 };
 
 // The error of a call that libtorch refused: its message with the tensors that were given.
-[[noreturn]] void refused(Environment& e, const OperatorPlan& plan, std::string message, napi_value* given, size_t count) {
+[[noreturn]] void refused(Environment& e, const OperatorPlan& plan, std::string message, napi_value* given,
+                          size_t count) {
   message = message.substr(0, message.find('\n'));
   c10::Stack arguments;
   try {
@@ -634,7 +644,8 @@ napi_value callOperator(Environment& e, napi_value* argv, size_t argc) {
   if (failed) refused(e, plan, std::move(message), argv + 1, given);
   if (plan.writesOnly || stack.empty()) return makeUndefined(e);
   if (stack.size() == 1) {
-    if (stack[0].isTensor() && stack[0].toTensor().defined()) return makeInt(e, e.store(std::move(stack[0]).toTensor()));
+    if (stack[0].isTensor() && stack[0].toTensor().defined())
+      return makeInt(e, e.store(std::move(stack[0]).toTensor()));
     return toJavaScript(e, stack[0]);
   }
   napi_value result;
@@ -680,7 +691,8 @@ napi_value schema(Environment& e, napi_value* argv, size_t argc) {
 }  // namespace
 
 bool knownDtype(int64_t code) {
-  return std::any_of(kDtypes.begin(), kDtypes.end(), [code](const auto& entry) { return static_cast<int64_t>(entry.second) == code; });
+  return std::any_of(kDtypes.begin(), kDtypes.end(),
+                     [code](const auto& entry) { return static_cast<int64_t>(entry.second) == code; });
 }
 
 const std::vector<Binding> kOperatorBindings = {

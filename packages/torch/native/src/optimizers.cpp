@@ -18,7 +18,8 @@ using Tensors = std::vector<at::Tensor>;
 
 // The memory of a typed array of a given type.
 template <typename Value>
-std::pair<const Value*, size_t> typedArray(Environment& e, napi_value v, napi_typedarray_type wanted, const char* what) {
+std::pair<const Value*, size_t> typedArray(Environment& e, napi_value v, napi_typedarray_type wanted,
+                                           const char* what) {
   napi_typedarray_type type;
   size_t length = 0, offset = 0;
   void* data = nullptr;
@@ -45,7 +46,9 @@ std::optional<at::Tensor> optionalTensor(Environment& e, napi_value* argv, size_
   return handle == 0 ? std::nullopt : std::optional<at::Tensor>(e.tensor(handle));
 }
 
-at::Tensor gradientOf(const at::Tensor& parameter) { return parameter.requires_grad() ? parameter.grad() : at::Tensor(); }
+at::Tensor gradientOf(const at::Tensor& parameter) {
+  return parameter.requires_grad() ? parameter.grad() : at::Tensor();
+}
 
 // Places in a list of parameters whose gradients one kernel can take together: of one device and one dtype.
 struct Alike {
@@ -63,7 +66,8 @@ std::vector<Alike> alike(const Tensors& parameters) {
     const auto found = std::find_if(lists.begin(), lists.end(), [&](const Alike& list) {
       return list.device == gradient.device() && list.dtype == gradient.scalar_type();
     });
-    Alike& list = found != lists.end() ? *found : lists.emplace_back(Alike{gradient.device(), gradient.scalar_type(), {}, {}});
+    Alike& list =
+        found != lists.end() ? *found : lists.emplace_back(Alike{gradient.device(), gradient.scalar_type(), {}, {}});
     list.places.push_back(i);
     list.gradients.push_back(std::move(gradient));
   }
@@ -89,7 +93,8 @@ double squares(const at::Tensor& t) {
   const float* x = t.const_data_ptr<float>();
   if (t.numel() <= lists::kPiece) return lists::squares(x, t.numel());
   std::vector<double> sums((t.numel() + lists::kPiece - 1) / lists::kPiece);
-  inPieces(t.numel(), [&](int64_t from, int64_t count) { sums[from / lists::kPiece] = lists::squares(x + from, count); });
+  inPieces(t.numel(),
+           [&](int64_t from, int64_t count) { sums[from / lists::kPiece] = lists::squares(x + from, count); });
   double sum = 0;
   for (const double some : sums) sum += some;
   return sum;
@@ -136,7 +141,8 @@ napi_value clipGradients(Environment& e, napi_value* argv, size_t argc) {
   at::NoGradGuard noGrad;
   const auto lists = alike(tensorsAt(e, argv, argc, 0, "parameters"));
   if (lists.empty()) return makeInt(e, e.store(at::zeros({})));
-  if (lists.size() == 1 && arePlain(lists[0].gradients)) return makeInt(e, e.store(clipPlain(lists[0].gradients, maxNorm)));
+  if (lists.size() == 1 && arePlain(lists[0].gradients))
+    return makeInt(e, e.store(clipPlain(lists[0].gradients, maxNorm)));
   Tensors norms;
   for (const Alike& list : lists) {
     for (at::Tensor& norm : at::_foreach_norm(list.gradients, 2)) norms.push_back(norm.to(lists.front().device));
@@ -159,7 +165,8 @@ napi_value unscaleGradients(Environment& e, napi_value* argv, size_t argc) {
   const at::Tensor inverse = e.tensor(handleAt(e, argv, argc, 1));
   at::Tensor found = e.tensor(handleAt(e, argv, argc, 2));
   for (const Alike& list : alike(tensorsAt(e, argv, argc, 0, "parameters"))) {
-    at::Tensor there = list.device == found.device() ? found : at::zeros_like(found, found.options().device(list.device));
+    at::Tensor there =
+        list.device == found.device() ? found : at::zeros_like(found, found.options().device(list.device));
     at::_amp_foreach_non_finite_check_and_unscale_(list.gradients, there, inverse.to(list.device));
     if (list.device != found.device()) found.copy_(at::maximum(found, there.to(found.device())));
   }
@@ -213,21 +220,22 @@ struct Group {
 constexpr int64_t kBucketValues = int64_t{1} << 24;
 
 void adamw(const Settings& s, const Group& g, double weightDecay, const std::optional<at::Tensor>& skip) {
-  at::_fused_adamw_(g.parameters, g.gradients, g.firsts, g.seconds, {}, g.steps, s.lr, s.beta1, s.beta2, weightDecay, s.eps,
-                    false, false, std::nullopt, skip);
+  at::_fused_adamw_(g.parameters, g.gradients, g.firsts, g.seconds, {}, g.steps, s.lr, s.beta1, s.beta2, weightDecay,
+                    s.eps, false, false, std::nullopt, skip);
 }
 
 // ‖p‖/‖r‖ for each pair, 1 where either is 0.
 at::Tensor trustRatios(const Tensors& parameters, const Tensors& directions) {
-  const at::Tensor weights = at::stack(at::_foreach_norm(parameters, 2)), changes = at::stack(at::_foreach_norm(directions, 2));
+  const at::Tensor weights = at::stack(at::_foreach_norm(parameters, 2)),
+                   changes = at::stack(at::_foreach_norm(directions, 2));
   return at::where(weights.ne(0).logical_and(changes.ne(0)), weights.div(changes), at::Scalar(1));
 }
 
 // p ← p − η·ρ·r with r = λp + m̂/(√v̂ + ε): Adam's kernel with a rate of −1 adds its step to what stands in λp.
 void adaptedLamb(const Settings& s, const Group& g, const std::optional<at::Tensor>& skip) {
   const Tensors directions = at::_foreach_mul(g.parameters, at::Scalar(s.decoupled ? 0.0 : s.weightDecay));
-  at::_fused_adam_(directions, g.gradients, g.firsts, g.seconds, {}, g.steps, -1.0, s.beta1, s.beta2, 0.0, s.eps, false, false,
-                   std::nullopt, skip);
+  at::_fused_adam_(directions, g.gradients, g.firsts, g.seconds, {}, g.steps, -1.0, s.beta1, s.beta2, 0.0, s.eps, false,
+                   false, std::nullopt, skip);
   at::Tensor rates = trustRatios(g.parameters, directions).mul(-s.lr);
   if (skip) rates = rates.mul(1 - *skip);
   at::_foreach_addcmul_(g.parameters, directions, rates.unbind(0));
@@ -252,18 +260,21 @@ void plainLamb(const Settings& s, const Group& g) {
     const float* grad = g.gradients[i].const_data_ptr<float>();
     std::vector<lists::Sums> sums((n + lists::kPiece - 1) / lists::kPiece);
     inPieces(n, [&](int64_t from, int64_t count) {
-      sums[from / lists::kPiece] = lists::lambDirection(step, p + from, grad + from, m + from, v + from, r + from, count);
+      sums[from / lists::kPiece] =
+          lists::lambDirection(step, p + from, grad + from, m + from, v + from, r + from, count);
     });
     lists::Sums all{0, 0};
     for (const auto& [weights, directions] : sums) all = {all.weights + weights, all.directions + directions};
-    const double ratio = s.adapted && all.weights != 0 && all.directions != 0 ? std::sqrt(all.weights) / std::sqrt(all.directions) : 1;
+    const double ratio =
+        s.adapted && all.weights != 0 && all.directions != 0 ? std::sqrt(all.weights) / std::sqrt(all.directions) : 1;
     const auto rate = static_cast<float>(-s.lr * ratio), rest = static_cast<float>(1 - s.weightDecay);
     const bool decays = s.decoupled && s.weightDecay != 0;
     inPieces(n, [&](int64_t from, int64_t count) {
       lists::addScaled(p + from, r + from, rate, count);
       if (decays) lists::scale(p + from, rest, count);
     });
-    for (const at::Tensor& changed : {parameter, g.firsts[i], g.seconds[i]}) changed.unsafeGetTensorImpl()->bump_version();
+    for (const at::Tensor& changed : {parameter, g.firsts[i], g.seconds[i]})
+      changed.unsafeGetTensorImpl()->bump_version();
   }
 }
 
@@ -296,7 +307,8 @@ at::Tensor laidOutAs(const at::Tensor& parameter, const at::Tensor& gradient) {
 // optimizerStep("adamw" | "lamb", [lr, beta1, beta2, eps, weightDecay, decoupled, adapted], parameters, firsts,
 // seconds, steps, all steps or 0, skip or 0): updates every parameter that has a gradient; nothing where `skip` is 1.
 napi_value optimizerStep(Environment& e, napi_value* argv, size_t argc) {
-  if (argc < 8) throw UsageError{"optimizerStep(algorithm, settings, parameters, firsts, seconds, steps, allSteps, skip)"};
+  if (argc < 8)
+    throw UsageError{"optimizerStep(algorithm, settings, parameters, firsts, seconds, steps, allSteps, skip)"};
   const std::string algorithm = toString(e, argv[0], "algorithm");
   const auto [numbers, count] = typedArray<double>(e, argv[1], napi_float64_array, "settings");
   if (count != 7 || (algorithm != "adamw" && algorithm != "lamb")) throw UsageError{"optimizerStep: unknown settings"};
@@ -322,7 +334,8 @@ napi_value optimizerStep(Environment& e, napi_value* argv, size_t argc) {
       g.seconds.push_back(seconds[i]);
       g.steps.push_back(steps[i]);
     }
-    const std::optional<at::Tensor> skipThere = skip ? std::optional<at::Tensor>(skip->to(list.device).reshape({})) : std::nullopt;
+    const std::optional<at::Tensor> skipThere =
+        skip ? std::optional<at::Tensor>(skip->to(list.device).reshape({})) : std::nullopt;
     const bool all = allSteps && g.size() == parameters.size();
     const Tensors counted = all ? Tensors{*allSteps} : g.steps;
     if (skipThere) at::_foreach_add_(counted, 1 - *skipThere);

@@ -30,7 +30,8 @@ uint64_t seedAt(Environment& e, napi_value v) { return static_cast<uint64_t>(toI
 
 at::Generator& generatorAt(Environment& e, napi_value v) {
   const int64_t id = toInt(e, v, "generator");
-  if (id < 0 || static_cast<size_t>(id) >= e.generators.size() || !e.generators[id].defined()) throw UsageError{"this Generator was freed"};
+  if (id < 0 || static_cast<size_t>(id) >= e.generators.size() || !e.generators[id].defined())
+    throw UsageError{"this Generator was freed"};
   return e.generators[id];
 }
 int32_t storeGenerator(Environment& e, at::Generator g) {
@@ -49,7 +50,8 @@ napi_value generatorNew(Environment& e, napi_value* argv, size_t argc) {
   if (argc < 1) throw UsageError{"generatorNew(device)"};
   const c10::Device device = deviceOf(toString(e, argv[0], "device"));
   if (device.is_meta()) throw UsageError{"there are no random numbers on the device 'meta'"};
-  if (device.is_cpu()) return makeInt(e, storeGenerator(e, at::make_generator<at::CPUGeneratorImpl>(c10::default_rng_seed_val)));
+  if (device.is_cpu())
+    return makeInt(e, storeGenerator(e, at::make_generator<at::CPUGeneratorImpl>(c10::default_rng_seed_val)));
   const auto& base = at::globalContext().defaultGenerator(device);
   at::Generator own = base.clone();
   own.set_current_seed(c10::default_rng_seed_val);
@@ -110,8 +112,8 @@ napi_value getNumThreads(Environment& e, napi_value*, size_t) { return makeInt(e
 // memoryStats() -> [live, peak, cached bytes on the CPU, live handles]
 napi_value memoryStats(Environment& e, napi_value*, size_t) {
   const AllocatorStats s = cpuAllocatorStats();
-  const double values[] = {static_cast<double>(s.liveBytes), static_cast<double>(s.peakBytes), static_cast<double>(s.cachedBytes),
-                           static_cast<double>(e.liveSlots)};
+  const double values[] = {static_cast<double>(s.liveBytes), static_cast<double>(s.peakBytes),
+                           static_cast<double>(s.cachedBytes), static_cast<double>(e.liveSlots)};
   napi_value result;
   check(e, napi_create_array_with_length(e.env, 4, &result));
   for (uint32_t i = 0; i < 4; ++i) check(e, napi_set_element(e.env, result, i, makeNumber(e, values[i])));
@@ -171,12 +173,12 @@ napi_value cudaDevices(Environment& e, napi_value*, size_t) {
   };
   // From CUDA's driver API, whose numbers do not change.
   constexpr int kMajor = 75, kMinor = 76;
-  int (*start)(unsigned) = nullptr, (*count)(int*) = nullptr, (*get)(int*, int) = nullptr, (*name)(char*, int, int) = nullptr,
-      (*memory)(size_t*, int) = nullptr, (*attribute)(int*, int, int) = nullptr;
+  int (*start)(unsigned) = nullptr, (*count)(int*) = nullptr, (*get)(int*, int) = nullptr,
+      (*name)(char*, int, int) = nullptr, (*memory)(size_t*, int) = nullptr, (*attribute)(int*, int, int) = nullptr;
   int devices = 0;
   if (!symbol("cuInit", start) || !symbol("cuDeviceGetCount", count) || !symbol("cuDeviceGet", get) ||
-      !symbol("cuDeviceGetName", name) || !symbol("cuDeviceTotalMem_v2", memory) || !symbol("cuDeviceGetAttribute", attribute) ||
-      start(0) != 0 || count(&devices) != 0) {
+      !symbol("cuDeviceGetName", name) || !symbol("cuDeviceTotalMem_v2", memory) ||
+      !symbol("cuDeviceGetAttribute", attribute) || start(0) != 0 || count(&devices) != 0) {
     return result;
   }
   uint32_t length = 0;
@@ -188,7 +190,8 @@ napi_value cudaDevices(Environment& e, napi_value*, size_t) {
         attribute(&major, kMajor, device) != 0 || attribute(&minor, kMinor, device) != 0) {
       continue;
     }
-    for (const napi_value v : {makeString(e, text), makeNumber(e, static_cast<double>(bytes)), makeInt(e, major), makeInt(e, minor)}) {
+    for (const napi_value v :
+         {makeString(e, text), makeNumber(e, static_cast<double>(bytes)), makeInt(e, major), makeInt(e, minor)}) {
       check(e, napi_set_element(e.env, result, length++, v));
     }
   }
@@ -259,12 +262,24 @@ napi_value buildInfo(Environment& e, napi_value*, size_t) {
 
 }  // namespace
 
-const std::vector<Binding> kRuntimeBindings = {
-    {"generatorNew", generatorNew}, {"generatorDefault", generatorDefault}, {"generatorFree", generatorFree},
-    {"generatorSeed", generatorSeed}, {"generatorInitialSeed", generatorInitialSeed},
-    {"generatorGetState", generatorGetState}, {"generatorSetState", generatorSetState}, {"manualSeed", manualSeed},
-    {"setNumThreads", setNumThreads}, {"getNumThreads", getNumThreads}, {"memoryStats", memoryStats},
-    {"emptyCache", emptyCache}, {"cudaMemory", cudaMemory}, {"cudaAvailable", cudaAvailable},
-    {"cudaAllowTf32", cudaAllowTf32}, {"cudaDevices", cudaDevices}, {"cudaDeviceCount", cudaDeviceCount}, {"cudaSynchronize", cudaSynchronize}, {"buildInfo", buildInfo}};
+const std::vector<Binding> kRuntimeBindings = {{"generatorNew", generatorNew},
+                                               {"generatorDefault", generatorDefault},
+                                               {"generatorFree", generatorFree},
+                                               {"generatorSeed", generatorSeed},
+                                               {"generatorInitialSeed", generatorInitialSeed},
+                                               {"generatorGetState", generatorGetState},
+                                               {"generatorSetState", generatorSetState},
+                                               {"manualSeed", manualSeed},
+                                               {"setNumThreads", setNumThreads},
+                                               {"getNumThreads", getNumThreads},
+                                               {"memoryStats", memoryStats},
+                                               {"emptyCache", emptyCache},
+                                               {"cudaMemory", cudaMemory},
+                                               {"cudaAvailable", cudaAvailable},
+                                               {"cudaAllowTf32", cudaAllowTf32},
+                                               {"cudaDevices", cudaDevices},
+                                               {"cudaDeviceCount", cudaDeviceCount},
+                                               {"cudaSynchronize", cudaSynchronize},
+                                               {"buildInfo", buildInfo}};
 
 }  // namespace miro

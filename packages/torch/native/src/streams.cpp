@@ -64,7 +64,8 @@ napi_value copyBeside(Environment& e, napi_value* argv, size_t argc) {
 napi_value copyOut(Environment& e, napi_value* argv, size_t argc) {
   if (argc < 2) throw UsageError{"copyOut(sources, targets)"};
   const auto sources = toHandles(e, argv[0], "sources"), targets = toHandles(e, argv[1], "targets");
-  if (sources.size() != targets.size() || sources.empty()) throw UsageError{"copyOut: expected as many targets as sources"};
+  if (sources.size() != targets.size() || sources.empty())
+    throw UsageError{"copyOut: expected as many targets as sources"};
   at::NoGradGuard noGrad;
   const c10::Device device = e.tensor(sources[0]).device();
   if (device.is_cpu()) throw UsageError{"copyOut: the sources lie on the CPU already"};
@@ -93,7 +94,9 @@ c10::Event& copyAt(Environment& e, napi_value* argv, size_t argc) {
   return *e.copies[id];
 }
 // copyIsDone(id): without waiting
-napi_value copyIsDone(Environment& e, napi_value* argv, size_t argc) { return makeBool(e, copyAt(e, argv, argc).query()); }
+napi_value copyIsDone(Environment& e, napi_value* argv, size_t argc) {
+  return makeBool(e, copyAt(e, argv, argc).query());
+}
 // copyWait(id): on the host
 napi_value copyWait(Environment& e, napi_value* argv, size_t argc) {
   copyAt(e, argv, argc).synchronize();

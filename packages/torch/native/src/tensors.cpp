@@ -9,7 +9,9 @@
 namespace miro {
 namespace {
 
-const at::Tensor& tensorAt(Environment& e, napi_value* argv, size_t argc, size_t i) { return e.tensor(handleAt(e, argv, argc, i)); }
+const at::Tensor& tensorAt(Environment& e, napi_value* argv, size_t argc, size_t i) {
+  return e.tensor(handleAt(e, argv, argc, i));
+}
 
 napi_value intArray(Environment& e, c10::IntArrayRef values) {
   napi_value result;
@@ -19,12 +21,18 @@ napi_value intArray(Environment& e, c10::IntArrayRef values) {
   }
   return result;
 }
-napi_value shape(Environment& e, napi_value* argv, size_t argc) { return intArray(e, tensorAt(e, argv, argc, 0).sizes()); }
-napi_value strides(Environment& e, napi_value* argv, size_t argc) { return intArray(e, tensorAt(e, argv, argc, 0).strides()); }
+napi_value shape(Environment& e, napi_value* argv, size_t argc) {
+  return intArray(e, tensorAt(e, argv, argc, 0).sizes());
+}
+napi_value strides(Environment& e, napi_value* argv, size_t argc) {
+  return intArray(e, tensorAt(e, argv, argc, 0).strides());
+}
 napi_value dtype(Environment& e, napi_value* argv, size_t argc) {
   return makeInt(e, static_cast<int32_t>(tensorAt(e, argv, argc, 0).scalar_type()));
 }
-napi_value device(Environment& e, napi_value* argv, size_t argc) { return makeString(e, tensorAt(e, argv, argc, 0).device().str()); }
+napi_value device(Environment& e, napi_value* argv, size_t argc) {
+  return makeString(e, tensorAt(e, argv, argc, 0).device().str());
+}
 napi_value numel(Environment& e, napi_value* argv, size_t argc) {
   return makeNumber(e, static_cast<double>(tensorAt(e, argv, argc, 0).numel()));
 }
@@ -62,10 +70,12 @@ napi_value copyToHost(Environment& e, napi_value* argv, size_t argc) {
   if (argc < 2) throw UsageError{"copyToHost(tensor, target)"};
   const Bytes target = bytesAt(e, argv[1]);
   if (target.size != source.nbytes()) {
-    throw UsageError{"copyToHost: the target holds " + std::to_string(target.size) + " bytes, the tensor " + std::to_string(source.nbytes())};
+    throw UsageError{"copyToHost: the target holds " + std::to_string(target.size) + " bytes, the tensor " +
+                     std::to_string(source.nbytes())};
   }
   if (target.size == 0) return makeUndefined(e);
-  if (source.layout() != at::kStrided) throw UsageError{"copyToHost: only dense tensors can be read, got " + describe(source)};
+  if (source.layout() != at::kStrided)
+    throw UsageError{"copyToHost: only dense tensors can be read, got " + describe(source)};
   // Some tensors hold a promise in place of values: to be negated, conjugated, or zero without any memory.
   if (source._is_zerotensor()) source = at::zeros(source.sizes(), source.options());
   source = source.resolve_conj().resolve_neg();
@@ -91,7 +101,8 @@ napi_value fromHost(Environment& e, napi_value* argv, size_t argc) {
   const at::ScalarType type = dtypeAt(e, argv, argc, 2);
   at::Tensor result = at::empty(sizes, at::TensorOptions().dtype(type));
   if (result.nbytes() != source.size) {
-    throw UsageError{"fromHost: shape and dtype need " + std::to_string(result.nbytes()) + " bytes, got " + std::to_string(source.size)};
+    throw UsageError{"fromHost: shape and dtype need " + std::to_string(result.nbytes()) + " bytes, got " +
+                     std::to_string(source.size)};
   }
   if (source.size > 0) std::memcpy(result.mutable_data_ptr(), source.data, source.size);
   return makeInt(e, e.store(std::move(result)));
@@ -108,8 +119,12 @@ napi_value release(Environment& e, napi_value* argv, size_t argc) {
   e.free(handleAt(e, argv, argc, 0));
   return makeUndefined(e);
 }
-napi_value isValid(Environment& e, napi_value* argv, size_t argc) { return makeBool(e, e.valid(handleAt(e, argv, argc, 0))); }
-napi_value alias(Environment& e, napi_value* argv, size_t argc) { return makeInt(e, e.store(tensorAt(e, argv, argc, 0))); }
+napi_value isValid(Environment& e, napi_value* argv, size_t argc) {
+  return makeBool(e, e.valid(handleAt(e, argv, argc, 0)));
+}
+napi_value alias(Environment& e, napi_value* argv, size_t argc) {
+  return makeInt(e, e.store(tensorAt(e, argv, argc, 0)));
+}
 
 // same(a, b): whether both handles denote one tensor (not merely equal values).
 napi_value same(Environment& e, napi_value* argv, size_t argc) {
@@ -137,7 +152,8 @@ napi_value track(Environment& e, napi_value* argv, size_t argc) {
 // hold].
 napi_value sweep(Environment& e, napi_value*, size_t) {
   const Environment::Swept swept = e.sweep();
-  const double values[] = {static_cast<double>(swept.freed), static_cast<double>(swept.freedBytes), static_cast<double>(swept.heldBytes)};
+  const double values[] = {static_cast<double>(swept.freed), static_cast<double>(swept.freedBytes),
+                           static_cast<double>(swept.heldBytes)};
   napi_value result;
   check(e, napi_create_array_with_length(e.env, 3, &result));
   for (uint32_t i = 0; i < 3; ++i) check(e, napi_set_element(e.env, result, i, makeNumber(e, values[i])));

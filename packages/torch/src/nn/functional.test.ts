@@ -5,6 +5,7 @@ import fc from "fast-check";
 import { describe, expect, test } from "vitest";
 import {
   arange,
+  cat,
   F,
   full,
   getNumThreads,
@@ -178,11 +179,11 @@ describe("fusedRmsNorm", () => {
 });
 
 describe("toBytes", () => {
-  test("puts the largest magnitude on the outermost level and rounds the others to the nearest", () => {
-    const { bytes, step } = F.toBytes(
+  test("puts each row's largest magnitude on the outermost level and rounds the others to the nearest", () => {
+    const { bytes, steps } = F.toBytes(
       tensor([
         [-2, 0, 0.51],
-        [1, 0.009, -0.009],
+        [1, 0.009, -0.0051],
       ]),
       100,
     );
@@ -190,16 +191,20 @@ describe("toBytes", () => {
       "uint8",
       [
         [1, 101, 127],
-        [151, 101, 101],
+        [201, 102, 100],
       ],
     ]);
-    expect(step.item()).toBeCloseTo(0.02, 6);
+    expect(steps.shape).toEqual([2]);
+    expect(steps.mul(100).toList()).toEqual([2, 1]);
   });
 
   test.each(["float32", "bfloat16"] as const)("of %s is within half a step of every value, on any threads", (dtype) => {
     scope(() => {
       manualSeed(5);
-      const x = randn([3, 7, 5003]).to(dtype).transpose(0, 1);
+      const x = randn([3, 70, 503])
+        .mul(randn([3, 70, 1]).exp())
+        .to(dtype)
+        .transpose(0, 1);
       const threads = getNumThreads();
       const [one, two] = [1, 2].map((count) => {
         setNumThreads(count);
@@ -207,20 +212,107 @@ describe("toBytes", () => {
       });
       setNumThreads(threads);
       expect(two!.bytes.eq(one!.bytes).all().item()).toBe(1);
-      const { bytes, step } = one!;
-      expect(bytes.shape).toEqual(x.shape);
-      const off = bytes.float().sub(128).mul(step).sub(x.float()).abs().max().item();
-      expect(off).toBeLessThanOrEqual(0.5001 * step.item());
-      expect(bytes.min().item()).toBeGreaterThanOrEqual(1);
+      const { bytes, steps } = one!;
+      expect([bytes.shape, steps.shape]).toEqual([x.shape, [70, 3]]);
+      const each = steps.unsqueeze(-1);
+      const off = bytes.float().sub(128).mul(each).sub(x.float()).abs().div(each).max().item();
+      expect(off).toBeLessThanOrEqual(0.5001);
+      expect(bytes.min().item()).toBe(1);
+      expect(bytes.max().item()).toBe(255);
     });
   });
 
-  test("zeros stay zeros, what is not a number shows in the step; other inputs are refused", () => {
+  test("zeros stay zeros, what is not a number shows in its row's step; other inputs are refused", () => {
     const { bytes } = F.toBytes(zeros([4]), 63);
     expect(bytes.toList()).toEqual([64, 64, 64, 64]);
-    expect(F.toBytes(zeros([0, 4]), 63).bytes.shape).toEqual([0, 4]);
-    expect(F.toBytes(tensor([1, Number.NaN, 2]), 63).step.item()).toBeNaN();
+    for (const shape of [
+      [0, 4],
+      [4, 0],
+    ]) {
+      const { bytes, steps } = F.toBytes(zeros(shape), 50, 1);
+      expect([bytes.shape, steps.mul(50).toList()]).toEqual([shape, shape[0] === 0 ? [] : [1, 1, 1, 1]]);
+    }
+    const none = tensor([
+      [1, Number.NaN, 2],
+      [1, 3, 2],
+    ]);
+    expect(F.toBytes(none, 60).steps.isnan().toList()).toEqual([true, false]);
     expect(() => F.toBytes(tensor([1], double), 63)).toThrow(/float32 or bfloat16 on the CPU, got Double/);
+    expect(() => F.toBytes(tensor(1), 63)).toThrow(/expected rows/);
     expect(() => F.toBytes(zeros([4]), 128)).toThrow(/levels must be from 1 to 127/);
+  });
+});
+
+describe("rows of products", () => {
+  const close = (a: Tensor, b: Tensor, most: number) =>
+    expect(a.float().sub(b.float()).abs().div(b.float().abs().add(1)).max().item()).toBeLessThan(most);
+  const BOUND = { float32: 2e-6, bfloat16: 4e-3 };
+
+  test.each(["float32", "bfloat16"] as const)("of %s are scaled and added to as by operators of their own", (dtype) => {
+    scope(() => {
+      manualSeed(8);
+      const bias = randn([301]);
+      const more = randn([5, 7, 301]);
+      for (const [b, m] of [
+        [null, null],
+        [bias, null],
+        [null, more],
+        [bias, more.to("bfloat16")],
+      ] as const) {
+        const y = randn([5, 7, 301]).to(dtype);
+        const steps = randn([5, 7]);
+        const expected = y
+          .mul(steps.unsqueeze(-1))
+          .add(b ?? 0)
+          .add(m ?? 0);
+        expect(F.scaleRows_(y, steps, b, m)).toBe(y);
+        expect(y.dtype).toBe(dtype);
+        close(y, expected, BOUND[dtype]);
+      }
+    });
+  });
+
+  test.each(["float32", "bfloat16"] as const)("of %s are gated as by SiLU and a product", (dtype) => {
+    scope(() => {
+      manualSeed(9);
+      const gate = randn([6, 2000]).mul(40).to(dtype);
+      for (const bias of [null, randn([2000])]) {
+        const y = randn([6, 2000]).to(dtype);
+        const steps = randn([6]);
+        const scaled = (t: Tensor) => t.mul(steps.unsqueeze(-1)).add(bias ?? 0);
+        const expected = scaled(y).mul(F.silu(scaled(gate)));
+        expect(F.gateRows_(y, gate, steps, bias, bias)).toBe(y);
+        close(y, expected, BOUND[dtype]);
+      }
+      const ends = tensor([[-1e30, -1e4, -88, 88, 1e4, Number.NaN]]);
+      const zero = expect.closeTo(0, 7);
+      expect(F.gateRows_(ones([1, 6]), ends, tensor([1])).toList()).toEqual([[zero, zero, zero, 88, 1e4, Number.NaN]]);
+    });
+  });
+
+  test("round to bfloat16 as a cast does", () => {
+    scope(() => {
+      manualSeed(10);
+      const more = cat([randn([4000]), tensor([1 + 1 / 256, 1 + 3 / 256, Number.NaN, -0, 3.4e38])]).unsqueeze(0);
+      const y = F.scaleRows_(zeros([1, 4005], { dtype: "bfloat16" }), tensor([1]), null, more);
+      const known = (t: Tensor) => t.float().nanToNum(7);
+      expect(
+        known(y)
+          .eq(known(more.to("bfloat16")))
+          .all()
+          .item(),
+      ).toBe(1);
+    });
+  });
+
+  test("that do not fit are refused", () => {
+    const [y, steps] = [zeros([2, 3]), zeros([2])];
+    expect(() => F.scaleRows_(y, zeros([3]))).toThrow(/a float32 step for each row/);
+    expect(() => F.scaleRows_(y.to("float16"), steps)).toThrow(/expected float32 or bfloat16 on the CPU, got Half/);
+    expect(() => F.scaleRows_(y, steps, zeros([2]))).toThrow(/bias for each column/);
+    expect(() => F.scaleRows_(y, steps, null, zeros([3]))).toThrow(/scaleRows_: expected/);
+    expect(() => F.scaleRows_(tensor(1), tensor(1))).toThrow(/rows of products/);
+    expect(() => F.gateRows_(y, zeros([2, 4]), steps)).toThrow(/a gate for each product/);
+    expect(() => F.gateRows_(y.t(), y.t(), zeros([3]))).toThrow(/contiguous/);
   });
 });

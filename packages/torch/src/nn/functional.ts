@@ -61,16 +61,59 @@ export function fusedRmsNorm(x: Tensor, weight: Tensor, eps: number): Tensor {
 }
 
 /**
- * A float32 or bfloat16 tensor on the CPU as bytes, for products in 8 bits: x ≈ step · (bytes − levels − 1). The
- * largest magnitude, or `smallest` where that is larger, lies on the outermost of `levels` on each side of zero.
- * Records no gradients.
+ * The rows (last dimension) of a float32 or bfloat16 tensor on the CPU as bytes, for products in 8 bits: a row
+ * x ≈ step · (bytes − levels − 1). Its largest magnitude, or `smallest` where that is larger, lies on the outermost of
+ * `levels` on each side of zero. Records no gradients.
  *
  * @param levels from 1 to 127
- * @returns uint8 in the shape of x, and step as a float32 scalar, which is NaN where x holds one
+ * @returns bytes: uint8 in the shape of x; steps: float32, one for each row, NaN where the row holds one
  */
-export function toBytes(x: Tensor, levels: number, smallest = 1e-12): { bytes: Tensor; step: Tensor } {
-  const [bytes, step] = native.toBytes(x.handle, levels, smallest);
-  return { bytes: wrap(bytes), step: wrap(step) };
+export function toBytes(x: Tensor, levels: number, smallest = 1e-12): { bytes: Tensor; steps: Tensor } {
+  const [bytes, steps] = native.toBytes(x.handle, levels, smallest);
+  return { bytes: wrap(bytes), steps: wrap(steps) };
+}
+
+/**
+ * Each row of products becomes step · row + bias + more, in one pass: products of {@link toBytes} become those of the
+ * values. For contiguous float32 or bfloat16 tensors on the CPU; computed in float32. Records no gradients.
+ *
+ * @param products (…, width)
+ * @param steps float32, one for each row
+ * @param bias float32 (width)
+ * @param more in the shape of the products
+ * @returns products
+ */
+export function scaleRows_(
+  products: Tensor,
+  steps: Tensor,
+  bias: Tensor | null = null,
+  more: Tensor | null = null,
+): Tensor {
+  native.scaleRows_(products.handle, steps.handle, orNone(bias), orNone(more));
+  return products;
+}
+
+/**
+ * Each row of products becomes (step · row + bias) · SiLU(step · gate + gateBias), in one pass; else as
+ * {@link scaleRows_}.
+ *
+ * @param gate as the products in shape and dtype
+ * @returns products
+ */
+export function gateRows_(
+  products: Tensor,
+  gate: Tensor,
+  steps: Tensor,
+  bias: Tensor | null = null,
+  gateBias: Tensor | null = null,
+): Tensor {
+  native.gateRows_(products.handle, gate.handle, steps.handle, orNone(bias), orNone(gateBias));
+  return products;
+}
+
+/** The handle of a tensor that may be missing. */
+function orNone(t: Tensor | null): number {
+  return t === null ? 0 : t.handle;
 }
 
 /**
