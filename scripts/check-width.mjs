@@ -1,9 +1,8 @@
 #!/usr/bin/env node
 /**
  * Lines are at most 120 columns wide, comments too: the formatter breaks TypeScript and JavaScript, but no comments,
- * and
- * no C++. Generated files are left out. A line may be longer only where it cannot be broken: an address, or a string
- * that the formatter left whole.
+ * and no C++. Generated files are left out. A line may be longer only where it cannot be broken: an address, or a
+ * string that the formatter left whole.
  *
  *   node scripts/check-width.mjs FOLDER...
  */
