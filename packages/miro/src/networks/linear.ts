@@ -27,11 +27,11 @@ export class Linear extends nn.Linear {
 
   /** `value · SiLU(gate)`, where `[value, gate]` are the two halves of the output: (…, in) → (…, out / 2) */
   gated(x: Tensor): Tensor {
-    const [value, gate] = this.#int8;
-    if (value !== undefined && gate !== undefined) return value.gated(int8Input(x), gate);
+    const [byValue, byGate] = this.#int8;
+    if (byValue !== undefined && byGate !== undefined) return byValue.gated(int8Input(x), byGate);
     if (this.#fuses(x)) return this.#part(0, x, { mul: this.#part(1, x, "silu") });
-    const [open, gates] = this.forward(x).chunk(2, -1) as [Tensor, Tensor];
-    return nn.functional.silu(gates).mul(open);
+    const [value, gate] = this.forward(x).chunk(2, -1) as [Tensor, Tensor];
+    return nn.functional.silu(gate).mul(value);
   }
 
   #fuses(x: Tensor): boolean {

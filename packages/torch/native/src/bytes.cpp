@@ -1,11 +1,10 @@
 // Values as bytes, for products in 8 bits: each row has a step of its own, with which its products are scaled.
 #include "environment.hpp"
 #include "lists.hpp"
+#include "rows.hpp"
 
-#include <ATen/Parallel.h>
 #include <c10/util/accumulate.h>
 
-#include <algorithm>
 #include <vector>
 
 namespace miro {
@@ -32,11 +31,11 @@ struct Rows {
   // Calls `row(r, space)` for all rows; `space` has room for two rows.
   template <typename Row>
   void each(const Row& row) const {
-    at::parallel_for(0, count, std::max<int64_t>(1, lists::kPiece / std::max<int64_t>(1, width)),
-                     [&](int64_t from, int64_t to) {
-                       std::vector<float> space(2 * width);
-                       for (int64_t r = from; r < to; ++r) row(r, space.data());
-                     });
+    forRows(count, width, [&](int64_t r) {
+      thread_local std::vector<float> space;
+      space.resize(2 * width);
+      row(r, space.data());
+    });
   }
 };
 

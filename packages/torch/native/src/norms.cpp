@@ -6,13 +6,12 @@
 // compiled without contraction of products and sums. Everything else goes to aten::rms_norm, which has fused kernels
 // on GPUs.
 #include "environment.hpp"
+#include "rows.hpp"
 
 #include <ATen/ATen.h>
 #include <ATen/ExpandUtils.h>
-#include <ATen/Parallel.h>
 #include <torch/csrc/autograd/custom_function.h>
 
-#include <algorithm>
 #include <cmath>
 
 namespace miro {
@@ -20,14 +19,6 @@ namespace {
 
 using torch::autograd::AutogradContext;
 using torch::autograd::variable_list;
-
-// Calls `row(r)` for all rows, of `width` values each.
-template <typename Row>
-void forRows(int64_t rows, int64_t width, const Row& row) {
-  at::parallel_for(0, rows, std::max<int64_t>(1, 32768 / std::max<int64_t>(1, width)), [&](int64_t from, int64_t to) {
-    for (int64_t r = from; r < to; ++r) row(r);
-  });
-}
 
 // 1 / √(mean(x²) + ε) of each row: (…, width) -> (…, 1)
 at::Tensor inverseRms(const at::Tensor& x, double eps) {

@@ -1,0 +1,21 @@
+// Loops over the rows of tensors on the CPU, shared by threads.
+#pragma once
+
+#include "lists.hpp"
+
+#include <ATen/Parallel.h>
+
+#include <algorithm>
+
+namespace miro {
+
+// Calls `row(r)` for all rows, of `width` values each.
+template <typename Row>
+void forRows(int64_t rows, int64_t width, const Row& row) {
+  const int64_t least = std::max<int64_t>(1, lists::kPiece / std::max<int64_t>(1, width));
+  at::parallel_for(0, rows, least, [&](int64_t from, int64_t to) {
+    for (int64_t r = from; r < to; ++r) row(r);
+  });
+}
+
+}  // namespace miro
