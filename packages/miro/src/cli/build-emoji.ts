@@ -7,14 +7,11 @@ import { MiroError } from "../errors.js";
 import { field, flag } from "../options.js";
 import { bundledFolder, bundledModel } from "../pipeline/loading/bundled.js";
 import { loadSchema } from "../pipeline/loading/load-options.js";
-import { onStop } from "../surroundings.js";
 import { quietOptions } from "./common-options.js";
-import { hasColours } from "./paint.js";
-import { runProgram } from "./program.js";
-import { Progress } from "./progress.js";
+import { runMeasuringProgram } from "./measuring-program.js";
 import "./extensions.js";
 
-const NOTES = `The card is the template with the figures of the evaluation in it. Measuring takes about 20 minutes on
+const NOTES = `The card is the template with the figures of the evaluation in it. Measuring takes about ten minutes on
 two cores. It is done part by part, and a part that --measurements holds of the same weights is not measured again: an
 interrupted command goes on where it was, and a card whose text has changed is filled at once:
 
@@ -72,50 +69,32 @@ const schema = z.strictObject({
   threads: loadSchema.shape.threads,
 });
 
-const interrupt = new AbortController();
-onStop({ stop: () => interrupt.abort(), stopAtOnce: () => process.exit(130) });
-process.exitCode = await runProgram({
+process.exitCode = await runMeasuringProgram({
   name: "npm run build:emoji --",
   summary: "Builds the folder of the bundled model from a run: parts, names, evaluation, pictures, card.",
   schema,
   notes: NOTES,
-  async run({ quiet, threads, before = bundledModel() ?? "", logs, classifier, ...options }) {
+  kept: ({ measurements }) => `parts that are measured are in ${measurements}`,
+  async run({ quiet: _, threads, before = bundledModel() ?? "", logs, classifier, ...options }, measuring) {
     if (before === "") throw new MiroError("there is no bundled model; name the edition before with --before DIR");
     const judge = classifier ?? bundledFolder("emoji-classifier");
     if (judge === null) throw new MiroError("there is no classifier; name one with --classifier DIR");
     if (threads !== undefined) setNumThreads(threads);
-    const progress = await Progress.for({
-      interactive: Boolean(process.stderr.isTTY) && !quiet,
-      colours: { stdout: false, stderr: hasColours(process.stderr) },
-    });
-    const say = (text: string) => {
-      progress.stop();
-      if (!quiet) process.stderr.write(`${text}\n`);
-    };
+    const { signal, progress, note } = measuring;
     let shown = "";
-    try {
-      await buildBundledModel({
-        ...options,
-        before,
-        classifier: judge,
-        ...(logs.length > 0 && { logs }),
-        signal: interrupt.signal,
-        onMessage: say,
-        onProgress: (part, done, total) => {
-          progress.update(part, done, total, { count: `${done}/${total}` });
-          if (!process.stderr.isTTY && part !== shown) say(`measuring ${part}`);
-          shown = part;
-        },
-      });
-      process.stdout.write(`${options.output}\n`);
-      return 0;
-    } catch (error) {
-      if (!interrupt.signal.aborted) throw error;
-      progress.stop();
-      process.stderr.write(`Interrupted: parts that are measured are in ${options.measurements}\n`);
-      return 130;
-    } finally {
-      progress.stop();
-    }
+    await buildBundledModel({
+      ...options,
+      before,
+      classifier: judge,
+      ...(logs.length > 0 && { logs }),
+      signal,
+      onMessage: note,
+      onProgress: (part, done, total) => {
+        progress.update(part, done, total, { count: `${done}/${total}` });
+        if (!process.stderr.isTTY && part !== shown) note(`measuring ${part}`);
+        shown = part;
+      },
+    });
+    return `${options.output}\n`;
   },
 });

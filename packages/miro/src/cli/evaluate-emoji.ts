@@ -20,11 +20,9 @@ import { MiroPipeline } from "../pipeline/pipeline.js";
 import { sheetText } from "../pipeline/settings.js";
 import { loadScorer } from "../rewards/index.js";
 import { DEFAULT_SCORER } from "../rewards/registry.js";
-import { onStop } from "../surroundings.js";
 import { quietOptions } from "./common-options.js";
-import { hasColours } from "./paint.js";
-import { runProgram } from "./program.js";
-import { Pace, Progress } from "./progress.js";
+import { runMeasuringProgram } from "./measuring-program.js";
+import { Pace, type Progress } from "./progress.js";
 import "./extensions.js";
 import { checkDetector } from "../emoji/evaluation/detector-check.js";
 import { EVALUATION_PARTS, evaluateEmoji } from "../emoji/evaluation/evaluate.js";
@@ -240,36 +238,11 @@ function shownBy(progress: Progress, quiet: boolean): (done: number, total: numb
   };
 }
 
-const interrupt = new AbortController();
-// The first Ctrl-C stops at the next step and leaves the parts that are done; the second one does not wait.
-onStop({ stop: () => interrupt.abort(), stopAtOnce: () => process.exit(130) });
-process.exitCode = await runProgram({
+process.exitCode = await runMeasuringProgram({
   name: "npm run evaluate:emoji --",
   summary: "Measures the bundled model, until `miro evaluate` does it.",
   schema,
-  async run(options) {
-    const { quiet } = options;
-    const progress = await Progress.for({
-      interactive: Boolean(process.stderr.isTTY) && !quiet,
-      colours: { stdout: false, stderr: hasColours(process.stderr) },
-    });
-    try {
-      const onMessage = (message: string) => {
-        progress.stop();
-        process.stderr.write(`${message}\n`);
-      };
-      const work = { signal: interrupt.signal, onProgress: shownBy(progress, quiet), onMessage };
-      const figures = await evaluate(options, work);
-      progress.stop();
-      process.stdout.write(figures);
-      return 0;
-    } catch (error) {
-      if (!interrupt.signal.aborted) throw error;
-      progress.stop();
-      process.stderr.write(`Interrupted: parts that are done are in ${options.output}\n`);
-      return 130;
-    } finally {
-      progress.stop();
-    }
-  },
+  kept: ({ output }) => `parts that are done are in ${output}`,
+  run: (options, { signal, progress, note }) =>
+    evaluate(options, { signal, onProgress: shownBy(progress, options.quiet), onMessage: note }),
 });
