@@ -31,7 +31,7 @@ if (process.argv[1] === fileURLToPath(import.meta.url)) {
   const skipped = /\/(node_modules|dist|build)\//;
   for (const folder of argumentsOf(import.meta.url, {}, true).positionals) {
     for (const file of listFiles(path.join(root, folder), (f) => checked(f) && !skipped.test(f))) {
-      for (const [line, width] of wideLines(readFileSync(file, "utf8"), !/pp$/.test(file))) {
+      for (const [line, width] of wideLines(readFileSync(file, "utf8"), !/\.[ch]pp$/.test(file))) {
         console.error(`${path.relative(root, file)}:${line}: ${width} columns; a line has at most ${LIMIT}`);
         process.exitCode = 1;
       }

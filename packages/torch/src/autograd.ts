@@ -1,7 +1,7 @@
 // Differentiation and the modes around it. Modes belong to the calling thread and end with the function given.
 import { type Device, type DType, dtypeCode } from "./dtype.js";
 import { TorchError } from "./errors.js";
-import { native } from "./native.js";
+import { handleOrNone, native } from "./native.js";
 import { type Tensor, wrap } from "./tensor.js";
 
 /** Options of {@link backward}. */
@@ -27,7 +27,7 @@ export function backward(
   const { createGraph = false, retainGraph = createGraph } = options;
   native.backward(
     tensors.map((t) => t.handle),
-    gradients.map((g) => (g === null ? 0 : g.handle)),
+    gradients.map(handleOrNone),
     retainGraph,
     createGraph,
   );
@@ -63,7 +63,7 @@ export function grad(
     .grad(
       outputs.map((t) => t.handle),
       inputs.map((t) => t.handle),
-      gradOutputs.map((g) => (g === null ? 0 : g.handle)),
+      gradOutputs.map(handleOrNone),
       retainGraph,
       createGraph,
       allowUnused,

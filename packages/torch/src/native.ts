@@ -9,6 +9,11 @@ import { loadNamedLibtorch } from "./named-libtorch.js";
 /** A tensor's name in native code: slot index and generation in one 31-bit integer. 0 is no tensor. */
 export type Handle = number;
 
+/** The handle of a tensor that may be missing: 0 stands for none. */
+export function handleOrNone(tensor: { readonly handle: Handle } | null): Handle {
+  return tensor === null ? 0 : tensor.handle;
+}
+
 /** What the native addon was built against, see `buildInfo`. */
 export interface BuildInfo {
   /** Version of libtorch that the addon was compiled against. */

@@ -5,7 +5,7 @@
 import { type Device, type DType, dtypeCode, dtypeName, type HostData, hostArray } from "./dtype.js";
 import { TorchError } from "./errors.js";
 import { collectWhenDue } from "./memory.js";
-import { type Handle, native } from "./native.js";
+import { type Handle, handleOrNone, native } from "./native.js";
 import { operators } from "./operators.js";
 import { scopeDepth } from "./scope-stack.js";
 
@@ -219,7 +219,7 @@ export abstract class TensorBase<Self> implements Disposable {
     return handle === 0 ? null : this.#another(handle);
   }
   set grad(gradient: (Self & TensorBase<Self>) | null) {
-    native.setGrad(this.#handle, gradient === null ? 0 : gradient.handle);
+    native.setGrad(this.#handle, handleOrNone(gradient));
   }
 
   /**

@@ -59,8 +59,7 @@ napi_value getGrad(Environment& e, napi_value* argv, size_t argc) {
 }
 napi_value setGrad(Environment& e, napi_value* argv, size_t argc) {
   const at::Tensor t = e.tensor(handleAt(e, argv, argc, 0));
-  const Handle g = handleAt(e, argv, argc, 1);
-  const at::Tensor gradient = g == 0 ? at::Tensor() : e.tensor(g);
+  const at::Tensor gradient = optionalTensor(e, argv, argc, 1).value_or(at::Tensor());
   if (gradient.defined() && (gradient.sizes() != t.sizes() || gradient.device() != t.device())) {
     throw UsageError{"grad: expected a gradient like " + describe(t) + ", got " + describe(gradient)};
   }

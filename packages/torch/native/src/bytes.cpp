@@ -83,29 +83,25 @@ void expect(const char* where, const at::Tensor& t, bool fits, const char* what)
   throw UsageError{std::string(where) + ": expected " + what + ", contiguous on the CPU, got " + describe(t)};
 }
 
-// The tensor at `i`, or none where the handle is 0.
-at::Tensor optionalAt(Environment& e, napi_value* argv, size_t argc, size_t i) {
-  const Handle handle = handleAt(e, argv, argc, i);
-  return handle == 0 ? at::Tensor() : e.tensor(handle);
-}
-
 void expectBias(const char* where, const at::Tensor& bias, const Rows& rows) {
   if (!bias.defined()) return;
   expect(where, bias, isFloat(bias) && bias.dim() == 1 && bias.size(0) == rows.width, "a float32 bias for each column");
 }
 
-void expectProducts(const char* where, const at::Tensor& y, const at::Tensor& steps) {
+// The rows of y, each of which has a step.
+Rows rowsOfProducts(const char* where, const at::Tensor& y, const at::Tensor& steps) {
   needFloats(where, y);
   expect(where, y, y.dim() > 0, "rows of products");
-  expect(where, steps, isFloat(steps) && steps.numel() == Rows(y).count, "a float32 step for each row");
+  const Rows rows(y);
+  expect(where, steps, isFloat(steps) && steps.numel() == rows.count, "a float32 step for each row");
+  return rows;
 }
 
 const float* valuesOf(const at::Tensor& t) { return t.defined() ? t.const_data_ptr<float>() : nullptr; }
 
 // Changes every row of y in place by `row(values, r, other)`; `other` is the same row of `others`, or null without.
 template <typename Row>
-void changeRows(const at::Tensor& y, const at::Tensor& others, const Row& row) {
-  const Rows rows(y);
+void changeRows(const at::Tensor& y, const Rows& rows, const at::Tensor& others, const Row& row) {
   const bool plain = isFloat(y);
   void* values = y.mutable_data_ptr();
   rows.each([&](int64_t r, float* space) {
@@ -126,10 +122,9 @@ napi_value scaleRows(Environment& e, napi_value* argv, size_t argc) {
   if (argc < 4) throw UsageError{"scaleRows_(y, steps, bias, more)"};
   at::NoGradGuard noGrad;
   const at::Tensor y = e.tensor(handleAt(e, argv, argc, 0)), steps = e.tensor(handleAt(e, argv, argc, 1));
-  const at::Tensor bias = optionalAt(e, argv, argc, 2);
-  at::Tensor more = optionalAt(e, argv, argc, 3);
-  expectProducts(kName, y, steps);
-  const Rows rows(y);
+  const at::Tensor bias = optionalTensor(e, argv, argc, 2).value_or(at::Tensor());
+  at::Tensor more = optionalTensor(e, argv, argc, 3).value_or(at::Tensor());
+  const Rows rows = rowsOfProducts(kName, y, steps);
   expectBias(kName, bias, rows);
   if (more.defined()) {
     needFloats(kName, more);
@@ -137,7 +132,7 @@ napi_value scaleRows(Environment& e, napi_value* argv, size_t argc) {
     more = more.contiguous();
   }
   const float *step = valuesOf(steps), *added = valuesOf(bias);
-  changeRows(y, more, [&](float* row, int64_t r, const float* other) {
+  changeRows(y, rows, more, [&](float* row, int64_t r, const float* other) {
     lists::scaleAndAdd(row, step[r], added, other, rows.width);
   });
   return makeUndefined(e);
@@ -151,14 +146,14 @@ napi_value gateRows(Environment& e, napi_value* argv, size_t argc) {
   at::NoGradGuard noGrad;
   const at::Tensor y = e.tensor(handleAt(e, argv, argc, 0)), gate = e.tensor(handleAt(e, argv, argc, 1));
   const at::Tensor steps = e.tensor(handleAt(e, argv, argc, 2));
-  const at::Tensor bias = optionalAt(e, argv, argc, 3), gateBias = optionalAt(e, argv, argc, 4);
-  expectProducts(kName, y, steps);
-  const Rows rows(y);
+  const at::Tensor bias = optionalTensor(e, argv, argc, 3).value_or(at::Tensor());
+  const at::Tensor gateBias = optionalTensor(e, argv, argc, 4).value_or(at::Tensor());
+  const Rows rows = rowsOfProducts(kName, y, steps);
   expect(kName, gate, gate.sizes() == y.sizes() && gate.scalar_type() == y.scalar_type(), "a gate for each product");
   expectBias(kName, bias, rows);
   expectBias(kName, gateBias, rows);
   const float *step = valuesOf(steps), *added = valuesOf(bias), *open = valuesOf(gateBias);
-  changeRows(y, gate, [&](float* row, int64_t r, const float* other) {
+  changeRows(y, rows, gate, [&](float* row, int64_t r, const float* other) {
     lists::scaleAndGate(row, other, step[r], added, open, rows.width);
   });
   return makeUndefined(e);

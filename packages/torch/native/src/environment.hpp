@@ -16,6 +16,7 @@
 #include <deque>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -169,6 +170,8 @@ inline bool readHandle(Environment& e, napi_value v, int32_t* result) {
 }
 // Argument i of a call, which must be there and be a handle (0 included).
 Handle handleAt(Environment& e, napi_value* argv, size_t argc, size_t i);
+// The tensor of a handle, of which 0 stands for none.
+std::optional<at::Tensor> optionalTensor(Environment& e, napi_value* argv, size_t argc, size_t i);
 std::string describe(const at::Tensor& t);
 
 // ---- enumerations and indices: libtorch uses most of them unchecked, as an index into a table ----------------------

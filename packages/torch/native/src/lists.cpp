@@ -109,7 +109,7 @@ MIRO_ANY_WIDTH void scaleAndAdd(float* __restrict x, float c, const float* __res
     const float* __restrict other = bias != nullptr ? bias : more;
     for (int64_t i = 0; i < n; ++i) x[i] = c * x[i] + other[i];
   } else {
-    for (int64_t i = 0; i < n; ++i) x[i] *= c;
+    scale(x, c, n);
   }
 }
 

@@ -227,6 +227,10 @@ Handle handleAt(Environment& e, napi_value* argv, size_t argc, size_t i) {
   if (i >= argc || !readHandle(e, argv[i], &handle)) throw UsageError{"a Tensor is expected"};
   return handle;
 }
+std::optional<at::Tensor> optionalTensor(Environment& e, napi_value* argv, size_t argc, size_t i) {
+  const Handle handle = handleAt(e, argv, argc, i);
+  return handle == 0 ? std::nullopt : std::optional<at::Tensor>(e.tensor(handle));
+}
 
 int64_t intWithin(Environment& e, napi_value v, const char* what, int64_t first, int64_t last) {
   const int64_t result = toInt(e, v, what);

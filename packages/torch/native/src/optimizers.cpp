@@ -41,11 +41,6 @@ Tensors tensorsAt(Environment& e, napi_value* argv, size_t argc, size_t i, const
   return result;
 }
 
-std::optional<at::Tensor> optionalTensor(Environment& e, napi_value* argv, size_t argc, size_t i) {
-  const Handle handle = handleAt(e, argv, argc, i);
-  return handle == 0 ? std::nullopt : std::optional<at::Tensor>(e.tensor(handle));
-}
-
 at::Tensor gradientOf(const at::Tensor& parameter) {
   return parameter.requires_grad() ? parameter.grad() : at::Tensor();
 }

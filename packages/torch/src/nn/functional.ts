@@ -1,6 +1,6 @@
 /** Layers and losses as functions, under the names of `torch.nn.functional`. Each maps to one ATen operator or few. */
 import { TorchError } from "../errors.js";
-import { native } from "../native.js";
+import { handleOrNone, native } from "../native.js";
 import { aten } from "../ops.generated.js";
 import { type Tensor, wrap } from "../tensor.js";
 
@@ -89,7 +89,7 @@ export function scaleRows_(
   bias: Tensor | null = null,
   more: Tensor | null = null,
 ): Tensor {
-  native.scaleRows_(products.handle, steps.handle, orNone(bias), orNone(more));
+  native.scaleRows_(products.handle, steps.handle, handleOrNone(bias), handleOrNone(more));
   return products;
 }
 
@@ -107,13 +107,8 @@ export function gateRows_(
   bias: Tensor | null = null,
   gateBias: Tensor | null = null,
 ): Tensor {
-  native.gateRows_(products.handle, gate.handle, steps.handle, orNone(bias), orNone(gateBias));
+  native.gateRows_(products.handle, gate.handle, steps.handle, handleOrNone(bias), handleOrNone(gateBias));
   return products;
-}
-
-/** The handle of a tensor that may be missing. */
-function orNone(t: Tensor | null): number {
-  return t === null ? 0 : t.handle;
 }
 
 /**

@@ -2,7 +2,7 @@
 import { noGrad } from "../autograd.js";
 import { zeros, zerosLike } from "../creation.js";
 import { TorchError } from "../errors.js";
-import { native } from "../native.js";
+import { handleOrNone, native } from "../native.js";
 import { scope } from "../scope.js";
 import type { Tensor } from "../tensor.js";
 import { TensorList } from "./tensor-list.js";
@@ -149,8 +149,8 @@ export abstract class Optimizer<Options extends AdamOptions> {
       state.firsts,
       state.seconds,
       state.steps,
-      state.missing === 0 && state.counts !== null ? state.counts.handle : 0,
-      skip === null ? 0 : skip.handle,
+      handleOrNone(state.missing === 0 ? state.counts : null),
+      handleOrNone(skip),
     );
   }
 
