@@ -1,8 +1,8 @@
 /**
- * `npm run bench -- checkpoint [--size full|tiny]`: storing a training checkpoint of the published network (weights,
- * one average, both moments, float32): how long the training waits when copy and write go on beside it, how long the
- * copy and the write take, how long a write takes that is waited for, and what a matrix product takes meanwhile. Needs
- * twice the checkpoint's size in memory.
+ * `npm run bench -- checkpoint [--size full|tiny] [--device cuda]`: storing a training checkpoint of the published
+ * network (weights, one average, both moments, float32): how long the training waits when copy and write go on beside
+ * it, how long the copy and the write take, how long a write takes that is waited for, and what a matrix product takes
+ * meanwhile. Needs twice the checkpoint's size in memory; on a GPU once there and once in pinned memory.
  */
 import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
@@ -16,13 +16,15 @@ import { type BenchOptions, columns, spread, store } from "./harness.js";
 const SIDE = 1024;
 
 export async function checkpoint(options: BenchOptions): Promise<void> {
+  const { device } = options;
   const folder = mkdtempSync(join(tmpdir(), "miro-bench-checkpoint-"));
   const network = nn.init.skipped(() => new Rin(parseRinConfig(NETWORKS[options.size])));
   const kept: Tensor[] = [];
   const like = (suffix: string) =>
     Object.fromEntries(
       [...network.stateDict()].map(([name, t]) => {
-        const copy = scope(() => (t.dtype === "float32" ? randn(t.shape).mul(0.02) : t.clone()).keep());
+        const values = () => (t.dtype === "float32" ? randn(t.shape, { device }).mul(0.02) : t.to({ device }).clone());
+        const copy = scope(() => values().keep());
         kept.push(copy);
         return [`${name}${suffix}`, copy];
       }),
@@ -37,7 +39,7 @@ export async function checkpoint(options: BenchOptions): Promise<void> {
     state: { format: 1, step, emaUpdates: step, skippedSteps: 0, seconds: 0, optimizerStep: step, recipe: {} },
     ...parts,
   });
-  const [a, b] = scope(() => [randn([SIDE, SIDE]).keep(), randn([SIDE, SIDE]).keep()]) as [Tensor, Tensor];
+  const [a, b] = scope(() => [1, 2].map(() => randn([SIDE, SIDE], { device }).keep())) as [Tensor, Tensor];
   const product = () => {
     const start = performance.now();
     scope(() => a.matmul(b).sum().item());
@@ -96,7 +98,7 @@ export async function checkpoint(options: BenchOptions): Promise<void> {
   ];
   console.log(
     columns([
-      [`checkpoint of ${rows.gigabytes.toFixed(2)} GB`, "median", "min", "max"],
+      [`checkpoint of ${rows.gigabytes.toFixed(2)} GB, ${device}`, "median", "min", "max"],
       line("the training waits, s", rows.waitSeconds),
       line("until weights may change, beside gradients, s", rows.copySeconds),
       line("the write beside it, s", rows.writeBesideSeconds),
@@ -105,5 +107,5 @@ export async function checkpoint(options: BenchOptions): Promise<void> {
       line("the same beside a write, ms", rows.productBesideMs),
     ]),
   );
-  console.log(`written: ${store(options, { network: options.size, rounds: options.rounds }, rows)}`);
+  console.log(`written: ${store(options, { network: options.size, device, rounds: options.rounds }, rows)}`);
 }

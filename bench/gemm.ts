@@ -26,8 +26,8 @@ export function gemmCeiling(dtype: Extract<DType, "float32" | "bfloat16" | "floa
     const [m, k, n] = shape;
     scope(() =>
       noGrad(() => {
-        const a = randn([m, k]).to({ dtype, device });
-        const b = randn([n, k]).to({ dtype, device }).t();
+        const a = randn([m, k], { device }).to({ dtype });
+        const b = randn([n, k], { device }).to({ dtype }).t();
         const product = () => {
           scope(() => void a.matmul(b));
           if (device !== "cpu") cuda.synchronize();

@@ -4,7 +4,7 @@ import { existsSync, mkdirSync, readFileSync, writeFileSync } from "node:fs";
 import { cpus, platform, release, totalmem } from "node:os";
 import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
-import { buildInfo, getNumThreads } from "@miro-t2i/torch";
+import { buildInfo, cuda, getNumThreads } from "@miro-t2i/torch";
 import type { PrecisionName } from "miro-t2i/training";
 
 export interface BenchOptions {
@@ -123,6 +123,8 @@ export interface Machine {
   memoryGiB: number;
   os: string;
   capabilities: string[];
+  /** Names of the CUDA devices. */
+  gpus: string[];
 }
 
 export function machine(): Machine {
@@ -133,10 +135,14 @@ export function machine(): Machine {
     memoryGiB: Math.round(totalmem() / 2 ** 30),
     os: `${platform()} ${release()}`,
     capabilities: buildInfo().capabilities,
+    gpus: cuda.devices().map(({ name }) => name),
   };
 }
 
+/** Of a checkout what git says, of a packed folder (npm run pack:device) what was written into it. */
 function commit(): string {
+  const packed = join(root(), "packed.json");
+  if (existsSync(packed)) return (JSON.parse(readFileSync(packed, "utf8")) as { commit: string }).commit;
   try {
     const git = (...args: string[]) =>
       execFileSync("git", args, { cwd: root(), encoding: "utf8", stdio: ["ignore", "pipe", "ignore"] }).trim();

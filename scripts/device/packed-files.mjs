@@ -1,10 +1,13 @@
-/** Which files the device check needs on a machine that has Python's torch and a compiler, but no Node and no npm. */
+/**
+ * Which files the device check and the benchmarks need on a machine that has Python's torch and a compiler, but no Node
+ * and no npm.
+ */
 import { existsSync, readdirSync } from "node:fs";
 import path from "node:path";
 
 /**
- * Dependencies that no phase loads: picture files, HTTP, the Hub, tables of pictures, fonts. Those of them that have
- * native code are as large as all the rest.
+ * Dependencies that no phase and no benchmark of the networks loads: picture files, HTTP, the Hub, tables of pictures,
+ * fonts. Those of them that have native code are as large as all the rest.
  */
 const LEFT_OUT =
   /^(sharp|libsql|fastify.*|@fastify\/.*|@huggingface\/.*|@jsquash\/.*|dejavu-fonts-ttf|hyparquet.*|prom-client)$/;
@@ -71,6 +74,8 @@ export function packedFiles(root, lock) {
     ...below(root, "packages/miro/assets"),
     ...below(root, "packages/miro/dist", compiled),
     ...["device", "parity", "reference"].flatMap((part) => below(root, `tests/dist/${part}`, compiled)),
+    ...below(root, "bench/dist", compiled),
+    ...below(root, "bench/reference", (file) => file.endsWith(".py")),
     "tests/reference/ops.table.jsonl",
     `${fixtures}/ops.expected.jsonl`,
     ...["tiny", "shards/enriched", "scorers/clip_openai", "scorers/detector"].flatMap((part) =>
