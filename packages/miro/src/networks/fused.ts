@@ -6,6 +6,7 @@
  * residual stream is part of it. Everywhere else the same is computed by operators of its own.
  */
 import {
+  buildInfo,
   call,
   type DType,
   isAutocastEnabled,
@@ -87,28 +88,43 @@ export function applyEpilogue(y: Tensor, epilogue: Epilogue): Tensor {
   return "mul" in epilogue ? epilogue.mul.mul(y) : epilogue.add.add(y);
 }
 
+/** Whether there are kernels of a dtype. */
 const kernels = new Map<DType, boolean>();
+
+function hasKernel(dtype: DType): boolean {
+  let has = kernels.get(dtype);
+  if (has === undefined) {
+    has = !overwritesMemoryAtSignals(dtype) && computes(dtype);
+    kernels.set(dtype, has);
+  }
+  return has;
+}
+
+/**
+ * oneDNN 3.10, which libtorch 2.11 has, computes these products in float32 on a stack that lies on the heap: a signal
+ * that the process handles, such as Ctrl-C or a window of another size, overwrites what lies below it. oneDNN 3.11 and
+ * 3.12 (libtorch 2.12 and 2.13) do not.
+ */
+function overwritesMemoryAtSignals(dtype: DType): boolean {
+  const [major, minor] = buildInfo().torchVersion.split(".").map(Number) as [number, number];
+  return dtype === "float32" && (major < 2 || (major === 2 && minor < 12));
+}
 
 /**
  * Whether libtorch was built with oneDNN, and oneDNN has kernels of a dtype for this processor: bfloat16 needs AVX-512.
  */
-function hasKernel(dtype: DType): boolean {
-  let has = kernels.get(dtype);
-  if (has === undefined) {
-    try {
-      noGrad(() =>
-        scope(() => {
-          const one = zeros([1, 1], { dtype });
-          fusedLinear(one, one, null, { add: one });
-        }),
-      );
-      has = true;
-    } catch {
-      has = false;
-    }
-    kernels.set(dtype, has);
+function computes(dtype: DType): boolean {
+  try {
+    noGrad(() =>
+      scope(() => {
+        const one = zeros([1, 1], { dtype });
+        fusedLinear(one, one, null, { add: one });
+      }),
+    );
+    return true;
+  } catch {
+    return false;
   }
-  return has;
 }
 
 /** Runs steps one after another on a state; what each computed on the way, and the state before it, is freed. */
