@@ -179,6 +179,9 @@ function replace(native) {
     return Array.isArray(result) ? result.map(back) : back(result);
   }
 
+  // Through the operator, which autocast for CUDA does not see on meta tensors, and which tells of two devices.
+  const linear = native.operator("aten::linear", "");
+  native.linear = (x, weight, bias) => native.call(linear, x, weight, bias === 0 ? null : bias);
   native.device = (t) => own.device(t).replace("meta", "cuda:0");
   native.item = (t) => {
     if (!isMeta(t)) return own.item(t);

@@ -114,6 +114,8 @@ export interface Native {
     allSteps: Handle,
     skip: Handle,
   ): void;
+  linear(x: Handle, weight: Handle, bias: Handle): Handle;
+  swiGlu(x: Handle): Handle;
   rmsNorm(x: Handle, weight: Handle, eps: number): Handle;
   toBytes(x: Handle, levels: number, smallest: number): [bytes: Handle, steps: Handle];
   scaleRows_(y: Handle, steps: Handle, bias: Handle, more: Handle): void;

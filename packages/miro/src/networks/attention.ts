@@ -24,7 +24,7 @@ export type KeyMask = Tensor | null;
 
 /** (B, Q, heads · E) → (B, Q, heads, E) */
 function splitHeads(x_BQA: Tensor, heads: number): Tensor {
-  return x_BQA.unflatten(-1, [heads, x_BQA.size(-1) / heads]);
+  return x_BQA.unflatten(-1, [heads, -1]);
 }
 
 /** softmax(q kᵀ / √E) v over all heads: (B, Q, heads, E) → (B, Q, A). Only keys are ever masked. */

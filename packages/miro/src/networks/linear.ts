@@ -30,8 +30,7 @@ export class Linear extends nn.Linear {
     const [byValue, byGate] = this.#int8;
     if (byValue !== undefined && byGate !== undefined) return byValue.gated(int8Input(x), byGate);
     if (this.#fuses(x)) return this.#part(0, x, { mul: this.#part(1, x, "silu") });
-    const [value, gate] = this.forward(x).chunk(2, -1) as [Tensor, Tensor];
-    return nn.functional.silu(gate).mul(value);
+    return nn.functional.swiGlu(this.forward(x));
   }
 
   #fuses(x: Tensor): boolean {

@@ -200,6 +200,6 @@ struct Binding {
 };
 extern const std::vector<Binding> kOperatorBindings, kTensorBindings, kAutogradBindings, kRuntimeBindings,
     kFileBindings, kCudaGraphBindings, kDistributedBindings, kOptimizerBindings, kStreamBindings, kNormBindings,
-    kByteBindings;
+    kLayerBindings, kByteBindings;
 
 }  // namespace miro

@@ -391,6 +391,7 @@ napi_value initialise(napi_env env, napi_value exports) {
     define(*e, exports, kOptimizerBindings);
     define(*e, exports, kStreamBindings);
     define(*e, exports, kNormBindings);
+    define(*e, exports, kLayerBindings);
     define(*e, exports, kByteBindings);
   } catch (...) {
     const std::string message = "could not start the addon: " + messageOf(std::current_exception());

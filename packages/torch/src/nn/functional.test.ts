@@ -5,11 +5,15 @@ import fc from "fast-check";
 import { describe, expect, test } from "vitest";
 import {
   arange,
+  aten,
+  autocast,
   cat,
   F,
   full,
   getNumThreads,
+  grad,
   manualSeed,
+  noGrad,
   ones,
   randn,
   scope,
@@ -175,6 +179,88 @@ describe("fusedRmsNorm", () => {
       close(F.fusedRmsNorm(x.double(), weight.double(), 1e-6), formula(x.double()), 1e-5);
       expect(() => F.fusedRmsNorm(x, randn([5]), 1e-6)).toThrow(/a weight for each value of the last dimension/);
     });
+  });
+});
+
+/** The values of tensors as bytes. */
+const bytesOf = (...tensors: Tensor[]): string[] =>
+  tensors.map((t) => Buffer.from((t.detach().float().data() as Float32Array).buffer).toString("hex"));
+
+describe("linear", () => {
+  const PRECISIONS = ["float32", "bfloat16 by autocast", "float64"] as const;
+  const LAYERS = [
+    { shape: [5, 7], bias: true },
+    { shape: [2, 5, 7], bias: true },
+    { shape: [2, 5, 7], bias: false },
+    { shape: [2, 3, 4, 7], bias: true },
+    { shape: [1, 1, 7], bias: true },
+  ];
+
+  test.each(LAYERS.flatMap((layer) => PRECISIONS.map((precision) => ({ ...layer, precision }))))(
+    "of $shape, bias $bias, in $precision gives values and gradients of ATen's operators, to the bit",
+    ({ shape, bias, precision }) => {
+      const dtype = precision === "float64" ? precision : "float32";
+      const run = (layer: (x: Tensor, weight: Tensor, bias: Tensor | null) => Tensor) =>
+        scope(() => {
+          manualSeed(5);
+          const x = randn(shape, { dtype }).requiresGrad_();
+          const weight = randn([3, 7], { dtype }).requiresGrad_();
+          const offset = bias ? randn([3], { dtype }).requiresGrad_() : null;
+          const mix = randn([3], { dtype });
+          const body = () => layer(x.mul(1.5), weight, offset).mul(mix);
+          const inHalf = { device: "cpu", dtype: "bfloat16" } as const;
+          const y = precision === "bfloat16 by autocast" ? autocast(inHalf, body) : body();
+          y.float().square().sum().backward();
+          return bytesOf(y, x.grad!, weight.grad!, ...(offset === null ? [] : [offset.grad!]));
+        });
+      expect(run(F.linear)).toEqual(run((x, weight, offset) => aten.linear(x, weight, offset)));
+    },
+  );
+
+  test("takes what is not contiguous and what needs no gradient, and has a derivative of its derivative", () => {
+    scope(() => {
+      manualSeed(6);
+      const weight = randn([3, 7], double).requiresGrad_();
+      const x = randn([7, 2, 5], double).transpose(0, 2);
+      const y = F.linear(x, weight);
+      close(y, x.matmul(weight.t()));
+      const [first] = grad([y.square().sum()], [weight], { createGraph: true }) as [Tensor];
+      const [second] = grad([first.square().sum()], [weight]) as [Tensor];
+      const gram = x.reshape(-1, 7).t().matmul(x.reshape(-1, 7));
+      close(second, weight.matmul(gram).matmul(gram).mul(8), 1e-9);
+      expect(noGrad(() => F.linear(x, weight)).requiresGrad).toBe(false);
+      const there = { device: "meta" } as const;
+      expect(F.linear(randn([2, 7], there).requiresGrad_(), randn([3, 7], there)).shape).toEqual([2, 3]);
+    });
+  });
+});
+
+describe("swiGlu", () => {
+  test.each([[[5, 8]], [[2, 3, 66]], [[4, 2]]])(
+    "of %j gives values and gradients of three operators, to the bit",
+    (shape) => {
+      const run = (gate: (x: Tensor) => Tensor) =>
+        scope(() => {
+          manualSeed(7);
+          const x = randn(shape).requiresGrad_();
+          const y = gate(x.mul(2));
+          y.square().sum().backward();
+          return bytesOf(
+            y,
+            noGrad(() => gate(x)),
+            x.grad!,
+          );
+        });
+      const three = (x: Tensor) => {
+        const [value, gate] = x.chunk(2, -1) as [Tensor, Tensor];
+        return F.silu(gate).mul(value);
+      };
+      expect(run(F.swiGlu)).toEqual(run(three));
+    },
+  );
+
+  test("refuses an odd width", () => {
+    expect(() => scope(() => F.swiGlu(randn([2, 3])))).toThrow(/an even number of values in the last dimension, got Float\[2, 3\]/);
   });
 });
 

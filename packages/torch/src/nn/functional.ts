@@ -2,7 +2,7 @@
 import { TorchError } from "../errors.js";
 import { handleOrNone, native } from "../native.js";
 import { aten } from "../ops.generated.js";
-import { type Tensor, wrap } from "../tensor.js";
+import { Tensor, wrap } from "../tensor.js";
 
 /** One number for both spatial directions, or [vertical, horizontal]. */
 export type Pair = number | readonly [number, number];
@@ -12,9 +12,21 @@ export function pair(value: Pair): [number, number] {
   return typeof value === "number" ? [value, value] : [value[0], value[1]];
 }
 
-/** x Wᵀ + b: (…, in), (out, in), (out)? → (…, out). PyTorch: `F.linear`. */
+/** x Wᵀ + b, one node of the graph: (…, in), (out, in), (out)? → (…, out). PyTorch: `F.linear`. */
 export function linear(x: Tensor, weight: Tensor, bias: Tensor | null = null): Tensor {
-  return aten.linear(x, weight, bias);
+  const areTensors = x instanceof Tensor && weight instanceof Tensor;
+  const made = areTensors ? native.linear(x.handle, weight.handle, handleOrNone(bias)) : 0;
+  return made === 0 ? aten.linear(x, weight, bias) : wrap(made);
+}
+
+/**
+ * `value · SiLU(gate)` as one node of the graph, where the last dimension holds `[value, gate]` (Shazeer 2020):
+ * (…, 2 · width) → (…, width). It has no derivative of its derivative.
+ *
+ * @throws TorchError for an odd last dimension
+ */
+export function swiGlu(x: Tensor): Tensor {
+  return wrap(native.swiGlu(x.handle));
 }
 
 /** Rows of `weight` (n, d) at integer `indices` (…) → (…, d). PyTorch: `F.embedding`. */

@@ -1,0 +1,125 @@
+// x·Wᵀ + b and value · SiLU(gate), each as one node of the graph. ATen makes four or five of the first (the transposed
+// weight, two changes of shape, the product, the sum) and three of the second, whose keeping takes longer than small
+// products do. Kernels, and the order in which gradients are summed, are ATen's, so that results are the same to the
+// bit.
+#include "environment.hpp"
+
+#include <ATen/ATen.h>
+#include <ATen/ExpandUtils.h>
+#include <ATen/autocast_mode.h>
+#include <torch/csrc/autograd/custom_function.h>
+
+#include <array>
+
+namespace miro {
+namespace {
+
+using torch::autograd::AutogradContext;
+using torch::autograd::variable_list;
+
+struct Linear : public torch::autograd::Function<Linear> {
+  static at::Tensor forward(AutogradContext* context, const at::Tensor& x, const at::Tensor& weight,
+                            const std::optional<at::Tensor>& bias) {
+    const bool ofInput = x.requires_grad(), ofWeight = weight.requires_grad();
+    variable_list saved{ofWeight ? x : at::Tensor(), ofInput ? weight : at::Tensor()};
+    if (bias) saved.emplace_back();  // only its being there counts
+    context->save_for_backward(std::move(saved));
+    at::AutoDispatchBelowADInplaceOrView below;
+    return at::linear(x, weight, bias);
+  }
+
+  // Made of operators that have gradients themselves.
+  static variable_list backward(AutogradContext* context, variable_list outputs) {
+    const auto saved = context->get_saved_variables();
+    const at::Tensor &x = saved[0], &weight = saved[1], &gradient = outputs[0];
+    const at::Tensor rows = gradient.dim() == 2 ? gradient : gradient.reshape({-1, gradient.size(-1)});
+    at::Tensor ofInput, ofWeight, ofBias;
+    if (context->needs_input_grad(0)) {
+      ofInput = rows.mm(weight);
+      if (gradient.dim() != 2) {
+        std::vector<int64_t> shape = gradient.sizes().vec();
+        shape.back() = weight.size(1);
+        ofInput = ofInput.view(shape);
+      }
+    }
+    if (context->needs_input_grad(1)) ofWeight = rows.t().mm(x.dim() == 2 ? x : x.reshape({-1, x.size(-1)}));
+    const int64_t width = rows.size(1);
+    if (saved.size() == 3 && context->needs_input_grad(2)) ofBias = at::sum_to(rows, at::IntArrayRef(width));
+    return {ofInput, ofWeight, ofBias};
+  }
+};
+
+// What autocast turns products on a device into; nothing outside of it.
+std::optional<at::ScalarType> castTo(c10::DeviceType device) {
+  const bool knows = device == c10::DeviceType::CPU || device == c10::DeviceType::CUDA;
+  if (!knows || !at::autocast::is_autocast_enabled(device)) return std::nullopt;
+  return at::autocast::get_autocast_dtype(device);
+}
+
+// Whether x·Wᵀ + b is what it seems to be. Everything else is aten::linear's to compute or to refuse.
+bool fits(const at::Tensor& x, const at::Tensor& weight, const std::optional<at::Tensor>& bias) {
+  const bool isCast = castTo(x.device().type()) && x.scalar_type() != at::kDouble;
+  const auto alike = [&](const at::Tensor& t) {
+    return t.device() == x.device() && at::isFloatingType(t.scalar_type()) &&
+           (t.scalar_type() == x.scalar_type() || (isCast && t.scalar_type() != at::kDouble));
+  };
+  return x.dim() >= 2 && x.numel() > 0 && weight.dim() == 2 && weight.numel() > 0 && x.size(-1) == weight.size(1) &&
+         alike(x) && alike(weight) && (!bias || (bias->dim() == 1 && bias->size(0) == weight.size(0) && alike(*bias)));
+}
+
+// linear(x, weight, bias or 0): (…, in), (out, in), (out) -> (…, out); 0 where they do not fit
+napi_value linear(Environment& e, napi_value* argv, size_t argc) {
+  if (argc < 3) throw UsageError{"linear(x, weight, bias)"};
+  at::Tensor x = e.tensor(handleAt(e, argv, argc, 0)), weight = e.tensor(handleAt(e, argv, argc, 1));
+  std::optional<at::Tensor> bias = optionalTensor(e, argv, argc, 2);
+  if (!fits(x, weight, bias)) return makeInt(e, 0);
+  const bool followed =
+      at::GradMode::is_enabled() && (x.requires_grad() || weight.requires_grad() || (bias && bias->requires_grad()));
+  if (!followed) return makeInt(e, e.store(at::linear(x, weight, bias)));
+  const c10::DeviceType device = x.device().type();
+  if (const auto dtype = castTo(device)) {
+    x = at::autocast::cached_cast(*dtype, x, device);
+    weight = at::autocast::cached_cast(*dtype, weight, device);
+    if (bias) bias = at::autocast::cached_cast(*dtype, *bias, device);
+  }
+  return makeInt(e, e.store(Linear::apply(x, weight, bias)));
+}
+
+std::array<at::Tensor, 2> halves(const at::Tensor& x) {
+  const int64_t width = x.size(-1) / 2;
+  return {x.narrow(-1, 0, width), x.narrow(-1, width, width)};
+}
+
+struct SwiGlu : public torch::autograd::Function<SwiGlu> {
+  static at::Tensor forward(AutogradContext* context, const at::Tensor& x) {
+    at::AutoDispatchBelowADInplaceOrView below;
+    const auto [value, gate] = halves(x);
+    const at::Tensor open = at::silu(gate);
+    context->save_for_backward({x, open});
+    return open.mul(value);
+  }
+
+  static variable_list backward(AutogradContext* context, variable_list outputs) {
+    TORCH_CHECK(!at::GradMode::is_enabled(), "swiGlu has no derivative of its derivative");
+    const auto saved = context->get_saved_variables();
+    const auto [value, gate] = halves(saved[0]);
+    return {at::cat({outputs[0].mul(saved[1]), at::silu_backward(outputs[0].mul(value), gate)}, -1)};
+  }
+};
+
+// swiGlu((…, 2 · width)) -> (…, width): the first half times SiLU of the second
+napi_value swiGlu(Environment& e, napi_value* argv, size_t argc) {
+  if (argc < 1) throw UsageError{"swiGlu(x)"};
+  const at::Tensor x = e.tensor(handleAt(e, argv, argc, 0));
+  if (x.dim() == 0 || x.size(-1) % 2 != 0)
+    throw UsageError{"swiGlu: expected an even number of values in the last dimension, got " + describe(x)};
+  if (at::GradMode::is_enabled() && x.requires_grad()) return makeInt(e, e.store(SwiGlu::apply(x)));
+  const auto [value, gate] = halves(x);
+  return makeInt(e, e.store(at::silu(gate).mul(value)));
+}
+
+}  // namespace
+
+const std::vector<Binding> kLayerBindings = {{"linear", linear}, {"swiGlu", swiGlu}};
+
+}  // namespace miro
