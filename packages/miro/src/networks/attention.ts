@@ -27,6 +27,11 @@ function splitHeads(x_BQA: Tensor, heads: number): Tensor {
   return x_BQA.unflatten(-1, [heads, -1]);
 }
 
+/** What one product has computed side by side: (B, Q, n · heads · E) → n times (B, Q, heads, E) */
+function splitParts(x: Tensor, n: number, heads: number): Tensor[] {
+  return x.unflatten(-1, [n, heads, -1]).unbind(-3);
+}
+
 /** softmax(q kᵀ / √E) v over all heads: (B, Q, heads, E) → (B, Q, A). Only keys are ever masked. */
 function attend(q_BQHE: Tensor, { keys, values }: KeyValue, mask: KeyMask): Tensor {
   const [q, k, v] = [q_BQHE, keys, values].map((x) => x.transpose(1, 2)) as [Tensor, Tensor, Tensor];
@@ -60,8 +65,8 @@ export class CrossAttention extends nn.Module {
    * kept.
    */
   keyValue(from: Tensor): KeyValue {
-    const [k_BSA, v_BSA] = this.kv.forward(from).chunk(2, -1) as [Tensor, Tensor];
-    return { keys: this.kNorm.forward(splitHeads(k_BSA, this.heads)), values: splitHeads(v_BSA, this.heads) };
+    const [keys, values] = splitParts(this.kv.forward(from), 2, this.heads) as [Tensor, Tensor];
+    return { keys: this.kNorm.forward(keys), values };
   }
 
   /** (B, Q, dimTo) → (B, Q, dimTo) */
@@ -102,8 +107,7 @@ export class SelfAttention extends nn.Module {
 
   /** The heads' results side by side: (B, Q, dim) → (B, Q, dim) */
   hidden(x: Tensor, mask: KeyMask): Tensor {
-    const parts = this.qkv.forward(x).chunk(3, -1);
-    const [q, k, v] = parts.map((part) => splitHeads(part, this.heads)) as [Tensor, Tensor, Tensor];
+    const [q, k, v] = splitParts(this.qkv.forward(x), 3, this.heads) as [Tensor, Tensor, Tensor];
     const source = { keys: this.kNorm?.forward(k) ?? k, values: v };
     return attend(this.qNorm?.forward(q) ?? q, source, mask);
   }
