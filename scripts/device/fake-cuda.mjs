@@ -182,6 +182,16 @@ function replace(native) {
   // Through the operator, which autocast for CUDA does not see on meta tensors, and which tells of two devices.
   const linear = native.operator("aten::linear", "");
   native.linear = (x, weight, bias) => native.call(linear, x, weight, bias === 0 ? null : bias);
+  const [transpose, flatten] = [
+    native.operator("aten::transpose", "int"),
+    native.operator("aten::flatten", "using_ints"),
+  ];
+  const attention = native.operator("aten::scaled_dot_product_attention", "");
+  native.multiHeadAttention = (q, k, v, mask) => {
+    const swapped = (t) => native.call(transpose, t, 1, 2);
+    const found = native.call(attention, swapped(q), swapped(k), swapped(v), mask === 0 ? null : mask, 0, false, null);
+    return native.call(flatten, swapped(found), 2, -1);
+  };
   native.device = (t) => own.device(t).replace("meta", "cuda:0");
   native.item = (t) => {
     if (!isMeta(t)) return own.item(t);

@@ -116,6 +116,7 @@ export interface Native {
   ): void;
   linear(x: Handle, weight: Handle, bias: Handle): Handle;
   swiGlu(x: Handle): Handle;
+  multiHeadAttention(q: Handle, k: Handle, v: Handle, mask: Handle): Handle;
   rmsNorm(x: Handle, weight: Handle, eps: number): Handle;
   toBytes(x: Handle, levels: number, smallest: number): [bytes: Handle, steps: Handle];
   scaleRows_(y: Handle, steps: Handle, bias: Handle, more: Handle): void;

@@ -34,8 +34,7 @@ function splitParts(x: Tensor, n: number, heads: number): Tensor[] {
 
 /** softmax(q kᵀ / √E) v over all heads: (B, Q, heads, E) → (B, Q, A). Only keys are ever masked. */
 function attend(q_BQHE: Tensor, { keys, values }: KeyValue, mask: KeyMask): Tensor {
-  const [q, k, v] = [q_BQHE, keys, values].map((x) => x.transpose(1, 2)) as [Tensor, Tensor, Tensor];
-  return nn.functional.scaledDotProductAttention(q, k, v, { mask }).transpose(1, 2).flatten(2);
+  return nn.functional.multiHeadAttention(q_BQHE, keys, values, mask);
 }
 
 /** Attention of receiving tokens to source tokens. */

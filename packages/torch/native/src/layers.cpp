@@ -1,7 +1,7 @@
-// x·Wᵀ + b and value · SiLU(gate), each as one node of the graph. ATen makes four or five of the first (the transposed
-// weight, two changes of shape, the product, the sum) and three of the second, whose keeping takes longer than small
-// products do. Kernels, and the order in which gradients are summed, are ATen's, so that results are the same to the
-// bit.
+// Layers that are one node of the graph each: x·Wᵀ + b, value · SiLU(gate), and attention with its heads split. ATen
+// makes three to seven nodes of each (the transposed weight, changes of shape, the product, the sum), whose keeping takes
+// longer than small products do. Kernels, and the order in which gradients are summed, are ATen's, so that results are
+// the same to the bit.
 #include "environment.hpp"
 
 #include <ATen/ATen.h>
@@ -10,6 +10,8 @@
 #include <torch/csrc/autograd/custom_function.h>
 
 #include <array>
+#include <cmath>
+#include <tuple>
 
 namespace miro {
 namespace {
@@ -118,8 +120,62 @@ napi_value swiGlu(Environment& e, napi_value* argv, size_t argc) {
   return makeInt(e, e.store(at::silu(gate).mul(value)));
 }
 
+// (B, T, H, E) <-> (B, H, T, E)
+at::Tensor swapped(const at::Tensor& x) { return x.transpose(1, 2); }
+
+// By the kernel for CPUs that never holds all weights of attention.
+struct FlashAttention : public torch::autograd::Function<FlashAttention> {
+  static at::Tensor forward(AutogradContext* context, const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
+                            const std::optional<at::Tensor>& mask) {
+    at::AutoDispatchBelowADInplaceOrView below;
+    const auto [result, logSumExp] =
+        at::_scaled_dot_product_flash_attention_for_cpu(swapped(q), swapped(k), swapped(v), 0.0, false, mask);
+    const at::Tensor sideBySide = swapped(result).flatten(2);
+    context->save_for_backward({q, k, v, mask.value_or(at::Tensor()), sideBySide, logSumExp});
+    return sideBySide;
+  }
+
+  static variable_list backward(AutogradContext* context, variable_list outputs) {
+    TORCH_CHECK(!at::GradMode::is_enabled(), "multiHeadAttention has no derivative of its derivative");
+    const auto saved = context->get_saved_variables();
+    const auto& [q, k, v] = std::tie(saved[0], saved[1], saved[2]);
+    const std::optional<at::Tensor> mask = saved[3].defined() ? std::optional<at::Tensor>(saved[3]) : std::nullopt;
+    const auto byHead = [&](const at::Tensor& x) { return swapped(x.unflatten(2, {q.size(2), -1})); };
+    const auto [ofQ, ofK, ofV] = at::_scaled_dot_product_flash_attention_for_cpu_backward(
+        byHead(outputs[0]), swapped(q), swapped(k), swapped(v), byHead(saved[4]), saved[5], 0.0, false, mask);
+    return {swapped(ofQ), swapped(ofK), swapped(ofV), at::Tensor()};
+  }
+};
+
+constexpr int64_t kFlashBackend = 1;  // as sdp::SDPBackend numbers them
+
+// multiHeadAttention(q (B, Q, H, E), k (B, S, H, E), v (B, S, H, F), mask for (B, H, Q, S) or 0) -> (B, Q, H · F)
+napi_value multiHeadAttention(Environment& e, napi_value* argv, size_t argc) {
+  if (argc < 4) throw UsageError{"multiHeadAttention(q, k, v, mask)"};
+  const at::Tensor q = e.tensor(handleAt(e, argv, argc, 0)), k = e.tensor(handleAt(e, argv, argc, 1)),
+                   v = e.tensor(handleAt(e, argv, argc, 2));
+  std::optional<at::Tensor> mask = optionalTensor(e, argv, argc, 3);
+  const bool fit = q.dim() == 4 && k.dim() == 4 && v.dim() == 4 && q.size(0) == k.size(0) && q.size(2) == k.size(2) &&
+                   q.size(3) == k.size(3) && k.sizes().slice(0, 3) == v.sizes().slice(0, 3);
+  if (!fit)
+    throw UsageError{"multiHeadAttention: expected (B, Q, H, E), (B, S, H, E) and (B, S, H, F), got " + describe(q) +
+                     ", " + describe(k) + " and " + describe(v)};
+  const at::Tensor qs = swapped(q), ks = swapped(k), vs = swapped(v);
+  const bool followed =
+      at::GradMode::is_enabled() && (q.requires_grad() || k.requires_grad() || v.requires_grad()) && q.is_cpu() &&
+      !castTo(q.device().type()) && !(mask && mask->requires_grad());
+  if (!followed || at::_fused_sdp_choice(qs, ks, vs, mask) != kFlashBackend)
+    return makeInt(e, e.store(swapped(at::scaled_dot_product_attention(qs, ks, vs, mask)).flatten(2)));
+  if (mask && mask->scalar_type() == at::kBool) {
+    const at::Tensor allowed = at::zeros({}, q.options()), forbidden = at::full({}, -INFINITY, q.options());
+    mask = at::where(*mask, allowed, forbidden);
+  }
+  return makeInt(e, e.store(FlashAttention::apply(q, k, v, mask)));
+}
+
 }  // namespace
 
-const std::vector<Binding> kLayerBindings = {{"linear", linear}, {"swiGlu", swiGlu}};
+const std::vector<Binding> kLayerBindings = {
+    {"linear", linear}, {"swiGlu", swiGlu}, {"multiHeadAttention", multiHeadAttention}};
 
 }  // namespace miro

@@ -260,7 +260,70 @@ describe("swiGlu", () => {
   );
 
   test("refuses an odd width", () => {
-    expect(() => scope(() => F.swiGlu(randn([2, 3])))).toThrow(/an even number of values in the last dimension, got Float\[2, 3\]/);
+    expect(() => scope(() => F.swiGlu(randn([2, 3])))).toThrow(
+      /an even number of values in the last dimension, got Float\[2, 3\]/,
+    );
+  });
+});
+
+describe("multiHeadAttention", () => {
+  const [B, Q, S, H, E] = [2, 5, 33, 3, 8];
+  const MASKS: Record<string, () => Tensor | null> = {
+    none: () => null,
+    boolean: () => arange(S).lt(20).view([1, 1, 1, S]).expand([B, 1, 1, S]),
+    additive: () => randn([B, 1, Q, S]),
+  };
+  const PRECISIONS = ["float32", "bfloat16 by autocast"] as const;
+
+  test.each(Object.keys(MASKS).flatMap((mask) => PRECISIONS.map((precision) => ({ mask, precision }))))(
+    "with the mask $mask in $precision gives values and gradients of ATen's operators, to the bit",
+    ({ mask: name, precision }) => {
+      const run = (attend: (q: Tensor, k: Tensor, v: Tensor, mask: Tensor | null) => Tensor) =>
+        scope(() => {
+          manualSeed(8);
+          const [q, k, v] = [Q, S, S].map((n) => randn([B, n, H, E]).requiresGrad_()) as [Tensor, Tensor, Tensor];
+          const mask = MASKS[name]!();
+          const mix = randn([H * E]);
+          const inHalf = { device: "cpu", dtype: "bfloat16" } as const;
+          const body = () => attend(q.mul(2), k, v, mask).mul(mix);
+          const y = precision === "float32" ? body() : autocast(inHalf, body);
+          y.float().square().sum().backward();
+          return bytesOf(
+            y,
+            noGrad(() => attend(q, k, v, mask)),
+            q.grad!,
+            k.grad!,
+            v.grad!,
+          );
+        });
+      const operators = (q: Tensor, k: Tensor, v: Tensor, mask: Tensor | null) => {
+        const [qs, ks, vs] = [q, k, v].map((t) => t.transpose(1, 2)) as [Tensor, Tensor, Tensor];
+        return F.scaledDotProductAttention(qs, ks, vs, { mask }).transpose(1, 2).flatten(2);
+      };
+      expect(run(F.multiHeadAttention)).toEqual(run(operators));
+    },
+  );
+
+  test("follows a mask with gradients, and names what does not fit", () => {
+    scope(() => {
+      manualSeed(9);
+      const [q, k, v] = [Q, S, S].map((n) => randn([B, n, H, E])) as [Tensor, Tensor, Tensor];
+      const mask = randn([B, 1, Q, S]).requiresGrad_();
+      F.multiHeadAttention(q.requiresGrad_(), k, v, mask).sum().backward();
+      expect(mask.grad?.shape).toEqual([B, 1, Q, S]);
+      expect(() => F.multiHeadAttention(q, k, randn([B, S + 1, H, E]))).toThrow(
+        /^multiHeadAttention: expected \(B, Q, H, E\), .* got Float\[2, 5, 3, 8\]/,
+      );
+    });
+  });
+
+  test("a result that was changed since is not taken for the one that its gradients need", () => {
+    scope(() => {
+      const [q, k, v] = [Q, S, S].map((n) => randn([B, n, H, E]).requiresGrad_()) as [Tensor, Tensor, Tensor];
+      const y = F.multiHeadAttention(q, k, v);
+      y.add_(1);
+      expect(() => y.sum().backward()).toThrow(/modified by an inplace operation/);
+    });
   });
 });
 

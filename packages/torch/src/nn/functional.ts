@@ -250,6 +250,16 @@ export function scaledDotProductAttention(
   return aten.scaled_dot_product_attention(q, k, v, mask, dropout, isCausal, scale);
 }
 
+/**
+ * softmax(q kᵀ / √E + mask) v of H heads, their results side by side: (B, Q, H, E), (B, S, H, E), (B, S, H, F) →
+ * (B, Q, H · F). As {@link scaledDotProductAttention}, and one node of the graph on a CPU.
+ *
+ * @param mask boolean (true: may attend) or additive, broadcastable to (B, H, Q, S)
+ */
+export function multiHeadAttention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | null = null): Tensor {
+  return wrap(native.multiHeadAttention(q.handle, k.handle, v.handle, handleOrNone(mask)));
+}
+
 /** What becomes of the losses of the elements: left as they are, their mean or their sum. */
 export type Reduction = "none" | "mean" | "sum";
 const REDUCTION: Record<Reduction, number> = { none: 0, mean: 1, sum: 2 };
