@@ -1,7 +1,7 @@
 // Layers that are one node of the graph each: x·Wᵀ + b, value · SiLU(gate), and attention with its heads split. ATen
-// makes three to seven nodes of each (the transposed weight, changes of shape, the product, the sum), whose keeping takes
-// longer than small products do. Kernels, and the order in which gradients are summed, are ATen's, so that results are
-// the same to the bit.
+// makes three to seven nodes of each (the transposed weight, changes of shape, the product, the sum), whose keeping
+// takes longer than small products do. Kernels, and the order in which gradients are summed, are ATen's, so that
+// results are the same to the bit.
 #include "environment.hpp"
 
 #include <ATen/ATen.h>
