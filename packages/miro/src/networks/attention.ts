@@ -22,19 +22,9 @@ export interface KeyValue {
 /** True where a source token may be attended: (B, 1, 1, S). Null when every token may. */
 export type KeyMask = Tensor | null;
 
-/** (B, Q, heads · E) → (B, Q, heads, E) */
-function splitHeads(x_BQA: Tensor, heads: number): Tensor {
-  return x_BQA.unflatten(-1, [heads, -1]);
-}
-
 /** What one product has computed side by side: (B, Q, n · heads · E) → n times (B, Q, heads, E) */
 function splitParts(x: Tensor, n: number, heads: number): Tensor[] {
   return x.unflatten(-1, [n, heads, -1]).unbind(-3);
-}
-
-/** softmax(q kᵀ / √E) v over all heads: (B, Q, heads, E) → (B, Q, A). Only keys are ever masked. */
-function attend(q_BQHE: Tensor, { keys, values }: KeyValue, mask: KeyMask): Tensor {
-  return nn.functional.multiHeadAttention(q_BQHE, keys, values, mask);
 }
 
 /** Attention of receiving tokens to source tokens. */
@@ -74,9 +64,9 @@ export class CrossAttention extends nn.Module {
   }
 
   /** The heads' results side by side: (B, Q, dimTo) → (B, Q, A) */
-  hidden(to: Tensor, source: KeyValue, mask: KeyMask): Tensor {
-    const q_BQHE = this.qNorm.forward(splitHeads(this.q.forward(to), this.heads));
-    return attend(q_BQHE, source, mask);
+  hidden(to: Tensor, { keys, values }: KeyValue, mask: KeyMask): Tensor {
+    const q_BQHE = this.qNorm.forward(this.q.forward(to).unflatten(-1, [this.heads, -1]));
+    return nn.functional.multiHeadAttention(q_BQHE, keys, values, mask);
   }
 }
 
@@ -107,8 +97,8 @@ export class SelfAttention extends nn.Module {
   /** The heads' results side by side: (B, Q, dim) → (B, Q, dim) */
   hidden(x: Tensor, mask: KeyMask): Tensor {
     const [q, k, v] = splitParts(this.qkv.forward(x), 3, this.heads) as [Tensor, Tensor, Tensor];
-    const source = { keys: this.kNorm?.forward(k) ?? k, values: v };
-    return attend(this.qNorm?.forward(q) ?? q, source, mask);
+    const [queries, keys] = [this.qNorm?.forward(q) ?? q, this.kNorm?.forward(k) ?? k];
+    return nn.functional.multiHeadAttention(queries, keys, v, mask);
   }
 }
 
