@@ -5,6 +5,9 @@
 import { signal } from "@preact/signals";
 import { set, source } from "./form.js";
 
+/** Of a canvas. */
+type Pixel = [x: number, y: number];
+
 /** A line of the brush. Lengths are in widths of the picture. */
 export interface Stroke {
   kind: "stroke";
@@ -62,11 +65,14 @@ export function paint(context: CanvasRenderingContext2D, deed: Deed): void {
     context.strokeStyle = context.fillStyle = "#fff";
     context.lineCap = context.lineJoin = "round";
     context.lineWidth = deed.size * width;
-    const [[x, y], ...rest] = deed.points as [[number, number], ...[number, number][]];
+    const [[x, y], ...rest] = deed.points.map(([x, y]) => [x * width, y * width]) as [Pixel, ...Pixel[]];
+    // The brush set down: a line of no length is nothing, whatever its ends, in browsers that follow the standard.
     context.beginPath();
-    context.moveTo(x * width, y * width);
-    // A point alone is a line of no length, which round ends make a disc.
-    for (const [toX, toY] of rest.length > 0 ? rest : [[x, y]]) context.lineTo(toX! * width, toY! * width);
+    context.arc(x, y, context.lineWidth / 2, 0, 2 * Math.PI);
+    context.fill();
+    context.beginPath();
+    context.moveTo(x, y);
+    for (const [toX, toY] of rest) context.lineTo(toX, toY);
     context.stroke();
   }
 }
