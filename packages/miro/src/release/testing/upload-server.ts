@@ -3,6 +3,7 @@
  * about repositories and files goes to the server of downloads, which has the same ones.
  */
 import { createHash } from "node:crypto";
+import { EventEmitter, once } from "node:events";
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from "node:http";
 import type { AddressInfo } from "node:net";
 import { HubServer, type TestRepository } from "../../pipeline/loading/testing/hub-server.js";
@@ -20,11 +21,12 @@ export class UploadServer {
   readonly requests: string[] = [];
   /** Who may write. */
   token = "hf_writer";
-  /** Connections of so many large files break before the file is whole. */
-  breaks = 0;
+  /** The connection of a large file breaks before the file is whole, once another one is there. */
+  breaks = false;
   /** Another commit comes in before the next one. */
   interferes = false;
   readonly visibility: Record<string, boolean> = {};
+  readonly #uploads = new EventEmitter();
   #server: Server | null = null;
 
   get endpoint(): string {
@@ -52,8 +54,9 @@ export class UploadServer {
     const json = (status: number, body: unknown) =>
       void response.writeHead(status, { "Content-Type": "application/json" }).end(JSON.stringify(body));
     const object = /^\/object\/([0-9a-f]{64})$/.exec(path)?.[1];
-    if (object !== undefined && this.breaks > 0) {
-      this.breaks--;
+    if (object !== undefined && this.breaks) {
+      this.breaks = false;
+      if (this.objects.size === 0) await once(this.#uploads, "stored");
       request.socket.destroy();
       return;
     }
@@ -64,7 +67,9 @@ export class UploadServer {
       if (request.headers.authorization !== undefined) return json(400, { error: "the token travelled" });
       if (sha256(body) !== object) return json(400, { error: "another content" });
       this.objects.set(object, body);
-      return json(200, {});
+      json(200, {});
+      this.#uploads.emit("stored");
+      return;
     }
     const isWrite = /^\/api\/repos\/create$|\/(preupload|commit|settings)|\.git\/info\/lfs/.test(path);
     if (!isWrite) return this.#forward(request, body, response);
