@@ -29,12 +29,12 @@ unpack() {
   fi
 }
 export PATH=$work/bin:$PATH NO_COLOR=1
+mkdir -p "$work/bin" "$work/miro"
+cd "$work/miro"
 if [ ! -e "$work/ready" ]; then
-  mkdir -p "$work/bin" "$work/miro"
   unpack "$here/node.xz" >"$work/bin/node"
   chmod +x "$work/bin/node"
-  unpack "$here/tree.tar.xz" | tar -x -C "$work/miro"
-  cd "$work/miro"
+  unpack "$here/tree.tar.xz" | tar -x
   echo "unpacked after $SECONDS s"
   if ! node scripts/setup.mjs --only libtorch,addon 2>"$out/setup.log"; then
     cat "$out/setup.log" >&2
@@ -43,7 +43,6 @@ if [ ! -e "$work/ready" ]; then
   touch "$work/ready"
   echo "set up after $SECONDS s"
 fi
-cd "$work/miro"
 code=0
 if [ "${1:-}" = bench ]; then
   shift

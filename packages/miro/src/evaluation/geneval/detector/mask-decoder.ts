@@ -134,13 +134,10 @@ class Attention extends nn.Module {
 
   /** (B, Q, D), (B, N, D), (B, N, D) → (B, Q, D) */
   forward(query: Tensor, key: Tensor, value: Tensor, allowed: Tensor | null): Tensor {
-    const [B, Q, D] = query.shape as [number, number, number];
+    const D = query.size(-1);
     const [q, k, v] = [query, key, value].map((x, i) =>
-      F.linear(x, this.#weight.narrow(0, i * D, D), this.#bias.narrow(0, i * D, D))
-        .view(B, -1, this.#heads, D / this.#heads)
-        .transpose(1, 2),
+      F.linear(x, this.#weight.narrow(0, i * D, D), this.#bias.narrow(0, i * D, D)).unflatten(-1, [this.#heads, -1]),
     ) as [Tensor, Tensor, Tensor];
-    const attended = F.scaledDotProductAttention(q, k, v, { mask: allowed });
-    return this.#out.forward(attended.transpose(1, 2).reshape(B, Q, D));
+    return this.#out.forward(F.multiHeadAttention(q, k, v, allowed));
   }
 }
