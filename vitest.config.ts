@@ -17,7 +17,7 @@ const UNIT = [
 ];
 /** Among those, what takes longer: it measures memory or time, starts processes, or goes through large recordings. */
 const SLOW = [
-  /^packages\/torch\/src\/((memory|threads)\.|distributed\/|io\/(atomic-write|torch-checkpoint)\.)/,
+  /^packages\/torch\/src\/((memory|threads)\.|nn\/row-kernels\.|distributed\/|io\/(atomic-write|torch-checkpoint)\.)/,
   /^packages\/miro\/src\/(linear-time\.|text\/tokenizer\.|flow\/replay\.|pipeline\/requests\/draw-request\.)/,
 ];
 

@@ -182,6 +182,11 @@ function replace(native) {
   // Through the operator, which autocast for CUDA does not see on meta tensors, and which tells of two devices.
   const linear = native.operator("aten::linear", "");
   native.linear = (x, weight, bias) => native.call(linear, x, weight, bias === 0 ? null : bias);
+  const [layerNorm, cast] = [native.operator("aten::layer_norm", ""), native.operator("aten::to", "dtype")];
+  native.layerNorm = (x, weight, bias, eps) => {
+    const normed = native.call(layerNorm, x, own.shape(x).slice(-1), weight, bias, eps, true);
+    return native.call(cast, normed, own.dtype(x), false, false, null);
+  };
   const [transpose, flatten] = [
     native.operator("aten::transpose", "int"),
     native.operator("aten::flatten", "using_ints"),

@@ -6,8 +6,8 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import {
   aten,
-  autocast,
   copyBeside,
+  cuda,
   F,
   full,
   manualSeed,
@@ -55,18 +55,60 @@ async function norms(checks: Checks): Promise<void> {
       });
     return within(worst, 1e-5);
   });
-  await checks.check("layer norm of half precision in one kernel: statistics in float32", () =>
+  await checks.check("layer norm of queries as they lie, and SwiGLU, with gradients, as in float64 on the CPU", () => {
+    let worst = 0;
+    for (const dtype of ["float32", "bfloat16", "float16"] as const)
+      for (const width of [32, 64, 1024])
+        scope(() => {
+          manualSeed(22);
+          // Far from zero, so that statistics in half precision would be of no use.
+          const packed = randn([3, 33, 3, 5, width]).add(30).to(dtype);
+          const [g, w, b] = [randn([3, 33, 5, width]).to(dtype), randn([width]), randn([width])];
+          const of = (where: string, wide: boolean) => {
+            const [p, gradient] = [packed, g].map((t) => t.to({ device: where, dtype: wide ? "float64" : dtype }));
+            const leaves = [p!, w, b].map((t) =>
+              t.to({ device: where, dtype: wide ? "float64" : t.dtype, copy: true }),
+            );
+            const [x, weight, bias] = leaves.map((t) => t.requiresGrad_()) as [Tensor, Tensor, Tensor];
+            const normed = F.fusedLayerNorm(x.unbind(2)[1]!, weight, bias, 1e-6);
+            normed.backward(gradient!);
+            const gate = p!.select(2, 0).sub(30).contiguous().requiresGrad_();
+            const opened = F.swiGlu(gate);
+            opened.backward(gradient!.narrow(-1, 0, width / 2));
+            return [normed, x.grad!, weight.grad!, bias.grad!, opened, gate.grad!];
+          };
+          const [got, want] = [of(device, false), of("cpu", true)];
+          must(got[0]!.dtype === dtype, `the result is ${got[0]!.dtype}`);
+          const allowed = { float32: 1e-5, bfloat16: 5e-2, float16: 8e-3 }[dtype];
+          worst = Math.max(worst, ...got.map((t, i) => relativeDifference(t, want[i]!) / allowed));
+        });
+    return within(worst, 1);
+  });
+  if (device === "cpu") return;
+  await checks.check("this program's own kernels are compiled, and agree with ATen's", () => {
+    const failure = cuda.kernelFailure();
+    must(failure === null, String(failure));
+    return "in use";
+  });
+  await checks.check("the norms of queries and SwiGLU at full size move memory as fast as it goes", () =>
     scope(() => {
-      manualSeed(22);
-      // Far from zero, so that statistics in half precision would be of no use.
-      const x = randn([64, 32]).add(30).to({ device, dtype: "bfloat16" });
-      const [w, b] = [randn([32]), randn([32])].map((t) => t.to({ device, dtype: "bfloat16" })) as [Tensor, Tensor];
-      const norm = (t: Tensor, weight: Tensor, bias: Tensor) => F.layerNorm(t, [32], weight, bias, 1e-6);
-      const off = { device, dtype: "bfloat16", enabled: false } as const;
-      const got = autocast({ device, dtype: "bfloat16" }, () => autocast(off, () => norm(x, w, b)));
-      must(got.dtype === "bfloat16", `the result is ${got.dtype}`);
-      const wide = (t: Tensor) => t.cpu().double();
-      return within(relativeDifference(got, norm(wide(x), wide(w), wide(b))), 1e-2);
+      const run = (work: () => void) => {
+        for (let i = 0; i < 3; i++) scope(work);
+        cuda.synchronize();
+        const start = performance.now();
+        for (let i = 0; i < 20; i++) scope(work);
+        cuda.synchronize();
+        return (performance.now() - start) / 20;
+      };
+      const options = { device, dtype: "bfloat16" } as const;
+      const [packed, w, b] = [zeros([128, 256, 3, 32, 32], options), ones([32], { device }), zeros([32], { device })];
+      const norm = run(() => void F.fusedLayerNorm(packed.select(2, 0), w, b, 1e-6));
+      const aten = run(() => void F.layerNorm(packed.select(2, 0), [32], w.to("bfloat16"), b.to("bfloat16"), 1e-6));
+      const gates = zeros([128 * 256, 2 * 2816], options);
+      const gate = run(() => void F.swiGlu(gates));
+      const speed = (gigabytes: number, ms: number) => `${ms.toFixed(3)} ms, ${(gigabytes / ms).toFixed(2)} TB/s`;
+      const [normBytes, gateBytes] = [2 * 128 * 256 * 1024 * 2, 3 * 128 * 256 * 2816 * 2];
+      return `norm ${speed(normBytes / 1e9, norm)} (ATen ${aten.toFixed(3)} ms); SwiGLU ${speed(gateBytes / 1e9, gate)}`;
     }),
   );
 }

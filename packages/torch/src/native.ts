@@ -99,6 +99,7 @@ export interface Native {
   cudaAvailable(): boolean;
   cudaDeviceCount(): number;
   cudaSynchronize(device?: number): void;
+  gpuProgramFailure(): string;
   gradients(parameters: Int32Array): Handle[];
   clearGradients(parameters: Int32Array): void;
   clipGradients(parameters: Int32Array, maxNorm: number): Handle;
@@ -117,7 +118,8 @@ export interface Native {
   linear(x: Handle, weight: Handle, bias: Handle): Handle;
   swiGlu(x: Handle): Handle;
   multiHeadAttention(q: Handle, k: Handle, v: Handle, mask: Handle): Handle;
-  rmsNorm(x: Handle, weight: Handle, eps: number): Handle;
+  rmsNorm(x: Handle, weight: Handle, eps: number, forProduct: boolean): Handle;
+  layerNorm(x: Handle, weight: Handle, bias: Handle, eps: number): Handle;
   toBytes(x: Handle, levels: number, smallest: number): [bytes: Handle, steps: Handle];
   scaleRows_(y: Handle, steps: Handle, bias: Handle, more: Handle): void;
   gateRows_(y: Handle, gate: Handle, steps: Handle, bias: Handle, gateBias: Handle): void;

@@ -80,6 +80,13 @@ export const cuda = {
     native.cudaAllowTf32(after.matmul, after.cudnn);
     return after;
   },
+  /**
+   * Why norms and SwiGLU are left to ATen's kernels, which are slower: those of this package are compiled where they
+   * are first used, and compared with ATen's. Null where they are used, or none has been needed yet.
+   */
+  kernelFailure(): string | null {
+    return native.gpuProgramFailure() || null;
+  },
   /** Bytes of the device's caching allocator; zeros while nothing has been allocated on it. */
   memory(device = 0): { allocatedBytes: number; reservedBytes: number; peakBytes: number } {
     const [allocatedBytes, reservedBytes, peakBytes] = native.cudaMemory(device);

@@ -1,7 +1,7 @@
 /**
  * Normalisation over the last axis. Statistics are taken in float32 whatever the dtype of the input.
  */
-import { autocast, isAutocastEnabled, nn, ones, type Tensor } from "@miro-t2i/torch";
+import { nn, ones, type Tensor } from "@miro-t2i/torch";
 
 /** The epsilon of every norm in the network. */
 export const EPS = 1e-6;
@@ -18,11 +18,15 @@ export class RmsNorm extends nn.Module {
     this.weight = this.parameter("weight", ones([dim]));
   }
 
-  /** (..., dim) → (..., dim), same dtype. */
+  /**
+   * (..., dim) → (..., dim), same dtype; of a float32 input under autocast on a GPU in the dtype of products, into
+   * which alone the norms of float32 inputs go.
+   */
   forward(x: Tensor): Tensor {
     // In training as the published code does it, to the last bit: Adam makes whole steps of differences in tiny
     // gradients.
-    if (this.training || x.device !== "cpu") return nn.functional.fusedRmsNorm(x, this.weight, EPS);
+    if (this.training || x.device !== "cpu")
+      return nn.functional.fusedRmsNorm(x, this.weight, EPS, { forProduct: true });
     // By the vector norm, which is one pass over x: half the time of ATen's rms_norm on a CPU.
     const x32 = x.float();
     const inverse = x32.norm(-1, true).square().div(this.dim).add(EPS).rsqrt();
@@ -34,7 +38,7 @@ export class RmsNorm extends nn.Module {
  * Layer norm with weight and bias and the network's epsilon.
  *
  * Under autocast on a GPU, PyTorch turns an input in half precision into float32, normalises, and has the next product
- * turn the result back: three kernels. Here one kernel takes the input as it is; its statistics are in float32, too.
+ * turn the result back: three kernels. There one kernel takes the input as it is; its statistics are in float32, too.
  */
 export class LayerNorm extends nn.LayerNorm {
   constructor(dim: number) {
@@ -42,11 +46,7 @@ export class LayerNorm extends nn.LayerNorm {
   }
 
   override forward(x: Tensor): Tensor {
-    if (!isAutocastEnabled()) return super.forward(x);
-    const { device, dtype } = x;
-    if (device === "cpu" || dtype === "float32") return super.forward(x);
-    const [weight, bias] = [this.weight!.to(dtype), this.bias!.to(dtype)];
-    const norm = () => nn.functional.layerNorm(x, this.normalizedShape, weight, bias, this.eps);
-    return autocast({ device, dtype: dtype as "bfloat16" | "float16", enabled: false }, norm);
+    if (x.device === "cpu") return super.forward(x);
+    return nn.functional.fusedLayerNorm(x, this.weight!, this.bias!, this.eps);
   }
 }

@@ -3,6 +3,7 @@
 // takes longer than small products do. Kernels, and the order in which gradients are summed, are ATen's, so that
 // results are the same to the bit.
 #include "environment.hpp"
+#include "gpu_rows.hpp"
 
 #include <ATen/ATen.h>
 #include <ATen/ExpandUtils.h>
@@ -95,6 +96,10 @@ std::array<at::Tensor, 2> halves(const at::Tensor& x) {
 struct SwiGlu : public torch::autograd::Function<SwiGlu> {
   static at::Tensor forward(AutogradContext* context, const at::Tensor& x) {
     at::AutoDispatchBelowADInplaceOrView below;
+    if (hasGpuSwiGlu(x)) {
+      context->save_for_backward({x});  // the kernel computes the rest again
+      return gpuSwiGlu(x);
+    }
     const auto [value, gate] = halves(x);
     const at::Tensor open = at::silu(gate);
     context->save_for_backward({x, open});
@@ -104,8 +109,13 @@ struct SwiGlu : public torch::autograd::Function<SwiGlu> {
   static variable_list backward(AutogradContext* context, variable_list outputs) {
     TORCH_CHECK(!at::GradMode::is_enabled(), "swiGlu has no derivative of its derivative");
     const auto saved = context->get_saved_variables();
+    if (saved.size() == 1) return {gpuSwiGluBackward(saved[0], outputs[0])};
     const auto [value, gate] = halves(saved[0]);
-    return {at::cat({outputs[0].mul(saved[1]), at::silu_backward(outputs[0].mul(value), gate)}, -1)};
+    at::Tensor ofInput = at::empty_like(saved[0], at::MemoryFormat::Contiguous);
+    auto [ofValue, ofGate] = halves(ofInput);
+    at::mul_out(ofValue, outputs[0], saved[1]);
+    at::silu_backward_out(ofGate, outputs[0].mul(value), gate);
+    return {ofInput};
   }
 };
 
@@ -116,6 +126,7 @@ napi_value swiGlu(Environment& e, napi_value* argv, size_t argc) {
   if (x.dim() == 0 || x.size(-1) % 2 != 0)
     throw UsageError{"swiGlu: expected an even number of values in the last dimension, got " + describe(x)};
   if (at::GradMode::is_enabled() && x.requires_grad()) return makeInt(e, e.store(SwiGlu::apply(x)));
+  if (hasGpuSwiGlu(x)) return makeInt(e, e.store(gpuSwiGlu(x)));
   const auto [value, gate] = halves(x);
   return makeInt(e, e.store(at::silu(gate).mul(value)));
 }

@@ -1,15 +1,19 @@
-// Root-mean-square norm over the last dimension as one node of the graph: x / √(mean(x²) + ε) · weight.
+// Norms over the last dimension as one node of the graph: the root-mean-square norm x / √(mean(x²) + ε) · weight, and
+// layer norm.
 //
-// On the CPU in float32 it gives, to the bit, what ATen's operators give one after the other (pow, mean, add, rsqrt,
-// mul, mul, and their derivatives), in a third of the passes over memory. Sums, whose result depends on their order,
-// are left to the operators that would have made them; what is done here rounds each value by itself, as the file is
-// compiled without contraction of products and sums. Everything else goes to aten::rms_norm, which has fused kernels
-// on GPUs.
+// On the CPU in float32 the former gives, to the bit, what ATen's operators give one after the other (pow, mean, add,
+// rsqrt, mul, mul, and their derivatives), in a third of the passes over memory. Sums, whose result depends on their
+// order, are left to the operators that would have made them; what is done here rounds each value by itself, as the
+// file is compiled without contraction of products and sums. On GPUs the kernels of gpu_rows.hpp are used where they
+// fit. Everything else goes to ATen.
 #include "environment.hpp"
+#include "gpu_rows.hpp"
 #include "rows.hpp"
 
 #include <ATen/ATen.h>
 #include <ATen/ExpandUtils.h>
+#include <ATen/autocast_mode.h>
+#include <c10/core/impl/LocalDispatchKeySet.h>
 #include <torch/csrc/autograd/custom_function.h>
 
 #include <cmath>
@@ -105,11 +109,44 @@ struct RmsNorm : public torch::autograd::Function<RmsNorm> {
   }
 };
 
-// rmsNorm(x, weight, eps) -> in the dtype of x
+struct GpuNorm : public torch::autograd::Function<GpuNorm> {
+  static at::Tensor forward(AutogradContext* context, const at::Tensor& x, const at::Tensor& weight,
+                            const std::optional<at::Tensor>& bias, double eps, at::ScalarType dtype) {
+    context->save_for_backward({x, weight});
+    context->saved_data["eps"] = eps;
+    if (bias) context->saved_data["bias"] = static_cast<int64_t>(bias->scalar_type());
+    at::AutoDispatchBelowADInplaceOrView below;
+    return gpuNorm(x, weight, bias, eps, dtype);
+  }
+
+  static variable_list backward(AutogradContext* context, variable_list outputs) {
+    TORCH_CHECK(!at::GradMode::is_enabled(), "fused norms have no derivative of their derivative");
+    const auto saved = context->get_saved_variables();
+    const at::Tensor &x = saved[0], &weight = saved[1];
+    const auto bias = context->saved_data.find("bias");
+    const bool isCentered = bias != context->saved_data.end();
+    auto [ofInput, ofWeight, ofBias] =
+        gpuNormBackward(x, outputs[0], weight, isCentered, context->saved_data["eps"].toDouble());
+    if (isCentered) ofBias = ofBias.to(static_cast<at::ScalarType>(bias->second.toInt()));
+    return {ofInput, ofWeight.to(weight.scalar_type()), ofBias, at::Tensor(), at::Tensor()};
+  }
+};
+
+// Only where there is a kernel.
+at::Tensor onGpu(const at::Tensor& x, const at::Tensor& weight, const std::optional<at::Tensor>& bias, double eps,
+                 at::ScalarType dtype) {
+  const bool followed =
+      at::GradMode::is_enabled() && (x.requires_grad() || weight.requires_grad() || (bias && bias->requires_grad()));
+  return followed ? GpuNorm::apply(x, weight, bias, eps, dtype) : gpuNorm(x, weight, bias, eps, dtype);
+}
+
+// rmsNorm(x, weight, eps, forProduct) -> in the dtype of x; for a product, in the one that autocast gives to products
+// on GPUs
 napi_value rmsNorm(Environment& e, napi_value* argv, size_t argc) {
-  if (argc < 3) throw UsageError{"rmsNorm(x, weight, eps)"};
+  if (argc < 4) throw UsageError{"rmsNorm(x, weight, eps, forProduct)"};
   const at::Tensor x = e.tensor(handleAt(e, argv, argc, 0)), weight = e.tensor(handleAt(e, argv, argc, 1));
   const double eps = toDouble(e, argv[2], "eps");
+  const bool forProduct = toBool(e, argv[3], "forProduct");
   if (x.dim() == 0 || weight.dim() != 1 || x.size(-1) != weight.size(0)) {
     throw UsageError{"rmsNorm: expected a weight for each value of the last dimension, got " + describe(x) + " and " +
                      describe(weight)};
@@ -118,6 +155,14 @@ napi_value rmsNorm(Environment& e, napi_value* argv, size_t argc) {
     return t.is_cpu() && t.scalar_type() == at::kFloat && t.layout() == at::kStrided && t.is_contiguous();
   };
   if (!plain(x) || !plain(weight) || x.numel() == 0) {
+    constexpr auto kGpu = c10::DeviceType::CUDA;
+    const bool isCast = forProduct && x.is_cuda() && x.scalar_type() == at::kFloat &&
+                        at::autocast::is_autocast_enabled(kGpu) && weight.scalar_type() == at::kFloat;
+    if (isCast) {
+      const at::ScalarType dtype = at::autocast::get_autocast_dtype(kGpu);
+      if (hasGpuNorm(x, false, dtype)) return makeInt(e, e.store(onGpu(x, weight, std::nullopt, eps, dtype)));
+      return makeInt(e, e.store(at::rms_norm(x, {x.size(-1)}, weight, eps).to(dtype)));
+    }
     if (x.scalar_type() == weight.scalar_type()) return makeInt(e, e.store(at::rms_norm(x, {x.size(-1)}, weight, eps)));
     return makeInt(
         e, e.store(at::rms_norm(x.to(at::kFloat), {x.size(-1)}, std::nullopt, eps).to(x.scalar_type()).mul(weight)));
@@ -128,8 +173,27 @@ napi_value rmsNorm(Environment& e, napi_value* argv, size_t argc) {
   return makeInt(e, e.store(scaledRows(x, inverseRms(x, eps), weight)));
 }
 
+// layerNorm(x, weight, bias, eps) -> in the dtype of x, whatever that of weight and bias, and whatever autocast says
+napi_value layerNorm(Environment& e, napi_value* argv, size_t argc) {
+  if (argc < 4) throw UsageError{"layerNorm(x, weight, bias, eps)"};
+  const at::Tensor x = e.tensor(handleAt(e, argv, argc, 0)), weight = e.tensor(handleAt(e, argv, argc, 1)),
+                   bias = e.tensor(handleAt(e, argv, argc, 2));
+  const double eps = toDouble(e, argv[3], "eps");
+  const auto fits = [&](const at::Tensor& t) {
+    return t.dim() == 1 && t.size(0) == x.size(-1) && t.device() == x.device();
+  };
+  if (x.dim() == 0 || !fits(weight) || !fits(bias)) {
+    throw UsageError{"layerNorm: expected a weight and a bias for each value of the last dimension, got " +
+                     describe(x) + ", " + describe(weight) + " and " + describe(bias)};
+  }
+  const at::ScalarType dtype = x.scalar_type();
+  if (hasGpuNorm(x, true, dtype)) return makeInt(e, e.store(onGpu(x, weight, bias, eps, dtype)));
+  const c10::impl::ExcludeDispatchKeyGuard noAutocast(c10::autocast_dispatch_keyset);
+  return makeInt(e, e.store(at::layer_norm(x, {x.size(-1)}, weight.to(dtype), bias.to(dtype), eps)));
+}
+
 }  // namespace
 
-const std::vector<Binding> kNormBindings = {{"rmsNorm", rmsNorm}};
+const std::vector<Binding> kNormBindings = {{"rmsNorm", rmsNorm}, {"layerNorm", layerNorm}};
 
 }  // namespace miro

@@ -1,6 +1,7 @@
 // Random generators, threads, memory, devices, and what this build is.
 #include "allocator.hpp"
 #include "environment.hpp"
+#include "gpu_program.hpp"
 
 #include <ATen/CPUGeneratorImpl.h>
 #include <ATen/Context.h>
@@ -198,6 +199,9 @@ napi_value cudaDevices(Environment& e, napi_value*, size_t) {
   return result;
 }
 
+// gpuProgramFailure() -> why the kernels of row_kernels.cu.hpp are not used; "" where they are, or nobody has asked yet
+napi_value programFailure(Environment& e, napi_value*, size_t) { return makeString(e, gpuProgramFailure()); }
+
 napi_value cudaAvailable(Environment& e, napi_value*, size_t) { return makeBool(e, torch::cuda::is_available()); }
 napi_value cudaDeviceCount(Environment& e, napi_value*, size_t) { return makeInt(e, torch::cuda::device_count()); }
 napi_value cudaSynchronize(Environment& e, napi_value* argv, size_t argc) {
@@ -280,6 +284,7 @@ const std::vector<Binding> kRuntimeBindings = {{"generatorNew", generatorNew},
                                                {"cudaDevices", cudaDevices},
                                                {"cudaDeviceCount", cudaDeviceCount},
                                                {"cudaSynchronize", cudaSynchronize},
+                                               {"gpuProgramFailure", programFailure},
                                                {"buildInfo", buildInfo}};
 
 }  // namespace miro
