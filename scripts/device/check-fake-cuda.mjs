@@ -30,8 +30,9 @@ const fixtures = path.join(root, "tests", "reference", "fixtures", "shards");
  * fake-cuda.mjs says no once.
  */
 const programs = (work) => [
-  {
-    name: "generate",
+  // The second draws noise in every step.
+  ...["euler", "euler_ancestral"].map((sampler) => ({
+    name: `generate with ${sampler}`,
     step: "sampling step",
     limits: { wait: 0, copy: 0 },
     least: { poll: 2 },
@@ -41,10 +42,11 @@ const programs = (work) => [
       "a red apple",
       "--device=cuda",
       "--seed=1",
+      `--sampler=${sampler}`,
       `--steps=${steps}`,
       `--output=${run}`,
     ],
-  },
+  })),
   ...[
     ["train 32-true", "shards-train.yaml", "32-true", { wait: 1, copy: 0 }],
     ["train 16-mixed", "shards-train.yaml", "16-mixed", { wait: 1, copy: 0 }],

@@ -19,6 +19,7 @@ import { z } from "zod";
 import { parseOptions } from "../options.js";
 import { release } from "./release.js";
 import { StepsInFlight } from "./steps-in-flight.js";
+import { toDevice } from "./to-device.js";
 
 /** Where a run is. */
 export interface Progress {
@@ -206,7 +207,7 @@ function beginStep<State extends object>(
         return denoised;
       },
       evaluate: (at, fraction) => evaluate(at, fraction).velocity,
-      noise: () => noise().to({ device: x.device, dtype: "float32" }),
+      noise: () => toDevice({ drawn: noise().to("float32") }, x.device).drawn.to({ device: x.device }),
     },
     state: () => state,
   };

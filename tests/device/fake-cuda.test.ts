@@ -1,0 +1,55 @@
+// What runs on a device "cuda" without a GPU (scripts/device/fake-cuda.mjs): where tensors are, and who waits.
+import { spawnSync } from "node:child_process";
+import { mkdtempSync, readFileSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { fileURLToPath, pathToFileURL } from "node:url";
+import { afterAll, beforeAll, describe, expect, test } from "vitest";
+
+const root = fileURLToPath(new URL("../../", import.meta.url));
+const preload = pathToFileURL(join(root, "scripts", "device", "fake-cuda.mjs")).href;
+
+let folder: string;
+beforeAll(() => {
+  folder = mkdtempSync(join(tmpdir(), "fake-cuda-"));
+});
+afterAll(() => rmSync(folder, { recursive: true, force: true }));
+
+interface Finding {
+  kind: string;
+  what: string;
+  site: string;
+  times: number;
+}
+
+/** Runs a module that prints JSON. */
+function onFakeCuda(source: string): { printed: unknown; found: Finding[] } {
+  const log = join(folder, "found.jsonl");
+  rmSync(log, { force: true });
+  const { status, stdout, stderr } = spawnSync(
+    process.execPath,
+    ["--import", preload, "--input-type=module", "-e", source],
+    { cwd: root, encoding: "utf8", env: { ...process.env, FAKE_CUDA_LOG: log, OMP_NUM_THREADS: "1" } },
+  );
+  if (status !== 0) throw new Error(stderr);
+  const lines = readFileSync(log, "utf8").split("\n");
+  return { printed: JSON.parse(stdout), found: lines.filter((line) => line).map((line) => JSON.parse(line)) };
+}
+
+const timesOf = (found: readonly Finding[], kind: string, what = /./) =>
+  found.reduce((sum, one) => sum + (one.kind === kind && what.test(one.what) ? one.times : 0), 0);
+
+const PIPELINE = `
+  import { MiroPipeline } from "miro-t2i";
+  const pipe = await MiroPipeline.fromPretrained("miro-emoji", { device: "cuda" });`;
+
+describe("a pipeline", () => {
+  test.each(["euler", "euler_ancestral"])("%s asks of every step whether it is done", (sampler) => {
+    const { found } = onFakeCuda(`${PIPELINE}
+      await pipe.generate("a fox", { steps: 10, sampler: "${sampler}" });
+      console.log(null);`);
+    // No at first, and then yes.
+    expect(timesOf(found, "poll", /^an event$/)).toBe(2 * 10);
+    expect(timesOf(found, "mix")).toBe(0);
+  });
+});
