@@ -52,4 +52,12 @@ describe("a pipeline", () => {
     expect(timesOf(found, "poll", /^an event$/)).toBe(2 * 10);
     expect(timesOf(found, "mix")).toBe(0);
   });
+
+  test("previews latents that lie on the CPU, as generate returns them", () => {
+    const { printed, found } = onFakeCuda(`${PIPELINE}
+      const { latents } = await pipe.generate(["a fox", "a bell"], { steps: 2, keepLatents: true });
+      console.log(JSON.stringify([latents.device, ...pipe.preview(latents).map(({ width }) => width)]));`);
+    expect(printed).toEqual(["cpu", 32, 32]);
+    expect(timesOf(found, "mix")).toBe(0);
+  });
 });
