@@ -60,4 +60,16 @@ describe("a pipeline", () => {
     expect(printed).toEqual(["cpu", 32, 32]);
     expect(timesOf(found, "mix")).toBe(0);
   });
+
+  test("encodes the texts of a call in one batch, and one by one where they must not depend on each other", () => {
+    const { printed } = onFakeCuda(`${PIPELINE}
+      const { encoder } = await pipe.textEncoder();
+      const forward = encoder.forward.bind(encoder);
+      const shapes = [];
+      encoder.forward = (ids, mask) => (shapes.push(ids.shape[0]), forward(ids, mask));
+      for (const deterministic of [false, true])
+        await pipe.generate(["a fox", "a bell", "a fox"], { steps: 1, negativePrompt: ["a cat", "", ""], deterministic });
+      console.log(JSON.stringify(shapes));`);
+    expect(printed).toEqual([4, 1, 1, 1, 1]);
+  });
 });
