@@ -73,3 +73,19 @@ describe("a pipeline", () => {
     expect(printed).toEqual([4, 1, 1, 1, 1]);
   });
 });
+
+test("a picture is reduced to what a network looks at on the CPU, and sent when it is small", () => {
+  const { found } = onFakeCuda(`
+    import { zeros } from "@miro-t2i/torch";
+    import { loadScorer } from "miro-t2i";
+    import { EmojiClassifier } from "./packages/miro/dist/emoji/evaluation/classifier.js";
+    const picture = { width: 2000, height: 1500, data: new Uint8Array(2000 * 1500 * 3) };
+    const scorer = await loadScorer("emoji_clip_score", { device: "cuda" });
+    await scorer.score([picture], ["a fox"]);
+    EmojiClassifier.fromPretrained("models/emoji-classifier").to({ device: "cuda" }).classify(zeros([1, 3, 1500, 1500]));
+    console.log(null);`);
+  const own = found.filter(({ site }) => site.startsWith("packages/miro/")); // not the weights
+  expect(timesOf(own, "copy", /less than 64 Ki values/)).toBeGreaterThan(0);
+  expect(timesOf(own, "copy", /64 Ki and more/)).toBe(0);
+  expect(timesOf(found, "mix")).toBe(0);
+});
