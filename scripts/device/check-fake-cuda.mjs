@@ -6,6 +6,7 @@
  *   an operator that got tensors of two devices
  *   anything inside the capture of a CUDA graph that cannot be captured
  *   more waits of the host, or more blocking copies to the device, in a step than its limit says
+ *   sampling steps that do not ask how far the device is: then all of them are queued at once
  *
  * Each program runs twice, with more steps the second time: what a step costs is the difference. Exit code 0: nothing
  * found.
@@ -25,23 +26,27 @@ const fixtures = path.join(root, "tests", "reference", "fixtures", "shards");
  * Waits and copies that a step may have. Lower a limit when the code gets better; raise none without a reason that
  * stands here. Training reads the figures of a step once, when those of the next are queued, and sends its batch in one
  * copy that does not block; preprocessing fetches means, deviations and text states of a batch and sends pictures, ids
- * and masks.
+ * and masks. A sampling step asks at least twice, without waiting, whether the one two before it is done: the device of
+ * fake-cuda.mjs says no once.
  */
 const programs = (work) => [
-  {
-    name: "generate",
+  // The second draws noise in every step.
+  ...["euler", "euler_ancestral"].map((sampler) => ({
+    name: `generate with ${sampler}`,
     step: "sampling step",
     limits: { wait: 0, copy: 0 },
+    least: { poll: 2 },
     steps: [4, 8],
     args: (steps, run) => [
       "generate",
       "a red apple",
       "--device=cuda",
       "--seed=1",
+      `--sampler=${sampler}`,
       `--steps=${steps}`,
       `--output=${run}`,
     ],
-  },
+  })),
   ...[
     ["train 32-true", "shards-train.yaml", "32-true", { wait: 1, copy: 0 }],
     ["train 16-mixed", "shards-train.yaml", "16-mixed", { wait: 1, copy: 0 }],
@@ -123,8 +128,14 @@ async function findings(args, log) {
 
 const timesOf = (found, kind) => found.reduce((sum, one) => sum + (one.kind === kind ? one.times : 0), 0);
 
+const NOUNS = {
+  poll: "looks at how far the device is",
+  wait: "waits of the host",
+  copy: "blocking copies to the device",
+};
+
 /** The lines about one program, and its figures. */
-async function check({ name, step, limits, steps, args }, work) {
+async function check({ name, step, limits, least = {}, steps, args }, work) {
   const runs = await Promise.all(
     steps.map((count) => {
       const run = path.join(work, `${name.replaceAll(" ", "-")}-${count}`);
@@ -139,9 +150,14 @@ async function check({ name, step, limits, steps, args }, work) {
         : `${name}: ${what} inside the capture of a CUDA graph (${times} times) at ${site}`,
     );
   const figures = [];
+  const inOneStep = (kind) => (timesOf(runs[1], kind) - timesOf(runs[0], kind)) / (steps[1] - steps[0]);
+  for (const [kind, fewest] of Object.entries(least)) {
+    const [perStep, noun] = [inOneStep(kind), NOUNS[kind]];
+    figures.push(`${perStep} ${noun}`);
+    if (perStep < fewest) lines.push(`${name}: ${perStep} ${noun} in one ${step}, at least ${fewest} are expected`);
+  }
   for (const [kind, limit] of Object.entries(limits)) {
-    const perStep = (timesOf(runs[1], kind) - timesOf(runs[0], kind)) / (steps[1] - steps[0]);
-    const noun = kind === "wait" ? "waits of the host" : "blocking copies to the device";
+    const [perStep, noun] = [inOneStep(kind), NOUNS[kind]];
     figures.push(`${perStep} ${noun}`);
     if (perStep <= limit) continue;
     const grown = runs[1].filter((one) => {
@@ -179,7 +195,8 @@ process.exitCode = await runProgram({
   name: "npm run check:cuda --",
   summary:
     'Runs generate, train and preprocess on a device "cuda" that needs no GPU, and prints a line for each finding: ' +
-    "operators with tensors of two devices, what a CUDA graph cannot capture, and too many waits or copies in a step.",
+    "operators with tensors of two devices, what a CUDA graph cannot capture, too many waits or copies in a step, and " +
+    "sampling steps that are queued all at once.",
   schema: z.strictObject({}),
   notes: "Exit code 0: nothing found; 1: something was; 2: wrong usage.",
   run: main,

@@ -10,6 +10,7 @@
  *     values
  *   copy     a blocking copy to the device
  *   queued   a copy to the device that does not block
+ *   poll     the host asks, without waiting, whether the device has come so far (it has at the second time)
  *   capture  any of these while a graph is captured, where it is an error
  *   missing  an operator without a meta kernel: it ran on the CPU with zeros, and gradients end there
  *
@@ -75,6 +76,7 @@ function replace(native) {
   const own = { ...native };
   const plans = new Map();
   const known = new Map();
+  const events = [];
   let capturing = false;
 
   const isMeta = (t) => own.device(t) === "meta";
@@ -225,11 +227,19 @@ function replace(native) {
   native.copyOut = (_sources, targets) => {
     note("queued", "copyOut");
     for (const t of targets) own.call(operator("aten::zero_"), t);
-    return 0;
+    events.push({ what: "a copy to the host", asked: 1 });
+    return events.length - 1;
   };
-  native.copyIsDone = () => true;
-  native.copyWait = () => waits("a copy to the host");
-  for (const name of ["copyBefore", "copyFree"]) native[name] = () => undefined;
+  native.eventRecord = () => {
+    events.push({ what: "an event", asked: 0 });
+    return events.length - 1;
+  };
+  native.eventIsDone = (id) => {
+    note("poll", events[id].what);
+    return events[id].asked++ > 0;
+  };
+  native.eventWait = (id) => waits(events[id].what);
+  for (const name of ["eventBefore", "eventFree"]) native[name] = () => undefined;
   native.graphPool = () => 0;
   native.generatorNew = (device) => own.generatorNew(place(device) === "meta" ? "cpu" : device);
   native.generatorDefault = native.generatorNew;

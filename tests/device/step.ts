@@ -8,6 +8,7 @@ import {
   aten,
   copyBeside,
   cuda,
+  DeviceEvent,
   F,
   full,
   manualSeed,
@@ -27,6 +28,7 @@ export async function step(checks: Checks): Promise<void> {
   await norms(checks);
   await optimizers(checks);
   await copies(checks);
+  await events(checks);
   await checkpoints(checks);
   await skipped(checks);
 }
@@ -232,6 +234,30 @@ async function copies(checks: Checks): Promise<void> {
       return undefined;
     }),
   );
+}
+
+async function events(checks: Checks): Promise<void> {
+  const { device } = checks;
+  const name = "an event is done when the device has done what came before it, and not sooner";
+  if (!checks.onGpu) {
+    checks.doesNotApply(name, "what a CPU is given is done at once");
+    return;
+  }
+  await checks.check(name, async () => {
+    using busy = randn([4096, 4096], { device });
+    for (const round of [1, 2, 3]) {
+      const start = performance.now();
+      for (let i = 0; i < 200; i++) scope(() => void busy.copy_(busy.matmul(busy).clamp(-1, 1)));
+      using event = new DeviceEvent(busy);
+      must(!event.isDone, `round ${round}: done as soon as it was queued`);
+      while (!event.isDone) await new Promise((resolve) => setImmediate(resolve));
+      const polled = performance.now() - start;
+      cuda.synchronize(checks.gpu);
+      const late = performance.now() - start - polled;
+      must(late < polled / 10, `round ${round}: the device went on for ${late} ms after ${polled} ms`);
+    }
+    return undefined;
+  });
 }
 
 async function checkpoints(checks: Checks): Promise<void> {

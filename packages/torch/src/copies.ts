@@ -1,4 +1,5 @@
-// Copies between host and GPU that run beside the computation, on a stream of their own, from and to pinned memory.
+// Copies between host and GPU that run beside the computation, on a stream of their own, from and to pinned memory; and
+// events, which tell how far a GPU has come.
 import type { Device } from "./dtype.js";
 import { TorchError } from "./errors.js";
 import { native } from "./native.js";
@@ -54,22 +55,72 @@ export class HostCopy implements Disposable {
 
   /** Whether the targets have their values. */
   get isDone(): boolean {
-    return native.copyIsDone(this.#open);
+    return native.eventIsDone(this.#open);
   }
 
   /** Operators that are called from now on come after the copy: the sources may be changed. The host does not wait. */
   holdBack(): void {
-    native.copyBefore(this.#open, this.#source.handle);
+    native.eventBefore(this.#open, this.#source.handle);
   }
 
   /** Waits, on the host, until the targets have their values. */
   wait(): void {
-    native.copyWait(this.#open);
+    native.eventWait(this.#open);
   }
 
   /** Forgets the copy, which goes on if it is not done. */
   dispose(): void {
-    if (this.#id !== undefined) native.copyFree(this.#id);
+    if (this.#id !== undefined) native.eventFree(this.#id);
+    this.#id = undefined;
+  }
+
+  [Symbol.dispose](): void {
+    this.dispose();
+  }
+}
+
+/**
+ * A place in what a device has been given to do: whether it has come so far. PyTorch: `torch.Event`.
+ *
+ * @example
+ * ```ts
+ * using queued = new DeviceEvent(x.matmul(x));
+ * while (!queued.isDone) await new Promise((resolve) => setImmediate(resolve)); // the host does other things
+ * ```
+ */
+export class DeviceEvent implements Disposable {
+  /** Null on a CPU, undefined once disposed. */
+  #id: number | null | undefined;
+
+  /**
+   * Comes after everything that was called so far on the device of `tensor`, by this thread. On a CPU that is done
+   * already.
+   */
+  constructor(tensor: Tensor) {
+    const { device } = tensor;
+    this.#id = device === "cpu" || device === "meta" ? null : native.eventRecord(tensor.handle);
+  }
+
+  get #open(): number | null {
+    if (this.#id === undefined) throw new TorchError("this event was disposed");
+    return this.#id;
+  }
+
+  /** Whether the device has done it all. Never waits. */
+  get isDone(): boolean {
+    const id = this.#open;
+    return id === null || native.eventIsDone(id);
+  }
+
+  /** Waits, on the host, until the device has done it all. */
+  wait(): void {
+    const id = this.#open;
+    if (id !== null) native.eventWait(id);
+  }
+
+  /** Forgets the event. What the device was given goes on. */
+  dispose(): void {
+    if (typeof this.#id === "number") native.eventFree(this.#id);
     this.#id = undefined;
   }
 

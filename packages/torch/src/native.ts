@@ -126,10 +126,11 @@ export interface Native {
   pinned(bytes: number): Handle;
   copyBeside(t: Handle, device: string): Handle;
   copyOut(sources: Handle[], targets: Handle[]): number;
-  copyIsDone(copy: number): boolean;
-  copyWait(copy: number): void;
-  copyBefore(copy: number, t: Handle): void;
-  copyFree(copy: number): void;
+  eventRecord(t: Handle): number;
+  eventIsDone(event: number): boolean;
+  eventWait(event: number): void;
+  eventBefore(event: number, t: Handle): void;
+  eventFree(event: number): void;
   graphNew(device: number, pool?: number): number;
   graphPool(): number;
   graphEnter(graph: number): void;

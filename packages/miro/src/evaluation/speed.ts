@@ -103,8 +103,10 @@ export async function measureSpeed(pipe: MiroPipeline, options: SpeedOptions = {
       const seconds = (performance.now() - start) / 1000;
       onProgress?.(speeds.length * (rounds + 1) + round + 1, batches.length * (rounds + 1));
       if (round === 0) continue;
-      // A callback comes after its step. Of a single step nothing can be told but the whole.
-      const each = marks.slice(1).map((mark, i) => (mark - marks[i]!) / 1000);
+      // A callback comes after its step; on a GPU after the one before, and those of the first two come together. Of a
+      // single step nothing can be told but the whole.
+      const timed = marks.slice(pipe.device === "cpu" ? 0 : 1);
+      const each = timed.slice(1).map((mark, i) => (mark - timed[i]!) / 1000);
       if (each.length === 0) each.push(seconds);
       calls.push(seconds);
       steps.push(...each);

@@ -11,12 +11,15 @@
  * before returned, also within a step. In training the latents come from a pass over the very same input, and the last
  * evaluation is the one nearest to it.
  *
- * The state `x` is float32 throughout. A step runs without recording gradients, and yields to the event loop first.
+ * The state `x` is float32 throughout. A step runs without recording gradients, and yields to the event loop first. On
+ * a GPU it is queued when the step two before it is done.
  */
 import { noGrad, randn, scope, type Tensor } from "@miro-t2i/torch";
 import { z } from "zod";
 import { parseOptions } from "../options.js";
 import { release } from "./release.js";
+import { StepsInFlight } from "./steps-in-flight.js";
+import { toDevice } from "./to-device.js";
 
 /** Where a run is. */
 export interface Progress {
@@ -110,7 +113,7 @@ export interface SampleOptions {
   noise?: () => Tensor;
   /** What the state at γ' becomes before the next step, where something holds it to a condition. */
   keep?: ((x: Tensor, gamma: number) => Tensor) | null;
-  /** Called after each step. */
+  /** Called after each step; on a GPU as soon as it is queued, behind one step at most that is not done. */
   onStep?: (report: StepReport) => void | Promise<void>;
   /** Stops the run before the next step; {@link sample} then throws the signal's reason. */
   signal?: AbortSignal | undefined;
@@ -133,11 +136,13 @@ export async function sample<State extends object>(
 ): Promise<Tensor> {
   const own = parseOptions(method.options ?? z.strictObject({}), options);
   const steps = gammas.length - 1;
+  using inFlight = new StepsInFlight();
   let run: Run<State> = { x: scope(() => x.to("float32").clone()), state: null, memory: null };
   try {
     for (let step = 0; step < steps; step++) {
       await new Promise<void>((resolve) => setImmediate(resolve));
       signal?.throwIfAborted();
+      await inFlight.room(signal);
       const gamma = gammas[step]!;
       const { denoised, ...next } = scope(() =>
         noGrad(() => {
@@ -154,6 +159,7 @@ export async function sample<State extends object>(
       );
       release(run, next);
       run = next;
+      inFlight.queued(run.x);
       if (onStep && denoised) {
         try {
           await onStep({ step, steps, gamma, x: run.x, denoised });
@@ -162,6 +168,7 @@ export async function sample<State extends object>(
         }
       }
     }
+    await inFlight.done(signal);
   } catch (error) {
     release(run);
     throw error;
@@ -200,7 +207,7 @@ function beginStep<State extends object>(
         return denoised;
       },
       evaluate: (at, fraction) => evaluate(at, fraction).velocity,
-      noise: () => noise().to({ device: x.device, dtype: "float32" }),
+      noise: () => toDevice({ drawn: noise().to("float32") }, x.device).drawn.to({ device: x.device }),
     },
     state: () => state,
   };

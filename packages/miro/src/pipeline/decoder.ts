@@ -51,7 +51,8 @@ export class Decoder {
 
   /** Small pictures, one pixel for each latent, by the map of {@link fitPreview}. */
   preview(latents: Tensor): RgbImage[] {
-    return latentsToRgb(latents, this.fitPreview(), this.#parts.postprocessing);
+    const map = this.fitPreview();
+    return scope(() => latentsToRgb(latents.to({ device: this.#device }), map, this.#parts.postprocessing));
   }
 
   /** The linear map from latents to colours that fits the autoencoder best; fitted at the first call. */

@@ -25,7 +25,7 @@ import { between, noiseAfter, noiseOf } from "./noise.js";
 import type { Plan } from "./plan.js";
 import { originOf, settingsOf } from "./recorded-settings.js";
 import { Residency } from "./residency.js";
-import { type EncodedPrompt, type EncodedTexts, encodeTexts } from "./texts.js";
+import { type EncodedPrompt, type EncodedTexts, encodeTexts, promptsTogether } from "./texts.js";
 import { Together } from "./together.js";
 
 /** A finished picture on its way to the caller. */
@@ -117,13 +117,13 @@ export class Drawer {
    * The pictures `rows` of a plan in order, each as soon as it is finished; nothing is computed while the caller works
    * on one. Where memory is low, one call after another.
    *
-   * @param encode encodes one prompt; the states are freed here
+   * @param encode encodes prompts, in one batch; the states are freed here
    * @param warn called with what the caller should know
    */
   draw(
     plan: Plan,
     rows: readonly number[],
-    encode: (prompt: string) => Promise<EncodedPrompt>,
+    encode: (prompts: readonly string[]) => Promise<EncodedPrompt[]>,
     warn: (warning: string) => void,
   ): AsyncGenerator<Drawn, void, void> {
     return this.#residency.inTurn(this.#draw(plan, rows, encode, warn), plan.signal);
@@ -132,7 +132,7 @@ export class Drawer {
   async *#draw(
     plan: Plan,
     rows: readonly number[],
-    encode: (prompt: string) => Promise<EncodedPrompt>,
+    encode: (prompts: readonly string[]) => Promise<EncodedPrompt[]>,
     warn: (warning: string) => void,
   ): AsyncGenerator<Drawn, void, void> {
     const residency = this.#residency;
@@ -147,7 +147,8 @@ export class Drawer {
       }
       const limit = this.#parts.config.settings.max_text_len;
       const load = () => this.presentTextEncoder();
-      texts = await encodeTexts(plan, rows, { load, encode, limit, device: this.#device, warn });
+      const together = promptsTogether(this.#device, plan.deterministic);
+      texts = await encodeTexts(plan, rows, { load, encode, together, limit, device: this.#device, warn });
       await residency.over("textEncoder");
       edits = await this.#encodeEdits(plan, rows);
       for await (const batch of residency.toDecoder(this.#batches(plan, rows, { texts, edits }, warn))) {

@@ -3,7 +3,7 @@
  *
  * Pictures are computed in batches of `batchSize` (1 on a CPU), each with its own generator. With the default on a CPU,
  * and with `deterministic` everywhere, a picture is therefore bit for bit the same whatever else the call draws; larger
- * batches may change the order in which kernels add numbers up (see together.ts).
+ * batches, of pictures and on a GPU of texts, may change the order in which kernels add numbers up (see together.ts).
  *
  * What happens: plan.ts checks and decides, draw.ts computes, residency.ts says which part is in memory.
  */
@@ -26,7 +26,7 @@ import { checkChannels, loadParts, Part, type PipelineParts, type TextEncoder } 
 import { makePlan, type Plan } from "./plan.js";
 import { originOf, settingsOf } from "./recorded-settings.js";
 import type { ImageSettings } from "./settings.js";
-import { type EncodedPrompt, encodePrompt } from "./texts.js";
+import { type EncodedPrompt, encodePrompts } from "./texts.js";
 import { WorkerPipeline } from "./worker-pipeline.js";
 
 export { DEFAULT_TEXT_ENCODER, DEFAULT_VAE, type PipelineParts, type TextEncoder } from "./loading/parts.js";
@@ -200,11 +200,15 @@ export class MiroPipeline {
    */
   async encodePrompt(prompt: string): Promise<EncodedPrompt> {
     if (typeof prompt !== "string") throw invalid("prompt", "a text", prompt);
-    return encodePrompt(
-      await this.#drawer.presentTextEncoder(),
-      this.#parts.vocabulary?.named(prompt) ?? prompt,
-      this.#parts,
-    );
+    const [encoded] = await this.#encodePrompts([prompt]);
+    return encoded!;
+  }
+
+  /** As {@link encodePrompt}, in one batch. */
+  async #encodePrompts(prompts: readonly string[]): Promise<EncodedPrompt[]> {
+    const encoder = await this.#drawer.presentTextEncoder();
+    const named = prompts.map((prompt) => this.#parts.vocabulary?.named(prompt) ?? prompt);
+    return encodePrompts(encoder, named, this.#parts);
   }
 
   /**
@@ -331,7 +335,9 @@ export class MiroPipeline {
       this.#told.add(plan);
       for (const oddity of plan.oddities) warn(oddity);
     }
-    return this.#drawer.draw(plan, rows, (text) => this.encodePrompt(text), warn);
+    const encode = async (texts: readonly string[]) =>
+      texts.length === 1 ? [await this.encodePrompt(texts[0]!)] : this.#encodePrompts(texts);
+    return this.#drawer.draw(plan, rows, encode, warn);
   }
 
   /**

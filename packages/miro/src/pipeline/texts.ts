@@ -16,22 +16,39 @@ export interface EncodedPrompt {
   cut: string;
 }
 
-/** States of one prompt; the caller frees them. */
-export function encodePrompt(
+/** Most prompts in one batch of the text encoder: bounds the memory of its scores. */
+const MOST_TOGETHER = 32;
+
+/**
+ * Prompts that the text encoder is given at once. On a CPU one: its states are the reference's, and do not depend on
+ * what else a call draws. A GPU needs as long to be given one prompt as a batch, whose shape changes the last bits.
+ */
+export function promptsTogether(device: string, deterministic: boolean): number {
+  return device === "cpu" || deterministic ? 1 : MOST_TOGETHER;
+}
+
+/** States of prompts, in one batch; the caller frees them. */
+export function encodePrompts(
   { tokenizer, encoder }: TextEncoder,
-  prompt: string,
+  prompts: readonly string[],
   { config, device = "cpu" }: Pick<PipelineParts, "config" | "device">,
-): EncodedPrompt {
+): EncodedPrompt[] {
   const padTo = config.network.concatCondTokenToLatents ? "maxLength" : "longest";
   return scope(() =>
     noGrad(() => {
-      const batch = tokenizer.encodeBatch([prompt], { maxLength: config.settings.max_text_len, padTo });
+      const batch = tokenizer.encodeBatch(prompts, { maxLength: config.settings.max_text_len, padTo });
       const states = encoder.forward(batch.ids.to({ device }), batch.mask.to({ device }));
-      return {
-        embeddings: states.select(0, 0).float(),
-        length: batch.mask.sum().item() as number,
-        cut: batch.overflow[0] ?? "",
-      };
+      const lengths = batch.mask.sum(1).toList() as number[];
+      return prompts.map((_, row) => {
+        const length = lengths[row]!;
+        const own = states.select(0, row).float();
+        return {
+          // Alone a prompt is the longest of its batch; beside longer ones it has padding that is none of its own.
+          embeddings: prompts.length === 1 || padTo === "maxLength" ? own : own.narrow(0, 0, length).clone(),
+          length,
+          cut: batch.overflow[row] ?? "",
+        };
+      });
     }),
   );
 }
@@ -49,7 +66,10 @@ export interface EncodedTexts {
 export interface EncodeTextsOptions {
   /** Has the text encoder in memory, which other calls may wait for too. */
   load: () => Promise<unknown>;
-  encode: (prompt: string) => Promise<EncodedPrompt>;
+  /** Encodes so many prompts at once as it is given. */
+  encode: (prompts: readonly string[]) => Promise<EncodedPrompt[]>;
+  /** Most prompts that are encoded at once. */
+  together: number;
   /** Most tokens of a text, for the warning that one was cut. */
   limit: number;
   device: string;
@@ -60,31 +80,36 @@ export interface EncodeTextsOptions {
 export async function encodeTexts(
   plan: Plan,
   rows: readonly number[],
-  { load, encode, limit, device, warn }: EncodeTextsOptions,
+  { load, encode, together, limit, device, warn }: EncodeTextsOptions,
 ): Promise<EncodedTexts> {
   const { prompts, negativePrompts, promptEmbeddings, signal } = plan;
   const needed = [...new Set(rows.map(plan.promptOf))];
+  /** What each text is, for messages. */
+  const kinds = new Map<string, string>();
+  const note = (text: string, kind: string) => void (kinds.has(text) || kinds.set(text, kind));
+  for (const i of needed) if (!promptEmbeddings?.[i]) note(prompts[i]!, "prompt");
+  for (const i of negativePrompts ? needed : []) note(negativePrompts![i]!, "negative prompt");
   const distinct = new Map<string, TextStates>();
-  const statesOf = async (text: string, what: string): Promise<TextStates> => {
-    const known = distinct.get(text);
-    if (known) return known;
-    await breathe(signal);
-    await orAborted(load(), signal);
-    const { cut, ...states } = await encode(text);
-    distinct.set(text, states);
-    const begin = JSON.stringify(shortened(text));
-    if (cut) warn(`the ${what} ${begin} is longer than ${limit} tokens; these words were cut: ${JSON.stringify(cut)}`);
-    return states;
-  };
   const wanted = new Map<number, TextStates>();
   const unwanted = new Map<number, TextStates>();
   try {
+    const texts = [...kinds.keys()];
+    for (let first = 0; first < texts.length; first += together) {
+      await breathe(signal);
+      await orAborted(load(), signal);
+      const own = texts.slice(first, first + together);
+      for (const [i, { cut, ...states }] of (await encode(own)).entries()) {
+        const text = own[i]!;
+        distinct.set(text, states);
+        if (!cut) continue;
+        const named = `the ${kinds.get(text)} ${JSON.stringify(shortened(text))}`;
+        warn(`${named} is longer than ${limit} tokens; these words were cut: ${JSON.stringify(cut)}`);
+      }
+    }
     for (const i of needed) {
       const given = promptEmbeddings?.[i];
-      wanted.set(i, given ? copyStates(given, device) : await statesOf(prompts[i]!, "prompt"));
-    }
-    for (const i of negativePrompts ? needed : []) {
-      unwanted.set(i, await statesOf(negativePrompts![i]!, "negative prompt"));
+      wanted.set(i, given ? copyStates(given, device) : distinct.get(prompts[i]!)!);
+      if (negativePrompts) unwanted.set(i, distinct.get(negativePrompts[i]!)!);
     }
     return { wanted, unwanted: negativePrompts && unwanted };
   } catch (error) {

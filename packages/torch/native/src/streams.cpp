@@ -1,12 +1,15 @@
 // Copies between host and device that run beside the computation: on a stream of their own, from and to pinned memory.
-// Written against c10's interface of devices, so that it compiles without CUDA; there only pinned memory is missing.
+// Events: how far a device has come. Written against c10's interface of devices, so that it compiles without CUDA;
+// there only pinned memory is missing.
 #include "environment.hpp"
 
 #include <c10/core/Event.h>
 #include <c10/core/StreamGuard.h>
 #include <c10/core/impl/VirtualGuardImpl.h>
 
+#include <algorithm>
 #include <map>
+#include <memory>
 #include <mutex>
 
 namespace miro {
@@ -59,8 +62,17 @@ napi_value copyBeside(Environment& e, napi_value* argv, size_t argc) {
   return makeInt(e, e.store(std::move(copy)));
 }
 
-// copyOut(sources on one device, pinned targets) -> id of the copy, which comes after what the current stream has been
-// given so far.
+// Puts an event where a freed one was, if there is such a place: a run of many steps has few at a time.
+napi_value storeEvent(Environment& e, std::shared_ptr<c10::Event> event) {
+  const auto place = std::find(e.events.begin(), e.events.end(), nullptr);
+  const auto id = static_cast<int32_t>(place - e.events.begin());
+  if (place == e.events.end()) e.events.push_back(std::move(event));
+  else *place = std::move(event);
+  return makeInt(e, id);
+}
+
+// copyOut(sources on one device, pinned targets) -> id of an event: the copy is done. The copy comes after what the
+// current stream has been given so far.
 napi_value copyOut(Environment& e, napi_value* argv, size_t argc) {
   if (argc < 2) throw UsageError{"copyOut(sources, targets)"};
   const auto sources = toHandles(e, argv[0], "sources"), targets = toHandles(e, argv[1], "targets");
@@ -84,41 +96,49 @@ napi_value copyOut(Environment& e, napi_value* argv, size_t argc) {
     }
     done->record(beside);
   }
-  e.copies.push_back(std::move(done));
-  return makeInt(e, static_cast<int32_t>(e.copies.size() - 1));
+  return storeEvent(e, std::move(done));
 }
 
-c10::Event& copyAt(Environment& e, napi_value* argv, size_t argc) {
-  const int64_t id = argc > 0 ? toInt(e, argv[0], "copy") : -1;
-  if (id < 0 || static_cast<size_t>(id) >= e.copies.size() || !e.copies[id]) throw UsageError{"this copy was freed"};
-  return *e.copies[id];
+// eventRecord(tensor) -> id of an event: all is done that the current stream of the tensor's device has been given
+napi_value eventRecord(Environment& e, napi_value* argv, size_t argc) {
+  const c10::Device device = e.tensor(handleAt(e, argv, argc, 0)).device();
+  if (device.is_cpu()) throw UsageError{"eventRecord: what the CPU is given is done at once"};
+  auto event = std::make_shared<c10::Event>(device.type());
+  event->record(c10::impl::VirtualGuardImpl(device.type()).getStream(device));
+  return storeEvent(e, std::move(event));
 }
-// copyIsDone(id): without waiting
-napi_value copyIsDone(Environment& e, napi_value* argv, size_t argc) {
-  return makeBool(e, copyAt(e, argv, argc).query());
+
+c10::Event& eventAt(Environment& e, napi_value* argv, size_t argc) {
+  const int64_t id = argc > 0 ? toInt(e, argv[0], "event") : -1;
+  if (id < 0 || static_cast<size_t>(id) >= e.events.size() || !e.events[id]) throw UsageError{"this event was freed"};
+  return *e.events[id];
 }
-// copyWait(id): on the host
-napi_value copyWait(Environment& e, napi_value* argv, size_t argc) {
-  copyAt(e, argv, argc).synchronize();
+// eventIsDone(id): without waiting
+napi_value eventIsDone(Environment& e, napi_value* argv, size_t argc) {
+  return makeBool(e, eventAt(e, argv, argc).query());
+}
+// eventWait(id): on the host
+napi_value eventWait(Environment& e, napi_value* argv, size_t argc) {
+  eventAt(e, argv, argc).synchronize();
   return makeUndefined(e);
 }
-// copyBefore(id, tensor on its device): what the current stream is given from now on comes after the copy
-napi_value copyBefore(Environment& e, napi_value* argv, size_t argc) {
-  c10::Event& copy = copyAt(e, argv, argc);
+// eventBefore(id, tensor on its device): what the current stream is given from now on comes after the event
+napi_value eventBefore(Environment& e, napi_value* argv, size_t argc) {
+  c10::Event& event = eventAt(e, argv, argc);
   const c10::Device device = e.tensor(handleAt(e, argv, argc, 1)).device();
-  copy.block(c10::impl::VirtualGuardImpl(device.type()).getStream(device));
+  event.block(c10::impl::VirtualGuardImpl(device.type()).getStream(device));
   return makeUndefined(e);
 }
-napi_value copyFree(Environment& e, napi_value* argv, size_t argc) {
-  copyAt(e, argv, argc);
-  e.copies[toInt(e, argv[0], "copy")].reset();
+napi_value eventFree(Environment& e, napi_value* argv, size_t argc) {
+  eventAt(e, argv, argc);
+  e.events[toInt(e, argv[0], "event")].reset();
   return makeUndefined(e);
 }
 
 }  // namespace
 
 const std::vector<Binding> kStreamBindings = {
-    {"pinned", pinned}, {"copyBeside", copyBeside}, {"copyOut", copyOut}, {"copyIsDone", copyIsDone},
-    {"copyWait", copyWait}, {"copyBefore", copyBefore}, {"copyFree", copyFree}};
+    {"pinned", pinned}, {"copyBeside", copyBeside}, {"copyOut", copyOut}, {"eventRecord", eventRecord},
+    {"eventIsDone", eventIsDone}, {"eventWait", eventWait}, {"eventBefore", eventBefore}, {"eventFree", eventFree}};
 
 }  // namespace miro

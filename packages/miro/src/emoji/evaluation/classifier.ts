@@ -85,11 +85,11 @@ export class EmojiClassifier extends nn.Module {
 
   /** Logits of pictures of any side, wherever they lie. */
   #look(pictures: Tensor): Tensor {
-    const placed = pictures.to({ device: this.#head.weight.device });
+    // Where the pictures lie: CUDA's filter refuses those that are reduced by much, for want of shared memory.
     const small =
-      placed.shape[2] === CLASSIFIER_SIZE
-        ? placed
-        : interpolate(placed, { size: CLASSIFIER_SIZE, mode: "bilinear", antialias: true });
-    return this.forward(small.clamp(-1, 1));
+      pictures.shape[2] === CLASSIFIER_SIZE
+        ? pictures
+        : interpolate(pictures, { size: CLASSIFIER_SIZE, mode: "bilinear", antialias: true });
+    return this.forward(small.clamp(-1, 1).to({ device: this.#head.weight.device }));
   }
 }

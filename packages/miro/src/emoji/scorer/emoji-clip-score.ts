@@ -109,8 +109,8 @@ class ClipScore implements ScorerModel {
         const scores: number[] = [];
         for (let start = 0; start < images.length; start += together) {
           const end = start + together;
-          const pixels = images.slice(start, end).map((image) => this.#prepare(image, image_size));
-          const I = this.#clip.embedPictures(cat(pixels, 0));
+          const pixels = images.slice(start, end).map((image) => prepare(image, image_size));
+          const I = this.#clip.embedPictures(cat(pixels, 0).to({ device: this.#device }));
           const T = cat(
             captions.slice(start, end).map((caption) => texts.get(caption)!),
             0,
@@ -134,19 +134,22 @@ class ClipScore implements ScorerModel {
     const [onDevice, tokens] = [ids.to({ device: this.#device }), mask.to({ device: this.#device })];
     return this.#clip.embedTexts(this.#text.forward(onDevice, tokens), tokens);
   }
+}
 
-  /** The middle square as (1, 3, size, size) in [-1, 1]. */
-  #prepare({ width, height, data }: RgbImage, size: number): Tensor {
-    const side = Math.min(width, height);
-    const square = tensor(data, { shape: [height, width, 3], device: this.#device })
-      .narrow(0, (height - side) >> 1, side)
-      .narrow(1, (width - side) >> 1, side)
-      .permute(2, 0, 1)
-      .unsqueeze(0)
-      .float()
-      .div(127.5)
-      .sub(1);
-    if (side === size) return square.contiguous();
-    return nn.functional.interpolate(square, { size, mode: "bicubic", antialias: true }).clamp(-1, 1);
-  }
+/**
+ * The middle square as (1, 3, size, size) in [-1, 1], on the CPU: CUDA's filter refuses pictures that are reduced by
+ * much, for want of shared memory, and a small picture is sent sooner.
+ */
+function prepare({ width, height, data }: RgbImage, size: number): Tensor {
+  const side = Math.min(width, height);
+  const square = tensor(data, { shape: [height, width, 3] })
+    .narrow(0, (height - side) >> 1, side)
+    .narrow(1, (width - side) >> 1, side)
+    .permute(2, 0, 1)
+    .unsqueeze(0)
+    .float()
+    .div(127.5)
+    .sub(1);
+  if (side === size) return square.contiguous();
+  return nn.functional.interpolate(square, { size, mode: "bicubic", antialias: true }).clamp(-1, 1);
 }

@@ -1,6 +1,6 @@
 /**
  * The models of the studio, each in a thread of its own. One is loaded at its first use, the only one at the start;
- * when another one does not fit in memory, the least recently used is freed.
+ * when another one does not fit in the memory of its device, the least recently used is freed.
  *
  * Operators of a small model are too short to be shared by the cores of a CPU, pictures are not: such a model has a
  * thread for each core, and they share the pictures of a call.
@@ -9,6 +9,7 @@
 import { existsSync, readdirSync, statSync } from "node:fs";
 import { availableParallelism, freemem } from "node:os";
 import { join } from "node:path";
+import { cuda } from "@miro-t2i/torch";
 import { z } from "zod";
 import { MiroError } from "../../errors.js";
 import type { SweepLayout } from "../../evaluation/sweep/run.js";
@@ -16,7 +17,7 @@ import { filledLines } from "../../files/table-file.js";
 import { readTextFile } from "../../files/text-file.js";
 import { readJson, readText } from "../../files/whole-files.js";
 import { modelOrBundled } from "../../pipeline/loading/bundled.js";
-import { checkDevice } from "../../pipeline/loading/device.js";
+import { checkDevice, cudaIndex } from "../../pipeline/loading/device.js";
 import { resolveModel } from "../../pipeline/loading/hub.js";
 import type { HubOptions } from "../../pipeline/loading/hub-repository.js";
 import type { FromPretrainedOptions } from "../../pipeline/loading/load-options.js";
@@ -286,7 +287,24 @@ export class Engine {
   }
 
   async #load(model: Model): Promise<void> {
-    await this.#makeRoom(model.bytes + WORKING_BYTES);
+    const { device = "cpu" } = model.load.options;
+    const bytes = model.bytes + WORKING_BYTES;
+    for (const oldest of this.#idle) {
+      if (freeBytes(device) >= bytes) break;
+      await this.#free(oldest);
+    }
+    try {
+      await this.#start(model);
+    } catch (error) {
+      // Other processes may hold memory of a GPU too, and more is needed than weights.
+      const [oldest] = this.#idle;
+      if (oldest === undefined || !/out of memory/i.test((error as Error).message)) throw error;
+      await this.#free(oldest);
+      await this.#start(model);
+    }
+  }
+
+  async #start(model: Model): Promise<void> {
     const thread = new Thread("studio/server/engine-thread.js");
     model.thread = thread;
     try {
@@ -309,13 +327,10 @@ export class Engine {
     return model.helpers;
   }
 
-  /** Frees models that nobody uses, the least recently used first, until there is room. */
-  async #makeRoom(bytes: number): Promise<void> {
+  /** The models that nobody uses, the least recently used first. */
+  get #idle(): Model[] {
     const idle = [...this.#models.values()].filter(({ thread, busy }) => thread !== null && busy === 0);
-    for (const model of idle.sort((a, b) => a.lastUsed - b.lastUsed)) {
-      if (freemem() >= bytes) return;
-      await this.#free(model);
-    }
+    return idle.sort((a, b) => a.lastUsed - b.lastUsed);
   }
 
   async #free(model: Model): Promise<void> {
@@ -329,6 +344,14 @@ export class Engine {
     const others = (await helpers?.catch(() => [])) ?? [];
     await Promise.all([thread, ...others].map((one) => one?.end(reason)));
   }
+}
+
+/** Memory that a device has left; of a GPU what the tensors of this process leave of it. */
+function freeBytes(device: string): number {
+  const gpu = cudaIndex(device);
+  if (gpu === null) return freemem();
+  const all = cuda.devices()[gpu]?.memoryBytes ?? Number.POSITIVE_INFINITY;
+  return all - cuda.memory(gpu).allocatedBytes;
 }
 
 /** Whether a release, with the text encoder and the autoencoder in its folder, may be in memory several times. */

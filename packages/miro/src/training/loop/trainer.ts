@@ -18,10 +18,10 @@ import { clipGradNorm_, type GradScaler, type OptimizerState, TensorList } from 
 import { MiroError } from "../../errors.js";
 import type { LossBatch } from "../../flow/loss.js";
 import type { Capture } from "../../flow/recording.js";
+import { toDevice } from "../../flow/to-device.js";
 import type { Rin } from "../../networks/rin.js";
 import { partsOf, type Rows, rowsOf } from "../batches/batch-slices.js";
 import type { BatchSource } from "../batches/batches.js";
-import { toDevice } from "../batches/to-device.js";
 import type { LogRecord, Progress } from "../logging/logging.js";
 import { groupGradientNorms, learningRates, Meter, memoryFigures } from "../logging/meter.js";
 import { findNonFinite, nonFiniteGradients } from "../logging/non-finite.js";

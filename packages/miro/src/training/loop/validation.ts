@@ -7,11 +7,11 @@
  */
 import { Generator, noGrad, ones, scope, type Tensor, zeros } from "@miro-t2i/torch";
 import { drawFrom, type FlowMatchingLoss } from "../../flow/loss.js";
+import { toDevice } from "../../flow/to-device.js";
 import type { FlowPrecond } from "../../networks/precond.js";
 import type { Rin } from "../../networks/rin.js";
 import { streamSeed } from "../../random/streams.js";
 import type { BatchSource } from "../batches/batches.js";
-import { toDevice } from "../batches/to-device.js";
 import { DataParallelGroup } from "../process-group/process-group.js";
 import type { Recipe } from "../recipes/recipe.js";
 import { inPrecision } from "./gradients.js";

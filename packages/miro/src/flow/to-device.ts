@@ -1,6 +1,6 @@
 /**
- * Batches on their way to a GPU: all tensors of a batch in one pinned buffer and one copy, which runs while the GPU
- * still computes the step before. One by one they would be a dozen copies, each of which stops host and GPU.
+ * Batches and noise on their way to a GPU: all tensors of a batch in one pinned buffer and one copy, which runs while
+ * the GPU still computes the step before. One by one they would be a dozen copies, each of which stops host and GPU.
  */
 import { copyBeside, itemSize, pinnedMemory, scope, Tensor } from "@miro-t2i/torch";
 
