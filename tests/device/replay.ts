@@ -1,5 +1,5 @@
 /** CUDA graphs: what is replayed is what the same operators compute one by one. */
-import { captureGraph, hasCudaGraphs, rand, randn, scope, type Tensor, zeros } from "@miro-t2i/torch";
+import { captureGraph, GraphPool, hasCudaGraphs, memory, rand, randn, scope, type Tensor, zeros } from "@miro-t2i/torch";
 import { type Checks, must, relativeDifference, within } from "./checks.js";
 import { tinyPipeline } from "./tiny-pipeline.js";
 
@@ -38,6 +38,19 @@ export async function replay(checks: Checks): Promise<void> {
     const first = draw();
     must(first !== draw(), "the same numbers twice");
     graph.dispose();
+    return undefined;
+  });
+  await checks.check("a pool serves new graphs after all of its graphs were disposed of", () => {
+    using x = zeros([256], { device }).keep();
+    const pool = new GraphPool();
+    for (const value of [1, 2, 3]) {
+      const graph = captureGraph(() => ({ y: x.add(value) }), { device: gpu, pool });
+      graph.replay();
+      const found = scope(() => graph.outputs.y.amax().item());
+      must(found === value, `${found}, expected ${value}`);
+      graph.dispose();
+      if (value === 2) memory.emptyCache();
+    }
     return undefined;
   });
   for (const dtype of ["float32", "bfloat16"] as const)

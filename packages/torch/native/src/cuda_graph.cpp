@@ -18,13 +18,13 @@ namespace {
 
 struct Captured {
   at::cuda::CUDAGraph graph;
-  // Known before the capture has ended, unlike one that it would make
-  c10::MempoolId_t pool;
+  int64_t poolIndex;                       // in the environment's table, or -1 for memory of its own
+  std::shared_ptr<c10::MempoolId_t> pool;  // from the capture on
   c10::cuda::CUDAStream stream;
   c10::cuda::CUDAStream before;  // the stream and the device that were current when this one was entered
   c10::DeviceIndex deviceBefore;
-  Captured(c10::DeviceIndex device, c10::MempoolId_t pool)
-      : pool(pool),
+  Captured(c10::DeviceIndex device, int64_t poolIndex)
+      : poolIndex(poolIndex),
         stream(c10::cuda::getStreamFromPool(false, device)),
         before(c10::cuda::getCurrentCUDAStream(device)),
         deviceBefore(device) {}
@@ -37,18 +37,27 @@ Captured& graphAt(Environment& e, napi_value* argv, size_t argc) {
   return *static_cast<Captured*>(e.graphs[id].get());  // only this file puts anything into the table
 }
 
+// What libtorch calls the memory that a graph takes: that of the graphs which share it, else a new one. libtorch lets go
+// of a name with the last graph that used it, and refuses to take that name again.
+std::shared_ptr<c10::MempoolId_t> poolAt(Environment& e, int64_t index) {
+  if (index >= 0) {
+    if (const auto shared = e.graphPools[index].lock()) return std::static_pointer_cast<c10::MempoolId_t>(shared);
+  }
+  auto fresh = std::make_shared<c10::MempoolId_t>(at::cuda::graph_pool_handle());
+  if (index >= 0) e.graphPools[index] = fresh;
+  return fresh;
+}
+
 // graphPool() -> id of memory that several graphs take what they compute from
 napi_value graphPool(Environment& e, napi_value*, size_t) {
-  e.graphPools.push_back(at::cuda::graph_pool_handle());
+  e.graphPools.emplace_back();
   return makeInt(e, static_cast<int32_t>(e.graphPools.size() - 1));
 }
 // graphNew(device index, pool or -1 for one of its own) -> id
 napi_value graphNew(Environment& e, napi_value* argv, size_t argc) {
   const c10::DeviceIndex device = cudaIndexAt(e, argv, argc, 0);
   const int64_t pool = argc > 1 ? intWithin(e, argv[1], "pool", -1, static_cast<int64_t>(e.graphPools.size()) - 1) : -1;
-  // The two numbers of an id are of other types from release to release of libtorch.
-  const c10::MempoolId_t memory = pool < 0 ? at::cuda::graph_pool_handle() : c10::MempoolId_t(e.graphPools[pool]);
-  e.graphs.push_back(std::make_shared<Captured>(device, memory));
+  e.graphs.push_back(std::make_shared<Captured>(device, pool));
   return makeInt(e, static_cast<int32_t>(e.graphs.size() - 1));
 }
 // graphEnter(id): work is queued on the graph's stream until graphLeave, for warming up and for capture.
@@ -71,7 +80,8 @@ napi_value graphLeave(Environment& e, napi_value* argv, size_t argc) {
 napi_value graphBegin(Environment& e, napi_value* argv, size_t argc) {
   // Other threads of the process may go on using the device.
   Captured& g = graphAt(e, argv, argc);
-  g.graph.capture_begin(g.pool, cudaStreamCaptureModeThreadLocal);
+  g.pool = poolAt(e, g.poolIndex);
+  g.graph.capture_begin(*g.pool, cudaStreamCaptureModeThreadLocal);
   return makeUndefined(e);
 }
 napi_value graphEnd(Environment& e, napi_value* argv, size_t argc) {
@@ -81,7 +91,7 @@ napi_value graphEnd(Environment& e, napi_value* argv, size_t argc) {
     g.graph.capture_end();
   } catch (...) {
     // These versions leave the allocator in the graph's pool when CUDA refuses to end the capture.
-    c10::cuda::CUDACachingAllocator::endAllocateToPool(g.stream.device_index(), g.pool);
+    c10::cuda::CUDACachingAllocator::endAllocateToPool(g.stream.device_index(), *g.pool);
     throw;
   }
 #else
