@@ -1,5 +1,15 @@
 /** CUDA graphs: what is replayed is what the same operators compute one by one. */
-import { captureGraph, GraphPool, hasCudaGraphs, memory, rand, randn, scope, type Tensor, zeros } from "@miro-t2i/torch";
+import {
+  captureGraph,
+  GraphPool,
+  hasCudaGraphs,
+  memory,
+  rand,
+  randn,
+  scope,
+  type Tensor,
+  zeros,
+} from "@miro-t2i/torch";
 import { type Checks, must, relativeDifference, within } from "./checks.js";
 import { tinyPipeline } from "./tiny-pipeline.js";
 
@@ -66,27 +76,49 @@ export async function replay(checks: Checks): Promise<void> {
         for (const { latents } of [replayed, eager]) latents.dispose();
         return `${within(error, BOUNDS[dtype])}; ${replayed.ms.toFixed(0)} ms replayed, ${eager.ms.toFixed(0)} ms eager`;
       });
-  // Last: before libtorch 2.12 a capture that failed leaves the allocator in disorder.
-  await checks.check("what looks at a value cannot be captured, and graphs work afterwards", () => {
+  await checks.check("what looks at a value cannot be captured; random numbers and graphs work afterwards", () => {
     using x = zeros([4], { device }).keep();
-    let said = "";
-    try {
-      captureGraph(
-        () => {
-          x.sum().item();
-          return { y: x.add(1) };
-        },
-        { device: gpu },
-      );
-    } catch (error) {
-      said = (error as Error).message.split("\n")[0]!;
-    }
-    must(said !== "", "no error");
-    const again = captureGraph(() => ({ y: x.add(2) }), { device: gpu });
+    const pool = new GraphPool();
+    const refused = () => {
+      let said = "";
+      const body = () => {
+        const y = x.add(rand([4], { device }));
+        y.sum().item();
+        return { y };
+      };
+      try {
+        captureGraph(body, { device: gpu, pool }).dispose();
+      } catch (error) {
+        said = (error as Error).message.split("\n")[0]!;
+      }
+      must(said !== "", "no error");
+      return said;
+    };
+    const said = refused();
+    must(scope(() => rand([4], { device }).amax().item() as number) < 1, "wrong random numbers afterwards");
+    const again = captureGraph(() => ({ y: x.add(2) }), { device: gpu, pool });
+    refused(); // beside a graph that has the same memory
     again.replay();
     must(scope(() => again.outputs.y.amax().item()) === 2, "a wrong value afterwards");
     again.dispose();
     return said;
+  });
+  await checks.check("a body that throws is no capture that goes on", () => {
+    using x = zeros([4], { device }).keep();
+    let runs = 0;
+    const body = () => {
+      if (++runs === 3) throw new Error("out of the body");
+      return { y: x.add(rand([4], { device })) };
+    };
+    let said = "";
+    try {
+      captureGraph(body, { device: gpu });
+    } catch (error) {
+      said = (error as Error).message;
+    }
+    must(said === "out of the body", `"${said}" was thrown`);
+    must(scope(() => rand([4], { device }).amax().item() as number) < 1, "wrong random numbers afterwards");
+    return undefined;
   });
 }
 

@@ -4,11 +4,13 @@
 #include "environment.hpp"
 
 #ifdef MIRO_WITH_CUDA_GRAPHS
+#include <ATen/core/CachingHostAllocator.h>
+#include <ATen/cuda/CUDAGeneratorImpl.h>
 #include <ATen/cuda/CUDAGraph.h>
 #include <c10/cuda/CUDACachingAllocator.h>
 #include <c10/cuda/CUDAFunctions.h>
 #include <c10/cuda/CUDAStream.h>
-#include <torch/version.h>
+#include <cuda_runtime_api.h>
 #endif
 
 namespace miro {
@@ -16,8 +18,91 @@ namespace {
 
 #ifdef MIRO_WITH_CUDA_GRAPHS
 
+template <typename Step>
+bool succeeds(Step step) noexcept {
+  try {
+    step();
+    return true;
+  } catch (...) {
+    return false;
+  }
+}
+
+// A graph that leaves the process as it was when its capture is refused. libtorch's own stops at the first error: the
+// allocators of the device and of pinned memory go on taking from its pool, and before 2.12 random numbers that are not
+// captured are refused for ever.
+class Graph : at::cuda::CUDAGraph {
+ public:
+  using CUDAGraph::replay;
+
+  ~Graph() {
+    if (underWay_) forget();
+  }
+
+  void begin(c10::MempoolId_t pool, c10::cuda::CUDAStream stream) {
+    pool_ = pool;
+    stream_ = stream;
+    try {
+      // Other threads of the process may go on using the device.
+      capture_begin(pool, cudaStreamCaptureModeThreadLocal);
+    } catch (...) {
+      forget();
+      throw;
+    }
+    underWay_ = true;
+  }
+
+  void end() {
+    try {
+      capture_end();
+    } catch (...) {
+      forget();
+      throw;
+    }
+    underWay_ = false;
+  }
+
+ private:
+  // Each step by itself: where one fails, the others are still to be done.
+  void forget() noexcept {
+    endCapture();
+    for (auto& entry : captured_generator_states_) leaveCapture(*entry.first);
+    // After a successful capture, reset() releases the pool.
+    const bool held = underWay_ && !capture_ended_;
+    const auto leave = [held](const auto& end, const auto& release) {
+      const bool recorded = succeeds(end);
+      if (recorded || held) succeeds(release);
+    };
+    namespace device = c10::cuda::CUDACachingAllocator;
+    const c10::DeviceIndex index = stream_->device_index();
+    leave([&] { device::endAllocateToPool(index, pool_); }, [&] { device::releasePool(index, pool_); });
+    at::HostAllocator* const host = at::getHostAllocator(at::kCUDA);
+    leave([&] { host->end_allocate_to_pool(pool_); }, [&] { host->release_pool(pool_); });
+    underWay_ = false;
+  }
+
+  void endCapture() noexcept {
+    auto status = cudaStreamCaptureStatusNone;
+    if (cudaStreamIsCapturing(*stream_, &status) == cudaSuccess && status != cudaStreamCaptureStatusNone) {
+      cudaGraph_t part = nullptr;
+      if (cudaStreamEndCapture(*stream_, &part) == cudaSuccess && part != nullptr) cudaGraphDestroy(part);
+    }
+    (void)cudaGetLastError();  // or the next operator would report it
+  }
+
+  // From 2.12 on the state belongs to the graph and goes with it.
+  template <typename State>
+  static void leaveCapture(State& generator) {
+    if constexpr (requires { generator.capturing_; }) generator.capturing_ = false;
+  }
+
+  c10::MempoolId_t pool_;
+  std::optional<c10::cuda::CUDAStream> stream_;
+  bool underWay_ = false;
+};
+
 struct Captured {
-  at::cuda::CUDAGraph graph;
+  Graph graph;
   int64_t poolIndex;                       // in the environment's table, or -1 for memory of its own
   std::shared_ptr<c10::MempoolId_t> pool;  // from the capture on
   c10::cuda::CUDAStream stream;
@@ -78,25 +163,26 @@ napi_value graphLeave(Environment& e, napi_value* argv, size_t argc) {
   return makeUndefined(e);
 }
 napi_value graphBegin(Environment& e, napi_value* argv, size_t argc) {
-  // Other threads of the process may go on using the device.
   Captured& g = graphAt(e, argv, argc);
   g.pool = poolAt(e, g.poolIndex);
-  g.graph.capture_begin(*g.pool, cudaStreamCaptureModeThreadLocal);
-  return makeUndefined(e);
-}
-napi_value graphEnd(Environment& e, napi_value* argv, size_t argc) {
-  Captured& g = graphAt(e, argv, argc);
-#if TORCH_VERSION_MAJOR == 2 && TORCH_VERSION_MINOR < 12
   try {
-    g.graph.capture_end();
+    g.graph.begin(*g.pool, g.stream);
   } catch (...) {
-    // These versions leave the allocator in the graph's pool when CUDA refuses to end the capture.
-    c10::cuda::CUDACachingAllocator::endAllocateToPool(g.stream.device_index(), *g.pool);
+    g.pool.reset();
     throw;
   }
-#else
-  g.graph.capture_end();
-#endif
+  return makeUndefined(e);
+}
+// graphEnd(id): also after an error, which the capture may not have survived.
+napi_value graphEnd(Environment& e, napi_value* argv, size_t argc) {
+  Captured& g = graphAt(e, argv, argc);
+  c10::cuda::setCurrentCUDAStream(g.stream);  // libtorch ends no capture from another one
+  try {
+    g.graph.end();
+  } catch (...) {
+    g.pool.reset();
+    throw;
+  }
   return makeUndefined(e);
 }
 // graphReplay(id): queued on the current stream; returns at once.
