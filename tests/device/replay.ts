@@ -1,6 +1,7 @@
 /** CUDA graphs: what is replayed is what the same operators compute one by one. */
 import {
   captureGraph,
+  cuda,
   GraphPool,
   hasCudaGraphs,
   memory,
@@ -61,6 +62,53 @@ export async function replay(checks: Checks): Promise<void> {
       graph.dispose();
       if (value === 2) memory.emptyCache();
     }
+    return undefined;
+  });
+  await checks.check("graphs that share a pool need no more memory than the largest", () => {
+    using x = zeros([2 ** 22], { device }).keep(); // 16 MiB
+    const pool = new GraphPool();
+    const capture = () => captureGraph(() => ({ y: x.add(1).mul(x.sub(1)).sum() }), { device: gpu, pool });
+    const reserved = () => {
+      memory.emptyCache();
+      return cuda.memory(gpu).reservedBytes;
+    };
+    const graphs = [capture()];
+    const one = reserved();
+    for (let i = 0; i < 3; i++) graphs.push(capture());
+    const more = (reserved() - one) / 2 ** 20;
+    for (const graph of graphs) {
+      graph.replay();
+      const found = scope(() => graph.outputs.y.item());
+      must(found === -(2 ** 22), `${found}, expected ${-(2 ** 22)}`);
+    }
+    for (const graph of graphs) graph.dispose();
+    must(more <= 4, `three more graphs took ${more} MiB, at most 4 are allowed`);
+    return `three more graphs took ${more} MiB, at most 4`;
+  });
+  await checks.check("a graph's products hold after another graph of the device was disposed of", () => {
+    using x = zeros([1024, 1024], { device, dtype: "bfloat16" }).keep();
+    x.fill_(1);
+    const capture = () => captureGraph(() => ({ y: x.matmul(x) }), { device: gpu });
+    const [kept, other] = [capture(), capture()];
+    other.dispose();
+    memory.emptyCache();
+    scope(() => void zeros([2 ** 24], { device }));
+    kept.replay();
+    const found = scope(() => kept.outputs.y.float().mean().item());
+    must(found === 1024, `${found}, expected 1024`);
+    kept.dispose();
+    return undefined;
+  });
+  await checks.check("a body that captures another graph is refused", () => {
+    let said = "";
+    try {
+      captureGraph(() => captureGraph(() => ({ y: zeros([1], { device }) }), { device: gpu }), {
+        device: gpu,
+      }).dispose();
+    } catch (error) {
+      said = (error as Error).message;
+    }
+    must(/captured on this device already/.test(said), `"${said}" was thrown`);
     return undefined;
   });
   for (const dtype of ["float32", "bfloat16"] as const)

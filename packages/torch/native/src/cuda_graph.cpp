@@ -1,6 +1,6 @@
 // CUDA graphs: work is queued once under capture and replayed afterwards with one launch, on the same memory. Capture
-// runs on a stream of its own, because the default stream cannot be captured. Without CUDA the functions are there and
-// refuse.
+// runs on a stream of its own, because the default stream cannot be captured. Captures on a device share it, one after
+// the other. Without CUDA the functions are there and refuse.
 #include "environment.hpp"
 
 #ifdef MIRO_WITH_CUDA_GRAPHS
@@ -9,8 +9,23 @@
 #include <ATen/cuda/CUDAGraph.h>
 #include <c10/cuda/CUDACachingAllocator.h>
 #include <c10/cuda/CUDAFunctions.h>
+#include <c10/core/DeviceGuard.h>
+#include <c10/core/StreamGuard.h>
 #include <c10/cuda/CUDAStream.h>
 #include <cuda_runtime_api.h>
+#include <torch/version.h>
+
+#include <map>
+#include <mutex>
+
+// From 2.12 on a graph that is destroyed clears the workspaces of its stream.
+#if TORCH_VERSION_MAJOR > 2 || TORCH_VERSION_MINOR >= 12
+#define MIRO_GRAPHS_CLEAR_WORKSPACES
+// As in ATen/cuda/CUDAContextLight.h, which includes headers of cuBLAS, cuSPARSE and cuSOLVER.
+namespace at::cuda {
+C10_IMPORT void clearCublasWorkspacesForStream(cudaStream_t stream);
+}
+#endif
 #endif
 
 namespace miro {
@@ -101,18 +116,48 @@ class Graph : at::cuda::CUDAGraph {
   bool underWay_ = false;
 };
 
+// Where the graphs of a device are captured, in all threads of the process: a pool gives memory that it got back only
+// to the stream that had it, so graphs that share one must share their stream. It is made here and not taken from c10's
+// 32 streams, which are handed out in turn, so that it is no stream of copies or of NCCL.
+struct CaptureStream {
+  explicit CaptureStream(c10::DeviceIndex device) : stream(made(device)) {}
+
+  static c10::cuda::CUDAStream made(c10::DeviceIndex device) {
+    const c10::DeviceGuard guard(c10::Device(c10::kCUDA, device));
+    cudaStream_t stream = nullptr;
+    C10_CUDA_CHECK(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking));
+    return c10::cuda::getStreamFromExternal(stream, device);
+  }
+
+  const c10::cuda::CUDAStream stream;
+  std::mutex entered;  // by one graph at a time
+};
+
+CaptureStream& captureStreamOf(c10::DeviceIndex device) {
+  static std::mutex mutex;
+  static auto& streams = *new std::map<c10::DeviceIndex, CaptureStream>;  // outlives CUDA, which ends first
+  std::lock_guard<std::mutex> lock(mutex);
+  return streams.try_emplace(device, device).first->second;
+}
+
+// cuBLAS is given a workspace for each stream, which libtorch keeps. A graph must have its own, from its pool: one that
+// others use would be freed with the first of them.
+void clearWorkspaces([[maybe_unused]] c10::cuda::CUDAStream stream) {
+#ifdef MIRO_GRAPHS_CLEAR_WORKSPACES
+  at::cuda::clearCublasWorkspacesForStream(stream);
+#endif
+}
+
 struct Captured {
+  CaptureStream& capture;
+  // From graphEnter to graphLeave, which the same thread calls; else to the end of the environment, after the capture's
+  std::unique_lock<std::mutex> entered;
   Graph graph;
   int64_t poolIndex;                       // in the environment's table, or -1 for memory of its own
   std::shared_ptr<c10::MempoolId_t> pool;  // from the capture on
-  c10::cuda::CUDAStream stream;
-  c10::cuda::CUDAStream before;  // the stream and the device that were current when this one was entered
-  c10::DeviceIndex deviceBefore;
+  std::optional<c10::StreamGuard> current;
   Captured(c10::DeviceIndex device, int64_t poolIndex)
-      : poolIndex(poolIndex),
-        stream(c10::cuda::getStreamFromPool(false, device)),
-        before(c10::cuda::getCurrentCUDAStream(device)),
-        deviceBefore(device) {}
+      : capture(captureStreamOf(device)), entered(capture.entered, std::defer_lock), poolIndex(poolIndex) {}
 };
 
 Captured& graphAt(Environment& e, napi_value* argv, size_t argc) {
@@ -122,8 +167,20 @@ Captured& graphAt(Environment& e, napi_value* argv, size_t argc) {
   return *static_cast<Captured*>(e.graphs[id].get());  // only this file puts anything into the table
 }
 
-// What libtorch calls the memory that a graph takes: that of the graphs which share it, else a new one. libtorch lets go
-// of a name with the last graph that used it, and refuses to take that name again.
+// The same, between graphEnter and graphLeave.
+Captured& entered(Environment& e, napi_value* argv, size_t argc) {
+  Captured& g = graphAt(e, argv, argc);
+  if (!g.entered) throw UsageError{"this CUDA graph was not entered"};
+  return g;
+}
+
+void leave(Captured& g) {
+  g.current.reset();
+  if (g.entered) g.entered.unlock();
+}
+
+// What libtorch calls the memory that a graph takes: that of the graphs which share it, else a new one. libtorch lets
+// go of a name with the last graph that used it, and refuses to take that name again.
 std::shared_ptr<c10::MempoolId_t> poolAt(Environment& e, int64_t index) {
   if (index >= 0) {
     if (const auto shared = e.graphPools[index].lock()) return std::static_pointer_cast<c10::MempoolId_t>(shared);
@@ -145,28 +202,42 @@ napi_value graphNew(Environment& e, napi_value* argv, size_t argc) {
   e.graphs.push_back(std::make_shared<Captured>(device, pool));
   return makeInt(e, static_cast<int32_t>(e.graphs.size() - 1));
 }
-// graphEnter(id): work is queued on the graph's stream until graphLeave, for warming up and for capture.
+// graphEnter(id): work is queued on the device's stream for graphs until graphLeave, for warming up and for capture.
+// Waits while another thread is at it.
 napi_value graphEnter(Environment& e, napi_value* argv, size_t argc) {
   Captured& g = graphAt(e, argv, argc);
-  g.before = c10::cuda::getCurrentCUDAStream(g.stream.device_index());
-  g.deviceBefore = c10::cuda::current_device();
-  c10::cuda::set_device(g.stream.device_index());
-  c10::cuda::device_synchronize();
-  c10::cuda::setCurrentCUDAStream(g.stream);
+  for (const auto& other : e.graphs) {
+    const auto* entered = static_cast<const Captured*>(other.get());
+    if (entered != nullptr && entered->entered && &entered->capture == &g.capture)
+      throw UsageError{"a CUDA graph is being captured on this device already: a body must not capture another one"};
+  }
+  g.entered.lock();
+  try {
+    g.current.emplace(g.capture.stream);
+    c10::cuda::device_synchronize();
+  } catch (...) {
+    leave(g);
+    throw;
+  }
   return makeUndefined(e);
 }
 napi_value graphLeave(Environment& e, napi_value* argv, size_t argc) {
-  Captured& g = graphAt(e, argv, argc);
-  c10::cuda::setCurrentCUDAStream(g.before);
-  c10::cuda::device_synchronize();
-  c10::cuda::set_device(g.deviceBefore);
+  Captured& g = entered(e, argv, argc);
+  try {
+    c10::cuda::device_synchronize();
+  } catch (...) {
+    leave(g);
+    throw;
+  }
+  leave(g);
   return makeUndefined(e);
 }
 napi_value graphBegin(Environment& e, napi_value* argv, size_t argc) {
-  Captured& g = graphAt(e, argv, argc);
+  Captured& g = entered(e, argv, argc);
+  clearWorkspaces(g.capture.stream);
   g.pool = poolAt(e, g.poolIndex);
   try {
-    g.graph.begin(*g.pool, g.stream);
+    g.graph.begin(*g.pool, g.capture.stream);
   } catch (...) {
     g.pool.reset();
     throw;
@@ -175,8 +246,9 @@ napi_value graphBegin(Environment& e, napi_value* argv, size_t argc) {
 }
 // graphEnd(id): also after an error, which the capture may not have survived.
 napi_value graphEnd(Environment& e, napi_value* argv, size_t argc) {
-  Captured& g = graphAt(e, argv, argc);
-  c10::cuda::setCurrentCUDAStream(g.stream);  // libtorch ends no capture from another one
+  Captured& g = entered(e, argv, argc);
+  c10::cuda::setCurrentCUDAStream(g.capture.stream);  // libtorch ends no capture from another one
+  clearWorkspaces(g.capture.stream);
   try {
     g.graph.end();
   } catch (...) {
