@@ -23,19 +23,21 @@ export async function groups(checks: Checks): Promise<void> {
     checks.doesNotApply("NCCL", "it connects GPUs");
     return;
   }
-  const devices = cuda.deviceCount() > 1 ? ["cuda:0", "cuda:1"] : ["cuda:0"];
+  const devices = cuda.deviceCount() > 1 ? ["cuda", "cuda"] : ["cuda"];
   const world = devices.length === 1 ? "1 process (there is 1 GPU)" : "2 processes";
   await check(`NCCL, ${world}: collectives, 12 steps as one process makes them`, "nccl", devices, 1e-4);
 }
 
-/** Starts a rank on each device. @returns the loss that each has reached */
+/** Starts a rank on each device; those on GPUs see one each. @returns the loss that each has reached */
 async function ranks(backend: string, devices: readonly string[]): Promise<number[]> {
   const folder = mkdtempSync(join(tmpdir(), "miro-group-"));
   const program = fileURLToPath(new URL("./group-rank.js", import.meta.url));
+  const gpus = process.env.CUDA_VISIBLE_DEVICES?.split(",");
   try {
     const started = devices.map((device, rank) => {
       const args = [backend, device, String(rank), String(devices.length), join(folder, "store")];
-      const env = { ...process.env, GLOO_SOCKET_IFNAME: "lo" };
+      const own = device === "cuda" ? { CUDA_VISIBLE_DEVICES: gpus?.[rank] ?? String(rank) } : {};
+      const env = { ...process.env, GLOO_SOCKET_IFNAME: "lo", ...own };
       return fork(program, args, { env, stdio: ["ignore", "ignore", "pipe", "ipc"] });
     });
     return await Promise.all(

@@ -41,8 +41,8 @@ export async function pictures200(checks: Checks): Promise<void> {
   });
   await checks.check("a pipeline that was disposed of gives its memory back", async () => {
     await pipe.dispose();
-    // Libraries of a GPU keep their workspaces.
-    const bound = checks.onGpu ? 64 : 1;
+    // cuBLAS keeps up to 64 MiB for each stream: the default one and, before libtorch 2.12, that of the graphs.
+    const bound = checks.onGpu ? 128 : 1;
     const left = (used() - before) / MEBIBYTE;
     must(left <= bound, `${left.toFixed(1)} MiB are left, at most ${bound} are allowed`);
     return `${left.toFixed(2)} MiB are left, at most ${bound}`;

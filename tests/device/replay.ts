@@ -1,5 +1,16 @@
 /** CUDA graphs: what is replayed is what the same operators compute one by one. */
-import { captureGraph, hasCudaGraphs, rand, randn, scope, type Tensor, zeros } from "@miro-t2i/torch";
+import {
+  captureGraph,
+  cuda,
+  GraphPool,
+  hasCudaGraphs,
+  memory,
+  rand,
+  randn,
+  scope,
+  type Tensor,
+  zeros,
+} from "@miro-t2i/torch";
 import { type Checks, must, relativeDifference, within } from "./checks.js";
 import { tinyPipeline } from "./tiny-pipeline.js";
 
@@ -40,6 +51,66 @@ export async function replay(checks: Checks): Promise<void> {
     graph.dispose();
     return undefined;
   });
+  await checks.check("a pool serves new graphs after all of its graphs were disposed of", () => {
+    using x = zeros([256], { device }).keep();
+    const pool = new GraphPool();
+    for (const value of [1, 2, 3]) {
+      const graph = captureGraph(() => ({ y: x.add(value) }), { device: gpu, pool });
+      graph.replay();
+      const found = scope(() => graph.outputs.y.amax().item());
+      must(found === value, `${found}, expected ${value}`);
+      graph.dispose();
+      if (value === 2) memory.emptyCache();
+    }
+    return undefined;
+  });
+  await checks.check("graphs that share a pool need no more memory than the largest", () => {
+    using x = zeros([2 ** 22], { device }).keep(); // 16 MiB
+    const pool = new GraphPool();
+    const capture = () => captureGraph(() => ({ y: x.add(1).mul(x.sub(1)).sum() }), { device: gpu, pool });
+    const reserved = () => {
+      memory.emptyCache();
+      return cuda.memory(gpu).reservedBytes;
+    };
+    const graphs = [capture()];
+    const one = reserved();
+    for (let i = 0; i < 3; i++) graphs.push(capture());
+    const more = (reserved() - one) / 2 ** 20;
+    for (const graph of graphs) {
+      graph.replay();
+      const found = scope(() => graph.outputs.y.item());
+      must(found === -(2 ** 22), `${found}, expected ${-(2 ** 22)}`);
+    }
+    for (const graph of graphs) graph.dispose();
+    must(more <= 4, `three more graphs took ${more} MiB, at most 4 are allowed`);
+    return `three more graphs took ${more} MiB, at most 4`;
+  });
+  await checks.check("a graph's products hold after another graph of the device was disposed of", () => {
+    using x = zeros([1024, 1024], { device, dtype: "bfloat16" }).keep();
+    x.fill_(1);
+    const capture = () => captureGraph(() => ({ y: x.matmul(x) }), { device: gpu });
+    const [kept, other] = [capture(), capture()];
+    other.dispose();
+    memory.emptyCache();
+    scope(() => void zeros([2 ** 24], { device }));
+    kept.replay();
+    const found = scope(() => kept.outputs.y.float().mean().item());
+    must(found === 1024, `${found}, expected 1024`);
+    kept.dispose();
+    return undefined;
+  });
+  await checks.check("a body that captures another graph is refused", () => {
+    let said = "";
+    try {
+      captureGraph(() => captureGraph(() => ({ y: zeros([1], { device }) }), { device: gpu }), {
+        device: gpu,
+      }).dispose();
+    } catch (error) {
+      said = (error as Error).message;
+    }
+    must(/captured on this device already/.test(said), `"${said}" was thrown`);
+    return undefined;
+  });
   for (const dtype of ["float32", "bfloat16"] as const)
     for (const [what, options] of [
       ["one picture", {}],
@@ -53,27 +124,49 @@ export async function replay(checks: Checks): Promise<void> {
         for (const { latents } of [replayed, eager]) latents.dispose();
         return `${within(error, BOUNDS[dtype])}; ${replayed.ms.toFixed(0)} ms replayed, ${eager.ms.toFixed(0)} ms eager`;
       });
-  // Last: before libtorch 2.12 a capture that failed leaves the allocator in disorder.
-  await checks.check("what looks at a value cannot be captured, and graphs work afterwards", () => {
+  await checks.check("what looks at a value cannot be captured; random numbers and graphs work afterwards", () => {
     using x = zeros([4], { device }).keep();
-    let said = "";
-    try {
-      captureGraph(
-        () => {
-          x.sum().item();
-          return { y: x.add(1) };
-        },
-        { device: gpu },
-      );
-    } catch (error) {
-      said = (error as Error).message.split("\n")[0]!;
-    }
-    must(said !== "", "no error");
-    const again = captureGraph(() => ({ y: x.add(2) }), { device: gpu });
+    const pool = new GraphPool();
+    const refused = () => {
+      let said = "";
+      const body = () => {
+        const y = x.add(rand([4], { device }));
+        y.sum().item();
+        return { y };
+      };
+      try {
+        captureGraph(body, { device: gpu, pool }).dispose();
+      } catch (error) {
+        said = (error as Error).message.split("\n")[0]!;
+      }
+      must(said !== "", "no error");
+      return said;
+    };
+    const said = refused();
+    must(scope(() => rand([4], { device }).amax().item() as number) < 1, "wrong random numbers afterwards");
+    const again = captureGraph(() => ({ y: x.add(2) }), { device: gpu, pool });
+    refused(); // beside a graph that has the same memory
     again.replay();
     must(scope(() => again.outputs.y.amax().item()) === 2, "a wrong value afterwards");
     again.dispose();
     return said;
+  });
+  await checks.check("a body that throws is no capture that goes on", () => {
+    using x = zeros([4], { device }).keep();
+    let runs = 0;
+    const body = () => {
+      if (++runs === 3) throw new Error("out of the body");
+      return { y: x.add(rand([4], { device })) };
+    };
+    let said = "";
+    try {
+      captureGraph(body, { device: gpu });
+    } catch (error) {
+      said = (error as Error).message;
+    }
+    must(said === "out of the body", `"${said}" was thrown`);
+    must(scope(() => rand([4], { device }).amax().item() as number) < 1, "wrong random numbers afterwards");
+    return undefined;
   });
 }
 

@@ -48,8 +48,8 @@ export interface CaptureOptions {
   /** Runs before the capture, in which libraries make their choices; default 2. */
   warmUps?: number;
   /**
-   * Memory shared with other graphs, so that all of them need no more than the largest, besides their outputs. They
-   * must not run at the same time, and no graph may read what another one has computed on the way.
+   * Memory shared with other graphs, so that all of them need no more than the largest. They must not run at the same
+   * time, and no graph may read what another one has computed: its outputs hold until another one is replayed.
    */
   pool?: GraphPool | undefined;
 }
@@ -58,6 +58,9 @@ export interface CaptureOptions {
  * Captures `body` as a CUDA graph. It runs `warmUps` times first, so that libraries have made their choices, then once
  * under capture. It must read and write the same tensors at every run, give plain objects of tensors, never look at a
  * value (`item`, `data`) and never copy from the host. The outputs hold nothing before the first replay.
+ *
+ * Captures on one device wait for each other, whichever threads ask for them: `body` must not capture another graph
+ * there, nor wait for a thread that does.
  *
  * @throws TorchError where the engine was built without CUDA, or when `body` does what cannot be captured
  */

@@ -24,6 +24,8 @@ export interface BuildInfo {
   capabilities: string[];
   /** Whether bfloat16 matrix products are faster than float32 ones on this processor. */
   fastBfloat16: boolean;
+  /** Whether attention in half precision may be cuDNN's on CUDA, which `MIRO_CUDNN_ATTENTION=1` allows. */
+  cudnnAttention: boolean;
   /** The instruction set that ATen's kernels were chosen for, such as `AVX512`. */
   aten: string;
   /** The loaded `libtorch_cpu` file. */

@@ -1,3 +1,4 @@
+import { execFileSync } from "node:child_process";
 import { expect, test } from "vitest";
 import { buildInfo, cuda } from "./index.js";
 
@@ -7,6 +8,20 @@ test("float32 is exact on CUDA until TF32 is allowed, for products and convoluti
   expect(cuda.allowTf32({ matmul: true })).toEqual({ matmul: true, cudnn: true });
   expect(cuda.allowTf32({ matmul: false, cudnn: false })).toEqual({ matmul: false, cudnn: false });
   expect(cuda.allowTf32()).toEqual({ matmul: false, cudnn: false });
+});
+
+test("cuDNN's attention is left out unless the environment asks for it", () => {
+  const index = JSON.stringify(new URL("../dist/index.js", import.meta.url).href);
+  const program = `console.log((await import(${index})).buildInfo().cudnnAttention)`;
+  for (const [wanted, expected] of [
+    ["", "false"],
+    ["0", "false"],
+    ["1", "true"],
+  ] as const) {
+    const env = { ...process.env, MIRO_CUDNN_ATTENTION: wanted };
+    const found = execFileSync(process.execPath, ["--input-type=module", "-e", program], { env, encoding: "utf8" });
+    expect(found.trim()).toBe(expected);
+  }
 });
 
 test("the driver's GPUs have a name, memory and a capability; devices that libtorch offers are among them", () => {

@@ -36,6 +36,7 @@ export const PROGRAM_VARIABLES: readonly VariableGroup[] = [
       ["MIRO_CPU_CACHE_BYTES", "freed memory that is kept for the next tensors on a CPU; default: a quarter of all"],
       ["CUDA_VISIBLE_DEVICES", "the GPUs that may be used"],
       ["MIRO_CUDA_GRAPHS", "0: no CUDA graphs"],
+      ["MIRO_CUDNN_ATTENTION", "1: attention in half precision may be cuDNN's"],
     ],
   },
   {

@@ -7,6 +7,8 @@
 
 #include "gloo.hpp"
 
+#include <c10/core/Event.h>
+#include <c10/core/impl/VirtualGuardImpl.h>
 #include <torch/csrc/distributed/c10d/FileStore.hpp>
 #include <torch/csrc/distributed/c10d/PrefixStore.hpp>
 #include <torch/csrc/distributed/c10d/ProcessGroup.hpp>
@@ -20,6 +22,7 @@
 #endif
 
 #include <algorithm>
+#include <atomic>
 #include <chrono>
 #include <thread>
 #include <type_traits>
@@ -47,9 +50,24 @@ struct Group : DistributedObject {
   c10::DeviceIndex cudaDevice = 0;                // the device that was current when the group was made
   int rank = 0, size = 1;
   milliseconds timeout{0};
+  std::atomic<int> underWay{0};      // collectives that a thread awaits
+  std::atomic<bool> failed{false};   // one of them has failed
   // A group that nobody destroyed outlives its environment: its destructor waits for what is still under way, and a
   // process must be able to exit while its peers are gone.
   std::shared_ptr<Group>* keptAlive = nullptr;
+};
+
+// A group while a collective of it is under way.
+class Use {
+ public:
+  explicit Use(std::shared_ptr<Group> group) : group_(std::move(group)) { ++group_->underWay; }
+  Use(const Use& other) : Use(other.group_) {}
+  Use& operator=(const Use&) = delete;
+  ~Use() { --group_->underWay; }
+  Group& operator*() const { return *group_; }
+
+ private:
+  std::shared_ptr<Group> group_;
 };
 
 struct GradientReducer : DistributedObject {
@@ -219,7 +237,7 @@ napi_value groupNew(Environment& e, napi_value* argv, size_t argc) {
         using Type = c10d::ProcessGroup::BackendType;
         const Type type = nccl ? Type::NCCL : Type::GLOO;
 #ifdef MIRO_WITH_NCCL
-        if (nccl) g.backend = ncclBackend(g.store, g.rank, g.size, g.timeout);
+        if (nccl) g.backend = ncclBackend(g.store, g.rank, g.size, g.timeout, g.cudaDevice);
 #endif
         if (!nccl) {
           g.backend = c10::make_intrusive<c10d::ProcessGroupGloo>(
@@ -233,25 +251,72 @@ napi_value groupNew(Environment& e, napi_value* argv, size_t argc) {
       [group](Environment& e) { return makeInt(e, storeObject(e, group)); });
 }
 
+#ifdef MIRO_WITH_NCCL
+bool hasFailed(const Group& g) { return g.failed || g.backend->getError() != c10d::ErrorType::SUCCESS; }
+
+// Closes NCCL's connections when what was queued before is done. Where that does not come to pass they are cut, which
+// ends the work: closing would wait for the other ranks without end.
+void closeNccl(const Group& g, const c10::Event& queued) {
+  const auto deadline = std::chrono::steady_clock::now() + g.timeout;
+  const auto isDone = [&] { return g.underWay == 0 && queued.query(); };
+  try {
+    while (!hasFailed(g) && !isDone() && std::chrono::steady_clock::now() < deadline)
+      std::this_thread::sleep_for(milliseconds(1));
+    if (!hasFailed(g) && isDone()) return g.backend->shutdown();
+  } catch (...) {
+    g.backend->abort();
+    throw;
+  }
+  g.backend->abort();
+}
+#endif
+
 // groupFree(group): Promise<void>. Waits for what is under way, which ends within the timeout.
 napi_value groupFree(Environment& e, napi_value* argv, size_t argc) {
   auto group = objectAt<Group>(e, argv, argc, "process group");
   e.distributed[toInt(e, argv[0], "process group")].reset();
-  return promiseOf(e, [group = std::move(group)]() mutable {
+  std::shared_ptr<c10::Event> queued;
+  if (group->device == c10::DeviceType::CUDA) {
+    queued = std::make_shared<c10::Event>(group->device);
+    queued->record(c10::impl::VirtualGuardImpl(group->device).getStream({group->device, group->cudaDevice}));
+  }
+  return promiseOf(e, [group = std::move(group), queued]() mutable {
     delete std::exchange(group->keptAlive, nullptr);
+#ifdef MIRO_WITH_NCCL
+    if (queued) closeNccl(*group, *queued);
+#endif
     group.reset();
   });
 }
 
-void await(const Group& g, const c10::intrusive_ptr<c10d::Work>& work) {
-  work->wait(g.timeout);
+// Throws where a collective has failed since, which NCCL tells nobody who waits only for the device: a rank was lost,
+// and what the collective should have written is not there.
+void checkConnections([[maybe_unused]] const Group& g) {
 #ifdef MIRO_WITH_NCCL
-  // NCCL's wait() only orders this thread's stream behind the collective.
-  if (g.device == c10::DeviceType::CUDA) waitForCurrentStream(g.cudaDevice);
+  if (g.device != c10::DeviceType::CUDA) return;
+  const c10d::ErrorType error = g.backend->getError();
+  if (error == c10d::ErrorType::SUCCESS) return;
+  throw UsageError{error == c10d::ErrorType::TIMEOUT ? "a collective of NCCL's timed out"
+                                                     : "NCCL's connections were closed after an error"};
 #endif
 }
 
+void await(Group& g, const c10::intrusive_ptr<c10d::Work>& work) {
+  try {
+    work->wait(g.timeout);
+#ifdef MIRO_WITH_NCCL
+    // NCCL's wait() only orders this thread's stream behind the collective.
+    if (g.device == c10::DeviceType::CUDA) waitForCurrentStream(g.cudaDevice);
+#endif
+    checkConnections(g);
+  } catch (...) {
+    g.failed = true;
+    throw;
+  }
+}
+
 at::Tensor collectiveTensor(Environment& e, const Group& g, napi_value* argv, size_t argc) {
+  checkConnections(g);
   const at::Tensor t = e.tensor(handleAt(e, argv, argc, 1)).detach();
   if (t.layout() != at::kStrided || t.device().type() != g.device) {
     throw UsageError{"a collective of " + g.backend->getBackendName() + " needs a dense tensor on " +
@@ -287,9 +352,9 @@ napi_value groupAllReduce(Environment& e, napi_value* argv, size_t argc) {
   options.timeout = group->timeout;
   std::vector<at::Tensor> tensors{t.dense};
   const auto work = group->backend->allreduce(tensors, options);
-  return promiseOf(e, [group, work, t, average] {
+  return promiseOf(e, [group = Use(group), work, t, average] {
     await(*group, work);
-    if (average) t.dense.div_(group->size);  // Gloo cannot average
+    if (average) t.dense.div_((*group).size);  // Gloo cannot average
     t.copyBack();
   });
 }
@@ -304,7 +369,7 @@ napi_value groupBroadcast(Environment& e, napi_value* argv, size_t argc) {
   options.timeout = group->timeout;
   std::vector<at::Tensor> tensors{t.dense};
   const auto work = group->backend->broadcast(tensors, options);
-  return promiseOf(e, [group, work, t] {
+  return promiseOf(e, [group = Use(group), work, t] {
     await(*group, work);
     t.copyBack();
   });
@@ -320,7 +385,7 @@ napi_value groupAllGather(Environment& e, napi_value* argv, size_t argc) {
   options.timeout = group->timeout;
   const auto work = group->backend->allgather(*outputs, inputs, options);
   return promiseOf(
-      e, [group, work] { await(*group, work); },
+      e, [group = Use(group), work] { await(*group, work); },
       [outputs](Environment& e) {
         std::vector<Handle> handles;
         for (const at::Tensor& t : outputs->front()) handles.push_back(e.store(t));
@@ -333,11 +398,10 @@ napi_value groupBarrier(Environment& e, napi_value* argv, size_t argc) {
   const auto group = objectAt<Group>(e, argv, argc, "process group");
   c10d::BarrierOptions options;
   options.timeout = group->timeout;
-#ifdef MIRO_WITH_NCCL
-  if (group->device == c10::DeviceType::CUDA) options.device = c10::Device(c10::DeviceType::CUDA, group->cudaDevice);
-#endif
+  checkConnections(*group);
+  if (group->device == c10::DeviceType::CUDA) options.device_ids = {group->cudaDevice};
   const auto work = group->backend->barrier(options);
-  return promiseOf(e, [group, work] { await(*group, work); });
+  return promiseOf(e, [group = Use(group), work] { await(*group, work); });
 }
 
 // ---- gradients -----------------------------------------------------------------------------------------------------
@@ -416,6 +480,7 @@ napi_value reducerFree(Environment& e, napi_value* argv, size_t argc) {
 // reducerForward(reducer): after the first step, orders the buckets as the gradients came.
 napi_value reducerForward(Environment& e, napi_value* argv, size_t argc) {
   const auto r = objectAt<GradientReducer>(e, argv, argc, "reducer");
+  checkConnections(*r->group);
   r->logger->set_runtime_stats_and_log();
   r->reducer->prepare_for_forward();
   return makeBool(e, r->reducer->rebuild_buckets());
@@ -429,9 +494,11 @@ napi_value reducerBackward(Environment& e, napi_value* argv, size_t argc) {
   r->reducer->prepare_for_backward(outputs);
   return makeUndefined(e);
 }
-// reducerFinalize(reducer): throws when a parameter has got no gradient.
+// reducerFinalize(reducer): throws when a parameter has got no gradient, and when a rank was lost.
 napi_value reducerFinalize(Environment& e, napi_value* argv, size_t argc) {
-  objectAt<GradientReducer>(e, argv, argc, "reducer")->reducer->check_finalized();
+  const auto r = objectAt<GradientReducer>(e, argv, argc, "reducer");
+  r->reducer->check_finalized();
+  checkConnections(*r->group);
   return makeUndefined(e);
 }
 // reducerStatistics(reducer): [backward, communication, overlap in ns, bytes of each bucket...]

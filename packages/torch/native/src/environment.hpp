@@ -128,7 +128,7 @@ class Environment {
   std::vector<int32_t> freeGenerators;
   std::vector<std::unique_ptr<c10::InferenceMode>> inferenceGuards;
   std::vector<std::shared_ptr<void>> graphs;  // CUDA graphs by id, null when freed
-  std::vector<std::pair<uint64_t, uint64_t>> graphPools;  // memory that several of them share, by id
+  std::vector<std::weak_ptr<void>> graphPools;  // memory that several of them share, by id; empty while none has any
   std::vector<std::shared_ptr<c10::Event>> events;  // how far devices have come, by id, null when freed
   // Stores, process groups and reducers by id, null when freed
   std::vector<std::shared_ptr<DistributedObject>> distributed;

@@ -7,6 +7,8 @@
 #include <torch/cuda.h>
 
 #include <cmath>
+#include <cstdlib>
+#include <cstring>
 #include <mutex>
 #include <new>
 #include <stdexcept>
@@ -368,10 +370,16 @@ napi_value initialise(napi_env env, napi_value exports) {
   try {
     installCpuAllocator();
     // "float32" means float32 on every device; PyTorch lets cuDNN's convolutions round to TF32 unless told otherwise.
-    static std::once_flag exactFloat32;
-    std::call_once(exactFloat32, [] {
+    // cuDNN's attention is PyTorch's first choice in half precision on an H100. It makes a plan for each shape, which
+    // takes up to a second, and texts have many lengths; and its masked backward can give NaN where a length is 64 more
+    // than a multiple of 128 (github.com/pytorch/pytorch/issues/196678). Flash attention serves what has no mask,
+    // memory-efficient attention the rest.
+    static std::once_flag choices;
+    std::call_once(choices, [] {
       at::globalContext().setAllowTF32CuBLAS(false);
       at::globalContext().setAllowTF32CuDNN(false);
+      const char* const wanted = std::getenv("MIRO_CUDNN_ATTENTION");
+      if (wanted == nullptr || std::strcmp(wanted, "1") != 0) at::globalContext().setSDPUseCuDNN(false);
     });
     auto owned = std::make_unique<Environment>(env);
     Environment* e = owned.get();

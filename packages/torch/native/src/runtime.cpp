@@ -257,6 +257,7 @@ napi_value buildInfo(Environment& e, napi_value*, size_t) {
   }
   set("capabilities", list);
   set("fastBfloat16", makeBool(e, fastBfloat16()));
+  set("cudnnAttention", makeBool(e, at::globalContext().userEnabledCuDNNSDP()));
   set("aten", makeString(e, at::get_cpu_capability()));
   Dl_info where{};
   const void* symbol = reinterpret_cast<const void*>(&at::get_num_threads);

@@ -93,6 +93,7 @@ napi_value copyOut(Environment& e, napi_value* argv, size_t argc) {
       const at::Tensor source = e.tensor(sources[i]).detach();
       if (source.device() != device) throw UsageError{"copyOut: the sources lie on two devices"};
       e.tensor(targets[i]).copy_(source, true);
+      devices.recordDataPtrOnStream(source.storage().data_ptr(), beside);  // it may be freed before the copy is done
     }
     done->record(beside);
   }

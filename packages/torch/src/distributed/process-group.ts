@@ -5,7 +5,10 @@ import { type Handle, native } from "../native.js";
 import { type Tensor, wrap } from "../tensor.js";
 import { DEFAULT_TIMEOUT_MS, firstLine, RendezvousStore } from "./store.js";
 
-/** `gloo` for tensors on the processor; `nccl` for CUDA tensors, where the engine was built with it. */
+/**
+ * `gloo` for tensors on the processor; `nccl`, where the engine was built with it, for tensors on the first GPU that
+ * the process sees (`CUDA_VISIBLE_DEVICES` says which one that is).
+ */
 export type ProcessGroupBackend = "gloo" | "nccl";
 /** What {@link ProcessGroup.allReduce} makes of the ranks' values: sum, mean, maximum or minimum. */
 export type ReduceOperation = "sum" | "avg" | "max" | "min";
