@@ -1,4 +1,5 @@
-// Copies between host and GPU that run beside the computation, on a stream of their own, from and to pinned memory.
+// Copies between host and GPU that run beside the computation, from and to pinned memory; each direction has a stream
+// of its own.
 import type { Device } from "./dtype.js";
 import { TorchError } from "./errors.js";
 import { native } from "./native.js";
