@@ -557,6 +557,17 @@ export class Trainer {
     };
   }
 
+  /** Tensors of the shapes that a checkpoint has once the optimizer has moments, which it gets in its first step. */
+  checkpointForms(): Tensor[] {
+    const { network, emas, optimizer } = this.checkpoint(null);
+    const moments = Object.values(optimizer);
+    const { tensors } = this.#trainable;
+    return [
+      ...[network, ...Object.values(emas)].flatMap((named) => Object.values(named)),
+      ...(moments.length > 0 ? moments : [...tensors, ...tensors]),
+    ];
+  }
+
   /** Continues from a checkpoint; copies its tensors. */
   restore(checkpoint: TrainingCheckpoint): void {
     const { network, preconditioning, optimizer, scaler } = this.parts;
