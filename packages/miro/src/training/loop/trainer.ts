@@ -21,6 +21,7 @@ import type { Capture } from "../../flow/recording.js";
 import type { Rin } from "../../networks/rin.js";
 import { partsOf, type Rows, rowsOf } from "../batches/batch-slices.js";
 import type { BatchSource } from "../batches/batches.js";
+import { withPaddedTexts } from "../batches/padded-texts.js";
 import { toDevice } from "../batches/to-device.js";
 import type { LogRecord, Progress } from "../logging/logging.js";
 import { groupGradientNorms, learningRates, Meter, memoryFigures } from "../logging/meter.js";
@@ -86,6 +87,8 @@ export type TrainerOptions = Pick<Recipe, "seed"> &
     validation: Pick<Recipe["validation"], "everyNSteps">;
     /** Whether the figures of a step are read when those of the next one are queued; by default on a GPU. */
     readsLater?: boolean;
+    /** Whether texts are padded to a few lengths; by default on a GPU, and where gradients are recorded. */
+    padsTexts?: boolean;
     /** What the log's use of the machine is reckoned from. */
     work?: {
       /** Floating-point operations of one sample with so many text tokens. */
@@ -142,7 +145,7 @@ export class Trainer {
   /** Seconds of training, resumed runs included. */
   seconds = 0;
   #badInARow = 0;
-  /** Of the last batch, padding included. */
+  /** Of the last batch, with the padding that makes its texts equally long. */
   #textTokens = 0;
   /** Any of several processes has been asked to stop. */
   #stopAgreed = false;
@@ -159,6 +162,7 @@ export class Trainer {
   readonly #device: string;
   readonly #trainable: TensorList;
   readonly #readsLater: boolean;
+  readonly #padsTexts: boolean;
   readonly #captured: CapturedGradients | null;
 
   constructor(
@@ -171,6 +175,7 @@ export class Trainer {
     this.#device = parts.network.latents.device;
     this.#trainable = new TensorList(parts.optimizer.paramGroups.flatMap(({ params }) => params));
     this.#readsLater = options.readsLater ?? this.#device !== "cpu";
+    this.#padsTexts = options.padsTexts ?? (this.#device !== "cpu" || parts.capture != null);
     this.#captured = parts.capture
       ? new CapturedGradients(parts, this.#trainable, parts.capture, (failure) => this.#warnOfCapture(failure))
       : null;
@@ -296,7 +301,8 @@ export class Trainer {
       const rows = partsOf(own, accumulateGradBatches)[0]!;
       const part = { start: 0, count: rows.count, batchSize: own.count };
       const options = { seed, k: this.step + 1, rows, precision, accumulateGradBatches: 1, reducer };
-      accumulateGradients(this.parts, rowsOf(toDevice(source.batch(this.step), this.#device), part), options);
+      const { batch } = this.#there({ batch: source.batch(this.step) });
+      accumulateGradients(this.parts, rowsOf(batch, part), options);
       optimizer.zeroGrad();
     });
   }
@@ -353,8 +359,8 @@ export class Trainer {
     const rows = replicas?.ownRows ?? this.#rows();
     const { reducer } = this.#group;
     const means = scope(() => {
-      const { batch, draws } = this.#batch(k, rows);
-      this.#textTokens = batch.textEmbeddings.size(1);
+      const { batch, draws, textTokens } = this.#batch(k, rows);
+      this.#textTokens = textTokens;
       replicas?.start(k, batch, scaler?.scale);
       const own = replicas ? rowsOf(batch, rows) : batch;
       const options = { ...this.#stepOptions(k, rows), lossScale: scaler?.scaleOn(this.#device), draws };
@@ -377,12 +383,21 @@ export class Trainer {
     this.#hooks.onWarning?.(this.step + 1, `${what}; the run goes on without, which costs speed`);
   }
 
-  /** Batch k, and what the loss draws for these of its rows, on the device in one copy. */
-  #batch(k: number, rows: Rows): { batch: LossBatch; draws: Draws } {
+  /**
+   * Batch k and what the loss draws for these of its rows, on the device, and how many tokens its texts had by then.
+   */
+  #batch(k: number, rows: Rows): { batch: LossBatch; draws: Draws; textTokens: number } {
     const { source, replicas } = this.parts;
     const batch = source.batch(k - 1);
     const own = replicas ? rowsOf(batch, rows) : batch;
-    return toDevice({ batch, draws: drawRows(this.parts, own, { seed: this.options.seed, k, rows }) }, this.#device);
+    const draws = drawRows(this.parts, own, { seed: this.options.seed, k, rows });
+    return { ...this.#there({ batch, draws }), textTokens: batch.textEmbeddings.size(1) };
+  }
+
+  /** A batch, and what belongs to it, on the device in one copy, with its texts as long as they are computed with. */
+  #there<T extends { batch: LossBatch }>(given: T): T {
+    const there = toDevice(given, this.#device);
+    return this.#padsTexts ? { ...there, batch: withPaddedTexts(there.batch, this.parts.network.config) } : there;
   }
 
   #stepOptions(k: number, rows: Rows) {
@@ -517,7 +532,7 @@ export class Trainer {
   #culpritIn(k: number): string {
     const { source, replicas } = this.parts;
     const { seed, precision, accumulateGradBatches } = this.options;
-    const batch = toDevice(source.batch(k - 1), this.#device);
+    const { batch } = this.#there({ batch: source.batch(k - 1) });
     const own = this.#rows();
     const forward = () => {
       for (const rows of (replicas?.rows ?? [own]).flatMap((some) => partsOf(some, accumulateGradBatches))) {

@@ -26,7 +26,11 @@ export interface Told {
 export async function trained(
   trainer: object,
   rest: object,
-  { readsLater = false, capture = null }: { readsLater?: boolean; capture?: Capture | null } = {},
+  {
+    readsLater = false,
+    capture = null,
+    ...options
+  }: { readsLater?: boolean; padsTexts?: boolean; capture?: Capture | null } = {},
 ): Promise<Told> {
   const recipe = tinyRecipe(trainer, rest);
   const { trainer: settings } = recipe;
@@ -59,6 +63,7 @@ export async function trained(
       samples: { everyNSteps: 0, offset: 0 },
       validation: { everyNSteps: 0 },
       readsLater,
+      ...options,
     },
     {
       onLog: ({ step, ...figures }) => {
