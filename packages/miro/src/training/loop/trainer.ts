@@ -7,8 +7,9 @@
  * run computes.
  *
  * The host only queues what a device is to compute. Whether a step counts is decided there: an optimizer changes
- * nothing where its loss or its gradients are not finite. The host reads the figures of a step when it has queued the
- * gradients of the next one, so that the device never waits for it; on a CPU, where nothing is queued, at once.
+ * nothing where its loss or its gradients are not finite. The host reads the figures of a step, and logs them, when it
+ * has queued the gradients of the next one, so that the device never waits for it; on a CPU, where nothing is queued,
+ * at once.
  *
  * Several processes each compute their rows of the batch and average the gradients; from there on all of them do the
  * same. What they decide by (the loss, a wish to stop) is summed over them first.
@@ -155,6 +156,8 @@ export class Trainer {
   #deadline = Number.POSITIVE_INFINITY;
   /** The step whose figures have not been read. */
   #queued: QueuedStep | null = null;
+  /** The log is to be told as soon as the figures of the last step are read. */
+  #isLogDue = false;
   #meter = new Meter();
 
   readonly #group: DataParallelGroup;
@@ -214,9 +217,8 @@ export class Trainer {
       advance: async (waitingSince) => {
         const startedAt = performance.now();
         await this.#update(signal);
-        // The log needs the figures of its steps, and the progress those of some step.
-        const { step } = this;
-        if (step % logEveryNSteps === 0 || step === firstStep || step === maxSteps) await this.#read();
+        // The progress needs the figures of some step.
+        if (this.step === firstStep || this.step === maxSteps) await this.#read();
         const now = performance.now();
         this.seconds += (now - waitingSince) / 1000;
         meter.time({
@@ -227,16 +229,10 @@ export class Trainer {
         });
       },
       pace: () => ({ loss: meter.smoothLoss, stepsPerSecond: meter.stepsPerSecond }),
-      record: () => ({
-        step: this.step,
-        images: this.step * batchSize,
-        ...meter.flush(),
-        ...learningRates(parts.optimizer),
-        "train/skipped_steps": this.skippedSteps,
-        ...memoryFigures(this.#device),
-        ...group.communicationFigures(),
-        seconds: round(this.seconds),
-      }),
+      log: () => {
+        this.#isLogDue = true;
+        if (this.#queued === null) this.#log();
+      },
     };
     /** Weights and averages are those of the last step only once its figures were read. */
     const onceRead =
@@ -257,7 +253,6 @@ export class Trainer {
         logEveryNSteps,
         signal: alone,
         stop: () => this.#stopAgreed || this.#timeAgreed || alone?.aborted === true,
-        onLog: (record) => hooks.onLog?.(record),
         onProgress: (progress) => {
           const secondsLeft = Math.min(progress.secondsLeft, (deadline - performance.now()) / 1000);
           hooks.onProgress?.({ ...progress, secondsLeft });
@@ -383,9 +378,7 @@ export class Trainer {
     this.#hooks.onWarning?.(this.step + 1, `${what}; the run goes on without, which costs speed`);
   }
 
-  /**
-   * Batch k and what the loss draws for these of its rows, on the device, and how many tokens its texts had by then.
-   */
+  /** Batch k and what the loss draws for these of its rows, on the device; and how long its texts are unpadded. */
   #batch(k: number, rows: Rows): { batch: LossBatch; draws: Draws; textTokens: number } {
     const { source, replicas } = this.parts;
     const batch = source.batch(k - 1);
@@ -444,6 +437,22 @@ export class Trainer {
     if (skipped === 0 || this.options.ema.updateOnSkippedSteps)
       for (const average of this.emas().values()) average.update();
     this.#meter.report({ ...terms, gradNorm, ...(groupNorms.length > 0 && { groupNorms }) });
+    if (this.#isLogDue) this.#log();
+  }
+
+  /** Tells the log the figures of the steps since the last time. Of a step after them, at most gradients were made. */
+  #log(): void {
+    this.#isLogDue = false;
+    this.#hooks.onLog?.({
+      step: this.step,
+      images: this.step * this.options.batchSize,
+      ...this.#meter.flush(),
+      ...learningRates(this.parts.optimizer),
+      "train/skipped_steps": this.skippedSteps,
+      ...memoryFigures(this.#device),
+      ...this.#group.communicationFigures(),
+      seconds: round(this.seconds),
+    });
   }
 
   /**

@@ -14,6 +14,8 @@ import { bitsOf, tinyRecipe } from "./tiny.js";
 
 export interface Told {
   records: LogRecord[];
+  /** How many batches had been taken when each was told. */
+  taken: number[];
   warnings: string[];
   /** Losses of the progress. */
   losses: number[];
@@ -40,7 +42,9 @@ export async function trained(
   const empty = scope(() => zeros([1, network.config.labelDim]).keep());
   const optimizer = createOptimizer(recipe, network, preconditioning);
   const group = DataParallelGroup.alone();
-  const told: Told = { records: [], warnings: [], losses: [], stored: [], error: null };
+  const source = await openBatches(recipe, group, { onMessage: () => {}, warn: () => {} });
+  let taken = 0;
+  const told: Told = { records: [], taken: [], warnings: [], losses: [], stored: [], error: null };
   const run = new Trainer(
     {
       network,
@@ -51,7 +55,14 @@ export async function trained(
       loss: createLoss(recipe, empty),
       optimizer,
       schedule: new WarmupCosine(optimizer, { warmupSteps: 3, totalSteps: 9, rate: 1 }),
-      source: await openBatches(recipe, group, { onMessage: () => {}, warn: () => {} }),
+      source: {
+        ready: (step) => source.ready(step),
+        batch(step) {
+          taken = Math.max(taken, step + 1);
+          return source.batch(step);
+        },
+        close: () => source.close(),
+      },
       capture,
       group,
     },
@@ -68,6 +79,7 @@ export async function trained(
     {
       onLog: ({ step, ...figures }) => {
         const steady = Object.entries(figures).filter(([name]) => !/^(speed|memory|seconds)/.test(name));
+        told.taken.push(taken);
         told.records.push({ step, ...Object.fromEntries(steady) });
       },
       onProgress: ({ loss }) => told.losses.push(loss),
