@@ -142,10 +142,11 @@ const schema = z.strictObject({
     flag: "--recording <dir>",
     otherwise: "weights are made with the Python",
   }),
-  steps: field(count.default(3), {
+  steps: field(count.optional(), {
     expected: "an integer of at least 1",
     help: "of training: steps that are measured",
     flag: "--steps <n>",
+    otherwise: "3 on a CPU, 20 on a GPU",
   }),
   thin: flag("of training: full depth and tiny width on one thread, whose processor time is the host's", "--thin"),
   precision: field(z.enum(PRECISIONS).default("32-true"), {
@@ -161,6 +162,7 @@ async function main({ benchmark, batch, result, ...options }: z.output<typeof sc
     await run({
       ...options,
       rounds: options.rounds ?? rounds,
+      steps: options.steps ?? (options.device === "cpu" ? 3 : 20),
       batches: batch,
       python: referencePython(options.python),
       name: result ?? `${benchmark}${options.thin ? "-thin" : options.size === "full" ? "" : `-${options.size}`}`,

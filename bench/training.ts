@@ -2,12 +2,17 @@
  * `npm run bench -- training [--batch 2] [--steps 3] [--precision 32-true|bf16-mixed|16-mixed] [--device cuda]`:
  * seconds of one optimizer step of the recipe multi_cad_synth (360.4M parameters; two passes for self-conditioning,
  * backward, clipping, LAMB, EMA) on shards of random data with 77 text tokens, as `miro train` makes it, this
- * implementation and the published Python one in eager mode (on batches that are there already) in the same run, and
- * the share of the matrix-product ceiling that each reaches.
+ * implementation and the published Python one in eager mode (on batches that are there already) in the same run, the
+ * share of the measured matrix-product ceiling that each reaches, and its share of the peak of the GPU's data sheet
+ * where that is known (MFU).
  *
- * The two sides train alternately, each in a process of its own; the first step of each, in which the optimizer's state
- * is made, is not counted. The published code computes text and rewards in both passes, this one once: each is credited
- * with what it computes. On a GPU this implementation is measured with CUDA graphs as well.
+ * The two sides train alternately, each in a process of its own; the first steps, in which the optimizer's state is
+ * made, are not counted. On a CPU the samples are the single steps. On a GPU the host only queues them: a sample is the
+ * mean of all steps of a round, from when the GPU had done the uncounted ones to when it had done the last
+ * (training-run.ts), with the EMA and the loading of batches, without log and checkpoints. Python waits for the GPU
+ * after each part of a step, and its samples are single steps everywhere. The published code computes text and rewards
+ * in both passes, this one once: each is credited with what it computes. On a GPU this implementation is measured with
+ * CUDA graphs as well.
  *
  * `--thin` has the network at full depth and tiny width, on one thread: its processor time is what the host spends
  * on a step of any width.
@@ -16,9 +21,11 @@ import { spawnSync } from "node:child_process";
 import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { cuda } from "@miro-t2i/torch";
 import { forwardFlops, parseRinConfig } from "miro-t2i/networks";
 import { composeRecipe, parseRecipe, recipeToJson } from "miro-t2i/training";
 import { NETWORKS } from "./configurations.js";
+import { dataSheetTflops } from "./data-sheet.js";
 import { gemmCeiling } from "./gemm.js";
 import { BenchError, type BenchOptions, columns, root, runReference, type Spread, spread, store } from "./harness.js";
 import { makeShards } from "./loader.js";
@@ -41,6 +48,8 @@ interface Result {
   tflops: number;
   /** Part of the measured matrix-product ceiling. */
   shareOfCeiling: number;
+  /** Part of what the GPU can do by its data sheet; null where that is not known. */
+  mfu: number | null;
   peakBytes: number;
 }
 
@@ -65,6 +74,8 @@ export async function training(options: BenchOptions): Promise<void> {
 function measured(options: BenchOptions, shards: string): void {
   const { batches, device, precision, python, rounds, steps, thin } = options;
   const ceiling = gemmCeiling(PRODUCTS_IN[precision], device);
+  const gpu = device === "cpu" ? undefined : cuda.devices()[Number(device.split(":")[1] ?? 0)];
+  const peakTflops = gpu === undefined ? null : dataSheetTflops(gpu.name, PRODUCTS_IN[precision]);
   const sides: { name: string; batch: number; runs: TrainingFigures[]; run: () => TrainingFigures; python: boolean }[] =
     batches.flatMap((batch) => {
       const data = { kind: "shards", root: shards, max_text_len: tokensOf(options), synthetic_embedding_prob: 0 };
@@ -105,6 +116,7 @@ function measured(options: BenchOptions, shards: string): void {
       tflopPerStep,
       tflops,
       shareOfCeiling: (1000 * tflops) / ceiling.gflops,
+      mfu: peakTflops === null ? null : tflops / peakTflops,
       peakBytes: Math.max(...runs.map(({ peakBytes }) => peakBytes)),
     };
   });
@@ -114,7 +126,8 @@ function measured(options: BenchOptions, shards: string): void {
     columns([
       [
         `one training step, ${device}`,
-        ...["batch", "seconds", "min - max", "CPU seconds", "images/s", "TFLOP/s", "of ceiling", "peak GB", "speed"],
+        ...["batch", "seconds", "min - max", "CPU seconds", "images/s"],
+        ...["TFLOP/s", "of ceiling", "MFU", "peak GB", "speed"],
       ],
       ...results.map((r) => [
         r.name,
@@ -125,6 +138,7 @@ function measured(options: BenchOptions, shards: string): void {
         r.imagesPerSecond.toFixed(3),
         r.tflops.toFixed(3),
         `${(100 * r.shareOfCeiling).toFixed(0)} %`,
+        r.mfu === null ? "" : `${(100 * r.mfu).toFixed(1)} %`,
         (r.peakBytes / 1e9).toFixed(1),
         theirs(r.batch) ? `${(theirs(r.batch)!.secondsPerStep.median / r.secondsPerStep.median).toFixed(2)}x` : "",
       ]),
@@ -133,10 +147,11 @@ function measured(options: BenchOptions, shards: string): void {
   console.log(
     `matrix product ${ceiling.shape.join(" x ")}, ${ceiling.dtype}: ${(ceiling.gflops / 1000).toFixed(3)} TFLOP/s`,
   );
+  if (peakTflops !== null) console.log(`${gpu!.name} by its data sheet: ${peakTflops} TFLOP/s`);
   const file = store(
     options,
     { recipe: RECIPE, network: networkOf(options), precision, device, textTokens: tokens, steps, rounds },
-    { results, ceiling },
+    { results, ceiling, dataSheetTflops: peakTflops },
     sides.find((side) => side.python)?.runs[0]?.versions,
   );
   console.log(`written: ${file}`);

@@ -1,6 +1,7 @@
 /** The engine on a device: allocation, random numbers, mixed precision, attention, optimizers, errors, speed. */
 import { spawnSync } from "node:child_process";
 import {
+  arange,
   autocast,
   buildInfo,
   cuda,
@@ -25,6 +26,7 @@ export async function smoke(checks: Checks): Promise<void> {
   await engine(checks);
   await randomNumbers(checks);
   for (const dtype of ["float32", "bfloat16", "float16"] as const) await attention(checks, dtype);
+  for (const dtype of ["bfloat16", "float16"] as const) await attentionInTraining(checks, dtype);
   await exactFloat32(checks);
   await optimizers(checks);
   if (checks.onGpu) await outOfMemory(checks);
@@ -150,6 +152,77 @@ async function attention(checks: Checks, dtype: "float32" | "bfloat16" | "float1
       return within(Math.max(...errors), bound);
     }),
   );
+}
+
+/** Queries, keys and values (B, tokens, H, E) as training has them in memory, by the number of source tokens. */
+const LAYOUTS: Record<string, { shapes: (S: number) => number[][]; parts: (leaves: Tensor[]) => Tensor[] }> = {
+  /** The conditioning transformer. */
+  "q, k and v in one tensor": { shapes: (S) => [[S, 3]], parts: ([qkv]) => qkv!.unbind(2) },
+  /** Norms write queries and keys anew; the values stay where they are. */
+  "k and v in one tensor, k normed": {
+    shapes: (S) => [[128], [S, 2]],
+    parts: ([q, kv]) => [q!, kv!.select(2, 0).contiguous(), kv!.select(2, 1)],
+  },
+};
+
+/** Numbers of source tokens that are, and are not, a multiple of what kernels take at a time. Texts are masked. */
+const SOURCES = [
+  { S: 100, masked: true },
+  { S: 101, masked: true },
+  { S: 128, masked: true },
+  { S: 128, masked: false },
+];
+
+/** Attention as training calls it, with heads of 64 and 32, against softmax(q kᵀ / √E) v in float32. */
+async function attentionInTraining(checks: Checks, dtype: "bfloat16" | "float16"): Promise<void> {
+  const cases = Object.keys(LAYOUTS).flatMap((layout) =>
+    [64, 32].flatMap((E) => SOURCES.map((source) => ({ layout, E, ...source }))),
+  );
+  await checks.check(`attention in ${dtype} in the layouts of training, backward too`, () => {
+    const bound = { bfloat16: 3e-2, float16: 5e-3 }[dtype];
+    const errors = cases.map((one) => {
+      const error = Math.max(...scope(() => attentionErrors(one, dtype, checks.device)));
+      const { layout, E, S, masked } = one;
+      const where = `${layout}, heads of ${E}, ${S} tokens${masked ? ", masked" : ""}`;
+      must(error <= bound, `${where}: error ${error.toExponential(1)}, at most ${bound} is allowed`);
+      return error;
+    });
+    return within(Math.max(...errors), bound);
+  });
+}
+
+/** How far the result and each gradient are off; NaN where one is not finite. */
+function attentionErrors(
+  { layout, E, S, masked }: { layout: string; E: number; S: number; masked: boolean },
+  dtype: DType,
+  device: string,
+): number[] {
+  manualSeed(13);
+  const { shapes, parts } = LAYOUTS[layout]!;
+  const exact = shapes(S).map((shape) =>
+    randn([2, ...shape, 2, E])
+      .to({ dtype })
+      .to({ dtype: "float32" }),
+  );
+  const leaves = exact.map((leaf) => leaf.to({ device, dtype }));
+  for (const leaf of [...exact, ...leaves]) leaf.requiresGrad_();
+  const lengths = tensor([S, 61]).view([2, 1, 1, 1]);
+  const mask = masked ? arange(S).view([1, 1, 1, S]).lt(lengths) : null;
+  const [q, k, v] = parts(leaves) as [Tensor, Tensor, Tensor];
+  const out = F.multiHeadAttention(q, k, v, mask?.to({ device }));
+  const wanted = softmaxAttention(parts(exact), mask);
+  const weights = randn(wanted.shape);
+  out.to({ dtype: "float32" }).mul(weights.to({ device })).sum().backward();
+  wanted.mul(weights).sum().backward();
+  return [relativeDifference(out, wanted), ...leaves.map((leaf, i) => relativeDifference(leaf.grad!, exact[i]!.grad!))];
+}
+
+/** By the formula, with its results of the heads side by side: (B, Q, H · E). */
+function softmaxAttention(parts: Tensor[], mask: Tensor | null): Tensor {
+  const [q, k, v] = parts.map((part) => part.transpose(1, 2)) as [Tensor, Tensor, Tensor];
+  const scores = q.matmul(k.transpose(2, 3)).div(Math.sqrt(q.size(3)));
+  const allowed = mask === null ? scores : scores.maskedFill(mask.logicalNot(), Number.NEGATIVE_INFINITY);
+  return allowed.softmax(-1).matmul(v).transpose(1, 2).flatten(2);
 }
 
 /** float32 is float32: TF32 would show as an error of about 1e-3. */

@@ -11,6 +11,7 @@ import {
   DeviceEvent,
   F,
   full,
+  HostCopy,
   manualSeed,
   noGrad,
   ones,
@@ -210,7 +211,7 @@ async function optimizers(checks: Checks): Promise<void> {
 
 async function copies(checks: Checks): Promise<void> {
   const { device } = checks;
-  const name = "pinned batches: 200 copies beside products have the values that they were sent with";
+  const name = "pinned batches: 200 copies beside products, and 200 back, have the values that they were sent with";
   if (!checks.onGpu) {
     checks.doesNotApply(name, "nothing is sent");
     return;
@@ -218,7 +219,7 @@ async function copies(checks: Checks): Promise<void> {
   await checks.check(name, () =>
     scope(() => {
       const busy = randn([2048, 2048], { device });
-      const sums: Tensor[] = [];
+      const back: { sum: Tensor; copy: HostCopy; arrived: Tensor }[] = [];
       for (let i = 0; i < 200; i++)
         scope(() => {
           const staged = pinnedMemory(4 * 2 ** 18)
@@ -226,11 +227,16 @@ async function copies(checks: Checks): Promise<void> {
             .fill_(i);
           const there = copyBeside(staged, device);
           busy.copy_(busy.matmul(busy).clamp(-1, 1));
-          sums.push(there.sum().keep());
+          const sum = there.sum().view([1]).keep();
+          const arrived = pinnedMemory(4).viewDtype("float32").keep();
+          back.push({ sum, copy: new HostCopy([sum], [arrived]), arrived });
           // Both buffers are freed here, and used anew by the next round while this one may still be queued.
         });
-      sums.forEach((sum, i) => void must(sum.item() === i * 2 ** 18, `copy ${i} has the sum ${sum.item()}`));
-      for (const sum of sums) sum.dispose();
+      for (const [i, { sum, copy, arrived }] of back.entries()) {
+        copy.wait();
+        must(arrived.item() === i * 2 ** 18, `copy ${i} has the sum ${arrived.item()}`);
+        for (const one of [sum, copy, arrived]) one.dispose();
+      }
       return undefined;
     }),
   );

@@ -1,5 +1,5 @@
-// Copies between host and GPU that run beside the computation, on a stream of their own, from and to pinned memory; and
-// events, which tell how far a GPU has come.
+// Copies between host and GPU that run beside the computation, from and to pinned memory, each direction on a stream of
+// its own; and events, which tell how far a GPU has come.
 import type { Device } from "./dtype.js";
 import { TorchError } from "./errors.js";
 import { native } from "./native.js";

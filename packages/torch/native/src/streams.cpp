@@ -1,6 +1,7 @@
-// Copies between host and device that run beside the computation: on a stream of their own, from and to pinned memory.
-// Events: how far a device has come. Written against c10's interface of devices, so that it compiles without CUDA;
-// there only pinned memory is missing.
+// Copies between host and device that run beside the computation: on streams of their own, from and to pinned memory.
+// Those to a device have one stream and those from it another: a copy from the device waits for what it copies to be
+// computed, and one stream would have the next copy to the device wait with it. Events: how far a device has come.
+// Written against c10's interface of devices, so that it compiles without CUDA; there only pinned memory is missing.
 #include "environment.hpp"
 
 #include <c10/core/Event.h>
@@ -15,14 +16,17 @@
 namespace miro {
 namespace {
 
-// The stream of a device that copies run on, one for the whole process.
-c10::Stream copyStream(const c10::impl::VirtualGuardImpl& devices, c10::Device device) {
+enum class Direction { toDevice, fromDevice };
+
+// The stream of a device that copies in one direction run on, one for the whole process.
+c10::Stream copyStream(const c10::impl::VirtualGuardImpl& devices, c10::Device device, Direction direction) {
   static std::mutex mutex;
-  static std::map<c10::DeviceIndex, c10::Stream> streams;
+  static std::map<std::pair<c10::DeviceIndex, Direction>, c10::Stream> streams;
+  const std::pair key{device.index(), direction};
   std::lock_guard<std::mutex> lock(mutex);
-  const auto found = streams.find(device.index());
+  const auto found = streams.find(key);
   if (found != streams.end()) return found->second;
-  return streams.emplace(device.index(), devices.getStreamFromGlobalPool(device)).first->second;
+  return streams.emplace(key, devices.getStreamFromGlobalPool(device)).first->second;
 }
 
 // A device with its index, which "cuda" alone leaves open.
@@ -48,7 +52,7 @@ napi_value copyBeside(Environment& e, napi_value* argv, size_t argc) {
   }
   const c10::impl::VirtualGuardImpl devices(named.type());
   const c10::Device device = indexed(devices, named);
-  const c10::Stream current = devices.getStream(device), beside = copyStream(devices, device);
+  const c10::Stream current = devices.getStream(device), beside = copyStream(devices, device, Direction::toDevice);
   at::Tensor copy;
   {
     c10::StreamGuard guard(beside);
@@ -82,7 +86,7 @@ napi_value copyOut(Environment& e, napi_value* argv, size_t argc) {
   const c10::Device device = e.tensor(sources[0]).device();
   if (device.is_cpu()) throw UsageError{"copyOut: the sources lie on the CPU already"};
   const c10::impl::VirtualGuardImpl devices(device.type());
-  const c10::Stream current = devices.getStream(device), beside = copyStream(devices, device);
+  const c10::Stream current = devices.getStream(device), beside = copyStream(devices, device, Direction::fromDevice);
   c10::Event ready(device.type());
   ready.record(current);
   ready.block(beside);

@@ -41,6 +41,7 @@ describe("captured gradients", () => {
     captured.records.forEach((record, i) => {
       expect(record["train/loss"]).toBeCloseTo(alone.records[i]!["train/loss"] as number, 4);
     });
+    expect(captured).toEqual(await trained({}, {}, { padsTexts: true }));
   });
 
   it("texts stay as they are where the network reads what is padded", async () => {

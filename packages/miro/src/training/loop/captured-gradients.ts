@@ -4,14 +4,14 @@
  * new values in the same tensors.
  *
  * Batch, draws and loss scale are copied into tensors that stay. Gradients stay where they are, too: they are set to
- * zero, not dropped, and every accumulation step adds to them. There is a recording for each shape of the inputs. Texts
- * are padded to multiples of {@link RECORDED_TOKENS}, so that a few recordings serve all batches, where no-one reads
- * what is padded. Where recording fails, gradients are computed operator by operator from then on.
+ * zero, not dropped, and every accumulation step adds to them. There is a recording for each shape of the inputs: texts
+ * should come padded to a few lengths (padded-texts.ts), so that a few recordings serve all batches. Where recording
+ * fails, gradients are computed operator by operator from then on.
  */
 import { aten, noGrad, type Replayable, type Tensor } from "@miro-t2i/torch";
 import type { TensorList } from "@miro-t2i/torch/optim";
 import type { LossBatch } from "../../flow/loss.js";
-import { type Capture, copyInto, formOf, RECORDED_TOKENS, staying } from "../../flow/recording.js";
+import { type Capture, copyInto, formOf, staying } from "../../flow/recording.js";
 import { release } from "../../flow/release.js";
 import type { Rows } from "../batches/batch-slices.js";
 import {
@@ -67,7 +67,7 @@ export class CapturedGradients {
   accumulate(batch: LossBatch, options: Options): Tensor {
     if (!this.#works) return accumulateGradients(this.#model, batch, options);
     const { draws, lossScale = 1, rows, accumulateGradBatches } = options;
-    const parts = microBatches(this.#padded(batch), draws, rows, accumulateGradBatches);
+    const parts = microBatches(batch, draws, rows, accumulateGradBatches);
     let prepared: (MicroBatch & { recording: Recording })[];
     try {
       prepared = parts.map((part) => ({ ...part, recording: this.#recordingOf({ ...part, lossScale }, options) }));
@@ -117,16 +117,5 @@ export class CapturedGradients {
       release(inputs);
     }
     this.#recordings.clear();
-  }
-
-  /** The batch with its texts padded, unless its network reads what is padded. */
-  #padded(batch: LossBatch): LossBatch {
-    const missing = -batch.textEmbeddings.size(1) & (RECORDED_TOKENS - 1);
-    if (missing === 0 || this.#model.network.config.concatCondTokenToLatents) return batch;
-    return {
-      ...batch,
-      textEmbeddings: aten.constant_pad_nd(batch.textEmbeddings, [0, 0, 0, missing]),
-      textMask: aten.constant_pad_nd(batch.textMask, [0, missing]),
-    };
   }
 }

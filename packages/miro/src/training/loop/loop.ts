@@ -3,7 +3,7 @@
  * every so many steps.
  */
 import { setImmediate as nextTurn } from "node:timers/promises";
-import type { LogRecord, Progress } from "../logging/logging.js";
+import type { Progress } from "../logging/logging.js";
 
 /** What is trained, as the loop sees it. */
 export interface Work {
@@ -15,8 +15,8 @@ export interface Work {
   advance(waitingSince: number): void | Promise<void>;
   /** How it goes. */
   pace(): { loss: number; stepsPerSecond: number };
-  /** The figures of the steps since the last record. */
-  record(): LogRecord;
+  /** Writes the figures of the steps since it was last called, now or as soon as they are known. */
+  log(): void;
 }
 
 /** Something that happens after every so many steps. */
@@ -39,13 +39,12 @@ export interface LoopOptions {
   stop(): boolean;
   /** Ends waiting; what fails for it ends the loop as a wish to stop does. */
   signal?: AbortSignal | undefined;
-  onLog?: ((record: LogRecord) => void) | undefined;
   onProgress?: ((progress: Progress) => void) | undefined;
 }
 
 /** Runs the loop. @returns whether all steps were done */
 export async function runLoop(work: Work, options: LoopOptions): Promise<boolean> {
-  const { maxSteps, batchSize, logEveryNSteps, recurring, stop, signal, onLog, onProgress } = options;
+  const { maxSteps, batchSize, logEveryNSteps, recurring, stop, signal, onProgress } = options;
   /** Whether it was done, and not ended by the signal. */
   const done = async (part: () => void | Promise<void>): Promise<boolean> => {
     try {
@@ -73,7 +72,7 @@ export async function runLoop(work: Work, options: LoopOptions): Promise<boolean
       imagesPerSecond: stepsPerSecond * batchSize,
       secondsLeft: (maxSteps - step) / stepsPerSecond,
     });
-    if (step % logEveryNSteps === 0) onLog?.(work.record());
+    if (step % logEveryNSteps === 0) work.log();
     for (const { everyNSteps, offset = 0, run } of recurring) {
       if (everyNSteps === 0 || step % everyNSteps !== offset % everyNSteps) continue;
       if (!(await done(() => run(step)))) return step >= maxSteps;

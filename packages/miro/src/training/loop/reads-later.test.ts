@@ -14,11 +14,18 @@ describe("figures that are read one step later", () => {
   ])("%s: weights, moments, averages, log and warnings are the same", async (_, trainer, rest) => {
     const [later, atOnce] = [await trained(trainer, rest, { readsLater: true }), await trained(trainer, rest)];
     expect(later.error).toBeNull();
-    expect({ ...later, losses: [] }).toEqual({ ...atOnce, losses: [] });
+    expect({ ...later, losses: [], taken: [] }).toEqual({ ...atOnce, losses: [], taken: [] });
     expect(later.stored.length).toBeGreaterThan(2);
     expect(later.losses.length).toBe(atOnce.losses.length);
     expect(later.losses.every(Number.isFinite)).toBe(atOnce.losses.every(Number.isFinite));
     if ("precision" in trainer) expect(later.warnings.join()).toContain("overflow at the loss scale");
+  });
+
+  it("are logged once the next step is queued, and before a checkpoint", async () => {
+    const [later, atOnce] = [await trained({}, {}, { readsLater: true }), await trained({}, {})];
+    expect(later.records.map(({ step }) => step)).toEqual([2, 4, 6, 8]);
+    expect(atOnce.taken).toEqual([2, 4, 6, 8]);
+    expect(later.taken).toEqual([3, 4, 7, 8]); // there are checkpoints of steps 4 and 8
   });
 
   it("a step that is not finite is named with its own tensors, and the run ends after as many in a row", async () => {

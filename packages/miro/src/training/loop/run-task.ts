@@ -177,7 +177,7 @@ async function trainTask(
       loss: smoothLoss,
       stepsPerSecond: ((step - startStep) * 1000) / (performance.now() - beganAt),
     }),
-    record: () => ({ step, ...figures, loss: round(smoothLoss), seconds: Math.round(seconds()) }),
+    log: () => log.write({ step, ...figures, loss: round(smoothLoss), seconds: Math.round(seconds()) }),
   };
 
   const isLate = () => step > startStep && performance.now() >= deadline;
@@ -192,7 +192,6 @@ async function trainTask(
         const secondsLeft = Math.min(progress.secondsLeft, (deadline - performance.now()) / 1000);
         onProgress?.({ ...progress, secondsLeft });
       },
-      onLog: (record) => log.write(record),
       recurring: [
         { everyNSteps: trainer.evaluateEveryNSteps, run: async () => void (step < maxSteps && (await evaluate())) },
         { everyNSteps: trainer.checkpointEveryNSteps, run: () => void save() },

@@ -224,6 +224,7 @@ async function trainAlone(
     onMessage(
       `network of ${wholeNumber(parameters)} parameters, ${wholeNumber(settings.maxSteps)} steps of ${wholeNumber(settings.batchSize)} samples${within(settings.maxMinutes)}, ${settings.precision}, ${device}${group.isAlone ? "" : ` × ${group.worldSize}`}`,
     );
+    if (first && device !== "cpu") writer.reserve(trainer.checkpointForms());
     let finished: boolean;
     try {
       finished = await trainer.run(signal, deadline);

@@ -7,8 +7,9 @@
  * run computes.
  *
  * The host only queues what a device is to compute. Whether a step counts is decided there: an optimizer changes
- * nothing where its loss or its gradients are not finite. The host reads the figures of a step when it has queued the
- * gradients of the next one, so that the device never waits for it; on a CPU, where nothing is queued, at once.
+ * nothing where its loss or its gradients are not finite. The host reads the figures of a step, and logs them, when it
+ * has queued the gradients of the next one, so that the device never waits for it; on a CPU, where nothing is queued,
+ * at once.
  *
  * Several processes each compute their rows of the batch and average the gradients; from there on all of them do the
  * same. What they decide by (the loss, a wish to stop) is summed over them first.
@@ -22,6 +23,7 @@ import { toDevice } from "../../flow/to-device.js";
 import type { Rin } from "../../networks/rin.js";
 import { partsOf, type Rows, rowsOf } from "../batches/batch-slices.js";
 import type { BatchSource } from "../batches/batches.js";
+import { withPaddedTexts } from "../batches/padded-texts.js";
 import type { LogRecord, Progress } from "../logging/logging.js";
 import { groupGradientNorms, learningRates, Meter, memoryFigures } from "../logging/meter.js";
 import { findNonFinite, nonFiniteGradients } from "../logging/non-finite.js";
@@ -86,6 +88,8 @@ export type TrainerOptions = Pick<Recipe, "seed"> &
     validation: Pick<Recipe["validation"], "everyNSteps">;
     /** Whether the figures of a step are read when those of the next one are queued; by default on a GPU. */
     readsLater?: boolean;
+    /** Whether texts are padded to a few lengths; by default on a GPU, and where gradients are recorded. */
+    padsTexts?: boolean;
     /** What the log's use of the machine is reckoned from. */
     work?: {
       /** Floating-point operations of one sample with so many text tokens. */
@@ -142,7 +146,7 @@ export class Trainer {
   /** Seconds of training, resumed runs included. */
   seconds = 0;
   #badInARow = 0;
-  /** Of the last batch, padding included. */
+  /** Of the last batch, with the padding that makes its texts equally long. */
   #textTokens = 0;
   /** Any of several processes has been asked to stop. */
   #stopAgreed = false;
@@ -152,6 +156,8 @@ export class Trainer {
   #deadline = Number.POSITIVE_INFINITY;
   /** The step whose figures have not been read. */
   #queued: QueuedStep | null = null;
+  /** The log is to be told as soon as the figures of the last step are read. */
+  #isLogDue = false;
   #meter = new Meter();
 
   readonly #group: DataParallelGroup;
@@ -159,6 +165,7 @@ export class Trainer {
   readonly #device: string;
   readonly #trainable: TensorList;
   readonly #readsLater: boolean;
+  readonly #padsTexts: boolean;
   readonly #captured: CapturedGradients | null;
 
   constructor(
@@ -171,6 +178,7 @@ export class Trainer {
     this.#device = parts.network.latents.device;
     this.#trainable = new TensorList(parts.optimizer.paramGroups.flatMap(({ params }) => params));
     this.#readsLater = options.readsLater ?? this.#device !== "cpu";
+    this.#padsTexts = options.padsTexts ?? (this.#device !== "cpu" || parts.capture != null);
     this.#captured = parts.capture
       ? new CapturedGradients(parts, this.#trainable, parts.capture, (failure) => this.#warnOfCapture(failure))
       : null;
@@ -209,9 +217,8 @@ export class Trainer {
       advance: async (waitingSince) => {
         const startedAt = performance.now();
         await this.#update(signal);
-        // The log needs the figures of its steps, and the progress those of some step.
-        const { step } = this;
-        if (step % logEveryNSteps === 0 || step === firstStep || step === maxSteps) await this.#read();
+        // The progress needs the figures of some step.
+        if (this.step === firstStep || this.step === maxSteps) await this.#read();
         const now = performance.now();
         this.seconds += (now - waitingSince) / 1000;
         meter.time({
@@ -222,16 +229,10 @@ export class Trainer {
         });
       },
       pace: () => ({ loss: meter.smoothLoss, stepsPerSecond: meter.stepsPerSecond }),
-      record: () => ({
-        step: this.step,
-        images: this.step * batchSize,
-        ...meter.flush(),
-        ...learningRates(parts.optimizer),
-        "train/skipped_steps": this.skippedSteps,
-        ...memoryFigures(this.#device),
-        ...group.communicationFigures(),
-        seconds: round(this.seconds),
-      }),
+      log: () => {
+        this.#isLogDue = true;
+        if (this.#queued === null) this.#log();
+      },
     };
     /** Weights and averages are those of the last step only once its figures were read. */
     const onceRead =
@@ -252,7 +253,6 @@ export class Trainer {
         logEveryNSteps,
         signal: alone,
         stop: () => this.#stopAgreed || this.#timeAgreed || alone?.aborted === true,
-        onLog: (record) => hooks.onLog?.(record),
         onProgress: (progress) => {
           const secondsLeft = Math.min(progress.secondsLeft, (deadline - performance.now()) / 1000);
           hooks.onProgress?.({ ...progress, secondsLeft });
@@ -296,7 +296,8 @@ export class Trainer {
       const rows = partsOf(own, accumulateGradBatches)[0]!;
       const part = { start: 0, count: rows.count, batchSize: own.count };
       const options = { seed, k: this.step + 1, rows, precision, accumulateGradBatches: 1, reducer };
-      accumulateGradients(this.parts, rowsOf(toDevice(source.batch(this.step), this.#device), part), options);
+      const { batch } = this.#there({ batch: source.batch(this.step) });
+      accumulateGradients(this.parts, rowsOf(batch, part), options);
       optimizer.zeroGrad();
     });
   }
@@ -353,8 +354,8 @@ export class Trainer {
     const rows = replicas?.ownRows ?? this.#rows();
     const { reducer } = this.#group;
     const means = scope(() => {
-      const { batch, draws } = this.#batch(k, rows);
-      this.#textTokens = batch.textEmbeddings.size(1);
+      const { batch, draws, textTokens } = this.#batch(k, rows);
+      this.#textTokens = textTokens;
       replicas?.start(k, batch, scaler?.scale);
       const own = replicas ? rowsOf(batch, rows) : batch;
       const options = { ...this.#stepOptions(k, rows), lossScale: scaler?.scaleOn(this.#device), draws };
@@ -377,12 +378,19 @@ export class Trainer {
     this.#hooks.onWarning?.(this.step + 1, `${what}; the run goes on without, which costs speed`);
   }
 
-  /** Batch k, and what the loss draws for these of its rows, on the device in one copy. */
-  #batch(k: number, rows: Rows): { batch: LossBatch; draws: Draws } {
+  /** Batch k and what the loss draws for these of its rows, on the device; and how long its texts are unpadded. */
+  #batch(k: number, rows: Rows): { batch: LossBatch; draws: Draws; textTokens: number } {
     const { source, replicas } = this.parts;
     const batch = source.batch(k - 1);
     const own = replicas ? rowsOf(batch, rows) : batch;
-    return toDevice({ batch, draws: drawRows(this.parts, own, { seed: this.options.seed, k, rows }) }, this.#device);
+    const draws = drawRows(this.parts, own, { seed: this.options.seed, k, rows });
+    return { ...this.#there({ batch, draws }), textTokens: batch.textEmbeddings.size(1) };
+  }
+
+  /** A batch, and what belongs to it, on the device in one copy, with its texts as long as they are computed with. */
+  #there<T extends { batch: LossBatch }>(given: T): T {
+    const there = toDevice(given, this.#device);
+    return this.#padsTexts ? { ...there, batch: withPaddedTexts(there.batch, this.parts.network.config) } : there;
   }
 
   #stepOptions(k: number, rows: Rows) {
@@ -429,6 +437,22 @@ export class Trainer {
     if (skipped === 0 || this.options.ema.updateOnSkippedSteps)
       for (const average of this.emas().values()) average.update();
     this.#meter.report({ ...terms, gradNorm, ...(groupNorms.length > 0 && { groupNorms }) });
+    if (this.#isLogDue) this.#log();
+  }
+
+  /** Tells the log the figures of the steps since the last time. Of a step after them, at most gradients were made. */
+  #log(): void {
+    this.#isLogDue = false;
+    this.#hooks.onLog?.({
+      step: this.step,
+      images: this.step * this.options.batchSize,
+      ...this.#meter.flush(),
+      ...learningRates(this.parts.optimizer),
+      "train/skipped_steps": this.skippedSteps,
+      ...memoryFigures(this.#device),
+      ...this.#group.communicationFigures(),
+      seconds: round(this.seconds),
+    });
   }
 
   /**
@@ -517,7 +541,7 @@ export class Trainer {
   #culpritIn(k: number): string {
     const { source, replicas } = this.parts;
     const { seed, precision, accumulateGradBatches } = this.options;
-    const batch = toDevice(source.batch(k - 1), this.#device);
+    const { batch } = this.#there({ batch: source.batch(k - 1) });
     const own = this.#rows();
     const forward = () => {
       for (const rows of (replicas?.rows ?? [own]).flatMap((some) => partsOf(some, accumulateGradBatches))) {
@@ -555,6 +579,17 @@ export class Trainer {
       emas: Object.fromEntries(averages),
       optimizer: tensors,
     };
+  }
+
+  /** Tensors of the shapes that a checkpoint has once the optimizer has moments, which it gets in its first step. */
+  checkpointForms(): Tensor[] {
+    const { network, emas, optimizer } = this.checkpoint(null);
+    const moments = Object.values(optimizer);
+    const { tensors } = this.#trainable;
+    return [
+      ...[network, ...Object.values(emas)].flatMap((named) => Object.values(named)),
+      ...(moments.length > 0 ? moments : [...tensors, ...tensors]),
+    ];
   }
 
   /** Continues from a checkpoint; copies its tensors. */

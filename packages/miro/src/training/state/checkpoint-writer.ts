@@ -6,11 +6,12 @@
  */
 import { setTimeout as sleep } from "node:timers/promises";
 import type { Worker } from "node:worker_threads";
-import { HostCopy, itemSize, pinnedMemory, type SharedTensor, scope, share, type Tensor } from "@miro-t2i/torch";
+import { HostCopy, type SharedTensor, scope, share, type Tensor } from "@miro-t2i/torch";
 import { startThread } from "../../compiled-module.js";
 import { MiroError } from "../../errors.js";
 import { Message, type MessagePart } from "../../message.js";
 import type { NamedTensors, RetentionOptions, TrainingCheckpoint, TrainingState } from "./checkpoint.js";
+import { PinnedCopies } from "./pinned-copies.js";
 
 /** A checkpoint on its way to the writing thread. */
 export interface WriteJob {
@@ -34,8 +35,8 @@ const POLL_MS = 2;
 export class CheckpointWriter {
   readonly #folder: string;
   readonly #retention: RetentionOptions;
-  /** Pinned memory of copies from a GPU, kept from one checkpoint to the next. */
-  readonly #pinned = new Map<string, Tensor>();
+  /** The copies from a GPU. */
+  readonly #pinned = new PinnedCopies();
   #worker: Worker | null = null;
   /** The copy from a GPU that is under way. */
   #fromGpu: HostCopy | null = null;
@@ -48,6 +49,14 @@ export class CheckpointWriter {
   constructor(folder: string, retention: RetentionOptions = {}) {
     this.#folder = folder;
     this.#retention = retention;
+  }
+
+  /**
+   * Pins the memory that copies of such tensors take on their way from a GPU. It takes the host a while; otherwise the
+   * first checkpoint does it, while the GPU has nothing to do.
+   */
+  reserve(tensors: readonly Tensor[]): void {
+    this.#pinned.reserve(tensors);
   }
 
   /**
@@ -110,43 +119,27 @@ export class CheckpointWriter {
     await this.#pending;
     await this.#worker?.terminate();
     this.#worker = null;
-    for (const copy of this.#pinned.values()) copy.dispose();
-    this.#pinned.clear();
+    this.#pinned.dispose();
   }
 
   /** Copies in pinned memory, which have their values once the copy is done. */
   #copyFromGpu(parts: Record<string, NamedTensors>): Record<string, NamedTensors> {
+    const all = Object.values(parts).flatMap((named) => Object.values(named));
+    const copies = this.#pinned.like(all);
     const sources: Tensor[] = [];
     const targets: Tensor[] = [];
-    const copies = Object.entries(parts).map(([part, named]) => {
-      const own = Object.entries(named).map(([name, tensor]) => {
-        const copy = this.#pinnedFor(`${part} ${name}`, tensor);
-        if (tensor.device === "cpu") scope(() => void copy.copy_(tensor.detach()));
-        else {
-          sources.push(tensor);
-          targets.push(copy);
-        }
-        return [name, copy] as const;
-      });
-      return [part, Object.fromEntries(own)] as const;
-    });
+    for (const [i, tensor] of all.entries()) {
+      if (tensor.device === "cpu") scope(() => void copies[i]!.copy_(tensor.detach()));
+      else {
+        sources.push(tensor);
+        targets.push(copies[i]!);
+      }
+    }
     this.#fromGpu = new HostCopy(sources, targets);
-    return Object.fromEntries(copies);
-  }
-
-  #pinnedFor(key: string, { dtype, shape, numel }: Tensor): Tensor {
-    const known = this.#pinned.get(key);
-    if (known !== undefined && known.dtype === dtype && String(known.shape) === String(shape)) return known;
-    known?.dispose();
-    const copy = scope(() =>
-      pinnedMemory(Math.max(1, numel) * itemSize(dtype))
-        .viewDtype(dtype)
-        .narrow(0, 0, numel)
-        .view(shape)
-        .keep(),
-    );
-    this.#pinned.set(key, copy);
-    return copy;
+    const inTurn = copies.values();
+    const copied = (named: NamedTensors) =>
+      Object.fromEntries(Object.keys(named).map((name) => [name, inTurn.next().value!]));
+    return Object.fromEntries(Object.entries(parts).map(([part, named]) => [part, copied(named)]));
   }
 
   async #write(

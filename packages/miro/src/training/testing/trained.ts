@@ -14,6 +14,8 @@ import { bitsOf, tinyRecipe } from "./tiny.js";
 
 export interface Told {
   records: LogRecord[];
+  /** How many batches had been taken when each was told. */
+  taken: number[];
   warnings: string[];
   /** Losses of the progress. */
   losses: number[];
@@ -26,7 +28,11 @@ export interface Told {
 export async function trained(
   trainer: object,
   rest: object,
-  { readsLater = false, capture = null }: { readsLater?: boolean; capture?: Capture | null } = {},
+  {
+    readsLater = false,
+    capture = null,
+    ...options
+  }: { readsLater?: boolean; padsTexts?: boolean; capture?: Capture | null } = {},
 ): Promise<Told> {
   const recipe = tinyRecipe(trainer, rest);
   const { trainer: settings } = recipe;
@@ -36,7 +42,9 @@ export async function trained(
   const empty = scope(() => zeros([1, network.config.labelDim]).keep());
   const optimizer = createOptimizer(recipe, network, preconditioning);
   const group = DataParallelGroup.alone();
-  const told: Told = { records: [], warnings: [], losses: [], stored: [], error: null };
+  const source = await openBatches(recipe, group, { onMessage: () => {}, warn: () => {} });
+  let taken = 0;
+  const told: Told = { records: [], taken: [], warnings: [], losses: [], stored: [], error: null };
   const run = new Trainer(
     {
       network,
@@ -47,7 +55,14 @@ export async function trained(
       loss: createLoss(recipe, empty),
       optimizer,
       schedule: new WarmupCosine(optimizer, { warmupSteps: 3, totalSteps: 9, rate: 1 }),
-      source: await openBatches(recipe, group, { onMessage: () => {}, warn: () => {} }),
+      source: {
+        ready: (step) => source.ready(step),
+        batch(step) {
+          taken = Math.max(taken, step + 1);
+          return source.batch(step);
+        },
+        close: () => source.close(),
+      },
       capture,
       group,
     },
@@ -59,10 +74,12 @@ export async function trained(
       samples: { everyNSteps: 0, offset: 0 },
       validation: { everyNSteps: 0 },
       readsLater,
+      ...options,
     },
     {
       onLog: ({ step, ...figures }) => {
         const steady = Object.entries(figures).filter(([name]) => !/^(speed|memory|seconds)/.test(name));
+        told.taken.push(taken);
         told.records.push({ step, ...Object.fromEntries(steady) });
       },
       onProgress: ({ loss }) => told.losses.push(loss),
