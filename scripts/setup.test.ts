@@ -18,7 +18,7 @@ import { afterEach, beforeEach, describe, expect, test } from "vitest";
 import { dependenciesStep, npmEnvironment } from "./setup/dependencies.mjs";
 import { chosenLibtorch, libtorchStep } from "./setup/libtorch.mjs";
 import { ownerText, withLock } from "./setup/lock.mjs";
-import { buildProgress, buildTools, nativeStep, requireCudaHeaders } from "./setup/native.mjs";
+import { buildProgress, buildTools, cudaHeaders, nativeStep } from "./setup/native.mjs";
 import { missingTool, requireNode, which } from "./setup/report.mjs";
 import { typescriptStep } from "./setup/typescript.mjs";
 
@@ -343,13 +343,32 @@ describe("native addon and TypeScript", () => {
       writeFileSync(file, "");
     };
     add(path.join(headers, "cuda_runtime_api.h"));
-    expect(() => requireCudaHeaders(torch)).not.toThrow();
+    expect(cudaHeaders(torch, [])).toEqual([]);
     add(path.join(torch, "lib", "libtorch_cuda.so"));
-    expect(() => requireCudaHeaders(torch)).toThrow(/missing beside .*torch;.*pip install "cuda-toolkit\[crt,cccl\]"/);
+    expect(() => cudaHeaders(torch, [])).toThrow(/missing beside .*torch,.*pip install "cuda-toolkit\[crt,cccl\]"/);
     add(path.join(headers, "crt", "host_defines.h"));
-    expect(() => requireCudaHeaders(torch)).toThrow(/pip install "cuda-toolkit\[cccl\]"/);
+    expect(() => cudaHeaders(torch, [])).toThrow(/pip install "cuda-toolkit\[cccl\]"/);
     add(path.join(headers, "nv", "target"));
-    expect(() => requireCudaHeaders(torch)).not.toThrow();
+    expect(cudaHeaders(torch, [])).toEqual([]);
+  });
+
+  test("headers of CUDA that pip does not have are taken from a toolkit", () => {
+    const torch = path.join(root, "site", "torch");
+    const toolkit = path.join(root, "cuda");
+    const parts = [
+      path.join(root, "site", "nvidia", "cu13", "include", "cuda_runtime_api.h"),
+      path.join(torch, "lib", "libtorch_cuda.so"),
+      path.join(toolkit, "include", "crt", "host_defines.h"),
+      path.join(toolkit, "targets", "x86_64-linux", "include", "cccl", "nv", "target"),
+    ];
+    for (const file of parts) {
+      mkdirSync(path.dirname(file), { recursive: true });
+      writeFileSync(file, "");
+    }
+    expect(cudaHeaders(torch, [path.join(root, "none"), toolkit])).toEqual([
+      path.join(toolkit, "include"),
+      path.join(toolkit, "targets", "x86_64-linux", "include", "cccl"),
+    ]);
   });
   test("the addon is built again when a source, the libtorch or a record is missing or different", async () => {
     const folder = fakeLibtorch("torch");

@@ -29,9 +29,12 @@ unpack() {
   fi
 }
 export PATH=$work/bin:$PATH NO_COLOR=1
-mkdir -p "$work/bin" "$work/miro"
-cd "$work/miro"
-if [ ! -e "$work/ready" ]; then
+mkdir -p "$work/bin"
+ready=$work/ready-$(cksum <"$here/tree.tar.xz" | cut -d' ' -f1)
+if [ ! -e "$ready" ]; then
+  rm -rf "$work/miro" "$work"/ready-* # of another kit
+  mkdir "$work/miro"
+  cd "$work/miro"
   unpack "$here/node.xz" >"$work/bin/node"
   chmod +x "$work/bin/node"
   unpack "$here/tree.tar.xz" | tar -x
@@ -40,16 +43,17 @@ if [ ! -e "$work/ready" ]; then
     cat "$out/setup.log" >&2
     exit 1
   fi
-  touch "$work/ready"
+  touch "$ready"
   echo "set up after $SECONDS s"
 fi
+cd "$work/miro"
 code=0
 if [ "${1:-}" = bench ]; then
   shift
+  rm -rf bench/results # of an earlier call
   node bench/dist/main.js "$@" 2>&1 | tee -a "$out/bench.txt" || code=$?
   [ ! -d bench/results ] || cp bench/results/*.json "$out"
 else
-  node tests/dist/device/main.js --json "$@" 2>"$out/summary.txt" >"$out/results.json" || code=$?
-  cat "$out/summary.txt"
+  node tests/dist/device/main.js --json "$@" 2> >(tee "$out/summary.txt") >"$out/results.json" || code=$?
 fi
 exit "$code"

@@ -5,7 +5,7 @@
 import { execFileSync } from "node:child_process";
 import { existsSync, mkdirSync, readFileSync, renameSync, rmSync, writeFileSync } from "node:fs";
 import path from "node:path";
-import { buildTools, requireCudaHeaders } from "../setup/native.mjs";
+import { buildTools, cudaHeaders } from "../setup/native.mjs";
 import { capture, fingerprint, listFiles, readJson, run, SetupError } from "../setup/report.mjs";
 
 /** The oldest glibc and libstdc++ (GCC 8) that the addon may need: those of RHEL 8 and Debian 10. */
@@ -39,7 +39,7 @@ export async function releaseAddon({ root, env, torch, libtorch, cuda = false, l
   const file = path.join(cache, `miro_torch-${hash.slice(0, 16)}.node`);
   if (existsSync(file)) return file;
 
-  if (cuda) requireCudaHeaders(torch);
+  const more = cuda ? cudaHeaders(torch) : [];
   log(`pack: the addon for ${cuda ? "CUDA" : "CPUs"} (CMake; some minutes) ...\n`);
   const tree = path.join(cache, cuda ? "cmake-cuda" : "cmake");
   rmSync(tree, { recursive: true, force: true });
@@ -83,6 +83,7 @@ export async function releaseAddon({ root, env, torch, libtorch, cuda = false, l
       `-DTORCH_DIR=${torch}`,
       `-DNAPI_INCLUDE=${path.join(headers, "include")}`,
       `-DMIRO_OUTPUT=${path.join(tree, "out")}`,
+      `-DCUDA_MORE_HEADERS=${more.join(";")}`,
     ],
     { env },
   );

@@ -81,25 +81,51 @@ export async function buildTools(env) {
   return { cmake, compiler, generator: ninja ? "Ninja" : "Unix Makefiles", program: ninja ?? make };
 }
 
+/** Where toolkits of CUDA are looked for. */
+const toolkitsOf = (env) => [...(env.CUDA_HOME ? [env.CUDA_HOME] : []), "/usr/local/cuda"];
+
 /**
- * Headers of CUDA 13 that pip's torch comes without, and the addon needs: the first to compile at all, the second for
- * NCCL. CMake takes those beside torch, so that a toolkit of the machine is no help.
+ * Folders of headers of CUDA 13 that pip's torch comes without, and CUDA graphs and NCCL need: of pip's other packages,
+ * else of a toolkit, which keeps some of them a folder deeper.
  *
  * @param {string} torch libtorch's folder
+ * @param {readonly string[]} toolkits  where toolkits may lie
+ * @returns {string[]} besides the one that torch's own headers of CUDA lie in
  * @throws SetupError naming the packages that have them
  */
-export function requireCudaHeaders(torch) {
-  const headers = path.join(torch, "..", "nvidia", "cu13", "include");
-  if (!existsSync(path.join(torch, "lib", "libtorch_cuda.so")) || !existsSync(path.join(headers, "cuda_runtime_api.h")))
-    return;
-  const packages = Object.entries({ crt: "crt/host_defines.h", cccl: "nv/target" })
-    .filter(([, file]) => !existsSync(path.join(headers, file)))
-    .map(([name]) => name);
-  if (packages.length === 0) return;
-  throw new SetupError(
-    `Some headers of CUDA are missing beside ${torch}; pip has them. Install them into the same Python with: ` +
-      `pip install "cuda-toolkit[${packages.join(",")}]"`,
-  );
+export function cudaHeaders(torch, toolkits = toolkitsOf(process.env)) {
+  const beside = path.join(torch, "..", "nvidia", "cu13", "include");
+  if (!existsSync(path.join(torch, "lib", "libtorch_cuda.so")) || !existsSync(path.join(beside, "cuda_runtime_api.h")))
+    return [];
+  const parts = ["include", path.join("targets", "x86_64-linux", "include")];
+  const includes = [beside, ...toolkits.flatMap((toolkit) => parts.map((part) => path.join(toolkit, part)))];
+  const folders = includes.flatMap((folder) => [folder, path.join(folder, "cccl")]);
+  const found = Object.entries({ crt: "crt/host_defines.h", cccl: "nv/target" }).map(([name, file]) => ({
+    name,
+    folder: folders.find((folder) => existsSync(path.join(folder, file))),
+  }));
+  const missing = found.flatMap(({ name, folder }) => (folder === undefined ? [name] : []));
+  if (missing.length > 0) {
+    throw new SetupError(
+      `Some headers of CUDA are missing beside ${torch}, and no toolkit has them; pip does. Install them into the same ` +
+        `Python with: pip install "cuda-toolkit[${missing.join(",")}]"`,
+    );
+  }
+  return [...new Set(found.map(({ folder }) => folder))].filter((folder) => folder !== beside);
+}
+
+/**
+ * What CMake is told of CUDA's headers. Without them only CUDA graphs and NCCL are left out, which is said.
+ *
+ * @param {string} torch  libtorch's folder  @param {(text: string) => void} log
+ */
+function cudaChoices(torch, log) {
+  try {
+    return [`-DCUDA_MORE_HEADERS=${cudaHeaders(torch).join(";")}`];
+  } catch (error) {
+    log(`setup: warning: CUDA graphs and NCCL are left out. ${error.message}\n`);
+    return ["-DWITHOUT_CUDA_HEADERS=ON"];
+  }
 }
 
 /** Parallel compilations: one a core, and 2 GiB of memory for each (ATen's headers are large). */
@@ -134,10 +160,10 @@ async function build(context) {
   const { source, addon, record, tree, headers } = places(root);
   const tools = await buildTools(env);
   const { torch, hash } = inputs(context);
-  requireCudaHeaders(torch.folder);
+  const cuda = cudaChoices(torch.folder, log);
 
   // A tree made with other choices cannot be reused; one made with the same resumes after an interruption.
-  const choices = { torch: torch.folder, library: torch.library, source, ...tools };
+  const choices = { torch: torch.folder, library: torch.library, source, cuda, ...tools };
   const choicesFile = path.join(tree, "choices.json");
   if (JSON.stringify(readJson(choicesFile)) !== JSON.stringify(choices)) rmSync(tree, { recursive: true, force: true });
   mkdirSync(tree, { recursive: true });
@@ -162,8 +188,9 @@ async function build(context) {
       `-DTORCH_DIR=${torch.folder}`,
       `-DNAPI_INCLUDE=${path.join(headers, "include")}`,
       `-DMIRO_OUTPUT=${output}`,
+      ...cuda,
     ],
-    { env },
+    { env, onLine: (line) => void (/left out/.test(line) && log(`setup: ${line.trim()}\n`)) },
   );
   await run("Building the native addon", tools.cmake, ["--build", tree, "--parallel", String(jobs(env))], {
     env,
