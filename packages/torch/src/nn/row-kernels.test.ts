@@ -40,7 +40,7 @@ function run(
   mkdirSync(own);
   const defines = Object.entries({ THREADS, ...macros }).map(([macro, value]) => `-D${macro}=${value}`);
   const kernels = `-DKERNELS="${path.join(folder, "kernels.hpp")}"`;
-  const source = path.join(native, "testing", "run_row_kernels.cpp");
+  const source = fileURLToPath(new URL("../testing/run_row_kernels.cpp", import.meta.url));
   const program = path.join(own, "run");
   execFileSync("c++", ["-std=gnu++20", "-O1", "-pthread", "-w", ...defines, kernels, source, "-o", program]);
   writeFileSync(path.join(own, "arguments"), numbers.join(" "));
