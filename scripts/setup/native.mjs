@@ -117,11 +117,11 @@ export function cudaHeaders(torch, toolkits = toolkitsOf(process.env)) {
 /**
  * What CMake is told of CUDA's headers. Without them only CUDA graphs and NCCL are left out, which is said.
  *
- * @param {string} torch  libtorch's folder  @param {(text: string) => void} log
+ * @param {string} torch  libtorch's folder  @param {{ env: object, log: (text: string) => void }} context
  */
-function cudaChoices(torch, log) {
+function cudaChoices(torch, { env, log }) {
   try {
-    return [`-DCUDA_MORE_HEADERS=${cudaHeaders(torch).join(";")}`];
+    return [`-DCUDA_MORE_HEADERS=${cudaHeaders(torch, toolkitsOf(env)).join(";")}`];
   } catch (error) {
     log(`setup: warning: CUDA graphs and NCCL are left out. ${error.message}\n`);
     return ["-DWITHOUT_CUDA_HEADERS=ON"];
@@ -160,7 +160,7 @@ async function build(context) {
   const { source, addon, record, tree, headers } = places(root);
   const tools = await buildTools(env);
   const { torch, hash } = inputs(context);
-  const cuda = cudaChoices(torch.folder, log);
+  const cuda = cudaChoices(torch.folder, context);
 
   // A tree made with other choices cannot be reused; one made with the same resumes after an interruption.
   const choices = { torch: torch.folder, library: torch.library, source, cuda, ...tools };

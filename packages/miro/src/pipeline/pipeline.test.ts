@@ -464,9 +464,11 @@ describe("a call", () => {
     expect(decode).not.toHaveBeenCalled();
     decode.mockRestore();
     const texts = new AbortController();
-    const encode = vi.spyOn(pipe, "encodePrompt").mockImplementation(async function (this: MiroPipeline, prompt) {
+    const { encoder } = await pipe.textEncoder();
+    const forward = encoder.forward.bind(encoder);
+    const encode = vi.spyOn(encoder, "forward").mockImplementation((...given) => {
       texts.abort();
-      return MiroPipeline.prototype.encodePrompt.call(pipe, prompt);
+      return forward(...given);
     });
     const encoding = pipe.generate(["a cat", "a fox"], { steps: 2, signal: texts.signal });
     await expect(encoding).rejects.toThrow(expect.objectContaining({ name: "AbortError" }));

@@ -335,9 +335,7 @@ export class MiroPipeline {
       this.#told.add(plan);
       for (const oddity of plan.oddities) warn(oddity);
     }
-    const encode = async (texts: readonly string[]) =>
-      texts.length === 1 ? [await this.encodePrompt(texts[0]!)] : this.#encodePrompts(texts);
-    return this.#drawer.draw(plan, rows, encode, warn);
+    return this.#drawer.draw(plan, rows, (texts) => this.#encodePrompts(texts), warn);
   }
 
   /**

@@ -5,6 +5,13 @@
 #include <torch/csrc/autograd/autograd.h>
 
 namespace miro {
+
+std::optional<at::ScalarType> productDtype(c10::DeviceType device) {
+  const bool knows = device == c10::DeviceType::CPU || device == c10::DeviceType::CUDA;
+  if (!knows || !at::autocast::is_autocast_enabled(device)) return std::nullopt;
+  return at::autocast::get_autocast_dtype(device);
+}
+
 namespace {
 
 using torch::autograd::variable_list;

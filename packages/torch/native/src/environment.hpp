@@ -183,6 +183,8 @@ at::ScalarType dtypeAt(Environment& e, napi_value* argv, size_t argc, size_t i);
 c10::Device deviceOf(const std::string& name);
 // Argument i of a call: the index of a CUDA device that there is; without the argument, 0.
 c10::DeviceIndex cudaIndexAt(Environment& e, napi_value* argv, size_t argc, size_t i);
+// What autocast turns products on a device into; nothing outside of it.
+std::optional<at::ScalarType> productDtype(c10::DeviceType device);
 // An integer within bounds, both included.
 int64_t intWithin(Environment& e, napi_value v, const char* what, int64_t first, int64_t last);
 

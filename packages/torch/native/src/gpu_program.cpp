@@ -101,6 +101,13 @@ int attribute(const Driver& d, int which, int device) {
   return value;
 }
 
+// What the driver calls a device.
+int indexOf(c10::Device device) {
+  int index = 0;
+  check("cuDeviceGet", driver().cuDeviceGet(&index, device.index()));
+  return index;
+}
+
 // Threads that have not called CUDA's runtime have no context yet; the one that the runtime uses is the primary.
 void haveContext(const Driver& d, int device) {
   void* context = nullptr;
@@ -146,12 +153,10 @@ std::string failure;
 
 }  // namespace
 
-GpuProgram::GpuProgram(c10::Device device, const std::string& source, const std::map<std::string, int>& macros)
-    : device_(device) {
+GpuProgram::GpuProgram(c10::Device device, int index, const std::string& source,
+                       const std::map<std::string, int>& macros)
+    : device_(device), index_(index), multiprocessors_(attribute(driver(), kMultiprocessors, index)) {
   const Driver& d = driver();
-  int index = 0;
-  check("cuDeviceGet", d.cuDeviceGet(&index, device.index()));
-  multiprocessors_ = attribute(d, kMultiprocessors, index);
   const int generation = 10 * attribute(d, kMajor, index) + attribute(d, kMinor, index);
   std::vector<std::string> options{"--gpu-architecture=sm_" + std::to_string(generation)};
   for (const auto& [name, value] : macros) options.push_back("-D" + name + "=" + std::to_string(value));
@@ -167,12 +172,12 @@ std::optional<std::shared_ptr<const GpuProgram>> GpuProgram::make(c10::Device de
                                                                   const std::map<std::string, int>& macros) {
   const c10::DeviceGuard guard(device);
   try {
-    int index = 0, isCapturing = 0;
-    check("cuDeviceGet", driver().cuDeviceGet(&index, device.index()));
+    const int index = indexOf(device);
     haveContext(driver(), index);
+    int isCapturing = 0;
     check("cuStreamIsCapturing", driver().cuStreamIsCapturing(currentStream(device), &isCapturing));
     if (isCapturing != 0) return std::nullopt;
-    return std::shared_ptr<const GpuProgram>(new GpuProgram(device, source, macros));
+    return std::shared_ptr<const GpuProgram>(new GpuProgram(device, index, source, macros));
   } catch (const c10::Error& error) {
     distrustGpuPrograms(error.what_without_backtrace());
     return nullptr;
@@ -182,9 +187,7 @@ std::optional<std::shared_ptr<const GpuProgram>> GpuProgram::make(c10::Device de
 void GpuProgram::launch(const char* kernel, unsigned blocks, unsigned threads, void** arguments) const {
   const Driver& d = driver();
   const c10::DeviceGuard guard(device_);
-  int index = 0;
-  check("cuDeviceGet", d.cuDeviceGet(&index, device_.index()));
-  haveContext(d, index);
+  haveContext(d, index_);
   const auto found = kernels_.find(kernel);
   TORCH_CHECK(found != kernels_.end(), "there is no kernel ", kernel);
   check(kernel, d.cuLaunchKernel(found->second, blocks, 1, 1, threads, 1, 1, 0, currentStream(device_), arguments,

@@ -26,10 +26,11 @@ class GpuProgram {
   int multiprocessors() const { return multiprocessors_; }
 
  private:
-  GpuProgram(c10::Device device, const std::string& source, const std::map<std::string, int>& macros);
+  GpuProgram(c10::Device device, int index, const std::string& source, const std::map<std::string, int>& macros);
 
   c10::Device device_;
-  int multiprocessors_ = 0;
+  int index_;  // of the device, as the driver names it
+  int multiprocessors_;
   void* module_ = nullptr;
   std::map<std::string, void*> kernels_;
 };

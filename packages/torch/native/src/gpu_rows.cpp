@@ -7,8 +7,8 @@
 #include <c10/core/impl/LocalDispatchKeySet.h>
 
 #include <algorithm>
-#include <compare>
 #include <climits>
+#include <compare>
 #include <cstdint>
 #include <functional>
 #include <map>
@@ -32,8 +32,13 @@ struct Shape {
   auto operator<=>(const Shape&) const = default;
 };
 
-// The program for a shape on a device; null where it cannot be had. Asked for at every call, so that it is found fast.
-const GpuProgram* programFor(c10::Device device, const Shape& shape) {
+// How far a program is off what ATen computes, at most, as one value on its device.
+using Difference = std::function<at::Tensor(const GpuProgram&)>;
+
+// The program for a shape on a device; null where it cannot be had. A program was made by a compiler that no test has
+// seen, for a device that none has run on: a new one does a little and is compared with ATen, and what does not agree
+// is none. Asked for at every call, so that it is found fast.
+const GpuProgram* programFor(c10::Device device, const Shape& shape, const char* name, const Difference& difference) {
   static std::mutex mutex;
   static std::map<std::pair<int, Shape>, std::shared_ptr<const GpuProgram>> known;
   std::lock_guard<std::mutex> lock(mutex);
@@ -44,9 +49,18 @@ const GpuProgram* programFor(c10::Device device, const Shape& shape) {
   if (shape.lanes > 0) {
     macros.insert({{"LANES", shape.lanes}, {"CHUNKS", shape.chunks}, {"CENTERED", shape.centered}});
   }
-  const auto program = GpuProgram::make(device, kSource, macros);
+  auto program = GpuProgram::make(device, kSource, macros);
   if (!program) return nullptr;  // not now
-  return (known[key] = *program).get();
+  if (*program != nullptr) {
+    at::NoGradGuard noGrad;
+    const c10::impl::ExcludeDispatchKeyGuard noAutocast(c10::autocast_dispatch_keyset);
+    const double off = difference(**program).item<double>();
+    if (!(off <= 0.02)) {  // bfloat16 has eight bits
+      distrustGpuPrograms(std::string(name) + " is off by " + std::to_string(off));
+      *program = nullptr;
+    }
+  }
+  return (known[key] = *std::move(program)).get();
 }
 
 std::optional<int> codeOf(at::ScalarType dtype) {
@@ -99,17 +113,20 @@ std::optional<Rows> rowsOf(const at::Tensor& x) {
               static_cast<uint32_t>(dims[2].first)};
 }
 
+// The tensor, or a copy, whose values lie side by side from where the kernels can read them.
+at::Tensor sideBySide(const at::Tensor& t) {
+  const at::Tensor dense = t.contiguous();
+  return isAligned(dense) ? dense : dense.clone();
+}
+
 // The tensor, or a copy whose rows the kernels reach.
 std::pair<at::Tensor, Rows> reachable(const at::Tensor& x) {
   if (const auto rows = rowsOf(x)) return {x, *rows};
-  const at::Tensor copy = isAligned(x) ? x.contiguous() : x.clone(at::MemoryFormat::Contiguous);
+  const at::Tensor copy = sideBySide(x);
   return {copy, rowsOf(copy).value_or(Rows{})};
 }
 
-at::Tensor float32(const at::Tensor& t) {
-  const at::Tensor wide = t.to(at::kFloat).contiguous();
-  return isAligned(wide) ? wide : wide.clone();
-}
+at::Tensor float32(const at::Tensor& t) { return sideBySide(t.to(at::kFloat)); }
 
 unsigned blocksFor(int64_t work, int64_t perBlock, int most) {
   return static_cast<unsigned>(std::min<int64_t>((work + perBlock - 1) / perBlock, most));
@@ -120,19 +137,6 @@ struct Norm {
   Division division;
   int64_t rows;
 };
-
-std::optional<Norm> normFor(const at::Tensor& x, at::ScalarType out, bool isCentered) {
-  if (!x.is_cuda() || x.layout() != at::kStrided || x.dim() == 0 || x.numel() == 0) return std::nullopt;
-  const auto from = codeOf(x.scalar_type()), to = codeOf(out);
-  const auto division = divisionOf(x.size(-1));
-  const int64_t rows = x.numel() / x.size(-1);
-  if (!from || !to || !division || rows > INT_MAX || (isCentered && division->chunks > 2)) return std::nullopt;
-  if (x.scalar_type() != out && x.scalar_type() != at::kFloat) return std::nullopt;
-  const Shape shape{*from, *to, static_cast<int>(division->lanes), static_cast<int>(division->chunks), isCentered};
-  const GpuProgram* program = programFor(x.device(), shape);
-  if (program == nullptr) return std::nullopt;
-  return Norm{program, *division, rows};
-}
 
 at::Tensor normWith(const Norm& norm, const at::Tensor& given, const at::Tensor& weight,
                     const std::optional<at::Tensor>& bias, double eps, at::ScalarType dtype) {
@@ -172,15 +176,6 @@ struct Gate {
   uint32_t width, eights;  // of the result, in eights
 };
 
-std::optional<Gate> gateFor(const at::Tensor& x) {
-  if (!x.is_cuda() || x.dim() == 0 || x.numel() == 0 || !x.is_contiguous() || !isAligned(x)) return std::nullopt;
-  const auto code = codeOf(x.scalar_type());
-  if (!code || x.size(-1) % 16 != 0 || x.numel() / 16 > INT_MAX) return std::nullopt;
-  const GpuProgram* program = programFor(x.device(), {*code, *code});
-  if (program == nullptr) return std::nullopt;
-  return Gate{program, static_cast<uint32_t>(x.size(-1) / 16), static_cast<uint32_t>(x.numel() / 16)};
-}
-
 at::Tensor swiGluWith(Gate gate, const at::Tensor& x) {
   std::vector<int64_t> shape = x.sizes().vec();
   shape.back() /= 2;
@@ -194,7 +189,7 @@ at::Tensor swiGluWith(Gate gate, const at::Tensor& x) {
 }
 
 at::Tensor swiGluBackwardWith(Gate gate, const at::Tensor& x, const at::Tensor& given) {
-  const at::Tensor gradient = isAligned(given) ? given.contiguous() : given.clone(at::MemoryFormat::Contiguous);
+  const at::Tensor gradient = sideBySide(given);
   const at::Tensor ofInput = at::empty(x.sizes(), x.options());
   const void *from = x.const_data_ptr(), *of = gradient.const_data_ptr();
   void* to = ofInput.mutable_data_ptr();
@@ -202,28 +197,6 @@ at::Tensor swiGluBackwardWith(Gate gate, const at::Tensor& x, const at::Tensor& 
   gate.program->launch("swiGluBackward", blocksFor(gate.eights, kThreads, 32 * gate.program->multiprocessors()),
                        kThreads, arguments);
   return ofInput;
-}
-
-template <typename T>
-T there(std::optional<T> kernel) {
-  TORCH_CHECK(kernel, "there is no kernel for this tensor");
-  return *std::move(kernel);
-}
-
-// A program was made by a compiler that no test has seen, for a device that none has run on. Where one is asked for
-// first, it does a little and is compared with ATen; what does not agree is not used.
-bool isTrusted(const GpuProgram* program, const char* name, const std::function<at::Tensor()>& difference) {
-  static std::mutex mutex;
-  static std::map<const GpuProgram*, bool> known;
-  std::lock_guard<std::mutex> lock(mutex);
-  const auto found = known.find(program);
-  if (found != known.end()) return found->second;
-  at::NoGradGuard noGrad;
-  const c10::impl::ExcludeDispatchKeyGuard noAutocast(c10::autocast_dispatch_keyset);
-  const double off = difference().item<double>();
-  const bool agrees = off <= 0.02;  // bfloat16 has eight bits
-  if (!agrees) distrustGpuPrograms(std::string(name) + " is off by " + std::to_string(off));
-  return known[program] = agrees;
 }
 
 at::Tensor largestDifference(const std::vector<std::pair<at::Tensor, at::Tensor>>& pairs) {
@@ -242,49 +215,76 @@ at::Tensor waves(at::IntArrayRef shape, double speed, const at::TensorOptions& o
   return at::arange(count, options.dtype(at::kFloat)).mul(speed).sin().view(shape).to(options.dtype());
 }
 
-bool isTrusted(const Norm& norm, const at::Tensor& like, at::ScalarType out, bool isCentered) {
-  return isTrusted(norm.program, isCentered ? "layer norm" : "root-mean-square norm", [&] {
-    const int64_t width = like.size(-1);
-    const at::TensorOptions wide = at::TensorOptions(like.device()).dtype(at::kFloat);
-    // As queries lie in the product that gives queries, keys and values.
-    const at::Tensor x = waves({5, 7, 3, 2, width}, 0.7, like.options()).select(2, 1);
-    const at::Tensor g = waves({5, 2, 7, width}, 1.3, wide.dtype(out)).transpose(1, 2);
-    const at::Tensor weight = waves({width}, 2.1, wide) + 1, bias = waves({width}, 0.3, wide);
-    const Norm small{norm.program, norm.division, 5 * 7 * 2};
-    const at::Tensor x32 = x.to(at::kFloat), g32 = g.to(at::kFloat), mean = x32.mean({-1}, true);
-    const at::Tensor centered = isCentered ? x32 - mean : x32;
-    const at::Tensor scale = (centered.square().mean({-1}, true) + 1e-6).rsqrt(), n = centered * scale;
-    const at::Tensor y = n * weight + (isCentered ? bias : at::zeros_like(bias)), gw = g32 * weight;
-    const at::Tensor ofInput =
-        scale * (gw - (isCentered ? gw.mean({-1}, true) : at::zeros_like(scale)) - n * (gw * n).mean({-1}, true));
-    const NormGradients got = normBackwardWith(small, x, g, weight, isCentered, 1e-6);
-    std::vector<std::pair<at::Tensor, at::Tensor>> pairs{
-        {normWith(small, x, weight, isCentered ? std::optional(bias) : std::nullopt, 1e-6, out), y},
-        {got.ofInput, ofInput},
-        {got.ofWeight, (g32 * n).sum({0, 1, 2})}};
-    if (isCentered) pairs.emplace_back(got.ofBias, g32.sum({0, 1, 2}));
-    return largestDifference(pairs);
-  });
+at::Tensor normDifference(const Norm& small, const at::Tensor& like, at::ScalarType out, bool isCentered) {
+  const int64_t width = like.size(-1);
+  const at::TensorOptions wide = at::TensorOptions(like.device()).dtype(at::kFloat);
+  // As queries lie in the product that gives queries, keys and values.
+  const at::Tensor x = waves({small.rows / 14, 7, 3, 2, width}, 0.7, like.options()).select(2, 1);
+  const at::Tensor g = waves({small.rows / 14, 2, 7, width}, 1.3, wide.dtype(out)).transpose(1, 2);
+  const at::Tensor weight = waves({width}, 2.1, wide) + 1, bias = waves({width}, 0.3, wide);
+  const at::Tensor x32 = x.to(at::kFloat), g32 = g.to(at::kFloat), mean = x32.mean({-1}, true);
+  const at::Tensor centered = isCentered ? x32 - mean : x32;
+  const at::Tensor scale = (centered.square().mean({-1}, true) + 1e-6).rsqrt(), n = centered * scale;
+  const at::Tensor y = n * weight + (isCentered ? bias : at::zeros_like(bias)), gw = g32 * weight;
+  const at::Tensor ofInput =
+      scale * (gw - (isCentered ? gw.mean({-1}, true) : at::zeros_like(scale)) - n * (gw * n).mean({-1}, true));
+  const NormGradients got = normBackwardWith(small, x, g, weight, isCentered, 1e-6);
+  std::vector<std::pair<at::Tensor, at::Tensor>> pairs{
+      {normWith(small, x, weight, isCentered ? std::optional(bias) : std::nullopt, 1e-6, out), y},
+      {got.ofInput, ofInput},
+      {got.ofWeight, (g32 * n).sum({0, 1, 2})}};
+  if (isCentered) pairs.emplace_back(got.ofBias, g32.sum({0, 1, 2}));
+  return largestDifference(pairs);
 }
 
-bool isTrusted(const Gate& gate, const at::Tensor& like) {
-  return isTrusted(gate.program, "SwiGLU", [&] {
-    constexpr int64_t kWidth = 24, kRows = 37;
-    const at::Tensor x = waves({kRows, 2 * kWidth}, 0.7, like.options()) * 3;
-    const at::Tensor g = waves({kRows, kWidth}, 1.3, like.options());
-    const Gate small{gate.program, kWidth / 8, kRows * kWidth / 8};
-    const at::Tensor value = x.narrow(1, 0, kWidth), open = x.narrow(1, kWidth, kWidth);
-    return largestDifference(
-        {{swiGluWith(small, x), at::silu(open) * value},
-         {swiGluBackwardWith(small, x, g), at::cat({g * at::silu(open), at::silu_backward(g * value, open)}, -1)}});
+std::optional<Norm> normFor(const at::Tensor& x, at::ScalarType out, bool isCentered) {
+  if (!x.is_cuda() || x.layout() != at::kStrided || x.dim() == 0 || x.numel() == 0) return std::nullopt;
+  const auto from = codeOf(x.scalar_type()), to = codeOf(out);
+  const auto division = divisionOf(x.size(-1));
+  const int64_t rows = x.numel() / x.size(-1);
+  if (!from || !to || !division || rows > INT_MAX || (isCentered && division->chunks > 2)) return std::nullopt;
+  if (x.scalar_type() != out && x.scalar_type() != at::kFloat) return std::nullopt;
+  const Shape shape{*from, *to, static_cast<int>(division->lanes), static_cast<int>(division->chunks), isCentered};
+  const char* name = isCentered ? "layer norm" : "root-mean-square norm";
+  const GpuProgram* program = programFor(x.device(), shape, name, [&](const GpuProgram& made) {
+    return normDifference({&made, *division, 5 * 14}, x, out, isCentered);
   });
+  if (program == nullptr) return std::nullopt;
+  return Norm{program, *division, rows};
+}
+
+at::Tensor gateDifference(const GpuProgram& program, const at::Tensor& like) {
+  constexpr int64_t kWidth = 24, kRows = 37;
+  const at::Tensor x = waves({kRows, 2 * kWidth}, 0.7, like.options()) * 3;
+  const at::Tensor g = waves({kRows, kWidth}, 1.3, like.options());
+  const Gate small{&program, kWidth / 8, kRows * kWidth / 8};
+  const at::Tensor value = x.narrow(1, 0, kWidth), open = x.narrow(1, kWidth, kWidth);
+  return largestDifference(
+      {{swiGluWith(small, x), at::silu(open) * value},
+       {swiGluBackwardWith(small, x, g), at::cat({g * at::silu(open), at::silu_backward(g * value, open)}, -1)}});
+}
+
+std::optional<Gate> gateFor(const at::Tensor& x) {
+  if (!x.is_cuda() || x.dim() == 0 || x.numel() == 0 || !x.is_contiguous() || !isAligned(x)) return std::nullopt;
+  const auto code = codeOf(x.scalar_type());
+  if (!code || x.size(-1) % 16 != 0 || x.numel() / 16 > INT_MAX) return std::nullopt;
+  const GpuProgram* program = programFor(x.device(), {*code, *code}, "SwiGLU", [&](const GpuProgram& made) {
+    return gateDifference(made, x);
+  });
+  if (program == nullptr) return std::nullopt;
+  return Gate{program, static_cast<uint32_t>(x.size(-1) / 16), static_cast<uint32_t>(x.numel() / 16)};
+}
+
+template <typename T>
+T there(std::optional<T> kernel) {
+  TORCH_CHECK(kernel, "there is no kernel for this tensor");
+  return *std::move(kernel);
 }
 
 }  // namespace
 
 bool hasGpuNorm(const at::Tensor& x, bool isCentered, at::ScalarType dtype) {
-  const auto norm = normFor(x, dtype, isCentered);
-  return norm && isTrusted(*norm, x, dtype, isCentered);
+  return normFor(x, dtype, isCentered).has_value();
 }
 
 at::Tensor gpuNorm(const at::Tensor& x, const at::Tensor& weight, const std::optional<at::Tensor>& bias, double eps,
@@ -297,10 +297,7 @@ NormGradients gpuNormBackward(const at::Tensor& x, const at::Tensor& gradient, c
   return normBackwardWith(there(normFor(x, gradient.scalar_type(), isCentered)), x, gradient, weight, isCentered, eps);
 }
 
-bool hasGpuSwiGlu(const at::Tensor& x) {
-  const auto gate = gateFor(x);
-  return gate && isTrusted(*gate, x);
-}
+bool hasGpuSwiGlu(const at::Tensor& x) { return gateFor(x).has_value(); }
 
 at::Tensor gpuSwiGlu(const at::Tensor& x) { return swiGluWith(there(gateFor(x)), x); }
 

@@ -52,16 +52,9 @@ struct Linear : public torch::autograd::Function<Linear> {
   }
 };
 
-// What autocast turns products on a device into; nothing outside of it.
-std::optional<at::ScalarType> castTo(c10::DeviceType device) {
-  const bool knows = device == c10::DeviceType::CPU || device == c10::DeviceType::CUDA;
-  if (!knows || !at::autocast::is_autocast_enabled(device)) return std::nullopt;
-  return at::autocast::get_autocast_dtype(device);
-}
-
 // Whether x·Wᵀ + b is what it seems to be. Everything else is aten::linear's to compute or to refuse.
 bool fits(const at::Tensor& x, const at::Tensor& weight, const std::optional<at::Tensor>& bias) {
-  const bool isCast = castTo(x.device().type()) && x.scalar_type() != at::kDouble;
+  const bool isCast = productDtype(x.device().type()) && x.scalar_type() != at::kDouble;
   const auto alike = [&](const at::Tensor& t) {
     return t.device() == x.device() && at::isFloatingType(t.scalar_type()) &&
            (t.scalar_type() == x.scalar_type() || (isCast && t.scalar_type() != at::kDouble));
@@ -80,7 +73,7 @@ napi_value linear(Environment& e, napi_value* argv, size_t argc) {
       at::GradMode::is_enabled() && (x.requires_grad() || weight.requires_grad() || (bias && bias->requires_grad()));
   if (!followed) return makeInt(e, e.store(at::linear(x, weight, bias)));
   const c10::DeviceType device = x.device().type();
-  if (const auto dtype = castTo(device)) {
+  if (const auto dtype = productDtype(device)) {
     x = at::autocast::cached_cast(*dtype, x, device);
     weight = at::autocast::cached_cast(*dtype, weight, device);
     if (bias) bias = at::autocast::cached_cast(*dtype, *bias, device);
@@ -174,7 +167,7 @@ napi_value multiHeadAttention(Environment& e, napi_value* argv, size_t argc) {
   const at::Tensor qs = swapped(q), ks = swapped(k), vs = swapped(v);
   const bool followed =
       at::GradMode::is_enabled() && (q.requires_grad() || k.requires_grad() || v.requires_grad()) && q.is_cpu() &&
-      !castTo(q.device().type()) && !(mask && mask->requires_grad());
+      !productDtype(q.device().type()) && !(mask && mask->requires_grad());
   if (!followed || at::_fused_sdp_choice(qs, ks, vs, mask) != kFlashBackend)
     return makeInt(e, e.store(swapped(at::scaled_dot_product_attention(qs, ks, vs, mask)).flatten(2)));
   if (mask && mask->scalar_type() == at::kBool) {

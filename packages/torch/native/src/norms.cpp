@@ -12,7 +12,6 @@
 
 #include <ATen/ATen.h>
 #include <ATen/ExpandUtils.h>
-#include <ATen/autocast_mode.h>
 #include <c10/core/impl/LocalDispatchKeySet.h>
 #include <torch/csrc/autograd/custom_function.h>
 
@@ -155,13 +154,11 @@ napi_value rmsNorm(Environment& e, napi_value* argv, size_t argc) {
     return t.is_cpu() && t.scalar_type() == at::kFloat && t.layout() == at::kStrided && t.is_contiguous();
   };
   if (!plain(x) || !plain(weight) || x.numel() == 0) {
-    constexpr auto kGpu = c10::DeviceType::CUDA;
-    const bool isCast = forProduct && x.is_cuda() && x.scalar_type() == at::kFloat &&
-                        at::autocast::is_autocast_enabled(kGpu) && weight.scalar_type() == at::kFloat;
-    if (isCast) {
-      const at::ScalarType dtype = at::autocast::get_autocast_dtype(kGpu);
-      if (hasGpuNorm(x, false, dtype)) return makeInt(e, e.store(onGpu(x, weight, std::nullopt, eps, dtype)));
-      return makeInt(e, e.store(at::rms_norm(x, {x.size(-1)}, weight, eps).to(dtype)));
+    const bool isCast =
+        forProduct && x.is_cuda() && x.scalar_type() == at::kFloat && weight.scalar_type() == at::kFloat;
+    if (const auto dtype = isCast ? productDtype(c10::DeviceType::CUDA) : std::nullopt) {
+      if (hasGpuNorm(x, false, *dtype)) return makeInt(e, e.store(onGpu(x, weight, std::nullopt, eps, *dtype)));
+      return makeInt(e, e.store(at::rms_norm(x, {x.size(-1)}, weight, eps).to(*dtype)));
     }
     if (x.scalar_type() == weight.scalar_type()) return makeInt(e, e.store(at::rms_norm(x, {x.size(-1)}, weight, eps)));
     return makeInt(

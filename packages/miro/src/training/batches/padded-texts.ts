@@ -1,6 +1,6 @@
 /**
  * Batches whose texts have one of a few lengths, for GPUs: a recording of a step serves one length, and cuDNN's
- * attention builds a plan for each, which takes it between 25 ms and a second.
+ * attention, where it is asked for, builds a plan for each, which takes it between 25 ms and a second.
  *
  * What is added is masked, so that it changes nothing but how sums are rounded; a network that attends what is masked
  * keeps its texts as they are.
