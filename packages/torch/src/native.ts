@@ -93,6 +93,7 @@ export interface Native {
   manualSeed(seed: number | bigint): void;
   setNumThreads(n: number): void;
   getNumThreads(): number;
+  loopThreads(): number;
   memoryStats(): [live: number, peak: number, cached: number, tensors: number];
   emptyCache(): void;
   cudaMemory(device: number): [allocated: number, reserved: number, peak: number];

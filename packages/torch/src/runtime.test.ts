@@ -1,6 +1,19 @@
 import { execFileSync } from "node:child_process";
 import { expect, test } from "vitest";
-import { buildInfo, cuda } from "./index.js";
+import { buildInfo, cuda, getNumThreads, setNumThreads } from "./index.js";
+import { native } from "./native.js";
+
+test("the addon's own loops run on as many threads as libtorch's operators", () => {
+  const before = getNumThreads();
+  try {
+    for (const threads of [1, 2, 3]) {
+      setNumThreads(threads);
+      expect(native.loopThreads()).toBe(threads);
+    }
+  } finally {
+    setNumThreads(before);
+  }
+});
 
 test("float32 is exact on CUDA until TF32 is allowed, for products and convolutions apart", () => {
   expect(cuda.allowTf32()).toEqual({ matmul: false, cudnn: false });

@@ -3,9 +3,9 @@
 // here waits for a device.
 #include "environment.hpp"
 #include "lists.hpp"
+#include "parallel.hpp"
 
 #include <ATen/ATen.h>
-#include <ATen/Parallel.h>
 
 #include <algorithm>
 #include <array>
@@ -79,7 +79,7 @@ bool arePlain(const Tensors& list) { return std::all_of(list.begin(), list.end()
 template <typename Piece>
 void inPieces(int64_t n, const Piece& piece) {
   const int64_t pieces = (n + lists::kPiece - 1) / lists::kPiece;
-  at::parallel_for(0, pieces, 1, [&](int64_t first, int64_t last) {
+  inParallel(pieces, 1, [&](int64_t first, int64_t last) {
     for (int64_t k = first; k < last; ++k) piece(k * lists::kPiece, std::min(lists::kPiece, n - k * lists::kPiece));
   });
 }

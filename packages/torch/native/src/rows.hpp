@@ -2,8 +2,7 @@
 #pragma once
 
 #include "lists.hpp"
-
-#include <ATen/Parallel.h>
+#include "parallel.hpp"
 
 #include <algorithm>
 
@@ -13,7 +12,7 @@ namespace miro {
 template <typename Row>
 void forRows(int64_t rows, int64_t width, const Row& row) {
   const int64_t least = std::max<int64_t>(1, lists::kPiece / std::max<int64_t>(1, width));
-  at::parallel_for(0, rows, least, [&](int64_t from, int64_t to) {
+  inParallel(rows, least, [&](int64_t from, int64_t to) {
     for (int64_t r = from; r < to; ++r) row(r);
   });
 }

@@ -2,6 +2,7 @@
 #include "allocator.hpp"
 #include "environment.hpp"
 #include "gpu_program.hpp"
+#include "parallel.hpp"
 
 #include <ATen/CPUGeneratorImpl.h>
 #include <ATen/Context.h>
@@ -13,6 +14,9 @@
 #include <dlfcn.h>
 
 #include <algorithm>
+#include <mutex>
+#include <set>
+#include <thread>
 #if defined(__x86_64__)
 #include <cpuid.h>
 #endif
@@ -109,6 +113,17 @@ napi_value setNumThreads(Environment& e, napi_value* argv, size_t argc) {
   return makeUndefined(e);
 }
 napi_value getNumThreads(Environment& e, napi_value*, size_t) { return makeInt(e, at::get_num_threads()); }
+
+// loopThreads() -> on how many threads a loop of this addon runs that has work for all
+napi_value loopThreads(Environment& e, napi_value*, size_t) {
+  std::mutex mutex;
+  std::set<std::thread::id> threads;
+  inParallel(at::get_num_threads(), 1, [&](int64_t, int64_t) {
+    const std::lock_guard<std::mutex> lock(mutex);
+    threads.insert(std::this_thread::get_id());
+  });
+  return makeInt(e, static_cast<int64_t>(threads.size()));
+}
 
 // memoryStats() -> [live, peak, cached bytes on the CPU, live handles]
 napi_value memoryStats(Environment& e, napi_value*, size_t) {
@@ -277,6 +292,7 @@ const std::vector<Binding> kRuntimeBindings = {{"generatorNew", generatorNew},
                                                {"manualSeed", manualSeed},
                                                {"setNumThreads", setNumThreads},
                                                {"getNumThreads", getNumThreads},
+                                               {"loopThreads", loopThreads},
                                                {"memoryStats", memoryStats},
                                                {"emptyCache", emptyCache},
                                                {"cudaMemory", cudaMemory},
