@@ -5,6 +5,7 @@ import { fileURLToPath } from "node:url";
 import { addonFile, loadAdvice, theseSurroundings } from "./addon-file.js";
 import { TorchError } from "./errors.js";
 import { loadNamedLibtorch } from "./named-libtorch.js";
+import { shortenSpinning } from "./spinning.js";
 
 /** A tensor's name in native code: slot index and generation in one 31-bit integer. 0 is no tensor. */
 export type Handle = number;
@@ -172,16 +173,6 @@ export interface Native {
 /** flags[0] is raised by the addon when forgotten tensors may be worth collecting. */
 export const flags = new Int32Array(4);
 
-/**
- * How long libtorch's threads (GNU OpenMP) spin for work before they sleep. The default, some 15 ms, makes every small
- * operator wait for threads that another process keeps from running: a machine with more runnable threads than cores
- * computes ten times slower. A hundred microseconds bridge the gap between two operators just as well.
- */
-function shortenSpinning(): void {
-  const { env } = process;
-  if (env.OMP_WAIT_POLICY === undefined && env.GOMP_SPINCOUNT === undefined) env.GOMP_SPINCOUNT = "2000";
-}
-
 /** The folder of this package. */
 const home = () => dirname(dirname(fileURLToPath(import.meta.url)));
 
@@ -190,7 +181,7 @@ export const addonPath = (): string => addonFile(theseSurroundings(home()));
 
 function load(): Native {
   const file = addonPath();
-  shortenSpinning();
+  shortenSpinning(process.env);
   loadNamedLibtorch(file);
   try {
     const addon = createRequire(import.meta.url)(file) as Native;

@@ -18,19 +18,6 @@ void addScaled(float* x, const float* y, float c, int64_t n);
 // x ← x + weight·(y − x)
 void moveTowards(float* x, const float* y, float weight, int64_t n);
 
-// The largest |x|; not a number where one is none
-float largest(const float* x, int64_t n);
-// Whole parts of middle + factor · x, which must lie within 0 and 255
-void toBytes(const float* x, float factor, float middle, uint8_t* bytes, int64_t n);
-// x ← c·x + bias + more; bias, more or both may be null
-void scaleAndAdd(float* x, float c, const float* bias, const float* more, int64_t n);
-// x ← (c·x + bias) · SiLU(c·gate + gateBias); both biases may be null
-void scaleAndGate(float* x, const float* gate, float c, const float* bias, const float* gateBias, int64_t n);
-
-// Between bfloat16 and float32, rounded to the nearest, of two to the even one; what is not a number stays none
-void widen(const uint16_t* x, float* y, int64_t n);
-void narrow(const float* x, uint16_t* y, int64_t n);
-
 // Of one step of LAMB for one tensor.
 struct Lamb {
   float old1, new1, old2, new2;        // β₁, 1 − β₁, β₂, 1 − β₂, each rounded by itself

@@ -4,10 +4,12 @@
 // On the CPU in float32 the former gives, to the bit, what ATen's operators give one after the other (pow, mean, add,
 // rsqrt, mul, mul, and their derivatives), in a third of the passes over memory. Sums, whose result depends on their
 // order, are left to the operators that would have made them; what is done here rounds each value by itself, as the
-// file is compiled without contraction of products and sums. On GPUs the kernels of gpu_rows.hpp are used where they
-// fit. Everything else goes to ATen.
+// file is compiled without contraction of products and sums. Without gradients, layer norms on the CPU and norms in
+// bfloat16 are one pass over their rows by row_loops.cpp. On GPUs the kernels of gpu_rows.hpp are used where
+// they fit. Everything else goes to ATen.
 #include "environment.hpp"
 #include "gpu_rows.hpp"
+#include "row_loops.hpp"
 #include "rows.hpp"
 
 #include <ATen/ATen.h>
@@ -131,12 +133,93 @@ struct GpuNorm : public torch::autograd::Function<GpuNorm> {
   }
 };
 
+bool isFollowed(const at::Tensor& x, const at::Tensor& weight, const std::optional<at::Tensor>& bias = std::nullopt) {
+  return at::GradMode::is_enabled() && (x.requires_grad() || weight.requires_grad() || (bias && bias->requires_grad()));
+}
+
+// Rows of the last dimension that lie as `outer` groups of `inner` rows, each kind with a stride of its own.
+struct RowGroups {
+  int64_t outer = 1, outerStride = 0, inner = 1, innerStride = 0;
+
+  // Nothing where they do not lie so.
+  static std::optional<RowGroups> of(const at::Tensor& x) {
+    if (x.stride(-1) != 1 && x.size(-1) != 1) return std::nullopt;
+    RowGroups g;
+    int64_t k = x.dim() - 2;
+    const auto collapse = [&](int64_t& count, int64_t& stride) {
+      for (; k >= 0; --k) {
+        if (x.size(k) == 1) continue;
+        if (count != 1 && x.stride(k) != count * stride) return;
+        if (count == 1) stride = x.stride(k);
+        count *= x.size(k);
+      }
+    };
+    collapse(g.inner, g.innerStride);
+    collapse(g.outer, g.outerStride);
+    if (k >= 0) return std::nullopt;
+    return g;
+  }
+
+  // Calls `rows(first, count, place)` for all rows, `count` of one group at a time; the first one lies at `place`.
+  template <typename Rows>
+  void each(int64_t width, const Rows& rows) const {
+    inParallel(outer * inner, leastRows(width), [&](int64_t from, int64_t to) {
+      while (from < to) {
+        const int64_t group = from / inner, i = from % inner, count = std::min(inner - i, to - from);
+        rows(from, count, group * outerStride + i * innerStride);
+        from += count;
+      }
+    });
+  }
+};
+
+bool isStridedCpu(const at::Tensor& t) { return t.is_cpu() && t.layout() == at::kStrided && t.numel() > 0; }
+
+uint16_t* bits(at::BFloat16* values) { return reinterpret_cast<uint16_t*>(values); }
+const uint16_t* bits(const at::BFloat16* values) { return reinterpret_cast<const uint16_t*>(values); }
+
+// float32 or bfloat16, without gradients
+at::Tensor layerNormOnCpu(at::Tensor x, const at::Tensor& weight, const at::Tensor& bias, double eps) {
+  std::optional<RowGroups> found = RowGroups::of(x);
+  if (!found) found = RowGroups::of(x = x.contiguous());
+  const at::Tensor w = weight.to(at::kFloat).contiguous(), b = bias.to(at::kFloat).contiguous();
+  at::Tensor result = at::empty(x.sizes(), x.options(), at::MemoryFormat::Contiguous);
+  const int64_t width = x.size(-1), stride = found->innerStride;
+  const float *scale = w.const_data_ptr<float>(), *added = b.const_data_ptr<float>();
+  const auto small = static_cast<float>(eps);
+  if (x.scalar_type() == at::kFloat) {
+    const float* in = x.const_data_ptr<float>();
+    float* out = result.mutable_data_ptr<float>();
+    found->each(width, [&](int64_t first, int64_t count, int64_t place) {
+      rows::layerNorm(in + place, count, stride, scale, added, small, out + first * width, width);
+    });
+  } else {
+    const uint16_t* in = bits(x.const_data_ptr<at::BFloat16>());
+    uint16_t* out = bits(result.mutable_data_ptr<at::BFloat16>());
+    found->each(width, [&](int64_t first, int64_t count, int64_t place) {
+      rows::layerNorm(in + place, count, stride, scale, added, small, out + first * width, width);
+    });
+  }
+  return result;
+}
+
+// In bfloat16, contiguous, without gradients: the quotient is rounded before it meets the weight.
+at::Tensor rmsNormInBfloat16(const at::Tensor& x, const at::Tensor& weight, double eps) {
+  const int64_t width = x.size(-1), rows = x.numel() / width;
+  at::Tensor result = at::empty(x.sizes(), x.options());
+  const uint16_t *in = bits(x.const_data_ptr<at::BFloat16>()), *w = bits(weight.const_data_ptr<at::BFloat16>());
+  uint16_t* out = bits(result.mutable_data_ptr<at::BFloat16>());
+  forRows(rows, width, [&](int64_t r) {
+    rows::rmsNorm(in + r * width, w, static_cast<float>(eps), out + r * width, width);
+  });
+  return result;
+}
+
 // Only where there is a kernel.
 at::Tensor onGpu(const at::Tensor& x, const at::Tensor& weight, const std::optional<at::Tensor>& bias, double eps,
                  at::ScalarType dtype) {
-  const bool followed =
-      at::GradMode::is_enabled() && (x.requires_grad() || weight.requires_grad() || (bias && bias->requires_grad()));
-  return followed ? GpuNorm::apply(x, weight, bias, eps, dtype) : gpuNorm(x, weight, bias, eps, dtype);
+  return isFollowed(x, weight, bias) ? GpuNorm::apply(x, weight, bias, eps, dtype)
+                                     : gpuNorm(x, weight, bias, eps, dtype);
 }
 
 // rmsNorm(x, weight, eps, forProduct) -> in the dtype of x; for a product, in the one that autocast gives to products
@@ -150,10 +233,15 @@ napi_value rmsNorm(Environment& e, napi_value* argv, size_t argc) {
     throw UsageError{"rmsNorm: expected a weight for each value of the last dimension, got " + describe(x) + " and " +
                      describe(weight)};
   }
-  const auto plain = [](const at::Tensor& t) {
-    return t.is_cpu() && t.scalar_type() == at::kFloat && t.layout() == at::kStrided && t.is_contiguous();
+  const auto arePlain = [&](at::ScalarType dtype) {
+    const auto isPlain = [=](const at::Tensor& t) {
+      return isStridedCpu(t) && t.scalar_type() == dtype && t.is_contiguous();
+    };
+    return isPlain(x) && isPlain(weight);
   };
-  if (!plain(x) || !plain(weight) || x.numel() == 0) {
+  const bool followed = isFollowed(x, weight);
+  if (!followed && arePlain(at::kBFloat16)) return makeInt(e, e.store(rmsNormInBfloat16(x, weight, eps)));
+  if (!arePlain(at::kFloat)) {
     const bool isCast =
         forProduct && x.is_cuda() && x.scalar_type() == at::kFloat && weight.scalar_type() == at::kFloat;
     if (const auto dtype = isCast ? productDtype(c10::DeviceType::CUDA) : std::nullopt) {
@@ -164,9 +252,7 @@ napi_value rmsNorm(Environment& e, napi_value* argv, size_t argc) {
     return makeInt(
         e, e.store(at::rms_norm(x.to(at::kFloat), {x.size(-1)}, std::nullopt, eps).to(x.scalar_type()).mul(weight)));
   }
-  if (at::GradMode::is_enabled() && (x.requires_grad() || weight.requires_grad())) {
-    return makeInt(e, e.store(RmsNorm::apply(x, x, weight, eps)));
-  }
+  if (followed) return makeInt(e, e.store(RmsNorm::apply(x, x, weight, eps)));
   return makeInt(e, e.store(scaledRows(x, inverseRms(x, eps), weight)));
 }
 
@@ -185,6 +271,8 @@ napi_value layerNorm(Environment& e, napi_value* argv, size_t argc) {
   }
   const at::ScalarType dtype = x.scalar_type();
   if (hasGpuNorm(x, true, dtype)) return makeInt(e, e.store(onGpu(x, weight, bias, eps, dtype)));
+  if (!isFollowed(x, weight, bias) && isStridedCpu(x) && (dtype == at::kFloat || dtype == at::kBFloat16))
+    return makeInt(e, e.store(layerNormOnCpu(x, weight, bias, eps)));
   const c10::impl::ExcludeDispatchKeyGuard noAutocast(c10::autocast_dispatch_keyset);
   return makeInt(e, e.store(at::layer_norm(x, {x.size(-1)}, weight.to(dtype), bias.to(dtype), eps)));
 }

@@ -8,11 +8,13 @@
 
 namespace miro {
 
+// Rows that a thread takes at least.
+inline int64_t leastRows(int64_t width) { return std::max<int64_t>(1, lists::kPiece / std::max<int64_t>(1, width)); }
+
 // Calls `row(r)` for all rows, of `width` values each.
 template <typename Row>
 void forRows(int64_t rows, int64_t width, const Row& row) {
-  const int64_t least = std::max<int64_t>(1, lists::kPiece / std::max<int64_t>(1, width));
-  inParallel(rows, least, [&](int64_t from, int64_t to) {
+  inParallel(rows, leastRows(width), [&](int64_t from, int64_t to) {
     for (int64_t r = from; r < to; ++r) row(r);
   });
 }

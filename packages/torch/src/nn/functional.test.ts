@@ -182,6 +182,69 @@ describe("fusedRmsNorm", () => {
   });
 });
 
+describe("norms on the CPU without gradients", () => {
+  /** The same on one thread and on three, with which nothing may change. */
+  const onAnyThreads = (norm: () => Tensor): Tensor => {
+    const threads = getNumThreads();
+    try {
+      const [one, three] = [1, 3].map((count) => {
+        setNumThreads(count);
+        return norm();
+      }) as [Tensor, Tensor];
+      expect(three.eq(one).all().item()).toBe(1);
+      return one;
+    } finally {
+      setNumThreads(threads);
+    }
+  };
+  const most = (t: Tensor): number => t.abs().max().item();
+
+  test.each([1, 7, 16, 32, 50, 1024])("in bfloat16 of width %i round the quotient, then its product", (width) => {
+    scope(() => {
+      manualSeed(21);
+      const x = randn([900, width]).mul(3).to("bfloat16");
+      const weight = randn([width]).to("bfloat16");
+      const quotient = x.double().div(x.double().square().mean([-1], true).add(1e-6).sqrt());
+      const expected = quotient.to("bfloat16").mul(weight);
+      const y = onAnyThreads(() => F.fusedRmsNorm(x, weight, 1e-6));
+      expect([y.dtype, y.shape]).toEqual(["bfloat16", x.shape]);
+      // A quotient may lie so near to the middle of two that float32 rounds it to the other.
+      const off = y.float().sub(expected.float()).abs().div(expected.float().abs().add(1e-3));
+      expect(most(off)).toBeLessThan(2 ** -6);
+      expect(off.gt(0).float().mean().item()).toBeLessThan(1e-3);
+    });
+  });
+
+  test.each(["float32", "bfloat16"] as const)("of rows in %s that lie in any way are layer norm's", (dtype) => {
+    scope(() => {
+      manualSeed(22);
+      const layouts = {
+        "one of three side by side": randn([2, 80, 3, 16, 32]).to(dtype).unbind(2)[1]!,
+        "side by side": randn([3, 50, 64]).add(5).to(dtype),
+        "every second": randn([80, 2, 33]).to(dtype).select(1, 0),
+        "in no order": randn([7, 5, 6, 20]).to(dtype).permute(2, 0, 1, 3),
+        "with gaps": randn([20, 64]).to(dtype).t(),
+        repeated: randn([1, 24]).to(dtype).expand(30, -1),
+        "of one value": randn([9, 1]).to(dtype),
+        "a single one": randn([300]).to(dtype),
+      };
+      for (const [layout, x] of Object.entries(layouts)) {
+        const width = x.shape.at(-1)!;
+        const [weight, bias] = [randn([width]).to(dtype), randn([width]).to(dtype)];
+        const y = onAnyThreads(() => F.fusedLayerNorm(x, weight, bias, 1e-6));
+        expect([y.dtype, y.shape, y.isContiguous], layout).toEqual([dtype, x.shape, true]);
+        const expected = F.layerNorm(x.double(), [width], weight.double(), bias.double(), 1e-6);
+        const off = most(y.double().sub(expected).div(expected.abs().add(1)));
+        expect(off, layout).toBeLessThan(dtype === "float32" ? 2e-6 : 2 ** -8);
+      }
+      const none = F.fusedLayerNorm(zeros([0, 4]), ones([4]), zeros([4]), 1e-6);
+      expect(none.shape).toEqual([0, 4]);
+      const unknown = F.fusedLayerNorm(tensor([[1, Number.NaN]]).to(dtype), ones([2]), zeros([2]), 1e-6);
+      expect(unknown.isnan().all().item()).toBe(1);
+    });
+  });
+});
+
 /** The values of tensors as bytes. */
 const bytesOf = (...tensors: Tensor[]): string[] =>
   tensors.map((t) => Buffer.from((t.detach().float().data() as Float32Array).buffer).toString("hex"));

@@ -66,7 +66,8 @@ export function rmsNorm(
 
 /**
  * {@link rmsNorm} over the last dimension with a weight (last dimension), as one node of the graph. On the CPU in
- * float32 it gives the same values and gradients to the bit. It need not have a second derivative.
+ * float32 it gives the same values and gradients to the bit; in bfloat16 without gradients it rounds the quotient before
+ * it meets the weight. It need not have a second derivative.
  *
  * @param options.forProduct the result goes into matrix products alone: under autocast on a GPU it may come in the
  * dtype that these would turn it into, which saves a pass
@@ -82,9 +83,9 @@ export function fusedRmsNorm(
 
 /**
  * {@link layerNorm} over the last dimension, with weight and bias (last dimension) of any floating dtype, as one node
- * of the graph: computed in float32, in the dtype of `x`, also under autocast. On GPUs narrow rows, as the queries and
- * keys of attention are, have a kernel of their own, which takes them as they lie. It need not have a second
- * derivative.
+ * of the graph: computed in float32, in the dtype of `x`, also under autocast. Narrow rows, as the queries and keys of
+ * attention are, have a kernel of their own on GPUs, and all rows on CPUs without gradients. It takes them as they lie.
+ * It need not have a second derivative.
  */
 export function fusedLayerNorm(x: Tensor, weight: Tensor, bias: Tensor, eps: number): Tensor {
   return wrap(native.layerNorm(x.handle, weight.handle, bias.handle, eps));
