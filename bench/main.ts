@@ -90,9 +90,9 @@ const schema = z.strictObject({
   }),
   python: field(z.string().optional(), {
     expected: "a program",
-    help: "Python with the reference implementation",
+    help: "Python with the reference implementation, made as tests/reference/README.md says",
     flag: "--python <path>",
-    otherwise: "as bench/reference/README.md says",
+    otherwise: "$MIRO_BENCH_PYTHON, or python3 where it has that",
   }),
   device: field(z.string().default("cpu"), { expected: "cpu or cuda", help: "cpu or cuda", flag: "--device <name>" }),
   batch: field(z.array(count).min(1).default([1]), {
