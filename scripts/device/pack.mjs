@@ -78,8 +78,10 @@ function packTree(work) {
   mkdirSync(path.join(extra, "node_modules", "@miro-t2i"), { recursive: true });
   symlinkSync("../../packages/torch", path.join(extra, "node_modules", "@miro-t2i", "torch"));
   symlinkSync("../packages/miro", path.join(extra, "node_modules", "miro-t2i"));
-  const git = spawnSync("git", ["rev-parse", "--short", "HEAD"], { cwd: root, encoding: "utf8" });
-  writeFileSync(path.join(extra, "packed.json"), JSON.stringify({ commit: git.stdout?.trim() || "unknown" }));
+  const git = (...args) => spawnSync("git", args, { cwd: root, encoding: "utf8" }).stdout?.trim() ?? "";
+  const changes = git("status", "--porcelain", "--untracked-files=no") === "" ? "" : " with changes";
+  const commit = git("rev-parse", "--short", "HEAD") || "unknown";
+  writeFileSync(path.join(extra, "packed.json"), JSON.stringify({ commit: `${commit}${changes}` }));
   const [list, tar, packed] = ["files", "tree.tar", "tree.tar.xz"].map((name) => path.join(work, name));
   writeFileSync(list, packedFiles(root, lock).join("\n"));
   const owner = ["--owner=0", "--group=0"];

@@ -7,9 +7,9 @@
 # built there: half a minute on 16 cores, five on 2, which the budget does not count. With WORK=FOLDER it is done in that
 # folder and stays, so that further calls begin at once.
 #
-# $OUT (default ./device-check) receives setup.log; results.json and summary.txt of the check; NAME.json of a benchmark,
-# and bench.txt with what benchmarks printed. --python python3 measures the published Python code as well, where that
-# Python has it. Exit code: that of the check or benchmark; 1 when the set-up fails.
+# $OUT (default ./device-check) receives setup.log; results.json (anew after each phase) and summary.txt of the check;
+# NAME.json of a benchmark, and bench.txt with what benchmarks printed. --python python3 measures the published Python
+# code as well, where that Python has it. Exit code: that of the check or benchmark; 1 when the set-up fails.
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 out=${OUT:-$PWD/device-check}
@@ -54,6 +54,6 @@ if [ "${1:-}" = bench ]; then
   node bench/dist/main.js "$@" 2>&1 | tee -a "$out/bench.txt" || code=$?
   [ ! -d bench/results ] || cp bench/results/*.json "$out"
 else
-  node tests/dist/device/main.js --json "$@" 2> >(tee "$out/summary.txt") >"$out/results.json" || code=$?
+  node tests/dist/device/main.js --output "$out/results.json" "$@" 2>&1 | tee "$out/summary.txt" || code=$?
 fi
 exit "$code"

@@ -7,7 +7,12 @@ export interface Finding {
   state: "ok" | "failed" | "does not apply";
   /** The figure and its bound, or what went wrong. */
   said: string;
+  /** All of an error, with the place where it arose. */
+  details?: string;
 }
+
+/** Characters of an error that are kept: the reports of CUDA libraries are long. */
+const DETAILS = 20_000;
 
 /** What a phase is given: the device, and where its findings go as they come. */
 export class Checks {
@@ -26,7 +31,9 @@ export class Checks {
     try {
       this.tell({ check: name, state: "ok", said: (await body()) ?? "" });
     } catch (error) {
-      this.tell({ check: name, state: "failed", said: String((error as Error).message).split("\n")[0]! });
+      const { message, stack } = error as Error;
+      const details = String(stack ?? message).slice(0, DETAILS);
+      this.tell({ check: name, state: "failed", said: String(message).split("\n")[0]!, details });
     }
   }
 

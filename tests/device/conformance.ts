@@ -8,7 +8,7 @@ type Judge = typeof import("../../packages/torch/src/testing/op-conformance.js")
 /** The engine's compiled test helpers: they are no part of its package. */
 const helper = (name: string) => new URL(`../../../packages/torch/dist/testing/${name}.js`, import.meta.url).href;
 
-/** Lines whose failures are said. */
+/** Lines whose failures are said; the details have all. */
 const SHOWN = 3;
 
 export async function conformance(checks: Checks): Promise<void> {
@@ -29,7 +29,8 @@ export async function conformance(checks: Checks): Promise<void> {
         }
       });
       const more = wrong.length > SHOWN ? ` … ${wrong.length - SHOWN} more` : "";
-      must(wrong.length === 0, `${wrong.length} of ${chosen.length} lines: ${wrong.slice(0, SHOWN).join("; ")}${more}`);
+      const summary = `${wrong.length} of ${chosen.length} lines: ${wrong.slice(0, SHOWN).join("; ")}${more}`;
+      must(wrong.length === 0, [summary, ...wrong].join("\n"));
       return `${chosen.length} lines`;
     });
 

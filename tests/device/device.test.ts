@@ -1,6 +1,6 @@
 // How the device check treats a phase that fails, dies, hangs or says nothing, and what it prints of a run.
 import { spawnSync } from "node:child_process";
-import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
@@ -41,6 +41,19 @@ describe("a phase", () => {
     else expect(outcome.death).toMatch(death);
   });
 
+  test("that fails leaves all of an error, and the end of what it printed", async () => {
+    const check = `import { Checks } from ${JSON.stringify(new URL("../dist/device/checks.js", import.meta.url).href)};
+      const checks = new Checks("cpu", (finding) => process.send(finding));
+      await checks.check("x", () => { throw new Error("CUDA error: oh\\nat kernel.cu:7"); });
+      console.log("a report of many lines\\n".repeat(3));
+      process.exit(3);`;
+    const { findings, death, printed } = await run(check);
+    expect(findings).toMatchObject([{ state: "failed", said: "CUDA error: oh" }]);
+    expect(findings[0]!.details).toMatch(/CUDA error: oh\nat kernel.cu:7\n +at .*phase.mjs/);
+    expect(death).toBe("exit code 3: a report of many lines");
+    expect(printed.match(/many lines/g)).toHaveLength(3);
+  });
+
   test("is stopped at its limit with what it has started, and keeps its findings", async () => {
     const child = `import { spawn } from "node:child_process"; const c = spawn("sleep", ["60"]);`;
     const source = `${child} process.send({ check: String(c.pid), state: "ok", said: "" }); setInterval(() => {}, 1000);`;
@@ -76,6 +89,15 @@ describe("the program", () => {
     expect(status).toBe(1);
     expect(stdout).toMatch(/^train: LEFT OUT/m);
     expect(stdout).toMatch(/train FAILED$/m);
+  });
+
+  test("a file holds the findings after each phase, and why there are none", () => {
+    const file = join(folder, "results.json");
+    const results = () => JSON.parse(readFileSync(file, "utf8"));
+    expect(check("--device", "cpu", "--only", "replay", "--output", file).status).toBe(0);
+    expect(results()).toMatchObject({ problem: null, failed: [], phases: [{ name: "replay" }] });
+    expect(check("--device", "cuda:99", "--output", file).status).toBe(2);
+    expect(results()).toMatchObject({ problem: expect.stringMatching(/cuda:99 is not available/), phases: [] });
   });
 
   test.each([

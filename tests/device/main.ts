@@ -2,6 +2,7 @@
  * `npm run check:device`: whether a device computes what it should. Each phase runs in a process of its own within its
  * time; one that fails, dies or hangs does not keep the others from running.
  */
+import { renameSync, writeFileSync } from "node:fs";
 import { fileURLToPath } from "node:url";
 import { commaSeparated, field, flag, runProgram } from "miro-t2i/cli";
 import { z } from "zod";
@@ -34,6 +35,12 @@ const schema = z.strictObject({
     help: "seconds that all phases may take together",
     flag: "--budget <seconds>",
   }),
+  output: field(z.string().optional(), {
+    expected: "a file",
+    help: "file that receives the JSON, written anew after each phase",
+    flag: "-o, --output <file>",
+    writes: "file",
+  }),
   json: flag("print machine, versions and findings as JSON; the table then goes to stderr", "--json"),
 });
 
@@ -44,45 +51,57 @@ interface PhaseReport extends Outcome {
 
 const program = fileURLToPath(new URL("./phase.js", import.meta.url));
 
-async function main({ device, only, budget, json }: z.output<typeof schema>): Promise<number> {
+async function main({ device, only, budget, json, output }: z.output<typeof schema>): Promise<number> {
   const start = performance.now();
   const seconds = () => (performance.now() - start) / 1000;
   const say = (text: string) => void (json ? process.stderr : process.stdout).write(`${text}\n`);
 
   const asked = await collect<Machine>(program, ["machine", device], LOADING_SECONDS);
   const machine = asked.messages[0];
+  const phases: PhaseReport[] = [];
+  /** All that is known so far, as JSON. `problem`: why no phase can be run. */
+  const report = (problem: string | null): string => {
+    const { unavailable: _, versions, ...rest } = machine ?? {};
+    const record = { device, date: new Date().toISOString(), machine: rest, versions, budgetSeconds: budget };
+    const failed = phases.filter(isFailed).map(({ name }) => name);
+    const text = JSON.stringify({ ...record, seconds: seconds(), problem, failed, phases }, null, 2);
+    if (output === undefined) return text;
+    writeFileSync(`${output}.tmp`, `${text}\n`);
+    renameSync(`${output}.tmp`, output);
+    return text;
+  };
   if (machine === undefined || asked.death !== null) {
     process.stderr.write(`the engine could not be loaded: ${asked.death ?? "it said nothing"}\n`);
+    report(asked.printed || "the engine could not be loaded");
     return 1;
   }
   if (machine.unavailable !== null) {
     process.stderr.write(`--device: ${machine.unavailable}\n`);
+    report(machine.unavailable);
     return 2;
   }
   say(describe(device, machine));
-  const phases: PhaseReport[] = [];
   for (const name of PHASE_NAMES.filter((name) => only.includes(name))) {
     const left = budget - seconds();
     const limitSeconds = Math.min(PHASES[name].limitSeconds, Math.floor(left));
     const outcome: Outcome =
       left < SHORTEST_SECONDS
-        ? { state: "left out", seconds: 0, findings: [], death: null }
+        ? { state: "left out", seconds: 0, findings: [], death: null, printed: "" }
         : await runPhase(program, [name, device], limitSeconds);
-    const report: PhaseReport = { name, limitSeconds: Math.max(0, limitSeconds), ...outcome };
-    phases.push(report);
-    for (const line of linesOf(report)) say(line);
+    const phase: PhaseReport = { name, limitSeconds: Math.max(0, limitSeconds), ...outcome };
+    phases.push(phase);
+    for (const line of linesOf(phase)) say(line);
+    report(null);
   }
-  const failed = phases.filter(({ state }) => state !== "ok" && state !== "does not apply");
+  const failed = phases.filter(isFailed);
   const total = `${phases.length} phases in ${seconds().toFixed(0)} s`;
   say(failed.length === 0 ? `${total}: all hold` : `${total}: ${failed.map(({ name }) => name).join(", ")} FAILED`);
-  if (json) {
-    const { unavailable: _, versions, ...rest } = machine;
-    const record = { device, date: new Date().toISOString(), machine: rest, versions, budgetSeconds: budget };
-    const figures = { seconds: seconds(), failed: failed.map(({ name }) => name), phases };
-    process.stdout.write(`${JSON.stringify({ ...record, ...figures }, null, 2)}\n`);
-  }
+  const last = report(null);
+  if (json) process.stdout.write(`${last}\n`);
   return failed.length === 0 ? 0 : 1;
 }
+
+const isFailed = ({ state }: PhaseReport): boolean => state !== "ok" && state !== "does not apply";
 
 function describe(device: string, { cpu, cores, memoryGiB, gpus, driver, versions }: Machine): string {
   const gpu = gpus.map(({ name, memoryGiB, capability }) => `${name} (${memoryGiB} GiB, ${capability})`).join(", ");

@@ -9,21 +9,29 @@ export interface Outcome {
   findings: Finding[];
   /** How its process died, and its last words; null when it did not. */
   death: string | null;
+  /** The end of what it printed. */
+  printed: string;
 }
 
-/** The end of what a process has printed that is kept. */
-const TAIL = 2000;
+/** The end of what a process has printed that is kept, in characters. */
+const TAIL = 8000;
+
+/** What a process has sent and how it ended. */
+export interface Collected<T> {
+  messages: T[];
+  /** Null: it ended as it should. */
+  death: string | null;
+  /** Whether that was the limit. */
+  outOfTime: boolean;
+  seconds: number;
+  printed: string;
+}
 
 /**
  * Starts `program` with arguments and collects the messages that it sends.
  * @param limitSeconds after which it is killed, with all that it has started
- * @returns its messages, how it died (null: it ended as it should), whether that was the limit
  */
-export function collect<T>(
-  program: string,
-  args: readonly string[],
-  limitSeconds: number,
-): Promise<{ messages: T[]; death: string | null; outOfTime: boolean; seconds: number }> {
+export function collect<T>(program: string, args: readonly string[], limitSeconds: number): Promise<Collected<T>> {
   const start = performance.now();
   // A group of its own, so that its own processes are stopped with it.
   const child = fork(program, args, { stdio: ["ignore", "pipe", "pipe", "ipc"], detached: true });
@@ -53,7 +61,7 @@ export function collect<T>(
       const ending = signal ?? `exit code ${code}`;
       const last = lastWords(printed);
       const death = code === 0 ? null : last === "" ? ending : `${ending}: ${last}`;
-      resolve({ messages, death, outOfTime, seconds: (performance.now() - start) / 1000 });
+      resolve({ messages, death, outOfTime, seconds: (performance.now() - start) / 1000, printed });
     });
   });
 }
@@ -66,11 +74,12 @@ function lastWords(printed: string): string {
 
 /** Runs a phase. */
 export async function runPhase(program: string, args: readonly string[], limitSeconds: number): Promise<Outcome> {
-  const { messages: findings, death, outOfTime, seconds } = await collect<Finding>(program, args, limitSeconds);
+  const collected = await collect<Finding>(program, args, limitSeconds);
+  const { messages: findings, death, outOfTime, seconds, printed } = collected;
   const state = () => {
     if (outOfTime) return "out of time";
     if (death !== null || findings.length === 0 || findings.some((one) => one.state === "failed")) return "failed";
     return findings.every((one) => one.state === "does not apply") ? "does not apply" : "ok";
   };
-  return { state: state(), seconds, findings, death: outOfTime ? null : death };
+  return { state: state(), seconds, findings, death: outOfTime ? null : death, printed };
 }

@@ -66,8 +66,8 @@ export function rmsNorm(
 
 /**
  * {@link rmsNorm} over the last dimension with a weight (last dimension), as one node of the graph. On the CPU in
- * float32 it gives the same values and gradients to the bit; in bfloat16 without gradients it rounds the quotient before
- * it meets the weight. It need not have a second derivative.
+ * float32 it gives the same values and gradients to the bit; in bfloat16 without gradients it rounds the quotient
+ * before it meets the weight. It need not have a second derivative.
  *
  * @param options.forProduct the result goes into matrix products alone: under autocast on a GPU it may come in the
  * dtype that these would turn it into, which saves a pass
