@@ -20,7 +20,7 @@ void needFloats(const char* where, const at::Tensor& t) {
 template <typename With>
 void withValues(const at::Tensor& t, const With& with) {
   if (isFloat(t)) return with(t.mutable_data_ptr<float>());
-  with(reinterpret_cast<uint16_t*>(t.mutable_data_ptr<at::BFloat16>()));
+  with(mutableBitsOf(t));
 }
 
 // Rows of the last dimension, of which there must be one.

@@ -175,9 +175,6 @@ struct RowGroups {
 
 bool isStridedCpu(const at::Tensor& t) { return t.is_cpu() && t.layout() == at::kStrided && t.numel() > 0; }
 
-uint16_t* bits(at::BFloat16* values) { return reinterpret_cast<uint16_t*>(values); }
-const uint16_t* bits(const at::BFloat16* values) { return reinterpret_cast<const uint16_t*>(values); }
-
 // float32 or bfloat16, without gradients
 at::Tensor layerNormOnCpu(at::Tensor x, const at::Tensor& weight, const at::Tensor& bias, double eps) {
   std::optional<RowGroups> found = RowGroups::of(x);
@@ -194,8 +191,8 @@ at::Tensor layerNormOnCpu(at::Tensor x, const at::Tensor& weight, const at::Tens
       rows::layerNorm(in + place, count, stride, scale, added, small, out + first * width, width);
     });
   } else {
-    const uint16_t* in = bits(x.const_data_ptr<at::BFloat16>());
-    uint16_t* out = bits(result.mutable_data_ptr<at::BFloat16>());
+    const uint16_t* in = bitsOf(x);
+    uint16_t* out = mutableBitsOf(result);
     found->each(width, [&](int64_t first, int64_t count, int64_t place) {
       rows::layerNorm(in + place, count, stride, scale, added, small, out + first * width, width);
     });
@@ -207,8 +204,8 @@ at::Tensor layerNormOnCpu(at::Tensor x, const at::Tensor& weight, const at::Tens
 at::Tensor rmsNormInBfloat16(const at::Tensor& x, const at::Tensor& weight, double eps) {
   const int64_t width = x.size(-1), rows = x.numel() / width;
   at::Tensor result = at::empty(x.sizes(), x.options());
-  const uint16_t *in = bits(x.const_data_ptr<at::BFloat16>()), *w = bits(weight.const_data_ptr<at::BFloat16>());
-  uint16_t* out = bits(result.mutable_data_ptr<at::BFloat16>());
+  const uint16_t *in = bitsOf(x), *w = bitsOf(weight);
+  uint16_t* out = mutableBitsOf(result);
   forRows(rows, width, [&](int64_t r) {
     rows::rmsNorm(in + r * width, w, static_cast<float>(eps), out + r * width, width);
   });

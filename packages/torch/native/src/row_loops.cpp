@@ -9,7 +9,10 @@
 namespace miro::rows {
 namespace {
 
+// What is not inlined would be compiled for the least processor.
 #define MIRO_INLINE inline __attribute__((always_inline))
+// `part` of sixteen values, the first of which is the i-th.
+#define MIRO_STEP [&](int64_t i, auto part) __attribute__((always_inline))
 
 // Sixteen values, in as many registers as the processor needs for them.
 typedef float Floats __attribute__((vector_size(4 * kLanes)));
@@ -75,7 +78,7 @@ MIRO_INLINE Floats only(Floats x, First part) {
   return load(values, part);
 }
 
-// Calls `step(i, All())` for each i where sixteen values begin, and once `step(i, First{count})` for the rest.
+// Calls a MIRO_STEP with All() for each i where sixteen values begin, and once with First{count} for the rest.
 template <typename Step>
 MIRO_INLINE void inSteps(int64_t n, const Step& step) {
   int64_t i = 0;
@@ -115,11 +118,18 @@ MIRO_INLINE Floats exponential(Floats x) {
   return power * bitsAs<Floats>(exponent << 23);
 }
 
+// To bfloat16 and back.
+MIRO_INLINE Floats rounded(Floats x) {
+  uint16_t values[kLanes];
+  store(x, values, All());
+  return load(values, All());
+}
+
 // Σ (x − middle)²
 template <typename Value>
 MIRO_INLINE float squaresAround(float middle, const Value* x, int64_t n) {
   Floats sums = {};
-  inSteps(n, [&](int64_t i, auto part) {
+  inSteps(n, MIRO_STEP {
     const Floats v = only(load(x + i, part) - middle, part);
     sums += v * v;
   });
@@ -130,7 +140,7 @@ MIRO_INLINE float squaresAround(float middle, const Value* x, int64_t n) {
 template <typename Value>
 MIRO_INLINE float largestOf(const Value* x, int64_t n) {
   Ints most = {};
-  inSteps(n, [&](int64_t i, auto part) {
+  inSteps(n, MIRO_STEP {
     const Ints v = bitsAs<Ints>(load(x + i, part)) & 0x7fffffff;
     const Ints more = v > most;
     most = (more & v) | (~more & most);
@@ -142,12 +152,12 @@ MIRO_INLINE float largestOf(const Value* x, int64_t n) {
 
 template <typename Value>
 MIRO_INLINE void bytesOf(const Value* x, float factor, float middle, uint8_t* bytes, int64_t n) {
-  inSteps(n, [&](int64_t i, auto part) { store(middle + factor * load(x + i, part), bytes + i, part); });
+  inSteps(n, MIRO_STEP { store(middle + factor * load(x + i, part), bytes + i, part); });
 }
 
 template <typename Value, typename Other>
 MIRO_INLINE void scaledAndAdded(Value* x, float c, const float* bias, const Other* more, int64_t n) {
-  inSteps(n, [&](int64_t i, auto part) {
+  inSteps(n, MIRO_STEP {
     Floats v = c * load(x + i, part);
     if (bias != nullptr) v += load(bias + i, part);
     if (more != nullptr) v += load(more + i, part);
@@ -158,7 +168,7 @@ MIRO_INLINE void scaledAndAdded(Value* x, float c, const float* bias, const Othe
 template <typename Value>
 MIRO_INLINE void scaledAndGated(Value* x, const Value* gate, float c, const float* bias, const float* gateBias,
                                 int64_t n) {
-  inSteps(n, [&](int64_t i, auto part) {
+  inSteps(n, MIRO_STEP {
     Floats v = c * load(x + i, part), g = c * load(gate + i, part);
     if (bias != nullptr) v += load(bias + i, part);
     if (gateBias != nullptr) g += load(gateBias + i, part);
@@ -172,10 +182,10 @@ MIRO_INLINE void layerNormed(const Value* x, int64_t count, int64_t stride, cons
   const auto width = static_cast<float>(n);
   for (int64_t r = 0; r < count; ++r, x += stride, y += n) {
     Floats sums = {};
-    inSteps(n, [&](int64_t i, auto part) { sums += load(x + i, part); });
+    inSteps(n, MIRO_STEP { sums += load(x + i, part); });
     const float mean = sumOf(sums) / width;
     const float inverse = 1 / std::sqrt(squaresAround(mean, x, n) / width + eps);
-    inSteps(n, [&](int64_t i, auto part) {
+    inSteps(n, MIRO_STEP {
       store((load(x + i, part) - mean) * inverse * load(weight + i, part) + load(bias + i, part), y + i, part);
     });
   }
@@ -217,10 +227,8 @@ MIRO_ANY_WIDTH void scaleAndGate(uint16_t* x, const uint16_t* gate, float c, con
 
 MIRO_ANY_WIDTH void rmsNorm(const uint16_t* x, const uint16_t* weight, float eps, uint16_t* y, int64_t n) {
   const float inverse = 1 / std::sqrt(squaresAround(0, x, n) / static_cast<float>(n) + eps);
-  inSteps(n, [&](int64_t i, auto part) {
-    uint16_t quotient[kLanes];
-    store(load(x + i, part) * inverse, quotient, All());
-    store(load(quotient, All()) * load(weight + i, part), y + i, part);
+  inSteps(n, MIRO_STEP {
+    store(rounded(load(x + i, part) * inverse) * load(weight + i, part), y + i, part);
   });
 }
 
