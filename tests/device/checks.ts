@@ -31,10 +31,14 @@ export class Checks {
     try {
       this.tell({ check: name, state: "ok", said: (await body()) ?? "" });
     } catch (error) {
-      const { message, stack } = error as Error;
-      const details = String(stack ?? message).slice(0, DETAILS);
-      this.tell({ check: name, state: "failed", said: String(message).split("\n")[0]!, details });
+      this.failed(name, error as Error);
     }
+  }
+
+  /** Says that something failed, and how. */
+  failed(name: string, { message, stack }: Error): void {
+    const details = String(stack ?? message).slice(0, DETAILS);
+    this.tell({ check: name, state: "failed", said: String(message).split("\n")[0]!, details });
   }
 
   /** Says why something is not looked at here. */

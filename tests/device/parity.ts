@@ -3,7 +3,7 @@ import { existsSync } from "node:fs";
 import { join } from "node:path";
 import { cuda } from "@miro-t2i/torch";
 import { CHECKS, computeOn, type ParityDType } from "../parity/checks.js";
-import type { Row } from "../parity/report.js";
+import { isShare, type Row } from "../parity/report.js";
 import { loadReference, referenceFolder } from "../reference/fixture.js";
 import { inWords, type Phase } from "./checks.js";
 
@@ -26,17 +26,16 @@ export const parity =
           for (const row of await check.run(reference))
             checks.tell({ check: `${size}: ${row.check}`, state: row.ok ? "ok" : "failed", said: figureOf(row) });
         } catch (error) {
-          const said = (error as Error).message.split("\n")[0]!;
-          checks.tell({ check: `${size}: ${check.name}`, state: "failed", said });
+          checks.failed(`${size}: ${check.name}`, error as Error);
         }
       }
       reference.close();
     }
   };
 
-function figureOf({ measure, compared, figure, bound, worst, ok }: Row): string {
+function figureOf(row: Row): string {
+  const { measure, compared, figure, bound, worst, ok } = row;
   if (measure === "different") return `${figure} of ${compared} differ, at most ${bound}`;
-  if (measure === "within one level")
-    return `${(100 * figure).toFixed(3)} % of values within one level, at least ${100 * bound} %`;
+  if (isShare(row)) return `${(100 * figure).toFixed(3)} % of values ${measure}, at least ${100 * bound} %`;
   return `${measure} error ${figure.toExponential(1)}, at most ${inWords(bound)}${ok || worst === "" ? "" : ` (${worst})`}`;
 }

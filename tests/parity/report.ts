@@ -9,12 +9,15 @@ export interface Row {
   compared: number;
   /** The measured figure, and what it is. */
   figure: number;
-  measure: "relative" | "absolute" | "different" | "within one level";
+  measure: "relative" | "absolute" | "different" | "within one level" | "within two levels";
   bound: number;
   /** Which tensor was the worst. */
   worst: string;
   ok: boolean;
 }
+
+/** Whether a figure is a share, of which much is good. */
+export const isShare = ({ measure }: Row): boolean => measure.startsWith("within");
 
 /** The row of tensors that must agree within `bound`: by name, what came out and what was recorded. */
 export function agreement(
@@ -86,10 +89,8 @@ export function table(rows: readonly Row[]): string {
   const cells = rows.map((row) => [
     row.check,
     String(row.compared),
-    row.measure === "within one level"
-      ? `${(100 * row.figure).toFixed(3)} %`
-      : row.figure.toExponential(1).replace("e+0", ""),
-    row.measure === "within one level" ? `>= ${100 * row.bound} %` : `<= ${row.bound}`,
+    isShare(row) ? `${(100 * row.figure).toFixed(3)} %` : row.figure.toExponential(1).replace("e+0", ""),
+    isShare(row) ? `>= ${100 * row.bound} %` : `<= ${row.bound}`,
     row.ok ? "ok" : "FAIL",
     row.worst,
   ]);
