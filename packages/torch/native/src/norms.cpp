@@ -4,9 +4,9 @@
 // On the CPU in float32 the former gives, to the bit, what ATen's operators give one after the other (pow, mean, add,
 // rsqrt, mul, mul, and their derivatives), in a third of the passes over memory. Sums, whose result depends on their
 // order, are left to the operators that would have made them; what is done here rounds each value by itself, as the
-// file is compiled without contraction of products and sums. Without gradients, layer norms on the CPU and norms in
-// bfloat16 are one pass over their rows by row_loops.cpp. On GPUs the kernels of gpu_rows.hpp are used where
-// they fit. Everything else goes to ATen.
+// file is compiled without contraction of products and sums. Without gradients, layer norms on the CPU, and its
+// root-mean-square norms in bfloat16, are one pass over their rows by row_loops.cpp. On GPUs the kernels of
+// gpu_rows.hpp are used where they fit. Everything else goes to ATen.
 #include "environment.hpp"
 #include "gpu_rows.hpp"
 #include "row_loops.hpp"
@@ -200,8 +200,9 @@ at::Tensor layerNormOnCpu(at::Tensor x, const at::Tensor& weight, const at::Tens
   return result;
 }
 
-// In bfloat16, contiguous, without gradients: the quotient is rounded before it meets the weight.
-at::Tensor rmsNormInBfloat16(const at::Tensor& x, const at::Tensor& weight, double eps) {
+// In bfloat16, without gradients: the quotient is rounded before it meets the weight.
+at::Tensor rmsNormInBfloat16(const at::Tensor& given, const at::Tensor& givenWeight, double eps) {
+  const at::Tensor x = given.contiguous(), weight = givenWeight.contiguous();
   const int64_t width = x.size(-1), rows = x.numel() / width;
   at::Tensor result = at::empty(x.sizes(), x.options());
   const uint16_t *in = bitsOf(x), *w = bitsOf(weight);
@@ -230,15 +231,13 @@ napi_value rmsNorm(Environment& e, napi_value* argv, size_t argc) {
     throw UsageError{"rmsNorm: expected a weight for each value of the last dimension, got " + describe(x) + " and " +
                      describe(weight)};
   }
-  const auto arePlain = [&](at::ScalarType dtype) {
-    const auto isPlain = [=](const at::Tensor& t) {
-      return isStridedCpu(t) && t.scalar_type() == dtype && t.is_contiguous();
-    };
-    return isPlain(x) && isPlain(weight);
-  };
   const bool followed = isFollowed(x, weight);
-  if (!followed && arePlain(at::kBFloat16)) return makeInt(e, e.store(rmsNormInBfloat16(x, weight, eps)));
-  if (!arePlain(at::kFloat)) {
+  const auto areOnCpu = [&](at::ScalarType dtype) {
+    const auto is = [=](const at::Tensor& t) { return isStridedCpu(t) && t.scalar_type() == dtype; };
+    return is(x) && is(weight);
+  };
+  if (!followed && areOnCpu(at::kBFloat16)) return makeInt(e, e.store(rmsNormInBfloat16(x, weight, eps)));
+  if (!areOnCpu(at::kFloat) || !x.is_contiguous() || !weight.is_contiguous()) {
     const bool isCast =
         forProduct && x.is_cuda() && x.scalar_type() == at::kFloat && weight.scalar_type() == at::kFloat;
     if (const auto dtype = isCast ? productDtype(c10::DeviceType::CUDA) : std::nullopt) {

@@ -208,6 +208,8 @@ describe("norms on the CPU without gradients", () => {
       const expected = quotient.to("bfloat16").mul(weight);
       const y = onAnyThreads(() => F.fusedRmsNorm(x, weight, 1e-6));
       expect([y.dtype, y.shape]).toEqual(["bfloat16", x.shape]);
+      const inColumns = x.t().contiguous().t();
+      expect(F.fusedRmsNorm(inColumns, weight, 1e-6).eq(y).all().item()).toBe(1);
       // A quotient may lie so near to the middle of two that float32 rounds it to the other.
       const off = y.float().sub(expected.float()).abs().div(expected.float().abs().add(1e-3));
       expect(most(off)).toBeLessThan(2 ** -6);
