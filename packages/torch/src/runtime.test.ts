@@ -1,4 +1,5 @@
 import { execFileSync } from "node:child_process";
+import { readdirSync, readFileSync } from "node:fs";
 import { expect, test } from "vitest";
 import { buildInfo, cuda, getNumThreads, setNumThreads } from "./index.js";
 import { native } from "./native.js";
@@ -13,6 +14,14 @@ test("the addon's own loops run on as many threads as libtorch's operators", () 
   } finally {
     setNumThreads(before);
   }
+});
+
+test("no loop of the addon is at::parallel_for, which is compiled in place and runs on one thread", () => {
+  const folder = new URL("../native/src/", import.meta.url);
+  const sources = readdirSync(folder);
+  expect(sources).toContain("parallel.cpp");
+  const serial = sources.filter((name) => /parallel_(for|reduce)\(/.test(readFileSync(new URL(name, folder), "utf8")));
+  expect(serial).toEqual([]);
 });
 
 test("float32 is exact on CUDA until TF32 is allowed, for products and convolutions apart", () => {
