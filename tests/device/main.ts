@@ -64,20 +64,21 @@ async function main({ device, only, budget, json, output }: z.output<typeof sche
     const { unavailable: _, versions, ...rest } = machine ?? {};
     const record = { device, date: new Date().toISOString(), machine: rest, versions, budgetSeconds: budget };
     const failed = phases.filter(isFailed).map(({ name }) => name);
-    const text = JSON.stringify({ ...record, seconds: seconds(), problem, failed, phases }, null, 2);
-    if (output === undefined) return text;
-    writeFileSync(`${output}.tmp`, `${text}\n`);
+    return `${JSON.stringify({ ...record, seconds: seconds(), problem, failed, phases }, null, 2)}\n`;
+  };
+  const keep = (problem: string | null = null) => {
+    if (output === undefined) return;
+    writeFileSync(`${output}.tmp`, report(problem));
     renameSync(`${output}.tmp`, output);
-    return text;
   };
   if (machine === undefined || asked.death !== null) {
     process.stderr.write(`the engine could not be loaded: ${asked.death ?? "it said nothing"}\n`);
-    report(asked.printed || "the engine could not be loaded");
+    keep(asked.printed || "the engine could not be loaded");
     return 1;
   }
   if (machine.unavailable !== null) {
     process.stderr.write(`--device: ${machine.unavailable}\n`);
-    report(machine.unavailable);
+    keep(machine.unavailable);
     return 2;
   }
   say(describe(device, machine));
@@ -91,13 +92,12 @@ async function main({ device, only, budget, json, output }: z.output<typeof sche
     const phase: PhaseReport = { name, limitSeconds: Math.max(0, limitSeconds), ...outcome };
     phases.push(phase);
     for (const line of linesOf(phase)) say(line);
-    report(null);
+    keep();
   }
   const failed = phases.filter(isFailed);
   const total = `${phases.length} phases in ${seconds().toFixed(0)} s`;
   say(failed.length === 0 ? `${total}: all hold` : `${total}: ${failed.map(({ name }) => name).join(", ")} FAILED`);
-  const last = report(null);
-  if (json) process.stdout.write(`${last}\n`);
+  if (json) process.stdout.write(report(null));
   return failed.length === 0 ? 0 : 1;
 }
 

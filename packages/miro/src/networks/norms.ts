@@ -32,6 +32,7 @@ export class RmsNorm extends nn.Module {
  *
  * Under autocast on a GPU, PyTorch turns an input in half precision into float32, normalises, and has the next product
  * turn the result back: three kernels. There one kernel takes the input as it is; its statistics are in float32, too.
+ * On a CPU in evaluation one loop takes rows as they lie.
  */
 export class LayerNorm extends nn.LayerNorm {
   constructor(dim: number) {

@@ -48,7 +48,7 @@ napi_value toBytes(Environment& e, napi_value* argv, size_t argc) {
   if (given.dim() == 0) throw UsageError{"toBytes: expected rows, got " + describe(given)};
   at::NoGradGuard noGrad;
   const at::Tensor x = given.contiguous();
-  const Rows all(x);
+  const Rows rows(x);
   at::Tensor bytes = at::empty(x.sizes(), x.options().dtype(at::kByte));
   at::Tensor steps = at::empty(x.sizes().slice(0, x.dim() - 1), x.options().dtype(at::kFloat));
   auto* out = bytes.mutable_data_ptr<uint8_t>();
@@ -57,11 +57,11 @@ napi_value toBytes(Environment& e, napi_value* argv, size_t argc) {
   // The conversion to bytes cuts off: half a step more rounds.
   const float middle = count + 1.5f;
   withValues(x, [&](const auto* values) {
-    all.each([&](int64_t r, int64_t place) {
-      const float largest = rows::largest(values + place, all.width);
+    rows.each([&](int64_t r, int64_t place) {
+      const float largest = rows::largest(values + place, rows.width);
       // Written so that what is not a number wins: the step then is none either.
       const float most = largest <= smallest ? smallest : largest;
-      rows::toBytes(values + place, count / most, middle, out + place, all.width);
+      rows::toBytes(values + place, count / most, middle, out + place, rows.width);
       step[r] = most / count;
     });
   });
@@ -98,8 +98,8 @@ napi_value scaleRows(Environment& e, napi_value* argv, size_t argc) {
   const at::Tensor y = e.tensor(handleAt(e, argv, argc, 0)), steps = e.tensor(handleAt(e, argv, argc, 1));
   const at::Tensor bias = optionalTensor(e, argv, argc, 2).value_or(at::Tensor());
   at::Tensor more = optionalTensor(e, argv, argc, 3).value_or(at::Tensor());
-  const Rows all = rowsOfProducts(kName, y, steps);
-  expectBias(kName, bias, all);
+  const Rows rows = rowsOfProducts(kName, y, steps);
+  expectBias(kName, bias, rows);
   if (more.defined()) {
     needFloats(kName, more);
     if (more.sizes() != y.sizes()) throw UsageError{"scaleRows_: expected " + describe(y) + ", got " + describe(more)};
@@ -108,13 +108,13 @@ napi_value scaleRows(Environment& e, napi_value* argv, size_t argc) {
   const float *step = valuesOf(steps), *added = valuesOf(bias);
   withValues(y, [&](auto* values) {
     if (!more.defined()) {
-      all.each([&](int64_t r, int64_t place) {
-        rows::scaleAndAdd(values + place, step[r], added, static_cast<const float*>(nullptr), all.width);
+      rows.each([&](int64_t r, int64_t place) {
+        rows::scaleAndAdd(values + place, step[r], added, static_cast<const float*>(nullptr), rows.width);
       });
     } else {
       withValues(more, [&](const auto* others) {
-        all.each([&](int64_t r, int64_t place) {
-          rows::scaleAndAdd(values + place, step[r], added, others + place, all.width);
+        rows.each([&](int64_t r, int64_t place) {
+          rows::scaleAndAdd(values + place, step[r], added, others + place, rows.width);
         });
       });
     }
@@ -132,15 +132,15 @@ napi_value gateRows(Environment& e, napi_value* argv, size_t argc) {
   const at::Tensor steps = e.tensor(handleAt(e, argv, argc, 2));
   const at::Tensor bias = optionalTensor(e, argv, argc, 3).value_or(at::Tensor());
   const at::Tensor gateBias = optionalTensor(e, argv, argc, 4).value_or(at::Tensor());
-  const Rows all = rowsOfProducts(kName, y, steps);
+  const Rows rows = rowsOfProducts(kName, y, steps);
   expect(kName, gate, gate.sizes() == y.sizes() && gate.scalar_type() == y.scalar_type(), "a gate for each product");
-  expectBias(kName, bias, all);
-  expectBias(kName, gateBias, all);
+  expectBias(kName, bias, rows);
+  expectBias(kName, gateBias, rows);
   const float *step = valuesOf(steps), *added = valuesOf(bias), *open = valuesOf(gateBias);
   withValues(y, [&](auto* values) {
     const auto* gates = static_cast<decltype(values)>(gate.data_ptr());
-    all.each([&](int64_t r, int64_t place) {
-      rows::scaleAndGate(values + place, gates + place, step[r], added, open, all.width);
+    rows.each([&](int64_t r, int64_t place) {
+      rows::scaleAndGate(values + place, gates + place, step[r], added, open, rows.width);
     });
   });
   return makeUndefined(e);

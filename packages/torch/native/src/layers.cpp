@@ -9,6 +9,7 @@
 #include <ATen/ExpandUtils.h>
 #include <ATen/autocast_mode.h>
 #include <torch/csrc/autograd/custom_function.h>
+#include <torch/csrc/autograd/functions/utils.h>
 
 #include <array>
 #include <cmath>
@@ -18,6 +19,7 @@ namespace miro {
 namespace {
 
 using torch::autograd::AutogradContext;
+using torch::autograd::compute_requires_grad;
 using torch::autograd::variable_list;
 
 struct Linear : public torch::autograd::Function<Linear> {
@@ -69,9 +71,7 @@ napi_value linear(Environment& e, napi_value* argv, size_t argc) {
   at::Tensor x = e.tensor(handleAt(e, argv, argc, 0)), weight = e.tensor(handleAt(e, argv, argc, 1));
   std::optional<at::Tensor> bias = optionalTensor(e, argv, argc, 2);
   if (!fits(x, weight, bias)) return makeInt(e, 0);
-  const bool followed =
-      at::GradMode::is_enabled() && (x.requires_grad() || weight.requires_grad() || (bias && bias->requires_grad()));
-  if (!followed) return makeInt(e, e.store(at::linear(x, weight, bias)));
+  if (!compute_requires_grad(x, weight, bias)) return makeInt(e, e.store(at::linear(x, weight, bias)));
   const c10::DeviceType device = x.device().type();
   if (const auto dtype = productDtype(device)) {
     x = at::autocast::cached_cast(*dtype, x, device);
@@ -118,7 +118,7 @@ napi_value swiGlu(Environment& e, napi_value* argv, size_t argc) {
   const at::Tensor x = e.tensor(handleAt(e, argv, argc, 0));
   if (x.dim() == 0 || x.size(-1) % 2 != 0)
     throw UsageError{"swiGlu: expected an even number of values in the last dimension, got " + describe(x)};
-  if (at::GradMode::is_enabled() && x.requires_grad()) return makeInt(e, e.store(SwiGlu::apply(x)));
+  if (compute_requires_grad(x)) return makeInt(e, e.store(SwiGlu::apply(x)));
   if (hasGpuSwiGlu(x)) return makeInt(e, e.store(gpuSwiGlu(x)));
   const auto [value, gate] = halves(x);
   return makeInt(e, e.store(at::silu(gate).mul(value)));
@@ -165,9 +165,8 @@ napi_value multiHeadAttention(Environment& e, napi_value* argv, size_t argc) {
     throw UsageError{"multiHeadAttention: expected (B, Q, H, E), (B, S, H, E) and (B, S, H, F), got " + describe(q) +
                      ", " + describe(k) + " and " + describe(v)};
   const at::Tensor qs = swapped(q), ks = swapped(k), vs = swapped(v);
-  const bool followed =
-      at::GradMode::is_enabled() && (q.requires_grad() || k.requires_grad() || v.requires_grad()) && q.is_cpu() &&
-      !productDtype(q.device().type()) && !(mask && mask->requires_grad());
+  const bool followed = compute_requires_grad(q, k, v) && q.is_cpu() && !productDtype(q.device().type()) &&
+                        !(mask && mask->requires_grad());
   if (!followed || at::_fused_sdp_choice(qs, ks, vs, mask) != kFlashBackend)
     return makeInt(e, e.store(swapped(at::scaled_dot_product_attention(qs, ks, vs, mask)).flatten(2)));
   if (mask && mask->scalar_type() == at::kBool) {

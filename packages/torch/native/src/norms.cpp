@@ -16,6 +16,7 @@
 #include <ATen/ExpandUtils.h>
 #include <c10/core/impl/LocalDispatchKeySet.h>
 #include <torch/csrc/autograd/custom_function.h>
+#include <torch/csrc/autograd/functions/utils.h>
 
 #include <cmath>
 
@@ -23,6 +24,7 @@ namespace miro {
 namespace {
 
 using torch::autograd::AutogradContext;
+using torch::autograd::compute_requires_grad;
 using torch::autograd::variable_list;
 
 // 1 / √(mean(x²) + ε) of each row: (…, width) -> (…, 1)
@@ -133,10 +135,6 @@ struct GpuNorm : public torch::autograd::Function<GpuNorm> {
   }
 };
 
-bool isFollowed(const at::Tensor& x, const at::Tensor& weight, const std::optional<at::Tensor>& bias = std::nullopt) {
-  return at::GradMode::is_enabled() && (x.requires_grad() || weight.requires_grad() || (bias && bias->requires_grad()));
-}
-
 // Rows of the last dimension that lie as `outer` groups of `inner` rows, each kind with a stride of its own.
 struct RowGroups {
   int64_t outer = 1, outerStride = 0, inner = 1, innerStride = 0;
@@ -216,8 +214,8 @@ at::Tensor rmsNormInBfloat16(const at::Tensor& given, const at::Tensor& givenWei
 // Only where there is a kernel.
 at::Tensor onGpu(const at::Tensor& x, const at::Tensor& weight, const std::optional<at::Tensor>& bias, double eps,
                  at::ScalarType dtype) {
-  return isFollowed(x, weight, bias) ? GpuNorm::apply(x, weight, bias, eps, dtype)
-                                     : gpuNorm(x, weight, bias, eps, dtype);
+  return compute_requires_grad(x, weight, bias) ? GpuNorm::apply(x, weight, bias, eps, dtype)
+                                                : gpuNorm(x, weight, bias, eps, dtype);
 }
 
 // rmsNorm(x, weight, eps, forProduct) -> in the dtype of x; for a product, in the one that autocast gives to products
@@ -231,7 +229,7 @@ napi_value rmsNorm(Environment& e, napi_value* argv, size_t argc) {
     throw UsageError{"rmsNorm: expected a weight for each value of the last dimension, got " + describe(x) + " and " +
                      describe(weight)};
   }
-  const bool followed = isFollowed(x, weight);
+  const bool followed = compute_requires_grad(x, weight);
   const auto areOnCpu = [&](at::ScalarType dtype) {
     const auto is = [=](const at::Tensor& t) { return isStridedCpu(t) && t.scalar_type() == dtype; };
     return is(x) && is(weight);
@@ -267,7 +265,7 @@ napi_value layerNorm(Environment& e, napi_value* argv, size_t argc) {
   }
   const at::ScalarType dtype = x.scalar_type();
   if (hasGpuNorm(x, true, dtype)) return makeInt(e, e.store(onGpu(x, weight, bias, eps, dtype)));
-  if (!isFollowed(x, weight, bias) && isStridedCpu(x) && (dtype == at::kFloat || dtype == at::kBFloat16))
+  if (!compute_requires_grad(x, weight, bias) && isStridedCpu(x) && (dtype == at::kFloat || dtype == at::kBFloat16))
     return makeInt(e, e.store(layerNormOnCpu(x, weight, bias, eps)));
   const c10::impl::ExcludeDispatchKeyGuard noAutocast(c10::autocast_dispatch_keyset);
   return makeInt(e, e.store(at::layer_norm(x, {x.size(-1)}, weight.to(dtype), bias.to(dtype), eps)));
