@@ -72,7 +72,7 @@ export class Jobs {
   /** Waits until a job has ended well. */
   async completed(id: string): Promise<void> {
     const { state } = await this.ended(id);
-    expect(state === "COMPLETED", `job ${id}: ${state}\n${this.log()}`);
+    expect(state === "COMPLETED", `job ${id}: ${state}\n${this.log(id)}`);
   }
 
   /** Waits until a run has done some steps. */
@@ -107,9 +107,10 @@ export class Jobs {
     return Number(pids[0]);
   }
 
-  /** What the jobs have printed. */
-  log(): string {
+  /** What a job has printed; without an id, what all of them have. */
+  log(id?: string): string {
     return readdirSync(this.#logs)
+      .filter((name) => id === undefined || name.endsWith(`-${id}.log`))
       .map((name) => `== ${name}\n${readFileSync(join(this.#logs, name), "utf8")}`)
       .join("");
   }

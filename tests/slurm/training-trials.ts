@@ -49,7 +49,7 @@ export async function preempted(jobs: Jobs): Promise<void> {
   const urgent = ["--parsable", "--partition=urgent", "--exclusive", "--output=/dev/null", "--wrap=sleep 1"];
   await jobs.ended((await jobs.cluster.tool("sbatch", ...urgent)).trim());
   const { state, restarts } = await jobs.ended(id, { begun: 2 });
-  const log = jobs.log();
+  const log = jobs.log(id);
   expect(state === "COMPLETED" && restarts === 1, `${state}, ${restarts} restarts\n${log}`);
   const steps = logLines(join(jobs.folder, "preempted")).map(({ step }) => step);
   expect(steps.join() === Array.from({ length: 40 }, (_, i) => i + 1).join(), `steps ${steps.join(" ")}`);
@@ -70,7 +70,7 @@ export async function longerThanItsLimit(jobs: Jobs, seconds: number): Promise<v
   const overrides = [`trainer.max_steps=${steps}`];
   const id = await jobs.launch("limited", overrides, ["--time", "1", "--signal-before", "10"]);
   const { state, restarts } = await jobs.ended(id, { begun: 2 + Math.ceil(seconds / 5) });
-  const log = jobs.log();
+  const log = jobs.log(id);
   expect(state === "COMPLETED", `${state} after ${restarts} restarts\n${log}`);
   expect(restarts > 0, `it fitted into its limit; try more than --seconds ${seconds}`);
   const begun = log.match(/resumed at step \d+/g) ?? [];
