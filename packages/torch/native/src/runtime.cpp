@@ -30,8 +30,18 @@ napi_value bigint(Environment& e, uint64_t v) {
   return result;
 }
 
-// Seeds are 64-bit: a number or a bigint, negative ones wrap as in PyTorch.
-uint64_t seedAt(Environment& e, napi_value v) { return static_cast<uint64_t>(toInt(e, v, "seed")); }
+// Seeds are 64-bit, a number or a bigint: from -2^63, where negative ones wrap as in PyTorch, to 2^64 - 1.
+uint64_t seedAt(Environment& e, napi_value v) {
+  uint64_t seed = 0;
+  bool lossless = false;
+  if (napi_get_value_bigint_uint64(e.env, v, &seed, &lossless) != napi_ok)
+    return static_cast<uint64_t>(toInt(e, v, "seed"));
+  if (lossless) return seed;
+  int64_t negative = 0;
+  check(e, napi_get_value_bigint_int64(e.env, v, &negative, &lossless));
+  if (!lossless) throw UsageError{"seed must be from -2^63 to 2^64 - 1"};
+  return static_cast<uint64_t>(negative);
+}
 
 at::Generator& generatorAt(Environment& e, napi_value v) {
   const int64_t id = toInt(e, v, "generator");
