@@ -12,6 +12,8 @@ import { createHash } from "node:crypto";
 import { readdirSync, statSync } from "node:fs";
 import { basename, dirname, extname, join, relative, resolve } from "node:path";
 import { InvalidInputError, MiroError, systemReason } from "../../errors.js";
+import { byCodePoint } from "../../files/code-point-order.js";
+import { type PythonJson, parsePythonJson } from "../../files/python-json.js";
 import { decodeText as decode, hasLoneSurrogate } from "../../files/text-file.js";
 import { readBytes } from "../../files/whole-files.js";
 import { type DecodedFormat, IMAGE_EXTENSIONS, imageFormat } from "../../pictures/decode.js";
@@ -22,7 +24,6 @@ import { TarFile } from "../shards/tar-file.js";
 import { type CaptionRow, chooseColumns, isTable, parquetRow, readCaptionTable, textOf } from "./caption-table.js";
 import { openParquet, type ParquetTable } from "./parquet-table.js";
 import { findPictures, type LeftOut, statsOf } from "./picture-folder.js";
-import { type PythonJson, parsePythonJson } from "./python-json.js";
 
 /** A caption or JSON larger than this is no such thing. */
 const MAX_TEXT_BYTES = 16 * 2 ** 20;
@@ -147,11 +148,6 @@ function listFolder(folder: string): string[] {
   } catch (error) {
     throw new InvalidInputError(`${folder}: cannot be read: ${systemReason(error)}`, { cause: error });
   }
-}
-
-/** Order of code points, as Python sorts. */
-export function byCodePoint(a: string, b: string): number {
-  return Buffer.compare(Buffer.from(a), Buffer.from(b));
 }
 
 function tarShard(path: string): SourceShard {
