@@ -9,7 +9,7 @@
 import { checkList, checkObject, isObject } from "../../arguments.js";
 import type { ShardTable } from "../shards/index.js";
 import { canBeSynthetic, drawsSynthetic, type ScoreMode, syntheticName } from "./caption-source.js";
-import { PythonRandom } from "./python-random.js";
+import { PythonRandom } from "../../random/python.js";
 
 /** One score over all samples that have it. */
 export class ScoreSummary {
