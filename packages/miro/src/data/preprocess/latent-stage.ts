@@ -29,7 +29,7 @@ import {
   UNTURNED,
   type Workplace,
 } from "./shard-work.js";
-import { type RawSample, type Skipped, type SourceShard, seenSamples } from "./sources.js";
+import { type RawSample, type Skipped, type SourceShard, seenSamples } from "./sources/raw-sample.js";
 
 /** Keys listed in the error about missing scores. */
 const LISTED_KEYS = 5;

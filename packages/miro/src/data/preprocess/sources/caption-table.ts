@@ -1,10 +1,10 @@
 /** Captions in a table: CSV or TSV with a header, JSON lines, or Parquet; a column names the picture of each row. */
 import { extname } from "node:path";
-import { describe, InvalidInputError } from "../../errors.js";
-import { repeatedKey } from "../../files/json-file.js";
-import { JsonInteger, type PythonJson, parsePythonJson, writePythonJson } from "../../files/python-json.js";
-import { filledLines, parseTable } from "../../files/table-file.js";
-import { readTextFile } from "../../files/text-file.js";
+import { describe, InvalidInputError } from "../../../errors.js";
+import { repeatedKey } from "../../../files/json-file.js";
+import { JsonInteger, type PythonJson, parsePythonJson, writePythonJson } from "../../../files/python-json.js";
+import { filledLines, parseTable } from "../../../files/table-file.js";
+import { readTextFile } from "../../../files/text-file.js";
 import { openParquet, type ParquetKind, type ParquetTable } from "./parquet-table.js";
 
 /** Names of the two columns where none is given, the preferred one first. */

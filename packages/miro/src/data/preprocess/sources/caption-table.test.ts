@@ -2,8 +2,8 @@ import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, expect, it } from "vitest";
-import { InvalidInputError } from "../../errors.js";
-import { writePythonJson } from "../../files/python-json.js";
+import { InvalidInputError } from "../../../errors.js";
+import { writePythonJson } from "../../../files/python-json.js";
 import { readCaptionTable } from "./caption-table.js";
 
 const folder = mkdtempSync(join(tmpdir(), "miro-captions-"));
