@@ -3,12 +3,11 @@
  * bundled model and its defaults, of each further picture of one process, and of pictures drawn four at a time:
  * together, and with `deterministic`.
  */
-import { spawnSync } from "node:child_process";
 import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { MiroPipeline } from "miro-t2i";
-import { BenchError, type BenchOptions, root, spread, store } from "./harness.js";
+import { type BenchOptions, root, runProcess, spread, store } from "./harness.js";
 
 export async function generate(options: BenchOptions): Promise<void> {
   const folder = mkdtempSync(join(tmpdir(), "miro-bench-"));
@@ -17,12 +16,11 @@ export async function generate(options: BenchOptions): Promise<void> {
   try {
     for (let i = 0; i <= options.rounds; i++) {
       const start = performance.now();
-      const result = spawnSync(
-        process.execPath,
-        [join(root(), "packages", "miro", "bin", "miro.mjs"), ...args, join(folder, String(i))],
-        { encoding: "utf8" },
-      );
-      if (result.status !== 0) throw new BenchError(`miro generate failed:\n${result.stderr}`);
+      runProcess(process.execPath, [
+        join(root(), "packages", "miro", "bin", "miro.mjs"),
+        ...args,
+        join(folder, String(i)),
+      ]);
       if (i > 0) times.push((performance.now() - start) / 1000); // the first one reads the files into memory
     }
   } finally {

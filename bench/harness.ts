@@ -90,17 +90,34 @@ export function seconds(repeats: number, warmup: number, work: () => void): numb
   });
 }
 
+/** No process of a benchmark takes longer, unless it hangs. */
+const LONGEST_MS = 2 * 3_600_000;
+
+/** Runs a program to its end. @returns its output @throws BenchError with the last of what it said */
+export function runProcess(program: string, args: readonly string[], env: Record<string, string> = {}): string {
+  const { status, stdout, stderr, error } = spawnSync(program, args, {
+    encoding: "utf8",
+    env: { ...process.env, ...env },
+    maxBuffer: 2 ** 26,
+    timeout: LONGEST_MS,
+    killSignal: "SIGKILL",
+  });
+  if (status === 0) return stdout;
+  const said = [error?.message, ...(stderr ?? "").trim().split("\n").slice(-5)].filter(Boolean).join("\n");
+  throw new BenchError(`${[program, ...args].join(" ").slice(0, 200)} failed:\n${said}`);
+}
+
+const lastLine = (output: string): unknown => JSON.parse(output.trim().split("\n").at(-1)!);
+
 /** Runs a script of bench/reference in the reference's Python; its last line of output is JSON. */
 export function runReference<T>(python: string, script: string, args: readonly string[]): T {
-  const result = spawnSync(python, [join(root(), "bench", "reference", script), ...args], {
-    encoding: "utf8",
-    maxBuffer: 2 ** 26,
-  });
-  if (result.status !== 0)
-    throw new BenchError(
-      `${python} ${script} failed:\n${result.stderr?.trim().split("\n").slice(-5).join("\n") ?? result.error?.message}`,
-    );
-  return JSON.parse(result.stdout.trim().split("\n").at(-1)!) as T;
+  return lastLine(runProcess(python, [join(root(), "bench", "reference", script), ...args])) as T;
+}
+
+/** Runs a program of this folder, `NAME-run.ts`, in a process of its own; its last line of output is JSON. */
+export function runOurs<T>(name: string, job: object, env?: Record<string, string>): T {
+  const script = join(root(), "bench", "dist", `${name}-run.js`);
+  return lastLine(runProcess(process.execPath, [script, JSON.stringify(job)], env)) as T;
 }
 
 /**

@@ -7,14 +7,13 @@
  * many batches as ours. "Per core" divides by the processor time of all threads and processes. Warm: the shards are in
  * the page cache. Cold: they were dropped from it (posix_fadvise) before each run.
  */
-import { spawnSync } from "node:child_process";
 import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { aten, empty, randn, scope, type Tensor, zeros } from "@miro-t2i/torch";
 import { encodeNpy } from "@miro-t2i/torch/io";
 import { ShardSet, TarWriter, tarsIn, writeWidsIndex } from "miro-t2i/data";
-import { BenchError, type BenchOptions, columns, root, runReference, spread, store } from "./harness.js";
+import { BenchError, type BenchOptions, columns, runOurs, runReference, spread, store } from "./harness.js";
 import type { LoaderFigures, LoaderRun } from "./loader-run.js";
 
 const WORKERS = 2;
@@ -137,16 +136,7 @@ export async function loader(options: BenchOptions): Promise<void> {
 }
 
 function run(settings: LoaderRun): LoaderFigures {
-  const result = spawnSync(
-    process.execPath,
-    [join(root(), "bench", "dist", "loader-run.js"), JSON.stringify(settings)],
-    {
-      encoding: "utf8",
-      env: { ...process.env, UV_THREADPOOL_SIZE: String(WORKERS), OMP_NUM_THREADS: "1" },
-    },
-  );
-  if (result.status !== 0) throw new BenchError(`loader-run failed:\n${result.stderr}`);
-  return JSON.parse(result.stdout.trim().split("\n").at(-1)!) as LoaderFigures;
+  return runOurs("loader", settings, { UV_THREADPOOL_SIZE: String(WORKERS), OMP_NUM_THREADS: "1" });
 }
 
 /** What in shards is as a network has it; as published by default. */

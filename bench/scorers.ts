@@ -7,13 +7,23 @@
  *
  * Both sides score the same pictures, so that the table also says how far the scores are apart.
  */
-import { spawnSync } from "node:child_process";
-import { existsSync, mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { encodeImage } from "miro-t2i";
 import { scorerSpec } from "miro-t2i/rewards";
-import { BenchError, type BenchOptions, columns, root, runReference, type Spread, spread, store } from "./harness.js";
+import {
+  BenchError,
+  type BenchOptions,
+  columns,
+  root,
+  runOurs,
+  runProcess,
+  runReference,
+  type Spread,
+  spread,
+  store,
+} from "./harness.js";
 
 /** Folders of a recording by scorer; the aesthetic predictor looks with OpenAI's CLIP. */
 const CASES: Readonly<Record<string, string>> = {
@@ -81,7 +91,7 @@ export async function scorers(options: BenchOptions): Promise<void> {
       const job = { keys: group, weights, batches };
       const measured = new Set<string>();
       for (const asked of options.dtypes) {
-        const ours = measureOurs({ ...job, dtype: asked });
+        const ours = runOurs<Measured>("scorers", { ...job, dtype: asked });
         if (measured.has(ours.dtype)) continue; // auto is float32 here
         measured.add(ours.dtype);
         const python = options.python
@@ -149,9 +159,7 @@ function makeWeights({ python, size }: BenchOptions, keys: readonly string[], ou
   const cases = new Set(keys.map((key) => CASES[key]!));
   if (cases.has("aesthetic")) cases.add("clip_openai");
   const script = join(root(), "bench", "reference", "scorer_weights.py");
-  const result = spawnSync(python, [script, out, [...cases].join(","), "--size", size], { encoding: "utf8" });
-  if (result.status !== 0)
-    throw new BenchError(`${script} failed:\n${result.stderr?.trim().split("\n").slice(-5).join("\n")}`);
+  runProcess(python, [script, out, [...cases].join(","), "--size", size]);
   return out;
 }
 
@@ -180,15 +188,4 @@ async function drawPictures(
     batches.push({ files, prompts: numbers.map((n) => `a photo of a red bench number ${n} beside a tree`) });
   }
   return batches;
-}
-
-function measureOurs(job: object): Measured {
-  const script = [join(root(), "bench", "dist", "scorers-run.js")].find(existsSync);
-  if (script === undefined) throw new BenchError("bench/dist/scorers-run.js is missing; npm run bench compiles it");
-  const { status, stdout, stderr } = spawnSync(process.execPath, [script, JSON.stringify(job)], {
-    encoding: "utf8",
-    maxBuffer: 2 ** 26,
-  });
-  if (status !== 0) throw new BenchError(`scoring failed:\n${stderr.trim().split("\n").slice(-5).join("\n")}`);
-  return JSON.parse(stdout.trim().split("\n").at(-1)!) as Measured;
 }

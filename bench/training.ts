@@ -17,7 +17,6 @@
  * `--thin` has the network at full depth and tiny width, on one thread: its processor time is what the host spends
  * on a step of any width.
  */
-import { spawnSync } from "node:child_process";
 import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -27,7 +26,16 @@ import { composeRecipe, parseRecipe, recipeToJson } from "miro-t2i/training";
 import { NETWORKS } from "./configurations.js";
 import { dataSheetTflops } from "./data-sheet.js";
 import { gemmCeiling } from "./gemm.js";
-import { BenchError, type BenchOptions, columns, root, runReference, type Spread, spread, store } from "./harness.js";
+import {
+  BenchError,
+  type BenchOptions,
+  columns,
+  runOurs,
+  runReference,
+  type Spread,
+  spread,
+  store,
+} from "./harness.js";
 import { makeShards } from "./loader.js";
 import { TEXT_TOKENS } from "./sampling.js";
 import type { TrainingFigures, TrainingRun } from "./training-run.js";
@@ -208,11 +216,7 @@ function recipeFor(options: BenchOptions, batch: number, data: object, trainer: 
 }
 
 function ourTraining(run: TrainingRun, oneThread: boolean): TrainingFigures {
-  const script = join(root(), "bench", "dist", "training-run.js");
-  const env = { ...process.env, ...(oneThread && { OMP_NUM_THREADS: "1" }) };
-  const result = spawnSync(process.execPath, [script, JSON.stringify(run)], { encoding: "utf8", env });
-  if (result.status !== 0) throw new BenchError(`${script} failed:\n${result.stderr || result.error?.message}`);
-  return JSON.parse(result.stdout.trim().split("\n").at(-1)!) as TrainingFigures;
+  return runOurs("training", run, oneThread ? { OMP_NUM_THREADS: "1" } : {});
 }
 
 function theirTraining(python: string, recipe: unknown, steps: number): TrainingFigures {

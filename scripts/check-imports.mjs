@@ -89,7 +89,7 @@ export function checkImports(root) {
   const isTest = (file) => file.endsWith(".test.ts");
   for (const name of ["torch", "miro"]) {
     const home = path.join(root, "packages", name, "src");
-    for (const file of listFiles(home, (f) => f.endsWith(".ts") && !isTest(f))) {
+    for (const file of listFiles(home, (f) => /\.tsx?$/.test(f) && !isTest(f))) {
       const here = path.relative(root, file);
       const room = roomOf(file);
       if (room && levelOf(room) === -1 && room !== "base") problems.push(`${here}: "${room}" is not a known room`);
@@ -100,12 +100,14 @@ export function checkImports(root) {
         if (/^@miro-t2i\/torch\//.test(specifier) && !open.has(specifier))
           problems.push(`${here}: imports "${specifier}"; public are ${[...open].join(", ")}`);
         if (!specifier.startsWith(".")) continue;
-        const target = path.resolve(path.dirname(file), specifier.replace(/\.js$/, ".ts"));
-        if (!target.startsWith(home + path.sep)) {
-          if (target.endsWith(".ts")) problems.push(`${here}: "${specifier}" leaves the package`);
+        const named = path.resolve(path.dirname(file), specifier);
+        if (!named.startsWith(home + path.sep)) {
+          if (named.endsWith(".js")) problems.push(`${here}: "${specifier}" leaves the package`);
           continue;
         }
-        if (!target.endsWith(".ts") || !existsSync(target)) continue; // data files; the compiler reports missing ones
+        if (!named.endsWith(".js")) continue; // data files
+        const target = [".ts", ".tsx"].map((ending) => named.replace(/\.js$/, ending)).find(existsSync);
+        if (target === undefined) continue; // the compiler reports missing ones
         targets.push(target);
         const [from, to] = [path.dirname(here), path.relative(root, path.dirname(target))];
         // The package's root holds what all rooms stand on (errors.ts) and the door (index.ts).

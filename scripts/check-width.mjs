@@ -27,7 +27,7 @@ export function wideLines(text, commentsOnly) {
 
 if (process.argv[1] === fileURLToPath(import.meta.url)) {
   const root = path.dirname(path.dirname(fileURLToPath(import.meta.url)));
-  const checked = (file) => /\.(ts|mjs|cpp|hpp)$/.test(file) && !file.endsWith(".generated.ts");
+  const checked = (file) => /\.(tsx?|mjs|cpp|hpp)$/.test(file) && !file.endsWith(".generated.ts");
   const skipped = /\/(node_modules|dist|build)\//;
   for (const folder of argumentsOf(import.meta.url, {}, true).positionals) {
     for (const file of listFiles(path.join(root, folder), (f) => checked(f) && !skipped.test(f))) {

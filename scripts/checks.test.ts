@@ -1,10 +1,12 @@
-// The import check on made-up trees, the count of test results, and errors that are made and dropped.
+// The import check on made-up trees, the count of test results, errors that are made and dropped, and files that
+// comments name.
 import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import path from "node:path";
 import { fileURLToPath } from "node:url";
 import { afterEach, beforeEach, describe, expect, test } from "vitest";
 import { checkImports, findCycle, importedFrom } from "./check-imports.mjs";
+import { listFiles } from "./setup/report.mjs";
 import { countResults } from "./test-summary.mjs";
 
 describe("import check", () => {
@@ -48,6 +50,10 @@ describe("import check", () => {
     expect(tree({ ...files, "miro/src/networks/a.ts": 'import type { X } from "../pipeline/a.js";' })).toEqual([
       'packages/miro/src/networks/a.ts: "networks" imports upward from "pipeline" (../pipeline/a.js)',
     ]);
+    const page = { "miro/src/cli/a.tsx": "export {};", "miro/src/studio/web/a.tsx": 'import "../../cli/a.js";' };
+    expect(tree(page)).toContain(
+      'packages/miro/src/studio/web/a.tsx: "studio" imports upward from "cli" (../../cli/a.js)',
+    );
   });
 
   test("refuses cycles between files and between rooms of one level", () => {
@@ -154,4 +160,23 @@ describe("functions that make an error", () => {
     });
     expect(findings).toEqual([]);
   });
+});
+
+test("a source file that a comment names is there", () => {
+  const root = path.join(path.dirname(fileURLToPath(import.meta.url)), "..");
+  const files: string[] = ["packages", "bench", "tests", "scripts", "examples"].flatMap((folder) =>
+    listFiles(path.join(root, folder), (file: string) => /\.(tsx?|mjs|cpp|hpp)$/.test(file)),
+  );
+  const comment = /^\s*(?:\/\/|\/?\*)(.*)|\s\/\/ (.*)/;
+  const named = /(?<![\w./@<-])(?:\.{1,2}\/)*((?:[\w.-]+\/)*[\w.-]+\.(?:tsx?|mjs|cpp|hpp))\b/g;
+  const lines = files.flatMap((file) =>
+    readFileSync(file, "utf8")
+      .split("\n")
+      .map((line) => ({ file, words: comment.exec(line)?.slice(1).join("") ?? "" })),
+  );
+  const references = lines.flatMap(({ file, words }) =>
+    [...words.matchAll(named)].map(([, name]) => ({ file: path.relative(root, file), name: name! })),
+  );
+  expect(references.length).toBeGreaterThan(50);
+  expect(references.filter(({ name }) => !files.some((file) => file.endsWith(`/${name}`)))).toEqual([]);
 });

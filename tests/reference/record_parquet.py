@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
 
-OUT = pathlib.Path(__file__).parents[2] / "packages/miro/src/data/preprocess/fixtures/parquet"
+OUT = pathlib.Path(__file__).parents[2] / "packages/miro/src/data/preprocess/sources/fixtures/parquet"
 
 
 def picture(number, kind="PNG"):

@@ -5,7 +5,7 @@
  * * the check of what TypeScript callers give ({@link parseOptions}) and the type of it ({@link OptionsOf}),
  * * flags and arguments of commands, with types and defaults in their help (`cli/add-options.ts`),
  * * columns of prompt files and axes of sweeps, for options that may differ from prompt to prompt ({@link perPrompt}),
- * * defaults that a settings file changes (`cli/settings-files.ts`),
+ * * defaults that a settings file changes (`cli/settings.ts`),
  * * the settings that a picture stores ({@link oneEach}).
  */
 import { z } from "zod";

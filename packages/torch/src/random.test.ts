@@ -64,6 +64,22 @@ describe("streams equal PyTorch's", () => {
   });
 });
 
+test.each([2n ** 64n - 1n, 2n ** 63n, -(2n ** 63n), -1, 0, 2 ** 53])(
+  "the seed %s that a generator tells starts its stream again",
+  (seed) => {
+    const generator = new Generator().manualSeed(seed);
+    const told = generator.initialSeed();
+    expect(told).toBe(BigInt.asUintN(64, BigInt(seed)));
+    const drawn = scope(() => flat(randn([3], { generator })));
+    expect(scope(() => flat(randn([3], { generator: new Generator().manualSeed(told) })))).toEqual(drawn);
+  },
+);
+
+test("a seed of more than 64 bits is refused", () => {
+  for (const seed of [2n ** 64n, -(2n ** 63n) - 1n])
+    expect(() => new Generator().manualSeed(seed)).toThrow(/from -2\^63 to 2\^64 - 1/);
+});
+
 test("generators do not disturb each other, nor the global stream", () => {
   scope(() => {
     manualSeed(1);

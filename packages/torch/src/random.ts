@@ -34,7 +34,7 @@ export class Generator {
     return Generator.#default;
   }
 
-  /** Starts the stream of a 64-bit seed. */
+  /** Starts the stream of a 64-bit seed: from -2^63, where negative ones wrap as in PyTorch, to 2^64 − 1. */
   manualSeed(seed: number | bigint): this {
     native.generatorSeed(this.generatorHandle, seed);
     return this;

@@ -3,7 +3,7 @@ import { MiroError } from "../errors.js";
 import { formatMemory as bytes } from "../files/sizes.js";
 import { Message } from "../message.js";
 import { shortNumber, wholeNumber as whole } from "../numbers.js";
-import type { DataCheck } from "../training/batches/sources.js";
+import type { DataCheck } from "../training/batches/finding.js";
 import type { DryRunReport } from "../training/planning/dry-run.js";
 import type { TaskDryRunReport } from "../training/planning/dry-run-task.js";
 import { withFlags } from "./flag-names.js";

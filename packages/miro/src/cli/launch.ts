@@ -7,7 +7,7 @@ import "./extensions.js";
 import { z } from "zod";
 import { flag } from "../options.js";
 import { loadScorerModules } from "../rewards/scorer-modules.js";
-import type { DataCheck } from "../training/batches/sources.js";
+import type { DataCheck } from "../training/batches/finding.js";
 import { jobScript } from "../training/cluster/job-script.js";
 import { type JobPlan, type LaunchOptions, launchOptionsSchema, planJob } from "../training/cluster/plan.js";
 import { submitJob, writeJob } from "../training/cluster/submission.js";

@@ -5,9 +5,9 @@ import "../unbundled.js";
 import "../emoji/register.js";
 
 export { type BatchSource, RandomBatches, type RandomBatchesOptions } from "../training/batches/batches.js";
+export type { DataCheck } from "../training/batches/finding.js";
 export { type RecipeFault, recipeFault } from "../training/batches/recipe-fault.js";
 export {
-  type DataCheck,
   registerSource,
   type SourceContext,
   type SourceData,

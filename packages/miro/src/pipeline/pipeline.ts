@@ -23,13 +23,14 @@ import type { Checkpoint } from "./loading/checkpoint.js";
 import type { ComputeDType } from "./loading/device.js";
 import { type FromPretrainedOptions, loadSchema, type WorkerChoice } from "./loading/load-options.js";
 import { checkChannels, loadParts, Part, type PipelineParts, type TextEncoder } from "./loading/parts.js";
+import { samplerDefaults } from "./loading/release-config.js";
 import { makePlan, type Plan } from "./plan.js";
 import { originOf, settingsOf } from "./recorded-settings.js";
 import type { ImageSettings } from "./settings.js";
 import { type EncodedPrompt, encodePrompts } from "./texts.js";
 import { WorkerPipeline } from "./worker-pipeline.js";
 
-export { DEFAULT_TEXT_ENCODER, DEFAULT_VAE, type PipelineParts, type TextEncoder } from "./loading/parts.js";
+export type { PipelineParts, TextEncoder } from "./loading/parts.js";
 
 /** What {@link MiroPipeline.generate} returns. */
 export interface GenerateResult {
@@ -98,12 +99,13 @@ export class MiroPipeline {
     this.dtype = parts.dtype ?? "float32";
     this.name = parts.name ?? "unnamed";
     this.variant = parts.variant;
-    const { start, end, shift, clip_min: clipMin } = parts.config.settings.scheduler ?? {};
+    const { settings } = parts.config;
+    const { start, end, clip_min: clipMin } = settings.scheduler ?? {};
     this.schedule = new LinearSchedule({
       ...(start !== undefined && { start }),
       ...(end !== undefined && { end }),
       ...(clipMin !== undefined && { clipMin }),
-      shift: parts.config.settings.sampler_defaults?.shift ?? shift ?? 1,
+      shift: samplerDefaults(settings).shift,
     });
     if (!(parts.autoencoder instanceof Part)) checkChannels(parts.autoencoder, parts.config.network.numInputChannels);
     this.#drawer = new Drawer(parts);
@@ -167,12 +169,12 @@ export class MiroPipeline {
 
   /** Steps used when a call gives none. */
   get defaultSteps(): number {
-    return this.config.settings.sampler_defaults?.num_steps ?? 50;
+    return samplerDefaults(this.config.settings).steps;
   }
 
   /** Guidance scale used when a call gives none. */
   get defaultGuidanceScale(): number {
-    return this.config.settings.sampler_defaults?.guidance_scale ?? 7;
+    return samplerDefaults(this.config.settings).guidanceScale;
   }
 
   /** Shape of one picture's latents: channels, height, width. */

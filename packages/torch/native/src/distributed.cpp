@@ -512,12 +512,7 @@ napi_value reducerStatistics(Environment& e, napi_value* argv, size_t argc) {
     values.push_back(found == data.ints_map.end() ? 0.0 : static_cast<double>(found->second));
   }
   for (const int64_t bytes : r->logger->get_bucket_sizes()) values.push_back(static_cast<double>(bytes));
-  napi_value result;
-  check(e, napi_create_array_with_length(e.env, values.size(), &result));
-  for (size_t i = 0; i < values.size(); ++i) {
-    check(e, napi_set_element(e.env, result, static_cast<uint32_t>(i), makeNumber(e, values[i])));
-  }
-  return result;
+  return makeArray(e, values, makeNumber);
 }
 
 }  // namespace

@@ -15,6 +15,7 @@
 #include <cstdint>
 #include <deque>
 #include <functional>
+#include <iterator>
 #include <memory>
 #include <optional>
 #include <string>
@@ -146,7 +147,6 @@ class Environment {
 
 // ---- talking to JavaScript -------------------------------------------------------------------------------------
 void check(Environment& e, napi_status status);
-Environment& environmentOf(napi_env env);
 [[noreturn]] void throwTorchError(Environment& e, const std::string& message);
 
 double toDouble(Environment& e, napi_value v, const char* what);
@@ -154,11 +154,22 @@ int64_t toInt(Environment& e, napi_value v, const char* what);
 bool toBool(Environment& e, napi_value v, const char* what);
 std::string toString(Environment& e, napi_value v, const char* what);
 std::vector<Handle> toHandles(Environment& e, napi_value v, const char* what);
+// The memory and the length of a typed array of this type.
+std::pair<void*, size_t> toTypedArray(Environment& e, napi_value v, napi_typedarray_type type, const char* what);
 napi_value makeNumber(Environment& e, double v);
 napi_value makeInt(Environment& e, int32_t v);
 napi_value makeBool(Environment& e, bool v);
 napi_value makeString(Environment& e, const std::string& v);
 napi_value makeUndefined(Environment& e);
+// An array of what `make` makes of each item.
+template <typename Items, typename Make>
+napi_value makeArray(Environment& e, const Items& items, const Make& make) {
+  napi_value result;
+  check(e, napi_create_array_with_length(e.env, std::size(items), &result));
+  uint32_t i = 0;
+  for (const auto& item : items) check(e, napi_set_element(e.env, result, i++, make(e, item)));
+  return result;
+}
 napi_value makeHandles(Environment& e, const std::vector<Handle>& v);
 // A number that is exactly a 31-bit integer; Node-API's own conversion would cut fractions off and wrap what is larger.
 // One question to Node-API, and inlined: it is asked for every tensor of every call.

@@ -85,16 +85,14 @@ void complete(napi_env env, napi_status status, void* data) {
   napi_delete_async_work(env, job->work);
 }
 
+// The values of a typed array that has exactly `count` of them.
 template <typename T>
-const T* typedArray(Environment& e, napi_value v, napi_typedarray_type wanted, size_t length, const char* what) {
-  bool typed = false;
-  check(e, napi_is_typedarray(e.env, v, &typed));
-  napi_typedarray_type type = napi_int8_array;
-  size_t count = 0, offset = 0;
-  void* data = nullptr;
-  napi_value buffer;
-  if (typed) check(e, napi_get_typedarray_info(e.env, v, &type, &count, &data, &buffer, &offset));
-  if (!typed || type != wanted || count != length) throw UsageError{std::string("readRows: ") + what};
+const T* valuesOf(Environment& e, napi_value v, napi_typedarray_type type, size_t count, const char* what) {
+  const auto [data, length] = toTypedArray(e, v, type, what);
+  if (length != count) {
+    throw UsageError{std::string(what) + ": expected " + std::to_string(count) + " numbers, got " +
+                     std::to_string(length)};
+  }
   return static_cast<const T*>(data);
 }
 
@@ -113,12 +111,9 @@ napi_value readRows(Environment& e, napi_value* argv, size_t argc) {
   }
   const auto count = static_cast<size_t>(target.size(0));
   job->stride = count == 0 ? 0 : static_cast<int64_t>(target.nbytes() / count);
-  const auto* descriptors =
-      typedArray<int32_t>(e, argv[1], napi_int32_array, count, "descriptors must be an Int32Array, one a row");
-  const auto* places = typedArray<double>(e, argv[2], napi_float64_array, 4 * count,
-                                          "places must be a Float64Array, four numbers a row");
-  job->cancelFlag =
-      typedArray<int32_t>(e, argv[3], napi_int32_array, 1, "cancelled must be an Int32Array of one number");
+  const auto* descriptors = valuesOf<int32_t>(e, argv[1], napi_int32_array, count, "readRows: descriptors");
+  const auto* places = valuesOf<double>(e, argv[2], napi_float64_array, 4 * count, "readRows: places");
+  job->cancelFlag = valuesOf<int32_t>(e, argv[3], napi_int32_array, 1, "readRows: cancelled");
   job->rows.reserve(count);
   for (size_t i = 0; i < count; ++i) {
     const double* place = places + 4 * i;

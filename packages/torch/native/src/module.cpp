@@ -192,6 +192,20 @@ std::vector<Handle> toHandles(Environment& e, napi_value v, const char* what) {
   }
   return result;
 }
+std::pair<void*, size_t> toTypedArray(Environment& e, napi_value v, napi_typedarray_type type, const char* what) {
+  static const char* const names[] = {"Int8Array",   "Uint8Array",   "Uint8ClampedArray", "Int16Array",
+                                      "Uint16Array", "Int32Array",   "Uint32Array",       "Float32Array",
+                                      "Float64Array", "BigInt64Array", "BigUint64Array"};
+  napi_typedarray_type found;
+  size_t length = 0, offset = 0;
+  void* data = nullptr;
+  napi_value buffer;
+  bool typed = false;
+  check(e, napi_is_typedarray(e.env, v, &typed));
+  if (typed) check(e, napi_get_typedarray_info(e.env, v, &found, &length, &data, &buffer, &offset));
+  if (!typed || found != type) throw UsageError{std::string(what) + ": expected " + names[type]};
+  return {data, length};
+}
 napi_value makeNumber(Environment& e, double v) {
   napi_value result;
   check(e, napi_create_double(e.env, v, &result));
@@ -218,11 +232,7 @@ napi_value makeUndefined(Environment& e) {
   return result;
 }
 napi_value makeHandles(Environment& e, const std::vector<Handle>& v) {
-  napi_value result;
-  check(e, napi_create_array_with_length(e.env, v.size(), &result));
-  for (size_t i = 0; i < v.size(); ++i)
-    check(e, napi_set_element(e.env, result, static_cast<uint32_t>(i), makeInt(e, v[i])));
-  return result;
+  return makeArray(e, v, makeInt);
 }
 Handle handleAt(Environment& e, napi_value* argv, size_t argc, size_t i) {
   Handle handle = 0;
@@ -341,15 +351,11 @@ namespace {
 napi_value setup(Environment& e, napi_value* argv, size_t argc) {
   if (argc < 2) throw UsageError{"setup(errorClass, flags)"};
   if (e.errorClass == nullptr) check(e, napi_create_reference(e.env, argv[0], 1, &e.errorClass));
-  napi_typedarray_type type;
-  size_t length, offset;
-  void* data;
-  napi_value buffer;
-  check(e, napi_get_typedarray_info(e.env, argv[1], &type, &length, &data, &buffer, &offset));
-  if (type != napi_int32_array || length < 1) throw UsageError{"flags must be an Int32Array"};
+  const auto [flags, length] = toTypedArray(e, argv[1], napi_int32_array, "flags");
+  if (length < 1) throw UsageError{"flags: expected one at least"};
   napi_ref keep;  // lives as long as the environment: the address below must stay valid
   check(e, napi_create_reference(e.env, argv[1], 1, &keep));
-  e.flags = static_cast<int32_t*>(data);
+  e.flags = static_cast<int32_t*>(flags);
   return makeUndefined(e);
 }
 

@@ -372,11 +372,7 @@ napi_value toJavaScript(Environment& e, const c10::IValue& v) {
     } else {
       for (const auto& item : v.toListRef()) items.push_back(item);
     }
-    check(e, napi_create_array_with_length(e.env, items.size(), &result));
-    for (size_t i = 0; i < items.size(); ++i) {
-      check(e, napi_set_element(e.env, result, static_cast<uint32_t>(i), toJavaScript(e, items[i])));
-    }
-    return result;
+    return makeArray(e, items, toJavaScript);
   }
   if (v.isScalar()) return makeNumber(e, v.toScalar().to<double>());
   throw UsageError{"a result of type " + v.tagKind() + " is not supported"};
@@ -648,12 +644,7 @@ napi_value callOperator(Environment& e, napi_value* argv, size_t argc) {
       return makeInt(e, e.store(std::move(stack[0]).toTensor()));
     return toJavaScript(e, stack[0]);
   }
-  napi_value result;
-  check(e, napi_create_array_with_length(e.env, stack.size(), &result));
-  for (size_t i = 0; i < stack.size(); ++i) {
-    check(e, napi_set_element(e.env, result, static_cast<uint32_t>(i), toJavaScript(e, stack[i])));
-  }
-  return result;
+  return makeArray(e, stack, toJavaScript);
 }
 
 // schemas() -> every schema of the dispatcher as text, sorted: what the typed wrappers are generated from.
@@ -667,12 +658,7 @@ napi_value schemas(Environment& e, napi_value*, size_t) {
     lines.push_back(text.str());
   }
   std::sort(lines.begin(), lines.end());
-  napi_value result;
-  check(e, napi_create_array_with_length(e.env, lines.size(), &result));
-  for (size_t i = 0; i < lines.size(); ++i) {
-    check(e, napi_set_element(e.env, result, static_cast<uint32_t>(i), makeString(e, lines[i])));
-  }
-  return result;
+  return makeArray(e, lines, makeString);
 }
 
 // schema(name with overload) -> its text.

@@ -16,25 +16,11 @@ namespace {
 
 using Tensors = std::vector<at::Tensor>;
 
-// The memory of a typed array of a given type.
-template <typename Value>
-std::pair<const Value*, size_t> typedArray(Environment& e, napi_value v, napi_typedarray_type wanted,
-                                           const char* what) {
-  napi_typedarray_type type;
-  size_t length = 0, offset = 0;
-  void* data = nullptr;
-  napi_value buffer;
-  bool typed = false;
-  check(e, napi_is_typedarray(e.env, v, &typed));
-  if (typed) check(e, napi_get_typedarray_info(e.env, v, &type, &length, &data, &buffer, &offset));
-  if (!typed || type != wanted) throw UsageError{std::string(what) + " must be a typed array"};
-  return {static_cast<const Value*>(data), length};
-}
-
 // A list of handles, of which 0 stands for no tensor.
 Tensors tensorsAt(Environment& e, napi_value* argv, size_t argc, size_t i, const char* what) {
   if (i >= argc) throw UsageError{std::string(what) + " are missing"};
-  const auto [handles, length] = typedArray<int32_t>(e, argv[i], napi_int32_array, what);
+  const auto [data, length] = toTypedArray(e, argv[i], napi_int32_array, what);
+  const auto* handles = static_cast<const Handle*>(data);
   Tensors result;
   result.reserve(length);
   for (size_t k = 0; k < length; ++k) result.push_back(handles[k] == 0 ? at::Tensor() : e.tensor(handles[k]));
@@ -305,7 +291,8 @@ napi_value optimizerStep(Environment& e, napi_value* argv, size_t argc) {
   if (argc < 8)
     throw UsageError{"optimizerStep(algorithm, settings, parameters, firsts, seconds, steps, allSteps, skip)"};
   const std::string algorithm = toString(e, argv[0], "algorithm");
-  const auto [numbers, count] = typedArray<double>(e, argv[1], napi_float64_array, "settings");
+  const auto [data, count] = toTypedArray(e, argv[1], napi_float64_array, "settings");
+  const auto* numbers = static_cast<const double*>(data);
   if (count != 7 || (algorithm != "adamw" && algorithm != "lamb")) throw UsageError{"optimizerStep: unknown settings"};
   const Settings s{numbers[0], numbers[1], numbers[2], numbers[3], numbers[4], numbers[5] != 0, numbers[6] != 0};
   at::NoGradGuard noGrad;

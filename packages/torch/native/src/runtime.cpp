@@ -30,8 +30,18 @@ napi_value bigint(Environment& e, uint64_t v) {
   return result;
 }
 
-// Seeds are 64-bit: a number or a bigint, negative ones wrap as in PyTorch.
-uint64_t seedAt(Environment& e, napi_value v) { return static_cast<uint64_t>(toInt(e, v, "seed")); }
+// Seeds are 64-bit, a number or a bigint: from -2^63, where negative ones wrap as in PyTorch, to 2^64 - 1.
+uint64_t seedAt(Environment& e, napi_value v) {
+  uint64_t seed = 0;
+  bool lossless = false;
+  if (napi_get_value_bigint_uint64(e.env, v, &seed, &lossless) != napi_ok)
+    return static_cast<uint64_t>(toInt(e, v, "seed"));
+  if (lossless) return seed;
+  int64_t negative = 0;
+  check(e, napi_get_value_bigint_int64(e.env, v, &negative, &lossless));
+  if (!lossless) throw UsageError{"seed must be from -2^63 to 2^64 - 1"};
+  return static_cast<uint64_t>(negative);
+}
 
 at::Generator& generatorAt(Environment& e, napi_value v) {
   const int64_t id = toInt(e, v, "generator");
@@ -93,7 +103,7 @@ napi_value generatorGetState(Environment& e, napi_value* argv, size_t argc) {
 napi_value generatorSetState(Environment& e, napi_value* argv, size_t argc) {
   if (argc < 2) throw UsageError{"generatorSetState(id, state)"};
   at::Generator& g = generatorAt(e, argv[0]);
-  const at::Tensor state = e.tensor(static_cast<Handle>(toInt(e, argv[1], "state")));
+  const at::Tensor state = e.tensor(handleAt(e, argv, argc, 1));
   std::lock_guard<std::mutex> lock(g.mutex());
   g.set_state(state);
   return makeUndefined(e);
@@ -130,10 +140,7 @@ napi_value memoryStats(Environment& e, napi_value*, size_t) {
   const AllocatorStats s = cpuAllocatorStats();
   const double values[] = {static_cast<double>(s.liveBytes), static_cast<double>(s.peakBytes),
                            static_cast<double>(s.cachedBytes), static_cast<double>(e.liveSlots)};
-  napi_value result;
-  check(e, napi_create_array_with_length(e.env, 4, &result));
-  for (uint32_t i = 0; i < 4; ++i) check(e, napi_set_element(e.env, result, i, makeNumber(e, values[i])));
-  return result;
+  return makeArray(e, values, makeNumber);
 }
 // The allocator of CUDA memory once anything has been allocated there; before, null: asking about it is no reason to
 // start CUDA.
@@ -157,10 +164,7 @@ napi_value cudaMemory(Environment& e, napi_value* argv, size_t argc) {
     values[1] = static_cast<double>(stats.reserved_bytes[0].current);
     values[2] = static_cast<double>(stats.allocated_bytes[0].peak);
   }
-  napi_value result;
-  check(e, napi_create_array_with_length(e.env, 3, &result));
-  for (uint32_t i = 0; i < 3; ++i) check(e, napi_set_element(e.env, result, i, makeNumber(e, values[i])));
-  return result;
+  return makeArray(e, values, makeNumber);
 }
 
 // cudaAllowTf32(matmul, cudnn) -> [matmul, cudnn] as they were: whether float32 products and convolutions on CUDA may
@@ -170,10 +174,7 @@ napi_value cudaAllowTf32(Environment& e, napi_value* argv, size_t argc) {
   const bool before[] = {context.allowTF32CuBLAS(), context.allowTF32CuDNN()};
   if (argc > 0) context.setAllowTF32CuBLAS(toBool(e, argv[0], "matmul"));
   if (argc > 1) context.setAllowTF32CuDNN(toBool(e, argv[1], "cudnn"));
-  napi_value result;
-  check(e, napi_create_array_with_length(e.env, 2, &result));
-  for (uint32_t i = 0; i < 2; ++i) check(e, napi_set_element(e.env, result, i, makeBool(e, before[i])));
-  return result;
+  return makeArray(e, before, makeBool);
 }
 
 // cudaDevices() -> [name, memory in bytes, compute capability's major, minor] of each GPU, in a flat array. Asked of
@@ -256,7 +257,7 @@ bool fastBfloat16() {
 
 // buildInfo() -> what was compiled against, and what was found at load.
 napi_value buildInfo(Environment& e, napi_value*, size_t) {
-  napi_value result, list;
+  napi_value result;
   check(e, napi_create_object(e.env, &result));
   const auto set = [&](const char* key, napi_value v) { check(e, napi_set_named_property(e.env, result, key, v)); };
   set("torchVersion", makeString(e, TORCH_VERSION));
@@ -265,12 +266,7 @@ napi_value buildInfo(Environment& e, napi_value*, size_t) {
 #else
   set("cuda", makeBool(e, false));
 #endif
-  const auto capabilities = cpuCapabilities();
-  check(e, napi_create_array_with_length(e.env, capabilities.size(), &list));
-  for (size_t i = 0; i < capabilities.size(); ++i) {
-    check(e, napi_set_element(e.env, list, static_cast<uint32_t>(i), makeString(e, capabilities[i])));
-  }
-  set("capabilities", list);
+  set("capabilities", makeArray(e, cpuCapabilities(), makeString));
   set("fastBfloat16", makeBool(e, fastBfloat16()));
   set("cudnnAttention", makeBool(e, at::globalContext().userEnabledCuDNNSDP()));
   set("aten", makeString(e, at::get_cpu_capability()));

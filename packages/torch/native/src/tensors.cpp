@@ -13,19 +13,11 @@ const at::Tensor& tensorAt(Environment& e, napi_value* argv, size_t argc, size_t
   return e.tensor(handleAt(e, argv, argc, i));
 }
 
-napi_value intArray(Environment& e, c10::IntArrayRef values) {
-  napi_value result;
-  check(e, napi_create_array_with_length(e.env, values.size(), &result));
-  for (size_t i = 0; i < values.size(); ++i) {
-    check(e, napi_set_element(e.env, result, static_cast<uint32_t>(i), makeNumber(e, static_cast<double>(values[i]))));
-  }
-  return result;
-}
 napi_value shape(Environment& e, napi_value* argv, size_t argc) {
-  return intArray(e, tensorAt(e, argv, argc, 0).sizes());
+  return makeArray(e, tensorAt(e, argv, argc, 0).sizes(), makeNumber);
 }
 napi_value strides(Environment& e, napi_value* argv, size_t argc) {
-  return intArray(e, tensorAt(e, argv, argc, 0).strides());
+  return makeArray(e, tensorAt(e, argv, argc, 0).strides(), makeNumber);
 }
 napi_value dtype(Environment& e, napi_value* argv, size_t argc) {
   return makeInt(e, static_cast<int32_t>(tensorAt(e, argv, argc, 0).scalar_type()));
@@ -154,10 +146,7 @@ napi_value sweep(Environment& e, napi_value*, size_t) {
   const Environment::Swept swept = e.sweep();
   const double values[] = {static_cast<double>(swept.freed), static_cast<double>(swept.freedBytes),
                            static_cast<double>(swept.heldBytes)};
-  napi_value result;
-  check(e, napi_create_array_with_length(e.env, 3, &result));
-  for (uint32_t i = 0; i < 3; ++i) check(e, napi_set_element(e.env, result, i, makeNumber(e, values[i])));
-  return result;
+  return makeArray(e, values, makeNumber);
 }
 napi_value setBudget(Environment& e, napi_value* argv, size_t argc) {
   if (argc < 1) throw UsageError{"setBudget(bytes)"};

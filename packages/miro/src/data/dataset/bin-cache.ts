@@ -10,13 +10,13 @@
 import { existsSync } from "node:fs";
 import { join } from "node:path";
 import { MiroError } from "../../errors.js";
+import { pythonFloat } from "../../files/python-number.js";
 import { sha256 } from "../../files/sha256.js";
 import { readJson, readText, writeFileAtomic } from "../../files/whole-files.js";
 import { version } from "../../version.js";
 import type { BinOptions } from "./bins.js";
 import { parseBinOptions } from "./bins.js";
 import type { ScoreMode } from "./caption-source.js";
-import { pythonFloat } from "./python-number.js";
 
 /** What edges depend on. */
 export interface BinIdentity {

@@ -5,10 +5,10 @@
  *   total_size_256_0_0_0_0.json      {"total_size": 31}
  */
 import { join } from "node:path";
+import { pythonFloat } from "../../files/python-number.js";
 import { writeFileAtomic } from "../../files/whole-files.js";
 import type { ShardTable } from "../shards/index.js";
 import { type FilterOptions, passesFilter } from "./filters.js";
-import { pythonFloat } from "./python-number.js";
 
 /** The published name: smallest side, then the two thresholds as Python prints floats, with `_` for `.`. */
 export function sizeCacheName({ minImageSize, clipFilterThreshold, aestheticThreshold }: FilterOptions): string {

@@ -7,9 +7,9 @@
  * that the published code draws in a single process (Python's `random.Random(seed).sample`), grouped by shard.
  */
 import { checkList, checkObject, isObject } from "../../arguments.js";
+import { PythonRandom } from "../../random/python.js";
 import type { ShardTable } from "../shards/index.js";
 import { canBeSynthetic, drawsSynthetic, type ScoreMode, syntheticName } from "./caption-source.js";
-import { PythonRandom } from "./python-random.js";
 
 /** One score over all samples that have it. */
 export class ScoreSummary {

@@ -6,7 +6,7 @@
 import type { Worker } from "node:worker_threads";
 import { startThread } from "../../compiled-module.js";
 import { MiroError } from "../../errors.js";
-import type { Piece, SkipReason } from "./sources.js";
+import type { Piece, SkipReason } from "./sources/raw-sample.js";
 
 /** One picture to decode. */
 export interface DecodeJob {

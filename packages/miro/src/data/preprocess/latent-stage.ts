@@ -9,13 +9,13 @@
  */
 import { join } from "node:path";
 import { MiroError } from "../../errors.js";
+import { type PythonJson, writePythonJson } from "../../files/python-json.js";
 import { message, option } from "../../message.js";
 import { TarWriter } from "../shards/tar-writer.js";
 import type { DecodeJob } from "./decode-pool.js";
 import { type EncodedPicture, type LatentModels, NotFiniteError, sidesOf } from "./latent-models.js";
 import { countReasons, type Outcome, readReport } from "./manifest.js";
 import type { ResolvedOptions } from "./options.js";
-import { type PythonJson, writePythonJson } from "./python-json.js";
 import { resolveCaptions, type SampleCaptions } from "./sample-captions.js";
 import { isTextColumn, type ScoreRow, type ScoreTable } from "./scores-csv.js";
 import {
@@ -29,7 +29,7 @@ import {
   UNTURNED,
   type Workplace,
 } from "./shard-work.js";
-import { type RawSample, type Skipped, type SourceShard, seenSamples } from "./sources.js";
+import { type RawSample, type Skipped, type SourceShard, seenSamples } from "./sources/raw-sample.js";
 
 /** Keys listed in the error about missing scores. */
 const LISTED_KEYS = 5;

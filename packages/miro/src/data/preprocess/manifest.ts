@@ -7,7 +7,7 @@ import { existsSync, rmSync, statSync } from "node:fs";
 import { z } from "zod";
 import { readJson, readText, writeFileAtomic } from "../../files/whole-files.js";
 import { version } from "../../version.js";
-import type { Skipped, SkipReason } from "./sources.js";
+import type { Skipped, SkipReason } from "./sources/raw-sample.js";
 
 const counts = z.record(z.string(), z.number());
 const manifestSchema = z.object({

@@ -495,7 +495,7 @@ describe("other sources", () => {
   it("are Parquet files, as pyarrow writes them", async () => {
     const where = places();
     const src = join(pictures, "captions.parquet");
-    copyFileSync(new URL("./fixtures/captions.parquet", import.meta.url), src);
+    copyFileSync(new URL("./sources/fixtures/captions.parquet", import.meta.url), src);
     const { shards } = await run(where, { ...bare, src });
     expect(shards[0]).toMatchObject({ written: 2, skipped: { "missing-image": 1 } });
     expect(texts(where.dest, "00000.tar")).toEqual({ "a.txt": "one, two", "b.txt": "three" });
@@ -506,7 +506,7 @@ describe("other sources", () => {
 
   it("are folders of Parquet parts that hold the pictures", async () => {
     const where = places();
-    const src = fileURLToPath(new URL("./fixtures/parquet", import.meta.url));
+    const src = fileURLToPath(new URL("./sources/fixtures/parquet", import.meta.url));
     const { shards } = await run(where, { ...bare, src, shardSize: 7 });
     expect(shards.map(({ shard, written, skipped }) => ({ shard, written, skipped }))).toEqual([
       { shard: "00000", written: 5, skipped: { "missing-image": 1, "unsupported-image": 1 } },

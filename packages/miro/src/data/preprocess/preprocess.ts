@@ -53,7 +53,8 @@ import {
 import { gapName, judgedText, scoreShard } from "./score-stage.js";
 import { readScores, type ScoreTable } from "./scores-csv.js";
 import { type ShardReport, scoresPath, UNTURNED, type Workplace } from "./shard-work.js";
-import { listShards, type Skipped, type SourceShard } from "./sources.js";
+import { listShards } from "./sources/list-shards.js";
+import type { Skipped, SourceShard } from "./sources/raw-sample.js";
 import { loadStageScorers, scorerSettings, stageScorers } from "./stage-scorers.js";
 import { SyntheticTable } from "./synthetic-captions.js";
 

@@ -5,7 +5,7 @@
 import { MiroError } from "../../errors.js";
 import { cleanCaption } from "../dataset/clean-caption.js";
 import type { ScoreTable } from "./scores-csv.js";
-import type { RawSample } from "./sources.js";
+import type { RawSample } from "./sources/raw-sample.js";
 import {
   captionsOfJson,
   captionsOfRow,

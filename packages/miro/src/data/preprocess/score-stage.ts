@@ -29,7 +29,7 @@ import {
   UNTURNED,
   type Workplace,
 } from "./shard-work.js";
-import { type RawSample, type Skipped, type SourceShard, seenSamples } from "./sources.js";
+import { type RawSample, type Skipped, type SourceShard, seenSamples } from "./sources/raw-sample.js";
 
 /** Pixels of one call of the scorers, in bytes: large pictures go in smaller batches. */
 const MAX_BATCH_BYTES = 128 * 2 ** 20;

@@ -8,10 +8,11 @@
  */
 import { existsSync } from "node:fs";
 import { InvalidInputError, MiroError } from "../../errors.js";
+import { byCodePoint } from "../../files/code-point-order.js";
+import { pythonFloat } from "../../files/python-number.js";
 import { csvLine, parseTable } from "../../files/table-file.js";
 import { readTextFile } from "../../files/text-file.js";
 import { writeFileAtomic } from "../../files/whole-files.js";
-import { pythonFloat } from "../dataset/python-number.js";
 
 /** One row without its key: numbers, and texts in the columns that `isTextColumn` tells. */
 export type ScoreRow = Map<string, number | string>;
@@ -115,8 +116,4 @@ export function writeScores(path: string, table: ScoreTable): string {
   const text = formatScores(table);
   writeFileAtomic(path, text, { overwrite: true });
   return text;
-}
-
-function byCodePoint(a: string, b: string): number {
-  return Buffer.compare(Buffer.from(a), Buffer.from(b));
 }

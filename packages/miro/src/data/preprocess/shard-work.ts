@@ -6,7 +6,7 @@ import { MiroError } from "../../errors.js";
 import { type Message, message, option } from "../../message.js";
 import type { DecodedImage, DecodeJob, DecodePool } from "./decode-pool.js";
 import type { ResolvedOptions, Stage } from "./options.js";
-import type { RawSample, Skipped, SourceShard } from "./sources.js";
+import type { RawSample, Skipped, SourceShard } from "./sources/raw-sample.js";
 import type { SyntheticTable } from "./synthetic-captions.js";
 
 /**

@@ -8,10 +8,10 @@
  */
 import { statSync } from "node:fs";
 import { InvalidInputError, MiroError, systemReason } from "../../errors.js";
+import type { PythonJson } from "../../files/python-json.js";
 import { readLines } from "../../files/text-file.js";
 import { cleanCaption } from "../dataset/clean-caption.js";
 import { fingerprintOf } from "../shards/positional-file.js";
-import type { PythonJson } from "./python-json.js";
 
 /** Where a sample's synthetic captions come from. */
 export type SyntheticSource = "table" | "json" | "scores" | "none";

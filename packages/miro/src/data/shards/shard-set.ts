@@ -8,6 +8,7 @@ import { join } from "node:path";
 import { z } from "zod";
 import { checkName, checkObject } from "../../arguments.js";
 import { describe, InvalidInputError, systemReason } from "../../errors.js";
+import { byCodePoint } from "../../files/code-point-order.js";
 import { field, type OptionsOf, parseOptions } from "../../options.js";
 import { sums, upperBound } from "./order.js";
 import { PositionalFile, sameFingerprint } from "./positional-file.js";
@@ -428,5 +429,5 @@ export function tarsIn(folder: string): string[] {
   }
   const tars = names.filter((name) => name.endsWith(".tar") && !name.startsWith("."));
   if (tars.length === 0) throw new ShardError({ path: folder, rule: "NoShards", message: "no *.tar in this folder" });
-  return tars.sort((a, b) => Buffer.compare(Buffer.from(a), Buffer.from(b))).map((name) => join(folder, name));
+  return tars.sort(byCodePoint).map((name) => join(folder, name));
 }

@@ -12,6 +12,7 @@ import { beginFile, publishFile } from "@miro-t2i/torch/io";
 import { z } from "zod";
 import { checkName } from "../../arguments.js";
 import { InvalidInputError, MiroError, systemReason } from "../../errors.js";
+import { byCodePoint } from "../../files/code-point-order.js";
 import { field, type OptionsOf, parseOptions } from "../../options.js";
 import { splitMemberName } from "./sample-key.js";
 import { blocksOf, encodeHeader, type MemberStamp, RECORD_BYTES } from "./tar-header.js";
@@ -117,7 +118,7 @@ export class TarWriter {
    * @param fields content by extension
    */
   async addSample(key: string, fields: Readonly<Record<string, Uint8Array>>): Promise<void> {
-    const extensions = Object.keys(fields).sort((a, b) => Buffer.compare(Buffer.from(a), Buffer.from(b)));
+    const extensions = Object.keys(fields).sort(byCodePoint);
     for (const extension of extensions) {
       const split = splitMemberName(`${key}.${extension}`);
       if (split?.key !== key || split.extension !== extension) {

@@ -9,7 +9,6 @@ import { z } from "zod";
 import { describe, InvalidInputError } from "../../errors.js";
 import { readJson } from "../../files/whole-files.js";
 import { weightFiles } from "../../pipeline/loading/checkpoint.js";
-import type { ReleaseConfig } from "../../pipeline/loading/release-config.js";
 
 /** Name of the file. */
 export const FIGURES_FILE = "evaluation.json";
@@ -117,14 +116,4 @@ export function digestOf(model: string, classifier: string): string {
   ];
   for (const file of files) hash.update(readFileSync(file));
   return hash.digest("hex");
-}
-
-/** What the sampler does where nobody says otherwise. @throws InvalidInputError where the model does not say it */
-export function samplerOf({ settings }: ReleaseConfig, folder: string): Omit<Figures["settings"], "seed"> {
-  const { num_steps: steps, guidance_scale: guidanceScale, shift } = settings.sampler_defaults ?? {};
-  if (steps === undefined || guidanceScale === undefined || shift === undefined)
-    throw new InvalidInputError(
-      `${join(folder, "config.json")}: sampler_defaults lacks num_steps, guidance_scale or shift`,
-    );
-  return { steps, guidanceScale, shift };
 }

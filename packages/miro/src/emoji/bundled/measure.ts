@@ -7,7 +7,7 @@ import { makeFolder } from "../../files/make-folder.js";
 import { writeFileAtomic } from "../../files/whole-files.js";
 import { contactSheet, type RgbImage } from "../../pictures/rgb.js";
 import { sharp } from "../../pictures/sharp.js";
-import { readReleaseConfig } from "../../pipeline/loading/release-config.js";
+import { readReleaseConfig, samplerDefaults } from "../../pipeline/loading/release-config.js";
 import { MiroPipeline } from "../../pipeline/pipeline.js";
 import { EmojiClassifier } from "../evaluation/classifier.js";
 import { checkDetector } from "../evaluation/detector-check.js";
@@ -23,7 +23,6 @@ import {
   type Figures,
   isWhole,
   readFigures,
-  samplerOf,
   type WholeFigures,
 } from "./figures.js";
 
@@ -78,7 +77,7 @@ export interface MeasureOptions {
  */
 export async function measureForCard(options: MeasureOptions): Promise<WholeFigures> {
   const { model, output, signal, onProgress } = options;
-  const settings = { ...samplerOf(readReleaseConfig(model), model), seed: SEED };
+  const settings = { ...samplerDefaults(readReleaseConfig(model).settings), seed: SEED };
   const digest = digestOf(model, options.classifier);
   const found = readFigures(output);
   const isSame = found?.digest === digest && isDeepStrictEqual(found.settings, settings);

@@ -5,7 +5,7 @@
  * What is a part and what is an object is a question of scale: sparkles are three pieces of one thing, and two things
  * may touch. So there is not one answer but a family: the components of {signed distance to the foreground < t}, from a
  * t below zero, which parts what touches, to one that joins what lies within a few percent of the side. Whoever knows
- * what the objects should be picks the division that fits best (`emoji-detector.ts`).
+ * what the objects should be picks the division that fits best (`detector.ts`).
  */
 import type { RgbImage } from "../../pictures/rgb.js";
 

@@ -3,8 +3,9 @@ import { existsSync } from "node:fs";
 import { compiledModule } from "../../compiled-module.js";
 import { MiroError } from "../../errors.js";
 import { VOCABULARY_FILE } from "../../text/vocabulary.js";
+import type { DataCheck } from "../../training/batches/finding.js";
 import { recipeFault } from "../../training/batches/recipe-fault.js";
-import type { DataCheck, SourceSpec } from "../../training/batches/sources.js";
+import type { SourceSpec } from "../../training/batches/sources.js";
 import { EMOJI_REWARD_KEYS } from "../scenes/scene-options.js";
 import { type EmojiData, emojiDataSchema } from "./emoji-data.js";
 

@@ -22,6 +22,7 @@ import { modelOrBundled } from "../../pipeline/loading/bundled.js";
 import type { Checkpoint } from "../../pipeline/loading/checkpoint.js";
 import { loadSchema } from "../../pipeline/loading/load-options.js";
 import { loadParts, Part, type TextEncoder } from "../../pipeline/loading/parts.js";
+import { samplerDefaults } from "../../pipeline/loading/release-config.js";
 import type { Scene } from "../scenes/index.js";
 
 export interface RedrawingOptions {
@@ -87,7 +88,7 @@ export class Redrawing {
   redraw(latents: Tensor, scenes: readonly Scene[]): Tensor {
     const { config, network, preconditioning, preprocessing, postprocessing } = this.#model;
     const { steps, maxGamma } = this.#options;
-    const shift = config.settings.sampler_defaults?.shift ?? config.settings.scheduler?.shift ?? 1;
+    const { shift } = samplerDefaults(config.settings);
     return scope(() =>
       noGrad(() => {
         const conditioning = this.#condition(scenes);

@@ -2,10 +2,10 @@ import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, describe, expect, it } from "vitest";
+import { pythonJson } from "../../files/python-json.js";
 import { sha256 } from "../../files/sha256.js";
 import { TASKS } from "./metadata.js";
 import { CLASS_NAMES, publishedMetadata, publishedPrompts, readLongPrompts, readPromptSet } from "./prompts.js";
-import { pythonJson } from "./python-json.js";
 
 const folder = mkdtempSync(join(tmpdir(), "miro-prompts-"));
 afterAll(() => rmSync(folder, { recursive: true, force: true }));
@@ -63,10 +63,4 @@ it("what is wrong in a file of prompts is named with its line", () => {
   ] as const)
     expect(() => readPromptSet(file(`${good}\n\n${line}\n`))).toThrow(error);
   expect(() => readPromptSet(file("\n"))).toThrow(/holds no prompt/);
-});
-
-it("JSON as Python writes it has blanks and no characters beyond ASCII", () => {
-  expect(pythonJson({ a: [1, "é/\u2028", null, true], b: {}, c: [], d: undefined })).toBe(
-    '{"a": [1, "\\u00e9/\\u2028", null, true], "b": {}, "c": []}',
-  );
 });

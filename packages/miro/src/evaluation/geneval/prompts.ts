@@ -4,11 +4,11 @@
  */
 import { InvalidInputError } from "../../errors.js";
 import { repeatedKey } from "../../files/json-file.js";
+import { pythonJson } from "../../files/python-json.js";
 import { sha256 } from "../../files/sha256.js";
 import { linesOf, readTextFile } from "../../files/text-file.js";
 import { NumpyGenerator } from "../../random/numpy.js";
 import { COLOURS, checkMetadata, type PromptMetadata, RELATIONS } from "./metadata.js";
-import { pythonJson } from "./python-json.js";
 
 /** The classes of the detector, in the order of COCO; three have other names than there. */
 export const CLASS_NAMES: readonly string[] = (

@@ -2,10 +2,10 @@ import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, describe, expect, it } from "vitest";
+import { pythonJson } from "../../files/python-json.js";
 import { TASKS } from "./metadata.js";
 import { publishedPrompts } from "./prompts.js";
 import { markdownTable, PUBLISHED_COUNTS } from "./published.js";
-import { pythonJson } from "./python-json.js";
 import { faultsIn, type Result, readResults, summarise, summaryText } from "./summary.js";
 
 const folder = mkdtempSync(join(tmpdir(), "miro-summary-"));

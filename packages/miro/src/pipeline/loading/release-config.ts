@@ -111,6 +111,20 @@ export function releaseConfigToJson(config: ReleaseConfig): Record<string, unkno
   };
 }
 
+/** How a model is sampled where a call does not say. */
+export interface SamplerDefaults {
+  steps: number;
+  guidanceScale: number;
+  /** Of the schedule. */
+  shift: number;
+}
+
+/** The defaults of a model; where its configuration says none, those that the published models are sampled with. */
+export function samplerDefaults({ sampler_defaults: own = {}, scheduler }: ReleaseSettings): SamplerDefaults {
+  const { num_steps: steps = 50, guidance_scale: guidanceScale = 7, shift = scheduler?.shift ?? 1 } = own;
+  return { steps, guidanceScale, shift };
+}
+
 /** Runs `work`; an error that does not name the file is made to. */
 export function inFile<T>(path: string, work: () => T): T {
   try {

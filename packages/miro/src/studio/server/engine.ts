@@ -21,7 +21,12 @@ import { checkDevice, cudaIndex } from "../../pipeline/loading/device.js";
 import { resolveModel } from "../../pipeline/loading/hub.js";
 import type { HubOptions } from "../../pipeline/loading/hub-repository.js";
 import type { FromPretrainedOptions } from "../../pipeline/loading/load-options.js";
-import { type ReleaseConfig, readReleaseConfig } from "../../pipeline/loading/release-config.js";
+import {
+  type ReleaseConfig,
+  readReleaseConfig,
+  type SamplerDefaults,
+  samplerDefaults,
+} from "../../pipeline/loading/release-config.js";
 import { isRun } from "../../pipeline/loading/run-checkpoint.js";
 import { openRunModel } from "../../pipeline/loading/run-model.js";
 import { variantPrefix } from "../../pipeline/loading/sources.js";
@@ -97,7 +102,7 @@ export interface ModelCard {
   id: string;
   name: string;
   coherenceKeys: readonly string[];
-  defaults: { steps: number; guidanceScale: number; shift: number };
+  defaults: SamplerDefaults;
   /** As its card says; null where it says nothing. */
   license: string | null;
   /** Width and height of its pictures. */
@@ -167,18 +172,13 @@ export class Engine {
       const [named, variant] = split(id);
       const model = modelOrBundled(named);
       const { folder, autoencoder, config, bytes } = isRun(model) ? ofRun(model) : await ofRelease(model, variant, hub);
-      const {
-        num_steps: steps = 50,
-        guidance_scale: guidanceScale = 7,
-        shift,
-      } = config.settings.sampler_defaults ?? {};
       const name = id ?? "miro-emoji";
       opened.push({
         card: {
           id: name,
           name: name.slice(name.lastIndexOf("/") + 1),
           coherenceKeys: config.coherenceKeys,
-          defaults: { steps, guidanceScale, shift: shift ?? config.settings.scheduler?.shift ?? 1 },
+          defaults: samplerDefaults(config.settings),
           license: licenseOf(join(folder, "README.md")),
           size: sizeOf(autoencoder, config),
           examples: examplesOf(join(folder, EXAMPLES)),

@@ -1,7 +1,7 @@
 /** Schemas of routes: how bodies are checked that the routes check themselves, and how schemas are described. */
 import type { FastifySchemaCompiler } from "fastify";
 import { createJsonSchemaTransform, type jsonSchemaTransform, validatorCompiler } from "fastify-type-provider-zod";
-import type { z } from "zod";
+import { z } from "zod";
 import { declarationOf, isDeclared, wordsOf } from "../../options.js";
 
 /**
@@ -20,3 +20,16 @@ export const schemaTransform: typeof jsonSchemaTransform = createJsonSchemaTrans
     },
   },
 });
+
+/** The body of a refusal. */
+export const errorBody = z.object({
+  error: z.object({
+    message: z.string(),
+    field: z.string().optional(),
+    expected: z.string().optional(),
+    received: z.unknown().optional(),
+  }),
+});
+
+/** The parameters of a route whose path ends in an id. */
+export const idParams = z.object({ id: z.string().max(64) });

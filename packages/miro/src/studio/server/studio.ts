@@ -15,15 +15,17 @@ import { addDocsPage } from "./docs-page.js";
 import { Engine, type EngineOptions } from "./engine.js";
 import { Gallery } from "./gallery.js";
 import type { Job, JobWork } from "./job.js";
+import { addJobRoutes } from "./job-routes.js";
 import { CLOSE_MS, MAX_JSON_BYTES, MAX_UPLOAD_BYTES } from "./limits.js";
 import { Metrics } from "./metrics.js";
-import { addNativeRoutes } from "./native-routes.js";
 import { addOpenaiRoutes } from "./openai-routes.js";
 import type { StudioParts } from "./parts.js";
+import { addPictureRoutes } from "./picture-routes.js";
 import { JobQueue } from "./queue.js";
 import { refusalOf, shown, statusOf } from "./refusals.js";
 import { schemaTransform } from "./schemas.js";
 import { guard } from "./security.js";
+import { addServerRoutes } from "./server-routes.js";
 import { addWebuiRoutes } from "./webui-routes.js";
 
 /** Options of {@link Studio.start}. */
@@ -167,9 +169,8 @@ export class Studio implements StudioParts {
       return reply.code(404).send(refusalOf(request.url, 404, missing));
     });
     if (page !== null) await app.register(fastifyStatic, { root: page, cacheControl: true, maxAge: "1h" });
-    await app.register(async () => addNativeRoutes(this));
-    await app.register(async () => addOpenaiRoutes(this));
-    await app.register(async () => addWebuiRoutes(this));
+    for (const add of [addServerRoutes, addJobRoutes, addPictureRoutes, addOpenaiRoutes, addWebuiRoutes])
+      await app.register(async () => add(this));
     addDocsPage(app);
     app.get("/openapi.json", { schema: { hide: true } }, async () => app.swagger());
     await app.ready();

@@ -1,5 +1,16 @@
 /** Checks of a dry run, whose errors are what it finds. */
-import type { DataCheck } from "./sources.js";
+import type { Message } from "../../message.js";
+
+/** One thing that a dry run looked at. */
+export interface DataCheck {
+  /** `ok`; `missing`: training cannot start; `note`: it can. */
+  status: "ok" | "missing" | "note";
+  /** What it is about: a folder, a file, a setting. */
+  subject: string;
+  finding: string;
+  /** The command, or the change, that puts it right. */
+  remedy?: string | Message;
+}
 
 /** Runs a check whose errors are findings. @param remedy what puts it right */
 export function finding(subject: string, check: () => string, remedy?: DataCheck["remedy"]): DataCheck {

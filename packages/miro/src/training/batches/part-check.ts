@@ -7,7 +7,8 @@ import type { RinConfig } from "../../networks/config.js";
 import { cachedModel, isRepositoryName } from "../../pipeline/loading/hub.js";
 import { fetchTextEncoder, fetchVae, type PartSource } from "../../pipeline/loading/sources.js";
 import { T5Encoder } from "../../text/t5.js";
-import { type DataCheck, type SourceData, sourceOf } from "./sources.js";
+import type { DataCheck } from "./finding.js";
+import { type SourceData, sourceOf } from "./sources.js";
 
 /** A frozen model, and how it is looked at. */
 interface Part {

@@ -20,9 +20,10 @@ import {
 import { CUT_REMEDY, cutProblem } from "../../data/shards/shard-error.js";
 import { MiroError } from "../../errors.js";
 import type { RinConfig } from "../../networks/config.js";
-import { type ShardData, scoreColumnsOf } from "./shard-data.js";
+import type { DataCheck } from "./finding.js";
+import { type ShardData, scoresOf } from "./shard-data.js";
 import { rootsOf } from "./shard-roots.js";
-import type { DataCheck, SourceRecipe, SourceReport } from "./sources.js";
+import type { SourceRecipe, SourceReport } from "./sources.js";
 
 /** Looks at the training shards. @param readAll those without a table too */
 export async function checkShards(
@@ -128,7 +129,7 @@ function checkMembers(
     { member: textMember(data, false), shape: [null, config.labelDim], optional: false },
     ...(p > 0 ? [{ member: textMember(data, true), shape: [null, config.labelDim], optional: true }] : []),
   ];
-  const scores = data.coherenceScores ?? scoreColumnsOf(data, config.coherenceKeys);
+  const scores = scoresOf(data, config.coherenceKeys);
   const paired = p > 0 && data.scoreMode === "paired" ? scores.map(syntheticName) : [];
   const present = new Map<string, number>();
   const fields = new Set<string>();
@@ -224,7 +225,7 @@ function stageOf(score: string): string {
 }
 
 async function checkBins(roots: string[], data: ShardData, config: RinConfig, checks: DataCheck[]): Promise<void> {
-  const scores = data.coherenceScores ?? scoreColumnsOf(data, config.coherenceKeys);
+  const scores = scoresOf(data, config.coherenceKeys);
   const set = await ShardSet.open({ sources: roots, onBadSample: "skip", maxBadRate: 1, brokenShards: "read" });
   try {
     const kept = keptBins(set, { ...data, scores });

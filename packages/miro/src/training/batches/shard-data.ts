@@ -67,3 +67,8 @@ export type ShardData = z.output<typeof shardDataSchema>;
 export function scoreColumnsOf({ scoreColumns }: ShardData, coherenceKeys: readonly string[]): readonly string[] {
   return scoreColumns ?? coherenceKeys;
 }
+
+/** The metadata fields that are read and may be filtered by: those that the section names, else the rewards'. */
+export function scoresOf(data: ShardData, coherenceKeys: readonly string[]): readonly string[] {
+  return data.coherenceScores ?? scoreColumnsOf(data, coherenceKeys);
+}

@@ -10,11 +10,11 @@ import { z } from "zod";
 import { checkName } from "../../arguments.js";
 import type { LatentNormalization } from "../../autoencoder/normalization.js";
 import { invalid } from "../../errors.js";
-import type { Message } from "../../message.js";
 import type { RinConfig } from "../../networks/config.js";
 import { setting } from "../../options.js";
 import type { Rows } from "./batch-slices.js";
 import type { BatchSource } from "./batches.js";
+import type { DataCheck } from "./finding.js";
 import type { RecipeFault } from "./recipe-fault.js";
 
 /** A checked `data` section: its kind, and what the schema of its source gives. */
@@ -85,17 +85,6 @@ export interface SourceFacts {
    * none, because the empty prompt is not known.
    */
   release?: { imgResolution: number; files?: () => Promise<Readonly<Record<string, string>>> };
-}
-
-/** One thing that a dry run looked at. */
-export interface DataCheck {
-  /** `ok`; `missing`: training cannot start; `note`: it can. */
-  status: "ok" | "missing" | "note";
-  /** What it is about: a folder, a file, a setting. */
-  subject: string;
-  finding: string;
-  /** The command, or the change, that puts it right. */
-  remedy?: string | Message;
 }
 
 /** What a source's `check` found. */

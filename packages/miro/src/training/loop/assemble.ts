@@ -1,6 +1,6 @@
-/** What a training is made of, by its recipe: EMA weights, the optimizer, and what the machine can do. */
-import { hasCudaGraphs, nn } from "@miro-t2i/torch";
-import { AdamW, Lamb } from "@miro-t2i/torch/optim";
+/** What a training is made of, by its recipe: networks, EMA weights, the optimizer, and what the machine can do. */
+import { hasCudaGraphs, nn, type Tensor, zeros } from "@miro-t2i/torch";
+import { AdamW, GradScaler, Lamb } from "@miro-t2i/torch/optim";
 import { type Capture, graphsOn } from "../../flow/recording.js";
 import type { FlowPrecond } from "../../networks/precond.js";
 import type { Rin } from "../../networks/rin.js";
@@ -9,9 +9,44 @@ import { measurePeakFlops } from "../logging/peak-flops.js";
 import type { DataParallelGroup } from "../process-group/process-group.js";
 import type { Recipe } from "../recipes/recipe.js";
 import { Ema, emaName } from "./ema.js";
-import { createNetwork } from "./model.js";
+import { WarmupCosine } from "./lr-schedule.js";
+import { createLoss, createNetwork, createNetworks, startFrom } from "./model.js";
 import { parameterGroups } from "./parameter-groups.js";
-import type { TrainingOptimizer } from "./trainer.js";
+import type { TrainerParts, TrainingOptimizer } from "./trainer.js";
+
+/** What {@link assemble} starts from. */
+export interface AssembleOptions {
+  /** Text states of the empty prompt, (1, tokens, label dimension); default: zeros. */
+  uncondEmbedding?: Tensor | undefined;
+  /** Whether weights are taken from where the recipe says; else they are drawn from the global generator. */
+  initializes?: boolean;
+}
+
+/** What is trained, and what trains it, on the recipe's device. */
+export function assemble(recipe: Recipe, { uncondEmbedding, initializes = false }: AssembleOptions = {}) {
+  const { device, precision, lossScale, maxSteps } = recipe.trainer;
+  const { network, preconditioning } = createNetworks(recipe);
+  const { from, average } = recipe.initialization;
+  if (from !== undefined && initializes) startFrom(from, network, preconditioning, average);
+  network.to({ device });
+  preconditioning.to({ device });
+  const emas = createAverages(recipe, network);
+  const optimizer = createOptimizer(recipe, network, preconditioning);
+  const { totalSteps = maxSteps, ...warmupCosine } = recipe.lrScheduler;
+  return {
+    network,
+    preconditioning,
+    emas,
+    ema: [...emas.values()][recipe.ema.defaultIndex]!,
+    loss: createLoss(recipe, uncondEmbedding ?? zeros([1, network.config.labelDim], { device })),
+    optimizer,
+    schedule: new WarmupCosine(optimizer, { ...warmupCosine, totalSteps }),
+    scaler:
+      precision === "16-mixed"
+        ? new GradScaler({ initScale: lossScale.init, growthInterval: lossScale.growthInterval })
+        : null,
+  } satisfies Partial<TrainerParts>;
+}
 
 /** What the machine can do at the recipe's precision, as it says itself or as it is measured. */
 export function peakFlops({ logger, trainer }: Recipe, group: DataParallelGroup): number {
@@ -36,7 +71,7 @@ export function createCapture({ trainer }: Recipe, warn: (warning: string) => vo
 }
 
 /** The EMA weights by their published names, on the device of the network. */
-export function createAverages(recipe: Recipe, network: Rin): Map<string, Ema<Rin>> {
+function createAverages(recipe: Recipe, network: Rin): Map<string, Ema<Rin>> {
   const { decay, warmup, everyNSteps } = recipe.ema;
   return new Map(
     [decay].flat().map((decay, i) => {
@@ -47,7 +82,7 @@ export function createAverages(recipe: Recipe, network: Rin): Map<string, Ema<Ri
 }
 
 /** The optimizer with its parameter groups. */
-export function createOptimizer(recipe: Recipe, network: Rin, preconditioning: FlowPrecond): TrainingOptimizer {
+function createOptimizer(recipe: Recipe, network: Rin, preconditioning: FlowPrecond): TrainingOptimizer {
   const { name, excludeLnAndBiasesFromWeightDecay, ...settings } = recipe.optimizer;
   const groups = parameterGroups(network, preconditioning, settings.weightDecay, excludeLnAndBiasesFromWeightDecay);
   return name === "lamb" ? new Lamb(groups, { ...settings, decouple: false }) : new AdamW(groups, settings);

@@ -9,8 +9,8 @@
  */
 import type { nn } from "@miro-t2i/torch";
 import { TensorList } from "@miro-t2i/torch/optim";
-import { pythonFloat } from "../../data/dataset/python-number.js";
 import { invalid } from "../../errors.js";
+import { pythonFloat } from "../../files/python-number.js";
 
 /** Options of {@link Ema}. */
 export interface EmaOptions {

@@ -1,5 +1,6 @@
 /**
- * A rank that ranks.ts has started: trains as its parent says, and reports its progress. Without its parent it ends.
+ * A rank that spawn-ranks.ts has started: trains as its parent says, and reports its progress. Without its parent it
+ * ends.
  */
 import { MiroError } from "../../errors.js";
 import { message } from "../../message.js";

@@ -1,4 +1,4 @@
-/** Worker thread of a replica (see replicas.ts): receives rows, answers with gradients. */
+/** Worker thread of a replica (see thread-replicas.ts): receives rows, answers with gradients. */
 import { parentPort, workerData } from "node:worker_threads";
 import { nn, receive, scope, setNumThreads, share } from "@miro-t2i/torch";
 import { planOf } from "../recipes/batch-plan.js";

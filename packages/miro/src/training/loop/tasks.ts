@@ -10,7 +10,7 @@ import { z } from "zod";
 import { checkName } from "../../arguments.js";
 import { invalid } from "../../errors.js";
 import { setting } from "../../options.js";
-import type { DataCheck } from "../batches/sources.js";
+import type { DataCheck } from "../batches/finding.js";
 
 const count = z.int().positive();
 

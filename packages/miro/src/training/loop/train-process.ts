@@ -10,22 +10,21 @@
  *   RUN/export/          the EMA weights in the release layout, after the last step or when the time is over
  */
 import { join } from "node:path";
-import { buildInfo, manualSeed, scope, setNumThreads, zeros } from "@miro-t2i/torch";
-import { GradScaler } from "@miro-t2i/torch/optim";
+import { buildInfo, manualSeed, scope, setNumThreads } from "@miro-t2i/torch";
 import { InvalidInputError } from "../../errors.js";
 import { writeFileAtomic } from "../../files/whole-files.js";
 import { parseRinConfig } from "../../networks/config.js";
 import { trainingFlops } from "../../networks/flops.js";
+import type { Rin } from "../../networks/rin.js";
 import { wholeNumber } from "../../numbers.js";
 import { streamSeed } from "../../random/streams.js";
 import { version } from "../../version.js";
 import { checkFrozenParts } from "../batches/part-check.js";
-import { MetricsLog } from "../logging/logging.js";
-import { EventWriter } from "../logging/tensorboard.js";
+import { RunRecords } from "../logging/run-records.js";
 import type { DataParallelGroup } from "../process-group/process-group.js";
 import { planOf } from "../recipes/batch-plan.js";
-import { parseRecipe, type Recipe, recipeToJson, recipeToYaml } from "../recipes/recipe.js";
-import { recipeChanges, refuseRecipeChanges } from "../recipes/recipe-changes.js";
+import { type Recipe, recipeToJson, recipeToYaml } from "../recipes/recipe.js";
+import { changesSince, refuseRecipeChanges } from "../recipes/recipe-changes.js";
 import { openRunSamples, type RunSamples } from "../samples/run-samples.js";
 import {
   listCheckpoints,
@@ -40,9 +39,7 @@ import { exportRelease, modelTexts } from "../state/export.js";
 import { continuePublished, PublishedCheckpoint } from "../state/published-checkpoint.js";
 import { replaceFolder } from "../state/replace-folder.js";
 import type { RunLock } from "../state/run-lock.js";
-import { createAverages, createCapture, createOptimizer, peakFlops } from "./assemble.js";
-import { WarmupCosine } from "./lr-schedule.js";
-import { createLoss, createNetworks, startFrom } from "./model.js";
+import { assemble, createCapture, peakFlops } from "./assemble.js";
 import { openBatches, openValidation } from "./open-data.js";
 import { noteData, openRunFolder, withRunLock } from "./run-folder.js";
 import type { RunOptions, RunResult } from "./run-options.js";
@@ -74,10 +71,8 @@ async function trainAlone(
   /** Says what must not get lost, whoever says it. */
   const warn = first ? onWarning : (message: string) => onWarning(`rank ${group.rank}: ${message}`);
   const newest = await openRunFolder({ output, resume }, group);
-  if (newest && !allowChanges) {
-    const stored = readTrainingState(newest.path).recipe;
-    refuseRecipeChanges(newest.path, recipeChanges(recipeWithDefaults(stored), recipeToJson(recipe)));
-  }
+  if (newest && !allowChanges)
+    refuseRecipeChanges(newest.path, changesSince(readTrainingState(newest.path).recipe, recipe));
   if (resume !== false && !newest) onMessage(`${output}: no checkpoint yet, starting at step 0`);
   if (recipe.trainer.threads > 0) setNumThreads(recipe.trainer.threads);
 
@@ -92,27 +87,18 @@ async function trainAlone(
   let samples: RunSamples | null = null;
   const { keepLast, keepEveryNSteps } = settings;
   const writer = new CheckpointWriter(checkpoints, { keepLast, keepEveryNSteps });
+  const records = new RunRecords();
   try {
     await group.agree("the data", source.identity ?? "");
     if (first) noteData(join(output, "data.json"), source, { step: newest?.step ?? 0, allowChanges, onMessage });
     if (first && source.constants) writeConstants(output, source.constants);
     validation = await group.firstRankFirst(() => openValidation(recipe, source, group, { signal, onMessage }));
     manualSeed(streamSeed(recipe.seed, "initialWeights")); // initial weights
-    const { network, preconditioning } = createNetworks(recipe);
-    const { from, average, continue: goOn } = recipe.initialization;
-    if (from !== undefined && !newest) startFrom(from, network, preconditioning, average);
-    network.to({ device });
-    preconditioning.to({ device });
-    const emas = createAverages(recipe, network);
-    const ema = [...emas.values()][recipe.ema.defaultIndex]!;
-    const loss = createLoss(
-      recipe,
-      source.constants?.uncondEmbedding ?? zeros([1, network.config.labelDim], { device }),
-    );
-    const optimizer = createOptimizer(recipe, network, preconditioning);
-    const { totalSteps = settings.maxSteps, ...warmupCosine } = recipe.lrScheduler;
+    const { constants } = source;
+    const parts = assemble(recipe, { uncondEmbedding: constants?.uncondEmbedding, initializes: !newest });
+    const { network, preconditioning, ema, emas } = parts;
 
-    replicas = threads > 1 ? new Replicas(recipe, threads, { network, preconditioning, loss }) : null;
+    replicas = threads > 1 ? new Replicas(recipe, threads, parts) : null;
     samples = first
       ? await openRunSamples({
           recipe,
@@ -120,28 +106,16 @@ async function trainAlone(
           network: ema.module,
           preconditioning,
           output,
-          events: () => events,
+          records,
           onTrouble: warn,
           signal,
         })
       : null;
     const texts = first ? await modelTexts(recipe, [...emas.keys()]) : {};
     const selfConditioning = network.config.useSelfConditioning && recipe.loss.selfCondRate > 0;
-    let log: MetricsLog | null = null;
-    let events: EventWriter | null = null;
     const trainer = new Trainer(
       {
-        network,
-        preconditioning,
-        ema,
-        emas,
-        scaler:
-          settings.precision === "16-mixed"
-            ? new GradScaler({ initScale: settings.lossScale.init, growthInterval: settings.lossScale.growthInterval })
-            : null,
-        loss,
-        optimizer,
-        schedule: new WarmupCosine(optimizer, { ...warmupCosine, totalSteps }),
+        ...parts,
         source,
         capture: createCapture(recipe, warn),
         replicas,
@@ -160,17 +134,14 @@ async function trainAlone(
         },
       },
       {
-        onLog: ({ step, ...figures }) => {
-          log?.write({ step, ...figures });
-          events?.scalars(step, figures);
-        },
+        onLog: (record) => records.figures(record),
         onProgress: (progress) => {
           writer.check();
           onProgress?.(progress);
         },
         onWarning: (step, message) => {
           warn(message);
-          log?.write({ step, warning: message });
+          records.warning(step, message);
         },
         onCheckpoint: () => {
           lock?.check();
@@ -180,60 +151,30 @@ async function trainAlone(
         beforeChange: () => writer.copied(),
         onSamples: async (step) => {
           const figures = (await samples?.draw(step)) ?? {};
-          if (Object.keys(figures).length === 0) return;
-          log?.write({ step, ...figures });
-          events?.scalars(step, figures);
+          if (Object.keys(figures).length > 0) records.figures({ step, ...figures });
         },
         onValidate: async (step) => {
           const networks = { network, average: ema.module, preconditioning };
           const figures = await validation!.measure(networks, signal);
-          if (figures === null) return; // asked to stop
-          log?.write({ step, ...figures });
-          events?.scalars(step, figures);
+          if (figures !== null) records.figures({ step, ...figures }); // null: asked to stop
         },
       },
     );
-    if (newest) {
-      scope(() => {
-        trainer.restore(loadTrainingCheckpoint(newest.path));
-      });
-      onMessage(`resumed at step ${trainer.step} from ${newest.path}`);
-      if (first)
-        for (const path of setAsideNewer(checkpoints, newest.step))
-          onMessage(`a later checkpoint is set aside: ${path}`);
-    } else if (from !== undefined && goOn) {
-      using published = PublishedCheckpoint.open(from);
-      for (const difference of continuePublished(published, trainer, recipe)) onMessage(difference);
-      onMessage(`continues at step ${trainer.step} from ${from}`);
-    }
+    goOn(trainer, recipe, newest?.path, onMessage);
+    if (newest && first)
+      for (const path of setAsideNewer(checkpoints, newest.step)) onMessage(`a later checkpoint is set aside: ${path}`);
     // Without reweighting the loss does not depend on the preconditioning, whose only parameters are the log-
     // variance's.
     const reweights = recipe.preconditioning.do_gradnorm_reweighting === true;
     await group.synchronize({ network, ...(reweights && { preconditioning }) });
     if (first) {
       writeFileAtomic(join(output, "recipe.yaml"), recipeToYaml(recipe), { overwrite: true });
-      log = new MetricsLog(join(output, "log.jsonl"), trainer.step, warn);
+      records.begin({ output, step: trainer.step, tensorboard: recipe.logger.tensorboard, onTrouble: warn });
     }
-    if (first && recipe.logger.tensorboard)
-      events = new EventWriter({
-        folder: join(output, "tensorboard"),
-        firstStep: trainer.step === 0 ? 0 : trainer.step + 1,
-        onTrouble: warn,
-      });
-    const parameters = [...network.parameters()].reduce((sum, parameter) => sum + parameter.numel, 0);
-    onMessage(
-      `network of ${wholeNumber(parameters)} parameters, ${wholeNumber(settings.maxSteps)} steps of ${wholeNumber(settings.batchSize)} samples${within(settings.maxMinutes)}, ${settings.precision}, ${device}${group.isAlone ? "" : ` × ${group.worldSize}`}`,
-    );
+    onMessage(describe(recipe, network, group));
     if (first && device !== "cpu") writer.reserve(trainer.checkpointForms());
-    let finished: boolean;
-    try {
-      finished = await trainer.run(signal, deadline);
-      await writer.settled();
-    } finally {
-      log?.close();
-      events?.close();
-    }
-    const { constants } = source;
+    const finished = await trainer.run(signal, deadline);
+    await writer.settled();
     const outOfTime = trainer.isOutOfTime;
     const exported = first && (finished || outOfTime) && constants ? join(output, "export") : null;
     if (exported !== null && constants)
@@ -245,12 +186,40 @@ async function trainAlone(
     const checkpoint = listCheckpoints(checkpoints).at(-1)?.path ?? null;
     return { finished, ...(outOfTime && { outOfTime }), step: trainer.step, checkpoint, exported };
   } finally {
+    records.close();
     await writer.close();
     samples?.dispose();
     await replicas?.close();
     await validation?.close();
     await source.close();
   }
+}
+
+/** Takes over where a checkpoint ended: of this run, or of the one that the recipe continues. */
+function goOn(
+  trainer: Trainer,
+  recipe: Recipe,
+  checkpoint: string | undefined,
+  onMessage: (message: string) => void,
+): void {
+  const { from, continue: continues } = recipe.initialization;
+  if (checkpoint !== undefined) {
+    scope(() => trainer.restore(loadTrainingCheckpoint(checkpoint)));
+    onMessage(`resumed at step ${trainer.step} from ${checkpoint}`);
+  } else if (from !== undefined && continues) {
+    using published = PublishedCheckpoint.open(from);
+    for (const difference of continuePublished(published, trainer, recipe)) onMessage(difference);
+    onMessage(`continues at step ${trainer.step} from ${from}`);
+  }
+}
+
+/** What is trained, for how long and where. */
+function describe({ trainer }: Recipe, network: Rin, group: DataParallelGroup): string {
+  const { maxSteps, batchSize, maxMinutes, precision, device } = trainer;
+  const parameters = [...network.parameters()].reduce((sum, parameter) => sum + parameter.numel, 0);
+  const steps = `${wholeNumber(maxSteps)} steps of ${wholeNumber(batchSize)} samples${within(maxMinutes)}`;
+  const where = `${device}${group.isAlone ? "" : ` × ${group.worldSize}`}`;
+  return `network of ${wholeNumber(parameters)} parameters, ${steps}, ${precision}, ${where}`;
 }
 
 /** A frozen model that is not there would be missed at the end, by the release. @throws InvalidInputError */
@@ -273,16 +242,4 @@ function withOrigin(checkpoint: TrainingCheckpoint, { trainer }: Recipe): Traini
     code: { miro: version(), torch: buildInfo().torchVersion },
   };
   return { ...checkpoint, state: { ...state, origin } };
-}
-
-/**
- * A stored recipe with the settings that have come since, at their defaults; as it is where it is no longer a valid
- * one.
- */
-export function recipeWithDefaults(stored: unknown): unknown {
-  try {
-    return recipeToJson(parseRecipe(stored));
-  } catch {
-    return stored;
-  }
 }

@@ -1,5 +1,6 @@
 /** Whether the data of a recipe are there; what is missing, and the command that makes it. */
-import { type DataCheck, sourceOf } from "../batches/sources.js";
+import type { DataCheck } from "../batches/finding.js";
+import { sourceOf } from "../batches/sources.js";
 import { type Recipe, sourceRecipe } from "../recipes/recipe.js";
 
 /** What `checkData` found. */

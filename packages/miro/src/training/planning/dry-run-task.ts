@@ -2,8 +2,7 @@
 import { join } from "node:path";
 import { invalid } from "../../errors.js";
 import { checkDevice } from "../../pipeline/loading/device.js";
-import { finding, missing } from "../batches/finding.js";
-import type { DataCheck } from "../batches/sources.js";
+import { type DataCheck, finding, missing } from "../batches/finding.js";
 import { taskRecipeChanges } from "../loop/run-task.js";
 import { type TaskRecipe, type TaskReport, taskOf } from "../loop/tasks.js";
 import { checkDisk, checkOutput, type StartOptions } from "./folder-check.js";

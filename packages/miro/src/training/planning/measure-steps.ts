@@ -3,13 +3,10 @@
  * data, so that nothing has to be prepared. Reading the data is not counted; it goes on beside the computation.
  */
 import { getNumThreads, setNumThreads, zeros } from "@miro-t2i/torch";
-import { GradScaler } from "@miro-t2i/torch/optim";
 import { parseRinConfig } from "../../networks/config.js";
 import { RandomBatches } from "../batches/batches.js";
 import { sourceOf } from "../batches/sources.js";
-import { createAverages, createCapture, createOptimizer } from "../loop/assemble.js";
-import { WarmupCosine } from "../loop/lr-schedule.js";
-import { createLoss, createNetworks } from "../loop/model.js";
+import { assemble, createCapture } from "../loop/assemble.js";
 import { Replicas } from "../loop/thread-replicas.js";
 import { Trainer } from "../loop/trainer.js";
 import { planOf } from "../recipes/batch-plan.js";
@@ -39,29 +36,15 @@ export async function measureSteps(
   const config = parseRinConfig(recipe.network);
   const threads = getNumThreads();
   if (settings.threads > 0) setNumThreads(settings.threads);
-  const { network, preconditioning } = createNetworks(recipe);
-  network.to({ device: settings.device });
-  preconditioning.to({ device: settings.device });
-  const emas = createAverages(recipe, network);
   const uncondEmbedding = zeros([1, config.labelDim], { device: settings.device });
-  const loss = createLoss(recipe, uncondEmbedding);
-  const optimizer = createOptimizer(recipe, network, preconditioning);
-  const { totalSteps = settings.maxSteps, ...warmupCosine } = recipe.lrScheduler;
-  const replicas =
-    (settings.replicas ?? 1) > 1 ? new Replicas(recipe, settings.replicas!, { network, preconditioning, loss }) : null;
+  const parts = assemble(recipe, { uncondEmbedding });
+  const replicas = (settings.replicas ?? 1) > 1 ? new Replicas(recipe, settings.replicas!, parts) : null;
   const enough = new AbortController();
   const ends: number[] = [];
   try {
     const trainer = new Trainer(
       {
-        network,
-        preconditioning,
-        ema: [...emas.values()][recipe.ema.defaultIndex]!,
-        emas,
-        scaler: settings.precision === "16-mixed" ? new GradScaler({ initScale: settings.lossScale.init }) : null,
-        loss,
-        optimizer,
-        schedule: new WarmupCosine(optimizer, { ...warmupCosine, totalSteps }),
+        ...parts,
         source: new RandomBatches({
           seed: recipe.seed,
           batchSize: settings.batchSize,
@@ -97,9 +80,9 @@ export async function measureSteps(
     signal?.throwIfAborted();
   } finally {
     await replicas?.close();
-    for (const { module } of emas.values()) module.dispose();
-    network.dispose();
-    preconditioning.dispose();
+    for (const { module } of parts.emas.values()) module.dispose();
+    parts.network.dispose();
+    parts.preconditioning.dispose();
     uncondEmbedding.dispose();
     setNumThreads(threads);
   }

@@ -3,7 +3,7 @@ import { cuda } from "@miro-t2i/torch";
 import { formatMemory } from "../../files/sizes.js";
 import { cudaIndex } from "../../pipeline/loading/device.js";
 import { availableMemory } from "../../rewards/memory.js";
-import type { DataCheck } from "../batches/sources.js";
+import type { DataCheck } from "../batches/finding.js";
 
 /**
  * @param bytes what is needed by estimate, and what is needed at the very least; the same where there is no estimate

@@ -2,7 +2,7 @@
 import type { IndexOptions } from "../../data/dataset/index-shards.js";
 import { InvalidInputError } from "../../errors.js";
 import { parseRinConfig } from "../../networks/config.js";
-import { type ShardData, scoreColumnsOf } from "../batches/shard-data.js";
+import { type ShardData, scoresOf } from "../batches/shard-data.js";
 import { rootsOf } from "../batches/shard-roots.js";
 import type { Recipe } from "../recipes/recipe.js";
 
@@ -17,7 +17,7 @@ export function recipeBins(recipe: Recipe): IndexOptions {
   const { coherenceKeys } = parseRinConfig(recipe.network);
   return {
     folders: rootsOf(data),
-    scores: [...(data.coherenceScores ?? scoreColumnsOf(data, coherenceKeys))],
+    scores: [...scoresOf(data, coherenceKeys)],
     syntheticProb: data.syntheticEmbeddingProb,
     scoreMode: data.scoreMode,
     numBins: data.numBins,

@@ -11,15 +11,14 @@ import { openReleaseFiles } from "../../pipeline/loading/checkpoint.js";
 import { checkDevice, cudaIndex } from "../../pipeline/loading/device.js";
 import { isRun } from "../../pipeline/loading/run-checkpoint.js";
 import { openRunModel } from "../../pipeline/loading/run-model.js";
-import { finding } from "../batches/finding.js";
+import { type DataCheck, finding } from "../batches/finding.js";
 import { checkFrozenParts } from "../batches/part-check.js";
-import { type DataCheck, sourceOf } from "../batches/sources.js";
+import { sourceOf } from "../batches/sources.js";
 import { growsInto } from "../loop/grow-patches.js";
 import { checkProcesses } from "../loop/run.js";
-import { recipeWithDefaults } from "../loop/train-process.js";
 import { rankPlaceOf } from "../process-group/launch-environment.js";
-import { type Recipe, recipeToJson } from "../recipes/recipe.js";
-import { recipeChanges } from "../recipes/recipe-changes.js";
+import type { Recipe } from "../recipes/recipe.js";
+import { changesSince } from "../recipes/recipe-changes.js";
 import { SampleScores } from "../samples/sample-scores.js";
 import { readEmbeddedTestbed } from "../samples/testbed.js";
 import { PublishedCheckpoint, TORCH_FILE } from "../state/published-checkpoint.js";
@@ -37,7 +36,7 @@ export async function checkStart(recipe: Recipe, options: StartOptions): Promise
     ...(await checkFrozenParts(recipe.data, parseRinConfig(recipe.network))),
     ...checkInitialWeights(recipe),
     ...checkSamples(recipe),
-    ...checkOutput(options, (stored) => recipeChanges(recipeWithDefaults(stored), recipeToJson(recipe))),
+    ...checkOutput(options, (stored) => changesSince(stored, recipe)),
     checkDisk(needsOfDisk(recipe, size), options.output),
   ];
 }

@@ -5,6 +5,7 @@
 import { describe, InvalidInputError } from "../../errors.js";
 import { isObject } from "../../files/plain-data.js";
 import { message, option } from "../../message.js";
+import { parseRecipe, type Recipe, recipeToJson } from "./recipe.js";
 
 /**
  * Keys (and everything below them) that a resumed run may change: where things lie, how fast they go, what is written
@@ -58,6 +59,23 @@ export function recipeChanges(before: unknown, now: unknown, freeKeys: readonly 
   return differences(effective(before), effective(now), "").filter(
     ({ key }) => !freeKeys.some((free) => key === free || key.startsWith(`${free}.`)),
   );
+}
+
+/**
+ * How a recipe differs from that of a checkpoint, in values that decide what a run computes. Settings that have come
+ * since the checkpoint count with their defaults.
+ */
+export function changesSince(stored: unknown, recipe: Recipe): RecipeChange[] {
+  return recipeChanges(withDefaults(stored), recipeToJson(recipe));
+}
+
+/** As it is where it is no longer a valid recipe. */
+function withDefaults(stored: unknown): unknown {
+  try {
+    return recipeToJson(parseRecipe(stored));
+  } catch {
+    return stored;
+  }
 }
 
 /**

@@ -13,7 +13,7 @@ import { fetchVae } from "../../pipeline/loading/sources.js";
 import { sheetText } from "../../pipeline/settings.js";
 import type { BatchSource } from "../batches/batches.js";
 import { sourceOf } from "../batches/sources.js";
-import type { EventWriter } from "../logging/tensorboard.js";
+import type { RunRecords } from "../logging/run-records.js";
 import type { Recipe } from "../recipes/recipe.js";
 import type { SamplingParts } from "./draw-samples.js";
 import { type CaptionedSamples, SampleScores } from "./sample-scores.js";
@@ -31,7 +31,7 @@ export interface RunSamplesOptions {
   /** Folder of the run. */
   output: string;
   /** Where pictures go besides the folder. */
-  events: () => EventWriter | null;
+  records: Pick<RunRecords, "takesImages" | "image">;
   /** Told when a picture cannot be written, which does not end a run. */
   onTrouble: (message: string) => void;
   signal?: AbortSignal | undefined;
@@ -59,7 +59,7 @@ export interface RunSamples {
  *   for scorers that are not known or cannot judge what is drawn
  */
 export async function openRunSamples(options: RunSamplesOptions): Promise<RunSamples | null> {
-  const { recipe, source, network, output, events, onTrouble } = options;
+  const { recipe, source, network, output, records, onTrouble } = options;
   const { data, samples } = recipe;
   if (samples.everyNSteps === 0) return null;
   const { prompts, testbed, columns, seed } = samples;
@@ -91,7 +91,7 @@ export async function openRunSamples(options: RunSamplesOptions): Promise<RunSam
     } catch (error) {
       onTrouble((error as Error).message); // a run does not end for a picture
     }
-    events()?.image(step, "samples/sheet", { ...readPng(png, path), encoded: png });
+    records.image(step, "samples/sheet", { ...readPng(png, path), encoded: png });
     try {
       return await scores.measure(drawn);
     } catch (error) {
@@ -142,13 +142,12 @@ export async function openRunSamples(options: RunSamplesOptions): Promise<RunSam
   const draw = async (parts: SamplingParts, step: number): Promise<Sheet> => {
     const { samplesPerPrompt, batchSize } = samples;
     const grids = await drawTestbed({ ...parts, prompts: embedded, samplesPerPrompt, seed, maxTextLen, batchSize });
-    const writer = events();
-    if (writer !== null)
+    if (records.takesImages)
       for (const { file, image } of grids) {
         const raw = { width: image.width, height: image.height, channels: 3 } as const;
         const encoded = await sharp(image.data, { raw }).jpeg({ quality: 90 }).toBuffer();
         // The number in front of the name keeps prompts apart that begin alike.
-        writer.image(step, `val/Images/${file.replace(/\.npy$/, "")}`, { ...raw, encoded });
+        records.image(step, `val/Images/${file.replace(/\.npy$/, "")}`, { ...raw, encoded });
       }
     const sheet = await testbedSheet(grids, { columns, title: titleOf(step) });
     return {

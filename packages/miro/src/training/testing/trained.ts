@@ -1,11 +1,10 @@
 /** A whole training and all that it tells, to be compared with another one. */
-import { manualSeed, scope, zeros } from "@miro-t2i/torch";
+import { manualSeed } from "@miro-t2i/torch";
 import { GradScaler } from "@miro-t2i/torch/optim";
 import type { Capture } from "../../flow/recording.js";
 import type { LogRecord } from "../logging/logging.js";
-import { createAverages, createOptimizer } from "../loop/assemble.js";
+import { assemble } from "../loop/assemble.js";
 import { WarmupCosine } from "../loop/lr-schedule.js";
-import { createLoss, createNetworks } from "../loop/model.js";
 import { openBatches } from "../loop/open-data.js";
 import { Trainer } from "../loop/trainer.js";
 import { DataParallelGroup } from "../process-group/process-group.js";
@@ -37,23 +36,16 @@ export async function trained(
   const recipe = tinyRecipe(trainer, rest);
   const { trainer: settings } = recipe;
   manualSeed(0);
-  const { network, preconditioning } = createNetworks(recipe);
-  const emas = createAverages(recipe, network);
-  const empty = scope(() => zeros([1, network.config.labelDim]).keep());
-  const optimizer = createOptimizer(recipe, network, preconditioning);
+  const parts = assemble(recipe);
+  const { network, preconditioning, emas, optimizer } = parts;
   const group = DataParallelGroup.alone();
   const source = await openBatches(recipe, group, { onMessage: () => {}, warn: () => {} });
   let taken = 0;
   const told: Told = { records: [], taken: [], warnings: [], losses: [], stored: [], error: null };
   const run = new Trainer(
     {
-      network,
-      preconditioning,
-      ema: [...emas.values()][0]!,
-      emas,
+      ...parts,
       scaler: settings.precision === "16-mixed" ? new GradScaler({ initScale: 2 ** 40, growthInterval: 2 }) : null,
-      loss: createLoss(recipe, empty),
-      optimizer,
       schedule: new WarmupCosine(optimizer, { warmupSteps: 3, totalSteps: 9, rate: 1 }),
       source: {
         ready: (step) => source.ready(step),
@@ -99,6 +91,5 @@ export async function trained(
     told.error = (error as Error).message;
   }
   for (const module of [network, preconditioning, ...[...emas.values()].map(({ module }) => module)]) module.dispose();
-  empty.dispose();
   return told;
 }

@@ -11,7 +11,7 @@
  * `samplers.ts` has orders without these faults. Each function gives one rank's indices of one epoch.
  */
 import { Generator, randperm, scope } from "@miro-t2i/torch";
-import { PythonRandom } from "../python-random.js";
+import { PythonRandom } from "../../../random/python.js";
 
 /** Whose share of an epoch is asked for. */
 export interface RankOptions {

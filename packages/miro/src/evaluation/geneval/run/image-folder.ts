@@ -10,10 +10,10 @@
 import { type Dirent, readdirSync } from "node:fs";
 import { join } from "node:path";
 import { MiroError, systemReason } from "../../../errors.js";
+import { pythonJson } from "../../../files/python-json.js";
 import { readTextFile } from "../../../files/text-file.js";
 import type { PromptMetadata } from "../metadata.js";
 import { type PromptSet, parseMetadata } from "../prompts.js";
-import { pythonJson } from "../python-json.js";
 
 /** Something that was found and that the evaluation does without. */
 export interface Problem {

@@ -8,7 +8,7 @@
  */
 import { open, stat } from "node:fs/promises";
 import type { FileMetaData, SchemaTree } from "hyparquet";
-import { InvalidInputError, MiroError, systemReason } from "../../errors.js";
+import { InvalidInputError, MiroError, systemReason } from "../../../errors.js";
 
 /** More rows are no table of captions. */
 const MAX_ROWS = 2 ** 31;

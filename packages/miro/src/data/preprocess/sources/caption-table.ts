@@ -1,11 +1,11 @@
 /** Captions in a table: CSV or TSV with a header, JSON lines, or Parquet; a column names the picture of each row. */
 import { extname } from "node:path";
-import { describe, InvalidInputError } from "../../errors.js";
-import { repeatedKey } from "../../files/json-file.js";
-import { filledLines, parseTable } from "../../files/table-file.js";
-import { readTextFile } from "../../files/text-file.js";
+import { describe, InvalidInputError } from "../../../errors.js";
+import { repeatedKey } from "../../../files/json-file.js";
+import { JsonInteger, type PythonJson, parsePythonJson, writePythonJson } from "../../../files/python-json.js";
+import { filledLines, parseTable } from "../../../files/table-file.js";
+import { readTextFile } from "../../../files/text-file.js";
 import { openParquet, type ParquetKind, type ParquetTable } from "./parquet-table.js";
-import { JsonInteger, type PythonJson, parsePythonJson, writePythonJson } from "./python-json.js";
 
 /** Names of the two columns where none is given, the preferred one first. */
 const IMAGE_COLUMNS = ["image", "image_path", "file_name", "filename", "path", "file"];

@@ -2,9 +2,9 @@ import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, expect, it } from "vitest";
-import { InvalidInputError } from "../../errors.js";
+import { InvalidInputError } from "../../../errors.js";
+import { writePythonJson } from "../../../files/python-json.js";
 import { readCaptionTable } from "./caption-table.js";
-import { writePythonJson } from "./python-json.js";
 
 const folder = mkdtempSync(join(tmpdir(), "miro-captions-"));
 afterAll(() => rmSync(folder, { recursive: true, force: true }));

@@ -6,7 +6,7 @@
  *
  * `JSON.parse` cannot serve: it refuses `NaN`, makes 1 of 1.0, and moves fields with numeric names to the front.
  */
-import { pythonFloat } from "../dataset/python-number.js";
+import { pythonFloat } from "./python-number.js";
 
 /** An integer of any size, as it was written. */
 export class JsonInteger {
@@ -169,8 +169,22 @@ export function writePythonJson(value: PythonJson, onNotFinite: () => void = () 
   return `{${fields.join(", ")}}`;
 }
 
+/**
+ * Plain values on one line, as `json.dumps` gives them: whole numbers count as Python's integers, all others as floats;
+ * what is undefined is left out.
+ */
+export function pythonJson(value: unknown): string {
+  if (Array.isArray(value)) return `[${value.map(pythonJson).join(", ")}]`;
+  if (typeof value === "object" && value !== null) {
+    const members = Object.entries(value).filter(([, member]) => member !== undefined);
+    return `{${members.map(([key, member]) => `${asciiText(key)}: ${pythonJson(member)}`).join(", ")}}`;
+  }
+  if (typeof value === "string") return asciiText(value);
+  if (typeof value === "number" && Number.isFinite(value) && !Number.isInteger(value)) return pythonFloat(value);
+  return JSON.stringify(value);
+}
+
+/** What is not printable ASCII is an escape. `JSON.stringify` makes those below the blank, and of lone surrogates. */
 function asciiText(text: string): string {
-  // `JSON.stringify` escapes lone surrogates itself; DEL is the one character that Python leaves as it is above the
-  // printable ones.
-  return JSON.stringify(text).replace(/[\u0080-\uffff]/g, (c) => `\\u${c.charCodeAt(0).toString(16).padStart(4, "0")}`);
+  return JSON.stringify(text).replace(/[\u007f-\uffff]/g, (c) => `\\u${c.charCodeAt(0).toString(16).padStart(4, "0")}`);
 }

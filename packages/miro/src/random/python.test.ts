@@ -1,5 +1,5 @@
 import { describe, expect, it } from "vitest";
-import { PythonRandom } from "./python-random.js";
+import { PythonRandom } from "./python.js";
 
 // Recorded from CPython 3.11: shuffle(list(range(12))), sample(range(1000), 5), sample(range(30), 8),
 // sample(range(10**6), 7), random()

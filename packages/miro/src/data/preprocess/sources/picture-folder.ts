@@ -6,7 +6,7 @@
 import { isUtf8 } from "node:buffer";
 import { readdirSync, realpathSync, type Stats, statSync } from "node:fs";
 import { join } from "node:path";
-import { InvalidInputError, systemReason } from "../../errors.js";
+import { InvalidInputError, systemReason } from "../../../errors.js";
 
 /** Folders that are no data, without those that start with a dot, in lower case. */
 const SYSTEM_FOLDERS = new Set([

@@ -3,11 +3,11 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { afterAll, describe, expect, it } from "vitest";
-import { InvalidInputError } from "../../errors.js";
+import { InvalidInputError } from "../../../errors.js";
+import { writePythonJson } from "../../../files/python-json.js";
 import { parquetRow } from "./caption-table.js";
+import { listShards } from "./list-shards.js";
 import { openParquet } from "./parquet-table.js";
-import { writePythonJson } from "./python-json.js";
-import { listShards } from "./sources.js";
 
 const folder = mkdtempSync(join(tmpdir(), "miro-parquet-"));
 afterAll(() => rmSync(folder, { recursive: true, force: true }));

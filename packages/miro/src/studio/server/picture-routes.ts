@@ -1,0 +1,183 @@
+/** The studio's routes of pictures: the gallery, its files, what a sweep has written, and what a sent file says. */
+import { createReadStream, existsSync } from "node:fs";
+import { stat } from "node:fs/promises";
+import { join } from "node:path";
+import type { FastifyReply, FastifyRequest } from "fastify";
+import type { ZodTypeProvider } from "fastify-type-provider-zod";
+import { z } from "zod";
+import { invalid } from "../../errors.js";
+import { textToSettings } from "../../pipeline/settings.js";
+import type { StudioParts } from "./parts.js";
+import { textsOfUpload } from "./recode.js";
+import { readFileBody } from "./request-bodies.js";
+import { errorBody, idParams } from "./schemas.js";
+
+const pictureEntry = z.object({
+  id: z.string(),
+  prompt: z.string(),
+  model: z.string(),
+  seed: z.number().nullable(),
+  width: z.number(),
+  height: z.number(),
+  createdAt: z.string(),
+  favourite: z.boolean(),
+  rewardTargets: z.record(z.string(), z.number()),
+});
+
+const IMMUTABLE = "private, max-age=31536000, immutable";
+
+export function addPictureRoutes({ app: untyped, gallery }: StudioParts): void {
+  const app = untyped.withTypeProvider<ZodTypeProvider>();
+
+  app.get(
+    "/api/pictures",
+    {
+      schema: {
+        summary: "The gallery, newest first; `reward.KEY>=0.5` asks for a least target",
+        querystring: z.looseObject({
+          q: z.string().max(1000).optional(),
+          model: z.string().max(1000).optional(),
+          favourite: z.enum(["true", "false"]).optional(),
+          cursor: z
+            .string()
+            .regex(/^\d{1,16}-\d{1,16}$/, "expected the next of a page before")
+            .optional(),
+          limit: z.coerce.number().int().min(1).max(500).default(60),
+        }),
+        response: { 200: z.object({ pictures: z.array(pictureEntry), next: z.string().nullable() }), 400: errorBody },
+      },
+    },
+    async ({ query: { q, model, favourite, cursor, limit, ...rest } }) =>
+      gallery.list({
+        ...{ q, model, cursor, limit, atLeast: leastTargets(rest) },
+        favourite: favourite === undefined ? undefined : favourite === "true",
+      }),
+  );
+
+  app.get(
+    "/api/pictures/:id",
+    {
+      schema: {
+        summary: "What is known of a picture; with .png, .webp or .jpg its file",
+        params: idParams,
+        querystring: z.object({ quality: z.coerce.number().int().min(0).max(100).optional() }),
+      },
+    },
+    async (request, reply) => {
+      const { quality } = request.query;
+      const [, name, ending] = /^([0-9a-f]+)(?:\.(png|webp|jpe?g))?$/.exec(request.params.id) ?? [];
+      const entry = name === undefined ? null : gallery.get(name);
+      if (entry === null) return noPicture(reply);
+      if (ending === undefined) return entry;
+      if (isFresh(request, reply, `"${name}.${ending}${quality ?? ""}"`)) return reply.code(304).send();
+      if (ending === "png") return sendFile(reply, gallery.pathOf(name!)!);
+      const format = ending === "webp" ? "webp" : "jpeg";
+      return reply.type(`image/${format}`).send(await gallery.converted(name!, format, quality));
+    },
+  );
+
+  app.get(
+    "/api/pictures/:id/thumbnail",
+    { schema: { summary: "A small WebP of a picture", params: idParams } },
+    async (request, reply) => {
+      const { id: name } = request.params;
+      if (gallery.get(name) === null) return noPicture(reply);
+      if (isFresh(request, reply, `"${name}-thumbnail"`)) return reply.code(304).send();
+      return reply.type("image/webp").send(await gallery.thumbnail(name));
+    },
+  );
+
+  app.get(
+    "/api/pictures/:id/settings",
+    { schema: { summary: "Everything that decides a picture", params: idParams } },
+    async ({ params }, reply) => (await gallery.settings(params.id)) ?? noPicture(reply),
+  );
+
+  app.patch(
+    "/api/pictures/:id",
+    {
+      schema: {
+        summary: "Make a picture a favourite, or none",
+        params: idParams,
+        body: z.strictObject({ favourite: z.boolean() }),
+      },
+    },
+    async ({ params, body }, reply) =>
+      gallery.setFavourite(params.id, body.favourite) ? gallery.get(params.id) : noPicture(reply),
+  );
+
+  app.delete(
+    "/api/pictures/:id",
+    { schema: { summary: "Move a picture to the trash", params: idParams } },
+    async ({ params }, reply) => (gallery.remove(params.id) ? reply.code(204).send() : noPicture(reply)),
+  );
+
+  app.post(
+    "/api/pictures/:id/restore",
+    { schema: { summary: "Take a picture out of the trash", params: idParams } },
+    async ({ params }, reply) => (gallery.restore(params.id) ? gallery.get(params.id) : noPicture(reply)),
+  );
+
+  app.get(
+    "/api/sweeps/:id/:file",
+    {
+      schema: {
+        summary: "The labelled sheet of a sweep (sheet.png), or its settings and scores (sweep.json)",
+        params: z.object({ id: z.string().max(64), file: z.enum(["sheet.png", "sweep.json"]) }),
+      },
+    },
+    async ({ params }, reply) => {
+      const folder = gallery.sweepFolder(params.id);
+      if (folder === null) return noPicture(reply);
+      const path = join(folder, params.file);
+      return params.file === "sheet.png"
+        ? sendFile(reply, path)
+        : existsSync(path)
+          ? reply.type("application/json").send(createReadStream(path))
+          : noPicture(reply);
+    },
+  );
+
+  app.post(
+    "/api/inspect",
+    { schema: { summary: "The settings in a picture file (multipart/form-data, or the file as the body)" } },
+    async (request, reply) => {
+      const bytes = await readFileBody(request);
+      const text = await textsOfUpload("image", bytes);
+      const settings = textToSettings(text);
+      const parameters = text.find(({ keyword }) => keyword === "parameters")?.text ?? null;
+      if (settings === null && parameters === null)
+        return reply.code(422).send({ error: { message: "the picture holds no settings" } });
+      return { settings, parameters };
+    },
+  );
+}
+
+function noPicture(reply: FastifyReply): FastifyReply {
+  return reply.code(404).send({ error: { message: "there is no such picture" } });
+}
+
+/** Sets what caches need; whether the reader has the picture already. */
+function isFresh(request: FastifyRequest, reply: FastifyReply, tag: string): boolean {
+  reply.headers({ etag: tag, "cache-control": IMMUTABLE });
+  return request.headers["if-none-match"] === tag;
+}
+
+async function sendFile(reply: FastifyReply, path: string): Promise<FastifyReply> {
+  const { size } = await stat(path).catch(() => ({ size: -1 }));
+  if (size < 0) return noPicture(reply.removeHeader("cache-control"));
+  return reply.type("image/png").header("content-length", size).send(createReadStream(path));
+}
+
+/** `reward.KEY>` of a query that was `reward.KEY>=VALUE`. */
+function leastTargets(query: Record<string, unknown>): Record<string, number> {
+  const targets: Record<string, number> = {};
+  for (const [name, value] of Object.entries(query)) {
+    const key = /^reward\.(\w{1,64})>?$/.exec(name)?.[1];
+    if (key === undefined) continue;
+    const least = typeof value === "string" && value.trim() !== "" ? Number(value) : Number.NaN;
+    if (!Number.isFinite(least)) throw invalid(name, "a number", value);
+    targets[key] = least;
+  }
+  return targets;
+}
