@@ -359,7 +359,7 @@ function isFresh(request: FastifyRequest, reply: FastifyReply, tag: string): boo
 
 async function sendFile(reply: FastifyReply, path: string): Promise<FastifyReply> {
   const { size } = await stat(path).catch(() => ({ size: -1 }));
-  if (size < 0) return noPicture(reply.removeHeader("cache-control"));
+  if (size < 0) return noPicture(reply.removeHeader("etag").removeHeader("cache-control"));
   return reply.type("image/png").header("content-length", size).send(createReadStream(path));
 }
 

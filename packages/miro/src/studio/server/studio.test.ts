@@ -4,6 +4,7 @@ import { request } from "node:http";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
+import Database from "libsql";
 import { afterAll, beforeAll, describe, expect, it, vi } from "vitest";
 import { encodeImage } from "../../pictures/image-files.js";
 import { readPng } from "../../pictures/png.js";
@@ -397,6 +398,72 @@ describe("the gallery", () => {
   it("knows no paths", async () => {
     for (const id of ["..%2f..%2fetc%2fpasswd.png", "..%2f.studio%2findex.sqlite", "%00.png", "a/b.png"])
       expect((await fetch(at(`/api/pictures/${id}`))).status).toBe(404);
+  });
+
+  it("forgets pictures whose files somebody has taken away, out of the trash as well", async () => {
+    const of = await start();
+    try {
+      const id = await submit({ ...small, imagesPerPrompt: 2 }, of);
+      await events(id, { of });
+      const [gone, thrown] = (await view(id, of)).pictures as [string, string];
+      rmSync(of.gallery.pathOf(gone)!);
+      for (const path of ["/thumbnail", ".webp", ".png", "/settings", ""]) {
+        const answer = await fetch(at(`/api/pictures/${gone}${path}`, of));
+        expect([path, answer.status]).toEqual([path, 404]);
+        // A browser that kept it would go on missing a picture that comes back.
+        expect(answer.headers.get("cache-control") ?? "").not.toMatch(/max-age/);
+      }
+      expect((await fetch(at(`/api/pictures/${gone}`, of), { method: "DELETE" })).status).toBe(404);
+      const { pictures } = (await (await fetch(at("/api/pictures", of))).json()) as { pictures: { id: string }[] };
+      expect(pictures.map((one) => one.id)).toEqual([thrown]);
+      expect((await fetch(at(`/api/pictures/${thrown}`, of), { method: "DELETE" })).status).toBe(204);
+      rmSync(join(of.options.output, ".studio", "trash"), { recursive: true });
+      expect((await fetch(at(`/api/pictures/${thrown}/restore`, of), { method: "POST" })).status).toBe(404);
+    } finally {
+      await of.close();
+    }
+  });
+
+  it("fails a job whose picture its index cannot take in, and the server goes on", async () => {
+    const of = await start();
+    const said = vi.spyOn(process.stderr, "write").mockReturnValue(true);
+    const other = new Database(join(of.options.output, ".studio", "index.sqlite"));
+    try {
+      const before = await submit(small, of);
+      await events(before, { of });
+      const [first] = (await view(before, of)).pictures as [string];
+      other.exec("BEGIN IMMEDIATE"); // as on a full disk nothing can be written
+      const failed = await submit(small, of);
+      expect((await events(failed, { of })).at(-1)!.data.message).toMatch(/index\.sqlite: cannot be written: .*locked/);
+      const refused = await fetch(at(`/api/pictures/${first}`, of), { method: "DELETE" });
+      expect([refused.status, existsSync(of.gallery.pathOf(first)!)]).toEqual([500, true]);
+      other.exec("ROLLBACK");
+      const id = await submit({ ...small, seed: 4 }, of);
+      expect(names(await events(id, { of })).at(-1)).toBe("done");
+      expect(said.mock.calls.join("")).toMatch(/^warning: .*index\.sqlite: cannot be written/);
+    } finally {
+      said.mockRestore();
+      other.close();
+      await of.close();
+    }
+  });
+
+  it("shows small pictures that it cannot keep, and no browser keeps an error", async () => {
+    const of = await start();
+    try {
+      const id = await submit(small, of);
+      await events(id, { of });
+      const [picture] = (await view(id, of)).pictures as [string];
+      writeFileSync(join(of.options.output, ".studio", "cache"), "no folder");
+      const answer = await fetch(at(`/api/pictures/${picture}/thumbnail`, of));
+      expect([answer.status, answer.headers.get("content-type")]).toEqual([200, "image/webp"]);
+      writeFileSync(of.gallery.pathOf(picture)!, "no picture");
+      const broken = await fetch(at(`/api/pictures/${picture}/thumbnail`, of));
+      expect([broken.status >= 400, broken.headers.get("cache-control")]).toEqual([true, "no-store"]);
+      expect(broken.headers.get("etag")).toBe(null);
+    } finally {
+      await of.close();
+    }
   });
 
   it("is made anew from the files when its index is lost or damaged; lost jobs are told as lost", async () => {

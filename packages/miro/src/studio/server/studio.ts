@@ -93,7 +93,10 @@ export class Studio implements StudioParts {
         });
       throw error;
     }
-    void gallery.repair(studio.#end.signal).catch(() => {});
+    gallery.repair(studio.#end.signal).catch((error: Error) => {
+      if (!studio.#end.signal.aborted)
+        process.stderr.write(`warning: the gallery may miss pictures of ${options.output}: ${error.message}\n`);
+    });
     const [only, ...others] = engine.cards;
     if (others.length === 0) studio.#warm(only!.id);
     return studio;
@@ -138,6 +141,8 @@ export class Studio implements StudioParts {
     const told = readable(error);
     const status = statusOf(told, request.url);
     if (status === 429) reply.header("retry-after", "2");
+    // What a route said of the picture that it meant to send holds for no refusal.
+    reply.removeHeader("etag").header("cache-control", "no-store");
     if (status >= 500)
       process.stderr.write(`error: ${request.method} ${request.url.split("?", 1)[0]}: ${error.stack}\n`);
     return reply.code(status).send(refusalOf(request.url, status, shown(status, told)));
