@@ -212,6 +212,29 @@ describe("jobs", () => {
     expect(far).toBe(0);
   });
 
+  it("that go together each hear the warnings of their own pictures alone", async () => {
+    const blocker = await submit({ ...small, steps: 400 });
+    const long = `${"very ".repeat(600)}long`;
+    const asked = [
+      small,
+      { ...small, prompt: long },
+      { ...small, prompt: undefined, prompts: ["a dog", "a cow"], rewardTargets: { clip_score: 2 } },
+    ];
+    const ids = await Promise.all(asked.map((one) => submit(one)));
+    await fetch(at(`/api/jobs/${blocker}`), { method: "DELETE" });
+    const heard = await Promise.all(ids.map((id) => events(id)));
+    const views = await Promise.all(ids.map((id) => view(id)));
+    // In one batch: all began at once.
+    expect(new Set(views.map(({ startedAt }) => startedAt)).size).toBe(1);
+    expect(views.map(({ warnings }) => warnings)).toEqual([
+      [],
+      [expect.stringMatching(/^the prompt "very .* is longer than/)],
+      [expect.stringMatching(/^the reward target clip_score 2 is outside/)],
+    ]);
+    for (const [i, { warnings }] of views.entries())
+      expect(heard[i]!.filter(({ event }) => event === "warning").map(({ data }) => data.message)).toEqual(warnings);
+  });
+
   it("with deterministic go together too, and each has the bytes of its single drawing", async () => {
     const options = { ...small, deterministic: true };
     const blocker = await submit({ ...small, steps: 5000 });
