@@ -37,6 +37,9 @@ export interface Drawn {
   latents: Tensor | null;
 }
 
+/** Hears what the caller should know, and about which pictures of the plan. */
+export type Warn = (warning: string, rows: readonly number[]) => void;
+
 /** Pictures between network and decoder; latents (b, C, r, r). */
 interface Batch {
   rows: readonly number[];
@@ -124,7 +127,7 @@ export class Drawer {
     plan: Plan,
     rows: readonly number[],
     encode: (prompts: readonly string[]) => Promise<EncodedPrompt[]>,
-    warn: (warning: string) => void,
+    warn: Warn,
   ): AsyncGenerator<Drawn, void, void> {
     return this.#residency.inTurn(this.#draw(plan, rows, encode, warn), plan.signal);
   }
@@ -133,7 +136,7 @@ export class Drawer {
     plan: Plan,
     rows: readonly number[],
     encode: (prompts: readonly string[]) => Promise<EncodedPrompt[]>,
-    warn: (warning: string) => void,
+    warn: Warn,
   ): AsyncGenerator<Drawn, void, void> {
     const residency = this.#residency;
     plan.signal?.throwIfAborted();
@@ -169,7 +172,7 @@ export class Drawer {
     plan: Plan,
     rows: readonly number[],
     { texts, edits }: { texts: EncodedTexts; edits: EncodedEdits | null },
-    warn: (warning: string) => void,
+    warn: Warn,
   ): AsyncGenerator<Batch, void, void> {
     let size = Math.min(plan.batchSize, this.#fits);
     let conditioning: Branches | null = null;
@@ -198,10 +201,10 @@ export class Drawer {
           conditioning = null;
           this.#replayed?.dispose(); // recordings of other sizes hold memory of their own
           memory.emptyCache();
-          warn(`${own.length} pictures at a time do not fit in memory; drawing ${size} at a time`);
+          warn(`${own.length} pictures at a time do not fit in memory; drawing ${size} at a time`, own);
           continue;
         }
-        this.#warnOfGraphs(warn);
+        this.#warnOfGraphs(own, warn);
         left = left.slice(own.length);
         yield { rows: own, latents };
       }
@@ -338,11 +341,11 @@ export class Drawer {
   }
 
   /** Says once that CUDA graphs were to be used and could not be recorded. */
-  #warnOfGraphs(warn: (warning: string) => void): void {
+  #warnOfGraphs(rows: readonly number[], warn: Warn): void {
     const failure = this.#replayed?.failure;
     if (!failure || this.#warnedOfGraphs) return;
     this.#warnedOfGraphs = true;
-    warn(`CUDA graphs are not used, which costs speed: recording one failed (${failure.message})`);
+    warn(`CUDA graphs are not used, which costs speed: recording one failed (${failure.message})`, rows);
   }
 }
 

@@ -15,7 +15,7 @@ import { LinearSchedule } from "../flow/schedule.js";
 import { REWARD_KEYS } from "../networks/config.js";
 import { parseOptions } from "../options.js";
 import type { RgbImage } from "../pictures/rgb.js";
-import { Drawer, type Drawn } from "./draw.js";
+import { Drawer, type Drawn, type Warn } from "./draw.js";
 import { type GenerateOptions, generateSchema, type ResolvedGenerateOptions } from "./generate-options.js";
 import type { GeneratedImage } from "./generated-image.js";
 import { modelOrBundled } from "./loading/bundled.js";
@@ -316,26 +316,34 @@ export class MiroPipeline {
       labelDim,
       paddedTokens: concatCondTokenToLatents ? this.config.settings.max_text_len : null,
     });
-    const texts = [...(plan.promptEmbeddings ? [] : plan.prompts), ...(plan.negativePrompts ?? [])];
-    const unknown = this.#parts.vocabulary?.warning(texts, this.name);
-    return unknown ? { ...plan, oddities: [...plan.oddities, unknown] } : plan;
+    const kinds = [plan.promptEmbeddings ? null : plan.prompts, plan.negativePrompts];
+    // Looking for the nearest names takes its time.
+    const known = new Map<string, string | null>();
+    const unknown = (rows: readonly number[]): string[] => {
+      const texts = new Set(kinds.flatMap((kind) => (kind ? rows.map((row) => kind[plan.promptOf(row)]!) : [])));
+      const key = JSON.stringify([...texts]);
+      if (!known.has(key)) known.set(key, this.#parts.vocabulary?.warning([...texts], this.name) ?? null);
+      return [known.get(key) ?? []].flat();
+    };
+    return { ...plan, oddities: (rows) => [...plan.oddities(rows), ...unknown(rows)] };
   }
 
   /**
-   * Draws pictures of a plan, by default all of them.
+   * Draws pictures of a plan, by default all of them. A warning comes with the pictures that it is about, but for
+   * the plan's own oddities, which are told once of all its pictures.
    * @internal
    */
   draw(
     plan: Plan,
-    { rows = allRows(plan), onWarning }: { rows?: readonly number[]; onWarning?: (warning: string) => void } = {},
+    { rows = allRows(plan), onWarning }: { rows?: readonly number[]; onWarning?: Warn } = {},
   ): AsyncGenerator<Drawn, void, void> {
-    const warn = (warning: string) => {
-      onWarning?.(warning);
+    const warn: Warn = (warning, about) => {
+      onWarning?.(warning, about);
       plan.onWarning?.(warning);
     };
     if (!this.#told.has(plan)) {
       this.#told.add(plan);
-      for (const oddity of plan.oddities) warn(oddity);
+      for (const oddity of plan.oddities(allRows(plan))) warn(oddity, []);
     }
     return this.#drawer.draw(plan, rows, (texts) => this.#encodePrompts(texts), warn);
   }

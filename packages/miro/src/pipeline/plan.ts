@@ -56,8 +56,8 @@ export interface Plan
   guided: { any: boolean; all: boolean };
   schedule: LinearSchedule;
   batchSize: number;
-  /** What is odd about the call without being wrong. */
-  oddities: string[];
+  /** What is odd about some of its pictures without being wrong. */
+  oddities: (rows: readonly number[]) => string[];
 }
 
 /** Options that a plan holds as `edit` and `variation`. */
@@ -125,9 +125,15 @@ export async function makePlan(
     schedule,
     shift: schedule.shift,
     batchSize: given.batchSize ?? (given.deterministic ? 1 : about.batchSize),
-    oddities: [
-      ...oddTargets("reward target", wanted),
-      ...oddTargets("negative reward target", unwanted),
+    oddities: (rows) => [
+      ...oddTargets(
+        "reward target",
+        rows.map((row) => wanted[row]!),
+      ),
+      ...oddTargets(
+        "negative reward target",
+        rows.map((row) => unwanted[row]!),
+      ),
       ...(guidance.scale > 0 && given.guidanceWindow && !guided.any
         ? [`no step is guided: the guidance window begins at step ${guidance.start}, and there are ${steps}`]
         : []),

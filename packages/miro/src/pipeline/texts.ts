@@ -73,7 +73,8 @@ export interface EncodeTextsOptions {
   /** Most tokens of a text, for the warning that one was cut. */
   limit: number;
   device: string;
-  warn: (warning: string) => void;
+  /** Hears of a text that was cut, and of which pictures it is. */
+  warn: (warning: string, rows: readonly number[]) => void;
 }
 
 /** States of the texts that the pictures `rows` of a plan need; equal ones are encoded once. The caller frees them. */
@@ -103,7 +104,8 @@ export async function encodeTexts(
         distinct.set(text, states);
         if (!cut) continue;
         const named = `the ${kinds.get(text)} ${JSON.stringify(shortened(text))}`;
-        warn(`${named} is longer than ${limit} tokens; these words were cut: ${JSON.stringify(cut)}`);
+        const has = (row: number) => [prompts, negativePrompts].some((of) => of?.[plan.promptOf(row)] === text);
+        warn(`${named} is longer than ${limit} tokens; these words were cut: ${JSON.stringify(cut)}`, rows.filter(has));
       }
     }
     for (const i of needed) {

@@ -16,7 +16,7 @@ import { existing } from "../../files/whole-files.js";
 import { proveWritable } from "../../files/writable.js";
 import { message } from "../../message.js";
 import { contactSheet, type RgbImage } from "../../pictures/rgb.js";
-import type { Drawn } from "../draw.js";
+import type { Drawn, Warn } from "../draw.js";
 import type { GenerateProgress, ResolvedGenerateOptions } from "../generate-options.js";
 import type { GeneratedImage } from "../generated-image.js";
 import type { MiroPipeline } from "../pipeline.js";
@@ -118,6 +118,8 @@ export interface FinishedPicture {
   /** Its file; null where none is written. */
   path: string | null;
   skipped: boolean;
+  /** What the caller should know of it; nothing of one that was there. */
+  warnings: string[];
 }
 
 /** One picture of a {@link DrawReport}. */
@@ -147,6 +149,12 @@ export interface DrawReport {
   /** Pictures that were there already. */
   skipped: number;
   /** What the caller should know, each once. */
+  warnings: string[];
+}
+
+/** A picture whose candidates are drawn, with what the caller should know of it. */
+interface DrawnPicture {
+  picture: PlannedPicture;
   warnings: string[];
 }
 
@@ -262,12 +270,14 @@ export class DrawRequest {
         for (const picture of open.filter(({ index }) => there.has(index))) {
           const { path, settings } = there.get(picture.index)!;
           const image = report.needsImages ? await files!.read(path, settings) : null;
-          await report.add({ picture, image, path, skipped: true }, { ...entryOf(path, settings), skipped: true });
+          const finished = { picture, image, path, skipped: true, warnings: [] };
+          await report.add(finished, { ...entryOf(path, settings), skipped: true });
         }
         const todo = new Set(open.filter((one) => !there.has(one.index) && !files?.isElsewhere(one)));
         for (const call of calls) {
-          for await (const { picture, candidates } of this.#drawCall(pipe, call, todo, (one) => report.warn(one))) {
-            await this.#finish(picture, candidates, { pipe, ranker, report, signal: hooks.signal });
+          for await (const { candidates, ...drawn } of this.#drawCall(pipe, call, todo, (one) => report.warn(one))) {
+            const { picture } = drawn;
+            await this.#finish(drawn, candidates, { pipe, ranker, report, signal: hooks.signal });
             if (candidates[0]!.latents) latents.set(picture.index, candidates[0]!.latents);
           }
         }
@@ -336,21 +346,31 @@ export class DrawRequest {
     { pictures, plan, options: { batchSize = 1 } }: Call,
     todo: ReadonlySet<PlannedPicture>,
     onWarning: (warning: string) => void,
-  ): AsyncGenerator<{ picture: PlannedPicture; candidates: Drawn[] }, void, void> {
+  ): AsyncGenerator<DrawnPicture & { candidates: Drawn[] }, void, void> {
     const count = this.#candidates;
     const together = this.#options.bestOf ? 1 : Math.ceil(CALL_SIZE / batchSize) * batchSize;
     const places = [...pictures.keys()].filter((i) => todo.has(pictures[i]!));
+    const warned: { warning: string; rows: readonly number[] }[] = [];
+    const warn: Warn = (warning, rows) => {
+      onWarning(warning);
+      warned.push({ warning, rows });
+    };
+    const warningsOf = (rows: readonly number[]) => [
+      ...plan.oddities(rows),
+      ...warned.filter((one) => rows.some((row) => one.rows.includes(row))).map(({ warning }) => warning),
+    ];
     for (let first = 0; first < places.length; first += together) {
       const some = places.slice(first, first + together);
       const rows = some.flatMap((i) => Array.from({ length: count }, (_, c) => i * count + c));
       let candidates: Drawn[] = [];
       try {
-        for await (const drawn of pipe.draw(plan, { rows, onWarning })) {
+        for await (const drawn of pipe.draw(plan, { rows, onWarning: warn })) {
           candidates.push(drawn);
           if (candidates.length < count) continue;
           const whole = candidates;
           candidates = [];
-          yield { picture: pictures[Math.floor(drawn.row / count)]!, candidates: whole };
+          const picture = pictures[Math.floor(drawn.row / count)]!;
+          yield { picture, candidates: whole, warnings: warningsOf(whole.map(({ row }) => row)) };
         }
       } finally {
         for (const { latents } of candidates) latents?.dispose();
@@ -360,7 +380,7 @@ export class DrawRequest {
 
   /** Ranks the candidates of a picture and writes the best, or all; leaves the best one first. */
   async #finish(
-    picture: PlannedPicture,
+    { picture, warnings }: DrawnPicture,
     candidates: Drawn[],
     {
       pipe,
@@ -373,7 +393,7 @@ export class DrawRequest {
     if (!bestOf || !ranker) {
       const { image } = candidates[0]!;
       const path = (await this.#files?.write(picture, image)) ?? null;
-      await report.add({ picture, image, path, skipped: false }, entryOf(path, image.settings));
+      await report.add({ picture, image, path, skipped: false, warnings }, entryOf(path, image.settings));
       return;
     }
     const { count, keepAll } = bestOf;
@@ -393,7 +413,7 @@ export class DrawRequest {
     const [best] = ranked;
     const path = paths[0] ?? null;
     await report.add(
-      { picture, image: best!, path, skipped: false },
+      { picture, image: best!, path, skipped: false, warnings },
       {
         ...entryOf(path, best!.settings),
         score: ranking[0]!.score ?? ranking[0]!.scores[scorer]!,

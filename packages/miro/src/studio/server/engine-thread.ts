@@ -97,12 +97,12 @@ serve({
     const steps = new Behind();
     const files = new Behind();
     try {
-      const { warnings } = await request.draw(pipe!, {
+      await request.draw(pipe!, {
         signal,
         ...(listens("step") && {
           onStep: (progress) => steps.follow(async () => emit("step", await stepOf(progress))),
         }),
-        onPicture: async ({ picture: { index }, image }) => {
+        onPicture: async ({ picture: { index }, image, warnings }) => {
           const { path } = pictures[index]!;
           const encoded = encodeImage(image, settingsToText(image.settings));
           encoded.catch(() => {}); // thrown where it is waited for
@@ -113,6 +113,7 @@ serve({
               path,
               settings: image.settings,
               promptTokens: tokenizer.encode(image.prompt).length,
+              warnings,
             };
             await emit("picture", drawn);
           });
@@ -120,7 +121,6 @@ serve({
       });
       await steps.end();
       await files.end();
-      return warnings;
     } catch (error) {
       // Every file that is written is told, also when the work was cancelled.
       await files.end().catch(() => {});
@@ -154,7 +154,7 @@ serve({
         onStep: async (progress) => emit("step", await stepOf(progress)),
         onPicture: async (index, { path, settings }) => {
           const promptTokens = tokenizer.encode(settings.prompt).length;
-          const drawn: DrawnEvent = { index, path: path!, settings, promptTokens };
+          const drawn: DrawnEvent = { index, path: path!, settings, promptTokens, warnings: [] };
           await emit("picture", drawn);
         },
       });

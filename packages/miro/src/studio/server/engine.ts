@@ -89,6 +89,8 @@ export interface DrawnEvent {
   settings: ImageSettings;
   /** Tokens of its prompt. */
   promptTokens: number;
+  /** What who asked for it should know. */
+  warnings: string[];
 }
 
 /** What hears of a call. */
@@ -227,13 +229,13 @@ export class Engine {
     }
   }
 
-  /** Draws with a model. @returns warnings. @throws what the pipeline throws, or the signal's reason */
-  async draw(id: string, call: DrawCall, on: DrawListeners, signal: AbortSignal): Promise<string[]> {
+  /** Draws with a model. @throws what the pipeline throws, or the signal's reason */
+  async draw(id: string, call: DrawCall, on: DrawListeners, signal: AbortSignal): Promise<void> {
     const model = this.#models.get(id)!;
     model.warming?.abort();
     const shares = call.bestOf || call.edits.length > 0 ? 1 : Math.min(model.cores, call.pictures.length);
     return this.#use(model, async (thread) => {
-      if (shares === 1) return thread.call<string[]>("draw", call, { on: { ...on }, signal });
+      if (shares === 1) return thread.call<void>("draw", call, { on: { ...on }, signal });
       const threads = [thread, ...(await this.#helpersOf(model))].slice(0, shares);
       return drawParts(threads, model.cores, call, on, signal);
     });
@@ -254,6 +256,7 @@ export class Engine {
   /**
    * Draws a table with a model, and with others that its axes name.
    * @param folder of its pictures, its sheet and its JSON file
+   * @returns warnings of the whole table
    */
   async sweep(
     id: string,
@@ -376,7 +379,7 @@ async function loadHelpers(load: LoadCall, count: number): Promise<Thread[]> {
 
 /**
  * Draws the pictures of a call in several threads of one model at once, each its share in their order.
- * @returns warnings. @throws the first error of a thread, which ends the others
+ * @throws the first error of a thread, which ends the others
  */
 async function drawParts(
   threads: readonly Thread[],
@@ -384,14 +387,14 @@ async function drawParts(
   call: DrawCall,
   on: DrawListeners,
   signal: AbortSignal,
-): Promise<string[]> {
+): Promise<void> {
   const share = Math.ceil(call.pictures.length / threads.length);
   const failed = new AbortController();
   const either = AbortSignal.any([signal, failed.signal]);
-  const drawn = await Promise.allSettled(
+  await Promise.allSettled(
     threads.map(async (thread, i) => {
       const own = call.pictures.slice(i * share, (i + 1) * share);
-      if (own.length === 0) return [];
+      if (own.length === 0) return;
       const pictures = own.map((picture, index) => ({ ...picture, index }));
       const placeOf = (index: number) => own[index]!.index;
       const { step } = on;
@@ -408,15 +411,14 @@ async function drawParts(
       };
       const part: DrawCall = { ...call, pictures, threads: Math.max(1, Math.floor(cores / threads.length)) };
       try {
-        return await thread.call<string[]>("draw", part, { on: { ...listeners }, signal: either });
+        await thread.call<void>("draw", part, { on: { ...listeners }, signal: either });
       } catch (error) {
         failed.abort(error);
         throw error;
       }
     }),
   );
-  if (either.aborted) throw either.reason;
-  return [...new Set(drawn.flatMap((part) => (part.status === "fulfilled" ? part.value : [])))];
+  either.throwIfAborted();
 }
 
 /** `NAME@VARIANT`; a folder whose name has an @ is meant as it is. */

@@ -9,7 +9,7 @@ import { readFile, stat } from "node:fs/promises";
 import { dirname, join, relative, sep } from "node:path";
 import Database from "libsql";
 import { z } from "zod";
-import { MiroError } from "../../errors.js";
+import { MiroError, systemReason } from "../../errors.js";
 import { FileLock } from "../../files/file-lock.js";
 import { makeFolder } from "../../files/make-folder.js";
 import { readJson, writeFileAside, writeFileAtomic } from "../../files/whole-files.js";
@@ -150,7 +150,7 @@ export class Gallery {
     const { prompt, model, variant, seed, width, height, rewardTargets } = settings;
     const name = relative(this.folder, path).split(sep).join("/");
     const id = idOf(name);
-    const insert = this.#db.transaction(() => {
+    this.#write(() => {
       this.#remove(id);
       const { lastInsertRowid: number } = this.#db
         .prepare(
@@ -174,16 +174,41 @@ export class Gallery {
       const target = this.#db.prepare("INSERT INTO targets (key, picture, value) VALUES (?, ?, ?)");
       for (const [key, value] of Object.entries(rewardTargets)) target.run(key, number, value);
     });
-    insert();
     return id;
   }
 
+  /** Takes a picture out of the index, where it is there. */
   #remove(id: string): void {
-    const row = this.#row(id, true);
+    const row = this.#known(id);
     if (!row) return;
     this.#db.prepare("DELETE FROM words WHERE rowid = ?").run(row.number);
     this.#db.prepare("DELETE FROM targets WHERE picture = ?").run(row.number);
     this.#db.prepare("DELETE FROM pictures WHERE number = ?").run(row.number);
+  }
+
+  /** Does what nothing depends on: on a full disk the server goes on. */
+  #try(change: () => void): void {
+    try {
+      change();
+    } catch (error) {
+      process.stderr.write(`warning: ${(error as Error).message}\n`);
+    }
+  }
+
+  /** Changes the index, as a whole or not at all. @throws MiroError where it cannot be written */
+  #write(change: () => void): void {
+    try {
+      // A statement that fails would hold up later transactions; beginning and ending one leave nothing behind.
+      this.#db.exec("BEGIN IMMEDIATE");
+      change();
+      this.#db.exec("COMMIT");
+    } catch (error) {
+      // On a full disk SQLite itself has undone it.
+      if (this.#db.inTransaction) this.#db.exec("ROLLBACK");
+      const full = (error as { code?: unknown }).code === "SQLITE_FULL";
+      const reason = systemReason(full ? { code: "ENOSPC" } : error);
+      throw new MiroError(`${this.#studio}/index.sqlite: cannot be written: ${reason}`, { cause: error });
+    }
   }
 
   /** Pictures, newest first. */
@@ -228,7 +253,7 @@ export class Gallery {
   /** The file of a picture; null where there is none of the id. */
   pathOf(id: string): string | null {
     const row = this.#row(id);
-    return row && join(this.folder, row.path);
+    return row && this.#fileOf(row);
   }
 
   async settings(id: string): Promise<ImageSettings | null> {
@@ -277,7 +302,11 @@ export class Gallery {
       return await readFile(file);
     } catch {
       const made = await make(await readFile(path), path);
-      await writeFileAside(file, made, { overwrite: true }); // another request may have made it too
+      try {
+        await writeFileAside(file, made, { overwrite: true }); // another request may have made it too
+      } catch {
+        // It is there to be seen, also on a full disk; the next request makes it again.
+      }
       return Buffer.from(made);
     }
   }
@@ -288,31 +317,39 @@ export class Gallery {
     else this.#favourites.delete(id);
     const text = `${JSON.stringify([...this.#favourites].sort())}\n`;
     writeFileAtomic(join(this.#studio, "favourites.json"), text, { overwrite: true });
-    this.#db.prepare("UPDATE pictures SET favourite = ? WHERE id = ?").run(favourite ? 1 : 0, id);
+    this.#write(() => this.#db.prepare("UPDATE pictures SET favourite = ? WHERE id = ?").run(favourite ? 1 : 0, id));
     return true;
   }
 
   /** Moves a picture to the trash. */
   remove(id: string): boolean {
     const row = this.#row(id);
-    if (!row) return false;
-    this.#move(join(this.folder, row.path), join(this.#studio, "trash", row.path));
-    this.#db.prepare("UPDATE pictures SET deleted = 1 WHERE id = ?").run(id);
-    return true;
+    if (row) this.#move(row, 1);
+    return row !== null;
   }
 
   /** Takes a picture out of the trash. */
   restore(id: string): boolean {
     const row = this.#row(id, true);
-    if (!row?.deleted) return row !== null;
-    this.#move(join(this.#studio, "trash", row.path), join(this.folder, row.path));
-    this.#db.prepare("UPDATE pictures SET deleted = 0 WHERE id = ?").run(id);
-    return true;
+    if (row?.deleted) this.#move(row, 0);
+    return row !== null;
   }
 
-  #move(from: string, to: string): void {
-    makeFolder(dirname(to));
-    renameSync(from, to);
+  /** To the trash or back, in the folder and in the index, or in neither. */
+  #move(row: Row, deleted: 0 | 1): void {
+    const [from, to] = [this.#fileOf(row), this.#fileOf({ ...row, deleted })];
+    try {
+      makeFolder(dirname(to));
+      renameSync(from, to);
+    } catch (error) {
+      throw new MiroError(`${to}: cannot be written: ${systemReason(error)}`, { cause: error });
+    }
+    try {
+      this.#write(() => this.#db.prepare("UPDATE pictures SET deleted = ? WHERE id = ?").run(deleted, row.id));
+    } catch (error) {
+      renameSync(to, from);
+      throw error;
+    }
   }
 
   /**
@@ -359,11 +396,11 @@ export class Gallery {
     return result;
   }
 
+  /** Keeps what is known of a job for the next server. */
   rememberJob(view: JobView): void {
     const finished = view.finishedAt === null ? 0 : 1;
-    this.#db
-      .prepare("INSERT OR REPLACE INTO jobs (id, finished, view) VALUES (?, ?, ?)")
-      .run(view.id, finished, JSON.stringify(view));
+    const remember = this.#db.prepare("INSERT OR REPLACE INTO jobs (id, finished, view) VALUES (?, ?, ?)");
+    this.#try(() => this.#write(() => remember.run(view.id, finished, JSON.stringify(view))));
   }
 
   recallJob(id: string): JobView | null {
@@ -372,7 +409,7 @@ export class Gallery {
   }
 
   forgetJob(id: string): void {
-    this.#db.prepare("DELETE FROM jobs WHERE id = ?").run(id);
+    this.#try(() => this.#write(() => this.#db.prepare("DELETE FROM jobs WHERE id = ?").run(id)));
   }
 
   /**
@@ -390,9 +427,22 @@ export class Gallery {
     }
   }
 
+  /** A picture whose file is there; one whose file somebody has taken away is forgotten. */
   #row(id: string, alsoDeleted = false): Row | null {
-    const row = this.#db.prepare("SELECT * FROM pictures WHERE id = ?").get(id) as Row | undefined;
-    return row === undefined || (row.deleted && !alsoDeleted) ? null : row;
+    const row = this.#known(id);
+    if (row === null || (row.deleted && !alsoDeleted)) return null;
+    if (existsSync(this.#fileOf(row))) return row;
+    // A folder that is gone as a whole, as on a disk that is not mounted, may come back.
+    if (existsSync(this.folder)) this.#try(() => this.#write(() => this.#remove(id)));
+    return null;
+  }
+
+  #known(id: string): Row | null {
+    return (this.#db.prepare("SELECT * FROM pictures WHERE id = ?").get(id) as Row | undefined) ?? null;
+  }
+
+  #fileOf({ path, deleted }: Pick<Row, "path" | "deleted">): string {
+    return deleted ? join(this.#studio, "trash", path) : join(this.folder, path);
   }
 }
 

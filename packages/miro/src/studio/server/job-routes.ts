@@ -127,6 +127,8 @@ export function addJobRoutes(studio: StudioParts): void {
         summary: "A job's events as they happen (server-sent events); Last-Event-ID goes on",
         params: idParams,
       },
+      // Who asks for headers alone is no reader, whose leaving may cancel the job.
+      exposeHeadRoute: false,
     },
     async (request, reply) => {
       const found = findJob(request.params.id, reply);

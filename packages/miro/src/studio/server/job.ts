@@ -122,6 +122,15 @@ export class Job {
     for (const hear of [...this.#listeners]) hear(entry);
   }
 
+  /** Tells what who asked should know, each once. */
+  warn(warnings: readonly string[]): void {
+    for (const message of warnings) {
+      if (this.warnings.includes(message)) continue;
+      this.warnings.push(message);
+      this.tell("warning", { message });
+    }
+  }
+
   /** Ends the job; what comes later is not told. */
   finish(status: "done" | "failed" | "cancelled", data: Record<string, unknown> = {}): void {
     if (this.isFinished) return;

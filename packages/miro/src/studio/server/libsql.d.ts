@@ -9,7 +9,7 @@ declare module "libsql" {
     interface Database {
       prepare(sql: string): Statement;
       exec(sql: string): void;
-      transaction<T>(work: () => T): () => T;
+      readonly inTransaction: boolean;
       close(): void;
     }
   }

@@ -160,12 +160,13 @@ function noPicture(reply: FastifyReply): FastifyReply {
 /** Sets what caches need; whether the reader has the picture already. */
 function isFresh(request: FastifyRequest, reply: FastifyReply, tag: string): boolean {
   reply.headers({ etag: tag, "cache-control": IMMUTABLE });
-  return request.headers["if-none-match"] === tag;
+  const known = request.headers["if-none-match"]?.split(",").map((one) => one.trim().replace(/^W\//, "")) ?? [];
+  return known.includes(tag) || known.includes("*");
 }
 
 async function sendFile(reply: FastifyReply, path: string): Promise<FastifyReply> {
   const { size } = await stat(path).catch(() => ({ size: -1 }));
-  if (size < 0) return noPicture(reply.removeHeader("cache-control"));
+  if (size < 0) return noPicture(reply.removeHeader("etag").removeHeader("cache-control"));
   return reply.type("image/png").header("content-length", size).send(createReadStream(path));
 }
 

@@ -175,13 +175,14 @@ export class JobQueue {
         });
       }
     };
-    const picture = ({ index, path, settings, promptTokens }: DrawnEvent) => {
+    const picture = ({ index, path, settings, promptTokens, warnings }: DrawnEvent) => {
       const { job, image } = places[index]!;
       if (job.isFinished) {
         rmSync(path, { force: true });
         return;
       }
       const id = this.#gallery.add(path, settings);
+      job.warn(warnings);
       job.pictures[image] = id;
       job.fractions[image] = 1;
       job.seeds[image] = settings.seed;
@@ -197,19 +198,12 @@ export class JobQueue {
     const batchSize = pictures.length > 1 && batchKey(batch[0]!.work) !== null ? BATCH : undefined;
     const previewEvery = every.length > 0 ? every.reduce(commonDivisor) : undefined;
     const whole = { ...call, pictures, edits, batchSize, previewEvery };
-    const warnings = call.sweep
-      ? await this.#engine.sweep(
-          model,
-          { ...whole, folder: this.#gallery.sweepFolder(batch[0]!.id)! },
-          { step, picture },
-          signal,
-        )
-      : await this.#engine.draw(model, whole, { step, picture }, signal);
-    for (const job of batch) {
-      for (const text of warnings) job.tell("warning", { message: text });
-      job.warnings.push(...warnings);
-      this.#end(job, "done");
-    }
+    if (call.sweep) {
+      const [job] = batch as [Job];
+      const folder = this.#gallery.sweepFolder(job.id)!;
+      job.warn(await this.#engine.sweep(model, { ...whole, folder }, { step, picture }, signal));
+    } else await this.#engine.draw(model, whole, { step, picture }, signal);
+    for (const job of batch) this.#end(job, "done");
   }
 
   #end(job: Job, status: "done" | "failed" | "cancelled", error?: unknown): void {

@@ -4,6 +4,7 @@ import { request } from "node:http";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
+import Database from "libsql";
 import { afterAll, beforeAll, describe, expect, it, vi } from "vitest";
 import { encodeImage } from "../../pictures/image-files.js";
 import { readPng } from "../../pictures/png.js";
@@ -181,6 +182,9 @@ describe("jobs", () => {
     const reader = new AbortController();
     const answer = await fetch(at(`/api/jobs/${id}/events`), { signal: reader.signal });
     await answer.body!.getReader().read();
+    // Asking for headers is no reading.
+    await fetch(at(`/api/jobs/${id}/events`), { method: "HEAD" });
+    expect((await view(id)).status).toMatch(/queued|running/);
     reader.abort();
     await expect.poll(async () => (await view(id)).status, { timeout: 20_000 }).toBe("cancelled");
   });
@@ -209,6 +213,29 @@ describe("jobs", () => {
     const { data } = await (await import("../../pictures/decode-shown.js")).decodeShown(png);
     const far = images[0]!.data.filter((value, i) => Math.abs(value - data[i]!) > 1).length;
     expect(far).toBe(0);
+  });
+
+  it("that go together each hear the warnings of their own pictures alone", async () => {
+    const blocker = await submit({ ...small, steps: 400 });
+    const long = `${"very ".repeat(600)}long`;
+    const asked = [
+      small,
+      { ...small, prompt: long },
+      { ...small, prompt: undefined, prompts: ["a dog", "a cow"], rewardTargets: { clip_score: 2 } },
+    ];
+    const ids = await Promise.all(asked.map((one) => submit(one)));
+    await fetch(at(`/api/jobs/${blocker}`), { method: "DELETE" });
+    const heard = await Promise.all(ids.map((id) => events(id)));
+    const views = await Promise.all(ids.map((id) => view(id)));
+    // In one batch: all began at once.
+    expect(new Set(views.map(({ startedAt }) => startedAt)).size).toBe(1);
+    expect(views.map(({ warnings }) => warnings)).toEqual([
+      [],
+      [expect.stringMatching(/^the prompt "very .* is longer than/)],
+      [expect.stringMatching(/^the reward target clip_score 2 is outside/)],
+    ]);
+    for (const [i, { warnings }] of views.entries())
+      expect(heard[i]!.filter(({ event }) => event === "warning").map(({ data }) => data.message)).toEqual(warnings);
   });
 
   it("with deterministic go together too, and each has the bytes of its single drawing", async () => {
@@ -384,8 +411,12 @@ describe("the gallery", () => {
       const answer = await fetch(at(`/api/pictures/${id}${end}`));
       expect([answer.status, answer.headers.get("content-type")]).toEqual([200, type]);
       const etag = answer.headers.get("etag")!;
-      const again = await fetch(at(`/api/pictures/${id}${end}`), { headers: { "if-none-match": etag } });
-      expect(again.status).toBe(304);
+      for (const known of [etag, `W/${etag}`, `"another", ${etag}`, "*"]) {
+        const again = await fetch(at(`/api/pictures/${id}${end}`), { headers: { "if-none-match": known } });
+        expect([known, again.status]).toEqual([known, 304]);
+      }
+      const other = await fetch(at(`/api/pictures/${id}${end}`), { headers: { "if-none-match": `"another"` } });
+      expect([other.status, (await other.arrayBuffer()).byteLength > 0]).toEqual([200, true]);
       if (end === "/thumbnail") continue;
       const inspected = await fetch(at("/api/inspect"), {
         ...{ method: "POST", headers: { "content-type": type! }, body: await answer.arrayBuffer() },
@@ -397,6 +428,72 @@ describe("the gallery", () => {
   it("knows no paths", async () => {
     for (const id of ["..%2f..%2fetc%2fpasswd.png", "..%2f.studio%2findex.sqlite", "%00.png", "a/b.png"])
       expect((await fetch(at(`/api/pictures/${id}`))).status).toBe(404);
+  });
+
+  it("forgets pictures whose files somebody has taken away, out of the trash as well", async () => {
+    const of = await start();
+    try {
+      const id = await submit({ ...small, imagesPerPrompt: 2 }, of);
+      await events(id, { of });
+      const [gone, thrown] = (await view(id, of)).pictures as [string, string];
+      rmSync(of.gallery.pathOf(gone)!);
+      for (const path of ["/thumbnail", ".webp", ".png", "/settings", ""]) {
+        const answer = await fetch(at(`/api/pictures/${gone}${path}`, of));
+        expect([path, answer.status]).toEqual([path, 404]);
+        // A browser that kept it would go on missing a picture that comes back.
+        expect(answer.headers.get("cache-control") ?? "").not.toMatch(/max-age/);
+      }
+      expect((await fetch(at(`/api/pictures/${gone}`, of), { method: "DELETE" })).status).toBe(404);
+      const { pictures } = (await (await fetch(at("/api/pictures", of))).json()) as { pictures: { id: string }[] };
+      expect(pictures.map((one) => one.id)).toEqual([thrown]);
+      expect((await fetch(at(`/api/pictures/${thrown}`, of), { method: "DELETE" })).status).toBe(204);
+      rmSync(join(of.options.output, ".studio", "trash"), { recursive: true });
+      expect((await fetch(at(`/api/pictures/${thrown}/restore`, of), { method: "POST" })).status).toBe(404);
+    } finally {
+      await of.close();
+    }
+  });
+
+  it("fails a job whose picture its index cannot take in, and the server goes on", async () => {
+    const of = await start();
+    const said = vi.spyOn(process.stderr, "write").mockReturnValue(true);
+    const other = new Database(join(of.options.output, ".studio", "index.sqlite"));
+    try {
+      const before = await submit(small, of);
+      await events(before, { of });
+      const [first] = (await view(before, of)).pictures as [string];
+      other.exec("BEGIN IMMEDIATE"); // as on a full disk nothing can be written
+      const failed = await submit(small, of);
+      expect((await events(failed, { of })).at(-1)!.data.message).toMatch(/index\.sqlite: cannot be written: .*locked/);
+      const refused = await fetch(at(`/api/pictures/${first}`, of), { method: "DELETE" });
+      expect([refused.status, existsSync(of.gallery.pathOf(first)!)]).toEqual([500, true]);
+      other.exec("ROLLBACK");
+      const id = await submit({ ...small, seed: 4 }, of);
+      expect(names(await events(id, { of })).at(-1)).toBe("done");
+      expect(said.mock.calls.join("")).toMatch(/^warning: .*index\.sqlite: cannot be written/);
+    } finally {
+      said.mockRestore();
+      other.close();
+      await of.close();
+    }
+  });
+
+  it("shows small pictures that it cannot keep, and no browser keeps an error", async () => {
+    const of = await start();
+    try {
+      const id = await submit(small, of);
+      await events(id, { of });
+      const [picture] = (await view(id, of)).pictures as [string];
+      writeFileSync(join(of.options.output, ".studio", "cache"), "no folder");
+      const answer = await fetch(at(`/api/pictures/${picture}/thumbnail`, of));
+      expect([answer.status, answer.headers.get("content-type")]).toEqual([200, "image/webp"]);
+      writeFileSync(of.gallery.pathOf(picture)!, "no picture");
+      const broken = await fetch(at(`/api/pictures/${picture}/thumbnail`, of));
+      expect([broken.status >= 400, broken.headers.get("cache-control")]).toEqual([true, "no-store"]);
+      expect(broken.headers.get("etag")).toBe(null);
+    } finally {
+      await of.close();
+    }
   });
 
   it("is made anew from the files when its index is lost or damaged; lost jobs are told as lost", async () => {
@@ -462,7 +559,7 @@ describe("the only model", () => {
       try {
         await expect
           .poll(() => said.join(""), { timeout: 20_000 })
-          .toMatch(/^warning: .*damaged could not be loaded: /);
+          .toMatch(/^warning: .*damaged could not be loaded: /m);
         const id = await submit(small, own);
         expect((await events(id, { of: own })).at(-1)).toMatchObject({ event: "failed" });
       } finally {
@@ -491,13 +588,17 @@ describe("access", () => {
     try {
       expect(await plain({}, own)).toBe(401);
       expect(await plain({ authorization: "Bearer wrong-horse" }, own)).toBe(401);
-      expect(await plain({ authorization: "Bearer correct-horse" }, own)).toBe(200);
+      for (const scheme of ["Bearer", "bearer"])
+        expect(await plain({ authorization: `${scheme} correct-horse` }, own)).toBe(200);
       expect(await plain({}, own, "/health")).toBe(200);
       expect(await plain({ authorization: "Bearer correct-horse", origin: "https://app.example" }, own)).toBe(200);
     } finally {
       await own.close();
     }
     await expect(start({ host: "0.0.0.0" })).rejects.toThrow(/^host: expected an address of this machine alone/);
+    // An address for documentation, and a name that nobody has.
+    for (const host of ["192.0.2.1", "nobody.invalid"])
+      await expect(start({ host, insecure: true })).rejects.toThrow(/^host: expected an address of this machine, rec/);
     const port = Number(new URL(studio.url).port);
     await expect(start({ port })).rejects.toThrow(`port ${port} of 127.0.0.1 is taken; choose another with --port`);
   });
