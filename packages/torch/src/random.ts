@@ -34,7 +34,11 @@ export class Generator {
     return Generator.#default;
   }
 
-  /** Starts the stream of a 64-bit seed: from -2^63, where negative ones wrap as in PyTorch, to 2^64 − 1. */
+  /**
+   * Starts the stream of a 64-bit seed, from −2⁶³ to 2⁶⁴ − 1; those beyond ±2⁵³ are given as a bigint.
+   *
+   * @throws TorchError for others and for fractions
+   */
   manualSeed(seed: number | bigint): this {
     native.generatorSeed(this.generatorHandle, seed);
     return this;
@@ -54,7 +58,7 @@ export class Generator {
   }
 }
 
-/** Seeds the global generators of every device. */
+/** Seeds the global generators of every device, as {@link Generator.manualSeed}. */
 export function manualSeed(seed: number | bigint): void {
   native.manualSeed(seed);
 }

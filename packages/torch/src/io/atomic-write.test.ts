@@ -6,7 +6,7 @@ import { join } from "node:path";
 import { afterEach, beforeEach, describe, expect, test, vi } from "vitest";
 import { full, scope, TorchError, tensor, zeros } from "../index.js";
 import { writeFileAtomicallyAside } from "./atomic-write.js";
-import { readSafetensors, removeKilledWrites, writeFileAtomically, writeSafetensors } from "./index.js";
+import { publishFile, readSafetensors, removeKilledWrites, writeFileAtomically, writeSafetensors } from "./index.js";
 import { lifeOf, processIdentity } from "./process-identity.js";
 
 let folder: string;
@@ -86,6 +86,22 @@ describe("a failing write", () => {
     fs.mkdirSync(join(folder, "taken"));
     expect(write(join(folder, "taken"))).toThrow(TorchError);
     expect(fs.readdirSync(folder)).toEqual(["taken"]);
+  });
+
+  test("a pipe in the place of the file is refused and stays a pipe, whoever writes and through a link too", async () => {
+    const pipe = join(folder, "pipe");
+    spawnSync("mkfifo", [pipe]);
+    fs.symlinkSync(pipe, join(folder, "link"));
+    const refusal = /(pipe|link): cannot be written: it is no regular file/;
+    for (const name of ["pipe", "link"]) {
+      const file = join(folder, name);
+      expect(() => writeFileAtomically(file, (sink) => sink(new Uint8Array(1)))).toThrow(refusal);
+      await expect(writeFileAtomicallyAside(file, new Uint8Array(1))).rejects.toThrow(refusal);
+      fs.writeFileSync(join(folder, "made"), "");
+      expect(() => publishFile(join(folder, "made"), file)).toThrow(refusal);
+    }
+    expect(fs.statSync(join(folder, "link")).isFIFO()).toBe(true);
+    expect(fs.readdirSync(folder).sort()).toEqual(["link", "made", "pipe"]);
   });
 
   test("a short count from the system is continued", () => {

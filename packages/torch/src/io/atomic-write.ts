@@ -25,8 +25,9 @@ export interface AtomicWriteOptions {
 /**
  * Calls `produce` with a sink and puts what it wrote in the place of `path`. When anything fails, the temporary file is
  * removed and `path` is as it was.
- * @throws TorchError naming the path and the reason (no space, no permission, …), with the system's error as its
- *   `cause`; without `overwrite` also when the file exists (code `EEXIST`), even if it appeared during the writing
+ * @throws TorchError naming the path and the reason (no space, no permission, a device or a pipe, …), with the system's
+ *   error as its `cause`; without `overwrite` also when the file exists (code `EEXIST`), even if it appeared during the
+ *   writing
  */
 export function writeFileAtomically(
   path: string,
@@ -36,6 +37,7 @@ export function writeFileAtomically(
   const temporary = beginFile(path);
   let written = 0;
   try {
+    refuseSpecial(path, present(path));
     const descriptor = fs.openSync(temporary, "wx", mode);
     try {
       produce((bytes) => {
@@ -73,6 +75,7 @@ export async function writeFileAtomicallyAside(
   const temporary = temporaryIn(folder, prefix);
   let written = 0;
   try {
+    refuseSpecial(path, await presentAside(path));
     const file = await promises.open(temporary, "wx", mode);
     try {
       while (written < bytes.length) {
@@ -90,6 +93,23 @@ export async function writeFileAtomicallyAside(
     throw describe(path, error, written);
   }
   await flushFolderAside(folder);
+}
+
+/** A rename would put a file in the place of a device or a pipe: `/dev/null` of a whole system, where root writes. */
+function refuseSpecial(path: string, there: fs.Stats | undefined): void {
+  if (there !== undefined && !there.isFile() && !there.isDirectory())
+    throw new TorchError(`${path}: cannot be written: it is no regular file (but a device, a pipe or a socket)`);
+}
+
+/** What is at a path, links followed. */
+const present = (path: string): fs.Stats | undefined => fs.statSync(path, { throwIfNoEntry: false });
+
+/** As {@link present}. */
+async function presentAside(path: string): Promise<fs.Stats | undefined> {
+  return promises.stat(path).catch((error: NodeJS.ErrnoException) => {
+    if (error.code === "ENOENT" || error.code === "ENOTDIR") return undefined;
+    throw error;
+  });
 }
 
 /** Gives the finished file its name unless the name is taken. */
@@ -207,6 +227,7 @@ function isAbandoned(path: string): boolean {
  */
 export function publishFile(temporary: string, path: string): void {
   try {
+    refuseSpecial(path, present(path));
     fs.renameSync(temporary, path);
   } catch (error) {
     throw describe(path, error, 0);
