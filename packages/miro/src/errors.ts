@@ -115,7 +115,8 @@ export function exitCodeOf(error: unknown): number {
 
 /** The part of a system error that a reader needs: `no such file or directory`, `no space left on device`, … */
 export function systemReason(error: unknown): string {
-  const code = (error as NodeJS.ErrnoException)?.code;
+  const { code, syscall } = (error ?? {}) as NodeJS.ErrnoException;
+  if (syscall === "uv_cwd") return "the folder that the command was started in is gone; change to another one";
   switch (code) {
     case "ENOENT":
       return "no such file or directory";
@@ -126,6 +127,15 @@ export function systemReason(error: unknown): string {
       return "no space left on the disk; free some or choose another folder";
     case "EDQUOT":
       return "disk quota exceeded";
+    case "EFBIG":
+      return "the file would exceed the size limit (ulimit -f)";
+    case "EMFILE":
+    case "ENFILE":
+      return "too many files are open; raise the limit (ulimit -n)";
+    case "ENAMETOOLONG":
+      return "the name is too long";
+    case "ELOOP":
+      return "a symbolic link in its path leads in a circle";
     case "EISDIR":
       return "it is a folder";
     case "ENOTDIR":

@@ -5,6 +5,7 @@ import { join } from "node:path";
 import { afterAll, expect, it } from "vitest";
 import { parseScores } from "./data/preprocess/scores-csv.js";
 import { parseMetadata } from "./data/shards/metadata.js";
+import { parseTable } from "./files/table-file.js";
 import { linesOf } from "./files/text-file.js";
 import { makeExif, readUserComment, readXmp } from "./pictures/exif.js";
 import { NameTemplate, slug } from "./pipeline/requests/file-names.js";
@@ -154,6 +155,14 @@ const cases: [string, (repeat: (text: string) => string) => () => unknown][] = [
     (n) => {
       const path = file("a.csv", `prompt\n"${n('""')}"x`);
       return () => readPromptFile(path);
+    },
+  ],
+  [
+    "a table of columns",
+    (n) => {
+      let column = 0;
+      const text = n("x").replaceAll("x", () => `c${column++},`);
+      return () => parseTable(text, "a.csv");
     },
   ],
   [

@@ -6,7 +6,7 @@ import { Argument, type Command, Option } from "commander";
 import type { z } from "zod";
 import { invalid } from "../errors.js";
 import { checkKey } from "../files/plain-data.js";
-import { proveWritable } from "../files/writable.js";
+import { proveWritable, withoutParents } from "../files/writable.js";
 import { message, type OptionMention } from "../message.js";
 import {
   choices,
@@ -119,13 +119,16 @@ export function declare<S extends z.ZodObject>(
     for (const option of command.options)
       if (option instanceof DeclaredOption && option.isNeeded && !isSet(option))
         command.error(`error: required option '${option.flags}' not specified`);
-    const options = parseOptions(schema, given);
+    const options: Record<string, unknown> & z.output<S> = parseOptions(schema, given);
     // A dry run writes nothing, and tells everything that would stop the work at once.
-    const written = "dryRun" in options && options.dryRun === true ? [] : Object.entries<z.ZodType>(schema.shape);
-    for (const [name, of] of written) {
+    const isDry = "dryRun" in options && options.dryRun === true;
+    for (const [name, of] of Object.entries<z.ZodType>(schema.shape)) {
       const kind = isDeclared(of) ? declarationOf(of).writes : undefined;
-      const path = options[name as keyof typeof options] as unknown;
-      if (kind !== undefined && typeof path === "string") proveWritable(path, kind, name);
+      const path = options[name];
+      if (kind === undefined || typeof path !== "string") continue;
+      for (const places of [options, given] as Record<string, unknown>[])
+        if (places[name] === path) places[name] = withoutParents(path);
+      if (!isDry) proveWritable(path, kind, name);
     }
     await run(options, given as Given<S>, givenTo(command, schema, ["default", "config"]) as Given<S>);
   });

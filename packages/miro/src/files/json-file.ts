@@ -54,17 +54,21 @@ export function parseJson(bytes: Uint8Array, path: string): unknown {
   return value;
 }
 
-/** Strings, and what opens, closes and separates. */
-const TOKEN = /"[^"\\]*(?:\\.[^"\\]*)*"|[{}[\]:]/g;
+/** Where strings begin and end, an escape in one, and what opens, closes and separates outside of them. */
+const TOKEN = /\\.|["{}[\]:]/g;
 
 /** The first key that stands twice in an object of a text that is known to be JSON, or null. */
 export function repeatedKey(json: string): string | null {
   const open: Set<unknown>[] = [];
+  let start = -1; // of the string that is open
   let last = "";
-  for (const [token] of json.matchAll(TOKEN)) {
-    if (token === "{" || token === "[") open.push(new Set());
+  for (const { 0: token, index } of json.matchAll(TOKEN)) {
+    if (token === '"') {
+      if (start >= 0) last = json.slice(start, index + 1);
+      start = start < 0 ? index : -1;
+    } else if (start >= 0) continue;
+    else if (token === "{" || token === "[") open.push(new Set());
     else if (token === "}" || token === "]") open.pop();
-    else if (token !== ":") last = token;
     else {
       const key = JSON.parse(last) as string;
       const keys = open.at(-1)!;

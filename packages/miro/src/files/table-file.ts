@@ -35,7 +35,8 @@ export function parseTable(text: string, name: string): Table {
   const [header, ...rows] = records.filter(({ cells }) => cells.some((cell) => cell.trim() !== ""));
   if (header === undefined) return { columns: [], line: 1, rows: [] };
   const names = header.cells.map((cell) => cell.trim());
-  const twice = names.find((column, i) => column !== "" && names.indexOf(column) !== i);
+  const seen = new Set<string>();
+  const twice = names.find((column) => column !== "" && seen.size === seen.add(column).size);
   if (twice !== undefined) throw new InvalidInputError(`${name}:${header.line}: two columns ${JSON.stringify(twice)}`);
   const named = names.flatMap((column, i) => (column === "" ? [] : [i]));
   for (const { cells, line } of rows) {

@@ -90,4 +90,11 @@ describe("reading", () => {
     writeFileSync(path, '{"a":{"b":1},"b":["b","b"],"c":{"b":"\\"b\\":"}}');
     expect(readJson(path)).toMatchObject({ b: ["b", "b"] });
   });
+
+  it("reads JSON however many escapes a text of it holds", () => {
+    const path = join(folder, "escapes.json");
+    const text = '"\n'.repeat(5_000_000);
+    writeFileSync(path, JSON.stringify({ text }));
+    expect(readJson(path)).toEqual({ text });
+  });
 });

@@ -1,9 +1,9 @@
-import { mkdirSync, mkdtempSync, readdirSync, rmSync, writeFileSync } from "node:fs";
+import { mkdirSync, mkdtempSync, readdirSync, realpathSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, expect, it } from "vitest";
 import { InvalidInputError, MiroError } from "../errors.js";
-import { proveWritable } from "./writable.js";
+import { proveWritable, withoutParents } from "./writable.js";
 
 const folder = mkdtempSync(join(tmpdir(), "miro-writable-"));
 afterAll(() => rmSync(folder, { recursive: true, force: true }));
@@ -35,4 +35,24 @@ it("what the system refuses is told with its reason", () => {
   expect(prove).toThrow(MiroError);
   expect(prove).not.toThrow(InvalidInputError);
   expect(prove).toThrow(/^output: \/proc\/none\/a cannot be created: ./);
+});
+
+it("a path without its parents is the place that the system takes it for", () => {
+  mkdirSync(join(folder, "far", "away"), { recursive: true });
+  symlinkSync(join(folder, "far", "away"), join(folder, "link"));
+  symlinkSync(join(folder, "none"), join(folder, "dangling"));
+  const real = realpathSync(folder);
+  const places: [string, string][] = [
+    [`${folder}/link/../out`, join(real, "far", "out")],
+    [`${folder}/link/a/../../out`, join(real, "far", "out")],
+    [`${folder}/there/../out`, join(folder, "out")],
+    [`${folder}/missing/../out`, join(folder, "out")],
+    [`${folder}/dangling/../out`, join(folder, "out")],
+    [`${folder}/file/a/../../out`, join(folder, "out")],
+    [`${folder}/link/out/`, `${folder}/link/out/`],
+    ["../../out", "../../out"],
+    ["/../out", "/out"],
+    ["", ""],
+  ];
+  for (const [path, place] of places) expect(withoutParents(path), path).toBe(place);
 });

@@ -1,19 +1,34 @@
 /** Proof, before long work, that what comes of it can be written. Nothing is left behind. */
-import { mkdirSync, rmdirSync, type Stats, statSync } from "node:fs";
-import { dirname, join, resolve } from "node:path";
+import { lstatSync, mkdirSync, realpathSync, rmdirSync, type Stats, statSync } from "node:fs";
+import { dirname, isAbsolute, join, resolve, sep } from "node:path";
 import { beginFile } from "@miro-t2i/torch/atomic-write"; // without loading libtorch
 import { InvalidInputError, MiroError, systemReason } from "../errors.js";
 import { about, message } from "../message.js";
 import type { Writing } from "../options.js";
 
 /** What is at a path; nothing where there is nothing, or a file above it. */
-function look(path: string): Stats | undefined {
+function look(path: string, stat: typeof statSync = statSync): Stats | undefined {
   try {
-    return statSync(path, { throwIfNoEntry: false });
+    return stat(path, { throwIfNoEntry: false });
   } catch (error) {
     if ((error as NodeJS.ErrnoException).code === "ENOTDIR") return undefined;
     throw error;
   }
+}
+
+/**
+ * The path without `..` behind a name, to the same place: the parent of a link to a folder is that of the folder it
+ * leads to, where `path.join` would take that of the link.
+ */
+export function withoutParents(path: string): string {
+  const parts = path.split(sep);
+  if (!parts.includes("..")) return path;
+  let known = isAbsolute(path) ? sep : "";
+  for (const part of parts) {
+    const isLink = part === ".." && look(known, lstatSync)?.isSymbolicLink() && look(known) !== undefined;
+    known = join(isLink ? realpathSync(known) : known, part);
+  }
+  return known;
 }
 
 /**

@@ -1,10 +1,14 @@
 /** YAML files from strangers: one mapping of plain data, with the line of every key. */
-import { readFileSync } from "node:fs";
+import { readFileSync, statSync } from "node:fs";
 import { relative } from "node:path";
-import { isMap, isScalar, LineCounter, parseDocument } from "yaml";
-import { InvalidInputError, MiroError, systemReason } from "../errors.js";
+import { type Document, isMap, isScalar, LineCounter, parseDocument, visit } from "yaml";
+import { describe, InvalidInputError, MiroError, systemReason } from "../errors.js";
 import { checkPlainData, isObject } from "./plain-data.js";
 import { decodeText } from "./text-file.js";
+
+/** No recipe comes near either: what it is merged and compared with may take time for each pair of keys. */
+const MAX_YAML_BYTES = 4 * 2 ** 20;
+const MAX_KEYS = 10_000;
 
 /** What a YAML file holds. */
 export interface YamlFile {
@@ -22,8 +26,12 @@ export interface YamlFile {
 export function readYamlFile(path: string, expected = "sections"): YamlFile {
   let bytes: Buffer;
   try {
+    const { size } = statSync(path);
+    if (size > MAX_YAML_BYTES)
+      throw new InvalidInputError(`${shownPath(path)}: ${size} bytes are too many; at most ${MAX_YAML_BYTES} are read`);
     bytes = readFileSync(path);
   } catch (error) {
+    if (error instanceof MiroError) throw error;
     throw new MiroError(`${path}: ${systemReason(error)}`, { cause: error });
   }
   const counter = new LineCounter();
@@ -32,17 +40,36 @@ export function readYamlFile(path: string, expected = "sections"): YamlFile {
     const reason = error instanceof RangeError ? "nested too deep" : (error as Error).message.split("\n")[0];
     return new InvalidInputError(`${shownPath(path)}: not valid YAML: ${reason}`);
   };
-  let document: ReturnType<typeof parseDocument>;
+  const refuse = (line: number, reason: string): never => {
+    throw new InvalidInputError(`${shownPath(path)}:${line}: not valid YAML: ${reason}`);
+  };
+  let document: Document.Parsed;
   try {
-    document = parseDocument(text, { lineCounter: counter });
+    // The parser compares every key with every other one of its mapping.
+    document = parseDocument(text, { lineCounter: counter, uniqueKeys: false });
   } catch (error) {
     throw invalidYaml(error);
   }
   const fault = document.errors[0];
-  if (fault !== undefined)
-    throw new InvalidInputError(
-      `${shownPath(path)}:${fault.linePos?.[0].line ?? 1}: not valid YAML: ${fault.message.split("\n")[0]!.split(" at line ")[0]}`,
-    );
+  if (fault !== undefined) {
+    const reason = fault.message.split("\n")[0]!.split(" at line ")[0]!;
+    refuse(fault.linePos?.[0].line ?? 1, /call stack/.test(reason) ? "nested too deep" : reason);
+  }
+  let keyCount = 0;
+  visit(document, {
+    Map: (_, { items }) => {
+      keyCount += items.length;
+      if (keyCount > MAX_KEYS)
+        throw new InvalidInputError(`${shownPath(path)}: has more than ${MAX_KEYS} keys; at most so many are read`);
+      const keys = new Set<unknown>();
+      for (const { key } of items) {
+        const value = isScalar(key) ? key.value : key;
+        if (keys.has(value))
+          refuse(isScalar(key) ? counter.linePos(key.range![0]).line : 1, `the key ${describe(value)} stands twice`);
+        keys.add(value);
+      }
+    },
+  });
   let json: unknown;
   try {
     json = document.toJS();

@@ -2,6 +2,10 @@
 import { TorchError } from "../errors.js";
 import { describeStandIn, STAND_IN_BYTES } from "./stand-in.js";
 
+/** Characters of a reason, and of a tensor's name in a message: both hold what a file says, and a file may say much. */
+const MAX_REASON = 1000;
+const MAX_NAME = 200;
+
 /** What a {@link FormatError} says. */
 export interface FormatErrorDetails {
   /** The file. */
@@ -31,18 +35,23 @@ export class FormatError extends TorchError {
   readonly byteOffset?: number;
 
   constructor({ path, rule, message, tensor, byteOffset }: FormatErrorDetails) {
+    const reason = cut(message, MAX_REASON);
     const where = [
       path,
-      tensor === undefined ? "" : `tensor ${JSON.stringify(tensor)}`,
+      tensor === undefined ? "" : `tensor ${JSON.stringify(cut(tensor, MAX_NAME))}`,
       byteOffset === undefined ? "" : `byte ${byteOffset}`,
     ];
-    super(`${where.filter(Boolean).join(", ")}: ${message} (${rule})`);
+    super(`${where.filter(Boolean).join(", ")}: ${reason} (${rule})`);
     this.path = path;
     this.rule = rule;
-    this.reason = message;
+    this.reason = reason;
     this.tensor = tensor;
     this.byteOffset = byteOffset;
   }
+}
+
+function cut(text: string, length: number): string {
+  return text.length > length ? `${text.slice(0, length)}…` : text;
 }
 
 /**

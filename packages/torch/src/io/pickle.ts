@@ -15,7 +15,7 @@ const MAX_PICKLE_BYTES = 64 * 2 ** 20;
 /** Longer texts and bytes are stepped over: arrays of NumPy lie inside of the pickle. */
 const MAX_TEXT_BYTES = 2 ** 20;
 const MAX_BYTES = 2 ** 10;
-/** Bytes of a whole number: its conversion takes quadratic time. */
+/** Bytes of a whole number. */
 const MAX_INTEGER_BYTES = 2 ** 10;
 /** Characters of a class's name that are kept. */
 const MAX_NAME = 200;
@@ -24,6 +24,8 @@ const MAX_OPCODES = 4_000_000;
 const MAX_DEPTH = 100;
 /** Values counted once for each way that leads to them. */
 const MAX_VALUES = 16_000_000;
+/** Items of the collections that functions are given: a copy takes one opcode, however large the collection is. */
+const MAX_COPIED = MAX_OPCODES;
 const WINDOW_BYTES = 2 ** 16;
 
 /** An object that is not read: nothing of it but its name is kept. */
@@ -34,8 +36,9 @@ export class Opaque {
   readonly description: string;
 
   constructor(name: string, kind: "class" | "words" = "class") {
-    const printable = name.replace(/[^\P{C}]|[\u2028\u2029]/gu, (c) => `\\u{${c.codePointAt(0)!.toString(16)}}`);
-    this.name = printable.length > MAX_NAME ? `${printable.slice(0, MAX_NAME)}…` : printable;
+    const start = name.slice(0, MAX_NAME);
+    const printable = start.replace(/[^\P{C}]|[\u2028\u2029]/gu, (c) => `\\u{${c.codePointAt(0)!.toString(16)}}`);
+    this.name = name.length > MAX_NAME ? `${printable.slice(0, MAX_NAME)}…` : printable;
     this.description = kind === "class" ? `an object of ${this.name}` : this.name;
   }
 
@@ -197,6 +200,8 @@ class Machine {
   #at: number;
   /** Bytes looked at so far. */
   #taken = 0;
+  /** Items of collections that functions were given so far. */
+  #copied = 0;
   #window: Uint8Array = new Uint8Array(0);
   #windowStart = 0;
 
@@ -416,8 +421,9 @@ class Machine {
     }
   }
 
+  /** Cut before they are joined: two long texts that the memo holds make as many long names as there are opcodes. */
   #global(module: string, name: string): PickleValue {
-    const full = `${module}.${name}`;
+    const full = `${module.slice(0, MAX_NAME)}.${name.slice(0, MAX_NAME)}`;
     return this.options.known.get(full) ?? new Opaque(full);
   }
 
@@ -427,6 +433,9 @@ class Machine {
     if (!(callable instanceof Known) || callable.call === null || !Array.isArray(args))
       return this.#fail("BadCall", "a call of what is no function", at);
     const { call, name } = callable;
+    for (const arg of args) this.#copied += Array.isArray(arg) ? arg.length : isBranch(arg) ? arg.size : 0;
+    if (this.#copied > MAX_COPIED)
+      this.#fail("TooManyCopies", `functions are given collections of more than ${MAX_COPIED} items in all`, at);
     return this.#attempt("BadArguments", () => call(args), at, `${name}: `);
   }
 
@@ -590,9 +599,8 @@ function decoded(bytes: Uint8Array): string | null {
 
 /** Little-endian two's complement; numbers where they are exact. */
 function toInteger(bytes: Uint8Array): number | bigint {
-  let value = 0n;
-  for (let i = bytes.length - 1; i >= 0; i--) value = (value << 8n) | BigInt(bytes[i]!);
-  return toSafe(BigInt.asIntN(8 * bytes.length, value));
+  const digits = Buffer.from(bytes).reverse().toString("hex");
+  return toSafe(BigInt.asIntN(8 * bytes.length, BigInt(`0x0${digits}`)));
 }
 
 function toSafe(value: bigint): number | bigint {

@@ -94,6 +94,11 @@ const MALFORMED: [string, Uint8Array, string, number?][] = [
   ["a shape of strings", encode(one("U8", ["1"], [0, 1]), 1), "InvalidShape"],
   ["a shape whose product overflows", encode(one("F32", [2 ** 40, 2 ** 40], [0, 4]), 4), "ShapeOverflow"],
   ["a product that wraps to the size at 64 bits", encode(one("F32", [2 ** 32, 2 ** 32, 2], [0, 0])), "ShapeOverflow"],
+  [
+    "a shape of 200,000 sizes whose product takes a minute",
+    encode(one("U8", Array(200_000).fill(Number.MAX_SAFE_INTEGER), [0, 1]), 1),
+    "ShapeOverflow",
+  ],
   ["one offset", encode(one("U8", [1], [1]), 1), "InvalidOffsets"],
   ["three offsets", encode(one("U8", [1], [0, 1, 1]), 1), "InvalidOffsets"],
   ["offsets in reverse", encode(one("U8", [1], [1, 0]), 1), "InvalidOffsets"],
@@ -120,6 +125,12 @@ describe("the reader", () => {
     const error = failure(bytes);
     expect(error.rule).toBe(rule);
     if (byteOffset !== undefined) expect(error.byteOffset).toBe(byteOffset);
+  });
+
+  test("a file does not decide how long its error is", () => {
+    const name = "n".repeat(100_000);
+    const long = [`{"${name}":${entry("F32", [2], [0, 4])}}`, `{"${name}":1,"${name}":1}`, one(name, [1], [0, 4])];
+    for (const header of long) expect(failure(encode(header, 4)).message.length).toBeLessThan(2000);
   });
 
   test("names the tensor and the byte", () => {

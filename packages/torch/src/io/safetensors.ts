@@ -23,6 +23,8 @@ import { type StoredTensorInfo, type TensorFile, takeAll } from "./tensor-file.j
 /** The reference implementation's limit on the header. */
 const MAX_HEADER_BYTES = 100_000_000;
 const METADATA_KEY = "__metadata__";
+/** Places in a file are numbers. */
+const MAX_TENSOR_BITS = 8n * BigInt(Number.MAX_SAFE_INTEGER);
 
 /**
  * Every dtype of the format with its size in bits and ours, where the engine has it; in the order the writer sorts by.
@@ -279,9 +281,12 @@ function readInfo(path: string, tensor: string, value: StrictJson, dataStart: nu
   const byteOffset = dataStart + begin;
   if (begin > end) fail("InvalidOffsets", `data_offsets begin at ${begin}, behind their end at ${end}`, byteOffset);
   const { bits, dtype } = DTYPES[formatDtype]!;
-  // In BigInt: a hostile shape must not overflow into a plausible size.
-  const sizeBits = shape.reduce((product, size) => product * BigInt(size), BigInt(bits));
-  if (sizeBits > 8n * BigInt(Number.MAX_SAFE_INTEGER)) fail("ShapeOverflow", `shape [${shape}] overflows`, byteOffset);
+  // In BigInt: a hostile shape must not overflow into a plausible size. A million sizes are no product to work out.
+  let sizeBits = shape.includes(0) ? 0n : BigInt(bits);
+  for (const size of shape) {
+    sizeBits *= BigInt(size);
+    if (sizeBits > MAX_TENSOR_BITS) fail("ShapeOverflow", `shape [${shape}] overflows`, byteOffset);
+  }
   if (sizeBits % 8n !== 0n) fail("MisalignedSize", `shape [${shape}] of ${formatDtype} ends within a byte`, byteOffset);
   if (sizeBits / 8n !== BigInt(end - begin)) {
     const message = `shape [${shape}] of ${formatDtype} takes ${sizeBits / 8n} bytes, data_offsets span ${end - begin}`;

@@ -283,6 +283,11 @@ const HOSTILE: [string, Uint8Array, string][] = [
     rootFault(")", ...Array.from({ length: 60 }, (_, i) => `q${String.fromCharCode(i)}h${String.fromCharCode(i)}\x86`)),
     "TooManyValues",
   ],
+  [
+    "a list of a million items made a set, five times",
+    rootFault(pickle("](", "N".repeat(1_000_000), "eq\x00"), "c__builtin__\nset\nq\x01", "h\x01h\x00\x85R0".repeat(5)),
+    "TooManyCopies",
+  ],
   ["five million opcodes", rootFault("](", "N".repeat(5_000_000), "e"), "TooManyOpcodes"],
   ["items without a value", rootFault("}(NNNu"), "BadItems"],
   ["items put into a list", rootFault("](NNu"), "BadItems"],
@@ -403,6 +408,16 @@ describe("what stands beside the tensors", () => {
       "a tensor of storage that is not known",
       [pickledTensor({ storage: "FutureStorage", key: "9" })],
       opaque("torch.Tensor of torch.FutureStorage"),
+    ],
+    [
+      "a plain tensor that another function is said to put together",
+      ["ctorch._tensor\n_rebuild_from_type_v2\n", tuple("cbuiltins\nset\n", "ctorch\nTensor\n", tuple("]"), "N"), "R"],
+      opaque("torch.Tensor"),
+    ],
+    [
+      "20,000 names of classes out of one text of a megabyte",
+      [text("n".repeat(2 ** 20)), "q\x000](", "h\x00h\x00\x93".repeat(20_000), "e"],
+      Array(20_000).fill(expect.objectContaining({ name: `${"n".repeat(200)}…` })),
     ],
     [
       "a class of modules with its source",

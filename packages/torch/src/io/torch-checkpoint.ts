@@ -67,6 +67,8 @@ const ARCHIVE_ID_FIELDS = 5;
 const PLAIN_ID_FIELDS = 6;
 const KEY = /^[0-9]{1,20}$/;
 const MAX_DIMENSIONS = 64;
+/** Characters of NumPy's code of an element, as `<f8` or `M8[ns]`. */
+const MAX_CODE = 32;
 /** A tensor that repeats its storage's values (strides of 0) may have this many elements. */
 const MAX_EXPANDED = 2 ** 20;
 
@@ -196,6 +198,8 @@ class NumpyDtype extends PickleLeaf {
 
 /** Classes that a tensor may be of without being something else. */
 const PLAIN_TENSORS = new Set(["torch.Tensor", "torch.nn.parameter.Parameter", "torch.nn.parameter.Buffer"]);
+/** How the names of the functions begin that put a tensor together from its storage. */
+const TENSOR_REBUILDERS = "torch._utils._rebuild_tensor";
 const UNTYPED_STORAGES = ["torch", "torch.storage"].flatMap((module) =>
   ["UntypedStorage", "_UntypedStorage"].map((name) => `${module}.${name}`),
 );
@@ -236,8 +240,8 @@ const rebuildParameter =
 const rebuildFromType: Rebuild = ([rebuild, type, args, ...rest]) => {
   if (rest.length !== 1) throw new Error(`expected 4 arguments, found ${rest.length + 3}`);
   const name = type instanceof Opaque || type instanceof Known ? type.name : "no class";
-  if (!(rebuild instanceof Known) || rebuild.call === null || !PLAIN_TENSORS.has(name) || !Array.isArray(args))
-    return new Opaque(name);
+  const isTensor = PLAIN_TENSORS.has(name) && rebuild instanceof Known && rebuild.name.startsWith(TENSOR_REBUILDERS);
+  if (!isTensor || rebuild.call === null || !Array.isArray(args)) return new Opaque(name);
   return rebuild.call(args);
 };
 
@@ -286,7 +290,9 @@ const FUNCTIONS: Record<string, Rebuild> = {
   "builtins.bytes": (args) => (args.length === 0 ? new PickledBytes(new Uint8Array(0)) : new Opaque("bytes")),
   "__builtin__.bytes": (args) => (args.length === 0 ? new PickledBytes(new Uint8Array(0)) : new Opaque("bytes")),
   "numpy.dtype": ([code]) =>
-    typeof code === "string" ? new NumpyDtype(code.replace(/^[<=|]/, "")) : new Opaque("numpy.dtype"),
+    typeof code === "string" && code.length <= MAX_CODE
+      ? new NumpyDtype(code.replace(/^[<=|]/, ""))
+      : new Opaque("numpy.dtype"),
   "numpy.core.multiarray.scalar": numpyScalar,
   "numpy._core.multiarray.scalar": numpyScalar,
   "torch.Size": ([sizes, ...rest]) => {

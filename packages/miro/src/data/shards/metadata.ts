@@ -3,11 +3,8 @@
  * `NaN` and `Infinity` (the published preparation writes them for scores that are not finite).
  */
 
-/**
- * Strings as they stand, and the three words that JSON does not know. A string without its end goes to the end of the
- * text, so that nothing is looked at twice.
- */
-const TOKENS = /"[^"\\]*(?:\\[\s\S][^"\\]*)*(?:"|\\?$)|-?\bInfinity\b|\bNaN\b/g;
+/** Where strings begin and end, escapes, and the three words that JSON does not know. */
+const TOKENS = /\\[\s\S]|"|-?\bInfinity\b|\bNaN\b/g;
 
 /**
  * The fields of a metadata member; a bare `NaN` or `Infinity` reads as null.
@@ -24,7 +21,11 @@ export function parseMetadata(bytes: Uint8Array): Record<string, unknown> {
   try {
     value = JSON.parse(text);
   } catch (error) {
-    const strict = text.replace(TOKENS, (token) => (token.startsWith('"') ? token : "null"));
+    let isInString = false;
+    const strict = text.replace(TOKENS, (token) => {
+      if (token === '"') isInString = !isInString;
+      return isInString || token === '"' || token.startsWith("\\") ? token : "null";
+    });
     if (strict === text) throw error;
     value = JSON.parse(strict);
   }

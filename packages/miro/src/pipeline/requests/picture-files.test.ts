@@ -1,4 +1,4 @@
-import { existsSync, mkdirSync, mkdtempSync, readdirSync, rmSync, writeFileSync } from "node:fs";
+import { existsSync, mkdirSync, mkdtempSync, readdirSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { basename, join } from "node:path";
 import { processIdentity } from "@miro-t2i/torch/atomic-write";
@@ -109,4 +109,20 @@ describe("commands that share a folder", () => {
     await expect(named.write(picture, image)).rejects.toThrow(/fox-seed0\.png: exists already/);
     named.release();
   });
+});
+
+it("a folder is where the system takes its path to, behind links too", async () => {
+  mkdirSync("far/away", { recursive: true });
+  symlinkSync("far/away", "link");
+  for (const [output, place] of [
+    ["link/../o", "far/o"],
+    ["missing/../o", "o"],
+  ] as const) {
+    const [picture] = pictures("fox") as [PlannedPicture];
+    const files = await claimed({ output });
+    await files.write(picture, image);
+    files.release();
+    expect(readdirSync(place)).toEqual(["fox-seed0.png"]);
+  }
+  expect(readdirSync(".").sort()).toEqual(["far", "link", "o"]);
 });

@@ -8,7 +8,7 @@ import { setTimeout as sleep } from "node:timers/promises";
 import { z } from "zod";
 import { describe, InvalidInputError, invalid, MiroError } from "../../errors.js";
 import { existing, removeKilledWrites, writeFileAside } from "../../files/whole-files.js";
-import { refuseFileAsFolder } from "../../files/writable.js";
+import { refuseFileAsFolder, withoutParents } from "../../files/writable.js";
 import { about, message, option } from "../../message.js";
 import { declarationOf, field, flag, type OptionsOf, parseOptions } from "../../options.js";
 import {
@@ -117,7 +117,8 @@ export class PictureFiles {
   /** @throws InvalidInputError when the options contradict each other or `output` cannot be what it has to be */
   constructor(options: PictureFilesOptions = {}) {
     const checked = parseOptions(pictureFilesSchema, options);
-    const { output, overwrite, resume, name } = checked;
+    const { overwrite, resume, name } = checked;
+    const output = checked.output && withoutParents(checked.output);
     if (output !== undefined) refuseFileAsFolder(dirname(output), "output");
     const isFolder = statSync(output ?? "", { throwIfNoEntry: false })?.isDirectory() ?? false;
     const named = output === undefined || isFolder ? null : formatOf(output);

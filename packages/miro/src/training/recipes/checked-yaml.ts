@@ -31,9 +31,14 @@ export function checkRecipe<S extends z.ZodType>(
   return result.data as z.output<S>;
 }
 
+/** Faults that an error lists. */
+const LISTED = 50;
+
 /** Refuses a recipe, one line for each fault, each with the place that the value comes from. */
 export function refuseRecipe(source: string, faults: readonly RecipeFault[], origins?: Origins): never {
-  throw new InvalidInputError(faults.map(({ key, text }) => `${originOf(key, origins) ?? source}: ${text}`).join("\n"));
+  const lines = faults.slice(0, LISTED).map(({ key, text }) => `${originOf(key, origins) ?? source}: ${text}`);
+  if (faults.length > LISTED) lines.push(`and ${faults.length - LISTED} more`);
+  throw new InvalidInputError(lines.join("\n"));
 }
 
 /** Where a key's value comes from, or that of the first key below it. */

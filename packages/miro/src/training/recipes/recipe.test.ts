@@ -156,11 +156,27 @@ describe("recipes made of parts", () => {
     expect(() => composeRecipe(laughs, [], none)).toThrow(/laughs\.yaml: not valid YAML: Excessive alias count/);
     const deep = write("deep.yaml", `a: ${"[".repeat(50_000)}`);
     expect(() => composeRecipe(deep, [], none)).toThrow(/deep\.yaml.*(nested too deep|not valid YAML)/);
+    const keys = write("keys.yaml", Array.from({ length: 300_000 }, (_, i) => `k${i}: 1\n`).join(""));
+    expect(() => composeRecipe(keys, [], none)).toThrow(/keys\.yaml: has more than 10000 keys/);
+    const large = write("large.yaml", "#".repeat(5_000_000));
+    expect(() => composeRecipe(large, [], none)).toThrow(/large\.yaml: 5000000 bytes are too many/);
     const fine = write("fine.yaml", "a: {}\n");
     expect(() => composeRecipe(fine, ["a=&a [*a]"], none)).toThrow(/^a=&a \[\*a\]: /);
     // Each on its own takes a fraction of a second of the processor.
     const { user, system } = process.cpuUsage(before);
-    expect((user + system) / 1e6).toBeLessThan(5);
+    expect((user + system) / 1e6).toBeLessThan(10);
+  });
+
+  it("say each key once in a mapping, at every depth", () => {
+    const path = write("twice.yaml", "a: 1\nb:\n  - {x: 1, y: 1}\n  - x: 1\n    'x': 2\n");
+    expect(() => composeRecipe(path, [], none)).toThrow(/twice\.yaml:5: not valid YAML: the key "x" stands twice/);
+  });
+
+  it("are refused with their first faults and the number of the others", () => {
+    const path = write("faults.yaml", Array.from({ length: 200 }, (_, i) => `key${i}: 1\n`).join(""));
+    const refusal = (): unknown => loadRecipe(path);
+    expect(refusal).toThrow(/faults\.yaml:1: unknown key key0/);
+    expect(refusal).toThrow(/\nand 1\d\d more$/);
   });
 
   it("cannot show a variable that is not meant for recipes", () => {

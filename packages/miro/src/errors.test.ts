@@ -1,0 +1,42 @@
+/** What the system refuses is told in words, whichever call it refused. */
+import { mkdtempSync, readFileSync, rmdirSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { afterAll, expect, it } from "vitest";
+import { systemReason } from "./errors.js";
+
+const folder = mkdtempSync(join(tmpdir(), "miro-errors-"));
+afterAll(() => rmSync(folder, { recursive: true, force: true }));
+
+function refusal(work: () => unknown): string {
+  try {
+    work();
+  } catch (error) {
+    return systemReason(error);
+  }
+  throw new Error("nothing was refused");
+}
+
+it("names, links and folders that cannot be opened", () => {
+  const file = join(folder, "file");
+  const circle = join(folder, "circle");
+  writeFileSync(file, "");
+  symlinkSync(circle, circle);
+  expect(refusal(() => readFileSync(join(folder, "none")))).toBe("no such file or directory");
+  expect(refusal(() => readFileSync(folder))).toBe("it is a folder");
+  expect(refusal(() => readFileSync(join(file, "a")))).toBe("a part of its path is not a folder");
+  expect(refusal(() => readFileSync(join(folder, "n".repeat(300))))).toBe("the name is too long");
+  expect(refusal(() => readFileSync(circle))).toBe("a symbolic link in its path leads in a circle");
+});
+
+it("a folder that was removed under the command", () => {
+  const before = process.cwd();
+  const gone = mkdtempSync(join(folder, "gone-"));
+  process.chdir(gone);
+  rmdirSync(gone);
+  try {
+    expect(refusal(() => process.cwd())).toMatch(/^the folder that the command was started in is gone/);
+  } finally {
+    process.chdir(before);
+  }
+});
