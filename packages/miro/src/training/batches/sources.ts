@@ -13,6 +13,7 @@ import { invalid } from "../../errors.js";
 import type { Message } from "../../message.js";
 import type { RinConfig } from "../../networks/config.js";
 import { setting } from "../../options.js";
+import type { SdxlLatents } from "../../pipeline/loading/release-config.js";
 import type { Rows } from "./batch-slices.js";
 import type { BatchSource } from "./batches.js";
 import type { RecipeFault } from "./recipe-fault.js";
@@ -80,6 +81,8 @@ export interface SourceFacts {
   /** Folders, or repositories, of the frozen models, for sample sheets and the release. */
   autoencoder?: string | undefined;
   textEncoder?: string | undefined;
+  /** Which latents of the SDXL autoencoder the data hold; absent where they are those of another. */
+  sdxlLatents?: SdxlLatents;
   /**
    * What a release states of the data, and texts that lie beside its weights by their names; absent where there can be
    * none, because the empty prompt is not known.
