@@ -11,7 +11,7 @@ import { InvalidInputError, MiroError } from "../errors.js";
 import { message, option } from "../message.js";
 import { precondConfigToJson, rinConfigToJson } from "../networks/config.js";
 import { DEFAULT_TEXT_ENCODER, DEFAULT_VAE } from "../pipeline/loading/parts.js";
-import { type ReleaseConfig, readReleaseConfig } from "../pipeline/loading/release-config.js";
+import { type ReleaseConfig, readReleaseConfig, sdxlSettings } from "../pipeline/loading/release-config.js";
 import { PublishedCheckpoint } from "../training/state/published-checkpoint.js";
 import { type RunConfiguration, readRunConfiguration } from "./config-yaml.js";
 import { type EmaChoice, emaModule } from "./ema-choice.js";
@@ -108,22 +108,13 @@ function normalise(path: string, weights: Map<string, Weight>, channelWise: bool
 }
 
 function settingsOf(dataSize: number, textTokens: number, yaml: RunConfiguration | null): ReleaseConfig["settings"] {
-  const latents = { channel_wise_normalisation: yaml?.channelWise ?? true, model_type: "sdxl" };
   return {
-    data_preprocessing: {
-      input_key_mean: "vae_embeddings_mean_256",
-      input_key_std: "vae_embeddings_std_256",
-      output_key_root: "x_0",
-      vae_sample: true,
-      ...latents,
-    },
-    postprocessing: latents,
+    ...sdxlSettings({ channelWise: yaml?.channelWise ?? true }),
     scheduler: { start: 1, end: 0, clip_min: 1e-9, ...yaml?.scheduler },
     sampler_defaults: { num_steps: 50, guidance_scale: yaml?.cfgRate ?? 7 },
     data_resolution: dataSize,
     img_resolution: yaml?.imgResolution ?? dataSize * VAE_SCALE,
     max_text_len: yaml?.textTokens ?? textTokens,
-    model_type: "sdxl",
     vae_repo: DEFAULT_VAE,
     text_encoder_repo: DEFAULT_TEXT_ENCODER,
   };

@@ -91,15 +91,18 @@ export function trainUnigram(
   return tokenizerJson(finalPieces(pieces, characters, size), charsMap);
 }
 
-/** Writes `tokenizer.json` and the `tokenizer_config.json` that keeps transformers from adding its 100 extra ids. */
+/**
+ * Writes `tokenizer.json` and a `tokenizer_config.json` with which transformers takes it as it is: T5's own class there
+ * builds the normalizer anew, and adds 100 ids.
+ */
 export async function saveTokenizer(folder: string, file: UnigramTokenizerJson): Promise<void> {
   await mkdir(folder, { recursive: true });
   const config = {
-    tokenizer_class: "T5Tokenizer",
+    tokenizer_class: "PreTrainedTokenizerFast",
     eos_token: "</s>",
     unk_token: "<unk>",
     pad_token: "<pad>",
-    extra_ids: 0,
+    model_input_names: ["input_ids", "attention_mask"],
     model_max_length: 512,
   };
   for (const [name, json] of [

@@ -101,6 +101,38 @@ export function parseReleaseConfig(json: unknown, path: string): ReleaseConfig {
   return { network, preconditioning, settings, coherenceKeys: network.coherenceKeys };
 }
 
+/** Which latents of the SDXL autoencoder a network was trained on. */
+export interface SdxlLatents {
+  /** Normalised by the statistics of each channel, or by one factor. */
+  channelWise: boolean;
+  /** Drawn from mean and deviation, or the mean alone. */
+  vaeSample?: boolean;
+  /** The samples' members that hold them, without `.npy`. */
+  mean?: string;
+  std?: string | null;
+}
+
+/** What the published package asks of a `config.json` about latents; it knows those of the SDXL autoencoder alone. */
+export function sdxlSettings({
+  channelWise,
+  vaeSample = true,
+  mean = "vae_embeddings_mean_256",
+  std = "vae_embeddings_std_256",
+}: SdxlLatents): Pick<ReleaseSettings, "data_preprocessing" | "postprocessing" | "model_type"> {
+  const latents = { channel_wise_normalisation: channelWise, model_type: "sdxl" };
+  return {
+    data_preprocessing: {
+      input_key_mean: mean,
+      ...(std !== null && { input_key_std: std }),
+      output_key_root: "x_0",
+      vae_sample: vaeSample,
+      ...latents,
+    },
+    postprocessing: latents,
+    model_type: "sdxl",
+  };
+}
+
 /** The `config.json` of a configuration. */
 export function releaseConfigToJson(config: ReleaseConfig): Record<string, unknown> {
   return {

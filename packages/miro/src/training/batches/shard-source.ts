@@ -1,22 +1,15 @@
 /** `data.kind: shards`: enriched shards, as the published preparation and `miro preprocess` write them. */
 
+import type { RinConfig } from "../../networks/config.js";
 import { type RecipeFault, recipeFault } from "./recipe-fault.js";
 import { checkShards, checkValidationShards } from "./shard-check.js";
 import { type ShardData, scoreColumnsOf, shardDataSchema } from "./shard-data.js";
-import type { SourceRecipe, SourceSpec } from "./sources.js";
+import type { SourceFacts, SourceRecipe, SourceSpec } from "./sources.js";
 
 export const shardSource: SourceSpec<ShardData> = {
   schema: shardDataSchema,
   faults,
-  facts: ({ maxTextLen, autoencoder, textEncoder, uncondEmbedding, imgResolution }, { dataSize }) => ({
-    textTokens: maxTextLen,
-    halfPrecisionTexts: true,
-    autoencoder: autoencoder ?? undefined,
-    textEncoder: textEncoder ?? undefined,
-    ...((uncondEmbedding !== undefined || (textEncoder ?? undefined) !== undefined) && {
-      release: { imgResolution: imgResolution ?? 8 * dataSize },
-    }),
-  }),
+  facts,
   async check(data, recipe, validationRoot, readAll) {
     const report = await checkShards(data, recipe, readAll);
     if (validationRoot !== undefined)
@@ -46,6 +39,26 @@ export const shardSource: SourceSpec<ShardData> = {
     return { source, batches: Math.floor(source.set.length / context.batchSize) };
   },
 };
+
+function facts(data: ShardData, { dataSize }: Pick<RinConfig, "dataSize">): SourceFacts {
+  const { maxTextLen, autoencoder, textEncoder, uncondEmbedding, imgResolution, latentNormalization } = data;
+  const knowsEmptyPrompt = uncondEmbedding !== undefined || (textEncoder ?? undefined) !== undefined;
+  return {
+    textTokens: maxTextLen,
+    halfPrecisionTexts: true,
+    autoencoder: autoencoder ?? undefined,
+    textEncoder: textEncoder ?? undefined,
+    ...(latentNormalization !== "data" && {
+      sdxlLatents: {
+        channelWise: latentNormalization === "sdxl",
+        vaeSample: data.vaeSample,
+        mean: data.vaeEmbeddingNameMean,
+        std: data.vaeEmbeddingNameStd,
+      },
+    }),
+    ...(knowsEmptyPrompt && { release: { imgResolution: imgResolution ?? 8 * dataSize } }),
+  };
+}
 
 /** What in a recipe's shards does not fit the rest of it. */
 function faults(data: ShardData, { network, loss: { condDropRate, textDropRate } }: SourceRecipe): RecipeFault[] {

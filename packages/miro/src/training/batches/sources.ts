@@ -12,6 +12,7 @@ import type { LatentNormalization } from "../../autoencoder/normalization.js";
 import { invalid } from "../../errors.js";
 import type { RinConfig } from "../../networks/config.js";
 import { setting } from "../../options.js";
+import type { SdxlLatents } from "../../pipeline/loading/release-config.js";
 import type { Rows } from "./batch-slices.js";
 import type { BatchSource } from "./batches.js";
 import type { DataCheck } from "./finding.js";
@@ -80,6 +81,8 @@ export interface SourceFacts {
   /** Folders, or repositories, of the frozen models, for sample sheets and the release. */
   autoencoder?: string | undefined;
   textEncoder?: string | undefined;
+  /** Which latents of the SDXL autoencoder the data hold; absent where they are those of another. */
+  sdxlLatents?: SdxlLatents;
   /**
    * What a release states of the data, and texts that lie beside its weights by their names; absent where there can be
    * none, because the empty prompt is not known.

@@ -12,7 +12,7 @@ import { writeFileAtomic } from "../../files/whole-files.js";
 import { parsePrecondConfig, parseRinConfig, type RinConfig } from "../../networks/config.js";
 import type { FlowPrecond } from "../../networks/precond.js";
 import type { Rin } from "../../networks/rin.js";
-import type { ReleaseConfig } from "../../pipeline/loading/release-config.js";
+import { type ReleaseConfig, sdxlSettings } from "../../pipeline/loading/release-config.js";
 import { MODEL_FILE, modelText } from "../../pipeline/loading/run-model.js";
 import { saveCheckpoint } from "../../pipeline/loading/save-checkpoint.js";
 import type { DataConstants } from "../batches/batches.js";
@@ -81,12 +81,16 @@ function isFolder(path: string): boolean {
 
 /** The configuration of a release; without `img_resolution` where the recipe's data do not say it. */
 export function releaseConfigOf(recipe: Recipe, network: RinConfig): ReleaseConfig {
-  const { textTokens, release, textEncoder, autoencoder } = sourceOf(recipe.data).facts(recipe.data, network);
+  const { textTokens, release, textEncoder, autoencoder, sdxlLatents } = sourceOf(recipe.data).facts(
+    recipe.data,
+    network,
+  );
   return {
     network,
     preconditioning: parsePrecondConfig(recipe.preconditioning),
     coherenceKeys: network.coherenceKeys,
     settings: {
+      ...(sdxlLatents && sdxlSettings(sdxlLatents)),
       scheduler: {
         start: recipe.scheduler.start,
         end: recipe.scheduler.end,
