@@ -8,7 +8,7 @@
  */
 import { checkList, checkObject, isObject } from "../../arguments.js";
 import { PythonRandom } from "../../random/python.js";
-import type { ShardTable } from "../shards/index.js";
+import type { ShardTable } from "../shards/shard-table.js";
 import { canBeSynthetic, drawsSynthetic, type ScoreMode, syntheticName } from "./caption-source.js";
 
 /** One score over all samples that have it. */

@@ -5,8 +5,9 @@
 import { noGrad, scope, tensor } from "@miro-t2i/torch";
 import type { Autoencoder } from "../../autoencoder/index.js";
 import { type RgbImage, toRgb } from "../../pictures/rgb.js";
-import { EmojiScenes, type Scene, toRgb8 } from "../scenes/index.js";
 import { SceneRandom } from "../scenes/random.js";
+import { toRgb8 } from "../scenes/render.js";
+import { EmojiScenes, type Scene } from "../scenes/scenes.js";
 import type { EmojiClassifier } from "./classifier.js";
 import { countObjects, isRightCount, isRightPair, locatePair, observe } from "./detector.js";
 import {

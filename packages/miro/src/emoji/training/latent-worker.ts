@@ -4,7 +4,7 @@ import { cat, noGrad, scope, setNumThreads, type Tensor, tensor } from "@miro-t2
 import { writeSafetensors } from "@miro-t2i/torch/io";
 import { loadAutoencoder } from "../../autoencoder/index.js";
 import { Tokenizer } from "../../text/tokenizer.js";
-import { EmojiScenes } from "../scenes/index.js";
+import { EmojiScenes } from "../scenes/scenes.js";
 import { type ShardJob, type ShardProgress, shardPath } from "./latent-cache.js";
 
 /** Scenes encoded in one pass. */
