@@ -77,7 +77,7 @@ const PRESETS: Readonly<Record<"published-68" | "published-75", PromptOptions>> 
   "published-75": { ...PUBLISHED, rewardTargets: { aesthetic_score: 0.625 } },
 };
 
-export const genevalSchema = z.strictObject({
+const genevalSchema = z.strictObject({
   ...modelSchema.shape,
   checkpoint: field(path, {
     expected: "the folder of a training",

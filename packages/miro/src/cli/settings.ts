@@ -241,7 +241,7 @@ function faultsElsewhere(files: readonly SettingsFile[], command: Command): stri
  * The value of an option as its flag would read it; its schema has still to check it.
  * @throws InvalidInputError for what no flag could be given
  */
-export function readSetting(option: DeclaredOption, value: unknown): unknown {
+function readSetting(option: DeclaredOption, value: unknown): unknown {
   const { schema } = option;
   const name = option.attributeName();
   if (isFlag(schema)) {

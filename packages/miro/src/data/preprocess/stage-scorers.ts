@@ -21,7 +21,7 @@ import { modelFingerprint } from "./latent-models.js";
 import type { ResolvedOptions } from "./options.js";
 
 /** The columns of the published data sets, in the published order: the seven rewards of a training. */
-export const PUBLISHED_REWARDS = [
+const PUBLISHED_REWARDS = [
   "clip_score",
   "aesthetic_score",
   "image_reward_score",

@@ -71,10 +71,10 @@ const drawing = {
 };
 
 /** The body of `POST /sdapi/v1/txt2img`; other fields of the web UI are accepted without effect. */
-export const txt2imgBody = z.looseObject(drawing);
+const txt2imgBody = z.looseObject(drawing);
 
 /** The body of `POST /sdapi/v1/img2img`. */
-export const img2imgBody = z.looseObject({
+const img2imgBody = z.looseObject({
   ...drawing,
   /** The picture that is drawn over. */
   init_images: field(z.array(z.string().min(1)).length(1), { expected: "one picture", help: "what is drawn over" }),
