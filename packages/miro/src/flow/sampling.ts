@@ -207,7 +207,7 @@ function beginStep<State extends object>(
         return denoised;
       },
       evaluate: (at, fraction) => evaluate(at, fraction).velocity,
-      noise: () => toDevice({ drawn: noise().to("float32") }, x.device).drawn.to({ device: x.device }),
+      noise: () => toDevice({ drawn: noise().to("float32") }, x.device).drawn,
     },
     state: () => state,
   };
