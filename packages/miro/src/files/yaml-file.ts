@@ -1,9 +1,11 @@
 /** YAML files from strangers: one mapping of plain data, with the line of every key. */
+
 import { readFileSync } from "node:fs";
 import { relative } from "node:path";
 import { isMap, isScalar, LineCounter, parseDocument } from "yaml";
+import { isObject } from "../arguments.js";
 import { InvalidInputError, MiroError, systemReason } from "../errors.js";
-import { checkPlainData, isObject } from "./plain-data.js";
+import { checkPlainData } from "./plain-data.js";
 import { decodeText } from "./text-file.js";
 
 /** What a YAML file holds. */
