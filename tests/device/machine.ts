@@ -69,11 +69,14 @@ function commit(): string {
     return (json("packed.json") as { commit: string }).commit;
   } catch {}
   try {
-    return execFileSync("git", ["rev-parse", "--short", "HEAD"], {
-      cwd: repositoryRoot(),
-      encoding: "utf8",
-      stdio: ["ignore", "pipe", "ignore"],
-    }).trim();
+    const git = (...args: string[]) =>
+      execFileSync("git", args, {
+        cwd: repositoryRoot(),
+        encoding: "utf8",
+        stdio: ["ignore", "pipe", "ignore"],
+      }).trim();
+    const isClean = git("status", "--porcelain", "--untracked-files=no") === "";
+    return `${git("rev-parse", "--short", "HEAD")}${isClean ? "" : " with changes"}`;
   } catch {
     return "unknown";
   }

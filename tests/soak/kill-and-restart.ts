@@ -3,7 +3,8 @@
  */
 import { type ChildProcess, spawn } from "node:child_process";
 import { createHash } from "node:crypto";
-import { readdirSync, readFileSync } from "node:fs";
+import { mkdtempSync, readdirSync, readFileSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 
@@ -88,4 +89,69 @@ export function generator(seed: number): () => number {
     t ^= t + Math.imul(t ^ (t >>> 7), t | 61);
     return ((t ^ (t >>> 14)) >>> 0) / 2 ** 32;
   };
+}
+
+/** How often something is killed, and when. */
+export interface Kills {
+  kills: number;
+  /** Of the moments. */
+  seed: number;
+  /** Whether the folder stays, which is named then. */
+  keep: boolean;
+}
+
+/** What is killed, in folders below one that is given. */
+export interface Killed {
+  /** Arguments of a command that is made before. */
+  prepared?(folder: string): string[];
+  /** The arguments, whose output is JSON. */
+  command(folder: string, name: string): string[];
+  /** Digests of what a run has left. */
+  files(folder: string, name: string): Record<string, string>;
+  /** What the second run did, in words, from its output. */
+  told(output: Record<string, unknown>): string;
+}
+
+/**
+ * Kills a command with SIGKILL at random moments, starts it again, and compares every file that it leaves, byte by
+ * byte, with an undisturbed run.
+ * @returns the exit code: 1 where something differed
+ */
+export async function killAndCompare({ kills, seed, keep }: Kills, what: Killed): Promise<number> {
+  const folder = mkdtempSync(join(tmpdir(), "miro-soak-"));
+  const random = generator(seed);
+  const prepared = what.prepared && (await runMiro(what.prepared(folder)));
+  const whole = await runMiro(what.command(folder, "whole"));
+  if ((prepared?.code ?? 0) !== 0 || whole.code !== 0) {
+    console.error((prepared?.stderr ?? "") + whole.stderr);
+    return 1;
+  }
+  const expected = what.files(folder, "whole");
+  let unequal = 0;
+  let longest = whole.ms;
+  for (let trial = 0; trial < kills; ) {
+    const name = `trial-${trial}`;
+    const command = what.command(folder, name);
+    const killed = await runMiro(command, { signal: "SIGKILL", afterMs: random() * longest });
+    if (killed.signal === "SIGKILL") trial++;
+    else longest = Math.min(longest, killed.ms); // it was faster than the moment drawn: this was no kill
+    const again = await runMiro(command);
+    const different = again.code === 0 ? differences(expected, what.files(folder, name)) : ["(the second run failed)"];
+    const did = what.told(JSON.parse(again.stdout || "{}") as Record<string, unknown>);
+    console.log(
+      `${String(trial).padStart(3)} ${killed.signal ?? "ended"} after ${Math.round(killed.ms)} ms, then ${did}: ` +
+        `${different.length === 0 ? "equal" : `DIFFERENT: ${different.join(", ")}`}`,
+    );
+    if (different.length > 0) {
+      unequal++;
+      console.log(again.stderr);
+    } else rmSync(join(folder, name), { recursive: true, force: true });
+  }
+  console.log(
+    `${kills} kills, ${kills - unequal} times the same ${Object.keys(expected).length} files as the undisturbed run ` +
+      `(${Math.round(whole.ms)} ms)`,
+  );
+  if (unequal === 0 && !keep) rmSync(folder, { recursive: true, force: true });
+  else console.log(folder);
+  return unequal === 0 ? 0 : 1;
 }

@@ -9,7 +9,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { scope } from "@miro-t2i/torch";
 import { listCheckpoints, loadTrainingCheckpoint } from "miro-t2i/training";
-import { contents, differences, generator, runMiro } from "./kill-and-restart.js";
+import { contents, differences, generator, type Kills, runMiro } from "./kill-and-restart.js";
 
 /** A network of 20,000 parameters on random data, stored after each of its steps. */
 export const RECIPE = {
@@ -79,15 +79,7 @@ export function outcome(output: string): Record<string, string> {
 }
 
 /** @returns the exit code */
-export async function soakTraining({
-  kills,
-  seed,
-  keep,
-}: {
-  kills: number;
-  seed: number;
-  keep: boolean;
-}): Promise<number> {
+export async function soakTraining({ kills, seed, keep }: Kills): Promise<number> {
   const folder = mkdtempSync(join(tmpdir(), "miro-soak-"));
   const recipe = join(folder, "recipe.yaml");
   writeFileSync(recipe, JSON.stringify(RECIPE)); // JSON is YAML

@@ -26,8 +26,7 @@ export function checkObject<T extends object>(
   expected: string,
   fields: readonly (keyof T & string)[] = [],
 ): void {
-  const isPlain = isObject(value) && !Array.isArray(value);
-  if (!isPlain || fields.some((field) => value[field] === undefined)) throw invalid(parameter, expected, value);
+  if (!isObject(value) || fields.some((field) => value[field] === undefined)) throw invalid(parameter, expected, value);
 }
 
 /** @throws InvalidInputError unless it is a list whose entries are accepted */
@@ -47,10 +46,14 @@ export function checkBytes(parameter: string, value: unknown): asserts value is 
 
 /** @throws InvalidInputError unless it is a picture: 8-bit RGB */
 export function checkImage(parameter: string, value: unknown): void {
-  const { width, height, data } = (isObject(value) ? value : {}) as Record<string, unknown>;
+  const { width, height, data } = isObject(value) ? value : {};
   if (typeof width !== "number" || typeof height !== "number" || !(data instanceof Uint8Array))
     throw invalid(parameter, "{ width, height, data } with three bytes a pixel", value);
 }
 
 export const isText = (value: unknown): boolean => typeof value === "string";
-export const isObject = (value: unknown): boolean => typeof value === "object" && value !== null;
+
+/** Whether a value is an object, not a list. */
+export function isObject(value: unknown): value is Record<string, unknown> {
+  return typeof value === "object" && value !== null && !Array.isArray(value);
+}

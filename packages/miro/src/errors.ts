@@ -99,7 +99,7 @@ const READING = ["access", "lstat", "open", "opendir", "read", "readlink", "real
  * Whether an error, or what caused it, is that something which was to be read is not there: wrong usage in every
  * command, whichever part noticed.
  */
-export function isMissingFile(error: unknown): boolean {
+function isMissingFile(error: unknown): boolean {
   for (let cause = error, depth = 0; cause instanceof Error && depth < 10; cause = cause.cause, depth++) {
     const { code, syscall } = cause as NodeJS.ErrnoException;
     if ((code === "ENOENT" || code === "ENOTDIR") && READING.includes(syscall ?? "")) return true;

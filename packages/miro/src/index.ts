@@ -46,17 +46,8 @@ export type {
   WorkerResult,
 } from "./pipeline/worker-pipeline.js";
 // Scorers.
-export {
-  type BestOfOptions,
-  type BestOfResult,
-  bestOf,
-  loadScorer,
-  registerScorer,
-  type ScoredFile,
-  type ScoreFilesOptions,
-  type Scorer,
-  type ScorerSpec,
-  scoreFiles,
-  scorerSpecs,
-} from "./rewards/index.js";
+export { type BestOfOptions, type BestOfResult, bestOf } from "./rewards/best-of.js";
+export { loadScorer, registerScorer, scorerSpecs } from "./rewards/registry.js";
+export { type ScoredFile, type ScoreFilesOptions, scoreFiles } from "./rewards/score-files.js";
+export type { Scorer, ScorerSpec } from "./rewards/scorer.js";
 export { version } from "./version.js";

@@ -2,6 +2,7 @@
  * Long work that keeps the event loop waiting for moments only: a generator that yields between its pieces. Loading
  * gigabytes is done so, so that Ctrl-C and an `AbortSignal` end it, and a server answers meanwhile.
  */
+import { setImmediate as nextTurn } from "node:timers/promises";
 
 /** Work in pieces. What it has made is freed where it is given up. */
 export type Pieces<T> = Generator<void, T, void>;
@@ -18,7 +19,7 @@ export async function inPieces<T>(work: Pieces<T>, signal: AbortSignal | undefin
   try {
     for (;;) {
       if (performance.now() - breathed >= AT_ONCE_MS) {
-        await new Promise<void>((resolve) => setImmediate(resolve));
+        await nextTurn();
         breathed = performance.now();
       }
       signal?.throwIfAborted();

@@ -3,7 +3,7 @@ import "./extensions.js";
 import { z } from "zod";
 import { type IndexOptions, type IndexResult, indexOptionsSchema, indexShards } from "../data/dataset/index-shards.js";
 import type { OpenHooks } from "../data/dataset/open-shards.js";
-import { problemText } from "../data/shards/index.js";
+import { problemText } from "../data/shards/shard-error.js";
 import { invalid, MiroError } from "../errors.js";
 import { message, option } from "../message.js";
 import { declarationOf, field } from "../options.js";

@@ -78,9 +78,6 @@ const COMMANDS: Record<string, Entry> = {
   },
 };
 
-/** The names of all commands. */
-export const COMMAND_NAMES: readonly string[] = Object.keys(COMMANDS);
-
 /** Commands that are about all commands. */
 const ABOUT_ALL = ["completion", "config"];
 

@@ -4,7 +4,7 @@ import { z } from "zod";
 import { formatSize } from "../files/sizes.js";
 import { loadSchema } from "../pipeline/loading/load-options.js";
 import { listModels, type ModelList } from "../pipeline/loading/model-list.js";
-import { type ListedScorer, listScorers } from "../rewards/index.js";
+import { type ListedScorer, listScorers } from "../rewards/scorer-list.js";
 import { declare } from "./add-options.js";
 import { json } from "./common-options.js";
 import type { Register } from "./context.js";

@@ -1,15 +1,11 @@
 /** `miro preprocess`: prepares training data. Parses, calls {@link preprocess}, prints. */
 import "./extensions.js";
 import { z } from "zod";
-import {
-  type PreprocessOptions,
-  type PreprocessProgress,
-  type PreprocessResult,
-  preprocess,
-} from "../data/preprocess/index.js";
+import type { PreprocessOptions, PreprocessProgress } from "../data/preprocess/options.js";
 import { preprocessSchema } from "../data/preprocess/options.js";
+import { type PreprocessResult, preprocess } from "../data/preprocess/preprocess.js";
 import { MiroError } from "../errors.js";
-import { scorerSpecs } from "../rewards/index.js";
+import { scorerSpecs } from "../rewards/registry.js";
 import { loadScorerModules, scorerModules } from "../rewards/scorer-modules.js";
 import { declare } from "./add-options.js";
 import { json } from "./common-options.js";

@@ -4,7 +4,8 @@ import { join } from "node:path";
 import sharp from "sharp";
 import { afterAll, describe, expect, it } from "vitest";
 import { encodePng } from "../pictures/png.js";
-import { colorfulnessScore, laplacianEnergy, scorerSpecs } from "../rewards/index.js";
+import { colorfulnessScore, laplacianEnergy } from "../rewards/measured.js";
+import { scorerSpecs } from "../rewards/registry.js";
 import { type Captured, runCaptured } from "./testing/run-captured.js";
 
 const folder = mkdtempSync(join(tmpdir(), "miro-score-"));

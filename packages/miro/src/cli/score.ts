@@ -7,8 +7,14 @@ import { MiroError } from "../errors.js";
 import { formatSize } from "../files/sizes.js";
 import { field } from "../options.js";
 import { loadSchema } from "../pipeline/loading/load-options.js";
-import { type ScoreReport, scoreFilesWithReport, scorerBytes, scorerSpec, scorerSpecs } from "../rewards/index.js";
-import { type ScoreFilesOptions, scoreFilesSchema } from "../rewards/score-files.js";
+import { scorerBytes } from "../rewards/memory.js";
+import { scorerSpec, scorerSpecs } from "../rewards/registry.js";
+import {
+  type ScoreFilesOptions,
+  type ScoreReport,
+  scoreFilesSchema,
+  scoreFilesWithReport,
+} from "../rewards/score-files.js";
 import { loadScorerModules, scorerModules } from "../rewards/scorer-modules.js";
 import { declare } from "./add-options.js";
 import { json } from "./common-options.js";

@@ -16,12 +16,13 @@
  * instead of both, or none when it is empty. A flag goes before all of them. A value is read as its flag reads it, with
  * the same errors, which name file and line.
  */
+
 import { existsSync, statSync } from "node:fs";
 import { homedir } from "node:os";
 import { dirname, isAbsolute, join, resolve } from "node:path";
 import type { Command } from "commander";
+import { isObject } from "../arguments.js";
 import { InvalidInputError, invalid } from "../errors.js";
-import { isObject } from "../files/plain-data.js";
 import { message } from "../message.js";
 import { nearest } from "../nearest.js";
 import { collects, expectedOf, isFlag } from "../options.js";
@@ -241,7 +242,7 @@ function faultsElsewhere(files: readonly SettingsFile[], command: Command): stri
  * The value of an option as its flag would read it; its schema has still to check it.
  * @throws InvalidInputError for what no flag could be given
  */
-export function readSetting(option: DeclaredOption, value: unknown): unknown {
+function readSetting(option: DeclaredOption, value: unknown): unknown {
   const { schema } = option;
   const name = option.attributeName();
   if (isFlag(schema)) {

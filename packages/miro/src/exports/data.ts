@@ -4,63 +4,67 @@
  */
 import "../unbundled.js";
 
+export { BIN_STRATEGIES, binLevels, computeBins } from "../data/dataset/bins.js";
+export { SCORE_MODES, type ScoreMode } from "../data/dataset/caption-source.js";
+export { cleanCaption } from "../data/dataset/clean-caption.js";
+export type { FilterOptions } from "../data/dataset/filters.js";
+export { type IndexOptions, type IndexResult, indexShards } from "../data/dataset/index-shards.js";
 export {
-  BIN_STRATEGIES,
   BlockOrder,
   type BlockOrderOptions,
-  binLevels,
+  WeightedOrder,
+  type WeightedOrderOptions,
+} from "../data/dataset/samplers.js";
+export {
   type CountedShard,
-  cleanCaption,
-  computeBins,
-  type FilterOptions,
   gatherStatistics,
-  type IndexOptions,
-  type IndexResult,
-  indexShards,
-  type PlannedSample,
-  SCORE_MODES,
-  type ScoreMode,
   ScoreSummary,
   type Statistics,
   type StatisticsOptions,
-  TrainingSet,
-  type TrainingSetOptions,
-  WeightedOrder,
-  type WeightedOrderOptions,
-} from "../data/dataset/index.js";
-export * from "../data/preprocess/index.js";
+} from "../data/dataset/statistics.js";
+export { type PlannedSample, TrainingSet } from "../data/dataset/training-set.js";
+export type { TrainingSetOptions } from "../data/dataset/training-set-options.js";
+export type { PreprocessOptions, PreprocessProgress, Stage } from "../data/preprocess/options.js";
+export { type PreprocessResult, preprocess } from "../data/preprocess/preprocess.js";
+export { readScores, type ScoreRow, type ScoreTable } from "../data/preprocess/scores-csv.js";
+export type { ShardReport } from "../data/preprocess/shard-work.js";
 export {
-  type BadSamplePolicy,
-  groupSamples,
   type LoaderStats,
-  type PrepareTablesOptions,
-  prepareTables,
   type RowRequest,
-  readWidsIndex,
-  type Sample,
-  type SampleOrder,
-  Selection,
-  type SelectOptions,
   type ShardBatch,
-  ShardError,
-  type ShardInfo,
   ShardLoader,
   type ShardLoaderOptions,
-  type ShardProblem,
+} from "../data/shards/loader.js";
+export { type SampleOrder, ShuffledOrder, type ShuffledOrderOptions, stepPosition } from "../data/shards/order.js";
+export { type PrepareTablesOptions, prepareTables } from "../data/shards/prepare-tables.js";
+export { groupSamples, type Sample, type TarMember } from "../data/shards/sample-key.js";
+export { ShardError, type ShardProblem } from "../data/shards/shard-error.js";
+export {
+  type BadSamplePolicy,
+  Selection,
+  type SelectOptions,
+  type ShardInfo,
   ShardSet,
   type ShardSetOptions,
-  ShuffledOrder,
-  type ShuffledOrderOptions,
-  stepPosition,
-  TarFile,
-  type TarFileOptions,
-  type TarMember,
-  type TarSummary,
-  TarWriter,
-  type TarWriterOptions,
   tarsIn,
+} from "../data/shards/shard-set.js";
+export { TarFile, type TarFileOptions } from "../data/shards/tar-file.js";
+export { type TarSummary, TarWriter, type TarWriterOptions } from "../data/shards/tar-writer.js";
+export {
+  readWidsIndex,
   type WidsIndex,
   type WriteWidsIndexOptions,
   writeWidsIndex,
-} from "../data/shards/index.js";
-export * from "../pictures/index.js";
+} from "../data/shards/wids-index.js";
+export { type CropRounding, centreSquare, cropCentre, cropOffset, resizeThenCrop } from "../pictures/crop.js";
+export {
+  type DecodedFormat,
+  type DecodeOptions,
+  decodeImage,
+  IMAGE_EXTENSIONS,
+  ImageError,
+  type ImageProblem,
+  imageFormat,
+  MAX_PIXELS,
+} from "../pictures/decode.js";
+export { type PassOrder, type ResizeFilter, resize } from "../pictures/resize.js";

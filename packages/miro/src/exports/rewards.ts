@@ -4,6 +4,7 @@
 import "../unbundled.js";
 import "../emoji/register.js";
 
+export { type OpenTensors, openTensors } from "../files/tensor-files.js";
 export { Blip, type BlipConfig, type BlipTower } from "../networks/blip.js";
 export { Clip, type ClipActivation, type ClipConfig, type ClipTower, ClipVision } from "../networks/clip.js";
 export type { Eva02, Eva02Config } from "../networks/eva02.js";
@@ -14,48 +15,38 @@ export {
   type BestOfOptions,
   type BestOfResult,
   bestOf,
-  CLIP_H,
-  CLIP_L,
-  type ClipPixels,
-  cleanVqaCaption,
-  clipPixels,
-  colorfulnessScore,
-  haslerColorfulness,
+  type RankedImage,
+  type ScoreProgress,
+} from "../rewards/best-of.js";
+export { CLIP_H, CLIP_L, readClipConfig } from "../rewards/clip-config.js";
+export { type ClipPixels, clipPixels } from "../rewards/clip-pixels.js";
+export { loadClip, loadClipVision } from "../rewards/clip-weights.js";
+export {
   IMAGE_REWARD,
   type ImageRewardConfig,
   imageRewardTokenizer,
-  JINA_CLIP_V2,
-  type JinaConfig,
-  type LinearHead,
-  type ListedRepository,
-  type ListedScorer,
-  type LoadedScorer,
-  type LoadScorerOptions,
-  type LoraConfig,
-  laplacianEnergy,
-  listScorers,
   loadBlip,
-  loadClip,
-  loadClipVision,
-  loadJinaClip,
-  loadScorer,
-  loadVqa,
-  type OpenTensors,
-  openTensors,
-  type RankedImage,
-  readClipConfig,
   readImageRewardConfig,
   readImageRewardHead,
-  readJinaConfig,
-  readLinearHead,
-  readVqaConfig,
-  registerScorer,
-  type ScoreCall,
+} from "../rewards/image-reward.js";
+export { JINA_CLIP_V2, type JinaConfig, type LoraConfig, readJinaConfig } from "../rewards/jina-config.js";
+export { loadJinaClip } from "../rewards/jina-weights.js";
+export { type LinearHead, readLinearHead } from "../rewards/linear-head.js";
+export { colorfulnessScore, haslerColorfulness, laplacianEnergy, sharpnessScore } from "../rewards/measured.js";
+export { loadRanker, rankerLoader } from "../rewards/ranker.js";
+export { loadScorer, registerScorer, scorerSpec, scorerSpecs } from "../rewards/registry.js";
+export {
   type ScoredFile,
   type ScoreFilesOptions,
-  type ScoreModel,
-  type ScoreProgress,
   type ScoreReport,
+  scoreFiles,
+  scoreFilesWithReport,
+} from "../rewards/score-files.js";
+export type { ScoreModel } from "../rewards/score-output.js";
+export {
+  type LoadedScorer,
+  type LoadScorerOptions,
+  type ScoreCall,
   type Scorer,
   type ScorerLicense,
   type ScorerMemory,
@@ -63,19 +54,13 @@ export {
   type ScorerPrecision,
   type ScorerRepository,
   type ScorerSpec,
-  scoreFiles,
-  scoreFilesWithReport,
-  scorerSpec,
-  scorerSpecs,
-  sharpnessScore,
   storedScore,
-  VQA_WEIGHTS,
-  type VqaConfig,
-  type VqaNetworks,
-  vqaLabels,
-  vqaRow,
-  type WeightsPlace,
-} from "../rewards/index.js";
-export { loadRanker, rankerLoader } from "../rewards/ranker.js";
+} from "../rewards/scorer.js";
+export { type ListedRepository, type ListedScorer, listScorers } from "../rewards/scorer-list.js";
+export type { WeightsPlace } from "../rewards/strict-weights.js";
+export { readVqaConfig, type VqaConfig } from "../rewards/vqa-config.js";
+export { VQA_WEIGHTS } from "../rewards/vqa-facts.js";
+export { cleanVqaCaption, vqaLabels, vqaRow } from "../rewards/vqa-text.js";
+export { loadVqa, type VqaNetworks } from "../rewards/vqa-weights.js";
 export { type ClipCleaning, ClipTokenizer } from "../text/clip-tokenizer.js";
 export { type WordPieceBatch, WordPieceTokenizer } from "../text/wordpiece-tokenizer.js";

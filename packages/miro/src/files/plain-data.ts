@@ -50,8 +50,3 @@ export function checkPlainData(value: unknown, where: (place: string) => string)
 function named(place: string): string {
   return place === "" ? "the whole" : describe(place);
 }
-
-/** Whether a value of JSON or YAML is an object, not a list. */
-export function isObject(value: unknown): value is Record<string, unknown> {
-  return typeof value === "object" && value !== null && !Array.isArray(value);
-}

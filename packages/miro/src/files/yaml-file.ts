@@ -1,9 +1,11 @@
 /** YAML files from strangers: one mapping of plain data, with the line of every key. */
+
 import { readFileSync, statSync } from "node:fs";
 import { relative } from "node:path";
 import { type Document, isMap, isScalar, LineCounter, parseDocument, visit } from "yaml";
+import { isObject } from "../arguments.js";
 import { describe, InvalidInputError, MiroError, systemReason } from "../errors.js";
-import { checkPlainData, isObject } from "./plain-data.js";
+import { checkPlainData } from "./plain-data.js";
 import { decodeText } from "./text-file.js";
 
 /** No recipe comes near either: what it is merged and compared with may take time for each pair of keys. */

@@ -32,6 +32,11 @@ export interface Guidance {
   end: number | null;
 }
 
+/** A guidance scale as other tools count it: 1 is unguided. */
+export function cfgScale(w: number): number {
+  return Math.max(0, w) + 1;
+}
+
 /** Whether a step is guided, wherever in it w may still be 0. */
 function isGuided({ scale, start, end }: Guidance, step: number): boolean {
   return scale > 0 && step >= start && (end === null || step <= end);

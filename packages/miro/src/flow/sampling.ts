@@ -14,6 +14,7 @@
  * The state `x` is float32 throughout. A step runs without recording gradients, and yields to the event loop first. On
  * a GPU it is queued when the step two before it is done.
  */
+import { setImmediate as nextTurn } from "node:timers/promises";
 import { noGrad, randn, scope, type Tensor } from "@miro-t2i/torch";
 import { z } from "zod";
 import { parseOptions } from "../options.js";
@@ -140,7 +141,7 @@ export async function sample<State extends object>(
   let run: Run<State> = { x: scope(() => x.to("float32").clone()), state: null, memory: null };
   try {
     for (let step = 0; step < steps; step++) {
-      await new Promise<void>((resolve) => setImmediate(resolve));
+      await nextTurn();
       signal?.throwIfAborted();
       await inFlight.room(signal);
       const gamma = gammas[step]!;
@@ -207,7 +208,7 @@ function beginStep<State extends object>(
         return denoised;
       },
       evaluate: (at, fraction) => evaluate(at, fraction).velocity,
-      noise: () => toDevice({ drawn: noise().to("float32") }, x.device).drawn.to({ device: x.device }),
+      noise: () => toDevice({ drawn: noise().to("float32") }, x.device).drawn,
     },
     state: () => state,
   };

@@ -8,12 +8,13 @@ import { copyBeside, itemSize, pinnedMemory, scope, Tensor } from "@miro-t2i/tor
 const ALIGNMENT = 256;
 
 /**
- * The same structure of plain objects with its tensors on a device. What lies there already stays; the rest are views
- * of one new buffer, owned by the caller's scope. The host does not wait.
+ * The same structure of plain objects with its tensors on a device. What lies there already stays; what comes from the
+ * CPU are views of one new buffer, owned by the caller's scope, for which the host does not wait.
  */
 export function toDevice<T extends object>(structure: T, device: string): T {
-  if (device === "cpu") return structure;
-  return packed(structure, pinnedMemory, (buffer) => copyBeside(buffer, device));
+  if ([...tensorsIn(structure)].every((tensor) => tensor.device === device)) return structure;
+  const sent = device === "cpu" ? structure : packed(structure, pinnedMemory, (buffer) => copyBeside(buffer, device));
+  return replaced(sent, (tensor) => tensor.to({ device }));
 }
 
 /**

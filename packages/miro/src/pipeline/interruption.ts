@@ -1,8 +1,9 @@
 /** Places where long work can be stopped. */
+import { setImmediate as nextTurn } from "node:timers/promises";
 
 /** Lets other work run, so that an abort can arrive. @throws the signal's reason when it has */
 export async function breathe(signal: AbortSignal | undefined): Promise<void> {
-  await new Promise<void>((resolve) => setImmediate(resolve));
+  await nextTurn();
   signal?.throwIfAborted();
 }
 

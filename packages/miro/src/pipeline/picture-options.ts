@@ -174,7 +174,7 @@ export const pictureOptions = z.strictObject({
    */
   shift: field(z.union([z.number().positive(), z.literal("dynamic")]).optional(), {
     expected: "a positive number, or dynamic",
-    help: "bend of the schedule: above 1 spends more steps near the data, below 1 near the noise; dynamic: by the size of the picture, as FLUX.1 does",
+    help: "shift of the schedule: above 1 spends more steps near the data, below 1 near the noise; dynamic: by the size of the picture, as FLUX.1 does",
     flag: "--shift <s>",
     otherwise: "the checkpoint's",
     perPrompt: true,

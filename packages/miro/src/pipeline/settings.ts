@@ -6,6 +6,7 @@
 import { z } from "zod";
 import { checkText } from "../arguments.js";
 import { describe, InvalidInputError, invalid } from "../errors.js";
+import { cfgScale } from "../flow/guidance.js";
 import { samplerTitle } from "../flow/samplers/index.js";
 import { oneEach } from "../options.js";
 import { checkTexts, type PngText } from "../pictures/png.js";
@@ -130,8 +131,7 @@ function parameters(settings: ImageSettings, software: string): string {
   const fields: [string, string | number | null | undefined][] = [
     ["Steps", steps],
     ["Sampler", samplerTitle(sampler)],
-    // What others call the scale is one more than w.
-    ["CFG scale", Math.max(0, guidanceScale) + 1],
+    ["CFG scale", cfgScale(guidanceScale)],
     ["Seed", seed],
     ["Denoising strength", settings.strength],
     ["Variation seed", settings.variationSeed],

@@ -47,7 +47,7 @@ export interface DrawKey {
 }
 
 /** Four unsigned 32-bit numbers that belong to the key. */
-export function drawAt({ seed, epoch, sample, purpose }: DrawKey): [number, number, number, number] {
+function drawAt({ seed, epoch, sample, purpose }: DrawKey): [number, number, number, number] {
   const counter = [sample, Math.floor(sample / 2 ** 32), epoch, SAMPLE_DRAWS[purpose]] as const;
   return philox4x32(counter, [seed, Math.floor(seed / 2 ** 32)]);
 }

@@ -71,7 +71,7 @@ export function writeCard(options: CardOptions): string {
 }
 
 /** The text of the card of one release. @throws InvalidInputError when the folder was not made by `miro convert` */
-export function releaseCard(options: CardOptions): string {
+function releaseCard(options: CardOptions): string {
   const { folder, repo, variant } = options;
   const config = readReleaseConfig(folder);
   const facts = factsOf(folder);
@@ -96,7 +96,7 @@ export function releaseCard(options: CardOptions): string {
 }
 
 /** The text of the card of a folder of variants. @throws InvalidInputError when there are none */
-export function variantsCard(options: CardOptions): string {
+function variantsCard(options: CardOptions): string {
   const { folder, repo = "owner/name" } = options;
   const variants = listVariants(folder);
   if (variants.length === 0)

@@ -3,11 +3,13 @@
  * refer to others (`${data.label_dim}`). References to the environment or to the launcher stay open; what they stand
  * for is not needed here.
  */
+
 import { existsSync } from "node:fs";
 import { join } from "node:path";
 import { parseDocument } from "yaml";
+import { isObject } from "../arguments.js";
 import { InvalidInputError } from "../errors.js";
-import { checkPlainData, isObject } from "../files/plain-data.js";
+import { checkPlainData } from "../files/plain-data.js";
 import { readText } from "../files/whole-files.js";
 import { oneLine } from "../printable.js";
 

@@ -1,6 +1,7 @@
 import { describe, expect, it } from "vitest";
 import { blur, desaturate } from "../emoji/scenes/degrade.js";
-import { EmojiScenes, toRgb8 } from "../emoji/scenes/index.js";
+import { toRgb8 } from "../emoji/scenes/render.js";
+import { EmojiScenes } from "../emoji/scenes/scenes.js";
 import type { RgbImage } from "../pictures/rgb.js";
 import { colorfulnessScore, haslerColorfulness, laplacianEnergy, sharpnessScore } from "./measured.js";
 

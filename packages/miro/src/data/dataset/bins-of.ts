@@ -1,6 +1,6 @@
 /** The bin edges of a set of shards: those kept beside the shards, else computed from a sample of their scores. */
 import { InvalidInputError } from "../../errors.js";
-import type { ShardSet } from "../shards/index.js";
+import type { ShardSet } from "../shards/shard-set.js";
 import { type BinEdges, type BinIdentity, readBinCache, writeBinCache } from "./bin-cache.js";
 import { type BinOptions, computeBins, parseBinOptions } from "./bins.js";
 import { foundFields, numericFields } from "./numeric-fields.js";

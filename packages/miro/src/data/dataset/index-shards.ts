@@ -10,14 +10,9 @@ import { message, option } from "../../message.js";
 import { REWARD_KEYS } from "../../networks/config.js";
 import { asFlag, commaSeparated, field, flag, type OptionsOf, parseOptions } from "../../options.js";
 import { scorerSpecs } from "../../rewards/registry.js";
-import {
-  checkWidsIndex,
-  type ShardProblem,
-  ShardSet,
-  tarsIn,
-  WIDS_INDEX_NAME,
-  writeWidsIndex,
-} from "../shards/index.js";
+import type { ShardProblem } from "../shards/shard-error.js";
+import { ShardSet, tarsIn } from "../shards/shard-set.js";
+import { checkWidsIndex, WIDS_INDEX_NAME, writeWidsIndex } from "../shards/wids-index.js";
 import { binsOf } from "./bins-of.js";
 import type { FilterOptions } from "./filters.js";
 import { foundFields, numericFields } from "./numeric-fields.js";

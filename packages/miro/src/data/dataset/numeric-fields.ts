@@ -1,5 +1,5 @@
 /** The fields of samples' metadata that can be rewards: those that hold numbers. */
-import type { ShardSet } from "../shards/index.js";
+import type { ShardSet } from "../shards/shard-set.js";
 import { syntheticName } from "./caption-source.js";
 
 /** Fields that an error names. */

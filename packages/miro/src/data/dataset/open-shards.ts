@@ -1,5 +1,6 @@
 /** Opens the shards of a data set: all of its roots, the samples of one behind those of another. */
-import { problemText, ShardSet } from "../shards/index.js";
+import { problemText } from "../shards/shard-error.js";
+import { ShardSet } from "../shards/shard-set.js";
 import type { TrainingSetOptions } from "./training-set-options.js";
 
 /** What opening tells of itself. */

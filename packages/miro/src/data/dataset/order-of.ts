@@ -1,6 +1,7 @@
 /** The order in which the samples of a data set come, as its options say. */
 import { InvalidInputError, invalid } from "../../errors.js";
-import { type SampleOrder, type Selection, type ShardSet, ShuffledOrder } from "../shards/index.js";
+import { type SampleOrder, ShuffledOrder } from "../shards/order.js";
+import type { Selection, ShardSet } from "../shards/shard-set.js";
 import { openShards } from "./open-shards.js";
 import { BlockOrder, chunkedOrder, WeightedOrder } from "./samplers.js";
 import type { TrainingSetOptions } from "./training-set-options.js";

@@ -2,7 +2,7 @@ import { readFileSync } from "node:fs";
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
 import { camelCase } from "../../letter-case.js";
-import type { SampleOrder } from "../shards/index.js";
+import type { SampleOrder } from "../shards/order.js";
 import { BlockOrder, chunkedOrder, WeightedOrder } from "./samplers.js";
 import { publishedChunked, publishedLocal, publishedShardExclusive } from "./testing/published-orders.js";
 

@@ -7,7 +7,7 @@
 import { join } from "node:path";
 import { pythonFloat } from "../../files/python-number.js";
 import { writeFileAtomic } from "../../files/whole-files.js";
-import type { ShardTable } from "../shards/index.js";
+import type { ShardTable } from "../shards/shard-table.js";
 import { type FilterOptions, passesFilter } from "./filters.js";
 
 /** The published name: smallest side, then the two thresholds as Python prints floats, with `_` for `.`. */

@@ -6,9 +6,10 @@
  * The sample: all samples where there are at most `maxSamples`; otherwise that many different ones, the very samples
  * that the published code draws in a single process (Python's `random.Random(seed).sample`), grouped by shard.
  */
+import { setImmediate as nextTurn } from "node:timers/promises";
 import { checkList, checkObject, isObject } from "../../arguments.js";
 import { PythonRandom } from "../../random/python.js";
-import type { ShardTable } from "../shards/index.js";
+import type { ShardTable } from "../shards/shard-table.js";
 import { canBeSynthetic, drawsSynthetic, type ScoreMode, syntheticName } from "./caption-source.js";
 
 /** One score over all samples that have it. */
@@ -144,7 +145,7 @@ export async function gatherStatistics(
     else for (; next < drawn.length && drawn[next]! < first + count; next++) take(drawn[next]! - first);
     first += count;
     options.onShard?.(shard + 1, shards.length);
-    if (shard % 16 === 15) await new Promise((resolve) => setImmediate(resolve));
+    if (shard % 16 === 15) await nextTurn();
   }
   for (const name of scores) if (summaries.get(syntheticName(name))!.count === 0) summaries.delete(syntheticName(name));
   return {

@@ -6,7 +6,9 @@
 import { InvalidInputError } from "../../errors.js";
 import { type OptionsOf, parseOptions } from "../../options.js";
 import { IMAGE_EXTENSIONS } from "../../pictures/decode.js";
-import type { SampleOrder, Selection, ShardSet, ShardTable } from "../shards/index.js";
+import type { SampleOrder } from "../shards/order.js";
+import type { Selection, ShardSet } from "../shards/shard-set.js";
+import type { ShardTable } from "../shards/shard-table.js";
 import type { BinEdges } from "./bin-cache.js";
 import { binValue, nominalBins } from "./bins.js";
 import { binOptions, binsOf } from "./bins-of.js";

@@ -2,7 +2,9 @@
  * What shards hold: samples, members with the shapes of their arrays, numbers of the metadata with histograms, and what
  * is wrong. Works from the tables beside the shards (which it makes where they are missing), one shard after another.
  */
+
 import { statSync } from "node:fs";
+import { setImmediate as nextTurn } from "node:timers/promises";
 import { ScoreSummary, type SummaryJson } from "../dataset/statistics.js";
 import { problemText, saysCut } from "../shards/shard-error.js";
 import { type ShardInfo, ShardSet } from "../shards/shard-set.js";
@@ -128,7 +130,7 @@ async function each(
   visit: (shard: ShardInfo, index: number) => void,
 ): Promise<void> {
   for (const [i, shard] of shards.entries()) {
-    await new Promise<void>((resolve) => setImmediate(resolve));
+    await nextTurn();
     signal?.throwIfAborted();
     visit(shard, i);
   }

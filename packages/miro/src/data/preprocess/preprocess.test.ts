@@ -26,7 +26,9 @@ import { T5Encoder } from "../../text/t5.js";
 import { Tokenizer } from "../../text/tokenizer.js";
 import { TarFile } from "../shards/tar-file.js";
 import { TarWriter } from "../shards/tar-writer.js";
-import { type PreprocessOptions, type PreprocessResult, preprocess, readScores } from "./index.js";
+import type { PreprocessOptions } from "./options.js";
+import { type PreprocessResult, preprocess } from "./preprocess.js";
+import { readScores } from "./scores-csv.js";
 
 setNumThreads(1);
 const model = bundledFolder("miro-emoji")!;

@@ -11,7 +11,9 @@ import "../../emoji/register.js";
 import { runCaptured } from "../../cli/testing/run-captured.js";
 import { registerScorer } from "../../rewards/registry.js";
 import { TarWriter } from "../shards/tar-writer.js";
-import { type PreprocessOptions, preprocess, readScores } from "./index.js";
+import type { PreprocessOptions } from "./options.js";
+import { preprocess } from "./preprocess.js";
+import { readScores } from "./scores-csv.js";
 
 setNumThreads(1);
 const reference = fileURLToPath(new URL("../../../../../tests/reference/fixtures/scorers", import.meta.url));

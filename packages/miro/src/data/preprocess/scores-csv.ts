@@ -26,7 +26,7 @@ export function isTextColumn(name: string): boolean {
 }
 
 /** The names of the columns besides `key`, sorted. */
-export function scoreColumns(table: ScoreTable): string[] {
+function scoreColumns(table: ScoreTable): string[] {
   const names = new Set<string>();
   for (const row of table.values()) for (const name of row.keys()) names.add(name);
   return [...names].sort(byCodePoint);

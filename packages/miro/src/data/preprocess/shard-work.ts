@@ -1,7 +1,9 @@
 /**
  * What the stages share: a shard under work, its timings, its progress, and the names of the files beside its output.
  */
+
 import { join } from "node:path";
+import { setImmediate as nextTurn } from "node:timers/promises";
 import { MiroError } from "../../errors.js";
 import { type Message, message, option } from "../../message.js";
 import type { DecodedImage, DecodeJob, DecodePool } from "./decode-pool.js";
@@ -143,7 +145,7 @@ export async function* decodedBatches(
         yield batch;
         batch = [];
         batchBytes = 0;
-        await breathe();
+        await nextTurn();
       }
     }
     onSample(++done, samples.length);
@@ -157,9 +159,4 @@ interface BatchOptions {
   maxBytes?: number;
   timings: Timings;
   skips: SkipList;
-}
-
-/** Lets messages of threads and signals in between two pieces of computation. */
-function breathe(): Promise<void> {
-  return new Promise((resolve) => setImmediate(resolve));
 }

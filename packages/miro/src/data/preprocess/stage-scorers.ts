@@ -7,6 +7,7 @@
 import { statSync } from "node:fs";
 import { InvalidInputError } from "../../errors.js";
 import { message, option } from "../../message.js";
+import { REWARD_KEYS } from "../../networks/config.js";
 import { checkMemory } from "../../rewards/memory.js";
 import {
   checkWeightKeys,
@@ -20,17 +21,6 @@ import type { LoadedScorer, LoadScorerOptions, ScorerSpec } from "../../rewards/
 import { modelFingerprint } from "./latent-models.js";
 import type { ResolvedOptions } from "./options.js";
 
-/** The columns of the published data sets, in the published order: the seven rewards of a training. */
-export const PUBLISHED_REWARDS = [
-  "clip_score",
-  "aesthetic_score",
-  "image_reward_score",
-  "pick_a_score_score",
-  "hpsv2_score",
-  "vqa_score",
-  "sciscore_score",
-];
-
 /** What stands for the published scorers of a stage: six of `rewards`, one of `vqa`. */
 const PUBLISHED = "published";
 
@@ -42,8 +32,8 @@ export function stageScorers(stage: "rewards" | "vqa", options: ResolvedOptions)
   const { scorers, stage: asked, weights } = options;
   checkWeightKeys(weights);
   const all = scorerSpecs().filter((spec) => spec.stage === stage);
-  const published = PUBLISHED_REWARDS.flatMap((key) => all.filter((spec) => spec.key === key));
-  const named = PUBLISHED_REWARDS.some((key) => Object.hasOwn(weights, key));
+  const published = REWARD_KEYS.flatMap((key) => all.filter((spec) => spec.key === key));
+  const named = REWARD_KEYS.some((key) => Object.hasOwn(weights, key));
   const chosen =
     scorers !== undefined
       ? scorers.flatMap((key) => (key === PUBLISHED ? published : [scorerSpec(key, "scorers")]))

@@ -7,7 +7,7 @@ import { afterAll, beforeAll, expect, it } from "vitest";
 import { InvalidInputError, MiroError } from "../../errors.js";
 import { bundledFolder } from "../../pipeline/loading/bundled.js";
 import { TarWriter } from "../shards/tar-writer.js";
-import { preprocess } from "./index.js";
+import { preprocess } from "./preprocess.js";
 
 const folder = mkdtempSync(join(tmpdir(), "miro-no-captions-"));
 afterAll(() => rmSync(folder, { recursive: true, force: true }));

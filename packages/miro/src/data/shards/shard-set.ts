@@ -5,6 +5,7 @@
 
 import { readdirSync, statSync } from "node:fs";
 import { join } from "node:path";
+import { setImmediate as nextTurn } from "node:timers/promises";
 import { z } from "zod";
 import { checkName, checkObject } from "../../arguments.js";
 import { describe, InvalidInputError, systemReason } from "../../errors.js";
@@ -157,7 +158,7 @@ export class ShardSet {
         else bad++;
       }
       onShard?.(i + 1, listed.length);
-      if (i % 16 === 15) await new Promise((resolve) => setImmediate(resolve));
+      if (i % 16 === 15) await nextTurn();
     }
     if (shards.length === 0 && checked.brokenShards === "skip")
       throw new ShardError({

@@ -9,6 +9,7 @@
 
 import { existsSync, readFileSync } from "node:fs";
 import { basename, dirname, isAbsolute, join, relative, resolve, sep } from "node:path";
+import { setImmediate as nextTurn } from "node:timers/promises";
 import { fileURLToPath } from "node:url";
 import { writeFileAtomically } from "@miro-t2i/torch/io";
 import { z } from "zod";
@@ -209,7 +210,7 @@ export async function writeWidsIndex(
     entries.push({ url, nsamples: header.count });
     fingerprints.push({ url, ...header.fingerprint });
     onShard?.(i + 1, shards.length);
-    await new Promise((resolve) => setImmediate(resolve));
+    await nextTurn();
   }
   const text = (value: unknown) => Buffer.from(`${JSON.stringify(value, null, 2)}\n`);
   const index = { wids_version: 1, ...(name === undefined ? {} : { name }), shardlist: entries };

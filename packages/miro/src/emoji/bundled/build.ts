@@ -20,7 +20,7 @@ import { runChart } from "../../training/logging/run-chart.js";
 import { readRunLog } from "../../training/logging/run-log.js";
 import { copyFrozenParts } from "../../training/state/export.js";
 import { replaceFolder } from "../../training/state/replace-folder.js";
-import { loadVocabulary } from "../scenes/index.js";
+import { loadVocabulary } from "../scenes/vocabulary.js";
 import { releaseVocabulary } from "../scenes/vocabulary-file.js";
 import { fillCard, readPartFigures } from "./card.js";
 import { FIGURES_FILE, readFigures } from "./figures.js";

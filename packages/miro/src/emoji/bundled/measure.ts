@@ -13,7 +13,7 @@ import { EmojiClassifier } from "../evaluation/classifier.js";
 import { checkDetector } from "../evaluation/detector-check.js";
 import { type EmojiEvaluationOptions, type EvaluationPart, evaluateEmoji } from "../evaluation/evaluate.js";
 import { rewardChart } from "../evaluation/reward-axes.js";
-import { loadVocabulary, type VocabularySelection } from "../scenes/index.js";
+import { loadVocabulary, type VocabularySelection } from "../scenes/vocabulary.js";
 import {
   asEarlier,
   CARD_PARTS,

@@ -1,6 +1,6 @@
 /** The list of names beside the bundled model, for people. */
 import { GROUPS } from "../evaluation/retrieval.js";
-import { loadVocabulary } from "../scenes/index.js";
+import { loadVocabulary } from "../scenes/vocabulary.js";
 
 const WIDTH = 119;
 

@@ -7,7 +7,8 @@
 import { rankCorrelation } from "../../evaluation/statistics.js";
 import type { RgbImage } from "../../pictures/rgb.js";
 import type { MiroPipeline } from "../../pipeline/pipeline.js";
-import { bestOf, type Scorer } from "../../rewards/index.js";
+import { bestOf } from "../../rewards/best-of.js";
+import type { Scorer } from "../../rewards/scorer.js";
 import type { EmojiClassifier } from "./classifier.js";
 import { toBatch } from "./picture-batch.js";
 import { type Asked, askedOnColours, askedPlainly } from "./retrieval.js";

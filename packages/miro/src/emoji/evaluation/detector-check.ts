@@ -2,11 +2,13 @@
  * What the classifier and the detector say of true renders: the ceiling of every figure that a model can get, and how
  * often they say yes to what is not there.
  */
+import { setImmediate as nextTurn } from "node:timers/promises";
 import { noGrad, scope, tensor } from "@miro-t2i/torch";
 import type { Autoencoder } from "../../autoencoder/index.js";
 import { type RgbImage, toRgb } from "../../pictures/rgb.js";
-import { EmojiScenes, type Scene, toRgb8 } from "../scenes/index.js";
 import { SceneRandom } from "../scenes/random.js";
+import { toRgb8 } from "../scenes/render.js";
+import { EmojiScenes, type Scene } from "../scenes/scenes.js";
 import type { EmojiClassifier } from "./classifier.js";
 import { countObjects, isRightCount, isRightPair, locatePair, observe } from "./detector.js";
 import {
@@ -81,7 +83,7 @@ export async function checkDetector(
   const step = async () => {
     onProgress?.(++done, 2 * pictures);
     // Yields to the event loop, so that an abort can arrive.
-    await new Promise(setImmediate);
+    await nextTurn();
     signal?.throwIfAborted();
   };
 

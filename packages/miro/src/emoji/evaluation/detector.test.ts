@@ -2,7 +2,7 @@ import { dirname, join } from "node:path";
 import { describe, expect, it } from "vitest";
 import type { RgbImage } from "../../pictures/rgb.js";
 import { bundledModel } from "../../pipeline/loading/bundled.js";
-import { loadVocabulary } from "../scenes/index.js";
+import { loadVocabulary } from "../scenes/vocabulary.js";
 import { EmojiClassifier } from "./classifier.js";
 import {
   countObjects,

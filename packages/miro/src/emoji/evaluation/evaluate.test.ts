@@ -3,7 +3,7 @@ import { expect, it } from "vitest";
 import type { RgbImage } from "../../pictures/rgb.js";
 import { bundledModel } from "../../pipeline/loading/bundled.js";
 import type { MiroPipeline } from "../../pipeline/pipeline.js";
-import { NAMED_COLOURS } from "../scenes/index.js";
+import { NAMED_COLOURS } from "../scenes/captions.js";
 import { EmojiClassifier } from "./classifier.js";
 import { EVALUATION_PARTS, type EvaluationFigures, evaluateEmoji } from "./evaluate.js";
 

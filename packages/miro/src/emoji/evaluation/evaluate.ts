@@ -19,7 +19,7 @@ import { labelledSheet, type SheetCell } from "../../pictures/labelled-sheet.js"
 import type { RgbImage } from "../../pictures/rgb.js";
 import type { MiroPipeline } from "../../pipeline/pipeline.js";
 import { RELATIONS } from "../scenes/captions.js";
-import { EmojiScenes } from "../scenes/index.js";
+import { EmojiScenes } from "../scenes/scenes.js";
 import type { EmojiClassifier } from "./classifier.js";
 import { countObjects, isRightCount, isRightPair, locatePair, observe } from "./detector.js";
 import { type EdgeMeasures, EdgeMeter } from "./edges.js";

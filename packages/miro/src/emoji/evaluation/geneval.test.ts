@@ -4,7 +4,9 @@ import { judge, rulesSchema } from "../../evaluation/geneval/rules.js";
 import { groupBy } from "../../evaluation/group-by.js";
 import { parseOptions } from "../../options.js";
 import { bundledFolder } from "../../pipeline/loading/bundled.js";
-import { EmojiScenes, loadVocabulary, toRgb8 } from "../scenes/index.js";
+import { toRgb8 } from "../scenes/render.js";
+import { EmojiScenes } from "../scenes/scenes.js";
+import { loadVocabulary } from "../scenes/vocabulary.js";
 import { EmojiDetector, emojiPrompts } from "./geneval.js";
 
 const detector = EmojiDetector.load(bundledFolder("emoji-classifier")!, "cpu");

@@ -1,6 +1,7 @@
 /** True pictures of the things that a model is asked for. */
 import type { RgbImage } from "../../pictures/rgb.js";
-import { EmojiScenes, toRgb8 } from "../scenes/index.js";
+import { toRgb8 } from "../scenes/render.js";
+import { EmojiScenes } from "../scenes/scenes.js";
 import { loadVocabulary } from "../scenes/vocabulary.js";
 
 /** The given names, and others where they are fewer than scenes need. */

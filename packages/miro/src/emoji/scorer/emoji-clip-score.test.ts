@@ -7,7 +7,9 @@ import "../register.js";
 import type { RgbImage } from "../../pictures/rgb.js";
 import { loadScorer } from "../../rewards/registry.js";
 import type { Scorer } from "../../rewards/scorer.js";
-import { EmojiScenes, type Scene, toRgb8, type WrongWay, wrongWays } from "../scenes/index.js";
+import { toRgb8 } from "../scenes/render.js";
+import { EmojiScenes, type Scene } from "../scenes/scenes.js";
+import { type WrongWay, wrongWays } from "../scenes/wrong-captions.js";
 
 const models = fileURLToPath(new URL("../../../../../models", import.meta.url));
 const root = mkdtempSync(join(tmpdir(), "miro-clip-score-"));

@@ -1,6 +1,6 @@
 import { manualSeed, ones, randn, scope, stack, type Tensor, tensor, zeros } from "@miro-t2i/torch";
 import { describe, expect, it } from "vitest";
-import { EmojiScenes, type Scene } from "../scenes/index.js";
+import { EmojiScenes, type Scene } from "../scenes/scenes.js";
 import { AppearanceHead, Portraits } from "./appearance.js";
 
 const vocabulary = ["fox", "red apple", "lemon", "banana", "rocket", "pizza", "owl", "cactus"];

@@ -8,7 +8,8 @@
  *   looks[s] = W · concat over r of Σt a[s,r,t] h[t] + b
  */
 import { cat, nn, randn, scope, type Tensor, tensor } from "@miro-t2i/torch";
-import { EmojiScenes, type PlacedObject, type Scene } from "../scenes/index.js";
+import type { PlacedObject } from "../scenes/render.js";
+import { EmojiScenes, type Scene } from "../scenes/scenes.js";
 
 /** Side of a portrait in pixels. */
 const SIDE = 32;

@@ -17,7 +17,7 @@ import { writeSafetensors } from "@miro-t2i/torch/io";
 import { PatchAutoencoder, parsePatchAutoencoderConfig } from "../../autoencoder/patch-autoencoder.js";
 import { sharp } from "../../pictures/sharp.js";
 import type { Task, TaskContext } from "../../training/loop/tasks.js";
-import { EmojiScenes } from "../scenes/index.js";
+import { EmojiScenes } from "../scenes/scenes.js";
 import type { AutoencoderRecipe } from "./recipes.js";
 import { Redrawing } from "./redrawing.js";
 

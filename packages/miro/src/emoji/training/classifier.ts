@@ -7,7 +7,7 @@ import { join } from "node:path";
 import { nn, noGrad, rand, randnLike, scope, tensor } from "@miro-t2i/torch";
 import type { Task, TaskContext } from "../../training/loop/tasks.js";
 import { EmojiClassifier } from "../evaluation/classifier.js";
-import { EmojiScenes, type Scene } from "../scenes/index.js";
+import { EmojiScenes, type Scene } from "../scenes/scenes.js";
 import { writeHalf } from "./autoencoder.js";
 import type { ClassifierRecipe } from "./recipes.js";
 

@@ -7,7 +7,7 @@ import { afterAll, describe, expect, it } from "vitest";
 import { loadScorer } from "../../rewards/registry.js";
 import { runTask } from "../../training/loop/run-task.js";
 import { bits } from "../../training/testing/tiny.js";
-import { EmojiScenes } from "../scenes/index.js";
+import { EmojiScenes } from "../scenes/scenes.js";
 import { EmojiClip } from "../scorer/emoji-clip.js";
 import "../register.js";
 import { measureClip } from "./clip.js";

@@ -21,7 +21,7 @@ import { divideRows } from "../../training/batches/batch-slices.js";
 import { runTraining } from "../../training/loop/run.js";
 import { parseRecipe, type Recipe } from "../../training/recipes/recipe.js";
 import { prepareTestbed } from "../../training/samples/testbed.js";
-import { EmojiScenes } from "../scenes/index.js";
+import { EmojiScenes } from "../scenes/scenes.js";
 import { EmojiBatches } from "./emoji-batches.js";
 import type { EmojiData } from "./emoji-data.js";
 import { makeTinyParts, TINY_SCENES, type TinyParts, tinyEmojiJson } from "./testing/tiny-emoji.js";

@@ -1,10 +1,11 @@
 /** Worker thread of the latent cache: renders scenes, encodes them, writes shards (see latent-cache.ts). */
+import { setImmediate as nextTurn } from "node:timers/promises";
 import { parentPort, workerData } from "node:worker_threads";
 import { cat, noGrad, scope, setNumThreads, type Tensor, tensor } from "@miro-t2i/torch";
 import { writeSafetensors } from "@miro-t2i/torch/io";
 import { loadAutoencoder } from "../../autoencoder/index.js";
 import { Tokenizer } from "../../text/tokenizer.js";
-import { EmojiScenes } from "../scenes/index.js";
+import { EmojiScenes } from "../scenes/scenes.js";
 import { type ShardJob, type ShardProgress, shardPath } from "./latent-cache.js";
 
 /** Scenes encoded in one pass. */
@@ -18,7 +19,7 @@ const tokenizer = await Tokenizer.fromFile(data.textEncoder);
 
 for (const shard of shards) {
   makeShard(shard);
-  await new Promise((resolve) => setImmediate(resolve));
+  await nextTurn();
 }
 
 function makeShard(shard: number): void {

@@ -23,7 +23,7 @@ import type { Checkpoint } from "../../pipeline/loading/checkpoint.js";
 import { loadSchema } from "../../pipeline/loading/load-options.js";
 import { loadParts, Part, type TextEncoder } from "../../pipeline/loading/parts.js";
 import { samplerDefaults } from "../../pipeline/loading/release-config.js";
-import type { Scene } from "../scenes/index.js";
+import type { Scene } from "../scenes/scenes.js";
 
 export interface RedrawingOptions {
   /** A release folder or a run. */

@@ -2,9 +2,11 @@
  * What a GenEval prompt asks for: a record of `evaluation_metadata.jsonl`, which the folder of its pictures repeats.
  * Keys that are not known here are kept, since result files carry the record whole.
  */
+
 import { z } from "zod";
+import { isObject } from "../../arguments.js";
 import { describe, InvalidInputError } from "../../errors.js";
-import { checkPlainData, isObject } from "../../files/plain-data.js";
+import { checkPlainData } from "../../files/plain-data.js";
 
 /** The colours that an object may have, in the order in which reasons name them. */
 export const COLOURS = [

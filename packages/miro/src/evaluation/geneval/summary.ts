@@ -5,9 +5,8 @@
  */
 
 import { z } from "zod";
-import { checkName } from "../../arguments.js";
+import { checkName, isObject } from "../../arguments.js";
 import { describe, InvalidInputError } from "../../errors.js";
-import { isObject } from "../../files/plain-data.js";
 import { linesOf, readTextFile } from "../../files/text-file.js";
 import { philox4x32 } from "../../random/philox.js";
 import { groupBy } from "../group-by.js";

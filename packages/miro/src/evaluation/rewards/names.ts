@@ -31,7 +31,7 @@ const PUBLISHED = COLUMNS.slice(0, 6);
 /**
  * The column of a scorer, by the published name or by the scorer's key. @throws InvalidInputError naming all there are
  */
-export function rewardColumn(name: string, parameter: string): RewardColumn {
+function rewardColumn(name: string, parameter: string): RewardColumn {
   const column = COLUMNS.find((one) => one.name === name || one.key === name);
   if (column) return column;
   if (scorerSpecs().some(({ key }) => key === name)) return { name, key: name, divisor: 1 };

@@ -93,7 +93,7 @@ export interface OpenedCheckpoint extends Omit<Checkpoint, "network"> {
  *
  * @throws MiroError naming the file and what is wrong with it
  */
-export function openCheckpoint(folder: string, options: LoadCheckpointOptions = {}): OpenedCheckpoint {
+function openCheckpoint(folder: string, options: LoadCheckpointOptions = {}): OpenedCheckpoint {
   return openCheckpointFiles(() => openReleaseFiles(folder), options);
 }
 

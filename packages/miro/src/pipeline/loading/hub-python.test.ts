@@ -237,9 +237,7 @@ describe("in trouble a file comes from where Python takes it", () => {
 
 describe("Python's library answers as the table says", () => {
   if (library.status !== 0) {
-    it("is not asked", () => {
-      console.info(`not asked: ${python} has no huggingface_hub; MIRO_PYTHON may name one that has it`);
-    });
+    it.skip(`${python} has no huggingface_hub; MIRO_PYTHON may name one that has it`, () => {});
     return;
   }
   it.each(CASES)(

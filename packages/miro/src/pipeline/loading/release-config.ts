@@ -158,7 +158,7 @@ export function samplerDefaults({ sampler_defaults: own = {}, scheduler }: Relea
 }
 
 /** Runs `work`; an error that does not name the file is made to. */
-export function inFile<T>(path: string, work: () => T): T {
+function inFile<T>(path: string, work: () => T): T {
   try {
     return work();
   } catch (error) {

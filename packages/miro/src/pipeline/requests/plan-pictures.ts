@@ -1,7 +1,8 @@
 /** Which pictures a list of prompts means, each with its options checked, and which of them can share a plan. */
+
 import { randomInt } from "node:crypto";
+import { isObject } from "../../arguments.js";
 import { InvalidInputError, invalid } from "../../errors.js";
-import { isObject } from "../../files/plain-data.js";
 import { samplerNames, withOptionsOf } from "../../flow/samplers/index.js";
 import { about, message } from "../../message.js";
 import { parseOptions, withDefaults } from "../../options.js";

@@ -51,7 +51,7 @@ export function addDocsPage(app: FastifyInstance): void {
 }
 
 /** The page of a description. */
-export function docsPage({ info, paths = {} }: Description): string {
+function docsPage({ info, paths = {} }: Description): string {
   const title = escaped(`${info?.title ?? ""} ${info?.version ?? ""}`);
   const routes = Object.entries(paths).flatMap(([path, methods = {}]) =>
     Object.entries(methods).map(([method, operation]) => route(method, path, operation as Operation)),

@@ -27,17 +27,20 @@ const VERSION = 1;
 const THUMBNAIL_SIDE = 256;
 
 /** A picture as the gallery lists it. */
-export interface PictureEntry {
-  id: string;
-  prompt: string;
-  model: string;
-  seed: number | null;
-  width: number;
-  height: number;
-  createdAt: string;
-  favourite: boolean;
-  rewardTargets: Record<string, number>;
-}
+export const pictureEntry = z.object({
+  id: z.string(),
+  prompt: z.string(),
+  model: z.string(),
+  seed: z.number().nullable(),
+  width: z.number(),
+  height: z.number(),
+  createdAt: z.string(),
+  favourite: z.boolean(),
+  rewardTargets: z.record(z.string(), z.number()),
+});
+
+/** As {@link pictureEntry} has it. */
+export type PictureEntry = z.output<typeof pictureEntry>;
 
 /** What is asked of the gallery. */
 export interface PictureQuery {

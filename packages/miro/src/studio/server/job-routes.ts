@@ -4,29 +4,11 @@ import type { ZodTypeProvider } from "fastify-type-provider-zod";
 import { z } from "zod";
 import { jobBody, workOf } from "./bodies.js";
 import { streamJob } from "./event-stream.js";
-import { Job, type JobView, type JobWork } from "./job.js";
+import { JOB_STATUSES, Job, type JobView, type JobWork, jobView } from "./job.js";
 import type { StudioParts } from "./parts.js";
 import { readRequest } from "./request-bodies.js";
 import { checkedByRoute, errorBody, idParams } from "./schemas.js";
 import { sweepBody, sweepWorkOf } from "./sweeps.js";
-
-const jobView = z.object({
-  id: z.string(),
-  status: z.enum(["queued", "running", "done", "failed", "cancelled"]),
-  position: z.number().nullable(),
-  model: z.string(),
-  createdAt: z.string(),
-  startedAt: z.string().nullable(),
-  finishedAt: z.string().nullable(),
-  step: z.number(),
-  steps: z.number().nullable(),
-  total: z.number(),
-  pictures: z.array(z.string()),
-  scores: z.array(z.record(z.string(), z.number()).nullable()),
-  warnings: z.array(z.string()),
-  error: z.string().nullable(),
-  sheet: z.string().nullable().optional(),
-});
 
 const accepted = z.object({
   id: z.string(),
@@ -82,7 +64,7 @@ export function addJobRoutes(studio: StudioParts): void {
       schema: {
         summary: "Jobs, newest first",
         querystring: z.object({
-          status: z.enum(["queued", "running", "done", "failed", "cancelled"]).optional(),
+          status: z.enum(JOB_STATUSES).optional(),
           limit: z.coerce.number().int().min(1).max(200).default(50),
           cursor: z
             .string()
@@ -95,7 +77,7 @@ export function addJobRoutes(studio: StudioParts): void {
     },
     async ({ query: { status, limit, cursor, requestKey: key } }) => {
       // Its job may be in another state by now; once it is forgotten, so are those before it.
-      const all = queue.list(undefined, key);
+      const all = queue.list(key);
       const place = cursor === undefined ? -1 : all.findIndex((job) => job.id === cursor);
       const older = cursor !== undefined && place < 0 ? [] : all.slice(place + 1);
       const asked = older.filter((job) => status === undefined || job.status === status);

@@ -2,9 +2,11 @@
  * One job of the studio: its state and the events that its listeners hear, which they can hear again from any place.
  */
 import { randomBytes } from "node:crypto";
+import { z } from "zod";
 import type { DrawCall } from "./engine.js";
 
-export type JobStatus = "queued" | "running" | "done" | "failed" | "cancelled";
+export const JOB_STATUSES = ["queued", "running", "done", "failed", "cancelled"] as const;
+export type JobStatus = (typeof JOB_STATUSES)[number];
 
 /** An event of a job's stream. */
 export interface JobEvent {
@@ -34,25 +36,28 @@ export interface JobWork {
 }
 
 /** A job's state for people and programs. */
-export interface JobView {
-  id: string;
-  status: JobStatus;
+export const jobView = z.object({
+  id: z.string(),
+  status: z.enum(JOB_STATUSES),
   /** Jobs before it; null once it has begun. */
-  position: number | null;
-  model: string;
-  createdAt: string;
-  startedAt: string | null;
-  finishedAt: string | null;
-  step: number;
-  steps: number | null;
-  total: number;
-  pictures: string[];
-  scores: (Record<string, number> | null)[];
-  warnings: string[];
-  error: string | null;
+  position: z.number().nullable(),
+  model: z.string(),
+  createdAt: z.string(),
+  startedAt: z.string().nullable(),
+  finishedAt: z.string().nullable(),
+  step: z.number(),
+  steps: z.number().nullable(),
+  total: z.number(),
+  pictures: z.array(z.string()),
+  scores: z.array(z.record(z.string(), z.number()).nullable()),
+  warnings: z.array(z.string()),
+  error: z.string().nullable(),
   /** Of a sweep that is done: where its sheet is. */
-  sheet: string | null;
-}
+  sheet: z.string().nullable().optional(),
+});
+
+/** As {@link jobView} has it. */
+export type JobView = z.output<typeof jobView>;
 
 type Hear = (event: JobEvent) => void;
 

@@ -24,7 +24,7 @@ const { prompt: _, prompts: __, imagesPerPrompt: ___, cancelOnDisconnect: ____, 
 const ignored = (help: string) => field(z.unknown().optional(), { expected: "anything", help });
 
 /** The body of `POST /v1/images/generations`; `null` stands for an option that is not given. */
-export const imagesBody = z.strictObject({
+const imagesBody = z.strictObject({
   /** What to draw. */
   prompt: field(z.string().max(100_000), { expected: "a text", help: "what to draw" }),
   /** Number of pictures, seeds upwards. Default: 1. */
@@ -295,7 +295,7 @@ function withoutNulls(given: unknown): unknown {
 }
 
 /** Why a job has no pictures, as an error. */
-export function failureOf(job: Job): Error {
+function failureOf(job: Job): Error {
   if (job.status === "cancelled") return new InvalidInputError("the job was cancelled");
   return job.failure ?? new MiroError(job.error ?? "the job failed");
 }

@@ -7,22 +7,11 @@ import type { ZodTypeProvider } from "fastify-type-provider-zod";
 import { z } from "zod";
 import { invalid } from "../../errors.js";
 import { textToSettings } from "../../pipeline/settings.js";
+import { pictureEntry } from "./gallery.js";
 import type { StudioParts } from "./parts.js";
 import { textsOfUpload } from "./recode.js";
 import { readFileBody } from "./request-bodies.js";
 import { errorBody, idParams } from "./schemas.js";
-
-const pictureEntry = z.object({
-  id: z.string(),
-  prompt: z.string(),
-  model: z.string(),
-  seed: z.number().nullable(),
-  width: z.number(),
-  height: z.number(),
-  createdAt: z.string(),
-  favourite: z.boolean(),
-  rewardTargets: z.record(z.string(), z.number()),
-});
 
 const IMMUTABLE = "private, max-age=31536000, immutable";
 

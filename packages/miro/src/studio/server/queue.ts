@@ -47,7 +47,7 @@ export class JobQueue {
 
   /** Puts work into the queue; a request that came before is not done twice. @throws QueueFull */
   submit(work: JobWork, requestKey?: string): Job {
-    const before = requestKey === undefined ? undefined : this.list(undefined, requestKey)[0];
+    const before = requestKey === undefined ? undefined : this.list(requestKey)[0];
     if (before) return before;
     if (this.#closed) throw new QueueFull("the server is ending");
     if (this.#waiting.length >= this.#capacity)
@@ -69,11 +69,10 @@ export class JobQueue {
     return this.#jobs.get(id) ?? (this.#expired.has(id) ? "expired" : this.#gallery.recallJob(id));
   }
 
-  /** Newest first. */
-  list(status: JobStatus | undefined, requestKey?: string): Job[] {
+  /** Newest first. @param requestKey of the request that they are of; by default all */
+  list(requestKey?: string): Job[] {
     this.#expire();
     return [...this.#jobs.values()]
-      .filter((job) => status === undefined || job.status === status)
       .filter((job) => requestKey === undefined || job.requestKey === requestKey)
       .reverse();
   }

@@ -22,7 +22,7 @@ export function refusalOf(url: string, status: number, error: Error): object {
 }
 
 /** An error in the form of the native family. */
-export function nativeRefusal(error: Error) {
+function nativeRefusal(error: Error) {
   const { message } = error;
   if (!(error instanceof InvalidInputError)) return { error: { message } };
   const { parameter: field, expected, received } = error;

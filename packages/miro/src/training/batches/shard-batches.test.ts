@@ -20,7 +20,7 @@ import { afterAll, beforeAll, describe, expect, it, vi } from "vitest";
 import { defaultNormalization, normalize } from "../../autoencoder/normalization.js";
 import { sampleLatents } from "../../data/dataset/latents.js";
 import { COUNTS, copyPublished, recorded, recordedTensors, SHARDS } from "../../data/dataset/testing/published.js";
-import { type ShardBatch, ShardLoader } from "../../data/shards/index.js";
+import { type ShardBatch, ShardLoader } from "../../data/shards/loader.js";
 import { makeTinyParts } from "../../emoji/training/testing/tiny-emoji.js";
 import { parseRinConfig } from "../../networks/config.js";
 import { runTraining } from "../loop/run.js";

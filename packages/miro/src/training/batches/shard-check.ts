@@ -9,15 +9,10 @@ import { keptBins } from "../../data/dataset/bins-of.js";
 import { syntheticName } from "../../data/dataset/caption-source.js";
 import { foundFields } from "../../data/dataset/numeric-fields.js";
 import { textMember } from "../../data/dataset/training-set-options.js";
-import {
-  type IndexedShard,
-  readWidsIndex,
-  ShardSet,
-  ShardTable,
-  tarsIn,
-  WIDS_INDEX_NAME,
-} from "../../data/shards/index.js";
 import { CUT_REMEDY, cutProblem } from "../../data/shards/shard-error.js";
+import { ShardSet, tarsIn } from "../../data/shards/shard-set.js";
+import { ShardTable } from "../../data/shards/shard-table.js";
+import { type IndexedShard, readWidsIndex, WIDS_INDEX_NAME } from "../../data/shards/wids-index.js";
 import { MiroError } from "../../errors.js";
 import type { RinConfig } from "../../networks/config.js";
 import type { DataCheck } from "./finding.js";

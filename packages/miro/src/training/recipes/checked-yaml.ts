@@ -2,9 +2,10 @@
  * YAML files that are checked by a zod schema: snake_case in the file, camelCase in the program; every error names the
  * key as the file writes it, unknown keys with the nearest valid ones, and where the value came from.
  */
+
 import { z } from "zod";
+import { isObject } from "../../arguments.js";
 import { describe, InvalidInputError } from "../../errors.js";
-import { isObject } from "../../files/plain-data.js";
 import { camelCase, snakeCase } from "../../letter-case.js";
 import { nearest } from "../../nearest.js";
 import { type RecipeFault, recipeFault } from "../batches/recipe-fault.js";

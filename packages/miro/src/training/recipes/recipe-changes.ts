@@ -2,8 +2,8 @@
  * What a run that is resumed may change in its recipe. Settings that decide neither the weights nor the order of the
  * data may change freely; others are refused, with their names, unless the caller allows them.
  */
+import { isObject } from "../../arguments.js";
 import { describe, InvalidInputError } from "../../errors.js";
-import { isObject } from "../../files/plain-data.js";
 import { message, option } from "../../message.js";
 import { parseRecipe, type Recipe, recipeToJson } from "./recipe.js";
 

@@ -6,7 +6,7 @@ import { PatchAutoencoder } from "../../../autoencoder/patch-autoencoder.js";
 import { T5Encoder } from "../../../text/t5.js";
 import { saveTokenizer, trainUnigram } from "../../../text/unigram-trainer.js";
 import { tinyRecipeJson } from "../../../training/testing/tiny.js";
-import { EmojiScenes } from "../../scenes/index.js";
+import { EmojiScenes } from "../../scenes/scenes.js";
 import { writeHalf } from "../autoencoder.js";
 
 /** Scenes of 32 × 32 pixels. */

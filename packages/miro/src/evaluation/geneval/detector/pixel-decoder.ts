@@ -16,7 +16,7 @@ import { asCells, asPicture, type CellMap } from "./swin.js";
 /** Maps that attend to one another. */
 export const LEVELS = 3;
 /** Points of each head in each map. */
-export const POINTS = 4;
+const POINTS = 4;
 
 /** What the transformer decoder works on. */
 export interface PixelFeatures {

@@ -5,13 +5,14 @@
  * Several processes with the same folder share the work: each takes prompts that nobody has taken, and the last step is
  * done by the one that comes to it first.
  */
+
 import { existsSync, readFileSync, rmSync } from "node:fs";
 import { dirname, join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
+import { isObject } from "../../../arguments.js";
 import { InvalidInputError, MiroError } from "../../../errors.js";
 import { readJson } from "../../../files/json-file.js";
 import { makeFolder } from "../../../files/make-folder.js";
-import { isObject } from "../../../files/plain-data.js";
 import { pythonJson } from "../../../files/python-json.js";
 import { sha256 } from "../../../files/sha256.js";
 import { readText, removeKilledWrites, writeFileAtomic } from "../../../files/whole-files.js";

@@ -75,7 +75,7 @@ function chooseEvenly(failures: readonly Failure[], most: number): Failure[] {
 }
 
 /** A picture with boxes, and masks in the colours of their boxes. */
-export function drawObjects(
+function drawObjects(
   { width, height, data }: RgbImage,
   objects: readonly { className: string; box: Box; mask: Mask | undefined }[],
 ): RgbImage {

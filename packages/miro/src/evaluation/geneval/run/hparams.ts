@@ -2,11 +2,12 @@
  * `hparams.json`: how the pictures of a folder were made, with the keys of the published generator and behind them what
  * it leaves out. Two runs that differ in anything that decides pixels do not share a folder.
  */
+
 import { existsSync } from "node:fs";
 import { join } from "node:path";
+import { isObject } from "../../../arguments.js";
 import { describe, InvalidInputError } from "../../../errors.js";
 import { readJson } from "../../../files/json-file.js";
-import { isObject } from "../../../files/plain-data.js";
 import { writeFileAtomic } from "../../../files/whole-files.js";
 import { message, option } from "../../../message.js";
 import type { MiroPipeline } from "../../../pipeline/pipeline.js";

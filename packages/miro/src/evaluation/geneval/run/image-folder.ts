@@ -137,7 +137,7 @@ function entriesOf(folder: string): Dirent[] {
 }
 
 /** The message of an error without the path that it is about. */
-export function reasonOf({ message }: Error, ...paths: readonly string[]): string {
+function reasonOf({ message }: Error, ...paths: readonly string[]): string {
   const path = paths.find((path) => message.startsWith(path));
   return path === undefined ? message : message.slice(path.length).replace(/^[:,] /, "");
 }

@@ -41,20 +41,18 @@ const detectionsSchema = z.strictObject({
 });
 
 /** `detections/00012.json` */
-export type DetectionsFile = z.output<typeof detectionsSchema>;
+type DetectionsFile = z.output<typeof detectionsSchema>;
 /** What was found in one picture. */
 export type PictureDetections = DetectionsFile["pictures"][string];
 /** One object in a file. */
 export type StoredDetection = PictureDetections["detections"][number];
 
+/** `colours/00012.json` */
 const coloursSchema = z.strictObject({
   key: z.string(),
   /** By picture, then by class: colours of the best objects, best first. */
   pictures: z.record(z.string(), z.record(z.string(), z.array(z.enum(COLOURS)))),
 });
-
-/** `colours/00012.json` */
-export type ColoursFile = z.output<typeof coloursSchema>;
 
 const SCHEMAS = { detections: detectionsSchema, colours: coloursSchema };
 type Kind = keyof typeof SCHEMAS;

@@ -45,7 +45,7 @@ export interface SweepReport {
 }
 
 /** The nine targets of the project page. */
-export const SWEEP_TARGETS: readonly number[] = Array.from({ length: 9 }, (_, i) => i / 8);
+const SWEEP_TARGETS: readonly number[] = Array.from({ length: 9 }, (_, i) => i / 8);
 
 /** Evaluates at every target; draws first, so that the model is loaded once. */
 export async function sweepTarget(run: EvaluationRun, { reward, targets, score }: Sweep): Promise<SweepReport> {
@@ -131,7 +131,7 @@ const PLOT = { left: 56, right: 16, top: 44, bottom: 44 };
 const INK = { axis: "#444444", grid: "#dddddd", own: "#1f5fbf", published: "#c26b00", band: "#9dbbe6" };
 
 /** GenEval, with its intervals and the published curve, and a panel for each scorer. */
-export function sweepChart(reward: string, points: readonly SweepPoint[], published: readonly number[] | null): Chart {
+function sweepChart(reward: string, points: readonly SweepPoint[], published: readonly number[] | null): Chart {
   const scorers = Object.keys(points[0]?.scores ?? {});
   const panels = [
     {

@@ -49,7 +49,7 @@ function place({ state: { value } }: Job): number {
 }
 
 /** What a job is doing, as a sentence. */
-export function saysOf(state: JobState, now: number): string {
+function saysOf(state: JobState, now: number): string {
   const { status, position, startedAt, finishedAt } = state;
   if (status === "queued") {
     if (position === null) return "Sent.";
