@@ -12,6 +12,7 @@ import { NameTemplate, slug } from "./pipeline/requests/file-names.js";
 import { readPromptFile } from "./pipeline/requests/prompt-file.js";
 import { oneLine, printable } from "./printable.js";
 import { AddedTokenFinder } from "./text/added-tokens.js";
+import { fixText } from "./text/fix-text.js";
 import { readEnvironment } from "./training/recipes/environment.js";
 import { composeRecipe } from "./training/recipes/recipe-source.js";
 
@@ -80,6 +81,13 @@ const cases: [string, (repeat: (text: string) => string) => () => unknown][] = [
     (n) => {
       const packet = `<miro:settings>${n("&#12")}</miro:settings>`;
       return () => readXmp(packet);
+    },
+  ],
+  [
+    "a caption whose ampersand was written out again and again",
+    (n) => {
+      const caption = `&${n("amp;")}`;
+      return () => fixText(caption);
     },
   ],
   [

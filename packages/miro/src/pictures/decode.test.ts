@@ -1,9 +1,10 @@
 import { readFileSync } from "node:fs";
-import { gunzipSync } from "node:zlib";
+import { deflateSync, gunzipSync } from "node:zlib";
 import { describe, expect, it } from "vitest";
 import { MiroError } from "../errors.js";
 import { decodeImage, ImageError, imageFormat } from "./decode.js";
 import { decodingError } from "./image-format.js";
+import { encodePng, pngChunk } from "./png.js";
 
 /** Recorded by tests/reference/record_pictures.py with Pillow. */
 interface Recorded {
@@ -122,4 +123,18 @@ it("lays nothing at a picture's door that is no fault of it", () => {
     reason: "bad-image",
     message: "cannot be decoded: unexpected end of file",
   });
+});
+
+it("texts of a PNG are not inflated to decode it", async () => {
+  const plain = encodePng(Uint8Array.of(1, 2, 3), 1, 1);
+  const body = Buffer.concat([Buffer.from("Title\0\0"), deflateSync(Buffer.alloc(10_000_000, "a"))]);
+  const bomb = Buffer.concat([
+    plain.subarray(0, 33),
+    ...Array.from({ length: 100 }, () => pngChunk("zTXt", body)),
+    plain.subarray(33),
+  ]);
+  const before = process.cpuUsage();
+  expect(await decodeImage(bomb)).toEqual(await decodeImage(plain));
+  const { user, system } = process.cpuUsage(before);
+  expect((user + system) / 1e6).toBeLessThan(2);
 });

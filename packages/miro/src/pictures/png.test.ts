@@ -3,7 +3,7 @@ import fc from "fast-check";
 import sharp from "sharp";
 import { describe, expect, it } from "vitest";
 import { MiroError } from "../errors.js";
-import { encodePng, encodePngAside, readPng, SLICE_BYTES } from "./png.js";
+import { encodePng, encodePngAside, readPng, SLICE_BYTES, withoutCompressedTexts } from "./png.js";
 import { turnsOfLoop } from "./testing/turns-of-loop.js";
 
 const pixels = (width: number, height: number, f: (x: number, y: number, c: number) => number) =>
@@ -127,6 +127,30 @@ describe("readPng", () => {
     ["nothing", "tEXt", ""],
   ])("passes over another program's text that is off: %s", (_, type, body) => {
     expect(readPng(withChunk(type, Buffer.from(body as string)), "a.png")).toMatchObject({ width: 1, text: [] });
+  });
+
+  it("reads compressed texts up to a bound of all of them together", () => {
+    const text = deflateSync(Buffer.alloc(3 << 20, "a"));
+    const body = Buffer.concat([Buffer.from("prompt\0\0"), text]);
+    const chunks = Array.from({ length: 500 }, () => withChunk("zTXt", body).subarray(33, 33 + 12 + body.length));
+    const plain = encodePng(new Uint8Array(3), 1, 1);
+    const bomb = Buffer.concat([plain.subarray(0, 33), ...chunks, plain.subarray(33)]);
+    expect(readPng(bomb, "a.png").text.map(({ text }) => text.length)).toEqual(Array(5).fill(3 << 20));
+    expect(withoutCompressedTexts(bomb)).toEqual(plain);
+  });
+
+  it("gives decoders nothing but texts less, of a whole file or a damaged one", () => {
+    const plain = encodePng(new Uint8Array(3), 1, 1, [{ keyword: "miro", text: "{}" }]);
+    expect(withoutCompressedTexts(plain)).toBe(plain);
+    const more = withChunk("iTXt", Buffer.from("miro\0\0\0\0\0{}"));
+    expect(withoutCompressedTexts(more)).toEqual(encodePng(new Uint8Array(3), 1, 1));
+    fc.assert(
+      fc.property(fc.nat(more.length), fc.nat(more.length - 1), fc.nat(255), (length, place, value) => {
+        const copy = Buffer.from(more.subarray(0, length));
+        if (place < length) copy[place] = value;
+        expect(withoutCompressedTexts(copy).length).toBeLessThanOrEqual(length);
+      }),
+    );
   });
 
   it("passes over another program's chunk with a wrong checksum, and notices one of its own", () => {

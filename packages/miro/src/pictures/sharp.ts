@@ -2,6 +2,7 @@
 import { createRequire } from "node:module";
 import type Sharp from "sharp";
 import { MiroError } from "../errors.js";
+import { withoutCompressedTexts } from "./png.js";
 
 let loaded: typeof Sharp | undefined;
 
@@ -18,8 +19,14 @@ function load(): typeof Sharp {
   }
 }
 
+/** What comes of a stranger's file; values of pixels are taken as they are. */
+function safely([input, options, ...rest]: unknown[]): unknown[] {
+  const isFile = input instanceof Uint8Array && (options as { raw?: object } | undefined)?.raw === undefined;
+  return [isFile ? withoutCompressedTexts(input) : input, options, ...rest];
+}
+
 /** The function `sharp` and what hangs on it. */
 export const sharp: typeof Sharp = new Proxy((() => {}) as unknown as typeof Sharp, {
-  apply: (_, self, args) => Reflect.apply(load(), self, args),
+  apply: (_, self, args) => Reflect.apply(load(), self, safely(args)),
   get: (_, name) => Reflect.get(load(), name),
 });

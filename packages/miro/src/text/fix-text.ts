@@ -3,9 +3,9 @@
  * Robyn Speer): OpenAI's CLIP tokenizer and those that derive from it apply them to every caption, so equal tokens need
  * equal repairs.
  *
- * Each line, until nothing changes any more: HTML entities are decoded (unless a `<` came before); UTF-8 that was read
- * in a single-byte encoding is put right; then C1 controls, ligatures, full-width forms, curly quotes, line breaks,
- * surrogates, terminal escapes and control characters; then NFC.
+ * Each line, until nothing changes any more (at most a hundred times): HTML entities are decoded (unless a `<` came
+ * before); UTF-8 that was read in a single-byte encoding is put right; then C1 controls, ligatures, full-width forms,
+ * curly quotes, line breaks, surrogates, terminal escapes and control characters; then NFC.
  *
  * Wrongly read UTF-8 is recognised by pairs of characters that nobody writes ("Ã©", "â€™"). Text that has such pairs is
  * encoded in each encoding that has all its characters; if the bytes are UTF-8, or become it by a repair, that is the
@@ -16,6 +16,11 @@ import { MOJIBAKE, SINGLE_BYTE_ENCODINGS, UTF8_CLUES } from "./mojibake.generate
 
 /** Longer lines are repaired in pieces of this many characters. */
 const MAX_LINE = 1_000_000;
+/**
+ * Repairs of repairs. Nobody's mistakes lie so deep, but a text can ask for as many as it is long: `&amp;amp;amp;…`
+ * loses one `amp;` a time.
+ */
+const MAX_REPAIRS = 100;
 
 /** The repaired text. */
 export function fixText(text: string): string {
@@ -42,7 +47,7 @@ function lines(text: string): string[] {
 
 function fixLine(line: string, entities: boolean): string {
   let text = line;
-  for (;;) {
+  for (let repair = 0; repair < MAX_REPAIRS; repair++) {
     const before = text;
     if (entities) text = text.replace(ENTITY, decodeEntity);
     text = fixEncoding(text);
@@ -57,8 +62,9 @@ function fixLine(line: string, entities: boolean): string {
       .replace(TERMINAL_ESCAPE, "")
       .replace(CONTROLS, "")
       .normalize("NFC");
-    if (text === before) return text;
+    if (text === before) break;
   }
+  return text;
 }
 
 // --- single characters ---

@@ -11,6 +11,9 @@ import { openParquet, type ParquetKind, type ParquetTable } from "./parquet-tabl
 const IMAGE_COLUMNS = ["image", "image_path", "file_name", "filename", "path", "file"];
 const CAPTION_COLUMNS = ["caption", "text", "txt", "prompt"];
 
+/** Of a table whose rows are all in memory: more take several gigabytes. */
+const MAX_CELLS = 12_000_000;
+
 /** One row: a picture, its caption and whatever else is known of it. */
 export interface CaptionRow {
   /** Path of the picture, relative to the table's folder or absolute. */
@@ -39,7 +42,7 @@ export async function readCaptionTable(path: string, columns: CaptionColumns = {
       `${path}: expected a folder of tars or pictures, or a table (${Object.keys(READERS).join(", ")})`,
     );
   }
-  const { rows, columns: present } = await read(path);
+  const { rows, columns: present } = await read(path, columns);
   if (rows.length === 0) throw new InvalidInputError(`${path}: holds no rows`);
   const { image, caption } = chooseColumns(path, present, columns);
   if (read === readDelimited) readNumbers(rows, [image, caption]);
@@ -65,7 +68,7 @@ interface Table {
   columns: ReadonlySet<string>;
 }
 
-const READERS: Record<string, (path: string) => Table | Promise<Table>> = {
+const READERS: Record<string, (path: string, columns: CaptionColumns) => Table | Promise<Table>> = {
   ".csv": readDelimited,
   ".tsv": readDelimited,
   ".jsonl": readJsonLines,
@@ -148,8 +151,15 @@ function readJsonLines(path: string): Table {
   return { rows, columns: new Set(rows.flatMap((row) => [...row.keys()])) };
 }
 
-async function readParquet(path: string): Promise<Table> {
+async function readParquet(path: string, columns: CaptionColumns): Promise<Table> {
   const table = await openParquet(path);
+  chooseColumns(path, new Set(table.columns), columns); // before rows are read in vain
+  // A file of some bytes may hold a billion rows that are all the same.
+  if (table.rows * table.columns.length > MAX_CELLS)
+    throw new InvalidInputError(
+      `${path}: ${table.rows} rows of ${table.columns.length} columns are too many for one table of captions; ` +
+        `split it, at most ${MAX_CELLS} cells are read`,
+    );
   const rows = (await table.read(0, table.rows)).map((record) => parquetRow(record, table));
   return { rows, columns: new Set(table.columns) };
 }

@@ -5,16 +5,28 @@ import { fileURLToPath } from "node:url";
 import { afterAll, describe, expect, it } from "vitest";
 import { InvalidInputError } from "../../../errors.js";
 import { writePythonJson } from "../../../files/python-json.js";
-import { parquetRow } from "./caption-table.js";
+import { parquetRow, readCaptionTable } from "./caption-table.js";
 import { listShards } from "./list-shards.js";
 import { openParquet } from "./parquet-table.js";
 
 const folder = mkdtempSync(join(tmpdir(), "miro-parquet-"));
 afterAll(() => rmSync(folder, { recursive: true, force: true }));
 
+/** One column `image` of 13 million texts that are all the same. */
+const MANY_ROWS = Buffer.from(
+  "UEFSMRUEFRIVEkwVAhUAAAAFAAAAYSBmb3gVABUMFQwsFYD1sgwVEBUGFQYAAAGA9bIMABUCGSxIBnNjaGVtYRUCABUMJQAYBWlt" +
+    "YWdlJQAAFoD1sgwZHBkcJggcFQwZFRAZGAVpbWFnZRUAFoD1sgwWYBZgJjQmCAAAFmAWgPWyDAAAUAAAAFBBUjE=",
+  "base64",
+);
+
 /** Written by tests/reference/record_parquet.py with pyarrow. */
 const fixture = (name: string) => fileURLToPath(new URL(`./fixtures/${name}`, import.meta.url));
 const part = fixture("parquet/train-00000-of-00002.parquet");
+
+/** A number as Thrift writes it: seven bits a byte, the lowest first. */
+function varint(value: number): number[] {
+  return value < 128 ? [value] : [(value % 128) + 128, ...varint(Math.floor(value / 128))];
+}
 
 describe("a damaged Parquet file", () => {
   const damaged = join(folder, "damaged.parquet");
@@ -52,6 +64,15 @@ describe("a damaged Parquet file", () => {
     const footer = whole.subarray(whole.length - 8 - whole.readUInt32LE(whole.length - 8));
     writeFileSync(damaged, Buffer.concat([Buffer.from("PAR1"), footer]));
     await expect(openParquet(damaged)).rejects.toThrow(/column .* lies at bytes \d+ to \d+ of \d+/);
+  });
+
+  it("is refused where two hundred bytes say that they are millions of rows", async () => {
+    writeFileSync(damaged, MANY_ROWS);
+    const columns = { imageColumn: "image", captionColumn: "image" };
+    await expect(readCaptionTable(damaged, columns)).rejects.toThrow(/13000000 rows of 1 columns are too many/);
+    const [rows, more] = [13_000_000, 100_000_000].map((count) => Buffer.from(varint(2 * count)).toString("latin1"));
+    writeFileSync(damaged, MANY_ROWS.toString("latin1").replaceAll(rows!, more!), "latin1");
+    await expect(openParquet(damaged)).rejects.toThrow(/row group 1 has 100000000 rows/);
   });
 
   it("is told from one that cannot be opened", async () => {

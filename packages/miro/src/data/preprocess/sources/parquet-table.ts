@@ -12,6 +12,8 @@ import { InvalidInputError, MiroError, systemReason } from "../../../errors.js";
 
 /** More rows are no table of captions. */
 const MAX_ROWS = 2 ** 31;
+/** Of a row group, whose columns are decoded whole. Writers make them of a million rows, older ones of 64 million. */
+const MAX_GROUP_ROWS = 2 ** 26;
 
 /** A cell as hyparquet gives it: texts as strings, other bytes as Uint8Array, structs as objects. */
 export type ParquetRow = Record<string, unknown>;
@@ -103,7 +105,7 @@ function checkDirectory({ num_rows, row_groups }: FileMetaData, schema: SchemaTr
   let total = 0;
   for (const [i, { num_rows, columns }] of row_groups.entries()) {
     const rows = Number(num_rows);
-    if (!(rows >= 0 && rows <= MAX_ROWS)) throw damaged(`row group ${i + 1} has ${num_rows} rows`);
+    if (!(rows >= 0 && rows <= MAX_GROUP_ROWS)) throw damaged(`row group ${i + 1} has ${num_rows} rows`);
     total += rows;
     for (const { meta_data: column } of columns) {
       if (column === undefined) throw damaged(`row group ${i + 1} has a column without a description`);
