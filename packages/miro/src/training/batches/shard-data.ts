@@ -43,7 +43,7 @@ export const shardDataSchema = z.strictObject({
   ),
   uncondEmbedding: setting(
     z.string().min(1).optional(),
-    "text states of the empty prompt, an .npy file (tokens, label_dim) or (1, tokens, label_dim); by default the text encoder's, where one is named",
+    "text states of the empty prompt, an .npy file (tokens, label_dim), (1, tokens, label_dim) or (label_dim); by default the text encoder's, where one is named",
   ),
   textEncoder: setting(
     z.string().min(1).nullable().optional(),
@@ -66,4 +66,19 @@ export type ShardData = z.output<typeof shardDataSchema>;
 /** The metadata field of each of the network's rewards. */
 export function scoreColumnsOf({ scoreColumns }: ShardData, coherenceKeys: readonly string[]): readonly string[] {
   return scoreColumns ?? coherenceKeys;
+}
+
+/** How the shards in `root` are read for validation: all of their samples, with their own captions, in their order. */
+export function validationData(data: ShardData, root: string | string[]): ShardData {
+  const { uncondEmbedding: _u, textEncoder: _t, autoencoder: _a, weights: _w, ...read } = data;
+  return {
+    ...read,
+    root,
+    syntheticEmbeddingProb: 0,
+    binCoherence: false,
+    sampler: "sequential",
+    minImageSize: 0,
+    clipFilterThreshold: 0,
+    aestheticThreshold: 0,
+  };
 }

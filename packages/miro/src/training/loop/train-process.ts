@@ -41,7 +41,7 @@ import { continuePublished, PublishedCheckpoint } from "../state/published-check
 import { replaceFolder } from "../state/replace-folder.js";
 import type { RunLock } from "../state/run-lock.js";
 import { createAverages, createCapture, createOptimizer, peakFlops } from "./assemble.js";
-import { WarmupCosine } from "./lr-schedule.js";
+import { risingAgain, scheduleOf, WarmupCosine } from "./lr-schedule.js";
 import { createLoss, createNetworks, startFrom } from "./model.js";
 import { openBatches, openValidation } from "./open-data.js";
 import { noteData, openRunFolder, withRunLock } from "./run-folder.js";
@@ -110,7 +110,9 @@ async function trainAlone(
       source.constants?.uncondEmbedding ?? zeros([1, network.config.labelDim], { device }),
     );
     const optimizer = createOptimizer(recipe, network, preconditioning);
-    const { totalSteps = settings.maxSteps, ...warmupCosine } = recipe.lrScheduler;
+    const schedule = scheduleOf(recipe);
+    const rising = risingAgain(schedule, settings.maxSteps);
+    if (first && rising !== null) warn(`lr_scheduler.total_steps ${rising}`);
 
     replicas = threads > 1 ? new Replicas(recipe, threads, { network, preconditioning, loss }) : null;
     samples = first
@@ -141,7 +143,7 @@ async function trainAlone(
             : null,
         loss,
         optimizer,
-        schedule: new WarmupCosine(optimizer, { ...warmupCosine, totalSteps }),
+        schedule: new WarmupCosine(optimizer, schedule),
         source,
         capture: createCapture(recipe, warn),
         replicas,

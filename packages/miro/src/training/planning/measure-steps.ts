@@ -8,7 +8,7 @@ import { parseRinConfig } from "../../networks/config.js";
 import { RandomBatches } from "../batches/batches.js";
 import { sourceOf } from "../batches/sources.js";
 import { createAverages, createCapture, createOptimizer } from "../loop/assemble.js";
-import { WarmupCosine } from "../loop/lr-schedule.js";
+import { scheduleOf, WarmupCosine } from "../loop/lr-schedule.js";
 import { createLoss, createNetworks } from "../loop/model.js";
 import { Replicas } from "../loop/thread-replicas.js";
 import { Trainer } from "../loop/trainer.js";
@@ -46,7 +46,6 @@ export async function measureSteps(
   const uncondEmbedding = zeros([1, config.labelDim], { device: settings.device });
   const loss = createLoss(recipe, uncondEmbedding);
   const optimizer = createOptimizer(recipe, network, preconditioning);
-  const { totalSteps = settings.maxSteps, ...warmupCosine } = recipe.lrScheduler;
   const replicas =
     (settings.replicas ?? 1) > 1 ? new Replicas(recipe, settings.replicas!, { network, preconditioning, loss }) : null;
   const enough = new AbortController();
@@ -61,7 +60,7 @@ export async function measureSteps(
         scaler: settings.precision === "16-mixed" ? new GradScaler({ initScale: settings.lossScale.init }) : null,
         loss,
         optimizer,
-        schedule: new WarmupCosine(optimizer, { ...warmupCosine, totalSteps }),
+        schedule: new WarmupCosine(optimizer, scheduleOf(recipe)),
         source: new RandomBatches({
           seed: recipe.seed,
           batchSize: settings.batchSize,
