@@ -1,7 +1,8 @@
 /** The empty prompt, which takes the place of dropped texts. */
-import { isFloatingPoint, noGrad, scope, type Tensor } from "@miro-t2i/torch";
+import { noGrad, scope, type Tensor } from "@miro-t2i/torch";
 import { readNpy } from "@miro-t2i/torch/io";
 import { InvalidInputError } from "../../errors.js";
+import { uncondStates } from "../../pipeline/loading/checkpoint.js";
 import type { T5Encoder } from "../../text/t5.js";
 import type { Tokenizer } from "../../text/tokenizer.js";
 
@@ -24,15 +25,7 @@ export function encodedEmptyPrompt(
  */
 export function storedEmptyPrompt(path: string, width: number): Tensor {
   return scope(() => {
-    const stored = readNpy(path);
-    const rows = stored.ndim === 1 ? stored.unsqueeze(0) : stored;
-    const states = rows.ndim === 3 && rows.size(0) === 1 ? rows.select(0, 0) : rows;
-    const fault = (expected: string, found: string) =>
-      new InvalidInputError(`data.uncond_embedding: ${path}: expected ${expected}, found ${found}`);
-    if (states.ndim !== 2 || states.size(0) === 0 || states.size(1) !== width)
-      throw fault(`the shape (tokens, ${width})`, `(${stored.shape.join(", ")})`);
-    if (!isFloatingPoint(states.dtype)) throw fault("floating values", states.dtype);
-    if (!states.isfinite().all().item()) throw fault("finite values", "some that are not");
-    return states.float().contiguous().keep();
+    const fail = (problem: string) => new InvalidInputError(`data.uncond_embedding: ${path}: ${problem}`);
+    return uncondStates(readNpy(path), width, fail).contiguous().keep();
   });
 }

@@ -35,7 +35,7 @@ import {
   type TrainingCheckpoint,
 } from "../state/checkpoint.js";
 import { CheckpointWriter } from "../state/checkpoint-writer.js";
-import { writeConstants } from "../state/data-constants.js";
+import { constantsOf, writeConstants } from "../state/data-constants.js";
 import { exportRelease, modelTexts } from "../state/export.js";
 import { continuePublished, PublishedCheckpoint } from "../state/published-checkpoint.js";
 import { replaceFolder } from "../state/replace-folder.js";
@@ -95,7 +95,8 @@ async function trainAlone(
   try {
     await group.agree("the data", source.identity ?? "");
     if (first) noteData(join(output, "data.json"), source, { step: newest?.step ?? 0, allowChanges, onMessage });
-    if (first && source.constants) writeConstants(output, source.constants);
+    const known = constantsOf(source);
+    if (first && known !== null) writeConstants(output, known);
     validation = await group.firstRankFirst(() => openValidation(recipe, source, group, { signal, onMessage }));
     manualSeed(streamSeed(recipe.seed, "initialWeights")); // initial weights
     const { network, preconditioning } = createNetworks(recipe);
