@@ -25,7 +25,7 @@ describe("bootstrap intervals", () => {
     });
   });
 
-  it("leave out what is missing, and have nothing to say of nothing", () => {
+  it("leave out what is missing, and have nothing to say of nothing and of one alone", () => {
     const [gaps, none] = bootstrapIntervals([
       [0.5, null, 0.5, null],
       [null, null, null, null],
@@ -33,6 +33,7 @@ describe("bootstrap intervals", () => {
     expect(gaps).toEqual([0.5, 0.5]);
     expect(none).toBeNull();
     expect(bootstrapIntervals([[]])).toEqual([null]);
-    expect(bootstrapIntervals([[7]])).toEqual([[7, 7]]);
+    expect(bootstrapIntervals([[7]])).toEqual([null]);
+    expect(bootstrapIntervals([[7, null, null]])).toEqual([null]);
   });
 });

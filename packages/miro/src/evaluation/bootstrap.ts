@@ -14,7 +14,7 @@ export type Interval = [low: number, high: number];
 /**
  * The intervals of the means of several values of the same units; all see the same drawings.
  * @param columns the values of the units, column by column; null: the unit has none
- * @returns null for a column without values
+ * @returns null for a column with fewer than two values: of one unit nothing tells how another would differ
  */
 export function bootstrapIntervals(columns: readonly (readonly (number | null)[])[]): (Interval | null)[] {
   checkList("columns", columns, "a list of columns of numbers", Array.isArray);
@@ -33,8 +33,8 @@ export function bootstrapIntervals(columns: readonly (readonly (number | null)[]
       if (count > 0) means[c]!.push(sum / count);
     });
   }
-  return means.map((list) => {
-    if (list.length === 0) return null;
+  return means.map((list, c) => {
+    if (columns[c]!.filter((value) => value !== null).length < 2) return null;
     list.sort((a, b) => a - b);
     const at = (share: number) => list[Math.round(share * (list.length - 1))]!;
     return [at(0.025), at(0.975)];

@@ -10,6 +10,7 @@ import { defaultNormalization } from "../autoencoder/normalization.js";
 import { InvalidInputError, MiroError } from "../errors.js";
 import { message, option } from "../message.js";
 import { precondConfigToJson, rinConfigToJson } from "../networks/config.js";
+import { uncondStates } from "../pipeline/loading/checkpoint.js";
 import { DEFAULT_TEXT_ENCODER, DEFAULT_VAE } from "../pipeline/loading/parts.js";
 import { type ReleaseConfig, readReleaseConfig, sdxlSettings } from "../pipeline/loading/release-config.js";
 import { PublishedCheckpoint } from "../training/state/published-checkpoint.js";
@@ -130,12 +131,8 @@ function uncondOf(path: string, checkpoint: PublishedCheckpoint, width: number, 
       message`${path}: holds no text states of the empty prompt; name a file with them with ${option("uncondEmbedding", "uncond_embedding.npy")}: the published checkpoints have it`,
     );
   return scope(() => {
-    const states = file === undefined ? read(stored!, "float32") : readNpy(file).float();
-    const rows = states.view(-1, states.size(-1));
-    if (rows.size(1) !== width)
-      throw new InvalidInputError(
-        `${file ?? path}: the empty prompt's text states are ${rows.size(1)} wide, the network reads ${width}`,
-      );
-    return rows.clone();
+    const fail = (problem: string) =>
+      new InvalidInputError(`${file ?? path}: text states of the empty prompt: ${problem}`);
+    return uncondStates(file === undefined ? read(stored!, "float32") : readNpy(file), width, fail).clone();
   });
 }

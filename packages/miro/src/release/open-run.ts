@@ -1,11 +1,13 @@
 /** Runs of `miro train` as what a release is made from: the EMA weights of one of their checkpoints. */
 import { existsSync, readdirSync } from "node:fs";
 import { join } from "node:path";
+import { scope } from "@miro-t2i/torch";
 import { readNpy, SafetensorsFile } from "@miro-t2i/torch/io";
 import { InvalidInputError } from "../errors.js";
 import { readJson } from "../files/whole-files.js";
 import { message, option } from "../message.js";
 import { parseRinConfig } from "../networks/config.js";
+import { uncondStates } from "../pipeline/loading/checkpoint.js";
 import { openStored, type StoredCheckpoint } from "../pipeline/loading/run-checkpoint.js";
 import { readModelDescription } from "../pipeline/loading/run-model.js";
 import { sourceOf } from "../training/batches/sources.js";
@@ -55,7 +57,8 @@ function openCheckpoint(
     const chosen = emaFiles(path, recipe, ema);
     const own = files.get("network.safetensors")!;
     const averaged = chosen.file === null ? own : files.get(chosen.file)!;
-    const constants = constantsOf(run, uncondEmbedding);
+    const network = parseRinConfig(recipe.network);
+    const constants = constantsOf(run, network.labelDim, uncondEmbedding);
     const weights = new Map<string, Weight>();
     // An average's names have no prefix; the network's own have it, beside the preconditioning's.
     for (const key of averaged.keys())
@@ -66,7 +69,6 @@ function openCheckpoint(
       weights.set(`${module}.scale`, constants.normalization.scale);
       weights.set(`${module}.bias`, constants.normalization.bias);
     }
-    const network = parseRinConfig(recipe.network);
     const facts = sourceOf(recipe.data).facts(recipe.data, network);
     // Names in a recipe are of the folder that it was trained in.
     const { textEncoder = facts.textEncoder, vae: autoencoder = facts.autoencoder } = readModelDescription(path) ?? {};
@@ -90,16 +92,23 @@ function openCheckpoint(
   }
 }
 
-function constantsOf(run: string, uncondEmbedding: string | undefined) {
+function constantsOf(run: string, width: number, uncondEmbedding: string | undefined) {
+  const statesIn = (file: string) =>
+    scope(() => uncondStates(readNpy(file), width, (problem) => new InvalidInputError(`${file}: ${problem}`)).keep());
   const constants = readConstants(run);
-  if (constants !== null && uncondEmbedding === undefined) return constants;
-  if (constants !== null) return { ...constants, uncondEmbedding: readNpy(uncondEmbedding!) };
+  if (constants !== null) {
+    const states = uncondEmbedding === undefined ? constants.uncondEmbedding : statesIn(uncondEmbedding);
+    if (states !== null) return { ...constants, uncondEmbedding: states };
+    throw new InvalidInputError(
+      message`${run}: knows no text states of the empty prompt; name a file with them with ${option("uncondEmbedding", "uncond_embedding.npy")}, or resume the run with data.text_encoder or data.uncond_embedding`,
+    );
+  }
   const exported = join(run, "export", "model.safetensors");
   if (existsSync(exported)) {
     using file = SafetensorsFile.open(exported);
     return {
       normalization: { scale: file.get("postprocessing.scale"), bias: file.get("postprocessing.bias") },
-      uncondEmbedding: readNpy(uncondEmbedding ?? join(run, "export", "uncond_embedding.npy")),
+      uncondEmbedding: statesIn(uncondEmbedding ?? join(run, "export", "uncond_embedding.npy")),
     };
   }
   throw new InvalidInputError(

@@ -13,7 +13,7 @@ import type { BinEdges } from "./bin-cache.js";
 import { binValue, nominalBins } from "./bins.js";
 import { binOptions, binsOf } from "./bins-of.js";
 import { canBeSynthetic, drawsSynthetic, syntheticName } from "./caption-source.js";
-import { hasFilter } from "./filters.js";
+import { type FilterOptions, hasFilter } from "./filters.js";
 import { type OpenHooks, openShards, rootsOf } from "./open-shards.js";
 import { orderOf } from "./order-of.js";
 import { passesIn } from "./size-cache.js";
@@ -68,13 +68,10 @@ export class TrainingSet {
     const roots = rootsOf(options);
     const shards = await openShards(roots, options, hooks);
     try {
-      const selection = shards.select({
-        members: requiredMembers(options),
-        where: filterOf(options),
-      });
+      const selection = selectSamples(shards, options);
       if (selection.length === 0)
         throw new InvalidInputError(
-          `${roots.join(", ")}: none of the ${shards.length} samples passes the filters (min_image_size ${options.minImageSize}, clip_filter_threshold ${options.clipFilterThreshold}, aesthetic_threshold ${options.aestheticThreshold})`,
+          `${roots.join(", ")}: none of the ${shards.length} samples passes the filters (${filterWords(options)})`,
         );
       const bins =
         options.binCoherence && scores.length > 0 ? (await binsOf(shards, { ...options, scores }, hooks)).edges : null;
@@ -130,12 +127,29 @@ export class TrainingSet {
   }
 }
 
-function requiredMembers(options: TrainingSetOptions): string[] {
+/** What decides which samples a training sees. */
+export type SelectingOptions = FilterOptions &
+  Pick<
+    TrainingSetOptions,
+    "vaeEmbeddingNameMean" | "vaeEmbeddingNameStd" | "textEmbeddingName" | "requirePictureAndCaption"
+  >;
+
+/**
+ * The samples that a training sees: those with latents and text states that pass the filters.
+ * @throws ShardError where more of them lack a member than the policy of the shards allows
+ */
+export function selectSamples(shards: ShardSet, options: SelectingOptions): Selection {
   const { vaeEmbeddingNameMean: mean, vaeEmbeddingNameStd: std } = options;
-  return [`${mean}.npy`, ...(std === null ? [] : [`${std}.npy`]), textMember(options, false)];
+  const members = [`${mean}.npy`, ...(std === null ? [] : [`${std}.npy`]), textMember(options, false)];
+  return shards.select({ members, where: filterOf(options) });
 }
 
-function filterOf(options: TrainingSetOptions): ((table: ShardTable, sample: number) => boolean) | undefined {
+/** The filters with their values, as a recipe names them. */
+export function filterWords({ minImageSize, clipFilterThreshold, aestheticThreshold }: FilterOptions): string {
+  return `min_image_size ${minImageSize}, clip_filter_threshold ${clipFilterThreshold}, aesthetic_threshold ${aestheticThreshold}`;
+}
+
+function filterOf(options: SelectingOptions): ((table: ShardTable, sample: number) => boolean) | undefined {
   if (!hasFilter(options) && !options.requirePictureAndCaption) return undefined;
   return (table, i) => {
     if (

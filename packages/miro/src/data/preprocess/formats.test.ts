@@ -113,6 +113,23 @@ describe("synthetic captions", () => {
     expect(rows.get("c")).toEqual({ short: "s", long: "l" });
   });
 
+  it("are found by the whole key first, and with the dots that keys of pictures in folders lack", async () => {
+    const table = write(
+      "d.png\tbase\tbase\nsub/d.png\twhole\twhole\nat 10.11.png\ts\tdotted\nx/a.b.png\ts\tdeep\n" +
+        "p.q.png\ts\tdotted\np_q.png\ts\texact\n",
+    );
+    const rows = await table.forKeys(["sub/d", "other/d", "at 10_11", "y/at 10_11", "x/a_b", "z/a_b", "p_q"]);
+    const long = Object.fromEntries([...rows].map(([key, row]) => [key, row !== "ambiguous" && row.long]));
+    expect(long).toEqual({
+      "sub/d": "whole",
+      "other/d": "base",
+      "at 10_11": "dotted",
+      "y/at 10_11": "dotted",
+      "x/a_b": "deep",
+      p_q: "exact",
+    });
+  });
+
   it("are ambiguous where rows of one name differ, and refused without a tab", async () => {
     const rows = await write("a.jpg\ts\tl\nb.jpg\ts\tl\na.png\ts\tother\nb.jpg\ts\tl\n").forKeys(["a", "b"]);
     expect(rows.get("a")).toBe("ambiguous");

@@ -360,6 +360,29 @@ describe("captions", () => {
     });
   });
 
+  it("that a table lacks are told, as a warning where it has none at all, also of shards that are finished", async () => {
+    const where = places();
+    const tsv = join(folder, "few.tsv");
+    const told = async (rows: string) => {
+      writeFileSync(tsv, rows);
+      const said: string[][] = [];
+      for (const overwrite of [true, false]) {
+        const messages: string[] = [];
+        const onMessage = (message: string) => messages.push(message);
+        await run(where, { stage: "rewards", shards: ["b"], syntheticCaptions: tsv, overwrite, onMessage });
+        said.push(messages.filter((message) => message.includes(tsv)));
+      }
+      expect(said[1]).toEqual(said[0]);
+      return said[0];
+    };
+    const few = await told("000.jpg\tshort\tlong\n");
+    const all = readScores(join(where.csvDir, "b_scores.csv")).size;
+    expect(few).toEqual([`${tsv}: has no row for ${all - 1} samples, left without a synthetic caption`]);
+    expect(await told("elsewhere.jpg\tshort\tlong\n")).toEqual([
+      `warning: ${tsv}: has no row for ${all} samples, left without a synthetic caption; its first column names the files of samples`,
+    ]);
+  });
+
   it("that change take their scores with them: none stays beside another text", async () => {
     const where = places();
     const tsv = join(folder, "changing.tsv");

@@ -52,7 +52,7 @@ import {
 } from "./options.js";
 import { gapName, judgedText, scoreShard } from "./score-stage.js";
 import { readScores, type ScoreTable } from "./scores-csv.js";
-import { type ShardReport, scoresPath, UNTURNED, type Workplace } from "./shard-work.js";
+import { type ShardReport, scoresPath, UNTURNED, WITHOUT_SYNTHETIC, type Workplace } from "./shard-work.js";
 import { listShards } from "./sources/list-shards.js";
 import type { Skipped, SourceShard } from "./sources/raw-sample.js";
 import { loadStageScorers, scorerSettings, stageScorers } from "./stage-scorers.js";
@@ -106,6 +106,7 @@ export async function preprocess(given: PreprocessOptions): Promise<PreprocessRe
   const counts = { done: 0, skipped: 0, locked: 0, failed: 0 };
   for (const { status } of reports) counts[status]++;
   tellUnturned(options, reports);
+  tellWithoutSynthetic(options, reports);
   return { shards: reports, counts, seconds: Math.round(performance.now() - started) / 1000 };
 }
 
@@ -145,6 +146,19 @@ function tellUnturned(options: ResolvedOptions, reports: readonly ShardReport[])
     options,
     message`warning: ${options.src}: ${count} ${what} taken as stored, as in the published data; phones store photographs so: ${option("exifOrientation", true)} turns them as viewers do`,
   );
+}
+
+/** Says how many samples the table of synthetic captions has no row for: its names may be others than theirs. */
+function tellWithoutSynthetic(
+  { syntheticCaptions: table, onMessage }: ResolvedOptions,
+  reports: readonly ShardReport[],
+) {
+  const ofStage = reports.filter(({ stage }) => stage === reports[0]!.stage);
+  const without = ofStage.reduce((sum, { withoutSynthetic = 0 }) => sum + withoutSynthetic, 0);
+  if (table === undefined || without === 0) return;
+  const written = ofStage.reduce((sum, report) => sum + report.written, 0);
+  const found = `${table}: has no row for ${without === 1 ? "1 sample" : `${without} samples`}, left without a synthetic caption`;
+  onMessage?.(without < written ? found : `warning: ${found}; its first column names the files of samples`);
 }
 
 async function prepare(options: ResolvedOptions): Promise<Prepared> {
@@ -287,11 +301,13 @@ function isScored(manifest: Manifest, plan: Plan, path: string, specs: readonly 
 function finished(report: ShardReport, { samples, details, seconds }: Manifest): void {
   report.status = "skipped";
   report.message = "finished already";
-  Object.assign(report, { ...samples!, ...unturnedOf(details), seconds });
+  Object.assign(report, { ...samples!, ...toldOf(details), seconds });
 }
 
-function unturnedOf(details: Readonly<Record<string, number>>): { unturned?: number } {
-  return details[UNTURNED] === undefined ? {} : { unturned: details[UNTURNED] };
+/** What of a manifest's details a report has. */
+function toldOf(details: Readonly<Record<string, number>>): Pick<ShardReport, "unturned" | "withoutSynthetic"> {
+  const { [UNTURNED]: unturned, [WITHOUT_SYNTHETIC]: withoutSynthetic } = details;
+  return { ...(unturned !== undefined && { unturned }), ...(withoutSynthetic !== undefined && { withoutSynthetic }) };
 }
 
 /** Ends a shard: the report of what was left out first, the manifest last. */
@@ -305,7 +321,7 @@ function close(
     ...outcome,
     output: { ...outcome.output!, file: basename(outcome.output!.file) },
   });
-  Object.assign(report, { ...outcome.samples!, ...unturnedOf(outcome.details), seconds: outcome.seconds });
+  Object.assign(report, { ...outcome.samples!, ...toldOf(outcome.details), seconds: outcome.seconds });
 }
 
 /** Works on one shard after another, each under its lock. */

@@ -36,6 +36,8 @@ export interface ShardReport {
   skipped: Record<string, number>;
   /** Pictures whose EXIF orientation was not followed, where there are some. */
   unturned?: number;
+  /** Samples without a synthetic caption. */
+  withoutSynthetic?: number;
   seconds: Record<string, number>;
   /** Why it failed, or why nothing was done. */
   message?: string;
@@ -57,6 +59,9 @@ export interface Workplace {
 export function scoresPath(csvDir: string, { stem }: Pick<SourceShard, "stem">): string {
   return join(csvDir, `${stem}_scores.csv`);
 }
+
+/** Name of the manifest's count of samples without a synthetic caption. */
+export const WITHOUT_SYNTHETIC = "syntheticFrom.none";
 
 /** Name of the manifest's count of pictures whose EXIF orientation was not followed. */
 export const UNTURNED = "unturnedPictures";

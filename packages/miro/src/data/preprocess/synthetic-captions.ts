@@ -2,9 +2,9 @@
  * Synthetic captions: which texts a sample has besides its original one, and where they come from.
  *
  * A table (tab-separated, no header: file name, short caption, long caption) is read as it stands: no quotes, no types,
- * no words that mean "missing". A file name loses its last extension; it is looked up by the last component of a
- * sample's key. Where no table is given, the fields `synthetic_caption` (long), `short_synthetic_caption` and `caption`
- * of the sample's JSON are taken.
+ * no words that mean "missing". A file name loses its last extension; it is looked up by a sample's key, or the
+ * last component of it. Where no table is given, the fields `synthetic_caption` (long), `short_synthetic_caption` and
+ * `caption` of the sample's JSON are taken.
  */
 import { statSync } from "node:fs";
 import { InvalidInputError, MiroError, systemReason } from "../../errors.js";
@@ -29,7 +29,7 @@ export type TableEntry = SyntheticCaptions | "ambiguous";
 const MAX_KEPT_BYTES = 256 * 2 ** 20;
 
 export class SyntheticTable {
-  #all: Promise<Map<string, TableEntry>> | null = null;
+  #all: Promise<Rows> | null = null;
   readonly #isSmall: boolean;
 
   private constructor(
@@ -58,19 +58,21 @@ export class SyntheticTable {
 
   /** The rows of the given sample keys, by key. @throws InvalidInputError naming the line that has no two columns */
   async forKeys(keys: Iterable<string>): Promise<Map<string, TableEntry>> {
-    const names = new Map([...keys].map((key) => [key, tableName(key)]));
+    const names = new Map([...keys].map((key) => [key, [key, key.slice(key.lastIndexOf("/") + 1)]]));
     if (this.#isSmall) this.#all ??= this.#read(null);
-    const rows = await (this.#all ?? this.#read(new Set(names.values())));
+    const { exact, dotted } = await (this.#all ?? this.#read(new Set([...names.values()].flat())));
     const found = new Map<string, TableEntry>();
-    for (const [key, name] of names) {
-      const row = rows.get(name);
-      if (row !== undefined) found.set(key, row);
-    }
+    for (const [key, own] of names)
+      for (const rows of [exact, dotted])
+        for (const name of own) {
+          const row = rows.get(name);
+          if (row !== undefined && !found.has(key)) found.set(key, row);
+        }
     return found;
   }
 
-  async #read(wanted: ReadonlySet<string> | null): Promise<Map<string, TableEntry>> {
-    const rows = new Map<string, TableEntry>();
+  async #read(wanted: ReadonlySet<string> | null): Promise<Rows> {
+    const rows: Rows = { exact: new Map(), dotted: new Map() };
     for await (const { text, number } of readLines(this.path)) {
       if (text === "") continue;
       const cells = text.split("\t");
@@ -78,20 +80,26 @@ export class SyntheticTable {
         throw new InvalidInputError(`${this.path}:${number}: expected a file name and captions, separated by tabs`);
       }
       const name = withoutExtension(cells[0]!);
-      if (wanted !== null && !wanted.has(name)) continue;
       const row = { short: cells[1]!, long: cells.at(-1)! };
-      const earlier = rows.get(name);
-      const same =
-        earlier === undefined || (earlier !== "ambiguous" && earlier.short === row.short && earlier.long === row.long);
-      rows.set(name, same ? row : "ambiguous");
+      if (wanted === null || wanted.has(name)) addRow(rows.exact, name, row);
+      const key = name.replaceAll(".", "_");
+      if (key !== name && (wanted === null || wanted.has(key))) addRow(rows.dotted, key, row);
     }
     return rows;
   }
 }
 
-/** The name under which a table has a sample. */
-function tableName(key: string): string {
-  return withoutExtension(key.slice(key.lastIndexOf("/") + 1));
+/** Rows by their names. In keys of pictures in folders dots are `_`; so they are in the names of `dotted`. */
+interface Rows {
+  exact: Map<string, TableEntry>;
+  dotted: Map<string, TableEntry>;
+}
+
+function addRow(rows: Map<string, TableEntry>, name: string, row: SyntheticCaptions): void {
+  const earlier = rows.get(name);
+  const same =
+    earlier === undefined || (earlier !== "ambiguous" && earlier.short === row.short && earlier.long === row.long);
+  rows.set(name, same ? row : "ambiguous");
 }
 
 /** A path without the last extension of its last component; a leading dot begins none. */

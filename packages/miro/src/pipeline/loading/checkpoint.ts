@@ -295,17 +295,24 @@ function checkSize(path: string, { network, settings }: ReleaseConfig): void {
 /** (d,) or (n, d), any floating dtype → (n, d) float32. */
 function loadUncondEmbedding(files: CheckpointFiles, device: string): Tensor {
   const { uncondPath: path, config } = files;
-  const width = config.network.labelDim;
   return scope(() => {
-    const stored = files.readUncondEmbedding();
-    const rows = stored.ndim === 1 ? stored.unsqueeze(0) : stored;
-    if (rows.ndim !== 2 || rows.size(1) !== width || rows.size(0) === 0) {
-      throw new MiroError(`${path}: expected shape (${width},) or (n, ${width}), found (${stored.shape.join(", ")})`);
-    }
-    if (!isFloatingPoint(rows.dtype)) throw new MiroError(`${path}: expected floating values, found ${rows.dtype}`);
-    if (!rows.isfinite().all().item()) throw new MiroError(`${path}: holds values that are not finite`);
-    return rows.to({ device, dtype: "float32" }).clone();
+    const fail = (problem: string) => new MiroError(`${path}: ${problem}`);
+    return uncondStates(files.readUncondEmbedding(), config.network.labelDim, fail).to({ device }).clone();
   });
+}
+
+/**
+ * Text states of the empty prompt, (n, width) float32, of an array in any of the shapes that files have.
+ * @param fail makes the error of what is wrong with them
+ */
+export function uncondStates(stored: Tensor, width: number, fail: (problem: string) => Error): Tensor {
+  const rows = stored.ndim === 1 ? stored.unsqueeze(0) : stored;
+  const states = rows.ndim === 3 && rows.size(0) === 1 ? rows.select(0, 0) : rows;
+  if (states.ndim !== 2 || states.size(1) !== width || states.size(0) === 0)
+    throw fail(`expected shape (${width},) or (n, ${width}), found (${stored.shape.join(", ")})`);
+  if (!isFloatingPoint(states.dtype)) throw fail(`expected floating values, found ${states.dtype}`);
+  if (!states.isfinite().all().item()) throw fail("holds values that are not finite");
+  return states.float();
 }
 
 /** Why a checkpoint's file is not there, with the variants that are. */

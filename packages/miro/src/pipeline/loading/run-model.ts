@@ -7,7 +7,8 @@
  *   text_encoder    folder or repository of the frozen text encoder, where the recipe names one
  *   vae             the same of the autoencoder
  *
- * The run's own folder has `constants.safetensors`: the normalization of its latents and the empty prompt.
+ * The run's own folder has `constants.safetensors`: the normalization of its latents, and the empty prompt where it is
+ * known.
  */
 import { existsSync } from "node:fs";
 import { basename, join, resolve } from "node:path";
@@ -112,7 +113,10 @@ export function openRunModel(path: string, options: OpenStoredOptions = {}): Run
         tensors: tensorsOf(average, own, constants),
         weights: new Map(names.map((name) => [name, sums?.get(name) ?? null])),
         uncondPath: constants.path,
-        readUncondEmbedding: () => constants.get("uncond_embedding"),
+        readUncondEmbedding: () => {
+          if (!constants.keys().includes("uncond_embedding")) throw noEmptyPrompt(run);
+          return constants.get("uncond_embedding");
+        },
         [Symbol.dispose]: close,
       };
     } catch (error) {
@@ -146,7 +150,13 @@ function noModel(checkpoint: string): MiroError {
 
 function noConstants(run: string): MiroError {
   return new InvalidInputError(
-    message`${run}: stores no ${CONSTANTS_FILE}, which holds the text states of the empty prompt: its data are made up, or it named neither data.text_encoder nor data.uncond_embedding; ${option("resume", true)} of miro train with one of them stores it`,
+    message`${run}: stores no ${CONSTANTS_FILE}, which holds what a model must know of its data: they were made up, or an early version wrote the run, and then ${option("resume", true)} of miro train stores it`,
+  );
+}
+
+function noEmptyPrompt(run: string): MiroError {
+  return new InvalidInputError(
+    message`${run}: knows no text states of the empty prompt, as its recipe names neither data.text_encoder nor data.uncond_embedding; ${option("resume", true)} of miro train with one of them stores them`,
   );
 }
 

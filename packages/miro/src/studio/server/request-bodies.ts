@@ -11,7 +11,7 @@ export interface Form {
 }
 
 /** A body that is too large. */
-class TooLarge extends MiroError {
+export class TooLarge extends MiroError {
   readonly statusCode = 413;
 }
 

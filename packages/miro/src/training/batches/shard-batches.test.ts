@@ -323,12 +323,14 @@ describe("batches from shards", () => {
     );
     await refused({ coherence_keys: ["beauty_score"] }, /beauty_score: no bins can be made, no sample has one/);
     // one sample has no size
-    await expect(open({ min_image_size: 5000 }, 2)).rejects.toThrow(/batchSize: expected at most 1,/);
+    await expect(open({ min_image_size: 5000 }, 2)).rejects.toThrow(/^trainer\.batch_size: expected at most 1,/);
     await expect(open({ min_image_size: 5000, root: roots[1] }, 2)).rejects.toThrow(
       /none of the 8 samples passes the filters/,
     );
     await expect(open({ root: join(published.path, "none") }, 2)).rejects.toThrow(/none: no such file or directory/);
-    await expect(open({}, 33)).rejects.toThrow(/batchSize: expected at most 31/);
+    await expect(open({}, 33)).rejects.toThrow(
+      /^trainer\.batch_size: expected at most 31, .* that pass the filters \(received 33\)/,
+    );
   });
 
   it("replace samples of a shard that went bad and say so; by policy they end", async () => {
@@ -506,6 +508,7 @@ describe("a recipe of shards", () => {
       /data\.coherence_scores: lacks aesthetic_score, .* of network\.coherence_keys/,
     );
     refuses({}, { cond_drop_rate: 0.1 }, /data\.uncond_embedding: dropping texts .* needs the empty prompt/);
+    refuses({ root: ["a", "b"], weights: [1] }, {}, /data\.weights: expected a number for each of the 2 of data\.root/);
     refuses({ vae_embedding_name_std: null }, {}, /data\.vae_sample: expected false/);
     refuses(
       { bin_strategy: "refined_quantile", num_bins: 4, refine_last_n_bins: 4 },

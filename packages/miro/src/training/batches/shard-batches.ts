@@ -9,7 +9,6 @@
 import { createHash } from "node:crypto";
 import { basename, dirname, join } from "node:path";
 import { scope, type Tensor, tensor } from "@miro-t2i/torch";
-import { readNpy } from "@miro-t2i/torch/io";
 import { defaultNormalization, type LatentNormalization, normalize } from "../../autoencoder/normalization.js";
 import { latentNoise, sampleLatents } from "../../data/dataset/latents.js";
 import type { OpenHooks } from "../../data/dataset/open-shards.js";
@@ -27,7 +26,7 @@ import { T5Encoder } from "../../text/t5.js";
 import { Tokenizer } from "../../text/tokenizer.js";
 import type { Rows } from "./batch-slices.js";
 import type { BatchSource, DataConstants, FrozenModels } from "./batches.js";
-import { encodedEmptyPrompt } from "./empty-prompt.js";
+import { encodedEmptyPrompt, storedEmptyPrompt } from "./empty-prompt.js";
 import { normalizationOf } from "./latent-statistics.js";
 import { type ShardData, scoreColumnsOf } from "./shard-data.js";
 import { rootsOf } from "./shard-roots.js";
@@ -97,7 +96,10 @@ export class ShardBatches implements BatchSource {
     );
     try {
       checkFit(set, options);
-      stepPosition(0, batchSize, set.length);
+      if (set.length < batchSize)
+        throw new InvalidInputError(
+          `trainer.batch_size: expected at most ${set.length}, the samples of ${rootsOf(data).join(", ")} that pass the filters (received ${batchSize})`,
+        );
       const normalization = await normalizationFor(set, options);
       const text = await textModels(options);
       const given = uncondFrom(options);
@@ -266,15 +268,7 @@ function keep(normalization: LatentNormalization): LatentNormalization {
 function uncondFrom({ data, network, device }: ShardBatchesOptions): Tensor | undefined {
   const { uncondEmbedding: path } = data;
   if (path === undefined) return undefined;
-  return scope(() => {
-    const stored = readNpy(path).float();
-    const states = stored.ndim === 3 && stored.size(0) === 1 ? stored.select(0, 0) : stored;
-    if (states.ndim !== 2 || states.size(1) !== network.labelDim)
-      throw new InvalidInputError(
-        `data.uncond_embedding: ${path}: expected the shape (tokens, ${network.labelDim}), found (${stored.shape.join(", ")})`,
-      );
-    return states.to({ device }).contiguous().keep();
-  });
+  return scope(() => storedEmptyPrompt(path, network.labelDim).to({ device }).keep());
 }
 
 /**

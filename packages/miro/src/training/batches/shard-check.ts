@@ -8,6 +8,8 @@ import { join } from "node:path";
 import { keptBins } from "../../data/dataset/bins-of.js";
 import { syntheticName } from "../../data/dataset/caption-source.js";
 import { foundFields } from "../../data/dataset/numeric-fields.js";
+import { openShards } from "../../data/dataset/open-shards.js";
+import { filterWords, selectSamples } from "../../data/dataset/training-set.js";
 import { textMember } from "../../data/dataset/training-set-options.js";
 import { CUT_REMEDY, cutProblem } from "../../data/shards/shard-error.js";
 import { ShardSet, tarsIn } from "../../data/shards/shard-set.js";
@@ -15,8 +17,9 @@ import { ShardTable } from "../../data/shards/shard-table.js";
 import { type IndexedShard, readWidsIndex, WIDS_INDEX_NAME } from "../../data/shards/wids-index.js";
 import { MiroError } from "../../errors.js";
 import type { RinConfig } from "../../networks/config.js";
-import type { DataCheck } from "./finding.js";
-import { type ShardData, scoresOf } from "./shard-data.js";
+import { storedEmptyPrompt } from "./empty-prompt.js";
+import { type DataCheck, finding } from "./finding.js";
+import { type ShardData, scoresOf, validationData } from "./shard-data.js";
 import { rootsOf } from "./shard-roots.js";
 import type { SourceRecipe, SourceReport } from "./sources.js";
 
@@ -43,33 +46,79 @@ export async function checkShards(
   const looked = found.flatMap((paths) => paths.filter((path, i) => readAll || i === 0 || ShardTable.isStored(path)));
   const samples = checkMembers(looked, data, config, checks);
   if (without > 0 || found.some((paths) => paths.length === 0)) return { samples: null, checks };
-  if (samples < batchSize)
+  if (checks.some(({ status }) => status === "missing")) return { samples, checks };
+  const passing = await checkSelection(roots, data, batchSize, checks);
+  if (passing !== null && data.binCoherence) await checkBins(roots, data, config, checks);
+  return { samples: passing ?? samples, checks };
+}
+
+/** Looks at the file with the text states of the empty prompt, where one is named. */
+export function checkUncond({ uncondEmbedding: path }: ShardData, { labelDim }: RinConfig): DataCheck[] {
+  if (path === undefined) return [];
+  const check = () => {
+    storedEmptyPrompt(path, labelDim).dispose();
+    return path;
+  };
+  return [finding("data.uncond_embedding", check, "name an .npy file with the text encoder's states of an empty text")];
+}
+
+/** Which of the samples pass the filters, as the start selects them; null where they cannot be selected. */
+async function checkSelection(
+  roots: string[],
+  data: ShardData,
+  batchSize: number,
+  checks: DataCheck[],
+  prefix = "",
+): Promise<number | null> {
+  const subject = `${prefix}samples`;
+  try {
+    const set = await openShards(roots, data, {});
+    try {
+      const { length } = selectSamples(set, data);
+      const words = `${length} of ${set.length} have all members and pass the filters (${filterWords(data)})`;
+      if (length < batchSize)
+        checks.push({
+          status: "missing",
+          subject,
+          finding: `${length < set.length ? words : length}, fewer than the ${batchSize} of trainer.batch_size`,
+          remedy: "add shards, filter fewer out, or lower trainer.batch_size",
+        });
+      else if (length < set.length) checks.push({ status: "ok", subject, finding: words });
+      return length;
+    } finally {
+      set.close();
+    }
+  } catch (error) {
+    if (!(error instanceof MiroError)) throw error;
     checks.push({
       status: "missing",
-      subject: "samples",
-      finding: `${samples}, fewer than the ${batchSize} of trainer.batch_size`,
-      remedy: "add shards, or lower trainer.batch_size",
+      subject,
+      finding: error.message,
+      remedy: "data.max_bad_rate says how many may be",
     });
-  if (data.binCoherence) await checkBins(roots, data, config, checks);
-  return { samples, checks };
+    return null;
+  }
 }
 
 /** Looks at the validation shards: their members, not their scores, which are not read. */
-export function checkValidationShards(data: ShardData, root: string | string[], network: RinConfig): DataCheck[] {
+export async function checkValidationShards(
+  training: ShardData,
+  root: string | string[],
+  { network, batchSize }: Pick<SourceRecipe, "network" | "batchSize">,
+): Promise<DataCheck[]> {
   const checks: DataCheck[] = [];
-  const found = rootsOf({ ...data, root }).map((root) =>
+  const data = validationData(training, root);
+  const roots = rootsOf(data);
+  const found = roots.map((root) =>
     shardsIn(root, checks, "validation.root says where they are, validation.every_n_steps=0 does without"),
   );
   const first = found.flatMap((paths) => paths.slice(0, 1));
   const config = { ...network, coherenceKeys: [] };
   if (first.length > 0)
-    checkMembers(
-      first,
-      { ...data, syntheticEmbeddingProb: 0, coherenceScores: [], scoreColumns: undefined },
-      config,
-      checks,
-      "validation ",
-    );
+    checkMembers(first, { ...data, coherenceScores: [], scoreColumns: undefined }, config, checks, "validation ");
+  const known = found.every((paths) => paths.length > 0 && paths.every((path) => ShardTable.isStored(path)));
+  if (known && checks.every(({ status }) => status !== "missing"))
+    await checkSelection(roots, data, batchSize, checks, "validation ");
   return checks;
 }
 
@@ -224,17 +273,41 @@ async function checkBins(roots: string[], data: ShardData, config: RinConfig, ch
   const set = await ShardSet.open({ sources: roots, onBadSample: "skip", maxBadRate: 1, brokenShards: "read" });
   try {
     const kept = keptBins(set, { ...data, scores });
-    if (kept !== null) checks.push({ status: "ok", subject: "bin edges", finding: kept.file });
-    else
-      checks.push({
-        status: "note",
-        subject: "bin edges",
-        finding: "none for these shards and scores yet; the first start computes them",
-        remedy: `miro index ${roots.join(" ")} --bins --scores ${scores.join(",")} --num-bins ${data.numBins} --synthetic-prob ${data.syntheticEmbeddingProb}`,
-      });
+    if (kept !== null) {
+      checks.push({ status: "ok", subject: "bin edges", finding: kept.file });
+      return;
+    }
+    for (const name of scores) checkSpread(set, name, data, checks);
+    checks.push({
+      status: "note",
+      subject: "bin edges",
+      finding: "none for these shards and scores yet; the first start computes them",
+      remedy: `miro index ${roots.join(" ")} --bins --scores ${scores.join(",")} --num-bins ${data.numBins} --synthetic-prob ${data.syntheticEmbeddingProb}`,
+    });
   } finally {
     set.close();
   }
+}
+
+/** Bins need two different values. */
+function checkSpread(set: ShardSet, name: string, data: ShardData, checks: DataCheck[]): void {
+  const isPaired = data.syntheticEmbeddingProb > 0 && data.scoreMode === "paired";
+  const columns = isPaired ? [name, syntheticName(name)] : [name];
+  let first: number | undefined;
+  for (let shard = 0; shard < set.shards.length; shard++)
+    for (const column of columns)
+      for (const value of set.table(shard).columns.get(column) ?? [])
+        if (Number.isFinite(value)) {
+          first ??= value;
+          if (value !== first) return;
+        }
+  if (first === undefined) return;
+  checks.push({
+    status: "missing",
+    subject: `score ${name}`,
+    finding: `is ${first} in every sample, so that no bins can be made`,
+    remedy: "leave it out of network.coherence_keys, or data.bin_coherence=false takes the rewards as they are",
+  });
 }
 
 function count(n: number, what: string): string {

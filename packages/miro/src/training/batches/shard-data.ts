@@ -43,7 +43,7 @@ export const shardDataSchema = z.strictObject({
   ),
   uncondEmbedding: setting(
     z.string().min(1).optional(),
-    "text states of the empty prompt, an .npy file (tokens, label_dim) or (1, tokens, label_dim); by default the text encoder's, where one is named",
+    "text states of the empty prompt, an .npy file (tokens, label_dim), (1, tokens, label_dim) or (label_dim); by default the text encoder's, where one is named",
   ),
   textEncoder: setting(
     z.string().min(1).nullable().optional(),
@@ -71,4 +71,19 @@ export function scoreColumnsOf({ scoreColumns }: ShardData, coherenceKeys: reado
 /** The metadata fields that are read and may be filtered by: those that the section names, else the rewards'. */
 export function scoresOf(data: ShardData, coherenceKeys: readonly string[]): readonly string[] {
   return data.coherenceScores ?? scoreColumnsOf(data, coherenceKeys);
+}
+
+/** How the shards in `root` are read for validation: all of their samples, with their own captions, in their order. */
+export function validationData(data: ShardData, root: string | string[]): ShardData {
+  const { uncondEmbedding: _u, textEncoder: _t, autoencoder: _a, weights: _w, ...read } = data;
+  return {
+    ...read,
+    root,
+    syntheticEmbeddingProb: 0,
+    binCoherence: false,
+    sampler: "sequential",
+    minImageSize: 0,
+    clipFilterThreshold: 0,
+    aestheticThreshold: 0,
+  };
 }

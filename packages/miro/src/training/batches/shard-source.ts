@@ -2,8 +2,9 @@
 
 import type { RinConfig } from "../../networks/config.js";
 import { type RecipeFault, recipeFault } from "./recipe-fault.js";
-import { checkShards, checkValidationShards } from "./shard-check.js";
-import { type ShardData, scoreColumnsOf, shardDataSchema } from "./shard-data.js";
+import { checkShards, checkUncond, checkValidationShards } from "./shard-check.js";
+import { type ShardData, scoreColumnsOf, shardDataSchema, validationData } from "./shard-data.js";
+import { rootsOf } from "./shard-roots.js";
 import type { SourceFacts, SourceRecipe, SourceSpec } from "./sources.js";
 
 export const shardSource: SourceSpec<ShardData> = {
@@ -12,8 +13,9 @@ export const shardSource: SourceSpec<ShardData> = {
   facts,
   async check(data, recipe, validationRoot, readAll) {
     const report = await checkShards(data, recipe, readAll);
+    report.checks.push(...checkUncond(data, recipe.network));
     if (validationRoot !== undefined)
-      report.checks.push(...checkValidationShards(data, validationRoot, recipe.network));
+      report.checks.push(...(await checkValidationShards(data, validationRoot, recipe)));
     return report;
   },
   async open(data, context) {
@@ -22,20 +24,7 @@ export const shardSource: SourceSpec<ShardData> = {
   },
   async openValidation(data, root, context) {
     const { ShardBatches } = await import("./shard-batches.js");
-    const { uncondEmbedding: _u, textEncoder: _t, autoencoder: _a, weights: _w, ...read } = data;
-    const source = await ShardBatches.open({
-      ...context,
-      data: {
-        ...read,
-        root,
-        syntheticEmbeddingProb: 0,
-        binCoherence: false,
-        sampler: "sequential",
-        minImageSize: 0,
-        clipFilterThreshold: 0,
-        aestheticThreshold: 0,
-      },
-    });
+    const source = await ShardBatches.open({ ...context, data: validationData(data, root) });
     return { source, batches: Math.floor(source.set.length / context.batchSize) };
   },
 };
@@ -80,6 +69,14 @@ function faults(data: ShardData, { network, loss: { condDropRate, textDropRate }
       recipeFault(
         "data.uncond_embedding",
         "dropping texts (loss.cond_drop_rate, loss.text_drop_rate) needs the empty prompt; name its file, or data.text_encoder",
+      ),
+    );
+  const roots = rootsOf(data);
+  if (data.weights !== undefined && data.weights.length !== roots.length)
+    found.push(
+      recipeFault(
+        "data.weights",
+        `expected a number for each of the ${roots.length} of data.root (received ${data.weights.length})`,
       ),
     );
   if (data.vaeSample && data.vaeEmbeddingNameStd === null)

@@ -92,7 +92,7 @@ export interface SourceFacts {
 
 /** What a source's `check` found. */
 export interface SourceReport {
-  /** Samples before filtering, where their number is known. */
+  /** Samples that pass the filters, where their number is known. */
   samples: number | null;
   checks: DataCheck[];
 }

@@ -9,7 +9,7 @@ import { measurePeakFlops } from "../logging/peak-flops.js";
 import type { DataParallelGroup } from "../process-group/process-group.js";
 import type { Recipe } from "../recipes/recipe.js";
 import { Ema, emaName } from "./ema.js";
-import { WarmupCosine } from "./lr-schedule.js";
+import { scheduleOf, WarmupCosine } from "./lr-schedule.js";
 import { createLoss, createNetwork, createNetworks, startFrom } from "./model.js";
 import { parameterGroups } from "./parameter-groups.js";
 import type { TrainerParts, TrainingOptimizer } from "./trainer.js";
@@ -24,7 +24,7 @@ export interface AssembleOptions {
 
 /** What is trained, and what trains it, on the recipe's device. */
 export function assemble(recipe: Recipe, { uncondEmbedding, initializes = false }: AssembleOptions = {}) {
-  const { device, precision, lossScale, maxSteps } = recipe.trainer;
+  const { device, precision, lossScale } = recipe.trainer;
   const { network, preconditioning } = createNetworks(recipe);
   const { from, average } = recipe.initialization;
   if (from !== undefined && initializes) startFrom(from, network, preconditioning, average);
@@ -32,7 +32,6 @@ export function assemble(recipe: Recipe, { uncondEmbedding, initializes = false 
   preconditioning.to({ device });
   const emas = createAverages(recipe, network);
   const optimizer = createOptimizer(recipe, network, preconditioning);
-  const { totalSteps = maxSteps, ...warmupCosine } = recipe.lrScheduler;
   return {
     network,
     preconditioning,
@@ -40,7 +39,7 @@ export function assemble(recipe: Recipe, { uncondEmbedding, initializes = false 
     ema: [...emas.values()][recipe.ema.defaultIndex]!,
     loss: createLoss(recipe, uncondEmbedding ?? zeros([1, network.config.labelDim], { device })),
     optimizer,
-    schedule: new WarmupCosine(optimizer, { ...warmupCosine, totalSteps }),
+    schedule: new WarmupCosine(optimizer, scheduleOf(recipe)),
     scaler:
       precision === "16-mixed"
         ? new GradScaler({ initScale: lossScale.init, growthInterval: lossScale.growthInterval })

@@ -1,5 +1,5 @@
 import { describe, expect, it } from "vitest";
-import { WarmupCosine, warmupCosine } from "./lr-schedule.js";
+import { risingAgain, WarmupCosine, warmupCosine } from "./lr-schedule.js";
 
 const upstream = { warmupSteps: 5000, totalSteps: 500_000, rate: 0.8 };
 
@@ -16,6 +16,25 @@ describe("warmupCosine", () => {
     expect(warmupCosine(20, { warmupSteps: 0, totalSteps: 20 })).toBeCloseTo(0, 12);
     expect(warmupCosine(0, { warmupSteps: 0, totalSteps: 20 })).toBe(1);
     expect(warmupCosine(10, { warmupSteps: 0, totalSteps: 20 })).toBeCloseTo(0.5, 12);
+  });
+});
+
+describe("risingAgain", () => {
+  it("speaks of the steps after which the rate is no longer falling, and only where the run has them", () => {
+    for (const [rate, totalSteps] of [
+      [1, 20],
+      [0.8, 20],
+      [0.5, 13],
+    ] as const) {
+      const options = { warmupSteps: 4, totalSteps, rate };
+      const at = (step: number) => warmupCosine(step, options);
+      const maxSteps = Array.from({ length: 60 }, (_, i) => totalSteps + i);
+      const told = maxSteps.find((max) => risingAgain(options, max) !== null)!;
+      for (let step = 5; step < told; step++) expect(at(step)).toBeLessThan(at(step - 1));
+      expect(at(told)).toBeGreaterThan(at(told - 1));
+      expect(risingAgain(options, told)).toMatch(new RegExp(`lowest at step ${told - 1} `));
+    }
+    expect(risingAgain({ warmupSteps: 0, totalSteps: 10, rate: 0 }, 1000)).toBeNull();
   });
 });
 

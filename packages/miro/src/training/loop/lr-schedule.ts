@@ -10,6 +10,7 @@
  * base rate and update k at η(k − 1); `firstUpdateAtFullRate` does the same.
  */
 import { invalid } from "../../errors.js";
+import type { Recipe } from "../recipes/schema.js";
 
 /** Options of {@link WarmupCosine}. */
 export interface WarmupCosineOptions {
@@ -23,10 +24,25 @@ export interface WarmupCosineOptions {
   firstUpdateAtFullRate?: boolean;
 }
 
+/** The schedule of a recipe: as long as its run, where it does not say. */
+export function scheduleOf({ lrScheduler, trainer }: Pick<Recipe, "lrScheduler" | "trainer">): WarmupCosineOptions {
+  return { ...lrScheduler, totalSteps: lrScheduler.totalSteps ?? trainer.maxSteps };
+}
+
 /** η(s) / η₀. */
 export function warmupCosine(s: number, { warmupSteps: W, totalSteps: S, rate = 1 }: WarmupCosineOptions): number {
   if (s < W) return s / W;
   return 0.5 * (1 + Math.cos((rate * Math.PI * (s - W)) / (S - W)));
+}
+
+/** What becomes of the rate in a run that goes on beyond the schedule's lowest point; null where it does not. */
+export function risingAgain(
+  { warmupSteps: W, totalSteps: S, rate = 1 }: WarmupCosineOptions,
+  maxSteps: number,
+): string | null {
+  const lowest = Math.ceil(W + (S - W) / rate);
+  if (maxSteps <= lowest) return null;
+  return `is ${S}, trainer.max_steps ${maxSteps}: the learning rate is lowest at step ${lowest} and rises again after it`;
 }
 
 /** Sets the learning rates of an optimizer's groups; the base rates are those it has when this is constructed. */

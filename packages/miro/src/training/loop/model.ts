@@ -1,6 +1,6 @@
 /** The networks and the loss of a recipe. */
 
-import { arange, noGrad, rand, randn, scope, stack, type Tensor } from "@miro-t2i/torch";
+import { arange, noGrad, rand, randn, scope, stack, type Tensor, zeros } from "@miro-t2i/torch";
 import { checkObject } from "../../arguments.js";
 import { InvalidInputError } from "../../errors.js";
 import { FlowMatchingLoss } from "../../flow/loss.js";
@@ -10,7 +10,7 @@ import { parsePrecondConfig, parseRinConfig } from "../../networks/config.js";
 import { FlowPrecond } from "../../networks/precond.js";
 import { Rin } from "../../networks/rin.js";
 import { modelOrBundled } from "../../pipeline/loading/bundled.js";
-import { loadCheckpoint, loadCheckpointFiles } from "../../pipeline/loading/checkpoint.js";
+import { type Checkpoint, loadCheckpoint, loadCheckpointFiles } from "../../pipeline/loading/checkpoint.js";
 import { isRun } from "../../pipeline/loading/run-checkpoint.js";
 import { openRunModel } from "../../pipeline/loading/run-model.js";
 import type { Recipe } from "../recipes/recipe.js";
@@ -46,7 +46,7 @@ export function startFrom(from: string, network: Rin, preconditioning: FlowPreco
     checkpoint.load("preconditioning", preconditioning);
     return;
   }
-  const checkpoint = isRun(from) ? loadCheckpointFiles(openRunModel(from)) : loadCheckpoint(modelOrBundled(from));
+  const checkpoint = isRun(from) ? loadRun(from) : loadCheckpoint(modelOrBundled(from));
   try {
     checkRewards(from, checkpoint.network.config.coherenceKeys, network.config.coherenceKeys);
     noGrad(() => {
@@ -63,6 +63,12 @@ export function startFrom(from: string, network: Rin, preconditioning: FlowPreco
     checkpoint.preconditioning.dispose();
     release([checkpoint.preprocessing, checkpoint.postprocessing, checkpoint.uncondEmbedding]);
   }
+}
+
+/** A run as a checkpoint, of which only the weights are taken: it need not know the empty prompt. */
+function loadRun(run: string): Checkpoint {
+  const files = openRunModel(run);
+  return loadCheckpointFiles({ ...files, readUncondEmbedding: () => zeros([1, files.config.network.labelDim]) });
 }
 
 /** @throws InvalidInputError where a model has learned other rewards than a network is to have */

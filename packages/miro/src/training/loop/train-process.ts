@@ -34,12 +34,13 @@ import {
   type TrainingCheckpoint,
 } from "../state/checkpoint.js";
 import { CheckpointWriter } from "../state/checkpoint-writer.js";
-import { writeConstants } from "../state/data-constants.js";
+import { constantsOf, writeConstants } from "../state/data-constants.js";
 import { exportRelease, modelTexts } from "../state/export.js";
 import { continuePublished, PublishedCheckpoint } from "../state/published-checkpoint.js";
 import { replaceFolder } from "../state/replace-folder.js";
 import type { RunLock } from "../state/run-lock.js";
 import { assemble, createCapture, peakFlops } from "./assemble.js";
+import { risingAgain, scheduleOf } from "./lr-schedule.js";
 import { openBatches, openValidation } from "./open-data.js";
 import { noteData, openRunFolder, withRunLock } from "./run-folder.js";
 import type { RunOptions, RunResult } from "./run-options.js";
@@ -91,12 +92,15 @@ async function trainAlone(
   try {
     await group.agree("the data", source.identity ?? "");
     if (first) noteData(join(output, "data.json"), source, { step: newest?.step ?? 0, allowChanges, onMessage });
-    if (first && source.constants) writeConstants(output, source.constants);
+    const known = constantsOf(source);
+    if (first && known !== null) writeConstants(output, known);
     validation = await group.firstRankFirst(() => openValidation(recipe, source, group, { signal, onMessage }));
     manualSeed(streamSeed(recipe.seed, "initialWeights")); // initial weights
     const { constants } = source;
     const parts = assemble(recipe, { uncondEmbedding: constants?.uncondEmbedding, initializes: !newest });
     const { network, preconditioning, ema, emas } = parts;
+    const rising = risingAgain(scheduleOf(recipe), settings.maxSteps);
+    if (first && rising !== null) warn(`lr_scheduler.total_steps ${rising}`);
 
     replicas = threads > 1 ? new Replicas(recipe, threads, parts) : null;
     samples = first

@@ -7,7 +7,7 @@ import { type Recipe, sourceRecipe } from "../recipes/recipe.js";
 export interface DataReport {
   /** Nothing is missing. */
   ready: boolean;
-  /** Samples before filtering, where their number is known. */
+  /** Samples that pass the filters, where their number is known. */
   samples: number | null;
   checks: DataCheck[];
 }

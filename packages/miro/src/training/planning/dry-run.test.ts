@@ -1,8 +1,11 @@
 import { truncateSync } from "node:fs";
 import { join } from "node:path";
+import { zeros } from "@miro-t2i/torch";
+import { writeNpy } from "@miro-t2i/torch/io";
 import { afterEach, describe, expect, it } from "vitest";
 import { indexShards } from "../../data/dataset/index-shards.js";
 import { copyPublished, recorded } from "../../data/dataset/testing/published.js";
+import { MEAN, sampleFields, WIDTH, writeShard } from "../../data/shards/testing/make-shards.js";
 import { loadRecipe, parseRecipe } from "../recipes/recipe.js";
 import { tinyRecipeJson } from "../testing/tiny.js";
 import { dryRun } from "./dry-run.js";
@@ -88,6 +91,63 @@ describe("a dry run", () => {
       status: "missing",
       finding: expect.stringMatching(/shape \(4, 8, 8\) in .*, the network takes \(4, 16, 16\)/),
     });
+  });
+
+  it("counts the samples that training sees, and finds too few of them for a batch", async () => {
+    const dir = fresh();
+    await indexShards({ folders: ["cc12m", "laion"].map((name) => join(dir, name)) });
+    const { options, passing } = recorded().batches.strict!;
+    const filters = { require_picture_and_caption: true, ...options };
+    const report = await found(fitting(dir, filters));
+    expect(report.samples).toBe(passing.length);
+    expect(report.about(/^samples/)).toMatchObject([
+      { status: "ok", finding: expect.stringMatching(/^16 of 32 have .* \(.*clip_filter_threshold 0\.3/) },
+    ]);
+    const trained = (batch: number, more: object = {}) => ({ ...fitting(dir, filters), ...more, ...batchOf(batch) });
+    const batchOf = (batchSize: number) => ({ trainer: { ...fitting(dir).trainer, batchSize } });
+    expect((await found(trained(16))).ready).toBe(true);
+    expect((await found(trained(17))).about(/^samples/)).toMatchObject([
+      { status: "missing", finding: expect.stringMatching(/^16 of 32 .*, fewer than the 17 of trainer\.batch_size/) },
+    ]);
+    const validation = { everyNSteps: 1, batches: 1, root: "laion" };
+    expect((await found(trained(7, { validation }))).ready).toBe(true);
+    expect((await found(trained(8, { validation }))).about(/^validation samples/)).toMatchObject([
+      { status: "missing", finding: expect.stringMatching(/^7 of 8 .*, fewer than the 8 of trainer\.batch_size/) },
+    ]);
+  });
+
+  it("finds a reward without two different values, which has no bins", async () => {
+    const dir = fresh();
+    await writeShard(join(dir, "00000.tar"), 0, 4, (sample) => ({
+      json: Buffer.from(JSON.stringify({ clip_score: sample, mood: 0.5 })),
+      "vae_embeddings_std_256.npy": sampleFields(sample)[MEAN]!,
+    }));
+    await indexShards({ folders: [dir] });
+    const sizes = { data_size: 3, patch_size: 1, label_dim: WIDTH, coherence_keys: ["clip_score", "mood"] };
+    const data = { root: "00000.tar", min_image_size: 0 };
+    expect((await found(fitting(dir, data, sizes))).checks.filter(({ status }) => status === "missing")).toMatchObject([
+      { subject: "score mood", finding: expect.stringMatching(/is 0\.5 in every sample/) },
+    ]);
+    expect((await found(fitting(dir, { ...data, bin_coherence: false }, sizes))).ready).toBe(true);
+  });
+
+  it("looks into the file of the empty prompt", async () => {
+    const dir = fresh();
+    const file = join(dir, "uncond.npy");
+    const about = async () => (await found(fitting(dir, { uncond_embedding: file }))).about(/uncond/);
+    expect(await about()).toMatchObject([{ status: "missing", finding: expect.stringMatching(/no such file/) }]);
+    for (const [shape, status] of [
+      [[2, 16], "ok"],
+      [[1, 2, 16], "ok"],
+      [[16], "ok"],
+      [[2, 15], "missing"],
+      [[0, 16], "missing"],
+    ] as const) {
+      writeNpy(file, zeros([...shape]));
+      expect(await about(), String(shape)).toMatchObject([{ status }]);
+    }
+    writeNpy(file, zeros([1, 16]).div(0));
+    expect(await about()).toMatchObject([{ status: "missing", finding: expect.stringMatching(/finite values/) }]);
   });
 
   it("says which shard cannot be read", async () => {

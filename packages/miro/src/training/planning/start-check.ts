@@ -15,6 +15,7 @@ import { type DataCheck, finding } from "../batches/finding.js";
 import { checkFrozenParts } from "../batches/part-check.js";
 import { sourceOf } from "../batches/sources.js";
 import { growsInto } from "../loop/grow-patches.js";
+import { risingAgain, scheduleOf } from "../loop/lr-schedule.js";
 import { checkProcesses } from "../loop/run.js";
 import { rankPlaceOf } from "../process-group/launch-environment.js";
 import type { Recipe } from "../recipes/recipe.js";
@@ -35,6 +36,7 @@ export async function checkStart(recipe: Recipe, options: StartOptions): Promise
     ...(options.here === false ? [] : checkMachine(recipe, memoryPlan(recipe, size, textTokens))),
     ...(await checkFrozenParts(recipe.data, parseRinConfig(recipe.network))),
     ...checkInitialWeights(recipe),
+    ...checkSchedule(recipe),
     ...checkSamples(recipe),
     ...checkOutput(options, (stored) => changesSince(stored, recipe)),
     checkDisk(needsOfDisk(recipe, size), options.output),
@@ -105,6 +107,12 @@ function checkInitialWeights({ initialization, network }: Recipe): DataCheck[] {
     throw new MiroError(`${from}: is of another network: ${values.join(", ")}`);
   };
   return [finding("initialization.from", check, "name a model with the sizes of the recipe, or leave it out")];
+}
+
+/** Whether the run ends where its learning rate does. */
+function checkSchedule(recipe: Recipe): DataCheck[] {
+  const finding = risingAgain(scheduleOf(recipe), recipe.trainer.maxSteps);
+  return finding === null ? [] : [{ status: "note", subject: "lr_scheduler.total_steps", finding }];
 }
 
 /** What is drawn on the way. */

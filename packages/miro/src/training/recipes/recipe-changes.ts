@@ -101,12 +101,18 @@ export function refuseRecipeChanges(
 
 /**
  * The recipe with the values that others depend on written out: the schedule's length is the run's where it is not
- * stated.
+ * stated. Where no texts are dropped, the release alone has the empty prompt.
  */
 function effective(recipe: unknown): unknown {
   if (!isObject(recipe) || !isObject(recipe.lr_scheduler) || !isObject(recipe.trainer)) return recipe;
   const total = recipe.lr_scheduler.total_steps ?? recipe.trainer.max_steps;
-  return { ...recipe, lr_scheduler: { ...recipe.lr_scheduler, total_steps: total } };
+  const { data, loss } = recipe;
+  const dropsTexts = !isObject(loss) || [loss.cond_drop_rate, loss.text_drop_rate].some((rate) => rate !== 0);
+  return {
+    ...recipe,
+    lr_scheduler: { ...recipe.lr_scheduler, total_steps: total },
+    ...(!dropsTexts && isObject(data) && { data: { ...data, uncond_embedding: undefined } }),
+  };
 }
 
 function differences(before: unknown, now: unknown, path: string): RecipeChange[] {

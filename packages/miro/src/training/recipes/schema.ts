@@ -100,7 +100,7 @@ const lrSchedulerSchema = z.strictObject({
   ),
   totalSteps: setting(
     count.optional(),
-    "steps that the schedule is made for; by default trainer.max_steps",
+    "steps that the schedule is made for; by default trainer.max_steps. Beyond them the cosine goes on, and the learning rate rises again",
     "model.lr_scheduler.total_steps",
   ),
   rate: setting(
