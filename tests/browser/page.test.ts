@@ -467,6 +467,18 @@ describe("several models", () => {
 });
 
 describe("the page", () => {
+  it("is asked for each time, and what it names is kept: after an update none is left with the old one", async () => {
+    const page = await fetch(studio.url);
+    expect(page.headers.get("cache-control")).toBe("no-cache");
+    const assets = [...(await page.text()).matchAll(/"(\/assets\/[^"]+)"/g)].map(([, path]) => path!);
+    expect(assets.length).toBe(2);
+    for (const path of assets) {
+      const asset = await fetch(studio.url + path);
+      expect(asset.headers.get("cache-control")).toBe("public, max-age=31536000, immutable");
+      expect((await fetch(`${studio.url}${path}.gone`)).headers.get("cache-control") ?? "").not.toMatch(/max-age/);
+    }
+  });
+
   it("fits on 360 pixels", async () => {
     const page = await open({ viewport: { width: 360, height: 740 } });
     await draw(page, { prompt: "a narrow one", images: 4 });

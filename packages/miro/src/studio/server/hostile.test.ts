@@ -153,7 +153,8 @@ describe("every route", () => {
         expect([path, answer.status >= 400 && answer.status < 500]).toEqual([path, true]);
         await answer.text();
       }
-      expect((await ask(method, at, new Uint8Array(33 * 2 ** 20))).status).toBe(413);
+      const large = await ask(method, at, new Uint8Array(33 * 2 ** 20));
+      expect([path, large.status, await large.text()]).toEqual([path, 413, expect.stringMatching(/more than \d+ MiB/)]);
     }
   });
 
@@ -269,6 +270,11 @@ describe("what grows when it is unpacked", () => {
     expect(answer.status).toBeLessThan(500);
     await alive();
   });
+});
+
+it("a body that never ends is not waited for for ever", () => {
+  const { requestTimeout } = studio.app.server;
+  expect(requestTimeout > 0 && requestTimeout <= 3_600_000).toBe(true);
 });
 
 describe("strangers", () => {

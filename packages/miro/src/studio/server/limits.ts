@@ -13,5 +13,7 @@ export const KEEP_ID_MS = 24 * 3_600_000;
 export const BATCH = 8;
 /** A sign of life on streams that have nothing to tell. */
 export const HEARTBEAT_MS = 15_000;
+/** How long a request may take to arrive: an upload over a slow line, and no more of one that has broken off. */
+export const REQUEST_MS = 600_000;
 /** How long the end of the server may take. */
 export const CLOSE_MS = 5_000;

@@ -208,7 +208,11 @@ export function addNativeRoutes(studio: StudioParts): void {
 
   app.get(
     "/api/jobs/:id/events",
-    { schema: { summary: "A job's events as they happen (server-sent events); Last-Event-ID goes on", params: id } },
+    {
+      schema: { summary: "A job's events as they happen (server-sent events); Last-Event-ID goes on", params: id },
+      // Who asks for headers alone is no reader, whose leaving may cancel the job.
+      exposeHeadRoute: false,
+    },
     async (request, reply) => {
       const found = findJob(request.params.id, reply);
       if (found === null) return reply;
@@ -354,7 +358,8 @@ function noPicture(reply: FastifyReply): FastifyReply {
 /** Sets what caches need; whether the reader has the picture already. */
 function isFresh(request: FastifyRequest, reply: FastifyReply, tag: string): boolean {
   reply.headers({ etag: tag, "cache-control": IMMUTABLE });
-  return request.headers["if-none-match"] === tag;
+  const known = request.headers["if-none-match"]?.split(",").map((one) => one.trim().replace(/^W\//, "")) ?? [];
+  return known.includes(tag) || known.includes("*");
 }
 
 async function sendFile(reply: FastifyReply, path: string): Promise<FastifyReply> {

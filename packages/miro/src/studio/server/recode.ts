@@ -88,6 +88,7 @@ export async function maskFor(
 /** The texts in a picture; none in one that has none. @throws InvalidInputError for one that is damaged */
 export async function textsOfUpload(parameter: string, bytes: Buffer): Promise<PngText[]> {
   try {
+    knownFormat(bytes);
     return await textsOf(bytes, "the picture");
   } catch (error) {
     throw invalid(parameter, "a picture that is whole", firstLine(error));

@@ -38,6 +38,8 @@ export async function readForm(request: FastifyRequest): Promise<Form> {
   try {
     return await partsOf(request);
   } catch (error) {
+    if ((error as { code?: string }).code === "FST_REQ_FILE_TOO_LARGE")
+      throw new TooLarge(`a file of the form holds more than ${MAX_UPLOAD_BYTES / 2 ** 20} MiB`);
     // What the parser says of a form that is damaged carries no status.
     if (error instanceof MiroError || (error as { statusCode?: number }).statusCode !== undefined) throw error;
     throw invalid("body", "multipart/form-data", (error as Error).message);
@@ -58,7 +60,8 @@ async function partsOf(request: FastifyRequest): Promise<Form> {
       size += text.length;
       add(form.fields, part.fieldname, text);
     }
-    if (size > MAX_UPLOAD_BYTES) throw new TooLarge(`the parts of the form hold more than ${MAX_UPLOAD_BYTES} bytes`);
+    if (size > MAX_UPLOAD_BYTES)
+      throw new TooLarge(`the parts of the form hold more than ${MAX_UPLOAD_BYTES / 2 ** 20} MiB`);
   }
   return form;
 }

@@ -73,6 +73,22 @@ describe("pages of other origins", () => {
     expect(leave.headers["access-control-allow-credentials"]).toBeUndefined();
   });
 
+  it("that are allowed may send the headers of their clients, and read where a job is and when to come again", async () => {
+    const ask = guarded({ key: KEY, allowOrigins: ["https://app.example"] });
+    const origin = "https://app.example";
+    const wanted = "authorization, idempotency-key, x-stainless-os";
+    const leave = await ask("OPTIONS", "/api/jobs", { origin, "access-control-request-headers": wanted });
+    expect(leave.headers["access-control-allow-headers"]).toBe(wanted);
+    const answer = await ask("POST", "/api/jobs", { origin, authorization: `Bearer ${KEY}` });
+    expect([answer.statusCode, answer.headers["access-control-expose-headers"]]).toEqual([
+      200,
+      "location, retry-after",
+    ]);
+    // A cache must not give a page what another way of asking left there.
+    for (const headers of [undefined, { origin }]) expect((await ask("GET", "/", headers)).headers.vary).toBe("Origin");
+    expect((await guarded()("GET", "/")).headers.vary).toBeUndefined();
+  });
+
   it("are not led here by a name of their own (DNS rebinding)", async () => {
     const ask = guarded();
     for (const host of [

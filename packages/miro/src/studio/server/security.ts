@@ -44,6 +44,8 @@ export function guard(
   const names = new Set([...ownNames(host), ...[...origins].map((origin) => new URL(origin).hostname)]);
   const headers = headersOf(allowFrames.map((origin) => new URL(origin).origin));
   const digest = key === undefined ? null : sha256(key);
+  // Caches must tell answers to these pages from others, which lack the headers for them.
+  if (origins.size > 0) headers.vary = "Origin";
   app.addHook("onRequest", async (request, reply) => {
     reply.headers(headers);
     const named = hostOf(request.headers.host);
@@ -58,11 +60,16 @@ export function guard(
     if (origin !== undefined && !isOwn(origin, request.headers.host) && !origins.has(origin))
       return refuse(request, reply, 403, `requests from ${JSON.stringify(origin)} are not allowed; see --allow-origin`);
     if (origin !== undefined && origins.has(origin)) {
-      reply.headers({ "access-control-allow-origin": origin, vary: "Origin" });
+      reply.headers({
+        "access-control-allow-origin": origin,
+        "access-control-expose-headers": "location, retry-after",
+      });
       if (request.method === "OPTIONS") {
+        // Clients send headers of their own, such as those of OpenAI.
+        const asked = request.headers["access-control-request-headers"];
         reply.headers({
           "access-control-allow-methods": "GET, POST, PATCH, DELETE",
-          "access-control-allow-headers": "authorization, content-type, last-event-id",
+          ...(asked !== undefined && { "access-control-allow-headers": asked }),
           "access-control-max-age": "600",
         });
         return reply.code(204).send();
@@ -70,7 +77,7 @@ export function guard(
     }
     const path = request.url.split("?", 1)[0]!;
     if (digest === null || OPEN.has(path) || isPage(path)) return;
-    const given = /^Bearer (.+)$/.exec(request.headers.authorization ?? "")?.[1];
+    const given = /^Bearer +(.+)$/i.exec(request.headers.authorization ?? "")?.[1];
     if (given !== undefined && timingSafeEqual(sha256(given), digest)) return;
     reply.header("www-authenticate", "Bearer");
     return refuse(request, reply, 401, "a key is wanted: Authorization: Bearer KEY");

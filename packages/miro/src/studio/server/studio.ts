@@ -7,7 +7,7 @@ import fastifyStatic from "@fastify/static";
 import swagger from "@fastify/swagger";
 import fastify, { type FastifyError, type FastifyInstance, type FastifyReply, type FastifyRequest } from "fastify";
 import { serializerCompiler, validatorCompiler } from "fastify-type-provider-zod";
-import { InvalidInputError, invalid, MiroError } from "../../errors.js";
+import { InvalidInputError, invalid, MiroError, systemReason } from "../../errors.js";
 import { isLoopback } from "../../loopback.js";
 import { version } from "../../version.js";
 import { type WorkContext, workOf } from "./bodies.js";
@@ -15,13 +15,14 @@ import { addDocsPage } from "./docs-page.js";
 import { Engine, type EngineOptions } from "./engine.js";
 import { Gallery } from "./gallery.js";
 import type { Job, JobWork } from "./job.js";
-import { CLOSE_MS, MAX_JSON_BYTES, MAX_UPLOAD_BYTES } from "./limits.js";
+import { CLOSE_MS, MAX_JSON_BYTES, MAX_UPLOAD_BYTES, REQUEST_MS } from "./limits.js";
 import { Metrics } from "./metrics.js";
 import { addNativeRoutes } from "./native-routes.js";
 import { addOpenaiRoutes } from "./openai-routes.js";
 import type { StudioParts } from "./parts.js";
 import { JobQueue } from "./queue.js";
 import { refusalOf, shown, statusOf } from "./refusals.js";
+import { TooLarge } from "./request-bodies.js";
 import { schemaTransform } from "./schemas.js";
 import { guard } from "./security.js";
 import { addWebuiRoutes } from "./webui-routes.js";
@@ -61,6 +62,7 @@ export class Studio implements StudioParts {
     this.queue = new JobQueue(engine, gallery, options.queue, this.metrics);
     this.app = fastify({
       bodyLimit: MAX_JSON_BYTES,
+      requestTimeout: REQUEST_MS,
       forceCloseConnections: true,
       routerOptions: { maxParamLength: 200 },
       // Errors from before a route is found, such as an address that is none.
@@ -87,11 +89,7 @@ export class Studio implements StudioParts {
       await studio.app.listen({ host: options.host, port: options.port });
     } catch (error) {
       await studio.close();
-      if ((error as NodeJS.ErrnoException).code === "EADDRINUSE")
-        throw new MiroError(`port ${options.port} of ${options.host} is taken; choose another with --port`, {
-          cause: error,
-        });
-      throw error;
+      throw listenError(error as NodeJS.ErrnoException, options);
     }
     gallery.repair(studio.#end.signal).catch((error: Error) => {
       if (!studio.#end.signal.aborted)
@@ -138,7 +136,7 @@ export class Studio implements StudioParts {
   }
 
   #refuse(error: FastifyError, request: FastifyRequest, reply: FastifyReply): FastifyReply {
-    const told = readable(error);
+    const told = readable(error, request);
     const status = statusOf(told, request.url);
     if (status === 429) reply.header("retry-after", "2");
     // What a route said of the picture that it meant to send holds for no refusal.
@@ -171,7 +169,15 @@ export class Studio implements StudioParts {
       const missing = new MiroError(`there is no ${request.method} ${request.url.split("?", 1)[0]}`);
       return reply.code(404).send(refusalOf(request.url, 404, missing));
     });
-    if (page !== null) await app.register(fastifyStatic, { root: page, cacheControl: true, maxAge: "1h" });
+    // The name of an asset changes with what it holds; the page that names them is asked for each time.
+    const setHeaders = (reply: { setHeader(name: string, value: string): unknown }, path: string) =>
+      void reply.setHeader(
+        "cache-control",
+        path.includes("/assets/") ? "public, max-age=31536000, immutable" : "no-cache",
+      );
+    if (page !== null) await app.register(fastifyStatic, { root: page, cacheControl: false, setHeaders });
+    else
+      process.stderr.write("warning: the page is not built, and only programs can ask; npm run build:web builds it\n");
     await app.register(async () => addNativeRoutes(this));
     await app.register(async () => addOpenaiRoutes(this));
     await app.register(async () => addWebuiRoutes(this));
@@ -185,8 +191,26 @@ export class Studio implements StudioParts {
   }
 }
 
-/** What zod says of a query or a body, as an error of ours. */
-function readable(error: FastifyError): Error {
+/** Why the server cannot listen, for people. */
+function listenError(error: NodeJS.ErrnoException, { host, port }: StudioOptions): Error {
+  if (error.code === "EADDRINUSE")
+    return new MiroError(`port ${port} of ${host} is taken; choose another with --port`, { cause: error });
+  if (error.syscall === "getaddrinfo" || error.code === "EADDRNOTAVAIL")
+    return invalid("host", "an address of this machine", host);
+  if (error.syscall !== "listen") return error;
+  return new MiroError(`port ${port} of ${host} cannot be had: ${systemReason(error)}; choose another with --port`, {
+    cause: error,
+  });
+}
+
+/** What zod says of a query or a body, and fastify of a body that is too large, as an error of ours. */
+function readable(error: FastifyError, { url, routeOptions }: FastifyRequest): Error {
+  if (error.code === "FST_ERR_CTP_BODY_TOO_LARGE") {
+    const otherwise = url.startsWith("/api/jobs") ? "; pictures can be files of a form (multipart/form-data)" : "";
+    return new TooLarge(
+      `the body is too large: it holds more than ${(routeOptions.bodyLimit ?? MAX_JSON_BYTES) / 2 ** 20} MiB${otherwise}`,
+    );
+  }
   const [issue] = (error.validation ?? []) as { instancePath?: string; message?: string }[];
   if (issue === undefined) return error;
   const field = (issue.instancePath ?? "").replace(/^\//, "").replaceAll("/", ".") || "body";
