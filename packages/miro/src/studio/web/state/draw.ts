@@ -11,7 +11,7 @@ export const sending = signal(false);
 
 /** @param compared models that draw the same, side by side; none: the chosen model */
 export async function draw(compared: readonly Model[] = []): Promise<void> {
-  const { prompt, images, seed, randomSeed: random, bestOf, scorer, strength, variation } = form.value;
+  const { prompt, images, seed, randomSeed: random, bestOf, scorer, strength, variation, variationSeed } = form.value;
   if (prompt.trim() === "") {
     formError.value = { message: "Please enter a prompt.", field: "prompt" };
     return;
@@ -32,7 +32,8 @@ export async function draw(compared: readonly Model[] = []): Promise<void> {
           ...(bestOf > 1 && scorer !== "" && { bestOf: { n: bestOf, by: scorer } }),
           ...(from !== null && { strength }),
           ...(from?.kind === "picture" && { image: { picture: from.id } }),
-          ...(variation > 0 && !random && { variationSeed: randomSeed(), variationStrength: variation }),
+          ...(variation > 0 &&
+            !random && { variationSeed: variationSeed ?? randomSeed(), variationStrength: variation }),
         },
         images,
         group === null ? { kind: "draw" } : { kind: "compare", group, model: one.name },

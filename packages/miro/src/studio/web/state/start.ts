@@ -1,8 +1,8 @@
 /** Begins: what was stored, what the server knows, and what goes on when it is back. */
 import { effect, signal } from "@preact/signals";
-import { messageOf, returns } from "./api.js";
+import { connected, messageOf, returns } from "./api.js";
 import { loadModels, startForm } from "./form.js";
-import { arrived, reload } from "./gallery.js";
+import { arrived, refresh, reload } from "./gallery.js";
 import { onJobEvent, startJobs } from "./jobs.js";
 import { startMask } from "./mask.js";
 import { resumeMap, startRewardMap } from "./reward-map.js";
@@ -21,6 +21,9 @@ export function start(): void {
     if (id !== null) void arrived(id);
   });
   startJobs();
+  document.addEventListener("visibilitychange", () => {
+    if (!document.hidden && connected.value) void refresh();
+  });
   effect(() => {
     // What `begin` reads is none of this effect's business.
     if (returns.value >= 0) queueMicrotask(begin);
