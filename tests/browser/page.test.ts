@@ -495,6 +495,14 @@ describe("masks", () => {
     expect(await serious(page)).toEqual([]);
   });
 
+  it("cannot be painted on what the browser cannot show, which is said", async () => {
+    const page = await open();
+    await page.getByLabel("Picture to draw over").setInputFiles({ ...GREY, buffer: (await grey()).subarray(0, 40) });
+    await page.getByRole("button", { name: "Paint a mask …" }).click();
+    await page.getByText("The browser cannot show that file").first().waitFor();
+    await expect.poll(() => page.locator("dialog").count(), WAIT).toBe(0);
+  });
+
   it("come from files, chosen or dropped, of the picture's proportions", async () => {
     const page = await paintable();
     const half = await sharp(Buffer.from([255, 0]), { raw: { width: 2, height: 1, channels: 1 } })

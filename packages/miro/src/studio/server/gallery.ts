@@ -220,6 +220,10 @@ export class Gallery {
       where.push("number IN (SELECT rowid FROM words WHERE words MATCH ?)");
       values.push(match);
     }
+    for (const sign of signs(q ?? "")) {
+      where.push("instr(prompt, ?) > 0");
+      values.push(sign);
+    }
     if (model !== undefined) {
       where.push("model = ?");
       values.push(model);
@@ -501,6 +505,11 @@ function entryOf({ id, prompt, model, seed, width, height, created, favourite, t
     createdAt: new Date(created).toISOString(),
     rewardTargets: JSON.parse(targets) as Record<string, number>,
   };
+}
+
+/** What stands in a search without being a word, such as an emoji. */
+function signs(text: string): string[] {
+  return text.split(/\s+/).filter((piece) => piece !== "" && !/[\p{L}\p{N}]/u.test(piece));
 }
 
 /** The words of a search, each as the beginning of one; null where there are none. */
