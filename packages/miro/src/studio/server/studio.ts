@@ -63,6 +63,8 @@ export class Studio implements StudioParts {
     this.app = fastify({
       bodyLimit: MAX_JSON_BYTES,
       requestTimeout: REQUEST_MS,
+      // Of use for addresses in answers alone: what a client makes up of itself misleads only itself.
+      trustProxy: true,
       forceCloseConnections: true,
       routerOptions: { maxParamLength: 200 },
       // Errors from before a route is found, such as an address that is none.
