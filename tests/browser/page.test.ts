@@ -397,6 +397,16 @@ describe("pictures", () => {
           .toBeGreaterThan(seen);
       }
       expect(loaded).toBe(1999);
+      // A connection that was lost for a while leads nobody back to the beginning.
+      await page.context().setOffline(true);
+      await generate(page);
+      await page.getByRole("alert").getByText("The studio does not answer.").waitFor();
+      await page.locator(".card .open").last().focus();
+      await page.context().setOffline(false);
+      await expect.poll(() => page.getByText("The connection is lost").count(), WAIT).toBe(0);
+      await expect.poll(() => page.getByRole("alert").count(), WAIT).toBe(0);
+      await page.keyboard.press("End");
+      expect(await focusedPlace(page)).toBe(1999);
       expect(await page.locator(".card").count()).toBeLessThan(120);
     } finally {
       await full.end();

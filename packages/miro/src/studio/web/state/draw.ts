@@ -6,7 +6,7 @@ import { submit } from "./jobs.js";
 import { maskFile } from "./mask.js";
 
 /** What went wrong with the last request, and the field that it is about. */
-export const formError = signal<{ message: string; field?: string | undefined } | null>(null);
+export const formError = signal<{ message: string; field?: string | undefined; isLost?: boolean } | null>(null);
 export const sending = signal(false);
 
 /** @param compared models that draw the same, side by side; none: the chosen model */
@@ -43,7 +43,8 @@ export async function draw(compared: readonly Model[] = []): Promise<void> {
     lastSeed.value = first;
     formError.value = null;
   } catch (error) {
-    formError.value = { message: messageOf(error), ...(error instanceof ApiError && { field: error.field }) };
+    const { field, status } = error instanceof ApiError ? error : {};
+    formError.value = { message: messageOf(error), field, isLost: status === 0 };
   } finally {
     sending.value = false;
   }

@@ -71,10 +71,9 @@ export async function refresh(): Promise<void> {
     if (mine !== turn) return;
     const had = new Set(pictures.value.map(({ id }) => id));
     const fresh = page.pictures.filter(({ id }) => !had.has(id));
-    if (fresh.length === 0) return;
-    // Where none of a page is known there may be more between.
+    // Where none of a page is known there may be more between, or all is another server's.
     if (fresh.length === page.pictures.length) await reload();
-    else pictures.value = [...fresh, ...pictures.value];
+    else if (fresh.length > 0) pictures.value = [...fresh, ...pictures.value];
   } catch {
     // They are there after the next reload of the gallery.
   }
