@@ -22,7 +22,7 @@ import { addOpenaiRoutes } from "./openai-routes.js";
 import type { StudioParts } from "./parts.js";
 import { JobQueue } from "./queue.js";
 import { refusalOf, shown, statusOf } from "./refusals.js";
-import { TooLarge } from "./request-bodies.js";
+import { RefusedBody } from "./request-bodies.js";
 import { schemaTransform } from "./schemas.js";
 import { guard } from "./security.js";
 import { addWebuiRoutes } from "./webui-routes.js";
@@ -205,13 +205,16 @@ function listenError(error: NodeJS.ErrnoException, { host, port }: StudioOptions
   });
 }
 
-/** What zod says of a query or a body, and fastify of a body that is too large, as an error of ours. */
-function readable(error: FastifyError, { url, routeOptions }: FastifyRequest): Error {
+/** What zod says of a query or a body, and fastify of a body that it does not read, as an error of ours. */
+function readable(error: FastifyError, { url, headers, routeOptions }: FastifyRequest): Error {
   if (error.code === "FST_ERR_CTP_BODY_TOO_LARGE") {
+    const most = (routeOptions.bodyLimit ?? MAX_JSON_BYTES) / 2 ** 20;
     const otherwise = url.startsWith("/api/jobs") ? "; pictures can be files of a form (multipart/form-data)" : "";
-    return new TooLarge(
-      `the body is too large: it holds more than ${(routeOptions.bodyLimit ?? MAX_JSON_BYTES) / 2 ** 20} MiB${otherwise}`,
-    );
+    return new RefusedBody(`the body is too large: it holds more than ${most} MiB${otherwise}`, 413);
+  }
+  if (error.code === "FST_ERR_CTP_INVALID_MEDIA_TYPE") {
+    const given = (headers["content-type"] ?? "no type").slice(0, 100);
+    return new RefusedBody(`the body's content-type: expected application/json, received ${given}`, 415);
   }
   const [issue] = (error.validation ?? []) as { instancePath?: string; message?: string }[];
   if (issue === undefined) return error;
