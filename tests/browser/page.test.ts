@@ -562,6 +562,12 @@ describe("several models", () => {
       expect(seeds("tiny")).toHaveLength(2);
       expect(seeds("other")).toEqual(seeds("tiny"));
       expect(await serious(page)).toEqual([]);
+      // A picture is drawn again by the model that drew it.
+      const chosen = () => page.locator(".model option:checked").textContent();
+      expect(await chosen()).toBe("tiny");
+      await card.getByRole("region", { name: "Model other" }).getByRole("button").first().click();
+      await page.getByRole("button", { name: "Use settings" }).click();
+      await expect.poll(chosen, WAIT).toBe("other");
       // Neither a long prompt nor what the models say of it widens a narrow page.
       await page.setViewportSize({ width: 360, height: 740 });
       const long = `${"Fuchsschwanzgrasblütenstaubwolke".repeat(3)} ${"and one more fox ".repeat(20)}`.trim();
