@@ -9,7 +9,7 @@ import { readFile, stat } from "node:fs/promises";
 import { dirname, join, relative, sep } from "node:path";
 import Database from "libsql";
 import { z } from "zod";
-import { MiroError, systemReason } from "../../errors.js";
+import { InvalidInputError, MiroError, systemReason } from "../../errors.js";
 import { FileLock } from "../../files/file-lock.js";
 import { makeFolder } from "../../files/make-folder.js";
 import { readJson, writeFileAside, writeFileAtomic } from "../../files/whole-files.js";
@@ -479,7 +479,10 @@ function openIndex(studio: string): Database.Database {
 
 function readFavourites(studio: string): Set<string> {
   const path = join(studio, "favourites.json");
-  return new Set(existsSync(path) ? favouritesSchema.parse(readJson(path)) : []);
+  if (!existsSync(path)) return new Set();
+  const { data } = favouritesSchema.safeParse(readJson(path));
+  if (data !== undefined) return new Set(data);
+  throw new InvalidInputError(`${path}: expected a list of ids of pictures; without the file there are no favourites`);
 }
 
 function* pngsBelow(folder: string): Generator<string> {
