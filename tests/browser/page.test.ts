@@ -147,6 +147,21 @@ describe("jobs", () => {
     await job.getByText("Cancelled.").waitFor();
   });
 
+  it("whose answer alone was lost are taken up when the studio answers again", async () => {
+    const page = await open();
+    await page.route("**/api/jobs", async (route) => {
+      await route.fetch();
+      await route.abort();
+    });
+    await draw(page, { prompt: "answered nobody", steps: 90_000 });
+    const job = page.getByRole("article", { name: "Job: answered nobody" });
+    await job.getByText(/^Step \d+ of 90000/).waitFor();
+    expect(await page.getByRole("alert").count()).toBe(0);
+    await job.getByRole("button", { name: "Cancel" }).click();
+    await job.getByText("Cancelled.").waitFor();
+    expect(await job.count()).toBe(1);
+  });
+
   it("of prompts that take many bytes are sent as others are", async () => {
     const page = await open();
     // More bytes than a browser lets go on when the page is left, and fewer characters.

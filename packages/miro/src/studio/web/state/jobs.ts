@@ -122,8 +122,10 @@ export async function submit(
   try {
     ({ id } = await askJson<{ id: string }>("/api/jobs", init));
   } catch (error) {
-    // Without an answer, as when the page is left, the studio may have taken the job: a reload looks for it.
+    // Without an answer the studio may have taken the job: it is looked for when the studio answers again, or after a
+    // reload where the page was left.
     if (isAnswer(error)) forgetSent(asked);
+    else whenConnected(() => void takeUp(asked));
     throw error;
   }
   forgetSent(asked);
@@ -151,7 +153,20 @@ function begin({ key: _, ...stored }: SentJob, id: string): Job {
   return job;
 }
 
-/** Takes up a job whose request was under way when the page was left. */
+/** Does something as soon as the studio answers. */
+function whenConnected(run: () => void): void {
+  let isDone = false;
+  const stop = effect(() => {
+    if (!connected.value || isDone) return;
+    isDone = true;
+    queueMicrotask(() => {
+      stop();
+      run();
+    });
+  });
+}
+
+/** Takes up a job whose request has had no answer. */
 async function takeUp(asked: SentJob): Promise<void> {
   for (let look = 0; look < LOOKS; look++) {
     try {
