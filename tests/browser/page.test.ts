@@ -2,7 +2,7 @@
 import { copyFileSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
 import { createServer } from "node:http";
 import { createRequire } from "node:module";
-import type { AddressInfo } from "node:net";
+import { type AddressInfo, connect, createServer as createTcpServer, type Socket } from "node:net";
 import { join } from "node:path";
 import { type Browser, type BrowserContextOptions, chromium, type Page, type Route } from "playwright-core";
 import sharp from "sharp";
@@ -40,9 +40,13 @@ afterEach(async () => {
   expect(complaints.splice(0)).toEqual([]);
 });
 
-async function open(options: BrowserContextOptions = {}, { of = studio, ready = true } = {}): Promise<Page> {
+async function open(
+  options: BrowserContextOptions = {},
+  { of = studio, ready = true, clock = false } = {},
+): Promise<Page> {
   const context = await browser.newContext({ viewport: { width: 1280, height: 900 }, ...options });
   const page = await context.newPage();
+  if (clock) await page.clock.install();
   page.setDefaultTimeout(20_000);
   page.on("pageerror", (error) => complaints.push(error.message));
   page.on("console", (message) => {
@@ -143,6 +147,64 @@ describe("jobs", () => {
     await job.getByText("Cancelled.").waitFor();
   });
 
+  it("whose answer alone was lost are taken up when the studio answers again", async () => {
+    const page = await open();
+    await page.route("**/api/jobs", async (route) => {
+      await route.fetch();
+      await route.abort();
+    });
+    await draw(page, { prompt: "answered nobody", steps: 90_000 });
+    const job = page.getByRole("article", { name: "Job: answered nobody" });
+    await job.getByText(/^Step \d+ of 90000/).waitFor();
+    expect(await page.getByRole("alert").count()).toBe(0);
+    await job.getByRole("button", { name: "Cancel" }).click();
+    await job.getByText("Cancelled.").waitFor();
+    expect(await job.count()).toBe(1);
+  });
+
+  it("of prompts that take many bytes are sent as others are", async () => {
+    const page = await open();
+    // More bytes than a browser lets go on when the page is left, and fewer characters.
+    await draw(page, { prompt: "🦊".repeat(20_000) });
+    await page.locator(".job.done").waitFor();
+    expect(await page.getByText(/does not answer/).count()).toBe(0);
+  });
+
+  it("go on when the network falls silent without an end, as in a computer that slept", async () => {
+    const { port } = new URL(studio.url);
+    const streams: Socket[] = [];
+    const between = createTcpServer((near) => {
+      const far = connect(Number(port), "127.0.0.1");
+      for (const [one, other] of [
+        [near, far],
+        [far, near],
+      ] as const) {
+        one.pipe(other);
+        one.on("error", () => other.destroy());
+        one.on("close", () => other.destroy());
+      }
+      far.on("data", (piece) => {
+        if (piece.includes("text/event-stream")) streams.push(far);
+      });
+    });
+    await new Promise<void>((resolve) => between.listen(0, "127.0.0.1", resolve));
+    const url = `http://127.0.0.1:${(between.address() as AddressInfo).port}`;
+    const page = await open({}, { of: { ...studio, url }, clock: true });
+    try {
+      await draw(page, { prompt: "silent", steps: 90_000 });
+      await page.getByText(/^Step \d+ of 90000/).waitFor();
+      const before = streams.splice(0);
+      for (const stream of before) stream.unpipe().pause();
+      await page.clock.fastForward(41_000);
+      await expect.poll(() => streams.length, WAIT).toBeGreaterThan(0);
+      await page.getByRole("button", { name: "Cancel" }).click();
+      await page.getByText("Cancelled.").waitFor();
+    } finally {
+      await page.close();
+      between.close();
+    }
+  });
+
   it("that fail say why, at the prompt", async () => {
     const page = await open();
     await draw(page, { prompt: "  " });
@@ -231,6 +293,58 @@ describe("pictures", () => {
     expect(await number(page, "CLIP, positive target").inputValue()).toBe("0.51"); // the nearest of 64
   });
 
+  it("are drawn again by their settings to the bit: variations, and options of the sampler", async () => {
+    const page = await open();
+    const more = { sampler: "euler_ancestral", samplerOptions: { eta: 0.5 }, variationSeed: 5, variationStrength: 0.4 };
+    const answer = await fetch(`${studio.url}/api/jobs`, {
+      method: "POST",
+      headers: { "content-type": "application/json" },
+      body: JSON.stringify({ prompt: "again", seed: 8, steps: 4, ...more }),
+    });
+    expect(answer.status).toBe(202);
+    const found = async (count: number) => {
+      await expect
+        .poll(async () => (await api<{ pictures: unknown[] }>("/api/pictures?q=again")).pictures.length, WAIT)
+        .toBe(count);
+      const { pictures } = await api<{ pictures: { id: string }[] }>("/api/pictures?q=again");
+      return Promise.all(
+        pictures.map(async ({ id }) => {
+          const file = await (await fetch(`${studio.url}/api/pictures/${id}.png`)).arrayBuffer();
+          return sharp(Buffer.from(file)).raw().toBuffer();
+        }),
+      );
+    };
+    await found(1);
+    // What another program drew is there when somebody looks again.
+    const card = page.getByRole("button", { name: "again, seed 8: show large" });
+    expect(await card.count()).toBe(0);
+    await page.evaluate(`document.dispatchEvent(new Event("visibilitychange"))`);
+    await card.click();
+    await page.getByRole("button", { name: "Use settings" }).click();
+    await page.getByText("The settings of the picture are taken over.", { exact: true }).waitFor();
+    await generate(page);
+    const [one, other] = await found(2);
+    expect(one!.equals(other!)).toBe(true);
+  });
+
+  it("that are gone already are deleted without a word", async () => {
+    const page = await open();
+    const { id } = await drawn(page, "taken away");
+    await fetch(`${studio.url}/api/pictures/${id}`, { method: "DELETE" });
+    const card = page.getByRole("button", { name: /^taken away, / });
+    await card.focus();
+    await page.keyboard.press("Delete");
+    await expect.poll(() => card.count(), WAIT).toBe(0);
+    await drawn(page, "seen large");
+    const other = page.getByRole("button", { name: /^seen large, / });
+    await other.click();
+    await page.locator("dialog.viewer").waitFor();
+    await page.keyboard.press("Delete");
+    await expect.poll(() => other.count(), WAIT).toBe(0);
+    expect(await page.locator(".notice.bad").count()).toBe(0);
+    expect((await api<{ pictures: unknown[] }>("/api/pictures?q=seen+large")).pictures).toEqual([]);
+  });
+
   it("are drawn over: one of the gallery, and a file", async () => {
     const page = await open();
     const { png, id } = await drawn(page, "below");
@@ -298,6 +412,16 @@ describe("pictures", () => {
           .toBeGreaterThan(seen);
       }
       expect(loaded).toBe(1999);
+      // A connection that was lost for a while leads nobody back to the beginning.
+      await page.context().setOffline(true);
+      await generate(page);
+      await page.getByRole("alert").getByText("The studio does not answer.").waitFor();
+      await page.locator(".card .open").last().focus();
+      await page.context().setOffline(false);
+      await expect.poll(() => page.getByText("The connection is lost").count(), WAIT).toBe(0);
+      await expect.poll(() => page.getByRole("alert").count(), WAIT).toBe(0);
+      await page.keyboard.press("End");
+      expect(await focusedPlace(page)).toBe(1999);
       expect(await page.locator(".card").count()).toBeLessThan(120);
     } finally {
       await full.end();
@@ -396,6 +520,14 @@ describe("masks", () => {
     expect(await serious(page)).toEqual([]);
   });
 
+  it("cannot be painted on what the browser cannot show, which is said", async () => {
+    const page = await open();
+    await page.getByLabel("Picture to draw over").setInputFiles({ ...GREY, buffer: (await grey()).subarray(0, 40) });
+    await page.getByRole("button", { name: "Paint a mask …" }).click();
+    await page.getByText("The browser cannot show that file").first().waitFor();
+    await expect.poll(() => page.locator("dialog").count(), WAIT).toBe(0);
+  });
+
   it("come from files, chosen or dropped, of the picture's proportions", async () => {
     const page = await paintable();
     const half = await sharp(Buffer.from([255, 0]), { raw: { width: 2, height: 1, channels: 1 } })
@@ -445,6 +577,12 @@ describe("several models", () => {
       expect(seeds("tiny")).toHaveLength(2);
       expect(seeds("other")).toEqual(seeds("tiny"));
       expect(await serious(page)).toEqual([]);
+      // A picture is drawn again by the model that drew it.
+      const chosen = () => page.locator(".model option:checked").textContent();
+      expect(await chosen()).toBe("tiny");
+      await card.getByRole("region", { name: "Model other" }).getByRole("button").first().click();
+      await page.getByRole("button", { name: "Use settings" }).click();
+      await expect.poll(chosen, WAIT).toBe("other");
       // Neither a long prompt nor what the models say of it widens a narrow page.
       await page.setViewportSize({ width: 360, height: 740 });
       const long = `${"Fuchsschwanzgrasblütenstaubwolke".repeat(3)} ${"and one more fox ".repeat(20)}`.trim();
@@ -488,6 +626,18 @@ describe("the page", () => {
       expect(await page.evaluate("document.documentElement.scrollWidth")).toBe(360);
     }
     expect(await page.evaluate("document.querySelector('.generate').getBoundingClientRect().bottom")).toBeLessThan(740);
+  });
+
+  it("goes back and forth between its views as the browser does", async () => {
+    const page = await open();
+    await page.getByRole("link", { name: "Reward map" }).click();
+    await page.locator("section.map").waitFor();
+    await page.goBack();
+    await page.locator("section.gallery").waitFor();
+    await page.goForward();
+    await page.locator("section.map").waitFor();
+    await page.reload();
+    await page.locator("section.map").waitFor();
   });
 
   it("is used with the keyboard alone", async () => {

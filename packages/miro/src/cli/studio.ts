@@ -118,7 +118,9 @@ async function serve(
 function readKey(file: string | undefined): string | undefined {
   const key = file === undefined ? process.env.MIRO_STUDIO_API_KEY : readText(file).trim();
   if (key === undefined || (file === undefined && key === "")) return undefined;
-  if (!/^[\x21-\x7e]{8,200}$/.test(key))
-    throw invalid("apiKeyFile", "a key of 8 to 200 printable ASCII characters without spaces", "another");
+  if (!/^[\x21-\x7e]{8,200}$/.test(key)) {
+    const received = key.length < 8 || key.length > 200 ? `one of ${key.length}` : "one with others";
+    throw invalid(file ?? "MIRO_STUDIO_API_KEY", "a key of 8 to 200 printable ASCII characters, no spaces", received);
+  }
   return key;
 }

@@ -38,6 +38,11 @@ export class Thread {
     this.#worker.unref();
   }
 
+  /** Whether it has ended, also by itself: calls are rejected then. */
+  get hasEnded(): boolean {
+    return this.#ended !== null;
+  }
+
   /**
    * Calls a method of the thread. Several calls run beside each other.
    *

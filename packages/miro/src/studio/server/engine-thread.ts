@@ -82,8 +82,9 @@ serve({
     if (threads !== undefined) setNumThreads(threads);
     const sources = await Promise.all(edits.map(decodeEdit));
     const request = new DrawRequest({
-      pictures: pictures.map(({ path: _, edit, ...picture }) => ({
+      pictures: pictures.map(({ path: _, edit, ...picture }, place) => ({
         ...picture,
+        index: place,
         options: {
           ...picture.options,
           ...(batchSize !== undefined && { batchSize }),
@@ -93,6 +94,7 @@ serve({
       ...(bestOf && { bestOf: { count: bestOf.count, scorer: bestOf.by, load: loadRanker } }),
       ...(previewEvery !== undefined && { previewEvery }),
     });
+    const indexOf = (place: number) => pictures[place]!.index;
     const { tokenizer } = await pipe!.textEncoder();
     const steps = new Behind();
     const files = new Behind();
@@ -100,10 +102,10 @@ serve({
       await request.draw(pipe!, {
         signal,
         ...(listens("step") && {
-          onStep: (progress) => steps.follow(async () => emit("step", await stepOf(progress))),
+          onStep: (progress) => steps.follow(async () => emit("step", await stepOf(progress, indexOf))),
         }),
-        onPicture: async ({ picture: { index }, image, warnings }) => {
-          const { path } = pictures[index]!;
+        onPicture: async ({ picture: { index: place }, image, warnings }) => {
+          const { path, index } = pictures[place]!;
           const encoded = encodeImage(image, settingsToText(image.settings));
           encoded.catch(() => {}); // thrown where it is waited for
           await files.follow(async () => {
@@ -174,9 +176,13 @@ serve({
   },
 });
 
-async function stepOf({ previews, rows: _, ...progress }: RequestProgress): Promise<StepEvent> {
-  const encoded = (previews ?? []).map(async ({ index, image }) => ({ index, webp: await previewOf(image) }));
-  return { ...progress, previews: await Promise.all(encoded) };
+/** @param indexOf what the picture of a place is called */
+async function stepOf(
+  { images, previews = [], step, steps }: RequestProgress,
+  indexOf = (place: number) => place,
+): Promise<StepEvent> {
+  const encoded = previews.map(async ({ index, image }) => ({ index: indexOf(index), webp: await previewOf(image) }));
+  return { step, steps, images: images.map(indexOf), previews: await Promise.all(encoded) };
 }
 
 async function decodeEdit({ image, mask }: DrawCall["edits"][number]): Promise<{ image: RgbImage; mask?: RgbImage }> {

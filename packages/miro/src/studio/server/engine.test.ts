@@ -3,12 +3,18 @@ import * as os from "node:os";
 import { cuda, TorchError } from "@miro-t2i/torch";
 import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
 import { bundledModel } from "../../pipeline/loading/bundled.js";
-import { Engine, type LoadCall } from "./engine.js";
+import { type DrawCall, type DrawListeners, type DrawnEvent, Engine, type LoadCall } from "./engine.js";
 
 const GIB = 2 ** 30;
 /** What the next calls of `load` do: an error to throw, else nothing. */
 const failures: Error[] = [];
 let loads = 0;
+/** The pictures that each call of `draw` was asked for, and those after which it runs out of memory. */
+const drawings: number[][] = [];
+const shortages: number[] = [];
+/** Threads that are there, the newest last. */
+const threads: { hasEnded: boolean }[] = [];
+const outOfMemory = () => new TorchError("CUDA out of memory. Tried to allocate 2.00 GiB");
 
 vi.mock("node:os", async (original) => {
   const real = await original<typeof os>();
@@ -16,12 +22,24 @@ vi.mock("node:os", async (original) => {
 });
 vi.mock("../../threads/thread.js", () => ({
   Thread: class {
-    async call(method: string, argument: unknown): Promise<unknown> {
+    hasEnded = false;
+    constructor() {
+      threads.push(this);
+    }
+    async call(method: string, argument: unknown, { on }: { on?: DrawListeners } = {}): Promise<unknown> {
+      if (this.hasEnded) throw new Error("the thread has ended");
+      if (method === "draw") return this.draw(argument as DrawCall, on!);
       if (method !== "load") return undefined;
       loads++;
       const failure = failures.shift();
       if (failure) throw failure;
       return (argument as LoadCall).options.device ?? "cpu";
+    }
+    async draw({ pictures }: DrawCall, on: DrawListeners): Promise<void> {
+      drawings.push(pictures.map(({ index }) => index));
+      const most = shortages.shift() ?? pictures.length;
+      for (const { index } of pictures.slice(0, most)) await on.picture({ index } as DrawnEvent);
+      if (most < pictures.length) throw outOfMemory();
     }
     async end(): Promise<void> {}
   },
@@ -37,7 +55,7 @@ beforeEach(() => {
 });
 afterEach(() => {
   vi.restoreAllMocks();
-  failures.length = 0;
+  failures.length = drawings.length = shortages.length = threads.length = 0;
 });
 
 /** The same model under two names. */
@@ -79,7 +97,6 @@ describe("models in memory", () => {
 
   it("make room for one that ran out of memory, which is tried once more", async () => {
     allocated({});
-    const outOfMemory = () => new TorchError("CUDA out of memory. Tried to allocate 2.00 GiB");
     const engine = await open("cuda");
     failures.push(outOfMemory());
     await expect(engine.warm(A)).rejects.toThrow(/out of memory/); // nothing can be freed for it
@@ -98,6 +115,43 @@ describe("models in memory", () => {
     failures.push(new TorchError("a file is broken"));
     await expect(engine.warm(A)).rejects.toThrow(/broken/);
     expect([loads, loaded(engine)]).toEqual([8, [B]]);
+    await engine.close();
+  });
+
+  const draw = async (engine: Engine, id: string, count: number) => {
+    const drawn: number[] = [];
+    const pictures = Array.from({ length: count }, (_, index) => ({ index }) as DrawCall["pictures"][number]);
+    const picture = ({ index }: DrawnEvent) => void drawn.push(index);
+    await engine.draw(id, { pictures, edits: [] }, { picture }, new AbortController().signal);
+    return drawn;
+  };
+
+  it("make room for one that runs out of memory while it draws, which draws the pictures that are missing", async () => {
+    allocated({});
+    const engine = await open("cuda");
+    await engine.warm(B);
+    await engine.warm(A);
+    shortages.push(2);
+    expect(await draw(engine, A, 4)).toEqual([0, 1, 2, 3]);
+    expect([drawings, loaded(engine)]).toEqual([
+      [
+        [0, 1, 2, 3],
+        [2, 3],
+      ],
+      [A],
+    ]);
+    shortages.push(1);
+    await expect(draw(engine, A, 4)).rejects.toThrow(/out of memory/); // nothing is left that could be freed
+    await engine.close();
+  });
+
+  it("are loaded again when their thread has ended by itself", async () => {
+    allocated({});
+    const engine = await open("cuda");
+    expect(await draw(engine, A, 1)).toEqual([0]);
+    threads.at(-1)!.hasEnded = true;
+    expect(await draw(engine, A, 2)).toEqual([0, 1]);
+    expect([loads, threads.length, loaded(engine)]).toEqual([2, 2, [A]]);
     await engine.close();
   });
 });

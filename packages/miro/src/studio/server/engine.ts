@@ -233,23 +233,53 @@ export class Engine {
   async draw(id: string, call: DrawCall, on: DrawListeners, signal: AbortSignal): Promise<void> {
     const model = this.#models.get(id)!;
     model.warming?.abort();
-    const shares = call.bestOf || call.edits.length > 0 ? 1 : Math.min(model.cores, call.pictures.length);
-    return this.#use(model, async (thread) => {
-      if (shares === 1) return thread.call<void>("draw", call, { on: { ...on }, signal });
-      const threads = [thread, ...(await this.#helpersOf(model))].slice(0, shares);
-      return drawParts(threads, model.cores, call, on, signal);
-    });
+    let left = call.pictures;
+    const listeners: DrawListeners = {
+      ...on,
+      picture: (event) => {
+        left = left.filter(({ index }) => index !== event.index);
+        return on.picture(event);
+      },
+    };
+    await this.#use(model, (thread) =>
+      this.#withRoom(async () => {
+        const part = { ...call, pictures: left };
+        const shares = call.bestOf || call.edits.length > 0 ? 1 : Math.min(model.cores, left.length);
+        if (shares === 1) return thread.call<void>("draw", part, { on: { ...listeners }, signal });
+        const threads = [thread, ...(await this.#helpersOf(model))].slice(0, shares);
+        return drawParts(threads, model.cores, part, listeners, signal);
+      }),
+    );
   }
 
   /** Does something in the thread of a model, which stays loaded meanwhile. */
   async #use<T>(model: Model, work: (thread: Thread) => Promise<T>): Promise<T> {
     model.busy++;
     try {
+      // Threads that have ended by themselves, as for want of memory, are replaced.
+      const threads = [model.thread, ...((await model.helpers?.catch(() => [])) ?? [])];
+      if (threads.some((thread) => thread?.hasEnded)) await this.#free(model);
       await this.#loaded(model);
       return await work(model.thread!);
     } finally {
       model.busy--;
       model.lastUsed = performance.now();
+    }
+  }
+
+  /**
+   * Does something that may run out of memory; then models that nobody uses are freed, one by one, and it is done
+   * again.
+   */
+  async #withRoom<T>(work: () => Promise<T>): Promise<T> {
+    for (;;) {
+      try {
+        return await work();
+      } catch (error) {
+        const [oldest] = this.#idle;
+        if (oldest === undefined || !/out of memory/i.test((error as Error).message)) throw error;
+        await this.#free(oldest);
+      }
     }
   }
 
@@ -296,15 +326,8 @@ export class Engine {
       if (freeBytes(device) >= bytes) break;
       await this.#free(oldest);
     }
-    try {
-      await this.#start(model);
-    } catch (error) {
-      // Other processes may hold memory of a GPU too, and more is needed than weights.
-      const [oldest] = this.#idle;
-      if (oldest === undefined || !/out of memory/i.test((error as Error).message)) throw error;
-      await this.#free(oldest);
-      await this.#start(model);
-    }
+    // Other processes may hold memory of a GPU too, and more is needed than weights.
+    await this.#withRoom(() => this.#start(model));
   }
 
   async #start(model: Model): Promise<void> {
@@ -395,23 +418,13 @@ async function drawParts(
     threads.map(async (thread, i) => {
       const own = call.pictures.slice(i * share, (i + 1) * share);
       if (own.length === 0) return;
-      const pictures = own.map((picture, index) => ({ ...picture, index }));
-      const placeOf = (index: number) => own[index]!.index;
-      const { step } = on;
-      const listeners: DrawListeners = {
-        ...(step && {
-          step: ({ images, previews, ...event }) =>
-            step({
-              ...event,
-              images: images.map(placeOf),
-              previews: previews.map(({ index, webp }) => ({ index: placeOf(index), webp })),
-            }),
-        }),
-        picture: (event) => on.picture({ ...event, index: placeOf(event.index) }),
+      const part: DrawCall = {
+        ...call,
+        pictures: own,
+        threads: Math.max(1, Math.floor(cores / threads.length)),
       };
-      const part: DrawCall = { ...call, pictures, threads: Math.max(1, Math.floor(cores / threads.length)) };
       try {
-        await thread.call<void>("draw", part, { on: { ...listeners }, signal: either });
+        await thread.call<void>("draw", part, { on: { ...on }, signal: either });
       } catch (error) {
         failed.abort(error);
         throw error;

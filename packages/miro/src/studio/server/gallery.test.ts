@@ -1,4 +1,4 @@
-import { mkdtempSync, rmSync } from "node:fs";
+import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { expect, it } from "vitest";
@@ -26,6 +26,23 @@ it("knows the jobs of an earlier server as long as its own, and then forgets the
     expect(known(KEEP_JOB_MS)).toEqual(["old", "new"]);
     expect(known(KEEP_JOB_MS + 500)).toEqual(["new"]);
     expect(known(KEEP_JOB_MS + 5000)).toEqual([]);
+  } finally {
+    rmSync(folder, { recursive: true, force: true });
+  }
+});
+
+it("does not begin with favourites that are none, and says which file holds them", () => {
+  const folder = mkdtempSync(join(tmpdir(), "miro-gallery-"));
+  try {
+    mkdirSync(join(folder, ".studio"));
+    const file = join(folder, ".studio", "favourites.json");
+    for (const text of ['{"a":1}', "[1]", "[", ""]) {
+      writeFileSync(file, text);
+      expect(() => Gallery.open(folder)).toThrow(file);
+    }
+    // It is not taken for another server's.
+    writeFileSync(file, "[]");
+    Gallery.open(folder).close();
   } finally {
     rmSync(folder, { recursive: true, force: true });
   }

@@ -9,7 +9,7 @@ import { readFile, stat } from "node:fs/promises";
 import { dirname, join, relative, sep } from "node:path";
 import Database from "libsql";
 import { z } from "zod";
-import { MiroError, systemReason } from "../../errors.js";
+import { InvalidInputError, MiroError, systemReason } from "../../errors.js";
 import { FileLock } from "../../files/file-lock.js";
 import { makeFolder } from "../../files/make-folder.js";
 import { readJson, writeFileAside, writeFileAtomic } from "../../files/whole-files.js";
@@ -222,6 +222,10 @@ export class Gallery {
     if (match !== null) {
       where.push("number IN (SELECT rowid FROM words WHERE words MATCH ?)");
       values.push(match);
+    }
+    for (const sign of signs(q ?? "")) {
+      where.push("instr(prompt, ?) > 0");
+      values.push(sign);
     }
     if (model !== undefined) {
       where.push("model = ?");
@@ -478,7 +482,10 @@ function openIndex(studio: string): Database.Database {
 
 function readFavourites(studio: string): Set<string> {
   const path = join(studio, "favourites.json");
-  return new Set(existsSync(path) ? favouritesSchema.parse(readJson(path)) : []);
+  if (!existsSync(path)) return new Set();
+  const { data } = favouritesSchema.safeParse(readJson(path));
+  if (data !== undefined) return new Set(data);
+  throw new InvalidInputError(`${path}: expected a list of ids of pictures; without the file there are no favourites`);
 }
 
 function* pngsBelow(folder: string): Generator<string> {
@@ -504,6 +511,11 @@ function entryOf({ id, prompt, model, seed, width, height, created, favourite, t
     createdAt: new Date(created).toISOString(),
     rewardTargets: JSON.parse(targets) as Record<string, number>,
   };
+}
+
+/** What stands in a search without being a word, such as an emoji. */
+function signs(text: string): string[] {
+  return text.split(/\s+/).filter((piece) => piece !== "" && !/[\p{L}\p{N}]/u.test(piece));
 }
 
 /** The words of a search, each as the beginning of one; null where there are none. */

@@ -140,7 +140,11 @@ describe("every route", () => {
         const told = (await answer.json()) as { error: unknown };
         expect(told.error).toBeDefined();
       }
-      expect((await ask(method, at, "<a/>", "text/xml")).status).toBe(415);
+      const foreign = await ask(method, at, "<a/>", "text/xml");
+      expect([foreign.status, await foreign.text()]).toEqual([
+        415,
+        expect.stringMatching(/expected application\/json, received text\/xml/),
+      ]);
       for (const [type, form] of [
         ["multipart/form-data", "x"],
         [

@@ -51,7 +51,7 @@ export class JobQueue {
     if (before) return before;
     if (this.#closed) throw new QueueFull("the server is ending");
     if (this.#waiting.length >= this.#capacity)
-      throw new QueueFull(`${this.#waiting.length} jobs wait already; try again later`);
+      throw new QueueFull(`the queue is full (${this.#waiting.length} waiting); try again later`);
     const job = new Job(work, requestKey);
     this.#jobs.set(job.id, job);
     this.#waiting.push(job);

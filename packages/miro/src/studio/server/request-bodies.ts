@@ -10,9 +10,14 @@ export interface Form {
   files: Map<string, Uint8Array[]>;
 }
 
-/** A body that is too large. */
-export class TooLarge extends MiroError {
-  readonly statusCode = 413;
+/** A body that is not read: too large (413), or of another type (415). */
+export class RefusedBody extends MiroError {
+  constructor(
+    message: string,
+    readonly statusCode: 413 | 415,
+  ) {
+    super(message);
+  }
 }
 
 /** The JSON and the files of a request. */
@@ -32,14 +37,14 @@ export async function readRequest(request: FastifyRequest): Promise<{ body: unkn
 
 /**
  * The parts of a form; every file is read whole.
- * @throws TooLarge where they are too large together; InvalidInputError for what is no form
+ * @throws RefusedBody where they are too large together; InvalidInputError for what is no form
  */
 export async function readForm(request: FastifyRequest): Promise<Form> {
   try {
     return await partsOf(request);
   } catch (error) {
     if ((error as { code?: string }).code === "FST_REQ_FILE_TOO_LARGE")
-      throw new TooLarge(`a file of the form holds more than ${MAX_UPLOAD_BYTES / 2 ** 20} MiB`);
+      throw new RefusedBody(`a file of the form holds more than ${MAX_UPLOAD_BYTES / 2 ** 20} MiB`, 413);
     // What the parser says of a form that is damaged carries no status.
     if (error instanceof MiroError || (error as { statusCode?: number }).statusCode !== undefined) throw error;
     throw invalid("body", "multipart/form-data", (error as Error).message);
@@ -55,13 +60,14 @@ async function partsOf(request: FastifyRequest): Promise<Form> {
       size += bytes.length;
       add(form.files, part.fieldname.replace(/\[\d*\]$/, ""), bytes);
     } else {
-      if (part.valueTruncated || part.fieldnameTruncated) throw new TooLarge("a field of the form is too large");
+      if (part.valueTruncated || part.fieldnameTruncated)
+        throw new RefusedBody("a field of the form is too large", 413);
       const text = String(part.value);
       size += text.length;
       add(form.fields, part.fieldname, text);
     }
     if (size > MAX_UPLOAD_BYTES)
-      throw new TooLarge(`the parts of the form hold more than ${MAX_UPLOAD_BYTES / 2 ** 20} MiB`);
+      throw new RefusedBody(`the parts of the form hold more than ${MAX_UPLOAD_BYTES / 2 ** 20} MiB`, 413);
   }
   return form;
 }

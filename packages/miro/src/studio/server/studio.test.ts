@@ -358,7 +358,7 @@ describe("jobs", () => {
 
 describe("the gallery", () => {
   it("lists, searches, filters, marks, deletes and restores pictures", async () => {
-    const id = await submit({ ...small, prompt: "an odd zebra", rewardTargets: { clip_score: 0.25 } });
+    const id = await submit({ ...small, prompt: "an odd zebra 🦓", rewardTargets: { clip_score: 0.25 } });
     await events(id);
     const [picture] = (await view(id)).pictures;
     const list = async (query: string) =>
@@ -367,6 +367,9 @@ describe("the gallery", () => {
       );
     expect((await list("limit=1"))[0]).toBe(picture);
     expect(await list("q=zeb odd")).toEqual([picture]);
+    expect(await list("q=🦓")).toEqual([picture]);
+    expect(await list("q=odd 🦓")).toEqual([picture]);
+    for (const other of ["🦊", "zebra 🦊", "!", "cow 🦓"]) expect(await list(`q=${other}`)).toEqual([]);
     expect(await list("q=zebra&reward.clip_score>=0.3")).toEqual([]);
     expect(await list("q=zebra&reward.clip_score>=0.2")).toEqual([picture]);
     expect(await list("q=zebra&favourite=true")).toEqual([]);

@@ -23,7 +23,7 @@ import type { StudioParts } from "./parts.js";
 import { addPictureRoutes } from "./picture-routes.js";
 import { JobQueue } from "./queue.js";
 import { refusalOf, shown, statusOf } from "./refusals.js";
-import { TooLarge } from "./request-bodies.js";
+import { RefusedBody } from "./request-bodies.js";
 import { schemaTransform } from "./schemas.js";
 import { guard } from "./security.js";
 import { addServerRoutes } from "./server-routes.js";
@@ -65,6 +65,8 @@ export class Studio implements StudioParts {
     this.app = fastify({
       bodyLimit: MAX_JSON_BYTES,
       requestTimeout: REQUEST_MS,
+      // Of use for addresses in answers alone: what a client makes up of itself misleads only itself.
+      trustProxy: true,
       forceCloseConnections: true,
       routerOptions: { maxParamLength: 200 },
       // Errors from before a route is found, such as an address that is none.
@@ -204,13 +206,16 @@ function listenError(error: NodeJS.ErrnoException, { host, port }: StudioOptions
   });
 }
 
-/** What zod says of a query or a body, and fastify of a body that is too large, as an error of ours. */
-function readable(error: FastifyError, { url, routeOptions }: FastifyRequest): Error {
+/** What zod says of a query or a body, and fastify of a body that it does not read, as an error of ours. */
+function readable(error: FastifyError, { url, headers, routeOptions }: FastifyRequest): Error {
   if (error.code === "FST_ERR_CTP_BODY_TOO_LARGE") {
+    const most = (routeOptions.bodyLimit ?? MAX_JSON_BYTES) / 2 ** 20;
     const otherwise = url.startsWith("/api/jobs") ? "; pictures can be files of a form (multipart/form-data)" : "";
-    return new TooLarge(
-      `the body holds more than ${(routeOptions.bodyLimit ?? MAX_JSON_BYTES) / 2 ** 20} MiB${otherwise}`,
-    );
+    return new RefusedBody(`the body is too large: it holds more than ${most} MiB${otherwise}`, 413);
+  }
+  if (error.code === "FST_ERR_CTP_INVALID_MEDIA_TYPE") {
+    const given = (headers["content-type"] ?? "no type").slice(0, 100);
+    return new RefusedBody(`the body's content-type: expected application/json, received ${given}`, 415);
   }
   const [issue] = (error.validation ?? []) as { instancePath?: string; message?: string }[];
   if (issue === undefined) return error;

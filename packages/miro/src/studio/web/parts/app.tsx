@@ -18,7 +18,14 @@ import { Rewards } from "./rewards.js";
 import { Sampling } from "./sampling.js";
 import { Compare, Viewer } from "./viewer.js";
 
-const view = signal<"gallery" | "map">(location.hash === "#map" ? "map" : "gallery");
+const view = signal<"gallery" | "map">("gallery");
+/** The address says which view is shown, so that the browser's way back leads to the one before. */
+function follow(): void {
+  if (location.hash === "#map") view.value = "map";
+  else if (location.hash === "" || location.hash === "#gallery") view.value = "gallery";
+}
+follow();
+window.addEventListener("hashchange", follow);
 
 export function App() {
   return (
@@ -59,13 +66,7 @@ export function App() {
 
 function Tab({ name, label }: { name: "gallery" | "map"; label: string }) {
   return (
-    <a
-      href={`#${name}`}
-      aria-current={view.value === name ? "page" : undefined}
-      onClick={() => {
-        view.value = name;
-      }}
-    >
+    <a href={`#${name}`} aria-current={view.value === name ? "page" : undefined}>
       {label}
     </a>
   );

@@ -170,7 +170,7 @@ function JobBody({ job, class: name }: { job: Job; class: string }) {
         </p>
       )}
       {state.warnings.map((text) => (
-        <p class="warning" key={text}>
+        <p class="warning" key={text} title={text}>
           {text}
         </p>
       ))}

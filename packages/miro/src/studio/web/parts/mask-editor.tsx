@@ -125,6 +125,10 @@ export function MaskEditor({ url, onSize, onClose }: EditorProps) {
                   setSize([naturalWidth, naturalHeight]);
                   onSize([naturalWidth, naturalHeight]);
                 }}
+                onError={() => {
+                  tell("The browser cannot show that file, so no mask can be painted on it.", { kind: "bad" });
+                  onClose();
+                }}
               />
               {size && (
                 // biome-ignore lint/a11y/noInteractiveElementToNoninteractiveRole: its keys are those of a program

@@ -14,7 +14,7 @@ const MOST_SEED = 2 ** 31 - 1;
 export function Sampling() {
   const chosen = model.value;
   const { steps, guidance, guidanceOff, images, sampler, shift, guidanceType, negativePrompt } = form.value;
-  const { bestOf, scorer } = form.value;
+  const { bestOf, scorer, samplerOptions } = form.value;
   const id = useId();
   if (chosen === null) return null;
   const fine = chosen.defaults.guidanceScale < 2;
@@ -65,7 +65,7 @@ export function Sampling() {
             <select
               id={`${id}-sampler`}
               value={sampler}
-              onChange={(event) => set({ sampler: event.currentTarget.value })}
+              onChange={(event) => set({ sampler: event.currentTarget.value, samplerOptions: null })}
             >
               {chosen.samplers.map((name) => (
                 <option key={name} value={name}>
@@ -73,6 +73,13 @@ export function Sampling() {
                 </option>
               ))}
             </select>
+            {samplerOptions !== null && (
+              <p class="help">
+                {Object.entries(samplerOptions)
+                  .map(([name, value]) => `${name} ${value}`)
+                  .join(", ")}
+              </p>
+            )}
           </div>
           <div class="field">
             <label for={`${id}-type`}>Guidance over the steps</label>
@@ -150,7 +157,7 @@ function Seed() {
       {!random && (
         <Slider
           {...{ label: "Variation", value: variation, min: 0, max: 1, step: 0.05 }}
-          onChange={(value) => set({ variation: value })}
+          onChange={(value) => set({ variation: value, variationSeed: null })}
         />
       )}
     </div>

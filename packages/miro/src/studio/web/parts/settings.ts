@@ -17,6 +17,7 @@ const NAMES: Record<string, string> = {
   guidanceType: "Guidance over the steps",
   guidanceWindow: "Guided steps",
   sampler: "Sampler",
+  samplerOptions: "Options of the sampler",
   shift: "Shift",
   strength: "Strength",
   variationSeed: "Variation seed",

@@ -3,7 +3,17 @@ import { useEffect, useRef, useState } from "preact/hooks";
 import { askJson, messageOf, type PictureEntry, pictureUrl, type Settings } from "../state/api.js";
 import { draw } from "../state/draw.js";
 import { models, set, source, takeOver } from "../state/form.js";
-import { choose, chosen, comparing, entryOf, more, pictures, remove, setFavourite, shown } from "../state/gallery.js";
+import {
+  choose,
+  chosen,
+  comparing,
+  entryOf,
+  more,
+  pictures,
+  remove as removePicture,
+  setFavourite,
+  shown,
+} from "../state/gallery.js";
 import { tell } from "../state/notices.js";
 import { Dialog } from "./dialog.js";
 import { Icon, IconButton } from "./icon.js";
@@ -51,6 +61,11 @@ function Large({ entry }: { entry: PictureEntry }) {
     if (place >= 0 && to) shown.value = to;
     if (place + by > pictures.value.length - 20) void more();
   };
+  const remove = () => {
+    const next = pictures.value[place + 1] ?? pictures.value[place - 1] ?? null;
+    void removePicture(entry);
+    shown.value = place < 0 ? null : next;
+  };
   const use = (run: (settings: Settings) => void) => {
     if (settings === null) return;
     run(settings);
@@ -66,6 +81,7 @@ function Large({ entry }: { entry: PictureEntry }) {
         else if (event.key === "ArrowRight") go(1);
         else if (event.key === "f") void setFavourite(entry, !favourite);
         else if (event.key === "F") fullScreen();
+        else if (event.key === "Delete") remove();
         else return;
         event.preventDefault();
       }}
@@ -101,19 +117,14 @@ function Large({ entry }: { entry: PictureEntry }) {
             label="Download the PNG"
             onClick={() => void download(pictureUrl(id), `${id}.png`).catch(bad)}
           />
-          <IconButton
-            icon="trash"
-            label="Delete"
-            onClick={() => {
-              const next = pictures.value[place + 1] ?? pictures.value[place - 1] ?? null;
-              void remove(entry);
-              shown.value = place < 0 ? null : next;
-            }}
-          />
+          <IconButton icon="trash" label="Delete" onClick={remove} />
           <IconButton icon="expand" label="Full screen" onClick={fullScreen} />
           <IconButton icon="close" class="last" label="Close" onClick={close} />
         </div>
-        <p class="viewer-prompt">{prompt}</p>
+        {/* A long one is scrolled, with the keyboard too. */}
+        <p class="viewer-prompt" tabIndex={prompt.length > 300 ? 0 : undefined}>
+          {prompt}
+        </p>
         <div class="viewer-actions">
           <button type="button" class="quiet strong" onClick={() => use(takeOver)}>
             <Icon name="sliders" /> Use settings
@@ -135,7 +146,7 @@ function Large({ entry }: { entry: PictureEntry }) {
             onClick={() =>
               use((known) => {
                 takeOver(known);
-                set({ images: 4, variation: 0.2 });
+                set({ images: 4, variation: 0.2, variationSeed: null });
                 void draw();
               })
             }

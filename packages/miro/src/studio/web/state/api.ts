@@ -59,13 +59,17 @@ export interface Settings {
   guidanceScale: number;
   guidanceType?: "constant" | "linear";
   sampler: string;
+  samplerOptions?: Record<string, unknown>;
+  guidanceWindow?: [number, number];
   shift: number;
   rewardTargets: Record<string, number>;
   negativeRewardTargets: Record<string, number>;
+  image?: unknown;
   strength?: number;
   variationSeed?: number;
   variationStrength?: number;
   model: string;
+  variant?: string;
   [other: string]: unknown;
 }
 

@@ -6,12 +6,12 @@ import { submit } from "./jobs.js";
 import { maskFile } from "./mask.js";
 
 /** What went wrong with the last request, and the field that it is about. */
-export const formError = signal<{ message: string; field?: string | undefined } | null>(null);
+export const formError = signal<{ message: string; field?: string | undefined; isLost?: boolean } | null>(null);
 export const sending = signal(false);
 
 /** @param compared models that draw the same, side by side; none: the chosen model */
 export async function draw(compared: readonly Model[] = []): Promise<void> {
-  const { prompt, images, seed, randomSeed: random, bestOf, scorer, strength, variation } = form.value;
+  const { prompt, images, seed, randomSeed: random, bestOf, scorer, strength, variation, variationSeed } = form.value;
   if (prompt.trim() === "") {
     formError.value = { message: "Please enter a prompt.", field: "prompt" };
     return;
@@ -32,7 +32,8 @@ export async function draw(compared: readonly Model[] = []): Promise<void> {
           ...(bestOf > 1 && scorer !== "" && { bestOf: { n: bestOf, by: scorer } }),
           ...(from !== null && { strength }),
           ...(from?.kind === "picture" && { image: { picture: from.id } }),
-          ...(variation > 0 && !random && { variationSeed: randomSeed(), variationStrength: variation }),
+          ...(variation > 0 &&
+            !random && { variationSeed: variationSeed ?? randomSeed(), variationStrength: variation }),
         },
         images,
         group === null ? { kind: "draw" } : { kind: "compare", group, model: one.name },
@@ -42,7 +43,8 @@ export async function draw(compared: readonly Model[] = []): Promise<void> {
     lastSeed.value = first;
     formError.value = null;
   } catch (error) {
-    formError.value = { message: messageOf(error), ...(error instanceof ApiError && { field: error.field }) };
+    const { field, status } = error instanceof ApiError ? error : {};
+    formError.value = { message: messageOf(error), field, isLost: status === 0 };
   } finally {
     sending.value = false;
   }

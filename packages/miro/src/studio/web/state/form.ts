@@ -25,17 +25,22 @@ export interface Form {
   seed: number;
   randomSeed: boolean;
   sampler: string;
+  /** The sampler's own options that were taken over; null: its defaults. */
+  samplerOptions: Record<string, unknown> | null;
   shift: number;
   bestOf: number;
   scorer: string;
   strength: number;
   variation: number;
+  /** Seed of the variation that was taken over; null: each is another one. */
+  variationSeed: number | null;
 }
 
 const BLANK: Form = {
   ...{ model: "", prompt: "", negativePrompt: "", targets: {}, negativeTargets: {}, steps: 20, guidance: 1 },
   ...{ guidanceOff: false, guidanceType: "constant", images: 4, seed: 3407, randomSeed: true, sampler: "euler" },
-  ...{ shift: 1, bestOf: 1, scorer: "", strength: 0.75, variation: 0 },
+  samplerOptions: null,
+  ...{ shift: 1, bestOf: 1, scorer: "", strength: 0.75, variation: 0, variationSeed: null },
 };
 
 export const models = signal<Model[]>([]);
@@ -88,12 +93,14 @@ export function chooseModel(id: string): void {
 
 /** The request that the form makes of a model, without pictures and seeds. */
 export function requestOf(of = model.value): Record<string, unknown> {
-  const { prompt, negativePrompt, steps, guidance, guidanceOff, guidanceType, sampler, shift } = form.value;
+  const { prompt, negativePrompt, steps, guidance, guidanceOff, guidanceType, shift } = form.value;
+  const { sampler, samplerOptions } = form.value;
   return {
     ...{ model: of?.id, prompt: prompt.trim(), steps, sampler, shift, guidanceType },
     guidanceScale: guidanceOff ? 0 : guidance,
     rewardTargets: targetsOf(false, of),
     negativeRewardTargets: targetsOf(true, of),
+    ...(samplerOptions !== null && { samplerOptions }),
     ...(negativePrompt.trim() !== "" && { negativePrompt: negativePrompt.trim() }),
     previewEvery: Math.max(1, Math.round(steps / 8)),
   };
@@ -108,27 +115,41 @@ export function newId(): string {
   return [...crypto.getRandomValues(new Uint32Array(2))].map((word) => word.toString(36)).join("-");
 }
 
-/** Makes the form say what a picture says. What the model has no reward for is left out, and told. */
+/** Makes the form say what a picture says. What the page has nothing for is left out, and told. */
 export function takeOver(settings: Settings): void {
-  const keys = new Set((model.value?.rewards ?? []).map(({ key }) => key));
+  const drawnBy = settings.variant === undefined ? settings.model : `${settings.model}@${settings.variant}`;
+  const offered = models.value.find(
+    ({ id, name }) => id === drawnBy || name === drawnBy.slice(drawnBy.lastIndexOf("/") + 1),
+  );
+  if (offered && offered.id !== model.value?.id) chooseModel(offered.id);
+  const { rewards = [], samplers = [] } = model.value ?? {};
+  const keys = new Set(rewards.map(({ key }) => key));
   const known = (targets: Record<string, number> | undefined) =>
     Object.fromEntries(Object.entries(targets ?? {}).filter(([key]) => keys.has(key)));
-  const unknown = Object.keys(settings.rewardTargets ?? {}).filter((key) => !keys.has(key));
-  batch(() => {
-    const samplers = model.value?.samplers ?? [];
-    set({
-      ...{ prompt: settings.prompt, negativePrompt: settings.negativePrompt ?? "", steps: settings.steps },
-      ...{ guidance: settings.guidanceScale, guidanceOff: settings.guidanceScale === 0 },
-      ...{ guidanceType: settings.guidanceType ?? "constant", shift: settings.shift, images: 1, bestOf: 1 },
-      ...(samplers.includes(settings.sampler) && { sampler: settings.sampler }),
-      ...{ targets: known(settings.rewardTargets), negativeTargets: known(settings.negativeRewardTargets) },
-      ...(settings.seed !== null && { seed: settings.seed, randomSeed: false }),
-      ...(settings.strength !== undefined && { strength: settings.strength }),
-      variation: 0,
-    });
+  const isSampler = samplers.includes(settings.sampler);
+  set({
+    ...{ prompt: settings.prompt, negativePrompt: settings.negativePrompt ?? "", steps: settings.steps },
+    ...{ guidance: settings.guidanceScale, guidanceOff: settings.guidanceScale === 0 },
+    ...{ guidanceType: settings.guidanceType ?? "constant", shift: settings.shift, images: 1, bestOf: 1 },
+    ...(isSampler && { sampler: settings.sampler, samplerOptions: settings.samplerOptions ?? null }),
+    ...{ targets: known(settings.rewardTargets), negativeTargets: known(settings.negativeRewardTargets) },
+    ...(settings.seed !== null && { seed: settings.seed, randomSeed: false }),
+    ...(settings.strength !== undefined && { strength: settings.strength }),
+    ...{ variation: settings.variationStrength ?? 0, variationSeed: settings.variationSeed ?? null },
   });
-  const without = unknown.length > 0 ? ` The model has no reward ${unknown.join(", ")}.` : "";
-  tell(`The settings of the picture are taken over.${without}`);
+  if (settings.image === undefined) source.value = null;
+  const without = [
+    ...(offered ? [] : [`the model ${drawnBy}, which is not offered`]),
+    ...Object.keys(settings.rewardTargets ?? {})
+      .filter((key) => !keys.has(key))
+      .map((key) => `the reward ${key}, which the model does not have`),
+    ...(isSampler ? [] : [`the sampler ${settings.sampler}`]),
+    ...(settings.guidanceWindow === undefined ? [] : ["the guided steps"]),
+    ...(settings.seed === null ? ["the noise, which was given"] : []),
+    ...(settings.image === undefined ? [] : ["what it was drawn over"]),
+  ];
+  const left = without.length > 0 ? ` Without ${without.join("; ")}.` : "";
+  tell(`The settings of the picture are taken over.${left}`);
 }
 
 /** Reads the settings of a picture file into the form. */

@@ -22,7 +22,8 @@ export const comparing = signal(false);
 let cursor: string | null = null;
 let turn = 0;
 
-function pageUrl(): string {
+/** @param cursor of the page, null: the first */
+function pageUrl(cursor: string | null): string {
   const { q, favourite } = query.value;
   const params = new URLSearchParams({ limit: String(cursor === null ? FIRST_PAGE : PAGE) });
   if (q.trim() !== "") params.set("q", q);
@@ -45,7 +46,7 @@ export async function more(fresh = false): Promise<void> {
   const mine = turn;
   loading.value = true;
   try {
-    const page = await askJson<{ pictures: PictureEntry[]; next: string | null }>(pageUrl());
+    const page = await askJson<{ pictures: PictureEntry[]; next: string | null }>(pageUrl(cursor));
     if (mine !== turn) return;
     batch(() => {
       const had = new Set(fresh ? [] : pictures.value.map(({ id }) => id));
@@ -58,6 +59,23 @@ export async function more(fresh = false): Promise<void> {
     if (mine === turn && error instanceof ApiError && error.status !== 0) galleryError.value = messageOf(error);
   } finally {
     if (mine === turn) loading.value = false;
+  }
+}
+
+/** Takes in what came since, as from another tab or program. */
+export async function refresh(): Promise<void> {
+  if (loading.value || complete.value === null) return;
+  const mine = turn;
+  try {
+    const page = await askJson<{ pictures: PictureEntry[] }>(pageUrl(null));
+    if (mine !== turn) return;
+    const had = new Set(pictures.value.map(({ id }) => id));
+    const fresh = page.pictures.filter(({ id }) => !had.has(id));
+    // Where none of a page is known there may be more between, or all is another server's.
+    if (fresh.length === page.pictures.length) await reload();
+    else if (fresh.length > 0) pictures.value = [...fresh, ...pictures.value];
+  } catch {
+    // They are there after the next reload of the gallery.
   }
 }
 
@@ -101,6 +119,8 @@ export async function remove(entry: PictureEntry): Promise<void> {
   try {
     await ask(`/api/pictures/${entry.id}`, { method: "DELETE" });
   } catch (error) {
+    // One that is gone already stays so: its file was removed, or another tab has deleted it.
+    if (error instanceof ApiError && error.status === 404) return;
     back();
     tell(messageOf(error), { kind: "bad" });
     return;

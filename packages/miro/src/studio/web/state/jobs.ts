@@ -68,6 +68,8 @@ const MOST_KEPT_ALIVE = 60_000;
 /** A browser has six connections to a server; streams must leave some for everything else. */
 const STREAMS = 2;
 const POLL_MS = 1500;
+/** A stream gives a sign of life every 15 s; one that was silent for longer leads nowhere any more. */
+const SILENT_MS = 40_000;
 
 export const jobs = signal<Job[]>([]);
 const hearers = new Set<(job: Job, event: string, image: number | null) => void>();
@@ -111,15 +113,19 @@ export async function submit(
   const init = {
     method: "POST",
     headers: { "idempotency-key": asked.key },
-    ...(Object.keys(files).length > 0 ? { body: form } : { json: request, keepalive: text.length < MOST_KEPT_ALIVE }),
+    ...(Object.keys(files).length > 0
+      ? { body: form }
+      : { json: request, keepalive: new Blob([text]).size < MOST_KEPT_ALIVE }),
   };
   keepSent([...sent, asked]);
   let id: string;
   try {
     ({ id } = await askJson<{ id: string }>("/api/jobs", init));
   } catch (error) {
-    // Without an answer, as when the page is left, the studio may have taken the job: a reload looks for it.
+    // Without an answer the studio may have taken the job: it is looked for when the studio answers again, or after a
+    // reload where the page was left.
     if (isAnswer(error)) forgetSent(asked);
+    else whenConnected(() => void takeUp(asked));
     throw error;
   }
   forgetSent(asked);
@@ -147,7 +153,20 @@ function begin({ key: _, ...stored }: SentJob, id: string): Job {
   return job;
 }
 
-/** Takes up a job whose request was under way when the page was left. */
+/** Does something as soon as the studio answers. */
+function whenConnected(run: () => void): void {
+  let isDone = false;
+  const stop = effect(() => {
+    if (!connected.value || isDone) return;
+    isDone = true;
+    queueMicrotask(() => {
+      stop();
+      run();
+    });
+  });
+}
+
+/** Takes up a job whose request has had no answer. */
 async function takeUp(asked: SentJob): Promise<void> {
   for (let look = 0; look < LOOKS; look++) {
     try {
@@ -271,14 +290,21 @@ function applyView(job: Job, view: JobView): void {
 /** Follows a job's stream to its end, also over lost connections. */
 async function follow(job: Job, signal: AbortSignal): Promise<void> {
   for (let wait = 300; !signal.aborted && isLive(job); wait = Math.min(wait * 2, 4000)) {
+    // A network that goes away, as in a computer that sleeps, does not always say so.
+    const silent = new AbortController();
+    const giveUp = () => setTimeout(() => silent.abort(), SILENT_MS);
+    let timer = giveUp();
     try {
       const headers: Record<string, string> = job.last > 0 ? { "last-event-id": `${job.last}` } : {};
-      const answer = await ask(`/api/jobs/${job.id}/events`, { signal, headers });
+      const either = AbortSignal.any([signal, silent.signal]);
+      const answer = await ask(`/api/jobs/${job.id}/events`, { signal: either, headers });
       const parser = new EventParser();
       const reader = answer.body!.pipeThrough(new TextDecoderStream()).getReader();
       for (;;) {
         const { done, value } = await reader.read();
         if (done) break;
+        clearTimeout(timer);
+        timer = giveUp();
         wait = 300;
         for (const { id, event, data } of parser.push(value)) {
           if (id !== null) job.last = id;
@@ -290,6 +316,8 @@ async function follow(job: Job, signal: AbortSignal): Promise<void> {
       if (signal.aborted) return;
       if (error instanceof ApiError && error.status > 0) return settle(job, error);
       lost();
+    } finally {
+      clearTimeout(timer);
     }
     await new Promise((resolve) => setTimeout(resolve, wait));
   }

@@ -1,8 +1,9 @@
 /** Begins: what was stored, what the server knows, and what goes on when it is back. */
 import { effect, signal } from "@preact/signals";
-import { messageOf, returns } from "./api.js";
+import { connected, messageOf, returns } from "./api.js";
+import { formError } from "./draw.js";
 import { loadModels, startForm } from "./form.js";
-import { arrived, reload } from "./gallery.js";
+import { arrived, complete, refresh, reload } from "./gallery.js";
 import { onJobEvent, startJobs } from "./jobs.js";
 import { startMask } from "./mask.js";
 import { resumeMap, startRewardMap } from "./reward-map.js";
@@ -21,6 +22,9 @@ export function start(): void {
     if (id !== null) void arrived(id);
   });
   startJobs();
+  document.addEventListener("visibilitychange", () => {
+    if (!document.hidden && connected.value) void refresh();
+  });
   effect(() => {
     // What `begin` reads is none of this effect's business.
     if (returns.value >= 0) queueMicrotask(begin);
@@ -31,9 +35,11 @@ async function begin(): Promise<void> {
   try {
     await loadModels();
     startError.value = null;
+    if (formError.value?.isLost) formError.value = null;
     resumeMap();
   } catch (error) {
     startError.value = messageOf(error);
   }
-  await reload();
+  // What was scrolled to stays where only the connection was lost.
+  await (complete.value === null ? reload() : refresh());
 }
