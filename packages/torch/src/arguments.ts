@@ -41,20 +41,3 @@ export function sizes(list: number[] | [readonly number[]]): readonly number[] {
   const [first] = list;
   return list.length === 1 && Array.isArray(first) ? first : (list as number[]);
 }
-
-/** Whether an argument holds the remaining ones by name. */
-export function isOptions(value: unknown): boolean {
-  if (typeof value !== "object" || value === null) return false;
-  const prototype: unknown = Object.getPrototypeOf(value);
-  return prototype === Object.prototype || prototype === null;
-}
-
-/** The arguments that were given by name; a name that the method does not have is an error. */
-export function options(method: string, given: Record<string, unknown>, names: readonly string[]): any {
-  for (const name of Object.keys(given)) {
-    if (!names.includes(name)) {
-      throw new TorchError(`${method}: there is no option '${name}'; expected ${names.join(", ")}`);
-    }
-  }
-  return given;
-}

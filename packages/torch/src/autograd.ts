@@ -1,6 +1,7 @@
 // Differentiation and the modes around it. Modes belong to the calling thread and end with the function given.
 import { type Device, type DType, dtypeCode } from "./dtype.js";
 import { TorchError } from "./errors.js";
+import { options as known } from "./named-options.js";
 import { handleOrNone, native } from "./native.js";
 import { type Tensor, wrap } from "./tensor.js";
 
@@ -11,6 +12,8 @@ export interface BackwardOptions {
   /** Records the backward pass itself, for derivatives of higher order; default false. */
   createGraph?: boolean;
 }
+
+const BACKWARD = ["retainGraph", "createGraph"];
 
 /**
  * Accumulates the gradients of `tensors` into the `grad` of the leaves they depend on. PyTorch:
@@ -24,7 +27,7 @@ export function backward(
   gradients: readonly (Tensor | null)[] = [],
   options: BackwardOptions = {},
 ): void {
-  const { createGraph = false, retainGraph = createGraph } = options;
+  const { createGraph = false, retainGraph = createGraph } = known("backward", options, BACKWARD);
   native.backward(
     tensors.map((t) => t.handle),
     gradients.map(handleOrNone),
@@ -58,7 +61,12 @@ export function grad(
   inputs: readonly Tensor[],
   options: GradOptions = {},
 ): (Tensor | null)[] {
-  const { createGraph = false, retainGraph = createGraph, allowUnused = false, gradOutputs = [] } = options;
+  const {
+    createGraph = false,
+    retainGraph = createGraph,
+    allowUnused = false,
+    gradOutputs = [],
+  } = known("grad", options, [...BACKWARD, "allowUnused", "gradOutputs"]);
   return native
     .grad(
       outputs.map((t) => t.handle),
@@ -136,6 +144,8 @@ export interface AutocastOptions {
   cache?: boolean;
 }
 
+const AUTOCAST = ["device", "dtype", "enabled", "cache"];
+
 /**
  * Runs `body` with matrix products and convolutions in `dtype`, and what needs range in float32 (PyTorch's op lists).
  * PyTorch: `torch.autocast`.
@@ -148,10 +158,12 @@ export interface AutocastOptions {
  * ```
  */
 export function autocast<T>(options: AutocastOptions, body: () => T): T {
-  const device = options.device.split(":")[0] as string;
+  const { dtype, enabled = true, cache = true, ...where } = known("autocast", options, AUTOCAST);
+  const device = String(where.device).split(":")[0] as string;
+  const code = dtypeCode(dtype);
   const outside = autocasting;
-  autocasting = options.enabled ?? true;
-  const state = native.beginAutocast(device, dtypeCode(options.dtype), options.enabled ?? true, options.cache ?? true);
+  autocasting = enabled;
+  const state = native.beginAutocast(device, code, enabled, cache);
   try {
     return refusePromise(body(), "autocast");
   } finally {

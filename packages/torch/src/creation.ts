@@ -1,6 +1,7 @@
 // Making tensors, and the functions of several tensors.
-import { type Device, type DType, dtypeCode, type HostData } from "./dtype.js";
+import { type Device, type DType, dtypeCode, type HostData, hostArray } from "./dtype.js";
 import { TorchError } from "./errors.js";
+import { options as known } from "./named-options.js";
 import { native } from "./native.js";
 import { aten } from "./ops.generated.js";
 import { type Scalar, Tensor, wrap } from "./tensor.js";
@@ -22,9 +23,15 @@ export interface RandomTensorOptions extends TensorOptions {
 type Shape = readonly number[];
 type Nested = number | bigint | boolean | readonly Nested[];
 
+const NAMES = ["dtype", "device", "requiresGrad"];
+
 /** Marks a new tensor as a parameter where the options ask for it. */
 function made(t: Tensor, options: TensorOptions): Tensor {
   return options.requiresGrad ? t.requiresGrad_() : t;
+}
+/** Options of random tensors, by a function's name. */
+function random(name: string, options: RandomTensorOptions): RandomTensorOptions {
+  return known(name, options, [...NAMES, "generator"]);
 }
 const generatorOf = (o: RandomTensorOptions) => o.generator ?? null;
 
@@ -38,6 +45,45 @@ const TYPED: [new (n: number) => HostData, DType][] = [
   [Uint8Array, "uint8"],
 ];
 
+type Value = number | bigint | boolean;
+
+/** The dtype that holds all values of nested arrays, as PyTorch promotes them. */
+function dtypeOf(values: readonly Value[]): DType {
+  const kinds = new Set(values.map((value) => typeof value));
+  if (kinds.has("number") || kinds.size === 0) return "float32";
+  return kinds.has("bigint") ? "int64" : "bool";
+}
+
+/** The least and the largest integer of a dtype; negative ones wrap in uint8, as in PyTorch. */
+const RANGES: Partial<Record<DType, [bigint, bigint]>> = {
+  uint8: [-255n, 255n],
+  int8: [-(2n ** 7n), 2n ** 7n - 1n],
+  int16: [-(2n ** 15n), 2n ** 15n - 1n],
+  int32: [-(2n ** 31n), 2n ** 31n - 1n],
+  int64: [-(2n ** 63n), 2n ** 63n - 1n],
+};
+
+/** Values as elements of a dtype, in an array of it or (for half precision) in float32. */
+function elements(values: readonly Value[], dtype: DType): { source: HostData; stored: DType } {
+  if (dtype === "bool") return { source: Uint8Array.from(values, (v) => (Number(v) !== 0 ? 1 : 0)), stored: dtype };
+  const range = RANGES[dtype];
+  const stored = range !== undefined || dtype === "float64" ? dtype : "float32";
+  const source = hostArray(stored, values.length) as { [i: number]: number | bigint } & HostData;
+  for (let i = 0; i < values.length; i++) {
+    const value = values[i] as Value;
+    if (range === undefined) source[i] = Number(value);
+    else source[i] = dtype === "int64" ? integer(value, dtype, range) : Number(integer(value, dtype, range));
+  }
+  return { source, stored };
+}
+
+/** Fractions are cut off, as in PyTorch. */
+function integer(value: Value, dtype: DType, [least, largest]: [bigint, bigint]): bigint {
+  const whole = typeof value !== "number" ? BigInt(value) : Number.isFinite(value) ? BigInt(Math.trunc(value)) : null;
+  if (whole !== null && whole >= least && whole <= largest) return whole;
+  throw new TorchError(`tensor: ${value} is out of the range of ${dtype}`);
+}
+
 /** What {@link tensor} makes of data. */
 export interface FromDataOptions extends TensorOptions {
   /** Shape of the result; for flat data. */
@@ -46,10 +92,11 @@ export interface FromDataOptions extends TensorOptions {
 
 /**
  * A tensor with a copy of the data: a number, nested arrays, or a typed array (with `shape`). Numbers become float32,
- * bigints int64, booleans bool; a typed array keeps its type. A Uint16Array with dtype float16 or bfloat16 is taken as
- * bits. PyTorch: `torch.tensor`.
+ * bigints int64, booleans bool; where they are mixed, numbers decide, else bigints. A typed array keeps its type. A
+ * Uint16Array with dtype float16 or bfloat16 is taken as bits. PyTorch: `torch.tensor`.
  *
- * @throws TorchError for ragged or other data, and when `shape` needs another number of elements
+ * @throws TorchError for ragged or other data, for values out of the range of an integer dtype, and when `shape` needs
+ *   another number of elements
  *
  * @example
  * ```ts
@@ -59,73 +106,66 @@ export interface FromDataOptions extends TensorOptions {
  * ```
  */
 export function tensor(data: Nested | HostData | Uint8ClampedArray, options: FromDataOptions = {}): Tensor {
-  let source: HostData;
-  let shape: Shape;
-  let dtype: DType;
-  if (ArrayBuffer.isView(data)) {
-    const view = data as HostData;
-    if (view instanceof Uint16Array) {
-      if (options.dtype !== "float16" && options.dtype !== "bfloat16") {
-        throw new TorchError("tensor: a Uint16Array holds raw bits and needs dtype float16 or bfloat16");
-      }
-      dtype = options.dtype;
-    } else {
-      const found = TYPED.find(([type]) => view instanceof type);
-      dtype = found?.[1] ?? "uint8";
-    }
-    source = view;
-    shape = options.shape ?? [view.length];
-  } else {
-    const sizes: number[] = [];
-    for (let level: Nested = data as Nested; Array.isArray(level); level = (level as readonly Nested[])[0] as Nested)
-      sizes.push(level.length);
-    const flat: (number | bigint | boolean)[] = [];
-    const collect = (value: Nested, dim: number): void => {
-      if (Array.isArray(value)) {
-        if (value.length !== sizes[dim])
-          throw new TorchError(
-            `tensor: ragged data, expected ${sizes[dim]} items at depth ${dim}, got ${value.length}`,
-          );
-        for (const item of value) collect(item, dim + 1);
-      } else {
-        if (dim !== sizes.length) throw new TorchError(`tensor: ragged data, expected an array at depth ${dim}`);
-        flat.push(value as number);
-      }
-    };
-    collect(data as Nested, 0);
-    const first = flat[0];
-    if (flat.some((v) => typeof v !== "number" && typeof v !== "bigint" && typeof v !== "boolean")) {
-      throw new TorchError("tensor: data must be numbers, bigints or booleans");
-    }
-    if (typeof first === "bigint" || options.dtype === "int64") {
-      dtype = "int64";
-      source = BigInt64Array.from(flat, (v) => BigInt(v));
-    } else if (typeof first === "boolean") {
-      dtype = "bool";
-      source = Uint8Array.from(flat, (v) => (v ? 1 : 0));
-    } else if (options.dtype === "float64") {
-      dtype = "float64";
-      source = Float64Array.from(flat, Number);
-    } else {
-      dtype = "float32";
-      source = Float32Array.from(flat, Number);
-    }
-    shape = options.shape ?? sizes;
-  }
-  let result = wrap(native.fromHost(source, shape, dtypeCode(dtype)));
-  if (
-    (options.dtype !== undefined && options.dtype !== dtype) ||
-    (options.device !== undefined && options.device !== "cpu")
-  ) {
-    const moved = result.to({ dtype: options.dtype, device: options.device });
+  const { dtype, device, shape: asked, requiresGrad } = known("tensor", options, [...NAMES, "shape"]);
+  const { source, stored, shape = asked } = ArrayBuffer.isView(data) ? typed(data, dtype) : nested(data, dtype);
+  const sizes = asked ?? shape ?? [source.length];
+  const count = sizes.reduce((product, size) => product * size, 1);
+  if (count !== source.length && sizes.every((size) => size >= 0))
+    throw new TorchError(`tensor: shape [${sizes}] has ${count} elements, the data ${source.length}`);
+  let result = wrap(native.fromHost(source, sizes, dtypeCode(stored)));
+  if ((dtype !== undefined && dtype !== stored) || (device !== undefined && device !== "cpu")) {
+    const moved = result.to({ dtype, device });
     if (moved !== result) result.dispose();
     result = moved;
   }
-  return options.requiresGrad ? result.requiresGrad_() : result;
+  return made(result, { requiresGrad });
+}
+
+/** Elements, the dtype they are stored in, and the shape that they have by themselves. */
+interface FlatData {
+  source: HostData;
+  stored: DType;
+  shape?: Shape;
+}
+
+function typed(view: ArrayBufferView, dtype: DType | undefined): FlatData {
+  if (view instanceof Uint8ClampedArray)
+    return { source: new Uint8Array(view.buffer, view.byteOffset, view.length), stored: "uint8" };
+  if (view instanceof Uint16Array) {
+    if (dtype === "float16" || dtype === "bfloat16") return { source: view, stored: dtype };
+    throw new TorchError("tensor: a Uint16Array holds raw bits and needs dtype float16 or bfloat16");
+  }
+  const stored = TYPED.find(([type]) => view instanceof type)?.[1];
+  if (stored !== undefined) return { source: view as HostData, stored };
+  const names = [...TYPED.map(([{ name }]) => name), "Uint16Array"].join(", ");
+  throw new TorchError(`tensor: no dtype has the elements of a ${view.constructor.name}; expected ${names}`);
+}
+
+function nested(data: Nested, dtype: DType | undefined): FlatData {
+  const shape: number[] = [];
+  for (let level: Nested = data; Array.isArray(level); level = (level as readonly Nested[])[0] as Nested)
+    shape.push(level.length);
+  const flat: Value[] = [];
+  const collect = (value: Nested, dim: number): void => {
+    if (Array.isArray(value)) {
+      if (value.length !== shape[dim])
+        throw new TorchError(`tensor: ragged data, expected ${shape[dim]} items at depth ${dim}, got ${value.length}`);
+      for (const item of value) collect(item, dim + 1);
+    } else {
+      if (dim !== shape.length) throw new TorchError(`tensor: ragged data, expected an array at depth ${dim}`);
+      flat.push(value as Value);
+    }
+  };
+  collect(data, 0);
+  const kinds = ["number", "bigint", "boolean"];
+  if (!flat.every((value) => kinds.includes(typeof value)))
+    throw new TorchError("tensor: data must be numbers, bigints or booleans");
+  return { ...elements(flat, dtype ?? dtypeOf(flat)), shape };
 }
 
 /** Memory of this shape with whatever it held before. */
-export function empty(shape: Shape, { dtype = "float32", device = "cpu", ...options }: TensorOptions = {}): Tensor {
+export function empty(shape: Shape, options: TensorOptions = {}): Tensor {
+  const { dtype = "float32", device = "cpu" } = known("empty", options, NAMES);
   return made(aten.empty_memory_format(shape, dtype, null, device), options);
 }
 
@@ -137,21 +177,20 @@ export function empty(shape: Shape, { dtype = "float32", device = "cpu", ...opti
  * zeros([2, 3], { dtype: "int64" });
  * ```
  */
-export function zeros(shape: Shape, { dtype = "float32", device = "cpu", ...options }: TensorOptions = {}): Tensor {
+export function zeros(shape: Shape, options: TensorOptions = {}): Tensor {
+  const { dtype = "float32", device = "cpu" } = known("zeros", options, NAMES);
   return made(aten.zeros(shape, dtype, null, device), options);
 }
 
 /** A tensor of ones, float32 on the CPU unless the options say otherwise. */
-export function ones(shape: Shape, { dtype = "float32", device = "cpu", ...options }: TensorOptions = {}): Tensor {
+export function ones(shape: Shape, options: TensorOptions = {}): Tensor {
+  const { dtype = "float32", device = "cpu" } = known("ones", options, NAMES);
   return made(aten.ones(shape, dtype, null, device), options);
 }
 
 /** A tensor in which every element is `value`; float32 unless a dtype is given. */
-export function full(
-  shape: Shape,
-  value: Scalar,
-  { dtype = "float32", device = "cpu", ...options }: TensorOptions = {},
-): Tensor {
+export function full(shape: Shape, value: Scalar, options: TensorOptions = {}): Tensor {
+  const { dtype = "float32", device = "cpu" } = known("full", options, NAMES);
   return made(aten.full(shape, value, dtype, null, device), options);
 }
 
@@ -178,17 +217,14 @@ export function arange(...args: (number | TensorOptions | undefined)[]): Tensor 
     throw new TorchError("arange: expected (end), (start, end) or (start, end, step), and options after them");
   }
   const [start, end, step = 1] = numbers.length === 1 ? [0, ...numbers] : numbers;
-  const { device = "cpu", dtype = numbers.every(Number.isInteger) ? "int64" : "float32" } = options;
+  const whole = numbers.every(Number.isInteger);
+  const { device = "cpu", dtype = whole ? "int64" : "float32" } = known("arange", options, NAMES);
   return made(aten.arange_start_step(start!, end!, step, dtype, null, device), options);
 }
 
 /** `steps` numbers at equal distances from `start` to `end`, both included. */
-export function linspace(
-  start: number,
-  end: number,
-  steps: number,
-  { dtype = "float32", device = "cpu", ...options }: TensorOptions = {},
-): Tensor {
+export function linspace(start: number, end: number, steps: number, options: TensorOptions = {}): Tensor {
+  const { dtype = "float32", device = "cpu" } = known("linspace", options, NAMES);
   return made(aten.linspace(start, end, steps, dtype, null, device), options);
 }
 
@@ -198,7 +234,8 @@ export function eye(n: number, options?: TensorOptions): Tensor;
 export function eye(n: number, m: number, options?: TensorOptions): Tensor;
 export function eye(n: number, second?: number | TensorOptions, third: TensorOptions = {}): Tensor {
   const [m, options] = typeof second === "object" ? [n, second] : [second ?? n, third];
-  return made(aten.eye_m(n, m, options.dtype ?? "float32", null, options.device ?? "cpu"), options);
+  const { dtype = "float32", device = "cpu" } = known("eye", options, NAMES);
+  return made(aten.eye_m(n, m, dtype, null, device), options);
 }
 
 /**
@@ -210,31 +247,31 @@ export function eye(n: number, second?: number | TensorOptions, third: TensorOpt
  * ```
  */
 export function randn(shape: Shape, options: RandomTensorOptions = {}): Tensor {
-  const { dtype = "float32", device = "cpu" } = options;
+  const { dtype = "float32", device = "cpu" } = random("randn", options);
   return made(aten.randn_generator(shape, generatorOf(options), dtype, null, device), options);
 }
 
 /** Uniform values in [0, 1). */
 export function rand(shape: Shape, options: RandomTensorOptions = {}): Tensor {
-  const { dtype = "float32", device = "cpu" } = options;
+  const { dtype = "float32", device = "cpu" } = random("rand", options);
   return made(aten.rand_generator(shape, generatorOf(options), dtype, null, device), options);
 }
 
 /** Integers in [low, high); int64 unless a dtype is given. */
 export function randint(low: number, high: number, shape: Shape, options: RandomTensorOptions = {}): Tensor {
-  const { dtype = "int64", device = "cpu" } = options;
+  const { dtype = "int64", device = "cpu" } = random("randint", options);
   return made(aten.randint_low_generator(low, high, shape, generatorOf(options), dtype, null, device), options);
 }
 
 /** A random order of 0 … n−1 (int64). */
 export function randperm(n: number, options: RandomTensorOptions = {}): Tensor {
-  const { dtype = "int64", device = "cpu" } = options;
+  const { dtype = "int64", device = "cpu" } = random("randperm", options);
   return made(aten.randperm_generator(n, generatorOf(options), dtype, null, device), options);
 }
 
 /** Normal values of the given mean and standard deviation. */
 export function normal(mean: number, std: number, shape: Shape, options: RandomTensorOptions = {}): Tensor {
-  const { dtype, device, generator } = options;
+  const { dtype, device, generator } = random("normal", options);
   return made(empty(shape, { dtype, device }).normal_(mean, std, generator), options);
 }
 
@@ -246,25 +283,31 @@ export interface LikeOptions {
   device?: Device | null;
 }
 
+const LIKE = ["dtype", "device"];
+
 /** Zeros in the shape of `t`, and in its dtype and device unless others are given. */
-export function zerosLike(t: Tensor, { dtype = null, device = null }: LikeOptions = {}): Tensor {
+export function zerosLike(t: Tensor, options: LikeOptions = {}): Tensor {
+  const { dtype = null, device = null } = known("zerosLike", options, LIKE);
   return aten.zeros_like(t, dtype, null, device);
 }
 
 /** Ones in the shape of `t`, and in its dtype and device unless others are given. */
-export function onesLike(t: Tensor, { dtype = null, device = null }: LikeOptions = {}): Tensor {
+export function onesLike(t: Tensor, options: LikeOptions = {}): Tensor {
+  const { dtype = null, device = null } = known("onesLike", options, LIKE);
   return aten.ones_like(t, dtype, null, device);
 }
 
 /**
  * Memory in the shape of `t`, and in its dtype and device unless others are given; it holds whatever it held before.
  */
-export function emptyLike(t: Tensor, { dtype = null, device = null }: LikeOptions = {}): Tensor {
+export function emptyLike(t: Tensor, options: LikeOptions = {}): Tensor {
+  const { dtype = null, device = null } = known("emptyLike", options, LIKE);
   return aten.empty_like(t, dtype, null, device);
 }
 
 /** Standard normal values from the global generator, in the shape, dtype and device of another tensor. */
-export function randnLike(t: Tensor, { dtype = null, device = null }: LikeOptions = {}): Tensor {
+export function randnLike(t: Tensor, options: LikeOptions = {}): Tensor {
+  const { dtype = null, device = null } = known("randnLike", options, LIKE);
   return aten.randn_like(t, dtype, null, device);
 }
 

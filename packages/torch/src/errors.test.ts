@@ -1,10 +1,14 @@
 import { spawnSync } from "node:child_process";
 import { describe, expect, test } from "vitest";
 import {
+  arange,
   aten,
   autocast,
   call,
+  eye,
+  F,
   Generator,
+  grad,
   memory,
   nn,
   ones,
@@ -14,8 +18,10 @@ import {
   TorchError,
   tensor,
   zeros,
+  zerosLike,
 } from "./index.js";
 import { native } from "./native.js";
+import { AdamW, Lamb } from "./optim/index.js";
 
 /** The TorchError that a function throws. */
 function failure(run: () => unknown): string {
@@ -62,6 +68,53 @@ describe("wrong arguments are refused before the call, by operator and argument"
   test.each(cases)("%s", (_, run, parts) => {
     const message = failure(run);
     for (const part of parts) expect(message).toContain(part);
+  });
+});
+
+describe("a misspelt name is refused, not left out in silence", () => {
+  const x = (): Tensor => ones([1, 1, 4, 4]);
+  const w = (): Tensor => ones([2]).requiresGrad_();
+  const cases: [string, (options: never) => unknown][] = [
+    ["tensor", (o) => tensor([1], o)],
+    ["zeros", (o) => zeros([1], o)],
+    ["randn", (o) => randn([1], o)],
+    ["arange", (o) => arange(3, o)],
+    ["eye", (o) => eye(3, o)],
+    ["zerosLike", (o) => zerosLike(x(), o)],
+    ["to", (o) => x().to(o)],
+    ["backward", (o) => w().sum().backward(undefined, o)],
+    ["grad", (o) => grad([w().sum()], [w()], o)],
+    ["autocast", (o) => autocast(o, () => 1)],
+    ["conv2d", (o) => F.conv2d(x(), ones([1, 1, 2, 2]), null, o)],
+    ["mseLoss", (o) => F.mseLoss(x(), x(), o)],
+    ["interpolate", (o) => F.interpolate(x(), o)],
+    ["Linear", (o) => new nn.Linear(2, 2, o)],
+    ["Conv2d", (o) => new nn.Conv2d(1, 1, 2, o)],
+    ["LayerNorm", (o) => new nn.LayerNorm(2, o)],
+    ["Embedding", (o) => new nn.Embedding(2, 2, o)],
+    ["AdamW", (o) => new AdamW([w()], o)],
+    ["AdamW", (o) => new AdamW([{ params: [w()], ...(o as object) }])],
+    ["Lamb", (o) => new Lamb([w()], o)],
+  ];
+  test.each(cases)("%s", (name, run) => {
+    expect(failure(() => run({ weight_decay: 1 } as never))).toMatch(
+      new RegExp(`^${name}: there is no option 'weight_decay'; expected `),
+    );
+  });
+
+  test("nor is what is no object taken for options", () => {
+    expect(failure(() => zeros([1], 3 as never))).toBe(
+      "zeros: expected an object with dtype, device, requiresGrad, got 3",
+    );
+    expect(failure(() => new nn.Linear(2, 2, false as never))).toMatch(/^Linear: expected an object with .*got false$/);
+  });
+
+  test("and so are names of modes and kinds", () => {
+    const any = (value: unknown): never => value as never;
+    expect(failure(() => F.mseLoss(x(), x(), { reduction: any("avg") }))).toMatch(/none, mean, sum, got avg/);
+    expect(failure(() => F.interpolate(x(), { size: 2, mode: any("linear") }))).toMatch(/no mode linear/);
+    expect(failure(() => new nn.Conv2d(1, 1, any([3, 3, 3])))).toMatch(/\[vertical, horizontal\], got 3,3,3/);
+    expect(failure(() => x().to(any("cuda:1")))).toMatch(/expected \{ device: "cuda:1" \}/);
   });
 });
 

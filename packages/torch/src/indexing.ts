@@ -1,12 +1,16 @@
 // x.index(...): Python's x[...] from views and one gather.
 import { handlesOf } from "./arguments.js";
+import { TorchError } from "./errors.js";
 import type { Handle } from "./native.js";
 import { native } from "./native.js";
 import { operators } from "./operators.js";
 import { TensorBase } from "./tensor-base.js";
 
-/** One position of an index: a number, a new axis (null), everything, a slice `[start, end, step?]`, or a tensor. */
-export type IndexedBy<T> = number | null | ":" | readonly [number | null, number | null, number?] | T;
+/**
+ * One position of an index: a number, a new axis (null), a whole dimension, all dimensions that the others leave
+ * (`"..."`), a slice `[start, end, step?]`, or a tensor.
+ */
+export type IndexedBy<T> = number | null | ":" | "..." | readonly [number | null, number | null, number?] | T;
 
 /** What indexing needs of a tensor. */
 interface Indexable<T> extends TensorBase<T> {
@@ -17,6 +21,12 @@ interface Indexable<T> extends TensorBase<T> {
 
 const { id, name } = operators("index.Tensor alias");
 
+/** How many dimensions an item takes up. */
+function width(item: IndexedBy<unknown>): number {
+  if (item === null || item === "...") return 0;
+  return item instanceof TensorBase && item.dtype === "bool" ? item.ndim : 1;
+}
+
 /** The part of `x` that `items` name: a view where no item is a tensor. */
 export function indexed<T extends Indexable<T>>(x: T, items: readonly IndexedBy<T>[], wrap: (handle: Handle) => T): T {
   let current = x;
@@ -26,17 +36,25 @@ export function indexed<T extends Indexable<T>>(x: T, items: readonly IndexedBy<
     current = next;
   };
   const tensors: (T | null)[] = [];
-  for (const item of items) {
-    if (item === null) {
+  for (const [place, item] of items.entries()) {
+    if (item === "...") {
+      if (items.indexOf(item) !== place) throw new TorchError('index: expected "..." once, got it again');
+      for (let rest = x.ndim - items.reduce<number>((sum, other) => sum + width(other), 0); rest > 0; rest--, dim++)
+        tensors.push(null);
+    } else if (item === null) {
       step(current.unsqueeze(dim));
       tensors.push(null);
       dim++;
     } else if (item instanceof TensorBase) {
       tensors.push(item);
-      dim += item.dtype === "bool" ? item.ndim : 1;
+      dim += width(item);
     } else if (typeof item === "number") {
       step(current.select(dim, item));
     } else {
+      if (item !== ":" && !Array.isArray(item)) {
+        const expected = 'a number, null, ":", "...", [start, end, step?] or a tensor';
+        throw new TorchError(`index: expected ${expected} at place ${place}, got ${String(item)}`);
+      }
       if (item !== ":") step(current.slice(dim, item[0], item[1], item[2]));
       tensors.push(null);
       dim++;

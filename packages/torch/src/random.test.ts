@@ -1,3 +1,4 @@
+import fc from "fast-check";
 import { describe, expect, test } from "vitest";
 import {
   buildInfo,
@@ -88,6 +89,18 @@ test("a saved state continues the stream, also through the generic call", () => 
     Generator.default.setState(state);
     expect(flat(randnLike(zeros([5])))).toEqual(want);
   });
+});
+
+test("every 64-bit seed is a seed: negative ones count from 2**64 down, as PyTorch's", () => {
+  const generator = new Generator();
+  fc.assert(
+    fc.property(fc.bigInt(-(2n ** 63n), 2n ** 64n - 1n), (seed) => {
+      expect(generator.manualSeed(seed).initialSeed()).toBe(BigInt.asUintN(64, seed));
+    }),
+    { examples: [[2n ** 64n - 1n], [-1n], [-(2n ** 63n)], [2n ** 63n]] },
+  );
+  for (const seed of [2n ** 64n, -(2n ** 63n) - 1n, 0.5, 2 ** 53 + 2, "7" as unknown as number])
+    expect(() => generator.manualSeed(seed)).toThrow(TorchError);
 });
 
 test("a state that is none is refused", () => {

@@ -1,9 +1,18 @@
 // Random number generators with PyTorch's streams.
 import type { Device } from "./dtype.js";
+import { TorchError } from "./errors.js";
 import { native } from "./native.js";
 import { type Tensor, wrap } from "./tensor.js";
 
 const freed = new FinalizationRegistry<number>((id) => native.generatorFree(id));
+
+/** A 64-bit seed as the engine takes it; a negative one is the same as this plus 2⁶⁴, as in PyTorch. */
+function signed(seed: number | bigint): number | bigint {
+  if (typeof seed !== "bigint") return seed;
+  if (seed < -(2n ** 63n) || seed >= 2n ** 64n)
+    throw new TorchError(`a seed has 64 bits: expected one from -2**63 to 2**64 - 1, got ${seed}`);
+  return BigInt.asIntN(64, seed);
+}
 
 /**
  * A stream of random numbers, equal to `torch.Generator` of the same device and seed.
@@ -34,9 +43,13 @@ export class Generator {
     return Generator.#default;
   }
 
-  /** Starts the stream of a 64-bit seed. */
+  /**
+   * Starts the stream of a 64-bit seed, from −2⁶³ to 2⁶⁴ − 1; those beyond ±2⁵³ are given as a bigint.
+   *
+   * @throws TorchError for others and for fractions
+   */
   manualSeed(seed: number | bigint): this {
-    native.generatorSeed(this.generatorHandle, seed);
+    native.generatorSeed(this.generatorHandle, signed(seed));
     return this;
   }
   /** The seed of the last {@link manualSeed}. */
@@ -54,7 +67,7 @@ export class Generator {
   }
 }
 
-/** Seeds the global generators of every device. */
+/** Seeds the global generators of every device, as {@link Generator.manualSeed}. */
 export function manualSeed(seed: number | bigint): void {
-  native.manualSeed(seed);
+  native.manualSeed(signed(seed));
 }

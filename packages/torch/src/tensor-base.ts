@@ -5,6 +5,7 @@
 import { type Device, type DType, dtypeCode, dtypeName, type HostData, hostArray } from "./dtype.js";
 import { TorchError } from "./errors.js";
 import { collectWhenDue } from "./memory.js";
+import { options as known } from "./named-options.js";
 import { type Handle, handleOrNone, native } from "./native.js";
 import { operators } from "./operators.js";
 import { scopeDepth } from "./scope-stack.js";
@@ -25,6 +26,8 @@ export interface ToOptions {
 export type NestedValues = number | boolean | NestedValues[];
 
 const { id } = operators("_to_copy");
+const TO_OPTIONS = ["dtype", "device", "copy", "nonBlocking"];
+const BACKWARD_OPTIONS = ["retainGraph", "createGraph"];
 
 /** The part of {@link Tensor} that is no operator. `Self` is the class whose objects the operators give. */
 export abstract class TensorBase<Self> implements Disposable {
@@ -235,7 +238,7 @@ export abstract class TensorBase<Self> implements Disposable {
    * ```
    */
   backward(gradient?: TensorBase<Self>, options: { retainGraph?: boolean; createGraph?: boolean } = {}): void {
-    const { createGraph = false, retainGraph = createGraph } = options;
+    const { createGraph = false, retainGraph = createGraph } = known("backward", options, BACKWARD_OPTIONS);
     native.backward([this.#handle], gradient ? [gradient.handle] : [], retainGraph, createGraph);
   }
 
@@ -256,7 +259,10 @@ export abstract class TensorBase<Self> implements Disposable {
    * ```
    */
   to(options: ToOptions | DType): Self {
-    const { dtype, device, copy, nonBlocking }: ToOptions = typeof options === "string" ? { dtype: options } : options;
+    if (typeof options === "string" && /^(cpu|cuda)/.test(options))
+      throw new TorchError(`to: "${options}" is a device, no dtype: expected { device: "${options}" }`);
+    const given: ToOptions = typeof options === "string" ? { dtype: options } : options;
+    const { dtype, device, copy, nonBlocking } = known("to", given, TO_OPTIONS);
     const stays =
       (dtype === undefined || dtype === this.dtype) && (device === undefined || sameDevice(device, this.device));
     if (stays && !copy) return this as unknown as Self;

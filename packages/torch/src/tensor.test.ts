@@ -7,6 +7,7 @@ import {
   eye,
   float,
   full,
+  type IndexItem,
   linspace,
   ones,
   scope,
@@ -64,11 +65,50 @@ describe("creation", () => {
     });
   });
 
+  test("keeps numbers as they are in every dtype, cuts fractions off, and refuses what a dtype does not hold", () => {
+    const ranges: [DType, bigint, bigint][] = [
+      ["uint8", 0n, 255n],
+      ["int8", -128n, 127n],
+      ["int16", -(2n ** 15n), 2n ** 15n - 1n],
+      ["int32", -(2n ** 31n), 2n ** 31n - 1n],
+      ["int64", -(2n ** 63n), 2n ** 63n - 1n],
+    ];
+    for (const [dtype, least, largest] of ranges) {
+      for (const value of [least, largest, largest - 1n, 1n]) {
+        const forms = Number.isSafeInteger(Number(value)) ? [value, Number(value)] : [value];
+        for (const form of forms)
+          expect(
+            scope(() => BigInt(tensor([form], { dtype }).data()[0]!)),
+            dtype,
+          ).toBe(value);
+      }
+      expect(list(() => tensor([1.75, 0.25, true], { dtype }))).toEqual([1, 0, 1]);
+      for (const value of [largest + 1n, least - 256n, Number.NaN, Number.POSITIVE_INFINITY, 1e30])
+        expect(() => tensor([value], { dtype }), `${value} in ${dtype}`).toThrow(`out of the range of ${dtype}`);
+    }
+    expect(list(() => tensor([0, Number.NaN, 1e-300, -1, 0n, true], { dtype: "bool" }))).toEqual([
+      ...[false, true, true, true, false, true],
+    ]);
+    expect(list(() => tensor([0.1, 1e-300], { dtype: "float64" }))).toEqual([0.1, 1e-300]);
+  });
+
+  test("promotes what is mixed, as PyTorch's", () => {
+    scope(() => {
+      const mixed: [Tensor, DType, number[]][] = [
+        [tensor([true, 2.5]), "float32", [1, 2.5]],
+        [tensor([1n, 2.5]), "float32", [1, 2.5]],
+        [tensor([true, 2n]), "int64", [1, 2]],
+      ];
+      for (const [t, dtype, values] of mixed) expect([t.dtype, t.toList()]).toEqual([dtype, values]);
+    });
+  });
+
   test("refuses ragged data and shapes that do not fit", () => {
     expect(() => tensor([[1, 2], [3]])).toThrow(/ragged/);
     expect(() => tensor([1, 2, 3], { shape: [2, 2] })).toThrow(TorchError);
     expect(() => tensor(["a"] as unknown as number[])).toThrow(TorchError);
     expect(() => zeros([-1])).toThrow(TorchError);
+    expect(() => tensor(new Uint32Array(2) as never)).toThrow(/^tensor: no dtype has the elements of a Uint32Array/);
   });
 
   test("data() copies: neither side sees later changes of the other", () => {
@@ -150,6 +190,17 @@ describe("indexing", () => {
       expect(x.index(":", ":", tensor([3n])).shape).toEqual([2, 3, 1]);
       expect(x.index(x.gt(20)).toList()).toEqual([21, 22, 23]);
       expect(x.index(0, tensor([true, false, true])).shape).toEqual([2, 4]);
+      for (const items of [["..."], ["...", 1], [0, "..."], [0, "...", 1], ["...", null], [1, 0, 2, "..."]] as const) {
+        const at = items.indexOf("..." as never);
+        const rest = Array<":">(x.ndim - items.filter((item) => typeof item === "number").length).fill(":");
+        const spelt = [...items.slice(0, at), ...rest, ...items.slice(at + 1)] as IndexItem[];
+        expect(x.index(...items).toList(), String(items)).toEqual(x.index(...spelt).toList());
+      }
+      expect(x.index("...", tensor([3n, 0n])).toList()).toEqual(x.index(":", ":", tensor([3n, 0n])).toList());
+      expect(x.index("...", x.gt(20)).toList()).toEqual([21, 22, 23]);
+      expect(() => x.index("...", 0, "...")).toThrow(/expected "\.\.\." once/);
+      for (const wrong of [true, undefined, "1:", {}, 1n] as never[])
+        expect(() => x.index(wrong)).toThrow(/^index: expected a number, null, .* at place 0, got /);
       expect(() => x.index(2)).toThrow(TorchError);
       expect(() => x.index(0, 0, 0, 0)).toThrow(TorchError);
       expect(() => x.index(tensor([5n]))).toThrow(/out of bounds/);

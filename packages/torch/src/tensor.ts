@@ -10,7 +10,8 @@ export { followed, type NestedValues, type ToOptions } from "./tensor-base.js";
 export { Tensor, wrap };
 
 /**
- * One position of {@link Tensor.index}: an index, a new axis, everything, a slice `[start, end, step?]`, or a tensor.
+ * One position of {@link Tensor.index}: an index, a new axis (null), a whole dimension (`":"`), all dimensions that the
+ * others leave (`"..."`), a slice `[start, end, step?]`, or a tensor.
  */
 export type IndexItem = IndexedBy<Tensor>;
 

@@ -217,6 +217,8 @@ constexpr int64_t kBucketValues = int64_t{1} << 24;
 void adamw(const Settings& s, const Group& g, double weightDecay, const std::optional<at::Tensor>& skip) {
   at::_fused_adamw_(g.parameters, g.gradients, g.firsts, g.seconds, {}, g.steps, s.lr, s.beta1, s.beta2, weightDecay,
                     s.eps, false, false, std::nullopt, skip);
+  // The fused kernel does not count its changes, by which a graph that still needs the old values knows of them.
+  for (const at::Tensor& parameter : g.parameters) parameter.unsafeGetTensorImpl()->bump_version();
 }
 
 // ‖p‖/‖r‖ for each pair, 1 where either is 0.

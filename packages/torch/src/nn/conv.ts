@@ -1,10 +1,11 @@
 /** Two-dimensional convolution over (B, C, H, W), as `torch.nn.Conv2d` and `torch.nn.ConvTranspose2d`. */
 import { empty } from "../creation.js";
 import { TorchError } from "../errors.js";
+import { options as known } from "../named-options.js";
 import type { Tensor } from "../tensor.js";
 import { conv2d, convTranspose2d, type Pair, pair } from "./functional.js";
 import { defaultWeightAndBias_ } from "./init.js";
-import type { FactoryOptions } from "./linear.js";
+import { FACTORY_OPTIONS, type FactoryOptions } from "./linear.js";
 import { Module } from "./module.js";
 
 /** Options of {@link Conv2d}. */
@@ -20,6 +21,8 @@ export interface Conv2dOptions extends FactoryOptions {
   /** Learn a bias for each output channel; default true. */
   bias?: boolean;
 }
+
+const NAMES = [...FACTORY_OPTIONS, "stride", "padding", "dilation", "groups", "bias"];
 
 function checkGroups(name: string, inChannels: number, outChannels: number, groups: number): void {
   if (!Number.isInteger(groups) || groups < 1 || inChannels % groups !== 0 || outChannels % groups !== 0) {
@@ -49,9 +52,17 @@ export class Conv2d extends Module {
     /** Channels of the output. */
     readonly outChannels: number,
     kernel: Pair,
-    { stride = 1, padding = 0, dilation = 1, groups = 1, bias = true, ...factory }: Conv2dOptions = {},
+    options: Conv2dOptions = {},
   ) {
     super();
+    const {
+      stride = 1,
+      padding = 0,
+      dilation = 1,
+      groups = 1,
+      bias = true,
+      ...factory
+    } = known("Conv2d", options, NAMES);
     checkGroups("Conv2d", inChannels, outChannels, groups);
     this.stride = stride;
     this.padding = padding;
@@ -90,7 +101,11 @@ export class ConvTranspose2d extends Module {
     /** Channels of the output. */
     readonly outChannels: number,
     kernel: Pair,
-    {
+    options: ConvTranspose2dOptions = {},
+  ) {
+    super();
+    const names = [...NAMES, "outputPadding"];
+    const {
       stride = 1,
       padding = 0,
       outputPadding = 0,
@@ -98,9 +113,7 @@ export class ConvTranspose2d extends Module {
       groups = 1,
       bias = true,
       ...factory
-    }: ConvTranspose2dOptions = {},
-  ) {
-    super();
+    } = known("ConvTranspose2d", options, names);
     checkGroups("ConvTranspose2d", inChannels, outChannels, groups);
     this.#options = { stride, padding, outputPadding, dilation, groups };
     this.weight = this.parameter("weight", empty([inChannels, outChannels / groups, ...pair(kernel)], factory));

@@ -1,9 +1,10 @@
 /** A table of vectors looked up by index, as `torch.nn.Embedding`. */
 import { empty } from "../creation.js";
+import { options as known } from "../named-options.js";
 import type { Tensor } from "../tensor.js";
 import { embedding } from "./functional.js";
 import { normal_ } from "./init.js";
-import type { FactoryOptions } from "./linear.js";
+import { FACTORY_OPTIONS, type FactoryOptions } from "./linear.js";
 import { Module } from "./module.js";
 
 /** A table of vectors. PyTorch: `nn.Embedding`. */
@@ -16,9 +17,10 @@ export class Embedding extends Module {
     readonly numEmbeddings: number,
     /** Width of a row. */
     readonly embeddingDim: number,
-    factory: FactoryOptions = {},
+    options: FactoryOptions = {},
   ) {
     super();
+    const factory = known("Embedding", options, FACTORY_OPTIONS);
     this.weight = this.parameter("weight", normal_(empty([numEmbeddings, embeddingDim], factory)));
   }
 

@@ -1,5 +1,6 @@
 /** Layers and losses as functions, under the names of `torch.nn.functional`. Each maps to one ATen operator or few. */
 import { TorchError } from "../errors.js";
+import { options as known } from "../named-options.js";
 import { handleOrNone, native } from "../native.js";
 import { aten } from "../ops.generated.js";
 import { Tensor, wrap } from "../tensor.js";
@@ -7,9 +8,11 @@ import { Tensor, wrap } from "../tensor.js";
 /** One number for both spatial directions, or [vertical, horizontal]. */
 export type Pair = number | readonly [number, number];
 
-/** Spells a {@link Pair} out. */
+/** Spells a {@link Pair} out. @throws TorchError for other values */
 export function pair(value: Pair): [number, number] {
-  return typeof value === "number" ? [value, value] : [value[0], value[1]];
+  if (typeof value === "number") return [value, value];
+  if (Array.isArray(value) && value.length === 2) return [value[0], value[1]];
+  throw new TorchError(`expected a number or [vertical, horizontal], got ${String(value)}`);
 }
 
 /** x Wᵀ + b, one node of the graph: (…, in), (out, in), (out)? → (…, out). PyTorch: `F.linear`. */
@@ -170,13 +173,11 @@ export interface ConvOptions {
   groups?: number;
 }
 
+const CONV = ["stride", "padding", "dilation", "groups"];
+
 /** (B, in, H, W), (out, in/groups, h, w) → (B, out, H', W'). PyTorch: `F.conv2d`. */
-export function conv2d(
-  x: Tensor,
-  weight: Tensor,
-  bias: Tensor | null = null,
-  { stride = 1, padding = 0, dilation = 1, groups = 1 }: ConvOptions = {},
-): Tensor {
+export function conv2d(x: Tensor, weight: Tensor, bias: Tensor | null = null, options: ConvOptions = {}): Tensor {
+  const { stride = 1, padding = 0, dilation = 1, groups = 1 } = known("conv2d", options, CONV);
   return aten.conv2d(x, weight, bias, pair(stride), pair(padding), pair(dilation), groups);
 }
 
@@ -188,8 +189,16 @@ export function convTranspose2d(
   x: Tensor,
   weight: Tensor,
   bias: Tensor | null = null,
-  { stride = 1, padding = 0, outputPadding = 0, dilation = 1, groups = 1 }: ConvOptions & { outputPadding?: Pair } = {},
+  options: ConvOptions & { outputPadding?: Pair } = {},
 ): Tensor {
+  const names = [...CONV, "outputPadding"];
+  const {
+    stride = 1,
+    padding = 0,
+    outputPadding = 0,
+    dilation = 1,
+    groups = 1,
+  } = known("convTranspose2d", options, names);
   return aten.conv_transpose2d_input(
     x,
     weight,
@@ -224,7 +233,8 @@ export function silu(x: Tensor): Tensor {
 }
 
 /** x · Φ(x) of every element, Φ exact or approximated by tanh. PyTorch: `F.gelu`. */
-export function gelu(x: Tensor, { approximate = "none" }: { approximate?: "none" | "tanh" } = {}): Tensor {
+export function gelu(x: Tensor, options: { approximate?: "none" | "tanh" } = {}): Tensor {
+  const { approximate = "none" } = known("gelu", options, ["approximate"]);
   return aten.gelu(x, approximate);
 }
 
@@ -250,6 +260,8 @@ export interface AttentionOptions {
   isCausal?: boolean;
 }
 
+const ATTENTION = ["mask", "dropout", "scale", "isCausal"];
+
 /**
  * softmax(scale · q kᵀ + mask) v: (B, H, queries, d), (B, H, keys, d), (B, H, keys, e) → (B, H, queries, e). PyTorch:
  * `F.scaled_dot_product_attention`.
@@ -260,12 +272,13 @@ export interface AttentionOptions {
  * F.scaledDotProductAttention(q!, k!, v!, { isCausal: true }).shape; // [1, 8, 77, 64]
  * ```
  */
-export function scaledDotProductAttention(
-  q: Tensor,
-  k: Tensor,
-  v: Tensor,
-  { mask = null, dropout = 0, scale = null, isCausal = false }: AttentionOptions = {},
-): Tensor {
+export function scaledDotProductAttention(q: Tensor, k: Tensor, v: Tensor, options: AttentionOptions = {}): Tensor {
+  const {
+    mask = null,
+    dropout = 0,
+    scale = null,
+    isCausal = false,
+  } = known("scaledDotProductAttention", options, ATTENTION);
   return aten.scaled_dot_product_attention(q, k, v, mask, dropout, isCausal, scale);
 }
 
@@ -282,15 +295,21 @@ export function multiHeadAttention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor
 /** What becomes of the losses of the elements: left as they are, their mean or their sum. */
 export type Reduction = "none" | "mean" | "sum";
 const REDUCTION: Record<Reduction, number> = { none: 0, mean: 1, sum: 2 };
+function reductionCode(reduction: Reduction): number {
+  if (Object.hasOwn(REDUCTION, reduction)) return REDUCTION[reduction];
+  throw new TorchError(`reduction must be one of ${Object.keys(REDUCTION).join(", ")}, got ${String(reduction)}`);
+}
 
 /** (x − target)², reduced; the mean by default. PyTorch: `F.mse_loss`. */
-export function mseLoss(x: Tensor, target: Tensor, { reduction = "mean" }: { reduction?: Reduction } = {}): Tensor {
-  return aten.mse_loss(x, target, REDUCTION[reduction]);
+export function mseLoss(x: Tensor, target: Tensor, options: { reduction?: Reduction } = {}): Tensor {
+  const { reduction = "mean" } = known("mseLoss", options, ["reduction"]);
+  return aten.mse_loss(x, target, reductionCode(reduction));
 }
 
 /** |x − target|, reduced; the mean by default. PyTorch: `F.l1_loss`. */
-export function l1Loss(x: Tensor, target: Tensor, { reduction = "mean" }: { reduction?: Reduction } = {}): Tensor {
-  return aten.l1_loss(x, target, REDUCTION[reduction]);
+export function l1Loss(x: Tensor, target: Tensor, options: { reduction?: Reduction } = {}): Tensor {
+  const { reduction = "mean" } = known("l1Loss", options, ["reduction"]);
+  return aten.l1_loss(x, target, reductionCode(reduction));
 }
 
 /** Options of {@link crossEntropy}. */
@@ -306,12 +325,15 @@ export interface CrossEntropyOptions {
 }
 
 /** Logits (B, classes, …) against class indices (B, …) or probabilities (B, classes, …). PyTorch: `F.cross_entropy`. */
-export function crossEntropy(
-  logits: Tensor,
-  target: Tensor,
-  { weight = null, reduction = "mean", ignoreIndex = -100, labelSmoothing = 0 }: CrossEntropyOptions = {},
-): Tensor {
-  return aten.cross_entropy_loss(logits, target, weight, REDUCTION[reduction], ignoreIndex, labelSmoothing);
+export function crossEntropy(logits: Tensor, target: Tensor, options: CrossEntropyOptions = {}): Tensor {
+  const names = ["weight", "reduction", "ignoreIndex", "labelSmoothing"];
+  const {
+    weight = null,
+    reduction = "mean",
+    ignoreIndex = -100,
+    labelSmoothing = 0,
+  } = known("crossEntropy", options, names);
+  return aten.cross_entropy_loss(logits, target, weight, reductionCode(reduction), ignoreIndex, labelSmoothing);
 }
 
 /** Options of {@link interpolate}. */
@@ -333,10 +355,15 @@ export interface InterpolateOptions {
  *
  * @throws TorchError unless exactly one of size and scaleFactor is given, and for other shapes
  */
-export function interpolate(
-  x: Tensor,
-  { size, scaleFactor, mode = "nearest", alignCorners = false, antialias = false }: InterpolateOptions,
-): Tensor {
+export function interpolate(x: Tensor, options: InterpolateOptions): Tensor {
+  const names = ["size", "scaleFactor", "mode", "alignCorners", "antialias"];
+  const {
+    size,
+    scaleFactor,
+    mode = "nearest",
+    alignCorners = false,
+    antialias = false,
+  } = known("interpolate", options, names);
   if ((size === undefined) === (scaleFactor === undefined)) {
     throw new TorchError("interpolate: give exactly one of size and scaleFactor");
   }
@@ -361,6 +388,8 @@ export function interpolate(
         : aten.upsample_bicubic2d_vec(x, output, alignCorners, scale);
     case "area":
       return aten.adaptive_avg_pool2d(x, output ?? x.shape.slice(2).map((n, i) => Math.floor(n * scale![i]!)));
+    default:
+      throw new TorchError(`interpolate: there is no mode ${String(mode satisfies never)}`);
   }
 }
 
@@ -374,21 +403,18 @@ export interface PoolOptions {
   ceilMode?: boolean;
 }
 
+const POOL = ["stride", "padding", "ceilMode"];
+
 /** Means of windows: (B, C, H, W) → (B, C, H', W'). PyTorch: `F.avg_pool2d`. */
-export function avgPool2d(
-  x: Tensor,
-  kernel: Pair,
-  { stride, padding = 0, ceilMode = false }: PoolOptions = {},
-): Tensor {
+export function avgPool2d(x: Tensor, kernel: Pair, options: PoolOptions = {}): Tensor {
+  const { stride, padding = 0, ceilMode = false } = known("avgPool2d", options, POOL);
   return aten.avg_pool2d(x, pair(kernel), pair(stride ?? kernel), pair(padding), ceilMode);
 }
 
 /** Largest values of windows: (B, C, H, W) → (B, C, H', W'). PyTorch: `F.max_pool2d`. */
-export function maxPool2d(
-  x: Tensor,
-  kernel: Pair,
-  { stride, padding = 0, ceilMode = false, dilation = 1 }: PoolOptions & { dilation?: Pair } = {},
-): Tensor {
+export function maxPool2d(x: Tensor, kernel: Pair, options: PoolOptions & { dilation?: Pair } = {}): Tensor {
+  const names = [...POOL, "dilation"];
+  const { stride, padding = 0, ceilMode = false, dilation = 1 } = known("maxPool2d", options, names);
   return aten.max_pool2d(x, pair(kernel), pair(stride ?? kernel), pair(padding), pair(dilation), ceilMode);
 }
 
@@ -409,16 +435,15 @@ export function pixelUnshuffle(x: Tensor, factor: number): Tensor {
 export function pad(
   x: Tensor,
   amounts: number[],
-  { mode = "constant", value = 0 }: { mode?: "constant" | "reflect" | "replicate" | "circular"; value?: number } = {},
+  options: { mode?: "constant" | "reflect" | "replicate" | "circular"; value?: number } = {},
 ): Tensor {
+  const { mode = "constant", value = 0 } = known("pad", options, ["mode", "value"]);
   return aten.pad(x, amounts, mode, mode === "constant" ? value : null);
 }
 
 /** x / max(‖x‖_p, eps) along `dim`. PyTorch: `F.normalize`. */
-export function normalize(
-  x: Tensor,
-  { p = 2, dim = -1, eps = 1e-12 }: { p?: number; dim?: number; eps?: number } = {},
-): Tensor {
+export function normalize(x: Tensor, options: { p?: number; dim?: number; eps?: number } = {}): Tensor {
+  const { p = 2, dim = -1, eps = 1e-12 } = known("normalize", options, ["p", "dim", "eps"]);
   const norm = aten.linalg_vector_norm(x, p, [dim], true);
   return x.div(norm.clamp(eps, null));
 }

@@ -1,6 +1,7 @@
 /** The affine map y = x Wᵀ + b, as `torch.nn.Linear`. */
 import { empty } from "../creation.js";
 import type { DType } from "../dtype.js";
+import { options as known } from "../named-options.js";
 import type { Tensor } from "../tensor.js";
 import { linear } from "./functional.js";
 import { defaultWeightAndBias_ } from "./init.js";
@@ -13,6 +14,9 @@ export interface FactoryOptions {
   /** Default float32. */
   dtype?: DType;
 }
+
+/** The names of {@link FactoryOptions}. */
+export const FACTORY_OPTIONS: readonly string[] = ["device", "dtype"];
 
 /** Options of {@link Linear}. */
 export interface LinearOptions extends FactoryOptions {
@@ -39,9 +43,10 @@ export class Linear extends Module {
     readonly inFeatures: number,
     /** Width of the output. */
     readonly outFeatures: number,
-    { bias = true, ...factory }: LinearOptions = {},
+    options: LinearOptions = {},
   ) {
     super();
+    const { bias = true, ...factory } = known("Linear", options, [...FACTORY_OPTIONS, "bias"]);
     this.weight = this.parameter("weight", empty([outFeatures, inFeatures], factory));
     this.bias = bias ? this.parameter("bias", empty([outFeatures], factory)) : null;
     defaultWeightAndBias_(this.weight, this.bias);

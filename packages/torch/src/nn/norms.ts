@@ -1,8 +1,9 @@
 /** Normalisation layers: `LayerNorm`, `RMSNorm` and `GroupNorm` as in `torch.nn`. */
 import { ones, zeros } from "../creation.js";
+import { options as known } from "../named-options.js";
 import type { Tensor } from "../tensor.js";
 import { groupNorm, layerNorm, rmsNorm } from "./functional.js";
-import type { FactoryOptions } from "./linear.js";
+import { FACTORY_OPTIONS, type FactoryOptions } from "./linear.js";
 import { Module } from "./module.js";
 
 /** Options of the normalisation layers. */
@@ -15,6 +16,8 @@ export interface NormOptions extends FactoryOptions {
   bias?: boolean;
 }
 
+const NAMES = [...FACTORY_OPTIONS, "eps", "affine"];
+
 /** (x − mean) / √(var + eps) · weight + bias over the last dimensions. Ba et al. (2016). */
 export class LayerNorm extends Module {
   /** Sizes of the last dimensions, which are normalised together. */
@@ -26,8 +29,9 @@ export class LayerNorm extends Module {
   /** (normalizedShape), from zeros; null without `affine` or `bias`. */
   readonly bias: Tensor | null;
 
-  constructor(shape: number | number[], { eps = 1e-5, affine = true, bias = true, ...factory }: NormOptions = {}) {
+  constructor(shape: number | number[], options: NormOptions = {}) {
     super();
+    const { eps = 1e-5, affine = true, bias = true, ...factory } = known("LayerNorm", options, [...NAMES, "bias"]);
     this.normalizedShape = typeof shape === "number" ? [shape] : [...shape];
     this.eps = eps;
     this.weight = affine ? this.parameter("weight", ones(this.normalizedShape, factory)) : null;
@@ -49,8 +53,9 @@ export class RMSNorm extends Module {
   /** (normalizedShape), from ones; null without `affine`. */
   readonly weight: Tensor | null;
 
-  constructor(shape: number | number[], { eps, affine = true, ...factory }: Omit<NormOptions, "bias"> = {}) {
+  constructor(shape: number | number[], options: Omit<NormOptions, "bias"> = {}) {
     super();
+    const { eps, affine = true, ...factory } = known("RMSNorm", options, NAMES);
     this.normalizedShape = typeof shape === "number" ? [shape] : [...shape];
     this.eps = eps ?? null;
     this.weight = affine ? this.parameter("weight", ones(this.normalizedShape, factory)) : null;
@@ -76,9 +81,10 @@ export class GroupNorm extends Module {
     readonly numGroups: number,
     /** Channels of the input. */
     readonly numChannels: number,
-    { eps = 1e-5, affine = true, bias = true, ...factory }: NormOptions = {},
+    options: NormOptions = {},
   ) {
     super();
+    const { eps = 1e-5, affine = true, bias = true, ...factory } = known("GroupNorm", options, [...NAMES, "bias"]);
     this.eps = eps;
     this.weight = affine ? this.parameter("weight", ones([numChannels], factory)) : null;
     this.bias = affine && bias ? this.parameter("bias", zeros([numChannels], factory)) : null;

@@ -12,8 +12,16 @@
  * (native/src/optimizers.cpp), which add −η·m̂/(√v̂ + ε) to a tensor: to p where nothing is adapted, else with η = −1
  * to λp.
  */
+import { options as known } from "../named-options.js";
 import type { Tensor } from "../tensor.js";
-import { type AdamOptions, type GroupInput, Optimizer, type ParamGroup, type Update } from "./optimizer.js";
+import {
+  ADAM_OPTIONS,
+  type AdamOptions,
+  type GroupInput,
+  Optimizer,
+  type ParamGroup,
+  type Update,
+} from "./optimizer.js";
 
 /** Options of {@link Lamb}. */
 export interface LambOptions extends AdamOptions {
@@ -29,17 +37,15 @@ export interface LambOptions extends AdamOptions {
  * `torch.optim.AdamW`'s.
  */
 export class Lamb extends Optimizer<LambOptions> {
-  constructor(
-    params: Iterable<Tensor | GroupInput<LambOptions>>,
-    {
+  constructor(params: Iterable<Tensor | GroupInput<LambOptions>>, options: Partial<LambOptions> = {}) {
+    const {
       lr = 1e-3,
       betas = [0.9, 0.999],
       eps = 1e-8,
       weightDecay = 0,
       decouple = true,
       layerAdaptation = null,
-    }: Partial<LambOptions> = {},
-  ) {
+    } = known("Lamb", options, [...ADAM_OPTIONS, "decouple", "layerAdaptation"]);
     super(params, { lr, betas, eps, weightDecay, decouple, layerAdaptation });
   }
 

@@ -55,6 +55,32 @@ describe("AdamW", () => {
   });
 });
 
+describe("what is optimised", () => {
+  test("an option of a group that is undefined is the optimizer's", () => {
+    const [a] = twoParameters();
+    const { paramGroups } = own(new AdamW([{ params: [a], lr: undefined }], { lr: 0.5, weightDecay: undefined }));
+    expect([paramGroups[0]!.lr, paramGroups[0]!.weightDecay]).toEqual([0.5, 0.01]);
+  });
+
+  test("results of other tensors and what is no tensor are refused", () => {
+    const [a] = twoParameters();
+    scope(() => expect(() => new AdamW([a, a.mul(2)])).toThrow(/parameter 1 was computed from others/));
+    expect(() => new AdamW([{ params: [3 as never] }])).toThrow(/parameter 0 is no Tensor/);
+    expect(() => new AdamW({} as never)).toThrow(/expected tensors or groups of them, such as model\.parameters\(\)/);
+  });
+
+  test.each([AdamW, Lamb])("a graph that needs values from before a step of %o says that they were changed", (Kind) => {
+    const params = twoParameters();
+    const optimizer = own(new Kind([...params], { weightDecay: 0.1 }));
+    backward(params, 1);
+    scope(() => {
+      const loss = params[0].square().sum();
+      optimizer.step();
+      expect(() => loss.backward()).toThrow(/modified by an inplace operation/);
+    });
+  });
+});
+
 /** The formula of the variant in float64, one parameter with its state. */
 class LambFormula {
   readonly m: number[];

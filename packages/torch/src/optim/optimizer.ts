@@ -2,9 +2,10 @@
 import { noGrad } from "../autograd.js";
 import { zeros, zerosLike } from "../creation.js";
 import { TorchError } from "../errors.js";
+import { options as known } from "../named-options.js";
 import { handleOrNone, native } from "../native.js";
 import { scope } from "../scope.js";
-import type { Tensor } from "../tensor.js";
+import { Tensor } from "../tensor.js";
 import { TensorList } from "./tensor-list.js";
 
 /** A group as the caller gives it: its tensors, and the options that differ from the optimizer's. */
@@ -48,6 +49,9 @@ export interface AdamOptions {
   weightDecay: number;
 }
 
+/** The names of {@link AdamOptions}. */
+export const ADAM_OPTIONS: readonly string[] = ["lr", "betas", "eps", "weightDecay"];
+
 /** How a group is updated by the engine. */
 export interface Update {
   /** Whose kernels. */
@@ -84,19 +88,32 @@ export abstract class Optimizer<Options extends AdamOptions> {
   /**
    * Optimises a list of tensors, or groups of them with options of their own.
    *
-   * @throws TorchError without parameters, when one is given twice, and for options out of range
+   * @throws TorchError without parameters, when one is given twice or was computed from others, and for options that
+   *   there are not or that are out of range
    */
   protected constructor(params: Iterable<Tensor | GroupInput<Options>>, defaults: Options) {
+    const { name } = this.constructor;
+    if (typeof params?.[Symbol.iterator] !== "function")
+      throw new TorchError(`${name}: expected tensors or groups of them, such as model.parameters()`);
     const items = [...params];
-    const bare = items.filter(isTensor);
+    const bare = items.filter((item) => item instanceof Tensor);
     if (bare.length > 0 && bare.length < items.length) {
-      throw new TorchError(`${this.constructor.name}: give tensors or groups, not both`);
+      throw new TorchError(`${name}: give tensors or groups, not both`);
     }
     const groups = (bare.length > 0 ? [{ params: bare }] : items) as GroupInput<Options>[];
-    this.paramGroups = groups.map((group) => ({ ...defaults, ...group, params: [...group.params] }));
+    const names = ["params", ...Object.keys(defaults)];
+    this.paramGroups = groups.map((group) => {
+      const own = Object.entries(known(name, group, names)).filter(([, value]) => value !== undefined);
+      return { ...defaults, ...Object.fromEntries(own), params: [...(group.params ?? [])] };
+    });
     const all = this.#parameters();
-    if (all.length === 0) throw new TorchError(`${this.constructor.name}: there are no parameters`);
-    if (new Set(all).size < all.length) throw new TorchError(`${this.constructor.name}: a parameter is given twice`);
+    if (all.length === 0) throw new TorchError(`${name}: there are no parameters`);
+    for (const [i, param] of all.entries()) {
+      if (!(param instanceof Tensor)) throw new TorchError(`${name}: parameter ${i} is no Tensor`);
+      if (!param.isLeaf)
+        throw new TorchError(`${name}: parameter ${i} was computed from others, which have the gradient; give those`);
+    }
+    if (new Set(all).size < all.length) throw new TorchError(`${name}: a parameter is given twice`);
     for (const group of this.paramGroups) this.check(group);
     this.#all = new TensorList(all);
   }
@@ -301,8 +318,4 @@ export abstract class Optimizer<Options extends AdamOptions> {
   #parameters(): Tensor[] {
     return this.paramGroups.flatMap((group) => group.params);
   }
-}
-
-function isTensor(value: object): value is Tensor {
-  return !("params" in value);
 }
