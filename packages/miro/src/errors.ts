@@ -77,9 +77,16 @@ export function describe(value: unknown): string {
   return text.length > 80 ? `${text.slice(0, 77)}...` : text;
 }
 
+/** Typed arrays by their type and length, numbers as they are: JSON has neither. */
+function withoutElements(this: Record<string, unknown>, key: string, value: unknown): unknown {
+  const given = this[key];
+  if (ArrayBuffer.isView(given)) return `${given.constructor.name}(${(given as Uint8Array).length})`;
+  return typeof value === "number" && !Number.isFinite(value) ? String(value) : value;
+}
+
 function safeJson(value: object): string {
   try {
-    return JSON.stringify(value) ?? String(value);
+    return JSON.stringify(value, withoutElements) ?? String(value);
   } catch {
     return Array.isArray(value) ? "an array" : "an object";
   }

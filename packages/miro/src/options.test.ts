@@ -1,7 +1,7 @@
 import { describe, expect, it } from "vitest";
 import { z } from "zod";
 import { InvalidInputError } from "./errors.js";
-import { declarationOf, field, parseOptions } from "./options.js";
+import { declarationOf, field, parseOptions, readOnly } from "./options.js";
 
 const schema = z.strictObject({
   steps: field(z.int().min(1).optional(), { expected: "an integer of at least 1", help: "sampling steps" }),
@@ -26,6 +26,19 @@ describe("parseOptions", () => {
 
   it("names options that are held by another one with it", () => {
     expect(() => parseOptions(schema, { steps: -1 }, "sampling")).toThrow(/^sampling\.steps: /);
+  });
+
+  it("leaves what the caller gave as it is: nothing is frozen, whether it is taken or refused", () => {
+    const lists = z.union([readOnly(z.record(z.string(), z.number())), readOnly(z.array(z.number()))]);
+    const listed = z.strictObject({ some: field(lists, { expected: "numbers", help: "some" }) });
+    for (const some of [[1, 2], { a: 1 }, ["x"], { a: "x" }, new Uint8Array(2)]) {
+      try {
+        parseOptions(listed, { some: some as number[] });
+      } catch (error) {
+        expect(error).toBeInstanceOf(InvalidInputError);
+      }
+      expect(Object.isFrozen(some)).toBe(false);
+    }
   });
 
   it("keeps a field's help", () => {

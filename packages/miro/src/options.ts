@@ -157,6 +157,14 @@ export function parseOptions<T extends z.ZodObject>(schema: T, input: unknown, w
   throw invalid(path.length > 0 ? parameter(...path) : (within ?? "options"), expected, received);
 }
 
+/**
+ * A schema of what TypeScript shall not write to. Zod's `readonly()` also freezes: where it refuses a value, the
+ * caller's own, and in a union that goes on to accept it.
+ */
+export function readOnly<S extends z.ZodType>(schema: S): z.ZodType<Readonly<z.output<S>>, Readonly<z.input<S>>> {
+  return schema as unknown as z.ZodType<Readonly<z.output<S>>, Readonly<z.input<S>>>;
+}
+
 /** The limit that a number is above, or null where something else is wrong. */
 function limitOf(issues: readonly z.core.$ZodIssue[]): number | bigint | null {
   for (const issue of issues) {
@@ -169,12 +177,7 @@ function limitOf(issues: readonly z.core.$ZodIssue[]): number | bigint | null {
 
 /** The alternatives that a schema accepts, without what makes it optional. */
 function alternatives(schema: z.ZodType): z.ZodType[] {
-  if (
-    schema instanceof z.ZodOptional ||
-    schema instanceof z.ZodNullable ||
-    schema instanceof z.ZodDefault ||
-    schema instanceof z.ZodReadonly
-  )
+  if (schema instanceof z.ZodOptional || schema instanceof z.ZodNullable || schema instanceof z.ZodDefault)
     return alternatives(schema.unwrap() as z.ZodType);
   if (schema instanceof z.ZodUnion) return (schema.options as z.ZodType[]).flatMap(alternatives);
   return [schema];

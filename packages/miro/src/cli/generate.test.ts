@@ -7,6 +7,7 @@ import { fileURLToPath } from "node:url";
 import { scope } from "@miro-t2i/torch";
 import { readNpy, readSafetensors, writeNpy } from "@miro-t2i/torch/io";
 import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
+import type { z } from "zod";
 import { readPng } from "../pictures/png.js";
 import { generateSchema } from "../pipeline/generate-options.js";
 import * as planning from "../pipeline/plan.js";
@@ -28,7 +29,8 @@ const generate = (...args: string[]) =>
 describe("miro generate", () => {
   it("checks reward targets once and plans them once, on the walk that docs/architecture.md names", async () => {
     // What checks a single target, whichever schema of an option it is part of.
-    const target = generateSchema.shape.rewardTargets.unwrap().options[0].unwrap().valueType;
+    const [targets] = generateSchema.shape.rewardTargets.unwrap().options;
+    const target = (targets as unknown as z.ZodRecord<z.ZodString, z.ZodNumber>).valueType;
     const check = vi.spyOn(target._zod, "run");
     const plan = vi.spyOn(planning, "makePlan");
     const prompts = join(folder, "prompts.jsonl");

@@ -2,7 +2,7 @@
 
 import { z } from "zod";
 import { checkObject } from "../arguments.js";
-import { abortSignal, callback, field, type OptionsOf, parseOptions } from "../options.js";
+import { abortSignal, callback, field, type OptionsOf, parseOptions, readOnly } from "../options.js";
 import { generateSchema } from "../pipeline/generate-options.js";
 import type { MiroPipeline } from "../pipeline/pipeline.js";
 
@@ -14,7 +14,7 @@ export const speedSchema = z.strictObject({
     flag: "[prompt]",
   }),
   /** Pictures computed together; each number is measured by itself. */
-  batches: field(z.array(z.int().min(1).max(4096)).min(1).readonly().default([1]), {
+  batches: field(readOnly(z.array(z.int().min(1).max(4096)).min(1)).default([1]), {
     expected: "integers of at least 1",
     help: "pictures computed together, several with commas between them: each is measured by itself",
     flag: "--batches <n,...>",

@@ -5,7 +5,7 @@
 import { z } from "zod";
 import { describe, InvalidInputError } from "../errors.js";
 import { camelCase, snakeCase } from "../letter-case.js";
-import { setting } from "../options.js";
+import { readOnly, setting } from "../options.js";
 
 /**
  * The seven rewards of the published main model, in the order that fixes the tokens and the rows of the reward
@@ -58,10 +58,7 @@ export const rinConfigSchema = z
     useSelfConditioning: setting(z.boolean().default(false), "the latents of an earlier forward pass are fed back"),
     numTextRegisters: setting(z.int().nonnegative().default(16), "learned tokens beside those of the text"),
     coherenceKeys: setting(
-      z
-        .array(z.string().regex(/^[^.]+$/, "must be a name without dots"))
-        .readonly()
-        .default([]),
+      readOnly(z.array(z.string().regex(/^[^.]+$/, "must be a name without dots"))).default([]),
       "the rewards, in the order of their tokens; generate --reward takes these names. Any number in the samples' JSON can be one",
     ),
     coherenceDropout: setting(probability.default(0), "probability of hiding a reward in training"),

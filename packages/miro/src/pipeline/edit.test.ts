@@ -1,5 +1,5 @@
 /** Drawing over pictures, and variations of pictures, with small random weights. */
-import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
@@ -67,6 +67,15 @@ describe("image to image", () => {
     const [expected] = pipe.decode(latents);
     latents.dispose();
     expect((await one({ image, strength: 0 })).data).toEqual(expected!.data);
+  });
+
+  it("takes the bytes of a file as it takes the file, and stores no path then", async () => {
+    const path = await file("bytes.png", waves());
+    const [byPath, byBytes] = [await one({ image: path }), await one({ image: readFileSync(path) })];
+    expect(byBytes.data).toEqual(byPath.data);
+    expect(byBytes.settings.image).toEqual({ sha256: byPath.settings.image!.sha256 });
+    const mask = readFileSync(await file("mask.png", half()));
+    expect((await one({ image: path, mask })).data).toEqual((await one({ image: path, mask: half() })).data);
   });
 
   it.each(samplerNames())("with strength 1 is the picture of the seed alone, %s", async (sampler) => {
@@ -290,7 +299,10 @@ describe("what is drawn over", () => {
         /^mask: expected the size of the image, \d+ x \d+, received "4 x 4"/,
       ],
       [{ image: [waves(), waves()] }, /^image: expected one picture for all prompts or one for each of 1/],
-      [{ image: { width: 2, height: 2, data: new Uint8Array(3) } }, /^image: expected a picture file, or/],
+      [
+        { image: { width: 2, height: 2, data: new Uint8Array(3) } },
+        /^image: expected a picture file, its bytes, or .*received {"width":2,"height":2,"data":"Uint8Array\(3\)"}$/,
+      ],
       [{ image: join(folder, "absent.png") }, /absent\.png.*no such file/],
       [{ image: text }, /^image: .*text\.png: /],
       [{ variationStrength: 0.5 }, /^variationStrength: expected a variation seed with it/],

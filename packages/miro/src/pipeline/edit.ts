@@ -26,8 +26,8 @@ import type { ResolvedGenerateOptions } from "./generate-options.js";
 import { tilde } from "./loading/identity.js";
 import type { PictureIdentity } from "./settings.js";
 
-/** A file, or pixels. */
-export type PictureSource = string | RgbImage;
+/** A file, the bytes of one, or pixels. */
+export type PictureSource = string | Uint8Array | RgbImage;
 
 /** A picture or a mask that was read once and found good. */
 interface Checked {
@@ -112,12 +112,12 @@ async function checkPicture(parameter: string, source: PictureSource): Promise<C
 }
 
 async function readPicture(parameter: string, source: PictureSource): Promise<RgbImage> {
-  if (typeof source !== "string") return source;
-  const bytes = readBytes(source);
+  if (typeof source !== "string" && !(source instanceof Uint8Array)) return source;
+  const [bytes, name] = typeof source === "string" ? [readBytes(source), `${source}: `] : [source, ""];
   try {
     return await decodeShown(bytes);
   } catch (error) {
-    throw new InvalidInputError(message`${about(parameter)}: ${source}: ${error}`, { cause: error });
+    throw new InvalidInputError(message`${about(parameter)}: ${name}${error}`, { cause: error });
   }
 }
 

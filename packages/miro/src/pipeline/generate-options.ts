@@ -4,7 +4,7 @@
 import { Tensor } from "@miro-t2i/torch";
 import { z } from "zod";
 import type { Progress } from "../flow/sampling.js";
-import { abortSignal, callback, field, type OptionsOf } from "../options.js";
+import { abortSignal, callback, field, type OptionsOf, readOnly } from "../options.js";
 import type { RgbImage } from "../pictures/rgb.js";
 import type { GeneratedImage } from "./generated-image.js";
 import { pictureOptions } from "./picture-options.js";
@@ -35,16 +35,10 @@ export const generateSchema = z.strictObject({
    * Text encoder states instead of encoding the prompts: (tokens, width) for each prompt, with `length` or `mask` where
    * some tokens are padding.
    */
-  promptEmbeddings: field(
-    z
-      .array(z.union([isTensor, statesSchema]))
-      .readonly()
-      .optional(),
-    {
-      expected: "a list of tensors (tokens, width), one per prompt, or of { embeddings, length or mask }",
-      help: "text encoder states instead of encoding the prompts; with length or mask where some are of padding",
-    },
-  ),
+  promptEmbeddings: field(readOnly(z.array(z.union([isTensor, statesSchema]))).optional(), {
+    expected: "a list of tensors (tokens, width), one per prompt, or of { embeddings, length or mask }",
+    help: "text encoder states instead of encoding the prompts; with length or mask where some are of padding",
+  }),
   /** Pictures computed together. Default: 1 on a CPU, 32 on CUDA, fewer where those do not fit in memory. */
   batchSize: field(z.int().min(1).max(4096).optional(), {
     expected: "an integer of at least 1",

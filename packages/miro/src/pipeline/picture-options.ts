@@ -5,13 +5,17 @@
  */
 import { z } from "zod";
 import { evaluationsOf, samplerNames, samplerOptionsOfAll } from "../flow/samplers/index.js";
-import { declarationOf, defaultOf, field, wordsOf } from "../options.js";
+import { declarationOf, defaultOf, field, readOnly, wordsOf } from "../options.js";
 import { isRgb, type RgbImage } from "../pictures/rgb.js";
 
-const rewards = z.record(z.string().min(1), z.number()).readonly();
-const rewardSets = z.union([rewards, z.array(rewards).readonly()]).optional();
+const rewards = readOnly(z.record(z.string().min(1), z.number()));
+const rewardSets = z.union([rewards, readOnly(z.array(rewards))]).optional();
 const seed = z.int().min(0);
-const pictureSource = z.union([z.string().min(1), z.custom<RgbImage>(isRgb)]);
+const pictureSource = z.union([
+  z.string().min(1),
+  z.custom<Uint8Array>((value) => value instanceof Uint8Array && value.length > 0),
+  z.custom<RgbImage>(isRgb),
+]);
 
 /** What decides a picture, besides its prompt, the noise that was given, and the checkpoint. */
 export const pictureOptions = z.strictObject({
@@ -56,7 +60,7 @@ export const pictureOptions = z.strictObject({
   /**
    * Text that guidance leads away from, without effect where guidance is off. A list has a text for each prompt.
    */
-  negativePrompt: field(z.union([z.string(), z.array(z.string()).readonly()]).optional(), {
+  negativePrompt: field(z.union([z.string(), readOnly(z.array(z.string()))]).optional(), {
     expected: "a text",
     orList: "one per prompt",
     help: "text that guidance leads away from, instead of the checkpoint's empty one; without effect where guidance is off",
@@ -65,7 +69,7 @@ export const pictureOptions = z.strictObject({
     perPrompt: true,
   }),
   /** Seed of the first picture; the i-th one of a call uses `seed + i`. A list has a seed for each picture. */
-  seed: field(z.union([seed, z.array(seed).readonly()]).default(0), {
+  seed: field(z.union([seed, readOnly(z.array(seed))]).default(0), {
     expected: "an integer of at least 0",
     orList: "one per picture",
     help: "seed of the first picture; the i-th one of a call uses seed + i",
@@ -79,11 +83,9 @@ export const pictureOptions = z.strictObject({
   }),
   /** First and last guided step, counted from 0 (null: the last of all); other steps run unguided. */
   guidanceWindow: field(
-    z
-      .tuple([z.int().min(0), z.int().min(0).nullable()])
-      .refine(([first, last]) => last === null || last >= first)
-      .readonly()
-      .optional(),
+    readOnly(
+      z.tuple([z.int().min(0), z.int().min(0).nullable()]).refine(([first, last]) => last === null || last >= first),
+    ).optional(),
     {
       expected: "the first and the last guided step, counted from 0 and in this order (null: the last of all)",
       help: "first and last guided step, counted from 0; other steps run unguided",
@@ -95,10 +97,11 @@ export const pictureOptions = z.strictObject({
     },
   ),
   /**
-   * A picture to draw over: a file, or 8-bit RGB. Its largest centred square is used. A list has one for each prompt.
+   * A picture to draw over: a file, the bytes of one (an upload), or 8-bit RGB. Its largest centred square is used. A
+   * list has one for each prompt.
    */
-  image: field(z.union([pictureSource, z.array(pictureSource).readonly()]).optional(), {
-    expected: "a picture file, or { width, height, data } of 8-bit RGB",
+  image: field(z.union([pictureSource, readOnly(z.array(pictureSource))]).optional(), {
+    expected: "a picture file, its bytes, or { width, height, data } of 8-bit RGB",
     orList: "one per prompt",
     help: "a picture to draw over; its largest centred square is used",
     flag: "--image <file>",
@@ -117,8 +120,8 @@ export const pictureOptions = z.strictObject({
    * Where `image` is drawn anew: white places are, black ones stay, grey ones are mixed. A picture of the image's size.
    * A list has one for each prompt.
    */
-  mask: field(z.union([pictureSource, z.array(pictureSource).readonly()]).optional(), {
-    expected: "a picture file, or { width, height, data } of 8-bit RGB",
+  mask: field(z.union([pictureSource, readOnly(z.array(pictureSource))]).optional(), {
+    expected: "a picture file, its bytes, or { width, height, data } of 8-bit RGB",
     orList: "one per prompt",
     help: "a picture of the image's size: white places are drawn anew, black ones stay, grey ones are mixed",
     flag: "--mask <file>",
@@ -129,7 +132,7 @@ export const pictureOptions = z.strictObject({
    * Varies a picture: its noise is blended with that of this seed. All pictures of a call then have the same `seed`,
    * and the i-th one is varied by `variationSeed + i`. A list has a seed for each picture.
    */
-  variationSeed: field(z.union([seed, z.array(seed).readonly()]).optional(), {
+  variationSeed: field(z.union([seed, readOnly(z.array(seed))]).optional(), {
     expected: "an integer of at least 0",
     orList: "one per picture",
     help: "vary one picture: its noise is blended with that of this seed; all pictures then have the same seed, and the i-th is varied by this one + i",
@@ -159,18 +162,12 @@ export const pictureOptions = z.strictObject({
     },
   ),
   /** Options that the sampler has of its own, such as `{ eta: 0.5 }`; those not given have their defaults. */
-  samplerOptions: field(
-    z
-      .record(z.string(), z.union([z.number(), z.string(), z.boolean()]))
-      .readonly()
-      .optional(),
-    {
-      expected: "options of the sampler, such as { eta: 0.5 }",
-      help: "options that the sampler has of its own; those not given have their defaults",
-      perPrompt: true,
-      members: samplerMembers,
-    },
-  ),
+  samplerOptions: field(readOnly(z.record(z.string(), z.union([z.number(), z.string(), z.boolean()]))).optional(), {
+    expected: "options of the sampler, such as { eta: 0.5 }",
+    help: "options that the sampler has of its own; those not given have their defaults",
+    perPrompt: true,
+    members: samplerMembers,
+  }),
   /**
    * Bend of the schedule: above 1 spends more steps near the data, below 1 near the noise; `dynamic`: by the size of
    * the picture, as FLUX.1 does. Default: the checkpoint's.

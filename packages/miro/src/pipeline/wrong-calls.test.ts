@@ -62,6 +62,17 @@ describe("wrong calls", () => {
       () => pipe.generate(["a", 5]),
       /^prompt: expected a text or a list of texts, received 5$/,
     ],
+    [
+      "a typed array for a list",
+      () => pipe.generate("a", { seed: new Uint32Array(1) }),
+      /^seed: expected an integer of at least 0, or a list of such, one per picture, received a Uint32Array$/,
+    ],
+    ["no bytes for a picture", () => pipe.generate("a", { image: Buffer.alloc(0) }), /^image: expected a picture file/],
+    [
+      "bytes of no picture",
+      () => pipe.generate("a", { image: Buffer.from("text") }),
+      /^image: no JPEG, PNG, .* \(4 bytes\)$/,
+    ],
     ["a stream of nothing", () => pipe.stream(null).next(), /^prompt: expected a text/],
     ["latents that are none", async () => pipe.decode([1]), /^latents: expected a tensor \(B, 4, 32, 32\)/],
     ["latents of another shape", async () => pipe.preview(zeros([4, 2, 2])), /^latents: expected a tensor/],

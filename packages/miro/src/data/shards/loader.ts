@@ -13,7 +13,7 @@ import { type DType, empty, isFloatingPoint, itemSize, scope, type Tensor, tenso
 import { ROW_STATUS, readRows } from "@miro-t2i/torch/io";
 import { z } from "zod";
 import { InvalidInputError, invalid } from "../../errors.js";
-import { field, type OptionsOf, parseOptions } from "../../options.js";
+import { field, type OptionsOf, parseOptions, readOnly } from "../../options.js";
 import { Permutation } from "../../random/permutation.js";
 import { problemText, ShardError, type ShardProblem } from "./shard-error.js";
 import type { ShardLease, ShardSet } from "./shard-set.js";
@@ -22,11 +22,11 @@ import type { ArrayPlace } from "./shard-table.js";
 const arrayField = z.strictObject({
   kind: z.literal("array"),
   /** Extension of the member; of several, each row says which one (its `variant`). */
-  member: z.union([z.string(), z.array(z.string()).min(1).readonly()]),
+  member: z.union([z.string(), readOnly(z.array(z.string()).min(1))]),
 });
 const sequenceField = z.strictObject({
   kind: z.literal("sequence"),
-  member: z.union([z.string(), z.array(z.string()).min(1).readonly()]),
+  member: z.union([z.string(), readOnly(z.array(z.string()).min(1))]),
   /** Length of the padded rows: that of the batch's longest, or a fixed one. */
   padTo: z.union([z.literal("longest"), z.int().positive()]).default("longest"),
   /** Rounds the length of the batch's longest up. */
@@ -41,7 +41,7 @@ const loaderOptions = z.strictObject({
     help: "what a batch has: arrays of one shape, or sequences (rows of one width) that are padded",
   }),
   /** Numbers of the samples' metadata that a batch has. */
-  columns: field(z.array(z.string()).readonly().default([]), {
+  columns: field(readOnly(z.array(z.string())).default([]), {
     expected: "an array of names",
     help: "numbers of the samples' metadata that a batch has",
   }),

@@ -9,7 +9,7 @@
  */
 import { z } from "zod";
 import { invalid } from "../../errors.js";
-import { field, type OptionsOf, parseOptions } from "../../options.js";
+import { field, type OptionsOf, parseOptions, readOnly } from "../../options.js";
 import { Permutation } from "../../random/permutation.js";
 
 /** An order of samples. */
@@ -26,7 +26,7 @@ export interface SampleOrder {
 
 const shuffledOptions = z.strictObject({
   /** How many samples each shard has; samples are numbered through them. */
-  shardSizes: field(z.array(z.int().min(0)).readonly(), {
+  shardSizes: field(readOnly(z.array(z.int().min(0))), {
     expected: "an array of non-negative integers",
     help: "how many samples each shard has; samples are numbered through them",
   }),

@@ -8,7 +8,7 @@ import { join } from "node:path";
 import { z } from "zod";
 import { checkName, checkObject } from "../../arguments.js";
 import { describe, InvalidInputError, systemReason } from "../../errors.js";
-import { field, type OptionsOf, parseOptions } from "../../options.js";
+import { field, type OptionsOf, parseOptions, readOnly } from "../../options.js";
 import { sums, upperBound } from "./order.js";
 import { PositionalFile, sameFingerprint } from "./positional-file.js";
 import { prepareTables } from "./prepare-tables.js";
@@ -24,7 +24,7 @@ export type BadSamplePolicy = (typeof BAD_SAMPLE_POLICIES)[number];
 
 const shardSetOptions = z.strictObject({
   /** Tar files, folders of tar files, and index files (wids-index.json). */
-  sources: field(z.union([z.string().min(1), z.array(z.string().min(1)).min(1).readonly()]), {
+  sources: field(z.union([z.string().min(1), readOnly(z.array(z.string().min(1)).min(1))]), {
     expected: "a path or an array of paths",
     help: "tar files, folders of tar files, and index files (wids-index.json)",
   }),

@@ -14,7 +14,7 @@ import { writeFileAtomically } from "@miro-t2i/torch/io";
 import { z } from "zod";
 import { checkName, checkObject } from "../../arguments.js";
 import { systemReason } from "../../errors.js";
-import { field, type OptionsOf, parseOptions } from "../../options.js";
+import { field, type OptionsOf, parseOptions, readOnly } from "../../options.js";
 import { type FileFingerprint, PositionalFile, sameFingerprint } from "./positional-file.js";
 import { prepareTables } from "./prepare-tables.js";
 import { cutProblem, ShardError, type ShardProblem } from "./shard-error.js";
@@ -148,7 +148,7 @@ function fail(path: string, rule: string, message: string): never {
 
 const writeOptions = z.strictObject({
   /** The shards, in the order of the index. */
-  shards: field(z.array(z.string().min(1)).min(1).readonly(), {
+  shards: field(readOnly(z.array(z.string().min(1)).min(1)), {
     expected: "an array of paths of tar files",
     help: "the shards, in the order of the index",
   }),
