@@ -1,5 +1,6 @@
 // x.index(...): Python's x[...] from views and one gather.
 import { handlesOf } from "./arguments.js";
+import { type DType, dtypeCode } from "./dtype.js";
 import { TorchError } from "./errors.js";
 import type { Handle } from "./native.js";
 import { native } from "./native.js";
@@ -20,6 +21,9 @@ interface Indexable<T> extends TensorBase<T> {
 }
 
 const { id, name } = operators("index.Tensor alias");
+
+/** Whether a tensor of this dtype that holds one number is an index as a number is. */
+const isInteger = (dtype: DType): boolean => dtype.startsWith("int");
 
 /** How many dimensions an item takes up. */
 function width(item: IndexedBy<unknown>): number {
@@ -44,6 +48,14 @@ export function indexed<T extends Indexable<T>>(x: T, items: readonly IndexedBy<
     } else if (item === null) {
       step(current.unsqueeze(dim));
       tensors.push(null);
+      dim++;
+    } else if (item instanceof TensorBase && item.ndim === 0 && isInteger(item.dtype)) {
+      step(current.select(dim, item.item()));
+    } else if (item instanceof TensorBase && item.ndim === 0 && item.dtype === "bool") {
+      // A mask without dimensions keeps or drops the whole: a new dimension of which one place is taken, or none.
+      step(current.unsqueeze(dim));
+      const places = new BigInt64Array(item.item());
+      tensors.push(wrap(native.fromHost(places, [places.length], dtypeCode("int64"))));
       dim++;
     } else if (item instanceof TensorBase) {
       tensors.push(item);

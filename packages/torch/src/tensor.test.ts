@@ -196,6 +196,17 @@ describe("indexing", () => {
         const spelt = [...items.slice(0, at), ...rest, ...items.slice(at + 1)] as IndexItem[];
         expect(x.index(...items).toList(), String(items)).toEqual(x.index(...spelt).toList());
       }
+      // As in PyTorch, a tensor of one number is a number: among other tensors it moves no dimension.
+      expect(x.index(tensor(-1n), null, tensor([0n, 0n])).shape).toEqual(x.index(-1, null, tensor([0n, 0n])).shape);
+      expect(x.index(tensor(1n), ":", tensor([0n])).toList()).toEqual(x.index(1, ":", tensor([0n])).toList());
+      // And a mask without dimensions keeps or drops the whole.
+      expect(x.index(tensor(true)).toList()).toEqual([x.toList()]);
+      expect([x.index(0, tensor(false)).shape, x.index(tensor(true), 1).shape]).toEqual([
+        [0, 3, 4],
+        [1, 3, 4],
+      ]);
+      const one = tensor(5);
+      expect([one.index(one.gt(4)).toList(), one.index(one.gt(6)).toList()]).toEqual([[5], []]);
       expect(x.index("...", tensor([3n, 0n])).toList()).toEqual(x.index(":", ":", tensor([3n, 0n])).toList());
       expect(x.index("...", x.gt(20)).toList()).toEqual([21, 22, 23]);
       expect(() => x.index("...", 0, "...")).toThrow(/expected "\.\.\." once/);
