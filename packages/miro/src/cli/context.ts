@@ -14,6 +14,8 @@ export interface CliContext {
   interactive: boolean;
   /** Whether stdout and stderr show colours. */
   colours: { stdout: boolean; stderr: boolean };
+  /** The standard input to its end. @throws the signal's reason when it is aborted meanwhile */
+  stdin(): Promise<Uint8Array>;
   /** Aborted by Ctrl-C. */
   signal: AbortSignal;
 }

@@ -1,5 +1,5 @@
 /** The command line, run in this process on the recorded tiny checkpoint. */
-import { spawn } from "node:child_process";
+import { spawn, spawnSync } from "node:child_process";
 import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -326,6 +326,16 @@ const bin = fileURLToPath(new URL("../../bin/miro.mjs", import.meta.url));
 const built = existsSync(new URL("../../dist/cli/main.js", import.meta.url));
 
 describe.skipIf(!built)("the process", () => {
+  it("draws the lines of the standard input as the lines of a file, and names one that is wrong", () => {
+    const args = [bin, "generate", ...model, "--prompts", "-", "--steps", "1", "--output", folder, "--quiet"];
+    const piped = (input: string) => spawnSync(process.execPath, args, { input, encoding: "utf8" });
+    const { status, stdout, stderr } = piped("a cat\n\na fox\n");
+    expect([status, stderr]).toEqual([0, ""]);
+    expect(stdout).toBe(`${join(folder, "a-cat-seed0.png")}\n${join(folder, "a-fox-seed1.png")}\n`);
+    const empty = piped("\n");
+    expect([empty.status, empty.stderr]).toEqual([2, "error: --prompts: standard input holds no prompt\n"]);
+  });
+
   it("ends with 130 on Ctrl-C and leaves no partial file", async () => {
     const child = spawn(process.execPath, [
       bin,

@@ -3,6 +3,7 @@ import "./extensions.js";
 import { readNpy } from "@miro-t2i/torch/io";
 import { z } from "zod";
 import { InvalidInputError, invalid } from "../errors.js";
+import { decodeText } from "../files/text-file.js";
 import { type Message, message, option } from "../message.js";
 import { declarationOf, field, flag } from "../options.js";
 import { generateSchema } from "../pipeline/generate-options.js";
@@ -14,6 +15,7 @@ import { DEFAULT_OUTPUT, pictureFilesSchema } from "../pipeline/requests/picture
 import { mergeOptions, planChecked, randomSeed } from "../pipeline/requests/plan-pictures.js";
 import {
   type PromptRequest,
+  promptLines,
   promptOptionsSchema,
   promptSchema,
   readPromptFile,
@@ -50,6 +52,7 @@ Examples:
   miro generate "a cat" --image pictures/a-fox-seed7.png --strength 0.6        drawn over the fox
   miro generate "a fox" --seed 7 --variation-seed 1 --images 4                  four variations of one fox
   miro generate --prompts prompts.jsonl --output book --resume --json
+  shuf -n 3 prompts.txt | miro generate --prompts -
   miro generate "a fox" --images 9 --name "{model}/{index}-{reward.sharpness}" --format webp
   miro generate "a fox" --show sixel                     in the terminal too
 
@@ -63,6 +66,9 @@ flags, with _ for -; those of a line override those of the command.
 
 Fields of --name: ${NAME_FIELDS.map((name) => `{${name}}`).join(" ")}
 `;
+
+/** What messages call the standard input. */
+const STDIN = "standard input";
 
 const file = z.string().min(1).optional();
 
@@ -94,7 +100,7 @@ const schema = z.strictObject({
   keepAll: flag("with --best-of: write the others too, as NAME-rank2 and so on", "--keep-all"),
   promptFile: field(file, {
     expected: "a file",
-    help: "prompts with settings of their own: text, .jsonl, .csv or .tsv",
+    help: "prompts with settings of their own: text, .jsonl, .csv or .tsv; -: text from the standard input",
     flag: "--prompts <file>",
   }),
   from: field(file, {
@@ -160,7 +166,8 @@ async function generate(flags: Flags, context: CliContext): Promise<void> {
   const view = viewOf(flags, context);
   const redrawn = flags.from === undefined ? null : await readRedrawing(flags.from, flags);
   const model = modelOrBundled(flags.model ?? redrawn?.model);
-  const prompts = promptsOf(flags, redrawn, model);
+  const input = flags.promptFile === "-" ? await context.stdin() : null;
+  const prompts = promptsOf(flags, input, redrawn, model);
   const noise = flags.initNoise === undefined ? undefined : readNpy(flags.initNoise);
   const progress = await Progress.for(context);
   const tell = tellerOf(context, progress);
@@ -237,15 +244,18 @@ function whatIsLeft(
 }
 
 /**
- * The prompts of the command line, of a file, of the picture that is drawn again, or else the checkpoint's examples.
+ * The prompts of the command line, of a file or the standard input, of the picture that is drawn again, or else the
+ * checkpoint's examples.
  */
 function promptsOf(
   { prompts = [], promptFile }: Flags,
+  input: Uint8Array | null,
   redrawn: Redrawing | null,
   model: string,
 ): { requests: PromptRequest[]; examples: boolean } {
   const requests: PromptRequest[] = prompts.map((prompt) => ({ prompt, options: {} }));
-  if (promptFile !== undefined) requests.push(...readPromptFile(promptFile));
+  if (input !== null) requests.push(...promptLines(decodeText(input, STDIN), STDIN));
+  else if (promptFile !== undefined) requests.push(...readPromptFile(promptFile));
   if (requests.length === 0 && redrawn) requests.push({ prompt: redrawn.request.prompt, options: {} });
   const examples = requests.length === 0;
   if (examples) requests.push(...sheetPrompts(model).map((prompt) => ({ prompt, options: {} })));

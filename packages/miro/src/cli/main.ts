@@ -2,6 +2,8 @@
  * The `miro` command: finds the sub-command, loads its file alone, runs it, and turns whatever it throws into one line
  * and an exit code: 0 done, 1 failed, 2 wrong usage, 130 interrupted.
  */
+import { addAbortSignal } from "node:stream";
+import { buffer } from "node:stream/consumers";
 import { setImmediate } from "node:timers/promises";
 import { Command, CommanderError } from "commander";
 import { exitCodeOf, InterruptedError, MiroError, systemReason } from "../errors.js";
@@ -109,6 +111,7 @@ export async function run(args: readonly string[], overrides: Partial<CliContext
   const context = forPeople({
     stdout: (text) => writeSafely(process.stdout, text),
     stderr: (text) => writeSafely(process.stderr, text),
+    stdin: () => buffer(addAbortSignal(context.signal, process.stdin)),
     interactive: Boolean(process.stderr.isTTY),
     colours: {
       stdout: overrides.stdout === undefined && hasColours(process.stdout),
@@ -179,7 +182,8 @@ export function wholeProgram(): Promise<Command> {
   const writing = { stdout: unused, stderr: unused, note: unused, terminal: unused };
   const colours = { stdout: false, stderr: false };
   const signal = new AbortController().signal;
-  return buildProgram(() => true, { ...writing, colours, interactive: false, signal });
+  const stdin = async () => new Uint8Array();
+  return buildProgram(() => true, { ...writing, stdin, colours, interactive: false, signal });
 }
 
 /** The commands that a command line needs in full. */

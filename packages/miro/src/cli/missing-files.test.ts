@@ -57,11 +57,13 @@ it("an output that cannot be made is told before anything is drawn, also where N
 });
 
 it("an output that ends as no picture of ours is refused, a folder of that name is taken", async () => {
-  const { code, stderr } = await miro("generate", "a fox", "--output", "fox.gif");
-  expect(stderr).toBe(
-    'error: --output: expected a folder, or a file that ends with .png, .webp, .jpg or .jpeg, received "fox.gif"\n',
-  );
-  expect(code).toBe(2);
+  for (const output of ["fox.gif", "-"]) {
+    const { code, stderr } = await miro("generate", "a fox", "--output", output);
+    expect(stderr).toBe(
+      `error: --output: expected a folder, or a file that ends with .png, .webp, .jpg or .jpeg, received "${output}"\n`,
+    );
+    expect(code).toBe(2);
+  }
   writeFileSync("prompts.json", "{}");
   expect(await miro("generate", "--prompts", "prompts.json")).toMatchObject({
     code: 2,

@@ -121,7 +121,9 @@ export class PictureFiles {
     if (output !== undefined) refuseFileAsFolder(dirname(output), "output");
     const isFolder = statSync(output ?? "", { throwIfNoEntry: false })?.isDirectory() ?? false;
     const named = output === undefined || isFolder ? null : formatOf(output);
-    if (output !== undefined && !isFolder && named === null && OTHER_FILES.has(extname(output).toLowerCase()))
+    // Whoever writes "-" means the standard output, which takes no pictures; a folder of this name is "./-".
+    const isOther = output === "-" || OTHER_FILES.has(extname(output ?? "").toLowerCase());
+    if (output !== undefined && !isFolder && named === null && isOther)
       throw invalid("output", "a folder, or a file that ends with .png, .webp, .jpg or .jpeg", output);
     if (named && checked.format && named !== checked.format) {
       throw new InvalidInputError(message`${about("format")}: ${checked.format} contradicts the output ${output}`);

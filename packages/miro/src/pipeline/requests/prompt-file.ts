@@ -105,8 +105,20 @@ export function readPromptFile(path: string, options: z.ZodObject = generateSche
       message`${about("promptFile")}: ${path}: ${extname(path)} is no list of prompts; expected .txt (one prompt a line), .jsonl, .csv or .tsv`,
     );
   }
-  const requests = read(readTextFile(path), path, columnsOf(options));
-  if (requests.length === 0) throw new InvalidInputError(message`${about("promptFile")}: ${path} holds no prompt`);
+  return atLeastOne(read(readTextFile(path), path, columnsOf(options)), path);
+}
+
+/**
+ * The prompts of a text, one a line.
+ *
+ * @param name of the text, for errors
+ */
+export function promptLines(text: string, name: string): PromptRequest[] {
+  return atLeastOne(fromLines(text, name), name);
+}
+
+function atLeastOne(requests: PromptRequest[], name: string): PromptRequest[] {
+  if (requests.length === 0) throw new InvalidInputError(message`${about("promptFile")}: ${name} holds no prompt`);
   return requests;
 }
 
