@@ -153,6 +153,16 @@ describe("a pipeline in a thread", () => {
     await expect(worker.generate("a cat", { ...options, onStep })).rejects.toThrow("broken callback");
   });
 
+  it("ends the call alone with the error of a callback that nobody waits for", async () => {
+    const long = "a cat ".repeat(100); // is cut, with a warning
+    const fail = () => {
+      throw new Error("from onWarning");
+    };
+    for (const onWarning of [fail, async () => fail()])
+      await expect(worker.generate([long, "a cat"], { steps: 100_000, onWarning })).rejects.toThrow("from onWarning");
+    expect((await worker.generate("a cat", { steps: 1 })).images).toHaveLength(1);
+  });
+
   it("takes turns between calls, picture by picture", async () => {
     const order: string[] = [];
     const draw = (name: string, count: number) =>

@@ -10,7 +10,7 @@ export interface CallContext {
   listens(event: string): boolean;
   /**
    * Tells the caller, and waits until its listener has finished; at once where nobody listens.
-   * @throws what the listener throws
+   * @throws what the listener throws; the signal is aborted then
    */
   emit(event: string, value: unknown, transfer?: readonly ArrayBuffer[]): Promise<void>;
 }
@@ -48,10 +48,13 @@ export function serve(methods: Readonly<Record<string, ThreadMethod>>): void {
       emit: (name, value, transfer) => {
         if (!listens.includes(name)) return Promise.resolve();
         const event = events++;
-        return new Promise((resolve, reject) => {
+        const heard = new Promise<void>((resolve, reject) => {
           unheard.set(`${id}:${event}`, { resolve, reject });
           post({ type: "event", id, event, name, value }, transfer);
         });
+        // A failure of which the caller hears ends this call, and not the thread, where a method does not wait for it.
+        heard.catch(() => abort.abort());
+        return heard;
       },
     };
     try {

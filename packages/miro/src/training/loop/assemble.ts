@@ -84,5 +84,9 @@ function createAverages(recipe: Recipe, network: Rin): Map<string, Ema<Rin>> {
 function createOptimizer(recipe: Recipe, network: Rin, preconditioning: FlowPrecond): TrainingOptimizer {
   const { name, excludeLnAndBiasesFromWeightDecay, ...settings } = recipe.optimizer;
   const groups = parameterGroups(network, preconditioning, settings.weightDecay, excludeLnAndBiasesFromWeightDecay);
-  return name === "lamb" ? new Lamb(groups, { ...settings, decouple: false }) : new AdamW(groups, settings);
+  if (name === "lamb") return new Lamb(groups, { ...settings, decouple: false });
+  return new AdamW(
+    groups.map(({ layerAdaptation: _, ...group }) => group),
+    settings,
+  );
 }
