@@ -114,7 +114,7 @@ export function runReference<T>(python: string, script: string, args: readonly s
   return lastLine(runProcess(python, [join(root(), "bench", "reference", script), ...args])) as T;
 }
 
-/** Runs a program of this folder, `NAME-run.ts`, in a process of its own; its last line of output is JSON. */
+/** Runs a program of this folder, as training-run.ts, in a process of its own; its last line of output is JSON. */
 export function runOurs<T>(name: string, job: object, env?: Record<string, string>): T {
   const script = join(root(), "bench", "dist", `${name}-run.js`);
   return lastLine(runProcess(process.execPath, [script, JSON.stringify(job)], env)) as T;

@@ -6,12 +6,8 @@
 
 import { existsSync } from "node:fs";
 import { join } from "node:path";
-import { parseDocument } from "yaml";
 import { isObject } from "../arguments.js";
-import { InvalidInputError } from "../errors.js";
-import { checkPlainData } from "../files/plain-data.js";
-import { readText } from "../files/whole-files.js";
-import { oneLine } from "../printable.js";
+import { readYamlFile } from "../files/yaml-file.js";
 
 /** What the configuration of a run says that a release needs; absent where it does not say it. */
 export interface RunConfiguration {
@@ -33,20 +29,13 @@ const NETWORK =
 const PRECONDITIONING = /^(do_normalization|sigma_data|do_gradnorm_reweighting)$/;
 const MAX_REFERENCES = 16;
 
-/** Reads the configuration beside a checkpoint; null where there is none. @throws InvalidInputError */
+/** Reads the configuration beside a checkpoint; null where there is none. @throws MiroError naming the file */
 export function readRunConfiguration(folder: string): RunConfiguration | null {
   const path = join(folder, "config.yaml");
-  return existsSync(path) ? parseRunConfiguration(readText(path), path) : null;
+  return existsSync(path) ? configurationIn(readYamlFile(path, "settings of a run").json, path) : null;
 }
 
-/** Reads such a text. @throws InvalidInputError naming the file */
-export function parseRunConfiguration(text: string, path: string): RunConfiguration {
-  const document = parseDocument(text, { maxAliasCount: 100, logLevel: "error" } as never);
-  const [fault] = document.errors;
-  if (fault !== undefined) throw new InvalidInputError(`${path}: ${oneLine(fault.message)}`);
-  const root: unknown = document.toJS({ maxAliasCount: 100 });
-  checkPlainData(root, (place) => `${path}: ${place}`);
-  if (!isObject(root)) throw new InvalidInputError(`${path}: expected the configuration of a run`);
+function configurationIn(root: Record<string, unknown>, path: string): RunConfiguration {
   const value = (place: string): unknown => resolve(root, at(root, place));
   const number = (place: string): number | undefined => {
     const found = value(place);

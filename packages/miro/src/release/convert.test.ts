@@ -29,7 +29,7 @@ import { modelSize } from "../training/planning/model-size.js";
 import { listCheckpoints } from "../training/state/checkpoint.js";
 import { writeConstants } from "../training/state/data-constants.js";
 import { tinyRecipe } from "../training/testing/tiny.js";
-import { parseRunConfiguration } from "./config-yaml.js";
+import { readRunConfiguration } from "./config-yaml.js";
 import { PRESETS } from "./presets.js";
 
 const fixtures = join(import.meta.dirname, "../training/fixtures");
@@ -201,17 +201,36 @@ model:
 `;
 
 describe("a configuration of the published code", () => {
+  const read = (text: string) => {
+    const folder = at("configuration");
+    mkdirSync(folder, { recursive: true });
+    writeFileSync(join(folder, "config.yaml"), text);
+    return readRunConfiguration(folder);
+  };
+
   it("has its references followed, those to the environment left out, and circles ended", () => {
-    const parsed = parseRunConfiguration(CONFIG_YAML, "config.yaml");
+    const parsed = read(CONFIG_YAML)!;
     expect(parsed.network).toMatchObject({ data_size: 4, label_dim: 6, coherence_keys: ["clip_score", "sharpness"] });
     expect(parsed.scheduler).toEqual({ start: 1, end: 0, clip_min: 1e-9 });
     // biome-ignore-start lint/suspicious/noTemplateCurlyInString: references as they stand in such a file
     const circle =
       "model: { cfg_rate: '${a.b}', network: { instance: { data_size: '${oc.env:X}' } } }\na: { b: '${model.cfg_rate}' }";
     // biome-ignore-end lint/suspicious/noTemplateCurlyInString: as above
-    expect(parseRunConfiguration(circle, "config.yaml")).toMatchObject({ network: {} });
-    expect(() => parseRunConfiguration("a: [", "config.yaml")).toThrow(/^config\.yaml: /);
-    expect(() => parseRunConfiguration("- 1", "config.yaml")).toThrow(/expected the configuration of a run/);
+    expect(read(circle)).toMatchObject({ network: {} });
+  });
+
+  it("is refused with its name where it is none, is nested without end or grows from aliases", () => {
+    const aliases = [
+      "a: &a [x, x]",
+      ..."bcdefghi".split("").map((name, i) => `${name}: &${name} [${Array(9).fill(`*${"abcdefgh"[i]}`).join(", ")}]`),
+    ];
+    for (const [text, error] of [
+      ["a: [", /config\.yaml:1: not valid YAML/],
+      ["- 1", /config\.yaml: expected a mapping of settings of a run/],
+      [`a: ${"[".repeat(20_000)}`, /config\.yaml:1: not valid YAML/],
+      [aliases.join("\n"), /config\.yaml: not valid YAML: Excessive alias count/],
+    ] as const)
+      expect(() => read(text), text.slice(0, 40)).toThrow(error);
   });
 });
 

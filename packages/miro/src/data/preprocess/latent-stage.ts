@@ -187,9 +187,10 @@ function encode(
   const results: (Record<string, Uint8Array> | NotFiniteError)[] = batch.map(() => ({}));
   if (batch.length === 0) return results;
   const put = (i: number, name: string, value: Uint8Array | NotFiniteError): void => {
-    if (results[i] instanceof NotFiniteError) return;
+    const members = results[i]!;
+    if (members instanceof NotFiniteError) return;
     if (value instanceof NotFiniteError) results[i] = new NotFiniteError(`${name}: ${value.message}`);
-    else results[i]![`${name}.npy` as never] = value as never;
+    else members[`${name}.npy`] = value;
   };
   for (const [s, side] of sidesOf(options).entries()) {
     const pictures = models.encodePictures(

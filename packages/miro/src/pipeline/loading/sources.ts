@@ -126,7 +126,7 @@ function noSafetensors(part: PartSource, source: ModelSource): never {
   const pickled = source.files.find(
     (file) => file.startsWith(`${part.prefix}pytorch_model`) && /\.bin(\.index\.json)?$/.test(file),
   );
-  if (pickled === undefined) return require(part, source, ["model.safetensors"], () => false) as never;
+  if (pickled === undefined) return notFound(part, source, ["model.safetensors"]);
   throw new InvalidInputError(
     message`${about(part.parameter)}: ${part.name} holds its weights as ${pickled} only, which can run code when it is read; take a revision or another repository that has model.safetensors`,
   );
@@ -155,23 +155,25 @@ export async function fetchVae(part: PartSource, hub: HubOptions): Promise<strin
   const has = (name: string) => source.files.includes(part.prefix + name);
   require(part, source, ["config.json"], has);
   const found = VAE_WEIGHTS.find(has);
-  if (found === undefined) require(part, source, [VAE_WEIGHTS[0]!], has);
-  await source.fetch(["config.json", found!].map((name) => part.prefix + name));
+  if (found === undefined) return notFound(part, source, VAE_WEIGHTS.slice(0, 1));
+  await source.fetch(["config.json", found].map((name) => part.prefix + name));
   return join(source.folder, part.prefix);
 }
 
 function require(part: PartSource, source: ModelSource, names: string[], has: (name: string) => boolean): void {
   const missing = names.filter((name) => !has(name));
-  if (missing.length > 0) {
-    if (source.incomplete)
-      notCached(
-        part.parameter,
-        source,
-        missing.map((name) => part.prefix + name),
-      );
-    const place = existsSync(source.folder) ? join(source.folder, part.prefix) : source.name;
-    throw new InvalidInputError(message`${about(part.parameter)}: ${missing.join(", ")} not found in ${place}`);
-  }
+  if (missing.length > 0) notFound(part, source, missing);
+}
+
+function notFound({ parameter, prefix }: PartSource, source: ModelSource, missing: readonly string[]): never {
+  if (source.incomplete)
+    notCached(
+      parameter,
+      source,
+      missing.map((name) => prefix + name),
+    );
+  const place = existsSync(source.folder) ? join(source.folder, prefix) : source.name;
+  throw new InvalidInputError(message`${about(parameter)}: ${missing.join(", ")} not found in ${place}`);
 }
 
 /** The Hub may have what the cache lacks. */

@@ -7,9 +7,10 @@ import { parseOptions } from "../../options.js";
 import { planPictures, randomSeed } from "../../pipeline/requests/plan-pictures.js";
 import { promptOptionsSchema } from "../../pipeline/requests/prompt-file.js";
 import { parseSelection } from "../../rewards/selection.js";
-import type { Engine, ModelCard } from "./engine.js";
+import type { Engine } from "./engine.js";
 import type { Gallery } from "./gallery.js";
 import type { JobWork } from "./job.js";
+import type { ModelCard } from "./model-card.js";
 import { sizeOfUpload } from "./recode.js";
 
 const text = z.string().max(100_000);

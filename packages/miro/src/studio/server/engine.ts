@@ -6,33 +6,18 @@
  * thread for each core, and they share the pictures of a call.
  */
 
-import { existsSync, readdirSync, statSync } from "node:fs";
+import { statSync } from "node:fs";
 import { availableParallelism, freemem } from "node:os";
-import { join } from "node:path";
 import { cuda } from "@miro-t2i/torch";
-import { z } from "zod";
 import { MiroError } from "../../errors.js";
 import type { SweepLayout } from "../../evaluation/sweep/run.js";
-import { filledLines } from "../../files/table-file.js";
-import { readTextFile } from "../../files/text-file.js";
-import { readJson, readText } from "../../files/whole-files.js";
-import { modelOrBundled } from "../../pipeline/loading/bundled.js";
+import { BUNDLED_MODEL, modelOrBundled } from "../../pipeline/loading/bundled.js";
 import { checkDevice, cudaIndex } from "../../pipeline/loading/device.js";
-import { resolveModel } from "../../pipeline/loading/hub.js";
-import type { HubOptions } from "../../pipeline/loading/hub-repository.js";
 import type { FromPretrainedOptions } from "../../pipeline/loading/load-options.js";
-import {
-  type ReleaseConfig,
-  readReleaseConfig,
-  type SamplerDefaults,
-  samplerDefaults,
-} from "../../pipeline/loading/release-config.js";
-import { isRun } from "../../pipeline/loading/run-checkpoint.js";
-import { openRunModel } from "../../pipeline/loading/run-model.js";
-import { variantPrefix } from "../../pipeline/loading/sources.js";
 import type { PlannedPicture } from "../../pipeline/requests/plan-pictures.js";
 import type { ImageSettings } from "../../pipeline/settings.js";
 import { Thread } from "../../threads/thread.js";
+import { describeModel, type ModelCard } from "./model-card.js";
 
 /** How a thread loads its model. */
 export interface LoadCall {
@@ -99,20 +84,6 @@ export interface DrawListeners {
   picture(event: DrawnEvent): void | Promise<void>;
 }
 
-/** What is known of a model before it is loaded. */
-export interface ModelCard {
-  id: string;
-  name: string;
-  coherenceKeys: readonly string[];
-  defaults: SamplerDefaults;
-  /** As its card says; null where it says nothing. */
-  license: string | null;
-  /** Width and height of its pictures. */
-  size: [number, number];
-  /** Prompts that show what it draws: `examples.txt` beside the checkpoint, one a line. */
-  examples: readonly string[];
-}
-
 interface Model {
   card: ModelCard;
   load: LoadCall;
@@ -146,12 +117,9 @@ export interface EngineOptions {
   signal?: AbortSignal | undefined;
 }
 
-const EXAMPLES = "examples.txt";
-const MOST_EXAMPLES = 64;
 /** Memory that a model needs besides its weights. */
 const WORKING_BYTES = 512 * 2 ** 20;
-/** Most bytes of a model that is in several threads, and most threads of it. */
-const SMALL_BYTES = 64 * 2 ** 20;
+/** Most threads of a small model. */
 const MOST_THREADS = 4;
 
 export class Engine {
@@ -173,21 +141,12 @@ export class Engine {
     for (const id of models.length > 0 ? models : [undefined]) {
       const [named, variant] = split(id);
       const model = modelOrBundled(named);
-      const { folder, autoencoder, config, bytes } = isRun(model) ? ofRun(model) : await ofRelease(model, variant, hub);
-      const name = id ?? "miro-emoji";
+      const { card, bytes, isSmall } = await describeModel(id ?? BUNDLED_MODEL, { model, variant }, hub);
       opened.push({
-        card: {
-          id: name,
-          name: name.slice(name.lastIndexOf("/") + 1),
-          coherenceKeys: config.coherenceKeys,
-          defaults: samplerDefaults(config.settings),
-          license: licenseOf(join(folder, "README.md")),
-          size: sizeOf(autoencoder, config),
-          examples: examplesOf(join(folder, EXAMPLES)),
-        },
+        card,
         load: { model, threads, options: { variant, device, dtype, cacheDir } },
         bytes,
-        cores: isSmall(folder) ? Math.min(threads ?? availableParallelism(), MOST_THREADS) : 1,
+        cores: isSmall ? Math.min(threads ?? availableParallelism(), MOST_THREADS) : 1,
         ...{ thread: null, device: null, helpers: null, loading: null, loaded: false, warming: null },
         ...{ lastUsed: 0, busy: 0 },
       });
@@ -380,14 +339,6 @@ function freeBytes(device: string): number {
   return all - cuda.memory(gpu).allocatedBytes;
 }
 
-/** Whether a release, with the text encoder and the autoencoder in its folder, may be in memory several times. */
-function isSmall(folder: string): boolean {
-  const parts = [folder, join(folder, "text_encoder"), join(folder, "vae")];
-  if (!parts.every((part) => existsSync(part))) return false;
-  const files = parts.flatMap((part) => readdirSync(part).map((name) => join(part, name)));
-  return files.reduce((sum, file) => sum + bytesOf(file), 0) <= SMALL_BYTES;
-}
-
 /** Loads a model into further threads. */
 async function loadHelpers(load: LoadCall, count: number): Promise<Thread[]> {
   const threads = Array.from({ length: count }, () => new Thread("studio/server/engine-thread.js"));
@@ -439,68 +390,4 @@ function split(id: string | undefined): [string | undefined, string | undefined]
   if (id === undefined || statSync(id, { throwIfNoEntry: false })?.isDirectory()) return [id, undefined];
   const at = id.lastIndexOf("@");
   return at < 1 ? [id, undefined] : [id.slice(0, at), id.slice(at + 1)];
-}
-
-/** What a model says of itself, and how much its weights are. */
-interface Described {
-  folder: string;
-  /** Folder of its autoencoder, where it has its own. */
-  autoencoder: string | undefined;
-  config: ReleaseConfig;
-  bytes: number;
-}
-
-/** A release folder, or a repository in that layout, of which only that much is fetched. */
-async function ofRelease(model: string, variant: string | undefined, hub: HubOptions): Promise<Described> {
-  const source = await resolveModel(model, "model", hub);
-  const prefix = variantPrefix(source, variant);
-  await source.fetch(
-    ["config.json", "README.md", "vae/config.json", EXAMPLES]
-      .map((file) => prefix + file)
-      .filter((file) => source.files.includes(file)),
-  );
-  const folder = join(source.folder, prefix);
-  const config = readReleaseConfig(folder);
-  return { folder, autoencoder: join(folder, "vae"), config, bytes: bytesOf(join(folder, "model.safetensors")) };
-}
-
-/** The checkpoint of a run that is the newest now; what is loaded is the newest by then. */
-function ofRun(run: string): Described {
-  using model = openRunModel(run);
-  const bytes = [...model.weights.keys()].map((name) => bytesOf(join(model.path, name)));
-  return {
-    folder: model.path,
-    autoencoder: model.vae,
-    config: model.config,
-    bytes: bytes.reduce((sum, size) => sum + size, 0),
-  };
-}
-
-function bytesOf(file: string): number {
-  return statSync(file, { throwIfNoEntry: false })?.size ?? 0;
-}
-
-const autoencoderSchema = z.looseObject({ block_out_channels: z.array(z.number()).min(1).max(16) });
-
-/**
- * Width and height of a model's pictures; the published autoencoders, which it is loaded with, have 8 pixels a latent.
- */
-function sizeOf(autoencoder: string | undefined, { network, settings }: ReleaseConfig): [number, number] {
-  const path = autoencoder === undefined ? null : join(autoencoder, "config.json");
-  const own = path !== null && existsSync(path) ? autoencoderSchema.safeParse(readJson(path)).data : undefined;
-  const side = own
-    ? network.dataSize * 2 ** (own.block_out_channels.length - 1)
-    : (settings.img_resolution ?? network.dataSize * 8);
-  return [side, side];
-}
-
-/** The license in the header of a model card. */
-function licenseOf(card: string): string | null {
-  return existsSync(card) ? (/^license: *([\w.+-]{1,40}) *$/m.exec(readText(card).slice(0, 4096))?.[1] ?? null) : null;
-}
-
-function examplesOf(file: string): string[] {
-  if (!existsSync(file)) return [];
-  const lines = filledLines(readTextFile(file)).map(({ text }) => text.trim());
-  return lines.slice(0, MOST_EXAMPLES).map((text) => text.slice(0, 1000));
 }

@@ -3,8 +3,8 @@ import type { ZodTypeProvider } from "fastify-type-provider-zod";
 import { samplerNames } from "../../flow/samplers/index.js";
 import { BUNDLED_MODEL } from "../../pipeline/loading/bundled.js";
 import { DEFAULT_SCORER, scorerSpecs } from "../../rewards/registry.js";
-import type { ModelCard } from "./engine.js";
 import { MAX_UPLOAD_BYTES } from "./limits.js";
+import type { ModelCard } from "./model-card.js";
 import type { StudioParts } from "./parts.js";
 import { rewardStyle } from "./reward-styles.js";
 

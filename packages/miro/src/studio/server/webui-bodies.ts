@@ -12,9 +12,9 @@ import { readPng } from "../../pictures/png.js";
 import { type ImageSettings, readSettings } from "../../pipeline/settings.js";
 import { version } from "../../version.js";
 import { jobBody } from "./bodies.js";
-import type { ModelCard } from "./engine.js";
 import type { Gallery } from "./gallery.js";
 import type { Job } from "./job.js";
+import type { ModelCard } from "./model-card.js";
 
 /** A field that clients send as null where it is not given. */
 const given = <T extends z.ZodType>(schema: T, expected: string, help: string) =>
