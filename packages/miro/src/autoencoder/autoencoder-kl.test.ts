@@ -77,10 +77,13 @@ describe("loading", () => {
     ],
     ["too few blocks", { ...config, up_block_types: ["UpDecoderBlock2D"] }, "up_block_types: must have 2 entries"],
     ["another activation", { ...config, act_fn: "gelu" }, "act_fn"],
+    ["a wrong field of patches", { _class_name: "PatchAutoencoder", channels: [8] }, "channels"],
     ["broken JSON", "{", "config.json: not valid JSON"],
     ["weights of another size", { ...config, layers_per_block: 2 }, "missing"],
   ])("refuses %s", (_, json, message) => {
-    expect(() => loadAutoencoder(folder(json))).toThrow(message);
+    const at = folder(json);
+    expect(() => loadAutoencoder(at)).toThrow(message);
+    expect(() => loadAutoencoder(at)).toThrow(at); // in the name of the file
   });
 
   it("names a missing file", () => {

@@ -58,12 +58,17 @@ const configSchema = z
 /** `config.json` of an AutoencoderKL, what this implementation reads of it. */
 export type AutoencoderKLConfig = z.output<typeof configSchema>;
 
-/** @throws InvalidInputError naming every field that is missing or not supported */
-export function parseAutoencoderKLConfig(json: unknown): AutoencoderKLConfig {
+/**
+ * Checks the content of a `config.json`.
+ *
+ * @param source the file, for messages
+ * @throws InvalidInputError naming every field that is missing or not supported
+ */
+export function parseAutoencoderKLConfig(json: unknown, source = "AutoencoderKL"): AutoencoderKLConfig {
   const result = configSchema.safeParse(json);
   if (result.success) return result.data;
   const problems = result.error.issues.map((issue) => `${issue.path.join(".") || "config"}: ${issue.message}`);
-  throw new InvalidInputError(`AutoencoderKL: ${problems.join("; ")}`);
+  throw new InvalidInputError(`${source}: ${problems.join("; ")}`);
 }
 
 /** The autoencoder of Stable Diffusion XL: pictures (B, 3, H, W) in [-1, 1] to latents (B, C, H/8, W/8) and back. */
@@ -104,7 +109,7 @@ export class AutoencoderKL extends nn.Module implements Autoencoder {
   static *loading(folder: string, options: LoadAutoencoderOptions = {}): Pieces<AutoencoderKL> {
     checkObject("options", options, "{ dtype, device }");
     const { dtype = "float32", device = "cpu" } = options;
-    const config = parseAutoencoderKLConfig(readConfig(folder));
+    const config = parseAutoencoderKLConfig(readConfig(folder), `${folder}/config.json`);
     const widths = config.block_out_channels;
     return yield* loadWeights(
       folder,

@@ -52,12 +52,17 @@ export const patchAutoencoderConfigSchema = z.object({
 /** `config.json` of a PatchAutoencoder. */
 export type PatchAutoencoderConfig = z.output<typeof patchAutoencoderConfigSchema>;
 
-/** @throws InvalidInputError naming every field that is wrong */
-export function parsePatchAutoencoderConfig(json: unknown): PatchAutoencoderConfig {
+/**
+ * Checks the content of a `config.json`.
+ *
+ * @param source the file, for messages
+ * @throws InvalidInputError naming every field that is wrong
+ */
+export function parsePatchAutoencoderConfig(json: unknown, source = "PatchAutoencoder"): PatchAutoencoderConfig {
   const result = patchAutoencoderConfigSchema.safeParse(json);
   if (result.success) return result.data;
   const problems = result.error.issues.map((issue) => `${issue.path.join(".") || "config"}: ${issue.message}`);
-  throw new InvalidInputError(`PatchAutoencoder: ${problems.join("; ")}`);
+  throw new InvalidInputError(`${source}: ${problems.join("; ")}`);
 }
 
 /**
@@ -103,7 +108,7 @@ export class PatchAutoencoder extends nn.Module implements Autoencoder {
   static *loading(folder: string, options: LoadAutoencoderOptions = {}): Pieces<PatchAutoencoder> {
     checkObject("options", options, "{ dtype, device }");
     const { dtype = "float32", device = "cpu" } = options;
-    const config = parsePatchAutoencoderConfig(readConfig(folder));
+    const config = parsePatchAutoencoderConfig(readConfig(folder), `${folder}/config.json`);
     const { channels, encoder_blocks, decoder_blocks } = config;
     // Two convolutions in each residual block.
     const leastWeights = channels.reduce(

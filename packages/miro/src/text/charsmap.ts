@@ -15,6 +15,8 @@ import { graphemeEnd } from "./graphemes.js";
 
 /** A cluster of at least this many UTF-8 bytes is looked up character by character. */
 const LONG_CLUSTER = 6;
+/** Bytes of a replacement. The longest of NFKC has 33. */
+const MAX_REPLACEMENT = 1024;
 
 /** A text would become longer than it may. */
 export class TooLong extends Error {}
@@ -47,6 +49,13 @@ export class CharsMap {
       new TextDecoder("utf-8", { fatal: true }).decode(this.#replacements);
     } catch {
       throw new RangeError("its replacement strings are not UTF-8");
+    }
+    for (let start = 0; start < this.#replacements.length; ) {
+      const zero = this.#replacements.indexOf(0, start);
+      const end = zero < 0 ? this.#replacements.length : zero;
+      if (end - start > MAX_REPLACEMENT)
+        throw new RangeError(`a replacement string of ${end - start} bytes, at most ${MAX_REPLACEMENT} are allowed`);
+      start = end + 1;
     }
     this.#ascii = Array.from({ length: 128 }, (_, code) => this.#lookup(String.fromCharCode(code)));
   }

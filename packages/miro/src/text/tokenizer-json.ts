@@ -25,6 +25,8 @@ export interface TokenizerParts {
 const MAX_PIECES = 4_000_000;
 const MAX_PIECE_LENGTH = 4096;
 const MAX_ADDED_TOKENS = 10_000;
+/** Characters of all added tokens, which one regular expression finds: tens of millions end the process. */
+const MAX_ADDED_LENGTH = 2 ** 20;
 
 const flag = z.boolean();
 const addedTokenSchema = z.object({
@@ -84,9 +86,16 @@ export function parseTokenizerJson(json: unknown, source: string): TokenizerPart
     throw refuse("model.unk_id", `an index into the ${vocabulary.length} pieces`, file.model.unk_id);
   const model = new UnigramModel(vocabulary, file.model.unk_id, file.model.byte_fallback);
   const addedTokens = checkAddedTokens(file.added_tokens, model, refuse);
+  const normalize = compileNormalizer(file.normalizer, "normalizer", refuse);
+  const addedLength = addedTokens.reduce(
+    (sum, { content, normalized }) => sum + (normalized ? normalize(content) : content).length,
+    0,
+  );
+  if (addedLength > MAX_ADDED_LENGTH)
+    throw refuse("added_tokens", `at most ${MAX_ADDED_LENGTH} characters in all of them together`, addedLength);
   return {
     addedTokens,
-    normalize: compileNormalizer(file.normalizer, "normalizer", refuse),
+    normalize,
     preTokenize: compilePreTokenizer(file.pre_tokenizer, "pre_tokenizer", refuse),
     model,
     template: readTemplate(file.post_processor, refuse),

@@ -320,6 +320,12 @@ describe("Tokenizer", () => {
         /precompiled_charsmap: expected a SentencePiece character map.*claims 2147483647 bytes of the 4/,
       ],
       [
+        "a character map that makes a megabyte of a character",
+        "normalizer.precompiled_charsmap",
+        Buffer.concat([Buffer.from(Uint32Array.of(4, 0).buffer), Buffer.alloc(2 ** 20, "a")]).toString("base64"),
+        /precompiled_charsmap: .*a replacement string of 1048576 bytes/,
+      ],
+      [
         "a regular expression that may run for ever",
         "normalizer",
         { type: "Replace", pattern: { Regex: "(a+)+$" }, content: "" },
@@ -361,6 +367,17 @@ describe("Tokenizer", () => {
 
     it.each([null, [], 3, "text"])("refuses %j for a file", (json) => {
       expect(() => Tokenizer.fromJson(json)).toThrow(/^tokenizer\.json: content: expected a JSON object/);
+    });
+
+    it("refuses added tokens of ten megabytes, which one expression would have to find", () => {
+      const broken = structuredClone(file);
+      const flags = { special: true, single_word: false, lstrip: false, rstrip: false, normalized: false };
+      const first = Tokenizer.fromJson(file).vocabSize;
+      for (let i = 0; i < 2500; i++)
+        broken.added_tokens.push({ id: first + i, content: `${i}${"x".repeat(4090)}`, ...flags });
+      expect(() => Tokenizer.fromJson(broken)).toThrow(
+        /added_tokens: expected at most 1048576 characters in all of them together, received 102\d{5}/,
+      );
     });
 
     it("survives a character map of random bytes", () => {

@@ -84,9 +84,9 @@ class Composer {
   readonly json: Json = {};
   readonly origins = new Map<string, string>();
 
-  /** Merges a file, after what it extends. Returns its path. */
-  apply(name: string, folder: string, parents: readonly string[]): string {
-    const path = locate(name, folder);
+  /** Merges a file, after what it extends. Returns its path. @param where the file is asked for, for an error */
+  apply(name: string, folder: string, parents: readonly string[], where = ""): string {
+    const path = locate(name, folder, where);
     const real = existsSync(path) ? realpathSync(path) : path;
     if (parents.includes(real))
       throw new InvalidInputError(
@@ -94,8 +94,9 @@ class Composer {
       );
     const { json, lines } = readYamlFile(path);
     const { extends: parts, ...own } = json;
-    for (const part of parts === undefined ? [] : extended(parts, `${shownPath(path)}:${lines.get("extends") ?? 1}`))
-      this.apply(part, dirname(path), [...parents, real]);
+    const place = `${shownPath(path)}:${lines.get("extends") ?? 1}`;
+    for (const part of parts === undefined ? [] : extended(parts, place))
+      this.apply(part, dirname(path), [...parents, real], `${place}: extends: `);
     this.#merge(this.json, own, "", (place) => `${shownPath(path)}:${lines.get(place) ?? 1}`);
     return path;
   }
@@ -173,7 +174,7 @@ class Composer {
 }
 
 /** The file of a recipe; see the top. */
-function locate(name: string, folder: string): string {
+function locate(name: string, folder: string, where: string): string {
   const beside = resolve(folder, extension.test(name) ? name : `${name}.yaml`);
   if (existsSync(beside)) return beside;
   const libraries = ["recipes", bundledRecipes()].filter((library) => library !== null);
@@ -181,10 +182,10 @@ function locate(name: string, folder: string): string {
     .map((library) => join(library, `${name.replace(/^(?:\.\/)?recipes\//, "").replace(extension, "")}.yaml`))
     .find((path) => existsSync(path));
   if (found !== undefined) return found;
-  if (extension.test(name)) throw new InvalidInputError(`${name}: no such file or directory`);
+  if (extension.test(name)) throw new InvalidInputError(`${where}${name}: no such file or directory`);
   const near = nearest(name, recipeNames());
   const hint = near.length > 0 ? `did you mean ${near.join(" or ")}?` : `there are ${recipeNames().join(", ")}`;
-  throw new InvalidInputError(`${name}: no recipe of this name; ${hint}`);
+  throw new InvalidInputError(`${where}${name}: no recipe of this name; ${hint}`);
 }
 
 /** Names of the recipes that `miro train NAME` finds without a path. */

@@ -128,6 +128,8 @@ describe("recipes made of parts", () => {
     write("c1.yaml", "extends: c2\n");
     const path = write("c2.yaml", "extends: c1\n");
     expect(() => composeRecipe(path, [], none)).toThrow(/c2\.yaml: extends itself/);
+    const child = write("orphan.yaml", "name: a\nextends: nowhere\n");
+    expect(() => composeRecipe(child, [], none)).toThrow(/orphan\.yaml:2: extends: nowhere: no recipe of this name/);
   });
 
   it.each(["__proto__", "constructor", "prototype"])("never reach the program's own objects by the key %s", (key) => {
