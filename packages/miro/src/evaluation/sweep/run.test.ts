@@ -185,6 +185,12 @@ describe("runSweep", () => {
     ]);
   });
 
+  it("refuses fewer evaluations than one step of a sampler takes", async () => {
+    await expect(runSweep({ ...base, x: axis("evaluations=1,2"), y: axis("sampler=euler,midpoint") })).rejects.toThrow(
+      /^evaluations: expected at least 2, which one step of midpoint takes, received 1/,
+    );
+  });
+
   it.each([
     ["the same axis twice", { x: "seed=0", y: "seed=1" }, /change the same thing/],
     ["steps against evaluations", { x: "steps=1", y: "evaluations=1" }, /change the same thing/],

@@ -6,7 +6,7 @@
 
 import { checkList, checkObject, isText } from "../../arguments.js";
 import { InvalidInputError, invalid } from "../../errors.js";
-import { stepsWithin, withOptionsOf } from "../../flow/samplers/index.js";
+import { evaluationsOf, stepsWithin, withOptionsOf } from "../../flow/samplers/index.js";
 import { about, message } from "../../message.js";
 import type { RgbImage } from "../../pictures/rgb.js";
 import type { GeneratedImage } from "../../pipeline/generated-image.js";
@@ -208,7 +208,7 @@ export function layOutSweep(options: SweepLayout): SweepPlace[] {
     return {
       ...rest,
       ...(own && { samplerOptions: own }),
-      ...(evaluations !== undefined && { steps: stepsWithin(rest.sampler ?? "euler", evaluations) }),
+      ...(evaluations !== undefined && { steps: stepsOf(rest.sampler ?? "euler", evaluations) }),
     };
   };
   const places: SweepPlace[] = [];
@@ -234,6 +234,14 @@ export function layOutSweep(options: SweepLayout): SweepPlace[] {
     }
   }
   return places;
+}
+
+/** The most steps that a sampler makes of evaluations. @throws InvalidInputError where they are too few for one */
+function stepsOf(sampler: string, evaluations: number): number {
+  const least = evaluationsOf(sampler, 1);
+  if (evaluations < least)
+    throw invalid("evaluations", `at least ${least}, which one step of ${sampler} takes`, evaluations);
+  return stepsWithin(sampler, evaluations);
 }
 
 /** The options of `generate` among the changes of an axis. */

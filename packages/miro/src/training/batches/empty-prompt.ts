@@ -23,9 +23,9 @@ export function encodedEmptyPrompt(
  * Its text states from the file that `data.uncond_embedding` names, (tokens, width) float32; the caller owns them.
  * @throws InvalidInputError when they do not fit the network; MiroError when the file cannot be read
  */
-export function storedEmptyPrompt(path: string, width: number): Tensor {
+export function storedEmptyPrompt(path: string, width: number, device = "cpu"): Tensor {
   return scope(() => {
     const fail = (problem: string) => new InvalidInputError(`data.uncond_embedding: ${path}: ${problem}`);
-    return uncondStates(readNpy(path), width, fail).contiguous().keep();
+    return uncondStates(readNpy(path), width, fail).to({ device }).contiguous().keep();
   });
 }

@@ -267,8 +267,7 @@ function keep(normalization: LatentNormalization): LatentNormalization {
 /** Text states of the empty prompt from their file. */
 function uncondFrom({ data, network, device }: ShardBatchesOptions): Tensor | undefined {
   const { uncondEmbedding: path } = data;
-  if (path === undefined) return undefined;
-  return scope(() => storedEmptyPrompt(path, network.labelDim).to({ device }).keep());
+  return path === undefined ? undefined : storedEmptyPrompt(path, network.labelDim, device);
 }
 
 /**

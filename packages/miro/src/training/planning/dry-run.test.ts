@@ -128,7 +128,8 @@ describe("a dry run", () => {
     expect((await found(fitting(dir, data, sizes))).checks.filter(({ status }) => status === "missing")).toMatchObject([
       { subject: "score mood", finding: expect.stringMatching(/is 0\.5 in every sample/) },
     ]);
-    expect((await found(fitting(dir, { ...data, bin_coherence: false }, sizes))).ready).toBe(true);
+    for (const other of [{ bin_coherence: false }, { distinct: true }])
+      expect((await found(fitting(dir, { ...data, ...other }, sizes))).ready, JSON.stringify(other)).toBe(true);
   });
 
   it("looks into the file of the empty prompt", async () => {
@@ -147,7 +148,7 @@ describe("a dry run", () => {
       expect(await about(), String(shape)).toMatchObject([{ status }]);
     }
     writeNpy(file, zeros([1, 16]).div(0));
-    expect(await about()).toMatchObject([{ status: "missing", finding: expect.stringMatching(/finite values/) }]);
+    expect(await about()).toMatchObject([{ status: "missing", finding: expect.stringMatching(/values that are not finite/) }]);
   });
 
   it("says which shard cannot be read", async () => {
