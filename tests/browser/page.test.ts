@@ -640,6 +640,16 @@ describe("the page", () => {
     await page.locator("section.map").waitFor();
   });
 
+  it("of all routes fits on 360 pixels as well", async () => {
+    const page = await open(
+      { viewport: { width: 360, height: 740 } },
+      { of: { ...studio, url: `${studio.url}/docs` }, ready: false },
+    );
+    await page.getByRole("heading", { name: "POST /api/jobs", exact: true }).waitFor();
+    expect(await page.evaluate("document.documentElement.scrollWidth")).toBe(360);
+    expect(await serious(page)).toEqual([]);
+  });
+
   it("is used with the keyboard alone", async () => {
     const page = await open();
     await page.keyboard.press("Tab");
