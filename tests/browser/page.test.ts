@@ -259,6 +259,26 @@ describe("the reward map", () => {
     await page.getByRole("button", { name: "CLIP 0.25: take this target" }).click();
     expect(await number(page, "CLIP, positive target").inputValue()).toBe("0.25");
   });
+
+  it("has one strip for a reward at a time: another one, or closing it, ends the drawing", async () => {
+    const page = await open();
+    await number(page, "Steps").fill("90000");
+    const live = async () =>
+      (await api<Jobs>("/api/jobs?limit=10")).jobs.filter(({ status }) => status === "queued" || status === "running");
+    const strip = page.getByRole("button", { name: /^CLIP: a strip/ });
+    let before: string | undefined;
+    for (let turn = 0; turn < 2; turn++) {
+      await strip.click();
+      const isAnother = async () => {
+        const ids = (await live()).map(({ id }) => id);
+        return ids.length === 1 && ids[0] !== before;
+      };
+      await expect.poll(isAnother, WAIT).toBe(true);
+      before = (await live())[0]!.id;
+    }
+    await page.getByRole("button", { name: "Close the strip of CLIP" }).click();
+    await expect.poll(async () => (await live()).length, WAIT).toBe(0);
+  });
 });
 
 describe("pictures", () => {

@@ -2,7 +2,7 @@
 import { useEffect, useRef, useState } from "preact/hooks";
 import { askJson, messageOf, type PictureEntry, pictureUrl, type Settings } from "../state/api.js";
 import { draw } from "../state/draw.js";
-import { models, set, source, takeOver } from "../state/form.js";
+import { model, models, set, source, takeOver } from "../state/form.js";
 import {
   choose,
   chosen,
@@ -146,7 +146,7 @@ function Large({ entry }: { entry: PictureEntry }) {
             onClick={() =>
               use((known) => {
                 takeOver(known);
-                set({ images: 4, variation: 0.2, variationSeed: null });
+                set({ images: Math.min(4, model.value?.limits.images ?? 1), variation: 0.2, variationSeed: null });
                 void draw();
               })
             }
