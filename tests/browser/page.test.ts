@@ -162,6 +162,17 @@ describe("jobs", () => {
     expect(await job.count()).toBe(1);
   });
 
+  it("of prompts that are read from the right stand on the right", async () => {
+    const page = await open();
+    const direction = (of: string) => page.evaluate(`getComputedStyle(document.querySelector("${of}")).direction`);
+    expect(await direction("#prompt")).toBe("ltr");
+    await draw(page, { prompt: "تفاحة حمراء" });
+    await page.locator(".job.done").waitFor();
+    await page.locator(".job-tile button").click();
+    await page.locator(".viewer-prompt").waitFor();
+    for (const of of ["#prompt", ".job-text strong", ".viewer-prompt"]) expect(await direction(of)).toBe("rtl");
+  });
+
   it("of prompts that take many bytes are sent as others are", async () => {
     const page = await open();
     // More bytes than a browser lets go on when the page is left, and fewer characters.

@@ -122,7 +122,7 @@ function Large({ entry }: { entry: PictureEntry }) {
           <IconButton icon="close" class="last" label="Close" onClick={close} />
         </div>
         {/* A long one is scrolled, with the keyboard too. */}
-        <p class="viewer-prompt" tabIndex={prompt.length > 300 ? 0 : undefined}>
+        <p class="viewer-prompt" dir="auto" tabIndex={prompt.length > 300 ? 0 : undefined}>
           {prompt}
         </p>
         <div class="viewer-actions">
@@ -200,7 +200,7 @@ function Pair({ ids }: { ids: [string, string] }) {
         {ids.map((id, i) => (
           <figure key={id}>
             <Picture url={pictureUrl(id)} alt={entries[i]?.prompt ?? "A picture"} />
-            <figcaption>{entries[i]?.prompt}</figcaption>
+            <figcaption dir="auto">{entries[i]?.prompt}</figcaption>
           </figure>
         ))}
       </div>
