@@ -403,6 +403,13 @@ describe("pictures", () => {
     await page.getByRole("rowheader", { name: "Prompt" }).waitFor();
     expect(await page.getByRole("rowheader", { name: "Steps" }).count()).toBe(0); // the same in both
     await page.keyboard.press("Escape");
+    await page.locator(".card").first().hover();
+    const [saved] = await Promise.all([
+      page.waitForEvent("download"),
+      page.locator(".card").first().getByRole("button", { name: "Download" }).click(),
+    ]);
+    expect(saved.suggestedFilename()).toMatch(/^right-seed\d+\.png$/);
+    expect((await sharp(await saved.path()).metadata()).width).toBe(16);
     const [sheet] = await Promise.all([
       page.waitForEvent("download"),
       page.getByRole("button", { name: "Download the 2 chosen pictures as one sheet" }).click(),

@@ -8,11 +8,13 @@ import { z } from "zod";
 import { invalid } from "../../errors.js";
 import { samplerNames } from "../../flow/samplers/index.js";
 import { BUNDLED_MODEL } from "../../pipeline/loading/bundled.js";
+import { slug } from "../../pipeline/requests/file-names.js";
 import { textToSettings } from "../../pipeline/settings.js";
 import { DEFAULT_SCORER, scorerSpecs } from "../../rewards/registry.js";
 import { jobBody, workOf } from "./bodies.js";
 import type { ModelCard } from "./engine.js";
 import { streamJob } from "./event-stream.js";
+import type { PictureEntry } from "./gallery.js";
 import { Job, type JobView, type JobWork } from "./job.js";
 import { MAX_UPLOAD_BYTES } from "./limits.js";
 import type { StudioParts } from "./parts.js";
@@ -271,6 +273,7 @@ export function addNativeRoutes(studio: StudioParts): void {
       const entry = name === undefined ? null : gallery.get(name);
       if (entry === null) return noPicture(reply);
       if (ending === undefined) return entry;
+      reply.header("content-disposition", dispositionOf(entry, ending));
       if (isFresh(request, reply, `"${name}.${ending}${quality ?? ""}"`)) return reply.code(304).send();
       if (ending === "png") return sendFile(reply, gallery.pathOf(name!)!);
       const format = ending === "webp" ? "webp" : "jpeg";
@@ -353,6 +356,13 @@ export function addNativeRoutes(studio: StudioParts): void {
 
 function noPicture(reply: FastifyReply): FastifyReply {
   return reply.code(404).send({ error: { message: "there is no such picture" } });
+}
+
+/** The name under which a picture is saved (RFC 6266): that which `miro generate` gives it. */
+function dispositionOf({ prompt, seed }: PictureEntry, ending: string): string {
+  const name = `${slug(prompt)}${seed === null ? "" : `-seed${seed}`}.${ending}`;
+  const plain = name.replace(/[^\x20-\x7e]/gu, "_");
+  return `inline; filename="${plain}"; filename*=UTF-8''${encodeURIComponent(name)}`;
 }
 
 /** Sets what caches need; whether the reader has the picture already. */

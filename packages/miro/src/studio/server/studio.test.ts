@@ -366,6 +366,11 @@ describe("the gallery", () => {
         (p) => p.id,
       );
     expect((await list("limit=1"))[0]).toBe(picture);
+    const file = await fetch(at(`/api/pictures/${picture}.jpg`));
+    const name = `an-odd-zebra-${encodeURIComponent("🦓")}-seed3.jpg`;
+    expect(file.headers.get("content-disposition")).toBe(
+      `inline; filename="an-odd-zebra-_-seed3.jpg"; filename*=UTF-8''${name}`,
+    );
     expect(await list("q=zeb odd")).toEqual([picture]);
     expect(await list("q=🦓")).toEqual([picture]);
     expect(await list("q=odd 🦓")).toEqual([picture]);

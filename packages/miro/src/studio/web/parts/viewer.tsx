@@ -115,7 +115,7 @@ function Large({ entry }: { entry: PictureEntry }) {
           <IconButton
             icon="download"
             label="Download the PNG"
-            onClick={() => void download(pictureUrl(id), `${id}.png`).catch(bad)}
+            onClick={() => void download(pictureUrl(id)).catch(bad)}
           />
           <IconButton icon="trash" label="Delete" onClick={remove} />
           <IconButton icon="expand" label="Full screen" onClick={fullScreen} />
