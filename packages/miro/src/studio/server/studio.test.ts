@@ -496,7 +496,10 @@ describe("the gallery", () => {
       const answer = await fetch(at(`/api/pictures/${picture}/thumbnail`, of));
       expect([answer.status, answer.headers.get("content-type")]).toEqual([200, "image/webp"]);
       writeFileSync(of.gallery.pathOf(picture)!, "no picture");
+      const said = vi.spyOn(process.stderr, "write").mockReturnValue(true);
       const broken = await fetch(at(`/api/pictures/${picture}/thumbnail`, of));
+      expect(said.mock.calls.join("")).toMatch(/^error: GET \/api\/pictures\//);
+      said.mockRestore();
       expect([broken.status >= 400, broken.headers.get("cache-control")]).toEqual([true, "no-store"]);
       expect(broken.headers.get("etag")).toBe(null);
     } finally {
