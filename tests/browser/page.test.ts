@@ -162,6 +162,17 @@ describe("jobs", () => {
     expect(await job.count()).toBe(1);
   });
 
+  it("of prompts that are read from the right stand on the right", async () => {
+    const page = await open();
+    const direction = (of: string) => page.evaluate(`getComputedStyle(document.querySelector("${of}")).direction`);
+    expect(await direction("#prompt")).toBe("ltr");
+    await draw(page, { prompt: "تفاحة حمراء" });
+    await page.locator(".job.done").waitFor();
+    await page.locator(".job-tile button").click();
+    await page.locator(".viewer-prompt").waitFor();
+    for (const of of ["#prompt", ".job-text strong", ".viewer-prompt"]) expect(await direction(of)).toBe("rtl");
+  });
+
   it("of prompts that take many bytes are sent as others are", async () => {
     const page = await open();
     // More bytes than a browser lets go on when the page is left, and fewer characters.
@@ -258,6 +269,26 @@ describe("the reward map", () => {
     await page.getByRole("button", { name: /^CLIP: a strip/ }).click();
     await page.getByRole("button", { name: "CLIP 0.25: take this target" }).click();
     expect(await number(page, "CLIP, positive target").inputValue()).toBe("0.25");
+  });
+
+  it("has one strip for a reward at a time: another one, or closing it, ends the drawing", async () => {
+    const page = await open();
+    await number(page, "Steps").fill("90000");
+    const live = async () =>
+      (await api<Jobs>("/api/jobs?limit=10")).jobs.filter(({ status }) => status === "queued" || status === "running");
+    const strip = page.getByRole("button", { name: /^CLIP: a strip/ });
+    let before: string | undefined;
+    for (let turn = 0; turn < 2; turn++) {
+      await strip.click();
+      const isAnother = async () => {
+        const ids = (await live()).map(({ id }) => id);
+        return ids.length === 1 && ids[0] !== before;
+      };
+      await expect.poll(isAnother, WAIT).toBe(true);
+      before = (await live())[0]!.id;
+    }
+    await page.getByRole("button", { name: "Close the strip of CLIP" }).click();
+    await expect.poll(async () => (await live()).length, WAIT).toBe(0);
   });
 });
 
@@ -372,6 +403,13 @@ describe("pictures", () => {
     await page.getByRole("rowheader", { name: "Prompt" }).waitFor();
     expect(await page.getByRole("rowheader", { name: "Steps" }).count()).toBe(0); // the same in both
     await page.keyboard.press("Escape");
+    await page.locator(".card").first().hover();
+    const [saved] = await Promise.all([
+      page.waitForEvent("download"),
+      page.locator(".card").first().getByRole("button", { name: "Download" }).click(),
+    ]);
+    expect(saved.suggestedFilename()).toMatch(/^right-seed\d+\.png$/);
+    expect((await sharp(await saved.path()).metadata()).width).toBe(16);
     const [sheet] = await Promise.all([
       page.waitForEvent("download"),
       page.getByRole("button", { name: "Download the 2 chosen pictures as one sheet" }).click(),
@@ -638,6 +676,16 @@ describe("the page", () => {
     await page.locator("section.map").waitFor();
     await page.reload();
     await page.locator("section.map").waitFor();
+  });
+
+  it("of all routes fits on 360 pixels as well", async () => {
+    const page = await open(
+      { viewport: { width: 360, height: 740 } },
+      { of: { ...studio, url: `${studio.url}/docs` }, ready: false },
+    );
+    await page.getByRole("heading", { name: "POST /api/jobs", exact: true }).waitFor();
+    expect(await page.evaluate("document.documentElement.scrollWidth")).toBe(360);
+    expect(await serious(page)).toEqual([]);
   });
 
   it("is used with the keyboard alone", async () => {

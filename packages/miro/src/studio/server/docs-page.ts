@@ -36,6 +36,7 @@ const STYLE = `
 body { max-width: 62rem; margin: 0 auto; padding: 1rem; }
 h2 { margin: 2.5rem 0 0.25rem; font-size: 1.05rem; }
 code { font-family: ui-monospace, monospace; }
+code, td { overflow-wrap: anywhere; }
 table { border-collapse: collapse; width: 100%; }
 th, td { border-bottom: 1px solid #8886; padding: 0.25rem 0.5rem; text-align: left; vertical-align: top; }
 `;
@@ -65,9 +66,11 @@ function docsPage({ info, paths = {} }: Description): string {
 <link rel="stylesheet" href="/docs/style.css">
 </head>
 <body>
+<main>
 <h1>${title}</h1>
 <p>The same as <a href="/openapi.json">openapi.json</a>, for people.</p>
 ${routes.join("\n")}
+</main>
 </body>
 </html>
 `;

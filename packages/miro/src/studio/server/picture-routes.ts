@@ -6,8 +6,9 @@ import type { FastifyReply, FastifyRequest } from "fastify";
 import type { ZodTypeProvider } from "fastify-type-provider-zod";
 import { z } from "zod";
 import { invalid } from "../../errors.js";
+import { slug } from "../../pipeline/requests/file-names.js";
 import { textToSettings } from "../../pipeline/settings.js";
-import { pictureEntry } from "./gallery.js";
+import { type PictureEntry, pictureEntry } from "./gallery.js";
 import type { StudioParts } from "./parts.js";
 import { textsOfUpload } from "./recode.js";
 import { readFileBody } from "./request-bodies.js";
@@ -58,6 +59,7 @@ export function addPictureRoutes({ app: untyped, gallery }: StudioParts): void {
       const entry = name === undefined ? null : gallery.get(name);
       if (entry === null) return noPicture(reply);
       if (ending === undefined) return entry;
+      reply.header("content-disposition", dispositionOf(entry, ending));
       if (isFresh(request, reply, `"${name}.${ending}${quality ?? ""}"`)) return reply.code(304).send();
       if (ending === "png") return sendFile(reply, gallery.pathOf(name!)!);
       const format = ending === "webp" ? "webp" : "jpeg";
@@ -144,6 +146,13 @@ export function addPictureRoutes({ app: untyped, gallery }: StudioParts): void {
 
 function noPicture(reply: FastifyReply): FastifyReply {
   return reply.code(404).send({ error: { message: "there is no such picture" } });
+}
+
+/** The name under which a picture is saved (RFC 6266): that which `miro generate` gives it. */
+function dispositionOf({ prompt, seed }: PictureEntry, ending: string): string {
+  const name = `${slug(prompt)}${seed === null ? "" : `-seed${seed}`}.${ending}`;
+  const plain = name.replace(/[^\x20-\x7e]/gu, "_");
+  return `inline; filename="${plain}"; filename*=UTF-8''${encodeURIComponent(name)}`;
 }
 
 /** Sets what caches need; whether the reader has the picture already. */

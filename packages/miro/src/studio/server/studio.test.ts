@@ -366,6 +366,11 @@ describe("the gallery", () => {
         (p) => p.id,
       );
     expect((await list("limit=1"))[0]).toBe(picture);
+    const file = await fetch(at(`/api/pictures/${picture}.jpg`));
+    const name = `an-odd-zebra-${encodeURIComponent("🦓")}-seed3.jpg`;
+    expect(file.headers.get("content-disposition")).toBe(
+      `inline; filename="an-odd-zebra-_-seed3.jpg"; filename*=UTF-8''${name}`,
+    );
     expect(await list("q=zeb odd")).toEqual([picture]);
     expect(await list("q=🦓")).toEqual([picture]);
     expect(await list("q=odd 🦓")).toEqual([picture]);
@@ -491,7 +496,10 @@ describe("the gallery", () => {
       const answer = await fetch(at(`/api/pictures/${picture}/thumbnail`, of));
       expect([answer.status, answer.headers.get("content-type")]).toEqual([200, "image/webp"]);
       writeFileSync(of.gallery.pathOf(picture)!, "no picture");
+      const said = vi.spyOn(process.stderr, "write").mockReturnValue(true);
       const broken = await fetch(at(`/api/pictures/${picture}/thumbnail`, of));
+      expect(said.mock.calls.join("")).toMatch(/^error: GET \/api\/pictures\//);
+      said.mockRestore();
       expect([broken.status >= 400, broken.headers.get("cache-control")]).toEqual([true, "no-store"]);
       expect(broken.headers.get("etag")).toBe(null);
     } finally {

@@ -198,7 +198,9 @@ describe("progress, interrupt and skip", () => {
     expect(seen.progress).toBeLessThan(1);
     expect(seen.state).toMatchObject({ job_count: 2, sampling_steps: 50_000, job_no: 0 });
     expect((await sharp(Buffer.from(seen.current_image, "base64")).metadata()).format).toBe("png");
-    expect((await call("progress?skip_current_image=true")).json.current_image).toBeNull();
+    for (const skips of ["true", "True", "1"])
+      expect((await call(`progress?skip_current_image=${skips}`)).json.current_image).toBeNull();
+    expect((await call("progress?skip_current_image=False")).json.current_image).toBeTypeOf("string");
     expect((await call("skip", {})).json).toBeNull();
     await expect.poll(async () => (await progress()).state.job_no, { timeout: 20_000 }).toBe(1);
     expect((await call("interrupt", {})).status).toBe(200);
@@ -219,6 +221,12 @@ describe("models, lists and png-info", () => {
     expect((await call("options", { sd_model_checkpoint: two })).json).toBeNull();
     expect(await chosen()).toBe(two);
     expect((await call("options", { sd_model_checkpoint: "sdxl" })).status).toBe(404);
+    // What names none changes none.
+    for (const none of ["", null]) {
+      expect((await call("options", { sd_model_checkpoint: none, CLIP_stop_at_last_layers: 1 })).status).toBe(200);
+      expect(await chosen()).toBe(two);
+      expect((await draw({ override_settings: { sd_model_checkpoint: none } })).info.sd_model_name).toBe("two");
+    }
     expect((await draw()).info.sd_model_name).toBe("two");
     expect((await draw({ override_settings: { sd_model_checkpoint: "one" } })).info.sd_model_name).toBe("one");
     expect(await chosen()).toBe(two);

@@ -127,13 +127,14 @@ export function addWebuiRoutes(studio: StudioParts): void {
     return answerOf(body, request, card, gallery);
   }
 
-  /** The model of a request; its name may be an id, or that without what stands before it. */
+  /** The model of a request. */
   function modelOf({ override_settings: settings }: Pick<Body, "override_settings">): ModelCard {
-    const name = settings?.sd_model_checkpoint;
-    return name === undefined || name === null ? current : named("override_settings.sd_model_checkpoint", name);
+    return named("override_settings.sd_model_checkpoint", settings?.sd_model_checkpoint);
   }
 
+  /** The model of a name, which may be an id, or that without what stands before it; of no name the present one. */
   function named(parameter: string, name: unknown): ModelCard {
+    if (name === undefined || name === null || name === "") return current;
     if (typeof name !== "string") throw invalid(parameter, "a title of GET sd-models", name);
     return engine.cards.find((card) => card.id === name || card.name === name) ?? chooseModel(name, engine);
   }
@@ -146,7 +147,10 @@ export function addWebuiRoutes(studio: StudioParts): void {
     {
       schema: {
         summary: "WebUI: how far the request is that is being drawn",
-        querystring: z.object({ skip_current_image: z.enum(["true", "false"]).default("false") }),
+        // In Python's way of writing it too.
+        querystring: z.object({
+          skip_current_image: z.enum(["true", "false", "True", "False", "1", "0"]).default("false"),
+        }),
       },
     },
     async ({ query }) => {
@@ -157,7 +161,8 @@ export function addWebuiRoutes(studio: StudioParts): void {
       const job = jobs.find((one) => one.status === "running");
       const since = jobs.map(({ startedAt }) => startedAt).find((at) => at !== null);
       const seconds = since ? (Date.now() - since.getTime()) / 1000 : 0;
-      const preview = query.skip_current_image === "true" ? null : (job?.preview ?? null);
+      const skips = ["true", "True", "1"].includes(query.skip_current_image);
+      const preview = skips ? null : (job?.preview ?? null);
       return {
         progress,
         eta_relative: progress > 0 ? (seconds / progress) * (1 - progress) : 0,
@@ -194,8 +199,7 @@ export function addWebuiRoutes(studio: StudioParts): void {
     "/sdapi/v1/options",
     { schema: { summary: "WebUI: sd_model_checkpoint chooses the model", body: z.looseObject({}) } },
     async ({ body }, reply) => {
-      const name = (body as Record<string, unknown>).sd_model_checkpoint;
-      if (name !== undefined) current = named("sd_model_checkpoint", name);
+      current = named("sd_model_checkpoint", (body as Record<string, unknown>).sd_model_checkpoint);
       return reply.type("application/json").send("null");
     },
   );

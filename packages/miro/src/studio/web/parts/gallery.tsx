@@ -246,9 +246,7 @@ function Card({ entry, place, side, x, y, isActive, onFocus }: CardProps) {
         <IconButton
           icon="download"
           label="Download"
-          onClick={() =>
-            void download(pictureUrl(id), `${id}.png`).catch((error) => tell(messageOf(error), { kind: "bad" }))
-          }
+          onClick={() => void download(pictureUrl(id)).catch((error) => tell(messageOf(error), { kind: "bad" }))}
         />
         <IconButton icon="trash" label="Delete" onClick={() => void remove(entry)} />
       </figcaption>

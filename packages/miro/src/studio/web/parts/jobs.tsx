@@ -127,7 +127,9 @@ function CardHead({ prompt, says, group }: { prompt: string; says: string; group
   return (
     <header>
       <div class="job-text">
-        <strong title={prompt}>{prompt}</strong>
+        <strong dir="auto" title={prompt}>
+          {prompt}
+        </strong>
         <span class="job-state" role="status">
           {says}
         </span>

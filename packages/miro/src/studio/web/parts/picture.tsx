@@ -37,10 +37,11 @@ export function Picture({ url, alt, class: name = "" }: { url: string; alt: stri
   );
 }
 
-/** Saves a file of the studio, with its settings inside. */
-export async function download(url: string, name: string): Promise<void> {
-  const blob = await (await ask(url)).blob();
-  saveBlob(blob, name);
+/** Saves a file of the studio, with its settings inside, under the name that it comes with. */
+export async function download(url: string): Promise<void> {
+  const answer = await ask(url);
+  const name = /filename\*=UTF-8''([^;]+)/.exec(answer.headers.get("content-disposition") ?? "")?.[1];
+  saveBlob(await answer.blob(), name === undefined ? "picture.png" : decodeURIComponent(name));
 }
 
 export function saveBlob(blob: Blob, name: string): void {

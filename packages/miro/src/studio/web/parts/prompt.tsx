@@ -20,6 +20,7 @@ export function Prompt() {
       </label>
       <textarea
         id="prompt"
+        dir="auto"
         rows={3}
         value={prompt}
         placeholder="What do you want to see?"

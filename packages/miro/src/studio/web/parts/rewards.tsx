@@ -1,7 +1,6 @@
 /** Sliders of the model's rewards, with strips of pictures below them. */
 import { thumbnailUrl } from "../state/api.js";
 import { form, model, resetTargets, setTarget, targetOf } from "../state/form.js";
-import { cancel, isEnded } from "../state/jobs.js";
 import { closeStrip, drawStrip, STRIP, stripOf } from "../state/strips.js";
 import { TargetSlider } from "./field.js";
 import { Icon, IconButton } from "./icon.js";
@@ -63,7 +62,6 @@ function Strip({ name, label }: { name: string; label: string }) {
   const job = stripOf(name);
   if (job === null) return null;
   const { tiles, error, ...state } = job.state.value;
-  const ended = isEnded(job.state.value);
   return (
     <div class="strip">
       {STRIP.map((target, i) => {
@@ -89,14 +87,7 @@ function Strip({ name, label }: { name: string; label: string }) {
           </button>
         );
       })}
-      <IconButton
-        icon="close"
-        label={`Close the strip of ${label}`}
-        onClick={() => {
-          if (!ended) void cancel(job).catch(() => {});
-          closeStrip(name);
-        }}
-      />
+      <IconButton icon="close" label={`Close the strip of ${label}`} onClick={() => closeStrip(name)} />
       {state.status === "queued" && <p class="help">Waits, {state.position ?? 0} before it.</p>}
       {error && <p class="error">{error}</p>}
     </div>

@@ -55,6 +55,7 @@ export function Sampling() {
             <input
               id={`${id}-negative`}
               type="text"
+              dir="auto"
               value={negativePrompt}
               placeholder="what guidance leads away from"
               onInput={(event) => set({ negativePrompt: event.currentTarget.value })}

@@ -2,7 +2,7 @@
 import { useEffect, useRef, useState } from "preact/hooks";
 import { askJson, messageOf, type PictureEntry, pictureUrl, type Settings } from "../state/api.js";
 import { draw } from "../state/draw.js";
-import { models, set, source, takeOver } from "../state/form.js";
+import { model, models, set, source, takeOver } from "../state/form.js";
 import {
   choose,
   chosen,
@@ -115,14 +115,14 @@ function Large({ entry }: { entry: PictureEntry }) {
           <IconButton
             icon="download"
             label="Download the PNG"
-            onClick={() => void download(pictureUrl(id), `${id}.png`).catch(bad)}
+            onClick={() => void download(pictureUrl(id)).catch(bad)}
           />
           <IconButton icon="trash" label="Delete" onClick={remove} />
           <IconButton icon="expand" label="Full screen" onClick={fullScreen} />
           <IconButton icon="close" class="last" label="Close" onClick={close} />
         </div>
         {/* A long one is scrolled, with the keyboard too. */}
-        <p class="viewer-prompt" tabIndex={prompt.length > 300 ? 0 : undefined}>
+        <p class="viewer-prompt" dir="auto" tabIndex={prompt.length > 300 ? 0 : undefined}>
           {prompt}
         </p>
         <div class="viewer-actions">
@@ -146,7 +146,7 @@ function Large({ entry }: { entry: PictureEntry }) {
             onClick={() =>
               use((known) => {
                 takeOver(known);
-                set({ images: 4, variation: 0.2, variationSeed: null });
+                set({ images: Math.min(4, model.value?.limits.images ?? 1), variation: 0.2, variationSeed: null });
                 void draw();
               })
             }
@@ -200,7 +200,7 @@ function Pair({ ids }: { ids: [string, string] }) {
         {ids.map((id, i) => (
           <figure key={id}>
             <Picture url={pictureUrl(id)} alt={entries[i]?.prompt ?? "A picture"} />
-            <figcaption>{entries[i]?.prompt}</figcaption>
+            <figcaption dir="auto">{entries[i]?.prompt}</figcaption>
           </figure>
         ))}
       </div>

@@ -1,7 +1,7 @@
 /** Strips: below a slider, the picture at five targets of its reward. */
 import { messageOf } from "./api.js";
 import { form, lastSeed, randomSeed, requestOf, snap, targetsOf } from "./form.js";
-import { jobs, submit } from "./jobs.js";
+import { cancel, forget, isEnded, jobs, submit } from "./jobs.js";
 import { tell } from "./notices.js";
 
 export const STRIP = [0, 0.25, 0.5, 0.75, 1].map(snap);
@@ -31,6 +31,10 @@ export function stripOf(key: string) {
   return jobs.value.find(({ purpose }) => purpose.kind === "strip" && purpose.key === key) ?? null;
 }
 
+/** Takes a strip away, and ends its drawing. */
 export function closeStrip(key: string): void {
-  jobs.value = jobs.value.filter(({ purpose }) => !(purpose.kind === "strip" && purpose.key === key));
+  const job = stripOf(key);
+  if (job === null) return;
+  if (!isEnded(job.state.value)) void cancel(job).catch((error) => tell(messageOf(error), { kind: "bad" }));
+  forget(job);
 }
