@@ -16,8 +16,19 @@ import {
   TorchError,
   tensor,
 } from "./index.js";
+import { clipGradNorm_ } from "./optim/index.js";
 
 const leaf = (values: number | number[]): Tensor => tensor(values, { dtype: "float64", requiresGrad: true });
+
+test("one tensor is as good as a list of one", () => {
+  scope(() => {
+    const x = tensor([3, 4], { requiresGrad: true });
+    expect(grad(x.square().sum(), x).map((g) => g!.toList())).toEqual([[6, 8]]);
+    backward(x.square().sum());
+    expect(x.grad!.toList()).toEqual([6, 8]);
+    expect(clipGradNorm_(x, 1).item()).toBe(10);
+  });
+});
 
 describe("backward", () => {
   test("accumulates into leaves until they are cleared", () => {

@@ -2,8 +2,8 @@
 import { type Device, type DType, dtypeCode } from "./dtype.js";
 import { TorchError } from "./errors.js";
 import { options as known } from "./named-options.js";
-import { handleOrNone, native } from "./native.js";
-import { type Tensor, wrap } from "./tensor.js";
+import { type Handle, handleOrNone, native } from "./native.js";
+import { Tensor, wrap } from "./tensor.js";
 
 /** Options of {@link backward}. */
 export interface BackwardOptions {
@@ -13,27 +13,31 @@ export interface BackwardOptions {
   createGraph?: boolean;
 }
 
+function handlesOfAll(tensors: Tensor | readonly Tensor[], name: string): Handle[] {
+  const list: readonly unknown[] = Array.isArray(tensors) ? tensors : [tensors];
+  return list.map((tensor) => {
+    if (tensor instanceof Tensor) return tensor.handle;
+    throw new TorchError(`${name}: expected a Tensor or a list of them, got ${String(tensor)}`);
+  });
+}
+
 const BACKWARD = ["retainGraph", "createGraph"];
 
 /**
  * Accumulates the gradients of `tensors` into the `grad` of the leaves they depend on. PyTorch:
  * `torch.autograd.backward`.
  *
+ * @param tensors several, or one
  * @param gradients weights of each tensor's elements, in its shape; scalars may leave theirs out
  * @throws TorchError when a tensor is not part of a graph, or its graph was freed
  */
 export function backward(
-  tensors: readonly Tensor[],
+  tensors: Tensor | readonly Tensor[],
   gradients: readonly (Tensor | null)[] = [],
   options: BackwardOptions = {},
 ): void {
   const { createGraph = false, retainGraph = createGraph } = known("backward", options, BACKWARD);
-  native.backward(
-    tensors.map((t) => t.handle),
-    gradients.map(handleOrNone),
-    retainGraph,
-    createGraph,
-  );
+  native.backward(handlesOfAll(tensors, "backward"), gradients.map(handleOrNone), retainGraph, createGraph);
 }
 
 /** Options of {@link grad}. */
@@ -47,18 +51,19 @@ export interface GradOptions extends BackwardOptions {
 /**
  * Gradients of `outputs` with respect to `inputs`, without accumulating anything. PyTorch: `torch.autograd.grad`.
  *
+ * @param outputs several, or one; so too `inputs`
  * @returns one tensor for each input, in its shape; null where it is unused and `allowUnused` is set
  * @throws TorchError when an input is not used, or a tensor is not part of a graph
  *
  * @example
  * ```ts
  * const x = tensor(3, { requiresGrad: true });
- * grad([x.square()], [x])[0]!.item(); // 6
+ * grad(x.square(), x)[0]!.item(); // 6
  * ```
  */
 export function grad(
-  outputs: readonly Tensor[],
-  inputs: readonly Tensor[],
+  outputs: Tensor | readonly Tensor[],
+  inputs: Tensor | readonly Tensor[],
   options: GradOptions = {},
 ): (Tensor | null)[] {
   const {
@@ -69,8 +74,8 @@ export function grad(
   } = known("grad", options, [...BACKWARD, "allowUnused", "gradOutputs"]);
   return native
     .grad(
-      outputs.map((t) => t.handle),
-      inputs.map((t) => t.handle),
+      handlesOfAll(outputs, "grad"),
+      handlesOfAll(inputs, "grad"),
       gradOutputs.map(handleOrNone),
       retainGraph,
       createGraph,

@@ -21,7 +21,7 @@ import {
   zerosLike,
 } from "./index.js";
 import { native } from "./native.js";
-import { AdamW, Lamb } from "./optim/index.js";
+import { AdamW, clipGradNorm_, GradScaler, Lamb } from "./optim/index.js";
 
 /** The TorchError that a function throws. */
 function failure(run: () => unknown): string {
@@ -92,6 +92,9 @@ describe("a misspelt name is refused, not left out in silence", () => {
     ["Conv2d", (o) => new nn.Conv2d(1, 1, 2, o)],
     ["LayerNorm", (o) => new nn.LayerNorm(2, o)],
     ["Embedding", (o) => new nn.Embedding(2, 2, o)],
+    ["Linear.to", (o) => new nn.Linear(2, 2).to(o)],
+    ["loadStateDict", (o) => new nn.Linear(2, 2).loadStateDict({}, o)],
+    ["GradScaler", (o) => new GradScaler(o)],
     ["AdamW", (o) => new AdamW([w()], o)],
     ["AdamW", (o) => new AdamW([{ params: [w()], ...(o as object) }])],
     ["Lamb", (o) => new Lamb([w()], o)],
@@ -102,7 +105,12 @@ describe("a misspelt name is refused, not left out in silence", () => {
     );
   });
 
-  test("nor is what is no object taken for options", () => {
+  test("nor is what is no object taken for options, what is no Module for a layer, or no Tensor for a parameter", () => {
+    expect(failure(() => new nn.Linear(2, 2).to("float16" as never))).toMatch(/^Linear\.to: expected an object with/);
+    expect(failure(() => new nn.Sequential(F.relu as never))).toMatch(/^Sequential: 0 is no Module, .*new nn\.Lambda/);
+    expect(failure(() => clipGradNorm_([5] as never, 1))).toMatch(/item 0 is none/);
+    expect(failure(() => clipGradNorm_(new nn.Linear(2, 2) as never, 1))).toMatch(/such as model\.parameters\(\)/);
+    expect(failure(() => grad(5 as never, w()))).toMatch(/^grad: expected a Tensor or a list of them, got 5$/);
     expect(failure(() => zeros([1], 3 as never))).toBe(
       "zeros: expected an object with dtype, device, requiresGrad, got 3",
     );

@@ -7,6 +7,7 @@
 import { noGrad } from "../autograd.js";
 import { type DType, isFloatingPoint } from "../dtype.js";
 import { TorchError } from "../errors.js";
+import { options as known } from "../named-options.js";
 import { scope } from "../scope.js";
 import type { Tensor } from "../tensor.js";
 
@@ -66,6 +67,10 @@ export abstract class Module {
   /** Registers a sub-module under a name and returns it. */
   protected register<M extends Module>(name: string, module: M): M {
     this.#claim(name);
+    if (!(module instanceof Module))
+      throw new TorchError(
+        `${this.constructor.name}: ${name} is no Module${typeof module === "function" ? ", but a function: new nn.Lambda(f) makes one of it" : ""}`,
+      );
     this.#modules.set(name, module);
     return module;
   }
@@ -185,8 +190,9 @@ export abstract class Module {
    */
   loadStateDict(
     state: Map<string, Tensor> | Record<string, Tensor>,
-    { strict = true, assign = false }: LoadStateDictOptions = {},
+    options: LoadStateDictOptions = {},
   ): LoadStateDictResult {
+    const { strict = true, assign = false } = known("loadStateDict", options, ["strict", "assign"]);
     const own = this.stateDict();
     const given = state instanceof Map ? state : new Map(Object.entries(state));
     const missing = [...own.keys()].filter((key) => !given.has(key));
@@ -225,7 +231,8 @@ export abstract class Module {
    * Moves parameters and buffers to a device, and the floating ones to a dtype. The tensor objects stay the same, so
    * optimizers and tied weights keep pointing at them.
    */
-  to({ device, dtype }: { device?: string; dtype?: DType }): this {
+  to(options: { device?: string; dtype?: DType }): this {
+    const { device, dtype } = known(`${this.constructor.name}.to`, options, ["device", "dtype"]);
     if (dtype !== undefined && !isFloatingPoint(dtype)) {
       throw new TorchError(`${this.constructor.name}.to: dtype must be a floating one, got ${dtype}`);
     }

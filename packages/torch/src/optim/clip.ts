@@ -10,7 +10,7 @@ import { TensorList } from "./tensor-list.js";
  * were to blame.
  * @returns the norm before clipping, a scalar that the caller owns (0 when nothing has a gradient).
  */
-export function clipGradNorm_(params: Iterable<Tensor> | TensorList, maxNorm: number): Tensor {
+export function clipGradNorm_(params: Iterable<Tensor> | TensorList | Tensor, maxNorm: number): Tensor {
   const list = TensorList.of(params);
   return scope(() => wrap(native.clipGradients(list.handles(), maxNorm)));
 }

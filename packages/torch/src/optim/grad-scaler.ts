@@ -7,6 +7,7 @@
  */
 import { noGrad } from "../autograd.js";
 import { full, zeros } from "../creation.js";
+import { options as known } from "../named-options.js";
 import { native } from "../native.js";
 import { aten } from "../ops.generated.js";
 import { scope } from "../scope.js";
@@ -73,12 +74,14 @@ export class GradScaler {
   #initial: GradScalerState;
   #state: OnDevice | null = null;
 
-  constructor({
-    initScale = 65536,
-    growthFactor = 2,
-    backoffFactor = 0.5,
-    growthInterval = 2000,
-  }: GradScalerOptions = {}) {
+  constructor(options: GradScalerOptions = {}) {
+    const names = ["initScale", "growthFactor", "backoffFactor", "growthInterval"];
+    const {
+      initScale = 65536,
+      growthFactor = 2,
+      backoffFactor = 0.5,
+      growthInterval = 2000,
+    } = known("GradScaler", options, names);
     this.growthFactor = growthFactor;
     this.backoffFactor = backoffFactor;
     this.growthInterval = growthInterval;

@@ -1,7 +1,8 @@
 /** Lists of tensors that stay, for what is done to all of them in one call of the engine. */
+import { TorchError } from "../errors.js";
 import { native } from "../native.js";
 import { scope } from "../scope.js";
-import { type Tensor, wrap } from "../tensor.js";
+import { Tensor, wrap } from "../tensor.js";
 
 /**
  * Tensors that stay, such as the parameters of a network: what is done to all of them at every step is one call.
@@ -17,14 +18,21 @@ export class TensorList {
   readonly tensors: readonly Tensor[];
   readonly #handles: Int32Array;
 
+  /** @throws TorchError for what is no list of tensors */
   constructor(tensors: Iterable<Tensor>) {
+    if (typeof tensors?.[Symbol.iterator] !== "function")
+      throw new TorchError("expected a list of tensors, such as model.parameters()");
     this.tensors = [...tensors];
+    const other = this.tensors.findIndex((tensor) => !(tensor instanceof Tensor));
+    if (other >= 0)
+      throw new TorchError(`expected a list of tensors, such as model.parameters(); item ${other} is none`);
     this.#handles = new Int32Array(this.tensors.length);
   }
 
-  /** The list itself, or a new one of these tensors. */
-  static of(tensors: Iterable<Tensor> | TensorList): TensorList {
-    return tensors instanceof TensorList ? tensors : new TensorList(tensors);
+  /** The list itself, or a new one of these tensors or of this one. */
+  static of(tensors: Iterable<Tensor> | TensorList | Tensor): TensorList {
+    if (tensors instanceof TensorList) return tensors;
+    return new TensorList(tensors instanceof Tensor ? [tensors] : tensors);
   }
 
   /**
