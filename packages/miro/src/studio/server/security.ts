@@ -77,7 +77,7 @@ export function guard(
     }
     const path = request.url.split("?", 1)[0]!;
     if (digest === null || OPEN.has(path) || isPage(path)) return;
-    const given = /^Bearer +(.+)$/i.exec(request.headers.authorization ?? "")?.[1];
+    const given = /^Bearer +(\S.*)$/i.exec(request.headers.authorization ?? "")?.[1];
     if (given !== undefined && timingSafeEqual(sha256(given), digest)) return;
     reply.header("www-authenticate", "Bearer");
     return refuse(request, reply, 401, "a key is wanted: Authorization: Bearer KEY");

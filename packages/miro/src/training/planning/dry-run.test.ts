@@ -148,9 +148,7 @@ describe("a dry run", () => {
       expect(await about(), String(shape)).toMatchObject([{ status }]);
     }
     writeNpy(file, zeros([1, 16]).div(0));
-    expect(await about()).toMatchObject([
-      { status: "missing", finding: expect.stringMatching(/values that are not finite/) },
-    ]);
+    expect(await about()).toMatchObject([{ status: "missing", finding: expect.stringMatching(/that are not finite/) }]);
   });
 
   it("says which shard cannot be read", async () => {
