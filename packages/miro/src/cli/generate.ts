@@ -244,8 +244,8 @@ function promptsOf(
   redrawn: Redrawing | null,
   model: string,
 ): { requests: PromptRequest[]; examples: boolean } {
-  const requests: PromptRequest[] = prompts.map((prompt) => ({ prompt, options: {} }));
-  if (promptFile !== undefined) requests.push(...readPromptFile(promptFile));
+  const typed: PromptRequest[] = prompts.map((prompt) => ({ prompt, options: {} }));
+  const requests = promptFile === undefined ? typed : typed.concat(readPromptFile(promptFile));
   if (requests.length === 0 && redrawn) requests.push({ prompt: redrawn.request.prompt, options: {} });
   const examples = requests.length === 0;
   if (examples) requests.push(...sheetPrompts(model).map((prompt) => ({ prompt, options: {} })));
