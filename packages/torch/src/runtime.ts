@@ -17,9 +17,12 @@ export function setNumThreads(n: number): void {
   native.setNumThreads(n);
 }
 
+let build: BuildInfo | undefined;
+
 /** What the engine was built against, and what the processor can do. */
 export function buildInfo(): BuildInfo {
-  return { ...native.buildInfo(), addonPath: addonPath() };
+  build ??= { ...native.buildInfo(), addonPath: addonPath() }; // a millisecond; pictures are described with it
+  return { ...build };
 }
 
 /** Every schema that libtorch's dispatcher knows, as text. */

@@ -181,6 +181,12 @@ describe("--prompts", () => {
     ]);
   });
 
+  it("may be more than a call takes arguments", async () => {
+    writeFileSync(at("p.txt"), "a cat\n".repeat(150_000));
+    const { code, stderr } = await generate("--prompts", at("p.txt"), "--reward", "beauty=1");
+    expect([code, stderr]).toEqual([2, expect.stringMatching(/not trained on beauty/)]);
+  });
+
   it("names the line of a reward that the checkpoint does not have", async () => {
     writeFileSync(at("p.csv"), "prompt,reward.beauty\na cat,\na fox,1\n");
     const { code, stderr } = await generate("--prompts", at("p.csv"));

@@ -253,9 +253,9 @@ function promptsOf(
   redrawn: Redrawing | null,
   model: string,
 ): { requests: PromptRequest[]; examples: boolean } {
-  const requests: PromptRequest[] = prompts.map((prompt) => ({ prompt, options: {} }));
-  if (input !== null) requests.push(...promptLines(decodeText(input, STDIN), STDIN));
-  else if (promptFile !== undefined) requests.push(...readPromptFile(promptFile));
+  const typed: PromptRequest[] = prompts.map((prompt) => ({ prompt, options: {} }));
+  const listed = promptFile === undefined || input !== null ? [] : readPromptFile(promptFile);
+  const requests = typed.concat(input === null ? listed : promptLines(decodeText(input, STDIN), STDIN));
   if (requests.length === 0 && redrawn) requests.push({ prompt: redrawn.request.prompt, options: {} });
   const examples = requests.length === 0;
   if (examples) requests.push(...sheetPrompts(model).map((prompt) => ({ prompt, options: {} })));

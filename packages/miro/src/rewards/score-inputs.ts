@@ -42,8 +42,7 @@ export function askedPictures(paths: readonly string[], { prompt, pairs }: Asked
       ? picturesOf(path).map((picture) => ({ ...picture, prompt: prompt ?? picture.prompt }))
       : [{ path, prompt: prompt ?? null, unlessSheet: true }],
   );
-  if (pairs !== undefined) asked.push(...readPairs(pairs));
-  return asked;
+  return pairs === undefined ? asked : asked.concat(readPairs(pairs));
 }
 
 /** Numbers in names are compared as numbers, so that `9.png` is before `10.png`. */

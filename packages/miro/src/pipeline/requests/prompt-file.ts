@@ -168,6 +168,7 @@ function isJson(text: string, firstLine: string): boolean {
 }
 
 function fromJsonLines(text: string, path: string, columns: Columns): PromptRequest[] {
+  const schema = schemaOf(columns);
   return filledLines(text).map(({ text: line, number }) => {
     const where = `${path}:${number}`;
     let value: Record<string, unknown>;
@@ -176,7 +177,7 @@ function fromJsonLines(text: string, path: string, columns: Columns): PromptRequ
     } catch (error) {
       throw new InvalidInputError(`${where}: ${(error as Error).message}; expected a line such as {"prompt": "a fox"}`);
     }
-    return request(value, where, columns);
+    return request(value, where, columns, schema);
   });
 }
 
@@ -184,6 +185,7 @@ function fromTable(text: string, path: string, known: Columns): PromptRequest[] 
   const { columns, line, rows } = parseTable(text, path);
   if (columns.length === 0) return [];
   const readers = columnReaders(columns, `${path}:${line}`, known);
+  const schema = schemaOf(known);
   return rows.map(({ cells, line }) => {
     const where = `${path}:${line}`;
     const values: Record<string, unknown> = {};
@@ -191,7 +193,7 @@ function fromTable(text: string, path: string, known: Columns): PromptRequest[] 
       const cell = cells[i]!;
       if (cell.trim() !== "") inLine(where, () => read(values, cell));
     }
-    return request(values, where, known);
+    return request(values, where, known, schema);
   });
 }
 
@@ -231,11 +233,15 @@ function inLine<T>(where: string, work: () => T): T {
   }
 }
 
-function request(values: Record<string, unknown>, where: string, columns: Columns): PromptRequest {
+function schemaOf(columns: Columns): z.ZodObject {
+  return z.strictObject(Object.fromEntries([...columns].map(([name, column]) => [name, column.schema])));
+}
+
+/** @param schema of the columns; making it takes longer than a line does */
+function request(values: Record<string, unknown>, where: string, columns: Columns, schema: z.ZodObject): PromptRequest {
   return inLine(where, () => {
     checkPlainData(values, (place) => place);
     if (values.prompt === undefined) throw new InvalidInputError("prompt: missing");
-    const schema = z.strictObject(Object.fromEntries([...columns].map(([name, column]) => [name, column.schema])));
     const line = parseOptions(schema, values);
     const own: Record<string, unknown> = {};
     const options: Record<string, unknown> = {};

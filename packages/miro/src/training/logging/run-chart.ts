@@ -154,7 +154,12 @@ function drawPanel(
   const [x0, x1] = [left + PLOT.left, left + PANEL.width - PLOT.right];
   const [y0, y1] = [top + PANEL.height - PLOT.bottom, top + PLOT.top];
   const finite = curves.flatMap(({ places, values }) => places.filter((_, i) => Number.isFinite(values[i])));
-  const [from, to] = padded(Math.min(...finite), Math.max(...finite), 0);
+  // Not `Math.min(...finite)`: a run may have logged more values than a call takes arguments.
+  const [least, most] = finite.reduce(
+    ([low, high], place) => [Math.min(low, place), Math.max(high, place)],
+    [Number.POSITIVE_INFINITY, Number.NEGATIVE_INFINITY],
+  );
+  const [from, to] = padded(least!, most!, 0);
   const range = verticalRange(curves, panel.smoothed);
   const logarithmic = panel.logScale && curves.every(({ values }) => values.every((v) => !(v <= 0)));
   const scale = (value: number) => (logarithmic ? Math.log10(value) : value);

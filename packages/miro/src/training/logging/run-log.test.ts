@@ -57,6 +57,12 @@ describe("readRunLog", () => {
     );
   });
 
+  it("is drawn however many steps were logged", () => {
+    const text = Array.from({ length: 200_000 }, (_, i) => `{"step":${i + 1},"loss":${(i % 7) + 1}}\n`).join("");
+    const { curves } = runChart([readRunLog(runFolder("long", text))], { keys: ["loss"] });
+    expect(curves).toMatchObject([{ points: 200_000, firstStep: 1, lastStep: 200_000, min: 1, max: 7 }]);
+  });
+
   it("keeps warnings apart, and null as a gap", () => {
     const log = readRunLog(
       runFolder("gap", lines({ step: 1, loss: null }, { step: 2, warning: "hot" }, { step: 3, loss: 2, grad: null })),
