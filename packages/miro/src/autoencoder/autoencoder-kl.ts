@@ -11,10 +11,10 @@ import { cat, nn, scope, type Tensor } from "@miro-t2i/torch";
 import { takeAll } from "@miro-t2i/torch/io";
 import { z } from "zod";
 import { checkObject } from "../arguments.js";
-import { InvalidInputError, invalid } from "../errors.js";
+import { invalid } from "../errors.js";
 import type { Pieces } from "../pieces.js";
 import type { Autoencoder, LatentDistribution, LoadAutoencoderOptions } from "./autoencoder.js";
-import { loadWeights, readConfig } from "./weights.js";
+import { loadWeights, parseConfig, readConfig } from "./weights.js";
 
 const { silu } = nn.functional;
 const EPS = 1e-6;
@@ -65,10 +65,7 @@ export type AutoencoderKLConfig = z.output<typeof configSchema>;
  * @throws InvalidInputError naming every field that is missing or not supported
  */
 export function parseAutoencoderKLConfig(json: unknown, source = "AutoencoderKL"): AutoencoderKLConfig {
-  const result = configSchema.safeParse(json);
-  if (result.success) return result.data;
-  const problems = result.error.issues.map((issue) => `${issue.path.join(".") || "config"}: ${issue.message}`);
-  throw new InvalidInputError(`${source}: ${problems.join("; ")}`);
+  return parseConfig(configSchema, json, source);
 }
 
 /** The autoencoder of Stable Diffusion XL: pictures (B, 3, H, W) in [-1, 1] to latents (B, C, H/8, W/8) and back. */

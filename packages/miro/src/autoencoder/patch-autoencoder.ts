@@ -19,11 +19,11 @@ import { cat, nn, noGrad, scope, type Tensor, tensor } from "@miro-t2i/torch";
 import { takeAll } from "@miro-t2i/torch/io";
 import { z } from "zod";
 import { checkObject } from "../arguments.js";
-import { InvalidInputError, invalid } from "../errors.js";
+import { invalid } from "../errors.js";
 import { setting } from "../options.js";
 import type { Pieces } from "../pieces.js";
 import type { Autoencoder, LatentDistribution, LoadAutoencoderOptions } from "./autoencoder.js";
-import { loadWeights, readConfig } from "./weights.js";
+import { loadWeights, parseConfig, readConfig } from "./weights.js";
 
 const { avgPool2d, conv2d, interpolate, layerNorm, pixelShuffle, pixelUnshuffle, silu } = nn.functional;
 const EPS = 1e-6;
@@ -59,10 +59,7 @@ export type PatchAutoencoderConfig = z.output<typeof patchAutoencoderConfigSchem
  * @throws InvalidInputError naming every field that is wrong
  */
 export function parsePatchAutoencoderConfig(json: unknown, source = "PatchAutoencoder"): PatchAutoencoderConfig {
-  const result = patchAutoencoderConfigSchema.safeParse(json);
-  if (result.success) return result.data;
-  const problems = result.error.issues.map((issue) => `${issue.path.join(".") || "config"}: ${issue.message}`);
-  throw new InvalidInputError(`${source}: ${problems.join("; ")}`);
+  return parseConfig(patchAutoencoderConfigSchema, json, source);
 }
 
 /**

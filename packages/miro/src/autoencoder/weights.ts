@@ -4,8 +4,9 @@ import { existsSync } from "node:fs";
 import path from "node:path";
 import { nn, scope } from "@miro-t2i/torch";
 import { loadModuleInPieces, SafetensorsFile, type StoredTensor } from "@miro-t2i/torch/io";
+import type { z } from "zod";
 import { checkName } from "../arguments.js";
-import { MiroError } from "../errors.js";
+import { InvalidInputError, MiroError } from "../errors.js";
 import { readJson } from "../files/json-file.js";
 import { filled, type Pieces } from "../pieces.js";
 import type { LoadAutoencoderOptions } from "./autoencoder.js";
@@ -26,6 +27,20 @@ export function readConfig(folder: string): Record<string, unknown> {
     throw new MiroError(`${file}: expected a JSON object`);
   }
   return json as Record<string, unknown>;
+}
+
+/**
+ * Checks the content of a `config.json`.
+ *
+ * @param source the file, for messages
+ * @throws InvalidInputError naming every field that is missing or wrong
+ */
+export function parseConfig<S extends z.ZodType>(schema: S, json: unknown, source: string): z.output<S> {
+  checkName("source", source, "the name of a file");
+  const result = schema.safeParse(json);
+  if (result.success) return result.data;
+  const problems = result.error.issues.map((issue) => `${issue.path.join(".") || "config"}: ${issue.message}`);
+  throw new InvalidInputError(`${source}: ${problems.join("; ")}`);
 }
 
 /** The folder's file of weights. @throws MiroError that lists the names it may have */
