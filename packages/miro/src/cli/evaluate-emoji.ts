@@ -1,4 +1,4 @@
-/** `npm run evaluate:emoji`: the measurement of the bundled model, until `miro evaluate` takes it in. */
+/** `npm run evaluate:emoji`: the measurement of the bundled model, by a classifier of its own things. */
 
 import { basename, join } from "node:path";
 import { setNumThreads } from "@miro-t2i/torch";
@@ -239,7 +239,7 @@ function shownBy(progress: Progress, quiet: boolean): (done: number, total: numb
 
 process.exitCode = await runMeasuringProgram({
   name: "npm run evaluate:emoji --",
-  summary: "Measures the bundled model, until `miro evaluate` does it.",
+  summary: "Measures the bundled model: what it draws is named by a classifier of the same things.",
   schema,
   kept: ({ output }) => `parts that are done are in ${output}`,
   run: (options, { signal, progress, note }) =>
