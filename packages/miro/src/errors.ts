@@ -92,6 +92,11 @@ function safeJson(value: object): string {
   }
 }
 
+/** Whether an operator failed for lack of memory on its device, here or in a thread whose error was passed on. */
+export function isOutOfMemory({ message }: Error): boolean {
+  return /out of memory/i.test(message);
+}
+
 /** The calls of the system that look for what a user has named. */
 const READING = ["access", "lstat", "open", "opendir", "read", "readlink", "realpath", "scandir", "stat"];
 

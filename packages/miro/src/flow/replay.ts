@@ -8,7 +8,9 @@
  * for the first evaluation of a picture, which has no previous latents; those that were not used for longest go. Where
  * recording fails for another reason than memory, evaluations run as they are from then on.
  */
+
 import { type Replayable, scope, type Tensor } from "@miro-t2i/torch";
+import { isOutOfMemory } from "../errors.js";
 import type { Predict } from "./guidance.js";
 import { type Capture, copyInto, formOf, staying } from "./recording.js";
 import { release } from "./release.js";
@@ -60,7 +62,7 @@ export class ReplayedPredict<Conditioning extends object> {
       try {
         recording = this.#record(given);
       } catch (error) {
-        if (/out of memory/i.test((error as Error).message)) throw error; // fewer rows may fit
+        if (isOutOfMemory(error as Error)) throw error; // fewer rows may fit
         this.failure = error as Error;
         return this.#predict(y, gamma, conditioning, previousLatents);
       }

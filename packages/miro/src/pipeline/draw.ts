@@ -4,6 +4,7 @@
  */
 import { cat, hasCudaGraphs, memory, scope, type Tensor, TorchError } from "@miro-t2i/torch";
 import type { Autoencoder } from "../autoencoder/index.js";
+import { isOutOfMemory } from "../errors.js";
 import type { Predict } from "../flow/guidance.js";
 import { graphsOn, RECORDED_TOKENS } from "../flow/recording.js";
 import { release } from "../flow/release.js";
@@ -194,7 +195,7 @@ export class Drawer {
         try {
           latents = await this.#sample(plan, own, conditioning, edits);
         } catch (error) {
-          if (!isOutOfMemory(error) || own.length === 1) throw error;
+          if (!(error instanceof TorchError && isOutOfMemory(error)) || own.length === 1) throw error;
           // Half as many, now and in later calls.
           size = this.#fits = Math.ceil(own.length / 2);
           release(conditioning);
@@ -353,9 +354,4 @@ export class Drawer {
 function textsOf({ promptOf, prompts, promptEmbeddings, negativePrompts }: Plan, row: number): unknown[] {
   const prompt = promptOf(row);
   return [promptEmbeddings ? prompt : prompts[prompt], negativePrompts?.[prompt]];
-}
-
-/** Whether an operator failed for lack of memory on its device. */
-function isOutOfMemory(error: unknown): boolean {
-  return error instanceof TorchError && /out of memory/i.test(error.message);
 }

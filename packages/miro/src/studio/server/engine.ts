@@ -9,7 +9,7 @@
 import { statSync } from "node:fs";
 import { availableParallelism, freemem } from "node:os";
 import { cuda } from "@miro-t2i/torch";
-import { MiroError } from "../../errors.js";
+import { isOutOfMemory, MiroError } from "../../errors.js";
 import type { SweepLayout } from "../../evaluation/sweep/run.js";
 import { BUNDLED_MODEL, modelOrBundled } from "../../pipeline/loading/bundled.js";
 import { checkDevice, cudaIndex } from "../../pipeline/loading/device.js";
@@ -236,7 +236,7 @@ export class Engine {
         return await work();
       } catch (error) {
         const [oldest] = this.#idle;
-        if (oldest === undefined || !/out of memory/i.test((error as Error).message)) throw error;
+        if (oldest === undefined || !isOutOfMemory(error as Error)) throw error;
         await this.#free(oldest);
       }
     }
