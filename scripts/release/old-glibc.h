@@ -1,5 +1,5 @@
-// Included before every source of the released addon: asks for the functions that glibc 2.34 moved into libc.so, and for
-// pow, whose errors glibc 2.29 reports otherwise, by the version that they had before. So the addon also loads where
+// Included before every source of the released addon: asks for the functions that glibc 2.34 moved into libc.so, and
+// for pow, whose errors glibc 2.29 reports otherwise, by the version that they had before. So the addon also loads where
 // glibc is older. Both versions exist in every newer glibc.
 #pragma once
 #if defined(__x86_64__) && defined(__gnu_linux__)

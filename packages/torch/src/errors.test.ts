@@ -105,7 +105,7 @@ describe("a misspelt name is refused, not left out in silence", () => {
     );
   });
 
-  test("nor is what is no object taken for options, what is no Module for a layer, or no Tensor for a parameter", () => {
+  test("nor is what is no object taken for options, no Module for a layer, or no Tensor for a parameter", () => {
     expect(failure(() => new nn.Linear(2, 2).to("float16" as never))).toMatch(/^Linear\.to: expected an object with/);
     expect(failure(() => new nn.Sequential(F.relu as never))).toMatch(/^Sequential: 0 is no Module, .*new nn\.Lambda/);
     expect(failure(() => clipGradNorm_([5] as never, 1))).toMatch(/item 0 is none/);

@@ -52,7 +52,7 @@ describe("JSON as Python writes it", () => {
       expect(write("\x7f\x80\u2028é")).toBe('"\\u007f\\u0080\\u2028\\u00e9"');
   });
 
-  it("writes plain values as Python's: whole numbers are integers, others floats, what is undefined is left out", () => {
+  it("writes plain values as Python's: whole numbers are integers, others floats, undefined is left out", () => {
     expect(pythonJson({ a: [1, 0.5, 3e-5, null, true], b: {}, c: [], d: undefined })).toBe(
       '{"a": [1, 0.5, 3e-05, null, true], "b": {}, "c": []}',
     );

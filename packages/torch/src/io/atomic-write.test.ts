@@ -88,7 +88,7 @@ describe("a failing write", () => {
     expect(fs.readdirSync(folder)).toEqual(["taken"]);
   });
 
-  test("a pipe in the place of the file is refused and stays a pipe, whoever writes and through a link too", async () => {
+  test("a pipe in the place of the file is refused and stays a pipe, through a link too", async () => {
     const pipe = join(folder, "pipe");
     spawnSync("mkfifo", [pipe]);
     fs.symlinkSync(pipe, join(folder, "link"));

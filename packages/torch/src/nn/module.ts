@@ -67,10 +67,10 @@ export abstract class Module {
   /** Registers a sub-module under a name and returns it. */
   protected register<M extends Module>(name: string, module: M): M {
     this.#claim(name);
-    if (!(module instanceof Module))
-      throw new TorchError(
-        `${this.constructor.name}: ${name} is no Module${typeof module === "function" ? ", but a function: new nn.Lambda(f) makes one of it" : ""}`,
-      );
+    if (!(module instanceof Module)) {
+      const remedy = typeof module === "function" ? ", but a function: new nn.Lambda(f) makes one of it" : "";
+      throw new TorchError(`${this.constructor.name}: ${name} is no Module${remedy}`);
+    }
     this.#modules.set(name, module);
     return module;
   }

@@ -360,7 +360,7 @@ describe("captions", () => {
     });
   });
 
-  it("that a table lacks are told, as a warning where it has none at all, also of shards that are finished", async () => {
+  it("that a table lacks are told, as a warning where it has none at all, of finished shards too", async () => {
     const where = places();
     const tsv = join(folder, "few.tsv");
     const told = async (rows: string) => {

@@ -157,7 +157,8 @@ function tellWithoutSynthetic(
   const without = ofStage.reduce((sum, { withoutSynthetic = 0 }) => sum + withoutSynthetic, 0);
   if (table === undefined || without === 0) return;
   const written = ofStage.reduce((sum, report) => sum + report.written, 0);
-  const found = `${table}: has no row for ${without === 1 ? "1 sample" : `${without} samples`}, left without a synthetic caption`;
+  const samples = without === 1 ? "1 sample" : `${without} samples`;
+  const found = `${table}: has no row for ${samples}, left without a synthetic caption`;
   onMessage?.(without < written ? found : `warning: ${found}; its first column names the files of samples`);
 }
 

@@ -235,11 +235,7 @@ describe("in trouble a file comes from where Python takes it", () => {
   });
 });
 
-describe("Python's library answers as the table says", () => {
-  if (library.status !== 0) {
-    it.skip(`${python} has no huggingface_hub; MIRO_PYTHON may name one that has it`, () => {});
-    return;
-  }
+describe.skipIf(library.status !== 0)("huggingface_hub, where $MIRO_PYTHON has it, answers as the table says", () => {
   it.each(CASES)(
     "$what",
     async (given) => {

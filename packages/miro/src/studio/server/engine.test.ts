@@ -126,7 +126,7 @@ describe("models in memory", () => {
     return drawn;
   };
 
-  it("make room for one that runs out of memory while it draws, which draws the pictures that are missing", async () => {
+  it("make room for one that runs out of memory while it draws, which draws what is missing", async () => {
     allocated({});
     const engine = await open("cuda");
     await engine.warm(B);

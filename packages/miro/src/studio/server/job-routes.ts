@@ -30,8 +30,8 @@ export function addJobRoutes(studio: StudioParts): void {
       schema: {
         summary: "Ask for pictures",
         description:
-          "JSON, or multipart/form-data with the JSON as `request` and files as `image` and `mask`. A request that is " +
-          "sent again with the same Idempotency-Key is answered with its first job.",
+          "JSON, or multipart/form-data with the JSON as `request` and files as `image` and `mask`. A request that " +
+          "is sent again with the same Idempotency-Key is answered with its first job.",
         headers: z.looseObject({ "idempotency-key": requestKey.optional() }),
         body: jobBody,
         response: { 202: accepted, 400: errorBody, 404: errorBody, 429: errorBody },

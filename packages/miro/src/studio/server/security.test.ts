@@ -73,7 +73,7 @@ describe("pages of other origins", () => {
     expect(leave.headers["access-control-allow-credentials"]).toBeUndefined();
   });
 
-  it("that are allowed may send the headers of their clients, and read where a job is and when to come again", async () => {
+  it("that are allowed may send headers of their own, and read where a job is and when to come again", async () => {
     const ask = guarded({ key: KEY, allowOrigins: ["https://app.example"] });
     const origin = "https://app.example";
     const wanted = "authorization, idempotency-key, x-stainless-os";

@@ -96,10 +96,10 @@ export class ShardBatches implements BatchSource {
     );
     try {
       checkFit(set, options);
-      if (set.length < batchSize)
-        throw new InvalidInputError(
-          `trainer.batch_size: expected at most ${set.length}, the samples of ${rootsOf(data).join(", ")} that pass the filters (received ${batchSize})`,
-        );
+      if (set.length < batchSize) {
+        const most = `at most ${set.length}, the samples of ${rootsOf(data).join(", ")} that pass the filters`;
+        throw new InvalidInputError(`trainer.batch_size: expected ${most} (received ${batchSize})`);
+      }
       const normalization = await normalizationFor(set, options);
       const text = await textModels(options);
       const given = uncondFrom(options);

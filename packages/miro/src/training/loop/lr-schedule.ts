@@ -42,7 +42,8 @@ export function risingAgain(
 ): string | null {
   const lowest = Math.ceil(W + (S - W) / rate);
   if (maxSteps <= lowest) return null;
-  return `is ${S}, trainer.max_steps ${maxSteps}: the learning rate is lowest at step ${lowest} and rises again after it`;
+  const course = `the learning rate is lowest at step ${lowest} and rises again after it`;
+  return `is ${S}, trainer.max_steps ${maxSteps}: ${course}`;
 }
 
 /** Sets the learning rates of an optimizer's groups; the base rates are those it has when this is constructed. */
