@@ -1,4 +1,15 @@
-import { cpSync, existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, truncateSync, writeFileSync } from "node:fs";
+import {
+  copyFileSync,
+  cpSync,
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readFileSync,
+  rmSync,
+  symlinkSync,
+  truncateSync,
+  writeFileSync,
+} from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
@@ -186,6 +197,20 @@ describe("miro evaluate geneval --images", () => {
     });
     expect(stderr).toMatch(/damaged picture, 1:\n {2}00000\/samples\/0001\.png: /);
     expect(stderr).toMatch(/wrong metadata, 1:\n {2}00002\/metadata\.jsonl: not valid JSON/);
+  });
+
+  it("ends beside pictures that cannot be read, tells why, and looks at them again once they can be", async () => {
+    const images = pictures("unreadable", [truck]);
+    const path = join(images, "00000", "samples", "0001.png");
+    rmSync(path);
+    symlinkSync("nowhere", path);
+    const evaluated = async () => JSON.parse((await geneval("--images", images, ...detector, "--json")).stdout);
+    const damaged = { "damaged picture": { count: 1, first: [expect.stringMatching(/0001\.png: cannot be read: /)] } };
+    expect(await evaluated()).toMatchObject({ images: 1, problems: damaged });
+    expect(await evaluated()).toMatchObject({ detected: 0, images: 1, problems: damaged });
+    copyFileSync(join(images, "00000", "samples", "0000.png"), join(path, "..", "nowhere"));
+    const { detected, images: judged, problems } = await evaluated();
+    expect([detected, judged, Object.keys(problems)]).toEqual([2, 2, ["foreign file"]]);
   });
 
   it("refuses what contradicts itself, before anything is loaded", async () => {

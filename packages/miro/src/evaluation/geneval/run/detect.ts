@@ -29,7 +29,7 @@ export interface DetectRun {
 export class Detection {
   readonly #run: DetectRun;
   readonly #complete = new Set<number>();
-  readonly #hashes = new Map<string, string | null>();
+  readonly #hashes = new Map<string, string>();
 
   constructor(run: DetectRun) {
     this.#run = run;
@@ -109,15 +109,10 @@ export class Detection {
     this.#complete.add(index);
   }
 
-  #hash(path: string): string | null {
+  #hash(path: string): string {
     const known = this.#hashes.get(path);
     if (known !== undefined) return known;
-    let hash: string | null = null;
-    try {
-      hash = sha256(readFileSync(join(this.#run.images, path)));
-    } catch {
-      // It cannot be read, and is looked at again, which says why.
-    }
+    const { sha256: hash } = readFile(join(this.#run.images, path));
     this.#hashes.set(path, hash);
     return hash;
   }
@@ -127,18 +122,24 @@ export class Detection {
 async function readPicture(
   path: string,
 ): Promise<{ sha256: string; image: RgbImage } | { sha256: string; error: string }> {
-  let bytes: Buffer;
+  const file = readFile(path);
+  if ("error" in file) return file;
   try {
-    bytes = readFileSync(path);
-  } catch (error) {
-    return { sha256: sha256(""), error: `cannot be read: ${systemReason(error)}` };
-  }
-  const hash = sha256(bytes);
-  try {
-    return { sha256: hash, image: await decodeImage(bytes, { orient: true }) };
+    return { sha256: file.sha256, image: await decodeImage(file.bytes, { orient: true }) };
   } catch (error) {
     if (!(error instanceof ImageError)) throw error;
-    return { sha256: hash, error: error.message };
+    return { sha256: file.sha256, error: error.message };
+  }
+}
+
+/** Content and hash of a file; of one that cannot be read, why, and the hash of that: it stands for the content. */
+function readFile(path: string): { sha256: string; bytes: Buffer } | { sha256: string; error: string } {
+  try {
+    const bytes = readFileSync(path);
+    return { sha256: sha256(bytes), bytes };
+  } catch (error) {
+    const reason = `cannot be read: ${systemReason(error)}`;
+    return { sha256: sha256(reason), error: reason };
   }
 }
 
