@@ -1,6 +1,7 @@
 /** `miro evaluate geneval`. Parses, calls, prints. */
 import "./extensions.js";
 import "../emoji/register-suite.js";
+import type { Interval } from "../evaluation/bootstrap.js";
 import { ColourClassifier } from "../evaluation/geneval/colours.js";
 import { judgeFile } from "../evaluation/geneval/judge-file.js";
 import {
@@ -157,19 +158,18 @@ function printSweep({ reward, points, files, problems }: SweepReport, asJson: bo
     context.stdout(`${JSON.stringify({ reward, points, problems: counted(problems), files })}\n`);
     return;
   }
-  for (const {
-    target,
-    overall,
-    overall_interval: [low, high],
-    scores,
-  } of points) {
+  for (const { target, overall, overall_interval, scores } of points) {
     const means = Object.entries(scores).map(
       ([key, mean]) => `, ${key} ${mean === null ? "none" : mean.toPrecision(4)}`,
     );
-    const score = `${overall.toFixed(5)} (${low.toFixed(5)} to ${high.toFixed(5)})`;
-    context.stdout(`${reward} ${target}: ${score}${means.join("")}\n`);
+    const interval = overall_interval && ` (${intervalText(overall_interval)})`;
+    context.stdout(`${reward} ${target}: ${overall.toFixed(5)}${interval ?? ""}${means.join("")}\n`);
   }
   for (const file of Object.values(files)) context.stdout(`${file}\n`);
+}
+
+function intervalText(interval: Interval): string {
+  return interval.map((bound) => bound.toFixed(5)).join(" to ");
 }
 
 function warnOf(problems: EvaluationReport["problems"], context: CliContext): void {
@@ -191,8 +191,10 @@ function print(report: EvaluationReport, run: EvaluationRun, asJson: boolean, co
   if (run.draw && does("generate")) context.stdout(`${drawn} pictures drawn\n`);
   if (does("detect")) context.stdout(`${detected} pictures looked at\n`);
   if (summary) {
-    const [low, high] = summary.overall_interval;
-    context.stdout(`\n${summaryText(summary)}95 % interval over prompts: ${low.toFixed(5)} to ${high.toFixed(5)}\n`);
+    const interval = summary.overall_interval
+      ? intervalText(summary.overall_interval)
+      : "none, since a task has one prompt alone";
+    context.stdout(`\n${summaryText(summary)}95 % interval over prompts: ${interval}\n`);
     if (detector !== undefined) context.stdout(`detector: ${detector}\n`);
     context.stdout("\n");
   }

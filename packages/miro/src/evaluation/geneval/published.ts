@@ -70,21 +70,23 @@ const ROWS: readonly Row[] = [
 ];
 
 /**
- * A table in Markdown: one's own row, with its interval, and the published ones below it.
+ * A table in Markdown: one's own row, with its interval, and the published ones below it where the tasks are GenEval's.
  *
  * @param model name of what was measured
  * @param compare whether the prompts are GenEval's, so that the published rows may stand beside
  */
 export function markdownTable(model: string, summary: Summary, compare: boolean): string {
-  const columns = compare ? TASKS : Object.keys(summary.tasks);
+  const tags = Object.keys(summary.tasks);
+  const beside = compare && tags.every((tag) => (TASKS as readonly string[]).includes(tag));
+  const columns = beside ? TASKS : tags;
   const percent = (value: number | undefined) => (value === undefined ? "" : (100 * value).toFixed(2));
-  const [low, high] = summary.overall_interval.map(percent);
+  const interval = summary.overall_interval?.map(percent).join(" to ");
   const own = [
     model,
-    `${percent(summary.overall)} (${low} to ${high})`,
+    `${percent(summary.overall)}${interval === undefined ? "" : ` (${interval})`}`,
     ...columns.map((tag) => percent(summary.tasks[tag]?.accuracy)),
   ];
-  const rows = compare
+  const rows = beside
     ? ROWS.map(({ model, overall, tasks }) => [
         model,
         percent(overall),

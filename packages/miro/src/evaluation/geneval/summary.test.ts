@@ -43,7 +43,7 @@ describe("the summary", () => {
     expect(summary).toMatchObject({ images: 2212, prompts: 553 });
     expect(Object.values(summary.tasks).reduce((sum, task) => sum + task.correct, 0)).toBe(correct);
     expect(Object.values(summary.tasks).map(({ images }) => images)).toEqual([320, 396, 320, 376, 400, 400]);
-    const [low, high] = summary.overall_interval;
+    const [low, high] = summary.overall_interval!;
     // The pictures of a prompt are all right or all wrong here: a standard error of about 1.8 points.
     expect(low).toBeLessThan(summary.overall - 0.02);
     expect(high).toBeGreaterThan(summary.overall + 0.02);
@@ -72,6 +72,28 @@ describe("the summary", () => {
         "Overall score (avg. over tasks): 0.66667\n",
       ].join("\n"),
     );
+  });
+
+  it("has no interval where nothing tells how another prompt would differ", () => {
+    const of = (tasks: readonly string[]) =>
+      summarise(
+        results([9, 9, 9, 9, 9, 9]).filter(({ tag, filename }) => tasks.includes(tag) || /^0\//.test(filename)),
+      );
+    const one = of([]);
+    expect([one.prompts, one.images, one.overall]).toEqual([1, 4, 1]);
+    expect([one.tasks.single_object!.interval, one.overall_interval]).toEqual([null, null]);
+    expect(markdownTable("mine", one, false)).toContain("| mine | 100.00 | 100.00 |");
+    const beside = of(["counting"]);
+    expect(beside.tasks.single_object!.interval).toBeNull();
+    expect(beside.tasks.counting!.interval).toEqual([expect.any(Number), expect.any(Number)]);
+    expect(beside.overall_interval).toBeNull();
+    expect(of(["counting", "single_object"]).overall_interval).not.toBeNull();
+  });
+
+  it("counts every task, whatever its name", () => {
+    const list = results([9, 9, 9, 9, 9, 9]).slice(0, 8);
+    const { tasks, overall } = summarise(list.map((row, i) => ({ ...row, tag: i < 4 ? "__proto__" : "x" })));
+    expect([...Object.keys(tasks), overall]).toEqual(["__proto__", "x", 1]);
   });
 
   it("tells faults and classes apart", () => {
@@ -113,6 +135,10 @@ describe("the summary", () => {
       "| MIRO, synthetic captions, aesthetic target 0.625 | 74.87 |  |  |  |  |  |  |",
     );
     expect(markdownTable("mine", summary, false).trimEnd().split("\n")).toHaveLength(3);
+    const { tasks, ...rest } = summary;
+    const other = markdownTable("mine", { ...rest, tasks: { ...tasks, negation: tasks.counting! } }, true);
+    expect(other.split("\n")[0]).toMatch(/ color_attr \| negation \|$/);
+    expect(other.trimEnd().split("\n")).toHaveLength(3);
   });
 });
 

@@ -9,6 +9,7 @@ import { checkName, isObject } from "../../arguments.js";
 import { describe, InvalidInputError } from "../../errors.js";
 import { linesOf, readTextFile } from "../../files/text-file.js";
 import { philox4x32 } from "../../random/philox.js";
+import type { Interval } from "../bootstrap.js";
 import { groupBy } from "../group-by.js";
 import { parseMetadata } from "./prompts.js";
 
@@ -36,8 +37,8 @@ export interface Share {
 /** Share of right pictures of a task. */
 export interface TaskShare extends Share {
   prompts: number;
-  /** 95 % */
-  interval: [number, number];
+  /** 95 %; null: of one prompt nothing tells how another would differ. */
+  interval: Interval | null;
 }
 
 /** What {@link summarise} finds. */
@@ -52,8 +53,8 @@ export interface Summary {
   tasks: Record<string, TaskShare>;
   /** Mean accuracy of the tasks. */
   overall: number;
-  /** 95 % */
-  overall_interval: [number, number];
+  /** 95 %; null where a task has one prompt alone. */
+  overall_interval: Interval | null;
   /** How often each fault stands among the reasons, by task. */
   faults: Record<string, Record<string, number>>;
   /** By class: pictures that asked for it, and of these the ones without a fault that names it. */
@@ -77,18 +78,25 @@ export function summarise(results: readonly Result[]): Summary {
   if (results.length === 0) throw new InvalidInputError("there are no verdicts to summarise");
   const byTask = groupBy(results, ({ tag }) => tag);
   const byPrompt = groupBy(results, ({ metadata }) => metadata);
-  const tasks: Record<string, TaskShare> = {};
   /** Of each task, right pictures and pictures of each prompt. */
-  const counts: [correct: number, images: number][][] = [];
-  for (const [tag, list] of byTask) {
-    const prompts = [...groupBy(list, ({ metadata }) => metadata).values()];
-    counts.push(prompts.map((pictures) => [pictures.filter(({ correct }) => correct).length, pictures.length]));
-    tasks[tag] = { ...share(list), prompts: prompts.length, interval: [0, 0] };
-  }
+  const counts = [...byTask.values()].map((list) =>
+    [...groupBy(list, ({ metadata }) => metadata).values()].map((pictures): [correct: number, images: number] => [
+      pictures.filter(({ correct }) => correct).length,
+      pictures.length,
+    ]),
+  );
   const drawn = resample(counts);
-  [...byTask.keys()].forEach((tag, i) => {
-    tasks[tag]!.interval = interval(drawn.map((accuracies) => accuracies[i]!));
-  });
+  const varies = counts.map((prompts) => prompts.length > 1);
+  const tasks = Object.fromEntries(
+    [...byTask].map(([tag, list], i): [string, TaskShare] => [
+      tag,
+      {
+        ...share(list),
+        prompts: counts[i]!.length,
+        interval: varies[i] ? interval(drawn.map((accuracies) => accuracies[i]!)) : null,
+      },
+    ]),
+  );
   return {
     images: results.length,
     prompts: byPrompt.size,
@@ -97,7 +105,7 @@ export function summarise(results: readonly Result[]): Summary {
       .accuracy,
     tasks,
     overall: mean(Object.values(tasks).map(({ accuracy }) => accuracy)),
-    overall_interval: interval(drawn.map(mean)),
+    overall_interval: varies.every(Boolean) ? interval(drawn.map(mean)) : null,
     faults: Object.fromEntries([...byTask].map(([tag, list]) => [tag, faultsOf(list)])),
     classes: classShares(results),
   };
@@ -131,7 +139,7 @@ function resample(tasks: readonly (readonly [number, number][])[]): number[][] {
 }
 
 /** The middle 95 %. */
-function interval(values: readonly number[]): [number, number] {
+function interval(values: readonly number[]): Interval {
   const sorted = [...values].sort((a, b) => a - b);
   const at = (share: number) => sorted[Math.round(share * (sorted.length - 1))]!;
   return [at(0.025), at(0.975)];

@@ -30,7 +30,7 @@ export interface SweepPoint {
   /** Of its pictures. */
   folder: string;
   overall: number;
-  overall_interval: [number, number];
+  overall_interval: Summary["overall_interval"];
   tasks: Record<string, number>;
   /** Mean of the pictures by scorer; null where none has a score. */
   scores: Record<string, number | null>;
@@ -150,7 +150,7 @@ function sweepChart(reward: string, points: readonly SweepPoint[], published: re
   const chart = new Chart(panels.length * PANEL.width, PANEL.height);
   panels.forEach(({ title, values, intervals, published }, i) => {
     const targets = points.map(({ target }) => target);
-    const all = [...values, ...(intervals ?? []).flat(), ...(published ?? [])];
+    const all = [...values, ...(intervals ?? []).flatMap((one) => one ?? []), ...(published ?? [])];
     const finite = all.filter(Number.isFinite);
     const [low, high] = finite.length > 0 ? [Math.min(...finite), Math.max(...finite)] : [0, 1];
     const pad = (high - low) * 0.08 || 0.01;
@@ -181,7 +181,9 @@ function sweepChart(reward: string, points: readonly SweepPoint[], published: re
       ],
       INK.axis,
     );
-    intervals?.forEach(([from, to], k) => {
+    intervals?.forEach((interval, k) => {
+      if (interval === null) return;
+      const [from, to] = interval;
       const x = across(targets[k]!);
       chart.line(
         [
