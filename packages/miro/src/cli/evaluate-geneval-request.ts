@@ -1,11 +1,12 @@
 /** What `miro evaluate geneval` is asked for, made of its options: an evaluation without its models. */
 import { existsSync } from "node:fs";
-import { basename, join, resolve } from "node:path";
-import { InvalidInputError, invalid } from "../errors.js";
+import { basename, dirname, join, resolve } from "node:path";
+import { InvalidInputError, invalid, MiroError } from "../errors.js";
 import { parseBackground } from "../evaluation/geneval/colours.js";
 import { type PromptSet, readLongPrompts, readPromptSet } from "../evaluation/geneval/prompts.js";
 import { type Rules, rulesSchema } from "../evaluation/geneval/rules.js";
 import type { EvaluationRun } from "../evaluation/geneval/run/evaluate.js";
+import { readHparams } from "../evaluation/geneval/run/hparams.js";
 import { readImageFolder } from "../evaluation/geneval/run/image-folder.js";
 import { type Suite, suiteOf, weightsKey } from "../evaluation/geneval/run/suites.js";
 import { about, message } from "../message.js";
@@ -75,13 +76,19 @@ export async function requestOf(
   const asked = promptsOf(options, suite);
   const draws = images === undefined && (only === undefined || only === "generate");
   const model = images !== undefined ? null : modelOf(options, onMessage);
-  const name = images !== undefined ? basename(resolve(images)) : nameOf(model!, checkpoint);
+  const summed = only === "summary" && named.length === 0 ? resultsFolder(options) : undefined;
+  const name =
+    summed !== undefined
+      ? drawnBy(summed)
+      : images !== undefined
+        ? basename(resolve(images))
+        : nameOf(model!, checkpoint);
   const detects = only === undefined || only === "detect";
   if (detects && suite.needsWeights && options.detector === undefined && !options.dryRun)
     throw new InvalidInputError(
       message`${about("detector")}: expected the weights of GenEval's detector, a file, folder or repository (see --help); received none`,
     );
-  const folder = images ?? options.outdir ?? defaultFolder(name, suite, options);
+  const folder = images ?? options.outdir ?? summed ?? defaultFolder(name, suite, options);
   const settings = settingsOf(options, given);
   const loading = optionsOf(loadSchema, given);
   const { threads: _, cacheDir: __, device: ___, ...decisive } = loading;
@@ -118,7 +125,7 @@ export async function requestOf(
       }),
       failures: options.failures,
       name,
-      compare: suite.compare && options.metadataFile === undefined,
+      compare: suite.compare && options.metadataFile === undefined && !isOther,
     },
   };
 }
@@ -159,6 +166,22 @@ function nameOf(model: string, checkpoint: string | undefined): string {
   // A checkpoint of a run: RUN/checkpoints/step-…
   if (isRun(model)) return `${basename(resolve(model, "../.."))}-${basename(model)}`;
   return basename(resolve(checkpoint ?? model));
+}
+
+/** Where verdicts stand that are only summed up; undefined where the default folder of a model is meant. */
+function resultsFolder({ outfile, outdir }: GenevalOptions): string | undefined {
+  return outfile === undefined ? outdir : dirname(outfile);
+}
+
+/** The model that the pictures of a folder are recorded to be of, else the folder's name. */
+function drawnBy(folder: string): string {
+  try {
+    const checkpoint = readHparams(folder)?.checkpoint;
+    if (typeof checkpoint === "string" && checkpoint !== "") return basename(checkpoint);
+  } catch (error) {
+    if (!(error instanceof MiroError)) throw error; // a file that only gives a name
+  }
+  return basename(resolve(folder));
 }
 
 function resolveIfFolder(model: string): string {

@@ -213,6 +213,24 @@ describe("miro evaluate geneval --images", () => {
     expect([detected, judged, Object.keys(problems)]).toEqual([2, 2, ["foreign file"]]);
   });
 
+  it("sums verdicts up beside their file, under the name of the model that hparams.json says, else of the folder", async () => {
+    const home = join(folder, "theirs");
+    mkdirSync(home);
+    const outfile = join(home, "results.jsonl");
+    const { images } = JSON.parse(
+      (await geneval("--images", pictures("summed", [truck]), ...detector, "--json")).stdout,
+    );
+    cpSync(join(folder, "summed", "results.jsonl"), outfile);
+    const summed = async () => {
+      const { stdout } = await geneval("--only", "summary", "--outfile", outfile, "--json");
+      expect(JSON.parse(stdout).images).toBe(images);
+      return readFileSync(join(home, "summary.md"), "utf8").split("\n")[2]!.split(" | ")[0];
+    };
+    expect(await summed()).toBe("| theirs");
+    writeFileSync(join(home, "hparams.json"), JSON.stringify({ checkpoint: "runs/step-7.ckpt" }));
+    expect(await summed()).toBe("| step-7.ckpt");
+  });
+
   it("refuses what contradicts itself, before anything is loaded", async () => {
     const images = pictures("refused", [truck]);
     for (const [args, error] of [
