@@ -19,6 +19,8 @@ import { decodeWithOrientation, type OrientedImage } from "../pictures/decode.js
 import { decodeShown } from "../pictures/decode-shown.js";
 import { textsOf } from "../pictures/image-files.js";
 import type { RgbImage } from "../pictures/rgb.js";
+import { orAborted } from "../pipeline/interruption.js";
+import { hashWeights } from "../pipeline/loading/identity.js";
 import { isSheet, textToSettings } from "../pipeline/settings.js";
 import { checkMemory } from "./memory.js";
 import { DEFAULT_SCORER, loadScorer, loadScorerSchema, scorerSpec, scorerVersion } from "./registry.js";
@@ -197,6 +199,8 @@ class Scoring {
   readonly #rows: Map<string, OutputRow>;
   readonly #truncated = new Map<string, Map<string, boolean>>();
   readonly #sheets: string[] = [];
+  /** Of the weights that were given as folders, by scorer key. */
+  readonly #hashes = new Map<string, string>();
   #savedMs = performance.now();
   #reused = 0;
 
@@ -215,6 +219,7 @@ class Scoring {
 
   async run(asked: readonly AskedPicture[]): Promise<ScoreReport> {
     const { signal, onScorer, onProgress } = this.#options;
+    if (this.#output !== undefined) await this.#hashGiven();
     const tasks: Task[] = [];
     for (const picture of asked) {
       signal?.throwIfAborted();
@@ -256,6 +261,19 @@ class Scoring {
     const failed = tasks.filter(({ failure }) => failure);
     if (failed.length === tasks.length) throw failed[0]!.failure!;
     return this.#report(tasks);
+  }
+
+  /** Hashes the folders that were given in place of published weights. */
+  async #hashGiven(): Promise<void> {
+    const { weights, signal } = this.#options;
+    for (const spec of this.#specs) {
+      const hashes: string[] = [];
+      for (const source of givenFor(spec, weights)) {
+        const hash = await orAborted(hashWeights(source), signal);
+        if (hash !== null) hashes.push(hash);
+      }
+      if (hashes.length > 0) this.#hashes.set(spec.key, hashes.length === 1 ? hashes[0]! : sha256(hashes.join()));
+    }
   }
 
   /** What is to be done for a picture; null for a sheet. Its file is read only where its texts or hash are needed. */
@@ -312,7 +330,7 @@ class Scoring {
   #keep({ row, missing }: Task, { scores, models }: OutputRow): void {
     for (const [key, score] of Object.entries(scores)) {
       const spec = this.#specs.find((spec) => spec.key === key);
-      if (spec && !isMadeBy(models[key], spec, this.#options)) continue;
+      if (spec && !isMadeBy(models[key], spec, this.#options, this.#hashes.get(key))) continue;
       row.scores[key] = score;
       if (models[key]) row.models[key] = models[key];
       if (missing.delete(key)) this.#reused++;
@@ -362,12 +380,14 @@ class Scoring {
     const images = todo.map(({ image }) => image);
     const scores = await scorer.scoreOrNull(images, prompts, { signal });
     const given = weightsOf(spec, weights);
+    const hash = this.#hashes.get(key);
     const version = scorerVersion(key);
     const model: ScoreModel = {
       name: scorer.name,
       ...(scorer.dtype && { dtype: scorer.dtype }),
       ...(scorer.dtype && precision === "upstream" && { precision }),
       ...(given && { weights: given }),
+      ...(hash && { sha256: hash }),
       ...(version && { version }),
     };
     todo.forEach(({ task }, i) => {
@@ -423,15 +443,25 @@ class Scoring {
   }
 }
 
-/** What was given in place of a scorer's published weights. */
-function weightsOf({ key, repositories }: ScorerSpec, weights: LoadScorerOptions["weights"]): string | undefined {
+/** Folders and repositories that were given in place of a scorer's published weights. */
+function givenFor({ key, repositories }: ScorerSpec, weights: LoadScorerOptions["weights"]): string[] {
   const keys = repositories?.map(({ givenAs = key }) => givenAs) ?? [key];
-  const given = new Set(keys.flatMap((name) => weights?.[name] ?? []));
-  return given.size === 0 ? undefined : [...given].join(" + ");
+  return [...new Set(keys.flatMap((name) => weights?.[name] ?? []))];
 }
 
-/** Whether a score that was recorded is the one that would be computed. */
-function isMadeBy(model: ScoreModel | undefined, spec: ScorerSpec, options: LoadScorerOptions): boolean {
+/** As a text. */
+function weightsOf(spec: ScorerSpec, weights: LoadScorerOptions["weights"]): string | undefined {
+  const given = givenFor(spec, weights);
+  return given.length === 0 ? undefined : given.join(" + ");
+}
+
+/** Whether a score that was recorded is the one that would be computed. @param hash of the weights that were given */
+function isMadeBy(
+  model: ScoreModel | undefined,
+  spec: ScorerSpec,
+  options: LoadScorerOptions,
+  hash: string | undefined,
+): boolean {
   if (model === undefined) return false;
   const { dtype = "auto", precision, weights } = options;
   return (
@@ -439,6 +469,7 @@ function isMadeBy(model: ScoreModel | undefined, spec: ScorerSpec, options: Load
     (model.dtype === undefined || dtype === "auto" || precision === "upstream" || model.dtype === dtype) &&
     (model.dtype === undefined || (model.precision === "upstream") === (precision === "upstream")) &&
     model.weights === weightsOf(spec, weights) &&
+    model.sha256 === hash &&
     model.version === scorerVersion(spec.key)
   );
 }

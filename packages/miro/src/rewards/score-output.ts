@@ -6,6 +6,7 @@
  *   sha256   of the picture's file: the scores of a file that changed are made again
  *   KEY      one column a scorer (JSON lines: `scores.KEY`); empty (null) where the score was not finite
  *   models   what each score was made with, as JSON: name of the model, dtype, rounding, weights that were given
+ *            and their hash
  *   error    why the picture could not be read
  */
 import { existsSync } from "node:fs";
@@ -26,6 +27,8 @@ const modelSchema = z.object({
   precision: z.string().optional(),
   /** The folder or repository that was given instead of the published one. */
   weights: z.string().optional(),
+  /** Of the files in that folder. */
+  sha256: z.string().optional(),
   /** Of a scorer from a module of the user: the digest of the module's file. */
   version: z.string().optional(),
 });

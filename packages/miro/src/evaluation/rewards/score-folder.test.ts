@@ -1,5 +1,5 @@
 // The files of `miro evaluate rewards` with tiny random weights, against what the published libraries recorded.
-import { copyFileSync, mkdirSync, mkdtempSync, readFileSync, renameSync, rmSync, writeFileSync } from "node:fs";
+import { copyFileSync, cpSync, mkdirSync, mkdtempSync, readFileSync, renameSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join, resolve } from "node:path";
 import { fileURLToPath } from "node:url";
@@ -129,6 +129,32 @@ describe("rewards of a folder", () => {
     expect(after[0]!.hpsv2).not.toBe(before[0]!.hpsv2);
     expect(after[0]!.sharpness).toBeNull();
     expect(after.slice(1)).toEqual(before.slice(1));
+  });
+
+  it("of a folder of weights are computed anew where the weights in it are others", async () => {
+    const own = join(folder, "own");
+    cpSync(join(reference, "pick_score"), own, { recursive: true });
+    const scored = async () => {
+      const { reused, rows, summary } = await scoreFolder(folder, {
+        weights: { pick_score: own },
+        dtype: "float32",
+        scorers: ["pick_score", "sharpness"],
+      });
+      return [reused, rows.map(({ scores }) => scores.pick_score), summary.scorers.pick_score!.sha256] as const;
+    };
+    const [, values, hash] = await scored();
+    expect(await scored()).toEqual([8, values, hash]);
+    const bytes = readFileSync(join(own, "model.safetensors"));
+    const length = Number(bytes.readBigUInt64LE());
+    const header = JSON.parse(bytes.toString("utf8", 8, 8 + length));
+    bytes.writeFloatLE(1, 8 + length + header.logit_scale.data_offsets[0]); // what cosines are multiplied by
+    writeFileSync(join(own, "model.safetensors"), bytes);
+    const [reused, others, otherHash] = await scored();
+    expect(reused).toBe(4); // of the other scorer
+    expect(otherHash).not.toBe(hash);
+    others.forEach((value, i) => {
+      expect(value).not.toBeCloseTo(values[i]!, 4);
+    });
   });
 
   it("are null where a picture cannot be read, which the figures leave out and name", async () => {

@@ -6,7 +6,7 @@
  * path, size, times and inode. In the cache of Hub downloads a large file's name is its hash, so nothing is read there.
  */
 import { createHash } from "node:crypto";
-import { type BigIntStats, realpathSync, statSync } from "node:fs";
+import { type BigIntStats, readdirSync, realpathSync, statSync } from "node:fs";
 import { homedir } from "node:os";
 import { basename, dirname, join, resolve } from "node:path";
 import { z } from "zod";
@@ -138,6 +138,28 @@ export async function hashFile(path: string, { background = false } = {}): Promi
   if (fingerprint(unreadable(path, () => statSync(file, { bigint: true }))) === state)
     remember(file, { state, sha256 });
   return sha256;
+}
+
+/** Whether a file's name is one that weights have. */
+export function isWeightsName(path: string): boolean {
+  return /\.(?:pth|pt|bin|safetensors)$/.test(path);
+}
+
+/**
+ * SHA-256 that tells weights on this machine from others: of a file its own, of a folder that of its weights and its
+ * `config.json`; null where there is neither.
+ *
+ * @throws MiroError naming what cannot be read
+ */
+export async function hashWeights(path: string): Promise<string | null> {
+  const stat = statSync(path, { throwIfNoEntry: false });
+  if (stat === undefined) return null;
+  if (!stat.isDirectory()) return hashFile(path);
+  const names = unreadable(path, () => readdirSync(path)).filter(
+    (name) => isWeightsName(name) || name === "config.json",
+  );
+  const hashes = await Promise.all(names.sort().map(async (name) => `${await hashFile(join(path, name))}  ${name}\n`));
+  return createHash("sha256").update(hashes.join("")).digest("hex");
 }
 
 function unreadable<T>(path: string, read: () => T): T {

@@ -2,15 +2,12 @@
  * What is asked for and who looks: GenEval's own prompts with its detector, and whatever else is registered with
  * prompts and a detector of its own.
  */
-import { readdirSync, statSync } from "node:fs";
-import { join } from "node:path";
 import { checkObject } from "../../../arguments.js";
 import { InvalidInputError, invalid } from "../../../errors.js";
-import { sha256 } from "../../../files/sha256.js";
 import { about, message } from "../../../message.js";
 import type { ComputeDType } from "../../../pipeline/loading/device.js";
 import { isRepositoryName } from "../../../pipeline/loading/hub.js";
-import { hashFile } from "../../../pipeline/loading/identity.js";
+import { hashWeights, isWeightsName } from "../../../pipeline/loading/identity.js";
 import type { Detector } from "../detection.js";
 import { DETECTOR_ADDRESS } from "../detector/address.js";
 import { type PromptSet, publishedPrompts } from "../prompts.js";
@@ -83,8 +80,6 @@ export function suiteNames(): string[] {
   return [...suites.keys()];
 }
 
-const WEIGHTS_FILE = /\.(?:pth|pt|bin|safetensors)$/;
-
 /**
  * What tells weights from others: the hash of a file, or of all weights of a folder; of a repository its name.
  *
@@ -92,18 +87,11 @@ const WEIGHTS_FILE = /\.(?:pth|pt|bin|safetensors)$/;
  * @throws InvalidInputError for what is nothing of this: it would be looked for after hours of drawing
  */
 export async function weightsKey(source: string, parameter: "detector" | "clip"): Promise<string> {
-  const stat = statSync(source, { throwIfNoEntry: false });
-  if (stat === undefined) {
-    if (isRepositoryName(source) && !WEIGHTS_FILE.test(source)) return source;
-    const where = parameter === "detector" ? `; OpenMMLab has GenEval's detector at ${DETECTOR_ADDRESS}` : "";
-    throw new InvalidInputError(
-      message`${about(parameter)}: expected a file, a folder or a repository owner/name, received ${JSON.stringify(source)} (neither)${where}`,
-    );
-  }
-  if (!stat.isDirectory()) return hashFile(source);
-  const files = readdirSync(source).filter((name) => WEIGHTS_FILE.test(name) || name === "config.json");
-  const hashes = await Promise.all(
-    files.sort().map(async (name) => `${await hashFile(join(source, name))}  ${name}\n`),
+  const hash = await hashWeights(source);
+  if (hash !== null) return hash;
+  if (isRepositoryName(source) && !isWeightsName(source)) return source;
+  const where = parameter === "detector" ? `; OpenMMLab has GenEval's detector at ${DETECTOR_ADDRESS}` : "";
+  throw new InvalidInputError(
+    message`${about(parameter)}: expected a file, a folder or a repository owner/name, received ${JSON.stringify(source)} (neither)${where}`,
   );
-  return sha256(hashes.join(""));
 }
