@@ -79,6 +79,11 @@ describe("miro evaluate parti", () => {
     const again = await parti("whole");
     expect(again.stderr).toMatch(/1 pictures drawn, 7 were there/);
     expect(JSON.parse(again.stdout)).toEqual(summary);
+    // Fewer pictures of each prompt are those that a folder with no more of them has.
+    const fewer = JSON.parse((await parti("whole", "--n-samples", "1")).stdout);
+    expect(fewer).toMatchObject({ n_samples: 1, all: { n_images: 4, n_prompts: 3 } });
+    const first = [0, 2, 4, 6].map((i) => values[i]!);
+    expect(fewer.all.per_image_mean.colorfulness).toBeCloseTo(first.reduce((a, b) => a + b) / 4, 12);
     const other = await parti("whole", "--guidance", "1");
     expect(other).toMatchObject({ code: 2, stderr: expect.stringMatching(/0000\.png: is another picture: guidance/) });
   });

@@ -94,8 +94,10 @@ export async function evaluateParti(given: PartiOptions): Promise<PartiResult> {
   const pictures = planPictures(prompts, [first, last], given);
   const { drawn, skipped } = await draw(pictures, prompts, given);
   const rewards = await scoreFolder(outdir, { ...scoring, signal });
-  const promptOf = ({ filename }: RewardRow) => Number(/^\d+/.exec(filename)?.[0] ?? Number.NaN);
-  const rows = rewards.rows.filter((row) => promptOf(row) >= first && promptOf(row) <= last);
+  const promptOf = ({ filename }: RewardRow) => Number.parseInt(filename, 10);
+  // The folder may hold more: other prompts, and more pictures of these.
+  const asked = new Set(pictures.map(({ name }) => `${name}.png`));
+  const rows = rewards.rows.filter(({ filename }) => asked.has(filename));
   const figures = (some: readonly RewardRow[]) => rewardFigures(some, rewards.columns);
   const by = (field: "category" | "challenge"): Record<string, RewardFigures> => {
     const groups = new Map<string, RewardRow[]>();
