@@ -59,6 +59,7 @@ export function sweepToJson(result: SweepResult): Record<string, unknown> {
   return {
     x: axis(result.x),
     y: axis(result.y),
+    scorers: result.scorers,
     cells: result.cells.flat().map((cell) => ({
       row: cell.row,
       column: cell.column,

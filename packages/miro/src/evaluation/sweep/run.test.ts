@@ -151,6 +151,7 @@ describe("runSweep", () => {
     expect(columns[1]).toBeCloseTo(mean([...expected[1]!, ...expected[3]!]), 10);
     const json = JSON.parse(JSON.stringify(sweepToJson(result)));
     expect(json.cells).toHaveLength(4);
+    expect(json.scorers).toEqual({ brightness: { name: brightness.name } });
     expect(json.cells[3].images[1].scores.brightness).toBe(expected[3]![1]);
     const sheet = await sweepSheet(result, { title: "t" });
     expect(sheet.data.length).toBe(sheet.width * sheet.height * 3);

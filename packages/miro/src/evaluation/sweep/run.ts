@@ -96,6 +96,8 @@ export interface SweepResult {
   x: Axis;
   y: Axis;
   cells: SweepCell[][];
+  /** What judged the pictures, by key: the model or measure, and what its networks compute in. */
+  scorers: Record<string, Pick<Scorer, "name" | "dtype">>;
   warnings: string[];
 }
 
@@ -172,7 +174,8 @@ async function drawPlaces(options: SweepOptions, y: Axis, places: readonly Sweep
       await (options.release?.(pipe) ?? pipe.dispose());
     }
   }
-  return { x, y, cells, warnings: [...warnings] };
+  const judges = Object.fromEntries(scorers.map(({ key, name, dtype }) => [key, { name, ...(dtype && { dtype }) }]));
+  return { x, y, cells, scorers: judges, warnings: [...warnings] };
 }
 
 /** The prompts as rows: what a sweep has when no second axis is given. */
