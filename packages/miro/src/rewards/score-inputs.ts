@@ -9,7 +9,7 @@
  * The sheets that this program puts beside its pictures are none of them.
  */
 import { existsSync, readdirSync, statSync } from "node:fs";
-import { basename, dirname, extname, join, resolve } from "node:path";
+import { basename, dirname, extname, isAbsolute, join } from "node:path";
 import { z } from "zod";
 import { InvalidInputError, MiroError, systemReason } from "../errors.js";
 import { filledLines, parseJsonLine, parseTable } from "../files/table-file.js";
@@ -124,8 +124,9 @@ function readPairs(path: string): AskedPicture[] {
   const pairs = /\.[ct]sv$/i.test(path)
     ? tablePairs(text, path)
     : filledLines(text).map(({ text: line, number }) => readRecord(line, pairSchema, `${path}: line ${number}`, PAIR));
+  if (pairs.length === 0) throw new InvalidInputError(`${path}: holds no pairs of a picture and a text`);
   return pairs.map(({ image, prompt }) => {
-    const beside = resolve(dirname(path), image);
+    const beside = isAbsolute(image) ? image : join(dirname(path), image);
     return { path: existsSync(beside) ? beside : image, prompt, unlessSheet: false };
   });
 }
