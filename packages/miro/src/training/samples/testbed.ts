@@ -339,6 +339,10 @@ function readMade(path: string): z.output<typeof madeSchema> | null {
   if (!existsSync(path)) return null;
   const made = madeSchema.safeParse(readJson(path));
   if (!made.success)
-    throw invalid(path, "the record of earlier embeddings; remove the file to compute them anew", "something else");
+    throw invalid(
+      path,
+      "the record of earlier embeddings; remove the file to compute them anew",
+      message`something else`,
+    );
   return made.data;
 }
