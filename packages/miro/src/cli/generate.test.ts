@@ -291,7 +291,7 @@ describe("wrong usage gives one line and exit code 2", () => {
   it("an empty prompt, an unknown command", async () => {
     expect(await generate(" ")).toMatchObject({
       code: 2,
-      stderr: 'error: PROMPT: expected a text, received an empty one\n',
+      stderr: "error: PROMPT: expected a text, received an empty one\n",
     });
     expect(await miro("generte")).toMatchObject({
       code: 2,
