@@ -105,6 +105,7 @@ describe("packages of JavaScript", () => {
       "THIRD_PARTY_NOTICES.md",
       "bin/miro.mjs",
       "man/miro.1",
+      "datasets/text_prompt_testbed/metadata.csv",
       "models/miro-emoji/model.safetensors",
       "models/miro-emoji/vae/config.json",
       "recipes/emoji.yaml",

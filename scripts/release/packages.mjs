@@ -15,6 +15,9 @@ export const CUDA_PACKAGE = "@miro-t2i/torch-linux-x64-cuda";
 /** What the addon loads of libtorch; headers, tests, Python's parts and static libraries stay behind. */
 const LIBRARIES = ["libc10.so", "libgomp.so.1", "libtorch.so", "libtorch_cpu.so"];
 
+/** The prompts that runs draw for comparison. */
+const TESTBED = "datasets/text_prompt_testbed";
+
 /** The models that come with the program. */
 const MODELS = ["miro-emoji", "emoji-clip", "emoji-classifier"];
 
@@ -71,7 +74,7 @@ export function torchPackage({ root }) {
   return { name: manifest.name, version: manifest.version, entries };
 }
 
-/** `miro-t2i`: the program with its models, recipes and manual page. */
+/** `miro-t2i`: the program with its models, recipes, prompts and manual page. */
 export async function miroPackage({ root }) {
   const entries = workspaceEntries(root, "packages/miro");
   const manifest = readJson(path.join(root, "packages/miro/package.json"));
@@ -80,7 +83,7 @@ export async function miroPackage({ root }) {
   entries.set("man/miro.1", { content: manPage(await wholeProgram(), manifest.version) });
   entries.set("package.json", { content: json({ ...manifest, man: ["./man/miro.1"] }) });
   for (const name of ["LICENSE", "THIRD_PARTY_NOTICES.md"]) entries.set(name, { file: path.join(root, name) });
-  for (const folder of ["recipes", ...MODELS.map((name) => `models/${name}`)]) {
+  for (const folder of ["recipes", TESTBED, ...MODELS.map((name) => `models/${name}`)]) {
     const files = listFiles(path.join(root, folder), () => true);
     if (files.length === 0) throw new SetupError(`${folder} is empty: it is part of miro-t2i`);
     for (const file of files) entries.set(path.relative(root, file), { file });

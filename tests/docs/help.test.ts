@@ -2,7 +2,7 @@
  * The examples of `--help` do what they say, as printed, in a folder far from the clone. Their pictures are drawn with
  * one step, so that the test is short; those that need what a test has not stand in one list.
  */
-import { copyFileSync, cpSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { copyFileSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
@@ -76,7 +76,6 @@ describe("the examples of --help", () => {
     );
     mkdirSync("runs/emoji", { recursive: true });
     writeFileSync("runs/emoji/log.jsonl", LOG);
-    cpSync(join(root, "datasets/text_prompt_testbed"), "datasets/text_prompt_testbed", { recursive: true });
   });
   afterAll(() => {
     process.chdir(before);

@@ -1,9 +1,10 @@
-/** What the system refuses is told in words, whichever call it refused. */
+/** What is refused is told in words, by the system or by this package. */
 import { mkdtempSync, readFileSync, rmdirSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, expect, it } from "vitest";
-import { systemReason } from "./errors.js";
+import { invalid, systemReason } from "./errors.js";
+import { message } from "./message.js";
 
 const folder = mkdtempSync(join(tmpdir(), "miro-errors-"));
 afterAll(() => rmSync(folder, { recursive: true, force: true }));
@@ -39,4 +40,10 @@ it("a folder that was removed under the command", () => {
   } finally {
     process.chdir(before);
   }
+});
+
+it("a refused value is quoted as it came, what describes one is not", () => {
+  expect(invalid("mask", "a file", "none")).toMatchObject({ message: 'mask: expected a file, received "none"' });
+  const described = invalid("mask", "an image with it", message`none`);
+  expect(described).toMatchObject({ message: "mask: expected an image with it, received none", received: "none" });
 });

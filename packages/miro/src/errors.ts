@@ -55,13 +55,15 @@ export class InterruptedError extends MiroError {
  *
  * @param parameter the argument's name as TypeScript callers write it (`steps`, `rewardTargets.clip_score`)
  * @param expected what is accepted, in words (`an integer of at least 1`)
- * @param received what came instead; long values are cut
+ * @param received what came instead, where long values are cut; or a message that describes it
  */
 export function invalid(parameter: string, expected: string | Message, received: unknown): InvalidInputError {
-  return new InvalidInputError(message`${about(parameter)}: expected ${expected}, received ${describe(received)}`, {
+  const isDescribed = received instanceof Message;
+  const text = isDescribed ? received : describe(received);
+  return new InvalidInputError(message`${about(parameter)}: expected ${expected}, received ${text}`, {
     parameter,
     expected: String(expected),
-    received,
+    received: isDescribed ? String(received) : received,
   });
 }
 

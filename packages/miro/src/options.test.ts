@@ -18,7 +18,8 @@ describe("parseOptions", () => {
     [{ steps: 1.5 }, "steps: expected an integer of at least 1, received 1.5"],
     [{ steps: "9" }, 'steps: expected an integer of at least 1, received "9"'],
     [{ targets: { clip: Number.NaN } }, "targets.clip: expected numbers by name, received NaN"],
-    [{ stepz: 1 }, "stepz: expected one of the options steps, targets, received"],
+    [{ stepz: 1 }, "stepz: expected one of the options steps, targets, received an unknown one; did you mean steps?"],
+    [{ zoom: 1 }, /^zoom: expected one of the options steps, targets, received an unknown one$/],
   ])("refuses %o by name, with what is accepted and what came", (input, message) => {
     expect(() => parseOptions(schema, input)).toThrow(InvalidInputError);
     expect(() => parseOptions(schema, input)).toThrow(message);

@@ -11,6 +11,8 @@
 import { z } from "zod";
 import { invalid } from "./errors.js";
 import { snakeCase } from "./letter-case.js";
+import { message } from "./message.js";
+import { nearest } from "./nearest.js";
 
 /** Words, or what gives them when they are needed: lists of what is registered grow after the declaration. */
 export type Words = string | (() => string);
@@ -145,8 +147,10 @@ export function parseOptions<T extends z.ZodObject>(schema: T, input: unknown, w
   const issue = result.error.issues[0]!;
   const parameter = (...path: string[]) => [...(within === undefined ? [] : [within]), ...path].join(".");
   if (issue.code === "unrecognized_keys" && issue.path.length === 0) {
-    const known = Object.keys(schema.shape).join(", ");
-    throw invalid(parameter(issue.keys[0]!), `one of the options ${known}`, "an unknown option");
+    const [unknown, known] = [issue.keys[0]!, Object.keys(schema.shape)];
+    const near = nearest(unknown, known);
+    const hint = near.length > 0 ? `; did you mean ${near.join(" or ")}?` : "";
+    throw invalid(parameter(unknown), `one of the options ${known.join(", ")}`, message`an unknown one${hint}`);
   }
   const path = issue.path.map(String);
   const of = schema.shape[path[0] ?? ""] as z.ZodType | undefined;

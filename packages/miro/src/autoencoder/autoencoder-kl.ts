@@ -12,6 +12,7 @@ import { takeAll } from "@miro-t2i/torch/io";
 import { z } from "zod";
 import { checkObject } from "../arguments.js";
 import { invalid } from "../errors.js";
+import { message } from "../message.js";
 import type { Pieces } from "../pieces.js";
 import type { Autoencoder, LatentDistribution, LoadAutoencoderOptions } from "./autoencoder.js";
 import { loadWeights, parseConfig, readConfig } from "./weights.js";
@@ -127,7 +128,7 @@ export class AutoencoderKL extends nn.Module implements Autoencoder {
       throw invalid(
         "pictures",
         `shape (batch, ${channels}, H, W), sides multiples of ${this.downsampling}`,
-        `(${pictures.shape.join(", ")})`,
+        message`(${pictures.shape.join(", ")})`,
       );
     }
     return scope(() => {
@@ -141,7 +142,7 @@ export class AutoencoderKL extends nn.Module implements Autoencoder {
   decode(latents: Tensor): Tensor {
     const [B = 0, C, h = 0, w = 0] = latents.shape;
     if (latents.ndim !== 4 || C !== this.latentChannels) {
-      throw invalid("latents", `shape (batch, ${this.latentChannels}, h, w)`, `(${latents.shape.join(", ")})`);
+      throw invalid("latents", `shape (batch, ${this.latentChannels}, h, w)`, message`(${latents.shape.join(", ")})`);
     }
     const atOnce = Math.max(1, Math.floor(LATENT_PIXELS_AT_ONCE / (h * w)));
     if (B <= atOnce) return this.#decodeChunk(latents);

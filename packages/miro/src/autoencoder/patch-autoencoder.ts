@@ -20,6 +20,7 @@ import { takeAll } from "@miro-t2i/torch/io";
 import { z } from "zod";
 import { checkObject } from "../arguments.js";
 import { invalid } from "../errors.js";
+import { message } from "../message.js";
 import { setting } from "../options.js";
 import type { Pieces } from "../pieces.js";
 import type { Autoencoder, LatentDistribution, LoadAutoencoderOptions } from "./autoencoder.js";
@@ -158,7 +159,7 @@ export class PatchAutoencoder extends nn.Module implements Autoencoder {
       throw invalid(
         "pictures",
         `shape (batch, 3, H, W), sides multiples of ${this.downsampling}`,
-        `(${pictures.shape.join(", ")})`,
+        message`(${pictures.shape.join(", ")})`,
       );
     }
     return scope(() => {
@@ -169,7 +170,7 @@ export class PatchAutoencoder extends nn.Module implements Autoencoder {
 
   decode(latents: Tensor): Tensor {
     if (latents.ndim !== 4 || latents.shape[1] !== this.latentChannels) {
-      throw invalid("latents", `shape (batch, ${this.latentChannels}, h, w)`, `(${latents.shape.join(", ")})`);
+      throw invalid("latents", `shape (batch, ${this.latentChannels}, h, w)`, message`(${latents.shape.join(", ")})`);
     }
     return scope(() => this.#decoder.forward(latents.to(this.#decoder.dtype)).float().contiguous());
   }

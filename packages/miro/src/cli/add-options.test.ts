@@ -5,7 +5,7 @@ import { Command } from "commander";
 import { afterEach, beforeEach, describe, expect, expectTypeOf, it } from "vitest";
 import { z } from "zod";
 import { parseAxis } from "../evaluation/sweep/axis.js";
-import { field, type OptionsOf, oneEach, parseOptions } from "../options.js";
+import { field, flag, type OptionsOf, oneEach, parseOptions } from "../options.js";
 import { type GenerateOptions, generateSchema } from "../pipeline/generate-options.js";
 import { pictureOptions } from "../pipeline/picture-options.js";
 import { readPromptFile } from "../pipeline/requests/prompt-file.js";
@@ -127,6 +127,20 @@ describe("a command's options", () => {
       names: ["a"],
       rewards: { x: 1, y: 0.5 },
     });
+  });
+
+  it("take flags back in the order that they come in, and list no flag twice", async () => {
+    const flags = z.strictObject({ ...command.shape, quiet: flag("no notes", "--quiet") });
+    expect(await given(flags, "a", "--no-on", "--on", "--quiet", "--no-quiet")).toMatchObject({
+      on: true,
+      quiet: false,
+    });
+    expect(await given(flags, "a", "--on", "--no-on", "--no-quiet", "--quiet")).toMatchObject({
+      on: false,
+      quiet: true,
+    });
+    const help = addOptions(new Command(), flags).helpInformation();
+    expect(help).not.toMatch(/--on\b|--no-quiet/);
   });
 
   it("refuse a key of an object's own machinery, and a record without a value", async () => {

@@ -60,6 +60,21 @@ export class DeclaredOption extends Option {
   }
 }
 
+/** What takes a flag back, `--no-x` of `--x` and the reverse: a settings file may have given it. No help lists it. */
+class TakingBack extends Option {
+  readonly #name: string;
+
+  constructor({ long, name }: { long: string; name: string }) {
+    super(long.startsWith("--no-") ? long.replace("--no-", "--") : long.replace("--", "--no-"));
+    this.#name = name;
+    this.hideHelp();
+  }
+
+  override attributeName(): string {
+    return this.#name;
+  }
+}
+
 /** An argument with the values that it may have, where they are few. */
 export class DeclaredArgument extends Argument {
   readonly values: readonly string[] | null;
@@ -91,7 +106,9 @@ export function addOptions<S extends z.ZodObject>(
   for (const { path, schema: of, flag } of writtenOf(schema, keys)) {
     const name = path.join(".");
     if (flag.startsWith("-")) {
-      command.addOption(new DeclaredOption(name, of, flag));
+      const option = new DeclaredOption(name, of, flag);
+      command.addOption(option);
+      if (isFlag(of)) command.addOption(new TakingBack({ long: option.long!, name }));
       nameFlags(command, { [name]: flag.split(" ")[0]! });
     } else {
       command.addArgument(new DeclaredArgument(name, of, flag));

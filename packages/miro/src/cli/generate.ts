@@ -259,7 +259,7 @@ function promptsOf(
   if (requests.length === 0 && redrawn) requests.push({ prompt: redrawn.request.prompt, options: {} });
   const examples = requests.length === 0;
   if (examples) requests.push(...sheetPrompts(model).map((prompt) => ({ prompt, options: {} })));
-  if (requests.some(({ prompt }) => prompt.trim() === "")) throw invalid("prompts", "a text", "an empty one");
+  if (requests.some(({ prompt }) => prompt.trim() === "")) throw invalid("prompts", "a text", message`an empty one`);
   return { requests, examples };
 }
 
@@ -267,7 +267,7 @@ function promptsOf(
 function checkFlags({ resume, n, scorer, weights = {}, keepAll, initNoise, saveLatents, seed }: Flags): void {
   if (n === undefined)
     for (const [name, given] of Object.entries({ scorer, weights: Object.keys(weights)[0], keepAll }))
-      if (given) throw invalid(name, "--best-of with it", "none");
+      if (given) throw invalid(name, "--best-of with it", message`none`);
   if (scorer !== undefined) parseSelection(scorer);
   for (const key of Object.keys(weights)) scorerSpec(key, "weights");
   if (!resume) return;

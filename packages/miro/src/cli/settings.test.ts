@@ -67,6 +67,23 @@ describe("the value that counts", () => {
     expect(await stored("drawn/again.png")).toEqual(await stored("drawn/fox.png"));
   });
 
+  it("is that of a flag which takes back what a file gives", async () => {
+    settings("low-memory: true\nquiet: true\ngenerate: { steps: 1, output: drawn }\n");
+    expect(await miro("generate", "a fox")).toMatchObject({ code: 0, stderr: "" });
+    const told = await miro("generate", "a cat", "--no-quiet", "--no-low-memory");
+    expect(told).toMatchObject({ code: 0, stderr: expect.stringContaining("1 picture in") });
+  });
+
+  it.each(["", "# nothing yet\n", "generate:\n#  steps: 3\nevaluate:\n  geneval:\n"])(
+    "is the default where a file or a section holds comments alone: %j",
+    async (text) => {
+      settings(text);
+      expect(await miro("models", "--quiet")).toMatchObject({ code: 0, stderr: "" });
+      expect(await optionOf("generate", "steps")).toMatchObject({ from: "default" });
+      expect(await optionOf("evaluate geneval", "seed")).toMatchObject({ from: "default" });
+    },
+  );
+
   it("comes from the one file that MIRO_CONFIG names, or from none", async () => {
     settings("generate: { steps: 2 }\n");
     writeFileSync("other.yaml", "generate: { steps: 7 }\n");

@@ -116,7 +116,7 @@ export async function readSettings(): Promise<{ files: SettingsFile[]; warnings:
   const { paths, warnings } = settingsPaths();
   if (paths.length === 0) return { files: [], warnings };
   const { readYamlFile, shownPath } = await import("../files/yaml-file.js");
-  const files = paths.map((path) => ({ ...readYamlFile(path, "options and commands"), path: shownPath(path) }));
+  const files = paths.map((path) => ({ ...readYamlFile(path, "options and commands", true), path: shownPath(path) }));
   return { files, warnings };
 }
 
@@ -169,7 +169,8 @@ function valuesFor({ path, json, lines }: SettingsFile, command: Command): Setti
     for (const [key, value] of Object.entries(values))
       if (!inner.includes(key)) settings.push({ section, key: key.replaceAll("_", "-"), value, place: placeOf(key) });
     const next = names[depth];
-    values = next !== undefined && Object.hasOwn(values, next) ? values[next] : undefined;
+    // The section of a command whose options are all commented out is null.
+    values = (next !== undefined && Object.hasOwn(values, next) ? values[next] : null) ?? undefined;
   }
   return settings;
 }
@@ -220,6 +221,7 @@ function faultsElsewhere(files: readonly SettingsFile[], command: Command): stri
   for (const { path, json, lines } of files) {
     const walk = (section: readonly string[], values: unknown): void => {
       const placeOf = (key: readonly string[]) => `${path}:${lines.get(key.join(".")) ?? 1}`;
+      if (values === null) return;
       if (!isObject(values)) {
         const what = section.join(" ");
         faults.push(`${placeOf(section)}: ${section.join(".")}: expected the settings of miro ${what}`);

@@ -3,14 +3,21 @@ import { setNumThreads } from "@miro-t2i/torch";
 import { z } from "zod";
 import { declarationOf, field, flag } from "../options.js";
 import { loadSchema } from "../pipeline/loading/load-options.js";
-import { prepareTestbed, readTestbed, type TestbedOptions, testbedOptionsSchema } from "../training/samples/testbed.js";
+import {
+  bundledTestbed,
+  hasTestbed,
+  placeTestbed,
+  prepareTestbed,
+  readTestbed,
+  TESTBED_FOLDER,
+  type TestbedOptions,
+  testbedOptionsSchema,
+} from "../training/samples/testbed.js";
 import { declare } from "./add-options.js";
 import type { Register } from "./context.js";
 import { helpText } from "./help-text.js";
 import { SAME_COMMAND, untilStopped } from "./interruption.js";
 import { Progress } from "./progress.js";
-
-const FOLDER = "datasets/text_prompt_testbed";
 
 const EXAMPLES = `
 Examples:
@@ -19,13 +26,14 @@ Examples:
   miro testbed my-prompts --count 12 --text-encoder google/flan-t5-xl --device cuda
   miro testbed --check
 
-A run draws the testbed when its recipe says samples.testbed=${FOLDER}. The folder has metadata.csv (file_name,text)
-and prompts.txt, which must agree. Embeddings that are there for the same text and text encoder are kept.
+A run draws the testbed when its recipe says samples.testbed=${TESTBED_FOLDER}. The folder has metadata.csv (file_name,text)
+and prompts.txt, which must agree. Without a folder of that name the eighty prompts that come with the program are
+checked, or put there. Embeddings that are there for the same text and text encoder are kept.
 `;
 
 const schema = z.strictObject({
   ...testbedOptionsSchema.shape,
-  folder: field(z.string().min(1).default(FOLDER), {
+  folder: field(z.string().min(1).default(TESTBED_FOLDER), {
     ...declarationOf(testbedOptionsSchema.shape.folder),
     flag: "[folder]",
   }),
@@ -36,11 +44,15 @@ const schema = z.strictObject({
 
 export const register: Register = (command, context) => {
   declare(command, schema, async ({ folder, check, json, threads, ...options }) => {
+    const isMissing = folder === TESTBED_FOLDER && !hasTestbed(folder);
     if (check) {
-      const prompts = readTestbed(folder, options);
-      context.stdout(json ? `${JSON.stringify({ folder, prompts })}\n` : `${folder}: ${prompts.length} prompts\n`);
+      const checked = (isMissing && bundledTestbed()) || folder;
+      const prompts = readTestbed(checked, options);
+      const result = { folder: checked, prompts };
+      context.stdout(json ? `${JSON.stringify(result)}\n` : `${checked}: ${prompts.length} prompts\n`);
       return;
     }
+    if (isMissing && placeTestbed(folder)) context.note(`${folder}: the prompts that come with the program\n`);
     if (threads !== undefined) setNumThreads(threads);
     const progress = await Progress.for(context);
     try {

@@ -23,9 +23,10 @@ export interface YamlFile {
  * Reads a YAML file.
  *
  * @param expected what the file is a mapping of, for the error
+ * @param mayBeEmpty whether a file of comments alone is a mapping of nothing
  * @throws InvalidInputError naming file and line of what is wrong; MiroError when the file cannot be read
  */
-export function readYamlFile(path: string, expected = "sections"): YamlFile {
+export function readYamlFile(path: string, expected = "sections", mayBeEmpty = false): YamlFile {
   let bytes: Buffer;
   try {
     const { size } = statSync(path);
@@ -78,6 +79,7 @@ export function readYamlFile(path: string, expected = "sections"): YamlFile {
   } catch (error) {
     throw invalidYaml(error);
   }
+  if (json === null && mayBeEmpty) json = {};
   if (!isObject(json)) throw new InvalidInputError(`${shownPath(path)}: expected a mapping of ${expected}`);
   const lines = new Map<string, number>();
   const walk = (node: unknown, prefix: string): void => {

@@ -13,6 +13,7 @@
  */
 import { type Generator, inferenceMode, noGrad, type Tensor } from "@miro-t2i/torch";
 import { invalid } from "../errors.js";
+import { message } from "../message.js";
 import type { ConditioningInput } from "../networks/conditioning.js";
 import type { FlowPrecond } from "../networks/precond.js";
 import type { Rin } from "../networks/rin.js";
@@ -137,7 +138,11 @@ export class FlowMatchingLoss {
   constructor(options: FlowMatchingLossOptions) {
     const { uncondEmbedding } = options;
     if (uncondEmbedding.ndim !== 2)
-      throw invalid("uncondEmbedding", "a (tokens, width) tensor", `shape (${uncondEmbedding.shape.join(", ")})`);
+      throw invalid(
+        "uncondEmbedding",
+        "a (tokens, width) tensor",
+        message`shape (${uncondEmbedding.shape.join(", ")})`,
+      );
     this.options = {
       schedule: options.schedule,
       uncondEmbedding,

@@ -10,6 +10,7 @@
  */
 import { cat, isGradEnabled, nn, noGrad, ones, scope, type Tensor, where, zeros, zerosLike } from "@miro-t2i/torch";
 import { invalid } from "../errors.js";
+import { message } from "../message.js";
 import { type CrossAttentionBlock, type KeyMask, type KeyValue, TransformerBlock } from "./attention.js";
 import {
   type Conditioning,
@@ -208,7 +209,11 @@ export class Rin extends nn.Module {
     const { labelDim } = this.config;
     const { device, dtype } = this.latents;
     if (textEmbeddings.ndim !== 3 || textEmbeddings.size(2) !== labelDim) {
-      throw invalid("textEmbeddings", `shape (batch, tokens, ${labelDim})`, `(${textEmbeddings.shape.join(", ")})`);
+      throw invalid(
+        "textEmbeddings",
+        `shape (batch, tokens, ${labelDim})`,
+        message`(${textEmbeddings.shape.join(", ")})`,
+      );
     }
     // Padded text can be left out unless it is attended. Looking at the mask makes the host wait for the device, which
     // would stall each training step on an accelerator.
@@ -268,7 +273,7 @@ export class Rin extends nn.Module {
   #dataTokens(y: Tensor): Tensor {
     const { dataSize, numInputChannels: channels, patchSize: P } = this.config;
     if (y.ndim !== 4 || y.size(1) !== channels || y.size(2) !== dataSize || y.size(3) !== dataSize) {
-      throw invalid("y", `shape (batch, ${channels}, ${dataSize}, ${dataSize})`, `(${y.shape.join(", ")})`);
+      throw invalid("y", `shape (batch, ${channels}, ${dataSize}, ${dataSize})`, message`(${y.shape.join(", ")})`);
     }
     const side = dataSize / P;
     const patches_BMp = y

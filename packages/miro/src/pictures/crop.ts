@@ -1,6 +1,7 @@
 /** Centre crops with the offsets of torchvision and of transformers, which round an odd remainder differently. */
 import { checkImage, checkObject } from "../arguments.js";
 import { invalid } from "../errors.js";
+import { message } from "../message.js";
 import { type PassOrder, type ResizeFilter, resize } from "./resize.js";
 import type { RgbImage } from "./rgb.js";
 
@@ -25,7 +26,7 @@ export function cropCentre(
   checkObject("size", size, "{ width, height }", ["width", "height"]);
   const { width, height, data } = image;
   if (size.width > width || size.height > height)
-    throw invalid("size", `at most ${width} x ${height}`, `${size.width} x ${size.height}`);
+    throw invalid("size", `at most ${width} x ${height}`, message`${size.width} x ${size.height}`);
   const left = cropOffset(width, size.width, rounding);
   const top = cropOffset(height, size.height, rounding);
   const stride = size.width * 3;

@@ -5,6 +5,7 @@
 import type { OverlayOptions } from "sharp";
 import { checkList, checkObject } from "../arguments.js";
 import { invalid } from "../errors.js";
+import { message } from "../message.js";
 import type { RgbImage } from "./rgb.js";
 import { sharp } from "./sharp.js";
 import { type TextImage, type TextStyle, textImage } from "./text.js";
@@ -65,11 +66,11 @@ export async function labelledSheet(options: LabelledSheetOptions): Promise<RgbI
   const columns = cells[0]?.length ?? 0;
   if (columns === 0) throw invalid("cells", "at least one row with one cell", cells);
   if (cells.some((row) => row.length !== columns))
-    throw invalid("cells", `rows of ${columns} cells`, "rows of several lengths");
+    throw invalid("cells", `rows of ${columns} cells`, message`rows of several lengths`);
   if (columnLabels && columnLabels.length !== columns)
-    throw invalid("columnLabels", `one for each of ${columns} columns`, `${columnLabels.length}`);
+    throw invalid("columnLabels", `one for each of ${columns} columns`, columnLabels.length);
   if (rowLabels && rowLabels.length !== rows)
-    throw invalid("rowLabels", `one for each of ${rows} rows`, `${rowLabels.length}`);
+    throw invalid("rowLabels", `one for each of ${rows} rows`, rowLabels.length);
 
   const images = cells.flat().flatMap(({ image }) => image ?? []);
   const largest = Math.max(1, ...images.flatMap(({ width, height }) => [width, height]));
@@ -103,7 +104,7 @@ export async function labelledSheet(options: LabelledSheetOptions): Promise<RgbI
     throw invalid(
       "cells",
       `a sheet of at most ${MAX_SIDE} pixels on a side; use fewer or smaller cells`,
-      `${width} x ${height}`,
+      message`${width} x ${height}`,
     );
   }
 

@@ -1,5 +1,6 @@
 /** Padding of a picture to a square. */
 import { invalid } from "../errors.js";
+import { message } from "../message.js";
 import type { RgbImage } from "./rgb.js";
 
 /** Longest side of a square that is made: 800 MB. */
@@ -16,7 +17,7 @@ export function padToSquare(image: RgbImage, colour: readonly [red: number, gree
   if (width === height) return image;
   const side = Math.max(width, height);
   if (side > MAX_SIDE)
-    throw invalid("image", `sides of at most ${MAX_SIDE} pixels, to pad it to a square`, `${width} x ${height}`);
+    throw invalid("image", `sides of at most ${MAX_SIDE} pixels, to pad it to a square`, message`${width} x ${height}`);
   const [left, top] = [Math.floor((side - width) / 2), Math.floor((side - height) / 2)];
   const row = new Uint8Array(side * 3);
   for (let x = 0; x < side; x++) row.set(colour, x * 3);

@@ -4,6 +4,7 @@
  */
 import { noGrad, scope, Tensor, tensor, zeros } from "@miro-t2i/torch";
 import { invalid } from "../errors.js";
+import { message } from "../message.js";
 import { type Conditioning, narrowConditioning } from "../networks/conditioning.js";
 import type { Rin } from "../networks/rin.js";
 
@@ -38,13 +39,13 @@ export function checkEmbeddings(
   paddedTokens: number | null,
 ): void {
   if (given.length !== prompts) {
-    throw invalid(parameter, `one tensor for each of ${prompts} prompts`, `${given.length} tensors`);
+    throw invalid(parameter, `one tensor for each of ${prompts} prompts`, message`${given.length} tensors`);
   }
   for (const item of given) {
     const { embeddings, length, mask } = statesOf(item);
     const [T = 0] = embeddings.shape;
     if (embeddings.ndim !== 2 || embeddings.size(1) !== width || T === 0) {
-      throw invalid(parameter, `shape (tokens, ${width})`, `(${embeddings.shape.join(", ")})`);
+      throw invalid(parameter, `shape (tokens, ${width})`, message`(${embeddings.shape.join(", ")})`);
     }
     if (paddedTokens !== null && T !== paddedTokens) {
       throw invalid(parameter, `${paddedTokens} tokens, padding included, because this network attends padded text`, T);
@@ -52,7 +53,7 @@ export function checkEmbeddings(
     if (length !== undefined && !(length >= 1 && length <= T))
       throw invalid(`${parameter}.length`, `1 to ${T}`, length);
     if (mask && (mask.ndim !== 1 || mask.size(0) !== T || mask.dtype !== "bool")) {
-      throw invalid(`${parameter}.mask`, `shape (${T}) of bool`, `(${mask.shape.join(", ")}) of ${mask.dtype}`);
+      throw invalid(`${parameter}.mask`, `shape (${T}) of bool`, message`(${mask.shape.join(", ")}) of ${mask.dtype}`);
     }
   }
 }

@@ -74,8 +74,8 @@ export async function planEdits(
   prompts: number,
 ): Promise<EditPlan | null> {
   if (image === undefined) {
-    if (mask !== undefined) throw invalid("mask", "an image with it", "none");
-    if (strength !== undefined) throw invalid("strength", "an image with it", "none");
+    if (mask !== undefined) throw invalid("mask", "an image with it", message`none`);
+    if (strength !== undefined) throw invalid("strength", "an image with it", message`none`);
     return null;
   }
   const images = perPrompt("image", image, prompts);
@@ -90,7 +90,7 @@ export async function planEdits(
   for (const [i, source] of images.entries()) {
     const { size, ...checked } = await check("image", source);
     const own = masks && (await check("mask", masks[i]!));
-    if (own && own.size !== size) throw invalid("mask", `the size of the image, ${size}`, own.size);
+    if (own && own.size !== size) throw invalid("mask", `the size of the image, ${size}`, message`${own.size}`);
     edits.push({ image: checked, mask: own && { source: own.source, identity: own.identity } });
   }
   return { strength: strength ?? (masks ? STRENGTH.mask : STRENGTH.image), edits };
@@ -100,7 +100,7 @@ function perPrompt(parameter: string, given: PictureSource | readonly PictureSou
   if (!Array.isArray(given)) return Array.from({ length: prompts }, () => given as PictureSource);
   const list = given as readonly PictureSource[];
   if (list.length !== prompts)
-    throw invalid(parameter, `one picture for all prompts or one for each of ${prompts}`, `${list.length}`);
+    throw invalid(parameter, `one picture for all prompts or one for each of ${prompts}`, list.length);
   return list;
 }
 

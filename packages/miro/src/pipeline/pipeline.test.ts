@@ -502,7 +502,7 @@ describe("a call", () => {
     [
       "too few seeds",
       { seed: [1, 2], imagesPerPrompt: 3 },
-      /^seed: expected one number, or one for each of 3 pictures, received "2 numbers"/,
+      /^seed: expected one number, or one for each of 3 pictures, received 2 numbers$/,
     ],
     [
       "an unknown sampler",
@@ -513,12 +513,12 @@ describe("a call", () => {
     [
       "too few negative prompts",
       { negativePrompt: ["a", "b"] },
-      /^negativePrompt: expected one text for all prompts or one for each of 1, received "2 texts"$/,
+      /^negativePrompt: expected one text for all prompts or one for each of 1, received 2 texts$/,
     ],
     [
       "a text that no picture can store",
       { negativePrompt: "x".repeat(2 ** 20 + 1) },
-      /^negativePrompt: expected a text of at most 1048576 characters, received "one of 1048577"$/,
+      /^negativePrompt: expected a text of at most 1048576 characters, received one of 1048577$/,
     ],
     ["an unknown option", { guidance: 3 } as object, /^guidance: /],
     [

@@ -169,14 +169,18 @@ export function texts(parameter: string, given: string | readonly string[]): str
 /** What no picture could store is not drawn. */
 function checkLength(parameter: string, text: string): void {
   if (text.length > MAX_PROMPT_LENGTH)
-    throw invalid(parameter, `a text of at most ${MAX_PROMPT_LENGTH} characters`, `one of ${text.length}`);
+    throw invalid(parameter, `a text of at most ${MAX_PROMPT_LENGTH} characters`, message`one of ${text.length}`);
 }
 
 function negatives(given: string | readonly string[] | undefined, prompts: number, needed: boolean): string[] | null {
   if (given === undefined) return null;
   const list = typeof given === "string" ? Array.from({ length: prompts }, () => given) : [...given];
   if (list.length !== prompts) {
-    throw invalid("negativePrompt", `one text for all prompts or one for each of ${prompts}`, `${list.length} texts`);
+    throw invalid(
+      "negativePrompt",
+      `one text for all prompts or one for each of ${prompts}`,
+      message`${list.length} texts`,
+    );
   }
   for (const text of new Set(list)) checkLength("negativePrompt", text);
   return needed ? list : null;
@@ -186,7 +190,7 @@ function negatives(given: string | readonly string[] | undefined, prompts: numbe
 function seedsOf(parameter: string, seed: number | readonly number[], count: number, countsUp: boolean): number[] {
   if (typeof seed === "number") return Array.from({ length: count }, (_, i) => (countsUp ? seed + i : seed));
   if (seed.length !== count)
-    throw invalid(parameter, `one number, or one for each of ${count} pictures`, `${seed.length} numbers`);
+    throw invalid(parameter, `one number, or one for each of ${count} pictures`, message`${seed.length} numbers`);
   return [...seed];
 }
 
@@ -197,7 +201,7 @@ function variationOf(
 ): Plan["variation"] {
   if (seed !== undefined)
     return { seeds: seedsOf("variationSeed", seed, count, true), strength: strength ?? VARIATION_STRENGTH };
-  if (strength !== undefined) throw invalid("variationStrength", "a variation seed with it", "none");
+  if (strength !== undefined) throw invalid("variationStrength", "a variation seed with it", message`none`);
   return null;
 }
 
@@ -217,7 +221,7 @@ function targets(
 ): Record<string, number>[] {
   const lists = isList(given);
   if (lists && given.length !== count) {
-    throw invalid(parameter, `one set for all pictures or one for each of ${count}`, `${given.length} sets`);
+    throw invalid(parameter, `one set for all pictures or one for each of ${count}`, message`${given.length} sets`);
   }
   return Array.from({ length: count }, (_, i) => {
     const own = (lists ? given[i] : given) ?? {};
@@ -233,7 +237,7 @@ function targets(
 
 function checkNoise(noise: Tensor, shape: number[]): Tensor {
   if (noise.shape.length !== 4 || noise.shape.some((size, i) => size !== shape[i])) {
-    throw invalid("noise", `shape (${shape.join(", ")})`, `(${noise.shape.join(", ")})`);
+    throw invalid("noise", `shape (${shape.join(", ")})`, message`(${noise.shape.join(", ")})`);
   }
   return noise;
 }

@@ -263,6 +263,6 @@ function toSend(prompt: string | readonly string[], options: WorkerGenerateOptio
   const { onStep, onImage, onWarning, signal, ...plain } = options as GenerateOptions;
   for (const name of TENSORS)
     if (plain[name])
-      throw invalid(name, "nothing with a pipeline in a thread, since tensors cannot leave theirs", "a value");
+      throw invalid(name, "nothing with a pipeline in a thread, since tensors cannot leave theirs", message`a value`);
   return { prompt: texts("prompt", prompt), options: plain };
 }

@@ -11,6 +11,7 @@
 import type { DType } from "@miro-t2i/torch";
 import type { Autoencoder } from "../autoencoder/index.js";
 import { describe, invalid, MiroError } from "../errors.js";
+import { message } from "../message.js";
 import type { RgbImage } from "../pictures/rgb.js";
 import { breathe } from "../pipeline/interruption.js";
 import type { ComputeDType } from "../pipeline/loading/device.js";
@@ -301,12 +302,12 @@ export function checkedScorer(spec: Pick<ScorerSpec, "key" | "usesText">, model:
 
 function checkInput(images: readonly RgbImage[], captions: readonly string[], usesText: boolean): void {
   if (captions.length !== images.length && (usesText || captions.length > 0))
-    throw invalid("captions", `one for each of ${images.length} pictures`, `${captions.length}`);
+    throw invalid("captions", `one for each of ${images.length} pictures`, captions.length);
   images.forEach(({ width, height, data }, i) => {
     const sides = [width, height].every((side) => Number.isInteger(side) && side >= 1);
-    if (!sides) throw invalid(`images[${i}]`, "a width and a height of at least 1", `${width} x ${height}`);
+    if (!sides) throw invalid(`images[${i}]`, "a width and a height of at least 1", message`${width} x ${height}`);
     if (data.length !== width * height * 3)
-      throw invalid(`images[${i}].data`, `${width * height * 3} bytes for ${width} x ${height} RGB`, `${data.length}`);
+      throw invalid(`images[${i}].data`, `${width * height * 3} bytes for ${width} x ${height} RGB`, data.length);
   });
   const other = captions.findIndex((caption) => typeof caption !== "string");
   if (other >= 0) throw invalid(`captions[${other}]`, "a text", captions[other]);

@@ -17,6 +17,7 @@ import {
 import { checkName, checkObject } from "../arguments.js";
 import { InvalidInputError, invalid } from "../errors.js";
 import { readJson } from "../files/json-file.js";
+import { message } from "../message.js";
 import { filled, inPieces } from "../pieces.js";
 import {
   checkT5Config,
@@ -133,9 +134,9 @@ export class T5Encoder extends nn.Module {
    * @returns (B, T, d) float32; the caller owns it
    */
   forward(ids: Tensor, mask: Tensor): Tensor {
-    if (ids.ndim !== 2) throw invalid("ids", "shape (texts, tokens)", `shape (${ids.shape})`);
+    if (ids.ndim !== 2) throw invalid("ids", "shape (texts, tokens)", message`shape (${ids.shape})`);
     if (String(mask.shape) !== String(ids.shape) || mask.dtype !== "bool")
-      throw invalid("mask", `bool of shape (${ids.shape})`, `${mask.dtype} of shape (${mask.shape})`);
+      throw invalid("mask", `bool of shape (${ids.shape})`, message`${mask.dtype} of shape (${mask.shape})`);
     return scope(() => this.#encoder.forward(this.#shared.forward(ids).float(), mask));
   }
 

@@ -11,6 +11,7 @@ import { mkdir } from "node:fs/promises";
 import { join } from "node:path";
 import { writeFileAtomically } from "@miro-t2i/torch/io";
 import { invalid } from "../errors.js";
+import { message } from "../message.js";
 import { CharsMap } from "./charsmap.js";
 import { nmtNfkcCharsMap } from "./nmt-nfkc.js";
 import { compilePreTokenizer } from "./pre-tokenizer.js";
@@ -69,7 +70,7 @@ export function trainUnigram(
 ): UnigramTokenizerJson {
   const charsMap = nmtNfkcCharsMap();
   const words = countWords(corpus, new CharsMap(charsMap));
-  if (words.length === 0) throw invalid("corpus", "at least one word", "none");
+  if (words.length === 0) throw invalid("corpus", "at least one word", message`none`);
   const characters = countCharacters(words);
   const size = vocabSize - SPECIAL.length;
   if (!Number.isInteger(vocabSize) || size < characters.size)

@@ -9,6 +9,7 @@ import type { PromptSet } from "../../evaluation/geneval/prompts.js";
 import type { Suite } from "../../evaluation/geneval/run/suites.js";
 import { pythonJson } from "../../files/python-json.js";
 import { sha256 } from "../../files/sha256.js";
+import { message } from "../../message.js";
 import type { RgbImage } from "../../pictures/rgb.js";
 import { breathe } from "../../pipeline/interruption.js";
 import { bundledFolder } from "../../pipeline/loading/bundled.js";
@@ -147,7 +148,8 @@ export const emojiSuite: Suite = {
   needsWeights: false,
   async loadDetector({ source, device }) {
     const folder = source ?? bundledFolder("emoji-classifier");
-    if (folder === null) throw invalid("detector", "the folder of an emoji classifier, as this copy has none", "none");
+    if (folder === null)
+      throw invalid("detector", "the folder of an emoji classifier, as this copy has none", message`none`);
     return EmojiDetector.load(folder, device);
   },
 };

@@ -6,6 +6,7 @@ import { existsSync, readFileSync } from "node:fs";
 import { createRequire } from "node:module";
 import { dirname, join } from "node:path";
 import { invalid } from "../../errors.js";
+import { message } from "../../message.js";
 import { articleOf, pluralOf, takesArticle } from "./grammar.js";
 
 /** One thing that can be drawn and named. */
@@ -170,7 +171,7 @@ function resolvePackage(name: string): string {
   try {
     return dirname(require.resolve(`${name}/package.json`));
   } catch {
-    throw invalid("emoji data", `the development dependency ${name} (npm install)`, "not installed");
+    throw invalid("emoji data", `the development dependency ${name} (npm install)`, message`not installed`);
   }
 }
 
@@ -221,6 +222,6 @@ export function loadVocabulary(selection: VocabularySelection): EmojiEntry[] {
   const missing = labels.filter((label) => !byLabel.has(label));
   if (missing.length > 0) throw invalid("vocabulary", "labels of the core emoji", missing.join(", "));
   const repeated = labels.find((label, i) => labels.indexOf(label) !== i);
-  if (repeated !== undefined) throw invalid("vocabulary", "each label once", `"${repeated}" twice`);
+  if (repeated !== undefined) throw invalid("vocabulary", "each label once", message`"${repeated}" twice`);
   return labels.map((label) => byLabel.get(label)!);
 }

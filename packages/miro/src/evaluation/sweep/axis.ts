@@ -119,7 +119,7 @@ export function parseAxis(
   const points = pointsOf(name, values, parameter, prompts, options);
   if (points.length === 0) throw invalid(parameter, `${name}=VALUES with at least one value`, text);
   if (points.length > MOST_POINTS)
-    throw invalid(parameter, `at most ${MOST_POINTS} values`, `${points.length} of ${name}`);
+    throw invalid(parameter, `at most ${MOST_POINTS} values`, message`${points.length} of ${name}`);
   return { name, points };
 }
 

@@ -5,6 +5,7 @@
 import type { z } from "zod";
 import { checkCount } from "../../arguments.js";
 import { invalid } from "../../errors.js";
+import { message } from "../../message.js";
 import { isDeclared, parseOptions } from "../../options.js";
 import type { Method } from "../sampling.js";
 
@@ -40,12 +41,12 @@ export function registerSampler<Memory extends object, Options extends object>(
   for (const [key, schema] of Object.entries(method.options?.shape ?? {})) {
     if (!/^[a-z][A-Za-z0-9]*$/.test(key)) throw invalid(`${name}.options`, "options with camelCase names", key);
     if (!(schema as z.ZodType).safeParse(undefined).success)
-      throw invalid(`${name}.options.${key}`, "a schema with a default", "none");
+      throw invalid(`${name}.options.${key}`, "a schema with a default", message`none`);
     if (!isDeclared(schema as z.ZodType))
       throw invalid(
         `${name}.options.${key}`,
         "an option declared by field(schema, { expected, help })",
-        "a bare schema",
+        message`a bare schema`,
       );
   }
   methods.set(name, method as unknown as Method);
@@ -133,7 +134,7 @@ export function checkSamplerOptions(
   for (const key of Object.keys(given)) {
     if (known.includes(key)) continue;
     const own = known.length > 0 ? `its options are ${known.join(", ")}` : "it has no options";
-    throw invalid(`samplerOptions.${key}`, `an option of the sampler ${sampler} (${own})`, "another");
+    throw invalid(`samplerOptions.${key}`, `an option of the sampler ${sampler} (${own})`, message`another`);
   }
   if (!options) return {};
   return parseOptions(options, given, "samplerOptions") as Record<string, SamplerOptionValue>;

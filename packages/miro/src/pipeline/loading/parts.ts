@@ -227,7 +227,7 @@ async function loadTextEncoder(folder: string, options: T5LoadOptions, width: nu
     throw invalid(
       "textEncoder",
       `an encoder of width ${width}, as the checkpoint was trained with`,
-      `${config.dModel} in ${folder}`,
+      message`${config.dModel} in ${folder}`,
     );
   }
   const tokenizer = await Tokenizer.fromFile(folder);

@@ -296,7 +296,7 @@ export class DrawRequest {
     const count = this.#candidates;
     const shape = [this.#pictures.length * count, ...pipe.latentShape];
     if (noise && (noise.ndim !== 4 || shape.some((size, i) => noise.size(i) !== size)))
-      throw invalid("noise", `shape (${shape.join(", ")})`, `(${noise.shape.join(", ")})`);
+      throw invalid("noise", `shape (${shape.join(", ")})`, message`(${noise.shape.join(", ")})`);
     const calls: Call[] = [];
     for (const group of groupPictures(this.#pictures, count)) {
       const placeOf = (row: number) => group.pictures[Math.floor(row / count)]!.index;

@@ -82,16 +82,12 @@ export async function workOf(given: unknown, uploads: Uploads, context: WorkCont
   const card = chooseModel(body.model, context.engine);
   const count = texts.length * imagesPerPrompt;
   if (count > context.maxImages)
-    throw invalid(
-      prompts ? "prompts" : "imagesPerPrompt",
-      `at most ${context.maxImages} pictures in a job`,
-      `${count}`,
-    );
+    throw invalid(prompts ? "prompts" : "imagesPerPrompt", `at most ${context.maxImages} pictures in a job`, count);
   const edits = await editsOf(body, uploads, context.gallery);
-  if (edits.length === 0 && body.strength !== undefined) throw invalid("strength", "an image with it", "none");
+  if (edits.length === 0 && body.strength !== undefined) throw invalid("strength", "an image with it", message`none`);
   const sets = TARGETS.map((name) => [name, setsOf(name, body[name], count, card)] as const);
   if (Array.isArray(seed) && seed.length !== count)
-    throw invalid("seed", `one for each of ${count} pictures`, `${seed.length}`);
+    throw invalid("seed", `one for each of ${count} pictures`, seed.length);
   const options = {
     ...Object.fromEntries(Object.entries(body).filter(([key]) => key in drawing)),
     ...{ imagesPerPrompt, deterministic, rewardTargets: undefined, negativeRewardTargets: undefined },
@@ -152,7 +148,7 @@ function setsOf(
 ): readonly z.output<typeof targets>[] | null {
   if (given === undefined) return null;
   const sets = Array.isArray(given) ? given : Array.from({ length: count }, () => given);
-  if (sets.length !== count) throw invalid(name, `a set of targets for each of ${count} pictures`, `${sets.length}`);
+  if (sets.length !== count) throw invalid(name, `a set of targets for each of ${count} pictures`, sets.length);
   for (const set of new Set(sets)) checkRewards(name, set, card);
   return sets;
 }
@@ -178,14 +174,14 @@ async function editsOf(body: JobBody, uploads: Uploads, gallery: Gallery) {
   const image = uploads.image ?? (body.image === undefined ? undefined : await bytesOf("image", body.image, gallery));
   const mask = uploads.mask ?? (body.mask === undefined ? undefined : await bytesOf("mask", body.mask, gallery));
   if (image === undefined) {
-    if (mask !== undefined) throw invalid("mask", "an image with it", "none");
+    if (mask !== undefined) throw invalid("mask", "an image with it", message`none`);
     return [];
   }
   // Damage is found when they are decoded.
   const sizes = [await sizeOfUpload("image", image), mask ? await sizeOfUpload("mask", mask) : null];
   const [own, masks] = sizes.map((size) => size?.join(" x "));
   if (own !== undefined && masks !== undefined && masks !== own)
-    throw invalid("mask", `the size of the image, ${own}`, masks);
+    throw invalid("mask", `the size of the image, ${own}`, message`${masks}`);
   return [{ image, ...(mask && { mask }) }];
 }
 

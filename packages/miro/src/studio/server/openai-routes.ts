@@ -7,6 +7,7 @@ import type { FastifyReply, FastifyRequest } from "fastify";
 import type { ZodTypeProvider } from "fastify-type-provider-zod";
 import { z } from "zod";
 import { InvalidInputError, invalid, MiroError } from "../../errors.js";
+import { message } from "../../message.js";
 import { field } from "../../options.js";
 import type { ImageFormat } from "../../pictures/image-files.js";
 import { chooseModel, jobBody, parseBody, type Uploads, workOf } from "./bodies.js";
@@ -130,14 +131,14 @@ export function addOpenaiRoutes(studio: StudioParts): void {
       },
     },
     async (request, reply) => {
-      if (!request.isMultipart()) throw invalid("body", "multipart/form-data with a file image", "another");
+      if (!request.isMultipart()) throw invalid("body", "multipart/form-data with a file image", message`another`);
       const form = await readForm(request);
       const { image, mask, ...others } = Object.fromEntries(form.files);
       const body = formToJson(form);
       const unknown = Object.keys(others)[0];
-      if (unknown !== undefined) throw invalid(unknown.slice(0, 100), "a file image or mask", "another file");
+      if (unknown !== undefined) throw invalid(unknown.slice(0, 100), "a file image or mask", message`another file`);
       if (image === undefined && body.image === undefined) throw invalid("image", "a picture file", undefined);
-      if ((image?.length ?? 0) > 1) throw invalid("image", "one picture", `${image!.length}`);
+      if ((image?.length ?? 0) > 1) throw invalid("image", "one picture", image!.length);
       return draw(
         "image_edit",
         body,

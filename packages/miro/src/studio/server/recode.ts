@@ -50,7 +50,7 @@ export async function maskOfAlpha(parameter: string, bytes: Uint8Array): Promise
     const image = reader(bytes);
     const { hasAlpha } = await image.metadata();
     if (!hasAlpha)
-      throw invalid(parameter, "a picture with transparency; its transparent places are drawn anew", "none");
+      throw invalid(parameter, "a picture with transparency; its transparent places are drawn anew", message`none`);
     return new Uint8Array(await image.autoOrient().extractChannel("alpha").negate().png().toBuffer());
   } catch (error) {
     if (error instanceof InvalidInputError) throw error;

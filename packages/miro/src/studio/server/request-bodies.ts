@@ -1,6 +1,7 @@
 /** Reading the bodies of requests: JSON, forms with files, files alone. */
 import type { FastifyRequest } from "fastify";
 import { invalid, MiroError } from "../../errors.js";
+import { message } from "../../message.js";
 import type { Uploads } from "./bodies.js";
 import { MAX_UPLOAD_BYTES } from "./limits.js";
 
@@ -25,7 +26,7 @@ export async function readRequest(request: FastifyRequest): Promise<{ body: unkn
   if (!request.isMultipart()) return { body: request.body, uploads: {} };
   const { fields, files } = await readForm(request);
   const text = fields.get("request")?.at(-1);
-  if (text === undefined) throw invalid("request", "a part with the JSON of the job", "none");
+  if (text === undefined) throw invalid("request", "a part with the JSON of the job", message`none`);
   let body: unknown;
   try {
     body = JSON.parse(text);
@@ -78,10 +79,10 @@ function add<T>(map: Map<string, T[]>, name: string, value: T): void {
 
 export async function readFileBody(request: FastifyRequest): Promise<Buffer> {
   if (Buffer.isBuffer(request.body)) return request.body;
-  if (!request.isMultipart()) throw invalid("body", "a picture file, or a form with one", "another");
+  if (!request.isMultipart()) throw invalid("body", "a picture file, or a form with one", message`another`);
   const { files } = await readForm(request);
   const first = [...files.values()][0]?.[0];
-  if (first === undefined) throw invalid("image", "a picture file", "none");
+  if (first === undefined) throw invalid("image", "a picture file", message`none`);
   return Buffer.from(first);
 }
 
@@ -96,7 +97,8 @@ export function formToJson({ fields }: Form): Record<string, unknown> {
   const body: Record<string, unknown> = {};
   for (const [name, texts] of fields) {
     const [, key = "", member] = /^([A-Za-z]\w*)(?:\[(\w*)\])?$/.exec(name) ?? [];
-    if (key === "") throw invalid(name.slice(0, 100), "a field such as steps or rewardTargets[sharpness]", "another");
+    if (key === "")
+      throw invalid(name.slice(0, 100), "a field such as steps or rewardTargets[sharpness]", message`another`);
     const values = texts.map((text) => (TEXTS.has(key) ? text : readField(text)));
     if (member === undefined) body[key] = values.at(-1);
     else if (member === "") body[key] = values;

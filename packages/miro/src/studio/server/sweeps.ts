@@ -69,7 +69,7 @@ export function sweepWorkOf(given: unknown, { engine }: WorkContext): JobWork {
   const layout = { prompts: texts, x, ...(y && { y }), seed, imagesPerCell, settings: own, model: card.id };
   const cells = x.points.length * (y ?? { points: texts }).points.length;
   if (cells * imagesPerCell > MAX_SWEEP_PICTURES)
-    throw invalid("x", `at most ${MAX_SWEEP_PICTURES} pictures in a sweep`, `${cells * imagesPerCell}`);
+    throw invalid("x", `at most ${MAX_SWEEP_PICTURES} pictures in a sweep`, cells * imagesPerCell);
   const places = layOutSweep(layout);
   const ids = places.map((place) => (place.variant === undefined ? place.model : `${place.model}@${place.variant}`));
   const cards = new Map(ids.map((id) => [id, chooseModel(id, engine)]));

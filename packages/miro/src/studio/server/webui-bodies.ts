@@ -7,6 +7,7 @@ import { z } from "zod";
 import { invalid } from "../../errors.js";
 import { cfgScale } from "../../flow/guidance.js";
 import { samplerNames, samplerTitle, withOptionsOf } from "../../flow/samplers/index.js";
+import { message } from "../../message.js";
 import { field } from "../../options.js";
 import { readPng } from "../../pictures/png.js";
 import { type ImageSettings, readSettings } from "../../pipeline/settings.js";
@@ -165,7 +166,7 @@ function samplerOf(called: string | undefined): string | undefined {
 /** Of `alwayson_scripts.miro.args`: targets, then negative targets; or one object with options of `POST /api/jobs`. */
 function scriptOf({ alwayson_scripts: scripts }: Body): Record<string, unknown> {
   const another = Object.keys(scripts ?? {}).find((name) => name.toLowerCase() !== "miro");
-  if (another !== undefined) throw invalid(`alwayson_scripts.${another}`, "the script miro alone", "another");
+  if (another !== undefined) throw invalid(`alwayson_scripts.${another}`, "the script miro alone", message`another`);
   const args = Object.values(scripts ?? {})[0]?.args;
   const list: unknown[] = args === undefined || args === null ? [] : Array.isArray(args) ? args : [args];
   for (const one of list)

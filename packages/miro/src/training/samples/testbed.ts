@@ -13,6 +13,7 @@
 
 import { existsSync, rmSync } from "node:fs";
 import { join } from "node:path";
+import { fileURLToPath } from "node:url";
 import { memory, noGrad, scope, type Tensor } from "@miro-t2i/torch";
 import { readNpy, writeNpy } from "@miro-t2i/torch/io";
 import { z } from "zod";
@@ -31,8 +32,41 @@ import { loadSchema } from "../../pipeline/loading/load-options.js";
 import { T5Encoder } from "../../text/t5.js";
 import { Tokenizer } from "../../text/tokenizer.js";
 
+/** The file of the prompts, and the list of them for people. */
+const METADATA = "metadata.csv";
+const LIST = "prompts.txt";
+
 /** Prompts that a testbed has unless it is said otherwise. */
 const TESTBED_PROMPTS = 80;
+
+/** Where the testbed lies unless it is said otherwise. */
+export const TESTBED_FOLDER = "datasets/text_prompt_testbed";
+
+/**
+ * The folder of the prompts that come with the program, or null where they are not there: inside the package where it
+ * is installed, at the root of the repository in a clone.
+ */
+export function bundledTestbed(): string | null {
+  for (const up of ["../../..", "../../../../.."]) {
+    const folder = fileURLToPath(new URL(`${up}/${TESTBED_FOLDER}`, import.meta.url));
+    if (hasTestbed(folder)) return folder;
+  }
+  return null;
+}
+
+/** Whether a folder has the prompts of a testbed. */
+export function hasTestbed(folder: string): boolean {
+  return existsSync(join(folder, METADATA));
+}
+
+/** Puts the prompts that come with the program into a folder. @returns whether there are any */
+export function placeTestbed(folder: string): boolean {
+  const bundled = bundledTestbed();
+  // The table comes last: a folder that has it is whole.
+  for (const name of bundled === null ? [] : [LIST, METADATA])
+    writeFileAtomic(join(folder, name), readTextFile(join(bundled!, name)), { overwrite: true });
+  return bundled !== null;
+}
 
 /** One prompt. */
 export interface TestbedPrompt {
@@ -52,7 +86,7 @@ export function readTestbed(folder: string, options: { count?: number | null } =
   checkObject("options", options, "{ count }");
   const { count = TESTBED_PROMPTS } = options;
   checkName("folder", folder, "the folder of a testbed");
-  const path = join(folder, "metadata.csv");
+  const path = join(folder, METADATA);
   const fail = (what: string | Message): never => {
     throw new InvalidInputError(what);
   };
@@ -80,7 +114,7 @@ export function readTestbed(folder: string, options: { count?: number | null } =
     fail(
       message`${path}: expected ${count} prompts, found ${prompts.length}; if that is intended, give ${option("count", prompts.length)}`,
     );
-  const listPath = join(folder, "prompts.txt");
+  const listPath = join(folder, LIST);
   if (existsSync(listPath)) {
     const lines = linesOf(readTextFile(listPath));
     const at = Array.from({ length: Math.max(lines.length, prompts.length) }).findIndex(
@@ -305,6 +339,10 @@ function readMade(path: string): z.output<typeof madeSchema> | null {
   if (!existsSync(path)) return null;
   const made = madeSchema.safeParse(readJson(path));
   if (!made.success)
-    throw invalid(path, "the record of earlier embeddings; remove the file to compute them anew", "something else");
+    throw invalid(
+      path,
+      "the record of earlier embeddings; remove the file to compute them anew",
+      message`something else`,
+    );
   return made.data;
 }

@@ -136,6 +136,6 @@ function checkImage({ width, height, data }: RgbImage, i: number): void {
     throw invalid(
       `images[${i}]`,
       "8-bit RGB with width · height · 3 bytes",
-      `${width} x ${height} with ${data.length} bytes`,
+      message`${width} x ${height} with ${data.length} bytes`,
     );
 }
