@@ -420,6 +420,7 @@ export class Trainer {
     this.#queued = null;
     const { k, terms: count, repaired } = queued;
     const values = await queued.figures.take();
+    this.#group.check();
     const terms = termsIn(values.slice(0, count));
     const [stops, overdue, gradNorm, skipped, overflow, lossScale, ...groupNorms] = values.slice(count) as Figures;
     if (!this.#group.isAlone) {
