@@ -1,6 +1,6 @@
 /** The machine's ceiling: the fastest matrix product that libtorch does here. */
-import { cuda, type DType, noGrad, randn, scope } from "@miro-t2i/torch";
-import { seconds } from "./harness.js";
+import { type DType, noGrad, randn, scope } from "@miro-t2i/torch";
+import { seconds, waitForDevice } from "./harness.js";
 
 export interface GemmCeiling {
   dtype: string;
@@ -30,7 +30,7 @@ export function gemmCeiling(dtype: Extract<DType, "float32" | "bfloat16" | "floa
         const b = randn([n, k], { device }).to({ dtype }).t();
         const product = () => {
           scope(() => void a.matmul(b));
-          if (device !== "cpu") cuda.synchronize();
+          waitForDevice(device);
         };
         const times = seconds(8, 2, product);
         const gflops = (2 * m * k * n) / Math.min(...times) / 1e9;

@@ -156,6 +156,17 @@ export function machine(): Machine {
   };
 }
 
+/** The number of a GPU: `cuda` is the first one; null for the CPU. */
+export function gpuOf(device: string): number | null {
+  return device === "cpu" ? null : Number(device.split(":")[1] ?? 0);
+}
+
+/** Waits until a device has done all that it was given. */
+export function waitForDevice(device: string): void {
+  const gpu = gpuOf(device);
+  if (gpu !== null) cuda.synchronize(gpu);
+}
+
 /** Of a checkout what git says, of a packed folder (npm run pack:device) what was written into it. */
 function commit(): string {
   const packed = join(root(), "packed.json");

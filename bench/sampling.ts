@@ -7,7 +7,7 @@
  * first step; the reference runs its own sampler. A step is the time from one report to the next; the first two are not
  * counted.
  */
-import { cuda, Generator, getNumThreads, manualSeed, type nn, randn, scope, type Tensor, zeros } from "@miro-t2i/torch";
+import { Generator, getNumThreads, manualSeed, type nn, randn, scope, type Tensor, zeros } from "@miro-t2i/torch";
 import { MiroPipeline } from "miro-t2i";
 import {
   AutoencoderKL,
@@ -21,7 +21,16 @@ import {
 } from "miro-t2i/networks";
 import { NETWORKS } from "./configurations.js";
 import { gemmCeiling } from "./gemm.js";
-import { BenchError, type BenchOptions, columns, runReference, type Spread, spread, store } from "./harness.js";
+import {
+  BenchError,
+  type BenchOptions,
+  columns,
+  runReference,
+  type Spread,
+  spread,
+  store,
+  waitForDevice,
+} from "./harness.js";
 
 export const TEXT_TOKENS = 77;
 export const GUIDANCE = 7;
@@ -210,7 +219,7 @@ export async function ourSteps(options: BenchOptions, { dtype, quantization, bat
       guidanceScale: GUIDANCE,
       seed: 0,
       onStep: () => {
-        if (device !== "cpu") cuda.synchronize();
+        waitForDevice(device);
         marks.push(performance.now());
       },
     });

@@ -11,6 +11,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { cuda, getNumThreads } from "@miro-t2i/torch";
 import { parseRecipe, runTraining } from "miro-t2i/training";
+import { gpuOf, waitForDevice } from "./harness.js";
 import { stepTimes } from "./step-times.js";
 
 export interface TrainingRun {
@@ -38,7 +39,6 @@ const nothingElse = { log_every_n_steps: 1_000_000, checkpoint_every_n_steps: 1_
 const recipe = parseRecipe({ ...rest, trainer: { ...trainer, ...nothingElse } });
 const { device } = recipe.trainer;
 const queued = device !== "cpu";
-const gpu = Number(device.split(":")[1] ?? 0);
 /** In the first step the optimizer's state is made, and on a device the next ones still reserve memory. */
 const unmeasured = queued ? 3 : 1;
 
@@ -56,7 +56,7 @@ await runTraining({
   onProgress({ step }) {
     if (step < unmeasured) return;
     const isLast = step === unmeasured + steps;
-    if (queued && (step === unmeasured || isLast)) cuda.synchronize(gpu);
+    if (queued && (step === unmeasured || isLast)) waitForDevice(device);
     const { user, system } = process.cpuUsage();
     ends.push({ at: performance.now() / 1000, cpu: (user + system) / 1e6 });
     if (!isLast) return;
@@ -69,7 +69,7 @@ await runTraining({
         ends.map(({ cpu }) => cpu),
         queued,
       ),
-      peakBytes: queued ? cuda.memory(gpu).peakBytes : process.resourceUsage().maxRSS * 1024,
+      peakBytes: queued ? cuda.memory(gpuOf(device)!).peakBytes : process.resourceUsage().maxRSS * 1024,
       threads: getNumThreads(),
     };
     rmSync(folder, { recursive: true, force: true });

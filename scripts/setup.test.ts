@@ -8,7 +8,9 @@ import {
   mkdtempSync,
   readdirSync,
   readFileSync,
+  realpathSync,
   rmSync,
+  symlinkSync,
   utimesSync,
   writeFileSync,
 } from "node:fs";
@@ -18,7 +20,7 @@ import { afterEach, beforeEach, describe, expect, test } from "vitest";
 import { dependenciesStep, npmEnvironment } from "./setup/dependencies.mjs";
 import { chosenLibtorch, libtorchStep } from "./setup/libtorch.mjs";
 import { ownerText, withLock } from "./setup/lock.mjs";
-import { buildProgress, buildTools, cudaHeaders, nativeStep } from "./setup/native.mjs";
+import { buildProgress, buildTools, cudaHeaders, nativeStep, toolkitsOf } from "./setup/native.mjs";
 import { missingTool, requireNode, which } from "./setup/report.mjs";
 import { typescriptStep } from "./setup/typescript.mjs";
 
@@ -370,6 +372,20 @@ describe("native addon and TypeScript", () => {
       path.join(toolkit, "targets", "x86_64-linux", "include", "cccl"),
     ]);
   });
+  test("a toolkit of CUDA is that of CUDA_HOME, the usual one, or that of the nvcc on the path", () => {
+    const bin = path.join(root, "opt", "cuda-13.0", "bin");
+    const onPath = path.join(root, "links");
+    for (const folder of [bin, onPath]) mkdirSync(folder, { recursive: true });
+    writeFileSync(path.join(bin, "nvcc"), "", { mode: 0o755 });
+    symlinkSync(path.join(bin, "nvcc"), path.join(onPath, "nvcc"));
+    expect(toolkitsOf({ CUDA_HOME: "/home/cuda", PATH: onPath })).toEqual([
+      "/home/cuda",
+      "/usr/local/cuda",
+      realpathSync(path.dirname(bin)),
+    ]);
+    expect(toolkitsOf({ PATH: root })).toEqual(["/usr/local/cuda"]);
+  });
+
   test("the addon is built again when a source, the libtorch or a record is missing or different", async () => {
     const folder = fakeLibtorch("torch");
     write("packages/torch/native/src/module.cpp", "int x;");

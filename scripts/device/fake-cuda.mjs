@@ -246,7 +246,7 @@ function replace(native) {
   native.cudaAvailable = () => true;
   native.cudaDeviceCount = () => 1;
   native.cudaDevices = () => ["No GPU", 80 * 2 ** 30, 9, 0];
-  native.cudaSynchronize = () => waits("synchronize");
+  native.cudaSynchronize = (index = "of whichever is current") => waits(`synchronize ${index}`);
   native.cudaMemory = () => [1, 1, 1];
   native.graphNew = () => 0;
   native.graphBegin = () => {

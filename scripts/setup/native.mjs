@@ -1,5 +1,5 @@
 /** Step 3: the addon, packages/torch/build/miro_torch.node, built by CMake against the chosen libtorch. */
-import { existsSync, mkdirSync, readFileSync, renameSync, rmSync } from "node:fs";
+import { existsSync, mkdirSync, readFileSync, realpathSync, renameSync, rmSync } from "node:fs";
 import { cpus, totalmem } from "node:os";
 import path from "node:path";
 import { chosenLibtorch } from "./libtorch.mjs";
@@ -81,8 +81,16 @@ export async function buildTools(env) {
   return { cmake, compiler, generator: ninja ? "Ninja" : "Unix Makefiles", program: ninja ?? make };
 }
 
-/** Where toolkits of CUDA are looked for. */
-const toolkitsOf = (env) => [...(env.CUDA_HOME ? [env.CUDA_HOME] : []), "/usr/local/cuda"];
+/**
+ * Where toolkits of CUDA are looked for; the last one is that of the nvcc on the path, which may lie anywhere. Headers
+ * in /usr need no naming, and named they would come in the wrong order.
+ */
+export function toolkitsOf(env) {
+  const nvcc = which("nvcc", env);
+  const found = nvcc === null ? null : path.dirname(path.dirname(realpathSync(nvcc)));
+  const named = env.CUDA_HOME ? [env.CUDA_HOME] : [];
+  return [...named, "/usr/local/cuda", ...(found === null || found === "/usr" ? [] : [found])];
+}
 
 /**
  * Folders of headers of CUDA 13 that pip's torch comes without, and CUDA graphs and NCCL need: of pip's other packages,

@@ -74,6 +74,33 @@ describe("a pipeline", () => {
   });
 });
 
+test("pictures that do not fit in memory together are decoded fewer at a time, now and later", () => {
+  const { printed } = onFakeCuda(`${PIPELINE}
+    import { TorchError } from "@miro-t2i/torch";
+    const { autoencoder } = pipe;
+    const decode = autoencoder.decode.bind(autoencoder);
+    const tried = [];
+    autoencoder.decode = (z) => {
+      tried.push(z.size(0));
+      if (z.size(0) > 3) throw new TorchError("CUDA out of memory. Tried to allocate 2.00 GiB");
+      return decode(z);
+    };
+    const draw = (imagesPerPrompt) => pipe.generate("a fox", { steps: 1, imagesPerPrompt, batchSize: 16 });
+    const [first, second] = [await draw(10), await draw(4)];
+    console.log(JSON.stringify([first.images.length, second.images.length, tried]));`);
+  expect(printed).toEqual([10, 4, [10, 5, 3, 3, 3, 1, 3, 1]]);
+});
+
+test("what a GPU can do at best is measured by waiting for that one, not for the first", () => {
+  const { found } = onFakeCuda(`
+    import { measurePeakFlops } from "./packages/miro/dist/training/logging/peak-flops.js";
+    measurePeakFlops({ device: "cuda:0", dtype: "bfloat16" });
+    console.log(null);`);
+  expect(new Set(found.filter(({ kind }) => kind === "wait").map(({ what }) => what))).toEqual(
+    new Set(["synchronize 0"]),
+  );
+});
+
 test("a picture is reduced to what a network looks at on the CPU, and sent when it is small", () => {
   const { found } = onFakeCuda(`
     import { zeros } from "@miro-t2i/torch";

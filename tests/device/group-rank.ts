@@ -22,6 +22,13 @@ await group.allReduce(x);
 const sum = (worldSize * (worldSize + 1)) / 2;
 must(String(x.toList()) === `${sum},${2 * worldSize}`, `all-reduce: ${x.toList()}, not ${sum},${2 * worldSize}`);
 
+// In the order of what the device is given, without a wait in between.
+using queued = tensor([rank + 1, 2], { device }).keep();
+group.queueAllReduce(queued);
+queued.add_(1);
+must(String(queued.toList()) === `${sum + 1},${2 * worldSize + 1}`, `queued all-reduce: ${queued.toList()}`);
+group.check();
+
 using own = tensor([10 * rank], { device }).keep();
 const gathered = (await group.allGather(own)).map((one) => one.item());
 must(String(gathered) === String(gathered.map((_, i) => 10 * i)), `all-gather: ${gathered}`);

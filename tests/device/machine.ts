@@ -48,6 +48,7 @@ export function machine(device: string): Machine {
       commit: commit(),
       node: process.versions.node,
       libtorch: torchVersion,
+      ...(withCuda && { cuda: cuda.version() ?? "unknown" }),
     },
   };
 }

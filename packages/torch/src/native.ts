@@ -150,6 +150,8 @@ export interface Native {
   groupNew(store: number, backend: string, rank: number, worldSize: number, timeoutMs: number): Promise<number>;
   groupFree(group: number): Promise<void>;
   groupAllReduce(group: number, t: Handle, operation: string): Promise<void>;
+  groupQueueAllReduce(group: number, t: Handle, operation: string): void;
+  groupCheck(group: number): void;
   groupBroadcast(group: number, t: Handle, root: number): Promise<void>;
   groupAllGather(group: number, t: Handle): Promise<Handle[]>;
   groupBarrier(group: number): Promise<void>;

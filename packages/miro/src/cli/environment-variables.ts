@@ -89,7 +89,10 @@ export const SETUP_VARIABLES: VariableGroup = {
     ["MIRO_PYTHON", "the Python whose torch is used where it fits; default: `python3`"],
     ["MIRO_JOBS", "files that are compiled at a time"],
     ["CXX, CMAKE", "the compiler and CMake"],
-    ["CUDA_HOME", "a toolkit of CUDA, for headers that torch comes without; default: `/usr/local/cuda`"],
+    [
+      "CUDA_HOME",
+      "a toolkit of CUDA, for headers that torch comes without; default: `/usr/local/cuda`, or that of `nvcc`",
+    ],
   ],
 };
 

@@ -4,14 +4,10 @@
  * step is queued while one is computed, so that the GPU never waits for the host.
  */
 import { DeviceEvent, type Tensor } from "@miro-t2i/torch";
+import { untilDone } from "./until-done.js";
 
 /** Steps that a device has been given and may not have done. */
 const MOST = 2;
-/**
- * For so long the event loop goes round without pause between two looks at the device; afterwards it sleeps for one.
- * What takes longer lasts longer than a sleep, and the next step is queued before it ends.
- */
-const EAGER_MS = 2;
 
 /** What tells whether a step is done; the engine's `DeviceEvent`. */
 export type StepEvent = Pick<DeviceEvent, "isDone" | "dispose">;
@@ -50,18 +46,9 @@ export class StepsInFlight implements Disposable {
   }
 
   async #until(most: number, signal: AbortSignal | undefined): Promise<void> {
-    const start = performance.now();
     while (this.#events.length > most) {
-      if (this.#events[0]!.isDone) {
-        this.#events.shift()!.dispose();
-        continue;
-      }
-      const eager = performance.now() - start < EAGER_MS;
-      await new Promise<void>((resolve) => {
-        if (eager) setImmediate(resolve);
-        else setTimeout(resolve, 1);
-      });
-      signal?.throwIfAborted();
+      await untilDone(this.#events[0]!, signal);
+      this.#events.shift()!.dispose();
     }
   }
 }

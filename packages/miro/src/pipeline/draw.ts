@@ -185,14 +185,14 @@ export class Drawer {
         const own = left.slice(0, await this.#count(plan, left, texts, size));
         // Pictures that differ in their seeds only share one conditioning.
         const key = JSON.stringify(own.map((row) => [textsOf(plan, row), plan.wanted[row], plan.unwanted[row]]));
-        if (conditioning === null || key !== conditioned) {
-          release(conditioning);
-          conditioning = null;
-          conditioning = this.#condition(plan, own, texts);
-          conditioned = key;
-        }
         let latents: Tensor;
         try {
+          if (conditioning === null || key !== conditioned) {
+            release(conditioning);
+            conditioning = null;
+            conditioning = this.#condition(plan, own, texts);
+            conditioned = key;
+          }
           latents = await this.#sample(plan, own, conditioning, edits);
         } catch (error) {
           if (!(error instanceof TorchError && isOutOfMemory(error)) || own.length === 1) throw error;
@@ -319,16 +319,15 @@ export class Drawer {
 
   /** Decodes a batch and delivers each picture as it is finished. */
   async *#finish(plan: Plan, { rows, latents }: Batch, edits: EncodedEdits | null): AsyncGenerator<Drawn, void, void> {
-    const chunk = plan.deterministic ? 1 : this.decoder.together;
     const origin = await orAborted(originOf(plan, this.#parts), plan.signal);
     await this.#residency.bring("autoencoder", plan.signal);
-    for (let first = 0; first < rows.length; first += chunk) {
+    for (let first = 0; first < rows.length; ) {
       await breathe(plan.signal);
-      const own = rows.slice(first, first + chunk);
-      const decoded = this.decoder.decodeRows(latents, first, own.length);
-      for (const [i, row] of own.entries()) {
+      const chunk = this.decoder.decodeSome(latents, first, plan.deterministic ? 1 : rows.length);
+      for (const [i, decoded] of chunk.entries()) {
+        const row = rows[first + i]!;
         const kept = edits?.get(plan.promptOf(row))?.kept;
-        const pixels = kept ? blend(decoded[i]!, kept) : decoded[i]!;
+        const pixels = kept ? blend(decoded, kept) : decoded;
         const image = new GeneratedImage(pixels, settingsOf(plan, row, pixels, origin, this.#parts));
         await plan.onImage?.(image, row);
         const copy = () =>
@@ -338,6 +337,7 @@ export class Drawer {
             .clone();
         yield { row, image, latents: plan.keepLatents ? scope(copy) : null };
       }
+      first += chunk.length;
     }
   }
 

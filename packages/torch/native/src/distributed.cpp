@@ -334,11 +334,20 @@ struct Contiguous {
   }
 };
 
-// groupAllReduce(group, tensor, "sum" | "avg" | "max" | "min"): Promise<void>, in place
-napi_value groupAllReduce(Environment& e, napi_value* argv, size_t argc) {
-  if (argc < 3) throw UsageError{"groupAllReduce(group, tensor, operation)"};
-  const auto group = objectAt<Group>(e, argv, argc, "process group");
-  const Contiguous t(collectiveTensor(e, *group, argv, argc));
+// An all-reduce that the calling thread has queued.
+struct AllReduce {
+  Contiguous tensor;
+  bool average;
+  c10::intrusive_ptr<c10d::Work> work;
+
+  void finish(const Group& g) const {
+    if (average) tensor.dense.div_(g.size);  // Gloo cannot average
+    tensor.copyBack();
+  }
+};
+
+AllReduce queuedAllReduce(Environment& e, const Group& g, napi_value* argv, size_t argc) {
+  const Contiguous t(collectiveTensor(e, g, argv, argc));
   const std::string name = toString(e, argv[2], "operation");
   const bool average = name == "avg";
   if (average && !at::isFloatingType(t.original.scalar_type())) {
@@ -349,14 +358,40 @@ napi_value groupAllReduce(Environment& e, napi_value* argv, size_t argc) {
     throw UsageError{"allReduce: the operation must be 'sum', 'avg', 'max' or 'min', got '" + name + "'"};
   }
   options.reduceOp = name == "max" ? c10d::ReduceOp::MAX : name == "min" ? c10d::ReduceOp::MIN : c10d::ReduceOp::SUM;
-  options.timeout = group->timeout;
+  options.timeout = g.timeout;
   std::vector<at::Tensor> tensors{t.dense};
-  const auto work = group->backend->allreduce(tensors, options);
-  return promiseOf(e, [group = Use(group), work, t, average] {
-    await(*group, work);
-    if (average) t.dense.div_((*group).size);  // Gloo cannot average
-    t.copyBack();
+  return {t, average, g.backend->allreduce(tensors, options)};
+}
+
+// groupAllReduce(group, tensor, "sum" | "avg" | "max" | "min"): Promise<void>, in place
+napi_value groupAllReduce(Environment& e, napi_value* argv, size_t argc) {
+  if (argc < 3) throw UsageError{"groupAllReduce(group, tensor, operation)"};
+  const auto group = objectAt<Group>(e, argv, argc, "process group");
+  const AllReduce all = queuedAllReduce(e, *group, argv, argc);
+  return promiseOf(e, [group = Use(group), all] {
+    await(*group, all.work);
+    all.finish(*group);
   });
+}
+// groupQueueAllReduce(group, tensor, operation): in place. What the current stream is given from now on comes after it;
+// only on the CPU the host waits. groupCheck tells whether it failed.
+napi_value groupQueueAllReduce(Environment& e, napi_value* argv, size_t argc) {
+  if (argc < 3) throw UsageError{"groupQueueAllReduce(group, tensor, operation)"};
+  const auto group = objectAt<Group>(e, argv, argc, "process group");
+  const AllReduce all = queuedAllReduce(e, *group, argv, argc);
+  try {
+    all.work->wait();  // with a timeout of its own it would wait for the device as well
+  } catch (...) {
+    group->failed = true;
+    throw;
+  }
+  all.finish(*group);
+  return makeUndefined(e);
+}
+// groupCheck(group): throws where something that was queued has failed since
+napi_value groupCheck(Environment& e, napi_value* argv, size_t argc) {
+  checkConnections(*objectAt<Group>(e, argv, argc, "process group"));
+  return makeUndefined(e);
 }
 
 // groupBroadcast(group, tensor, root): Promise<void>, in place
@@ -520,6 +555,7 @@ napi_value reducerStatistics(Environment& e, napi_value* argv, size_t argc) {
 const std::vector<Binding> kDistributedBindings = {
     {"storeTcp", storeTcp}, {"storeFile", storeFile}, {"storePort", storePort}, {"storeFree", storeFree},
     {"groupNew", groupNew}, {"groupFree", groupFree}, {"groupAllReduce", groupAllReduce},
+    {"groupQueueAllReduce", groupQueueAllReduce}, {"groupCheck", groupCheck},
     {"groupBroadcast", groupBroadcast}, {"groupAllGather", groupAllGather}, {"groupBarrier", groupBarrier},
     {"reducerNew", reducerNew}, {"reducerFree", reducerFree}, {"reducerForward", reducerForward},
     {"reducerBackward", reducerBackward}, {"reducerFinalize", reducerFinalize},

@@ -85,6 +85,7 @@ describe.each([1, 2, 3])("%i ranks", (worldSize) => {
         avg: over((column) => Math.fround(sum(column) / worldSize)),
         max: over((column) => Math.max(...column)),
         min: over((column) => Math.min(...column)),
+        queued: over((column) => Math.fround(sum(column) / worldSize)),
         transposed: [
           [a, c],
           [b, d],

@@ -103,6 +103,14 @@ async function openStore(method: string, rank: number, worldSize: number, timeou
   );
 }
 
+/** @throws TorchError for an operation that there is not, or not for the tensor's dtype */
+function checkReduction(name: string, t: Tensor, operation: ReduceOperation): void {
+  if (!["sum", "avg", "max", "min"].includes(operation))
+    throw new TorchError(`${name}: the operation must be sum, avg, max or min, got ${JSON.stringify(operation)}`);
+  if (operation === "avg" && !["float32", "float64", "float16", "bfloat16"].includes(t.dtype))
+    throw new TorchError(`${name}: an average needs a floating tensor, got ${t.dtype}`);
+}
+
 interface Membership {
   readonly backend: ProcessGroupBackend;
   readonly rank: number;
@@ -168,6 +176,17 @@ export class ProcessGroup implements Membership {
     }
   }
 
+  /** As {@link run}, at once. */
+  #now(operation: string, body: (id: number) => void): void {
+    if (this.#failure !== undefined) throw this.#failure;
+    const id = this.id;
+    try {
+      body(id);
+    } catch (error) {
+      throw this.fail(operation, error);
+    }
+  }
+
   /** @internal */
   fail(operation: string, error: unknown): TorchError {
     this.#failure = collectiveError(this, operation, error);
@@ -178,11 +197,27 @@ export class ProcessGroup implements Membership {
    * Replaces the values of `t` on every rank by their sum, mean (floating tensors), maximum or minimum over the ranks.
    */
   async allReduce(t: Tensor, operation: ReduceOperation = "sum"): Promise<void> {
-    if (!["sum", "avg", "max", "min"].includes(operation))
-      throw new TorchError(`allReduce: the operation must be sum, avg, max or min, got ${JSON.stringify(operation)}`);
-    if (operation === "avg" && !["float32", "float64", "float16", "bfloat16"].includes(t.dtype))
-      throw new TorchError(`allReduce: an average needs a floating tensor, got ${t.dtype}`);
+    checkReduction("allReduce", t, operation);
     await this.run("allReduce", (id) => native.groupAllReduce(id, t.handle, operation));
+  }
+
+  /**
+   * The same in the order of what a GPU is given: operators that are called afterwards come behind it, and the host
+   * waits for nothing. Where it fails later, {@link check} says so. Between processors (Gloo) it waits for the ranks.
+   * PyTorch: `torch.distributed.all_reduce`.
+   */
+  queueAllReduce(t: Tensor, operation: ReduceOperation = "sum"): void {
+    checkReduction("queueAllReduce", t, operation);
+    this.#now("queueAllReduce", (id) => native.groupQueueAllReduce(id, t.handle, operation));
+  }
+
+  /**
+   * Call it before what {@link queueAllReduce} gave is believed, once the device has come so far.
+   *
+   * @throws TorchError when an operation has failed since it was queued: then its values are not there
+   */
+  check(): void {
+    this.#now("allReduce", (id) => native.groupCheck(id));
   }
 
   /** Replaces the values of `t` on every rank by those of rank `root`. */

@@ -4,6 +4,7 @@
  * the vendor is given.
  */
 import { cuda, Generator, noGrad, randn, scope } from "@miro-t2i/torch";
+import { cudaIndex } from "../../pipeline/loading/device.js";
 
 const REPEATS = 3;
 /** A product that takes so long is large enough. */
@@ -22,7 +23,7 @@ export interface PeakOptions {
  * second on a CPU.
  */
 export function measurePeakFlops({ device, dtype }: PeakOptions): number {
-  const onDevice = device.startsWith("cuda");
+  const gpu = cudaIndex(device);
   return noGrad(() => {
     for (let side = 256; ; side *= 2) {
       const best = scope(() => {
@@ -31,7 +32,7 @@ export function measurePeakFlops({ device, dtype }: PeakOptions): number {
         const product = () => {
           const started = performance.now();
           a.matmul(a).dispose();
-          if (onDevice) cuda.synchronize();
+          if (gpu !== null) cuda.synchronize(gpu);
           return performance.now() - started;
         };
         product(); // libraries choose and load their kernels

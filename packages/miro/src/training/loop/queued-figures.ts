@@ -1,5 +1,6 @@
 /** Figures that a device is still to compute, for a host that reads them when it has queued more work. */
 import { HostCopy, pinnedMemory, scope, type Tensor } from "@miro-t2i/torch";
+import { untilDone } from "../../flow/until-done.js";
 
 /**
  * A vector on its way to the host. From a GPU it is copied as soon as it is computed, beside what comes next: a copy
@@ -24,13 +25,18 @@ export class QueuedFigures {
     }
   }
 
-  /** The values; waits until they are computed, and for nothing that was queued later. Frees what they lie in. */
-  take(): number[] {
-    this.#arriving?.copy.wait();
-    const { values } = this.#arriving ?? { values: this.#values };
-    const list = values.toList() as number[];
-    this.dispose();
-    return list;
+  /**
+   * The values, once they are computed; what was queued later is not waited for, and the event loop goes on. Frees what
+   * they lie in.
+   */
+  async take(): Promise<number[]> {
+    try {
+      if (this.#arriving !== null) await untilDone(this.#arriving.copy);
+      const { values } = this.#arriving ?? { values: this.#values };
+      return values.toList() as number[];
+    } finally {
+      this.dispose();
+    }
   }
 
   dispose(): void {

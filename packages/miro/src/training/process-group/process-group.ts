@@ -86,9 +86,18 @@ export class DataParallelGroup {
     return this.#allReduce(values, "sum");
   }
 
-  /** Sums a tensor over all processes, in place; in a group of one it stays as it is. */
+  /**
+   * Sums a tensor over all processes, in place; in a group of one it stays as it is. Nothing waits for a GPU: look at
+   * the values after {@link check} only.
+   */
   async sumInPlace(values: Tensor): Promise<void> {
-    await this.#processes?.group.allReduce(values, "sum");
+    if (values.device === "cpu") await this.#processes?.group.allReduce(values, "sum");
+    else this.#processes?.group.queueAllReduce(values, "sum");
+  }
+
+  /** @throws TorchError when a sum that was queued has failed, and its values are not there */
+  check(): void {
+    this.#processes?.group.check();
   }
 
   /**

@@ -40,6 +40,10 @@ async function collectives(group: ProcessGroup): Promise<object> {
   for (const operation of ["sum", "avg", "max", "min"] as const) {
     result[operation] = await after(mine(), (t) => group.allReduce(t, operation));
   }
+  result.queued = await after(mine(), async (t) => {
+    group.queueAllReduce(t, "avg");
+    group.check();
+  });
   // A transposed view: its memory is not in row-major order.
   const whole = mine();
   result.transposed = await after(whole.t(), (t) => group.allReduce(t));
