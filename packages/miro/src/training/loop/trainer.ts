@@ -322,7 +322,7 @@ export class Trainer {
       scope(() =>
         noGrad(() => {
           const norms = k % logEveryNSteps === 0 ? groupGradientNorms(optimizer.paramGroups) : null;
-          const norm = clipGradNorm_(this.#trainable, gradientClipVal);
+          const norm = clipGradNorm_(this.#trainable, gradientClipVal || Number.POSITIVE_INFINITY);
           // All gradients and the loss are looked at through these two numbers.
           const sound = terms.select(0, 0).isfinite().logicalAnd(norm.isfinite());
           const bad = zeroNonFiniteGradients ? zerosLike(sound) : sound.logicalNot();
