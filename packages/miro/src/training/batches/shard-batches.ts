@@ -15,7 +15,7 @@ import type { OpenHooks } from "../../data/dataset/open-shards.js";
 import { type PlannedSample, TrainingSet } from "../../data/dataset/training-set.js";
 import { textMember, trainingSetOptionsSchema } from "../../data/dataset/training-set-options.js";
 import { type RowRequest, ShardLoader } from "../../data/shards/loader.js";
-import { stepPosition } from "../../data/shards/order.js";
+import { type BatchSpan, stepPosition } from "../../data/shards/order.js";
 import { InvalidInputError, MiroError } from "../../errors.js";
 import { readJson } from "../../files/whole-files.js";
 import type { LossBatch } from "../../flow/loss.js";
@@ -39,6 +39,8 @@ export interface ShardBatchesOptions extends OpenHooks {
   network: Pick<RinConfig, "numInputChannels" | "dataSize" | "labelDim" | "coherenceKeys">;
   seed: number;
   batchSize: number;
+  /** The sizes that batches have had, where the size has changed; by default `batchSize` from step 0 on. */
+  spans?: readonly BatchSpan[] | undefined;
   /** Rows of each batch that are read and given; by default all. */
   rows?: Rows | undefined;
   /** Where the constants lie; batches are made on the CPU. */
@@ -183,8 +185,8 @@ export class ShardBatches implements BatchSource {
   }
 
   #plan(step: number): Row[] {
-    const { batchSize, rows: { start, count } = { start: 0, count: batchSize } } = this.#options;
-    const { epoch, position } = stepPosition(step, batchSize, this.set.length);
+    const { batchSize, spans = batchSize, rows: { start, count } = { start: 0, count: batchSize } } = this.#options;
+    const { epoch, position } = stepPosition(step, spans, this.set.length);
     return Array.from({ length: count }, (_, row) => this.#row(epoch, this.set.at(epoch, position + start + row)));
   }
 
