@@ -16,6 +16,7 @@ import { type PlannedSample, TrainingSet } from "../../data/dataset/training-set
 import { textMember, trainingSetOptionsSchema } from "../../data/dataset/training-set-options.js";
 import { type RowRequest, ShardLoader } from "../../data/shards/loader.js";
 import { type BatchSpan, stepPosition } from "../../data/shards/order.js";
+import { problemText } from "../../data/shards/shard-error.js";
 import { InvalidInputError, MiroError } from "../../errors.js";
 import { readJson } from "../../files/whole-files.js";
 import type { LossBatch } from "../../flow/loss.js";
@@ -81,6 +82,7 @@ export class ShardBatches implements BatchSource {
       prefetch: options.data.prefetchFactor,
       plan: (step) => this.#plan(step),
       replace: (row, attempt) => this.#replacement(row as Row, attempt),
+      onWaiting: (problem) => options.onMessage?.(`${problemText(problem)}; it is tried again for a minute`),
     });
   }
 
