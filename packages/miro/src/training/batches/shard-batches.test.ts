@@ -265,6 +265,27 @@ describe("batches from shards", () => {
     );
   });
 
+  it("say why synthetic captions are not trained with, where a score of theirs is nowhere", async () => {
+    const messages: string[] = [];
+    const columns = { coherence_scores: undefined, score_columns: ["height", ...scores.slice(1)] };
+    const synthetic = async (data: object) => {
+      const source = await open({ synthetic_embedding_prob: 1, bin_coherence: false, ...data }, 28, 7, (message) =>
+        messages.push(message),
+      );
+      const { synthetic } = await dumpOf(source, 0);
+      await source.close();
+      return synthetic.filter(Boolean).length;
+    };
+    expect(await synthetic({})).toBeGreaterThan(0);
+    expect(messages).toEqual([]);
+    expect(await synthetic(columns)).toBe(1); // the one sample without a height
+    expect(messages).toEqual([
+      expect.stringMatching(/no sample has synthetic_height, so .* height keep .* data\.score_mode=original/),
+    ]);
+    expect(await synthetic({ ...columns, score_mode: "original" })).toBeGreaterThan(0);
+    expect(messages.length).toBe(1);
+  });
+
   it("are padded to the batch's longest text and cut at the limit", async () => {
     const source = await open({ max_text_len: 9 }, 6);
     await source.ready(0);

@@ -10,6 +10,7 @@ import { createHash } from "node:crypto";
 import { basename, dirname, join } from "node:path";
 import { scope, type Tensor, tensor } from "@miro-t2i/torch";
 import { defaultNormalization, type LatentNormalization, normalize } from "../../autoencoder/normalization.js";
+import { syntheticName } from "../../data/dataset/caption-source.js";
 import { latentNoise, sampleLatents } from "../../data/dataset/latents.js";
 import type { OpenHooks } from "../../data/dataset/open-shards.js";
 import { type PlannedSample, TrainingSet } from "../../data/dataset/training-set.js";
@@ -100,6 +101,7 @@ export class ShardBatches implements BatchSource {
     );
     try {
       checkFit(set, options);
+      warnOfUnpaired(set, options);
       if (set.length < batchSize) {
         const most = `at most ${set.length}, the samples of ${rootsOf(data).join(", ")} that pass the filters`;
         throw new InvalidInputError(`trainer.batch_size: expected ${most} (received ${batchSize})`);
@@ -237,6 +239,17 @@ function checkFit({ shards, selection }: TrainingSet, { data, network }: ShardBa
   for (const name of [data.vaeEmbeddingNameMean, data.vaeEmbeddingNameStd])
     if (name !== null) expect(`${name}.npy`, [C, side, side], "network.num_input_channels and network.data_size");
   expect(textMember(data, false), [null, labelDim], "network.label_dim");
+}
+
+/** Says why synthetic captions that were asked for are not trained with, where a score of theirs is nowhere. */
+function warnOfUnpaired({ shards, scores, options }: TrainingSet, { onMessage }: ShardBatchesOptions): void {
+  if (options.syntheticEmbeddingProb === 0 || options.scoreMode !== "paired") return;
+  const fields = new Set(shards.shards.flatMap(({ header }) => header.columns));
+  const without = scores.filter((name) => fields.has(name) && !fields.has(syntheticName(name)));
+  if (without.length > 0)
+    onMessage?.(
+      `data.synthetic_embedding_prob: no sample has ${without.map(syntheticName).join(", ")}, so that those with ${without.join(", ")} keep their original captions; data.score_mode=original takes the scores of the original captions`,
+    );
 }
 
 async function normalizationFor(set: TrainingSet, options: ShardBatchesOptions): Promise<LatentNormalization> {

@@ -189,7 +189,7 @@ function checkMembers(
     ...(p > 0 ? [{ member: textMember(data, true), shape: [null, config.labelDim], optional: true }] : []),
   ];
   const scores = scoresOf(data, config.coherenceKeys);
-  const paired = p > 0 && data.scoreMode === "paired" ? scores.map(syntheticName) : [];
+  const paired = p > 0 && data.scoreMode === "paired" ? scores : [];
   const present = new Map<string, number>();
   const fields = new Set<string>();
   const add = (name: string, n: number) => present.set(name, (present.get(name) ?? 0) + n);
@@ -225,7 +225,7 @@ function checkMembers(
     samples += table.count;
     for (const name of table.header.columns) if (!name.startsWith(syntheticName(""))) fields.add(name);
     for (const { name, present } of table.header.extensions) add(name, present);
-    for (const name of [...scores, ...paired])
+    for (const name of [...scores, ...paired.map(syntheticName)])
       add(`score ${name}`, table.columns.get(name)?.reduce((n, value) => n + (Number.isFinite(value) ? 1 : 0), 0) ?? 0);
     for (const { member, shape } of wanted) {
       const array = table.count > 0 ? table.array(0, member) : null;
@@ -271,10 +271,11 @@ function checkMembers(
     );
   for (const name of paired)
     report(
-      `score ${name}`,
-      present.get(`score ${name}`) ?? 0,
+      `score ${syntheticName(name)}`,
+      present.get(`score ${syntheticName(name)}`) ?? 0,
       true,
       `miro preprocess --stage ${stageOf(name)} --synthetic-captions FILE, or data.score_mode=original`,
+      (present.get(`score ${name}`) ?? 0) > 0 ? `, so that those with ${name} keep their original captions` : "",
     );
   return samples;
 }
