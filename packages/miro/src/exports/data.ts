@@ -35,7 +35,13 @@ export {
   ShardLoader,
   type ShardLoaderOptions,
 } from "../data/shards/loader.js";
-export { type SampleOrder, ShuffledOrder, type ShuffledOrderOptions, stepPosition } from "../data/shards/order.js";
+export {
+  type BatchSpan,
+  type SampleOrder,
+  ShuffledOrder,
+  type ShuffledOrderOptions,
+  stepPosition,
+} from "../data/shards/order.js";
 export { type PrepareTablesOptions, prepareTables } from "../data/shards/prepare-tables.js";
 export { groupSamples, type Sample, type TarMember } from "../data/shards/sample-key.js";
 export { ShardError, type ShardProblem } from "../data/shards/shard-error.js";

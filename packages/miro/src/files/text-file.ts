@@ -9,8 +9,9 @@
  *   characters of a line.
  */
 import { isUtf8 } from "node:buffer";
-import { createReadStream, readFileSync, statSync } from "node:fs";
+import { createReadStream } from "node:fs";
 import { InvalidInputError, MiroError, systemReason } from "../errors.js";
+import { readBounded } from "./bounded-read.js";
 
 /** No list or table that is read whole comes near this. */
 const MAX_TEXT_BYTES = 256 * 2 ** 20;
@@ -42,12 +43,7 @@ export function decodeText(bytes: Uint8Array, name: string): string {
 export function readTextFile(path: string): string {
   let bytes: Buffer;
   try {
-    const { size } = statSync(path);
-    if (size > MAX_TEXT_BYTES)
-      throw new InvalidInputError(
-        `${path}: ${size} bytes are too many; at most ${MAX_TEXT_BYTES} are read as one text`,
-      );
-    bytes = readFileSync(path);
+    bytes = readBounded(path, MAX_TEXT_BYTES);
   } catch (error) {
     if (error instanceof MiroError) throw error;
     throw new MiroError(`${path}: cannot be read: ${systemReason(error)}`, { cause: error });

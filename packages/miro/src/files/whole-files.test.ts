@@ -1,15 +1,37 @@
+import { execFileSync, spawn } from "node:child_process";
 import { chmodSync, mkdtempSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
 import { InvalidInputError, MiroError } from "../errors.js";
+import { readTextFile } from "./text-file.js";
 import { readBytes, readBytesAside, readJson, writeFileAside, writeFileAtomic } from "./whole-files.js";
+import { readYamlFile } from "./yaml-file.js";
 
 let folder: string;
 beforeEach(() => {
   folder = mkdtempSync(join(tmpdir(), "miro-files-"));
 });
 afterEach(() => rmSync(folder, { recursive: true, force: true }));
+
+describe("what is no regular file", () => {
+  it("is read to its end where it has one, and else is an error that names it", async () => {
+    const pipe = join(folder, "pipe");
+    execFileSync("mkfifo", [pipe]);
+    for (const read of [async (path: string) => readBytes(path), readBytesAside]) {
+      const writer = spawn("sh", ["-c", `head -c 3000000 /dev/zero > ${pipe}`]);
+      const closed = new Promise((resolve) => writer.on("close", resolve));
+      expect((await read(pipe)).equals(Buffer.alloc(3_000_000))).toBe(true);
+      await closed;
+      await expect(read("/dev/zero")).rejects.toThrow(
+        /^\/dev\/zero: is no regular file and has more than 268435456 bytes/,
+      );
+      await expect(read(folder)).rejects.toThrow(/cannot be read: /);
+    }
+    expect(() => readTextFile("/dev/zero")).toThrow(/is no regular file/);
+    expect(() => readYamlFile("/dev/zero")).toThrow(/is no regular file and has more than 4194304 bytes/);
+  });
+});
 
 describe.each([
   ["writeFileAtomic", async (...args: Parameters<typeof writeFileAtomic>) => writeFileAtomic(...args)],

@@ -2,13 +2,12 @@
  * Files that are whole or absent. Everything this package writes for a user goes through here: the engine's atomic
  * writer with errors in the words of this package, and a refusal to replace what is there.
  */
-import { readFileSync } from "node:fs";
-import { readFile } from "node:fs/promises";
 import { dirname } from "node:path";
 // This entry does not load libtorch.
 import { writeFileAtomically, writeFileAtomicallyAside } from "@miro-t2i/torch/atomic-write";
 import { InvalidInputError, MiroError, systemReason } from "../errors.js";
 import { message, option } from "../message.js";
+import { readBounded, readBoundedAside } from "./bounded-read.js";
 import { makeFolder, makeFolderAside } from "./make-folder.js";
 
 export { removeKilledWrites } from "@miro-t2i/torch/atomic-write";
@@ -100,7 +99,7 @@ export function readText(path: string): string {
 /** Reads a file whole; a failure names it and says why. */
 export function readBytes(path: string): Buffer {
   try {
-    return readFileSync(path);
+    return readBounded(path);
   } catch (error) {
     throw unreadable(path, error);
   }
@@ -109,12 +108,13 @@ export function readBytes(path: string): Buffer {
 /** As {@link readBytes}, beside the event loop. */
 export async function readBytesAside(path: string): Promise<Buffer> {
   try {
-    return await readFile(path);
+    return await readBoundedAside(path);
   } catch (error) {
     throw unreadable(path, error);
   }
 }
 
 function unreadable(path: string, error: unknown): MiroError {
+  if (error instanceof MiroError) return error;
   return new MiroError(`${path}: cannot be read: ${systemReason(error)}`, { cause: error });
 }

@@ -1,10 +1,10 @@
 /** YAML files from strangers: one mapping of plain data, with the line of every key. */
 
-import { readFileSync, statSync } from "node:fs";
 import { relative } from "node:path";
 import { type Document, isMap, isScalar, LineCounter, parseDocument, visit } from "yaml";
 import { isObject } from "../arguments.js";
 import { describe, InvalidInputError, MiroError, systemReason } from "../errors.js";
+import { readBounded } from "./bounded-read.js";
 import { checkPlainData } from "./plain-data.js";
 import { decodeText } from "./text-file.js";
 
@@ -29,10 +29,7 @@ export interface YamlFile {
 export function readYamlFile(path: string, expected = "sections", mayBeEmpty = false): YamlFile {
   let bytes: Buffer;
   try {
-    const { size } = statSync(path);
-    if (size > MAX_YAML_BYTES)
-      throw new InvalidInputError(`${shownPath(path)}: ${size} bytes are too many; at most ${MAX_YAML_BYTES} are read`);
-    bytes = readFileSync(path);
+    bytes = readBounded(path, MAX_YAML_BYTES);
   } catch (error) {
     if (error instanceof MiroError) throw error;
     throw new MiroError(`${path}: ${systemReason(error)}`, { cause: error });

@@ -11,7 +11,7 @@ import {
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { memory, scope } from "@miro-t2i/torch";
-import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { afterAll, beforeAll, describe, expect, test, vi } from "vitest";
 import { type RowRequest, type ShardBatch, ShardLoader, type ShardLoaderOptions } from "./loader.js";
 import { ShuffledOrder, stepPosition } from "./order.js";
 import { ShardError } from "./shard-error.js";
@@ -341,6 +341,51 @@ describe("bad shards and samples", () => {
     expect(second.stats.bad).toBeGreaterThan(0);
     await second.close();
     skipping.close();
+  });
+
+  test("shards that are away for a while are waited for: the same samples come as if nothing had been", async () => {
+    const folder = await folderOf();
+    const set = await ShardSet.open({ sources: folder, onBadSample: "error" });
+    const told: string[] = [];
+    const loader = loaderOf(set, { onWaiting: ({ path, rule }) => told.push(`${rule} ${path}`) });
+    renameSync(folder, `${folder}.away`);
+    const waiting = take(loader, 0);
+    await vi.waitFor(() => expect(told.length).toBe(1));
+    renameSync(`${folder}.away`, folder);
+    expect(await waiting).toEqual(planOf(set)(0));
+    expect(told[0]).toMatch(new RegExp(`^Unreadable ${folder}/\\d\\.tar$`));
+    expect(loader.stats.bad).toBe(0);
+
+    await loader.close();
+    set.close();
+  });
+
+  test("a file whose descriptor is dead, as after a network folder was away, is opened anew", async () => {
+    const set = await ShardSet.open({ sources: await folderOf(), onBadSample: "error" });
+    const reopen = vi.spyOn(set, "reopen");
+    const open = set.lease.bind(set);
+    vi.spyOn(set, "lease").mockImplementation((shard) => {
+      const { file, release } = open(shard);
+      const isNew = reopen.mock.calls.some(([reopened]) => reopened === shard);
+      return { file: isNew ? file : ({ fingerprint: file.fingerprint, descriptor: 1_000_000 } as never), release };
+    });
+    const loader = loaderOf(set);
+    expect(await take(loader, 0)).toEqual(planOf(set)(0));
+    await loader.close();
+    set.close();
+  });
+
+  test("waiting for shards ends with the loader", async () => {
+    const folder = await folderOf();
+    const set = await ShardSet.open({ sources: folder });
+    const onWaiting = vi.fn();
+    const loader = loaderOf(set, { onWaiting });
+    rmSync(folder, { recursive: true });
+    const ready = loader.ready(0).catch(() => {});
+    await vi.waitFor(() => expect(onWaiting).toHaveBeenCalledTimes(1));
+    await loader.close(); // and not after the minute, which is too long for a test
+    await ready;
+    set.close();
   });
 
   test("a shard that is replaced by renaming is read on as it was, and noticed when it is opened again", async () => {

@@ -7,15 +7,17 @@
  *
  * Before a row counts, the file's size and time are compared with those that its table was made from, so that a shard
  * that is cut, rewritten or still growing gives an error, or a sample that is replaced by another and counted; never a
- * wrong batch.
+ * wrong batch. A shard that the system refuses to open or to read, as those of a network folder that is away, is tried
+ * again for a minute first.
  */
+import { setTimeout as delay } from "node:timers/promises";
 import { type DType, empty, isFloatingPoint, itemSize, scope, type Tensor, tensor } from "@miro-t2i/torch";
 import { ROW_STATUS, readRows } from "@miro-t2i/torch/io";
 import { z } from "zod";
 import { InvalidInputError, invalid } from "../../errors.js";
 import { field, type OptionsOf, parseOptions, readOnly } from "../../options.js";
 import { Permutation } from "../../random/permutation.js";
-import { problemText, ShardError, type ShardProblem } from "./shard-error.js";
+import { isAway, problemText, ShardError, type ShardProblem } from "./shard-error.js";
 import type { ShardLease, ShardSet } from "./shard-set.js";
 import type { ArrayPlace } from "./shard-table.js";
 
@@ -66,6 +68,8 @@ export type ShardLoaderOptions = OptionsOf<typeof loaderOptions> & {
   plan: (step: number) => readonly RowRequest[];
   /** The row that takes the place of one that cannot be read; by default a random sample that has the same members. */
   replace?: (row: RowRequest, attempt: number) => RowRequest;
+  /** Told of a shard that cannot be opened or read and is tried again; not of others that are away meanwhile. */
+  onWaiting?: (problem: ShardProblem) => void;
 };
 
 /** A batch of B rows. */
@@ -107,6 +111,10 @@ interface Pending {
   step: number;
   done: Promise<void>;
   cancelled: Int32Array;
+  /** Ends a wait for a shard. */
+  stop: AbortController;
+  /** Waits for shards so far. */
+  waits: number;
   result: Loaded | null;
   error: unknown;
 }
@@ -121,6 +129,8 @@ interface Loaded {
   truncated: Map<string, number>;
 }
 
+/** Before a shard that is away is tried again: a minute in all. */
+const WAITS_MS = [1000, 2000, 4000, 8000, 15_000, 30_000];
 /** Tries to replace a sample before giving up. */
 const MAX_ATTEMPTS = 20;
 /** Samples seen before the share of bad ones is checked. */
@@ -133,6 +143,11 @@ export class ShardLoader {
   readonly #prefetch: number;
   readonly #plan: ShardLoaderOptions["plan"];
   readonly #replace: NonNullable<ShardLoaderOptions["replace"]>;
+  readonly #onWaiting: NonNullable<ShardLoaderOptions["onWaiting"]>;
+  /** Shards that have been waited for in vain. */
+  readonly #lost = new Set<string>();
+  /** Batches that wait for shards. */
+  #waiting = 0;
   readonly #pending = new Map<number, Pending>();
   /** dtype and shape of each field's rows, learnt from the first sample. */
   readonly #shapes = new Map<string, { dtype: DType; row: readonly number[] }>();
@@ -144,7 +159,7 @@ export class ShardLoader {
 
   constructor(set: ShardSet, options: ShardLoaderOptions) {
     this.#set = set;
-    const { plan, replace, ...rest } = options;
+    const { plan, replace, onWaiting = () => {}, ...rest } = options;
     const { fields, columns, prefetch } = parseOptions(loaderOptions, rest);
     this.#fields = Object.entries(fields).map(([name, { member, ...value }]) => ({
       name,
@@ -155,6 +170,7 @@ export class ShardLoader {
     this.#columns = columns;
     this.#prefetch = prefetch;
     this.#plan = plan;
+    this.#onWaiting = onWaiting;
     this.#replace = replace ?? ((row, attempt) => this.#anotherSample(row, attempt));
   }
 
@@ -250,6 +266,7 @@ export class ShardLoader {
   #drop(pending: Pending): void {
     this.#pending.delete(pending.step);
     pending.cancelled[0] = 1;
+    pending.stop.abort();
     void pending.done.then(() => {
       for (const kept of pending.result?.tensors.values() ?? []) kept.dispose();
     });
@@ -260,6 +277,8 @@ export class ShardLoader {
       step,
       done: Promise.resolve(),
       cancelled: new Int32Array(1),
+      stop: new AbortController(),
+      waits: 0,
       result: null,
       error: undefined,
     };
@@ -274,8 +293,9 @@ export class ShardLoader {
     return pending;
   }
 
-  async #load({ step, cancelled }: Pending): Promise<Loaded | null> {
-    const rows = [...this.#plan(step)];
+  async #load(pending: Pending): Promise<Loaded | null> {
+    const { step, cancelled } = pending;
+    const rows = await this.#planned(pending);
     if (rows.length === 0) throw new InvalidInputError(`plan: step ${step} has no rows`);
     const attempts = new Uint8Array(rows.length);
     for (;;) {
@@ -286,6 +306,7 @@ export class ShardLoader {
       }
       if (bad.size === 0) return loaded;
       for (const kept of loaded?.tensors.values() ?? []) kept.dispose();
+      if (await this.#outlasts([...bad.values()], pending)) continue;
       for (const [row, problem] of bad) {
         this.#reportBad(problem);
         if (attempts[row]! >= MAX_ATTEMPTS)
@@ -296,6 +317,36 @@ export class ShardLoader {
         rows[row] = this.#replace(rows[row]!, attempts[row]!++);
       }
     }
+  }
+
+  /** The rows of the plan, which may look at tables of shards. */
+  async #planned(pending: Pending): Promise<RowRequest[]> {
+    for (;;) {
+      try {
+        return [...this.#plan(pending.step)];
+      } catch (error) {
+        if (!(error instanceof ShardError && (await this.#outlasts([error], pending)))) throw error;
+      }
+    }
+  }
+
+  /**
+   * Waits, if shards are away that have not been waited for in vain.
+   * @returns whether they are to be tried again
+   */
+  async #outlasts(problems: readonly ShardProblem[], pending: Pending): Promise<boolean> {
+    const away = problems.filter((problem) => !this.#lost.has(problem.path) && isAway(problem));
+    if (away.length === 0 || pending.cancelled[0] !== 0) return false;
+    const wait = WAITS_MS[pending.waits];
+    if (wait === undefined) {
+      for (const { path } of away) this.#lost.add(path);
+      return false;
+    }
+    if (pending.waits++ === 0 && this.#waiting === 0) this.#onWaiting(away[0]!);
+    this.#waiting++;
+    await delay(wait, undefined, { signal: pending.stop.signal }).catch(() => {}); // aborted: the batch is not wanted
+    this.#waiting--;
+    return true;
   }
 
   /** Reads rows; those that cannot be read are told. */
@@ -371,6 +422,7 @@ export class ShardLoader {
           const { path } = this.#set.shards[shardOf[i]!]!;
           const { key } = this.#keyOf(rows[i]!);
           const place = places[f]![i]!;
+          if (status[i] === ROW_STATUS.failed) this.#set.reopen(shardOf[i]!);
           bad.set(i, { path, member: key, byteOffset: place.offset, ...STATUS_PROBLEMS[status[i]!]! });
         }
       }

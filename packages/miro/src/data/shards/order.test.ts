@@ -1,6 +1,6 @@
 import fc from "fast-check";
 import { describe, expect, test } from "vitest";
-import { type SampleOrder, ShuffledOrder, stepPosition } from "./order.js";
+import { type SampleOrder, ShuffledOrder, samplesBefore, stepPosition } from "./order.js";
 
 const range = (n: number): number[] => Array.from({ length: n }, (_, i) => i);
 const epochOf = (order: SampleOrder, epoch: number): number[] => range(order.length).map((i) => order.index(epoch, i));
@@ -81,4 +81,30 @@ test("stepPosition goes through epochs of whole batches", () => {
     { epoch: 2, position: 0 },
   ]);
   expect(() => stepPosition(0, 12, 11)).toThrow(/batchSize/);
+});
+
+test("stepPosition goes on behind the last sample when the batch changes: none comes twice or is left out", () => {
+  const sizes = fc.array(fc.integer({ min: 1, max: 9 }), { minLength: 1, maxLength: 5 });
+  const property = fc.property(
+    sizes,
+    fc.integer({ min: 1, max: 40 }),
+    fc.integer({ min: 9, max: 60 }),
+    (sizes, every, length) => {
+      const spans = sizes.map((batchSize, i) => ({ from: i * every, batchSize }));
+      const next = { epoch: 0, position: 0 };
+      /** An epoch ends where no further batch fits. */
+      const fit = (batchSize: number) => {
+        if (next.position + batchSize > length) Object.assign(next, { epoch: next.epoch + 1, position: 0 });
+      };
+      for (let step = 0; step < sizes.length * every; step++) {
+        const batchSize = sizes[Math.floor(step / every)]!;
+        fit(batchSize);
+        expect(stepPosition(step, spans, length)).toEqual(next);
+        next.position += batchSize;
+        fit(batchSize);
+      }
+      expect(samplesBefore(spans.length * every, spans)).toBe(sizes.reduce((sum, size) => sum + size * every, 0));
+    },
+  );
+  fc.assert(property, { numRuns: 200 });
 });

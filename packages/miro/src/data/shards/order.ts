@@ -108,11 +108,49 @@ interface EpochLayout {
   permutations: Permutation[];
 }
 
-/** Where a training step begins: epochs are whole numbers of batches, what is left over is left out. */
-export function stepPosition(step: number, batchSize: number, length: number): { epoch: number; position: number } {
-  const steps = Math.floor(length / batchSize);
-  if (steps === 0) throw invalid("batchSize", `at most ${length}, the samples of the data set`, batchSize);
-  return { epoch: Math.floor(step / steps), position: (step % steps) * batchSize };
+/** From a step on, counted from 0, each step has so many samples. */
+export interface BatchSpan {
+  /** The first step. */
+  from: number;
+  batchSize: number;
+}
+
+/**
+ * Where a training step begins: epochs are whole numbers of batches, what is left over is left out.
+ * @param batchSize samples of a step; of a run whose batches have changed, every size with the step that it began at,
+ *   the first from step 0 on. A size goes on behind the last sample of the one before
+ * @param length samples of an epoch
+ */
+export function stepPosition(
+  step: number,
+  batchSize: number | readonly BatchSpan[],
+  length: number,
+): { epoch: number; position: number } {
+  const spans = typeof batchSize === "number" ? [{ from: 0, batchSize }] : batchSize;
+  const last = spans.at(-1)!.batchSize;
+  if (last > length) throw invalid("batchSize", `at most ${length}, the samples of the data set`, last);
+  let epoch = 0;
+  let position = 0;
+  for (const [i, { from, batchSize }] of spans.entries()) {
+    if (from > step) break;
+    const steps = Math.min(step, spans[i + 1]?.from ?? step) - from;
+    // Data may have been more once: a batch of all that there are now is an epoch.
+    const whole = Math.max(1, Math.floor(length / batchSize));
+    /** Steps that end the epoch which the size before has begun. */
+    const rest = Math.floor((length - position) / batchSize);
+    if (steps < rest) position += steps * batchSize;
+    else {
+      epoch += 1 + Math.floor((steps - rest) / whole);
+      position = ((steps - rest) % whole) * batchSize;
+    }
+  }
+  return { epoch, position };
+}
+
+/** Samples of all steps before this one. */
+export function samplesBefore(step: number, spans: readonly BatchSpan[]): number {
+  const ends = spans.map((_, i) => Math.min(step, spans[i + 1]?.from ?? step));
+  return spans.reduce((sum, { from, batchSize }, i) => sum + Math.max(0, ends[i]! - from) * batchSize, 0);
 }
 
 /** 0, a[0], a[0] + a[1], … */

@@ -1,4 +1,6 @@
 /** The one error of the shard readers: which file, which rule it breaks, and where. */
+import { existsSync, readdirSync } from "node:fs";
+import { dirname } from "node:path";
 import { MiroError } from "../../errors.js";
 import { type Message, message, option } from "../../message.js";
 import { BLOCK_BYTES } from "./tar-header.js";
@@ -34,6 +36,20 @@ export function cutProblem(problems: readonly ShardProblem[]): ShardProblem | un
 /** Whether a problem says that a shard was cut. */
 export function saysCut({ rule }: ShardProblem): boolean {
   return CUT.has(rule);
+}
+
+/**
+ * Whether a problem may pass: the system refuses to open or read a shard. One that is missing among others is not away
+ * but removed; a folder that holds no shards any more may be one that is not mounted.
+ */
+export function isAway({ rule, path }: ShardProblem): boolean {
+  if (rule !== "Unreadable") return false;
+  if (existsSync(path)) return true;
+  try {
+    return !readdirSync(dirname(path)).some((name) => name.endsWith(".tar"));
+  } catch {
+    return true;
+  }
 }
 
 /** What to do about a shard that was cut. */

@@ -332,11 +332,20 @@ export class ShardSet {
     else this.problems[999] = problem;
   }
 
-  /** A file that changes under an open descriptor is looked at anew next time. */
-  #forget(shard: number): void {
+  /**
+   * Has the next lease open a shard's file anew: what it is read through may be dead, as after a network folder was
+   * away.
+   * @internal
+   */
+  reopen(shard: number): void {
     const entry = this.#files.get(shard);
     this.#files.delete(shard);
     if (entry !== undefined && entry.users === 0) entry.file.close();
+  }
+
+  /** A file that changes under an open descriptor is looked at anew next time. */
+  #forget(shard: number): void {
+    this.reopen(shard);
     const { path } = this.shards[shard]!;
     throw new ShardError({
       path,

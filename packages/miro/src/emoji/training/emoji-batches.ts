@@ -1,6 +1,7 @@
 /** Training batches from cached latents and the frozen text encoder. */
 import { Generator, noGrad, randperm, scope, tensor } from "@miro-t2i/torch";
 import { normalize } from "../../autoencoder/normalization.js";
+import { type BatchSpan, samplesBefore } from "../../data/shards/order.js";
 import type { LossBatch } from "../../flow/loss.js";
 import { longestText } from "../../networks/conditioning.js";
 import { streamSeed } from "../../random/streams.js";
@@ -18,6 +19,8 @@ export interface EmojiBatchesOptions {
   data: EmojiData;
   seed: number;
   batchSize: number;
+  /** The sizes that batches have had, where the size has changed; by default `batchSize` from step 0 on. */
+  spans?: readonly BatchSpan[] | undefined;
   /** Rows of each batch that are given; by default all. */
   rows?: Rows | undefined;
   device: string;
@@ -31,8 +34,9 @@ export interface EmojiBatchesOptions {
 }
 
 /**
- * Sample i of the stream (step · batchSize + row) is scene i in the first pass over the data, so that training can
- * begin while later scenes are still being made; every later pass has an order of its own, drawn from (seed, pass).
+ * Sample i of the stream (those of all steps before, then the rows) is scene i in the first pass over the data, so that
+ * training can begin while later scenes are still being made; every later pass has an order of its own, drawn from
+ * (seed, pass).
  */
 export class EmojiBatches implements BatchSource {
   #order: { pass: number; indices: BigInt64Array } | null = null;
@@ -74,13 +78,14 @@ export class EmojiBatches implements BatchSource {
   }
 
   async ready(step: number, signal?: AbortSignal): Promise<void> {
-    await this.#cache.until((step + 1) * this.#options.batchSize, signal);
+    await this.#cache.until(this.#samplesBefore(step + 1), signal);
   }
 
   batch(step: number): LossBatch {
     const { batchSize: B, rows: own = { start: 0, count: B }, device } = this.#options;
+    const first = this.#samplesBefore(step) + own.start;
     const rows = tensor(
-      BigInt64Array.from({ length: own.count }, (_, row) => this.#scene(step * B + own.start + row)),
+      BigInt64Array.from({ length: own.count }, (_, row) => this.#scene(first + row)),
       { dtype: "int64" },
     );
     const x0 = normalize(this.#cache.latents.indexSelect(0, rows).float(), this.frozen.normalization);
@@ -105,6 +110,11 @@ export class EmojiBatches implements BatchSource {
     const { encoder, normalization, uncondEmbedding } = this.frozen;
     encoder.dispose();
     for (const tensor of [normalization.scale, normalization.bias, uncondEmbedding]) tensor.dispose();
+  }
+
+  #samplesBefore(step: number): number {
+    const { batchSize, spans = [{ from: 0, batchSize }] } = this.#options;
+    return samplesBefore(step, spans);
   }
 
   /** The scene at a position of the stream. */

@@ -1,7 +1,7 @@
 /** Devices and dtypes: what a name means on this machine. */
 import { buildInfo, cuda, type DType } from "@miro-t2i/torch";
 import { checkText } from "../../arguments.js";
-import { InvalidInputError } from "../../errors.js";
+import { InvalidInputError, invalid } from "../../errors.js";
 import { about, message } from "../../message.js";
 
 /** What a pipeline may compute in. */
@@ -70,6 +70,7 @@ export function resolveDType(
 ): Exclude<ComputeDType, "auto"> & DType {
   if (dtype !== "auto") return dtype;
   checkText("device", device, "cpu, cuda or cuda:N");
+  if (typeof parameters !== "number") throw invalid("parameters", "a number", parameters);
   const gpu = cudaIndex(device);
   if (gpu !== null) return gpuDType(cuda.devices()[gpu]?.capability);
   return buildInfo().fastBfloat16 && parameters >= SMALL_NETWORK ? "bfloat16" : "float32";

@@ -25,6 +25,7 @@ import { makeTinyParts } from "../../emoji/training/testing/tiny-emoji.js";
 import { parseRinConfig } from "../../networks/config.js";
 import { runTraining } from "../loop/run.js";
 import { parseRecipe } from "../recipes/recipe.js";
+import { readTrainingState } from "../state/checkpoint.js";
 import { bits, tinyRecipeJson } from "../testing/tiny.js";
 import { divideRows, type Rows } from "./batch-slices.js";
 import { ShardBatches } from "./shard-batches.js";
@@ -264,6 +265,27 @@ describe("batches from shards", () => {
     );
   });
 
+  it("say why synthetic captions are not trained with, where a score of theirs is nowhere", async () => {
+    const messages: string[] = [];
+    const columns = { coherence_scores: undefined, score_columns: ["height", ...scores.slice(1)] };
+    const synthetic = async (data: object) => {
+      const source = await open({ synthetic_embedding_prob: 1, bin_coherence: false, ...data }, 28, 7, (message) =>
+        messages.push(message),
+      );
+      const { synthetic } = await dumpOf(source, 0);
+      await source.close();
+      return synthetic.filter(Boolean).length;
+    };
+    expect(await synthetic({})).toBeGreaterThan(0);
+    expect(messages).toEqual([]);
+    expect(await synthetic(columns)).toBe(1); // the one sample without a height
+    expect(messages).toEqual([
+      expect.stringMatching(/no sample has synthetic_height, so .* height keep .* data\.score_mode=original/),
+    ]);
+    expect(await synthetic({ ...columns, score_mode: "original" })).toBeGreaterThan(0);
+    expect(messages.length).toBe(1);
+  });
+
   it("are padded to the batch's longest text and cut at the limit", async () => {
     const source = await open({ max_text_len: 9 }, 6);
     await source.ready(0);
@@ -384,6 +406,39 @@ describe("training from shards", { timeout: 180_000 }, () => {
     const code = await new Promise((resolve) => train("--resume").on("close", resolve));
     expect(code).toBe(0);
     expect(bits(folder)).toEqual(bits(whole));
+  });
+
+  it("goes on behind the last sample when the batch changes, also from a checkpoint that states no batches", async () => {
+    const folder = join(output, "larger");
+    const seen = vi.spyOn(ShardLoader.prototype, "take");
+    const samplesOf = async (batch_size: number, max_steps: number, resume: boolean) => {
+      seen.mockClear();
+      const recipe = parseRecipe(recipeJson({ num_bins: 8 }, { max_steps, batch_size }));
+      await runTraining({ recipe, output: folder, resume, allowChanges: resume });
+      const taken = seen.mock.results.flatMap(({ value }) => (value as ShardBatch).rows.map(({ sample }) => sample));
+      return { taken, state: readTrainingState(join(folder, `checkpoints/step-0000000${max_steps}`)) };
+    };
+    const first = await samplesOf(3, 2, false);
+    const second = await samplesOf(4, 4, true);
+    expect(new Set([...first.taken, ...second.taken]).size).toBe(6 + 8);
+    expect(second.state.batches).toEqual([
+      { from: 0, batchSize: 3 },
+      { from: 2, batchSize: 4 },
+    ]);
+    expect(second.state.origin).toMatchObject({ globalBatch: 4, samplesSeen: 14 });
+    const lines = readFileSync(join(folder, "log.jsonl"), "utf8").trim().split("\n");
+    expect(JSON.parse(lines.at(-1)!)).toMatchObject({ step: 4, images: 14 });
+
+    const path = join(folder, "checkpoints/step-00000004");
+    const { batches: _, ...early } = second.state;
+    writeFileSync(join(path, "state.json"), JSON.stringify(early));
+    rmSync(join(path, "SHA256SUMS"));
+    const third = await samplesOf(2, 5, true);
+    const source = await open({ num_bins: 8 }, 2, parseRecipe(recipeJson({})).seed);
+    // Such a version counted all steps by the last size: 4 steps of 4.
+    await source.ready(8);
+    expect(scope(() => batchOf(source, 8).samples)).toEqual(third.taken);
+    await source.close();
   });
 
   it("says so when it goes on with other data", async () => {

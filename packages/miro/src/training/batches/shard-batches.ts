@@ -10,12 +10,14 @@ import { createHash } from "node:crypto";
 import { basename, dirname, join } from "node:path";
 import { scope, type Tensor, tensor } from "@miro-t2i/torch";
 import { defaultNormalization, type LatentNormalization, normalize } from "../../autoencoder/normalization.js";
+import { syntheticName } from "../../data/dataset/caption-source.js";
 import { latentNoise, sampleLatents } from "../../data/dataset/latents.js";
 import type { OpenHooks } from "../../data/dataset/open-shards.js";
 import { type PlannedSample, TrainingSet } from "../../data/dataset/training-set.js";
 import { textMember, trainingSetOptionsSchema } from "../../data/dataset/training-set-options.js";
 import { type RowRequest, ShardLoader } from "../../data/shards/loader.js";
-import { stepPosition } from "../../data/shards/order.js";
+import { type BatchSpan, stepPosition } from "../../data/shards/order.js";
+import { problemText } from "../../data/shards/shard-error.js";
 import { InvalidInputError, MiroError } from "../../errors.js";
 import { readJson } from "../../files/whole-files.js";
 import type { LossBatch } from "../../flow/loss.js";
@@ -39,6 +41,8 @@ export interface ShardBatchesOptions extends OpenHooks {
   network: Pick<RinConfig, "numInputChannels" | "dataSize" | "labelDim" | "coherenceKeys">;
   seed: number;
   batchSize: number;
+  /** The sizes that batches have had, where the size has changed; by default `batchSize` from step 0 on. */
+  spans?: readonly BatchSpan[] | undefined;
   /** Rows of each batch that are read and given; by default all. */
   rows?: Rows | undefined;
   /** Where the constants lie; batches are made on the CPU. */
@@ -79,6 +83,7 @@ export class ShardBatches implements BatchSource {
       prefetch: options.data.prefetchFactor,
       plan: (step) => this.#plan(step),
       replace: (row, attempt) => this.#replacement(row as Row, attempt),
+      onWaiting: (problem) => options.onMessage?.(`${problemText(problem)}; it is tried again for a minute`),
     });
   }
 
@@ -96,6 +101,7 @@ export class ShardBatches implements BatchSource {
     );
     try {
       checkFit(set, options);
+      warnOfUnpaired(set, options);
       if (set.length < batchSize) {
         const most = `at most ${set.length}, the samples of ${rootsOf(data).join(", ")} that pass the filters`;
         throw new InvalidInputError(`trainer.batch_size: expected ${most} (received ${batchSize})`);
@@ -183,8 +189,8 @@ export class ShardBatches implements BatchSource {
   }
 
   #plan(step: number): Row[] {
-    const { batchSize, rows: { start, count } = { start: 0, count: batchSize } } = this.#options;
-    const { epoch, position } = stepPosition(step, batchSize, this.set.length);
+    const { batchSize, spans = batchSize, rows: { start, count } = { start: 0, count: batchSize } } = this.#options;
+    const { epoch, position } = stepPosition(step, spans, this.set.length);
     return Array.from({ length: count }, (_, row) => this.#row(epoch, this.set.at(epoch, position + start + row)));
   }
 
@@ -233,6 +239,17 @@ function checkFit({ shards, selection }: TrainingSet, { data, network }: ShardBa
   for (const name of [data.vaeEmbeddingNameMean, data.vaeEmbeddingNameStd])
     if (name !== null) expect(`${name}.npy`, [C, side, side], "network.num_input_channels and network.data_size");
   expect(textMember(data, false), [null, labelDim], "network.label_dim");
+}
+
+/** Says why synthetic captions that were asked for are not trained with, where a score of theirs is nowhere. */
+function warnOfUnpaired({ shards, scores, options }: TrainingSet, { onMessage }: ShardBatchesOptions): void {
+  if (options.syntheticEmbeddingProb === 0 || options.scoreMode !== "paired") return;
+  const fields = new Set(shards.shards.flatMap(({ header }) => header.columns));
+  const without = scores.filter((name) => fields.has(name) && !fields.has(syntheticName(name)));
+  if (without.length > 0)
+    onMessage?.(
+      `data.synthetic_embedding_prob: no sample has ${without.map(syntheticName).join(", ")}, so that those with ${without.join(", ")} keep their original captions; data.score_mode=original takes the scores of the original captions`,
+    );
 }
 
 async function normalizationFor(set: TrainingSet, options: ShardBatchesOptions): Promise<LatentNormalization> {

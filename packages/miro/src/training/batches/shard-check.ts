@@ -45,6 +45,7 @@ export async function checkShards(
     });
   const looked = found.flatMap((paths) => paths.filter((path, i) => readAll || i === 0 || ShardTable.isStored(path)));
   const samples = checkMembers(looked, data, config, checks);
+  if (samples === 0) checks.push(noSamples(looked.length, shards.length));
   if (without > 0 || found.some((paths) => paths.length === 0)) return { samples: null, checks };
   if (checks.some(({ status }) => status === "missing")) return { samples, checks };
   const passing = await checkSelection(roots, data, batchSize, checks);
@@ -100,6 +101,16 @@ async function checkSelection(
   }
 }
 
+/** What is said where the shards that were looked at hold no sample that can be read. */
+function noSamples(looked: number, all: number, prefix = ""): DataCheck {
+  return {
+    status: looked === all ? "missing" : "note",
+    subject: `${prefix}samples`,
+    finding: `none can be read in ${count(looked, "shard")} looked at`,
+    remedy: "miro preprocess makes shards",
+  };
+}
+
 /** Looks at the validation shards: their members, not their scores, which are not read. */
 export async function checkValidationShards(
   training: ShardData,
@@ -114,8 +125,9 @@ export async function checkValidationShards(
   );
   const first = found.flatMap((paths) => paths.slice(0, 1));
   const config = { ...network, coherenceKeys: [] };
-  if (first.length > 0)
-    checkMembers(first, { ...data, coherenceScores: [], scoreColumns: undefined }, config, checks, "validation ");
+  const own = { ...data, coherenceScores: [], scoreColumns: undefined };
+  if (first.length > 0 && checkMembers(first, own, config, checks, "validation ") === 0)
+    checks.push(noSamples(first.length, found.flat().length, "validation "));
   const known = found.every((paths) => paths.length > 0 && paths.every((path) => ShardTable.isStored(path)));
   if (known && checks.every(({ status }) => status !== "missing"))
     await checkSelection(roots, data, batchSize, checks, "validation ");
@@ -157,7 +169,10 @@ function shardsIn(
   }
 }
 
-/** Compares what the shards hold with what the recipe reads; returns the samples that were looked at. */
+/**
+ * Compares what the shards hold with what the recipe reads, where they hold anything.
+ * @returns how many samples were looked at
+ */
 function checkMembers(
   paths: readonly string[],
   data: ShardData,
@@ -174,7 +189,7 @@ function checkMembers(
     ...(p > 0 ? [{ member: textMember(data, true), shape: [null, config.labelDim], optional: true }] : []),
   ];
   const scores = scoresOf(data, config.coherenceKeys);
-  const paired = p > 0 && data.scoreMode === "paired" ? scores.map(syntheticName) : [];
+  const paired = p > 0 && data.scoreMode === "paired" ? scores : [];
   const present = new Map<string, number>();
   const fields = new Set<string>();
   const add = (name: string, n: number) => present.set(name, (present.get(name) ?? 0) + n);
@@ -210,7 +225,7 @@ function checkMembers(
     samples += table.count;
     for (const name of table.header.columns) if (!name.startsWith(syntheticName(""))) fields.add(name);
     for (const { name, present } of table.header.extensions) add(name, present);
-    for (const name of [...scores, ...paired])
+    for (const name of [...scores, ...paired.map(syntheticName)])
       add(`score ${name}`, table.columns.get(name)?.reduce((n, value) => n + (Number.isFinite(value) ? 1 : 0), 0) ?? 0);
     for (const { member, shape } of wanted) {
       const array = table.count > 0 ? table.array(0, member) : null;
@@ -242,6 +257,7 @@ function checkMembers(
         remedy,
       });
   };
+  if (samples === 0) return 0;
   for (const { member, optional } of wanted)
     report(`${prefix}.${member}`, present.get(member) ?? 0, optional, "miro preprocess --stage vae");
   const needed = data.binCoherence;
@@ -255,10 +271,11 @@ function checkMembers(
     );
   for (const name of paired)
     report(
-      `score ${name}`,
-      present.get(`score ${name}`) ?? 0,
+      `score ${syntheticName(name)}`,
+      present.get(`score ${syntheticName(name)}`) ?? 0,
       true,
       `miro preprocess --stage ${stageOf(name)} --synthetic-captions FILE, or data.score_mode=original`,
+      (present.get(`score ${name}`) ?? 0) > 0 ? `, so that those with ${name} keep their original captions` : "",
     );
   return samples;
 }

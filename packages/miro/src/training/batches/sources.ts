@@ -9,6 +9,7 @@
 import { z } from "zod";
 import { checkName } from "../../arguments.js";
 import type { LatentNormalization } from "../../autoencoder/normalization.js";
+import type { BatchSpan } from "../../data/shards/order.js";
 import { invalid } from "../../errors.js";
 import type { RinConfig } from "../../networks/config.js";
 import { setting } from "../../options.js";
@@ -47,6 +48,11 @@ export interface FrozenNeeds {
 export interface SourceContext {
   seed: number;
   batchSize: number;
+  /**
+   * The sizes that batches have had, where the size has changed since the run began; by default `batchSize` from step 0
+   * on. Of samples that come one after another, a size goes on behind the last of the one before.
+   */
+  spans?: readonly BatchSpan[] | undefined;
   /** The rows of each batch that this process reads; by default all. */
   rows?: Rows | undefined;
   /** Where the training is. Batches may lie there, or on the CPU, from where all of one are sent together. */

@@ -1,4 +1,5 @@
 /** The batches that a recipe trains with, and those that it validates with. */
+import type { BatchSpan } from "../../data/shards/order.js";
 import { parseRinConfig } from "../../networks/config.js";
 import { wholeNumber } from "../../numbers.js";
 import type { BatchSource } from "../batches/batches.js";
@@ -15,18 +16,20 @@ interface Hooks {
 
 /**
  * The training batches, of each of which this process gets its rows.
+ * @param spans the sizes that the batches of the run have had, that of the recipe last
  * @param warn called with messages that must not get lost
  */
 export function openBatches(
   recipe: Recipe,
   group: DataParallelGroup,
-  { warn, ...hooks }: Hooks & { warn: (message: string) => void },
+  { spans, warn, ...hooks }: Hooks & { spans?: readonly BatchSpan[]; warn: (message: string) => void },
 ): Promise<BatchSource> {
   const { batchSize } = recipe.trainer;
   const say = sparsely(hooks.onMessage);
   return sourceOf(recipe.data).open(recipe.data, {
     ...contextOf(recipe, group),
     batchSize,
+    spans,
     rows: group.rowsOf(batchSize),
     needs: frozenNeeds(recipe, group),
     signal: hooks.signal,

@@ -161,7 +161,7 @@ async function trainTask(
         manualSeed(streamSeed(seed, "partStep", step));
         const terms = task.loss(step);
         terms.loss.backward();
-        const gradientNorm = clipGradNorm_(parameters, trainer.gradientClipVal).item();
+        const gradientNorm = clipGradNorm_(parameters, trainer.gradientClipVal || Number.POSITIVE_INFINITY).item();
         if (!Number.isFinite(gradientNorm))
           throw new MiroError(`step ${step + 1}: the gradient is not finite; lower trainer.lr`);
         schedule.apply(step + 1);

@@ -29,7 +29,10 @@ const taskTrainerSchema = z.strictObject({
   ),
   weightDecay: setting(z.number().min(0).default(0.01), "decay of the weights in each step"),
   warmupSteps: setting(z.int().nonnegative().default(50), "steps over which the learning rate rises from 0"),
-  gradientClipVal: setting(z.number().positive().default(1), "largest norm of all gradients together"),
+  gradientClipVal: setting(
+    z.number().min(0).nullable().default(1),
+    "largest norm of all gradients together; larger ones are scaled down to it. 0 or null: none are",
+  ),
   device: setting(z.string().default("cpu"), "where network and batches lie: cpu, cuda or cuda:N"),
   threads: setting(z.int().nonnegative().default(0), "threads of one tensor operation; 0 leaves libtorch's choice"),
   logEveryNSteps: setting(count.default(20), "steps from one line of the log to the next"),

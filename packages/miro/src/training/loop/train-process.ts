@@ -11,6 +11,7 @@
  */
 import { join } from "node:path";
 import { buildInfo, manualSeed, scope, setNumThreads } from "@miro-t2i/torch";
+import { samplesBefore } from "../../data/shards/order.js";
 import { InvalidInputError } from "../../errors.js";
 import { writeFileAtomic } from "../../files/whole-files.js";
 import { parseRinConfig } from "../../networks/config.js";
@@ -31,6 +32,7 @@ import {
   loadTrainingCheckpoint,
   readTrainingState,
   setAsideNewer,
+  spansAfter,
   type TrainingCheckpoint,
 } from "../state/checkpoint.js";
 import { CheckpointWriter } from "../state/checkpoint-writer.js";
@@ -72,17 +74,18 @@ async function trainAlone(
   /** Says what must not get lost, whoever says it. */
   const warn = first ? onWarning : (message: string) => onWarning(`rank ${group.rank}: ${message}`);
   const newest = await openRunFolder({ output, resume }, group);
-  if (newest && !allowChanges)
-    refuseRecipeChanges(newest.path, changesSince(readTrainingState(newest.path).recipe, recipe));
+  const stored = newest && readTrainingState(newest.path);
+  if (newest && stored && !allowChanges) refuseRecipeChanges(newest.path, changesSince(stored.recipe, recipe));
   if (resume !== false && !newest) onMessage(`${output}: no checkpoint yet, starting at step 0`);
   if (recipe.trainer.threads > 0) setNumThreads(recipe.trainer.threads);
 
   const { trainer: settings } = recipe;
-  const { device, replicas: threads = 1 } = settings;
+  const { batchSize, device, replicas: threads = 1 } = settings;
+  const spans = stored ? spansAfter(stored, batchSize) : [{ from: 0, batchSize }];
   onMessage("opening the data");
   await group.agree("the recipe", JSON.stringify(recipeToJson(recipe)));
   await refuseMissingParts(recipe);
-  const source = await group.firstRankFirst(() => openBatches(recipe, group, { signal, onMessage, warn }));
+  const source = await group.firstRankFirst(() => openBatches(recipe, group, { spans, signal, onMessage, warn }));
   let replicas: Replicas | null = null;
   let validation: Validation | null = null;
   let samples: RunSamples | null = null;
@@ -127,6 +130,7 @@ async function trainAlone(
       },
       {
         ...settings,
+        spans,
         accumulateGradBatches: planOf(settings).accumulateGradBatches,
         seed: recipe.seed,
         ema: recipe.ema,
@@ -241,7 +245,7 @@ function withOrigin(checkpoint: TrainingCheckpoint, { trainer }: Recipe): Traini
   const { state } = checkpoint;
   const origin = {
     globalBatch: trainer.batchSize,
-    samplesSeen: state.step * trainer.batchSize,
+    samplesSeen: samplesBefore(state.step, state.batches!),
     processes: planOf(trainer).worldSize,
     code: { miro: version(), torch: buildInfo().torchVersion },
   };

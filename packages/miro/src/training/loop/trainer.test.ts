@@ -76,6 +76,21 @@ describe("accumulation", () => {
   });
 });
 
+describe("clipping", () => {
+  it("of 0 or null leaves gradients as they are, as a norm does that none reaches; the log has the norm", async () => {
+    const trained = async (gradient_clip_val: number | null) => {
+      const output = join(root, `clipped-${gradient_clip_val}`);
+      await runTraining({ recipe: recipe({ max_steps: 2, log_every_n_steps: 1, gradient_clip_val }), output });
+      return { weights: bits(output), norms: withoutTimes(output).map((line) => line["train/grad_norm"]) };
+    };
+    const free = await trained(1e6);
+    expect(free.norms).toEqual([expect.any(Number), expect.any(Number)]);
+    expect(await trained(null)).toEqual(free);
+    expect(await trained(0)).toEqual(free);
+    expect((await trained(1e-3)).weights).not.toEqual(free.weights);
+  });
+});
+
 describe("several averages", () => {
   it("are each what a run with that one alone has, and resume to the bit", async () => {
     const run = async (name: string, decay: number | number[], stopAt = 9) => {

@@ -16,6 +16,7 @@
  */
 import { aten, cat, noGrad, scope, type Tensor, tensor, zeros, zerosLike } from "@miro-t2i/torch";
 import { clipGradNorm_, type GradScaler, type OptimizerState, TensorList } from "@miro-t2i/torch/optim";
+import { type BatchSpan, samplesBefore } from "../../data/shards/order.js";
 import { MiroError } from "../../errors.js";
 import type { LossBatch } from "../../flow/loss.js";
 import type { Capture } from "../../flow/recording.js";
@@ -81,6 +82,8 @@ export type TrainerOptions = Pick<Recipe, "seed"> &
     | "logEveryNSteps"
     | "checkpointEveryNSteps"
   > & {
+    /** The sizes that the batches of the run have had, `batchSize` last; by default it alone. */
+    spans?: readonly BatchSpan[];
     /** Accumulation steps in which each replica computes its rows; the gradient is that of the whole batch. */
     accumulateGradBatches: number;
     ema: Pick<Recipe["ema"], "updateOnSkippedSteps">;
@@ -302,6 +305,11 @@ export class Trainer {
     });
   }
 
+  get #spans(): readonly BatchSpan[] {
+    const { batchSize, spans = [{ from: 0, batchSize }] } = this.options;
+    return spans;
+  }
+
   /** The rows of each batch that this process computes. */
   #rows(): Rows {
     return this.#group.rowsOf(this.options.batchSize);
@@ -322,7 +330,7 @@ export class Trainer {
       scope(() =>
         noGrad(() => {
           const norms = k % logEveryNSteps === 0 ? groupGradientNorms(optimizer.paramGroups) : null;
-          const norm = clipGradNorm_(this.#trainable, gradientClipVal);
+          const norm = clipGradNorm_(this.#trainable, gradientClipVal || Number.POSITIVE_INFINITY);
           // All gradients and the loss are looked at through these two numbers.
           const sound = terms.select(0, 0).isfinite().logicalAnd(norm.isfinite());
           const bad = zeroNonFiniteGradients ? zerosLike(sound) : sound.logicalNot();
@@ -446,7 +454,7 @@ export class Trainer {
     this.#isLogDue = false;
     this.#hooks.onLog?.({
       step: this.step,
-      images: this.step * this.options.batchSize,
+      images: samplesBefore(this.step, this.#spans),
       ...this.#meter.flush(),
       ...learningRates(this.parts.optimizer),
       "train/skipped_steps": this.skippedSteps,
@@ -574,6 +582,7 @@ export class Trainer {
         seconds: this.seconds,
         optimizerStep: step,
         ...(scaler ? { scaler: scaler.stateDict() } : {}),
+        batches: this.#spans,
         recipe,
       },
       network: Object.fromEntries([...network.stateDict("network"), ...preconditioning.stateDict("preconditioning")]),

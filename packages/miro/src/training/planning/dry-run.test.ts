@@ -1,4 +1,4 @@
-import { truncateSync } from "node:fs";
+import { copyFileSync, mkdirSync, readdirSync, truncateSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { zeros } from "@miro-t2i/torch";
 import { writeNpy } from "@miro-t2i/torch/io";
@@ -91,6 +91,25 @@ describe("a dry run", () => {
       status: "missing",
       finding: expect.stringMatching(/shape \(4, 8, 8\) in .*, the network takes \(4, 16, 16\)/),
     });
+  });
+
+  it("finds that no sample can be read where every shard is empty, and says so where the first of them is", async () => {
+    const dir = fresh();
+    const empty = Buffer.alloc(10_240); // the end of an archive
+    const root = ["empty"];
+    mkdirSync(join(dir, "empty"));
+    writeFileSync(join(dir, "empty", "0.tar"), empty);
+    const none = await found(fitting(dir, { root }));
+    expect(none.ready).toBe(false);
+    expect(none.about(/^samples/)).toMatchObject([
+      { status: "missing", finding: "none can be read in 1 shard looked at" },
+    ]);
+    expect(none.about(/npy|score/)).toEqual([]);
+    const [shard] = readdirSync(join(dir, "cc12m")).filter((name) => name.endsWith(".tar"));
+    copyFileSync(join(dir, "cc12m", shard!), join(dir, "empty", "1.tar"));
+    const first = await found(fitting(dir, { root }));
+    expect(first.ready).toBe(true);
+    expect(first.about(/^samples/)).toMatchObject([{ status: "note" }]);
   });
 
   it("counts the samples that training sees, and finds too few of them for a batch", async () => {

@@ -203,8 +203,8 @@ const trainerSchema = z.strictObject({
     "threads that divide each batch's rows among them, by default one; for networks whose operations are too small to divide. For one process on the CPU: where a GPU or several processes are chosen, a recipe's value is left out",
   ),
   gradientClipVal: setting(
-    z.number().positive().default(2),
-    "largest norm of all gradients together; larger ones are scaled down to it",
+    z.number().min(0).nullable().default(2),
+    "largest norm of all gradients together; larger ones are scaled down to it. 0 or null: none are",
     "trainer.gradient_clip_val",
   ),
   maxSkippedInARow: setting(

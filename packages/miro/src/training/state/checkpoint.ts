@@ -13,7 +13,7 @@
  *   RUN/checkpoints/last      a link to the newest of them
  *
  * Randomness and the position in the data have no files: both are functions of the recipe's seed, the step and the
- * global batch, whatever the number of processes.
+ * sizes that the global batch has had, whatever the number of processes.
  *
  * A checkpoint is written into a temporary folder, flushed to the disk and renamed, so that a folder with a final name
  * is whole whenever the process is killed. Removal renames first, for the same reason. The link is replaced by renaming
@@ -35,7 +35,8 @@ import { scope, type Tensor, TorchError } from "@miro-t2i/torch";
 import { beginFile, flushFolder, removeKilledWrites } from "@miro-t2i/torch/atomic-write";
 import { readSafetensors, writeSafetensors } from "@miro-t2i/torch/io";
 import type { GradScalerState } from "@miro-t2i/torch/optim";
-import { checkName, checkObject } from "../../arguments.js";
+import { checkName, checkObject, isObject } from "../../arguments.js";
+import type { BatchSpan } from "../../data/shards/order.js";
 import { describe, InvalidInputError, MiroError, systemReason } from "../../errors.js";
 import { checkSum, readSums, SUMS_FILE, sumsOf } from "../../files/checksums.js";
 import { makeFolder } from "../../files/make-folder.js";
@@ -58,6 +59,8 @@ export interface TrainingState {
   optimizerStep: number;
   /** With `16-mixed`. */
   scaler?: GradScalerState;
+  /** The sizes that the batches of the run have had: with them the position in the data follows from the step. */
+  batches?: readonly BatchSpan[];
   /** The resolved recipe of the run. */
   recipe: unknown;
   /** What is known beside of the run that wrote it; checkpoints of early versions lack it. */
@@ -262,7 +265,31 @@ export function readTrainingState(path: string): TrainingState {
   for (const key of ["step", "emaUpdates", "skippedSteps", "seconds", "optimizerStep"] as const)
     if (typeof state[key] !== "number" || !(state[key] >= 0))
       throw new MiroError(`${statePath}: ${key}: expected a number of 0 or more, found ${describe(state[key])}`);
+  if (state.batches !== undefined && !areSpans(state.batches))
+    throw new MiroError(
+      `${statePath}: batches: expected [{ from: 0, batchSize }, { from, batchSize }, …], found ${describe(state.batches)}`,
+    );
   return state;
+}
+
+function areSpans(value: unknown): boolean {
+  const isSpan = (span: unknown, i: number, spans: readonly unknown[]) =>
+    isObject(span) &&
+    Number.isSafeInteger(span.batchSize) &&
+    Number(span.batchSize) > 0 &&
+    Number.isSafeInteger(span.from) &&
+    (i === 0 ? span.from === 0 : Number(span.from) > Number((spans[i - 1] as BatchSpan).from));
+  return Array.isArray(value) && value.length > 0 && value.every(isSpan);
+}
+
+/**
+ * The sizes that the batches of a run have had which goes on from a checkpoint with batches of a size. Early versions
+ * counted all steps by one size.
+ */
+export function spansAfter({ step, batches, origin }: TrainingState, batchSize: number): BatchSpan[] {
+  const stored = batches ?? [{ from: 0, batchSize: origin?.globalBatch ?? batchSize }];
+  const before = stored.filter(({ from }) => from < step);
+  return before.at(-1)?.batchSize === batchSize ? before : [...before, { from: step, batchSize }];
 }
 
 function removeFolder(folder: string, name: string): void {

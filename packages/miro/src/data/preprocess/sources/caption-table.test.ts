@@ -47,6 +47,12 @@ it("columns of numbers stay numbers with all their digits, others stay texts", a
     'b.jpg | 2.50 | {"id": -1, "tag": "12", "mixed": "one"}',
     'c.jpg | x | {"score": 1e-07, "tag": "1", "mixed": "2"}',
   ]);
+  const odd = ["inf", "-Inf", "Infinity", "-nan", "NaN", "NA", "#N/A", "None", "null"];
+  const rows = odd.map((cell, i) => `${i}.jpg,a fox,${cell}\n`).join("");
+  expect(await read("odd.csv", `image,caption,score\na.jpg,a fox,0.5\n${rows}`)).toEqual([
+    'a.jpg | a fox | {"score": 0.5}',
+    ...odd.map((_, i) => `${i}.jpg | a fox | {}`),
+  ]);
   expect(await read("numbers.jsonl", '{"image": "a.jpg", "caption": 1984, "n": 1.0, "id": "7"}\n')).toEqual([
     'a.jpg | 1984 | {"n": 1.0, "id": "7"}',
   ]);

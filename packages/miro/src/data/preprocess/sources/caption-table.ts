@@ -112,8 +112,8 @@ const filled = ([, cell]: readonly [string, string]): boolean => cell !== "";
 
 /** Numbers as JSON writes them, which leaves names such as `007` and `+1` texts. */
 const NUMBER = /^-?(?:0|[1-9]\d*)(?:\.\d+)?(?:[eE][-+]?\d+)?$/;
-/** What programs write into a column of numbers where there is none. */
-const NO_NUMBER = /^(?:nan|null|none|n\/a)$/i;
+/** What programs write into a column of numbers where there is none that counts. */
+const NO_NUMBER = /^(?:[-+]?(?:nan|inf|infinity)|null|none|#?n\/a|na)$/i;
 
 /**
  * Makes numbers of the cells of each column that holds numbers alone. Columns of texts stay as they are, whatever
