@@ -100,6 +100,16 @@ describe("miro evaluate parti", () => {
     expect(picture("whole", 0, 0).equals(picture("whole", 2, 0))).toBe(false);
   });
 
+  it("is shared by several processes, of which each ends with all figures", async () => {
+    const both = await Promise.all([parti("shared"), parti("shared")]);
+    expect(both.map(({ code }) => code)).toEqual([0, 0]);
+    const [one, other] = both.map(({ stdout }) => JSON.parse(stdout));
+    expect(one).toEqual(other);
+    expect(one.all).toMatchObject({ n_images: 8, n_prompts: 3 });
+    const drawn = both.map(({ stderr }) => Number(/(\d+) pictures drawn/.exec(stderr)![1]));
+    expect(drawn[0]! + drawn[1]!).toBe(8);
+  });
+
   it.each([
     [["--prompt-range", "2-9"], /--prompt-range: expected FIRST-LAST with 0 <= FIRST <= LAST < 4/],
     [["--n-samples", "0"], /--n-samples: expected an integer from 1/],

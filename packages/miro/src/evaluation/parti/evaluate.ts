@@ -20,6 +20,7 @@ import { PictureFiles } from "../../pipeline/requests/picture-files.js";
 import { checkOptions, type PlannedPicture } from "../../pipeline/requests/plan-pictures.js";
 import type { PromptOptions } from "../../pipeline/requests/prompt-file.js";
 import { checkScorerFor } from "../../rewards/registry.js";
+import { scoreShared } from "../geneval/run/shared-work.js";
 import { occurrences, pictureSeed } from "../picture-seed.js";
 import { rewardColumns, weightsByKey } from "../rewards/names.js";
 import { type FolderRewards, type ScoreFolderOptions, scoreFolder } from "../rewards/score-folder.js";
@@ -85,7 +86,7 @@ export interface PartiResult {
  *   settings
  */
 export async function evaluateParti(given: PartiOptions): Promise<PartiResult> {
-  const { prompts: table, outdir, samples, seed, options = {}, scoring, signal, overwrite = false } = given;
+  const { prompts: table, outdir, samples, seed, options = {}, scoring, signal, onMessage, overwrite = false } = given;
   const prompts = readPartiPrompts(table);
   const [first, last] = given.promptRange ?? [0, prompts.length - 1];
   if (first > last || last >= prompts.length)
@@ -93,7 +94,9 @@ export async function evaluateParti(given: PartiOptions): Promise<PartiResult> {
   const columns = rewardColumns(scoring?.scorers, weightsByKey(scoring?.weights ?? {}));
   const pictures = planPictures(prompts, [first, last], given);
   const { drawn, skipped } = await draw(pictures, prompts, given);
-  const rewards = await scoreFolder(outdir, { ...scoring, signal });
+  // Processes that share the pictures come here together; all but the first find the scores there.
+  const score = (folder: string) => scoreFolder(folder, { ...scoring, signal });
+  const [rewards] = (await scoreShared([outdir], score, { output: outdir, signal, onMessage })) as [FolderRewards];
   const promptOf = ({ filename }: RewardRow) => Number.parseInt(filename, 10);
   // The folder may hold more: other prompts, and more pictures of these.
   const asked = new Set(pictures.map(({ name }) => `${name}.png`));
