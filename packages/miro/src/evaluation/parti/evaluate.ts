@@ -20,7 +20,7 @@ import { PictureFiles } from "../../pipeline/requests/picture-files.js";
 import { checkOptions, type PlannedPicture } from "../../pipeline/requests/plan-pictures.js";
 import type { PromptOptions } from "../../pipeline/requests/prompt-file.js";
 import { checkScorerFor } from "../../rewards/registry.js";
-import { scoreShared } from "../geneval/run/shared-work.js";
+import { SharedWork, scoreShared } from "../geneval/run/shared-work.js";
 import { occurrences, pictureSeed } from "../picture-seed.js";
 import { rewardColumns, weightsByKey } from "../rewards/names.js";
 import { type FolderRewards, type ScoreFolderOptions, scoreFolder } from "../rewards/score-folder.js";
@@ -129,27 +129,41 @@ export async function evaluateParti(given: PartiOptions): Promise<PartiResult> {
   return { summary, rewards, drawn, skipped };
 
   async function draw(pictures: readonly PlannedPicture[], prompts: readonly PartiPrompt[], given: PartiOptions) {
-    const files = new PictureFiles({ output: outdir, resume: true, overwrite });
     for (let index = first; index <= last; index++) writeMetadata(join(outdir, folderName(index)), prompts[index]!);
-    const request = new DrawRequest({ pictures, files });
+    const waiting = { signal, onWait: onMessage };
+    const pipe = await given.load();
     try {
-      await request.claim({ signal, onWait: given.onMessage });
-      const pipe = await given.load();
-      try {
-        for (const { key } of columns) checkScorerFor(pipe, key, "scorers");
-        let done = 0;
-        const report = await request.draw(pipe, {
-          signal,
-          onWait: given.onMessage,
-          onPicture: () => given.onPicture?.(++done, pictures.length),
-        });
-        for (const warning of report.warnings) given.onMessage?.(`warning: ${warning}`);
-        return report;
-      } finally {
-        await pipe.dispose();
+      for (const { key } of columns) checkScorerFor(pipe, key, "scorers");
+      const warnings = new Set<string>();
+      let [done, drawn] = [0, 0];
+      const drawAll = async (some: readonly PlannedPicture[], onPicture?: () => void) => {
+        const files = new PictureFiles({ output: outdir, resume: true, overwrite });
+        const request = new DrawRequest({ pictures: some.map((one, index) => ({ ...one, index })), files });
+        try {
+          await request.claim(waiting);
+          const report = await request.draw(pipe, { ...waiting, ...(onPicture && { onPicture }) });
+          for (const warning of report.warnings) warnings.add(warning);
+          drawn += report.drawn;
+        } finally {
+          request.release();
+        }
+      };
+      using work = new SharedWork(outdir, waiting);
+      const parts = partsOf(pictures, given);
+      let open = [...parts.keys()];
+      for (;;) {
+        signal?.throwIfAborted();
+        const [next] = await work.take("draw", open, () => false, 1);
+        if (next === undefined) break;
+        open = open.filter((part) => part !== next);
+        await drawAll(parts[next]!, () => given.onPicture?.(++done, pictures.length));
       }
+      // Other processes draw these: they are waited for, and drawn here where they were stopped.
+      if (open.length > 0) await drawAll(open.flatMap((part) => parts[part]!));
+      for (const warning of warnings) onMessage?.(`warning: ${warning}`);
+      return { drawn, skipped: pictures.length - drawn };
     } finally {
-      request.release();
+      await pipe.dispose();
     }
   }
 
@@ -170,6 +184,14 @@ export async function evaluateParti(given: PartiOptions): Promise<PartiResult> {
 
 function folderName(prompt: number): string {
   return String(prompt).padStart(5, "0");
+}
+
+/** Pictures that a process draws before others may take the next ones: a batch, and whole prompts. */
+const PART_PICTURES = 32;
+
+function partsOf(pictures: readonly PlannedPicture[], { samples, batchSize = 1 }: PartiOptions): PlannedPicture[][] {
+  const size = samples * Math.ceil(Math.max(PART_PICTURES, batchSize) / samples);
+  return Array.from({ length: Math.ceil(pictures.length / size) }, (_, i) => pictures.slice(i * size, (i + 1) * size));
 }
 
 function planPictures(
