@@ -149,17 +149,16 @@ export async function evaluateParti(given: PartiOptions): Promise<PartiResult> {
         }
       };
       using work = new SharedWork(outdir, waiting);
-      const parts = partsOf(pictures, given);
-      let open = [...parts.keys()];
+      const parts = partsOf(pictures, first, given);
       for (;;) {
         signal?.throwIfAborted();
-        const [next] = await work.take("draw", open, () => false, 1);
+        const [next] = await work.take("draw", [...parts.keys()], () => false, 1);
         if (next === undefined) break;
-        open = open.filter((part) => part !== next);
-        await drawAll(parts[next]!, () => given.onPicture?.(++done, pictures.length));
+        await drawAll(parts.get(next)!, () => given.onPicture?.(++done, pictures.length));
+        parts.delete(next);
       }
       // Other processes draw these: they are waited for, and drawn here where they were stopped.
-      if (open.length > 0) await drawAll(open.flatMap((part) => parts[part]!));
+      if (parts.size > 0) await drawAll([...parts.values()].flat());
       for (const warning of warnings) onMessage?.(`warning: ${warning}`);
       return { drawn, skipped: pictures.length - drawn };
     } finally {
@@ -186,12 +185,16 @@ function folderName(prompt: number): string {
   return String(prompt).padStart(5, "0");
 }
 
-/** Pictures that a process draws before others may take the next ones: a batch, and whole prompts. */
+/** Pictures that a process takes at a time: a batch, and whole prompts. */
 const PART_PICTURES = 32;
 
-function partsOf(pictures: readonly PlannedPicture[], { samples, batchSize = 1 }: PartiOptions): PlannedPicture[][] {
-  const size = samples * Math.ceil(Math.max(PART_PICTURES, batchSize) / samples);
-  return Array.from({ length: Math.ceil(pictures.length / size) }, (_, i) => pictures.slice(i * size, (i + 1) * size));
+/** Parts by their first prompt. */
+function partsOf(pictures: readonly PlannedPicture[], first: number, { samples, batchSize = 1 }: PartiOptions) {
+  const prompts = Math.ceil(Math.max(PART_PICTURES, batchSize) / samples);
+  const parts = new Map<number, PlannedPicture[]>();
+  for (let at = 0; at * samples < pictures.length; at += prompts)
+    parts.set(first + at, pictures.slice(at * samples, (at + prompts) * samples));
+  return parts;
 }
 
 function planPictures(
