@@ -55,6 +55,13 @@ describe("miro evaluate geneval --judge", () => {
     );
   });
 
+  it("takes all detections of all pictures, a hundred of each", async () => {
+    const boxes = Array.from({ length: 100 }, () => [40, 45, 80, 75, 0.2]);
+    const one = { name: "a", metadata: { ...bench, tag: "single_object" }, detections: { bench: boxes } };
+    const path = file("all.json", { cases: Array.from({ length: 2212 }, () => one) });
+    expect((await geneval("--judge", path)).stdout).toMatch(/\n0 of 2212 correct\n$/);
+  });
+
   it("names the file, the case and what is wrong with it", async () => {
     const wrong = (name: string, content: unknown) => geneval("--judge", file(name, content));
     expect((await geneval("--judge", join(folder, "none.json"))).code).toBe(2);
@@ -67,6 +74,8 @@ describe("miro evaluate geneval --judge", () => {
         { cases: [{ name: "x", metadata: bench, detections }] },
         /case "x": expected the colours of 1 objects of "bench"/,
       ],
+      ['{"options": {"__proto__": 1}, "cases": []}', /bad\.json, options\.__proto__: .* is not allowed/],
+      ['{"cases": [{"name": "x", "constructor": 1}]}', /bad\.json, cases\.0\.constructor: .* is not allowed/],
       [
         { options: { treshold: 1 }, cases: [{ name: "x", metadata: bench, detections }] },
         /case "x": treshold: expected/,

@@ -20,7 +20,7 @@ import { decodeShown } from "../pictures/decode-shown.js";
 import { textsOf } from "../pictures/image-files.js";
 import type { RgbImage } from "../pictures/rgb.js";
 import { orAborted } from "../pipeline/interruption.js";
-import { hashWeights } from "../pipeline/loading/identity.js";
+import { awake, hashWeights } from "../pipeline/loading/identity.js";
 import { isSheet, textToSettings } from "../pipeline/settings.js";
 import { checkMemory } from "./memory.js";
 import { DEFAULT_SCORER, loadScorer, loadScorerSchema, scorerSpec, scorerVersion } from "./registry.js";
@@ -269,7 +269,7 @@ class Scoring {
     for (const spec of this.#specs) {
       const hashes: string[] = [];
       for (const source of givenFor(spec, weights)) {
-        const hash = await orAborted(hashWeights(source), signal);
+        const hash = await awake(orAborted(hashWeights(source), signal));
         if (hash !== null) hashes.push(hash);
       }
       if (hashes.length > 0) this.#hashes.set(spec.key, hashes.length === 1 ? hashes[0]! : sha256(hashes.join()));

@@ -5,7 +5,7 @@
  */
 
 import { z } from "zod";
-import { checkName } from "../../arguments.js";
+import { checkName, isObject } from "../../arguments.js";
 import { InvalidInputError } from "../../errors.js";
 import { parseJson } from "../../files/json-file.js";
 import { checkPlainData } from "../../files/plain-data.js";
@@ -45,9 +45,12 @@ export interface NamedVerdict {
 export function judgeFile(path: string, options: Readonly<Record<string, unknown>> = {}): NamedVerdict[] {
   checkName("path", path, "the name of a file");
   const content = parseJson(readBytes(path), path);
-  checkPlainData(content, (place) => `${path}, ${place}`);
+  const { cases: _, ...others } = isObject(content) ? content : {};
+  checkPlainData(others, (place) => `${path}, ${place}`);
   const file = check(fileSchema, content, path);
+  // Each by itself: all detections of GenEval's pictures are more values than one thing from a file may have.
   return file.cases.map((value, i) => {
+    checkPlainData(value, (place) => `${path}, cases.${i}.${place}`);
     const one = check(caseSchema, value, `${path}, cases.${i}`);
     const where = `${path}, case ${JSON.stringify(one.name)}`;
     const metadata = checkMetadata(one.metadata, where);

@@ -100,6 +100,16 @@ describe("miro evaluate parti", () => {
     expect(picture("whole", 0, 0).equals(picture("whole", 2, 0))).toBe(false);
   });
 
+  it("is shared by several processes, of which each draws a part and ends with all figures", async () => {
+    const both = await Promise.all([parti("shared", "--n-samples", "20"), parti("shared", "--n-samples", "20")]);
+    expect(both.map(({ code }) => code)).toEqual([0, 0]);
+    const [one, other] = both.map(({ stdout }) => JSON.parse(stdout));
+    expect(one).toEqual(other);
+    expect(one.all).toMatchObject({ n_images: 80, n_prompts: 3 });
+    const drawn = both.map(({ stderr }) => Number(/(\d+) pictures drawn/.exec(stderr)![1]));
+    expect(drawn).toEqual([40, 40]);
+  });
+
   it.each([
     [["--prompt-range", "2-9"], /--prompt-range: expected FIRST-LAST with 0 <= FIRST <= LAST < 4/],
     [["--n-samples", "0"], /--n-samples: expected an integer from 1/],

@@ -20,6 +20,7 @@ import { PictureFiles } from "../../pipeline/requests/picture-files.js";
 import { checkOptions, type PlannedPicture } from "../../pipeline/requests/plan-pictures.js";
 import type { PromptOptions } from "../../pipeline/requests/prompt-file.js";
 import { checkScorerFor } from "../../rewards/registry.js";
+import { SharedWork, scoreShared } from "../geneval/run/shared-work.js";
 import { occurrences, pictureSeed } from "../picture-seed.js";
 import { rewardColumns, weightsByKey } from "../rewards/names.js";
 import { type FolderRewards, type ScoreFolderOptions, scoreFolder } from "../rewards/score-folder.js";
@@ -85,7 +86,7 @@ export interface PartiResult {
  *   settings
  */
 export async function evaluateParti(given: PartiOptions): Promise<PartiResult> {
-  const { prompts: table, outdir, samples, seed, options = {}, scoring, signal, overwrite = false } = given;
+  const { prompts: table, outdir, samples, seed, options = {}, scoring, signal, onMessage, overwrite = false } = given;
   const prompts = readPartiPrompts(table);
   const [first, last] = given.promptRange ?? [0, prompts.length - 1];
   if (first > last || last >= prompts.length)
@@ -93,7 +94,9 @@ export async function evaluateParti(given: PartiOptions): Promise<PartiResult> {
   const columns = rewardColumns(scoring?.scorers, weightsByKey(scoring?.weights ?? {}));
   const pictures = planPictures(prompts, [first, last], given);
   const { drawn, skipped } = await draw(pictures, prompts, given);
-  const rewards = await scoreFolder(outdir, { ...scoring, signal });
+  // Processes that share the pictures come here together; all but the first find the scores there.
+  const score = (folder: string) => scoreFolder(folder, { ...scoring, signal });
+  const [rewards] = (await scoreShared([outdir], score, { output: outdir, signal, onMessage })) as [FolderRewards];
   const promptOf = ({ filename }: RewardRow) => Number.parseInt(filename, 10);
   // The folder may hold more: other prompts, and more pictures of these.
   const asked = new Set(pictures.map(({ name }) => `${name}.png`));
@@ -126,27 +129,40 @@ export async function evaluateParti(given: PartiOptions): Promise<PartiResult> {
   return { summary, rewards, drawn, skipped };
 
   async function draw(pictures: readonly PlannedPicture[], prompts: readonly PartiPrompt[], given: PartiOptions) {
-    const files = new PictureFiles({ output: outdir, resume: true, overwrite });
     for (let index = first; index <= last; index++) writeMetadata(join(outdir, folderName(index)), prompts[index]!);
-    const request = new DrawRequest({ pictures, files });
+    const waiting = { signal, onWait: onMessage };
+    const pipe = await given.load();
     try {
-      await request.claim({ signal, onWait: given.onMessage });
-      const pipe = await given.load();
-      try {
-        for (const { key } of columns) checkScorerFor(pipe, key, "scorers");
-        let done = 0;
-        const report = await request.draw(pipe, {
-          signal,
-          onWait: given.onMessage,
-          onPicture: () => given.onPicture?.(++done, pictures.length),
-        });
-        for (const warning of report.warnings) given.onMessage?.(`warning: ${warning}`);
-        return report;
-      } finally {
-        await pipe.dispose();
+      for (const { key } of columns) checkScorerFor(pipe, key, "scorers");
+      const warnings = new Set<string>();
+      let [done, drawn] = [0, 0];
+      const drawAll = async (some: readonly PlannedPicture[], onPicture?: () => void) => {
+        const files = new PictureFiles({ output: outdir, resume: true, overwrite });
+        const request = new DrawRequest({ pictures: some.map((one, index) => ({ ...one, index })), files });
+        try {
+          await request.claim(waiting);
+          const report = await request.draw(pipe, { ...waiting, ...(onPicture && { onPicture }) });
+          for (const warning of report.warnings) warnings.add(warning);
+          drawn += report.drawn;
+        } finally {
+          request.release();
+        }
+      };
+      using work = new SharedWork(outdir, waiting);
+      const parts = partsOf(pictures, first, given);
+      for (;;) {
+        signal?.throwIfAborted();
+        const [next] = await work.take("draw", [...parts.keys()], () => false, 1);
+        if (next === undefined) break;
+        await drawAll(parts.get(next)!, () => given.onPicture?.(++done, pictures.length));
+        parts.delete(next);
       }
+      // Other processes draw these: they are waited for, and drawn here where they were stopped.
+      if (parts.size > 0) await drawAll([...parts.values()].flat());
+      for (const warning of warnings) onMessage?.(`warning: ${warning}`);
+      return { drawn, skipped: pictures.length - drawn };
     } finally {
-      request.release();
+      await pipe.dispose();
     }
   }
 
@@ -167,6 +183,18 @@ export async function evaluateParti(given: PartiOptions): Promise<PartiResult> {
 
 function folderName(prompt: number): string {
   return String(prompt).padStart(5, "0");
+}
+
+/** Pictures that a process takes at a time: a batch, and whole prompts. */
+const PART_PICTURES = 32;
+
+/** Parts by their first prompt. */
+function partsOf(pictures: readonly PlannedPicture[], first: number, { samples, batchSize = 1 }: PartiOptions) {
+  const prompts = Math.ceil(Math.max(PART_PICTURES, batchSize) / samples);
+  const parts = new Map<number, PlannedPicture[]>();
+  for (let at = 0; at * samples < pictures.length; at += prompts)
+    parts.set(first + at, pictures.slice(at * samples, (at + prompts) * samples));
+  return parts;
 }
 
 function planPictures(

@@ -77,7 +77,7 @@ export function knownWeights(folder: string, hashes: ReadonlyMap<string, string>
 }
 
 /** Waits for background work, which alone does not keep the process alive. */
-async function awake<T>(work: Promise<T>): Promise<T> {
+export async function awake<T>(work: Promise<T>): Promise<T> {
   const timer = setInterval(() => {}, 60_000);
   try {
     return await work;
@@ -147,19 +147,21 @@ export function isWeightsName(path: string): boolean {
 
 /**
  * SHA-256 that tells weights on this machine from others: of a file its own, of a folder that of its weights and its
- * `config.json`; null where there is neither.
+ * `config.json`; null where there is neither. The process may end meanwhile, unless it is {@link awake}.
  *
  * @throws MiroError naming what cannot be read
  */
 export async function hashWeights(path: string): Promise<string | null> {
   const stat = statSync(path, { throwIfNoEntry: false });
   if (stat === undefined) return null;
-  if (!stat.isDirectory()) return hashFile(path);
+  if (!stat.isDirectory()) return hashFile(path, { background: true });
   const names = unreadable(path, () => readdirSync(path)).filter(
     (name) => isWeightsName(name) || name === "config.json",
   );
-  const hashes = await Promise.all(names.sort().map(async (name) => `${await hashFile(join(path, name))}  ${name}\n`));
-  return createHash("sha256").update(hashes.join("")).digest("hex");
+  const files = names.sort();
+  const hashes = await Promise.all(files.map((name) => hashFile(join(path, name), { background: true })));
+  const lines = files.map((name, i) => `${hashes[i]}  ${name}\n`);
+  return createHash("sha256").update(lines.join("")).digest("hex");
 }
 
 function unreadable<T>(path: string, read: () => T): T {

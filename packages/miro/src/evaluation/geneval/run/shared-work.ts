@@ -2,6 +2,7 @@
  * Work on numbered things that several processes share through one folder: each takes what nobody has taken, and what a
  * process has taken that was killed is free again.
  */
+import { setTimeout as sleep } from "node:timers/promises";
 import { NameClaims } from "../../../pipeline/requests/name-claims.js";
 
 /** The part of one process. */
@@ -67,3 +68,40 @@ export class SharedWork implements Disposable {
 function nameOf(stage: string, thing: number): string {
   return `${stage}/${thing}`;
 }
+
+/**
+ * Scores folders together with other processes: each takes a folder that nobody has taken. A folder that another one
+ * has scored is only read then, since scores are kept beside the pictures.
+ *
+ * @param output folder that the processes share
+ */
+export async function scoreShared<T>(
+  folders: readonly string[],
+  score: (folder: string) => Promise<T>,
+  {
+    output,
+    signal,
+    onMessage,
+  }: { output: string; signal?: AbortSignal | undefined; onMessage?: ((message: string) => void) | undefined },
+): Promise<T[]> {
+  const scored = new Map<number, T>();
+  using work = new SharedWork(output, { signal, onWait: onMessage });
+  for (let told = false; ; ) {
+    signal?.throwIfAborted();
+    const open = folders.flatMap((_, i) => (scored.has(i) ? [] : [i]));
+    if (open.length === 0) break;
+    const [next] = await work.take("score", open, () => false, 1);
+    if (next === undefined) {
+      if (!told) onMessage?.(`waiting for another process, which scores ${folders[open[0]!]}`);
+      told = true;
+      await sleep(POLL_MS, undefined, signal ? { signal } : {});
+      continue;
+    }
+    scored.set(next, await score(folders[next]!));
+    work.release();
+  }
+  return folders.map((_, i) => scored.get(i)!);
+}
+
+/** How often the work of others is looked at. */
+const POLL_MS = 250;

@@ -7,7 +7,7 @@ import { InvalidInputError, invalid } from "../../../errors.js";
 import { about, message } from "../../../message.js";
 import type { ComputeDType } from "../../../pipeline/loading/device.js";
 import { isRepositoryName } from "../../../pipeline/loading/hub.js";
-import { hashWeights, isWeightsName } from "../../../pipeline/loading/identity.js";
+import { awake, hashWeights, isWeightsName } from "../../../pipeline/loading/identity.js";
 import type { Detector } from "../detection.js";
 import { DETECTOR_ADDRESS } from "../detector/address.js";
 import { type PromptSet, publishedPrompts } from "../prompts.js";
@@ -87,7 +87,7 @@ export function suiteNames(): string[] {
  * @throws InvalidInputError for what is nothing of this: it would be looked for after hours of drawing
  */
 export async function weightsKey(source: string, parameter: "detector" | "clip"): Promise<string> {
-  const hash = await hashWeights(source);
+  const hash = await awake(hashWeights(source));
   if (hash !== null) return hash;
   if (isRepositoryName(source) && !isWeightsName(source)) return source;
   const where = parameter === "detector" ? `; OpenMMLab has GenEval's detector at ${DETECTOR_ADDRESS}` : "";

@@ -3,7 +3,6 @@
  * and to scores of the pictures. Each target has a folder of its own; the noise is the same in all of them.
  */
 import { join } from "node:path";
-import { setTimeout as sleep } from "node:timers/promises";
 import { InvalidInputError } from "../../../errors.js";
 import { writeFileAtomic } from "../../../files/whole-files.js";
 import { Chart, ticks } from "../../../pictures/chart.js";
@@ -13,7 +12,7 @@ import { sheetText } from "../../../pipeline/settings.js";
 import { PUBLISHED_SWEEP } from "../published.js";
 import type { Summary } from "../summary.js";
 import { type EvaluationReport, type EvaluationRun, evaluateGeneval } from "./evaluate.js";
-import { SharedWork } from "./shared-work.js";
+import { scoreShared } from "./shared-work.js";
 
 /** What changes. */
 export interface Sweep {
@@ -94,37 +93,6 @@ export async function sweepTarget(run: EvaluationRun, { reward, targets, score }
   writeFileAtomic(files.json, `${JSON.stringify({ reward, points }, null, 2)}\n`, { overwrite: true });
   return { reward, points, files, problems };
 }
-
-/**
- * Scores folders together with other processes: each takes a folder that nobody has taken. A folder that another one
- * has scored is only read then, since scores are kept beside the pictures.
- */
-export async function scoreShared<T>(
-  folders: readonly string[],
-  score: (folder: string) => Promise<T>,
-  { output, signal, onMessage }: Pick<EvaluationRun, "output" | "signal" | "onMessage">,
-): Promise<T[]> {
-  const scored = new Map<number, T>();
-  using work = new SharedWork(output, { signal, onWait: onMessage });
-  for (let told = false; ; ) {
-    signal?.throwIfAborted();
-    const open = folders.flatMap((_, i) => (scored.has(i) ? [] : [i]));
-    if (open.length === 0) break;
-    const [next] = await work.take("score", open, () => false, 1);
-    if (next === undefined) {
-      if (!told) onMessage?.(`waiting for another process, which scores ${folders[open[0]!]}`);
-      told = true;
-      await sleep(POLL_MS, undefined, signal ? { signal } : {});
-      continue;
-    }
-    scored.set(next, await score(folders[next]!));
-    work.release();
-  }
-  return folders.map((_, i) => scored.get(i)!);
-}
-
-/** How often the work of others is looked at. */
-const POLL_MS = 250;
 
 const PANEL = { width: 420, height: 300 };
 const PLOT = { left: 56, right: 16, top: 44, bottom: 44 };

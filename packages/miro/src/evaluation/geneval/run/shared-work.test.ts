@@ -2,7 +2,7 @@ import { mkdtempSync, readdirSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, expect, it } from "vitest";
-import { scoreShared } from "./sweep.js";
+import { scoreShared } from "./shared-work.js";
 
 const output = mkdtempSync(join(tmpdir(), "miro-sweep-"));
 afterAll(() => rmSync(output, { recursive: true, force: true }));
