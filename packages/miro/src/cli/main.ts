@@ -233,7 +233,7 @@ function promptHint(message: string): string {
   return word === undefined ? "" : `; to draw it: miro generate ${JSON.stringify(word)}`;
 }
 
-/** What is wrong with a command line. A flag that is given a value is not known to commander, and is to who typed it. */
+/** What is wrong with a command line. Commander calls a flag with a value unknown, which it is not to who typed it. */
 function usageText({ message }: CommanderError, called: Command | null): string {
   const flag = /^error: unknown option '(--[^=']+)=/.exec(message)?.[1];
   const isKnown = called?.options.some(({ long }) => long === flag);
