@@ -48,7 +48,7 @@ const server = createServer(async (request, response) => {
     response.writeHead(status, { "content-type": type }).end(type === "image/png" ? body : JSON.stringify(body));
   const [, , id, part] = request.url.split("/");
   if (request.method === "POST" && request.url === "/jobs") {
-    const { prompt, seed = 0 } = await json(request).catch(() => ({}));
+    const { prompt, seed = 0 } = (await json(request).catch(() => null)) ?? {}; // the JSON null is a body too
     if (typeof prompt !== "string" || !Number.isSafeInteger(seed))
       return answer(400, { error: "expected a prompt and an integer as seed" });
     answer(202, { id: Number(add.run(prompt, seed).lastInsertRowid) });

@@ -85,7 +85,7 @@ describe.each(["express/server.mjs", "fastify/server.mjs"])("%s", (file) => {
     expect([answer.status, answer.headers.get("content-type")]).toEqual([200, "image/png"]);
     expect(await settingsOf(await answer.arrayBuffer())).toMatchObject({ prompt: "a red apple", seed: 3 });
 
-    for (const wrong of [{}, { prompt: ["a", "b"] }, { prompt: "a fox", seed: -1 }, "{"])
+    for (const wrong of [{}, [], { prompt: ["a", "b"] }, { prompt: "a fox", seed: -1 }, "null", "{"])
       expect(await statusOf(post(`${url}/pictures`, wrong))).toBe(400);
     const reward = await post(`${url}/pictures`, { prompt: "a fox", rewardTargets: { beauty: 1 } });
     expect([reward.status, await reward.text()]).toEqual([400, expect.stringContaining("not trained on beauty")]);
@@ -124,7 +124,8 @@ describe("queue/server.mjs", () => {
       expect(answer.status).toBe(202);
       ids.push(((await answer.json()) as { id: number }).id);
     }
-    expect((await post(`${first.url}/jobs`, { seed: 1 })).status).toBe(400);
+    for (const wrong of [{ seed: 1 }, [], "null", "3", "{", ""])
+      expect(await statusOf(post(`${first.url}/jobs`, wrong))).toBe(400);
     expect((await fetch(`${first.url}/jobs/99`)).status).toBe(404);
     first.child.kill("SIGKILL");
     await once(first.child, "exit");

@@ -250,6 +250,7 @@ describe("wrong usage gives one line and exit code 2", () => {
       /^error: --init-noise: expected shape \(1, 4, 8, 8\), received \(1, 48\)$/,
     ],
     ["an unknown flag", ["--stepps", "3"], /^error: unknown option '--stepps' \(Did you mean --steps\?\)$/],
+    ["a flag with a value", ["--overwrite=yes"], /^error: option '--overwrite' takes no value$/],
     ["a window that is none", ["--guidance-window", "3"], /^error: --guidance-window: expected FIRST:LAST/],
     [
       "a window that ends before it begins",

@@ -233,6 +233,13 @@ function promptHint(message: string): string {
   return word === undefined ? "" : `; to draw it: miro generate ${JSON.stringify(word)}`;
 }
 
+/** What is wrong with a command line. Commander calls a flag with a value unknown, which it is not to who typed it. */
+function usageText({ message }: CommanderError, called: Command | null): string {
+  const flag = /^error: unknown option '(--[^=']+)=/.exec(message)?.[1];
+  const isKnown = called?.options.some(({ long }) => long === flag);
+  return isKnown ? `error: option '${flag}' takes no value` : oneLine(message, " ");
+}
+
 /** Prints what the user needs to know about `error` and returns the exit code. */
 function report(error: unknown, called: Command | null, settings: Settings, context: CliContext): number {
   const names = called === null ? {} : flagNames(called);
@@ -240,7 +247,7 @@ function report(error: unknown, called: Command | null, settings: Settings, cont
     if (error.exitCode === 0) return 0;
     if (error.code === "commander.help") return 2;
     const hint = error.code === "commander.unknownCommand" && called === null ? promptHint(error.message) : "";
-    context.stderr(`${oneLine(error.message, " ")}${hint}\n`);
+    context.stderr(`${usageText(error, called)}${hint}\n`);
     return 2;
   }
   if (context.signal.aborted || error instanceof InterruptedError) {

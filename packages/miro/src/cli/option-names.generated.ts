@@ -5,7 +5,7 @@
  */
 export const OPTION_NAMES: Readonly<Record<string, readonly string[]>> = {
   "generate": ["model","variant","revision","text-encoder","text-encoder-dtype","vae","low-memory","device","dtype","quantize","threads","cache-dir","images","reward","negative-reward","steps","guidance","negative-prompt","guidance-type","guidance-window","image","strength","mask","variation-seed","variation-strength","sampler","eta","shift","batch-size","deterministic","seed","best-of","by","weights","hps-version","scorer-module","keep-all","prompts","from","output","name","format","quality","overwrite","resume","init-noise","save-latents","open","show","json","quiet"],
-  "studio": ["host","port","model","output","queue","max-images","api-key-file","allow-origin","allow-frame","insecure","open","device","dtype","cache-dir","threads","quiet"],
+  "studio": ["host","port","model","output","queue","max-images","api-key-file","allow-origin","allow-frame","insecure","open","device","dtype","low-memory","quantize","cache-dir","threads","quiet"],
   "sweep": ["model","variant","revision","text-encoder","text-encoder-dtype","vae","low-memory","device","dtype","quantize","threads","cache-dir","x","y","reward","negative-reward","steps","guidance","negative-prompt","guidance-type","guidance-window","image","strength","mask","variation-seed","variation-strength","sampler","eta","shift","seed","images","by","weights","hps-version","scorer-module","distance","title","cell-size","output","open","show","overwrite","json","quiet"],
   "info": ["plot","sheet","skip-broken-shards","open","show","json","quiet"],
   "score": ["by","prompt","pairs","output","model","weights","hps-version","hps-letterbox","device","dtype","precision","cache-dir","scorer-module","threads","json","quiet"],

@@ -24,7 +24,7 @@ it("a key that is none is told by where it stands, and is not shown", async () =
       ] as const) {
         const { code, stderr } = await miro("studio", "--output", folder, ...args);
         expect([code, stderr]).toEqual([2, expect.stringContaining(`error: ${where}: expected a key of 8 to 200`)]);
-        expect(stderr).toContain(`received "${received}"`);
+        expect(stderr).toContain(`received ${received}`);
         expect(stderr).not.toContain(key);
       }
     }

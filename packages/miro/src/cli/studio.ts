@@ -3,6 +3,7 @@ import "./extensions.js";
 import { z } from "zod";
 import { invalid } from "../errors.js";
 import { readText } from "../files/whole-files.js";
+import { message } from "../message.js";
 import { field, flag } from "../options.js";
 import { loadSchema } from "../pipeline/loading/load-options.js";
 import { Studio } from "../studio/server/studio.js";
@@ -15,6 +16,7 @@ const EXAMPLES = `
 Examples:
   miro studio                                              the bundled model on http://127.0.0.1:7860
   miro studio --open --output pictures
+  miro studio --model nicolas-dufour/miro --low-memory
   miro studio --model nicolas-dufour/miro --model miro-emoji --device cuda
   MIRO_STUDIO_API_KEY=… miro studio --host 0.0.0.0 --port 80
 
@@ -78,6 +80,8 @@ const schema = z.strictObject({
   open: flag("open the page in the browser", "--open"),
   device: loadSchema.shape.device,
   dtype: loadSchema.shape.dtype,
+  lowMemory: loadSchema.shape.lowMemory,
+  quantization: loadSchema.shape.quantization,
   cacheDir: loadSchema.shape.cacheDir,
   threads: loadSchema.shape.threads,
 });
@@ -119,7 +123,7 @@ function readKey(file: string | undefined): string | undefined {
   const key = file === undefined ? process.env.MIRO_STUDIO_API_KEY : readText(file).trim();
   if (key === undefined || (file === undefined && key === "")) return undefined;
   if (!/^[\x21-\x7e]{8,200}$/.test(key)) {
-    const received = key.length < 8 || key.length > 200 ? `one of ${key.length}` : "one with others";
+    const received = key.length < 8 || key.length > 200 ? message`one of ${key.length}` : message`one with others`;
     throw invalid(file ?? "MIRO_STUDIO_API_KEY", "a key of 8 to 200 printable ASCII characters, no spaces", received);
   }
   return key;

@@ -1,11 +1,12 @@
 /**
  * The things that scenes show: Microsoft's Fluent emoji in the 3D style (npm `@lobehub/fluent-emoji-3d`, MIT) with the
- * English names of CLDR (npm `emojibase-data`, MIT). Both are development dependencies: sampling needs neither.
+ * English names of CLDR (npm `emojibase-data`, MIT). Sampling needs neither: a clone has both, an application installs
+ * them beside `miro-t2i`.
  */
 import { existsSync, readFileSync } from "node:fs";
 import { createRequire } from "node:module";
 import { dirname, join } from "node:path";
-import { invalid } from "../../errors.js";
+import { InvalidInputError, invalid } from "../../errors.js";
 import { message } from "../../message.js";
 import { articleOf, pluralOf, takesArticle } from "./grammar.js";
 
@@ -167,24 +168,28 @@ interface EmojibaseRecord {
 
 const require = createRequire(import.meta.url);
 
+/** The packages that scenes are made from, with the releases whose emoji and names the bundled model knows. */
+const PACKAGES = { pictures: "@lobehub/fluent-emoji-3d", names: "emojibase-data" };
+const INSTALLATION = `npm install ${PACKAGES.pictures}@1 ${PACKAGES.names}@17`;
+
 function resolvePackage(name: string): string {
   try {
     return dirname(require.resolve(`${name}/package.json`));
   } catch {
-    throw invalid("emoji data", `the development dependency ${name} (npm install)`, message`not installed`);
+    throw new InvalidInputError(`emoji scenes are made from ${name}, which is not installed; run: ${INSTALLATION}`);
   }
 }
 
 /** Folder with the pictures, one `<code>.webp` of 256 × 256 with alpha for each emoji. */
 export function spriteFolder(): string {
-  return join(resolvePackage("@lobehub/fluent-emoji-3d"), "assets");
+  return join(resolvePackage(PACKAGES.pictures), "assets");
 }
 
 /** Every CLDR emoji of the core groups that has a picture, in CLDR's order. 984 entries. */
 export function coreVocabulary(): EmojiEntry[] {
   const folder = spriteFolder();
   const records: EmojibaseRecord[] = JSON.parse(
-    readFileSync(join(resolvePackage("emojibase-data"), "en", "data.json"), "utf8"),
+    readFileSync(join(resolvePackage(PACKAGES.names), "en", "data.json"), "utf8"),
   );
   const core: { record: EmojibaseRecord; code: string }[] = [];
   const tagUses = new Map<string, number>();

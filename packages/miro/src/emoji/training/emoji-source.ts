@@ -3,16 +3,17 @@ import { existsSync } from "node:fs";
 import { compiledModule } from "../../compiled-module.js";
 import { MiroError } from "../../errors.js";
 import { VOCABULARY_FILE } from "../../text/vocabulary.js";
-import type { DataCheck } from "../../training/batches/finding.js";
+import { type DataCheck, finding } from "../../training/batches/finding.js";
 import { recipeFault } from "../../training/batches/recipe-fault.js";
 import type { SourceSpec } from "../../training/batches/sources.js";
 import { EMOJI_REWARD_KEYS } from "../scenes/scene-options.js";
+import { loadVocabulary } from "../scenes/vocabulary.js";
 import { type EmojiData, emojiDataSchema } from "./emoji-data.js";
 
 export const emojiSource: SourceSpec<EmojiData> = {
   schema: emojiDataSchema,
   module: compiledModule("emoji/register.js"),
-  // The emoji pictures are a development dependency.
+  // The emoji pictures are packages that a copy of the program is made without.
   needsClone: true,
   faults(_, { network: { coherenceKeys } }) {
     const known: readonly string[] = EMOJI_REWARD_KEYS;
@@ -38,9 +39,10 @@ export const emojiSource: SourceSpec<EmojiData> = {
       },
     },
   }),
-  check: ({ samples, autoencoder, textEncoder }) => ({
+  check: ({ samples, scenes, autoencoder, textEncoder }) => ({
     samples,
     checks: [
+      finding("data.scenes", () => `${loadVocabulary(scenes.vocabulary).length} things`),
       folderCheck("data.autoencoder", autoencoder, "emoji-autoencoder"),
       folderCheck("data.text_encoder", textEncoder, "emoji-text"),
     ],

@@ -19,10 +19,13 @@ import type { ImageSettings } from "../../pipeline/settings.js";
 import { Thread } from "../../threads/thread.js";
 import { describeModel, type ModelCard } from "./model-card.js";
 
+/** What a studio says of the loading of all its models. */
+type SharedOptions = Pick<FromPretrainedOptions, "device" | "dtype" | "lowMemory" | "quantization" | "cacheDir">;
+
 /** How a thread loads its model. */
 export interface LoadCall {
   model: string;
-  options: Pick<FromPretrainedOptions, "variant" | "device" | "dtype" | "cacheDir">;
+  options: SharedOptions & Pick<FromPretrainedOptions, "variant">;
   threads: number | undefined;
 }
 
@@ -107,13 +110,10 @@ interface Model {
 }
 
 /** Options of {@link Engine.open}. */
-export interface EngineOptions {
+export interface EngineOptions extends SharedOptions {
   /** `REPO`, `DIR`, `REPO@VARIANT` or `DIR@VARIANT`; none: the bundled model. */
   models: readonly string[];
-  device?: string | undefined;
-  dtype?: FromPretrainedOptions["dtype"];
   threads?: number | undefined;
-  cacheDir?: string | undefined;
   signal?: AbortSignal | undefined;
 }
 
@@ -133,7 +133,8 @@ export class Engine {
    * Reads what the models say of themselves; of those on the Hub their `config.json` is fetched.
    * @throws InvalidInputError for a model that is none
    */
-  static async open({ models, device, dtype, threads, cacheDir, signal }: EngineOptions): Promise<Engine> {
+  static async open({ models, threads, signal, ...given }: EngineOptions): Promise<Engine> {
+    const { device, dtype, lowMemory, quantization, cacheDir } = given;
     const hub = { ...(cacheDir !== undefined && { cacheDir }), ...(signal && { signal }) };
     // The threads would find out one by one, after the page is served.
     if (device !== undefined && device !== "cpu") checkDevice(device);
@@ -144,7 +145,7 @@ export class Engine {
       const { card, bytes, isSmall } = await describeModel(id ?? BUNDLED_MODEL, { model, variant }, hub);
       opened.push({
         card,
-        load: { model, threads, options: { variant, device, dtype, cacheDir } },
+        load: { model, threads, options: { variant, device, dtype, lowMemory, quantization, cacheDir } },
         bytes,
         cores: isSmall ? Math.min(threads ?? availableParallelism(), MOST_THREADS) : 1,
         ...{ thread: null, device: null, helpers: null, loading: null, loaded: false, warming: null },

@@ -541,6 +541,29 @@ describe("the gallery", () => {
   });
 });
 
+describe("models in less memory", () => {
+  it("draw the same with lowMemory, and in eight bits where that is asked for", async () => {
+    const drawn = async (of: Studio) => {
+      const id = await submit({ ...small, deterministic: true, previewEvery: 1 }, of);
+      expect(names(await events(id, { of })).at(-1)).toBe("done");
+      const { pictures } = await view(id, of);
+      const picture = at(`/api/pictures/${pictures[0]}`, of);
+      const settings = (await (await fetch(`${picture}/settings`)).json()) as { quantization?: string };
+      return { settings, png: Buffer.from(await (await fetch(`${picture}.png`)).arrayBuffer()) };
+    };
+    const whole = await drawn(studio);
+    const low = await start({ lowMemory: true });
+    const eight = await start({ quantization: "int8", lowMemory: true });
+    try {
+      expect((await drawn(low)).png).toEqual(whole.png);
+      expect([whole, await drawn(eight)].map(({ settings }) => settings.quantization)).toEqual([undefined, "int8"]);
+    } finally {
+      await low.close();
+      await eight.close();
+    }
+  });
+});
+
 describe("the only model", () => {
   it("is loaded at the start, and of several none before its first use", async () => {
     const loaded = async (of: Studio) =>
