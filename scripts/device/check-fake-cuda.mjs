@@ -13,6 +13,7 @@
  */
 import { spawn } from "node:child_process";
 import { cpSync, mkdtempSync, readFileSync, rmSync } from "node:fs";
+import { createServer } from "node:net";
 import { tmpdir } from "node:os";
 import path from "node:path";
 import { fileURLToPath, pathToFileURL } from "node:url";
@@ -58,10 +59,19 @@ const programs = (work) => [
       { wait: 0, copy: 0 },
       ["trainer.cuda_graphs=true"],
     ]),
-  ].map(([name, recipe, precision, limits, more = []]) => ({
+    [
+      "train as the first of two processes",
+      "shards-train.yaml",
+      "bf16-mixed",
+      { wait: 0, copy: 0 },
+      ["trainer.devices=2"],
+      { RANK: "0", WORLD_SIZE: "2", LOCAL_WORLD_SIZE: "2", MASTER_ADDR: "127.0.0.1" },
+    ],
+  ].map(([name, recipe, precision, limits, more = [], env = {}]) => ({
     name,
     step: "optimizer step",
     limits,
+    env,
     steps: [4, 8],
     args: (steps, run) => [
       "train",
@@ -99,8 +109,19 @@ const programs = (work) => [
   },
 ];
 
-/** What fake-cuda found in one run of `miro`. */
-async function findings(args, log) {
+/** A port that nobody listens at. */
+function freePort() {
+  const server = createServer();
+  return new Promise((resolve, reject) => {
+    server.on("error", reject).listen(0, "127.0.0.1", () => {
+      const { port } = server.address();
+      server.close(() => resolve(port));
+    });
+  });
+}
+
+/** What fake-cuda found in one run of `miro`. @param more variables of its environment */
+async function findings(args, log, more) {
   const preload = pathToFileURL(path.join(root, "scripts", "device", "fake-cuda.mjs")).href;
   const env = {
     ...process.env,
@@ -108,6 +129,8 @@ async function findings(args, log) {
     FAKE_CUDA_LOG: log,
     OMP_NUM_THREADS: "1",
     NO_COLOR: "1",
+    MASTER_PORT: String(await freePort()),
+    ...more,
   };
   const child = spawn(process.execPath, [path.join(root, "packages", "miro", "bin", "miro.mjs"), ...args], {
     cwd: root,
@@ -135,11 +158,11 @@ const NOUNS = {
 };
 
 /** The lines about one program, and its figures. */
-async function check({ name, step, limits, least = {}, steps, args }, work) {
+async function check({ name, step, limits, least = {}, steps, args, env = {} }, work) {
   const runs = await Promise.all(
     steps.map((count) => {
       const run = path.join(work, `${name.replaceAll(" ", "-")}-${count}`);
-      return findings(args(count, run), `${run}.jsonl`);
+      return findings(args(count, run), `${run}.jsonl`, env);
     }),
   );
   const lines = runs[1]

@@ -70,6 +70,9 @@ const LOOKS = /nonzero|masked_select|unique|_local_scalar_dense|is_nonzero|equal
 /** libtorch's number of the dtype uint8. */
 const UINT8 = 0;
 
+/** Bytes of a value by the number of its dtype: uint8, int32, int64, float64. */
+const WIDTHS = { 0: 1, 3: 4, 4: 8, 7: 8 };
+
 const NO_META_KERNEL = /not implemented|Could not run|overrideable|not support|with Meta tensors/i;
 
 function replace(native) {
@@ -77,6 +80,7 @@ function replace(native) {
   const plans = new Map();
   const known = new Map();
   const events = [];
+  const sent = new Map();
   let capturing = false;
 
   const isMeta = (t) => own.device(t) === "meta";
@@ -121,7 +125,10 @@ function replace(native) {
       }
     } else if (name === "aten::_to_copy") {
       const goesThere = args[3] == null ? there[0] : args[3] === "meta";
-      if (goesThere && !there[0]) arrives(name, args[5] === true, tensors[0]);
+      if (goesThere && !there[0]) {
+        arrives(name, args[5] === true, tensors[0]);
+        return remembered(tensors[0], own.call(index, ...args));
+      }
       if (!goesThere && there[0]) {
         waits("a copy to the host");
         return zeros(tensors[0], "cpu", args[1] ?? own.dtype(tensors[0]));
@@ -154,6 +161,16 @@ function replace(native) {
         queued ? "queued" : "copy",
         `${name} of ${own.numel(t) < 65536 ? "less than 64 Ki" : "64 Ki and more"} values`,
       );
+  }
+
+  /** A few values that come back as they went, so that a process agrees with itself. */
+  function remembered(source, there) {
+    const width = WIDTHS[own.dtype(source)];
+    if (own.numel(source) > 4 || own.dtype(source) !== own.dtype(there) || width === undefined) return there;
+    const values = new Uint8Array(width * own.numel(source));
+    own.copyToHost(source, values);
+    sent.set(there, values);
+    return there;
   }
 
   /** Layer norm has no meta kernel; the same shapes and gradients everywhere are enough. */
@@ -208,7 +225,9 @@ function replace(native) {
   native.copyToHost = (t, target) => {
     if (!isMeta(t)) return own.copyToHost(t, target);
     waits("data");
-    new Uint8Array(target.buffer ?? target, target.byteOffset ?? 0, target.byteLength).fill(0);
+    const bytes = new Uint8Array(target.buffer ?? target, target.byteOffset ?? 0, target.byteLength);
+    if (sent.get(t)?.length === bytes.length) bytes.set(sent.get(t));
+    else bytes.fill(0);
   };
   // What has no meta kernels: nothing is computed, and nothing waits.
   const own0d = (device) => own.call(operator("aten::zeros"), [], null, null, device);
@@ -248,6 +267,26 @@ function replace(native) {
   native.cudaDevices = () => ["No GPU", 80 * 2 ** 30, 9, 0];
   native.cudaSynchronize = (index = "of whichever is current") => waits(`synchronize ${index}`);
   native.cudaMemory = () => [1, 1, 1];
+  // Of a process group this process is the only one that runs; the others add nothing.
+  let ranks = 1;
+  native.groupNew = async (_store, _backend, _rank, worldSize) => {
+    ranks = worldSize;
+    return 0;
+  };
+  native.groupAllReduce = async () => waits("an all-reduce");
+  native.groupQueueAllReduce = () => note("queued", "an all-reduce");
+  native.groupAllGather = async (_group, t) =>
+    Array.from({ length: ranks }, () => {
+      const same = own.alias(t);
+      if (sent.has(t)) sent.set(same, sent.get(t));
+      return same;
+    });
+  native.reducerNew = async () => 0;
+  native.reducerForward = () => false;
+  native.reducerStatistics = () => [0, 0, 0];
+  for (const name of ["groupFree", "groupBarrier", "groupBroadcast"]) native[name] = async () => undefined;
+  for (const name of ["groupCheck", "reducerBackward", "reducerFinalize", "reducerFree"])
+    native[name] = () => undefined;
   native.graphNew = () => 0;
   native.graphBegin = () => {
     capturing = true;

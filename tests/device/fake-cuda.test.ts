@@ -101,6 +101,24 @@ test("what a GPU can do at best is measured by waiting for that one, not for the
   );
 });
 
+test("batches of emoji scenes are sent without stopping the device", () => {
+  const { found } = onFakeCuda(`
+    import { loadRecipe, runTraining } from "miro-t2i/training";
+    const data = { samples: 64, shard_size: 64, cache: "${join(folder, "cache")}", "scenes.everyday": 0 };
+    const trainer = { device: "cuda", max_steps: 3, batch_size: 4 };
+    const values = { data, trainer, samples: { every_n_steps: 0 }, lr_scheduler: { warmup_steps: 1, total_steps: 9 } };
+    const overrides = Object.entries(values).flatMap(([section, of]) =>
+      Object.entries(of).map(([key, value]) => section + "." + key + "=" + value));
+    const recipe = loadRecipe("emoji", ["data.scenes.vocabulary=everyday", ...overrides]);
+    await runTraining({ recipe, output: "${join(folder, "run")}" });
+    console.log(null);`);
+  const copies = found.filter(({ kind, site }) => kind === "copy" && site.includes("loop/trainer"));
+  expect(copies).toEqual([]);
+  // The texts, and then all the rest.
+  expect(timesOf(found, "queued", /^copyBeside/)).toBe(2 * 3);
+  expect(timesOf(found, "mix")).toBe(0);
+});
+
 test("a picture is reduced to what a network looks at on the CPU, and sent when it is small", () => {
   const { found } = onFakeCuda(`
     import { zeros } from "@miro-t2i/torch";

@@ -2,8 +2,9 @@
 import { mkdtempSync, readFileSync, rmdirSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { afterAll, expect, it } from "vitest";
-import { invalid, systemReason } from "./errors.js";
+import { zeros } from "@miro-t2i/torch";
+import { afterAll, describe, expect, it } from "vitest";
+import { invalid, isOutOfMemory, systemReason } from "./errors.js";
 import { message } from "./message.js";
 
 const folder = mkdtempSync(join(tmpdir(), "miro-errors-"));
@@ -46,4 +47,26 @@ it("a refused value is quoted as it came, what describes one is not", () => {
   expect(invalid("mask", "a file", "none")).toMatchObject({ message: 'mask: expected a file, received "none"' });
   const described = invalid("mask", "an image with it", message`none`);
   expect(described).toMatchObject({ message: "mask: expected an image with it, received none", received: "none" });
+});
+
+describe("missing memory", () => {
+  it("is what a CPU says when it has not enough", () => {
+    let said: Error | null = null;
+    try {
+      zeros([2 ** 44]).dispose();
+    } catch (error) {
+      said = error as Error;
+    }
+    expect(said).toSatisfy(isOutOfMemory);
+  });
+
+  it.each([
+    [true, "aten::add.Tensor: CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a total capacity of 79.2 GiB"],
+    [true, "aten::mm: CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"],
+    [true, "aten::conv2d: cuDNN error: CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED"],
+    [false, "aten::add.Tensor: CUDA error: an illegal memory access was encountered"],
+    [false, "aten::mm: CUDA error: CUBLAS_STATUS_EXECUTION_FAILED when calling `cublasGemmEx`"],
+  ])("%s for a GPU's: %s", (expected, said) => {
+    expect(isOutOfMemory(new Error(said))).toBe(expected);
+  });
 });

@@ -94,9 +94,12 @@ function safeJson(value: object): string {
   }
 }
 
-/** Whether an operator failed for lack of memory on its device, here or in a thread whose error was passed on. */
+/**
+ * Whether an operator failed for lack of memory on its device, here or in a thread whose error was passed on. GPUs are
+ * out of memory, or cuBLAS and cuDNN say which of their calls got none; a CPU has not enough.
+ */
 export function isOutOfMemory({ message }: Error): boolean {
-  return /out of memory/i.test(message);
+  return /(?:out of|not enough) memory|ALLOC(?:ATION)?_FAILED/i.test(message);
 }
 
 /** The calls of the system that look for what a user has named. */

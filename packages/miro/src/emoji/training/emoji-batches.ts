@@ -3,6 +3,7 @@ import { Generator, noGrad, randperm, scope, tensor } from "@miro-t2i/torch";
 import { normalize } from "../../autoencoder/normalization.js";
 import { type BatchSpan, samplesBefore } from "../../data/shards/order.js";
 import type { LossBatch } from "../../flow/loss.js";
+import { toDevice } from "../../flow/to-device.js";
 import { longestText } from "../../networks/conditioning.js";
 import { streamSeed } from "../../random/streams.js";
 import { T5Encoder } from "../../text/t5.js";
@@ -90,10 +91,7 @@ export class EmojiBatches implements BatchSource {
     );
     const x0 = normalize(this.#cache.latents.indexSelect(0, rows).float(), this.frozen.normalization);
     const padded = this.#cache.ids.indexSelect(0, rows);
-    const ids = padded
-      .narrow(1, 0, longestText(padded.ne(0)))
-      .long()
-      .to({ device });
+    const { ids } = toDevice({ ids: padded.narrow(1, 0, longestText(padded.ne(0))).long() }, device);
     const textMask = ids.ne(0);
     return {
       x0,

@@ -14,7 +14,7 @@
  * Several processes each compute their rows of the batch and average the gradients; from there on all of them do the
  * same. What they decide by (the loss, a wish to stop) is summed over them first.
  */
-import { aten, cat, noGrad, scope, type Tensor, tensor, zeros, zerosLike } from "@miro-t2i/torch";
+import { aten, cat, full, noGrad, scope, type Tensor, tensor, zerosLike } from "@miro-t2i/torch";
 import { clipGradNorm_, type GradScaler, type OptimizerState, TensorList } from "@miro-t2i/torch/optim";
 import { type BatchSpan, samplesBefore } from "../../data/shards/order.js";
 import { MiroError } from "../../errors.js";
@@ -411,13 +411,13 @@ export class Trainer {
    * been asked to stop, and how many have no time left. In place.
    */
   async #agree(terms: Tensor, stop: boolean): Promise<void> {
-    const options = { ...F64, device: this.#device };
     const overdue = performance.now() >= this.#deadline;
-    const { isAlone } = this.#group;
-    // A process alone need not ask; what is made on the device needs no copy.
-    if (isAlone) this.#timeAgreed = overdue;
-    const asked = () => (isAlone ? zeros([2], options) : tensor([Number(stop), Number(overdue)], options));
-    scope(() => void terms.assign(cat([terms, asked()])));
+    if (this.#group.isAlone) this.#timeAgreed = overdue;
+    scope(() => {
+      // Made on the device: a copy there would wait for all that it has been given.
+      const asked = [stop, overdue].map((flag) => full([1], Number(flag), { ...F64, device: this.#device }));
+      terms.assign(cat([terms, ...asked]));
+    });
     await this.#group.sumInPlace(terms);
   }
 
