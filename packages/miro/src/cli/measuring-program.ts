@@ -40,6 +40,7 @@ export async function runMeasuringProgram<S extends typeof quietOptions>({
       const progress = await Progress.for({
         interactive: Boolean(process.stderr.isTTY) && !quiet,
         colours: { stdout: false, stderr: hasColours(process.stderr) },
+        note: (text) => void (quiet || process.stderr.write(text)),
       });
       const note = (text: string) => {
         progress.stop();

@@ -1,6 +1,6 @@
-import { describe, expect, it } from "vitest";
+import { afterEach, describe, expect, it, vi } from "vitest";
 import { DrawingProgress } from "./drawing-progress.js";
-import { downloadText, Pace, type Progress, type ProgressDetail, progressLine } from "./progress.js";
+import { downloadText, Pace, Progress, type ProgressDetail, progressLine } from "./progress.js";
 
 const progress = (allBytes: number, allTotalBytes: number) => ({
   repo: "a/b",
@@ -56,6 +56,24 @@ describe("the time left", () => {
     const slow = new Pace();
     for (const hour of [0, 1, 2, 3]) slow.left(hour, 10, hour * 3600_000);
     expect(slow.left(4, 10, 4 * 3600_000)).toBeCloseTo(6 * 3600, 5);
+  });
+});
+
+describe("without a terminal", () => {
+  afterEach(() => void vi.useRealTimers());
+
+  it("a log gets a line a minute, with all that is known, and none of work that is done before", async () => {
+    vi.useFakeTimers({ toFake: ["performance"] });
+    const lines: string[] = [];
+    const colours = { stdout: false, stderr: false };
+    const display = await Progress.for({ interactive: false, colours, note: (line) => lines.push(line) });
+    const detail = { count: "shard 1/2 (a\nb)", detail: "3/9 samples", secondsLeft: 90 };
+    for (let second = 0; second < 150; second++) {
+      display.update("vae", second, 200, detail);
+      vi.advanceTimersByTime(1000);
+    }
+    const line = "vae, shard 1/2 (a b), 3/9 samples, 1:30 left\n";
+    expect(lines).toEqual([line, line]);
   });
 });
 

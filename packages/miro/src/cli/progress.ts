@@ -1,7 +1,7 @@
 /**
- * One progress line on stderr, redrawn in place; nothing at all when stderr is no terminal, or under `--quiet`. A stage
- * has one line from its beginning to its end, with the time that is left of it. `cli-progress` is loaded with the first
- * line only.
+ * One progress line on stderr, redrawn in place; where stderr is no terminal, as in the log of a job, a line a minute,
+ * and nothing at all under `--quiet`. A stage has one line from its beginning to its end, with the time that is left of
+ * it. `cli-progress` is loaded with the first line only.
  */
 import type { SingleBar } from "cli-progress";
 import { clock } from "../duration.js";
@@ -22,6 +22,9 @@ export interface ProgressDetail {
 
 /** How long the pace of the work is looked back on: what is skipped at the beginning is soon forgotten. */
 const PACE_MS = 60_000;
+
+/** How often a log gets a line; work that takes less has none. */
+const LOG_MS = 60_000;
 
 /** Time left by the pace of the last minute. */
 export class Pace {
@@ -74,15 +77,18 @@ export class Progress {
   #bar: SingleBar | null = null;
   #stage = "";
   #pace = new Pace();
+  #loggedAt = performance.now();
   readonly #create: (() => SingleBar) | null;
+  readonly #log: (line: string) => void;
 
-  private constructor(create: (() => SingleBar) | null) {
+  private constructor(create: (() => SingleBar) | null, log: (line: string) => void = () => {}) {
     this.#create = create;
+    this.#log = log;
   }
 
-  /** A progress display for a command; silent where there is no terminal. */
-  static async for(context: Pick<CliContext, "interactive" | "colours">): Promise<Progress> {
-    if (!context.interactive) return new Progress(null);
+  /** A progress display for a command. */
+  static async for(context: Pick<CliContext, "interactive" | "colours" | "note">): Promise<Progress> {
+    if (!context.interactive) return new Progress(null, context.note);
     const { default: cliProgress } = await import("cli-progress");
     const painted = (bar: string) => (context.colours.stderr ? paint("cyan", bar) : bar);
     return new Progress(
@@ -101,11 +107,17 @@ export class Progress {
 
   /** Shows how far a stage is: `value` of `total`. Another stage begins another line. */
   update(stage: string, value: number, total: number, { count, detail, secondsLeft }: ProgressDetail = {}): void {
-    if (!this.#create) return;
+    const isDue = this.#create !== null || performance.now() - this.#loggedAt >= LOG_MS;
+    if (!isDue && stage === this.#stage) return;
     this.#begin(stage);
     const left = secondsLeft ?? this.#pace.left(value, total);
     const time = left === null || value >= total ? "" : `${clock(left)} left`;
-    this.#draw(value, total, [count ?? `${value}/${total}`, detail ?? "", time]);
+    const parts = [count ?? `${value}/${total}`, detail ?? "", time];
+    if (this.#create) this.#draw(value, total, parts);
+    else if (isDue) {
+      this.#loggedAt = performance.now();
+      this.#log(`${inLine([stage, ...parts].filter((part) => part !== "").join(", "))}\n`);
+    }
   }
 
   /** Shows a download: all files that are fetched together, the rate and the time left. */
@@ -132,8 +144,7 @@ export class Progress {
   }
 
   #draw(value: number, total: number, parts: readonly string[]): void {
-    const line = (text: string) => printable(text).replaceAll("\n", " ");
-    const payload: Payload = { stage: line(this.#stage), parts: parts.map(line) };
+    const payload: Payload = { stage: inLine(this.#stage), parts: parts.map(inLine) };
     if (this.#bar === null) {
       this.#bar = this.#create!();
       this.#bar.start(total, value, payload);
@@ -142,6 +153,10 @@ export class Progress {
       this.#bar.update(value, payload);
     }
   }
+}
+
+function inLine(text: string): string {
+  return printable(text).replaceAll("\n", " ");
 }
 
 /** Says what libraries tell while a progress line may stand there: warnings always, the rest as notes. */

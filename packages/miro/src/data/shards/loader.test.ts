@@ -10,7 +10,8 @@ import {
 } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { memory, scope } from "@miro-t2i/torch";
+import { memory, scope, tensor } from "@miro-t2i/torch";
+import { encodeNpy } from "@miro-t2i/torch/io";
 import { afterAll, beforeAll, describe, expect, test, vi } from "vitest";
 import { type RowRequest, type ShardBatch, ShardLoader, type ShardLoaderOptions } from "./loader.js";
 import { ShuffledOrder, stepPosition } from "./order.js";
@@ -293,6 +294,39 @@ describe("bad shards and samples", () => {
     expect(seen).not.toContain(7);
     expect(skipping.stats.bad).toBeGreaterThan(0);
     await skipping.close();
+    set.close();
+  });
+
+  test("samples with values that are not finite are bad where a field is to be finite", async () => {
+    const odd = (value: number) =>
+      scope(() => {
+        const values = new Float32Array(LATENT.reduce((a, b) => a * b)).fill(1);
+        values[5] = value;
+        return encodeNpy(tensor(values, { shape: LATENT }).to("float16"));
+      });
+    const folder = await folderOf((sample): Record<string, Uint8Array> => {
+      return sample === 12 ? { [MEAN]: odd(Number.NaN) } : sample === 80 ? { [MEAN]: odd(-1e9) } : {};
+    });
+    const fields = { latents: { kind: "array", member: MEAN, finite: true } } as const;
+    const strict = await ShardSet.open({ sources: folder });
+    const refusing = loaderOf(strict, { fields, plan: () => [{ sample: 11 }, { sample: 12 }] });
+    await expect(refusing.ready(0)).rejects.toThrow(
+      /0\.tar, member "000012\.vae_embeddings_mean_256\.npy": holds values that are not finite \(NotFinite\)/,
+    );
+    await refusing.close();
+    strict.close();
+    const set = await ShardSet.open({ sources: folder, onBadSample: "skip", maxBadRate: 0.02 });
+    const plan = () => [12, 13, 80].map((sample) => ({ sample }));
+    const loader = loaderOf(set, { fields, plan, prefetch: 1 });
+    await loader.ready(0);
+    scope(() => {
+      const { rows, tensors } = loader.take(0);
+      const found = rows.map((_, i) => tensors.latents!.select(0, i).amin().item());
+      expect(found).toEqual(rows.map(({ sample }) => numberIn(sample, MEAN)));
+      expect(rows.map(({ sample }) => sample === 12 || sample === 80)).toEqual([false, false, false]);
+    });
+    expect(loader.stats.bad).toBeGreaterThanOrEqual(2);
+    await loader.close();
     set.close();
   });
 

@@ -25,6 +25,8 @@ const arrayField = z.strictObject({
   kind: z.literal("array"),
   /** Extension of the member; of several, each row says which one (its `variant`). */
   member: z.union([z.string(), readOnly(z.array(z.string()).min(1))]),
+  /** Whether a sample with a value that is not finite is a bad one. */
+  finite: z.boolean().default(false),
 });
 const sequenceField = z.strictObject({
   kind: z.literal("sequence"),
@@ -102,7 +104,7 @@ export interface LoaderStats {
 }
 
 type Field = { name: string; members: readonly string[] } & (
-  | { kind: "array" }
+  | { kind: "array"; finite: boolean }
   | { kind: "sequence"; padTo: "longest" | number; multipleOf: number; maxLength: number }
 );
 
@@ -360,16 +362,17 @@ export class ShardLoader {
     const shardOf = new Int32Array(rows.length);
     const columns = Object.fromEntries(this.#columns.map((name) => [name, new Float64Array(rows.length)]));
     try {
-      for (const [i, { sample, variant = 0 }] of rows.entries()) {
+      for (const [i, row] of rows.entries()) {
         try {
+          const { sample } = row;
           const { shard, local } = this.#set.locate(sample);
           const table = this.#set.table(shard);
           if (!leases.has(shard)) leases.set(shard, this.#set.lease(shard));
           shardOf[i] = shard;
           for (const [f, spec] of this.#fields.entries()) {
-            const extension = spec.members[spec.members.length === 1 ? 0 : variant];
+            const extension = memberOf(spec, row);
             if (extension === undefined)
-              throw invalid("variant", `below ${spec.members.length}, the members of ${spec.name}`, variant);
+              throw invalid("variant", `below ${spec.members.length}, the members of ${spec.name}`, row.variant);
             const place = table.array(local, extension);
             const fault = place === null ? "the sample has no such array" : this.#fault(spec, place);
             if (place === null || fault !== null) {
@@ -426,6 +429,15 @@ export class ShardLoader {
           bad.set(i, { path, member: key, byteOffset: place.offset, ...STATUS_PROBLEMS[status[i]!]! });
         }
       }
+      for (const spec of this.#fields) {
+        if (spec.kind === "sequence" || !spec.finite) continue;
+        for (const i of notFiniteRows(loaded.tensors.get(spec.name)!)) {
+          if (bad.has(i)) continue;
+          const { path } = this.#set.shards[shardOf[i]!]!;
+          const member = `${this.#keyOf(rows[i]!).key}.${memberOf(spec, rows[i]!)}`;
+          bad.set(i, { path, member, rule: "NotFinite", message: "holds values that are not finite" });
+        }
+      }
       return { loaded, bad };
     } finally {
       for (const lease of leases.values()) lease.release();
@@ -478,7 +490,7 @@ export class ShardLoader {
         if (error instanceof ShardError) continue;
         throw error;
       }
-      const fits = this.#fields.every(({ members }) => table.has(local, members[members.length === 1 ? 0 : variant]!));
+      const fits = this.#fields.every((spec) => table.has(local, memberOf(spec, { sample, variant })!));
       if (fits && other !== sample) return { sample: other, variant };
     }
     throw new ShardError({
@@ -487,6 +499,21 @@ export class ShardLoader {
       message: "no sample could be found that takes the place of a bad one",
     });
   }
+}
+
+/** The member that a row has a field from. */
+function memberOf({ members }: Field, { variant = 0 }: RowRequest): string | undefined {
+  return members[members.length === 1 ? 0 : variant];
+}
+
+/** Rows of a tensor (B, …) that hold values that are not finite. */
+function notFiniteRows(tensor: Tensor): number[] {
+  return scope(() => {
+    // A sum is finite where all of its terms are, and quicker than to look at each.
+    if (Number.isFinite(tensor.sum({ dtype: "float32" }).item())) return [];
+    const rows = tensor.isfinite().reshape([tensor.shape[0]!, -1]).all(1).toList() as boolean[];
+    return rows.flatMap((sound, i) => (sound ? [] : [i]));
+  });
 }
 
 const STATUS_PROBLEMS: Record<number, Pick<ShardProblem, "rule" | "message">> = {

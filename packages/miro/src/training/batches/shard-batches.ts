@@ -175,8 +175,11 @@ export class ShardBatches implements BatchSource {
   }
 
   async close(): Promise<void> {
-    const { samples, bad, truncated } = this.stats;
-    if (bad > 0) this.#options.onMessage?.(`${bad} samples could not be read and were replaced`);
+    const { samples, bad, truncated, problems } = this.stats;
+    if (bad > 0)
+      this.#options.onMessage?.(
+        `${bad} samples could not be used and were replaced; the last: ${problemText(problems.at(-1)!)}`,
+      );
     if (truncated.text! > 0)
       this.#options.onMessage?.(
         `${truncated.text} of ${samples} texts were longer than data.max_text_len (${this.#options.data.maxTextLen}) and were cut`,
@@ -209,8 +212,8 @@ export class ShardBatches implements BatchSource {
 function fieldsOf(data: ShardData): ConstructorParameters<typeof ShardLoader>[1]["fields"] {
   const sampled = data.vaeSample && data.vaeEmbeddingNameStd !== null;
   return {
-    mean: { kind: "array", member: `${data.vaeEmbeddingNameMean}.npy` },
-    ...(sampled ? { std: { kind: "array", member: `${data.vaeEmbeddingNameStd}.npy` } as const } : {}),
+    mean: { kind: "array", member: `${data.vaeEmbeddingNameMean}.npy`, finite: true },
+    ...(sampled ? { std: { kind: "array", member: `${data.vaeEmbeddingNameStd}.npy`, finite: true } as const } : {}),
     text: {
       kind: "sequence",
       member: [textMember(data, false), textMember(data, true)],
@@ -265,7 +268,7 @@ async function normalizationFor(set: TrainingSet, options: ShardBatchesOptions):
   }
   const count = Math.min(NORMALIZATION_SAMPLES, set.selection.length);
   const loader = new ShardLoader(set.shards, {
-    fields: { mean: { kind: "array", member: `${data.vaeEmbeddingNameMean}.npy` } },
+    fields: { mean: { kind: "array", member: `${data.vaeEmbeddingNameMean}.npy`, finite: true } },
     prefetch: 1,
     plan: () => Array.from({ length: count }, (_, i) => ({ sample: set.selection.at(i) })),
   });

@@ -23,12 +23,14 @@ export function checkRecipe<S extends z.ZodType>(
 ): z.output<S> {
   const camel = renameKeys(json, camelCase, openSections(schema));
   const result = schema.safeParse(camel);
-  if (!result.success)
+  if (!result.success) {
+    const published = publishedNames(schema);
     refuseRecipe(
       source,
-      result.error.issues.flatMap((issue) => explain(issue, camel, schema)),
+      result.error.issues.flatMap((issue) => explain(issue, camel, schema, published)),
       origins,
     );
+  }
   return result.data as z.output<S>;
 }
 
@@ -52,17 +54,55 @@ export function toFile(value: object, schema: z.ZodType): unknown {
   return renameKeys(value, snakeCase, openSections(schema));
 }
 
-function explain(issue: z.core.$ZodIssue, json: unknown, schema: z.ZodType): RecipeFault[] {
+function explain(
+  issue: z.core.$ZodIssue,
+  json: unknown,
+  schema: z.ZodType,
+  published: ReadonlyMap<string, string>,
+): RecipeFault[] {
   const path = issue.path.map(String);
   if (issue.code === "unrecognized_keys")
-    return issue.keys.map((key) => unknownKey([...path, key], knownKeys(path, json, schema)));
-  const value = path.reduce<unknown>(
-    (place, key) => (isObject(place) || Array.isArray(place) ? Reflect.get(place, key) : undefined),
-    json,
-  );
+    return issue.keys.flatMap((key) => {
+      const place = [...path, key];
+      const named = publishedKeys(place, valueAt(place, json), published);
+      return named.length > 0 ? named : [unknownKey(place, knownKeys(path, json, schema))];
+    });
+  const value = valueAt(path, json);
   const name = path.map(snakeCase).join(".");
   if (value === undefined) return [{ key: name, text: `${name} is missing` }];
   return [recipeFault(name, `${issue.message} (received ${describe(value)})`)];
+}
+
+function valueAt(path: readonly string[], json: unknown): unknown {
+  return path.reduce<unknown>(
+    (place, key) => (isObject(place) || Array.isArray(place) ? Reflect.get(place, key) : undefined),
+    json,
+  );
+}
+
+/** The keys of a schema by their names in the published code's configuration, where those are others. */
+function publishedNames(schema: unknown, prefix = ""): Map<string, string> {
+  const inner = unwrap(schema, undefined);
+  const sections = schema instanceof z.ZodDiscriminatedUnion ? schema.options : [inner];
+  const names = new Map<string, string>();
+  for (const section of sections)
+    for (const [name, part] of section instanceof z.ZodObject ? Object.entries<z.ZodType>(section.shape) : []) {
+      const key = prefix + snakeCase(name);
+      const { upstream } = (z.globalRegistry.get(part) ?? {}) as { upstream?: string };
+      if (upstream !== undefined && upstream !== key) names.set(upstream, key);
+      for (const [theirs, ours] of publishedNames(part, `${key}.`)) names.set(theirs, ours);
+    }
+  return names;
+}
+
+/** Refuses keys of the published code's configuration, those in a section before it, with the names they have here. */
+function publishedKeys(path: string[], value: unknown, published: ReadonlyMap<string, string>): RecipeFault[] {
+  const parts = isObject(value) ? Object.entries(value) : [];
+  const inside = parts.flatMap(([name, part]) => publishedKeys([...path, name], part, published));
+  if (inside.length > 0) return inside;
+  const key = path.map(snakeCase).join(".");
+  const ours = published.get(key);
+  return ours === undefined ? [] : [{ key, text: `unknown key ${key}; the published code's ${key} is ${ours} here` }];
 }
 
 /** Refuses a key that is not known at its place. */
