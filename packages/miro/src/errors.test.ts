@@ -53,7 +53,7 @@ describe("missing memory", () => {
   it("is what a CPU says when it has not enough", () => {
     let said: Error | null = null;
     try {
-      zeros([2 ** 44]).dispose();
+      zeros([2 ** 46]).dispose();
     } catch (error) {
       said = error as Error;
     }
