@@ -300,7 +300,14 @@ describe("--best-of", () => {
     expect(scores).toEqual([...scores].sort((a, b) => b - a));
     expect(image.score).toBe(scores[0]);
     const { bestOf, ...settings } = await settingsOf(image.path);
-    expect(bestOf).toEqual({ count: 3, seed: 4, scorer: "sharpness", scores: { sharpness: scores[0] }, rank: 1 });
+    expect(bestOf).toEqual({
+      count: 3,
+      seed: 4,
+      scorer: "sharpness",
+      scores: { sharpness: scores[0] },
+      models: { sharpness: "Laplacian energy" },
+      rank: 1,
+    });
     expect(readdirSync(folder)).toEqual(["a-cat-seed4-best-of-3.png"]);
     await miro("generate", "--from", image.path, "--output", folder);
     expect(await settingsOf(at(`a-cat-seed${image.seed}.png`))).toEqual(settings);

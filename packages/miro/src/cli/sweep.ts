@@ -3,7 +3,7 @@ import "./extensions.js";
 import { join } from "node:path";
 import { z } from "zod";
 import { axisNames, parseAxis } from "../evaluation/sweep/axis.js";
-import { summarize, sweepFooter, sweepSheet, sweepToJson } from "../evaluation/sweep/report.js";
+import { meanText, summarize, sweepFooter, sweepSheet, sweepToJson } from "../evaluation/sweep/report.js";
 import { layOutSweep, runSweep, type SweepOptions, type SweepResult } from "../evaluation/sweep/run.js";
 import { writeFileAtomic } from "../files/whole-files.js";
 import { commaSeparated, field, flag } from "../options.js";
@@ -186,7 +186,7 @@ function table(result: SweepResult): string {
     return summarize(result, side)
       .filter(({ scores }) => Object.keys(scores).length > 0)
       .map(({ value, scores }) => {
-        const means = Object.entries(scores).map(([key, mean]) => `${key} ${mean.toPrecision(4)}`);
+        const means = Object.entries(scores).map(([key, mean]) => `${key} ${meanText(mean, 4)}`);
         return `  ${name} ${value}: ${means.join(", ")}`;
       });
   });

@@ -69,6 +69,8 @@ export const imageSettingsSchema = z.strictObject({
       /** The scorer that decided, or several with their weights (`a,b=0.5`), and the scores by scorer. */
       scorer: shortText,
       scores: z.record(z.string().max(100), z.number()),
+      /** By scorer, the model or measure that gave its score, such as which HPSv2. */
+      models: z.record(z.string().max(100), shortText).optional(),
       /** From 1, the best. */
       rank: z.int().min(1),
     })

@@ -22,6 +22,7 @@ export function rankerLoader(load: Omit<LoadScorerOptions, "device" | "model" | 
       dispose();
       throw error;
     }
-    return { rank: (images, prompt, signal) => rank(images, prompt, scorers, signal), dispose };
+    const models = Object.fromEntries(scorers.map(({ scorer: { key, name } }) => [key, name]));
+    return { models, rank: (images, prompt, signal) => rank(images, prompt, scorers, signal), dispose };
   };
 }

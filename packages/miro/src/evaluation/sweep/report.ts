@@ -11,8 +11,8 @@ import type { SweepCell, SweepResult } from "./run.js";
 /** Mean scores along one side of a sweep. */
 export interface AxisSummary {
   value: string | number;
-  /** By scorer; the mean over the whole row or column. */
-  scores: Record<string, number>;
+  /** By scorer; the mean over the whole row or column, null where no picture of it has a score. */
+  scores: Record<string, number | null>;
 }
 
 /** Options of {@link sweepSheet}. */
@@ -82,13 +82,20 @@ export function summarize(result: SweepResult, side: "column" | "row"): AxisSumm
   }));
 }
 
-/** By scorer, the mean over all pictures of some cells. */
-function meanScores(cells: readonly SweepCell[]): Record<string, number> {
+/** By scorer, the mean over all pictures of some cells that have a score. */
+function meanScores(cells: readonly SweepCell[]): Record<string, number | null> {
   const images = cells.flatMap((cell) => cell.images);
-  const keys = Object.keys(images[0]?.scores ?? {});
   return Object.fromEntries(
-    keys.map((key) => [key, images.reduce((sum, { scores }) => sum + scores[key]!, 0) / images.length]),
+    Object.keys(images[0]?.scores ?? {}).map((key) => {
+      const values = images.flatMap(({ scores }) => scores[key] ?? []);
+      return [key, values.length === 0 ? null : values.reduce((sum, value) => sum + value, 0) / values.length];
+    }),
   );
+}
+
+/** A mean for people. */
+export function meanText(mean: number | null, digits: number): string {
+  return mean === null ? "none" : mean.toPrecision(digits);
 }
 
 function axisTitle({ name }: Axis): string {
@@ -100,7 +107,7 @@ function axisTitle({ name }: Axis): string {
 }
 
 function withLabel(cell: SweepCell): { label?: string } {
-  const lines = Object.entries(meanScores([cell])).map(([key, value]) => `${key} ${value.toPrecision(3)}`);
+  const lines = Object.entries(meanScores([cell])).map(([key, value]) => `${key} ${meanText(value, 3)}`);
   if (lines.length > 0 && cell.images.length > 1) lines.push(`mean of ${cell.images.length}`);
   return lines.length > 0 ? { label: lines.join("\n") } : {};
 }

@@ -7,7 +7,7 @@ import { REWARD_KEYS } from "../../networks/config.js";
 import type { GenerateOptions } from "../../pipeline/generate-options.js";
 import { MiroPipeline } from "../../pipeline/pipeline.js";
 import { PictureFiles } from "../../pipeline/requests/picture-files.js";
-import type { Scorer } from "../../rewards/scorer.js";
+import { checkedScorer, type Scorer } from "../../rewards/scorer.js";
 import { parseAxis } from "./axis.js";
 import { summarize, sweepSheet, sweepToJson } from "./report.js";
 import { runSweep, type SweepOptions } from "./run.js";
@@ -155,6 +155,24 @@ describe("runSweep", () => {
     expect(json.cells[3].images[1].scores.brightness).toBe(expected[3]![1]);
     const sheet = await sweepSheet(result, { title: "t" });
     expect(sheet.data.length).toBe(sheet.width * sheet.height * 3);
+  });
+
+  it("leaves pictures that a scorer cannot judge out of the means, and says how many", async () => {
+    let calls = 0;
+    const score = async () => [calls++ === 3 ? 5 : Number.NaN];
+    const odd = checkedScorer(
+      { key: "odd", usesText: false },
+      { name: "some", batchSize: 1, score, dispose: () => {} },
+    );
+    const result = await runSweep({ ...base, x: axis("seed=0,1"), imagesPerCell: 2, scorers: [odd] });
+    expect(result.cells.flat().map(({ images }) => images.map(({ scores }) => scores.odd))).toEqual([
+      [null, null],
+      [null, 5],
+    ]);
+    expect(summarize(result, "column").map(({ scores }) => scores.odd)).toEqual([null, 5]);
+    expect(summarize(result, "row").map(({ scores }) => scores.odd)).toEqual([5]);
+    expect(result.warnings).toContainEqual("odd: 3 of 4 scores are not finite and left out of the means");
+    expect((await sweepSheet(result)).width).toBeGreaterThan(0);
   });
 
   it("measures how far pictures are from where their steps lead", async () => {

@@ -17,7 +17,7 @@ import { checkOptions, mergeOptions, type PlannedPicture } from "../../pipeline/
 import type { PromptOptions } from "../../pipeline/requests/prompt-file.js";
 import type { ImageSettings } from "../../pipeline/settings.js";
 import { checkScorerFor } from "../../rewards/registry.js";
-import type { Scorer } from "../../rewards/scorer.js";
+import type { LoadedScorer, Scorer } from "../../rewards/scorer.js";
 import { groupBy } from "../group-by.js";
 import type { Axis, CellChange } from "./axis.js";
 
@@ -78,8 +78,8 @@ export interface SweepImage extends RgbImage {
   settings: ImageSettings;
   /** Its file, where pictures are kept. */
   path: string | null;
-  /** By scorer. */
-  scores: Record<string, number>;
+  /** By scorer; null where one that can say so could not judge the picture. */
+  scores: Record<string, number | null>;
 }
 
 /** One place of the table. */
@@ -138,13 +138,15 @@ async function drawPlaces(options: SweepOptions, y: Axis, places: readonly Sweep
     x.points.map((_, column) => ({ row, column, images: [], ignoredRewards: [] })),
   );
   const warnings = new Set<string>();
+  /** Pictures without a score, by scorer. */
+  const unjudged = new Map<string, number>();
   let done = 0;
   let converged = new Map<string, RgbImage>();
   const take = async (place: SweepPlace, image: GeneratedImage, path: string | null): Promise<void> => {
-    const scores: Record<string, number> = {};
+    const scores: Record<string, number | null> = {};
     for (const scorer of scorers) {
-      const [score] = await scorer.score([image], [place.prompt], { ...(signal && { signal }) });
-      scores[scorer.key] = score!;
+      scores[scorer.key] = await judged(scorer, image, place.prompt, signal);
+      if (scores[scorer.key] === null) unjudged.set(scorer.key, (unjudged.get(scorer.key) ?? 0) + 1);
     }
     const limit = converged.get(limitKey(place));
     if (limit) scores.distance = rmsDifference(image, limit);
@@ -174,8 +176,22 @@ async function drawPlaces(options: SweepOptions, y: Axis, places: readonly Sweep
       await (options.release?.(pipe) ?? pipe.dispose());
     }
   }
+  for (const [key, count] of unjudged)
+    warnings.add(`${key}: ${count} of ${places.length} scores are not finite and left out of the means`);
   const judges = Object.fromEntries(scorers.map(({ key, name, dtype }) => [key, { name, ...(dtype && { dtype }) }]));
   return { x, y, cells, scorers: judges, warnings: [...warnings] };
+}
+
+/** The score of a picture, or null where the scorer can say that there is none. */
+async function judged(
+  scorer: Scorer | LoadedScorer,
+  image: RgbImage,
+  prompt: string,
+  signal: AbortSignal | undefined,
+): Promise<number | null> {
+  const call = [[image], [prompt], { signal }] as const;
+  const [score] = await ("scoreOrNull" in scorer ? scorer.scoreOrNull(...call) : scorer.score(...call));
+  return score!;
 }
 
 /** The prompts as rows: what a sweep has when no second axis is given. */

@@ -42,6 +42,8 @@ export interface RankedCandidate {
 
 /** Judges candidates. */
 export interface Ranker {
+  /** By scorer, the model or measure behind it, which pictures store with their scores. */
+  readonly models?: Readonly<Record<string, string>> | undefined;
   /** The pictures of one prompt, best first. @throws the signal's reason when it is aborted */
   rank(images: readonly GeneratedImage[], prompt: string, signal: AbortSignal | undefined): Promise<RankedCandidate[]>;
   dispose(): void;
@@ -400,10 +402,11 @@ export class DrawRequest {
     const scorer = scorerOf(bestOf, pipe);
     const drawn = candidates.map(({ image }) => image);
     const ranking = await ranker.rank(drawn, picture.prompt, signal);
+    const models = ranker.models && { models: { ...ranker.models } };
     const ranked = ranking.map(({ image, scores }, i) =>
       image.withSettings({
         ...image.settings,
-        bestOf: { count, seed: picture.seed, scorer, scores, rank: i + 1 },
+        bestOf: { count, seed: picture.seed, scorer, scores, ...models, rank: i + 1 },
       }),
     );
     const paths: string[] = [];
