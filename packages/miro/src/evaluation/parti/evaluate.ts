@@ -20,11 +20,11 @@ import { PictureFiles } from "../../pipeline/requests/picture-files.js";
 import { checkOptions, type PlannedPicture } from "../../pipeline/requests/plan-pictures.js";
 import type { PromptOptions } from "../../pipeline/requests/prompt-file.js";
 import { checkScorerFor } from "../../rewards/registry.js";
-import { SharedWork, scoreShared } from "../geneval/run/shared-work.js";
 import { occurrences, pictureSeed } from "../picture-seed.js";
 import { rewardColumns, weightsByKey } from "../rewards/names.js";
 import { type FolderRewards, type ScoreFolderOptions, scoreFolder } from "../rewards/score-folder.js";
 import { type RewardFigures, type RewardRow, rewardFigures } from "../rewards/summary.js";
+import { SharedWork, scoreShared } from "../shared-work.js";
 import { type PartiPrompt, readPartiPrompts } from "./prompts.js";
 
 /** Options of {@link evaluateParti}. */

@@ -4,13 +4,13 @@ import { join } from "node:path";
 import { sha256 } from "../../../files/sha256.js";
 import { readBytes } from "../../../files/whole-files.js";
 import { decodeImage } from "../../../pictures/decode.js";
+import type { SharedWork } from "../../shared-work.js";
 import type { Colour } from "../metadata.js";
 import { keepBest, type Rules } from "../rules.js";
 import { nameOf } from "./detect.js";
 import type { PromptFolder } from "./image-folder.js";
 import { maskOf, promptFilePath, readPromptFile, writePromptFile } from "./prompt-files.js";
 import type { Resources } from "./resources.js";
-import type { SharedWork } from "./shared-work.js";
 
 /** Whose colours are told. */
 export interface ColourRun {

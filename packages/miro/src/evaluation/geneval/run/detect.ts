@@ -5,10 +5,10 @@ import { systemReason } from "../../../errors.js";
 import { sha256 } from "../../../files/sha256.js";
 import { decodeImage, ImageError } from "../../../pictures/decode.js";
 import type { RgbImage } from "../../../pictures/rgb.js";
+import type { SharedWork } from "../../shared-work.js";
 import type { PromptFolder } from "./image-folder.js";
 import { type PictureDetections, readPromptFile, stored, writePromptFile } from "./prompt-files.js";
 import type { Resources } from "./resources.js";
-import type { SharedWork } from "./shared-work.js";
 
 /** What is looked at. */
 export interface DetectRun {

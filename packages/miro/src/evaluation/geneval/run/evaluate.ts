@@ -21,6 +21,7 @@ import { encodePng } from "../../../pictures/png.js";
 import { sheetText } from "../../../pipeline/settings.js";
 import { version } from "../../../version.js";
 import { groupBy } from "../../group-by.js";
+import { SharedWork } from "../../shared-work.js";
 import type { Colour, PromptMetadata } from "../metadata.js";
 import type { PromptSet } from "../prompts.js";
 import { markdownTable } from "../published.js";
@@ -34,7 +35,6 @@ import { readHparams } from "./hparams.js";
 import { missingSamples, type Problem, type PromptFolder, readImageFolder } from "./image-folder.js";
 import { maskOf, promptFilePath, readPromptFile, type StoredDetection } from "./prompt-files.js";
 import type { Resources } from "./resources.js";
-import { SharedWork } from "./shared-work.js";
 
 /** Steps of an evaluation. */
 export const STAGES = ["generate", "detect", "judge", "summary"] as const;

@@ -19,11 +19,11 @@ import type { Plan } from "../../../pipeline/plan.js";
 import type { PromptOptions } from "../../../pipeline/requests/prompt-file.js";
 import { type ImageSettings, readSettings, settingsDifference, settingsToText } from "../../../pipeline/settings.js";
 import { pictureSeed } from "../../picture-seed.js";
+import type { SharedWork } from "../../shared-work.js";
 import type { PromptSet } from "../prompts.js";
 import { hparamsOf, readHparams, writeHparams } from "./hparams.js";
 import { folderName, samplePath } from "./image-folder.js";
 import type { Resources } from "./resources.js";
-import type { SharedWork } from "./shared-work.js";
 
 /** What is drawn. */
 export interface GenerateRun {

@@ -9,10 +9,10 @@ import { Chart, ticks } from "../../../pictures/chart.js";
 import { encodePng } from "../../../pictures/png.js";
 import { mergeOptions } from "../../../pipeline/requests/plan-pictures.js";
 import { sheetText } from "../../../pipeline/settings.js";
+import { scoreShared } from "../../shared-work.js";
 import { PUBLISHED_SWEEP } from "../published.js";
 import type { Summary } from "../summary.js";
 import { type EvaluationReport, type EvaluationRun, evaluateGeneval } from "./evaluate.js";
-import { scoreShared } from "./shared-work.js";
 
 /** What changes. */
 export interface Sweep {

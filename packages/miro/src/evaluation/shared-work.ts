@@ -3,7 +3,7 @@
  * process has taken that was killed is free again.
  */
 import { setTimeout as sleep } from "node:timers/promises";
-import { NameClaims } from "../../../pipeline/requests/name-claims.js";
+import { NameClaims } from "../pipeline/requests/name-claims.js";
 
 /** The part of one process. */
 export class SharedWork implements Disposable {
