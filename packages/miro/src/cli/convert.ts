@@ -77,6 +77,7 @@ const schema = z.strictObject({
     expected: "a size such as 500MB or 5GB",
     help: "largest file of weights; more go into several files with an index",
     flag: "--max-shard-size <size>",
+    otherwise: `${DEFAULT_SHARD_BYTES / 1e9}GB`,
     parse: parseSize,
   }),
   uncondEmbedding: field(z.string().min(1).optional(), {

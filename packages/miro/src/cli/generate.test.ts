@@ -317,6 +317,12 @@ describe("help", () => {
     expect(stdout).toMatch(/Examples:\n {2}miro /);
   });
 
+  it("of a command within another one is that of its --help", async () => {
+    const { code, stdout } = await miro("help", "evaluate", "geneval");
+    expect([code, stdout]).toEqual([0, (await miro("evaluate", "geneval", "--help")).stdout]);
+    expect(stdout).toMatch(/^Usage: miro evaluate geneval /);
+  });
+
   it("of the program lists the commands", async () => {
     expect((await miro("--help")).stdout).toMatch(/generate +draw pictures/);
     expect((await miro("--version")).stdout).toMatch(/^\d+\.\d+\.\d+\n$/);

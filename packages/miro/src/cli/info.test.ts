@@ -91,11 +91,16 @@ describe("miro info", () => {
       stdout: "",
       stderr: expect.stringMatching(/^error: .*none: no such file or directory\n$/),
     });
-    expect(await info(folder)).toMatchObject({ code: 2, stderr: expect.stringMatching(/holds no config\.json/) });
+    expect(await info(folder)).toMatchObject({
+      code: 2,
+      stderr: expect.stringMatching(/holds no config\.json.*; miro info reads .*shards/),
+    });
     writeFileSync(join(folder, "x.txt"), "hello");
     expect(await info(join(folder, "x.txt"))).toMatchObject({
       code: 2,
-      stderr: expect.stringMatching(/expected a PNG, WebP or JPEG picture/),
+      stderr: expect.stringMatching(
+        /x\.txt: expected a PNG, WebP or JPEG picture; miro info reads pictures, checkpoints/,
+      ),
     });
   });
 });

@@ -116,8 +116,14 @@ async function inspect(path: string): Promise<Report> {
   return inspectPicture(path);
 }
 
+const READABLE = "miro info reads pictures, checkpoints, runs, shards, and .safetensors, .ckpt, .npy and .tar files";
+
 async function inspectPicture(path: string): Promise<Report> {
-  const { format, width, height, text } = await readImageFile(path);
+  const { format, width, height, text } = await readImageFile(path).catch((error) => {
+    // What is no picture may have been meant as something else; a damaged one is told as such.
+    if (!(error instanceof InvalidInputError)) throw error;
+    throw new InvalidInputError(message`${error}; ${READABLE}`, { cause: error });
+  });
   const settings = textToSettings(text);
   const texts = Object.fromEntries(
     text.filter(({ keyword }) => keyword !== "miro").map(({ keyword, text }) => [keyword, text]),
@@ -140,7 +146,7 @@ async function inspectFolder(folder: string): Promise<Report> {
   const config = join(folder, "config.json");
   if (!existsSync(config)) {
     if (variants.length > 0) return { folder, variants };
-    throw new InvalidInputError(`${folder}: holds no config.json, so it is not a checkpoint`);
+    throw new InvalidInputError(`${folder}: holds no config.json, so it is not a checkpoint; ${READABLE}`);
   }
   const weights = ["model.safetensors", "diffusion_pytorch_model.safetensors"]
     .map((name) => join(folder, name))

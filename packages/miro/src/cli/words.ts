@@ -6,10 +6,11 @@ export const SHOW_PROTOCOLS = ["auto", "kitty", "iterm", "sixel"] as const;
 export type ShowProtocol = (typeof SHOW_PROTOCOLS)[number];
 
 /**
- * The words in full: a text in the place of a command is a prompt of `generate`; behind `--show` stands a protocol or
- * something else, such as a prompt.
+ * The words in full: a text in the place of a command is a prompt of `generate`; `help` knows commands within commands;
+ * behind `--show` stands a protocol or something else, such as a prompt.
  */
 export function meantWords(args: readonly string[]): string[] {
+  if (args[0] === "help" && args.length > 2) return [...args.slice(1), "--help"];
   const words = isPrompt(args[0]) ? ["generate", ...args] : [...args];
   const end = words.includes("--") ? words.indexOf("--") : words.length;
   return words.flatMap((word, i) => {
