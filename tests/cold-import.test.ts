@@ -44,6 +44,7 @@ test.each([
   ["miro-t2i/data", { modules: 650, characters: 4_500_000 }],
   ["miro-t2i/rewards", { modules: 650, characters: 4_500_000 }],
   ["miro-t2i/training", { modules: 650, characters: 4_500_000 }],
+  ["miro-t2i/studio", { modules: 650, characters: 4_500_000 }],
   ["miro-t2i/evaluation", { modules: 650, characters: 4_500_000 }],
 ])("importing %s loads no native code and stays within its budget", (specifier, budget) => {
   const { modules, characters, native } = coldImport(specifier);

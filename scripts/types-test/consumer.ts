@@ -44,6 +44,7 @@ import { ShardSet, tarsIn } from "miro-t2i/data";
 import { parseAxis, runSweep } from "miro-t2i/evaluation";
 import { LinearSchedule, resolveDType } from "miro-t2i/networks";
 import { listScorers } from "miro-t2i/rewards";
+import { type RunningStudio, type StudioOptions, startStudio } from "miro-t2i/studio";
 import { loadRecipe, runTraining } from "miro-t2i/training";
 
 /** Unchangeable all the way down, but for objects that own something. */
@@ -113,6 +114,17 @@ export async function serve(model: string | undefined): Promise<GeneratedImage[]
   console.log(warnings.length, (await pipe.describe("a fox"))[0]?.steps);
   await pipe.dispose();
   return images;
+}
+
+declare const frozenStudio: Frozen<StudioOptions>;
+
+/** The studio in a program. */
+export async function page(): Promise<string> {
+  await using studio: RunningStudio = await startStudio({ models: ["miro-emoji"], port: 0, device: "cpu" });
+  await (await startStudio(frozenStudio)).close();
+  // @ts-expect-error: a name that no option has
+  await startStudio({ prot: 0 }).catch(() => {});
+  return studio.url;
 }
 
 /** A pipeline whose kind a setting decides. */

@@ -28,10 +28,7 @@ beforeAll(async () => {
     cpSync(`${tiny}/checkpoint`, model, { recursive: true });
     for (const part of ["text_encoder", "vae"]) cpSync(`${tiny}/${part}`, join(model, part), { recursive: true });
   }
-  studio = await Studio.start({
-    ...{ models, host: "127.0.0.1", port: 0, output: join(folder, "pictures"), queue: 64, maxImages: 16 },
-    ...{ allowOrigins: [], insecure: false, dtype: "float32" },
-  });
+  studio = await Studio.start({ models, port: 0, output: join(folder, "pictures"), dtype: "float32" });
 });
 afterAll(async () => {
   await studio.close();

@@ -105,10 +105,6 @@ export class Drawer {
     return this.#residency.textEncoder();
   }
 
-  presentTextEncoder(): Promise<TextEncoder> {
-    return this.#residency.presentTextEncoder();
-  }
-
   freeTextEncoder(): Promise<void> {
     return this.#residency.freeTextEncoder();
   }
@@ -150,7 +146,7 @@ export class Drawer {
         await residency.over("autoencoder");
       }
       const limit = this.#parts.config.settings.max_text_len;
-      const load = () => this.presentTextEncoder();
+      const load = () => residency.presentTextEncoder();
       const together = promptsTogether(this.#device, plan.deterministic);
       texts = await encodeTexts(plan, rows, { load, encode, together, limit, device: this.#device, warn });
       await residency.over("textEncoder");

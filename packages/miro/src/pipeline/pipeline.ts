@@ -208,7 +208,7 @@ export class MiroPipeline {
 
   /** As {@link encodePrompt}, in one batch. */
   async #encodePrompts(prompts: readonly string[]): Promise<EncodedPrompt[]> {
-    const encoder = await this.#drawer.presentTextEncoder();
+    const encoder = await this.#drawer.textEncoder();
     const named = prompts.map((prompt) => this.#parts.vocabulary?.named(prompt) ?? prompt);
     return encodePrompts(encoder, named, this.#parts);
   }

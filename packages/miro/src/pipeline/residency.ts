@@ -55,7 +55,22 @@ export class Residency {
     return autoencoder instanceof Part ? autoencoder.module : autoencoder;
   }
 
-  textEncoder(): Promise<TextEncoder> {
+  /**
+   * The text encoder for work that has no turn. One that the end of another's turn stops on its way is read again.
+   * @throws InvalidInputError after {@link dispose}
+   */
+  async textEncoder(): Promise<TextEncoder> {
+    for (;;) {
+      const { signal } = this.#loading;
+      try {
+        return await this.presentTextEncoder();
+      } catch (error) {
+        if (this.#disposed || !signal.aborted) throw error;
+      }
+    }
+  }
+
+  #readTextEncoder(): Promise<TextEncoder> {
     this.checkUsable();
     this.#textEncoder ??= this.#parts.loadTextEncoder(this.#loading.signal).then(
       (loaded) => {
@@ -72,8 +87,8 @@ export class Residency {
 
   /** The text encoder for use before the next `await`: one that has not been freed since it was loaded. */
   async presentTextEncoder(): Promise<TextEncoder> {
-    let loaded = await this.textEncoder();
-    while (loaded !== this.#loadedTextEncoder) loaded = await this.textEncoder();
+    let loaded = await this.#readTextEncoder();
+    while (loaded !== this.#loadedTextEncoder) loaded = await this.#readTextEncoder();
     return loaded;
   }
 

@@ -3,11 +3,10 @@ import { existsSync } from "node:fs";
 import { compiledModule } from "../../compiled-module.js";
 import { MiroError } from "../../errors.js";
 import { VOCABULARY_FILE } from "../../text/vocabulary.js";
-import { type DataCheck, finding } from "../../training/batches/finding.js";
+import type { DataCheck } from "../../training/batches/finding.js";
 import { recipeFault } from "../../training/batches/recipe-fault.js";
 import type { SourceSpec } from "../../training/batches/sources.js";
 import { EMOJI_REWARD_KEYS } from "../scenes/scene-options.js";
-import { loadVocabulary } from "../scenes/vocabulary.js";
 import { type EmojiData, emojiDataSchema } from "./emoji-data.js";
 
 export const emojiSource: SourceSpec<EmojiData> = {
@@ -39,14 +38,17 @@ export const emojiSource: SourceSpec<EmojiData> = {
       },
     },
   }),
-  check: ({ samples, scenes, autoencoder, textEncoder }) => ({
-    samples,
-    checks: [
-      finding("data.scenes", () => `${loadVocabulary(scenes.vocabulary).length} things`),
-      folderCheck("data.autoencoder", autoencoder, "emoji-autoencoder"),
-      folderCheck("data.text_encoder", textEncoder, "emoji-text"),
-    ],
-  }),
+  async check({ samples, scenes, autoencoder, textEncoder }) {
+    const { checkScenes } = await import("./part-checks.js");
+    return {
+      samples,
+      checks: [
+        checkScenes(scenes, "data.scenes"),
+        folderCheck("data.autoencoder", autoencoder, "emoji-autoencoder"),
+        folderCheck("data.text_encoder", textEncoder, "emoji-text"),
+      ],
+    };
+  },
   async open(data, { makesFiles, ...context }) {
     for (const [name, folder] of [
       ["data.autoencoder", data.autoencoder],

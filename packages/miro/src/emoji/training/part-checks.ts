@@ -1,6 +1,6 @@
 /**
- * What a dry run looks at in the recipes of the bundled model's parts: the scenes, the parts that they build on, and
- * the network, through which one blank picture goes, so that sizes that do not fit each other are found. Nothing is
+ * What a dry run looks at in the recipes of the bundled model and its parts: the scenes, the parts that they build on,
+ * and the network, through which one blank picture goes, so that sizes that do not fit each other are found. Nothing is
  * drawn and no weights are initialised.
  */
 import { existsSync } from "node:fs";
@@ -134,8 +134,9 @@ export function checkClassifier({ scenes }: ClassifierRecipe): TaskReport {
   return report([found, check], network, scenes);
 }
 
-function checkScenes(scenes: ResolvedSceneOptions): DataCheck {
-  return finding("scenes", () => `${vocabularyOf(scenes).length} things, in pictures of ${scenes.size} pixels`);
+/** Looks at the scenes of a recipe. @param setting where they stand in it */
+export function checkScenes(scenes: ResolvedSceneOptions, setting = "scenes"): DataCheck {
+  return finding(setting, () => `${vocabularyOf(scenes).length} things, in pictures of ${scenes.size} pixels`);
 }
 
 /** The frozen text encoder: that it has a tokenizer, and weights that fit its configuration. */

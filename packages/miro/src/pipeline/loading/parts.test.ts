@@ -122,6 +122,21 @@ describe("loading", () => {
     expect(memory.stats().liveTensors).toBe(before);
   });
 
+  it.each([1, 2, 3, 4])(
+    "of the text encoder goes on for who waits beside a call that ends after %i turns",
+    async (turns) => {
+      const pipe = await load({ lowMemory: true });
+      const stop = new AbortController();
+      const encoder = pipe.textEncoder();
+      const stopped = expect(pipe.generate("a cat", { steps: 10_000, signal: stop.signal })).rejects.toThrow(/aborted/);
+      for (let i = 0; i < turns; i++) await new Promise(setImmediate);
+      stop.abort();
+      expect((await encoder).tokenizer.encode("a fox").length).toBeGreaterThan(1);
+      await stopped;
+      await pipe.dispose();
+    },
+  );
+
   it("of a part whose turn has come ends with its call, and the next one loads it again", async () => {
     const pipe = await load({ lowMemory: true });
     const whole = countedSignal(Number.POSITIVE_INFINITY);

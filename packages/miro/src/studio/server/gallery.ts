@@ -14,6 +14,7 @@ import { FileLock } from "../../files/file-lock.js";
 import { makeFolder } from "../../files/make-folder.js";
 import { readJson, writeFileAside, writeFileAtomic } from "../../files/whole-files.js";
 import { localTime } from "../../local-time.js";
+import { message, option } from "../../message.js";
 import { encodeImage, type ImageFormat } from "../../pictures/image-files.js";
 import { readPng } from "../../pictures/png.js";
 import { sharp } from "../../pictures/sharp.js";
@@ -117,7 +118,9 @@ export class Gallery {
     makeFolder(studio);
     const lock = FileLock.acquire(studio, "server");
     if (!(lock instanceof FileLock))
-      throw new MiroError(`${folder}: another studio serves these pictures (${lock.text}); choose another --output`);
+      throw new MiroError(
+        message`${folder}: another studio serves these pictures (${lock.text}); choose another ${option("output")}`,
+      );
     try {
       return new Gallery(folder, studio, lock, now);
     } catch (error) {

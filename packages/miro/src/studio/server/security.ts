@@ -2,8 +2,9 @@
 import { createHash, timingSafeEqual } from "node:crypto";
 import { hostname, networkInterfaces } from "node:os";
 import type { FastifyInstance, FastifyReply, FastifyRequest } from "fastify";
-import { MiroError } from "../../errors.js";
+import { invalid, MiroError } from "../../errors.js";
 import { isLoopback } from "../../loopback.js";
+import { message } from "../../message.js";
 import { refusalOf } from "./refusals.js";
 
 export interface AccessOptions {
@@ -15,6 +16,18 @@ export interface AccessOptions {
   allowOrigins: readonly string[];
   /** Origins of pages that may show this one in a frame. Default: none. */
   allowFrames?: readonly string[];
+}
+
+export const KEY_WORDS = "a key of 8 to 200 printable ASCII characters, no spaces";
+
+/** Checks a key, of which the error tells nothing. @param name where it comes from */
+export function checkKey(key: string, name: string): void {
+  if (/^[\x21-\x7e]{8,200}$/.test(key)) return;
+  throw invalid(
+    name,
+    KEY_WORDS,
+    key.length < 8 || key.length > 200 ? message`one of ${key.length}` : message`one with others`,
+  );
 }
 
 /** Routes that need no key: they tell nothing. The page's files are told by {@link isPage}. */

@@ -10,7 +10,8 @@ import { encodeImage } from "../../pictures/image-files.js";
 import { readPng } from "../../pictures/png.js";
 import { MiroPipeline } from "../../pipeline/pipeline.js";
 import { readSettings } from "../../pipeline/settings.js";
-import { Studio, type StudioOptions } from "./studio.js";
+import type { StudioOptions } from "./options.js";
+import { Studio } from "./studio.js";
 
 const tiny = fileURLToPath(new URL("../../../../../tests/reference/fixtures/tiny", import.meta.url));
 const folders: string[] = [];
@@ -23,11 +24,8 @@ const folder = () => {
   folders.push(made);
   return made;
 };
-const start = (options: Partial<StudioOptions> = {}) =>
-  Studio.start({
-    ...{ models: [model], host: "127.0.0.1", port: 0, output: folder(), queue: 64, maxImages: 16 },
-    ...{ allowOrigins: [], insecure: false, dtype: "float32", ...options },
-  });
+const start = (options: StudioOptions = {}) =>
+  Studio.start({ models: [model], port: 0, output: folder(), dtype: "float32", ...options });
 const small = { prompt: "a cat", steps: 2, guidanceScale: 1, seed: 3 };
 
 beforeAll(async () => {
@@ -634,7 +632,7 @@ describe("access", () => {
     for (const host of ["192.0.2.1", "nobody.invalid"])
       await expect(start({ host, insecure: true })).rejects.toThrow(/^host: expected an address of this machine, rec/);
     const port = Number(new URL(studio.url).port);
-    await expect(start({ port })).rejects.toThrow(`port ${port} of 127.0.0.1 is taken; choose another with --port`);
+    await expect(start({ port })).rejects.toThrow(`port ${port} of 127.0.0.1 is taken; choose another \`port\``);
   });
 
   it("describes itself, and counts", async () => {

@@ -7,56 +7,45 @@ import fastifyStatic from "@fastify/static";
 import swagger from "@fastify/swagger";
 import fastify, { type FastifyError, type FastifyInstance, type FastifyReply, type FastifyRequest } from "fastify";
 import { serializerCompiler, validatorCompiler } from "fastify-type-provider-zod";
+import type { z } from "zod";
 import { InvalidInputError, invalid, MiroError, systemReason } from "../../errors.js";
 import { isLoopback } from "../../loopback.js";
+import { message, option } from "../../message.js";
+import { parseOptions } from "../../options.js";
 import { version } from "../../version.js";
 import { type WorkContext, workOf } from "./bodies.js";
 import { addDocsPage } from "./docs-page.js";
-import { Engine, type EngineOptions } from "./engine.js";
+import { Engine } from "./engine.js";
 import { Gallery } from "./gallery.js";
 import type { Job, JobWork } from "./job.js";
 import { addJobRoutes } from "./job-routes.js";
 import { CLOSE_MS, MAX_JSON_BYTES, MAX_UPLOAD_BYTES, REQUEST_MS } from "./limits.js";
 import { Metrics } from "./metrics.js";
 import { addOpenaiRoutes } from "./openai-routes.js";
+import { type StudioOptions, studioSchema } from "./options.js";
 import type { StudioParts } from "./parts.js";
 import { addPictureRoutes } from "./picture-routes.js";
 import { JobQueue } from "./queue.js";
 import { refusalOf, shown, statusOf } from "./refusals.js";
 import { RefusedBody } from "./request-bodies.js";
 import { schemaTransform } from "./schemas.js";
-import { guard } from "./security.js";
+import { checkKey, guard } from "./security.js";
 import { addServerRoutes } from "./server-routes.js";
 import { addWebuiRoutes } from "./webui-routes.js";
 
-/** Options of {@link Studio.start}. */
-export interface StudioOptions extends EngineOptions {
-  host: string;
-  port: number;
-  /** Folder of the pictures. */
-  output: string;
-  /** Most waiting jobs. */
-  queue: number;
-  /** Most pictures of a job. */
-  maxImages: number;
-  key?: string | undefined;
-  allowOrigins: readonly string[];
-  /** Origins of pages that may show the studio's page in a frame. */
-  allowFrames?: readonly string[];
-  /** Serve others than this machine without a key. */
-  insecure: boolean;
-}
+/** What {@link Studio.start} was asked for, defaults filled in. */
+type Settings = z.output<typeof studioSchema>;
 
 export class Studio implements StudioParts {
   readonly app: FastifyInstance;
-  readonly options: StudioOptions;
+  readonly options: Settings;
   readonly engine: Engine;
   readonly gallery: Gallery;
   readonly queue: JobQueue;
   readonly metrics: Metrics;
   readonly #end = new AbortController();
 
-  private constructor(options: StudioOptions, engine: Engine, gallery: Gallery) {
+  private constructor(options: Settings, engine: Engine, gallery: Gallery) {
     this.options = options;
     this.engine = engine;
     this.gallery = gallery;
@@ -76,13 +65,16 @@ export class Studio implements StudioParts {
 
   /**
    * Starts a server.
-   * @throws InvalidInputError for options that contradict each other; MiroError where the port or the folder is taken
+   * @throws InvalidInputError for a wrong option and for options that contradict each other; MiroError where the port
+   *   or the folder is taken
    */
-  static async start(options: StudioOptions): Promise<Studio> {
+  static async start(given: StudioOptions = {}): Promise<Studio> {
+    const options = parseOptions(studioSchema, given);
+    if (options.key !== undefined) checkKey(options.key, "key");
     if (!isLoopback(options.host) && options.key === undefined && !options.insecure)
       throw invalid(
         "host",
-        "an address of this machine alone; to serve others set a key (--api-key-file), or insist with --insecure",
+        message`an address of this machine alone; to serve others set ${option("key")}, or insist with ${option("insecure", true)}`,
         options.host,
       );
     const engine = await Engine.open(options);
@@ -195,13 +187,14 @@ export class Studio implements StudioParts {
 }
 
 /** Why the server cannot listen, for people. */
-function listenError(error: NodeJS.ErrnoException, { host, port }: StudioOptions): Error {
+function listenError(error: NodeJS.ErrnoException, { host, port }: Settings): Error {
   if (error.code === "EADDRINUSE")
-    return new MiroError(`port ${port} of ${host} is taken; choose another with --port`, { cause: error });
+    return new MiroError(message`port ${port} of ${host} is taken; choose another ${option("port")}`, { cause: error });
   if (error.syscall === "getaddrinfo" || error.code === "EADDRNOTAVAIL")
     return invalid("host", "an address of this machine", host);
   if (error.syscall !== "listen") return error;
-  return new MiroError(`port ${port} of ${host} cannot be had: ${systemReason(error)}; choose another with --port`, {
+  const reason = systemReason(error);
+  return new MiroError(message`port ${port} of ${host} cannot be had: ${reason}; choose another ${option("port")}`, {
     cause: error,
   });
 }

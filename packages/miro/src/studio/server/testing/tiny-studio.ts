@@ -3,7 +3,8 @@ import { cpSync, mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
-import { Studio, type StudioOptions } from "../studio.js";
+import type { StudioOptions } from "../options.js";
+import { Studio } from "../studio.js";
 
 const tiny = fileURLToPath(new URL("../../../../../../tests/reference/fixtures/tiny", import.meta.url));
 
@@ -26,11 +27,8 @@ export class TinyStudios {
     return model;
   }
 
-  async start(options: Partial<StudioOptions> = {}): Promise<Studio> {
-    const studio = await Studio.start({
-      ...{ models: [], host: "127.0.0.1", port: 0, output: this.folder(), queue: 64, maxImages: 16 },
-      ...{ allowOrigins: [], insecure: false, dtype: "float32", ...options },
-    });
+  async start(options: StudioOptions = {}): Promise<Studio> {
+    const studio = await Studio.start({ port: 0, output: this.folder(), dtype: "float32", ...options });
     this.#studios.push(studio);
     return studio;
   }

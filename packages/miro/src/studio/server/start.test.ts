@@ -1,0 +1,39 @@
+/** The studio in a program. */
+import { existsSync } from "node:fs";
+import { join } from "node:path";
+import { afterAll, expect, it } from "vitest";
+import type { StudioOptions } from "./options.js";
+import { startStudio } from "./start.js";
+import { TinyStudios } from "./testing/tiny-studio.js";
+
+const studios = new TinyStudios();
+afterAll(() => studios.end());
+
+it("serves until it is closed, however often, and frees its port and its folder", async () => {
+  const output = studios.folder();
+  const options: StudioOptions = { models: [studios.model()], port: 0, output, key: "a-long-key" };
+  const studio = await startStudio(options);
+  const port = Number(new URL(studio.url).port);
+  const ask = (key: string) => fetch(`${studio.url}/api/models`, { headers: { authorization: `Bearer ${key}` } });
+  expect((await ask("another-key")).status).toBe(401);
+  expect(await (await ask("a-long-key")).json()).toMatchObject([{ id: expect.stringMatching(/tiny$/), loaded: false }]);
+  await expect(startStudio({ ...options, output: studios.folder(), port })).rejects.toThrow(
+    /is taken; choose another `port`$/,
+  );
+  await expect(startStudio(options)).rejects.toThrow(/another studio serves these pictures .*choose another `output`$/);
+  await Promise.all([studio.close(), studio.close(), studio[Symbol.asyncDispose]()]);
+  await expect(ask("a-long-key")).rejects.toThrow();
+  expect(existsSync(join(output, ".studio", "index.sqlite"))).toBe(true);
+  await (await startStudio({ ...options, port })).close();
+});
+
+it.each<[object, RegExp]>([
+  [{ prot: 1 }, /^prot: .*did you mean port\?$/],
+  [{ port: 65_536 }, /^port: expected a port from 0 to 65535, received 65536$/],
+  [{ allowOrigins: ["example.org"] }, /^allowOrigins\.0: expected an origin such as https:\/\/example\.org/],
+  [{ host: "0.0.0.0" }, /^host: .* set `key`, or insist with `insecure: true`, received "0\.0\.0\.0"$/],
+  [{ key: "tiny-k!" }, /^key: expected a key of 8 to 200 printable ASCII characters, no spaces, received one of 7$/],
+  [{ key: "no spaces" }, /^key: expected .*, received one with others$/],
+])("refuses %j, and tells nothing of a key", async (options, told) => {
+  await expect(startStudio({ ...options, output: studios.folder() })).rejects.toThrow(told);
+});
