@@ -40,7 +40,8 @@ export interface Scorer {
    *
    * @param images 8-bit RGB of any sizes
    * @param captions one text for each picture; may be empty when `usesText` is false
-   * @returns one finite number for each picture, higher is better; what else is in the call changes its last digits at most
+   * @returns one finite number for each picture, higher is better; what else is in the call changes its last digits at
+   *   most
    * @throws InvalidInputError for counts and pictures that do not fit; MiroError naming the picture whose score is not
    *   finite; the signal's reason when it is aborted
    */
