@@ -31,8 +31,10 @@ const only = values.only?.split(",");
 
 function execute(command, args, options = {}) {
   const { status, stdout, stderr } = spawnSync(command, args, { encoding: "utf8", cwd: root, ...options });
-  if (status !== 0) throw new Error(`${command} ${args.join(" ")} failed:\n${stdout}${stderr}`);
-  return stdout.trim();
+  // What went to the terminal itself is null.
+  const said = [stdout, stderr].filter((text) => text !== null).join("");
+  if (status !== 0) throw new Error(`${command} ${args.join(" ")} failed${said === "" ? "" : `:\n${said}`}`);
+  return stdout?.trim() ?? "";
 }
 
 /**
