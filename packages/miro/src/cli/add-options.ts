@@ -60,8 +60,8 @@ export class DeclaredOption extends Option {
   }
 }
 
-/** What takes a flag back, `--no-x` of `--x` and the reverse: a settings file may have given it. No help lists it. */
-class TakingBack extends Option {
+/** The opposite of a flag, `--no-x` of `--x` and the reverse, which overrides a settings file. No help lists it. */
+class OppositeFlag extends Option {
   readonly #name: string;
 
   constructor({ long, name }: { long: string; name: string }) {
@@ -108,7 +108,7 @@ export function addOptions<S extends z.ZodObject>(
     if (flag.startsWith("-")) {
       const option = new DeclaredOption(name, of, flag);
       command.addOption(option);
-      if (isFlag(of)) command.addOption(new TakingBack({ long: option.long!, name }));
+      if (isFlag(of)) command.addOption(new OppositeFlag({ long: option.long!, name }));
       nameFlags(command, { [name]: flag.split(" ")[0]! });
     } else {
       command.addArgument(new DeclaredArgument(name, of, flag));

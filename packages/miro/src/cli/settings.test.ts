@@ -67,7 +67,7 @@ describe("the value that counts", () => {
     expect(await stored("drawn/again.png")).toEqual(await stored("drawn/fox.png"));
   });
 
-  it("is that of a flag which takes back what a file gives", async () => {
+  it("is that of a flag, which overrides what a file gives", async () => {
     settings("low-memory: true\nquiet: true\ngenerate: { steps: 1, output: drawn }\n");
     expect(await miro("generate", "a fox")).toMatchObject({ code: 0, stderr: "" });
     const told = await miro("generate", "a cat", "--no-quiet", "--no-low-memory");

@@ -26,8 +26,8 @@ Examples:
   miro testbed my-prompts --count 12 --text-encoder google/flan-t5-xl --device cuda
   miro testbed --check
 
-A run draws the testbed when its recipe says samples.testbed=${TESTBED_FOLDER}. The folder has metadata.csv (file_name,text)
-and prompts.txt, which must agree. Without a folder of that name the eighty prompts that come with the program are
+A run draws the testbed when its recipe says samples.testbed=${TESTBED_FOLDER}. The folder has metadata.csv
+(file_name,text) and prompts.txt, which must agree. Without a folder of that name the eighty prompts that come with the program are
 checked, or put there. Embeddings that are there for the same text and text encoder are kept.
 `;
 

@@ -449,7 +449,7 @@ function givenFor({ key, repositories }: ScorerSpec, weights: LoadScorerOptions[
   return [...new Set(keys.flatMap((name) => weights?.[name] ?? []))];
 }
 
-/** As a text. */
+/** What was given in place of a scorer's published weights, as scores record it; undefined for nothing. */
 function weightsOf(spec: ScorerSpec, weights: LoadScorerOptions["weights"]): string | undefined {
   const given = givenFor(spec, weights);
   return given.length === 0 ? undefined : given.join(" + ");

@@ -373,6 +373,7 @@ napi_value groupAllReduce(Environment& e, napi_value* argv, size_t argc) {
     all.finish(*group);
   });
 }
+
 // groupQueueAllReduce(group, tensor, operation): in place. What the current stream is given from now on comes after it;
 // only on the CPU the host waits. groupCheck tells whether it failed.
 napi_value groupQueueAllReduce(Environment& e, napi_value* argv, size_t argc) {
@@ -388,6 +389,7 @@ napi_value groupQueueAllReduce(Environment& e, napi_value* argv, size_t argc) {
   all.finish(*group);
   return makeUndefined(e);
 }
+
 // groupCheck(group): throws where something that was queued has failed since
 napi_value groupCheck(Environment& e, napi_value* argv, size_t argc) {
   checkConnections(*objectAt<Group>(e, argv, argc, "process group"));

@@ -31,7 +31,7 @@ it.each<[object, RegExp]>([
   [{ prot: 1 }, /^prot: .*did you mean port\?$/],
   [{ port: 65_536 }, /^port: expected a port from 0 to 65535, received 65536$/],
   [{ allowOrigins: ["example.org"] }, /^allowOrigins\.0: expected an origin such as https:\/\/example\.org/],
-  [{ host: "0.0.0.0" }, /^host: .* set `key`, or insist with `insecure: true`, received "0\.0\.0\.0"$/],
+  [{ host: "0.0.0.0" }, /^host: .* others need `key` or `insecure: true`, received "0\.0\.0\.0"$/],
   [{ key: "tiny-k!" }, /^key: expected a key of 8 to 200 printable ASCII characters, no spaces, received one of 7$/],
   [{ key: "no spaces" }, /^key: expected .*, received one with others$/],
 ])("refuses %j, and tells nothing of a key", async (options, told) => {

@@ -74,7 +74,7 @@ export class Studio implements StudioParts {
     if (!isLoopback(options.host) && options.key === undefined && !options.insecure)
       throw invalid(
         "host",
-        message`an address of this machine alone; to serve others set ${option("key")}, or insist with ${option("insecure", true)}`,
+        message`an address of this machine alone; others need ${option("key")} or ${option("insecure", true)}`,
         options.host,
       );
     const engine = await Engine.open(options);
