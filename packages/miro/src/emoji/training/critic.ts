@@ -11,11 +11,11 @@
  */
 import { aten, grad, nn, noGrad, type Tensor } from "@miro-t2i/torch";
 
-const { pixelUnshuffle, silu } = nn.functional;
+const { silu } = nn.functional;
 
 const PENALTY = 0.1;
 
-/** Pictures (B, 3, H, W) in [-1, 1] → (B, 1, H/8, W/8), each for 40 × 40 pixels. Sides are even and at least 8. */
+/** Pictures (B, 3, H, W) in [-1, 1] → (B, 1, ⌊H/8⌋, ⌊W/8⌋), each for 40 × 40 pixels. Sides are at least 8. */
 export class PatchCritic extends nn.Module {
   readonly #layers: nn.ModuleList<nn.Conv2d>;
 
@@ -23,7 +23,8 @@ export class PatchCritic extends nn.Module {
     super();
     const halving = { stride: 2, padding: 1 };
     const layers = [
-      new nn.Conv2d(12, 32, 3, { padding: 1 }),
+      new nn.Conv2d(3, 16, 3, { padding: 1 }),
+      new nn.Conv2d(16, 32, 4, halving),
       new nn.Conv2d(32, 64, 4, halving),
       new nn.Conv2d(64, 128, 4, halving),
       new nn.Conv2d(128, 1, 3, { padding: 1 }),
@@ -37,7 +38,7 @@ export class PatchCritic extends nn.Module {
 
   forward(pictures: Tensor): Tensor {
     const [first, ...others] = this.#layers.items;
-    return others.reduce((h, layer) => layer.forward(silu(h)), first!.forward(pixelUnshuffle(pictures, 2)));
+    return others.reduce((h, layer) => layer.forward(silu(h)), first!.forward(pictures));
   }
 
   /** The critic's loss; see the top. Nothing of it reaches what made the reconstruction. x̂ and x (B, 3, H, W). */
