@@ -1,5 +1,6 @@
 /** Sliders with a number beside them, and other fields of the form. */
-import { useEffect, useId, useState } from "preact/hooks";
+import type { ComponentChildren } from "preact";
+import { useEffect, useId, useRef, useState } from "preact/hooks";
 import { STEPS_OF_TARGET } from "../state/form.js";
 
 interface TargetProps {
@@ -83,7 +84,7 @@ interface SliderProps {
   most?: number;
   disabled?: boolean;
   help?: string;
-  children?: preact.ComponentChildren;
+  children?: ComponentChildren;
 }
 
 /** A slider of the sampling settings. */
@@ -113,6 +114,39 @@ export function Slider({ label, value, min, max, step, onChange, most, disabled,
         </p>
       )}
     </div>
+  );
+}
+
+interface FileButtonProps {
+  /** Of the field behind the button. */
+  label: string;
+  class: string;
+  onFile: (file: File) => void;
+  children: ComponentChildren;
+}
+
+/** A button that asks for a picture file. */
+export function FileButton({ label, class: name, onFile, children }: FileButtonProps) {
+  const input = useRef<HTMLInputElement>(null);
+  return (
+    <>
+      <input
+        ref={input}
+        type="file"
+        accept="image/*"
+        class="hidden"
+        aria-label={label}
+        tabIndex={-1}
+        onChange={(event) => {
+          const file = event.currentTarget.files?.[0];
+          event.currentTarget.value = ""; // the same one may be chosen again
+          if (file) onFile(file);
+        }}
+      />
+      <button type="button" class={name} onClick={() => input.current!.click()}>
+        {children}
+      </button>
+    </>
   );
 }
 

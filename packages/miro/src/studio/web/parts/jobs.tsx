@@ -45,7 +45,7 @@ export function Jobs() {
 /** What is drawn comes first, then what waits, in the order of the queue. */
 function place({ state: { value } }: Job): number {
   if (value.status === "running") return -1;
-  return isEnded(value) ? Number.POSITIVE_INFINITY : (value.position ?? 0);
+  return isEnded(value) ? Number.POSITIVE_INFINITY : (value.position ?? Number.MAX_SAFE_INTEGER);
 }
 
 /** What a job is doing, as a sentence. */

@@ -7,7 +7,8 @@ import { Icon, IconButton } from "./icon.js";
 import { Picture } from "./picture.js";
 
 export function Rewards() {
-  const rewards = model.value?.rewards ?? [];
+  if (model.value === null) return null;
+  const { rewards } = model.value;
   const off = form.value.guidanceOff;
   return (
     <section class="panel rewards" aria-labelledby="rewards-title">

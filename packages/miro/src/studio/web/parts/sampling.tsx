@@ -4,7 +4,7 @@ import { pictureUrl, thumbnailUrl } from "../state/api.js";
 import { form, lastSeed, model, randomSeed, set, source } from "../state/form.js";
 import { isMasked, mask, maskSize, show } from "../state/mask.js";
 import { tell } from "../state/notices.js";
-import { NumberField, Slider } from "./field.js";
+import { FileButton, NumberField, Slider } from "./field.js";
 import { Icon, IconButton } from "./icon.js";
 import { MASK_COLOUR, MaskEditor } from "./mask-editor.js";
 import { Picture } from "./picture.js";
@@ -169,7 +169,6 @@ function Seed() {
 function SourcePanel() {
   const { value } = source;
   const [painting, setPainting] = useState(false);
-  const input = useRef<HTMLInputElement>(null);
   useEffect(
     () => () => {
       if (value?.kind === "file") URL.revokeObjectURL(value.url);
@@ -179,25 +178,17 @@ function SourcePanel() {
   const most = model.value?.limits.uploadBytes ?? 0;
   return (
     <div class="source">
-      <input
-        ref={input}
-        type="file"
-        accept="image/*"
-        class="hidden"
-        aria-label="Picture to draw over"
-        tabIndex={-1}
-        onChange={(event) => {
-          const file = event.currentTarget.files?.[0];
-          if (!file) return;
-          if (file.size > most) tell(`The file has more than ${most / 2 ** 20} MiB.`, { kind: "bad" });
-          else source.value = { kind: "file", file, url: URL.createObjectURL(file) };
-          event.currentTarget.value = "";
-        }}
-      />
       {value === null ? (
-        <button type="button" class="quiet" onClick={() => input.current!.click()}>
+        <FileButton
+          label="Picture to draw over"
+          class="quiet"
+          onFile={(file) => {
+            if (file.size > most) tell(`The file has more than ${most / 2 ** 20} MiB.`, { kind: "bad" });
+            else source.value = { kind: "file", file, url: URL.createObjectURL(file) };
+          }}
+        >
           Draw over a picture …
-        </button>
+        </FileButton>
       ) : (
         <div class="source-set">
           <span class="source-picture">

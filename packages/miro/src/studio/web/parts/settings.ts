@@ -50,7 +50,6 @@ export function rowsOf(settings: Settings, models: readonly Model[]): Row[] {
 
 function text(value: unknown): string {
   if (typeof value === "number") return String(Math.round(value * 1000) / 1000);
-  if (value === 0) return "off";
   return typeof value === "string" ? value : JSON.stringify(value);
 }
 

@@ -126,7 +126,7 @@ function Large({ entry }: { entry: PictureEntry }) {
           {prompt}
         </p>
         <div class="viewer-actions">
-          <button type="button" class="quiet strong" onClick={() => use(takeOver)}>
+          <button type="button" class="quiet strong" disabled={settings === null} onClick={() => use(takeOver)}>
             <Icon name="sliders" /> Use settings
           </button>
           <button
@@ -143,6 +143,7 @@ function Large({ entry }: { entry: PictureEntry }) {
           <button
             type="button"
             class="quiet"
+            disabled={settings === null}
             onClick={() =>
               use((known) => {
                 takeOver(known);

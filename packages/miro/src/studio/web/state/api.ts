@@ -98,6 +98,11 @@ export const returns = signal(0);
 const givers: (() => void)[] = [];
 
 export function giveKey(text: string): void {
+  // No studio has a key of other characters, and no request can hold one.
+  if (!/^[\x21-\x7e]+$/.test(text)) {
+    keyWanted.value = "wrong";
+    return;
+  }
   session.setItem(KEY, text);
   key.value = text;
   keyWanted.value = "no";

@@ -58,6 +58,9 @@ interface SentJob extends Omit<StoredJob, "id"> {
   key: string;
 }
 
+/** What the studio says of a job that it has taken. */
+type Accepted = Pick<JobView, "id" | "position">;
+
 const STORED = "miro-studio-jobs";
 const STORED_SENT = "miro-studio-sent";
 /** How often a job is looked for whose request was under way when the page was left, and how long between. */
@@ -118,9 +121,9 @@ export async function submit(
       : { json: request, keepalive: new Blob([text]).size < MOST_KEPT_ALIVE }),
   };
   keepSent([...sent, asked]);
-  let id: string;
+  let taken: Accepted;
   try {
-    ({ id } = await askJson<{ id: string }>("/api/jobs", init));
+    taken = await askJson<Accepted>("/api/jobs", init);
   } catch (error) {
     // Without an answer the studio may have taken the job: it is looked for when the studio answers again, or after a
     // reload where the page was left.
@@ -129,7 +132,7 @@ export async function submit(
     throw error;
   }
   forgetSent(asked);
-  return begin(asked, id);
+  return begin(asked, taken);
 }
 
 function isAnswer(error: unknown): boolean {
@@ -147,8 +150,9 @@ function forgetSent(asked: SentJob): void {
   keepSent(sent.filter((one) => one !== asked));
 }
 
-function begin({ key: _, ...stored }: SentJob, id: string): Job {
+function begin({ key: _, ...stored }: SentJob, { id, position }: Accepted): Job {
   const job = newJob({ id, ...stored });
+  change(job, { position });
   jobs.value = [job, ...tidied()];
   return job;
 }
@@ -172,7 +176,7 @@ async function takeUp(asked: SentJob): Promise<void> {
     try {
       const { jobs: found } = await askJson<{ jobs: JobView[] }>(`/api/jobs?requestKey=${asked.key}`);
       if (found[0]) {
-        begin(asked, found[0].id);
+        begin(asked, found[0]);
         break;
       }
     } catch (error) {
