@@ -341,7 +341,7 @@ describe("pictures", () => {
     expect(await number(page, "CLIP, positive target").inputValue()).toBe("0.51"); // the nearest of 64
     await page.getByLabel("Prompt", { exact: true }).fill("another");
     const chosen = page.waitForEvent("filechooser");
-    await page.getByRole("button", { name: "Take over the settings of a picture" }).press("Enter");
+    await page.getByRole("button", { name: "Take over a picture's settings" }).press("Enter");
     await (await chosen).setFiles({ name: "dropped.png", mimeType: "image/png", buffer: png });
     await expect.poll(() => page.getByLabel("Prompt", { exact: true }).inputValue(), WAIT).toBe("dropped");
     // What is no picture is said once, however often it comes.

@@ -1,6 +1,6 @@
 /** How errors are told over HTTP: one status, and a body in the form of the family of routes that was asked. */
 
-import { InvalidInputError, MiroError } from "../../errors.js";
+import { describe, InvalidInputError, MiroError } from "../../errors.js";
 import { ImageError } from "../../pictures/image-error.js";
 import { UnknownModel } from "./bodies.js";
 import { DeviceFailed } from "./engine.js";
@@ -33,9 +33,16 @@ function nativeRefusal(error: Error) {
       message,
       ...(field && { field }),
       ...(expected && { expected }),
-      ...(received !== undefined && { received }),
+      ...(received !== undefined && { received: echoed(received) }),
     },
   };
+}
+
+/** What came, or a description of what is long or deep: bodies are large, and an answer cannot be nested for ever. */
+function echoed(received: unknown): unknown {
+  if (received === null || !["string", "object"].includes(typeof received)) return received;
+  const text = describe(received);
+  return /["}\]]$/.test(text) ? received : text;
 }
 
 /** Types of OpenAI's errors by status; others from 400 on are requests that are wrong. */

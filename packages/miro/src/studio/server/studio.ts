@@ -213,7 +213,9 @@ function readable(error: FastifyError, { url, headers, routeOptions }: FastifyRe
   const [issue] = (error.validation ?? []) as { instancePath?: string; message?: string }[];
   if (issue === undefined) return error;
   const field = (issue.instancePath ?? "").replace(/^\//, "").replaceAll("/", ".") || "body";
-  return new InvalidInputError(`${field}: ${issue.message}`, { parameter: field, expected: issue.message ?? "" });
+  const words = (issue.message ?? "").replace(/^(?:Invalid|Too) [^:]*: /, ""); // of zod, such as "Invalid input: "
+  const expected = words.replace(/^expected |, received .*$/g, "");
+  return new InvalidInputError(`${field}: ${words}`, { parameter: field, expected });
 }
 
 /** The built files of the page, where they are. */

@@ -1,7 +1,4 @@
-/**
- * A dialog over the page: Escape and a click beside it close it, unless it is needed, and the focus goes back to where it
- * was.
- */
+/** A dialog over the page: Escape and a click beside it close it, and the focus goes back to where it was. */
 import type { ComponentChildren } from "preact";
 import { useEffect, useRef } from "preact/hooks";
 import { Notices } from "./notices.js";

@@ -185,7 +185,7 @@ function JobBody({ job, class: name }: { job: Job; class: string }) {
               <div class="job-tile" key={i}>
                 {picture ? (
                   <button type="button" onClick={() => void show(picture)} aria-label={`Show picture ${i + 1} large`}>
-                    <Picture url={thumbnailUrl(picture)} alt={`${job.prompt}, picture ${i + 1}`} />
+                    <Picture url={thumbnailUrl(picture)} alt={`${job.prompt}, picture ${i + 1}`} preview={preview} />
                   </button>
                 ) : preview ? (
                   <img class="preview" src={preview} alt={`Preview ${i + 1} at step ${step} of ${steps}`} />

@@ -71,9 +71,9 @@ export function Prompt() {
         <Icon name="picture" />
         <span>
           <FileButton label="Picture whose settings are taken over" class="link" onFile={takeOverDropped}>
-            Take over the settings of a picture …
+            Take over a picture's settings …
           </FileButton>
-          <span class="dropping"> or drop one anywhere.</span>
+          <span class="dropping"> or drop it anywhere.</span>
         </span>
       </p>
     </form>

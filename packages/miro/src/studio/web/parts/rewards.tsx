@@ -78,7 +78,7 @@ function Strip({ name, label }: { name: string; label: string }) {
             onClick={() => setTarget(name, target)}
           >
             {picture ? (
-              <Picture url={thumbnailUrl(picture)} alt="" />
+              <Picture url={thumbnailUrl(picture)} alt="" preview={preview} />
             ) : preview ? (
               <img src={preview} alt="" />
             ) : (
