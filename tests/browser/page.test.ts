@@ -242,6 +242,35 @@ describe("jobs", () => {
     expect(await count()).toBeLessThanOrEqual(before + 2);
   });
 
+  it("begin with what was set before, as far as the studio has it", async () => {
+    const page = await open();
+    await page.getByText("More settings").click();
+    await number(page, "Best of").fill("2");
+    const scorer = () => page.getByLabel("Best by the scorer").inputValue();
+    await page.getByLabel("Best by the scorer").fill("sharpness,colorfulness=0.5");
+    await page.evaluate(`{
+      const kept = JSON.parse(localStorage.getItem("miro-studio-form"));
+      localStorage.setItem("miro-studio-form", JSON.stringify({ ...kept, images: 99, sampler: "gone" }));
+    }`);
+    await page.reload();
+    await page.getByText("More settings").click();
+    expect(await scorer()).toBe("sharpness,colorfulness=0.5");
+    expect(await number(page, "Images").inputValue()).toBe("16");
+    expect(await page.getByLabel("Sampler", { exact: true }).inputValue()).toBe("euler");
+    // A connection that comes back changes nothing.
+    await page.getByLabel("Prompt", { exact: true }).fill("");
+    await page.context().setOffline(true);
+    await page.getByLabel("Search the prompts").fill("a");
+    await page.getByText("The connection is lost").waitFor();
+    await page.context().setOffline(false);
+    await expect.poll(() => page.getByText("The connection is lost").count(), WAIT).toBe(0);
+    await page.getByText("No picture is like that.").or(page.locator(".card").first()).first().waitFor();
+    expect([await page.getByLabel("Prompt", { exact: true }).inputValue(), await scorer()]).toEqual([
+      "",
+      "sharpness,colorfulness=0.5",
+    ]);
+  });
+
   it("keep the best of several, with its scores", async () => {
     const page = await open();
     await page.getByText("More settings").click();
@@ -754,6 +783,15 @@ describe("the page", () => {
       expect(await page.evaluate("document.documentElement.scrollWidth")).toBe(360);
     }
     expect(await page.evaluate("document.querySelector('.generate').getBoundingClientRect().bottom")).toBeLessThan(740);
+    // The keyboard comes to the job, which stands below the prompt, before the rewards.
+    await page.getByRole("button", { name: /^Generate/ }).focus();
+    const stops: (string | null)[] = [];
+    for (let i = 0; i < 20; i++) {
+      await page.keyboard.press("Tab");
+      stops.push(await page.locator(":focus").getAttribute("aria-label"));
+    }
+    expect(stops).toContain("Show picture 1 large");
+    expect(stops.indexOf("Show picture 1 large")).toBeLessThan(stops.findIndex((stop) => /target$/.test(stop ?? "")));
   });
 
   it("goes back and forth between its views as the browser does", async () => {

@@ -26,6 +26,13 @@ function follow(): void {
 follow();
 window.addEventListener("hashchange", follow);
 
+/** On a narrow page everything is in one column, and what is drawn comes between the prompt and the other controls. */
+const column = matchMedia("(max-width: 900px)");
+const narrow = signal(column.matches);
+column.addEventListener("change", () => {
+  narrow.value = column.matches;
+});
+
 export function App() {
   return (
     <>
@@ -36,6 +43,7 @@ export function App() {
       <main>
         <div class="side">
           <Prompt />
+          {narrow.value && <Jobs />}
           <Rewards />
           <Sampling />
           <Links />
@@ -46,7 +54,7 @@ export function App() {
               {startError.value}
             </p>
           )}
-          <Jobs />
+          {!narrow.value && <Jobs />}
           <nav class="tabs" aria-label="Views">
             <Tab name="gallery" label="Gallery" />
             <Tab name="map" label="Reward map" />

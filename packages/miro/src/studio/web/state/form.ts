@@ -203,12 +203,18 @@ export function startForm(): void {
 
 export async function loadModels(): Promise<void> {
   const list = await askJson<Model[]>("/api/models");
+  // When the connection comes back, a prompt that is being written anew is left alone.
+  const isFirst = models.value.length === 0;
   batch(() => {
     models.value = list;
     if (!list.some(({ id }) => id === form.value.model)) chooseModel(list[0]!.id);
-    if (form.value.prompt === "") set({ prompt: examplesOf(list[0]!)[0]! });
-    const { scorers } = model.value!;
-    if (!scorers.includes(form.value.scorer)) set({ scorer: scorers[0] ?? "" });
+    if (isFirst && form.value.prompt === "") set({ prompt: examplesOf(list[0]!)[0]! });
+    // What was kept may be of a server with others.
+    const { scorers, samplers, limits } = model.value!;
+    const { scorer, sampler, images } = form.value;
+    if (scorer === "") set({ scorer: scorers[0] ?? "" });
+    if (!samplers.includes(sampler)) set({ sampler: BLANK.sampler, samplerOptions: null });
+    if (images > limits.images) set({ images: limits.images });
   });
 }
 
