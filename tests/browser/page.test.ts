@@ -82,8 +82,12 @@ describe("jobs", () => {
     const page = await open();
     await draw(page, { prompt: "a cat on a mat", steps: 160, images: 2 });
     await page.locator(".job-tile .preview").first().waitFor();
-    expect(await page.locator(".job-state").textContent()).toMatch(/^Step \d+ of 160(, [\d.]+ (s|min) left)?$/);
+    const says = page.locator(".job-state");
+    expect(await says.textContent()).toMatch(/^Step \d+ of 160(, [\d.]+ (s|min) left)?$/);
+    // A screen reader reads how it ends, and not every step.
+    expect(await says.getAttribute("aria-live")).toBe("off");
     await page.locator(".job.done").waitFor();
+    expect(await says.getAttribute("aria-live")).toBe("polite");
     expect(await page.locator(".job-tile button").count()).toBe(2);
     await page.locator(".card").nth(1).waitFor();
     expect(await page.getByRole("button", { name: /^a cat on a mat, seed \d+: show large$/ }).count()).toBe(2);

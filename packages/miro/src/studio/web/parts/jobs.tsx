@@ -89,7 +89,7 @@ function JobCard({ job }: { job: Job }) {
   const now = useNow(!ended);
   return (
     <article class={`job ${state.status}`} aria-label={`Job: ${job.prompt}`}>
-      <CardHead prompt={job.prompt} says={saysOf(state, now)} group={[job]} />
+      <CardHead prompt={job.prompt} says={saysOf(state, now)} isStep={state.status === "running"} group={[job]} />
       <JobBody job={job} class={`of-${job.total}`} />
     </article>
   );
@@ -121,7 +121,15 @@ function ComparisonCard({ group }: { group: readonly Job[] }) {
   );
 }
 
-function CardHead({ prompt, says, group }: { prompt: string; says: string; group: readonly Job[] }) {
+interface HeadProps {
+  prompt: string;
+  says: string;
+  /** What it says changes with every step: no screen reader should read each of them. */
+  isStep?: boolean;
+  group: readonly Job[];
+}
+
+function CardHead({ prompt, says, isStep = false, group }: HeadProps) {
   const live = group.filter(({ state }) => !isEnded(state.value));
   const finished = group.flatMap(({ state }) => state.value.tiles.flatMap(({ picture }) => picture ?? []));
   return (
@@ -130,7 +138,7 @@ function CardHead({ prompt, says, group }: { prompt: string; says: string; group
         <strong dir="auto" title={prompt}>
           {prompt}
         </strong>
-        <span class="job-state" role="status">
+        <span class="job-state" role="status" aria-live={isStep ? "off" : "polite"}>
           {says}
         </span>
       </div>

@@ -122,7 +122,7 @@ function Large({ entry }: { entry: PictureEntry }) {
           <IconButton icon="close" class="last" label="Close" onClick={close} />
         </div>
         {/* A long one is scrolled, with the keyboard too. */}
-        <p class="viewer-prompt" dir="auto" tabIndex={prompt.length > 300 ? 0 : undefined}>
+        <p class="viewer-prompt" dir="auto" aria-live="polite" tabIndex={prompt.length > 300 ? 0 : undefined}>
           {prompt}
         </p>
         <div class="viewer-actions">
