@@ -312,6 +312,18 @@ describe("the reward map", () => {
     expect(new Set(pictures.map(({ seed }) => seed)).size).toBe(1);
   });
 
+  it("that cannot be stopped says so", async () => {
+    const page = await open();
+    await page.getByLabel("Prompt", { exact: true }).fill("a long map");
+    await number(page, "Steps").fill("90000");
+    await page.getByRole("link", { name: "Reward map" }).click();
+    await page.getByRole("button", { name: "Draw the map" }).click();
+    await page.locator(".top-state").getByText("1 job").waitFor();
+    await page.context().setOffline(true);
+    await page.getByRole("button", { name: "Stop" }).click();
+    await page.locator(".notice.bad").getByText("The studio does not answer.").waitFor();
+  });
+
   it("has a strip for one reward", async () => {
     const page = await open();
     await page.getByLabel("Prompt", { exact: true }).fill("a strip");
@@ -388,11 +400,12 @@ describe("pictures", () => {
 
   it("are drawn again by their settings to the bit: variations, and options of the sampler", async () => {
     const page = await open();
+    const LARGE = Number.MAX_SAFE_INTEGER - 4; // seeds of programs are larger than those of the page
     const more = { sampler: "euler_ancestral", samplerOptions: { eta: 0.5 }, variationSeed: 5, variationStrength: 0.4 };
     const answer = await fetch(`${studio.url}/api/jobs`, {
       method: "POST",
       headers: { "content-type": "application/json" },
-      body: JSON.stringify({ prompt: "again", seed: 8, steps: 4, ...more }),
+      body: JSON.stringify({ prompt: "again", seed: LARGE, steps: 4, ...more }),
     });
     expect(answer.status).toBe(202);
     const found = async (count: number) => {
@@ -409,12 +422,19 @@ describe("pictures", () => {
     };
     await found(1);
     // What another program drew is there when somebody looks again.
-    const card = page.getByRole("button", { name: "again, seed 8: show large" });
+    const card = page.getByRole("button", { name: `again, seed ${LARGE}: show large` });
     expect(await card.count()).toBe(0);
     await page.evaluate(`window.dispatchEvent(new Event("focus"))`);
     await card.click();
     await page.getByRole("button", { name: "Use settings" }).click();
     await page.getByText("The settings of the picture are taken over.", { exact: true }).waitFor();
+    const seed = page.getByLabel("Seed", { exact: true });
+    expect(await seed.inputValue()).toBe(`${LARGE}`);
+    await seed.fill("0");
+    await seed.fill(`${LARGE}`);
+    await number(page, "Steps").focus();
+    expect(await seed.inputValue()).toBe(`${LARGE}`);
+    await number(page, "Images").fill("1");
     await generate(page);
     const [one, other] = await found(2);
     expect(one!.equals(other!)).toBe(true);

@@ -40,10 +40,14 @@ interface NumberProps {
   disabled?: boolean;
 }
 
+/** A number with three digits behind its point at most; large ones are whole, and stay as they are. */
+export function shortNumber(value: number): string {
+  return String(Number.isInteger(value) ? value : Math.round(value * 1000) / 1000);
+}
+
 /** A number that may be typed; what is none, or out of range, is put right when the field is left. */
 export function NumberField({ id, label, value, min, max, step, onChange, disabled }: NumberProps) {
-  const shown = String(Math.round(value * 1000) / 1000);
-  const short = step === 0.01 ? value.toFixed(2) : shown;
+  const short = step === 0.01 ? value.toFixed(2) : shortNumber(value);
   const [typed, setTyped] = useState<string | null>(null);
   return (
     <input

@@ -9,8 +9,6 @@ import { Icon, IconButton } from "./icon.js";
 import { MASK_COLOUR, MaskEditor } from "./mask-editor.js";
 import { Picture } from "./picture.js";
 
-const MOST_SEED = 2 ** 31 - 1;
-
 export function Sampling() {
   const chosen = model.value;
   const { steps, guidance, guidanceOff, images, sampler, shift, guidanceType, negativePrompt } = form.value;
@@ -148,7 +146,7 @@ function Seed() {
       </div>
       <div class="seed">
         <NumberField
-          {...{ id, min: 0, max: MOST_SEED, step: 1, disabled: random }}
+          {...{ id, min: 0, max: Number.MAX_SAFE_INTEGER, step: 1, disabled: random }}
           value={random ? (lastSeed.value ?? seed) : seed}
           onChange={(value) => set({ seed: value })}
         />
