@@ -818,6 +818,19 @@ describe("the page", () => {
     expect(stops.indexOf("Show picture 1 large")).toBeLessThan(stops.findIndex((stop) => /target$/.test(stop ?? "")));
   });
 
+  it("has room for fingers", async () => {
+    const page = await open({ viewport: { width: 360, height: 740 }, hasTouch: true, isMobile: true });
+    await page.getByText("More settings").click();
+    // What stands below pictures is in the large view too, and a box may be reached by its label.
+    const small = await page.evaluate(`
+      [...document.querySelectorAll("main :is(button, a, input:not(.hidden), select, summary, label.check)")]
+        .filter((one) => !one.closest(".card-tools, .links") && one.type !== "checkbox")
+        .map((one) => ({ of: one.outerHTML.slice(0, 100), side: one.getBoundingClientRect() }))
+        .filter(({ side: { width, height } }) => width < 24 || height < 24)
+        .map(({ of }) => of)`);
+    expect(small).toEqual([]);
+  });
+
   it("goes back and forth between its views as the browser does", async () => {
     const page = await open();
     await page.getByRole("link", { name: "Reward map" }).click();
