@@ -151,6 +151,24 @@ describe("jobs", () => {
     await job.getByText("Cancelled.").waitFor();
   });
 
+  it("that ended long ago are put away, and those that are lost are told", async () => {
+    const page = await open();
+    await draw(page, { prompt: "long ago" });
+    await page.locator(".job.done").waitFor();
+    const forgotten = (route: Route) =>
+      route.fulfill({ status: 410, json: { error: { message: "the job is no longer known" } } });
+    await page.route(/\/api\/jobs\/job-/, forgotten);
+    await page.reload();
+    await expect.poll(() => page.evaluate("sessionStorage.getItem('miro-studio-jobs')"), WAIT).toBe("[]");
+    expect(await page.getByRole("alert").count()).toBe(0);
+    await page.unroute(/\/api\/jobs\/job-/);
+    await draw(page, { prompt: "in the middle", steps: 90_000 });
+    await page.getByText(/^Step \d+ of 90000/).waitFor();
+    await page.route(/\/api\/jobs\/job-/, forgotten);
+    await page.reload();
+    await page.getByRole("alert").getByText("The job is no longer known.").waitFor();
+  });
+
   it("whose answer alone was lost are taken up when the studio answers again", async () => {
     const page = await open();
     await page.route("**/api/jobs", async (route) => {
