@@ -325,6 +325,12 @@ describe("the reward map", () => {
     await cell.click();
     expect(await number(page, "Aesthetic, positive target").inputValue()).toBe("0.75");
     expect(await number(page, "CLIP, positive target").inputValue()).toBe("1.00");
+    // One stop for Tab, from which arrows lead on.
+    const stops = () => page.locator(".cells [tabindex='0']").evaluateAll((all) => all.map((one) => one.dataset.cell));
+    expect(await stops()).toEqual(["3"]);
+    await page.keyboard.press("ArrowDown");
+    await page.keyboard.press("ArrowLeft");
+    expect([await stops(), await page.locator(":focus").getAttribute("data-cell")]).toEqual([["7"], "7"]);
     const { pictures } = await api<{ pictures: { seed: number }[] }>("/api/pictures?q=map&limit=100");
     expect(pictures.length).toBe(25);
     expect(new Set(pictures.map(({ seed }) => seed)).size).toBe(1);
@@ -481,7 +487,7 @@ describe("pictures", () => {
     await page.getByRole("button", { name: /^liked, / }).click();
     await page.locator("dialog.viewer").waitFor();
     await page.keyboard.press("f");
-    await page.getByText("There is no such picture.").waitFor();
+    await page.getByText("There is no such picture.").first().waitFor();
     await expect.poll(() => page.getByRole("button", { name: /^liked, / }).count(), WAIT).toBe(0);
     expect(await page.locator("dialog.viewer").count()).toBe(0);
   });
