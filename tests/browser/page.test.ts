@@ -82,8 +82,12 @@ describe("jobs", () => {
     const page = await open();
     await draw(page, { prompt: "a cat on a mat", steps: 160, images: 2 });
     await page.locator(".job-tile .preview").first().waitFor();
-    expect(await page.locator(".job-state").textContent()).toMatch(/^Step \d+ of 160(, [\d.]+ (s|min) left)?$/);
+    const says = page.locator(".job-state");
+    expect(await says.textContent()).toMatch(/^Step \d+ of 160(, [\d.]+ (s|min) left)?$/);
+    // A screen reader reads how it ends, and not every step.
+    expect(await says.getAttribute("aria-live")).toBe("off");
     await page.locator(".job.done").waitFor();
+    expect(await says.getAttribute("aria-live")).toBe("polite");
     expect(await page.locator(".job-tile button").count()).toBe(2);
     await page.locator(".card").nth(1).waitFor();
     expect(await page.getByRole("button", { name: /^a cat on a mat, seed \d+: show large$/ }).count()).toBe(2);
@@ -145,6 +149,24 @@ describe("jobs", () => {
     await job.getByText(/^Step \d+ of 90000/).waitFor();
     await job.getByRole("button", { name: "Cancel" }).click();
     await job.getByText("Cancelled.").waitFor();
+  });
+
+  it("that ended long ago are put away, and those that are lost are told", async () => {
+    const page = await open();
+    await draw(page, { prompt: "long ago" });
+    await page.locator(".job.done").waitFor();
+    const forgotten = (route: Route) =>
+      route.fulfill({ status: 410, json: { error: { message: "the job is no longer known" } } });
+    await page.route(/\/api\/jobs\/job-/, forgotten);
+    await page.reload();
+    await expect.poll(() => page.evaluate("sessionStorage.getItem('miro-studio-jobs')"), WAIT).toBe("[]");
+    expect(await page.getByRole("alert").count()).toBe(0);
+    await page.unroute(/\/api\/jobs\/job-/);
+    await draw(page, { prompt: "in the middle", steps: 90_000 });
+    await page.getByText(/^Step \d+ of 90000/).waitFor();
+    await page.route(/\/api\/jobs\/job-/, forgotten);
+    await page.reload();
+    await page.getByRole("alert").getByText("The job is no longer known.").waitFor();
   });
 
   it("whose answer alone was lost are taken up when the studio answers again", async () => {
@@ -225,6 +247,52 @@ describe("jobs", () => {
     expect(await page.getByRole("alert").count()).toBe(0);
   });
 
+  it("are asked for once by a key that is held", async () => {
+    const page = await open();
+    const count = async () => (await api<Jobs>("/api/jobs?limit=200")).jobs.length;
+    const before = await count();
+    await number(page, "Steps").fill("2");
+    await page.getByLabel("Prompt", { exact: true }).fill("held");
+    await page.keyboard.down("Control");
+    for (let i = 0; i < 10; i++) await page.keyboard.down("Enter");
+    await page.keyboard.up("Enter");
+    await page.keyboard.press("Enter");
+    await page.keyboard.up("Control");
+    await expect.poll(count, WAIT).toBeGreaterThan(before);
+    await page.getByRole("article", { name: "Job: held" }).getByText(/^Done/).first().waitFor();
+    // The second press was one of its own, if the first had its answer by then.
+    expect(await count()).toBeLessThanOrEqual(before + 2);
+  });
+
+  it("begin with what was set before, as far as the studio has it", async () => {
+    const page = await open();
+    await page.getByText("More settings").click();
+    await number(page, "Best of").fill("2");
+    const scorer = () => page.getByLabel("Best by the scorer").inputValue();
+    await page.getByLabel("Best by the scorer").fill("sharpness,colorfulness=0.5");
+    await page.evaluate(`{
+      const kept = JSON.parse(localStorage.getItem("miro-studio-form"));
+      localStorage.setItem("miro-studio-form", JSON.stringify({ ...kept, images: 99, sampler: "gone" }));
+    }`);
+    await page.reload();
+    await page.getByText("More settings").click();
+    expect(await scorer()).toBe("sharpness,colorfulness=0.5");
+    expect(await number(page, "Images").inputValue()).toBe("16");
+    expect(await page.getByLabel("Sampler", { exact: true }).inputValue()).toBe("euler");
+    // A connection that comes back changes nothing.
+    await page.getByLabel("Prompt", { exact: true }).fill("");
+    await page.context().setOffline(true);
+    await page.getByLabel("Search the prompts").fill("a");
+    await page.getByText("The connection is lost").waitFor();
+    await page.context().setOffline(false);
+    await expect.poll(() => page.getByText("The connection is lost").count(), WAIT).toBe(0);
+    await page.getByText("No picture is like that.").or(page.locator(".card").first()).first().waitFor();
+    expect([await page.getByLabel("Prompt", { exact: true }).inputValue(), await scorer()]).toEqual([
+      "",
+      "sharpness,colorfulness=0.5",
+    ]);
+  });
+
   it("keep the best of several, with its scores", async () => {
     const page = await open();
     await page.getByText("More settings").click();
@@ -257,9 +325,27 @@ describe("the reward map", () => {
     await cell.click();
     expect(await number(page, "Aesthetic, positive target").inputValue()).toBe("0.75");
     expect(await number(page, "CLIP, positive target").inputValue()).toBe("1.00");
+    // One stop for Tab, from which arrows lead on.
+    const stops = () => page.locator(".cells [tabindex='0']").evaluateAll((all) => all.map((one) => one.dataset.cell));
+    expect(await stops()).toEqual(["3"]);
+    await page.keyboard.press("ArrowDown");
+    await page.keyboard.press("ArrowLeft");
+    expect([await stops(), await page.locator(":focus").getAttribute("data-cell")]).toEqual([["7"], "7"]);
     const { pictures } = await api<{ pictures: { seed: number }[] }>("/api/pictures?q=map&limit=100");
     expect(pictures.length).toBe(25);
     expect(new Set(pictures.map(({ seed }) => seed)).size).toBe(1);
+  });
+
+  it("that cannot be stopped says so", async () => {
+    const page = await open();
+    await page.getByLabel("Prompt", { exact: true }).fill("a long map");
+    await number(page, "Steps").fill("90000");
+    await page.getByRole("link", { name: "Reward map" }).click();
+    await page.getByRole("button", { name: "Draw the map" }).click();
+    await page.locator(".top-state").getByText("1 job").waitFor();
+    await page.context().setOffline(true);
+    await page.getByRole("button", { name: "Stop" }).click();
+    await page.locator(".notice.bad").getByText("The studio does not answer.").waitFor();
   });
 
   it("has a strip for one reward", async () => {
@@ -322,15 +408,28 @@ describe("pictures", () => {
     expect(await page.getByLabel("Prompt", { exact: true }).inputValue()).toBe("dropped");
     expect(await page.getByLabel("Seed", { exact: true }).inputValue()).toBe(String(seed));
     expect(await number(page, "CLIP, positive target").inputValue()).toBe("0.51"); // the nearest of 64
+    await page.getByLabel("Prompt", { exact: true }).fill("another");
+    const chosen = page.waitForEvent("filechooser");
+    await page.getByRole("button", { name: "Take over a picture's settings" }).press("Enter");
+    await (await chosen).setFiles({ name: "dropped.png", mimeType: "image/png", buffer: png });
+    await expect.poll(() => page.getByLabel("Prompt", { exact: true }).inputValue(), WAIT).toBe("dropped");
+    // What is no picture is said once, however often it comes.
+    for (let i = 0; i < 2; i++) {
+      const text = { name: "a.txt", mimeType: "text/plain", buffer: Buffer.from("no picture") };
+      await page.getByLabel("Picture whose settings are taken over").setInputFiles(text);
+      await page.getByText(/^Image: expected a picture that is whole, received no JPEG, PNG/).waitFor();
+    }
+    expect(await page.getByText(/^Image: expected a picture that is whole, received no JPEG, PNG/).count()).toBe(1);
   });
 
   it("are drawn again by their settings to the bit: variations, and options of the sampler", async () => {
     const page = await open();
+    const LARGE = Number.MAX_SAFE_INTEGER - 4; // seeds of programs are larger than those of the page
     const more = { sampler: "euler_ancestral", samplerOptions: { eta: 0.5 }, variationSeed: 5, variationStrength: 0.4 };
     const answer = await fetch(`${studio.url}/api/jobs`, {
       method: "POST",
       headers: { "content-type": "application/json" },
-      body: JSON.stringify({ prompt: "again", seed: 8, steps: 4, ...more }),
+      body: JSON.stringify({ prompt: "again", seed: LARGE, steps: 4, ...more }),
     });
     expect(answer.status).toBe(202);
     const found = async (count: number) => {
@@ -347,12 +446,19 @@ describe("pictures", () => {
     };
     await found(1);
     // What another program drew is there when somebody looks again.
-    const card = page.getByRole("button", { name: "again, seed 8: show large" });
+    const card = page.getByRole("button", { name: `again, seed ${LARGE}: show large` });
     expect(await card.count()).toBe(0);
-    await page.evaluate(`document.dispatchEvent(new Event("visibilitychange"))`);
+    await page.evaluate(`window.dispatchEvent(new Event("focus"))`);
     await card.click();
     await page.getByRole("button", { name: "Use settings" }).click();
     await page.getByText("The settings of the picture are taken over.", { exact: true }).waitFor();
+    const seed = page.getByLabel("Seed", { exact: true });
+    expect(await seed.inputValue()).toBe(`${LARGE}`);
+    await seed.fill("0");
+    await seed.fill(`${LARGE}`);
+    await number(page, "Steps").focus();
+    expect(await seed.inputValue()).toBe(`${LARGE}`);
+    await number(page, "Images").fill("1");
     await generate(page);
     const [one, other] = await found(2);
     expect(one!.equals(other!)).toBe(true);
@@ -374,6 +480,16 @@ describe("pictures", () => {
     await expect.poll(() => other.count(), WAIT).toBe(0);
     expect(await page.locator(".notice.bad").count()).toBe(0);
     expect((await api<{ pictures: unknown[] }>("/api/pictures?q=seen+large")).pictures).toEqual([]);
+    // Who wants another thing of such a picture is told.
+    await page.keyboard.press("Escape");
+    const { id: last } = await drawn(page, "liked");
+    await fetch(`${studio.url}/api/pictures/${last}`, { method: "DELETE" });
+    await page.getByRole("button", { name: /^liked, / }).click();
+    await page.locator("dialog.viewer").waitFor();
+    await page.keyboard.press("f");
+    await page.getByText("There is no such picture.").first().waitFor();
+    await expect.poll(() => page.getByRole("button", { name: /^liked, / }).count(), WAIT).toBe(0);
+    expect(await page.locator("dialog.viewer").count()).toBe(0);
   });
 
   it("are drawn over: one of the gallery, and a file", async () => {
@@ -424,6 +540,35 @@ describe("pictures", () => {
     await page.getByRole("button", { name: "Undo" }).click();
     await page.getByRole("button", { name: /^right, / }).waitFor();
     expect((await api<{ pictures: unknown[] }>("/api/pictures?q=right")).pictures.length).toBe(1);
+    // Of several that were deleted one after the other each comes back, the last one first.
+    const places = () => page.locator(".card .open").evaluateAll((all) => all.map((one) => one.ariaLabel));
+    const before = await places();
+    await page.locator(".card .open").first().focus();
+    for (const said of ["The picture is", "2 pictures are", "3 pictures are"]) {
+      await page.keyboard.press("Delete");
+      await page.getByText(`${said} in the trash.`).waitFor();
+    }
+    await page.getByRole("button", { name: "Undo" }).press("Enter");
+    for (const said of ["2 pictures are", "The picture is"]) {
+      await page.getByText(`${said} in the trash.`).waitFor();
+      await page.keyboard.press("Enter"); // the focus has stayed
+    }
+    await expect.poll(places, WAIT).toEqual(before);
+  });
+
+  it("shown large stay so while their texts are marked", async () => {
+    const page = await open();
+    const { id } = await drawn(page, "marked");
+    await page.locator(`[data-id="${id}"] .open`).click();
+    const dialog = page.locator("dialog.viewer");
+    const [box, text] = await Promise.all([dialog.boundingBox(), page.locator(".viewer-prompt").boundingBox()]);
+    await page.mouse.move(text!.x + 2, text!.y + 5);
+    await page.mouse.down();
+    await page.mouse.move(box!.x + box!.width + 8, text!.y + 8, { steps: 4 });
+    await page.mouse.up();
+    expect(await dialog.count()).toBe(1);
+    await page.mouse.click(box!.x + box!.width + 8, text!.y + 8);
+    await expect.poll(() => dialog.count(), WAIT).toBe(0);
   });
 
   it("fill a gallery of 2,000 of which only those in sight are there", async () => {
@@ -642,6 +787,28 @@ describe("several models", () => {
   });
 });
 
+it("jobs of several models say their places at once, behind what waits already", async () => {
+  const two = await serve(model, { others: [tinyModel("other")] });
+  try {
+    const page = await open({}, { of: two });
+    await draw(page, { prompt: "the first", steps: 90_000 });
+    await draw(page, { prompt: "the second", steps: 2 });
+    await page.getByText("Waits: 1 job before it.").waitFor();
+    await page.getByLabel("Prompt", { exact: true }).fill("the last ones");
+    await page.getByRole("button", { name: "All models" }).click();
+    const last = page.getByRole("article", { name: "Comparison: the last ones" });
+    await last.getByRole("region", { name: "Model other" }).waitFor();
+    expect(await last.locator(".column .job-state").allTextContents()).toEqual([
+      "Waits: 2 jobs before it.",
+      "Waits: 3 jobs before it.",
+    ]);
+    const order = await page.locator(".jobs > article").evaluateAll((all) => all.map((one) => one.ariaLabel));
+    expect(order).toEqual(["Job: the first", "Job: the second", "Comparison: the last ones"]);
+  } finally {
+    await two.end();
+  }
+});
+
 describe("the page", () => {
   it("is asked for each time, and what it names is kept: after an update none is left with the old one", async () => {
     const page = await fetch(studio.url);
@@ -664,6 +831,28 @@ describe("the page", () => {
       expect(await page.evaluate("document.documentElement.scrollWidth")).toBe(360);
     }
     expect(await page.evaluate("document.querySelector('.generate').getBoundingClientRect().bottom")).toBeLessThan(740);
+    // The keyboard comes to the job, which stands below the prompt, before the rewards.
+    await page.getByRole("button", { name: /^Generate/ }).focus();
+    const stops: (string | null)[] = [];
+    for (let i = 0; i < 20; i++) {
+      await page.keyboard.press("Tab");
+      stops.push(await page.locator(":focus").getAttribute("aria-label"));
+    }
+    expect(stops).toContain("Show picture 1 large");
+    expect(stops.indexOf("Show picture 1 large")).toBeLessThan(stops.findIndex((stop) => /target$/.test(stop ?? "")));
+  });
+
+  it("has room for fingers", async () => {
+    const page = await open({ viewport: { width: 360, height: 740 }, hasTouch: true, isMobile: true });
+    await page.getByText("More settings").click();
+    // What stands below pictures is in the large view too, and a box may be reached by its label.
+    const small = await page.evaluate(`
+      [...document.querySelectorAll("main :is(button, a, input:not(.hidden), select, summary, label.check)")]
+        .filter((one) => !one.closest(".card-tools, .links") && one.type !== "checkbox")
+        .map((one) => ({ of: one.outerHTML.slice(0, 100), side: one.getBoundingClientRect() }))
+        .filter(({ side: { width, height } }) => width < 24 || height < 24)
+        .map(({ of }) => of)`);
+    expect(small).toEqual([]);
   });
 
   it("goes back and forth between its views as the browser does", async () => {
@@ -749,9 +938,17 @@ describe("the page", () => {
     const locked = await serve(model, { key: "a-key-of-tests" });
     try {
       const page = await open({}, { of: locked, ready: false });
-      await page.getByLabel("Key", { exact: true }).fill("not-the-key");
-      await page.keyboard.press("Enter");
-      await page.getByText("That is not the key.").waitFor();
+      const dialog = page.getByRole("dialog", { name: "Key of the studio" });
+      await dialog.waitFor();
+      expect(await page.getByText("This model has no rewards.").count()).toBe(0);
+      for (let i = 0; i < 3; i++) await page.keyboard.press("Escape");
+      expect(await dialog.isVisible()).toBe(true);
+      for (const wrong of ["not-the-key", "ключ ключ"]) {
+        await page.getByLabel("Key", { exact: true }).fill(wrong);
+        await page.keyboard.press("Enter");
+        await page.getByText("That is not the key.").waitFor();
+        await expect.poll(() => page.getByLabel("Key", { exact: true }).inputValue(), WAIT).toBe("");
+      }
       await page.getByLabel("Key", { exact: true }).fill("a-key-of-tests");
       await page.keyboard.press("Enter");
       await page.locator(".reward").first().waitFor();
@@ -771,11 +968,15 @@ describe("the page", () => {
   it("shows a lost connection, and goes on when the server is back", async () => {
     const output = folder();
     const first = await serve(model, { output });
-    const page = await open({}, { of: first });
+    const page = await open({ viewport: { width: 360, height: 740 } }, { of: first });
     await draw(page, { prompt: "interrupted", steps: 90_000 });
     await page.getByText(/^Step \d+ of 90000/).waitFor();
     await first.end("SIGKILL");
-    await page.getByText("The connection is lost").waitFor();
+    const lost = page.getByText("The connection is lost");
+    await lost.waitFor();
+    const [said, head] = await Promise.all([lost.boundingBox(), page.locator("header.top").boundingBox()]);
+    expect([said!.x, said!.width]).toEqual([0, 360]);
+    expect(Math.abs(said!.y - head!.height)).toBeLessThan(2);
     const again = await serve(model, { output, port: Number(new URL(first.url).port) });
     try {
       await expect.poll(() => page.getByText("The connection is lost").count(), WAIT).toBe(0);

@@ -45,7 +45,12 @@ async function serve({ apiKeyFile, open, ...options }: z.output<typeof schema>, 
   context.stdout(`${studio.url}\n`);
   if (open) await openWithDesktop(studio.url, context);
   try {
-    if (!signal.aborted) await new Promise((resolve) => signal.addEventListener("abort", resolve, { once: true }));
+    const stopped = new Promise<null>((resolve) => {
+      if (signal.aborted) resolve(null);
+      signal.addEventListener("abort", () => resolve(null), { once: true });
+    });
+    const failure = await Promise.race([stopped, studio.failed]);
+    if (failure) throw failure;
   } finally {
     await studio.close();
   }

@@ -1,9 +1,8 @@
 /** What requests for pictures may hold: the options of `generate`, by their names in TypeScript. */
 import { z } from "zod";
 import { InvalidInputError, invalid } from "../../errors.js";
-
 import { about, message } from "../../message.js";
-import { parseOptions } from "../../options.js";
+import { field, flag, parseOptions } from "../../options.js";
 import { planPictures, randomSeed } from "../../pipeline/requests/plan-pictures.js";
 import { promptOptionsSchema } from "../../pipeline/requests/prompt-file.js";
 import { parseSelection } from "../../rewards/selection.js";
@@ -13,39 +12,74 @@ import type { JobWork } from "./job.js";
 import type { ModelCard } from "./model-card.js";
 import { sizeOfUpload } from "./recode.js";
 
-const text = z.string().max(100_000);
+/** Most characters of a prompt. */
+const MOST_TEXT = 100_000;
+const text = z.string().max(MOST_TEXT);
+const ofText = `a text of at most ${MOST_TEXT} characters`;
 
 const { image: _, mask: __, imagesPerPrompt: ___, ...drawing } = promptOptionsSchema.shape;
 
 const targets = z.record(z.string().min(1), z.number());
 /** Targets of all pictures of a job, or a set for each. */
-const targetSets = z.union([targets, z.array(targets).min(1).max(1000)]).optional();
+const targetSets = (help: string) =>
+  field(z.union([targets, z.array(targets).min(1).max(1000)]).optional(), {
+    expected: "targets by reward such as { sharpness: 0.2 }, or a list with a set for each picture",
+    help,
+  });
 const TARGETS = ["rewardTargets", "negativeRewardTargets"] as const;
 
 /** A picture in a JSON body: a data URL, base64, or one of the gallery. */
 const pictureSource = z.union([z.string().min(1), z.strictObject({ picture: z.string().max(64) })]);
+const ofPicture = "a data URL of a picture, base64, or { picture: an id of the gallery }";
 
 /** The body of `POST /api/jobs`. */
 export const jobBody = z.strictObject({
   /** What to draw; or several. */
-  prompt: text.optional(),
-  prompts: z.array(text).min(1).max(1000).optional(),
+  prompt: field(text.optional(), { expected: ofText, help: "what to draw; or prompts" }),
+  /** Several of what to draw. */
+  prompts: field(z.array(text).min(1).max(1000).optional(), {
+    expected: `1 to 1000 texts, each of at most ${MOST_TEXT} characters`,
+    help: "several of what to draw",
+  }),
   /** Id of the model; default: the first one. */
-  model: z.string().max(1000).optional(),
+  model: field(z.string().max(1000).optional(), {
+    expected: "an id of GET /api/models",
+    help: "id of the model; default: the first one",
+  }),
   ...drawing,
-  rewardTargets: targetSets,
-  negativeRewardTargets: targetSets,
-  seed: z.union([z.int().min(0), z.literal("random"), z.array(z.int().min(0)).max(1000)]).default("random"),
-  imagesPerPrompt: z.int().min(1).default(1),
-  deterministic: z.boolean().default(false),
+  rewardTargets: targetSets("targets of all pictures, or a list with a set for each"),
+  negativeRewardTargets: targetSets("targets that guidance leads away from, as rewardTargets"),
+  /** Seed of the first picture, or one for each. */
+  seed: field(z.union([z.int().min(0), z.literal("random"), z.array(z.int().min(0)).max(1000)]).default("random"), {
+    expected: "an integer of at least 0, random, or a list with one for each picture",
+    help: "seed of the first picture, random, or a list with one for each",
+  }),
+  /** Pictures of each prompt, seeds upwards. */
+  imagesPerPrompt: field(z.int().min(1).default(1), {
+    expected: "an integer of at least 1",
+    help: "pictures of each prompt, seeds upwards",
+  }),
+  /** Draw each picture as it is drawn alone, to the bit. */
+  deterministic: flag("draw each picture as it is drawn alone, to the bit"),
   /** A preview of each picture at every n-th step. */
-  previewEvery: z.int().min(1).optional(),
+  previewEvery: field(z.int().min(1).optional(), {
+    expected: "an integer of at least 1",
+    help: "a preview of each picture at every n-th step",
+  }),
   /** Draw several for each picture and keep the best by a scorer. */
-  bestOf: z.strictObject({ n: z.int().min(2).max(64), by: z.string().max(200) }).optional(),
-  image: pictureSource.optional(),
-  mask: pictureSource.optional(),
+  bestOf: field(z.strictObject({ n: z.int().min(2).max(64), by: z.string().max(200) }).optional(), {
+    expected: "n from 2 to 64 and scorers, such as { n: 4, by: sharpness }",
+    help: "draw n for each picture and keep the best by a scorer",
+  }),
+  /** Picture that is drawn over. */
+  image: field(pictureSource.optional(), { expected: ofPicture, help: "picture that is drawn over" }),
+  /** White where the picture is drawn anew. */
+  mask: field(pictureSource.optional(), {
+    expected: ofPicture,
+    help: "picture of the image's size, white where it is drawn anew",
+  }),
   /** Cancel the job when its last event stream closes. */
-  cancelOnDisconnect: z.boolean().default(false),
+  cancelOnDisconnect: flag("cancel the job when its last event stream closes"),
 });
 
 export type JobBody = z.output<typeof jobBody>;

@@ -39,6 +39,15 @@ code { font-family: ui-monospace, monospace; }
 code, td { overflow-wrap: anywhere; }
 table { border-collapse: collapse; width: 100%; }
 th, td { border-bottom: 1px solid #8886; padding: 0.25rem 0.5rem; text-align: left; vertical-align: top; }
+td:nth-child(-n + 2) { white-space: nowrap; }
+td:first-child { font-weight: 600; }
+@media (max-width: 44rem) {
+  tr { display: flex; flex-wrap: wrap; column-gap: 0.75rem; padding: 0.5rem 0; border-bottom: 1px solid #8886; }
+  tr:first-child { display: none; }
+  td { padding: 0; border: 0; }
+  td:nth-child(-n + 2) { white-space: normal; }
+  td:last-child { flex-basis: 100%; }
+}
 `;
 
 /** Adds the page and its style. */
@@ -63,6 +72,7 @@ function docsPage({ info, paths = {} }: Description): string {
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width">
 <title>${title}</title>
+<link rel="icon" href="/favicon.svg" type="image/svg+xml">
 <link rel="stylesheet" href="/docs/style.css">
 </head>
 <body>

@@ -1,7 +1,7 @@
 /** The thread of one model of the studio: all computing, decoding and encoding happens here. */
 import { mkdirSync } from "node:fs";
 import { join } from "node:path";
-import { getNumThreads, setNumThreads } from "@miro-t2i/torch";
+import { cuda, getNumThreads, setNumThreads } from "@miro-t2i/torch";
 import { sweepFooter, sweepSheet, sweepToJson } from "../../evaluation/sweep/report.js";
 import { runSweep } from "../../evaluation/sweep/run.js";
 import { writeFileAtomic } from "../../files/whole-files.js";
@@ -75,6 +75,11 @@ serve({
     } catch (error) {
       if (!late.aborted) throw error;
     }
+  },
+
+  /** Waits for what was begun on a GPU. @throws TorchError where the GPU has failed */
+  async synchronize(gpu: number) {
+    cuda.synchronize(gpu);
   },
 
   async draw({ pictures, edits, bestOf, previewEvery, batchSize, threads }: DrawCall, { signal, emit, listens }) {

@@ -117,6 +117,9 @@ export interface EngineOptions extends SharedOptions {
   signal?: AbortSignal | undefined;
 }
 
+/** A GPU has failed: whatever is asked of it fails too, until another process asks. */
+export class DeviceFailed extends MiroError {}
+
 /** Memory that a model needs besides its weights. */
 const WORKING_BYTES = 512 * 2 ** 20;
 /** Most threads of a small model. */
@@ -124,9 +127,16 @@ const MOST_THREADS = 4;
 
 export class Engine {
   readonly #models = new Map<string, Model>();
+  /** Resolves when nothing can be drawn any more in this process. */
+  readonly failed: Promise<DeviceFailed>;
+  #resolveFailed: (failure: DeviceFailed) => void = () => {};
+  #failure: DeviceFailed | null = null;
 
   private constructor(models: readonly Model[]) {
     for (const model of models) this.#models.set(model.card.id, model);
+    this.failed = new Promise((resolve) => {
+      this.#resolveFailed = resolve;
+    });
   }
 
   /**
@@ -162,6 +172,11 @@ export class Engine {
   /** The model that is meant; without a name the first one. Null where there is none of the name. */
   card(id: string | undefined): ModelCard | null {
     return (id === undefined ? this.cards[0]! : this.#models.get(id)?.card) ?? null;
+  }
+
+  /** Why nothing can be drawn any more in this process; null while everything is well. */
+  get failure(): DeviceFailed | null {
+    return this.#failure;
   }
 
   isLoaded(id: string): boolean {
@@ -214,6 +229,7 @@ export class Engine {
 
   /** Does something in the thread of a model, which stays loaded meanwhile. */
   async #use<T>(model: Model, work: (thread: Thread) => Promise<T>): Promise<T> {
+    if (this.#failure) throw this.#failure;
     model.busy++;
     try {
       // Threads that have ended by themselves, as for want of memory, are replaced.
@@ -221,9 +237,34 @@ export class Engine {
       if (threads.some((thread) => thread?.hasEnded)) await this.#free(model);
       await this.#loaded(model);
       return await work(model.thread!);
+    } catch (error) {
+      throw await this.#reasonOf(error, model.thread, model);
     } finally {
       model.busy--;
       model.lastUsed = performance.now();
+    }
+  }
+
+  /**
+   * Why work in a thread failed. A kernel that reads beyond its memory, or whose assertion does not hold, leaves a GPU
+   * of which every later call in the process fails: then that is the reason.
+   */
+  async #reasonOf(error: unknown, thread: Thread | null, { load }: Model): Promise<unknown> {
+    const gpu = cudaIndex(load.options.device ?? "cpu");
+    if (gpu === null || thread === null || this.#failure) return this.#failure ?? error;
+    try {
+      await thread.call<void>("synchronize", gpu);
+      return error;
+    } catch (reason) {
+      // A thread that has ended says nothing of the GPU; the next one may find it well.
+      if (thread.hasEnded || isOutOfMemory(reason as Error)) return error;
+      const [what] = (reason as Error).message
+        .replace(/^.*CUDA error: /s, "")
+        .split(/\n|\.? Search for | CUDA kernel /);
+      const text = `the GPU has failed (${what}) and computes nothing more in this process; start the studio again`;
+      this.#failure = new DeviceFailed(text, { cause: reason });
+      this.#resolveFailed(this.#failure);
+      return this.#failure;
     }
   }
 
@@ -297,9 +338,10 @@ export class Engine {
       model.device = await thread.call<string>("load", model.load);
       model.loaded = true;
     } catch (error) {
+      const reason = await this.#reasonOf(error, thread, model);
       model.thread = null;
-      await thread.end(error as Error);
-      throw error;
+      await thread.end(reason as Error);
+      throw reason;
     }
   }
 

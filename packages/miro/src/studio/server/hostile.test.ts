@@ -162,6 +162,27 @@ describe("every route", () => {
     }
   });
 
+  it("answers what is long or deep in any field shortly, and in words of its own", async () => {
+    const deep = (open: string, close: string) => `${open.repeat(50_000)}1${close.repeat(50_000)}`;
+    const values = [deep("[", "]"), deep('{"a":', "}"), JSON.stringify("a".repeat(200_000)), "[5]", "true", "-1"];
+    for (const { method, path, fields } of routes) {
+      for (const name of fields) {
+        for (const value of values) {
+          // An unknown sampler keeps a body that happens to be right from being drawn.
+          const others = path.startsWith("/sdapi") ? '"sampler_name": "none"' : '"sampler": "none"';
+          const answer = await ask(method, filled(path, "x"), `{${others}, "${name}": ${value}}`);
+          const told = await answer.text();
+          const about = [path, name, value.slice(0, 10)];
+          expect([...about, answer.status >= 500, told.length > 3000, told.slice(0, 300)]).toEqual([
+            ...[...about, false, false],
+            expect.not.stringMatching(/Invalid input|Too (?:big|small)|expected expected/),
+          ]);
+        }
+      }
+    }
+    await alive();
+  });
+
   it("answers addresses that are none in the form of their routes", async () => {
     const native = await (await fetch(`${studio.url}/api/pictures/%ff`)).json();
     expect(native).toEqual({ error: { message: expect.stringContaining("%ff") } });

@@ -18,7 +18,7 @@ const accepted = z.object({
 });
 
 /** What a request may call itself. */
-const requestKey = z.string().regex(/^[\w.:-]{1,100}$/);
+const requestKey = z.string().regex(/^[\w.:-]{1,100}$/, "expected 1 to 100 letters, digits or _ . : -");
 
 export function addJobRoutes(studio: StudioParts): void {
   const app = studio.app.withTypeProvider<ZodTypeProvider>();

@@ -50,6 +50,7 @@ export class JobQueue {
     const before = requestKey === undefined ? undefined : this.list(requestKey)[0];
     if (before) return before;
     if (this.#closed) throw new QueueFull("the server is ending");
+    if (this.#engine.failure) throw this.#engine.failure;
     if (this.#waiting.length >= this.#capacity)
       throw new QueueFull(`the queue is full (${this.#waiting.length} waiting); try again later`);
     const job = new Job(work, requestKey);
@@ -84,19 +85,27 @@ export class JobQueue {
 
   /** Cancels a job, waiting or running; one that has ended stays as it is. */
   cancel(job: Job): void {
+    this.#stop(job, "cancelled");
+  }
+
+  /** Takes no more jobs and ends those that are there: cancelled, or failed where the device has. */
+  async close(): Promise<void> {
+    this.#closed = true;
+    const { failure } = this.#engine;
+    for (const job of [...this.#waiting, ...this.#running]) {
+      if (failure) this.#stop(job, "failed", failure);
+      else this.#stop(job, "cancelled");
+    }
+    await this.#work;
+  }
+
+  #stop(job: Job, status: "cancelled" | "failed", reason: Error = new MiroError("cancelled")): void {
     if (job.isFinished) return;
     const waited = this.#waiting.includes(job);
     this.#waiting = this.#waiting.filter((other) => other !== job);
-    job.abort.abort(new MiroError("cancelled"));
-    this.#end(job, "cancelled");
+    job.abort.abort(reason);
+    this.#end(job, status, reason);
     if (waited) this.#tellPositions();
-  }
-
-  /** Takes no more jobs and cancels those that are there. */
-  async close(): Promise<void> {
-    this.#closed = true;
-    for (const job of [...this.#waiting, ...this.#running]) this.cancel(job);
-    await this.#work;
   }
 
   async #run(): Promise<void> {

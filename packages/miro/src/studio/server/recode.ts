@@ -54,7 +54,7 @@ export async function maskOfAlpha(parameter: string, bytes: Uint8Array): Promise
     return new Uint8Array(await image.autoOrient().extractChannel("alpha").negate().png().toBuffer());
   } catch (error) {
     if (error instanceof InvalidInputError) throw error;
-    throw invalid(parameter, "a picture with transparency", firstLine(error));
+    throw invalid(parameter, "a picture with transparency", message`${firstLine(error)}`);
   }
 }
 
@@ -91,7 +91,7 @@ export async function textsOfUpload(parameter: string, bytes: Buffer): Promise<P
     knownFormat(bytes);
     return await textsOf(bytes, "the picture");
   } catch (error) {
-    throw invalid(parameter, "a picture that is whole", firstLine(error));
+    throw invalid(parameter, "a picture that is whole", message`${firstLine(error)}`);
   }
 }
 
@@ -103,7 +103,7 @@ async function decoded(parameter: string, decode: () => Promise<Buffer>): Promis
   try {
     return new Uint8Array(await decode());
   } catch (error) {
-    throw invalid(parameter, "a picture that can be decoded", firstLine(error));
+    throw invalid(parameter, "a picture that can be decoded", message`${firstLine(error)}`);
   }
 }
 

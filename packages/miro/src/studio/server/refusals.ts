@@ -1,14 +1,16 @@
 /** How errors are told over HTTP: one status, and a body in the form of the family of routes that was asked. */
 
-import { InvalidInputError, MiroError } from "../../errors.js";
+import { describe, InvalidInputError, MiroError } from "../../errors.js";
 import { ImageError } from "../../pictures/image-error.js";
 import { UnknownModel } from "./bodies.js";
+import { DeviceFailed } from "./engine.js";
 import { QueueFull } from "./queue.js";
 
 /** What an error is called over HTTP. @param url of the request: the web UI says 422 where others say 400 */
 export function statusOf(error: unknown, url: string): number {
   if (error instanceof UnknownModel) return 404;
   if (error instanceof QueueFull) return 429;
+  if (error instanceof DeviceFailed) return 503;
   if (error instanceof InvalidInputError || error instanceof ImageError) return url.startsWith("/sdapi/") ? 422 : 400;
   const status = (error as { statusCode?: unknown }).statusCode;
   return typeof status === "number" && status >= 400 && status < 500 ? status : 500;
@@ -31,9 +33,16 @@ function nativeRefusal(error: Error) {
       message,
       ...(field && { field }),
       ...(expected && { expected }),
-      ...(received !== undefined && { received }),
+      ...(received !== undefined && { received: echoed(received) }),
     },
   };
+}
+
+/** What came, or a description of what is long or deep: bodies are large, and an answer cannot be nested for ever. */
+function echoed(received: unknown): unknown {
+  if (received === null || !["string", "object"].includes(typeof received)) return received;
+  const text = describe(received);
+  return /["}\]]$/.test(text) ? received : text;
 }
 
 /** Types of OpenAI's errors by status; others from 400 on are requests that are wrong. */

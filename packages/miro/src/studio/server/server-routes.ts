@@ -19,11 +19,19 @@ export function addServerRoutes(studio: StudioParts): void {
   const app = studio.app.withTypeProvider<ZodTypeProvider>();
   const { queue, engine } = studio;
 
-  app.get("/health", { schema: { summary: "Whether the server lives, and how long its queue is" } }, async () => ({
-    status: "ok",
-    queue: { waiting: queue.waiting, running: queue.running },
-    uptimeSeconds: Math.round(process.uptime()),
-  }));
+  app.get(
+    "/health",
+    { schema: { summary: "Whether the server can draw, and how long its queue is; 503 once a GPU has failed" } },
+    async (_, reply) => {
+      const { failure } = engine;
+      if (failure) reply.code(503);
+      return {
+        ...(failure ? { status: "failed", error: { message: failure.message } } : { status: "ok" }),
+        queue: { waiting: queue.waiting, running: queue.running },
+        uptimeSeconds: Math.round(process.uptime()),
+      };
+    },
+  );
 
   app.get("/metrics", { schema: { summary: "Numbers of the server for Prometheus" } }, async (_, reply) => {
     const { registry } = studio.metrics;

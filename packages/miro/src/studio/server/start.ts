@@ -1,10 +1,16 @@
 /** The studio as a program runs it. */
+import type { MiroError } from "../../errors.js";
 import type { StudioOptions } from "./options.js";
 
 /** A studio that serves until it is closed. */
 export interface RunningStudio extends AsyncDisposable {
   /** Where it listens, such as `http://127.0.0.1:7860`. */
   readonly url: string;
+  /**
+   * Resolves with the reason when it can draw nothing more before its process is started again: a GPU has failed. It
+   * goes on serving what was drawn, and refuses requests for more with that reason.
+   */
+  readonly failed: Promise<MiroError>;
   /** Cancels what is drawn within a step, ends event streams with a last event, and frees port, folder and models. */
   close(): Promise<void>;
 }
@@ -31,5 +37,5 @@ export async function startStudio(options: StudioOptions = {}): Promise<RunningS
     closed ??= studio.close();
     return closed;
   };
-  return { url: studio.url, close, [Symbol.asyncDispose]: close };
+  return { url: studio.url, failed: studio.engine.failed, close, [Symbol.asyncDispose]: close };
 }

@@ -266,7 +266,15 @@ describe("jobs", () => {
       headers: { ...json, "idempotency-key": "a b" },
       body: JSON.stringify(small),
     });
-    expect(wrong.status).toBe(400);
+    expect([wrong.status, await wrong.json()]).toEqual([
+      400,
+      {
+        error: {
+          message: "idempotency-key: expected 1 to 100 letters, digits or _ . : -",
+          ...{ field: "idempotency-key", expected: "1 to 100 letters, digits or _ . : -" },
+        },
+      },
+    ]);
   });
 
   it("draw over pictures that come as a data URL, a form or an id of the gallery", async () => {
@@ -336,6 +344,10 @@ describe("jobs", () => {
     const heard = await events(damaged);
     expect(heard.at(-1)).toMatchObject({ event: "failed" });
     expect((await fetch(at("/api/jobs/job-unknown"))).status).toBe(404);
+    const favourite = await fetch(at("/api/pictures/0"), { method: "PATCH", headers: json, body: '{"favourite": 1}' });
+    expect(await favourite.json()).toMatchObject({
+      error: { message: "favourite: expected boolean, received number", expected: "boolean" },
+    });
   });
 
   it("above the queue's length are refused, and nobody waits unanswered", async () => {

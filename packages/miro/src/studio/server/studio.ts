@@ -15,7 +15,7 @@ import { parseOptions } from "../../options.js";
 import { version } from "../../version.js";
 import { type WorkContext, workOf } from "./bodies.js";
 import { addDocsPage } from "./docs-page.js";
-import { Engine } from "./engine.js";
+import { DeviceFailed, Engine } from "./engine.js";
 import { Gallery } from "./gallery.js";
 import type { Job, JobWork } from "./job.js";
 import { addJobRoutes } from "./job-routes.js";
@@ -137,7 +137,7 @@ export class Studio implements StudioParts {
     if (status === 429) reply.header("retry-after", "2");
     // What a route said of the picture that it meant to send holds for no refusal.
     reply.removeHeader("etag").header("cache-control", "no-store");
-    if (status >= 500)
+    if (status >= 500 && !(error instanceof DeviceFailed))
       process.stderr.write(`error: ${request.method} ${request.url.split("?", 1)[0]}: ${error.stack}\n`);
     return reply.code(status).send(refusalOf(request.url, status, shown(status, told)));
   }
@@ -213,7 +213,9 @@ function readable(error: FastifyError, { url, headers, routeOptions }: FastifyRe
   const [issue] = (error.validation ?? []) as { instancePath?: string; message?: string }[];
   if (issue === undefined) return error;
   const field = (issue.instancePath ?? "").replace(/^\//, "").replaceAll("/", ".") || "body";
-  return new InvalidInputError(`${field}: ${issue.message}`, { parameter: field, expected: issue.message ?? "" });
+  const words = (issue.message ?? "").replace(/^(?:Invalid|Too) [^:]*: /, ""); // of zod, such as "Invalid input: "
+  const expected = words.replace(/^expected |, received .*$/g, "");
+  return new InvalidInputError(`${field}: ${words}`, { parameter: field, expected });
 }
 
 /** The built files of the page, where they are. */

@@ -1,10 +1,9 @@
 /** The whole page. */
 import { signal } from "@preact/signals";
 import { useEffect, useState } from "preact/hooks";
-import { connected, giveKey, key, keyWanted, messageOf } from "../state/api.js";
-import { chooseModel, model, models, takeOverFile } from "../state/form.js";
+import { connected, giveKey, key, keyWanted } from "../state/api.js";
+import { chooseModel, model, models, takeOverDropped } from "../state/form.js";
 import { liveJobs } from "../state/jobs.js";
-import { tell } from "../state/notices.js";
 import { startError } from "../state/start.js";
 import { THEMES, theme } from "../state/theme.js";
 import { Dialog } from "./dialog.js";
@@ -27,6 +26,13 @@ function follow(): void {
 follow();
 window.addEventListener("hashchange", follow);
 
+/** On a narrow page everything is in one column, and what is drawn comes between the prompt and the other controls. */
+const column = matchMedia("(max-width: 900px)");
+const narrow = signal(column.matches);
+column.addEventListener("change", () => {
+  narrow.value = column.matches;
+});
+
 export function App() {
   return (
     <>
@@ -37,6 +43,7 @@ export function App() {
       <main>
         <div class="side">
           <Prompt />
+          {narrow.value && <Jobs />}
           <Rewards />
           <Sampling />
           <Links />
@@ -47,7 +54,7 @@ export function App() {
               {startError.value}
             </p>
           )}
-          <Jobs />
+          {!narrow.value && <Jobs />}
           <nav class="tabs" aria-label="Views">
             <Tab name="gallery" label="Gallery" />
             <Tab name="map" label="Reward map" />
@@ -153,7 +160,7 @@ function KeyDialog() {
   const [typed, setTyped] = useState("");
   if (keyWanted.value === "no") return null;
   return (
-    <Dialog label="Key of the studio" class="key" onClose={() => {}}>
+    <Dialog label="Key of the studio" class="key">
       <form
         onSubmit={(event) => {
           event.preventDefault();
@@ -202,7 +209,7 @@ function DropZone() {
       event.preventDefault();
       setOver(false);
       const file = event.dataTransfer?.files[0];
-      if (file) takeOverFile(file).catch((error) => tell(messageOf(error), { kind: "bad" }));
+      if (file) takeOverDropped(file);
     };
     const on = { dragenter: drag, dragover: drag, dragleave: leave, drop } as const;
     for (const [name, hear] of Object.entries(on)) window.addEventListener(name as "drop", hear);

@@ -6,13 +6,16 @@ import { Notices } from "./notices.js";
 interface DialogProps {
   label: string;
   class?: string;
-  onClose: () => void;
+  /** Absent: it stays until it is no longer needed. */
+  onClose?: () => void;
   onKeyDown?: (event: KeyboardEvent) => void;
   children: ComponentChildren;
 }
 
 export function Dialog({ label, class: name = "", onClose, onKeyDown, children }: DialogProps) {
   const dialog = useRef<HTMLDialogElement>(null);
+  /** Where the pointer went down: what is dragged out of the dialog, as text is chosen, does not close it. */
+  const pressed = useRef<EventTarget | null>(null);
   useEffect(() => {
     const before = document.activeElement as HTMLElement | null;
     dialog.current!.showModal();
@@ -25,11 +28,16 @@ export function Dialog({ label, class: name = "", onClose, onKeyDown, children }
       aria-label={label}
       onCancel={(event) => {
         event.preventDefault();
-        onClose();
+        onClose?.();
       }}
+      // A browser that is told so twice closes a dialog without asking.
+      onClose={() => (onClose ? onClose() : dialog.current?.showModal())}
       onKeyDown={onKeyDown}
+      onPointerDown={(event) => {
+        pressed.current = event.target;
+      }}
       onClick={(event) => {
-        if (event.target === dialog.current) onClose();
+        if (event.target === dialog.current && pressed.current === dialog.current) onClose?.();
       }}
     >
       {children}

@@ -1,5 +1,6 @@
 /** Sliders with a number beside them, and other fields of the form. */
-import { useEffect, useId, useState } from "preact/hooks";
+import type { ComponentChildren } from "preact";
+import { useEffect, useId, useRef, useState } from "preact/hooks";
 import { STEPS_OF_TARGET } from "../state/form.js";
 
 interface TargetProps {
@@ -39,10 +40,14 @@ interface NumberProps {
   disabled?: boolean;
 }
 
+/** A number with three digits behind its point at most; large ones are whole, and stay as they are. */
+export function shortNumber(value: number): string {
+  return String(Number.isInteger(value) ? value : Math.round(value * 1000) / 1000);
+}
+
 /** A number that may be typed; what is none, or out of range, is put right when the field is left. */
 export function NumberField({ id, label, value, min, max, step, onChange, disabled }: NumberProps) {
-  const shown = String(Math.round(value * 1000) / 1000);
-  const short = step === 0.01 ? value.toFixed(2) : shown;
+  const short = step === 0.01 ? value.toFixed(2) : shortNumber(value);
   const [typed, setTyped] = useState<string | null>(null);
   return (
     <input
@@ -83,7 +88,7 @@ interface SliderProps {
   most?: number;
   disabled?: boolean;
   help?: string;
-  children?: preact.ComponentChildren;
+  children?: ComponentChildren;
 }
 
 /** A slider of the sampling settings. */
@@ -113,6 +118,39 @@ export function Slider({ label, value, min, max, step, onChange, most, disabled,
         </p>
       )}
     </div>
+  );
+}
+
+interface FileButtonProps {
+  /** Of the field behind the button. */
+  label: string;
+  class: string;
+  onFile: (file: File) => void;
+  children: ComponentChildren;
+}
+
+/** A button that asks for a picture file. */
+export function FileButton({ label, class: name, onFile, children }: FileButtonProps) {
+  const input = useRef<HTMLInputElement>(null);
+  return (
+    <>
+      <input
+        ref={input}
+        type="file"
+        accept="image/*"
+        class="hidden"
+        aria-label={label}
+        tabIndex={-1}
+        onChange={(event) => {
+          const file = event.currentTarget.files?.[0];
+          event.currentTarget.value = ""; // the same one may be chosen again
+          if (file) onFile(file);
+        }}
+      />
+      <button type="button" class={name} onClick={() => input.current!.click()}>
+        {children}
+      </button>
+    </>
   );
 }
 

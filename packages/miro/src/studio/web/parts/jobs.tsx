@@ -45,7 +45,7 @@ export function Jobs() {
 /** What is drawn comes first, then what waits, in the order of the queue. */
 function place({ state: { value } }: Job): number {
   if (value.status === "running") return -1;
-  return isEnded(value) ? Number.POSITIVE_INFINITY : (value.position ?? 0);
+  return isEnded(value) ? Number.POSITIVE_INFINITY : (value.position ?? Number.MAX_SAFE_INTEGER);
 }
 
 /** What a job is doing, as a sentence. */
@@ -89,7 +89,7 @@ function JobCard({ job }: { job: Job }) {
   const now = useNow(!ended);
   return (
     <article class={`job ${state.status}`} aria-label={`Job: ${job.prompt}`}>
-      <CardHead prompt={job.prompt} says={saysOf(state, now)} group={[job]} />
+      <CardHead prompt={job.prompt} says={saysOf(state, now)} isStep={state.status === "running"} group={[job]} />
       <JobBody job={job} class={`of-${job.total}`} />
     </article>
   );
@@ -121,7 +121,15 @@ function ComparisonCard({ group }: { group: readonly Job[] }) {
   );
 }
 
-function CardHead({ prompt, says, group }: { prompt: string; says: string; group: readonly Job[] }) {
+interface HeadProps {
+  prompt: string;
+  says: string;
+  /** What it says changes with every step: no screen reader should read each of them. */
+  isStep?: boolean;
+  group: readonly Job[];
+}
+
+function CardHead({ prompt, says, isStep = false, group }: HeadProps) {
   const live = group.filter(({ state }) => !isEnded(state.value));
   const finished = group.flatMap(({ state }) => state.value.tiles.flatMap(({ picture }) => picture ?? []));
   return (
@@ -130,7 +138,7 @@ function CardHead({ prompt, says, group }: { prompt: string; says: string; group
         <strong dir="auto" title={prompt}>
           {prompt}
         </strong>
-        <span class="job-state" role="status">
+        <span class="job-state" role="status" aria-live={isStep ? "off" : "polite"}>
           {says}
         </span>
       </div>
@@ -185,7 +193,7 @@ function JobBody({ job, class: name }: { job: Job; class: string }) {
               <div class="job-tile" key={i}>
                 {picture ? (
                   <button type="button" onClick={() => void show(picture)} aria-label={`Show picture ${i + 1} large`}>
-                    <Picture url={thumbnailUrl(picture)} alt={`${job.prompt}, picture ${i + 1}`} />
+                    <Picture url={thumbnailUrl(picture)} alt={`${job.prompt}, picture ${i + 1}`} preview={preview} />
                   </button>
                 ) : preview ? (
                   <img class="preview" src={preview} alt={`Preview ${i + 1} at step ${step} of ${steps}`} />

@@ -4,6 +4,7 @@ import { messageOf } from "../state/api.js";
 import { addDeed, isMasked, mask, maskOfFile, paint, type Stroke, show, undo } from "../state/mask.js";
 import { dismissAll, tell } from "../state/notices.js";
 import { Dialog } from "./dialog.js";
+import { FileButton } from "./field.js";
 import { Icon, IconButton } from "./icon.js";
 import { useSource } from "./picture.js";
 
@@ -23,7 +24,6 @@ interface EditorProps {
 export function MaskEditor({ url, onSize, onClose }: EditorProps) {
   const shown = useSource(url);
   const canvas = useRef<HTMLCanvasElement>(null);
-  const input = useRef<HTMLInputElement>(null);
   const [size, setSize] = useState<[number, number] | null>(null);
   const [erase, setErase] = useState(false);
   const [brush, setBrush] = useState(0.12);
@@ -198,21 +198,9 @@ export function MaskEditor({ url, onSize, onClose }: EditorProps) {
             <button type="button" class="quiet" onClick={() => addDeed({ kind: "invert" })}>
               <Icon name="invert" /> Invert
             </button>
-            <input
-              ref={input}
-              type="file"
-              accept="image/*"
-              class="hidden"
-              aria-label="File of a mask"
-              tabIndex={-1}
-              onChange={(event) => {
-                load(event.currentTarget.files?.[0]);
-                event.currentTarget.value = "";
-              }}
-            />
-            <button type="button" class="quiet" onClick={() => input.current!.click()}>
+            <FileButton label="File of a mask" class="quiet" onFile={load}>
               <Icon name="picture" /> From a file …
-            </button>
+            </FileButton>
           </div>
           <p class="help">
             A file's white places are drawn anew; it can be dropped here too. Keys: arrows and Space paint, E erases, I

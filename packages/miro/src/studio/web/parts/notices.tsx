@@ -5,8 +5,8 @@ import { IconButton } from "./icon.js";
 export function Notices() {
   return (
     <div class="notices" role="status" aria-live="polite">
-      {notices.value.map(({ id, text, kind, action }) => (
-        <div key={id} class={`notice ${kind}`}>
+      {notices.value.map(({ id, topic, text, kind, action }) => (
+        <div key={topic} class={`notice ${kind}`}>
           <span>{text}</span>
           {action && (
             <button

@@ -28,12 +28,21 @@ export function useSource(url: string): string | null {
   return made?.url === url ? made.blob : null;
 }
 
-export function Picture({ url, alt, class: name = "" }: { url: string; alt: string; class?: string }) {
+interface PictureProps {
+  url: string;
+  alt: string;
+  class?: string;
+  /** What is seen until the picture is there. */
+  preview?: string | null;
+}
+
+export function Picture({ url, alt, class: name = "", preview = null }: PictureProps) {
   const source = useSource(url);
+  const style = preview === null ? {} : { background: `url("${preview}") center / cover` };
   return source === null ? (
-    <span class={`waiting ${name}`} role="img" aria-label={alt} />
+    <span class={`waiting ${name}`} role="img" aria-label={alt} style={style} />
   ) : (
-    <img class={name} src={source} alt={alt} decoding="async" draggable={false} />
+    <img class={name} src={source} alt={alt} style={style} decoding="async" draggable={false} />
   );
 }
 

@@ -1,6 +1,7 @@
 /** The prompt, the button, and examples. */
 import { draw, formError, sending } from "../state/draw.js";
-import { examplesOf, form, model, models, set } from "../state/form.js";
+import { examplesOf, form, model, models, set, takeOverDropped } from "../state/form.js";
+import { FileButton } from "./field.js";
 import { Icon } from "./icon.js";
 
 export function Prompt() {
@@ -28,7 +29,7 @@ export function Prompt() {
         aria-describedby={error ? "form-error" : undefined}
         onInput={(event) => set({ prompt: event.currentTarget.value })}
         onKeyDown={(event) => {
-          if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) void draw();
+          if (event.key === "Enter" && (event.ctrlKey || event.metaKey) && !event.repeat) void draw();
         }}
       />
       {error && (
@@ -67,7 +68,13 @@ export function Prompt() {
         </ul>
       </details>
       <p class="hint">
-        <Icon name="picture" /> Drop a picture anywhere to take over its settings.
+        <Icon name="picture" />
+        <span>
+          <FileButton label="Picture whose settings are taken over" class="link" onFile={takeOverDropped}>
+            Take over a picture's settings …
+          </FileButton>
+          <span class="dropping"> or drop it anywhere.</span>
+        </span>
       </p>
     </form>
   );

@@ -95,6 +95,8 @@ export function RewardMap() {
 
 function Cells({ map }: { map: MapState }) {
   const [at, setAt] = useState<number | null>(null);
+  /** The cell that Tab leads to; arrows lead on from there. */
+  const [active, setActive] = useState(0);
   const rewards = model.value?.rewards ?? [];
   const style = (key: string) => rewards.find((reward) => reward.key === key) ?? { label: key, colour: "#888" };
   const [x, y] = [style(map.x), style(map.y)];
@@ -146,11 +148,15 @@ function Cells({ map }: { map: MapState }) {
                 type="button"
                 key={cell}
                 data-cell={cell}
+                tabIndex={cell === Math.min(active, total - 1) ? 0 : -1}
                 class={picture ? "drawn" : "coming"}
                 aria-label={`${says(cell)}${picture ? "" : ", not drawn yet"}`}
                 aria-pressed={isTaken(cell)}
                 onMouseEnter={() => setAt(cell)}
-                onFocus={() => setAt(cell)}
+                onFocus={() => {
+                  setAt(cell);
+                  setActive(cell);
+                }}
                 onClick={() => take(cell)}
               >
                 {picture ? (

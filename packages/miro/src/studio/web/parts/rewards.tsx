@@ -7,7 +7,8 @@ import { Icon, IconButton } from "./icon.js";
 import { Picture } from "./picture.js";
 
 export function Rewards() {
-  const rewards = model.value?.rewards ?? [];
+  if (model.value === null) return null;
+  const { rewards } = model.value;
   const off = form.value.guidanceOff;
   return (
     <section class="panel rewards" aria-labelledby="rewards-title">
@@ -77,7 +78,7 @@ function Strip({ name, label }: { name: string; label: string }) {
             onClick={() => setTarget(name, target)}
           >
             {picture ? (
-              <Picture url={thumbnailUrl(picture)} alt="" />
+              <Picture url={thumbnailUrl(picture)} alt="" preview={preview} />
             ) : preview ? (
               <img src={preview} alt="" />
             ) : (

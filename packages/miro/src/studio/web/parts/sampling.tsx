@@ -4,12 +4,10 @@ import { pictureUrl, thumbnailUrl } from "../state/api.js";
 import { form, lastSeed, model, randomSeed, set, source } from "../state/form.js";
 import { isMasked, mask, maskSize, show } from "../state/mask.js";
 import { tell } from "../state/notices.js";
-import { NumberField, Slider } from "./field.js";
+import { FileButton, NumberField, Slider } from "./field.js";
 import { Icon, IconButton } from "./icon.js";
 import { MASK_COLOUR, MaskEditor } from "./mask-editor.js";
 import { Picture } from "./picture.js";
-
-const MOST_SEED = 2 ** 31 - 1;
 
 export function Sampling() {
   const chosen = model.value;
@@ -148,7 +146,7 @@ function Seed() {
       </div>
       <div class="seed">
         <NumberField
-          {...{ id, min: 0, max: MOST_SEED, step: 1, disabled: random }}
+          {...{ id, min: 0, max: Number.MAX_SAFE_INTEGER, step: 1, disabled: random }}
           value={random ? (lastSeed.value ?? seed) : seed}
           onChange={(value) => set({ seed: value })}
         />
@@ -169,7 +167,6 @@ function Seed() {
 function SourcePanel() {
   const { value } = source;
   const [painting, setPainting] = useState(false);
-  const input = useRef<HTMLInputElement>(null);
   useEffect(
     () => () => {
       if (value?.kind === "file") URL.revokeObjectURL(value.url);
@@ -179,25 +176,17 @@ function SourcePanel() {
   const most = model.value?.limits.uploadBytes ?? 0;
   return (
     <div class="source">
-      <input
-        ref={input}
-        type="file"
-        accept="image/*"
-        class="hidden"
-        aria-label="Picture to draw over"
-        tabIndex={-1}
-        onChange={(event) => {
-          const file = event.currentTarget.files?.[0];
-          if (!file) return;
-          if (file.size > most) tell(`The file has more than ${most / 2 ** 20} MiB.`, { kind: "bad" });
-          else source.value = { kind: "file", file, url: URL.createObjectURL(file) };
-          event.currentTarget.value = "";
-        }}
-      />
       {value === null ? (
-        <button type="button" class="quiet" onClick={() => input.current!.click()}>
+        <FileButton
+          label="Picture to draw over"
+          class="quiet"
+          onFile={(file) => {
+            if (file.size > most) tell(`The file has more than ${most / 2 ** 20} MiB.`, { kind: "bad" });
+            else source.value = { kind: "file", file, url: URL.createObjectURL(file) };
+          }}
+        >
           Draw over a picture …
-        </button>
+        </FileButton>
       ) : (
         <div class="source-set">
           <span class="source-picture">

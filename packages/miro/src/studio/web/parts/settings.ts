@@ -1,5 +1,6 @@
 /** The settings of a picture as rows for people. */
 import type { Model, Settings } from "../state/api.js";
+import { shortNumber } from "./field.js";
 
 export interface Row {
   name: string;
@@ -49,8 +50,7 @@ export function rowsOf(settings: Settings, models: readonly Model[]): Row[] {
 }
 
 function text(value: unknown): string {
-  if (typeof value === "number") return String(Math.round(value * 1000) / 1000);
-  if (value === 0) return "off";
+  if (typeof value === "number") return shortNumber(value);
   return typeof value === "string" ? value : JSON.stringify(value);
 }
 

@@ -122,11 +122,11 @@ function Large({ entry }: { entry: PictureEntry }) {
           <IconButton icon="close" class="last" label="Close" onClick={close} />
         </div>
         {/* A long one is scrolled, with the keyboard too. */}
-        <p class="viewer-prompt" dir="auto" tabIndex={prompt.length > 300 ? 0 : undefined}>
+        <p class="viewer-prompt" dir="auto" aria-live="polite" tabIndex={prompt.length > 300 ? 0 : undefined}>
           {prompt}
         </p>
         <div class="viewer-actions">
-          <button type="button" class="quiet strong" onClick={() => use(takeOver)}>
+          <button type="button" class="quiet strong" disabled={settings === null} onClick={() => use(takeOver)}>
             <Icon name="sliders" /> Use settings
           </button>
           <button
@@ -143,6 +143,7 @@ function Large({ entry }: { entry: PictureEntry }) {
           <button
             type="button"
             class="quiet"
+            disabled={settings === null}
             onClick={() =>
               use((known) => {
                 takeOver(known);

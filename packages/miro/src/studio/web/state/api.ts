@@ -98,6 +98,11 @@ export const returns = signal(0);
 const givers: (() => void)[] = [];
 
 export function giveKey(text: string): void {
+  // No studio has a key of other characters, and no request can hold one.
+  if (!/^[\x21-\x7e]+$/.test(text)) {
+    keyWanted.value = "wrong";
+    return;
+  }
   session.setItem(KEY, text);
   key.value = text;
   keyWanted.value = "no";
@@ -175,8 +180,9 @@ export function lost(): void {
   connected.value = false;
   const again = async () => {
     try {
-      const answer = await fetch("/health");
-      if (!answer.ok) throw new Error(`${answer.status}`);
+      // A studio whose GPU has failed says 503, as proxies do of one that is gone; it alone tells of its queue.
+      const { queue } = (await (await fetch("/health")).json()) as { queue?: unknown };
+      if (queue === undefined) throw new Error("another has answered");
       connected.value = true;
       returns.value++;
     } catch {

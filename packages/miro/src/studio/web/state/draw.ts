@@ -11,6 +11,7 @@ export const sending = signal(false);
 
 /** @param compared models that draw the same, side by side; none: the chosen model */
 export async function draw(compared: readonly Model[] = []): Promise<void> {
+  if (sending.value) return;
   const { prompt, images, seed, randomSeed: random, bestOf, scorer, strength, variation, variationSeed } = form.value;
   if (prompt.trim() === "") {
     formError.value = { message: "Please enter a prompt.", field: "prompt" };

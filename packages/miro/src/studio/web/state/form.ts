@@ -1,6 +1,6 @@
 /** What the person has set, kept over a reload, and the request that it makes. */
 import { batch, computed, effect, signal } from "@preact/signals";
-import { askJson, type Model, type Settings, sentence } from "./api.js";
+import { askJson, type Model, messageOf, type Settings, sentence } from "./api.js";
 import { tell } from "./notices.js";
 import { local } from "./storage.js";
 
@@ -152,8 +152,12 @@ export function takeOver(settings: Settings): void {
   tell(`The settings of the picture are taken over.${left}`);
 }
 
-/** Reads the settings of a picture file into the form. */
-export async function takeOverFile(file: File): Promise<void> {
+/** Reads the settings of a picture file that was dropped or chosen into the form, or tells why not. */
+export function takeOverDropped(file: File): void {
+  takeOverFile(file).catch((error) => tell(messageOf(error), { kind: "bad" }));
+}
+
+async function takeOverFile(file: File): Promise<void> {
   const body = new FormData();
   body.append("image", file);
   const { settings, parameters } = await askJson<{ settings: Settings | null; parameters: string | null }>(
@@ -161,9 +165,7 @@ export async function takeOverFile(file: File): Promise<void> {
     { method: "POST", body },
   );
   if (settings !== null) takeOver(settings);
-  else if (parameters !== null) {
-    takeOverLines(parameters);
-  }
+  else if (parameters !== null) takeOverLines(parameters);
 }
 
 /** The lines that other programs write: prompt, `Negative prompt: …`, then `Steps: 20, Seed: 3, …`. */
@@ -201,12 +203,18 @@ export function startForm(): void {
 
 export async function loadModels(): Promise<void> {
   const list = await askJson<Model[]>("/api/models");
+  // When the connection comes back, a prompt that is being written anew is left alone.
+  const isFirst = models.value.length === 0;
   batch(() => {
     models.value = list;
     if (!list.some(({ id }) => id === form.value.model)) chooseModel(list[0]!.id);
-    if (form.value.prompt === "") set({ prompt: examplesOf(list[0]!)[0]! });
-    const { scorers } = model.value!;
-    if (!scorers.includes(form.value.scorer)) set({ scorer: scorers[0] ?? "" });
+    if (isFirst && form.value.prompt === "") set({ prompt: examplesOf(list[0]!)[0]! });
+    // What was kept may be of a server with others.
+    const { scorers, samplers, limits } = model.value!;
+    const { scorer, sampler, images } = form.value;
+    if (scorer === "") set({ scorer: scorers[0] ?? "" });
+    if (!samplers.includes(sampler)) set({ sampler: BLANK.sampler, samplerOptions: null });
+    if (images > limits.images) set({ images: limits.images });
   });
 }
 

@@ -1,7 +1,7 @@
 /** The pictures that the gallery shows: as many as were scrolled to, newest first. */
 import { batch, signal } from "@preact/signals";
 import { ApiError, ask, askJson, messageOf, type PictureEntry } from "./api.js";
-import { tell } from "./notices.js";
+import { notices, tell } from "./notices.js";
 
 /** Pictures of the first page, which is waited for, and of each further one. */
 const FIRST_PAGE = 120;
@@ -97,6 +97,10 @@ export async function setFavourite(entry: PictureEntry, favourite: boolean): Pro
     await ask(`/api/pictures/${entry.id}`, { method: "PATCH", json: { favourite } });
   } catch (error) {
     replace(entry);
+    if (isGone(error)) {
+      takeAway(entry);
+      if (shown.value?.id === entry.id) shown.value = null;
+    }
     tell(messageOf(error), { kind: "bad" });
   }
 }
@@ -108,32 +112,59 @@ function replace(entry: PictureEntry): void {
   });
 }
 
+/** Pictures that have just been deleted, each with its place in the gallery, the last one last. */
+let deleted: { entry: PictureEntry; place: number }[] = [];
+const TRASH = "trash";
+
 export async function remove(entry: PictureEntry): Promise<void> {
   const place = pictures.value.findIndex(({ id }) => id === entry.id);
-  pictures.value = pictures.value.filter(({ id }) => id !== entry.id);
-  chosen.value = chosen.value.filter((id) => id !== entry.id);
-  const back = () => {
-    const all = pictures.value.filter(({ id }) => id !== entry.id);
-    pictures.value = [...all.slice(0, Math.max(0, place)), entry, ...all.slice(Math.max(0, place))];
-  };
+  takeAway(entry);
   try {
     await ask(`/api/pictures/${entry.id}`, { method: "DELETE" });
   } catch (error) {
     // One that is gone already stays so: its file was removed, or another tab has deleted it.
-    if (error instanceof ApiError && error.status === 404) return;
-    back();
+    if (isGone(error)) return;
+    putBack(entry, place);
     tell(messageOf(error), { kind: "bad" });
     return;
   }
-  const undo = async () => {
-    try {
-      await ask(`/api/pictures/${entry.id}/restore`, { method: "POST" });
-      back();
-    } catch (error) {
-      tell(messageOf(error), { kind: "bad" });
-    }
-  };
-  tell("The picture is in the trash.", { action: { label: "Undo", run: () => void undo() }, ms: 10_000 });
+  // The notice offers those that were deleted while it was shown.
+  if (!notices.value.some(({ topic }) => topic === TRASH)) deleted = [];
+  deleted.push({ entry, place });
+  tellDeleted();
+}
+
+function tellDeleted(): void {
+  const text = deleted.length === 1 ? "The picture is in the trash." : `${deleted.length} pictures are in the trash.`;
+  tell(text, { topic: TRASH, action: { label: "Undo", run: () => void undo() }, ms: 10_000 });
+}
+
+/** Brings back the picture that was deleted last; those before it can be brought back after it. */
+async function undo(): Promise<void> {
+  const last = deleted.pop();
+  if (last === undefined) return;
+  if (deleted.length > 0) tellDeleted();
+  try {
+    await ask(`/api/pictures/${last.entry.id}/restore`, { method: "POST" });
+    putBack(last.entry, last.place);
+  } catch (error) {
+    tell(messageOf(error), { kind: "bad" });
+  }
+}
+
+function takeAway({ id: gone }: PictureEntry): void {
+  pictures.value = pictures.value.filter(({ id }) => id !== gone);
+  chosen.value = chosen.value.filter((id) => id !== gone);
+}
+
+function putBack(entry: PictureEntry, place: number): void {
+  const all = pictures.value.filter(({ id }) => id !== entry.id);
+  pictures.value = [...all.slice(0, Math.max(0, place)), entry, ...all.slice(Math.max(0, place))];
+}
+
+/** Whether the studio says that there is no such picture. */
+function isGone(error: unknown): boolean {
+  return error instanceof ApiError && error.status === 404;
 }
 
 /** Most pictures of a sheet. */

@@ -45,6 +45,8 @@ export interface StoredJob {
   purpose: Purpose;
   prompt: string;
   total: number;
+  /** Whether this tab has heard its end: it need not be known for ever. */
+  ended: boolean;
 }
 
 export interface Job extends StoredJob {
@@ -54,9 +56,12 @@ export interface Job extends StoredJob {
 }
 
 /** A request whose answer has not come yet: a reload finds its job by the key. */
-interface SentJob extends Omit<StoredJob, "id"> {
+interface SentJob extends Omit<StoredJob, "id" | "ended"> {
   key: string;
 }
+
+/** What the studio says of a job that it has taken. */
+type Accepted = Pick<JobView, "id" | "position">;
 
 const STORED = "miro-studio-jobs";
 const STORED_SENT = "miro-studio-sent";
@@ -83,6 +88,8 @@ export const isEnded = ({ status }: JobState) => status !== "queued" && status !
 const isLive = (job: Job) => !isEnded(job.state.value);
 
 export const liveJobs = computed(() => jobs.value.filter(isLive));
+/** Ids of those that have ended, as a text, which stays the same while others go on. */
+const endedIds = computed(() => jobs.value.flatMap((job) => (isLive(job) ? [] : job.id)).join(" "));
 
 /** How much of a job is done, 0 to 1. */
 export function progressOf({ tiles }: JobState): number {
@@ -118,9 +125,9 @@ export async function submit(
       : { json: request, keepalive: new Blob([text]).size < MOST_KEPT_ALIVE }),
   };
   keepSent([...sent, asked]);
-  let id: string;
+  let taken: Accepted;
   try {
-    ({ id } = await askJson<{ id: string }>("/api/jobs", init));
+    taken = await askJson<Accepted>("/api/jobs", init);
   } catch (error) {
     // Without an answer the studio may have taken the job: it is looked for when the studio answers again, or after a
     // reload where the page was left.
@@ -129,7 +136,7 @@ export async function submit(
     throw error;
   }
   forgetSent(asked);
-  return begin(asked, id);
+  return begin(asked, taken);
 }
 
 function isAnswer(error: unknown): boolean {
@@ -147,8 +154,9 @@ function forgetSent(asked: SentJob): void {
   keepSent(sent.filter((one) => one !== asked));
 }
 
-function begin({ key: _, ...stored }: SentJob, id: string): Job {
-  const job = newJob({ id, ...stored });
+function begin({ key: _, ...stored }: SentJob, { id, position }: Accepted): Job {
+  const job = newJob({ id, ended: false, ...stored });
+  change(job, { position });
   jobs.value = [job, ...tidied()];
   return job;
 }
@@ -172,7 +180,7 @@ async function takeUp(asked: SentJob): Promise<void> {
     try {
       const { jobs: found } = await askJson<{ jobs: JobView[] }>(`/api/jobs?requestKey=${asked.key}`);
       if (found[0]) {
-        begin(asked, found[0].id);
+        begin(asked, found[0]);
         break;
       }
     } catch (error) {
@@ -327,10 +335,16 @@ async function follow(job: Job, signal: AbortSignal): Promise<void> {
 async function settle(job: Job, error: unknown): Promise<void> {
   try {
     applyView(job, await askJson<JobView>(`/api/jobs/${job.id}`));
-    if (isLive(job)) apply(job, "lost", { message: messageOf(error) });
+    if (isLive(job)) lose(job, error);
   } catch (again) {
-    if (again instanceof ApiError && again.status > 0) apply(job, "lost", { message: again.message });
+    if (isAnswer(again)) lose(job, again);
   }
+}
+
+/** The studio knows no more of a job: it is lost, unless it had ended before the page was loaded. */
+function lose(job: Job, error: unknown): void {
+  if (job.ended) forget(job);
+  else apply(job, "lost", { message: messageOf(error) });
 }
 
 export function startJobs(): void {
@@ -338,7 +352,11 @@ export function startJobs(): void {
   sent = stored<SentJob>(STORED_SENT);
   for (const asked of sent) void takeUp(asked);
   effect(() => {
-    const all = jobs.value.map(({ id, purpose, prompt, total }) => ({ id, purpose, prompt, total }));
+    const now = new Set(endedIds.value.split(" "));
+    const all = jobs.value.map(({ id, purpose, prompt, total, ended }) => ({
+      ...{ id, purpose, prompt, total },
+      ended: ended || now.has(id),
+    }));
     session.setItem(STORED, JSON.stringify(all));
   });
 
@@ -376,6 +394,6 @@ async function settleQuietly(job: Job): Promise<void> {
   try {
     applyView(job, await askJson<JobView>(`/api/jobs/${job.id}`));
   } catch (error) {
-    if (error instanceof ApiError && error.status > 0) apply(job, "lost", { message: error.message });
+    if (isAnswer(error)) lose(job, error);
   }
 }

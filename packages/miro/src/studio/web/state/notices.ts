@@ -3,6 +3,8 @@ import { signal } from "@preact/signals";
 
 export interface Notice {
   id: number;
+  /** What it is about; a later notice of the same takes its place. */
+  topic: string;
   text: string;
   kind: "good" | "bad";
   action?: { label: string; run: () => void };
@@ -11,9 +13,14 @@ export interface Notice {
 export const notices = signal<Notice[]>([]);
 let next = 1;
 
-export function tell(text: string, { kind = "good", action, ms = 6000 }: Partial<Notice> & { ms?: number } = {}): void {
+/** @param topic by default the text: what is told again is there once */
+export function tell(
+  text: string,
+  { topic = text, kind = "good", action, ms = 6000 }: Partial<Notice> & { ms?: number } = {},
+): void {
   const id = next++;
-  notices.value = [...notices.value.slice(-3), { id, text, kind, ...(action && { action }) }];
+  const others = notices.value.filter((notice) => notice.topic !== topic);
+  notices.value = [...others.slice(-3), { id, topic, text, kind, ...(action && { action }) }];
   setTimeout(() => dismiss(id), kind === "bad" ? Math.max(ms, 9000) : ms);
 }
 

@@ -4,6 +4,7 @@ import { messageOf } from "./api.js";
 import { form, lastSeed, model, newId, randomSeed, requestOf, snap, targetsOf } from "./form.js";
 import { cancel, isEnded, jobs, onJobEvent, submit } from "./jobs.js";
 import { mapLevels } from "./map-order.js";
+import { tell } from "./notices.js";
 import { session } from "./storage.js";
 
 export interface RewardMap {
@@ -62,7 +63,8 @@ export async function stopMap(): Promise<void> {
   if (map === null) return;
   rewardMap.value = { ...map, running: false };
   for (const job of jobs.value) {
-    if (job.purpose.kind === "map" && !isEnded(job.state.value)) await cancel(job);
+    if (job.purpose.kind !== "map" || isEnded(job.state.value)) continue;
+    await cancel(job).catch((error) => tell(messageOf(error), { kind: "bad" }));
   }
 }
 

@@ -22,9 +22,12 @@ export function start(): void {
     if (id !== null) void arrived(id);
   });
   startJobs();
-  document.addEventListener("visibilitychange", () => {
+  const lookAgain = () => {
     if (!document.hidden && connected.value) void refresh();
-  });
+  };
+  document.addEventListener("visibilitychange", lookAgain);
+  // Windows beside each other are all visible.
+  window.addEventListener("focus", lookAgain);
   effect(() => {
     // What `begin` reads is none of this effect's business.
     if (returns.value >= 0) queueMicrotask(begin);
