@@ -461,13 +461,9 @@ class Meter {
     report: ((progress: PreprocessProgress) => void) | undefined,
   ) {
     this.#stage = stage;
-
     this.#stageIndex = stageIndex;
-
     this.#stageCount = stageCount;
-
     this.#shardCount = shardCount;
-
     this.#report = report;
   }
 

@@ -96,7 +96,6 @@ export class SkipList {
 
   constructor(label: string, strict: boolean) {
     this.#label = label;
-
     this.#strict = strict;
   }
 

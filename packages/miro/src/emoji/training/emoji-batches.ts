@@ -50,7 +50,6 @@ export class EmojiBatches implements BatchSource {
     readonly frozen: FrozenModels,
   ) {
     this.#options = options;
-
     this.#cache = cache;
   }
 
