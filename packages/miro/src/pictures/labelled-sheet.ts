@@ -18,6 +18,14 @@ export interface SheetCell {
   label?: string;
 }
 
+/** Cells in rows of at most `columns`, the last row filled up with empty ones. */
+export function inRows(cells: readonly SheetCell[], columns: number): SheetCell[][] {
+  const width = Math.min(columns, cells.length);
+  return Array.from({ length: Math.ceil(cells.length / width) }, (_, row) =>
+    Array.from({ length: width }, (_, i) => cells[row * width + i] ?? { image: null }),
+  );
+}
+
 /** What {@link labelledSheet} draws. All rows have the same number of cells. */
 export interface LabelledSheetOptions {
   /** Pictures, row by row. */

@@ -3,7 +3,7 @@
 import { MiroError } from "../../errors.js";
 import { decodeText } from "../../files/text-file.js";
 import { decodeImage, IMAGE_EXTENSIONS } from "../../pictures/decode.js";
-import { labelledSheet, type SheetCell } from "../../pictures/labelled-sheet.js";
+import { inRows, labelledSheet, type SheetCell } from "../../pictures/labelled-sheet.js";
 import type { RgbImage } from "../../pictures/rgb.js";
 import { sharp } from "../../pictures/sharp.js";
 import { readManifest } from "../preprocess/manifest.js";
@@ -75,10 +75,7 @@ export async function shardSheet(
   if (!cells.some(({ image }) => image !== null)) {
     throw new MiroError(`${[sources].flat().join(", ")}: no sample has a picture that can be shown`);
   }
-  const rows = Array.from({ length: Math.ceil(cells.length / columns) }, (_, r) =>
-    Array.from({ length: Math.min(columns, cells.length) }, (_, c) => cells[r * columns + c] ?? { image: null }),
-  );
-  return labelledSheet({ cells: rows, cellSize });
+  return labelledSheet({ cells: inRows(cells, columns), cellSize });
 }
 
 /** Whether the latents of a shard were made of pictures turned as EXIF says: the sheet shows what is trained on. */

@@ -16,7 +16,7 @@ import type { DecodeJob } from "./decode-pool.js";
 import { type EncodedPicture, type LatentModels, NotFiniteError, sidesOf } from "./latent-models.js";
 import { countReasons, type Outcome, readReport } from "./manifest.js";
 import type { ResolvedOptions } from "./options.js";
-import { resolveCaptions, type SampleCaptions } from "./sample-captions.js";
+import { captionDetails, resolveCaptions, type SampleCaptions } from "./sample-captions.js";
 import { isTextColumn, type ScoreRow, type ScoreTable } from "./scores-csv.js";
 import {
   type DecodedSample,
@@ -123,11 +123,6 @@ export async function latentShard(
   } finally {
     await writer.abort();
   }
-}
-
-/** Counts of synthetic captions by source, named for the manifest. */
-export function captionDetails(sources: Record<string, number>): Record<string, number> {
-  return Object.fromEntries(Object.entries(sources).map(([name, count]) => [`syntheticFrom.${name}`, count]));
 }
 
 /**

@@ -13,10 +13,9 @@ import { message, option } from "../../message.js";
 import type { RgbImage } from "../../pictures/rgb.js";
 import { scorerSpecs } from "../../rewards/registry.js";
 import { type Scorer, type ScorerSpec, storedScore } from "../../rewards/scorer.js";
-import { captionDetails } from "./latent-stage.js";
 import { countReasons, type Outcome } from "./manifest.js";
 import type { Stage } from "./options.js";
-import { LONG_COLUMN, resolveCaptions, type SampleCaptions, SHORT_COLUMN } from "./sample-captions.js";
+import { captionDetails, LONG_COLUMN, resolveCaptions, type SampleCaptions, SHORT_COLUMN } from "./sample-captions.js";
 import { isTextColumn, mergeScores, readScores, type ScoreRow, type ScoreTable, writeScores } from "./scores-csv.js";
 import {
   type DecodedSample,
