@@ -26,8 +26,8 @@ Examples:
   miro config evaluate geneval --json
 
 Defaults of options stand in ${PROJECT_FILE}, in the working folder or the nearest one above that has it, and for all
-projects of a user in ~/.config/miro/config.yaml (XDG_CONFIG_HOME); the first goes before the second, and flags go
-before both. MIRO_CONFIG names one file instead of the two; MIRO_CONFIG= reads none. Options are called as their flags
+projects of a user in ~/.config/miro/config.yaml (XDG_CONFIG_HOME); the first overrides the second, and flags
+override both. MIRO_CONFIG names one file instead of the two; MIRO_CONFIG= reads none. Options are called as their flags
 are, --no-x is x: false; they stand at the top, for all commands that have them, or below the name of a command:
 
   device: cuda

@@ -12,8 +12,8 @@
  * ```
  *
  * Two files are read, if they are there: `miro.config.yaml` in the working folder or the nearest one above that has it,
- * and `config.yaml` of the user (`~/.config/miro/`); the first goes before the second. MIRO_CONFIG names one file
- * instead of both, or none when it is empty. A flag goes before all of them. A value is read as its flag reads it, with
+ * and `config.yaml` of the user (`~/.config/miro/`); the first overrides the second. MIRO_CONFIG names one file
+ * instead of both, or none when it is empty. A flag overrides all of them. A value is read as its flag reads it, with
  * the same errors, which name file and line.
  */
 
@@ -49,7 +49,7 @@ export interface Setting {
   place: string;
 }
 
-/** Where settings files are, the one that goes before the other first, and what is wrong with one that is left out. */
+/** Where settings files are, the one that overrides the other first, and what is wrong with one that is left out. */
 export function settingsPaths(
   env: NodeJS.ProcessEnv = process.env,
   folder = process.cwd(),

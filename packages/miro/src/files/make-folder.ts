@@ -1,6 +1,6 @@
 /**
- * Folders: whether a path is one, and making one with those above it. Node's own `mkdir` with `recursive` never ends where the system says that a new folder
- * has no parent although it has one, as below `/proc`.
+ * Folders: whether a path is one, and making one with those above it. Node's own `mkdir` with `recursive` never ends
+ * where the system says that a new folder has no parent although it has one, as below `/proc`.
  */
 import { mkdirSync, statSync } from "node:fs";
 import { mkdir, stat } from "node:fs/promises";

@@ -31,7 +31,7 @@ export function assemble(recipe: Recipe, { uncondEmbedding, initializes = false 
   if (from !== undefined && initializes) startFrom(from, network, preconditioning, average);
   network.to({ device });
   preconditioning.to({ device });
-  const emas = createAverages(recipe, network);
+  const emas = createEmaWeights(recipe, network);
   const optimizer = createOptimizer(recipe, network, preconditioning);
   return {
     network,
@@ -74,7 +74,7 @@ export function createCapture({ trainer }: Recipe, warn: (warning: string) => vo
 }
 
 /** The EMA weights by their published names, on the device of the network. */
-function createAverages(recipe: Recipe, network: Rin): Map<string, Ema<Rin>> {
+function createEmaWeights(recipe: Recipe, network: Rin): Map<string, Ema<Rin>> {
   const { decay, warmup, everyNSteps } = recipe.ema;
   return new Map(
     [decay].flat().map((decay, i) => {
