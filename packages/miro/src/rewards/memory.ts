@@ -65,7 +65,7 @@ function read(path: string): string | null {
 }
 
 /** Parameters of scorers by part; a part that several of them have counts once. */
-export function scorerParameters(
+function scorerParameters(
   specs: readonly ScorerSpec[],
   weights: Readonly<Record<string, string>> = {},
 ): Map<string, number> {

@@ -78,7 +78,7 @@ export function genevalFolders(folder: string): string[] {
 }
 
 /** The picture files in a folder, in the order of their numbers; those in sub-folders do not count. */
-export function pictureFiles(folder: string): string[] {
+function pictureFiles(folder: string): string[] {
   return namesIn(folder)
     .filter((name) => (IMAGE_EXTENSIONS as readonly string[]).includes(extname(name).slice(1).toLowerCase()))
     .map((name) => join(folder, name))
