@@ -148,8 +148,14 @@ export class Engine {
         load: { model, threads, options: { variant, device, dtype, lowMemory, quantization, cacheDir } },
         bytes,
         cores: isSmall ? Math.min(threads ?? availableParallelism(), MOST_THREADS) : 1,
-        ...{ thread: null, device: null, helpers: null, loading: null, loaded: false, warming: null },
-        ...{ lastUsed: 0, busy: 0 },
+        thread: null,
+        device: null,
+        helpers: null,
+        loading: null,
+        loaded: false,
+        warming: null,
+        lastUsed: 0,
+        busy: 0,
       });
     }
     return new Engine(opened);

@@ -510,7 +510,13 @@ function idOf(name: string): string {
 
 function entryOf({ id, prompt, model, seed, width, height, created, favourite, targets }: Row): PictureEntry {
   return {
-    ...{ id, prompt, model, seed, width, height, favourite: favourite === 1 },
+    id,
+    prompt,
+    model,
+    seed,
+    width,
+    height,
+    favourite: favourite === 1,
     createdAt: new Date(created).toISOString(),
     rewardTargets: JSON.parse(targets) as Record<string, number>,
   };

@@ -177,7 +177,11 @@ export function addOpenaiRoutes(studio: StudioParts): void {
     );
     const positions = (card.size[0] / 8) * (card.size[1] / 8);
     const answer: Answer = {
-      ...{ format: output_format, compression: output_compression, size: card.size, quality, prompt: body.prompt },
+      format: output_format,
+      compression: output_compression,
+      size: card.size,
+      quality,
+      prompt: body.prompt,
       url: response_format === "url",
       imageTokens: work.call.edits.length > 0 ? positions : 0,
     };
@@ -280,7 +284,9 @@ function usageOf({ promptTokens }: Job, { size, imageTokens }: Answer, image?: n
   const output_tokens = (size[0] / 8) * (size[1] / 8) * prompts.length;
   const input_tokens = text_tokens + image_tokens;
   return {
-    ...{ input_tokens, output_tokens, total_tokens: input_tokens + output_tokens },
+    input_tokens,
+    output_tokens,
+    total_tokens: input_tokens + output_tokens,
     input_tokens_details: { text_tokens, image_tokens },
   };
 }

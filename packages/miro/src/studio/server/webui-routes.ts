@@ -58,7 +58,8 @@ export function addWebuiRoutes(studio: StudioParts): void {
     "/sdapi/v1/img2img",
     {
       schema: { summary: "WebUI: draw over a picture", body: img2imgBody },
-      ...{ validatorCompiler: checkedByRoute, bodyLimit: MAX_UPLOAD_BYTES },
+      validatorCompiler: checkedByRoute,
+      bodyLimit: MAX_UPLOAD_BYTES,
     },
     async (request, reply) => {
       const body = parseBody(img2imgBody, request.body);
@@ -97,7 +98,9 @@ export function addWebuiRoutes(studio: StudioParts): void {
           {
             ...options,
             ...(uploads.image && { strength: body.denoising_strength ?? 0.75 }),
-            ...{ prompt: body.prompt, imagesPerPrompt: batch, seed: varies ? seed : seed + i * batch },
+            prompt: body.prompt,
+            imagesPerPrompt: batch,
+            seed: varies ? seed : seed + i * batch,
             ...(varies && { variationSeed: subseed + i * batch, variationStrength: body.subseed_strength }),
           },
           uploads,
@@ -167,10 +170,14 @@ export function addWebuiRoutes(studio: StudioParts): void {
         progress,
         eta_relative: progress > 0 ? (seconds / progress) * (1 - progress) : 0,
         state: {
-          ...{ skipped: false, interrupted: request?.interrupted ?? false, job: job?.id ?? "" },
-          ...{ job_count: queue.waiting + queue.running, job_timestamp: timestamp(job?.createdAt ?? new Date()) },
+          skipped: false,
+          interrupted: request?.interrupted ?? false,
+          job: job?.id ?? "",
+          job_count: queue.waiting + queue.running,
+          job_timestamp: timestamp(job?.createdAt ?? new Date()),
           job_no: jobs.filter(({ isFinished }) => isFinished).length,
-          ...{ sampling_step: job?.step ?? 0, sampling_steps: job?.steps ?? 0 },
+          sampling_step: job?.step ?? 0,
+          sampling_steps: job?.steps ?? 0,
         },
         current_image: preview && (await sharp(Buffer.from(preview)).png().toBuffer()).toString("base64"),
         textinfo: job ? `${job.step} of ${job.steps ?? "?"} steps` : null,
@@ -192,7 +199,10 @@ export function addWebuiRoutes(studio: StudioParts): void {
   });
 
   get("options", "settings", () => ({
-    ...{ sd_model_checkpoint: current.id, sd_checkpoint_hash: "", samples_format: "png", CLIP_stop_at_last_layers: 1 },
+    sd_model_checkpoint: current.id,
+    sd_checkpoint_hash: "",
+    samples_format: "png",
+    CLIP_stop_at_last_layers: 1,
   }));
 
   app.post(
@@ -206,7 +216,12 @@ export function addWebuiRoutes(studio: StudioParts): void {
 
   get("sd-models", "the models", () =>
     engine.cards.map(({ id, name }) => ({
-      ...{ title: id, model_name: name, hash: null, sha256: null, filename: id, config: null },
+      title: id,
+      model_name: name,
+      hash: null,
+      sha256: null,
+      filename: id,
+      config: null,
     })),
   );
   get("samplers", "the samplers", () =>
@@ -236,7 +251,8 @@ export function addWebuiRoutes(studio: StudioParts): void {
     "/sdapi/v1/png-info",
     {
       schema: { summary: "WebUI: the settings in a picture", body: pngInfoBody },
-      ...{ validatorCompiler: checkedByRoute, bodyLimit: MAX_UPLOAD_BYTES },
+      validatorCompiler: checkedByRoute,
+      bodyLimit: MAX_UPLOAD_BYTES,
     },
     async ({ body }) => {
       const { image } = parseBody(pngInfoBody, body);

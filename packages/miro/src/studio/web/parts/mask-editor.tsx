@@ -184,7 +184,10 @@ export function MaskEditor({ url, onSize, onClose }: EditorProps) {
             <span>Size of the brush</span>
             <input
               type="range"
-              {...{ min: SIZES.least, max: SIZES.most, step: SIZES.step, value: brush }}
+              min={SIZES.least}
+              max={SIZES.most}
+              step={SIZES.step}
+              value={brush}
               onInput={(event) => setBrush(Number(event.currentTarget.value))}
             />
           </label>

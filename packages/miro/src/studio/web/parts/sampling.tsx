@@ -23,11 +23,21 @@ export function Sampling() {
       <h2 id="sampling-title">Sampling</h2>
       <div class="fields">
         <Slider
-          {...{ label: "Steps", value: steps, min: 1, max: 100, step: 1, most: chosen.limits.steps }}
+          label="Steps"
+          value={steps}
+          min={1}
+          max={100}
+          step={1}
+          most={chosen.limits.steps}
           onChange={(value) => set({ steps: value })}
         />
         <Slider
-          {...{ label: "Guidance", value: guidance, min: 0, max: fine ? 3 : 15, step: fine ? 0.05 : 0.5, most: 100 }}
+          label="Guidance"
+          value={guidance}
+          min={0}
+          max={fine ? 3 : 15}
+          step={fine ? 0.05 : 0.5}
+          most={100}
           disabled={guidanceOff}
           onChange={(value) => set({ guidance: value })}
         >
@@ -41,7 +51,11 @@ export function Sampling() {
           </label>
         </Slider>
         <Slider
-          {...{ label: "Images", value: images, min: 1, max: Math.min(16, chosen.limits.images), step: 1 }}
+          label="Images"
+          value={images}
+          min={1}
+          max={Math.min(16, chosen.limits.images)}
+          step={1}
           onChange={(value) => set({ images: value })}
         />
         <Seed />
@@ -94,11 +108,21 @@ export function Sampling() {
             </select>
           </div>
           <Slider
-            {...{ label: "Shift", value: shift, min: 0.05, max: 5, step: 0.05, most: 100 }}
+            label="Shift"
+            value={shift}
+            min={0.05}
+            max={5}
+            step={0.05}
+            most={100}
             onChange={(value) => set({ shift: value })}
           />
           <Slider
-            {...{ label: "Best of", value: bestOf, min: 1, max: 16, step: 1, most: 64 }}
+            label="Best of"
+            value={bestOf}
+            min={1}
+            max={16}
+            step={1}
+            most={64}
             onChange={(value) => set({ bestOf: value })}
           />
           {bestOf > 1 && (
@@ -148,7 +172,11 @@ function Seed() {
       </div>
       <div class="seed">
         <NumberField
-          {...{ id, min: 0, max: MOST_SEED, step: 1, disabled: random }}
+          id={id}
+          min={0}
+          max={MOST_SEED}
+          step={1}
+          disabled={random}
           value={random ? (lastSeed.value ?? seed) : seed}
           onChange={(value) => set({ seed: value })}
         />
@@ -157,7 +185,11 @@ function Seed() {
       {random && lastSeed.value !== null && <p class="help">The last pictures began with {lastSeed.value}.</p>}
       {!random && (
         <Slider
-          {...{ label: "Variation", value: variation, min: 0, max: 1, step: 0.05 }}
+          label="Variation"
+          value={variation}
+          min={0}
+          max={1}
+          step={0.05}
           onChange={(value) => set({ variation: value, variationSeed: null })}
         />
       )}
@@ -205,7 +237,11 @@ function SourcePanel() {
             <MaskPreview />
           </span>
           <Slider
-            {...{ label: "Strength", value: form.value.strength, min: 0, max: 1, step: 0.05 }}
+            label="Strength"
+            value={form.value.strength}
+            min={0}
+            max={1}
+            step={0.05}
             help={
               isMasked(mask.value)
                 ? "How much of the painted places is drawn anew; 1: all of it."

@@ -213,13 +213,19 @@ export function groupOf({ id, purpose }: Job): string | null {
 }
 
 function newJob(stored: StoredJob): Job {
-  const tile = { ...{ step: 0, steps: 0, preview: null, picture: null }, seed: null, scores: null };
+  const tile = { step: 0, steps: 0, preview: null, picture: null, seed: null, scores: null };
   return {
     ...stored,
     last: 0,
     state: signal<JobState>({
-      ...{ status: "queued", position: null, startedAt: null, finishedAt: null, heardAt: null, error: null },
-      ...{ warnings: [], tiles: Array.from({ length: stored.total }, () => ({ ...tile })) },
+      status: "queued",
+      position: null,
+      startedAt: null,
+      finishedAt: null,
+      heardAt: null,
+      error: null,
+      warnings: [],
+      tiles: Array.from({ length: stored.total }, () => ({ ...tile })),
     }),
   };
 }
