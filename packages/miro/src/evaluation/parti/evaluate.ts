@@ -21,7 +21,6 @@ import { checkOptions, type PlannedPicture } from "../../pipeline/requests/plan-
 import type { PromptOptions } from "../../pipeline/requests/prompt-file.js";
 import { checkScorerFor } from "../../rewards/registry.js";
 import { folderName } from "../geneval/run/image-folder.js";
-import { groupBy } from "../group-by.js";
 import { occurrences, pictureSeed } from "../picture-seed.js";
 import { rewardColumns, weightsByKey } from "../rewards/names.js";
 import { type FolderRewards, type ScoreFolderOptions, scoreFolder } from "../rewards/score-folder.js";
@@ -105,10 +104,14 @@ export async function evaluateParti(given: PartiOptions): Promise<PartiResult> {
   const rows = rewards.rows.filter(({ filename }) => asked.has(filename));
   const figures = (some: readonly RewardRow[]) => rewardFigures(some, rewards.columns);
   const by = (field: "category" | "challenge"): Record<string, RewardFigures> => {
-    const nameOf = (row: RewardRow) => prompts[promptOf(row)]![field];
-    const named = rows.filter((row) => nameOf(row) !== undefined);
-    const groups = [...groupBy(named, (row) => nameOf(row)!)].sort(([a], [b]) => (a < b ? -1 : 1));
-    return Object.fromEntries(groups.map(([name, list]) => [name, figures(list)]));
+    const groups = new Map<string, RewardRow[]>();
+    for (const row of rows) {
+      const name = prompts[promptOf(row)]![field];
+      if (name !== undefined) groups.set(name, [...(groups.get(name) ?? []), row]);
+    }
+    return Object.fromEntries(
+      [...groups].sort(([a], [b]) => (a < b ? -1 : 1)).map(([name, list]) => [name, figures(list)]),
+    );
   };
   const summary: PartiSummary = {
     schema: "miro-parti-1",
