@@ -14,22 +14,21 @@ import { message, option } from "../../message.js";
 import { TarWriter } from "../shards/tar-writer.js";
 import type { DecodeJob } from "./decode-pool.js";
 import { type EncodedPicture, type LatentModels, NotFiniteError, sidesOf } from "./latent-models.js";
-import { countReasons, type Outcome, readReport } from "./manifest.js";
+import { type Outcome, readReport } from "./manifest.js";
 import type { ResolvedOptions } from "./options.js";
-import { captionDetails, resolveCaptions, type SampleCaptions } from "./sample-captions.js";
+import { resolveCaptions, type SampleCaptions } from "./sample-captions.js";
 import { isTextColumn, type ScoreRow, type ScoreTable } from "./scores-csv.js";
 import {
   type DecodedSample,
   decodedBatches,
-  inSeconds,
   noTimings,
+  outcomeOf,
   SkipList,
   scoresPath,
   timed,
-  UNTURNED,
   type Workplace,
 } from "./shard-work.js";
-import { type RawSample, type Skipped, type SourceShard, seenSamples } from "./sources/raw-sample.js";
+import type { RawSample, Skipped, SourceShard } from "./sources/raw-sample.js";
 
 /** Keys listed in the error about missing scores. */
 const LISTED_KEYS = 5;
@@ -101,25 +100,14 @@ export async function latentShard(
     mayPublish();
     const { bytes, sha256 } = await timed(timings, "write", () => writer.finish());
     timings.total = performance.now() - started;
-    return {
-      skipped: skips.entries,
-      outcome: {
+    return outcomeOf(
+      { content, skips, counts, timings },
+      {
         output: { file: output, bytes, sha256 },
-        samples: {
-          seen: seenSamples(content),
-          written,
-          skipped: countReasons(skips.entries),
-        },
-        details: {
-          ...captionDetails(counts.sources),
-          ambiguousSyntheticCaptions: counts.ambiguous,
-          ...(skips.unturned > 0 && { [UNTURNED]: skips.unturned }),
-          cutCaptions: models.cutCaptions - cutBefore,
-          notFiniteNumbers: notFinite,
-        },
-        seconds: inSeconds(timings),
+        written,
+        details: { cutCaptions: models.cutCaptions - cutBefore, notFiniteNumbers: notFinite },
       },
-    };
+    );
   } finally {
     await writer.abort();
   }

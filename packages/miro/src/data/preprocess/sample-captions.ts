@@ -87,8 +87,3 @@ export async function resolveCaptions(
   }
   return { captions, counts };
 }
-
-/** Counts of synthetic captions by source, named for the manifest. */
-export function captionDetails(sources: Record<string, number>): Record<string, number> {
-  return Object.fromEntries(Object.entries(sources).map(([name, count]) => [`syntheticFrom.${name}`, count]));
-}

@@ -13,22 +13,21 @@ import { message, option } from "../../message.js";
 import type { RgbImage } from "../../pictures/rgb.js";
 import { scorerSpecs } from "../../rewards/registry.js";
 import { type Scorer, type ScorerSpec, storedScore } from "../../rewards/scorer.js";
-import { countReasons, type Outcome } from "./manifest.js";
+import type { Outcome } from "./manifest.js";
 import type { Stage } from "./options.js";
-import { captionDetails, LONG_COLUMN, resolveCaptions, type SampleCaptions, SHORT_COLUMN } from "./sample-captions.js";
+import { LONG_COLUMN, resolveCaptions, type SampleCaptions, SHORT_COLUMN } from "./sample-captions.js";
 import { isTextColumn, mergeScores, readScores, type ScoreRow, type ScoreTable, writeScores } from "./scores-csv.js";
 import {
   type DecodedSample,
   decodedBatches,
-  inSeconds,
   noTimings,
+  outcomeOf,
   SkipList,
   scoresPath,
   timed,
-  UNTURNED,
   type Workplace,
 } from "./shard-work.js";
-import { type RawSample, type Skipped, type SourceShard, seenSamples } from "./sources/raw-sample.js";
+import type { RawSample, Skipped, SourceShard } from "./sources/raw-sample.js";
 
 /** Pixels of one call of the scorers, in bytes: large pictures go in smaller batches. */
 const MAX_BATCH_BYTES = 128 * 2 ** 20;
@@ -90,25 +89,15 @@ export async function scoreShard(
     writeScores(path, mergeScores(withoutReplaced(readScores(path), results, scorers), results)),
   );
   timings.total = performance.now() - started;
-  return {
-    skipped: skips.entries,
-    outcome: {
+  const cutCaptions = [...cut].map(([key, count]) => [`cutCaptions.${key}`, count]);
+  return outcomeOf(
+    { content, skips, counts, timings },
+    {
       output: { file: path, bytes: Buffer.byteLength(text), sha256: sha256(text) },
-      samples: {
-        seen: seenSamples(content),
-        written: results.size,
-        skipped: countReasons(skips.entries),
-      },
-      details: {
-        ...captionDetails(counts.sources),
-        ambiguousSyntheticCaptions: counts.ambiguous,
-        ...(skips.unturned > 0 && { [UNTURNED]: skips.unturned }),
-        ...countGaps(skips.entries),
-        ...Object.fromEntries([...cut].map(([key, count]) => [`cutCaptions.${key}`, count])),
-      },
-      seconds: inSeconds(timings),
+      written: results.size,
+      details: { ...countGaps(skips.entries), ...Object.fromEntries(cutCaptions) },
     },
-  };
+  );
 }
 
 /** Name of the manifest's count of samples that lack a column's score alone. */
