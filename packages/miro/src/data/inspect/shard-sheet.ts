@@ -6,6 +6,7 @@ import { decodeImage, IMAGE_EXTENSIONS } from "../../pictures/decode.js";
 import { inRows, labelledSheet, type SheetCell } from "../../pictures/labelled-sheet.js";
 import type { RgbImage } from "../../pictures/rgb.js";
 import { sharp } from "../../pictures/sharp.js";
+import { scoreFields } from "../dataset/numeric-fields.js";
 import { readManifest } from "../preprocess/manifest.js";
 import { PositionalFile } from "../shards/positional-file.js";
 import { ShardSet } from "../shards/shard-set.js";
@@ -101,8 +102,7 @@ async function cellOf({
     return member && file.read(member.offset, member.size);
   };
   const caption = captionOf(read("txt")).replace(/\s+/g, " ").trim();
-  const scores = [...table.columns.keys()]
-    .filter((name) => name.endsWith("_score") || name === "sharpness" || name === "colorfulness")
+  const scores = scoreFields(table.columns.keys())
     .map((name) => [name, table.value(sample, name)] as const)
     .filter(([, value]) => !Number.isNaN(value))
     .map(([name, value]) => `${name} ${value.toPrecision(3)}`);
