@@ -13,6 +13,7 @@ import { message, option } from "../../message.js";
 import type { RgbImage } from "../../pictures/rgb.js";
 import { scorerSpecs } from "../../rewards/registry.js";
 import { type Scorer, type ScorerSpec, storedScore } from "../../rewards/scorer.js";
+import { syntheticName } from "../dataset/caption-source.js";
 import type { Outcome } from "./manifest.js";
 import type { Stage } from "./options.js";
 import { LONG_COLUMN, resolveCaptions, type SampleCaptions, SHORT_COLUMN } from "./sample-captions.js";
@@ -121,7 +122,7 @@ function refuseOtherCaptions(
   captions: ReadonlyMap<string, SampleCaptions>,
   scorers: readonly Scorer[],
 ): void {
-  const renewed = new Set(scorers.map(({ key }) => `synthetic_${key}`));
+  const renewed = new Set(scorers.map(({ key }) => syntheticName(key)));
   for (const [key, row] of readScores(path)) {
     const now = captions.get(key);
     if (now === undefined || row.get(LONG_COLUMN) === now.synthetic?.long) continue;
@@ -138,7 +139,7 @@ function refuseOtherCaptions(
  * the new ones is of another picture, caption or model, and what belongs to synthetic captions that have changed.
  */
 function withoutReplaced(old: ScoreTable, results: ScoreTable, scorers: readonly Scorer[]): ScoreTable {
-  const renewed = new Set(scorers.flatMap(({ key }) => [key, `synthetic_${key}`]));
+  const renewed = new Set(scorers.flatMap(({ key }) => [key, syntheticName(key)]));
   const kept: ScoreTable = new Map();
   for (const [key, row] of old) {
     const now = results.get(key);
@@ -152,7 +153,7 @@ function withoutReplaced(old: ScoreTable, results: ScoreTable, scorers: readonly
 }
 
 function isSyntheticScore(name: string): boolean {
-  return name.startsWith("synthetic_") && !isTextColumn(name);
+  return name.startsWith(syntheticName("")) && !isTextColumn(name);
 }
 
 interface ScoreContext {
@@ -193,7 +194,7 @@ async function score(batch: readonly DecodedSample[], context: ScoreContext): Pr
   for (const scorer of scorers) {
     const spec = scorerSpecs().find(({ key }) => key === scorer.key);
     const judged = judgedText(spec, place.options.syntheticText);
-    const ofSynthetic = `synthetic_${scorer.key}`;
+    const ofSynthetic = syntheticName(scorer.key);
     const ownText = ({ original, synthetic }: SampleCaptions): string | null =>
       synthetic !== null && scorer.usesText && synthetic[judged] !== original ? synthetic[judged] : null;
     // Both captions of a picture stand side by side, so that a scorer sees the picture once for both.
