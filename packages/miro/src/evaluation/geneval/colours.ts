@@ -1,6 +1,6 @@
 /**
- * The colour of an object, as GenEval tells it: OpenAI's CLIP without training of its own looks at the object, cut out
- * along its mask and put before grey, and says which of ten sentences is nearest.
+ * The colour of an object, as GenEval classifies it: OpenAI's CLIP without training of its own looks at the object, cut
+ * out along its mask and put before grey, and says which of ten sentences is nearest.
  *
  *   w(colour) = unit(Σ unit(text))  over "a photo of a C X", "a photo of a C-colored X", "a photo of a C object"
  *   colour    = argmax 100 cos(image, w)
@@ -61,7 +61,7 @@ interface SeenObject {
 /** Objects that go through the network together. */
 const BATCH = 16;
 
-/** Tells colours of objects. */
+/** Classifies the colours of objects. */
 export class ColourClassifier implements Disposable {
   /** What decides its answers, for provenance. */
   readonly identity: { clip: string; background: string; crop: boolean; dtype: string };
