@@ -71,7 +71,7 @@ async function trainAlone(options: RunOptions, group: DataParallelGroup, lock: R
   const onWarning = options.onWarning ?? options.onMessage ?? (() => {});
   /** Says what must not get lost, whoever says it. */
   const warn = first ? onWarning : (message: string) => onWarning(`rank ${group.rank}: ${message}`);
-  const { newest, spans } = await lookBack(options, group);
+  const { newest, spans } = await startingPoint(options, group);
   if (resume !== false && !newest) onMessage(`${output}: no checkpoint yet, starting at step 0`);
   if (recipe.trainer.threads > 0) setNumThreads(recipe.trainer.threads);
 
@@ -148,7 +148,7 @@ async function trainAlone(options: RunOptions, group: DataParallelGroup, lock: R
         },
       },
     );
-    goOn(trainer, recipe, newest?.path, onMessage);
+    restore(trainer, recipe, newest?.path, onMessage);
     if (newest && first)
       for (const path of setAsideNewer(checkpoints, newest.step)) onMessage(`a later checkpoint is set aside: ${path}`);
     // Without reweighting the loss does not depend on the preconditioning, whose only parameters are the log-
@@ -187,7 +187,7 @@ async function trainAlone(options: RunOptions, group: DataParallelGroup, lock: R
  * The checkpoint that a run goes on from, if any, and the sizes that its batches have.
  * @throws InvalidInputError where the recipe is another than that of the checkpoint, unless that is allowed
  */
-async function lookBack(
+async function startingPoint(
   { recipe, output, resume = false, allowChanges = false }: RunOptions,
   group: DataParallelGroup,
 ): Promise<{ newest: StoredCheckpoint | undefined; spans: BatchSpan[] }> {
@@ -217,7 +217,7 @@ function trainerOptions(recipe: Recipe, network: Rin, group: DataParallelGroup) 
 }
 
 /** Takes over where a checkpoint ended: of this run, or of the one that the recipe continues. */
-function goOn(
+function restore(
   trainer: Trainer,
   recipe: Recipe,
   checkpoint: string | undefined,
