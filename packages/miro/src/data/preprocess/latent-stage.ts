@@ -24,9 +24,9 @@ import {
   noTimings,
   outcomeOf,
   SkipList,
+  type StageContext,
   scoresPath,
   timed,
-  type Workplace,
 } from "./shard-work.js";
 import type { RawSample, Skipped, SourceShard } from "./sources/raw-sample.js";
 
@@ -43,13 +43,13 @@ export async function latentShard(
   shard: SourceShard,
   output: string,
   {
-    place,
+    context,
     models,
     scores,
     mayPublish,
-  }: { place: Workplace; models: LatentModels; scores: ScoreTable; mayPublish: () => void },
+  }: { context: StageContext; models: LatentModels; scores: ScoreTable; mayPublish: () => void },
 ): Promise<{ outcome: Outcome; skipped: Skipped[] }> {
-  const { options, table, csvDir } = place;
+  const { options, table, csvDir } = context;
   const timings = noTimings();
   const started = performance.now();
   const skips = new SkipList(shard.label, options.strict);
@@ -63,7 +63,7 @@ export async function latentShard(
     maxPixels: options.maxPixels,
     orient: options.exifOrientation,
   });
-  const samples = await withScores(content.samples, scores, { shard, place, skips, job });
+  const samples = await withScores(content.samples, scores, { shard, context, skips, job });
   const { captions, counts } = await resolveCaptions(samples, {
     table,
     stored: scores,
@@ -96,7 +96,7 @@ export async function latentShard(
       });
     };
     const size = models.batchSize(options.batchSize);
-    for await (const batch of decodedBatches(samples, job, place, { size, timings, skips })) await write(batch);
+    for await (const batch of decodedBatches(samples, job, context, { size, timings, skips })) await write(batch);
     mayPublish();
     const { bytes, sha256 } = await timed(timings, "write", () => writer.finish());
     timings.total = performance.now() - started;
@@ -122,12 +122,12 @@ async function withScores(
   scores: ScoreTable,
   {
     shard,
-    place,
+    context,
     skips,
     job,
-  }: { shard: SourceShard; place: Workplace; skips: SkipList; job: (sample: RawSample) => DecodeJob },
+  }: { shard: SourceShard; context: StageContext; skips: SkipList; job: (sample: RawSample) => DecodeJob },
 ): Promise<RawSample[]> {
-  const { csvDir, options, pool } = place;
+  const { csvDir, options, pool } = context;
   const missing = samples.filter(({ key }) => !scores.has(key));
   if (missing.length === 0 || options.missingScores === "allow") return [...samples];
   const path = scoresPath(csvDir, shard);

@@ -52,7 +52,7 @@ import {
 } from "./options.js";
 import { gapName, judgedText, scoreShard } from "./score-stage.js";
 import { readScores, type ScoreTable } from "./scores-csv.js";
-import { type ShardReport, scoresPath, UNTURNED, WITHOUT_SYNTHETIC, type Workplace } from "./shard-work.js";
+import { type ShardReport, type StageContext, scoresPath, UNTURNED, WITHOUT_SYNTHETIC } from "./shard-work.js";
 import { listShards } from "./sources/list-shards.js";
 import type { Skipped, SourceShard } from "./sources/raw-sample.js";
 import { loadStageScorers, scorerSettings, stageScorers } from "./stage-scorers.js";
@@ -246,9 +246,15 @@ async function latentStage(prepared: Prepared, stage: Stage, pool: DecodePool, m
       if (state.kind === "outdated") options.onMessage?.(`${output}: is made again: ${state.reason}`);
       if (loaded.length === 0) loaded.push(await forAll(LatentModels.load(folders!, options)));
       beginManifest(manifest, plan);
-      const place: Workplace = { options, csvDir, pool, table, onSample: (done, total) => meter.sample(done, total) };
+      const context: StageContext = {
+        options,
+        csvDir,
+        pool,
+        table,
+        onSample: (done, total) => meter.sample(done, total),
+      };
       const { outcome, skipped } = await latentShard(shard, output, {
-        place,
+        context,
         models: loaded[0]!,
         scores,
         mayPublish: holds,
@@ -276,8 +282,14 @@ async function scoreStage(prepared: Prepared, stage: Stage, pool: DecodePool, me
         return finished(report, manifest);
       if (scorers.length === 0) await forAll(loadStageScorers(specs, options, scorers));
       beginManifest(`${base}.manifest.json`, plan);
-      const place: Workplace = { options, csvDir, pool, table, onSample: (done, total) => meter.sample(done, total) };
-      const { outcome, skipped } = await scoreShard(shard, { place, stage, scorers, mayPublish: holds });
+      const context: StageContext = {
+        options,
+        csvDir,
+        pool,
+        table,
+        onSample: (done, total) => meter.sample(done, total),
+      };
+      const { outcome, skipped } = await scoreShard(shard, { context, stage, scorers, mayPublish: holds });
       close(`${base}.manifest.json`, `${base}.skipped.jsonl`, { plan, outcome, skipped, report });
     });
   } finally {

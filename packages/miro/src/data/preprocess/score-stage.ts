@@ -15,7 +15,7 @@ import { scorerSpecs } from "../../rewards/registry.js";
 import { type Scorer, type ScorerSpec, storedScore } from "../../rewards/scorer.js";
 import { syntheticName } from "../dataset/caption-source.js";
 import type { Outcome } from "./manifest.js";
-import type { Stage } from "./options.js";
+import type { ResolvedOptions, Stage } from "./options.js";
 import { LONG_COLUMN, resolveCaptions, type SampleCaptions, SHORT_COLUMN } from "./sample-captions.js";
 import { isTextColumn, mergeScores, readScores, type ScoreRow, type ScoreTable, writeScores } from "./scores-csv.js";
 import {
@@ -24,9 +24,9 @@ import {
   noTimings,
   outcomeOf,
   SkipList,
+  type StageContext,
   scoresPath,
   timed,
-  type Workplace,
 } from "./shard-work.js";
 import type { RawSample, Skipped, SourceShard } from "./sources/raw-sample.js";
 
@@ -50,13 +50,13 @@ export function judgedText(
 export async function scoreShard(
   shard: SourceShard,
   {
-    place,
+    context,
     stage,
     scorers,
     mayPublish,
-  }: { place: Workplace; stage: Stage; scorers: readonly Scorer[]; mayPublish: () => void },
+  }: { context: StageContext; stage: Stage; scorers: readonly Scorer[]; mayPublish: () => void },
 ): Promise<{ outcome: Outcome; skipped: Skipped[] }> {
-  const { options, table, csvDir } = place;
+  const { options, table, csvDir } = context;
   const timings = noTimings();
   const started = performance.now();
   const path = scoresPath(csvDir, shard);
@@ -82,9 +82,9 @@ export async function scoreShard(
     maxPixels: options.maxPixels,
     orient: options.exifOrientation,
   });
-  const batches = decodedBatches(content.samples, job, place, { size, maxBytes: MAX_BATCH_BYTES, timings, skips });
+  const batches = decodedBatches(content.samples, job, context, { size, maxBytes: MAX_BATCH_BYTES, timings, skips });
   for await (const batch of batches)
-    await timed(timings, "compute", () => score(batch, { captions, scorers, results, skips, cut, place }));
+    await timed(timings, "compute", () => score(batch, { captions, scorers, results, skips, cut, options }));
   mayPublish();
   const text = await timed(timings, "write", () =>
     writeScores(path, mergeScores(withoutReplaced(readScores(path), results, scorers), results)),
@@ -163,7 +163,7 @@ interface ScoreContext {
   skips: SkipList;
   /** By scorer, the captions of which it read only the beginning. */
   cut: Map<string, number>;
-  place: Workplace;
+  options: ResolvedOptions;
 }
 
 /** A picture with one of its captions, and the column that their score goes to. */
@@ -176,7 +176,7 @@ interface Pair {
 
 async function score(batch: readonly DecodedSample[], context: ScoreContext): Promise<void> {
   if (batch.length === 0) return;
-  const { captions, scorers, results, skips, cut, place } = context;
+  const { captions, scorers, results, skips, cut, options } = context;
   const images = batch.map(({ image: { width, height, pixels } }) => ({ width, height, data: pixels! }));
   const texts = batch.map(({ sample }) => captions.get(sample.key)!);
   const rows = texts.map(({ synthetic }): ScoreRow => {
@@ -193,7 +193,7 @@ async function score(batch: readonly DecodedSample[], context: ScoreContext): Pr
   const gaps: Skipped[][] = batch.map(() => []);
   for (const scorer of scorers) {
     const spec = scorerSpecs().find(({ key }) => key === scorer.key);
-    const judged = judgedText(spec, place.options.syntheticText);
+    const judged = judgedText(spec, options.syntheticText);
     const ofSynthetic = syntheticName(scorer.key);
     const ownText = ({ original, synthetic }: SampleCaptions): string | null =>
       synthetic !== null && scorer.usesText && synthetic[judged] !== original ? synthetic[judged] : null;
@@ -205,7 +205,7 @@ async function score(batch: readonly DecodedSample[], context: ScoreContext): Pr
     });
     const cutHere = pairs.filter(({ text }) => scorer.truncates?.(text)).length;
     if (cutHere > 0) cut.set(scorer.key, (cut.get(scorer.key) ?? 0) + cutHere);
-    const values = await scorePairs(scorer, images, pairs, place.options.signal);
+    const values = await scorePairs(scorer, images, pairs, options.signal);
     for (const [p, { i, column }] of pairs.entries()) {
       const value = values[p]!;
       const both = texts[i]!.synthetic !== null && ownText(texts[i]!) === null;

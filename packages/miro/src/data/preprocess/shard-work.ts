@@ -54,7 +54,7 @@ export interface ShardReport {
 }
 
 /** Everything that a stage works with. */
-export interface Workplace {
+export interface StageContext {
   options: ResolvedOptions;
   csvDir: string;
   pool: DecodePool;
@@ -167,7 +167,7 @@ export interface DecodedSample {
 export async function* decodedBatches(
   samples: readonly RawSample[],
   job: (sample: RawSample) => DecodeJob,
-  { options, pool, onSample }: Workplace,
+  { options, pool, onSample }: StageContext,
   { size, maxBytes = Number.POSITIVE_INFINITY, timings, skips }: BatchOptions,
 ): AsyncGenerator<DecodedSample[]> {
   let batch: DecodedSample[] = [];

@@ -277,11 +277,11 @@ function SourcePanel() {
 /** The mask over the small picture. */
 function MaskPreview() {
   const canvas = useRef<HTMLCanvasElement>(null);
-  const [deeds, size] = [mask.value, maskSize.value];
+  const [edits, size] = [mask.value, maskSize.value];
   useLayoutEffect(() => {
-    if (canvas.current) show(canvas.current, deeds, MASK_COLOUR);
-  }, [deeds, size]);
-  if (size === null || !isMasked(deeds)) return null;
+    if (canvas.current) show(canvas.current, edits, MASK_COLOUR);
+  }, [edits, size]);
+  if (size === null || !isMasked(edits)) return null;
   const [width, height] = size;
   return <canvas ref={canvas} width={160} height={Math.max(1, Math.round((160 * height) / width))} />;
 }
