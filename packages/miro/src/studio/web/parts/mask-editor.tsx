@@ -23,6 +23,7 @@ interface EditorProps {
 export function MaskEditor({ url, onSize, onClose }: EditorProps) {
   const shown = useSource(url);
   const canvas = useRef<HTMLCanvasElement>(null);
+  const input = useRef<HTMLInputElement>(null);
   const [size, setSize] = useState<[number, number] | null>(null);
   const [erase, setErase] = useState(false);
   const [brush, setBrush] = useState(0.12);
@@ -167,84 +168,65 @@ export function MaskEditor({ url, onSize, onClose }: EditorProps) {
             </div>
           )}
         </div>
-        <MaskTools erase={erase} onErase={setErase} brush={brush} onBrush={setBrush} onFile={load} onDone={onClose} />
+        <div class="mask-tools">
+          <h2>Mask</h2>
+          <p class="help">What you paint is drawn anew; the rest of the picture stays.</p>
+          <fieldset class="mask-modes">
+            <legend class="visually-hidden">Brush</legend>
+            <button type="button" class="quiet" aria-pressed={!erase} onClick={() => setErase(false)}>
+              <Icon name="brush" /> Paint
+            </button>
+            <button type="button" class="quiet" aria-pressed={erase} onClick={() => setErase(true)}>
+              <Icon name="eraser" /> Erase
+            </button>
+          </fieldset>
+          <label class="field">
+            <span>Size of the brush</span>
+            <input
+              type="range"
+              min={SIZES.least}
+              max={SIZES.most}
+              step={SIZES.step}
+              value={brush}
+              onInput={(event) => setBrush(Number(event.currentTarget.value))}
+            />
+          </label>
+          <div class="mask-edits">
+            <button type="button" class="quiet" disabled={edits.length === 0} onClick={undo}>
+              <Icon name="reset" /> Undo
+            </button>
+            <button type="button" class="quiet" disabled={!isMasked(edits)} onClick={() => addEdit({ kind: "clear" })}>
+              <Icon name="trash" /> Clear
+            </button>
+            <button type="button" class="quiet" onClick={() => addEdit({ kind: "invert" })}>
+              <Icon name="invert" /> Invert
+            </button>
+            <input
+              ref={input}
+              type="file"
+              accept="image/*"
+              class="hidden"
+              aria-label="File of a mask"
+              tabIndex={-1}
+              onChange={(event) => {
+                load(event.currentTarget.files?.[0]);
+                event.currentTarget.value = "";
+              }}
+            />
+            <button type="button" class="quiet" onClick={() => input.current!.click()}>
+              <Icon name="picture" /> From a file …
+            </button>
+          </div>
+          <p class="help">
+            A file's white places are drawn anew; it can be dropped here too. Keys: arrows and Space paint, E erases, I
+            inverts, [ and ] size the brush, Ctrl+Z undoes.
+          </p>
+          <button type="button" class="generate small" onClick={onClose}>
+            Done
+          </button>
+        </div>
         <IconButton icon="close" class="mask-close" label="Close" onClick={onClose} />
       </div>
     </Dialog>
-  );
-}
-
-interface ToolsProps {
-  erase: boolean;
-  onErase: (erase: boolean) => void;
-  /** Diameter, in widths of the picture. */
-  brush: number;
-  onBrush: (brush: number) => void;
-  onFile: (file: File | undefined) => void;
-  onDone: () => void;
-}
-
-/** What stands beside the picture. */
-function MaskTools({ erase, onErase, brush, onBrush, onFile, onDone }: ToolsProps) {
-  const input = useRef<HTMLInputElement>(null);
-  const edits = mask.value;
-  return (
-    <div class="mask-tools">
-      <h2>Mask</h2>
-      <p class="help">What you paint is drawn anew; the rest of the picture stays.</p>
-      <fieldset class="mask-modes">
-        <legend class="visually-hidden">Brush</legend>
-        <button type="button" class="quiet" aria-pressed={!erase} onClick={() => onErase(false)}>
-          <Icon name="brush" /> Paint
-        </button>
-        <button type="button" class="quiet" aria-pressed={erase} onClick={() => onErase(true)}>
-          <Icon name="eraser" /> Erase
-        </button>
-      </fieldset>
-      <label class="field">
-        <span>Size of the brush</span>
-        <input
-          type="range"
-          min={SIZES.least}
-          max={SIZES.most}
-          step={SIZES.step}
-          value={brush}
-          onInput={(event) => onBrush(Number(event.currentTarget.value))}
-        />
-      </label>
-      <div class="mask-edits">
-        <button type="button" class="quiet" disabled={edits.length === 0} onClick={undo}>
-          <Icon name="reset" /> Undo
-        </button>
-        <button type="button" class="quiet" disabled={!isMasked(edits)} onClick={() => addEdit({ kind: "clear" })}>
-          <Icon name="trash" /> Clear
-        </button>
-        <button type="button" class="quiet" onClick={() => addEdit({ kind: "invert" })}>
-          <Icon name="invert" /> Invert
-        </button>
-        <input
-          ref={input}
-          type="file"
-          accept="image/*"
-          class="hidden"
-          aria-label="File of a mask"
-          tabIndex={-1}
-          onChange={(event) => {
-            onFile(event.currentTarget.files?.[0]);
-            event.currentTarget.value = "";
-          }}
-        />
-        <button type="button" class="quiet" onClick={() => input.current!.click()}>
-          <Icon name="picture" /> From a file …
-        </button>
-      </div>
-      <p class="help">
-        A file's white places are drawn anew; it can be dropped here too. Keys: arrows and Space paint, E erases, I
-        inverts, [ and ] size the brush, Ctrl+Z undoes.
-      </p>
-      <button type="button" class="generate small" onClick={onDone}>
-        Done
-      </button>
-    </div>
   );
 }
